@@ -1,0 +1,50 @@
+# make demo: install, synthesise an archive, triage it.   make test: install, run every test.
+PYTHON ?= python3.11
+BIN := .venv/bin
+DEMO ?= demo
+JOBS ?= 2
+
+.PHONY: install install-dev demo test test-gpu lint bench lock clean
+.DELETE_ON_ERROR:
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --upgrade pip
+
+.venv/.installed: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing emqa_dask and its dependencies (torch alone is large: this takes minutes once)"
+	$(BIN)/python -m pip install -q -c constraints.txt -e .
+	@touch $@
+
+.venv/.installed-dev: .venv/.installed
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,s3]'
+	@touch $@
+
+install: .venv/.installed
+install-dev: .venv/.installed-dev
+
+demo: .venv/.installed
+	@rm -rf $(DEMO)
+	$(BIN)/emqa synthesise $(DEMO)/archive --profile demo --n 72 --seed 7
+	$(BIN)/emqa triage $(DEMO)/archive --workspace $(DEMO)/triage --workers 2 --exit-zero
+
+test: .venv/.installed-dev
+	$(BIN)/pytest -n $(JOBS) -m "not gpu"
+
+test-gpu: .venv/.installed-dev
+	$(BIN)/pytest -m gpu
+
+lint: .venv/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+bench: .venv/.installed-dev
+	$(BIN)/python benchmarks/bench_end_to_end.py
+	$(BIN)/python benchmarks/bench_faults.py
+
+lock: .venv/.installed-dev
+	$(BIN)/python -m pip freeze --exclude-editable | grep -v ' @ ' > constraints.txt
+
+clean:
+	rm -rf .venv $(DEMO)

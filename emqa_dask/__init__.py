@@ -1,0 +1,27 @@
+"""emqa_dask: triage large archives of electron micrographs. Names load on first use: the import stays light."""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "read_micrograph": "emqa_dask.archive.readers",
+    "find_blobs": "emqa_dask.detect.log",
+    "detection_features": "emqa_dask.featurise.detections",
+    "image_statistics": "emqa_dask.featurise.images",
+    "match_boxes": "emqa_dask.boxes",
+    "triage": "emqa_dask.pipeline",
+    "Settings": "emqa_dask.settings",
+    "load_settings": "emqa_dask.settings",
+}
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module 'emqa_dask' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__():
+    return sorted(__all__)

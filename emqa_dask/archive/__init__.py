@@ -1,0 +1,1 @@
+"""What others left us, read only: scan, readers, headers."""

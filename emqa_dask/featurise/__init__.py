@@ -1,0 +1,1 @@
+"""Images and detections to features."""

@@ -1,0 +1,1 @@
+"""Features to predictions: matching, forest, out-of-domain distance, flags."""

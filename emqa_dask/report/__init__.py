@@ -1,0 +1,1 @@
+"""Predictions to people: triage verdicts and the page."""

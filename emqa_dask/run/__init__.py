@@ -1,0 +1,1 @@
+"""Knows tasks, not micrographs: executor, cluster, progress."""

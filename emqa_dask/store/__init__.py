@@ -1,0 +1,1 @@
+"""What we keep: OME-Zarr stacks, Parquet parts, the layout of a workspace."""

@@ -1,0 +1,1 @@
+"""Micrographs with known answers: cavities, particles, lattices, textures, and faults."""

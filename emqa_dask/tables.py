@@ -1,0 +1,189 @@
+"""Every table that rooms exchange: columns, dtypes, units and meaning, as pyarrow schemas; empty() and conform()."""
+
+import pandas as pd
+import pyarrow as pa
+
+STATUSES = ("ok", "failed", "skipped")
+VERDICTS = ("trust", "review", "out_of_domain", "junk", "unknown")
+
+
+def _schema(columns: dict[str, tuple[pa.DataType, str]]) -> pa.Schema:
+    return pa.schema([pa.field(name, kind, metadata={"meaning": text}) for name, (kind, text) in columns.items()])
+
+
+_ID = {"micrograph_id": (pa.string(), "first 32 hex digits of SHA-256(file's SHA-256, archive-relative URI, frame)")}
+_MICROSCOPE = {
+    "nm_per_pixel": (pa.float64(), "pixel size, nm; NaN when unknown"),
+    "nm_per_pixel_source": (pa.string(), "header, sidecar, user or none"),
+    "voltage_kv": (pa.float64(), "acceleration voltage, kV; NaN when unknown"),
+    "magnification": (pa.float64(), "indicated magnification; NaN when unknown"),
+    "instrument": (pa.string(), "microscope name as the file gives it; null when unknown"),
+    "acquired": (pa.string(), "acquisition date and time, ISO 8601 as far as known; null when unknown"),
+    "dose_e_per_nm2": (pa.float64(), "electron dose, electrons per square nanometre; NaN when unknown"),
+    "exposure_s": (pa.float64(), "exposure or frame time, s; NaN when unknown"),
+}
+
+CATALOG = _schema(
+    {
+        "uri": (pa.string(), "archive-relative path with forward slashes; the file's identity with its content hash"),
+        "content_sha256": (pa.string(), "SHA-256 of the file's bytes; null when it could not be read"),
+        "size_bytes": (pa.int64(), "size of the file"),
+        "modified_ns": (pa.int64(), "modification time, ns since the epoch; 0 when the source has none"),
+        "format": (pa.string(), "what the content is, e.g. TIFF, MRC, DM3, PNG; null when not recognised"),
+        "kind": (pa.string(), "micrograph, stack, spectrum, diffraction, signal, metadata, text, archive, unknown"),
+        "status": (pa.string(), "ok, failed (should be a micrograph, could not be read) or skipped (is none)"),
+        "reason": (pa.string(), "why a file failed or was skipped, in one sentence; empty when ok"),
+        "error": (pa.string(), "the exception's type and text; null when there was none"),
+        "n_frames": (pa.int32(), "micrographs that the file gave"),
+    }
+)
+
+MICROGRAPHS = _schema(
+    {
+        **_ID,
+        "uri": (pa.string(), "archive-relative path of the file"),
+        "frame": (pa.int32(), "position in the file, 0 for the only one"),
+        "content_sha256": (pa.string(), "SHA-256 of the file's bytes"),
+        "pixel_sha256": (pa.string(), "SHA-256 of the pixels' bytes (C order, little endian)"),
+        "height_px": (pa.int64(), "rows"),
+        "width_px": (pa.int64(), "columns"),
+        "dtype": (pa.string(), "numpy name of the pixels' dtype as acquired"),
+        "colour_fraction": (pa.float64(), "fraction of pixels whose RGB channels differ by over 8 %; 0 for grey files"),
+        **_MICROSCOPE,
+        "header": (pa.string(), "JSON: the file's metadata, foreign names, numbers and short strings only"),
+        "stack": (pa.string(), "name of the OME-Zarr stack"),
+        "index": (pa.int64(), "position along the stack's n axis"),
+        "partition": (pa.string(), "name of the partition (= shard = task = part) that holds it"),
+    }
+)
+
+DETECTIONS = _schema(
+    {
+        **_ID,
+        "y_px": (pa.float64(), "centre, row, px; pixel centres are integers"),
+        "x_px": (pa.float64(), "centre, column, px"),
+        "y0": (pa.float64(), "box, half-open, px"),
+        "x0": (pa.float64(), "box, half-open, px"),
+        "y1": (pa.float64(), "box, half-open, px"),
+        "x1": (pa.float64(), "box, half-open, px"),
+        "sigma_px": (pa.float64(), "scale of the Laplacian-of-Gaussian maximum, px; NaN for other detectors"),
+        "area_px": (pa.float64(), "area of the object, square px"),
+        "response": (pa.float64(), "scale-normalised LoG response on the normalised image; NaN for other detectors"),
+        "score": (pa.float64(), "in [0, 1]; its meaning is the detector's (LoG: see detect.log.score)"),
+        "polarity": (pa.int8(), "+1 brighter than its surroundings, -1 darker, 0 not said"),
+        "label": (pa.string(), "class name"),
+    }
+)
+
+SCORE_BINS = tuple(f"score_fraction_{b}" for b in range(9))
+DETECTION_FEATURES = (
+    *SCORE_BINS,
+    "n_detections",
+    "area_ratio",
+    "image_confidence",
+    "mean_score",
+    "std_score",
+    "mean_size",
+    "std_size",
+    "mean_circularity",
+    "std_circularity",
+)
+
+FLAGS = _schema(
+    {
+        **_ID,
+        "flag": (pa.string(), "reason code, e.g. blur, banner, duplicate"),
+        "value": (pa.float64(), "the number that was measured"),
+        "limit": (pa.float64(), "the limit it passed"),
+        "text": (pa.string(), "the finding in plain English, with the numbers"),
+    }
+)
+
+PREDICTIONS = _schema(
+    {
+        **_ID,
+        "predicted_f1": (pa.float64(), "forest's mean, at the IoU and matching rule of its card; NaN without evidence"),
+        "predicted_f1_low": (pa.float64(), "lower end of the forest's spread"),
+        "predicted_f1_high": (pa.float64(), "upper end of the forest's spread"),
+        "ood_distance": (pa.float64(), "distance to the forest's training images, 1 = its 99th percentile"),
+        "evidence": (pa.string(), "detections, no_detections or none (the image could not be judged)"),
+    }
+)
+
+TRIAGE = _schema(
+    {
+        **_ID,
+        "uri": (pa.string(), "archive-relative path of the file"),
+        "frame": (pa.int32(), "position in the file; 0 where the file gave no micrograph"),
+        "status": (pa.string(), "ok, failed or skipped"),
+        "verdict": (pa.string(), "trust, review, out_of_domain, junk, or unknown for files that gave no micrograph"),
+        "reasons": (pa.list_(pa.string()), "short codes, most important first"),
+        "explanation": (pa.string(), "the reasons in plain English, with the numbers behind them"),
+        "n_detections": (pa.int64(), "detections at or above the score floor; null where none was looked for"),
+        "predicted_f1": (pa.float64(), "see predictions"),
+        "predicted_f1_low": (pa.float64(), "see predictions"),
+        "predicted_f1_high": (pa.float64(), "see predictions"),
+        "ood_distance": (pa.float64(), "see predictions"),
+        "nm_per_pixel": (pa.float64(), "pixel size, nm; NaN when unknown"),
+        "nm_per_pixel_source": (pa.string(), "header, sidecar, user or none"),
+        "is_nm_per_pixel_suspect": (pa.bool_(), "about 10x or 100x off the other images of its cohort"),
+        "height_px": (pa.int64(), "rows; null where the file gave no micrograph"),
+        "width_px": (pa.int64(), "columns"),
+        "format": (pa.string(), "what the file is"),
+        "content_sha256": (pa.string(), "SHA-256 of the file's bytes"),
+    }
+)
+
+THUMBNAILS = _schema({**_ID, "jpeg": (pa.binary(), "grey JPEG, contrast stretched, longest side at most 256 px")})
+
+EVENTS = _schema(
+    {
+        "stage": (pa.string(), "survey, store, detect, ..."),
+        "partition": (pa.string(), "the partition, or the name of the batch of files"),
+        "worker": (pa.string(), "address of the worker, or in-process"),
+        "started": (pa.float64(), "seconds since the epoch"),
+        "seconds": (pa.float64(), "wall time of the task"),
+        "n_images": (pa.int64(), "images (or files) it dealt with"),
+        "bytes": (pa.int64(), "bytes of pixels it read"),
+        "peak_memory_bytes": (pa.int64(), "peak resident memory of the worker's process so far"),
+        "attempt": (pa.int32(), "1 for the first"),
+        "outcome": (pa.string(), "done, found (its part was there) or failed"),
+    }
+)
+
+FAILURES = _schema(
+    {
+        "uri": (pa.string(), "archive-relative path of the file"),
+        "stage": (pa.string(), "the stage that failed"),
+        "kind": (pa.string(), "error, crash, timeout or memory"),
+        "error": (pa.string(), "the exception's type and text"),
+        "traceback": (pa.string(), "where it happened"),
+        "attempts": (pa.int32(), "how often it was tried"),
+    }
+)
+
+
+def empty(schema: pa.Schema) -> pd.DataFrame:
+    """A table with all of `schema`'s columns and no rows."""
+    return schema.empty_table().to_pandas()
+
+
+def conform(rows: pd.DataFrame | list[dict], schema: pa.Schema) -> pa.Table:
+    """`rows` as an Arrow table of exactly `schema`: columns in its order, absent ones null, surplus ones refused.
+
+    Raises ValueError for a column that the schema does not have, and pyarrow.ArrowInvalid for values that do not fit.
+    """
+    frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
+    surplus = sorted(set(map(str, frame.columns)) - set(schema.names))
+    if surplus:
+        raise ValueError(f"columns not in the schema: {', '.join(surplus)}")
+    arrays = []
+    for field in schema:
+        if field.name not in frame.columns:
+            arrays.append(pa.nulls(len(frame), field.type))
+            continue
+        values = frame[field.name]
+        # NaN means unknown in float columns and stays; elsewhere a missing value is null.
+        keep_nan = pa.types.is_floating(field.type)
+        arrays.append(pa.Array.from_pandas(values, type=field.type, from_pandas=not keep_nan, safe=True))
+    return pa.Table.from_arrays(arrays, schema=schema)
