@@ -185,5 +185,5 @@ def conform(rows: pd.DataFrame | list[dict], schema: pa.Schema) -> pa.Table:
         values = frame[field.name]
         # NaN means unknown in float columns and stays; elsewhere a missing value is null.
         keep_nan = pa.types.is_floating(field.type)
-        arrays.append(pa.Array.from_pandas(values, type=field.type, from_pandas=not keep_nan, safe=True))
+        arrays.append(pa.array(values, type=field.type, from_pandas=not keep_nan, safe=True))
     return pa.Table.from_arrays(arrays, schema=schema)

@@ -1,0 +1,239 @@
+"""The verdict on every micrograph and file: one table of rules, and judge() that applies it."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from emqa_dask import tables
+from emqa_dask.settings import Report
+
+
+class Rule(NamedTuple):
+    code: str
+    verdict: str  # "note" where the finding is told but changes nothing
+    meaning: str
+
+
+# Most important first. A row's verdict is that of its first finding which is not a note; without one it is `trust`.
+# The page shows this table as it stands.
+RULES = (
+    Rule("blank", "junk", "The image is (nearly) constant: there is nothing in it to detect."),
+    Rule("no_finite_pixels", "junk", "Every pixel is NaN or infinite."),
+    Rule("too_small", "junk", "The image is too small to hold an object and its surroundings."),
+    Rule("photograph", "junk", "The picture is a photograph, not a micrograph."),
+    Rule("plot", "junk", "The picture is a plot, a chart or a screenshot."),
+    Rule("diffraction", "junk", "The image is a diffraction pattern: distances in it are not nanometres."),
+    Rule("eds_map", "junk", "The image is an element map of X-ray counts."),
+    Rule("not_readable", "unknown", "The file could not be read."),
+    Rule("not_a_micrograph", "unknown", "The file holds something other than a micrograph."),
+    Rule("not_stored", "unknown", "The file was read, but its micrographs did not reach the store."),
+    Rule("not_judged", "unknown", "A stage after reading did not finish for this image, so nothing judges it."),
+    Rule("out_of_domain", "out_of_domain", "The detections look unlike those the forest has learnt from."),
+    Rule("blur", "review", "The image is out of focus."),
+    Rule("drift", "review", "The sample or stage moved during the exposure."),
+    Rule("astigmatism", "review", "Focus differs with direction."),
+    Rule("saturation", "review", "Many pixels are at the end of the detector's range."),
+    Rule("under_exposure", "review", "Few electrons or few grey levels: noise covers the contrast."),
+    Rule("charging", "review", "Bright or dark stripes from charging."),
+    Rule("x_rays", "review", "Isolated, very bright pixels from X-rays or cosmic rays."),
+    Rule("nonfinite_pixels", "review", "Some pixels are NaN or infinite."),
+    Rule("duplicate", "review", "The same pixels exist elsewhere in the archive."),
+    Rule("near_duplicate", "review", "Nearly the same image exists elsewhere in the archive."),
+    Rule("pixel_size_suspect", "review", "The pixel size is about 10x or 100x off the other images of its cohort."),
+    Rule("no_detections", "review", "Nothing was found: an empty sample, or a detector that fails here."),
+    Rule("detection_cap", "review", "The detector stopped at its cap, so objects are missing from the count."),
+    Rule("no_prediction", "review", "No F1 could be predicted."),
+    Rule("low_predicted_f1", "review", "The lower end of the predicted F1 is below what trust asks for."),
+    Rule("unlisted", "review", "A flag that this version has no rule for."),
+    Rule("frames_lost", "note", "Part of the file could not be read; the frames that could are judged."),
+    Rule("banner", "note", "A banner of text lies along an edge."),
+    Rule("scale_bar", "note", "A scale bar is drawn into the image."),
+)
+RANKS = {rule.code: rank for rank, rule in enumerate(RULES)}
+
+
+def judge(
+    catalog: pd.DataFrame,
+    micrographs: pd.DataFrame,
+    features: pd.DataFrame,
+    predictions: pd.DataFrame,
+    flags: pd.DataFrame,
+    settings: Report,
+) -> pd.DataFrame:
+    """The triage table: a row per micrograph and a row per catalog file that gave none, by URI and frame.
+
+    `catalog`, `micrographs`, `predictions` and `flags` as in `tables`; `features` needs micrograph_id and n_detections,
+    and may have is_capped; `micrographs` may have is_nm_per_pixel_suspect. Trust is decided on the lower end of the
+    predicted F1, because forests over-estimate a low F1. A micrograph without features or without a prediction is
+    `unknown` unless its flags already make it junk. Returns tables.TRIAGE's columns; `reasons` holds lists of codes in
+    the order of RULES and is empty only where the verdict is trust and there is nothing to note. Empty tables give an
+    empty table. Raises ValueError where a micrograph or a file occurs twice.
+    """
+    rows = _rows(catalog, micrographs, features, predictions)
+    found = _flagged(rows, flags)
+    junk = np.zeros(len(rows), bool)
+    junk[found["row"][found["rank"].map(lambda rank: RULES[rank].verdict == "junk")]] = True
+    found = pd.concat([found, _files(rows), _predicted(rows, junk, settings)], ignore_index=True)
+    found = found.sort_values(["row", "rank", "text"], kind="stable").drop_duplicates(["row", "rank"])
+    rows["verdict"] = _verdicts(found, len(rows))
+    rows["status"] = rows["status"].where(rows["verdict"].ne("unknown") | rows["status"].ne("ok"), "failed")
+    codes = np.array([rule.code for rule in RULES], object)[found["rank"]]
+    rows["reasons"] = pd.Series(_lists(found["row"], codes, len(rows)).to_pylist(), dtype=object, index=rows.index)
+    sentences = _explained(rows, found, settings)
+    rows["explanation"] = [
+        " ".join(texts) for texts in _lists(sentences["row"], sentences["text"], len(rows)).to_pylist()
+    ]
+    return rows[tables.TRIAGE.names]
+
+
+def _rows(catalog, micrographs, features, predictions) -> pd.DataFrame:
+    """Micrographs and files without any, with what later steps need of the other tables, sorted by URI and frame."""
+    for table, key in ((catalog, "uri"), (micrographs, "micrograph_id"), (features, "micrograph_id")):
+        if table[key].duplicated().any():
+            raise ValueError(f"{key} {table[key][table[key].duplicated()].iloc[0]!r} occurs twice")
+    if predictions["micrograph_id"].duplicated().any():
+        raise ValueError(f"micrograph_id {predictions['micrograph_id'].mode()[0]!r} is predicted twice")
+    is_bare = ~catalog["uri"].isin(micrographs["uri"])
+    rows = pd.concat([micrographs, catalog.loc[is_bare, ["uri", "content_sha256"]]], ignore_index=True)
+    rows["is_file"] = np.arange(len(rows)) >= len(micrographs)
+    rows["frame"] = rows["frame"].fillna(0).astype("int32")
+    rows = rows.sort_values(["uri", "frame"], kind="stable", ignore_index=True)
+    by_uri = catalog.set_index("uri")[["format", "reason", "error", "status"]].reindex(rows["uri"])
+    rows[["format", "reason", "error", "file_status"]] = by_uri.to_numpy(object)
+    rows["status"] = rows["file_status"].where(rows["is_file"], "ok").fillna("ok")
+    by_id = features.set_index("micrograph_id")
+    for column in ("n_detections", "is_capped"):
+        rows[column] = rows["micrograph_id"].map(by_id[column]) if column in by_id else np.nan
+    rows["n_detections"] = pd.to_numeric(rows["n_detections"]).astype("Int64")
+    rows["is_capped"] = rows["is_capped"].eq(True)
+    by_id = predictions.set_index("micrograph_id")
+    for column in ("predicted_f1", "predicted_f1_low", "predicted_f1_high", "ood_distance"):
+        rows[column] = pd.to_numeric(rows["micrograph_id"].map(by_id[column])).astype(float)
+    rows["evidence"] = rows["micrograph_id"].map(by_id["evidence"])
+    rows["is_judged"] = rows["micrograph_id"].isin(by_id.index) & rows["n_detections"].notna()
+    suspect = rows.get("is_nm_per_pixel_suspect", pd.Series(False, index=rows.index))
+    rows["is_nm_per_pixel_suspect"] = suspect.eq(True).fillna(False).astype(bool)
+    rows["nm_per_pixel"] = pd.to_numeric(rows["nm_per_pixel"]).astype(float)
+    return rows.astype({"height_px": "Int64", "width_px": "Int64"})
+
+
+def _findings(rows: pd.DataFrame, where, code: str, text) -> pd.DataFrame:
+    where = np.flatnonzero(np.asarray(where, bool))
+    text = text.iloc[where].to_numpy(object) if isinstance(text, pd.Series) else text
+    return pd.DataFrame({"row": where, "rank": RANKS[code], "text": text}).astype({"row": "int64", "text": object})
+
+
+def _flagged(rows: pd.DataFrame, flags: pd.DataFrame) -> pd.DataFrame:
+    positions = pd.Series(rows.index, index=rows["micrograph_id"])
+    positions = positions[positions.index.notna()]
+    flags = flags[flags["micrograph_id"].isin(positions.index)]
+    is_all = flags["flag"].eq("nonfinite_pixels") & flags["value"].ge(1)
+    codes = flags["flag"].astype(object).where(~is_all, "no_finite_pixels")
+    is_known = codes.isin(list(RANKS))
+    text = flags["text"].astype(object).where(flags["text"].notna() & flags["text"].ne(""), codes)
+    text = text.where(is_known, "Flag '" + flags["flag"].astype(object) + "': " + text)
+    ranks = codes.where(is_known, "unlisted").map(RANKS).astype("int64")
+    row = positions.reindex(flags["micrograph_id"]).to_numpy().astype("int64")
+    return pd.DataFrame({"row": row, "rank": ranks.to_numpy(), "text": _sentences(text).to_numpy(object)})
+
+
+def _files(rows: pd.DataFrame) -> pd.DataFrame:
+    """What the catalog says: files that gave nothing, and files of which a part was lost."""
+    said = rows["reason"].fillna("").astype(str)
+    error = rows["error"].fillna("").astype(str)
+    untold = np.array([e not in s for e, s in zip(error, said, strict=True)], bool)
+    said = _sentences(said) + (" (" + error + ")").where(untold, "")
+    said = said.str.strip().where(said.str.strip().ne(""), "No reason was recorded.")
+    is_file = rows["is_file"]
+    lost = ~is_file & (rows["reason"].fillna("").ne("") | rows["file_status"].eq("failed"))
+    return pd.concat(
+        [
+            _findings(rows, is_file & rows["status"].eq("failed"), "not_readable", said),
+            _findings(rows, is_file & rows["status"].eq("skipped"), "not_a_micrograph", said),
+            _findings(rows, is_file & rows["status"].eq("ok"), "not_stored", RULES[RANKS["not_stored"]].meaning),
+            _findings(rows, lost, "frames_lost", said),
+        ]
+    )
+
+
+def _predicted(rows: pd.DataFrame, junk: np.ndarray, settings: Report) -> pd.DataFrame:
+    """What detections and predictions say. They say nothing about junk, and the F1 nothing out of the domain."""
+    open_ = ~junk & ~rows["is_file"]
+    judged = open_ & rows["is_judged"]
+    low = rows["predicted_f1_low"]
+    is_out = judged & rows["ood_distance"].gt(settings.max_ood_distance)
+    is_empty = judged & (rows["n_detections"].eq(0).fillna(False).astype(bool) | rows["evidence"].eq("no_detections"))
+    rest = judged & ~is_out & ~is_empty
+    far = _formatted("{:.2f}", rows["ood_distance"])
+    size = _formatted("{:.4g}", rows["nm_per_pixel"])
+    cap = rows["n_detections"].astype(str)
+    return pd.concat(
+        [
+            _findings(rows, open_ & ~rows["is_judged"], "not_judged", RULES[RANKS["not_judged"]].meaning),
+            _findings(
+                rows,
+                is_out,
+                "out_of_domain",
+                "Distance to the training images is " + far + f", and the limit is {settings.max_ood_distance:.2f}: "
+                "no predicted F1 can be relied on here.",
+            ),
+            _findings(
+                rows,
+                open_ & rows["is_nm_per_pixel_suspect"],
+                "pixel_size_suspect",
+                "Pixel size " + size + " nm is about 10x or 100x off the other images of its cohort.",
+            ),
+            _findings(rows, is_empty, "no_detections", RULES[RANKS["no_detections"]].meaning),
+            _findings(
+                rows,
+                judged & rows["is_capped"],
+                "detection_cap",
+                "The detector stopped at its cap with " + cap + " detections, so objects are missing from the count.",
+            ),
+            _findings(rows, rest & low.isna(), "no_prediction", "No F1 could be predicted from these detections."),
+            _findings(rows, rest & low.lt(settings.trust_f1), "low_predicted_f1", _f1_text(rows, settings)),
+        ]
+    )
+
+
+def _verdicts(found: pd.DataFrame, n: int) -> np.ndarray:
+    verdicts = np.full(n, "trust", object)
+    # RULES is ordered by verdict with notes last, so a row's first finding decides, unless it is a note.
+    first = found.drop_duplicates("row")
+    verdicts[first["row"]] = np.array([r.verdict if r.verdict != "note" else "trust" for r in RULES], object)[
+        first["rank"]
+    ]
+    return verdicts
+
+
+def _explained(rows: pd.DataFrame, found: pd.DataFrame, settings: Report) -> pd.DataFrame:
+    """The findings' sentences, with one in front of the notes that says why a trusted image is trusted."""
+    is_trust = rows["verdict"].eq("trust")
+    why = pd.DataFrame({"row": np.flatnonzero(is_trust), "text": _f1_text(rows[is_trust], settings)})
+    return pd.concat([why, found[["row", "text"]]]).sort_values("row", kind="stable")
+
+
+def _f1_text(rows: pd.DataFrame, settings: Report) -> pd.Series:
+    columns = (rows["predicted_f1"], rows["predicted_f1_low"], rows["predicted_f1_high"])
+    ask = f"; trust asks for a lower end of {settings.trust_f1:.2f}."
+    texts = [f"Predicted F1 is {m:.2f} ({a:.2f} to {b:.2f}){ask}" for m, a, b in zip(*columns, strict=True)]
+    return pd.Series(texts, index=rows.index, dtype=object)
+
+
+def _formatted(form: str, values: pd.Series) -> pd.Series:
+    return pd.Series([form.format(v) for v in values], index=values.index, dtype=object)
+
+
+def _sentences(texts: pd.Series) -> pd.Series:
+    """`texts` with a capital in front and a full stop at the end."""
+    texts = texts.astype(str).str.strip()
+    texts = texts.str.replace(r"([^.!?])\Z", r"\1.", regex=True)
+    return (texts.str[:1].str.upper() + texts.str[1:]).astype(object)
+
+
+def _lists(row: pd.Series, values, n: int) -> pa.ListArray:
+    """`values`, sorted by `row`, as n lists."""
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=n))]).astype("int32")
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.asarray(values, object), pa.string()))

@@ -1,0 +1,136 @@
+"""Tables of a messy archive, as the stages before the report leave them."""
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from emqa_dask import tables
+
+NAMES = (
+    "a b/plain name.tif",
+    "<script>window.hacked=1</script>.tif",
+    "</script><img src=x onerror=window.hacked=1>.png",
+    "quote\"s & 'apostrophes'.mrc",
+    "new\nline\ttab.tif",
+    "bidi \u202egnp.exe",
+    "=cmd|' /C calc'!A0.tif",
+    "\u6d4b\u8bd5/Gef\u00fcge \u00b5m.dm4",
+    "{{ 7*7 }}{% raw %}.tif",
+    "a/" + "very_long_name_" * 12 + ".tif",
+)
+FLAGS = (
+    "blur", "drift", "astigmatism", "saturation", "under_exposure", "charging", "x_rays", "banner", "scale_bar", "blank",
+    "photograph", "plot", "diffraction", "eds_map", "duplicate", "near_duplicate", "nonfinite_pixels", "too_small",
+    "flag_of_the_future",
+)  # fmt: skip
+
+
+def make_archive(n_files: int = 60, seed: int = 0) -> dict[str, pd.DataFrame]:
+    """catalog, micrographs, features, predictions, flags: every kind of file, flag and gap that we know of."""
+    rng = np.random.default_rng(seed)
+    uris = [NAMES[i] if i < len(NAMES) else f"session_{i % 5}/image_{i:05d}.tif" for i in range(n_files)]
+    status = rng.choice(["ok", "ok", "ok", "ok", "ok", "ok", "failed", "skipped"], n_files)
+    n_frames = np.where(status == "ok", rng.choice([1, 1, 1, 4], n_files), 0)
+    partly = (status == "failed") & (rng.random(n_files) < 0.3)
+    n_frames[partly] = 2
+    catalog = pd.DataFrame(
+        {
+            "uri": uris,
+            "content_sha256": [f"{i:064x}" for i in range(n_files)],
+            "size_bytes": rng.integers(0, 1 << 24, n_files),
+            "modified_ns": 0,
+            "format": rng.choice(["TIFF", "MRC", "DM3", "PNG"], n_files),
+            "kind": "micrograph",
+            "status": status,
+            "reason": np.where(
+                partly, "1 of 3 frames could not be read", np.where(status == "ok", "", "the file <b>ends</b> early")
+            ),
+            "error": pd.Series(np.where(status == "failed", "ValueError: bad </script> tag", None), dtype=object),
+            "n_frames": n_frames.astype("int32"),
+        }
+    )
+    index = np.repeat(np.arange(n_files), n_frames)
+    n = len(index)
+    frame = np.concatenate([np.arange(k) for k in n_frames]) if n else np.empty(0, int)
+    micrographs = tables.empty(tables.MICROGRAPHS).reindex(range(n))
+    ids = np.array([f"{seed:08x}{i:024x}" for i in range(n)])
+    height = rng.choice([256, 512, 1024, 1], n, p=[0.3, 0.35, 0.33, 0.02])
+    micrographs = micrographs.assign(
+        micrograph_id=ids,
+        uri=np.array(uris, object)[index],
+        frame=frame.astype("int32"),
+        content_sha256=catalog["content_sha256"].to_numpy()[index],
+        height_px=height,
+        width_px=np.where(height == 1, 100_000, height * rng.choice([1, 2], n)),
+        nm_per_pixel=np.where(rng.random(n) < 0.2, np.nan, rng.choice([0.05, 0.31, 0.5, 1.2], n)),
+        nm_per_pixel_source=rng.choice(["header", "sidecar", "user", "none"], n),
+        is_nm_per_pixel_suspect=rng.random(n) < 0.05,
+    )
+    n_detections = np.where(rng.random(n) < 0.1, 0, rng.integers(1, 400, n))
+    is_empty = n_detections == 0
+    mean = np.where(is_empty, np.nan, np.clip(rng.beta(6, 2, n), 0, 1))
+    spread = rng.uniform(0.02, 0.2, n)
+    features = pd.DataFrame(
+        {"micrograph_id": ids, "n_detections": n_detections, "is_capped": (n_detections > 390).astype(float)}
+    )
+    predictions = pd.DataFrame(
+        {
+            "micrograph_id": ids,
+            "predicted_f1": mean,
+            "predicted_f1_low": np.clip(mean - spread, 0, 1),
+            "predicted_f1_high": np.clip(mean + spread, 0, 1),
+            "ood_distance": np.where(is_empty, np.nan, rng.lognormal(-0.8, 0.6, n)),
+            "evidence": np.where(is_empty, "no_detections", "detections"),
+        }
+    )
+    flagged = [(i, f) for i in range(n) for f in FLAGS if rng.random() < 0.02]
+    flags = pd.DataFrame(
+        [(ids[i], f, 1.5, 1.0, f"{f} measured 1.5 & the <limit> is 1.0") for i, f in flagged],
+        columns=tables.FLAGS.names,
+    )
+    is_kept = rng.random(n) > 0.03  # a stage that did not finish leaves gaps
+    return {
+        "catalog": catalog,
+        "micrographs": micrographs,
+        "features": features[is_kept],
+        "predictions": predictions[is_kept],
+        "flags": flags,
+    }
+
+
+def make_pictures(micrographs: pd.DataFrame, features: pd.DataFrame, seed: int = 0) -> dict[str, pd.DataFrame]:
+    """detections and thumbnails: blobs on noise, with a box around each."""
+    rng = np.random.default_rng(seed)
+    counts = features.set_index("micrograph_id")["n_detections"]
+    pictures, parts = [], []
+    for row in micrographs.itertuples():
+        scale = 256 / max(row.height_px, row.width_px)
+        height, width = max(1, round(row.height_px * scale)), max(1, round(row.width_px * scale))
+        picture = rng.normal(118, 18, (height, width)).astype(np.float32)
+        n = int(counts.get(row.micrograph_id, 0)) // 4
+        y, x = rng.uniform(0, row.height_px, n), rng.uniform(0, row.width_px, n)
+        radius, score = rng.uniform(0.015, 0.04, n) * row.width_px, rng.beta(4, 2, n)
+        for cy, cx, r, s in zip(y * scale, x * scale, radius * scale, score, strict=True):
+            cv2.circle(picture, (int(cx), int(cy)), max(1, int(r)), 118 + 100 * float(s), -1, cv2.LINE_AA)
+        picture = cv2.GaussianBlur(picture, (0, 0), 1.2)
+        jpeg = cv2.imencode(".jpg", np.clip(picture, 0, 255).astype(np.uint8))[1].tobytes()
+        pictures.append({"micrograph_id": row.micrograph_id, "jpeg": jpeg})
+        parts.append(
+            pd.DataFrame(
+                {"y_px": y, "x_px": x, "y0": y - radius, "x0": x - radius, "y1": y + radius, "x1": x + radius,
+                 "score": score, "micrograph_id": row.micrograph_id}
+            )
+        )  # fmt: skip
+    rows = pd.concat([tables.empty(tables.DETECTIONS), *parts], ignore_index=True)
+    return {"detections": rows, "thumbnails": pd.DataFrame(pictures, columns=tables.THUMBNAILS.names)}
+
+
+@pytest.fixture(scope="session")
+def archive():
+    return make_archive
+
+
+@pytest.fixture(scope="session")
+def pictures():
+    return make_pictures
