@@ -1,0 +1,234 @@
+"""Faults put on good micrographs, labelled: FAULTS, apply_fault, near_duplicate; and make_foreign for what is none."""
+
+import cv2
+import numpy as np
+from scipy import fft, ndimage
+
+from emqa_dask.synthetic import overlays
+from emqa_dask.synthetic.foreign import FOREIGN, make_foreign
+
+__all__ = ["FAULTS", "FOREIGN", "apply_fault", "make_foreign", "near_duplicate", "noise_level"]
+
+FAULTS = {
+    "blur": "out of focus: the specimen's detail is gone, the detector's noise is not",
+    "drift": "the stage moved in a straight line during the exposure",
+    "astigmatism": "two different defoci along two axes: elliptical contrast transfer, or an elliptical probe",
+    "saturation": "too bright for the detector: a part of the pixels is clipped at its end",
+    "under_exposure": "a few electrons per pixel: dark, on a handful of grey levels",
+    "blank": "beam off, shutter closed or empty vacuum: detector noise, at most a slow shading",
+    "charging": "an insulating specimen charges: bright and dark stripes along the scan and flares",
+    "x_rays": "x-rays or cosmic rays hit the detector: saturated single pixels and short streaks",
+    "banner": "the instrument's information bar was saved with the image",
+    "scale_bar": "a scale bar with its text was burned into the image",
+    "duplicate": "the same pixels a second time, under another name",
+    "near_duplicate": "the same frame again: other gain, a small shift, re-compressed",
+    **FOREIGN,
+}
+
+
+def noise_level(image: np.ndarray) -> float:
+    """Standard deviation of the white noise in a 2-D image, from the median of its diagonal second differences.
+
+    Donoho & Johnstone 1994 (median of the finest diagonal wavelet coefficients / 0.6745). 0 for images below 3 x 3.
+    """
+    if min(image.shape) < 3:
+        return 0.0
+    y = image.astype(np.float64)
+    d = (y[:-1:2, :-1:2][: y.shape[0] // 2] - y[:-1:2, 1::2] - y[1::2, :-1:2] + y[1::2, 1::2]) / 2
+    return float(np.median(np.abs(d)) / 0.6745)
+
+
+def _to_dtype(values: np.ndarray, like: np.ndarray) -> np.ndarray:
+    if np.issubdtype(like.dtype, np.integer):
+        span = np.iinfo(like.dtype)
+        return np.clip(np.rint(values), span.min, span.max).astype(like.dtype)
+    return values.astype(like.dtype)
+
+
+def _exposed(signal: np.ndarray, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """`signal` with the noise that `image` has: optics spoil the signal, and the detector adds its noise after."""
+    noise = noise_level(image)
+    mean = max(float(signal.mean() - min(signal.min(), 0)), 1e-12)
+    grain = noise * np.sqrt(np.clip(signal / mean, 0.3, 3.0)) if signal.min() >= 0 else noise
+    return _to_dtype(signal + grain * rng.standard_normal(signal.shape), image)
+
+
+def _blur(image, rng, severity):
+    sigma = severity * rng.uniform(0.010, 0.018) * np.sqrt(image.size)
+    return _exposed(ndimage.gaussian_filter(image.astype(np.float64), sigma, mode="reflect"), image, rng)
+
+
+def _drift(image, rng, severity):
+    length = severity * rng.uniform(0.028, 0.06) * np.sqrt(image.size)
+    angle = rng.uniform(0, np.pi)
+    n = int(np.ceil(length)) | 1
+    half = n // 2 + 1
+    kernel = np.zeros((2 * half + 1, 2 * half + 1))
+    t = np.linspace(-length / 2, length / 2, 8 * n)
+    yy, xx = half + t * np.sin(angle), half + t * np.cos(angle)
+    for dy in (0, 1):  # bilinear deposit of the path
+        for dx in (0, 1):
+            iy, ix = np.floor(yy).astype(int) + dy, np.floor(xx).astype(int) + dx
+            np.add.at(kernel, (iy, ix), (1 - abs(yy - iy)) * (1 - abs(xx - ix)))
+    kernel /= kernel.sum()
+    moved = cv2.filter2D(image.astype(np.float64), -1, kernel, borderType=cv2.BORDER_REFLECT)
+    return _exposed(moved, image, rng)
+
+
+def _astigmatism(image, rng, severity):
+    h, w = image.shape
+    angle = rng.uniform(0, np.pi)
+    pad = int(0.06 * np.sqrt(h * w)) + 1
+    padded = np.pad(image.astype(np.float64), pad, mode="reflect")
+    qy = fft.fftfreq(padded.shape[0])[:, None]
+    qx = fft.rfftfreq(padded.shape[1])[None]
+    q2 = qy**2 + qx**2
+    along = np.cos(2 * (np.arctan2(qy, qx) - angle))  # +1 on the first axis, -1 on the second
+    size = np.sqrt(h * w)
+    if rng.random() < 0.5:  # TEM: first zeros of the contrast transfer at two different frequencies
+        first, second = severity * rng.uniform(20, 30), rng.uniform(3.5, 6.0)
+        a1, a2 = (0.5 * (size / 512 * p / 2) ** 2 for p in (first, second))
+        phase = np.pi * ((a1 + a2) / 2 + (a1 - a2) / 2 * along) * q2
+        transfer = np.cos(phase) * np.exp(-phase / 12)
+    else:  # STEM and SEM: an elliptical probe
+        long_px = severity * rng.uniform(0.011, 0.018) * size
+        short_px = long_px / rng.uniform(4, 7)
+        var = (long_px**2 + short_px**2) / 2 + (long_px**2 - short_px**2) / 2 * along
+        transfer = np.exp(-2 * np.pi**2 * var * q2)
+    signal = fft.irfft2(fft.rfft2(padded) * transfer, s=padded.shape)[pad : pad + h, pad : pad + w]
+    return _exposed(np.clip(signal, min(float(image.min()), 0.0), None), image, rng)
+
+
+def _full_scale(image, rng):
+    """Where the detector clips: the dtype's end, or 12, 14 or 16 bit for deeper integers; the data's for floats."""
+    if image.dtype == np.uint8:
+        return 255.0
+    if np.issubdtype(image.dtype, np.integer):
+        bits = [b for b in (12, 14, 15, 16) if 2**b - 1 <= np.iinfo(image.dtype).max]
+        return float(2 ** int(rng.choice(bits)) - 1) if bits else float(np.iinfo(image.dtype).max)
+    return float(np.nanmax(image))
+
+
+def _saturation(image, rng, severity):
+    top = _full_scale(image, rng)
+    share = float(np.clip(severity * rng.uniform(0.08, 0.30), 0, 0.9))
+    low, cut = np.percentile(image, [0.5, 100 * (1 - share)])
+    base = rng.uniform(0.0, 0.25) * top
+    gain = (top - base) / max(cut - low, 1e-12)
+    return _to_dtype(np.clip((image.astype(np.float64) - low) * gain + base, 0, top), image)
+
+
+def _under_exposure(image, rng, severity):
+    values = image.astype(np.float64)
+    low, high = np.percentile(values, [0.1, 99.9])
+    relative = np.clip((values - min(low, 0) * 1.0) / max(high - min(low, 0), 1e-12), 0, None)
+    electrons = rng.uniform(1.5, 8.0) / severity  # per pixel at the bright end
+    counts = rng.poisson(relative * electrons).astype(np.float64)
+    if np.issubdtype(image.dtype, np.integer):
+        return _to_dtype(counts, image)
+    return (counts * float(high) / 1000).astype(image.dtype)
+
+
+def _blank(image, rng, severity):
+    h, w = image.shape
+    top = 255.0 if image.dtype == np.uint8 else 4095.0
+    if rng.random() < 0.15:
+        return np.full_like(image, int(rng.choice([0, 0.5 * top, top])))
+    y, x = np.mgrid[0:h, 0:w] / max(h, w, 1)
+    shade = 1 + rng.uniform(-0.15, 0.15) * y + rng.uniform(-0.15, 0.15) * x
+    level = top * rng.choice([0.03, 0.2, 0.5, 0.8])
+    noise = max(0.6, top * rng.uniform(0.004, 0.02)) * rng.standard_normal((h, w))
+    return _to_dtype(level * shade + noise, image)
+
+
+def _charging(image, rng, severity):
+    h, w = image.shape
+    out = image.astype(np.float64)
+    low, high = np.percentile(out, [1, 99])
+    swing = severity * max(high - low, 1.0 if np.issubdtype(image.dtype, np.integer) else 1e-12)
+    for _ in range(int(rng.integers(8, 22))):  # stripes along the scan, a few rows thick
+        y, thick = int(rng.integers(0, h)), int(rng.integers(1, max(2, h // 90) + 1))
+        start = 0 if rng.random() < 0.6 else int(rng.uniform(0, 0.6) * w)
+        strength = rng.choice([-1, 1], p=[0.35, 0.65]) * rng.uniform(0.35, 1.0) * swing
+        fade = np.exp(-np.arange(w - start) / (w * rng.uniform(0.4, 3)))
+        out[y : y + thick, start:] += strength * fade
+    for _ in range(int(rng.integers(1, 4))):  # flares: a bright patch with a dark tail in the scan direction
+        y, x, r = rng.uniform(0, h), rng.uniform(0, w), rng.uniform(0.02, 0.06) * np.sqrt(h * w)
+        yy, xx = np.ogrid[0:h, 0:w]
+        glow = np.exp(-0.5 * (((yy - y) / r) ** 2 + ((xx - x) / (2.5 * r)) ** 2))
+        tail = np.exp(-0.5 * ((yy - y) / (0.7 * r)) ** 2) * np.exp(-np.clip(xx - x, 0, None) / (8 * r)) * (xx > x)
+        out += swing * (1.2 * glow - 0.5 * tail)
+    top = 255.0 if image.dtype == np.uint8 else float(image.max()) * 1.3
+    return _to_dtype(np.clip(out, min(float(image.min()), 0.0), max(top, 1e-12)), image)
+
+
+def _x_rays(image, rng, severity):
+    h, w = image.shape
+    out = image.copy()
+    top = (
+        255.0 if image.dtype == np.uint8 else float(image.max()) + rng.uniform(1, 6) * max(float(np.ptp(image)), 1e-12)
+    )
+    if np.issubdtype(image.dtype, np.integer):
+        top = min(top, np.iinfo(image.dtype).max)
+    n = max(int(severity * rng.uniform(40, 160) * h * w / 512**2), 8)
+    y, x = rng.integers(0, h, n), rng.integers(0, w, n)
+    out[y, x] = _to_dtype(top * rng.uniform(0.85, 1.0, n), image)
+    for k in range(max(1, n // 12)):  # grazing hits leave streaks
+        angle, length = rng.uniform(0, np.pi), rng.uniform(3, 12)
+        t = np.arange(0, length, 0.5)
+        sy, sx = (y[k] + t * np.sin(angle)).astype(int), (x[k] + t * np.cos(angle)).astype(int)
+        keep = (sy >= 0) & (sy < h) & (sx >= 0) & (sx < w)
+        out[sy[keep], sx[keep]] = np.asarray(top).astype(image.dtype)
+    return out
+
+
+_CHANGES = {
+    "blur": _blur,
+    "drift": _drift,
+    "astigmatism": _astigmatism,
+    "saturation": _saturation,
+    "under_exposure": _under_exposure,
+    "blank": _blank,
+    "charging": _charging,
+    "x_rays": _x_rays,
+    "banner": lambda image, rng, severity: overlays.banner(image, rng, severity=severity),
+    "scale_bar": lambda image, rng, severity: overlays.scale_bar(image, rng, severity=severity),
+    "duplicate": lambda image, rng, severity: image.copy(),
+    "near_duplicate": lambda image, rng, severity: near_duplicate(image, rng),
+}
+
+
+def apply_fault(name: str, image: np.ndarray, rng: np.random.Generator, *, severity: float = 1.0) -> np.ndarray:
+    """`image` (h, w; integer or float) with fault `name` of FAULTS; same shape and dtype; the input is not changed.
+
+    `severity` 1 is what an operator would call a fault; lengths scale with the size of the image. A foreign name
+    (photograph, plot, ...) gives a new picture of the same shape in grey, in its dtype. KeyError for another name.
+    """
+    if name in FOREIGN:
+        picture = make_foreign(name, rng, image.shape)
+        grey = picture if picture.ndim == 2 else picture.astype(np.float64) @ [0.299, 0.587, 0.114]
+        return _to_dtype(np.rint(grey), image)
+    return _CHANGES[name](image, rng, severity)
+
+
+def near_duplicate(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The same frame saved again: gain and offset, a shift of up to 1 %, JPEG-like re-compression, a little noise."""
+    h, w = image.shape
+    out = image.astype(np.float64)
+    steps = rng.random(3) < (0.8, 0.6, 0.6)
+    if not steps.any():
+        steps[0] = True
+    low, high = float(out.min()), float(out.max())
+    if steps[1]:
+        reach = max(1, round(0.008 * min(h, w)))
+        out = ndimage.shift(out, rng.integers(-reach, reach + 1, 2), order=0, mode="reflect")
+    if steps[0]:
+        out = low + (out - low) * rng.uniform(0.8, 1.0) + rng.uniform(0, 0.05) * (high - low)
+    if steps[2] and high > low:
+        eight = np.clip(np.rint((out - low) / (high - low) * 255), 0, 255).astype(np.uint8)
+        coded = cv2.imencode(".jpg", eight, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(70, 93))])[1]
+        out = cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE) / 255.0 * (high - low) + low
+    same = _to_dtype(out, image)
+    if np.array_equal(same, image):  # e.g. a constant image: one grey level is all there is to change
+        same = _to_dtype(out + (1 if high < np.inf and np.issubdtype(image.dtype, np.integer) else 1e-3), image)
+    return same
