@@ -1,0 +1,138 @@
+"""Cavities (voids, bubbles) in a TEM foil: Fresnel fringes from the contrast transfer, diffraction contrast, noise."""
+
+import numpy as np
+from scipy import fft
+from scipy.spatial.transform import Rotation
+
+from emqa_dask.synthetic import camera, fields, optics, shapes
+from emqa_dask.synthetic.sample import Mask, Sample, given, loguniform, tight_boxes, trim
+
+PAD_PX = 32  # rendered beyond every edge, so that the Fourier transform's wrap-around stays out of the image
+
+
+def make(
+    rng: np.random.Generator,
+    shape: tuple[int, int] = (512, 512),
+    *,
+    defocus: str | None = None,
+    facet: bool | None = None,
+    n: int | None = None,
+    median_radius_px: float | None = None,
+    sigma_log: float | None = None,
+    fringe_px: float | None = None,
+    contrast: float | None = None,
+    background: float | None = None,
+    nm_per_pixel: float | None = None,
+    dtype: str | None = None,
+    exposure: dict | None = None,
+) -> Sample:
+    """A bright-field TEM image of `n` cavities; whatever is None is drawn from ranges that span trivial to hopeless.
+
+    `defocus` is `over` (bright rim) or `under` (dark rim); `facet` True, False or None for a mixture; radii are
+    log-normal (`median_radius_px`, `sigma_log`). `fringe_px` = `sqrt(lambda |df|)` is the first Fresnel fringe's width,
+    which sets the defocus. `contrast` is the 99.5th percentile of the cavities' log-intensity; `background` scales the
+    diffraction contrast (0: none). `exposure` goes to `camera.expose`. The foil is a weak phase object in the Rytov
+    form, intensity `exp(CTF * missing thickness)`: fringes, overlaps and the speckle of the amorphous surface layer come
+    from one transfer function (see `optics.transfer`). Raises ValueError for an unknown `defocus`.
+    """
+    defocus = given(defocus, str(rng.choice(["over", "under"])))
+    if defocus not in ("over", "under"):
+        raise ValueError(f"defocus {defocus!r} is neither 'over' nor 'under'")
+    size = min(shape)
+    median = given(median_radius_px, min(loguniform(rng, 3.5, 45), size / 12))
+    spread = given(sigma_log, rng.uniform(0.1, 0.55))
+    room = 0.8 * shape[0] * shape[1] / (np.pi * median**2 * np.exp(2 * spread**2))
+    n = given(n, int(np.clip(room * loguniform(rng, 0.02, 0.45), 1, 350)))
+    nm_per_pixel = given(nm_per_pixel, loguniform(rng, 0.1, 1.5))
+    voltage_kv = float(rng.choice([80, 120, 200, 300], p=[0.05, 0.15, 0.6, 0.2]))
+    fringe = given(fringe_px, min(loguniform(rng, 1.0, 7.0), 0.5 * median + 1))
+    contrast = given(contrast, loguniform(rng, 0.06, 0.9))
+    background = given(background, float(rng.choice([0.3, 1.0, 2.0], p=[0.35, 0.45, 0.2])))
+    magnitude = (fringe * nm_per_pixel) ** 2 / optics.wavelength_nm(voltage_kv)
+
+    padded = tuple(fft.next_fast_len(length + 2 * PAD_PX, real=True) for length in shape)
+    radii = shapes.log_normal_radii(rng, n, median, spread, 1.5, size / 3)
+    missing, masks, sizes = _draw(rng, radii, shape, padded, facet)
+    # Wide fringes need coherent illumination: a beam divergence that damps the second fringe, not the first.
+    divergence_mrad = rng.uniform(0.05, 0.35) * fringe * nm_per_pixel / magnitude * 1e3 / np.pi
+    kernel = optics.transfer(
+        padded,
+        nm_per_pixel=nm_per_pixel,
+        defocus_nm=magnitude if defocus == "over" else -magnitude,
+        voltage_kv=voltage_kv,
+        amplitude=loguniform(rng, 0.004, 0.1),
+        convergence_mrad=divergence_mrad,
+    )
+    cut = np.s_[PAD_PX : PAD_PX + shape[0], PAD_PX : PAD_PX + shape[1]]
+    signal = optics.image_of(missing, kernel)[cut]
+    top = np.percentile(np.abs(signal[missing[cut] > 0]), 99.5) if masks else 1.0
+    signal = signal * np.float32(contrast / max(top, 1e-9))
+    speckle = background * loguniform(rng, 0.004, 0.09)
+    if background > 0:
+        signal += speckle * fields.standardise(optics.image_of(fields.white(rng, padded), kernel)[cut])
+    signal = 1.6 * np.tanh(signal / 1.6)  # dynamical scattering: contrast stops growing with thickness
+    signal += background * _foil(rng, shape)
+    settings = given(exposure, camera.draw_settings(rng))
+    dtype = given(dtype, str(rng.choice(["uint8", "uint16", "float32"], p=[0.5, 0.4, 0.1])))
+    image = camera.record(rng, np.exp(signal), dtype, settings)
+    meta = {
+        "family": "cavity-tem",
+        "defocus": defocus,
+        "defocus_nm": float(magnitude if defocus == "over" else -magnitude),
+        "fringe_px": float(fringe),
+        "voltage_kv": voltage_kv,
+        "contrast": float(contrast),
+        "background": float(background),
+        "speckle": float(speckle),
+        "radii_px": sizes,
+        **settings,
+    }
+    return Sample(image, tight_boxes(masks), masks, ["cavity"] * len(masks), float(nm_per_pixel), meta)
+
+
+def _draw(rng, radii, shape, padded, facet) -> tuple[np.ndarray, list[Mask], np.ndarray]:
+    """The padded map of missing thickness (px), the masks that show in the image, and the radii of those."""
+    missing = np.zeros(padded, np.float32)
+    centres = shapes.scatter(rng, radii, shape, overlap=float(rng.choice([0.0, 0.25, 0.7], p=[0.4, 0.4, 0.2])))
+    # Facets follow the crystal: all cavities of one grain share an orientation, two grains at most in a frame.
+    orientations = Rotation.random(2, rng=rng)
+    family = str(rng.choice(["octahedron", "cube", "dodecahedron"]))
+    truncation = rng.uniform(0.62, 0.9)
+    share = rng.uniform(0, 1)
+    masks, sizes = [], []
+    for radius, (cy, cx) in zip(radii, centres):
+        if np.isnan(cy):
+            continue
+        faceted = rng.random() < share if facet is None else facet
+        if faceted and radius >= 4:
+            turn = orientations[int(rng.random() < 0.2)]
+            y0, x0, patch = shapes.polyhedron(cy, cx, radius, turn, truncation=truncation, family=family)
+        else:
+            y0, x0, patch = shapes.spheroid(
+                cy, cx, radius, aspect=1 + 0.12 * abs(rng.normal()), angle=rng.uniform(0, np.pi)
+            )
+        mask = trim(y0, x0, patch > 0, shape)
+        visible = rng.uniform(0.45, 1.0)  # cavities cut by the foil's surfaces are shallower than wide
+        top, left = max(0, -y0 - PAD_PX), max(0, -x0 - PAD_PX)
+        patch = patch[top : padded[0] - PAD_PX - y0, left : padded[1] - PAD_PX - x0]
+        y, x = y0 + PAD_PX + top, x0 + PAD_PX + left
+        missing[y : y + patch.shape[0], x : x + patch.shape[1]] += visible * patch
+        if mask is not None and mask[2].sum() >= 4:
+            masks.append(mask)
+            sizes.append(float(radius))
+    return missing, masks, np.array(sizes)
+
+
+def _foil(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    """Log-intensity of the foil: wedge, mottle, bend contours, grains, dislocations and black spots."""
+    foil = rng.uniform(0, 0.25) * fields.gradient(rng, shape)
+    foil += loguniform(rng, 0.02, 0.14) * fields.fractal(
+        rng, shape, exponent=rng.uniform(2, 3.6), finest_px=loguniform(rng, 5, 20)
+    )
+    if rng.random() < 0.45:
+        foil += loguniform(rng, 0.08, 0.5) * fields.bend_contours(rng, shape, int(rng.integers(1, 4)))
+    if rng.random() < 0.2:
+        foil += loguniform(rng, 0.03, 0.25) * fields.grains(rng, shape, int(rng.integers(2, 12)))
+    if rng.random() < 0.5:
+        foil += loguniform(rng, 0.1, 0.7) * fields.dislocations(rng, shape, int(rng.integers(1, 14)))
+    return foil

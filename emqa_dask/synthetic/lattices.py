@@ -1,0 +1,182 @@
+"""Atomic lattices as HAADF-STEM shows them: columns at known sites, optionally a region without order."""
+
+import cv2
+import numpy as np
+
+from emqa_dask.synthetic import camera, fields
+from emqa_dask.synthetic.sample import Mask, Sample, given, loguniform, tight_boxes, trim
+
+# Projected cells: a, b (nm), angle between them (degrees), basis of (u, v, relative column intensity, label).
+# Intensities follow Z**1.7 (Pennycook); sizes from the bulk lattice constants.
+CELLS = {
+    "SrTiO3 [001]": (0.3905, 0.3905, 90.0, ((0.0, 0.0, 1.0, "Sr"), (0.5, 0.5, 0.55, "Ti"))),
+    "Au [001]": (0.2039, 0.2039, 90.0, ((0.0, 0.0, 1.0, "Au"),)),
+    "Au [110]": (0.4078, 0.2884, 90.0, ((0.0, 0.0, 1.0, "Au"), (0.5, 0.5, 1.0, "Au"))),
+    "Si [110]": (
+        0.5431,
+        0.3840,
+        90.0,
+        ((0.0, 0.0, 1.0, "Si"), (0.25, 0.5, 1.0, "Si"), (0.5, 0.5, 1.0, "Si"), (0.75, 0.0, 1.0, "Si")),
+    ),
+    "MoS2 [001]": (0.3160, 0.3160, 120.0, ((0.0, 0.0, 1.0, "Mo"), (1 / 3, 2 / 3, 0.38, "S"))),
+    "YBCO [100]": (
+        0.3886,
+        1.1680,
+        90.0,
+        (
+            (0.5, 0.184, 1.0, "Ba"),
+            (0.5, 0.816, 1.0, "Ba"),
+            (0.5, 0.5, 0.72, "Y"),
+            (0.0, 0.0, 0.42, "Cu"),
+            (0.0, 0.356, 0.42, "Cu"),
+            (0.0, 0.644, 0.42, "Cu"),
+        ),
+    ),
+}
+
+
+def make(
+    rng: np.random.Generator,
+    shape: tuple[int, int] = (512, 512),
+    *,
+    cell: str | None = None,
+    rotation_deg: float | None = None,
+    nm_per_pixel: float | None = None,
+    column_sigma_px: float | None = None,
+    jitter_px: float | None = None,
+    vacancies: float | None = None,
+    disorder: bool | None = None,
+    background: float | None = None,
+    dtype: str | None = None,
+    exposure: dict | None = None,
+) -> Sample:
+    """A lattice image, drift-free; whatever is None is drawn from ranges that span trivial to hopeless.
+
+    `cell` names a row of `CELLS`; columns are Gaussians of standard deviation `column_sigma_px` at
+    `meta["sites_yx"]` (n x 2 float64, px, pixel centres are integers), displaced by `jitter_px` (standard deviation)
+    from the perfect lattice; a fraction `vacancies` is missing. With `disorder`, columns inside `meta["disordered"]`
+    (bool image) give way to amorphous speckle of the same mean intensity. A column's mask is the disc within 1/e of its
+    maximum, radius `sqrt(2) sigma`. `background` scales thickness variation. Raises ValueError for an unknown cell.
+    """
+    cell = given(cell, str(rng.choice(sorted(CELLS))))
+    if cell not in CELLS:
+        raise ValueError(f"cell {cell!r} is not one of {', '.join(sorted(CELLS))}")
+    a_nm, b_nm, gamma_deg, basis = CELLS[cell]
+    spacing_nm = _nearest_spacing_nm(a_nm, b_nm, gamma_deg, basis)
+    # A spacing of 9 to 26 px: about 200 to 3000 columns in 512 x 512.
+    nm_per_pixel = given(nm_per_pixel, spacing_nm / loguniform(rng, 7, 26))
+    sigma = given(column_sigma_px, max(1.2, spacing_nm / nm_per_pixel * rng.uniform(0.13, 0.26)))
+    rotation_deg = given(rotation_deg, rng.uniform(0, 90))
+    jitter = given(jitter_px, float(rng.choice([0.0, 0.03, 0.12])) * spacing_nm / nm_per_pixel)
+    vacancies = given(vacancies, float(rng.choice([0.0, 0.01, 0.06])))
+    disorder = given(disorder, bool(rng.random() < 0.35))
+    background = given(background, loguniform(rng, 0.05, 1.0))
+
+    sites, weights, names = _sites(rng, shape, cell, nm_per_pixel, rotation_deg, margin_px=4 * sigma)
+    keep = rng.random(len(sites)) >= vacancies
+    sites, weights, names = sites[keep], weights[keep], names[keep]
+    sites = sites + jitter * rng.standard_normal(sites.shape)
+    disordered = _region(rng, shape) if disorder else np.zeros(shape, bool)
+    nearest = np.clip(np.rint(sites).astype(int), 0, np.array(shape) - 1)
+    ordered = ~disordered[nearest[:, 0], nearest[:, 1]]
+    sites, weights, names = sites[ordered], weights[ordered], names[ordered]
+
+    columns = _render(sites, weights, sigma, shape)
+    signal = columns * (1 + 0.5 * background * fields.gradient(rng, shape))
+    if disorder:
+        level = float(columns[~disordered].mean()) if (~disordered).any() else 1.0
+        speckle = level * np.clip(1 + 0.45 * fields.white(rng, shape, 0.8 * sigma), 0, None)
+        blend = cv2.GaussianBlur(disordered.astype(np.float32), (0, 0), sigma)
+        signal = signal * (1 - blend) + speckle * blend
+    # Diffuse scattering and surface contamination lift the valleys.
+    floor = loguniform(rng, 0.05, 1.5) * float(columns.mean())
+    haze = 1 + 0.4 * background * fields.fractal(rng, shape, exponent=2.8, finest_px=max(4.0, 3 * sigma))
+    intensity = signal + floor * np.clip(haze, 0.1, None)
+    intensity = intensity / max(float(intensity.mean()), 1e-6)
+    settings = given(exposure, camera.draw_settings(rng) | {"mtf_sigma_px": 0.0, "seam": False})
+    dtype = given(dtype, str(rng.choice(["uint8", "uint16", "float32"], p=[0.3, 0.45, 0.25])))
+    image = camera.record(rng, intensity, dtype, settings)
+    masks, shown = _discs(sites, np.sqrt(2) * sigma, shape)
+    meta = {
+        "family": "atomic-stem",
+        "cell": cell,
+        "rotation_deg": float(rotation_deg),
+        "spacing_px": float(spacing_nm / nm_per_pixel),
+        "column_sigma_px": float(sigma),
+        "sites_yx": sites[shown],
+        "disordered": disordered,
+        "voltage_kv": float(rng.choice([80, 200, 300])),
+        **settings,
+    }
+    return Sample(image, tight_boxes(masks), masks, names[shown].tolist(), float(nm_per_pixel), meta)
+
+
+def _vectors(a: float, b: float, gamma_deg: float, rotation_deg: float) -> np.ndarray:
+    gamma, turn = np.deg2rad(gamma_deg), np.deg2rad(rotation_deg)
+    return np.array([[a * np.sin(turn), a * np.cos(turn)], [b * np.sin(turn + gamma), b * np.cos(turn + gamma)]])
+
+
+def _nearest_spacing_nm(a: float, b: float, gamma_deg: float, basis) -> float:
+    uv = np.array([(u, v) for u, v, *_ in basis])
+    shifts = np.array([(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)])
+    gaps = (uv[:, None, None] - uv[None, :, None] + shifts) @ _vectors(a, b, gamma_deg, 0)
+    lengths = np.linalg.norm(gaps, axis=-1)
+    return float(lengths[lengths > 1e-6].min())
+
+
+def _sites(rng, shape, cell, nm_per_pixel, rotation_deg, margin_px) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Positions (n x 2, y then x, px), intensities and labels of all columns in the image and `margin_px` around it."""
+    a, b, gamma, basis = CELLS[cell]
+    vectors = _vectors(a, b, gamma, rotation_deg) / nm_per_pixel
+    origin = np.array(shape) / 2 + rng.uniform(-0.5, 0.5, 2) @ vectors
+    reach = (
+        int(np.ceil((np.hypot(*shape) / 2 + margin_px) / (min(a, b) * np.sin(np.deg2rad(gamma)) / nm_per_pixel))) + 1
+    )
+    i, j = (axis.ravel() for axis in np.mgrid[-reach : reach + 1, -reach : reach + 1])
+    sites, weights, names = [], [], []
+    for u, v, weight, name in basis:
+        points = origin + np.stack([i + u, j + v], axis=1) @ vectors
+        inside = ((points > -margin_px) & (points < np.array(shape) - 1 + margin_px)).all(axis=1)
+        sites.append(points[inside])
+        weights.append(np.full(inside.sum(), weight))
+        names.append(np.full(inside.sum(), name, dtype=object))
+    return np.concatenate(sites), np.concatenate(weights), np.concatenate(names)
+
+
+def _render(sites: np.ndarray, weights: np.ndarray, sigma: float, shape: tuple[int, int]) -> np.ndarray:
+    """The sum of Gaussian columns, float32: each sampled at pixel centres within 4 sigma, so maxima lie on the sites."""
+    reach = int(np.ceil(4 * sigma))
+    offsets = np.arange(-reach, reach + 1)
+    rows, columns = (np.rint(sites[:, axis]).astype(int)[:, None] + offsets for axis in (0, 1))
+    gy = np.exp(-0.5 * ((rows - sites[:, :1]) / sigma) ** 2) * weights[:, None]
+    gx = np.exp(-0.5 * ((columns - sites[:, 1:]) / sigma) ** 2)
+    gy[(rows < 0) | (rows >= shape[0])] = 0
+    gx[(columns < 0) | (columns >= shape[1])] = 0
+    # Separable: image = sum of outer products = Gy^T Gx with Gy, Gx sparse matrices of sites x pixels.
+    from scipy import sparse
+
+    starts = np.arange(len(sites) + 1) * len(offsets)
+    left = sparse.csr_matrix((gy.ravel(), np.clip(rows, 0, shape[0] - 1).ravel(), starts), shape=(len(sites), shape[0]))
+    right = sparse.csr_matrix(
+        (gx.ravel(), np.clip(columns, 0, shape[1] - 1).ravel(), starts), shape=(len(sites), shape[1])
+    )
+    return np.asarray((left.T @ right).todense(), dtype=np.float32)
+
+
+def _discs(sites: np.ndarray, radius: float, shape: tuple[int, int]) -> tuple[list[Mask], np.ndarray]:
+    """Disc masks of the columns whose site lies in the image, and the indices of those."""
+    shown = np.flatnonzero(((sites >= 0) & (sites <= np.array(shape) - 1)).all(axis=1))
+    masks = []
+    reach = int(np.ceil(radius))
+    offsets = np.arange(-reach, reach + 1)
+    for cy, cx in sites[shown]:
+        y, x = round(cy), round(cx)
+        inside = (y + offsets - cy)[:, None] ** 2 + (x + offsets - cx)[None, :] ** 2 <= radius * radius
+        masks.append(trim(y - reach, x - reach, inside, shape))
+    return masks, shown
+
+
+def _region(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    """A random connected-looking region of 10 to 50 % of the image, bool."""
+    field = fields.gradient(rng, shape) + 0.5 * fields.fractal(rng, shape, exponent=4.5, finest_px=24)
+    return field > np.quantile(field, rng.uniform(0.5, 0.9))

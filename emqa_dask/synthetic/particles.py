@@ -1,0 +1,140 @@
+"""Supported nanoparticles: bright in HAADF-STEM, dark in bright-field TEM, on oxide agglomerates or a carbon film."""
+
+import cv2
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from emqa_dask.synthetic import camera, fields, shapes
+from emqa_dask.synthetic.sample import Mask, Sample, given, loguniform, tight_boxes, trim
+
+
+def make(
+    rng: np.random.Generator,
+    shape: tuple[int, int] = (512, 512),
+    *,
+    mode: str | None = None,
+    support: str | None = None,
+    n: int | None = None,
+    median_radius_px: float | None = None,
+    sigma_log: float | None = None,
+    contrast: float | None = None,
+    blur_px: float | None = None,
+    nm_per_pixel: float | None = None,
+    dtype: str | None = None,
+    exposure: dict | None = None,
+) -> Sample:
+    """An image of `n` nanoparticles on a support; whatever is None is drawn from ranges that span trivial to hopeless.
+
+    `mode` is `haadf` (bright particles: intensity grows with thickness times atomic-number contrast) or `bf` (dark:
+    intensity falls exponentially with it, and each crystal diffracts by its own orientation). `support` is `oxide`
+    (agglomerated grains with holes between) or `carbon` (a continuous film). Radii are log-normal. `contrast` is the
+    median particle's own signal relative to the support's, `blur_px` the probe or focus blur (standard deviation).
+    `exposure` goes to `camera.expose`. Raises ValueError for an unknown `mode` or `support`.
+    """
+    mode = given(mode, str(rng.choice(["haadf", "bf"], p=[0.65, 0.35])))
+    support = given(support, str(rng.choice(["oxide", "carbon"])))
+    if mode not in ("haadf", "bf") or support not in ("oxide", "carbon"):
+        raise ValueError(f"mode {mode!r} must be haadf or bf, support {support!r} must be oxide or carbon")
+    median = given(median_radius_px, min(loguniform(rng, 2.5, 28), min(shape) / 14))
+    spread = given(sigma_log, rng.uniform(0.12, 0.5))
+    room = shape[0] * shape[1] / (np.pi * median**2 * np.exp(2 * spread**2))
+    n = given(n, int(np.clip(room * loguniform(rng, 0.006, 0.25), 3, 400)))
+    contrast = given(contrast, loguniform(rng, 0.1, 2.5))
+    blur = given(blur_px, loguniform(rng, 0.4, 3.0))
+    nm_per_pixel = given(nm_per_pixel, loguniform(rng, 0.03, 0.6))
+
+    carrier = _oxide(rng, shape) if support == "oxide" else _carbon(rng, shape)
+    radii = shapes.log_normal_radii(rng, n, median, spread, 1.3, min(shape) / 4)
+    metal, masks, sizes = _draw(rng, radii, shape, carrier, diffracts=mode == "bf")
+    signal = carrier + np.float32(contrast / (2 * median)) * metal
+    signal = cv2.GaussianBlur(signal, (0, 0), blur)
+    if mode == "haadf":
+        intensity = signal / max(float(signal.mean()), 1e-6) + np.float32(rng.uniform(0.02, 0.2))
+    else:
+        intensity = np.exp(-np.float32(rng.uniform(0.25, 0.7)) * signal)
+        intensity *= 1 + np.float32(loguniform(rng, 0.01, 0.06)) * fields.white(rng, shape, loguniform(rng, 0.8, 2.5))
+        intensity /= max(float(intensity.mean()), 1e-6)
+    settings = given(exposure, camera.draw_settings(rng))
+    dtype = given(dtype, str(rng.choice(["uint8", "uint16", "float32"], p=[0.5, 0.4, 0.1])))
+    image = camera.record(rng, intensity, dtype, settings)
+    meta = {
+        "family": "nanoparticle-tem",
+        "mode": mode,
+        "support": support,
+        "contrast": float(contrast),
+        "blur_px": float(blur),
+        "voltage_kv": float(rng.choice([80, 200, 300])),
+        "radii_px": sizes,
+        **settings,
+    }
+    return Sample(image, tight_boxes(masks), masks, ["particle"] * len(masks), float(nm_per_pixel), meta)
+
+
+def _draw(rng, radii, shape, carrier, *, diffracts) -> tuple[np.ndarray, list[Mask], np.ndarray]:
+    """The map of metal thickness (px), the masks that show in the image, and the radii of those."""
+    metal = np.zeros(shape, np.float32)
+    centres = shapes.scatter(
+        rng, radii, shape, overlap=float(rng.choice([0.0, 0.3, 0.8], p=[0.4, 0.4, 0.2])), margin=0.2
+    )
+    share = float(rng.choice([0.0, 0.5, 1.0]))
+    masks, sizes = [], []
+    for radius, (cy, cx) in zip(radii, centres):
+        if np.isnan(cy):
+            continue
+        row, column = np.clip([int(cy), int(cx)], 0, np.array(shape) - 1)
+        if carrier[row, column] < 0.12:  # nothing to sit on: a hole of the support
+            continue
+        if rng.random() < share and radius >= 4:
+            y0, x0, patch = shapes.polyhedron(
+                cy, cx, radius, Rotation.random(rng=rng), truncation=rng.uniform(0.65, 0.95)
+            )
+        else:
+            y0, x0, patch = shapes.spheroid(
+                cy, cx, radius, aspect=1 + 0.25 * abs(rng.normal()), angle=rng.uniform(0, np.pi)
+            )
+        mask = trim(y0, x0, patch > 0, shape)
+        if mask is None or mask[2].sum() < 4:
+            continue
+        strength = rng.uniform(0.45, 1.6) if diffracts else rng.uniform(0.8, 1.15)
+        top, left = max(0, -y0), max(0, -x0)
+        patch = patch[top : shape[0] - y0, left : shape[1] - x0]
+        metal[y0 + top : y0 + top + patch.shape[0], x0 + left : x0 + left + patch.shape[1]] += strength * patch
+        masks.append(mask)
+        sizes.append(float(radius))
+    return metal, masks, np.array(sizes)
+
+
+def _oxide(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    """Relative thickness of agglomerated oxide grains, float32, about 1 where there is one layer, 0 in the holes."""
+    size = min(shape)
+    radius, coverage = loguniform(rng, size / 40, size / 5), rng.uniform(0.35, 2.5)
+    count = int(np.clip(coverage * shape[0] * shape[1] / (np.pi * radius**2), 3, 900))
+    # Grains stick together: centres follow a smooth random density, its lowest part left bare.
+    step = 8
+    small = tuple(-(-length // step) for length in shape)
+    density = np.clip(fields.fractal(rng, small, exponent=3.2, finest_px=2) + rng.uniform(0, 1.2), 0, None) ** 1.5
+    cells = (
+        rng.choice(density.size, size=count, p=density.ravel() / density.sum())
+        if density.any()
+        else np.zeros(count, int)
+    )
+    thickness = np.zeros(shape, np.float32)
+    for cell in cells:
+        cy, cx = np.divmod(cell, small[1]) * np.array(step) + rng.uniform(0, step, 2)
+        r = radius * np.exp(0.3 * rng.standard_normal())
+        y0, x0, patch = shapes.spheroid(cy, cx, r, aspect=1 + 0.6 * abs(rng.normal()), angle=rng.uniform(0, np.pi))
+        top, left = max(0, -y0), max(0, -x0)
+        patch = patch[top : max(top, shape[0] - y0), left : max(left, shape[1] - x0)]
+        thickness[y0 + top : y0 + top + patch.shape[0], x0 + left : x0 + left + patch.shape[1]] += patch / (2 * radius)
+    thickness += 0.03 * np.abs(fields.fractal(rng, shape, exponent=2.2, finest_px=3)) * (thickness > 0.05)
+    return cv2.GaussianBlur(thickness, (0, 0), loguniform(rng, 0.7, 3.0))
+
+
+def _carbon(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    """Relative thickness of a carbon film, float32, about 1: fine granularity and slow waves."""
+    film = 1 + rng.uniform(0, 0.3) * fields.gradient(rng, shape)
+    film += loguniform(rng, 0.01, 0.08) * fields.fractal(
+        rng, shape, exponent=rng.uniform(1.0, 2.4), finest_px=loguniform(rng, 3, 8)
+    )
+    film += loguniform(rng, 0.01, 0.2) * fields.fractal(rng, shape, exponent=3.5, finest_px=16)
+    return np.clip(film, 0.15, None).astype(np.float32)

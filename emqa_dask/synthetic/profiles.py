@@ -1,0 +1,35 @@
+"""Profiles: which family of micrographs an archive is made of, and one draw from it."""
+
+import numpy as np
+
+from emqa_dask.synthetic import cavities, lattices, particles, textures
+from emqa_dask.synthetic.sample import Sample
+
+# Profile -> families with their share. `demo` is what `emqa synthesise` and `make demo` write: mixed, with every fault.
+MAKE = {
+    "cavity-tem": cavities.make,
+    "nanoparticle-tem": particles.make,
+    "atomic-stem": lattices.make,
+    "sem-texture": textures.make,
+}
+PROFILES = {
+    **{name: {name: 1.0} for name in MAKE},
+    "mixed": {"cavity-tem": 0.4, "nanoparticle-tem": 0.3, "atomic-stem": 0.15, "sem-texture": 0.15},
+    "demo": {"cavity-tem": 0.5, "nanoparticle-tem": 0.3, "atomic-stem": 0.1, "sem-texture": 0.1},
+}
+SHAPES = ((384, 384), (512, 512), (666, 666), (640, 480), (708, 708), (768, 1024), (1024, 1024))
+SHAPE_SHARES = (0.08, 0.42, 0.06, 0.06, 0.06, 0.08, 0.24)
+
+
+def make_sample(profile: str, rng: np.random.Generator, shape: tuple[int, int] | None = None, **choices) -> Sample:
+    """One micrograph of `profile` (a key of `PROFILES`); `shape` None draws one of 384 to 1024 px.
+
+    `choices` go to the family's `make`, so only a profile of one family takes them. Raises ValueError for an unknown
+    profile, naming the known ones.
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"profile {profile!r} is not one of {', '.join(PROFILES)}")
+    families = PROFILES[profile]
+    family = str(rng.choice(list(families), p=list(families.values())))
+    drawn = SHAPES[int(rng.choice(len(SHAPES), p=SHAPE_SHARES))]
+    return MAKE[family](rng, shape or drawn, **choices)

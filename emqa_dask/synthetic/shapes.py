@@ -1,0 +1,104 @@
+"""Objects as projected thickness: spheroids and faceted polyhedra, and where to put them."""
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+# Facet normals and their relative distances from the centre; voids in cubic metals are truncated octahedra.
+_CUBE = np.vstack([np.eye(3), -np.eye(3)])
+_OCTAHEDRON = np.array([[i, j, k] for i in (-1, 1) for j in (-1, 1) for k in (-1, 1)]) / np.sqrt(3)
+_DODECAHEDRON = np.array([np.roll([0, i, j], shift) for shift in range(3) for i in (-1, 1) for j in (-1, 1)]) / np.sqrt(
+    2
+)
+
+
+def log_normal_radii(
+    rng: np.random.Generator, n: int, median: float, sigma: float, low: float, high: float
+) -> np.ndarray:
+    """`n` radii, float64: log-normal about `median` with standard deviation `sigma` of the logarithm, kept in [low, high]."""
+    return np.clip(median * np.exp(sigma * rng.standard_normal(n)), low, high)
+
+
+def scatter(
+    rng: np.random.Generator, radii: np.ndarray, shape: tuple[int, int], *, overlap: float, margin: float = 0.3
+) -> np.ndarray:
+    """Centres (n x 2 float64, y then x) whose circles overlap by at most `overlap` of the smaller diameter, where room allows.
+
+    Large objects are placed first; one that finds no room in 20 tries is left out (its row is NaN). Centres may lie
+    outside the image by `margin` radii, so that some objects are cut by the edge.
+    """
+    centres = np.full((len(radii), 2), np.nan)
+    placed: list[int] = []
+    for i in np.argsort(-radii, kind="stable"):
+        reach = margin * radii[i]
+        tries = rng.uniform(-reach, np.array(shape) + reach, size=(20, 2))
+        if not placed:
+            centres[i] = tries[0]
+            placed.append(i)
+            continue
+        gap = np.linalg.norm(tries[:, None, :] - centres[placed][None, :, :], axis=2)
+        nearest = radii[i] + radii[placed] - overlap * 2 * np.minimum(radii[i], radii[placed])
+        fits = np.flatnonzero((gap >= nearest).all(axis=1))
+        if fits.size:
+            centres[i] = tries[fits[0]]
+            placed.append(i)
+    return centres
+
+
+def _grid(cy: float, cx: float, reach: float) -> tuple[int, int, np.ndarray, np.ndarray]:
+    y0, x0 = int(np.floor(cy - reach)), int(np.floor(cx - reach))
+    y1, x1 = int(np.ceil(cy + reach)) + 1, int(np.ceil(cx + reach)) + 1
+    return y0, x0, (np.arange(y0, y1) - cy)[:, None], (np.arange(x0, x1) - cx)[None, :]
+
+
+def spheroid(
+    cy: float, cx: float, radius: float, *, aspect: float = 1.0, angle: float = 0.0
+) -> tuple[int, int, np.ndarray]:
+    """A spheroid's projected thickness, px: `(y0, x0, patch)`, float32, 0 outside; `aspect` is long over short axis."""
+    long, short = radius * np.sqrt(aspect), radius / np.sqrt(aspect)
+    y0, x0, y, x = _grid(cy, cx, long)
+    u, v = (x * np.cos(angle) + y * np.sin(angle)) / long, (y * np.cos(angle) - x * np.sin(angle)) / short
+    return y0, x0, (2 * short * np.sqrt(np.clip(1 - u * u - v * v, 0, None))).astype(np.float32)
+
+
+def polyhedron(
+    cy: float, cx: float, radius: float, rotation: Rotation, *, truncation: float = 0.8, family: str = "octahedron"
+):
+    """A faceted crystal's projected thickness, px: `(y0, x0, patch)`, float32, 0 outside.
+
+    `family` is octahedron (truncated by cube faces), cube (truncated by octahedron faces) or dodecahedron (with
+    cube faces); a smaller `truncation` cuts corners deeper. `radius` is that of the circle with the shadow's area.
+    """
+    faces, cuts = {
+        "octahedron": (_OCTAHEDRON, _CUBE),
+        "cube": (_CUBE, _OCTAHEDRON),
+        "dodecahedron": (_DODECAHEDRON, _CUBE),
+    }[family]
+    # Distance at which the cutting faces just touch the corners of the main ones, times the truncation.
+    corner = {"octahedron": np.sqrt(3), "cube": np.sqrt(3), "dodecahedron": np.sqrt(2)}[family] * truncation
+    normals = rotation.apply(np.vstack([faces, cuts]))
+    distances = np.concatenate([np.ones(len(faces)), np.full(len(cuts), corner)])
+    y0, x0, y, x = _grid(cy, cx, 1.6 * radius)
+    scale = _shadow_radius(normals, distances)
+    return y0, x0, _chord(normals, distances * radius / scale, y, x).astype(np.float32)
+
+
+def _chord(normals: np.ndarray, distances: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    upper, lower = (
+        np.full(np.broadcast_shapes(y.shape, x.shape), np.inf),
+        np.full(np.broadcast_shapes(y.shape, x.shape), -np.inf),
+    )
+    for (nx, ny, nz), d in zip(normals, distances):
+        side = d - nx * x - ny * y
+        if nz > 1e-6:
+            upper = np.minimum(upper, side / nz)
+        elif nz < -1e-6:
+            lower = np.maximum(lower, side / nz)
+        else:
+            upper = np.where(side < 0, -np.inf, upper)
+    return np.clip(upper - lower, 0, None)
+
+
+def _shadow_radius(normals: np.ndarray, distances: np.ndarray) -> float:
+    axis = np.linspace(-1.9, 1.9, 48)
+    shadow = _chord(normals, distances, axis[:, None], axis[None, :]) > 0
+    return float(np.sqrt(shadow.sum() * (axis[1] - axis[0]) ** 2 / np.pi))

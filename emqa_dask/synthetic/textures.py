@@ -1,0 +1,137 @@
+"""SEM-like powder textures by lot: a lot number gives the parameters, a draw gives one field of view of that lot."""
+
+import cv2
+import numpy as np
+
+from emqa_dask.synthetic import camera, fields, shapes
+from emqa_dask.synthetic.sample import Sample, given, loguniform, tight_boxes, trim
+
+
+def lot_parameters(lot: int) -> dict:
+    """What every image of `lot` (>= 0) shares: grain size, its spread, aspect, squareness, alignment, roughness, edges, porosity.
+
+    Deterministic in `lot` alone, so that a range of lots can be held back as unseen.
+    """
+    rng = np.random.default_rng([0x5E4, lot])
+    return {
+        "radius_um": loguniform(rng, 0.25, 2.5),
+        "sigma_log": float(rng.uniform(0.1, 0.6)),
+        "aspect": float(1 + rng.exponential(0.6)),
+        "squareness": float(rng.choice([2.0, 2.6, 4.0, 8.0])),
+        "alignment": float(rng.uniform(0, 1)),
+        "direction_rad": float(rng.uniform(0, np.pi)),
+        "roughness": loguniform(rng, 0.005, 0.12),
+        "roughness_exponent": float(rng.uniform(1.5, 3.2)),
+        "edge": float(rng.uniform(0.2, 1.2)),
+        "flatness": float(rng.uniform(0.2, 0.9)),
+        "packing": float(rng.uniform(0.7, 3.0)),
+        "level": float(rng.uniform(0.2, 0.6)),
+    }
+
+
+def make(
+    rng: np.random.Generator,
+    shape: tuple[int, int] = (512, 512),
+    *,
+    lot: int | None = None,
+    nm_per_pixel: float | None = None,
+    dtype: str | None = None,
+    exposure: dict | None = None,
+) -> Sample:
+    """A secondary-electron image of a powder of `lot` (see `lot_parameters`; None draws one of 0 to 9).
+
+    Grains are superellipsoidal bumps stacked at random heights; brightness follows the surface's tilt (`1 / cos`), its
+    edges, and a detector on one side. Objects are the grains of which at least half is in sight: masks are their visible
+    pixels. Raises ValueError for a negative lot.
+    """
+    lot = given(lot, int(rng.integers(0, 10)))
+    if lot < 0:
+        raise ValueError(f"lot is {lot}, must not be negative")
+    powder = lot_parameters(lot)
+    # The magnification varies a little within a lot, as operators do.
+    nm_per_pixel = given(nm_per_pixel, 1000 * powder["radius_um"] / loguniform(rng, 11, 26))
+    radius = 1000 * powder["radius_um"] / nm_per_pixel
+    n = int(np.clip(powder["packing"] * shape[0] * shape[1] / (np.pi * radius**2), 4, 1200))
+    radii = shapes.log_normal_radii(rng, n, radius, powder["sigma_log"], 3, min(shape) / 3)
+    height, owner, areas = _stack(rng, radii, shape, powder)
+
+    height += (
+        radius * powder["roughness"] * fields.fractal(rng, shape, exponent=powder["roughness_exponent"], finest_px=2.5)
+    )
+    height = cv2.GaussianBlur(height, (0, 0), 0.9)
+    slope_y, slope_x = (
+        cv2.Sobel(height, cv2.CV_32F, 0, 1, scale=1 / 8),
+        cv2.Sobel(height, cv2.CV_32F, 1, 0, scale=1 / 8),
+    )
+    tilt = np.sqrt(1 + slope_y**2 + slope_x**2)
+    side = rng.uniform(0, 2 * np.pi)
+    # A hollow collects fewer secondary electrons than a summit.
+    hollow = height - cv2.blur(height, (int(2 * radius) | 1,) * 2)
+    signal = (
+        0.5
+        + 0.5 * powder["edge"] * (np.minimum(tilt, 4) - 1)
+        + 0.18 * (np.sin(side) * slope_y + np.cos(side) * slope_x) / tilt
+    )
+    signal += 0.35 * np.tanh(hollow / radius)
+    signal = np.clip(signal + powder["level"] + 0.05 * fields.gradient(rng, shape), 0.05, None)
+    blur = loguniform(rng, 0.4, 2.2)
+    signal = cv2.GaussianBlur(signal, (0, 0), blur)
+    settings = given(exposure, camera.draw_settings(rng, low_dose=15) | {"mtf_sigma_px": 0.0, "seam": False})
+    dtype = given(dtype, str(rng.choice(["uint8", "uint16"], p=[0.75, 0.25])))
+    image = camera.record(rng, signal / float(signal.mean()), dtype, settings)
+    masks = _visible(owner, areas)
+    meta = {
+        "family": "sem-texture",
+        "lot": int(lot),
+        "lot_parameters": powder,
+        "blur_px": float(blur),
+        "voltage_kv": float(rng.choice([5, 10, 15, 20])),
+        **settings,
+    }
+    return Sample(image, tight_boxes(masks), masks, ["grain"] * len(masks), float(nm_per_pixel), meta)
+
+
+def _stack(rng, radii, shape, powder) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Height map (px, float32), which grain owns a pixel (0: none), and every grain's full area inside the image."""
+    height = (0.3 * radii.mean() * fields.fractal(rng, shape, exponent=3.5, finest_px=16)).astype(np.float32)
+    height -= height.max()
+    owner = np.zeros(shape, np.int32)
+    areas = np.zeros(len(radii) + 1)
+    p, flat = powder["squareness"], powder["flatness"]
+    for index, radius in enumerate(radii, start=1):
+        aspect = powder["aspect"] * np.exp(0.15 * rng.standard_normal())
+        long, short = radius * np.sqrt(aspect), radius / np.sqrt(aspect)
+        angle = powder["direction_rad"] + (1 - powder["alignment"]) * rng.uniform(-np.pi / 2, np.pi / 2)
+        reach = long * 1.3
+        cy, cx = rng.uniform(-0.3 * radius, 1, 2) * (np.array(shape) + 0.3 * radius)
+        y0, x0 = max(0, int(cy - reach)), max(0, int(cx - reach))
+        y1, x1 = min(shape[0], int(cy + reach) + 1), min(shape[1], int(cx + reach) + 1)
+        if y0 >= y1 or x0 >= x1:
+            continue
+        y, x = (np.arange(y0, y1) - cy)[:, None], (np.arange(x0, x1) - cx)[None, :]
+        u, v = (x * np.cos(angle) + y * np.sin(angle)) / long, (y * np.cos(angle) - x * np.sin(angle)) / short
+        depth = 1 - np.abs(u) ** p - np.abs(v) ** p
+        inside = depth > 0
+        lean = rng.normal(0, 0.12, 2)
+        bump = short * (1 - flat * 0.8) * np.clip(depth, 0, None) ** (0.5 if p < 3 else 0.25)
+        top = (bump + lean[0] * y + lean[1] * x + rng.uniform(0, 1.5) * radius).astype(np.float32)
+        window = np.s_[y0:y1, x0:x1]
+        wins = inside & (top > height[window])
+        height[window][wins] = top[wins]
+        owner[window][wins] = index
+        areas[index] = inside.sum()
+    return height, owner, areas
+
+
+def _visible(owner: np.ndarray, areas: np.ndarray) -> list:
+    """Masks of the grains of which at least half, and 20 pixels, is in sight."""
+    seen = np.bincount(owner.ravel(), minlength=len(areas))
+    wanted = np.flatnonzero((seen >= 0.5 * np.maximum(areas, 1)) & (seen >= 20))
+    from scipy import ndimage
+
+    slices = ndimage.find_objects(owner, max_label=len(areas))
+    return [
+        trim(slices[k - 1][0].start, slices[k - 1][1].start, owner[slices[k - 1]] == k, owner.shape)
+        for k in wanted
+        if k > 0
+    ]
