@@ -1,7 +1,10 @@
-"""A model is a directory: card.toml + safetensors or skops files; load_card() verifies it, digest() names it."""
+"""A model is a directory: card.toml + safetensors or skops files; write_card(), load_card() verifies it, digest()."""
 
 import hashlib
+import json
+import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 BUNDLED = Path(__file__).parent / "bundled"
@@ -29,3 +32,27 @@ def load_card(directory: Path) -> dict:
 def digest(directory: Path) -> str:
     """SHA-256 of the model's card, which holds the SHA-256 of its files."""
     return hashlib.sha256((directory / "card.toml").read_bytes()).hexdigest()
+
+
+def write_card(directory: Path, card: Mapping[str, object]) -> None:
+    """Writes `card` (strings, numbers, flags, lists of them, and tables of these) as card.toml.
+
+    Its table `files` is made here: every other file of the directory with its SHA-256.
+    """
+    names = sorted(p.name for p in directory.iterdir() if p.is_file() and p.name != "card.toml")
+    files = {name: hashlib.sha256((directory / name).read_bytes()).hexdigest() for name in names}
+    (directory / "card.toml").write_text("\n".join(_toml({**card, "files": files})) + "\n", encoding="utf-8")
+
+
+def _toml(table: Mapping[str, object], path: tuple[str, ...] = ()) -> list[str]:
+    plain = {key: value for key, value in table.items() if not isinstance(value, Mapping)}
+    lines = [f"{_key(key)} = {json.dumps(value, ensure_ascii=False)}" for key, value in plain.items()]
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            inner = (*path, key)
+            lines += ["", f"[{'.'.join(map(_key, inner))}]", *_toml(value, inner)]
+    return lines
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
