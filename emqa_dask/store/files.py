@@ -1,0 +1,124 @@
+"""Bytes in and out of a workspace, whole or not at all, on a local disk or any fsspec file system."""
+
+import contextlib
+import os
+import posixpath
+import uuid
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+
+def locate(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """(file system, path on it) of `uri`: a local path or an fsspec URI such as s3://bucket/run."""
+    return fsspec.core.url_to_fs(str(uri))
+
+
+def is_local(uri: str) -> bool:
+    """Does `uri` name something on a local disk?"""
+    return isinstance(locate(uri)[0], LocalFileSystem)
+
+
+def join(root: str, *names: str) -> str:
+    """`root` and `names` with forward slashes between them."""
+    return posixpath.join(str(root), *names)
+
+
+def exists(uri: str) -> bool:
+    fs, path = locate(uri)
+    return fs.exists(path)
+
+
+def names(uri: str) -> list[str]:
+    """Sorted names of what lies in folder `uri`, without hidden and half-written files; empty when there is none."""
+    fs, path = locate(uri)
+    fs.invalidate_cache(path)
+    try:
+        found = fs.ls(path, detail=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(n for n in (p.rstrip("/").rpartition("/")[2] for p in found) if n and not n.startswith("."))
+
+
+def read_bytes(uri: str) -> bytes:
+    """All bytes of file `uri`; FileNotFoundError when there is none."""
+    fs, path = locate(uri)
+    return fs.cat_file(path)
+
+
+@contextlib.contextmanager
+def write_whole(uri: str) -> Iterator[BinaryIO]:
+    """An open binary file that appears under its name only once the block has ended without an exception.
+
+    Locally: a hidden name beside it, fsync, rename. On a bucket: one (multi-part) upload that is committed at the end.
+    OSError (a full disk, say) names the file and leaves nothing behind.
+    """
+    fs, path = locate(uri)
+    write = _write_local if isinstance(fs, LocalFileSystem) else _write_remote
+    with write(fs, path) as stream:
+        yield stream
+
+
+@contextlib.contextmanager
+def _write_local(fs: LocalFileSystem, path: str) -> Iterator[BinaryIO]:
+    folder, name = posixpath.split(path)
+    partial = posixpath.join(folder, f".{name[:100]}.{uuid.uuid4().hex[:12]}.partial")
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with open(partial, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())  # else a power cut may leave the name with no bytes behind it
+        os.replace(partial, path)
+        _sync_folder(folder)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.unlink(partial)
+        if isinstance(error, OSError) and error.errno is not None and error.filename in (None, partial, folder):
+            raise OSError(error.errno, f"could not write: {os.strerror(error.errno)}", path) from error
+        raise
+
+
+def _sync_folder(folder: str) -> None:
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass  # some network file systems cannot sync a folder
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _write_remote(fs: fsspec.AbstractFileSystem, path: str) -> Iterator[BinaryIO]:
+    stream = fs.open(path, "wb", autocommit=False)
+    try:
+        yield stream
+        stream.close()
+        stream.commit()
+    except BaseException:
+        with contextlib.suppress(Exception):
+            stream.discard()
+        raise
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Write file `uri` whole or not at all."""
+    with write_whole(uri) as stream:
+        stream.write(data)
+
+
+def write_text(uri: str, text: str) -> None:
+    """Write `text` as UTF-8, whole or not at all."""
+    write_bytes(uri, text.encode("utf-8"))
+
+
+def remove(uri: str) -> None:
+    """Delete file `uri` if it is there."""
+    fs, path = locate(uri)
+    with contextlib.suppress(FileNotFoundError):
+        fs.rm_file(path)

@@ -1,0 +1,122 @@
+"""Where everything lies in a workspace, what stacks are called, and the marker that says whose workspace it is."""
+
+import json
+import math
+import re
+
+import numpy as np
+
+from emqa_dask.store import files
+
+FORMAT = 1  # of the workspace; a program refuses workspaces of a later one
+MARKER = "workspace.json"
+
+
+def catalog(root: str) -> str:
+    return files.join(root, "catalog.parquet")
+
+
+def micrographs(root: str) -> str:
+    return files.join(root, "micrographs.parquet")
+
+
+def stacks(root: str) -> str:
+    return files.join(root, "micrographs.zarr")
+
+
+def stack(root: str, name: str) -> str:
+    return files.join(root, "micrographs.zarr", name)
+
+
+def table_dir(stage: str, digest: str = "") -> str:
+    """Name of the folder of a stage's parts: "detections-3fa2c1d0", or just "thumbnails" without a digest."""
+    return f"{stage}-{digest}" if digest else stage
+
+
+def part(root: str, table: str, name: str) -> str:
+    return files.join(root, table, f"{name}.parquet")
+
+
+def triage(root: str) -> str:
+    return files.join(root, "triage.parquet")
+
+
+def triage_csv(root: str) -> str:
+    return files.join(root, "triage.csv")
+
+
+def failures(root: str) -> str:
+    return files.join(root, "failures.parquet")
+
+
+def events(root: str) -> str:
+    return files.join(root, "events.parquet")
+
+
+def provenance(root: str) -> str:
+    return files.join(root, "provenance.json")
+
+
+def settings(root: str) -> str:
+    return files.join(root, "settings.toml")
+
+
+def report(root: str) -> str:
+    return files.join(root, "report", "index.html")
+
+
+def stack_name(height_px: int, width_px: int, dtype: str, nm_per_pixel: float) -> str:
+    """Name of the stack for micrographs of one shape, dtype and pixel size: "2048x2048-uint16-0.31nm".
+
+    Pixel sizes that differ in their first six digits get different names; NaN, infinite, zero and negative ones are
+    unknown: "nopx". Only letters, digits, ".", "-" and "x" occur, so that it can be a folder, a key and a part's name.
+    """
+    size = float(nm_per_pixel) if nm_per_pixel is not None else math.nan
+    scale = f"{size:.6g}nm".replace("+", "") if math.isfinite(size) and size > 0 else "nopx"
+    return f"{int(height_px)}x{int(width_px)}-{np.dtype(dtype).name}-{scale}"
+
+
+def scale_of(name: str) -> float:
+    """The pixel size in nm that a stack's name says; NaN for "nopx"."""
+    found = re.search(r"-([0-9.e-]+)nm$", name)
+    return float(found.group(1)) if found else math.nan
+
+
+def claim(root: str, source: str) -> None:
+    """Make `root` the workspace of archive `source`, or see that it already is.
+
+    ValueError with the remedy for a folder that is not empty and not a workspace, a workspace of another archive or of
+    a later format, and a file in its place.
+    """
+    fs, path = files.locate(root)
+    if fs.isfile(path):
+        raise ValueError(f"{root} is a file, not a folder: give another --workspace")
+    marker = files.join(root, MARKER)
+    if files.exists(marker):
+        _check(root, source, files.read_bytes(marker))
+    elif found := files.names(root):
+        raise ValueError(
+            f"{root} is not an emqa workspace and not empty (it has {found[0]!r}): give --workspace a new or empty folder"
+        )
+    else:
+        files.write_text(marker, json.dumps({"format": FORMAT, "source": source}, indent=2) + "\n")
+
+
+def _check(root: str, source: str, marker: bytes) -> None:
+    try:
+        said = json.loads(marker)
+        version, owner = int(said["format"]), str(said["source"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{root}/{MARKER} is damaged: give --workspace a new folder") from error
+    if version > FORMAT:
+        raise ValueError(f"{root} has workspace format {version}, this emqa knows {FORMAT}: update emqa_dask")
+    if owner != source:
+        raise ValueError(f"{root} belongs to {owner}, not to {source}: give --workspace another folder")
+
+
+def source_of(root: str) -> str:
+    """The archive whose workspace `root` is; ValueError when it is none."""
+    marker = files.join(root, MARKER)
+    if not files.exists(marker):
+        raise ValueError(f"{root} is not an emqa workspace: there is no {MARKER} in it")
+    return str(json.loads(files.read_bytes(marker))["source"])

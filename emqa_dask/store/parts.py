@@ -1,0 +1,115 @@
+"""Tables on disk as Parquet, each file whole or not at all: a stage's parts (one per partition) and single tables."""
+
+import io
+import json
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from emqa_dask import tables
+from emqa_dask.store import files, layout
+
+Rows = pd.DataFrame | list[dict]
+
+
+def write_table(uri: str, rows: Rows, schema: pa.Schema) -> int:
+    """Write `rows` as a table of exactly `schema`; gives the number of bytes. An empty table has all its columns."""
+    buffer = io.BytesIO()
+    # Parts are small (one partition), so they are encoded in memory and written in one go.
+    pq.write_table(tables.conform(rows, schema), buffer, compression="zstd")
+    files.write_bytes(uri, buffer.getvalue())
+    return buffer.tell()
+
+
+def load_table(uri: str, schema: pa.Schema, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """The table at `uri` (all columns of `schema`, or those named); an empty one where there is no file.
+
+    ValueError when the file is damaged or was written with another schema.
+    """
+    wanted = _select(schema, columns)
+    try:
+        return _load(uri, wanted).to_pandas()
+    except FileNotFoundError:
+        return tables.empty(wanted)
+
+
+def write_part(root: str, table: str, name: str, rows: Rows, schema: pa.Schema) -> int:
+    """Write the part of partition `name` into folder `table` of the workspace; gives its bytes."""
+    return write_table(layout.part(root, table, name), rows, schema)
+
+
+def read_part(
+    root: str, table: str, name: str, schema: pa.Schema, columns: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """The part of partition `name`; FileNotFoundError when there is none."""
+    return _load(layout.part(root, table, name), _select(schema, columns)).to_pandas()
+
+
+def has_part(root: str, table: str, name: str, schema: pa.Schema | None = None) -> bool:
+    """Is there a whole, valid part: can its footer be read, and are its columns those of `schema` (when given)?"""
+    fs, path = files.locate(layout.part(root, table, name))
+    try:
+        with fs.open(path, "rb") as stream:
+            found = pq.read_schema(stream)
+    except (FileNotFoundError, pa.ArrowInvalid, pa.ArrowIOError):
+        return False
+    return schema is None or found.equals(schema)
+
+
+def part_names(root: str, table: str) -> list[str]:
+    """Sorted names of the partitions that have a part in folder `table`."""
+    return [n.removesuffix(".parquet") for n in files.names(files.join(root, table)) if n.endswith(".parquet")]
+
+
+def read_table(
+    root: str,
+    table: str,
+    schema: pa.Schema,
+    columns: Sequence[str] | None = None,
+    partitions: Iterable[str] | None = None,
+) -> pd.DataFrame:
+    """All parts of folder `table` (or those of `partitions`, in that order) under one another.
+
+    No part gives an empty table with all its columns. A partition that was named and has no part is an error
+    (FileNotFoundError): rows are never left out in silence.
+    """
+    wanted = _select(schema, columns)
+    chosen = part_names(root, table) if partitions is None else partitions
+    loaded = [_load(layout.part(root, table, name), wanted) for name in chosen]
+    return pa.concat_tables([wanted.empty_table(), *loaded]).to_pandas()
+
+
+def write_json(uri: str, value: object) -> None:
+    """Write `value` as readable JSON, whole or not at all."""
+    files.write_text(uri, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(uri: str) -> object:
+    """The JSON at `uri`; FileNotFoundError when there is none."""
+    return json.loads(files.read_bytes(uri))
+
+
+write_text = files.write_text
+
+
+def _select(schema: pa.Schema, columns: Sequence[str] | None) -> pa.Schema:
+    return schema if columns is None else pa.schema([schema.field(c) for c in columns])
+
+
+def _load(uri: str, wanted: pa.Schema) -> pa.Table:
+    fs, path = files.locate(uri)
+    try:
+        with fs.open(path, "rb") as stream:
+            found = pq.ParquetFile(stream).read(columns=wanted.names, use_threads=False)
+    except (pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, FileNotFoundError | PermissionError):
+            raise
+        raise ValueError(f"{uri} is damaged: delete it and run again ({error})") from error
+    if missing := sorted(set(wanted.names) - set(found.column_names)):
+        raise ValueError(f"{uri} lacks the columns {', '.join(missing)}: another version of emqa_dask wrote it")
+    found = found.select(wanted.names)
+    if not found.schema.equals(wanted):
+        raise ValueError(f"{uri} has columns of other types: another version of emqa_dask wrote it")
+    return found

@@ -1,0 +1,157 @@
+"""One shard file of an OME-Zarr stack: write it in one pass, whole or not at all; read micrographs or windows of it.
+
+The bytes are those of Zarr v3's `sharding_indexed` codec (inner codecs bytes, zstd, crc32c; index at the end with its
+crc32c), so any Zarr reader opens them; the tests hold both directions against zarr-python. Why not zarr-python itself:
+it needs the whole shard in memory twice, rewrites a shard that it thinks partial, leaves out chunks of zeros, and
+reads a missing chunk as black. Specification: https://zarr-specs.readthedocs.io (v3 codecs, sharding-indexed 1.0).
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import google_crc32c
+import numpy as np
+from numcodecs.zstd import Zstd
+
+from emqa_dask.store import files
+
+BAND_BYTES = 64 * 2**20  # a chunk is a whole micrograph up to this size, else a band of rows
+_ABSENT = np.uint64(2**64 - 1)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How a stack is cut: (height, width) in px, dtype, rows per chunk, micrographs per shard, zstd level or None."""
+
+    height: int
+    width: int
+    dtype: np.dtype
+    rows: int
+    shard_length: int
+    level: int | None
+
+    @property
+    def bands(self) -> int:
+        return -(-self.height // self.rows)
+
+
+def band_rows(height: int, width: int, itemsize: int) -> int:
+    """Rows per chunk: all of them for micrographs up to BAND_BYTES, else an even cut into bands of at most that."""
+    bands = -(-height * width * itemsize // BAND_BYTES)
+    return -(-height // min(max(bands, 1), height))
+
+
+def write(uri: str, grid: Grid, frames: Iterable[Iterable[np.ndarray]]) -> int:
+    """Write `frames`, each the windows of full rows of one micrograph from top to bottom; gives the shard's bytes.
+
+    One chunk is in memory at a time, besides what `frames` gives. ValueError when windows do not add up to a
+    micrograph of the grid's shape and dtype.
+    """
+    index = np.full((grid.shard_length * grid.bands, 2), _ABSENT, "<u8")
+    offset = 0
+    with files.write_whole(uri) as stream:
+        for slot, windows in enumerate(frames):
+            for band, chunk in enumerate(_chunks(windows, grid)):
+                data = _encode(chunk, grid.level)
+                stream.write(data)
+                index[slot * grid.bands + band] = offset, len(data)
+                offset += len(data)
+        stream.write(_with_crc(index.tobytes()))
+    return offset + index.nbytes + 4
+
+
+def _chunks(windows: Iterable[np.ndarray], grid: Grid) -> Iterator[np.ndarray]:
+    """Chunks of (rows, width), the last one filled up with zeros, from windows of any heights."""
+    done, chunk = 0, None
+    for window in windows:
+        if window.ndim != 2 or window.shape[1] != grid.width or window.dtype != grid.dtype:
+            raise ValueError(f"a window of {window.dtype} {window.shape} in a stack of {grid.dtype} x {grid.width}")
+        if len(window) > grid.height - done:
+            raise ValueError(f"more than {grid.height} rows")
+        while len(window):
+            at = done % grid.rows
+            if at == 0 and len(window) >= grid.rows:
+                yield window[: grid.rows]
+                taken = grid.rows
+            else:
+                chunk = np.zeros((grid.rows, grid.width), grid.dtype) if at == 0 else chunk
+                taken = min(grid.rows - at, len(window))
+                chunk[at : at + taken] = window[:taken]
+                if at + taken == grid.rows or done + taken == grid.height:
+                    yield chunk
+            done, window = done + taken, window[taken:]
+    if done != grid.height:
+        raise ValueError(f"{done} rows instead of {grid.height}")
+
+
+def _encode(chunk: np.ndarray, level: int | None) -> bytes:
+    data = np.ascontiguousarray(chunk).view(np.uint8).reshape(-1)
+    return _with_crc(data.tobytes() if level is None else Zstd(level=level).encode(data))
+
+
+def _with_crc(data: bytes) -> bytes:
+    return data + google_crc32c.value(data).to_bytes(4, "little")
+
+
+def _without_crc(data: bytes, what: str) -> memoryview:
+    if len(data) < 4 or google_crc32c.value(data[:-4]).to_bytes(4, "little") != data[-4:]:
+        raise OSError(f"{what} is damaged: its checksum does not fit")
+    return memoryview(data)[:-4]
+
+
+def read(uri: str, grid: Grid, slots: Iterable[int], rows: tuple[int, int] | None = None) -> Iterator[np.ndarray]:
+    """The micrographs (height, width) in `slots` of the shard, or their `rows` [start, stop), one at a time.
+
+    OSError when the shard or a chunk is missing or damaged: never zeros instead of pixels.
+    """
+    first, last = rows if rows is not None else (0, grid.height)
+    if not 0 <= first <= last <= grid.height:
+        raise ValueError(f"rows {first}...{last} of a micrograph with {grid.height}")
+    fs, path = files.locate(uri)
+    try:
+        stream = fs.open(path, "rb")
+    except FileNotFoundError as error:
+        raise OSError(f"{uri} is missing: run ingest again") from error
+    with stream:
+        index = _read_index(stream, uri, grid)
+        for slot in slots:
+            out = np.empty((last - first, grid.width), grid.dtype)
+            for band in range(first // grid.rows, -(-last // grid.rows)):
+                _read_band(stream, f"{uri}, micrograph {slot}", index[slot, band], grid, band, out, first)
+            yield out
+
+
+def _read_index(stream: BinaryIO, uri: str, grid: Grid) -> np.ndarray:
+    size = grid.shard_length * grid.bands * 16 + 4
+    if stream.seek(0, 2) < size:
+        raise OSError(f"{uri} is damaged: it is too short for its index")
+    stream.seek(-size, 2)
+    data = _without_crc(stream.read(size), f"{uri}, its index")
+    return np.frombuffer(data, "<u8").reshape(grid.shard_length, grid.bands, 2)
+
+
+def _read_band(
+    stream: BinaryIO, what: str, entry: np.ndarray, grid: Grid, band: int, out: np.ndarray, first: int
+) -> None:
+    """Decode the chunk at `entry` (offset, size) and copy its part into `out`, whose first row is row `first`."""
+    if entry[0] == _ABSENT:
+        raise OSError(f"{what} is missing: run ingest again")
+    stream.seek(int(entry[0]))
+    data = _without_crc(stream.read(int(entry[1])), what)
+    top = band * grid.rows
+    start, stop = max(first, top), min(first + len(out), top + grid.rows)
+    part = out[start - first : stop - first]
+    chunk = part if len(part) == grid.rows else np.empty((grid.rows, grid.width), grid.dtype)
+    flat = chunk.view(np.uint8).reshape(-1)
+    if grid.level is None:
+        if len(data) != flat.nbytes:
+            raise OSError(f"{what} is damaged: {len(data)} bytes instead of {flat.nbytes}")
+        flat[:] = np.frombuffer(data, np.uint8)
+    else:
+        try:
+            Zstd().decode(data, flat)
+        except (RuntimeError, ValueError) as error:
+            raise OSError(f"{what} is damaged: {error}") from error
+    if chunk is not part:
+        part[:] = chunk[start - top : stop - top]

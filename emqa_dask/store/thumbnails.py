@@ -1,0 +1,40 @@
+"""Thumbnails: a small grey JPEG of any micrograph."""
+
+import cv2
+import numpy as np
+
+QUALITY = 80
+DIRECT = {np.dtype(name) for name in ("uint8", "uint16", "int16", "float32", "float64")}  # cv2.resize takes these
+
+
+def thumbnail(image: np.ndarray, longest_px: int = 256) -> bytes:
+    """JPEG of `image` (y, x), any dtype, at most `longest_px` long, its 0.5th to 99.5th percentile from black to white.
+
+    Percentiles are those of the downsampled image. Downsampled by area, never enlarged; pixels that are not finite are black; a constant image is mid-grey. Complex
+    pixels show their magnitude.
+    """
+    grey = _shrink(np.abs(image) if image.dtype.kind == "c" else image, longest_px)
+    finite = np.isfinite(grey)
+    low, high = np.percentile(grey[finite], (0.5, 99.5)) if finite.any() else (0.0, 0.0)
+    if high <= low:  # few pixels differ: show them rather than nothing
+        low, high = (float(grey[finite].min()), float(grey[finite].max())) if finite.any() else (0.0, 0.0)
+    span = high - low
+    stretched = np.clip((grey - low) / span, 0, 1) * 255 if span > 0 else np.full(grey.shape, 128.0)
+    stretched = np.where(finite, stretched, 0)
+    ok, jpeg = cv2.imencode(".jpg", np.rint(stretched).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    if not ok:
+        raise ValueError(f"no JPEG of {image.shape[0]} x {image.shape[1]} px")
+    return jpeg.tobytes()
+
+
+def _shrink(image: np.ndarray, longest_px: int) -> np.ndarray:
+    """`image` as float64, downsampled by area to at most `longest_px`; NaN where a block has no finite pixel."""
+    if image.dtype.newbyteorder("=") not in DIRECT:
+        image = image.astype(np.float64)
+    factor = min(1.0, longest_px / max(image.shape))
+    size = [max(1, round(n * factor)) for n in image.shape[::-1]]
+    if image.dtype.kind == "f" and not (finite := np.isfinite(image)).all():
+        weight = cv2.resize(finite.astype(np.float32), size, interpolation=cv2.INTER_AREA).astype(np.float64)
+        total = cv2.resize(np.where(finite, image, 0), size, interpolation=cv2.INTER_AREA).astype(np.float64)
+        return np.divide(total, weight, out=np.full(weight.shape, np.nan), where=weight > 1e-6)
+    return cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_AREA).astype(np.float64)
