@@ -55,7 +55,7 @@ def open_cluster(settings: Run, preload: Sequence[str] = ()) -> Iterator:
                 processes=True,
                 host="127.0.0.1",
                 dashboard_address="127.0.0.1:0",
-                silence_logs=logging.ERROR,
+                silence_logs=logging.CRITICAL,
             )
         )
         yield stack.enter_context(Client(cluster))

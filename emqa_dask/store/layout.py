@@ -96,7 +96,8 @@ def claim(root: str, source: str) -> None:
         _check(root, source, files.read_bytes(marker))
     elif found := files.names(root):
         raise ValueError(
-            f"{root} is not an emqa workspace and not empty (it has {found[0]!r}): give --workspace a new or empty folder"
+            f"{root} is not an emqa workspace and not empty (it has {found[0]!r}): "
+            "give --workspace a new or an empty folder"
         )
     else:
         files.write_text(marker, json.dumps({"format": FORMAT, "source": source}, indent=2) + "\n")

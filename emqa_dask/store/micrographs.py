@@ -216,7 +216,10 @@ def _mismatch(read_frame: Callable, i: int, name: str, expected: str, uri: str) 
 
 
 def read_partition(root: str, partition: Partition) -> np.ndarray:
-    """The micrographs of `partition` as one array (n, y, x), dtype as acquired; OSError when one is missing or damaged."""
+    """The micrographs of `partition` as one array (n, y, x), dtype as acquired.
+
+    OSError when one is missing or damaged: a missing chunk never reads as black.
+    """
     cut = grid(root, partition.stack)
     images = np.empty((len(partition), cut.height, cut.width), cut.dtype)
     uri = shard_uri(root, partition, cut.shard_length)
@@ -226,7 +229,7 @@ def read_partition(root: str, partition: Partition) -> np.ndarray:
 
 
 def iter_micrographs(root: str, partition: Partition, indices: Iterable[int] | None = None) -> Iterator[np.ndarray]:
-    """The micrographs (y, x) of `partition`, or those at `indices` along the stack's n axis, one in memory at a time."""
+    """The micrographs (y, x) of `partition`, or those at `indices` of the stack's n axis, one in memory at a time."""
     cut = grid(root, partition.stack)
     slots = range(len(partition)) if indices is None else [int(i) - partition.start for i in indices]
     if any(not 0 <= slot < len(partition) for slot in slots):

@@ -8,10 +8,10 @@ DIRECT = {np.dtype(name) for name in ("uint8", "uint16", "int16", "float32", "fl
 
 
 def thumbnail(image: np.ndarray, longest_px: int = 256) -> bytes:
-    """JPEG of `image` (y, x), any dtype, at most `longest_px` long, its 0.5th to 99.5th percentile from black to white.
+    """JPEG of `image` (y, x), any dtype, downsampled by area to at most `longest_px`, never enlarged.
 
-    Percentiles are those of the downsampled image. Downsampled by area, never enlarged; pixels that are not finite are black; a constant image is mid-grey. Complex
-    pixels show their magnitude.
+    The 0.5th to 99.5th percentile of the downsampled image become black to white. Pixels that are not finite are
+    black, a constant image is mid-grey, complex pixels show their magnitude.
     """
     grey = _shrink(np.abs(image) if image.dtype.kind == "c" else image, longest_px)
     finite = np.isfinite(grey)
