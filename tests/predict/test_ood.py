@@ -1,0 +1,97 @@
+"""Laws of the out-of-domain distance: scale, units, order, unknown features, files."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from emqa_dask import models
+from emqa_dask.predict import ood
+
+COLUMNS = ("sharpness", "noise", "contrast", "entropy")
+
+
+def images(n, seed, shift=0.0):
+    """Two kinds of images whose features are correlated and heavy tailed."""
+    rng = np.random.default_rng(seed)
+    kind = rng.integers(0, 2, n)[:, None]
+    latent = rng.normal(size=(n, 2)) + 3 * kind
+    values = np.exp(latent @ np.array([[1, 0.5, -0.3, 0.1], [0, 0.4, 0.8, -1]]) * 0.4 + shift)
+    return pd.DataFrame(values + 0.01 * rng.normal(size=values.shape), columns=COLUMNS)
+
+
+@pytest.fixture(scope="module")
+def domain():
+    return ood.fit(images(600, 0), np.arange(600), columns=COLUMNS)
+
+
+def test_one_is_the_99th_percentile_of_new_images_of_the_domain(domain):
+    far = ood.distance(domain, images(3000, 1))
+    assert 0.95 <= np.mean(far <= 1) <= 0.999
+    assert (far >= 0).all()
+
+
+def test_images_of_another_kind_are_beyond_one(domain):
+    assert np.mean(ood.distance(domain, images(200, 2, shift=2.5)) > 1) > 0.95
+    between = images(200, 3)[list(COLUMNS[::-1])].set_axis(COLUMNS, axis=1)  # known values, unknown together
+    assert np.median(ood.distance(domain, between)) > 1
+
+
+def test_units_do_not_matter():
+    train, new = images(300, 4), images(50, 5, shift=0.5)
+    units = np.array([1e-9, 1e3, 7.0, 1e6])
+    a = ood.distance(ood.fit(train, np.arange(300), columns=COLUMNS), new)
+    b = ood.distance(ood.fit(train * units, np.arange(300), columns=COLUMNS), new * units)
+    np.testing.assert_allclose(a, b, rtol=1e-4)
+
+
+def test_each_row_by_itself(domain, monkeypatch):
+    table = images(50, 6)
+    whole = ood.distance(domain, table)
+    np.testing.assert_allclose(ood.distance(domain, table[::-1])[::-1], whole)
+    monkeypatch.setattr(ood, "_BATCH", 7)
+    np.testing.assert_allclose(ood.distance(domain, table), whole)
+    assert ood.distance(domain, table.iloc[:0]).shape == (0,)
+
+
+def test_unknown_and_infinite_features(domain):
+    table = images(4, 7)
+    table.loc[1, "noise"] = np.nan
+    table.loc[2, :] = np.nan
+    table.loc[3, "noise"] = np.inf
+    far = ood.distance(domain, table)
+    assert np.isfinite(far[[0, 1]]).all()
+    assert np.isnan(far[2])
+    assert far[3] > 10
+
+
+def test_training_images_held_out_by_group_set_the_scale():
+    table = images(200, 8)
+    copies = pd.concat([table] * 6)  # were copies not held out together, a distance of 0 would set the scale
+    apart = ood.fit(copies, np.tile(np.arange(200), 6), columns=COLUMNS)
+    assert np.mean(ood.distance(apart, images(2000, 9)) <= 1) > 0.9
+
+
+def test_a_saved_domain_measures_the_same(domain, tmp_path):
+    models.write_card(tmp_path, ood.save(domain, tmp_path))
+    table = images(30, 10, shift=1)
+    np.testing.assert_array_equal(ood.distance(ood.load(tmp_path), table), ood.distance(domain, table))
+    assert (tmp_path / ood.FILE).stat().st_size < 200_000
+    content = bytearray((tmp_path / ood.FILE).read_bytes())
+    content[-1] ^= 1
+    (tmp_path / ood.FILE).write_bytes(content)
+    with pytest.raises(ValueError, match="SHA-256"):
+        ood.load(tmp_path)
+
+
+def test_a_model_without_domain_has_none(tmp_path):
+    models.write_card(tmp_path, {"name": "a forest alone"})
+    assert ood.load(tmp_path) is None
+
+
+def test_refusals(domain):
+    with pytest.raises(ValueError, match="lack noise"):
+        ood.distance(domain, images(3, 0).drop(columns="noise"))
+    with pytest.raises(ValueError, match=r"never vary in training.*noise"):
+        ood.fit(images(50, 0).assign(noise=1.0), np.arange(50), columns=COLUMNS)
+    with pytest.raises(ValueError, match="19 images are too few"):
+        ood.fit(images(19, 0), np.arange(19), columns=COLUMNS)
