@@ -20,8 +20,8 @@ NAMES = (
     "a/" + "very_long_name_" * 12 + ".tif",
 )
 FLAGS = (
-    "blur", "drift", "astigmatism", "saturation", "under_exposure", "charging", "x_rays", "banner", "scale_bar", "blank",
-    "photograph", "plot", "diffraction", "eds_map", "duplicate", "near_duplicate", "nonfinite_pixels", "too_small",
+    "blur", "drift", "astigmatism", "saturation", "under_exposure", "charging", "x_rays", "banner", "scale_bar",
+    "blank", "photograph", "plot", "diffraction", "eds_map", "duplicate", "near_duplicate", "nonfinite_pixels", "too_small",
     "flag_of_the_future",
 )  # fmt: skip
 

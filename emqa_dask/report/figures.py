@@ -1,0 +1,114 @@
+"""Histograms, stacked by verdict, as inline SVG without a script or a style attribute."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup, escape
+from numpy.typing import NDArray
+
+from emqa_dask.settings import Report
+from emqa_dask.tables import VERDICTS
+
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 320, 132, 4, 4, 16, 20  # user units of the SVG
+
+
+class Axis(NamedTuple):
+    edges: NDArray  # bin edges, in the units of `place`
+    place: Callable  # value -> position
+    ticks: Sequence[tuple[float, str]]  # (value, label)
+    name: Callable  # (low edge, high edge) -> the bin in words
+
+
+def _linear(values: NDArray) -> Axis:
+    edges = np.linspace(0, 1, 21)
+    ticks = [(t, f"{t:.2g}") for t in (0, 0.25, 0.5, 0.75, 1)]
+    return Axis(edges, lambda v: v, ticks, lambda a, b: f"{a:.2f} to {b:.2f}")
+
+
+def _log(values: NDArray) -> Axis:
+    """Bins of equal ratio, eight to a decade or fewer, and one more on the left for zeros."""
+    positive = values[(values > 0) & np.isfinite(values)]
+    low = np.floor(np.log10(positive.min())) if len(positive) else 0.0
+    high = max(np.floor(np.log10(positive.max())) + 1 if len(positive) else 1.0, low + 1)
+    n = int(np.clip(24 // (high - low), 2, 8))
+    first = low - 1 / n if (values == 0).any() else low
+    edges = np.arange(0, round((high - first) * n) + 1) / n + first
+    every = int(np.ceil((high - low) / 6))
+    ticks = [(10.0**k, f"{10.0**k:,.6g}") for k in np.arange(low, high + 1, every)]
+    ticks += [(0.0, "0")] if first < low else []
+
+    def place(v):
+        v = np.asarray(v, float)
+        return np.where(v == 0, low - 0.5 / n, np.log10(np.where(v > 0, v, 1)))
+
+    return Axis(edges, place, ticks, lambda a, b: "0" if a < low - 1e-9 else f"{10**a:.3g} to {10**b:.3g}")
+
+
+def histogram(values: pd.Series, verdicts: pd.Series, axis: Callable, limit: float, label: str) -> Markup:
+    """The SVG of `values` (NaN and infinite ones left out), a dashed line at `limit` (NaN: none); "" without values."""
+    values = pd.to_numeric(values).astype(float).to_numpy(np.float64, na_value=np.nan)
+    is_known = np.isfinite(values)
+    if not is_known.any():
+        return Markup("")
+    x = axis(values[is_known])
+    low, high = x.edges[0], x.edges[-1]
+    inside = np.clip(x.place(values[is_known]), low, np.nextafter(high, low))
+    codes = pd.Categorical(verdicts[is_known], VERDICTS).codes
+    counts = np.stack([np.histogram(inside[codes == k], x.edges)[0] for k in range(len(VERDICTS))])
+    total = counts.sum(0)
+    top = total.max()
+
+    def at(v):
+        return LEFT + (WIDTH - LEFT - RIGHT) * (v - low) / (high - low)
+
+    floor, height = HEIGHT - BOTTOM, HEIGHT - TOP - BOTTOM
+    parts = []
+    for b in np.flatnonzero(total):
+        a, z, y = at(x.edges[b]) + 0.6, at(x.edges[b + 1]) - 0.6, float(floor)
+        words = ", ".join(f"{c:,} {v.replace('_', ' ')}" for v, c in zip(VERDICTS, counts[:, b]) if c)
+        parts.append(f"<g><title>{escape(x.name(x.edges[b], x.edges[b + 1]))}: {total[b]:,} ({words})</title>")
+        for verdict, count in zip(VERDICTS, counts[:, b], strict=True):
+            h = height * count / top
+            y -= h
+            if count:
+                parts.append(f'<rect class="{verdict}" x="{a:.1f}" y="{y:.1f}" width="{z - a:.1f}" height="{h:.1f}"/>')
+        parts.append("</g>")
+    parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{floor}" y2="{floor}"/>')
+    for value, text in x.ticks:
+        p = float(at(x.place(value)))
+        if LEFT - 1 <= p <= WIDTH:
+            anchor = "start" if p < 16 else "end" if p > WIDTH - 16 else "middle"
+            parts.append(f'<line class="axis" x1="{p:.1f}" x2="{p:.1f}" y1="{floor}" y2="{floor + 3}"/>')
+            parts.append(f'<text class="tick" x="{p:.1f}" y="{HEIGHT - 5}" text-anchor="{anchor}">{text}</text>')
+    if np.isfinite(limit):
+        p = float(np.clip(at(x.place(limit)), LEFT, WIDTH - RIGHT))
+        anchor, shift = ("end", -3) if p > WIDTH * 0.6 else ("start", 3)
+        parts.append(f'<line class="limit" x1="{p:.1f}" x2="{p:.1f}" y1="4" y2="{floor}"/>')
+        parts.append(f'<text class="tick" x="{p + shift:.1f}" y="11" text-anchor="{anchor}">limit {limit:g}</text>')
+    parts.append(f'<text class="tick" x="{LEFT if limit > 0.5 else WIDTH - RIGHT}" y="11"')
+    parts.append(f' text-anchor="{"start" if limit > 0.5 else "end"}">tallest bar {top:,}</text>')
+    head = f'<svg class="histogram" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">'
+    return Markup(head + "".join(parts) + "</svg>")
+
+
+def distributions(triage: pd.DataFrame, settings: Report) -> list[dict]:
+    """Title, one line of numbers and SVG of the four distributions; those without a known value say so."""
+    figures = (
+        ("predicted_f1_low", "Lower end of the predicted F1", _linear, settings.trust_f1, "{:.2f}"),
+        ("n_detections", "Detections per image", _log, np.nan, "{:,.0f}"),
+        ("ood_distance", "Distance to the training images", _log, settings.max_ood_distance, "{:.2f}"),
+        ("nm_per_pixel", "Pixel size, nm", _log, np.nan, "{:.3g}"),
+    )
+    out = []
+    for column, title, axis, limit, form in figures:
+        values = pd.to_numeric(triage[column]).astype(float)
+        known = values[np.isfinite(values)]
+        line = "not known for any image"
+        if len(known):
+            low, middle, high = (form.format(v) for v in np.quantile(known, [0.05, 0.5, 0.95]))
+            line = f"median {middle}, 5 to 95 %: {low} to {high}; {len(known):,} images"
+        svg = histogram(values, triage["verdict"], axis, limit, f"{title}: {line}")
+        out.append({"title": title, "line": line, "svg": svg})
+    return out

@@ -1,0 +1,270 @@
+// The table, its filters and the larger view. Text from the archive reaches the page through textContent only.
+"use strict";
+const data = JSON.parse(document.getElementById("data").textContent);
+const byId = (id) => document.getElementById(id);
+const make = (tag, name, ...children) => {
+  const node = document.createElement(tag);
+  if (name) node.className = name;
+  node.append(...children.filter((child) => child !== null));
+  return node;
+};
+const words = (code) => code.replaceAll("_", " ");
+const verdictNames = data.verdicts.map(([name]) => name);
+const codeNames = data.codes.map(([code]) => code);
+const state = { query: "", verdict: "", reason: "", sort: "uri", up: true, page: 0, size: 50, overlay: true, floor: 0 };
+const haystack = data.uri.map((uri, i) =>
+  [uri, data.text[i], data.format[i], data.id[i] ?? "", ...data.reasons[i].map((k) => words(codeNames[k]))]
+    .join("\n").toLowerCase());
+let order = data.uri.map((_, i) => i);
+
+function svgIcon(verdict) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  svg.setAttribute("class", "icon");
+  svg.setAttribute("aria-hidden", "true");
+  const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
+  use.setAttribute("href", `#icon-${verdict}`);
+  svg.append(use);
+  return svg;
+}
+const badge = (i) => {
+  const [name, label] = data.verdicts[data.verdict[i]];
+  return make("span", `badge ${name}`, svgIcon(name), label);
+};
+const chips = (i) => make("span", "chips", ...data.reasons[i].map((k) => {
+  const chip = make("span", "chip", words(codeNames[k]));
+  chip.title = data.codes[k][1];
+  return chip;
+}));
+const number = (value, digits) => value === null ? "–"
+  : value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+const pixelSize = (value) => value === null ? "–" : String(Number(value.toPrecision(3)));
+const baseName = (i) => data.uri[i].slice(data.uri[i].lastIndexOf("/") + 1) || data.uri[i];
+const folder = (i) => data.uri[i].slice(0, data.uri[i].lastIndexOf("/") + 1);
+
+// ---- detections -----------------------------------------------------------------------------------------------
+const bytesOf = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+const STOPS = [[64, 156, 255], [255, 96, 170], [255, 214, 10]];
+function colour(score) {
+  const k = score < 0.5 ? 0 : 1, t = score * 2 - k;
+  return `rgb(${STOPS[k].map((a, c) => Math.round(a + (STOPS[k + 1][c] - a) * t)).join(" ")})`;
+}
+function draw(canvas, i) {
+  const { width, height } = canvas.getBoundingClientRect();
+  const ratio = window.devicePixelRatio || 1;
+  canvas.width = Math.round(width * ratio);
+  canvas.height = Math.round(height * ratio);
+  const pen = canvas.getContext("2d");
+  if (!pen || !state.overlay || !data.boxes[i] || !canvas.width || !canvas.height) return;
+  const raw = new DataView(bytesOf(data.boxes[i]).buffer);
+  pen.lineWidth = (width > 200 ? 1.5 : 0.9) * ratio;
+  // The weakest first, so that the strongest lie on top.
+  for (let at = raw.byteLength - 10; at >= 0; at -= 10) {
+    const [y0, x0, y1, x1, score] = [0, 2, 4, 6, 8].map((k) => raw.getUint16(at + k, true) / 65535);
+    if (score + 1e-4 < state.floor) continue;
+    pen.strokeStyle = colour(score);
+    pen.strokeRect(x0 * canvas.width, y0 * canvas.height, (x1 - x0) * canvas.width, (y1 - y0) * canvas.height);
+  }
+}
+function picture(i) {
+  if (!data.jpeg[i]) return make("span", "no-picture", "no picture");
+  const image = make("img", "");
+  image.alt = "";
+  const canvas = make("canvas", "");
+  const frame = make("span", "picture", image, canvas);
+  image.addEventListener("load", () => draw(canvas, i));
+  image.addEventListener("error", () => frame.replaceWith(make("span", "no-picture", "no picture")));
+  image.src = `data:image/jpeg;base64,${data.jpeg[i]}`;
+  canvas.dataset.row = i;
+  return frame;
+}
+const redraw = () => document.querySelectorAll("canvas[data-row]").forEach((c) => draw(c, Number(c.dataset.row)));
+
+// ---- the table ------------------------------------------------------------------------------------------------
+function interval(i) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  svg.setAttribute("class", "interval");
+  svg.setAttribute("viewBox", "0 0 100 8");
+  svg.setAttribute("preserveAspectRatio", "none");
+  svg.setAttribute("aria-hidden", "true");
+  const rect = (x, width, y, height, name) => {
+    const node = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+    for (const [key, value] of Object.entries({ x, width, y, height, class: name })) node.setAttribute(key, value);
+    svg.append(node);
+  };
+  rect(0, 100, 3, 2, "rail");
+  rect(100 * data.low[i], Math.max(1, 100 * (data.high[i] - data.low[i])), 2, 4, "span");
+  rect(100 * data.f1[i] - 1, 2, 0, 8, "point");
+  return svg;
+}
+function f1Cell(i) {
+  if (data.f1[i] === null) return make("span", "", "–");
+  const ends = data.low[i] === null || data.high[i] === null ? null
+    : make("span", "ends", `${number(data.low[i], 2)} to ${number(data.high[i], 2)}`);
+  return make("span", "f1", number(data.f1[i], 2), ends, ends && interval(i));
+}
+function cell(name, label, ...children) {
+  const td = make("td", name, ...children);
+  if (label) td.dataset.label = label;
+  return td;
+}
+function row(i) {
+  const open = make("button", "name", make("bdi", "", baseName(i)));
+  open.type = "button";
+  open.title = data.uri[i];
+  const size = data.height[i] === null ? null : `${data.height[i]} × ${data.width[i]} px`;
+  const facts = [data.stacked[i] ? `frame ${data.frame[i]}` : null, size, data.format[i] || null].filter(Boolean);
+  const place = folder(i) ? make("bdi", "folder", folder(i)) : null;
+  const tr = make("tr", "",
+    cell("c-picture", "", picture(i)),
+    cell("c-verdict", "", badge(i)),
+    cell("c-name", "", open, place, make("span", "facts", facts.join(", "))),
+    cell("c-why", "", chips(i), make("span", "text", data.text[i])),
+    cell("number", "Detections", number(data.n[i], 0)),
+    cell("number c-f1", "Predicted F1", f1Cell(i)),
+    cell("number", "Distance", number(data.far[i], 2)),
+    cell("number", "nm / px", pixelSize(data.nm[i])));
+  tr.dataset.row = i;
+  return tr;
+}
+const keys = {
+  verdict: (i) => data.verdict[i],
+  uri: null,
+  reasons: (i) => data.reasons[i].length ? data.reasons[i][0] : null,
+  n: (i) => data.n[i], low: (i) => data.low[i], far: (i) => data.far[i], nm: (i) => data.nm[i],
+};
+function select() {
+  const query = state.query.trim().toLowerCase().split(/\s+/).filter(Boolean);
+  const verdict = verdictNames.indexOf(state.verdict), reason = codeNames.indexOf(state.reason);
+  order = data.uri.map((_, i) => i).filter((i) =>
+    (!state.verdict || data.verdict[i] === verdict) &&
+    (!state.reason || data.reasons[i].includes(reason)) &&
+    query.every((word) => haystack[i].includes(word)));
+  const key = keys[state.sort], sign = state.up ? 1 : -1;
+  // Rows come by URI and frame; unknown values stay at the end in both directions.
+  order.sort((a, b) => {
+    if (!key) return sign * (a - b);
+    const [x, y] = [key(a), key(b)];
+    if (x === null || y === null) return (x === null) - (y === null) || a - b;
+    return sign * (x - y) || a - b;
+  });
+}
+function show() {
+  const pages = Math.max(1, Math.ceil(order.length / state.size));
+  state.page = Math.min(Math.max(state.page, 0), pages - 1);
+  const first = state.page * state.size, here = order.slice(first, first + state.size);
+  byId("rows").replaceChildren(...here.map(row));
+  byId("empty").hidden = order.length > 0;
+  byId("count").textContent = order.length
+    ? `${(first + 1).toLocaleString("en")} to ${(first + here.length).toLocaleString("en")} of ${order.length.toLocaleString("en")}` +
+      (order.length < data.uri.length ? `, filtered from ${data.uri.length.toLocaleString("en")}` : "")
+    : "0 rows";
+  byId("previous").disabled = state.page === 0;
+  byId("next").disabled = state.page === pages - 1;
+}
+function update() {
+  state.page = 0;
+  select();
+  show();
+  document.querySelectorAll("th[data-sort]").forEach((th) => {
+    if (th.dataset.sort === state.sort) th.setAttribute("aria-sort", state.up ? "ascending" : "descending");
+    else th.removeAttribute("aria-sort");
+  });
+  document.querySelectorAll("[data-verdict]").forEach((b) => b.setAttribute("aria-pressed", String(b.dataset.verdict === state.verdict)));
+  document.querySelectorAll("[data-reason]").forEach((b) => b.setAttribute("aria-pressed", String(b.dataset.reason === state.reason)));
+  byId("verdict").value = state.verdict;
+  byId("reason").value = state.reason;
+  byId("sort").value = `${state.sort} ${state.up}`;
+  byId("clear").disabled = !(state.query || state.verdict || state.reason);
+}
+function clear() {
+  Object.assign(state, { query: "", verdict: "", reason: "" });
+  byId("search").value = "";
+  update();
+}
+function turn(by) {
+  state.page += by;
+  show();
+  byId("images").scrollIntoView();
+}
+
+// ---- the larger view ------------------------------------------------------------------------------------------
+let viewed = 0; // position in `order`
+function fill() {
+  const i = order[viewed];
+  byId("view-name").replaceChildren(make("bdi", "", baseName(i)));
+  byId("view-where").replaceChildren(make("bdi", "", data.uri[i]), data.stacked[i] ? `, frame ${data.frame[i]}` : "");
+  byId("view-badge").replaceChildren(badge(i), chips(i));
+  byId("view-text").textContent = data.text[i];
+  const drawn = data.boxes[i] ? bytesOf(data.boxes[i]).length / 10 : 0;
+  const pairs = [
+    ["Detections", number(data.n[i], 0) + (data.n[i] > drawn && drawn ? ` (strongest ${drawn} drawn)` : "")],
+    ["Predicted F1", data.f1[i] === null ? "–" : `${number(data.f1[i], 3)} (${number(data.low[i], 3)} to ${number(data.high[i], 3)})`],
+    ["Distance to training images", number(data.far[i], 3)],
+    ["Pixel size", data.nm[i] === null ? "unknown" : `${pixelSize(data.nm[i])} nm` + (data.source[i] ? ` (${data.source[i]})` : "")],
+    ["Size", data.height[i] === null ? "–" : `${data.height[i]} × ${data.width[i]} px`],
+    ["Format", data.format[i] || "not recognised"],
+    ["Micrograph", data.id[i] ?? "none"],
+  ];
+  byId("view-numbers").replaceChildren(...pairs.flatMap(([name, value]) => [make("dt", "", name), make("dd", "", value)]));
+  byId("view-picture").replaceChildren(picture(i));
+  byId("view-previous").disabled = viewed === 0;
+  byId("view-next").disabled = viewed === order.length - 1;
+}
+function step(by) {
+  viewed = Math.min(Math.max(viewed + by, 0), order.length - 1);
+  fill();
+}
+function open(i) {
+  viewed = order.indexOf(i);
+  byId("view").showModal();
+  fill();
+}
+
+// ---- what people do -------------------------------------------------------------------------------------------
+const on = (id, event, act) => byId(id).addEventListener(event, act);
+document.querySelectorAll("th[data-sort]").forEach((th) => {
+  const label = th.textContent;
+  th.firstElementChild.addEventListener("click", () => {
+    state.up = state.sort === th.dataset.sort ? !state.up : true;
+    state.sort = th.dataset.sort;
+    update();
+  });
+  for (const up of [true, false]) {
+    const option = make("option", "", `${label}, ${up ? "up" : "down"}`);
+    option.value = `${th.dataset.sort} ${up}`;
+    byId("sort").append(option);
+  }
+});
+on("sort", "change", (e) => { const [key, up] = e.target.value.split(" "); state.sort = key; state.up = up === "true"; update(); });
+document.querySelectorAll(".card, .reasons button").forEach((button) => button.addEventListener("click", () => {
+  const kind = button.dataset.verdict ? "verdict" : "reason", value = button.dataset[kind];
+  state[kind] = state[kind] === value ? "" : value;
+  update();
+}));
+let typing = 0;
+on("search", "input", (e) => { clearTimeout(typing); typing = setTimeout(() => { state.query = e.target.value; update(); }, 120); });
+on("verdict", "change", (e) => { state.verdict = e.target.value; update(); });
+on("reason", "change", (e) => { state.reason = e.target.value; update(); });
+on("size", "change", (e) => { state.size = Number(e.target.value); state.page = 0; show(); });
+on("clear", "click", clear);
+on("clear-2", "click", clear);
+on("previous", "click", () => turn(-1));
+on("next", "click", () => turn(1));
+on("overlay", "change", (e) => { state.overlay = e.target.checked; redraw(); });
+on("floor", "input", (e) => { state.floor = Number(e.target.value); byId("floor-value").textContent = state.floor.toFixed(2); redraw(); });
+on("rows", "click", (e) => {
+  const tr = e.target.closest("tr");
+  if (tr && !String(window.getSelection())) open(Number(tr.dataset.row));
+});
+on("view-close", "click", () => byId("view").close());
+on("view-previous", "click", () => step(-1));
+on("view-next", "click", () => step(1));
+on("view", "click", (e) => { if (e.target === byId("view")) byId("view").close(); });
+on("view", "keydown", (e) => {
+  if (e.key === "ArrowLeft") step(-1);
+  if (e.key === "ArrowRight") step(1);
+});
+on("view", "close", () => document.querySelector(`tr[data-row="${order[viewed]}"] .name`)?.focus());
+let resizing = 0;
+window.addEventListener("resize", () => { clearTimeout(resizing); resizing = setTimeout(redraw, 100); });
+update();

@@ -1,0 +1,240 @@
+"""The report as one HTML page that needs nothing but itself: choose_rows() and render()."""
+
+import base64
+import datetime
+import hashlib
+import json
+import re
+from importlib.resources import files
+
+import jinja2
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from emqa_dask.report.figures import distributions
+from emqa_dask.report.triage import RULES
+from emqa_dask.settings import Report
+from emqa_dask.tables import VERDICTS
+
+MAX_DRAWN = 300  # detections drawn per image, the strongest: more hides the image and weighs down the page
+MAX_FAILURES = 200  # files listed one by one
+LABELS = {"trust": "Trust", "review": "Review", "out_of_domain": "Out of domain", "junk": "Junk", "unknown": "Unknown"}
+NEXT = {
+    "trust": "Use the detections. Spot-check a few images before you publish numbers from them.",
+    "review": "A person should look before the detections are used. Start with the most frequent reason.",
+    "out_of_domain": "Unlike what the forest has learnt: no predicted F1 counts here. Label a few and calibrate.",
+    "junk": "Leave these out of any measurement. They are not images of a sample that one could count in.",
+    "unknown": "No verdict was possible: unreadable files, and files that hold no micrograph. See the list below.",
+}
+# What a reader cannot see or what turns text around: shown as an escape, so that a name is what it looks like.
+_INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def visible(text: object) -> str:
+    """`text` with control, zero-width and direction characters as escapes (\\n, \\u202e); "" for a missing value."""
+    if text is None or text is pd.NA or text != text:
+        return ""
+    return _INVISIBLE.sub(lambda m: _SHORT.get(m[0], f"\\u{ord(m[0]):04x}"), str(text))
+
+
+def choose_rows(triage: pd.DataFrame, max_rows: int) -> pd.DataFrame:
+    """At most `max_rows` rows of `triage` with every verdict and, where there is room, every first reason among them.
+
+    Verdicts share the places evenly; what a rare one leaves over goes to the others. Within a verdict the first reasons
+    take turns, each in the order of micrograph_id, which is a hash: an even sample of the archive. The same input
+    gives the same rows, in the order of `triage`.
+    """
+    if len(triage) <= max_rows:
+        return triage
+    reason = triage["reasons"].str[0].fillna("").rename("reason")
+    order = triage[["verdict", "micrograph_id", "uri"]].assign(reason=reason).reset_index(drop=True)
+    order = order.sort_values(["micrograph_id", "uri"], kind="stable")
+    order["turn"] = order.groupby(["verdict", "reason"], sort=False).cumcount()
+    order = order.sort_values("turn", kind="stable")
+    order["turn"] = order.groupby("verdict", sort=False).cumcount()
+    return triage.iloc[np.sort(order.sort_values("turn", kind="stable").index[:max_rows])]
+
+
+def render(
+    triage: pd.DataFrame, detections: pd.DataFrame, thumbnails: pd.DataFrame, facts: dict, settings: Report
+) -> str:
+    """The page's HTML. Its figures count all of `triage`; its table shows choose_rows(triage, settings.max_rows).
+
+    `detections` and `thumbnails` (tables.DETECTIONS, tables.THUMBNAILS) are needed for those rows only. `facts`, all
+    of it optional: archive, workspace, command, started (s since the epoch, or text), n_files, n_bytes, seconds (stage
+    -> s), versions (name -> version), settings (TOML text), forest (name -> figure), failures (tables.FAILURES);
+    any other entry is shown as it is. Every text is escaped, and the page's policy lets it load nothing and run
+    nothing but its own script. No rows give a page that says so.
+    """
+    shown = choose_rows(triage, settings.max_rows)
+    css, js = (files("emqa_dask.report").joinpath(f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("emqa_dask.report", ""),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    counts = triage["verdict"].value_counts().reindex(VERDICTS, fill_value=0)
+    environment.filters.update(visible=visible, seconds=_seconds, bytes=_bytes, value=_value)
+    return environment.get_template("page.html.j2").render(
+        css=Markup(css),
+        js=Markup(js),
+        policy=f"default-src 'none'; img-src data:; style-src '{_hash(css)}'; script-src '{_hash(js)}'; "
+        "base-uri 'none'; form-action 'none'",
+        data=_island(_rows(shown, detections, thumbnails)),
+        verdicts=[
+            {"name": v, "label": LABELS[v], "next": NEXT[v], "n": int(n), "share": n / max(len(triage), 1)}
+            for v, n in counts.items()
+        ],
+        reasons=_reasons(triage),
+        figures=distributions(triage, settings),
+        rules=RULES,
+        labels={**LABELS, "note": "No change"},
+        n_rows=len(triage),
+        n_shown=len(shown),
+        n_micrographs=int(triage["height_px"].notna().sum()),
+        n_max_drawn=MAX_DRAWN,
+        lists=_lists(triage),
+        failures=_failures(facts.get("failures")),
+        facts=facts,
+        more={k: v for k, v in facts.items() if k not in _PLACED},
+        started=_date(facts.get("started")),
+        limits=settings,
+    )
+
+
+_PLACED = (
+    *("archive", "workspace", "command", "started", "n_files", "n_bytes", "seconds"),
+    *("versions", "settings", "forest", "failures"),
+)
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _island(data: dict) -> Markup:
+    """JSON in which no character can end or open an HTML element."""
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def _rows(shown: pd.DataFrame, detections: pd.DataFrame, thumbnails: pd.DataFrame) -> dict:
+    """The table's columns as lists; pictures as base64, None where there is none."""
+    codes = {rule.code: k for k, rule in enumerate(RULES)}
+    is_drawn = ~thumbnails["micrograph_id"].duplicated() & thumbnails["jpeg"].notna()
+    pictures = thumbnails[is_drawn].set_index("micrograph_id")["jpeg"]
+    boxes = _boxes(shown, detections)
+
+    def numbers(column: str, digits: int) -> list:
+        values = pd.to_numeric(shown[column]).astype(float).round(digits)
+        return [v if np.isfinite(v) else None for v in values.to_numpy(np.float64, na_value=np.nan).tolist()]
+
+    def whole(column: str) -> list:
+        return [None if v is pd.NA else int(v) for v in shown[column].astype("Int64")]
+
+    ids = shown["micrograph_id"].astype(object).where(shown["micrograph_id"].notna(), None)
+    return {
+        "verdicts": [[v, LABELS[v]] for v in VERDICTS],
+        "codes": [[rule.code, rule.meaning] for rule in RULES],
+        "uri": shown["uri"].map(visible).tolist(),
+        "frame": shown["frame"].tolist(),
+        "stacked": shown["uri"].isin(shown.loc[shown["frame"].gt(0), "uri"]).astype(int).tolist(),
+        "verdict": pd.Categorical(shown["verdict"], VERDICTS).codes.tolist(),
+        "reasons": [[codes[c] for c in reasons] for reasons in shown["reasons"]],
+        "text": shown["explanation"].map(visible).tolist(),
+        "n": whole("n_detections"),
+        "f1": numbers("predicted_f1", 4),
+        "low": numbers("predicted_f1_low", 4),
+        "high": numbers("predicted_f1_high", 4),
+        "far": numbers("ood_distance", 4),
+        "nm": numbers("nm_per_pixel", 6),
+        "source": shown["nm_per_pixel_source"].map(visible).tolist(),
+        "height": whole("height_px"),
+        "width": whole("width_px"),
+        "format": shown["format"].map(visible).tolist(),
+        "id": ids.tolist(),
+        "jpeg": [base64.b64encode(pictures[i]).decode() if i in pictures.index else None for i in ids],
+        "boxes": [boxes.get(i) for i in ids],
+    }
+
+
+def _boxes(shown: pd.DataFrame, detections: pd.DataFrame) -> dict[str, str]:
+    """The strongest detections of each image: base64 of uint16, y0, x0, y1, x1 as fractions of its size, and score."""
+    sizes = shown.dropna(subset="micrograph_id").set_index("micrograph_id")[["height_px", "width_px"]].astype(float)
+    rows = detections[detections["micrograph_id"].isin(sizes.index)]
+    rows = rows.sort_values(["micrograph_id", "score"], ascending=[True, False], kind="stable")
+    rows = rows.groupby("micrograph_id").head(MAX_DRAWN)
+    size = sizes.reindex(rows["micrograph_id"]).to_numpy()
+    values = rows[["y0", "x0", "y1", "x1", "score"]].to_numpy(float)
+    values[:, :4] /= size[:, [0, 1, 0, 1]]
+    packed = np.round(np.clip(np.nan_to_num(values), 0, 1) * 65535).astype("<u2")
+    names, starts = np.unique(rows["micrograph_id"].to_numpy(object).astype(str), return_index=True)
+    cuts = np.split(packed, starts[1:]) if len(names) else []
+    return {name: base64.b64encode(cut.tobytes()).decode() for name, cut in zip(names, cuts, strict=True)}
+
+
+def _reasons(triage: pd.DataFrame) -> list[dict]:
+    """Every reason that occurs, the most frequent first."""
+    counts = triage["reasons"].explode().value_counts()
+    found = [(int(counts[rule.code]), rule) for rule in RULES if rule.code in counts.index]
+    most = max((n for n, _ in found), default=1)
+    return [
+        {"code": r.code, "verdict": r.verdict, "meaning": r.meaning, "n": n, "share": n / most}
+        for n, r in sorted(found, key=lambda pair: -pair[0])
+    ]
+
+
+def _lists(triage: pd.DataFrame) -> list[dict]:
+    """Failed and skipped files, a few hundred by name, and partly read ones."""
+    is_partial = triage["reasons"].map(lambda codes: "frames_lost" in codes).astype(bool)
+    kinds = (
+        ("Failed: could not be read or judged", triage["status"].eq("failed")),
+        ("Read in part", is_partial & ~triage["uri"].duplicated()),
+        ("Skipped: not micrographs", triage["status"].eq("skipped")),
+    )
+    return [
+        {
+            "title": title,
+            "n": int(where.sum()),
+            "rows": triage.loc[where, ["uri", "format", "explanation"]].head(MAX_FAILURES).to_dict("records"),
+        }
+        for title, where in kinds
+        if where.any()
+    ]
+
+
+def _failures(failures: pd.DataFrame | None) -> dict:
+    failures = pd.DataFrame() if failures is None else failures
+    return {"n": len(failures), "rows": failures.head(MAX_FAILURES).to_dict("records")}
+
+
+def _date(started: object) -> str:
+    if isinstance(started, int | float):
+        return datetime.datetime.fromtimestamp(started).astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    return visible(started)
+
+
+def _seconds(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min {rest % 60:02d} s"
+
+
+def _bytes(n: float) -> str:
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if n < 1024:
+            return f"{n:,.0f} {unit}" if unit == "bytes" else f"{n:,.1f} {unit}"
+        n /= 1024
+    return f"{n:,.1f} TiB"
+
+
+def _value(value: object) -> str:
+    """A number as people write it, anything else as visible text."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return visible(json.dumps(value, default=str) if isinstance(value, dict | list) else value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
