@@ -1,0 +1,127 @@
+"""Pruning of overlapping blobs with scikit-image's result, order of visits included, at a fraction of its time."""
+
+import math
+
+import numba
+import numpy as np
+from scipy.spatial import cKDTree
+
+
+def prune(y: np.ndarray, x: np.ndarray, sigma: np.ndarray, overlap: float) -> np.ndarray:
+    """Which of n blobs stay (bool): of two disks that share over `overlap` of the smaller one's area, the smaller goes.
+
+    Disks have radius sqrt(2) sigma; y, x, sigma are in px, of one float dtype, in which the overlap is computed; of
+    two equal disks the first in order goes. A disk that has gone removes nothing, so the result depends on the order
+    in which pairs are visited. scikit-image (`skimage.feature.blob._prune_blobs`) visits them in the order of a Python
+    set of tuples; that order is reproduced here, since otherwise chains of overlapping blobs would end differently.
+    No blobs give an empty array.
+    """
+    if len(sigma) == 0:
+        return np.zeros(0, bool)
+    tree = cKDTree(np.column_stack([y, x]))
+    pairs = tree.query_pairs(2 * sigma.max() * math.sqrt(2), output_type="ndarray")
+    is_over = _shared_fraction(y, x, sigma, pairs) > overlap
+    if not is_over.any():
+        return np.ones(len(sigma), bool)
+    order = set_order(pairs)
+    order = order[is_over[order]]
+    return _survivors(pairs[order], sigma)
+
+
+def _shared_fraction(y: np.ndarray, x: np.ndarray, sigma: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Area shared by each pair's disks over the smaller disk's area, 0...1, in steps that round as scikit-image's."""
+    s1, s2 = sigma[pairs[:, 0]], sigma[pairs[:, 1]]
+    s_max = np.maximum(s1, s2)
+    r1, r2 = s1 / s_max, s2 / s_max
+    # Positions are scaled before they are subtracted: the same rounding as there, and ties depend on it.
+    unit = s_max * math.sqrt(2)
+    dy = y[pairs[:, 1]] / unit - y[pairs[:, 0]] / unit
+    dx = x[pairs[:, 1]] / unit - x[pairs[:, 0]] / unit
+    d = np.sqrt(dy**2 + dx**2)
+    fraction = np.where(d <= abs(r1 - r2), 1, 0).astype(sigma.dtype)
+    lens = np.flatnonzero((d > abs(r1 - r2)) & (d <= r1 + r2))
+    fraction[lens] = _lens_fraction(d[lens], r1[lens], r2[lens])
+    return fraction
+
+
+def _lens_fraction(d: np.ndarray, r1: np.ndarray, r2: np.ndarray) -> np.ndarray:
+    """Area of the lens that two crossing disks share, over the smaller disk's area."""
+    kind = d.dtype
+    acos1 = np.arccos(np.clip((d**2 + r1**2 - r2**2) / (2 * d * r1), -1, 1).astype(np.float64)).astype(kind)
+    acos2 = np.arccos(np.clip((d**2 + r2**2 - r1**2) / (2 * d * r2), -1, 1).astype(np.float64)).astype(kind)
+    product = abs((-d + r2 + r1) * (d - r2 + r1) * (d + r2 - r1) * (d + r2 + r1)).astype(np.float64)
+    area = r1**2 * acos1 + r2**2 * acos2 - (0.5 * np.sqrt(product)).astype(kind)
+    return area / (math.pi * np.minimum(r1, r2) ** 2)
+
+
+@numba.njit(cache=True)
+def _survivors(pairs, sigma):
+    alive = np.ones(len(sigma), np.bool_)
+    for p in range(len(pairs)):
+        i, j = pairs[p, 0], pairs[p, 1]
+        if alive[i] and alive[j]:
+            if sigma[i] > sigma[j]:
+                alive[j] = False
+            else:
+                alive[i] = False
+    return alive
+
+
+def set_order(pairs: np.ndarray) -> np.ndarray:
+    """Indices into `pairs` (n x 2, distinct, non-negative) in the order of `list({(i, j), ...})` filled row by row.
+
+    CPython's set without its objects (Objects/setobject.c, tuplehash in Objects/tupleobject.c, both unchanged from
+    3.8 to 3.13): ten million pairs take about a second instead of ten, and 0.2 GB instead of 2 GB.
+    """
+    return _set_order(np.ascontiguousarray(pairs, dtype=np.int64))
+
+
+@numba.njit(cache=True)
+def _tuple_hash(i, j):
+    prime_1, prime_2 = np.uint64(11400714785074694791), np.uint64(14029467366897019727)
+    prime_5 = np.uint64(2870177450012600261)
+    acc = prime_5
+    for lane in (np.uint64(i), np.uint64(j)):
+        acc += lane * prime_2
+        acc = (acc << np.uint64(31)) | (acc >> np.uint64(33))
+        acc *= prime_1
+    acc += np.uint64(2) ^ (prime_5 ^ np.uint64(3527539))
+    return np.uint64(1546275796) if acc == np.uint64(0xFFFFFFFFFFFFFFFF) else acc
+
+
+@numba.njit(cache=True)
+def _insert(table, mask, key, hashed):
+    """Put `key` into the first free slot of its probe sequence: up to ten neighbours, then a jump."""
+    perturb = hashed
+    slot = hashed & mask
+    while True:
+        last = slot + np.uint64(9) if slot + np.uint64(9) <= mask else slot
+        for s in range(slot, last + np.uint64(1)):
+            if table[s] < 0:
+                table[s] = key
+                return
+        perturb >>= np.uint64(5)
+        slot = (slot * np.uint64(5) + np.uint64(1) + perturb) & mask
+
+
+@numba.njit(cache=True)
+def _set_order(pairs):
+    hashes = np.empty(len(pairs), np.uint64)
+    for p in range(len(pairs)):
+        hashes[p] = _tuple_hash(pairs[p, 0], pairs[p, 1])
+    size = 8
+    table = np.full(size, -1, np.int32)
+    for p in range(len(pairs)):
+        _insert(table, np.uint64(size - 1), p, hashes[p])
+        used = p + 1
+        if used * 5 >= (size - 1) * 3:
+            least = used * 2 if used > 50000 else used * 4
+            size = 8
+            while size <= least:
+                size *= 2
+            old = table
+            table = np.full(size, -1, np.int32)
+            for key in old:
+                if key >= 0:
+                    _insert(table, np.uint64(size - 1), key, hashes[key])
+    return table[table >= 0].astype(np.int64)

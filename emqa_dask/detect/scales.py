@@ -1,0 +1,75 @@
+"""The scales of a Laplacian-of-Gaussian search, and the order and form of what it finds."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+COLUMNS = ("y_px", "x_px", "sigma_px", "response", "polarity")
+
+
+class Maxima(NamedTuple):
+    """Maxima of a scale space, strongest first: five arrays of one length, all on the host."""
+
+    y: np.ndarray  # int64, row, px
+    x: np.ndarray  # int64, column, px
+    scale: np.ndarray  # int64, index into the sigmas
+    response: np.ndarray  # float64, scale-normalised, always positive for a blob of its polarity
+    polarity: np.ndarray  # int8, +1 brighter than its surroundings, -1 darker
+
+
+def sigma_list(min_sigma: float, max_sigma: float, num_sigma: int, log_scale: bool, dtype=np.float64) -> np.ndarray:
+    """The `num_sigma` scales (px) from `min_sigma` to `max_sigma`, spaced as scikit-image does for images of `dtype`.
+
+    Raises ValueError unless 0 < min_sigma <= max_sigma and num_sigma >= 1.
+    """
+    if not (0 < min_sigma <= max_sigma and math.isfinite(max_sigma)):
+        raise ValueError(f"min_sigma is {min_sigma}, max_sigma {max_sigma}: 0 < min_sigma <= max_sigma is needed")
+    if num_sigma < 1:
+        raise ValueError(f"num_sigma is {num_sigma}: it has to be at least 1")
+    # Arrays, not scalars: numpy then keeps float32, and float32 scales are what scikit-image uses on float32 images.
+    low, high = np.full(1, min_sigma, dtype), np.full(1, max_sigma, dtype)
+    if log_scale:
+        return np.logspace(np.log10(low), np.log10(high), num_sigma)[:, 0]
+    return np.linspace(low, high, num_sigma)[:, 0]
+
+
+def signs(polarity: str) -> tuple[int, ...]:
+    """The signs of `polarity`: bright (+1,), dark (-1,), both (+1, -1)."""
+    known = {"bright": (1,), "dark": (-1,), "both": (1, -1)}
+    if polarity not in known:
+        raise ValueError(f"polarity is {polarity!r}: it has to be 'bright', 'dark' or 'both'")
+    return known[polarity]
+
+
+def border_px(exclude_border: int | bool | tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns at each edge where no blob may lie; False is 0. True and negative widths raise ValueError."""
+    if exclude_border is False:
+        return 0, 0
+    widths = exclude_border if isinstance(exclude_border, tuple) else (exclude_border, exclude_border)
+    if len(widths) != 2 or any(isinstance(w, bool) or not isinstance(w, int) or w < 0 for w in widths):
+        raise ValueError(f"exclude_border is {exclude_border!r}: it is False, a width in px, or one width per axis")
+    return widths
+
+
+def ordered(found: list[Maxima]) -> Maxima:
+    """All maxima of `found` in one: strongest first; equals bright before dark, then by row, column and scale."""
+    columns = [np.concatenate(part) for part in zip(*found)]
+    y, x, scale, response, polarity = columns
+    order = np.lexsort((scale, x, y, -polarity, -response))
+    return Maxima(*(c[order] for c in columns))
+
+
+def inside(found: Maxima, shape: tuple[int, int], border: tuple[int, int]) -> Maxima:
+    """The maxima of `found` that keep `border` px from the edges of an image of `shape`."""
+    keep = (found.y >= border[0]) & (found.y < shape[0] - border[0])
+    keep &= (found.x >= border[1]) & (found.x < shape[1] - border[1])
+    return Maxima(*(c[keep] for c in found))
+
+
+def table(found: Maxima, sigmas: np.ndarray) -> pd.DataFrame:
+    """`found` as columns y_px, x_px, sigma_px, response (float64) and polarity (int8); no rows give all columns."""
+    sigma = np.asarray(sigmas, np.float64)[found.scale]
+    values = (found.y.astype(np.float64), found.x.astype(np.float64), sigma, found.response, found.polarity)
+    return pd.DataFrame(dict(zip(COLUMNS, values)))
