@@ -28,22 +28,25 @@ def _linear(values: NDArray) -> Axis:
 
 
 def _log(values: NDArray) -> Axis:
-    """Bins of equal ratio, eight to a decade or fewer, and one more on the left for zeros."""
-    positive = values[(values > 0) & np.isfinite(values)]
-    low = np.floor(np.log10(positive.min())) if len(positive) else 0.0
-    high = max(np.floor(np.log10(positive.max())) + 1 if len(positive) else 1.0, low + 1)
-    n = int(np.clip(24 // (high - low), 2, 8))
-    first = low - 1 / n if (values == 0).any() else low
+    """Bins of equal ratio, two to eight to a decade; zeros have a bin of their own on the left, one bin apart."""
+    exponents = np.log10(values[(values > 0) & np.isfinite(values)])
+    low, high = (exponents.min(), exponents.max()) if len(exponents) else (0.0, 1.0)
+    n = int(np.clip(24 // max(high - low, 1), 2, 8))
+    low, high = np.floor(low * n) / n, max(np.floor(high * n) + 1, np.floor(low * n) + n) / n
+    first = low - 2 / n if (values == 0).any() else low
     edges = np.arange(0, round((high - first) * n) + 1) / n + first
+    digits = (1, 2, 5) if high - low <= 2 else (1,)
     every = int(np.ceil((high - low) / 6))
-    ticks = [(10.0**k, f"{10.0**k:,.6g}") for k in np.arange(low, high + 1, every)]
+    decades = np.arange(np.floor(low), np.ceil(high) + 1, every)
+    ticks = [(d * 10.0**k, f"{d * 10.0**k:,.6g}") for k in decades for d in digits]
+    ticks = [(v, text) for v, text in ticks if low - 1e-9 <= np.log10(v) <= high + 1e-9]
     ticks += [(0.0, "0")] if first < low else []
 
     def place(v):
         v = np.asarray(v, float)
-        return np.where(v == 0, low - 0.5 / n, np.log10(np.where(v > 0, v, 1)))
+        return np.where(v == 0, low - 1.5 / n, np.log10(np.where(v > 0, v, 1)))
 
-    return Axis(edges, place, ticks, lambda a, b: "0" if a < low - 1e-9 else f"{10**a:.3g} to {10**b:.3g}")
+    return Axis(edges, place, ticks, lambda a, b: "0" if a < low - 1.5 / n else f"{10**a:.3g} to {10**b:.3g}")
 
 
 def histogram(values: pd.Series, verdicts: pd.Series, axis: Callable, limit: float, label: str) -> Markup:

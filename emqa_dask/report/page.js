@@ -8,12 +8,11 @@ const make = (tag, name, ...children) => {
   node.append(...children.filter((child) => child !== null));
   return node;
 };
-const words = (code) => code.replaceAll("_", " ");
 const verdictNames = data.verdicts.map(([name]) => name);
 const codeNames = data.codes.map(([code]) => code);
 const state = { query: "", verdict: "", reason: "", sort: "uri", up: true, page: 0, size: 50, overlay: true, floor: 0 };
 const haystack = data.uri.map((uri, i) =>
-  [uri, data.text[i], data.format[i], data.id[i] ?? "", ...data.reasons[i].map((k) => words(codeNames[k]))]
+  [uri, data.text[i], data.format[i], data.id[i] ?? "", ...data.reasons[i].map((k) => data.codes[k][2])]
     .join("\n").toLowerCase());
 let order = data.uri.map((_, i) => i);
 
@@ -31,12 +30,15 @@ const badge = (i) => {
   return make("span", `badge ${name}`, svgIcon(name), label);
 };
 const chips = (i) => make("span", "chips", ...data.reasons[i].map((k) => {
-  const chip = make("span", "chip", words(codeNames[k]));
+  const chip = make("span", "chip", data.codes[k][2]);
   chip.title = data.codes[k][1];
   return chip;
 }));
 const number = (value, digits) => value === null ? "–"
   : value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+// Rounded away from trust, as the explanations are: 0.699 is no 0.70, and a distance of 1.001 is above 1.
+const lower = (value, digits) => value === null ? "–" : number(Math.floor(value * 10 ** digits + 1e-6) / 10 ** digits, digits);
+const further = (value, digits) => value === null ? "–" : number(Math.ceil(value * 10 ** digits - 1e-6) / 10 ** digits, digits);
 const pixelSize = (value) => value === null ? "–" : String(Number(value.toPrecision(3)));
 const baseName = (i) => data.uri[i].slice(data.uri[i].lastIndexOf("/") + 1) || data.uri[i];
 const folder = (i) => data.uri[i].slice(0, data.uri[i].lastIndexOf("/") + 1);
@@ -99,7 +101,7 @@ function interval(i) {
 function f1Cell(i) {
   if (data.f1[i] === null) return make("span", "", "–");
   const ends = data.low[i] === null || data.high[i] === null ? null
-    : make("span", "ends", `${number(data.low[i], 2)} to ${number(data.high[i], 2)}`);
+    : make("span", "ends", `${lower(data.low[i], 2)} to ${number(data.high[i], 2)}`);
   return make("span", "f1", number(data.f1[i], 2), ends, ends && interval(i));
 }
 function cell(name, label, ...children) {
@@ -121,7 +123,7 @@ function row(i) {
     cell("c-why", "", chips(i), make("span", "text", data.text[i])),
     cell("number", "Detections", number(data.n[i], 0)),
     cell("number c-f1", "Predicted F1", f1Cell(i)),
-    cell("number", "Distance", number(data.far[i], 2)),
+    cell("number", "Distance", further(data.far[i], 2)),
     cell("number", "nm / px", pixelSize(data.nm[i])));
   tr.dataset.row = i;
   return tr;
@@ -198,8 +200,8 @@ function fill() {
   const drawn = data.boxes[i] ? bytesOf(data.boxes[i]).length / 10 : 0;
   const pairs = [
     ["Detections", number(data.n[i], 0) + (data.n[i] > drawn && drawn ? ` (strongest ${drawn} drawn)` : "")],
-    ["Predicted F1", data.f1[i] === null ? "–" : `${number(data.f1[i], 3)} (${number(data.low[i], 3)} to ${number(data.high[i], 3)})`],
-    ["Distance to training images", number(data.far[i], 3)],
+    ["Predicted F1", data.f1[i] === null ? "–" : `${number(data.f1[i], 3)} (${lower(data.low[i], 3)} to ${number(data.high[i], 3)})`],
+    ["Distance to training images", further(data.far[i], 3)],
     ["Pixel size", data.nm[i] === null ? "unknown" : `${pixelSize(data.nm[i])} nm` + (data.source[i] ? ` (${data.source[i]})` : "")],
     ["Size", data.height[i] === null ? "–" : `${data.height[i]} × ${data.width[i]} px`],
     ["Format", data.format[i] || "not recognised"],

@@ -25,7 +25,7 @@ NEXT = {
     "review": "A person should look before the detections are used. Start with the most frequent reason.",
     "out_of_domain": "Unlike what the forest has learnt: no predicted F1 counts here. Label a few and calibrate.",
     "junk": "Leave these out of any measurement. They are not images of a sample that one could count in.",
-    "unknown": "No verdict was possible: unreadable files, and files that hold no micrograph. See the list below.",
+    "unknown": "No verdict was possible: {failed:,} failed, {skipped:,} hold no micrograph. See the list below.",
 }
 # What a reader cannot see or what turns text around: shown as an escape, so that a name is what it looks like.
 _INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
@@ -77,6 +77,7 @@ def render(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    outcome = {status: int(triage["status"].eq(status).sum()) for status in ("failed", "skipped")}
     counts = triage["verdict"].value_counts().reindex(VERDICTS, fill_value=0)
     environment.filters.update(visible=visible, seconds=_seconds, bytes=_bytes, value=_value)
     return environment.get_template("page.html.j2").render(
@@ -86,7 +87,13 @@ def render(
         "base-uri 'none'; form-action 'none'",
         data=_island(_rows(shown, detections, thumbnails)),
         verdicts=[
-            {"name": v, "label": LABELS[v], "next": NEXT[v], "n": int(n), "share": n / max(len(triage), 1)}
+            {
+                "name": v,
+                "label": LABELS[v],
+                "next": NEXT[v].format(**outcome),
+                "n": int(n),
+                "share": n / max(len(triage), 1),
+            }
             for v, n in counts.items()
         ],
         reasons=_reasons(triage),
@@ -110,6 +117,10 @@ _PLACED = (
     *("archive", "workspace", "command", "started", "n_files", "n_bytes", "seconds"),
     *("versions", "settings", "forest", "failures"),
 )
+
+
+def _label(code: str) -> str:
+    return code.replace("_", " ").replace(" f1", " F1").replace("x rays", "X-rays").replace("eds ", "EDS ")
 
 
 def _hash(text: str) -> str:
@@ -139,7 +150,7 @@ def _rows(shown: pd.DataFrame, detections: pd.DataFrame, thumbnails: pd.DataFram
     ids = shown["micrograph_id"].astype(object).where(shown["micrograph_id"].notna(), None)
     return {
         "verdicts": [[v, LABELS[v]] for v in VERDICTS],
-        "codes": [[rule.code, rule.meaning] for rule in RULES],
+        "codes": [[rule.code, rule.meaning, _label(rule.code)] for rule in RULES],
         "uri": shown["uri"].map(visible).tolist(),
         "frame": shown["frame"].tolist(),
         "stacked": shown["uri"].isin(shown.loc[shown["frame"].gt(0), "uri"]).astype(int).tolist(),
@@ -164,11 +175,14 @@ def _rows(shown: pd.DataFrame, detections: pd.DataFrame, thumbnails: pd.DataFram
 
 def _boxes(shown: pd.DataFrame, detections: pd.DataFrame) -> dict[str, str]:
     """The strongest detections of each image: base64 of uint16, y0, x0, y1, x1 as fractions of its size, and score."""
-    sizes = shown.dropna(subset="micrograph_id").set_index("micrograph_id")[["height_px", "width_px"]].astype(float)
+    sizes = shown.dropna(subset="micrograph_id").set_index("micrograph_id")
+    sizes = sizes[["height_px", "width_px", "n_detections"]].astype(float)
     rows = detections[detections["micrograph_id"].isin(sizes.index)]
     rows = rows.sort_values(["micrograph_id", "score"], ascending=[True, False], kind="stable")
-    rows = rows.groupby("micrograph_id").head(MAX_DRAWN)
-    size = sizes.reindex(rows["micrograph_id"]).to_numpy()
+    # Evidence is kept from below the score floor; the strongest n_detections are those that count.
+    most = sizes["n_detections"].fillna(MAX_DRAWN).clip(upper=MAX_DRAWN).reindex(rows["micrograph_id"]).to_numpy()
+    rows = rows[rows.groupby("micrograph_id").cumcount().to_numpy() < most]
+    size = sizes[["height_px", "width_px"]].reindex(rows["micrograph_id"]).to_numpy()
     values = rows[["y0", "x0", "y1", "x1", "score"]].to_numpy(float)
     values[:, :4] /= size[:, [0, 1, 0, 1]]
     packed = np.round(np.clip(np.nan_to_num(values), 0, 1) * 65535).astype("<u2")
@@ -183,7 +197,7 @@ def _reasons(triage: pd.DataFrame) -> list[dict]:
     found = [(int(counts[rule.code]), rule) for rule in RULES if rule.code in counts.index]
     most = max((n for n, _ in found), default=1)
     return [
-        {"code": r.code, "verdict": r.verdict, "meaning": r.meaning, "n": n, "share": n / most}
+        {"code": r.code, "label": _label(r.code), "verdict": r.verdict, "meaning": r.meaning, "n": n, "share": n / most}
         for n, r in sorted(found, key=lambda pair: -pair[0])
     ]
 

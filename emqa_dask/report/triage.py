@@ -166,7 +166,7 @@ def _predicted(rows: pd.DataFrame, junk: np.ndarray, settings: Report) -> pd.Dat
     is_out = judged & rows["ood_distance"].gt(settings.max_ood_distance)
     is_empty = judged & (rows["n_detections"].eq(0).fillna(False).astype(bool) | rows["evidence"].eq("no_detections"))
     rest = judged & ~is_out & ~is_empty
-    far = _formatted("{:.2f}", rows["ood_distance"])
+    far = _formatted("{:.2f}", np.ceil(rows["ood_distance"] * 100 - 1e-6) / 100)  # 1.001 is above a limit of 1
     size = _formatted("{:.4g}", rows["nm_per_pixel"])
     cap = rows["n_detections"].astype(str)
     return pd.concat(
@@ -176,7 +176,7 @@ def _predicted(rows: pd.DataFrame, junk: np.ndarray, settings: Report) -> pd.Dat
                 rows,
                 is_out,
                 "out_of_domain",
-                "Distance to the training images is " + far + f", and the limit is {settings.max_ood_distance:.2f}: "
+                "Distance to the training images is " + far + f", and the limit is {settings.max_ood_distance:g}: "
                 "no predicted F1 can be relied on here.",
             ),
             _findings(
@@ -217,8 +217,13 @@ def _explained(rows: pd.DataFrame, found: pd.DataFrame, settings: Report) -> pd.
 
 def _f1_text(rows: pd.DataFrame, settings: Report) -> pd.Series:
     columns = (rows["predicted_f1"], rows["predicted_f1_low"], rows["predicted_f1_high"])
-    ask = f"; trust asks for a lower end of {settings.trust_f1:.2f}."
-    texts = [f"Predicted F1 is {m:.2f} ({a:.2f} to {b:.2f}){ask}" for m, a, b in zip(*columns, strict=True)]
+    ask = f"; trust asks for a lower end of {settings.trust_f1:g}."
+    # Rounded away from trust, so that no sentence says that 0.70 is below 0.7.
+    floor = np.floor(columns[1] * 100 + 1e-6) / 100
+    texts = [
+        f"Predicted F1 is {m:.2f} ({a:.2f} to {b:.2f}){ask}"
+        for m, a, b in zip(columns[0], floor, columns[2], strict=True)
+    ]
     return pd.Series(texts, index=rows.index, dtype=object)
 
 

@@ -21,8 +21,8 @@ NAMES = (
 )
 FLAGS = (
     "blur", "drift", "astigmatism", "saturation", "under_exposure", "charging", "x_rays", "banner", "scale_bar",
-    "blank", "photograph", "plot", "diffraction", "eds_map", "duplicate", "near_duplicate", "nonfinite_pixels", "too_small",
-    "flag_of_the_future",
+    "blank", "photograph", "plot", "diffraction", "eds_map", "duplicate", "near_duplicate", "nonfinite_pixels",
+    "too_small", "flag_of_the_future",
 )  # fmt: skip
 
 
