@@ -18,9 +18,9 @@ def expose(
 ) -> np.ndarray:
     """Electrons that the camera reports for a relative `intensity` (about 1 on average): float32, same shape.
 
-    Shot noise is Poisson (normal above 40 electrons a pixel, where the two agree to 2 % in skewness), then blurred by the
-    point spread of the scintillator, multiplied by an imperfect gain reference, and given read-out noise. `seam` draws the
-    line where two halves of the chip meet. An infinite dose gives the noiseless image with mean 1.
+    Shot noise is Poisson (normal above 40 electrons a pixel, skewness 0.16), then blurred by the point spread of the
+    scintillator, multiplied by an imperfect gain reference, and given read-out noise. `seam` draws the line where two
+    halves of the chip meet. An infinite dose gives the noiseless image with mean 1.
     """
     if np.isinf(dose_e_per_px):
         return cv2.GaussianBlur(intensity, (0, 0), mtf_sigma_px) if mtf_sigma_px > 0.2 else intensity.astype(np.float32)
@@ -53,7 +53,7 @@ def draw_settings(rng: np.random.Generator, *, low_dose: float = 12.0, high_dose
 
 
 def digitise(rng: np.random.Generator, electrons: np.ndarray, dtype: str) -> np.ndarray:
-    """`electrons` as stored: uint16 counts with an offset, float32 counts, or a contrast-stretched uint8 (some with gamma).
+    """`electrons` as stored: uint16 counts with an offset, float32 counts, or a stretched uint8 with a gamma.
 
     uint16 fills only part of its range, as cameras do; uint8 clips under 0.2 % of the pixels at each end, as people's
     exports do. Raises ValueError for another dtype.

@@ -32,8 +32,8 @@ def make(
     log-normal (`median_radius_px`, `sigma_log`). `fringe_px` = `sqrt(lambda |df|)` is the first Fresnel fringe's width,
     which sets the defocus. `contrast` is the 99.5th percentile of the cavities' log-intensity; `background` scales the
     diffraction contrast (0: none). `exposure` goes to `camera.expose`. The foil is a weak phase object in the Rytov
-    form, intensity `exp(CTF * missing thickness)`: fringes, overlaps and the speckle of the amorphous surface layer come
-    from one transfer function (see `optics.transfer`). Raises ValueError for an unknown `defocus`.
+    form, intensity `exp(CTF * missing thickness)`: fringes, overlaps and the speckle of the amorphous surface come from
+    one transfer function (see `optics.transfer`). Raises ValueError for an unknown `defocus`.
     """
     defocus = given(defocus, str(rng.choice(["over", "under"])))
     if defocus not in ("over", "under"):
@@ -45,8 +45,8 @@ def make(
     n = given(n, int(np.clip(room * loguniform(rng, 0.02, 0.45), 1, 350)))
     nm_per_pixel = given(nm_per_pixel, loguniform(rng, 0.1, 1.5))
     voltage_kv = float(rng.choice([80, 120, 200, 300], p=[0.05, 0.15, 0.6, 0.2]))
-    fringe = given(fringe_px, min(loguniform(rng, 1.0, 7.0), 0.5 * median + 1))
-    contrast = given(contrast, loguniform(rng, 0.06, 0.9))
+    fringe = given(fringe_px, min(loguniform(rng, 1.2, 8.0), 0.7 * median + 1))
+    contrast = given(contrast, loguniform(rng, 0.07, 0.9))
     background = given(background, float(rng.choice([0.3, 1.0, 2.0], p=[0.35, 0.45, 0.2])))
     magnitude = (fringe * nm_per_pixel) ** 2 / optics.wavelength_nm(voltage_kv)
 
@@ -67,7 +67,7 @@ def make(
     signal = optics.image_of(missing, kernel)[cut]
     top = np.percentile(np.abs(signal[missing[cut] > 0]), 99.5) if masks else 1.0
     signal = signal * np.float32(contrast / max(top, 1e-9))
-    speckle = background * loguniform(rng, 0.004, 0.09)
+    speckle = background * loguniform(rng, 0.005, 0.13)
     if background > 0:
         signal += speckle * fields.standardise(optics.image_of(fields.white(rng, padded), kernel)[cut])
     signal = 1.6 * np.tanh(signal / 1.6)  # dynamical scattering: contrast stops growing with thickness
@@ -132,7 +132,7 @@ def _foil(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     if rng.random() < 0.45:
         foil += loguniform(rng, 0.08, 0.5) * fields.bend_contours(rng, shape, int(rng.integers(1, 4)))
     if rng.random() < 0.2:
-        foil += loguniform(rng, 0.03, 0.25) * fields.grains(rng, shape, int(rng.integers(2, 12)))
+        foil += loguniform(rng, 0.03, 0.15) * fields.grains(rng, shape, int(rng.integers(2, 12)))
     if rng.random() < 0.5:
         foil += loguniform(rng, 0.1, 0.7) * fields.dislocations(rng, shape, int(rng.integers(1, 14)))
     return foil

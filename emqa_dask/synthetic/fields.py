@@ -21,9 +21,9 @@ def white(rng: np.random.Generator, shape: tuple[int, int], sigma_px: float = 0.
 
 
 def fractal(rng: np.random.Generator, shape: tuple[int, int], *, exponent: float, finest_px: float = 2.0) -> np.ndarray:
-    """A random field with power spectrum `q**-exponent`, mean 0, standard deviation 1, float32, nothing finer than `finest_px`.
+    """A random field with power spectrum `q**-exponent`, mean 0, standard deviation 1, float32.
 
-    Made on a grid of `finest_px / 2` and enlarged, so that its cost falls with the square of `finest_px`.
+    Nothing in it is finer than `finest_px`: it is made on a grid of half that and enlarged, which saves its square.
     """
     step = max(1.0, finest_px / 2)
     small = tuple(max(4, int(np.ceil(n / step)) + 2) for n in shape)
@@ -44,7 +44,7 @@ def gradient(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
 
 
 def bend_contours(rng: np.random.Generator, shape: tuple[int, int], n: int) -> np.ndarray:
-    """`n` dark bands along smooth curves, float32, 0 away from them and about -1 on them: diffraction contrast of a bent foil.
+    """`n` dark bands along smooth curves, float32, 0 away from them about -1 on them: contrast of a bent foil.
 
     A band is where a smooth deviation parameter `s` passes zero; its profile is the two-beam rocking curve's envelope.
     """

@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+from scipy import sparse
 
 from emqa_dask.synthetic import camera, fields
 from emqa_dask.synthetic.sample import Mask, Sample, given, loguniform, tight_boxes, trim
@@ -93,7 +94,7 @@ def make(
     haze = 1 + 0.4 * background * fields.fractal(rng, shape, exponent=2.8, finest_px=max(4.0, 3 * sigma))
     intensity = signal + floor * np.clip(haze, 0.1, None)
     intensity = intensity / max(float(intensity.mean()), 1e-6)
-    settings = given(exposure, camera.draw_settings(rng) | {"mtf_sigma_px": 0.0, "seam": False})
+    settings = given(exposure, camera.draw_settings(rng, low_dose=2) | {"mtf_sigma_px": 0.0, "seam": False})
     dtype = given(dtype, str(rng.choice(["uint8", "uint16", "float32"], p=[0.3, 0.45, 0.25])))
     image = camera.record(rng, intensity, dtype, settings)
     masks, shown = _discs(sites, np.sqrt(2) * sigma, shape)
@@ -144,7 +145,7 @@ def _sites(rng, shape, cell, nm_per_pixel, rotation_deg, margin_px) -> tuple[np.
 
 
 def _render(sites: np.ndarray, weights: np.ndarray, sigma: float, shape: tuple[int, int]) -> np.ndarray:
-    """The sum of Gaussian columns, float32: each sampled at pixel centres within 4 sigma, so maxima lie on the sites."""
+    """The sum of Gaussian columns, float32: sampled at pixel centres within 4 sigma, so maxima lie on the sites."""
     reach = int(np.ceil(4 * sigma))
     offsets = np.arange(-reach, reach + 1)
     rows, columns = (np.rint(sites[:, axis]).astype(int)[:, None] + offsets for axis in (0, 1))
@@ -153,8 +154,6 @@ def _render(sites: np.ndarray, weights: np.ndarray, sigma: float, shape: tuple[i
     gy[(rows < 0) | (rows >= shape[0])] = 0
     gx[(columns < 0) | (columns >= shape[1])] = 0
     # Separable: image = sum of outer products = Gy^T Gx with Gy, Gx sparse matrices of sites x pixels.
-    from scipy import sparse
-
     starts = np.arange(len(sites) + 1) * len(offsets)
     left = sparse.csr_matrix((gy.ravel(), np.clip(rows, 0, shape[0] - 1).ravel(), starts), shape=(len(sites), shape[0]))
     right = sparse.csr_matrix(

@@ -23,9 +23,9 @@ def transfer(
 ) -> np.ndarray:
     """How a map of *missing* thickness becomes contrast: float32 over the `rfft2` frequencies of `shape`.
 
-    `defocus_nm` is negative for underfocus (weakened lens). With `chi = pi lambda df q^2 + pi/2 Cs lambda^3 q^4`, a hole
-    gives `amplitude cos(chi) - sqrt(1 - amplitude^2) sin(chi)`: bright with a dark rim in underfocus, the reverse in
-    overfocus. Envelopes: temporal `exp(-(pi lambda spread q^2 / 2)^2)` and spatial `exp(-(pi alpha df q)^2)`.
+    `defocus_nm` is negative for underfocus (weakened lens). With `chi = pi lambda df q^2 + pi/2 Cs lambda^3 q^4`, a
+    hole gives `amplitude cos(chi) - sqrt(1 - amplitude^2) sin(chi)`: bright with a dark rim in underfocus, the reverse
+    in overfocus. Envelopes: temporal `exp(-(pi lambda spread q^2 / 2)^2)` and spatial `exp(-(pi alpha df q)^2)`.
     Williams & Carter, Transmission Electron Microscopy, ch. 28; Ruehle & Wilkens, Cryst. Lattice Defects 6 (1975) 129.
     """
     lam = wavelength_nm(voltage_kv)

@@ -39,7 +39,7 @@ def make(
     spread = given(sigma_log, rng.uniform(0.12, 0.5))
     room = shape[0] * shape[1] / (np.pi * median**2 * np.exp(2 * spread**2))
     n = given(n, int(np.clip(room * loguniform(rng, 0.006, 0.25), 3, 400)))
-    contrast = given(contrast, loguniform(rng, 0.1, 2.5))
+    contrast = given(contrast, loguniform(rng, 0.15, 2.5))
     blur = given(blur_px, loguniform(rng, 0.4, 3.0))
     nm_per_pixel = given(nm_per_pixel, loguniform(rng, 0.03, 0.6))
 
@@ -51,7 +51,9 @@ def make(
     if mode == "haadf":
         intensity = signal / max(float(signal.mean()), 1e-6) + np.float32(rng.uniform(0.02, 0.2))
     else:
-        intensity = np.exp(-np.float32(rng.uniform(0.25, 0.7)) * signal)
+        intensity = np.exp(
+            -np.float32(loguniform(rng, 0.8, 2.2) / max(float(np.percentile(signal[::4, ::4], 99)), 1e-6)) * signal
+        )
         intensity *= 1 + np.float32(loguniform(rng, 0.01, 0.06)) * fields.white(rng, shape, loguniform(rng, 0.8, 2.5))
         intensity /= max(float(intensity.mean()), 1e-6)
     settings = given(exposure, camera.draw_settings(rng))
@@ -107,7 +109,7 @@ def _draw(rng, radii, shape, carrier, *, diffracts) -> tuple[np.ndarray, list[Ma
 def _oxide(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     """Relative thickness of agglomerated oxide grains, float32, about 1 where there is one layer, 0 in the holes."""
     size = min(shape)
-    radius, coverage = loguniform(rng, size / 40, size / 5), rng.uniform(0.35, 2.5)
+    radius, coverage = loguniform(rng, size / 40, size / 8), rng.uniform(0.35, 2.5)
     count = int(np.clip(coverage * shape[0] * shape[1] / (np.pi * radius**2), 3, 900))
     # Grains stick together: centres follow a smooth random density, its lowest part left bare.
     step = 8
@@ -126,7 +128,7 @@ def _oxide(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
         top, left = max(0, -y0), max(0, -x0)
         patch = patch[top : max(top, shape[0] - y0), left : max(left, shape[1] - x0)]
         thickness[y0 + top : y0 + top + patch.shape[0], x0 + left : x0 + left + patch.shape[1]] += patch / (2 * radius)
-    thickness += 0.03 * np.abs(fields.fractal(rng, shape, exponent=2.2, finest_px=3)) * (thickness > 0.05)
+    thickness *= 1 + loguniform(rng, 0.02, 0.12) * fields.fractal(rng, shape, exponent=2.2, finest_px=3)
     return cv2.GaussianBlur(thickness, (0, 0), loguniform(rng, 0.7, 3.0))
 
 

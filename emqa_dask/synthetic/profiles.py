@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from emqa_dask.synthetic import cavities, lattices, particles, textures
-from emqa_dask.synthetic.sample import Sample
+from emqa_dask.synthetic import camera, cavities, lattices, particles, textures
+from emqa_dask.synthetic.sample import Sample, loguniform
 
 # Profile -> families with their share. `demo` is what `emqa synthesise` and `make demo` write: mixed, with every fault.
 MAKE = {
@@ -21,15 +21,21 @@ SHAPES = ((384, 384), (512, 512), (666, 666), (640, 480), (708, 708), (768, 1024
 SHAPE_SHARES = (0.08, 0.42, 0.06, 0.06, 0.06, 0.08, 0.24)
 
 
-def make_sample(profile: str, rng: np.random.Generator, shape: tuple[int, int] | None = None, **choices) -> Sample:
+def make_sample(
+    profile: str, rng: np.random.Generator, shape: tuple[int, int] | None = None, *, clear: bool = False, **choices
+) -> Sample:
     """One micrograph of `profile` (a key of `PROFILES`); `shape` None draws one of 384 to 1024 px.
 
-    `choices` go to the family's `make`, so only a profile of one family takes them. Raises ValueError for an unknown
-    profile, naming the known ones.
+    `clear` keeps dose and contrast to what an operator would have kept: no hopeless images. `choices` go to the
+    family's `make`, so only a profile of one family takes them. Raises ValueError for an unknown profile, naming the known ones.
     """
     if profile not in PROFILES:
         raise ValueError(f"profile {profile!r} is not one of {', '.join(PROFILES)}")
     families = PROFILES[profile]
     family = str(rng.choice(list(families), p=list(families.values())))
     drawn = SHAPES[int(rng.choice(len(SHAPES), p=SHAPE_SHARES))]
+    if clear:
+        choices = {"exposure": camera.draw_settings(rng, low_dose=150)} | choices
+        if family in ("cavity-tem", "nanoparticle-tem"):
+            choices = {"contrast": loguniform(rng, 0.3, 1.0)} | choices
     return MAKE[family](rng, shape or drawn, **choices)

@@ -58,5 +58,5 @@ def loguniform(rng: np.random.Generator, low: float, high: float) -> float:
 
 
 def given(value, drawn):
-    """`value` unless it is None, then `drawn`; the caller draws both ways, so that one choice never shifts the others."""
+    """`value` unless it is None, then `drawn`; drawn all the same, so that one choice never shifts the rest."""
     return drawn if value is None else value

@@ -14,14 +14,14 @@ _DODECAHEDRON = np.array([np.roll([0, i, j], shift) for shift in range(3) for i 
 def log_normal_radii(
     rng: np.random.Generator, n: int, median: float, sigma: float, low: float, high: float
 ) -> np.ndarray:
-    """`n` radii, float64: log-normal about `median` with standard deviation `sigma` of the logarithm, kept in [low, high]."""
+    """`n` radii, float64: log-normal about `median` with `sigma` of the logarithm, clipped to [low, high]."""
     return np.clip(median * np.exp(sigma * rng.standard_normal(n)), low, high)
 
 
 def scatter(
     rng: np.random.Generator, radii: np.ndarray, shape: tuple[int, int], *, overlap: float, margin: float = 0.3
 ) -> np.ndarray:
-    """Centres (n x 2 float64, y then x) whose circles overlap by at most `overlap` of the smaller diameter, where room allows.
+    """Centres (n x 2 float64, y then x) of circles that overlap by at most `overlap` of the smaller diameter.
 
     Large objects are placed first; one that finds no room in 20 tries is left out (its row is NaN). Centres may lie
     outside the image by `margin` radii, so that some objects are cut by the edge.

@@ -2,13 +2,14 @@
 
 import cv2
 import numpy as np
+from scipy import ndimage
 
 from emqa_dask.synthetic import camera, fields, shapes
 from emqa_dask.synthetic.sample import Sample, given, loguniform, tight_boxes, trim
 
 
 def lot_parameters(lot: int) -> dict:
-    """What every image of `lot` (>= 0) shares: grain size, its spread, aspect, squareness, alignment, roughness, edges, porosity.
+    """What every image of `lot` (>= 0) shares: grain size and shape, roughness, edges, packing.
 
     Deterministic in `lot` alone, so that a range of lots can be held back as unseen.
     """
@@ -41,8 +42,8 @@ def make(
     """A secondary-electron image of a powder of `lot` (see `lot_parameters`; None draws one of 0 to 9).
 
     Grains are superellipsoidal bumps stacked at random heights; brightness follows the surface's tilt (`1 / cos`), its
-    edges, and a detector on one side. Objects are the grains of which at least half is in sight: masks are their visible
-    pixels. Raises ValueError for a negative lot.
+    edges, and a detector on one side. Objects are the grains of which at least half is in sight: masks are their
+    visible pixels. Raises ValueError for a negative lot.
     """
     lot = given(lot, int(rng.integers(0, 10)))
     if lot < 0:
@@ -103,7 +104,7 @@ def _stack(rng, radii, shape, powder) -> tuple[np.ndarray, np.ndarray, np.ndarra
         long, short = radius * np.sqrt(aspect), radius / np.sqrt(aspect)
         angle = powder["direction_rad"] + (1 - powder["alignment"]) * rng.uniform(-np.pi / 2, np.pi / 2)
         reach = long * 1.3
-        cy, cx = rng.uniform(-0.3 * radius, 1, 2) * (np.array(shape) + 0.3 * radius)
+        cy, cx = rng.uniform(-0.3 * radius, np.array(shape) + 0.3 * radius)
         y0, x0 = max(0, int(cy - reach)), max(0, int(cx - reach))
         y1, x1 = min(shape[0], int(cy + reach) + 1), min(shape[1], int(cx + reach) + 1)
         if y0 >= y1 or x0 >= x1:
@@ -127,8 +128,6 @@ def _visible(owner: np.ndarray, areas: np.ndarray) -> list:
     """Masks of the grains of which at least half, and 20 pixels, is in sight."""
     seen = np.bincount(owner.ravel(), minlength=len(areas))
     wanted = np.flatnonzero((seen >= 0.5 * np.maximum(areas, 1)) & (seen >= 20))
-    from scipy import ndimage
-
     slices = ndimage.find_objects(owner, max_label=len(areas))
     return [
         trim(slices[k - 1][0].start, slices[k - 1][1].start, owner[slices[k - 1]] == k, owner.shape)

@@ -1,0 +1,227 @@
+"""synthesise(): an archive as people leave them, sessions of mixed formats and faults, and its truth beside it."""
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from emqa_dask.synthetic import coco, sessions, writers
+from emqa_dask.synthetic.faults import FAULTS, FOREIGN, apply_fault, make_foreign, near_duplicate
+from emqa_dask.synthetic.profiles import PROFILES, make_sample
+from emqa_dask.synthetic.sample import Sample, tight_boxes
+from emqa_dask.synthetic.sessions import Visit
+
+FAULT_SHARE = 0.3  # of the micrographs of an archive
+COPIES = ("duplicate", "near_duplicate")
+# JPEG's own losses would hide these; people who have such images kept them in a lossless format.
+LOSSLESS_ONLY = ("x_rays", "under_exposure", "saturation", "blank")
+# Faults after which the objects are no longer where, or no longer what, the boxes say.
+UNANNOTATED = ("blank", "near_duplicate", *FOREIGN)
+
+
+@dataclass(frozen=True)
+class File:
+    """A file to write: which session, in which format, a fault or "" for every frame; `copy_of` is a file's number."""
+
+    visit: int
+    format: str
+    frames: tuple[str, ...]
+    copy_of: int | None = None
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a file holds: pixels (n x h x w, or n x h x w x 3), a sample and a severity a frame, the file's pixel size."""
+
+    pixels: np.ndarray
+    samples: list[Sample]
+    severities: list[float]
+    nm_per_pixel: float | None
+
+
+def synthesise(
+    out: str | Path,
+    profile: str = "demo",
+    n: int = 72,
+    seed: int = 0,
+    shape: tuple[int, int] | None = None,
+    faults: Sequence[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict:
+    """Write `n` micrographs of `profile` (frames of stacks count one each) into folder `out`, and the truth beside it.
+
+    `out/<session>/...` holds the files and a few that are no micrographs. `<out>.truth/` is a sibling, so that triaging
+    `out` does not read it: `annotations.json` (COCO, compressed RLE; `nm_per_pixel`, `nm_per_pixel_in_file`, `frame`,
+    `fault`, `is_annotated` an image), `faults.csv` (file, frame, fault, severity; fault empty for good ones) and
+    `others.csv` (file, kind). `faults` None takes all of `FAULTS` for 30 % of the micrographs, each at least once when
+    `n` is 40 or more; an empty one makes only good images. `shape` None draws one a session. `progress(done, n)` is
+    called after every file. Same arguments, same bytes.
+
+    Returns counts: `n_files`, `n_micrographs`, `formats`, `faults`, and `truth` (the folder). Raises ValueError for an
+    unknown profile or fault or `n` below 1, FileExistsError when `out` or its truth folder is not empty.
+    """
+    out = Path(out)
+    truth = out.with_name(out.name + ".truth")
+    faults = tuple(FAULTS) if faults is None else tuple(faults)
+    _refuse(out, truth, profile, n, faults)
+    rng = np.random.default_rng([seed, n])
+    visits = sessions.draw_visits(rng, PROFILES[profile], int(np.clip(n // 8, 1, 60)), shape)
+    files = _plan(rng, n, faults, visits)
+
+    images, annotations, rows = [], [], []
+    for number, file in enumerate(files):
+        name = _path(file, number, visits[file.visit])
+        content = _write(out / name, number, files, visits, seed)
+        for frame, (sample, fault) in enumerate(zip(content.samples, file.frames)):
+            rows.append({"file": name, "frame": frame, "fault": fault, "severity": content.severities[frame]})
+            images.append(_image_record(len(images) + 1, name, frame, fault, sample, content, visits[file.visit]))
+            if fault not in UNANNOTATED:
+                annotations += coco.annotations(sample, len(images), len(annotations) + 1)
+        if progress is not None:
+            progress(len(rows), n)
+    others = sessions.write_others(out, rng, visits)
+
+    truth.mkdir(parents=True, exist_ok=True)
+    document = {
+        "info": {"description": f"emqa synthesise: profile {profile}, n {n}, seed {seed}"},
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": number, "name": name} for name, number in coco.CATEGORIES.items()],
+    }
+    (truth / "annotations.json").write_text(json.dumps(document), encoding="utf-8")
+    _write_csv(truth / "faults.csv", ("file", "frame", "fault", "severity"), rows)
+    _write_csv(truth / "others.csv", ("file", "kind"), others)
+    return {
+        "n_files": len(files) + len(others),
+        "n_micrographs": len(rows),
+        "formats": dict(Counter(file.format for file in files)),
+        "faults": dict(Counter(row["fault"] or "none" for row in rows)),
+        "truth": str(truth),
+    }
+
+
+def _refuse(out: Path, truth: Path, profile: str, n: int, faults: tuple[str, ...]) -> None:
+    if profile not in PROFILES:
+        raise ValueError(f"profile {profile!r} is not one of {', '.join(PROFILES)}")
+    if n < 1:
+        raise ValueError(f"n is {n}, must be at least 1")
+    unknown = sorted(set(faults) - set(FAULTS))
+    if unknown:
+        raise ValueError(f"unknown faults {', '.join(unknown)}; known: {', '.join(FAULTS)}")
+    for folder in (out, truth):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise FileExistsError(f"{folder} is there and not empty: remove it or choose another name")
+
+
+def _plan(rng: np.random.Generator, n: int, faults: tuple[str, ...], visits: list[Visit]) -> list[File]:
+    """The files to write, `n` frames in all: stacks first, then single images, then copies of good single images."""
+    wanted = max(round(FAULT_SHARE * n), len(faults) if n >= 40 else 0) if faults else 0
+    drawn = [str(name) for _ in range(-(-wanted // max(len(faults), 1))) for name in rng.permutation(faults)][:wanted]
+    if n < 4:  # too few for a copy and its original
+        drawn = [name for name in drawn if name not in COPIES]
+    copies = [name for name in drawn if name in COPIES]
+    foreign = [name for name in drawn if name in FOREIGN]
+    changed = [name for name in drawn if name not in COPIES and name not in FOREIGN]
+    frames = [str(name) for name in rng.permutation(changed + [""] * (n - len(drawn)))]
+
+    files = []
+    for stack in range(0 if n < 16 else max(2, n // 36)):
+        length = int(rng.integers(2, 6)) if len(frames) > 12 else 2
+        # An operator does not put a bar on one frame of a stack.
+        inside = [name for name in frames if name not in ("banner", "scale_bar")][:length]
+        for name in inside:
+            frames.remove(name)
+        visit = stack % len(visits)
+        files.append(File(visit, visits[visit].stack_format, tuple(inside)))
+    for number, fault in enumerate(frames + foreign):
+        visit = number % len(visits)
+        options = visits[visit].formats
+        format_ = options[number // len(visits) % len(options)]
+        if fault in FOREIGN:
+            format_ = str(rng.choice(["tiff", "png"] if fault == "diffraction" else ["jpeg", "png"]))
+        elif fault in LOSSLESS_ONLY and format_ == "jpeg":
+            format_ = "png"
+        files.append(File(visit, format_, (fault,)))
+    good = [number for number, file in enumerate(files) if file.frames == ("",)]
+    for name in copies:
+        original = int(rng.choice(good))
+        # A duplicate turns up on another drive, a near-duplicate beside its original.
+        visit = int(rng.integers(len(visits))) if name == "duplicate" else files[original].visit
+        files.append(File(visit, files[original].format, (name,), original))
+    return files
+
+
+def _path(file: File, number: int, visit: Visit) -> str:
+    copied = " - Copy" if file.frames[0] == "duplicate" else ""
+    return f"{visit.folder}/{visit.file_name(number)}{copied}{writers.FORMATS[file.format][0]}"
+
+
+def _write(path: Path, number: int, files: list[File], visits: list[Visit], seed: int) -> Content:
+    """Write file `number`; a copy is drawn again from its original's seed, so it needs no memory of it."""
+    file = files[number]
+    source = number if file.copy_of is None else file.copy_of
+    visit = visits[files[source].visit]
+    content = _content(np.random.default_rng([seed, len(files), source]), files[source], visit)
+    if file.frames[0] == "near_duplicate":
+        again = near_duplicate(content.pixels[0], np.random.default_rng([seed, len(files), number]))
+        content = Content(again[None], content.samples, [1.0], content.nm_per_pixel)
+    elif file.frames[0] == "duplicate":
+        content = Content(content.pixels, content.samples, [1.0], content.nm_per_pixel)
+    meta = {"instrument": visit.instrument, "acquired": visit.moment(source)}
+    voltage = content.samples[0].meta.get("voltage_kv")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writers.write(
+        path,
+        file.format,
+        content.pixels,
+        content.nm_per_pixel,
+        meta=meta | ({"voltage_kv": voltage} if voltage else {}),
+    )
+    return content
+
+
+def _content(rng: np.random.Generator, file: File, visit: Visit) -> Content:
+    if file.frames[0] in FOREIGN:
+        picture = make_foreign(file.frames[0], rng, visit.shape)
+        empty = Sample(picture, tight_boxes([]), [], [], float("nan"), {})
+        return Content(picture[None], [empty], [1.0], None)
+    _, dtypes, _, carries_size = writers.FORMATS[file.format]
+    dtype, nm_per_pixel, forgets_size = str(rng.choice(dtypes)), visit.pixel_size(rng), rng.random() < 0.15
+    samples, pixels, severities = [], [], []
+    for fault in file.frames:
+        sample = make_sample(
+            visit.family, rng, visit.shape, clear=True, dtype=dtype, nm_per_pixel=nm_per_pixel, **visit.choices
+        )
+        nm_per_pixel = sample.nm_per_pixel  # one a file: what the first frame drew holds for the rest
+        severity = round(float(rng.uniform(1.0, 1.4)), 2) if fault else 0.0
+        samples.append(sample)
+        pixels.append(apply_fault(fault, sample.image, rng, severity=severity) if fault else sample.image)
+        severities.append(severity)
+    return Content(np.stack(pixels), samples, severities, nm_per_pixel if carries_size and not forgets_size else None)
+
+
+def _image_record(number, name, frame, fault, sample, content, visit) -> dict:
+    return {
+        "id": number,
+        "file_name": name,
+        "frame": frame,
+        "height": content.pixels.shape[1],
+        "width": content.pixels.shape[2],
+        "nm_per_pixel": None if np.isnan(sample.nm_per_pixel) else sample.nm_per_pixel,
+        "nm_per_pixel_in_file": content.nm_per_pixel,
+        "family": sample.meta.get("family"),
+        "session": visit.folder,
+        "fault": fault,
+        "is_annotated": fault not in UNANNOTATED,
+    }
+
+
+def _write_csv(path: Path, columns: tuple[str, ...], rows: list[dict]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
