@@ -32,7 +32,10 @@ CATALOG = _schema(
         "format": (pa.string(), "what the content is, e.g. TIFF, MRC, DM3, PNG; null when not recognised"),
         "kind": (pa.string(), "micrograph, stack, spectrum, diffraction, signal, metadata, text, archive, unknown"),
         "status": (pa.string(), "ok, failed (should be a micrograph, could not be read) or skipped (is none)"),
-        "reason": (pa.string(), "why a file failed or was skipped, in one sentence; empty when ok"),
+        "reason": (
+            pa.string(),
+            "why a file failed or was skipped, or what to know of an ok one (wrong suffix, lost frames); else empty",
+        ),
         "error": (pa.string(), "the exception's type and text; null when there was none"),
         "n_frames": (pa.int32(), "micrographs that the file gave"),
     }
@@ -187,3 +190,8 @@ def conform(rows: pd.DataFrame | list[dict], schema: pa.Schema) -> pa.Table:
         keep_nan = pa.types.is_floating(field.type)
         arrays.append(pa.array(values, type=field.type, from_pandas=not keep_nan, safe=True))
     return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def with_column(schema: pa.Schema, name: str, meaning: str) -> pa.Schema:
+    """`schema` with one more string column."""
+    return schema.append(pa.field(name, pa.string(), metadata={"meaning": meaning}))

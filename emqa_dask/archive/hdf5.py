@@ -1,0 +1,89 @@
+"""HDF5 containers: EMD (Velox, NCEM) and HSPY by RosettaSciIO; other layouts by the one image array they hold."""
+
+from functools import partial
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from emqa_dask.archive.headers import Header, prune, to_nm, with_pixel_size
+from emqa_dask.archive.rosetta import open_rosetta
+from emqa_dask.archive.source import WINDOW_BYTES, Frame, ReadError, Source, quiet
+
+_MAX_OBJECTS = 100_000
+
+
+def open_hdf5(path: str | Path) -> Source:
+    """EMD, HSPY or plain HDF5 -> Source; ReadError when the file is broken."""
+    path = Path(path)
+    try:
+        with quiet(), h5py.File(path, "r") as file:
+            flavour = _flavour(file, path.suffix.lower())
+            arrays = _arrays(file)
+            plain = _plain(path, file, arrays) if flavour is None else None
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, UnicodeError, RecursionError) as error:
+        if isinstance(error, OSError) and error.errno is not None and not isinstance(error, BlockingIOError):
+            raise
+        raise ReadError(f"broken HDF5: {' '.join(str(error).split())[:200]}") from error
+    if plain is not None:
+        return plain
+    name, plugin, options = flavour
+    n_bytes = max((n for _, _, n in arrays), default=0)
+    return open_rosetta(path, name, plugin, n_bytes, **options)
+
+
+def _flavour(file: h5py.File, suffix: str) -> tuple[str, str, dict] | None:
+    if "Experiments" in file and "file_format" in file.attrs:
+        return "HSPY", "hspy", {}
+    if "Version" in file and "Data" in file:
+        return "EMD (Velox)", "emd", {"select_type": "images"}
+    if "version_major" in file.attrs or suffix in (".emd", ".de5"):
+        return "EMD (NCEM)", "emd", {}
+    return None
+
+
+def _arrays(file: h5py.File) -> list[tuple[str, tuple[int, ...], int]]:
+    """(name, shape, bytes) of every numeric dataset of two or more dimensions."""
+    found: list[tuple[str, tuple[int, ...], int]] = []
+    count = 0
+
+    def visit(name: str, node: h5py.HLObject) -> bool | None:
+        nonlocal count
+        count += 1
+        if isinstance(node, h5py.Dataset) and node.ndim >= 2 and 0 not in node.shape:
+            found.append((name, node.shape, int(np.prod(node.shape, dtype=float)) * node.dtype.itemsize))
+        return True if count > _MAX_OBJECTS else None
+
+    file.visititems(visit)
+    return found
+
+
+def _plain(path: Path, file: h5py.File, arrays: list) -> Source:
+    """HDF5 of no known layout: an image or stack when exactly one array can be one."""
+    images = [(n, s) for n, s, _ in arrays if len(s) <= 3 and min(s[-2:]) > 1 and file[n].dtype.kind in "biuf"]
+    if len(images) != 1:
+        what = f"{len(images)} arrays could be images" if images else "no array of numbers is an image or a stack"
+        return Source("HDF5", "signal", f"HDF5 of an unknown layout: {what}")
+    name, shape = images[0]
+    dataset = file[name]
+    header = Header(foreign=prune({**dict(file.attrs), **dict(dataset.attrs)}))
+    for key in ("nm_per_pixel", "pixel_size_nm"):
+        header = with_pixel_size(header, to_nm(dataset.attrs.get(key, file.attrs.get(key)), "nm"))
+    height, width = shape[-2:]
+    dtype = np.dtype(dataset.dtype)
+    chunk_rows = dataset.chunks[-2] if dataset.chunks else 1
+    rows = max(1, WINDOW_BYTES // max(1, width * dtype.itemsize) // chunk_rows) * chunk_rows
+    planes = [()] if len(shape) == 2 else [(k,) for k in range(shape[0])]
+    frames = tuple(
+        Frame(height, width, dtype.newbyteorder("=").name, header, partial(_read, path, name, p), min(rows, height))
+        for p in planes
+    )
+    return Source("HDF5", "stack" if len(frames) > 1 else "micrograph", "", frames)
+
+
+def _read(path: Path, name: str, plane: tuple[int, ...], y0: int, y1: int) -> np.ndarray:
+    try:
+        with h5py.File(path, "r") as file:
+            return file[name][(*plane, slice(y0, y1))]
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise ReadError(f"HDF5 data are broken: {' '.join(str(error).split())[:200]}") from error

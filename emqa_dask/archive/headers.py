@@ -1,0 +1,160 @@
+"""Headers: foreign metadata -> pixel size in nm, voltage, magnification, instrument, date, dose; cohort_suspects()."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+# One of these units in nanometres. Both micro signs (U+00B5, U+03BC) and both Angstrom signs (U+00C5, U+212B) occur.
+NM_PER_UNIT = {
+    "pm": 1e-3, "a": 0.1, "å": 0.1, "ang": 0.1, "angstrom": 0.1, "ångström": 0.1, "ångstrom": 0.1, "nm": 1.0,
+    "nanometer": 1.0, "nanometre": 1.0, "nanometers": 1.0, "µm": 1e3, "um": 1e3, "micron": 1e3, "microns": 1e3,
+    "micrometer": 1e3, "micrometre": 1e3, "micrometers": 1e3, "mm": 1e6, "millimeter": 1e6, "cm": 1e7,
+    "centimeter": 1e7, "m": 1e9, "meter": 1e9, "meters": 1e9, "metre": 1e9, "inch": 2.54e7, "in": 2.54e7,
+}  # fmt: skip
+_RECIPROCAL = re.compile(r"^\s*1\s*/|\^?\s*[-−]\s*1\s*$|^m?rad$|⁻¹")
+# Electron micrographs have pixels of 1 pm to 10 um; plain TIFF resolution tags outside it are print settings.
+_PLAUSIBLE_NM = (1e-3, 1e4)
+_PRINT_DPI = (72, 96, 100, 120, 144, 150, 200, 240, 254, 300, 350, 360, 400, 600, 720, 1200, 2400)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says about how a micrograph was taken; NaN or None where it does not say."""
+
+    nm_per_pixel: float = math.nan
+    nm_per_pixel_source: str = "none"  # header, sidecar, user or none
+    voltage_kv: float = math.nan
+    magnification: float = math.nan
+    instrument: str | None = None
+    acquired: str | None = None  # ISO 8601 as far as known
+    dose_e_per_nm2: float = math.nan
+    exposure_s: float = math.nan
+    foreign: Mapping[str, Any] = field(default_factory=dict)
+
+
+def number(value: Any) -> float:
+    """`value` as a finite float, or NaN; takes strings, bytes, rationals (numerator, denominator), 1-element arrays."""
+    try:
+        if isinstance(value, bytes):
+            value = value.decode("latin-1")
+        if isinstance(value, tuple | list) and len(value) == 2:
+            value = value[0] / value[1]
+        out = float(np.asarray(value).reshape(-1)[0]) if not isinstance(value, str) else float(value.strip())
+    except (ValueError, TypeError, IndexError, ZeroDivisionError, OverflowError):
+        return math.nan
+    return out if math.isfinite(out) else math.nan
+
+
+def positive(value: Any, factor: float = 1.0) -> float:
+    """`value` x `factor` where it is a number above 0, else NaN."""
+    out = number(value) * factor
+    return out if out > 0 else math.nan
+
+
+def text(value: Any) -> str | None:
+    """`value` as stripped text without control characters, None when there is nothing in it."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if not isinstance(value, str):
+        return None
+    return "".join(c for c in value if c.isprintable()).strip() or None
+
+
+def is_reciprocal(unit: Any) -> bool:
+    """True for units of reciprocal space or angle (1/nm, nm^-1, mrad): the axes of a diffraction pattern."""
+    return bool(_RECIPROCAL.search(str(unit).strip())) if unit is not None else False
+
+
+def to_nm(value: Any, unit: Any) -> float:
+    """A length in nm; NaN when `value` is no positive number or `unit` is no length."""
+    name = (text(unit) or "").replace("μ", "µ").replace("\u212b", "Å").replace("\\u00b5", "µ")
+    factor = NM_PER_UNIT.get(name.lower(), math.nan) if name != "M" else math.nan
+    return positive(value, factor)
+
+
+def with_pixel_size(header: Header, nm: float, source: str = "header") -> Header:
+    """`header` with this pixel size, unless it is NaN."""
+    return replace(header, nm_per_pixel=float(nm), nm_per_pixel_source=source) if nm > 0 else header
+
+
+def iso_date(value: Any, time: Any = None, *, month_first: bool = False) -> str | None:
+    """A date (and time) as ISO 8601; None when it cannot be read. Takes 2019-12-05, 2018:11:15 19:42:31, 5 Dec 2019."""
+    words = " ".join(w for w in (text(value), text(time)) if w)
+    words = re.sub(r"^(\d{4}):(\d\d):(\d\d)", r"\1-\2-\3", words).removesuffix("Z")
+    if not words:
+        return None
+    try:
+        from dateutil import parser
+
+        return parser.parse(words, dayfirst=not month_first and not re.match(r"\d{4}", words)).isoformat()
+    except (ValueError, OverflowError, TypeError):
+        return None
+
+
+def get(tree: Any, path: str) -> Any:
+    """The value at a dotted `path` of nested mappings, None when it is not there."""
+    for name in path.split("."):
+        if not isinstance(tree, Mapping) or name not in tree:
+            return None
+        tree = tree[name]
+    return tree
+
+
+def first(tree: Any, *paths: str) -> Any:
+    """The first value among dotted `paths` that is there and not empty."""
+    return next((v for v in (get(tree, p) for p in paths) if v is not None and v != ""), None)
+
+
+def resolution_nm(value: Any, unit: int) -> float:
+    """nm per pixel of a TIFF resolution (pixels per inch, unit 2, or cm, unit 3) where it can be a microscope's.
+
+    72, 96, 300 ... dots per inch are print settings, and no electron micrograph is coarser than 10 um per pixel.
+    """
+    per_unit = positive(value)
+    dpi = per_unit * (2.54 if unit == 3 else 1.0)
+    if unit not in (2, 3) or any(abs(dpi - p) < 0.02 * p for p in _PRINT_DPI):
+        return math.nan
+    nm = (2.54e7 if unit == 2 else 1e7) / per_unit
+    return nm if _PLAUSIBLE_NM[0] <= nm <= _PLAUSIBLE_NM[1] else math.nan
+
+
+def prune(tree: Any, prefix: str = "", depth: int = 0) -> dict[str, Any]:
+    """Nested foreign metadata as one flat {dotted name: number, bool or text up to 120 characters}, without arrays."""
+    out: dict[str, Any] = {}
+    if not isinstance(tree, Mapping) or depth > 8:
+        return out
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            out.update(prune(value, f"{name}.", depth + 1))
+        elif isinstance(value, bool | np.bool_):
+            out[name] = bool(value)
+        elif isinstance(value, int | float | np.number) and not isinstance(value, complex | np.complexfloating):
+            if math.isfinite(value):
+                out[name] = int(value) if isinstance(value, int | np.integer) else float(value)
+        elif isinstance(value, str | bytes):
+            words = text(value)
+            if words and len(words) <= 120:
+                out[name] = words
+    return out
+
+
+def cohort_suspects(nm_per_pixel: np.ndarray, cohort: np.ndarray) -> np.ndarray:
+    """Which of n pixel sizes (nm) are about 10x or 100x off the median of their cohort, up or down, within 20 %.
+
+    nm_per_pixel: (n,) float, NaN = unknown; cohort: (n,) labels (instrument, magnification and shape, say), null = no
+    cohort. Returns (n,) bool; NaN and cohorts of fewer than three known sizes are never suspect. Empty in, empty out.
+    """
+    table = pd.DataFrame({"nm": np.asarray(nm_per_pixel, dtype=float), "cohort": np.asarray(cohort, dtype=object)})
+    groups = table.groupby("cohort")["nm"]
+    median, n_known = groups.transform("median").to_numpy(float), groups.transform("count").to_numpy(float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = table["nm"].to_numpy() / median
+        ratio = np.maximum(ratio, 1 / ratio)
+        near = (np.abs(ratio / 10 - 1) <= 0.2) | (np.abs(ratio / 100 - 1) <= 0.2)
+    return near & (n_known >= 3)

@@ -1,0 +1,65 @@
+"""OME-Zarr folders (0.4 and 0.5) and plain Zarr arrays: every 2-D plane of level 0 is a frame."""
+
+import itertools
+import math
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from emqa_dask.archive.headers import Header, prune, to_nm, with_pixel_size
+from emqa_dask.archive.source import WINDOW_BYTES, Frame, ReadError, Source, quiet
+
+
+def open_zarr(path: str | Path) -> Source:
+    """A Zarr folder -> Source; ReadError when it is broken or is no image."""
+    import zarr
+
+    with quiet():
+        try:
+            node = zarr.open(store=str(path), mode="r")
+            if isinstance(node, zarr.Array):
+                return _from_array(str(path), node, "Zarr", ["nm"] * 0, {}, Header())
+            attributes = dict(node.attrs)
+            multiscales = (attributes.get("ome") or attributes).get("multiscales")
+            if not multiscales:
+                return Source("Zarr", "signal", "a Zarr group without OME multiscales: nothing says which array is it")
+            image = multiscales[0]
+            level = image["datasets"][0]
+            array = node[level["path"]]
+            axes = [a if isinstance(a, dict) else {"name": a} for a in image.get("axes") or []]
+            scale = next((t["scale"] for t in level.get("coordinateTransformations", []) if "scale" in t), [])
+            header = Header(foreign=prune({k: v for k, v in image.items() if isinstance(v, str | dict)}))
+            if axes and scale:
+                header = with_pixel_size(header, to_nm(scale[-1], axes[-1].get("unit")))
+            return _from_array(str(path), array, "OME-Zarr", axes, level, header)
+        except ReadError:
+            raise
+        except Exception as error:
+            text = " ".join(str(error).split())[:200]
+            raise ReadError(f"broken Zarr folder: {type(error).__name__}: {text}") from error
+
+
+def _from_array(path: str, array, format: str, axes: list, level: dict, header: Header) -> Source:
+    if array.ndim < 2 or array.dtype.kind not in "biuf" or 0 in array.shape:
+        return Source(format, "signal", f"a Zarr array of shape {array.shape} and type {array.dtype}, not an image")
+    if array.ndim > 3 and not axes:
+        return Source(format, "diffraction", f"a Zarr array of {array.ndim} dimensions without named axes")
+    height, width = array.shape[-2:]
+    chunk_rows = max(1, min(height, array.chunks[-2]))
+    rows = max(1, WINDOW_BYTES // max(1, width * array.dtype.itemsize) // chunk_rows) * chunk_rows
+    planes = itertools.product(*(range(n) for n in array.shape[:-2]))
+    dtype = np.dtype(array.dtype).newbyteorder("=").name
+    frames = tuple(
+        Frame(height, width, dtype, header, partial(_read_rows, array, plane), min(rows, height)) for plane in planes
+    )
+    assert len(frames) == math.prod(array.shape[:-2])
+    return Source(format, "stack" if len(frames) > 1 else "micrograph", "", frames)
+
+
+def _read_rows(array, plane: tuple[int, ...], y0: int, y1: int) -> np.ndarray:
+    try:
+        return np.asarray(array[(*plane, slice(y0, y1))])
+    except Exception as error:
+        text = " ".join(str(error).split())[:200]
+        raise ReadError(f"Zarr chunks are broken: {type(error).__name__}: {text}") from error

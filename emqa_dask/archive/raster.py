@@ -1,0 +1,97 @@
+"""PNG, JPEG, BMP, GIF and WebP, decoded whole by Pillow or, for 16-bit PNG, imagecodecs; sizes known before."""
+
+import threading
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from emqa_dask.archive.headers import Header, iso_date, prune, text
+from emqa_dask.archive.source import Frame, ReadError, Source, quiet
+
+_GREY = {"1": "bool", "L": "uint8", "I;16": "uint16", "I;16B": "uint16", "I": "int32", "F": "float32"}
+_LOCK = threading.Lock()
+
+
+@contextmanager
+def _opened(path):
+    """A Pillow image without Pillow's own limit on pixels: our budget is checked from the header, before decoding."""
+    with _LOCK, quiet():
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            with Image.open(path) as image:
+                yield image
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def open_raster(path: str | Path, format: str) -> Source:
+    """One frame, or one per image of an animated GIF or WebP; none of these formats carries a pixel size."""
+    try:
+        with _opened(path) as image:
+            width, height = image.size
+            mode, n_frames = image.mode, getattr(image, "n_frames", 1)
+            exif = image.getexif() if format in ("JPEG", "PNG", "WebP") else {}
+            header = Header(
+                instrument=text(exif.get(272)), acquired=iso_date(exif.get(306)), foreign=prune(dict(image.info))
+            )
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, TypeError, KeyError, IndexError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise ReadError(f"{format} header is broken: {_sentence(error)}") from error
+    if width < 1 or height < 1:
+        raise ReadError(f"{format} of {height} x {width} pixels")
+    depth = _png_depth(path) if format == "PNG" else (8, 0)
+    if depth[0] == 16:
+        is_colour, dtype = depth[1] in (2, 6), "uint16"
+        reads = [partial(_decode_png16, path)]
+    else:
+        is_colour = mode not in _GREY and mode not in ("LA", "La")
+        dtype = _GREY.get(mode, "uint8")
+        reads = [partial(_decode, path, format, k, (width, height)) for k in range(n_frames)]
+    frames = tuple(Frame(height, width, dtype, header, read, height, is_colour) for read in reads)
+    return Source(format, "stack" if n_frames > 1 else "micrograph", "", frames)
+
+
+def _sentence(error: object) -> str:
+    return " ".join(str(error).split())[:200].replace("\x00", "") or type(error).__name__
+
+
+def _png_depth(path) -> tuple[int, int]:
+    """Bit depth and colour type from IHDR: Pillow would cut 16-bit colour to 8."""
+    with open(path, "rb") as file:
+        start = file.read(26)
+    return (start[24], start[25]) if len(start) == 26 else (8, 0)
+
+
+def _decode(path, format: str, k: int, size: tuple[int, int], y0: int, y1: int) -> np.ndarray:
+    try:
+        with _opened(path) as image:
+            if image.size != size:
+                raise ReadError(f"{format} data are broken: the size changed")
+            if k:
+                image.seek(k)
+            if image.mode in ("LA", "La"):
+                image = image.convert("L")
+            elif image.mode not in _GREY:
+                image = image.convert("RGB")
+            pixels = np.asarray(image)
+    except (OSError, ValueError, SyntaxError, EOFError, TypeError, KeyError, IndexError) as error:
+        if isinstance(error, ReadError) or (isinstance(error, OSError) and error.errno is not None):
+            raise
+        raise ReadError(f"{format} data are broken: {_sentence(error)}") from error
+    return pixels[y0:y1]
+
+
+def _decode_png16(path, y0: int, y1: int) -> np.ndarray:
+    import imagecodecs
+
+    try:
+        pixels = imagecodecs.png_decode(Path(path).read_bytes())
+    except (RuntimeError, ValueError) as error:
+        raise ReadError(f"PNG data are broken: {_sentence(error)}") from error
+    if pixels.ndim == 3:
+        pixels = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., 0]
+    return pixels[y0:y1]

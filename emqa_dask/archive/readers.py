@@ -1,0 +1,170 @@
+"""open_source(): one file -> what it is and its frames, by a table of formats; read_micrograph() for one image."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from emqa_dask.archive import sidecar
+from emqa_dask.archive.headers import Header
+from emqa_dask.archive.scan import ZARR_SUFFIXES
+from emqa_dask.archive.sniff import ARCHIVES, HEAD_BYTES, IMAGE_FORMATS, RARE, SUFFIXES, TEXT_SUFFIXES, sniff
+from emqa_dask.archive.source import ReadError, Source
+
+
+def _tiff(path: Path) -> Source:
+    from emqa_dask.archive.tiff import open_tiff
+
+    return open_tiff(path)
+
+
+def _raster(format: str) -> Callable[[Path], Source]:
+    def read(path: Path) -> Source:
+        from emqa_dask.archive.raster import open_raster
+
+        return open_raster(path, format)
+
+    return read
+
+
+def _mrc(path: Path) -> Source:
+    from emqa_dask.archive.mrc import open_mrc
+
+    return open_mrc(path)
+
+
+def _rosetta(format: str, plugin: str) -> Callable[[Path], Source]:
+    def read(path: Path) -> Source:
+        from emqa_dask.archive.rosetta import open_rosetta
+
+        return open_rosetta(path, format, plugin, path.stat().st_size)
+
+    return read
+
+
+def _ser(path: Path) -> Source:
+    from emqa_dask.archive.rosetta import open_ser
+
+    return open_ser(path)
+
+
+def _emi(path: Path) -> Source:
+    from emqa_dask.archive.rosetta import open_emi
+
+    return open_emi(path)
+
+
+def _hdf5(path: Path) -> Source:
+    from emqa_dask.archive.hdf5 import open_hdf5
+
+    return open_hdf5(path)
+
+
+READERS: dict[str, Callable[[Path], Source]] = {
+    "TIFF": _tiff,
+    **{name: _raster(name) for name in ("PNG", "JPEG", "BMP", "GIF", "WebP")},
+    "MRC": _mrc,
+    "DM3": _rosetta("DM3", "digitalmicrograph"),
+    "DM4": _rosetta("DM4", "digitalmicrograph"),
+    "SER": _ser,
+    "EMI": _emi,
+    "HDF5": _hdf5,
+    "ELID": _rosetta("ELID", "phenom"),
+    **{name: _rosetta(name, plugin) for name, plugin in RARE.values()},
+}
+
+
+# Files of other programs that are ZIP archives inside.
+_ZIPPED = {
+    ".npz": "NumPy arrays", ".pt": "PyTorch file", ".pth": "PyTorch file",
+    ".docx": "Word document", ".xlsx": "table",
+    ".pptx": "presentation", ".odt": "text document", ".whl": "Python package", ".jar": "Java program",
+}  # fmt: skip
+
+
+def open_source(path: str | Path, *, sniffed: str | None = None) -> Source:
+    """What the local file (or Zarr folder) at `path` is, and its frames; no pixel is decoded before Frame.read().
+
+    sniffed: the format by content, where the caller knows it. The content wins over the suffix and `reason` says so.
+    Frames open and close the file at every read, so nothing stays open. Raises ReadError for broken files, OSError
+    where the file itself cannot be opened.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        return _zarr_folder(path)
+    if sniffed is None:
+        with open(path, "rb") as file:
+            sniffed = sniff(file.read(HEAD_BYTES), os.fstat(file.fileno()).st_size, suffix)
+    expected = SUFFIXES.get(suffix) or (RARE[suffix][0] if suffix in RARE else None)
+    name = sniffed or (expected if expected not in IMAGE_FORMATS else None)
+    if name not in READERS and suffix in RARE and sniffed in (None, "text", "ZIP"):
+        name = RARE[suffix][0]  # formats that are text or a container of their own
+    if name not in READERS:
+        return _no_image(path, suffix, name, expected)
+    try:
+        source = READERS[name](path)
+    except ReadError as error:
+        error.format = name
+        raise
+    if expected is not None and expected != name and not (expected == "HDF5" and name.startswith("EMD")):
+        lie = f"{source.format} data, though named {suffix}"
+        source = replace(source, reason=f"{lie}; {source.reason}" if source.reason else lie)
+    return sidecar.complete(path, source)
+
+
+def _zarr_folder(path: Path) -> Source:
+    if path.suffix.lower() == ZARR_SUFFIXES[1]:
+        from emqa_dask.archive.rosetta import open_rosetta
+
+        return open_rosetta(path, "ZSPY", "zspy", 2**62)
+    from emqa_dask.archive.omezarr import open_zarr
+
+    return open_zarr(path)
+
+
+def _no_image(path: Path, suffix: str, name: str | None, expected: str | None) -> Source:
+    """The row of a file that holds no image: failed where its suffix promised one, else skipped."""
+    failed = expected is not None and expected != "EMI"
+    named = f" (named {suffix})" if failed else ""
+    if name == "empty":
+        failed = failed or suffix not in TEXT_SUFFIXES
+        return Source(None, "unknown", "empty file (0 bytes)", is_failed=failed)
+    if name == "resource fork" or path.name.startswith("._"):
+        return Source("AppleDouble", "metadata", "macOS resource fork of another file, no image")
+    if name == "text":
+        if not failed and sidecar.is_sidecar(path):
+            return Source("text", "metadata", "text that a microscope wrote beside its image")
+        return Source("text", "text", f"text, not an image{named}", is_failed=failed)
+    if name == "ZIP" and suffix in _ZIPPED:
+        return Source(_ZIPPED[suffix], "unknown", f"{_ZIPPED[suffix]}, not an image")
+    if name in ARCHIVES:
+        return Source(name, "archive", f"{name} archive{named}: unpack it to have its files triaged", is_failed=failed)
+    if name is not None:
+        return Source(name, "unknown", f"{name}, not an image{named}", is_failed=failed)
+    if failed:
+        return Source(None, "unknown", f"not {expected} nor any other known format{named}", is_failed=True)
+    return Source(None, "unknown", f"unknown format{f' ({suffix})' if suffix else ''}, no reader knows it")
+
+
+def read_micrograph(path: str | Path, frame: int = 0) -> tuple[np.ndarray, Header]:
+    """Image number `frame` of the file at `path`: (height, width) array in the acquired dtype, and its Header.
+
+    Colour becomes grey. Raises FileNotFoundError, or ReadError (a ValueError) that names the file and what is wrong.
+    """
+    path = Path(path)
+    try:
+        source = open_source(path)
+        if not source.frames:
+            raise ReadError(f"holds no micrograph: {source.reason}")
+        if not 0 <= frame < len(source.frames):
+            raise ReadError(f"frame is {frame}: the file has {len(source.frames)}, numbered from 0")
+        chosen = source.frames[frame]
+        image = np.empty((chosen.height_px, chosen.width_px), np.dtype(chosen.dtype))
+        for y0, y1 in chosen.windows():
+            image[y0:y1] = chosen.read(y0, y1)
+    except ReadError as error:
+        raise ReadError(f"{path}: {error}") from error
+    return image, chosen.header

@@ -1,0 +1,202 @@
+"""scan(): stream every file of a folder, a list file or an fsspec URI as Entry rows, whatever state they are in."""
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+ZARR_SUFFIXES = (".zarr", ".zspy")
+_ZARR_MARKERS = {"zarr.json", ".zattrs", ".zgroup", ".zarray"}
+_ESCAPED = re.compile(r"\\x[89a-f][0-9a-f]")
+_LIST_SUFFIXES = (".txt", ".lst", ".list")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file of the archive (or one Zarr folder, which counts as a file)."""
+
+    uri: str  # archive-relative, forward slashes, valid UTF-8
+    path: str  # what open() or fsspec takes
+    size_bytes: int = 0  # 0 for Zarr folders: nobody has walked through their chunks yet
+    modified_ns: int = 0
+    problem: str = ""  # why it cannot be read, as far as the folder's listing tells
+
+
+def scan(source: str | Path, exclude: tuple[str, ...] = ()) -> Iterator[Entry]:
+    """Every file of `source` as an Entry, in the same order each time; one directory's listing in memory at a time.
+
+    source: a folder; a list file (.txt, .lst, .list: one path a line, absolute or relative to the list's folder); one
+    file; or an fsspec URI (s3://bucket/folder). exclude: glob patterns on the archive-relative URI ("*.txt", "raw/*").
+    Folders that hold Zarr are one entry. Symbolic links are followed; a loop is one entry with a problem.
+    Raises FileNotFoundError for a missing source, ValueError where no file is found.
+    """
+    text = os.fspath(source)
+    if "://" in text:
+        entries = _scan_remote(text)
+    else:
+        path = Path(text)
+        if not path.exists():
+            raise FileNotFoundError(f"{text}: no such file or folder; give the folder that holds the micrographs")
+        if path.is_dir() and not _is_zarr(path.name, _names(path)):
+            entries = _scan_folder(str(path), "", ())
+        elif path.suffix.lower() in _LIST_SUFFIXES:
+            entries = _scan_list(path)
+        else:
+            entries = iter([_local_entry(str(path), path.name)])
+    kept = (e for e in entries if not any(fnmatchcase(e.uri, pattern) for pattern in exclude))
+    first = next(kept, None)
+    if first is None:
+        cause = "every file is excluded (archive.exclude)" if exclude else "there is no file in it"
+        raise ValueError(f"{text}: {cause}; give a folder that holds micrographs")
+    return chain([first], kept)
+
+
+def escape(name: str) -> str:
+    r"""A file name as valid UTF-8: bytes that are not UTF-8 become \xNN. Injective; unescape() gives the name back."""
+    if not _ESCAPED.search(name) and not any("\ud800" <= c <= "\udfff" for c in name):
+        return name
+    out = name.replace("\\", "\\\\")
+    return "".join(f"\\x{ord(c) - 0xDC00:02x}" if "\udc80" <= c <= "\udcff" else c for c in out)
+
+
+def unescape(uri: str) -> str:
+    """The name that escape() was given."""
+    if not _ESCAPED.search(uri):
+        return uri
+    return re.sub(r"\\(?:\\|x([89a-f][0-9a-f]))", lambda m: chr(0xDC00 + int(m[1], 16)) if m[1] else "\\", uri)
+
+
+def _names(folder: str | Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _is_zarr(name: str, names: list[str]) -> bool:
+    return name.lower().endswith(ZARR_SUFFIXES) or not _ZARR_MARKERS.isdisjoint(names)
+
+
+def _scan_folder(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[Entry]:
+    """Files below `folder`; `above` are the (device, inode) of the folders that led here."""
+    try:
+        here = os.stat(folder)
+        with os.scandir(folder) as listing:
+            found = sorted(listing, key=lambda item: os.fsencode(item.name))
+    except OSError as error:
+        yield Entry(escape(prefix.rstrip("/")) or ".", folder, problem=f"folder: {_why(error)}")
+        return
+    identity = (here.st_dev, here.st_ino)
+    for item in found:
+        uri, path = f"{prefix}{item.name}", item.path
+        try:
+            is_folder = item.is_dir()
+        except OSError:  # a loop of links
+            is_folder = False
+        if not is_folder:
+            yield _local_entry(path, uri)
+            continue
+        there = os.stat(path) if item.is_symlink() else None
+        if there is not None and (there.st_dev, there.st_ino) in (*above, identity):
+            yield Entry(escape(uri), path, problem="symbolic link loop")
+        elif _is_zarr(item.name, _names(path)):
+            yield _local_entry(path, uri)
+        else:
+            yield from _scan_folder(path, f"{uri}/", (*above, identity))
+
+
+def _local_entry(path: str, uri: str) -> Entry:
+    """The entry of one file; never raises."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        return Entry(escape(uri), path, problem=_why(error))
+    kind = stat.S_IFMT(status.st_mode)
+    if kind == stat.S_IFDIR:
+        return Entry(escape(uri), path, 0, status.st_mtime_ns)
+    names = {
+        stat.S_IFIFO: "a named pipe",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFBLK: "a device",
+        stat.S_IFCHR: "a device",
+    }
+    problem = "" if kind == stat.S_IFREG else f"{names.get(kind, 'something')}, not a file"
+    return Entry(escape(uri), path, status.st_size, status.st_mtime_ns, problem)
+
+
+def _why(error: OSError) -> str:
+    import errno
+
+    known = {
+        errno.ELOOP: "symbolic link loop",
+        errno.EACCES: "no permission to read",
+        errno.EPERM: "no permission to read",
+        errno.ENOENT: "dangling symbolic link, or the file is gone",
+        errno.ENAMETOOLONG: "the path is too long",
+    }
+    return known.get(error.errno or 0, f"cannot be read: {error.strerror or error}")
+
+
+def _scan_list(path: Path) -> Iterator[Entry]:
+    """The files that a list names, in its order; lines that name a file again are dropped, folders are opened up."""
+    folder = str(path.parent)
+    seen: set[int] = set()  # hashes, not paths: a list may have a million lines
+    with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
+        for line in lines:
+            name = line.rstrip("\r\n")
+            if not name.strip():
+                continue
+            full = os.path.normpath(os.path.join(folder, name))
+            relative = os.path.relpath(full, folder) if not os.path.isabs(name) else None
+            inside = relative if relative and not relative.startswith("..") else None
+            if inside is None:
+                within = os.path.relpath(full, folder)
+                inside = within if not within.startswith("..") else full.lstrip("/")
+            uri = inside.replace(os.sep, "/")
+            if hash(uri) in seen:
+                continue
+            seen.add(hash(uri))
+            if os.path.isdir(full) and not _is_zarr(full, _names(full)):
+                yield from _scan_folder(full, f"{uri}/", ())
+            elif not os.path.lexists(full):
+                yield Entry(escape(uri), full, problem="named in the list, but there is no such file")
+            else:
+                yield _local_entry(full, uri)
+
+
+def _scan_remote(uri: str) -> Iterator[Entry]:
+    """Files below an fsspec URI, one listing at a time."""
+    import fsspec
+
+    fs, root = fsspec.core.url_to_fs(uri)
+    root = root.rstrip("/")
+    if not fs.exists(root):
+        raise FileNotFoundError(f"{uri}: there is nothing; give the URI of the folder that holds the micrographs")
+    if fs.isfile(root):
+        return iter([_remote_entry(fs, fs.info(root), root.rpartition("/")[2])])
+    return _walk_remote(fs, root, "")
+
+
+def _walk_remote(fs: Any, folder: str, prefix: str) -> Iterator[Entry]:
+    listing = sorted(fs.ls(folder, detail=True), key=lambda item: item["name"])
+    for item in listing:
+        name = item["name"].rstrip("/").rpartition("/")[2]
+        if not name or item["name"].rstrip("/") == folder:
+            continue
+        if item["type"] != "directory":
+            yield _remote_entry(fs, item, f"{prefix}{name}")
+        elif name.lower().endswith(ZARR_SUFFIXES):
+            yield Entry(escape(f"{prefix}{name}"), fs.unstrip_protocol(item["name"]))
+        else:
+            yield from _walk_remote(fs, item["name"].rstrip("/"), f"{prefix}{name}/")
+
+
+def _remote_entry(fs: Any, item: dict, uri: str) -> Entry:
+    when = next((item[k] for k in ("LastModified", "mtime", "created", "last_modified") if item.get(k)), 0)
+    seconds = when.timestamp() if hasattr(when, "timestamp") else float(when) if isinstance(when, int | float) else 0.0
+    return Entry(escape(uri), fs.unstrip_protocol(item["name"]), int(item.get("size") or 0), int(seconds * 1e9))

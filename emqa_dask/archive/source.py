@@ -1,0 +1,123 @@
+"""Source and Frame: what one file holds, and how to read rows of it; luma, colour and the quiet() context."""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from emqa_dask.archive.headers import Header
+
+WINDOW_BYTES = 64 * 2**20  # pixels decoded at a time, where the format lets us
+
+
+class ReadError(ValueError):
+    """A file that should hold micrographs and could not be read; the text is one plain sentence."""
+
+    format: str | None = None  # what the content looks like
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One 2-D image of a file; `read_rows(y0, y1)` gives rows as (h, w) or (h, w, 3) and leaves no file open."""
+
+    height_px: int
+    width_px: int
+    dtype: str  # numpy name, as acquired
+    header: Header
+    read_rows: Callable[[int, int], np.ndarray] = field(repr=False)
+    # Rows worth reading at a time: the whole height for formats that can only be decoded whole.
+    rows_per_read: int = 0
+    is_colour: bool = False
+
+    def windows(self) -> Iterator[tuple[int, int]]:
+        """Row windows (y0, y1) that cover the frame in order, each about 64 MiB where the format allows it."""
+        step = self.rows_per_read
+        if step < 1:
+            row_bytes = self.width_px * np.dtype(self.dtype).itemsize * (3 if self.is_colour else 1)
+            step = max(1, WINDOW_BYTES // max(row_bytes, 1))
+        for y0 in range(0, self.height_px, step):
+            yield y0, min(y0 + step, self.height_px)
+
+    def read(self, y0: int = 0, y1: int | None = None) -> np.ndarray:
+        """Rows y0:y1 as (y1 - y0, width) in the acquired dtype, native endian, C order; colour becomes luma."""
+        return self.read_with_colour(y0, y1)[0]
+
+    def read_with_colour(self, y0: int = 0, y1: int | None = None) -> tuple[np.ndarray, int]:
+        """As read(), and how many of these pixels have RGB channels that differ by over 8 % of the full range."""
+        y1 = self.height_px if y1 is None else y1
+        if not 0 <= y0 < y1 <= self.height_px:
+            raise ValueError(f"rows {y0}:{y1} are not within 0:{self.height_px}")
+        with quiet():
+            rows = np.asarray(self.read_rows(y0, y1))
+        if rows.shape[:2] != (y1 - y0, self.width_px) or rows.ndim not in (2, 3):
+            raise ReadError(f"decoded {rows.shape} where rows {y0}:{y1} of width {self.width_px} were expected")
+        grey, n_coloured = (luma(rows), count_coloured(rows)) if rows.ndim == 3 else (rows, 0)
+        native = grey.dtype.newbyteorder("=")
+        return np.ascontiguousarray(grey, dtype=native), n_coloured
+
+
+@dataclass(frozen=True)
+class Source:
+    """What one file is. `frames` are images; only those of kind "micrograph" or "stack" are micrographs."""
+
+    format: str | None  # TIFF, MRC, DM3, PNG ...; None when not recognised
+    kind: str  # see tables.CATALOG
+    reason: str = ""  # one sentence: why it is no micrograph, or what to know about it
+    frames: tuple[Frame, ...] = ()
+    is_failed: bool = False  # it should be a micrograph by its name, but is none
+
+
+def luma(rgb: np.ndarray) -> np.ndarray:
+    """(h, w, 3) of any real dtype -> (h, w) of the same dtype: the channel where all are equal, else ITU-R BT.601 luma.
+
+    Integers are rounded to nearest. The weights 0.299, 0.587, 0.114 sum to 1, so equal channels stay exact.
+    """
+    red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
+    if np.array_equal(red, green) and np.array_equal(red, blue):
+        return np.ascontiguousarray(red)
+    out = np.empty(red.shape, dtype=rgb.dtype)
+    step = max(1, 2**22 // max(rgb.shape[1], 1))
+    for y in range(0, rgb.shape[0], step):  # by blocks: the float copy is eight times the pixels
+        with np.errstate(invalid="ignore", over="ignore"):
+            block = rgb[y : y + step].astype(np.float64) @ np.array([0.299, 0.587, 0.114])
+        out[y : y + step] = np.rint(block) if rgb.dtype.kind in "iu" else block
+    return out
+
+
+def count_coloured(rgb: np.ndarray) -> int:
+    """Number of pixels of (h, w, 3) whose channels differ by over 8 % of the full range (dtype's, or 1 for floats)."""
+    full = float(np.iinfo(rgb.dtype).max) if rgb.dtype.kind in "iu" else 1.0
+    high, low = rgb.max(axis=-1), rgb.min(axis=-1)
+    with np.errstate(invalid="ignore", over="ignore"):  # infinite pixels
+        difference = high - low if rgb.dtype.kind == "u" else high.astype(np.float64) - low
+    return int(np.count_nonzero(difference > 0.08 * full))
+
+
+class _Notes(logging.Handler):
+    def __init__(self, notes: list[str]):
+        super().__init__(logging.WARNING)
+        self.notes = notes
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.notes.append(record.getMessage())
+
+
+@contextmanager
+def quiet() -> Iterator[list[str]]:
+    """Collect what the reading libraries warn of or log, instead of letting it reach the terminal."""
+    notes: list[str] = []
+    loggers = [logging.getLogger(name) for name in ("tifffile", "rsciio")]
+    before = [(log, log.propagate, list(log.handlers)) for log in loggers]
+    for log in loggers:
+        log.propagate, log.handlers = False, [_Notes(notes)]
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield notes
+        notes.extend(str(w.message) for w in caught)
+    finally:
+        for log, propagate, handlers in before:
+            log.propagate, log.handlers = propagate, handlers

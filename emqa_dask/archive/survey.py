@@ -1,0 +1,192 @@
+"""survey(): one archive entry -> its catalog row and a row for each micrograph; hashes and decodes every byte once."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emqa_dask.archive import headers
+from emqa_dask.archive.readers import open_source
+from emqa_dask.archive.scan import Entry
+from emqa_dask.archive.source import Frame, ReadError, Source
+from emqa_dask.settings import Archive
+
+_BLOCK = 2**22
+_HEADER_BYTES = 4000
+
+
+def survey(entry: Entry, settings: Archive) -> tuple[dict, list[dict]]:
+    """The tables.CATALOG row of `entry`, and tables.MICROGRAPHS rows (without stack, index, partition) for its frames.
+
+    Never raises for what a file holds: bad data give status "failed" or "skipped" and a reason. Every frame is decoded
+    in full, by row windows of about 64 MiB where the format allows it. A stack with some readable frames is "ok" and
+    its reason names the lost ones; `frame` keeps the position in the file.
+    """
+    row: dict[str, Any] = {
+        "uri": entry.uri, "content_sha256": None, "size_bytes": entry.size_bytes, "modified_ns": entry.modified_ns,
+        "format": None, "kind": "unknown", "status": "failed", "reason": entry.problem, "error": None, "n_frames": 0,
+    }  # fmt: skip
+    if entry.problem:
+        return row, []
+    micrographs: list[dict] = []
+    try:
+        with local_file(entry.path) as path:
+            row["content_sha256"], row["size_bytes"] = content_sha256(path)
+            source = open_source(path)
+            row |= {"format": source.format, "kind": source.kind, "reason": source.reason}
+            if source.kind in ("micrograph", "stack"):
+                micrographs = _survey_frames(row, source, settings)
+            else:
+                row["status"] = "failed" if source.is_failed else "skipped"
+    except (Exception, RecursionError) as error:
+        micrographs = []
+        row |= {"status": "failed", "reason": explain(error), "error": _error(error)}
+        row["format"] = row["format"] or getattr(error, "format", None)
+    row["reason"] = _clean(row["reason"])
+    return row, micrographs
+
+
+def _survey_frames(row: dict, source: Source, settings: Archive) -> list[dict]:
+    rows, lost = [], []
+    for number, frame in enumerate(source.frames):
+        try:
+            rows.append(_survey_frame(row, number, frame, settings))
+        except Exception as error:
+            lost.append((number, explain(error), _error(error)))
+    row["n_frames"] = len(rows)
+    row["status"] = "ok" if rows else "failed"
+    if lost:
+        number, reason, row["error"] = lost[0]
+        if len(source.frames) > 1:
+            reason = f"{len(lost)} of {len(source.frames)} frames lost, the first is frame {number}: {reason}"
+        row["reason"] = "; ".join(filter(None, (row["reason"], reason)))
+    return rows
+
+
+def _survey_frame(row: dict, number: int, frame: Frame, settings: Archive) -> dict:
+    check_budget(frame, settings.max_megapixels)
+    digest, n_coloured = hashlib.sha256(), 0
+    for y0, y1 in frame.windows():
+        pixels, n = frame.read_with_colour(y0, y1)
+        n_coloured += n
+        digest.update(np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<")).data)
+    header = frame.header
+    if not header.nm_per_pixel > 0 and settings.nm_per_pixel > 0:
+        header = headers.with_pixel_size(header, settings.nm_per_pixel, "user")
+    return {
+        "micrograph_id": micrograph_id(row["content_sha256"], row["uri"], number),
+        "uri": row["uri"],
+        "frame": number,
+        "content_sha256": row["content_sha256"],
+        "pixel_sha256": digest.hexdigest(),
+        "height_px": frame.height_px,
+        "width_px": frame.width_px,
+        "dtype": frame.dtype,
+        "colour_fraction": n_coloured / (frame.height_px * frame.width_px),
+        "nm_per_pixel": header.nm_per_pixel,
+        "nm_per_pixel_source": header.nm_per_pixel_source,
+        "voltage_kv": header.voltage_kv,
+        "magnification": header.magnification,
+        "instrument": header.instrument,
+        "acquired": header.acquired,
+        "dose_e_per_nm2": header.dose_e_per_nm2,
+        "exposure_s": header.exposure_s,
+        "header": header_json(header.foreign),
+    }
+
+
+def micrograph_id(content_sha256: str, uri: str, frame: int) -> str:
+    """First 32 hex digits of the SHA-256 of "content_sha256, URI, frame", separated by NUL: stable for ever."""
+    return hashlib.sha256(f"{content_sha256}\0{uri}\0{frame}".encode()).hexdigest()[:32]
+
+
+def check_budget(frame: Frame, max_megapixels: float) -> None:
+    """ReadError for a frame over `max_megapixels`, before anything is decoded."""
+    megapixels = frame.height_px * frame.width_px / 1e6
+    if megapixels > max_megapixels:
+        raise ReadError(
+            f"{megapixels:,.0f} megapixels are over the limit of {max_megapixels:g}; raise archive.max_megapixels"
+        )
+
+
+def content_sha256(path: str | Path) -> tuple[str, int]:
+    """SHA-256 and size of a file; of a folder: over each file's relative path and SHA-256, in sorted order."""
+    digest, n_bytes = hashlib.sha256(), 0
+    if os.path.isdir(path):
+        for folder, folders, names in os.walk(path):
+            folders.sort()
+            for name in sorted(names):
+                full = os.path.join(folder, name)
+                inner, n = content_sha256(full)
+                n_bytes += n
+                digest.update(os.fsencode(os.path.relpath(full, path)) + b"\0" + inner.encode() + b"\0")
+        return digest.hexdigest(), n_bytes
+    with open(path, "rb", buffering=0) as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+            n_bytes += len(block)
+    return digest.hexdigest(), n_bytes
+
+
+@contextmanager
+def local_file(path: str) -> Iterator[str]:
+    """`path` itself where it is local; a temporary copy of an fsspec URI (file or Zarr folder), removed afterwards."""
+    if "://" not in path:
+        yield path
+        return
+    import fsspec
+
+    fs, remote = fsspec.core.url_to_fs(path)
+    folder = tempfile.mkdtemp(prefix="emqa-")
+    try:
+        local = os.path.join(folder, remote.rstrip("/").rpartition("/")[2])
+        fs.get(remote, local, recursive=fs.isdir(remote))
+        yield local
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def explain(error: BaseException) -> str:
+    """One plain sentence for what went wrong with a file."""
+    if isinstance(error, ReadError):
+        return str(error)
+    if isinstance(error, PermissionError):
+        return "no permission to read"
+    if isinstance(error, FileNotFoundError):
+        return "the file disappeared after it was listed"
+    if isinstance(error, MemoryError):
+        return "not enough memory to decode it; lower archive.max_megapixels or give the workers more"
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"could not be read: {error.strerror}"
+    return f"could not be decoded: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def _error(error: BaseException) -> str:
+    return _clean(f"{type(error).__name__}: {error}")[:1000]
+
+
+def _clean(words: str) -> str:
+    """Valid UTF-8 on one line."""
+    return " ".join(words.encode("utf-8", "backslashreplace").decode().replace("\0", "").split())
+
+
+def header_json(foreign: Any) -> str:
+    """Foreign metadata as strict JSON below 4 kB: flat, scalars only, later entries dropped; "{}" for none."""
+    kept: dict[str, Any] = {}
+    size = 2
+    for key, value in headers.prune(foreign).items():
+        try:
+            size += len(json.dumps({key: value}, allow_nan=False).encode())
+        except (ValueError, UnicodeEncodeError):
+            continue
+        if size > _HEADER_BYTES:
+            break
+        kept[_clean(key)] = _clean(value) if isinstance(value, str) else value
+    return json.dumps(kept, allow_nan=False)

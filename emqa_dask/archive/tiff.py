@@ -1,0 +1,193 @@
+"""TIFF files by tifffile: which pages are micrographs, and rows of them by strips and tiles."""
+
+import math
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from emqa_dask.archive import headers
+from emqa_dask.archive.headers import Header
+from emqa_dask.archive.source import WINDOW_BYTES, Frame, ReadError, Source, quiet
+from emqa_dask.archive.tiff_headers import tiff_header
+
+_JPEG = (6, 7, 34892, 33007)
+_MINISBLACK_LIKE = (0, 1, 2, 3, 6)  # white is zero, black is zero, RGB, palette, YCbCr
+
+
+def open_tiff(path: str | Path) -> Source:
+    """TIFF, BigTIFF -> Source with one frame per full-resolution page; ReadError where the page list is broken."""
+    with quiet() as notes:
+        try:
+            with tifffile.TiffFile(path) as tif:
+                pages = list(tif.pages)
+                frames, left_out = _frames(path, tif, pages)
+                name = _format(tif, pages[0]) if pages else "TIFF"
+        except (tifffile.TiffFileError, ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
+            raise ReadError(f"broken TIFF: {_sentence(error)}") from error
+    broken = [n for n in notes if "corrupted" in n or "invalid" in n or "raised" in n or "failed" in n]
+    reason = f"the list of pages is broken after page {len(pages)}: {_sentence(broken[0])}" if broken else ""
+    if not pages:
+        raise ReadError("truncated TIFF: no page can be found")
+    if not frames:
+        raise ReadError(f"TIFF without a readable image: {'; '.join(sorted(set(left_out)))}")
+    return Source(name, "stack" if len(frames) > 1 else "micrograph", reason, tuple(frames))
+
+
+def _sentence(error: object) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _format(tif: tifffile.TiffFile, page: tifffile.TiffPage) -> str:
+    names = {"fei": "FEI", "sem": "Zeiss", "sis": "Olympus SIS", "tvips": "TVIPS", "ome": "OME", "imagej": "ImageJ"}
+    flavour = next((v for k, v in names.items() if getattr(tif, f"is_{k}", False)), "")
+    if not flavour and any(p.is_sis for p in tif.pages):
+        flavour = "Olympus SIS"
+    if not flavour and 65009 in page.tags:
+        flavour = "DigitalMicrograph"
+    if not flavour and str(page.tags.valueof(271, "")).startswith("JEOL"):
+        flavour = "JEOL"
+    return " ".join(filter(None, (flavour, "BigTIFF" if tif.is_bigtiff else "TIFF")))
+
+
+def _frames(path, tif, pages) -> tuple[list[Frame], list[str]]:
+    """The frames, and why the other pages are none."""
+    frames, left_out = [], []
+    acquisitions = [p for p in pages if p.is_sis]  # the other page of these files is a rendered preview
+    for number, page in enumerate(pages, 1):
+        problem = _no_micrograph(page)
+        if problem or (acquisitions and not page.is_sis and page.samplesperpixel > 1):
+            left_out.append(f"page {number} is {problem or 'a preview'}")
+            continue
+        header = tiff_header(tif, page)
+        n_images = _contiguous_images(tif, page, pages)
+        for k in range(n_images):
+            frames.append(_frame(path, page, number, header, k))
+    return frames, left_out
+
+
+def _no_micrograph(page: tifffile.TiffPage) -> str:
+    if page.is_reduced or page.is_mask:
+        return "a thumbnail or mask"
+    if page.dtype is None:
+        return f"of {page.bitspersample} bits in a sample format that is not supported"
+    if 0 in page.shape:
+        return "without pixels"
+    if page.imagedepth > 1:
+        return "a volume"
+    if page.samplesperpixel > 4 or page.photometric not in _MINISBLACK_LIKE:
+        return f"{page.samplesperpixel} samples per pixel of photometric type {int(page.photometric)}, no grey or RGB"
+    return ""
+
+
+def _contiguous_images(tif, page, pages) -> int:
+    """Images behind the one page of an ImageJ hyperstack, which lists only the first; 1 elsewhere."""
+    if not (tif.is_imagej and len(pages) == 1 and page.is_contiguous):
+        return 1
+    n_images = headers.number((tif.imagej_metadata or {}).get("images", 1))
+    room = (tif.filehandle.size - page.dataoffsets[0]) // max(page.nbytes, 1)
+    return int(max(1, min(n_images, room))) if math.isfinite(n_images) else 1
+
+
+def _frame(path, page, number: int, header: Header, k: int) -> Frame:
+    height, width = page.imagelength, page.imagewidth
+    is_colour = page.samplesperpixel >= 3 or page.photometric == 3
+    dtype = _palette(page).dtype if page.photometric == 3 else page.dtype
+    segment_rows = page.tilelength if page.is_tiled else min(page.rowsperstrip, height)
+    row_bytes = max(1, width * page.dtype.itemsize * page.samplesperpixel)
+    rows = max(1, WINDOW_BYTES // row_bytes // segment_rows) * segment_rows
+    if page.is_contiguous and page.compression == 1 and page.fillorder == 1 and page.bitspersample % 8 == 0:
+        planes = page.samplesperpixel if page.planarconfig == 2 else 1
+        shape = (planes, height, width, page.samplesperpixel // planes)
+        rows = max(1, WINDOW_BYTES // row_bytes)
+        stored = page.dtype.newbyteorder(page.parent.byteorder)
+        read = partial(_read_contiguous, path, page.dataoffsets[0] + k * page.nbytes, shape, stored, number + k)
+    else:
+        read = partial(_read_segments, path, page, number)
+    if page.photometric == 3:
+        read = partial(_read_palette, read, _palette(page))
+    return Frame(height, width, np.dtype(dtype).name, header, partial(_channels, read), min(rows, height), is_colour)
+
+
+def _channels(read, y0: int, y1: int) -> np.ndarray:
+    """Grey as (h, w), RGB as (h, w, 3); alpha and other extra samples are dropped."""
+    rows = read(y0, y1)
+    if rows.ndim == 3:
+        rows = rows[..., :3] if rows.shape[-1] >= 3 else rows[..., 0]
+    return rows
+
+
+def _read_contiguous(path, offset, shape, dtype, number, y0: int, y1: int) -> np.ndarray:
+    """Rows of pixels that lie as they are in the file; shape is (planes, height, width, samples)."""
+    planes, height, width, samples = shape
+    row_bytes = width * samples * dtype.itemsize
+    parts = []
+    with open(path, "rb") as file:
+        for plane in range(planes):
+            file.seek(offset + (plane * height + y0) * row_bytes)
+            data = file.read((y1 - y0) * row_bytes)
+            if len(data) < (y1 - y0) * row_bytes:
+                have = max(0, file.seek(0, 2) - offset)
+                raise ReadError(
+                    f"truncated TIFF: page {number} ends after {have:,} of {planes * height * row_bytes:,} bytes"
+                )
+            parts.append(np.frombuffer(data, dtype).reshape(y1 - y0, width, samples))
+    out = parts[0] if planes == 1 else np.concatenate(parts, axis=-1)
+    return out if out.shape[-1] > 1 else out[..., 0]
+
+
+def _read_segments(path, page: tifffile.TiffPage, number: int, y0: int, y1: int) -> np.ndarray:
+    """Rows y0:y1 from the strips or tiles that touch them; strips that a sparse file does not hold are zero."""
+    samples, width = page.samplesperpixel, page.imagewidth
+    out = np.zeros((y1 - y0, width, samples), page.dtype)
+    segment_h = page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
+    across = math.ceil(width / page.tilewidth) if page.is_tiled else 1
+    down = math.ceil(page.imagelength / segment_h)
+    planes = samples if page.planarconfig == 2 and samples > 1 else 1
+    needed = planes * down * across
+    if min(len(page.dataoffsets), len(page.databytecounts)) < needed:
+        raise ReadError(f"truncated TIFF: page {number} lists {len(page.dataoffsets)} of {needed} strips or tiles")
+    with open(path, "rb") as file:
+        for plane in range(planes):
+            for index in range((plane * down + y0 // segment_h) * across, (plane * down - (-y1 // segment_h)) * across):
+                offset, n_bytes = page.dataoffsets[index], page.databytecounts[index]
+                if offset == 0 or n_bytes == 0:
+                    continue
+                file.seek(offset)
+                data = file.read(n_bytes)
+                if len(data) < n_bytes:
+                    raise ReadError(
+                        f"truncated TIFF: page {number}, strip or tile {index + 1} of {needed} ends after "
+                        f"{len(data):,} of {n_bytes:,} bytes"
+                    )
+                _paste(out, page, data, index, number, y0, plane)
+    return out if samples > 1 else out[..., 0]
+
+
+def _paste(out, page, data: bytes, index: int, number: int, y0: int, plane: int) -> None:
+    try:
+        tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader} if page.compression in _JPEG else {}
+        block, (_, _, top, left, _), _ = page.decode(data, index, **tables)
+    except Exception as error:  # imagecodecs has an exception class for each codec
+        raise ReadError(
+            f"TIFF data are broken: page {number}, strip or tile {index + 1}: {_sentence(error)}"
+        ) from error
+    if block is None:
+        return
+    block = block[0]
+    a, b = max(top, y0), min(top + block.shape[0], y0 + out.shape[0])
+    right = min(left + block.shape[1], out.shape[1])
+    channels = slice(plane, plane + 1) if page.planarconfig == 2 and out.shape[2] > 1 else slice(None)
+    if b > a:
+        out[a - y0 : b - y0, left:right, channels] = block[a - top : b - top, : right - left]
+
+
+def _palette(page: tifffile.TiffPage) -> np.ndarray:
+    """The colour map as (n, 3); 16-bit maps that only repeat 8 bits (nearly all) come back as uint8."""
+    table = np.asarray(page.colormap, np.uint16).T
+    return (table >> 8).astype(np.uint8) if page.bitspersample <= 8 else table
+
+
+def _read_palette(read, table: np.ndarray, y0: int, y1: int) -> np.ndarray:
+    return table[np.minimum(read(y0, y1), len(table) - 1)]
