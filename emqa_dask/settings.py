@@ -34,14 +34,17 @@ class Archive:
 class Store:
     shard_mib: float = 128.0  # upper bound of a shard's uncompressed size
     shard_length: int = 0  # micrographs per shard; 0 = chosen from the size of the archive
-    compression: str = "zstd"
-    compression_level: int = 1
+    compression: str = "auto"  # zstd for 8-bit pixels, bit-shuffled LZ4 for wider ones; or zstd, or none
+    compression_level: int = 1  # of zstd
     thumbnail_px: int = 256
 
     def check(self):
         _require(self.shard_mib > 0, "store.shard_mib", self.shard_mib, "has to be above 0")
         _require(self.shard_length >= 0, "store.shard_length", self.shard_length, "cannot be negative")
-        _require(self.compression in ("zstd", "none"), "store.compression", self.compression, "is 'zstd' or 'none'")
+        known = ("auto", "zstd", "none")
+        _require(self.compression in known, "store.compression", self.compression, "is 'auto', 'zstd' or 'none'")
+        level = self.compression_level
+        _require(1 <= level <= 22, "store.compression_level", level, "has to be in 1...22")
         _require(32 <= self.thumbnail_px <= 1024, "store.thumbnail_px", self.thumbnail_px, "has to be in 32...1024")
 
 

@@ -23,7 +23,7 @@ def watch(
 ) -> Iterator[Result]:
     """Yield `results` unchanged and show how far they are: images done of `total`, rate, time left, failures.
 
-    On a terminal a bar; otherwise a line every `every_s` seconds and one at the end. A stage without tasks says nothing.
+    On a terminal a bar; otherwise a line every `every_s` seconds and one at the end (none for no task).
     `stream` is where it goes, by default stderr.
     """
     stream = sys.stderr if stream is None else stream

@@ -1,9 +1,9 @@
 """One shard file of an OME-Zarr stack: write it in one pass, whole or not at all; read micrographs or windows of it.
 
-The bytes are those of Zarr v3's `sharding_indexed` codec (inner codecs bytes, zstd, crc32c; index at the end with its
-crc32c), so any Zarr reader opens them; the tests hold both directions against zarr-python. Why not zarr-python itself:
-it needs the whole shard in memory twice, rewrites a shard that it thinks partial, leaves out chunks of zeros, and
-reads a missing chunk as black. Specification: https://zarr-specs.readthedocs.io (v3 codecs, sharding-indexed 1.0).
+The bytes are those of Zarr v3's `sharding_indexed` codec (inner codecs bytes, zstd or blosc, crc32c; the index at the
+end, with its crc32c), so any Zarr reader opens them; the tests hold both directions against zarr-python. Why not
+zarr-python itself: 3.1 needs the whole shard in memory, reads a shard before it writes it, even all of it, and reads a
+missing chunk as black. Specification: zarr-specs.readthedocs.io, v3 codecs, sharding-indexed 1.0.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import google_crc32c
 import numpy as np
-from numcodecs.zstd import Zstd
+from numcodecs.abc import Codec
 
 from emqa_dask.store import files
 
@@ -22,14 +22,14 @@ _ABSENT = np.uint64(2**64 - 1)
 
 @dataclass(frozen=True)
 class Grid:
-    """How a stack is cut: (height, width) in px, dtype, rows per chunk, micrographs per shard, zstd level or None."""
+    """How a stack is cut: (height, width) in px, dtype, rows per chunk, micrographs per shard, codec."""
 
     height: int
     width: int
     dtype: np.dtype
     rows: int
     shard_length: int
-    level: int | None
+    codec: Codec | None  # numcodecs; None = not compressed
 
     @property
     def bands(self) -> int:
@@ -53,7 +53,7 @@ def write(uri: str, grid: Grid, frames: Iterable[Iterable[np.ndarray]]) -> int:
     with files.write_whole(uri) as stream:
         for slot, windows in enumerate(frames):
             for band, chunk in enumerate(_chunks(windows, grid)):
-                data = _encode(chunk, grid.level)
+                data = _encode(chunk, grid.codec)
                 stream.write(data)
                 index[slot * grid.bands + band] = offset, len(data)
                 offset += len(data)
@@ -85,9 +85,9 @@ def _chunks(windows: Iterable[np.ndarray], grid: Grid) -> Iterator[np.ndarray]:
         raise ValueError(f"{done} rows instead of {grid.height}")
 
 
-def _encode(chunk: np.ndarray, level: int | None) -> bytes:
+def _encode(chunk: np.ndarray, codec: Codec | None) -> bytes:
     data = np.ascontiguousarray(chunk).view(np.uint8).reshape(-1)
-    return _with_crc(data.tobytes() if level is None else Zstd(level=level).encode(data))
+    return _with_crc(data.tobytes() if codec is None else codec.encode(data))
 
 
 def _with_crc(data: bytes) -> bytes:
@@ -144,13 +144,13 @@ def _read_band(
     part = out[start - first : stop - first]
     chunk = part if len(part) == grid.rows else np.empty((grid.rows, grid.width), grid.dtype)
     flat = chunk.view(np.uint8).reshape(-1)
-    if grid.level is None:
+    if grid.codec is None:
         if len(data) != flat.nbytes:
             raise OSError(f"{what} is damaged: {len(data)} bytes instead of {flat.nbytes}")
         flat[:] = np.frombuffer(data, np.uint8)
     else:
         try:
-            Zstd().decode(data, flat)
+            grid.codec.decode(data, flat)
         except (RuntimeError, ValueError) as error:
             raise OSError(f"{what} is damaged: {error}") from error
     if chunk is not part:
