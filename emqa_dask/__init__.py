@@ -10,7 +10,7 @@ _HOMES = {
     "detection_features": "emqa_dask.featurise.detections",
     "image_statistics": "emqa_dask.featurise.images",
     "match_boxes": "emqa_dask.boxes",
-    "triage": "emqa_dask.pipeline",
+    "triage": "emqa_dask.pipeline.run",
     "Settings": "emqa_dask.settings",
     "load_settings": "emqa_dask.settings",
 }

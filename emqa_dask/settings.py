@@ -209,6 +209,14 @@ def load_settings(path: str | Path | None = None, template: str | None = None) -
     return settings
 
 
+def parse(text: str, source: str) -> Settings:
+    """Settings from TOML `text`, as dump() writes it; `source` is named in errors."""
+    try:
+        return replace(Settings(), tomllib.loads(text), source)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{source}: not valid TOML: {error}") from error
+
+
 def _read_toml(path: Path) -> dict:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))

@@ -45,6 +45,10 @@ def triage_csv(root: str) -> str:
     return files.join(root, "triage.csv")
 
 
+def flags(root: str) -> str:
+    return files.join(root, "flags.parquet")
+
+
 def failures(root: str) -> str:
     return files.join(root, "failures.parquet")
 

@@ -1,0 +1,8 @@
+"""python -m emqa_dask: the same as the command emqa."""
+
+import sys
+
+from emqa_dask.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

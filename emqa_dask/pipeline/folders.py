@@ -1,0 +1,28 @@
+"""Which tables a partition has, and the folder each lies in: a digest of its settings, models and upstream folder."""
+
+from emqa_dask import models, tables
+from emqa_dask.settings import Settings, digest
+from emqa_dask.store import layout
+
+# A stage's number goes up when its code gives other tables for the same settings.
+VERSIONS = {"detect": 1, "featurise": 1, "predict": 1}
+SCHEMAS = {
+    "thumbnails": tables.THUMBNAILS,
+    "detections": tables.DETECTIONS,
+    "features": tables.FEATURES,
+    "predictions": tables.PREDICTIONS,
+}
+
+
+def folders(settings: Settings) -> dict[str, str]:
+    """The folder of every table of SCHEMAS in the workspace, for these settings."""
+    detections = digest("detect", VERSIONS["detect"], settings.detect)
+    features = digest("featurise", VERSIONS["featurise"], settings.featurise, detections)
+    forest = models.digest(models.locate(settings.predict.forest))
+    predicted = digest("predict", VERSIONS["predict"], forest, features)
+    return {
+        "thumbnails": layout.table_dir("thumbnails"),
+        "detections": layout.table_dir("detections", detections),
+        "features": layout.table_dir("features", features),
+        "predictions": layout.table_dir("predictions", predicted),
+    }

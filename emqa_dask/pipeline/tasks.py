@@ -1,0 +1,129 @@
+"""What a worker does: survey a batch of files; make every table that a partition lacks, reading its pixels once."""
+
+import functools
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pandas as pd
+
+from emqa_dask import tables
+from emqa_dask.archive import readers
+from emqa_dask.archive.scan import Entry
+from emqa_dask.archive.survey import local_file, survey
+from emqa_dask.detect import log
+from emqa_dask.featurise.detections import detection_features
+from emqa_dask.featurise.images import image_statistics
+from emqa_dask.partition import Partition
+from emqa_dask.pipeline.folders import SCHEMAS, folders
+from emqa_dask.predict.images import predict_images
+from emqa_dask.settings import Settings
+from emqa_dask.store import micrographs, parts, thumbnails
+
+SURVEY_FRAMES = "-micrographs"  # behind a survey folder's name: the folder of the micrographs found
+SURVEYED = tables.with_column(tables.CATALOG, "path", "where the file lies: what a reader opens")
+
+
+def survey_files(root: str, folder: str, name: str, entries: list[Entry], settings: Settings) -> dict:
+    """Survey `entries` and write their rows as parts `name` of the survey's two tables."""
+    if parts.has_part(root, folder, name, SURVEYED):
+        return {"outcome": "found", "n_images": len(entries)}
+    surveyed = [survey(entry, settings.archive) for entry in entries]
+    frames = [row for _, rows in surveyed for row in rows]
+    files = [row | {"path": str(entry.path)} for (row, _), entry in zip(surveyed, entries, strict=True)]
+    parts.write_part(root, folder + SURVEY_FRAMES, name, frames, tables.MICROGRAPHS)
+    parts.write_part(root, folder, name, files, SURVEYED)
+    return {"n_images": len(entries), "bytes": sum(entry.size_bytes for entry in entries)}
+
+
+def work(root: str, partition: Partition, rows: pd.DataFrame, settings: Settings, wanted: tuple[str, ...]) -> dict:
+    """Make every table of `wanted` that `partition` lacks, upstream first.
+
+    `rows` are the partition's micrographs in the order of its slots, with the `path` of their file. Every table is a
+    part of its own, written whole. The record says the seconds of each stage under "stages".
+    """
+    where, stages = folders(settings), {}
+    lacking = [t for t in wanted if not parts.has_part(root, where[t], partition.name, SCHEMAS[t])]
+    if "thumbnails" in lacking:
+        with _timed(stages, "store"):
+            _store(root, partition, rows)
+    measured = [t for t in lacking if t != "predictions"]
+    if measured:
+        _measure(root, partition, rows, settings, measured, stages)
+    if "predictions" in lacking:
+        with _timed(stages, "predict"):
+            features = parts.read_part(root, where["features"], partition.name, tables.FEATURES)
+            predicted = predict_images(features, settings.predict.forest)
+            parts.write_part(root, where["predictions"], partition.name, predicted, tables.PREDICTIONS)
+    n_bytes = int((rows["height_px"] * rows["width_px"]).sum()) * np.dtype(rows["dtype"].iloc[0]).itemsize
+    return {"stages": stages, "n_images": len(rows), "bytes": n_bytes, "outcome": "done" if lacking else "found"}
+
+
+def _store(root: str, partition: Partition, rows: pd.DataFrame) -> None:
+    """Decode the partition's files once more and write its shard; write_partition() compares every checksum."""
+    opened = functools.lru_cache(maxsize=1)(readers.open_source)  # the frames of a stack follow one another
+
+    def windows(slot: int) -> Iterator[np.ndarray]:
+        row = rows.iloc[slot]
+        with local_file(row["path"]) as path:
+            frame = opened(path).frames[row["frame"]]
+            yield from (frame.read(y0, y1) for y0, y1 in frame.windows())
+
+    micrographs.write_partition(root, partition, windows, list(rows["pixel_sha256"]), list(rows["uri"]))
+
+
+def _measure(
+    root: str, partition: Partition, rows: pd.DataFrame, settings: Settings, wanted: list[str], stages: dict
+) -> None:
+    """Thumbnails, detections and features, as far as `wanted`; one image in memory at a time."""
+    where = folders(settings)
+    made: dict[str, list] = {table: [] for table in wanted}
+    found = None
+    if "features" in made and "detections" not in made:
+        found = parts.read_part(root, where["detections"], partition.name, tables.DETECTIONS)
+        found = dict(list(found.groupby("micrograph_id")))
+    images = micrographs.iter_micrographs(root, partition)
+    for row in rows.to_dict("records"):
+        with _timed(stages, "read"):
+            image = next(images)
+        if "thumbnails" in made:
+            with _timed(stages, "thumbnail"):
+                jpeg = thumbnails.thumbnail(image, settings.store.thumbnail_px)
+                made["thumbnails"].append({"micrograph_id": row["micrograph_id"], "jpeg": jpeg})
+        if "detections" in made:
+            with _timed(stages, "detect"):
+                blobs = log.detect_image(image, settings.detect)
+                made["detections"].append(blobs.assign(micrograph_id=row["micrograph_id"]))
+        elif found is not None:
+            blobs = found.get(row["micrograph_id"], tables.empty(tables.DETECTIONS))
+        if "features" in made:
+            with _timed(stages, "featurise"):
+                made["features"].append(features_of(image, row, blobs, settings))
+    if made.get("detections"):
+        made["detections"] = pd.concat(made["detections"], ignore_index=True)
+    for table, made_rows in made.items():
+        parts.write_part(root, where[table], partition.name, made_rows, SCHEMAS[table])
+
+
+def features_of(image: np.ndarray, row: dict, blobs: pd.DataFrame, settings: Settings) -> dict:
+    """The row of tables.FEATURES of one image: its detections at or above the score floor, and its pixels."""
+    floor = settings.featurise.score_floor
+    kept = blobs[blobs["score"] >= floor]
+    boxes = kept[["y0", "x0", "y1", "x1"]].to_numpy(float)
+    return {
+        "micrograph_id": row["micrograph_id"],
+        "score_floor": floor,
+        "is_capped": len(blobs) >= settings.detect.max_detections,
+        **detection_features(boxes, kept["score"].to_numpy(float), image.shape),
+        **image_statistics(image, colour_fraction=row["colour_fraction"]),
+    }
+
+
+@contextmanager
+def _timed(stages: dict[str, float], stage: str) -> Iterator[None]:
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        stages[stage] = stages.get(stage, 0.0) + time.perf_counter() - started

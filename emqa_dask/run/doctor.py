@@ -1,0 +1,72 @@
+"""emqa doctor: can this machine run emqa_dask? Versions, cores, memory, disk, GPU, and what to do where it cannot."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+
+import psutil
+from packaging.requirements import Requirement
+
+GIB = 2**30
+
+
+def requirements() -> list[tuple[str, str | None, bool]]:
+    """(name, installed version or None, is it new enough) of every dependency that the package declares."""
+    rows = []
+    for text in importlib.metadata.requires("emqa_dask") or []:
+        wanted = Requirement(text)
+        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            found = importlib.metadata.version(wanted.name)
+        except importlib.metadata.PackageNotFoundError:
+            found = None
+        rows.append((wanted.name, found, found is not None and wanted.specifier.contains(found, prereleases=True)))
+    return rows
+
+
+def gpus() -> list[str]:
+    """Names of the NVIDIA GPUs that the driver shows; empty where there is no driver."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    answer = subprocess.run(
+        ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"], capture_output=True, text=True
+    )
+    return answer.stdout.strip().splitlines() if answer.returncode == 0 else []
+
+
+def examine(say: Callable[[str], None]) -> int:
+    """Print one line a finding; returns 0 when everything needed is there, else 1."""
+    bad = 0
+
+    def line(is_ok: bool | None, what: str, remedy: str = "") -> None:
+        nonlocal bad
+        bad += is_ok is False
+        mark = {True: "ok  ", False: "BAD ", None: "note"}[is_ok]
+        say(f"{mark}  {what}" + (f": {remedy}" if remedy and is_ok is not True else ""))
+
+    line(sys.version_info >= (3, 11), f"Python {platform.python_version()} on {platform.platform()}", "3.11 is needed")
+    for name, found, is_new_enough in requirements():
+        line(is_new_enough, f"{name} {found or 'missing'}", f"pip install --upgrade {name}")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    memory = psutil.virtual_memory()
+    line(True, f"{cores} cores, {memory.total / GIB:.1f} GiB memory, {memory.available / GIB:.1f} GiB of it free")
+    line(memory.available / cores > GIB or None, "memory per worker", "under 1 GiB a core: use fewer --workers")
+    for label, folder in (("here", "."), ("temporary files", tempfile.gettempdir())):
+        free = shutil.disk_usage(folder).free
+        line(free > GIB, f"{free / GIB:.1f} GiB disk free ({label})", "free some space")
+    found = gpus()
+    line(bool(found) or None, f"GPU: {', '.join(found) or 'none'}", "fine; everything runs on the CPU")
+    if found:
+        for name in ("cupy-cuda13x", "cucim-cu13", "dask-cuda", "rmm-cu13"):
+            try:
+                line(True, f"{name} {importlib.metadata.version(name)}")
+            except importlib.metadata.PackageNotFoundError:
+                line(None, f"{name} missing", "pip install 'emqa_dask[gpu]' to use the GPU")
+    say("This machine can run emqa_dask." if not bad else f"{bad} findings to mend.")
+    return int(bad > 0)
