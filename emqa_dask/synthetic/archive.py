@@ -35,7 +35,7 @@ class File:
 
 @dataclass(frozen=True)
 class Content:
-    """What a file holds: pixels (n x h x w, or n x h x w x 3), a sample and a severity a frame, the file's pixel size."""
+    """What a file holds: pixels (n x h x w, or n x h x w x 3), a sample and a severity a frame, the pixel size."""
 
     pixels: np.ndarray
     samples: list[Sample]

@@ -31,10 +31,9 @@ def expose(
         electrons = rng.poisson(expected).astype(np.float32)
     if mtf_sigma_px > 0.2:
         electrons = cv2.GaussianBlur(electrons, (0, 0), mtf_sigma_px)
-    if gain_spread > 0:
-        electrons *= 1 + np.float32(gain_spread) * rng.standard_normal(electrons.shape, dtype=np.float32)
-    if read_noise_e > 0:
-        electrons += np.float32(read_noise_e) * rng.standard_normal(electrons.shape, dtype=np.float32)
+    if gain_spread > 0 or read_noise_e > 0:  # both white: one draw of the sum's deviation
+        deviation = np.sqrt(np.float32(gain_spread**2) * electrons**2 + np.float32(read_noise_e**2))
+        electrons += deviation * rng.standard_normal(electrons.shape, dtype=np.float32)
     if seam:
         electrons[:, int(rng.integers(electrons.shape[1] // 8, electrons.shape[1]))] *= rng.uniform(0.75, 0.95)
     return electrons

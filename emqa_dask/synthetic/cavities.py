@@ -95,9 +95,8 @@ def _draw(rng, radii, shape, padded, facet) -> tuple[np.ndarray, list[Mask], np.
     missing = np.zeros(padded, np.float32)
     centres = shapes.scatter(rng, radii, shape, overlap=float(rng.choice([0.0, 0.25, 0.7], p=[0.4, 0.4, 0.2])))
     # Facets follow the crystal: all cavities of one grain share an orientation, two grains at most in a frame.
-    orientations = Rotation.random(2, rng=rng)
-    family = str(rng.choice(["octahedron", "cube", "dodecahedron"]))
-    truncation = rng.uniform(0.62, 0.9)
+    family, truncation = str(rng.choice(["octahedron", "cube", "dodecahedron"])), rng.uniform(0.62, 0.9)
+    crystals = [shapes.facets(turn, truncation=truncation, family=family) for turn in Rotation.random(2, rng=rng)]
     share = rng.uniform(0, 1)
     masks, sizes = [], []
     for radius, (cy, cx) in zip(radii, centres):
@@ -105,8 +104,7 @@ def _draw(rng, radii, shape, padded, facet) -> tuple[np.ndarray, list[Mask], np.
             continue
         faceted = rng.random() < share if facet is None else facet
         if faceted and radius >= 4:
-            turn = orientations[int(rng.random() < 0.2)]
-            y0, x0, patch = shapes.polyhedron(cy, cx, radius, turn, truncation=truncation, family=family)
+            y0, x0, patch = shapes.polyhedron(cy, cx, radius, *crystals[int(rng.random() < 0.2)])
         else:
             y0, x0, patch = shapes.spheroid(
                 cy, cx, radius, aspect=1 + 0.12 * abs(rng.normal()), angle=rng.uniform(0, np.pi)

@@ -1,5 +1,7 @@
 """Truth as COCO JSON: run-length encoding of masks as pycocotools reads it, and one image's annotations."""
 
+from itertools import pairwise
+
 import numpy as np
 
 from emqa_dask.synthetic.sample import Mask, Sample
@@ -7,38 +9,59 @@ from emqa_dask.synthetic.sample import Mask, Sample
 CATEGORIES = {"cavity": 1, "particle": 2, "column": 3, "grain": 4}
 
 
-def run_lengths(mask: Mask, shape: tuple[int, int]) -> np.ndarray:
-    """Lengths of alternating runs of 0 and 1 over an image of `shape` in column-major order, the first of 0: int64.
+def run_lengths(masks: list[Mask], shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """COCO's uncompressed `counts` of non-empty masks: all runs in one int64 array, and where each mask's runs begin.
 
-    The uncompressed `counts` of COCO; their sum is the image's number of pixels. An empty mask gives one run.
+    A mask's runs alternate between 0 and 1, first of 0, over an image of `shape` in column-major order; they add up to
+    its number of pixels. The second array has a last entry, the number of runs. No mask gives `[]` and `[0]`.
     """
-    y0, x0, crop = mask
-    edges = np.diff(np.pad(crop.T.astype(np.int8), ((0, 0), (1, 1))), axis=1)
-    columns, starts = np.nonzero(edges == 1)
-    _, ends = np.nonzero(edges == -1)
-    first = (x0 + columns) * shape[0] + y0
-    bounds = np.stack([first + starts, first + ends], axis=1).ravel()
-    # A run that ends at the foot of a column goes on at the head of the next: drop the pair of equal bounds.
-    joined = np.flatnonzero(bounds[1:-1:2] == bounds[2::2])
-    bounds = np.delete(bounds, np.concatenate([2 * joined + 1, 2 * joined + 2]))
-    runs = np.diff(np.concatenate([[0], bounds, [shape[0] * shape[1]]]))
-    return runs[:-1] if len(runs) > 1 and runs[-1] == 0 else runs
+    if not masks:
+        return np.zeros(0, np.int64), np.zeros(1, np.int64)
+    strips = []
+    for _, _, crop in masks:
+        strip = np.zeros((crop.shape[1], crop.shape[0] + 2), np.int8)
+        strip[:, 1:-1] = crop.T
+        strips.append(strip.ravel())
+    begins = np.cumsum([0, *(len(strip) for strip in strips)])
+    edges = np.diff(np.concatenate(strips))
+    starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
+    owner = np.searchsorted(begins, starts, side="right") - 1
+    y0, x0, pitch = (np.array(v) for v in zip(*((y, x, crop.shape[0] + 2) for y, x, crop in masks)))
+    column, row = np.divmod(starts - begins[owner], pitch[owner])
+    starts, ends = (x0[owner] + column) * shape[0] + y0[owner] + row, ends - starts
+    ends += starts
+    # A run that ends at the foot of a column goes on at the head of the next.
+    joined = (ends[:-1] == starts[1:]) & (owner[:-1] == owner[1:])
+    starts, owner, ends = starts[np.r_[True, ~joined]], owner[np.r_[True, ~joined]], ends[np.r_[~joined, True]]
+    last = np.r_[owner[:-1] != owner[1:], True]
+    before = np.where(np.r_[True, last[:-1]], 0, np.r_[0, ends[:-1]])
+    tails = np.where(last, shape[0] * shape[1] - ends, 0)
+    runs = np.stack([starts - before, ends - starts, tails], axis=1)
+    kept = np.ones(runs.shape, bool)
+    kept[:, 2] = tails > 0
+    counts = np.bincount(owner, weights=kept.sum(axis=1), minlength=len(masks)).astype(np.int64)
+    return runs[kept], np.concatenate([[0], np.cumsum(counts)])
 
 
-def encode(runs: np.ndarray) -> str:
-    """Run lengths as COCO's compressed string: differences to the run before last, 5 bits a character, LEB128-like."""
-    deltas = runs.astype(np.int64)
-    deltas[3:] = runs[3:] - runs[1:-2]
+def encode(runs: np.ndarray, begins: np.ndarray) -> list[str]:
+    """`run_lengths` as COCO's compressed strings: differences to the run before last, 5 bits a character."""
+    place = np.arange(len(runs)) - np.repeat(begins[:-1], np.diff(begins))
+    deltas = runs.copy()
+    far = np.flatnonzero(place > 2)
+    deltas[far] -= runs[far - 2]
     characters, used = [], []
     more = np.ones(len(deltas), bool)
     while more.any():
-        low, rest = deltas & 31, deltas >> 5
+        low, deltas = deltas & 31, deltas >> 5
         used.append(more)
-        more = more & np.where(low & 16, rest != -1, rest != 0)
-        characters.append(low + 32 * more + 48)
-        deltas = rest
-    grid, filled = np.stack(characters, axis=1), np.stack(used, axis=1)
-    return grid[filled].astype(np.uint8).tobytes().decode("ascii")
+        more = more & np.where(low & 16, deltas != -1, deltas != 0)
+        characters.append((low + 32 * more + 48).astype(np.uint8))
+    if not used:
+        return []
+    filled = np.stack(used, axis=1)
+    text = np.stack(characters, axis=1)[filled].tobytes().decode("ascii")
+    cuts = np.concatenate([[0], np.cumsum(filled.sum(axis=1))])[begins]
+    return [text[a:b] for a, b in pairwise(cuts)]
 
 
 def decode(counts: str, shape: tuple[int, int]) -> np.ndarray:
@@ -65,9 +88,12 @@ def annotations(sample: Sample, image_id: int, first_id: int) -> list[dict]:
     Columns of atoms keep their element in `name` and share the category `column`. No object gives an empty list.
     """
     shape = sample.image.shape
+    counts = encode(*run_lengths(sample.masks, shape))
     rows = []
-    for number, (mask, box, label) in enumerate(zip(sample.masks, sample.boxes, sample.labels), start=first_id):
-        y0, x0, y1, x1 = box.tolist()
+    for number, (mask, box, label, text) in enumerate(
+        zip(sample.masks, sample.boxes.tolist(), sample.labels, counts), start=first_id
+    ):
+        y0, x0, y1, x1 = box
         rows.append(
             {
                 "id": number,
@@ -75,9 +101,9 @@ def annotations(sample: Sample, image_id: int, first_id: int) -> list[dict]:
                 "category_id": CATEGORIES.get(label, CATEGORIES["column"]),
                 "name": label,
                 "bbox": [x0, y0, x1 - x0, y1 - y0],
-                "area": int(mask[2].sum()),
+                "area": int(np.count_nonzero(mask[2])),
                 "iscrowd": 0,
-                "segmentation": {"size": list(shape), "counts": encode(run_lengths(mask, shape))},
+                "segmentation": {"size": list(shape), "counts": text},
             }
         )
     return rows

@@ -39,8 +39,9 @@ def gradient(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     y = np.linspace(-1, 1, shape[0], dtype=np.float32)[:, None]
     x = np.linspace(-1, 1, shape[1], dtype=np.float32)[None, :]
     angle, curve = rng.uniform(0, 2 * np.pi), rng.uniform(-0.4, 0.4, size=3)
-    plane = np.cos(angle) * y + np.sin(angle) * x
-    return (0.7 * plane + curve[0] * y * y + curve[1] * x * x + curve[2] * x * y).astype(np.float32)
+    along_y = np.float32(0.7 * np.cos(angle)) * y + np.float32(curve[0]) * y * y
+    along_x = np.float32(0.7 * np.sin(angle)) * x + np.float32(curve[1]) * x * x
+    return along_y + along_x + np.float32(curve[2]) * y * x
 
 
 def bend_contours(rng: np.random.Generator, shape: tuple[int, int], n: int) -> np.ndarray:

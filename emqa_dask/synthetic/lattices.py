@@ -5,7 +5,7 @@ import numpy as np
 from scipy import sparse
 
 from emqa_dask.synthetic import camera, fields
-from emqa_dask.synthetic.sample import Mask, Sample, given, loguniform, tight_boxes, trim
+from emqa_dask.synthetic.sample import Mask, Sample, given, loguniform, tight_boxes
 
 # Projected cells: a, b (nm), angle between them (degrees), basis of (u, v, relative column intensity, label).
 # Intensities follow Z**1.7 (Pennycook); sizes from the bulk lattice constants.
@@ -165,13 +165,21 @@ def _render(sites: np.ndarray, weights: np.ndarray, sigma: float, shape: tuple[i
 def _discs(sites: np.ndarray, radius: float, shape: tuple[int, int]) -> tuple[list[Mask], np.ndarray]:
     """Disc masks of the columns whose site lies in the image, and the indices of those."""
     shown = np.flatnonzero(((sites >= 0) & (sites <= np.array(shape) - 1)).all(axis=1))
-    masks = []
     reach = int(np.ceil(radius))
-    offsets = np.arange(-reach, reach + 1)
-    for cy, cx in sites[shown]:
-        y, x = round(cy), round(cx)
-        inside = (y + offsets - cy)[:, None] ** 2 + (x + offsets - cx)[None, :] ** 2 <= radius * radius
-        masks.append(trim(y - reach, x - reach, inside, shape))
+    corner = np.rint(sites[shown]).astype(int) - reach
+    y, x = (corner[:, axis, None] + np.arange(2 * reach + 1) for axis in (0, 1))
+    dy2, dx2 = (y - sites[shown][:, :1]) ** 2, (x - sites[shown][:, 1:]) ** 2
+    dy2[(y < 0) | (y >= shape[0])] = np.inf
+    dx2[(x < 0) | (x >= shape[1])] = np.inf
+    inside = dy2[:, :, None] + dx2[:, None, :] <= radius * radius
+    spans = []
+    for axis in (2, 1):
+        any_ = inside.any(axis=axis)
+        spans += [any_.argmax(axis=1), any_.shape[1] - any_[:, ::-1].argmax(axis=1)]
+    masks = [
+        (int(cy + top), int(cx + left), disc[top:bottom, left:right])
+        for (cy, cx), disc, top, bottom, left, right in zip(corner, inside, *spans)
+    ]
     return masks, shown
 
 

@@ -79,6 +79,8 @@ def _draw(rng, radii, shape, carrier, *, diffracts) -> tuple[np.ndarray, list[Ma
         rng, radii, shape, overlap=float(rng.choice([0.0, 0.3, 0.8], p=[0.4, 0.4, 0.2])), margin=0.2
     )
     share = float(rng.choice([0.0, 0.5, 1.0]))
+    truncation, family = rng.uniform(0.65, 0.95), str(rng.choice(["octahedron", "cube"]))
+    crystals = [shapes.facets(turn, truncation=truncation, family=family) for turn in Rotation.random(12, rng=rng)]
     masks, sizes = [], []
     for radius, (cy, cx) in zip(radii, centres):
         if np.isnan(cy):
@@ -87,9 +89,7 @@ def _draw(rng, radii, shape, carrier, *, diffracts) -> tuple[np.ndarray, list[Ma
         if carrier[row, column] < 0.12:  # nothing to sit on: a hole of the support
             continue
         if rng.random() < share and radius >= 4:
-            y0, x0, patch = shapes.polyhedron(
-                cy, cx, radius, Rotation.random(rng=rng), truncation=rng.uniform(0.65, 0.95)
-            )
+            y0, x0, patch = shapes.polyhedron(cy, cx, radius, *crystals[int(rng.integers(len(crystals)))])
         else:
             y0, x0, patch = shapes.spheroid(
                 cy, cx, radius, aspect=1 + 0.25 * abs(rng.normal()), angle=rng.uniform(0, np.pi)

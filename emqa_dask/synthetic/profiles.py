@@ -27,7 +27,7 @@ def make_sample(
     """One micrograph of `profile` (a key of `PROFILES`); `shape` None draws one of 384 to 1024 px.
 
     `clear` keeps dose and contrast to what an operator would have kept: no hopeless images. `choices` go to the
-    family's `make`, so only a profile of one family takes them. Raises ValueError for an unknown profile, naming the known ones.
+    family's `make`, so only a profile of one family takes them. Raises ValueError for an unknown profile.
     """
     if profile not in PROFILES:
         raise ValueError(f"profile {profile!r} is not one of {', '.join(PROFILES)}")

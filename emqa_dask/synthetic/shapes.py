@@ -27,20 +27,21 @@ def scatter(
     outside the image by `margin` radii, so that some objects are cut by the edge.
     """
     centres = np.full((len(radii), 2), np.nan)
-    placed: list[int] = []
+    placed = np.zeros((len(radii), 3))  # y, x, radius
+    count = 0
     for i in np.argsort(-radii, kind="stable"):
         reach = margin * radii[i]
         tries = rng.uniform(-reach, np.array(shape) + reach, size=(20, 2))
-        if not placed:
-            centres[i] = tries[0]
-            placed.append(i)
-            continue
-        gap = np.linalg.norm(tries[:, None, :] - centres[placed][None, :, :], axis=2)
-        nearest = radii[i] + radii[placed] - overlap * 2 * np.minimum(radii[i], radii[placed])
-        fits = np.flatnonzero((gap >= nearest).all(axis=1))
-        if fits.size:
-            centres[i] = tries[fits[0]]
-            placed.append(i)
+        y, x, r = placed[:count].T
+        nearest = (radii[i] + r - overlap * 2 * np.minimum(radii[i], r)) ** 2
+        for some in (tries[:3], tries[3:]):  # mostly one of the first fits
+            gap = (some[:, :1] - y) ** 2 + (some[:, 1:] - x) ** 2
+            fits = np.flatnonzero((gap >= nearest).all(axis=1))
+            if fits.size:
+                centres[i] = some[fits[0]]
+                placed[count] = *centres[i], radii[i]
+                count += 1
+                break
     return centres
 
 
@@ -60,26 +61,31 @@ def spheroid(
     return y0, x0, (2 * short * np.sqrt(np.clip(1 - u * u - v * v, 0, None))).astype(np.float32)
 
 
-def polyhedron(
-    cy: float, cx: float, radius: float, rotation: Rotation, *, truncation: float = 0.8, family: str = "octahedron"
-):
-    """A faceted crystal's projected thickness, px: `(y0, x0, patch)`, float32, 0 outside.
+def facets(rotation: Rotation, *, truncation: float, family: str) -> tuple[np.ndarray, np.ndarray]:
+    """A crystal's face normals (k x 3, columns x, y, z) and distances, for a shadow with the area of a unit circle.
 
     `family` is octahedron (truncated by cube faces), cube (truncated by octahedron faces) or dodecahedron (with
-    cube faces); a smaller `truncation` cuts corners deeper. `radius` is that of the circle with the shadow's area.
+    cube faces); a smaller `truncation` cuts corners deeper, 1 leaves them.
     """
-    faces, cuts = {
-        "octahedron": (_OCTAHEDRON, _CUBE),
-        "cube": (_CUBE, _OCTAHEDRON),
-        "dodecahedron": (_DODECAHEDRON, _CUBE),
+    faces, cuts, corner = {
+        "octahedron": (_OCTAHEDRON, _CUBE, np.sqrt(3)),
+        "cube": (_CUBE, _OCTAHEDRON, np.sqrt(3)),
+        "dodecahedron": (_DODECAHEDRON, _CUBE, np.sqrt(2)),
     }[family]
-    # Distance at which the cutting faces just touch the corners of the main ones, times the truncation.
-    corner = {"octahedron": np.sqrt(3), "cube": np.sqrt(3), "dodecahedron": np.sqrt(2)}[family] * truncation
     normals = rotation.apply(np.vstack([faces, cuts]))
-    distances = np.concatenate([np.ones(len(faces)), np.full(len(cuts), corner)])
+    distances = np.concatenate([np.ones(len(faces)), np.full(len(cuts), corner * truncation)])
+    axis = np.linspace(-1.9, 1.9, 96)
+    shadow = _chord(normals, distances, axis[:, None], axis[None, :]) > 0
+    return normals, distances / np.sqrt(shadow.sum() * (axis[1] - axis[0]) ** 2 / np.pi)
+
+
+def polyhedron(cy: float, cx: float, radius: float, normals: np.ndarray, distances: np.ndarray):
+    """A faceted crystal's projected thickness, px: `(y0, x0, patch)`, float32, 0 outside.
+
+    `normals` and `distances` are from `facets`; `radius` is that of the circle with the shadow's area.
+    """
     y0, x0, y, x = _grid(cy, cx, 1.6 * radius)
-    scale = _shadow_radius(normals, distances)
-    return y0, x0, _chord(normals, distances * radius / scale, y, x).astype(np.float32)
+    return y0, x0, _chord(normals, distances * radius, y, x).astype(np.float32)
 
 
 def _chord(normals: np.ndarray, distances: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -96,9 +102,3 @@ def _chord(normals: np.ndarray, distances: np.ndarray, y: np.ndarray, x: np.ndar
         else:
             upper = np.where(side < 0, -np.inf, upper)
     return np.clip(upper - lower, 0, None)
-
-
-def _shadow_radius(normals: np.ndarray, distances: np.ndarray) -> float:
-    axis = np.linspace(-1.9, 1.9, 48)
-    shadow = _chord(normals, distances, axis[:, None], axis[None, :]) > 0
-    return float(np.sqrt(shadow.sum() * (axis[1] - axis[0]) ** 2 / np.pi))

@@ -164,7 +164,7 @@ def _hspy(path, frames, nm_per_pixel, meta):
 
 def _picture(path, frames, nm_per_pixel, meta):
     picture = frames[0][..., ::-1] if frames.ndim == 4 else frames[0]
-    options = [cv2.IMWRITE_JPEG_QUALITY, 92] if path.suffix == ".jpg" else [cv2.IMWRITE_PNG_COMPRESSION, 2]
+    options = [cv2.IMWRITE_JPEG_QUALITY, 92] if path.suffix == ".jpg" else [cv2.IMWRITE_PNG_COMPRESSION, 1]
     _, buffer = cv2.imencode(path.suffix, np.ascontiguousarray(picture), options)
     path.write_bytes(buffer.tobytes())  # not cv2.imwrite, which cannot open every unicode path
 
