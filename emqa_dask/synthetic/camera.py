@@ -39,7 +39,7 @@ def expose(
     return electrons
 
 
-def draw_settings(rng: np.random.Generator, *, low_dose: float = 12.0, high_dose: float = 3000.0) -> dict:
+def draw_settings(rng: np.random.Generator, *, low_dose: float = 20.0, high_dose: float = 3000.0) -> dict:
     """Settings for `expose` as people's cameras have them: dose log-uniform from hopeless to clean."""
     dose = loguniform(rng, low_dose, high_dose)
     return {

@@ -46,7 +46,7 @@ def make(
     nm_per_pixel = given(nm_per_pixel, loguniform(rng, 0.1, 1.5))
     voltage_kv = float(rng.choice([80, 120, 200, 300], p=[0.05, 0.15, 0.6, 0.2]))
     fringe = given(fringe_px, min(loguniform(rng, 1.2, 8.0), 0.7 * median + 1))
-    contrast = given(contrast, loguniform(rng, 0.07, 0.9))
+    contrast = given(contrast, loguniform(rng, 0.09, 1.1))
     background = given(background, float(rng.choice([0.3, 1.0, 2.0], p=[0.35, 0.45, 0.2])))
     magnitude = (fringe * nm_per_pixel) ** 2 / optics.wavelength_nm(voltage_kv)
 

@@ -64,9 +64,9 @@ def make(
         raise ValueError(f"cell {cell!r} is not one of {', '.join(sorted(CELLS))}")
     a_nm, b_nm, gamma_deg, basis = CELLS[cell]
     spacing_nm = _nearest_spacing_nm(a_nm, b_nm, gamma_deg, basis)
-    # A spacing of 9 to 26 px: about 200 to 3000 columns in 512 x 512.
+    # A spacing of 7 to 26 px: about 300 to 5000 columns in 512 x 512.
     nm_per_pixel = given(nm_per_pixel, spacing_nm / loguniform(rng, 7, 26))
-    sigma = given(column_sigma_px, max(1.2, spacing_nm / nm_per_pixel * rng.uniform(0.13, 0.26)))
+    sigma = given(column_sigma_px, max(1.2, spacing_nm / nm_per_pixel * rng.uniform(0.13, 0.3)))
     rotation_deg = given(rotation_deg, rng.uniform(0, 90))
     jitter = given(jitter_px, float(rng.choice([0.0, 0.03, 0.12])) * spacing_nm / nm_per_pixel)
     vacancies = given(vacancies, float(rng.choice([0.0, 0.01, 0.06])))
@@ -94,7 +94,8 @@ def make(
     haze = 1 + 0.4 * background * fields.fractal(rng, shape, exponent=2.8, finest_px=max(4.0, 3 * sigma))
     intensity = signal + floor * np.clip(haze, 0.1, None)
     intensity = intensity / max(float(intensity.mean()), 1e-6)
-    settings = given(exposure, camera.draw_settings(rng, low_dose=2) | {"mtf_sigma_px": 0.0, "seam": False})
+    drawn = camera.draw_settings(rng, low_dose=0.7, high_dose=700)
+    settings = given(exposure, drawn | {"mtf_sigma_px": 0.0, "seam": False})  # a scanned image has neither
     dtype = given(dtype, str(rng.choice(["uint8", "uint16", "float32"], p=[0.3, 0.45, 0.25])))
     image = camera.record(rng, intensity, dtype, settings)
     masks, shown = _discs(sites, np.sqrt(2) * sigma, shape)

@@ -7,6 +7,8 @@ from scipy.spatial.transform import Rotation
 from emqa_dask.synthetic import camera, fields, shapes
 from emqa_dask.synthetic.sample import Mask, Sample, given, loguniform, tight_boxes, trim
 
+BARE = 0.12  # relative thickness of the support up to which no particle is held
+
 
 def make(
     rng: np.random.Generator,
@@ -39,13 +41,15 @@ def make(
     spread = given(sigma_log, rng.uniform(0.12, 0.5))
     room = shape[0] * shape[1] / (np.pi * median**2 * np.exp(2 * spread**2))
     n = given(n, int(np.clip(room * loguniform(rng, 0.006, 0.25), 3, 400)))
-    contrast = given(contrast, loguniform(rng, 0.15, 2.5))
+    contrast = given(contrast, loguniform(rng, 0.15, 2.5) * (2.0 if support == "oxide" else 1.0))
     blur = given(blur_px, loguniform(rng, 0.4, 3.0))
     nm_per_pixel = given(nm_per_pixel, loguniform(rng, 0.03, 0.6))
 
     carrier = _oxide(rng, shape) if support == "oxide" else _carbon(rng, shape)
-    radii = shapes.log_normal_radii(rng, n, median, spread, 1.3, min(shape) / 4)
-    metal, masks, sizes = _draw(rng, radii, shape, carrier, diffracts=mode == "bf")
+    # Some places have nothing to sit on: try more of them, keep the first n that hold.
+    tries = min(int(n / max(float((carrier > BARE).mean()), 0.1)) + 1, 4 * n)
+    radii = shapes.log_normal_radii(rng, tries, median, spread, 1.3, min(shape) / 4)
+    metal, masks, sizes = _draw(rng, n, radii, shape, carrier, diffracts=mode == "bf")
     signal = carrier + np.float32(contrast / (2 * median)) * metal
     signal = cv2.GaussianBlur(signal, (0, 0), blur)
     if mode == "haadf":
@@ -72,8 +76,8 @@ def make(
     return Sample(image, tight_boxes(masks), masks, ["particle"] * len(masks), float(nm_per_pixel), meta)
 
 
-def _draw(rng, radii, shape, carrier, *, diffracts) -> tuple[np.ndarray, list[Mask], np.ndarray]:
-    """The map of metal thickness (px), the masks that show in the image, and the radii of those."""
+def _draw(rng, n, radii, shape, carrier, *, diffracts) -> tuple[np.ndarray, list[Mask], np.ndarray]:
+    """The map of metal thickness (px), the masks of at most `n` particles that show, and their radii."""
     metal = np.zeros(shape, np.float32)
     centres = shapes.scatter(
         rng, radii, shape, overlap=float(rng.choice([0.0, 0.3, 0.8], p=[0.4, 0.4, 0.2])), margin=0.2
@@ -83,10 +87,10 @@ def _draw(rng, radii, shape, carrier, *, diffracts) -> tuple[np.ndarray, list[Ma
     crystals = [shapes.facets(turn, truncation=truncation, family=family) for turn in Rotation.random(12, rng=rng)]
     masks, sizes = [], []
     for radius, (cy, cx) in zip(radii, centres):
-        if np.isnan(cy):
+        if np.isnan(cy) or len(masks) == n:
             continue
         row, column = np.clip([int(cy), int(cx)], 0, np.array(shape) - 1)
-        if carrier[row, column] < 0.12:  # nothing to sit on: a hole of the support
+        if carrier[row, column] <= BARE:
             continue
         if rng.random() < share and radius >= 4:
             y0, x0, patch = shapes.polyhedron(cy, cx, radius, *crystals[int(rng.integers(len(crystals)))])

@@ -17,6 +17,7 @@ PROFILES = {
     "mixed": {"cavity-tem": 0.4, "nanoparticle-tem": 0.3, "atomic-stem": 0.15, "sem-texture": 0.15},
     "demo": {"cavity-tem": 0.5, "nanoparticle-tem": 0.3, "atomic-stem": 0.1, "sem-texture": 0.1},
 }
+CLEAR_CONTRAST = {"cavity-tem": (0.3, 1.1), "nanoparticle-tem": (0.6, 3.0)}
 SHAPES = ((384, 384), (512, 512), (666, 666), (640, 480), (708, 708), (768, 1024), (1024, 1024))
 SHAPE_SHARES = (0.08, 0.42, 0.06, 0.06, 0.06, 0.08, 0.24)
 
@@ -36,6 +37,6 @@ def make_sample(
     drawn = SHAPES[int(rng.choice(len(SHAPES), p=SHAPE_SHARES))]
     if clear:
         choices = {"exposure": camera.draw_settings(rng, low_dose=150)} | choices
-        if family in ("cavity-tem", "nanoparticle-tem"):
-            choices = {"contrast": loguniform(rng, 0.3, 1.0)} | choices
+        if family in CLEAR_CONTRAST:
+            choices = {"contrast": loguniform(rng, *CLEAR_CONTRAST[family])} | choices
     return MAKE[family](rng, shape or drawn, **choices)

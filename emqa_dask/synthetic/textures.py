@@ -103,25 +103,37 @@ def _stack(rng, radii, shape, powder) -> tuple[np.ndarray, np.ndarray, np.ndarra
         aspect = powder["aspect"] * np.exp(0.15 * rng.standard_normal())
         long, short = radius * np.sqrt(aspect), radius / np.sqrt(aspect)
         angle = powder["direction_rad"] + (1 - powder["alignment"]) * rng.uniform(-np.pi / 2, np.pi / 2)
-        reach = long * 1.3
+        cos, sin = float(np.cos(angle)), float(np.sin(angle))
+        reach_y, reach_x = abs(long * sin) + abs(short * cos), abs(long * cos) + abs(short * sin)
         cy, cx = rng.uniform(-0.3 * radius, np.array(shape) + 0.3 * radius)
-        y0, x0 = max(0, int(cy - reach)), max(0, int(cx - reach))
-        y1, x1 = min(shape[0], int(cy + reach) + 1), min(shape[1], int(cx + reach) + 1)
+        y0, x0 = max(0, int(cy - reach_y)), max(0, int(cx - reach_x))
+        y1, x1 = min(shape[0], int(cy + reach_y) + 2), min(shape[1], int(cx + reach_x) + 2)
         if y0 >= y1 or x0 >= x1:
             continue
-        y, x = (np.arange(y0, y1) - cy)[:, None], (np.arange(x0, x1) - cx)[None, :]
-        u, v = (x * np.cos(angle) + y * np.sin(angle)) / long, (y * np.cos(angle) - x * np.sin(angle)) / short
-        depth = 1 - np.abs(u) ** p - np.abs(v) ** p
+        y = (np.arange(y0, y1, dtype=np.float32) - np.float32(cy))[:, None]
+        x = (np.arange(x0, x1, dtype=np.float32) - np.float32(cx))[None, :]
+        u, v = (x * cos + y * sin) / np.float32(long), (y * cos - x * sin) / np.float32(short)
+        depth = 1 - _power(u * u, p / 2) - _power(v * v, p / 2)
         inside = depth > 0
-        lean = rng.normal(0, 0.12, 2)
-        bump = short * (1 - flat * 0.8) * np.clip(depth, 0, None) ** (0.5 if p < 3 else 0.25)
-        top = (bump + lean[0] * y + lean[1] * x + rng.uniform(0, 1.5) * radius).astype(np.float32)
+        root = np.sqrt(np.maximum(depth, 0))
+        bump = np.float32(short * (1 - flat * 0.8)) * (root if p < 3 else np.sqrt(root))
+        lean = rng.normal(0, 0.12, 2).astype(np.float32)
+        top = bump + lean[0] * y + lean[1] * x + np.float32(rng.uniform(0, 1.5) * radius)
         window = np.s_[y0:y1, x0:x1]
         wins = inside & (top > height[window])
-        height[window][wins] = top[wins]
-        owner[window][wins] = index
+        np.copyto(height[window], top, where=wins)
+        np.copyto(owner[window], index, where=wins)
         areas[index] = inside.sum()
     return height, owner, areas
+
+
+def _power(squares: np.ndarray, exponent: float) -> np.ndarray:
+    """`squares ** exponent`, by multiplication where the exponent is 1, 2 or 4: np.power is ten times slower."""
+    if exponent not in (1, 2, 4):
+        return squares ** np.float32(exponent)
+    for _ in range(int(exponent).bit_length() - 1):
+        squares = squares * squares
+    return squares
 
 
 def _visible(owner: np.ndarray, areas: np.ndarray) -> list:
