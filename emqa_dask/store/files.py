@@ -3,6 +3,7 @@
 import contextlib
 import os
 import posixpath
+import tempfile
 import uuid
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -52,7 +53,7 @@ def read_bytes(uri: str) -> bytes:
 def write_whole(uri: str) -> Iterator[BinaryIO]:
     """An open binary file that appears under its name only once the block has ended without an exception.
 
-    Locally: a hidden name beside it, fsync, rename. On a bucket: one (multi-part) upload that is committed at the end.
+    Locally: a hidden name beside it, fsync, rename. On a bucket: one (multi-part) upload at the end.
     OSError (a full disk, say) names the file and leaves nothing behind.
     """
     fs, path = locate(uri)
@@ -95,15 +96,12 @@ def _sync_folder(folder: str) -> None:
 
 @contextlib.contextmanager
 def _write_remote(fs: fsspec.AbstractFileSystem, path: str) -> Iterator[BinaryIO]:
-    stream = fs.open(path, "wb", autocommit=False)
-    try:
-        yield stream
-        stream.close()
-        stream.commit()
-    except BaseException:
-        with contextlib.suppress(Exception):
-            stream.discard()
-        raise
+    # By way of a local file: not every fsspec file system can take back an upload that has begun.
+    with tempfile.TemporaryDirectory() as folder:
+        partial = os.path.join(folder, "partial")
+        with open(partial, "wb") as stream:
+            yield stream
+        fs.put_file(partial, path)
 
 
 def write_bytes(uri: str, data: bytes) -> None:

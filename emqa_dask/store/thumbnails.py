@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 QUALITY = 80
-DIRECT = {np.dtype(name) for name in ("uint8", "uint16", "int16", "float32", "float64")}  # cv2.resize takes these
+DIRECT = {np.dtype(name) for name in ("uint8", "uint16", "int16")}  # cv2.resize averages these without rounding noise
 
 
 def thumbnail(image: np.ndarray, longest_px: int = 256) -> bytes:
@@ -16,8 +16,8 @@ def thumbnail(image: np.ndarray, longest_px: int = 256) -> bytes:
     grey = _shrink(np.abs(image) if image.dtype.kind == "c" else image, longest_px)
     finite = np.isfinite(grey)
     low, high = np.percentile(grey[finite], (0.5, 99.5)) if finite.any() else (0.0, 0.0)
-    if high <= low:  # few pixels differ: show them rather than nothing
-        low, high = (float(grey[finite].min()), float(grey[finite].max())) if finite.any() else (0.0, 0.0)
+    if high <= low and finite.any():  # few pixels differ: show them rather than nothing
+        low, high = grey[finite].min(), grey[finite].max()
     span = high - low
     stretched = np.clip((grey - low) / span, 0, 1) * 255 if span > 0 else np.full(grey.shape, 128.0)
     stretched = np.where(finite, stretched, 0)
@@ -28,13 +28,20 @@ def thumbnail(image: np.ndarray, longest_px: int = 256) -> bytes:
 
 
 def _shrink(image: np.ndarray, longest_px: int) -> np.ndarray:
-    """`image` as float64, downsampled by area to at most `longest_px`; NaN where a block has no finite pixel."""
-    if image.dtype.newbyteorder("=") not in DIRECT:
-        image = image.astype(np.float64)
+    """`image`, scaled and shifted, as float64, downsampled by area to `longest_px`; NaN where no pixel is finite."""
     factor = min(1.0, longest_px / max(image.shape))
     size = [max(1, round(n * factor)) for n in image.shape[::-1]]
-    if image.dtype.kind == "f" and not (finite := np.isfinite(image)).all():
-        weight = cv2.resize(finite.astype(np.float32), size, interpolation=cv2.INTER_AREA).astype(np.float64)
-        total = cv2.resize(np.where(finite, image, 0), size, interpolation=cv2.INTER_AREA).astype(np.float64)
-        return np.divide(total, weight, out=np.full(weight.shape, np.nan), where=weight > 1e-6)
-    return cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_AREA).astype(np.float64)
+    if image.dtype.newbyteorder("=") in DIRECT:
+        return cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_AREA).astype(np.float64)
+    # OpenCV averages with single-precision weights: less the minimum, rounding is relative to the contrast.
+    floats = image.astype(np.float32 if image.dtype.itemsize == 4 and image.dtype.kind == "f" else np.float64)
+    finite = np.isfinite(floats)
+    floats[~finite] = 0
+    floats *= 0.25  # so that no difference of two finite pixels overflows
+    floats -= floats.min(where=finite, initial=np.inf) if finite.any() else 0
+    floats[~finite] = 0
+    total = cv2.resize(floats, size, interpolation=cv2.INTER_AREA).astype(np.float64)
+    if finite.all():
+        return total
+    weight = cv2.resize(finite.astype(np.float32), size, interpolation=cv2.INTER_AREA).astype(np.float64)
+    return np.divide(total, weight, out=np.full(weight.shape, np.nan), where=weight > 1e-6)

@@ -1,0 +1,250 @@
+"""Laws of stacks: every micrograph reads back bit for bit, shards are never touched again, others can open them."""
+
+import dataclasses
+
+import numpy as np
+import ome_zarr.io
+import ome_zarr.reader
+import pandas as pd
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ome_zarr_models.v05 import Image
+
+from emqa_dask import tables
+from emqa_dask.partition import Partition
+from emqa_dask.settings import Store
+from emqa_dask.store import layout, micrographs, plan, shards
+
+NONE = tables.empty(tables.MICROGRAPHS)
+DTYPES = ("bool", "uint8", "uint16", ">i2", "<u4", "int64", "float16", ">f4", "float64", "complex64", "complex128")
+
+
+def noise(shape, dtype, seed):
+    raw = np.random.default_rng(seed).integers(0, 256, (*shape[:-1], shape[-1] * np.dtype(dtype).itemsize), np.uint8)
+    return (raw & 1).astype(bool) if dtype == "bool" else raw.view(dtype)
+
+
+def survey(images, prefix="m", nm_per_pixel=0.5):
+    """Rows of tables.MICROGRAPHS as a survey of `images` gives them; image i is that of uri `prefix`/i."""
+    table = pd.DataFrame(
+        {
+            "micrograph_id": [f"{prefix}{i}" for i in range(len(images))],
+            "uri": [f"{prefix}/{i:03d}" for i in range(len(images))],
+            "height_px": [image.shape[0] for image in images],
+            "width_px": [image.shape[1] for image in images],
+            "dtype": [image.dtype.newbyteorder("=").name for image in images],
+            "pixel_sha256": [micrographs.pixel_sha256(image) for image in images],
+        }
+    )
+    return tables.conform(table.assign(frame=0, nm_per_pixel=nm_per_pixel), tables.MICROGRAPHS).to_pandas()
+
+
+def ingest(root, images, present=NONE, store=Store(), prefix="m", nm_per_pixel=0.5, frame=lambda image: image):  # noqa: B008
+    """Plan, prepare and write `images`; gives the table of all micrographs."""
+    new, lengths = plan.plan(survey(images, prefix, nm_per_pixel), present, store, micrographs.shard_lengths(root))
+    rows = pd.concat([present, new], ignore_index=True)
+    micrographs.prepare(root, rows, lengths, store)
+    for partition in plan.partitions(new):
+        members = new[new["partition"] == partition.name]
+        chosen = [images[int(uri.rpartition("/")[2])] for uri in members["uri"]]
+        sums, names = list(members["pixel_sha256"]), list(members["uri"])
+        record = micrographs.write_partition(root, partition, lambda i, of=chosen: frame(of[i]), sums, names)
+        assert record["n_images"] == len(members)
+        assert record["bytes"] == sum(image.nbytes for image in chosen)
+    return rows
+
+
+def shard_files(folder):
+    return sorted(p for p in folder.rglob("c/**/*") if p.is_file())
+
+
+def same(a, b):
+    """Are the pixels the same, bit for bit (NaN payloads too), whatever the byte order?"""
+    return micrographs.pixel_sha256(a) == micrographs.pixel_sha256(b) and a.shape == b.shape
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    dtype=st.sampled_from(DTYPES),
+    shape=st.tuples(st.integers(1, 9), st.integers(1, 40), st.integers(1, 40)),
+    length=st.integers(0, 4),
+    compression=st.sampled_from(["auto", "zstd", "none"]),
+    seed=st.integers(0, 5),
+)
+def test_every_micrograph_reads_back_bit_for_bit(tmp_path_factory, dtype, shape, length, compression, seed):
+    root, images = str(tmp_path_factory.mktemp("w")), noise(shape, dtype, seed)
+    rows = ingest(root, images, store=Store(shard_length=length, compression=compression))
+    (name,) = set(rows["stack"])
+    for partition in plan.partitions(rows):
+        whole = micrographs.read_partition(root, partition)
+        one_by_one = list(micrographs.iter_micrographs(root, partition))
+        assert len(whole) == len(one_by_one) == len(partition)
+        for index, a, b in zip(range(partition.start, partition.stop), whole, one_by_one):
+            assert same(a, images[index])
+            assert same(b, images[index])
+            assert same(micrographs.read_window(root, name, index), images[index])
+    array = zarr.open_array(f"{layout.stack(root, name)}/0", mode="r")
+    assert array.dtype == np.dtype(dtype).newbyteorder("=")
+    assert same(array[:].reshape(shape[0], -1), images.reshape(shape[0], -1))
+
+
+def test_later_files_never_touch_a_shard_and_their_gap_is_recorded(tmp_path):
+    root = str(tmp_path)
+    images = noise((12, 16, 16), "uint16", 1)
+    rows = ingest(root, images[:7], store=Store(shard_length=4), prefix="a")
+    (name,) = set(rows["stack"])
+    folder = tmp_path / "micrographs.zarr" / name
+
+    def state():
+        return {p: (p.read_bytes(), p.stat().st_mtime_ns, p.stat().st_ino) for p in shard_files(folder)}
+
+    before = state()
+    assert len(before) == 2
+    rows = ingest(root, images[7:], rows, Store(shard_length=9), prefix="b")
+    assert before.items() < state().items()
+    assert micrographs.shard_lengths(root) == {name: 4}
+    assert list(rows["index"]) == [*range(7), *range(8, 13)]
+    group = zarr.open_group(str(folder), mode="r")
+    assert group.attrs["emqa_dask"] == {"occupied": [[0, 7], [8, 13]]}
+    assert group["0"].shape == (13, 16, 16)
+    for image, index in zip(images, rows["index"]):
+        assert same(micrographs.read_window(root, name, index), image)
+    with pytest.raises(OSError, match="is missing"):
+        micrographs.read_window(root, name, 7)
+
+
+@pytest.mark.parametrize("nm_per_pixel", [0.31, np.nan])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_stacks_are_valid_ome_zarr_and_open_with_ome_zarr(tmp_path, dtype, nm_per_pixel):
+    root, images = str(tmp_path), np.arange(5 * 6 * 7).reshape(5, 6, 7).astype(dtype)
+    rows = ingest(root, images, nm_per_pixel=nm_per_pixel, store=Store(shard_length=2))
+    path = layout.stack(root, rows["stack"].iloc[0])
+    model = Image.from_zarr(zarr.open_group(path, mode="r"))
+    (level,) = model.attributes.ome.multiscales
+    assert [axis.name for axis in level.axes] == ["n", "y", "x"]
+    known = nm_per_pixel == nm_per_pixel
+    assert [axis.unit for axis in level.axes] == [None, *(["nanometer" if known else None] * 2)]
+    scale = nm_per_pixel if known else 1.0
+    assert level.datasets[0].coordinateTransformations[0].scale == [1.0, scale, scale]
+    (node,) = ome_zarr.reader.Reader(ome_zarr.io.parse_url(path))()
+    np.testing.assert_array_equal(node.data[0].compute(scheduler="synchronous"), images)
+    assert zarr.open_group(layout.stacks(root), mode="r")[rows["stack"].iloc[0]]["0"].shape == images.shape
+
+
+def test_a_large_micrograph_is_cut_into_bands_and_streamed_by_windows(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "BAND_BYTES", 1000)
+    root, images = str(tmp_path), noise((3, 53, 40), "uint16", 2)
+    rows = ingest(root, images, frame=lambda image: (image[i : i + 10] for i in range(0, 53, 10)))
+    partition = plan.partitions(rows)[0]
+    cut = micrographs.grid(root, partition.stack)
+    assert cut.rows * 40 * 2 <= 1000
+    assert same(micrographs.read_partition(root, partition)[0], images[0])
+    window = micrographs.read_window(root, partition.stack, 1, slice(17, 31), slice(5, 9))
+    np.testing.assert_array_equal(window, images[1][17:31, 5:9])
+    array = zarr.open_array(f"{layout.stack(root, partition.stack)}/0", mode="r")
+    np.testing.assert_array_equal(array[:], images)
+
+
+IMAGE = noise((8, 8), "uint8", 3)
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        (IMAGE ^ 1, "its pixels are others now"),
+        (IMAGE.astype("uint16"), r"it has uint16 \(8, 8\) now"),
+        (IMAGE[:7], "it has 7 rows now, not 8"),
+        (IMAGE[:, :7], r"it has uint8 \(8, 7\) now"),
+    ],
+)
+def test_a_file_that_changed_since_the_survey_raises_with_its_name_and_leaves_no_shard(tmp_path, now, said):
+    images = [IMAGE.T.copy(), IMAGE]
+    with pytest.raises(ValueError, match=f"m/001 changed since it was surveyed: {said}"):
+        ingest(str(tmp_path), images, store=Store(shard_length=2), frame=lambda i: now if i is IMAGE else i)
+    assert shard_files(tmp_path) == []
+
+
+def test_an_error_while_reading_keeps_the_shard_that_is_there(tmp_path):
+    root, images = str(tmp_path), noise((2, 8, 8), "uint8", 3)
+    rows = ingest(root, images, store=Store(shard_length=2))
+    (partition,) = plan.partitions(rows)
+
+    def broken(i):
+        raise OSError("no such tape")
+
+    with pytest.raises(OSError, match="no such tape"):
+        micrographs.write_partition(root, partition, broken, list(rows["pixel_sha256"]), list(rows["uri"]))
+    np.testing.assert_array_equal(micrographs.read_partition(root, partition), images)
+
+
+def test_a_shard_that_reads_back_otherwise_is_the_stores_fault(tmp_path, monkeypatch):
+    root, images = str(tmp_path), noise((2, 8, 8), "uint8", 3)
+    write = shards.write
+
+    def bad_disk(uri, cut, frames):
+        return write(uri, cut, ([window ^ 1 for window in frame] for frame in frames))
+
+    monkeypatch.setattr(shards, "write", bad_disk)
+    with pytest.raises(OSError, match=r"m/000 does not read back from .* as it was written: check the disk"):
+        ingest(root, images)
+    assert shard_files(tmp_path) == []
+
+
+def test_nothing_missing_reads_as_black(tmp_path):
+    root = str(tmp_path)
+    rows = ingest(root, noise((4, 8, 8), "uint8", 3), store=Store(shard_length=2))
+    first, second = plan.partitions(rows)
+    shard = tmp_path / "micrographs.zarr" / first.stack / "0" / "c" / "1" / "0" / "0"
+    shard.unlink()
+    micrographs.read_partition(root, first)
+    for read in (
+        lambda: micrographs.read_partition(root, second),
+        lambda: list(micrographs.iter_micrographs(root, second)),
+        lambda: micrographs.read_window(root, first.stack, 3),
+    ):
+        with pytest.raises(OSError, match="is missing: run ingest again"):
+            read()
+    with pytest.raises(OSError, match="is missing: run ingest again"):
+        micrographs.read_partition(root, dataclasses.replace(first, stack="9x9-uint8-nopx"))
+
+
+def test_iter_micrographs_gives_those_asked_for_in_their_order(tmp_path):
+    root, images = str(tmp_path), noise((8, 4, 4), "uint8", 4)
+    second = plan.partitions(ingest(root, images, store=Store(shard_length=4)))[1]
+    found = list(micrographs.iter_micrographs(root, second, pd.Series([6, 4])))
+    np.testing.assert_array_equal(found, images[[6, 4]])
+    assert list(micrographs.iter_micrographs(root, second, [])) == []
+    for outside in (3, 8):
+        with pytest.raises(IndexError, match=r"holds 4\.\.\.7"):
+            micrographs.iter_micrographs(root, second, [outside])
+
+
+@pytest.mark.parametrize("dtype", ["longdouble", "M8[ns]", "S3", "O"])
+def test_a_dtype_that_zarr_lacks_is_refused(tmp_path, dtype):
+    with pytest.raises(ValueError, match="Zarr v3 has no dtype"):
+        micrographs.open_or_grow(str(tmp_path), "s", (4, 4), dtype, occupied=[(0, 1)], shard_length=1, settings=Store())
+
+
+def test_a_micrograph_without_pixels_and_a_wrong_partition_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="has no pixels"):
+        micrographs.open_or_grow(str(tmp_path), "s", (0, 4), "u1", occupied=[(0, 1)], shard_length=1, settings=Store())
+    root, images = str(tmp_path / "w"), noise((4, 4, 4), "uint8", 4)
+    first, _ = plan.partitions(ingest(root, images, store=Store(shard_length=2)))
+    for wrong in (Partition(first.stack, 1, 3), Partition(first.stack, 0, 3), Partition(first.stack, 0, 1)):
+        with pytest.raises(ValueError, match=r"shards of 2"):
+            micrographs.write_partition(root, wrong, lambda i: images[i], ["", ""], ["a", "b"])
+
+
+def test_a_whole_workspace_on_an_fsspec_file_system():
+    root, images = "memory://bucket/run", noise((5, 16, 16), "uint16", 5)
+    layout.claim(root, "s3://archive")
+    rows = ingest(root, images, store=Store(shard_length=2))
+    for partition in plan.partitions(rows):
+        np.testing.assert_array_equal(
+            micrographs.read_partition(root, partition), images[partition.start : partition.stop]
+        )
+    rows = ingest(root, images, rows, prefix="b")
+    assert len(plan.partitions(rows)) == 6
+    assert micrographs.shard_lengths(root) == {rows["stack"].iloc[0]: 2}

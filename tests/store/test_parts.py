@@ -1,0 +1,120 @@
+"""Laws of parts: what is written is read with the same schema, empty and all-null tables too; half a part is none."""
+
+import itertools
+import math
+
+import pandas as pd
+import pandas.testing
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from emqa_dask import tables
+from emqa_dask.store import files, layout, parts
+
+SCHEMAS = {name: value for name, value in vars(tables).items() if isinstance(value, pa.Schema)}
+
+
+def sample(schema, n):
+    """`n` rows with a value in every column, and one with nulls only."""
+    values = {
+        "string": lambda i: f"é\n<{i}>",
+        "double": lambda i: i + 0.5 if i else math.nan,
+        "int64": lambda i: 2**53 + i,
+        "int32": lambda i: i,
+        "int8": lambda i: -i,
+        "bool": lambda i: bool(i % 2),
+        "binary": lambda i: bytes([i, 0, 255]),
+    }
+    return [
+        {f.name: ["a", "b"] if pa.types.is_list(f.type) else values[str(f.type)](i) for f in schema} for i in range(n)
+    ]
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+@pytest.mark.parametrize("rows", ["none", "some", "nulls"])
+def test_a_part_keeps_its_schema_and_values(tmp_path, name, rows):
+    schema, root = SCHEMAS[name], str(tmp_path)
+    given_rows = {"none": [], "some": sample(schema, 3), "nulls": [{schema.names[0]: None}] * 2}[rows]
+    parts.write_part(root, "t", "p", given_rows, schema)
+    assert parts.has_part(root, "t", "p", schema)
+    assert pq.read_schema(layout.part(root, "t", "p")).equals(schema)
+    expected = tables.conform(given_rows, schema).to_pandas()
+    pandas.testing.assert_frame_equal(parts.read_part(root, "t", "p", schema), expected)
+    # and once more: what was read can be written
+    parts.write_part(root, "t", "q", parts.read_part(root, "t", "p", schema), schema)
+    pandas.testing.assert_frame_equal(parts.read_part(root, "t", "q", schema), expected)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cuts=st.lists(st.integers(0, 20), max_size=4), columns=st.sampled_from([None, ["score", "micrograph_id"]]))
+def test_a_table_is_the_same_however_it_is_cut_into_parts(tmp_path_factory, cuts, columns):
+    root = str(tmp_path_factory.mktemp("w"))
+    rows = pd.DataFrame({"micrograph_id": [f"m{i}" for i in range(20)], "score": [i / 20 for i in range(20)]})
+    edges = [0, *sorted(cuts), 20]
+    for i, (a, b) in enumerate(itertools.pairwise(edges)):
+        parts.write_part(root, "d", f"s-{i:08d}", rows[a:b], tables.DETECTIONS)
+    found = parts.read_table(root, "d", tables.DETECTIONS, columns)
+    expected = tables.conform(rows, tables.DETECTIONS).to_pandas()
+    pandas.testing.assert_frame_equal(found, expected if columns is None else expected[columns])
+
+
+def test_no_part_and_no_file_give_an_empty_table_with_all_columns(tmp_path):
+    root = str(tmp_path)
+    expected = tables.empty(tables.FLAGS)
+    pandas.testing.assert_frame_equal(parts.read_table(root, "flags", tables.FLAGS), expected)
+    pandas.testing.assert_frame_equal(parts.load_table(layout.catalog(root), tables.FLAGS), expected)
+    assert parts.part_names(root, "flags") == []
+
+
+def test_a_partition_that_was_asked_for_and_has_no_part_is_an_error(tmp_path):
+    parts.write_part(str(tmp_path), "d", "a", [], tables.FLAGS)
+    with pytest.raises(FileNotFoundError):
+        parts.read_table(str(tmp_path), "d", tables.FLAGS, partitions=["a", "b"])
+    assert len(parts.read_table(str(tmp_path), "d", tables.FLAGS, partitions=["a"])) == 0
+
+
+def test_half_a_part_is_no_part(tmp_path):
+    root = str(tmp_path)
+    parts.write_part(root, "d", "a", sample(tables.FLAGS, 5), tables.FLAGS)
+    path = tmp_path / "d" / "a.parquet"
+    whole = path.read_bytes()
+    for stop in range(0, len(whole), 7):
+        path.write_bytes(whole[:stop])
+        assert not parts.has_part(root, "d", "a")
+        with pytest.raises(ValueError, match=r"a\.parquet is damaged"):
+            parts.read_part(root, "d", "a", tables.FLAGS)
+    path.write_bytes(whole)
+    assert parts.has_part(root, "d", "a")
+
+
+def test_a_part_with_other_columns_is_not_taken_for_this_one(tmp_path):
+    root = str(tmp_path)
+    parts.write_part(root, "d", "a", [], tables.FLAGS)
+    assert not parts.has_part(root, "d", "a", tables.EVENTS)
+    with pytest.raises(ValueError, match=r"lacks the columns attempt, bytes"):
+        parts.read_part(root, "d", "a", tables.EVENTS)
+
+
+def test_a_surplus_column_is_refused_and_leaves_nothing(tmp_path):
+    with pytest.raises(ValueError, match="surprise"):
+        parts.write_part(str(tmp_path), "d", "a", [{"surprise": 1}], tables.FLAGS)
+    assert not (tmp_path / "d").exists()
+
+
+def test_hidden_and_foreign_files_are_no_parts(tmp_path):
+    parts.write_part(str(tmp_path), "d", "s-00000008", [], tables.FLAGS)
+    parts.write_part(str(tmp_path), "d", "s-00000000", [], tables.FLAGS)
+    (tmp_path / "d" / ".s-00000016.1234.partial").write_bytes(b"")
+    (tmp_path / "d" / "notes.txt").write_bytes(b"")
+    assert parts.part_names(str(tmp_path), "d") == ["s-00000000", "s-00000008"]
+
+
+def test_json_is_read_as_it_was_written_and_has_no_nan(tmp_path):
+    uri = files.join(str(tmp_path), "p.json")
+    parts.write_json(uri, {"ü": [1, None, "x"]})
+    assert parts.read_json(uri) == {"ü": [1, None, "x"]}
+    with pytest.raises(ValueError, match="JSON"):
+        parts.write_json(uri, math.nan)
