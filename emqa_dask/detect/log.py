@@ -1,6 +1,7 @@
 """Blobs by the Laplacian of Gaussian: find_blobs (exact, any device), detect_image (fast), and what a score means."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import pandas as pd
 
 from emqa_dask import tables
 from emqa_dask.backend import backend, to_host
-from emqa_dask.detect import log_fast, scales
+from emqa_dask.detect import log_fast, scales, tiles
 from emqa_dask.detect.normalise import is_finite, normalise, real
 from emqa_dask.detect.prune import prune
 from emqa_dask.detect.scales import Maxima
@@ -59,7 +60,7 @@ def pruned(found: Maxima, sigmas: np.ndarray, overlap: float | None) -> Maxima:
     if overlap is None:
         return found
     keep = prune(found.y.astype(sigmas.dtype), found.x.astype(sigmas.dtype), sigmas[found.scale], overlap)
-    return Maxima(*(column[keep] for column in found))
+    return scales.chosen(found, keep)
 
 
 def as_float(image: Any) -> Any:
@@ -88,7 +89,7 @@ def scale_maxima(
     xp, ndi = backend(image)
     sides = scales.signs(polarity)
     if image.size == 0:
-        return _maxima(sides[0], *np.zeros((4, 0)))
+        return scales.NOTHING
     n_values = image.size * len(sigmas)
     found: dict[int, list] = {sign: [] for sign in sides}
     n_maxima, lowest, highest = dict.fromkeys(sides, 0), dict.fromkeys(sides, math.inf), dict.fromkeys(sides, -math.inf)
@@ -124,33 +125,51 @@ def scale_maxima(
         # Where every value is a maximum the scale space is constant, and nothing is a blob; a single value has no
         # surroundings, and scikit-image only asks whether it passes the threshold.
         keep = (value > limit) & (n_values == 1 or n_maxima[sign] < n_values)
-        every.append(_maxima(sign, y[keep], x[keep], scale[keep], value[keep]))
+        every.append(scales.maxima(sign, y[keep], x[keep], scale[keep], value[keep]))
     return scales.ordered(every)
 
 
-def _maxima(sign: int, y, x, scale, response) -> Maxima:
-    whole = (np.asarray(column, np.int64) for column in (y, x, scale))
-    return Maxima(*whole, np.asarray(response, np.float64), np.full(len(y), sign, np.int8))
-
-
-def detect_image(image: np.ndarray, settings: Detect) -> pd.DataFrame:
+def detect_image(image: np.ndarray, settings: Detect, limits: tuple[float, float] | None = None) -> pd.DataFrame:
     """The blobs of one micrograph as rows of `tables.DETECTIONS` without micrograph_id, strongest first.
 
     `image` is (h, w) of any real dtype on the host; it is normalised as `settings` says, and `settings.threshold` is on
     that scale. The box is that of the disk of radius sqrt(2) sigma, cut at the image's edges, in px from the upper left
     corner of the first pixel (so a centre at row y lies at y + 0.5); area_px is the whole disk's. No blob lies on a NaN
     or infinite pixel. `attrs["is_capped"]` of the table says whether more than `settings.max_detections` were found;
-    the strongest are kept. Empty, constant and all-NaN images give no rows. Raises ValueError for images that are not
-    two-dimensional and real.
+    the strongest are kept. Empty, constant and all-NaN images give no rows. `limits` are the intensities that become 0
+    and 1 where they are known from elsewhere. Raises ValueError for images that are not two-dimensional and real.
     """
     image = real(np.asarray(image))
-    pixels = normalise(image, settings.low_percentile, settings.high_percentile)
+    return detect_strips(lambda y0, y1: image[y0:y1], image.shape, settings, limits)
+
+
+def detect_strips(
+    read: Callable[[int, int], np.ndarray],
+    shape: tuple[int, int],
+    settings: Detect,
+    limits: tuple[float, float] | None = None,
+    strip_px: int | None = None,
+) -> pd.DataFrame:
+    """`detect_image` of an image of `shape` of which only strips are in memory; the same rows for any `strip_px`.
+
+    `read(y0, y1)` gives rows y0 <= y < y1, all columns. Every strip is searched with the rows around it that its widest
+    kernel touches, and keeps the blobs whose centre it owns, so that no blob is cut, lost or counted twice; pruning
+    then sees the whole image at once.
+    """
+    percentiles = settings.low_percentile, settings.high_percentile
+    limits = tiles.sampled_limits(read, shape, percentiles) if limits is None else limits
     sigmas = scales.sigma_list(settings.min_sigma, settings.max_sigma, settings.num_sigma, settings.log_scale)
-    found = log_fast.scale_maxima(pixels, sigmas, settings.threshold, settings.polarity)
-    known = is_finite(image)
-    if known is not None:
-        found = Maxima(*(column[known[found.y, found.x]] for column in found))
-    return detections(found, sigmas, image.shape, settings)
+    steps = [log_fast.step_px(sigma, shape) for sigma in sigmas]
+    found = [scales.NOTHING]
+    for first, start, stop, last in tiles.strips(shape, log_fast.halo_px(sigmas.max()) + 1, max(steps), strip_px):
+        image = real(np.asarray(read(first, last)))
+        pixels = normalise(image, *percentiles, limits)
+        part = log_fast.scale_maxima(pixels, sigmas, settings.threshold, settings.polarity, steps)
+        is_known = is_finite(image)
+        is_own = (part.y >= start - first) & (part.y < stop - first)
+        part = scales.chosen(part, is_own if is_known is None else is_own & is_known[part.y, part.x])
+        found.append(part._replace(y=part.y + first))
+    return detections(scales.ordered(found), sigmas, shape, settings)
 
 
 def detections(found: Maxima, sigmas: np.ndarray, shape: tuple[int, int], settings: Detect) -> pd.DataFrame:
@@ -159,9 +178,9 @@ def detections(found: Maxima, sigmas: np.ndarray, shape: tuple[int, int], settin
     # Noise searched at a threshold near zero has millions of maxima: pruning sees the strongest of them only.
     n_pruned = CANDIDATES * settings.max_detections
     is_capped = len(found.y) > n_pruned
-    found = pruned(Maxima(*(column[:n_pruned] for column in found)), sigmas, settings.overlap)
+    found = pruned(scales.chosen(found, slice(n_pruned)), sigmas, settings.overlap)
     is_capped |= len(found.y) > settings.max_detections
-    rows = scales.table(Maxima(*(column[: settings.max_detections] for column in found)), sigmas)
+    rows = scales.table(scales.chosen(found, slice(settings.max_detections)), sigmas)
     radius = math.sqrt(2) * rows["sigma_px"]
     for axis, size in zip("yx", shape):
         rows[f"{axis}0"] = (rows[f"{axis}_px"] + 0.5 - radius).clip(lower=0)

@@ -8,6 +8,7 @@ exact path within 1e-4 of the intensity range (tests/detect/test_log_fast.py); s
 
 import functools
 import math
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
@@ -21,28 +22,31 @@ HALF_TAPS = 10  # half the even kernel of that Gaussian, 5.4 sigma
 NEIGHBOURS = 4  # coarse pixels on each side that an interpolated value is computed from
 
 
-def scale_maxima(image: np.ndarray, sigmas: np.ndarray, threshold: float, polarity: str) -> Maxima:
+def scale_maxima(
+    image: np.ndarray, sigmas: np.ndarray, threshold: float, polarity: str, steps: list[int] | None = None
+) -> Maxima:
     """Local maxima of the scale space of `image` (h, w; float32, finite) above `threshold`, strongest first.
 
-    Bright and dark maxima come from one scale space. Memory is about ten float32 images. An empty and a constant image
-    give none.
+    Bright and dark maxima come from one scale space. Memory is about ten float32 images. `steps` are the scales' grid
+    steps, where the image is a part of a larger one. An empty image gives none. A flat one is a plateau of 0.002 times
+    its value (the kernels' cut): thresholds below that need an image that was normalised, where flat is 0.
     """
     sides = scales.signs(polarity)
-    found = []
-    if image.size and image.min() < image.max():
-        before, here = None, None
-        for k, response in enumerate(responses(image, sigmas)):
-            after = _layer(response, sides)
-            if here is not None:
-                found += _maxima(k - 1, before, here, after, threshold)
-            before, here = here, after
+    found = [scales.NOTHING]
+    before, here = None, None
+    for k, response in enumerate(responses(image, sigmas, steps) if image.size else ()):
+        after = _layer(response, sides)
+        if here is not None:
+            found += _maxima(k - 1, before, here, after, threshold)
+        before, here = here, after
+    if here is not None:
         found += _maxima(len(sigmas) - 1, before, here, None, threshold)
-    return scales.ordered(found or [_found(1, 0, *np.zeros((3, 0)))])
+    return scales.ordered(found)
 
 
-def responses(image: np.ndarray, sigmas: np.ndarray):
+def responses(image: np.ndarray, sigmas: np.ndarray, steps: list[int] | None = None) -> Iterator[np.ndarray]:
     """Yield the scale-normalised response (h, w; float32, contiguous) of `image` for each of `sigmas` in order."""
-    steps = [step_px(sigma, image.shape) for sigma in sigmas]
+    steps = steps or [step_px(sigma, image.shape) for sigma in sigmas]
     grids = {1: image}
     if max(steps) > 1:
         # Reflection at the far edges lies on the coarse grids only if their step divides the size: else, lay it out.
@@ -162,15 +166,5 @@ def _maxima(k: int, before, here, after, threshold: float) -> list[Maxima]:
                 keep = value >= sign * beside[1][sign].ravel()[at]
                 at, value = at[keep], value[keep]
         y, x = np.divmod(at, response.shape[1])
-        found.append(_found(sign, k, y, x, value))
+        found.append(scales.maxima(sign, y, x, np.full(len(y), k), value))
     return found
-
-
-def _found(sign: int, k: int, y, x, value) -> Maxima:
-    return Maxima(
-        np.asarray(y, np.int64),
-        np.asarray(x, np.int64),
-        np.full(len(y), k, np.int64),
-        np.asarray(value, np.float64),
-        np.full(len(y), sign, np.int8),
-    )

@@ -53,19 +53,33 @@ def border_px(exclude_border: int | bool | tuple[int, int]) -> tuple[int, int]:
     return widths
 
 
+def maxima(sign: int, y, x, scale, response) -> Maxima:
+    """Maxima of one polarity from four sequences of one length."""
+    whole = (np.asarray(column, np.int64) for column in (y, x, scale))
+    return Maxima(*whole, np.asarray(response, np.float64), np.full(len(y), sign, np.int8))
+
+
+NOTHING = maxima(1, [], [], [], [])
+
+
+def chosen(found: Maxima, keep: np.ndarray | slice) -> Maxima:
+    """The maxima of `found` that `keep` picks."""
+    return Maxima(*(column[keep] for column in found))
+
+
 def ordered(found: list[Maxima]) -> Maxima:
     """All maxima of `found` in one: strongest first; equals bright before dark, then by row, column and scale."""
     columns = [np.concatenate(part) for part in zip(*found)]
     y, x, scale, response, polarity = columns
     order = np.lexsort((scale, x, y, -polarity, -response))
-    return Maxima(*(c[order] for c in columns))
+    return chosen(Maxima(*columns), order)
 
 
 def inside(found: Maxima, shape: tuple[int, int], border: tuple[int, int]) -> Maxima:
     """The maxima of `found` that keep `border` px from the edges of an image of `shape`."""
     keep = (found.y >= border[0]) & (found.y < shape[0] - border[0])
     keep &= (found.x >= border[1]) & (found.x < shape[1] - border[1])
-    return Maxima(*(c[keep] for c in found))
+    return chosen(found, keep)
 
 
 def table(found: Maxima, sigmas: np.ndarray) -> pd.DataFrame:

@@ -1,0 +1,50 @@
+"""Full-width strips of an image too large for memory: the rows each reads and owns; intensity limits by sample."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from emqa_dask.detect.normalise import intensity_limits
+
+WHOLE_PX = 1 << 25  # images up to this many pixels are dealt with in one piece
+STRIP_PX = 1 << 23  # pixels that a strip of a larger image owns, about; some 50 bytes of memory each, halo included
+
+
+class Strip(NamedTuple):
+    """Rows that a strip reads (first <= y < last) and owns (start <= y < stop)."""
+
+    first: int
+    start: int
+    stop: int
+    last: int
+
+
+def strips(shape: tuple[int, int], halo: int, unit: int, strip_px: int | None = None) -> Iterator[Strip]:
+    """Strips that own every row of an image of `shape` once and read at least `halo` rows around their own.
+
+    A strip owns about `strip_px` pixels; None takes images up to `WHOLE_PX` in one piece. Strips begin at multiples of
+    `unit` rows, so that a grid of every unit-th row is the same in all of them. No rows or no columns give no strip.
+    """
+    if 0 in shape:
+        return
+    if strip_px is None:
+        strip_px = math.prod(shape) if math.prod(shape) <= WHOLE_PX else STRIP_PX
+    rows = max(1, math.ceil(strip_px / shape[1] / unit)) * unit
+    for start in range(0, shape[0], rows):
+        stop = min(start + rows, shape[0])
+        yield Strip(max(0, start - halo) // unit * unit, start, stop, min(-(-(stop + halo) // unit) * unit, shape[0]))
+
+
+def sampled_limits(
+    read: Callable[[int, int], np.ndarray], shape: tuple[int, int], percentiles: tuple[float, float], n_rows: int = 256
+) -> tuple[float, float]:
+    """The intensities at two percentiles of an image of `shape`, from all of it up to `WHOLE_PX` pixels.
+
+    Beyond that from `n_rows` rows spread evenly; `read(y0, y1)` gives rows y0 <= y < y1. No pixels give (0, 0).
+    """
+    if math.prod(shape) <= WHOLE_PX:
+        return intensity_limits(np.asarray(read(0, shape[0])), *percentiles)
+    rows = np.unique(np.linspace(0, shape[0] - 1, min(n_rows, shape[0])).astype(int))
+    return intensity_limits(np.concatenate([np.asarray(read(int(y), int(y) + 1)) for y in rows]), *percentiles)
