@@ -17,6 +17,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from emqa_dask import models
+from emqa_dask.tables import SCORE_BINS
 
 # The published model's inputs, in its order (Li et al., Digital Discovery 4 (2025) 987).
 PAPER_FEATURES = (
@@ -28,6 +29,15 @@ PAPER_FEATURES = (
     "mean_size",
     "std_score",
     "std_size",
+)
+# The same without pixels: an image twice as large with twice the objects has the same. `size_variation` is derived.
+SCALE_FREE_FEATURES = (
+    *SCORE_BINS,
+    "area_ratio",
+    "image_confidence",
+    "mean_score",
+    "std_score",
+    "size_variation",
 )
 FILE = "forest.skops"
 TRUSTED = ("sklearn.tree._tree.Tree",)  # all that a forest needs beyond what skops trusts by itself
@@ -145,6 +155,8 @@ def fit(
 
 
 def _values(features: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.float64]:
+    if "size_variation" in columns and "size_variation" not in features.columns:
+        features = features.assign(size_variation=features["std_size"] / features["mean_size"])
     missing = [name for name in columns if name not in features.columns]
     if missing:
         raise ValueError(f"the features lack {', '.join(missing)}, which the forest needs")

@@ -98,7 +98,8 @@ def save(domain: Domain, directory: Path) -> dict:
     directory.mkdir(parents=True, exist_ok=True)
     arrays = {f.name: getattr(domain, f.name) for f in dataclasses.fields(Domain)}
     columns, limit = arrays.pop("columns"), arrays.pop("limit")
-    safetensors.numpy.save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, directory / FILE)
+    content = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    (directory / FILE).write_bytes(content)  # save_file() would leave it readable by its owner only
     return {"domain": {"columns": list(columns), "limit": limit}}
 
 
