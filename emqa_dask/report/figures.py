@@ -29,7 +29,7 @@ def _linear(values: NDArray) -> Axis:
 
 def _log(values: NDArray) -> Axis:
     """Bins of equal ratio, two to eight to a decade; zeros have a bin of their own on the left, one bin apart."""
-    exponents = np.log10(values[(values > 0) & np.isfinite(values)])
+    exponents = np.log10(np.clip(values[values > 0], 1e-12, 1e12))
     low, high = (exponents.min(), exponents.max()) if len(exponents) else (0.0, 1.0)
     n = int(np.clip(24 // max(high - low, 1), 2, 8))
     low, high = np.floor(low * n) / n, max(np.floor(high * n) + 1, np.floor(low * n) + n) / n
@@ -44,7 +44,7 @@ def _log(values: NDArray) -> Axis:
 
     def place(v):
         v = np.asarray(v, float)
-        return np.where(v == 0, low - 1.5 / n, np.log10(np.where(v > 0, v, 1)))
+        return np.where(v == 0, low - 1.5 / n, np.log10(np.clip(v, 1e-12, 1e12)))
 
     return Axis(edges, place, ticks, lambda a, b: "0" if a < low - 1.5 / n else f"{10**a:.3g} to {10**b:.3g}")
 

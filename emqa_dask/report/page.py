@@ -106,7 +106,7 @@ def render(
         n_max_drawn=MAX_DRAWN,
         lists=_lists(triage),
         failures=_failures(facts.get("failures")),
-        facts=facts,
+        facts=dict.fromkeys(_PLACED) | facts,
         more={k: v for k, v in facts.items() if k not in _PLACED},
         started=_date(facts.get("started")),
         limits=settings,
@@ -182,9 +182,9 @@ def _boxes(shown: pd.DataFrame, detections: pd.DataFrame) -> dict[str, str]:
     # Evidence is kept from below the score floor; the strongest n_detections are those that count.
     most = sizes["n_detections"].fillna(MAX_DRAWN).clip(upper=MAX_DRAWN).reindex(rows["micrograph_id"]).to_numpy()
     rows = rows[rows.groupby("micrograph_id").cumcount().to_numpy() < most]
-    size = sizes[["height_px", "width_px"]].reindex(rows["micrograph_id"]).to_numpy()
+    height, width = sizes[["height_px", "width_px"]].reindex(rows["micrograph_id"]).to_numpy().T
     values = rows[["y0", "x0", "y1", "x1", "score"]].to_numpy(float)
-    values[:, :4] /= size[:, [0, 1, 0, 1]]
+    values = values / np.stack([height, width, height, width, np.ones(len(rows))], axis=1)
     packed = np.round(np.clip(np.nan_to_num(values), 0, 1) * 65535).astype("<u2")
     names, starts = np.unique(rows["micrograph_id"].to_numpy(object).astype(str), return_index=True)
     cuts = np.split(packed, starts[1:]) if len(names) else []

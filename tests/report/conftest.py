@@ -42,7 +42,7 @@ def make_archive(n_files: int = 60, seed: int = 0) -> dict[str, pd.DataFrame]:
             "modified_ns": 0,
             "format": rng.choice(["TIFF", "MRC", "DM3", "PNG"], n_files),
             "kind": "micrograph",
-            "status": status,
+            "status": np.where(partly, "ok", status),
             "reason": np.where(
                 partly, "1 of 3 frames could not be read", np.where(status == "ok", "", "the file <b>ends</b> early")
             ),

@@ -1,0 +1,217 @@
+"""The page in a real browser: it loads nothing, complains about nothing, and its table does what its controls say."""
+
+from pathlib import Path
+
+import pytest
+
+from emqa_dask.report.page import render
+from emqa_dask.report.triage import judge
+from emqa_dask.settings import Report, Settings, dump
+
+CHROMIUM = Path("/usr/bin/chromium")
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM} (Debian package chromium)"),
+]
+
+
+@pytest.fixture(scope="module")
+def triage_and_file(archive, pictures, tmp_path_factory):
+    given = archive(220, 4)
+    triage = judge(**given, settings=Report())
+    facts = {"archive": "/data/<session> 7", "settings": dump(Settings()), "seconds": {"detect": 3.0}, "n_files": 220}
+    page = render(triage, facts=facts, settings=Report(), **pictures(given["micrographs"], given["features"]))
+    path = tmp_path_factory.mktemp("report") / "index.html"
+    path.write_text(page, encoding="utf-8")
+    return triage, path
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra: dev)")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser, triage_and_file, request):
+    """A page at the width of the test's parameter; what it asks for and complains about is checked at the end."""
+    width, scheme = getattr(request, "param", (1400, "light"))
+    context = browser.new_context(viewport={"width": width, "height": 1000}, color_scheme=scheme)
+    page = context.new_page()
+    requests, complaints = [], []
+    page.on("request", lambda r: requests.append(r.url))
+    page.on("console", lambda m: complaints.append(m.text))
+    page.on("pageerror", lambda e: complaints.append(str(e)))
+    url = triage_and_file[1].as_uri()
+    page.goto(url)
+    yield page
+    context.close()
+    assert [r for r in requests if not r.startswith("data:")] == [url]
+    assert complaints == []
+
+
+LOADED = """async () => {
+    await Promise.all([...document.images].map((image) => image.decode()));
+    for (let i = 0; i < 2; i++) await new Promise(requestAnimationFrame);
+}"""
+
+
+def column(page, name: str) -> list[str]:
+    index = page.evaluate("k => [...document.querySelectorAll('thead th')].findIndex(t => t.dataset.sort === k)", name)
+    cells = page.locator(f"#rows tr > td:nth-child({index + 1})")
+    return [text.split("\n")[0] for text in cells.all_inner_texts()]
+
+
+def total(page) -> int:
+    words = page.locator("#count").inner_text().split(",")[0].split(" ")
+    return int(words[words.index("of") + 1]) if "of" in words else 0
+
+
+@pytest.mark.parametrize(
+    "opened",
+    [(w, s) for w in (1400, 820, 400) for s in ("light", "dark")],
+    indirect=True,
+    ids=lambda p: f"{p[0]}-{p[1]}",
+)
+def test_nothing_overflows_and_every_picture_is_whole(opened):
+    opened.evaluate(LOADED)
+    assert opened.evaluate("document.images.length") > 30
+    assert opened.evaluate("[...document.images].every(i => i.naturalWidth > 0)")
+    opened.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
+    assert opened.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert opened.evaluate("window.hacked") is None
+    wide = opened.evaluate(
+        """[...document.querySelectorAll('main *')]
+        .filter(e => !e.closest('.scroll, pre, .unseen') && e.getBoundingClientRect().right > window.innerWidth + 1)
+        .map(e => e.className)"""
+    )
+    assert wide == []
+
+
+@pytest.mark.parametrize("key", ["n", "low", "far", "nm"])
+def test_headers_sort_and_unknown_numbers_stay_last(opened, key):
+    opened.select_option("#size", "250")
+    header = opened.locator(f"th[data-sort={key}]")
+    for direction in ("ascending", "descending"):
+        header.locator("button").click()
+        assert header.get_attribute("aria-sort") == direction
+        assert opened.locator("th[aria-sort]").count() == 1
+        if key == "low":
+            ends = opened.locator("#rows .ends").all_inner_texts()
+            values = [float(text.split(" ")[0]) for text in ends]
+        else:
+            texts = column(opened, key)
+            known = [text for text in texts if text != "–"]
+            assert texts[: len(known)] == known
+            values = [float(text.replace(",", "")) for text in known]
+        assert len(values) > 50
+        assert values == sorted(values, reverse=direction == "descending")
+
+
+def test_cards_reasons_and_lists_filter(opened, triage_and_file):
+    triage, _ = triage_and_file
+    assert total(opened) == len(triage)
+    opened.click(".card.junk")
+    assert total(opened) == triage["verdict"].eq("junk").sum()
+    assert set(column(opened, "verdict")) == {"Junk"}
+    assert opened.locator(".card.junk").get_attribute("aria-pressed") == "true"
+    opened.click(".card.junk")
+    assert total(opened) == len(triage)
+    opened.click("[data-reason=low_predicted_f1]")
+    has_reason = triage["reasons"].map(lambda codes: "low_predicted_f1" in codes)
+    assert total(opened) == has_reason.sum()
+    opened.select_option("#verdict", "review")
+    assert total(opened) == (has_reason & triage["verdict"].eq("review")).sum()
+    opened.click("#clear")
+    assert total(opened) == len(triage)
+
+
+def test_search_finds_names_with_markup_and_says_when_nothing_matches(opened):
+    opened.fill("#search", "onerror=window.hacked")
+    opened.get_by_text("filtered from").wait_for()
+    names = opened.locator("#rows .name").all_inner_texts()
+    assert names
+    assert all(name == "script><img src=x onerror=window.hacked=1>.png" for name in names)
+    opened.fill("#search", "no such thing")
+    opened.wait_for_selector("#empty:not([hidden])")
+    opened.click("#clear-2")
+    assert total(opened) > 100
+    assert opened.evaluate("window.hacked") is None
+
+
+def test_pages_turn(opened, triage_and_file):
+    triage, _ = triage_and_file
+    first = column(opened, "uri")
+    opened.click("#next")
+    assert opened.locator("#count").inner_text().startswith("51 to 100 of")
+    assert column(opened, "uri") != first
+    opened.click("#previous")
+    assert column(opened, "uri") == first
+    assert opened.locator("#previous").is_disabled()
+    assert opened.locator("#rows tr").count() == min(50, len(triage))
+
+
+def test_the_larger_view_opens_by_keyboard_and_steps(opened):
+    opened.locator("#rows .name").nth(1).focus()
+    opened.keyboard.press("Enter")
+    assert opened.locator("#view").is_visible()
+    name = opened.locator("#view-where").inner_text()
+    opened.keyboard.press("ArrowRight")
+    assert opened.locator("#view-where").inner_text() != name
+    opened.keyboard.press("ArrowLeft")
+    assert opened.locator("#view-where").inner_text() == name
+    assert "Predicted F1" in opened.locator("#view-numbers").inner_text()
+    opened.keyboard.press("Escape")
+    assert not opened.locator("#view").is_visible()
+    assert opened.evaluate("document.activeElement.className") == "name"
+
+
+def test_boxes_are_drawn_by_score_and_can_be_hidden(opened):
+    ink = """() => [...document.querySelectorAll('canvas')].map((canvas) => {
+        const copy = document.createElement('canvas');
+        copy.width = copy.height = 300;
+        const pen = copy.getContext('2d', { willReadFrequently: true });
+        pen.drawImage(canvas, 0, 0);
+        return pen.getImageData(0, 0, 300, 300).data.filter((v) => v > 0).length;
+    }).reduce((a, b) => a + b)"""
+    opened.evaluate(LOADED)
+    drawn = opened.evaluate(ink)
+    assert drawn > 1000
+    opened.evaluate("byId('floor').value = 0.8; byId('floor').dispatchEvent(new Event('input'))")
+    assert 0 < opened.evaluate(ink) < drawn / 2
+    opened.uncheck("#overlay")
+    assert opened.evaluate(ink) == 0
+    opened.check("#overlay")
+    opened.evaluate("byId('floor').value = 0; byId('floor').dispatchEvent(new Event('input'))")
+    assert opened.evaluate(ink) == drawn
+
+
+def test_a_box_lies_on_its_object(opened):
+    """The brightest pixels of the picture are inside the boxes: overlay and picture share one geometry."""
+    opened.evaluate("open(data.boxes.findIndex((b, i) => b && data.height[i] < data.width[i] && data.n[i] > 100))")
+    opened.evaluate(LOADED)
+    inside, outside = opened.evaluate(
+        """() => {
+        const [image, over] = document.querySelectorAll('#view-picture img, #view-picture canvas');
+        const [here, there] = [image, over].map((e) => e.getBoundingClientRect());
+        if (['x', 'y', 'width', 'height'].some((k) => Math.abs(here[k] - there[k]) > 0.5)) throw new Error('misplaced');
+        const copy = document.createElement('canvas'), pen = copy.getContext('2d');
+        copy.width = over.width; copy.height = over.height;
+        pen.drawImage(image, 0, 0, over.width, over.height);
+        const grey = pen.getImageData(0, 0, over.width, over.height).data;
+        const raw = new DataView(bytesOf(data.boxes[over.dataset.row]).buffer), sums = [[0, 0], [0, 0]];
+        const boxes = Array.from({ length: raw.byteLength / 10 },
+            (_, b) => [0, 2, 4, 6].map((k) => raw.getUint16(10 * b + k, true) / 65535));
+        for (let y = 0; y < over.height; y += 4) for (let x = 0; x < over.width; x += 4) {
+            const [v, u] = [y / over.height, x / over.width];
+            const k = boxes.some(([y0, x0, y1, x1]) => v > y0 && v < y1 && u > x0 && u < x1) ? 0 : 1;
+            sums[k][0] += grey[4 * (y * over.width + x)];
+            sums[k][1] += 1;
+        }
+        return sums.map(([s, n]) => s / n);
+    }"""
+    )
+    assert inside > outside + 15

@@ -1,0 +1,215 @@
+"""Laws of the page: nothing in it comes from elsewhere, no name becomes markup, and no row or number is lost."""
+
+import base64
+import hashlib
+import html
+import json
+import re
+import time
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emqa_dask import tables
+from emqa_dask.report import figures
+from emqa_dask.report.page import MAX_DRAWN, choose_rows, render, visible
+from emqa_dask.report.triage import RULES, judge
+from emqa_dask.settings import Report, Settings, dump
+
+EVIL = "<script>window.hacked=1</script>"
+
+
+class Elements(HTMLParser):
+    """Start tags with their attributes, and the text of scripts and styles."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.tags, self.raw = [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        if self.tags and self.tags[-1][0] in ("script", "style") and self.cdata_elem:
+            self.raw.append((self.tags[-1], data))
+
+
+def island(page: str) -> dict:
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)[1])
+
+
+@pytest.fixture(scope="module")
+def inputs(archive, pictures):
+    given_ = archive(120, 1)
+    return {
+        "triage": judge(**given_, settings=Report()),
+        **pictures(given_["micrographs"], given_["features"]),
+        "facts": {
+            "archive": f"/data/{EVIL}",
+            "workspace": f"/ws/{EVIL}.emqa",
+            "command": f"emqa triage '{EVIL}'",
+            "started": 1.79e9,
+            "n_files": 120,
+            "n_bytes": 3 << 30,
+            "seconds": {"ingest": 3.2, EVIL: 4000.0},
+            "versions": {"numpy": "2.4", EVIL: EVIL},
+            "settings": dump(Settings()) + EVIL,
+            "forest": {"r2": 0.71, "name": EVIL},
+            "failures": pd.DataFrame([{"uri": EVIL, "stage": "detect", "kind": "error", "error": EVIL,
+                                       "traceback": f"Traceback:\n{EVIL}", "attempts": 2}]),
+            "host": {EVIL: EVIL},
+        },
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def page(inputs):
+    return render(**inputs, settings=Report())
+
+
+def test_no_name_becomes_markup(page, inputs):
+    elements = Elements(page)
+    assert [a.get("type") for tag, a in elements.tags if tag == "script"] == ["application/json", None]
+    assert not [a for tag, a in elements.tags if tag == "img"]
+    assert not [name for _, a in elements.tags for name in a if name.startswith("on") or name == "style"]
+    assert "hacked" not in re.sub(r"<script type=.*?</script>", "", page, flags=re.S).replace(
+        html.escape(EVIL), ""
+    ).replace("&lt;/script&gt;&lt;img src=x onerror=window.hacked=1&gt;", "")
+    assert html.escape(EVIL) in page
+
+
+def test_nothing_is_loaded(page):
+    for tag, attributes in Elements(page).tags:
+        assert tag not in ("link", "iframe", "object", "embed", "base", "form", "video", "audio")
+        for name in ("src", "href", "action", "data", "poster", "srcset", "xlink:href"):
+            assert attributes.get(name, "#").startswith("#")
+    assert not re.search(r"@import|url\((?!#)|\bfetch\(|XMLHttpRequest|import\(|WebSocket", page)
+
+
+def test_the_policy_allows_exactly_the_pages_own_style_and_script(page):
+    elements = Elements(page)
+    policy = next(a["content"] for tag, a in elements.tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none';")
+    assert "unsafe" not in policy
+    for kind, ((_, attributes), text) in [(t[0][0], t) for t in elements.raw]:
+        if attributes.get("type") != "application/json":
+            digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+            assert f"{kind}-src 'sha256-{digest}'" in policy
+    assert len(elements.raw) == 3
+
+
+def test_the_island_holds_every_row(page, inputs):
+    data, triage = island(page), inputs["triage"]
+    assert data["uri"] == [visible(u) for u in triage["uri"]]
+    assert [data["verdicts"][v][0] for v in data["verdict"]] == triage["verdict"].tolist()
+    assert [[data["codes"][k][0] for k in ks] for ks in data["reasons"]] == triage["reasons"].tolist()
+    assert [np.nan if v is None else v for v in data["f1"]] == pytest.approx(
+        triage["predicted_f1"], abs=1e-4, nan_ok=True
+    )
+    assert {len(column) for name, column in data.items() if name not in ("verdicts", "codes")} == {len(triage)}
+    thumbnails = inputs["thumbnails"].set_index("micrograph_id")["jpeg"]
+    for name, jpeg in zip(data["id"], data["jpeg"], strict=True):
+        assert (jpeg is None) == (name is None)
+        assert name is None or base64.b64decode(jpeg) == thumbnails[name]
+
+
+def test_the_strongest_detections_that_count_are_drawn_where_they_are(archive):
+    n, height, width = MAX_DRAWN + 50, 1000, 3000
+    rng = np.random.default_rng(0)
+    corner = rng.uniform(0, 1, (n, 2)) * [height - 40, width - 40]
+    rows = pd.DataFrame(np.hstack([corner, corner + 30]), columns=["y0", "x0", "y1", "x1"])
+    detections = rows.assign(score=rng.uniform(size=n), micrograph_id="a" * 32)
+    for counted in (n, 20):
+        triage = tables.empty(tables.TRIAGE).reindex([0]).assign(
+            micrograph_id="a" * 32, uri="a.tif", frame=0, verdict="trust", status="ok", explanation="", reasons=[[]],
+            n_detections=counted, height_px=height, width_px=width,
+        )  # fmt: skip
+        page = render(triage, detections, tables.empty(tables.THUMBNAILS), {}, Report())
+        drawn = np.frombuffer(base64.b64decode(island(page)["boxes"][0]), "<u2").reshape(-1, 5) / 65535
+        expected = detections.sort_values("score", ascending=False).head(min(counted, MAX_DRAWN))
+        expected = expected[["y0", "x0", "y1", "x1", "score"]].to_numpy()
+        np.testing.assert_allclose(drawn * [height, width, height, width, 1], expected, atol=width / 65535)
+
+
+def test_every_part_says_its_numbers(page, inputs):
+    text = html.unescape(re.sub(r"<[^>]+>", " ", page))
+    counts = inputs["triage"]["verdict"].value_counts()
+    for verdict, count in counts.items():
+        assert re.search(rf'data-verdict="{verdict}".*?<b>{count}</b>', page, re.S)
+    for rule in RULES:
+        assert rule.meaning in text
+    assert "3.0 GiB" in text
+    assert "1 h 6 min" in text
+    assert "trust_f1 = 0.7" in text
+
+
+def test_without_anything_there_is_a_page():
+    page = render(
+        *(tables.empty(schema) for schema in (tables.TRIAGE, tables.DETECTIONS, tables.THUMBNAILS)), {}, Report()
+    )
+    assert island(page)["uri"] == []
+    assert "All 0 rows" in page
+
+
+@given(seed=st.integers(0, 1000), max_rows=st.integers(5, 80))
+@settings(max_examples=25, deadline=None)
+def test_a_balanced_choice(archive, seed, max_rows):
+    triage = judge(**archive(60, seed % 5), settings=Report())
+    shown = choose_rows(triage, max_rows)
+    assert len(shown) == min(max_rows, len(triage))
+    assert shown.index.is_monotonic_increasing
+    pd.testing.assert_frame_equal(triage.loc[shown.index], shown)
+    there, here = triage["verdict"].value_counts(), shown["verdict"].value_counts()
+    share = max_rows // len(tables.VERDICTS)
+    assert all(here.get(v, 0) >= min(n, share) for v, n in there.items())
+    shuffled = choose_rows(triage.sample(frac=1, random_state=seed), max_rows)
+    assert sorted(shuffled.index) == sorted(shown.index)
+
+
+def test_the_page_says_how_many_of_how_many(inputs):
+    page = render(**inputs, settings=Report(max_rows=25))
+    assert len(island(page)["uri"]) == 25
+    assert f"shows 25 of {len(inputs['triage'])} rows" in page
+
+
+@given(text=st.text(st.characters(codec=None, exclude_categories=[]), max_size=30))
+def test_what_cannot_be_seen_is_written_out(text):
+    shown = visible(text)
+    assert shown.encode().decode() == shown  # no lone surrogate is left
+    assert not re.search(r"[\x00-\x1f\x7f\u200e\u200f\u202a-\u202e\u2066-\u2069]", shown)
+    if text.isascii() and text.isprintable():
+        assert shown == text
+
+
+@given(
+    values=st.lists(st.floats(0, 1e9) | st.sampled_from([np.nan, np.inf, -np.inf, 0.0, 1e-300]), max_size=40),
+    axis=st.sampled_from([figures._linear, figures._log]),
+)
+def test_a_histogram_counts_every_known_value_once(values, axis):
+    values = pd.Series(values, dtype=float)
+    verdicts = pd.Series(np.resize(tables.VERDICTS, len(values)), dtype=object)
+    svg = figures.histogram(values, verdicts, axis, 1.0, "a <label>")
+    titles = re.findall(r"<title>[^<]*: ([\d,]+) \((.*?)\)</title>", svg)
+    assert sum(int(n.replace(",", "")) for n, _ in titles) == np.isfinite(values).sum()
+    assert all(float(h) >= 0 for h in re.findall(r'height="([-\d.]+)"', svg))
+    assert "<label>" not in svg
+
+
+def test_a_thousand_rows_in_three_seconds(archive, pictures):
+    given_ = archive(800, 2)
+    drawn = pictures(given_["micrographs"][:200], given_["features"][:200])
+    triage = judge(**given_, settings=Report())
+    assert len(triage) >= 1000
+    ids = triage["micrograph_id"].dropna().to_numpy()
+    many = pd.concat([drawn["thumbnails"]] * (len(ids) // 200 + 1)).head(len(ids)).assign(micrograph_id=ids)
+    boxes = drawn["detections"].sample(200_000, replace=True, random_state=0)
+    boxes = boxes.assign(micrograph_id=np.resize(ids, len(boxes)))
+    start = time.perf_counter()
+    page = render(triage, boxes, many, {}, Report())
+    assert time.perf_counter() - start < 3
+    assert len(island(page)["uri"]) == 1000

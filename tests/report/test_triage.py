@@ -1,0 +1,229 @@
+"""Laws of the verdicts: nothing is lost, nothing bad is trusted, and only what is in a row decides about it."""
+
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emqa_dask import tables
+from emqa_dask.report.triage import RANKS, RULES, judge
+from emqa_dask.settings import Report
+
+SEEDS = st.integers(0, 2**31)
+JUNK = {rule.code for rule in RULES if rule.verdict == "junk"}
+NOTES = {rule.code for rule in RULES if rule.verdict == "note"}
+
+
+def one_image(**values) -> dict[str, pd.DataFrame]:
+    """The tables of an archive of one file with one micrograph that is fit for trust, changed by `values`."""
+    row = {
+        "micrograph_id": "a" * 32, "uri": "a.tif", "frame": 0, "content_sha256": "b" * 64, "height_px": 512,
+        "width_px": 512, "nm_per_pixel": 0.31, "nm_per_pixel_source": "header", "format": "TIFF", "reason": "",
+        "error": None, "status": "ok", "n_detections": 40, "predicted_f1": 0.9, "predicted_f1_low": 0.8,
+        "predicted_f1_high": 0.95, "ood_distance": 0.5, "evidence": "detections", **values,
+    }  # fmt: skip
+    frame = pd.DataFrame([row])
+    return {
+        "catalog": frame[["uri", "content_sha256", "format", "reason", "error", "status"]],
+        "micrographs": frame[[c for c in (*tables.MICROGRAPHS.names, "is_nm_per_pixel_suspect") if c in frame]],
+        "features": frame[[c for c in ("micrograph_id", "n_detections", "is_capped") if c in frame]],
+        "predictions": frame[tables.PREDICTIONS.names],
+        "flags": tables.empty(tables.FLAGS),
+    }
+
+
+def with_flags(archive: dict, *flags: tuple[str, float]) -> dict:
+    rows = [("a" * 32, flag, value, 1.0, f"found {flag} at {value}") for flag, value in flags]
+    return {**archive, "flags": pd.DataFrame(rows, columns=tables.FLAGS.names)}
+
+
+@given(seed=SEEDS)
+@settings(max_examples=15, deadline=None)
+def test_every_file_and_every_micrograph_has_its_row(archive, seed):
+    given_ = archive(40, seed)
+    rows = judge(**given_, settings=Report())
+    assert set(rows["uri"]) == set(given_["catalog"]["uri"])
+    assert sorted(rows["micrograph_id"].dropna()) == sorted(given_["micrographs"]["micrograph_id"])
+    bare = rows[rows["micrograph_id"].isna()]
+    assert not bare["uri"].duplicated().any()
+    assert not set(bare["uri"]) & set(given_["micrographs"]["uri"])
+    assert rows["verdict"].isin(tables.VERDICTS).all()
+    assert rows["status"].isin(tables.STATUSES).all()
+    assert rows["explanation"].str.fullmatch(r"(?s).+[.!?)]").all()
+
+
+@given(seed=SEEDS)
+@settings(max_examples=15, deadline=None)
+def test_reasons_and_verdicts_agree_with_the_rules(archive, seed):
+    rows = judge(**archive(40, seed), settings=Report())
+    for row in rows.itertuples():
+        assert [RANKS[code] for code in row.reasons] == sorted({RANKS[code] for code in row.reasons})
+        verdicts = [RULES[RANKS[code]].verdict for code in row.reasons]
+        assert row.verdict == next((v for v in verdicts if v != "note"), "trust")
+        assert (not row.reasons) == (row.verdict == "trust" and not NOTES & set(row.reasons))
+        if row.verdict == "trust":
+            assert row.predicted_f1_low >= 0.7
+            assert row.ood_distance <= 1
+            assert row.n_detections > 0
+
+
+@given(seed=SEEDS)
+@settings(max_examples=10, deadline=None)
+def test_a_failed_file_is_unknown_and_nothing_else(archive, seed):
+    rows = judge(**archive(40, seed), settings=Report())
+    assert rows.loc[rows["status"].ne("ok"), "verdict"].eq("unknown").all()
+    assert rows.loc[rows["verdict"].eq("unknown"), "status"].ne("ok").all()
+    assert rows.loc[rows["micrograph_id"].isna(), "verdict"].eq("unknown").all()
+
+
+@given(seed=SEEDS)
+@settings(max_examples=10, deadline=None)
+def test_the_order_of_the_inputs_does_not_matter(archive, seed):
+    given_ = archive(30, seed)
+    shuffled = {name: table.sample(frac=1, random_state=seed) for name, table in given_.items()}
+    pd.testing.assert_frame_equal(judge(**given_, settings=Report()), judge(**shuffled, settings=Report()))
+
+
+@given(seed=SEEDS, cut=st.integers(0, 30))
+@settings(max_examples=10, deadline=None)
+def test_a_file_is_judged_alike_with_and_without_the_others(archive, seed, cut):
+    given_ = archive(30, seed)
+    whole = judge(**given_, settings=Report())
+    parts = []
+    for uris in (set(given_["catalog"]["uri"][:cut]), set(given_["catalog"]["uri"][cut:])):
+        part = {k: t[t["uri"].isin(uris)] if "uri" in t else t for k, t in given_.items()}
+        parts.append(judge(**part, settings=Report()))
+    both = pd.concat(parts).sort_values(["uri", "frame"], ignore_index=True)
+    both, whole = (tables.conform(t, tables.TRIAGE).to_pandas() for t in (both, whole))
+    pd.testing.assert_frame_equal(both, whole)
+
+
+@given(seed=SEEDS, limits=st.tuples(st.floats(0, 1), st.floats(0, 1)))
+@settings(max_examples=15, deadline=None)
+def test_asking_more_never_adds_trust(archive, seed, limits):
+    given_ = archive(30, seed)
+    low, high = (judge(**given_, settings=Report(trust_f1=f))["verdict"].eq("trust") for f in sorted(limits))
+    assert not (high & ~low).any()
+
+
+@given(code=st.sampled_from(sorted(JUNK - {"no_finite_pixels"})), others=st.sets(st.sampled_from(["blur", "banner"])))
+def test_junk_is_never_trusted(code, others):
+    row = judge(**with_flags(one_image(), (code, 2.0), *((o, 2.0) for o in others)), settings=Report()).iloc[0]
+    assert row["verdict"] == "junk"
+    assert row["reasons"][0] == code
+    assert set(row["reasons"]) == {code} | others
+
+
+def test_the_one_image_is_trusted_and_says_why():
+    row = judge(**one_image(), settings=Report()).iloc[0]
+    assert (row["verdict"], row["status"], row["reasons"]) == ("trust", "ok", [])
+    assert row["explanation"] == "Predicted F1 is 0.90 (0.80 to 0.95); trust asks for a lower end of 0.7."
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict", "reasons"),
+    [
+        ({"predicted_f1_low": 0.7}, "trust", []),
+        ({"predicted_f1_low": 0.6999}, "review", ["low_predicted_f1"]),
+        ({"ood_distance": 1.0}, "trust", []),
+        ({"ood_distance": 1.0001}, "out_of_domain", ["out_of_domain"]),
+        ({"ood_distance": np.inf, "predicted_f1_low": 0.1}, "out_of_domain", ["out_of_domain"]),
+        ({"is_capped": 1.0}, "review", ["detection_cap"]),
+        ({"is_capped": np.nan}, "trust", []),
+        ({"is_nm_per_pixel_suspect": True}, "review", ["pixel_size_suspect"]),
+        ({"is_nm_per_pixel_suspect": None}, "trust", []),
+        ({"n_detections": 0, "evidence": "no_detections", "predicted_f1": np.nan, "predicted_f1_low": np.nan},
+         "review", ["no_detections"]),
+        ({"predicted_f1": np.nan, "predicted_f1_low": np.nan, "evidence": "none"}, "review", ["no_prediction"]),
+        ({"reason": "2 of 3 frames lost"}, "trust", ["frames_lost"]),
+    ],
+)  # fmt: skip
+def test_each_rule_at_its_limit(values, verdict, reasons):
+    row = judge(**one_image(**values), settings=Report()).iloc[0]
+    assert (row["verdict"], row["reasons"]) == (verdict, reasons)
+
+
+def test_an_explanation_never_contradicts_its_verdict_by_rounding():
+    row = judge(**one_image(predicted_f1_low=0.6999), settings=Report()).iloc[0]
+    assert "(0.69 to" in row["explanation"]
+    row = judge(**one_image(ood_distance=1.0001), settings=Report()).iloc[0]
+    assert "is 1.01, and the limit is 1" in row["explanation"]
+
+
+def test_flags_keep_their_numbers_and_unknown_ones_are_reviewed():
+    flagged = with_flags(one_image(), ("blur", 3.2), ("flag_of_the_future", 9.0), ("banner", 1.0))
+    row = judge(**flagged, settings=Report()).iloc[0]
+    assert (row["verdict"], row["reasons"]) == ("review", ["blur", "unlisted", "banner"])
+    assert "Found blur at 3.2." in row["explanation"]
+    assert "Flag 'flag_of_the_future': found flag_of_the_future at 9.0." in row["explanation"]
+
+
+def test_pixels_that_are_all_nonfinite_are_junk_and_some_are_review():
+    assert judge(**with_flags(one_image(), ("nonfinite_pixels", 1.0)), settings=Report())["verdict"][0] == "junk"
+    assert judge(**with_flags(one_image(), ("nonfinite_pixels", 0.1)), settings=Report())["verdict"][0] == "review"
+
+
+def test_a_stage_that_did_not_finish_leaves_an_unknown():
+    for name in ("features", "predictions"):
+        given_ = one_image()
+        given_[name] = given_[name][:0]
+        row = judge(**given_, settings=Report()).iloc[0]
+        assert (row["status"], row["verdict"], row["reasons"]) == ("failed", "unknown", ["not_judged"])
+    blank = with_flags({**one_image(), "features": one_image()["features"][:0]}, ("blank", 0.0))
+    assert judge(**blank, settings=Report())["verdict"][0] == "junk"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "outcome"),
+    [("failed", "not_readable", "failed"), ("skipped", "not_a_micrograph", "skipped"), ("ok", "not_stored", "failed")],
+)
+def test_a_file_without_micrographs_says_what_the_catalog_says(status, code, outcome):
+    given_ = one_image(status=status, reason="the file has no bytes", error="EOFError: nothing")
+    given_["micrographs"] = given_["micrographs"][:0]
+    row = judge(**given_, settings=Report()).iloc[0]
+    assert (row["status"], row["verdict"], row["reasons"]) == (outcome, "unknown", [code])
+    assert pd.isna(row["micrograph_id"])
+    if status != "ok":
+        assert row["explanation"] == "The file has no bytes. (EOFError: nothing)"
+
+
+def test_a_micrograph_that_occurs_twice_is_refused():
+    given_ = one_image()
+    for name in ("catalog", "micrographs", "features", "predictions"):
+        with pytest.raises(ValueError, match="twice"):
+            judge(**{**given_, name: pd.concat([given_[name]] * 2)}, settings=Report())
+
+
+def test_the_table_fits_its_schema_also_when_it_is_empty(archive):
+    given_ = archive(40, 3)
+    for table in (given_, {name: t[:0] for name, t in given_.items()}):
+        rows = judge(**table, settings=Report())
+        assert tables.conform(rows, tables.TRIAGE).to_pandas()["verdict"].tolist() == rows["verdict"].tolist()
+    empty = {
+        "catalog": tables.empty(tables.CATALOG),
+        "micrographs": tables.empty(tables.MICROGRAPHS),
+        "features": pd.DataFrame({"micrograph_id": [], "n_detections": []}),
+        "predictions": tables.empty(tables.PREDICTIONS),
+        "flags": tables.empty(tables.FLAGS),
+    }
+    rows = judge(**empty, settings=Report())
+    assert len(rows) == 0
+    assert list(rows.columns) == tables.TRIAGE.names
+
+
+def test_ten_thousand_rows_in_two_seconds(archive):
+    given_ = archive(6500, 5)
+    start = time.perf_counter()
+    rows = judge(**given_, settings=Report())
+    assert len(rows) > 10_000
+    assert time.perf_counter() - start < 2
+
+
+def test_rules_are_ordered_by_what_they_decide():
+    verdicts = [rule.verdict for rule in RULES]
+    order = ["junk", "unknown", "out_of_domain", "review", "note"]
+    assert sorted(verdicts, key=order.index) == verdicts
+    assert set(order) - {"note"} <= set(tables.VERDICTS)
