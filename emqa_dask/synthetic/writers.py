@@ -46,11 +46,13 @@ def _plain_tiff(path, frames, nm_per_pixel, meta):
 
 
 def _imagej(path, frames, nm_per_pixel, meta):
-    # ImageJ keeps pixels per unit in the resolution tags and the unit in its description.
-    size = {} if nm_per_pixel is None else {"resolution": (1 / nm_per_pixel, 1 / nm_per_pixel)}
-    unit = {} if nm_per_pixel is None else {"unit": "nm"}
+    # ImageJ keeps pixels per unit in the resolution tags and the unit in its description; people use micron and nm.
+    unit, nm_per_unit = ("nm", 1.0) if len(frames) > 1 else ("micron", 1000.0)
+    known = nm_per_pixel is not None
+    size = {"resolution": (nm_per_unit / nm_per_pixel,) * 2} if known else {}
     stack = frames if len(frames) > 1 else frames[0]
-    tifffile.imwrite(path, stack, imagej=True, metadata={"axes": "TYX"[-stack.ndim :], **unit}, **size)
+    metadata = {"axes": "TYX"[-stack.ndim :], **({"unit": unit} if known else {})}
+    tifffile.imwrite(path, stack, imagej=True, metadata=metadata, **size)
 
 
 def _fei(path, frames, nm_per_pixel, meta):
