@@ -2,22 +2,26 @@
 
 import contextlib
 import logging
+import multiprocessing.spawn
 import os
 from collections.abc import Iterator, Sequence
 
 from emqa_dask.settings import Run
 
-# One thread per library per worker: the workers are the parallelism. Set before a worker's Python starts, since
-# libraries read these when they load. MALLOC_TRIM_THRESHOLD_ makes glibc give freed memory back.
-ENVIRONMENT = {
+# One thread per library per worker: the workers are the parallelism, whatever the user's shell says for one program.
+# These are read while a process loads its libraries, so they are set before it is spawned ...
+BEFORE_SPAWN = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
+    "MALLOC_TRIM_THRESHOLD_": "65536",  # glibc gives freed memory back
+}
+# ... and these when a task first needs the library (numba in this process would not bear to see it change).
+IN_WORKER = {
     "NUMBA_NUM_THREADS": "1",
     "NUMEXPR_NUM_THREADS": "1",
     "OPENCV_FOR_THREADS_NUM": "1",
     "ZARR_THREADING__MAX_WORKERS": "1",
-    "MALLOC_TRIM_THRESHOLD_": "65536",
 }
 
 
@@ -30,8 +34,8 @@ def n_cores() -> int:
 def open_cluster(settings: Run, preload: Sequence[str] = ()) -> Iterator:
     """A distributed Client of `settings.workers` local worker processes, closed at the end; None when in-process.
 
-    Processes are spawned, listen on the loopback interface only, and import the modules `preload` while they start.
-    The dashboard is on a free loopback port: `client.dashboard_link`.
+    Processes are spawned, listen on the loopback interface only, share the machine's memory evenly, and import the
+    modules `preload` while they start. The dashboard is on a free loopback port: `client.dashboard_link`.
     """
     if settings.scheduler == "in-process":
         yield None
@@ -41,13 +45,18 @@ def open_cluster(settings: Run, preload: Sequence[str] = ()) -> Iterator:
 
     config = {
         "distributed.worker.multiprocessing-method": "spawn",
-        "distributed.nanny.pre-spawn-environ": ENVIRONMENT,
-        "distributed.worker.preload": list(preload),
+        "distributed.worker.preload": ["emqa_dask.run.workers", *preload],
         "distributed.worker.profile.enabled": False,
-        "distributed.scheduler.worker-saturation": "inf",
+        "distributed.nanny.pre-spawn-environ": {},
+        # Tasks write to storage and return small records: there is nothing to rebalance or to spill.
+        "distributed.scheduler.active-memory-manager.start": False,
+        "distributed.worker.memory.target": False,
+        "distributed.worker.memory.spill": False,
     }
     with contextlib.ExitStack() as stack:
         stack.enter_context(dask.config.set(config))
+        stack.enter_context(_environment(BEFORE_SPAWN))
+        stack.enter_context(_spawn_without_main())
         cluster = stack.enter_context(
             LocalCluster(
                 n_workers=settings.workers or n_cores(),
@@ -56,6 +65,38 @@ def open_cluster(settings: Run, preload: Sequence[str] = ()) -> Iterator:
                 host="127.0.0.1",
                 dashboard_address="127.0.0.1:0",
                 silence_logs=logging.CRITICAL,
+                env=IN_WORKER,
             )
         )
         yield stack.enter_context(Client(cluster))
+
+
+@contextlib.contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Set `variables` in this process, whose children inherit them; afterwards all is as it was."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@contextlib.contextmanager
+def _spawn_without_main() -> Iterator[None]:
+    """Spawn processes that do not import `__main__` again.
+
+    Tasks are functions of importable modules. A script without `if __name__ == "__main__":` would otherwise start
+    itself in every worker, and one that is read from stdin could not start any.
+    """
+    prepare = multiprocessing.spawn.get_preparation_data
+
+    def without_main(name: str) -> dict:
+        return {k: v for k, v in prepare(name).items() if k not in ("init_main_from_name", "init_main_from_path")}
+
+    multiprocessing.spawn.get_preparation_data = without_main
+    try:
+        yield
+    finally:
+        multiprocessing.spawn.get_preparation_data = prepare

@@ -132,7 +132,7 @@ def _on_workers(
             submit(window(client, tasks_per_worker) - len(in_flight))
             yield result
     finally:
-        if in_flight:
+        if in_flight and client.status == "running":
             client.cancel(list(in_flight), force=True)
 
 

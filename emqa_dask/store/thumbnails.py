@@ -31,8 +31,9 @@ def _shrink(image: np.ndarray, longest_px: int) -> np.ndarray:
     """`image`, scaled and shifted, as float64, downsampled by area to `longest_px`; NaN where no pixel is finite."""
     factor = min(1.0, longest_px / max(image.shape))
     size = [max(1, round(n * factor)) for n in image.shape[::-1]]
-    if image.dtype.newbyteorder("=") in DIRECT:
-        return cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_AREA).astype(np.float64)
+    native = image.dtype.newbyteorder("=")
+    if native in DIRECT:
+        return cv2.resize(np.ascontiguousarray(image, native), size, interpolation=cv2.INTER_AREA).astype(np.float64)
     # OpenCV averages with single-precision weights: less the minimum, rounding is relative to the contrast.
     floats = image.astype(np.float32 if image.dtype.itemsize == 4 and image.dtype.kind == "f" else np.float64)
     finite = np.isfinite(floats)

@@ -89,3 +89,9 @@ def test_downsampling_averages():
     image = np.indices((512, 512)).sum(0) % 2 * 200  # a chessboard of single pixels is even grey, no moiré
     found = decoded(thumbnail(image.astype(np.uint8)))
     assert np.ptp(found) == 0
+
+
+@pytest.mark.parametrize("dtype", ["u2", "i2", "f4", "f8", "i4"])
+def test_the_byte_order_does_not_matter(dtype):
+    image = np.random.default_rng(0).integers(0, 3000, (300, 280)).astype(f"<{dtype}")
+    assert thumbnail(image) == thumbnail(image.astype(f">{dtype}"))

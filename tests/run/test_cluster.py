@@ -1,0 +1,116 @@
+"""Laws of the workers: loopback only, one thread per library, quiet, interruptible, and startable from any script."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import urllib.request
+
+import psutil
+import pytest
+
+from emqa_dask.run.cluster import BEFORE_SPAWN, IN_WORKER, open_cluster
+from emqa_dask.settings import Run
+
+pytestmark = pytest.mark.real
+
+SCRIPT = textwrap.dedent(
+    """
+    import sys, time
+    from emqa_dask.run.cluster import open_cluster
+    from emqa_dask.run.execute import Task, execute
+    from emqa_dask.settings import Run
+
+    def stay(seconds):
+        time.sleep(seconds)
+
+    with open_cluster(Run(workers=1)) as client:
+        for result in execute(stay, [Task(str(s), (s,)) for s in SECONDS], stage="s", client=client):
+            print(result.outcome, flush=True)
+    """
+)
+
+
+def environment():
+    import multiprocessing
+
+    return dict(os.environ), multiprocessing.parent_process().pid
+
+
+def alive(group):
+    """Processes of a process group that run once those that are about to end have had some time."""
+    deadline = time.monotonic() + 10
+    while True:
+        found = [p.pid for p in psutil.process_iter(["status"]) if p.info["status"] != psutil.STATUS_ZOMBIE]
+        left = [pid for pid in found if group_of(pid) == group]
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.1)
+
+
+def group_of(pid):
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return None
+
+
+def test_workers_listen_on_the_loopback_interface_only(client):
+    addresses = [client.scheduler.address, *client.nthreads(), client.dashboard_link.replace("http", "tcp")]
+    assert len(addresses) == 4
+    assert all(address.startswith("tcp://127.0.0.1:") for address in addresses)
+    with urllib.request.urlopen(client.dashboard_link) as page:
+        assert page.status == 200
+
+
+def test_workers_are_processes_of_one_thread_with_the_environment_set(client):
+    assert list(client.nthreads().values()) == [1, 1]
+    found = client.run(environment)
+    assert len(found) == 2
+    for variables, parent in found.values():
+        assert variables.items() >= (BEFORE_SPAWN | IN_WORKER).items()
+        assert parent == os.getpid()
+
+
+def test_the_drivers_environment_is_as_it_was(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
+    with open_cluster(Run(workers=1), preload=["json.tool"]) as client:
+        (loaded,) = client.run(lambda: ("json.tool" in sys.modules, os.environ["OMP_NUM_THREADS"])).values()
+        assert loaded == (True, "1")
+    assert os.environ["OMP_NUM_THREADS"] == "7"
+    assert "NUMBA_NUM_THREADS" not in os.environ
+
+
+@pytest.mark.parametrize("how", ["file", "stdin"])
+def test_a_script_needs_no_main_guard(tmp_path, how):
+    text = SCRIPT.replace("SECONDS", "[0, 0]")
+    (tmp_path / "script.py").write_text(text)
+    command = [sys.executable, "-W", "error", *(["script.py"] if how == "file" else [])]
+    ran = subprocess.run(
+        command, input=text if how == "stdin" else "", cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "done\ndone\n", "")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="process groups are POSIX")
+def test_ctrl_c_ends_the_run_quietly_and_leaves_no_process(tmp_path):
+    text = "try:" + textwrap.indent(SCRIPT.replace("SECONDS", "[0] + [1] * 99"), "    ")
+    (tmp_path / "script.py").write_text(text + "except KeyboardInterrupt:\n    sys.exit(130)\n")
+    # a session of its own: the whole group gets the signal, as from a terminal
+    script = subprocess.Popen(
+        [sys.executable, "-W", "error", "script.py"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert script.stdout.readline() == "done\n"
+        os.killpg(script.pid, signal.SIGINT)
+        _, errors = script.communicate(timeout=60)
+        assert (script.returncode, errors) == (130, "")
+        assert alive(script.pid) == []
+    finally:
+        if script.poll() is None:
+            os.killpg(script.pid, signal.SIGKILL)
+            script.communicate()

@@ -1,0 +1,206 @@
+"""Laws of the executor: here or on workers the same records, a bounded window, a lazy iterator, failures as records."""
+
+import itertools
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from emqa_dask import tables
+from emqa_dask.run.execute import Task, execute, window
+
+CALLS = itertools.count()
+
+
+def square(x):
+    return {"square": x * x, "n_images": 2, "bytes": 10 * x}
+
+
+def stubborn(x):
+    if x % 3 == 1:
+        raise ValueError(f"{x} is\nbad")
+    return {"outcome": "found"} if x % 3 == 2 else None
+
+
+def slow(x, seconds):
+    time.sleep(seconds)
+    return {"x": x}
+
+
+def die(x):
+    if x == 2:
+        os._exit(1)
+    return {"x": x}
+
+
+class Stubborn(Exception):
+    def __reduce__(self):
+        raise TypeError("cannot be pickled")
+
+
+def unpicklable_error():
+    raise Stubborn("really")
+
+
+def unpicklable_record():
+    return {"lock": threading.Lock()}
+
+
+def hungry():
+    raise MemoryError
+
+
+def count():
+    return {"call": next(CALLS), "pid": os.getpid()}
+
+
+def tasks(n, n_images=1):
+    return [Task(f"p{i}", (i,), n_images) for i in range(n)]
+
+
+def said(results):
+    """What must not depend on where a task ran, sorted by task."""
+    kept = ("stage", "partition", "n_images", "bytes", "attempt", "outcome")
+    rows = [(r.task, r.outcome, r.value, r.kind, r.error, {k: r.event[k] for k in kept}) for r in results]
+    return sorted(rows, key=lambda row: row[0].name)
+
+
+@pytest.fixture(params=["in-process", pytest.param("workers", marks=pytest.mark.real)])
+def place(request):
+    return None if request.param == "in-process" else request.getfixturevalue("client")
+
+
+def test_every_task_gives_one_result_and_a_whole_event(place):
+    before = time.time()
+    results = list(execute(square, tasks(7), stage="detect", client=place))
+    assert [r.value["square"] for r in sorted(results, key=lambda r: r.task.name)] == [i * i for i in range(7)]
+    events = tables.conform([r.event for r in results], tables.EVENTS).to_pandas()
+    assert set(events["stage"]) == {"detect"}
+    assert sorted(events["partition"]) == [f"p{i}" for i in range(7)]
+    assert set(events["outcome"]) == {"done"}
+    assert set(events["attempt"]) == {1}
+    assert sorted(events["bytes"]) == [10 * i for i in range(7)]
+    assert set(events["n_images"]) == {2}
+    assert events["started"].between(before, time.time()).all()
+    assert events["seconds"].between(0, 60).all()
+    assert events["peak_memory_bytes"].between(10 * 2**20, 100 * 2**30).all()
+    assert not events.isna().any().any()
+    assert set(events["worker"]) <= ({"in-process"} if place is None else set(place.nthreads()))
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("function", [square, stubborn])
+def test_here_and_on_workers_the_results_are_the_same(client, function):
+    here = said(execute(function, tasks(9), stage="s"))
+    assert here == said(execute(function, tasks(9), stage="s", client=client))
+    assert len(here) == 9
+
+
+def test_a_failing_task_is_a_record_and_the_others_go_on(place):
+    results = {r.task.name: r for r in execute(stubborn, tasks(6, 5), stage="s", client=place)}
+    assert {name: r.outcome for name, r in results.items()} == {
+        "p0": "done",
+        "p1": "failed",
+        "p2": "found",
+        "p3": "done",
+        "p4": "failed",
+        "p5": "found",
+    }
+    failed = results["p4"]
+    assert (failed.kind, failed.error, failed.value) == ("error", "ValueError: 4 is bad", {})
+    assert 'raise ValueError(f"{x} is\\nbad")' in failed.traceback
+    assert failed.event["outcome"] == "failed"
+    assert failed.event["n_images"] == 5
+
+
+def test_an_exception_that_cannot_be_pickled_and_too_little_memory_are_records(place):
+    (result,) = execute(unpicklable_error, [Task("a")], stage="s", client=place)
+    assert (result.kind, result.error) == ("error", "Stubborn: really")
+    (result,) = execute(hungry, [Task("a")], stage="s", client=place)
+    assert (result.kind, result.error) == ("memory", "MemoryError")
+
+
+def test_nothing_to_do_is_nothing(place):
+    assert list(execute(square, [], stage="s", client=place)) == []
+
+
+def test_in_process_the_iterator_is_drawn_one_task_at_a_time():
+    drawn = []
+    source = (drawn.append(i) or Task(str(i), (i,)) for i in itertools.count())
+    for n, _ in enumerate(itertools.islice(execute(square, source, stage="s"), 5)):
+        assert len(drawn) == n + 1
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("per_worker", "expected"), [(1, 4), (3, 6)])
+def test_no_more_than_a_window_of_tasks_is_in_flight(client, per_worker, expected):
+    assert window(client, per_worker) == expected  # two workers of one thread each: at least two tasks for each
+    drawn, finished, most = 0, 0, 0
+
+    def source():
+        nonlocal drawn, most
+        for i in range(40):
+            drawn += 1
+            most = max(most, drawn - finished)
+            yield Task(str(i), (i, 0.005))
+
+    for _ in execute(slow, source(), stage="s", client=client, tasks_per_worker=per_worker):
+        finished += 1
+        assert drawn <= finished + expected
+    assert (drawn, finished) == (40, 40)
+    assert most <= expected + 1  # one has finished, but its result has not been handed out yet
+
+
+@pytest.mark.real
+def test_a_task_is_never_answered_from_an_earlier_run(client):
+    """A Dask key is an identity: without a token per run the first run's result would come back."""
+    calls = []
+    for _ in range(2):
+        results = list(execute(count, [Task("same"), Task("same")], stage="s", client=client))
+        calls += [(r.value["pid"], r.value["call"]) for r in results]
+    assert len(set(calls)) == 4
+
+
+@pytest.mark.real
+def test_stopping_early_cancels_what_is_in_flight(client):
+    results = execute(slow, (Task(str(i), (i, 0.05)) for i in itertools.count()), stage="early", client=client)
+    next(results)
+    results.close()
+    deadline = time.monotonic() + 20
+    while any(client.processing().values()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert client.futures == {}
+
+
+@pytest.mark.real
+def test_a_record_that_cannot_be_pickled_is_a_failure(client):
+    (result,) = execute(unpicklable_record, [Task("a")], stage="s", client=client)
+    assert result.outcome == "failed"
+    assert "pickle" in result.error
+
+
+@pytest.mark.real
+def test_a_task_that_kills_its_worker_is_a_record_and_the_others_go_on(client):
+    results = {r.task.name: r for r in execute(die, tasks(5), stage="s", client=client)}
+    assert {name for name, r in results.items() if r.outcome == "done"} == {"p0", "p1", "p3", "p4"}
+    dead = results["p2"]
+    assert (dead.outcome, dead.kind) == ("failed", "crash")
+    assert dead.error == "KilledWorker: the worker process died of it 4 times (a crash, or out of memory)"
+    events = tables.conform([r.event for r in results.values()], tables.EVENTS).to_pandas()
+    assert list(events.loc[events["partition"] == "p2", "attempt"]) == [4]
+    client.wait_for_workers(2)
+
+
+def test_in_process_dask_is_not_even_imported():
+    program = (
+        "import sys; from emqa_dask.run.execute import Task, execute; from emqa_dask.run import cluster, progress\n"
+        "from emqa_dask.settings import Run\n"
+        "with cluster.open_cluster(Run(scheduler='in-process')) as client:\n"
+        "    assert client is None and [r.value for r in execute(dict, [Task('a')], stage='s')] == [{}]\n"
+        "assert not {'dask', 'distributed'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
