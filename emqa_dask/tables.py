@@ -26,7 +26,10 @@ _MICROSCOPE = {
 CATALOG = _schema(
     {
         "uri": (pa.string(), "archive-relative path with forward slashes; the file's identity with its content hash"),
-        "content_sha256": (pa.string(), "SHA-256 of the file's bytes; null when it could not be read"),
+        "content_sha256": (
+            pa.string(),
+            "SHA-256 of the file's bytes; null when it was not read (no permission, over the limit)",
+        ),
         "size_bytes": (pa.int64(), "size of the file"),
         "modified_ns": (pa.int64(), "modification time, ns since the epoch; 0 when the source has none"),
         "format": (pa.string(), "what the content is, e.g. TIFF, MRC, DM3, PNG; null when not recognised"),
@@ -90,6 +93,63 @@ DETECTION_FEATURES = (
     "std_size",
     "mean_circularity",
     "std_circularity",
+)
+
+IMAGE_STATISTICS = {
+    "short_side_px": "the smaller of height and width",
+    "nonfinite_fraction": "fraction of pixels that are NaN or infinite",
+    "colour_fraction": "fraction of pixels whose RGB channels differ by over 8 %; 0 for grey files",
+    "contrast": "grey range (0.5 to 99.5 percentile) over the sum of its ends' magnitudes, Michelson",
+    "entropy_bits": "entropy of a histogram of 256 bins over the grey range, bits",
+    "n_levels": "distinct grey levels between the 0.1 and 99.9 percentile",
+    "top_level": "99.9 percentile as a fraction of the dtype's largest value; NaN for floats",
+    "mode_fraction": "pixels in the three fullest neighbouring bins of 256",
+    "saturated_fraction": "pixels within 1.2 % of the largest value",
+    "saturated_pile": "density of pixels there over the density just below it: above 1 where values pile up",
+    "floor_fraction": "pixels within 1.2 % of the smallest value",
+    "skewness": "skewness of the grey values, clipped to the grey range",
+    "noise_floor": "standard deviation of the white noise, in grey ranges",
+    "detail_cpp": "spatial frequency up to which there is detail above the noise, cycles/px",
+    "spectrum_slope": "exponent p of the power spectrum q^-p over the detail",
+    "structure": "largest autocorrelation 4 px or more away, less what noise gives: 0 for a blank image",
+    "drift_contrast": "rms of the log-power's anisotropy that straight motion explains",
+    "drift_px": "length of that motion, px; NaN without",
+    "drift_angle_deg": "direction of that motion from the x axis towards +y, degrees in 0...180",
+    "astigmatism_contrast": "rms of the log-power's anisotropy that an elliptical contrast transfer explains",
+    "zero_long_px": "its first zero on the one axis, as a period in px; NaN without",
+    "zero_short_px": "its first zero on the other axis, as a period in px; NaN without",
+    "banner_rows": "rows of an information bar, 0 without",
+    "banner_side": "+1 along the bottom, -1 along the top, 0 without",
+    "scale_bar_contrast": "least step between a flat, thin bar and its surroundings, in grey ranges; 0 without",
+    "scale_bar_y0": "box of the bar, half-open, px; NaN without",
+    "scale_bar_x0": "box of the bar, half-open, px; NaN without",
+    "scale_bar_y1": "box of the bar, half-open, px; NaN without",
+    "scale_bar_x1": "box of the bar, half-open, px; NaN without",
+    "line_horizontal": "longest straight horizontal edge over the width",
+    "line_vertical": "longest straight vertical edge over the height",
+    "stripe_rows": "rows at which the image jumps along the scan, per 1000 rows",
+    "inversion_symmetry": "largest normalised self-convolution of the log image near its middle, 1 = symmetric",
+    "centre_excess": "brightness of the symmetry centre over the outer part, 0...1",
+    "radial_fraction": "fraction of the log image's variance that the distance from that centre explains",
+    "tone_share": "variance of 16 x 16 block means over the whole variance",
+    "unevenness": "standard deviation of the log of 16 x 16 blocks' gradient energy",
+    "upright": "share of gradient energy within 7.5 degrees of the axes, 1 = no preference",
+    "gradient_tail": "99.5 percentile of the gradient over its median",
+    "empty_fraction": "pixels at the smallest value",
+    "loneliness": "1 - correlation of being occupied with pixels 4 px away: near 1 for sparse counts",
+    "impulses_per_mpx": "single pixels far above all eight neighbours, per megapixel",
+}
+
+# A row per micrograph: detections' evidence, the image's statistics, a signature for the search for near-duplicates.
+FEATURES = _schema(
+    {
+        **_ID,
+        "score_floor": (pa.float64(), "detections below this score were left out"),
+        "is_capped": (pa.bool_(), "the detector stopped at its largest number of detections"),
+        **{name: (pa.float64(), "see featurise.detections") for name in DETECTION_FEATURES},
+        **{name: (pa.float64(), text) for name, text in IMAGE_STATISTICS.items()},
+        "signature": (pa.binary(), "256 int8 tones and 4096 bits of grain, see featurise.signature; null when unknown"),
+    }
 )
 
 FLAGS = _schema(

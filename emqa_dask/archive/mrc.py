@@ -35,29 +35,6 @@ def parse_header(data: bytes) -> np.ndarray | None:
         if is_sane and is_marked and mode in (*DTYPES, 3, 4, 101):
             return record
     return None
-    for order in "<>":
-        record = np.frombuffer(data, _HEADER.newbyteorder(order), count=1)[0]
-        n, mode, axes = record["n"].astype(int), int(record["mode"]), record["axes"]
-        is_sane = (n > 0).all() and (n < 2**24).all() and 0 <= record["nsymbt"] < 2**31 - 1
-        is_marked = record["map"][:3] == b"MAP" or (axes == (1, 2, 3)).all() or (axes == 0).all()
-        if is_sane and is_marked and mode in (*DTYPES, 3, 4, 101):
-            return record
-    return None
-    for order in "<>":
-        record = np.frombuffer(data, _HEADER.newbyteorder(order), count=1)[0]
-        n, mode, axes = record["n"].astype(int), int(record["mode"]), record["axes"]
-        is_sane = (n > 0).all() and (n < 2**24).all() and 0 <= record["nsymbt"] < 2**31 - 1
-        is_marked = record["map"][:3] == b"MAP" or (axes == (1, 2, 3)).all() or (axes == 0).all()
-        if is_sane and is_marked and mode in (*DTYPES, 3, 4, 101):
-            return record
-    return None
-    for order in "<>":
-        record = np.frombuffer(data, _HEADER.newbyteorder(order), count=1)[0]
-        n, mode = record["n"].astype(int), int(record["mode"])
-        if (n > 0).all() and (n < 2**24).all() and mode in (*DTYPES, 3, 4, 101) and 0 <= record["nsymbt"] < 2**31 - 1:
-            if record["map"][:3] == b"MAP" or (record["axes"] == (1, 2, 3)).all() or (record["axes"] == 0).all():
-                return record
-    return None
 
 
 def open_mrc(path: str | Path) -> Source:

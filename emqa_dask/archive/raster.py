@@ -33,7 +33,7 @@ def open_raster(path: str | Path, format: str) -> Source:
         with _opened(path) as image:
             width, height = image.size
             mode, n_frames = image.mode, getattr(image, "n_frames", 1)
-            exif = image.getexif() if format in ("JPEG", "PNG", "WebP") else {}
+            exif = image.getexif() if format in ("JPEG", "WebP") else {}  # of a PNG it would decode it
             header = Header(
                 instrument=text(exif.get(272)), acquired=iso_date(exif.get(306)), foreign=prune(dict(image.info))
             )

@@ -49,7 +49,8 @@ def open_rosetta(path: str | Path, format: str, plugin: str, n_bytes: int, **opt
 
 
 def _sentence(error: object) -> str:
-    return (type(error).__name__ + ": " + " ".join(str(error).split())[:200]).removesuffix(": ")
+    name = "" if type(error).__name__ == "error" else f"{type(error).__name__}: "
+    return (name + " ".join(str(error).split())[:200]).removesuffix(": ")
 
 
 def from_signals(signals: list[dict], format: str) -> Source:

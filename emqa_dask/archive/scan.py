@@ -1,5 +1,6 @@
 """scan(): stream every file of a folder, a list file or an fsspec URI as Entry rows, whatever state they are in."""
 
+import errno
 import os
 import re
 import stat
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 ZARR_SUFFIXES = (".zarr", ".zspy")
-_ZARR_MARKERS = {"zarr.json", ".zattrs", ".zgroup", ".zarray"}
+_ZARR_MARKERS = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
 _ESCAPED = re.compile(r"\\x[89a-f][0-9a-f]")
 _LIST_SUFFIXES = (".txt", ".lst", ".list")
 
@@ -42,8 +43,8 @@ def scan(source: str | Path, exclude: tuple[str, ...] = ()) -> Iterator[Entry]:
         path = Path(text)
         if not path.exists():
             raise FileNotFoundError(f"{text}: no such file or folder; give the folder that holds the micrographs")
-        if path.is_dir() and not _is_zarr(path.name, _names(path)):
-            entries = _scan_folder(str(path), "", ())
+        if path.is_dir() and not _is_zarr(str(path)):
+            entries = _scan_folder(str(path), "")
         elif path.suffix.lower() in _LIST_SUFFIXES:
             entries = _scan_list(path)
         else:
@@ -71,43 +72,53 @@ def unescape(uri: str) -> str:
     return re.sub(r"\\(?:\\|x([89a-f][0-9a-f]))", lambda m: chr(0xDC00 + int(m[1], 16)) if m[1] else "\\", uri)
 
 
-def _names(folder: str | Path) -> list[str]:
+def _is_zarr(folder: str) -> bool:
+    return folder.lower().endswith(ZARR_SUFFIXES) or any(os.path.lexists(f"{folder}/{m}") for m in _ZARR_MARKERS)
+
+
+def _listing(folder: str, uri: str) -> tuple[list[os.DirEntry], Entry | None]:
+    """The entries of one folder by name, or the row that says why it cannot be listed."""
     try:
-        return os.listdir(folder)
-    except OSError:
-        return []
-
-
-def _is_zarr(name: str, names: list[str]) -> bool:
-    return name.lower().endswith(ZARR_SUFFIXES) or not _ZARR_MARKERS.isdisjoint(names)
-
-
-def _scan_folder(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[Entry]:
-    """Files below `folder`; `above` are the (device, inode) of the folders that led here."""
-    try:
-        here = os.stat(folder)
         with os.scandir(folder) as listing:
-            found = sorted(listing, key=lambda item: os.fsencode(item.name))
+            return sorted(listing, key=lambda item: os.fsencode(item.name)), None
     except OSError as error:
-        yield Entry(escape(prefix.rstrip("/")) or ".", folder, problem=f"folder: {_why(error)}")
-        return
-    identity = (here.st_dev, here.st_ino)
-    for item in found:
+        return [], Entry(escape(uri), folder, problem=f"folder: {_why(error)}")
+
+
+def _identity(folder: str) -> tuple[int, int]:
+    try:
+        status = os.stat(folder)
+    except OSError:
+        return (0, 0)
+    return (status.st_dev, status.st_ino)
+
+
+def _scan_folder(folder: str, prefix: str) -> Iterator[Entry]:
+    """Files below `folder`, depth first, by an explicit stack: folders may lie deeper than Python recurses."""
+    found, problem = _listing(folder, prefix.rstrip("/") or ".")
+    if problem is not None:
+        yield problem
+    stack = [(iter(found), prefix, _identity(folder))]
+    while stack:
+        listing, prefix, _ = stack[-1]
+        item = next(listing, None)
+        if item is None:
+            stack.pop()
+            continue
         uri, path = f"{prefix}{item.name}", item.path
         try:
             is_folder = item.is_dir()
         except OSError:  # a loop of links
             is_folder = False
-        if not is_folder:
+        if not is_folder or _is_zarr(path):
             yield _local_entry(path, uri)
-            continue
-        there = os.stat(path) if item.is_symlink() else None
-        if there is not None and (there.st_dev, there.st_ino) in (*above, identity):
+        elif item.is_symlink() and _identity(path) in {identity for _, _, identity in stack}:
             yield Entry(escape(uri), path, problem="symbolic link loop")
-        elif _is_zarr(item.name, _names(path)):
-            yield _local_entry(path, uri)
         else:
-            yield from _scan_folder(path, f"{uri}/", (*above, identity))
+            found, problem = _listing(path, uri)
+            if problem is not None:
+                yield problem
+            stack.append((iter(found), f"{uri}/", _identity(path)))
 
 
 def _local_entry(path: str, uri: str) -> Entry:
@@ -130,8 +141,6 @@ def _local_entry(path: str, uri: str) -> Entry:
 
 
 def _why(error: OSError) -> str:
-    import errno
-
     known = {
         errno.ELOOP: "symbolic link loop",
         errno.EACCES: "no permission to read",
@@ -161,8 +170,8 @@ def _scan_list(path: Path) -> Iterator[Entry]:
             if hash(uri) in seen:
                 continue
             seen.add(hash(uri))
-            if os.path.isdir(full) and not _is_zarr(full, _names(full)):
-                yield from _scan_folder(full, f"{uri}/", ())
+            if os.path.isdir(full) and not _is_zarr(full):
+                yield from _scan_folder(full, f"{uri}/")
             elif not os.path.lexists(full):
                 yield Entry(escape(uri), full, problem="named in the list, but there is no such file")
             else:
@@ -183,7 +192,11 @@ def _scan_remote(uri: str) -> Iterator[Entry]:
 
 
 def _walk_remote(fs: Any, folder: str, prefix: str) -> Iterator[Entry]:
-    listing = sorted(fs.ls(folder, detail=True), key=lambda item: item["name"])
+    try:
+        listing = sorted(fs.ls(folder, detail=True), key=lambda item: item["name"])
+    except OSError as error:
+        yield Entry(escape(prefix.rstrip("/")) or ".", fs.unstrip_protocol(folder), problem=f"folder: {_why(error)}")
+        return
     for item in listing:
         name = item["name"].rstrip("/").rpartition("/")[2]
         if not name or item["name"].rstrip("/") == folder:

@@ -20,6 +20,7 @@ from emqa_dask.settings import Archive
 
 _BLOCK = 2**22
 _HEADER_BYTES = 4000
+_MAX_HASHED_BYTES = 2**31  # of files that hold no image (films, disk images): larger ones are listed, not read
 
 
 def survey(entry: Entry, settings: Archive) -> tuple[dict, list[dict]]:
@@ -38,19 +39,35 @@ def survey(entry: Entry, settings: Archive) -> tuple[dict, list[dict]]:
     micrographs: list[dict] = []
     try:
         with local_file(entry.path) as path:
-            row["content_sha256"], row["size_bytes"] = content_sha256(path)
-            source = open_source(path)
-            row |= {"format": source.format, "kind": source.kind, "reason": source.reason}
-            if source.kind in ("micrograph", "stack"):
-                micrographs = _survey_frames(row, source, settings)
-            else:
-                row["status"] = "failed" if source.is_failed else "skipped"
-    except (Exception, RecursionError) as error:
-        micrographs = []
-        row |= {"status": "failed", "reason": explain(error), "error": _error(error)}
-        row["format"] = row["format"] or getattr(error, "format", None)
+            micrographs = _survey_file(path, row, settings)
+    except Exception as error:
+        _fail(row, error)
     row["reason"] = _clean(row["reason"])
     return row, micrographs
+
+
+def _survey_file(path: str, row: dict, settings: Archive) -> list[dict]:
+    """Fill `row` from the local file at `path`; the rows of its micrographs."""
+    try:
+        source = open_source(path)
+    except Exception as error:
+        _fail(row, error)
+        row["content_sha256"], row["size_bytes"] = content_sha256(path)
+        return []
+    row |= {"format": source.format, "kind": source.kind, "reason": source.reason}
+    is_image = source.kind in ("micrograph", "stack")
+    if is_image:  # where even the smallest frame is over the limit, nothing is read: a sparse file can be endless
+        check_budget(min(source.frames, key=lambda f: f.height_px * f.width_px), settings.max_megapixels)
+    else:
+        row["status"] = "failed" if source.is_failed else "skipped"
+    if is_image or row["size_bytes"] <= _MAX_HASHED_BYTES:
+        row["content_sha256"], row["size_bytes"] = content_sha256(path)
+    return _survey_frames(row, source, settings) if is_image else []
+
+
+def _fail(row: dict, error: Exception) -> None:
+    row |= {"status": "failed", "reason": explain(error), "error": _error(error)}
+    row["format"] = row["format"] or getattr(error, "format", None)
 
 
 def _survey_frames(row: dict, source: Source, settings: Archive) -> list[dict]:

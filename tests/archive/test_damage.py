@@ -1,0 +1,124 @@
+"""Damaged at random, no file of any format makes survey() raise, hang or say nothing."""
+
+import io
+import struct
+import time
+from collections.abc import Iterator
+
+import h5py
+import numpy as np
+import pytest
+import tifffile
+from bad_files import image, write_mrc
+from PIL import Image
+
+from emqa_dask.archive.scan import Entry
+from emqa_dask.archive.survey import survey
+from emqa_dask.settings import Archive
+
+N_DAMAGED = 25
+TIFFS = {
+    "plain": {},
+    "zlib": {"compression": "zlib", "predictor": True},
+    "tiled": {"compression": "lzw", "tile": (16, 16)},
+    "strips": {"compression": "zstd", "rowsperstrip": 7},
+    "big": {"bigtiff": True},
+    "imagej": {"imagej": True},
+    "ome": {"ome": True},
+}
+NAMES = [*(f"{n}.tif" for n in TIFFS), "stack.tif", "x.png", "x.jpg", "x.bmp", "x.gif", "x.webp", "x16.png", "x.mrc",
+         "x.h5", "x.dm3"]  # fmt: skip
+
+
+def valid(name: str, folder) -> bytes:
+    """The bytes of a valid file called `name`."""
+    path, stem = folder / name, name.partition(".")[0]
+    if name.endswith(".tif"):
+        pixels = np.stack([image(k) for k in range(4)]) if stem == "stack" else image(1)
+        tifffile.imwrite(path, pixels, photometric="minisblack", **TIFFS.get(stem, {}))
+    elif name == "x.mrc":
+        write_mrc(path, np.stack([image(k, dtype="int16") for k in range(2)]))
+    elif name == "x.h5":
+        with h5py.File(path, "w") as file:
+            file.create_dataset("data", data=image(1), chunks=(8, 8), compression="gzip")
+    elif name == "x.dm3":
+        path.write_bytes(dm3(image(1, dtype="int16")))
+    else:
+        Image.fromarray(image(1, dtype="uint16" if "16" in name else "uint8")).save(path)
+    return path.read_bytes()
+
+
+def dm3(pixels: np.ndarray) -> bytes:
+    """A minimal DM3 file of one int16 image, its scale 0.5 nm."""
+    out = io.BytesIO()
+
+    def group(name: str, n: int) -> None:
+        head = b"\x14" + struct.pack(">H", len(name)) + name.encode() if name is not None else b""
+        out.write(head + struct.pack(">??I", False, False, n))
+
+    def value(name: str, kind: int, data: bytes) -> None:
+        out.write(b"\x15" + struct.pack(">H", len(name)) + name.encode() + b"%%%%" + struct.pack(">II", 1, kind) + data)
+
+    def array(name: str, kind: int, n: int, data: bytes) -> None:
+        out.write(b"\x15" + struct.pack(">H", len(name)) + name.encode() + b"%%%%")
+        out.write(struct.pack(">IIII", 3, 20, kind, n) + data)
+
+    out.write(struct.pack(">??I", False, False, 1))
+    group("ImageList", 1)
+    group("", 3)
+    group("ImageData", 5)
+    group("Calibrations", 2)
+    for name, entries in (("Brightness", 1), ("Dimension", 2)):
+        group(name, entries if name == "Dimension" else 3)
+        for _ in range(entries):
+            if name == "Dimension":
+                group("", 3)
+            value("Origin", 6, struct.pack("<f", 0.0))
+            value("Scale", 6, struct.pack("<f", 0.5))
+            units = "nm".encode("utf-16-le") if name == "Dimension" else b""
+            array("Units", 4, len(units) // 2, units)
+    array("Data", 2, pixels.size, pixels.tobytes())
+    value("DataType", 3, struct.pack("<i", 1))
+    group("Dimensions", 2)
+    value("", 5, struct.pack("<I", pixels.shape[1]))
+    value("", 5, struct.pack("<I", pixels.shape[0]))
+    value("PixelDepth", 5, struct.pack("<I", 2))
+    group("ImageTags", 0)
+    array("Name", 4, 1, "x".encode("utf-16-le"))
+    body = out.getvalue() + bytes(8)
+    return struct.pack(">III", 3, len(body), 1) + body
+
+
+def damaged(data: bytes, rng: np.random.Generator) -> Iterator[bytes]:
+    """Versions of `data`: cut short, bits flipped anywhere, header bytes set to extremes, a stretch replaced."""
+    for k in range(N_DAMAGED):
+        out = bytearray(data)
+        if k % 4 == 0:
+            out = out[: rng.integers(len(out))]
+        elif k % 4 == 1:
+            for at in rng.integers(0, len(out), rng.integers(1, 20)):
+                out[at] ^= 1 << int(rng.integers(8))
+        elif k % 4 == 2:
+            for at in rng.integers(0, min(len(out), 1024), rng.integers(1, 6)):
+                out[at] = int(rng.choice([0, 1, 127, 128, 255]))
+        else:
+            at = int(rng.integers(0, len(out)))
+            out[at : at + int(rng.integers(1, 64))] = rng.bytes(int(rng.integers(64)))
+        yield bytes(out)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_damage_is_a_row(tmp_path, name):
+    data = valid(name, tmp_path)
+    path = tmp_path / name
+    whole, found = survey(Entry(name, str(path), len(data)), Archive())
+    assert (whole["status"], whole["reason"]) == ("ok", "")
+    assert (found[0]["height_px"], found[0]["width_px"]) == (48, 64)
+    rng = np.random.default_rng(NAMES.index(name))
+    for version in damaged(data, rng):
+        path.write_bytes(version)
+        started = time.monotonic()
+        row, found = survey(Entry(name, str(path), len(version)), Archive())
+        assert time.monotonic() - started < 20
+        assert (row["status"] == "ok") == bool(found)
+        assert row["status"] == "ok" or (row["reason"] and "\n" not in row["reason"])
