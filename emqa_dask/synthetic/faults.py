@@ -86,7 +86,7 @@ def _astigmatism(image, rng, severity):
     along = np.cos(2 * (np.arctan2(qy, qx) - angle))  # +1 on the first axis, -1 on the second
     size = np.sqrt(h * w)
     if rng.random() < 0.5:  # TEM: first zeros of the contrast transfer at two different frequencies
-        first, second = severity * rng.uniform(20, 30), rng.uniform(3.5, 6.0)
+        first, second = severity * rng.uniform(32, 48), rng.uniform(5, 10)
         a1, a2 = (0.5 * (size / 512 * p / 2) ** 2 for p in (first, second))
         phase = np.pi * ((a1 + a2) / 2 + (a1 - a2) / 2 * along) * q2
         transfer = np.cos(phase) * np.exp(-phase / 12)

@@ -1,0 +1,150 @@
+"""Statistics of one image, for flags, forests and people: tones, detail, overlays, marks of non-micrographs."""
+
+import cv2
+import numpy as np
+
+from emqa_dask.featurise import foreign, overlays
+from emqa_dask.featurise.signature import signature
+from emqa_dask.featurise.spectrum import spectrum_statistics, tiles
+from emqa_dask.tables import IMAGE_STATISTICS
+
+SAMPLE_PX = 1 << 18  # pixels that histograms are made from, taken on a regular grid
+
+
+def image_statistics(image: np.ndarray, *, colour_fraction: float = 0.0) -> dict[str, float]:
+    """The numbers of `tables.IMAGE_STATISTICS` for one 2-D image (h, w) of any integer, float or bool dtype.
+
+    colour_fraction: fraction of pixels with colour in the file that the image came from. Where contrast is meant,
+    numbers are in units of the grey range (0.5 to 99.5 percentile), so that gain and offset do not change them.
+    Non-finite pixels are counted, then replaced by the median. Cost is bounded: at most 16 tiles of 256 px and a
+    view of 1024 px are looked at. NaN where the image is too small for a number to exist; an image without finite
+    pixels or of size 0 has `nonfinite_fraction` and the side, and NaN elsewhere. Raises ValueError for an image that
+    is not 2-D.
+    """
+    return _statistics(image, colour_fraction)[0]
+
+
+def image_features(image: np.ndarray, *, colour_fraction: float = 0.0) -> dict[str, float | bytes]:
+    """`image_statistics` and the `signature` of the same image in one pass: a row's part of `tables.FEATURES`."""
+    statistics, pixels = _statistics(image, colour_fraction)
+    return {**statistics, "signature": signature(pixels)}
+
+
+def _statistics(image: np.ndarray, colour_fraction: float) -> tuple[dict[str, float], np.ndarray]:
+    if image.ndim != 2:
+        raise ValueError(f"image has {image.ndim} dimensions: a micrograph has 2")
+    out = dict.fromkeys(IMAGE_STATISTICS, np.nan)
+    out |= {"short_side_px": float(min(image.shape)), "colour_fraction": float(colour_fraction)}
+    pixels, out["nonfinite_fraction"] = _finite(image)
+    if pixels.size == 0 or out["nonfinite_fraction"] == 1:
+        return out, np.zeros((0, 0), np.float32)
+    stride = int(np.ceil(np.sqrt(pixels.size / SAMPLE_PX)))
+    sample = np.sort(pixels[::stride, ::stride], axis=None)
+    low, high = (float(v) for v in _quantiles(sample, (0.005, 0.995)))
+    span = high - low
+    if span <= 0:  # over 99 % of the pixels are equal: let the rest speak
+        low, high = float(sample[0]), float(sample[-1])
+        span = high - low
+    out |= _tones(sample, image.dtype, low, span)
+    unit = np.float32(1 / span if span > 0 else 0)
+    cut = (tiles(pixels) - np.float32(low)) * unit
+    out |= spectrum_statistics(np.clip(cut, -0.5, 1.5))
+    view, factor = overlays.view_of(pixels, low, high)
+    out |= overlays.banner(view, factor)
+    runs = overlays.edge_runs(view)
+    out |= overlays.scale_bar(view, factor, runs)
+    out["line_horizontal"] = overlays.longest(runs, view.shape[1])
+    out["line_vertical"] = overlays.longest(overlays.edge_runs(np.ascontiguousarray(view.T)), view.shape[0])
+    rows = out["banner_rows"] / factor if out["banner_side"] > 0 else 0.0
+    out |= overlays.stripes(view, rows)
+    out |= foreign.diffraction(view) | foreign.scene(view)
+    middle = _middle(pixels)
+    out |= foreign.counts(middle) | _impulses((middle - np.float32(low)) * unit)
+    return {name: float(out[name]) for name in IMAGE_STATISTICS}, pixels
+
+
+def _finite(image: np.ndarray) -> tuple[np.ndarray, float]:
+    """`image` as float32 without NaN and infinities, and their fraction; float64 is brought into float32's range."""
+    if image.dtype.kind in "biu":
+        return np.ascontiguousarray(image, dtype=np.float32), 0.0
+    good = np.isfinite(image)
+    bad = 1 - float(good.mean()) if image.size else 0.0
+    values = image if bad == 0 else np.where(good, image, np.median(image[good]) if good.any() else 0)
+    largest = float(np.abs(values).max(initial=0))
+    scale = 1.0 if 1e-20 < largest < 1e30 or largest == 0 else 1 / largest
+    return np.ascontiguousarray(values * scale, dtype=np.float32), bad
+
+
+def _quantiles(ordered: np.ndarray, fractions) -> np.ndarray:
+    return ordered[np.rint(np.asarray(fractions) * (len(ordered) - 1)).astype(int)]
+
+
+def _below(ordered: np.ndarray, value: float) -> int:
+    # In the array's own dtype: a float64 key would make searchsorted convert the whole array.
+    return int(np.searchsorted(ordered, ordered.dtype.type(value)))
+
+
+def _middle(pixels: np.ndarray) -> np.ndarray:
+    h, w = pixels.shape
+    y, x = min(h, 1024), min(w, 1024)
+    return pixels[(h - y) // 2 : (h - y) // 2 + y, (w - x) // 2 : (w - x) // 2 + x]
+
+
+def _tones(ordered: np.ndarray, dtype: np.dtype, low: float, span: float) -> dict[str, float]:
+    """Statistics of sorted grey values; `low` and `span` are the grey range."""
+    n = len(ordered)
+    first, last = float(ordered[0]), float(ordered[-1])
+    if span <= 0:
+        top = _share_of_range(first, dtype)
+        return {
+            "contrast": 0.0,
+            "entropy_bits": 0.0,
+            "n_levels": 1.0,
+            "top_level": top,
+            "mode_fraction": 1.0,
+            "saturated_fraction": 0.0,
+            "saturated_pile": 0.0,
+            "floor_fraction": 1.0,
+            "skewness": 0.0,
+        }
+    upper, inner_low, inner_high = (float(v) for v in _quantiles(ordered, (0.999, 0.001, 0.999)))
+    inner = ordered[_below(ordered, inner_low) : len(ordered) - _below(-ordered[::-1], -inner_high)]
+    histogram = np.histogram(np.clip(ordered, low, low + span), bins=256, range=(low, low + span))[0] / n
+    filled = histogram[histogram > 0]
+    # Detectors clip at one value; JPEG spreads it by a few levels. The pile is the density there over the one below it.
+    end = last if dtype != np.uint8 else max(last, 250.0)
+    width = 0.012 * (last - first)
+    second, third = (_below(ordered, end - k * width) for k in (1, 4))
+    top_band, below = (n - second) / n, (second - third) / n
+    centred = (np.clip(ordered, low, low + span) - low) / span
+    centred = centred - centred.mean()
+    deviation = float(centred.std())
+    return {
+        "contrast": span / max(abs(low) + abs(low + span), 1e-30),
+        "entropy_bits": float(-(filled * np.log2(filled)).sum()),
+        "n_levels": float(1 + np.count_nonzero(np.diff(inner))),
+        "top_level": _share_of_range(upper, dtype),
+        "mode_fraction": float(np.convolve(histogram, np.ones(3)).max()),
+        "saturated_fraction": float(top_band),
+        "saturated_pile": float(top_band / max(below / 3, 1e-4)),
+        "floor_fraction": _below(ordered, first + width) / n,
+        "skewness": float((centred * centred * centred).mean() / deviation**3) if deviation > 1e-6 else 0.0,
+    }
+
+
+def _share_of_range(value: float, dtype: np.dtype) -> float:
+    return value / np.iinfo(dtype).max if dtype.kind in "iu" else np.nan
+
+
+_RING = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], np.uint8)
+
+
+def _impulses(image: np.ndarray) -> dict[str, float]:
+    """Pixels that overtop all their eight neighbours by 10 robust deviations of such overtopping and 20 % of the
+    range.""" if min(image.shape) < 8:
+        return {"impulses_per_mpx": 0.0}
+    over = (image - cv2.dilate(image, _RING))[2:-2, 2:-2]
+    part = np.sort(over[::3, ::3], axis=None)
+    centre, high = (float(v) for v in _quantiles(part, (0.5, 0.985)))
+    hits = over > max(centre + 3 * (high - centre), 0.2)
+    return {"impulses_per_mpx": float(hits.sum() * 1e6 / hits.size)}

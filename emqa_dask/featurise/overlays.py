@@ -1,0 +1,149 @@
+"""Ink on micrographs: information banners, burned-in scale bars, long straight lines, stripes along the scan."""
+
+import cv2
+import numpy as np
+
+VIEW_PX = 1024  # overlays are looked for on a view of at most this side: letters and bars survive it
+
+
+def view_of(image: np.ndarray, low: float, high: float) -> tuple[np.ndarray, float]:
+    """`image` (h, w) of at most 1024 px a side, `low` to 0, `high` to 1, clipped to -0.5...1.5; and the decimation."""
+    h, w = image.shape
+    factor = max(h, w) / VIEW_PX
+    if factor > 1:
+        size = max(1, round(w / factor)), max(1, round(h / factor))
+        small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    else:
+        small, factor = image, 1.0
+    return np.clip((small - np.float32(low)) / np.float32(max(high - low, 1e-12)), -0.5, 1.5), factor
+
+
+def edge_runs(view: np.ndarray, step: float = 0.18) -> list[np.ndarray]:
+    """Straight horizontal runs (n, 3: y, x0, x1) of at least 5 % of the width along which grey rises, and falls,
+    downwards.
+
+    A rise is over `step` grey ranges within two rows, averaged over 7 columns, so that noise does not cut a run.
+    """
+    h, w = view.shape
+    if min(h, w) < 16:
+        return [np.zeros((0, 3), int)] * 2
+    rise = np.zeros_like(view)
+    rise[1:-1] = view[2:] - view[:-2]
+    rise = cv2.blur(rise, (7, 1))
+    rise[:, [0, -1]] = 0
+    found = []
+    for mask in (rise > step, rise < -step):
+        change = np.flatnonzero(mask.ravel()[1:] != mask.ravel()[:-1]) + 1
+        starts, stops = change[::2], change[1::2]
+        long = stops - starts >= max(0.05 * w, 10)
+        starts, stops = starts[long], stops[long]
+        order = np.argsort(starts - stops, kind="stable")[:150]
+        found.append(np.stack([starts // w, starts % w, starts % w + stops - starts], 1)[order])
+    return found
+
+
+def longest(runs: list[np.ndarray], width: int) -> float:
+    """The longest of `runs` as a fraction of `width`; 0 without any."""
+    return float(max((r[:, 2] - r[:, 1]).max(initial=0) for r in runs) / max(width, 1))
+
+
+def scale_bar(view: np.ndarray, factor: float, runs: list[np.ndarray]) -> dict[str, float]:
+    """The likeliest burned-in bar: a flat, thin, axis-parallel rectangle between two opposite steps of equal extent.
+
+    `runs` are the view's edge_runs. `scale_bar_contrast` is the bar's least step against its four sides in grey
+    ranges (0: none found); the box is in pixels of the full image, half-open, NaN where there is none.
+    """
+    none = {"scale_bar_contrast": 0.0, **dict.fromkeys((f"scale_bar_{k}" for k in ("y0", "x0", "y1", "x1")), np.nan)}
+    h, w = view.shape
+    if min(h, w) < 48:
+        return none
+    rises, falls = runs
+    best, box = 0.0, None
+    for tops, bottoms in ((rises, falls), (falls, rises)):
+        gap = bottoms[None, :, 0] - tops[:, None, 0]
+        fits = (gap >= 1) & (gap <= 0.05 * h)
+        fits &= np.abs(tops[:, None, 1:] - bottoms[None, :, 1:]).max(axis=2, initial=0) <= 6
+        for i, j in np.argwhere(fits):
+            x0, x1 = max(tops[i, 1], bottoms[j, 1]), min(tops[i, 2], bottoms[j, 2])
+            y0, y1 = int(tops[i, 0]), int(bottoms[j, 0])
+            contrast = _bar_contrast(view, y0, x0, y1, x1)
+            if contrast * (x1 - x0) > best:
+                best, box = contrast * (x1 - x0), (y0, x0, y1, x1, contrast)
+    if box is None:
+        return none
+    return {"scale_bar_contrast": float(box[4])} | {
+        f"scale_bar_{k}": float(v * factor) for k, v in zip(("y0", "x0", "y1", "x1"), box[:4])
+    }
+
+
+def _bar_contrast(view: np.ndarray, y0: int, x0: int, y1: int, x1: int) -> float:
+    h, w = view.shape
+    y1 = max(y1, y0 + 1)
+    length, thick = x1 - x0, y1 - y0
+    if x0 <= 2 or x1 >= w - 2 or y0 < 3 or y1 > h - 3 or length < 4 * thick or length > 0.6 * w:
+        return 0.0
+    cut = (x1 - x0) // 12 + 3
+    inside = view[(y0 + y1) // 2, x0 + cut : x1 - cut]
+    if inside.size < 6 or inside.std() > 0.06:
+        return 0.0
+    level = float(np.median(inside))
+    sides = [view[y0 - 3, x0:x1], view[min(y1 + 2, h - 1), x0:x1]]
+    ends = [view[y0:y1, max(x0 - 9, 0) : max(x0 - 4, 1)], view[y0:y1, x1 + 4 : x1 + 9]]
+    steps = [abs(float(np.median(part)) - level) for part in (*sides, *ends) if part.size]
+    return min(steps) if len(steps) == 4 else 0.0
+
+
+def banner(view: np.ndarray, factor: float) -> dict[str, float]:
+    """Rows of an information bar along the bottom or the top: one ground level, ink on it, and a sharp start.
+
+    `banner_rows` in pixels of the full image, 0 without one; `banner_side` +1 bottom, -1 top, 0 none.
+    """
+    for side, v in ((1, view), (-1, view[::-1])):
+        rows = _banner_rows(v)
+        if rows:
+            return {"banner_rows": float(rows * factor), "banner_side": float(side)}
+    return {"banner_rows": 0.0, "banner_side": 0.0}
+
+
+def _banner_rows(view: np.ndarray) -> int:
+    h, w = view.shape
+    if h < 64 or w < 64:
+        return 0
+    reach = int(0.36 * h)
+    ground = float(np.median(view[h - max(h // 40, 4) : h - 1]))
+    part = view[h - reach :]
+    plain = np.abs(part - ground) < 0.04
+    share = plain.mean(axis=1)
+    equal = (np.abs(np.diff(part, axis=1)) < 0.004).mean(axis=1)
+    inside = cv2.dilate((share >= 0.35).astype(np.uint8)[:, None], np.ones((5, 1), np.uint8))[:, 0].astype(bool)
+    outside = np.flatnonzero(~inside)
+    rows = reach - 1 - outside.max() if len(outside) else reach
+    rows -= 2 if len(outside) else 0  # the dilation reached two rows too far
+    if rows < max(8, 0.02 * h) or rows > 0.33 * h:
+        return 0
+    y0 = reach - rows
+    above, within = slice(max(y0 - 14, 0), max(y0 - 3, 1)), slice(y0 + 2, reach - 1)
+    jump = np.median(share[within]) - np.median(share[above])
+    calm = np.median(equal[within]) - np.median(equal[above])
+    ink = np.abs(part[within] - ground) > 0.35
+    marks = np.abs(np.diff(ink.view(np.int8), axis=1)).sum(axis=1)
+    is_text = 0.003 < ink.mean() < 0.55 and np.quantile(marks, 0.75) >= 8
+    return int(rows) if is_text and (jump > 0.25 or calm > 0.25) and np.median(equal[within]) > 0.5 else 0
+
+
+def stripes(view: np.ndarray, banner_rows: float) -> dict[str, float]:
+    """Rows at which at least three of eight neighbouring segments jump together: charging stripes along the scan.
+
+    A jump is over six robust deviations of the segment's row-to-row changes and 6 % of the grey range. The count is per
+    1000 rows of the view, banner rows left out.
+    """
+    h, w = view.shape
+    v = view[: h - int(banner_rows)] if banner_rows > 0 else view
+    if v.shape[0] < 16 or w < 32:
+        return {"stripe_rows": 0.0}
+    means = cv2.resize(v, (8, v.shape[0]), interpolation=cv2.INTER_AREA)
+    change = np.diff(means, axis=0)
+    deviation = 1.4826 * np.median(np.abs(change - np.median(change, axis=0)), axis=0)
+    jump = np.sign(change) * (np.abs(change) > np.maximum(6 * deviation, 0.06))
+    together = (np.abs(jump[:, :-2] + jump[:, 1:-1] + jump[:, 2:]) == 3).any(axis=1)
+    return {"stripe_rows": float(together.sum() * 1000 / v.shape[0])}

@@ -1,0 +1,151 @@
+"""Power spectrum: how fine an image's detail is, its noise, and whether drift or astigmatism shaped it."""
+
+from functools import lru_cache
+
+import numpy as np
+from scipy import fft
+
+TILE_PX = 256
+MAX_TILES = 16
+N_SECTORS = 16
+VISIBLE = 0.004  # contrast of a band, as a fraction of the grey range, that an eye still sees on a screen
+
+
+def tiles(image: np.ndarray, *, tile_px: int = TILE_PX, max_tiles: int = MAX_TILES) -> np.ndarray:
+    """Square cut-outs (n, t, t) spread evenly over `image` (h, w), float32; t is a power of two <= tile_px and the
+    side.
+
+    Bounds the cost for huge images: at most `max_tiles`. An image below 32 px a side gives (0, 32, 32).
+    """
+    h, w = image.shape
+    side = min(h, w, tile_px)
+    if side < 32:
+        return np.zeros((0, 32, 32), np.float32)
+    t = 2 ** int(np.log2(side))
+    ny, nx = (max(1, length // t) for length in (h, w))
+    while ny * nx > max_tiles:
+        ny, nx = (ny - 1, nx) if ny >= nx else (ny, nx - 1)
+    ys, xs = (np.linspace(0, length - t, n).astype(int) for length, n in ((h, ny), (w, nx)))
+    return np.stack([image[y : y + t, x : x + t] for y in ys for x in xs]).astype(np.float32)
+
+
+def mean_periodogram(cut: np.ndarray) -> np.ndarray:
+    """Welch's estimate of the power (t, t // 2 + 1) of tiles (n, t, t): plane removed, Hann window, averaged.
+
+    White noise of variance v has power v everywhere. n = 0 gives zeros.
+    """
+    n, t, _ = cut.shape
+    if n == 0:
+        return np.zeros((t, t // 2 + 1), np.float32)
+    ramp = np.linspace(-1, 1, t, dtype=np.float32)
+    cut = cut - cut.mean(axis=(1, 2), keepdims=True)
+    slope_y, slope_x = (cut.mean(axis=2) @ ramp, cut.mean(axis=1) @ ramp) / (ramp @ ramp)
+    cut -= slope_y[:, None, None] * ramp[:, None] + slope_x[:, None, None] * ramp
+    window = np.hanning(t + 1)[:t].astype(np.float32)
+    window = np.outer(window, window)
+    window /= np.sqrt(np.mean(window**2))
+    f = fft.rfft2(cut * window, workers=1)
+    return (f.real**2 + f.imag**2).mean(axis=0) / t**2
+
+
+@lru_cache(maxsize=8)
+def _polar(t: int) -> tuple:
+    """Polar cells of a half plane: rings a quarter octave wide x sectors; and the drift and astigmatism templates."""
+    qy, qx = fft.fftfreq(t)[:, None], fft.rfftfreq(t)[None]
+    q, angle = np.hypot(qy, qx), np.mod(np.arctan2(qy, qx), np.pi)
+    edges = np.geomspace(3 / t, 0.5, int(np.ceil(4 * np.log2(t / 6))) + 1)
+    ring = np.digitize(q, edges) - 1
+    inside = (ring >= 0) & (ring < len(edges) - 1)
+    sector = np.minimum((angle / np.pi * N_SECTORS).astype(int), N_SECTORS - 1)
+    cell = (ring * N_SECTORS + sector)[inside]
+    count = np.bincount(cell, minlength=(len(edges) - 1) * N_SECTORS).reshape(-1, N_SECTORS)
+    middle = np.sqrt(edges[1:] * edges[:-1])
+    # Points inside a cell, so that a template is its cell's mean, as the data are. Axes: ring, sector, q, angle.
+    qs = (middle[:, None] * [0.93, 1.0, 1.07])[:, None, :, None]
+    theta = ((np.arange(N_SECTORS)[:, None] + [0.17, 0.5, 0.83]) * np.pi / N_SECTORS)[None, :, None, :]
+    lengths = np.geomspace(7, t / 4, 12)
+    drift = [np.sinc(length * qs * np.cos(theta)) ** 2 for length in lengths]
+    periods = np.geomspace(3, 48, 9)
+    pairs = [(long, short) for i, long in enumerate(periods) for short in periods[:i]]
+    astigmatism = [np.cos(np.pi / 4 * qs**2 * (a**2 + b**2 + (a**2 - b**2) * np.cos(2 * theta))) ** 2 for a, b in pairs]
+    templates = np.stack([m.mean(axis=(2, 3)) for m in drift + astigmatism]) + 0.01
+    templates /= templates.mean(axis=2, keepdims=True)
+    return inside, cell, count, edges, middle, templates, lengths, np.array(pairs)
+
+
+def _rings(power: np.ndarray) -> tuple:
+    """(arithmetic, geometric) mean power of the polar cells of a half plane; lone lattice peaks leave the latter alone."""
+    inside, cell, count, *_ = _polar(power.shape[0])
+    n = count.size
+    values = power[inside]
+    plain = np.bincount(cell, values, n).reshape(count.shape)
+    logs = np.bincount(cell, np.log(values + 1e-12), n).reshape(count.shape)
+    return plain, np.exp(logs / np.maximum(count, 1)), np.exp(logs.sum(1) / count.sum(1))
+
+
+def spectrum_statistics(cut: np.ndarray) -> dict[str, float]:
+    """Statistics of tiles (n, t, t) whose grey range (0.5 to 99.5 percentile of the image) is 1.
+
+    `noise_floor`: standard deviation of the white part of the noise. `detail_cpp`: cycles/px up to which the rings
+    of the spectrum rise over twice the noise and hold visible contrast; NaN where there are no tiles.
+    `spectrum_slope`: exponent p of q^-p over the detail. `structure`: the largest autocorrelation at 4 px or more
+    away, less what noise alone gives. `drift_contrast` and `astigmatism_contrast`: rms of the log-power's anisotropy
+    that |sinc|^2 of a straight line (length `drift_px`) and |cos|^2 of an elliptical contrast transfer (first zeros
+    at `zero_long_px`, `zero_short_px`) explain, 0 where they do not; cf. Zhang, J. Struct. Biol. 193 (2016) 1 for
+    fitting such transfers to spectra.
+    """
+    n, t, _ = cut.shape
+    names = ("noise_floor", "detail_cpp", "spectrum_slope", "structure", "drift_contrast", "drift_px")
+    names += ("drift_angle_deg", "astigmatism_contrast", "zero_long_px", "zero_short_px")
+    if n == 0:
+        return dict.fromkeys(names, np.nan)
+    power = mean_periodogram(cut)
+    _, _, count, edges, middle, templates, lengths, pairs = _polar(t)
+    plain, cells, ring_geometric = _rings(power)
+    ring_mean = plain.sum(1) / count.sum(1)
+    floor = float(max(np.median(plain[-2:] / np.maximum(count[-2:], 1), axis=1).max(), 1e-12))
+    octave_rms = np.sqrt(ring_mean * 2 * np.pi * middle**2 * np.log(2))
+    seen = np.flatnonzero((ring_mean > 2 * floor) & (octave_rms > VISIBLE))
+    out = {"noise_floor": floor**0.5, "detail_cpp": float(edges[seen.max() + 1]) if len(seen) else float(edges[0])}
+    few = len(seen) < 3
+    slope = np.nan if few else -np.polyfit(np.log(middle[seen]), np.log(ring_mean[seen]), 1)[0]
+    out |= {"spectrum_slope": float(slope), "structure": _structure(power, n)}
+    return out | _anisotropy(cells, ring_geometric, count, middle, templates, lengths, pairs)
+
+
+def _structure(power: np.ndarray, n: int) -> float:
+    t = power.shape[0]
+    correlation = fft.irfft2(power, s=(t, t), workers=1)
+    if correlation[0, 0] <= 1e-12:
+        return 0.0
+    lag = np.hypot(fft.fftfreq(t)[:, None], fft.fftfreq(t)[None]) * t
+    away = np.abs(correlation[(lag >= 4) & (lag <= t / 4)]).max() / correlation[0, 0]
+    return float(max(away - 6 / np.sqrt(0.3 * n * t * t), 0.0))
+
+
+def _anisotropy(cells, rings, count, middle, templates, lengths, pairs) -> dict[str, float]:
+    out = dict.fromkeys(("drift_contrast", "astigmatism_contrast"), 0.0)
+    out |= dict.fromkeys(("drift_px", "drift_angle_deg", "zero_long_px", "zero_short_px"), np.nan)
+    invisible = 1e-6 / (2 * np.pi * middle**2 * np.log(2))
+    ground = np.maximum(max(np.median(cells[-1]), np.median(cells[-2])), invisible)
+    use = (count > 0).all(1) & (rings > 2 * ground)
+    if use.sum() < 3:
+        return out
+    data = np.log(cells / ground[:, None] + 1)[use]
+    model = np.log(np.maximum(rings / ground - 1, 0)[None, :, None] * templates + 2)[:, use]
+    data, model = (3 * np.tanh((v - v.mean(-1, keepdims=True)) / 3) for v in (data, model))
+    weight = np.sqrt(count[use].sum(1))
+    weight = weight / weight.sum() / N_SECTORS
+    # Every angle at once: circular correlation along the sectors. The gain is the drop in the sum of squares.
+    spectra = (weight[:, None] * np.fft.rfft(data) * np.fft.rfft(model).conj()).sum(1)
+    gain = 2 * np.fft.irfft(spectra, N_SECTORS) - (weight[:, None] * model**2).sum((1, 2))[:, None]
+    n = len(lengths)
+    k, shift = np.unravel_index(gain[:n].argmax(), gain[:n].shape)
+    out["drift_contrast"] = float(np.sqrt(max(gain[k, shift], 0)))
+    if gain[k, shift] > 0:  # frequency and shift share their axis: power fades along the motion
+        out |= {"drift_px": float(lengths[k]), "drift_angle_deg": float(shift * 180 / N_SECTORS)}
+    k, shift = np.unravel_index(gain[n:].argmax(), gain[n:].shape)
+    out["astigmatism_contrast"] = float(np.sqrt(max(gain[n + k, shift], 0)))
+    if gain[n + k, shift] > 0:
+        out |= {"zero_long_px": float(pairs[k, 0]), "zero_short_px": float(pairs[k, 1])}
+    return out
