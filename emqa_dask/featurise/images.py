@@ -140,8 +140,8 @@ _RING = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], np.uint8)
 
 
 def _impulses(image: np.ndarray) -> dict[str, float]:
-    """Pixels that overtop all their eight neighbours by 10 robust deviations of such overtopping and 20 % of the
-    range.""" if min(image.shape) < 8:
+    """Pixels that overtop all eight neighbours by far more than noise makes others do, and by 20 % of the range."""
+    if min(image.shape) < 8:
         return {"impulses_per_mpx": 0.0}
     over = (image - cv2.dilate(image, _RING))[2:-2, 2:-2]
     part = np.sort(over[::3, ::3], axis=None)

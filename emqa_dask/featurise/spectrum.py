@@ -74,7 +74,7 @@ def _polar(t: int) -> tuple:
 
 
 def _rings(power: np.ndarray) -> tuple:
-    """(arithmetic, geometric) mean power of the polar cells of a half plane; lone lattice peaks leave the latter alone."""
+    """Arithmetic and geometric mean power of polar cells, and of rings: a lattice's lone peaks hardly raise the latter."""
     inside, cell, count, *_ = _polar(power.shape[0])
     n = count.size
     values = power[inside]
