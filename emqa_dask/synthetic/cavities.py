@@ -31,8 +31,8 @@ def make(
     `defocus` is `over` (bright rim) or `under` (dark rim); `facet` True, False or None for a mixture; radii are
     log-normal (`median_radius_px`, `sigma_log`). `fringe_px` = `sqrt(lambda |df|)` is the first Fresnel fringe's width,
     which sets the defocus. `contrast` is the 99.5th percentile of the cavities' log-intensity; `background` scales the
-    diffraction contrast (0: none). `exposure` goes to `camera.expose`. The foil is a weak phase object in the Rytov
-    form, intensity `exp(CTF * missing thickness)`: fringes, overlaps and the speckle of the amorphous surface come from
+    diffraction contrast (0: none). `exposure` goes to `camera.expose`. The foil is a weak phase object, relative
+    intensity `1 + CTF * missing thickness`: fringes, overlaps and the speckle of the amorphous surface come from
     one transfer function (see `optics.transfer`). Raises ValueError for an unknown `defocus`.
     """
     defocus = given(defocus, str(rng.choice(["over", "under"])))
@@ -60,7 +60,7 @@ def make(
         nm_per_pixel=nm_per_pixel,
         defocus_nm=magnitude if defocus == "over" else -magnitude,
         voltage_kv=voltage_kv,
-        amplitude=loguniform(rng, 0.004, 0.1),
+        amplitude=loguniform(rng, 0.012, 0.12),
         convergence_mrad=divergence_mrad,
     )
     cut = np.s_[PAD_PX : PAD_PX + shape[0], PAD_PX : PAD_PX + shape[1]]
@@ -70,11 +70,11 @@ def make(
     speckle = background * loguniform(rng, 0.005, 0.13)
     if background > 0:
         signal += speckle * fields.standardise(optics.image_of(fields.white(rng, padded), kernel)[cut])
-    signal = 1.6 * np.tanh(signal / 1.6)  # dynamical scattering: contrast stops growing with thickness
-    signal += background * _foil(rng, shape)
+    # Neither a black nor a white fringe is without end: contrast saturates, alike on both sides.
+    intensity = (1 + 0.9 * np.tanh(signal / 0.9)) * np.exp(background * _foil(rng, shape))
     settings = given(exposure, camera.draw_settings(rng))
     dtype = given(dtype, str(rng.choice(["uint8", "uint16", "float32"], p=[0.5, 0.4, 0.1])))
-    image = camera.record(rng, np.exp(signal), dtype, settings)
+    image = camera.record(rng, intensity, dtype, settings)
     meta = {
         "family": "cavity-tem",
         "defocus": defocus,
@@ -123,12 +123,13 @@ def _draw(rng, radii, shape, padded, facet) -> tuple[np.ndarray, list[Mask], np.
 
 def _foil(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     """Log-intensity of the foil: wedge, mottle, bend contours, grains, dislocations and black spots."""
-    foil = rng.uniform(0, 0.25) * fields.gradient(rng, shape)
-    foil += loguniform(rng, 0.02, 0.14) * fields.fractal(
-        rng, shape, exponent=rng.uniform(2, 3.6), finest_px=loguniform(rng, 5, 20)
-    )
+    foil = rng.uniform(0, 0.15) * fields.gradient(rng, shape)
+    # Two scales of strain: damage and dots of some pixels, and slow mottle.
+    fine, coarse = loguniform(rng, 0.02, 0.14), loguniform(rng, 0.02, 0.1)
+    foil += fine * fields.fractal(rng, shape, exponent=rng.uniform(0.6, 1.8), finest_px=loguniform(rng, 5, 24))
+    foil += coarse * fields.fractal(rng, shape, exponent=rng.uniform(2, 3.4), finest_px=loguniform(rng, 6, 24))
     if rng.random() < 0.45:
-        foil += loguniform(rng, 0.08, 0.5) * fields.bend_contours(rng, shape, int(rng.integers(1, 4)))
+        foil += loguniform(rng, 0.08, 0.4) * fields.bend_contours(rng, shape, int(rng.integers(1, 4)))
     if rng.random() < 0.2:
         foil += loguniform(rng, 0.03, 0.15) * fields.grains(rng, shape, int(rng.integers(2, 12)))
     if rng.random() < 0.5:

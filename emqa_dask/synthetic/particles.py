@@ -60,7 +60,7 @@ def make(
         )
         intensity *= 1 + np.float32(loguniform(rng, 0.01, 0.06)) * fields.white(rng, shape, loguniform(rng, 0.8, 2.5))
         intensity /= max(float(intensity.mean()), 1e-6)
-    settings = given(exposure, camera.draw_settings(rng))
+    settings = given(exposure, camera.draw_settings(rng, low_dose=10, high_dose=1500))
     dtype = given(dtype, str(rng.choice(["uint8", "uint16", "float32"], p=[0.5, 0.4, 0.1])))
     image = camera.record(rng, intensity, dtype, settings)
     meta = {
@@ -113,12 +113,12 @@ def _draw(rng, n, radii, shape, carrier, *, diffracts) -> tuple[np.ndarray, list
 def _oxide(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     """Relative thickness of agglomerated oxide grains, float32, about 1 where there is one layer, 0 in the holes."""
     size = min(shape)
-    radius, coverage = loguniform(rng, size / 40, size / 8), rng.uniform(0.35, 2.5)
+    radius, coverage = loguniform(rng, size / 40, size / 8), rng.uniform(1.0, 4.0)
     count = int(np.clip(coverage * shape[0] * shape[1] / (np.pi * radius**2), 3, 900))
     # Grains stick together: centres follow a smooth random density, its lowest part left bare.
     step = 8
     small = tuple(-(-length // step) for length in shape)
-    density = np.clip(fields.fractal(rng, small, exponent=3.2, finest_px=2) + rng.uniform(0, 1.2), 0, None) ** 1.5
+    density = np.clip(fields.fractal(rng, small, exponent=3.2, finest_px=2) + rng.uniform(0.2, 1.6), 0, None)
     cells = (
         rng.choice(density.size, size=count, p=density.ravel() / density.sum())
         if density.any()
@@ -132,6 +132,7 @@ def _oxide(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
         top, left = max(0, -y0), max(0, -x0)
         patch = patch[top : max(top, shape[0] - y0), left : max(left, shape[1] - x0)]
         thickness[y0 + top : y0 + top + patch.shape[0], x0 + left : x0 + left + patch.shape[1]] += patch / (2 * radius)
+    thickness = thickness**0.7  # of a pile, the lower layers are out of focus and hidden
     thickness *= 1 + loguniform(rng, 0.02, 0.12) * fields.fractal(rng, shape, exponent=2.2, finest_px=3)
     return cv2.GaussianBlur(thickness, (0, 0), loguniform(rng, 0.7, 3.0))
 
