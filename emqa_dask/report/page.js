@@ -58,9 +58,10 @@ function draw(canvas, i) {
   const pen = canvas.getContext("2d");
   if (!pen || !state.overlay || !data.boxes[i] || !canvas.width || !canvas.height) return;
   const raw = new DataView(bytesOf(data.boxes[i]).buffer);
-  pen.lineWidth = (width > 200 ? 1.5 : 0.9) * ratio;
+  const isLarge = width > 200;
+  pen.lineWidth = (isLarge ? 1.5 : 0.8) * ratio;
   // The weakest first, so that the strongest lie on top.
-  for (let at = raw.byteLength - 10; at >= 0; at -= 10) {
+  for (let at = Math.min(raw.byteLength, isLarge ? Infinity : 10 * data.few) - 10; at >= 0; at -= 10) {
     const [y0, x0, y1, x1, score] = [0, 2, 4, 6, 8].map((k) => raw.getUint16(at + k, true) / 65535);
     if (score + 1e-4 < state.floor) continue;
     pen.strokeStyle = colour(score);
@@ -126,6 +127,9 @@ function row(i) {
     cell("number", "Distance", further(data.far[i], 2)),
     cell("number", "nm / px", pixelSize(data.nm[i])));
   tr.dataset.row = i;
+  // Said outright, because on narrow screens the rows are laid out as cards, which takes their roles away.
+  tr.setAttribute("role", "row");
+  [...tr.cells].forEach((td) => td.setAttribute("role", "cell"));
   return tr;
 }
 const keys = {
@@ -252,7 +256,10 @@ on("clear", "click", clear);
 on("clear-2", "click", clear);
 on("previous", "click", () => turn(-1));
 on("next", "click", () => turn(1));
-on("overlay", "change", (e) => { state.overlay = e.target.checked; redraw(); });
+for (const id of ["overlay", "view-overlay"]) on(id, "change", (e) => {
+  state.overlay = byId("overlay").checked = byId("view-overlay").checked = e.target.checked;
+  redraw();
+});
 on("floor", "input", (e) => { state.floor = Number(e.target.value); byId("floor-value").textContent = state.floor.toFixed(2); redraw(); });
 on("rows", "click", (e) => {
   const tr = e.target.closest("tr");

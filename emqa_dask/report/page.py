@@ -18,6 +18,7 @@ from emqa_dask.settings import Report
 from emqa_dask.tables import VERDICTS
 
 MAX_DRAWN = 300  # detections drawn per image, the strongest: more hides the image and weighs down the page
+FEW_DRAWN = 60  # of these in the table's small pictures
 MAX_FAILURES = 200  # files listed one by one
 LABELS = {"trust": "Trust", "review": "Review", "out_of_domain": "Out of domain", "junk": "Junk", "unknown": "Unknown"}
 NEXT = {
@@ -104,6 +105,7 @@ def render(
         n_shown=len(shown),
         n_micrographs=int(triage["height_px"].notna().sum()),
         n_max_drawn=MAX_DRAWN,
+        n_few_drawn=FEW_DRAWN,
         lists=_lists(triage),
         failures=_failures(facts.get("failures")),
         facts=dict.fromkeys(_PLACED) | facts,
@@ -149,6 +151,7 @@ def _rows(shown: pd.DataFrame, detections: pd.DataFrame, thumbnails: pd.DataFram
 
     ids = shown["micrograph_id"].astype(object).where(shown["micrograph_id"].notna(), None)
     return {
+        "few": FEW_DRAWN,
         "verdicts": [[v, LABELS[v]] for v in VERDICTS],
         "codes": [[rule.code, rule.meaning, _label(rule.code)] for rule in RULES],
         "uri": shown["uri"].map(visible).tolist(),

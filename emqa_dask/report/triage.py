@@ -216,14 +216,15 @@ def _explained(rows: pd.DataFrame, found: pd.DataFrame, settings: Report) -> pd.
 
 
 def _f1_text(rows: pd.DataFrame, settings: Report) -> pd.Series:
-    columns = (rows["predicted_f1"], rows["predicted_f1_low"], rows["predicted_f1_high"])
-    ask = f"; trust asks for a lower end of {settings.trust_f1:g}."
+    limit, low = f"{settings.trust_f1:g}", rows["predicted_f1_low"]
+    ends = (
+        f"; trust asks for a lower end of {limit}.",
+        f", and its lower end reaches the {limit} that trust asks for.",
+    )
+    ends = np.array(ends, object)[low.ge(settings.trust_f1).to_numpy(int)]
     # Rounded away from trust, so that no sentence says that 0.70 is below 0.7.
-    floor = np.floor(columns[1] * 100 + 1e-6) / 100
-    texts = [
-        f"Predicted F1 is {m:.2f} ({a:.2f} to {b:.2f}){ask}"
-        for m, a, b in zip(columns[0], floor, columns[2], strict=True)
-    ]
+    columns = (rows["predicted_f1"], np.floor(low * 100 + 1e-6) / 100, rows["predicted_f1_high"], ends)
+    texts = [f"Predicted F1 is {m:.2f} ({a:.2f} to {b:.2f}){end}" for m, a, b, end in zip(*columns, strict=True)]
     return pd.Series(texts, index=rows.index, dtype=object)
 
 

@@ -111,7 +111,7 @@ def test_the_island_holds_every_row(page, inputs):
     assert [np.nan if v is None else v for v in data["f1"]] == pytest.approx(
         triage["predicted_f1"], abs=1e-4, nan_ok=True
     )
-    assert {len(column) for name, column in data.items() if name not in ("verdicts", "codes")} == {len(triage)}
+    assert {len(column) for name, column in data.items() if name not in ("few", "verdicts", "codes")} == {len(triage)}
     thumbnails = inputs["thumbnails"].set_index("micrograph_id")["jpeg"]
     for name, jpeg in zip(data["id"], data["jpeg"], strict=True):
         assert (jpeg is None) == (name is None)
