@@ -10,7 +10,7 @@ import pandas as pd
 from emqa_dask import tables
 from emqa_dask.backend import backend, to_host
 from emqa_dask.detect import log_fast, scales, tiles
-from emqa_dask.detect.normalise import is_finite, normalise, real
+from emqa_dask.detect.normalise import Limits, is_finite, normalise, real
 from emqa_dask.detect.prune import prune
 from emqa_dask.detect.scales import Maxima
 from emqa_dask.settings import Detect
@@ -129,7 +129,7 @@ def scale_maxima(
     return scales.ordered(every)
 
 
-def detect_image(image: np.ndarray, settings: Detect, limits: tuple[float, float] | None = None) -> pd.DataFrame:
+def detect_image(image: np.ndarray, settings: Detect, limits: Limits | None = None) -> pd.DataFrame:
     """The blobs of one micrograph as rows of `tables.DETECTIONS` without micrograph_id, strongest first.
 
     `image` is (h, w) of any real dtype on the host; it is normalised as `settings` says, and `settings.threshold` is on
@@ -137,7 +137,7 @@ def detect_image(image: np.ndarray, settings: Detect, limits: tuple[float, float
     corner of the first pixel (so a centre at row y lies at y + 0.5); area_px is the whole disk's. No blob lies on a NaN
     or infinite pixel. `attrs["is_capped"]` of the table says whether more than `settings.max_detections` were found;
     the strongest are kept. Empty, constant and all-NaN images give no rows. `limits` are the intensities that become 0
-    and 1 where they are known from elsewhere. Raises ValueError for images that are not two-dimensional and real.
+    and 1, where they are known from elsewhere. Raises ValueError for images that are not two-dimensional and real.
     """
     image = real(np.asarray(image))
     return detect_strips(lambda y0, y1: image[y0:y1], image.shape, settings, limits)
@@ -147,7 +147,7 @@ def detect_strips(
     read: Callable[[int, int], np.ndarray],
     shape: tuple[int, int],
     settings: Detect,
-    limits: tuple[float, float] | None = None,
+    limits: Limits | None = None,
     strip_px: int | None = None,
 ) -> pd.DataFrame:
     """`detect_image` of an image of `shape` of which only strips are in memory; the same rows for any `strip_px`.
@@ -163,7 +163,8 @@ def detect_strips(
     found = [scales.NOTHING]
     for first, start, stop, last in tiles.strips(shape, log_fast.halo_px(sigmas.max()) + 1, max(steps), strip_px):
         image = real(np.asarray(read(first, last)))
-        pixels = normalise(image, *percentiles, limits)
+        # Truncated kernels answer a flat image with 0.002 of its value: centred, bright and dark stay mirror images.
+        pixels = normalise(image, *percentiles, limits) - np.float32(0.5)
         part = log_fast.scale_maxima(pixels, sigmas, settings.threshold, settings.polarity, steps)
         is_known = is_finite(image)
         is_own = (part.y >= start - first) & (part.y < stop - first)

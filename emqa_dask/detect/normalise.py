@@ -1,26 +1,36 @@
 """Robust intensity scale: two percentiles of an image become 0 and 1, whatever its gain, offset and dtype."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 FLOOR, CEILING = -1.0, 2.0  # normalised values are clipped here, one range beyond each percentile
 SAMPLE_PX = 1 << 20  # percentiles are taken from at most about this many pixels, on a regular grid
 
 
+class Limits(NamedTuple):
+    """Intensities of an image, in its own units."""
+
+    low: float  # becomes 0
+    high: float  # becomes 1
+    median: float  # takes the place of pixels that are not finite
+
+
 def normalise(
-    image: np.ndarray, low_percentile: float, high_percentile: float, limits: tuple[float, float] | None = None
+    image: np.ndarray, low_percentile: float, high_percentile: float, limits: Limits | None = None
 ) -> np.ndarray:
     """`image` (h, w) of any real dtype as float32, `low_percentile` at 0 and `high_percentile` at 1.
 
     Values are clipped to [-1, 2]: objects up to a full range beyond the percentiles keep their shape, and a single hot
     pixel of 10^4 ranges (an x-ray) does not outshine everything within a kernel's reach. NaN and infinite pixels become
     the image's median (`is_finite` tells where they were). An image without contrast, and one without a finite pixel,
-    gives zeros; an empty image gives an empty one. `limits` are the intensities to become 0 and 1, where they are known
-    from a larger whole (see `intensity_limits`). Raises ValueError unless `image` is two-dimensional and real.
+    gives zeros; an empty image gives an empty one. `limits` are the intensities of a larger whole that the image is a
+    part of (see `intensity_limits`). Raises ValueError unless `image` is two-dimensional and real.
     """
     image = real(image)
     if image.size == 0:
         return np.zeros(image.shape, np.float32)
-    low, high = intensity_limits(image, low_percentile, high_percentile) if limits is None else limits
+    low, high, median = intensity_limits(image, low_percentile, high_percentile) if limits is None else limits
     if not high > low:
         return np.zeros(image.shape, np.float32)
     is_ok = is_finite(image)
@@ -34,8 +44,7 @@ def normalise(
             out /= np.float32(high - low)
     np.clip(out, FLOOR, CEILING, out=out)
     if is_ok is not None:
-        known = out[is_ok]
-        out[~is_ok] = np.median(known[:: len(known) // SAMPLE_PX + 1])
+        out[~is_ok] = min(max((median - low) / (high - low), FLOOR), CEILING)
     return out
 
 
@@ -56,11 +65,11 @@ def is_finite(image: np.ndarray) -> np.ndarray | None:
     return None if found.all() else found
 
 
-def intensity_limits(image: np.ndarray, low_percentile: float, high_percentile: float) -> tuple[float, float]:
-    """The intensities at two percentiles of the finite pixels of `image` (h, w), in its own units.
+def intensity_limits(image: np.ndarray, low_percentile: float, high_percentile: float) -> Limits:
+    """The intensities at two percentiles, and the median, of the finite pixels of `image` (h, w).
 
     Where the percentiles coincide (nearly all pixels equal), the extremes are taken instead. No finite pixel gives
-    (0, 0). Images above `SAMPLE_PX` pixels are sampled on a regular grid: the percentile of a percentile is then
+    zeros. Images above `SAMPLE_PX` pixels are sampled on a regular grid: the percentile of a percentile is then
     uncertain by about 0.01 %.
     """
     image = real(image)
@@ -69,12 +78,12 @@ def intensity_limits(image: np.ndarray, low_percentile: float, high_percentile: 
     if sample.dtype.kind == "f":
         sample = sample[np.isfinite(sample)]
     if sample.size == 0:
-        return 0.0, 0.0
-    low, high = _percentiles(sample, low_percentile, high_percentile)
+        return Limits(0.0, 0.0, 0.0)
+    low, high, median = _percentiles(sample, low_percentile, high_percentile, 50)
     if not high > low:
         finite = image if image.dtype.kind != "f" else image[np.isfinite(image)]
         low, high = float(finite.min()), float(finite.max())
-    return low, high
+    return Limits(low, high, median)
 
 
 def _percentiles(values: np.ndarray, *percentiles: float) -> list[float]:
@@ -83,7 +92,7 @@ def _percentiles(values: np.ndarray, *percentiles: float) -> list[float]:
         ranks = np.array(percentiles) / 100 * (len(values) - 1)
         cumulated = np.cumsum(np.bincount(values))
         below, above = (np.searchsorted(cumulated, f(ranks), side="right") for f in (np.floor, np.ceil))
-        return list(below + (above - below) * (ranks - np.floor(ranks)))
+        return [float(v) for v in below + (above - below) * (ranks - np.floor(ranks))]
     if values.dtype.kind != "f":
         values = values.astype(np.float64)
     return [float(v) for v in np.percentile(values, percentiles)]

@@ -20,16 +20,31 @@ def prune(y: np.ndarray, x: np.ndarray, sigma: np.ndarray, overlap: float) -> np
         return np.zeros(0, bool)
     tree = cKDTree(np.column_stack([y, x]))
     pairs = tree.query_pairs(2 * sigma.max() * math.sqrt(2), output_type="ndarray")
-    is_over = _shared_fraction(y, x, sigma, pairs) > overlap
-    if not is_over.any():
+    near = _touching(pairs, y, x, sigma)
+    near = near[_is_over(y, x, sigma, pairs[near], overlap)]
+    if len(near) == 0:
         return np.ones(len(sigma), bool)
+    is_over = np.zeros(len(pairs), bool)
+    is_over[near] = True
     order = set_order(pairs)
-    order = order[is_over[order]]
-    return _survivors(pairs[order], sigma)
+    return _survivors(pairs, order[is_over[order]], sigma)
 
 
-def _shared_fraction(y: np.ndarray, x: np.ndarray, sigma: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Area shared by each pair's disks over the smaller disk's area, 0...1, in steps that round as scikit-image's."""
+@numba.njit(cache=True)
+def _touching(pairs, y, x, sigma):
+    """Indices of the pairs whose disks may share area, with a margin for rounding."""
+    near = np.empty(len(pairs), np.int64)
+    n = 0
+    for p in range(len(pairs)):
+        i, j = pairs[p, 0], pairs[p, 1]
+        if (y[i] - y[j]) ** 2 + (x[i] - x[j]) ** 2 <= 2.001 * (sigma[i] + sigma[j]) ** 2:
+            near[n] = p
+            n += 1
+    return near[:n]
+
+
+def _is_over(y: np.ndarray, x: np.ndarray, sigma: np.ndarray, pairs: np.ndarray, overlap: float) -> np.ndarray:
+    """Whether each pair's disks share over `overlap` of the smaller one, in steps that round as scikit-image's."""
     s1, s2 = sigma[pairs[:, 0]], sigma[pairs[:, 1]]
     s_max = np.maximum(s1, s2)
     r1, r2 = s1 / s_max, s2 / s_max
@@ -38,10 +53,11 @@ def _shared_fraction(y: np.ndarray, x: np.ndarray, sigma: np.ndarray, pairs: np.
     dy = y[pairs[:, 1]] / unit - y[pairs[:, 0]] / unit
     dx = x[pairs[:, 1]] / unit - x[pairs[:, 0]] / unit
     d = np.sqrt(dy**2 + dx**2)
-    fraction = np.where(d <= abs(r1 - r2), 1, 0).astype(sigma.dtype)
-    lens = np.flatnonzero((d > abs(r1 - r2)) & (d <= r1 + r2))
-    fraction[lens] = _lens_fraction(d[lens], r1[lens], r2[lens])
-    return fraction
+    is_inside = d <= abs(r1 - r2)
+    is_over = is_inside & (overlap < 1)
+    lens = np.flatnonzero(~is_inside & (d <= r1 + r2))
+    is_over[lens] = _lens_fraction(d[lens], r1[lens], r2[lens]) > overlap
+    return is_over
 
 
 def _lens_fraction(d: np.ndarray, r1: np.ndarray, r2: np.ndarray) -> np.ndarray:
@@ -55,9 +71,9 @@ def _lens_fraction(d: np.ndarray, r1: np.ndarray, r2: np.ndarray) -> np.ndarray:
 
 
 @numba.njit(cache=True)
-def _survivors(pairs, sigma):
+def _survivors(pairs, order, sigma):
     alive = np.ones(len(sigma), np.bool_)
-    for p in range(len(pairs)):
+    for p in order:
         i, j = pairs[p, 0], pairs[p, 1]
         if alive[i] and alive[j]:
             if sigma[i] > sigma[j]:
@@ -93,15 +109,15 @@ def _tuple_hash(i, j):
 def _insert(table, mask, key, hashed):
     """Put `key` into the first free slot of its probe sequence: up to ten neighbours, then a jump."""
     perturb = hashed
-    slot = hashed & mask
+    slot = np.int64(hashed & np.uint64(mask))
     while True:
-        last = slot + np.uint64(9) if slot + np.uint64(9) <= mask else slot
-        for s in range(slot, last + np.uint64(1)):
+        n_probes = 10 if slot + 9 <= mask else 1
+        for s in range(slot, slot + n_probes):
             if table[s] < 0:
                 table[s] = key
                 return
         perturb >>= np.uint64(5)
-        slot = (slot * np.uint64(5) + np.uint64(1) + perturb) & mask
+        slot = np.int64((np.uint64(slot) * np.uint64(5) + np.uint64(1) + perturb) & np.uint64(mask))
 
 
 @numba.njit(cache=True)
@@ -112,7 +128,7 @@ def _set_order(pairs):
     size = 8
     table = np.full(size, -1, np.int32)
     for p in range(len(pairs)):
-        _insert(table, np.uint64(size - 1), p, hashes[p])
+        _insert(table, size - 1, p, hashes[p])
         used = p + 1
         if used * 5 >= (size - 1) * 3:
             least = used * 2 if used > 50000 else used * 4
@@ -123,5 +139,5 @@ def _set_order(pairs):
             table = np.full(size, -1, np.int32)
             for key in old:
                 if key >= 0:
-                    _insert(table, np.uint64(size - 1), key, hashes[key])
+                    _insert(table, size - 1, key, hashes[key])
     return table[table >= 0].astype(np.int64)

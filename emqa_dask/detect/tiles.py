@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from emqa_dask.detect.normalise import intensity_limits
+from emqa_dask.detect.normalise import Limits, intensity_limits
 
 WHOLE_PX = 1 << 25  # images up to this many pixels are dealt with in one piece
 STRIP_PX = 1 << 23  # pixels that a strip of a larger image owns, about; some 50 bytes of memory each, halo included
@@ -39,10 +39,11 @@ def strips(shape: tuple[int, int], halo: int, unit: int, strip_px: int | None = 
 
 def sampled_limits(
     read: Callable[[int, int], np.ndarray], shape: tuple[int, int], percentiles: tuple[float, float], n_rows: int = 256
-) -> tuple[float, float]:
-    """The intensities at two percentiles of an image of `shape`, from all of it up to `WHOLE_PX` pixels.
+) -> Limits:
+    """The intensities at two percentiles, and the median, of an image of `shape` that need not fit in memory.
 
-    Beyond that from `n_rows` rows spread evenly; `read(y0, y1)` gives rows y0 <= y < y1. No pixels give (0, 0).
+    Up to `WHOLE_PX` pixels from all of it, beyond from `n_rows` rows spread evenly; `read(y0, y1)` gives rows
+    y0 <= y < y1. No pixels give zeros.
     """
     if math.prod(shape) <= WHOLE_PX:
         return intensity_limits(np.asarray(read(0, shape[0])), *percentiles)
