@@ -4,10 +4,10 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 # One of these units in nanometres. Both micro signs (U+00B5, U+03BC) and both Angstrom signs (U+00C5, U+212B) occur.
 NM_PER_UNIT = {
@@ -72,7 +72,8 @@ def is_reciprocal(unit: Any) -> bool:
 
 def to_nm(value: Any, unit: Any) -> float:
     """A length in nm; NaN when `value` is no positive number or `unit` is no length."""
-    name = (text(unit) or "").replace("μ", "µ").replace("\u212b", "Å").replace("\\u00b5", "µ")
+    name = (text(unit) or "").replace("μ", "µ").replace("\u212b", "Å")
+    name = re.sub(r"\\u00b5", "µ", name, flags=re.IGNORECASE)  # ImageJ writes the escape
     factor = NM_PER_UNIT.get(name.lower(), math.nan) if name != "M" else math.nan
     return positive(value, factor)
 
@@ -91,9 +92,12 @@ def iso_date(value: Any, time: Any = None, *, month_first: bool = False) -> str 
     try:
         from dateutil import parser
 
-        return parser.parse(words, dayfirst=not month_first and not re.match(r"\d{4}", words)).isoformat()
+        first_day = not month_first and not re.match(r"\d{4}", words)
+        # What the text does not say is filled from the default: with two defaults it shows that there is no whole date.
+        one, two = (parser.parse(words, dayfirst=first_day, default=datetime(y, y % 4, 3)) for y in (2001, 2002))
     except (ValueError, OverflowError, TypeError):
         return None
+    return one.isoformat() if one.date() == two.date() else None
 
 
 def get(tree: Any, path: str) -> Any:
@@ -150,6 +154,8 @@ def cohort_suspects(nm_per_pixel: np.ndarray, cohort: np.ndarray) -> np.ndarray:
     nm_per_pixel: (n,) float, NaN = unknown; cohort: (n,) labels (instrument, magnification and shape, say), null = no
     cohort. Returns (n,) bool; NaN and cohorts of fewer than three known sizes are never suspect. Empty in, empty out.
     """
+    import pandas as pd  # here, since every worker imports this module and only the report asks for this
+
     table = pd.DataFrame({"nm": np.asarray(nm_per_pixel, dtype=float), "cohort": np.asarray(cohort, dtype=object)})
     groups = table.groupby("cohort")["nm"]
     median, n_known = groups.transform("median").to_numpy(float), groups.transform("count").to_numpy(float)

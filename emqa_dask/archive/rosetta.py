@@ -158,7 +158,7 @@ def signal_header(signal: dict) -> Header:
         exposure_s=positive(
             exposure or instrument("Camera.exposure", "Detector.Camera.exposure") or detector.get("ExposureTime")
         ),
-        foreign=_foreign(original),
+        foreign=_foreign(original) or dict(signal.get("metadata") or {}),
     )
     return headers.with_pixel_size(header, headers.to_nm(axis.get("scale"), axis.get("units")))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from emqa_dask.archive import headers
 from emqa_dask.archive.headers import Header, positive, text, to_nm
-from emqa_dask.archive.source import Source
+from emqa_dask.archive.source import Source, quiet
 
 _MARKS = ("$CM_", "$$SM_", "[SemImageFile]")
 _FORMATS = ("TIFF", "PNG", "JPEG", "BMP")
@@ -37,7 +37,8 @@ def complete(path: Path, source: Source) -> Source:
     words = _read(beside) if beside.is_file() else ""
     if not any(mark in words for mark in _MARKS):
         return source
-    found = parse(words)
+    with quiet():
+        found = parse(words)
     return replace(source, frames=tuple(replace(f, header=_merged(f.header, found)) for f in source.frames))
 
 

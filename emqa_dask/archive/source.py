@@ -54,7 +54,12 @@ class Frame:
             rows = np.asarray(self.read_rows(y0, y1))
         if rows.shape[:2] != (y1 - y0, self.width_px) or rows.ndim not in (2, 3):
             raise ReadError(f"decoded {rows.shape} where rows {y0}:{y1} of width {self.width_px} were expected")
-        grey, n_coloured = (luma(rows), count_coloured(rows)) if rows.ndim == 3 else (rows, 0)
+        if rows.ndim == 2:
+            grey, n_coloured = rows, 0
+        elif is_grey(rows):
+            grey, n_coloured = rows[..., 0], 0
+        else:
+            grey, n_coloured = luma(rows), count_coloured(rows)
         native = grey.dtype.newbyteorder("=")
         return np.ascontiguousarray(grey, dtype=native), n_coloured
 
@@ -70,15 +75,19 @@ class Source:
     is_failed: bool = False  # it should be a micrograph by its name, but is none
 
 
+def is_grey(rgb: np.ndarray) -> bool:
+    """Whether the three channels of (h, w, 3) are equal."""
+    return np.array_equal(rgb[..., 0], rgb[..., 1]) and np.array_equal(rgb[..., 0], rgb[..., 2])
+
+
 def luma(rgb: np.ndarray) -> np.ndarray:
     """(h, w, 3) of any real dtype -> (h, w) of the same dtype: the channel where all are equal, else ITU-R BT.601 luma.
 
     Integers are rounded to nearest. The weights 0.299, 0.587, 0.114 sum to 1, so equal channels stay exact.
     """
-    red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
-    if np.array_equal(red, green) and np.array_equal(red, blue):
-        return np.ascontiguousarray(red)
-    out = np.empty(red.shape, dtype=rgb.dtype)
+    if is_grey(rgb):
+        return np.ascontiguousarray(rgb[..., 0])
+    out = np.empty(rgb.shape[:2], dtype=rgb.dtype)
     step = max(1, 2**22 // max(rgb.shape[1], 1))
     for y in range(0, rgb.shape[0], step):  # by blocks: the float copy is eight times the pixels
         with np.errstate(invalid="ignore", over="ignore"):
@@ -90,7 +99,8 @@ def luma(rgb: np.ndarray) -> np.ndarray:
 def count_coloured(rgb: np.ndarray) -> int:
     """Number of pixels of (h, w, 3) whose channels differ by over 8 % of the full range (dtype's, or 1 for floats)."""
     full = float(np.iinfo(rgb.dtype).max) if rgb.dtype.kind in "iu" else 1.0
-    high, low = rgb.max(axis=-1), rgb.min(axis=-1)
+    red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
+    high, low = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
     with np.errstate(invalid="ignore", over="ignore"):  # infinite pixels
         difference = high - low if rgb.dtype.kind == "u" else high.astype(np.float64) - low
     return int(np.count_nonzero(difference > 0.08 * full))

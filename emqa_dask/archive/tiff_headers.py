@@ -81,13 +81,19 @@ def _zeiss(tif, page, plain: Header) -> Header | None:
     nm = positive(tree[""][3]) * 1024 / page.imagewidth * 1e9
     found = Header(
         voltage_kv=positive(value("ap_actualkv")),
-        magnification=positive(value("ap_mag")),
+        magnification=_zeiss_magnification(value("ap_mag")),
         instrument=text(value("dp_sem")) or text(value("sv_serial_number")),
         acquired=headers.iso_date(value("ap_date"), value("ap_time")),
         exposure_s=positive(value("ap_frame_time")),
         foreign={k: v[1] for k, v in tree.items() if k and isinstance(v, tuple) and len(v) > 1},
     )
     return with_pixel_size(found, nm)
+
+
+def _zeiss_magnification(value: Any) -> float:
+    """5000 for "5.00 K X"; tifffile has already made a number of "500 X"."""
+    match = re.match(r"([\d.]+)\s*(K?)", str(value))
+    return positive(match[1], 1000 if match[2] else 1) if match else math.nan
 
 
 def _tvips(tif, page, plain: Header) -> Header | None:

@@ -68,6 +68,8 @@ def test_numbers_and_dates():
     assert iso_date("13 Jul 2018", "10:00:00") == "2018-07-13T10:00:00"
     assert iso_date("2016-02-03") == "2016-02-03T00:00:00"
     assert iso_date("yesterday-ish") is None
+    assert iso_date("12:18:34") is None  # and not today's date with that time
+    assert iso_date("March 2019") is None
     assert iso_date(None) is None
 
 

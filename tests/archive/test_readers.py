@@ -334,3 +334,28 @@ def test_header_of_an_ome_tiff_is_in_its_own_unit(tmp_path):
         header = read_micrograph(tmp_path / "x.ome.tif")[1]
         assert header.nm_per_pixel == pytest.approx(2 * nm)
         assert json.dumps(dict(header.foreign), default=str)
+
+
+@pytest.mark.parametrize("name", ["emd/fei_example_tem_stack.emd", "digitalmicrograph/2D/test_STEM_image.dm3",
+                                  "tia/new/128x128-TEM_search_1.ser"])  # fmt: skip
+def test_containers_too_large_to_load_give_the_same(real, monkeypatch, name):
+    path = real / "formats_rsciio" / name
+    eager = open_source(path)
+    monkeypatch.setattr("emqa_dask.archive.rosetta._EAGER_BYTES", 0)
+    lazy = open_source(path)
+    assert len(lazy.frames) == len(eager.frames)
+    for a, b in zip(eager.frames, lazy.frames):
+        assert (a.dtype, a.header.nm_per_pixel) == (b.dtype, b.header.nm_per_pixel)
+        np.testing.assert_array_equal(a.read(1, a.height_px), b.read(1, b.height_px))
+
+
+def test_broken_zarr_chunks_are_named(tmp_path):
+    array = zarr.create_array(str(tmp_path / "x.zarr"), shape=(32, 32), chunks=(16, 16), dtype="uint16")
+    array[:] = image(1, (32, 32))
+    (frame,) = open_source(tmp_path / "x.zarr").frames
+    np.testing.assert_array_equal(frame.read(), image(1, (32, 32)))
+    chunk = next(p for p in sorted((tmp_path / "x.zarr").rglob("*")) if p.is_file() and p.name != "zarr.json")
+    chunk.write_bytes(chunk.read_bytes()[:20])
+    (frame,) = open_source(tmp_path / "x.zarr").frames
+    with pytest.raises(ReadError, match="Zarr chunks are broken"):
+        frame.read()
