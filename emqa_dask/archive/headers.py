@@ -94,7 +94,9 @@ def iso_date(value: Any, time: Any = None, *, month_first: bool = False) -> str 
 
         first_day = not month_first and not re.match(r"\d{4}", words)
         # What the text does not say is filled from the default: with two defaults it shows that there is no whole date.
-        one, two = (parser.parse(words, dayfirst=first_day, default=datetime(y, y % 4, 3)) for y in (2001, 2002))
+        one, two = (
+            parser.parse(words, dayfirst=first_day, default=datetime(y, y - 2000, y - 2000)) for y in (2001, 2002)
+        )
     except (ValueError, OverflowError, TypeError):
         return None
     return one.isoformat() if one.date() == two.date() else None
