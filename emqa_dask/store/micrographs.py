@@ -80,18 +80,17 @@ def open_or_grow(
     if not files.exists(files.join(layout.stacks(root), "zarr.json")):
         zarr.create_group(store, zarr_format=3)
     length = occupied[-1][1] if occupied else 0
-    marks = {"occupied": [list(run) for run in occupied]}
-    if files.exists(files.join(layout.stack(root, name), "0", "zarr.json")):
+    marks = {"emqa_dask": {"occupied": [list(run) for run in occupied]}}
+    if files.exists(_metadata(root, name)):
         group = zarr.open_group(store, path=name, mode="r+")
         array = group["0"]
         if array.shape[0] < length:
             array.resize((length, *array.shape[1:]))
-        group.update_attributes({"emqa_dask": marks})
+        group.update_attributes(marks)
         return
-    scale = layout.scale_of(name)
-    group = zarr.open_group(
-        store, path=name, mode="a", zarr_format=3, attributes=_ome(name, scale) | {"emqa_dask": marks}
-    )
+    # A run that was killed in here may have left a group without its array: "a", and then the attributes.
+    group = zarr.open_group(store, path=name, mode="a", zarr_format=3)
+    group.update_attributes(_ome(name, layout.scale_of(name)) | marks)
     rows = shards.band_rows(*shape, kind.itemsize)
     bands = -(-shape[0] // rows)
     group.create_array(

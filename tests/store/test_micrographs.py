@@ -115,6 +115,19 @@ def test_later_files_never_touch_a_shard_and_their_gap_is_recorded(tmp_path):
         micrographs.read_window(root, name, 7)
 
 
+def test_a_stack_whose_making_was_interrupted_is_made_by_the_next_run(tmp_path):
+    root, images = str(tmp_path), noise((3, 8, 8), "uint8", 6)
+    ingest(root, images)
+    (metadata,) = tmp_path.rglob("0/zarr.json")
+    whole = (metadata.parent.parent / "zarr.json").read_bytes()
+    metadata.unlink()
+    (metadata.parent.parent / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group", "attributes": {}}')
+    assert micrographs.shard_lengths(root) == {}
+    rows = ingest(root, images)
+    assert (metadata.parent.parent / "zarr.json").read_bytes() == whole
+    np.testing.assert_array_equal(micrographs.read_window(root, rows["stack"].iloc[0], 2), images[2])
+
+
 @pytest.mark.parametrize("nm_per_pixel", [0.31, np.nan])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 def test_stacks_are_valid_ome_zarr_and_open_with_ome_zarr(tmp_path, dtype, nm_per_pixel):
