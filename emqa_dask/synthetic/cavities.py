@@ -46,8 +46,8 @@ def make(
     nm_per_pixel = given(nm_per_pixel, loguniform(rng, 0.1, 1.5))
     voltage_kv = float(rng.choice([80, 120, 200, 300], p=[0.05, 0.15, 0.6, 0.2]))
     fringe = given(fringe_px, min(loguniform(rng, 1.2, 8.0), 0.7 * median + 1))
-    contrast = given(contrast, loguniform(rng, 0.09, 1.1))
-    background = given(background, float(rng.choice([0.3, 1.0, 2.0], p=[0.35, 0.45, 0.2])))
+    contrast = given(contrast, loguniform(rng, 0.12, 1.3))
+    background = given(background, float(rng.choice([0.15, 0.5, 1.0, 1.8], p=[0.25, 0.3, 0.35, 0.1])))
     magnitude = (fringe * nm_per_pixel) ** 2 / optics.wavelength_nm(voltage_kv)
 
     padded = tuple(fft.next_fast_len(length + 2 * PAD_PX, real=True) for length in shape)
@@ -60,7 +60,7 @@ def make(
         nm_per_pixel=nm_per_pixel,
         defocus_nm=magnitude if defocus == "over" else -magnitude,
         voltage_kv=voltage_kv,
-        amplitude=loguniform(rng, 0.012, 0.12),
+        amplitude=loguniform(rng, 0.012, 0.3),
         convergence_mrad=divergence_mrad,
     )
     cut = np.s_[PAD_PX : PAD_PX + shape[0], PAD_PX : PAD_PX + shape[1]]
