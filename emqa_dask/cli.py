@@ -142,10 +142,22 @@ def _default_workspace(source: str) -> str:
 
 def _run(options: argparse.Namespace) -> int:
     if options.verb == "synthesise":
+        from tqdm import tqdm
+
         from emqa_dask.synthetic.archive import synthesise
 
-        written = synthesise(options.out, profile=options.profile, n=options.n, seed=options.seed, progress=print)
-        print(f"{written} micrographs in {options.out}, the truth in {options.out.rstrip('/')}.truth")
+        with tqdm(desc="synthesise", unit=" images", disable=not sys.stderr.isatty()) as bar:
+
+            def progress(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            made = synthesise(options.out, options.profile, options.n, options.seed, progress=progress)
+        print(
+            f"{made['n_micrographs']} micrographs in {made['n_files']} files in {options.out}; truth: {made['truth']}"
+        )
+        print("formats: " + ", ".join(f"{name} {n}" for name, n in sorted(made["formats"].items())))
+        print("faults: " + ", ".join(f"{name} {n}" for name, n in sorted(made["faults"].items())))
         return 0
     if options.verb == "doctor":
         from emqa_dask.run.doctor import examine

@@ -14,7 +14,7 @@ from emqa_dask.archive.scan import Entry
 from emqa_dask.archive.survey import local_file, survey
 from emqa_dask.detect import log
 from emqa_dask.featurise.detections import detection_features
-from emqa_dask.featurise.images import image_statistics
+from emqa_dask.featurise.images import image_features
 from emqa_dask.partition import Partition
 from emqa_dask.pipeline.folders import SCHEMAS, folders
 from emqa_dask.predict.images import predict_images
@@ -116,7 +116,7 @@ def features_of(image: np.ndarray, row: dict, blobs: pd.DataFrame, settings: Set
         "score_floor": floor,
         "is_capped": len(blobs) >= settings.detect.max_detections,
         **detection_features(boxes, kept["score"].to_numpy(float), image.shape),
-        **image_statistics(image, colour_fraction=row["colour_fraction"]),
+        **image_features(image, colour_fraction=row["colour_fraction"]),
     }
 
 

@@ -1,0 +1,24 @@
+"""Archives and workspaces that several tests share."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+
+from emqa_dask.settings import Settings, replace
+from emqa_dask.synthetic.archive import synthesise
+
+
+@pytest.fixture(scope="session")
+def here() -> Settings:
+    """Settings for a run in this process."""
+    return replace(Settings(), {"run": {"scheduler": "in-process"}})
+
+
+@pytest.fixture(scope="session")
+def small_archive(tmp_path_factory):
+    """A folder with 16 small micrographs in many formats, faults among them."""
+    folder = tmp_path_factory.mktemp("archives") / "small archive"
+    synthesise(folder, "demo", n=16, seed=31, shape=(160, 192))
+    return folder

@@ -1,0 +1,237 @@
+"""Laws of the whole run: same tables however it is cut, nothing twice, nothing lost."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from emqa_dask import tables
+from emqa_dask.archive.readers import open_source
+from emqa_dask.pipeline import ingest
+from emqa_dask.pipeline.folders import SCHEMAS, folders
+from emqa_dask.pipeline.run import estimate, run, status
+from emqa_dask.pipeline.tasks import SURVEYED
+from emqa_dask.settings import replace
+from emqa_dask.store import layout, micrographs, parts, plan
+
+
+def quietly(source, root, settings, **options) -> tuple[int, list[str]]:
+    said: list[str] = []
+    return run(None if source is None else str(source), str(root), settings, say=said.append, **options), said
+
+
+def table(root, name: str, settings) -> pd.DataFrame:
+    """All rows of a table in an order of its own, so that two workspaces can be compared."""
+    rows = parts.read_table(str(root), folders(settings)[name], SCHEMAS[name])
+    by = [c for c in rows.columns if rows[c].dtype != object or isinstance(rows[c].iloc[0] if len(rows) else "", str)]
+    return rows.sort_values(by, ignore_index=True)
+
+
+def triage_of(root) -> pd.DataFrame:
+    return pd.read_parquet(layout.triage(str(root)))
+
+
+def assert_same_results(one, other, settings_one, settings_other) -> None:
+    for name in SCHEMAS:
+        pd.testing.assert_frame_equal(table(one, name, settings_one), table(other, name, settings_other))
+    pd.testing.assert_frame_equal(triage_of(one), triage_of(other))
+
+
+@pytest.fixture(scope="module")
+def done(small_archive, here, tmp_path_factory):
+    """A finished workspace of the small archive, in this process. Tests that change it work on a copy."""
+    root = tmp_path_factory.mktemp("done") / "ws"
+    code, said = quietly(small_archive, root, here)
+    assert code == 0, said
+    return root
+
+
+def test_a_run_leaves_what_others_rely_on(done, small_archive, here):
+    names = "catalog.parquet triage.parquet triage.csv failures.parquet events.parquet provenance.json".split()
+    for name in [*names, "micrographs.zarr", "report/index.html", "settings.toml"]:
+        assert (done / name).exists(), name
+    rows = triage_of(done)
+    assert list(rows.columns) == tables.TRIAGE.names
+    provenance = parts.read_json(layout.provenance(str(done)))
+    for folder in provenance["folders"].values():
+        assert list((done / folder).glob("*.parquet"))
+
+
+def test_every_file_and_frame_has_exactly_one_row(done, small_archive):
+    rows = triage_of(done)
+    files = {p.relative_to(small_archive).as_posix() for p in small_archive.rglob("*") if p.is_file()}
+    assert set(rows["uri"]) == files
+    assert not rows.duplicated(["uri", "frame"]).any()
+    catalog = pd.read_parquet(layout.catalog(str(done)))
+    n_rows = catalog["n_frames"].clip(lower=1).sum()
+    assert len(rows) == n_rows
+    assert set(rows["verdict"]) <= set(tables.VERDICTS)
+
+
+def test_stored_micrographs_are_the_files_bit_for_bit(done, small_archive):
+    ledger = pd.read_parquet(layout.micrographs(str(done)))
+    seen = 0
+    for partition in plan.partitions(ledger):
+        rows = ledger[ledger["partition"] == partition.name].sort_values("index")
+        for stored, row in zip(micrographs.read_partition(str(done), partition), rows.itertuples(), strict=True):
+            original = open_source(small_archive / row.uri).frames[row.frame].read()
+            assert stored.dtype == original.dtype
+            np.testing.assert_array_equal(stored, original)
+            seen += 1
+    assert seen == len(ledger) >= 16
+
+
+@pytest.mark.parametrize("shard_length", [1, 3])
+def test_tables_do_not_depend_on_the_shard_length(done, small_archive, here, tmp_path, shard_length):
+    other = replace(here, {"store": {"shard_length": shard_length}})
+    assert quietly(small_archive, tmp_path / "ws", other)[0] == 0
+    assert_same_results(done, tmp_path / "ws", here, other)
+
+
+def test_tables_do_not_depend_on_the_order_of_files_or_on_batches(done, small_archive, here, tmp_path):
+    files = sorted(p.relative_to(small_archive).as_posix() for p in small_archive.rglob("*") if p.is_file())
+    np.random.default_rng(3).shuffle(files)
+    shutil.copytree(small_archive, tmp_path / "copy")
+    (tmp_path / "copy" / "list.txt").write_text("\n".join(files))
+    other = replace(here, {"archive": {"files_per_task": 5}})
+    assert quietly(tmp_path / "copy" / "list.txt", tmp_path / "ws", other)[0] == 0
+    assert_same_results(done, tmp_path / "ws", here, other)
+
+
+@pytest.mark.real
+def test_tables_are_the_same_on_dask_workers(done, small_archive, here, tmp_path):
+    workers = replace(here, {"run": {"scheduler": "local", "workers": 2}})
+    assert quietly(small_archive, tmp_path / "ws", workers)[0] == 0
+    assert_same_results(done, tmp_path / "ws", here, workers)
+    events = pd.read_parquet(layout.events(str(tmp_path / "ws")))
+    assert events["worker"].str.startswith("tcp://127.0.0.1").all()
+    assert set(events["outcome"]) == {"done"}
+
+
+def test_a_second_run_executes_no_task_and_writes_no_table(done, small_archive, here):
+    before = {p: p.stat().st_mtime_ns for p in done.rglob("*") if p.is_file() and p.name != "settings.toml"}
+    code, said = quietly(small_archive, done, here)
+    assert code == 0
+    assert "nothing was new" in "\n".join(said)
+    changed = {p.name for p, when in before.items() if p.stat().st_mtime_ns != when}
+    assert changed <= {"failures.parquet"}
+
+
+def test_five_added_files_execute_only_their_own(done, small_archive, here, tmp_path):
+    archive, root = tmp_path / "archive", tmp_path / "ws"
+    shutil.copytree(small_archive, archive)
+    assert quietly(archive, root, here)[0] == 0
+    n_events = len(pd.read_parquet(layout.events(str(root))))
+    before = {
+        p: p.stat().st_mtime_ns for p in root.rglob("*") if p.is_file() and "c" in p.parts or p.suffix == ".parquet"
+    }
+    old = triage_of(root)
+    images = sorted(p for p in archive.rglob("*.png"))[:1]
+    for k in range(5):
+        shutil.copy(images[0], archive / f"added {k}.png")
+    assert quietly(archive, root, here)[0] == 0
+    events = pd.read_parquet(layout.events(str(root))).iloc[n_events:]
+    assert events.loc[events["stage"] == "survey", "n_images"].sum() == 5
+    assert events.loc[events["stage"] == "detect", "n_images"].sum() == 5
+    kept = [p for p, when in before.items() if p.parent != root]
+    assert kept
+    assert all(p.stat().st_mtime_ns == before[p] for p in kept)
+    rows = triage_of(root)
+    assert len(rows) == len(old) + 5
+    added = rows[rows["uri"].str.startswith("added")]
+    assert added["reasons"].map(lambda codes: "duplicate" in codes).sum() >= 4
+
+
+def test_a_changed_file_is_judged_anew_and_the_others_are_kept(small_archive, here, tmp_path):
+    archive, root = tmp_path / "archive", tmp_path / "ws"
+    shutil.copytree(small_archive, archive)
+    assert quietly(archive, root, here)[0] == 0
+    old = triage_of(root)
+    one, other = sorted(archive.rglob("*.png"))[:2]
+    shutil.copy(other, one)
+    os.utime(one, (1, 1))
+    assert quietly(archive, root, here)[0] == 0
+    rows = triage_of(root)
+    assert len(rows) == len(old)
+    changed = set(rows["micrograph_id"].dropna()) ^ set(old["micrograph_id"].dropna())
+    assert len(changed) == 2
+    assert ingest.current(str(root))["uri"].duplicated().sum() == old["uri"].duplicated().sum()
+
+
+def test_new_settings_redo_only_what_depends_on_them(done, small_archive, here, tmp_path):
+    root = tmp_path / "ws"
+    shutil.copytree(done, root)
+    n_events = len(pd.read_parquet(layout.events(str(root))))
+    floor = replace(here, {"featurise": {"score_floor": here.featurise.score_floor}, "report": {"trust_f1": 0.99}})
+    quietly(small_archive, root, floor)
+    assert len(pd.read_parquet(layout.events(str(root)))) == n_events
+    assert not triage_of(root)["verdict"].eq("trust").any()
+    fewer = replace(here, {"detect": {"threshold": 0.3}})
+    quietly(small_archive, root, fewer)
+    events = pd.read_parquet(layout.events(str(root))).iloc[n_events:]
+    assert set(events["stage"]) == {"read", "detect", "featurise", "predict"}
+    assert triage_of(root)["n_detections"].sum() < triage_of(done)["n_detections"].sum()
+
+
+def test_steps_alone_give_the_tables_of_the_whole(done, small_archive, here, tmp_path):
+    root = tmp_path / "ws"
+    assert quietly(small_archive, root, here, steps=["ingest"])[0] == 0
+    for step in ("detect", "featurise", "predict", "report"):
+        assert quietly(None, root, here, steps=[step])[0] == 0
+    assert_same_results(done, root, here, here)
+
+
+def test_a_lost_part_is_made_again(done, small_archive, here, tmp_path):
+    root = tmp_path / "ws"
+    shutil.copytree(done, root)
+    victim = sorted((root / folders(here)["features"]).glob("*.parquet"))[0]
+    victim.unlink()
+    assert quietly(small_archive, root, here)[0] == 0
+    assert victim.exists()
+    assert_same_results(done, root, here, here)
+
+
+def test_a_file_that_vanishes_before_it_is_stored_is_a_row_and_costs_nobody_else(small_archive, here, tmp_path):
+    archive, root = tmp_path / "archive", tmp_path / "ws"
+    shutil.copytree(small_archive, archive)
+    one_stack = replace(here, {"store": {"shard_length": 64}})
+    calls = []
+
+    def survey_only(function, tasks, stage, total=None):
+        from emqa_dask.run.execute import execute
+
+        calls.append(stage)
+        return list(execute(function, tasks, stage=stage))
+
+    layout.claim(str(root), str(archive))
+    ingest.ingest(str(root), str(archive), one_stack, survey_only)
+    gone = sorted(archive.rglob("*.png"))[0]
+    gone.unlink()
+    code, _ = quietly(archive, root, one_stack)
+    assert code == 2
+    rows = triage_of(root).set_index("uri")
+    row = rows.loc[gone.relative_to(archive).as_posix()]
+    assert row["verdict"] == "unknown"
+    assert row["status"] == "failed"
+    others = rows.drop(index=gone.relative_to(archive).as_posix())
+    assert others.loc[others["micrograph_id"].notna(), "predicted_f1"].count() > 0
+    assert not others["reasons"].map(lambda codes: "not_judged" in codes).any()
+    failures = pd.read_parquet(layout.failures(str(root)))
+    assert failures["uri"].tolist() == [gone.relative_to(archive).as_posix()]
+
+
+def test_status_and_estimate_speak(done, small_archive, here):
+    said: list[str] = []
+    assert status(str(done), said.append) == 0
+    assert "unfinished" not in "\n".join(said)
+    said.clear()
+    assert estimate(str(small_archive), here, said.append, n_sample=4) == 0
+    n_files = sum(p.is_file() for p in Path(small_archive).rglob("*"))
+    assert said[0].startswith(f"{n_files} files")
+
+
+def test_the_surveyed_table_is_the_catalog_and_a_path():
+    assert [*tables.CATALOG.names, "path"] == SURVEYED.names

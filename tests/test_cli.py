@@ -1,0 +1,160 @@
+"""The command line: light to start, exit codes, one-line errors with a remedy."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from emqa_dask.cli import STEPS, _parser, main
+from emqa_dask.settings import Settings, dump, load_settings, template_names
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def emqa(*arguments, **options) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "emqa_dask", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+
+
+def fails_in_one_line(capsys, *arguments) -> str:
+    """The message of a command that has to end with 1, one line on stderr and no traceback."""
+    assert main([str(a) for a in arguments]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("emqa: ")
+    assert len(error.strip().splitlines()) == 1
+    return error
+
+
+@pytest.mark.parametrize("code", ["import emqa_dask", "import emqa_dask.cli", "from emqa_dask.settings import *"])
+def test_imports_stay_light(code):
+    heavy = "{'torch', 'dask', 'distributed', 'zarr', 'numpy', 'pandas', 'scipy', 'cv2', 'sklearn', 'rsciio', 'cupy'}"
+    script = f"import sys; {code}; print(sorted({heavy} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_public_names_load_on_use():
+    import emqa_dask
+
+    for name in emqa_dask.__all__:
+        assert getattr(emqa_dask, name) is not None
+    with pytest.raises(AttributeError):
+        emqa_dask.no_such_name  # noqa: B018
+
+
+def test_help_teaches_every_verb():
+    text = emqa("--help").stdout
+    verbs = _parser()._subparsers._group_actions[0].choices
+    assert {"triage", *STEPS, "status", "synthesise", "doctor"} <= set(verbs)
+    for verb in verbs:
+        assert re.search(rf"^ +{verb}\b", text, re.M), verb
+        assert emqa(verb, "--help").returncode == 0
+
+
+def test_readme_documents_every_verb():
+    readme = (REPOSITORY / "README.md").read_text()
+    for verb in _parser()._subparsers._group_actions[0].choices:
+        assert f"emqa {verb}" in readme, verb
+
+
+def test_a_wrong_command_line_ends_with_1():
+    assert emqa("triage").returncode == 1
+    assert emqa("no-such-verb").returncode == 1
+
+
+def test_missing_and_empty_sources(capsys, tmp_path):
+    root = tmp_path / "ws"
+    assert "no such file or folder" in fails_in_one_line(capsys, "triage", tmp_path / "none", "--workspace", root)
+    (tmp_path / "empty").mkdir()
+    assert "no file" in fails_in_one_line(capsys, "triage", tmp_path / "empty", "--workspace", root)
+    assert not root.exists()
+
+
+def test_unknown_settings_name_the_near_one(capsys, small_archive, tmp_path):
+    common = ("triage", small_archive, "--workspace", tmp_path / "ws")
+    assert "did you mean 'threshold'" in fails_in_one_line(capsys, *common, "--set", "detect.treshold=1")
+    assert "did you mean 'cavity-tem'" in fails_in_one_line(capsys, *common, "--template", "cavity-te")
+    (tmp_path / "s.toml").write_text("[detect]\npolarity = 'up'\n")
+    assert "s.toml" in fails_in_one_line(capsys, *common, "--settings", tmp_path / "s.toml")
+    assert not (tmp_path / "ws").exists()
+
+
+def test_a_folder_that_is_not_ours_is_refused(capsys, small_archive, tmp_path):
+    (tmp_path / "precious.txt").write_text("keep")
+    assert "not an emqa workspace" in fails_in_one_line(capsys, "triage", small_archive, "--workspace", tmp_path)
+    assert "not an emqa workspace" in fails_in_one_line(capsys, "status", tmp_path)
+    assert "not an emqa workspace" in fails_in_one_line(capsys, "detect", tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["precious.txt"]
+
+
+def test_a_workspace_of_another_archive_is_refused(capsys, small_archive, tmp_path):
+    root = tmp_path / "ws"
+    root.mkdir()
+    (root / "workspace.json").write_text(json.dumps({"format": 1, "source": "/another"}))
+    assert "belongs to" in fails_in_one_line(capsys, "triage", small_archive, "--workspace", root)
+
+
+def test_default_workspace_is_named_after_the_source(monkeypatch, capsys, small_archive, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert main(["ingest", str(small_archive), "--scheduler", "in-process"]) == 0
+    assert f"workspace: ./{small_archive.name}.emqa" in capsys.readouterr().out
+    assert (tmp_path / f"{small_archive.name}.emqa" / "catalog.parquet").exists()
+
+
+def test_steps_take_the_settings_of_the_workspace(capsys, small_archive, tmp_path):
+    root = tmp_path / "ws"
+    assert main(["ingest", str(small_archive), "--workspace", str(root), "--scheduler", "in-process"]) == 0
+    assert main(["detect", str(root), "--set", "detect.threshold=0.4"]) == 0
+    assert load_settings(root / "settings.toml").detect.threshold == 0.4
+    assert main(["status", str(root)]) == 0
+    assert "detections" in capsys.readouterr().out
+
+
+def test_dry_run_writes_nothing(capsys, small_archive, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["triage", str(small_archive), "--dry-run"]) == 0
+    assert "megapixels" in capsys.readouterr().out
+    assert not any(tmp_path.iterdir())
+
+
+def test_settings_survive_writing_and_reading(tmp_path):
+    for template in template_names():
+        settings = load_settings(template=template)
+        (tmp_path / "s.toml").write_text(dump(settings))
+        assert load_settings(tmp_path / "s.toml") == settings
+    assert load_settings() == Settings()
+
+
+def test_doctor_finds_this_machine_fit(capsys):
+    assert main(["doctor"]) == 0
+    assert "can run emqa_dask" in capsys.readouterr().out
+
+
+@pytest.mark.real
+def test_the_whole_command_on_bad_files_ends_with_2_and_a_row_each(tmp_path):
+    from tests.archive.bad_files import make_bad_archive
+
+    expected = make_bad_archive(tmp_path / "archive")
+    root = tmp_path / "ws"
+    done = emqa("triage", tmp_path / "archive", "--workspace", root, "--workers", "2")
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    rows = pd.read_parquet(root / "triage.parquet")
+    catalog = pd.read_parquet(root / "catalog.parquet").set_index("uri")
+    assert set(expected) == set(catalog.index) == set(rows["uri"])
+    assert catalog["status"].to_dict() == expected
+    lost = catalog[catalog["status"] != "ok"]
+    assert lost["reason"].str.len().min() > 10
+    assert (rows[rows["uri"].isin(lost.index)]["verdict"] == "unknown").all()
+    assert not rows.loc[rows["verdict"] != "trust", "explanation"].str.strip().eq("").any()
+    failures = pd.read_parquet(root / "failures.parquet")
+    assert set(failures["uri"]) == set(catalog.index[catalog["status"] == "failed"])
+    page = (root / "report" / "index.html").read_text()
+    assert "<script>alert" not in page
+    again = emqa("triage", tmp_path / "archive", "--workspace", root)
+    assert again.returncode == 2
+    assert "nothing was new" in again.stdout
