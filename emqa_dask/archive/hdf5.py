@@ -1,13 +1,14 @@
 """HDF5 containers: EMD (Velox, NCEM) and HSPY by RosettaSciIO; other layouts by the one image array they hold."""
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import h5py
 import numpy as np
 
+from emqa_dask.archive import rosetta
 from emqa_dask.archive.headers import Header, prune, to_nm, with_pixel_size
-from emqa_dask.archive.rosetta import open_rosetta
 from emqa_dask.archive.source import WINDOW_BYTES, Frame, ReadError, Source, quiet
 
 _MAX_OBJECTS = 100_000
@@ -29,7 +30,9 @@ def open_hdf5(path: str | Path) -> Source:
         return plain
     name, plugin, options = flavour
     n_bytes = max((n for _, _, n in arrays), default=0)
-    return open_rosetta(path, name, plugin, n_bytes, **options)
+    if plugin == "hspy" and n_bytes > rosetta.EAGER_BYTES:  # lazily, the plug-in fails on unchunked data and stays open
+        return rosetta.from_signals(_hspy_signals(path), name)
+    return rosetta.open_rosetta(path, name, plugin, n_bytes, **options)
 
 
 def _flavour(file: h5py.File, suffix: str) -> tuple[str, str, dict] | None:
@@ -56,6 +59,44 @@ def _arrays(file: h5py.File) -> list[tuple[str, tuple[int, ...], int]]:
 
     file.visititems(visit)
     return found
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A dataset that is opened anew for every slice."""
+
+    path: Path
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __getitem__(self, index: tuple) -> np.ndarray:
+        with h5py.File(self.path, "r") as file:
+            return file[self.name][index]
+
+
+def _hspy_signals(path: Path) -> list[dict]:
+    """The signals of a HyperSpy file in RosettaSciIO's form, their data left in the file."""
+    signals = []
+    with h5py.File(path, "r") as file:
+        for group in file["Experiments"].values():
+            data = group["data"]
+            axes = [_tree(group[f"axis-{k}"]) for k in range(data.ndim)]
+            metadata = _tree(group["metadata"]) if "metadata" in group else {}
+            signals.append(
+                {"data": _Stored(path, data.name, data.shape, data.dtype), "axes": axes, "metadata": metadata}
+            )
+    return signals
+
+
+def _tree(group: h5py.Group) -> dict:
+    """Attributes of a group and of the groups in it, as nested dictionaries."""
+    inner = {name: _tree(node) for name, node in group.items() if isinstance(node, h5py.Group)}
+    return {name: v.decode() if isinstance(v, bytes) else v for name, v in group.attrs.items()} | inner
 
 
 def _plain(path: Path, file: h5py.File, arrays: list) -> Source:

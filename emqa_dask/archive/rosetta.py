@@ -17,7 +17,7 @@ from emqa_dask.archive.headers import Header, first, get, positive, text
 from emqa_dask.archive.source import WINDOW_BYTES, Frame, ReadError, Source, quiet
 
 # Above this many bytes of pixels a container is opened lazily, by dask arrays computed in this thread.
-_EAGER_BYTES = 256 * 2**20
+EAGER_BYTES = 256 * 2**20
 _ENERGY = ("ev", "kev", "mev", "wavelength", "cm^-1", "1/cm")
 _ELEMENTS = (
     " H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb "
@@ -40,7 +40,7 @@ def open_rosetta(path: str | Path, format: str, plugin: str, n_bytes: int, **opt
     with quiet():
         try:
             reader = import_module(f"rsciio.{plugin}").file_reader
-            if n_bytes > _EAGER_BYTES:
+            if n_bytes > EAGER_BYTES:
                 options["lazy"] = True
             signals = reader(str(path), **options)
         except Exception as error:  # a foreign parser on a foreign file: anything can come
@@ -122,12 +122,12 @@ def _frames(signal: dict) -> list[Frame]:
     rgb = _is_rgb(np.dtype(data.dtype))
     dtype = np.dtype(data.dtype["R"] if rgb else data.dtype).newbyteorder("=")
     rows = min(height, max(1, WINDOW_BYTES // max(1, width * dtype.itemsize * (3 if rgb else 1))))
-    images = [data] if data.ndim == 2 else [data[k] for k in range(data.shape[0])]
-    return [Frame(height, width, dtype.name, header, partial(_read_rows, image), rows, rgb) for image in images]
+    planes = [()] if data.ndim == 2 else [(k,) for k in range(data.shape[0])]
+    return [Frame(height, width, dtype.name, header, partial(_read_rows, data, k), rows, rgb) for k in planes]
 
 
-def _read_rows(image: Any, y0: int, y1: int) -> np.ndarray:
-    rows = image[y0:y1]
+def _read_rows(data: Any, plane: tuple[int, ...], y0: int, y1: int) -> np.ndarray:
+    rows = data[(*plane, slice(y0, y1))]
     if hasattr(rows, "compute"):  # a dask array; in this thread, whatever scheduler is set
         rows = rows.compute(scheduler="synchronous")
     rows = np.asarray(rows)
