@@ -20,6 +20,7 @@ def make(
     median_radius_px: float | None = None,
     sigma_log: float | None = None,
     fringe_px: float | None = None,
+    amplitude: float | None = None,
     contrast: float | None = None,
     background: float | None = None,
     nm_per_pixel: float | None = None,
@@ -30,9 +31,10 @@ def make(
 
     `defocus` is `over` (bright rim) or `under` (dark rim); `facet` True, False or None for a mixture; radii are
     log-normal (`median_radius_px`, `sigma_log`). `fringe_px` = `sqrt(lambda |df|)` is the first Fresnel fringe's width,
-    which sets the defocus. `contrast` is the 99.5th percentile of the cavities' log-intensity; `background` scales the
-    diffraction contrast (0: none). `exposure` goes to `camera.expose`. The foil is a weak phase object, relative
-    intensity `1 + CTF * missing thickness`: fringes, overlaps and the speckle of the amorphous surface come from
+    which sets the defocus; `amplitude` is the share of thickness contrast, whose sign no defocus turns. `contrast` is
+    the 99.5th percentile of the cavities' relative contrast; `background` scales the diffraction contrast (0: none).
+    `exposure` goes to `camera.expose`. The foil is a weak phase object, relative intensity
+    `1 + CTF * missing thickness`: fringes, overlaps and the speckle of the amorphous surface come from
     one transfer function (see `optics.transfer`). Raises ValueError for an unknown `defocus`.
     """
     defocus = given(defocus, str(rng.choice(["over", "under"])))
@@ -46,6 +48,7 @@ def make(
     nm_per_pixel = given(nm_per_pixel, loguniform(rng, 0.1, 1.5))
     voltage_kv = float(rng.choice([80, 120, 200, 300], p=[0.05, 0.15, 0.6, 0.2]))
     fringe = given(fringe_px, min(loguniform(rng, 1.2, 8.0), 0.7 * median + 1))
+    amplitude = given(amplitude, loguniform(rng, 0.012, 0.3))
     contrast = given(contrast, loguniform(rng, 0.12, 1.3))
     background = given(background, float(rng.choice([0.15, 0.5, 1.0, 1.8], p=[0.25, 0.3, 0.35, 0.1])))
     magnitude = (fringe * nm_per_pixel) ** 2 / optics.wavelength_nm(voltage_kv)
@@ -60,7 +63,7 @@ def make(
         nm_per_pixel=nm_per_pixel,
         defocus_nm=magnitude if defocus == "over" else -magnitude,
         voltage_kv=voltage_kv,
-        amplitude=loguniform(rng, 0.012, 0.3),
+        amplitude=amplitude,
         convergence_mrad=divergence_mrad,
     )
     cut = np.s_[PAD_PX : PAD_PX + shape[0], PAD_PX : PAD_PX + shape[1]]
@@ -81,6 +84,7 @@ def make(
         "defocus_nm": float(magnitude if defocus == "over" else -magnitude),
         "fringe_px": float(fringe),
         "voltage_kv": voltage_kv,
+        "amplitude": float(amplitude),
         "contrast": float(contrast),
         "background": float(background),
         "speckle": float(speckle),

@@ -15,8 +15,8 @@ def rim_and_inside(seed, defocus, facet):
     """Mean contrast of a band one fringe wide outside the cavity, and of one just inside, relative to the bare foil."""
     rng = np.random.default_rng(seed)
     sample = cavities.make(
-        rng, (256, 256), defocus=defocus, facet=facet, n=1, median_radius_px=30, sigma_log=0.05, fringe_px=5.0,
-        contrast=0.3, **CLEAN,
+        rng, (256, 256), defocus=defocus, facet=facet, n=1, median_radius_px=30, sigma_log=0.05,
+        fringe_px=5.0, amplitude=0.02, contrast=0.3, **CLEAN,
     )  # fmt: skip
     inside = paste(sample.masks, sample.image.shape)
     distance = ndimage.distance_transform_edt(~inside)
