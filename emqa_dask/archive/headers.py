@@ -85,7 +85,7 @@ def with_pixel_size(header: Header, nm: float, source: str = "header") -> Header
 
 def iso_date(value: Any, time: Any = None, *, month_first: bool = False) -> str | None:
     """A date (and time) as ISO 8601; None when it cannot be read. Takes 2019-12-05, 2018:11:15 19:42:31, 5 Dec 2019."""
-    words = " ".join(w for w in (text(value), text(time)) if w)
+    words = " ".join(w for w in (text(value), text(time)) if w)[:64]
     words = re.sub(r"^(\d{4}):(\d\d):(\d\d)", r"\1-\2-\3", words).removesuffix("Z")
     if not words:
         return None

@@ -28,7 +28,7 @@ def _opened(path):
 
 
 def open_raster(path: str | Path, format: str) -> Source:
-    """One frame, or one per image of an animated GIF or WebP; none of these formats carries a pixel size."""
+    """One frame; none of these formats carries a pixel size. Animations are films or web pictures: no frame."""
     try:
         with _opened(path) as image:
             width, height = image.size
@@ -46,13 +46,14 @@ def open_raster(path: str | Path, format: str) -> Source:
     depth = _png_depth(path) if format == "PNG" else (8, 0)
     if depth[0] == 16:
         is_colour, dtype = depth[1] in (2, 6), "uint16"
-        reads = [partial(_decode_png16, path)]
+        read = partial(_decode_png16, path)
     else:
         is_colour = mode not in _GREY and mode not in ("LA", "La")
         dtype = _GREY.get(mode, "uint8")
-        reads = [partial(_decode, path, format, k, (width, height)) for k in range(n_frames)]
-    frames = tuple(Frame(height, width, dtype, header, read, height, is_colour) for read in reads)
-    return Source(format, "stack" if n_frames > 1 else "micrograph", "", frames)
+        read = partial(_decode, path, format, (width, height))
+    if n_frames > 1 and format in ("GIF", "WebP"):
+        return Source(format, "signal", f"an animation of {n_frames} pictures, not a micrograph")
+    return Source(format, "micrograph", "", (Frame(height, width, dtype, header, read, height, is_colour),))
 
 
 def _sentence(error: object) -> str:
@@ -66,13 +67,11 @@ def _png_depth(path) -> tuple[int, int]:
     return (start[24], start[25]) if len(start) == 26 else (8, 0)
 
 
-def _decode(path, format: str, k: int, size: tuple[int, int], y0: int, y1: int) -> np.ndarray:
+def _decode(path, format: str, size: tuple[int, int], y0: int, y1: int) -> np.ndarray:
     try:
         with _opened(path) as image:
             if image.size != size:
                 raise ReadError(f"{format} data are broken: the size changed")
-            if k:
-                image.seek(k)
             if image.mode in ("LA", "La"):
                 image = image.convert("L")
             elif image.mode not in _GREY:

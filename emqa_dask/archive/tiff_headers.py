@@ -68,7 +68,9 @@ def _fei_xml(tif, page, plain: Header) -> Header | None:
 
 def _xml(xml: str, name: str) -> tuple[str | None, str | None]:
     """Text and unit of the first element `name`, by a regular expression: these fragments are often no valid XML."""
-    match = re.search(rf"<{name}(?:\s[^>]*?unit=\"([^\"]*)\"|[^>]*)[^>]*>([^<]*)</{name}>", xml)
+    match = re.search(
+        rf"<{name}(?: [^>]{{0,200}}?unit=\"([^\"]*)\")?[^>]{{0,200}}>([^<]{{0,500}})</{name}>", xml[: 2**18]
+    )
     return (match[2], match[1]) if match else (None, None)
 
 

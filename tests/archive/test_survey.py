@@ -1,6 +1,9 @@
 """survey(): one row for every file, with a status and a reason; and hashes, colour and limits."""
 
 import hashlib
+import struct
+import tracemalloc
+import zlib
 
 import fsspec
 import h5py
@@ -209,6 +212,30 @@ def test_what_is_no_micrograph_says_what_it_is(tmp_path):
         "cube.h5": "signal", "fft.mrc": "signal", "table.csv": "text"
     }  # fmt: skip
     assert "complex" in found["fft.mrc"]["reason"]
+
+
+def test_animations_are_no_micrographs_and_one_picture_is(tmp_path):
+    pictures = [Image.fromarray(image(k, dtype="uint8")) for k in range(3)]
+    pictures[0].save(tmp_path / "film.gif", save_all=True, append_images=pictures[1:])
+    row, found = one(tmp_path / "film.gif")
+    assert (row["status"], row["reason"], found) == ("skipped", "an animation of 3 pictures, not a micrograph", [])
+
+
+def test_compressed_bombs_stay_small(tmp_path):
+    bomb = zlib.compress(bytes(200_000_000), 9)
+    tifffile.imwrite(tmp_path / "x.tif", image(1), compression="zlib", rowsperstrip=48)
+    with tifffile.TiffFile(tmp_path / "x.tif") as tif:
+        counts = tif.pages[0].tags[279].valueoffset
+        offsets = tif.pages[0].tags[273].valueoffset
+    data = bytearray((tmp_path / "x.tif").read_bytes())
+    data[offsets : offsets + 4], data[counts : counts + 4] = struct.pack("<I", len(data)), struct.pack("<I", len(bomb))
+    (tmp_path / "x.tif").write_bytes(data + bomb)
+    tracemalloc.start()
+    row, _ = one(tmp_path / "x.tif")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert row["status"] in ("ok", "failed")
+    assert peak < 50_000_000
 
 
 def test_content_hash_of_a_folder_sees_names_and_bytes(tmp_path):
