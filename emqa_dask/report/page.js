@@ -212,6 +212,7 @@ function fill() {
     ["Micrograph", data.id[i] ?? "none"],
   ];
   byId("view-numbers").replaceChildren(...pairs.flatMap(([name, value]) => [make("dt", "", name), make("dd", "", value)]));
+  byId("view-picture").style.setProperty("--ratio", data.height[i] ? data.width[i] / data.height[i] : 1);
   byId("view-picture").replaceChildren(picture(i));
   byId("view-previous").disabled = viewed === 0;
   byId("view-next").disabled = viewed === order.length - 1;

@@ -72,7 +72,7 @@ def total(page) -> int:
 
 @pytest.mark.parametrize(
     "opened",
-    [(w, s) for w in (1400, 820, 400) for s in ("light", "dark")],
+    [(w, s) for w in (1400, 1000, 400) for s in ("light", "dark")],
     indirect=True,
     ids=lambda p: f"{p[0]}-{p[1]}",
 )
@@ -187,6 +187,20 @@ def test_boxes_are_drawn_by_score_and_can_be_hidden(opened):
     opened.check("#overlay")
     opened.evaluate("byId('floor').value = 0; byId('floor').dispatchEvent(new Event('input'))")
     assert opened.evaluate(ink) == drawn
+
+
+def test_the_larger_view_keeps_the_shape_of_every_image(opened):
+    opened.set_viewport_size({"width": 1200, "height": 600})
+    for shape in ("height[i] === data.width[i]", "height[i] < data.width[i]"):
+        opened.evaluate(f"open(order.find((i) => data.jpeg[i] && data.height[i] > 9 && data.{shape}))")
+        opened.evaluate(LOADED)
+        shown, natural = opened.evaluate(
+            """() => [document.querySelector('#view-picture img')].flatMap(
+            (i) => [i.clientWidth / i.clientHeight, i.naturalWidth / i.naturalHeight])"""
+        )
+        assert shown == pytest.approx(natural, rel=0.01)
+        assert opened.evaluate("document.querySelector('#view-picture img').clientHeight <= 0.7 * innerHeight + 1")
+        opened.keyboard.press("Escape")
 
 
 def test_a_box_lies_on_its_object(opened):
