@@ -95,7 +95,8 @@ def scale_maxima(
     n_maxima, lowest, highest = dict.fromkeys(sides, 0), dict.fromkeys(sides, math.inf), dict.fromkeys(sides, -math.inf)
 
     def layer(k: int) -> tuple[Any, dict[int, Any]]:
-        response = -ndi.gaussian_laplace(image, float(sigmas[k])) * float(sigmas[k] ** 2)
+        # The scale stays a numpy scalar of the image's dtype: a kernel from a rounded sigma^2 is scikit-image's, too.
+        response = -ndi.gaussian_laplace(image, sigmas[k]) * float(sigmas[k] ** 2)
         return response, {sign: ndi.maximum_filter(sign * response, size=3, mode="nearest") for sign in sides}
 
     before, here = None, layer(0)

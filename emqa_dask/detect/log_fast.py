@@ -17,8 +17,8 @@ from emqa_dask.detect import scales
 from emqa_dask.detect.scales import Maxima
 
 COARSEN = 5.5  # px; smallest scale that is computed on every second pixel
-SMOOTHING = 1.75  # px; Gaussian before every second pixel is dropped: what aliases is below 1e-5
-HALF_TAPS = 10  # half the even kernel of that Gaussian, 5.4 sigma
+SMOOTHING = 1.7  # px; Gaussian before 2 x 2 pixels become their mean: what aliases is below 1e-5
+HALF_TAPS = 10  # half the kernel of both together; the Gaussian is cut at 5.3 sigma
 NEIGHBOURS = 4  # coarse pixels on each side that an interpolated value is computed from
 
 
@@ -74,20 +74,20 @@ def halo_px(sigma: float) -> int:
     return math.ceil(4 * sigma) + 1 + (HALF_TAPS + NEIGHBOURS + 4) * step_px(sigma, (1 << 40, 1 << 40))
 
 
-def _separable(image: np.ndarray, along_x: np.ndarray, along_y: np.ndarray, anchor: int = -1) -> np.ndarray:
-    return cv2.sepFilter2D(image, cv2.CV_32F, along_x, along_y, anchor=(anchor, anchor), borderType=cv2.BORDER_REFLECT)
+def _separable(image: np.ndarray, along_x: np.ndarray, along_y: np.ndarray) -> np.ndarray:
+    return cv2.sepFilter2D(image, cv2.CV_32F, along_x, along_y, borderType=cv2.BORDER_REFLECT)
 
 
-def _prefilter() -> np.ndarray:
-    """Even kernel of the Gaussian whose centre lies between two pixels."""
-    taps = np.exp(-0.5 * ((np.arange(2 * HALF_TAPS) + 0.5 - HALF_TAPS) / SMOOTHING) ** 2)
+def _gaussian() -> np.ndarray:
+    taps = np.exp(-0.5 * (np.arange(1 - HALF_TAPS, HALF_TAPS) / SMOOTHING) ** 2)
     return taps / taps.sum()
 
 
 def _every_second(image: np.ndarray) -> np.ndarray:
     """`image` smoothed, at the centres of its 2 x 2 blocks, where a reflected grid meets itself."""
-    taps = _prefilter().astype(np.float32)
-    return np.ascontiguousarray(_separable(image, taps, taps, HALF_TAPS - 1)[::2, ::2])
+    taps = _gaussian().astype(np.float32)
+    half = (image.shape[1] // 2, image.shape[0] // 2)
+    return cv2.resize(_separable(image, taps, taps), half, interpolation=cv2.INTER_AREA)
 
 
 @functools.lru_cache(maxsize=256)
@@ -102,7 +102,7 @@ def _kernels(sigma: float, step: int) -> tuple[np.ndarray, np.ndarray]:
     smoothing = np.ones(1)
     for k in range(step.bit_length() - 1):
         spread = np.zeros(2 * HALF_TAPS * 2**k - 2**k + 1)
-        spread[:: 2**k] = _prefilter()
+        spread[:: 2**k] = np.convolve(_gaussian(), [0.5, 0.5])
         smoothing = np.convolve(smoothing, spread)
     n_side = radius // step + (0 if step == 1 else 3)
     reach = n_side * step + (len(smoothing) - 1) / 2
@@ -138,17 +138,14 @@ def _interpolators(step: int) -> list[tuple[int, np.ndarray]]:
 
 def _interpolate(coarse: np.ndarray, step: int, shape: tuple[int, int]) -> np.ndarray:
     """`coarse` on all pixels of an image of `shape`."""
-    fine = np.empty((len(coarse), step, coarse.shape[1], step), np.float32)
+    reflect = {"ddepth": cv2.CV_32F, "borderType": cv2.BORDER_REFLECT}
     kernels = _interpolators(step)
-    for row, (anchor_y, along_y) in enumerate(kernels):
-        parts = [
-            cv2.sepFilter2D(
-                coarse, cv2.CV_32F, along_x, along_y, anchor=(anchor_x, anchor_y), borderType=cv2.BORDER_REFLECT
-            )
-            for anchor_x, along_x in kernels
-        ]
-        fine[:, row] = cv2.merge(parts)
-    return np.ascontiguousarray(fine.reshape(len(coarse) * step, -1)[: shape[0], : shape[1]])
+    wide = cv2.merge([cv2.filter2D(coarse, kernel=k[None], anchor=(a, 0), **reflect) for a, k in kernels])
+    wide = wide.reshape(len(coarse), -1)
+    fine = np.empty((len(coarse), step, wide.shape[1]), np.float32)
+    for row, (anchor, kernel) in enumerate(kernels):
+        fine[:, row] = cv2.filter2D(wide, kernel=kernel[:, None], anchor=(0, anchor), **reflect)
+    return np.ascontiguousarray(fine.reshape(-1, wide.shape[1])[: shape[0], : shape[1]])
 
 
 def _layer(response: np.ndarray, sides: tuple[int, ...]) -> tuple[np.ndarray, dict[int, np.ndarray]]:
