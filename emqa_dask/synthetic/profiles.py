@@ -28,10 +28,13 @@ def make_sample(
     """One micrograph of `profile` (a key of `PROFILES`); `shape` None draws one of 384 to 1024 px.
 
     `clear` keeps dose and contrast to what an operator would have kept: no hopeless images. `choices` go to the
-    family's `make`, so only a profile of one family takes them. Raises ValueError for an unknown profile.
+    family's `make`, so only a profile of one family takes them. Raises ValueError for an unknown profile
+    and for sides below 16 px.
     """
     if profile not in PROFILES:
         raise ValueError(f"profile {profile!r} is not one of {', '.join(PROFILES)}")
+    if shape is not None and min(shape) < 16:
+        raise ValueError(f"shape {tuple(shape)}: micrographs are drawn from 16 px a side")
     families = PROFILES[profile]
     family = str(rng.choice(list(families), p=list(families.values())))
     drawn = SHAPES[int(rng.choice(len(SHAPES), p=SHAPE_SHARES))]

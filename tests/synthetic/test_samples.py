@@ -59,6 +59,8 @@ def test_mixed_draws_every_family():
 def test_an_unknown_profile_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="cavity-tem, nanoparticle-tem"):
         make_sample("optical", np.random.default_rng(0))
+    with pytest.raises(ValueError, match="16 px"):
+        make_sample("mixed", np.random.default_rng(0), (512, 8))
     assert all(np.isclose(sum(shares.values()), 1) for shares in PROFILES.values())
 
 
@@ -72,3 +74,10 @@ def test_trim_clips_at_every_edge_and_drops_what_is_outside():
     assert trim(-9, 3, inside, (10, 10)) is None
     assert trim(3, 3, np.zeros((2, 2), bool), (10, 10)) is None
     assert tight_boxes([]).shape == (0, 4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("shape", [(16, 16), (17, 200), (300, 20)])
+def test_odd_shapes_are_drawn(family, shape):
+    for seed in range(5):
+        assert make_sample(family, np.random.default_rng(seed), shape).image.shape == shape
