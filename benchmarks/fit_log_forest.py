@@ -32,9 +32,35 @@ SEED = 770_000_000  # no test and no demo draws from here
 # At IoU 0.1, the paper's, boxes of crowded images match by chance: F1 against shifted objects is printed below.
 IOU_THRESHOLD, RULE, SCORE_FLOOR, COVERAGE = 0.3, "greedy", 0.1, 0.9
 CONDITIONS = {"detector": "log", "score_floor": SCORE_FLOOR, "iou_threshold": IOU_THRESHOLD, "rule": RULE}
-COLUMNS = forest.SCALE_FREE_FEATURES
-DOMAIN = forest.SCALE_FREE_FEATURES[:-1]
+COLUMNS = (
+    *forest.SCALE_FREE_FEATURES,
+    "noise_floor",
+    "detail_cpp",
+    "structure",
+    "tone_share",
+    "unevenness",
+    "gradient_tail",
+)
+# Free of gain, offset and magnification, so that good micrographs of other microscopes are near, and photographs,
+# plots and diffraction patterns are not.
+DOMAIN = (
+    "entropy_bits",
+    "mode_fraction",
+    "skewness",
+    "spectrum_slope",
+    "tone_share",
+    "unevenness",
+    "upright",
+    "gradient_tail",
+    "loneliness",
+    "line_horizontal",
+    "line_vertical",
+    "inversion_symmetry",
+    "radial_fraction",
+    "centre_excess",
+)
 FAMILIES = tuple(profiles.MAKE)
+SETTINGS_PER_IMAGE = 3
 SHAPES = ((384, 384), (448, 448), (512, 512), (640, 480))
 # What degrades an image without making it another one; the boxes stay true.
 DEGRADATIONS = ("blur", "drift", "astigmatism", "under_exposure", "saturation", "charging", "x_rays")
@@ -108,7 +134,7 @@ def table_of(n_images: int) -> pd.DataFrame:
 
 
 def fit(rows: pd.DataFrame, groups: pd.Series) -> forest.Forest:
-    pipeline = forest.new_pipeline(n_trees=100, min_samples_leaf=5, max_features=1 / 3)
+    pipeline = forest.new_pipeline(n_trees=100, min_samples_leaf=8, max_features=1 / 3)
     return forest.fit(
         rows, rows["true_f1"], groups, columns=COLUMNS, coverage=COVERAGE, pipeline=pipeline, **CONDITIONS
     )
@@ -120,28 +146,27 @@ def figures(rows: pd.DataFrame, predicted: pd.DataFrame) -> dict:
     low, high = predicted["predicted_f1_low"].to_numpy(), predicted["predicted_f1_high"].to_numpy()
     error = mean - true
     found = {
-        "n": len(rows),
         "mean_f1": true.mean(),
         "mae": np.abs(error).mean(),
         "rmse": np.sqrt(np.mean(error**2)),
         "r2": 1 - np.mean(error**2) / true.var(),
         "spearman": spearmanr(mean, true).statistic,
         "bias": error.mean(),
-        "bias_below_0.3": error[true < 0.3].mean(),  # forests over-estimate low F1
+        "bias_at_low_f1": error[true < 0.3].mean(),  # forests over-estimate low F1
         "coverage": np.mean((true >= low) & (true <= high)),
         "above_low": np.mean(true >= low),
         "width": np.mean(high - low),
     }
-    return {name: round(float(value), 3) for name, value in found.items()}
+    return {"n": len(rows), **{name: round(float(value), 3) for name, value in found.items()}}
 
 
 def evaluate(rows: pd.DataFrame) -> dict[str, dict]:
     """Figures on images (by fifths) and on families that the fit, its interval included, had not seen."""
     fold = rows["image"].str.rpartition("-")[2].astype(int) % 5
     found = {}
-    for name, groups, parts in (("images", rows["image"], fold), ("families", rows["family"], rows["family"])):
+    for name, parts in (("images", fold), ("families", rows["family"])):
         predicted = pd.concat(
-            forest.predict(fit(rows[parts != part], groups[parts != part]), rows[parts == part])
+            forest.predict(fit(rows[parts != part], rows["image"][parts != part]), rows[parts == part])
             for part in parts.unique()
         ).loc[rows.index]
         found[f"held_out_{name}"] = figures(rows, predicted)
@@ -149,6 +174,21 @@ def evaluate(rows: pd.DataFrame) -> dict[str, dict]:
             here = rows["family"] == family
             found[f"held_out_{name}_{family}"] = figures(rows[here], predicted[here])
     return found
+
+
+def print_domain(domain: ood.Domain) -> None:
+    """How many new micrographs and how many other pictures lie beyond a distance of 1."""
+    for kind in (*FAMILIES, *faults.FOREIGN):
+        pictures = []
+        for i in range(20):
+            rng = np.random.default_rng([SEED + 1, i])
+            if kind in FAMILIES:
+                pictures.append(profiles.make_sample(kind, rng).image)
+            else:
+                pictures.append(faults.apply_fault(kind, np.zeros((512, 512), np.uint8), rng))
+        far = ood.distance(domain, pd.DataFrame([image_statistics(picture) for picture in pictures]))
+        print(f"{kind:20s} {np.mean(far > 1):5.2f} beyond 1, median {np.median(far):.2f}")
+    print()
 
 
 def main() -> None:
@@ -169,11 +209,16 @@ def main() -> None:
     chance = ["true_f1", "chance_f1", "true_f1_at_0.1", "chance_f1_at_0.1"]
     print(table.groupby("family")[chance].mean().round(3).to_string(), "\n")
 
-    rows = table[table["n_detections"] > 0].reset_index(drop=True)
+    known = np.isfinite(forest.values_of(table, COLUMNS)).all(axis=1)
+    rows = table[(table["n_detections"] > 0) & known].reset_index(drop=True)
     measured = evaluate(rows)
     print(pd.DataFrame(measured).T.to_string(), "\n")
-    fitted = fit(rows, rows["family"])
-    domain = ood.fit(table, table["image"], columns=DOMAIN)
+    # The interval is calibrated on held-out images: it holds for images like these, which is what the domain is for.
+    # How much less it holds for a family that was not drawn is measured above and in the card.
+    fitted = fit(rows, rows["image"])
+    once = table[::SETTINGS_PER_IMAGE]
+    domain = ood.fit(once, once["image"], columns=DOMAIN)
+    print_domain(domain)
     options.out.mkdir(parents=True, exist_ok=True)
     card = {
         "name": options.out.name,
@@ -183,7 +228,7 @@ def main() -> None:
         "not_for": "other detectors, score floors or IoU thresholds; real micrographs were not in the fit",
         "made_by": "benchmarks/fit_log_forest.py",
         "seed": SEED,
-        "n_images": len(table) // 3,
+        "n_images": len(once),
         "n_rows": len(rows),
         "versions": {"emqa_dask": emqa_dask.__version__, "scikit-learn": sklearn.__version__},
         **forest.save(fitted, options.out),

@@ -132,7 +132,7 @@ def fit(
     labels of what must not be in the fit and the test at once (the image, its parent, better its family). Raises
     ValueError for missing or non-finite values and for a single group.
     """
-    values, true_f1 = _values(features, columns), np.asarray(true_f1, dtype=np.float64)
+    values, true_f1 = values_of(features, columns), np.asarray(true_f1, dtype=np.float64)
     if not np.isfinite(values).all():
         bad = [c for c, ok in zip(columns, np.isfinite(values).all(axis=0)) if not ok]
         raise ValueError(f"features hold NaN or infinite values: {', '.join(bad)}")
@@ -154,7 +154,8 @@ def fit(
     )
 
 
-def _values(features: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.float64]:
+def values_of(features: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.float64]:
+    """n x columns of a table of features, deriving `size_variation` = std_size / mean_size; ValueError names gaps."""
     if "size_variation" in columns and "size_variation" not in features.columns:
         features = features.assign(size_variation=features["std_size"] / features["mean_size"])
     missing = [name for name in columns if name not in features.columns]
@@ -180,7 +181,7 @@ def predict(forest: Forest, features: pd.DataFrame) -> pd.DataFrame:
             )
     if "score_floor" not in features.columns:
         raise ValueError("the features lack score_floor: a forest holds for one floor only")
-    values = _values(features, forest.columns)
+    values = values_of(features, forest.columns)
     counts = features["n_detections"].to_numpy(dtype=np.float64)
     judged = (counts > 0) & np.isfinite(values).all(axis=1)
     table = pd.DataFrame(np.nan, features.index, ["predicted_f1", "predicted_f1_low", "predicted_f1_high"])
