@@ -17,7 +17,7 @@ _MAX_OBJECTS = 100_000
 def open_hdf5(path: str | Path) -> Source:
     """EMD, HSPY or plain HDF5 -> Source; ReadError when the file is broken.
 
-    libhdf5 itself can crash on flipped bits in variable-length strings (seen once in some 2,000 damaged files), which no
+    libhdf5 itself can crash on flipped bits in variable-length strings (once in some 2,000 damaged files), which no
     exception can catch: a worker that dies on such a file has to be quarantined by whoever runs it.
     """
     path = Path(path)

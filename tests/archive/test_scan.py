@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
+from pathlib import Path
 
 import fsspec
 import pytest
@@ -165,10 +167,16 @@ UNPRIVILEGED = """
 """
 
 
-def test_what_may_not_be_read_is_a_row(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("closed")
-    for path in (folder, *folder.parents[:2]):
-        path.chmod(0o755)
+@pytest.fixture
+def open_folder():
+    """A folder that every user can reach, unlike pytest's own."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
+def test_what_may_not_be_read_is_a_row(open_folder):
+    folder = open_folder
     (folder / "file.tif").write_bytes(b"II*\0")
     (folder / "folder").mkdir()
     (folder / "folder" / "inside.tif").write_bytes(b"1")
