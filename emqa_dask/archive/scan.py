@@ -34,8 +34,8 @@ def scan(source: str | Path, exclude: tuple[str, ...] = ()) -> Iterator[Entry]:
     source: a folder; a list file (.txt, .lst, .list: one path a line, absolute or relative to the list's folder); one
     file; or an fsspec URI (s3://bucket/folder). exclude: glob patterns on the archive-relative URI ("*.txt", "raw/*").
     Folders that hold Zarr are one entry. Symbolic links are followed; a loop is one entry with a problem.
-    Raises FileNotFoundError for a missing source, PermissionError for one that may not be read, ValueError where no file
-    is found.
+    Raises FileNotFoundError for a missing source, PermissionError for one that may not be read, ValueError where no
+    file is found.
     """
     text = os.fspath(source)
     if "://" in text:
