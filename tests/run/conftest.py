@@ -8,5 +8,5 @@ from emqa_dask.settings import Run
 
 @pytest.fixture(scope="session")
 def client():
-    with open_cluster(Run(workers=2)) as opened:
+    with open_cluster(Run(workers=2), preload=["emqa_dask.store.micrographs", "emqa_dask.store.parts"]) as opened:
         yield opened

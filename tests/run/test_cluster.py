@@ -1,5 +1,6 @@
 """Laws of the workers: loopback only, one thread per library, quiet, interruptible, and startable from any script."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import urllib.request
 import psutil
 import pytest
 
-from emqa_dask.run.cluster import BEFORE_SPAWN, IN_WORKER, open_cluster
+from emqa_dask.run.cluster import BEFORE_SPAWN, IN_WORKER, METHOD, open_cluster
 from emqa_dask.settings import Run
 
 pytestmark = pytest.mark.real
@@ -34,9 +35,13 @@ SCRIPT = textwrap.dedent(
 
 
 def environment():
-    import multiprocessing
-
     return dict(os.environ), multiprocessing.parent_process().pid
+
+
+def parent_of():
+    parent = psutil.Process().parent()
+    driver = multiprocessing.parent_process().pid
+    return parent.pid, f"{parent.num_threads()} thread, {'' if parent.pid == driver else 'not '}the driver"
 
 
 def alive(group):
@@ -82,6 +87,13 @@ def test_the_drivers_environment_is_as_it_was(monkeypatch):
         assert loaded == (True, "1")
     assert os.environ["OMP_NUM_THREADS"] == "7"
     assert "NUMBA_NUM_THREADS" not in os.environ
+
+
+@pytest.mark.skipif(METHOD != "forkserver" or sys.platform != "linux", reason="there is no fork server here")
+def test_workers_come_from_a_process_of_one_thread(client):
+    """Never fork a process with threads: the fork server has imported libraries, but none has started a thread."""
+    (server,) = {parent for _, parent in client.run(parent_of).values()}
+    assert server.startswith("1 thread, not the driver")
 
 
 @pytest.mark.parametrize("how", ["file", "stdin"])
