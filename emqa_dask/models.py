@@ -37,7 +37,7 @@ def digest(directory: Path) -> str:
 def write_card(directory: Path, card: Mapping[str, object]) -> None:
     """Writes `card` (strings, numbers, flags, lists of them, and tables of these) as card.toml.
 
-    Its table `files` is made here: every other file of the directory with its SHA-256.
+    Its table `files` is made here: every other file of the directory with its SHA-256. Raises ValueError for NaN.
     """
     names = sorted(p.name for p in directory.iterdir() if p.is_file() and p.name != "card.toml")
     files = {name: hashlib.sha256((directory / name).read_bytes()).hexdigest() for name in names}
@@ -46,7 +46,7 @@ def write_card(directory: Path, card: Mapping[str, object]) -> None:
 
 def _toml(table: Mapping[str, object], path: tuple[str, ...] = ()) -> list[str]:
     plain = {key: value for key, value in table.items() if not isinstance(value, Mapping)}
-    lines = [f"{_key(key)} = {json.dumps(value, ensure_ascii=False)}" for key, value in plain.items()]
+    lines = [f"{_key(key)} = {json.dumps(value, ensure_ascii=False, allow_nan=False)}" for key, value in plain.items()]
     for key, value in table.items():
         if isinstance(value, Mapping):
             inner = (*path, key)
