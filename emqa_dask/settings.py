@@ -52,11 +52,11 @@ class Store:
 class Detect:
     detector: str = "log"
     polarity: str = "both"  # bright, dark or both
-    min_sigma: float = 2.0  # px; a disk of radius r answers at sigma = r / sqrt(2)
+    min_sigma: float = 3.0  # px; smaller scales find grain; a disk of radius r answers at sigma = r / sqrt(2)
     max_sigma: float = 20.0  # px
     num_sigma: int = 10
     log_scale: bool = True
-    threshold: float = 0.1  # of the scale-normalised response on the normalised image
+    threshold: float = 0.15  # of the scale-normalised response on the normalised image
     overlap: float = 0.5
     exclude_border: int = 0  # px
     low_percentile: float = 1.0  # robust normalisation: these percentiles become 0 and 1

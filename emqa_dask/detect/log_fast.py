@@ -1,6 +1,6 @@
 """The scale space's maxima on a CPU in float32: separable OpenCV filters, large scales on a coarser grid.
 
-Same semantics as `log.scale_maxima`, same truncated kernels, about 30 times as fast as scikit-image. Scales of
+Same semantics as `log.scale_maxima`, same truncated kernels; benchmarks/bench_log.py says how much faster. Scales of
 `COARSEN` px and more are computed on every second pixel, from twice that on every fourth, and so on, and interpolated:
 what a wide kernel leaves of an image has no detail that the coarser grid could not hold. Responses agree with the
 exact path within 1e-4 of the intensity range (tests/detect/test_log_fast.py); so positions differ only in ties.
