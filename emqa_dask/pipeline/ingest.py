@@ -1,14 +1,14 @@
 """Ingest: which files are new, what is in them, and which stack, slot and partition their micrographs get."""
 
 import posixpath
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import pandas as pd
 
 from emqa_dask import tables
 from emqa_dask.archive import scan
 from emqa_dask.partition import Partition
-from emqa_dask.pipeline.tasks import SURVEY_FRAMES, SURVEYED, survey_files
+from emqa_dask.pipeline.tasks import SURVEY_FRAMES, SURVEYED, survey_crash, survey_files
 from emqa_dask.run.execute import Result, Task
 from emqa_dask.settings import Archive, Settings, digest
 from emqa_dask.store import layout, micrographs, parts, plan
@@ -26,22 +26,30 @@ def ingest(root: str, source: str, settings: Settings, execute: Execute) -> list
     folder = survey_folder(settings.archive)
     names: list[str] = []
 
-    def tasks() -> Iterator[Task]:
-        for entries in _batches(_new(root, source, known, settings.archive), settings.archive.files_per_task):
-            names.append(digest([(e.uri, e.size_bytes, e.modified_ns) for e in entries]))
-            yield Task(names[-1], (root, folder, names[-1], entries, settings), len(entries))
+    def tasks(batches: Iterable[list[scan.Entry]]) -> Iterator[Task]:
+        for entries in batches:
+            name = digest([(e.uri, e.size_bytes, e.modified_ns) for e in entries])
+            yield Task(name, (root, folder, name, entries, settings), len(entries))
 
-    results = execute(survey_files, tasks(), "survey")
-    if failed := [r for r in results if r.outcome == "failed"]:
-        raise RuntimeError(f"{failed[0].error} (while reading a batch of files; nothing was catalogued)")
+    results = []
+    new = _batches(_new(root, source, known, settings.archive), settings.archive.files_per_task)
+    for result in execute(survey_files, tasks(new), "survey"):
+        if result.outcome == "failed" and result.task.n_images > 1:
+            # Bad data never raise, but a file can kill the worker that reads it: its neighbours must not pay.
+            alone = tasks([entry] for entry in result.task.args[3])
+            results += execute(survey_files, alone, "survey")
+        else:
+            results.append(result)
+    for result in results:
+        if result.outcome == "failed":
+            survey_crash(*result.task.args[:4], result.error)
+        names.append(result.task.name)
     if names:
         files = parts.read_table(root, folder, SURVEYED, tables.CATALOG.names, partitions=names)
         frames = parts.read_table(root, folder + SURVEY_FRAMES, tables.MICROGRAPHS, partitions=names)
         _enter(root, known, files, frames, settings)
-    elif not known.empty:
-        return results
-    else:
-        raise ValueError(f"{source}: there is no file in it (or all are excluded): name a folder of micrographs")
+    elif known.empty:
+        raise ValueError(f"{source}: there is no file in it beside the workspace; name a folder of micrographs")
     return results
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from emqa_dask import tables
 from emqa_dask.archive import readers, scan
-from emqa_dask.archive.survey import survey
+from emqa_dask.archive.survey import local_file, survey
 from emqa_dask.detect import log
 from emqa_dask.pipeline import ingest, tasks
 from emqa_dask.pipeline.folders import SCHEMAS, folders
@@ -128,9 +128,13 @@ def _record(root: str, results: list[Result], is_processed: bool) -> pd.DataFram
             of_task |= {"traceback": result.traceback, "attempts": result.event["attempt"]}
             uris = ledger.loc[ledger["partition"] == result.task.name, "uri"].unique()
             failures += [{"uri": uri} | of_task for uri in uris]
-    if not is_processed:
-        before = parts.load_table(layout.failures(root), tables.FAILURES)
-        failures += before[before["stage"] != "ingest"].to_dict("records")
+        of_store = {"stage": "store", "kind": "error", "traceback": "", "attempts": 1}
+        failures += [{"uri": uri, "error": why} | of_store for uri, why in result.value.get("lost", {}).items()]
+    # What could not be stored stays so, until the file changes; other failures are tried again by a run that can.
+    before = parts.load_table(layout.failures(root), tables.FAILURES)
+    before = before[before["uri"].isin(ingest.current(root)["uri"]) & ~before["uri"].isin([f["uri"] for f in failures])]
+    keep = before["stage"].eq("store") if is_processed else before["stage"].ne("ingest")
+    failures += before[keep].to_dict("records")
     table = pd.DataFrame(failures) if failures else tables.empty(tables.FAILURES)
     parts.write_table(layout.failures(root), table, tables.FAILURES)
     return table
@@ -207,7 +211,8 @@ def estimate(source: str, settings: Settings, say: Say = print, n_sample: int = 
         row, frames = survey(entry, settings.archive)
         kinds[row["kind"] if row["status"] == "ok" else row["status"]] += 1
         for frame in frames:
-            image = readers.open_source(entry.path).frames[frame["frame"]].read()
+            with local_file(entry.path) as path:
+                image = readers.open_source(path).frames[frame["frame"]].read()
             blobs = log.detect_image(image, settings.detect)
             tasks.features_of(image, frame, blobs, settings)
             megapixels, pixel_bytes = megapixels + image.size / 1e6, pixel_bytes + image.nbytes

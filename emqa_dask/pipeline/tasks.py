@@ -37,17 +37,34 @@ def survey_files(root: str, folder: str, name: str, entries: list[Entry], settin
     return {"n_images": len(entries), "bytes": sum(entry.size_bytes for entry in entries)}
 
 
+def survey_crash(root: str, folder: str, name: str, entries: list[Entry], error: str) -> None:
+    """What survey_files() would have written, for entries (usually one) whose reading failed as a whole."""
+    said = {"format": None, "kind": "unknown", "status": "failed", "content_sha256": None, "n_frames": 0}
+    said |= {"reason": "the reader crashed on it; the file is probably damaged", "error": error}
+    at = ("uri", "path", "size_bytes", "modified_ns")
+    files = [{key: getattr(entry, key) for key in at} | said for entry in entries]
+    parts.write_part(root, folder + SURVEY_FRAMES, name, [], tables.MICROGRAPHS)
+    parts.write_part(root, folder, name, files, SURVEYED)
+
+
 def work(root: str, partition: Partition, rows: pd.DataFrame, settings: Settings, wanted: tuple[str, ...]) -> dict:
     """Make every table of `wanted` that `partition` lacks, upstream first.
 
     `rows` are the partition's micrographs in the order of its slots, with the `path` of their file. Every table is a
-    part of its own, written whole. The record says the seconds of each stage under "stages".
+    part of its own, written whole; a micrograph that could not be stored is in none of them. The record says the
+    seconds of each stage under "stages", and {URI: why} of what could not be stored under "lost".
     """
     where, stages = folders(settings), {}
     lacking = [t for t in wanted if not parts.has_part(root, where[t], partition.name, SCHEMAS[t])]
+    lost_uris: dict[str, str] = {}
     if "thumbnails" in lacking:
         with _timed(stages, "store"):
-            _store(root, partition, rows)
+            lost = _store(root, partition, rows)
+        lost_uris = {rows["uri"].iloc[slot]: why for slot, why in lost.items()}
+        rows = rows.drop(index=rows.index[list(lost)])
+    else:
+        there = parts.read_part(root, where["thumbnails"], partition.name, tables.THUMBNAILS, ["micrograph_id"])
+        rows = rows[rows["micrograph_id"].isin(there["micrograph_id"])]
     measured = [t for t in lacking if t != "predictions"]
     if measured:
         _measure(root, partition, rows, settings, measured, stages)
@@ -56,12 +73,16 @@ def work(root: str, partition: Partition, rows: pd.DataFrame, settings: Settings
             features = parts.read_part(root, where["features"], partition.name, tables.FEATURES)
             predicted = predict_images(features, settings.predict.forest)
             parts.write_part(root, where["predictions"], partition.name, predicted, tables.PREDICTIONS)
-    n_bytes = int((rows["height_px"] * rows["width_px"]).sum()) * np.dtype(rows["dtype"].iloc[0]).itemsize
-    return {"stages": stages, "n_images": len(rows), "bytes": n_bytes, "outcome": "done" if lacking else "found"}
+    n_bytes = sum(row.height_px * row.width_px * np.dtype(row.dtype).itemsize for row in rows.itertuples())
+    record = {"stages": stages, "n_images": len(rows), "bytes": n_bytes, "lost": lost_uris}
+    return record | {"outcome": "done" if lacking else "found"}
 
 
-def _store(root: str, partition: Partition, rows: pd.DataFrame) -> None:
-    """Decode the partition's files once more and write its shard; write_partition() compares every checksum."""
+def _store(root: str, partition: Partition, rows: pd.DataFrame) -> dict[int, str]:
+    """Decode the partition's files once more and write its shard; write_partition() compares every checksum.
+
+    Gives {slot: why} of micrographs that cannot be read any more, or are not what was surveyed.
+    """
     opened = functools.lru_cache(maxsize=1)(readers.open_source)  # the frames of a stack follow one another
 
     def windows(slot: int) -> Iterator[np.ndarray]:
@@ -70,7 +91,8 @@ def _store(root: str, partition: Partition, rows: pd.DataFrame) -> None:
             frame = opened(path).frames[row["frame"]]
             yield from (frame.read(y0, y1) for y0, y1 in frame.windows())
 
-    micrographs.write_partition(root, partition, windows, list(rows["pixel_sha256"]), list(rows["uri"]))
+    sums, names = list(rows["pixel_sha256"]), list(rows["uri"])
+    return micrographs.write_partition(root, partition, windows, sums, names)["lost"]
 
 
 def _measure(
@@ -83,7 +105,7 @@ def _measure(
     if "features" in made and "detections" not in made:
         found = parts.read_part(root, where["detections"], partition.name, tables.DETECTIONS)
         found = dict(list(found.groupby("micrograph_id")))
-    images = micrographs.iter_micrographs(root, partition)
+    images = micrographs.iter_micrographs(root, partition, rows["index"])
     for row in rows.to_dict("records"):
         with _timed(stages, "read"):
             image = next(images)

@@ -177,13 +177,15 @@ def write_partition(
     read_frame: Callable[[int], np.ndarray | Iterable[np.ndarray]],
     sha256: Sequence[str],
     names: Sequence[str],
-) -> dict[str, int]:
+) -> dict:
     """Write the shard of `partition` whole, read it back, and compare each micrograph's SHA-256 with `sha256`.
 
     `read_frame(i)` gives the i-th micrograph of the partition: an array (y, x), or its windows of full rows from top to
     bottom when it is too large for memory. `names` are the files' names, for messages. Gives n_images, bytes (of
-    pixels) and stored_bytes. ValueError when a file is not what was surveyed, OSError when the store gives other pixels
-    than were written; the shard is then deleted.
+    pixels), stored_bytes, and `lost`: {i: why} of the micrographs that could not be read, or are not what was surveyed;
+    their slots stay absent, and reading them raises. A shard that is there and right is not written again. Raises
+    OSError when the store gives other pixels than were written, and deletes the shard; and LostFrame instead of
+    replacing a shard that is there with one that lacks a micrograph.
     """
     cut = grid(root, partition.stack)
     if partition.start % cut.shard_length or not len(partition) == len(sha256) == len(names) <= cut.shard_length:
@@ -191,51 +193,97 @@ def write_partition(
             f"{partition.name}: {len(partition)} slots, {len(sha256)} checksums, shards of {cut.shard_length}"
         )
     uri = shard_uri(root, partition, cut.shard_length)
-    stored = shards.write(uri, cut, (_windows(read_frame(i), names[i], cut) for i in range(len(partition))))
-    try:
-        for i, found in enumerate(_read_back(uri, cut, len(partition))):
-            if found != sha256[i]:
-                raise _mismatch(read_frame, i, names[i], sha256[i], uri)
-    except Exception:
-        files.remove(uri)
-        raise
+    is_there, stored, lost = files.exists(uri), 0, {}
+    if not (is_there and _is_right(uri, cut, sha256)):
+        stored = _write(uri, cut, read_frame, names, lost, is_there)
+        if changed := _verify(uri, cut, read_frame, sha256, names, lost):
+            stored = _write(uri, cut, read_frame, names, lost | changed, is_there)
+            lost |= changed
     return {
-        "n_images": len(partition),
+        "n_images": len(partition) - len(lost),
         "bytes": len(partition) * cut.height * cut.width * cut.dtype.itemsize,
         "stored_bytes": stored,
+        "lost": lost,
     }
 
 
+def _is_right(uri: str, cut: Grid, sha256: Sequence[str]) -> bool:
+    """Does the shard at `uri` hold exactly these micrographs?"""
+    try:
+        return list(_read_back(uri, cut, range(len(sha256)))) == list(sha256)
+    except OSError:
+        return False
+
+
+def _write(
+    uri: str, cut: Grid, read_frame: Callable, names: Sequence[str], lost: dict[int, str], is_there: bool
+) -> int:
+    """Write the shard without the micrographs in `lost`, to which those are added that cannot be read."""
+
+    def windows(i: int) -> Iterator[np.ndarray]:
+        if i in lost:
+            raise shards.LostFrame(lost[i])
+        try:
+            yield from _windows(read_frame(i), names[i], cut)
+        except MemoryError:
+            raise
+        except Exception as error:
+            if is_there:
+                raise
+            lost[i] = (
+                str(error) if isinstance(error, shards.LostFrame) else f"{names[i]}: {type(error).__name__}: {error}"
+            )
+            raise shards.LostFrame(lost[i]) from error
+
+    return shards.write(uri, cut, (windows(i) for i in range(len(names))))
+
+
+def _verify(
+    uri: str, cut: Grid, read_frame: Callable, sha256: Sequence[str], names: Sequence[str], lost: dict[int, str]
+) -> dict[int, str]:
+    """Read the shard back; gives {i: why} of micrographs whose file changed. OSError when it is the store's fault."""
+    slots = [i for i in range(len(sha256)) if i not in lost]
+    changed = {}
+    try:
+        for i, found in zip(slots, _read_back(uri, cut, slots), strict=True):
+            if found == sha256[i]:
+                continue
+            if _sha256(read_frame(i)) == sha256[i]:
+                raise OSError(f"{names[i]} does not read back from {uri} as it was written: check the disk")
+            changed[i] = f"{names[i]} changed since it was surveyed: its pixels are others now"
+    except Exception:
+        files.remove(uri)
+        raise
+    return changed
+
+
 def _windows(frame: np.ndarray | Iterable[np.ndarray], name: str, cut: Grid) -> Iterator[np.ndarray]:
-    """The windows of one micrograph, in the stack's byte order, with the file's name in every error."""
+    """The windows of one micrograph, in the stack's byte order; LostFrame when it is not what was surveyed."""
     height = 0
     for window in [frame] if isinstance(frame, np.ndarray) else frame:
         if window.ndim != 2 or window.shape[1] != cut.width or _little(window.dtype) != cut.dtype:
-            raise ValueError(f"{name} changed since it was surveyed: it has {window.dtype} {window.shape} now")
+            raise shards.LostFrame(f"{name} changed since it was surveyed: it has {window.dtype} {window.shape} now")
         height += len(window)
         yield window.astype(cut.dtype, copy=False)
     if height != cut.height:
-        raise ValueError(f"{name} changed since it was surveyed: it has {height} rows now, not {cut.height}")
+        raise shards.LostFrame(f"{name} changed since it was surveyed: it has {height} rows now, not {cut.height}")
 
 
-def _read_back(uri: str, cut: Grid, n: int) -> Iterator[str]:
-    """SHA-256 of the micrographs of a shard, a chunk in memory at a time."""
-    sums = [hashlib.sha256() for _ in range(n)]
+def _read_back(uri: str, cut: Grid, slots: Sequence[int]) -> Iterator[str]:
+    """SHA-256 of the micrographs in `slots` of a shard, a chunk in memory at a time."""
+    sums = [hashlib.sha256() for _ in slots]
     for top in range(0, cut.height, cut.rows):
         rows = (top, min(top + cut.rows, cut.height))
-        for total, window in zip(sums, shards.read(uri, cut, range(n), rows)):
+        for total, window in zip(sums, shards.read(uri, cut, slots, rows), strict=True):
             total.update(window.data.cast("B"))
     return (total.hexdigest() for total in sums)
 
 
-def _mismatch(read_frame: Callable, i: int, name: str, expected: str, uri: str) -> Exception:
-    """Whose fault is it that micrograph `i` is not what was surveyed: the file's, or the store's?"""
-    frame, total = read_frame(i), hashlib.sha256()
+def _sha256(frame: np.ndarray | Iterable[np.ndarray]) -> str:
+    total = hashlib.sha256()
     for window in [frame] if isinstance(frame, np.ndarray) else frame:
         total.update(np.ascontiguousarray(window, _little(window.dtype)).data.cast("B"))
-    if total.hexdigest() != expected:
-        return ValueError(f"{name} changed since it was surveyed: its pixels are others now")
-    return OSError(f"{name} does not read back from {uri} as it was written: check the disk")
+    return total.hexdigest()
 
 
 def read_partition(root: str, partition: Partition) -> np.ndarray:

@@ -20,6 +20,10 @@ BAND_BYTES = 64 * 2**20  # a chunk is a whole micrograph up to this size, else a
 _ABSENT = np.uint64(2**64 - 1)
 
 
+class LostFrame(Exception):
+    """A micrograph that cannot be had from its file any more."""
+
+
 @dataclass(frozen=True)
 class Grid:
     """How a stack is cut: (height, width) in px, dtype, rows per chunk, micrographs per shard, codec."""
@@ -45,18 +49,22 @@ def band_rows(height: int, width: int, itemsize: int) -> int:
 def write(uri: str, grid: Grid, frames: Iterable[Iterable[np.ndarray]]) -> int:
     """Write `frames`, each the windows of full rows of one micrograph from top to bottom; gives the shard's bytes.
 
-    One chunk is in memory at a time, besides what `frames` gives. ValueError when windows do not add up to a
-    micrograph of the grid's shape and dtype.
+    One chunk is in memory at a time, besides what `frames` gives. A micrograph whose windows raise LostFrame leaves
+    its slot absent. ValueError when windows do not add up to a micrograph of the grid's shape and dtype.
     """
     index = np.full((grid.shard_length * grid.bands, 2), _ABSENT, "<u8")
     offset = 0
     with files.write_whole(uri) as stream:
         for slot, windows in enumerate(frames):
-            for band, chunk in enumerate(_chunks(windows, grid)):
-                data = _encode(chunk, grid.codec)
-                stream.write(data)
-                index[slot * grid.bands + band] = offset, len(data)
-                offset += len(data)
+            first = slot * grid.bands
+            try:
+                for band, chunk in enumerate(_chunks(windows, grid)):
+                    data = _encode(chunk, grid.codec)
+                    stream.write(data)
+                    index[first + band] = offset, len(data)
+                    offset += len(data)
+            except LostFrame:
+                index[first : first + grid.bands] = _ABSENT
         stream.write(_with_crc(index.tobytes()))
     return offset + index.nbytes + 4
 

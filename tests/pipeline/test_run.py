@@ -50,7 +50,7 @@ def done(small_archive, here, tmp_path_factory):
 
 
 def test_a_run_leaves_what_others_rely_on(done, small_archive, here):
-    names = "catalog.parquet triage.parquet triage.csv failures.parquet events.parquet provenance.json".split()
+    names = ["catalog.parquet", "triage.parquet", "triage.csv", "failures.parquet", "events.parquet", "provenance.json"]
     for name in [*names, "micrographs.zarr", "report/index.html", "settings.toml"]:
         assert (done / name).exists(), name
     rows = triage_of(done)
@@ -126,7 +126,7 @@ def test_five_added_files_execute_only_their_own(done, small_archive, here, tmp_
     assert quietly(archive, root, here)[0] == 0
     n_events = len(pd.read_parquet(layout.events(str(root))))
     before = {
-        p: p.stat().st_mtime_ns for p in root.rglob("*") if p.is_file() and "c" in p.parts or p.suffix == ".parquet"
+        p: p.stat().st_mtime_ns for p in root.rglob("*") if (p.is_file() and "c" in p.parts) or p.suffix == ".parquet"
     }
     old = triage_of(root)
     images = sorted(p for p in archive.rglob("*.png"))[:1]

@@ -1,6 +1,7 @@
 """Laws of stacks: every micrograph reads back bit for bit, shards are never touched again, others can open them."""
 
 import dataclasses
+import re
 
 import numpy as np
 import ome_zarr.io
@@ -54,6 +55,17 @@ def ingest(root, images, present=NONE, store=Store(), prefix="m", nm_per_pixel=0
         assert record["n_images"] == len(members)
         assert record["bytes"] == sum(image.nbytes for image in chosen)
     return rows
+
+
+def planned(root, images, store):
+    """Plan and prepare `images`, and write nothing; gives the table of all micrographs."""
+    rows, lengths = plan.plan(survey(images), NONE, store, {})
+    micrographs.prepare(root, rows, lengths, store)
+    return rows
+
+
+def write(root, partition, rows, read_frame):
+    return micrographs.write_partition(root, partition, read_frame, list(rows["pixel_sha256"]), list(rows["uri"]))
 
 
 def shard_files(folder):
@@ -172,23 +184,35 @@ IMAGE = noise((8, 8), "uint8", 3)
         (IMAGE[:, :7], r"it has uint8 \(8, 7\) now"),
     ],
 )
-def test_a_file_that_changed_since_the_survey_raises_with_its_name_and_leaves_no_shard(tmp_path, now, said):
-    images = [IMAGE.T.copy(), IMAGE]
-    with pytest.raises(ValueError, match=f"m/001 changed since it was surveyed: {said}"):
-        ingest(str(tmp_path), images, store=Store(shard_length=2), frame=lambda i: now if i is IMAGE else i)
-    assert shard_files(tmp_path) == []
+def test_a_file_that_changed_since_the_survey_leaves_its_slot_absent_and_its_neighbours_whole(tmp_path, now, said):
+    root, images = str(tmp_path), [IMAGE.T.copy(), IMAGE, IMAGE[::-1].copy()]
+    rows = planned(root, images, store=Store(shard_length=3))
+    (partition,) = plan.partitions(rows)
+    record = write(root, partition, rows, lambda i: now if i == 1 else images[i])
+    assert list(record["lost"]) == [1]
+    assert re.search(f"m/001 changed since it was surveyed: {said}", record["lost"][1])
+    for i, image in zip((0, 2), micrographs.iter_micrographs(root, partition, [0, 2]), strict=True):
+        np.testing.assert_array_equal(image, images[i])
+    with pytest.raises(OSError, match="is missing"):
+        next(micrographs.iter_micrographs(root, partition, [1]))
 
 
-def test_an_error_while_reading_keeps_the_shard_that_is_there(tmp_path):
+def test_an_error_while_reading_costs_one_slot_but_never_a_shard_that_is_there(tmp_path):
     root, images = str(tmp_path), noise((2, 8, 8), "uint8", 3)
-    rows = ingest(root, images, store=Store(shard_length=2))
+    rows = planned(root, images, store=Store(shard_length=2))
     (partition,) = plan.partitions(rows)
 
     def broken(i):
-        raise OSError("no such tape")
+        if i:
+            raise OSError("no such tape")
+        return images[i]
 
+    assert "no such tape" in write(root, partition, rows, broken)["lost"][1]
     with pytest.raises(OSError, match="no such tape"):
-        micrographs.write_partition(root, partition, broken, list(rows["pixel_sha256"]), list(rows["uri"]))
+        write(root, partition, rows, broken)
+    assert not write(root, partition, rows, lambda i: images[i])["lost"]
+    # All is there and right now: nothing is read again.
+    assert not write(root, partition, rows, broken)["lost"]
     np.testing.assert_array_equal(micrographs.read_partition(root, partition), images)
 
 
