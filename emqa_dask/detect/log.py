@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from emqa_dask import tables
-from emqa_dask.backend import backend, to_host
+from emqa_dask.backend import backend, to_device, to_host
 from emqa_dask.detect import log_fast, scales, tiles
 from emqa_dask.detect.normalise import Limits, is_finite, normalise, real
 from emqa_dask.detect.prune import prune
@@ -155,7 +155,8 @@ def detect_strips(
 
     `read(y0, y1)` gives rows y0 <= y < y1, all columns. Every strip is searched with the rows around it that its widest
     kernel touches, and keeps the blobs whose centre it owns, so that no blob is cut, lost or counted twice; pruning
-    then sees the whole image at once.
+    then sees the whole image at once. On `settings.device` "cuda" the exact path runs there, one transfer in and one
+    table out; RuntimeError where there is no GPU.
     """
     percentiles = settings.low_percentile, settings.high_percentile
     limits = tiles.sampled_limits(read, shape, percentiles) if limits is None else limits
@@ -166,7 +167,10 @@ def detect_strips(
         image = real(np.asarray(read(first, last)))
         # Truncated kernels answer a flat image with 0.002 of its value: centred, bright and dark stay mirror images.
         pixels = normalise(image, *percentiles, limits) - np.float32(0.5)
-        part = log_fast.scale_maxima(pixels, sigmas, settings.threshold, settings.polarity, steps)
+        if settings.device == "cpu":
+            part = log_fast.scale_maxima(pixels, sigmas, settings.threshold, settings.polarity, steps)
+        else:
+            part = scale_maxima(to_device(pixels, settings.device), sigmas, settings.threshold, settings.polarity)
         is_known = is_finite(image)
         is_own = (part.y >= start - first) & (part.y < stop - first)
         part = scales.chosen(part, is_own if is_known is None else is_own & is_known[part.y, part.x])

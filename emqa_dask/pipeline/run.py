@@ -7,11 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 
+import numpy as np
 import pandas as pd
 
 from emqa_dask import tables
 from emqa_dask.archive import readers, scan
 from emqa_dask.archive.survey import local_file, survey
+from emqa_dask.backend import to_device
 from emqa_dask.detect import log
 from emqa_dask.pipeline import ingest, tasks
 from emqa_dask.pipeline.folders import SCHEMAS, folders
@@ -45,6 +47,7 @@ def run(source: str | None, root: str, settings: Settings, *, steps: Iterable[st
     `source` is the archive, which only the step ingest needs. What is done already is not done again.
     """
     started, steps = time.time(), tuple(steps)
+    to_device(np.zeros(1), settings.detect.device)  # no GPU where one is asked for: say so before the work, not after
     if "ingest" in steps:
         source = source if "://" in source else os.path.abspath(source)
         next(iter(scan.scan(source, settings.archive.exclude)))  # an archive that is not there makes no workspace
