@@ -63,7 +63,7 @@ def _polar(t: int) -> tuple:
     # Points inside a cell, so that a template is its cell's mean, as the data are. Axes: ring, sector, q, angle.
     qs = (middle[:, None] * [0.93, 1.0, 1.07])[:, None, :, None]
     theta = ((np.arange(N_SECTORS)[:, None] + [0.17, 0.5, 0.83]) * np.pi / N_SECTORS)[None, :, None, :]
-    lengths = np.geomspace(7, t / 4, 12)
+    lengths = np.geomspace(7, min(48, t / 4), 11)
     drift = [np.sinc(length * qs * np.cos(theta)) ** 2 for length in lengths]
     periods = np.geomspace(3, 48, 9)
     pairs = [(long, short) for i, long in enumerate(periods) for short in periods[:i]]
@@ -74,7 +74,7 @@ def _polar(t: int) -> tuple:
 
 
 def _rings(power: np.ndarray) -> tuple:
-    """Arithmetic and geometric mean power of polar cells, and of rings: a lattice's lone peaks hardly raise the latter."""
+    """Arithmetic and geometric mean power of polar cells, and of rings; a lattice's peaks hardly raise the latter."""
     inside, cell, count, *_ = _polar(power.shape[0])
     n = count.size
     values = power[inside]
@@ -86,31 +86,48 @@ def _rings(power: np.ndarray) -> tuple:
 def spectrum_statistics(cut: np.ndarray) -> dict[str, float]:
     """Statistics of tiles (n, t, t) whose grey range (0.5 to 99.5 percentile of the image) is 1.
 
-    `noise_floor`: standard deviation of the white part of the noise. `detail_cpp`: cycles/px up to which the rings
-    of the spectrum rise over twice the noise and hold visible contrast; NaN where there are no tiles.
-    `spectrum_slope`: exponent p of q^-p over the detail. `structure`: the largest autocorrelation at 4 px or more
-    away, less what noise alone gives. `drift_contrast` and `astigmatism_contrast`: rms of the log-power's anisotropy
-    that |sinc|^2 of a straight line (length `drift_px`) and |cos|^2 of an elliptical contrast transfer (first zeros
+    `noise_floor`: standard deviation of the white part of the noise. `detail_cpp`: cycles/px up to which the rings of
+    the spectrum rise over twice the noise and hold visible contrast; NaN where there are no tiles. `spectrum_slope`:
+    exponent p of q^-p over the detail, `spectrum_fall` over its last octave. `structure`: the largest autocorrelation
+    4 px or more away, less what noise alone gives. `drift_contrast` and `astigmatism_contrast`: rms of the log-power's
+    anisotropy that |sinc|^2 of a straight line (length `drift_px`) and |cos|^2 of an elliptical transfer (first zeros
     at `zero_long_px`, `zero_short_px`) explain, 0 where they do not; cf. Zhang, J. Struct. Biol. 193 (2016) 1 for
     fitting such transfers to spectra.
     """
     n, t, _ = cut.shape
-    names = ("noise_floor", "detail_cpp", "spectrum_slope", "structure", "drift_contrast", "drift_px")
+    names = ("noise_floor", "detail_cpp", "spectrum_slope", "spectrum_fall", "structure", "anisotropy")
+    names += ("drift_contrast", "drift_px")
     names += ("drift_angle_deg", "astigmatism_contrast", "zero_long_px", "zero_short_px")
     if n == 0:
         return dict.fromkeys(names, np.nan)
     power = mean_periodogram(cut)
-    _, _, count, edges, middle, templates, lengths, pairs = _polar(t)
+    _, _, count, _, middle, templates, lengths, pairs = _polar(t)
     plain, cells, ring_geometric = _rings(power)
     ring_mean = plain.sum(1) / count.sum(1)
     floor = float(max(np.median(plain[-2:] / np.maximum(count[-2:], 1), axis=1).max(), 1e-12))
-    octave_rms = np.sqrt(ring_mean * 2 * np.pi * middle**2 * np.log(2))
-    seen = np.flatnonzero((ring_mean > 2 * floor) & (octave_rms > VISIBLE))
-    out = {"noise_floor": floor**0.5, "detail_cpp": float(edges[seen.max() + 1]) if len(seen) else float(edges[0])}
-    few = len(seen) < 3
-    slope = np.nan if few else -np.polyfit(np.log(middle[seen]), np.log(ring_mean[seen]), 1)[0]
-    out |= {"spectrum_slope": float(slope), "structure": _structure(power, n)}
+    visible = VISIBLE**2 / (2 * np.pi * middle**2 * np.log(2))
+    over = np.log(np.maximum(ring_mean, 1e-12) / np.maximum(2 * floor, visible))
+    out = {"noise_floor": floor**0.5, "detail_cpp": float(middle[0])} | _fall(over, ring_mean - floor, middle)
+    out["structure"] = _structure(power, n)
     return out | _anisotropy(cells, ring_geometric, count, middle, templates, lengths, pairs)
+
+
+def _fall(over: np.ndarray, signal: np.ndarray, middle: np.ndarray) -> dict[str, float]:
+    """Where rings' log-power `over` the limit of sight last crosses 0, and the exponents of q^-p before that."""
+    seen = np.flatnonzero(over > 0)
+    if len(seen) < 2:
+        return {"spectrum_slope": np.nan, "spectrum_fall": np.nan}
+    last = seen[-1]
+    logs = np.log(middle)
+    step = over[last] / (over[last] - over[last + 1]) if last + 1 < len(middle) else 0.0
+    detail = logs[last] + step * (logs[min(last + 1, len(middle) - 1)] - logs[last])
+    power = np.log(np.maximum(signal, 1e-12))
+    start = max(last - 4, 0)
+    return {
+        "detail_cpp": float(np.exp(detail)),
+        "spectrum_slope": float(-np.polyfit(logs[seen], power[seen], 1)[0]),
+        "spectrum_fall": float((power[start] - power[last]) / (logs[last] - logs[start])) if last > start else np.nan,
+    }
 
 
 def _structure(power: np.ndarray, n: int) -> float:
@@ -124,7 +141,7 @@ def _structure(power: np.ndarray, n: int) -> float:
 
 
 def _anisotropy(cells, rings, count, middle, templates, lengths, pairs) -> dict[str, float]:
-    out = dict.fromkeys(("drift_contrast", "astigmatism_contrast"), 0.0)
+    out = dict.fromkeys(("anisotropy", "drift_contrast", "astigmatism_contrast"), 0.0)
     out |= dict.fromkeys(("drift_px", "drift_angle_deg", "zero_long_px", "zero_short_px"), np.nan)
     invisible = 1e-6 / (2 * np.pi * middle**2 * np.log(2))
     ground = np.maximum(max(np.median(cells[-1]), np.median(cells[-2])), invisible)
@@ -136,6 +153,7 @@ def _anisotropy(cells, rings, count, middle, templates, lengths, pairs) -> dict[
     data, model = (3 * np.tanh((v - v.mean(-1, keepdims=True)) / 3) for v in (data, model))
     weight = np.sqrt(count[use].sum(1))
     weight = weight / weight.sum() / N_SECTORS
+    out["anisotropy"] = float(np.sqrt((weight[:, None] * data**2).sum()))
     # Every angle at once: circular correlation along the sectors. The gain is the drop in the sum of squares.
     spectra = (weight[:, None] * np.fft.rfft(data) * np.fft.rfft(model).conj()).sum(1)
     gain = 2 * np.fft.irfft(spectra, N_SECTORS) - (weight[:, None] * model**2).sum((1, 2))[:, None]

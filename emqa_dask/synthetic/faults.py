@@ -54,7 +54,7 @@ def _exposed(signal: np.ndarray, image: np.ndarray, rng: np.random.Generator) ->
 
 
 def _blur(image, rng, severity):
-    sigma = severity * rng.uniform(0.010, 0.018) * np.sqrt(image.size)
+    sigma = severity * rng.uniform(0.012, 0.020) * np.sqrt(image.size)
     return _exposed(ndimage.gaussian_filter(image.astype(np.float64), sigma, mode="reflect"), image, rng)
 
 
@@ -91,7 +91,7 @@ def _astigmatism(image, rng, severity):
         phase = np.pi * ((a1 + a2) / 2 + (a1 - a2) / 2 * along) * q2
         transfer = np.cos(phase) * np.exp(-phase / 12)
     else:  # STEM and SEM: an elliptical probe
-        long_px = severity * rng.uniform(0.011, 0.018) * size
+        long_px = severity * rng.uniform(0.014, 0.022) * size
         short_px = long_px / rng.uniform(4, 7)
         var = (long_px**2 + short_px**2) / 2 + (long_px**2 - short_px**2) / 2 * along
         transfer = np.exp(-2 * np.pi**2 * var * q2)

@@ -1,0 +1,281 @@
+"""What is wrong with an image, by rules on its statistics: each has a number, a limit and a sentence."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from emqa_dask import tables
+
+# Limits, in the statistics' own units (see tables.IMAGE_STATISTICS). Set on synthetic faults of seeds below 1000 and on
+# real micrographs; benchmarks/bench_faults.py measures them on others.
+DEFAULT: Mapping[str, float] = MappingProxyType(
+    {
+        "too_small": 48,  # px
+        "blank": 0.002,  # autocorrelation
+        "blur": 0.068,  # cycles/px for 512 px a side; optics limits detail relative to the field of view
+        "blur_fall": 3.8,  # exponent: noise ends detail more gently than optics
+        "drift": 0.5,
+        "astigmatism": 0.27,
+        "astigmatism_share": 0.17,
+        "saturation": 0.03,
+        "saturation_pile": 2.5,
+        "under_exposure": 16,  # grey levels
+        "charging": 8.0,  # rows in 1000
+        "charging_bands": 4,
+        "x_rays": 80.0,  # per megapixel
+        "banner": 1,  # rows
+        "scale_bar": 0.3,
+        "colour": 0.03,
+        "photograph": 0.5,
+        "plot": 0.45,
+        "plot_ground": 0.5,
+        "diffraction": 0.68,
+        "diffraction_radial": 0.5,
+        "diffraction_skewness": 1.8,
+        "eds_map": 0.4,
+        "eds_map_loneliness": 0.45,
+    }
+)
+
+# Weights of the marks of a photographed scene (featurise.foreign.SCENE), fitted by benchmarks/fit_photographs.py:
+# logistic regression of grey photographs against micrographs. A rule on one or two marks could not do it.
+PHOTOGRAPH: Mapping[str, float] = MappingProxyType(
+    {
+        "tone_share": 1.502,
+        "unevenness": 2.01,
+        "busy_with_tone": -2.079,
+        "upright": 5.083,
+        "gradient_tail": 1.498,
+        "gradient_median": -0.5609,
+        "flat_share": 1.972,
+        "scene_entropy_bits": 2.846,
+        "scene_peak": -17.27,
+        "fine_tail": 0.5339,
+        "coarse_tail": -0.8185,
+        "octave_ratio": -0.3436,
+        "intercept": -28.37,
+    }
+)
+
+
+class Rule(NamedTuple):
+    """`value` measures; `limit` names the entry of the limits it has to pass; `also` says what else has to hold."""
+
+    flag: str
+    value: Callable[[pd.DataFrame], pd.Series]
+    limit: str
+    is_above: bool
+    text: str
+    also: Callable[[pd.DataFrame, Mapping[str, float]], pd.Series] | None = None
+
+
+def _detail(f: pd.DataFrame) -> pd.Series:
+    return f["detail_cpp"] * np.sqrt(f["short_side_px"] / 512)
+
+
+def _share(f: pd.DataFrame) -> pd.Series:
+    return (f["astigmatism_contrast"] / f["anisotropy"].clip(lower=1e-6)) ** 2
+
+
+def photograph_score(features: pd.DataFrame) -> pd.Series:
+    """Probability-like score in [0, 1] that a grey image is a photograph; NaN where a mark is unknown."""
+    total = sum(weight * features[name] for name, weight in PHOTOGRAPH.items() if name != "intercept")
+    return 1 / (1 + np.exp(-(total + PHOTOGRAPH["intercept"]).clip(-50, 50)))
+
+
+def _is_plot(f: pd.DataFrame, limits: Mapping[str, float]) -> pd.Series:
+    return (f["mode_fraction"] > limits["plot_ground"]) & (f[["line_horizontal", "line_vertical"]].min(axis=1) > 0)
+
+
+def _is_count_map(f: pd.DataFrame, limits: Mapping[str, float]) -> pd.Series:
+    # Raw counts of a dose-starved micrograph look alike, but nobody scales those to the dtype's range.
+    scaled = ~(f["top_level"] < 0.1)
+    return scaled & (f["empty_fraction"] > limits["eds_map"]) & (f["loneliness"] > limits["eds_map_loneliness"])
+
+
+RULES = (
+    Rule(
+        "too_small",
+        lambda f: f["short_side_px"],
+        "too_small",
+        False,
+        "too small: the shorter side has {value:.0f} px (limit {limit:.0f})",
+    ),
+    Rule(
+        "no_finite_pixels",
+        lambda f: f["nonfinite_fraction"],
+        "no_finite_pixels",
+        True,
+        "no pixel is a finite number",
+    ),
+    Rule(
+        "nonfinite_pixels",
+        lambda f: f["nonfinite_fraction"],
+        "nonfinite_pixels",
+        True,
+        "{percent:.3g} % of the pixels are NaN or infinite",
+        lambda f, _: f["nonfinite_fraction"] < 1,
+    ),
+    Rule(
+        "blank",
+        lambda f: f["structure"].where(f["contrast"] != 0, 0.0),
+        "blank",
+        False,
+        "blank: pixels 4 px and more apart correlate by {value:.4f} beyond noise (limit {limit:.4f})",
+    ),
+    Rule(
+        "photograph",
+        lambda f: f["colour_fraction"],
+        "colour",
+        True,
+        "a photograph: {percent:.0f} % of the pixels are coloured (limit {limit_percent:.0f} %), which electrons are not",
+        lambda f, limits: ~_is_count_map(f, limits) & ~(_is_plot(f, limits)),
+    ),
+    Rule(
+        "photograph",
+        photograph_score,
+        "photograph",
+        True,
+        "a photograph, by the spread of its tones, edges and empty areas: score {value:.2f} (limit {limit:.2f})",
+        lambda f, limits: (f["colour_fraction"] <= limits["colour"]) & ~_is_plot(f, limits) & ~_is_count_map(f, limits),
+    ),
+    Rule(
+        "plot",
+        lambda f: f[["line_horizontal", "line_vertical"]].min(axis=1),
+        "plot",
+        True,
+        "a plot: straight lines over {percent:.0f} % of both sides (limit {limit_percent:.0f} %) on an even ground",
+        _is_plot,
+    ),
+    Rule(
+        "diffraction",
+        lambda f: f["inversion_symmetry"],
+        "diffraction",
+        True,
+        "a diffraction pattern: {percent:.0f} % symmetric about a point (limit {limit_percent:.0f} %), fading from there",
+        lambda f, limits: (
+            (f["radial_fraction"] > limits["diffraction_radial"]) & (f["skewness"] > limits["diffraction_skewness"])
+        ),
+    ),
+    Rule(
+        "eds_map",
+        lambda f: f["empty_fraction"],
+        "eds_map",
+        True,
+        "an element map: {percent:.0f} % of the pixels are empty (limit {limit_percent:.0f} %) and counts lie scattered",
+        _is_count_map,
+    ),
+    Rule(
+        "blur",
+        _detail,
+        "blur",
+        False,
+        "blurred: no detail finer than {period:.0f} px, where the spectrum falls as q^-{fall:.1f}; detail is at "
+        "{value:.3f} cycles/px for 512 px a side (limit {limit:.3f})",
+        lambda f, limits: f["spectrum_fall"] > limits["blur_fall"],
+    ),
+    Rule(
+        "drift",
+        lambda f: f["drift_contrast"],
+        "drift",
+        True,
+        "drift: the spectrum fades as by a motion of {drift_px:.0f} px at {drift_angle_deg:.0f} degrees; "
+        "contrast of that pattern {value:.2f} (limit {limit:.2f})",
+    ),
+    Rule(
+        "astigmatism",
+        lambda f: f["astigmatism_contrast"],
+        "astigmatism",
+        True,
+        "astigmatic: contrast first vanishes at {zero_long_px:.0f} px on one axis and {zero_short_px:.0f} px on the "
+        "other; contrast of that pattern {value:.2f} (limit {limit:.2f})",
+        lambda f, limits: _share(f) > limits["astigmatism_share"],
+    ),
+    Rule(
+        "saturation",
+        lambda f: f["saturated_fraction"],
+        "saturation",
+        True,
+        "saturated: {percent:.1f} % of the pixels are at the bright end (limit {limit_percent:.1f} %)",
+        lambda f, limits: f["saturated_pile"] > limits["saturation_pile"],
+    ),
+    Rule(
+        "under_exposure",
+        lambda f: f["n_levels"],
+        "under_exposure",
+        False,
+        "under-exposed: only {value:.0f} grey levels (limit {limit:.0f})",
+        lambda f, _: (f["contrast"] > 0) & ~(f["top_level"] > 0.1),
+    ),
+    Rule(
+        "charging",
+        lambda f: f["stripe_rows"],
+        "charging",
+        True,
+        "charging: brightness jumps along the scan at {value:.0f} in 1000 rows (limit {limit:.0f}), all over the image",
+        lambda f, limits: f["stripe_bands"] >= limits["charging_bands"],
+    ),
+    Rule(
+        "x_rays",
+        lambda f: f["impulses_per_mpx"],
+        "x_rays",
+        True,
+        "x-ray hits: {value:.0f} lone bright pixels per megapixel (limit {limit:.0f})",
+    ),
+    Rule(
+        "banner",
+        lambda f: f["banner_rows"],
+        "banner",
+        True,
+        "an information bar covers the lowest {value:.0f} rows",
+    ),
+    Rule(
+        "scale_bar",
+        lambda f: f["scale_bar_contrast"],
+        "scale_bar",
+        True,
+        "a scale bar is burned in at rows {scale_bar_y0:.0f}-{scale_bar_y1:.0f}, columns "
+        "{scale_bar_x0:.0f}-{scale_bar_x1:.0f}; contrast {value:.2f} (limit {limit:.2f})",
+    ),
+)
+_FIXED = {"no_finite_pixels": 0.9999999, "nonfinite_pixels": 0.0}
+
+
+def flag_images(features: pd.DataFrame, limits: Mapping[str, float] = DEFAULT) -> pd.DataFrame:
+    """Rows of `tables.FLAGS` for the images whose statistics pass a rule's limit; several flags an image are usual.
+
+    features: micrograph_id and the columns of `tables.IMAGE_STATISTICS`. An unknown (NaN) statistic passes no limit.
+    Rows come in the order of the images, then of RULES. No rows give an empty table. Raises KeyError for a missing column
+    or limit.
+    """
+    limits = {**limits, **_FIXED}
+    found = []
+    with np.errstate(invalid="ignore", over="ignore"):
+        for order, rule in enumerate(RULES):
+            value, limit = rule.value(features), float(limits[rule.limit])
+            hit = value > limit if rule.is_above else value < limit
+            if rule.also is not None:
+                hit &= rule.also(features, limits)
+            for k in np.flatnonzero(hit.to_numpy(bool)):
+                found.append((k, order, rule, float(value.iloc[k]), limit))
+    found.sort(key=lambda f: f[:2])
+    rows = [
+        {
+            "micrograph_id": features["micrograph_id"].iloc[k],
+            "flag": rule.flag,
+            "value": value,
+            "limit": limit,
+            "text": _sentence(rule, features.iloc[k], value, limit),
+        }
+        for k, _, rule, value, limit in found
+    ]
+    return tables.conform(rows, tables.FLAGS).to_pandas()
+
+
+def _sentence(rule: Rule, row: pd.Series, value: float, limit: float) -> str:
+    numbers = {name: row[name] for name in tables.IMAGE_STATISTICS}
+    numbers |= {"period": 1 / max(row["detail_cpp"], 1e-6), "fall": row["spectrum_fall"]}
+    return rule.text.format(value=value, limit=limit, percent=100 * value, limit_percent=100 * limit, **numbers)
