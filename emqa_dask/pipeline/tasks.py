@@ -10,7 +10,7 @@ import pandas as pd
 
 from emqa_dask import tables
 from emqa_dask.archive import readers
-from emqa_dask.archive.scan import Entry
+from emqa_dask.archive.scan import Entry, escape, unescape
 from emqa_dask.archive.survey import local_file, survey
 from emqa_dask.detect import log
 from emqa_dask.featurise.detections import detection_features
@@ -22,7 +22,7 @@ from emqa_dask.settings import Settings
 from emqa_dask.store import micrographs, parts, thumbnails
 
 SURVEY_FRAMES = "-micrographs"  # behind a survey folder's name: the folder of the micrographs found
-SURVEYED = tables.with_column(tables.CATALOG, "path", "where the file lies: what a reader opens")
+SURVEYED = tables.with_column(tables.CATALOG, "path", "where the file lies, as scan.escape() writes it")
 
 
 def survey_files(root: str, folder: str, name: str, entries: list[Entry], settings: Settings) -> dict:
@@ -31,7 +31,7 @@ def survey_files(root: str, folder: str, name: str, entries: list[Entry], settin
         return {"outcome": "found", "n_images": len(entries)}
     surveyed = [survey(entry, settings.archive) for entry in entries]
     frames = [row for _, rows in surveyed for row in rows]
-    files = [row | {"path": str(entry.path)} for (row, _), entry in zip(surveyed, entries, strict=True)]
+    files = [row | {"path": escape(entry.path)} for (row, _), entry in zip(surveyed, entries, strict=True)]
     parts.write_part(root, folder + SURVEY_FRAMES, name, frames, tables.MICROGRAPHS)
     parts.write_part(root, folder, name, files, SURVEYED)
     return {"n_images": len(entries), "bytes": sum(entry.size_bytes for entry in entries)}
@@ -41,8 +41,8 @@ def survey_crash(root: str, folder: str, name: str, entries: list[Entry], error:
     """What survey_files() would have written, for entries (usually one) whose reading failed as a whole."""
     said = {"format": None, "kind": "unknown", "status": "failed", "content_sha256": None, "n_frames": 0}
     said |= {"reason": "the reader crashed on it; the file is probably damaged", "error": error}
-    at = ("uri", "path", "size_bytes", "modified_ns")
-    files = [{key: getattr(entry, key) for key in at} | said for entry in entries]
+    at = ("uri", "size_bytes", "modified_ns")
+    files = [{key: getattr(e, key) for key in at} | said | {"path": escape(e.path)} for e in entries]
     parts.write_part(root, folder + SURVEY_FRAMES, name, [], tables.MICROGRAPHS)
     parts.write_part(root, folder, name, files, SURVEYED)
 
@@ -87,7 +87,7 @@ def _store(root: str, partition: Partition, rows: pd.DataFrame) -> dict[int, str
 
     def windows(slot: int) -> Iterator[np.ndarray]:
         row = rows.iloc[slot]
-        with local_file(row["path"]) as path:
+        with local_file(unescape(row["path"])) as path:
             frame = opened(path).frames[row["frame"]]
             yield from (frame.read(y0, y1) for y0, y1 in frame.windows())
 
