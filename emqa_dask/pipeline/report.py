@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import importlib.metadata
-import json
 import platform
 import shlex
 import sys
@@ -110,15 +109,11 @@ def _page(root: str, triage: pd.DataFrame, micrographs: pd.DataFrame, settings: 
     return page.render(triage, detections, _rows(root, "thumbnails", settings, shown), facts, settings.report)
 
 
-def _card_figures(settings: Settings) -> dict:
-    """The forest's card without its file list: what it was fitted on and how good it was found to be."""
+def _card_figures(settings: Settings) -> dict[str, str]:
+    """The forest's card as text: what it was fitted on, for which detector, and how good it was found to be."""
     card = models.load_card(models.locate(settings.predict.forest))
-    flat = {}
-    for key, value in card.items():
-        if key == "files":
-            continue
-        if isinstance(value, dict):
-            flat |= {f"{key} {k}": v for k, v in value.items() if not isinstance(v, dict | list)}
-        elif not isinstance(value, list):
-            flat[key] = value
-    return json.loads(json.dumps(flat, default=str))
+    figures = {key: str(value) for key, value in card.items() if not isinstance(value, dict)}
+    figures |= {key: str(value) for key, value in card.get("forest", {}).items() if not isinstance(value, list)}
+    for key, of in card.get("measured", {}).items():
+        figures[f"measured {key}"] = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in of.items())
+    return figures
