@@ -1,6 +1,7 @@
 """The forest that predicts a detector's F1 on an image from the detections' features, with a conformal interval."""
 
 import dataclasses
+import sys
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import skops.io
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 from sklearn.ensemble import RandomForestRegressor
@@ -18,6 +18,17 @@ from sklearn.preprocessing import StandardScaler
 
 from emqa_dask import models
 from emqa_dask.tables import SCORE_BINS
+
+# skops walks through all of scikit-learn to list the types that it trusts, and so imports torch, cupy and dask.array
+# through scikit-learn's adapters: seconds in every process, for types that no forest holds. None stops an import.
+_ADAPTERS = [f"sklearn.externals.array_api_compat.{name}" for name in ("torch", "cupy", "dask")]
+sys.modules.update({name: None for name in _ADAPTERS if name not in sys.modules})
+try:
+    import skops.io
+finally:
+    for _name in _ADAPTERS:
+        if sys.modules.get(_name) is None:
+            sys.modules.pop(_name, None)
 
 # The published model's inputs, in its order (Li et al., Digital Discovery 4 (2025) 987).
 PAPER_FEATURES = (
