@@ -1,8 +1,8 @@
-"""Fit the weights of predict.flags.PHOTOGRAPH: grey photographs against micrographs, by logistic regression; print them.
+"""Fit the weights of predict.flags.PHOTOGRAPH: grey photographs against micrographs, by logistic regression.
 
-Photographs: those of scikit-image's and scikit-learn's wheels in crops, and procedural scenes. Micrographs: synthetic ones
-of seeds below 1000 and, where they are at hand, the real ones of ../shared/data. The intercept is set so that one in a
-hundred of the micrographs passes 0.5. With --check, every photograph's own weights come from the others.
+Photographs: those of scikit-image's and scikit-learn's wheels in crops, and procedural scenes. Micrographs: synthetic
+ones of seeds below 1000 and, where they are at hand, the real ones of ../shared/data. The intercept is set so that one
+in a hundred of the micrographs passes 0.5. With --check, every photograph's own weights come from the others.
 """
 
 import argparse

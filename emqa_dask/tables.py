@@ -112,7 +112,7 @@ IMAGE_STATISTICS = {
     "detail_cpp": "spatial frequency up to which there is detail above the noise, cycles/px",
     "spectrum_slope": "exponent p of the power spectrum q^-p over the detail",
     "spectrum_fall": "the same exponent over the last octave of the detail: large where optics end it, not noise",
-    "structure": "largest autocorrelation 4 px or more away, less what noise gives: 0 for a blank image",
+    "structure": "largest autocorrelation 8 px or more away, less what noise gives: 0 for a blank image",
     "anisotropy": "rms of the log-power's departure from its rings' means, over the detail",
     "drift_contrast": "rms of the log-power's anisotropy that straight motion explains",
     "drift_px": "length of that motion, px; NaN without",

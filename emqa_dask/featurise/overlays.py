@@ -19,7 +19,7 @@ def view_of(image: np.ndarray, low: float, high: float) -> tuple[np.ndarray, flo
 
 
 def edge_runs(view: np.ndarray, step: float = 0.18) -> list[np.ndarray]:
-    """Straight horizontal runs (n, 3: y, x0, x1) of at least 7 % of the width along which grey rises, and falls,
+    """Straight horizontal runs (n, 3: y, x0, x1) of at least 8 % of the width along which grey rises, and falls,
     downwards.
 
     A rise is over `step` grey ranges within two rows, averaged over 7 columns, so that noise does not cut a run.
@@ -35,7 +35,7 @@ def edge_runs(view: np.ndarray, step: float = 0.18) -> list[np.ndarray]:
     for mask in (rise > step, rise < -step):
         change = np.flatnonzero(mask.ravel()[1:] != mask.ravel()[:-1]) + 1
         starts, stops = change[::2], change[1::2]
-        long = stops - starts >= max(0.07 * w, 10)
+        long = stops - starts >= max(0.08 * w, 10)
         starts, stops = starts[long], stops[long]
         order = np.argsort(starts - stops, kind="stable")[:150]
         found.append(np.stack([starts // w, starts % w, starts % w + stops - starts], 1)[order])
@@ -85,7 +85,7 @@ def _bar_contrast(view: np.ndarray, y0: int, x0: int, y1: int, x1: int) -> float
     cut = (x1 - x0) // 12 + 3
     inside = view[(y0 + y1) // 2, x0 + cut : x1 - cut]
     level = float(np.median(inside)) if inside.size else 0.5
-    if inside.size < 6 or inside.std() > 0.035 or 0.15 < level < 0.8:  # ink is white or black
+    if inside.size < 6 or inside.std() > 0.015 or 0.15 < level < 0.8:  # ink is white or black
         return 0.0
     above, below = (np.abs(view[y, x0:x1] - level) for y in (y0 - 3, min(y1 + 2, h - 1)))
     beside = view[y0:y1, max(x0 - 9, 0) : max(x0 - 4, 1)], view[y0:y1, x1 + 4 : x1 + 9]
@@ -134,7 +134,7 @@ def stripes(view: np.ndarray, skip_rows: int) -> dict[str, float]:
     """Rows at which at least three of eight neighbouring segments jump together: charging stripes along the scan.
 
     A jump is over six robust deviations of the segment's row-to-row changes and 6 % of the range; `skip_rows` at
-    the bottom (a banner) are left out. The count is per 1000 rows; `stripe_bands` is the number of eighths of the height
+    the bottom (a banner) are left out. The count is per 1000 rows; `stripe_bands` counts the eighths of the height
     that have such a row: overlays make theirs in one or two places, charging all over.
     """
     h, w = view.shape

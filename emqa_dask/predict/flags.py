@@ -14,29 +14,31 @@ from emqa_dask import tables
 DEFAULT: Mapping[str, float] = MappingProxyType(
     {
         "too_small": 48,  # px
-        "blank": 0.002,  # autocorrelation
-        "blur": 0.068,  # cycles/px for 512 px a side; optics limits detail relative to the field of view
-        "blur_fall": 3.8,  # exponent: noise ends detail more gently than optics
+        "blank": 0.0003,  # autocorrelation
+        "blur": 0.065,  # cycles/px for 512 px a side; optics limits detail relative to the field of view
+        "blur_fall": 4.2,  # exponent: noise ends detail more gently than optics
         "drift": 0.5,
         "astigmatism": 0.27,
         "astigmatism_share": 0.17,
+        "astigmatism_as_drift": 0.3,
         "saturation": 0.03,
         "saturation_pile": 2.5,
-        "under_exposure": 16,  # grey levels
+        "under_exposure": 16.5,  # grey levels
         "charging": 8.0,  # rows in 1000
         "charging_bands": 4,
-        "x_rays": 80.0,  # per megapixel
+        "x_rays": 90.0,  # per megapixel
         "banner": 1,  # rows
         "scale_bar": 0.3,
         "colour": 0.03,
         "photograph": 0.5,
         "plot": 0.45,
         "plot_ground": 0.5,
-        "diffraction": 0.68,
+        "diffraction": 0.62,
         "diffraction_radial": 0.5,
-        "diffraction_skewness": 1.8,
-        "eds_map": 0.4,
-        "eds_map_loneliness": 0.45,
+        "diffraction_skewness": 1.4,
+        "diffraction_tone_share": 0.86,
+        "eds_map": 0.33,
+        "eds_map_loneliness": 0.35,
     }
 )
 
@@ -124,14 +126,14 @@ RULES = (
         lambda f: f["structure"].where(f["contrast"] != 0, 0.0),
         "blank",
         False,
-        "blank: pixels 4 px and more apart correlate by {value:.4f} beyond noise (limit {limit:.4f})",
+        "blank: pixels 8 px and more apart correlate by {value:.4f} beyond noise (limit {limit:.4f})",
     ),
     Rule(
         "photograph",
         lambda f: f["colour_fraction"],
         "colour",
         True,
-        "a photograph: {percent:.0f} % of the pixels are coloured (limit {limit_percent:.0f} %), which electrons are not",
+        "a photograph: {percent:.0f} % of the pixels have colour (limit {limit_percent:.0f} %)",
         lambda f, limits: ~_is_count_map(f, limits) & ~(_is_plot(f, limits)),
     ),
     Rule(
@@ -140,7 +142,7 @@ RULES = (
         "photograph",
         True,
         "a photograph, by the spread of its tones, edges and empty areas: score {value:.2f} (limit {limit:.2f})",
-        lambda f, limits: (f["colour_fraction"] <= limits["colour"]) & ~_is_plot(f, limits) & ~_is_count_map(f, limits),
+        lambda f, limits: ~(f["colour_fraction"] > limits["colour"]) & ~_is_plot(f, limits) & ~_is_count_map(f, limits),
     ),
     Rule(
         "plot",
@@ -155,9 +157,11 @@ RULES = (
         lambda f: f["inversion_symmetry"],
         "diffraction",
         True,
-        "a diffraction pattern: {percent:.0f} % symmetric about a point (limit {limit_percent:.0f} %), fading from there",
+        "a diffraction pattern: {percent:.0f} % symmetric about a point (limit {limit_percent:.0f} %), fading outwards",
         lambda f, limits: (
-            (f["radial_fraction"] > limits["diffraction_radial"]) & (f["skewness"] > limits["diffraction_skewness"])
+            (f["radial_fraction"] > limits["diffraction_radial"])
+            & (f["skewness"] > limits["diffraction_skewness"])
+            & (f["tone_share"] < limits["diffraction_tone_share"])
         ),
     ),
     Rule(
@@ -165,7 +169,7 @@ RULES = (
         lambda f: f["empty_fraction"],
         "eds_map",
         True,
-        "an element map: {percent:.0f} % of the pixels are empty (limit {limit_percent:.0f} %) and counts lie scattered",
+        "an element map: {percent:.0f} % of the pixels are empty (limit {limit_percent:.0f} %), counts are scattered",
         _is_count_map,
     ),
     Rule(
@@ -192,7 +196,9 @@ RULES = (
         True,
         "astigmatic: contrast first vanishes at {zero_long_px:.0f} px on one axis and {zero_short_px:.0f} px on the "
         "other; contrast of that pattern {value:.2f} (limit {limit:.2f})",
-        lambda f, limits: _share(f) > limits["astigmatism_share"],
+        lambda f, limits: (
+            (_share(f) > limits["astigmatism_share"]) | (f["drift_contrast"] > limits["astigmatism_as_drift"])
+        ),
     ),
     Rule(
         "saturation",
@@ -248,8 +254,8 @@ def flag_images(features: pd.DataFrame, limits: Mapping[str, float] = DEFAULT) -
     """Rows of `tables.FLAGS` for the images whose statistics pass a rule's limit; several flags an image are usual.
 
     features: micrograph_id and the columns of `tables.IMAGE_STATISTICS`. An unknown (NaN) statistic passes no limit.
-    Rows come in the order of the images, then of RULES. No rows give an empty table. Raises KeyError for a missing column
-    or limit.
+    Rows come in the order of the images, then of RULES. No rows give an empty table. Raises KeyError for a missing
+    column or limit.
     """
     limits = {**limits, **_FIXED}
     found = []

@@ -86,7 +86,7 @@ def _astigmatism(image, rng, severity):
     along = np.cos(2 * (np.arctan2(qy, qx) - angle))  # +1 on the first axis, -1 on the second
     size = np.sqrt(h * w)
     if rng.random() < 0.5:  # TEM: first zeros of the contrast transfer at two different frequencies
-        first, second = severity * rng.uniform(32, 48), rng.uniform(5, 10)
+        first, second = severity * rng.uniform(36, 52), rng.uniform(5, 10)
         a1, a2 = (0.5 * (size / 512 * p / 2) ** 2 for p in (first, second))
         phase = np.pi * ((a1 + a2) / 2 + (a1 - a2) / 2 * along) * q2
         transfer = np.cos(phase) * np.exp(-phase / 12)
@@ -206,8 +206,8 @@ def apply_fault(name: str, image: np.ndarray, rng: np.random.Generator, *, sever
     """
     if name in FOREIGN:
         picture = make_foreign(name, rng, image.shape)
-        grey = picture if picture.ndim == 2 else picture.astype(np.float64) @ [0.299, 0.587, 0.114]
-        return _to_dtype(np.rint(grey), image)
+        grey = picture.astype(np.float64)
+        return _to_dtype(np.rint(grey if grey.ndim == 2 else grey @ [0.299, 0.587, 0.114]), image)
     return _CHANGES[name](image, rng, severity)
 
 

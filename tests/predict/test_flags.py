@@ -1,0 +1,210 @@
+"""Every fault raises its flag and a good image none; duplicates are found whatever the order of the rows."""
+
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from emqa_dask import tables
+from emqa_dask.predict import duplicates
+from emqa_dask.predict.duplicates import flag_duplicates
+from emqa_dask.predict.flags import DEFAULT, RULES, flag_images
+from emqa_dask.synthetic.faults import FAULTS, FOREIGN, apply_fault, make_foreign, near_duplicate
+from emqa_dask.synthetic.profiles import make_sample
+
+pytest.importorskip("cv2")
+"""The statistics are another room's; the pipeline alone may import both, so a test does what it does."""
+from emqa_dask.featurise.images import image_features  # noqa: E402
+
+
+def features_of(*images, colour=0.0):
+    return pd.DataFrame(
+        [{"micrograph_id": f"m{k}", **image_features(im, colour_fraction=colour)} for k, im in enumerate(images)]
+    )
+
+
+@pytest.fixture(scope="module")
+def good():
+    return make_sample("sem-texture", np.random.default_rng(3), (512, 512)).image
+
+
+def test_good_images_raise_no_flag(good):
+    rng = np.random.default_rng(12)
+    others = [
+        make_sample(profile, rng, (512, 512)).image for profile in ("cavity-tem", "nanoparticle-tem", "atomic-stem")
+    ]
+    assert flag_images(features_of(good, *others)).empty
+
+
+@pytest.mark.parametrize("fault", [f for f in FAULTS if f not in FOREIGN and "duplicate" not in f])
+def test_every_fault_raises_its_flag(good, fault):
+    faulty = [apply_fault(fault, good, np.random.default_rng(seed)) for seed in range(2)]
+    found = flag_images(features_of(*faulty))
+    for k in range(2):
+        assert fault in set(found.loc[found["micrograph_id"] == f"m{k}", "flag"])
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_foreign_pictures_raise_their_flag(name):
+    picture = make_foreign(name, np.random.default_rng(2), (400, 512))
+    colour = 0.0
+    if picture.ndim == 3:
+        colour = float((np.ptp(picture.astype(int), axis=2) > 20).mean())
+        picture = np.rint(picture @ [0.299, 0.587, 0.114]).astype(np.uint8)
+    assert name in set(flag_images(features_of(picture, colour=colour))["flag"])
+
+
+@pytest.mark.parametrize(
+    ("image", "flags"),
+    [
+        (np.zeros((1, 1)), {"too_small", "blank"}),
+        (np.zeros((1, 100_000), np.uint8), {"too_small", "blank"}),
+        (np.full((64, 64), np.nan), {"no_finite_pixels"}),
+        (np.full((64, 64), 9, np.uint16), {"blank"}),
+    ],
+)
+def test_degenerate_images_say_what_they_are(image, flags):
+    assert set(flag_images(features_of(image))["flag"]) == flags
+
+
+def test_non_finite_pixels_are_flagged_beside_the_rest(good):
+    image = good.astype(np.float32)
+    image[0, 0] = np.inf
+    found = flag_images(features_of(image))
+    assert list(found["flag"]) == ["nonfinite_pixels"]
+
+
+def test_a_flag_has_the_number_its_limit_and_both_in_the_sentence(good):
+    blurred = apply_fault("blur", good, np.random.default_rng(0))
+    row = flag_images(features_of(blurred)).set_index("flag").loc["blur"]
+    assert row["value"] < row["limit"] == DEFAULT["blur"]
+    assert f"{row['value']:.3f}" in row["text"]
+    assert f"{row['limit']:.3f}" in row["text"]
+
+
+def test_limits_are_arguments(good):
+    features = features_of(good)
+    strict = flag_images(features, {**DEFAULT, "too_small": 10_000})
+    assert list(strict["flag"]) == ["too_small"]
+    with pytest.raises(KeyError):
+        flag_images(features, {})
+
+
+def test_no_rows_give_an_empty_table_with_all_columns():
+    nothing = tables.empty(tables.FEATURES)
+    assert list(flag_images(nothing).columns) == tables.FLAGS.names
+    assert flag_images(nothing).empty
+    assert flag_duplicates(tables.empty(tables.MICROGRAPHS), nothing).empty
+
+
+def test_every_rule_writes_its_sentence_for_any_numbers():
+    row = dict.fromkeys(tables.IMAGE_STATISTICS, 1000000000.0)
+    low = dict.fromkeys(tables.IMAGE_STATISTICS, 0.0)
+    features = pd.DataFrame([{"micrograph_id": "a", **row}, {"micrograph_id": "b", **low}])
+    found = flag_images(features)
+    assert set(found["flag"]) <= {rule.flag for rule in RULES}
+    assert not found["text"].str.contains("{", regex=False).any()
+
+
+def archive(images):
+    features = features_of(*images)
+    rows = pd.DataFrame(
+        {
+            "micrograph_id": features["micrograph_id"],
+            "uri": [f"folder/{k:03d}.tif" for k in range(len(images))],
+            "frame": 0,
+            "content_sha256": [f"c{k}" for k in range(len(images))],
+            "pixel_sha256": [str(hash(im.tobytes())) for im in images],
+            "height_px": [im.shape[0] for im in images],
+            "width_px": [im.shape[1] for im in images],
+            "dtype": [str(im.dtype) for im in images],
+        }
+    )
+    return rows, features
+
+
+@pytest.fixture(scope="module")
+def copies():
+    rng = np.random.default_rng(5)
+    originals = [
+        make_sample(profile, rng, (384, 384)).image
+        for profile in ("cavity-tem", "nanoparticle-tem", "atomic-stem", "sem-texture") * 3
+    ]
+    near = [near_duplicate(image, rng) for image in originals]
+    return archive([*originals, *near, originals[0].copy(), originals[5].copy()])
+
+
+def test_copies_are_found_and_originals_are_not(copies):
+    found = flag_duplicates(*copies).set_index("micrograph_id")
+    assert list(found.loc[["m24", "m25"], "flag"]) == ["duplicate", "duplicate"]
+    assert set(found.index) == {f"m{k}" for k in range(12, 26)}
+    assert (found.loc[[f"m{k}" for k in range(12, 24)], "flag"] == "near_duplicate").all()
+    assert "folder/005.tif" in found.loc["m25", "text"]
+    for k in range(12):
+        assert f"folder/{k:03d}.tif" in found.loc[f"m{12 + k}", "text"]
+
+
+def test_the_order_of_rows_does_not_matter(copies):
+    rows, features = copies
+    expected = flag_duplicates(rows, features)
+    for seed in range(3):
+        shuffled = flag_duplicates(
+            rows.sample(frac=1, random_state=seed), features.sample(frac=1, random_state=seed + 9)
+        )
+        pd.testing.assert_frame_equal(shuffled, expected)
+
+
+def test_same_bytes_of_another_shape_are_no_duplicate():
+    wide, tall = np.zeros((64, 128), np.uint8), np.zeros((128, 64), np.uint8)
+    rows, features = archive([wide, tall])
+    rows["pixel_sha256"] = "same"
+    assert flag_duplicates(rows, features).empty
+
+
+def test_images_without_a_signature_are_left_alone(copies):
+    rows, features = copies
+    found = flag_duplicates(rows, features.assign(signature=None))
+    assert list(found["flag"]) == ["duplicate", "duplicate"]
+
+
+def many(n, n_copies, seed=0):
+    rng = np.random.default_rng(seed)
+    tones = np.clip(rng.normal(0, 30, (n, 256)), -127, 127).astype(np.int8)
+    grain = rng.integers(0, 256, (n, 512), dtype=np.uint8)
+    tones[-n_copies:] = np.clip(tones[:n_copies] + rng.normal(0, 4, (n_copies, 256)), -127, 127).astype(np.int8)
+    grain[-n_copies:] = grain[:n_copies]
+    rows = pd.DataFrame(
+        {
+            "micrograph_id": [f"m{k}" for k in range(n)],
+            "uri": [f"{k:06d}" for k in range(n)],
+            "frame": 0,
+            "content_sha256": [f"c{k}" for k in range(n)],
+            "pixel_sha256": [f"p{k}" for k in range(n)],
+            "height_px": 512,
+            "width_px": 512,
+            "dtype": "uint8",
+        }
+    )
+    signatures = [t.tobytes() + g.tobytes() for t, g in zip(tones, grain)]
+    return rows, pd.DataFrame({"micrograph_id": rows["micrograph_id"], "signature": signatures})
+
+
+def test_buckets_find_what_comparing_all_pairs_finds(monkeypatch):
+    rows, features = many(1500, 100)
+    exact = flag_duplicates(rows, features)
+    assert len(exact) == 100
+    monkeypatch.setattr(duplicates, "SMALL", 0)
+    bucketed = flag_duplicates(rows, features)
+    assert len(bucketed) >= 98
+    assert set(bucketed["micrograph_id"]) <= set(exact["micrograph_id"])
+
+
+def test_cost_is_not_quadratic():
+    seconds = []
+    for n in (5000, 20_000):
+        started = time.perf_counter()
+        found = flag_duplicates(*many(n, 100))
+        seconds.append(time.perf_counter() - started)
+        assert len(found) >= 97
+    assert seconds[1] < 9 * seconds[0]  # 16 times were quadratic
