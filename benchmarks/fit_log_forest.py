@@ -45,7 +45,6 @@ DOMAIN = (
     "unevenness",
     "upright",
     "gradient_tail",
-    "loneliness",
     "line_horizontal",
     "line_vertical",
     "inversion_symmetry",

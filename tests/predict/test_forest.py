@@ -7,14 +7,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import skops.io
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from emqa_dask import models, tables
+from emqa_dask import models, settings, tables
+from emqa_dask.detect.log import detect_image
+from emqa_dask.featurise.detections import detection_features
+from emqa_dask.featurise.images import image_statistics
 from emqa_dask.predict import forest
 from emqa_dask.predict.images import predict_images
+from emqa_dask.synthetic import faults, profiles
 
 OPEN_TABLE = Path(__file__).parents[3] / "shared/data/uw_rf_f1_table/rf_f1_features_open.csv"
 CONDITIONS = {"detector": "log", "score_floor": 0.1, "iou_threshold": 0.1}
@@ -74,7 +79,7 @@ def test_a_wider_coverage_gives_a_wider_interval():
     assert (np.diff(widths, axis=0) > 0).all()
 
 
-@settings(max_examples=10, deadline=None)
+@hypothesis_settings(max_examples=10, deadline=None)
 @given(st.permutations(range(12)))
 def test_rows_are_judged_one_by_one(fitted, order):
     table, _ = labelled(12, 4)
@@ -186,6 +191,28 @@ def test_the_bundled_forest_predicts_a_whole_table():
     assert p["ood_distance"].notna().all()
     assert tables.conform(p, tables.PREDICTIONS).num_rows == 40
     assert tables.conform(predict_images(table.iloc[:0], "log-synthetic"), tables.PREDICTIONS).num_rows == 0
+
+
+def test_the_bundled_forest_tells_a_clear_lattice_from_a_plot():
+    detect = settings.Detect(polarity="bright", min_sigma=1.5, max_sigma=8.0, threshold=0.2)
+    lattices = [
+        profiles.make_sample("atomic-stem", np.random.default_rng([9, i]), (384, 384), clear=True).image
+        for i in range(5)
+    ]
+    plots = [
+        faults.apply_fault("plot", np.zeros((384, 384), np.uint8), np.random.default_rng([9, i])) for i in range(5)
+    ]
+    rows = []
+    for image in (*lattices, *plots):
+        found = detect_image(image, detect)
+        found = found[found["score"] >= 0.1]
+        corners = found[["y0", "x0", "y1", "x1"]].to_numpy()
+        rows.append({**detection_features(corners, found["score"], image.shape), **image_statistics(image)})
+    names = [f"{i:x}" for i in range(10)]
+    p = predict_images(pd.DataFrame(rows).assign(score_floor=0.1, micrograph_id=names), "log-synthetic")
+    f1 = p["predicted_f1"].fillna(0)
+    assert f1[:5].mean() > f1[5:].mean() + 0.2
+    assert not (p["predicted_f1_low"][5:] >= 0.7).any()
 
 
 def read_open_table():

@@ -1,11 +1,13 @@
-"""Laws of the out-of-domain distance: scale, units, order, unknown features, files."""
+"""Laws of the out-of-domain distance: scale, units, order, unknown features, files; and the bundled model's."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from emqa_dask import models
+from emqa_dask.featurise.images import image_statistics
 from emqa_dask.predict import ood
+from emqa_dask.synthetic import faults, profiles
 
 COLUMNS = ("sharpness", "noise", "contrast", "entropy")
 
@@ -95,3 +97,33 @@ def test_refusals(domain):
         ood.fit(images(50, 0).assign(noise=1.0), np.arange(50), columns=COLUMNS)
     with pytest.raises(ValueError, match="19 images are too few"):
         ood.fit(images(19, 0), np.arange(19), columns=COLUMNS)
+
+
+def bundled_distances(pictures):
+    domain = ood.load(models.locate("log-synthetic"))
+    return ood.distance(domain, pd.DataFrame([image_statistics(picture) for picture in pictures]))
+
+
+@pytest.mark.parametrize("family", list(profiles.MAKE))
+def test_new_micrographs_are_within_the_bundled_domain(family):
+    far = bundled_distances(
+        profiles.make_sample(family, np.random.default_rng([9, i]), (512, 512)).image for i in range(6)
+    )
+    assert np.mean(far <= 1) >= 5 / 6
+    assert np.median(far) < 0.8
+
+
+@pytest.mark.parametrize(
+    ("kind", "least"), [("plot", 1.5), ("eds_map", 0.85), ("diffraction", 0.85), ("photograph", 0.85)]
+)
+def test_pictures_that_are_no_micrographs_are_far(kind, least):
+    """Half of the photographs lie within 1: the distance stands beside other marks of non-micrographs, not alone."""
+    page = np.zeros((512, 512), np.uint8)
+    far = bundled_distances(faults.apply_fault(kind, page, np.random.default_rng([9, i])) for i in range(6))
+    assert np.median(far) > least
+
+
+def test_gain_and_offset_do_not_move_an_image():
+    image = profiles.make_sample("nanoparticle-tem", np.random.default_rng(3), (512, 512), dtype="uint8").image
+    far = bundled_distances([image, 200 + 7 * image.astype(np.uint16), image.astype(np.float32) / 255])
+    np.testing.assert_allclose(far, far[0], rtol=0.05)
