@@ -176,8 +176,8 @@ PREDICTIONS = _schema(
     {
         **_ID,
         "predicted_f1": (pa.float64(), "forest's mean, at the IoU and matching rule of its card; NaN without evidence"),
-        "predicted_f1_low": (pa.float64(), "lower end of the forest's spread"),
-        "predicted_f1_high": (pa.float64(), "upper end of the forest's spread"),
+        "predicted_f1_low": (pa.float64(), "lower end of the forest's conformal interval; its card says the coverage"),
+        "predicted_f1_high": (pa.float64(), "upper end of the forest's conformal interval"),
         "ood_distance": (pa.float64(), "distance to the forest's training images, 1 = its 99th percentile"),
         "evidence": (pa.string(), "detections, no_detections or none (the image could not be judged)"),
     }
