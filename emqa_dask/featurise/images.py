@@ -42,14 +42,16 @@ def _statistics(image: np.ndarray, colour_fraction: float) -> tuple[dict[str, fl
     sample = np.sort(pixels[::stride, ::stride], axis=None)
     low, high = (float(v) for v in _quantiles(sample, (0.005, 0.995)))
     span = high - low
-    if span <= 0:  # over 99 % of the pixels are equal: let the rest speak
+    if span <= 1e-30:  # over 99 % of the pixels are equal: let the rest speak
         low, high = float(sample[0]), float(sample[-1])
         span = high - low
     out |= _tones(sample, image.dtype, low, span)
-    unit = np.float32(1 / span if span > 0 else 0)
-    cut = (tiles(pixels) - np.float32(low)) * unit
+    unit = np.float32(1 / span if span > 1e-30 else 0)
+    # Hits and hot pixels stay far above the rest, but not so far that float32 cannot hold their squares.
+    bounded = np.clip(pixels, np.float32(low - span), np.float32(low + 20 * span))
+    cut = (tiles(bounded) - np.float32(low)) * unit
     out |= spectrum_statistics(np.clip(cut, -0.5, 1.5))
-    view, factor = overlays.view_of(pixels, low, high)
+    view, factor = overlays.view_of(bounded, low, high)
     banner_rows = overlays.banner_rows(view)
     out["banner_rows"] = banner_rows * factor
     runs = overlays.edge_runs(view)
@@ -58,8 +60,7 @@ def _statistics(image: np.ndarray, colour_fraction: float) -> tuple[dict[str, fl
     out["line_vertical"] = overlays.longest(overlays.edge_runs(np.ascontiguousarray(view.T)), view.shape[0])
     out |= overlays.stripes(view, banner_rows)
     out |= foreign.diffraction(view) | foreign.scene(view[: len(view) - banner_rows])
-    middle = _middle(pixels)
-    out |= foreign.counts(middle) | _impulses((middle - np.float32(low)) * unit)
+    out |= foreign.counts(_middle(pixels)) | _impulses((_middle(bounded) - np.float32(low)) * unit)
     return {name: float(out[name]) for name in IMAGE_STATISTICS}, pixels
 
 
@@ -94,7 +95,7 @@ def _tones(ordered: np.ndarray, dtype: np.dtype, low: float, span: float) -> dic
     """Statistics of sorted grey values; `low` and `span` are the grey range."""
     n = len(ordered)
     first, last = float(ordered[0]), float(ordered[-1])
-    if span <= 0:
+    if span <= 1e-30:
         top = _share_of_range(first, dtype)
         return {
             "contrast": 0.0,

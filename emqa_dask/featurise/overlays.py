@@ -15,7 +15,7 @@ def view_of(image: np.ndarray, low: float, high: float) -> tuple[np.ndarray, flo
         small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     else:
         small, factor = image, 1.0
-    return np.clip((small - np.float32(low)) / np.float32(max(high - low, 1e-12)), -0.5, 1.5), factor
+    return np.clip((small - np.float32(low)) / np.float32(max(high - low, 1e-30)), -0.5, 1.5), factor
 
 
 def edge_runs(view: np.ndarray, step: float = 0.18) -> list[np.ndarray]:
@@ -43,8 +43,8 @@ def edge_runs(view: np.ndarray, step: float = 0.18) -> list[np.ndarray]:
 
 
 def longest(runs: list[np.ndarray], width: int) -> float:
-    """The longest of `runs` as a fraction of `width`; 0 without any."""
-    return float(max((r[:, 2] - r[:, 1]).max(initial=0) for r in runs) / max(width, 1))
+    """The largest share of `width` that one row's `runs` cover, 0 without any: marks cut a plot's axis in pieces."""
+    return float(max(np.bincount(r[:, 0], r[:, 2] - r[:, 1], minlength=1).max() for r in runs) / max(width, 1))
 
 
 def scale_bar(view: np.ndarray, factor: float, runs: list[np.ndarray]) -> dict[str, float]:

@@ -91,7 +91,7 @@ def spectrum_statistics(cut: np.ndarray) -> dict[str, float]:
     `noise_floor`: standard deviation of the white part of the noise. `detail_cpp`: cycles/px up to which the rings of
     the spectrum rise over twice the noise and hold visible contrast; NaN where there are no tiles. `spectrum_slope`:
     exponent p of q^-p over the detail, `spectrum_fall` over its last octave. `structure`: the largest autocorrelation
-    8 px or more away, less what noise alone gives. `drift_contrast` and `astigmatism_contrast`: rms of the log-power's
+    5 px or more away, less what noise alone gives. `drift_contrast` and `astigmatism_contrast`: rms of the log-power's
     anisotropy that |sinc|^2 of a straight line (length `drift_px`) and |cos|^2 of an elliptical transfer (first zeros
     at `zero_long_px`, `zero_short_px`) explain, 0 where they do not; cf. Zhang, J. Struct. Biol. 193 (2016) 1 for
     fitting such transfers to spectra.
@@ -136,7 +136,7 @@ def _structure(power: np.ndarray, n: int) -> float:
     t = power.shape[0]
     q2 = fft.fftfreq(t)[:, None] ** 2 + fft.rfftfreq(t)[None] ** 2
     lag = np.hypot(fft.fftfreq(t)[:, None], fft.fftfreq(t)[None]) * t
-    ring = (lag >= 8) & (lag <= 3 * t / 8)
+    ring = (lag >= 5) & (lag <= 3 * t / 8)
     total = float(fft.irfft2(power, s=(t, t), workers=1)[0, 0])
     if total <= 1e-12:
         return 0.0

@@ -7,9 +7,10 @@ from scipy import fft
 from emqa_dask import tables
 
 TONE_BYTES, GRAIN_PX = 256, 64  # the signature's parts, see featurise.signature
-TONE_LIMIT = 0.8  # correlation of the 16 x 16 tones
+TONE_LIMIT = 0.5  # correlation of the 16 x 16 tones
+SUM_LIMIT = 1.5  # tones and grain together: a lattice keeps its grain when shifted, a smooth image its tones
 TONE_ALONE_LIMIT = 0.995  # the same, where an image has no grain to compare
-GRAIN_LIMIT = 0.4  # agreement of the grain's signs at the best shift; 0 = chance, 1 = all
+GRAIN_LIMIT = 0.5  # agreement of the grain's signs at the best shift; 0 = chance, 1 = all
 REACH_PX = 16  # largest shift of the grain that is tried
 N_TABLES, NEIGHBOURS = 16, 8
 SMALL = 2000  # archives up to this size are compared pair by pair, which is exact and still quick
@@ -84,7 +85,7 @@ def _near(rows: pd.DataFrame, signatures: pd.Series, candidates: np.ndarray):
         if j in done:
             continue
         score = _agreement(raw[i, TONE_BYTES:], raw[j, TONE_BYTES:], float(tone))
-        if score > GRAIN_LIMIT:
+        if score > GRAIN_LIMIT and score + tone > SUM_LIMIT:
             done.add(j)
             yield int(candidates[j]), int(candidates[i]), score
 

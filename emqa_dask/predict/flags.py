@@ -14,31 +14,36 @@ from emqa_dask import tables
 DEFAULT: Mapping[str, float] = MappingProxyType(
     {
         "too_small": 48,  # px
-        "blank": 0.0003,  # autocorrelation
+        "blank": 0.002,  # autocorrelation
         "blur": 0.065,  # cycles/px for 512 px a side; optics limits detail relative to the field of view
-        "blur_fall": 4.2,  # exponent: noise ends detail more gently than optics
-        "drift": 0.5,
-        "astigmatism": 0.27,
+        "blur_fall": 4.9,  # exponent: noise ends detail more gently than optics
+        "steep_blur": 0.08,
+        "steep_blur_fall": 7.0,
+        "drift": 0.45,
+        "astigmatism": 0.32,
         "astigmatism_share": 0.17,
+        "astigmatism_strong_share": 0.25,
         "astigmatism_as_drift": 0.3,
         "saturation": 0.03,
         "saturation_pile": 2.5,
         "under_exposure": 16.5,  # grey levels
         "charging": 8.0,  # rows in 1000
         "charging_bands": 4,
-        "x_rays": 90.0,  # per megapixel
+        "x_rays": 125.0,  # per megapixel
         "banner": 1,  # rows
         "scale_bar": 0.3,
         "colour": 0.03,
-        "photograph": 0.5,
+        "photograph": 0.45,
         "plot": 0.45,
         "plot_ground": 0.5,
         "diffraction": 0.62,
         "diffraction_radial": 0.5,
         "diffraction_skewness": 1.4,
         "diffraction_tone_share": 0.86,
+        "diffraction_strong_skewness": 2.2,
         "eds_map": 0.33,
         "eds_map_loneliness": 0.35,
+        "eds_map_levels": 90,
     }
 )
 
@@ -95,7 +100,9 @@ def _is_plot(f: pd.DataFrame, limits: Mapping[str, float]) -> pd.Series:
 def _is_count_map(f: pd.DataFrame, limits: Mapping[str, float]) -> pd.Series:
     # Raw counts of a dose-starved micrograph look alike, but nobody scales those to the dtype's range.
     scaled = ~(f["top_level"] < 0.1)
-    return scaled & (f["empty_fraction"] > limits["eds_map"]) & (f["loneliness"] > limits["eds_map_loneliness"])
+    few = (f["n_levels"] < limits["eds_map_levels"]) | (f["colour_fraction"] > limits["colour"])
+    lonely = f["loneliness"] > limits["eds_map_loneliness"]
+    return scaled & few & lonely & (f["empty_fraction"] > limits["eds_map"])
 
 
 RULES = (
@@ -126,7 +133,7 @@ RULES = (
         lambda f: f["structure"].where(f["contrast"] != 0, 0.0),
         "blank",
         False,
-        "blank: pixels 8 px and more apart correlate by {value:.4f} beyond noise (limit {limit:.4f})",
+        "blank: pixels 5 px and more apart correlate by {value:.4f} beyond noise (limit {limit:.4f})",
     ),
     Rule(
         "photograph",
@@ -161,7 +168,10 @@ RULES = (
         lambda f, limits: (
             (f["radial_fraction"] > limits["diffraction_radial"])
             & (f["skewness"] > limits["diffraction_skewness"])
-            & (f["tone_share"] < limits["diffraction_tone_share"])
+            & (
+                (f["tone_share"] < limits["diffraction_tone_share"])
+                | (f["skewness"] > limits["diffraction_strong_skewness"])
+            )
         ),
     ),
     Rule(
@@ -182,6 +192,15 @@ RULES = (
         lambda f, limits: f["spectrum_fall"] > limits["blur_fall"],
     ),
     Rule(
+        "blur",
+        _detail,
+        "steep_blur",
+        False,
+        "blurred: no detail finer than {period:.0f} px, where the spectrum falls as q^-{fall:.1f}; detail is at "
+        "{value:.3f} cycles/px for 512 px a side (limit {limit:.3f} for so steep a fall)",
+        lambda f, limits: (f["spectrum_fall"] > limits["steep_blur_fall"]) & ~(_detail(f) < limits["blur"]),
+    ),
+    Rule(
         "drift",
         lambda f: f["drift_contrast"],
         "drift",
@@ -197,7 +216,10 @@ RULES = (
         "astigmatic: contrast first vanishes at {zero_long_px:.0f} px on one axis and {zero_short_px:.0f} px on the "
         "other; contrast of that pattern {value:.2f} (limit {limit:.2f})",
         lambda f, limits: (
-            (_share(f) > limits["astigmatism_share"]) | (f["drift_contrast"] > limits["astigmatism_as_drift"])
+            # A lattice has directions of its own, which motion explains not at all and an elliptical transfer badly.
+            ((_share(f) > limits["astigmatism_share"]) & (f["drift_contrast"] > 0.02))
+            | (_share(f) > limits["astigmatism_strong_share"])
+            | (f["drift_contrast"] > limits["astigmatism_as_drift"])
         ),
     ),
     Rule(

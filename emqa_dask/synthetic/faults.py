@@ -164,10 +164,12 @@ def _charging(image, rng, severity):
 
 def _x_rays(image, rng, severity):
     h, w = image.shape
-    out = image.copy()
-    top = (
-        255.0 if image.dtype == np.uint8 else float(image.max()) + rng.uniform(1, 6) * max(float(np.ptp(image)), 1e-12)
-    )
+    low, high = float(image.min()), float(image.max())
+    if image.dtype == np.uint8:  # whoever exports to 8 bits stretches the contrast to the hits too
+        out = _to_dtype(low + (image - low) * rng.uniform(0.4, 0.75), image)
+        top = 255.0
+    else:
+        out, top = image.copy(), high + rng.uniform(1, 6) * max(high - low, 1e-12)
     if np.issubdtype(image.dtype, np.integer):
         top = min(top, np.iinfo(image.dtype).max)
     n = max(int(severity * rng.uniform(40, 160) * h * w / 512**2), 8)
