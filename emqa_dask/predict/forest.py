@@ -66,8 +66,8 @@ class Forest:
     iou_threshold: float
     rule: str
     coverage: float  # nominal, of the two-sided interval
-    widths_low: float  # the interval reaches widths_low * (spread of the trees + SPREAD_FLOOR) below the mean
-    widths_high: float
+    width_low: float  # the interval reaches width_low * (spread of the trees + SPREAD_FLOOR) below the mean
+    width_high: float
 
 
 def new_pipeline(n_trees: int = 100, min_samples_leaf: int = 1, max_features: float = 1.0, seed: int = 0) -> Pipeline:
@@ -197,7 +197,7 @@ def predict(forest: Forest, features: pd.DataFrame) -> pd.DataFrame:
     judged = (counts > 0) & np.isfinite(values).all(axis=1)
     table = pd.DataFrame(np.nan, features.index, ["predicted_f1", "predicted_f1_low", "predicted_f1_high"])
     mean, spread = trees_predict(forest.pipeline, values[judged])
-    low, high = interval(mean, spread, (forest.widths_low, forest.widths_high))
+    low, high = interval(mean, spread, (forest.width_low, forest.width_high))
     table.iloc[judged] = np.column_stack([mean, low, high])
     evidence = np.select([judged, counts == 0], ["detections", "no_detections"], "none")
     return table.assign(evidence=pd.Series(evidence, features.index, dtype=object))
