@@ -15,12 +15,9 @@ DEFAULT: Mapping[str, float] = MappingProxyType(
     {
         "too_small": 48,  # px
         "blank": 0.002,  # autocorrelation
-        "blur": 0.065,  # cycles/px for 512 px a side; optics limits detail relative to the field of view
-        "blur_fall": 4.9,  # exponent: noise ends detail more gently than optics
-        "steep_blur": 0.08,
-        "steep_blur_fall": 7.0,
+        "blur": 0.08,  # cycles/px for 512 px a side; optics limits detail relative to the field of view
         "drift": 0.45,
-        "astigmatism": 0.32,
+        "astigmatism": 0.29,
         "astigmatism_share": 0.17,
         "astigmatism_strong_share": 0.25,
         "astigmatism_as_drift": 0.3,
@@ -29,7 +26,7 @@ DEFAULT: Mapping[str, float] = MappingProxyType(
         "under_exposure": 16.5,  # grey levels
         "charging": 8.0,  # rows in 1000
         "charging_bands": 4,
-        "x_rays": 125.0,  # per megapixel
+        "x_rays": 130.0,  # per megapixel
         "banner": 1,  # rows
         "scale_bar": 0.3,
         "colour": 0.03,
@@ -46,6 +43,10 @@ DEFAULT: Mapping[str, float] = MappingProxyType(
         "eds_map_levels": 90,
     }
 )
+
+# The exponent that the fall of the spectrum has to pass for blur, by where detail ends (as in the limit of blur): noise
+# ends detail gently, and the finer the detail, the likelier a steep end is the specimen's own, as of a lattice.
+BLUR_DETAIL, BLUR_FALL = (0.05, 0.06, 0.08), (4.2, 5.0, 7.0)
 
 # Weights of the marks of a photographed scene (featurise.foreign.SCENE), fitted by benchmarks/fit_photographs.py:
 # logistic regression of grey photographs against micrographs. A rule on one or two marks could not do it.
@@ -187,18 +188,9 @@ RULES = (
         _detail,
         "blur",
         False,
-        "blurred: no detail finer than {period:.0f} px, where the spectrum falls as q^-{fall:.1f}; detail is at "
-        "{value:.3f} cycles/px for 512 px a side (limit {limit:.3f})",
-        lambda f, limits: f["spectrum_fall"] > limits["blur_fall"],
-    ),
-    Rule(
-        "blur",
-        _detail,
-        "steep_blur",
-        False,
-        "blurred: no detail finer than {period:.0f} px, where the spectrum falls as q^-{fall:.1f}; detail is at "
-        "{value:.3f} cycles/px for 512 px a side (limit {limit:.3f} for so steep a fall)",
-        lambda f, limits: (f["spectrum_fall"] > limits["steep_blur_fall"]) & ~(_detail(f) < limits["blur"]),
+        "blurred: no detail finer than {period:.0f} px, and the spectrum falls as steeply there as optics makes it, "
+        "q^-{fall:.1f}; detail up to {value:.3f} cycles/px for 512 px a side (limit {limit:.3f})",
+        lambda f, _: f["spectrum_fall"] > np.interp(_detail(f), BLUR_DETAIL, BLUR_FALL),
     ),
     Rule(
         "drift",

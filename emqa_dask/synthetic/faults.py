@@ -89,7 +89,7 @@ def _astigmatism(image, rng, severity):
         first, second = severity * rng.uniform(36, 52), rng.uniform(5, 10)
         a1, a2 = (0.5 * (size / 512 * p / 2) ** 2 for p in (first, second))
         phase = np.pi * ((a1 + a2) / 2 + (a1 - a2) / 2 * along) * q2
-        transfer = np.cos(phase) * np.exp(-phase / 12)
+        transfer = np.cos(phase) * np.exp(-phase / 5)  # coherence fails first where defocus is large
     else:  # STEM and SEM: an elliptical probe
         long_px = severity * rng.uniform(0.014, 0.022) * size
         short_px = long_px / rng.uniform(4, 7)
