@@ -147,7 +147,7 @@ def _impulses(image: np.ndarray) -> dict[str, float]:
     over = (image - cv2.dilate(image, _RING))[2:-2, 2:-2]
     part = np.sort(over[::3, ::3], axis=None)
     centre, high = (float(v) for v in _quantiles(part, (0.5, 0.985)))
-    y, x = np.nonzero(over > max(centre + 3 * (high - centre), 0.2))
+    y, x = np.nonzero(over > max(centre + 4 * (high - centre), 0.25))
     if len(y) == 0:
         return {"impulses_per_mpx": 0.0}
     # The neighbours of an atom or of a bright speck are raised too; those of a hit are like the ground farther out.

@@ -17,20 +17,20 @@ DEFAULT: Mapping[str, float] = MappingProxyType(
         "blank": 0.002,  # autocorrelation
         "blur": 0.08,  # cycles/px for 512 px a side; optics limits detail relative to the field of view
         "drift": 0.45,
-        "astigmatism": 0.29,
+        "astigmatism": 0.34,
         "astigmatism_share": 0.17,
-        "astigmatism_strong_share": 0.25,
+        "astigmatism_strong_share": 0.3,
         "astigmatism_as_drift": 0.3,
         "saturation": 0.03,
         "saturation_pile": 2.5,
         "under_exposure": 16.5,  # grey levels
         "charging": 8.0,  # rows in 1000
         "charging_bands": 4,
-        "x_rays": 130.0,  # per megapixel
+        "x_rays": 100.0,  # per megapixel
         "banner": 1,  # rows
         "scale_bar": 0.3,
         "colour": 0.03,
-        "photograph": 0.45,
+        "photograph": 0.42,
         "plot": 0.45,
         "plot_ground": 0.5,
         "diffraction": 0.62,
