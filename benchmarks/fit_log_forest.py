@@ -74,7 +74,7 @@ def draw_detect(rng: np.random.Generator) -> settings.Detect:
     """Settings as people choose them, well and badly: the forest has to hear from the scores which it was."""
     min_sigma = rng.uniform(1.5, 6)
     return settings.Detect(
-        polarity=str(rng.choice(["both", "bright", "dark"], p=[0.4, 0.45, 0.15])),
+        polarity=str(rng.choice(["auto", "both", "bright", "dark"], p=[0.6, 0.1, 0.2, 0.1])),
         min_sigma=min_sigma,
         max_sigma=max(1.5 * min_sigma, rng.uniform(8, 30)),
         threshold=float(np.exp(rng.uniform(np.log(0.08), np.log(0.45)))),

@@ -51,7 +51,7 @@ class Store:
 @dataclass(frozen=True)
 class Detect:
     detector: str = "log"
-    polarity: str = "both"  # bright, dark or both
+    polarity: str = "auto"  # bright, dark, both, or auto: the one that answers more strongly in the image
     min_sigma: float = 3.0  # px; smaller scales find grain; a disk of radius r answers at sigma = r / sqrt(2)
     max_sigma: float = 20.0  # px
     num_sigma: int = 10
@@ -67,7 +67,10 @@ class Detect:
     def check(self):
         _require(self.detector == "log", "detect.detector", self.detector, "is 'log'")
         _require(
-            self.polarity in ("bright", "dark", "both"), "detect.polarity", self.polarity, "is bright, dark or both"
+            self.polarity in ("auto", "bright", "dark", "both"),
+            "detect.polarity",
+            self.polarity,
+            "is auto, bright, dark or both",
         )
         _require(
             0 < self.min_sigma <= self.max_sigma, "detect.min_sigma", self.min_sigma, "has to be in (0, max_sigma]"
@@ -100,7 +103,7 @@ class Predict:
 
 @dataclass(frozen=True)
 class Report:
-    trust_f1: float = 0.7  # lower end of the predicted F1 from which an image is trusted
+    trust_f1: float = 0.5  # lower end of the predicted F1 from which an image is trusted; the paper calls 0.5 good
     max_ood_distance: float = 1.0  # in units of the training images' 99th percentile
     max_rows: int = 1000  # rows with pictures in the page; triage.parquet and triage.csv hold all
 

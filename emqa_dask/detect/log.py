@@ -137,8 +137,9 @@ def detect_image(image: np.ndarray, settings: Detect, limits: Limits | None = No
     that scale. The box is that of the disk of radius sqrt(2) sigma, cut at the image's edges, in px from the upper left
     corner of the first pixel (so a centre at row y lies at y + 0.5); area_px is the whole disk's. No blob lies on a NaN
     or infinite pixel. `attrs["is_capped"]` of the table says whether more than `settings.max_detections` were found;
-    the strongest are kept. Empty, constant and all-NaN images give no rows. `limits` are the intensities that become 0
-    and 1, where they are known from elsewhere. Raises ValueError for images that are not two-dimensional and real.
+    the strongest are kept. Polarity "auto" is bright or dark, whichever answers more strongly in the whole image.
+    Empty, constant and all-NaN images give no rows. `limits` are the intensities that become 0 and 1, where they are
+    known from elsewhere. Raises ValueError for images that are not two-dimensional and real.
     """
     image = real(np.asarray(image))
     return detect_strips(lambda y0, y1: image[y0:y1], image.shape, settings, limits)
@@ -159,6 +160,7 @@ def detect_strips(
     table out; RuntimeError where there is no GPU.
     """
     percentiles = settings.low_percentile, settings.high_percentile
+    sides = "both" if settings.polarity == "auto" else settings.polarity
     limits = tiles.sampled_limits(read, shape, percentiles) if limits is None else limits
     sigmas = scales.sigma_list(settings.min_sigma, settings.max_sigma, settings.num_sigma, settings.log_scale)
     steps = [log_fast.step_px(sigma, shape) for sigma in sigmas]
@@ -168,9 +170,9 @@ def detect_strips(
         # Truncated kernels answer a flat image with 0.002 of its value: centred, bright and dark stay mirror images.
         pixels = normalise(image, *percentiles, limits) - np.float32(0.5)
         if settings.device == "cpu":
-            part = log_fast.scale_maxima(pixels, sigmas, settings.threshold, settings.polarity, steps)
+            part = log_fast.scale_maxima(pixels, sigmas, settings.threshold, sides, steps)
         else:
-            part = scale_maxima(to_device(pixels, settings.device), sigmas, settings.threshold, settings.polarity)
+            part = scale_maxima(to_device(pixels, settings.device), sigmas, settings.threshold, sides)
         is_known = is_finite(image)
         is_own = (part.y >= start - first) & (part.y < stop - first)
         part = scales.chosen(part, is_own if is_known is None else is_own & is_known[part.y, part.x])
@@ -181,6 +183,8 @@ def detect_strips(
 def detections(found: Maxima, sigmas: np.ndarray, shape: tuple[int, int], settings: Detect) -> pd.DataFrame:
     """Scale space maxima of an image of `shape` as the rows that `detect_image` describes: pruned, capped, boxed."""
     found = scales.inside(found, shape, scales.border_px(settings.exclude_border))
+    if settings.polarity == "auto":
+        found = scales.one_polarity(found)
     # Noise searched at a threshold near zero has millions of maxima: pruning sees the strongest of them only.
     n_pruned = CANDIDATES * settings.max_detections
     is_capped = len(found.y) > n_pruned

@@ -5,6 +5,7 @@ import math
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ from emqa_dask.detect.log import detect_image, detect_strips
 from emqa_dask.detect.normalise import intensity_limits, normalise
 from emqa_dask.settings import Detect
 
-SETTINGS = Detect(min_sigma=2, max_sigma=12, num_sigma=5, threshold=0.05, overlap=0.4)
+SETTINGS = Detect(polarity="both", min_sigma=2, max_sigma=12, num_sigma=5, threshold=0.05, overlap=0.4)
 COLUMNS = [name for name in tables.DETECTIONS.names if name != "micrograph_id"]
 DTYPES = [bool, np.uint8, np.int8, np.uint16, np.int32, np.uint64, np.float16, np.float32, np.float64]
 
@@ -204,3 +205,19 @@ def test_a_sparse_image_is_scaled_by_its_extremes_and_a_hot_pixel_is_clipped():
 def test_a_large_offset_costs_no_digits(dtype):
     image = (2_000_000_000 + np.arange(400).reshape(20, 20)).astype(dtype)
     np.testing.assert_allclose(normalise(image, 0, 100), np.arange(400).reshape(20, 20) / 399, atol=1e-6)
+
+
+def test_auto_polarity_is_that_of_the_stronger_blobs_whatever_the_strips():
+    rng = np.random.default_rng(8)
+    y, x = np.mgrid[:160, :160]
+    image = rng.normal(0, 0.5, (160, 160))
+    for cy, cx, contrast in [(40, 40, 60), (110, 40, 60), (40, 110, 60), (110, 110, -20)]:
+        image += contrast * np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / (2 * 6**2))
+    auto, both = (dataclasses.replace(SETTINGS, polarity=p, threshold=0.05) for p in ("auto", "both"))
+    assert set(detect_image(image, both)["polarity"]) == {1, -1}
+    assert set(detect_image(image, auto)["polarity"]) == {1}
+    assert set(detect_image(-image, auto)["polarity"]) == {-1}
+    bright = detect_image(image, dataclasses.replace(auto, polarity="bright"))
+    pd.testing.assert_frame_equal(detect_image(image, auto), bright)
+    parts = detect_strips(lambda a, b: image[a:b], image.shape, auto, strip_px=32)
+    pd.testing.assert_frame_equal(parts, detect_image(image, auto))
