@@ -12,6 +12,8 @@ SUM_LIMIT = 1.5  # tones and grain together: a lattice keeps its grain when shif
 TONE_ALONE_LIMIT = 0.995  # the same, where an image has no grain to compare
 GRAIN_LIMIT = 0.5  # agreement of the grain's signs at the best shift; 0 = chance, 1 = all
 REACH_PX = 16  # largest shift of the grain that is tried
+# What file managers call a copy: "scan - Copy.tif", "Copy of scan.tif", "scan (2).tif", "scan copy 3.tif".
+COPY_NAME = r"(?i)\b(?:copy|copie|kopie|copia)\b|\(\d{1,2}\)\.\w+$"
 N_TABLES, NEIGHBOURS = 16, 8
 SMALL = 2000  # archives up to this size are compared pair by pair, which is exact and still quick
 
@@ -20,13 +22,16 @@ def flag_duplicates(micrographs: pd.DataFrame, features: pd.DataFrame) -> pd.Dat
     """Rows of `tables.FLAGS` for every micrograph that repeats an earlier one: `duplicate` or `near_duplicate`.
 
     micrographs: micrograph_id, uri, frame, content_sha256, pixel_sha256, height_px, width_px, dtype; features:
-    micrograph_id, signature (bytes or None). The first by (uri, frame) is the original and is not flagged, so the order
-    of rows does not matter. Near-duplicates have the same shape, the same coarse tones and the same grain: another
-    exposure of the same place has the tones, and the grain only as far as noise lets it. Cost is near-linear: beyond
-    2000 images only neighbours in buckets of random projections are compared (locality-sensitive hashing, Charikar,
-    STOC 2002). No rows give an empty table.
+    micrograph_id, signature (bytes or None). The original is the first by (uri, frame), with files whose name says that
+    they are a copy behind all others; it is not flagged, so the order of rows does not matter. Near-duplicates have the
+    same shape, the same coarse tones and the same grain: another exposure of the same place has the tones, and the
+    grain only as far as noise lets it. Cost is near-linear: beyond 2000 images only neighbours in buckets of random
+    projections are compared (locality-sensitive hashing, Charikar, STOC 2002). No rows give an empty table.
     """
-    rows = micrographs.sort_values(["uri", "frame"], kind="stable").reset_index(drop=True)
+    is_copy = micrographs["uri"].str.contains(COPY_NAME)
+    rows = micrographs.assign(is_copy=is_copy).sort_values(
+        ["is_copy", "uri", "frame"], kind="stable", ignore_index=True
+    )
     first = _first_of_same(rows)
     places = [_place(uri, frame) for uri, frame in zip(rows["uri"], rows["frame"])]
     found = [(k, "duplicate", 1.0, 1.0, f"the same pixels as {places[o]}") for k, o in enumerate(first) if o != k]

@@ -155,6 +155,16 @@ def test_the_order_of_rows_does_not_matter(copies):
         pd.testing.assert_frame_equal(shuffled, expected)
 
 
+@pytest.mark.parametrize("name", ["a - Copy.tif", "Copy of x.tif", "a (2).tif", "alt/Kopie.tif"])
+def test_what_is_called_a_copy_is_the_copy(name):
+    image = np.random.default_rng(0).integers(0, 99, (64, 64), np.uint8)
+    rows, features = archive([image, image.copy()])
+    rows["uri"] = [name, "z/original.tif"]
+    found = flag_duplicates(rows, features)
+    assert list(found["micrograph_id"]) == [rows["micrograph_id"][0]]
+    assert "z/original.tif" in found["text"][0]
+
+
 def test_same_bytes_of_another_shape_are_no_duplicate():
     wide, tall = np.zeros((64, 128), np.uint8), np.zeros((128, 64), np.uint8)
     rows, features = archive([wide, tall])

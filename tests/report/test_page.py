@@ -145,7 +145,7 @@ def test_every_part_says_its_numbers(page, inputs):
         assert rule.meaning in text
     assert "3.0 GiB" in text
     assert "1 h 6 min" in text
-    assert "trust_f1 = 0.7" in text
+    assert "trust_f1 = 0.5" in text
 
 
 def test_without_anything_there_is_a_page():
