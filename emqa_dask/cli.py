@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -194,5 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("EMQA_TRACEBACK"):
             raise
         text = " ".join(str(error).split())
+        if getattr(error, "errno", None) == errno.ENOSPC and "free some space" not in text:
+            text += ": free some space and run the same command again; what is finished is kept"
         print(f"emqa: {text} (EMQA_TRACEBACK=1 shows where)", file=sys.stderr)
         return 1

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -23,10 +24,12 @@ def emqa(*arguments, **options) -> subprocess.CompletedProcess:
 def fails_in_one_line(capsys, *arguments) -> str:
     """The message of a command that has to end with 1, one line on stderr and no traceback."""
     assert main([str(a) for a in arguments]) == 1
-    error = capsys.readouterr().err
-    assert error.startswith("emqa: ")
-    assert len(error.strip().splitlines()) == 1
-    return error
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert not any("Traceback" in line for line in lines)
+    assert lines[-1].startswith("emqa: ")
+    # Before it there may be lines of progress.
+    assert not any(line.startswith("emqa: ") for line in lines[:-1])
+    return lines[-1]
 
 
 @pytest.mark.parametrize("code", ["import emqa_dask", "import emqa_dask.cli", "from emqa_dask.settings import *"])
@@ -134,6 +137,27 @@ def test_doctor_finds_this_machine_fit(capsys):
     assert "can run emqa_dask" in capsys.readouterr().out
 
 
+@pytest.fixture
+def tiny_disk(tmp_path):
+    """A folder on a file system of 600 kB."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("only root may mount a small file system")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.parametrize("scheduler", ["in-process", pytest.param("local", marks=pytest.mark.real)])
+def test_a_full_disk_is_one_line_with_the_remedy(capsys, small_archive, tiny_disk, scheduler):
+    error = fails_in_one_line(
+        capsys, "triage", small_archive, "--workspace", tiny_disk / "ws", "--scheduler", scheduler, "--workers", 1
+    )
+    assert "free some space" in error
+    assert not list(tiny_disk.rglob("*.partial"))
+
+
 @pytest.mark.real
 def test_the_whole_command_on_bad_files_ends_with_2_and_a_row_each(tmp_path):
     from tests.archive.bad_files import make_bad_archive
@@ -158,3 +182,19 @@ def test_the_whole_command_on_bad_files_ends_with_2_and_a_row_each(tmp_path):
     again = emqa("triage", tmp_path / "archive", "--workspace", root)
     assert again.returncode == 2
     assert "nothing was new" in again.stdout
+
+
+@pytest.mark.real
+def test_ctrl_c_ends_with_130_and_the_next_run_goes_on(small_archive, tmp_path, here):
+    root = tmp_path / "ws"
+    command = [sys.executable, "-u", "-m", "emqa_dask", "triage", str(small_archive), "--workspace", str(root)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with process:
+        assert "workers" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert "run the same command again" in error
+    assert "Traceback" not in error
+    assert not list(root.rglob("*.partial"))
+    assert main(["triage", str(small_archive), "--workspace", str(root), "--scheduler", "in-process"]) == 0

@@ -1,5 +1,6 @@
 """run(): the steps one after the other on a workspace; triage() is the same for Python; status() and estimate()."""
 
+import errno
 import os
 import random
 import time
@@ -94,7 +95,17 @@ def _executor(stack: ExitStack, settings: Settings, say: Say) -> Callable:
             yield from tasks
 
         results = execute(function, every(), stage=stage, client=client, tasks_per_worker=settings.run.tasks_per_worker)
-        return list(watch(results, stage, total, unit="files" if stage == "survey" else "images"))
+        done = []
+        for result in watch(results, stage, total, unit="files" if stage == "survey" else "images"):
+            if f"[Errno {errno.ENOSPC}]" in result.error:  # every other task would fail of it, too
+                raise OSError(
+                    errno.ENOSPC,
+                    "no space left on the disk; what is finished is kept, so free some space and "
+                    "run the same command again",
+                    result.task.args[0],
+                )
+            done.append(result)
+        return done
 
     return execute_all
 
