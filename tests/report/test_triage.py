@@ -12,6 +12,7 @@ from emqa_dask import tables
 from emqa_dask.report.triage import RANKS, RULES, judge
 from emqa_dask.settings import Report
 
+STRICT = Report(trust_f1=0.7)
 SEEDS = st.integers(0, 2**31)
 JUNK = {rule.code for rule in RULES if rule.verdict == "junk"}
 NOTES = {rule.code for rule in RULES if rule.verdict == "note"}
@@ -44,7 +45,7 @@ def with_flags(archive: dict, *flags: tuple[str, float]) -> dict:
 @settings(max_examples=15, deadline=None)
 def test_every_file_and_every_micrograph_has_its_row(archive, seed):
     given_ = archive(40, seed)
-    rows = judge(**given_, settings=Report())
+    rows = judge(**given_, settings=STRICT)
     assert set(rows["uri"]) == set(given_["catalog"]["uri"])
     assert sorted(rows["micrograph_id"].dropna()) == sorted(given_["micrographs"]["micrograph_id"])
     bare = rows[rows["micrograph_id"].isna()]
@@ -58,7 +59,7 @@ def test_every_file_and_every_micrograph_has_its_row(archive, seed):
 @given(seed=SEEDS)
 @settings(max_examples=15, deadline=None)
 def test_reasons_and_verdicts_agree_with_the_rules(archive, seed):
-    rows = judge(**archive(40, seed), settings=Report())
+    rows = judge(**archive(40, seed), settings=STRICT)
     for row in rows.itertuples():
         assert [RANKS[code] for code in row.reasons] == sorted({RANKS[code] for code in row.reasons})
         verdicts = [RULES[RANKS[code]].verdict for code in row.reasons]
@@ -73,7 +74,7 @@ def test_reasons_and_verdicts_agree_with_the_rules(archive, seed):
 @given(seed=SEEDS)
 @settings(max_examples=10, deadline=None)
 def test_a_failed_file_is_unknown_and_nothing_else(archive, seed):
-    rows = judge(**archive(40, seed), settings=Report())
+    rows = judge(**archive(40, seed), settings=STRICT)
     assert rows.loc[rows["status"].ne("ok"), "verdict"].eq("unknown").all()
     assert rows.loc[rows["verdict"].eq("unknown"), "status"].ne("ok").all()
     assert rows.loc[rows["micrograph_id"].isna(), "verdict"].eq("unknown").all()
@@ -84,18 +85,18 @@ def test_a_failed_file_is_unknown_and_nothing_else(archive, seed):
 def test_the_order_of_the_inputs_does_not_matter(archive, seed):
     given_ = archive(30, seed)
     shuffled = {name: table.sample(frac=1, random_state=seed) for name, table in given_.items()}
-    pd.testing.assert_frame_equal(judge(**given_, settings=Report()), judge(**shuffled, settings=Report()))
+    pd.testing.assert_frame_equal(judge(**given_, settings=STRICT), judge(**shuffled, settings=STRICT))
 
 
 @given(seed=SEEDS, cut=st.integers(0, 30))
 @settings(max_examples=10, deadline=None)
 def test_a_file_is_judged_alike_with_and_without_the_others(archive, seed, cut):
     given_ = archive(30, seed)
-    whole = judge(**given_, settings=Report())
+    whole = judge(**given_, settings=STRICT)
     parts = []
     for uris in (set(given_["catalog"]["uri"][:cut]), set(given_["catalog"]["uri"][cut:])):
         part = {k: t[t["uri"].isin(uris)] if "uri" in t else t for k, t in given_.items()}
-        parts.append(judge(**part, settings=Report()))
+        parts.append(judge(**part, settings=STRICT))
     both = pd.concat(parts).sort_values(["uri", "frame"], ignore_index=True)
     both, whole = (tables.conform(t, tables.TRIAGE).to_pandas() for t in (both, whole))
     pd.testing.assert_frame_equal(both, whole)
@@ -111,14 +112,14 @@ def test_asking_more_never_adds_trust(archive, seed, limits):
 
 @given(code=st.sampled_from(sorted(JUNK - {"no_finite_pixels"})), others=st.sets(st.sampled_from(["blur", "banner"])))
 def test_junk_is_never_trusted(code, others):
-    row = judge(**with_flags(one_image(), (code, 2.0), *((o, 2.0) for o in others)), settings=Report()).iloc[0]
+    row = judge(**with_flags(one_image(), (code, 2.0), *((o, 2.0) for o in others)), settings=STRICT).iloc[0]
     assert row["verdict"] == "junk"
     assert row["reasons"][0] == code
     assert set(row["reasons"]) == {code} | others
 
 
 def test_the_one_image_is_trusted_and_says_why():
-    row = judge(**one_image(), settings=Report()).iloc[0]
+    row = judge(**one_image(), settings=STRICT).iloc[0]
     assert (row["verdict"], row["status"], row["reasons"]) == ("trust", "ok", [])
     assert (
         row["explanation"]
@@ -145,38 +146,38 @@ def test_the_one_image_is_trusted_and_says_why():
     ],
 )  # fmt: skip
 def test_each_rule_at_its_limit(values, verdict, reasons):
-    row = judge(**one_image(**values), settings=Report()).iloc[0]
+    row = judge(**one_image(**values), settings=STRICT).iloc[0]
     assert (row["verdict"], row["reasons"]) == (verdict, reasons)
 
 
 def test_an_explanation_never_contradicts_its_verdict_by_rounding():
-    row = judge(**one_image(predicted_f1_low=0.6999), settings=Report()).iloc[0]
+    row = judge(**one_image(predicted_f1_low=0.6999), settings=STRICT).iloc[0]
     assert "(0.69 to" in row["explanation"]
-    row = judge(**one_image(ood_distance=1.0001), settings=Report()).iloc[0]
+    row = judge(**one_image(ood_distance=1.0001), settings=STRICT).iloc[0]
     assert "is 1.01, and the limit is 1" in row["explanation"]
 
 
 def test_flags_keep_their_numbers_and_unknown_ones_are_reviewed():
     flagged = with_flags(one_image(), ("blur", 3.2), ("flag_of_the_future", 9.0), ("banner", 1.0))
-    row = judge(**flagged, settings=Report()).iloc[0]
+    row = judge(**flagged, settings=STRICT).iloc[0]
     assert (row["verdict"], row["reasons"]) == ("review", ["blur", "unlisted", "banner"])
     assert "Found blur at 3.2." in row["explanation"]
     assert "Flag 'flag_of_the_future': found flag_of_the_future at 9.0." in row["explanation"]
 
 
 def test_pixels_that_are_all_nonfinite_are_junk_and_some_are_review():
-    assert judge(**with_flags(one_image(), ("nonfinite_pixels", 1.0)), settings=Report())["verdict"][0] == "junk"
-    assert judge(**with_flags(one_image(), ("nonfinite_pixels", 0.1)), settings=Report())["verdict"][0] == "review"
+    assert judge(**with_flags(one_image(), ("nonfinite_pixels", 1.0)), settings=STRICT)["verdict"][0] == "junk"
+    assert judge(**with_flags(one_image(), ("nonfinite_pixels", 0.1)), settings=STRICT)["verdict"][0] == "review"
 
 
 def test_a_stage_that_did_not_finish_leaves_an_unknown():
     for name in ("features", "predictions"):
         given_ = one_image()
         given_[name] = given_[name][:0]
-        row = judge(**given_, settings=Report()).iloc[0]
+        row = judge(**given_, settings=STRICT).iloc[0]
         assert (row["status"], row["verdict"], row["reasons"]) == ("failed", "unknown", ["not_judged"])
     blank = with_flags({**one_image(), "features": one_image()["features"][:0]}, ("blank", 0.0))
-    assert judge(**blank, settings=Report())["verdict"][0] == "junk"
+    assert judge(**blank, settings=STRICT)["verdict"][0] == "junk"
 
 
 @pytest.mark.parametrize(
@@ -186,7 +187,7 @@ def test_a_stage_that_did_not_finish_leaves_an_unknown():
 def test_a_file_without_micrographs_says_what_the_catalog_says(status, code, outcome):
     given_ = one_image(status=status, reason="the file has no bytes", error="EOFError: nothing")
     given_["micrographs"] = given_["micrographs"][:0]
-    row = judge(**given_, settings=Report()).iloc[0]
+    row = judge(**given_, settings=STRICT).iloc[0]
     assert (row["status"], row["verdict"], row["reasons"]) == (outcome, "unknown", [code])
     assert pd.isna(row["micrograph_id"])
     if status != "ok":
@@ -197,13 +198,13 @@ def test_a_micrograph_that_occurs_twice_is_refused():
     given_ = one_image()
     for name in ("catalog", "micrographs", "features", "predictions"):
         with pytest.raises(ValueError, match="twice"):
-            judge(**{**given_, name: pd.concat([given_[name]] * 2)}, settings=Report())
+            judge(**{**given_, name: pd.concat([given_[name]] * 2)}, settings=STRICT)
 
 
 def test_the_table_fits_its_schema_also_when_it_is_empty(archive):
     given_ = archive(40, 3)
     for table in (given_, {name: t[:0] for name, t in given_.items()}):
-        rows = judge(**table, settings=Report())
+        rows = judge(**table, settings=STRICT)
         assert tables.conform(rows, tables.TRIAGE).to_pandas()["verdict"].tolist() == rows["verdict"].tolist()
     empty = {
         "catalog": tables.empty(tables.CATALOG),
@@ -212,7 +213,7 @@ def test_the_table_fits_its_schema_also_when_it_is_empty(archive):
         "predictions": tables.empty(tables.PREDICTIONS),
         "flags": tables.empty(tables.FLAGS),
     }
-    rows = judge(**empty, settings=Report())
+    rows = judge(**empty, settings=STRICT)
     assert len(rows) == 0
     assert list(rows.columns) == tables.TRIAGE.names
 
@@ -220,7 +221,7 @@ def test_the_table_fits_its_schema_also_when_it_is_empty(archive):
 def test_ten_thousand_rows_in_two_seconds(archive):
     given_ = archive(6500, 5)
     start = time.process_time()
-    rows = judge(**given_, settings=Report())
+    rows = judge(**given_, settings=STRICT)
     assert len(rows) > 10_000
     assert time.process_time() - start < 2
 
