@@ -35,8 +35,8 @@ Say = Callable[[str], None]
 def triage(source: str, workspace: str, settings: Settings | None = None, *, say: Say = print) -> pd.DataFrame:
     """Triage the archive `source` into `workspace`; returns the table of tables.TRIAGE, one row or more per file.
 
-    In a script, call it below `if __name__ == "__main__":`, since workers are spawned processes. Raises ValueError or
-    OSError, with the remedy, for what makes the run impossible; files that cannot be read are rows, not exceptions.
+    Raises ValueError or OSError, with the remedy, for what makes the run impossible; files that cannot be read are
+    rows, not exceptions.
     """
     run(source, workspace, settings or Settings(), say=say)
     return parts.load_table(layout.triage(workspace), tables.TRIAGE)

@@ -1,5 +1,6 @@
 """Laws of the whole run: same tables however it is cut, nothing twice, nothing lost."""
 
+import dataclasses
 import os
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ from emqa_dask.pipeline import ingest
 from emqa_dask.pipeline.folders import SCHEMAS, folders
 from emqa_dask.pipeline.run import estimate, run, status
 from emqa_dask.pipeline.tasks import SURVEYED
+from emqa_dask.run.execute import execute
 from emqa_dask.settings import replace
 from emqa_dask.store import layout, micrographs, parts, plan
 
@@ -198,12 +200,8 @@ def test_a_file_that_vanishes_before_it_is_stored_is_a_row_and_costs_nobody_else
     archive, root = tmp_path / "archive", tmp_path / "ws"
     shutil.copytree(small_archive, archive)
     one_stack = replace(here, {"store": {"shard_length": 64}})
-    calls = []
 
     def survey_only(function, tasks, stage, total=None):
-        from emqa_dask.run.execute import execute
-
-        calls.append(stage)
         return list(execute(function, tasks, stage=stage))
 
     layout.claim(str(root), str(archive))
@@ -221,6 +219,29 @@ def test_a_file_that_vanishes_before_it_is_stored_is_a_row_and_costs_nobody_else
     assert not others["reasons"].map(lambda codes: "not_judged" in codes).any()
     failures = pd.read_parquet(layout.failures(str(root)))
     assert failures["uri"].tolist() == [gone.relative_to(archive).as_posix()]
+
+
+def test_a_file_that_kills_its_reader_costs_one_row(small_archive, here, tmp_path):
+    archive, root = tmp_path / "archive", tmp_path / "ws"
+    shutil.copytree(small_archive, archive)
+    victim = sorted(archive.rglob("*.png"))[0].relative_to(archive).as_posix()
+
+    def dying(function, tasks, stage, total=None):
+        for task in tasks:
+            (result,) = execute(function, [task], stage=stage)
+            if any(entry.uri == victim for entry in task.args[3]):
+                result = dataclasses.replace(result, outcome="failed", kind="crash", error="KilledWorker: it died")
+            yield result
+
+    layout.claim(str(root), str(archive))
+    ingest.ingest(str(root), str(archive), here, dying)
+    catalog = pd.read_parquet(layout.catalog(str(root))).set_index("uri")
+    assert catalog.loc[victim, "status"] == "failed"
+    assert "crashed" in catalog.loc[victim, "reason"]
+    assert not catalog.drop(index=victim)["status"].eq("failed").any()
+    assert victim not in set(ingest.current(str(root))["uri"])
+    assert quietly(archive, root, here)[0] == 2
+    assert triage_of(root).set_index("uri").loc[victim, "verdict"] == "unknown"
 
 
 def test_status_and_estimate_speak(done, small_archive, here):
