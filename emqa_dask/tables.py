@@ -145,7 +145,12 @@ IMAGE_STATISTICS = {
     "fine_tail": "log kurtosis of its finest octave",
     "coarse_tail": "log kurtosis of its second octave",
     "octave_ratio": "log of its second octave's standard deviation over the third's",
-    "empty_fraction": "pixels at the smallest value",
+    "tone_variety": "divergence of the histograms of its 64 x 64 px tiles, nats: 0 where all parts have the same tones",
+    "octave_skew": "skewness of its second octave, without sign, as tanh of its half",
+    "quiet_noise": "log of the noise in the quietest 5 % of the image's blocks, in grey ranges",
+    "coherence": "mean coherence of its gradients over 5 px: 1 where they are parallel, 0 without direction",
+    "coherence_upright": "cos(4 angle) of its strong, coherent edges: 1 along the axes, -1 along the diagonals",
+    "empty_fraction": "pixels at the smallest value or within 2 % of the range above it",
     "loneliness": "1 - correlation of being occupied with pixels 4 px away: near 1 for sparse counts",
     "impulses_per_mpx": "single pixels far above all eight neighbours, per megapixel",
 }

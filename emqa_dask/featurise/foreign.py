@@ -48,14 +48,20 @@ def diffraction(view: np.ndarray) -> dict[str, float]:
     }
 
 
-def counts(image: np.ndarray) -> dict[str, float]:
-    """Emptiness: fraction of pixels at the lowest grey level and how lonely the others are, on full-resolution pixels.
+EMPTY = 0.02
 
-    `empty_fraction`: pixels at the minimum. `loneliness`: 1 - correlation between a pixel's being occupied and its
-    neighbours' (4 px along both axes apart): near 1 for sparse counts, near 0 for dark ground between solid objects.
+
+def counts(image: np.ndarray) -> dict[str, float]:
+    """Emptiness: fraction of pixels near the lowest level and how lonely the others are, on full-resolution pixels.
+
+    `empty_fraction`: pixels at the minimum or within 2 % of the range (to the 99.5 percentile) above it. `loneliness`:
+    1 - correlation between a pixel's being occupied and its neighbours' (4 px along both axes apart): near 1 for sparse
+    counts, near 0 for dark ground between solid objects.
     """
     low = image.min() if image.size else 0
-    filled = (image > low).astype(np.float32)
+    # JPEG lifts empty pixels a little; a hit must not lift the limit with the range.
+    high = np.quantile(image[::4, ::4], 0.995) if image.size else 0
+    filled = (image > low + EMPTY * (high - low)).astype(np.float32)
     share = float(filled.mean()) if image.size else 0.0
     if min(image.shape) < 16 or share in (0.0, 1.0):
         return {"empty_fraction": 1 - share, "loneliness": 0.0}
@@ -77,14 +83,20 @@ SCENE = (
     "fine_tail",
     "coarse_tail",
     "octave_ratio",
+    "tone_variety",
+    "octave_skew",
+    "quiet_noise",
+    "coherence",
+    "coherence_upright",
 )
 
 
 def scene(view: np.ndarray) -> dict[str, float]:
-    """Twelve marks (SCENE) of a photographed scene, on a copy of 256 px on the shorter side; NaN below 64 px.
+    """The marks (SCENE) of a photographed scene, on a copy of 256 px on the shorter side; NaN below 64 px.
 
-    Photographs use the whole grey range, have large even areas beside busy ones, edges along the axes, and hardly any
-    noise. Meanings are in `tables.IMAGE_STATISTICS`; `predict.flags` weighs them.
+    Photographs use the whole grey range, have large even areas beside busy ones, tones that differ from place to place,
+    long edges, many along the axes, and hardly any noise in their quietest parts. Meanings are in
+    `tables.IMAGE_STATISTICS`; `predict.flags` weighs them.
     """
     if min(view.shape) < 64 or max(view.shape) > 8 * min(view.shape):
         return dict.fromkeys(SCENE, np.nan)
@@ -105,13 +117,15 @@ def scene(view: np.ndarray) -> dict[str, float]:
     means, busy = blocks.mean((1, 3)), np.log(blocks.std((1, 3)) + 0.01)
     tones = np.histogram(small, bins=64, range=(0, 1))[0] / small.size
     filled = tones[tones > 0]
-    spreads, tails, level = [], [], small
+    spreads, tails, skews, level = [], [], [], small
     for _ in range(3):
         smooth = cv2.GaussianBlur(level, (0, 0), 1.2)
         band = level - smooth
         power = band * band
-        spreads.append(float(np.log(np.sqrt(power.mean()) + 1e-3)))
-        tails.append(float(np.log(max(float((power * power).mean()), 1e-18) / max(float(power.mean()) ** 2, 1e-18))))
+        mean = float(power.mean())
+        spreads.append(float(np.log(np.sqrt(mean) + 1e-3)))
+        tails.append(float(np.log(max(float((power * power).mean()), 1e-18) / max(mean**2, 1e-18))))
+        skews.append(float((power * band).mean()) / max(mean, 1e-9) ** 1.5)
         level = smooth[::2, ::2]
     together = means.std() * busy.std()
     return {
@@ -127,4 +141,49 @@ def scene(view: np.ndarray) -> dict[str, float]:
         "fine_tail": tails[0],
         "coarse_tail": tails[1],
         "octave_ratio": spreads[1] - spreads[2],
+        "tone_variety": _tone_variety(small),
+        "octave_skew": float(abs(np.tanh(skews[1] / 2))),
+        "quiet_noise": _quiet_noise(view),
+        **_coherence(small),
+    }
+
+
+def _tone_variety(small: np.ndarray) -> float:
+    """Jensen-Shannon divergence of the histograms (16 bins) of 64 x 64 px tiles, nats: 0 where all tiles are alike."""
+    h, w = (side // 64 for side in small.shape)
+    levels = np.minimum((small[: 64 * h, : 64 * w] * 16).astype(np.int64), 15)
+    tile = np.arange(64 * h)[:, None] // 64 * w + np.arange(64 * w) // 64
+    share = np.bincount((tile * 16 + levels).ravel(), minlength=16 * h * w).reshape(-1, 16) / 4096
+
+    def entropy(p):
+        return -(p * np.log(np.maximum(p, 1e-12))).sum(axis=-1)
+
+    return float(entropy(share.mean(axis=0)) - entropy(share).mean())
+
+
+def _quiet_noise(view: np.ndarray) -> float:
+    """Log of the noise in the quietest twentieth of the blocks: finest diagonal Haar coefficients, in grey ranges.
+
+    Shot noise is everywhere in a micrograph; a photograph's even areas have next to none.
+    """
+    h, w = (side // 32 * 32 for side in view.shape)
+    a, b, c, d = (view[y:h:2, x:w:2] for y in (0, 1) for x in (0, 1))
+    diagonal = (a - b - c + d) / 2
+    power = (diagonal * diagonal).reshape(h // 32, 16, w // 32, 16).mean((1, 3))
+    return float(np.log(np.sqrt(np.quantile(power, 0.05)) + 0.002))
+
+
+def _coherence(small: np.ndarray) -> dict[str, float]:
+    """Mean coherence of the structure tensor over 5 px (Bigun & Granlund 1987); how upright its strong edges are."""
+    smooth = cv2.GaussianBlur(small, (0, 0), 1.5)
+    gx, gy = smooth[1:-1, 2:] - smooth[1:-1, :-2], smooth[2:, 1:-1] - smooth[:-2, 1:-1]
+    xx, yy, xy = (cv2.GaussianBlur(product, (0, 0), 5)[::4, ::4] for product in (gx * gx, gy * gy, gx * gy))
+    energy, along, across = xx + yy, xx - yy, 2 * xy
+    turn = np.hypot(along, across)
+    coherence = turn / (energy + 1e-6)
+    weight = coherence * (energy > np.quantile(energy, 0.75))
+    upright = 2 * (along / np.maximum(turn, 1e-12)) ** 2 - 1  # cos(4 angle)
+    return {
+        "coherence": float(coherence.mean()),
+        "coherence_upright": float((weight * upright).sum() / max(float(weight.sum()), 1e-9)),
     }

@@ -30,7 +30,7 @@ DEFAULT: Mapping[str, float] = MappingProxyType(
         "banner": 1,  # rows
         "scale_bar": 0.3,
         "colour": 0.03,
-        "photograph": 0.42,
+        "photograph": 0.55,
         "plot": 0.45,
         "plot_ground": 0.5,
         "diffraction": 0.62,
@@ -39,7 +39,7 @@ DEFAULT: Mapping[str, float] = MappingProxyType(
         "diffraction_tone_share": 0.86,
         "diffraction_strong_skewness": 2.2,
         "eds_map": 0.33,
-        "eds_map_loneliness": 0.35,
+        "eds_map_loneliness": 0.3,
         "eds_map_levels": 90,
     }
 )
@@ -52,19 +52,24 @@ BLUR_DETAIL, BLUR_FALL = (0.05, 0.06, 0.08), (4.2, 5.0, 7.0)
 # logistic regression of grey photographs against micrographs. A rule on one or two marks could not do it.
 PHOTOGRAPH: Mapping[str, float] = MappingProxyType(
     {
-        "tone_share": 1.502,
-        "unevenness": 2.01,
-        "busy_with_tone": -2.079,
-        "upright": 5.083,
-        "gradient_tail": 1.498,
-        "gradient_median": -0.5609,
-        "flat_share": 1.972,
-        "scene_entropy_bits": 2.846,
-        "scene_peak": -17.27,
-        "fine_tail": 0.5339,
-        "coarse_tail": -0.8185,
-        "octave_ratio": -0.3436,
-        "intercept": -28.37,
+        "tone_share": 0.8845,
+        "unevenness": -0.704,
+        "busy_with_tone": -4.982,
+        "upright": 2.148,
+        "gradient_tail": 5.325,
+        "gradient_median": 2.288,
+        "flat_share": 0.5492,
+        "scene_entropy_bits": 4.159,
+        "scene_peak": -21.7,
+        "fine_tail": 0.01598,
+        "coarse_tail": -2.248,
+        "octave_ratio": -5.892,
+        "tone_variety": 3.835,
+        "octave_skew": -2.739,
+        "quiet_noise": -2.945,
+        "coherence": 16.22,
+        "coherence_upright": 4.283,
+        "intercept": -50.84,
     }
 )
 
