@@ -11,7 +11,7 @@ from emqa_dask.partition import Partition
 from emqa_dask.pipeline.tasks import SURVEY_FRAMES, SURVEYED, survey_crash, survey_files
 from emqa_dask.run.execute import Result, Task
 from emqa_dask.settings import Archive, Settings, digest
-from emqa_dask.store import layout, micrographs, parts, plan
+from emqa_dask.store import layout, parts, plan, stacks
 
 Execute = Callable[[Callable, Iterator[Task], str], list[Result]]
 
@@ -87,9 +87,9 @@ def _enter(root: str, known: pd.DataFrame, files: pd.DataFrame, frames: pd.DataF
     """
     ledger = parts.load_table(layout.micrographs(root), tables.MICROGRAPHS)
     added = frames[~frames["micrograph_id"].isin(ledger["micrograph_id"])]
-    planned, lengths = plan.plan(added, ledger, settings.store, micrographs.shard_lengths(root))
+    planned, lengths = plan.plan(added, ledger, settings.store, stacks.shard_lengths(root))
     ledger = pd.concat([ledger, planned], ignore_index=True) if len(planned) else ledger
-    micrographs.prepare(root, ledger, lengths, settings.store)
+    stacks.prepare(root, ledger, lengths, settings.store)
     parts.write_table(layout.micrographs(root), ledger, tables.MICROGRAPHS)
     catalog = pd.concat([known[~known["uri"].isin(files["uri"])], files], ignore_index=True)
     parts.write_table(layout.catalog(root), catalog.sort_values("uri", ignore_index=True), tables.CATALOG)

@@ -20,7 +20,7 @@ def plan(
     """`new` micrographs with `stack`, `index` and `partition` filled, sorted by them; and the stacks' shard lengths.
 
     `new` and `present` have the columns of tables.MICROGRAPHS; `present` are those that were planned before, and
-    `shard_lengths` says how their stacks were cut (micrographs.shard_lengths). A stack keeps its shard length, and
+    `shard_lengths` says how their stacks were cut (stacks.shard_lengths). A stack keeps its shard length, and
     new micrographs start at its next shard boundary, so a shard that exists is never touched. Within a stack the order
     is that of (uri, frame), whatever the order of the rows. The lengths returned are those of the stacks in `new`.
     ValueError when a micrograph is there twice, or a stack of `present` has no known shard length.

@@ -16,7 +16,7 @@ from ome_zarr_models.v05 import Image
 from emqa_dask import tables
 from emqa_dask.partition import Partition
 from emqa_dask.settings import Store
-from emqa_dask.store import layout, micrographs, plan, shards
+from emqa_dask.store import layout, micrographs, plan, shards, stacks
 
 NONE = tables.empty(tables.MICROGRAPHS)
 DTYPES = ("bool", "uint8", "uint16", ">i2", "<u4", "int64", "float16", ">f4", "float64", "complex64", "complex128")
@@ -44,9 +44,9 @@ def survey(images, prefix="m", nm_per_pixel=0.5):
 
 def ingest(root, images, present=NONE, store=Store(), prefix="m", nm_per_pixel=0.5, frame=lambda image: image):  # noqa: B008
     """Plan, prepare and write `images`; gives the table of all micrographs."""
-    new, lengths = plan.plan(survey(images, prefix, nm_per_pixel), present, store, micrographs.shard_lengths(root))
+    new, lengths = plan.plan(survey(images, prefix, nm_per_pixel), present, store, stacks.shard_lengths(root))
     rows = pd.concat([present, new], ignore_index=True)
-    micrographs.prepare(root, rows, lengths, store)
+    stacks.prepare(root, rows, lengths, store)
     for partition in plan.partitions(new):
         members = new[new["partition"] == partition.name]
         chosen = [images[int(uri.rpartition("/")[2])] for uri in members["uri"]]
@@ -60,7 +60,7 @@ def ingest(root, images, present=NONE, store=Store(), prefix="m", nm_per_pixel=0
 def planned(root, images, store):
     """Plan and prepare `images`, and write nothing; gives the table of all micrographs."""
     rows, lengths = plan.plan(survey(images), NONE, store, {})
-    micrographs.prepare(root, rows, lengths, store)
+    stacks.prepare(root, rows, lengths, store)
     return rows
 
 
@@ -116,7 +116,7 @@ def test_later_files_never_touch_a_shard_and_their_gap_is_recorded(tmp_path):
     assert len(before) == 2
     rows = ingest(root, images[7:], rows, Store(shard_length=9), prefix="b")
     assert before.items() < state().items()
-    assert micrographs.shard_lengths(root) == {name: 4}
+    assert stacks.shard_lengths(root) == {name: 4}
     assert list(rows["index"]) == [*range(7), *range(8, 13)]
     group = zarr.open_group(str(folder), mode="r")
     assert group.attrs["emqa_dask"] == {"occupied": [[0, 7], [8, 13]]}
@@ -134,7 +134,7 @@ def test_a_stack_whose_making_was_interrupted_is_made_by_the_next_run(tmp_path):
     whole = (metadata.parent.parent / "zarr.json").read_bytes()
     metadata.unlink()
     (metadata.parent.parent / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group", "attributes": {}}')
-    assert micrographs.shard_lengths(root) == {}
+    assert stacks.shard_lengths(root) == {}
     rows = ingest(root, images)
     assert (metadata.parent.parent / "zarr.json").read_bytes() == whole
     np.testing.assert_array_equal(micrographs.read_window(root, rows["stack"].iloc[0], 2), images[2])
@@ -163,7 +163,7 @@ def test_a_large_micrograph_is_cut_into_bands_and_streamed_by_windows(tmp_path, 
     root, images = str(tmp_path), noise((3, 53, 40), "uint16", 2)
     rows = ingest(root, images, frame=lambda image: (image[i : i + 10] for i in range(0, 53, 10)))
     partition = plan.partitions(rows)[0]
-    cut = micrographs.grid(root, partition.stack)
+    cut = stacks.grid(root, partition.stack)
     assert cut.rows * 40 * 2 <= 1000
     assert same(micrographs.read_partition(root, partition)[0], images[0])
     window = micrographs.read_window(root, partition.stack, 1, slice(17, 31), slice(5, 9))
@@ -261,12 +261,12 @@ def test_iter_micrographs_gives_those_asked_for_in_their_order(tmp_path):
 @pytest.mark.parametrize("dtype", ["longdouble", "M8[ns]", "S3", "O"])
 def test_a_dtype_that_zarr_lacks_is_refused(tmp_path, dtype):
     with pytest.raises(ValueError, match="Zarr v3 has no dtype"):
-        micrographs.open_or_grow(str(tmp_path), "s", (4, 4), dtype, occupied=[(0, 1)], shard_length=1, settings=Store())
+        stacks.open_or_grow(str(tmp_path), "s", (4, 4), dtype, occupied=[(0, 1)], shard_length=1, settings=Store())
 
 
 def test_a_micrograph_without_pixels_and_a_wrong_partition_are_refused(tmp_path):
     with pytest.raises(ValueError, match="has no pixels"):
-        micrographs.open_or_grow(str(tmp_path), "s", (0, 4), "u1", occupied=[(0, 1)], shard_length=1, settings=Store())
+        stacks.open_or_grow(str(tmp_path), "s", (0, 4), "u1", occupied=[(0, 1)], shard_length=1, settings=Store())
     root, images = str(tmp_path / "w"), noise((4, 4, 4), "uint8", 4)
     first, _ = plan.partitions(ingest(root, images, store=Store(shard_length=2)))
     for wrong in (Partition(first.stack, 1, 3), Partition(first.stack, 0, 3), Partition(first.stack, 0, 1)):
@@ -284,4 +284,4 @@ def test_a_whole_workspace_on_an_fsspec_file_system():
         )
     rows = ingest(root, images, rows, prefix="b")
     assert len(plan.partitions(rows)) == 6
-    assert micrographs.shard_lengths(root) == {rows["stack"].iloc[0]: 2}
+    assert stacks.shard_lengths(root) == {rows["stack"].iloc[0]: 2}
