@@ -87,7 +87,7 @@ def fit(marks, is_photograph, sources):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=41)
-    parser.add_argument("--n", type=int, default=1200, help="good synthetic micrographs")
+    parser.add_argument("--n", type=int, default=600, help="good synthetic micrographs")
     parser.add_argument("--crops", type=int, default=24)
     parser.add_argument("--check", action="store_true")
     args = parser.parse_args()

@@ -19,6 +19,7 @@ DEFAULT: Mapping[str, float] = MappingProxyType(
         "drift": 0.45,
         "astigmatism": 0.34,
         "astigmatism_share": 0.17,
+        "astigmatism_drift": 0.15,
         "astigmatism_strong_share": 0.3,
         "astigmatism_as_drift": 0.3,
         "saturation": 0.03,
@@ -30,7 +31,7 @@ DEFAULT: Mapping[str, float] = MappingProxyType(
         "banner": 1,  # rows
         "scale_bar": 0.3,
         "colour": 0.03,
-        "photograph": 0.55,
+        "photograph": 0.7,
         "plot": 0.45,
         "plot_ground": 0.5,
         "diffraction": 0.62,
@@ -214,7 +215,7 @@ RULES = (
         "other; contrast of that pattern {value:.2f} (limit {limit:.2f})",
         lambda f, limits: (
             # A lattice has directions of its own, which motion explains not at all and an elliptical transfer badly.
-            ((_share(f) > limits["astigmatism_share"]) & (f["drift_contrast"] > 0.02))
+            ((_share(f) > limits["astigmatism_share"]) & (f["drift_contrast"] > limits["astigmatism_drift"]))
             | (_share(f) > limits["astigmatism_strong_share"])
             | (f["drift_contrast"] > limits["astigmatism_as_drift"])
         ),
