@@ -191,3 +191,13 @@ def test_cost_is_bounded_for_large_images():
         image_statistics(image)
         seconds.append(time.perf_counter() - started)
     assert seconds[1] < 6 * seconds[0] + 0.2
+
+
+def test_pixels_that_a_codec_lifts_a_little_still_count_as_empty():
+    rng = np.random.default_rng(4)
+    counts = np.where(rng.random((256, 256)) < 0.2, 200, 0)
+    lifted = counts + rng.integers(0, 4, counts.shape)
+    for image in (counts, lifted):
+        assert image_statistics(image.astype(np.uint8))["empty_fraction"] == pytest.approx(
+            (counts == 0).mean(), abs=1e-3
+        )

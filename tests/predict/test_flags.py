@@ -218,3 +218,13 @@ def test_cost_is_not_quadratic():
         seconds.append(time.perf_counter() - started)
         assert len(found) >= 97
     assert seconds[1] < 9 * seconds[0]  # 16 times were quadratic
+
+
+@pytest.mark.parametrize("name", ["astronaut.png", "camera.png", "chelsea.png", "coffee.png", "rocket.jpg"])
+def test_grey_photographs_are_told_by_their_scene(name):
+    import cv2
+    from skimage import data
+
+    path = f"{data.__path__[0]}/{name}"
+    picture = cv2.resize(cv2.imread(path, cv2.IMREAD_GRAYSCALE), (512, 512), interpolation=cv2.INTER_AREA)
+    assert "photograph" in set(flag_images(features_of(picture))["flag"])
