@@ -165,19 +165,26 @@ def _run(options: argparse.Namespace) -> int:
 
         return examine(print)
 
-    from emqa_dask.pipeline import run as pipeline
-
     if options.verb == "status":
-        return pipeline.status(options.workspace, print)
+        from emqa_dask.pipeline.run import status
+
+        return status(options.workspace, print)
     if options.verb in ("triage", "ingest") and options.workspace is None:
         options.workspace = _default_workspace(options.source)
         print(f"workspace: {options.workspace}")
     settings = _settings(options, options.workspace)
-    if options.verb == "triage" and options.dry_run:
-        return pipeline.estimate(options.source, settings, print)
+    is_dry = options.verb == "triage" and options.dry_run
+    if settings.run.scheduler == "local" and options.verb != "report" and not is_dry:
+        from emqa_dask.pipeline import PRELOAD
+        from emqa_dask.run.cluster import warm_up
+
+        warm_up(PRELOAD)
+    from emqa_dask.pipeline.run import estimate, run
+
+    if is_dry:
+        return estimate(options.source, settings, print)
     steps = tuple(STEPS) if options.verb == "triage" else (options.verb,)
-    source = getattr(options, "source", None)
-    return pipeline.run(source, options.workspace, settings, steps=steps, say=print)
+    return run(getattr(options, "source", None), options.workspace, settings, steps=steps, say=print)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

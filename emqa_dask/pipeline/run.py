@@ -16,7 +16,7 @@ from emqa_dask.archive import readers, scan
 from emqa_dask.archive.survey import local_file, survey
 from emqa_dask.backend import to_device
 from emqa_dask.detect import log
-from emqa_dask.pipeline import ingest, tasks
+from emqa_dask.pipeline import PRELOAD, ingest, tasks
 from emqa_dask.pipeline.folders import SCHEMAS, folders
 from emqa_dask.pipeline.report import report
 from emqa_dask.run.cluster import n_cores, open_cluster
@@ -27,8 +27,6 @@ from emqa_dask.store import files, layout, parts
 
 STEPS = ("ingest", "detect", "featurise", "predict", "report")
 TABLE_OF = {"ingest": "thumbnails", "detect": "detections", "featurise": "features", "predict": "predictions"}
-# What workers import while they start, so that the first task does not wait for it.
-PRELOAD = ("emqa_dask.pipeline.tasks",)
 Say = Callable[[str], None]
 
 

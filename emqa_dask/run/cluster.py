@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import multiprocessing
+import multiprocessing.forkserver
 import multiprocessing.spawn
 import os
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,10 @@ BEFORE_SPAWN = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
-    "MALLOC_TRIM_THRESHOLD_": "65536",  # glibc gives freed memory back
+    # glibc takes arrays below 32 MiB from a heap of which it keeps up to 256 MiB, instead of asking the system for every
+    # one: the page faults of that cost as much again as the work itself (benchmarks/bench_end_to_end.py).
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
     "JE_ARROW_MALLOC_CONF": "background_thread:false",  # pyarrow's one thread; a process with threads is not forked
 }
 # ... and these when a task first needs the library (numba in this process would not bear to see it change).
@@ -31,6 +35,17 @@ METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods()
 def n_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def warm_up(preload: Sequence[str] = ()) -> None:
+    """Start the fork server now: it imports `preload` on another core while this process imports what it needs itself.
+
+    open_cluster() then finds it running. Nothing happens where there is no fork server.
+    """
+    if METHOD == "forkserver":
+        with _environment(BEFORE_SPAWN), _start_without_main():
+            multiprocessing.set_forkserver_preload(["distributed.nanny", "emqa_dask.run.workers", *preload])
+            multiprocessing.forkserver.ensure_running()
 
 
 @contextlib.contextmanager
