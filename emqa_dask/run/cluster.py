@@ -16,8 +16,8 @@ BEFORE_SPAWN = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
-    # glibc takes arrays below 32 MiB from a heap of which it keeps up to 256 MiB, instead of asking the system for every
-    # one: the page faults of that cost as much again as the work itself (benchmarks/bench_end_to_end.py).
+    # glibc takes arrays below 32 MiB from a heap of which it keeps up to 256 MiB, instead of asking the system for
+    # every one: the page faults of that cost as much again as the work itself (benchmarks/bench_end_to_end.py).
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
     "JE_ARROW_MALLOC_CONF": "background_thread:false",  # pyarrow's one thread; a process with threads is not forked
