@@ -8,7 +8,7 @@ import pandas as pd
 from emqa_dask import tables
 from emqa_dask.archive import scan
 from emqa_dask.partition import Partition
-from emqa_dask.pipeline.tasks import SURVEY_FRAMES, SURVEYED, survey_crash, survey_files
+from emqa_dask.pipeline.tasks import SURVEY_FILES, SURVEY_FRAMES, SURVEYED, survey_crash, survey_files
 from emqa_dask.run.execute import Result, Task
 from emqa_dask.settings import Archive, Settings, digest
 from emqa_dask.store import layout, parts, plan, stacks
@@ -23,39 +23,34 @@ def ingest(root: str, source: str, settings: Settings, execute: Execute) -> list
     them the archive still holds, current() says.
     """
     known = parts.load_table(layout.catalog(root), tables.CATALOG)
-    folder = survey_folder(settings.archive)
+    asked = (settings.archive.max_megapixels, settings.archive.nm_per_pixel)  # what a file's rows depend on beside it
     names: list[str] = []
 
     def tasks(batches: Iterable[list[scan.Entry]]) -> Iterator[Task]:
         for entries in batches:
-            name = digest([(e.uri, e.size_bytes, e.modified_ns) for e in entries])
-            yield Task(name, (root, folder, name, entries, settings), len(entries))
+            name = digest(asked, [(e.uri, e.size_bytes, e.modified_ns) for e in entries])
+            yield Task(name, (root, name, entries, settings), len(entries))
 
     results = []
     new = _batches(_new(root, source, known, settings.archive), settings.archive.files_per_task)
     for result in execute(survey_files, tasks(new), "survey"):
         if result.outcome == "failed" and result.task.n_images > 1:
             # Bad data never raise, but a file can kill the worker that reads it: its neighbours must not pay.
-            alone = tasks([entry] for entry in result.task.args[3])
+            alone = tasks([entry] for entry in result.task.args[2])
             results += execute(survey_files, alone, "survey")
         else:
             results.append(result)
     for result in results:
         if result.outcome == "failed":
-            survey_crash(*result.task.args[:4], result.error)
+            survey_crash(*result.task.args[:3], result.error)
         names.append(result.task.name)
     if names:
-        files = parts.read_table(root, folder, SURVEYED, tables.CATALOG.names, partitions=names)
-        frames = parts.read_table(root, folder + SURVEY_FRAMES, tables.MICROGRAPHS, partitions=names)
+        files = parts.read_table(root, SURVEY_FILES, SURVEYED, tables.CATALOG.names, partitions=names)
+        frames = parts.read_table(root, SURVEY_FRAMES, tables.MICROGRAPHS, partitions=names)
         _enter(root, known, files, frames, settings)
     elif known.empty:
         raise ValueError(f"{source}: there is no file in it beside the workspace; name a folder of micrographs")
     return results
-
-
-def survey_folder(settings: Archive) -> str:
-    """Folder of what was surveyed with these settings."""
-    return layout.table_dir("survey", digest(settings.max_megapixels, settings.nm_per_pixel))
 
 
 def _new(root: str, source: str, known: pd.DataFrame, settings: Archive) -> Iterator[scan.Entry]:
@@ -103,10 +98,13 @@ def current(root: str) -> pd.DataFrame:
     return rows.sort_values(["uri", "frame"], ignore_index=True)
 
 
-def partition_rows(root: str, settings: Settings) -> tuple[list[Partition], dict[str, pd.DataFrame]]:
-    """All partitions, and for each its ledger rows in the order of its slots, with the path of their file."""
+def partition_rows(root: str) -> tuple[list[Partition], dict[str, pd.DataFrame]]:
+    """All partitions, and for each its ledger rows in the order of its slots."""
     ledger = parts.load_table(layout.micrographs(root), tables.MICROGRAPHS)
-    surveyed = parts.read_table(root, survey_folder(settings.archive), SURVEYED, ["uri", "path"])
-    ledger["path"] = ledger["uri"].map(dict(zip(surveyed["uri"], surveyed["path"], strict=True)))
-    by_name = dict(list(ledger.sort_values("index").groupby("partition")))
-    return plan.partitions(ledger), by_name
+    return plan.partitions(ledger), dict(list(ledger.sort_values("index").groupby("partition")))
+
+
+def paths(root: str) -> dict[str, str]:
+    """Where the file of every URI lay when it was surveyed, as scan.escape() writes it."""
+    surveyed = parts.read_table(root, SURVEY_FILES, SURVEYED, ["uri", "path"])
+    return dict(zip(surveyed["uri"], surveyed["path"], strict=True))

@@ -93,12 +93,12 @@ def versions() -> dict[str, str]:
     return found | {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
-def _rows(root: str, table: str, settings: Settings, micrographs: pd.DataFrame, columns=None) -> pd.DataFrame:
+def _rows(root: str, table: str, settings: Settings, micrographs: pd.DataFrame) -> pd.DataFrame:
     """Rows of `micrographs` in the parts of `table`; parts that are not there are left out."""
     folder = folders(settings)[table]
     there = set(parts.part_names(root, folder))
     names = sorted(set(micrographs["partition"]) & there)
-    rows = parts.read_table(root, folder, SCHEMAS[table], columns, partitions=names)
+    rows = parts.read_table(root, folder, SCHEMAS[table], partitions=names)
     return rows[rows["micrograph_id"].isin(micrographs["micrograph_id"])].reset_index(drop=True)
 
 

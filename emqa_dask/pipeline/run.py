@@ -16,6 +16,7 @@ from emqa_dask.archive import readers, scan
 from emqa_dask.archive.survey import local_file, survey
 from emqa_dask.backend import to_device
 from emqa_dask.detect import log
+from emqa_dask.partition import Partition
 from emqa_dask.pipeline import PRELOAD, ingest, tasks
 from emqa_dask.pipeline.folders import SCHEMAS, folders
 from emqa_dask.pipeline.report import report
@@ -114,9 +115,16 @@ def _process(root: str, settings: Settings, wanted: list[str], execute_all: Call
     needed = order[: 1 + max(order.index(table) for table in wanted)]
     where = folders(settings)
     there = {table: set(parts.part_names(root, where[table])) for table in needed}
-    partitions, rows = ingest.partition_rows(root, settings)
+    partitions, rows = ingest.partition_rows(root)
     lacking = [p for p in partitions if any(p.name not in there[table] for table in needed)]
-    todo = (Task(p.name, (root, p, rows[p.name], settings, tuple(needed)), len(p)) for p in lacking)
+    paths = ingest.paths(root) if lacking else {}
+
+    def task(partition: Partition) -> Task:
+        of = rows[partition.name]
+        of = of.assign(path=of["uri"].map(paths))
+        return Task(partition.name, (root, partition, of, settings, tuple(needed)), len(partition))
+
+    todo = map(task, lacking)
     return execute_all(tasks.work, todo, "triage" if "predictions" in needed else wanted[-1], sum(map(len, lacking)))
 
 
@@ -186,7 +194,7 @@ def status(root: str, say: Say = print) -> int:
     source = layout.source_of(root)
     catalog = parts.load_table(layout.catalog(root), tables.CATALOG)
     settings = parse(files.read_bytes(layout.settings(root)).decode(), layout.settings(root))
-    partitions, rows = ingest.partition_rows(root, settings)
+    partitions, rows = ingest.partition_rows(root)
     say(f"workspace {root} of archive {source}")
     states = catalog["status"].value_counts()
     say(f"  files {len(catalog):,}: " + ", ".join(f"{states.get(s, 0):,} {s}" for s in tables.STATUSES))

@@ -221,6 +221,15 @@ def test_a_file_that_vanishes_before_it_is_stored_is_a_row_and_costs_nobody_else
     assert failures["uri"].tolist() == [gone.relative_to(archive).as_posix()]
 
 
+def test_what_was_surveyed_is_stored_after_the_archive_settings_change(small_archive, here, tmp_path):
+    root = tmp_path / "ws"
+    layout.claim(str(root), str(small_archive))
+    ingest.ingest(str(root), str(small_archive), here, lambda f, tasks, stage: list(execute(f, tasks, stage=stage)))
+    other = replace(here, {"archive": {"max_megapixels": 300.0}})
+    assert quietly(small_archive, root, other)[0] == 0
+    assert not triage_of(root)["reasons"].map(lambda codes: "not_judged" in codes).any()
+
+
 def test_a_file_that_kills_its_reader_costs_one_row(small_archive, here, tmp_path):
     archive, root = tmp_path / "archive", tmp_path / "ws"
     shutil.copytree(small_archive, archive)
@@ -229,7 +238,7 @@ def test_a_file_that_kills_its_reader_costs_one_row(small_archive, here, tmp_pat
     def dying(function, tasks, stage, total=None):
         for task in tasks:
             (result,) = execute(function, [task], stage=stage)
-            if any(entry.uri == victim for entry in task.args[3]):
+            if any(entry.uri == victim for entry in task.args[2]):
                 result = dataclasses.replace(result, outcome="failed", kind="crash", error="KilledWorker: it died")
             yield result
 
