@@ -29,6 +29,7 @@ IN_WORKER = {
     "OPENCV_FOR_THREADS_NUM": "1",
     "ZARR_THREADING__MAX_WORKERS": "1",
 }
+IN_FORK_SERVER = ("distributed.nanny", "emqa_dask.run.workers")
 METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 
@@ -44,7 +45,7 @@ def warm_up(preload: Sequence[str] = ()) -> None:
     """
     if METHOD == "forkserver":
         with _environment(BEFORE_SPAWN), _start_without_main():
-            multiprocessing.set_forkserver_preload(["distributed.nanny", "emqa_dask.run.workers", *preload])
+            multiprocessing.set_forkserver_preload([*IN_FORK_SERVER, *preload])
             multiprocessing.forkserver.ensure_running()
 
 
@@ -80,7 +81,7 @@ def open_cluster(settings: Run, preload: Sequence[str] = ()) -> Iterator:
         stack.enter_context(_environment(BEFORE_SPAWN))
         stack.enter_context(_start_without_main())
         if METHOD == "forkserver":  # Dask's own list is set once, by get_mp_context()
-            get_mp_context().set_forkserver_preload(["distributed.nanny", "emqa_dask.run.workers", *preload])
+            get_mp_context().set_forkserver_preload([*IN_FORK_SERVER, *preload])
         cluster = stack.enter_context(
             LocalCluster(
                 n_workers=settings.workers or n_cores(),

@@ -1,7 +1,6 @@
 """emqa doctor: can this machine run emqa_dask? Versions, cores, memory, disk, GPU, and what to do where it cannot."""
 
 import importlib.metadata
-import os
 import platform
 import shutil
 import subprocess
@@ -11,6 +10,8 @@ from collections.abc import Callable
 
 import psutil
 from packaging.requirements import Requirement
+
+from emqa_dask.run.cluster import n_cores
 
 GIB = 2**30
 
@@ -53,7 +54,7 @@ def examine(say: Callable[[str], None]) -> int:
     line(sys.version_info >= (3, 11), f"Python {platform.python_version()} on {platform.platform()}", "3.11 is needed")
     for name, found, is_new_enough in requirements():
         line(is_new_enough, f"{name} {found or 'missing'}", f"pip install --upgrade {name}")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = n_cores()
     memory = psutil.virtual_memory()
     line(True, f"{cores} cores, {memory.total / GIB:.1f} GiB memory, {memory.available / GIB:.1f} GiB of it free")
     line(memory.available / cores > GIB or None, "memory per worker", "under 1 GiB a core: use fewer --workers")

@@ -10,9 +10,12 @@ from emqa_dask.store import files, shards, stacks
 from emqa_dask.store.shards import Grid
 
 
-def pixel_sha256(image: np.ndarray) -> str:
-    """SHA-256 of the pixels' bytes in C order, little endian."""
-    return hashlib.sha256(np.ascontiguousarray(image, stacks.little(image.dtype)).data.cast("B")).hexdigest()
+def pixel_sha256(frame: np.ndarray | Iterable[np.ndarray]) -> str:
+    """SHA-256 of the pixels' bytes in C order, little endian, of a micrograph or its windows of full rows."""
+    total = hashlib.sha256()
+    for window in [frame] if isinstance(frame, np.ndarray) else frame:
+        total.update(np.ascontiguousarray(window, stacks.little(window.dtype)).data.cast("B"))
+    return total.hexdigest()
 
 
 def write_partition(
@@ -92,7 +95,7 @@ def _verify(
         for i, found in zip(slots, _read_back(uri, cut, slots), strict=True):
             if found == sha256[i]:
                 continue
-            if _sha256(read_frame(i)) == sha256[i]:
+            if pixel_sha256(read_frame(i)) == sha256[i]:
                 raise OSError(f"{names[i]} does not read back from {uri} as it was written: check the disk")
             changed[i] = f"{names[i]} changed since it was surveyed: its pixels are others now"
     except Exception:
@@ -121,13 +124,6 @@ def _read_back(uri: str, cut: Grid, slots: Sequence[int]) -> Iterator[str]:
         for total, window in zip(sums, shards.read(uri, cut, slots, rows), strict=True):
             total.update(window.data.cast("B"))
     return (total.hexdigest() for total in sums)
-
-
-def _sha256(frame: np.ndarray | Iterable[np.ndarray]) -> str:
-    total = hashlib.sha256()
-    for window in [frame] if isinstance(frame, np.ndarray) else frame:
-        total.update(np.ascontiguousarray(window, stacks.little(window.dtype)).data.cast("B"))
-    return total.hexdigest()
 
 
 def read_partition(root: str, partition: Partition) -> np.ndarray:
