@@ -76,7 +76,7 @@ def test_a_digest_changes_with_every_setting_and_only_then():
         ({"detect": {"min_sigma": "2"}}, "type float"),
         ({"detects": {}}, "did you mean 'detect'"),
         ({"archive": {"exclude": "x"}}, "list of strings"),
-        ({"run": {"scheduler": "slurm"}}, "local"),
+        ({"run": {"scheduler": "moon"}}, "local"),
         ({"detect": 3}, "table of settings"),
     ],
 )

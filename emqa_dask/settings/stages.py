@@ -1,0 +1,99 @@
+"""Settings of the stages: what is read, stored, detected, featurised, predicted and reported."""
+
+from dataclasses import dataclass
+
+from emqa_dask.settings.rules import require
+
+
+@dataclass(frozen=True)
+class Archive:
+    exclude: tuple[str, ...] = ()  # glob patterns on the archive-relative URI
+    max_megapixels: float = 256.0  # larger images get a row that says so: a guard against decompression bombs
+    nm_per_pixel: float = 0.0  # pixel size for files whose header has none; 0 = unknown
+    files_per_task: int = 32
+
+    def check(self):
+        require(self.max_megapixels > 0, "archive.max_megapixels", self.max_megapixels, "has to be above 0")
+        require(self.nm_per_pixel >= 0, "archive.nm_per_pixel", self.nm_per_pixel, "cannot be negative")
+        require(self.files_per_task >= 1, "archive.files_per_task", self.files_per_task, "has to be at least 1")
+
+
+@dataclass(frozen=True)
+class Store:
+    shard_mib: float = 128.0  # upper bound of a shard's uncompressed size
+    shard_length: int = 0  # micrographs per shard; 0 = chosen from the size of the archive
+    compression: str = "auto"  # zstd for 8-bit pixels, bit-shuffled LZ4 for wider ones; or zstd, or none
+    compression_level: int = 1  # of zstd
+    thumbnail_px: int = 256
+
+    def check(self):
+        require(self.shard_mib > 0, "store.shard_mib", self.shard_mib, "has to be above 0")
+        require(self.shard_length >= 0, "store.shard_length", self.shard_length, "cannot be negative")
+        known = ("auto", "zstd", "none")
+        require(self.compression in known, "store.compression", self.compression, "is 'auto', 'zstd' or 'none'")
+        level = self.compression_level
+        require(1 <= level <= 22, "store.compression_level", level, "has to be in 1...22")
+        require(32 <= self.thumbnail_px <= 1024, "store.thumbnail_px", self.thumbnail_px, "has to be in 32...1024")
+
+
+@dataclass(frozen=True)
+class Detect:
+    detector: str = "log"
+    polarity: str = "auto"  # bright, dark, both, or auto: the one that answers more strongly in the image
+    min_sigma: float = 3.0  # px; smaller scales find grain; a disk of radius r answers at sigma = r / sqrt(2)
+    max_sigma: float = 20.0  # px
+    num_sigma: int = 10
+    log_scale: bool = True
+    threshold: float = 0.15  # of the scale-normalised response on the normalised image
+    overlap: float = 0.5
+    exclude_border: int = 0  # px
+    low_percentile: float = 1.0  # robust normalisation: these percentiles become 0 and 1
+    high_percentile: float = 99.0
+    max_detections: int = 5000  # the strongest are kept; the cap is recorded
+    device: str = "cpu"
+
+    def check(self):
+        require(self.detector == "log", "detect.detector", self.detector, "is 'log'")
+        require(
+            self.polarity in ("auto", "bright", "dark", "both"),
+            "detect.polarity",
+            self.polarity,
+            "is auto, bright, dark or both",
+        )
+        require(0 < self.min_sigma <= self.max_sigma, "detect.min_sigma", self.min_sigma, "has to be in (0, max_sigma]")
+        require(self.num_sigma >= 1, "detect.num_sigma", self.num_sigma, "has to be at least 1")
+        require(0 <= self.overlap <= 1, "detect.overlap", self.overlap, "has to be in 0...1")
+        require(self.exclude_border >= 0, "detect.exclude_border", self.exclude_border, "cannot be negative")
+        low, high = self.low_percentile, self.high_percentile
+        require(
+            0 <= low < high <= 100, "detect.low_percentile", low, "has to be below high_percentile, both in 0...100"
+        )
+        require(self.device in ("cpu", "cuda"), "detect.device", self.device, "is 'cpu' or 'cuda'")
+
+
+@dataclass(frozen=True)
+class Featurise:
+    score_floor: float = 0.1  # detections below it do not count as evidence
+
+    def check(self):
+        require(0 <= self.score_floor < 1, "featurise.score_floor", self.score_floor, "has to be in [0, 1)")
+
+
+@dataclass(frozen=True)
+class Predict:
+    forest: str = "log-synthetic"  # a model directory, or the name of a bundled one
+
+    def check(self):
+        require(bool(self.forest), "predict.forest", self.forest, "names a model directory or a bundled model")
+
+
+@dataclass(frozen=True)
+class Report:
+    trust_f1: float = 0.5  # lower end of the predicted F1 from which an image is trusted; the paper calls 0.5 good
+    max_ood_distance: float = 1.0  # in units of the training images' 99th percentile
+    max_rows: int = 1000  # rows with pictures in the page; triage.parquet and triage.csv hold all
+
+    def check(self):
+        require(0 <= self.trust_f1 <= 1, "report.trust_f1", self.trust_f1, "has to be in 0...1")
+        require(self.max_ood_distance > 0, "report.max_ood_distance", self.max_ood_distance, "has to be above 0")
+        require(self.max_rows >= 1, "report.max_rows", self.max_rows, "has to be at least 1")
