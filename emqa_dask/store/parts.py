@@ -1,8 +1,9 @@
 """Tables on disk as Parquet, each file whole or not at all: a stage's parts (one per partition) and single tables."""
 
+import contextlib
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import pandas as pd
 import pyarrow as pa
@@ -12,6 +13,7 @@ from emqa_dask import tables
 from emqa_dask.store import files, layout
 
 Rows = pd.DataFrame | list[dict]
+ROWS = 16_384  # of a row group: tables that grow with the archive are read and written by so many rows
 
 
 def write_table(uri: str, rows: Rows, schema: pa.Schema) -> int:
@@ -33,6 +35,36 @@ def load_table(uri: str, schema: pa.Schema, columns: Sequence[str] | None = None
         return _load(uri, wanted).to_pandas()
     except FileNotFoundError:
         return tables.empty(wanted)
+
+
+@contextlib.contextmanager
+def table_writer(uri: str, schema: pa.Schema) -> Iterator[Callable[[Rows], None]]:
+    """write(rows): a table of any length in row groups, of which one is in memory; there whole once the block ends."""
+    with files.write_whole(uri) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+        yield lambda rows: writer.write_table(tables.conform(rows, schema), row_group_size=ROWS)
+
+
+def iter_table(
+    uri: str, schema: pa.Schema, columns: Sequence[str] | None = None, rows: int = ROWS
+) -> Iterator[pd.DataFrame]:
+    """As load_table(), but a table of at most `rows` rows after the other; none where there is no file."""
+    wanted = _select(schema, columns)
+    try:
+        with _open(uri, wanted) as found:
+            for batch in found.iter_batches(rows, columns=wanted.names, use_threads=False):
+                yield pa.Table.from_batches([batch]).select(wanted.names).cast(wanted).to_pandas()
+    except FileNotFoundError:
+        return
+
+
+def n_rows(uri: str) -> int:
+    """How many rows the table at `uri` has, from its footer; 0 where there is no file."""
+    fs, path = files.locate(uri)
+    try:
+        with fs.open(path, "rb") as stream:
+            return pq.read_metadata(stream).num_rows
+    except FileNotFoundError:
+        return 0
 
 
 def write_part(root: str, table: str, name: str, rows: Rows, schema: pa.Schema) -> int:
@@ -98,18 +130,24 @@ def _select(schema: pa.Schema, columns: Sequence[str] | None) -> pa.Schema:
     return schema if columns is None else pa.schema([schema.field(c) for c in columns])
 
 
-def _load(uri: str, wanted: pa.Schema) -> pa.Table:
+@contextlib.contextmanager
+def _open(uri: str, wanted: pa.Schema) -> Iterator[pq.ParquetFile]:
+    """The Parquet file at `uri`, seen to have the columns `wanted`; FileNotFoundError, or ValueError with a remedy."""
     fs, path = files.locate(uri)
     try:
-        with fs.open(path, "rb") as stream:
-            found = pq.ParquetFile(stream).read(columns=wanted.names, use_threads=False)
+        with fs.open(path, "rb") as stream, pq.ParquetFile(stream) as found:
+            types = {field.name: field for field in found.schema_arrow}
+            if missing := sorted(set(wanted.names) - set(types)):
+                raise ValueError(f"{uri} lacks the columns {', '.join(missing)}: another version of emqa_dask wrote it")
+            if not pa.schema([types[name] for name in wanted.names]).equals(wanted):
+                raise ValueError(f"{uri} has columns of other types: another version of emqa_dask wrote it")
+            yield found
     except (pa.ArrowInvalid, OSError) as error:
         if isinstance(error, FileNotFoundError | PermissionError):
             raise
         raise ValueError(f"{uri} is damaged: delete it and run again ({error})") from error
-    if missing := sorted(set(wanted.names) - set(found.column_names)):
-        raise ValueError(f"{uri} lacks the columns {', '.join(missing)}: another version of emqa_dask wrote it")
-    found = found.select(wanted.names)
-    if not found.schema.equals(wanted):
-        raise ValueError(f"{uri} has columns of other types: another version of emqa_dask wrote it")
-    return found
+
+
+def _load(uri: str, wanted: pa.Schema) -> pa.Table:
+    with _open(uri, wanted) as found:
+        return found.read(columns=wanted.names, use_threads=False).select(wanted.names)

@@ -118,3 +118,32 @@ def test_json_is_read_as_it_was_written_and_has_no_nan(tmp_path):
     assert parts.read_json(uri) == {"ü": [1, None, "x"]}
     with pytest.raises(ValueError, match="JSON"):
         parts.write_json(uri, math.nan)
+
+
+def test_a_table_written_and_read_in_pieces_is_the_same_table(tmp_path):
+    uri, rows = str(tmp_path / "events.parquet"), pd.DataFrame({"stage": [f"s{i}" for i in range(25)], "attempt": 1})
+    with parts.table_writer(uri, tables.EVENTS) as write:
+        for start in range(0, 25, 10):
+            write(rows[start : start + 10])
+        assert not files.exists(uri)
+    pieces = list(parts.iter_table(uri, tables.EVENTS, ["stage", "attempt"], rows=7))
+    assert max(map(len, pieces)) <= 7
+    pd.testing.assert_frame_equal(
+        pd.concat(pieces, ignore_index=True), parts.load_table(uri, tables.EVENTS)[["stage", "attempt"]]
+    )
+    assert parts.n_rows(uri) == 25
+
+
+def test_a_table_whose_writing_fails_is_not_there(tmp_path):
+    uri = str(tmp_path / "events.parquet")
+
+    def write_half():
+        with parts.table_writer(uri, tables.EVENTS) as write:
+            write([{"stage": "detect"}])
+            raise KeyError("no")
+
+    with pytest.raises(KeyError):
+        write_half()
+    assert files.names(str(tmp_path)) == []
+    assert list(parts.iter_table(uri, tables.EVENTS)) == []
+    assert parts.n_rows(uri) == 0
