@@ -9,6 +9,8 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from emqa_dask.run.supervise import describe
+
 IN_PROCESS = "in-process"
 
 
@@ -83,12 +85,6 @@ def _run(function: Callable, task: Task, stage: str) -> Result:
         "outcome": outcome,
     }
     return Result(task, outcome, event, value, **failure)
-
-
-def describe(error: BaseException) -> str:
-    """An exception's type and text in one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def peak_memory_bytes() -> int:
