@@ -8,7 +8,7 @@ import pandas as pd
 from emqa_dask import tables
 from emqa_dask.archive import scan
 from emqa_dask.partition import Partition
-from emqa_dask.pipeline.tasks import SURVEY_FILES, SURVEY_FRAMES, SURVEYED, survey_crash, survey_files
+from emqa_dask.pipeline.surveys import SURVEY_FILES, SURVEY_FRAMES, SURVEYED, survey_crash, survey_files
 from emqa_dask.run.execute import Result, Task
 from emqa_dask.settings import Archive, Settings, digest
 from emqa_dask.store import layout, parts, plan, stacks

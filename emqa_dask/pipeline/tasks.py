@@ -1,4 +1,4 @@
-"""What a worker does: survey a batch of files; make every table that a partition lacks, reading its pixels once."""
+"""What a worker does: make every table that a partition lacks, reading its pixels once."""
 
 import functools
 import time
@@ -10,8 +10,8 @@ import pandas as pd
 
 from emqa_dask import tables
 from emqa_dask.archive import readers
-from emqa_dask.archive.scan import Entry, escape, unescape
-from emqa_dask.archive.survey import local_file, survey
+from emqa_dask.archive.scan import unescape
+from emqa_dask.archive.survey import local_file
 from emqa_dask.detect import log
 from emqa_dask.featurise.detections import detection_features
 from emqa_dask.featurise.images import image_features
@@ -20,31 +20,6 @@ from emqa_dask.pipeline.folders import SCHEMAS, folders
 from emqa_dask.predict.images import predict_images
 from emqa_dask.settings import Settings
 from emqa_dask.store import micrographs, parts, thumbnails
-
-SURVEY_FILES, SURVEY_FRAMES = "survey", "survey-micrographs"  # folders of the two tables that a survey writes
-SURVEYED = tables.with_column(tables.CATALOG, "path", "where the file lies, as scan.escape() writes it")
-
-
-def survey_files(root: str, name: str, entries: list[Entry], settings: Settings) -> dict:
-    """Survey `entries` and write their rows as parts `name` of the survey's two tables."""
-    if parts.has_part(root, SURVEY_FILES, name, SURVEYED):
-        return {"outcome": "found", "n_images": len(entries)}
-    surveyed = [survey(entry, settings.archive) for entry in entries]
-    frames = [row for _, rows in surveyed for row in rows]
-    files = [row | {"path": escape(entry.path)} for (row, _), entry in zip(surveyed, entries, strict=True)]
-    parts.write_part(root, SURVEY_FRAMES, name, frames, tables.MICROGRAPHS)
-    parts.write_part(root, SURVEY_FILES, name, files, SURVEYED)
-    return {"n_images": len(entries), "bytes": sum(entry.size_bytes for entry in entries)}
-
-
-def survey_crash(root: str, name: str, entries: list[Entry], error: str) -> None:
-    """What survey_files() would have written, for entries (usually one) whose reading failed as a whole."""
-    said = {"format": None, "kind": "unknown", "status": "failed", "content_sha256": None, "n_frames": 0}
-    said |= {"reason": "the reader crashed on it; the file is probably damaged", "error": error}
-    at = ("uri", "size_bytes", "modified_ns")
-    files = [{key: getattr(e, key) for key in at} | said | {"path": escape(e.path)} for e in entries]
-    parts.write_part(root, SURVEY_FRAMES, name, [], tables.MICROGRAPHS)
-    parts.write_part(root, SURVEY_FILES, name, files, SURVEYED)
 
 
 def work(root: str, partition: Partition, rows: pd.DataFrame, settings: Settings, wanted: tuple[str, ...]) -> dict:

@@ -14,7 +14,7 @@ from emqa_dask.archive.readers import open_source
 from emqa_dask.pipeline import ingest
 from emqa_dask.pipeline.folders import SCHEMAS, folders
 from emqa_dask.pipeline.run import estimate, run, status
-from emqa_dask.pipeline.tasks import SURVEYED
+from emqa_dask.pipeline.surveys import SURVEYED
 from emqa_dask.run.execute import execute
 from emqa_dask.settings import replace
 from emqa_dask.store import layout, micrographs, parts, plan
