@@ -3,9 +3,11 @@
 import contextlib
 import os
 import posixpath
+import re
+import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 import fsspec
@@ -63,7 +65,9 @@ def write_whole(uri: str) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def _write_local(fs: LocalFileSystem, path: str) -> Iterator[BinaryIO]:
+def _write_local(
+    fs: LocalFileSystem, path: str, publish: Callable[[str, str], None] = os.replace
+) -> Iterator[BinaryIO]:
     folder, name = posixpath.split(path)
     partial = posixpath.join(folder, f".{name[:100]}.{uuid.uuid4().hex[:12]}.partial")
     try:
@@ -72,7 +76,7 @@ def _write_local(fs: LocalFileSystem, path: str) -> Iterator[BinaryIO]:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())  # else a power cut may leave the name with no bytes behind it
-        os.replace(partial, path)
+        publish(partial, path)
         _sync_folder(folder)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -110,6 +114,49 @@ def write_bytes(uri: str, data: bytes) -> None:
         stream.write(data)
 
 
+def create(uri: str, data: bytes) -> bool:
+    """Write file `uri` where there is none: of all who try at once one does. False where there is one.
+
+    A bucket that does not know If-None-Match keeps what came last: read it again after a moment.
+    """
+    fs, path = locate(uri)
+    try:
+        if isinstance(fs, LocalFileSystem):
+            with _write_local(fs, path, _link) as stream:
+                stream.write(data)
+        else:
+            fs.pipe_file(path, data, mode="create")
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if "pre-condition" not in str(error):  # what S3 says of If-None-Match
+            raise
+        return False
+    return True
+
+
+def _link(partial: str, path: str) -> None:
+    """Give a whole file its name, if nothing has that name yet."""
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        with open(partial, "rb") as whole, open(path, "xb") as stream:
+            try:
+                shutil.copyfileobj(whole, stream)
+            except BaseException:
+                os.unlink(path)
+                raise
+    os.unlink(partial)
+
+
+def modified_s(uri: str) -> float:
+    """When file `uri` was last written, in seconds since 1970 by the clock of whatever keeps it."""
+    fs, path = locate(uri)
+    return os.stat(path).st_mtime if isinstance(fs, LocalFileSystem) else fs.modified(path).timestamp()
+
+
 def write_text(uri: str, text: str) -> None:
     """Write `text` as UTF-8, whole or not at all."""
     write_bytes(uri, text.encode("utf-8"))
@@ -120,3 +167,29 @@ def remove(uri: str) -> None:
     fs, path = locate(uri)
     with contextlib.suppress(FileNotFoundError):
         fs.rm_file(path)
+
+
+_NAMES = (
+    r"[\w.-]*(?:secret|passw(?:or)?d|pwd|token|signature|credential|access[_-]?key(?:[_-]?id)?|(?:api|account)[_-]?key)"
+)
+_SECRETS = (
+    (r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)", "***"),
+    (r"(://)A[A-Z]{3}[A-Z0-9]{12,}:[^\s@]*@", r"\1***@"),  # an AWS secret may hold a slash
+    (r"(://)[^/\s@]*(?:@[^/\s@]*)*@", r"\1***@"),
+    (r"([?&;](?:" + _NAMES + r"|sig|key|auth)=)[^&;#\s\"'<>]+", r"\1***"),
+    (r"(\b" + _NAMES + r"[\"']?\s*[:=]\s*[\"']?)[^\s\"',;&<>}\])]+", r"\1***"),
+    (r"(\bauthorization[\"']?\s*[:=]\s*[\"']?(?:(?:bearer|basic)\s+)?)[^\s\"',]+", r"\1***"),
+    (r"\b(bearer\s+)[\w.~+/-]{12,}=*", r"\1***"),
+    (r"\b(?-i:AKIA|ASIA|AIDA|AROA)[A-Z0-9]{12,}\b", "***"),
+    (r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*", "***"),  # JSON web tokens
+)
+
+
+def redact(text: str) -> str:
+    """`text`, often a URI, with "***" for the secrets in it: user:password@, keys, tokens and signatures.
+
+    For whatever goes to logs, messages, provenance and reports. What holds no secret comes back as it is.
+    """
+    for pattern, replacement in _SECRETS:
+        text = re.sub(pattern, replacement, text, flags=re.IGNORECASE | re.DOTALL)
+    return text

@@ -1,0 +1,243 @@
+"""One run on a workspace at a time: `with lock.hold(root) as held:`, held.check() before what must not be done twice.
+
+A lock is a record (JSON) that is created only where there is none and never changed: lock.json, or, over a stale one,
+.lock-<token of the stale one>. So of all who find the same record stale one wins, and the holder is whoever wrote the
+last record of the chain that starts at lock.json. Who has created a record reads the chain again: where it does not end
+in that record, the lock was released meanwhile, and all starts over. Release removes lock.json first; from then on
+nothing leads to the rest. All this needs of a file system is creating exclusively and reading, so it is the same on a
+local disk, a network disk and a bucket.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import random
+import shlex
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+
+import psutil
+
+from emqa_dask.store import files
+
+NAME = "lock.json"
+BEAT_S = 15.0
+LIMIT_S = 90.0  # a run on another host that has given no sign of life for so long is taken for dead
+_SETTLE_S = 1.0  # on a bucket that ignores If-None-Match a rival's record may arrive after ours
+
+
+@dataclass(frozen=True)
+class Record:
+    """Who holds a lock. `process_start_s` is since boot; `machine` is one boot of one machine (or container)."""
+
+    token: str
+    host: str = "an unknown host"
+    machine: str = ""
+    pid: int = 0
+    process_start_s: float = 0.0
+    started: str = "an unknown time"
+    command: str = ""
+
+
+class Held:
+    """A lock that is held; check() says whether it still is."""
+
+    def __init__(self, root: str, token: str, beat_s: float):
+        self._root, self._token, self._beat_s = root, token, beat_s
+        self._seen_s = time.time()
+        self._taken_by: Record | None = None
+        self._is_lost = False
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="emqa-lock", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """RuntimeError where the lock was lost: another run took it while this one was suspended, or it was deleted.
+
+        Costs nothing as long as the last look is recent.
+        """
+        # time(), not monotonic(): that one stands still while a laptop sleeps.
+        if not 0 <= time.time() - self._seen_s < 2 * self._beat_s:
+            self._look()
+        if self._is_lost:
+            by = f"taken by {_who(self._taken_by)}" if self._taken_by else "deleted"
+            raise RuntimeError(
+                f"{files.redact(self._root)}: the lock of this run was {by}, while this run was suspended or silent; "
+                "nothing is damaged: run the same command again when the other one has ended"
+            )
+
+    def _look(self) -> None:
+        chain = read_chain(self._root)
+        if not self._is_lost and (not chain or chain[-1].token != self._token):
+            self._taken_by, self._is_lost = chain[-1] if chain else None, True
+        self._seen_s = time.time()
+
+    def _beat(self) -> None:
+        while not self._stop.wait(self._beat_s):
+            # Whatever a bucket raises: the next beat tries again, and LIMIT_S leaves room for several that fail.
+            with contextlib.suppress(Exception):
+                self._look()
+                if not self._is_lost:
+                    files.write_bytes(_beat_uri(self._root, self._token), b"")
+
+    def _release(self) -> None:
+        self._stop.set()
+        self._thread.join()
+        with contextlib.suppress(Exception):  # a lock that stays behind is stale: this process is about to be gone
+            chain = read_chain(self._root)
+            if chain and chain[-1].token == self._token:
+                for uri in _places(self._root, chain):
+                    files.remove(uri)
+            else:
+                chain = [Record(self._token)]
+            for record in chain:
+                files.remove(_beat_uri(self._root, record.token))
+
+
+@contextlib.contextmanager
+def hold(
+    root: str, say: Callable[[str], None] | None = None, *, beat_s: float = BEAT_S, limit_s: float = LIMIT_S
+) -> Iterator[Held]:
+    """Hold the lock of workspace `root` for the length of the block; `say` is told when a stale lock is taken over.
+
+    RuntimeError, with who holds it and the remedy, when another run does. A lock is stale when its process on this
+    machine has ended, or when on another one it gave no sign of life for `limit_s` seconds (it does every `beat_s`).
+    What only reads a workspace needs no lock.
+    """
+    mine = _own_record()
+    _take(root, mine, say, limit_s)
+    held = Held(root, mine.token, beat_s)
+    try:
+        yield held
+    finally:
+        held._release()
+
+
+def read_chain(root: str) -> list[Record]:
+    """Records from lock.json on, each after the first written over the one before; empty where nobody holds a lock."""
+    chain: list[Record] = []
+    while len({record.token for record in chain}) == len(chain):  # a circle is nobody's honest work
+        try:
+            data = files.read_bytes(_places(root, chain, of_next=True)[-1])
+        except FileNotFoundError:
+            break
+        chain.append(_parse(data))
+    return chain
+
+
+def is_alive(root: str, chain: list[Record], limit_s: float = LIMIT_S) -> bool:
+    """Does the holder, the last of a chain that is not empty, still run as far as can be told from here?"""
+    record = chain[-1]
+    if record.machine and record.machine == _machine():
+        try:
+            process = psutil.Process(record.pid)
+            same = abs(_start_s(process) - record.process_start_s) < 1
+            return same and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+        except psutil.AccessDenied:
+            return True
+    return _silent_s(root, chain) < limit_s
+
+
+def _take(root: str, mine: Record, say: Callable[[str], None] | None, limit_s: float) -> None:
+    data = json.dumps(asdict(mine), indent=2).encode() + b"\n"
+    for _ in range(50):
+        before = read_chain(root)
+        if before and is_alive(root, before, limit_s):
+            raise RuntimeError(
+                f"{files.redact(root)} is in use by {_who(before[-1])}: wait for it or end it there; "
+                f"if you are sure that it is gone, delete {NAME} there"
+            )
+        place = _places(root, before, of_next=True)[-1]
+        files.create(place, data)
+        if not files.is_local(root):
+            time.sleep(_SETTLE_S)
+        # Not what create() said: an upload that was repeated after a lost answer finds its own record in its way.
+        chain = read_chain(root)
+        if chain and chain[-1].token == mine.token:
+            if before and say is not None:
+                say(f"took over the lock of {_who(before[-1])}, which has ended")
+            return
+        with contextlib.suppress(FileNotFoundError):
+            if _parse(files.read_bytes(place)).token == mine.token:
+                files.remove(place)
+        time.sleep(random.uniform(0, 0.1))
+    raise RuntimeError(f"{files.redact(root)} could not be locked: others take and release it all the time; try again")
+
+
+def _places(root: str, chain: list[Record], of_next: bool = False) -> list[str]:
+    """Where the records of a chain lie, and with `of_next` where one over the last would."""
+    places = [files.join(root, NAME), *(files.join(root, f".lock-{record.token}") for record in chain)]
+    return places if of_next else places[:-1]
+
+
+def _beat_uri(root: str, token: str) -> str:
+    return files.join(root, f".beat-{token}")
+
+
+def _parse(data: bytes) -> Record:
+    """The record in `data`, or one of an unknown run: where there are no hard links, a record may be half written."""
+    try:
+        said = json.loads(data)
+        found = Record(**{field.name: field.type(said[field.name]) for field in fields(Record)})
+        if found.token == uuid.UUID(found.token).hex:  # it becomes part of a file's name
+            return found
+    except (ValueError, KeyError, TypeError):
+        pass
+    return Record(hashlib.sha256(data).hexdigest()[:32])
+
+
+def _own_record() -> Record:
+    return Record(
+        token=uuid.uuid4().hex,
+        host=platform.node(),
+        machine=_machine(),
+        pid=os.getpid(),
+        process_start_s=_start_s(psutil.Process()),
+        started=datetime.now().astimezone().isoformat(timespec="seconds"),
+        command=files.redact(shlex.join(sys.argv)),
+    )
+
+
+def _start_s(process: psutil.Process) -> float:
+    return process.create_time() - psutil.boot_time()  # since boot: a clock that is set does not move it
+
+
+def _machine() -> str:
+    """This boot of this machine, and its namespace of process numbers: where those of two records can be compared."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:  # no Linux
+        return platform.node()
+
+
+def _who(record: Record) -> str:
+    command = f" ({record.command})" if record.command else ""
+    return f"process {record.pid} on {record.host}, started {record.started}{command}"
+
+
+def _silent_s(root: str, chain: list[Record]) -> float:
+    """Seconds since the holder's last sign of life, all by the clock of the disk or bucket: hosts' clocks differ."""
+    signs = [_modified_s(_places(root, chain)[-1]), _modified_s(_beat_uri(root, chain[-1].token))]
+    probe = _beat_uri(root, uuid.uuid4().hex)
+    files.write_bytes(probe, b"")
+    try:
+        return files.modified_s(probe) - max(signs)
+    finally:
+        files.remove(probe)
+
+
+def _modified_s(uri: str) -> float:
+    try:
+        return files.modified_s(uri)
+    except FileNotFoundError:
+        return float("-inf")
