@@ -3,6 +3,7 @@
 import pytest
 
 from tests.slurm import virtual
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="session")
@@ -20,4 +21,4 @@ def slurm(virtual_slurm, monkeypatch):
         monkeypatch.setenv(name, virtual_slurm.environment[name])
     yield virtual_slurm
     virtual_slurm("scancel", "--full", "--user=root")
-    virtual.wait_until(lambda: not virtual_slurm("squeue", "--noheader"), "all jobs have ended")
+    wait_until(lambda: not virtual_slurm("squeue", "--noheader"), "all jobs have ended")

@@ -5,7 +5,8 @@ import os
 import psutil
 import pytest
 
-from tests.slurm.virtual import NODES, start, wait_until, why_not
+from tests.slurm.virtual import NODES, start, why_not
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.real
 
