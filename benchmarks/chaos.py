@@ -217,7 +217,7 @@ def disturb(
         run.exit_codes.append(code)
         if code not in (0, 2) and not any(blow.victim in ENDS_DRIVER for blow in struck):
             what = " and ".join(blow.victim for blow in struck) or "no process"
-            run.broken.append(f"it ended with {code} though {what} was killed: {workspaces.last_line(log)}")
+            run.broken.append(f"it ended with {code} though {what} was killed: {workspaces.last_words(log)}")
         if code in (0, 2):
             break
         parts.hold()  # all processes are gone
@@ -309,7 +309,7 @@ def chaos(
     code, seconds = undisturbed(archive, reference, ["--scheduler", "local", *common])
     if code not in (0, 2):
         raise RuntimeError(
-            f"the undisturbed run ended with {code}: {workspaces.last_line(reference.with_suffix('.log'))}"
+            f"the undisturbed run ended with {code}: {workspaces.last_words(reference.with_suffix('.log'))}"
         )
     n_parts = len(workspaces.parts(reference))
     n_partitions = len(list(reference.glob("micrographs.zarr/*/0/c/*/0/0")))

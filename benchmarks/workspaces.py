@@ -98,10 +98,11 @@ def tagged(tag: str) -> list[psutil.Process]:
     return found
 
 
-def last_line(log: Path) -> str:
-    """The last line that a driver said."""
-    lines = log.read_text(errors="replace").strip().splitlines()
-    return lines[-1].rpartition("\r")[2] if lines else ""
+def last_words(log: Path) -> str:
+    """The last line that a driver said: its error, if there is one."""
+    lines = [line.rpartition("\r")[2] for line in log.read_text(errors="replace").strip().splitlines()]
+    errors = [line for line in lines if line.startswith("emqa: ")]
+    return (errors or lines or [""])[-1]
 
 
 def folders(workspace: Path) -> dict[str, str]:
