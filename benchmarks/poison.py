@@ -104,8 +104,9 @@ def judge(workspace: Path, reference: Path, stage: str, guilty: pd.DataFrame) ->
     expected, broken, rows = reference_of(reference), [], []
     failures = workspaces.table(workspace, "failures").to_pandas()
     triage = workspaces.table(workspace, "triage").to_pandas()
-    ids = expected["micrographs"].to_pandas().set_index("pixel_sha256")["micrograph_id"]
-    guilty_ids = set(guilty["content"].map(ids).dropna())
+    images = expected["micrographs"].to_pandas().assign(content=lambda rows: rows["pixel_sha256"])
+    images = images.merge(guilty[["uri", "content"]], on=["uri", "content"])
+    guilty_ids = set(images["micrograph_id"])
     for image in guilty.itertuples():
         found = failures[failures["uri"] == image.uri]
         row = {"uri": image.uri, "poison": image.poison, "n_rows": len(found)}

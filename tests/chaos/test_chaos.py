@@ -1,0 +1,18 @@
+"""A driver and a worker are killed for real; both times the run ends as if nothing had happened."""
+
+import chaos
+import pytest
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif("sys.platform != 'linux'", reason="finds processes as Linux has them"),
+]
+
+
+def test_whatever_is_killed_the_tables_are_those_of_an_undisturbed_run(tmp_path):
+    figures = chaos.chaos(tmp_path, n=24, n_runs=2, setups=["local"], seed=4, shard_length=3)
+    first, second = figures["runs"]
+    assert [first["broken"], second["broken"]] == [[], []]
+    assert (first["blows"][0]["victim"], first["exit_codes"]) == ("driver", [-9, 0])
+    assert (second["blows"][0]["victim"], second["exit_codes"]) == ("worker", [0])
+    assert (figures["n_equal"], figures["n_repeated_parts"]) == (2, 0)
