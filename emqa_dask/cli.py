@@ -4,13 +4,16 @@ import argparse
 import ast
 import errno
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from emqa_dask import __version__
 from emqa_dask.settings import Settings, SettingsError, load_settings, replace, template_names
 
+LEAVE_S = 8.0  # that closing the workers may take once a run is told to stop
 STEPS = {
     "ingest": "read an archive into the workspace: catalog, OME-Zarr stacks, thumbnails",
     "detect": "find blobs in every stored micrograph",
@@ -23,7 +26,9 @@ person, which are outside what the detector knows, which are junk. One row, one 
 EPILOG = """examples:
   emqa triage /data/session --template cavity-tem      everything; the report is in ./session.emqa/report/
   emqa triage /data/session --dry-run                  what there is, and what it would cost
-  emqa status session.emqa                             what is done
+  emqa triage /data/session --scheduler slurm --settings slurm.toml     on a cluster, see cluster/README.md
+  emqa status session.emqa --watch                     how far a run is
+  emqa retry session.emqa --failed                     try again what failed
   emqa report session.emqa --set report.trust_f1=0.8   a stricter verdict; no pixel is read again
   emqa synthesise demo --profile demo --n 60 --seed 1  an archive with known answers
 
@@ -43,8 +48,13 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         dest="changes",
         help="change one setting, e.g. detect.threshold=0.2; may be given several times",
     )
-    group.add_argument("--scheduler", metavar="NAME", help="local (Dask workers on this machine) or in-process")
-    group.add_argument("--workers", metavar="N", type=int, help="worker processes; default: one per core")
+    group.add_argument(
+        "--scheduler",
+        metavar="NAME",
+        help="where the workers are: local (this machine), cuda (its GPUs), slurm, kubernetes, tcp://host:port or "
+        "file:scheduler.json (a Dask scheduler that runs already), in-process (nowhere); most have a settings section",
+    )
+    group.add_argument("--workers", metavar="N", type=int, help="worker processes; default: one per core, or per GPU")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -87,6 +97,21 @@ def _parser() -> argparse.ArgumentParser:
 
     status = verbs.add_parser("status", help="say what is done and what failed", description="State of a workspace.")
     status.add_argument("workspace", metavar="WS")
+    status.add_argument("--watch", action="store_true", help="say it again and again until no run is at work")
+    status.add_argument("--every", metavar="SECONDS", type=float, default=10.0, help="with --watch; default 10")
+
+    retry = verbs.add_parser(
+        "retry",
+        help="try again what failed",
+        description="Try failed files and images again, with the workspace's settings or those given; finished work of "
+        "other partitions is kept. Raise run.timeout_s or run.memory_gib for what hung or took too much memory.",
+    )
+    retry.add_argument("workspace", metavar="WS")
+    retry.add_argument("--failed", action="store_true", required=True, help="what failures.parquet lists")
+    retry.add_argument(
+        "--stage", metavar="STAGE", help="only what failed in: ingest, store, thumbnail, detect, featurise"
+    )
+    _add_settings(retry)
 
     synthesise = verbs.add_parser(
         "synthesise",
@@ -166,9 +191,9 @@ def _run(options: argparse.Namespace) -> int:
         return examine(print)
 
     if options.verb == "status":
-        from emqa_dask.pipeline.run import status
+        from emqa_dask.pipeline.status import status, watch
 
-        return status(options.workspace, print)
+        return watch(options.workspace, options.every, _say) if options.watch else status(options.workspace, print)
     if options.verb in ("triage", "ingest") and options.workspace is None:
         options.workspace = _default_workspace(options.source)
         print(f"workspace: {options.workspace}")
@@ -179,17 +204,44 @@ def _run(options: argparse.Namespace) -> int:
         from emqa_dask.run.cluster import warm_up
 
         warm_up(PRELOAD)
-    from emqa_dask.pipeline.run import estimate, run
-
     if is_dry:
+        from emqa_dask.pipeline.estimate import estimate
+
         return estimate(options.source, settings, print)
+    if options.verb == "retry":
+        from emqa_dask.pipeline.status import retry
+
+        return retry(options.workspace, settings, options.stage, print)
+    from emqa_dask.pipeline.run import run
+
     steps = tuple(STEPS) if options.verb == "triage" else (options.verb,)
     return run(getattr(options, "source", None), options.workspace, settings, steps=steps, say=print)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _stop_on_signals() -> None:
+    """Ctrl-C and SIGTERM (a batch system's walltime) both stop cleanly; the second one, or LEAVE_S later, at once."""
+
+    def stop(*_) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: os._exit(130))
+        clock = threading.Timer(LEAVE_S, os._exit, (130,))
+        clock.daemon = True
+        clock.start()
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. Expected errors are one line on stderr, with the remedy."""
     options = _parser().parse_args(arguments)
+    if threading.current_thread() is threading.main_thread():
+        _stop_on_signals()
     try:
         return _run(options)
     except KeyboardInterrupt:

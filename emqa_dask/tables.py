@@ -225,18 +225,21 @@ EVENTS = _schema(
         "bytes": (pa.int64(), "bytes of pixels it read"),
         "peak_memory_bytes": (pa.int64(), "peak resident memory of the worker's process so far"),
         "attempt": (pa.int32(), "1 for the first"),
-        "outcome": (pa.string(), "done, found (its part was there) or failed"),
+        "outcome": (pa.string(), "done, found (its part was there), failed, or lost (its worker went away; another got it)"),
     }
 )
 
 FAILURES = _schema(
     {
         "uri": (pa.string(), "archive-relative path of the file"),
+        "micrograph_id": (pa.string(), "of the micrograph that failed; null where the file gave none"),
         "stage": (pa.string(), "the stage that failed"),
         "kind": (pa.string(), "error, crash, timeout or memory"),
         "error": (pa.string(), "the exception's type and text"),
         "traceback": (pa.string(), "where it happened"),
         "attempts": (pa.int32(), "how often it was tried"),
+        "worker": (pa.string(), "address of the worker, or in-process"),
+        "peak_memory_bytes": (pa.int64(), "peak resident memory of the call that failed, where it was seen; else 0"),
     }
 )
 

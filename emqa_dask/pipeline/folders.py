@@ -26,3 +26,8 @@ def folders(settings: Settings) -> dict[str, str]:
         "features": layout.table_dir("features", features),
         "predictions": layout.table_dir("predictions", predicted),
     }
+
+
+def failures_dir(folder: str) -> str:
+    """The folder with the failures of the table in `folder`: parts of tables.FAILURES, of partitions that have any."""
+    return f"failures-{folder}"

@@ -33,7 +33,7 @@ def ingest(root: str, source: str, settings: Settings, execute: Execute) -> list
 
     results = []
     new = _batches(_new(root, source, known, settings.archive), settings.archive.files_per_task)
-    for result in execute(survey_files, tasks(new), "survey"):
+    for result in list(execute(survey_files, tasks(new), "survey")):
         if result.outcome == "failed" and result.task.n_images > 1:
             # Bad data never raise, but a file can kill the worker that reads it: its neighbours must not pay.
             alone = tasks([entry] for entry in result.task.args[2])
@@ -108,3 +108,12 @@ def paths(root: str) -> dict[str, str]:
     """Where the file of every URI lay when it was surveyed, as scan.escape() writes it."""
     surveyed = parts.read_table(root, SURVEY_FILES, SURVEYED, ["uri", "path"])
     return dict(zip(surveyed["uri"], surveyed["path"], strict=True))
+
+
+def partitions(root: str, columns=None):
+    """TEMPORARY."""
+    cut, rows = partition_rows(root)
+    where = paths(root)
+    for partition in cut:
+        of = rows[partition.name]
+        yield partition, of.assign(path=of["uri"].map(where))

@@ -10,7 +10,7 @@ SURVEY_FILES, SURVEY_FRAMES = "survey", "survey-micrographs"  # folders of the t
 SURVEYED = tables.with_column(tables.CATALOG, "path", "where the file lies, as scan.escape() writes it")
 
 
-def survey_files(root: str, name: str, entries: list[Entry], settings: Settings) -> dict:
+def survey_files(root: str, name: str, entries: list[Entry], settings: Settings, call=None) -> dict:
     """Survey `entries` and write their rows as parts `name` of the survey's two tables."""
     if parts.has_part(root, SURVEY_FILES, name, SURVEYED):
         return {"outcome": "found", "n_images": len(entries)}

@@ -1,9 +1,10 @@
 """What a worker does: make every table that a partition lacks, reading its pixels once."""
 
 import functools
+import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import pandas as pd
@@ -16,91 +17,166 @@ from emqa_dask.detect import log
 from emqa_dask.featurise.detections import detection_features
 from emqa_dask.featurise.images import image_features
 from emqa_dask.partition import Partition
-from emqa_dask.pipeline.folders import SCHEMAS, folders
+from emqa_dask.pipeline.folders import SCHEMAS, failures_dir, folders
 from emqa_dask.predict.images import predict_images
+from emqa_dask.run.execute import where_am_i
+from emqa_dask.run.supervise import Call, Died, direct
 from emqa_dask.settings import Settings
-from emqa_dask.store import micrographs, parts, thumbnails
+from emqa_dask.store import layout, micrographs, parts, thumbnails
 
 
-def work(root: str, partition: Partition, rows: pd.DataFrame, settings: Settings, wanted: tuple[str, ...]) -> dict:
+TABLE_OF = {"store": "thumbnails", "thumbnail": "thumbnails", "detect": "detections", "featurise": "features"}
+
+
+def work(
+    root: str,
+    partition: Partition,
+    rows: pd.DataFrame,
+    settings: Settings,
+    wanted: tuple[str, ...],
+    call: Call = direct,
+) -> dict:
     """Make every table of `wanted` that `partition` lacks, upstream first.
 
     `rows` are the partition's micrographs in the order of its slots, with the `path` of their file. Every table is a
-    part of its own, written whole; a micrograph that could not be stored is in none of them. The record says the
-    seconds of each stage under "stages", and {URI: why} of what could not be stored under "lost".
+    part of its own, written whole. A micrograph on which a stage fails for good (`call` raises Died) is in neither that
+    stage's table nor those made from it, but in the part of tables.FAILURES that is written first, into the folder
+    "failures-<table's folder>". The record says the seconds of each stage under "stages", and "n_failed".
     """
     where, stages = folders(settings), {}
     lacking = [t for t in wanted if not parts.has_part(root, where[t], partition.name, SCHEMAS[t])]
-    lost_uris: dict[str, str] = {}
+    n_images, failures = len(rows), {table: [] for table in SCHEMAS}
+    made: dict[str, list] = {table: [] for table in lacking if table != "predictions"}
     if "thumbnails" in lacking:
         with _timed(stages, "store"):
-            lost = _store(root, partition, rows)
-        lost_uris = {rows["uri"].iloc[slot]: why for slot, why in lost.items()}
-        rows = rows.drop(index=rows.index[list(lost)])
+            failures["thumbnails"] = _store(root, partition, rows, call)
+        gone = [failure["micrograph_id"] for failure in failures["thumbnails"]]
     else:
         there = parts.read_part(root, where["thumbnails"], partition.name, tables.THUMBNAILS, ["micrograph_id"])
-        rows = rows[rows["micrograph_id"].isin(there["micrograph_id"])]
-    measured = [t for t in lacking if t != "predictions"]
-    if measured:
-        _measure(root, partition, rows, settings, measured, stages)
+        gone = rows["micrograph_id"][~rows["micrograph_id"].isin(there["micrograph_id"])]
+    if "features" in lacking and "detections" not in lacking:  # nothing found, and nothing looked for, are both no rows
+        gone = [*gone, *failed_ids(root, where["detections"], partition.name)]
+    rows = rows[~rows["micrograph_id"].isin(gone)]
+    if made:
+        _measure(root, partition, rows, settings, made, failures, stages, call)
+    for table, made_rows in made.items():
+        if failures[table]:
+            parts.write_part(root, failures_dir(where[table]), partition.name, failures[table], tables.FAILURES)
+        if table == "detections" and made_rows:
+            made_rows = pd.concat(made_rows, ignore_index=True)
+        parts.write_part(root, where[table], partition.name, made_rows, SCHEMAS[table])
     if "predictions" in lacking:
         with _timed(stages, "predict"):
             features = parts.read_part(root, where["features"], partition.name, tables.FEATURES)
             predicted = predict_images(features, settings.predict.forest)
             parts.write_part(root, where["predictions"], partition.name, predicted, tables.PREDICTIONS)
     n_bytes = sum(row.height_px * row.width_px * np.dtype(row.dtype).itemsize for row in rows.itertuples())
-    record = {"stages": stages, "n_images": len(rows), "bytes": n_bytes, "lost": lost_uris}
+    record = {"stages": stages, "n_images": n_images, "bytes": n_bytes, "n_failed": sum(map(len, failures.values()))}
     return record | {"outcome": "done" if lacking else "found"}
 
 
-def _store(root: str, partition: Partition, rows: pd.DataFrame) -> dict[int, str]:
+def failed_ids(root: str, folder: str, name: str) -> pd.Series:
+    """micrograph_ids that failed when the part `name` of `folder` was made."""
+    uri = layout.part(root, failures_dir(folder), name)
+    return parts.load_table(uri, tables.FAILURES, ["micrograph_id"])["micrograph_id"]
+
+
+def failure(row: dict, stage: str, died: Died) -> dict:
+    """The row of tables.FAILURES for the micrograph of the ledger `row`."""
+    return {
+        "uri": row["uri"],
+        "micrograph_id": row["micrograph_id"],
+        "stage": stage,
+        "kind": died.kind,
+        "error": died.error,
+        "traceback": died.traceback,
+        "attempts": died.attempts,
+        "worker": where_am_i(),
+        "peak_memory_bytes": died.peak_memory_bytes,
+    }
+
+
+def _store(root: str, partition: Partition, rows: pd.DataFrame, call: Call) -> list[dict]:
     """Decode the partition's files once more and write its shard; write_partition() compares every checksum.
 
-    Gives {slot: why} of micrographs that cannot be read any more, or are not what was surveyed.
+    Gives the failures: micrographs that cannot be read any more, or are not what was surveyed.
     """
-    opened = functools.lru_cache(maxsize=1)(readers.open_source)  # the frames of a stack follow one another
+    records, dead = rows.to_dict("records"), {}
+    with ExitStack() as copies:
+        here = {"path": None, "copy": None}  # the frames of a file follow one another: it is fetched once
 
-    def windows(slot: int) -> Iterator[np.ndarray]:
-        row = rows.iloc[slot]
-        with local_file(unescape(row["path"])) as path:
-            frame = opened(path).frames[row["frame"]]
-            yield from (frame.read(y0, y1) for y0, y1 in frame.windows())
+        def windows(slot: int) -> Iterator[np.ndarray]:
+            row = records[slot]
+            if here["path"] != row["path"]:
+                copies.close()
+                here.update(path=row["path"], copy=copies.enter_context(local_file(unescape(row["path"]))))
+            try:
+                for y0, y1 in call(frame_windows, here["copy"], row["frame"], label=row["uri"]):
+                    yield call(read_window, here["copy"], row["frame"], y0, y1, label=row["uri"])
+            except Died as died:
+                dead[slot] = died
+                raise
 
-    sums, names = list(rows["pixel_sha256"]), list(rows["uri"])
-    return micrographs.write_partition(root, partition, windows, sums, names)["lost"]
+        sums, names = list(rows["pixel_sha256"]), list(rows["uri"])
+        lost = micrographs.write_partition(root, partition, windows, sums, names)["lost"]
+    return [failure(records[slot], "store", dead.get(slot) or Died("error", why)) for slot, why in lost.items()]
+
+
+def frame_windows(path: str, number: int) -> list[tuple[int, int]]:
+    """Row windows of frame `number` of the file at `path`, see Frame.windows()."""
+    return list(_opened(path, os.stat(path).st_mtime_ns).frames[number].windows())
+
+
+def read_window(path: str, number: int, y0: int, y1: int) -> np.ndarray:
+    """Rows y0:y1 of frame `number` of the file at `path`."""
+    return _opened(path, os.stat(path).st_mtime_ns).frames[number].read(y0, y1)
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(path: str, modified_ns: int) -> readers.Source:
+    return readers.open_source(path)
 
 
 def _measure(
-    root: str, partition: Partition, rows: pd.DataFrame, settings: Settings, wanted: list[str], stages: dict
+    root: str,
+    partition: Partition,
+    rows: pd.DataFrame,
+    settings: Settings,
+    made: dict[str, list],
+    failures: dict[str, list],
+    stages: dict[str, float],
+    call: Call,
 ) -> None:
-    """Thumbnails, detections and features, as far as `wanted`; one image in memory at a time."""
-    where = folders(settings)
-    made: dict[str, list] = {table: [] for table in wanted}
+    """Thumbnails, detections and features, as far as `made` has them; one image in memory at a time."""
     found = None
     if "features" in made and "detections" not in made:
-        found = parts.read_part(root, where["detections"], partition.name, tables.DETECTIONS)
+        found = parts.read_part(root, folders(settings)["detections"], partition.name, tables.DETECTIONS)
         found = dict(list(found.groupby("micrograph_id")))
     images = micrographs.iter_micrographs(root, partition, rows["index"])
     for row in rows.to_dict("records"):
         with _timed(stages, "read"):
             image = next(images)
-        if "thumbnails" in made:
-            with _timed(stages, "thumbnail"):
-                jpeg = thumbnails.thumbnail(image, settings.store.thumbnail_px)
-                made["thumbnails"].append({"micrograph_id": row["micrograph_id"], "jpeg": jpeg})
-        if "detections" in made:
-            with _timed(stages, "detect"):
-                blobs = log.detect_image(image, settings.detect)
-                made["detections"].append(blobs.assign(micrograph_id=row["micrograph_id"]))
-        elif found is not None:
-            blobs = found.get(row["micrograph_id"], tables.empty(tables.DETECTIONS))
-        if "features" in made:
-            with _timed(stages, "featurise"):
-                made["features"].append(features_of(image, row, blobs, settings))
-    if made.get("detections"):
-        made["detections"] = pd.concat(made["detections"], ignore_index=True)
-    for table, made_rows in made.items():
-        parts.write_part(root, where[table], partition.name, made_rows, SCHEMAS[table])
+        stage, micrograph_id = "", row["micrograph_id"]
+
+        def here(name: str, function: Callable, *args, uri: str = row["uri"]):
+            nonlocal stage
+            stage = name
+            with _timed(stages, name):
+                return call(function, *args, label=uri)
+
+        try:
+            if "thumbnails" in made:
+                jpeg = here("thumbnail", thumbnails.thumbnail, image, settings.store.thumbnail_px)
+                made["thumbnails"].append({"micrograph_id": micrograph_id, "jpeg": jpeg})
+            if "detections" in made:
+                blobs = here("detect", log.detect_image, image, settings.detect)
+                made["detections"].append(blobs.assign(micrograph_id=micrograph_id))
+            elif found is not None:
+                blobs = found.get(micrograph_id, tables.empty(tables.DETECTIONS))
+            if "features" in made:
+                made["features"].append(here("featurise", features_of, image, row, blobs, settings))
+        except Died as died:
+            failures[TABLE_OF[stage]].append(failure(row, stage, died))
 
 
 def features_of(image: np.ndarray, row: dict, blobs: pd.DataFrame, settings: Settings) -> dict:

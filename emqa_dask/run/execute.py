@@ -6,17 +6,23 @@ import sys
 import time
 import traceback
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from emqa_dask.run.supervise import describe
+import psutil
+
+from emqa_dask.backend import DeviceLost
+from emqa_dask.run.supervise import Supervised, describe, kind_of
 
 IN_PROCESS = "in-process"
+MAX_LOST = 10  # workers that one task may lose before it is given up; no image is blamed for that
+REFRESH_S = 1.0  # between looks at how many workers there are
 
 
 @dataclass(frozen=True)
 class Task:
-    """A piece of work: `function(*args)` for the partition (or batch of files) `name`, of `n_images` images."""
+    """A piece of work: `function(*args, call=...)` for partition (or batch of files) `name`, of `n_images` images."""
 
     name: str
     args: tuple = ()
@@ -24,16 +30,31 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What one call in a task may cost, see supervise.Supervised; 0 = no limit on time, the worker's own on memory."""
+
+    timeout_s: float = 0.0
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True)
 class Result:
     """What became of a task: `value` (the function's record) or `error` and `traceback`, and its `event`."""
 
     task: Task
-    outcome: str  # done, found or failed
+    outcome: str  # done, found, failed, or lost: its worker went away, and the task is given to another
     event: dict  # a row of tables.EVENTS
     value: dict = field(default_factory=dict)
     kind: str = ""  # of a failure, as in tables.FAILURES: error, memory or crash
     error: str = ""
     traceback: str = ""
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    task: Task
+    number: int = 1
+    is_isolated: bool = False
 
 
 def execute(
@@ -43,45 +64,61 @@ def execute(
     stage: str,
     client=None,
     tasks_per_worker: int = 3,
+    limits: Limits = Limits(),
+    resources: dict[str, float] | None = None,
 ) -> Iterator[Result]:
-    """Run `function(*task.args)` for every task and yield results as they come, in any order.
+    """Run `function(*task.args, call=call)` for every task and yield results as they come, in any order.
 
     `function` is a module-level function that writes its own results to storage and returns a small record: a dict, in
-    which outcome ("done" if absent, "found" where its part was there), n_images and bytes go into the event. With
-    `client` (a distributed Client) tasks run on its workers, at most `tasks_per_worker` of them (and at least one more
-    than its threads) in flight per worker, and `tasks` is drawn only as room comes free; without, they run here, one
-    after the other. An exception in a task, or a worker that dies of it, is a Result with outcome "failed", and the
-    others go on. Stopping early (KeyboardInterrupt, or closing the iterator) cancels what is in flight.
+    which outcome ("done" if absent, "found" where its part was there), n_images and bytes go into the event. It makes
+    what a bad image could break by way of `call(function, *args, label=uri)`, see supervise. With `client` (a
+    distributed Client) tasks run on its workers, at most `tasks_per_worker` of them (and at least one more than its
+    threads) in flight per worker, and `tasks` is drawn only as room comes free; without, they run here, one after the
+    other. An exception in a task is a Result with outcome "failed", and the others go on.
+
+    A worker that is lost gives a Result "lost" for each of its tasks, and these are run again with their calls isolated
+    in child processes: whether one of them was guilty or the node was preempted need not be known, since a guilty image
+    now ends its child and is named by it. That costs no image anything; only after MAX_LOST workers a task has failed.
+    Stopping early (KeyboardInterrupt, or closing the iterator) cancels what is in flight. A scheduler that is lost
+    raises RuntimeError.
     """
     if client is None:
-        return (_run(function, task, stage) for task in tasks)
-    return _on_workers(function, iter(tasks), stage, client, tasks_per_worker)
+        return (_run(function, _Attempt(task), stage, limits) for task in tasks)
+    return _on_workers(function, iter(tasks), stage, client, tasks_per_worker, limits, resources)
 
 
-def _run(function: Callable, task: Task, stage: str) -> Result:
+def _run(function: Callable, attempt: _Attempt, stage: str, limits: Limits) -> Result:
     """Run one task where we are; whatever it raises becomes text, since an exception may not survive pickling."""
     started, clock = time.time(), time.perf_counter()
-    value, failure = {}, {}
+    task, value, failure = attempt.task, {}, {}
+    worker = _worker()
+    call = Supervised(
+        limits.timeout_s,
+        limits.memory_bytes or _memory_bytes(worker),
+        is_isolated=attempt.is_isolated,
+        may_exit=worker is not None,
+        passing=(DeviceLost,),
+    )
     try:
-        value = function(*task.args) or {}
+        with call:
+            value = function(*task.args, call=call) or {}
         outcome = value.get("outcome", "done")
+    except DeviceLost as error:
+        outcome, failure = "lost", {"kind": "device", "error": describe(error)}
     except Exception as error:
         outcome = "failed"
-        failure = {
-            "kind": "memory" if isinstance(error, MemoryError) else "error",
-            "error": describe(error),
-            "traceback": "".join(traceback.format_exception(error)),
-        }
+        text = "".join(traceback.format_exception(error))
+        failure = {"kind": kind_of(error), "error": describe(error), "traceback": text}
     event = {
         "stage": stage,
         "partition": task.name,
-        "worker": _worker(),
+        "worker": worker.address if worker else IN_PROCESS,
         "started": started,
         "seconds": time.perf_counter() - clock,
-        "n_images": int(value.get("n_images", task.n_images)),
+        "n_images": 0 if outcome == "lost" else int(value.get("n_images", task.n_images)),
         "bytes": int(value.get("bytes", 0)),
         "peak_memory_bytes": peak_memory_bytes(),
-        "attempt": 1,
+        "attempt": attempt.number,
         "outcome": outcome,
     }
     return Result(task, outcome, event, value, **failure)
@@ -93,43 +130,86 @@ def peak_memory_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on Linux
 
 
-def _worker() -> str:
+def _worker():
+    """The Dask worker that runs this, or None."""
     distributed = sys.modules.get("distributed")
     try:
-        return distributed.get_worker().address if distributed else IN_PROCESS
+        return distributed.get_worker() if distributed else None
     except ValueError:  # not in a task of a worker
-        return IN_PROCESS
+        return None
+
+
+def where_am_i() -> str:
+    """The address of the Dask worker that runs this, or in-process."""
+    worker = _worker()
+    return worker.address if worker else IN_PROCESS
+
+
+def _memory_bytes(worker) -> int:
+    """What a child of this worker may take: the worker's share, less what the worker itself holds."""
+    share = worker.memory_manager.memory_limit if worker else psutil.virtual_memory().total
+    return max(int(share) - psutil.Process().memory_info().rss, int(share) // 2) if share else 0
 
 
 def _on_workers(
-    function: Callable, tasks: Iterator[Task], stage: str, client, tasks_per_worker: int
+    function: Callable,
+    tasks: Iterator[Task],
+    stage: str,
+    client,
+    tasks_per_worker: int,
+    limits: Limits,
+    resources: dict[str, float] | None,
 ) -> Iterator[Result]:
     from distributed import as_completed
 
     # A key is an identity: with a token per run, an old result or error never comes back under it.
     token, numbers = uuid.uuid4().hex[:12], itertools.count()
-    in_flight = {}
+    in_flight: dict = {}
+    again: deque[_Attempt] = deque()
     completed = as_completed()
+    room = _Room(client, tasks_per_worker)
 
-    def submit(n: int) -> None:
-        for task in itertools.islice(tasks, max(n, 0)):
+    def submit() -> None:
+        while len(in_flight) < room():
+            attempt = again.popleft() if again else next(fresh, None)
+            if attempt is None:
+                return
+            key = (f"{stage}-{token}", next(numbers), attempt.task.name)
             future = client.submit(
-                _run, function, task, stage, key=(f"{stage}-{token}", next(numbers), task.name), pure=False, retries=0
+                _run, function, attempt, stage, limits, key=key, pure=False, retries=0, resources=resources
             )
-            in_flight[future] = task
+            in_flight[future] = attempt
             completed.add(future)
 
+    fresh = map(_Attempt, tasks)
     try:
-        submit(window(client, tasks_per_worker))
+        submit()
         for future in completed:
-            task = in_flight.pop(future)
-            result = _collect(future, task, stage)
+            attempt = in_flight.pop(future)
+            result = _collect(future, attempt, stage, client)
             future.release()
-            submit(window(client, tasks_per_worker) - len(in_flight))
+            if result.kind == "device":
+                client.restart_workers([result.event["worker"]], raise_for_error=False)
+            if result.outcome == "lost":
+                again.append(replace(attempt, number=attempt.number + 1, is_isolated=result.kind != "device"))
+            submit()
             yield result
     finally:
         if in_flight and client.status == "running":
             client.cancel(list(in_flight), force=True)
+
+
+class _Room:
+    """room() tasks may be in flight on the workers that are there: never fewer than one; asked anew once a second."""
+
+    def __init__(self, client, tasks_per_worker: int):
+        self.client, self.tasks_per_worker = client, tasks_per_worker
+        self.asked, self.n = float("-inf"), 1
+
+    def __call__(self) -> int:
+        if time.monotonic() - self.asked > REFRESH_S:
+            self.n, self.asked = window(self.client, self.tasks_per_worker), time.monotonic()
+        return self.n
 
 
 def window(client, tasks_per_worker: int) -> int:
@@ -138,28 +218,32 @@ def window(client, tasks_per_worker: int) -> int:
     return max(1, sum(max(tasks_per_worker, n + 1) for n in threads))
 
 
-def _collect(future, task: Task, stage: str) -> Result:
-    """The result of a finished future; a worker that died of the task (KilledWorker) is a failed one, too.
-
-    Here bisecting a partition, quarantine and time-outs will hook in: all they need is this Result.
-    """
+def _collect(future, attempt: _Attempt, stage: str, client) -> Result:
+    """The result of a finished future; of one whose worker died, a Result that says so."""
     try:
         return future.result()
     except Exception as error:
+        if type(error).__name__ not in ("KilledWorker", "FutureCancelledError", "CancelledError"):
+            outcome, kind, said = "failed", "error", describe(error)
+        elif type(error).__name__ != "KilledWorker":
+            raise RuntimeError(
+                f"the Dask scheduler at {client.scheduler.address} was lost; what is finished is kept, so start it and "
+                "run the same command again"
+            ) from error
+        else:
+            outcome = "lost" if attempt.number < MAX_LOST else "failed"
+            kind, said = "crash", f"its worker process was lost {attempt.number} times"
         event = {
             "stage": stage,
-            "partition": task.name,
-            "worker": "",
+            "partition": attempt.task.name,
+            "worker": str(getattr(getattr(error, "last_worker", None), "address", "")),
             "started": time.time(),
             "seconds": 0.0,
-            "n_images": task.n_images,
+            "n_images": 0 if outcome == "lost" else attempt.task.n_images,
             "bytes": 0,
             "peak_memory_bytes": 0,
-            "attempt": getattr(error, "allowed_failures", 0) + 1,
-            "outcome": "failed",
+            "attempt": attempt.number,
+            "outcome": outcome,
         }
-        died = type(error).__name__ == "KilledWorker"
-        reason = f"the worker process died of it {event['attempt']} times (a crash, or out of memory)"
         text = "".join(traceback.format_exception(error))
-        said = f"KilledWorker: {reason}" if died else describe(error)
-        return Result(task, "failed", event, kind="crash", error=said, traceback=text)
+        return Result(attempt.task, outcome, event, kind=kind, error=said, traceback=text)

@@ -20,6 +20,9 @@ POLL_S = 0.05  # between looks at a child's memory
 GRACE_S = 0.5  # that a stuck child has to write down where it is stuck
 
 
+Call = Callable[..., Any]  # call(function, *args, label="") -> function(*args)
+
+
 class Died(Exception):
     """A call that failed for good; kind is error, crash, timeout or memory, as in tables.FAILURES."""
 

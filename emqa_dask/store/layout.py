@@ -8,7 +8,7 @@ import numpy as np
 
 from emqa_dask.store import files
 
-FORMAT = 1  # of the workspace; a program refuses workspaces of a later one
+FORMAT = 2  # of the workspace; a program refuses workspaces of another one
 MARKER = "workspace.json"
 
 
@@ -115,6 +115,8 @@ def _check(root: str, source: str, marker: bytes) -> None:
         raise ValueError(f"{root}/{MARKER} is damaged: give --workspace a new folder") from error
     if version > FORMAT:
         raise ValueError(f"{root} has workspace format {version}, this emqa knows {FORMAT}: update emqa_dask")
+    if version < FORMAT:
+        raise ValueError(f"{root} has workspace format {version}, of an older emqa_dask: give --workspace a new folder")
     if owner != source:
         raise ValueError(f"{root} belongs to {owner}, not to {source}: give --workspace another folder")
 

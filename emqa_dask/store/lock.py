@@ -120,6 +120,12 @@ def hold(
         held._release()
 
 
+def holder(root: str) -> str:
+    """Who works on the workspace now: process, host and since when; empty when nobody does."""
+    chain = read_chain(root)
+    return _who(chain[-1]) if chain and is_alive(root, chain) else ""
+
+
 def read_chain(root: str) -> list[Record]:
     """Records from lock.json on, each after the first written over the one before; empty where nobody holds a lock."""
     chain: list[Record] = []
@@ -229,11 +235,13 @@ def _silent_s(root: str, chain: list[Record]) -> float:
     """Seconds since the holder's last sign of life, all by the clock of the disk or bucket: hosts' clocks differ."""
     signs = [_modified_s(_places(root, chain)[-1]), _modified_s(_beat_uri(root, chain[-1].token))]
     probe = _beat_uri(root, uuid.uuid4().hex)
-    files.write_bytes(probe, b"")
     try:
-        return files.modified_s(probe) - max(signs)
-    finally:
+        files.write_bytes(probe, b"")
+        now = files.modified_s(probe)
         files.remove(probe)
+    except OSError:  # who may only read it has to trust the own clock
+        now = time.time()
+    return now - max(signs)
 
 
 def _modified_s(uri: str) -> float:

@@ -1,0 +1,49 @@
+"""--dry-run: what an archive holds, and what the run would cost, from a sample of it."""
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from emqa_dask.archive import readers, scan
+from emqa_dask.archive.survey import local_file, survey
+from emqa_dask.detect import log
+from emqa_dask.pipeline import tasks
+from emqa_dask.run.cluster import n_cores
+from emqa_dask.run.progress import clock
+from emqa_dask.settings import Settings
+
+Say = Callable[[str], None]
+
+
+def estimate(source: str, settings: Settings, say: Say = print, n_sample: int = 16) -> int:
+    """--dry-run: count the archive, try a sample of it in this process, and say what the whole would cost."""
+    rng, sample, n_files, n_bytes = random.Random(0), [], 0, 0
+    for entry in scan.scan(source, settings.archive.exclude):
+        n_files, n_bytes = n_files + 1, n_bytes + entry.size_bytes
+        if len(sample) < n_sample:
+            sample.append(entry)
+        elif (k := rng.randrange(n_files)) < n_sample:  # reservoir: every file is as likely
+            sample[k] = entry
+    started, megapixels, pixel_bytes, n_micrographs, n_detections = time.perf_counter(), 0.0, 0, 0, 0
+    kinds = Counter()
+    for entry in sample:
+        row, frames = survey(entry, settings.archive)
+        kinds[row["kind"] if row["status"] == "ok" else row["status"]] += 1
+        for frame in frames:
+            with local_file(entry.path) as path:
+                image = readers.open_source(path).frames[frame["frame"]].read()
+            blobs = log.detect_image(image, settings.detect)
+            tasks.features_of(image, frame, blobs, settings)
+            megapixels, pixel_bytes = megapixels + image.size / 1e6, pixel_bytes + image.nbytes
+            n_micrographs, n_detections = n_micrographs + 1, n_detections + len(blobs)
+    seconds = time.perf_counter() - started
+    scale, workers = n_files / max(len(sample), 1), settings.run.workers or n_cores()
+    per_megapixel = 1000 * seconds / max(megapixels, 1e-9)
+    shard = f"{settings.store.shard_mib:,.0f} MiB of pixels in memory per worker"
+    say(f"{n_files:,} files, {n_bytes / 1e9:,.2f} GB")
+    say(f"a sample of {len(sample)}: {', '.join(f'{n} {kind}' for kind, n in kinds.most_common())}")
+    say(f"about {n_micrographs * scale:,.0f} micrographs, {megapixels * scale:,.0f} megapixels")
+    say(f"about {clock(seconds * scale / workers)} on {workers} workers ({per_megapixel:,.0f} ms per megapixel)")
+    say(f"at most {pixel_bytes * scale / 1e9:,.2f} GB of disk before compression; {shard}")
+    return 0

@@ -1,0 +1,112 @@
+"""What a run writes down beside its results: an event for every task, as they come, and the failures at its end."""
+
+import contextlib
+import time
+import uuid
+from collections.abc import Callable, Iterator
+
+import pandas as pd
+
+from emqa_dask import tables
+from emqa_dask.pipeline.folders import SCHEMAS, failures_dir, folders
+from emqa_dask.pipeline.surveys import SURVEY_FILES
+from emqa_dask.run.execute import Result
+from emqa_dask.settings import Settings
+from emqa_dask.store import files, layout, parts
+
+EVENTS = "events.parquet"  # a folder of parts, which readers of Parquet take for one table
+FLUSH_S, FLUSH_ROWS = 20.0, 5000
+
+
+@contextlib.contextmanager
+def recording(root: str, check: Callable[[], None] = lambda: None) -> Iterator[Callable[[Result], None]]:
+    """record(result) adds its events to events.parquet, in parts of some seconds; `check` is called with each."""
+    run, number, said, rows = f"{time.time_ns() // 1_000_000:013d}-{uuid.uuid4().hex[:6]}", 0, time.monotonic(), []
+
+    def flush() -> None:
+        nonlocal number, said, rows
+        if rows:
+            parts.write_part(root, EVENTS, f"{run}-{number:05d}", rows, tables.EVENTS)
+        number, said, rows = number + 1, time.monotonic(), []
+
+    def record(result: Result) -> None:
+        rows.extend(_events(result))
+        if len(rows) >= FLUSH_ROWS or time.monotonic() - said > FLUSH_S:
+            check()
+            flush()
+
+    try:
+        yield record
+        flush()
+    except BaseException:
+        with contextlib.suppress(OSError):  # the disk is full, say: the first error says so
+            flush()
+        raise
+
+
+def _events(result: Result) -> list[dict]:
+    """A task's event; of a task with several stages, an event for each, one after the other."""
+    stages = result.value.get("stages")
+    if not stages:
+        return [result.event]
+    rows, started = [], result.event["started"]
+    for stage, seconds in stages.items():
+        rows.append(result.event | {"stage": stage, "started": started, "seconds": seconds})
+        started += seconds
+    return rows
+
+
+def stage_seconds(root: str) -> dict[str, float]:
+    """Worker-seconds of every stage so far."""
+    total: dict[str, float] = {}
+    for name in parts.part_names(root, EVENTS):
+        events = parts.read_part(root, EVENTS, name, tables.EVENTS, ["stage", "seconds"])
+        for stage, seconds in events.groupby("stage", sort=False)["seconds"].sum().items():
+            total[stage] = total.get(stage, 0.0) + seconds
+    return {stage: round(seconds, 3) for stage, seconds in total.items()}
+
+
+def fail_partition(root: str, settings: Settings, result: Result) -> None:
+    """Write down that a partition as a whole failed: no image of it is blamed, and the next run tries it again."""
+    where, name, rows = folders(settings), result.task.name, result.task.args[2]
+    table = next((t for t in SCHEMAS if not parts.has_part(root, where[t], name)), None)
+    if table is not None:
+        said = {"stage": table, "kind": result.kind, "error": result.error, "traceback": result.traceback}
+        said |= {"attempts": result.event["attempt"], "worker": result.event["worker"], "peak_memory_bytes": 0}
+        failures = rows[["uri", "micrograph_id"]].assign(**said)
+        parts.write_part(root, failures_dir(where[table]), name, failures, tables.FAILURES)
+
+
+def forget_unfinished(root: str, folder: str, there: set[str]) -> None:
+    """Remove failures of the table in `folder` from partitions that lack it: they are tried again."""
+    for name in set(parts.part_names(root, failures_dir(folder))) - there:
+        files.remove(layout.part(root, failures_dir(folder), name))
+
+
+def failures(root: str, settings: Settings) -> Iterator[pd.DataFrame]:
+    """Every failure that stands, for these settings: of files that could not be read, then of stages."""
+    surveyed = [parts.read_part(root, failures_dir(SURVEY_FILES), name, tables.FAILURES)
+                for name in parts.part_names(root, failures_dir(SURVEY_FILES))]  # fmt: skip
+    known = pd.concat([tables.empty(tables.FAILURES), *surveyed]).drop_duplicates("uri", keep="last").set_index("uri")
+    columns = ["uri", "status", "reason", "error"]
+    for catalog in parts.iter_table(layout.catalog(root), tables.CATALOG, columns):
+        unread = catalog[catalog["status"] == "failed"]
+        rows = pd.DataFrame({"uri": unread["uri"], "stage": "ingest", "kind": "error", "traceback": "", "attempts": 1})
+        rows["error"] = unread["error"].where(unread["error"].notna() & unread["error"].ne(""), unread["reason"])
+        rows["worker"], rows["peak_memory_bytes"] = "", 0
+        seen = rows["uri"].isin(known.index)
+        yield pd.concat([rows[~seen], known.loc[rows["uri"][seen]].reset_index()], ignore_index=True)
+    for folder in folders(settings).values():
+        for name in parts.part_names(root, failures_dir(folder)):
+            yield parts.read_part(root, failures_dir(folder), name, tables.FAILURES)
+
+
+def write_failures(root: str, settings: Settings) -> int:
+    """Write failures.parquet anew; gives its number of rows."""
+    n = 0
+    with parts.table_writer(layout.failures(root), tables.FAILURES) as write:
+        for rows in failures(root, settings):
+            if len(rows):
+                n += len(rows)
+                write(rows)
+    return n

@@ -1,0 +1,117 @@
+"""What a workspace holds, once or as it grows; and the failed work of it, tried again."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from emqa_dask import tables
+from emqa_dask.pipeline import ingest
+from emqa_dask.pipeline.folders import SCHEMAS, failures_dir, folders
+from emqa_dask.pipeline.run import run, tell
+from emqa_dask.run.progress import clock
+from emqa_dask.settings import Settings, parse
+from emqa_dask.store import files, layout, lock, parts
+
+Say = Callable[[str], None]
+STAGES = ("ingest", "store", "thumbnail", "detect", "featurise")  # in which an image can fail
+
+
+def settings_of(root: str) -> Settings:
+    """The settings that the workspace was last run with."""
+    return parse(files.read_bytes(layout.settings(root)).decode(), layout.settings(root))
+
+
+def status(root: str, say: Say = print) -> int:
+    """Say what a workspace holds and what is missing; 0, or 2 when files or tasks failed."""
+    source = layout.source_of(root)
+    settings = settings_of(root)
+    say(f"workspace {files.redact(root)} of archive {files.redact(source)}")
+    if holder := lock.holder(root):
+        say(f"  at work: {holder}")
+    states, n_failed, first = Counter(), 0, []
+    for rows in parts.iter_table(layout.catalog(root), tables.CATALOG, ["status"]):
+        states.update(rows["status"])
+    say(f"  files {states.total():,}: " + ", ".join(f"{states[s]:,} {s}" for s in tables.STATUSES))
+    n_micrographs, done = progress(root, settings)
+    n_partitions = done.pop("partitions")
+    say(f"  micrographs {n_micrographs:,} in {n_partitions:,} partitions")
+    for table, n in done.items():
+        say(f"  {table:<12} {n:,} of {n_partitions:,} partitions" + ("" if n == n_partitions else "  (unfinished)"))
+    for rows in parts.iter_table(layout.failures(root), tables.FAILURES, ["uri", "stage", "kind", "error"]):
+        n_failed, first = n_failed + len(rows), [*first, *rows.head(10 - len(first)).itertuples()]
+    for row in first:
+        say(f"  failed: {row.uri!r} ({row.stage}, {row.kind}): {row.error}")
+    if n_failed > len(first):
+        say(f"  and {n_failed - len(first):,} more in {layout.failures(root)}")
+    if n_failed:
+        say(f"  try them again: emqa retry {root} --failed")
+    if files.exists(layout.triage(root)):
+        tell(root, say)
+    return 2 if n_failed else 0
+
+
+def progress(root: str, settings: Settings) -> tuple[int, dict[str, int]]:
+    """(micrographs in the ledger, partitions that have each table); "partitions" is how many there are."""
+    there = {table: set(parts.part_names(root, folder)) for table, folder in folders(settings).items()}
+    n_micrographs, done = 0, {"partitions": 0} | dict.fromkeys(there, 0)
+    for partition, _ in ingest.partitions(root, ["stack", "index", "partition"]):
+        n_micrographs += len(partition)
+        done["partitions"] += 1
+        for table, names in there.items():
+            done[table] += partition.name in names
+    return n_micrographs, done
+
+
+def watch(root: str, every_s: float = 10.0, say: Say = print) -> int:
+    """Say every `every_s` seconds how far the run on `root` is, until none is at work; then its status."""
+    before = None
+    while holder := lock.holder(root):
+        settings = settings_of(root)
+        n_micrographs, done = progress(root, settings)
+        n_all, now = done["partitions"], time.monotonic()
+        n_done, left = done["predictions"], ""
+        if before and n_done > before[1]:
+            rate = (n_done - before[1]) / (now - before[0])
+            left = f", {clock((n_all - n_done) / rate)} left"
+        before = before or (now, n_done)
+        of = f"{n_done:,} of {n_all:,} partitions ({n_micrographs:,} micrographs)" if n_all else "surveying the archive"
+        say(f"{time.strftime('%H:%M:%S')}  {of}{left}; {holder}")
+        time.sleep(every_s)
+    return status(root, say)
+
+
+def retry(root: str, settings: Settings, stage: str | None = None, say: Say = print) -> int:
+    """Try again what failed, in `stage` or anywhere, with all steps; as run(). Finished work of others is kept.
+
+    A file that could not be read is surveyed again; a partition with an image that failed makes that table and those
+    made from it again.
+    """
+    source = layout.source_of(root)
+    if stage is not None and stage not in STAGES:
+        raise ValueError(f"--stage {stage}: known are {', '.join(STAGES)}")
+    with lock.hold(root, say):
+        unread = set()
+        for rows in parts.iter_table(layout.catalog(root), tables.CATALOG, ["uri", "status"]):
+            unread |= set(rows["uri"][rows["status"] == "failed"]) if stage in (None, "ingest") else set()
+        if unread:
+            ingest.forget(root, unread)
+        where, order, n_partitions = folders(settings), list(SCHEMAS), 0
+        for table in SCHEMAS:
+            names = parts.part_names(root, failures_dir(where[table]))
+            for name in names:
+                failed = parts.read_part(root, failures_dir(where[table]), name, tables.FAILURES, ["stage"])["stage"]
+                if stage is None or stage in set(failed):
+                    _drop(root, where, order[order.index(table) :], name)
+                    n_partitions += 1
+    if not unread and not n_partitions:
+        say("nothing has failed" + (f" in {stage}" if stage else "") + ": there is nothing to try again")
+    else:
+        say(f"trying again: {len(unread):,} files, {n_partitions:,} partitions")
+    return run(source, root, settings, say=say)
+
+
+def _drop(root: str, where: dict[str, str], made_from: list[str], name: str) -> None:
+    """Remove the parts `name` of the tables `made_from`, downstream ones first, then what they say of failures."""
+    for table in reversed(made_from):
+        files.remove(layout.part(root, where[table], name))
+        files.remove(layout.part(root, failures_dir(where[table]), name))
