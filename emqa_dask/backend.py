@@ -1,9 +1,53 @@
-"""Where an array lives: backend(array) -> (xp, ndi), to_device, to_host. The only module that imports cupy."""
+"""Where an array lives: backend(array) -> (xp, ndi), to_device, to_host; and what to do when a GPU fails.
 
+The only module that imports cupy, and only for arrays that are on a GPU or shall go there.
+"""
+
+import contextlib
+import gc
+import itertools
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+
+# What cudaGetErrorString() says of the errors after which the process can use the GPU no more: those of which the CUDA
+# runtime's reference says that the process must be terminated and relaunched, and uncorrectable hardware errors.
+# cupy, RMM and torch all put these words into their exceptions, the codes only some of them.
+STICKY = {
+    214: "uncorrectable ECC error encountered",
+    220: "uncorrectable NVLink error detected",
+    226: "Invalid access of peer GPU memory over nvlink or a hardware error",
+    700: "an illegal memory access was encountered",
+    702: "the launch timed out and was terminated",
+    709: "context is destroyed",
+    710: "device-side assert triggered",
+    714: "hardware stack error",
+    715: "an illegal instruction was encountered",
+    716: "misaligned address",
+    717: "operation not supported on global/shared address space",
+    718: "invalid program counter",
+    719: "unspecified launch failure",
+    721: "tensor memory not completely freed",
+    810: "the MPS client has been terminated by the server",
+    911: "an async error has occured in external entity outside of CUDA",
+}
+# How RMM, the CUDA runtime and driver (by cupy or torch), cuBLAS, cuDNN and cuFFT say that GPU memory is exhausted.
+OUT_OF_MEMORY = (
+    "std::bad_alloc: out_of_memory",
+    "cudaErrorMemoryAllocation",
+    "CUDA_ERROR_OUT_OF_MEMORY",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUFFT_ALLOC_FAILED",
+)
+
+
+class DeviceLost(RuntimeError):
+    """The GPU context of this process is broken for good (a sticky CUDA error): only a fresh process can go on."""
 
 
 def backend(array: Any) -> tuple[ModuleType, ModuleType]:
@@ -38,3 +82,85 @@ def to_device(array: np.ndarray, device: str) -> Any:
 def to_host(array: Any) -> np.ndarray:
     """`array` as a numpy array, moved explicitly when it lives on a GPU."""
     return array.get() if type(array).__module__.partition(".")[0] == "cupy" else array
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Is `error` a GPU's memory running out, in the words of cupy, torch or RMM? The host's MemoryError is not."""
+    kind = type(error)
+    if kind.__name__ == "OutOfMemoryError" and kind.__module__.partition(".")[0] in ("cupy", "torch"):
+        return True
+    return isinstance(error, MemoryError | RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+def is_sticky(error: BaseException) -> bool:
+    """Has `error`, or one that it was raised from or in the handling of, broken this process' GPU context for good?"""
+    return _sticky(error) is not None
+
+
+def _sticky(error: BaseException | None) -> BaseException | None:
+    while error is not None:
+        text = str(error)
+        is_cuda = isinstance(error, MemoryError | RuntimeError) and "cuda" in text.lower()
+        if is_cuda and any(words in text for words in STICKY.values()):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+@contextlib.contextmanager
+def guard() -> Iterator[None]:
+    """Raise DeviceLost in the place of an error after which this process cannot use its GPU; others pass unchanged."""
+    try:
+        yield
+    except Exception as error:
+        sticky = _sticky(error)
+        if sticky is None or isinstance(error, DeviceLost):
+            raise
+        raise DeviceLost(f"{type(sticky).__name__}: {sticky}") from error
+
+
+def in_batches(function: Callable[[list], Iterable], items: Iterable, size: int) -> Iterator:
+    """The results of `function(batch)`, one per item, item by item; a batch has `size` items or what is left.
+
+    When a GPU's memory runs out, what libraries keep of it is freed, the batch is tried again as halves, and the
+    batches stay at that size: nothing but the batch that failed is computed twice. When even one item is too large,
+    MemoryError names its position (0 is the first). Items are drawn as batches begin, so at most `size` are held.
+    """
+    if size < 1:
+        raise ValueError(f"the batch size is {size}: it has to be at least 1")
+    source, batch, n_done = iter(items), [], 0
+    while batch := batch + list(itertools.islice(source, max(0, size - len(batch)))):
+        results = _tried(function, batch[:size], n_done)
+        if results is None:
+            # Only here is the exception gone, and with it the arrays that its traceback kept.
+            free_device_memory()
+            size = max(1, min(size, len(batch)) // 2)
+            continue
+        batch, n_done = batch[len(results) :], n_done + len(results)
+        yield from results
+
+
+def _tried(function: Callable[[list], Iterable], batch: list, n_done: int) -> list | None:
+    """`function(batch)` as a list; None when it has to be tried with fewer items."""
+    try:
+        results = list(function(batch))
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        if len(batch) > 1:
+            return None
+        raise MemoryError(f"item {n_done} alone takes more than the GPU's memory: {error}") from error
+    if len(results) != len(batch):
+        raise ValueError(f"{len(batch)} items gave {len(results)} results")
+    return results
+
+
+def free_device_memory() -> None:
+    """Give cached blocks of GPU memory back, those of libraries that this process has imported."""
+    gc.collect()
+    cupy, torch = sys.modules.get("cupy"), sys.modules.get("torch")
+    with contextlib.suppress(RuntimeError):  # a GPU that is lost or was never there: whoever uses it next says so
+        if cupy is not None:
+            cupy.get_default_memory_pool().free_all_blocks()
+        if torch is not None and torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
