@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -43,6 +44,7 @@ class Blow:
 
     victim: str  # driver, worker, fork server, nanny, scheduler, SIGTERM or SIGINT (both to the driver)
     wait_s: float
+    not_before: str = ""  # how the words of workspaces.stage() have to begin
     at_s: float = float("nan")  # since the driver's start
     stage: str = "never struck"
 
@@ -250,7 +252,7 @@ def _attempt(
         if todo and time.monotonic() - since >= todo[0].wait_s:
             stage = workspaces.stage(workspace)
             parts.hold()
-            if strike(todo[0], driver, cluster, rng):
+            if stage.startswith(todo[0].not_before) and strike(todo[0], driver, cluster, rng):
                 blow = todo.pop(0)
                 blow.at_s, blow.stage, since = round(driver.seconds(), 2), stage, time.monotonic()
                 struck.append(blow)
@@ -299,9 +301,16 @@ def draw(number: int, setup: str, seconds: float, rng: random.Random) -> Run:
 
 
 def chaos(
-    scratch: Path, n: int, n_runs: int, setups: list[str], seed: int, shard_length: int, keep: bool = False
+    scratch: Path,
+    n: int,
+    n_runs: int,
+    setups: list[str],
+    seed: int,
+    shard_length: int,
+    keep: bool = False,
+    draw: Callable[[int, str, float, random.Random], Run] = draw,
 ) -> dict:
-    """`n_runs` disturbed runs on one archive of `n` micrographs; what they were held to and how they did."""
+    """`n_runs` disturbed runs on one archive of `n` micrographs; the figures, a record for every run among them."""
     rng = random.Random(seed)
     archive, reference = scratch / "archive", scratch / "undisturbed"
     workspaces.write_archive(archive, n, seed)

@@ -21,8 +21,7 @@ from emqa_dask.synthetic.archive import synthesise
 from emqa_dask.synthetic.profiles import make_sample
 
 SHAPE = (224, 288)  # px; small, so that dying and starting again is most of what happens
-# Every table that a run leaves for people, with the columns that its rows are sorted by. None has a column that may
-# differ between two runs: what a run costs is in events.parquet and provenance.json only.
+# Every table that a run leaves for people, with the columns that its rows are sorted by.
 KEYS = {
     "catalog": ("uri",),
     "micrographs": ("micrograph_id",),
@@ -34,6 +33,9 @@ KEYS = {
     "failures": ("uri", "stage", "kind"),
     "triage": ("uri", "frame"),
 }
+# All columns are compared but these: which worker met a failure, and what it held then, is chance. What else is of the
+# run and not of the archive lies in events.parquet and provenance.json, which are no results.
+OF_THE_RUN = {"worker", "peak_memory_bytes"}
 TAG = "EMQA_BENCHMARK"  # environment variable by which a run's processes are known, whoever their parent is by now
 
 
@@ -118,6 +120,7 @@ def table(workspace: Path, name: str) -> pa.Table:
         found = pa.concat_tables([pq.ParquetFile(path).read() for path in parts])
     else:
         found = pq.ParquetFile(single).read()
+    found = found.drop_columns([column for column in found.column_names if column in OF_THE_RUN])
     return found.sort_by([(key, "ascending") for key in KEYS[name]])
 
 
