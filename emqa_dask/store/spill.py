@@ -1,0 +1,113 @@
+"""What outgrows memory while it is made: bytes put aside on disk, and rows that come back in order."""
+
+import tempfile
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+
+RUN = 32_768  # rows that are sorted in memory at a time
+CHUNK = 256  # rows of a run that are in memory while runs are merged
+
+
+class Spill:
+    """Bytes in a file without a name: it goes with the program, however that ends. `folder` says on which disk."""
+
+    def __init__(self, folder: str | None = None):
+        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)
+        self.n_bytes = 0
+
+    def put(self, data: bytes | memoryview) -> int:
+        """Append `data`; gives the offset at which it lies."""
+        offset, rest = self.n_bytes, memoryview(data).cast("B")
+        self._file.seek(offset)
+        while rest:
+            rest = rest[self._file.write(rest) :]
+        self.n_bytes = self._file.tell()
+        return offset
+
+    def get(self, offset: int, n_bytes: int) -> bytes:
+        self._file.seek(offset)
+        return self._file.read(n_bytes)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+class Runs(Spill):
+    """A table of `schema` in any order in, sorted by the columns `by` out, each of them ascending and never null.
+
+    An external merge sort: runs of RUN rows are sorted in memory and put aside, then read side by side.
+    """
+
+    def __init__(self, schema: pa.Schema, by: Sequence[str], folder: str | None = None):
+        super().__init__(folder)
+        self.schema, self.by = schema, list(by)
+        self._waiting: list[pa.Table] = []
+        self._runs: list[list[tuple[int, int]]] = []  # (offset, bytes) of the chunks of each run
+
+    def add(self, rows: pa.Table) -> None:
+        self._waiting.append(rows.select(self.schema.names).cast(self.schema))
+        if sum(map(len, self._waiting)) >= RUN:
+            self._put_run()
+
+    def merged(self, n_rows: int) -> Iterator[pa.Table]:
+        """All rows, sorted, in tables of `n_rows` rows or a little more; can be asked for again."""
+        if self._waiting:
+            self._put_run()
+        runs = [_Head(self, chunks) for chunks in self._runs]
+        ready: list[pa.RecordBatch] = []
+        while runs:
+            last = min(run.last for run in runs)  # what is not above it can be told from what is yet to be read
+            for run in runs:
+                ready += run.take(last)
+            runs = [run for run in runs if run.rows is not None]
+            if not runs or sum(map(len, ready)) >= n_rows:
+                yield self._sorted(pa.Table.from_batches(ready, self.schema))
+                ready = []
+
+    def _put_run(self) -> None:
+        rows = self._sorted(pa.concat_tables(self._waiting))
+        self._waiting = []
+        chunks = [batch.serialize() for batch in rows.combine_chunks().to_batches(CHUNK)]
+        self._runs.append([(self.put(chunk), chunk.size) for chunk in chunks])
+
+    def _sorted(self, rows: pa.Table) -> pa.Table:
+        return rows.sort_by([(name, "ascending") for name in self.by])
+
+
+class _Head:
+    """The chunk of a run that is being merged; `rows` is None once there is no more."""
+
+    def __init__(self, runs: Runs, chunks: list[tuple[int, int]]):
+        self._runs, self._chunks = runs, iter(chunks)
+        self._read()
+
+    def _read(self) -> None:
+        at = next(self._chunks, None)
+        self.rows = None
+        if at is not None:
+            self.rows = pa.ipc.read_record_batch(pa.py_buffer(self._runs.get(*at)), self._runs.schema)
+            self.first, self.last = self._key(0), self._key(len(self.rows) - 1)
+
+    def _key(self, k: int) -> tuple:
+        return tuple(self.rows[name][k].as_py() for name in self._runs.by)
+
+    def take(self, last: tuple) -> list[pa.RecordBatch]:
+        """Cut off the rows whose key is not above `last`."""
+        if self.first > last:
+            return []
+        if self.last <= last:
+            taken = self.rows
+            self._read()
+            return [taken]
+        n = bisect_right(range(len(self.rows)), last, key=self._key)
+        taken, self.rows = self.rows.slice(0, n), self.rows.slice(n)
+        self.first = self._key(0)
+        return [taken]
