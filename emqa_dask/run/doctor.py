@@ -11,7 +11,7 @@ from collections.abc import Callable
 import psutil
 from packaging.requirements import Requirement
 
-from emqa_dask.run.cluster import n_cores
+from emqa_dask.run.workers import n_cores
 
 GIB = 2**30
 

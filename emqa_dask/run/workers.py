@@ -1,24 +1,116 @@
-"""What a worker process does when it starts (Dask imports this module as a preload)."""
+"""What a worker process is, whoever starts it: its environment, its Dask configuration, what it does first and last.
 
+Dask imports this module in workers and nannies as a preload; run.remote brings it to workers that others started.
+"""
+
+import asyncio
 import atexit
+import importlib
+import multiprocessing
 import os
 import signal
 import sys
 import threading
+from collections.abc import Sequence
+
+# One thread per library per worker: the workers are the parallelism, whatever the user's shell says for one program.
+# These are read while a process loads its libraries, so they are set before it is spawned ...
+BEFORE_SPAWN = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    # glibc takes arrays below 32 MiB from a heap of which it keeps up to 256 MiB, instead of asking the system for
+    # every one: the page faults of that cost as much again as the work itself (benchmarks/bench_end_to_end.py).
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",  # pyarrow's one thread; a process with threads is not forked
+}
+# ... and these when a task first needs the library (numba in this process would not bear to see it change).
+IN_WORKER = {
+    "NUMBA_NUM_THREADS": "1",
+    "NUMEXPR_NUM_THREADS": "1",
+    "OPENCV_FOR_THREADS_NUM": "1",
+    "ZARR_THREADING__MAX_WORKERS": "1",
+}
+IN_FORK_SERVER = ("distributed.nanny", "emqa_dask.run.workers")
+METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 
-def dask_setup(worker) -> None:
+def n_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def configuration(preload: Sequence[str] = ()) -> dict[str, object]:
+    """Dask's configuration of the scheduler and the workers that we start, as dask.config.set() takes it."""
+    modules = ["emqa_dask.run.workers", *preload]
+    return {
+        "distributed.worker.multiprocessing-method": METHOD,
+        "distributed.worker.preload": modules,
+        "distributed.worker.profile.enabled": False,
+        "distributed.worker.daemon": False,  # a task may run a child process of its own
+        "distributed.nanny.pre-spawn-environ": {},
+        # Tasks write to storage and return small records: there is nothing to rebalance or to spill. A worker whose
+        # memory was not given back would be paused for ever; one that takes too much is ended by its nanny.
+        "distributed.scheduler.active-memory-manager.start": False,
+        "distributed.worker.memory.target": False,
+        "distributed.worker.memory.spill": False,
+        "distributed.worker.memory.pause": False,
+        # What was in hand when a worker died comes back at once: the executor runs it again, under supervision.
+        "distributed.scheduler.allowed-failures": 0,
+        # What Dask remembers of the past, which is on record in events.parquet, stays small in a run of a million.
+        "distributed.scheduler.dashboard.tasks.task-stream-length": 1000,
+        "distributed.scheduler.events-cleanup-delay": "1m",
+        "distributed.diagnostics.computations.max-history": 1,
+        "distributed.diagnostics.erred-tasks.max-history": 1,
+        "distributed.admin.log-length": 1000,
+        "distributed.admin.low-level-log-length": 100,
+        "distributed.admin.system-monitor.log-length": 600,
+    }
+
+
+def environment(preload: Sequence[str] = ()) -> dict[str, str]:
+    """The environment of a `dask worker` (or `dask scheduler`) that starts elsewhere: variables and configuration."""
+    config = configuration(preload) | {"distributed.nanny.preload": ["emqa_dask.run.workers"]}
+    named = {"DASK_" + key.replace(".", "__").replace("-", "_").upper(): repr(v) for key, v in config.items()}
+    return BEFORE_SPAWN | IN_WORKER | named
+
+
+def dask_setup(server) -> None:
     """Leave Ctrl-C to the driver, and leave quickly.
 
     The terminal sends Ctrl-C to every process, and the driver closes the workers. Taking down an interpreter with every
     library loaded took 3 to 4 s, so a worker, which leaves nothing behind that would need it, does without.
+
+    In a nanny that is a process of its own: have its fork server import what its workers need.
     """
+    if type(server).__name__ == "Nanny":
+        _fill_fork_server()
+        return
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     atexit.register(_leave)  # registered first, so it runs last
+
+
+def _fill_fork_server() -> None:
+    import dask
+    from distributed.utils import get_mp_context
+
+    if METHOD == "forkserver":
+        preload = dask.config.get("distributed.worker.preload")
+        get_mp_context().set_forkserver_preload([*IN_FORK_SERVER, *preload])
 
 
 def _leave() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
+
+
+async def prepare(preload: Sequence[str]) -> None:
+    """Set the environment and import `preload` in a worker that runs already."""
+    os.environ.update(BEFORE_SPAWN | IN_WORKER)  # for libraries that are not loaded yet, and for child processes
+    # Nannies start workers as daemons, which may have no child processes; this is the flag that is looked at.
+    multiprocessing.current_process()._config["daemon"] = False
+    for module in preload:
+        await asyncio.to_thread(importlib.import_module, module)

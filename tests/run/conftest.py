@@ -3,10 +3,11 @@
 import pytest
 
 from emqa_dask.run.cluster import open_cluster
-from emqa_dask.settings import Run
+from emqa_dask.settings import Run, Settings
 
 
 @pytest.fixture(scope="session")
 def client():
-    with open_cluster(Run(workers=2), preload=["emqa_dask.store.micrographs", "emqa_dask.store.parts"]) as opened:
+    preload = ["emqa_dask.store.micrographs", "emqa_dask.store.parts"]
+    with open_cluster(Settings(run=Run(workers=2)), preload) as opened:
         yield opened

@@ -12,8 +12,9 @@ import urllib.request
 import psutil
 import pytest
 
-from emqa_dask.run.cluster import BEFORE_SPAWN, IN_WORKER, METHOD, open_cluster
-from emqa_dask.settings import Run
+from emqa_dask.run.cluster import open_cluster
+from emqa_dask.run.workers import BEFORE_SPAWN, IN_WORKER, METHOD
+from emqa_dask.settings import Run, Settings
 
 pytestmark = pytest.mark.real
 
@@ -22,12 +23,12 @@ SCRIPT = textwrap.dedent(
     import sys, time
     from emqa_dask.run.cluster import open_cluster
     from emqa_dask.run.execute import Task, execute
-    from emqa_dask.settings import Run
+    from emqa_dask.settings import Run, Settings
 
-    def stay(seconds):
+    def stay(seconds, call):
         time.sleep(seconds)
 
-    with open_cluster(Run(workers=1)) as client:
+    with open_cluster(Settings(run=Run(workers=1))) as client:
         for result in execute(stay, [Task(str(s), (s,)) for s in SECONDS], stage="s", client=client):
             print(result.outcome, flush=True)
     """
@@ -62,12 +63,54 @@ def group_of(pid):
         return None
 
 
-def test_workers_listen_on_the_loopback_interface_only(client):
-    addresses = [client.scheduler.address, *client.nthreads(), client.dashboard_link.replace("http", "tcp")]
-    assert len(addresses) == 4
-    assert all(address.startswith("tcp://127.0.0.1:") for address in addresses)
+def listening():
+    """Addresses on which this process and its children listen."""
+    family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    return {c.laddr.ip for process in family for c in process.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+
+
+def test_no_process_of_the_run_listens_to_the_network(client):
+    assert listening() == {"127.0.0.1"}
     with urllib.request.urlopen(client.dashboard_link) as page:
         assert page.status == 200
+
+
+def test_the_scheduler_remembers_little(client):
+    """What it keeps of the past does not grow with the number of tasks, and one stage is one group of one prefix."""
+
+    def kept(dask_scheduler):
+        events = dask_scheduler._broker._topics.values()
+        return {
+            "allowed_failures": dask_scheduler.allowed_failures,
+            "tasks": len(dask_scheduler.tasks),
+            "groups": len(dask_scheduler.task_groups),
+            "stage": [name for name in dask_scheduler.task_prefixes if name.startswith("stage")],
+            "logs": max([len(dask_scheduler.transition_log), *(len(topic.events) for topic in events)]),
+        }
+
+    for run in range(2):
+        keys = [(f"stage-{run:012x}", n, f"partition {n}") for n in range(300)]
+        futures = [client.submit(abs, -1, key=key, pure=False) for key in keys]
+        assert client.gather(futures) == [1] * 300
+        del futures
+    client.run_on_scheduler(lambda: None)
+    found = client.run_on_scheduler(kept)
+    assert found.pop("logs") <= 100
+    assert found == {"allowed_failures": 0, "tasks": 0, "groups": 0, "stage": ["stage"]}
+
+
+def test_tasks_may_start_processes_and_a_worker_takes_the_memory_it_is_given():
+    with open_cluster(Settings(run=Run(workers=1, memory_gib=1.5))) as client:
+        (info,) = client.scheduler_info()["workers"].values()
+        assert info["memory_limit"] == 1.5 * 2**30
+        assert client.submit(exit_code_of_a_child).result() == 3
+
+
+def exit_code_of_a_child():
+    child = multiprocessing.get_context("spawn").Process(target=sys.exit, args=(3,))
+    child.start()
+    child.join()
+    return child.exitcode
 
 
 def test_workers_are_processes_of_one_thread_with_the_environment_set(client):
@@ -82,7 +125,7 @@ def test_workers_are_processes_of_one_thread_with_the_environment_set(client):
 def test_the_drivers_environment_is_as_it_was(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
-    with open_cluster(Run(workers=1), preload=["json.tool"]) as client:
+    with open_cluster(Settings(run=Run(workers=1)), preload=["json.tool"]) as client:
         (loaded,) = client.run(lambda: ("json.tool" in sys.modules, os.environ["OMP_NUM_THREADS"])).values()
         assert loaded == (True, "1")
     assert os.environ["OMP_NUM_THREADS"] == "7"

@@ -1,0 +1,102 @@
+"""Workers of a scheduler that somebody else has started: by its address or its file."""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from distributed import Client, WorkerPlugin
+
+from emqa_dask.run import tls
+from emqa_dask.run.supervise import describe
+from emqa_dask.run.workers import prepare
+from emqa_dask.settings import Settings
+
+CONNECT_S = 15.0
+SAY_S = 60.0  # between two words about a wait
+Say = Callable[[str], None]
+
+
+class Prepare(WorkerPlugin):
+    """Makes a plain `dask worker` fit for our tasks; to set it up again changes nothing."""
+
+    name = "emqa_dask"
+
+    def __init__(self, preload: Sequence[str]):
+        self.preload = tuple(preload)
+
+    async def setup(self, worker) -> None:
+        await prepare(self.preload)
+
+
+@contextlib.contextmanager
+def open_remote(settings: Settings, preload: Sequence[str] = (), say: Say = print) -> Iterator:
+    """A distributed Client of the scheduler at `run.scheduler`, once it has a worker; neither is ended.
+
+    Workers need no preparation: a plugin gives them the environment and imports `preload`, also in those that come
+    later. RuntimeError says what was tried, and the remedy.
+    """
+    run = settings.run
+    address = _address(run.scheduler, run.wait_s, say)
+    if bool(run.tls) != address.startswith("tls://"):
+        is_plain = "does not speak TLS: leave run.tls empty, or start it with --tls-ca-file, --tls-cert and --tls-key"
+        remedy = is_plain if run.tls else "speaks TLS only: set run.tls to a folder with ca.pem, cert.pem and key.pem"
+        raise RuntimeError(f"the scheduler at {address} {remedy}")
+    try:
+        client = Client(address, timeout=CONNECT_S, security=tls.security(run.tls))
+    except OSError as error:
+        why = f" ({' '.join(str(error.__cause__ or error).split())})"
+        raise RuntimeError(
+            f"no Dask scheduler answers at {address} within {CONNECT_S:.0f} s{why}: is it running, can this machine "
+            f"reach it, and has it the same certificates? `dask scheduler --host ADDRESS --port PORT` starts one"
+        ) from error
+    with client:
+        wait_for_workers(client, run.wait_s, say, lambda: f"start some: `dask worker {address}`")
+        try:
+            client.register_plugin(Prepare(preload))
+        except ImportError as error:
+            raise RuntimeError(
+                f"workers of {address} cannot import what tasks need ({error}): install this emqa_dask there, too"
+            ) from error
+        yield client
+
+
+def wait_for_workers(client, wait_s: float, say: Say, hint: Callable[[], str]) -> None:
+    """Return when `client` has a worker; RuntimeError after `wait_s` (0 = never), with what `hint` says meanwhile.
+
+    `hint` is asked every second and told to `say` at first and then every minute; what it raises ends the wait.
+    """
+    began, said = time.monotonic(), None
+    while not client.nthreads():
+        now, text = time.monotonic(), hint()
+        if wait_s and now - began > wait_s:
+            raise RuntimeError(f"no worker came within {wait_s:g} s (run.wait_s; 0 waits for ever): {text}")
+        if said is None or now - said >= SAY_S:
+            say(f"waiting for the first worker: {text}")
+            said = now
+        time.sleep(min(1.0, max(wait_s / 10, 0.05)) if wait_s else 1.0)
+
+
+def _address(scheduler: str, wait_s: float, say: Say) -> str:
+    """The address in `tcp://...`, or in the file that `file:...` names, which may still have to be written."""
+    if not scheduler.startswith("file:"):
+        return scheduler
+    path = Path(scheduler.removeprefix("file:").removeprefix("//")).expanduser()
+    began, has_said = time.monotonic(), False
+    while True:
+        try:
+            return json.loads(path.read_text())["address"]
+        except FileNotFoundError:
+            problem = f"{path}: no such scheduler file"
+        except (ValueError, KeyError, TypeError) as error:  # or not all of it is written yet
+            problem = f"{path}: not a scheduler file of Dask ({describe(error)})"
+        if wait_s and time.monotonic() - began > wait_s:
+            raise RuntimeError(
+                f"{problem}, after {wait_s:g} s (run.wait_s): `dask scheduler --scheduler-file {path}` writes it; it "
+                f"has to lie where this machine can read it"
+            )
+        if not has_said:
+            say(f"waiting for a scheduler: {problem}")
+            has_said = True
+        time.sleep(0.2)
