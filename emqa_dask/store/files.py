@@ -3,7 +3,6 @@
 import contextlib
 import os
 import posixpath
-import re
 import shutil
 import tempfile
 import uuid
@@ -13,10 +12,13 @@ from typing import BinaryIO
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from emqa_dask import uris
 
-def locate(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """(file system, path on it) of `uri`: a local path or an fsspec URI such as s3://bucket/run."""
-    return fsspec.core.url_to_fs(str(uri))
+# Uploads up to twice this size are one PUT; larger ones (huge micrographs) go in parts of it, aborted if one fails.
+_UPLOAD_BYTES = 128 * 2**20
+
+locate = uris.locate
+redact = uris.redact
 
 
 def is_local(uri: str) -> bool:
@@ -37,7 +39,6 @@ def exists(uri: str) -> bool:
 def names(uri: str) -> list[str]:
     """Sorted names of what lies in folder `uri`, without hidden and half-written files; empty when there is none."""
     fs, path = locate(uri)
-    fs.invalidate_cache(path)
     try:
         found = fs.ls(path, detail=False)
     except (FileNotFoundError, NotADirectoryError):
@@ -55,7 +56,7 @@ def read_bytes(uri: str) -> bytes:
 def write_whole(uri: str) -> Iterator[BinaryIO]:
     """An open binary file that appears under its name only once the block has ended without an exception.
 
-    Locally: a hidden name beside it, fsync, rename. On a bucket: one (multi-part) upload at the end.
+    Locally: a hidden name beside it, fsync, rename. On a bucket: one upload at the end.
     OSError (a full disk, say) names the file and leaves nothing behind.
     """
     fs, path = locate(uri)
@@ -105,13 +106,17 @@ def _write_remote(fs: fsspec.AbstractFileSystem, path: str) -> Iterator[BinaryIO
         partial = os.path.join(folder, "partial")
         with open(partial, "wb") as stream:
             yield stream
-        fs.put_file(partial, path)
+        fs.put_file(partial, path, **({"chunksize": _UPLOAD_BYTES} if "s3" in fs.protocol else {}))
 
 
 def write_bytes(uri: str, data: bytes) -> None:
     """Write file `uri` whole or not at all."""
-    with write_whole(uri) as stream:
-        stream.write(data)
+    fs, path = locate(uri)
+    if isinstance(fs, LocalFileSystem):
+        with _write_local(fs, path) as stream:
+            stream.write(data)
+    else:
+        fs.pipe_file(path, data)
 
 
 def create(uri: str, data: bytes) -> bool:
@@ -167,29 +172,3 @@ def remove(uri: str) -> None:
     fs, path = locate(uri)
     with contextlib.suppress(FileNotFoundError):
         fs.rm_file(path)
-
-
-_NAMES = (
-    r"[\w.-]*(?:secret|passw(?:or)?d|pwd|token|signature|credential|access[_-]?key(?:[_-]?id)?|(?:api|account)[_-]?key)"
-)
-_SECRETS = (
-    (r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)", "***"),
-    (r"(://)A[A-Z]{3}[A-Z0-9]{12,}:[^\s@]*@", r"\1***@"),  # an AWS secret may hold a slash
-    (r"(://)[^/\s@]*(?:@[^/\s@]*)*@", r"\1***@"),
-    (r"([?&;](?:" + _NAMES + r"|sig|key|auth)=)[^&;#\s\"'<>]+", r"\1***"),
-    (r"(\b" + _NAMES + r"[\"']?\s*[:=]\s*[\"']?)[^\s\"',;&<>}\])]+", r"\1***"),
-    (r"(\bauthorization[\"']?\s*[:=]\s*[\"']?(?:(?:bearer|basic)\s+)?)[^\s\"',]+", r"\1***"),
-    (r"\b(bearer\s+)[\w.~+/-]{12,}=*", r"\1***"),
-    (r"\b(?-i:AKIA|ASIA|AIDA|AROA)[A-Z0-9]{12,}\b", "***"),
-    (r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*", "***"),  # JSON web tokens
-)
-
-
-def redact(text: str) -> str:
-    """`text`, often a URI, with "***" for the secrets in it: user:password@, keys, tokens and signatures.
-
-    For whatever goes to logs, messages, provenance and reports. What holds no secret comes back as it is.
-    """
-    for pattern, replacement in _SECRETS:
-        text = re.sub(pattern, replacement, text, flags=re.IGNORECASE | re.DOTALL)
-    return text

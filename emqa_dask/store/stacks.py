@@ -6,6 +6,7 @@ of rows of a very large one; a shard is one partition. The driver writes this me
 `attributes.emqa_dask.occupied`.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,13 +16,15 @@ from numcodecs.abc import Codec
 from numcodecs.blosc import Blosc
 from numcodecs.zstd import Zstd
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
-from zarr.storage import FsspecStore, LocalStore
+from zarr.core.buffer import default_buffer_prototype
+from zarr.storage import MemoryStore
 
 from emqa_dask.partition import Partition
 from emqa_dask.settings import Store
 from emqa_dask.store import files, layout, shards
 from emqa_dask.store.shards import Grid
 
+_GROUP = {"zarr_format": 3, "node_type": "group", "attributes": {}}
 KINDS = "buifc"  # numpy kinds that Zarr v3 has: boolean, integers, floats, complex
 
 
@@ -67,29 +70,34 @@ def open_or_grow(
     settings: Store,
 ) -> None:
     """Make stack `name` for micrographs of `shape` (y, x) px and `dtype`, or grow it to the slots `occupied`."""
-    store, kind = _zarr_store(root), little(np.dtype(dtype))
+    kind = little(np.dtype(dtype))
     if kind.kind not in KINDS or kind.itemsize > (16 if kind.kind == "c" else 8):
         raise ValueError(f"stack {name}: Zarr v3 has no dtype {kind.name}")
     if min(shape) < 1:
         raise ValueError(f"stack {name}: a micrograph of {shape[0]} x {shape[1]} px has no pixels")
-    if not files.exists(files.join(layout.stacks(root), "zarr.json")):
-        zarr.create_group(store, zarr_format=3)
     length = occupied[-1][1] if occupied else 0
     marks = {"emqa_dask": {"occupied": [list(run) for run in occupied]}}
-    if files.exists(_metadata(root, name)):
-        group = zarr.open_group(store, path=name, mode="r+")
-        array = group["0"]
-        if array.shape[0] < length:
-            array.resize((length, *array.shape[1:]))
-        group.update_attributes(marks)
+    of_group, of_array = files.join(layout.stack(root, name), "zarr.json"), _metadata(root, name)
+    if array := _read(of_array):
+        if array["shape"][0] < length:
+            _write(of_array, array | {"shape": [length, *array["shape"][1:]]})
+        group = _read(of_group) or {}
+        if group.get("attributes", {}).get("emqa_dask") != marks["emqa_dask"]:
+            _write(of_group, _GROUP | group | {"attributes": group.get("attributes", {}) | marks})
         return
-    # A run that was killed in here may have left a group without its array: "a", and then the attributes.
-    group = zarr.open_group(store, path=name, mode="a", zarr_format=3)
-    group.update_attributes(_ome(name, layout.scale_of(name)) | marks)
+    if not _read(top := files.join(layout.stacks(root), "zarr.json")):
+        _write(top, _GROUP)
+    # The array last: a stack is there once it is, whatever a run that was killed in here has left.
+    _write(of_group, _GROUP | {"attributes": _ome(name, layout.scale_of(name)) | marks})
+    _write(of_array, _array(kind, shape, length, shard_length, settings))
+
+
+def _array(kind: np.dtype, shape: tuple[int, int], length: int, shard_length: int, settings: Store) -> dict:
+    """Zarr's metadata of an array of `length` micrographs."""
     rows = shards.band_rows(*shape, kind.itemsize)
     bands = -(-shape[0] // rows)
-    group.create_array(
-        "0",
+    made = zarr.create_array(
+        MemoryStore(),
         shape=(length, *shape),
         dtype=kind,
         chunks=(1, rows, shape[1]),
@@ -98,7 +106,9 @@ def open_or_grow(
         compressors=[*_compressors(settings, kind.itemsize), Crc32cCodec()],
         fill_value=0,
         dimension_names=("n", "y", "x"),
+        zarr_format=3,
     )
+    return json.loads(made.metadata.to_buffer_dict(default_buffer_prototype())["zarr.json"].to_bytes())
 
 
 def _compressors(settings: Store, itemsize: int) -> list[ZstdCodec | BloscCodec]:
@@ -134,17 +144,25 @@ def _ome(name: str, nm_per_pixel: float) -> dict:
     return {"ome": {"version": "0.5", "multiscales": [{"name": name, "axes": axes, "datasets": levels}]}}
 
 
-def _zarr_store(root: str, read_only: bool = False) -> LocalStore | FsspecStore:
-    uri = layout.stacks(root)
-    if files.is_local(uri):
-        return LocalStore(files.locate(uri)[1], read_only=read_only)
-    return FsspecStore.from_url(uri, read_only=read_only)
+# The metadata are JSON, which we read and write whole ourselves: zarr-python's stores need several requests for each
+# document of a bucket, and an event loop of their own.
+def _read(uri: str) -> dict | None:
+    """The JSON document at `uri`; None where there is none."""
+    try:
+        return json.loads(files.read_bytes(uri))
+    except FileNotFoundError:
+        return None
+
+
+def _write(uri: str, document: dict) -> None:
+    files.write_text(uri, json.dumps(document, indent=2) + "\n")
 
 
 def shard_lengths(root: str) -> dict[str, int]:
     """Micrographs per shard of every stack in the workspace; empty when there is none."""
-    names = files.names(layout.stacks(root))
-    return {n: grid(root, n).shard_length for n in names if files.exists(_metadata(root, n))}
+    names = [n for n in files.names(layout.stacks(root)) if n != "zarr.json"]
+    found = {n: _read(_metadata(root, n)) for n in names}
+    return {n: _open(array).shards[0] for n, array in found.items() if array}
 
 
 def _metadata(root: str, name: str) -> str:
@@ -153,12 +171,18 @@ def _metadata(root: str, name: str) -> str:
 
 def grid(root: str, name: str) -> Grid:
     """How stack `name` is cut; OSError when there is no such stack."""
-    try:
-        array = zarr.open_array(_zarr_store(root, read_only=True), path=f"{name}/0", mode="r")
-    except FileNotFoundError as error:
-        raise OSError(f"{layout.stack(root, name)} is missing: run ingest again") from error
+    metadata = _read(_metadata(root, name))
+    if metadata is None:
+        raise OSError(f"{layout.stack(root, name)} is missing: run ingest again")
+    array = _open(metadata)
     _, height, width = array.shape
     return Grid(height, width, array.dtype, array.chunks[1], array.shards[0], _codec(array.compressors))
+
+
+def _open(metadata: dict) -> zarr.Array:
+    """An array that knows how it is cut, and has no chunks."""
+    data = default_buffer_prototype().buffer.from_bytes(json.dumps(metadata).encode())
+    return zarr.open_array(MemoryStore({"zarr.json": data}), mode="r")
 
 
 def shard_uri(root: str, partition: Partition, shard_length: int) -> str:
