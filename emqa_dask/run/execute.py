@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 import psutil
 
 from emqa_dask.backend import DeviceLost
-from emqa_dask.run.supervise import Supervised, describe, kind_of
+from emqa_dask.run.supervise import Died, Supervised, describe, kind_of
 
 IN_PROCESS = "in-process"
-MAX_LOST = 10  # workers that one task may lose before it is given up; no image is blamed for that
+MAX_LOST = 5  # workers that one task may lose before it is given up; no image is blamed for that
 REFRESH_S = 1.0  # between looks at how many workers there are
 
 
@@ -109,6 +109,8 @@ def _run(function: Callable, attempt: _Attempt, stage: str, limits: Limits) -> R
         outcome = "failed"
         text = "".join(traceback.format_exception(error))
         failure = {"kind": kind_of(error), "error": describe(error), "traceback": text}
+        if isinstance(error, Died):  # of a call that the function cannot do without
+            failure = {"kind": error.kind, "error": error.error, "traceback": error.traceback}
     event = {
         "stage": stage,
         "partition": task.name,

@@ -5,7 +5,6 @@ import faulthandler
 import multiprocessing
 import os
 import signal
-import sys
 import tempfile
 import threading
 import time
@@ -17,7 +16,8 @@ import psutil
 
 METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 POLL_S = 0.05  # between looks at a child's memory
-GRACE_S = 0.5  # that a stuck child has to write down where it is stuck
+GRACE_S = 1.0  # that a stuck child has to write down where it is stuck
+START_S = 300.0  # that a child may take to start
 
 
 Call = Callable[..., Any]  # call(function, *args, label="") -> function(*args)
@@ -121,6 +121,9 @@ class _Child:
         try:
             self.pipe.send((function, args, timeout_s))
             watched = psutil.Process(self.worker.pid)
+            if not self.pipe.poll(START_S):
+                raise Died("timeout", f"no process for it could be started within {START_S:g} s", self._where())
+            self.pipe.recv()  # it has the call: from now on time is its own
             deadline = time.monotonic() + timeout_s + GRACE_S if timeout_s else float("inf")
             while not self.pipe.poll(POLL_S):
                 with contextlib.suppress(psutil.Error):
@@ -162,6 +165,7 @@ def _serve(pipe, notes_path: str) -> None:
                 function, args, timeout_s = pipe.recv()
             except (EOFError, OSError):
                 os._exit(0)
+            pipe.send("started")
             if timeout_s:
                 faulthandler.dump_traceback_later(timeout_s, file=notes)
             try:
@@ -177,6 +181,7 @@ def _leave_with_parent() -> None:
     os._exit(1)
 
 
+_NOWHERE = open(os.devnull, "w")  # noqa: SIM115 - the watchdog writes to it at any time
 _deadlines: dict[int, float] = {}
 _lock = threading.Lock()
 
@@ -202,7 +207,7 @@ def _watchdog(timeout_s: float) -> Iterator[None]:
 def _arm() -> None:
     if _deadlines:
         left = max(min(_deadlines.values()) - time.monotonic(), 0.001)
-        faulthandler.dump_traceback_later(left, exit=True, file=sys.__stderr__)
+        faulthandler.dump_traceback_later(left, exit=True, file=_NOWHERE)  # the isolated call will tell
     else:
         faulthandler.cancel_dump_traceback_later()
 

@@ -1,5 +1,6 @@
 """Laws of the executor: here or on workers the same records, a bounded window, a lazy iterator, failures as records."""
 
+import ctypes
 import itertools
 import os
 import subprocess
@@ -10,30 +11,56 @@ import time
 import pytest
 
 from emqa_dask import tables
-from emqa_dask.run.execute import Task, execute, window
+from emqa_dask.run.execute import MAX_LOST, Limits, Task, execute, window
+from emqa_dask.run.supervise import Died
 
 CALLS = itertools.count()
 
 
-def square(x):
+def square(x, call):
     return {"square": x * x, "n_images": 2, "bytes": 10 * x}
 
 
-def stubborn(x):
+def stubborn(x, call):
     if x % 3 == 1:
         raise ValueError(f"{x} is\nbad")
     return {"outcome": "found"} if x % 3 == 2 else None
 
 
-def slow(x, seconds):
+def slow(x, seconds, call):
     time.sleep(seconds)
     return {"x": x}
 
 
-def die(x):
+def exit_at_two(x):
     if x == 2:
         os._exit(1)
-    return {"x": x}
+    return x
+
+
+def one_of_its_calls_dies(x, call):
+    lost = []
+    for y in (x, 10 * x, 2 if x == 4 else 0):
+        try:
+            call(exit_at_two, y)
+        except Died as died:
+            lost.append((y, died.kind, died.error))
+    return {"lost": lost, "n_images": 3}
+
+
+def die(x, call):
+    exit_at_two(x)
+
+
+def sleep_long():
+    ctypes.PyDLL(None).sleep(60)  # holds the GIL: no thread of this process can do anything about it
+
+
+def stand_still(call):
+    try:
+        call(sleep_long)
+    except Died as died:
+        return {"kind": died.kind, "traceback": died.traceback}
 
 
 class Stubborn(Exception):
@@ -41,19 +68,19 @@ class Stubborn(Exception):
         raise TypeError("cannot be pickled")
 
 
-def unpicklable_error():
+def unpicklable_error(call):
     raise Stubborn("really")
 
 
-def unpicklable_record():
+def unpicklable_record(call):
     return {"lock": threading.Lock()}
 
 
-def hungry():
+def hungry(call):
     raise MemoryError
 
 
-def count():
+def count(call):
     return {"call": next(CALLS), "pid": os.getpid()}
 
 
@@ -184,23 +211,48 @@ def test_a_record_that_cannot_be_pickled_is_a_failure(client):
 
 
 @pytest.mark.real
-def test_a_task_that_kills_its_worker_is_a_record_and_the_others_go_on(client):
-    results = {r.task.name: r for r in execute(die, tasks(5), stage="s", client=client)}
-    assert {name for name, r in results.items() if r.outcome == "done"} == {"p0", "p1", "p3", "p4"}
-    dead = results["p2"]
-    assert (dead.outcome, dead.kind) == ("failed", "crash")
-    assert dead.error == "KilledWorker: the worker process died of it 4 times (a crash, or out of memory)"
-    events = tables.conform([r.event for r in results.values()], tables.EVENTS).to_pandas()
-    assert list(events.loc[events["partition"] == "p2", "attempt"]) == [4]
+def test_what_kills_a_worker_is_found_and_costs_its_neighbours_nothing(client):
+    results = list(execute(one_of_its_calls_dies, tasks(6, 3), stage="s", client=client))
+    final = {r.task.name: r for r in results if r.outcome != "lost"}
+    assert len(final) == len(results) - sum(r.outcome == "lost" for r in results) == 6
+    assert {r.outcome for r in final.values()} == {"done"}
+    dead = [(2, "crash", "its process ended with exit code 1")]
+    assert {name: r.value["lost"] for name, r in final.items() if r.value["lost"]} == {"p2": dead, "p4": dead}
+    events = tables.conform([r.event for r in results], tables.EVENTS).to_pandas()
+    lost = events[events["outcome"] == "lost"]
+    assert {"p2", "p4"} <= set(lost["partition"])
+    assert set(lost["n_images"]) == {0}
+    assert events["n_images"].sum() == 18
+    assert len(events) <= 6 + 2 * 4  # a worker that dies takes at most the tasks in its window along
+    client.wait_for_workers(2)
+
+
+@pytest.mark.real
+def test_a_task_whose_worker_is_lost_every_time_is_given_up_and_the_others_go_on(client):
+    results = list(execute(die, tasks(5), stage="s", client=client))
+    final = {r.task.name: r for r in results if r.outcome != "lost"}
+    assert {name for name, r in final.items() if r.outcome == "done"} == {"p0", "p1", "p3", "p4"}
+    dead = final["p2"]
+    assert (dead.outcome, dead.kind, dead.event["attempt"]) == ("failed", "crash", MAX_LOST)
+    assert dead.error == f"its worker process was lost {MAX_LOST} times"
+    client.wait_for_workers(2)
+
+
+@pytest.mark.real
+def test_a_call_that_stands_still_is_ended_with_its_traceback(client):
+    (*lost, result) = execute(stand_still, [Task("a", (), 1)], stage="s", client=client, limits=Limits(timeout_s=1.0))
+    assert [r.outcome for r in lost] == ["lost"]
+    assert result.value["kind"] == "timeout"
+    assert "in sleep_long" in result.value["traceback"]
     client.wait_for_workers(2)
 
 
 def test_in_process_dask_is_not_even_imported():
     program = (
         "import sys; from emqa_dask.run.execute import Task, execute; from emqa_dask.run import cluster, progress\n"
-        "from emqa_dask.settings import Run\n"
-        "with cluster.open_cluster(Run(scheduler='in-process')) as client:\n"
-        "    assert client is None and [r.value for r in execute(dict, [Task('a')], stage='s')] == [{}]\n"
+        "from emqa_dask.settings import Settings, replace\n"
+        "with cluster.open_cluster(replace(Settings(), {'run': {'scheduler': 'in-process'}})) as client:\n"
+        "    assert client is None and [r.value for r in execute(lambda call: {}, [Task('a')], stage='s')] == [{}]\n"
         "assert not {'dask', 'distributed'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
