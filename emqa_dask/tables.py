@@ -60,6 +60,7 @@ MICROGRAPHS = _schema(
         "stack": (pa.string(), "name of the OME-Zarr stack"),
         "index": (pa.int64(), "position along the stack's n axis"),
         "partition": (pa.string(), "name of the partition (= shard = task = part) that holds it"),
+        "path": (pa.string(), "where the file lay when it was surveyed, as scan.escape() writes it"),
     }
 )
 
@@ -225,7 +226,10 @@ EVENTS = _schema(
         "bytes": (pa.int64(), "bytes of pixels it read"),
         "peak_memory_bytes": (pa.int64(), "peak resident memory of the worker's process so far"),
         "attempt": (pa.int32(), "1 for the first"),
-        "outcome": (pa.string(), "done, found (its part was there), failed, or lost (its worker went away; another got it)"),
+        "outcome": (
+            pa.string(),
+            "done, found (its part was there), failed, or lost (its worker went away; another got it)",
+        ),
     }
 )
 

@@ -6,11 +6,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from emqa_dask import models, tables
-from emqa_dask.partition import cut
 from emqa_dask.settings import Detect, Settings, SettingsError, digest, parse, replace
 
 SCHEMAS = {name: value for name, value in vars(tables).items() if isinstance(value, pa.Schema)}
@@ -41,22 +38,6 @@ def test_unknown_numbers_stay_nan():
     assert table["predicted_f1"].null_count == 0
     assert np.isnan(table["predicted_f1"].to_numpy()[1])
     assert table["predicted_f1"].to_numpy()[0] == 0
-
-
-@given(n_present=st.integers(0, 60), n_new=st.integers(0, 60), length=st.integers(1, 20))
-def test_partitions_cover_the_new_once_and_start_at_shards(n_present, n_new, length):
-    parts = cut("s", n_present, n_new, length)
-    slots = [k for p in parts for k in range(p.start, p.stop)]
-    assert len(slots) == n_new == sum(map(len, parts))
-    assert slots == sorted(set(slots))
-    assert all(p.start % length == 0 and len(p) <= length for p in parts)
-    assert all(slot >= n_present for slot in slots)
-    assert len({p.name for p in parts}) == len(parts)
-
-
-def test_a_shard_length_below_one_is_refused():
-    with pytest.raises(ValueError, match="shard_length is 0"):
-        cut("s", 0, 3, 0)
 
 
 def test_a_digest_changes_with_every_setting_and_only_then():

@@ -1,119 +1,244 @@
-"""Ingest: which files are new, what is in them, and which stack, slot and partition their micrographs get."""
+"""Ingest: which files are new, what is in them, and which stack, slot and partition their micrographs get.
 
-import posixpath
-from collections.abc import Callable, Iterable, Iterator
+Tables that grow with the archive pass through in pieces; of each file and micrograph only digests stay in memory.
+"""
 
+import hashlib
+import itertools
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
 import pandas as pd
 
 from emqa_dask import tables
 from emqa_dask.archive import scan
 from emqa_dask.partition import Partition
-from emqa_dask.pipeline.surveys import SURVEY_FILES, SURVEY_FRAMES, SURVEYED, survey_crash, survey_files
+from emqa_dask.pipeline.surveys import SURVEY_FAILURES, SURVEY_FILES, SURVEY_FRAMES, survey_files, survey_lost
 from emqa_dask.run.execute import Result, Task
-from emqa_dask.settings import Archive, Settings, digest
-from emqa_dask.store import layout, parts, plan, stacks
+from emqa_dask.run.supervise import Died
+from emqa_dask.settings import Archive, Settings
+from emqa_dask.store import digests, files, layout, parts, plan, stacks
+from emqa_dask.store.digests import Digests
 
-Execute = Callable[[Callable, Iterator[Task], str], list[Result]]
+Execute = Callable[[Callable, Iterator[Task], str], Iterable[Result]]
+
+GROWTH = 16  # a batch has up to so many times archive.files_per_task files
+BATCHES = 64  # of one size before the size doubles
+BATCH_BYTES = 2**31  # files of a batch have at most, together, unless it is one file
+LISTED = 512  # files that are looked up in the catalog at a time
+REFUSED = r"megapixels are over the limit of ([^;]+);"  # what survey.check_budget says
 
 
-def ingest(root: str, source: str, settings: Settings, execute: Execute) -> list[Result]:
+def ingest(root: str, source: str, settings: Settings, execute: Execute) -> None:
     """Survey the files that the catalog does not know yet, then plan: catalog.parquet and micrographs.parquet.
 
     micrographs.parquet is a ledger: rows are added, never changed, since a slot that was given away stays so. Which of
-    them the archive still holds, current() says.
+    them the archive still holds, current() says. ValueError when there is no file beside the workspace.
     """
-    known = parts.load_table(layout.catalog(root), tables.CATALOG)
-    asked = (settings.archive.max_megapixels, settings.archive.nm_per_pixel)  # what a file's rows depend on beside it
-    names: list[str] = []
-
-    def tasks(batches: Iterable[list[scan.Entry]]) -> Iterator[Task]:
-        for entries in batches:
-            name = digest(asked, [(e.uri, e.size_bytes, e.modified_ns) for e in entries])
-            yield Task(name, (root, name, entries, settings), len(entries))
-
-    results = []
-    new = _batches(_new(root, source, known, settings.archive), settings.archive.files_per_task)
-    for result in list(execute(survey_files, tasks(new), "survey")):
-        if result.outcome == "failed" and result.task.n_images > 1:
-            # Bad data never raise, but a file can kill the worker that reads it: its neighbours must not pay.
-            alone = tasks([entry] for entry in result.task.args[2])
-            results += execute(survey_files, alone, "survey")
+    names, uris, counts = [], Digests(), Counter()
+    for result in execute(survey_files, _tasks(root, source, settings, names, uris), "survey"):
+        if result.outcome == "failed":  # not for what a file holds: the task as a whole could not be done
+            died = Died(result.kind, result.error, result.traceback, result.event["attempt"])
+            survey_lost(*result.task.args[:3], died, result.event["worker"])
         else:
-            results.append(result)
-    for result in results:
-        if result.outcome == "failed":
-            survey_crash(*result.task.args[:3], result.error)
-        names.append(result.task.name)
+            counts.update(result.value["stacks"])
     if names:
-        files = parts.read_table(root, SURVEY_FILES, SURVEYED, tables.CATALOG.names, partitions=names)
-        frames = parts.read_table(root, SURVEY_FRAMES, tables.MICROGRAPHS, partitions=names)
-        _enter(root, known, files, frames, settings)
-    elif known.empty:
+        _enter_micrographs(root, names, counts, settings)
+        _enter_files(root, names, uris)
+    elif not parts.n_rows(layout.catalog(root)):
         raise ValueError(f"{source}: there is no file in it beside the workspace; name a folder of micrographs")
-    return results
+    # Also what a run that was killed has left: the catalog knows better now.
+    for folder in (SURVEY_FILES, SURVEY_FRAMES):
+        _remove(root, folder, parts.part_names(root, folder))
 
 
-def _new(root: str, source: str, known: pd.DataFrame, settings: Archive) -> Iterator[scan.Entry]:
+def _tasks(root: str, source: str, settings: Settings, names: list[str], uris: Digests) -> Iterator[Task]:
+    """A task for each batch of new files, in the order of the scan; their names and URIs are noted."""
+    asked = repr((settings.archive.max_megapixels, settings.archive.nm_per_pixel)).encode()  # what rows depend on, too
+    for entries, keys in batches(_new(root, source, settings.archive, uris), settings.archive.files_per_task):
+        names.append(hashlib.sha256(asked + b"".join(keys)).hexdigest()[:16])
+        yield Task(names[-1], (root, names[-1], entries, settings), len(entries))
+
+
+def _new(root: str, source: str, settings: Archive, uris: Digests) -> Iterator[tuple[scan.Entry, bytes]]:
     """Entries of the archive that are not in the catalog with this size and date, nor in the workspace itself."""
-    seen = dict(zip(known["uri"], zip(known["size_bytes"], known["modified_ns"], strict=True), strict=True))
-    inside = posixpath.join(posixpath.abspath(root), "")
-    for entry in scan.scan(source, settings.exclude):
-        if posixpath.join(posixpath.abspath(str(entry.path)), "").startswith(inside):
-            continue
-        if seen.get(entry.uri) != (entry.size_bytes, entry.modified_ns):
-            yield entry
+    known = _known(root, settings)
+    inside = root if "://" in root else os.path.abspath(root).replace(os.sep, "/")
+    inside = inside.rstrip("/") + "/"
+    entries = scan.scan(source if "://" in source else os.path.abspath(source), settings.exclude)
+    while listed := list(itertools.islice(entries, LISTED)):
+        outside = [entry for entry in listed if not f"{entry.path}/".startswith(inside)]
+        keys = _keys([e.uri for e in outside], [e.size_bytes for e in outside], [e.modified_ns for e in outside])
+        unknown = np.flatnonzero(~known.has(keys))
+        is_first = uris.add(digests.of_texts(outside[i].uri for i in unknown))  # a list may name a file twice
+        for i in unknown[is_first]:
+            yield outside[i], bytes(keys[i])
 
 
-def _batches(entries: Iterator[scan.Entry], n: int) -> Iterator[list[scan.Entry]]:
-    batch = []
-    for entry in entries:
-        batch.append(entry)
-        if len(batch) == n:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def _known(root: str, settings: Archive) -> Digests:
+    """The files of the catalog, except those that were too large for a limit that has been raised since."""
+    known, limit = Digests(), float(f"{settings.max_megapixels:g}")
+    columns = ["uri", "size_bytes", "modified_ns", "format", "reason"]
+    for rows in parts.iter_table(layout.catalog(root), tables.CATALOG, columns):
+        refused = rows["reason"].str.contains("over the limit", regex=False).fillna(False).to_numpy(bool)
+        limits = rows["reason"][refused].str.extract(REFUSED, expand=False).astype(float)
+        rows = rows.drop(index=limits.index[limits < limit])
+        # The scan does not walk through a Zarr folder, so its size is unknown there.
+        is_zarr = rows["uri"].str.lower().str.endswith(scan.ZARR_SUFFIXES) | rows["format"].str.contains("Zarr")
+        sizes = rows["size_bytes"].where(~is_zarr.fillna(False).astype(bool), 0)
+        known.add(_keys(rows["uri"], sizes, rows["modified_ns"]))
+    return known
 
 
-def _enter(root: str, known: pd.DataFrame, files: pd.DataFrame, frames: pd.DataFrame, settings: Settings) -> None:
-    """Enter surveyed files and their micrographs into the two tables, and make room in the stacks.
+def _keys(uris: Iterable[str], sizes: Iterable[int], dates: Iterable[int]) -> np.ndarray:
+    return digests.of_texts(f"{uri}\0{size}\0{date}" for uri, size, date in zip(uris, sizes, dates, strict=True))
 
-    micrographs.parquet first: killed in between, the next run surveys nothing twice and finds its slots taken.
+
+def batches(
+    entries: Iterable[tuple[scan.Entry, bytes]], smallest: int
+) -> Iterator[tuple[list[scan.Entry], list[bytes]]]:
+    """`entries`, each with its key, in batches of `smallest` at first and up to GROWTH times that later.
+
+    A larger batch ends behind a key that happens to be divisible, so that after a file has come or gone most batches
+    are the same as before: what a survey that was killed has done is found again.
     """
-    ledger = parts.load_table(layout.micrographs(root), tables.MICROGRAPHS)
-    added = frames[~frames["micrograph_id"].isin(ledger["micrograph_id"])]
-    planned, lengths = plan.plan(added, ledger, settings.store, stacks.shard_lengths(root))
-    ledger = pd.concat([ledger, planned], ignore_index=True) if len(planned) else ledger
-    stacks.prepare(root, ledger, lengths, settings.store)
-    parts.write_table(layout.micrographs(root), ledger, tables.MICROGRAPHS)
-    catalog = pd.concat([known[~known["uri"].isin(files["uri"])], files], ignore_index=True)
-    parts.write_table(layout.catalog(root), catalog.sort_values("uri", ignore_index=True), tables.CATALOG)
+    batch, keys, n_bytes, n_before = [], [], 0, 0
+    for entry, key in entries:
+        if batch and n_bytes + entry.size_bytes > BATCH_BYTES:
+            yield batch, keys
+            n_before, batch, keys, n_bytes = n_before + len(batch), [], [], 0
+        batch.append(entry)
+        keys.append(key)
+        n_bytes += entry.size_bytes
+        size = smallest * min(2 ** (n_before // (BATCHES * smallest)).bit_length(), GROWTH)
+        is_cut = smallest < size <= 2 * len(batch) and int.from_bytes(key[:4], "little") % (size // 2) == 0
+        if len(batch) == size or is_cut:
+            yield batch, keys
+            n_before, batch, keys, n_bytes = n_before + len(batch), [], [], 0
+    if batch:
+        yield batch, keys
 
 
-def current(root: str) -> pd.DataFrame:
-    """Micrographs whose file, with this content, is in the catalog; sorted by URI and frame."""
-    ledger = parts.load_table(layout.micrographs(root), tables.MICROGRAPHS)
-    catalog = parts.load_table(layout.catalog(root), tables.CATALOG, ["uri", "content_sha256"])
-    rows = ledger.merge(catalog, on=["uri", "content_sha256"], how="inner")
-    return rows.sort_values(["uri", "frame"], ignore_index=True)
+def _enter_micrographs(root: str, names: Sequence[str], counts: Counter, settings: Settings) -> None:
+    """Give the micrographs that were surveyed their slots: behind the others in the ledger, and in the stacks."""
+    uri, ids, slots = layout.micrographs(root), Digests(), plan.Slots()
+    for rows in parts.iter_table(uri, tables.MICROGRAPHS, ["micrograph_id", "stack", "index"]):
+        ids.add(digests.of_hex(rows["micrograph_id"]))
+        slots.add(rows)
+    lengths = plan.shard_lengths(counts, stacks.shard_lengths(root), slots, settings.store)
+
+    def new() -> Iterator[pd.DataFrame]:
+        for name in names:
+            rows = parts.read_part(root, SURVEY_FRAMES, name, tables.MICROGRAPHS)
+            yield rows[
+                ids.add(digests.of_hex(rows["micrograph_id"]))
+            ]  # others were planned before: the file was touched
+
+    planned = plan.plan(new(), slots, lengths)
+    first = next(planned, None)
+    if first is None:
+        return
+    with parts.table_writer(uri, tables.MICROGRAPHS) as write:
+        for rows in parts.iter_table(uri, tables.MICROGRAPHS):
+            write(rows)
+        for rows in itertools.chain([first], planned):
+            write(rows)
+        for stack, shard_length in lengths.items():
+            *shape, dtype = plan.shape_of(stack)
+            stacks.open_or_grow(
+                root,
+                stack,
+                tuple(shape),
+                dtype,
+                occupied=slots.runs[stack],
+                shard_length=shard_length,
+                settings=settings.store,
+            )
 
 
-def partition_rows(root: str) -> tuple[list[Partition], dict[str, pd.DataFrame]]:
-    """All partitions, and for each its ledger rows in the order of its slots."""
-    ledger = parts.load_table(layout.micrographs(root), tables.MICROGRAPHS)
-    return plan.partitions(ledger), dict(list(ledger.sort_values("index").groupby("partition")))
+def _enter_files(root: str, names: Sequence[str], uris: Digests) -> None:
+    """Enter the files that were surveyed (of digests `uris`) into the catalog, behind those that were not."""
+    uri = layout.catalog(root)
+    with parts.table_writer(uri, tables.CATALOG) as write:
+        for rows in parts.iter_table(uri, tables.CATALOG):
+            write(rows[~uris.has(digests.of_texts(rows["uri"]))])
+        for rows in plan.chunks(parts.read_part(root, SURVEY_FILES, name, tables.CATALOG) for name in names):
+            write(rows)
 
 
-def paths(root: str) -> dict[str, str]:
-    """Where the file of every URI lay when it was surveyed, as scan.escape() writes it."""
-    surveyed = parts.read_table(root, SURVEY_FILES, SURVEYED, ["uri", "path"])
-    return dict(zip(surveyed["uri"], surveyed["path"], strict=True))
+def forget(root: str, uris: Iterable[str]) -> None:
+    """Let the next ingest survey the files `uris` again: drop their rows from the catalog, and what else says them.
+
+    Micrographs that they gave keep their slots.
+    """
+    uris = set(uris)
+    for name in parts.part_names(root, SURVEY_FILES):  # of a survey that was killed
+        if parts.read_part(root, SURVEY_FILES, name, tables.CATALOG, ["uri"])["uri"].isin(uris).any():
+            _remove(root, SURVEY_FILES, [name])
+            _remove(root, SURVEY_FRAMES, [name])
+    for name in parts.part_names(root, SURVEY_FAILURES):
+        rows = parts.read_part(root, SURVEY_FAILURES, name, tables.FAILURES)
+        kept = rows[~rows["uri"].isin(uris)]
+        if kept.empty:
+            _remove(root, SURVEY_FAILURES, [name])
+        elif len(kept) < len(rows):
+            parts.write_part(root, SURVEY_FAILURES, name, kept, tables.FAILURES)
+    catalog = layout.catalog(root)
+    if files.exists(catalog):
+        with parts.table_writer(catalog, tables.CATALOG) as write:
+            for rows in parts.iter_table(catalog, tables.CATALOG):
+                write(rows[~rows["uri"].isin(uris)])
 
 
-def partitions(root: str, columns=None):
-    """TEMPORARY."""
-    cut, rows = partition_rows(root)
-    where = paths(root)
-    for partition in cut:
-        of = rows[partition.name]
-        yield partition, of.assign(path=of["uri"].map(where))
+def _remove(root: str, folder: str, names: Iterable[str]) -> None:
+    for name in names:
+        files.remove(layout.part(root, folder, name))
+
+
+def partitions(root: str, columns: Sequence[str] | None = None) -> Iterator[tuple[Partition, pd.DataFrame]]:
+    """Every partition in the ledger's order, with its rows in the order of its slots: all columns, or those named.
+
+    One stretch of the ledger is in memory at a time; `columns=()` is the quickest way to count.
+    """
+    for rows in _whole_partitions(root, columns):
+        shown = rows if columns is None else rows[list(columns)]
+        for partition, where in plan.split(rows):
+            yield partition, shown.iloc[where]
+
+
+def current(root: str, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
+    """Micrographs whose file, with this content, is in the catalog: tables of whole partitions, in the ledger's order.
+
+    Each has some thousand rows of tables.MICROGRAPHS (all columns, or those named); none is empty.
+    """
+    there = Digests()
+    for rows in parts.iter_table(layout.catalog(root), tables.CATALOG, ["uri", "content_sha256"]):
+        there.add(_contents(rows[rows["content_sha256"].notna()]))
+    wanted = None if columns is None else [*columns, "uri", "content_sha256"]
+    for rows in _whole_partitions(root, wanted):
+        rows = rows[there.has(_contents(rows))]
+        if len(rows):
+            yield (rows if columns is None else rows[list(columns)]).reset_index(drop=True)
+
+
+def _contents(rows: pd.DataFrame) -> np.ndarray:
+    pairs = zip(rows["uri"], rows["content_sha256"], strict=True)
+    return digests.of_texts(f"{uri}\0{content}" for uri, content in pairs)
+
+
+def _whole_partitions(root: str, columns: Sequence[str] | None) -> Iterator[pd.DataFrame]:
+    """The ledger in tables that end where a partition does."""
+    if columns is not None:
+        columns = list(dict.fromkeys([*columns, "stack", "index", "partition"]))
+    left = None
+    for rows in parts.iter_table(layout.micrographs(root), tables.MICROGRAPHS, columns):
+        rows = rows if left is None else pd.concat([left, rows], ignore_index=True)
+        last = rows["partition"].eq(rows["partition"].iloc[-1]).to_numpy()
+        end = int(np.argmax(last))
+        left = rows.iloc[end:]
+        if end:
+            yield rows.iloc[:end]
+    if left is not None:
+        yield left

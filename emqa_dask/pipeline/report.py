@@ -33,7 +33,8 @@ def report(root: str, source: str, settings: Settings, facts: dict) -> tuple[pd.
     if files.exists(layout.report(root)) and _provenance(root).get("report_key") == key:
         return parts.load_table(layout.triage(root), tables.TRIAGE), False
     catalog = parts.load_table(layout.catalog(root), tables.CATALOG)
-    micrographs = ingest.current(root)
+    micrographs = pd.concat(list(ingest.current(root)) or [tables.empty(tables.MICROGRAPHS)])
+    micrographs = micrographs.sort_values(["uri", "frame"], ignore_index=True)
     micrographs["is_nm_per_pixel_suspect"] = cohort_suspects(micrographs["nm_per_pixel"], cohorts(micrographs))
     made = {table: _rows(root, table, settings, micrographs) for table in ("features", "predictions")}
     flags = pd.concat([flag_images(made["features"]), flag_duplicates(micrographs, made["features"])])

@@ -1,32 +1,75 @@
 """What a worker does first: survey a batch of files, and write what is in them as parts of the survey's two tables."""
 
+from collections import Counter
+
 from emqa_dask import tables
 from emqa_dask.archive.scan import Entry, escape
 from emqa_dask.archive.survey import survey
+from emqa_dask.pipeline.folders import failures_dir
+from emqa_dask.run.execute import where_am_i
+from emqa_dask.run.supervise import Call, Died, direct
 from emqa_dask.settings import Settings
-from emqa_dask.store import parts
+from emqa_dask.store import files, layout, parts
 
 SURVEY_FILES, SURVEY_FRAMES = "survey", "survey-micrographs"  # folders of the two tables that a survey writes
-SURVEYED = tables.with_column(tables.CATALOG, "path", "where the file lies, as scan.escape() writes it")
+SURVEY_FAILURES = failures_dir(SURVEY_FILES)
+REASONS = {
+    "crash": "the reader crashed on it; the file is probably damaged",
+    "timeout": "its reader was not done in time; raise run.timeout_s if it only is slow",
+    "memory": "reading it took more memory than there is; lower archive.max_megapixels or give the workers more",
+    "error": "its reader failed on it",
+}
 
 
-def survey_files(root: str, name: str, entries: list[Entry], settings: Settings, call=None) -> dict:
-    """Survey `entries` and write their rows as parts `name` of the survey's two tables."""
-    if parts.has_part(root, SURVEY_FILES, name, SURVEYED):
-        return {"outcome": "found", "n_images": len(entries)}
-    surveyed = [survey(entry, settings.archive) for entry in entries]
-    frames = [row for _, rows in surveyed for row in rows]
-    files = [row | {"path": escape(entry.path)} for (row, _), entry in zip(surveyed, entries, strict=True)]
+def survey_files(root: str, name: str, entries: list[Entry], settings: Settings, call: Call = direct) -> dict:
+    """Survey `entries` and write their rows as parts `name` of the survey's two tables, of its failures before.
+
+    A file that cannot be surveyed (`call` raises Died) is a failed row like any other. The record says, beside
+    n_images and bytes, how many micrographs of which stack there are under "stacks", and n_failed.
+    """
+    if parts.has_part(root, SURVEY_FILES, name, tables.CATALOG):
+        stacks = parts.read_part(root, SURVEY_FRAMES, name, tables.MICROGRAPHS, ["stack"])["stack"]
+        return {"outcome": "found", "n_images": len(entries), "stacks": dict(Counter(stacks))}
+    rows, frames, failures = [], [], []
+    for entry in entries:
+        try:
+            row, found = call(survey, entry, settings.archive, label=entry.uri)
+        except Died as died:
+            row, found = failed(entry, died), []
+            failures.append(failure(entry, died, where_am_i()))
+        rows.append(row)
+        for frame in found:
+            size = (frame["height_px"], frame["width_px"], frame["dtype"], frame["nm_per_pixel"])
+            frames.append(frame | {"stack": layout.stack_name(*size), "path": escape(entry.path)})
+    write(root, name, rows, frames, failures)
+    n_bytes, stacks = sum(entry.size_bytes for entry in entries), dict(Counter(frame["stack"] for frame in frames))
+    return {"n_images": len(entries), "bytes": n_bytes, "stacks": stacks, "n_failed": len(failures)}
+
+
+def survey_lost(root: str, name: str, entries: list[Entry], died: Died, worker: str) -> None:
+    """What survey_files() would have written, for a batch that failed as a whole: its files are failed ones."""
+    write(root, name, [failed(e, died) for e in entries], [], [failure(e, died, worker) for e in entries])
+
+
+def write(root: str, name: str, rows: list[dict], frames: list[dict], failures: list[dict]) -> None:
+    """Write a batch's parts; it is done once that of its files is there, so that comes last."""
+    if failures:
+        parts.write_part(root, SURVEY_FAILURES, name, failures, tables.FAILURES)
+    else:  # what an attempt that was killed has written
+        files.remove(layout.part(root, SURVEY_FAILURES, name))
     parts.write_part(root, SURVEY_FRAMES, name, frames, tables.MICROGRAPHS)
-    parts.write_part(root, SURVEY_FILES, name, files, SURVEYED)
-    return {"n_images": len(entries), "bytes": sum(entry.size_bytes for entry in entries)}
+    parts.write_part(root, SURVEY_FILES, name, rows, tables.CATALOG)
 
 
-def survey_crash(root: str, name: str, entries: list[Entry], error: str) -> None:
-    """What survey_files() would have written, for entries (usually one) whose reading failed as a whole."""
+def failed(entry: Entry, died: Died) -> dict:
+    """The row of tables.CATALOG of a file on which its reader died."""
     said = {"format": None, "kind": "unknown", "status": "failed", "content_sha256": None, "n_frames": 0}
-    said |= {"reason": "the reader crashed on it; the file is probably damaged", "error": error}
-    at = ("uri", "size_bytes", "modified_ns")
-    files = [{key: getattr(e, key) for key in at} | said | {"path": escape(e.path)} for e in entries]
-    parts.write_part(root, SURVEY_FRAMES, name, [], tables.MICROGRAPHS)
-    parts.write_part(root, SURVEY_FILES, name, files, SURVEYED)
+    said |= {"reason": REASONS.get(died.kind, REASONS["error"]), "error": died.error}
+    return {key: getattr(entry, key) for key in ("uri", "size_bytes", "modified_ns")} | said
+
+
+def failure(entry: Entry, died: Died, worker: str) -> dict:
+    """The row of tables.FAILURES of a file on which its reader died."""
+    said = ("kind", "error", "traceback", "attempts", "peak_memory_bytes")
+    row = {"uri": entry.uri, "micrograph_id": None, "stage": "ingest", "worker": worker}
+    return row | {key: getattr(died, key) for key in said}

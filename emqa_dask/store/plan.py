@@ -1,65 +1,141 @@
-"""Which micrograph goes into which stack, slot and partition: a pure function of tables."""
+"""Which micrograph goes into which stack, slot and partition: tables in, tables out, some thousand rows at a time."""
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import pandas as pd
 
-from emqa_dask.partition import Partition, cut
+from emqa_dask.partition import Partition
 from emqa_dask.settings import Store
-from emqa_dask.store.layout import stack_name
+from emqa_dask.store.parts import ROWS
 
 MIB = 2**20
 TASKS_PER_STACK = 16  # a stack is cut into at least so many shards, if it has the micrographs, so that workers share it
+WAITING = 16_384  # micrographs that may wait for their shard to fill up
 
 
-def plan(
-    new: pd.DataFrame, present: pd.DataFrame, settings: Store, shard_lengths: Mapping[str, int] | None = None
-) -> tuple[pd.DataFrame, dict[str, int]]:
-    """`new` micrographs with `stack`, `index` and `partition` filled, sorted by them; and the stacks' shard lengths.
+class Slots:
+    """The slots of every stack that are given away: `runs` has half-open stretches of them, in order."""
 
-    `new` and `present` have the columns of tables.MICROGRAPHS; `present` are those that were planned before, and
-    `shard_lengths` says how their stacks were cut (stacks.shard_lengths). A stack keeps its shard length, and
-    new micrographs start at its next shard boundary, so a shard that exists is never touched. Within a stack the order
-    is that of (uri, frame), whatever the order of the rows. The lengths returned are those of the stacks in `new`.
-    ValueError when a micrograph is there twice, or a stack of `present` has no known shard length.
+    def __init__(self):
+        self.runs: dict[str, list[tuple[int, int]]] = {}
+
+    def add(self, rows: pd.DataFrame) -> None:
+        """Give away the slots of `rows` (columns stack, index); those of a stack go up."""
+        stack, index = pd.factorize(rows["stack"])[0], rows["index"].to_numpy(np.int64)
+        breaks = np.flatnonzero((np.diff(stack) != 0) | (np.diff(index) != 1)) + 1
+        starts, stops = np.r_[0, breaks][: len(rows)], np.r_[breaks, len(rows)][: len(rows)]
+        for name, start, stop in zip(rows["stack"].iloc[starts], index[starts], index[stops - 1] + 1, strict=True):
+            runs = self.runs.setdefault(name, [])
+            if runs and runs[-1][1] == start:
+                start = runs.pop()[0]
+            runs.append((int(start), int(stop)))
+
+    def stop(self, stack: str) -> int:
+        """The slot behind the last one of `stack` that is given away."""
+        return self.runs[stack][-1][1] if stack in self.runs else 0
+
+
+def shard_lengths(counts: Mapping[str, int], known: Mapping[str, int], slots: Slots, settings: Store) -> dict[str, int]:
+    """Micrographs per shard of the stacks in `counts` ({stack: new micrographs}); a stack keeps that of `known`.
+
+    A new one has the setting's, or a 16th of its micrographs within the bound on a shard's uncompressed size.
+    ValueError for a stack that has slots and no known length.
     """
-    known = dict(shard_lengths or {})
-    ids = pd.concat([present["micrograph_id"], new["micrograph_id"]])
-    if ids.duplicated().any():
-        raise ValueError(f"micrograph {ids[ids.duplicated()].iloc[0]} is there twice")
-    rows = new.copy()
-    rows["stack"] = [
-        stack_name(h, w, d, s)
-        for h, w, d, s in zip(rows["height_px"], rows["width_px"], rows["dtype"], rows["nm_per_pixel"])
-    ]
-    rows = rows.sort_values(["stack", "uri", "frame"], kind="stable", ignore_index=True)
-    n_present = present.groupby("stack")["index"].max() + 1
-    if lost := set(n_present.index) & set(rows["stack"]) - set(known):
-        raise ValueError(f"stack {min(lost)} is in the table but not in the store: was it deleted?")
-    lengths, index, names = {}, [], []
-    for name, members in rows.groupby("stack", sort=True):
-        lengths[name] = known.get(name) or _shard_length(members.iloc[0], len(members), settings)
-        for partition in cut(name, int(n_present.get(name, 0)), len(members), lengths[name]):
-            index.append(np.arange(partition.start, partition.stop))
-            names += [partition.name] * len(partition)
-    rows["index"] = np.concatenate(index).astype(np.int64) if index else np.empty(0, np.int64)
-    rows["partition"] = pd.Series(names, dtype="str")
-    return rows, lengths
+    lengths = {}
+    for stack in sorted(counts):
+        if stack in slots.runs and stack not in known:
+            raise ValueError(f"stack {stack} is in the table but not in the store: was it deleted?")
+        lengths[stack] = known.get(stack) or settings.shard_length or _shard_length(stack, counts[stack], settings)
+    return lengths
 
 
-def _shard_length(row: pd.Series, n_micrographs: int, settings: Store) -> int:
-    """Micrographs per shard: the setting, or a 16th of the stack within the bound on a shard's uncompressed size."""
-    if settings.shard_length:
-        return settings.shard_length
-    micrograph_bytes = int(row["height_px"]) * int(row["width_px"]) * np.dtype(row["dtype"]).itemsize
-    longest = int(settings.shard_mib * MIB // max(micrograph_bytes, 1))
+def _shard_length(stack: str, n_micrographs: int, settings: Store) -> int:
+    height, width, dtype = shape_of(stack)
+    longest = int(settings.shard_mib * MIB // max(height * width * np.dtype(dtype).itemsize, 1))
     return max(1, min(math.ceil(n_micrographs / TASKS_PER_STACK), longest))
 
 
-def partitions(rows: pd.DataFrame) -> list[Partition]:
-    """The partitions that planned `rows` (columns stack, index, partition) lie in, sorted; none for no rows."""
-    last = rows.groupby(["stack", "partition"], sort=True)["index"].max()
+def shape_of(stack: str) -> tuple[int, int, str]:
+    """(height, width, dtype) of a stack's micrographs, which its name says."""
+    height, width, dtype = re.match(r"(\d+)x(\d+)-([^-]+)-", stack).groups()
+    return int(height), int(width), dtype
+
+
+def plan(
+    batches: Iterable[pd.DataFrame], slots: Slots, lengths: Mapping[str, int], waiting: int = WAITING, rows: int = ROWS
+) -> Iterator[pd.DataFrame]:
+    """`batches` of new micrographs with `index` and `partition` filled: tables of whole partitions, one after another.
+
+    Micrographs wait until a shard of their stack (column `stack`) is full; when over `waiting` of them do, all go into
+    shards that stay short, so that memory is bounded however many stacks there are. A stack grows from the next shard
+    boundary (`lengths`: micrographs per shard), so a shard that exists is never touched. The slots go into `slots`. All
+    depends on the order of the micrographs only, not on how they come in batches: they are cut anew to `rows`.
+    """
+    left = None
+    for batch in chunks(batches, rows):
+        both = batch if left is None else pd.concat([left, batch], ignore_index=True)
+        done, left = _cut(both, slots, lengths)
+        yield from done
+        if len(left) > waiting:
+            done, left = _cut(left, slots, lengths, is_short=True)
+            yield from done
+    if left is not None:
+        yield from _cut(left, slots, lengths, is_short=True)[0]
+
+
+def _cut(
+    rows: pd.DataFrame, slots: Slots, lengths: Mapping[str, int], is_short: bool = False
+) -> tuple[list[pd.DataFrame], pd.DataFrame]:
+    """([planned rows] or [], rows that wait): full shards, or all when short ones may be."""
+    code, names = pd.factorize(rows["stack"], sort=True)
+    order = np.argsort(code, kind="stable")
+    n = np.bincount(code, minlength=len(names))
+    length = np.array([lengths[name] for name in names], np.int64)
+    stop = np.array([slots.stop(name) for name in names], np.int64)
+    start = -(-stop // length) * length
+    n_taken = n if is_short else n // length * length
+    position = np.arange(len(rows)) - np.repeat(np.cumsum(n) - n, n)  # in its stack
+    taken = position < n_taken[code[order]]
+    if not taken.any():
+        return [], rows
+    code, position = code[order[taken]], position[taken]
+    first = position // length[code] * length[code] + start[code]  # slot of its partition
+    planned = rows.take(order[taken]).reset_index(drop=True)
+    planned["index"] = start[code] + position
+    heads = np.flatnonzero(np.r_[True, (np.diff(first) != 0) | (np.diff(code) != 0)])
+    of = [Partition(names[code[i]], int(first[i]), int(first[i]) + 1).name for i in heads]
+    planned["partition"] = pd.Series(of, dtype="str").repeat(np.diff(np.r_[heads, len(planned)])).to_numpy()
+    slots.add(planned)
+    return [planned], rows.take(np.sort(order[~taken])).reset_index(drop=True)
+
+
+def chunks(batches: Iterable[pd.DataFrame], rows: int = ROWS) -> Iterator[pd.DataFrame]:
+    """The rows of `batches` in tables of `rows` rows, the last one shorter; none for no rows."""
+    waiting, n = [], 0
+    for batch in batches:
+        while len(batch):
+            taken, batch = batch.iloc[: rows - n], batch.iloc[rows - n :]
+            waiting.append(taken)
+            n += len(taken)
+            if n == rows:
+                yield pd.concat(waiting, ignore_index=True)
+                waiting, n = [], 0
+    if waiting:
+        yield pd.concat(waiting, ignore_index=True)
+
+
+def split(rows: pd.DataFrame) -> list[tuple[Partition, slice]]:
+    """The partitions of planned `rows` (columns stack, index, partition) in their order, and where their rows are."""
+    code = pd.factorize(rows["partition"])[0]
+    starts = np.flatnonzero(np.diff(code, prepend=-1))
+    stops = np.r_[starts[1:], len(rows)][: len(starts)]
+    names, stacks = rows["partition"].iloc[starts], rows["stack"].iloc[starts]
+    last = rows["index"].to_numpy(np.int64)[stops - 1]
     # The start comes from the name, so that it stays even when the first micrograph's row is not there.
-    return sorted(Partition(s, int(name.rpartition("-")[2]), int(i) + 1) for (s, name), i in last.items())
+    return [
+        (Partition(stack, int(name.rpartition("-")[2]), int(index) + 1), slice(int(a), int(b)))
+        for stack, name, index, a, b in zip(stacks, names, last, starts, stops, strict=True)
+    ]

@@ -1,6 +1,5 @@
 """Laws of the whole run: same tables however it is cut, nothing twice, nothing lost."""
 
-import dataclasses
 import os
 import shutil
 from pathlib import Path
@@ -12,12 +11,13 @@ import pytest
 from emqa_dask import tables
 from emqa_dask.archive.readers import open_source
 from emqa_dask.pipeline import ingest
+from emqa_dask.pipeline.estimate import estimate
 from emqa_dask.pipeline.folders import SCHEMAS, folders
-from emqa_dask.pipeline.run import estimate, run, status
-from emqa_dask.pipeline.surveys import SURVEYED
+from emqa_dask.pipeline.run import run
+from emqa_dask.pipeline.status import status
 from emqa_dask.run.execute import execute
 from emqa_dask.settings import replace
-from emqa_dask.store import layout, micrographs, parts, plan
+from emqa_dask.store import layout, micrographs, parts
 
 
 def quietly(source, root, settings, **options) -> tuple[int, list[str]]:
@@ -76,8 +76,7 @@ def test_every_file_and_frame_has_exactly_one_row(done, small_archive):
 def test_stored_micrographs_are_the_files_bit_for_bit(done, small_archive):
     ledger = pd.read_parquet(layout.micrographs(str(done)))
     seen = 0
-    for partition in plan.partitions(ledger):
-        rows = ledger[ledger["partition"] == partition.name].sort_values("index")
+    for partition, rows in ingest.partitions(str(done)):
         for stored, row in zip(micrographs.read_partition(str(done), partition), rows.itertuples(), strict=True):
             original = open_source(small_archive / row.uri).frames[row.frame].read()
             assert stored.dtype == original.dtype
@@ -160,7 +159,8 @@ def test_a_changed_file_is_judged_anew_and_the_others_are_kept(small_archive, he
     assert len(rows) == len(old)
     changed = set(rows["micrograph_id"].dropna()) ^ set(old["micrograph_id"].dropna())
     assert len(changed) == 2
-    assert ingest.current(str(root))["uri"].duplicated().sum() == old["uri"].duplicated().sum()
+    still = pd.concat(ingest.current(str(root), ["uri"]))
+    assert still["uri"].duplicated().sum() == old["uri"].duplicated().sum()
 
 
 def test_new_settings_redo_only_what_depends_on_them(done, small_archive, here, tmp_path):
@@ -230,29 +230,6 @@ def test_what_was_surveyed_is_stored_after_the_archive_settings_change(small_arc
     assert not triage_of(root)["reasons"].map(lambda codes: "not_judged" in codes).any()
 
 
-def test_a_file_that_kills_its_reader_costs_one_row(small_archive, here, tmp_path):
-    archive, root = tmp_path / "archive", tmp_path / "ws"
-    shutil.copytree(small_archive, archive)
-    victim = sorted(archive.rglob("*.png"))[0].relative_to(archive).as_posix()
-
-    def dying(function, tasks, stage, total=None):
-        for task in tasks:
-            (result,) = execute(function, [task], stage=stage)
-            if any(entry.uri == victim for entry in task.args[2]):
-                result = dataclasses.replace(result, outcome="failed", kind="crash", error="KilledWorker: it died")
-            yield result
-
-    layout.claim(str(root), str(archive))
-    ingest.ingest(str(root), str(archive), here, dying)
-    catalog = pd.read_parquet(layout.catalog(str(root))).set_index("uri")
-    assert catalog.loc[victim, "status"] == "failed"
-    assert "crashed" in catalog.loc[victim, "reason"]
-    assert not catalog.drop(index=victim)["status"].eq("failed").any()
-    assert victim not in set(ingest.current(str(root))["uri"])
-    assert quietly(archive, root, here)[0] == 2
-    assert triage_of(root).set_index("uri").loc[victim, "verdict"] == "unknown"
-
-
 def test_status_and_estimate_speak(done, small_archive, here):
     said: list[str] = []
     assert status(str(done), said.append) == 0
@@ -261,7 +238,3 @@ def test_status_and_estimate_speak(done, small_archive, here):
     assert estimate(str(small_archive), here, said.append, n_sample=4) == 0
     n_files = sum(p.is_file() for p in Path(small_archive).rglob("*"))
     assert said[0].startswith(f"{n_files} files")
-
-
-def test_the_surveyed_table_is_the_catalog_and_a_path():
-    assert [*tables.CATALOG.names, "path"] == SURVEYED.names

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections import Counter
 
 import numpy as np
 import ome_zarr.io
@@ -42,12 +43,26 @@ def survey(images, prefix="m", nm_per_pixel=0.5):
     return tables.conform(table.assign(frame=0, nm_per_pixel=nm_per_pixel), tables.MICROGRAPHS).to_pandas()
 
 
+def assign(rows, present, store, known):
+    """`rows` with stack, index and partition behind `present`, and the lengths of their stacks' shards."""
+    size = [rows[c] for c in ("height_px", "width_px", "dtype", "nm_per_pixel")]
+    rows["stack"] = [layout.stack_name(*of) for of in zip(*size)]
+    slots = plan.Slots()
+    slots.add(present)
+    lengths = plan.shard_lengths(Counter(rows["stack"]), known, slots, store)
+    return pd.concat(plan.plan([rows], slots, lengths), ignore_index=True), lengths
+
+
+def partitions(rows):
+    return [partition for partition, _ in plan.split(rows)]
+
+
 def ingest(root, images, present=NONE, store=Store(), prefix="m", nm_per_pixel=0.5, frame=lambda image: image):  # noqa: B008
     """Plan, prepare and write `images`; gives the table of all micrographs."""
-    new, lengths = plan.plan(survey(images, prefix, nm_per_pixel), present, store, stacks.shard_lengths(root))
+    new, lengths = assign(survey(images, prefix, nm_per_pixel), present, store, stacks.shard_lengths(root))
     rows = pd.concat([present, new], ignore_index=True)
     stacks.prepare(root, rows, lengths, store)
-    for partition in plan.partitions(new):
+    for partition in partitions(new):
         members = new[new["partition"] == partition.name]
         chosen = [images[int(uri.rpartition("/")[2])] for uri in members["uri"]]
         sums, names = list(members["pixel_sha256"]), list(members["uri"])
@@ -59,7 +74,7 @@ def ingest(root, images, present=NONE, store=Store(), prefix="m", nm_per_pixel=0
 
 def planned(root, images, store):
     """Plan and prepare `images`, and write nothing; gives the table of all micrographs."""
-    rows, lengths = plan.plan(survey(images), NONE, store, {})
+    rows, lengths = assign(survey(images), NONE, store, {})
     stacks.prepare(root, rows, lengths, store)
     return rows
 
@@ -89,7 +104,7 @@ def test_every_micrograph_reads_back_bit_for_bit(tmp_path_factory, dtype, shape,
     root, images = str(tmp_path_factory.mktemp("w")), noise(shape, dtype, seed)
     rows = ingest(root, images, store=Store(shard_length=length, compression=compression))
     (name,) = set(rows["stack"])
-    for partition in plan.partitions(rows):
+    for partition in partitions(rows):
         whole = micrographs.read_partition(root, partition)
         one_by_one = list(micrographs.iter_micrographs(root, partition))
         assert len(whole) == len(one_by_one) == len(partition)
@@ -162,7 +177,7 @@ def test_a_large_micrograph_is_cut_into_bands_and_streamed_by_windows(tmp_path, 
     monkeypatch.setattr(shards, "BAND_BYTES", 1000)
     root, images = str(tmp_path), noise((3, 53, 40), "uint16", 2)
     rows = ingest(root, images, frame=lambda image: (image[i : i + 10] for i in range(0, 53, 10)))
-    partition = plan.partitions(rows)[0]
+    partition = partitions(rows)[0]
     cut = stacks.grid(root, partition.stack)
     assert cut.rows * 40 * 2 <= 1000
     assert same(micrographs.read_partition(root, partition)[0], images[0])
@@ -187,7 +202,7 @@ IMAGE = noise((8, 8), "uint8", 3)
 def test_a_file_that_changed_since_the_survey_leaves_its_slot_absent_and_its_neighbours_whole(tmp_path, now, said):
     root, images = str(tmp_path), [IMAGE.T.copy(), IMAGE, IMAGE[::-1].copy()]
     rows = planned(root, images, store=Store(shard_length=3))
-    (partition,) = plan.partitions(rows)
+    (partition,) = partitions(rows)
     record = write(root, partition, rows, lambda i: now if i == 1 else images[i])
     assert list(record["lost"]) == [1]
     assert re.search(f"m/001 changed since it was surveyed: {said}", record["lost"][1])
@@ -200,7 +215,7 @@ def test_a_file_that_changed_since_the_survey_leaves_its_slot_absent_and_its_nei
 def test_an_error_while_reading_costs_one_slot_but_never_a_shard_that_is_there(tmp_path):
     root, images = str(tmp_path), noise((2, 8, 8), "uint8", 3)
     rows = planned(root, images, store=Store(shard_length=2))
-    (partition,) = plan.partitions(rows)
+    (partition,) = partitions(rows)
 
     def broken(i):
         if i:
@@ -232,7 +247,7 @@ def test_a_shard_that_reads_back_otherwise_is_the_stores_fault(tmp_path, monkeyp
 def test_nothing_missing_reads_as_black(tmp_path):
     root = str(tmp_path)
     rows = ingest(root, noise((4, 8, 8), "uint8", 3), store=Store(shard_length=2))
-    first, second = plan.partitions(rows)
+    first, second = partitions(rows)
     shard = tmp_path / "micrographs.zarr" / first.stack / "0" / "c" / "1" / "0" / "0"
     shard.unlink()
     micrographs.read_partition(root, first)
@@ -249,7 +264,7 @@ def test_nothing_missing_reads_as_black(tmp_path):
 
 def test_iter_micrographs_gives_those_asked_for_in_their_order(tmp_path):
     root, images = str(tmp_path), noise((8, 4, 4), "uint8", 4)
-    second = plan.partitions(ingest(root, images, store=Store(shard_length=4)))[1]
+    second = partitions(ingest(root, images, store=Store(shard_length=4)))[1]
     found = list(micrographs.iter_micrographs(root, second, pd.Series([6, 4])))
     np.testing.assert_array_equal(found, images[[6, 4]])
     assert list(micrographs.iter_micrographs(root, second, [])) == []
@@ -268,7 +283,7 @@ def test_a_micrograph_without_pixels_and_a_wrong_partition_are_refused(tmp_path)
     with pytest.raises(ValueError, match="has no pixels"):
         stacks.open_or_grow(str(tmp_path), "s", (0, 4), "u1", occupied=[(0, 1)], shard_length=1, settings=Store())
     root, images = str(tmp_path / "w"), noise((4, 4, 4), "uint8", 4)
-    first, _ = plan.partitions(ingest(root, images, store=Store(shard_length=2)))
+    first, _ = partitions(ingest(root, images, store=Store(shard_length=2)))
     for wrong in (Partition(first.stack, 1, 3), Partition(first.stack, 0, 3), Partition(first.stack, 0, 1)):
         with pytest.raises(ValueError, match=r"shards of 2"):
             micrographs.write_partition(root, wrong, lambda i: images[i], ["", ""], ["a", "b"])
@@ -278,10 +293,10 @@ def test_a_whole_workspace_on_an_fsspec_file_system():
     root, images = "memory://bucket/run", noise((5, 16, 16), "uint16", 5)
     layout.claim(root, "s3://archive")
     rows = ingest(root, images, store=Store(shard_length=2))
-    for partition in plan.partitions(rows):
+    for partition in partitions(rows):
         np.testing.assert_array_equal(
             micrographs.read_partition(root, partition), images[partition.start : partition.stop]
         )
     rows = ingest(root, images, rows, prefix="b")
-    assert len(plan.partitions(rows)) == 6
+    assert len(partitions(rows)) == 6
     assert stacks.shard_lengths(root) == {rows["stack"].iloc[0]: 2}

@@ -1,6 +1,8 @@
-"""Laws of the plan: independent of the rows' order, shards never extended, every micrograph in one slot."""
+"""Laws of the plan: it follows the order of the micrographs alone, extends no shard, and loses nobody."""
 
 import dataclasses
+import itertools
+from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -10,75 +12,99 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emqa_dask import tables
-from emqa_dask.partition import cut
 from emqa_dask.settings import Store
-from emqa_dask.store.plan import partitions, plan
+from emqa_dask.store import layout
+from emqa_dask.store.plan import Slots, chunks, plan, shape_of, shard_lengths, split
 
 NONE = tables.empty(tables.MICROGRAPHS)
 
 
 def rows(keys, prefix="m"):
-    """Micrograph rows from (height, dtype, nm_per_pixel) triples."""
+    """Micrograph rows from (height, dtype, nm_per_pixel) triples, in the order of a scan."""
     table = pd.DataFrame(keys, columns=["height_px", "dtype", "nm_per_pixel"])
     table["micrograph_id"] = [f"{prefix}{i}" for i in range(len(keys))]
-    table["uri"] = [f"{prefix}/{i % 7}/{i}.tif" for i in range(len(keys))]
+    table["uri"] = [f"{prefix}/{i:03d}.tif" for i in range(len(keys))]
+    table["stack"] = pd.Series([layout.stack_name(h, 64, d, s) for h, d, s in keys], dtype="str")
     return tables.conform(table.assign(frame=0, width_px=64), tables.MICROGRAPHS).to_pandas()
+
+
+def planned(table, present=NONE, store=Store(), known=None, sizes=(1000,), **bounds):  # noqa: B008
+    """(the planned rows, the stacks' shard lengths, the slots given away); `table` comes in batches of `sizes`."""
+    slots = Slots()
+    slots.add(present)
+    lengths = shard_lengths(Counter(table["stack"]), known or {}, slots, store)
+    edges = np.cumsum([0, *sizes])
+    batches = [table.iloc[a:b] for a, b in zip(edges, [*edges[1:-1], len(table)])]
+    done = list(plan(batches, slots, lengths, **bounds))
+    return pd.concat(done, ignore_index=True) if done else NONE, lengths, slots
 
 
 KEYS = st.lists(
     st.tuples(st.sampled_from([1, 8]), st.sampled_from(["uint8", "uint16"]), st.sampled_from([0.5, np.nan])),
     max_size=40,
 )
+SIZES = st.lists(st.integers(0, 9), min_size=1, max_size=6)
+BOUNDS = st.fixed_dictionaries({"waiting": st.integers(0, 20), "rows": st.integers(1, 20)})
 
 
-@settings(deadline=None, max_examples=25)
-@given(first=KEYS, second=KEYS, length=st.integers(0, 5), seed=st.integers(0, 9))
-def test_the_laws(first, second, length, seed):
+@settings(deadline=None, max_examples=60)
+@given(first=KEYS, second=KEYS, length=st.integers(0, 5), sizes=SIZES, others=SIZES, bounds=BOUNDS)
+def test_the_laws(first, second, length, sizes, others, bounds):
     store = dataclasses.replace(Store(), shard_length=length)
     one, two = rows(first, "a"), rows(second, "b")
-    present, lengths = plan(one, NONE, store)
-    shuffled = one.sample(frac=1, random_state=seed)
-    pandas.testing.assert_frame_equal(plan(shuffled, NONE, store)[0], present)
+    present, lengths, _ = planned(one, NONE, store, sizes=sizes, **bounds)
+    pandas.testing.assert_frame_equal(planned(one, NONE, store, sizes=others, **bounds)[0], present)
 
     # later files start behind the shards that are there, however the setting has changed since
-    added, more = plan(two, present, Store(shard_length=3), lengths)
+    added, more, slots = planned(two, present, Store(shard_length=3), lengths, sizes, **bounds)
     assert set(added["partition"]).isdisjoint(present["partition"])
-    both = pd.concat([present, added])
+    both = pd.concat([present, added], ignore_index=True)
     lengths |= more
-    assert len(both) == len(first) + len(second)
+    assert sorted(both["micrograph_id"]) == sorted([*one["micrograph_id"], *two["micrograph_id"]])
     assert not both.duplicated(["stack", "index"]).any()
     for name, members in both.groupby("stack"):
         assert members[["height_px", "width_px", "dtype"]].drop_duplicates().shape[0] == 1
         shard = members["index"] // lengths[name]
         assert (members.groupby(shard)["partition"].nunique() == 1).all()
         assert (members.groupby("partition")["index"].min() % lengths[name] == 0).all()
-    for partition in partitions(both):
-        inside = both[both["partition"] == partition.name]
-        assert sorted(inside["index"]) == list(range(partition.start, partition.stop))
+        assert list(members["index"]) == sorted(members["index"])
+        assert sorted(i for run in slots.runs[name] for i in range(*run)) == list(members["index"])
+
+    # the rows of a partition are next to one another, in the order of its slots
+    found = split(both)
+    assert len(found) == both["partition"].nunique()
+    for partition, where in found:
+        inside = both[where]
+        assert set(inside["partition"]) == {partition.name}
+        assert list(inside["index"]) == list(range(partition.start, partition.stop))
         assert set(inside["stack"]) == {partition.stack}
-    assert len(partitions(both)) == both["partition"].nunique()
 
 
 @settings(deadline=None, max_examples=25)
 @given(keys=KEYS)
-def test_within_a_stack_the_order_is_that_of_uri_and_frame(keys):
-    table, _ = plan(rows(keys), NONE, Store())
-    for _, members in table.groupby("stack"):
+def test_within_a_stack_the_order_is_that_of_the_scan_and_rows_are_as_they_came(keys):
+    table = rows(keys)
+    done, _, _ = planned(table)
+    for _, members in done.groupby("stack"):
         assert list(members["uri"]) == sorted(members["uri"])
         assert list(members["index"]) == list(range(len(members)))
-    columns = ["stack", "index", "partition"]
-    assert list(table.columns) == tables.MICROGRAPHS.names
-    pandas.testing.assert_frame_equal(
-        table.drop(columns=columns),
-        rows(keys).set_index("micrograph_id").loc[table["micrograph_id"]].reset_index().drop(columns=columns),
-    )
-    tables.conform(table, tables.MICROGRAPHS)
+    columns = ["index", "partition"]
+    assert list(done.columns) == tables.MICROGRAPHS.names
+    came = table.set_index("micrograph_id").loc[done["micrograph_id"]].reset_index()
+    pandas.testing.assert_frame_equal(done.drop(columns=columns), came.drop(columns=columns))
+    tables.conform(done, tables.MICROGRAPHS)
 
 
-def test_frames_of_one_file_stay_in_order():
-    table = rows([(8, "uint8", 1.0)] * 12).assign(uri="a.mrc", frame=range(12)[::-1])
-    planned, _ = plan(table, NONE, Store())
-    assert list(planned["frame"]) == list(range(12))
+def test_what_waits_is_bounded_and_goes_into_short_shards():
+    table = rows([(height, "uint8", 1.0) for _ in range(6) for height in range(1, 21)])  # 20 stacks, in turn
+    store = Store(shard_length=4)
+    done, _, slots = planned(table, NONE, store, waiting=30, rows=10)
+    assert len(done) == len(table)
+    assert done["partition"].value_counts().max() == 2  # 20 rows wait, then 30, 40: all of them go
+    assert slots.runs["1x64-uint8-1nm"] == [(0, 2), (4, 6), (8, 10)]
+    full, _, slots = planned(table, NONE, store, waiting=60, rows=10)
+    assert set(full["partition"].value_counts()) == {2, 4}
+    assert slots.runs["1x64-uint8-1nm"] == [(0, 6)]
 
 
 @pytest.mark.parametrize(
@@ -86,31 +112,39 @@ def test_frames_of_one_file_stay_in_order():
     [(1, 8, 1, 1), (16, 8, 1, 1), (17, 8, 1, 2), (1600, 8, 1, 100), (1600, 4096, 1, 4), (40, 2**20, 1, 1)],
 )
 def test_the_length_of_a_shard(n, height, mib, expected):
-    table = rows([(height, "uint8", 1.0)] * n)
-    _, lengths = plan(table, NONE, Store(shard_mib=mib))
-    assert list(lengths.values()) == [expected]
+    stack = layout.stack_name(height, 64, "uint8", 1.0)
+    assert shard_lengths({stack: n}, {}, Slots(), Store(shard_mib=mib)) == {stack: expected}
 
 
-def test_what_cannot_be_planned_is_refused():
-    table = rows([(8, "uint8", 1.0)] * 3)
-    present, lengths = plan(table, NONE, Store())
-    with pytest.raises(ValueError, match="micrograph m0 is there twice"):
-        plan(table, present, Store(), lengths)
+@given(
+    height=st.integers(1, 99),
+    width=st.integers(1, 99),
+    dtype=st.sampled_from(["bool", "uint8", ">i2", "float16", "complex64"]),
+    nm=st.one_of(st.floats(1e-9, 1e9), st.just(np.nan)),
+)
+def test_a_stacks_name_says_its_shape(height, width, dtype, nm):
+    assert shape_of(layout.stack_name(height, width, dtype, nm)) == (height, width, np.dtype(dtype).name)
+
+
+def test_a_stack_that_was_deleted_is_said_to_be():
+    present, lengths, _ = planned(rows([(8, "uint8", 1.0)] * 3))
     with pytest.raises(ValueError, match="stack 8x64-uint8-1nm is in the table but not in the store"):
-        plan(rows([(8, "uint8", 1.0)], "b"), present, Store(), {})
+        planned(rows([(8, "uint8", 1.0)], "b"), present, Store(), {})
+    assert len(planned(rows([(8, "uint8", 1.0)], "b"), present, Store(), lengths)[0]) == 1
 
 
 def test_nothing_gives_nothing():
-    planned, lengths = plan(NONE, NONE, Store())
-    assert list(planned.columns) == tables.MICROGRAPHS.names
-    assert len(planned) == 0
-    assert lengths == {}
-    assert partitions(planned) == []
+    done, lengths, slots = planned(NONE)
+    assert len(done) == 0
+    assert lengths == slots.runs == {}
+    assert split(NONE) == []
+    assert list(chunks([NONE, NONE])) == []
 
 
-@given(n_present=st.integers(0, 50), n_new=st.integers(0, 50), length=st.integers(1, 9))
-def test_cutting_never_extends_a_shard(n_present, n_new, length):
-    found = cut("s", n_present, n_new, length)
-    assert sum(map(len, found)) == n_new
-    assert all(p.start % length == 0 and p.start >= n_present and 1 <= len(p) <= length for p in found)
-    assert [p.name for p in found] == sorted({p.name for p in found})
+@given(sizes=st.lists(st.integers(0, 9), max_size=9), n=st.integers(1, 12))
+def test_chunks_are_the_same_rows_in_the_same_order(sizes, n):
+    table = pd.DataFrame({"a": range(sum(sizes))})
+    edges = np.cumsum([0, *sizes])
+    found = list(chunks((table.iloc[a:b] for a, b in itertools.pairwise(edges)), n))
+    assert [a for chunk in found for a in chunk["a"]] == list(table["a"])
+    assert all(len(chunk) == n for chunk in found[:-1])
