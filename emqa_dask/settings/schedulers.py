@@ -16,6 +16,7 @@ class Run:
     workers: int = 0  # worker processes: 0 = one per core (local) or GPU (cuda), or between the section's min and max
     threads_per_worker: int = 1
     tasks_per_worker: int = 3  # futures in flight per worker
+    batch_size: int = 8  # images that go to a GPU together; halved where its memory is too small
     memory_gib: float = 0.0  # that a worker may use; 0 = its share of the machine (local, cuda), or 4 GiB elsewhere
     timeout_s: float = 600.0  # that one image may take in one stage before it counts as stuck; 0 = for ever
     wait_s: float = 600.0  # that the first worker may take to come; 0 = for ever, as for a long queue
@@ -29,6 +30,7 @@ class Run:
         require(self.workers >= 0, "run.workers", self.workers, "cannot be negative")
         require(self.threads_per_worker >= 1, "run.threads_per_worker", self.threads_per_worker, "is at least 1")
         require(self.tasks_per_worker >= 1, "run.tasks_per_worker", self.tasks_per_worker, "has to be at least 1")
+        require(self.batch_size >= 1, "run.batch_size", self.batch_size, "has to be at least 1")
         require(self.memory_gib >= 0, "run.memory_gib", self.memory_gib, "cannot be negative")
         require(self.timeout_s >= 0, "run.timeout_s", self.timeout_s, "cannot be negative")
         require(self.wait_s >= 0, "run.wait_s", self.wait_s, "cannot be negative")
@@ -48,10 +50,16 @@ class Local:
 
 @dataclass(frozen=True)
 class Cuda:
-    """One worker per GPU of this machine."""
+    """One worker per GPU of this machine, on the loopback interface."""
+
+    devices: tuple[str, ...] = ()  # numbers (in nvidia-smi's order) or UUIDs; none = CUDA_VISIBLE_DEVICES, or else all
+    rmm_pool_fraction: float = 0.8  # of its GPU's memory that a worker takes at once, for cupy and torch together
+    rmm_async: bool = False  # by the driver's own pool instead, which grows and gives back what is beyond the fraction
 
     def check(self):
-        pass
+        fraction = self.rmm_pool_fraction
+        require(0 < fraction <= 1, "cuda.rmm_pool_fraction", fraction, "has to be above 0 and at most 1")
+        require(len(set(self.devices)) == len(self.devices), "cuda.devices", self.devices, "names a GPU twice")
 
 
 @dataclass(frozen=True)
