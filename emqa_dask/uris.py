@@ -22,8 +22,13 @@ def locate(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     What it says is never from a cache of listings: others write to the same place.
     """
     uri = str(uri)
-    protocol = "" if "::" in uri else fsspec.core.split_protocol(uri)[0]
-    fs, path = fsspec.core.url_to_fs(uri, **(_s3_options(protocol) if protocol in _S3 else {}))
+    if re.match(r"[\w+.-]+://[^/@]*:[^/@]*@", uri):
+        raise ValueError(f"{redact(uri)}: a password in a URI would end up in tables; give it as FSSPEC_* variable")
+    protocol = fsspec.core.split_protocol(uri)[0]
+    if protocol in _S3:  # not url_to_fs(): a key may hold "::"
+        fs = fsspec.filesystem(protocol, **_s3_options(protocol))
+        return fs, fs._strip_protocol(uri)
+    fs, path = fsspec.core.url_to_fs(uri)
     if protocol not in _LOCAL:
         fs.invalidate_cache()
     return fs, path

@@ -7,13 +7,16 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from itertools import chain
-from pathlib import Path
+from itertools import chain, groupby
+from pathlib import Path, PurePosixPath
 from typing import Any
+
+from emqa_dask import uris
 
 ZARR_SUFFIXES = (".zarr", ".zspy")
 _ZARR_MARKERS = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
-_ESCAPED = re.compile(r"\\x[89a-f][0-9a-f]")
+_ESCAPED = re.compile(r"\\x(?:[89a-f][0-9a-f]|2[ef])")
+_CLIMBS = re.compile(r"(?:^|/)(?:\.{0,2}(?:/|$))")  # a component that is empty, "." or ".."
 _LIST_SUFFIXES = (".txt", ".lst", ".list")
 
 
@@ -26,6 +29,7 @@ class Entry:
     size_bytes: int = 0  # 0 for Zarr folders: nobody has walked through their chunks yet
     modified_ns: int = 0
     problem: str = ""  # why it cannot be read, as far as the folder's listing tells
+    beside: str = ""  # path of the text that may lie beside an image in a bucket; a local one is found by its name
 
 
 def scan(source: str | Path, exclude: tuple[str, ...] = ()) -> Iterator[Entry]:
@@ -33,7 +37,9 @@ def scan(source: str | Path, exclude: tuple[str, ...] = ()) -> Iterator[Entry]:
 
     source: a folder; a list file (.txt, .lst, .list: one path a line, absolute or relative to the list's folder); one
     file; or an fsspec URI (s3://bucket/folder). exclude: glob patterns on the archive-relative URI ("*.txt", "raw/*").
-    Folders that hold Zarr are one entry. Symbolic links are followed; a loop is one entry with a problem.
+    Folders that hold Zarr are one entry. Symbolic links are followed within the folder that was named; one that loops
+    or leads out is one entry with a problem: who fills an archive must not choose what else is read and shown. A list
+    file may name what it likes.
     Raises FileNotFoundError for a missing source, PermissionError for one that may not be read, ValueError where no
     file is found.
     """
@@ -70,11 +76,29 @@ def escape(name: str) -> str:
     return "".join(f"\\x{ord(c) - 0xDC00:02x}" if "\udc80" <= c <= "\udcff" else c for c in out)
 
 
+def archive_uri(name: str) -> str:
+    r"""escape(name) of a path in the archive, without components that are empty, "." or "..": it leads nowhere else.
+
+    A bucket's keys and a ZIP's members may be called so: those dots are \x2e, those slashes \x2f.
+    """
+    out = escape(name)
+    if not _CLIMBS.search(out):
+        return out
+    if out == name:
+        out = out.replace("\\", "\\\\")
+    out = re.sub(r"^/|(?<=/)/|/$", r"\\x2f", out)
+    return re.sub(r"(?:^|(?<=/))\.{1,2}(?=/|$)", lambda dots: r"\x2e" * len(dots[0]), out)
+
+
 def unescape(uri: str) -> str:
-    """The name that escape() was given."""
+    """The name that escape() or archive_uri() was given."""
     if not _ESCAPED.search(uri):
         return uri
-    return re.sub(r"\\(?:\\|x([89a-f][0-9a-f]))", lambda m: chr(0xDC00 + int(m[1], 16)) if m[1] else "\\", uri)
+    return re.sub(r"\\(?:\\|x([89a-f][0-9a-f]|2[ef]))", lambda m: _character(m[1]) if m[1] else "\\", uri)
+
+
+def _character(code: str) -> str:
+    return chr(int(code, 16) if code[0] == "2" else 0xDC00 + int(code, 16))
 
 
 def _is_zarr(folder: str) -> bool:
@@ -100,6 +124,7 @@ def _identity(folder: str) -> tuple[int, int]:
 
 def _scan_folder(folder: str, prefix: str) -> Iterator[Entry]:
     """Files below `folder`, depth first, by an explicit stack: folders may lie deeper than Python recurses."""
+    inside = os.path.join(os.path.realpath(folder), "")
     found, problem = _listing(folder, prefix.rstrip("/") or ".")
     if problem is not None:
         yield problem
@@ -115,7 +140,17 @@ def _scan_folder(folder: str, prefix: str) -> Iterator[Entry]:
             is_folder = item.is_dir()
         except OSError:  # a loop of links
             is_folder = False
-        if not is_folder or _is_zarr(path):
+        if (
+            item.is_symlink()
+            and os.path.exists(path)
+            and not os.path.join(os.path.realpath(path), "").startswith(inside)
+        ):
+            target = escape(os.path.realpath(path))
+            why = (
+                f"symbolic link to {target}, outside the archive: not followed; name it in a list file to have it read"
+            )
+            yield Entry(escape(uri), path, problem=why)
+        elif not is_folder or _is_zarr(path):
             yield _local_entry(path, uri)
         elif item.is_symlink() and _identity(path) in {identity for _, _, identity in stack}:
             yield Entry(escape(uri), path, problem="symbolic link loop")
@@ -124,6 +159,12 @@ def _scan_folder(folder: str, prefix: str) -> Iterator[Entry]:
             if problem is not None:
                 yield problem
             stack.append((iter(found), f"{uri}/", _identity(path)))
+
+
+def _target_outside(link: str, inside: str) -> str:
+    """Where `link` leads, if there is something and it lies outside of folder `inside`; else ""."""
+    target = os.path.realpath(link)
+    return escape(target) if os.path.exists(target) and not os.path.join(target, "").startswith(inside) else ""
 
 
 def _local_entry(path: str, uri: str) -> Entry:
@@ -159,7 +200,7 @@ def _why(error: OSError) -> str:
 def _scan_list(path: Path) -> Iterator[Entry]:
     """The files that a list names, in its order; lines that name a file again are dropped, folders are opened up."""
     folder = str(path.parent)
-    seen: set[int] = set()  # hashes, not paths: a list may have a million lines
+    seen: dict[int, int] = {}  # hash of the URI: hash of the path; no texts, since a list may have a million lines
     with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
         for line in lines:
             name = line.rstrip("\r\n")
@@ -172,9 +213,11 @@ def _scan_list(path: Path) -> Iterator[Entry]:
                 within = os.path.relpath(full, folder)
                 inside = within if not within.startswith("..") else full.lstrip("/")
             uri = inside.replace(os.sep, "/")
+            if seen.get(hash(uri), hash(full)) != hash(full):  # "/a/b.tif", where "a/b.tif" lies beside the list too
+                uri = archive_uri(full.replace(os.sep, "/"))
             if hash(uri) in seen:
                 continue
-            seen.add(hash(uri))
+            seen[hash(uri)] = hash(full)
             if os.path.isdir(full) and not _is_zarr(full):
                 yield from _scan_folder(full, f"{uri}/")
             elif not os.path.lexists(full):
@@ -184,37 +227,83 @@ def _scan_list(path: Path) -> Iterator[Entry]:
 
 
 def _scan_remote(uri: str) -> Iterator[Entry]:
-    """Files below an fsspec URI, one listing at a time."""
-    import fsspec
-
-    fs, root = fsspec.core.url_to_fs(uri)
+    """Files below an fsspec URI: of S3 a thousand keys a request, of others one folder a request."""
+    fs, root = uris.locate(uri)
     root = root.rstrip("/")
+    is_s3 = "s3" in fs.protocol
+    found = _walk_s3(fs, uri, root) if is_s3 else _walk(fs, uri, root, "") if fs.isdir(root) else iter(())
+    first = next(found, None)
+    if first is not None:
+        return chain([first], found)
     if not fs.exists(root):
         raise FileNotFoundError(f"{uri}: there is nothing; give the URI of the folder that holds the micrographs")
-    if fs.isfile(root):
-        return iter([_remote_entry(fs, fs.info(root), root.rpartition("/")[2])])
-    return _walk_remote(fs, root, "")
+    return iter([_remote_entry(fs.info(root), uri, root.rpartition("/")[2])] if fs.isfile(root) else ())
 
 
-def _walk_remote(fs: Any, folder: str, prefix: str) -> Iterator[Entry]:
+def _walk_s3(fs: Any, uri: str, root: str) -> Iterator[Entry]:
+    """Files below an S3 URI, by key: "folders" do not exist there, so no key is lost, whatever slashes it has."""
+    bucket, folder, _ = fs.split_path(root)
+    prefix, zarr, after = f"{folder}/" if folder else "", "", ""
+    while True:
+        page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **({"StartAfter": after} if after else {}))
+        for _, group in groupby(page.get("Contents", []), key=lambda item: item["Key"].rpartition(".")[0]):
+            items = list(group)
+            texts = [item["Key"] for item in items if item["Key"].endswith(".txt")]
+            for item in items:
+                after, name = item["Key"], item["Key"][len(prefix) :]
+                if zarr and name.startswith(zarr):
+                    continue
+                zarr = _zarr_above(name)
+                if zarr:
+                    yield Entry(archive_uri(zarr[:-1]), _below(uri, zarr[:-1]))
+                elif not name.endswith("/"):
+                    beside = _below(uri, texts[0][len(prefix) :]) if texts and after != texts[0] else ""
+                    yield _remote_entry(item, _below(uri, name), name, beside)
+                elif item["Size"]:  # without bytes it is a folder that somebody made by hand
+                    yield Entry(archive_uri(name), _below(uri, name), item["Size"], problem="its key ends with a slash")
+        if not page.get("IsTruncated"):
+            return
+        if zarr and after[len(prefix) :].startswith(zarr):  # do not list its chunks
+            after = f"{prefix}{zarr}\U0010ffff"
+
+
+def _zarr_above(name: str) -> str:
+    """The Zarr folder that `name` lies in, with its slash; "" for none."""
+    for parent in reversed(PurePosixPath(name).parents[:-1]):
+        if parent.name.lower().endswith(ZARR_SUFFIXES) and name.startswith(f"{parent}/"):
+            return f"{parent}/"
+    return ""
+
+
+def _below(uri: str, name: str) -> str:
+    """The URI of `name` below `uri`, which may be a chain (zip://::s3://bucket/a.zip)."""
+    head, link, rest = uri.partition("::")
+    return f"{head}{'' if head.endswith('/') else '/'}{name}{link}{rest}"
+
+
+def _walk(fs: Any, uri: str, folder: str, prefix: str) -> Iterator[Entry]:
     try:
         listing = sorted(fs.ls(folder, detail=True), key=lambda item: item["name"])
     except OSError as error:
-        yield Entry(escape(prefix.rstrip("/")) or ".", fs.unstrip_protocol(folder), problem=f"folder: {_why(error)}")
+        yield Entry(archive_uri(prefix.rstrip("/")) or ".", _below(uri, prefix), problem=f"folder: {_why(error)}")
         return
+    names = {item["name"].rpartition("/")[2] for item in listing}
     for item in listing:
         name = item["name"].rstrip("/").rpartition("/")[2]
         if not name or item["name"].rstrip("/") == folder:
             continue
         if item["type"] != "directory":
-            yield _remote_entry(fs, item, f"{prefix}{name}")
+            text = f"{name.rpartition('.')[0]}.txt"
+            beside = _below(uri, f"{prefix}{text}") if text in names and text != name else ""
+            yield _remote_entry(item, _below(uri, f"{prefix}{name}"), f"{prefix}{name}", beside)
         elif name.lower().endswith(ZARR_SUFFIXES):
-            yield Entry(escape(f"{prefix}{name}"), fs.unstrip_protocol(item["name"]))
+            yield Entry(archive_uri(f"{prefix}{name}"), _below(uri, f"{prefix}{name}"))
         else:
-            yield from _walk_remote(fs, item["name"].rstrip("/"), f"{prefix}{name}/")
+            yield from _walk(fs, uri, item["name"].rstrip("/"), f"{prefix}{name}/")
 
 
-def _remote_entry(fs: Any, item: dict, uri: str) -> Entry:
+def _remote_entry(item: dict, path: str, name: str, beside: str = "") -> Entry:
     when = next((item[k] for k in ("LastModified", "mtime", "created", "last_modified") if item.get(k)), 0)
     seconds = when.timestamp() if hasattr(when, "timestamp") else float(when) if isinstance(when, int | float) else 0.0
-    return Entry(escape(uri), fs.unstrip_protocol(item["name"]), int(item.get("size") or 0), int(seconds * 1e9))
+    size = int(item.get("size") or item.get("Size") or 0)
+    return Entry(archive_uri(name), path, size, int(seconds * 1e9), beside=beside)

@@ -3,18 +3,19 @@
 import hashlib
 import json
 import os
-import shutil
+import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from emqa_dask import uris
 from emqa_dask.archive import headers
 from emqa_dask.archive.readers import open_source
-from emqa_dask.archive.scan import Entry
+from emqa_dask.archive.scan import ZARR_SUFFIXES, Entry
 from emqa_dask.archive.source import Frame, ReadError, Source
 from emqa_dask.settings import Archive
 
@@ -38,7 +39,7 @@ def survey(entry: Entry, settings: Archive) -> tuple[dict, list[dict]]:
         return row, []
     micrographs: list[dict] = []
     try:
-        with local_file(entry.path) as path:
+        with local_file(entry.path, entry.beside) as path:
             micrographs = _survey_file(path, row, settings)
     except Exception as error:
         _fail(row, error)
@@ -153,21 +154,60 @@ def content_sha256(path: str | Path) -> tuple[str, int]:
 
 
 @contextmanager
-def local_file(path: str) -> Iterator[str]:
-    """`path` itself where it is local; a temporary copy of an fsspec URI (file or Zarr folder), removed afterwards."""
+def local_file(path: str, beside: str = "") -> Iterator[str]:
+    """`path` itself where it is local; a temporary copy of an fsspec URI (file or Zarr folder), removed afterwards.
+
+    Of a .ser its .emi is fetched too, of a .emi its .ser files, and the text `beside` an image where one is named.
+    """
     if "://" not in path:
         yield path
         return
-    import fsspec
-
-    fs, remote = fsspec.core.url_to_fs(path)
-    folder = tempfile.mkdtemp(prefix="emqa-")
-    try:
-        local = os.path.join(folder, remote.rstrip("/").rpartition("/")[2])
-        fs.get(remote, local, recursive=fs.isdir(remote))
+    fs, remote = uris.locate(path)
+    with tempfile.TemporaryDirectory(prefix="emqa-", ignore_cleanup_errors=True) as folder:
+        local = os.path.join(folder, _file_name(remote))
+        if local.lower().endswith(ZARR_SUFFIXES):
+            _get_folder(fs, remote.rstrip("/"), local)
+        else:
+            fs.get_file(remote, local)
+            _get_companions(fs, remote, folder)
+            if beside:
+                fs.get_file(uris.locate(beside)[1], os.path.join(folder, f"{os.path.splitext(local)[0]}.txt"))
         yield local
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _file_name(remote: str) -> str:
+    """A name for the copy of `remote`: its own, where that is one that stays in its folder."""
+    name = remote.rstrip("/").rpartition("/")[2].replace("\0", "")
+    stem, suffix = os.path.splitext(name.replace(os.sep, "_").replace(os.altsep or os.sep, "_"))
+    stem = stem.encode("utf-8", "surrogateescape")[:200].decode("utf-8", "ignore")
+    return f"{stem if stem.strip('.') else 'file'}{suffix[:12]}"
+
+
+def _get_folder(fs: Any, remote: str, local: str) -> None:
+    """Copy all files below `remote`, or the file that is called so; ReadError where a name leads out of it."""
+    for found in fs.find(remote):
+        if found == remote:
+            return fs.get_file(remote, local)
+        name = found[len(remote) :].lstrip("/")
+        if any(part in ("", ".", "..") for part in name.split("/")) or os.path.isabs(name):
+            raise ReadError(f"the Zarr folder holds a file whose name leads out of it: {name!r}")
+        target = os.path.join(local, name)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        fs.get_file(found, target)
+
+
+def _get_companions(fs: Any, remote: str, folder: str) -> None:
+    parent, _, name = remote.rpartition("/")
+    stem, suffix = os.path.splitext(name)
+    found = []
+    if suffix.lower() == ".ser":
+        found = [f"{parent}/{re.sub(r'_[0-9]+$', '', stem)}.emi"]
+    elif suffix.lower() == ".emi":
+        listed = (p for p in fs.ls(parent, detail=False) if p.rpartition("/")[2].startswith(f"{stem}_"))
+        found = sorted(p for p in listed if p.lower().endswith(".ser"))
+    for path in found:
+        with suppress(FileNotFoundError):
+            fs.get_file(path, os.path.join(folder, _file_name(path)))
 
 
 def explain(error: BaseException) -> str:

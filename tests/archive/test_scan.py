@@ -53,16 +53,17 @@ def test_entries_open_what_they_name(tmp_path):
             assert len(file.read()) == entry.size_bytes
 
 
-def test_links_are_followed_and_loops_end(tmp_path):
-    real = tmp_path / "outside"
-    real.mkdir()
-    (real / "a.tif").write_bytes(b"1")
+def test_links_are_followed_within_the_archive_and_loops_end(tmp_path):
     archive = tmp_path / "archive"
-    (archive / "deep").mkdir(parents=True)
-    (archive / "linked").symlink_to(real, target_is_directory=True)
+    (archive / "real").mkdir(parents=True)
+    (archive / "real" / "a.tif").write_bytes(b"1")
+    (archive / "deep").mkdir()
+    (archive / "linked").symlink_to(archive / "real", target_is_directory=True)
     (archive / "deep" / "up").symlink_to(archive, target_is_directory=True)
-    found = {entry.uri: entry.problem for entry in scan(archive)}
-    assert found == {"deep/up": "symbolic link loop", "linked/a.tif": ""}
+    (tmp_path / "by another name").symlink_to(archive, target_is_directory=True)
+    expected = {"deep/up": "symbolic link loop", "linked/a.tif": "", "real/a.tif": ""}
+    assert {entry.uri: entry.problem for entry in scan(archive)} == expected
+    assert {entry.uri: entry.problem for entry in scan(tmp_path / "by another name")} == expected
 
 
 def test_zarr_folders_are_one_entry(tmp_path):

@@ -1,0 +1,96 @@
+"""Laws of an archive in a bucket: every key is a row, whatever it is called; one request lists a thousand keys."""
+
+import collections
+import os
+
+import pytest
+
+from emqa_dask.archive.scan import scan, unescape
+from emqa_dask.archive.survey import local_file, survey
+from emqa_dask.settings import Archive
+from emqa_dask.store import files
+
+pytestmark = pytest.mark.real
+KEYS = ["a.tif", "a//b.tif", "a/../b.tif", "../up.tif", "..", "a/..", "//", "x::file:///etc/passwd", "q?a=1#b.tif",
+        "[ab]*.tif", "s p/ü µ.tif", "back\\slash.tif", "\\x2e\\x2e/b.tif", "a/./b.tif", "~/home.tif", "/etc/passwd",
+        "long" * 100 + ".tif"]  # fmt: skip
+
+
+def put(bucket: str, key: str, data: bytes) -> None:
+    files.locate(bucket)[0].call_s3("put_object", Bucket=bucket[5:], Key=key, Body=data)
+
+
+def test_every_key_is_an_entry_that_stays_inside_and_reads_back(healthy):
+    bucket, _ = healthy
+    for key in KEYS:
+        put(bucket, f"archive/{key}", key.encode())
+    entries = list(scan(f"{bucket}/archive"))
+    assert sorted(unescape(e.uri) for e in entries) == sorted(KEYS)
+    assert len({e.uri for e in entries}) == len(KEYS)
+    for entry in entries:
+        name = unescape(entry.uri)
+        assert not {"", ".", ".."} & set(entry.uri.split("/"))
+        if entry.problem:
+            assert name.endswith("/")
+            continue
+        assert entry.size_bytes == len(name.encode())
+        with local_file(entry.path) as path:
+            folder = os.path.dirname(path)
+            assert os.listdir(folder) == [os.path.basename(path)]
+            with open(path, "rb") as file:
+                assert file.read() == name.encode()
+        assert not os.path.exists(folder)
+
+
+def test_a_listing_takes_one_request_for_a_thousand_keys_and_passes_over_zarr(healthy):
+    bucket, proxy = healthy
+    for k in range(30):
+        put(bucket, f"{k}/image.tif", b"1")
+    for k in range(5):
+        put(bucket, f"5/x.zarr/c/{k}", b"1")
+    put(bucket, "7/", b"")  # a folder that somebody made by hand
+    proxy.requests.clear()
+    found = [e.uri for e in scan(bucket)]
+    assert found == sorted([f"{k}/image.tif" for k in range(30)] + ["5/x.zarr"])
+    assert collections.Counter(r.method for r in proxy.requests) == {"GET": 1}
+
+
+def test_a_long_listing_goes_on_after_its_pages_and_does_not_list_chunks(healthy, monkeypatch):
+    bucket, proxy = healthy
+    keys = [f"{k:02d}.tif" for k in range(7)] + [f"05.zarr/c/{k}" for k in range(9)]
+    for key in keys:
+        put(bucket, key, b"1")
+    fs = files.locate(bucket)[0]
+    call = fs.call_s3
+    monkeypatch.setattr(fs, "call_s3", lambda *names, **options: call(*names, MaxKeys=3, **options))
+    proxy.requests.clear()
+    assert [e.uri for e in scan(bucket)] == [f"{k:02d}.tif" for k in range(6)] + ["05.zarr", "06.tif"]
+    assert len(proxy.requests) == 4
+
+
+def test_a_missing_folder_and_a_single_file(healthy):
+    bucket, _ = healthy
+    put(bucket, "a.tif", b"12345")
+    with pytest.raises(FileNotFoundError, match="give the URI of the folder"):
+        scan(f"{bucket}/none")
+    (entry,) = scan(f"{bucket}/a.tif")
+    assert (entry.uri, entry.path, entry.size_bytes) == ("a.tif", f"{bucket}/a.tif", 5)
+
+
+def test_what_lies_beside_an_image_is_read_with_it(healthy, tmp_path):
+    from PIL import Image
+
+    bucket, proxy = healthy
+    Image.effect_noise((32, 24), 50).save(tmp_path / "a.jpg")
+    image, text = (tmp_path / "a.jpg").read_bytes(), b"[SemImageFile]\r\nPixelSize=12.5\r\n"
+    (tmp_path / "a.txt").write_bytes(text)
+    for key, data in {"a.jpg": image, "a.txt": text, "b.jpg": image, "c.txt": text}.items():
+        put(bucket, key, data)
+    entries = {e.uri: e for e in scan(bucket)}
+    assert {e.uri: e.beside for e in entries.values() if e.beside} == {"a.jpg": f"{bucket}/a.txt"}
+    proxy.requests.clear()
+    (with_text,), (alone,) = survey(entries["a.jpg"], Archive())[1], survey(entries["b.jpg"], Archive())[1]
+    assert len(proxy.requests) == 3
+    (local,) = survey(next(iter(scan(tmp_path))), Archive())[1]
+    assert local["nm_per_pixel"] == with_text["nm_per_pixel"] == 12.5
+    assert alone["nm_per_pixel"] != alone["nm_per_pixel"]
