@@ -1,21 +1,31 @@
 """Micrographs that the archive holds twice: the same pixels, or the same frame saved again."""
 
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+
 import numpy as np
 import pandas as pd
-from scipy import fft
+from numpy.typing import NDArray
 
 from emqa_dask import tables
 
-TONE_BYTES, GRAIN_PX = 256, 64  # the signature's parts, see featurise.signature
+TONE_BYTES, GRAIN_BYTES = 256, 512  # the signature's parts, see featurise.signature
+SIGNATURE_BYTES = TONE_BYTES + GRAIN_BYTES
 TONE_LIMIT = 0.5  # correlation of the 16 x 16 tones
 SUM_LIMIT = 1.5  # tones and grain together: a lattice keeps its grain when shifted, a smooth image its tones
 TONE_ALONE_LIMIT = 0.995  # the same, where an image has no grain to compare
 GRAIN_LIMIT = 0.5  # agreement of the grain's signs at the best shift; 0 = chance, 1 = all
-REACH_PX = 16  # largest shift of the grain that is tried
 # What file managers call a copy: "scan - Copy.tif", "Copy of scan.tif", "scan (2).tif", "scan copy 3.tif".
 COPY_NAME = r"(?i)\b(?:copy|copie|kopie|copia)\b|\(\d{1,2}\)\.\w+$"
 N_TABLES, NEIGHBOURS = 16, 8
 SMALL = 2000  # archives up to this size are compared pair by pair, which is exact and still quick
+WHOLE, GLANCE = (0, 64), (28, 36)  # rows of the grain: in larger archives a few are compared first ...
+GLANCE_MARGIN = 0.2  # ... which may agree so much less than the whole has to
+BLOCK = 8192  # images, or pairs, at a time
+PIXELS, CONTENT = ("pixel_sha256", "height_px", "width_px", "dtype"), ("content_sha256", "frame")
+
+Read = Callable[[NDArray], NDArray]  # row numbers (m,) -> their signatures (m, SIGNATURE_BYTES) uint8
 
 
 def flag_duplicates(micrographs: pd.DataFrame, features: pd.DataFrame) -> pd.DataFrame:
@@ -23,109 +33,196 @@ def flag_duplicates(micrographs: pd.DataFrame, features: pd.DataFrame) -> pd.Dat
 
     micrographs: micrograph_id, uri, frame, content_sha256, pixel_sha256, height_px, width_px, dtype; features:
     micrograph_id, signature (bytes or None). The original is the first by (uri, frame), with files whose name says that
-    they are a copy behind all others; it is not flagged, so the order of rows does not matter. Near-duplicates have the
-    same shape, the same coarse tones and the same grain: another exposure of the same place has the tones, and the
-    grain only as far as noise lets it. Cost is near-linear: beyond 2000 images only neighbours in buckets of random
-    projections are compared (locality-sensitive hashing, Charikar, STOC 2002). No rows give an empty table.
+    they are a copy behind all others; it is not flagged, so the order of rows does not matter. find_duplicates() does
+    the same for tables that are not in memory. No rows give an empty table.
     """
-    is_copy = micrographs["uri"].str.contains(COPY_NAME)
-    rows = micrographs.assign(is_copy=is_copy).sort_values(
-        ["is_copy", "uri", "frame"], kind="stable", ignore_index=True
-    )
-    first = _first_of_same(rows)
-    places = [_place(uri, frame) for uri, frame in zip(rows["uri"], rows["frame"])]
-    found = [(k, "duplicate", 1.0, 1.0, f"the same pixels as {places[o]}") for k, o in enumerate(first) if o != k]
-    signatures = rows["micrograph_id"].map(features.set_index("micrograph_id")["signature"])
-    use = np.array([o == k and isinstance(s, bytes) for k, (o, s) in enumerate(zip(first, signatures))], bool)
-    for k, o, grain in _near(rows, signatures, np.flatnonzero(use)):
-        text = f"nearly the same as {places[o]}: {100 * grain:.0f} % agreement (limit {100 * GRAIN_LIMIT:.0f} %)"
-        found.append((k, "near_duplicate", grain, GRAIN_LIMIT, text))
-    table = pd.DataFrame(found, columns=["row", "flag", "value", "limit", "text"])
-    table["micrograph_id"] = rows["micrograph_id"].to_numpy()[table["row"].to_numpy(int)]
-    table = table.sort_values("row", kind="stable")
-    return tables.conform(table[tables.FLAGS.names], tables.FLAGS).to_pandas()
+    rows = micrographs.assign(is_copy=is_copy_name(micrographs["uri"]))
+    rows = rows.sort_values(["is_copy", "uri", "frame"], kind="stable", ignore_index=True)
+    signatures = pack(rows["micrograph_id"].map(features.set_index("micrograph_id")["signature"]))
+    same = (identities(*(rows[c] for c in columns)) for columns in (PIXELS, CONTENT))
+    shapes = shape_numbers(rows["height_px"], rows["width_px"])
+    original, agreement = find_duplicates(same, shapes, has_tones(signatures), signatures.__getitem__)
+    copies = np.flatnonzero(original != np.arange(len(rows)))
+    places = [place(rows["uri"][k], rows["frame"][k]) for k in original[copies]]
+    found = [finding(agreement[k], where) for k, where in zip(copies, places, strict=True)]
+    ids = rows["micrograph_id"].to_numpy(object)[copies]
+    return tables.conform([{"micrograph_id": i} | f for i, f in zip(ids, found)], tables.FLAGS).to_pandas()
 
 
-def _place(uri: str, frame: int) -> str:
+def place(uri: str, frame: int) -> str:
+    """Where a micrograph is, in words."""
     return f"{uri} (frame {frame})" if frame else uri
 
 
-def _first_of_same(rows: pd.DataFrame) -> np.ndarray:
-    """For every row the first row with the same pixels (shape and dtype too) or the same frame of the same content."""
-    index = pd.Series(np.arange(len(rows)))
-    first = index.copy()
-    for keys in (["pixel_sha256", "height_px", "width_px", "dtype"], ["content_sha256", "frame"]):
-        known = rows[keys[0]].notna()
-        same = index[known].groupby([rows.loc[known, key] for key in keys]).transform("min")
-        first[known] = np.minimum(first[known], same)
-    first = first.to_numpy()
-    return first[first] if len(first) else first
+def finding(agreement: float, where: str) -> dict:
+    """The flag of a repetition of the micrograph at `where`, with find_duplicates()' agreement."""
+    if np.isnan(agreement):
+        return {"flag": "duplicate", "value": 1.0, "limit": 1.0, "text": f"the same pixels as {where}"}
+    text = f"nearly the same as {where}: {100 * agreement:.0f} % agreement (limit {100 * GRAIN_LIMIT:.0f} %)"
+    return {"flag": "near_duplicate", "value": float(agreement), "limit": GRAIN_LIMIT, "text": text}
 
 
-def _near(rows: pd.DataFrame, signatures: pd.Series, candidates: np.ndarray):
-    """(row, earliest row that it repeats, agreement) for `candidates`, rows in the order of (uri, frame)."""
-    if len(candidates) < 2:
-        return
-    raw = np.frombuffer(b"".join(signatures.iloc[candidates]), np.uint8).reshape(len(candidates), -1)
-    tones = raw[:, :TONE_BYTES].view(np.int8).astype(np.float32)
-    length = np.linalg.norm(tones, axis=1)
-    solid = length > 0  # constant images have no tones: `blank` says enough
-    candidates, raw, tones = candidates[solid], raw[solid], tones[solid] / length[solid, None]
-    a, b = _pairs(tones)
-    shape = rows[["height_px", "width_px"]].to_numpy()[candidates]
-    same = (shape[a] == shape[b]).all(axis=1)
-    a, b = a[same], b[same]
-    alike = np.concatenate(
-        [
-            np.zeros(0, np.float32),
-            *(  # in blocks: a million pairs of 256 numbers are 2 GB
-                np.einsum("ij,ij->i", tones[a[k : k + 50_000]], tones[b[k : k + 50_000]])
-                for k in range(0, len(a), 50_000)
-            ),
-        ]
-    )
-    keep = alike > TONE_LIMIT
-    done = set()
-    for i, j, tone in zip(a[keep], b[keep], alike[keep]):  # sorted: the earliest original comes first
-        if j in done:
-            continue
-        score = _agreement(raw[i, TONE_BYTES:], raw[j, TONE_BYTES:], float(tone))
-        if score > GRAIN_LIMIT and score + tone > SUM_LIMIT:
-            done.add(j)
-            yield int(candidates[j]), int(candidates[i]), score
+def is_copy_name(uris: pd.Series) -> NDArray:
+    """Does the file's name say that it is a copy? (n,) bool."""
+    return uris.str.contains(COPY_NAME).to_numpy(bool)
 
 
-def _pairs(tones: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs (earlier, later) of unit vectors (n, d) that share a bucket; sorted, each once. O(n log n)."""
-    n = len(tones)
-    if n <= SMALL:
-        return np.nonzero(np.triu(tones @ tones.T > TONE_LIMIT, 1))
-    rng = np.random.default_rng(20020519)
+def identities(*columns: Iterable) -> NDArray:
+    """(n, 2) uint64 that are equal where all n entries of `columns` are; zeros where the first is unknown."""
+    made = [_digest(values) if not pd.isna(values[0]) else bytes(16) for values in zip(*columns, strict=True)]
+    return np.frombuffer(b"".join(made), np.uint64).reshape(-1, 2)
+
+
+def _digest(values: tuple) -> bytes:
+    return hashlib.blake2b("\0".join(map(str, values)).encode(), digest_size=16).digest()
+
+
+def shape_numbers(height_px: pd.Series, width_px: pd.Series) -> NDArray:
+    """(n,) int64, one number for a shape."""
+    return height_px.to_numpy("int64") << 32 | width_px.to_numpy("int64")
+
+
+def pack(signatures: Iterable[bytes | None]) -> NDArray:
+    """(n, SIGNATURE_BYTES) uint8; zeros where there is none."""
+    packed = b"".join(s if isinstance(s, bytes) else bytes(SIGNATURE_BYTES) for s in signatures)
+    return np.frombuffer(packed, np.uint8).reshape(-1, SIGNATURE_BYTES)
+
+
+def has_tones(signatures: NDArray) -> NDArray:
+    """(n,) bool: False for constant images, of which `blank` says enough, and without a signature."""
+    return signatures[:, :TONE_BYTES].any(axis=1)
+
+
+def find_duplicates(
+    same: Iterable[NDArray], shapes: NDArray, is_solid: NDArray, read: Read, folder: str | None = None
+) -> tuple[NDArray, NDArray]:
+    """(original, agreement) of n images, rows in the order of precedence: each repeats row `original`, or is it.
+
+    `same`: identities() of what makes two images the same, one array at a time; shapes: shape_numbers(); is_solid:
+    has_tones(); `read` gives signatures. Agreement is NaN where the pixels are the same. Near-duplicates have the same
+    shape, the same coarse tones and the same grain: another exposure of the same place has the tones, and the grain
+    only as far as noise lets it.
+
+    In memory are about 50 bytes per image. Up to 2000 images all pairs are compared. Beyond, cost is near-linear: only
+    neighbours in buckets of random projections are (locality-sensitive hashing, Charikar, STOC 2002), one of 16 sets of
+    buckets after the other. Of those, most are told apart by an eighth of the grain.
+    """
+    original = _first_of_same(same, len(shapes))
+    agreement = np.full(len(shapes), np.nan)
+    rows = np.flatnonzero((original == np.arange(len(shapes))) & is_solid).astype(np.int32)
+    n = len(rows)
+    first, score = np.full(n, n, np.int32), np.zeros(n)  # of each the first that it repeats, n = none yet
+    is_small = n <= SMALL
+    for a, b in _all_pairs(rows, read) if is_small else _neighbours(rows, read, folder):
+        _compare(a, b, rows, shapes, read, first, score, glance=not is_small)
+    found = np.flatnonzero(first < n)
+    original[rows[found]] = rows[first[found]]
+    agreement[rows[found]] = score[found]
+    return original, agreement
+
+
+def _first_of_same(same: Iterable[NDArray], n: int) -> NDArray:
+    """For every row the first row with the same identity of any kind."""
+    first = np.arange(n, dtype=np.int32)
+    for keys in same:
+        order = np.lexsort((keys[:, 1], keys[:, 0])).astype(np.int32)  # stable: rows of a group stay in order
+        keys = keys[order]
+        starts = np.ones(n, bool)
+        starts[1:] = (keys[1:] != keys[:-1]).any(axis=1) | ~keys[1:].any(axis=1)  # zeros: unknown, so like no other
+        group = np.cumsum(starts, dtype=np.int32) - 1
+        first[order] = np.minimum(first[order], order[starts][group])
+    return first[first]
+
+
+def _tones(signatures: NDArray) -> NDArray:
+    """Unit vectors (n, TONE_BYTES) float32."""
+    tones = signatures[:, :TONE_BYTES].view(np.int8).astype(np.float32)
+    return tones / np.linalg.norm(tones, axis=1)[:, None]
+
+
+def _all_pairs(rows: NDArray, read: Read) -> Iterator[tuple[NDArray, NDArray]]:
+    """Pairs (a, b), a < b, of numbers in `rows` with similar tones, the earliest first."""
+    tones = _tones(read(rows))
+    a, b = np.nonzero(np.triu(tones @ tones.T > TONE_LIMIT, 1))
+    for k in range(0, len(a), BLOCK):
+        yield a[k : k + BLOCK], b[k : k + BLOCK]
+
+
+def _neighbours(rows: NDArray, read: Read, folder: str | None) -> Iterator[tuple[NDArray, NDArray]]:
+    """Pairs (a, b), a < b, of numbers in `rows` whose tones are near one another in a bucket of random projections."""
+    n, rng = len(rows), np.random.default_rng(20020519)
     n_bits = int(np.clip(np.ceil(np.log2(n)) - 1, 4, 24))
-    keys = []
-    for _ in range(N_TABLES):
-        projected = tones @ rng.standard_normal((tones.shape[1], n_bits + 1)).astype(np.float32)
-        bits = projected[:, 1:] > np.median(projected[:, 1:], axis=0)
-        bucket = bits @ (1 << np.arange(n_bits))
-        order = np.lexsort((np.arange(n), projected[:, 0], bucket))
-        for step in range(1, min(NEIGHBOURS, n - 1) + 1):
-            i, j = order[:-step], order[step:]
-            together = bucket[i] == bucket[j]
-            if not together.any():
-                break
-            i, j = i[together], j[together]
-            keys.append(np.minimum(i, j) * n + np.maximum(i, j))
-    unique = np.unique(np.concatenate([np.zeros(0, int), *keys]))
-    return unique // n, unique % n
+    directions = [rng.standard_normal((TONE_BYTES, n_bits + 1)).astype(np.float32) for _ in range(N_TABLES)]
+    sample = _tones(read(rows[:: -(-n // BLOCK)]))
+    middles = [np.median(sample @ d[:, 1:], axis=0) for d in directions]
+    with tempfile.TemporaryFile(dir=folder) as kept:  # the keys of all sets of buckets are 128 bytes per image
+        for k in range(0, n, BLOCK):
+            tones = _tones(read(rows[k : k + BLOCK]))
+            for t in range(N_TABLES):
+                kept.seek(8 * (t * n + k))
+                kept.write(_bucket_keys(tones @ directions[t], middles[t]).tobytes())
+        for t in range(N_TABLES):
+            kept.seek(8 * t * n)
+            keys = np.frombuffer(kept.read(8 * n), np.uint64)
+            order = np.argsort(keys, kind="stable").astype(np.int32)
+            bucket = (keys >> np.uint64(32)).astype(np.uint32)[order]
+            del keys
+            for k in range(0, n, BLOCK):
+                near, of = order[k : k + BLOCK + NEIGHBOURS], bucket[k : k + BLOCK + NEIGHBOURS]
+                pairs = []
+                for step in range(1, NEIGHBOURS + 1):
+                    together = np.flatnonzero(of[:-step] == of[step:])
+                    together = together[together < BLOCK]
+                    pairs.append(np.stack([near[together], near[together + step]]))
+                pairs = np.concatenate(pairs, axis=1)
+                yield pairs.min(axis=0), pairs.max(axis=0)
 
 
-def _agreement(one: np.ndarray, other: np.ndarray, tone: float) -> float:
-    """Agreement of two grains (packed bits) at the best shift; without grain, the tones' if almost 1."""
-    a, b = (2.0 * np.unpackbits(v).reshape(GRAIN_PX, GRAIN_PX) - 1 for v in (one, other))
-    if abs(a.mean()) == 1 or abs(b.mean()) == 1:
-        return tone if tone > TONE_ALONE_LIMIT else 0.0
-    size = 2 * GRAIN_PX
-    crossed = fft.irfft2(fft.rfft2(a, (size, size)) * fft.rfft2(b, (size, size)).conj(), (size, size))
-    shift = np.arange(-REACH_PX, REACH_PX + 1)
-    overlap = GRAIN_PX - np.abs(shift)
-    return float((crossed[np.ix_(shift, shift)] / np.outer(overlap, overlap)).max())
+def _bucket_keys(projected: NDArray, middles: NDArray) -> NDArray:
+    """(n,) uint64: the bucket in the upper half; in the lower one the first projection, so that keys sort by it."""
+    bits = projected[:, 1:] > middles
+    bucket = bits @ (np.uint64(1) << np.arange(bits.shape[1], dtype=np.uint64))
+    raw = np.ascontiguousarray(projected[:, 0]).view(np.uint32)
+    return bucket << np.uint64(32) | np.where(raw >> 31, ~raw, raw | np.uint32(1 << 31)).astype(np.uint64)
+
+
+def _compare(a, b, rows: NDArray, shapes: NDArray, read: Read, first: NDArray, score: NDArray, glance: bool) -> None:
+    """Enter into `first` and `score`, at b, the pairs (a, b) that are near-duplicates and better than what is there."""
+    open_ = (a < first[b]) & (shapes[rows[a]] == shapes[rows[b]])
+    a, b = a[open_], b[open_]
+    there, at = np.unique(np.concatenate([a, b]), return_inverse=True)
+    if not len(there):
+        return
+    signatures = read(rows[there])
+    at_a, at_b = np.split(at, 2)
+    tone = _products(_tones(signatures), at_a, at_b)
+    keep = tone > TONE_LIMIT
+    if not keep.any():
+        return
+    from emqa_dask.predict.grain import agreement  # here, since few archives have images that are so alike
+
+    grain = np.ascontiguousarray(signatures[:, TONE_BYTES:]).view(">u8").astype(np.uint64)
+    is_flat = (grain == grain[:, :1]).all(axis=1) & np.isin(grain[:, 0], (np.uint64(0), ~np.uint64(0)))
+    is_flat = is_flat[at_a] | is_flat[at_b]
+    if glance:
+        some = np.flatnonzero(keep & ~is_flat)
+        least = np.maximum(GRAIN_LIMIT, SUM_LIMIT - tone[some]) - GLANCE_MARGIN
+        keep[some] = agreement(grain, at_a[some], at_b[some], *GLANCE) > least
+    rest = np.flatnonzero(keep)
+    rest = rest[np.lexsort((a[rest], b[rest]))]
+    while len(rest):  # the earliest original of each first: who has found one need not be compared with later ones
+        is_next = np.ones(len(rest), bool)
+        is_next[1:] = b[rest[1:]] != b[rest[:-1]]
+        k, rest = rest[is_next], rest[~is_next]
+        alone = np.where(tone[k] > TONE_ALONE_LIMIT, tone[k], 0)
+        agreed = np.where(is_flat[k], alone, agreement(grain, at_a[k], at_b[k], *WHOLE))
+        hit = (agreed > GRAIN_LIMIT) & (agreed.astype(np.float32) + tone[k] > SUM_LIMIT)
+        first[b[k[hit]]], score[b[k[hit]]] = a[k[hit]], agreed[hit]
+        rest = rest[a[rest] < first[b[rest]]]
+
+
+def _products(vectors: NDArray, i: NDArray, j: NDArray) -> NDArray:
+    parts = [
+        np.einsum("ij,ij->i", vectors[i[k : k + BLOCK]], vectors[j[k : k + BLOCK]]) for k in range(0, len(i), BLOCK)
+    ]
+    return np.concatenate([np.zeros(0, np.float32), *parts])

@@ -14,7 +14,7 @@ class Spill:
     """Bytes in a file without a name: it goes with the program, however that ends. `folder` says on which disk."""
 
     def __init__(self, folder: str | None = None):
-        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)
+        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
         self.n_bytes = 0
 
     def put(self, data: bytes | memoryview) -> int:

@@ -10,6 +10,7 @@ from emqa_dask import tables
 from emqa_dask.predict import duplicates
 from emqa_dask.predict.duplicates import flag_duplicates
 from emqa_dask.predict.flags import DEFAULT, RULES, flag_images
+from emqa_dask.predict.grain import agreement
 from emqa_dask.synthetic.faults import FAULTS, FOREIGN, apply_fault, make_foreign, near_duplicate
 from emqa_dask.synthetic.profiles import make_sample
 
@@ -208,6 +209,25 @@ def test_buckets_find_what_comparing_all_pairs_finds(monkeypatch):
     bucketed = flag_duplicates(rows, features)
     assert len(bucketed) >= 98
     assert set(bucketed["micrograph_id"]) <= set(exact["micrograph_id"])
+
+
+def fft_agreement(one, other):
+    """What agreement() means, by correlation: signs of 64 x 64 px at shifts of up to 16 px, over the overlap."""
+    a, b = (2.0 * np.unpackbits(v.astype(">u8").view(np.uint8)).reshape(64, 64) - 1 for v in (one, other))
+    crossed = np.fft.irfft2(np.fft.rfft2(a, (128, 128)) * np.fft.rfft2(b, (128, 128)).conj(), (128, 128))
+    shift = np.arange(-16, 17)
+    return (crossed[np.ix_(shift, shift)] / np.outer(64 - np.abs(shift), 64 - np.abs(shift))).max()
+
+
+def test_grains_agree_as_correlation_says():
+    rng = np.random.default_rng(3)
+    grain = rng.integers(0, 2**64, (6, 64), dtype=np.uint64)
+    grain[3, 5:] = grain[2, :-5] << np.uint64(7)  # the same, moved by 5 rows and 7 columns
+    i, j = np.triu_indices(6)
+    found = agreement(grain, i, j, 0, 64)
+    np.testing.assert_allclose(found, [fft_agreement(grain[a], grain[b]) for a, b in zip(i, j)], atol=1e-12)
+    assert found[i == j] == pytest.approx(1)
+    assert found[(i == 2) & (j == 3)] == agreement(grain, np.array([3]), np.array([2]), 28, 36) == pytest.approx(1)
 
 
 def test_cost_is_not_quadratic():
