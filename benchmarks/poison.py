@@ -132,9 +132,9 @@ def judge(workspace: Path, reference: Path, stage: str, guilty: pd.DataFrame) ->
         tables = [workspaces.table(workspace, name), expected[name]]
         if not has_all:
             tables = [without(table, uris, guilty_ids) for table in tables]
+        if stage == "survey" and "path" in tables[0].column_names:  # the archive without the guilty lies elsewhere
+            tables = [table.drop_columns("path") for table in tables]
         broken += [f"of the innocent, other than without poison: {text}" for text in workspaces.unequal(name, *tables)]
-    if left := workspaces.partials(workspace):
-        broken.append(f"{len(left)} half-written files left: {left[0]}")
     return broken, rows
 
 
@@ -168,7 +168,7 @@ def poison(scratch: Path, archive: Path, stage: str, n_of_each: int, seed: int, 
         said = workspaces.last_words(workspace.with_suffix(".log"))
         return figures | {"rows": [], "broken": [f"ended with {ran['exit_code']}, not 2: {said}"]}
     broken, rows = judge(workspace, clean, stage, guilty)
-
+    figures["half_written_files_left"] = len(workspaces.partials(workspace))
     longest = _longest(workspace) if stage == "detect" else FILES_PER_TASK
     most = before["looked"].total() + len(guilty) * (longest + TRIES)
     figures |= {

@@ -16,7 +16,7 @@ def archive(tmp_path_factory):
 
 @pytest.mark.parametrize("stage", ["detect", "survey"])
 def test_the_guilty_are_named_and_the_others_complete(archive, tmp_path, stage):
-    options = poison.run_options(timeout_s=3, memory_gib=1.5, shard_length=6)
+    options = poison.run_options(timeout_s=8, memory_gib=1.5, shard_length=6)
     figures = poison.poison(tmp_path, archive, stage, 1, 2, options)
     assert figures["broken"] == []
     assert all(row["is_right"] for row in figures["rows"])
