@@ -1,0 +1,154 @@
+"""One worker per GPU of this machine, by dask-cuda; the GPU's memory is one RMM pool, for cupy and torch together."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from emqa_dask.run import tls
+from emqa_dask.run.local import _environment, _start_without_main
+from emqa_dask.run.supervise import describe
+from emqa_dask.run.workers import BEFORE_SPAWN, IN_WORKER, configuration
+from emqa_dask.settings import Settings
+
+# CUDA numbers GPUs by speed unless told otherwise, nvidia-smi and dask-cuda by their place on the bus.
+IN_GPU_WORKER = BEFORE_SPAWN | IN_WORKER | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+GIB = 2**30
+
+
+class Gpu(NamedTuple):
+    device: str  # number or UUID, as in CUDA_VISIBLE_DEVICES
+    name: str
+    memory_bytes: int
+
+
+@contextlib.contextmanager
+def open_cuda(settings: Settings, preload: Sequence[str] = (), say: Callable[[str], None] = print) -> Iterator:
+    """A distributed Client of one worker process per GPU, with one thread and the resource GPU, closed at the end.
+
+    Before any task a worker takes `cuda.rmm_pool_fraction` of its GPU's memory as a pool from which both cupy and torch
+    allocate, so that neither hoards what the other needs. Workers are spawned: no process that has touched CUDA is ever
+    forked. Their environment, preload and loopback interface are those of local workers. RuntimeError with the remedy
+    where there is no dask-cuda, driver or GPU, or the pool cannot be had: nothing ever runs on the CPU instead.
+    """
+    run = settings.run
+    if run.threads_per_worker != 1:
+        raise ValueError(f"run.threads_per_worker is {run.threads_per_worker}: a GPU worker has one thread")
+    if settings.detect.device != "cuda":
+        raise ValueError("detect.device is 'cpu', so GPU workers would idle: set detect.device = 'cuda'")
+    cluster_class = _cluster_class()
+    import dask
+    from distributed import Client
+
+    found = gpus(settings.cuda.devices)
+    if run.workers > len(found):
+        raise ValueError(f"run.workers is {run.workers}, but there is one worker per GPU, and {len(found)} of those")
+    found = found[: run.workers or None]
+    security = tls.security(run.tls)
+    config = configuration(preload) | {"distributed.worker.multiprocessing-method": "spawn"}
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(dask.config.set(config))
+        stack.enter_context(_environment(BEFORE_SPAWN))
+        stack.enter_context(_start_without_main())
+        asyncio_log = logging.getLogger("asyncio")
+        before = asyncio_log.level
+        asyncio_log.setLevel(logging.CRITICAL)  # it would print a traceback for every worker that cannot start
+        try:
+            cluster = cluster_class(
+                CUDA_VISIBLE_DEVICES=[gpu.device for gpu in found],
+                threads_per_worker=1,
+                memory_limit=int(run.memory_gib * GIB) or "auto",
+                device_memory_limit=None,  # tasks return small records: nothing on a GPU is Dask's to spill
+                resources={"GPU": 1},
+                preload=config["distributed.worker.preload"],  # which dask-cuda adds its own to
+                host="127.0.0.1",
+                dashboard_address=run.dashboard,
+                silence_logs=logging.CRITICAL,
+                security=security,
+                rmm_allocator_external_lib_list=["cupy", "torch"],
+                **pool(settings.cuda.rmm_pool_fraction, settings.cuda.rmm_async),
+            )
+            stack.enter_context(cluster)
+            cluster.sync(_all_started, cluster)
+        except Exception as error:
+            raise RuntimeError(
+                f"GPU workers could not start ({describe(_root(error))}): does `nvidia-smi` show that others use the "
+                "GPU? Then set cuda.rmm_pool_fraction lower, or name other GPUs in cuda.devices"
+            ) from error
+        finally:
+            asyncio_log.setLevel(before)
+        client = stack.enter_context(Client(cluster, security=security))
+        say("; ".join(f"GPU {gpu.device}: {gpu.name}, {gpu.memory_bytes / GIB:.0f} GiB" for gpu in found))
+        yield client
+
+
+async def _all_started(cluster) -> None:
+    """Raise what kept a worker from starting: dask-cuda goes on without it, even when none is left."""
+    for nanny in list(cluster.workers.values()):
+        await nanny
+
+
+def _root(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def pool(fraction: float, is_async: bool) -> dict[str, object]:
+    """dask-cuda's arguments for the memory of a GPU."""
+    if is_async:
+        return {"rmm_async": True, "rmm_release_threshold": fraction}
+    return {"rmm_pool_size": fraction, "rmm_maximum_pool_size": fraction}
+
+
+def gpus(devices: Sequence[str] = ()) -> list[Gpu]:
+    """The GPUs in `devices`, or else in CUDA_VISIBLE_DEVICES, or else all; RuntimeError where one is not there.
+
+    Asks the driver's management library, which makes no CUDA context in this process.
+    """
+    import pynvml
+    from dask_cuda.utils import get_device_total_memory
+
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    device = ""
+    try:
+        pynvml.nvmlInit()
+        if not devices:
+            n = pynvml.nvmlDeviceGetCount()
+            devices = map(str, range(n)) if hidden is None else filter(None, map(str.strip, hidden.split(",")))
+        found = []
+        for device in devices:
+            index = int(device) if device.isdigit() else device
+            by_uuid = pynvml.nvmlDeviceGetHandleByUUID
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index) if device.isdigit() else by_uuid(device.encode())
+            found.append(Gpu(device, pynvml.nvmlDeviceGetName(handle), get_device_total_memory(index)))
+    except pynvml.NVMLError as error:
+        which = f"GPU {device}" if device else "the NVIDIA driver"
+        raise RuntimeError(
+            f"run.scheduler is 'cuda', but {which} does not answer ({error}): `nvidia-smi` has to list it; in a "
+            "container start with --gpus all. Nothing is run on the CPU instead; run.scheduler = 'local' does that"
+        ) from error
+    if not found:
+        because = "" if hidden is None else f" (CUDA_VISIBLE_DEVICES is {hidden!r})"
+        raise RuntimeError(f"run.scheduler is 'cuda', but there is no GPU here{because}")
+    return found
+
+
+def _cluster_class() -> type:
+    """dask-cuda's cluster, whose workers get our environment as well as their CUDA_VISIBLE_DEVICES."""
+    try:
+        from dask_cuda import LocalCUDACluster
+    except ImportError as error:
+        raise RuntimeError(
+            f"run.scheduler is 'cuda', but dask-cuda cannot be imported ({error}): pip install 'emqa_dask[gpu]'"
+        ) from error
+
+    class OneWorkerPerGpu(LocalCUDACluster):
+        def new_worker_spec(self) -> dict:
+            specs = super().new_worker_spec()  # it replaces what was asked for in `env`
+            for spec in specs.values():
+                spec["options"]["env"] = IN_GPU_WORKER | spec["options"]["env"]
+            return specs
+
+    return OneWorkerPerGpu
