@@ -1,6 +1,7 @@
 """Bytes in and out of a workspace, whole or not at all, on a local disk or any fsspec file system."""
 
 import contextlib
+import io
 import os
 import posixpath
 import shutil
@@ -32,8 +33,16 @@ def join(root: str, *names: str) -> str:
 
 
 def exists(uri: str) -> bool:
+    """Is there a file `uri`?"""
     fs, path = locate(uri)
-    return fs.exists(path)
+    if "s3" not in fs.protocol:
+        return fs.exists(path)
+    bucket, key, _ = fs.split_path(path)
+    try:  # fs.exists() would look for a folder of that name, too
+        fs.call_s3("head_object", Bucket=bucket, Key=key)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def names(uri: str) -> list[str]:
@@ -50,6 +59,12 @@ def read_bytes(uri: str) -> bytes:
     """All bytes of file `uri`; FileNotFoundError when there is none."""
     fs, path = locate(uri)
     return fs.cat_file(path)
+
+
+def open_read(uri: str) -> BinaryIO:
+    """File `uri`, open to read all or most of it: of a bucket in one request; FileNotFoundError when there is none."""
+    fs, path = locate(uri)
+    return fs.open(path, "rb") if isinstance(fs, LocalFileSystem) else io.BytesIO(fs.cat_file(path))
 
 
 @contextlib.contextmanager
