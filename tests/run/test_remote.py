@@ -115,7 +115,7 @@ def test_no_worker_is_an_error_with_the_remedy():
 @pytest.mark.real
 def test_a_worker_that_lacks_a_module_is_an_error_with_the_remedy(plain):
     with (
-        pytest.raises(RuntimeError, match="cannot import.*no_such_module.*install this emqa_dask there"),
+        pytest.raises(RuntimeError, match=r"cannot import.*no_such_module.*install this emqa_dask there"),
         open_cluster(remotely(f"file:{plain}"), ["emqa_dask.no_such_module"]),
     ):
         pass
