@@ -158,11 +158,18 @@ def cohort_suspects(nm_per_pixel: np.ndarray, cohort: np.ndarray) -> np.ndarray:
     """
     import pandas as pd  # here, since every worker imports this module and only the report asks for this
 
-    table = pd.DataFrame({"nm": np.asarray(nm_per_pixel, dtype=float), "cohort": np.asarray(cohort, dtype=object)})
-    groups = table.groupby("cohort")["nm"]
-    median, n_known = groups.transform("median").to_numpy(float), groups.transform("count").to_numpy(float)
+    nm = np.asarray(nm_per_pixel, dtype=float)
+    group = pd.factorize(cohort if isinstance(cohort, np.ndarray | pd.Series) else np.asarray(cohort, object))[0]
+    suspect = np.zeros(len(nm), bool)
+    known = np.flatnonzero((group >= 0) & ~np.isnan(nm))
+    known = known[np.lexsort((nm[known], group[known]))]  # by cohort, then size: a cohort's median is in its middle
+    group, nm = group[known], nm[known]
+    starts = np.flatnonzero(np.diff(group, prepend=-1))
+    n_known = np.diff(starts, append=len(group))
+    median = (nm[starts + (n_known - 1) // 2] + nm[starts + n_known // 2]) / 2
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = table["nm"].to_numpy() / median
+        ratio = nm / np.repeat(median, n_known)
         ratio = np.maximum(ratio, 1 / ratio)
         near = (np.abs(ratio / 10 - 1) <= 0.2) | (np.abs(ratio / 100 - 1) <= 0.2)
-    return near & (n_known >= 3)
+    suspect[known] = near & np.repeat(n_known >= 3, n_known)
+    return suspect

@@ -29,6 +29,11 @@ RULES = (
     Rule("not_readable", "unknown", "The file could not be read."),
     Rule("not_a_micrograph", "unknown", "The file holds something other than a micrograph."),
     Rule("not_stored", "unknown", "The file was read, but its micrographs did not reach the store."),
+    Rule(
+        "quarantined",
+        "unknown",
+        "A stage crashed, hung, ran out of memory or failed on this image; its neighbours are complete.",
+    ),
     Rule("not_judged", "unknown", "A stage after reading did not finish for this image, so nothing judges it."),
     Rule("out_of_domain", "out_of_domain", "The image looks unlike those that the forest has learnt from."),
     Rule("blur", "review", "The image is out of focus."),
@@ -61,17 +66,20 @@ def judge(
     predictions: pd.DataFrame,
     flags: pd.DataFrame,
     settings: Report,
+    failures: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """The triage table: a row per micrograph and a row per catalog file that gave none, by URI and frame.
 
     `catalog`, `micrographs`, `predictions` and `flags` as in `tables`; `features` needs micrograph_id and n_detections,
     and may have is_capped; `micrographs` may have is_nm_per_pixel_suspect. Trust is decided on the lower end of the
     predicted F1, because forests over-estimate a low F1. A micrograph without features or without a prediction is
-    `unknown` unless its flags already make it junk. Returns tables.TRIAGE's columns; `reasons` holds lists of codes in
+    `unknown` unless its flags already make it junk; `failures` (tables.FAILURES) says of which images that is because a
+    stage failed on them. Returns tables.TRIAGE's columns; `reasons` holds lists of codes in
     the order of RULES and is empty only where the verdict is trust and there is nothing to note. Empty tables give an
     empty table. Raises ValueError where a micrograph or a file occurs twice.
     """
     rows = _rows(catalog, micrographs, features, predictions)
+    rows["failure"] = _failure(rows, failures)
     found = _flagged(rows, flags)
     junk = np.zeros(len(rows), bool)
     junk[found["row"][found["rank"].map(lambda rank: RULES[rank].verdict == "junk")]] = True
@@ -117,6 +125,18 @@ def _rows(catalog, micrographs, features, predictions) -> pd.DataFrame:
     rows["is_nm_per_pixel_suspect"] = suspect.eq(True).fillna(False).astype(bool)
     rows["nm_per_pixel"] = pd.to_numeric(rows["nm_per_pixel"]).astype(float)
     return rows.astype({"height_px": "Int64", "width_px": "Int64"})
+
+
+def _failure(rows: pd.DataFrame, failures: pd.DataFrame | None) -> pd.Series:
+    """What a stage that failed on an image said; null for images that are judged all the same."""
+    said = pd.Series(None, index=rows.index, dtype=object)
+    if failures is not None and len(failures):
+        of_images = failures.dropna(subset="micrograph_id").drop_duplicates("micrograph_id").set_index("micrograph_id")
+        texts = "Stage " + of_images["stage"] + " failed on it (" + of_images["kind"] + "): "
+        texts = texts.astype(object) + of_images["error"].fillna("no error was recorded").astype(object)
+        said = rows["micrograph_id"].map(texts).astype(object)
+        said = said.where(said.notna() & ~rows["is_judged"], None)
+    return said
 
 
 def _findings(rows: pd.DataFrame, where, code: str, text) -> pd.DataFrame:
@@ -171,7 +191,13 @@ def _predicted(rows: pd.DataFrame, junk: np.ndarray, settings: Report) -> pd.Dat
     cap = rows["n_detections"].astype(str)
     return pd.concat(
         [
-            _findings(rows, open_ & ~rows["is_judged"], "not_judged", RULES[RANKS["not_judged"]].meaning),
+            _findings(rows, rows["failure"].notna(), "quarantined", _sentences(rows["failure"])),
+            _findings(
+                rows,
+                open_ & ~rows["is_judged"] & rows["failure"].isna(),
+                "not_judged",
+                RULES[RANKS["not_judged"]].meaning,
+            ),
             _findings(
                 rows,
                 is_out,

@@ -111,6 +111,7 @@ def test_asking_more_never_adds_trust(archive, seed, limits):
 
 
 @given(code=st.sampled_from(sorted(JUNK - {"no_finite_pixels"})), others=st.sets(st.sampled_from(["blur", "banner"])))
+@settings(deadline=None)
 def test_junk_is_never_trusted(code, others):
     row = judge(**with_flags(one_image(), (code, 2.0), *((o, 2.0) for o in others)), settings=STRICT).iloc[0]
     assert row["verdict"] == "junk"
@@ -178,6 +179,30 @@ def test_a_stage_that_did_not_finish_leaves_an_unknown():
         assert (row["status"], row["verdict"], row["reasons"]) == ("failed", "unknown", ["not_judged"])
     blank = with_flags({**one_image(), "features": one_image()["features"][:0]}, ("blank", 0.0))
     assert judge(**blank, settings=STRICT)["verdict"][0] == "junk"
+
+
+def failed_at(stage="detect", kind="timeout", error="TimeoutError: 60 s", micrograph_id="a" * 32) -> pd.DataFrame:
+    row = {"uri": "a.tif", "micrograph_id": micrograph_id, "stage": stage, "kind": kind, "error": error, "attempts": 2}
+    return tables.conform([row], tables.FAILURES).to_pandas()
+
+
+def test_a_quarantined_image_says_stage_kind_and_error():
+    given_ = one_image()
+    for name in ("features", "predictions"):
+        given_[name] = given_[name][:0]
+    row = judge(**given_, settings=STRICT, failures=failed_at()).iloc[0]
+    assert (row["status"], row["verdict"], row["reasons"]) == ("failed", "unknown", ["quarantined"])
+    assert row["explanation"] == "Stage detect failed on it (timeout): TimeoutError: 60 s."
+    blank = judge(**with_flags(given_, ("blank", 0.0)), settings=STRICT, failures=failed_at()).iloc[0]
+    assert (blank["verdict"], blank["reasons"]) == ("junk", ["blank", "quarantined"])
+
+
+@pytest.mark.parametrize("failures", [failed_at(), failed_at(micrograph_id="c" * 32), failed_at(micrograph_id=None)])
+def test_a_failure_that_is_past_or_of_others_changes_nothing(failures):
+    assert judge(**one_image(), settings=STRICT, failures=failures)["verdict"][0] == "trust"
+    unjudged = {**one_image(), "predictions": one_image()["predictions"][:0]}
+    expected = "quarantined" if failures["micrograph_id"][0] == "a" * 32 else "not_judged"
+    assert judge(**unjudged, settings=STRICT, failures=failures)["reasons"][0] == [expected]
 
 
 @pytest.mark.parametrize(
