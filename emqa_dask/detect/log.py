@@ -1,14 +1,14 @@
-"""Blobs by the Laplacian of Gaussian: find_blobs (exact, any device), detect_image (fast), and what a score means."""
+"""Blobs by the Laplacian of Gaussian: find_blobs (exact, any device), detect_image(s) (fast), what a score means."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from emqa_dask import tables
-from emqa_dask.backend import backend, to_device, to_host
+from emqa_dask.backend import backend, in_batches, to_device, to_host
 from emqa_dask.detect import log_fast, scales, tiles
 from emqa_dask.detect.normalise import Limits, is_finite, normalise, real
 from emqa_dask.detect.prune import prune
@@ -145,6 +145,30 @@ def detect_image(image: np.ndarray, settings: Detect, limits: Limits | None = No
     return detect_strips(lambda y0, y1: image[y0:y1], image.shape, settings, limits)
 
 
+def detect_images(images: Iterable[np.ndarray], settings: Detect, batch_size: int = 1) -> Iterator[pd.DataFrame]:
+    """The rows of `detect_image` for each of `images`, in order, whatever `batch_size`.
+
+    On the CPU they are dealt with one by one as they come. On `settings.device` "cuda" up to `batch_size` images of one
+    shape travel to the GPU together, and half as many from the moment that its memory runs out; MemoryError when one
+    image alone is too large, RuntimeError where there is no GPU.
+    """
+    if settings.device == "cpu":
+        return (detect_image(image, settings) for image in images)
+    return in_batches(lambda batch: _detect_batch(batch, settings), images, batch_size)
+
+
+def _detect_batch(images: list[np.ndarray], settings: Detect) -> Iterator[pd.DataFrame]:
+    images = [real(np.asarray(image)) for image in images]
+    if len({image.shape for image in images}) > 1 or images[0].size > tiles.WHOLE_PX:
+        yield from (detect_image(image, settings) for image in images)
+        return
+    sigmas, sides = _searched(settings)
+    pixels = to_device(np.stack([_centred(image, settings) for image in images]), settings.device)
+    for n, image in enumerate(images):
+        part = scale_maxima(pixels[n], sigmas, settings.threshold, sides)
+        yield detections(scales.ordered([_finite(part, image)]), sigmas, image.shape, settings)
+
+
 def detect_strips(
     read: Callable[[int, int], np.ndarray],
     shape: tuple[int, int],
@@ -160,24 +184,40 @@ def detect_strips(
     table out; RuntimeError where there is no GPU.
     """
     percentiles = settings.low_percentile, settings.high_percentile
-    sides = "both" if settings.polarity == "auto" else settings.polarity
     limits = tiles.sampled_limits(read, shape, percentiles) if limits is None else limits
-    sigmas = scales.sigma_list(settings.min_sigma, settings.max_sigma, settings.num_sigma, settings.log_scale)
+    sigmas, sides = _searched(settings)
     steps = [log_fast.step_px(sigma, shape) for sigma in sigmas]
     found = [scales.NOTHING]
     for first, start, stop, last in tiles.strips(shape, log_fast.halo_px(sigmas.max()) + 1, max(steps), strip_px):
         image = real(np.asarray(read(first, last)))
-        # Truncated kernels answer a flat image with 0.002 of its value: centred, bright and dark stay mirror images.
-        pixels = normalise(image, *percentiles, limits) - np.float32(0.5)
+        pixels = _centred(image, settings, limits)
         if settings.device == "cpu":
             part = log_fast.scale_maxima(pixels, sigmas, settings.threshold, sides, steps)
         else:
             part = scale_maxima(to_device(pixels, settings.device), sigmas, settings.threshold, sides)
-        is_known = is_finite(image)
-        is_own = (part.y >= start - first) & (part.y < stop - first)
-        part = scales.chosen(part, is_own if is_known is None else is_own & is_known[part.y, part.x])
+        part = _finite(scales.chosen(part, (part.y >= start - first) & (part.y < stop - first)), image)
         found.append(part._replace(y=part.y + first))
     return detections(scales.ordered(found), sigmas, shape, settings)
+
+
+def _searched(settings: Detect) -> tuple[np.ndarray, str]:
+    """The scales and the polarity to search; "auto" is decided when both have been found."""
+    sigmas = scales.sigma_list(settings.min_sigma, settings.max_sigma, settings.num_sigma, settings.log_scale)
+    return sigmas, "both" if settings.polarity == "auto" else settings.polarity
+
+
+def _centred(image: np.ndarray, settings: Detect, limits: Limits | None = None) -> np.ndarray:
+    """`image` on the normalised scale, less 0.5.
+
+    Truncated kernels answer a flat image with 0.002 of its value: centred, bright and dark stay mirror images.
+    """
+    return normalise(image, settings.low_percentile, settings.high_percentile, limits) - np.float32(0.5)
+
+
+def _finite(found: Maxima, image: np.ndarray) -> Maxima:
+    """`found` without the maxima on pixels of `image` that are NaN or infinite."""
+    known = is_finite(image)
+    return found if known is None else scales.chosen(found, known[found.y, found.x])
 
 
 def detections(found: Maxima, sigmas: np.ndarray, shape: tuple[int, int], settings: Detect) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The GPU path: refused where there is no GPU; on one, the same blobs as on the CPU."""
+"""Detection on a device: refused where there is none; the same rows in batches of any size. Values are in tests/gpu."""
 
 import dataclasses
 
@@ -6,10 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from emqa_dask.backend import to_device, to_host
-from emqa_dask.detect.log import detect_image, find_blobs
+from emqa_dask.backend import to_device
+from emqa_dask.detect import log, tiles
+from emqa_dask.detect.log import detect_image, detect_images
 from emqa_dask.settings import Detect
 from emqa_dask.synthetic.profiles import make_sample
+
+SETTINGS = Detect(device="cuda", min_sigma=2, max_sigma=8, num_sigma=4)
 
 
 def has_gpu() -> bool:
@@ -20,35 +23,105 @@ def has_gpu() -> bool:
     return True
 
 
+def images(n, shape=(96, 80), dtype=np.uint16):
+    samples = [make_sample("nanoparticle-tem", np.random.default_rng(seed), shape=shape) for seed in range(n)]
+    found = [(sample.image / sample.image.max() * 250).astype(dtype) for sample in samples]
+    if np.dtype(dtype).kind == "f":
+        found[0][20:30, 20:40] = np.nan
+    return found
+
+
+class Device:
+    """Arrays stay where they are; a GPU's memory that has room for `room` pixels at once."""
+
+    def __init__(self, room=1 << 40):
+        self.room, self.shapes = room, []
+
+    def __call__(self, array, device):
+        assert device == "cuda"
+        self.shapes.append(array.shape)
+        if array.size > self.room:
+            raise MemoryError("std::bad_alloc: out_of_memory: CUDA error (failed to allocate)")
+        return array
+
+
+@pytest.fixture
+def device(monkeypatch):
+    there = Device()
+    monkeypatch.setattr(log, "to_device", there)
+    return there
+
+
+def assert_same(found, expected):
+    found = list(found)
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected):
+        pd.testing.assert_frame_equal(a, b)
+        assert a.attrs == b.attrs
+
+
 @pytest.mark.skipif(has_gpu(), reason="there is a GPU here: nothing to refuse")
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_cuda_without_a_gpu_is_refused_not_replaced():
-    with pytest.raises(RuntimeError, match=r"no (usable )?GPU"):
-        detect_image(np.ones((32, 32), np.uint8), Detect(device="cuda"))
+    for found in (lambda: detect_image(np.ones((32, 32), np.uint8), SETTINGS),
+                  lambda: list(detect_images([np.ones((32, 32), np.uint8)], SETTINGS))):  # fmt: skip
+        with pytest.raises(RuntimeError, match=r"no (usable )?GPU"):
+            found()
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("profile", ["cavity-tem", "nanoparticle-tem"])
-def test_the_same_blobs_on_both_devices(profile):
-    image = make_sample(profile, np.random.default_rng(3), shape=(512, 512)).image.astype(np.float32)
-    image /= image.max()
-    asked = {"min_sigma": 2, "max_sigma": 12, "num_sigma": 6, "threshold": 0.02, "overlap": 0.5, "polarity": "both"}
-    here = find_blobs(image, **asked)
-    there = find_blobs(to_device(image, "cuda"), **asked)
-    pd.testing.assert_frame_equal(here, there, rtol=1e-4)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
+@pytest.mark.parametrize("polarity", ["auto", "both"])
+def test_batches_of_any_size_give_the_rows_of_single_images(device, dtype, batch_size, polarity):
+    settings = dataclasses.replace(SETTINGS, polarity=polarity)
+    many = images(5, dtype=dtype)
+    expected = [detect_image(image, settings) for image in many]
+    assert all(len(rows) for rows in expected)
+    device.shapes.clear()
+    assert_same(detect_images(iter(many), settings, batch_size), expected)
+    full, left = divmod(5, batch_size)
+    assert device.shapes == [(batch_size, 96, 80)] * full + [(left, 96, 80)] * (left > 0)
 
 
-@pytest.mark.gpu
-def test_detections_on_the_gpu_are_those_of_the_exact_path():
-    image = make_sample("cavity-tem", np.random.default_rng(4), shape=(512, 512)).image
-    settings = Detect()
-    cpu, gpu = detect_image(image, settings), detect_image(image, dataclasses.replace(settings, device="cuda"))
-    assert abs(len(cpu) - len(gpu)) <= max(2, 0.01 * len(cpu))
+def test_memory_that_runs_out_halves_the_batch_and_changes_nothing_else(device):
+    many = images(7)
+    expected = [detect_image(image, SETTINGS) for image in many]
+    device.shapes.clear()
+    device.room = 3 * 96 * 80
+    assert_same(detect_images(many, SETTINGS, 8), expected)
+    assert [shape[0] for shape in device.shapes] == [7, 3, 3, 1]
 
 
-@pytest.mark.gpu
-def test_transfers_are_explicit_and_exact():
-    image = np.random.default_rng(0).random((7, 9), np.float32)
-    there = to_device(image, "cuda")
-    assert type(there).__module__.startswith("cupy")
-    np.testing.assert_array_equal(to_host(there), image)
+def test_an_image_too_large_alone_is_named_after_those_before_it(device):
+    device.room = 96 * 80
+    found = detect_images([*images(2), np.zeros((97, 80), np.uint8)], SETTINGS, 2)
+    assert len(next(found))
+    assert len(next(found))
+    with pytest.raises(MemoryError, match=r"^item 2 alone takes more than the GPU's memory"):
+        next(found)
+
+
+def test_mixed_shapes_empty_images_and_strips_go_one_by_one(device, monkeypatch):
+    many = [*images(2), *images(1, shape=(64, 64)), np.zeros((0, 7), np.uint8), np.full((40, 40), 3, np.uint8)]
+    expected = [detect_image(image, SETTINGS) for image in many]
+    assert_same(detect_images(many, SETTINGS, 8), expected)
+    assert_same(detect_images([many[3]] * 2, SETTINGS, 2), [expected[3]] * 2)
+    monkeypatch.setattr(tiles, "WHOLE_PX", 5000)
+    monkeypatch.setattr(tiles, "STRIP_PX", 3000)
+    device.shapes.clear()
+    limited = [detect_image(image, SETTINGS) for image in many[:2]]
+    in_strips = list(device.shapes)
+    assert len(in_strips) > 2
+    device.shapes.clear()
+    assert_same(detect_images(many[:2], SETTINGS, 2), limited)
+    assert device.shapes == in_strips
+
+
+def test_on_the_cpu_images_come_one_by_one_and_equal_detect_image():
+    settings, drawn = dataclasses.replace(SETTINGS, device="cpu"), []
+    many = images(3)
+    found = detect_images((drawn.append(n) or image for n, image in enumerate(many)), settings, batch_size=8)
+    for n, rows in enumerate(found):
+        assert drawn == list(range(n + 1))
+        assert_same([rows], [detect_image(many[n], settings)])
+    assert drawn == [0, 1, 2]
