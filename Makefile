@@ -18,6 +18,16 @@ JOBS ?= 2
 
 .venv/.installed-dev: .venv/.installed
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,s3]'
+	$(BIN)/python -m pip install -q -c constraints.txt --no-deps \
+		"dask-cuda; platform_system == 'Linux' and platform_machine == 'x86_64'"
+	@touch $@
+
+# dask-cuda pins the Dask that it was released with: GPU machines have an environment of their own.
+.venv-gpu/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-gpu
+	.venv-gpu/bin/python -m pip install -q --upgrade pip
+	grep -vE '^(dask|distributed)==' constraints.txt > .venv-gpu/constraints.txt
+	.venv-gpu/bin/python -m pip install -q -c .venv-gpu/constraints.txt -e '.[dev,s3,gpu]'
 	@touch $@
 
 install: .venv/.installed
@@ -31,8 +41,8 @@ demo: .venv/.installed
 test: .venv/.installed-dev
 	$(BIN)/pytest -n $(JOBS) -m "not gpu"
 
-test-gpu: .venv/.installed-dev
-	$(BIN)/pytest -m gpu
+test-gpu: .venv-gpu/.installed
+	.venv-gpu/bin/python -m pytest -m gpu
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .
@@ -47,4 +57,4 @@ lock: .venv/.installed-dev
 	$(BIN)/python -m pip freeze --exclude-editable | grep -v ' @ ' > constraints.txt
 
 clean:
-	rm -rf .venv $(DEMO)
+	rm -rf .venv .venv-gpu $(DEMO)
