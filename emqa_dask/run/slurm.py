@@ -19,7 +19,7 @@ from distributed.deploy import Adaptive
 
 from emqa_dask.run import tls
 from emqa_dask.run.remote import wait_for_workers
-from emqa_dask.run.workers import configuration, environment
+from emqa_dask.run.workers import GPU_VARIABLES, configuration, environment, gpu_worker_arguments
 from emqa_dask.settings import Settings
 
 GIB = 2**30
@@ -79,9 +79,14 @@ def cluster_options(settings: Settings, preload: Sequence[str] = ()) -> dict:
         "DASK_DISTRIBUTED__WORKER__LIFETIME__DURATION": f"{slurm.walltime_s - slurm.leave_s} s",
         "DASK_DISTRIBUTED__WORKER__LIFETIME__STAGGER": f"{slurm.leave_s / 2} s",
     }
-    exports = [f"export {name}={shlex.quote(value)}" for name, value in (environment(preload) | lifetime).items()]
-    with_gpus = {"worker_command": "dask_cuda.cli"} if slurm.gpus_per_job else {}
-    resources = ["--resources", "GPU=1"] if slurm.gpus_per_job else []
+    variables = environment(preload) | lifetime
+    gpu_options, gpu_directives, gpu_arguments = {}, [], []
+    if slurm.gpus_per_job:
+        variables |= GPU_VARIABLES
+        gpu_options = {"worker_command": "dask_cuda.cli"}
+        gpu_directives = [f"--gres=gpu:{slurm.gpus_per_job}"]
+        gpu_arguments = gpu_worker_arguments(settings)
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
     return {
         "queue": slurm.queue or None,
         "account": slurm.account or None,
@@ -94,16 +99,13 @@ def cluster_options(settings: Settings, preload: Sequence[str] = ()) -> dict:
         "security": tls.security(run.tls),
         "log_directory": os.path.abspath(slurm.log_folder),
         "local_directory": slurm.scratch or None,
-        "job_extra_directives": [
-            *([f"--gres=gpu:{slurm.gpus_per_job}"] if slurm.gpus_per_job else []),
-            *slurm.directives,
-        ],
+        "job_extra_directives": [*gpu_directives, *slurm.directives],
         "job_script_prologue": [*slurm.prologue, *exports],
         "python": slurm.python or sys.executable,
-        "worker_extra_args": ["--no-dashboard", *resources],
+        "worker_extra_args": ["--no-dashboard", *gpu_arguments],
         "job_name": "emqa",
         "silence_logs": "CRITICAL",
-        **with_gpus,
+        **gpu_options,
     }
 
 

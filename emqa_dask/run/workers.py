@@ -13,6 +13,8 @@ import sys
 import threading
 from collections.abc import Sequence
 
+from emqa_dask.settings import Settings
+
 # One thread per library per worker: the workers are the parallelism, whatever the user's shell says for one program.
 # These are read while a process loads its libraries, so they are set before it is spawned ...
 BEFORE_SPAWN = {
@@ -74,6 +76,20 @@ def environment(preload: Sequence[str] = ()) -> dict[str, str]:
     config = configuration(preload) | {"distributed.nanny.preload": ["emqa_dask.run.workers"]}
     named = {"DASK_" + key.replace(".", "__").replace("-", "_").upper(): repr(v) for key, v in config.items()}
     return BEFORE_SPAWN | IN_WORKER | named
+
+
+# For a `dask cuda worker` that starts elsewhere: no process that has touched CUDA is forked, and CUDA numbers GPUs as
+# nvidia-smi and dask-cuda do.
+GPU_VARIABLES = {"DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD": "spawn", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+
+
+def gpu_worker_arguments(settings: Settings) -> list[str]:
+    """The options of a `dask cuda worker`: the resource GPU, and its memory as run.cuda has it on one machine."""
+    from emqa_dask.run.cuda import pool
+
+    options = pool(settings.cuda.rmm_pool_fraction, settings.cuda.rmm_async)
+    flags = [f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}") for name, value in options.items()]
+    return ["--resources", "GPU=1", "--set-rmm-allocator-for-libs=cupy,torch", *flags]
 
 
 def dask_setup(server) -> None:

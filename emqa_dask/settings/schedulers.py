@@ -104,7 +104,7 @@ class Slurm:
 class Kubernetes:
     """Workers in pods that the Dask operator starts, or those of a DaskCluster that is there already.
 
-    A pod is one worker with run.threads_per_worker cores and run.memory_gib.
+    A pod is one worker with run.threads_per_worker cores and run.memory_gib (one for each GPU, with several of those).
     """
 
     cluster: str = ""  # the name of a DaskCluster that is there: it is used and left as it is; empty = make one
@@ -113,8 +113,10 @@ class Kubernetes:
     min_workers: int = 1
     max_workers: int = 10
     gpus_per_worker: int = 0  # asks for nvidia.com/gpu
-    env: tuple[str, ...] = ()  # NAME=value for every pod
-    worker_command: tuple[str, ...] = ("dask", "worker")
+    env: tuple[str, ...] = ()  # NAME=value for every pod; what is secret belongs into `secret`
+    secret: str = ""  # a Secret whose entries are environment variables of workers, as a bucket's credentials
+    volumes: tuple[str, ...] = ()  # claim:/path of PersistentVolumeClaims that workers mount
+    worker_command: tuple[str, ...] = ()  # empty = dask worker, or dask cuda worker with gpus_per_worker
     scheduler_memory_gib: float = 4.0
 
     def check(self):
@@ -122,6 +124,7 @@ class Kubernetes:
         require(1 <= self.min_workers <= self.max_workers, "kubernetes.min_workers", self.min_workers, rule)
         require(self.gpus_per_worker >= 0, "kubernetes.gpus_per_worker", self.gpus_per_worker, "cannot be negative")
         require(all("=" in pair for pair in self.env), "kubernetes.env", self.env, "is a list of NAME=value")
-        require(bool(self.worker_command), "kubernetes.worker_command", self.worker_command, "names a command")
+        are_volumes = all(re.fullmatch(r"[^:]+:/.+", volume) for volume in self.volumes)
+        require(are_volumes, "kubernetes.volumes", self.volumes, "is a list of claim:/path")
         gib = self.scheduler_memory_gib
         require(gib > 0, "kubernetes.scheduler_memory_gib", gib, "has to be above 0")
