@@ -6,8 +6,9 @@ Tables that grow with the archive pass through in pieces; of each file and micro
 import hashlib
 import itertools
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,8 @@ import pandas as pd
 from emqa_dask import tables
 from emqa_dask.archive import scan
 from emqa_dask.partition import Partition
-from emqa_dask.pipeline.surveys import SURVEY_FAILURES, SURVEY_FILES, SURVEY_FRAMES, survey_files, survey_lost
+from emqa_dask.pipeline import surveys
+from emqa_dask.pipeline.surveys import SURVEY_FAILURES, SURVEY_FILES, SURVEY_FRAMES, survey_files
 from emqa_dask.run.execute import Result, Task
 from emqa_dask.run.supervise import Died
 from emqa_dask.settings import Archive, Settings
@@ -28,6 +30,7 @@ GROWTH = 16  # a batch has up to so many times archive.files_per_task files
 BATCHES = 64  # of one size before the size doubles
 BATCH_BYTES = 2**31  # files of a batch have at most, together, unless it is one file
 LISTED = 512  # files that are looked up in the catalog at a time
+READERS, PARTS = 4, 8  # threads that read a survey's parts, and how many parts each at a time
 REFUSED = r"megapixels are over the limit of ([^;]+);"  # what survey.check_budget says
 
 
@@ -41,7 +44,7 @@ def ingest(root: str, source: str, settings: Settings, execute: Execute) -> None
     for result in execute(survey_files, _tasks(root, source, settings, names, uris), "survey"):
         if result.outcome == "failed":  # not for what a file holds: the task as a whole could not be done
             died = Died(result.kind, result.error, result.traceback, result.event["attempt"])
-            survey_lost(*result.task.args[:3], died, result.event["worker"])
+            surveys.survey_lost(*result.task.args[:3], died, result.event["worker"])
         else:
             counts.update(result.value["stacks"])
     if names:
@@ -49,8 +52,7 @@ def ingest(root: str, source: str, settings: Settings, execute: Execute) -> None
         _enter_files(root, names, uris)
     elif not parts.n_rows(layout.catalog(root)):
         raise ValueError(f"{source}: there is no file in it beside the workspace; name a folder of micrographs")
-    # Also what a run that was killed has left: the catalog knows better now.
-    for folder in (SURVEY_FILES, SURVEY_FRAMES):
+    for folder in (SURVEY_FILES, SURVEY_FRAMES):  # the tables have it all, also what a run that was killed has left
         _remove(root, folder, parts.part_names(root, folder))
 
 
@@ -65,8 +67,8 @@ def _tasks(root: str, source: str, settings: Settings, names: list[str], uris: D
 def _new(root: str, source: str, settings: Archive, uris: Digests) -> Iterator[tuple[scan.Entry, bytes]]:
     """Entries of the archive that are not in the catalog with this size and date, nor in the workspace itself."""
     known = _known(root, settings)
-    inside = root if "://" in root else os.path.abspath(root).replace(os.sep, "/")
-    inside = inside.rstrip("/") + "/"
+    fs, path = files.locate(root)
+    inside = tuple(f"{name.rstrip('/')}/" for name in (path, fs.unstrip_protocol(path)))
     entries = scan.scan(source if "://" in source else os.path.abspath(source), settings.exclude)
     while listed := list(itertools.islice(entries, LISTED)):
         outside = [entry for entry in listed if not f"{entry.path}/".startswith(inside)]
@@ -78,10 +80,11 @@ def _new(root: str, source: str, settings: Archive, uris: Digests) -> Iterator[t
 
 
 def _known(root: str, settings: Archive) -> Digests:
-    """The files of the catalog, except those that were too large for a limit that has been raised since."""
+    """The files of the catalog, except those whose task was lost, or too large for a limit that was raised since."""
     known, limit = Digests(), float(f"{settings.max_megapixels:g}")
     columns = ["uri", "size_bytes", "modified_ns", "format", "reason"]
     for rows in parts.iter_table(layout.catalog(root), tables.CATALOG, columns):
+        rows = rows[rows["reason"].ne(surveys.LOST)]
         refused = rows["reason"].str.contains("over the limit", regex=False).fillna(False).to_numpy(bool)
         limits = rows["reason"][refused].str.extract(REFUSED, expand=False).astype(float)
         rows = rows.drop(index=limits.index[limits < limit])
@@ -130,8 +133,7 @@ def _enter_micrographs(root: str, names: Sequence[str], counts: Counter, setting
     lengths = plan.shard_lengths(counts, stacks.shard_lengths(root), slots, settings.store)
 
     def new() -> Iterator[pd.DataFrame]:
-        for name in names:
-            rows = parts.read_part(root, SURVEY_FRAMES, name, tables.MICROGRAPHS)
+        for rows in _surveyed(root, SURVEY_FRAMES, names):
             yield rows[
                 ids.add(digests.of_hex(rows["micrograph_id"]))
             ]  # others were planned before: the file was touched
@@ -145,27 +147,36 @@ def _enter_micrographs(root: str, names: Sequence[str], counts: Counter, setting
             write(rows)
         for rows in itertools.chain([first], planned):
             write(rows)
-        for stack, shard_length in lengths.items():
-            *shape, dtype = plan.shape_of(stack)
-            stacks.open_or_grow(
-                root,
-                stack,
-                tuple(shape),
-                dtype,
-                occupied=slots.runs[stack],
-                shard_length=shard_length,
-                settings=settings.store,
-            )
+        stacks.prepare(root, slots.runs, {s: n for s, n in lengths.items() if s in slots.runs}, settings.store)
 
 
 def _enter_files(root: str, names: Sequence[str], uris: Digests) -> None:
     """Enter the files that were surveyed (of digests `uris`) into the catalog, behind those that were not."""
     uri = layout.catalog(root)
+
+    def again(rows: pd.DataFrame) -> np.ndarray:
+        return uris.has(digests.of_texts(rows["uri"]))
+
+    _drop_failures(root, again, sorted(set(parts.part_names(root, SURVEY_FAILURES)) - set(names)))
     with parts.table_writer(uri, tables.CATALOG) as write:
         for rows in parts.iter_table(uri, tables.CATALOG):
-            write(rows[~uris.has(digests.of_texts(rows["uri"]))])
-        for rows in plan.chunks(parts.read_part(root, SURVEY_FILES, name, tables.CATALOG) for name in names):
+            write(rows[~again(rows)])
+        for rows in plan.chunks(_surveyed(root, SURVEY_FILES, names)):
             write(rows)
+
+
+def _surveyed(root: str, folder: str, names: Sequence[str]) -> Iterator[pd.DataFrame]:
+    """The parts `names`, some at a time, in their order; others are read meanwhile, since a bucket answers late."""
+    schema = tables.CATALOG if folder == SURVEY_FILES else tables.MICROGRAPHS
+    with ThreadPoolExecutor(READERS) as pool:
+        reading: deque[Future[pd.DataFrame]] = deque()
+        for start in range(0, len(names), PARTS):
+            some = names[start : start + PARTS]
+            reading.append(pool.submit(parts.read_table, root, folder, schema, partitions=some))
+            if len(reading) == READERS:
+                yield reading.popleft().result()
+        while reading:
+            yield reading.popleft().result()
 
 
 def forget(root: str, uris: Iterable[str]) -> None:
@@ -178,13 +189,7 @@ def forget(root: str, uris: Iterable[str]) -> None:
         if parts.read_part(root, SURVEY_FILES, name, tables.CATALOG, ["uri"])["uri"].isin(uris).any():
             _remove(root, SURVEY_FILES, [name])
             _remove(root, SURVEY_FRAMES, [name])
-    for name in parts.part_names(root, SURVEY_FAILURES):
-        rows = parts.read_part(root, SURVEY_FAILURES, name, tables.FAILURES)
-        kept = rows[~rows["uri"].isin(uris)]
-        if kept.empty:
-            _remove(root, SURVEY_FAILURES, [name])
-        elif len(kept) < len(rows):
-            parts.write_part(root, SURVEY_FAILURES, name, kept, tables.FAILURES)
+    _drop_failures(root, lambda rows: rows["uri"].isin(uris), parts.part_names(root, SURVEY_FAILURES))
     catalog = layout.catalog(root)
     if files.exists(catalog):
         with parts.table_writer(catalog, tables.CATALOG) as write:
@@ -192,9 +197,22 @@ def forget(root: str, uris: Iterable[str]) -> None:
                 write(rows[~rows["uri"].isin(uris)])
 
 
-def _remove(root: str, folder: str, names: Iterable[str]) -> None:
+def _drop_failures(root: str, is_over: Callable[[pd.DataFrame], pd.Series], names: Iterable[str]) -> None:
+    """Drop the rows that are over from the parts `names` of what surveys say of failures."""
     for name in names:
-        files.remove(layout.part(root, folder, name))
+        rows = parts.read_part(root, SURVEY_FAILURES, name, tables.FAILURES)
+        kept = rows[~is_over(rows)]
+        if kept.empty:
+            _remove(root, SURVEY_FAILURES, [name])
+        elif len(kept) < len(rows):
+            parts.write_part(root, SURVEY_FAILURES, name, kept, tables.FAILURES)
+
+
+def _remove(root: str, folder: str, names: Sequence[str]) -> None:
+    """Remove the parts `names`, on a bucket by the thousand."""
+    if names:
+        fs, _ = files.locate(root)
+        fs.rm([files.locate(layout.part(root, folder, name))[1] for name in names])
 
 
 def partitions(root: str, columns: Sequence[str] | None = None) -> Iterator[tuple[Partition, pd.DataFrame]]:
@@ -233,7 +251,7 @@ def _whole_partitions(root: str, columns: Sequence[str] | None) -> Iterator[pd.D
     if columns is not None:
         columns = list(dict.fromkeys([*columns, "stack", "index", "partition"]))
     left = None
-    for rows in parts.iter_table(layout.micrographs(root), tables.MICROGRAPHS, columns):
+    for rows in parts.iter_table(layout.micrographs(root), tables.MICROGRAPHS, columns, plan.ROWS):
         rows = rows if left is None else pd.concat([left, rows], ignore_index=True)
         last = rows["partition"].eq(rows["partition"].iloc[-1]).to_numpy()
         end = int(np.argmax(last))

@@ -13,6 +13,7 @@ from emqa_dask.store import files, layout, parts
 
 SURVEY_FILES, SURVEY_FRAMES = "survey", "survey-micrographs"  # folders of the two tables that a survey writes
 SURVEY_FAILURES = failures_dir(SURVEY_FILES)
+LOST = "the task that was to survey it failed; the next run tries it again"
 REASONS = {
     "crash": "the reader crashed on it; the file is probably damaged",
     "timeout": "its reader was not done in time; raise run.timeout_s if it only is slow",
@@ -47,8 +48,14 @@ def survey_files(root: str, name: str, entries: list[Entry], settings: Settings,
 
 
 def survey_lost(root: str, name: str, entries: list[Entry], died: Died, worker: str) -> None:
-    """What survey_files() would have written, for a batch that failed as a whole: its files are failed ones."""
-    write(root, name, [failed(e, died) for e in entries], [], [failure(e, died, worker) for e in entries])
+    """What survey_files() would have written, for a batch that failed as a whole: no file of it is to blame."""
+    write(
+        root,
+        name,
+        [failed(e, died) | {"reason": LOST} for e in entries],
+        [],
+        [failure(e, died, worker) for e in entries],
+    )
 
 
 def write(root: str, name: str, rows: list[dict], frames: list[dict], failures: list[dict]) -> None:

@@ -80,6 +80,12 @@ def stack_name(height_px: int, width_px: int, dtype: str, nm_per_pixel: float) -
     return f"{int(height_px)}x{int(width_px)}-{np.dtype(dtype).name}-{scale}"
 
 
+def shape_of(name: str) -> tuple[int, int, str]:
+    """(height, width, dtype) of a stack's micrographs, which its name says."""
+    height, width, dtype = re.match(r"(\d+)x(\d+)-([^-]+)-", name).groups()
+    return int(height), int(width), dtype
+
+
 def scale_of(name: str) -> float:
     """The pixel size in nm that a stack's name says; NaN for "nopx"."""
     found = re.search(r"-([0-9.e-]+)nm$", name)

@@ -1,7 +1,6 @@
 """Which micrograph goes into which stack, slot and partition: tables in, tables out, some thousand rows at a time."""
 
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
@@ -9,11 +8,13 @@ import pandas as pd
 
 from emqa_dask.partition import Partition
 from emqa_dask.settings import Store
-from emqa_dask.store.parts import ROWS
+from emqa_dask.store import layout
 
 MIB = 2**20
 TASKS_PER_STACK = 16  # a stack is cut into at least so many shards, if it has the micrographs, so that workers share it
+LONGEST = 1024  # micrographs in a shard, however small they are: their rows travel with the task
 WAITING = 16_384  # micrographs that may wait for their shard to fill up
+ROWS = 4096  # micrographs that are planned at a time
 
 
 class Slots:
@@ -41,7 +42,7 @@ class Slots:
 def shard_lengths(counts: Mapping[str, int], known: Mapping[str, int], slots: Slots, settings: Store) -> dict[str, int]:
     """Micrographs per shard of the stacks in `counts` ({stack: new micrographs}); a stack keeps that of `known`.
 
-    A new one has the setting's, or a 16th of its micrographs within the bound on a shard's uncompressed size.
+    A new one has the setting's, or a 16th of its micrographs within the bounds on a shard's micrographs and bytes.
     ValueError for a stack that has slots and no known length.
     """
     lengths = {}
@@ -53,15 +54,9 @@ def shard_lengths(counts: Mapping[str, int], known: Mapping[str, int], slots: Sl
 
 
 def _shard_length(stack: str, n_micrographs: int, settings: Store) -> int:
-    height, width, dtype = shape_of(stack)
+    height, width, dtype = layout.shape_of(stack)
     longest = int(settings.shard_mib * MIB // max(height * width * np.dtype(dtype).itemsize, 1))
-    return max(1, min(math.ceil(n_micrographs / TASKS_PER_STACK), longest))
-
-
-def shape_of(stack: str) -> tuple[int, int, str]:
-    """(height, width, dtype) of a stack's micrographs, which its name says."""
-    height, width, dtype = re.match(r"(\d+)x(\d+)-([^-]+)-", stack).groups()
-    return int(height), int(width), dtype
+    return max(1, min(math.ceil(n_micrographs / TASKS_PER_STACK), longest, LONGEST))
 
 
 def plan(

@@ -10,7 +10,6 @@ import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pandas as pd
 import zarr
 from numcodecs.abc import Codec
 from numcodecs.blosc import Blosc
@@ -33,30 +32,16 @@ def little(dtype: np.dtype) -> np.dtype:
     return np.dtype(dtype).newbyteorder("<")
 
 
-def prepare(root: str, rows: pd.DataFrame, shard_lengths: Mapping[str, int], settings: Store) -> None:
-    """Make or grow the stacks of `shard_lengths`, for `rows`: all planned micrographs, present and new.
+def prepare(
+    root: str, runs: Mapping[str, Sequence[tuple[int, int]]], shard_lengths: Mapping[str, int], settings: Store
+) -> None:
+    """Make or grow the stacks of `shard_lengths`, whose slots `runs` (half-open, in order) are given away.
 
     Writes metadata only; a shard that exists is not touched. ValueError for a shape or dtype that Zarr cannot hold.
     """
-    for name, members in rows[rows["stack"].isin(list(shard_lengths))].groupby("stack", sort=True):
-        first = members.iloc[0]
-        open_or_grow(
-            root,
-            name,
-            (int(first["height_px"]), int(first["width_px"])),
-            first["dtype"],
-            occupied=_runs(members["index"].to_numpy(np.int64)),
-            shard_length=shard_lengths[name],
-            settings=settings,
-        )
-
-
-def _runs(index: np.ndarray) -> list[tuple[int, int]]:
-    """Half-open stretches of consecutive numbers in `index`."""
-    index = np.unique(index)
-    breaks = np.flatnonzero(np.diff(index) != 1)
-    starts, stops = index[np.r_[0, breaks + 1]], index[np.r_[breaks, len(index) - 1]] + 1
-    return [(int(a), int(b)) for a, b in zip(starts, stops)]
+    for name, length in shard_lengths.items():
+        *shape, dtype = layout.shape_of(name)
+        open_or_grow(root, name, tuple(shape), dtype, occupied=runs[name], shard_length=length, settings=settings)
 
 
 def open_or_grow(

@@ -44,13 +44,13 @@ def survey(images, prefix="m", nm_per_pixel=0.5):
 
 
 def assign(rows, present, store, known):
-    """`rows` with stack, index and partition behind `present`, and the lengths of their stacks' shards."""
+    """(`rows` with stack, index and partition behind `present`, the lengths of their stacks' shards, all slots)."""
     size = [rows[c] for c in ("height_px", "width_px", "dtype", "nm_per_pixel")]
     rows["stack"] = [layout.stack_name(*of) for of in zip(*size)]
     slots = plan.Slots()
     slots.add(present)
     lengths = plan.shard_lengths(Counter(rows["stack"]), known, slots, store)
-    return pd.concat(plan.plan([rows], slots, lengths), ignore_index=True), lengths
+    return pd.concat(plan.plan([rows], slots, lengths), ignore_index=True), lengths, slots
 
 
 def partitions(rows):
@@ -59,9 +59,9 @@ def partitions(rows):
 
 def ingest(root, images, present=NONE, store=Store(), prefix="m", nm_per_pixel=0.5, frame=lambda image: image):  # noqa: B008
     """Plan, prepare and write `images`; gives the table of all micrographs."""
-    new, lengths = assign(survey(images, prefix, nm_per_pixel), present, store, stacks.shard_lengths(root))
+    new, lengths, slots = assign(survey(images, prefix, nm_per_pixel), present, store, stacks.shard_lengths(root))
     rows = pd.concat([present, new], ignore_index=True)
-    stacks.prepare(root, rows, lengths, store)
+    stacks.prepare(root, slots.runs, lengths, store)
     for partition in partitions(new):
         members = new[new["partition"] == partition.name]
         chosen = [images[int(uri.rpartition("/")[2])] for uri in members["uri"]]
@@ -74,8 +74,8 @@ def ingest(root, images, present=NONE, store=Store(), prefix="m", nm_per_pixel=0
 
 def planned(root, images, store):
     """Plan and prepare `images`, and write nothing; gives the table of all micrographs."""
-    rows, lengths = assign(survey(images), NONE, store, {})
-    stacks.prepare(root, rows, lengths, store)
+    rows, lengths, slots = assign(survey(images), NONE, store, {})
+    stacks.prepare(root, slots.runs, lengths, store)
     return rows
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from emqa_dask import tables
 from emqa_dask.settings import Store
 from emqa_dask.store import layout
-from emqa_dask.store.plan import Slots, chunks, plan, shape_of, shard_lengths, split
+from emqa_dask.store.plan import Slots, chunks, plan, shard_lengths, split
 
 NONE = tables.empty(tables.MICROGRAPHS)
 
@@ -123,7 +123,7 @@ def test_the_length_of_a_shard(n, height, mib, expected):
     nm=st.one_of(st.floats(1e-9, 1e9), st.just(np.nan)),
 )
 def test_a_stacks_name_says_its_shape(height, width, dtype, nm):
-    assert shape_of(layout.stack_name(height, width, dtype, nm)) == (height, width, np.dtype(dtype).name)
+    assert layout.shape_of(layout.stack_name(height, width, dtype, nm)) == (height, width, np.dtype(dtype).name)
 
 
 def test_a_stack_that_was_deleted_is_said_to_be():

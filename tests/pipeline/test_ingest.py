@@ -1,0 +1,408 @@
+"""Laws of ingest: what it leaves depends on the archive alone, whatever happened on the way."""
+
+import os
+import random
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+
+from emqa_dask import tables
+from emqa_dask.archive.scan import Entry
+from emqa_dask.pipeline import ingest, surveys
+from emqa_dask.run.execute import Result, Task, execute
+from emqa_dask.run.supervise import Died, direct
+from emqa_dask.settings import replace
+from emqa_dask.store import digests, files, layout, parts, plan, stacks
+
+FILES = "survey", "survey-micrographs"
+
+
+def micrograph(path, height=8, seed=0, frames=1):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = (frames, height, 12) if frames > 1 else (height, 12)
+    tifffile.imwrite(path, np.random.default_rng(seed).integers(0, 999, shape, np.uint16), photometric="minisblack")
+
+
+@pytest.fixture(scope="module")
+def sessions(tmp_path_factory):
+    """24 micrographs of three shapes, a stack of three frames, a text and a damaged file, in two folders."""
+    folder = tmp_path_factory.mktemp("sessions")
+    for k in range(24):
+        micrograph(folder / f"session {k % 2}" / f"image {k:02d}.tif", 8 + k % 3, k)
+    micrograph(folder / "session 1" / "stack.tif", 9, 99, frames=3)
+    (folder / "session 0" / "notes.txt").write_text("the gun was unstable")
+    whole = (folder / "session 0" / "image 00.tif").read_bytes()
+    (folder / "session 0" / "damaged.tif").write_bytes(whole[: len(whole) // 2])
+    return folder
+
+
+@pytest.fixture
+def small(here):
+    return replace(here, {"archive": {"files_per_task": 3}, "store": {"shard_length": 4}})
+
+
+def run(root, archive, settings, seed=None, call=direct) -> list[Result]:
+    """Ingest with tasks done in this process, with `seed` in an order of their own; the results."""
+    done: list[Result] = []
+
+    def execute_here(function, tasks, stage):
+        tasks = list(tasks)
+        if seed is not None:
+            random.Random(seed).shuffle(tasks)
+        for result in execute(
+            lambda *args, call, given=call: function(*args, call=given if given is not direct else call),
+            tasks,
+            stage=stage,
+        ):
+            done.append(result)
+            yield result
+
+    ingest.ingest(str(root), str(archive), settings, execute_here)
+    return done
+
+
+def left(root) -> dict[str, object]:
+    """Both tables as they are, and what the stacks say of themselves."""
+    root = str(root)
+    found = {
+        name: files.read_bytes(uri) for name, uri in (("c", layout.catalog(root)), ("l", layout.micrographs(root)))
+    }
+    for stack in stacks.shard_lengths(root):
+        for name in ("zarr.json", "0/zarr.json"):
+            found[f"{stack}/{name}"] = parts.read_json(files.join(layout.stack(root, stack), name))
+    return found
+
+
+def catalog(root) -> pd.DataFrame:
+    return parts.load_table(layout.catalog(str(root)), tables.CATALOG).set_index("uri")
+
+
+def ledger(root) -> pd.DataFrame:
+    return parts.load_table(layout.micrographs(str(root)), tables.MICROGRAPHS)
+
+
+def assert_lawful(root, archive) -> None:
+    """Every file has its row, every micrograph one slot, partitions lie together, and the stacks know their slots."""
+    rows, slots = catalog(root), ledger(root)
+    assert set(rows.index) >= {p.relative_to(archive).as_posix() for p in archive.rglob("*") if p.is_file()}
+    assert rows.index.is_unique
+    assert slots["micrograph_id"].is_unique
+    assert not slots.duplicated(["stack", "index"]).any()
+    lengths = stacks.shard_lengths(str(root))
+    found = list(ingest.partitions(str(root)))
+    assert len({partition.name for partition, _ in found}) == len(found) == slots["partition"].nunique()
+    pd.testing.assert_frame_equal(pd.concat([of for _, of in found], ignore_index=True), slots)
+    for partition, of in found:
+        assert set(of["partition"]) == {partition.name}
+        assert list(of["index"]) == list(range(partition.start, partition.stop))
+        assert partition.start % lengths[partition.stack] == 0
+        assert len(partition) <= lengths[partition.stack]
+    for stack, of in slots.groupby("stack"):
+        said = parts.read_json(files.join(layout.stack(str(root), stack), "zarr.json"))["attributes"]["emqa_dask"]
+        assert [i for run in said["occupied"] for i in range(*run)] == sorted(of["index"])
+    for folder in FILES:
+        assert parts.part_names(str(root), folder) == []
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_order_in_which_tasks_finish_changes_nothing(sessions, small, tmp_path, seed):
+    run(tmp_path / "one", sessions, small)
+    run(tmp_path / "other", sessions, small, seed)
+    assert left(tmp_path / "one") == left(tmp_path / "other")
+    assert_lawful(tmp_path / "one", sessions)
+
+
+def test_batches_change_nothing_where_the_shards_are_the_same(sessions, small, tmp_path):
+    run(tmp_path / "one", sessions, small)
+    run(tmp_path / "other", sessions, replace(small, {"archive": {"files_per_task": 50}}))
+    assert left(tmp_path / "one") == left(tmp_path / "other")
+
+
+def test_catalog_and_slots_are_in_the_order_of_the_scan(sessions, small, tmp_path):
+    run(tmp_path, sessions, small)
+    assert list(catalog(tmp_path).index) == [e.uri for e in ingest.scan.scan(str(sessions))]
+    for _, of in ledger(tmp_path).groupby("stack"):
+        assert list(zip(of["uri"], of["frame"])) == sorted(zip(of["uri"], of["frame"]))
+    paths = ledger(tmp_path).drop_duplicates("uri").set_index("uri")["path"]
+    assert all(os.path.samefile(path, sessions / uri) for uri, path in paths.items())
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def test_a_run_killed_at_any_write_leaves_what_an_undisturbed_one_leaves(sessions, small, tmp_path, monkeypatch):
+    run(tmp_path / "whole", sessions, small)
+    write, remove, n_writes = files.write_whole, files.locate("/")[0].rm, 0
+    for fatal in range(100):
+        root, n, is_killed = tmp_path / f"killed {fatal}", 0, False
+
+        def count(action, *args, fatal=fatal):
+            nonlocal n
+            n += 1
+            if n > fatal:
+                raise Killed
+            return action(*args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "write_whole", lambda uri: count(write, uri))
+            patch.setattr(files, "write_bytes", lambda uri, data: count(_write_bytes, uri, data))
+            patch.setattr(ingest, "_remove", lambda *args: count(_remove, *args))
+            try:
+                run(root, sessions, small)
+            except Killed:
+                is_killed = True
+        n_found = len(parts.part_names(str(root), FILES[0]))
+        again = run(root, sessions, small)
+        assert left(root) == left(tmp_path / "whole"), fatal
+        assert_lawful(root, sessions)
+        if not is_killed:
+            n_writes = fatal
+            break
+        if not files.exists(layout.catalog(str(root))):
+            assert [r.outcome for r in again].count("found") == n_found
+    assert n_writes > 20
+    assert remove is not None
+
+
+_write_bytes, _remove = files.write_bytes, ingest._remove
+
+
+def test_runs_in_steps_lose_nobody_and_touch_no_slot(sessions, small, tmp_path):
+    archive, root = tmp_path / "archive", tmp_path / "ws"
+    shutil.copytree(sessions / "session 1", archive / "session 1")
+    run(root, archive, small)
+    before = ledger(root)
+    shutil.copytree(sessions / "session 0", archive / "session 0")
+    results = run(root, archive, small)
+    assert sum(r.task.n_images for r in results) == 14
+    assert_lawful(root, archive)
+    pd.testing.assert_frame_equal(ledger(root).head(len(before)), before)
+    assert set(ledger(root)["partition"].iloc[len(before) :]).isdisjoint(before["partition"])
+    whole = tmp_path / "whole"
+    run(whole, sessions, small)
+    assert set(ledger(root)["micrograph_id"]) == set(ledger(whole)["micrograph_id"])
+    columns = ["content_sha256", "kind", "status", "reason", "error", "n_frames"]
+    pd.testing.assert_frame_equal(catalog(root)[columns].sort_index(), catalog(whole)[columns].sort_index())
+    assert run(root, archive, small) == []
+
+
+def test_changed_touched_moved_and_deleted_files(sessions, small, tmp_path):
+    archive, root = tmp_path / "archive", tmp_path / "ws"
+    shutil.copytree(sessions, archive)
+    run(root, archive, small)
+    before, folder = ledger(root), archive / "session 0"
+    micrograph(folder / "image 02.tif", 8, 1000)  # changed
+    os.utime(folder / "image 02.tif", (5, 5))
+    os.utime(folder / "image 04.tif", (5, 5))  # touched
+    (folder / "image 06.tif").rename(archive / "moved.tif")
+    (folder / "image 08.tif").unlink()
+    results = run(root, archive, small)
+    assert sum(r.task.n_images for r in results) == 3
+    assert_lawful(root, archive)
+    after = ledger(root)
+    pd.testing.assert_frame_equal(after.head(len(before)), before)
+    assert list(after["uri"].iloc[len(before) :]) == ["moved.tif", "session 0/image 02.tif"]
+    assert catalog(root).loc["session 0/image 04.tif", "modified_ns"] == 5_000_000_000
+    now = pd.concat(ingest.current(str(root)))
+    assert list(now.columns) == tables.MICROGRAPHS.names
+    assert now["uri"].value_counts()["session 0/image 02.tif"] == 1
+    assert len(now) == len(after) - 1  # but for what image 02 was before; of deleted files what is known stays
+    pd.testing.assert_frame_equal(pd.concat(ingest.current(str(root), ["uri", "frame"])), now[["uri", "frame"]])
+
+
+def test_a_touched_file_under_another_pixel_size_keeps_its_slot(sessions, small, tmp_path):
+    archive, root = tmp_path / "archive", tmp_path / "ws"
+    micrograph(archive / "a.tif")
+    run(root, archive, small)
+    before = left(root)
+    os.utime(archive / "a.tif", (5, 5))
+    run(root, archive, replace(small, {"archive": {"nm_per_pixel": 0.5}}))
+    assert (
+        left(root).items() - {"c"}
+        if False
+        else {k: v for k, v in left(root).items() if k != "c"} == {k: v for k, v in before.items() if k != "c"}
+    )
+
+
+def test_files_over_a_limit_are_read_once_it_is_raised(small, tmp_path):
+    archive, root = tmp_path / "archive", tmp_path / "ws"
+    micrograph(archive / "large.tif", 900)
+    micrograph(archive / "small.tif")
+    limit = {"archive": {"max_megapixels": 0.0012345678}}
+    run(root, archive, replace(small, limit))
+    assert "over the limit" in catalog(root).loc["large.tif", "reason"]
+    assert run(root, archive, replace(small, limit)) == []
+    assert run(root, archive, replace(small, {"archive": {"max_megapixels": 0.001}})) == []
+    assert [r.task.n_images for r in run(root, archive, small)] == [1]
+    assert list(catalog(root)["status"]) == ["ok", "ok"]
+    assert run(root, archive, replace(small, limit)) == []
+    assert_lawful(root, archive)
+
+
+def test_a_zarr_folder_is_surveyed_once(small, tmp_path):
+    import zarr
+
+    archive, root = tmp_path / "archive", tmp_path / "ws"
+    zarr.create_array(str(archive / "image.zarr"), data=np.arange(96, dtype=np.uint16).reshape(8, 12))
+    assert len(run(root, archive, small)) == 1
+    assert catalog(root).loc["image.zarr", "size_bytes"] > 0
+    assert run(root, archive, small) == []
+
+
+def test_a_list_that_names_a_file_twice_gives_one_row(small, tmp_path):
+    micrograph(tmp_path / "raw" / "a.tif")
+    micrograph(tmp_path / "raw" / "b.tif", seed=1)
+    (tmp_path / "files.txt").write_text("raw/b.tif\nraw\n")
+    run(tmp_path / "ws", tmp_path / "files.txt", small)
+    assert list(catalog(tmp_path / "ws").index) == ["raw/b.tif", "raw/a.tif"]
+    assert len(ledger(tmp_path / "ws")) == 2
+
+
+@pytest.mark.parametrize("prefix", ["", "file://"])
+def test_the_workspace_is_no_part_of_the_archive_it_lies_in(small, tmp_path, prefix):
+    micrograph(tmp_path / "a.tif")
+    root = f"{prefix}{tmp_path}/ws"
+    layout.claim(root, str(tmp_path))
+    run(root, tmp_path, small)
+    assert run(root, tmp_path, small) == []
+    assert list(catalog(root).index) == ["a.tif"]
+    with pytest.raises(ValueError, match="no file in it beside the workspace"):
+        layout.claim(f"{prefix}{tmp_path}/empty/ws", "")
+        run(f"{prefix}{tmp_path}/empty/ws", tmp_path / "empty", small)
+
+
+@pytest.mark.parametrize("kind", ["crash", "timeout", "memory", "error"])
+def test_a_file_on_which_its_reader_dies_costs_one_row(sessions, small, tmp_path, kind):
+    guilty = "session 1/image 05.tif"
+
+    def call(function, entry, *args, label=""):
+        assert label == entry.uri
+        if entry.uri == guilty:
+            raise Died(kind, "it was ended by SIGSEGV", "where", 2, 123)
+        return function(entry, *args)
+
+    root = tmp_path / "ws"
+    run(root, sessions, small, call=call)
+    run(tmp_path / "whole", sessions, small)
+    assert_lawful(root, sessions)
+    row = catalog(root).loc[guilty]
+    assert (row["status"], row["reason"], row["error"]) == ("failed", surveys.REASONS[kind], "it was ended by SIGSEGV")
+    same = catalog(tmp_path / "whole").drop(index=guilty)
+    pd.testing.assert_frame_equal(catalog(root).drop(index=guilty), same)
+    assert set(ledger(tmp_path / "whole")["uri"]) - set(ledger(root)["uri"]) == {guilty}
+    (failure,) = parts.read_table(str(root), surveys.SURVEY_FAILURES, tables.FAILURES).to_dict("records")
+    assert (failure["uri"], failure["stage"], failure["kind"]) == (guilty, "ingest", kind)
+    assert (failure["traceback"], failure["attempts"], failure["peak_memory_bytes"]) == ("where", 2, 123)
+
+    assert run(root, sessions, small) == []  # once more only when asked to
+    ingest.forget(str(root), [guilty])
+    assert parts.part_names(str(root), surveys.SURVEY_FAILURES) == []
+    assert [r.task.n_images for r in run(root, sessions, small)] == [1]
+    assert_lawful(root, sessions)
+    pd.testing.assert_frame_equal(catalog(root).sort_index(), catalog(tmp_path / "whole").sort_index())
+
+
+def test_a_task_that_is_lost_blames_nobody_and_is_tried_again_by_the_next_run(sessions, small, tmp_path):
+    def losing(function, tasks, stage):
+        for task in tasks:
+            (result,) = execute(function, [task], stage=stage)
+            if any(entry.uri.endswith("05.tif") for entry in task.args[2]):
+                for folder in FILES:
+                    files.remove(layout.part(str(tmp_path / "ws"), folder, task.name))
+                result = Result(task, "failed", result.event, kind="crash", error="its worker was lost 10 times")
+            yield result
+
+    ingest.ingest(str(tmp_path / "ws"), str(sessions), small, losing)
+    assert_lawful(tmp_path / "ws", sessions)
+    lost = catalog(tmp_path / "ws")["reason"].eq(surveys.LOST)
+    assert lost.sum() == 3
+    said = parts.read_table(str(tmp_path / "ws"), surveys.SURVEY_FAILURES, tables.FAILURES)
+    assert set(said["uri"]) == set(lost.index[lost])
+    results = run(tmp_path / "ws", sessions, small)
+    assert sum(r.task.n_images for r in results) == 3
+    run(tmp_path / "whole", sessions, small)
+    pd.testing.assert_frame_equal(catalog(tmp_path / "ws").sort_index(), catalog(tmp_path / "whole").sort_index())
+
+
+def test_forgetting_during_a_survey_that_was_killed_surveys_again(sessions, small, tmp_path):
+    root, victim = str(tmp_path), "session 0/damaged.tif"
+
+    def one_task(function, tasks, stage):
+        for result in execute(function, tasks, stage=stage):
+            yield result
+            raise Killed
+
+    with pytest.raises(Killed):
+        ingest.ingest(root, str(sessions), small, one_task)
+    (name,) = parts.part_names(root, FILES[0])
+    assert victim in set(parts.read_part(root, FILES[0], name, tables.CATALOG)["uri"])
+    ingest.forget(root, [victim])
+    assert [r.outcome for r in run(tmp_path, sessions, small)].count("found") == 0
+
+
+def entries(n, size_bytes=1):
+    """(entry, key) of n files, of `size_bytes` each."""
+    made = [Entry(f"{i}.tif", f"/{i}.tif", size_bytes, i) for i in range(n)]
+    return list(zip(made, map(bytes, digests.of_texts(e.uri for e in made))))
+
+
+def test_batches_grow_with_the_archive_within_their_bounds():
+    made = entries(60_000)
+    found = [batch for batch, _ in ingest.batches(made, 32)]
+    assert [entry for batch in found for entry in batch] == [entry for entry, _ in made]
+    sizes = [len(batch) for batch in found]
+    assert sizes[:64] == [32] * 64
+    assert max(sizes) <= 512
+    assert np.mean(sizes[-50:-1]) > 300
+    assert min(sizes[-50:-1]) >= 256
+    large = [batch for batch, _ in ingest.batches(entries(100, ingest.BATCH_BYTES // 10), 32)]
+    assert [len(batch) for batch in large] == [10] * 10
+    assert [len(batch) for batch, _ in ingest.batches(entries(3, 2 * ingest.BATCH_BYTES), 32)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("at", [0, 3000, 30_000])
+def test_a_file_that_comes_in_between_changes_few_batches(at):
+    made = entries(50_000)
+    new = (Entry("new.tif", "/new.tif", 1, 1), bytes(digests.of_texts(["new"])[0]))
+    before = {tuple(keys) for _, keys in ingest.batches(made, 32)}
+    after = {tuple(keys) for _, keys in ingest.batches([*made[:at], new, *made[at:]], 32)}
+    assert sum(map(len, after - before)) < (4096 if at < 2048 else 2048)
+
+
+def test_partitions_and_current_stream_whole_partitions(sessions, small, tmp_path, monkeypatch):
+    run(tmp_path, sessions, small)
+    whole = [(partition, of) for partition, of in ingest.partitions(str(tmp_path))]
+    now = pd.concat(ingest.current(str(tmp_path)), ignore_index=True)
+    for rows in (1, 2, 5):
+        monkeypatch.setattr(plan, "ROWS", rows)
+        for (partition, of), (same, columns) in zip(
+            whole, ingest.partitions(str(tmp_path), ["uri", "frame"]), strict=True
+        ):
+            assert partition == same
+            pd.testing.assert_frame_equal(columns.reset_index(drop=True), of[["uri", "frame"]].reset_index(drop=True))
+        assert [len(of.columns) for _, of in ingest.partitions(str(tmp_path), ())] == [0] * len(whole)
+        pieces = list(ingest.current(str(tmp_path)))
+        assert not pd.concat([of["partition"].drop_duplicates() for of in pieces]).duplicated().any()
+        pd.testing.assert_frame_equal(pd.concat(pieces, ignore_index=True), now)
+
+
+def test_nothing_is_there_before_the_first_ingest(tmp_path):
+    assert list(ingest.partitions(str(tmp_path))) == []
+    assert list(ingest.current(str(tmp_path))) == []
+    ingest.forget(str(tmp_path), ["a.tif"])
+    assert not files.exists(layout.catalog(str(tmp_path)))
+
+
+def test_a_task_names_its_files_and_what_their_rows_depend_on(sessions, small, tmp_path):
+    def names(settings):
+        tasks = ingest._tasks(str(tmp_path), str(sessions), settings, [], digests.Digests())
+        return [task.name for task in tasks if isinstance(task, Task)]
+
+    assert names(small) == names(small)
+    assert set(names(small)).isdisjoint(names(replace(small, {"archive": {"nm_per_pixel": 0.5}})))
+    assert set(names(small)).isdisjoint(names(replace(small, {"archive": {"max_megapixels": 9.0}})))
+    assert names(small) == names(replace(small, {"store": {"shard_length": 9}}))
