@@ -12,6 +12,7 @@ import pytest
 
 from emqa_dask.cli import STEPS, _parser, main
 from emqa_dask.settings import Settings, dump, load_settings, template_names
+from emqa_dask.store.layout import FORMAT
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -97,7 +98,7 @@ def test_a_folder_that_is_not_ours_is_refused(capsys, small_archive, tmp_path):
 def test_a_workspace_of_another_archive_is_refused(capsys, small_archive, tmp_path):
     root = tmp_path / "ws"
     root.mkdir()
-    (root / "workspace.json").write_text(json.dumps({"format": 1, "source": "/another"}))
+    (root / "workspace.json").write_text(json.dumps({"format": FORMAT, "source": "/another"}))
     assert "belongs to" in fails_in_one_line(capsys, "triage", small_archive, "--workspace", root)
 
 

@@ -40,10 +40,9 @@ def estimate(source: str, settings: Settings, say: Say = print, n_sample: int = 
     seconds = time.perf_counter() - started
     scale, workers = n_files / max(len(sample), 1), settings.run.workers or n_cores()
     per_megapixel = 1000 * seconds / max(megapixels, 1e-9)
-    shard = f"{settings.store.shard_mib:,.0f} MiB of pixels in memory per worker"
     say(f"{n_files:,} files, {n_bytes / 1e9:,.2f} GB")
     say(f"a sample of {len(sample)}: {', '.join(f'{n} {kind}' for kind, n in kinds.most_common())}")
     say(f"about {n_micrographs * scale:,.0f} micrographs, {megapixels * scale:,.0f} megapixels")
     say(f"about {clock(seconds * scale / workers)} on {workers} workers ({per_megapixel:,.0f} ms per megapixel)")
-    say(f"at most {pixel_bytes * scale / 1e9:,.2f} GB of disk before compression; {shard}")
+    say(f"at most {pixel_bytes * scale / 1e9:,.2f} GB of disk before compression")
     return 0

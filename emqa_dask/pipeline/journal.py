@@ -9,7 +9,7 @@ import pandas as pd
 
 from emqa_dask import tables
 from emqa_dask.pipeline.folders import SCHEMAS, failures_dir, folders
-from emqa_dask.pipeline.surveys import SURVEY_FILES
+from emqa_dask.pipeline.surveys import SURVEY_FAILURES
 from emqa_dask.run.execute import Result
 from emqa_dask.settings import Settings
 from emqa_dask.store import files, layout, parts
@@ -85,8 +85,8 @@ def forget_unfinished(root: str, folder: str, there: set[str]) -> None:
 
 def failures(root: str, settings: Settings) -> Iterator[pd.DataFrame]:
     """Every failure that stands, for these settings: of files that could not be read, then of stages."""
-    surveyed = [parts.read_part(root, failures_dir(SURVEY_FILES), name, tables.FAILURES)
-                for name in parts.part_names(root, failures_dir(SURVEY_FILES))]  # fmt: skip
+    names = parts.part_names(root, SURVEY_FAILURES)
+    surveyed = [parts.read_part(root, SURVEY_FAILURES, name, tables.FAILURES) for name in names]
     known = pd.concat([tables.empty(tables.FAILURES), *surveyed]).drop_duplicates("uri", keep="last").set_index("uri")
     columns = ["uri", "status", "reason", "error"]
     for catalog in parts.iter_table(layout.catalog(root), tables.CATALOG, columns):

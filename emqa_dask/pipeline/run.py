@@ -14,7 +14,7 @@ import pandas as pd
 from emqa_dask import tables
 from emqa_dask.archive import scan
 from emqa_dask.backend import to_device
-from emqa_dask.pipeline import PRELOAD, ingest, journal, tasks
+from emqa_dask.pipeline import PRELOAD, ingest, journal
 from emqa_dask.pipeline.folders import SCHEMAS, folders
 from emqa_dask.pipeline.report import report
 from emqa_dask.run.cluster import open_cluster
@@ -138,9 +138,16 @@ def _make(root: str, settings: Settings, wanted: list[str], execute_here: Callab
         if partition.name not in done
     )
     stage = "triage" if "predictions" in needed else wanted[-1]
-    for result in execute_here(tasks.work, todo, stage, total):
+    for result in execute_here(work, todo, stage, total):
         if result.outcome == "failed":
             journal.fail_partition(root, settings, result)
+
+
+def work(*args, **named) -> dict:
+    """tasks.work(); imported where it runs, since a driver of many workers does well without 170 MB of libraries."""
+    from emqa_dask.pipeline import tasks
+
+    return tasks.work(*args, **named)
 
 
 def tell(root: str, say: Say) -> None:

@@ -24,7 +24,6 @@ from emqa_dask.run.supervise import Call, Died, direct
 from emqa_dask.settings import Settings
 from emqa_dask.store import layout, micrographs, parts, thumbnails
 
-
 TABLE_OF = {"store": "thumbnails", "thumbnail": "thumbnails", "detect": "detections", "featurise": "features"}
 
 

@@ -1,6 +1,7 @@
 """One small executor: tasks from an iterator, here or on Dask workers, a bounded number of them in flight."""
 
 import itertools
+import pickle
 import resource
 import sys
 import time
@@ -85,6 +86,10 @@ def execute(
     if client is None:
         return (_run(function, _Attempt(task), stage, limits) for task in tasks)
     return _on_workers(function, iter(tasks), stage, client, tasks_per_worker, limits, resources)
+
+
+def _unpack_and_run(packed: bytes) -> Result:
+    return _run(*pickle.loads(packed))
 
 
 def _run(function: Callable, attempt: _Attempt, stage: str, limits: Limits) -> Result:
@@ -177,25 +182,33 @@ def _on_workers(
             if attempt is None:
                 return
             key = (f"{stage}-{token}", next(numbers), attempt.task.name)
-            future = client.submit(
-                _run, function, attempt, stage, limits, key=key, pure=False, retries=0, resources=resources
-            )
+            # As bytes: the scheduler would unpickle anything else on its way to the worker.
+            packed = pickle.dumps((function, attempt, stage, limits), pickle.HIGHEST_PROTOCOL)
+            future = client.submit(_unpack_and_run, packed, key=key, pure=False, retries=0, resources=resources)
             in_flight[future] = attempt
             completed.add(future)
 
     fresh = map(_Attempt, tasks)
     try:
         submit()
-        for future in completed:
-            attempt = in_flight.pop(future)
-            result = _collect(future, attempt, stage, client)
-            future.release()
-            if result.kind == "device":
-                client.restart_workers([result.event["worker"]], raise_for_error=False)
-            if result.outcome == "lost":
-                again.append(replace(attempt, number=attempt.number + 1, is_isolated=result.kind != "device"))
+        for batch in completed.batches():
+            finished = [future for future in batch if future.status == "finished"]
+            try:
+                values = dict(zip(finished, client.gather(finished), strict=True))
+            except Exception:  # one of them was lost meanwhile: each is asked for by itself
+                values = {}
+            results = []
+            for future in batch:
+                attempt = in_flight.pop(future)
+                result = values.get(future) or _collect(future, attempt, stage, client)
+                future.release()
+                if result.kind == "device":
+                    client.restart_workers([result.event["worker"]], raise_for_error=False)
+                if result.outcome == "lost":
+                    again.append(replace(attempt, number=attempt.number + 1, is_isolated=result.kind != "device"))
+                results.append(result)
             submit()
-            yield result
+            yield from results
     finally:
         if in_flight and client.status == "running":
             client.cancel(list(in_flight), force=True)

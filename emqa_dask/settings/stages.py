@@ -20,7 +20,7 @@ class Archive:
 
 @dataclass(frozen=True)
 class Store:
-    shard_mib: float = 128.0  # upper bound of a shard's uncompressed size
+    shard_mib: float = 256.0  # upper bound of a shard's uncompressed size; a shard is a task: best over 10 s
     shard_length: int = 0  # micrographs per shard; 0 = chosen from the size of the archive
     compression: str = "auto"  # zstd for 8-bit pixels, bit-shuffled LZ4 for wider ones; or zstd, or none
     compression_level: int = 1  # of zstd

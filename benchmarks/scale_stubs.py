@@ -1,0 +1,98 @@
+"""Stand-ins for what looks at pixels, so that the rest can be measured on archives that nobody could store.
+
+survey_files() and work() do what pipeline.surveys and pipeline.tasks do, with the same parts on disk, but for the
+reading of files and the arithmetic on images.
+"""
+
+import functools
+import hashlib
+import time
+
+import numpy as np
+import pandas as pd
+
+from emqa_dask import tables
+from emqa_dask.archive.survey import micrograph_id
+from emqa_dask.pipeline import surveys
+from emqa_dask.pipeline.folders import SCHEMAS, folders
+from emqa_dask.settings import Settings
+from emqa_dask.store import parts
+
+SIZE_PX = 2048
+
+
+def survey(entry, settings) -> tuple[dict, list[dict]]:
+    """An ok file with one micrograph of 2048 x 2048 px, 16 bit, whose checksums are made from its URI."""
+    sha = hashlib.sha256(entry.uri.encode()).hexdigest()
+    row = {key: getattr(entry, key) for key in ("uri", "size_bytes", "modified_ns")}
+    row |= {"content_sha256": sha, "format": "TIFF", "kind": "micrograph", "status": "ok", "reason": "", "error": None}
+    frame = dict.fromkeys(tables.MICROGRAPHS.names) | {
+        "micrograph_id": micrograph_id(sha, entry.uri, 0),
+        "uri": entry.uri,
+        "frame": 0,
+        "content_sha256": sha,
+        "pixel_sha256": sha[::-1],
+        "height_px": SIZE_PX,
+        "width_px": SIZE_PX,
+        "dtype": "uint16",
+        "colour_fraction": 0.0,
+        "nm_per_pixel": 0.31,
+        "nm_per_pixel_source": "header",
+        "instrument": "Themis",
+        "magnification": 94000.0,
+        "header": '{"note": "' + "x" * 400 + '"}',
+    }
+    return row | {"n_frames": 1}, [frame]
+
+
+def survey_files(root, name, entries, settings, call) -> dict:
+    """pipeline.surveys.survey_files() with survey() as above."""
+    surveys.survey = survey
+    return surveys.survey_files(root, name, entries, settings)
+
+
+@functools.lru_cache(maxsize=1)
+def _example() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, bytes]:
+    """Detections, features, prediction and thumbnail of one real synthetic micrograph."""
+    from emqa_dask.detect.log import detect_image
+    from emqa_dask.pipeline import tasks
+    from emqa_dask.predict.images import predict_images
+    from emqa_dask.store.thumbnails import thumbnail
+    from emqa_dask.synthetic.profiles import make_sample
+
+    settings = Settings()
+    image = make_sample("cavity-tem", np.random.default_rng(1), shape=(512, 512)).image
+    blobs = detect_image(image, settings.detect)
+    row = {"micrograph_id": "0" * 32, "colour_fraction": 0.0}
+    features = tables.conform([tasks.features_of(image, row, blobs, settings)], tables.FEATURES).to_pandas()
+    predicted = predict_images(features, settings.predict.forest)
+    return blobs.head(3), features, predicted, thumbnail(image, 32)
+
+
+def work(root, partition, rows, settings, wanted, call) -> dict:
+    """Every part that pipeline.tasks.work() would write, from one example image; the signature is each image's own."""
+    started, where = time.perf_counter(), folders(settings)
+    if all(parts.has_part(root, where[t], partition.name, SCHEMAS[t]) for t in wanted):
+        return {"outcome": "found", "n_images": len(rows), "stages": {"stub": time.perf_counter() - started}}
+    blobs, features, predicted, jpeg = _example()
+    ids, n = rows["micrograph_id"].to_numpy(), len(rows)
+    rng = np.random.default_rng(int(ids[0][:8], 16))
+    repeated = {
+        "thumbnails": pd.DataFrame({"micrograph_id": ids, "jpeg": [jpeg] * n}),
+        "detections": pd.concat([blobs] * n, ignore_index=True).assign(micrograph_id=np.repeat(ids, len(blobs))),
+        "features": pd.concat([features] * n, ignore_index=True).assign(micrograph_id=ids),
+        "predictions": pd.concat([predicted] * n, ignore_index=True).assign(micrograph_id=ids),
+    }
+    size = len(features["signature"].iloc[0])
+    tones = rng.integers(-127, 128, (n, size), np.int8)
+    repeated["features"]["signature"] = [row.tobytes() for row in tones]
+    for table in wanted:
+        parts.write_part(root, where[table], partition.name, repeated[table], SCHEMAS[table])
+    n_bytes = n * SIZE_PX * SIZE_PX * 2
+    return {"n_images": n, "bytes": n_bytes, "stages": {"stub": time.perf_counter() - started}}
+
+
+def wait(seconds: float, call) -> dict:
+    """A task that only waits, as for a disk or a network."""
+    time.sleep(seconds)
+    return {"n_images": 1}
