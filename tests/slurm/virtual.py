@@ -21,8 +21,9 @@ from tests.waiting import wait_until
 NODES = ("n1", "n2", "n3", "n4")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol")
 
-# NodeHostname is what makes four slurmd of one machine four nodes. Nothing is accounted, bound or kept in cgroups:
-# that needs the real machine. A job over its time limit gets SIGTERM at once and SIGKILL two seconds later.
+# NodeHostname is what makes four slurmd of one machine four nodes. Nothing is accounted, bound or kept in cgroups: that
+# needs the real machine. A node has what is said here (config_overrides), and one job at a time. A job over its time
+# limit gets SIGTERM at once and SIGKILL two seconds later.
 CONFIGURATION = """\
 ClusterName=virtual
 SlurmctldHost={host}(127.0.0.1)
@@ -48,10 +49,11 @@ MailProg=/bin/true
 ReturnToService=2
 OverTimeLimit=0
 KillWait=2
+SlurmdParameters=config_overrides
 MessageTimeout=60
 SchedulerParameters=sched_interval=1,batch_sched_delay=0
 {nodes}
-PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE OverSubscribe=EXCLUSIVE State=UP
 """
 
 
@@ -98,7 +100,7 @@ def start(folder: Path) -> Iterator[Slurm]:
     folder.chmod(0o755)  # munge asks that everybody may reach its socket
     host, ports = platform.node(), _free_ports(1 + len(NODES))
     nodes = (
-        f"NodeName={node} NodeAddr=127.0.0.1 NodeHostname={host} Port={port} CPUs=1 RealMemory=4000"
+        f"NodeName={node} NodeAddr=127.0.0.1 NodeHostname={host} Port={port} CPUs=4 RealMemory=16000"
         for node, port in zip(NODES, ports[1:], strict=True)
     )
     (folder / "slurm.conf").write_text(
