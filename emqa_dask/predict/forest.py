@@ -83,8 +83,9 @@ def trees_predict(pipeline: Pipeline, values: NDArray) -> tuple[NDArray[np.float
     if len(values) == 0:
         return np.zeros(0), np.zeros(0)
     scaled = pipeline[:-1].transform(values).astype(np.float32)
-    each = np.stack([tree.predict(scaled, check_input=False) for tree in pipeline[-1].estimators_])
-    return each.mean(axis=0), each.std(axis=0)
+    # A row's trees lie side by side: summed over the other axis, the last bits would depend on the rows beside it.
+    each = np.stack([tree.predict(scaled, check_input=False) for tree in pipeline[-1].estimators_], axis=1)
+    return each.mean(axis=1), each.std(axis=1)
 
 
 def predict_held_out(

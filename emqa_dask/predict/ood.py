@@ -69,7 +69,8 @@ def distance(domain: Domain, features: pd.DataFrame) -> NDArray[np.float64]:
     NaN where no feature is known. Infinite features count as very far. Raises ValueError for missing columns.
     """
     values = _values(features, domain.columns)
-    points = _standardise(values, domain.centre, domain.scale) @ domain.whiten
+    # Not by BLAS, whose last bits depend on how many rows there are: a row's distance is its own.
+    points = np.einsum("nf,fk->nk", _standardise(values, domain.centre, domain.scale), domain.whiten)
     raw = [_nearest(points[i : i + _BATCH], domain.rows) for i in range(0, len(points), _BATCH)]
     found = np.concatenate([np.zeros(0), *raw]) / domain.limit
     return np.where(np.isnan(values).all(axis=1), np.nan, found)

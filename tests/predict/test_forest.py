@@ -193,6 +193,21 @@ def test_the_bundled_forest_predicts_a_whole_table():
     assert tables.conform(predict_images(table.iloc[:0], "log-synthetic"), tables.PREDICTIONS).num_rows == 0
 
 
+@pytest.mark.parametrize("n_rows", [1, 2, 3, 7])
+def test_a_row_is_predicted_the_same_in_every_bit_whatever_lies_beside_it(n_rows):
+    """A partition that has lost an image to quarantine, or is cut otherwise, says the same of the others."""
+    table, _ = labelled(40, 11)
+    directory = models.locate("log-synthetic")
+    card = models.load_card(directory)
+    rng = np.random.default_rng(12)
+    for name in {*card["forest"]["columns"], *card["domain"]["columns"]} - set(table):
+        table[name] = rng.lognormal(size=len(table))
+    table["score_floor"] = card["forest"]["score_floor"]
+    whole = predict_images(table, "log-synthetic")
+    cut = [predict_images(table.iloc[i : i + n_rows], "log-synthetic") for i in range(0, len(table), n_rows)]
+    pd.testing.assert_frame_equal(pd.concat(cut, ignore_index=True), whole, check_exact=True)
+
+
 def test_the_bundled_forest_tells_a_clear_lattice_from_a_plot():
     detect = settings.Detect(polarity="bright", min_sigma=1.5, max_sigma=8.0, threshold=0.2)
     lattices = [
