@@ -197,6 +197,8 @@ def damaged(paths: list[Path]) -> list[str]:
         if path.suffix == ".parquet":
             try:
                 pq.ParquetFile(path).read()
+            except FileNotFoundError:
+                continue  # just removed
             except (OSError, pa.ArrowInvalid) as error:
                 bad.append(f"{path.name}: {error}")
     return bad
