@@ -52,11 +52,7 @@ def run(root, archive, settings, seed=None, call=direct) -> list[Result]:
         tasks = list(tasks)
         if seed is not None:
             random.Random(seed).shuffle(tasks)
-        for result in execute(
-            lambda *args, call, given=call: function(*args, call=given if given is not direct else call),
-            tasks,
-            stage=stage,
-        ):
+        for result in execute(lambda *args, **_: function(*args, call=call), tasks, stage=stage):
             done.append(result)
             yield result
 
@@ -67,9 +63,7 @@ def run(root, archive, settings, seed=None, call=direct) -> list[Result]:
 def left(root) -> dict[str, object]:
     """Both tables as they are, and what the stacks say of themselves."""
     root = str(root)
-    found = {
-        name: files.read_bytes(uri) for name, uri in (("c", layout.catalog(root)), ("l", layout.micrographs(root)))
-    }
+    found = {"catalog": files.read_bytes(layout.catalog(root)), "ledger": files.read_bytes(layout.micrographs(root))}
     for stack in stacks.shard_lengths(root):
         for name in ("zarr.json", "0/zarr.json"):
             found[f"{stack}/{name}"] = parts.read_json(files.join(layout.stack(root, stack), name))
@@ -135,8 +129,9 @@ class Killed(BaseException):
 
 
 def test_a_run_killed_at_any_write_leaves_what_an_undisturbed_one_leaves(sessions, small, tmp_path, monkeypatch):
-    run(tmp_path / "whole", sessions, small)
-    write, remove, n_writes = files.write_whole, files.locate("/")[0].rm, 0
+    few = replace(small, {"archive": {"files_per_task": 9}})
+    run(tmp_path / "whole", sessions, few)
+    write_whole, write_bytes, remove, n_writes = files.write_whole, files.write_bytes, ingest._remove, 0
     for fatal in range(100):
         root, n, is_killed = tmp_path / f"killed {fatal}", 0, False
 
@@ -148,15 +143,15 @@ def test_a_run_killed_at_any_write_leaves_what_an_undisturbed_one_leaves(session
             return action(*args)
 
         with monkeypatch.context() as patch:
-            patch.setattr(files, "write_whole", lambda uri: count(write, uri))
-            patch.setattr(files, "write_bytes", lambda uri, data: count(_write_bytes, uri, data))
-            patch.setattr(ingest, "_remove", lambda *args: count(_remove, *args))
+            patch.setattr(files, "write_whole", lambda uri: count(write_whole, uri))
+            patch.setattr(files, "write_bytes", lambda uri, data: count(write_bytes, uri, data))
+            patch.setattr(ingest, "_remove", lambda *args: count(remove, *args))
             try:
-                run(root, sessions, small)
+                run(root, sessions, few)
             except Killed:
                 is_killed = True
         n_found = len(parts.part_names(str(root), FILES[0]))
-        again = run(root, sessions, small)
+        again = run(root, sessions, few)
         assert left(root) == left(tmp_path / "whole"), fatal
         assert_lawful(root, sessions)
         if not is_killed:
@@ -164,11 +159,7 @@ def test_a_run_killed_at_any_write_leaves_what_an_undisturbed_one_leaves(session
             break
         if not files.exists(layout.catalog(str(root))):
             assert [r.outcome for r in again].count("found") == n_found
-    assert n_writes > 20
-    assert remove is not None
-
-
-_write_bytes, _remove = files.write_bytes, ingest._remove
+    assert n_writes > 12
 
 
 def test_runs_in_steps_lose_nobody_and_touch_no_slot(sessions, small, tmp_path):
@@ -221,11 +212,9 @@ def test_a_touched_file_under_another_pixel_size_keeps_its_slot(sessions, small,
     before = left(root)
     os.utime(archive / "a.tif", (5, 5))
     run(root, archive, replace(small, {"archive": {"nm_per_pixel": 0.5}}))
-    assert (
-        left(root).items() - {"c"}
-        if False
-        else {k: v for k, v in left(root).items() if k != "c"} == {k: v for k, v in before.items() if k != "c"}
-    )
+    after = left(root)
+    assert after.pop("catalog") != before.pop("catalog")
+    assert after == before
 
 
 def test_files_over_a_limit_are_read_once_it_is_raised(small, tmp_path):
@@ -270,8 +259,8 @@ def test_the_workspace_is_no_part_of_the_archive_it_lies_in(small, tmp_path, pre
     run(root, tmp_path, small)
     assert run(root, tmp_path, small) == []
     assert list(catalog(root).index) == ["a.tif"]
+    layout.claim(f"{prefix}{tmp_path}/empty/ws", "")
     with pytest.raises(ValueError, match="no file in it beside the workspace"):
-        layout.claim(f"{prefix}{tmp_path}/empty/ws", "")
         run(f"{prefix}{tmp_path}/empty/ws", tmp_path / "empty", small)
 
 
