@@ -8,9 +8,9 @@ from emqa_dask.settings.rules import require
 @dataclass(frozen=True)
 class Archive:
     exclude: tuple[str, ...] = ()  # glob patterns on the archive-relative URI
-    max_megapixels: float = 256.0  # larger images get a row that says so: a guard against decompression bombs
-    nm_per_pixel: float = 0.0  # pixel size for files whose header has none; 0 = unknown
-    files_per_task: int = 32
+    max_megapixels: float = 256.0  # larger images get a row that says so, until this is raised: a guard against bombs
+    nm_per_pixel: float = 0.0  # pixel size for new files whose header has none; stored ones keep theirs; 0 = unknown
+    files_per_task: int = 32  # at first; a large archive's tasks have up to 16 times that, of at most 2 GiB together
 
     def check(self):
         require(self.max_megapixels > 0, "archive.max_megapixels", self.max_megapixels, "has to be above 0")
