@@ -102,7 +102,7 @@ def _executor(stack: ExitStack, settings: Settings, record: Callable[[Result], N
             client=client,
             tasks_per_worker=settings.run.tasks_per_worker,
             limits=limits,
-            resources=resources,
+            resources=None if stage == "survey" else resources,
         )
         for result in watch(results, stage, total, unit="files" if stage == "survey" else "images"):
             record(result)

@@ -1,6 +1,7 @@
 """What a worker does: make every table that a partition lacks, reading its pixels once."""
 
 import functools
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from emqa_dask.pipeline.folders import SCHEMAS, failures_dir, folders
 from emqa_dask.predict.images import predict_images
 from emqa_dask.run.execute import where_am_i
 from emqa_dask.run.supervise import Call, Died, direct
-from emqa_dask.settings import Settings
+from emqa_dask.settings import Detect, Settings
 from emqa_dask.store import layout, micrographs, parts, thumbnails
 
 TABLE_OF = {"store": "thumbnails", "thumbnail": "thumbnails", "detect": "detections", "featurise": "features"}
@@ -152,30 +153,51 @@ def _measure(
         found = parts.read_part(root, folders(settings)["detections"], partition.name, tables.DETECTIONS)
         found = dict(list(found.groupby("micrograph_id")))
     images = micrographs.iter_micrographs(root, partition, rows["index"])
-    for row in rows.to_dict("records"):
+    is_batched = settings.detect.device == "cuda" and "detections" in made  # a GPU pays by batches
+    for chunk in _chunks(rows.to_dict("records"), settings.run.batch_size if is_batched else 1):
         with _timed(stages, "read"):
-            image = next(images)
-        stage, micrograph_id = "", row["micrograph_id"]
+            pixels = list(itertools.islice(images, len(chunk)))
+        with _timed(stages, "detect"):
+            ahead = _detect_together(pixels, settings, call) if is_batched else None
+        for k, (row, image) in enumerate(zip(chunk, pixels, strict=True)):
+            stage, micrograph_id = "", row["micrograph_id"]
 
-        def here(name: str, function: Callable, *args, uri: str = row["uri"]):
-            nonlocal stage
-            stage = name
-            with _timed(stages, name):
-                return call(function, *args, label=uri)
+            def here(name: str, function: Callable, *args, uri: str = row["uri"]):
+                nonlocal stage
+                stage = name
+                with _timed(stages, name):
+                    return call(function, *args, label=uri)
 
-        try:
-            if "thumbnails" in made:
-                jpeg = here("thumbnail", thumbnails.thumbnail, image, settings.store.thumbnail_px)
-                made["thumbnails"].append({"micrograph_id": micrograph_id, "jpeg": jpeg})
-            if "detections" in made:
-                blobs = here("detect", log.detect_image, image, settings.detect)
-                made["detections"].append(blobs.assign(micrograph_id=micrograph_id))
-            elif found is not None:
-                blobs = found.get(micrograph_id, tables.empty(tables.DETECTIONS))
-            if "features" in made:
-                made["features"].append(here("featurise", features_of, image, row, blobs, settings))
-        except Died as died:
-            failures[TABLE_OF[stage]].append(failure(row, stage, died))
+            try:
+                if "thumbnails" in made:
+                    jpeg = here("thumbnail", thumbnails.thumbnail, image, settings.store.thumbnail_px)
+                    made["thumbnails"].append({"micrograph_id": micrograph_id, "jpeg": jpeg})
+                if "detections" in made:
+                    blobs = ahead[k] if ahead else here("detect", log.detect_image, image, settings.detect)
+                    made["detections"].append(blobs.assign(micrograph_id=micrograph_id))
+                elif found is not None:
+                    blobs = found.get(micrograph_id, tables.empty(tables.DETECTIONS))
+                if "features" in made:
+                    made["features"].append(here("featurise", features_of, image, row, blobs, settings))
+            except Died as died:
+                failures[TABLE_OF[stage]].append(failure(row, stage, died))
+
+
+def _chunks(rows: list, n: int) -> Iterator[list]:
+    return (rows[start : start + n] for start in range(0, len(rows), n))
+
+
+def _detect_together(images: list[np.ndarray], settings: Settings, call: Call) -> list[pd.DataFrame] | None:
+    """Detections of `images` as one batch; None where that fails, and each has to be tried by itself."""
+    try:
+        return call(detect_batch, images, settings.detect, settings.run.batch_size)
+    except Died:
+        return None
+
+
+def detect_batch(images: list[np.ndarray], settings: Detect, batch_size: int) -> list[pd.DataFrame]:
+    """log.detect_images() as a list."""
+    return list(log.detect_images(images, settings, batch_size))
 
 
 def features_of(image: np.ndarray, row: dict, blobs: pd.DataFrame, settings: Settings) -> dict:

@@ -102,7 +102,6 @@ def _run(function: Callable, attempt: _Attempt, stage: str, limits: Limits) -> R
         limits.memory_bytes or _memory_bytes(worker),
         is_isolated=attempt.is_isolated,
         may_exit=worker is not None,
-        passing=(DeviceLost,),
     )
     try:
         with call:

@@ -4,12 +4,19 @@ import contextlib
 import logging
 import multiprocessing
 import multiprocessing.forkserver
-import multiprocessing.spawn
 import os
 from collections.abc import Callable, Iterator, Sequence
 
 from emqa_dask.run import tls
-from emqa_dask.run.workers import BEFORE_SPAWN, IN_FORK_SERVER, IN_WORKER, METHOD, configuration, n_cores
+from emqa_dask.run.workers import (
+    BEFORE_SPAWN,
+    IN_FORK_SERVER,
+    IN_WORKER,
+    METHOD,
+    configuration,
+    n_cores,
+    start_without_main,
+)
 from emqa_dask.settings import Settings
 
 
@@ -19,7 +26,7 @@ def warm_up(preload: Sequence[str] = ()) -> None:
     open_cluster() then finds it running. Nothing happens where there is no fork server.
     """
     if METHOD == "forkserver":
-        with _environment(BEFORE_SPAWN), _start_without_main():
+        with _environment(BEFORE_SPAWN), start_without_main():
             multiprocessing.set_forkserver_preload([*IN_FORK_SERVER, *preload])
             multiprocessing.forkserver.ensure_running()
 
@@ -44,7 +51,7 @@ def open_local(settings: Settings, preload: Sequence[str] = (), say: Callable[[s
     with contextlib.ExitStack() as stack:
         stack.enter_context(dask.config.set(configuration(preload)))
         stack.enter_context(_environment(BEFORE_SPAWN))
-        stack.enter_context(_start_without_main())
+        stack.enter_context(start_without_main())
         if METHOD == "forkserver":  # Dask's own list is set once, by get_mp_context()
             get_mp_context().set_forkserver_preload([*IN_FORK_SERVER, *preload])
         cluster = stack.enter_context(
@@ -73,22 +80,3 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
-@contextlib.contextmanager
-def _start_without_main() -> Iterator[None]:
-    """Start processes that do not import `__main__` again.
-
-    Tasks are functions of importable modules. A script without `if __name__ == "__main__":` would otherwise start
-    itself in every worker, and one that is read from stdin could not start any.
-    """
-    prepare = multiprocessing.spawn.get_preparation_data
-
-    def without_main(name: str) -> dict:
-        return {k: v for k, v in prepare(name).items() if k not in ("init_main_from_name", "init_main_from_path")}
-
-    multiprocessing.spawn.get_preparation_data = without_main
-    try:
-        yield
-    finally:
-        multiprocessing.spawn.get_preparation_data = prepare

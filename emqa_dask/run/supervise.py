@@ -14,7 +14,9 @@ from typing import Any
 
 import psutil
 
-METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+from emqa_dask.backend import DeviceLost, guard
+from emqa_dask.run.workers import METHOD, start_without_main
+
 POLL_S = 0.05  # between looks at a child's memory
 GRACE_S = 1.0  # that a stuck child has to write down where it is stuck
 START_S = 300.0  # that a child may take to start
@@ -47,7 +49,7 @@ class Supervised:
     again in a fresh one, unless it was the child's first. Zero means no limit.
 
     Here, a call that takes over `timeout_s` ends this whole process (faulthandler's watchdog needs no GIL): the task is
-    then run again elsewhere, isolated. `passing` are exceptions that are nobody's fault and go straight through.
+    then run again elsewhere, isolated. DeviceLost goes straight through: it is this process's fault, not the call's.
     """
 
     def __init__(
@@ -57,19 +59,18 @@ class Supervised:
         *,
         is_isolated: bool = False,
         may_exit: bool = False,
-        passing: tuple[type[BaseException], ...] = (),
     ):
         self.timeout_s, self.memory_bytes, self.is_isolated = timeout_s, memory_bytes, is_isolated
-        self.may_exit, self.passing = may_exit, passing
+        self.may_exit = may_exit
         self._child: _Child | None = None
 
     def __call__(self, function: Callable, *args: Any, label: str = "") -> Any:
         before = 0
         if not self.is_isolated:
             try:
-                with _watchdog(self.timeout_s if self.may_exit else 0.0):
+                with _watchdog(self.timeout_s if self.may_exit else 0.0), guard():
                     return function(*args)
-            except self.passing:
+            except DeviceLost:
                 raise
             except Exception:
                 before = 1
@@ -111,7 +112,8 @@ class _Child:
         with tempfile.NamedTemporaryFile(prefix="emqa-", suffix=".trace", delete=False) as notes:
             self.notes = notes.name
         self.worker = context.Process(target=_serve, args=(theirs, self.notes), daemon=True)
-        self.worker.start()
+        with start_without_main():
+            self.worker.start()
         theirs.close()
         self.n_calls = 0
 

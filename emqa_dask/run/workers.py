@@ -5,13 +5,15 @@ Dask imports this module in workers and nannies as a preload; run.remote brings 
 
 import asyncio
 import atexit
+import contextlib
 import importlib
 import multiprocessing
+import multiprocessing.spawn
 import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from emqa_dask.settings import Settings
 
@@ -130,3 +132,22 @@ async def prepare(preload: Sequence[str]) -> None:
     multiprocessing.current_process()._config["daemon"] = False
     for module in preload:
         await asyncio.to_thread(importlib.import_module, module)
+
+
+@contextlib.contextmanager
+def start_without_main() -> Iterator[None]:
+    """Start processes that do not import `__main__` again.
+
+    Tasks are functions of importable modules. A script without `if __name__ == "__main__":` would otherwise start
+    itself in every worker, and one that is read from stdin could not start any.
+    """
+    prepare = multiprocessing.spawn.get_preparation_data
+
+    def without_main(name: str) -> dict:
+        return {k: v for k, v in prepare(name).items() if k not in ("init_main_from_name", "init_main_from_path")}
+
+    multiprocessing.spawn.get_preparation_data = without_main
+    try:
+        yield
+    finally:
+        multiprocessing.spawn.get_preparation_data = prepare

@@ -11,6 +11,7 @@ import numpy as np
 import psutil
 import pytest
 
+from emqa_dask.backend import DeviceLost
 from emqa_dask.run.supervise import Died, Supervised
 
 SEEN = []
@@ -52,6 +53,10 @@ def bad_company():
 
 def pid():
     return os.getpid()
+
+
+def lose_the_gpu():
+    raise RuntimeError("CUDA error: an illegal memory access was encountered (cudaErrorIllegalAddress)")
 
 
 def refuse_here_only(driver):
@@ -125,9 +130,9 @@ def test_what_fails_in_company_is_tried_alone(isolated):
     assert [isolated(bad_company) for _ in range(3)] == [1, 1, 1]
 
 
-def test_what_is_nobodys_fault_goes_straight_through():
-    with Supervised(passing=(ValueError,)) as call, pytest.raises(ValueError, match="bad"):
-        call(refuse, 1)
+def test_a_lost_gpu_is_not_the_calls_fault():
+    with Supervised() as call, pytest.raises(DeviceLost, match="illegal memory access"):
+        call(lose_the_gpu)
 
 
 def test_children_go_with_their_supervisor_however_it_ends(tmp_path):

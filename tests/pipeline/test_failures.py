@@ -1,0 +1,167 @@
+"""Laws of failure: what fails is written down with its cause and costs nobody else; retry makes good for it."""
+
+import shutil
+import threading
+import time
+
+import pandas as pd
+import pytest
+
+from emqa_dask import tables
+from emqa_dask.pipeline import ingest
+from emqa_dask.pipeline.folders import SCHEMAS, failures_dir, folders
+from emqa_dask.pipeline.run import run
+from emqa_dask.pipeline.status import retry, status, watch
+from emqa_dask.run.execute import execute
+from emqa_dask.settings import replace
+from emqa_dask.store import files, layout, lock, parts
+
+
+def quietly(function, *args, **options) -> tuple[int, list[str]]:
+    said: list[str] = []
+    return function(*args, say=said.append, **options), said
+
+
+def written(root) -> dict[str, int]:
+    """Modification times of every part and shard."""
+    kept = [*root.glob("*/*.parquet"), *(root / "micrographs.zarr").glob("*/0/c/*/*/*")]
+    return {str(path): path.stat().st_mtime_ns for path in kept if "events.parquet" not in str(path)}
+
+
+def results(root, settings) -> dict[str, pd.DataFrame]:
+    found = {}
+    for table, folder in folders(settings).items():
+        rows = parts.read_table(str(root), folder, SCHEMAS[table])
+        by = ["micrograph_id", *(c for c in ("y_px", "x_px") if c in rows)]
+        found[table] = rows.sort_values(by, ignore_index=True)
+    found["triage"] = parts.load_table(layout.triage(str(root)), tables.TRIAGE)
+    return found
+
+
+def surveyed_only(archive, root, settings) -> None:
+    """A workspace whose archive is surveyed, and nothing else."""
+    layout.claim(str(root), str(archive))
+    ingest.ingest(
+        str(root), str(archive), settings, lambda function, tasks, stage: execute(function, tasks, stage=stage)
+    )
+
+
+@pytest.fixture(scope="module")
+def lossy(small_archive, here, tmp_path_factory):
+    """A workspace in which a file of a shard of several was gone when it was to be stored; and that file."""
+    folder = tmp_path_factory.mktemp("lossy")
+    archive, root, settings = folder / "archive", folder / "ws", replace(here, {"store": {"shard_length": 8}})
+    shutil.copytree(small_archive, archive)
+    surveyed_only(archive, root, settings)
+    sizes = [(len(p), p.name, rows["uri"].iloc[0]) for p, rows in ingest.partitions(str(root))]
+    _, name, uri = max(sizes)
+    (archive / uri).rename(folder / "gone")
+    code, said = quietly(run, str(archive), str(root), settings)
+    assert code == 2, said
+    return archive, root, settings, folder / "gone", uri, name
+
+
+def test_what_fails_is_written_down_and_costs_nobody_else(lossy):
+    _, root, settings, _, uri, _ = lossy
+    failures = parts.load_table(layout.failures(str(root)), tables.FAILURES)
+    (row,) = failures.to_dict("records")
+    assert (row["uri"], row["stage"], row["kind"], row["attempts"]) == (uri, "store", "error", 2)
+    assert "FileNotFoundError" in row["error"]
+    assert "Traceback" in row["traceback"]
+    triage = parts.load_table(layout.triage(str(root)), tables.TRIAGE).set_index("uri")
+    assert (triage.loc[[uri], "status"] == "failed").all()
+    judged = triage.loc[triage.index != uri]
+    assert set(judged.loc[judged["status"] == "failed"].index) == set()
+    n = sum(len(rows) for rows in ingest.current(str(root)))
+    for rows in results(root, settings).values():
+        assert rows["micrograph_id"].nunique() in (n - 1, n)  # triage has a row for it, the others have none
+
+
+def test_a_second_run_repeats_nothing_and_says_it_again(lossy):
+    archive, root, settings, *_ = lossy
+    before = written(root)
+    code, _ = quietly(run, str(archive), str(root), settings)
+    assert code == 2
+    assert written(root) == before
+    code, said = quietly(status, str(root))
+    assert code == 2
+    assert any("emqa retry" in line for line in said)
+
+
+def test_a_failure_does_not_pass_for_an_image_without_detections(lossy, tmp_path):
+    """Detections that failed leave no row, as an empty image does; new features must not be made from that."""
+    archive, root, settings, *_ = lossy
+    copy = tmp_path / "ws"
+    shutil.copytree(root, copy)
+    detections = folders(settings)["detections"]
+    name = parts.part_names(str(copy), detections)[0]
+    rows = parts.read_part(str(copy), detections, name, tables.DETECTIONS)
+    victim = parts.read_part(str(copy), "thumbnails", name, tables.THUMBNAILS)["micrograph_id"].iloc[0]
+    parts.write_part(str(copy), detections, name, rows[rows["micrograph_id"] != victim], tables.DETECTIONS)
+    failure = {"uri": "x", "micrograph_id": victim, "stage": "detect", "kind": "crash", "error": "e", "attempts": 2}
+    parts.write_part(str(copy), failures_dir(detections), name, [failure], tables.FAILURES)
+    other = replace(settings, {"featurise": {"score_floor": 0.3}})
+    code, _ = quietly(run, str(archive), str(copy), other)
+    assert code == 2
+    features = parts.read_table(str(copy), folders(other)["features"], tables.FEATURES)
+    assert victim not in set(features["micrograph_id"])
+    triage = parts.load_table(layout.triage(str(copy)), tables.TRIAGE).set_index("micrograph_id")
+    assert (triage.loc[victim, "status"], triage.loc[victim, "verdict"]) == ("failed", "unknown")
+
+
+def test_retry_makes_the_failed_partition_again_and_nothing_else(lossy, small_archive, tmp_path):
+    archive, root, settings, gone, uri, name = lossy
+    gone.rename(archive / uri)
+    before = written(root)
+    code, said = quietly(retry, str(root), settings, stage="detect")
+    assert code == 2, said  # nothing has failed in detect
+    assert written(root) == before
+    code, said = quietly(retry, str(root), settings)
+    assert code == 0, said
+    after = written(root)
+    shard_and_parts = {path for path in before if after.get(path) != before[path]}
+    assert all(name in path or "micrographs.zarr" in path or "failures-" in path for path in shard_and_parts)
+    assert len([path for path in shard_and_parts if "micrographs.zarr" in path]) == 1
+    assert parts.load_table(layout.failures(str(root)), tables.FAILURES).empty
+    surveyed_only(archive, tmp_path / "ws", settings)
+    assert quietly(run, str(archive), str(tmp_path / "ws"), settings)[0] == 0
+    for table, rows in results(tmp_path / "ws", settings).items():
+        pd.testing.assert_frame_equal(rows, results(root, settings)[table])
+
+
+def test_retry_reads_files_again_that_could_not_be_read(small_archive, here, tmp_path):
+    archive, root = tmp_path / "archive", tmp_path / "ws"
+    shutil.copytree(small_archive, archive)
+    whole = next(path for path in sorted(archive.rglob("*.tif")))
+    data = whole.read_bytes()
+    whole.write_bytes(b"")
+    code, _ = quietly(run, str(archive), str(root), here)
+    assert code == 2
+    whole.write_bytes(data)
+    code, said = quietly(retry, str(root), here, stage="ingest")
+    assert code == 0, said
+
+
+def test_retry_of_an_unknown_stage_names_those_that_there_are(lossy):
+    _, root, settings, *_ = lossy
+    with pytest.raises(ValueError, match="ingest, store, thumbnail, detect, featurise"):
+        retry(str(root), settings, stage="detection")
+
+
+def test_a_second_run_at_the_same_time_is_refused_and_status_says_who_is_at_work(lossy):
+    archive, root, settings, *_ = lossy
+    said: list[str] = []
+    with lock.hold(str(root)):
+        with pytest.raises(RuntimeError, match=r"process \d+ on "):
+            run(str(archive), str(root), settings, say=lambda text: None)
+        code, text = quietly(status, str(root))
+        assert any("at work" in line for line in text)
+        watching = threading.Thread(target=watch, args=(str(root), 0.05, said.append), daemon=True)
+        watching.start()
+        while len(said) < 2:
+            time.sleep(0.01)
+    watching.join(30)
+    assert not watching.is_alive()
+    assert any("partitions" in line for line in said)
+    assert files.exists(layout.triage(str(root)))
+    assert code in (0, 2)
