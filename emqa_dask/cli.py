@@ -126,6 +126,14 @@ def _parser() -> argparse.ArgumentParser:
     synthesise.add_argument("--n", type=int, default=60, help="micrographs to write, default 60")
     synthesise.add_argument("--seed", type=int, default=0, help="same seed, same archive; default 0")
 
+    certificates = verbs.add_parser(
+        "certificates",
+        help="write certificates for TLS between client, scheduler and workers",
+        description="Write ca.pem, cert.pem and key.pem into FOLDER, for --set run.tls=FOLDER: then client, scheduler "
+        "and workers speak TLS only, and only with one another. Whoever has key.pem is let in; keep it to yourself.",
+    )
+    certificates.add_argument("folder", metavar="FOLDER")
+
     verbs.add_parser(
         "doctor",
         help="check this machine: versions, memory, disk, GPU",
@@ -190,6 +198,11 @@ def _run(options: argparse.Namespace) -> int:
 
         return examine(print)
 
+    if options.verb == "certificates":
+        from emqa_dask.run.tls import write_certificates
+
+        print(f"certificates in {write_certificates(options.folder)}; use them with --set run.tls={options.folder}")
+        return 0
     if options.verb == "status":
         from emqa_dask.pipeline.status import status, watch
 
