@@ -52,8 +52,9 @@ def iter_table(
     wanted = _select(schema, columns)
     try:
         with _open(uri, wanted) as found:
-            for batch in found.iter_batches(rows, columns=wanted.names, use_threads=False):
-                yield pa.Table.from_batches([batch]).select(wanted.names).cast(wanted).to_pandas()
+            for group in range(found.num_row_groups):  # else the readers of all groups stay until the end
+                for batch in found.iter_batches(rows, [group], wanted.names, use_threads=False):
+                    yield pa.Table.from_batches([batch]).select(wanted.names).cast(wanted).to_pandas()
     except FileNotFoundError:
         return
 
