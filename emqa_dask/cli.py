@@ -2,16 +2,16 @@
 
 import argparse
 import ast
+import contextlib
 import errno
 import os
 import signal
 import sys
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 
 from emqa_dask import __version__
-from emqa_dask.settings import Settings, SettingsError, load_settings, replace, template_names
+from emqa_dask.settings import Settings, SettingsError, load_settings, parse, replace, template_names
 
 LEAVE_S = 8.0  # that closing the workers may take once a run is told to stop
 STEPS = {
@@ -162,11 +162,13 @@ def _changes(options: argparse.Namespace) -> dict[str, dict[str, object]]:
 
 def _settings(options: argparse.Namespace, workspace: str | None) -> Settings:
     """Explicit options over the workspace's own settings over the defaults."""
-    own = Path(workspace or "") / "settings.toml"
-    path = options.settings
-    if path is None and options.template is None and workspace and own.is_file():
-        path = own
-    return replace(load_settings(path, options.template), _changes(options), "command line")
+    if options.settings is None and options.template is None and workspace:
+        from emqa_dask.store import files, layout  # a workspace may be on a bucket
+
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            own = parse(files.read_bytes(layout.settings(workspace)).decode(), layout.settings(workspace))
+            return replace(own, _changes(options), "command line")
+    return replace(load_settings(options.settings, options.template), _changes(options), "command line")
 
 
 def _default_workspace(source: str) -> str:
@@ -174,25 +176,27 @@ def _default_workspace(source: str) -> str:
     return f"./{name}.emqa"
 
 
+def _synthesise(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from emqa_dask.synthetic.archive import synthesise
+
+    with tqdm(desc="synthesise", unit=" images", disable=not sys.stderr.isatty()) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        made = synthesise(options.out, options.profile, options.n, options.seed, progress=progress)
+    print(f"{made['n_micrographs']} micrographs in {made['n_files']} files in {options.out}; truth: {made['truth']}")
+    print("formats: " + ", ".join(f"{name} {n}" for name, n in sorted(made["formats"].items())))
+    print("faults: " + ", ".join(f"{name} {n}" for name, n in sorted(made["faults"].items())))
+    return 0
+
+
 def _run(options: argparse.Namespace) -> int:
     if options.verb == "synthesise":
-        from tqdm import tqdm
-
-        from emqa_dask.synthetic.archive import synthesise
-
-        with tqdm(desc="synthesise", unit=" images", disable=not sys.stderr.isatty()) as bar:
-
-            def progress(done: int, total: int) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
-
-            made = synthesise(options.out, options.profile, options.n, options.seed, progress=progress)
-        print(
-            f"{made['n_micrographs']} micrographs in {made['n_files']} files in {options.out}; truth: {made['truth']}"
-        )
-        print("formats: " + ", ".join(f"{name} {n}" for name, n in sorted(made["formats"].items())))
-        print("faults: " + ", ".join(f"{name} {n}" for name, n in sorted(made["faults"].items())))
-        return 0
+        return _synthesise(options)
     if options.verb == "doctor":
         from emqa_dask.run.doctor import examine
 
