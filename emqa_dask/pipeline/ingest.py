@@ -5,7 +5,6 @@ Tables that grow with the archive pass through in pieces; of each file and micro
 
 import hashlib
 import itertools
-import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,24 +13,20 @@ import numpy as np
 import pandas as pd
 
 from emqa_dask import tables
-from emqa_dask.archive import scan
 from emqa_dask.partition import Partition
 from emqa_dask.pipeline import surveys
+from emqa_dask.pipeline.batches import batches, new_files
 from emqa_dask.pipeline.surveys import SURVEY_FAILURES, SURVEY_FILES, SURVEY_FRAMES, survey_files
 from emqa_dask.run.execute import Result, Task
 from emqa_dask.run.supervise import Died
-from emqa_dask.settings import Archive, Settings
+from emqa_dask.settings import Settings
 from emqa_dask.store import digests, files, layout, parts, plan, stacks
 from emqa_dask.store.digests import Digests
 
 Execute = Callable[[Callable, Iterator[Task], str], Iterable[Result]]
 
-GROWTH = 16  # a batch has up to so many times archive.files_per_task files
-BATCHES = 64  # of one size before the size doubles
-BATCH_BYTES = 2**31  # files of a batch have at most, together, unless it is one file
-LISTED = 512  # files that are looked up in the catalog at a time
 READERS, PARTS = 4, 8  # threads that read a survey's parts, and how many parts each at a time
-REFUSED = r"megapixels are over the limit of ([^;]+);"  # what survey.check_budget says
+REMOVERS = 16  # threads that remove them: a bucket answers late
 
 
 def ingest(root: str, source: str, settings: Settings, execute: Execute) -> None:
@@ -59,69 +54,9 @@ def ingest(root: str, source: str, settings: Settings, execute: Execute) -> None
 def _tasks(root: str, source: str, settings: Settings, names: list[str], uris: Digests) -> Iterator[Task]:
     """A task for each batch of new files, in the order of the scan; their names and URIs are noted."""
     asked = repr((settings.archive.max_megapixels, settings.archive.nm_per_pixel)).encode()  # what rows depend on, too
-    for entries, keys in batches(_new(root, source, settings.archive, uris), settings.archive.files_per_task):
+    for entries, keys in batches(new_files(root, source, settings.archive, uris), settings.archive.files_per_task):
         names.append(hashlib.sha256(asked + b"".join(keys)).hexdigest()[:16])
         yield Task(names[-1], (root, names[-1], entries, settings), len(entries))
-
-
-def _new(root: str, source: str, settings: Archive, uris: Digests) -> Iterator[tuple[scan.Entry, bytes]]:
-    """Entries of the archive that are not in the catalog with this size and date, nor in the workspace itself."""
-    known = _known(root, settings)
-    fs, path = files.locate(root)
-    inside = tuple(f"{name.rstrip('/')}/" for name in (path, fs.unstrip_protocol(path)))
-    entries = scan.scan(source if "://" in source else os.path.abspath(source), settings.exclude)
-    while listed := list(itertools.islice(entries, LISTED)):
-        outside = [entry for entry in listed if not f"{entry.path}/".startswith(inside)]
-        keys = _keys([e.uri for e in outside], [e.size_bytes for e in outside], [e.modified_ns for e in outside])
-        unknown = np.flatnonzero(~known.has(keys))
-        is_first = uris.add(digests.of_texts(outside[i].uri for i in unknown))  # a list may name a file twice
-        for i in unknown[is_first]:
-            yield outside[i], bytes(keys[i])
-
-
-def _known(root: str, settings: Archive) -> Digests:
-    """The files of the catalog, except those whose task was lost, or too large for a limit that was raised since."""
-    known, limit = Digests(), float(f"{settings.max_megapixels:g}")
-    columns = ["uri", "size_bytes", "modified_ns", "format", "reason"]
-    for rows in parts.iter_table(layout.catalog(root), tables.CATALOG, columns):
-        rows = rows[rows["reason"].ne(surveys.LOST)]
-        refused = rows["reason"].str.contains("over the limit", regex=False).fillna(False).to_numpy(bool)
-        limits = rows["reason"][refused].str.extract(REFUSED, expand=False).astype(float)
-        rows = rows.drop(index=limits.index[limits < limit])
-        # The scan does not walk through a Zarr folder, so its size is unknown there.
-        is_zarr = rows["uri"].str.lower().str.endswith(scan.ZARR_SUFFIXES) | rows["format"].str.contains("Zarr")
-        sizes = rows["size_bytes"].where(~is_zarr.fillna(False).astype(bool), 0)
-        known.add(_keys(rows["uri"], sizes, rows["modified_ns"]))
-    return known
-
-
-def _keys(uris: Iterable[str], sizes: Iterable[int], dates: Iterable[int]) -> np.ndarray:
-    return digests.of_texts(f"{uri}\0{size}\0{date}" for uri, size, date in zip(uris, sizes, dates, strict=True))
-
-
-def batches(
-    entries: Iterable[tuple[scan.Entry, bytes]], smallest: int
-) -> Iterator[tuple[list[scan.Entry], list[bytes]]]:
-    """`entries`, each with its key, in batches of `smallest` at first and up to GROWTH times that later.
-
-    A larger batch ends behind a key that happens to be divisible, so that after a file has come or gone most batches
-    are the same as before: what a survey that was killed has done is found again.
-    """
-    batch, keys, n_bytes, n_before = [], [], 0, 0
-    for entry, key in entries:
-        if batch and n_bytes + entry.size_bytes > BATCH_BYTES:
-            yield batch, keys
-            n_before, batch, keys, n_bytes = n_before + len(batch), [], [], 0
-        batch.append(entry)
-        keys.append(key)
-        n_bytes += entry.size_bytes
-        size = smallest * min(2 ** (n_before // (BATCHES * smallest)).bit_length(), GROWTH)
-        is_cut = smallest < size <= 2 * len(batch) and int.from_bytes(key[:4], "little") % (size // 2) == 0
-        if len(batch) == size or is_cut:
-            yield batch, keys
-            n_before, batch, keys, n_bytes = n_before + len(batch), [], [], 0
-    if batch:
-        yield batch, keys
 
 
 def _enter_micrographs(root: str, names: Sequence[str], counts: Counter, settings: Settings) -> None:
@@ -209,10 +144,8 @@ def _drop_failures(root: str, is_over: Callable[[pd.DataFrame], pd.Series], name
 
 
 def _remove(root: str, folder: str, names: Sequence[str]) -> None:
-    """Remove the parts `names`, on a bucket by the thousand."""
-    if names:
-        fs, _ = files.locate(root)
-        fs.rm([files.locate(layout.part(root, folder, name))[1] for name in names])
+    with ThreadPoolExecutor(REMOVERS) as pool:
+        list(pool.map(files.remove, [layout.part(root, folder, name) for name in names]))
 
 
 def partitions(root: str, columns: Sequence[str] | None = None) -> Iterator[tuple[Partition, pd.DataFrame]]:

@@ -10,8 +10,8 @@ import pytest
 import tifffile
 
 from emqa_dask import tables
-from emqa_dask.archive.scan import Entry
-from emqa_dask.pipeline import ingest, surveys
+from emqa_dask.archive.scan import Entry, scan
+from emqa_dask.pipeline import batches, ingest, surveys
 from emqa_dask.run.execute import Result, Task, execute
 from emqa_dask.run.supervise import Died, direct
 from emqa_dask.settings import replace
@@ -117,7 +117,7 @@ def test_batches_change_nothing_where_the_shards_are_the_same(sessions, small, t
 
 def test_catalog_and_slots_are_in_the_order_of_the_scan(sessions, small, tmp_path):
     run(tmp_path, sessions, small)
-    assert list(catalog(tmp_path).index) == [e.uri for e in ingest.scan.scan(str(sessions))]
+    assert list(catalog(tmp_path).index) == [e.uri for e in scan(str(sessions))]
     for _, of in ledger(tmp_path).groupby("stack"):
         assert list(zip(of["uri"], of["frame"])) == sorted(zip(of["uri"], of["frame"]))
     paths = ledger(tmp_path).drop_duplicates("uri").set_index("uri")["path"]
@@ -160,6 +160,15 @@ def test_a_run_killed_at_any_write_leaves_what_an_undisturbed_one_leaves(session
         if not files.exists(layout.catalog(str(root))):
             assert [r.outcome for r in again].count("found") == n_found
     assert n_writes > 12
+
+
+def test_a_workspace_in_a_bucket_is_the_same(sessions, small, tmp_path):
+    root = f"memory://run[1]{tmp_path}"
+    run(tmp_path, sessions, small)
+    run(root, sessions, small)
+    assert left(root) == left(tmp_path)
+    assert_lawful(root, sessions)
+    assert run(root, sessions, small) == []
 
 
 def test_runs_in_steps_lose_nobody_and_touch_no_slot(sessions, small, tmp_path):
@@ -341,24 +350,24 @@ def entries(n, size_bytes=1):
 
 def test_batches_grow_with_the_archive_within_their_bounds():
     made = entries(60_000)
-    found = [batch for batch, _ in ingest.batches(made, 32)]
+    found = [batch for batch, _ in batches.batches(made, 32)]
     assert [entry for batch in found for entry in batch] == [entry for entry, _ in made]
     sizes = [len(batch) for batch in found]
     assert sizes[:64] == [32] * 64
     assert max(sizes) <= 512
     assert np.mean(sizes[-50:-1]) > 300
     assert min(sizes[-50:-1]) >= 256
-    large = [batch for batch, _ in ingest.batches(entries(100, ingest.BATCH_BYTES // 10), 32)]
+    large = [batch for batch, _ in batches.batches(entries(100, batches.BATCH_BYTES // 10), 32)]
     assert [len(batch) for batch in large] == [10] * 10
-    assert [len(batch) for batch, _ in ingest.batches(entries(3, 2 * ingest.BATCH_BYTES), 32)] == [1, 1, 1]
+    assert [len(batch) for batch, _ in batches.batches(entries(3, 2 * batches.BATCH_BYTES), 32)] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("at", [0, 3000, 30_000])
 def test_a_file_that_comes_in_between_changes_few_batches(at):
     made = entries(50_000)
     new = (Entry("new.tif", "/new.tif", 1, 1), bytes(digests.of_texts(["new"])[0]))
-    before = {tuple(keys) for _, keys in ingest.batches(made, 32)}
-    after = {tuple(keys) for _, keys in ingest.batches([*made[:at], new, *made[at:]], 32)}
+    before = {tuple(keys) for _, keys in batches.batches(made, 32)}
+    after = {tuple(keys) for _, keys in batches.batches([*made[:at], new, *made[at:]], 32)}
     assert sum(map(len, after - before)) < (4096 if at < 2048 else 2048)
 
 
