@@ -1,0 +1,191 @@
+"""Before anything is submitted: can these workers do this run? All that they cannot, with its remedy, at once."""
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import shutil
+import socket
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+
+from emqa_dask.run.supervise import describe
+from emqa_dask.settings import Settings
+from emqa_dask.uris import locate, redact
+
+GIB = 2**30
+EXACT = ("emqa_dask", "dask", "distributed")  # these talk to each other; of the others a patch release may differ
+SIMILAR = ("numpy", "zarr", "pyarrow")
+# What a task takes (measured with 16-bit images of 1024 to 16384 px a side): an interpreter with every library, and for
+# an image, of which there is one at a time, about ten float32 copies; larger ones are dealt with in strips.
+LIBRARIES_BYTES = GIB // 2
+PER_PIXEL_BYTES = 50
+WHOLE_PX = 1 << 25  # as detect.tiles has it
+STRIP_PX = 1 << 23
+PER_PIXEL_OF_STRIPS_BYTES = 10
+USABLE = 0.95  # of its memory limit, beyond which a worker is ended by its nanny
+
+
+def check(
+    client,
+    settings: Settings,
+    *,
+    partition_bytes: int,
+    output_bytes: int,
+    root: str,
+    say: Callable[[str], None] = print,
+    image_px: int = 0,
+) -> None:
+    """Raise RuntimeError with every finding and its remedy when the workers of `client` cannot do the run.
+
+    `partition_bytes` are the pixels of the largest partition, `image_px` those of the largest image, `output_bytes`
+    what the run will write to the workspace `root`; 0 is unknown. A `client` of None is a run in this process.
+    """
+    findings = _space(root, output_bytes)
+    if client is not None:
+        workers = client.scheduler_info(n_workers=-1)["workers"]
+        need = memory_bytes(partition_bytes, image_px, is_bucket=_is_bucket(root))
+        findings += _resources(workers, settings) + _memory(workers, need)
+        with _probe(root, findings) as probe:
+            one_per_host = list({worker["host"]: address for address, worker in workers.items()}.values())
+            found = client.run(_versions, on_error="return")
+            reached = client.run(_reach, root, probe, workers=one_per_host, on_error="return") if probe else {}
+        findings += _compare(found, _scheduler(client)) + _unreached(reached, root)
+        if len(one_per_host) > 1:
+            say(f"looked at {len(workers)} workers on {len(one_per_host)} hosts")
+    if findings:
+        numbered = "; ".join(f"({n}) {text}" for n, text in enumerate(findings, 1)) if findings[1:] else findings[0]
+        raise RuntimeError(f"nothing was started: {numbered}")
+
+
+def memory_bytes(partition_bytes: int, image_px: int, is_bucket: bool = False) -> int:
+    """What one task at a time needs: libraries, one image's working copies, and for a bucket the shard to be sent."""
+    is_whole = image_px <= WHOLE_PX
+    work = image_px * PER_PIXEL_BYTES if is_whole else STRIP_PX * PER_PIXEL_BYTES + image_px * PER_PIXEL_OF_STRIPS_BYTES
+    return LIBRARIES_BYTES + work + (partition_bytes if is_bucket else 0)
+
+
+def _resources(workers: dict, settings: Settings) -> list[str]:
+    if settings.detect.device != "cuda" or any(worker["resources"].get("GPU", 0) >= 1 for worker in workers.values()):
+        return []
+    remedy = "start them by `dask cuda worker --resources GPU=1`, or use --scheduler cuda, or set detect.device = 'cpu'"
+    return [f"detect.device is 'cuda', but none of {len(workers)} workers offers a GPU: {remedy}"]
+
+
+def _memory(workers: dict, need: int) -> list[str]:
+    small = []
+    for worker in workers.values():
+        limit = worker["memory_limit"] or float("inf")
+        wanted = LIBRARIES_BYTES + worker["nthreads"] * (need - LIBRARIES_BYTES)
+        if limit * USABLE < wanted:
+            small.append((limit, wanted))
+    if not small:
+        return []
+    limit, wanted = min(small)
+    return [
+        f"{len(small)} of {len(workers)} workers have too little memory: {limit / GIB:.1f} GiB, and the largest image "
+        f"takes {wanted / GIB:.1f}: set run.memory_gib higher with fewer run.workers, or run.threads_per_worker lower"
+    ]
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": ".".join(platform.python_version_tuple()[:2])}
+    for name in EXACT + SIMILAR:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            version = importlib.metadata.version(name)
+            versions[name] = version if name in EXACT else ".".join(version.split(".")[:2])
+    return versions
+
+
+def _scheduler(client) -> dict:
+    try:
+        return {"the scheduler": client.run_on_scheduler(_versions)}
+    except Exception as error:  # as one without this package
+        return {"the scheduler": error}
+
+
+def _compare(*found: dict[str, dict | Exception]) -> list[str]:
+    here, other, silent = _versions(), defaultdict(list), []
+    for where, versions in [pair for group in found for pair in group.items()]:
+        if isinstance(versions, BaseException):
+            silent.append(f"{where} cannot run what tasks need ({describe(versions)}): install this emqa_dask there")
+            continue
+        for name in sorted(here.keys() | versions.keys()):
+            if versions.get(name) != here.get(name):
+                other[name, versions.get(name, "missing")].append(where)
+    return silent[:3] + [
+        f"{name} is {version} on {_some(places)} and {here.get(name, 'missing')} here: install the same"
+        for (name, version), places in other.items()
+    ]
+
+
+@contextlib.contextmanager
+def _probe(root: str, findings: list[str]):
+    """A file in `root` that workers look for; its name, or None with a finding where even this process cannot write."""
+    name, fs = f".probe-{uuid.uuid4().hex[:12]}", None
+    try:
+        fs, path = locate(root)
+        fs.makedirs(path, exist_ok=True)
+        fs.pipe_file(f"{path}/{name}", b"?")
+    except Exception as error:
+        findings.append(f"{redact(root)} cannot be written here ({redact(describe(error))}): choose another workspace")
+        yield None
+        return
+    try:
+        yield name
+    finally:
+        for left in fs.glob(f"{path.translate(_LITERAL)}/{name}*"):
+            fs.rm_file(left)
+
+
+_LITERAL = {ord(c): f"[{c}]" for c in "*?["}
+
+
+def _reach(root: str, name: str) -> str:
+    """In a worker: what keeps it from reading and writing `root`; empty when nothing does."""
+    fs, path = locate(root)
+    if not fs.exists(f"{path}/{name}"):
+        return "does not see what is in it"
+    mine = f"{path}/{name}-{socket.gethostname()}-{os.getpid()}"
+    fs.pipe_file(mine, b"!")
+    return "" if fs.cat_file(mine) == b"!" else "does not read what it has written to it"
+
+
+def _unreached(reached: dict[str, str | Exception], root: str) -> list[str]:
+    why = defaultdict(list)
+    for where, text in reached.items():
+        if isinstance(text, BaseException):
+            text = f"cannot write to it ({redact(describe(text))})"
+        if text:
+            why[text].append(where)
+    is_relative = not _is_bucket(root) and not os.path.isabs(root)
+    remedy = "give an absolute path" if is_relative else "choose one on a disk or in a bucket that all of them share"
+    return [f"workspace {redact(root)}: {_some(places)} {text}: {remedy}" for text, places in why.items()]
+
+
+def _space(root: str, output_bytes: int) -> list[str]:
+    """Where a local disk has less room than the run will need; of buckets nobody knows."""
+    if _is_bucket(root) or not output_bytes:
+        return []
+    folder = os.path.abspath(locate(root)[1])
+    while not os.path.exists(folder):
+        folder = os.path.dirname(folder)
+    free = shutil.disk_usage(folder).free
+    if free >= output_bytes:
+        return []
+    return [
+        f"{folder} has {free / GIB:.1f} GiB free, and the run writes about {output_bytes / GIB:.1f}: free some space"
+    ]
+
+
+def _is_bucket(root: str) -> bool:
+    return "file" not in _protocols(locate(root)[0].protocol)
+
+
+def _protocols(protocol: str | Iterable[str]) -> tuple[str, ...]:
+    return (protocol,) if isinstance(protocol, str) else tuple(protocol)
+
+
+def _some(places: list[str]) -> str:
+    return ", ".join(sorted(places)[:3]) + (f" and {len(places) - 3} more" if places[3:] else "")

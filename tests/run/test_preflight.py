@@ -1,0 +1,120 @@
+"""Laws of the look before a run: what workers lack is said at once, all of it; a run that can be done is let go."""
+
+import os
+
+import pytest
+from distributed import LocalCluster
+
+from emqa_dask.run import preflight
+from emqa_dask.run.cluster import open_cluster
+from emqa_dask.settings import Detect, Run, Settings
+
+NOTHING = {"partition_bytes": 0, "output_bytes": 0}
+GIB = 2**30
+
+
+@pytest.mark.real
+def test_a_run_that_can_be_done_is_let_go_and_leaves_nothing_behind(client, tmp_path):
+    root, said = tmp_path / "a [new] workspace", []
+    sizes = {"partition_bytes": GIB // 4, "output_bytes": GIB // 8, "image_px": 1 << 20}
+    preflight.check(client, Settings(), **sizes, root=str(root), say=said.append)
+    assert list(root.iterdir()) == []
+    assert said == []
+
+
+def test_without_workers_the_disk_is_looked_at(tmp_path):
+    preflight.check(None, Settings(), **NOTHING, root=str(tmp_path))
+    with pytest.raises(RuntimeError, match=r"GiB free, and the run writes about 1048576\.0: free some space"):
+        preflight.check(None, Settings(), partition_bytes=0, output_bytes=GIB << 20, root=str(tmp_path / "not there"))
+    preflight.check(None, Settings(), partition_bytes=0, output_bytes=GIB << 20, root="memory://bucket/run")
+
+
+@pytest.mark.real
+def test_all_findings_are_said_at_once(client, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RuntimeError) as found:
+        preflight.check(
+            client, Settings(detect=Detect(device="cuda")), partition_bytes=0, output_bytes=GIB << 20,
+            image_px=1 << 40, root=str(tmp_path / "file" / "workspace"),
+        )  # fmt: skip
+    text = str(found.value)
+    expected = ("GiB free", "none of 2 workers offers a GPU", "2 of 2 workers have too little memory", "cannot be writ")
+    assert [mark in text for mark in expected] == [True] * 4
+    assert text.startswith("nothing was started: (1) ")
+    assert "(4)" in text
+
+
+@pytest.mark.real
+def test_a_worker_that_offers_a_gpu_is_enough(tmp_path):
+    settings = Settings(detect=Detect(device="cuda"))
+    options = {"n_workers": 1, "processes": False, "dashboard_address": "127.0.0.1:0"}
+    with LocalCluster(resources={"GPU": 1}, **options) as cluster, cluster.get_client() as client:
+        preflight.check(client, settings, **NOTHING, root=str(tmp_path))
+
+
+@pytest.mark.real
+def test_a_relative_workspace_is_seen_only_where_it_is_relative_to(client, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RuntimeError, match=r"workspace run: tcp://.* does not see what .*: give an absolute path"):
+        preflight.check(client, Settings(), **NOTHING, root="run")
+
+
+def test_workers_that_cannot_write_are_named_with_their_error():
+    failed = PermissionError(13, "Permission denied")
+    (text,) = preflight._unreached({"tcp://a": failed, "tcp://b": "", "tcp://c": failed}, "/archive")
+    assert text.startswith("workspace /archive: tcp://a, tcp://c cannot write to it (PermissionError: [Errno 13]")
+
+
+def test_versions_are_compared_as_far_as_they_matter(monkeypatch):
+    here = {"python": "3.11", "emqa_dask": "1.0.0", "dask": "2026.8.0", "numpy": "2.4"}
+    monkeypatch.setattr(preflight, "_versions", lambda: here)
+    places = {f"tcp://{n}": dict(here) for n in range(6)}
+    assert preflight._compare(places, {"the scheduler": here}) == []
+    for n in range(5):
+        places[f"tcp://{n}"]["numpy"] = "1.26"
+    del places["tcp://5"]["dask"]
+    found = preflight._compare(places, {"the scheduler": ModuleNotFoundError("No module named 'emqa_dask'")})
+    assert found == [
+        "the scheduler cannot run what tasks need (ModuleNotFoundError: No module named 'emqa_dask'): install this "
+        "emqa_dask there",
+        "numpy is 1.26 on tcp://0, tcp://1, tcp://2 and 2 more and 2.4 here: install the same",
+        "dask is missing on tcp://5 and 2026.8.0 here: install the same",
+    ]
+
+
+def test_versions_are_those_of_what_is_installed():
+    found = preflight._versions()
+    assert set(found) == {"python", *preflight.EXACT, *preflight.SIMILAR}
+    assert found["numpy"].count(".") == 1
+
+
+@pytest.mark.parametrize(
+    ("limit_gib", "n_threads", "is_enough"), [(2, 1, True), (2, 2, False), (4, 2, True), (0, 9, 1)]
+)
+def test_memory_is_for_as_many_images_as_a_worker_has_threads(limit_gib, n_threads, is_enough):
+    need = preflight.memory_bytes(0, 4096 * 4096)
+    worker = {"memory_limit": limit_gib * GIB, "nthreads": n_threads}
+    assert (preflight._memory({"tcp://a": worker}, need) == []) == is_enough
+
+
+def test_memory_grows_with_the_image_and_in_a_bucket_with_the_shard():
+    sizes = [preflight.memory_bytes(GIB, side * side) for side in (0, 1024, 2048, 4096)]
+    assert sizes == sorted(set(sizes))
+    in_strips = preflight.memory_bytes(GIB, 8192 * 8192)
+    assert in_strips < sizes[-1] * 2
+    assert preflight.memory_bytes(GIB, 1024 * 1024, is_bucket=True) == sizes[1] + GIB
+
+
+@pytest.mark.real
+def test_a_worker_with_too_little_memory_is_found(tmp_path):
+    with (
+        open_cluster(Settings(run=Run(workers=1, memory_gib=0.75))) as client,
+        pytest.raises(RuntimeError, match=r"1 of 1 workers have too little memory: 0\.8 GiB.*takes 1\.3: set run\.mem"),
+    ):
+        preflight.check(client, Settings(), **NOTHING, image_px=4096 * 4096, root=str(tmp_path))
+
+
+def test_secrets_are_not_said():
+    (text,) = preflight._unreached({"tcp://a": OSError("no https://me:hunter2@host/x")}, "s3://bucket/run")
+    assert "hunter2" not in text
+    assert os.environ.get("HOME", "/root") not in text
