@@ -42,7 +42,7 @@ test: .venv/.installed-dev
 	$(BIN)/pytest -n $(JOBS) -m "not gpu"
 
 test-gpu: .venv-gpu/.installed
-	.venv-gpu/bin/python -m pytest -m gpu
+	.venv-gpu/bin/python -m pytest -m gpu tests/gpu
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .
