@@ -15,6 +15,7 @@
 #   PORT=8786                  of the scheduler; 0 takes a free one
 #   SCHEDULER_FILE=PATH        scheduler: where to write its address, default ./emqa-scheduler.json
 #   TLS=FOLDER                 a folder with ca.pem, cert.pem and key.pem: speak TLS only (and emqa --set run.tls=FOLDER)
+#   WAIT=300                   workers: seconds that they wait for a scheduler, also for one that they have lost
 #   WORKERS=N                  triage: worker processes, default one per core
 #   MEMORY=auto                of one worker, e.g. 4GiB; auto is the machine's memory over the workers
 #   DASK_CONFIG=FILE           default: dask.yaml beside this script
@@ -44,13 +45,20 @@ scheduler() {
 }
 
 workers() {
-    local address=$1 n=${2:-$(nproc)} to
+    local address=$1 n=${2:-$(nproc)} to child
     case $address in
     file:*) to=(--scheduler-file "${address#file:}") ;;
     *) to=("$address") ;;
     esac
-    exec "$python" -m distributed.cli.dask_worker "${to[@]}" --host "$host" --nworkers "$n" --nthreads 1 \
-        --memory-limit "${MEMORY:-auto}" --no-dashboard "${tls[@]}"
+    trap 'kill $child 2>/dev/null; wait; exit 143' INT TERM
+    # A worker whose link to the scheduler breaks ends, with all that belongs to it: start it again, which waits for the
+    # scheduler to be there again, and fails when it is not.
+    while true; do
+        "$python" -m distributed.cli.dask_worker "${to[@]}" --host "$host" --nworkers "$n" --nthreads 1 \
+            --memory-limit "${MEMORY:-auto}" --no-dashboard --death-timeout "${WAIT:-300}" "${tls[@]}" &
+        child=$!
+        wait $child
+    done
 }
 
 triage() {

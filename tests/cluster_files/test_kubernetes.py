@@ -8,7 +8,11 @@ from importlib.resources import files
 import jsonschema
 import pytest
 import yaml
+from distributed.cli import dask_scheduler, dask_worker
 
+from emqa_dask import cli
+from emqa_dask.run.workers import GPU_VARIABLES, gpu_worker_arguments
+from emqa_dask.settings import Settings
 from tests.cluster_files.files import KUBERNETES
 
 kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
@@ -102,9 +106,26 @@ def test_pods_run_with_the_least_rights(pod):
 
 
 @pytest.mark.parametrize("pod", PODS)
-def test_pods_start_programs_that_the_image_has(pod):
+def test_programs_know_their_arguments(pod):
     (container,) = pod["containers"]
-    assert container["args"][:2] in (["dask", "scheduler"], ["dask", "worker"], ["dask", "cuda"], ["emqa", "triage"])
+    program, verb, *arguments = container["args"]
+    if (program, verb) == ("emqa", "triage"):
+        assert cli._parser().parse_args([verb, *arguments]).source == "/archive"
+    elif verb == "cuda":
+        command = pytest.importorskip("dask_cuda.cli", reason="make install-dev").worker
+        assert command.make_context("worker", arguments[1:]).params["resources"] == "GPU=1"
+    else:
+        command = {"scheduler": dask_scheduler.main, "worker": dask_worker.main}[verb]
+        assert program == "dask"
+        assert command.make_context(verb, arguments).params
+
+
+def test_gpu_workers_are_those_that_the_code_starts():
+    (tree,) = [tree for tree in OURS if tree["kind"] == "DaskWorkerGroup"]
+    (container,) = tree["spec"]["worker"]["spec"]["containers"]
+    wanted = gpu_worker_arguments(Settings())
+    assert container["args"][-len(wanted) :] == wanted
+    assert {variable["name"]: variable["value"] for variable in container["env"]} == GPU_VARIABLES
 
 
 def test_no_role_gives_more_than_named_things_in_its_namespace():

@@ -1,14 +1,19 @@
 """Scripts and Dockerfiles: what their linters and parsers say, and that they copy and start what is there."""
 
+import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from emqa_dask import cli
+from emqa_dask.run.workers import gpu_worker_arguments
+from emqa_dask.settings import Settings, replace
 from tests.cluster_files.files import CLUSTER, REPOSITORY
 
 SCRIPTS = [*sorted(p for p in CLUSTER.iterdir() if p.suffix in (".sh", ".sbatch")), REPOSITORY / ".ci" / "run"]
@@ -54,10 +59,41 @@ def test_images_copy_what_is_there_and_is_sent(path):
 
 @named(DOCKERFILES)
 def test_images_run_as_nobody_special_and_install_extras_that_exist(path):
-    import tomllib
-
     text = path.read_text()
     assert re.findall(r"^USER (.+)$", text, re.MULTILINE) == ["1000:1000"]
     extras = re.search(r'install -c constraints.txt "\.\[(.+)\]"', text).group(1).split(",")
     known = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert set(extras) <= set(known)
+
+
+def test_gpu_node_refuses_a_machine_without_a_gpu(tmp_path):
+    if shutil.which("nvidia-smi"):
+        pytest.skip("there is a GPU driver here")
+    ran = subprocess.run([CLUSTER / "gpu_node.sh", "triage", "x"], capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert "nvidia-smi lists no GPU here" in ran.stderr
+
+
+def test_gpu_node_starts_what_dask_cuda_and_emqa_know(tmp_path):
+    """Up to the start: with an nvidia-smi that lists a GPU and a python that only says its arguments."""
+    worker = pytest.importorskip("dask_cuda.cli", reason="make install-dev").worker
+    for name in ("nvidia-smi", "python"):
+        (tmp_path / name).write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+        (tmp_path / name).chmod(0o755)
+
+    def says(*arguments):
+        env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TLS": str(tmp_path)}
+        return subprocess.check_output([CLUSTER / "gpu_node.sh", *arguments], env=env, text=True).splitlines()
+
+    module, verb, *arguments = says("workers", "tls://10.0.0.1:8786")[1:]
+    assert (module, verb) == ("dask_cuda.cli", "worker")
+    wanted = gpu_worker_arguments(Settings())
+    assert [argument for argument in arguments if argument in wanted] == wanted
+    for name in ("ca", "cert", "key"):
+        (tmp_path / f"{name}.pem").touch()
+    assert worker.make_context("worker", arguments).params["scheduler"] == "tls://10.0.0.1:8786"
+    module, *arguments = says("triage", "archive", "--workspace", "ws")[1:]
+    options = cli._parser().parse_args(arguments)
+    assert (module, options.scheduler, options.workspace) == ("emqa_dask", "cuda", "ws")
+    changed = replace(Settings(), cli._changes(options))
+    assert (changed.detect.device, changed.run.tls) == ("cuda", str(tmp_path))

@@ -8,6 +8,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -51,6 +52,12 @@ class Lan:
         self.started.append(process)
         return process
 
+    def signal(self, host: str, number: int) -> None:
+        """Send a signal to everything that runs on a host."""
+        for pid in _ip("netns", "pids", f"{self.prefix}-{host}").stdout.split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), number)
+
     def unplug(self, host: str) -> None:
         _must("-n", f"{self.prefix}-switch", "link", "set", host, "down")
 
@@ -81,11 +88,8 @@ def lan(names: Sequence[str]) -> Iterator[Lan]:
             process.kill()
             process.wait()
         for name in (*names, "switch"):
-            host = f"{made.prefix}-{name}"
-            for pid in _ip("netns", "pids", host).stdout.split():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(pid), 9)
-            _ip("netns", "del", host)
+            made.signal(name, signal.SIGKILL)
+            _ip("netns", "del", f"{made.prefix}-{name}")
 
 
 def _ip(*arguments: str) -> subprocess.CompletedProcess:
