@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from emqa_dask.run.local import warm_up
 from emqa_dask.run.workers import n_cores
-from emqa_dask.settings import Run, Settings
+from emqa_dask.settings import Settings
 
 __all__ = ["n_cores", "open_cluster", "warm_up"]
 
@@ -18,8 +18,6 @@ def open_cluster(settings: Settings, preload: Sequence[str] = (), say: Callable[
     configuration of run.workers and have imported `preload`. At least one worker is there, after at most `run.wait_s`;
     `say` is told what is being waited for. ValueError, OSError or RuntimeError with the remedy where none can be had.
     """
-    if isinstance(settings, Run):
-        settings = Settings(run=settings)
     scheduler = settings.run.scheduler
     if scheduler == "in-process":
         yield None

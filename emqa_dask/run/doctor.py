@@ -1,6 +1,7 @@
 """emqa doctor: can this machine run emqa_dask? Versions, cores, memory, disk, GPU, and what to do where it cannot."""
 
 import importlib.metadata
+import os
 import platform
 import shutil
 import subprocess
@@ -11,7 +12,10 @@ from collections.abc import Callable
 import psutil
 from packaging.requirements import Requirement
 
+from emqa_dask.run.cluster import open_cluster
+from emqa_dask.run.preflight import check
 from emqa_dask.run.workers import n_cores
+from emqa_dask.settings import Settings
 
 GIB = 2**30
 
@@ -41,8 +45,11 @@ def gpus() -> list[str]:
     return answer.stdout.strip().splitlines() if answer.returncode == 0 else []
 
 
-def examine(say: Callable[[str], None]) -> int:
-    """Print one line a finding; returns 0 when everything needed is there, else 1."""
+def examine(say: Callable[[str], None], settings: Settings | None = None) -> int:
+    """Say one line a finding; returns 0 when everything needed is there, else 1.
+
+    With `settings` whose scheduler is elsewhere a worker of it is had, and looked at from the current folder.
+    """
     bad = 0
 
     def line(is_ok: bool | None, what: str, remedy: str = "") -> None:
@@ -69,5 +76,14 @@ def examine(say: Callable[[str], None]) -> int:
                 line(True, f"{name} {importlib.metadata.version(name)}")
             except importlib.metadata.PackageNotFoundError:
                 line(None, f"{name} missing", "pip install 'emqa_dask[gpu]' to use the GPU")
+    if settings is not None and settings.run.scheduler not in ("local", "in-process"):
+        try:
+            with open_cluster(settings, say=say) as client:
+                check(client, settings, partition_bytes=0, output_bytes=0, root=os.getcwd(), say=say)
+                n_workers = len(client.nthreads())
+        except (ValueError, OSError, RuntimeError) as error:
+            line(False, f"scheduler {settings.run.scheduler}", " ".join(str(error).split()))
+        else:
+            line(True, f"scheduler {settings.run.scheduler}: {n_workers} workers that can do this")
     say("This machine can run emqa_dask." if not bad else f"{bad} findings to mend.")
     return int(bad > 0)

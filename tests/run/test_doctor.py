@@ -1,0 +1,37 @@
+"""Laws of the doctor: what is wrong is said with its remedy, and makes the exit code."""
+
+import re
+
+import pytest
+
+from emqa_dask.run import remote
+from emqa_dask.run.doctor import examine, requirements
+from emqa_dask.settings import Run, Settings
+
+
+def test_a_machine_on_which_the_tests_run_can_run_it():
+    said = []
+    assert examine(said.append) == 0
+    assert said[-1] == "This machine can run emqa_dask."
+    assert not [text for text in said if text.startswith("BAD")]
+
+
+def test_what_the_package_needs_is_found():
+    assert {name for name, found, is_new_enough in requirements() if is_new_enough} >= {"dask", "numpy", "zarr"}
+
+
+@pytest.mark.real
+def test_a_scheduler_that_does_not_answer_is_a_finding_with_its_remedy(monkeypatch):
+    monkeypatch.setattr(remote, "CONNECT_S", 0.5)
+    said = []
+    assert examine(said.append, Settings(run=Run(scheduler="tcp://127.0.0.1:1"))) == 1
+    (finding,) = [text for text in said if text.startswith("BAD")]
+    assert re.match(r"BAD {3}scheduler tcp://127\.0\.0\.1:1: no Dask scheduler answers at .*dask scheduler", finding)
+    assert said[-1] == "1 findings to mend."
+
+
+@pytest.mark.real
+def test_a_scheduler_with_workers_is_well(client):
+    said = []
+    assert examine(said.append, Settings(run=Run(scheduler=client.scheduler.address))) == 0
+    assert f"ok    scheduler {client.scheduler.address}: 2 workers that can do this" in said
