@@ -1,4 +1,4 @@
-"""From tables to people: verdicts, triage.parquet, triage.csv, the page, and provenance.json."""
+"""From tables to people: triage.parquet, triage.csv, flags.parquet, the page, and provenance.json."""
 
 import dataclasses
 import hashlib
@@ -7,85 +7,97 @@ import platform
 import shlex
 import sys
 import time
+from contextlib import ExitStack
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from emqa_dask import __version__, models, tables
-from emqa_dask.archive.headers import cohort_suspects
-from emqa_dask.pipeline import ingest
 from emqa_dask.pipeline.folders import SCHEMAS, folders
-from emqa_dask.predict.duplicates import flag_duplicates
-from emqa_dask.predict.flags import flag_images
+from emqa_dask.pipeline.verdicts import judged
 from emqa_dask.report import page, spreadsheet
-from emqa_dask.report.triage import judge
+from emqa_dask.report.overview import Overview
 from emqa_dask.settings import Settings, digest, dump
 from emqa_dask.store import files, layout, parts
 
 PACKAGES = ("dask", "distributed", "zarr", "numpy", "scipy", "opencv-python-headless", "scikit-learn", "rosettasciio")
+BOXES = ["micrograph_id", "y0", "x0", "y1", "x1", "score"]
 
 
-def report(root: str, source: str, settings: Settings, facts: dict) -> tuple[pd.DataFrame, bool]:
-    """Judge everything and write the tables and the page; returns the triage table, and False where it stood already.
+def report(root: str, source: str, settings: Settings, facts: dict) -> tuple[dict[str, int], bool]:
+    """Judge everything and write the tables and the page; gives the verdicts' counts, and False where it stood already.
 
-    `facts` are what the page and provenance.json tell beside it: started, seconds, failures.
+    `facts` are what the page and provenance.json tell beside it: started, seconds, failures (tables.FAILURES). Memory
+    does not grow with the archive but for some 50 bytes per micrograph.
     """
-    key = report_key(root, settings)
-    if files.exists(layout.report(root)) and _provenance(root).get("report_key") == key:
-        return parts.load_table(layout.triage(root), tables.TRIAGE), False
-    catalog = parts.load_table(layout.catalog(root), tables.CATALOG)
-    micrographs = pd.concat(list(ingest.current(root)) or [tables.empty(tables.MICROGRAPHS)])
-    micrographs = micrographs.sort_values(["uri", "frame"], ignore_index=True)
-    micrographs["is_nm_per_pixel_suspect"] = cohort_suspects(micrographs["nm_per_pixel"], cohorts(micrographs))
-    made = {table: _rows(root, table, settings, micrographs) for table in ("features", "predictions")}
-    flags = pd.concat([flag_images(made["features"]), flag_duplicates(micrographs, made["features"])])
-    triage = judge(catalog, micrographs, made["features"], made["predictions"], flags, settings.report)
-    parts.write_table(layout.triage(root), triage, tables.TRIAGE)
-    parts.write_table(layout.flags(root), flags, tables.FLAGS)
-    parts.write_text(layout.triage_csv(root), spreadsheet.triage_csv(triage))
+    key = report_key(root, settings, facts["failures"])
+    if files.exists(layout.report(root)) and (told := _provenance(root)).get("report_key") == key:
+        return told["verdicts"], False
+    overview = Overview(settings.report.max_rows)
+    with ExitStack() as stack:
+        write_triage = stack.enter_context(parts.table_writer(layout.triage(root), tables.TRIAGE))
+        write_flags = stack.enter_context(parts.table_writer(layout.flags(root), tables.FLAGS))
+        csv = stack.enter_context(files.write_whole(layout.triage_csv(root)))
+        csv.write(spreadsheet.triage_csv(tables.empty(tables.TRIAGE)).encode())
+        for triage, flags in judged(root, settings, facts["failures"]):
+            write_triage(triage)
+            write_flags(flags)
+            csv.write(spreadsheet.triage_csv(triage, header=False).encode())
+            overview.add(triage)
+    command = shlex.join(["emqa", *sys.argv[1:]]) if sys.argv[0].endswith(("emqa", "__main__.py")) else "Python"
     facts = facts | {
-        "archive": source,
-        "workspace": root,
-        "command": shlex.join(["emqa", *sys.argv[1:]]) if sys.argv[0].endswith(("emqa", "__main__.py")) else "Python",
-        "n_files": len(catalog),
-        "n_bytes": int(catalog["size_bytes"].sum()),
+        "archive": files.redact(source),
+        "workspace": files.redact(root),
+        "command": files.redact(command),
+        "n_files": parts.n_rows(layout.catalog(root)),
+        "n_bytes": sum(int(t["size_bytes"].sum()) for t in _iter(layout.catalog(root), tables.CATALOG, ["size_bytes"])),
         "versions": versions(),
-        "settings": dump(settings),
+        "settings": files.redact(dump(settings)),
         "forest": _card_figures(settings),
     }
-    parts.write_text(layout.report(root), _page(root, triage, micrographs, settings, facts))
+    parts.write_text(layout.report(root), _page(root, overview, settings, facts))
     provenance = {name: facts[name] for name in ("command", "archive", "started", "seconds", "versions")}
     provenance |= {
         "finished": time.time(),
         "host": platform.node(),
         "folders": folders(settings),
         "forest": {"name": settings.predict.forest, "sha256": models.digest(models.locate(settings.predict.forest))},
-        "verdicts": triage["verdict"].value_counts().to_dict(),
+        "verdicts": dict(overview.verdicts.most_common()),
         "report_key": key,
     }
     parts.write_json(layout.provenance(root), provenance)
-    return triage, True
+    return provenance["verdicts"], True
 
 
-def report_key(root: str, settings: Settings) -> str:
-    """Names all that the report depends on: the tables' folders and parts, the catalog, the report's settings."""
+def report_key(root: str, settings: Settings, failures: pd.DataFrame) -> str:
+    """Names all that the report depends on: the tables' folders and parts, catalog, ledger, failures, settings.
+
+    It does not read the large ones: parts are never changed, and catalog and ledger not without a change of their date.
+    """
     where = folders(settings)
     state = [dataclasses.asdict(settings.report), __version__]
-    state += [parts.part_names(root, where[table]) for table in SCHEMAS]
-    for uri in (layout.catalog(root), layout.micrographs(root)):
-        state.append(hashlib.sha256(files.read_bytes(uri)).hexdigest())
+    for table in SCHEMAS:
+        names = parts.part_names(root, where[table])
+        state.append([len(names), hashlib.sha256("\n".join(names).encode()).hexdigest()])
+    state += [_version(uri) for uri in (layout.catalog(root), layout.micrographs(root))]
+    state.append(hashlib.sha256(failures.to_json(orient="records").encode()).hexdigest())
     return digest(where, state)
+
+
+def _version(uri: str) -> list:
+    """Changes whenever the file is written; [] where there is none."""
+    if not files.exists(uri):
+        return []
+    fs, path = files.locate(uri)
+    if files.is_local(uri):
+        return [fs.size(path), files.modified_s(uri)]
+    fs.invalidate_cache(path)
+    return [str(fs.checksum(path))]  # of a bucket's listing, not of the bytes
 
 
 def _provenance(root: str) -> dict:
     return parts.read_json(layout.provenance(root)) if files.exists(layout.provenance(root)) else {}
-
-
-def cohorts(micrographs: pd.DataFrame) -> pd.Series:
-    """Images that should share a pixel size: same instrument, magnification and shape; null where none is known."""
-    instrument, magnification = micrographs["instrument"], micrographs["magnification"]
-    shape = micrographs["height_px"].astype(str) + "x" + micrographs["width_px"].astype(str)
-    label = instrument.fillna("").astype(str) + "|" + magnification.astype(str) + "|" + shape
-    return label.where(instrument.notna() | magnification.notna())
 
 
 def versions() -> dict[str, str]:
@@ -94,20 +106,45 @@ def versions() -> dict[str, str]:
     return found | {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
-def _rows(root: str, table: str, settings: Settings, micrographs: pd.DataFrame) -> pd.DataFrame:
-    """Rows of `micrographs` in the parts of `table`; parts that are not there are left out."""
-    folder = folders(settings)[table]
-    there = set(parts.part_names(root, folder))
-    names = sorted(set(micrographs["partition"]) & there)
-    rows = parts.read_table(root, folder, SCHEMAS[table], partitions=names)
-    return rows[rows["micrograph_id"].isin(micrographs["micrograph_id"])].reset_index(drop=True)
+_iter = parts.iter_table
 
 
-def _page(root: str, triage: pd.DataFrame, micrographs: pd.DataFrame, settings: Settings, facts: dict) -> str:
-    shown = page.choose_rows(triage, settings.report.max_rows)["micrograph_id"]
-    shown = micrographs[micrographs["micrograph_id"].isin(shown)]
-    detections = _rows(root, "detections", settings, shown)
-    return page.render(triage, detections, _rows(root, "thumbnails", settings, shown), facts, settings.report)
+def _page(root: str, overview: Overview, settings: Settings, facts: dict) -> str:
+    """The page; of the triage table it reads a column at a time, and the rows that are shown."""
+
+    def column(name: str) -> NDArray:
+        pieces = _iter(layout.triage(root), tables.TRIAGE, [name])
+        return np.concatenate([np.zeros(0), *(rows[name].to_numpy(float, na_value=np.nan) for rows in pieces)])
+
+    shown, positions, n = [tables.empty(tables.TRIAGE)], overview.shown(), 0
+    for rows in _iter(layout.triage(root), tables.TRIAGE):
+        here = positions[(positions >= n) & (positions < n + len(rows))]
+        shown.append(rows.iloc[here - n])
+        n += len(rows)
+    shown = pd.concat(shown, ignore_index=True)
+    boxes, pictures = _drawings(root, shown, settings)
+    return page.render(overview, column, shown, boxes, pictures, facts, settings.report)
+
+
+def _drawings(root: str, shown: pd.DataFrame, settings: Settings) -> tuple[dict[str, str], dict[str, bytes]]:
+    """Boxes and thumbnails of the micrographs in `shown`, as far as there are any: of one partition after the other."""
+    ids, where, of_partition = shown["micrograph_id"].dropna(), folders(settings), {}
+    for rows in _iter(layout.micrographs(root), tables.MICROGRAPHS, ["micrograph_id", "partition"]):
+        rows = rows[rows["micrograph_id"].isin(ids)]
+        for name, group in rows.groupby("partition"):
+            of_partition.setdefault(name, []).extend(group["micrograph_id"])
+    boxes, pictures = {}, {}
+    for name, here in of_partition.items():
+
+        def of_these(table: str, columns: list[str], name: str = name, here: list[str] = here) -> pd.DataFrame:
+            pieces = _iter(layout.part(root, where[table], name), SCHEMAS[table], columns)
+            pieces = [rows[rows["micrograph_id"].isin(here)] for rows in pieces]
+            return pd.concat([tables.empty(SCHEMAS[table])[columns], *pieces], ignore_index=True)
+
+        boxes |= page.drawn(shown[shown["micrograph_id"].isin(here)], of_these("detections", BOXES))
+        jpegs = of_these("thumbnails", ["micrograph_id", "jpeg"]).dropna()
+        pictures |= dict(zip(jpegs["micrograph_id"], jpegs["jpeg"], strict=True))
+    return boxes, pictures
 
 
 def _card_figures(settings: Settings) -> dict[str, str]:

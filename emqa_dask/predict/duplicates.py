@@ -78,8 +78,8 @@ def _digest(values: tuple) -> bytes:
 
 
 def shape_numbers(height_px: pd.Series, width_px: pd.Series) -> NDArray:
-    """(n,) int64, one number for a shape."""
-    return height_px.to_numpy("int64") << 32 | width_px.to_numpy("int64")
+    """(n,) uint32, one number for a shape of sides below 65536 px; larger ones may share theirs."""
+    return (height_px.to_numpy("int64") << 16 ^ width_px.to_numpy("int64")).astype(np.uint32)
 
 
 def pack(signatures: Iterable[bytes | None]) -> NDArray:
@@ -110,14 +110,9 @@ def find_duplicates(
     original = _first_of_same(same, len(shapes))
     agreement = np.full(len(shapes), np.nan)
     rows = np.flatnonzero((original == np.arange(len(shapes))) & is_solid).astype(np.int32)
-    n = len(rows)
-    first, score = np.full(n, n, np.int32), np.zeros(n)  # of each the first that it repeats, n = none yet
-    is_small = n <= SMALL
+    is_small = len(rows) <= SMALL
     for a, b in _all_pairs(rows, read) if is_small else _neighbours(rows, read, folder):
-        _compare(a, b, rows, shapes, read, first, score, glance=not is_small)
-    found = np.flatnonzero(first < n)
-    original[rows[found]] = rows[first[found]]
-    agreement[rows[found]] = score[found]
+        _compare(rows[a], rows[b], shapes, read, original, agreement, glance=not is_small)
     return original, agreement
 
 
@@ -186,28 +181,28 @@ def _bucket_keys(projected: NDArray, middles: NDArray) -> NDArray:
     return bucket << np.uint64(32) | np.where(raw >> 31, ~raw, raw | np.uint32(1 << 31)).astype(np.uint64)
 
 
-def _compare(a, b, rows: NDArray, shapes: NDArray, read: Read, first: NDArray, score: NDArray, glance: bool) -> None:
-    """Enter into `first` and `score`, at b, the pairs (a, b) that are near-duplicates and better than what is there."""
-    open_ = (a < first[b]) & (shapes[rows[a]] == shapes[rows[b]])
+def _compare(a, b, shapes: NDArray, read: Read, original: NDArray, agreement: NDArray, glance: bool) -> None:
+    """Enter rows `a` as the originals of rows `b` where they are near-duplicates, and earlier than what is there."""
+    open_ = (a < original[b]) & (shapes[a] == shapes[b])
     a, b = a[open_], b[open_]
     there, at = np.unique(np.concatenate([a, b]), return_inverse=True)
     if not len(there):
         return
-    signatures = read(rows[there])
+    signatures = read(there)
     at_a, at_b = np.split(at, 2)
     tone = _products(_tones(signatures), at_a, at_b)
     keep = tone > TONE_LIMIT
     if not keep.any():
         return
-    from emqa_dask.predict.grain import agreement  # here, since few archives have images that are so alike
+    from emqa_dask.predict import grain  # here, since few archives have images that are so alike
 
-    grain = np.ascontiguousarray(signatures[:, TONE_BYTES:]).view(">u8").astype(np.uint64)
-    is_flat = (grain == grain[:, :1]).all(axis=1) & np.isin(grain[:, 0], (np.uint64(0), ~np.uint64(0)))
+    grains = np.ascontiguousarray(signatures[:, TONE_BYTES:]).view(">u8").astype(np.uint64)
+    is_flat = (grains == grains[:, :1]).all(axis=1) & np.isin(grains[:, 0], (np.uint64(0), ~np.uint64(0)))
     is_flat = is_flat[at_a] | is_flat[at_b]
     if glance:
         some = np.flatnonzero(keep & ~is_flat)
         least = np.maximum(GRAIN_LIMIT, SUM_LIMIT - tone[some]) - GLANCE_MARGIN
-        keep[some] = agreement(grain, at_a[some], at_b[some], *GLANCE) > least
+        keep[some] = grain.agreement(grains, at_a[some], at_b[some], *GLANCE) > least
     rest = np.flatnonzero(keep)
     rest = rest[np.lexsort((a[rest], b[rest]))]
     while len(rest):  # the earliest original of each first: who has found one need not be compared with later ones
@@ -215,10 +210,10 @@ def _compare(a, b, rows: NDArray, shapes: NDArray, read: Read, first: NDArray, s
         is_next[1:] = b[rest[1:]] != b[rest[:-1]]
         k, rest = rest[is_next], rest[~is_next]
         alone = np.where(tone[k] > TONE_ALONE_LIMIT, tone[k], 0)
-        agreed = np.where(is_flat[k], alone, agreement(grain, at_a[k], at_b[k], *WHOLE))
+        agreed = np.where(is_flat[k], alone, grain.agreement(grains, at_a[k], at_b[k], *WHOLE))
         hit = (agreed > GRAIN_LIMIT) & (agreed.astype(np.float32) + tone[k] > SUM_LIMIT)
-        first[b[k[hit]]], score[b[k[hit]]] = a[k[hit]], agreed[hit]
-        rest = rest[a[rest] < first[b[rest]]]
+        original[b[k[hit]]], agreement[b[k[hit]]] = a[k[hit]], agreed[hit]
+        rest = rest[a[rest] < original[b[rest]]]
 
 
 def _products(vectors: NDArray, i: NDArray, j: NDArray) -> NDArray:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
@@ -12,6 +11,7 @@ from emqa_dask.settings import Report
 from emqa_dask.tables import VERDICTS
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 320, 132, 4, 4, 16, 20  # user units of the SVG
+PIECE = 65_536  # values that are sorted into bins at a time
 
 
 class Axis(NamedTuple):
@@ -29,8 +29,8 @@ def _linear(values: NDArray) -> Axis:
 
 def _log(values: NDArray) -> Axis:
     """Bins of equal ratio, two to eight to a decade; zeros have a bin of their own on the left, one bin apart."""
-    exponents = np.log10(np.clip(values[values > 0], 1e-12, 1e12))
-    low, high = (exponents.min(), exponents.max()) if len(exponents) else (0.0, 1.0)
+    above = values[values > 0]
+    low, high = np.log10(np.clip([above.min(), above.max()], 1e-12, 1e12)) if len(above) else (0.0, 1.0)
     n = int(np.clip(24 // max(high - low, 1), 2, 8))
     low, high = np.floor(low * n) / n, max(np.floor(high * n) + 1, np.floor(low * n) + n) / n
     first = low - 2 / n if (values == 0).any() else low
@@ -49,17 +49,22 @@ def _log(values: NDArray) -> Axis:
     return Axis(edges, place, ticks, lambda a, b: "0" if a < low - 1.5 / n else f"{10**a:.3g} to {10**b:.3g}")
 
 
-def histogram(values: pd.Series, verdicts: pd.Series, axis: Callable, limit: float, label: str) -> Markup:
-    """The SVG of `values` (NaN and infinite ones left out), a dashed line at `limit` (NaN: none); "" without values."""
-    values = pd.to_numeric(values).astype(float).to_numpy(np.float64, na_value=np.nan)
+def histogram(values: NDArray, verdicts: NDArray, axis: Callable, limit: float, label: str) -> Markup:
+    """The SVG of `values` (NaN and infinite ones left out), a dashed line at `limit` (NaN: none); "" without values.
+
+    verdicts: (n,) positions in VERDICTS.
+    """
     is_known = np.isfinite(values)
-    if not is_known.any():
+    values, verdicts = values[is_known], verdicts[is_known]
+    if not len(values):
         return Markup("")
-    x = axis(values[is_known])
+    x = axis(values)
     low, high = x.edges[0], x.edges[-1]
-    inside = np.clip(x.place(values[is_known]), low, np.nextafter(high, low))
-    codes = pd.Categorical(verdicts[is_known], VERDICTS).codes
-    counts = np.stack([np.histogram(inside[codes == k], x.edges)[0] for k in range(len(VERDICTS))])
+    counts = np.zeros((len(VERDICTS), len(x.edges) - 1), int)
+    for start in range(0, len(values), PIECE):
+        piece = slice(start, start + PIECE)
+        inside = np.clip(x.place(values[piece]), low, np.nextafter(high, low))
+        counts += [np.histogram(inside[verdicts[piece] == k], x.edges)[0] for k in range(len(VERDICTS))]
     total = counts.sum(0)
     top = total.max()
 
@@ -96,8 +101,11 @@ def histogram(values: pd.Series, verdicts: pd.Series, axis: Callable, limit: flo
     return Markup(head + "".join(parts) + "</svg>")
 
 
-def distributions(triage: pd.DataFrame, settings: Report) -> list[dict]:
-    """Title, one line of numbers and SVG of the four distributions; those without a known value say so."""
+def distributions(column: Callable[[str], NDArray], verdicts: NDArray, settings: Report) -> list[dict]:
+    """Title, one line of numbers and SVG of the four distributions; those without a known value say so.
+
+    `column` gives (n,) float64 of the triage table by name, one at a time; verdicts: (n,) positions in VERDICTS.
+    """
     figures = (
         ("predicted_f1_low", "Lower end of the predicted F1", _linear, settings.trust_f1, "{:.2f}"),
         ("n_detections", "Detections per image", _log, np.nan, "{:,.0f}"),
@@ -105,13 +113,15 @@ def distributions(triage: pd.DataFrame, settings: Report) -> list[dict]:
         ("nm_per_pixel", "Pixel size, nm", _log, np.nan, "{:.3g}"),
     )
     out = []
-    for column, title, axis, limit, form in figures:
-        values = pd.to_numeric(triage[column]).astype(float)
-        known = values[np.isfinite(values)]
+    for name, title, axis, limit, form in figures:
+        values = column(name)
         line = "not known for any image"
+        known = values[np.isfinite(values)]
         if len(known):
-            low, middle, high = (form.format(v) for v in np.quantile(known, [0.05, 0.5, 0.95]))
+            quantiles = np.quantile(known, [0.05, 0.5, 0.95], overwrite_input=True)
+            low, middle, high = (form.format(v) for v in quantiles)
             line = f"median {middle}, 5 to 95 %: {low} to {high}; {len(known):,} images"
-        svg = histogram(values, triage["verdict"], axis, limit, f"{title}: {line}")
+        del known
+        svg = histogram(values, verdicts, axis, limit, f"{title}: {line}")
         out.append({"title": title, "line": line, "svg": svg})
     return out

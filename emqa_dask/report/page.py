@@ -1,25 +1,29 @@
-"""The report as one HTML page that needs nothing but itself: choose_rows() and render()."""
+"""The report as one HTML page that needs nothing but itself: render()."""
 
 import base64
 import datetime
 import hashlib
 import json
 import re
+import shlex
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 
 import jinja2
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
+from numpy.typing import NDArray
 
 from emqa_dask.report.figures import distributions
+from emqa_dask.report.overview import Overview
 from emqa_dask.report.triage import RULES
 from emqa_dask.settings import Report
 from emqa_dask.tables import VERDICTS
 
 MAX_DRAWN = 300  # detections drawn per image, the strongest: more hides the image and weighs down the page
 FEW_DRAWN = 60  # of these in the table's small pictures
-MAX_FAILURES = 200  # files listed one by one
+MAX_FAILURES = 60  # of the stages, listed one by one with their tracebacks
 LABELS = {"trust": "Trust", "review": "Review", "out_of_domain": "Out of domain", "junk": "Junk", "unknown": "Unknown"}
 NEXT = {
     "trust": "Use the detections. Spot-check a few images before you publish numbers from them.",
@@ -40,36 +44,24 @@ def visible(text: object) -> str:
     return _INVISIBLE.sub(lambda m: _SHORT.get(m[0], f"\\u{ord(m[0]):04x}"), str(text))
 
 
-def choose_rows(triage: pd.DataFrame, max_rows: int) -> pd.DataFrame:
-    """At most `max_rows` rows of `triage` with every verdict and, where there is room, every first reason among them.
-
-    Verdicts share the places evenly; what a rare one leaves over goes to the others. Within a verdict the first reasons
-    take turns, each in the order of micrograph_id, which is a hash: an even sample of the archive. The same input
-    gives the same rows, in the order of `triage`.
-    """
-    if len(triage) <= max_rows:
-        return triage
-    reason = triage["reasons"].str[0].fillna("").rename("reason")
-    order = triage[["verdict", "micrograph_id", "uri"]].assign(reason=reason).reset_index(drop=True)
-    order = order.sort_values(["micrograph_id", "uri"], kind="stable")
-    order["turn"] = order.groupby(["verdict", "reason"], sort=False).cumcount()
-    order = order.sort_values("turn", kind="stable")
-    order["turn"] = order.groupby("verdict", sort=False).cumcount()
-    return triage.iloc[np.sort(order.sort_values("turn", kind="stable").index[:max_rows])]
-
-
 def render(
-    triage: pd.DataFrame, detections: pd.DataFrame, thumbnails: pd.DataFrame, facts: dict, settings: Report
+    overview: Overview,
+    column: Callable[[str], NDArray],
+    shown: pd.DataFrame,
+    boxes: Mapping[str, str],
+    pictures: Mapping[str, bytes],
+    facts: dict,
+    settings: Report,
 ) -> str:
-    """The page's HTML. Its figures count all of `triage`; its table shows choose_rows(triage, settings.max_rows).
+    """The page's HTML: counts, figures and failures of all rows, and a table of those in `shown` (tables.TRIAGE).
 
-    `detections` and `thumbnails` (tables.DETECTIONS, tables.THUMBNAILS) are needed for those rows only. `facts`, all
-    of it optional: archive, workspace, command, started (s since the epoch, or text), n_files, n_bytes, seconds (stage
-    -> s), versions (name -> version), settings (TOML text), forest (name -> figure), failures (tables.FAILURES);
-    any other entry is shown as it is. Every text is escaped, and the page's policy lets it load nothing and run
-    nothing but its own script. No rows give a page that says so.
+    `overview` and `column` (see figures.distributions) tell of all rows; `boxes` (see drawn()) and `pictures` (JPEG)
+    are those of `shown`, by micrograph_id, where there are any. `facts`, all of it optional: archive, workspace,
+    command, started (s since the epoch, or text), n_files, n_bytes, seconds (stage -> s), versions (name -> version),
+    settings (TOML text), forest (name -> figure), failures (tables.FAILURES); any other entry is shown as it is. Every
+    text is escaped, and the page's policy lets it load nothing and run nothing but its own script. No rows give a page
+    that says so.
     """
-    shown = choose_rows(triage, settings.max_rows)
     css, js = (files("emqa_dask.report").joinpath(f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("emqa_dask.report", ""),
@@ -78,36 +70,36 @@ def render(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    outcome = {status: int(triage["status"].eq(status).sum()) for status in ("failed", "skipped")}
-    counts = triage["verdict"].value_counts().reindex(VERDICTS, fill_value=0)
+    outcome = {status: overview.statuses[status] for status in ("failed", "skipped")}
     environment.filters.update(visible=visible, seconds=_seconds, bytes=_bytes, value=_value)
     return environment.get_template("page.html.j2").render(
         css=Markup(css),
         js=Markup(js),
         policy=f"default-src 'none'; img-src data:; style-src '{_hash(css)}'; script-src '{_hash(js)}'; "
         "base-uri 'none'; form-action 'none'",
-        data=_island(_rows(shown, detections, thumbnails)),
+        data=_island(_rows(shown, boxes, pictures)),
         verdicts=[
             {
                 "name": v,
                 "label": LABELS[v],
                 "next": NEXT[v].format(**outcome),
-                "n": int(n),
-                "share": n / max(len(triage), 1),
+                "n": overview.verdicts[v],
+                "share": overview.verdicts[v] / max(overview.n_rows, 1),
             }
-            for v, n in counts.items()
+            for v in VERDICTS
         ],
-        reasons=_reasons(triage),
-        figures=distributions(triage, settings),
+        reasons=_reasons(overview.reasons),
+        figures=distributions(column, overview.verdict_codes, settings),
         rules=RULES,
         labels={**LABELS, "note": "No change"},
-        n_rows=len(triage),
+        n_rows=overview.n_rows,
         n_shown=len(shown),
-        n_micrographs=int(triage["height_px"].notna().sum()),
+        n_micrographs=overview.n_micrographs,
         n_max_drawn=MAX_DRAWN,
         n_few_drawn=FEW_DRAWN,
-        lists=_lists(triage),
+        lists=[{"title": t, "n": n, "rows": overview.listed[t]} for t, n in overview.n_listed.items() if n],
         failures=_failures(facts.get("failures")),
+        retry=shlex.join(["emqa", "retry", str(facts.get("workspace") or "WORKSPACE"), "--failed"]),
         facts=dict.fromkeys(_PLACED) | facts,
         more={k: v for k, v in facts.items() if k not in _PLACED},
         started=_date(facts.get("started")),
@@ -135,12 +127,9 @@ def _island(data: dict) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
-def _rows(shown: pd.DataFrame, detections: pd.DataFrame, thumbnails: pd.DataFrame) -> dict:
+def _rows(shown: pd.DataFrame, boxes: Mapping[str, str], pictures: Mapping[str, bytes]) -> dict:
     """The table's columns as lists; pictures as base64, None where there is none."""
     codes = {rule.code: k for k, rule in enumerate(RULES)}
-    is_drawn = ~thumbnails["micrograph_id"].duplicated() & thumbnails["jpeg"].notna()
-    pictures = thumbnails[is_drawn].set_index("micrograph_id")["jpeg"]
-    boxes = _boxes(shown, detections)
 
     def numbers(column: str, digits: int) -> list:
         values = pd.to_numeric(shown[column]).astype(float).round(digits)
@@ -171,13 +160,16 @@ def _rows(shown: pd.DataFrame, detections: pd.DataFrame, thumbnails: pd.DataFram
         "width": whole("width_px"),
         "format": shown["format"].map(visible).tolist(),
         "id": ids.tolist(),
-        "jpeg": [base64.b64encode(pictures[i]).decode() if i in pictures.index else None for i in ids],
+        "jpeg": [base64.b64encode(pictures[i]).decode() if i in pictures else None for i in ids],
         "boxes": [boxes.get(i) for i in ids],
     }
 
 
-def _boxes(shown: pd.DataFrame, detections: pd.DataFrame) -> dict[str, str]:
-    """The strongest detections of each image: base64 of uint16, y0, x0, y1, x1 as fractions of its size, and score."""
+def drawn(shown: pd.DataFrame, detections: pd.DataFrame) -> dict[str, str]:
+    """The strongest detections of each image: base64 of uint16, y0, x0, y1, x1 as fractions of its size, and score.
+
+    `shown` has rows of tables.TRIAGE, `detections` (tables.DETECTIONS) all those of some of these images.
+    """
     sizes = shown.dropna(subset="micrograph_id").set_index("micrograph_id")
     sizes = sizes[["height_px", "width_px", "n_detections"]].astype(float)
     rows = detections[detections["micrograph_id"].isin(sizes.index)]
@@ -194,33 +186,13 @@ def _boxes(shown: pd.DataFrame, detections: pd.DataFrame) -> dict[str, str]:
     return {name: base64.b64encode(cut.tobytes()).decode() for name, cut in zip(names, cuts, strict=True)}
 
 
-def _reasons(triage: pd.DataFrame) -> list[dict]:
+def _reasons(counts: Mapping[str, int]) -> list[dict]:
     """Every reason that occurs, the most frequent first."""
-    counts = triage["reasons"].explode().value_counts()
-    found = [(int(counts[rule.code]), rule) for rule in RULES if rule.code in counts.index]
+    found = [(counts[rule.code], rule) for rule in RULES if counts[rule.code]]
     most = max((n for n, _ in found), default=1)
     return [
         {"code": r.code, "label": _label(r.code), "verdict": r.verdict, "meaning": r.meaning, "n": n, "share": n / most}
         for n, r in sorted(found, key=lambda pair: -pair[0])
-    ]
-
-
-def _lists(triage: pd.DataFrame) -> list[dict]:
-    """Failed and skipped files, a few hundred by name, and partly read ones."""
-    is_partial = triage["reasons"].map(lambda codes: "frames_lost" in codes).astype(bool)
-    kinds = (
-        ("Failed: could not be read or judged", triage["status"].eq("failed")),
-        ("Read in part", is_partial & ~triage["uri"].duplicated()),
-        ("Skipped: not micrographs", triage["status"].eq("skipped")),
-    )
-    return [
-        {
-            "title": title,
-            "n": int(where.sum()),
-            "rows": triage.loc[where, ["uri", "format", "explanation"]].head(MAX_FAILURES).to_dict("records"),
-        }
-        for title, where in kinds
-        if where.any()
     ]
 
 

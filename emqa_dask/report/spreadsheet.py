@@ -14,8 +14,9 @@ TEXTS = [field.name for field in tables.TRIAGE if pa.types.is_string(field.type)
 
 
 def triage_csv(triage: pd.DataFrame, header: bool = True) -> str:
-    """`triage` as CSV text: a header line (or none: it goes on), `reasons` joined by ";", every text quoted, unknown numbers empty.
+    """`triage` as CSV text: a header line, `reasons` joined by ";", every text quoted, unknown numbers empty.
 
+    Without `header` it is a further piece of such text.
     Text that a spreadsheet would run as a formula gets an apostrophe in front, so a URI that starts with one of
     FORMULA_STARTS is not exactly the file's name here; triage.parquet holds it as it is. Numbers are never changed.
     Lines end in \\n, also inside names that contain one; write it as UTF-8 with newline="". No rows give the header.

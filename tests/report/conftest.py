@@ -6,6 +6,9 @@ import pandas as pd
 import pytest
 
 from emqa_dask import tables
+from emqa_dask.report import page
+from emqa_dask.report.overview import Overview
+from emqa_dask.settings import Report
 
 NAMES = (
     "a b/plain name.tif",
@@ -124,6 +127,28 @@ def make_pictures(micrographs: pd.DataFrame, features: pd.DataFrame, seed: int =
         )  # fmt: skip
     rows = pd.concat([tables.empty(tables.DETECTIONS), *parts], ignore_index=True)
     return {"detections": rows, "thumbnails": pd.DataFrame(pictures, columns=tables.THUMBNAILS.names)}
+
+
+def render_page(triage, detections, thumbnails, facts, settings: Report, n_batch: int = 50) -> str:
+    """The page as the pipeline makes it of tables on disk: rows in batches, numbers by column."""
+    overview = Overview(settings.max_rows)
+    for k in range(0, len(triage), n_batch):
+        overview.add(triage[k : k + n_batch])
+    shown = triage.iloc[overview.shown()]
+    return page.render(
+        overview,
+        lambda name: triage[name].to_numpy(float, na_value=np.nan),
+        shown,
+        page.drawn(shown, detections),
+        dict(zip(thumbnails["micrograph_id"], thumbnails["jpeg"], strict=True)),
+        facts,
+        settings,
+    )
+
+
+@pytest.fixture(scope="session")
+def render():
+    return render_page
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from emqa_dask.report.page import render
 from emqa_dask.report.triage import judge
 from emqa_dask.settings import Report, Settings, dump
 
@@ -16,7 +15,7 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def triage_and_file(archive, pictures, tmp_path_factory):
+def triage_and_file(archive, pictures, render, tmp_path_factory):
     given = archive(220, 4)
     triage = judge(**given, settings=Report())
     facts = {"archive": "/data/<session> 7", "settings": dump(Settings()), "seconds": {"detect": 3.0}, "n_files": 220}

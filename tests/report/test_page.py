@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emqa_dask import tables
-from emqa_dask.report import figures
-from emqa_dask.report.page import MAX_DRAWN, choose_rows, render, visible
+from emqa_dask.report import figures, overview
+from emqa_dask.report.overview import Overview, choose, keys, narrow
+from emqa_dask.report.page import MAX_DRAWN, visible
 from emqa_dask.report.triage import RULES, judge
 from emqa_dask.settings import Report, Settings, dump
 
@@ -68,7 +69,7 @@ def inputs(archive, pictures):
 
 
 @pytest.fixture(scope="module")
-def page(inputs):
+def page(inputs, render):
     return render(**inputs, settings=Report())
 
 
@@ -118,7 +119,7 @@ def test_the_island_holds_every_row(page, inputs):
         assert name is None or base64.b64decode(jpeg) == thumbnails[name]
 
 
-def test_the_strongest_detections_that_count_are_drawn_where_they_are(archive):
+def test_the_strongest_detections_that_count_are_drawn_where_they_are(render, archive):
     n, height, width = MAX_DRAWN + 50, 1000, 3000
     rng = np.random.default_rng(0)
     corner = rng.uniform(0, 1, (n, 2)) * [height - 40, width - 40]
@@ -148,7 +149,7 @@ def test_every_part_says_its_numbers(page, inputs):
     assert "trust_f1 = 0.5" in text
 
 
-def test_without_anything_there_is_a_page():
+def test_without_anything_there_is_a_page(render):
     page = render(
         *(tables.empty(schema) for schema in (tables.TRIAGE, tables.DETECTIONS, tables.THUMBNAILS)), {}, Report()
     )
@@ -160,18 +161,36 @@ def test_without_anything_there_is_a_page():
 @settings(max_examples=25, deadline=None)
 def test_a_balanced_choice(archive, seed, max_rows):
     triage = judge(**archive(60, seed % 5), settings=Report())
-    shown = choose_rows(triage, max_rows)
+    shown = choose(keys(triage), max_rows)
     assert len(shown) == min(max_rows, len(triage))
-    assert shown.index.is_monotonic_increasing
-    pd.testing.assert_frame_equal(triage.loc[shown.index], shown)
+    pd.testing.assert_frame_equal(keys(triage.loc[shown.index]), shown)
     there, here = triage["verdict"].value_counts(), shown["verdict"].value_counts()
     share = max_rows // len(tables.VERDICTS)
     assert all(here.get(v, 0) >= min(n, share) for v, n in there.items())
-    shuffled = choose_rows(triage.sample(frac=1, random_state=seed), max_rows)
+    shuffled = choose(keys(triage.sample(frac=1, random_state=seed)), max_rows)
     assert sorted(shuffled.index) == sorted(shown.index)
 
 
-def test_the_page_says_how_many_of_how_many(inputs):
+@given(seed=st.integers(0, 1000), max_rows=st.integers(1, 80), n_batch=st.integers(1, 70))
+@settings(max_examples=25, deadline=None)
+def test_an_overview_of_batches_is_that_of_the_whole(archive, seed, max_rows, n_batch):
+    triage = judge(**archive(60, seed % 5), settings=Report())
+    whole, parts = Overview(max_rows), Overview(max_rows)
+    whole.add(triage)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(overview, "WAITING", 20)
+        for k in range(0, len(triage), n_batch):
+            parts.add(triage[k : k + n_batch])
+    np.testing.assert_array_equal(parts.shown(), whole.shown())
+    np.testing.assert_array_equal(parts.shown(), np.sort(choose(keys(triage), max_rows).index))
+    np.testing.assert_array_equal(parts.verdict_codes, whole.verdict_codes)
+    for name in ("verdicts", "statuses", "reasons", "listed", "n_listed", "n_rows", "n_micrographs"):
+        assert getattr(parts, name) == getattr(whole, name)
+    assert parts.verdicts == triage["verdict"].value_counts().to_dict()
+    assert len(narrow(keys(triage), max_rows)) <= len(triage)
+
+
+def test_the_page_says_how_many_of_how_many(inputs, render):
     page = render(**inputs, settings=Report(max_rows=25))
     assert len(island(page)["uri"]) == 25
     assert f"shows 25 of {len(inputs['triage'])} rows" in page
@@ -191,8 +210,7 @@ def test_what_cannot_be_seen_is_written_out(text):
     axis=st.sampled_from([figures._linear, figures._log]),
 )
 def test_a_histogram_counts_every_known_value_once(values, axis):
-    values = pd.Series(values, dtype=float)
-    verdicts = pd.Series(np.resize(tables.VERDICTS, len(values)), dtype=object)
+    values, verdicts = np.array(values, float), np.arange(len(values)) % len(tables.VERDICTS)
     svg = figures.histogram(values, verdicts, axis, 1.0, "a <label>")
     titles = re.findall(r"<title>[^<]*: ([\d,]+) \((.*?)\)</title>", svg)
     assert sum(int(n.replace(",", "")) for n, _ in titles) == np.isfinite(values).sum()
@@ -200,7 +218,7 @@ def test_a_histogram_counts_every_known_value_once(values, axis):
     assert "<label>" not in svg
 
 
-def test_a_thousand_rows_in_three_seconds(archive, pictures):
+def test_a_thousand_rows_in_three_seconds(archive, pictures, render):
     given_ = archive(800, 2)
     drawn = pictures(given_["micrographs"][:200], given_["features"][:200])
     triage = judge(**given_, settings=Report())

@@ -1,0 +1,87 @@
+"""What the page says of all rows of the triage table, gathered from one batch after the other."""
+
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+
+from emqa_dask.tables import VERDICTS
+
+MAX_FILES = 200  # listed one by one of each kind
+WAITING = 32_768  # rows that may be shown, before the choice among them is narrowed
+LISTS = ("Failed: could not be read or judged", "Read in part", "Skipped: not micrographs")
+
+
+class Overview:
+    """Counts over all rows of tables.TRIAGE, the first of what failed, and which rows the page shows; add() batches.
+
+    Batches come in the order of (uri, frame). One byte per row stays in memory beside what does not grow.
+    """
+
+    def __init__(self, max_rows: int):
+        self.max_rows = max_rows
+        self.n_rows = self.n_micrographs = 0
+        self.verdicts, self.statuses, self.reasons = Counter(), Counter(), Counter()
+        self.n_listed, self.listed = Counter(), {title: [] for title in LISTS}
+        self._codes = [np.zeros(0, np.int8)]
+        self._chosen = [keys(pd.DataFrame(columns=["verdict", "reasons", "micrograph_id", "uri"], dtype=object))]
+        self._last_uri = None
+
+    def add(self, rows: pd.DataFrame) -> None:
+        if not len(rows):
+            return
+        rows = rows.set_axis(np.arange(self.n_rows, self.n_rows + len(rows)))
+        self.verdicts.update(rows["verdict"])
+        self.statuses.update(rows["status"])
+        self.reasons.update(code for codes in rows["reasons"] for code in codes)
+        self._codes.append(pd.Categorical(rows["verdict"], VERDICTS).codes.astype(np.int8))
+        is_first = ~rows["uri"].duplicated() & rows["uri"].ne(self._last_uri)
+        is_partial = rows["reasons"].map(lambda codes: "frames_lost" in codes).astype(bool)
+        kinds = (rows["status"].eq("failed"), is_partial & is_first, rows["status"].eq("skipped"))
+        for title, where in zip(LISTS, kinds, strict=True):
+            self.n_listed[title] += int(where.sum())
+            first = rows.loc[where, ["uri", "format", "explanation"]].head(MAX_FILES - len(self.listed[title]))
+            self.listed[title] += first.to_dict("records")
+        self._chosen.append(keys(rows))
+        if sum(map(len, self._chosen)) > WAITING:
+            self._chosen = [narrow(pd.concat(self._chosen), self.max_rows)]
+        self.n_rows += len(rows)
+        self.n_micrographs += int(rows["height_px"].notna().sum())
+        self._last_uri = rows["uri"].iloc[-1]
+
+    @property
+    def verdict_codes(self) -> np.ndarray:
+        """(n_rows,) int8, positions in VERDICTS."""
+        self._codes = [np.concatenate(self._codes)]
+        return self._codes[0]
+
+    def shown(self) -> np.ndarray:
+        """Positions of the rows that the page shows, ascending: choose()."""
+        return np.sort(choose(pd.concat(self._chosen), self.max_rows).index.to_numpy(int))
+
+
+def keys(rows: pd.DataFrame) -> pd.DataFrame:
+    """What the choice of rows depends on."""
+    reason = [codes[0] if len(codes) else "" for codes in rows["reasons"]]
+    return rows[["verdict", "micrograph_id", "uri"]].assign(reason=pd.Series(reason, index=rows.index, dtype=object))
+
+
+def choose(rows: pd.DataFrame, max_rows: int) -> pd.DataFrame:
+    """At most `max_rows` of `rows` (see keys()) with every verdict and, where there is room, every first reason.
+
+    Verdicts share the places evenly; what a rare one leaves over goes to the others. Within a verdict the first reasons
+    take turns, each in the order of micrograph_id, which is a hash: an even sample of the archive. Whatever the order
+    of `rows`, the same are chosen.
+    """
+    if len(rows) <= max_rows:
+        return rows
+    order = rows.sort_values(["micrograph_id", "uri"], kind="stable")
+    for groups in (["verdict", "reason"], "verdict"):
+        order = order.assign(turn=order.groupby(groups, sort=False).cumcount()).sort_values("turn", kind="stable")
+    return order.head(max_rows).drop(columns="turn")
+
+
+def narrow(rows: pd.DataFrame, max_rows: int) -> pd.DataFrame:
+    """`rows` without those that choose() takes in no case, whatever other rows there are."""
+    order = rows.sort_values(["micrograph_id", "uri"], kind="stable")
+    return order.groupby(["verdict", "reason"], sort=False).head(max_rows)

@@ -1,0 +1,231 @@
+"""The report of tables on disk, made in batches, is that of the same tables in memory, row for row, byte for byte."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from emqa_dask import tables
+from emqa_dask.archive.headers import cohort_suspects
+from emqa_dask.pipeline import ingest, verdicts
+from emqa_dask.pipeline.folders import SCHEMAS, folders
+from emqa_dask.pipeline.report import report
+from emqa_dask.predict import duplicates
+from emqa_dask.predict.flags import flag_images
+from emqa_dask.report.spreadsheet import triage_csv
+from emqa_dask.report.triage import judge
+from emqa_dask.settings import Settings, replace
+from emqa_dask.store import layout, parts, plan, spill
+
+SETTINGS = replace(Settings(), {"report": {"max_rows": 20}})
+NAMES = ("z/last.tif", "=cmd.tif", "a, b.tif", "new\nline.tif", "\u6d4b\u8bd5.dm4", "a/Copy of x.tif", "a/x (2).tif")
+
+
+def make_workspace(root: str, n_files: int = 90, seed: int = 0) -> pd.DataFrame:
+    """Tables as a run leaves them: stacks, unread files, flags, copies, cohorts, lost parts; gives the failures."""
+    rng = np.random.default_rng(seed)
+    uris = [NAMES[k] if k < len(NAMES) else f"session {k % 4}/{k:04d}.tif" for k in range(n_files)]
+    status = rng.choice(["ok"] * 6 + ["failed", "skipped"], n_files)
+    n_frames = np.where(status == "ok", rng.choice([1, 1, 1, 5], n_files), 0)
+    n_frames[10], status[10] = 40, "ok"  # more than a batch
+    content = [f"{k:064x}" for k in np.where(rng.random(n_files) < 0.1, 3, np.arange(n_files))]
+    catalog = pd.DataFrame(
+        {
+            "uri": uris,
+            "content_sha256": content,
+            "size_bytes": 1000,
+            "format": rng.choice(["TIFF", "DM3"], n_files),
+            "status": status,
+            "reason": np.where(rng.random(n_files) < 0.1, "1 of 3 frames could not be read", ""),
+            "error": pd.Series(np.where(status == "failed", "ValueError: it ends early", None), dtype=object),
+        }
+    ).sample(frac=1, random_state=seed)
+    parts.write_table(layout.catalog(root), catalog, tables.CATALOG)
+
+    index = np.repeat(np.arange(n_files), n_frames)
+    n = len(index)
+    size = rng.choice([256, 512], n)
+    ledger = pd.DataFrame(
+        {
+            "micrograph_id": [f"{k:032x}" for k in rng.permutation(n)],
+            "uri": np.array(uris, object)[index],
+            "frame": np.concatenate([np.arange(k) for k in n_frames]),
+            "content_sha256": np.array(content, object)[index],
+            "pixel_sha256": [f"{k:064x}" for k in np.where(rng.random(n) < 0.1, n // 2, np.arange(n))],
+            "height_px": size,
+            "width_px": size,
+            "dtype": "uint8",
+            "nm_per_pixel": rng.choice([0.31, 0.31, 0.31, 3.1, np.nan], n),
+            "nm_per_pixel_source": "header",
+            "instrument": pd.Series(rng.choice(np.array(["A", "B", None], object), n), dtype=object),
+            "magnification": rng.choice([1e4, np.nan], n),
+            "stack": [f"{s}x{s}-uint8-nopx" for s in size],
+        }
+    )
+    gone = ledger.iloc[:3].assign(content_sha256="f" * 64, micrograph_id=[f"gone {k}" for k in range(3)])
+    ledger = pd.concat([ledger, gone]).sort_values(["stack", "uri", "frame"], ignore_index=True)
+    ledger["index"] = ledger.groupby("stack").cumcount()
+    ledger["partition"] = [f"{s}-{k // 6 * 6:08d}" for s, k in zip(ledger["stack"], ledger["index"])]
+    parts.write_table(layout.micrographs(root), ledger, tables.MICROGRAPHS)
+
+    n = len(ledger)
+    features = pd.DataFrame({name: rng.uniform(0, 1, n) for name in tables.IMAGE_STATISTICS})
+    features = features.where(rng.random(features.shape) > 0.1) * rng.choice([1, 100], features.shape, p=[0.9, 0.1])
+    tones = rng.normal(0, 30, (n, 256))
+    tones[1::4] = tones[0 : n - 1 : 4] + rng.normal(0, 4, tones[1::4].shape)
+    grain = rng.integers(0, 256, (n, 512), dtype=np.uint8)
+    grain[1::4] = grain[0 : n - 1 : 4]
+    tones = np.clip(tones, -127, 127).astype(np.int8)
+    features["signature"] = [None if k % 11 == 0 else tones[k].tobytes() + grain[k].tobytes() for k in range(n)]
+    features["micrograph_id"] = ledger["micrograph_id"]
+    features["n_detections"] = rng.integers(0, 4, n).astype(float)
+    features["is_capped"] = rng.random(n) < 0.05
+    mean = rng.beta(6, 2, n)
+    predictions = pd.DataFrame(
+        {
+            "micrograph_id": ledger["micrograph_id"],
+            "predicted_f1": np.where(features["n_detections"] > 0, mean, np.nan),
+            "predicted_f1_low": mean - 0.2,
+            "predicted_f1_high": mean + 0.1,
+            "ood_distance": rng.lognormal(-0.8, 0.6, n),
+            "evidence": np.where(features["n_detections"] > 0, "detections", "no_detections"),
+        }
+    )
+    thumbnails = pd.DataFrame({"micrograph_id": ledger["micrograph_id"], "jpeg": b"jpeg"})
+    boxes = {"y0": 1.0, "x0": 2.0, "y1": 9.0, "x1": 8.0, "score": 0.5}
+    made = {"features": features, "predictions": predictions, "thumbnails": thumbnails}
+    made["detections"] = pd.DataFrame({"micrograph_id": ledger["micrograph_id"], **boxes})
+    for table, folder in folders(SETTINGS).items():
+        for k, (name, of) in enumerate(ledger.groupby("partition")):
+            rows = made[table].loc[of.index[rng.random(len(of)) < 0.95]]  # quarantined ones are not in a table
+            if k % 9 != 4 or table == "thumbnails":  # unfinished
+                parts.write_part(root, folder, name, rows, SCHEMAS[table])
+    failed = ledger.loc[::7, ["uri", "micrograph_id"]].assign(stage="detect", kind="crash", error="it died", attempts=2)
+    return tables.conform(failed, tables.FAILURES).to_pandas()
+
+
+def judged_in_memory(root: str, failures: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(triage, flags) of all tables at once, in the order of (uri, frame)."""
+    catalog = parts.load_table(layout.catalog(root), tables.CATALOG)
+    micrographs = pd.concat(ingest.current(root), ignore_index=True)
+    micrographs = micrographs.assign(
+        is_nm_per_pixel_suspect=cohort_suspects(micrographs["nm_per_pixel"], verdicts.cohorts(micrographs))
+    )
+    made = {t: parts.read_table(root, folders(SETTINGS)[t], SCHEMAS[t]) for t in ("features", "predictions")}
+    made = {t: rows[rows["micrograph_id"].isin(micrographs["micrograph_id"])] for t, rows in made.items()}
+    flags = [flag_images(made["features"]), duplicates.flag_duplicates(micrographs, made["features"])]
+    flags = pd.concat(flags, ignore_index=True)
+    triage = judge(catalog, micrographs, **made, flags=flags, settings=SETTINGS.report, failures=failures)
+    of = triage.dropna(subset="micrograph_id")
+    row = pd.Series(of.index, index=of["micrograph_id"])
+    order = flags["micrograph_id"].map(row).sort_values(kind="stable").index
+    return triage, flags.loc[order].reset_index(drop=True)
+
+
+@pytest.fixture
+def facts():
+    return {"started": 1.79e9, "seconds": {"detect": 3.0}}
+
+
+@pytest.mark.parametrize("small", [2000, 0], ids=["all pairs", "buckets"])
+@pytest.mark.parametrize("seed", range(3))
+def test_batches_of_any_size_give_the_rows_of_the_whole(tmp_path, monkeypatch, facts, seed, small):
+    root = str(tmp_path)
+    failures = make_workspace(root, seed=seed)
+    monkeypatch.setattr(duplicates, "SMALL", small)
+    triage, flags = judged_in_memory(root, failures)
+    seen = set(triage["reasons"].explode())
+    assert seen >= {"duplicate", "near_duplicate", "pixel_size_suspect", "quarantined", "not_judged", "frames_lost"}
+    for module, name, size in ((verdicts, "BATCH", 7), (spill, "RUN", 30), (spill, "CHUNK", 3), (plan, "ROWS", 10)):
+        monkeypatch.setattr(module, name, size)
+    monkeypatch.setattr(duplicates, "BLOCK", 40)
+    before = set(tmp_path.iterdir())
+    counts, is_new = report(root, "/archive", SETTINGS, facts | {"failures": failures})
+    assert (counts, is_new) == (triage["verdict"].value_counts().to_dict(), True)
+    pd.testing.assert_frame_equal(
+        parts.load_table(layout.triage(root), tables.TRIAGE), tables.conform(triage, tables.TRIAGE).to_pandas()
+    )
+    pd.testing.assert_frame_equal(parts.load_table(layout.flags(root), tables.FLAGS), flags)
+    assert (tmp_path / "triage.csv").read_bytes() == triage_csv(triage).encode()
+    added = {path.name for path in set(tmp_path.iterdir()) - before}
+    assert added == {"triage.parquet", "triage.csv", "flags.parquet", "report", "provenance.json"}
+
+
+def test_what_has_not_changed_is_known_without_reading_a_table(tmp_path, monkeypatch, facts):
+    root = str(tmp_path)
+    facts["failures"] = make_workspace(root, 30)
+    first = report(root, "/archive", SETTINGS, facts)
+    with monkeypatch.context() as patch:
+        for name in ("load_table", "iter_table", "read_part", "read_table"):
+            patch.setattr(parts, name, None)
+        assert report(root, "/archive", SETTINGS, facts) == (first[0], False)
+    page = tmp_path / "report" / "index.html"
+    assert "emqa retry" in page.read_text()
+    later = facts | {"failures": facts["failures"][1:]}
+    assert report(root, "/archive", SETTINGS, later)[1]
+    other = replace(SETTINGS, {"report": {"trust_f1": 0.9}})
+    assert report(root, "/archive", other, later)[1]
+    assert not report(root, "/archive", other, later)[1]
+    victim = sorted((tmp_path / folders(SETTINGS)["features"]).iterdir())[0]
+    victim.unlink()
+    assert report(root, "/archive", other, later)[1]
+    catalog = parts.load_table(layout.catalog(root), tables.CATALOG)
+    parts.write_table(layout.catalog(root), catalog, tables.CATALOG)
+    assert report(root, "/archive", other, later)[1]
+
+
+def test_a_report_that_ends_early_leaves_the_last_one(tmp_path, monkeypatch, facts):
+    root = str(tmp_path)
+    facts["failures"] = make_workspace(root, 30)
+    report(root, "/archive", SETTINGS, facts)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    other = replace(SETTINGS, {"report": {"trust_f1": 0.9}})
+    monkeypatch.setattr(verdicts, "BATCH", 7)
+
+    def failing(triage, header=True):
+        if not header:
+            raise OSError(28, "No space left on device")
+        return ""
+
+    with monkeypatch.context() as patch:
+        patch.setattr("emqa_dask.report.spreadsheet.triage_csv", failing)
+        with pytest.raises(OSError, match="No space"):
+            report(root, "/archive", other, facts)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert report(root, "/archive", other, facts)[1]
+
+
+def test_no_secret_gets_into_the_report(tmp_path, monkeypatch, facts):
+    root = str(tmp_path)
+    facts["failures"] = make_workspace(root, 20)
+    source = "s3://key:SECRET@bucket/archive?token=SECRET"
+    monkeypatch.setattr("sys.argv", ["emqa", "triage", source])
+    report(root, source, SETTINGS, facts)
+    for path in ("provenance.json", "report/index.html"):
+        text = (tmp_path / path).read_text()
+        assert "SECRET" not in text
+        assert "bucket/archive" in text
+
+
+def test_an_archive_without_a_micrograph_has_its_report(tmp_path, facts):
+    root = str(tmp_path)
+    row = {"uri": "notes.txt", "status": "skipped", "reason": "text", "size_bytes": 3}
+    parts.write_table(layout.catalog(root), [row], tables.CATALOG)
+    assert report(root, "/archive", SETTINGS, facts | {"failures": tables.empty(tables.FAILURES)}) == (
+        {"unknown": 1},
+        True,
+    )
+    assert parts.load_table(layout.triage(root), tables.TRIAGE)["reasons"][0].tolist() == ["not_a_micrograph"]
+
+
+@pytest.mark.parametrize("table", ["catalog", "micrographs", "features"])
+def test_what_is_there_twice_is_refused(tmp_path, facts, table):
+    root = str(tmp_path)
+    failures = make_workspace(root, 30)
+    if table == "features":
+        uri, schema = sorted((tmp_path / folders(SETTINGS)[table]).iterdir())[0].as_posix(), tables.FEATURES
+    else:
+        uri, schema = getattr(layout, table)(root), SCHEMAS.get(table, getattr(tables, table.upper()))
+    rows = parts.load_table(uri, schema)
+    parts.write_table(uri, pd.concat([rows, rows[10:11] if len(rows) > 10 else rows]), schema)
+    with pytest.raises(ValueError, match="twice"):
+        report(root, "/archive", SETTINGS, facts | {"failures": failures})
