@@ -1,0 +1,37 @@
+"""Digests is a set: whatever is added in whatever batches, it says what is there, and what came first."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emqa_dask.store import digests
+from emqa_dask.store.digests import Digests
+
+
+@given(st.lists(st.lists(st.integers(0, 60), max_size=30), max_size=12))
+def test_it_is_a_set_and_adding_says_what_is_new(batches):
+    found, expected = Digests(), set()
+    for batch in batches:
+        is_new = found.add(digests.of_texts(map(str, batch)))
+        for number, said in zip(batch, is_new, strict=True):
+            assert said == (number not in expected)
+            expected.add(number)
+        assert len(found) == len(expected)
+    there = found.has(digests.of_texts(map(str, range(70))))
+    assert set(np.flatnonzero(there)) == expected
+
+
+@given(st.lists(st.binary(min_size=16, max_size=16), unique=True, max_size=20))
+def test_ids_of_hex_digits_are_their_own_digests_whatever_bytes_they_have(ids):
+    found = Digests()
+    assert found.add(digests.of_hex(i.hex() for i in ids)).all()
+    assert found.has(digests.of_hex(i.hex() for i in ids)).all()
+
+
+def test_a_set_of_many_keeps_few_arrays():
+    found = Digests()
+    for start in range(0, 20_000, 100):
+        found.add(digests.of_texts(map(str, range(start, start + 100))))
+    assert len(found) == 20_000
+    assert sum(a.nbytes for a in found._sorted) == 20_000 * digests.N_BYTES
+    assert len(found._sorted) < 10
