@@ -134,11 +134,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     certificates.add_argument("folder", metavar="FOLDER")
 
-    verbs.add_parser(
+    doctor = verbs.add_parser(
         "doctor",
-        help="check this machine: versions, memory, disk, GPU",
-        description=("Check that this machine can run emqa_dask, and say what to do where it cannot."),
+        help="check this machine: versions, memory, disk, GPU; with --scheduler its workers, too",
+        description="Check that this machine can run emqa_dask, and say what to do where it cannot. With --scheduler, "
+        "look at the workers there, too.",
     )
+    _add_settings(doctor)
     return parser
 
 
@@ -200,7 +202,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.verb == "doctor":
         from emqa_dask.run.doctor import examine
 
-        return examine(print)
+        return examine(print, _settings(options, None))
 
     if options.verb == "certificates":
         from emqa_dask.run.tls import write_certificates

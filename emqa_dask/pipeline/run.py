@@ -14,9 +14,11 @@ import pandas as pd
 from emqa_dask import tables
 from emqa_dask.archive import scan
 from emqa_dask.backend import to_device
+from emqa_dask.partition import Partition
 from emqa_dask.pipeline import PRELOAD, ingest, journal
 from emqa_dask.pipeline.folders import SCHEMAS, folders
 from emqa_dask.pipeline.report import report
+from emqa_dask.run import preflight
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.execute import Limits, Result, Task, execute
 from emqa_dask.run.progress import clock, watch
@@ -26,6 +28,8 @@ from emqa_dask.store import files, layout, lock, parts
 STEPS = ("ingest", "detect", "featurise", "predict", "report")
 TABLE_OF = {"ingest": "thumbnails", "detect": "detections", "featurise": "features", "predict": "predictions"}
 GIB = 2**30
+NO_NEEDS = {"partition_bytes": 0, "output_bytes": 0, "image_px": 0}
+STORED = {False: 1, True: 2}  # pixels of one byte, or of more, per byte that the store takes (see store.stacks)
 Say = Callable[[str], None]
 
 
@@ -46,7 +50,8 @@ def run(source: str | None, root: str, settings: Settings, *, steps: Iterable[st
     another run works on `root`.
     """
     started, steps = time.time(), tuple(steps)
-    to_device(np.zeros(1), settings.detect.device)  # no GPU where one is asked for: say so before the work, not after
+    if settings.run.scheduler == "in-process":  # no GPU where one is asked for: say so now; of workers, preflight does
+        to_device(np.zeros(1), settings.detect.device)
     if "ingest" in steps:
         source = source if "://" in source else os.path.abspath(source)
         next(iter(scan.scan(source, settings.archive.exclude)))  # an archive that is not there makes no workspace
@@ -56,7 +61,7 @@ def run(source: str | None, root: str, settings: Settings, *, steps: Iterable[st
     with lock.hold(root, say) as held, ExitStack() as stack:
         files.write_text(layout.settings(root), dump(settings))
         with journal.recording(root, held.check) as record:
-            execute_here = _executor(stack, settings, record, say)
+            execute_here = _executor(stack, root, settings, record, say)
             if "ingest" in steps:
                 ingest.ingest(root, source, settings, execute_here)
                 seconds["survey"] = time.time() - started
@@ -78,14 +83,17 @@ def run(source: str | None, root: str, settings: Settings, *, steps: Iterable[st
     return 2 if n_failures else 0
 
 
-def _executor(stack: ExitStack, settings: Settings, record: Callable[[Result], None], say: Say) -> Callable:
-    """execute(function, tasks, stage, total) -> iterator of results; the first task of all starts the workers."""
+def _executor(stack: ExitStack, root: str, settings: Settings, record: Callable[[Result], None], say: Say) -> Callable:
+    """execute(function, tasks, stage, total, needs) -> iterator of results; the first task starts the workers.
+
+    `needs` is what preflight.check() is told of the work before it begins.
+    """
     client = None
     limits = Limits(settings.run.timeout_s, int(settings.run.memory_gib * GIB))
     resources = {"GPU": 1} if settings.detect.device == "cuda" else None
 
     def execute_all(
-        function: Callable, tasks: Iterable[Task], stage: str, total: int | None = None
+        function: Callable, tasks: Iterable[Task], stage: str, total: int | None = None, needs: dict | None = None
     ) -> Iterator[Result]:
         nonlocal client
         tasks = iter(tasks)
@@ -95,6 +103,7 @@ def _executor(stack: ExitStack, settings: Settings, record: Callable[[Result], N
         if client is None and settings.run.scheduler != "in-process":
             client = stack.enter_context(open_cluster(settings, PRELOAD, say))
             say(f"{len(client.nthreads())} workers; dashboard: {client.dashboard_link}")
+        preflight.check(client, settings, root=root, say=say, **(needs or NO_NEEDS))
         results = execute(
             function,
             itertools.chain([first], tasks),
@@ -128,8 +137,10 @@ def _make(root: str, settings: Settings, wanted: list[str], execute_here: Callab
         there = set(parts.part_names(root, where[table]))
         journal.forget_unfinished(root, where[table], there)
         done = there if done is None else done & there
-    slots = ["stack", "index", "partition"]
-    total = sum(len(p) for p, _ in ingest.partitions(root, slots) if p.name not in done)
+    total, needs = 0, NO_NEEDS
+    for partition, _ in ingest.partitions(root, ()):
+        if partition.name not in done:
+            total, needs = total + len(partition), _add(needs, partition)
     if not total:
         return
     todo = (
@@ -138,9 +149,20 @@ def _make(root: str, settings: Settings, wanted: list[str], execute_here: Callab
         if partition.name not in done
     )
     stage = "triage" if "predictions" in needed else wanted[-1]
-    for result in execute_here(work, todo, stage, total):
+    for result in execute_here(work, todo, stage, total, needs):
         if result.outcome == "failed":
             journal.fail_partition(root, settings, result)
+
+
+def _add(needs: dict, partition: Partition) -> dict:
+    """What preflight.check() has to know, of one more partition."""
+    height, width, dtype = layout.shape_of(partition.stack)
+    n_bytes = len(partition) * height * width * np.dtype(dtype).itemsize
+    return {
+        "partition_bytes": max(needs["partition_bytes"], n_bytes),
+        "output_bytes": needs["output_bytes"] + n_bytes // STORED[np.dtype(dtype).itemsize > 1],
+        "image_px": max(needs["image_px"], height * width),
+    }
 
 
 def work(*args, **named) -> dict:

@@ -183,7 +183,7 @@ def _leave_with_parent() -> None:
     os._exit(1)
 
 
-_NOWHERE = open(os.devnull, "w")  # noqa: SIM115 - the watchdog writes to it at any time
+_NOWHERE = os.open(os.devnull, os.O_WRONLY)  # the watchdog may write to it at any time
 _deadlines: dict[int, float] = {}
 _lock = threading.Lock()
 
