@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import getpass
 import math
 import os
 import shlex
@@ -209,7 +208,7 @@ def _output(folder: str, job_id: str) -> str:
 
 def queue() -> dict[str, str] | None:
     """State, and reason to wait, of this user's jobs that have not ended, by job number; None if SLURM is silent."""
-    command = ["squeue", "--noheader", "--user", getpass.getuser(), "--format=%A %T (%r)"]
+    command = ["squeue", "--noheader", "--user", str(os.getuid()), "--format=%A %T (%r)"]
     try:
         ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
     except subprocess.TimeoutExpired:

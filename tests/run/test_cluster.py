@@ -22,15 +22,12 @@ SCRIPT = textwrap.dedent(
     """
     import sys, time
     from emqa_dask.run.cluster import open_cluster
-    from emqa_dask.run.execute import Task, execute
     from emqa_dask.settings import Run, Settings
 
-    def stay(seconds, call):
-        time.sleep(seconds)
-
     with open_cluster(Settings(run=Run(workers=1))) as client:
-        for result in execute(stay, [Task(str(s), (s,)) for s in SECONDS], stage="s", client=client):
-            print(result.outcome, flush=True)
+        for seconds in SECONDS:
+            client.submit(time.sleep, seconds, pure=False).result()
+            print("done", flush=True)
     """
 )
 

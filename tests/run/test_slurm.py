@@ -8,6 +8,7 @@ import time
 import dask
 import pytest
 
+from emqa_dask.run import tls
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.workers import environment
 from emqa_dask.settings import Run, Settings, SettingsError, Slurm
@@ -130,6 +131,27 @@ def test_jobs_follow_the_work_and_one_that_is_cancelled_is_replaced(cluster, job
         futures.clear()
         virtual.wait_until(lambda: len(jobs()) == 1, "idle jobs are given back")
         assert client.submit(os.getenv, "SLURM_JOB_ID").result() in map(str, jobs())
+    assert jobs() == {}
+
+
+@pytest.mark.real
+def test_a_job_of_several_workers_that_speak_tls_is_replaced_as_a_whole(cluster, jobs, tmp_path):
+    """dask-jobqueue alone would count on its workers for ever."""
+    certificates = tls.write_certificates(tmp_path / "certificates")
+    wanted = settings(
+        {"workers": 2, "memory_gib": 0.5, "wait_s": 300.0, "tls": str(certificates)}, workers_per_job=2,
+        log_folder=str(tmp_path / "logs"),
+    )  # fmt: skip
+    with open_cluster(wanted, say=lambda text: None) as client:
+        virtual.wait_until(lambda: len(client.nthreads()) == 2, "both workers are there")
+        assert all(address.startswith("tls://") for address in [client.scheduler.address, *client.nthreads()])
+        (first,) = jobs()
+        cluster("scancel", str(first))
+        virtual.wait_until(lambda: list(jobs()) not in ([], [first]), "the job is replaced")
+        virtual.wait_until(
+            lambda: client.submit(os.getenv, "SLURM_JOB_ID", pure=False).result() != str(first), "it works"
+        )
+        assert len(jobs()) == 1
     assert jobs() == {}
 
 
