@@ -48,8 +48,11 @@ def surveyed_only(archive, root, settings) -> None:
 
 @pytest.fixture(scope="module")
 def lossy(small_archive, here, tmp_path_factory):
+    return make_lossy(tmp_path_factory.mktemp("lossy"), small_archive, here)
+
+
+def make_lossy(folder, small_archive, here):
     """A workspace in which a file of a shard of several was gone when it was to be stored; and that file."""
-    folder = tmp_path_factory.mktemp("lossy")
     archive, root, settings = folder / "archive", folder / "ws", replace(here, {"store": {"shard_length": 8}})
     shutil.copytree(small_archive, archive)
     surveyed_only(archive, root, settings)
@@ -109,8 +112,8 @@ def test_a_failure_does_not_pass_for_an_image_without_detections(lossy, tmp_path
     assert (triage.loc[victim, "status"], triage.loc[victim, "verdict"]) == ("failed", "unknown")
 
 
-def test_retry_makes_the_failed_partition_again_and_nothing_else(lossy, small_archive, tmp_path):
-    archive, root, settings, gone, uri, name = lossy
+def test_retry_makes_the_failed_partition_again_and_nothing_else(small_archive, here, tmp_path):
+    archive, root, settings, gone, uri, name = make_lossy(tmp_path, small_archive, here)
     gone.rename(archive / uri)
     before = written(root)
     code, said = quietly(retry, str(root), settings, stage="detect")
@@ -123,9 +126,9 @@ def test_retry_makes_the_failed_partition_again_and_nothing_else(lossy, small_ar
     assert all(name in path or "micrographs.zarr" in path or "failures-" in path for path in shard_and_parts)
     assert len([path for path in shard_and_parts if "micrographs.zarr" in path]) == 1
     assert parts.load_table(layout.failures(str(root)), tables.FAILURES).empty
-    surveyed_only(archive, tmp_path / "ws", settings)
-    assert quietly(run, str(archive), str(tmp_path / "ws"), settings)[0] == 0
-    for table, rows in results(tmp_path / "ws", settings).items():
+    surveyed_only(archive, tmp_path / "other", settings)
+    assert quietly(run, str(archive), str(tmp_path / "other"), settings)[0] == 0
+    for table, rows in results(tmp_path / "other", settings).items():
         pd.testing.assert_frame_equal(rows, results(root, settings)[table])
 
 
