@@ -7,6 +7,7 @@ import platform
 import shlex
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 import numpy as np
@@ -56,7 +57,9 @@ def report(root: str, source: str, settings: Settings, facts: dict) -> tuple[dic
         "settings": files.redact(dump(settings)),
         "forest": _card_figures(settings),
     }
-    parts.write_text(layout.report(root), _page(root, overview, settings, facts))
+    with files.write_whole(layout.report(root)) as stream:
+        for text in _page(root, overview, settings, facts):
+            stream.write(text.encode())
     provenance = {name: facts[name] for name in ("command", "archive", "started", "seconds", "versions")}
     provenance |= {
         "finished": time.time(),
@@ -109,8 +112,8 @@ def versions() -> dict[str, str]:
 _iter = parts.iter_table
 
 
-def _page(root: str, overview: Overview, settings: Settings, facts: dict) -> str:
-    """The page; of the triage table it reads a column at a time, and the rows that are shown."""
+def _page(root: str, overview: Overview, settings: Settings, facts: dict) -> Iterator[str]:
+    """The page in pieces; of the triage table it reads a column at a time, and the rows that are shown."""
 
     def column(name: str) -> NDArray:
         pieces = _iter(layout.triage(root), tables.TRIAGE, [name])

@@ -22,7 +22,7 @@ N_TABLES, NEIGHBOURS = 16, 8
 SMALL = 2000  # archives up to this size are compared pair by pair, which is exact and still quick
 WHOLE, GLANCE = (0, 64), (28, 36)  # rows of the grain: in larger archives a few are compared first ...
 GLANCE_MARGIN = 0.2  # ... which may agree so much less than the whole has to
-BLOCK = 8192  # images, or pairs, at a time
+BLOCK = 4096  # images, or pairs, at a time
 PIXELS, CONTENT = ("pixel_sha256", "height_px", "width_px", "dtype"), ("content_sha256", "frame")
 
 Read = Callable[[NDArray], NDArray]  # row numbers (m,) -> their signatures (m, SIGNATURE_BYTES) uint8
@@ -120,10 +120,13 @@ def _first_of_same(same: Iterable[NDArray], n: int) -> NDArray:
     """For every row the first row with the same identity of any kind."""
     first = np.arange(n, dtype=np.int32)
     for keys in same:
-        order = np.lexsort((keys[:, 1], keys[:, 0])).astype(np.int32)  # stable: rows of a group stay in order
-        keys = keys[order]
-        starts = np.ones(n, bool)
-        starts[1:] = (keys[1:] != keys[:-1]).any(axis=1) | ~keys[1:].any(axis=1)  # zeros: unknown, so like no other
+        order = np.argsort(keys[:, 0], kind="stable").astype(np.int32)  # stable: rows of a group stay in order
+        starts = np.zeros(n, bool)
+        for column in keys.T:  # one after the other: memory
+            values = column[order]
+            starts[1:] |= values[1:] != values[:-1]
+        starts |= ~keys.any(axis=1)[order]  # zeros: unknown, so like no other
+        starts[:1] = True
         group = np.cumsum(starts, dtype=np.int32) - 1
         first[order] = np.minimum(first[order], order[starts][group])
     return first[first]

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.resources import files
 
 import jinja2
@@ -52,15 +52,15 @@ def render(
     pictures: Mapping[str, bytes],
     facts: dict,
     settings: Report,
-) -> str:
-    """The page's HTML: counts, figures and failures of all rows, and a table of those in `shown` (tables.TRIAGE).
+) -> Iterator[str]:
+    """The page's HTML, piece by piece: counts, figures and failures of all rows, and a table of those in `shown`.
 
-    `overview` and `column` (see figures.distributions) tell of all rows; `boxes` (see drawn()) and `pictures` (JPEG)
-    are those of `shown`, by micrograph_id, where there are any. `facts`, all of it optional: archive, workspace,
-    command, started (s since the epoch, or text), n_files, n_bytes, seconds (stage -> s), versions (name -> version),
-    settings (TOML text), forest (name -> figure), failures (tables.FAILURES); any other entry is shown as it is. Every
-    text is escaped, and the page's policy lets it load nothing and run nothing but its own script. No rows give a page
-    that says so.
+    `overview` and `column` (see figures.distributions) tell of all rows; `shown` has rows of tables.TRIAGE; `boxes`
+    (see drawn()) and `pictures` (JPEG) are those of `shown`, by micrograph_id, where there are any. `facts`, all of it
+    optional: archive, workspace, command, started (s since the epoch, or text), n_files, n_bytes, seconds (stage -> s),
+    versions (name -> version), settings (TOML text), forest (name -> figure), failures (tables.FAILURES); any other
+    entry is shown as it is. Every text is escaped, and the page's policy lets it load nothing and run nothing but its
+    own script. No rows give a page that says so.
     """
     css, js = (files("emqa_dask.report").joinpath(f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
     environment = jinja2.Environment(
@@ -72,7 +72,7 @@ def render(
     )
     outcome = {status: overview.statuses[status] for status in ("failed", "skipped")}
     environment.filters.update(visible=visible, seconds=_seconds, bytes=_bytes, value=_value)
-    return environment.get_template("page.html.j2").render(
+    return environment.get_template("page.html.j2").generate(
         css=Markup(css),
         js=Markup(js),
         policy=f"default-src 'none'; img-src data:; style-src '{_hash(css)}'; script-src '{_hash(js)}'; "

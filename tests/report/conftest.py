@@ -135,7 +135,7 @@ def render_page(triage, detections, thumbnails, facts, settings: Report, n_batch
     for k in range(0, len(triage), n_batch):
         overview.add(triage[k : k + n_batch])
     shown = triage.iloc[overview.shown()]
-    return page.render(
+    pieces = page.render(
         overview,
         lambda name: triage[name].to_numpy(float, na_value=np.nan),
         shown,
@@ -144,6 +144,7 @@ def render_page(triage, detections, thumbnails, facts, settings: Report, n_batch
         facts,
         settings,
     )
+    return "".join(pieces)
 
 
 @pytest.fixture(scope="session")
