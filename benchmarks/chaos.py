@@ -15,16 +15,15 @@ import platform
 import random
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import psutil
+import victims
 import workspaces
 from workspaces import Driver
 
@@ -88,100 +87,7 @@ class Parts:
         self.held = dict(self.seen)
 
 
-class DaskCluster:
-    """`dask scheduler` and two `dask worker --nanny`, as a person would start them, and start them again."""
-
-    def __init__(self, log: Path, n_workers: int = 2):
-        self.log, self.port = log, _free_port()
-        self.address = f"tcp://127.0.0.1:{self.port}"
-        self.scheduler = self._start_scheduler()
-        self.nannies = [self._start_nanny() for _ in range(n_workers)]
-        self.dead_since: float | None = None
-
-    def _start(self, *words: str) -> subprocess.Popen:
-        with self.log.open("a") as output:
-            command = [sys.executable, "-m", "dask", *words]
-            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
-
-    def _start_scheduler(self) -> subprocess.Popen:
-        return self._start("scheduler", "--host", "127.0.0.1", "--port", str(self.port), "--no-dashboard")
-
-    def _start_nanny(self) -> subprocess.Popen:
-        return self._start(
-            "worker", self.address, "--nanny", "--nthreads", "1", "--host", "127.0.0.1", "--no-dashboard"
-        )
-
-    def workers(self) -> list[psutil.Process]:
-        return [p for n in self.nannies if n.poll() is None for p in _children(n.pid) if _is_python_child(p)]
-
-    def mend(self, after_s: float = 1.0) -> None:
-        """Start again what is not running, `after_s` after that was first seen."""
-        everything = [self.scheduler, *self.nannies]
-        if all(p.poll() is None for p in everything):
-            self.dead_since = None
-            return
-        self.dead_since = self.dead_since or time.monotonic()
-        if time.monotonic() - self.dead_since < after_s:
-            return
-        if self.scheduler.poll() is not None:
-            self.scheduler = self._start_scheduler()
-        self.nannies = [n if n.poll() is None else self._start_nanny() for n in self.nannies]
-
-    def close(self) -> None:
-        workers = self.workers()
-        for popen in (*self.nannies, self.scheduler):
-            popen.kill()
-            popen.wait()
-        for worker in workers:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                worker.kill()
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def _children(pid: int) -> list[psutil.Process]:
-    try:
-        return psutil.Process(pid).children()
-    except psutil.NoSuchProcess:
-        return []
-
-
-def _words(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
-
-
-def _is_python_child(process: psutil.Process) -> bool:
-    """Was it started by multiprocessing to run Python, and not to track resources?"""
-    words = _words(process)
-    return "multiprocessing.spawn import spawn_main" in words or "multiprocessing.forkserver import main" in words
-
-
-def victims(role: str, driver: Driver, cluster: DaskCluster | None) -> list[psutil.Process]:
-    """The processes that play `role` now."""
-    if role == "driver":
-        return [psutil.Process(driver.popen.pid)]
-    if role == "scheduler":
-        return [psutil.Process(cluster.scheduler.pid)] if cluster.scheduler.poll() is None else []
-    if role == "nanny":
-        return [psutil.Process(n.pid) for n in cluster.nannies if n.poll() is None]
-    if cluster is not None:
-        return cluster.workers()
-    children = _children(driver.popen.pid)
-    servers = [p for p in children if "multiprocessing.forkserver import main" in _words(p)]
-    if role == "fork server":
-        return servers
-    forked = [p for server in servers for p in _children(server.pid)]
-    return forked + [p for p in children if "multiprocessing.spawn import spawn_main" in _words(p)]
-
-
-def strike(blow: Blow, driver: Driver, cluster: DaskCluster | None, rng: random.Random) -> bool:
+def strike(blow: Blow, driver: Driver, cluster: victims.DaskCluster | None, rng: random.Random) -> bool:
     """Kill one process of the victim's role, or send the driver its signal; False where there is none (yet)."""
     try:
         if blow.victim == "SIGINT":
@@ -189,7 +95,7 @@ def strike(blow: Blow, driver: Driver, cluster: DaskCluster | None, rng: random.
         elif blow.victim == "SIGTERM":
             driver.popen.terminate()
         else:
-            found = victims(blow.victim, driver, cluster)
+            found = victims.playing(blow.victim, driver, cluster)
             if not found:
                 return False
             rng.choice(found).kill()
@@ -204,7 +110,7 @@ def disturb(
     run: Run,
     options: list[str],
     *,
-    cluster: DaskCluster | None,
+    cluster: victims.DaskCluster | None,
     rng: random.Random,
     limit_s: float,
 ) -> None:
@@ -240,7 +146,7 @@ def _attempt(
     run: Run,
     todo: list[Blow],
     parts: Parts,
-    cluster: DaskCluster | None,
+    cluster: victims.DaskCluster | None,
     rng: random.Random,
     limit_s: float,
 ) -> list[Blow]:
@@ -272,7 +178,7 @@ def _see_it_leave(driver: Driver, blow: Blow, run: Run) -> None:
     while time.monotonic() < deadline and (driver.popen.poll() is None or driver.left()):
         time.sleep(POLL_S)
     if left := driver.left():
-        names = ", ".join(sorted({_words(p)[-60:] for p in left}))
+        names = ", ".join(sorted({victims.words(p)[-60:] for p in left}))
         run.broken.append(f"{len(left)} processes alive {LEAVE_S:.0f} s after {blow.victim}: {names}")
     code = driver.popen.poll()
     if blow.victim in ("SIGTERM", "SIGINT"):
@@ -284,13 +190,29 @@ def _see_it_leave(driver: Driver, blow: Blow, run: Run) -> None:
 
 
 def undisturbed(archive: Path, workspace: Path, options: list[str]) -> tuple[int, float]:
-    """(exit code, seconds) of a run that nobody disturbs."""
+    """(exit code, seconds) of a run that nobody disturbs; RuntimeError when it does not end well."""
     driver = Driver(archive, workspace, options, workspace.with_suffix(".log"))
     try:
         code = driver.popen.wait()
-        return code, driver.seconds()
     finally:
         driver.end()
+    if code not in (0, 2):
+        said = workspaces.last_words(workspace.with_suffix(".log"))
+        raise RuntimeError(f"the undisturbed run ended with {code}: {said}")
+    return code, driver.seconds()
+
+
+@contextlib.contextmanager
+def scheduler(setup: str, log: Path) -> Iterator[tuple[str, victims.DaskCluster | None]]:
+    """The value of --scheduler for a set-up, and the cluster that it needs, closed at the end."""
+    if setup == "local":
+        yield "local", None
+        return
+    cluster = victims.DaskCluster(log)
+    try:
+        yield cluster.address, cluster
+    finally:
+        cluster.close()
 
 
 def draw(number: int, setup: str, seconds: float, rng: random.Random) -> Run:
@@ -313,49 +235,46 @@ def chaos(
     draw: Callable[[int, str, float, random.Random], Run] = draw,
 ) -> dict:
     """`n_runs` disturbed runs on one archive of `n` micrographs; the figures, a record for every run among them."""
-    rng = random.Random(seed)
-    archive, reference = scratch / "archive", scratch / "undisturbed"
+    rng, archive = random.Random(seed), scratch / "archive"
+    reference = scratch / f"undisturbed-{setups[0]}"
     workspaces.write_archive(archive, n, seed)
     common = ["--set", f"store.shard_length={shard_length}", "--workers", "2"]
-    code, seconds = undisturbed(archive, reference, ["--scheduler", "local", *common])
-    if code not in (0, 2):
-        raise RuntimeError(
-            f"the undisturbed run ended with {code}: {workspaces.last_words(reference.with_suffix('.log'))}"
-        )
+    seconds = {}
+    for setup in setups:
+        workspace = scratch / f"undisturbed-{setup}"
+        with scheduler(setup, scratch / f"undisturbed-{setup}-cluster.log") as (address, _):
+            code, seconds[setup] = undisturbed(archive, workspace, ["--scheduler", address, *common])
+        print(f"undisturbed, {setup}: {seconds[setup]:.1f} s, exit code {code}", flush=True)
+        if found := workspaces.differences(workspace, reference):
+            raise RuntimeError(f"undisturbed runs differ, {setup} from {setups[0]}: {', '.join(found[:6])}")
     n_parts = len(workspaces.parts(reference))
     n_partitions = len(list(reference.glob("micrographs.zarr/*/0/c/*/0/0")))
-    print(f"undisturbed: {seconds:.1f} s, exit code {code}, {n_partitions} partitions, {n_parts} parts", flush=True)
-    print(HEAD, flush=True)
+    print(f"{n_partitions} partitions, {n_parts} parts\n{HEAD}", flush=True)
     runs = []
     for number in range(n_runs):
         setup = setups[number % len(setups)]
         for _ in range(5):  # a blow that came after the end disturbed nothing: draw another
-            run = draw(number // len(setups), setup, seconds, rng)
+            run = draw(number // len(setups), setup, seconds[setup], rng)
             run.number = number + 1
             workspace = scratch / f"run-{run.number}"
-            cluster = DaskCluster(scratch / f"run-{run.number}-cluster.log") if setup == "tcp" else None
-            try:
-                options = ["--scheduler", cluster.address if cluster else "local", *common]
-                disturb(archive, workspace, run, options, cluster=cluster, rng=rng, limit_s=120 + 8 * seconds)
-            finally:
-                if cluster:
-                    cluster.close()
+            with scheduler(setup, scratch / f"run-{run.number}-cluster.log") as (address, cluster):
+                options, limit_s = ["--scheduler", address, *common], 120 + 8 * seconds[setup]
+                disturb(archive, workspace, run, options, cluster=cluster, rng=rng, limit_s=limit_s)
             if run.blows[0].stage != "never struck" or run.broken:
                 break
-            shutil.rmtree(workspace)
+            _forget(workspace)
         judge(run, workspace, reference, code)
         runs.append(run)
         print(line(run), flush=True)
         for text in run.broken:
             print(f"      broken: {text}", flush=True)
         if not (keep and run.broken):
-            shutil.rmtree(workspace, ignore_errors=True)
-            workspace.with_suffix(".log").unlink(missing_ok=True)
+            _forget(workspace)
     return {
         "micrographs": n,
         "seed": seed,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
-        "undisturbed_s": round(seconds, 1),
+        "undisturbed_s": {setup: round(s, 1) for setup, s in seconds.items()},
         "partitions": n_partitions,
         "parts": n_parts,
         "runs": [asdict(run) for run in runs],
@@ -367,6 +286,11 @@ def chaos(
         "n_left": sum(len(run.left) for run in runs),
         "n_broken": sum(bool(run.broken) for run in runs),
     }
+
+
+def _forget(workspace: Path) -> None:
+    shutil.rmtree(workspace, ignore_errors=True)
+    workspace.with_suffix(".log").unlink(missing_ok=True)
 
 
 def judge(run: Run, workspace: Path, reference: Path, code: int) -> None:
