@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from emqa_dask.archive import rosetta
+from emqa_dask.archive import guards, rosetta
 from emqa_dask.archive.headers import Header, prune, to_nm, with_pixel_size
 from emqa_dask.archive.source import WINDOW_BYTES, Frame, ReadError, Source, quiet
 
@@ -23,9 +23,12 @@ def open_hdf5(path: str | Path) -> Source:
     path = Path(path)
     try:
         with quiet(), h5py.File(path, "r") as file:
+            guards.check_hdf5(file, path)
             flavour = _flavour(file, path.suffix.lower())
             arrays = _arrays(file)
             plain = _plain(path, file, arrays) if flavour is None else None
+    except ReadError:
+        raise
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, UnicodeError, RecursionError) as error:
         if isinstance(error, OSError) and error.errno is not None and not isinstance(error, BlockingIOError):
             raise
@@ -118,6 +121,7 @@ def _plain(path: Path, file: h5py.File, arrays: list) -> Source:
     dtype = np.dtype(dataset.dtype)
     chunk_rows = dataset.chunks[-2] if dataset.chunks else 1
     rows = max(1, WINDOW_BYTES // max(1, width * dtype.itemsize) // chunk_rows) * chunk_rows
+    guards.check_frames(1 if len(shape) == 2 else shape[0])
     planes = [()] if len(shape) == 2 else [(k,) for k in range(shape[0])]
     frames = tuple(
         Frame(height, width, dtype.newbyteorder("=").name, header, partial(_read, path, name, p), min(rows, height))

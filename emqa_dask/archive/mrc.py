@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from emqa_dask.archive import headers
+from emqa_dask.archive import guards, headers
 from emqa_dask.archive.headers import Header, positive
 from emqa_dask.archive.source import WINDOW_BYTES, Frame, ReadError, Source
 
@@ -63,6 +63,7 @@ def open_mrc(path: str | Path) -> Source:
         if present == 0:
             raise ReadError(reason)
     rows = max(1, WINDOW_BYTES // (width * dtype.itemsize))
+    guards.check_frames(present)
     frames = tuple(
         Frame(height, width, dtype.newbyteorder("=").name, header,
               partial(_read_rows, path, offset + k * width * height * dtype.itemsize, width, dtype), min(rows, height))

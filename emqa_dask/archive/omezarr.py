@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from emqa_dask.archive import guards
 from emqa_dask.archive.headers import Header, prune, to_nm, with_pixel_size
 from emqa_dask.archive.source import WINDOW_BYTES, Frame, ReadError, Source, quiet
 
@@ -48,6 +49,7 @@ def _from_array(path: str, array, format: str, axes: list, level: dict, header: 
     height, width = array.shape[-2:]
     chunk_rows = max(1, min(height, array.chunks[-2]))
     rows = max(1, WINDOW_BYTES // max(1, width * array.dtype.itemsize) // chunk_rows) * chunk_rows
+    guards.check_frames(math.prod(array.shape[:-2]))
     planes = itertools.product(*(range(n) for n in array.shape[:-2]))
     dtype = np.dtype(array.dtype).newbyteorder("=").name
     frames = tuple(

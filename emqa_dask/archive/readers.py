@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from emqa_dask.archive import sidecar
+from emqa_dask.archive.guards import check_zarr
 from emqa_dask.archive.headers import Header
 from emqa_dask.archive.scan import ZARR_SUFFIXES
 from emqa_dask.archive.sniff import ARCHIVES, HEAD_BYTES, IMAGE_FORMATS, RARE, SUFFIXES, TEXT_SUFFIXES, sniff
@@ -116,6 +117,12 @@ def open_source(path: str | Path, *, sniffed: str | None = None) -> Source:
 
 
 def _zarr_folder(path: Path) -> Source:
+    try:
+        check_zarr(path)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        if isinstance(error, ReadError):
+            raise
+        raise ReadError(f"broken Zarr folder: {error}") from error
     if path.suffix.lower() == ZARR_SUFFIXES[1]:
         from emqa_dask.archive.rosetta import open_rosetta
 

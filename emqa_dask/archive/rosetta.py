@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from emqa_dask.archive import headers
+from emqa_dask.archive import guards, headers
 from emqa_dask.archive.headers import Header, first, get, positive, text
 from emqa_dask.archive.source import WINDOW_BYTES, Frame, ReadError, Source, quiet
 
@@ -122,6 +122,7 @@ def _frames(signal: dict) -> list[Frame]:
     rgb = _is_rgb(np.dtype(data.dtype))
     dtype = np.dtype(data.dtype["R"] if rgb else data.dtype).newbyteorder("=")
     rows = min(height, max(1, WINDOW_BYTES // max(1, width * dtype.itemsize * (3 if rgb else 1))))
+    guards.check_frames(1 if data.ndim == 2 else int(data.shape[0]))
     planes = [()] if data.ndim == 2 else [(k,) for k in range(data.shape[0])]
     return [Frame(height, width, dtype.name, header, partial(_read_rows, data, k), rows, rgb) for k in planes]
 

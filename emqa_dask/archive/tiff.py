@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from emqa_dask.archive import headers
+from emqa_dask.archive import guards, headers
 from emqa_dask.archive.headers import Header
 from emqa_dask.archive.source import WINDOW_BYTES, Frame, ReadError, Source, quiet
 from emqa_dask.archive.tiff_headers import tiff_header
@@ -18,6 +18,7 @@ _MINISBLACK_LIKE = (0, 1, 2, 3, 6)  # white is zero, black is zero, RGB, palette
 
 def open_tiff(path: str | Path) -> Source:
     """TIFF, BigTIFF -> Source with one frame per full-resolution page; ReadError where the page list is broken."""
+    guards.check_tiff(path)
     with quiet() as notes:
         try:
             with tifffile.TiffFile(path) as tif:
@@ -154,6 +155,10 @@ def _read_segments(path, page: tifffile.TiffPage, number: int, y0: int, y1: int)
                 offset, n_bytes = page.dataoffsets[index], page.databytecounts[index]
                 if offset == 0 or n_bytes == 0:
                     continue
+                if n_bytes > 2 * segment_h * width * samples * page.dtype.itemsize + 2**20:
+                    raise ReadError(
+                        f"TIFF data are broken: page {number}, strip or tile {index + 1} of {n_bytes:,} bytes"
+                    )
                 file.seek(offset)
                 data = file.read(n_bytes)
                 if len(data) < n_bytes:
