@@ -46,8 +46,9 @@ def n_parts(folder: Path) -> int:
 
 
 def test_the_tables_are_those_of_one_process(slurm, archive, expected, settings, tmp_path):
-    driver = start(archive, tmp_path, settings)
-    wait_until(lambda: len(slurm.jobs("RUNNING")) == 3, "three jobs run", timeout_s=120)
+    two_jobs_of_two = [f"--set=slurm.{key}=2" for key in ("workers_per_job", "min_jobs", "max_jobs")]
+    driver = start(archive, tmp_path, settings, *two_jobs_of_two)
+    wait_until(lambda: len(slurm.jobs("RUNNING")) == 2, "two jobs run", timeout_s=120)
     finish(driver, tmp_path, slurm)
     assert_same_tables(tmp_path / "ws", expected)
     assert pd.read_parquet(tmp_path / "ws" / "events.parquet")["worker"].nunique() >= 2
