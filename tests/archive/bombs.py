@@ -13,7 +13,7 @@ import numpy as np
 import zarr
 from bad_files import write_mrc
 
-GIB = 2**30
+BIG = 2**29
 SPARSE = 5 * 2**26  # bytes of files that are hashed in full
 SIDE = 64  # of images that say they are small
 
@@ -75,7 +75,7 @@ def hdf5(path: Path, fill: Callable[[h5py.File], None]) -> None:
 
 def hdf5_chunk(file: h5py.File, name: str = "image") -> None:
     made = file.create_dataset(name, (SIDE, SIDE), "u1", chunks=(SIDE, SIDE), compression="gzip")
-    made.id.write_direct_chunk((0, 0), zeros(GIB))
+    made.id.write_direct_chunk((0, 0), zeros(BIG))
 
 
 def hspy(file: h5py.File, data: Callable[[h5py.Group], None]) -> None:
@@ -114,17 +114,17 @@ def sparse_mrc(path: Path) -> None:
 
 DEFLATE = 8
 BOMBS: dict[str, Callable[[Path], object]] = {
-    "large.png": lambda p: png(p, 60_000, 8, data=zeros(GIB)),
-    "data.png": lambda p: png(p, SIDE, 8, data=zeros(GIB)),
-    "data16.png": lambda p: png(p, SIDE, 16, data=zeros(GIB)),
-    "text.png": lambda p: png(p, SIDE, 8, (b"zTXt", b"a\0\0" + zeros(GIB))),
-    "text16.png": lambda p: png(p, SIDE, 16, (b"zTXt", b"a\0\0" + zeros(GIB))),
-    "profile.png": lambda p: png(p, SIDE, 8, (b"iCCP", b"a\0\0" + zeros(GIB))),
-    "profile16.png": lambda p: png(p, SIDE, 16, (b"iCCP", b"a\0\0" + zeros(GIB))),
-    "deflate.tif": tiff_strip(DEFLATE, lambda: zeros(GIB)),
-    "zstd.tif": tiff_strip(50000, lambda: imagecodecs.zstd_encode(bytes(GIB))),
-    "lzma.tif": tiff_strip(34925, lambda: imagecodecs.lzma_encode(bytes(GIB // 4))),
-    "packbits.tif": tiff_strip(32773, lambda: b"\x81\0" * (GIB // 128)),
+    "large.png": lambda p: png(p, 60_000, 8, data=zeros(BIG)),
+    "data.png": lambda p: png(p, SIDE, 8, data=zeros(BIG)),
+    "data16.png": lambda p: png(p, SIDE, 16, data=zeros(BIG)),
+    "text.png": lambda p: png(p, SIDE, 8, (b"zTXt", b"a\0\0" + zeros(BIG))),
+    "text16.png": lambda p: png(p, SIDE, 16, (b"zTXt", b"a\0\0" + zeros(BIG))),
+    "profile.png": lambda p: png(p, SIDE, 8, (b"iCCP", b"a\0\0" + zeros(BIG))),
+    "profile16.png": lambda p: png(p, SIDE, 16, (b"iCCP", b"a\0\0" + zeros(BIG))),
+    "deflate.tif": tiff_strip(DEFLATE, lambda: zeros(BIG)),
+    "zstd.tif": tiff_strip(50000, lambda: imagecodecs.zstd_encode(bytes(BIG))),
+    "lzma.tif": tiff_strip(34925, lambda: imagecodecs.lzma_encode(bytes(BIG // 4))),
+    "packbits.tif": tiff_strip(32773, lambda: b"\x81\0" * (BIG // 128)),
     "strip.tif": lambda p: tiff(p, SIDE, SIDE, rows=SIDE, offsets=(1, 4096), sizes=(1, SPARSE), compression=DEFLATE,
                                 size=SPARSE),
     "strips.tif": lambda p: tiff(p, 2**24, 1, rows=1, offsets=(2**24, 4096), sizes=(2**24, 4096),
@@ -145,14 +145,14 @@ BOMBS: dict[str, Callable[[Path], object]] = {
         f.create_dataset("Version", data=[b'{"version": "1.7"}']),
         f.create_dataset("Data/Image/0/Data", data=np.ones((SIDE, SIDE, 1), "u2")),
         f.create_dataset("Data/Image/0/Metadata", (2**32, 1), "u1", chunks=(2**20, 1)))),
-    "zlib.zarr": lambda p: zarr_v2(p, zeros(GIB), compressor={"id": "zlib", "level": 1}),
-    "gzip2.zarr": lambda p: zarr_v2(p, zeros(GIB, True), compressor={"id": "gzip", "level": 1}),
-    "twice.zarr": lambda p: zarr_v2(p, zlib.compress(zeros(GIB)), compressor={"id": "zlib", "level": 1},
+    "zlib.zarr": lambda p: zarr_v2(p, zeros(BIG), compressor={"id": "zlib", "level": 1}),
+    "gzip2.zarr": lambda p: zarr_v2(p, zeros(BIG, True), compressor={"id": "gzip", "level": 1}),
+    "twice.zarr": lambda p: zarr_v2(p, zlib.compress(zeros(BIG)), compressor={"id": "zlib", "level": 1},
                                     filters=[{"id": "zlib", "level": 1}]),
-    "bz2.zarr": lambda p: zarr_v2(p, bz2.compress(bytes(2**24)) * 64, compressor={"id": "bz2", "level": 9}),
-    "zstd2.zarr": lambda p: zarr_v2(p, imagecodecs.zstd_encode(bytes(GIB)), compressor={"id": "zstd", "level": 1}),
-    "gzip.zarr": lambda p: zarr_v3(p, zeros(GIB, True), "gzip"),
-    "zstd.zarr": lambda p: zarr_v3(p, imagecodecs.zstd_encode(bytes(GIB)), "zstd"),
+    "bz2.zarr": lambda p: zarr_v2(p, bz2.compress(bytes(2**24)) * 32, compressor={"id": "bz2", "level": 9}),
+    "zstd2.zarr": lambda p: zarr_v2(p, imagecodecs.zstd_encode(bytes(BIG)), compressor={"id": "zstd", "level": 1}),
+    "gzip.zarr": lambda p: zarr_v3(p, zeros(BIG, True), "gzip"),
+    "zstd.zarr": lambda p: zarr_v3(p, imagecodecs.zstd_encode(bytes(BIG)), "zstd"),
     "frames.zarr": lambda p: zarr_v2(p, b"", shape=(2**40, 8, 8), chunks=(1, 8, 8)),
     "chunk.zarr": lambda p: zarr_v2(p, b"", shape=(SIDE, SIDE), chunks=(2**20, 2**13)),
 }  # fmt: skip
