@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import textwrap
+import time
 import uuid
 
 import fsspec
@@ -93,3 +94,18 @@ def test_a_bucket_gets_one_upload_that_appears_at_the_end():
         stream.write(b"abc")
         assert not fsspec.filesystem("memory").exists(f"{folder}/f")
     assert files.read_bytes(f"{folder}/f") == b"abc"
+
+
+def test_create_writes_once(folder):
+    uri = files.join(folder, "deep", "lock")
+    assert files.create(uri, b"1")
+    assert not files.create(uri, b"2")
+    assert files.read_bytes(uri) == b"1"
+    assert abs(files.modified_s(uri) - time.time()) < 3600
+    assert files.names(files.join(folder, "deep")) == ["lock"]
+    fs, path = files.locate(files.join(folder, "deep"))
+    assert [p.rpartition("/")[2] for p in fs.ls(path, detail=False)] == ["lock"]
+    with files.open_read(uri) as stream:
+        assert stream.read() == b"1"
+    with pytest.raises(FileNotFoundError):
+        files.open_read(uri + "2")
