@@ -21,7 +21,7 @@ class Run:
     timeout_s: float = 600.0  # that one image may take in one stage before it counts as stuck; 0 = for ever
     wait_s: float = 600.0  # that the first worker may take to come; 0 = for ever, as for a long queue
     dashboard: str = "127.0.0.1:0"  # where the dashboard listens: loopback, on a free port
-    tls: str = ""  # a folder with ca.pem, cert.pem and key.pem: client, scheduler and workers speak TLS only
+    tls: str = ""  # a folder with ca.pem, cert.pem and key.pem, which nodes see: all of Dask speaks TLS only
 
     def check(self):
         known = self.scheduler in NAMES or self.scheduler.startswith(ADDRESSES)
@@ -72,7 +72,7 @@ class Slurm:
     queue: str = ""  # the partition that jobs go to; empty = SLURM's default
     account: str = ""
     walltime: str = "04:00:00"  # of a job: [days-]hours:minutes:seconds
-    leave_s: float = 300.0  # before its walltime a worker takes no more tasks: the longest time that a task may take
+    leave_s: float = 300.0  # before its walltime, give or take half, a worker leaves; its task is run again elsewhere
     workers_per_job: int = 1
     gpus_per_job: int = 0  # asks for --gres=gpu:N and starts a worker per GPU with dask-cuda, instead of the above
     min_jobs: int = 1
