@@ -120,7 +120,7 @@ def _first_of_same(same: Iterable[NDArray], n: int) -> NDArray:
     """For every row the first row with the same identity of any kind."""
     first = np.arange(n, dtype=np.int32)
     for keys in same:
-        order = np.argsort(keys[:, 0], kind="stable").astype(np.int32)  # stable: rows of a group stay in order
+        order = np.argsort(keys[:, 0], kind="stable").astype(np.int32)  # stable; half tells enough
         starts = np.zeros(n, bool)
         for column in keys.T:  # one after the other: memory
             values = column[order]
