@@ -133,8 +133,9 @@ def _select(schema: pa.Schema, columns: Sequence[str] | None) -> pa.Schema:
 @contextlib.contextmanager
 def _open(uri: str, wanted: pa.Schema) -> Iterator[pq.ParquetFile]:
     """The Parquet file at `uri`, seen to have the columns `wanted`; FileNotFoundError, or ValueError with a remedy."""
+    stream = files.open_read(uri)  # outside of what follows: a bucket that does not answer is no damaged file
     try:
-        with files.open_read(uri) as stream, pq.ParquetFile(stream) as found:
+        with stream, pq.ParquetFile(stream) as found:
             types = {field.name: field for field in found.schema_arrow}
             if missing := sorted(set(wanted.names) - set(types)):
                 raise ValueError(f"{uri} lacks the columns {', '.join(missing)}: another version of emqa_dask wrote it")
