@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from emqa_dask.run import tls
-from emqa_dask.run.local import _environment
 from emqa_dask.run.supervise import describe
-from emqa_dask.run.workers import BEFORE_SPAWN, IN_WORKER, configuration, start_without_main
+from emqa_dask.run.workers import BEFORE_SPAWN, IN_WORKER, configuration, start_without_main, variables_set
 from emqa_dask.settings import Settings
 
 # CUDA numbers GPUs by speed unless told otherwise, nvidia-smi and dask-cuda by their place on the bus.
@@ -49,7 +48,7 @@ def open_cuda(settings: Settings, preload: Sequence[str] = (), say: Callable[[st
     config = configuration(preload) | {"distributed.worker.multiprocessing-method": "spawn"}
     with contextlib.ExitStack() as stack:
         stack.enter_context(dask.config.set(config))
-        stack.enter_context(_environment(BEFORE_SPAWN))
+        stack.enter_context(variables_set(BEFORE_SPAWN))
         stack.enter_context(start_without_main())
         asyncio_log = logging.getLogger("asyncio")
         before = asyncio_log.level

@@ -4,7 +4,6 @@ import contextlib
 import logging
 import multiprocessing
 import multiprocessing.forkserver
-import os
 from collections.abc import Callable, Iterator, Sequence
 
 from emqa_dask.run import tls
@@ -26,7 +25,7 @@ def warm_up(preload: Sequence[str] = ()) -> None:
     open_cluster() then finds it running. Nothing happens where there is no fork server.
     """
     if METHOD == "forkserver":
-        with _environment(BEFORE_SPAWN), start_without_main():
+        with variables_set(BEFORE_SPAWN), start_without_main():
             multiprocessing.set_forkserver_preload([*IN_FORK_SERVER, *preload])
             multiprocessing.forkserver.ensure_running()
 
@@ -50,7 +49,7 @@ def open_local(settings: Settings, preload: Sequence[str] = (), say: Callable[[s
     security = tls.security(run.tls)
     with contextlib.ExitStack() as stack:
         stack.enter_context(dask.config.set(configuration(preload)))
-        stack.enter_context(_environment(BEFORE_SPAWN))
+        stack.enter_context(variables_set(BEFORE_SPAWN))
         stack.enter_context(start_without_main())
         if METHOD == "forkserver":  # Dask's own list is set once, by get_mp_context()
             get_mp_context().set_forkserver_preload([*IN_FORK_SERVER, *preload])
@@ -68,15 +67,3 @@ def open_local(settings: Settings, preload: Sequence[str] = (), say: Callable[[s
             )
         )
         yield stack.enter_context(Client(cluster, security=security))
-
-
-@contextlib.contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """Set `variables` in this process, whose children inherit them; afterwards all is as it was."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})

@@ -151,3 +151,15 @@ def start_without_main() -> Iterator[None]:
         yield
     finally:
         multiprocessing.spawn.get_preparation_data = prepare
+
+
+@contextlib.contextmanager
+def variables_set(variables: dict[str, str]) -> Iterator[None]:
+    """Set `variables` in this process, whose children inherit them; afterwards all is as it was."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})

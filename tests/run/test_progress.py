@@ -13,7 +13,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def work(x):
+def work(x, call):
     if x == 2:
         raise ValueError("bad")
 
