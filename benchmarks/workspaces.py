@@ -218,5 +218,5 @@ def stage(workspace: Path) -> str:
     n = pc.count_distinct(pq.read_table(workspace / "micrographs.parquet", columns=["partition"])["partition"]).as_py()
     done = len(list(workspace.glob("predictions-*/*.parquet")))
     if done < n:
-        return f"partitions, {done} of {n}"
+        return f"partitions, {done} of {n}" if done else f"planned, {n} partitions"
     return "end" if (workspace / "provenance.json").exists() else "report"
