@@ -15,6 +15,7 @@ from emqa_dask.run.workers import (
     configuration,
     n_cores,
     start_without_main,
+    variables_set,
 )
 from emqa_dask.settings import Settings
 
