@@ -18,6 +18,7 @@ from emqa_dask.partition import Partition
 from emqa_dask.pipeline import PRELOAD, ingest, journal
 from emqa_dask.pipeline.folders import SCHEMAS, folders
 from emqa_dask.pipeline.report import report
+from emqa_dask.pipeline.surveys import SURVEY_FILES, SURVEY_FRAMES
 from emqa_dask.run import preflight
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.execute import Limits, Result, Task, execute
@@ -29,6 +30,7 @@ STEPS = ("ingest", "detect", "featurise", "predict", "report")
 TABLE_OF = {"ingest": "thumbnails", "detect": "detections", "featurise": "features", "predict": "predictions"}
 GIB = 2**30
 NO_NEEDS = {"partition_bytes": 0, "output_bytes": 0, "image_px": 0}
+WANTED_TASKS, LARGEST_BUNDLE = 8192, 8  # of Dask: partitions are bundled where there are many more than these
 STORED = {False: 1, True: 2}  # pixels of one byte, or of more, per byte that the store takes (see store.stacks)
 Say = Callable[[str], None]
 
@@ -59,6 +61,8 @@ def run(source: str | None, root: str, settings: Settings, *, steps: Iterable[st
     source = layout.source_of(root)
     seconds = {}
     with lock.hold(root, say) as held, ExitStack() as stack:
+        for folder in ("", journal.EVENTS, SURVEY_FILES, SURVEY_FRAMES, *folders(settings).values()):
+            files.sweep(files.join(root, folder))  # what a run that was killed has left half-written
         files.write_text(layout.settings(root), dump(settings))
         with journal.recording(root, held.check) as record:
             execute_here = _executor(stack, root, settings, record, say)
@@ -84,7 +88,7 @@ def run(source: str | None, root: str, settings: Settings, *, steps: Iterable[st
 
 
 def _executor(stack: ExitStack, root: str, settings: Settings, record: Callable[[Result], None], say: Say) -> Callable:
-    """execute(function, tasks, stage, total, needs) -> iterator of results; the first task starts the workers.
+    """execute(function, tasks, stage, total, needs, n_tasks) -> iterator of results; the first starts the workers.
 
     `needs` is what preflight.check() is told of the work before it begins.
     """
@@ -93,7 +97,12 @@ def _executor(stack: ExitStack, root: str, settings: Settings, record: Callable[
     resources = {"GPU": 1} if settings.detect.device == "cuda" else None
 
     def execute_all(
-        function: Callable, tasks: Iterable[Task], stage: str, total: int | None = None, needs: dict | None = None
+        function: Callable,
+        tasks: Iterable[Task],
+        stage: str,
+        total: int | None = None,
+        needs: dict | None = None,
+        n_tasks: int = 0,
     ) -> Iterator[Result]:
         nonlocal client
         tasks = iter(tasks)
@@ -104,12 +113,14 @@ def _executor(stack: ExitStack, root: str, settings: Settings, record: Callable[
             client = stack.enter_context(open_cluster(settings, PRELOAD, say))
             say(f"{len(client.nthreads())} workers; dashboard: {client.dashboard_link}")
         preflight.check(client, settings, root=root, say=say, **(needs or NO_NEEDS))
+        bundle = max(1, min(LARGEST_BUNDLE, (n_tasks or 0) // WANTED_TASKS))
         results = execute(
             function,
             itertools.chain([first], tasks),
             stage=stage,
             client=client,
             tasks_per_worker=settings.run.tasks_per_worker,
+            bundle=bundle,
             limits=limits,
             resources=None if stage == "survey" else resources,
         )
@@ -137,10 +148,10 @@ def _make(root: str, settings: Settings, wanted: list[str], execute_here: Callab
         there = set(parts.part_names(root, where[table]))
         journal.forget_unfinished(root, where[table], there)
         done = there if done is None else done & there
-    total, needs = 0, NO_NEEDS
+    total, n_tasks, needs = 0, 0, NO_NEEDS
     for partition, _ in ingest.partitions(root, ()):
         if partition.name not in done:
-            total, needs = total + len(partition), _add(needs, partition)
+            total, n_tasks, needs = total + len(partition), n_tasks + 1, _add(needs, partition)
     if not total:
         return
     todo = (
@@ -149,7 +160,7 @@ def _make(root: str, settings: Settings, wanted: list[str], execute_here: Callab
         if partition.name not in done
     )
     stage = "triage" if "predictions" in needed else wanted[-1]
-    for result in execute_here(work, todo, stage, total, needs):
+    for result in execute_here(work, todo, stage, total, needs, n_tasks):
         if result.outcome == "failed":
             journal.fail_partition(root, settings, result)
 

@@ -67,6 +67,7 @@ def execute(
     tasks_per_worker: int = 3,
     limits: Limits = Limits(),
     resources: dict[str, float] | None = None,
+    bundle: int = 1,
 ) -> Iterator[Result]:
     """Run `function(*task.args, call=call)` for every task and yield results as they come, in any order.
 
@@ -75,7 +76,8 @@ def execute(
     what a bad image could break by way of `call(function, *args, label=uri)`, see supervise. With `client` (a
     distributed Client) tasks run on its workers, at most `tasks_per_worker` of them (and at least one more than its
     threads) in flight per worker, and `tasks` is drawn only as room comes free; without, they run here, one after the
-    other. An exception in a task is a Result with outcome "failed", and the others go on.
+    other. An exception in a task is a Result with outcome "failed", and the others go on. `bundle` of them travel to a
+    worker together: each costs Dask's scheduler 2 ms, whatever it does, and a million images should not wait for that.
 
     A worker that is lost gives a Result "lost" for each of its tasks, and these are run again with their calls isolated
     in child processes: whether one of them was guilty or the node was preempted need not be known, since a guilty image
@@ -85,11 +87,23 @@ def execute(
     """
     if client is None:
         return (_run(function, _Attempt(task), stage, limits) for task in tasks)
-    return _on_workers(function, iter(tasks), stage, client, tasks_per_worker, limits, resources)
+    return _on_workers(function, iter(tasks), stage, client, tasks_per_worker, limits, resources, bundle)
 
 
-def _unpack_and_run(packed: bytes) -> Result:
-    return _run(*pickle.loads(packed))
+def _unpack_and_run(packed: bytes) -> list[Result]:
+    """_run() on a worker, one after the other; what the driver has, tasks with their arguments, does not travel back.
+
+    Once the GPU is lost, the rest is lost, too.
+    """
+    function, attempts, stage, limits = pickle.loads(packed)
+    results: list[Result] = []
+    for attempt in attempts:
+        if results and results[-1].kind == "device":
+            event = results[-1].event | {"partition": attempt.task.name, "seconds": 0.0, "attempt": attempt.number}
+            results.append(replace(results[-1], event=event))
+        else:
+            results.append(replace(_run(function, attempt, stage, limits), task=None))
+    return results
 
 
 def _run(function: Callable, attempt: _Attempt, stage: str, limits: Limits) -> Result:
@@ -165,6 +179,7 @@ def _on_workers(
     tasks_per_worker: int,
     limits: Limits,
     resources: dict[str, float] | None,
+    bundle: int,
 ) -> Iterator[Result]:
     from distributed import as_completed
 
@@ -177,14 +192,14 @@ def _on_workers(
 
     def submit() -> None:
         while len(in_flight) < room():
-            attempt = again.popleft() if again else next(fresh, None)
-            if attempt is None:
+            attempts = [again.popleft()] if again else list(itertools.islice(fresh, bundle))
+            if not attempts:
                 return
-            key = (f"{stage}-{token}", next(numbers), attempt.task.name)
+            key = (f"{stage}-{token}", next(numbers), attempts[0].task.name)
             # As bytes: the scheduler would unpickle anything else on its way to the worker.
-            packed = pickle.dumps((function, attempt, stage, limits), pickle.HIGHEST_PROTOCOL)
+            packed = pickle.dumps((function, attempts, stage, limits), pickle.HIGHEST_PROTOCOL)
             future = client.submit(_unpack_and_run, packed, key=key, pure=False, retries=0, resources=resources)
-            in_flight[future] = attempt
+            in_flight[future] = attempts
             completed.add(future)
 
     fresh = map(_Attempt, tasks)
@@ -198,14 +213,15 @@ def _on_workers(
                 values = {}
             results = []
             for future in batch:
-                attempt = in_flight.pop(future)
-                result = values.get(future) or _collect(future, attempt, stage, client)
+                attempts = in_flight.pop(future)
+                found = values.get(future) or _collect(future, attempts, stage, client)
                 future.release()
-                if result.kind == "device":
-                    client.restart_workers([result.event["worker"]], raise_for_error=False)
-                if result.outcome == "lost":
-                    again.append(replace(attempt, number=attempt.number + 1, is_isolated=result.kind != "device"))
-                results.append(result)
+                for attempt, result in zip(attempts, found, strict=True):
+                    if result.outcome == "lost":
+                        again.append(replace(attempt, number=attempt.number + 1, is_isolated=result.kind != "device"))
+                    results.append(replace(result, task=attempt.task))
+                if found[-1].kind == "device":
+                    client.restart_workers([found[-1].event["worker"]], raise_for_error=False)
             submit()
             yield from results
     finally:
@@ -232,32 +248,37 @@ def window(client, tasks_per_worker: int) -> int:
     return max(1, sum(max(tasks_per_worker, n + 1) for n in threads))
 
 
-def _collect(future, attempt: _Attempt, stage: str, client) -> Result:
-    """The result of a finished future; of one whose worker died, a Result that says so."""
+def _collect(future, attempts: list[_Attempt], stage: str, client) -> list[Result]:
+    """The results of a finished future; of one whose worker died, Results that say so."""
     try:
         return future.result()
     except Exception as error:
-        if type(error).__name__ not in ("KilledWorker", "FutureCancelledError", "CancelledError"):
-            outcome, kind, said = "failed", "error", describe(error)
-        elif type(error).__name__ != "KilledWorker":
+        name = type(error).__name__
+        if name in ("FutureCancelledError", "CancelledError"):
             raise RuntimeError(
                 f"the Dask scheduler at {client.scheduler.address} was lost; what is finished is kept, so start it and "
                 "run the same command again"
             ) from error
-        else:
-            outcome = "lost" if attempt.number < MAX_LOST else "failed"
-            kind, said = "crash", f"its worker process was lost {attempt.number} times"
-        event = {
-            "stage": stage,
-            "partition": attempt.task.name,
-            "worker": str(getattr(getattr(error, "last_worker", None), "address", "")),
-            "started": time.time(),
-            "seconds": 0.0,
-            "n_images": 0 if outcome == "lost" else attempt.task.n_images,
-            "bytes": 0,
-            "peak_memory_bytes": 0,
-            "attempt": attempt.number,
-            "outcome": outcome,
-        }
-        text = "".join(traceback.format_exception(error))
-        return Result(attempt.task, outcome, event, kind=kind, error=said, traceback=text)
+        return [_lost(attempt, error, stage) for attempt in attempts]
+
+
+def _lost(attempt: _Attempt, error: Exception, stage: str) -> Result:
+    """What is to be said of an attempt whose worker died, or whose record could not be sent."""
+    outcome, kind, said = "failed", "error", describe(error)
+    if type(error).__name__ == "KilledWorker":
+        outcome = "lost" if attempt.number < MAX_LOST else "failed"
+        kind, said = "crash", f"its worker process was lost {attempt.number} times"
+    event = {
+        "stage": stage,
+        "partition": attempt.task.name,
+        "worker": str(getattr(getattr(error, "last_worker", None), "address", "")),
+        "started": time.time(),
+        "seconds": 0.0,
+        "n_images": 0 if outcome == "lost" else attempt.task.n_images,
+        "bytes": 0,
+        "peak_memory_bytes": 0,
+        "attempt": attempt.number,
+        "outcome": outcome,
+    }
+    text = "".join(traceback.format_exception(error))
+    return Result(attempt.task, outcome, event, kind=kind, error=said, traceback=text)

@@ -7,6 +7,7 @@ import multiprocessing.forkserver
 from collections.abc import Callable, Iterator, Sequence
 
 from emqa_dask.run import tls
+from emqa_dask.run.supervise import describe
 from emqa_dask.run.workers import (
     BEFORE_SPAWN,
     IN_FORK_SERVER,
@@ -54,17 +55,21 @@ def open_local(settings: Settings, preload: Sequence[str] = (), say: Callable[[s
         stack.enter_context(start_without_main())
         if METHOD == "forkserver":  # Dask's own list is set once, by get_mp_context()
             get_mp_context().set_forkserver_preload([*IN_FORK_SERVER, *preload])
-        cluster = stack.enter_context(
-            LocalCluster(
-                n_workers=run.workers or n_cores(),
-                threads_per_worker=run.threads_per_worker,
-                processes=True,
-                host=settings.local.host,
-                dashboard_address=run.dashboard,
-                silence_logs=logging.CRITICAL,
-                security=security,
-                env=BEFORE_SPAWN | IN_WORKER,
-                **memory,
-            )
-        )
+        options = {
+            "n_workers": run.workers or n_cores(),
+            "threads_per_worker": run.threads_per_worker,
+            "processes": True,
+            "host": settings.local.host,
+            "dashboard_address": run.dashboard,
+            "silence_logs": logging.CRITICAL,
+            "security": security,
+            "env": BEFORE_SPAWN | IN_WORKER,
+            **memory,
+        }
+        try:
+            cluster = LocalCluster(**options)
+        except RuntimeError as error:  # a worker that dies while it starts takes the whole cluster along
+            say(f"the workers did not start ({describe(error)}): trying once more")
+            cluster = LocalCluster(**options)
+        stack.enter_context(cluster)
         yield stack.enter_context(Client(cluster, security=security))

@@ -49,8 +49,9 @@ def check(
         findings += _resources(workers, settings) + _memory(workers, need)
         with _probe(root, findings) as probe:
             one_per_host = list({worker["host"]: address for address, worker in workers.items()}.values())
-            found = client.run(_versions, on_error="return")
+            found = _answers(client.run(_versions, on_error="return"))
             reached = client.run(_reach, root, probe, workers=one_per_host, on_error="return") if probe else {}
+            reached = _answers(reached)
         findings += _compare(found, _scheduler(client)) + _unreached(reached, root)
         if len(one_per_host) > 1:
             say(f"looked at {len(workers)} workers on {len(one_per_host)} hosts")
@@ -96,6 +97,11 @@ def _versions() -> dict[str, str]:
             version = importlib.metadata.version(name)
             versions[name] = version if name in EXACT else ".".join(version.split(".")[:2])
     return versions
+
+
+def _answers(found: dict) -> dict:
+    """`found` without the workers that left meanwhile: that is no finding, others take their tasks."""
+    return {where: answer for where, answer in found.items() if type(answer).__name__ != "CommClosedError"}
 
 
 def _scheduler(client) -> dict:

@@ -14,6 +14,7 @@ from emqa_dask.run.workers import prepare
 from emqa_dask.settings import Settings
 
 CONNECT_S = 15.0
+PREPARATIONS = 5  # tries to prepare the workers, since one that leaves meanwhile ends it for all
 SAY_S = 60.0  # between two words about a wait
 Say = Callable[[str], None]
 
@@ -52,13 +53,19 @@ def open_remote(settings: Settings, preload: Sequence[str] = (), say: Say = prin
             f"reach it, and has it the same certificates? `dask scheduler --host ADDRESS --port PORT` starts one"
         ) from error
     with client:
-        wait_for_workers(client, run.wait_s, say, lambda: f"start some: `dask worker {address}`")
-        try:
-            client.register_plugin(Prepare(preload))
-        except ImportError as error:
-            raise RuntimeError(
-                f"workers of {address} cannot import what tasks need ({error}): install this emqa_dask there, too"
-            ) from error
+        for attempt in range(PREPARATIONS):
+            wait_for_workers(client, run.wait_s, say, lambda: f"start some: `dask worker {address}`")
+            try:
+                client.register_plugin(Prepare(preload))
+                break
+            except ImportError as error:
+                raise RuntimeError(
+                    f"workers of {address} cannot import what tasks need ({error}): install this emqa_dask there, too"
+                ) from error
+            except OSError:  # a worker left in the middle of it
+                if attempt == PREPARATIONS - 1:
+                    raise
+                time.sleep(1.0)
         yield client
 
 

@@ -187,3 +187,17 @@ def remove(uri: str) -> None:
     fs, path = locate(uri)
     with contextlib.suppress(FileNotFoundError):
         fs.rm_file(path)
+
+
+def sweep(uri: str) -> None:
+    """Delete what writers that were killed have left half-written in the folder `uri`; its only writer may call this.
+
+    On a bucket there is nothing to see: an upload that did not end is no file.
+    """
+    fs, path = locate(uri)
+    if isinstance(fs, LocalFileSystem):
+        with contextlib.suppress(FileNotFoundError), os.scandir(path) as found:
+            for item in found:
+                if item.name.startswith(".") and item.name.endswith(".partial"):
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(item.path)

@@ -42,6 +42,7 @@ def write_partition(
     uri = stacks.shard_uri(root, partition, cut.shard_length)
     is_there, stored, lost = files.exists(uri), 0, {}
     if not (is_there and _is_right(uri, cut, sha256)):
+        files.sweep(uri.rpartition("/")[0])
         stored = _write(uri, cut, read_frame, names, lost, is_there)
         if changed := _verify(uri, cut, read_frame, sha256, names, lost):
             stored = _write(uri, cut, read_frame, names, lost | changed, is_there)

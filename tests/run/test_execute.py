@@ -1,5 +1,6 @@
 """Laws of the executor: here or on workers the same records, a bounded window, a lazy iterator, failures as records."""
 
+import contextlib
 import ctypes
 import itertools
 import os
@@ -50,6 +51,17 @@ def one_of_its_calls_dies(x, call):
 
 def die(x, call):
     exit_at_two(x)
+
+
+def lose_the_gpu_once(x, marker, call):
+    def fail_once():
+        with contextlib.suppress(FileExistsError), open(marker, "x") as file:
+            file.write(str(os.getpid()))
+            raise RuntimeError("CUDA error: an illegal memory access was encountered (cudaErrorIllegalAddress)")
+
+    if x == 2:
+        call(fail_once)
+    return {"pid": os.getpid()}
 
 
 def sleep_long():
@@ -224,6 +236,31 @@ def test_what_kills_a_worker_is_found_and_costs_its_neighbours_nothing(client):
     assert set(lost["n_images"]) == {0}
     assert events["n_images"].sum() == 18
     assert len(events) <= 6 + 2 * 4  # a worker that dies takes at most the tasks in its window along
+    client.wait_for_workers(2)
+
+
+@pytest.mark.real
+def test_bundled_tasks_give_the_same_results_and_one_does_not_cost_the_others(client):
+    plain = said(execute(stubborn, tasks(11), stage="s"))
+    assert plain == said(execute(stubborn, tasks(11), stage="s", client=client, bundle=4))
+    results = list(execute(one_of_its_calls_dies, tasks(6, 3), stage="s", client=client, bundle=3))
+    final = {r.task.name: r for r in results if r.outcome != "lost"}
+    assert {name for name, r in final.items() if r.value["lost"]} == {"p2", "p4"}
+    assert sum(r.event["n_images"] for r in results) == 18
+    client.wait_for_workers(2)
+
+
+@pytest.mark.real
+def test_a_gpu_that_is_lost_restarts_its_worker_and_its_tasks_run_again(client, tmp_path):
+    todo = [Task(f"p{i}", (i, str(tmp_path / "lost"))) for i in range(6)]
+    results = list(execute(lose_the_gpu_once, todo, stage="s", client=client, bundle=2))
+    final = {r.task.name: r for r in results if r.outcome != "lost"}
+    assert {r.outcome for r in final.values()} == {"done"}
+    assert len(final) == 6
+    lost = [r for r in results if r.outcome == "lost"]
+    assert {"p2", "p3"} <= {r.task.name for r in lost}
+    pids = {name: r.value["pid"] for name, r in final.items()}
+    assert int((tmp_path / "lost").read_text()) not in (pids["p2"], pids["p3"])
     client.wait_for_workers(2)
 
 

@@ -109,3 +109,12 @@ def test_create_writes_once(folder):
         assert stream.read() == b"1"
     with pytest.raises(FileNotFoundError):
         files.open_read(uri + "2")
+
+
+def test_what_a_killed_writer_left_is_swept_and_nothing_else(tmp_path):
+    kept = {"a.parquet", ".hidden", "b.partial"}
+    for name in {*kept, ".a.parquet.0123456789ab.partial"}:
+        (tmp_path / name).write_text("x")
+    files.sweep(str(tmp_path))
+    files.sweep(str(tmp_path / "not there"))
+    assert {path.name for path in tmp_path.iterdir()} == kept
