@@ -21,12 +21,12 @@ def triage(archive: Path, workspace: Path, *options: str, env: dict[str, str] | 
     return ran.stdout + ran.stderr
 
 
-def undisturbed(archive: Path, workspace: Path) -> Path:
+def undisturbed(archive: Path, workspace: Path, *options: str) -> Path:
     """A workspace that was made in one process with the libraries' threads as workers have them: to compare with.
 
     OpenCV adds floats in another order when it has more threads, which shows in the seventh digit.
     """
-    triage(archive, workspace, "--scheduler", "in-process", env=BEFORE_SPAWN | IN_WORKER)
+    triage(archive, workspace, "--scheduler", "in-process", *options, env=BEFORE_SPAWN | IN_WORKER)
     return workspace
 
 

@@ -144,14 +144,20 @@ def _make(root: str, settings: Settings, wanted: list[str], execute_here: Callab
     order, where = list(SCHEMAS), folders(settings)
     needed = tuple(order[: 1 + max(order.index(table) for table in wanted)])
     done: set[str] | None = None
+    stored: set[str] = set()  # partitions of which the first table, made with the shard, is there
     for table in needed:  # one listing in memory at a time: a million images are 60,000 names
         there = set(parts.part_names(root, where[table]))
         journal.forget_unfinished(root, where[table], there)
+        stored = there if done is None else stored
         done = there if done is None else done & there
     total, n_tasks, needs = 0, 0, NO_NEEDS
     for partition, _ in ingest.partitions(root, ()):
         if partition.name not in done:
-            total, n_tasks, needs = total + len(partition), n_tasks + 1, _add(needs, partition)
+            total, n_tasks, needs = (
+                total + len(partition),
+                n_tasks + 1,
+                _add(needs, partition, partition.name in stored),
+            )
     if not total:
         return
     todo = (
@@ -165,13 +171,13 @@ def _make(root: str, settings: Settings, wanted: list[str], execute_here: Callab
             journal.fail_partition(root, settings, result)
 
 
-def _add(needs: dict, partition: Partition) -> dict:
+def _add(needs: dict, partition: Partition, is_stored: bool) -> dict:
     """What preflight.check() has to know, of one more partition."""
     height, width, dtype = layout.shape_of(partition.stack)
     n_bytes = len(partition) * height * width * np.dtype(dtype).itemsize
     return {
         "partition_bytes": max(needs["partition_bytes"], n_bytes),
-        "output_bytes": needs["output_bytes"] + n_bytes // STORED[np.dtype(dtype).itemsize > 1],
+        "output_bytes": needs["output_bytes"] + (0 if is_stored else n_bytes // STORED[np.dtype(dtype).itemsize > 1]),
         "image_px": max(needs["image_px"], height * width),
     }
 

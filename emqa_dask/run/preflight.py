@@ -181,7 +181,7 @@ def _space(root: str, output_bytes: int) -> list[str]:
     if free >= output_bytes:
         return []
     return [
-        f"{folder} has {free / GIB:.1f} GiB free, and the run writes about {output_bytes / GIB:.1f}: free some space"
+        f"{folder} has {free / GIB:.3g} GiB free, and the run writes about {output_bytes / GIB:.3g}: free some space"
     ]
 
 
