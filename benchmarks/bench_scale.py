@@ -46,6 +46,7 @@ def measure(folder: Path, step: str) -> dict:
     from emqa_dask.settings import load_settings, replace
 
     ingest.survey_files, run.work = scale_stubs.survey_files, scale_stubs.work
+    run.STORED = dict.fromkeys(run.STORED, 10**9)  # no pixels are stored, so no room is needed for them
     if step == "run":
         warm_up([*PRELOAD, "scale_stubs"])
     imported = peak_mib()

@@ -30,7 +30,7 @@ STEPS = ("ingest", "detect", "featurise", "predict", "report")
 TABLE_OF = {"ingest": "thumbnails", "detect": "detections", "featurise": "features", "predict": "predictions"}
 GIB = 2**30
 NO_NEEDS = {"partition_bytes": 0, "output_bytes": 0, "image_px": 0}
-WANTED_TASKS, LARGEST_BUNDLE = 8192, 8  # of Dask: partitions are bundled where there are many more than these
+WANTED_TASKS, LARGEST_BUNDLE = 4096, 8  # of Dask: partitions are bundled where there are many more than these
 STORED = {False: 1, True: 2}  # pixels of one byte, or of more, per byte that the store takes (see store.stacks)
 Say = Callable[[str], None]
 
