@@ -1,0 +1,99 @@
+"""Do more workers do more? Images/s of the LoG stage with 1 and 2 workers, and of tasks that only wait with 1 to 32.
+
+Stages run as a run runs them: the same executor on the local scheduler, window and all. The LoG stage reads a stored
+workspace and writes its parts; the waiting tasks stand for a slow disk or network. Efficiency is the rate over the
+rate of one worker times the number of workers.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # workers import the stub from here
+
+import scale_stubs
+from bench_end_to_end import write_archive
+
+from emqa_dask.pipeline import PRELOAD, ingest, run
+from emqa_dask.pipeline.folders import folders
+from emqa_dask.run.cluster import open_cluster
+from emqa_dask.run.execute import Task, execute
+from emqa_dask.settings import Settings, replace
+
+
+def quiet(text: str) -> None:
+    pass
+
+
+def prepare(folder: Path, n: int, size: int, settings: Settings) -> str:
+    """A workspace with `n` stored micrographs."""
+    write_archive(folder / "archive", n, size, seed=1)
+    run.run(str(folder / "archive"), str(folder / "ws"), settings, steps=("ingest",), say=quiet)
+    return str(folder / "ws")
+
+
+def detect(client, root: str, settings: Settings) -> float:
+    """Micrographs per second of the stage detect on all of the workspace."""
+    shutil.rmtree(Path(root) / folders(settings)["detections"], ignore_errors=True)
+    wanted = ("thumbnails", "detections")
+    tasks = [Task(p.name, (root, p, rows, settings, wanted), len(p)) for p, rows in ingest.partitions(root)]
+    started = time.perf_counter()
+    results = list(execute(run.work, tasks, stage="detect", client=client))
+    seconds = time.perf_counter() - started
+    assert {result.outcome for result in results} == {"done"}
+    return sum(map(len, (task.args[1] for task in tasks))) / seconds
+
+
+def wait(client, n_workers: int, seconds: float, per_worker: int) -> float:
+    """Tasks per second where each only waits."""
+    tasks = [Task(str(k), (seconds,), 1) for k in range(n_workers * per_worker)]
+    started = time.perf_counter()
+    results = list(execute(scale_stubs.wait, tasks, stage="wait", client=client))
+    assert {result.outcome for result in results} == {"done"}
+    return len(tasks) / (time.perf_counter() - started)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--n", type=int, default=96, help="micrographs of the LoG stage, default 96")
+    parser.add_argument("--size", type=int, default=1024, help="px, default 1024")
+    parser.add_argument("--rounds", type=int, default=3, help="1 and 2 workers alternate so often, default 3")
+    parser.add_argument("--seconds", type=float, default=2.0, help="that a waiting task takes, default 2")
+    parser.add_argument("--json", metavar="OUT", help="write the figures there, too")
+    options = parser.parse_args()
+    rows = []
+    settings = replace(Settings(), {"run": {"workers": 2}, "store": {"shard_length": 4}})
+    with tempfile.TemporaryDirectory(prefix="emqa-workers-") as folder:
+        root = prepare(Path(folder), options.n, options.size, settings)
+        found: dict[int, list[float]] = {1: [], 2: []}
+        for _ in range(options.rounds):
+            for n in found:
+                with open_cluster(replace(settings, {"run": {"workers": n}}), PRELOAD, quiet) as client:
+                    client.wait_for_workers(n)
+                    found[n].append(detect(client, root, settings))
+        for n, rates in found.items():
+            rows.append({"stage": "LoG", "workers": n, "per_s": statistics.median(rates), "rates": rates})
+    for n in (1, 2, 4, 8, 16, 32):
+        with open_cluster(replace(settings, {"run": {"workers": n}}), ["scale_stubs"], quiet) as client:
+            client.wait_for_workers(n)
+            rows.append({"stage": "wait", "workers": n, "per_s": wait(client, n, options.seconds, 10)})
+    for row in rows:
+        one = next(other["per_s"] for other in rows if other["stage"] == row["stage"])
+        row["efficiency"] = row["per_s"] / one / row["workers"]
+        print(
+            f"{row['stage']:<5} {row['workers']:>3} workers {row['per_s']:>8.2f}/s  efficiency {row['efficiency']:.2f}"
+        )
+    machine = {"cores": os.cpu_count(), "python": platform.python_version(), "platform": platform.platform()}
+    if options.json:
+        Path(options.json).write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
