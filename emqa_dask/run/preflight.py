@@ -181,8 +181,12 @@ def _space(root: str, output_bytes: int) -> list[str]:
     if free >= output_bytes:
         return []
     return [
-        f"{folder} has {free / GIB:.3g} GiB free, and the run writes about {output_bytes / GIB:.3g}: free some space"
+        f"{folder} has {_size(free)} free, and the run writes about {_size(output_bytes)}: free some space"
     ]
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / GIB:,.1f} GiB" if n_bytes >= GIB else f"{n_bytes / 2**20:,.0f} MiB"
 
 
 def _is_bucket(root: str) -> bool:

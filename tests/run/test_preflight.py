@@ -24,7 +24,7 @@ def test_a_run_that_can_be_done_is_let_go_and_leaves_nothing_behind(client, tmp_
 
 def test_without_workers_the_disk_is_looked_at(tmp_path):
     preflight.check(None, Settings(), **NOTHING, root=str(tmp_path))
-    with pytest.raises(RuntimeError, match=r"GiB free, and the run writes about 1048576\.0: free some space"):
+    with pytest.raises(RuntimeError, match=r"GiB free, and the run writes about 1,048,576\.0 GiB: free some space"):
         preflight.check(None, Settings(), partition_bytes=0, output_bytes=GIB << 20, root=str(tmp_path / "not there"))
     preflight.check(None, Settings(), partition_bytes=0, output_bytes=GIB << 20, root="memory://bucket/run")
 
