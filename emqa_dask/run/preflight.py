@@ -180,9 +180,7 @@ def _space(root: str, output_bytes: int) -> list[str]:
     free = shutil.disk_usage(folder).free
     if free >= output_bytes:
         return []
-    return [
-        f"{folder} has {_size(free)} free, and the run writes about {_size(output_bytes)}: free some space"
-    ]
+    return [f"{folder} has {_size(free)} free, and the run writes about {_size(output_bytes)}: free some space"]
 
 
 def _size(n_bytes: int) -> str:
