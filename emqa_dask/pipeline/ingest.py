@@ -17,8 +17,8 @@ from emqa_dask.partition import Partition
 from emqa_dask.pipeline import surveys
 from emqa_dask.pipeline.batches import batches, new_files
 from emqa_dask.pipeline.surveys import SURVEY_FAILURES, SURVEY_FILES, SURVEY_FRAMES, survey_files
-from emqa_dask.run.execute import Result, Task
 from emqa_dask.run.supervise import Died
+from emqa_dask.run.task import Result, Task
 from emqa_dask.settings import Settings
 from emqa_dask.store import digests, files, layout, parts, plan, stacks
 from emqa_dask.store.digests import Digests

@@ -10,7 +10,7 @@ import pandas as pd
 from emqa_dask import tables
 from emqa_dask.pipeline.folders import SCHEMAS, failures_dir, folders
 from emqa_dask.pipeline.surveys import SURVEY_FAILURES
-from emqa_dask.run.execute import Result
+from emqa_dask.run.task import Result
 from emqa_dask.settings import Settings
 from emqa_dask.store import files, layout, parts
 

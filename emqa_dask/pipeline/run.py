@@ -21,8 +21,9 @@ from emqa_dask.pipeline.report import report
 from emqa_dask.pipeline.surveys import SURVEY_FILES, SURVEY_FRAMES
 from emqa_dask.run import preflight
 from emqa_dask.run.cluster import open_cluster
-from emqa_dask.run.execute import Limits, Result, Task, execute
+from emqa_dask.run.execute import execute
 from emqa_dask.run.progress import clock, watch
+from emqa_dask.run.task import Limits, Result, Task
 from emqa_dask.settings import Settings, dump
 from emqa_dask.store import files, layout, lock, parts
 

@@ -6,8 +6,8 @@ from emqa_dask import tables
 from emqa_dask.archive.scan import Entry, escape
 from emqa_dask.archive.survey import survey
 from emqa_dask.pipeline.folders import failures_dir
-from emqa_dask.run.execute import where_am_i
 from emqa_dask.run.supervise import Call, Died, direct
+from emqa_dask.run.task import where_am_i
 from emqa_dask.settings import Settings
 from emqa_dask.store import files, layout, parts
 

@@ -20,8 +20,8 @@ from emqa_dask.featurise.images import image_features
 from emqa_dask.partition import Partition
 from emqa_dask.pipeline.folders import SCHEMAS, failures_dir, folders
 from emqa_dask.predict.images import predict_images
-from emqa_dask.run.execute import where_am_i
 from emqa_dask.run.supervise import Call, Died, direct
+from emqa_dask.run.task import where_am_i
 from emqa_dask.settings import Detect, Settings
 from emqa_dask.store import layout, micrographs, parts, thumbnails
 

@@ -7,7 +7,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from emqa_dask.run.execute import Result
+from emqa_dask.run.task import Result
 
 EVERY_S = 30.0  # between lines where there is no terminal
 

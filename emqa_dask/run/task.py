@@ -1,0 +1,139 @@
+"""A task, what became of it, and the running of it where we are: in a Dask worker, or in this process."""
+
+import pickle
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import psutil
+
+from emqa_dask.backend import DeviceLost
+from emqa_dask.run.supervise import Died, Supervised, describe, kind_of
+
+IN_PROCESS = "in-process"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A piece of work: `function(*args, call=...)` for partition (or batch of files) `name`, of `n_images` images."""
+
+    name: str
+    args: tuple = ()
+    n_images: int = 0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one call in a task may cost, see supervise.Supervised; 0 = no limit on time, the worker's own on memory."""
+
+    timeout_s: float = 0.0
+    memory_bytes: int = 0
+
+
+NO_LIMITS = Limits()
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a task: `value` (the function's record) or `error` and `traceback`, and its `event`."""
+
+    task: Task
+    outcome: str  # done, found, failed, or lost: its worker went away, and the task is given to another
+    event: dict  # a row of tables.EVENTS
+    value: dict = field(default_factory=dict)
+    kind: str = ""  # of a failure, as in tables.FAILURES: error, memory or crash
+    error: str = ""
+    traceback: str = ""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A task that is tried for the `number`-th time, `is_isolated` once it has lost a worker."""
+
+    task: Task
+    number: int = 1
+    is_isolated: bool = False
+
+
+def unpack_and_run(packed: bytes) -> list[Result]:
+    """run_here() on a worker, one after the other; what the driver has, tasks and arguments, does not travel back.
+
+    Once the GPU is lost, the rest is lost, too.
+    """
+    function, attempts, stage, limits = pickle.loads(packed)
+    results: list[Result] = []
+    for attempt in attempts:
+        if results and results[-1].kind == "device":
+            event = results[-1].event | {"partition": attempt.task.name, "seconds": 0.0, "attempt": attempt.number}
+            results.append(replace(results[-1], event=event))
+        else:
+            results.append(replace(run_here(function, attempt, stage, limits), task=None))
+    return results
+
+
+def run_here(function: Callable, attempt: Attempt, stage: str, limits: Limits) -> Result:
+    """Run one task where we are; whatever it raises becomes text, since an exception may not survive pickling."""
+    started, clock = time.time(), time.perf_counter()
+    task, value, failure = attempt.task, {}, {}
+    worker = _worker()
+    call = Supervised(
+        limits.timeout_s,
+        limits.memory_bytes or _memory_bytes(worker),
+        is_isolated=attempt.is_isolated,
+        may_exit=worker is not None,
+    )
+    try:
+        with call:
+            value = function(*task.args, call=call) or {}
+        outcome = value.get("outcome", "done")
+    except DeviceLost as error:
+        outcome, failure = "lost", {"kind": "device", "error": describe(error)}
+    except Exception as error:
+        outcome = "failed"
+        text = "".join(traceback.format_exception(error))
+        failure = {"kind": kind_of(error), "error": describe(error), "traceback": text}
+        if isinstance(error, Died):  # of a call that the function cannot do without
+            failure = {"kind": error.kind, "error": error.error, "traceback": error.traceback}
+    event = {
+        "stage": stage,
+        "partition": task.name,
+        "worker": worker.address if worker else IN_PROCESS,
+        "started": started,
+        "seconds": time.perf_counter() - clock,
+        "n_images": 0 if outcome == "lost" else int(value.get("n_images", task.n_images)),
+        "bytes": int(value.get("bytes", 0)),
+        "peak_memory_bytes": peak_memory_bytes(),
+        "attempt": attempt.number,
+        "outcome": outcome,
+    }
+    return Result(task, outcome, event, value, **failure)
+
+
+def peak_memory_bytes() -> int:
+    """Peak resident memory of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on Linux
+
+
+def _worker():
+    """The Dask worker that runs this, or None."""
+    distributed = sys.modules.get("distributed")
+    try:
+        return distributed.get_worker() if distributed else None
+    except ValueError:  # not in a task of a worker
+        return None
+
+
+def where_am_i() -> str:
+    """The address of the Dask worker that runs this, or in-process."""
+    worker = _worker()
+    return worker.address if worker else IN_PROCESS
+
+
+def _memory_bytes(worker) -> int:
+    """What a child of this worker may take: the worker's share, less what the worker itself holds."""
+    share = worker.memory_manager.memory_limit if worker else psutil.virtual_memory().total
+    return max(int(share) - psutil.Process().memory_info().rss, int(share) // 2) if share else 0
