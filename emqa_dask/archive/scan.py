@@ -70,6 +70,8 @@ def scan(source: str | Path, exclude: tuple[str, ...] = ()) -> Iterator[Entry]:
 
 def escape(name: str) -> str:
     r"""A file name as valid UTF-8: bytes that are not UTF-8 become \xNN. Injective; unescape() gives the name back."""
+    if name.isascii() and "\\" not in name:  # nearly every name, and there may be millions
+        return name
     if not _ESCAPED.search(name) and not any("\ud800" <= c <= "\udfff" for c in name):
         return name
     out = name.replace("\\", "\\\\")

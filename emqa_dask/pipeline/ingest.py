@@ -69,9 +69,8 @@ def _enter_micrographs(root: str, names: Sequence[str], counts: Counter, setting
 
     def new() -> Iterator[pd.DataFrame]:
         for rows in _surveyed(root, SURVEY_FRAMES, names):
-            yield rows[
-                ids.add(digests.of_hex(rows["micrograph_id"]))
-            ]  # others were planned before: the file was touched
+            is_planned = ids.has(digests.of_hex(rows["micrograph_id"]))  # before: the file was only touched
+            yield rows[~is_planned]
 
     planned = plan.plan(new(), slots, lengths)
     first = next(planned, None)

@@ -91,6 +91,8 @@ def failures(root: str, settings: Settings) -> Iterator[pd.DataFrame]:
     columns = ["uri", "status", "reason", "error"]
     for catalog in parts.iter_table(layout.catalog(root), tables.CATALOG, columns):
         unread = catalog[catalog["status"] == "failed"]
+        if unread.empty:
+            continue
         rows = pd.DataFrame({"uri": unread["uri"], "stage": "ingest", "kind": "error", "traceback": "", "attempts": 1})
         rows["error"] = unread["error"].where(unread["error"].notna() & unread["error"].ne(""), unread["reason"])
         rows["worker"], rows["peak_memory_bytes"] = "", 0
