@@ -4,6 +4,7 @@ import contextlib
 import logging
 import multiprocessing
 import multiprocessing.forkserver
+import os
 from collections.abc import Callable, Iterator, Sequence
 
 from emqa_dask.run import tls
@@ -63,7 +64,8 @@ def open_local(settings: Settings, preload: Sequence[str] = (), say: Callable[[s
             "dashboard_address": run.dashboard,
             "silence_logs": logging.CRITICAL,
             "security": security,
-            "env": BEFORE_SPAWN | IN_WORKER,
+            # Of this process, too: the fork server may be older than the credentials of a bucket, say.
+            "env": dict(os.environ) | BEFORE_SPAWN | IN_WORKER,
             **memory,
         }
         try:

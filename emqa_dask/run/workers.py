@@ -105,6 +105,9 @@ def dask_setup(server) -> None:
     if type(server).__name__ == "Nanny":
         _fill_fork_server()
         return
+    from fsspec import config
+
+    config.set_conf_env(config.conf)  # the fork server imported fsspec before this process had its environment
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     atexit.register(_leave)  # registered first, so it runs last

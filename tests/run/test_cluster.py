@@ -15,6 +15,7 @@ import pytest
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.workers import BEFORE_SPAWN, IN_WORKER, METHOD
 from emqa_dask.settings import Run, Settings
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.real
 
@@ -90,7 +91,7 @@ def test_the_scheduler_remembers_little(client):
         futures = [client.submit(abs, -1, key=key, pure=False) for key in keys]
         assert client.gather(futures) == [1] * 300
         del futures
-    client.run_on_scheduler(lambda: None)
+    wait_until(lambda: client.run_on_scheduler(kept)["tasks"] == 0, "all is forgotten")
     found = client.run_on_scheduler(kept)
     assert found.pop("logs") <= 100
     assert found == {"allowed_failures": 0, "tasks": 0, "groups": 0, "stage": ["stage"]}
