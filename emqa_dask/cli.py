@@ -11,7 +11,7 @@ import threading
 from collections.abc import Sequence
 
 from emqa_dask import __version__
-from emqa_dask.settings import Settings, SettingsError, load_settings, parse, replace, template_names
+from emqa_dask.settings import Settings, SettingsError, load_settings, replace, template_names
 
 LEAVE_S = 8.0  # that closing the workers may take once a run is told to stop
 STEPS = {
@@ -165,11 +165,10 @@ def _changes(options: argparse.Namespace) -> dict[str, dict[str, object]]:
 def _settings(options: argparse.Namespace, workspace: str | None) -> Settings:
     """Explicit options over the workspace's own settings over the defaults."""
     if options.settings is None and options.template is None and workspace:
-        from emqa_dask.store import files, layout  # a workspace may be on a bucket
+        from emqa_dask.store import layout  # a workspace may be on a bucket
 
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            own = parse(files.read_bytes(layout.settings(workspace)).decode(), layout.settings(workspace))
-            return replace(own, _changes(options), "command line")
+            return replace(layout.settings_of(workspace), _changes(options), "command line")
     return replace(load_settings(options.settings, options.template), _changes(options), "command line")
 
 

@@ -1,6 +1,7 @@
 """Which tables a partition has, and the folder each lies in: a digest of its settings, models and upstream folder."""
 
 from emqa_dask import models, tables
+from emqa_dask.run.supervise import Died
 from emqa_dask.settings import Settings, digest
 from emqa_dask.store import layout
 
@@ -31,3 +32,10 @@ def folders(settings: Settings) -> dict[str, str]:
 def failures_dir(folder: str) -> str:
     """The folder with the failures of the table in `folder`: parts of tables.FAILURES, of partitions that have any."""
     return f"failures-{folder}"
+
+
+def failure_row(uri: str, micrograph_id: str | None, stage: str, died: Died, worker: str) -> dict:
+    """The row of tables.FAILURES of a file, or of one micrograph of it."""
+    said = ("kind", "error", "traceback", "attempts", "peak_memory_bytes")
+    row = {"uri": uri, "micrograph_id": micrograph_id, "stage": stage, "worker": worker}
+    return row | {key: getattr(died, key) for key in said}

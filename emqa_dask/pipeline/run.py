@@ -114,7 +114,7 @@ def _executor(stack: ExitStack, root: str, settings: Settings, record: Callable[
             client = stack.enter_context(open_cluster(settings, PRELOAD, say))
             say(f"{len(client.nthreads())} workers; dashboard: {client.dashboard_link}")
         preflight.check(client, settings, root=root, say=say, **(needs or NO_NEEDS))
-        bundle = max(1, min(LARGEST_BUNDLE, (n_tasks or 0) // WANTED_TASKS))
+        bundle = max(1, min(LARGEST_BUNDLE, n_tasks // WANTED_TASKS))
         results = execute(
             function,
             itertools.chain([first], tasks),
@@ -154,11 +154,9 @@ def _make(root: str, settings: Settings, wanted: list[str], execute_here: Callab
     total, n_tasks, needs = 0, 0, NO_NEEDS
     for partition, _ in ingest.partitions(root, ()):
         if partition.name not in done:
-            total, n_tasks, needs = (
-                total + len(partition),
-                n_tasks + 1,
-                _add(needs, partition, partition.name in stored),
-            )
+            total += len(partition)
+            n_tasks += 1
+            needs = _add(needs, partition, partition.name in stored)
     if not total:
         return
     todo = (

@@ -9,22 +9,17 @@ from emqa_dask.pipeline import ingest
 from emqa_dask.pipeline.folders import SCHEMAS, failures_dir, folders
 from emqa_dask.pipeline.run import run, tell
 from emqa_dask.run.progress import clock
-from emqa_dask.settings import Settings, parse
+from emqa_dask.settings import Settings
 from emqa_dask.store import files, layout, lock, parts
 
 Say = Callable[[str], None]
 STAGES = ("ingest", "store", "thumbnail", "detect", "featurise")  # in which an image can fail
 
 
-def settings_of(root: str) -> Settings:
-    """The settings that the workspace was last run with."""
-    return parse(files.read_bytes(layout.settings(root)).decode(), layout.settings(root))
-
-
 def status(root: str, say: Say = print) -> int:
     """Say what a workspace holds and what is missing; 0, or 2 when files or tasks failed."""
     source = layout.source_of(root)
-    settings = settings_of(root)
+    settings = layout.settings_of(root)
     say(f"workspace {files.redact(root)} of archive {files.redact(source)}")
     if holder := lock.holder(root):
         say(f"  at work: {holder}")
@@ -54,7 +49,7 @@ def progress(root: str, settings: Settings) -> tuple[int, dict[str, int]]:
     """(micrographs in the ledger, partitions that have each table); "partitions" is how many there are."""
     there = {table: set(parts.part_names(root, folder)) for table, folder in folders(settings).items()}
     n_micrographs, done = 0, {"partitions": 0} | dict.fromkeys(there, 0)
-    for partition, _ in ingest.partitions(root, ["stack", "index", "partition"]):
+    for partition, _ in ingest.partitions(root, ()):
         n_micrographs += len(partition)
         done["partitions"] += 1
         for table, names in there.items():
@@ -66,7 +61,7 @@ def watch(root: str, every_s: float = 10.0, say: Say = print) -> int:
     """Say every `every_s` seconds how far the run on `root` is, until none is at work; then its status."""
     before = None
     while holder := lock.holder(root):
-        settings = settings_of(root)
+        settings = layout.settings_of(root)
         n_micrographs, done = progress(root, settings)
         n_all, now = done["partitions"], time.monotonic()
         n_done, left = done["predictions"], ""
@@ -91,8 +86,9 @@ def retry(root: str, settings: Settings, stage: str | None = None, say: Say = pr
         raise ValueError(f"--stage {stage}: known are {', '.join(STAGES)}")
     with lock.hold(root, say):
         unread = set()
-        for rows in parts.iter_table(layout.catalog(root), tables.CATALOG, ["uri", "status"]):
-            unread |= set(rows["uri"][rows["status"] == "failed"]) if stage in (None, "ingest") else set()
+        if stage in (None, "ingest"):
+            for rows in parts.iter_table(layout.catalog(root), tables.CATALOG, ["uri", "status"]):
+                unread |= set(rows["uri"][rows["status"] == "failed"])
         if unread:
             ingest.forget(root, unread)
         where, order, n_partitions = folders(settings), list(SCHEMAS), 0

@@ -5,7 +5,7 @@ from collections import Counter
 from emqa_dask import tables
 from emqa_dask.archive.scan import Entry, escape
 from emqa_dask.archive.survey import survey
-from emqa_dask.pipeline.folders import failures_dir
+from emqa_dask.pipeline.folders import failure_row, failures_dir
 from emqa_dask.run.supervise import Call, Died, direct
 from emqa_dask.run.task import where_am_i
 from emqa_dask.settings import Settings
@@ -77,6 +77,4 @@ def failed(entry: Entry, died: Died) -> dict:
 
 def failure(entry: Entry, died: Died, worker: str) -> dict:
     """The row of tables.FAILURES of a file on which its reader died."""
-    said = ("kind", "error", "traceback", "attempts", "peak_memory_bytes")
-    row = {"uri": entry.uri, "micrograph_id": None, "stage": "ingest", "worker": worker}
-    return row | {key: getattr(died, key) for key in said}
+    return failure_row(entry.uri, None, "ingest", died, worker)

@@ -18,7 +18,7 @@ from emqa_dask.detect import log
 from emqa_dask.featurise.detections import detection_features
 from emqa_dask.featurise.images import image_features
 from emqa_dask.partition import Partition
-from emqa_dask.pipeline.folders import SCHEMAS, failures_dir, folders
+from emqa_dask.pipeline.folders import SCHEMAS, failure_row, failures_dir, folders
 from emqa_dask.predict.images import predict_images
 from emqa_dask.run.supervise import Call, Died, direct
 from emqa_dask.run.task import where_am_i
@@ -83,17 +83,7 @@ def failed_ids(root: str, folder: str, name: str) -> pd.Series:
 
 def failure(row: dict, stage: str, died: Died) -> dict:
     """The row of tables.FAILURES for the micrograph of the ledger `row`."""
-    return {
-        "uri": row["uri"],
-        "micrograph_id": row["micrograph_id"],
-        "stage": stage,
-        "kind": died.kind,
-        "error": died.error,
-        "traceback": died.traceback,
-        "attempts": died.attempts,
-        "worker": where_am_i(),
-        "peak_memory_bytes": died.peak_memory_bytes,
-    }
+    return failure_row(row["uri"], row["micrograph_id"], stage, died, where_am_i())
 
 
 def _store(root: str, partition: Partition, rows: pd.DataFrame, call: Call) -> list[dict]:
@@ -157,8 +147,10 @@ def _measure(
     for chunk in _chunks(rows.to_dict("records"), settings.run.batch_size if is_batched else 1):
         with _timed(stages, "read"):
             pixels = list(itertools.islice(images, len(chunk)))
-        with _timed(stages, "detect"):
-            ahead = _detect_together(pixels, settings, call) if is_batched else None
+        ahead = None
+        if is_batched:
+            with _timed(stages, "detect"):
+                ahead = _detect_together(pixels, settings, call)
         for k, (row, image) in enumerate(zip(chunk, pixels, strict=True)):
             stage, micrograph_id = "", row["micrograph_id"]
 

@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 
+from emqa_dask.settings import Settings, parse
 from emqa_dask.store import files
 
 FORMAT = 2  # of the workspace; a program refuses workspaces of another one
@@ -125,6 +126,11 @@ def _check(root: str, source: str, marker: bytes) -> None:
         raise ValueError(f"{root} has workspace format {version}, of an older emqa_dask: give --workspace a new folder")
     if owner != source:
         raise ValueError(f"{root} belongs to {owner}, not to {source}: give --workspace another folder")
+
+
+def settings_of(root: str) -> Settings:
+    """The settings that the workspace was last run with; FileNotFoundError when it never was."""
+    return parse(files.read_bytes(settings(root)).decode(), settings(root))
 
 
 def source_of(root: str) -> str:
