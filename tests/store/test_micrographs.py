@@ -1,8 +1,10 @@
 """Laws of stacks: every micrograph reads back bit for bit, shards are never touched again, others can open them."""
 
 import dataclasses
+import json
 import re
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import ome_zarr.io
@@ -13,6 +15,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ome_zarr_models.v05 import Image
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from emqa_dask import tables
 from emqa_dask.partition import Partition
@@ -153,6 +156,24 @@ def test_a_stack_whose_making_was_interrupted_is_made_by_the_next_run(tmp_path):
     rows = ingest(root, images)
     assert (metadata.parent.parent / "zarr.json").read_bytes() == whole
     np.testing.assert_array_equal(micrographs.read_window(root, rows["stack"].iloc[0], 2), images[2])
+
+
+@pytest.mark.parametrize("compression", ["auto", "zstd", "none"])
+@pytest.mark.parametrize("dtype", ["?", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8", "c8", "c16"])
+def test_metadata_are_what_zarr_python_would_write(tmp_path, dtype, compression):
+    kind, name = np.dtype(dtype), layout.stack_name(6, 5, np.dtype(dtype).name, 0.5)
+    how = {"occupied": [(0, 7)], "shard_length": 4, "settings": Store(compression=compression)}
+    stacks.open_or_grow(str(tmp_path), name, (6, 5), dtype, **how)
+    zstd, blosc = ZstdCodec(level=1), BloscCodec(typesize=kind.itemsize, cname="lz4", clevel=5, shuffle="bitshuffle")
+    compressors = {"none": [], "zstd": [zstd], "auto": [blosc if kind.itemsize > 1 else zstd]}[compression]
+    theirs = zarr.create_array(
+        zarr.storage.MemoryStore(), shape=(7, 6, 5), dtype=kind, chunks=(1, 6, 5), shards=(4, 6, 5), filters=None,
+        compressors=[*compressors, Crc32cCodec()], fill_value=0, dimension_names=("n", "y", "x"), zarr_format=3,
+    )  # fmt: skip
+    written = json.loads(Path(layout.stack(str(tmp_path), name), "0", "zarr.json").read_text())
+    document = theirs.metadata.to_buffer_dict(zarr.core.buffer.default_buffer_prototype())["zarr.json"]
+    assert written == json.loads(document.to_bytes())
+    assert stacks.grid(str(tmp_path), name).dtype == kind
 
 
 @pytest.mark.parametrize("nm_per_pixel", [0.31, np.nan])
