@@ -9,45 +9,58 @@ N_BYTES = 16  # so many that no two things ever share them by chance
 
 
 def of_texts(texts: Iterable[str]) -> np.ndarray:
-    """A digest for each text."""
-    return _array(b"".join(hashlib.blake2b(text.encode(), digest_size=N_BYTES).digest() for text in texts))
+    """A digest for each text: (n, 2) uint64."""
+    return _array(b"".join([hashlib.blake2b(text.encode(), digest_size=N_BYTES).digest() for text in texts]))
 
 
 def of_hex(ids: Iterable[str]) -> np.ndarray:
-    """The digests that ids of 32 hex digits are already."""
+    """The digests that ids of 32 hex digits are already: (n, 2) uint64."""
     return _array(bytes.fromhex("".join(ids)))
 
 
 def _array(data: bytes) -> np.ndarray:
-    return np.frombuffer(data, f"S{N_BYTES}")
+    return np.frombuffer(data, "<u8").reshape(-1, 2)
 
 
 class Digests:
     """A set of digests; 16 bytes for each."""
 
     def __init__(self):
-        self._sorted: list[np.ndarray] = []  # each more than twice as long as the next
+        self._sorted: list[np.ndarray] = []  # (2, n), sorted by the first row; each over twice as long as the next
 
     def __len__(self) -> int:
-        return sum(map(len, self._sorted))
+        return sum(known.shape[1] for known in self._sorted)
 
     def has(self, digests: np.ndarray) -> np.ndarray:
         """Which of `digests` are in the set."""
         found = np.zeros(len(digests), bool)
-        for known in self._sorted:
-            at = np.minimum(np.searchsorted(known, digests), len(known) - 1)
-            found |= known[at] == digests
+        for heads, tails in self._sorted:
+            left, at = np.arange(len(digests)), np.searchsorted(heads, digests[:, 0])
+            while len(left):  # twice where two digests have one half in common, which is next to never
+                is_near = heads[np.minimum(at, len(heads) - 1)] == digests[left, 0]
+                is_near &= at < len(heads)
+                left, at = left[is_near], at[is_near]
+                is_it = tails[at] == digests[left, 1]
+                found[left[is_it]] = True
+                left, at = left[~is_it], at[~is_it] + 1
         return found
 
     def add(self, digests: np.ndarray) -> np.ndarray:
         """Add `digests`; True where one was not there before, nor earlier among them."""
+        order = np.lexsort((digests[:, 1], digests[:, 0]))  # stable: of equal ones the first comes first
+        ordered = digests[order]
         is_new = np.zeros(len(digests), bool)
-        unique, first = np.unique(digests, return_index=True)
-        lacking = ~self.has(unique)
-        is_new[first[lacking]] = True
-        added = unique[lacking]
-        while len(added) and self._sorted and len(self._sorted[-1]) <= 2 * len(added):
-            added = np.sort(np.concatenate([self._sorted.pop(), added]), kind="stable")  # merges sorted stretches
-        if len(added):
-            self._sorted.append(added)
+        is_new[order] = _differs(ordered)
+        is_new &= ~self.has(digests)
+        added = ordered[is_new[order]].T
+        while added.shape[1] and self._sorted and self._sorted[-1].shape[1] <= 2 * added.shape[1]:
+            both = np.concatenate([self._sorted.pop(), added], axis=1)
+            added = both[:, np.argsort(both[0], kind="stable")]  # merges sorted stretches
+        if added.shape[1]:
+            self._sorted.append(np.ascontiguousarray(added))
         return is_new
+
+
+def _differs(ordered: np.ndarray) -> np.ndarray:
+    """Which rows are not the row before them."""
+    return np.r_[np.ones(min(len(ordered), 1), bool), (ordered[1:] != ordered[:-1]).any(axis=1)]

@@ -35,3 +35,14 @@ def test_a_set_of_many_keeps_few_arrays():
     assert len(found) == 20_000
     assert sum(a.nbytes for a in found._sorted) == 20_000 * digests.N_BYTES
     assert len(found._sorted) < 10
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=30))
+def test_digests_with_one_half_in_common_are_told_apart(pairs):
+    found, expected = Digests(), set()
+    for start in range(0, len(pairs), 7):
+        batch = pairs[start : start + 7]
+        found.add(np.array(batch, "<u8").reshape(-1, 2))
+        expected |= set(batch)
+    every = [(a, b) for a in range(4) for b in range(4)]
+    assert {pair for pair, is_in in zip(every, found.has(np.array(every, "<u8")), strict=True) if is_in} == expected
