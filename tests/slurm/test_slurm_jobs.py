@@ -12,7 +12,7 @@ from emqa_dask.run import tls
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.workers import environment
 from emqa_dask.settings import Run, Settings, SettingsError, Slurm
-from tests.slurm import virtual
+from tests.waiting import wait_until
 
 pytest.importorskip("dask_jobqueue", reason="pip install 'emqa_dask[slurm]'")
 from emqa_dask.run import slurm
@@ -97,45 +97,33 @@ def test_silence_of_the_queue_is_not_its_emptiness(monkeypatch, tmp_path):
         assert slurm.queue() == found
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    if reason := virtual.why_not():
-        pytest.skip(reason)
-    with virtual.start(tmp_path_factory.mktemp("slurm")) as started:
-        yield started
-
-
 @pytest.fixture
-def jobs(cluster, monkeypatch):
+def jobs(slurm, monkeypatch):
     """Job numbers and states, as the virtual cluster says; everything in this package looks often."""
-    for name in ("SLURM_CONF", "PATH"):
-        monkeypatch.setenv(name, cluster.environment[name])
-    monkeypatch.setattr(slurm, "INTERVAL_S", 0.5)
-    monkeypatch.setattr(slurm, "IDLE_LOOKS", 3)
-    yield lambda: cluster.jobs("PENDING", "RUNNING")
-    cluster("scancel", "--full", "--user=root")
-    virtual.wait_until(lambda: not cluster("squeue", "--noheader"), "all jobs have ended")
+    monkeypatch.setattr("emqa_dask.run.slurm.INTERVAL_S", 0.5)
+    monkeypatch.setattr("emqa_dask.run.slurm.IDLE_LOOKS", 3)
+    return lambda: slurm.jobs("PENDING", "RUNNING")
 
 
 @pytest.mark.real
-def test_jobs_follow_the_work_and_one_that_is_cancelled_is_replaced(cluster, jobs, tmp_path):
+def test_jobs_follow_the_work_and_one_that_is_cancelled_is_replaced(slurm, jobs, tmp_path):
     wanted = settings({"memory_gib": 1.0, "wait_s": 300.0}, max_jobs=3, log_folder=str(tmp_path / "logs"))
     with open_cluster(wanted, say=lambda text: None) as client:
         assert len(jobs()) == 1
         futures = [client.submit(time.sleep, 4, key=f"sleep-{n}") for n in range(12)]
-        virtual.wait_until(lambda: len(jobs()) == 3, "there are as many jobs as may be")
+        wait_until(lambda: len(jobs()) == 3, "there are as many jobs as may be")
         cancelled = max(jobs())
-        cluster("scancel", str(cancelled))
-        virtual.wait_until(lambda: len(set(jobs()) - {cancelled}) == 3, "the job that was cancelled is replaced")
-        virtual.wait_until(lambda: all(f.done() for f in futures), "tasks have ended", 120)
+        slurm("scancel", str(cancelled))
+        wait_until(lambda: len(set(jobs()) - {cancelled}) == 3, "the job that was cancelled is replaced")
+        wait_until(lambda: all(f.done() for f in futures), "tasks have ended", 120)
         futures.clear()
-        virtual.wait_until(lambda: len(jobs()) == 1, "idle jobs are given back")
+        wait_until(lambda: len(jobs()) == 1, "idle jobs are given back")
         assert client.submit(os.getenv, "SLURM_JOB_ID").result() in map(str, jobs())
     assert jobs() == {}
 
 
 @pytest.mark.real
-def test_a_job_of_several_workers_that_speak_tls_is_replaced_as_a_whole(cluster, jobs, tmp_path):
+def test_a_job_of_several_workers_that_speak_tls_is_replaced_as_a_whole(slurm, jobs, tmp_path):
     """dask-jobqueue alone would count on its workers for ever."""
     certificates = tls.write_certificates(tmp_path / "certificates")
     wanted = settings(
@@ -143,20 +131,18 @@ def test_a_job_of_several_workers_that_speak_tls_is_replaced_as_a_whole(cluster,
         log_folder=str(tmp_path / "logs"),
     )  # fmt: skip
     with open_cluster(wanted, say=lambda text: None) as client:
-        virtual.wait_until(lambda: len(client.nthreads()) == 2, "both workers are there")
+        wait_until(lambda: len(client.nthreads()) == 2, "both workers are there")
         assert all(address.startswith("tls://") for address in [client.scheduler.address, *client.nthreads()])
         (first,) = jobs()
-        cluster("scancel", str(first))
-        virtual.wait_until(lambda: list(jobs()) not in ([], [first]), "the job is replaced")
-        virtual.wait_until(
-            lambda: client.submit(os.getenv, "SLURM_JOB_ID", pure=False).result() != str(first), "it works"
-        )
+        slurm("scancel", str(first))
+        wait_until(lambda: list(jobs()) not in ([], [first]), "the job is replaced")
+        wait_until(lambda: client.submit(os.getenv, "SLURM_JOB_ID", pure=False).result() != str(first), "it works")
         assert len(jobs()) == 1
     assert jobs() == {}
 
 
 @pytest.mark.real
-def test_a_job_that_cannot_start_a_worker_is_an_error_with_its_last_words(cluster, jobs, tmp_path):
+def test_a_job_that_cannot_start_a_worker_is_an_error_with_its_last_words(slurm, jobs, tmp_path):
     prologue = ("echo the disk is not mounted >&2", "exit 7")
     wanted = settings(
         {"memory_gib": 1.0, "wait_s": 300.0}, min_jobs=3, prologue=prologue, log_folder=str(tmp_path / "logs")
