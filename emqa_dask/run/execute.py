@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from emqa_dask.run.supervise import describe
-from emqa_dask.run.task import NO_LIMITS, Attempt, Limits, Result, Task, run_here, unpack_and_run
+from emqa_dask.run.task import NO_LIMITS, Attempt, Limits, Result, Task, event, run_here, unpack_and_run
 
 MAX_LOST = 5  # workers that one task may lose before it is given up; no image is blamed for that
 REFRESH_S = 1.0  # between looks at how many workers there are
@@ -145,17 +145,7 @@ def _lost(attempt: Attempt, error: Exception, stage: str) -> Result:
     if type(error).__name__ == "KilledWorker":
         outcome = "lost" if attempt.number < MAX_LOST else "failed"
         kind, said = "crash", f"its worker process was lost {attempt.number} times"
-    event = {
-        "stage": stage,
-        "partition": attempt.task.name,
-        "worker": str(getattr(getattr(error, "last_worker", None), "address", "")),
-        "started": time.time(),
-        "seconds": 0.0,
-        "n_images": 0 if outcome == "lost" else attempt.task.n_images,
-        "bytes": 0,
-        "peak_memory_bytes": 0,
-        "attempt": attempt.number,
-        "outcome": outcome,
-    }
+    worker = str(getattr(getattr(error, "last_worker", None), "address", ""))
     text = "".join(traceback.format_exception(error))
-    return Result(attempt.task, outcome, event, kind=kind, error=said, traceback=text)
+    found = event(attempt, stage, outcome, worker=worker)
+    return Result(attempt.task, outcome, found, kind=kind, error=said, traceback=text)

@@ -97,19 +97,26 @@ def run_here(function: Callable, attempt: Attempt, stage: str, limits: Limits) -
         failure = {"kind": kind_of(error), "error": describe(error), "traceback": text}
         if isinstance(error, Died):  # of a call that the function cannot do without
             failure = {"kind": error.kind, "error": error.error, "traceback": error.traceback}
-    event = {
-        "stage": stage,
-        "partition": task.name,
-        "worker": worker.address if worker else IN_PROCESS,
-        "started": started,
-        "seconds": time.perf_counter() - clock,
-        "n_images": 0 if outcome == "lost" else int(value.get("n_images", task.n_images)),
-        "bytes": int(value.get("bytes", 0)),
-        "peak_memory_bytes": peak_memory_bytes(),
-        "attempt": attempt.number,
-        "outcome": outcome,
-    }
-    return Result(task, outcome, event, value, **failure)
+    found = event(
+        attempt,
+        stage,
+        outcome,
+        n_images=int(value.get("n_images", task.n_images)),
+        bytes=int(value.get("bytes", 0)),
+        worker=where_am_i(),
+        started=started,
+        seconds=time.perf_counter() - clock,
+        peak_memory_bytes=peak_memory_bytes(),
+    )
+    return Result(task, outcome, found, value, **failure)
+
+
+def event(attempt: Attempt, stage: str, outcome: str, **known) -> dict:
+    """The row of tables.EVENTS of an attempt; what is not `known` is nothing. A lost one has dealt with no image."""
+    row = {"stage": stage, "partition": attempt.task.name, "worker": "", "started": time.time(), "seconds": 0.0}
+    row |= {"n_images": attempt.task.n_images, "bytes": 0, "peak_memory_bytes": 0} | known
+    row |= {"attempt": attempt.number, "outcome": outcome}
+    return row | ({"n_images": 0} if outcome == "lost" else {})
 
 
 def peak_memory_bytes() -> int:
