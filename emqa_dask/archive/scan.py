@@ -5,11 +5,10 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import chain, groupby
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from emqa_dask import uris
 
@@ -20,8 +19,7 @@ _CLIMBS = re.compile(r"(?:^|/)(?:\.{0,2}(?:/|$))")  # a component that is empty,
 _LIST_SUFFIXES = (".txt", ".lst", ".list")
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One file of the archive (or one Zarr folder, which counts as a file)."""
 
     uri: str  # archive-relative, forward slashes, valid UTF-8
@@ -111,7 +109,9 @@ def _listing(folder: str, uri: str) -> tuple[list[os.DirEntry], Entry | None]:
     """The entries of one folder by name, or the row that says why it cannot be listed."""
     try:
         with os.scandir(folder) as listing:
-            return sorted(listing, key=lambda item: os.fsencode(item.name)), None
+            found = list(listing)
+            is_ascii = all(item.name.isascii() for item in found)  # then text and bytes have one order
+            return sorted(found, key=lambda item: item.name if is_ascii else os.fsencode(item.name)), None
     except OSError as error:
         return [], Entry(escape(uri), folder, problem=f"folder: {_why(error)}")
 
@@ -142,12 +142,7 @@ def _scan_folder(folder: str, prefix: str) -> Iterator[Entry]:
             is_folder = item.is_dir()
         except OSError:  # a loop of links
             is_folder = False
-        if (
-            item.is_symlink()
-            and os.path.exists(path)
-            and not os.path.join(os.path.realpath(path), "").startswith(inside)
-        ):
-            target = escape(os.path.realpath(path))
+        if item.is_symlink() and (target := _target_outside(path, inside)):
             why = (
                 f"symbolic link to {target}, outside the archive: not followed; name it in a list file to have it read"
             )

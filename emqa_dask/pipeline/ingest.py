@@ -86,16 +86,23 @@ def _enter_micrographs(root: str, names: Sequence[str], counts: Counter, setting
 
 def _enter_files(root: str, names: Sequence[str], uris: Digests) -> None:
     """Enter the files that were surveyed (of digests `uris`) into the catalog, behind those that were not."""
-    uri = layout.catalog(root)
 
     def again(rows: pd.DataFrame) -> np.ndarray:
         return uris.has(digests.of_texts(rows["uri"]))
 
     _drop_failures(root, again, sorted(set(parts.part_names(root, SURVEY_FAILURES)) - set(names)))
+    _rewrite_catalog(root, again, plan.chunks(_surveyed(root, SURVEY_FILES, names)))
+
+
+def _rewrite_catalog(
+    root: str, is_over: Callable[[pd.DataFrame], np.ndarray], new: Iterable[pd.DataFrame] = ()
+) -> None:
+    """Drop the rows that are over from the catalog, and add the tables `new` behind the others."""
+    uri = layout.catalog(root)
     with parts.table_writer(uri, tables.CATALOG) as write:
         for rows in parts.iter_table(uri, tables.CATALOG):
-            write(rows[~again(rows)])
-        for rows in plan.chunks(_surveyed(root, SURVEY_FILES, names)):
+            write(rows[~is_over(rows)])
+        for rows in new:
             write(rows)
 
 
@@ -119,16 +126,17 @@ def forget(root: str, uris: Iterable[str]) -> None:
     Micrographs that they gave keep their slots.
     """
     uris = set(uris)
+
+    def named(rows: pd.DataFrame) -> pd.Series:
+        return rows["uri"].isin(uris)
+
     for name in parts.part_names(root, SURVEY_FILES):  # of a survey that was killed
-        if parts.read_part(root, SURVEY_FILES, name, tables.CATALOG, ["uri"])["uri"].isin(uris).any():
+        if named(parts.read_part(root, SURVEY_FILES, name, tables.CATALOG, ["uri"])).any():
             _remove(root, SURVEY_FILES, [name])
             _remove(root, SURVEY_FRAMES, [name])
-    _drop_failures(root, lambda rows: rows["uri"].isin(uris), parts.part_names(root, SURVEY_FAILURES))
-    catalog = layout.catalog(root)
-    if files.exists(catalog):
-        with parts.table_writer(catalog, tables.CATALOG) as write:
-            for rows in parts.iter_table(catalog, tables.CATALOG):
-                write(rows[~rows["uri"].isin(uris)])
+    _drop_failures(root, named, parts.part_names(root, SURVEY_FAILURES))
+    if files.exists(layout.catalog(root)):
+        _rewrite_catalog(root, named)
 
 
 def _drop_failures(root: str, is_over: Callable[[pd.DataFrame], pd.Series], names: Iterable[str]) -> None:
@@ -150,12 +158,18 @@ def _remove(root: str, folder: str, names: Sequence[str]) -> None:
 def partitions(root: str, columns: Sequence[str] | None = None) -> Iterator[tuple[Partition, pd.DataFrame]]:
     """Every partition in the ledger's order, with its rows in the order of its slots: all columns, or those named.
 
-    One stretch of the ledger is in memory at a time; `columns=()` is the quickest way to count.
+    One stretch of the ledger is in memory at a time.
     """
     for rows in _whole_partitions(root, columns):
         shown = rows if columns is None else rows[list(columns)]
         for partition, where in plan.split(rows):
             yield partition, shown.iloc[where]
+
+
+def every_partition(root: str) -> Iterator[Partition]:
+    """The partitions alone."""
+    for rows in _whole_partitions(root, ()):
+        yield from (partition for partition, _ in plan.split(rows))
 
 
 def current(root: str, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:

@@ -89,10 +89,7 @@ def failures(root: str, settings: Settings) -> Iterator[pd.DataFrame]:
     surveyed = [parts.read_part(root, SURVEY_FAILURES, name, tables.FAILURES) for name in names]
     known = pd.concat([tables.empty(tables.FAILURES), *surveyed]).drop_duplicates("uri", keep="last").set_index("uri")
     columns = ["uri", "status", "reason", "error"]
-    for catalog in parts.iter_table(layout.catalog(root), tables.CATALOG, columns):
-        unread = catalog[catalog["status"] == "failed"]
-        if unread.empty:
-            continue
+    for unread in parts.iter_table(layout.catalog(root), tables.CATALOG, columns, only=("status", "failed")):
         rows = pd.DataFrame({"uri": unread["uri"], "stage": "ingest", "kind": "error", "traceback": "", "attempts": 1})
         rows["error"] = unread["error"].where(unread["error"].notna() & unread["error"].ne(""), unread["reason"])
         rows["worker"], rows["peak_memory_bytes"] = "", 0

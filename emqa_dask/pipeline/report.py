@@ -67,6 +67,7 @@ def report(root: str, source: str, settings: Settings, facts: dict) -> tuple[dic
         "folders": folders(settings),
         "forest": {"name": settings.predict.forest, "sha256": models.digest(models.locate(settings.predict.forest))},
         "verdicts": dict(overview.verdicts.most_common()),
+        "first_reasons": {verdict: dict(of.most_common()) for verdict, of in overview.first_reasons.items()},
         "report_key": key,
     }
     parts.write_json(layout.provenance(root), provenance)

@@ -4,7 +4,6 @@ import errno
 import itertools
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 
@@ -152,7 +151,7 @@ def _make(root: str, settings: Settings, wanted: list[str], execute_here: Callab
         stored = there if done is None else stored
         done = there if done is None else done & there
     total, n_tasks, needs = 0, 0, NO_NEEDS
-    for partition, _ in ingest.partitions(root, ()):
+    for partition in ingest.every_partition(root):
         if partition.name not in done:
             total += len(partition)
             n_tasks += 1
@@ -189,14 +188,10 @@ def work(*args, **named) -> dict:
 
 
 def tell(root: str, say: Say) -> None:
-    """Say how many micrographs got which verdict, and the main reasons."""
-    verdicts, reasons = Counter(), Counter()
-    for rows in parts.iter_table(layout.triage(root), tables.TRIAGE, ["verdict", "reasons"]):
-        first = [codes[0] if len(codes) else "" for codes in rows["reasons"]]
-        verdicts.update(rows["verdict"])
-        reasons.update(zip(rows["verdict"], first, strict=True))
+    """Say how many micrographs got which verdict, and the main reasons, as provenance.json has them."""
+    told = parts.read_json(layout.provenance(root))
     width = max(map(len, tables.VERDICTS))
     for verdict in tables.VERDICTS:
-        main = Counter({code: n for (of, code), n in reasons.items() if of == verdict and code}).most_common(4)
+        main = list(told.get("first_reasons", {}).get(verdict, {}).items())[:4]
         why = ", ".join(f"{code} {n}" for code, n in main) if verdict != "trust" else ""
-        say(f"  {verdict:<{width}} {verdicts[verdict]:>7,}" + (f"   {why}" if why else ""))
+        say(f"  {verdict:<{width}} {told['verdicts'].get(verdict, 0):>7,}" + (f"   {why}" if why else ""))

@@ -40,7 +40,7 @@ def status(root: str, say: Say = print) -> int:
         say(f"  and {n_failed - len(first):,} more in {layout.failures(root)}")
     if n_failed:
         say(f"  try them again: emqa retry {root} --failed")
-    if files.exists(layout.triage(root)):
+    if files.exists(layout.provenance(root)):
         tell(root, say)
     return 2 if n_failed else 0
 
@@ -49,7 +49,7 @@ def progress(root: str, settings: Settings) -> tuple[int, dict[str, int]]:
     """(micrographs in the ledger, partitions that have each table); "partitions" is how many there are."""
     there = {table: set(parts.part_names(root, folder)) for table, folder in folders(settings).items()}
     n_micrographs, done = 0, {"partitions": 0} | dict.fromkeys(there, 0)
-    for partition, _ in ingest.partitions(root, ()):
+    for partition in ingest.every_partition(root):
         n_micrographs += len(partition)
         done["partitions"] += 1
         for table, names in there.items():
@@ -87,8 +87,9 @@ def retry(root: str, settings: Settings, stage: str | None = None, say: Say = pr
     with lock.hold(root, say):
         unread = set()
         if stage in (None, "ingest"):
-            for rows in parts.iter_table(layout.catalog(root), tables.CATALOG, ["uri", "status"]):
-                unread |= set(rows["uri"][rows["status"] == "failed"])
+            columns, only = ["uri", "status"], ("status", "failed")
+            for rows in parts.iter_table(layout.catalog(root), tables.CATALOG, columns, only=only):
+                unread |= set(rows["uri"])
         if unread:
             ingest.forget(root, unread)
         where, order, n_partitions = folders(settings), list(SCHEMAS), 0

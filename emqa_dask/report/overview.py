@@ -22,6 +22,7 @@ class Overview:
         self.max_rows = max_rows
         self.n_rows = self.n_micrographs = 0
         self.verdicts, self.statuses, self.reasons = Counter(), Counter(), Counter()
+        self.first_reasons = {verdict: Counter() for verdict in VERDICTS}
         self.n_listed, self.listed = Counter(), {title: [] for title in LISTS}
         self._codes = [np.zeros(0, np.int8)]
         self._chosen = [keys(pd.DataFrame(columns=["verdict", "reasons", "micrograph_id", "uri"], dtype=object))]
@@ -43,6 +44,8 @@ class Overview:
             first = rows.loc[where, ["uri", "format", "explanation"]].head(MAX_FILES - len(self.listed[title]))
             self.listed[title] += first.to_dict("records")
         self._chosen.append(keys(rows))
+        for verdict, first in self._chosen[-1].groupby("verdict", sort=False)["reason"]:
+            self.first_reasons[verdict].update(code for code in first if code)
         if sum(map(len, self._chosen)) > WAITING:
             self._chosen = [narrow(pd.concat(self._chosen), self.max_rows)]
         self.n_rows += len(rows)

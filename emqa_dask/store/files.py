@@ -48,11 +48,14 @@ def exists(uri: str) -> bool:
 def names(uri: str) -> list[str]:
     """Sorted names of what lies in folder `uri`, without hidden and half-written files; empty when there is none."""
     fs, path = locate(uri)
+    is_on_disk = isinstance(fs, LocalFileSystem)  # then without fsspec, which takes ten times as long
     try:
-        found = fs.ls(path, detail=False)
+        found = (
+            os.listdir(path) if is_on_disk else [p.rstrip("/").rpartition("/")[2] for p in fs.ls(path, detail=False)]
+        )
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(n for n in (p.rstrip("/").rpartition("/")[2] for p in found) if n and not n.startswith("."))
+    return sorted(name for name in found if name and not name.startswith("."))
 
 
 def read_bytes(uri: str) -> bytes:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from emqa_dask import tables
@@ -46,15 +47,26 @@ def table_writer(uri: str, schema: pa.Schema) -> Iterator[Callable[[Rows], None]
 
 
 def iter_table(
-    uri: str, schema: pa.Schema, columns: Sequence[str] | None = None, rows: int = ROWS
+    uri: str,
+    schema: pa.Schema,
+    columns: Sequence[str] | None = None,
+    rows: int = ROWS,
+    only: tuple[str, str] | None = None,
 ) -> Iterator[pd.DataFrame]:
-    """As load_table(), but a table of at most `rows` rows after the other; none where there is no file."""
+    """As load_table(), but a table of at most `rows` rows after the other; none where there is no file.
+
+    `only` (column, value) leaves out other rows before they become pandas'; tables without rows are left out then.
+    """
     wanted = _select(schema, columns)
     try:
         with _open(uri, wanted) as found:
             for group in range(found.num_row_groups):  # else the readers of all groups stay until the end
                 for batch in found.iter_batches(rows, [group], wanted.names, use_threads=False):
-                    yield pa.Table.from_batches([batch]).select(wanted.names).cast(wanted).to_pandas()
+                    table = pa.Table.from_batches([batch]).select(wanted.names).cast(wanted)
+                    if only is not None:
+                        table = table.filter(pc.equal(table[only[0]], only[1]))
+                    if only is None or len(table):
+                        yield table.to_pandas()
     except FileNotFoundError:
         return
 

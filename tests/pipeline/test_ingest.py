@@ -382,7 +382,7 @@ def test_partitions_and_current_stream_whole_partitions(sessions, small, tmp_pat
         ):
             assert partition == same
             pd.testing.assert_frame_equal(columns.reset_index(drop=True), of[["uri", "frame"]].reset_index(drop=True))
-        assert [len(of.columns) for _, of in ingest.partitions(str(tmp_path), ())] == [0] * len(whole)
+        assert list(ingest.every_partition(str(tmp_path))) == [partition for partition, _ in whole]
         pieces = list(ingest.current(str(tmp_path)))
         assert not pd.concat([of["partition"].drop_duplicates() for of in pieces]).duplicated().any()
         pd.testing.assert_frame_equal(pd.concat(pieces, ignore_index=True), now)

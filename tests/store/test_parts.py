@@ -147,3 +147,12 @@ def test_a_table_whose_writing_fails_is_not_there(tmp_path):
     assert files.names(str(tmp_path)) == []
     assert list(parts.iter_table(uri, tables.EVENTS)) == []
     assert parts.n_rows(uri) == 0
+
+
+def test_rows_that_are_left_out_are_the_others(tmp_path):
+    uri, rows = str(tmp_path / "events.parquet"), pd.DataFrame({"stage": list("abacbab"), "attempt": range(7)})
+    with parts.table_writer(uri, tables.EVENTS) as write:
+        write(rows)
+    pieces = list(parts.iter_table(uri, tables.EVENTS, ["stage", "attempt"], rows=3, only=("stage", "b")))
+    assert pd.concat(pieces)["attempt"].tolist() == [1, 4, 6]
+    assert list(parts.iter_table(uri, tables.EVENTS, only=("stage", "z"))) == []
