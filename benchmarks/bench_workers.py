@@ -2,11 +2,14 @@
 
 Stages run as a run runs them: the same executor on the local scheduler, window and all. The LoG stage reads a stored
 workspace and writes its parts; the waiting tasks stand for a slow disk or network. Efficiency is the rate over the
-rate of one worker times the number of workers.
+rate of one worker times the number of workers. "plain" is the LoG stage in a pool of processes without Dask: what the
+machine's cores give, which share caches, memory and clock.
 """
 
 import argparse
+import concurrent.futures
 import json
+import multiprocessing
 import os
 import platform
 import shutil
@@ -25,6 +28,7 @@ from emqa_dask.pipeline import PRELOAD, ingest, run
 from emqa_dask.pipeline.folders import folders
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.execute import Task, execute
+from emqa_dask.run.workers import BEFORE_SPAWN, IN_WORKER, METHOD, variables_set
 from emqa_dask.settings import Settings, replace
 
 
@@ -39,11 +43,32 @@ def prepare(folder: Path, n: int, size: int, settings: Settings) -> str:
     return str(folder / "ws")
 
 
-def detect(client, root: str, settings: Settings) -> float:
-    """Micrographs per second of the stage detect on all of the workspace."""
+def tasks_of(root: str, settings: Settings) -> list[Task]:
+    """The stage detect on all of the workspace, none of it done."""
     shutil.rmtree(Path(root) / folders(settings)["detections"], ignore_errors=True)
     wanted = ("thumbnails", "detections")
-    tasks = [Task(p.name, (root, p, rows, settings, wanted), len(p)) for p, rows in ingest.partitions(root)]
+    return [Task(p.name, (root, p, rows, settings, wanted), len(p)) for p, rows in ingest.partitions(root)]
+
+
+def plain(n: int, root: str, settings: Settings) -> float:
+    """Micrographs per second of the stage detect in `n` processes that share nothing but a queue."""
+    tasks = tasks_of(root, settings)
+    with variables_set(BEFORE_SPAWN | IN_WORKER):
+        context = multiprocessing.get_context(METHOD)
+        with concurrent.futures.ProcessPoolExecutor(n, mp_context=context) as pool:
+            list(pool.map(abs, range(4 * n)))  # they are there
+            list(pool.map(run.work, *zip(*(task.args for task in tasks[:n]))))  # and have compiled code loaded
+            tasks = tasks_of(root, settings)
+            started = time.perf_counter()
+            records = list(pool.map(run.work, *zip(*(task.args for task in tasks))))
+            seconds = time.perf_counter() - started
+    assert {record["outcome"] for record in records} == {"done"}
+    return sum(record["n_images"] for record in records) / seconds
+
+
+def detect(client, root: str, settings: Settings) -> float:
+    """Micrographs per second of the stage detect on all of the workspace."""
+    tasks = tasks_of(root, settings)
     started = time.perf_counter()
     results = list(execute(run.work, tasks, stage="detect", client=client))
     seconds = time.perf_counter() - started
@@ -72,14 +97,15 @@ def main() -> None:
     settings = replace(Settings(), {"run": {"workers": 2}, "store": {"shard_length": 4}})
     with tempfile.TemporaryDirectory(prefix="emqa-workers-") as folder:
         root = prepare(Path(folder), options.n, options.size, settings)
-        found: dict[int, list[float]] = {1: [], 2: []}
+        found: dict[tuple[str, int], list[float]] = {(stage, n): [] for stage in ("plain", "LoG") for n in (1, 2)}
         for _ in range(options.rounds):
-            for n in found:
+            for n in (1, 2):
+                found["plain", n].append(plain(n, root, settings))
                 with open_cluster(replace(settings, {"run": {"workers": n}}), PRELOAD, quiet) as client:
                     client.wait_for_workers(n)
-                    found[n].append(detect(client, root, settings))
-        for n, rates in found.items():
-            rows.append({"stage": "LoG", "workers": n, "per_s": statistics.median(rates), "rates": rates})
+                    found["LoG", n].append(detect(client, root, settings))
+        for (stage, n), rates in found.items():
+            rows.append({"stage": stage, "workers": n, "per_s": statistics.median(rates), "rates": rates})
     for n in (1, 2, 4, 8, 16, 32):
         with open_cluster(replace(settings, {"run": {"workers": n}}), ["scale_stubs"], quiet) as client:
             client.wait_for_workers(n)
