@@ -6,6 +6,35 @@ import numba
 import numpy as np
 from scipy.spatial import cKDTree
 
+PAIRS = 10_000_000  # disks near each other that prune() should be asked to compare: about 0.5 GB
+
+
+def affordable(y: np.ndarray, x: np.ndarray, sigma: np.ndarray, limit: int = PAIRS) -> int:
+    """How many of n blobs, from the first, prune() takes with at most `limit` pairs: n, or n/2, or n/4, ..."""
+    n = len(sigma)
+    while n > 1 and _most_pairs(y[:n], x[:n], _reach(sigma[:n])) > limit:
+        tree = cKDTree(np.column_stack([y[:n], x[:n]]))
+        if (tree.count_neighbors(tree, _reach(sigma[:n])) - n) // 2 <= limit:
+            break
+        n //= 2
+    return n
+
+
+def _most_pairs(y: np.ndarray, x: np.ndarray, reach: float) -> int:
+    """An upper bound of the pairs within `reach`, from counts on a grid of that mesh: cheaper than to count them."""
+    row, column = (((axis - axis.min()) // reach).astype(np.int64) + 1 for axis in (y, x))
+    if (row.max() + 2) * (column.max() + 2) > 10 * len(y) + 100:
+        return len(y) * (len(y) - 1) // 2
+    counts = np.zeros((row.max() + 2, column.max() + 2))
+    np.add.at(counts, (row, column), 1)
+    near = sum(np.roll(counts, (dy, dx), (0, 1)) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
+    return int((counts * near).sum() - len(y)) // 2
+
+
+def _reach(sigma: np.ndarray) -> float:
+    """The distance within which scikit-image asks whether two disks overlap."""
+    return 2 * sigma.max() * math.sqrt(2)
+
 
 def prune(y: np.ndarray, x: np.ndarray, sigma: np.ndarray, overlap: float) -> np.ndarray:
     """Which of n blobs stay (bool): of two disks that share over `overlap` of the smaller one's area, the smaller goes.
@@ -19,7 +48,7 @@ def prune(y: np.ndarray, x: np.ndarray, sigma: np.ndarray, overlap: float) -> np
     if len(sigma) == 0:
         return np.zeros(0, bool)
     tree = cKDTree(np.column_stack([y, x]))
-    pairs = tree.query_pairs(2 * sigma.max() * math.sqrt(2), output_type="ndarray")
+    pairs = tree.query_pairs(_reach(sigma), output_type="ndarray")
     near = _touching(pairs, y, x, sigma)
     near = near[_is_over(y, x, sigma, pairs[near], overlap)]
     if len(near) == 0:

@@ -6,7 +6,7 @@ from emqa_dask.settings import Settings, digest
 from emqa_dask.store import layout
 
 # A stage's number goes up when its code gives other tables for the same settings.
-VERSIONS = {"detect": 1, "featurise": 1, "predict": 1}
+VERSIONS = {"detect": 2, "featurise": 2, "predict": 1}
 SCHEMAS = {
     "thumbnails": tables.THUMBNAILS,
     "detections": tables.DETECTIONS,

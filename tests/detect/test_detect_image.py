@@ -33,8 +33,11 @@ def scene(seed=0, shape=(220, 180)):
 
 
 def same(a, b, rtol=0):
-    keys = ["y_px", "x_px", "sigma_px", "polarity"]
-    return a[keys].equals(b[keys]) and np.allclose(a["response"], b["response"], rtol=rtol, atol=rtol)
+    """Equal rows; with `rtol` up to the rounding of the pixels, which moves flat tops by a few times as much."""
+    if rtol == 0 or len(a) != len(b):
+        return a.equals(b)
+    fitted = [np.allclose(a[key], b[key], rtol=0, atol=1e3 * rtol) for key in ("y_px", "x_px", "sigma_px")]
+    return all(fitted) and np.allclose(a["response"], b["response"], rtol=rtol, atol=rtol)
 
 
 def test_rows_fit_the_table_and_boxes_are_those_of_the_disks():
@@ -54,6 +57,7 @@ def test_rows_fit_the_table_and_boxes_are_those_of_the_disks():
     np.testing.assert_allclose((inner["y0"] + inner["y1"]) / 2, inner["y_px"] + 0.5)
     np.testing.assert_allclose(inner["x1"] - inner["x0"], 2 * radius[inner.index])
     assert (rows[["y0", "x0"]] >= 0).all(axis=None)
+    assert (rows[["y_px", "x_px"]] % 1 != 0).all(axis=1).mean() > 0.8  # those at edges keep their row or column
     assert ((rows["y1"] <= 220) & (rows["x1"] <= 180)).all()
 
 
@@ -61,7 +65,7 @@ def test_the_box_of_a_square_of_pixels_is_centred_on_it():
     image = np.zeros((60, 60))
     image[20:29, 30:39] = 1
     row = detect_image(image, dataclasses.replace(SETTINGS, polarity="bright")).iloc[0]
-    assert ((row["y0"] + row["y1"]) / 2, (row["x0"] + row["x1"]) / 2) == (24.5, 34.5)
+    assert ((row["y0"] + row["y1"]) / 2, (row["x0"] + row["x1"]) / 2) == pytest.approx((24.5, 34.5), abs=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(0, 0), (0, 5), (1, 1), (1, 300), (300, 1), (3, 3), (40, 30)])
@@ -112,8 +116,8 @@ def test_the_strongest_are_kept_at_the_cap_and_it_is_said():
 def test_no_blob_near_the_border_where_it_is_excluded():
     rows = detect_image(scene(), dataclasses.replace(SETTINGS, exclude_border=25))
     assert len(rows) > 5
-    assert rows["y_px"].between(25, 220 - 26).all()
-    assert rows["x_px"].between(25, 180 - 26).all()
+    assert rows["y_px"].round().between(25, 220 - 26).all()
+    assert rows["x_px"].round().between(25, 180 - 26).all()
 
 
 def test_pixels_that_are_not_numbers_hold_no_blob_and_hide_none_elsewhere():
@@ -125,7 +129,7 @@ def test_pixels_that_are_not_numbers_hold_no_blob_and_hide_none_elsewhere():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         rows = detect_image(holes, SETTINGS)
-    assert np.isfinite(holes[rows["y_px"].astype(int), rows["x_px"].astype(int)]).all()
+    assert np.isfinite(holes[rows["y_px"].round().astype(int), rows["x_px"].round().astype(int)]).all()
     limits = intensity_limits(image, 1, 99)
     unpruned = dataclasses.replace(SETTINGS, overlap=1.0)
     far = [r[r["y_px"] > 190][["y_px", "x_px"]] for r in (detect_image(i, unpruned, limits) for i in (image, holes))]

@@ -14,12 +14,24 @@ from skimage.feature import blob_log
 from skimage.io import imread
 from skimage.util import img_as_float
 
-from emqa_dask.detect import log, scales
+from emqa_dask.detect import log, log_exact, scales
 from emqa_dask.detect.log import find_blobs
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 SEARCH = {"min_sigma": 1.5, "max_sigma": 9, "num_sigma": 4, "threshold": 0.02, "overlap": 0.3}
+XP = ("nonzero", "full", "concatenate", "clip", "stack", "lexsort")  # that the exact path uses beyond operators
+NDI = ("gaussian_laplace", "maximum_filter")
 REAL = [("arda_stem_np", "Cu1.jpg"), ("arda_stem_np", "Pd3.jpg"), ("uw_cavity", None)]
+
+
+class Recording:
+    """A module that is not numpy, with what numpy has."""
+
+    def __init__(self, module):
+        self.module = module
+
+    def __getattr__(self, name):
+        return getattr(self.module, name)
 
 
 def places(blobs):
@@ -51,16 +63,16 @@ def test_blobs_are_those_of_scikit_image(dtype, log_scale, overlap):
     np.testing.assert_array_equal(places(find_blobs(image, **search)), expected)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=200)
 @given(st.data())
 def test_blobs_are_those_of_scikit_image_on_images_full_of_ties(data):
-    shape = data.draw(st.tuples(st.integers(1, 24), st.integers(1, 24)))
+    shape = data.draw(st.tuples(st.integers(1, 40), st.integers(1, 40)))
     levels = data.draw(st.integers(1, 4))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     block = data.draw(st.integers(1, 6))
     coarse = rng.integers(0, levels, shape)
     image = np.kron(coarse, np.ones((block, block)))[: shape[0], : shape[1]].astype(
-        data.draw(st.sampled_from([np.uint8, np.int16, np.float32, np.float64]))
+        data.draw(st.sampled_from([np.uint8, np.int16, np.uint64, np.int64, bool, np.float16, np.float32, np.float64]))
     )
     search = {
         "min_sigma": data.draw(st.floats(0.5, 2)),
@@ -68,14 +80,19 @@ def test_blobs_are_those_of_scikit_image_on_images_full_of_ties(data):
         "num_sigma": data.draw(st.integers(1, 4)),
         "threshold": data.draw(st.sampled_from([None, 0.0, 1e-3, 0.1])),
         "threshold_rel": data.draw(st.sampled_from([None, 0.2])),
+        "log_scale": data.draw(st.booleans()),
         "exclude_border": data.draw(st.sampled_from([False, 1, (2, 0)])),
         "overlap": data.draw(st.floats(0, 1)),
     }
+    if search["max_sigma"] > max(shape):
+        with pytest.raises(ValueError, match="max_sigma is"):
+            find_blobs(image, **search)
+        return
     np.testing.assert_array_equal(places(find_blobs(image, **search)), blob_log(image, **search))
 
 
 @pytest.mark.parametrize("value", [0, 7, 255])
-@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (16, 16)])
+@pytest.mark.parametrize("shape", [(3, 3), (1, 9), (9, 1), (16, 16)])
 @pytest.mark.parametrize("num_sigma", [1, 3])
 def test_constant_images_give_what_scikit_image_gives(shape, value, num_sigma):
     search = {"min_sigma": 1, "max_sigma": 3, "num_sigma": num_sigma, "overlap": 0.5}
@@ -184,6 +201,9 @@ def test_nothing_found_gives_all_columns():
         (np.zeros((4, 4)), {"min_sigma": 0}, "min_sigma"),
         (np.zeros((4, 4)), {"max_sigma": 1}, "max_sigma"),
         (np.zeros((4, 4)), {"num_sigma": 0}, "num_sigma"),
+        (np.zeros((4, 4)), {"num_sigma": 2.5}, "num_sigma"),
+        (np.zeros((4, 8)), {}, "max_sigma is 9 px, the image 4 x 8 px"),
+        (np.zeros((4, 4)), {"method": "quick"}, "method is 'quick'"),
         (np.zeros((4, 4)), {"polarity": "grey"}, "polarity"),
         (np.zeros((4, 4)), {"exclude_border": True}, "exclude_border"),
         (np.zeros((4, 4)), {"exclude_border": -1}, "exclude_border"),
@@ -208,31 +228,35 @@ def test_memory_is_that_of_a_few_images_whatever_the_number_of_scales():
     assert peaks[1] < 14 * image.nbytes
 
 
-def test_the_exact_path_takes_its_arrays_from_the_backend_only(monkeypatch):
+def test_on_other_devices_the_exact_path_takes_its_arrays_from_the_backend_only(monkeypatch):
     """One pass with namespaces that record what is called: nothing but (xp, ndi) touches the pixels."""
     called = set()
 
-    class Recorder:
+    class Recorder(Recording):
         def __init__(self, module, name):
-            self.module, self.name = module, name
+            super().__init__(module)
+            self.prefix = name
 
-        def __getattr__(self, attribute):
-            called.add(f"{self.name}.{attribute}")
-            return getattr(self.module, attribute)
+        def __getattr__(self, name):
+            called.add(f"{self.prefix}.{name}")
+            return super().__getattr__(name)
 
     image = disks(np.random.default_rng(7))
-    expected = find_blobs(image, polarity="both", **SEARCH)
-    monkeypatch.setattr(log, "backend", lambda _: (Recorder(np, "xp"), Recorder(ndimage, "ndi")))
-    found = find_blobs(image, polarity="both", **SEARCH)
-    assert found.equals(expected)
-    assert called == {
-        "xp.isfinite",
-        "xp.nonzero",
-        "xp.full",
-        "xp.concatenate",
-        "ndi.gaussian_laplace",
-        "ndi.maximum_filter",
-    }
+    sigmas = scales.sigma_list(1.5, 9, 4, False)
+    expected = {most: log_exact.scale_maxima(image, sigmas, 0.02, "both", most=most) for most in (None, 20)}
+    monkeypatch.setattr(log_exact, "backend", lambda _: (Recorder(np, "xp"), Recorder(ndimage, "ndi")))
+    for most, maxima in expected.items():
+        found = log_exact.scale_maxima(image, sigmas, 0.02, "both", most=most)
+        assert all(np.array_equal(a, b) for a, b in zip(found, maxima))
+    assert called == {f"xp.{name}" for name in XP} | {f"ndi.{name}" for name in NDI}
+
+
+def test_one_table_leaves_the_device(monkeypatch):
+    moved = []
+    monkeypatch.setattr(log_exact, "backend", lambda _: (Recording(np), ndimage))
+    monkeypatch.setattr(log_exact, "to_host", lambda array: moved.append(array.shape) or array)
+    found = log_exact.scale_maxima(disks(np.random.default_rng(7)), scales.sigma_list(1.5, 9, 4, False), 0.02, "both")
+    assert moved == [(len(found.y), 31)]
 
 
 def test_cupy_has_the_functions_and_keywords_that_the_exact_path_uses():
@@ -243,4 +267,151 @@ def test_cupy_has_the_functions_and_keywords_that_the_exact_path_uses():
 
     assert {"size", "mode"} <= set(inspect.signature(ndi.maximum_filter).parameters)
     assert {"input", "sigma"} <= set(inspect.signature(ndi.gaussian_laplace).parameters)
-    assert all(hasattr(cupy, name) for name in ("isfinite", "maximum", "nonzero", "full", "concatenate"))
+    assert all(hasattr(cupy, name) for name in (*XP, "isfinite", "maximum"))
+    assert "axis" in inspect.signature(cupy.stack).parameters
+    assert list(inspect.signature(cupy.clip).parameters)[:3] == ["a", "a_min", "a_max"]
+    assert list(inspect.signature(cupy.lexsort).parameters) == ["keys"]
+    assert list(inspect.signature(cupy.full).parameters)[:2] == ["shape", "fill_value"]
+
+
+def test_cucim_takes_what_the_benchmark_and_the_gpu_tests_ask_of_it():
+    feature = pytest.importorskip("cucim.skimage.feature", reason="cucim is not installed")
+    wanted = {"min_sigma", "max_sigma", "num_sigma", "threshold", "overlap", "log_scale"}
+    assert wanted <= set(inspect.signature(feature.blob_log).parameters)
+
+
+class Strict:
+    """An array that, like cupy's, works with its own kind and numbers only: numpy may neither read nor convert it."""
+
+    __module__ = "cupy"
+
+    def __init__(self, array):
+        self.inner = np.asarray(array)
+
+    def __array__(self, *args, **kwargs):
+        raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`")
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
+        allowed = (Strict, bool, int, float, np.generic)
+        if method != "__call__" or not all(isinstance(x, allowed) for x in inputs):
+            raise TypeError(f"numpy.{ufunc.__name__} of an array on the host and one on a device")
+        return Strict(ufunc(*(bare(x) for x in inputs)))
+
+    def __getattr__(self, name):
+        if name.startswith("__"):  # the buffer and array interfaces, by which numpy would read it
+            raise AttributeError(name)
+        found = getattr(self.inner, name)
+        if not callable(found):
+            return Strict(found) if isinstance(found, np.ndarray) else found
+        return lambda *args, **kwargs: guarded(found, args, kwargs)
+
+    def __getitem__(self, key):
+        return Strict(self.inner[bare(key)])
+
+    def __len__(self):
+        return len(self.inner)
+
+    def __bool__(self):
+        return bool(self.inner)
+
+    def __float__(self):
+        return float(self.inner)
+
+    def get(self):
+        return self.inner
+
+
+def bare(x):
+    if isinstance(x, tuple | list):
+        return type(x)(map(bare, x))
+    if isinstance(x, np.ndarray):
+        raise TypeError("a NumPy array met an array on a device")
+    return x.inner if isinstance(x, Strict) else x
+
+
+def guarded(function, args, kwargs):
+    found = function(*map(bare, args), **{name: bare(value) for name, value in kwargs.items()})
+    if isinstance(found, tuple):
+        return tuple(map(Strict, found))
+    return Strict(found) if isinstance(found, np.ndarray | np.generic) else found
+
+
+for _name in ("add", "sub", "mul", "truediv", "and", "or", "invert", "neg", "eq", "ge", "gt", "le", "lt", "abs"):
+    for _side in (f"__{_name}__", f"__r{_name}__", f"__i{_name}__"):
+        if hasattr(np.ndarray, _side):
+            setattr(Strict, _side, lambda self, *others, _side=_side: guarded(getattr(self.inner, _side), others, {}))
+
+
+class StrictModule:
+    """numpy or scipy.ndimage for Strict arrays."""
+
+    def __init__(self, module):
+        self.module = module
+
+    def __getattr__(self, name):
+        return lambda *args, **kwargs: guarded(getattr(self.module, name), args, kwargs)
+
+
+@pytest.mark.parametrize("polarity", ["bright", "both"])
+def test_an_array_type_that_refuses_implicit_conversion_gives_the_same_blobs(monkeypatch, polarity):
+    image = disks(np.random.default_rng(8))
+    expected = find_blobs(image, polarity=polarity, **SEARCH)
+    for module in (log, log_exact):
+        monkeypatch.setattr(module, "backend", lambda _: (StrictModule(np), StrictModule(ndimage)))
+    found = find_blobs(Strict(image), polarity=polarity, **SEARCH)
+    assert len(found) > 20
+    assert found.equals(expected)
+    with pytest.raises(TypeError, match="Implicit conversion"):
+        np.asarray(Strict(image))
+
+
+@pytest.mark.parametrize("most", [None, 30])
+def test_nor_does_the_search_for_detections_convert_anything(monkeypatch, most):
+    image, sigmas = disks(np.random.default_rng(9)), scales.sigma_list(1.5, 9, 4, True)
+    known = np.ones(image.shape, bool)
+    known[20:50, 30:60] = False
+    where = scales.Where(5, 80, 3, 110, known)
+    expected = log_exact.scale_maxima(image, sigmas, 0.02, "both", most=most, where=where)
+    monkeypatch.setattr(log_exact, "backend", lambda _: (StrictModule(np), StrictModule(ndimage)))
+    where = where._replace(known=Strict(known))
+    found = log_exact.scale_maxima(Strict(image), sigmas, 0.02, "both", most=most, where=where)
+    assert len(found.y) > 20
+    assert known[found.y, found.x].all()
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected))
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64, np.int8, np.uint32])
+def test_the_extremes_of_integers_are_those_of_scikit_image(dtype):
+    limits = np.iinfo(dtype)
+    image = np.full((30, 40), limits.min, dtype)
+    image[10:16, 10:16] = limits.max
+    image[20:24, 25:29] = limits.max - 1
+    search = SEARCH | {"overlap": 1.0}
+    expected = blob_log(image, **search)
+    assert len(expected) > 1
+    np.testing.assert_array_equal(places(find_blobs(image, **search)), expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 50), (50, 1), (2, 30), (5, 9)])
+def test_images_smaller_than_the_kernels_give_what_scikit_image_gives(shape):
+    image = np.random.default_rng(10).random(shape)
+    expected = blob_log(image, **SEARCH)
+    np.testing.assert_array_equal(places(find_blobs(image, **SEARCH)), expected)
+    assert len(find_blobs(image, method="fast", **SEARCH)) <= len(blob_log(image, **(SEARCH | {"overlap": 1.0})))
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("folder", ["uw_cavity/images", "arda_stem_np/images", "emps/images", "abtem_sim"])
+def test_blobs_are_those_of_scikit_image_on_every_real_image(folder):
+    if not (DATA / folder).is_dir():
+        pytest.skip(f"real images absent: {DATA / folder}")
+    paths = [path for path in sorted((DATA / folder).iterdir()) if path.suffix in (".png", ".jpg", ".tif")]
+    assert len(paths) > 3
+    for path in paths:
+        image = imread(path, as_gray=True)
+        threshold = float(0.03 * np.ptp(image)) if image.dtype.kind == "f" else 0.03
+        for log_scale, overlap in ((False, 0.5), (True, 1.0)):
+            search = {"min_sigma": 2, "max_sigma": 12, "num_sigma": 4, "threshold": threshold, "overlap": overlap}
+            expected = blob_log(image, log_scale=log_scale, **search)
+            found = find_blobs(image, log_scale=log_scale, **search)
+            np.testing.assert_array_equal(places(found), expected, err_msg=path.name)

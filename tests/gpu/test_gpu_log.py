@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from emqa_dask.backend import is_out_of_memory, to_device, to_host
-from emqa_dask.detect import log
+from emqa_dask.detect import candidates, log, log_exact, scales
 from emqa_dask.detect.log import detect_image, detect_images, find_blobs
 from emqa_dask.settings import Detect
 from emqa_dask.synthetic.profiles import make_sample
@@ -47,12 +47,53 @@ def test_detections_are_those_of_the_exact_path_on_the_cpu(monkeypatch, dtype, b
     settings = Detect(device="cuda")
     many = [image("cavity-tem", dtype, seed) for seed in range(4)]
     there = list(detect_images(many, settings, batch_size))
-    monkeypatch.setattr(log, "to_device", lambda array, device: array)
+    monkeypatch.setattr(candidates, "to_device", lambda array, device: array)
     here = [detect_image(pixels, settings) for pixels in many]
     assert sum(map(len, here)) > 20
     for a, b in zip(here, there, strict=True):
         a, b = (clear(rows, "response", settings.threshold) for rows in (a, b))
-        pd.testing.assert_frame_equal(a, b, rtol=1e-4)
+        assert a["polarity"].tolist() == b["polarity"].tolist()
+        # Tops of flat surfaces move by more than the responses that they are fitted to differ.
+        pd.testing.assert_frame_equal(a, b, rtol=1e-3, atol=1e-2)
+
+
+def test_one_image_goes_in_and_one_table_comes_out(monkeypatch):
+    moved = []
+    monkeypatch.setattr(candidates, "to_device", lambda array, device: moved.append("in") or to_device(array, device))
+    monkeypatch.setattr(log_exact, "to_host", lambda array: moved.append(array.shape) or to_host(array))
+    rows = list(detect_images([image("cavity-tem", np.uint8, seed) for seed in range(3)], Detect(device="cuda"), 3))
+    assert moved[0] == "in"
+    assert [shape[1] for shape in moved[1:]] == [31, 31, 31]
+    assert all(shape[0] >= len(found) for shape, found in zip(moved[1:], rows, strict=True))
+
+
+@pytest.mark.parametrize("most", [None, 40])
+def test_the_maxima_and_their_tops_are_those_of_the_host(most):
+    pixels = image("nanoparticle-tem", np.float64, shape=(200, 190))
+    sigmas = scales.sigma_list(2, 9, 5, True)
+    here, there = (
+        log_exact.scale_maxima(array, sigmas, 0.01, "both", most=most) for array in (pixels, to_device(pixels, "cuda"))
+    )
+    assert len(here.y) > 20
+    for name in ("y", "x", "scale", "polarity"):
+        np.testing.assert_array_equal(getattr(here, name), getattr(there, name))
+    np.testing.assert_allclose(there.response, here.response, rtol=1e-9)
+    np.testing.assert_allclose(there.top, here.top, rtol=1e-6)
+
+
+def test_blobs_are_those_of_cucim():
+    by_cucim = pytest.importorskip("cucim.skimage.feature").blob_log
+    pixels = image("cavity-tem", np.float32)
+    search = {key: value for key, value in ASKED.items() if key not in ("polarity", "overlap")}
+    expected = to_host(by_cucim(to_device(pixels, "cuda"), overlap=1.0, **search))
+    found = find_blobs(to_device(pixels, "cuda"), overlap=None, **search)[["y_px", "x_px", "sigma_px"]].to_numpy()
+    a, b = ({tuple(row) for row in np.round(rows, 4)} for rows in (found, expected))
+    assert len(a ^ b) <= 0.01 * len(b)
+
+
+def test_the_fast_method_is_refused_for_arrays_on_the_gpu():
+    with pytest.raises(ValueError, match="method='exact' on a GPU"):
+        find_blobs(to_device(image("cavity-tem", np.float32), "cuda"), method="fast", **ASKED)
 
 
 def test_the_fast_path_on_the_cpu_finds_nearly_the_same():

@@ -1,0 +1,62 @@
+"""The filters are scipy's to the last bit, for any shape, dtype and scale; so strips of an image are, too."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from emqa_dask.detect import filters
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(1, 300),
+    st.integers(1, 300),
+    st.floats(0.2, 20),
+    st.sampled_from([np.float32, np.float64]),
+    st.sampled_from([1e-30, 1.0, 1e4]),
+    st.integers(0, 2**32),
+)
+def test_the_response_is_scipys_bit_for_bit(height, width, sigma, dtype, gain, seed):
+    image = (gain * np.random.default_rng(seed).standard_normal((height, width))).astype(dtype)
+    sigma = dtype(sigma)
+    expected = -ndimage.gaussian_laplace(image, sigma) * float(sigma**2)
+    np.testing.assert_array_equal(filters.gaussian_laplace(image, sigma), expected)
+
+
+def test_on_this_machine_scipy_is_reproduced_rather_than_called():
+    if np.dtype(np.longdouble).itemsize == 16 and np.finfo(np.longdouble).nmant != 63:
+        pytest.skip("not an x86 processor: scipy may use fused multiply-adds")
+    assert filters.rounds_as_scipy()
+
+
+def test_where_scipy_rounds_otherwise_it_is_called(monkeypatch):
+    image = np.random.default_rng(0).random((40, 50), np.float32)
+    monkeypatch.setattr(filters, "rounds_as_scipy", lambda: False)
+    monkeypatch.setattr(filters, "laplace", None)
+    np.testing.assert_array_equal(
+        filters.gaussian_laplace(image, np.float32(2)), -4 * ndimage.gaussian_laplace(image, 2)
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_part_with_its_surroundings_has_the_bits_of_the_whole(dtype):
+    image = np.random.default_rng(1).random((200, 310)).astype(dtype)
+    halves = [half.astype(dtype) for half in filters._halves(np.float64(3.0))]
+    whole, part = (filters.laplace(pixels, *halves, 9.0) for pixels in (image, image[37:150]))
+    np.testing.assert_array_equal(part[12:-12], whole[49:138])
+
+
+def test_float32_sums_are_near_float64_ones():
+    image = np.random.default_rng(2).random((80, 90), np.float32)
+    halves = filters._halves(np.float64(6.0))
+    exact = filters.laplace(image, *halves, 36.0)
+    assert abs(filters.laplace(image, *(half.astype(np.float32) for half in halves), 36.0) - exact).max() < 2e-6
+
+
+def test_read_only_and_strided_images_are_taken():
+    image = np.random.default_rng(3).random((60, 80), np.float32)
+    expected = filters.gaussian_laplace(np.ascontiguousarray(image[::2, ::-1]), np.float32(2))
+    image.flags.writeable = False
+    np.testing.assert_array_equal(filters.gaussian_laplace(image[::2, ::-1], np.float32(2)), expected)
