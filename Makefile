@@ -19,7 +19,8 @@ JOBS ?= 2
 .venv/.installed-dev: .venv/.installed
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,s3]'
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps \
-		"dask-cuda; platform_system == 'Linux' and platform_machine == 'x86_64'"
+		"dask-cuda; platform_system == 'Linux' and platform_machine == 'x86_64'" \
+		"cucim-cu13; platform_system == 'Linux' and platform_machine == 'x86_64'"
 	@touch $@
 
 # dask-cuda pins the Dask that it was released with: GPU machines have an environment of their own.

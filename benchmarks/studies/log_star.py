@@ -1,0 +1,266 @@
+"""Reward-driven LoG (LoG*): against noise with a network beside it, by method of search, and on real particles."""
+
+import argparse
+import json
+import platform
+import re
+import time
+from pathlib import Path
+
+import columns
+import numpy as np
+import pandas as pd
+import particles
+
+from emqa_dask.detect.log import detect_image
+from emqa_dask.settings import Detect, load_settings
+from emqa_dask.tune import plots, rewards
+from emqa_dask.tune.rewards import Scene
+from emqa_dask.tune.search import METHODS, search
+from emqa_dask.tune.space import Space
+from emqa_dask.tune.windows import inside, owner, tune_windows, windows
+
+BUDGET = 56
+OBJECTIVES = ("count_error", "crowding")
+LABELS = ("|count error| (fraction of the expected columns)", "crowded columns (fraction of the expected)")
+VALUED = (0.2, 0.2)  # hypervolumes are measured from here: a fifth of the columns wrong is worth nothing
+FIT = 0.02  # the aim for both
+WORTH = 0.1  # least range of an objective on the front: a trade of 0.2 % against 10 % is none
+
+
+def evaluator(case: columns.Case, log: columns.Log, names=OBJECTIVES):
+    """A function that judges settings by rewards on one image."""
+    scene = Scene(case.image, case.nm_per_pixel, case.physics)
+    chosen = [rewards.reward(name) for name in names]
+    return lambda asked: [[judge(log.points(s), scene) for judge in chosen] for s in asked]
+
+
+def against_noise(arguments) -> tuple[list[dict], dict]:
+    """Every lattice at every noise by LoG*, LoG with our and scikit-image's defaults, and a network; rows and facts."""
+    cells = ["SrTiO3 [001]", "Si [110]"] if arguments.quick else ["SrTiO3 [001]", "Au [110]", "Si [110]", "MoS2 [001]"]
+    levels = (0.0, 0.6, 1.0) if arguments.quick else (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+    network, facts = columns.train_network(40 if arguments.quick else arguments.steps, 0, largest_noise=0.3)
+    clean = [columns.synthetic(cell, 11) for cell in cells] + columns.multislice()
+    rows = []
+    for case in clean:
+        for noise in levels:
+            for seed in range(1 if arguments.quick else arguments.repeats):
+                rows += one_noise(columns.noisy(case, noise, seed), noise, seed, network)
+        print_noise(rows, case.name)
+    return rows, facts
+
+
+def one_noise(case: columns.Case, noise: float, seed: int, network) -> list[dict]:
+    log = columns.Log(case.image)
+    space = Space.from_physics(case.physics, case.nm_per_pixel)
+    started = time.perf_counter()
+    trace = search(evaluator(case, log), space, OBJECTIVES, evaluations=BUDGET, seed=seed, reference=VALUED)
+    seconds = time.perf_counter() - started
+    reached = (trace.table[list(OBJECTIVES)] <= FIT).all(axis=1)
+    found = {
+        "LoG*": log.points(trace.settings(least_range=WORTH)),
+        "LoG, defaults": detect_image(case.image, Detect(polarity="bright")),
+        "LoG, scikit-image": columns.skimage_points(case.image),
+        "network": columns.network_points(network, case.image),
+    }
+    rows = []
+    for method, points in found.items():
+        row = {"case": case.name, "noise": noise, "seed": seed, "method": method, **columns.judged(points, case)}
+        row["n_true"] = len(case.sites)
+        if method == "LoG*":
+            row |= trace.settings(least_range=WORTH) | {"seconds": seconds, "scale_sets": log.n_searched}
+            row["evaluations_to_aim"] = int(reached.idxmax()) + 1 if reached.any() else None
+        rows.append(row)
+    return rows
+
+
+def print_noise(rows: list[dict], name: str) -> None:
+    table = pd.DataFrame(rows).query("case == @name").assign(error=lambda t: 100 * t["count_error"].abs())
+    table["crowding"] *= 100
+    print(f"\n{name}: largest |count error| %, largest ER %, mean F1 of the places")
+    shown = table.groupby(["method", "noise"])[["error", "crowding"]].max().round(1)
+    shown["f1"] = table.groupby(["method", "noise"])["true_f1"].mean().round(2)
+    print(shown.unstack("noise").swaplevel(axis=1).sort_index(axis=1).to_string(), flush=True)
+
+
+def noise_figure(rows: list[dict], name: str, out: Path) -> None:
+    """Detected columns and LoG*'s settings against noise, as in Barakati et al., figure 3."""
+    table = pd.DataFrame(rows).query("case == @name")
+    figure, (left, right) = plots.new_figure(5.6, 4.2, 2)
+    for colour, (method, part) in zip(plots.COLOURS, table.groupby("method", sort=False)):
+        by = part.groupby("noise")["n"]
+        left.plot(by.median().index, by.median(), "o-", color=colour, lw=1.6, ms=4, label=method)
+        left.fill_between(by.min().index, by.min(), by.max(), color=colour, alpha=0.15, lw=0)
+    truth = table["n_true"].iloc[0]
+    left.axhline(truth, color="black", lw=0.8, ls="--", label=f"true columns ({truth})")
+    left.set_ylim(0, 2.2 * truth)
+    left.set_ylabel("detected columns")
+    left.legend(frameon=False, fontsize=8.5)
+    left.set_title(name, fontsize=11)
+    tuned = table[table["method"] == "LoG*"].groupby("noise").median(numeric_only=True)
+    for colour, key, label in zip(
+        plots.COLOURS, ("threshold", "overlap", "min_sigma", "max_sigma"),
+        ("threshold (of the grey range)", "overlap", "min_sigma (px)", "max_sigma (px)"),
+    ):  # fmt: skip
+        right.plot(tuned.index, tuned[key], "o-", color=colour, lw=1.6, ms=4, label=label)
+    right.set_yscale("log")
+    right.set_ylabel("setting chosen by LoG*")
+    right.legend(frameon=False, fontsize=8.5)
+    for axis in (left, right):
+        axis.set_xlabel("standard deviation of the noise (of the clean image's range)")
+    plots.save(figure, out / f"noise_{plain(name)}.png")
+
+
+def plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
+def by_method(arguments, out: Path) -> list[dict]:
+    """Hypervolume by evaluation of all methods over the whole space, and what random search needs to catch up."""
+    conditions = [("SrTiO3 [001]", 0.6), ("Si [110]", 0.5), ("MoS2 [001]", 0.8)][: 1 if arguments.quick else 3]
+    rows = []
+    for cell, noise in conditions:
+        case = columns.noisy(columns.synthetic(cell, 5, spacing_px=12, shape=(256, 256)), noise, 0)
+        log = columns.Log(case.image)
+        evaluate = evaluator(case, log)
+        volumes, first_of = {}, {}
+        for method in METHODS:
+            traces = [
+                search(evaluate, Space(), OBJECTIVES, evaluations=BUDGET, seed=s, method=method, reference=VALUED)
+                for s in range(arguments.seeds)
+            ]
+            first_of[method] = traces[0]
+            volumes[method] = np.array([t.table["hypervolume"] for t in traces]) / np.prod(VALUED)
+        long = [
+            search(evaluate, Space(), OBJECTIVES, evaluations=8 * BUDGET, seed=s, method="random", reference=VALUED)
+            for s in range(100, 100 + arguments.seeds)
+        ]
+        goal = float(np.median(volumes["bayes"][:, -1]))
+        needed = [caught_up(t.table["hypervolume"].to_numpy() / np.prod(VALUED), goal) for t in long]
+        row = {"case": cell, "noise": noise, "seeds": arguments.seeds, "evaluations": BUDGET}
+        row |= {f"median_hypervolume_{m}": float(np.median(v[:, -1])) for m, v in volumes.items()}
+        middle = float(np.median(needed))  # null: over half of the random searches never got there
+        row |= {"random_needs_median": middle if np.isfinite(middle) else None}
+        row |= {"random_evaluations": 8 * BUDGET, "random_never": int(np.isinf(needed).sum())}
+        rows.append(row)
+        print(json.dumps(row), flush=True)
+        title = "hypervolume (1 = no error)"
+        plots.save(plots.hypervolume_figure(volumes, title), out / f"hypervolume_{plain(cell)}.png")
+        plots.save(plots.pareto_figure(first_of["bayes"], LABELS, WORTH), out / f"front_{plain(cell)}.png")
+    return rows
+
+
+def caught_up(volumes: np.ndarray, goal: float) -> float:
+    """Evaluations until `volumes` reach `goal`; infinite when they do not."""
+    there = volumes >= goal
+    return float(there.argmax() + 1) if there.any() else np.inf
+
+
+def by_window(arguments, out: Path) -> dict:
+    """One image whose noise rises from left to right and whose spacing is constant: one setting, or one a window."""
+    case = columns.synthetic("SrTiO3 [001]", 3, spacing_px=13, shape=(384, 768))
+    grain = np.random.default_rng(0).standard_normal(case.image.shape, dtype=np.float32)
+    case = case._replace(image=case.image + grain * np.linspace(0, 1.2, 768, dtype=np.float32))
+    log = columns.Log(case.image)
+    space = Space.from_physics(case.physics, case.nm_per_pixel)
+    trace = search(evaluator(case, log), space, OBJECTIVES, evaluations=BUDGET, seed=0, reference=VALUED)
+    tried = trace.table.drop(columns=["evaluation", *OBJECTIVES, "is_pareto", "hypervolume"]).to_dict("records")
+    chosen = [rewards.reward(name) for name in OBJECTIVES]
+
+    def evaluate(window, asked):
+        scene = Scene(case.image[window.y0 : window.y1, window.x0 : window.x1], case.nm_per_pixel, case.physics)
+        return [[judge(inside(log.points(s), window), scene) for judge in chosen] for s in asked]
+
+    table = tune_windows(windows(case.image.shape, 192, 96), tried, evaluate, OBJECTIVES, least_range=WORTH)
+    kept = []
+    for index, row in table.iterrows():
+        points = log.points(
+            {key: row[key] for key in tried[0]} | {"num_sigma": int(row["num_sigma"]), "log_scale": True}
+        )
+        kept.append(points[owner(table, points["y_px"], points["x_px"]) == index])
+    labels = {"threshold": "threshold (of the grey range)", "max_sigma": "max_sigma (px)"}
+    plots.save(plots.windows_figure(table, labels, case.image), out / "windows.png")
+    result = {
+        "one_setting": columns.judged(log.points(trace.settings(least_range=WORTH)), case),
+        "a_setting_a_window": columns.judged(pd.concat(kept), case),
+        "windows": len(table),
+    }
+    print(json.dumps(result, indent=1), flush=True)
+    return result
+
+
+def particle_space(images: list[particles.Labelled]) -> Space:
+    """What somebody who has seen the cohort would search: no particle below 0.3 % of the field's side in radius."""
+    side = min(min(i.image.shape) for i in images)
+    return Space(
+        threshold=(0.05, 0.4), overlap=(0.05, 0.8), min_sigma=(max(2.0, 0.0022 * side), 40), sigma_ratio=(1.5, 6)
+    )
+
+
+def on_particles(arguments) -> list[dict]:
+    """Box F1 of tuned and untuned LoG, cohort by cohort; tuned without a label on at most six images of the cohort."""
+    template = load_settings(template="nanoparticle-tem").detect
+    rows = []
+    for source in ("arda_stem_np", "emps"):
+        for name, images in list(particles.cohorts(source).items())[: 2 if arguments.quick else None]:
+            row = {"source": source, "cohort": name, "images": len(images)}
+            row["scikit-image"] = float(np.mean([particles.skimage_f1(i) for i in images]))
+            for label, settings in (("defaults", Detect()), ("template", template)):
+                row[label] = float(np.mean([particles.true_f1(detect_image(i.image, settings), i) for i in images]))
+            space = particle_space(images)
+            logs = [columns.Log(particles.middle(i.image), "auto", floor=space.threshold[0]) for i in images[:6]]
+            for reward in ("doubtful_count", "doubtful_area"):
+                settings = Detect(**tuned(logs, space, reward, 16 if arguments.quick else 40))
+                row[reward] = float(np.mean([particles.true_f1(detect_image(i.image, settings), i) for i in images]))
+            rows.append(row)
+            print(json.dumps({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}), flush=True)
+    print_particles(rows)
+    return rows
+
+
+def tuned(logs: list[columns.Log], space: Space, name: str, evaluations: int) -> dict:
+    """The settings of least mean reward over images; no label is seen."""
+    judge = rewards.reward(name)
+
+    def evaluate(asked):
+        return [[float(np.mean([judge(log.points(s), Scene(log.image)) for log in logs]))] for s in asked]
+
+    return search(evaluate, space, [name], evaluations=evaluations, seed=0).settings()
+
+
+def print_particles(rows: list[dict]) -> None:
+    table = pd.DataFrame(rows)
+    figures = table.columns.drop(["source", "cohort", "images"])
+    for source, part in table.groupby("source"):
+        means = {name: round(float(np.average(part[name], weights=part["images"])), 3) for name in figures}
+        print(f"{source}, {part['images'].sum()} images, mean box F1 at IoU {particles.IOU}: {means}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("log_star"), help="folder for the figures")
+    parser.add_argument("--json", type=Path, help="file for all numbers")
+    parser.add_argument("--seeds", type=int, default=10, help="of the comparison of methods")
+    parser.add_argument("--repeats", type=int, default=3, help="noise images per lattice and level")
+    parser.add_argument("--steps", type=int, default=120, help="training steps of the network")
+    parser.add_argument("--only", nargs="*", default=["noise", "methods", "windows", "particles"])
+    parser.add_argument("--quick", action="store_true", help="a few cases only, to see that it runs")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    result: dict = {"machine": f"{platform.machine()}, {platform.platform()}", "budget": BUDGET}
+    if "noise" in arguments.only:
+        result["noise"], result["network"] = against_noise(arguments)
+        for name in {row["case"] for row in result["noise"]}:
+            noise_figure(result["noise"], name, arguments.out)
+    if "methods" in arguments.only:
+        result["methods"] = by_method(arguments, arguments.out)
+    if "windows" in arguments.only:
+        result["windows"] = by_window(arguments, arguments.out)
+    if "particles" in arguments.only:
+        result["particles"] = on_particles(arguments)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Reward-driven choice of a detector's settings."""

@@ -1,0 +1,94 @@
+"""Where Bayesian optimisation looks next: Gaussian processes on random weightings of the objectives (ParEGO)."""
+
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm
+from skopt.learning import GaussianProcessRegressor
+from skopt.learning.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+
+from emqa_dask.tune import pareto
+
+N_CANDIDATES = 1024  # points of the unit cube among which the most promising is taken
+SPREAD = (0.02, 0.1)  # of the unit cube: how far from the front half of them are looked for
+AUGMENTED = 0.05  # share of the plain sum in the Chebyshev scalarisation (Knowles 2006)
+
+
+def propose(points: NDArray, values: NDArray, count: int, seed: int) -> list[NDArray]:
+    """`count` points (d,) of the unit cube to evaluate next, from n evaluated `points` (n x d) and `values` (n x m).
+
+    Each is the best by expected improvement of another random weighting of the objectives, all minimised: a batch
+    spreads over the front, as does the search (Knowles, ParEGO, IEEE Trans. Evol. Comput. 10 (2006) 50). Objectives
+    are taken logarithmically above their best value: counts that are off by 20 and by 2 are both bad, but 0.02 and 0.2
+    are not the same. NaN and infinity count as the worst finite value. The same arguments give the same points.
+    """
+    rng = np.random.default_rng([seed, len(points)])
+    values = scaled(values)
+    asked: list[NDArray] = []
+    for _ in range(count):
+        target = scalarised(values, rng.dirichlet(np.ones(values.shape[1])))
+        model = _fitted(points, target, rng)
+        candidates = _candidates(points, values, rng)
+        best = candidates[int(np.argmax(improvement(*_predicted(model, candidates), target.min())))]
+        asked.append(best)
+        # Until it is known the point counts as its nearest neighbour, so that the batch's next looks elsewhere.
+        nearest = int(((points - best) ** 2).sum(axis=1).argmin())
+        points, values = np.vstack([points, best]), np.vstack([values, values[nearest]])
+    return asked
+
+
+def scaled(values: NDArray) -> NDArray[np.float64]:
+    """`values` (n x m) as logarithms of the distance to each objective's best, in 0...1; failures as the worst.
+
+    What is nearer to the best than a tenth of the median distance is not told apart much.
+    """
+    out = np.zeros(values.shape)
+    for k, column in enumerate(values.T):
+        ok = np.isfinite(column)
+        if not ok.any():
+            continue
+        above = np.where(ok, column, column[ok].max()) - column[ok].min()
+        above = np.log(above + max(0.1 * float(np.median(above)), 1e-9))
+        out[:, k] = (above - above.min()) / max(float(np.ptp(above)), 1e-9)
+    return out
+
+
+def scalarised(values: NDArray, weights: NDArray) -> NDArray[np.float64]:
+    """The augmented Chebyshev norm of each row of `values` (n x m) under `weights` (m,): (n,)."""
+    weighted = values * weights
+    return weighted.max(axis=1) + AUGMENTED * weighted.sum(axis=1)
+
+
+def improvement(mean: NDArray, std: NDArray, best: float) -> NDArray[np.float64]:
+    """Expected improvement on `best`, of minimised normal variables; 0 or more."""
+    z = (best - mean) / std
+    return std * (z * norm.cdf(z) + norm.pdf(z))
+
+
+def _candidates(points: NDArray, values: NDArray, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Half anywhere in the unit cube, half around the points of the front."""
+    half = N_CANDIDATES // 2
+    front = points[pareto.is_pareto(values)]
+    near = front[rng.integers(len(front), size=half)]
+    near = near + rng.normal(0, rng.choice(SPREAD, size=(half, 1)), near.shape)
+    return np.vstack([rng.random((half, points.shape[1])), np.clip(near, 0, 1)])
+
+
+def _fitted(points: NDArray, target: NDArray, rng: np.random.Generator) -> GaussianProcessRegressor:
+    n_dims = points.shape[1]
+    kernel = ConstantKernel(1.0, (0.05, 20.0)) * Matern([0.5] * n_dims, [(0.08, 10.0)] * n_dims, nu=2.5)
+    model = GaussianProcessRegressor(
+        kernel + WhiteKernel(0.01, (1e-4, 0.5)), normalize_y=True, random_state=int(rng.integers(2**31))
+    )
+    with warnings.catch_warnings():
+        # A hyperparameter at its bound is what bounds are for.
+        warnings.simplefilter("ignore")
+        return model.fit(points, target)
+
+
+def _predicted(model: GaussianProcessRegressor, at: NDArray) -> tuple[NDArray, NDArray]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mean, std = model.predict(at, return_std=True)
+    return mean, np.maximum(std, 1e-6)

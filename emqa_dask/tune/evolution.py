@@ -1,0 +1,29 @@
+"""NSGA-II by pymoo, asked and told: a way through the space to compare Bayesian optimisation with."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from pymoo.algorithms.moo.nsga2 import NSGA2
+from pymoo.core.evaluator import Evaluator
+from pymoo.core.problem import Problem
+from pymoo.problems.static import StaticProblem
+
+POPULATION = 12  # a budget of 60 is five generations
+
+
+def generations(first: NDArray, n_objectives: int, seed: int) -> Iterator[NDArray]:
+    """Populations (p x d, unit cube) to evaluate, `first` the first; after each, send() its objectives (p x m).
+
+    NaN and infinity count as worse than everything finite. The same answers give the same populations.
+    """
+    problem = Problem(n_var=first.shape[1], n_obj=n_objectives, xl=0.0, xu=1.0)
+    algorithm = NSGA2(pop_size=len(first), sampling=first)
+    algorithm.setup(problem, termination=("n_gen", np.iinfo(np.int64).max), seed=seed, verbose=False)
+    while True:
+        population = algorithm.ask()
+        values = yield population.get("X")
+        worst = np.finfo(np.float64).max ** 0.25
+        values = np.where(np.isfinite(values), values, worst)
+        Evaluator().eval(StaticProblem(problem, F=values), population)
+        algorithm.tell(infills=population)

@@ -1,0 +1,148 @@
+"""The disordered component of a Gaussian mixture, its regions, and the choice of covariance type and threshold."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from skimage.measure import label, perimeter
+from sklearn.mixture import GaussianMixture
+
+from emqa_dask.tune import pareto
+from emqa_dask.tune.periodicity import HALF_ORDER
+
+COVARIANCES = ("full", "tied", "diag", "spherical")
+THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # of the posterior; below 0.5 the ordered component is the likelier one
+MIN_AREA = 8.0  # of a region, in squared spacings over the squared ordered level: a vacancy disturbs 1.5 to 2
+MIN_DEPTH = 1.2  # radius of the largest disc in a region, in spacings over the root of the ordered level
+LARGEST_ORDER = 0.32  # mean order of a region, in units of the ordered level
+
+
+class Mixture(NamedTuple):
+    model: GaussianMixture
+    disordered: int  # the component
+    low: float  # mean order of the disordered component, in units of the ordered level
+    high: float  # that of the other
+
+
+class Choice(NamedTuple):
+    mixture: Mixture | None  # None: nothing is disordered
+    covariance: str | None
+    threshold: float
+    compactness: float  # 4 pi area / perimeter^2 of all regions together; 1 is a disc
+    perimeter_px: float
+
+
+def fit(values: NDArray, covariance: str, seed: int = 0) -> Mixture | None:
+    """A mixture of two on `values` (n, 2: order in units of the ordered level, scatter), or None without disorder.
+
+    EM starts from the points on either side of half order, so that nothing is drawn. The disordered component has the
+    lower mean order and the larger mean scatter; when the two disagree, or there are fewer than three points on one
+    side, there is none.
+    """
+    low = values[:, 0] < HALF_ORDER
+    if min(low.sum(), (~low).sum()) < 3:
+        return None
+    parts = values[low], values[~low]
+    model = GaussianMixture(
+        2,
+        covariance_type=covariance,
+        reg_covar=1e-4,
+        max_iter=200,
+        weights_init=[low.mean(), 1 - low.mean()],
+        means_init=[part.mean(axis=0) for part in parts],
+        precisions_init=_precisions(parts, covariance),
+        random_state=seed,
+    ).fit(values)
+    order, scatter = model.means_.T
+    k = int(order.argmin())
+    return Mixture(model, k, order[k], order[1 - k]) if scatter[k] >= scatter[1 - k] else None
+
+
+def _precisions(parts: tuple[NDArray, NDArray], covariance: str) -> NDArray:
+    matrices = np.array([np.cov(part.T) + 1e-3 * np.eye(part.shape[1]) for part in parts])
+    if covariance == "full":
+        return np.linalg.inv(matrices)
+    if covariance == "tied":
+        return np.linalg.inv(matrices.mean(axis=0))
+    variances = np.diagonal(matrices, axis1=1, axis2=2)
+    return 1 / variances if covariance == "diag" else 1 / variances.mean(axis=1)
+
+
+def posterior(mixture: Mixture, values: NDArray) -> NDArray:
+    """Probability that each of `values` (..., 2) belongs to the disordered component, (...) float64.
+
+    Of two Gaussians the wider wins far out on both sides, and a narrow ordered component would leave every boundary and
+    vacancy to the other. A boundary place is part of both, and ordered for its larger part when its order is above
+    the middle of the two means. So p is 0 from that middle, or from half order, on; and 1 below the disordered mean.
+    """
+    flat = values.reshape(-1, values.shape[-1])
+    p = mixture.model.predict_proba(flat)[:, mixture.disordered]
+    limit = min((mixture.low + mixture.high) / 2, 0.5)
+    p = np.where(flat[:, 0] >= limit, 0.0, np.where(flat[:, 0] <= mixture.low, 1.0, p))
+    return p.reshape(values.shape[:-1])
+
+
+def regions(disordered: NDArray, order: NDArray, spacing_px: float, level: float) -> NDArray:
+    """The regions of `disordered` (h, w, bool) that are large and aperiodic enough, with small holes filled.
+
+    A region has at least 8 / level^2 squared spacings, holds a disc with a radius of 1.2 / sqrt(level) spacings (a belt
+    around a particle or a chain of vacancies does not), and a mean `order` (h, w) of at most 0.32. `level` is the
+    periodicity at order 1: where sites are displaced at random, whole neighbourhoods repeat badly by chance. Holes of
+    less than 8 squared spacings are filled.
+    """
+    min_area, min_depth = MIN_AREA * (spacing_px / level) ** 2, MIN_DEPTH * spacing_px / np.sqrt(level)
+    padded = np.pad(disordered.astype(np.uint8), 1)
+    depth = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    pieces = label(disordered, connectivity=1)
+    n_px = np.bincount(pieces.ravel())
+    mean = np.bincount(pieces.ravel(), order.ravel()) / np.maximum(n_px, 1)
+    kept = (n_px >= min_area) & (mean <= LARGEST_ORDER) & np.isin(np.arange(len(n_px)), pieces[depth >= min_depth])
+    kept[0] = False
+    mask = kept[pieces]
+    holes = label(~mask, connectivity=1)
+    small = np.bincount(holes.ravel()) < MIN_AREA * spacing_px**2
+    small[0] = False
+    return mask | small[holes]
+
+
+def rewards(mask: NDArray, px: float = 1.0) -> tuple[float, float]:
+    """Compactness 4 pi area / perimeter^2 and perimeter (px) of all regions of `mask` whose pixels are `px` wide; NaN
+    without any. Where a region is cut by the image's edge, the edge counts."""
+    if not mask.any():
+        return np.nan, np.nan
+    length = float(perimeter(np.pad(mask, 1)))
+    return float(4 * np.pi * mask.sum() / max(length, 1.0) ** 2), length * px
+
+
+def tune(
+    values: NDArray,
+    fields: NDArray,
+    judged: NDArray,
+    step_px: float,
+    spacing_px: float,
+    level: float,
+    covariances: Iterable[str] = COVARIANCES,
+    thresholds: Iterable[float] = THRESHOLDS,
+    seed: int = 0,
+) -> Choice:
+    """The covariance type and threshold whose regions are compact and have a short perimeter.
+
+    `values` (n, 2) are the points', `fields` (a, b, 2) the image's every `step_px`, `judged` (a, b) where regions may
+    be. All pairs are tried; those without a region do not count. Of the Pareto front, the pair nearest to the ideal
+    point is taken, objectives normalised over the front (Barakati et al.); ties go to the earlier pair.
+    """
+    tried = []
+    for covariance in covariances:
+        mixture = fit(values, covariance, seed)
+        if mixture is None:
+            continue
+        p = posterior(mixture, fields)
+        for threshold in thresholds:
+            mask = regions((p >= threshold) & judged, fields[..., 0], spacing_px / step_px, level)
+            tried.append(Choice(mixture, covariance, threshold, *rewards(mask, step_px)))
+    tried = [choice for choice in tried if np.isfinite(choice.perimeter_px)]
+    if not tried:
+        return Choice(None, None, np.nan, np.nan, np.nan)
+    return tried[pareto.nearest_to_ideal([(-choice.compactness, choice.perimeter_px) for choice in tried])]

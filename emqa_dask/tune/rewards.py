@@ -1,0 +1,190 @@
+"""What a detection result is worth, as plain functions of its points and their scene; all are to be minimised."""
+
+import importlib
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from emqa_dask import boxes
+from emqa_dask.tune.boundaries import alignment, radii
+from emqa_dask.tune.lattice import Physics, expected_count
+from emqa_dask.tune.registration import rms_to_lattice, spacing_px
+
+CROWDED = 0.75  # of the lattice's own summed distance to four neighbours; below it a point is crowded
+MATCH_IOU = 0.3  # between a detection's box and the reference's
+MATCH_SPACING = 0.3  # of the spacing: points of two tables nearer than this are one column
+CLEAR = 0.7  # alignment of a boundary from which a detection counts for, not against, the settings
+
+
+class Scene(NamedTuple):
+    """What a reward may look at beside the points."""
+
+    image: NDArray  # (h, w), real; the micrograph, on any scale
+    nm_per_pixel: float = math.nan  # NaN when unknown
+    physics: Physics | None = None
+    reference: pd.DataFrame | None = None  # other detections: boxes y0, x0, y1, x1, or points y_px, x_px
+
+
+Reward = Callable[[pd.DataFrame, Scene], float]
+
+
+def reward(name: str) -> Reward:
+    """The reward of that name, or the function at an import path "package.module:function".
+
+    A function of one's own gets the same arguments: the points (columns y_px, x_px, sigma_px, score, y0, x0, y1, x1)
+    and the scene; it returns a number to be minimised, NaN or infinity where it cannot judge. Raises ValueError for
+    names that do not exist, with those that do.
+    """
+    if ":" not in name:
+        if name not in REWARDS:
+            raise ValueError(f"unknown reward {name!r}: {', '.join(REWARDS)}, or a function as package.module:function")
+        return REWARDS[name]
+    module, _, function = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"reward {name!r} cannot be imported: {error}") from error
+    if not callable(found):
+        raise ValueError(f"reward {name!r} is a {type(found).__name__}, not a function")
+    return found
+
+
+def signed_count_error(points: pd.DataFrame, scene: Scene) -> float:
+    """QC: (points - expected) / expected; -1 when nothing is found. A figure to look at; its minimum is no aim.
+
+    Barakati et al., Physics-based reward driven image analysis in microscopy, eq. 1. Raises ValueError without physics
+    or pixel size, as all rewards that need them.
+    """
+    expected = _expected(scene)
+    return (len(points) - expected) / expected
+
+
+def count_error(points: pd.DataFrame, scene: Scene) -> float:
+    """|QC|: what the number of points is off the expected one, as a fraction of that; 1 when nothing is found."""
+    return abs(signed_count_error(points, scene))
+
+
+def crowding(points: pd.DataFrame, scene: Scene) -> float:
+    """ER: points whose summed distance to their four nearest neighbours is below DS, over the expected number.
+
+    DS is `CROWDED` times what the lattice itself has (`Physics.four_nearest_nm`): an extra point amid four columns of a
+    square lattice has 0.71 of it. Fewer than five points have no four neighbours and give 0; other rewards have to see
+    those. Barakati et al., eq. 2, where DS is a number of pixels.
+    """
+    expected, place = _expected(scene), _places(points)
+    if len(place) < 5:
+        return 0.0
+    summed = cKDTree(place).query(place, k=5)[0].sum(axis=1) * scene.nm_per_pixel
+    return float((summed < CROWDED * scene.physics.four_nearest_nm).sum() / expected)
+
+
+def lattice_residual(points: pd.DataFrame, scene: Scene) -> float:
+    """Rms distance of the points to the best-fitting lattice of the physics, in spacings; see `registration`.
+
+    About 0.4 for points that know nothing of the lattice; infinite for fewer than 4. Needs a cell.
+    """
+    _expected(scene)
+    residual = rms_to_lattice(_places(points), scene.physics, scene.nm_per_pixel)
+    return residual if math.isfinite(residual) else math.inf
+
+
+def disagreement(points: pd.DataFrame, scene: Scene) -> float:
+    """1 - F1 of the points against `scene.reference` (a network's result, or labels); 0 when both are empty.
+
+    A reference with boxes is matched one to one at an IoU of `MATCH_IOU`; one with places only by mutual nearest
+    neighbours within `MATCH_SPACING` of the spacing. Raises ValueError without a reference, and without physics in the
+    second case.
+    """
+    if scene.reference is None:
+        raise ValueError("disagreement needs a reference: detections or labels of the same image")
+    if {"y0", "x0", "y1", "x1"} <= set(scene.reference.columns):
+        corners = ["y0", "x0", "y1", "x1"]
+        f1 = boxes.match_boxes(points[corners], scene.reference[corners], MATCH_IOU, "optimal").f1
+        return 0.0 if math.isnan(f1) else 1 - f1
+    _expected(scene)
+    reach = MATCH_SPACING * spacing_px(scene.physics, scene.nm_per_pixel)
+    found, true = _places(points), _places(scene.reference)
+    total = len(found) + len(true)
+    return 1 - 2 * len(mutual_pairs(found, true, reach)) / total if total else 0.0
+
+
+def mutual_pairs(a: NDArray, b: NDArray, reach: float) -> NDArray[np.int64]:
+    """Pairs (i, j) of points that are each other's nearest, at most `reach` apart: k x 2; a, b are n x 2."""
+    if len(a) == 0 or len(b) == 0:
+        return np.zeros((0, 2), np.int64)
+    distance, j = cKDTree(b).query(a)
+    back = cKDTree(a).query(b)[1]
+    keep = (back[j] == np.arange(len(a))) & (distance <= reach)
+    return np.column_stack([np.flatnonzero(keep), j[keep]])
+
+
+def size_prior(points: pd.DataFrame, scene: Scene) -> float:
+    """|ln(median sigma / expected sigma)|: 0.69 when objects are half or twice as large as they should be.
+
+    For a lattice sigma is expected at 0.225 of the spacing, where rows of columns answer most; with a `reference` table
+    that has sigma_px or boxes, at the median of those. Infinite without points.
+    """
+    if len(points) == 0:
+        return math.inf
+    if scene.reference is not None and len(scene.reference):
+        expected = float(_sigmas(scene.reference).median())
+    else:
+        _expected(scene)
+        expected = 0.225 * spacing_px(scene.physics, scene.nm_per_pixel)
+    return abs(math.log(float(_sigmas(points).median()) / expected))
+
+
+def doubtful_count(points: pd.DataFrame, scene: Scene) -> float:
+    """Detections without a clear boundary less those with one: -sum(alignment - `CLEAR`) over the points; 0 for none.
+
+    Needs neither labels nor physics: an object has an edge all the way round (`boundaries.alignment`). Every clear one
+    pays, every doubtful one costs, so neither few sure detections nor all possible ones win. For many small particles;
+    where texture is finer than the particles search from a larger min_sigma, or use `doubtful_area`. Our own construct:
+    benchmarks/studies/log_star.py says what it is worth.
+    """
+    return float((CLEAR - alignment(points, scene.image)).sum())
+
+
+def doubtful_area(points: pd.DataFrame, scene: Scene) -> float:
+    """`doubtful_count` with every detection weighted by its disk's area and its squared score, over the image's area.
+
+    For a few large particles on fine texture: a thousand grains weigh less than one particle. No points give 0.
+    """
+    weight = math.pi * radii(points) ** 2 * points["score"].to_numpy(np.float64) ** 2
+    return float(((CLEAR - alignment(points, scene.image)) * weight).sum() / scene.image.size)
+
+
+def _sigmas(table: pd.DataFrame) -> pd.Series:
+    if "sigma_px" in table:
+        return table["sigma_px"]
+    return np.sqrt((table["y1"] - table["y0"]) * (table["x1"] - table["x0"])) / (2 * math.sqrt(2))
+
+
+def _expected(scene: Scene) -> float:
+    if scene.physics is None:
+        raise ValueError("this reward needs physics: a lattice file or a density (tune --lattice)")
+    return expected_count(scene.physics, scene.image.shape, scene.nm_per_pixel)
+
+
+def _places(points: pd.DataFrame) -> NDArray[np.float64]:
+    return points[["y_px", "x_px"]].to_numpy(np.float64)
+
+
+REWARDS: dict[str, Reward] = {
+    f.__name__: f
+    for f in (
+        count_error,
+        signed_count_error,
+        crowding,
+        lattice_residual,
+        disagreement,
+        size_prior,
+        doubtful_count,
+        doubtful_area,
+    )
+}

@@ -1,0 +1,133 @@
+"""Search for settings that several rewards agree on: ask a batch, evaluate it anywhere, tell; three ways to ask."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import qmc
+
+from emqa_dask.tune import bayes, evolution, pareto
+from emqa_dask.tune.space import Space
+
+METHODS = ("bayes", "random", "evolution")
+FIRST = 8  # points spread over the space before the first model
+Evaluate = Callable[[list[dict]], ArrayLike]
+Propose = Callable[[NDArray, NDArray, int], list[NDArray]]
+
+
+class Trace(NamedTuple):
+    """A search, evaluation by evaluation."""
+
+    table: pd.DataFrame  # evaluation, the settings, the objectives, is_pareto, hypervolume
+    objectives: tuple[str, ...]  # names of the objectives' columns
+    reference: tuple[float, ...]  # the point that hypervolumes are measured from
+
+    def chosen(self, distance: str = "euclidean", least_range: ArrayLike = 0.0) -> pd.Series:
+        """The row that `pareto.nearest_to_ideal` picks."""
+        return self.table.iloc[self._row(distance, least_range)]
+
+    def settings(self, distance: str = "euclidean", least_range: ArrayLike = 0.0) -> dict:
+        """The settings of that row, as `evaluate` got them."""
+        row = self._row(distance, least_range)
+        columns = self.table.columns.drop(["evaluation", *self.objectives, "is_pareto", "hypervolume"])
+        return self.table.loc[[row], columns].to_dict("records")[0]
+
+    def _row(self, distance: str, least_range: ArrayLike) -> int:
+        return pareto.nearest_to_ideal(self.table[list(self.objectives)], distance, least_range)
+
+
+def search(
+    evaluate: Evaluate,
+    space: Space,
+    objectives: Sequence[str],
+    *,
+    evaluations: int,
+    seed: int,
+    method: str = "bayes",
+    batch: int = 4,
+    initial: Sequence[dict] = (),
+    reference: Sequence[float] | None = None,
+) -> Trace:
+    """Evaluate `evaluations` settings of `space` for `objectives` (names, all minimised), `batch` at a time.
+
+    `evaluate` gets a list of settings and returns their objectives, (k, m) in the same order, wherever it computes
+    them; what comes next depends on the batches alone, so a seed gives one trace whatever finishes first. NaN and
+    infinite objectives mark settings that fail: they stay in the table, off the front. `initial` settings (such as
+    those in use) are evaluated first and count. `reference` is where hypervolumes are measured from, by default the
+    largest finite value of each objective. Raises ValueError for an unknown method, for budgets below 1 and for
+    objectives of another shape.
+
+    "random" draws scrambled Sobol points; "evolution" is NSGA-II (Deb et al., IEEE Trans. Evol. Comput. 6 (2002) 182)
+    by pymoo; "bayes" see `tune.bayes`.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method is {method!r}: it is one of {', '.join(METHODS)}")
+    if evaluations < 1 or batch < 1 or not objectives or not space.names:
+        raise ValueError(
+            f"{evaluations} evaluations in batches of {batch}: both at least 1, something to search and judge"
+        )
+    points, settings, values = [], [], np.zeros((0, len(objectives)))
+    propose = _proposer(method, len(space.names), len(objectives), evaluations, seed)
+    waiting = [(space.unit(known), known) for known in initial]
+    while len(settings) < evaluations:
+        count = min(batch, evaluations - len(settings))
+        asked, waiting = waiting[:count], waiting[count:]
+        for point in propose(np.array(points).reshape(-1, len(space.names)), values, count - len(asked)):
+            asked.append((point, space.settings(point)))
+        new = np.asarray(evaluate([known for _, known in asked]), np.float64)
+        if new.shape != (len(asked), len(objectives)):
+            raise ValueError(f"evaluate gave {new.shape} for {len(asked)} settings and {len(objectives)} objectives")
+        points += [point for point, _ in asked]
+        settings += [known for _, known in asked]
+        values = np.concatenate([values, new])
+    return trace(settings, values, objectives, reference)
+
+
+def trace(settings: list[dict], values: NDArray, names: Sequence[str], reference: Sequence[float] | None) -> Trace:
+    """The record of `settings` and their objectives `values` (n x m), in the order in which they were evaluated."""
+    if reference is None:
+        finite = np.where(np.isfinite(values), values, -np.inf).max(axis=0)
+        reference = np.where(np.isfinite(finite), finite, 1.0)
+    table = pd.DataFrame(settings)
+    table.insert(0, "evaluation", np.arange(1, len(settings) + 1))
+    table[list(names)] = values
+    table["is_pareto"] = pareto.is_pareto(values)
+    table["hypervolume"] = pareto.hypervolumes(values, reference)
+    return Trace(table, tuple(names), tuple(map(float, reference)))
+
+
+def _proposer(method: str, n_dims: int, n_objectives: int, evaluations: int, seed: int) -> Propose:
+    """A function (points n x d, values n x m, count) -> at most `count` points of the unit cube to evaluate next."""
+    power = math.ceil(math.log2(evaluations + evolution.POPULATION))
+    spread = qmc.Sobol(n_dims, rng=np.random.default_rng(seed)).random_base2(power)
+    if method == "evolution":
+        return _evolved(spread[: evolution.POPULATION], n_objectives, seed)
+    n_first = evaluations if method == "random" else FIRST
+    drawn = iter(spread)
+
+    def propose(points: NDArray, values: NDArray, count: int) -> list[NDArray]:
+        if len(points) < n_first:
+            return [next(drawn) for _ in range(count)]
+        return bayes.propose(points, values, count, seed)
+
+    return propose
+
+
+def _evolved(first: NDArray, n_objectives: int, seed: int) -> Propose:
+    """Generation after generation; a batch ends with its generation, since the next depends on all of this one."""
+    populations = evolution.generations(first, n_objectives, seed)
+    waiting = list(next(populations))
+    size = len(waiting)
+
+    def propose(points: NDArray, values: NDArray, count: int) -> list[NDArray]:
+        nonlocal waiting, size
+        if not waiting and count:
+            waiting = list(populations.send(values[-size:]))
+            size = len(waiting)
+        given, waiting = waiting[:count], waiting[count:]
+        return given
+
+    return propose
