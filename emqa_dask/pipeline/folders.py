@@ -17,7 +17,8 @@ SCHEMAS = {
 
 def folders(settings: Settings) -> dict[str, str]:
     """The folder of every table of SCHEMAS in the workspace, for these settings."""
-    detections = digest("detect", VERSIONS["detect"], settings.detect)
+    cohorts = [cohort.plain() for cohort in settings.cohorts]
+    detections = digest("detect", VERSIONS["detect"], settings.detect, *cohorts)
     features = digest("featurise", VERSIONS["featurise"], settings.featurise, detections)
     forest = models.digest(models.locate(settings.predict.forest))
     predicted = digest("predict", VERSIONS["predict"], forest, features)

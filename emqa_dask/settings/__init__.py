@@ -12,7 +12,7 @@ from pathlib import Path
 
 from emqa_dask.settings.rules import SettingsError
 from emqa_dask.settings.schedulers import Cuda, Kubernetes, Local, Run, Slurm
-from emqa_dask.settings.stages import Archive, Detect, Featurise, Predict, Report, Store
+from emqa_dask.settings.stages import Archive, Cohort, Detect, Featurise, Predict, Report, Store
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 
@@ -30,11 +30,22 @@ class Settings:
     cuda: Cuda = field(default_factory=Cuda)
     slurm: Slurm = field(default_factory=Slurm)
     kubernetes: Kubernetes = field(default_factory=Kubernetes)
+    cohorts: tuple[Cohort, ...] = ()  # the first one that has a micrograph says how it is searched
 
     def check(self) -> "Settings":
-        for section in dataclasses.fields(self):
-            getattr(self, section.name).check()
+        for name in SECTIONS:
+            getattr(self, name).check()
+        for cohort in self.cohorts:
+            cohort.detect(self.detect).check()
         return self
+
+    def detect_of(self, uri: str, instrument: str | None, magnification: float) -> Detect:
+        """The settings of [detect] for one micrograph."""
+        cohort = next((c for c in self.cohorts if c.has(uri, instrument, magnification)), None)
+        return self.detect if cohort is None else cohort.detect(self.detect)
+
+
+SECTIONS = tuple(section.name for section in dataclasses.fields(Settings) if section.name != "cohorts")
 
 
 def _hint(key: str, known: list[str]) -> str:
@@ -61,11 +72,12 @@ def _coerce(value: object, annotation: object, key: str) -> object:
 
 def replace(settings: Settings, changes: dict[str, dict[str, object]], source: str = "settings") -> Settings:
     """`settings` with `changes` ({section: {key: value}}); SettingsError names `source` and what does not exist."""
-    sections = {f.name: f.type for f in dataclasses.fields(Settings)}
     updates = {}
     for section, values in changes.items():
-        if section not in sections:
-            raise SettingsError(f"{source}: unknown section [{section}]{_hint(section, list(sections))}")
+        if section == "cohorts":
+            continue
+        if section not in SECTIONS:
+            raise SettingsError(f"{source}: unknown section [{section}]{_hint(section, list(SECTIONS))}")
         if not isinstance(values, dict):
             raise SettingsError(f"{source}: [{section}] has to be a table of settings")
         record = getattr(settings, section)
@@ -77,9 +89,19 @@ def replace(settings: Settings, changes: dict[str, dict[str, object]], source: s
         coerced = {k: _coerce(v, hints[k], f"{source}: {section}.{k}") for k, v in values.items()}
         updates[section] = dataclasses.replace(record, **coerced)
     try:
+        if "cohorts" in changes:
+            common = updates.get("detect", settings.detect)
+            common.check()
+            updates["cohorts"] = tuple(Cohort.read(table, common) for table in _tables(changes["cohorts"]))
         return dataclasses.replace(settings, **updates).check()
     except SettingsError as error:
         raise error if str(error).startswith(source) else SettingsError(f"{source}: {error}") from error
+
+
+def _tables(value: object) -> list:
+    if not isinstance(value, list):
+        raise SettingsError("[[cohorts]] has to be a list of tables")
+    return value
 
 
 def template_names() -> list[str]:
@@ -119,14 +141,16 @@ def _read_toml(path: Path) -> dict:
 def dump(settings: Settings) -> str:
     """`settings` as TOML text that load_settings() reads back."""
     lines = []
-    for section in dataclasses.fields(settings):
-        lines.append(f"[{section.name}]")
-        record = getattr(settings, section.name)
-        for key in dataclasses.fields(record):
-            value = getattr(record, key.name)
-            lines.append(f"{key.name} = {json.dumps(list(value) if isinstance(value, tuple) else value)}")
-        lines.append("")
+    for section in SECTIONS:
+        record = getattr(settings, section)
+        lines += [f"[{section}]", *_lines({key.name: getattr(record, key.name) for key in dataclasses.fields(record)})]
+    for cohort in settings.cohorts:
+        lines += ["[[cohorts]]", *_lines(cohort.plain())]
     return "\n".join(lines)
+
+
+def _lines(values: dict[str, object]) -> list[str]:
+    return [f"{k} = {json.dumps(list(v) if isinstance(v, tuple) else v)}" for k, v in values.items()] + [""]
 
 
 def digest(*parts: object) -> str:

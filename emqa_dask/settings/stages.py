@@ -1,8 +1,9 @@
 """Settings of the stages: what is read, stored, detected, featurised, predicted and reported."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from fnmatch import fnmatchcase
 
-from emqa_dask.settings.rules import require
+from emqa_dask.settings.rules import SettingsError, require
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,54 @@ class Detect:
 
 
 @dataclass(frozen=True)
+class Cohort:
+    """Micrographs that have settings of [detect] of their own: what is not said here holds for all."""
+
+    uri: str = "*"  # glob pattern on the archive-relative URI
+    instrument: str = ""  # as the header names it; "" = any
+    magnification: float = 0.0  # as the header says; 0 = any
+    changes: tuple[tuple[str, object], ...] = ()  # (key of [detect], value)
+
+    def has(self, uri: str, instrument: str | None, magnification: float) -> bool:
+        """Does a micrograph belong to it?"""
+        if self.instrument and self.instrument != instrument:
+            return False
+        return self.magnification in (0.0, magnification) and fnmatchcase(uri, self.uri)
+
+    def detect(self, common: Detect) -> Detect:
+        """The settings of its micrographs."""
+        return replace(common, **dict(self.changes))
+
+    def plain(self) -> dict[str, object]:
+        """As a table of the settings file."""
+        return {"uri": self.uri, "instrument": self.instrument, "magnification": self.magnification} | dict(
+            self.changes
+        )
+
+    @staticmethod
+    def read(table: object, common: Detect) -> "Cohort":
+        """The cohort of a table of the settings file; SettingsError for what is not there, or cannot be."""
+        if not isinstance(table, dict):
+            raise SettingsError("[[cohorts]] has to be a list of tables")
+        types = {f.name: type(getattr(common, f.name)) for f in fields(Detect)} | {"uri": str, "instrument": str}
+        types |= {"magnification": float}
+        del types["device"], types["detector"]  # a run has one of each
+        for key, value in table.items():
+            require(key in types, f"cohorts.{key}", value, f"is no setting of a cohort; known: {', '.join(types)}")
+            kinds = (int, float) if types[key] is float else types[key]
+            is_right = isinstance(value, kinds) and isinstance(value, bool) is (types[key] is bool)
+            require(is_right, f"cohorts.{key}", value, f"has to be of type {types[key].__name__}")
+        named = {key: types[key](table[key]) for key in ("uri", "instrument", "magnification") if key in table}
+        changes = sorted((key, types[key](value)) for key, value in table.items() if key not in named)
+        found = Cohort(**named, changes=tuple(changes))
+        found.detect(common).check()
+        return found
+
+
+@dataclass(frozen=True)
 class Featurise:
     score_floor: float = 0.1  # detections below it do not count as evidence
+    order: bool = False  # map disordered regions of lattice images: disordered_fraction
 
     def check(self):
         require(0 <= self.score_floor < 1, "featurise.score_floor", self.score_floor, "has to be in [0, 1)")

@@ -1,0 +1,59 @@
+"""Settings of cohorts: the first that has a micrograph counts, what it does not say holds for all, files keep them."""
+
+import pytest
+
+from emqa_dask.pipeline.folders import folders
+from emqa_dask.settings import Settings, SettingsError, dump, parse, replace
+
+TEXT = """
+[detect]
+threshold = 0.2
+overlap = 0.4
+
+[[cohorts]]
+uri = "session-1/*"
+instrument = "Themis"
+threshold = 0.1
+
+[[cohorts]]
+uri = "session-*"
+magnification = 94000
+min_sigma = 2
+max_sigma = 9.5
+"""
+
+
+def test_the_first_cohort_that_has_a_micrograph_counts():
+    settings = parse(TEXT, "s.toml")
+    first = settings.detect_of("session-1/a.tif", "Themis", 94000.0)
+    second = settings.detect_of("session-1/a.tif", "Titan", 94000.0)
+    assert (first.threshold, first.overlap, first.min_sigma) == (0.1, 0.4, settings.detect.min_sigma)
+    assert (second.threshold, second.min_sigma, second.max_sigma) == (0.2, 2.0, 9.5)
+    for uri, instrument, magnification in (("other/a.tif", "Themis", 94000.0), ("session-2/a.tif", None, float("nan"))):
+        assert settings.detect_of(uri, instrument, magnification) is settings.detect
+
+
+def test_cohorts_are_read_back_as_they_were_written():
+    settings = parse(TEXT, "s.toml")
+    assert parse(dump(settings), "again") == settings
+    assert len(settings.cohorts) == 2
+
+
+def test_cohorts_change_the_folders_and_their_absence_does_not():
+    settings = parse(TEXT, "s.toml")
+    alone = replace(Settings(), {"detect": {"threshold": 0.2, "overlap": 0.4}})
+    assert folders(settings)["detections"] != folders(alone)["detections"]
+    assert folders(settings)["thumbnails"] == folders(alone)["thumbnails"]
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"treshold": 0.1}, "cohorts.treshold.*threshold"), ({"threshold": "low"}, "cohorts.threshold.*float"),
+        ({"device": "cuda"}, "cohorts.device"), ({"min_sigma": 30.0}, "detect.min_sigma"), (3, "list of tables"),
+        ({"num_sigma": True}, "cohorts.num_sigma"), ({"log_scale": 1}, "cohorts.log_scale"),
+    ],
+)  # fmt: skip
+def test_what_a_cohort_cannot_have_is_named_with_its_file(table, said):
+    with pytest.raises(SettingsError, match=f"s.toml.*{said}"):
+        replace(Settings(), {"cohorts": [table]}, "s.toml")
