@@ -164,6 +164,10 @@ FEATURES = _schema(
         "is_capped": (pa.bool_(), "the detector stopped at its largest number of detections"),
         **{name: (pa.float64(), "see featurise.detections") for name in DETECTION_FEATURES},
         **{name: (pa.float64(), text) for name, text in IMAGE_STATISTICS.items()},
+        "disordered_fraction": (
+            pa.float64(),
+            "share of the area without lattice order, see tune.order; NaN when unknown or featurise.order is off",
+        ),
         "signature": (pa.binary(), "256 int8 tones and 4096 bits of grain, see featurise.signature; null when unknown"),
     }
 )
@@ -203,6 +207,7 @@ TRIAGE = _schema(
         "predicted_f1_low": (pa.float64(), "see predictions"),
         "predicted_f1_high": (pa.float64(), "see predictions"),
         "ood_distance": (pa.float64(), "see predictions"),
+        "disordered_fraction": (pa.float64(), "see features"),
         "nm_per_pixel": (pa.float64(), "pixel size, nm; NaN when unknown"),
         "nm_per_pixel_source": (pa.string(), "header, sidecar, user or none"),
         "is_nm_per_pixel_suspect": (pa.bool_(), "about 10x or 100x off the other images of its cohort"),
@@ -244,6 +249,39 @@ FAILURES = _schema(
         "attempts": (pa.int32(), "how often it was tried"),
         "worker": (pa.string(), "address of the worker, or in-process"),
         "peak_memory_bytes": (pa.int64(), "peak resident memory of the call that failed, where it was seen; else 0"),
+    }
+)
+
+
+# What `emqa tune order` leaves: a row per image; of each its windows and its points.
+ORDER = _schema(
+    {
+        **_ID,
+        "uri": (pa.string(), "archive-relative path of the file"),
+        "frame": (pa.int32(), "position in the file"),
+        "disordered_fraction": (pa.float64(), "share of the area without lattice order; NaN when unknown"),
+        "verdict": (pa.string(), "what was found, in words"),
+        "covariance": (pa.string(), "type of the Gaussian mixture that was chosen; null where none was needed"),
+        "threshold": (pa.float64(), "of the posterior, above which a place is disordered; NaN where none was needed"),
+        "n_points": (pa.int64(), "detections that it was judged by"),
+        "spacing_px": (pa.float64(), "median distance of a point to its nearest neighbour, px"),
+    }
+)
+ORDER_WINDOWS = _schema(
+    {
+        **_ID,
+        **{name: (pa.int64(), "window, half-open, px") for name in ("y0", "x0", "y1", "x1")},
+        "n_points": (pa.int64(), "detections in it"),
+        "disordered_fraction": (pa.float64(), "share of its area; NaN when unknown"),
+    }
+)
+ORDER_POINTS = _schema(
+    {
+        **_ID,
+        "y_px": (pa.float64(), "row, px"),
+        "x_px": (pa.float64(), "column, px"),
+        "p_disordered": (pa.float64(), "posterior of the disordered component; NaN when unknown"),
+        "is_disordered": (pa.bool_(), "lies in a disordered region"),
     }
 )
 

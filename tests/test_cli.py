@@ -10,7 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from emqa_dask.cli import STEPS, _parser, main
+from emqa_dask.cli import main
+from emqa_dask.cli.arguments import STEPS, parser
 from emqa_dask.settings import Settings, dump, load_settings, template_names
 from emqa_dask.store.layout import FORMAT
 
@@ -52,7 +53,7 @@ def test_public_names_load_on_use():
 
 def test_help_teaches_every_verb():
     text = emqa("--help").stdout
-    verbs = _parser()._subparsers._group_actions[0].choices
+    verbs = parser()._subparsers._group_actions[0].choices
     assert {"triage", *STEPS, "status", "synthesise", "doctor"} <= set(verbs)
     for verb in verbs:
         assert re.search(rf"^ +{verb}\b", text, re.M), verb
@@ -61,7 +62,7 @@ def test_help_teaches_every_verb():
 
 def test_readme_documents_every_verb():
     readme = (REPOSITORY / "README.md").read_text()
-    for verb in _parser()._subparsers._group_actions[0].choices:
+    for verb in parser()._subparsers._group_actions[0].choices:
         assert f"emqa {verb}" in readme, verb
 
 

@@ -1,5 +1,6 @@
 """What a worker does: make every table that a partition lacks, reading its pixels once."""
 
+import dataclasses
 import functools
 import itertools
 import os
@@ -15,6 +16,7 @@ from emqa_dask.archive import readers
 from emqa_dask.archive.scan import unescape
 from emqa_dask.archive.survey import local_file
 from emqa_dask.detect import log
+from emqa_dask.detect.normalise import normalise
 from emqa_dask.featurise.detections import detection_features
 from emqa_dask.featurise.images import image_features
 from emqa_dask.partition import Partition
@@ -24,6 +26,7 @@ from emqa_dask.run.supervise import Call, Died, direct
 from emqa_dask.run.task import where_am_i
 from emqa_dask.settings import Detect, Settings
 from emqa_dask.store import layout, micrographs, parts, thumbnails
+from emqa_dask.tune import order
 
 TABLE_OF = {"store": "thumbnails", "thumbnail": "thumbnails", "detect": "detections", "featurise": "features"}
 
@@ -144,13 +147,13 @@ def _measure(
         found = dict(list(found.groupby("micrograph_id")))
     images = micrographs.iter_micrographs(root, partition, rows["index"])
     is_batched = settings.detect.device == "cuda" and "detections" in made  # a GPU pays by batches
-    for chunk in _chunks(rows.to_dict("records"), settings.run.batch_size if is_batched else 1):
+    for of_cohort, chunk in _chunks(rows.to_dict("records"), settings, settings.run.batch_size if is_batched else 1):
         with _timed(stages, "read"):
             pixels = list(itertools.islice(images, len(chunk)))
         ahead = None
         if is_batched:
             with _timed(stages, "detect"):
-                ahead = _detect_together(pixels, settings, call)
+                ahead = _detect_together(pixels, of_cohort, call)
         for k, (row, image) in enumerate(zip(chunk, pixels, strict=True)):
             stage, micrograph_id = "", row["micrograph_id"]
 
@@ -165,18 +168,25 @@ def _measure(
                     jpeg = here("thumbnail", thumbnails.thumbnail, image, settings.store.thumbnail_px)
                     made["thumbnails"].append({"micrograph_id": micrograph_id, "jpeg": jpeg})
                 if "detections" in made:
-                    blobs = ahead[k] if ahead else here("detect", log.detect_image, image, settings.detect)
+                    blobs = ahead[k] if ahead else here("detect", log.detect_image, image, of_cohort.detect)
                     made["detections"].append(blobs.assign(micrograph_id=micrograph_id))
                 elif found is not None:
                     blobs = found.get(micrograph_id, tables.empty(tables.DETECTIONS))
                 if "features" in made:
-                    made["features"].append(here("featurise", features_of, image, row, blobs, settings))
+                    made["features"].append(here("featurise", features_of, image, row, blobs, of_cohort))
             except Died as died:
                 failures[TABLE_OF[stage]].append(failure(row, stage, died))
 
 
-def _chunks(rows: list, n: int) -> Iterator[list]:
-    return (rows[start : start + n] for start in range(0, len(rows), n))
+def _chunks(rows: list[dict], settings: Settings, n: int) -> Iterator[tuple[Settings, list[dict]]]:
+    """At most `n` of `rows` after the other, all of one cohort, and the settings with what [detect] says of it."""
+
+    def how(row: dict) -> Detect:
+        return settings.detect_of(row["uri"], row["instrument"], row["magnification"])
+
+    for detect, same in itertools.groupby(rows, how):
+        while chunk := list(itertools.islice(same, n)):
+            yield dataclasses.replace(settings, detect=detect), chunk
 
 
 def _detect_together(images: list[np.ndarray], settings: Settings, call: Call) -> list[pd.DataFrame] | None:
@@ -203,7 +213,16 @@ def features_of(image: np.ndarray, row: dict, blobs: pd.DataFrame, settings: Set
         "is_capped": len(blobs) >= settings.detect.max_detections,
         **detection_features(boxes, kept["score"].to_numpy(float), image.shape),
         **image_features(image, colour_fraction=row["colour_fraction"]),
+        "disordered_fraction": disordered_fraction(image, blobs, settings),
     }
+
+
+def disordered_fraction(image: np.ndarray, blobs: pd.DataFrame, settings: Settings) -> float:
+    """Share of the area without lattice order around the detections; NaN where it is not asked for, or unknown."""
+    if not settings.featurise.order:
+        return float("nan")
+    how = settings.detect
+    return order.order_map(normalise(image, how.low_percentile, how.high_percentile), blobs).area_fraction
 
 
 @contextmanager

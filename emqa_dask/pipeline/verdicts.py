@@ -24,13 +24,14 @@ BATCH = 8192  # rows that are judged at a time
 _OF_MICROGRAPH = ["uri", "frame", "content_sha256", *("height_px", "width_px", "nm_per_pixel", "nm_per_pixel_source")]
 _OF_LEDGER = ["micrograph_id", *_OF_MICROGRAPH, "pixel_sha256", "dtype", "instrument", "magnification", "partition"]
 _OF_FILE = ["uri", "content_sha256", "format", "status", "reason", "error"]
-_OF_FEATURES = ["micrograph_id", "n_detections", "is_capped", *tables.IMAGE_STATISTICS, "signature"]
+_FLAT_FEATURES = ["n_detections", "is_capped", "disordered_fraction"]
+_OF_FEATURES = ["micrograph_id", *_FLAT_FEATURES, *tables.IMAGE_STATISTICS, "signature"]
 
 
 def _fields() -> list[pa.Field]:
     flat = [tables.MICROGRAPHS.field(name) for name in ("micrograph_id", *_OF_MICROGRAPH)]
     flat += [tables.CATALOG.field(name) for name in _OF_FILE[2:]]
-    flat += [tables.FEATURES.field(name) for name in ("n_detections", "is_capped")]
+    flat += [tables.FEATURES.field(name) for name in _FLAT_FEATURES]
     flat += [field for field in tables.PREDICTIONS if field.name != "micrograph_id"]
     return [*flat, pa.field("is_predicted", pa.bool_()), pa.field("number", pa.int32())]
 
@@ -87,7 +88,7 @@ def judged(root: str, settings: Settings, failures: pd.DataFrame) -> Iterator[tu
             triage = judge(
                 rows.loc[is_file, _OF_FILE],
                 micrographs,
-                micrographs.loc[micrographs["n_detections"].notna(), ["micrograph_id", "n_detections", "is_capped"]],
+                micrographs.loc[micrographs["n_detections"].notna(), ["micrograph_id", *_FLAT_FEATURES]],
                 micrographs.loc[micrographs["is_predicted"].eq(True), tables.PREDICTIONS.names],
                 flags,
                 settings.report,
@@ -129,7 +130,7 @@ def _gather(root: str, settings: Settings, runs: Runs, signatures: Spill, identi
         nm.append(np.where(cohort[-1] > 0, rows["nm_per_pixel"].to_numpy(float), np.nan))
         predictions = made("predictions", tables.PREDICTIONS.names)
         flat = rows[["micrograph_id", *_OF_MICROGRAPH]].assign(
-            **{name: features[name].to_numpy() for name in ("n_detections", "is_capped")},
+            **{name: features[name].to_numpy() for name in _FLAT_FEATURES},
             **{name: predictions[name].to_numpy() for name in predictions if name != "is_there"},
             is_predicted=predictions["is_there"].eq(True).to_numpy(),
             number=np.arange(n, n + len(rows), dtype="int32"),

@@ -48,7 +48,7 @@ RULES = (
     Rule("near_duplicate", "review", "Nearly the same image exists elsewhere in the archive."),
     Rule("pixel_size_suspect", "review", "The pixel size is about 10x or 100x off the other images of its cohort."),
     Rule("no_detections", "review", "Nothing was found: an empty sample, or a detector that fails here."),
-    Rule("detection_cap", "review", "The detector stopped at its cap, so objects are missing from the count."),
+    Rule("too_many_blobs", "review", "The detector stopped at its cap, so objects are missing from the count."),
     Rule("no_prediction", "review", "No F1 could be predicted."),
     Rule("low_predicted_f1", "review", "The lower end of the predicted F1 is below what trust asks for."),
     Rule("unlisted", "review", "A flag that this version has no rule for."),
@@ -71,12 +71,12 @@ def judge(
     """The triage table: a row per micrograph and a row per catalog file that gave none, by URI and frame.
 
     `catalog`, `micrographs`, `predictions` and `flags` as in `tables`; `features` needs micrograph_id and n_detections,
-    and may have is_capped; `micrographs` may have is_nm_per_pixel_suspect. Trust is decided on the lower end of the
-    predicted F1, because forests over-estimate a low F1. A micrograph without features or without a prediction is
-    `unknown` unless its flags already make it junk; `failures` (tables.FAILURES) says of which images that is because a
-    stage failed on them. Returns tables.TRIAGE's columns; `reasons` holds lists of codes in
-    the order of RULES and is empty only where the verdict is trust and there is nothing to note. Empty tables give an
-    empty table. Raises ValueError where a micrograph or a file occurs twice.
+    and may have is_capped and disordered_fraction; `micrographs` may have is_nm_per_pixel_suspect. Trust is decided on
+    the lower end of the predicted F1, because forests over-estimate a low F1. A micrograph without features or without
+    a prediction is `unknown` unless its flags already make it junk; `failures` (tables.FAILURES) says of which images
+    that is because a stage failed on them. Returns tables.TRIAGE's columns; `reasons` holds lists of codes in the order
+    of RULES and is empty only where the verdict is trust and there is nothing to note. Empty tables give an empty
+    table. Raises ValueError where a micrograph or a file occurs twice.
     """
     rows = _rows(catalog, micrographs, features, predictions)
     rows["failure"] = _failure(rows, failures)
@@ -112,10 +112,11 @@ def _rows(catalog, micrographs, features, predictions) -> pd.DataFrame:
     rows[["format", "reason", "error", "file_status"]] = by_uri.to_numpy(object)
     rows["status"] = rows["file_status"].where(rows["is_file"], "ok").fillna("ok")
     by_id = features.set_index("micrograph_id")
-    for column in ("n_detections", "is_capped"):
+    for column in ("n_detections", "is_capped", "disordered_fraction"):
         rows[column] = rows["micrograph_id"].map(by_id[column]) if column in by_id else np.nan
     rows["n_detections"] = pd.to_numeric(rows["n_detections"]).astype("Int64")
     rows["is_capped"] = rows["is_capped"].eq(True)
+    rows["disordered_fraction"] = pd.to_numeric(rows["disordered_fraction"]).astype(float)
     by_id = predictions.set_index("micrograph_id")
     for column in ("predicted_f1", "predicted_f1_low", "predicted_f1_high", "ood_distance"):
         rows[column] = pd.to_numeric(rows["micrograph_id"].map(by_id[column])).astype(float)
@@ -215,7 +216,7 @@ def _predicted(rows: pd.DataFrame, junk: np.ndarray, settings: Report) -> pd.Dat
             _findings(
                 rows,
                 judged & rows["is_capped"],
-                "detection_cap",
+                "too_many_blobs",
                 "The detector stopped at its cap with " + cap + " detections, so objects are missing from the count.",
             ),
             _findings(rows, rest & low.isna(), "no_prediction", "No F1 could be predicted from these detections."),

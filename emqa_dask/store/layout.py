@@ -128,6 +128,11 @@ def _check(root: str, source: str, marker: bytes) -> None:
         raise ValueError(f"{root} belongs to {owner}, not to {source}: give --workspace another folder")
 
 
+def is_workspace(root: str) -> bool:
+    """Is `root` a workspace, of whatever archive?"""
+    return files.exists(files.join(root, MARKER))
+
+
 def settings_of(root: str) -> Settings:
     """The settings that the workspace was last run with; FileNotFoundError when it never was."""
     return parse(files.read_bytes(settings(root)).decode(), settings(root))

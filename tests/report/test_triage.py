@@ -136,7 +136,7 @@ def test_the_one_image_is_trusted_and_says_why():
         ({"ood_distance": 1.0}, "trust", []),
         ({"ood_distance": 1.0001}, "out_of_domain", ["out_of_domain"]),
         ({"ood_distance": np.inf, "predicted_f1_low": 0.1}, "out_of_domain", ["out_of_domain"]),
-        ({"is_capped": 1.0}, "review", ["detection_cap"]),
+        ({"is_capped": 1.0}, "review", ["too_many_blobs"]),
         ({"is_capped": np.nan}, "trust", []),
         ({"is_nm_per_pixel_suspect": True}, "review", ["pixel_size_suspect"]),
         ({"is_nm_per_pixel_suspect": None}, "trust", []),

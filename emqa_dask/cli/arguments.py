@@ -1,19 +1,11 @@
-"""emqa <verb>: parse, call, print. Exit codes: 0 all ok, 2 finished with failures, 1 fatal, 130 interrupted."""
+"""What the command line takes: every verb, its arguments and the help that teaches them."""
 
 import argparse
-import ast
-import contextlib
-import errno
-import os
-import signal
 import sys
-import threading
-from collections.abc import Sequence
 
 from emqa_dask import __version__
-from emqa_dask.settings import Settings, SettingsError, load_settings, replace, template_names
+from emqa_dask.settings import template_names
 
-LEAVE_S = 8.0  # that closing the workers may take once a run is told to stop
 STEPS = {
     "ingest": "read an archive into the workspace: catalog, OME-Zarr stacks, thumbnails",
     "detect": "find blobs in every stored micrograph",
@@ -65,11 +57,11 @@ class _Parser(argparse.ArgumentParser):
         self.exit(1, f"{self.prog}: {message}; `{self.prog} --help` explains\n")
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
-    parser = _Parser("emqa", description=DESCRIPTION, epilog=EPILOG, formatter_class=raw)
-    parser.add_argument("--version", action="version", version=f"emqa_dask {__version__}")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    whole = _Parser("emqa", description=DESCRIPTION, epilog=EPILOG, formatter_class=raw)
+    whole.add_argument("--version", action="version", version=f"emqa_dask {__version__}")
+    verbs = whole.add_subparsers(dest="verb", metavar="VERB", required=True)
 
     triage = verbs.add_parser(
         "triage",
@@ -141,138 +133,84 @@ def _parser() -> argparse.ArgumentParser:
         "look at the workers there, too.",
     )
     _add_settings(doctor)
-    return parser
+    _add_tune(verbs)
+    return whole
 
 
-def _changes(options: argparse.Namespace) -> dict[str, dict[str, object]]:
-    changes: dict[str, dict[str, object]] = {}
-    for text in options.changes:
-        key, equals, value = text.partition("=")
-        section, dot, name = key.partition(".")
-        if not (equals and dot):
-            raise SettingsError(f"--set {text}: write it as section.key=value, e.g. detect.threshold=0.2")
-        try:
-            parsed = ast.literal_eval({"true": "True", "false": "False"}.get(value, value))
-        except (ValueError, SyntaxError):
-            parsed = value
-        changes.setdefault(section, {})[name] = parsed
-    for name in ("scheduler", "workers"):
-        if getattr(options, name) is not None:
-            changes.setdefault("run", {})[name] = getattr(options, name)
-    return changes
+def _add_tune(verbs) -> None:
+    raw = argparse.RawDescriptionHelpFormatter
+    tune = verbs.add_parser(
+        "tune",
+        help="choose the detector's settings by what physics says of the result; map disorder",
+        description="Tools that tune themselves by rewards (Barakati et al.): emqa tune log, emqa tune order.",
+    )
+    kinds = tune.add_subparsers(dest="kind", metavar="WHAT", required=True)
+    log = kinds.add_parser(
+        "log",
+        help="settings of the blob detector for every cohort",
+        formatter_class=raw,
+        description="""Tune the Laplacian-of-Gaussian detector for each cohort (instrument x magnification x folder) of
+SRC, an archive or a workspace, and write a settings file that `emqa triage --settings` takes. Rewards judge what is
+found: by default how far the number of objects is from the expected one, and how many lie too close together; without
+an expectation, how well the disks explain the image. A Gaussian process asks for the settings to try next.""",
+        epilog="""examples:
+  emqa tune log /data/session --lattice srtio3.toml --out settings.toml
+  emqa tune log session.emqa --count-per-um2 400 --cohort 'day1/*' --evaluations 60 --baselines
+  emqa tune log session.emqa --reward mypackage.rewards:roundness --reward size_prior
 
-
-def _settings(options: argparse.Namespace, workspace: str | None) -> Settings:
-    """Explicit options over the workspace's own settings over the defaults."""
-    if options.settings is None and options.template is None and workspace:
-        from emqa_dask.store import layout  # a workspace may be on a bucket
-
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            return replace(layout.settings_of(workspace), _changes(options), "command line")
-    return replace(load_settings(options.settings, options.template), _changes(options), "command line")
-
-
-def _default_workspace(source: str) -> str:
-    name = source.rstrip("/").rpartition("/")[2] or "archive"
-    return f"./{name}.emqa"
-
-
-def _synthesise(options: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
-    from emqa_dask.synthetic.archive import synthesise
-
-    with tqdm(desc="synthesise", unit=" images", disable=not sys.stderr.isatty()) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        made = synthesise(options.out, options.profile, options.n, options.seed, progress=progress)
-    print(f"{made['n_micrographs']} micrographs in {made['n_files']} files in {options.out}; truth: {made['truth']}")
-    print("formats: " + ", ".join(f"{name} {n}" for name, n in sorted(made["formats"].items())))
-    print("faults: " + ", ".join(f"{name} {n}" for name, n in sorted(made["faults"].items())))
-    return 0
-
-
-def _run(options: argparse.Namespace) -> int:
-    if options.verb == "synthesise":
-        return _synthesise(options)
-    if options.verb == "doctor":
-        from emqa_dask.run.doctor import examine
-
-        return examine(print, _settings(options, None))
-
-    if options.verb == "certificates":
-        from emqa_dask.run.tls import write_certificates
-
-        print(f"certificates in {write_certificates(options.folder)}; use them with --set run.tls={options.folder}")
-        return 0
-    if options.verb == "status":
-        from emqa_dask.pipeline.status import status, watch
-
-        return watch(options.workspace, options.every, _say) if options.watch else status(options.workspace, print)
-    if options.verb in ("triage", "ingest") and options.workspace is None:
-        options.workspace = _default_workspace(options.source)
-        print(f"workspace: {options.workspace}")
-    settings = _settings(options, options.workspace)
-    is_dry = options.verb == "triage" and options.dry_run
-    if settings.run.scheduler == "local" and options.verb != "report" and not is_dry:
-        from emqa_dask.pipeline import PRELOAD
-        from emqa_dask.run.cluster import warm_up
-
-        warm_up(PRELOAD)
-    if is_dry:
-        from emqa_dask.pipeline.estimate import estimate
-
-        return estimate(options.source, settings, print)
-    if options.verb == "retry":
-        from emqa_dask.pipeline.status import retry
-
-        return retry(options.workspace, settings, options.stage, print)
-    from emqa_dask.pipeline.run import run
-
-    steps = tuple(STEPS) if options.verb == "triage" else (options.verb,)
-    return run(getattr(options, "source", None), options.workspace, settings, steps=steps, say=print)
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
-
-
-def _stop_on_signals() -> None:
-    """Ctrl-C and SIGTERM (a batch system's walltime) both stop cleanly; the second one, or LEAVE_S later, at once."""
-
-    def stop(*_) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: os._exit(130))
-        clock = threading.Timer(LEAVE_S, os._exit, (130,))
-        clock.daemon = True
-        clock.start()
-        raise KeyboardInterrupt
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code. Expected errors are one line on stderr, with the remedy."""
-    options = _parser().parse_args(arguments)
-    if threading.current_thread() is threading.main_thread():
-        _stop_on_signals()
-    try:
-        return _run(options)
-    except KeyboardInterrupt:
-        print("emqa: interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (ValueError, OSError, RuntimeError) as error:
-        if os.environ.get("EMQA_TRACEBACK"):
-            raise
-        text = " ".join(str(error).split())
-        if getattr(error, "errno", None) == errno.ENOSPC and "free some space" not in text:
-            text += ": free some space and run the same command again; what is finished is kept"
-        print(f"emqa: {text} (EMQA_TRACEBACK=1 shows where)", file=sys.stderr)
-        return 1
+a lattice file says one of
+  a_nm = 0.3905, b_nm = 0.3905, gamma_deg = 90, columns = [[0, 0], [0.5, 0.5]]      the projected cell
+  spacings_nm = [0.23, 0.20], angle_deg = 90, columns_per_cell = 1                  two spacings
+  [crystal] a_nm, b_nm, c_nm, alpha_deg, beta_deg, gamma_deg, atoms = [[x, y, z], ...], zone_axis = [0, 0, 1]""",
+    )
+    log.add_argument("source", metavar="SRC")
+    log.add_argument("--out", metavar="FILE", default="settings.toml", help="default: settings.toml")
+    physics = log.add_mutually_exclusive_group()
+    physics.add_argument("--lattice", metavar="FILE", default="", help="a TOML file with the crystal that is seen")
+    physics.add_argument("--count-per-um2", metavar="X", type=float, default=0.0, help="expected objects per um^2")
+    log.add_argument("--nm-per-pixel", metavar="NM", type=float, default=0.0, help="where headers do not say it")
+    log.add_argument(
+        "--reward",
+        metavar="NAME",
+        action="append",
+        default=[],
+        dest="rewards",
+        help="what to minimise: a name, or package.module:function; several give a Pareto front",
+    )
+    log.add_argument("--evaluations", metavar="N", type=int, default=48, help="settings to try per cohort, default 48")
+    log.add_argument("--seed", metavar="S", type=int, default=0, help="same seed, same search; default 0")
+    log.add_argument("--method", choices=("bayes", "random", "evolution"), default="bayes", help="default: bayes")
+    log.add_argument("--baselines", action="store_true", help="run the other methods, too, to compare with")
+    log.add_argument(
+        "--choose",
+        choices=("euclidean", "chebyshev"),
+        default="euclidean",
+        help="distance to the ideal point by which one of the front is chosen; default: euclidean",
+    )
+    log.add_argument("--images", metavar="K", type=int, default=6, help="micrographs of each cohort, default 6")
+    log.add_argument(
+        "--windows",
+        metavar="PX",
+        type=int,
+        default=0,
+        help="map the best settings over each image, in windows of PX px",
+    )
+    order = kinds.add_parser(
+        "order",
+        help="disordered regions of lattice images",
+        description="Map the disordered regions of the lattice images in SRC, an archive or a workspace: a row per "
+        "image, a table of windows, a table of atoms and overlays, in OUT.",
+    )
+    order.add_argument("source", metavar="SRC")
+    order.add_argument("--out", metavar="DIR", default="order", help="default: order")
+    for parser in (log, order):
+        parser.add_argument(
+            "--cohort",
+            metavar="GLOB",
+            action="append",
+            default=[],
+            dest="cohorts",
+            help="only micrographs whose URI matches, as one cohort; may be given several times",
+        )
+        parser.add_argument("--workspace", metavar="WS", help="where SRC is stored; default: ./<name of SRC>.emqa")
+        _add_settings(parser)

@@ -1,0 +1,176 @@
+"""emqa <verb>: parse, call, print. Exit codes: 0 all ok, 2 finished with failures, 1 fatal, 130 interrupted."""
+
+import argparse
+import ast
+import contextlib
+import dataclasses
+import errno
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+
+from emqa_dask.cli.arguments import STEPS, parser
+from emqa_dask.settings import Settings, SettingsError, load_settings, replace
+
+LEAVE_S = 8.0  # that closing the workers may take once a run is told to stop
+
+
+def _changes(options: argparse.Namespace) -> dict[str, dict[str, object]]:
+    changes: dict[str, dict[str, object]] = {}
+    for text in options.changes:
+        key, equals, value = text.partition("=")
+        section, dot, name = key.partition(".")
+        if not (equals and dot):
+            raise SettingsError(f"--set {text}: write it as section.key=value, e.g. detect.threshold=0.2")
+        try:
+            parsed = ast.literal_eval({"true": "True", "false": "False"}.get(value, value))
+        except (ValueError, SyntaxError):
+            parsed = value
+        changes.setdefault(section, {})[name] = parsed
+    for name in ("scheduler", "workers"):
+        if getattr(options, name) is not None:
+            changes.setdefault("run", {})[name] = getattr(options, name)
+    return changes
+
+
+def _settings(options: argparse.Namespace, workspace: str | None) -> Settings:
+    """Explicit options over the workspace's own settings over the defaults."""
+    if options.settings is None and options.template is None and workspace:
+        from emqa_dask.store import layout  # a workspace may be on a bucket
+
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            return replace(layout.settings_of(workspace), _changes(options), "command line")
+    return replace(load_settings(options.settings, options.template), _changes(options), "command line")
+
+
+def _default_workspace(source: str) -> str:
+    name = source.rstrip("/").rpartition("/")[2] or "archive"
+    return f"./{name}.emqa"
+
+
+def _synthesise(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from emqa_dask.synthetic.archive import synthesise
+
+    with tqdm(desc="synthesise", unit=" images", disable=not sys.stderr.isatty()) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        made = synthesise(options.out, options.profile, options.n, options.seed, progress=progress)
+    print(f"{made['n_micrographs']} micrographs in {made['n_files']} files in {options.out}; truth: {made['truth']}")
+    print("formats: " + ", ".join(f"{name} {n}" for name, n in sorted(made["formats"].items())))
+    print("faults: " + ", ".join(f"{name} {n}" for name, n in sorted(made["faults"].items())))
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.verb == "synthesise":
+        return _synthesise(options)
+    if options.verb == "doctor":
+        from emqa_dask.run.doctor import examine
+
+        return examine(print, _settings(options, None))
+
+    if options.verb == "certificates":
+        from emqa_dask.run.tls import write_certificates
+
+        print(f"certificates in {write_certificates(options.folder)}; use them with --set run.tls={options.folder}")
+        return 0
+    if options.verb == "tune":
+        return _tune(options)
+    if options.verb == "status":
+        from emqa_dask.pipeline.status import status, watch
+
+        return watch(options.workspace, options.every, _say) if options.watch else status(options.workspace, print)
+    if options.verb in ("triage", "ingest") and options.workspace is None:
+        options.workspace = _default_workspace(options.source)
+        print(f"workspace: {options.workspace}")
+    settings = _settings(options, options.workspace)
+    is_dry = options.verb == "triage" and options.dry_run
+    if settings.run.scheduler == "local" and options.verb != "report" and not is_dry:
+        from emqa_dask.pipeline import PRELOAD
+        from emqa_dask.run.cluster import warm_up
+
+        warm_up(PRELOAD)
+    if is_dry:
+        from emqa_dask.pipeline.estimate import estimate
+
+        return estimate(options.source, settings, print)
+    if options.verb == "retry":
+        from emqa_dask.pipeline.status import retry
+
+        return retry(options.workspace, settings, options.stage, print)
+    from emqa_dask.pipeline.run import run
+
+    steps = tuple(STEPS) if options.verb == "triage" else (options.verb,)
+    return run(getattr(options, "source", None), options.workspace, settings, steps=steps, say=print)
+
+
+def _tune(options: argparse.Namespace) -> int:
+    """SRC is a workspace, or an archive that is read into one first, as triage would."""
+    from emqa_dask.pipeline.run import run
+    from emqa_dask.store import layout
+
+    is_workspace = layout.is_workspace(options.source)
+    root = options.source if is_workspace else options.workspace or _default_workspace(options.source)
+    settings = _settings(options, root)
+    if not is_workspace:
+        run(options.source, root, settings, steps=("ingest",), say=print)
+    if options.kind == "order":
+        from emqa_dask.pipeline.order import map_order
+
+        return map_order(root, options.out, settings, tuple(options.cohorts), say=_say)
+    from emqa_dask.pipeline.tuning import Wanted, tune_log
+
+    known = {field.name for field in dataclasses.fields(Wanted)}
+    chosen = {name: value for name, value in vars(options).items() if name in known}
+    chosen = {name: tuple(value) if isinstance(value, list) else value for name, value in chosen.items()}
+    tune_log(root, options.out, settings, Wanted(**chosen), say=_say)
+    return 0
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _stop_on_signals() -> None:
+    """Ctrl-C and SIGTERM (a batch system's walltime) both stop cleanly; the second one, or LEAVE_S later, at once."""
+
+    def stop(*_) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: os._exit(130))
+        clock = threading.Timer(LEAVE_S, os._exit, (130,))
+        clock.daemon = True
+        clock.start()
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code. Expected errors are one line on stderr, with the remedy."""
+    options = parser().parse_args(arguments)
+    if threading.current_thread() is threading.main_thread():
+        _stop_on_signals()
+    try:
+        return _run(options)
+    except KeyboardInterrupt:
+        print("emqa: interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError, RuntimeError) as error:
+        if os.environ.get("EMQA_TRACEBACK"):
+            raise
+        text = " ".join(str(error).split())
+        if getattr(error, "errno", None) == errno.ENOSPC and "free some space" not in text:
+            text += ": free some space and run the same command again; what is finished is kept"
+        print(f"emqa: {text} (EMQA_TRACEBACK=1 shows where)", file=sys.stderr)
+        return 1

@@ -1,0 +1,87 @@
+"""emqa tune order: maps of the disordered regions of an archive's lattice images."""
+
+import re
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from emqa_dask import tables
+from emqa_dask.detect import log
+from emqa_dask.detect.normalise import normalise
+from emqa_dask.pipeline import PRELOAD, ingest
+from emqa_dask.run.cluster import open_cluster
+from emqa_dask.run.execute import execute
+from emqa_dask.run.progress import watch
+from emqa_dask.run.supervise import Call, direct
+from emqa_dask.run.task import Limits, Task
+from emqa_dask.settings import Detect, Settings
+from emqa_dask.store import files, micrographs, parts
+from emqa_dask.tune import order, order_figures
+
+COLUMNS = ["micrograph_id", "uri", "frame", "stack", "index", "instrument", "magnification"]
+TABLES = {"order": tables.ORDER, "windows": tables.ORDER_WINDOWS, "points": tables.ORDER_POINTS}
+
+
+def map_order(
+    root: str, out: str, settings: Settings, globs: tuple[str, ...] = (), say: Callable[[str], None] = print
+) -> int:
+    """Map the disorder of the micrographs of workspace `root`, all or those of URIs that match; into folder `out`.
+
+    There are order.parquet, windows.parquet and points.parquet, folders of a part per micrograph which readers of
+    Parquet take for one table each, and overlays/, a PNG per micrograph. One whose parts are there already is not done
+    again. Gives 0, or 2 when some failed. ValueError where no URI matches.
+    """
+    tasks = list(_tasks(root, out, settings, globs))
+    if not tasks:
+        raise ValueError(f"{root}: no micrograph's URI matches {', '.join(globs) or '*'}")
+    n_failed = 0
+    with open_cluster(settings, (*PRELOAD, __name__), say) as client:
+        results = execute(map_one, tasks, stage="order", client=client, limits=Limits(settings.run.timeout_s))
+        for result in watch(results, "order", len(tasks)):
+            if result.outcome == "failed":
+                n_failed += 1
+                say(f"  failed: {result.task.args[1]['uri']}: {result.error}")
+    done = parts.read_table(out, "order.parquet", tables.ORDER)
+    shares = done["disordered_fraction"]
+    said = f"{shares.gt(0).sum()} with disordered regions, {shares.eq(0).sum()} ordered, {shares.isna().sum()} unknown"
+    say(f"{len(done)} micrographs: {said}; tables and overlays: {out}")
+    return 2 if n_failed else 0
+
+
+def _tasks(root: str, out: str, settings: Settings, globs: tuple[str, ...]) -> Iterator[Task]:
+    for rows in ingest.current(root, COLUMNS):
+        for row in rows.to_dict("records"):
+            if not globs or any(fnmatchcase(row["uri"], pattern) for pattern in globs):
+                how = settings.detect_of(row["uri"], row["instrument"], row["magnification"])
+                yield Task(row["micrograph_id"], (root, row, out, how), 1)
+
+
+def map_one(root: str, row: dict, out: str, settings: Detect, call: Call = direct) -> dict:
+    """Map one micrograph and write its parts; order.parquet's comes last, and says that all are there."""
+    name = row["micrograph_id"]
+    if parts.has_part(out, "order.parquet", name, tables.ORDER):
+        return {"outcome": "found"}
+    image = micrographs.read_window(root, row["stack"], row["index"])
+    found, figure = call(measure, image, settings, f"{row['uri']}, frame {row['frame']}", label=row["uri"])
+    told = {key: found.settings[key] for key in ("verdict", "covariance", "threshold", "spacing_px")}
+    one = {key: row[key] for key in ("micrograph_id", "uri", "frame")} | told
+    one |= {"disordered_fraction": found.area_fraction, "n_points": len(found.points)}
+    slug = re.sub(r"[^\w.-]+", "_", row["uri"])[-100:]
+    with files.write_whole(files.join(out, "overlays", f"{slug}-{row['frame']}-{name[:8]}.png")) as stream:
+        figure.savefig(stream, format="png", dpi=150)
+    for table in ("windows", "points"):
+        rows = getattr(found, table).assign(micrograph_id=name)
+        parts.write_part(out, f"{table}.parquet", name, rows, TABLES[table])
+    parts.write_part(out, "order.parquet", name, [one], tables.ORDER)
+    return {}
+
+
+def measure(image: np.ndarray, settings: Detect, title: str) -> tuple[order.OrderMap, Figure]:
+    """The map of one micrograph around its detections, and its overlay."""
+    pixels = normalise(image, settings.low_percentile, settings.high_percentile)
+    found = order.order_map(pixels, log.detect_image(image, settings))
+    figure = order_figures.overlay(pixels, found)
+    figure.suptitle(title, fontsize=9)
+    return found, figure

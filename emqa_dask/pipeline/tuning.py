@@ -1,0 +1,268 @@
+"""emqa tune log: settings of [detect] for each cohort of an archive, chosen by rewards on some of its micrographs."""
+
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from emqa_dask.detect.candidates import Candidates, candidates, chosen_detections
+from emqa_dask.pipeline import PRELOAD, cohorts
+from emqa_dask.run.cluster import open_cluster
+from emqa_dask.run.execute import execute
+from emqa_dask.run.supervise import Call, direct
+from emqa_dask.run.task import Limits, Task
+from emqa_dask.settings import Cohort, Detect, Settings, dump
+from emqa_dask.store import files, micrographs
+from emqa_dask.tune import lattice, pareto, plots, rewards, search, windows
+from emqa_dask.tune.lattice import Physics
+from emqa_dask.tune.space import Space
+
+SEARCHED = ("threshold", "overlap", "min_sigma", "max_sigma", "num_sigma", "log_scale")
+WITH_PHYSICS, WITHOUT = ("count_error", "crowding"), ("doubtful_count",)
+LEAST_RANGE = 0.1  # of an objective: a front that is narrower is not stretched, else 0.1 % counts as much as 10 %
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked of a tuning."""
+
+    lattice: str = ""  # TOML file, see tune.lattice
+    count_per_um2: float = 0.0  # expected density, where there is no lattice
+    nm_per_pixel: float = 0.0  # of all micrographs; 0 = as their headers say
+    rewards: tuple[str, ...] = ()
+    evaluations: int = 48
+    seed: int = 0
+    method: str = "bayes"
+    baselines: bool = False  # the other two methods as well, to compare with
+    choose: str = "euclidean"
+    images: int = 6  # of each cohort
+    cohorts: tuple[str, ...] = ()  # patterns on the URI; none = instrument x magnification x session
+    batch: int = 4
+    windows: int = 0  # px; side of sliding windows that each get an optimum of their own; 0 = none
+
+    def physics(self) -> Physics | None:
+        """ValueError where both a lattice and a density are given."""
+        if self.lattice and self.count_per_um2:
+            raise ValueError("--lattice and --count-per-um2 exclude each other: a lattice says the density, too")
+        if self.lattice:
+            return lattice.read_lattice(self.lattice)
+        return lattice.from_density(self.count_per_um2) if self.count_per_um2 else None
+
+    def objectives(self) -> tuple[str, ...]:
+        """The rewards by name; ValueError for those that do not exist."""
+        chosen = self.rewards or (WITH_PHYSICS if self.lattice or self.count_per_um2 else WITHOUT)
+        for name in chosen:
+            rewards.reward(name)
+        return tuple(chosen)
+
+
+class Tuned(NamedTuple):
+    """What became of a cohort."""
+
+    cohort: cohorts.Sampled
+    traces: dict[str, search.Trace]  # by method; the one that was asked for comes first
+    chosen: pd.Series  # the row of its trace
+    before: pd.Series  # the same of the settings that were there before
+    windows: pd.DataFrame  # uri and the columns of tune.windows; no rows where none was asked for
+
+
+def tune_log(root: str, out: str, settings: Settings, wanted: Wanted, say: Say = print) -> list[Tuned]:
+    """Tune the LoG for every cohort of workspace `root`; writes `out`, the settings file that triage takes.
+
+    Traces and figures go into a folder beside it (<out without .toml>.tune). Settings are evaluated on Dask workers,
+    `wanted.batch` at a time; a worker keeps the scale space's maxima of an image, so that settings which differ in
+    threshold and overlap only filter it once. ValueError where rewards need what is not known.
+    """
+    physics, names = wanted.physics(), wanted.objectives()
+    found = cohorts.cohorts(root, wanted.images, wanted.cohorts)
+    done = []
+    with open_cluster(settings, (*PRELOAD, __name__), say) as client:
+        for cohort in found:
+            done.append(_tune(root, cohort, settings, wanted, physics, names, client, say))
+            _write(out, settings, done, wanted)  # what is finished is kept, whatever comes
+    say(f"settings: {out}; figures and traces: {_folder(out)}")
+    return done
+
+
+def _tune(root, cohort, settings, wanted, physics, names, client, say) -> Tuned:
+    rows = cohort.rows.assign(nm_per_pixel=wanted.nm_per_pixel) if wanted.nm_per_pixel else cohort.rows
+    common = cohort.match.detect(settings.detect)
+    nm = float(np.nanmedian(rows["nm_per_pixel"])) if rows["nm_per_pixel"].notna().any() else math.nan
+    space = Space.from_physics(physics, nm) if physics is not None and not math.isnan(physics.spacing_nm) else Space()
+    before = {key: getattr(common, key) for key in SEARCHED}
+    methods = [wanted.method, *(m for m in search.METHODS if wanted.baselines and m != wanted.method)]
+    traces, n_done = {}, 0
+    of = f"{len(rows)} of {cohort.n:,} micrographs"
+    say(f"{cohort.name}: {of}, {wanted.evaluations} evaluations of {', '.join(names)}")
+    for method in methods:
+
+        def evaluate(tried: list[dict]) -> np.ndarray:
+            nonlocal n_done
+            values = _evaluate(root, rows, common, tried, space, names, physics, settings, client)
+            n_done += len(tried)
+            if n_done % (4 * wanted.batch) < wanted.batch:
+                say(f"{cohort.name}: {n_done} of {wanted.evaluations * len(methods)} evaluations")
+            return values
+
+        traces[method] = search.search(
+            evaluate,
+            space,
+            names,
+            evaluations=wanted.evaluations,
+            seed=wanted.seed,
+            method=method,
+            batch=wanted.batch,
+            initial=[before],
+        )
+    trace = traces[wanted.method]
+    map_ = _map(root, rows, common, trace, space, names, physics, settings, wanted, client)
+    tuned = Tuned(cohort, traces, trace.chosen(wanted.choose, LEAST_RANGE), trace.table.iloc[0], map_)
+    for when, row in (("before", tuned.before), ("after", tuned.chosen)):
+        rewarded = ", ".join(f"{name} {row[name]:.3g}" for name in names)
+        say(f"  {when:<6} threshold {row.threshold:.3g}, overlap {row.overlap:.2f}, sigma {row.min_sigma:.3g} to "
+            f"{row.max_sigma:.3g} px: {rewarded}")  # fmt: skip
+    return tuned
+
+
+def _evaluate(root, rows, common, tried, space, names, physics, settings, client) -> np.ndarray:
+    """Objectives (len(tried), len(names)): means over the images of `rows`."""
+    found = _on_workers(judge, root, rows, common, tried, space, names, physics, settings, client)
+    values = np.array([value["objectives"] for value in found])
+    known = np.isfinite(values).any(axis=0)
+    mean = np.nanmean(np.where(known, values, 0.0), axis=0)
+    return np.where(known, mean, np.inf)
+
+
+def _map(root, rows, common, trace, space, names, physics, settings, wanted, client) -> pd.DataFrame:
+    """The best of the settings that a search has tried in every window of the images of `rows`."""
+    if not wanted.windows:
+        return pd.DataFrame({"uri": []})
+    tried = trace.table[list(SEARCHED)].drop_duplicates().to_dict("records")
+    function = functools.partial(judge_windows, wanted.windows, wanted.choose)
+    found = _on_workers(function, root, rows, common, tried, space, names, physics, settings, client)
+    return pd.concat([value["table"].assign(uri=uri) for value, uri in zip(found, rows["uri"])], ignore_index=True)
+
+
+def _on_workers(function, root, rows, common, tried, space, names, physics, settings, client) -> list[dict]:
+    """The records of `function` for each image of `rows`, in their order; RuntimeError names one that fails."""
+    floor = dataclasses.replace(common, threshold=min([space.threshold[0], *(t["threshold"] for t in tried)]))
+    every = [dataclasses.replace(common, **t) for t in tried]
+    tasks = [
+        Task(str(k), (root, row, floor, every, names, physics), 1) for k, row in enumerate(rows.to_dict("records"))
+    ]
+    found = {}
+    for result in execute(function, tasks, stage="tune", client=client, limits=Limits(settings.run.timeout_s)):
+        if result.outcome == "failed":
+            raise RuntimeError(f"{rows['uri'][int(result.task.name)]}: {result.error}")
+        found |= {int(result.task.name): result.value} if result.outcome == "done" else {}
+    return [found[k] for k in range(len(tasks))]
+
+
+def judge(
+    root: str,
+    row: dict,
+    floor: Detect,
+    tried: Sequence[Detect],
+    names: Sequence[str],
+    physics: Physics | None,
+    call: Call = direct,
+) -> dict:
+    """What the rewards `names` say of a micrograph's detections with each of the settings `tried`."""
+    scene = rewards.Scene(_image(root, row["stack"], row["index"]), row["nm_per_pixel"], physics)
+    points = (_points(root, row, floor, settings) for settings in tried)
+    return {"objectives": [_rewarded(of, scene, names) for of in points]}
+
+
+def judge_windows(
+    size_px: int,
+    choose: str,
+    root: str,
+    row: dict,
+    floor: Detect,
+    tried: Sequence[Detect],
+    names: Sequence[str],
+    physics: Physics | None,
+    call: Call = direct,
+) -> dict:
+    """The best of the settings `tried` in every window of a micrograph; windows overlap by half."""
+    image = _image(root, row["stack"], row["index"])
+    points = {settings: _points(root, row, floor, settings) for settings in tried}
+    known = [{key: getattr(settings, key) for key in SEARCHED} for settings in tried]
+
+    def evaluate(window: windows.Window, _: list[dict]) -> list[list[float]]:
+        scene = rewards.Scene(image[window.y0 : window.y1, window.x0 : window.x1], row["nm_per_pixel"], physics)
+        return [_rewarded(windows.inside(points[settings], window), scene, names) for settings in tried]
+
+    parts = windows.windows(image.shape, size_px, max(1, size_px // 2))
+    return {"table": windows.tune_windows(parts, known, evaluate, names, choose)}
+
+
+def _rewarded(points: pd.DataFrame, scene: rewards.Scene, names: Sequence[str]) -> list[float]:
+    return [float(rewards.reward(name)(points, scene)) for name in names]
+
+
+def _points(root: str, row: dict, floor: Detect, settings: Detect) -> pd.DataFrame:
+    """Detections with `settings`; the scale space is searched once for all that have its scales."""
+    scales = {key: getattr(settings, key) for key in ("min_sigma", "max_sigma", "num_sigma", "log_scale")}
+    kept = _candidates(root, row["stack"], row["index"], dataclasses.replace(floor, **scales))
+    return chosen_detections(kept, settings)
+
+
+@functools.lru_cache(maxsize=8)
+def _image(root: str, stack: str, index: int) -> np.ndarray:
+    return micrographs.read_window(root, stack, index)
+
+
+@functools.lru_cache(maxsize=64)
+def _candidates(root: str, stack: str, index: int, floor: Detect) -> Candidates:
+    return candidates(_image(root, stack, index), floor)
+
+
+def _folder(out: str) -> str:
+    return out.removesuffix(".toml") + ".tune"
+
+
+def _write(out: str, settings: Settings, done: list[Tuned], wanted: Wanted) -> None:
+    """The settings file of the cohorts that are done, and the last one's traces and figures."""
+    new = [_with_changes(tuned) for tuned in done]
+    others = [
+        c for c in settings.cohorts if (c.uri, c.instrument, c.magnification) not in {n[:3] for n in map(_key, new)}
+    ]
+    files.write_text(out, dump(dataclasses.replace(settings, cohorts=(*new, *others)).check()))
+    tuned, folder = done[-1], files.join(_folder(out), re.sub(r"[^\w.-]+", "-", done[-1].cohort.name).strip("-"))
+    for method, trace in tuned.traces.items():
+        files.write_text(files.join(folder, f"trace-{method}.csv"), trace.table.to_csv(index=False))
+    figures = {"hypervolume": plots.hypervolume_figure(_volumes(tuned.traces))}
+    if len(tuned.traces[wanted.method].objectives) > 1:
+        figures["pareto"] = plots.pareto_figure(tuned.traces[wanted.method])
+    if len(tuned.windows):
+        files.write_text(files.join(folder, "windows.csv"), tuned.windows.to_csv(index=False))
+        for k, (uri, table) in enumerate(tuned.windows.groupby("uri", sort=False)):
+            labels = {"threshold": f"threshold, {uri}", "overlap": "overlap"}
+            figures[f"windows-{k}"] = plots.windows_figure(table, labels)
+    for name, figure in figures.items():
+        with files.write_whole(files.join(folder, f"{name}.png")) as stream:
+            figure.savefig(stream, format="png", dpi=150)
+
+
+def _volumes(traces: dict[str, search.Trace]) -> dict[str, np.ndarray]:
+    """Hypervolumes of several searches, measured from one point."""
+    reference = np.max([trace.reference for trace in traces.values()], axis=0)
+    return {m: pareto.hypervolumes(t.table[list(t.objectives)].to_numpy(), reference) for m, t in traces.items()}
+
+
+def _key(cohort: Cohort) -> tuple:
+    return cohort.uri, cohort.instrument, cohort.magnification
+
+
+def _with_changes(tuned: Tuned) -> Cohort:
+    kinds = {"num_sigma": int, "log_scale": bool}
+    changes = tuple(sorted((key, kinds.get(key, float)(tuned.chosen[key])) for key in SEARCHED))
+    return dataclasses.replace(tuned.cohort.match, changes=changes)

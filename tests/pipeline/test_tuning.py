@@ -1,0 +1,193 @@
+"""Laws of tuning and of order maps on a workspace: cohorts, settings that triage takes, nothing done twice."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+
+from emqa_dask.cli import main
+from emqa_dask.pipeline import cohorts, ingest
+from emqa_dask.pipeline.folders import folders
+from emqa_dask.pipeline.order import map_order
+from emqa_dask.pipeline.run import run
+from emqa_dask.pipeline.tuning import Wanted, tune_log
+from emqa_dask.settings import Cohort, load_settings, replace
+from emqa_dask.store import layout, parts
+from emqa_dask.synthetic import lattices
+from emqa_dask.tables import DETECTIONS
+
+NM = 0.03
+LATTICE = "a_nm = 0.3905\nb_nm = 0.3905\ngamma_deg = 90\ncolumns = [[0, 0], [0.5, 0.5]]\n"
+
+
+def quiet(text: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def atomic(here):
+    return replace(load_settings(template="atomic-stem"), {"run": {"scheduler": here.run.scheduler}})
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    """Two sessions of SrTiO3 [001], a perfect image and one with disorder each; one file without pixel size."""
+    folder = tmp_path_factory.mktemp("lattices") / "archive"
+    for session in ("day 1", "day [2]"):
+        (folder / session).mkdir(parents=True)
+        for k, disorder in enumerate((False, True)):
+            choices = {"nm_per_pixel": NM, "vacancies": 0.0, "jitter_px": 0.0, "background": 0.1, "disorder": disorder}
+            sample = lattices.make(np.random.default_rng([len(session), k]), (320, 320), cell="SrTiO3 [001]", **choices)
+            image = sample.image.astype(float)
+            image = ((image - image.min()) / np.ptp(image) * 60000).astype(np.uint16)
+            per_um = (1000 / NM, 1000 / NM)
+            path = folder / session / f"{'disordered' if disorder else 'perfect'}.tif"
+            tifffile.imwrite(path, image, imagej=True, resolution=per_um, metadata={"unit": "um"})
+    tifffile.imwrite(folder / "unscaled.tif", image)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def workspace(archive, atomic, tmp_path_factory):
+    root = tmp_path_factory.mktemp("lattices") / "ws"
+    assert run(str(archive), str(root), atomic, steps=("ingest",), say=quiet) == 0
+    return str(root)
+
+
+@pytest.fixture
+def lattice(tmp_path):
+    (tmp_path / "srtio3.toml").write_text(LATTICE)
+    return str(tmp_path / "srtio3.toml")
+
+
+def test_every_micrograph_is_in_the_cohort_that_it_was_sampled_for(workspace, atomic):
+    found = cohorts.cohorts(workspace, n_images=1)
+    assert sorted(c.n for c in found) == [1, 2, 2]
+    assert {len(c.rows) for c in found} == {1}
+    numbered = [dataclasses.replace(c.match, changes=(("threshold", 0.1 + k / 100),)) for k, c in enumerate(found)]
+    settings = dataclasses.replace(atomic, cohorts=tuple(numbered))
+    for k, cohort in enumerate(found):
+        for row in cohort.rows.itertuples():
+            how = settings.detect_of(row.uri, row.instrument, row.magnification)
+            assert how.threshold == 0.1 + k / 100
+    pd.testing.assert_frame_equal(found[0].rows, cohorts.cohorts(workspace, n_images=1)[0].rows)
+
+
+def test_patterns_make_cohorts_in_their_order(workspace):
+    found = cohorts.cohorts(workspace, 9, ("*perfect*", "day*"))
+    assert [(c.match.uri, c.n) for c in found] == [("*perfect*", 2), ("day*", 2)]
+    with pytest.raises(ValueError, match="--cohort nothing/"):
+        cohorts.cohorts(workspace, 9, ("nothing/*",))
+
+
+def test_tuning_writes_settings_that_find_the_columns(workspace, atomic, lattice, tmp_path):
+    wanted = Wanted(lattice=lattice, evaluations=20, cohorts=("day*",), images=2, baselines=True, windows=160)
+    for name in ("one", "two"):
+        (tuned,) = tune_log(workspace, str(tmp_path / f"{name}.toml"), atomic, wanted, say=quiet)
+    assert (tmp_path / "one.toml").read_text() == (tmp_path / "two.toml").read_text()
+    assert tuned.chosen["count_error"] < min(0.1, tuned.before["count_error"])
+    settings = load_settings(tmp_path / "one.toml")
+    (cohort,) = settings.cohorts
+    assert dict(cohort.changes)["min_sigma"] == tuned.chosen["min_sigma"]
+    assert settings.detect == atomic.detect
+    made = {path.name for path in (tmp_path / "one.tune").rglob("*.*")}
+    expected = {"pareto.png", "hypervolume.png", "windows.csv", "windows-0.png"}
+    assert made >= expected | {f"trace-{method}.csv" for method in ("bayes", "random", "evolution")}
+    traces = [pd.read_csv(path) for path in (tmp_path / "one.tune").rglob("trace-*.csv")]
+    assert [len(trace) for trace in traces] == [20, 20, 20]
+    windows = tuned.windows.groupby("uri")
+    assert windows.ngroups == 2
+    assert windows[["y1", "x1"]].max().eq(320).all(axis=None)
+
+
+def size_of(points, scene) -> float:
+    """A reward of one's own."""
+    return abs(len(points) - 100) / 100
+
+
+@pytest.mark.real
+def test_workers_give_the_settings_of_one_process_for_a_reward_of_ones_own(workspace, atomic, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", ".")
+    wanted = Wanted(rewards=("tests.pipeline.test_tuning:size_of",), evaluations=10, cohorts=("*perfect*",))
+    tune_log(workspace, str(tmp_path / "here.toml"), atomic, wanted, say=quiet)
+    local = replace(atomic, {"run": {"scheduler": "local", "workers": 2}})
+    tune_log(workspace, str(tmp_path / "local.toml"), local, wanted, say=quiet)
+    here, there = (load_settings(tmp_path / f"{name}.toml").cohorts for name in ("here", "local"))
+    assert here == there
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        (Wanted(rewards=("roundness",)), "unknown reward 'roundness'.*count_error"),
+        (Wanted(rewards=("no.such:thing",)), "no.such:thing"),
+        (Wanted(lattice="no.toml"), "no.toml"),
+        (Wanted(count_per_um2=-1.0), "count_per_um2 is -1"),
+    ],
+)
+def test_what_cannot_be_tuned_for_is_named(workspace, atomic, tmp_path, wanted, said):
+    with pytest.raises((ValueError, OSError), match=said):
+        tune_log(workspace, str(tmp_path / "s.toml"), atomic, wanted, say=quiet)
+    assert not (tmp_path / "s.toml").exists()
+
+
+def test_a_lattice_without_pixel_size_is_an_error_with_its_remedy(workspace, lattice, tmp_path, capsys):
+    command = ["tune", "log", workspace, "--lattice", lattice, "--cohort", "unscaled.tif", "--out", str(tmp_path / "s")]
+    assert main([*command, "--scheduler", "in-process"]) == 1
+    assert "--nm-per-pixel" in capsys.readouterr().err
+    assert main([*command, "--scheduler", "in-process", "--nm-per-pixel", str(NM), "--evaluations", "4"]) == 0
+
+
+def test_a_run_searches_each_cohort_with_its_own_settings(archive, atomic, tmp_path):
+    changes = {"day 1/*": {"threshold": 0.2}, "*": {"min_sigma": 2.5, "max_sigma": 4.0}}
+    mixed = dataclasses.replace(
+        atomic, cohorts=tuple(Cohort(uri=u, changes=tuple(c.items())) for u, c in changes.items())
+    )
+
+    def detections(name, settings) -> pd.DataFrame:
+        root = str(tmp_path / name)
+        assert run(str(archive), root, settings, steps=("ingest", "detect"), say=quiet) == 0
+        uris = pd.concat(ingest.current(root, ["micrograph_id", "uri"])).set_index("micrograph_id")["uri"]
+        rows = parts.read_table(root, folders(settings)["detections"], DETECTIONS)
+        return rows.assign(uri=rows["micrograph_id"].map(uris)).sort_values(["uri"], kind="stable")
+
+    found = detections("mixed", mixed)
+    for k, (pattern, change) in enumerate(changes.items()):
+        alone = detections(str(k), replace(atomic, {"detect": change}))
+        is_of = [frame["uri"].str.startswith("day 1/").eq(pattern != "*") for frame in (found, alone)]
+        assert is_of[0].any()
+        pd.testing.assert_frame_equal(found[is_of[0]].reset_index(drop=True), alone[is_of[1]].reset_index(drop=True))
+
+
+def test_order_is_mapped_once_and_told_in_tables_and_overlays(workspace, atomic, tmp_path):
+    out, said = str(tmp_path / "order"), []
+    assert map_order(workspace, out, atomic, ("day*",), say=said.append) == 0
+    rows = pd.read_parquet(tmp_path / "order" / "order.parquet").set_index("uri")
+    shares = rows["disordered_fraction"]
+    assert sorted(shares.index[shares > 0.02]) == ["day 1/disordered.tif", "day [2]/disordered.tif"]
+    assert (shares[[uri for uri in rows.index if "perfect" in uri]] == 0).all()
+    points = pd.read_parquet(tmp_path / "order" / "points.parquet")
+    assert points.groupby("micrograph_id").size().to_dict() == rows.set_index("micrograph_id")["n_points"].to_dict()
+    overlays = sorted((tmp_path / "order" / "overlays").glob("*.png"))
+    assert len(overlays) == 4
+    stamps = [path.stat().st_mtime_ns for path in overlays]
+    assert map_order(workspace, out, atomic, ("day*",), say=said.append) == 0
+    assert stamps == [path.stat().st_mtime_ns for path in overlays]
+    with pytest.raises(ValueError, match="no micrograph's URI matches"):
+        map_order(workspace, out, atomic, ("none/*",), say=said.append)
+
+
+@pytest.mark.parametrize("order", [True, False])
+def test_triage_has_the_disordered_fraction_where_it_is_asked_for(archive, atomic, tmp_path, order):
+    settings = replace(atomic, {"featurise": {"order": order}})
+    assert run(str(archive), str(tmp_path / "ws"), settings, say=quiet) == 0
+    rows = pd.read_parquet(layout.triage(str(tmp_path / "ws"))).set_index("uri")["disordered_fraction"]
+    if order:
+        assert rows["day 1/perfect.tif"] == 0
+        assert rows["day 1/disordered.tif"] > 0.02
+    else:
+        assert rows.isna().all()
+    assert math.isnan(rows.sum()) is False
