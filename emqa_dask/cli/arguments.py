@@ -151,10 +151,12 @@ def _add_tune(verbs) -> None:
         formatter_class=raw,
         description="""Tune the Laplacian-of-Gaussian detector for each cohort (instrument x magnification x folder) of
 SRC, an archive or a workspace, and write a settings file that `emqa triage --settings` takes. Rewards judge what is
-found: by default how far the number of objects is from the expected one, and how many lie too close together; without
-an expectation, how well the disks explain the image. A Gaussian process asks for the settings to try next.""",
+found: by default how far the number of objects is from the expected one, and how many lie too close together (with a
+lattice) or end where the image has no edge (with a density; without either that alone). A Gaussian process asks for
+the settings to try next. Rewards: count_error, signed_count_error, crowding, lattice_residual, disagreement,
+size_prior, doubtful_count, doubtful_area.""",
         epilog="""examples:
-  emqa tune log /data/session --lattice srtio3.toml --out settings.toml
+  emqa tune log /data/session --lattice srtio3.toml --out tuned.toml
   emqa tune log session.emqa --count-per-um2 400 --cohort 'day1/*' --evaluations 60 --baselines
   emqa tune log session.emqa --reward mypackage.rewards:roundness --reward size_prior
 
@@ -164,7 +166,7 @@ a lattice file says one of
   [crystal] a_nm, b_nm, c_nm, alpha_deg, beta_deg, gamma_deg, atoms = [[x, y, z], ...], zone_axis = [0, 0, 1]""",
     )
     log.add_argument("source", metavar="SRC")
-    log.add_argument("--out", metavar="FILE", default="settings.toml", help="default: settings.toml")
+    log.add_argument("--out", metavar="FILE", default="tuned.toml", help="default: tuned.toml")
     physics = log.add_mutually_exclusive_group()
     physics.add_argument("--lattice", metavar="FILE", default="", help="a TOML file with the crystal that is seen")
     physics.add_argument("--count-per-um2", metavar="X", type=float, default=0.0, help="expected objects per um^2")

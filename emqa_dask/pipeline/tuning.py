@@ -4,27 +4,26 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from emqa_dask.detect.candidates import Candidates, candidates, chosen_detections
 from emqa_dask.pipeline import PRELOAD, cohorts
+from emqa_dask.pipeline.judging import SEARCHED, judge, judge_windows
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.execute import execute
-from emqa_dask.run.supervise import Call, direct
 from emqa_dask.run.task import Limits, Task
-from emqa_dask.settings import Cohort, Detect, Settings, dump
-from emqa_dask.store import files, micrographs
-from emqa_dask.tune import lattice, pareto, plots, rewards, search, windows
+from emqa_dask.settings import Cohort, Settings, dump
+from emqa_dask.store import files
+from emqa_dask.tune import lattice, pareto, plots, rewards, search
 from emqa_dask.tune.lattice import Physics
 from emqa_dask.tune.space import Space
 
-SEARCHED = ("threshold", "overlap", "min_sigma", "max_sigma", "num_sigma", "log_scale")
-WITH_PHYSICS, WITHOUT = ("count_error", "crowding"), ("doubtful_count",)
+# By a lattice's measure 41 % of objects that lie anywhere are crowded: without one the image has to bear them out.
+OF_LATTICE, OF_DENSITY, OF_IMAGE = ("count_error", "crowding"), ("count_error", "doubtful_count"), ("doubtful_count",)
 LEAST_RANGE = 0.1  # of an objective: a front that is narrower is not stretched, else 0.1 % counts as much as 10 %
 Say = Callable[[str], None]
 
@@ -57,7 +56,7 @@ class Wanted:
 
     def objectives(self) -> tuple[str, ...]:
         """The rewards by name; ValueError for those that do not exist."""
-        chosen = self.rewards or (WITH_PHYSICS if self.lattice or self.count_per_um2 else WITHOUT)
+        chosen = self.rewards or (OF_LATTICE if self.lattice else OF_DENSITY if self.count_per_um2 else OF_IMAGE)
         for name in chosen:
             rewards.reward(name)
         return tuple(chosen)
@@ -83,7 +82,7 @@ def tune_log(root: str, out: str, settings: Settings, wanted: Wanted, say: Say =
     physics, names = wanted.physics(), wanted.objectives()
     found = cohorts.cohorts(root, wanted.images, wanted.cohorts)
     done = []
-    with open_cluster(settings, (*PRELOAD, __name__), say) as client:
+    with open_cluster(settings, (*PRELOAD, judge.__module__), say) as client:
         for cohort in found:
             done.append(_tune(root, cohort, settings, wanted, physics, names, client, say))
             _write(out, settings, done, wanted)  # what is finished is kept, whatever comes
@@ -165,66 +164,6 @@ def _on_workers(function, root, rows, common, tried, space, names, physics, sett
     return [found[k] for k in range(len(tasks))]
 
 
-def judge(
-    root: str,
-    row: dict,
-    floor: Detect,
-    tried: Sequence[Detect],
-    names: Sequence[str],
-    physics: Physics | None,
-    call: Call = direct,
-) -> dict:
-    """What the rewards `names` say of a micrograph's detections with each of the settings `tried`."""
-    scene = rewards.Scene(_image(root, row["stack"], row["index"]), row["nm_per_pixel"], physics)
-    points = (_points(root, row, floor, settings) for settings in tried)
-    return {"objectives": [_rewarded(of, scene, names) for of in points]}
-
-
-def judge_windows(
-    size_px: int,
-    choose: str,
-    root: str,
-    row: dict,
-    floor: Detect,
-    tried: Sequence[Detect],
-    names: Sequence[str],
-    physics: Physics | None,
-    call: Call = direct,
-) -> dict:
-    """The best of the settings `tried` in every window of a micrograph; windows overlap by half."""
-    image = _image(root, row["stack"], row["index"])
-    points = {settings: _points(root, row, floor, settings) for settings in tried}
-    known = [{key: getattr(settings, key) for key in SEARCHED} for settings in tried]
-
-    def evaluate(window: windows.Window, _: list[dict]) -> list[list[float]]:
-        scene = rewards.Scene(image[window.y0 : window.y1, window.x0 : window.x1], row["nm_per_pixel"], physics)
-        return [_rewarded(windows.inside(points[settings], window), scene, names) for settings in tried]
-
-    parts = windows.windows(image.shape, size_px, max(1, size_px // 2))
-    return {"table": windows.tune_windows(parts, known, evaluate, names, choose)}
-
-
-def _rewarded(points: pd.DataFrame, scene: rewards.Scene, names: Sequence[str]) -> list[float]:
-    return [float(rewards.reward(name)(points, scene)) for name in names]
-
-
-def _points(root: str, row: dict, floor: Detect, settings: Detect) -> pd.DataFrame:
-    """Detections with `settings`; the scale space is searched once for all that have its scales."""
-    scales = {key: getattr(settings, key) for key in ("min_sigma", "max_sigma", "num_sigma", "log_scale")}
-    kept = _candidates(root, row["stack"], row["index"], dataclasses.replace(floor, **scales))
-    return chosen_detections(kept, settings)
-
-
-@functools.lru_cache(maxsize=8)
-def _image(root: str, stack: str, index: int) -> np.ndarray:
-    return micrographs.read_window(root, stack, index)
-
-
-@functools.lru_cache(maxsize=64)
-def _candidates(root: str, stack: str, index: int, floor: Detect) -> Candidates:
-    return candidates(_image(root, stack, index), floor)
-
-
 def _folder(out: str) -> str:
     return out.removesuffix(".toml") + ".tune"
 
@@ -232,9 +171,7 @@ def _folder(out: str) -> str:
 def _write(out: str, settings: Settings, done: list[Tuned], wanted: Wanted) -> None:
     """The settings file of the cohorts that are done, and the last one's traces and figures."""
     new = [_with_changes(tuned) for tuned in done]
-    others = [
-        c for c in settings.cohorts if (c.uri, c.instrument, c.magnification) not in {n[:3] for n in map(_key, new)}
-    ]
+    others = [c for c in settings.cohorts if _key(c) not in set(map(_key, new))]
     files.write_text(out, dump(dataclasses.replace(settings, cohorts=(*new, *others)).check()))
     tuned, folder = done[-1], files.join(_folder(out), re.sub(r"[^\w.-]+", "-", done[-1].cohort.name).strip("-"))
     for method, trace in tuned.traces.items():

@@ -1,0 +1,77 @@
+"""What a worker does for emqa tune log: detect with each of several settings, and say what the rewards say of it."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from emqa_dask.detect.candidates import Candidates, candidates, chosen_detections
+from emqa_dask.run.supervise import Call, direct
+from emqa_dask.settings import Detect
+from emqa_dask.store import micrographs
+from emqa_dask.tune import rewards, windows
+from emqa_dask.tune.lattice import Physics
+
+SEARCHED = ("threshold", "overlap", "min_sigma", "max_sigma", "num_sigma", "log_scale")
+
+
+def judge(
+    root: str,
+    row: dict,
+    floor: Detect,
+    tried: Sequence[Detect],
+    names: Sequence[str],
+    physics: Physics | None,
+    call: Call = direct,
+) -> dict:
+    """What the rewards `names` say of a micrograph's detections with each of the settings `tried`."""
+    scene = rewards.Scene(_image(root, row["stack"], row["index"]), row["nm_per_pixel"], physics)
+    points = (_points(root, row, floor, settings) for settings in tried)
+    return {"objectives": [_rewarded(of, scene, names) for of in points]}
+
+
+def judge_windows(
+    size_px: int,
+    choose: str,
+    root: str,
+    row: dict,
+    floor: Detect,
+    tried: Sequence[Detect],
+    names: Sequence[str],
+    physics: Physics | None,
+    call: Call = direct,
+) -> dict:
+    """The best of the settings `tried` in every window of a micrograph; windows overlap by half."""
+    image = _image(root, row["stack"], row["index"])
+    points = {settings: _points(root, row, floor, settings) for settings in tried}
+    known = [{key: getattr(settings, key) for key in SEARCHED} for settings in tried]
+
+    def evaluate(window: windows.Window, _: list[dict]) -> list[list[float]]:
+        scene = rewards.Scene(image[window.y0 : window.y1, window.x0 : window.x1], row["nm_per_pixel"], physics)
+        return [_rewarded(windows.inside(points[settings], window), scene, names) for settings in tried]
+
+    parts = windows.windows(image.shape, size_px, max(1, size_px // 2))
+    return {"table": windows.tune_windows(parts, known, evaluate, names, choose)}
+
+
+def _rewarded(points: pd.DataFrame, scene: rewards.Scene, names: Sequence[str]) -> list[float]:
+    return [float(rewards.reward(name)(points, scene)) for name in names]
+
+
+def _points(root: str, row: dict, floor: Detect, settings: Detect) -> pd.DataFrame:
+    """Detections with `settings`; the scale space is searched once for all that have its scales."""
+    scales = {key: getattr(settings, key) for key in ("min_sigma", "max_sigma", "num_sigma", "log_scale")}
+    kept = _candidates(root, row["stack"], row["index"], dataclasses.replace(floor, **scales))
+    return chosen_detections(kept, settings)
+
+
+@functools.lru_cache(maxsize=8)
+def _image(root: str, stack: str, index: int) -> np.ndarray:
+    return micrographs.read_window(root, stack, index)
+
+
+@functools.lru_cache(maxsize=64)
+def _candidates(root: str, stack: str, index: int, floor: Detect) -> Candidates:
+    return candidates(_image(root, stack, index), floor)
