@@ -28,6 +28,9 @@ from emqa_dask.store import files, layout, lock, parts
 
 STEPS = ("ingest", "detect", "featurise", "predict", "report")
 TABLE_OF = {"ingest": "thumbnails", "detect": "detections", "featurise": "features", "predict": "predictions"}
+# What a task is told of its micrographs: not their headers, which would go through the scheduler, a million times 1 kB.
+OF_TASK = ("micrograph_id", "uri", "frame", "path", "pixel_sha256", "stack", "index", "height_px", "width_px", "dtype")
+OF_TASK += ("colour_fraction", "instrument", "magnification")
 GIB = 2**30
 NO_NEEDS = {"partition_bytes": 0, "output_bytes": 0, "image_px": 0}
 WANTED_TASKS, LARGEST_BUNDLE = 4096, 8  # of Dask: partitions are bundled where there are many more than these
@@ -160,7 +163,7 @@ def _make(root: str, settings: Settings, wanted: list[str], execute_here: Callab
         return
     todo = (
         Task(partition.name, (root, partition, rows, settings, needed), len(partition))
-        for partition, rows in ingest.partitions(root)
+        for partition, rows in ingest.partitions(root, OF_TASK)
         if partition.name not in done
     )
     stage = "triage" if "predictions" in needed else wanted[-1]

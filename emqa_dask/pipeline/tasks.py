@@ -41,7 +41,7 @@ def work(
 ) -> dict:
     """Make every table of `wanted` that `partition` lacks, upstream first.
 
-    `rows` are the partition's micrographs in the order of its slots, with the `path` of their file. Every table is a
+    `rows` are the partition's micrographs in the order of its slots, with the columns run.OF_TASK. Every table is a
     part of its own, written whole. A micrograph on which a stage fails for good (`call` raises Died) is in neither that
     stage's table nor those made from it, but in the part of tables.FAILURES that is written first, into the folder
     "failures-<table's folder>". The record says the seconds of each stage under "stages", and "n_failed".
