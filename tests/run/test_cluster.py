@@ -15,6 +15,7 @@ import pytest
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.workers import BEFORE_SPAWN, IN_WORKER, METHOD
 from emqa_dask.settings import Run, Settings
+from tests.slurm import virtual
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.real
@@ -62,8 +63,9 @@ def group_of(pid):
 
 
 def listening():
-    """Addresses on which this process and its children listen."""
+    """Addresses on which this process and its children listen, but for the virtual SLURM of other tests."""
     family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    family = [process for process in family if process.name() not in virtual.PROGRAMS]
     return {c.laddr.ip for process in family for c in process.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
 
 
