@@ -2,7 +2,7 @@
 
 import sys
 
-from emqa_dask.cli import main
+from emqa_dask.cli import script
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(script())

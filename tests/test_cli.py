@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -200,3 +201,25 @@ def test_ctrl_c_ends_with_130_and_the_next_run_goes_on(small_archive, tmp_path, 
     assert "Traceback" not in error
     assert not list(root.rglob("*.partial"))
     assert main(["triage", str(small_archive), "--workspace", str(root), "--scheduler", "in-process"]) == 0
+
+
+def test_a_signal_after_the_last_word_does_not_change_how_it_ended(tmp_path):
+    # What is left at the very end is deleted when Python has already given its signal handlers up.
+    late = (
+        "import sys, time\nfrom emqa_dask import cli\nclass Late:\n    def __del__(self, sleep=time.sleep): sleep(2)\n"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        f"{late}late = Late()\nsys.exit(cli.script())",
+        "certificates",
+        str(tmp_path / "tls"),
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1) as process:
+        # Its output comes with the interpreter's last moments, so wait for what it wrote before.
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "tls" / "key.pem").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 0, process.stderr.read()

@@ -153,6 +153,14 @@ def _stop_on_signals() -> None:
         signal.signal(number, stop)
 
 
+def script() -> int:
+    """main() as a process of its own, whose exit code no signal in the interpreter's last moments changes."""
+    code = main()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # Python gives its own handlers up before it ends
+    return code
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. Expected errors are one line on stderr, with the remedy."""
     options = parser().parse_args(arguments)
