@@ -87,7 +87,7 @@ def wait(client, n_workers: int, seconds: float, per_worker: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--n", type=int, default=96, help="micrographs of the LoG stage, default 96")
+    parser.add_argument("--n", type=int, default=400, help="micrographs of the LoG stage, default 400")
     parser.add_argument("--size", type=int, default=1024, help="px, default 1024")
     parser.add_argument("--rounds", type=int, default=3, help="1 and 2 workers alternate so often, default 3")
     parser.add_argument("--seconds", type=float, default=2.0, help="that a waiting task takes, default 2")
