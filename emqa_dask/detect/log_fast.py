@@ -37,8 +37,8 @@ def scale_maxima(
     Bright and dark maxima come from one scale space. None as `threshold` takes all; `most` of each polarity are kept,
     also while they are collected (None: all). Memory is about ten float32 images, whatever the number of scales.
     `steps` are the scales' grid steps, where the image is a part of a larger one; `where` says which pixels may hold a
-    maximum. An empty image gives none. A flat one
-    answers with 0.002 times its value (the kernels' cut): at thresholds below that it is a plateau of maxima.
+    maximum. An empty image gives none. A flat one answers with 0.002 times its value (the kernels' cut): at thresholds
+    below that it is a plateau of maxima.
     """
     if image.size == 0 or len(sigmas) == 0:
         return scales.NOTHING

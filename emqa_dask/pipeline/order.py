@@ -21,7 +21,7 @@ from emqa_dask.store import files, micrographs, parts
 from emqa_dask.tune import order, order_figures
 
 COLUMNS = ["micrograph_id", "uri", "frame", "stack", "index", "instrument", "magnification"]
-TABLES = {"order": tables.ORDER, "windows": tables.ORDER_WINDOWS, "points": tables.ORDER_POINTS}
+TABLES = {"windows": tables.ORDER_WINDOWS, "points": tables.ORDER_POINTS}
 
 
 def map_order(
@@ -82,6 +82,4 @@ def measure(image: np.ndarray, settings: Detect, title: str) -> tuple[order.Orde
     """The map of one micrograph around its detections, and its overlay."""
     pixels = normalise(image, settings.low_percentile, settings.high_percentile)
     found = order.order_map(pixels, log.detect_image(image, settings))
-    figure = order_figures.overlay(pixels, found)
-    figure.suptitle(title, fontsize=9)
-    return found, figure
+    return found, order_figures.overlay(pixels, found, title=title)

@@ -92,16 +92,29 @@ def replace(settings: Settings, changes: dict[str, dict[str, object]], source: s
         if "cohorts" in changes:
             common = updates.get("detect", settings.detect)
             common.check()
-            updates["cohorts"] = tuple(Cohort.read(table, common) for table in _tables(changes["cohorts"]))
+            updates["cohorts"] = _cohorts(changes["cohorts"], common, source)
         return dataclasses.replace(settings, **updates).check()
     except SettingsError as error:
         raise error if str(error).startswith(source) else SettingsError(f"{source}: {error}") from error
 
 
-def _tables(value: object) -> list:
-    if not isinstance(value, list):
+def _cohorts(tables: object, common: Detect, source: str) -> tuple[Cohort, ...]:
+    """The [[cohorts]] of a settings file; SettingsError for what is not there, or cannot be."""
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise SettingsError("[[cohorts]] has to be a list of tables")
-    return value
+    matching = {name: hint for name, hint in typing.get_type_hints(Cohort).items() if name != "changes"}
+    hints = typing.get_type_hints(Detect) | matching
+    del hints["device"], hints["detector"]  # a run has one of each
+    found = []
+    for table in tables:
+        for key in table:
+            if key not in hints:
+                raise SettingsError(f"unknown setting cohorts.{key}{_hint(key, list(hints))}")
+        known = {key: _coerce(value, hints[key], f"{source}: cohorts.{key}") for key, value in sorted(table.items())}
+        changes = tuple((key, value) for key, value in known.items() if key not in matching)
+        found.append(Cohort(**{key: known[key] for key in matching if key in known}, changes=changes))
+        found[-1].detect(common).check()
+    return tuple(found)
 
 
 def template_names() -> list[str]:

@@ -1,9 +1,9 @@
 """Settings of the stages: what is read, stored, detected, featurised, predicted and reported."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
-from emqa_dask.settings.rules import SettingsError, require
+from emqa_dask.settings.rules import require
 
 
 @dataclass(frozen=True)
@@ -96,25 +96,6 @@ class Cohort:
         return {"uri": self.uri, "instrument": self.instrument, "magnification": self.magnification} | dict(
             self.changes
         )
-
-    @staticmethod
-    def read(table: object, common: Detect) -> "Cohort":
-        """The cohort of a table of the settings file; SettingsError for what is not there, or cannot be."""
-        if not isinstance(table, dict):
-            raise SettingsError("[[cohorts]] has to be a list of tables")
-        types = {f.name: type(getattr(common, f.name)) for f in fields(Detect)} | {"uri": str, "instrument": str}
-        types |= {"magnification": float}
-        del types["device"], types["detector"]  # a run has one of each
-        for key, value in table.items():
-            require(key in types, f"cohorts.{key}", value, f"is no setting of a cohort; known: {', '.join(types)}")
-            kinds = (int, float) if types[key] is float else types[key]
-            is_right = isinstance(value, kinds) and isinstance(value, bool) is (types[key] is bool)
-            require(is_right, f"cohorts.{key}", value, f"has to be of type {types[key].__name__}")
-        named = {key: types[key](table[key]) for key in ("uri", "instrument", "magnification") if key in table}
-        changes = sorted((key, types[key](value)) for key, value in table.items() if key not in named)
-        found = Cohort(**named, changes=tuple(changes))
-        found.detect(common).check()
-        return found
 
 
 @dataclass(frozen=True)
