@@ -22,7 +22,7 @@ def laplace(
     `out`, of the image's shape and dtype, takes the result, when given: fresh memory costs as much as a short kernel.
     """
     n = len(smooth) - 1
-    rows, columns = (np.pad(np.arange(size), n, mode="symmetric") for size in image.shape)
+    rows, columns = (_reflected(size, n) for size in image.shape)
     out = np.empty(image.shape, image.dtype) if out is None else out
     # One type for numba, which would compile once more for arrays that are read-only.
     image = np.require(image, requirements=["C", "W"])
@@ -39,6 +39,25 @@ def gaussian_laplace(image: np.ndarray, sigma: np.floating, out: np.ndarray | No
     if not rounds_as_scipy():
         return _by_scipy(image, sigma)
     return laplace(image, *_halves(sigma), sigma**2, out)
+
+
+def halve(image: np.ndarray, taps: np.ndarray) -> np.ndarray:
+    """`image` (h, w; float32) under a smoothing kernel, at the centres of its 2 x 2 blocks: (h // 2, w // 2).
+
+    `taps` (float32, an even number) are the half of the kernel along an axis that lies before such a centre, outermost
+    first; the other half mirrors it. Edges are reflected as in laplace().
+    """
+    height, width = (size // 2 for size in image.shape)
+    rows, columns = (_reflected(2 * n, len(taps)) for n in (height, width))
+    out = np.empty((height, width), np.float32)
+    _halve(np.require(image, requirements=["C", "W"]), taps, rows, columns, out)
+    return out
+
+
+@functools.lru_cache(maxsize=256)
+def _reflected(size: int, n: int) -> np.ndarray:
+    """Indices of `size` pixels with n reflected ones before and after; np.pad takes as long as a coarse scale."""
+    return np.pad(np.arange(size), n, mode="symmetric")
 
 
 @functools.cache
@@ -157,3 +176,46 @@ def _along_x(line, w, to):
         for x in range(width):
             to[x] += (a0[x] + b0[x]) * w0
         k += 1
+
+
+@numba.njit(nogil=True, cache=True)
+def _halve(image, taps, rows, columns, out):
+    height, width = out.shape
+    n = len(taps)
+    tile = np.empty((2 * ROWS + 2 * n, COLUMNS), np.float32)
+    even, odd = np.empty(COLUMNS + n + 1, np.float32), np.empty(COLUMNS + n + 1, np.float32)
+    for x0 in range(0, width, COLUMNS):
+        n_columns = min(COLUMNS, width - x0)
+        for y0 in range(0, height, ROWS):
+            n_rows = min(ROWS, height - y0)
+            for i in range(2 * n_rows + 2 * n):
+                source = image[rows[2 * y0 + i]]
+                first, last = 2 * x0 - n, 2 * (x0 + n_columns) + n
+                if first >= 0 and last <= len(source):
+                    inner = source[first:last]
+                    for k in range(n_columns + n):
+                        even[k], odd[k] = inner[2 * k], inner[2 * k + 1]
+                else:
+                    for k in range(n_columns + n):
+                        even[k], odd[k] = source[columns[2 * (x0 + k)]], source[columns[2 * (x0 + k) + 1]]
+                _halve_line(even, odd, taps, tile[i, :n_columns])
+            for i in range(n_rows):
+                target = out[y0 + i, x0 : x0 + n_columns]
+                target[:] = 0
+                for k in range(0, n, 2):
+                    a0, b0, w0 = tile[2 * i + 1 + k], tile[2 * (i + n) - k], taps[k]
+                    a1, b1, w1 = tile[2 * i + 2 + k], tile[2 * (i + n) - k - 1], taps[k + 1]
+                    for x in range(n_columns):
+                        target[x] += (a0[x] + b0[x]) * w0 + (a1[x] + b1[x]) * w1
+
+
+@numba.njit(nogil=True, cache=True)
+def _halve_line(even, odd, taps, to):
+    """Pairs of a line at equal distances before and behind the middle between its pixels 2 j + n and 2 j + n + 1."""
+    n, width = len(taps), len(to)
+    to[:] = 0
+    for k in range(0, n, 2):
+        a0, b0, w0 = odd[k // 2 :], even[n - k // 2 :], taps[k]
+        a1, b1, w1 = even[k // 2 + 1 :], odd[n - k // 2 - 1 :], taps[k + 1]
+        for x in range(width):
+            to[x] += (a0[x] + b0[x]) * w0 + (a1[x] + b1[x]) * w1

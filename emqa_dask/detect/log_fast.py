@@ -86,10 +86,7 @@ def _gaussian() -> np.ndarray:
 
 def _every_second(image: np.ndarray) -> np.ndarray:
     """`image` smoothed, at the centres of its 2 x 2 blocks, where a reflected grid meets itself."""
-    taps = _gaussian().astype(np.float32)
-    half = (image.shape[1] // 2, image.shape[0] // 2)
-    smooth = cv2.sepFilter2D(image, cv2.CV_32F, taps, taps, borderType=cv2.BORDER_REFLECT)
-    return cv2.resize(smooth, half, interpolation=cv2.INTER_AREA)
+    return filters.halve(image, np.convolve(_gaussian(), [0.5, 0.5])[:HALF_TAPS].astype(np.float32))
 
 
 @functools.lru_cache(maxsize=256)

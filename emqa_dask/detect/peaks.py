@@ -205,7 +205,8 @@ def _is_top(plane, value):
 def _lead(grids, steps, sign, i, j, height, width, floor):
     """The pixel where the quadratic surface through a coarse pixel's surroundings is highest, or NOWHERE.
 
-    Where that is clearly below the floor, or a neighbouring scale on the same grid clearly higher, it is no peak.
+    Where that is clearly below the floor, or a neighbouring scale clearly higher (on the same grid: the surface there;
+    on a finer one: its nearest pixel), it is no peak.
     """
     grid, step = grids[1], steps[1]
     h, w = grid.shape
@@ -236,7 +237,14 @@ def _lead(grids, steps, sign, i, j, height, width, floor):
     y, x = math.floor(step * (i + dy + 0.5)), math.floor(step * (j + dx + 0.5))
     if y < -step or y >= height + step or x < -step or x >= width + step:
         return NOWHERE
-    return min(max(y, 0), height - 1), min(max(x, 0), width - 1)
+    y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
+    for k in (0, 2):
+        if 0 < steps[k] < step:
+            finer = grids[k]
+            row, column = min(y // steps[k], finer.shape[0] - 1), min(x // steps[k], finer.shape[1] - 1)
+            if sign * finer[row, column] - top > CLEARLY * abs(top):
+                return NOWHERE
+    return y, x
 
 
 @numba.njit(nogil=True, cache=True)
