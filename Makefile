@@ -21,6 +21,9 @@ JOBS ?= 2
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps \
 		"dask-cuda; platform_system == 'Linux' and platform_machine == 'x86_64'" \
 		"cucim-cu13; platform_system == 'Linux' and platform_machine == 'x86_64'"
+	@# detectron2 has no wheel for this Python: its Python code alone, apart from all else, for the tests of its back end
+	$(BIN)/python -m pip install -q --no-deps --upgrade --python-version 3.10 --only-binary=:all: \
+		--target .venv/detectron2 sal-detectron2==0.7.2
 	@touch $@
 
 # dask-cuda pins the Dask that it was released with: GPU machines have an environment of their own.

@@ -79,6 +79,20 @@ DETECTIONS = _schema(
         "score": (pa.float64(), "in [0, 1]; its meaning is the detector's (LoG: see detect.log.score)"),
         "polarity": (pa.int8(), "+1 brighter than its surroundings, -1 darker, 0 not said"),
         "label": (pa.string(), "class name"),
+        "detector": (pa.string(), "log, or the name on the model's card"),
+        "mask_rle": (
+            pa.string(),
+            "mask in the whole image: counts of COCO's compressed run-length encoding, ascii; null without mask",
+        ),
+        "circularity": (
+            pa.float64(),
+            "Heywood: perimeter over that of the disk of equal area, of the mask's convex hull, >= 1; NaN without mask",
+        ),
+        "diameter_px": (
+            pa.float64(),
+            "LoG: 2 sqrt(2) sigma; mask: 2 sqrt(d_min d_max), d the distances of the hull's corners to their mean; px",
+        ),
+        "diameter_nm": (pa.float64(), "diameter_px in nm; NaN when the pixel size is unknown"),
     }
 )
 
@@ -156,13 +170,25 @@ IMAGE_STATISTICS = {
     "impulses_per_mpx": "single pixels far above all eight neighbours, per megapixel",
 }
 
-# A row per micrograph: detections' evidence, the image's statistics, a signature for the search for near-duplicates.
-FEATURES = _schema(
+# A row per micrograph and detector: what its detections say.
+EVIDENCE = _schema(
     {
         **_ID,
+        "detector": (pa.string(), "log, or the name on the model's card; with the id the row's key"),
         "score_floor": (pa.float64(), "detections below this score were left out"),
         "is_capped": (pa.bool_(), "the detector stopped at its largest number of detections"),
         **{name: (pa.float64(), "see featurise.detections") for name in DETECTION_FEATURES},
+        "agreement": (
+            pa.float64(),
+            "F1 of its boxes against the other detectors' (mean), see featurise.agreement; NaN for one alone",
+        ),
+    }
+)
+
+# A row per micrograph: the image's statistics, and a signature for the search for near-duplicates.
+FEATURES = _schema(
+    {
+        **_ID,
         **{name: (pa.float64(), text) for name, text in IMAGE_STATISTICS.items()},
         "disordered_fraction": (
             pa.float64(),
@@ -185,11 +211,22 @@ FLAGS = _schema(
 PREDICTIONS = _schema(
     {
         **_ID,
-        "predicted_f1": (pa.float64(), "forest's mean, at the IoU and matching rule of its card; NaN without evidence"),
-        "predicted_f1_low": (pa.float64(), "lower end of the forest's conformal interval; its card says the coverage"),
-        "predicted_f1_high": (pa.float64(), "upper end of the forest's conformal interval"),
-        "ood_distance": (pa.float64(), "distance to the forest's training images, 1 = its 99th percentile"),
-        "evidence": (pa.string(), "detections, no_detections or none (the image could not be judged)"),
+        "detector": (pa.string(), "whose detections were judged: log or the card's name; with the id the row's key"),
+        "predicted_f1": (pa.float64(), "model's mean, at the IoU and matching rule of its card; NaN without evidence"),
+        "predicted_f1_low": (pa.float64(), "lower end of the model's conformal interval; its card says the coverage"),
+        "predicted_f1_high": (pa.float64(), "upper end of the model's conformal interval"),
+        "predicted_precision": (pa.float64(), "as predicted_f1; NaN where the model predicts F1 only"),
+        "predicted_precision_low": (pa.float64(), "lower end of its interval"),
+        "predicted_precision_high": (pa.float64(), "upper end of its interval"),
+        "predicted_recall": (pa.float64(), "as predicted_f1; NaN where the model predicts F1 only"),
+        "predicted_recall_low": (pa.float64(), "lower end of its interval"),
+        "predicted_recall_high": (pa.float64(), "upper end of its interval"),
+        "ood_distance": (pa.float64(), "distance to the model's training images, 1 = its 99th percentile"),
+        "evidence": (
+            pa.string(),
+            "detections, no_detections, none (the image could not be judged) or no_model (none is for the detector)",
+        ),
+        "because": (pa.list_(pa.string()), "what moved predicted_f1 most, in words (SHAP); empty without evidence"),
     }
 )
 
@@ -202,10 +239,14 @@ TRIAGE = _schema(
         "verdict": (pa.string(), "trust, review, out_of_domain, junk, or unknown for files that gave no micrograph"),
         "reasons": (pa.list_(pa.string()), "short codes, most important first"),
         "explanation": (pa.string(), "the reasons in plain English, with the numbers behind them"),
+        "detector": (pa.string(), "whose detections the row tells of: see predict.choice; null where none looked"),
         "n_detections": (pa.int64(), "detections at or above the score floor; null where none was looked for"),
         "predicted_f1": (pa.float64(), "see predictions"),
         "predicted_f1_low": (pa.float64(), "see predictions"),
         "predicted_f1_high": (pa.float64(), "see predictions"),
+        "predicted_precision": (pa.float64(), "see predictions"),
+        "predicted_recall": (pa.float64(), "see predictions"),
+        "agreement": (pa.float64(), "see evidence"),
         "ood_distance": (pa.float64(), "see predictions"),
         "disordered_fraction": (pa.float64(), "see features"),
         "nm_per_pixel": (pa.float64(), "pixel size, nm; NaN when unknown"),

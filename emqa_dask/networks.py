@@ -1,0 +1,156 @@
+"""Detectors as torch networks: build() from a model card's [architecture], and safetensors in and out, strictly."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+BACKBONES = ("resnet18", "resnet34", "resnet50")
+# What a card may leave out. `n_classes` (foreground classes), `backbone` and `anchor_sizes` it has to give.
+DEFAULTS = {
+    "fpn_channels": 64,
+    "aspect_ratios": [0.5, 1.0, 2.0],
+    "min_size": 0,  # px of the shorter side after scaling; 0: images keep their size
+    "max_size": 0,  # px that the longer side may reach; 0: no limit
+    "image_mean": [0.5],  # one number: a grey network; three: the grey channel is repeated
+    "image_std": [0.25],
+    "box_channels": 256,  # of the two fully connected layers of the box head
+    "mask_channels": [64, 64, 64, 64],
+    "score_floor": 0.05,
+    "nms_iou": 0.5,
+    "max_detections": 1000,
+    "rpn_pre_nms_top_n_train": 1000,
+    "rpn_pre_nms_top_n_test": 1000,
+    "rpn_post_nms_top_n_train": 500,
+    "rpn_post_nms_top_n_test": 2000,
+    "rpn_nms_thresh": 0.7,
+    "rpn_fg_iou_thresh": 0.6,
+    "rpn_bg_iou_thresh": 0.3,
+    "rpn_batch_size_per_image": 256,
+    "rpn_score_thresh": 0.0,
+    "box_fg_iou_thresh": 0.5,
+    "box_bg_iou_thresh": 0.5,
+    "box_batch_size_per_image": 128,
+    "box_positive_fraction": 0.25,
+}
+_REQUIRED = ("backbone", "n_classes", "anchor_sizes")
+_LEVELS = 5  # four stages of the backbone and one more, pooled: strides 4, 8, 16, 32, 64 px
+
+
+def full_architecture(architecture: Mapping) -> dict:
+    """`architecture` with every default filled in.
+
+    Raises ValueError, naming the key, for one that is missing or unknown, another backbone, a number of anchor sizes
+    that is not that of the pyramid's levels, and means and deviations that do not belong together.
+    """
+    unknown = sorted(set(architecture) - set(DEFAULTS) - set(_REQUIRED))
+    missing = [key for key in _REQUIRED if key not in architecture]
+    if unknown or missing:
+        raise ValueError(f"[architecture]: missing {missing}, unknown {unknown}; known: {[*_REQUIRED, *DEFAULTS]}")
+    full = {**DEFAULTS, **architecture}
+    if full["backbone"] not in BACKBONES:
+        raise ValueError(f"[architecture] backbone is {full['backbone']!r}: it is one of {', '.join(BACKBONES)}")
+    if full["n_classes"] < 1:
+        raise ValueError(f"[architecture] n_classes is {full['n_classes']}: the classes of objects, at least 1")
+    if len(full["anchor_sizes"]) != _LEVELS:
+        raise ValueError(f"[architecture] anchor_sizes has {len(full['anchor_sizes'])} levels, the pyramid {_LEVELS}")
+    if len({sum(1 for _ in _sizes(level)) for level in full["anchor_sizes"]}) != 1:
+        raise ValueError("[architecture] anchor_sizes: every level needs as many sizes as the others")
+    if len(full["image_mean"]) not in (1, 3) or len(full["image_std"]) != len(full["image_mean"]):
+        raise ValueError("[architecture] image_mean and image_std hold one number each, or three each")
+    return full
+
+
+def build(architecture: Mapping) -> "torch.nn.Module":
+    """A torchvision MaskRCNN of random weights, in evaluation mode, from a card's table `[architecture]`.
+
+    Keys: see `DEFAULTS`; `anchor_sizes` has an entry (px, or a list of px) for each of the five pyramid levels. Images
+    go in as float32 (1, h, w), grey, 0 to 1 at the card's percentiles. In training mode crops are never scaled.
+    Errors: as `full_architecture`.
+    """
+    full = full_architecture(architecture)
+    from torch import nn
+    from torchvision.models import detection, resnet
+    from torchvision.models.detection.backbone_utils import BackboneWithFPN
+    from torchvision.models.detection.faster_rcnn import TwoMLPHead
+    from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+
+    body = getattr(resnet, full["backbone"])(weights=None)
+    if len(full["image_mean"]) == 1:
+        body.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
+        nn.init.kaiming_normal_(body.conv1.weight, mode="fan_out", nonlinearity="relu")
+    width, channels = body.inplanes // 8, full["fpn_channels"]
+    backbone = BackboneWithFPN(
+        body, {f"layer{i + 1}": str(i) for i in range(4)}, [width * 2**i for i in range(4)], channels
+    )
+    sizes = tuple(tuple(_sizes(level)) for level in full["anchor_sizes"])
+    anchors = detection.anchor_utils.AnchorGenerator(sizes, (tuple(full["aspect_ratios"]),) * _LEVELS)
+    passed = {key: full[key] for key in full if key.startswith(("rpn_", "box_")) and key != "box_channels"}
+    net = detection.MaskRCNN(
+        backbone,
+        rpn_anchor_generator=anchors,
+        box_head=TwoMLPHead(channels * 7**2, full["box_channels"]),
+        box_predictor=detection.faster_rcnn.FastRCNNPredictor(full["box_channels"], full["n_classes"] + 1),
+        mask_head=MaskRCNNHeads(channels, full["mask_channels"], 1),
+        mask_predictor=MaskRCNNPredictor(full["mask_channels"][-1], full["mask_channels"][-1], full["n_classes"] + 1),
+        image_mean=full["image_mean"],
+        image_std=full["image_std"],
+        min_size=full["min_size"] or 1,
+        max_size=full["max_size"] or math.inf,
+        box_score_thresh=full["score_floor"],
+        box_nms_thresh=full["nms_iou"],
+        box_detections_per_img=full["max_detections"],
+        _skip_resize=True,  # in training: crops come at the scale of inference
+        **passed,
+    )
+    if not full["min_size"]:
+        net.transform.resize = _keep_size
+    return net.eval()
+
+
+def _sizes(level) -> list:
+    return list(level) if isinstance(level, list | tuple) else [level]
+
+
+def _keep_size(image, target=None):
+    return image, target
+
+
+def save_weights(net: "torch.nn.Module", path: Path, *, half: bool = False) -> None:
+    """Every parameter and buffer of `net` as safetensors; `half` stores floats in 16 bits (half the size)."""
+    import torch
+    from safetensors.torch import save_file
+
+    def kept(tensor):
+        tensor = tensor.detach().cpu().contiguous()
+        return tensor.half() if half and tensor.dtype == torch.float32 else tensor
+
+    save_file({name: kept(tensor) for name, tensor in net.state_dict().items()}, str(path))
+
+
+def load_weights(net: "torch.nn.Module", path: Path, *, skip: tuple[str, ...] = ()) -> None:
+    """Fills `net` from safetensors; floats of 16 bits become those of the network.
+
+    Strict: raises ValueError with the first tensors that are missing, unexpected or of another shape, and then leaves
+    the network as it was. Tensors whose names start with one of `skip` are neither read nor missed.
+    """
+    from safetensors.torch import load_file
+
+    found = {name: tensor for name, tensor in load_file(str(path)).items() if not name.startswith(skip or ("\0",))}
+    own = {name: tensor for name, tensor in net.state_dict().items() if not name.startswith(skip or ("\0",))}
+    wrong = {
+        "missing": [name for name in own if name not in found],
+        "unexpected": [name for name in found if name not in own],
+        "of another shape": [
+            f"{name} {tuple(found[name].shape)}, not {tuple(own[name].shape)}"
+            for name in own
+            if name in found and own[name].shape != found[name].shape
+        ],
+    }
+    said = [f"{len(names)} {kind} ({', '.join(names[:3])})" for kind, names in wrong.items() if names]
+    if said:
+        raise ValueError(f"{path}: these weights are of another architecture than the card's: {'; '.join(said)}")
+    net.load_state_dict({**net.state_dict(), **{name: found[name].to(own[name].dtype) for name in own}})

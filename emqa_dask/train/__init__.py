@@ -1,0 +1,1 @@
+"""Training: the detectors that other rooms run."""

@@ -1,0 +1,173 @@
+"""COCO JSON with its images, checked before anything is trained: every error names the file and the annotation."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from emqa_dask.train.augment import Mask
+
+TOLERANCE_PX = 1.0  # what a box may stick out of its image by, as rounded coordinates do
+
+
+class Picture(NamedTuple):
+    """An image of a set and its objects."""
+
+    path: Path
+    shape: tuple[int, int]  # px, as the set says
+    masks: list[Mask]
+    labels: list[int]  # from 1, places in the list of classes
+    n_ellipses: int  # of the masks, how many are a box's inscribed ellipse
+    n_crowds: int  # annotations of crowds, left out
+
+
+class _Refusal:
+    """Errors of one file, each with its place in front."""
+
+    def __init__(self, file: Path):
+        self.file = file
+
+    def __call__(self, place: str, text: str) -> ValueError:
+        return ValueError(f"{self.file}: {place}: {text}")
+
+
+def read_sets(sets: Iterable[tuple[Path, Path]]) -> tuple[list[Picture], list[str]]:
+    """Pictures of every (COCO file, folder of its images), and the classes' names in the order they first appear.
+
+    Masks come from polygons or run lengths (compressed or not); an annotation with a box alone gets the ellipse that
+    fills it. Raises ValueError for JSON that is no COCO, ids that occur twice, unknown images and categories, boxes
+    without width or height, boxes and polygons outside their image, and masks without a pixel; FileNotFoundError for
+    images that do not exist. Images are not opened here.
+    """
+    pictures, classes = [], []
+    for file, folder in sets:
+        pictures += _read_set(Path(file), Path(folder), classes)
+    if not any(picture.masks for picture in pictures):
+        raise ValueError(f"{', '.join(str(file) for file, _ in sets) or 'no set'}: not one object to learn from")
+    return pictures, classes
+
+
+def _read_set(file: Path, folder: Path, classes: list[str]) -> list[Picture]:
+    refuse = _Refusal(file)
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        images, annotations, categories = (content[key] for key in ("images", "annotations", "categories"))
+        names = {row["id"]: str(row["name"]) for row in categories}
+        shapes = {row["id"]: (int(row["height"]), int(row["width"])) for row in images}
+        places = {row["id"]: folder / row["file_name"] for row in images}
+        ids = [row["id"] for row in annotations]
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: not JSON ({error})") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file}: not a COCO file of instances, {error!r} is missing or of another kind") from error
+    for kind, found in (("category", [r["id"] for r in categories]), ("image", [r["id"] for r in images])):
+        for key, n in Counter(found).items():
+            if n > 1:
+                raise refuse(f"{kind} {key}", f"the id occurs {n} times; give each its own")
+    for key, n in Counter(ids).items():
+        if n > 1:
+            raise refuse(f"annotation {key}", f"the id occurs {n} times; give each its own")
+    absent = [str(path) for path in places.values() if not path.is_file()]
+    if absent:
+        raise FileNotFoundError(f"{file}: {len(absent)} images do not exist under {folder}, first {absent[0]}")
+    classes += [name for name in dict.fromkeys(names.values()) if name not in classes]
+    found = {key: Picture(path, shapes[key], [], [], 0, 0) for key, path in places.items()}
+    for row in annotations:
+        place = f"annotation {row['id']}"
+        picture = found.get(row.get("image_id"))
+        if picture is None:
+            raise refuse(place, f"its image {row.get('image_id')!r} is not in the file")
+        if row.get("category_id") not in names:
+            raise refuse(place, f"category {row.get('category_id')!r} is not one of {sorted(names)}")
+        if row.get("iscrowd"):
+            found[row["image_id"]] = picture._replace(n_crowds=picture.n_crowds + 1)
+            continue
+        box = _check_box(row, picture.shape, place, refuse)
+        segmentation = row.get("segmentation")
+        picture.masks.append(
+            _decode(segmentation, picture.shape, place, refuse)
+            if segmentation
+            else _ellipse(box, picture.shape, place, refuse)
+        )
+        picture.labels.append(classes.index(names[row["category_id"]]) + 1)
+        if not segmentation:
+            found[row["image_id"]] = picture._replace(n_ellipses=picture.n_ellipses + 1)
+    return list(found.values())
+
+
+def _check_box(row: dict, shape: tuple[int, int], place: str, refuse: _Refusal) -> np.ndarray:
+    """The annotation's x, y, width and height as float64."""
+    try:
+        box = np.array(row["bbox"], dtype=np.float64)
+    except (KeyError, TypeError, ValueError):
+        box = np.zeros(0)
+    if box.shape != (4,) or not np.isfinite(box).all():
+        raise refuse(place, f"bbox is {row.get('bbox')!r}: it has to be x, y, width, height")
+    if (box[2:] <= 0).any():
+        raise refuse(place, f"the box is {box[2]:g} wide and {box[3]:g} high; remove it or correct it")
+    over = max(-box[0], -box[1], box[0] + box[2] - shape[1], box[1] + box[3] - shape[0])
+    if over > TOLERANCE_PX:
+        raise refuse(
+            place, f"its box {box.tolist()} reaches {over:g} px out of the image of {shape[1]} x {shape[0]} px"
+        )
+    return box
+
+
+def _decode(segmentation, shape: tuple[int, int], place: str, refuse: _Refusal) -> Mask:
+    """The mask of polygons or run lengths, cut to its object."""
+    from pycocotools import mask as coco_mask
+
+    if isinstance(segmentation, dict):
+        size = segmentation.get("size")
+        if size is None or tuple(size) != shape:
+            raise refuse(place, f"its mask is of size {size}, the image {list(shape)} (height, width)")
+        counts = segmentation.get("counts")
+        if isinstance(counts, list):
+            if sum(counts) != shape[0] * shape[1] or min(counts, default=0) < 0:
+                raise refuse(place, f"its run lengths add up to {sum(counts)}, the image has {shape[0] * shape[1]} px")
+            rle = coco_mask.frPyObjects(segmentation, *shape)
+        elif isinstance(counts, str | bytes):
+            rle = {"size": list(shape), "counts": counts.encode() if isinstance(counts, str) else counts}
+        else:
+            raise refuse(place, "its mask has no counts")
+    elif isinstance(segmentation, list) and all(_is_polygon(points) for points in segmentation):
+        points = np.concatenate([np.array(p, np.float64).reshape(-1, 2) for p in segmentation])
+        over = max((-points).max(), (points - np.array(shape[::-1])).max())
+        if not over <= TOLERANCE_PX:
+            raise refuse(place, f"a polygon reaches {over:g} px out of the image of {shape[1]} x {shape[0]} px")
+        rle = coco_mask.merge(coco_mask.frPyObjects(segmentation, *shape))
+    else:
+        raise refuse(place, "its segmentation is neither run lengths nor polygons of three points or more")
+    try:
+        whole = coco_mask.decode(rle).astype(bool)
+    except ValueError as error:
+        raise refuse(place, f"its mask cannot be decoded ({error})") from error
+    return _trim(0, 0, whole, place, refuse)
+
+
+def _is_polygon(points) -> bool:
+    return isinstance(points, list) and len(points) >= 6 and len(points) % 2 == 0
+
+
+def _ellipse(box: Sequence[float], shape: tuple[int, int], place: str, refuse: _Refusal) -> Mask:
+    """The ellipse inscribed in a box: pixels whose centres lie in it, at least the one in the middle."""
+    x, y, width, height = box
+    y0, x0 = max(0, int(np.floor(y))), max(0, int(np.floor(x)))
+    y1, x1 = min(shape[0], int(np.ceil(y + height))), min(shape[1], int(np.ceil(x + width)))
+    down = (np.arange(y0, y1) + 0.5 - y - height / 2) / (height / 2)
+    along = (np.arange(x0, x1) + 0.5 - x - width / 2) / (width / 2)
+    inside = down[:, None] ** 2 + along[None] ** 2 <= 1
+    if inside.size and not inside.any():
+        inside[inside.shape[0] // 2, inside.shape[1] // 2] = True
+    return _trim(y0, x0, inside, place, refuse)
+
+
+def _trim(y0: int, x0: int, inside: np.ndarray, place: str, refuse: _Refusal) -> Mask:
+    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    if rows.size == 0:
+        raise refuse(place, "its mask has no pixel in the image")
+    top, left = int(rows[0]), int(columns[0])
+    return y0 + top, x0 + left, inside[top : rows[-1] + 1, left : columns[-1] + 1].copy()

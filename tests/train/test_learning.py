@@ -1,0 +1,40 @@
+"""Training learns: a few steps on a few images, and their objects are found."""
+
+import csv
+
+import torch
+
+from emqa_dask import models, networks
+from emqa_dask.train import coco, detector, scores
+from tests.train.conftest import FEW
+
+torch.set_num_threads(1)
+
+
+def test_a_few_steps_on_few_images_find_their_objects(disc_set, plain, tmp_path):
+    file, folder, _ = disc_set(6)
+    out = tmp_path / "model"
+    said = []
+    best = detector.train(
+        [(file, folder)],
+        out,
+        normalise=plain,
+        **{**FEW, "steps": 60, "validate_every": 30, "learning_rate": 2e-3, "say": said.append},
+    )
+    with (out / "validation.csv").open() as table:
+        rows = list(csv.DictReader(table))
+    assert [row["step"] for row in rows] == ["30", "60"]
+    assert best["image_f1_iou_0.5"] == max(float(row["image_f1_iou_0.5"]) for row in rows)
+    card = models.load_card(out)
+    assert card["measured"]["validation"]["image_f1_iou_0.5"] == best["image_f1_iou_0.5"]
+    pictures, _ = coco.read_sets([(file, folder)])
+    truths = [scores.Truth(plain(detector.read_grey(p.path), 1, 99), p.masks, p.labels) for p in pictures]
+    net = networks.build(card["architecture"])
+    before = scores.measure(net, truths)["image_f1_iou_0.5"]
+    networks.load_weights(net, out / "weights.safetensors")
+    after = scores.measure(net, truths)
+    assert before < 0.2
+    assert after["image_f1_iou_0.5"] > 0.5
+    assert after["mask_ap50"] > 0.4
+    assert any("min left" in line for line in said)
+    assert not (tmp_path / "model.checkpoint").exists()
