@@ -7,6 +7,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "read_micrograph": "emqa_dask.archive.readers",
     "find_blobs": "emqa_dask.detect.log",
+    "load_detector": "emqa_dask.detect.mask_rcnn",
     "detection_features": "emqa_dask.featurise.detections",
     "image_statistics": "emqa_dask.featurise.images",
     "match_boxes": "emqa_dask.boxes",

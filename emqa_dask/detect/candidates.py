@@ -165,7 +165,8 @@ def boxed(rows: pd.DataFrame, shape: tuple[int, int]) -> pd.DataFrame:
         rows[f"{axis}1"] = (rows[f"{axis}_px"] + 0.5 + radius).clip(upper=size)
     rows["area_px"] = math.pi * radius**2
     rows["score"] = score(rows["response"])
-    rows["label"] = "blob"
+    rows["label"], rows["detector"], rows["mask_rle"] = "blob", "log", None
+    rows["circularity"], rows["diameter_px"], rows["diameter_nm"] = math.nan, 2 * radius, math.nan
     return rows[[name for name in tables.DETECTIONS.names if name != "micrograph_id"]]
 
 

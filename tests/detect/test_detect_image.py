@@ -52,6 +52,9 @@ def test_rows_fit_the_table_and_boxes_are_those_of_the_disks():
     assert rows["score"].between(SETTINGS.threshold, 1).all()
     radius = math.sqrt(2) * rows["sigma_px"]
     np.testing.assert_allclose(rows["area_px"], math.pi * radius**2)
+    np.testing.assert_allclose(rows["diameter_px"], 2 * radius)
+    assert set(rows["detector"]) == {"log"}
+    assert rows[["mask_rle", "circularity", "diameter_nm"]].isna().all(axis=None)
     inner = rows[(rows["y0"] > 0) & (rows["x0"] > 0) & (rows["y1"] < 220) & (rows["x1"] < 180)]
     assert 5 < len(inner) < len(rows)
     np.testing.assert_allclose((inner["y0"] + inner["y1"]) / 2, inner["y_px"] + 0.5)
@@ -81,7 +84,7 @@ def test_every_shape_and_dtype_gives_a_table(shape, dtype):
 
 def test_an_empty_table_has_the_dtypes_of_a_full_one():
     full, empty = detect_image(scene(), SETTINGS), detect_image(np.zeros((30, 30)), SETTINGS)
-    numeric = [c for c in COLUMNS if c != "label"]
+    numeric = [c for c in COLUMNS if c not in ("label", "detector", "mask_rle")]
     assert (full.dtypes[numeric] == empty.dtypes[numeric]).all()
     assert tables.conform(empty, tables.DETECTIONS).num_rows == 0
 

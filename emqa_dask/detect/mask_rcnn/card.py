@@ -1,0 +1,102 @@
+"""The card of a Mask R-CNN's model directory, checked: what it is, what it was trained for, how images go in."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from emqa_dask import models
+
+TASK = "instance segmentation"
+FAMILIES = ("torchvision", "detectron2")
+WEIGHTS, CONFIG = "weights.safetensors", "config.yaml"
+PICKLES = (".pth", ".pt", ".pkl", ".pickle", ".ckpt", ".bin")
+SCORE_FLOOR, MAX_DETECTIONS = 0.05, 1000
+TILE_PX, HALO_PX = 2048, 128  # longest side that goes through the network in one piece, and what tiles share
+
+
+@dataclass(frozen=True)
+class Card:
+    """What `read` found in a model directory."""
+
+    directory: Path
+    digest: str  # SHA-256 of card.toml, which holds those of the files
+    name: str
+    family: str  # one of FAMILIES
+    classes: tuple[str, ...]  # of the objects, background not counted
+    architecture: Mapping[str, object]  # torchvision: see networks.build(); both: score_floor, max_detections
+    low_percentile: float  # these percentiles of an image become 0 and 1
+    high_percentile: float
+    tile_px: int  # larger images are cut into tiles of at most this side, px
+    halo_px: int  # objects with a radius up to this are complete in the tile that holds their centre, px
+
+    @property
+    def score_floor(self) -> float:
+        """Detections below it are not given."""
+        return float(self.architecture.get("score_floor", SCORE_FLOOR))
+
+    @property
+    def max_detections(self) -> int:
+        """At most so many detections of an image, the highest scores."""
+        return int(self.architecture.get("max_detections", MAX_DETECTIONS))
+
+
+def read(name: str | Path) -> Card:
+    """The card of a model directory, or of a bundled model, after its files were checked against their SHA-256.
+
+    Raises FileNotFoundError where there is no card, and ValueError for a file that was changed, a pickle in the place
+    of weights, a card of another kind of model, and keys that are missing or make no sense, which it names.
+    """
+    path = Path(name)
+    held = [path] if path.is_file() else sorted(path.iterdir()) if path.is_dir() else []
+    pickles = [file.name for file in held if file.suffix in PICKLES]
+    if pickles and not (path / WEIGHTS).is_file():
+        raise ValueError(
+            f"{path}: {pickles[0]} is a pickle, which can run any code when it is opened: "
+            "make a model directory of it once with `emqa import detector`"
+        )
+    directory = models.locate(str(name))
+    where = directory / "card.toml"
+    try:
+        table = models.load_card(directory)
+    except FileNotFoundError as error:
+        raise ValueError(f"{where} lists {Path(error.filename).name}, which is not there") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{where}: not valid TOML: {error}") from error
+    if table.get("task") != TASK or table.get("family") not in FAMILIES:
+        said = f"task {table.get('task')!r}, family {table.get('family')!r}"
+        raise ValueError(
+            f"{where}: not the card of a Mask R-CNN: {said}; it has to be {TASK!r}, {' or '.join(FAMILIES)}"
+        )
+    needed = [WEIGHTS, *([CONFIG] if table["family"] == "detectron2" else [])]
+    missing = [file for file in needed if file not in table.get("files", {})]
+    keys = ["name", "classes", "input", *(["architecture"] if table["family"] == "torchvision" else [])]
+    missing += [key for key in keys if not table.get(key)]
+    if missing:
+        raise ValueError(f"{where}: lacks {', '.join(missing)}")
+    return _checked(directory, table)
+
+
+def _checked(directory: Path, table: Mapping) -> Card:
+    given, classes = table["input"], table["classes"]
+    architecture = dict(table.get("architecture", {}))
+    wrong = []
+    if not isinstance(classes, list) or not all(isinstance(c, str) for c in classes):
+        wrong.append("classes has to be a list of names")
+    elif architecture.get("n_classes", len(classes)) != len(classes):
+        wrong.append(f"classes has {len(classes)} names, [architecture] n_classes is {architecture['n_classes']}")
+    low, high = given.get("low_percentile", 1.0), given.get("high_percentile", 99.0)
+    if not 0 <= low < high <= 100:
+        wrong.append(f"[input] percentiles are {low} and {high}: they have to rise within 0...100")
+    tile, halo = given.get("tile_px", TILE_PX), given.get("halo_px", HALO_PX)
+    if not 0 <= 4 * halo <= tile or tile < 1:
+        wrong.append(f"[input] tile_px is {tile}, halo_px {halo}: a tile has to be at least four halos wide")
+    card = Card(
+        directory, models.digest(directory), str(table["name"]), table["family"], tuple(classes), architecture,
+        float(low), float(high), int(tile), int(halo),
+    )  # fmt: skip
+    if not 0 <= card.score_floor < 1 or card.max_detections < 1:
+        wrong.append(f"score_floor is {card.score_floor}, max_detections {card.max_detections}")
+    if wrong:
+        raise ValueError(f"{directory / 'card.toml'}: {'; '.join(wrong)}")
+    return card

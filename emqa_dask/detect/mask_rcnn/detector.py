@@ -1,0 +1,229 @@
+"""Detector: micrographs of any size and dtype in, one table of detections each out, in batches that fit."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from emqa_dask import backend, tables
+from emqa_dask.detect.mask_rcnn import masks as mk
+from emqa_dask.detect.mask_rcnn.card import Card
+from emqa_dask.detect.mask_rcnn.merge import Window, claimed, doubles, windows
+from emqa_dask.detect.mask_rcnn.network import Found, Network
+from emqa_dask.detect.normalise import Limits, intensity_limits, normalise, real
+
+COLUMNS = [name for name in tables.DETECTIONS.names if name != "micrograph_id"]
+BATCH_PX = {"cpu": 1 << 20, "cuda": 1 << 24}  # pixels, after scaling, that go through the network together
+
+
+class _Piece(NamedTuple):
+    image: int
+    tile: int
+    window: Window
+    limits: Limits
+
+
+class _Objects(NamedTuple):
+    """What one piece gave, in the coordinates of its image."""
+
+    boxes: NDArray  # (n, 4) y0, x0, y1, x1
+    scores: NDArray
+    classes: NDArray
+    tiles: NDArray
+    owned: NDArray
+    runs: list[mk.Runs]
+    is_capped: bool
+
+
+class Detector:
+    """A Mask R-CNN, loaded. `card` says what it is; `batch_px` how much goes through it at once."""
+
+    def __init__(self, card: Card, network: Network, device: str):
+        self.card = card
+        self.device = device
+        self.batch_px = BATCH_PX[device]
+        self._network = network
+
+    def detect(self, images: Sequence[np.ndarray], nm_per_pixel: float | ArrayLike | None = None) -> list[pd.DataFrame]:
+        """One table per image, in order: rows of tables.DETECTIONS without micrograph_id, best score first.
+
+        `images` are (h, w) of any real dtype and of any sizes; they are not changed. Each is normalised by itself as
+        the card says; NaN pixels take the median. Those above the card's `tile_px` are cut into tiles that overlap by
+        twice its `halo_px`: objects up to that diameter have their whole mask. What stands beside an image, and in
+        which order, changes its rows by rounding at most. Images without contrast, without a finite pixel, without
+        pixels, and such that the network's scaling would leave no pixel of, have no rows.
+
+        Boxes are half-open px, y_px and x_px the middle of the box, area_px, circularity and diameter_px the mask's
+        (see masks.measure; NaN but for the area when no pixel reaches 0.5), polarity 0. `nm_per_pixel` is one number,
+        or one per image; None and NaN leave diameter_nm NaN. `attrs["is_capped"]` says whether the card's
+        `max_detections` cut the list. When memory runs out the batch is halved, and stays so; MemoryError when one
+        image, or tile, alone is too large. Raises ValueError for images that are not two-dimensional and real.
+        """
+        images = [real(np.asarray(image)) for image in images]
+        sizes = np.broadcast_to(np.nan if nm_per_pixel is None else np.asarray(nm_per_pixel, float), len(images))
+        pieces = [self._pieces(k, image) for k, image in enumerate(images)]
+        waiting: list[list[_Objects]] = [[] for _ in images]
+        results: list[pd.DataFrame | None] = [None] * len(images)
+
+        def finish(batch: list[_Piece], found: list[Found]) -> None:
+            for piece, one in zip(batch, found):
+                k = piece.image
+                waiting[k].append(self._objects(piece, one))
+                if len(waiting[k]) == len(pieces[k]):
+                    results[k] = self._table(waiting[k], images[k].shape, sizes[k])
+                    waiting[k] = []
+
+        for k, parts in enumerate(pieces):
+            if not parts:
+                results[k] = self._table([], images[k].shape, sizes[k])
+        self._run(images, [piece for parts in pieces for piece in parts], finish)
+        return results
+
+    def _pieces(self, k: int, image: np.ndarray) -> list[_Piece]:
+        limits = intensity_limits(image, self.card.low_percentile, self.card.high_percentile)
+        if not limits.high > limits.low:
+            return []
+        cut = windows(image.shape, self.card.tile_px, self.card.halo_px)
+        return [_Piece(k, tile, window, limits) for tile, window in enumerate(cut) if self._px(window) > 0]
+
+    def _px(self, window: Window) -> int:
+        return math.prod(self._network.scaled((window.y1 - window.y0, window.x1 - window.x0)))
+
+    def _run(self, images: list[np.ndarray], pieces: list[_Piece], finish: Callable) -> None:
+        """The network on all pieces; the batch after is normalised and the one before finished while it runs."""
+
+        def prepare(batch: list[_Piece]) -> list[np.ndarray]:
+            return [self._normalised(images[piece.image], piece) for piece in batch]
+
+        with _helper(self.device) as submit:
+            batches = self._batches(pieces)
+            batch, done = next(batches, None), None
+            ahead = submit(prepare, batch) if batch else None
+            while batch:
+                pixels, current = ahead.result(), batch
+                batch = next(batches, None)
+                ahead = submit(prepare, batch) if batch else None
+                found = self._predicted(pixels)
+                if done is not None:
+                    done.result()
+                done = submit(finish, current, found)
+            if done is not None:
+                done.result()
+
+    def _normalised(self, image: np.ndarray, piece: _Piece) -> np.ndarray:
+        y0, x0, y1, x1 = piece.window[:4]
+        return normalise(image[y0:y1, x0:x1], self.card.low_percentile, self.card.high_percentile, piece.limits)
+
+    def _batches(self, pieces: list[_Piece]) -> Iterator[list[_Piece]]:
+        """Pieces of one size together, as many as `batch_px` holds at that moment, one at least."""
+        sizes: dict[tuple[int, int], list[_Piece]] = {}
+        for piece in pieces:
+            y0, x0, y1, x1 = piece.window[:4]
+            sizes.setdefault((y1 - y0, x1 - x0), []).append(piece)
+        for same in sizes.values():
+            while same:
+                n = max(1, self.batch_px // self._px(same[0].window))
+                yield same[:n]
+                same = same[n:]
+
+    def _predicted(self, pixels: list[np.ndarray]) -> list[Found]:
+        try:
+            with backend.guard():
+                return self._network.predict(pixels)
+        except Exception as error:
+            if not _is_out_of_memory(error):
+                raise
+            if len(pixels) == 1:
+                height, width = pixels[0].shape
+                raise MemoryError(
+                    f"an image or tile of {height} x {width} px alone takes more memory than there is; "
+                    f"give [input] tile_px of the model's card below {max(height, width)}: {error}"
+                ) from error
+        backend.free_device_memory()  # here the exception is gone, and what its traceback held
+        self.batch_px = max(1, self.batch_px // 2)
+        half = len(pixels) // 2
+        return self._predicted(pixels[:half]) + self._predicted(pixels[half:])
+
+    def _objects(self, piece: _Piece, found: Found) -> _Objects:
+        """What `found` says of the image that `piece` is a part of: masks as runs, no longer as pixels."""
+        window = piece.window
+        shape = window.y1 - window.y0, window.x1 - window.x0
+        boxes = found.boxes.double().numpy()[:, [1, 0, 3, 2]] + [window.y0, window.x0, window.y0, window.x0]
+        keep = np.flatnonzero(claimed(boxes, window))
+        crops = self._network.paste(found.masks[keep], found.boxes[keep], shape)
+        shift = np.array([window.x0, window.y0, window.y0])
+        runs = [mk.runs(crop) + shift for crop in crops]
+        centre = (boxes[keep, :2] + boxes[keep, 2:]) / 2
+        owned = ((centre >= window.owned[:2]) & (centre < window.owned[2:])).all(axis=1)
+        return _Objects(
+            boxes[keep],
+            found.scores.double().numpy()[keep],
+            found.classes.numpy()[keep],
+            np.full(len(keep), piece.tile),
+            owned,
+            runs,
+            len(found.scores) >= self.card.max_detections,
+        )
+
+    def _table(self, parts: list[_Objects], shape: tuple[int, int], nm_per_pixel: float) -> pd.DataFrame:
+        parts = sorted(parts, key=lambda part: part.tiles[0] if len(part.tiles) else -1)
+        empty = _Objects(
+            np.zeros((0, 4)), np.zeros(0), np.zeros(0, int), np.zeros(0, int), np.zeros(0, bool), [], False
+        )
+        boxes, scores, classes, tiles, owned = (np.concatenate(c) for c in list(zip(empty, *parts))[:5])
+        runs = [run for part in parts for run in part.runs]
+        order = np.flatnonzero(~doubles(boxes, scores, classes, tiles, owned))
+        order = order[np.argsort(-scores[order], kind="stable")][: self.card.max_detections]
+        boxes, runs = boxes[order], [runs[k] for k in order]
+        measured = np.array([mk.measure(run) for run in runs]).reshape(-1, 3)
+        rows = pd.DataFrame(
+            {
+                "y_px": (boxes[:, 0] + boxes[:, 2]) / 2 - 0.5,
+                "x_px": (boxes[:, 1] + boxes[:, 3]) / 2 - 0.5,
+                **dict(zip(("y0", "x0", "y1", "x1"), boxes.T)),
+                "sigma_px": np.nan,
+                "area_px": measured[:, 0],
+                "response": np.nan,
+                "score": scores[order],
+                "polarity": np.zeros(len(order), np.int8),
+                "label": pd.Series([self.card.classes[k] for k in classes[order]], dtype=object),
+                "detector": pd.Series([self.card.name] * len(order), dtype=object),
+                "mask_rle": pd.Series(mk.encode(runs, shape), dtype=object),
+                "circularity": measured[:, 1],
+                "diameter_px": measured[:, 2],
+                "diameter_nm": measured[:, 2] * nm_per_pixel,
+            },
+            index=range(len(order)),
+        )[COLUMNS]
+        rows["sigma_px"], rows["response"] = rows["sigma_px"].astype(float), rows["response"].astype(float)
+        capped = any(part.is_capped for part in parts) or len(order) >= self.card.max_detections
+        rows.attrs["is_capped"] = bool(capped)
+        return rows
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """A GPU's memory or the host's, as numpy and torch's CPU allocator say it."""
+    return isinstance(error, MemoryError) or backend.is_out_of_memory(error) or "can't allocate memory" in str(error)
+
+
+@contextmanager
+def _helper(device: str) -> Iterator[Callable[..., Future]]:
+    """submit(): in a thread beside the network where there is a core for it, else at once."""
+    import torch
+
+    if device == "cpu" and torch.get_num_threads() == 1:
+        yield _at_once
+        return
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        yield pool.submit
+
+
+def _at_once(function: Callable, *args) -> Future:
+    future = Future()
+    future.set_result(function(*args))
+    return future

@@ -1,0 +1,37 @@
+"""What a back end gives: a network that finds objects in a batch of equal images, and how its masks are pasted."""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from emqa_dask.detect.mask_rcnn.masks import Crop
+
+if TYPE_CHECKING:
+    import torch
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+class Found(NamedTuple):
+    """Objects in one image, best score first; tensors on the CPU, float32."""
+
+    boxes: "torch.Tensor"  # (n, 4): x0, y0, x1, y1; px of the image as it went in
+    scores: "torch.Tensor"  # (n,)
+    classes: "torch.Tensor"  # (n,) int64: 0 is the first name on the card
+    masks: "torch.Tensor"  # (n, m, m): probabilities, stretched over the box
+
+
+class Network(NamedTuple):
+    """A loaded network. Images are (h, w) float32, all of one size, as detect.normalise.normalise gives them."""
+
+    predict: Callable[[list[np.ndarray]], list[Found]]
+    paste: Callable[["torch.Tensor", "torch.Tensor", tuple[int, int]], Iterator[Crop]]
+    scaled: Callable[[tuple[int, int]], tuple[int, int]]  # the size at which an image of (h, w) goes through the layers
+
+
+def autocast(device: str, precision: str):
+    """The context in which the layers run; "float32" leaves all as it is."""
+    import torch
+
+    return torch.autocast(device, getattr(torch, precision), enabled=precision != "float32")

@@ -1,0 +1,140 @@
+"""The detectron2 back end: its own model from a config.yaml, with weights from safetensors."""
+
+from pathlib import Path
+
+import numpy as np
+
+from emqa_dask import networks
+from emqa_dask.detect.mask_rcnn.card import CONFIG, WEIGHTS, Card
+from emqa_dask.detect.mask_rcnn.masks import paste_as_detectron2
+from emqa_dask.detect.mask_rcnn.network import Found, Network, autocast
+from emqa_dask.detect.mask_rcnn.speed import as_products, by_the_few, fold, planar
+
+INSTALL = (
+    "this model needs detectron2, which is not installed, and has no wheels for Python 3.11: "
+    "pip install --no-build-isolation 'git+https://github.com/facebookresearch/detectron2.git'"
+)
+
+
+def load(card: Card, device: str, precision: str) -> Network:
+    """The network of a detectron2 model directory on `device`, ready to run.
+
+    It gives what detectron2's `DefaultPredictor` gives for the same image as 8-bit grey, up to rounding. Raises
+    ImportError, saying how to install it, without detectron2; ValueError for a config that is not a Mask R-CNN's or
+    not of the card's number of classes, and where the weights are of another architecture.
+    """
+    model, cfg = build(card.directory / CONFIG, card.score_floor, card.max_detections, device)
+    if len(card.classes) != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
+        raise ValueError(
+            f"{card.directory / CONFIG}: NUM_CLASSES is {cfg.MODEL.ROI_HEADS.NUM_CLASSES}, "
+            f"the card names {len(card.classes)} classes"
+        )
+    import torch
+    from detectron2.data.transforms import ResizeShortestEdge
+
+    networks.load_weights(model, card.directory / WEIGHTS)
+    fold(model.eval().requires_grad_(False))
+    if device == "cpu":
+        as_products(model)
+        model.roi_heads.mask_head.layers = by_the_few(model.roi_heads.mask_head.layers)
+    model.to(device, memory_format=torch.channels_last)
+    shortest, longest = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
+    resize = ResizeShortestEdge([shortest, shortest], longest)
+
+    @torch.inference_mode()
+    def predict(images: list[np.ndarray]) -> list[Found]:
+        height, width = images[0].shape
+        inputs = [{"image": torch.from_numpy(_pixels(image, resize, len(cfg.MODEL.PIXEL_MEAN)))} for image in images]
+        with autocast(device, precision):
+            batch = model.preprocess_image(inputs)
+            features = model.backbone(batch.tensor)
+            proposals, _ = model.proposal_generator(batch, features, None)
+            features = {level: planar(values) for level, values in features.items()}
+            results, _ = model.roi_heads(batch, features, proposals, None)
+        return [_found(result, height, width) for result in results]
+
+    def scaled(shape: tuple[int, int]) -> tuple[int, int]:
+        return ResizeShortestEdge.get_output_shape(*shape, shortest, longest) if shortest else shape
+
+    return Network(predict, paste_as_detectron2, scaled)
+
+
+def build(config: Path, score_floor: float, max_detections: int, device: str):
+    """detectron2's model of random weights, in evaluation mode, and its config.
+
+    Nothing in the file is run and nothing is fetched: it is plain YAML, complete in itself (no `_BASE_`). Raises
+    ImportError without detectron2 and ValueError for a config that is none, or not a Mask R-CNN's.
+    """
+    CfgNode, cfg, build_model = _library()
+    import yaml
+
+    try:
+        given = yaml.safe_load(config.read_text(encoding="utf-8"))
+        if not isinstance(given, dict) or "_BASE_" in given:
+            raise ValueError("it has to be one table of settings, without _BASE_: `emqa import detector` writes such")
+        cfg.merge_from_other_cfg(CfgNode(given))
+    except (yaml.YAMLError, KeyError, ValueError, UnicodeDecodeError) as error:
+        raise ValueError(f"{config}: not a detectron2 config: {error}") from error
+    if cfg.MODEL.META_ARCHITECTURE != "GeneralizedRCNN" or not cfg.MODEL.MASK_ON:
+        said = f"META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE}, MASK_ON {cfg.MODEL.MASK_ON}"
+        raise ValueError(f"{config}: {said}: only a Mask R-CNN (GeneralizedRCNN, MASK_ON true) can be run")
+    cfg.MODEL.DEVICE = device
+    cfg.MODEL.WEIGHTS = ""
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = score_floor
+    cfg.TEST.DETECTIONS_PER_IMAGE = max_detections
+    return build_model(cfg).eval(), cfg
+
+
+def complete(config: Path, n_classes: int) -> str:
+    """A detectron2 config with all that it builds on and every default, as YAML; for `n_classes` classes of objects.
+
+    Raises FileNotFoundError, ImportError without detectron2, and ValueError for what is no such config, among them
+    YAML with Python objects, whose code is not run.
+    """
+    if not config.is_file():
+        raise FileNotFoundError(f"{config}: no such config")
+    _, cfg, _ = _library()
+    import yaml
+
+    try:
+        cfg.merge_from_file(str(config), allow_unsafe=False)
+    except (yaml.YAMLError, KeyError, ValueError, AssertionError, UnicodeDecodeError, TypeError) as error:
+        raise ValueError(f"{config}: not a detectron2 config: {error}") from error
+    if n_classes != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
+        found = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+        raise ValueError(f"{config}: MODEL.ROI_HEADS.NUM_CLASSES is {found}, {n_classes} class names were given")
+    cfg.MODEL.WEIGHTS = cfg.OUTPUT_DIR = ""
+    return cfg.dump()
+
+
+def _library():
+    """detectron2's CfgNode, a default config, and build_model()."""
+    try:
+        from detectron2.config import CfgNode, get_cfg
+        from detectron2.modeling import build_model
+    except ImportError as error:
+        raise ImportError(INSTALL) from error
+    return CfgNode, get_cfg(), build_model
+
+
+def _pixels(image: np.ndarray, resize, channels: int) -> np.ndarray:
+    """`image` as detectron2 takes it: 8-bit grey, scaled by Pillow, then float32 (channels, h, w), 0 to 255."""
+    grey = eight_bit(image)
+    grey = resize.get_transform(grey).apply_image(grey)
+    return np.repeat(grey[None].astype(np.float32), channels, axis=0)
+
+
+def eight_bit(image: np.ndarray) -> np.ndarray:
+    """A normalised image (0 to 1 at the card's percentiles) as uint8; what lies beyond 0...1 is cut."""
+    return np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8)
+
+
+def _found(result, height: int, width: int) -> Found:
+    """One image's results in the pixels of the image as it came; as detectron2's detector_postprocess()."""
+    boxes = result.pred_boxes
+    boxes.scale(width / result.image_size[1], height / result.image_size[0])
+    boxes.clip((height, width))
+    kept = boxes.nonempty()
+    masks = result.pred_masks[:, 0] if len(boxes) else result.scores.new_zeros((0, 28, 28))
+    tensors = (boxes.tensor[kept].float(), result.scores[kept].float(), result.pred_classes[kept], masks[kept].float())
+    return Found(*(tensor.cpu() for tensor in tensors))

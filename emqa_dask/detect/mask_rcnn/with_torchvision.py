@@ -1,0 +1,63 @@
+"""The torchvision back end: networks.build() with the weights of a model directory."""
+
+import math
+
+import numpy as np
+
+from emqa_dask import networks
+from emqa_dask.detect.mask_rcnn.card import WEIGHTS, Card
+from emqa_dask.detect.mask_rcnn.masks import paste_as_torchvision
+from emqa_dask.detect.mask_rcnn.network import Found, Network, autocast
+from emqa_dask.detect.mask_rcnn.speed import as_products, by_the_few, fold, planar
+
+
+def load(card: Card, device: str, precision: str) -> Network:
+    """The network of a torchvision model directory on `device`, ready to run.
+
+    It gives what the plain torchvision model gives for the same normalised image, up to rounding; masks are not pasted
+    into images. Raises ValueError where the weights are of another architecture than the card's.
+    """
+    import torch
+    from torch import nn
+    from torchvision.models.detection.transform import resize_boxes
+
+    net = networks.build(card.architecture)
+    networks.load_weights(net, card.directory / WEIGHTS)
+    fold(net.eval().requires_grad_(False))
+    if device == "cpu":
+        as_products(net)
+        heads = net.roi_heads
+        heads.mask_head.forward = by_the_few(nn.Sequential(*heads.mask_head, *heads.mask_predictor))
+        heads.mask_predictor = nn.Identity()
+    net.to(device, memory_format=torch.channels_last)
+    full = networks.full_architecture(card.architecture)
+    channels = len(full["image_mean"])
+
+    @torch.inference_mode()
+    def predict(images: list[np.ndarray]) -> list[Found]:
+        shape = images[0].shape
+        batch = torch.from_numpy(np.stack(images)[:, None]).to(device).expand(-1, channels, -1, -1)
+        with autocast(device, precision):
+            inputs, _ = net.transform(list(batch))
+            inputs.tensors = inputs.tensors.contiguous(memory_format=torch.channels_last)
+            features = net.backbone(inputs.tensors)
+            proposals, _ = net.rpn(inputs, features)
+            features = {level: planar(values) for level, values in features.items()}
+            results, _ = net.roi_heads(features, proposals, inputs.image_sizes)
+        return [
+            Found(
+                resize_boxes(found["boxes"].float(), size, shape).cpu(),
+                found["scores"].float().cpu(),
+                found["labels"].cpu() - 1,
+                found["masks"][:, 0].float().cpu(),
+            )
+            for found, size in zip(results, inputs.image_sizes)
+        ]
+
+    def scaled(shape: tuple[int, int]) -> tuple[int, int]:
+        if not full["min_size"]:
+            return shape
+        factor = min(full["min_size"] / min(shape), (full["max_size"] or math.inf) / max(shape))
+        return tuple(math.floor(n * factor) for n in shape)
+
+    return Network(predict, paste_as_torchvision, scaled)

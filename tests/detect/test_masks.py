@@ -1,0 +1,134 @@
+"""Masks: the pixels of torchvision's pasting, COCO's run lengths, and the shapes of what is known."""
+
+import time
+import tracemalloc
+
+import numpy as np
+import pycocotools.mask
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from emqa_dask.detect.mask_rcnn import masks as mk
+
+SIDE = st.integers(1, 12)
+MASKS = st.tuples(SIDE, SIDE).flatmap(lambda shape: arrays(bool, shape))
+
+
+def coco(mask):
+    return pycocotools.mask.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
+
+
+def whole(crop, shape):
+    image = np.zeros(shape, bool)
+    image[crop.y0 : crop.y0 + crop.mask.shape[0], crop.x0 : crop.x0 + crop.mask.shape[1]] = crop.mask
+    return image
+
+
+def disk(radius, centre=(60.3, 59.8), size=120, aspect=1.0):
+    y, x = np.mgrid[:size, :size]
+    return ((y - centre[0]) / aspect) ** 2 + (x - centre[1]) ** 2 < radius**2
+
+
+@given(MASKS)
+def test_run_lengths_are_those_of_pycocotools_and_come_back(mask):
+    (rle,) = mk.encode([mk.runs(mk.Crop(0, 0, mask))], mask.shape)
+    assert rle == coco(mask)
+    np.testing.assert_array_equal(mk.decode(rle, mask.shape), mask)
+
+
+@given(MASKS, st.integers(0, 3), st.integers(0, 3), st.integers(0, 3), st.integers(0, 3))
+def test_a_crop_is_encoded_as_the_whole_image_that_it_lies_in(mask, top, left, below, right):
+    image = np.pad(mask, ((top, below), (left, right)))
+    found = mk.runs(mk.Crop(top, left, mask))
+    np.testing.assert_array_equal(found, mk.runs(mk.Crop(0, 0, image)))
+    (rle,) = mk.encode([found], image.shape)
+    assert rle == coco(image)
+    assert mk.measure(found).area_px == mask.sum()
+
+
+def test_no_masks_and_empty_masks():
+    assert mk.encode([], (5, 7)) == []
+    empty = mk.runs(mk.Crop(2, 2, np.zeros((0, 0), bool)))
+    assert len(empty) == 0
+    assert not mk.decode(mk.encode([empty], (5, 7))[0], (5, 7)).any()
+    area, circularity, diameter = mk.measure(empty)
+    assert area == 0
+    assert np.isnan([circularity, diameter]).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000))
+def test_pixels_are_those_that_torchvision_pastes(seed):
+    import torch
+    from torchvision.models.detection.roi_heads import paste_masks_in_image
+
+    rng, shape = np.random.default_rng(seed), (40, 50)
+    corners = rng.uniform([-10, -10], [60, 50], (6, 2, 2)).clip(0, [50, 40])
+    corners[0] = [[10, 10], [10, 10]]  # a box without area
+    boxes = torch.from_numpy(np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)).float()
+    masks = torch.from_numpy(rng.random((6, 28, 28))).float()
+    expected = (paste_masks_in_image(masks[:, None], boxes, shape)[:, 0] > 0.5).numpy()
+    for crop, image in zip(mk.paste_as_torchvision(masks, boxes, shape), expected, strict=True):
+        np.testing.assert_array_equal(whole(crop, shape), image)
+
+
+def test_boxes_outside_the_image_have_no_pixels_in_it():
+    import torch
+
+    boxes = torch.tensor([[-30.0, 5.0, -10.0, 20.0], [5.0, 60.0, 20.0, 80.0], [-10.0, -10.0, 5.0, 5.0]])
+    found = list(mk.paste_as_torchvision(torch.ones(3, 28, 28), boxes, (40, 50)))
+    assert [crop.mask.sum() > 0 for crop in found] == [False, False, True]
+    assert whole(found[2], (40, 50))[:5, :5].all()
+
+
+@pytest.mark.parametrize("radius", [3, 5, 9, 20, 40])
+def test_a_disk_has_its_area_its_diameter_and_no_corners(radius):
+    area, circularity, diameter = mk.measure(mk.runs(mk.Crop(0, 0, disk(radius))))
+    assert area == pytest.approx(np.pi * radius**2, rel=0.08)
+    assert diameter == pytest.approx(2 * radius, abs=0.8)
+    assert 1 <= circularity < 1.06
+
+
+@pytest.mark.parametrize(("aspect", "rel"), [(0.4, 0.1), (0.7, 0.06), (1.5, 0.06)])
+def test_an_ellipse_has_about_the_diameter_of_the_disk_of_equal_area_and_a_longer_rim(aspect, rel):
+    shape = mk.measure(mk.runs(mk.Crop(0, 0, disk(30, aspect=aspect))))
+    assert shape.diameter_px == pytest.approx(60 * np.sqrt(aspect), rel=rel)
+    a, b = 30, 30 * aspect
+    perimeter = np.pi * (3 * (a + b) - np.sqrt((3 * a + b) * (a + 3 * b)))
+    assert shape.circularity == pytest.approx(perimeter / (2 * np.pi * np.sqrt(a * b)), rel=0.01)
+
+
+def test_the_hull_counts_and_not_the_rim():
+    whole_disk, bitten = disk(30), disk(30) & ~disk(8, (60.0, 80.0))
+    a, b = (mk.measure(mk.runs(mk.Crop(0, 0, mask))) for mask in (whole_disk, bitten))
+    assert a[1:] == b[1:]
+    assert b.area_px == bitten.sum() < a.area_px
+
+
+@given(MASKS.filter(lambda mask: mask.any()))
+def test_no_mask_is_rounder_than_a_disk(mask):
+    shape = mk.measure(mk.runs(mk.Crop(0, 0, mask)))
+    assert shape.circularity >= 1
+    assert 0 < shape.diameter_px <= np.hypot(*mask.shape) + 1
+
+
+def test_a_thousand_masks_take_no_memory_of_images():
+    import torch
+
+    rng, shape = np.random.default_rng(0), (1024, 1024)
+    corner = rng.uniform(0, 960, (1000, 2))
+    boxes = torch.from_numpy(np.concatenate([corner, corner + rng.uniform(10, 64, (1000, 2))], axis=1)).float()
+    y, x = np.mgrid[-1:1:28j, -1:1:28j]
+    masks = torch.from_numpy(np.exp(-(y**2 + x**2))).float().expand(1000, -1, -1)
+    tracemalloc.start()
+    start = time.process_time()
+    found = [mk.runs(crop) for crop in mk.paste_as_torchvision(masks, boxes, shape)]
+    rle = mk.encode(found, shape)
+    measured = [mk.measure(run) for run in found]
+    used, (_, peak) = time.process_time() - start, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(rle) == len(measured) == 1000
+    assert peak < 30e6  # one mask of every image would be 1e9
+    assert used < 3  # 0.2 s without tracing
