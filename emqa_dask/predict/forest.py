@@ -223,34 +223,3 @@ def load(directory: Path) -> Forest:
         raise ValueError(f"{directory / 'card.toml'}: not the card of a forest")
     pipeline = skops.io.load(directory / FILE, trusted=list(TRUSTED))
     return Forest(pipeline, **{**card["forest"], "columns": tuple(card["forest"]["columns"])})
-
-
-def check_table(table: pd.DataFrame) -> None:
-    """Raises ValueError, naming the rows, where a labelled table breaks the identities that hold for every image.
-
-    Columns: precision, recall, true_f1, n_detections, area_ratio, mean_size. precision * n_detections is a whole
-    number; area_ratio = n_detections * mean_size; true_f1 = 2PR / (P + R), 0 or NaN where nothing matched; precision,
-    recall and true_f1 are in [0, 1]. (The published table has 29 rows whose columns are rotated; these identities
-    find them.) Values rounded to 9 decimals pass. Findings name rows by the table's index, 40 at most.
-    """
-    p, r, f1, n, ratio, size = (
-        table[name].to_numpy(dtype=np.float64)
-        for name in ("precision", "recall", "true_f1", "n_detections", "area_ratio", "mean_size")
-    )
-    p = np.where(np.isnan(p) & (n == 0), 0, p)  # no detections: undefined, nothing matched
-    hits = p * n
-    expected = np.divide(2 * p * r, p + r, out=np.zeros(len(p)), where=p + r > 0)
-    f1 = np.where(np.isnan(f1) & (p + r == 0), 0, f1)
-    broken = {
-        "precision * n_detections is no whole number": ~(np.abs(hits - np.round(hits)) <= 1e-6 * n + 1e-6),
-        "area_ratio is not n_detections * mean_size": ~(np.abs(ratio - n * size) <= 1e-6 * n + 1e-5 * ratio),
-        "true_f1 does not follow from precision and recall": ~(np.abs(f1 - expected) <= 1e-5),
-        "precision, recall and true_f1 are not all in 0...1": ~((p >= 0) & (p <= 1) & (r >= 0) & (r <= 1)),
-    }
-    findings = [
-        f"{text} in {rows.sum()} rows: {', '.join(map(str, table.index[rows][:40]))}"
-        for text, rows in broken.items()
-        if rows.any()
-    ]
-    if findings:
-        raise ValueError("the table breaks " + "; ".join(findings))

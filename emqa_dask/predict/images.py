@@ -1,32 +1,67 @@
-"""Features of images -> predictions: a forest's F1 with its interval, and the distance from its training images."""
+"""Features of images -> predictions: F1, precision, recall, their intervals and reasons, and the domain distance."""
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from emqa_dask import models
-from emqa_dask.predict import forest, ood
-from emqa_dask.tables import PREDICTIONS
+from emqa_dask.predict import forest, judge, ood
+from emqa_dask.tables import PREDICTIONS, empty
 
 
-@functools.lru_cache(maxsize=4)
-def _load(directory: Path, digest: str) -> tuple[forest.Forest, ood.Domain | None]:
-    """Forest and domain of a model, loaded once a process: a partition predicts in less time than loading takes."""
-    return forest.load(directory), ood.load(directory)
+@functools.lru_cache(maxsize=8)
+def _load(directory: Path, digest: str) -> tuple[forest.Forest | None, judge.Judge, ood.Domain | None]:
+    """A model and its domain, loaded once a process: a partition predicts in less time than loading takes."""
+    if "judge" in models.load_card(directory):
+        return None, judge.load(directory), ood.load(directory)
+    fitted = forest.load(directory)
+    return fitted, judge.from_forest(fitted), ood.load(directory)
 
 
-def predict_images(features: pd.DataFrame, model: str | Path) -> pd.DataFrame:
+def predict_images(features: pd.DataFrame, named: str | Path | Sequence[str | Path]) -> pd.DataFrame:
     """One row of `tables.PREDICTIONS` for every row of `features`, in its order.
 
-    features: micrograph_id, score_floor, the detection features and the image statistics that the model's card names
-    (`detector` is checked where present); model: a model directory or the name of a bundled one. An image without
+    features: micrograph_id, score_floor, the detection features and the image statistics that the model's card names,
+    and `detector` where there are several; named: a model directory or the name of a bundled one, a judge
+    (predict.judge) or a forest (predict.forest), which knows F1 only; or several, of which each detector's rows take
+    the first that is for it. Rows of a detector that none is for have NaN and the evidence `no_model`. An image without
     detections still has its distance. Models without a domain give NaN distances. No rows give an empty table. Raises
     FileNotFoundError for an unknown model and ValueError for a changed one or for features that it does not fit.
     """
-    directory = models.locate(str(model))
-    fitted, domain = _load(directory, models.digest(directory))
-    table = forest.predict(fitted, features)
-    table["ood_distance"] = float("nan") if domain is None else ood.distance(domain, features)
+    if isinstance(named, str | Path):
+        return _predicted(features, models.locate(str(named)))
+    by_detector: dict[str, Path] = {}
+    for name in named:
+        by_detector.setdefault(load_judge(name).detector, models.locate(str(name)))
+    found = []
+    for detector, rows in features.groupby("detector", sort=False):
+        if detector in by_detector:
+            found.append(_predicted(rows, by_detector[detector]).set_index(rows.index))
+        else:
+            nothing = rows[["micrograph_id", "detector"]].assign(evidence="no_model")
+            nothing = nothing.reindex(columns=PREDICTIONS.names)
+            nothing["because"] = pd.Series([[] for _ in rows.index], index=rows.index, dtype=object)
+            found.append(nothing)
+    if not found:
+        return empty(PREDICTIONS)
+    return pd.concat(found).loc[features.index].reset_index(drop=True)
+
+
+def _predicted(features: pd.DataFrame, directory: Path) -> pd.DataFrame:
+    fitted, explained, domain = _load(directory, models.digest(directory))
+    table = judge.predict(explained, features)
+    if fitted is not None:  # the forest's own numbers, to the last bit
+        own = forest.predict(fitted, features)
+        table[own.columns] = own
+    table["ood_distance"] = np.nan if domain is None else ood.distance(domain, features)
     table["micrograph_id"] = features["micrograph_id"]
     return table[PREDICTIONS.names].reset_index(drop=True)
+
+
+def load_judge(model: str | Path) -> judge.Judge:
+    """The judge in a model directory or bundled model; a forest becomes one, of F1 alone."""
+    directory = models.locate(str(model))
+    return _load(directory, models.digest(directory))[1]

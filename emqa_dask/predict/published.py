@@ -1,0 +1,115 @@
+"""The published table of images, their detections' features and measured F1, in the layouts that it came in.
+
+Li et al., Digital Discovery 4 (2025) 987, released it twice: 833 rows of 21 columns without shape and swelling, in
+which one split's columns are rotated, and 832 rows of 26 columns whose labels carry double spaces.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from emqa_dask.predict.identities import check_table
+from emqa_dask.tables import SCORE_BINS
+
+# Names as they are compared: lower case, letters and digits only.
+_NAMES = {
+    "image": ("names", "name", "image", "images", "imagename", "filename", "file"),
+    "split": ("label", "labels", "split", "domain"),
+    "true_f1": ("f1", "truef1", "f1score", "defectfindf1"),
+    "precision": ("precision", "trueprecision"),
+    "recall": ("recall", "truerecall"),
+    "area_ratio": ("arearatio",),
+    "image_confidence": ("imageconfidence", "imageconf"),
+    "mean_score": ("avgobjconf", "avgconf", "meanconf", "averageconf", "meanscore"),
+    "std_score": ("stdevobjconf", "stdobjconf", "stdconf", "stdevconf", "stdscore"),
+    "mean_size": ("avgobjsize", "avgsize", "meansize", "averagesize"),
+    "std_size": ("stdevobjsize", "stdobjsize", "stdsize", "stdevsize"),
+    "n_detections": ("counts", "count", "n", "ndetections", "numpred"),
+    "mean_circularity": ("avgpredshape", "avgshape", "meanshape", "meancircularity"),
+    "std_circularity": ("stdevpredshape", "stdpredshape", "stdshape", "stdcircularity"),
+    "swelling_error": ("swell", "swelling", "swellingerror"),
+}
+_BINS = {name: (f"num0{k}", f"counts0{k}", f"num{k}") for k, name in enumerate(SCORE_BINS, 1)}
+_FRACTIONS = {name: (f"scorefraction{k}", f"frac0{k}", f"fraction0{k}") for k, name in enumerate(SCORE_BINS)}
+_OPTIONAL = ("mean_circularity", "std_circularity", "swelling_error")
+
+
+def read_published(path: str | Path) -> pd.DataFrame:
+    """One row for each image and split of a table in the published format, checked, with this package's names.
+
+    Columns: image, split (spaces as in the paper: "A: over_under"), true_f1 (0 where nothing matched), precision,
+    recall, the 18 features of `tables.DETECTION_FEATURES` and swelling_error, less the shapes and swelling where the
+    file has none; counts of scores are divided by n_detections. The index counts rows from 0. Raises ValueError that
+    names missing columns, and the rows (number, line of the file, image, split) of missing or infinite values and of
+    broken identities (predict.identities).
+    """
+    path = Path(path)
+    raw = pd.read_csv(path, skipinitialspace=True)
+    if raw.empty:
+        raise ValueError(f"{path}: the table has no rows")
+    found, missing = {}, []
+    keys = {re.sub(r"[^a-z0-9]", "", str(column).lower()): column for column in reversed(raw.columns)}
+    for name, spellings in {**_NAMES, **_FRACTIONS}.items():
+        column = next((keys[s] for s in spellings if s in keys), None)
+        if column is not None:
+            found[name] = raw[column]
+        elif name in _BINS:
+            column = next((keys[s] for s in _BINS[name] if s in keys), None)
+            if column is None:
+                missing.append(_BINS[name][0].replace("num0", "num_0."))
+            else:
+                found[name] = _numbers(raw[column]) / _numbers(found["n_detections"])
+        elif name not in _OPTIONAL:
+            missing.append(f"{name} ({spellings[0]})")
+        if name == "n_detections" and column is None:
+            break
+    if missing:
+        raise ValueError(f"{path}: the table lacks {', '.join(missing)}; it has {', '.join(map(str, raw.columns))}")
+    table = pd.DataFrame({n: v if n in ("image", "split") else _numbers(v) for n, v in found.items()})
+    table["image"] = table["image"].astype(str).str.strip()
+    table["split"] = table["split"].astype(str).str.split().str.join("").str.replace(":", ": ")
+
+    def name_row(i: object) -> str:
+        return f"row {i} (line {i + 2}, image {table['image'][i]!r}, split {table['split'][i]})"
+
+    nothing = (table["precision"] == 0) & (table["recall"] == 0)
+    table["true_f1"] = table["true_f1"].where(~(table["true_f1"].isna() & nothing), 0.0)
+    unusable = [
+        f"{column}: {', '.join(map(name_row, table.index[bad]))}"
+        for column in table.columns.drop(["image", "split", "swelling_error"], errors="ignore")
+        if (bad := ~np.isfinite(table[column])).any()
+    ]
+    if unusable:
+        raise ValueError(f"{path}: missing or infinite values in {'; '.join(unusable)}")
+    try:
+        check_table(table, name_row)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return table
+
+
+def _numbers(column: pd.Series) -> pd.Series:
+    return pd.to_numeric(column, errors="coerce").astype(np.float64)
+
+
+def repeated(table: pd.DataFrame) -> list[str]:
+    """What to know of images with several rows in one split: how many, and which rows are the same in every value."""
+    several = table.duplicated(["image", "split"], keep=False)
+    same = table.duplicated(keep="first")
+    said = []
+    if several.any():
+        names = table.loc[several].groupby(["image", "split"]).size()
+        said.append(f"{len(names)} images have more than one row in one split ({int(names.sum())} rows)")
+    said += [
+        f"row {i} (image {table['image'][i]!r}, split {table['split'][i]}) repeats another in every value"
+        for i in table.index[same]
+    ]
+    return said
+
+
+def is_grouped(split: str) -> bool:
+    """Whether a split tests on another domain than it was trained on ("A_B", "A: over_under"; not "A&B_A&B")."""
+    trained, _, tested = split.split(":")[-1].strip().partition("_")
+    return trained != tested

@@ -1,0 +1,97 @@
+"""Why a prediction is what it is, in words: SHAP values of a few concepts that a reader can picture."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emqa_dask.predict import gaussian, trees
+from emqa_dask.predict.regressors import Regressor
+from emqa_dask.predict.trees import Trees
+from emqa_dask.tables import SCORE_BINS
+
+LEAST = 0.02  # of F1; smaller effects are not worth a reader's time
+MOST = 3  # reasons an image
+_SHARES = {
+    SCORE_BINS[:2]: "of the scores are below 0.3",
+    SCORE_BINS[2:8]: "of the scores are between 0.3 and 0.9",
+    SCORE_BINS[8:]: "of the scores are 0.9 or more",
+}
+_CONCEPTS = (
+    *_SHARES,
+    ("mean_score", "image_confidence", "std_score"),
+    ("n_detections",),
+    ("area_ratio", "mean_size", "std_size", "size_variation"),
+    ("mean_circularity", "std_circularity"),
+)
+_PHRASES = {
+    "mean_score": ("the mean score is {}", "{:.2f}"),
+    "image_confidence": ("the mean score, weighted by area, is {}", "{:.2f}"),
+    "std_score": ("the scores' standard deviation is {}", "{:.2f}"),
+    "n_detections": ("the number of detections is {}", "{:.0f}"),
+    "area_ratio": ("the boxes' area is {} of the image's", "{:.1%}"),
+    "mean_size": ("the mean box is {} of the image", "{:.3%}"),
+    "std_size": ("the boxes' sizes differ by {} of the image", "{:.3%}"),
+    "size_variation": ("the boxes' sizes differ by {} of their mean", "{:.0%}"),
+    "mean_circularity": ("the mean circularity is {}", "{:.3f}"),
+    "std_circularity": ("the circularity's standard deviation is {}", "{:.3f}"),
+}
+
+
+def concepts(columns: Sequence[str]) -> list[tuple[str, ...]]:
+    """`columns` in groups that are explained together; those that no concept holds are one each."""
+    known = [tuple(c for c in concept if c in columns) for concept in _CONCEPTS]
+    rest = [(c,) for c in columns if not any(c in concept for concept in known)]
+    return [concept for concept in (*known, *rest) if concept]
+
+
+def shap_values(
+    regressor: Regressor, columns: Sequence[str], values: NDArray, background: NDArray
+) -> tuple[NDArray[np.float64], float]:
+    """SHAP values (n, k) of the k `concepts(columns)` for n rows (n, d), and their base; they sum to the prediction.
+
+    Against b background rows (b, d). Trees: the exact values of the features, summed; Gaussian processes: the exact
+    values of the game whose players are the concepts, all 2^k coalitions of them.
+    """
+    groups = [[list(columns).index(c) for c in concept] for concept in concepts(columns)]
+    if isinstance(regressor, Trees):
+        found, base = trees.shap_values(regressor, values, background)
+        return np.stack([found[:, group].sum(axis=1) for group in groups], axis=1), base
+    player = [next(k for k, group in enumerate(groups) if i in group) for i in range(len(columns))]
+    return gaussian.shap_values(regressor, values, background, player)
+
+
+def in_words(
+    columns: Sequence[str], row: NDArray, shap: NDArray, typical: NDArray, spread: NDArray, target: str = "F1"
+) -> list[str]:
+    """Reasons for one row, the largest effect first: at most MOST, of LEAST or more.
+
+    row, typical, spread: (d,), the row's features, their medians in training and how much they vary there (> 0);
+    shap: (k,), of `concepts(columns)`. "37 % of the scores are below 0.3 (usually 5 %): lowers the predicted F1 by
+    0.12". Of a concept with several features the one is named that is furthest from what is usual; of several bins of
+    scores their sum, unless that is what it usually is.
+    """
+    at = {name: i for i, name in enumerate(columns)}
+    said = []
+    groups = concepts(columns)
+    for k in np.argsort(-np.abs(shap), kind="stable")[:MOST]:
+        if abs(shap[k]) < LEAST:
+            break
+        group = [at[name] for name in groups[k]]
+        share = next((text for bins, text in _SHARES.items() if groups[k][0] in bins), None)
+        if share:
+            off = row[group] - typical[group]
+            if len(group) > 1 and abs(off.sum()) < 0.05:  # the same share, but of other scores
+                group = [group[int(np.argmax(np.abs(off)))]]
+                low = SCORE_BINS.index(columns[group[0]]) + 1
+                share = f"of the scores are between {low / 10:g} and {(low + 1) / 10:g}"
+            here, usual = f"{row[group].sum():.0%} {share}", f"{typical[group].sum():.0%}"
+        else:
+            i = group[int(np.argmax(np.abs(row[group] - typical[group]) / spread[group]))]
+            name = columns[i]
+            phrase, style = _PHRASES.get(name, (f"{name.replace('_', ' ')} is {{}}", "{:.3g}"))
+            here, usual = phrase.format(style.format(row[i])), style.format(typical[i])
+        verb = "raises" if shap[k] > 0 else "lowers"
+        text = f"{here} (usually {usual}): {verb} the predicted {target} by {abs(shap[k]):.2f}"
+        said.append(text.replace("%", " %"))
+    return said

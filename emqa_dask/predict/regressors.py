@@ -1,0 +1,60 @@
+"""The models on offer for predicting a detector's F1, precision or recall, and how features enter them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from emqa_dask.predict import gaussian, trees
+from emqa_dask.predict.gaussian import GaussianProcess
+from emqa_dask.predict.trees import Trees
+
+KINDS = ("forest", "extra_trees", "boosting", "gaussian_process", "mixed_gaussian_process")
+Regressor = Trees | GaussianProcess
+
+# More of these means better detections; scores just above the floor mean worse. Nothing is asked of the others.
+_SIGNS = {
+    "score_fraction_0": -1,
+    "score_fraction_1": -1,
+    "score_fraction_8": 1,
+    "mean_score": 1,
+    "image_confidence": 1,
+}
+
+
+def fit(
+    kind: str, values: NDArray, targets: NDArray, columns: Sequence[str], seed: int = 0, groups: ArrayLike | None = None
+) -> Regressor:
+    """A regressor of one of KINDS fitted on n rows of finite features (n, d), targets (n,) and the features' names.
+
+    `forest`: the published model, StandardScaler and 100 trees (Li et al., Digital Discovery 4 (2025) 987);
+    `extra_trees`: 100 of them, 5 rows in a leaf at least; `boosting`: histogram gradient boosting that never falls
+    with confidence; `gaussian_process`: see predict.gaussian; `mixed_gaussian_process`: the same with offsets of the
+    `groups` (n,), for images of groups that were not among them; the others take no notice of groups. Raises
+    ValueError for an unknown kind.
+    """
+    if kind in ("gaussian_process", "mixed_gaussian_process"):
+        return gaussian.fit(values, targets, seed, groups if kind.startswith("mixed") else None)
+    from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor, RandomForestRegressor
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    if kind == "forest":
+        model = RandomForestRegressor(100, random_state=seed, n_jobs=1)
+    elif kind == "extra_trees":
+        model = ExtraTreesRegressor(100, min_samples_leaf=min(5, 1 + len(values) // 20), random_state=seed, n_jobs=1)
+    elif kind == "boosting":
+        signs = [_SIGNS.get(name, 0) for name in columns]
+        leaf = int(np.clip(len(values) // 20, 2, 15))
+        model = HistGradientBoostingRegressor(
+            learning_rate=0.05, max_iter=150, max_leaf_nodes=8, min_samples_leaf=leaf, monotonic_cst=signs,
+            early_stopping=False, random_state=seed,
+        )  # fmt: skip
+    else:
+        raise ValueError(f"kind is {kind!r}: it is one of {', '.join(KINDS)}")
+    return trees.from_pipeline(make_pipeline(StandardScaler(), model).fit(values, targets))
+
+
+def predict(regressor: Regressor, values: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and spread for n rows of finite features (n, d); a row's result does not depend on the rows beside it."""
+    return (trees if isinstance(regressor, Trees) else gaussian).predict(regressor, values)
