@@ -236,6 +236,32 @@ def print_particles(rows: list[dict]) -> None:
         print(f"{source}, {part['images'].sum()} images, mean box F1 at IoU {particles.IOU}: {means}", flush=True)
 
 
+def held_out(rows: list[dict]) -> list[dict]:
+    """What labels of some cohorts, used only to choose between a reward and the template, give on the others.
+
+    Within a source every second cohort chooses for the rest and the reverse; across sources the one for the other.
+    """
+    table, ways = pd.DataFrame(rows), ["template", "doubtful_count", "doubtful_area"]
+
+    def mean(part: pd.DataFrame, name: str) -> float:
+        return float(np.average(part[name], weights=part["images"]))
+
+    parts = [
+        (f"{source}, other half", part[k::2], part[1 - k :: 2])
+        for source, part in table.groupby("source")
+        for k in (0, 1)
+    ]
+    sources = list(table.groupby("source"))
+    parts += [(f"{one} chooses for {other}", a, b) for one, a in sources for other, b in sources if one != other]
+    found = []
+    for name, choosing, judged in parts:
+        if len(choosing) and len(judged):
+            way = max(ways, key=lambda way, part=choosing: mean(part, way))
+            found.append({"case": name, "chosen": way, "f1": mean(judged, way), "template": mean(judged, "template")})
+            print(json.dumps(found[-1]), flush=True)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("log_star"), help="folder for the figures")
@@ -248,18 +274,24 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     result: dict = {"machine": f"{platform.machine()}, {platform.platform()}", "budget": BUDGET}
-    if "noise" in arguments.only:
-        result["noise"], result["network"] = against_noise(arguments)
-        for name in {row["case"] for row in result["noise"]}:
-            noise_figure(result["noise"], name, arguments.out)
+
+    def keep(**found) -> None:
+        result.update(found)  # each part as it ends: the whole takes the better part of an hour
+        if arguments.json:
+            arguments.json.write_text(json.dumps(result, indent=1))
+
     if "methods" in arguments.only:
-        result["methods"] = by_method(arguments, arguments.out)
+        keep(methods=by_method(arguments, arguments.out))
     if "windows" in arguments.only:
-        result["windows"] = by_window(arguments, arguments.out)
+        keep(windows=by_window(arguments, arguments.out))
     if "particles" in arguments.only:
-        result["particles"] = on_particles(arguments)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1))
+        rows = on_particles(arguments)
+        keep(particles=rows, particles_held_out=held_out(rows))
+    if "noise" in arguments.only:
+        rows, facts = against_noise(arguments)
+        keep(noise=rows, network=facts)
+        for name in {row["case"] for row in rows}:
+            noise_figure(rows, name, arguments.out)
 
 
 if __name__ == "__main__":
