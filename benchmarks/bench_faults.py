@@ -21,7 +21,7 @@ import pandas as pd
 from emqa_dask import tables
 from emqa_dask.detect.log import detect_image
 from emqa_dask.featurise.images import image_features
-from emqa_dask.pipeline.tasks import features_of
+from emqa_dask.pipeline.measuring import joined, measure
 from emqa_dask.predict.duplicates import flag_duplicates
 from emqa_dask.predict.flags import flag_images
 from emqa_dask.predict.images import predict_images
@@ -102,7 +102,7 @@ def real_images():
         yield "cifar10 in grey", grey, 0.0, str(k)
 
 
-def measure(rows):
+def measured(rows):
     """Features and the bookkeeping that duplicates need, from (name, image, colour_fraction, ...)."""
     features, known = [], []
     for k, (fault, image, colour, *rest) in enumerate(rows):
@@ -132,18 +132,22 @@ def flags_of(features, known):
 
 def verdicts(seed, n_per_fault):
     """Verdict counts of every picture of NEVER_TRUSTED, one row a fault, as the pipeline judges them by default."""
-    settings, rows, faults = Settings(), [], []
+    settings, evidence, rows, faults = Settings(), [], [], []
     for fault, image, colour in images(seed, 0, n_per_fault, NEVER_TRUSTED):
         blobs = detect_image(image, settings.detect)
         row = {"micrograph_id": f"{len(rows):06d}", "colour_fraction": colour}
-        rows.append(features_of(image, row, blobs, settings))
+        row |= {"height_px": image.shape[0], "width_px": image.shape[1]}
+        said, features = measure(image, row, blobs, settings)
+        evidence += said
+        rows.append(features)
         faults.append(fault)
     features = tables.conform(rows, tables.FEATURES).to_pandas()
+    evidence = joined(tables.conform(evidence, tables.EVIDENCE).to_pandas(), features)
     known = {"micrograph_id": features["micrograph_id"], "uri": features["micrograph_id"] + ".tif", "frame": 0}
     known = tables.empty(tables.MICROGRAPHS).merge(pd.DataFrame(known), how="right")
     catalog = tables.empty(tables.CATALOG).merge(known[["uri"]], how="right").assign(status="ok")
-    predicted = predict_images(features, settings.predict.forest)
-    judged = judge(catalog, known, features, predicted, flag_images(features), settings.report)
+    predicted = predict_images(evidence, settings.predict.forests)
+    judged = judge(catalog, known, evidence, predicted, flag_images(features), settings.report)
     fault_of = dict(zip(features["micrograph_id"], faults, strict=True))
     return pd.crosstab(judged["micrograph_id"].map(fault_of).rename("fault"), judged["verdict"])
 
@@ -169,7 +173,7 @@ def main():
     args = parser.parse_args()
     cv2.setNumThreads(1)
     started = time.perf_counter()
-    features, known = measure(images(args.seed, args.n_good, args.n_per_fault))
+    features, known = measured(images(args.seed, args.n_good, args.n_per_fault))
     found = flags_of(features, known)
     if args.save:
         args.save.mkdir(parents=True, exist_ok=True)
@@ -205,7 +209,7 @@ def main():
     record = {"seed": args.seed, "n": n.to_dict(), "recall": recall, "false": good.to_dict(), "trustable": missed}
     record["trusted"] = trusted
     if REAL.is_dir() and not args.no_real:
-        real_features, real_known = measure(real_images())
+        real_features, real_known = measured(real_images())
         real_found = flags_of(real_features, real_known)
         real_table, real_n = rates(real_found, real_known)
         if args.save:

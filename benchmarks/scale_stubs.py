@@ -52,10 +52,10 @@ def survey_files(root, name, entries, settings, call) -> dict:
 
 
 @functools.lru_cache(maxsize=1)
-def _example() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, bytes]:
-    """Detections, features, prediction and thumbnail of one real synthetic micrograph."""
+def _example() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame, bytes]:
+    """Detections, evidence, features, prediction and thumbnail of one real synthetic micrograph."""
     from emqa_dask.detect.log import detect_image
-    from emqa_dask.pipeline import tasks
+    from emqa_dask.pipeline import measuring
     from emqa_dask.predict.images import predict_images
     from emqa_dask.store.thumbnails import thumbnail
     from emqa_dask.synthetic.profiles import make_sample
@@ -64,9 +64,12 @@ def _example() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, bytes]:
     image = make_sample("cavity-tem", np.random.default_rng(1), shape=(512, 512)).image
     blobs = detect_image(image, settings.detect)
     row = {"micrograph_id": "0" * 32, "colour_fraction": 0.0}
-    features = tables.conform([tasks.features_of(image, row, blobs, settings)], tables.FEATURES).to_pandas()
-    predicted = predict_images(features, settings.predict.forest)
-    return blobs.head(3), features, predicted, thumbnail(image, 32)
+    row |= {"height_px": image.shape[0], "width_px": image.shape[1]}
+    evidence, features = measuring.measure(image, row, blobs, settings)
+    evidence = tables.conform(evidence, tables.EVIDENCE).to_pandas()
+    features = tables.conform([features], tables.FEATURES).to_pandas()
+    predicted = predict_images(measuring.joined(evidence, features), settings.predict.forests)
+    return blobs.head(3), evidence, features, predicted, thumbnail(image, 32)
 
 
 def work(root, partition, rows, settings, wanted, call) -> dict:
@@ -74,12 +77,13 @@ def work(root, partition, rows, settings, wanted, call) -> dict:
     started, where = time.perf_counter(), folders(settings)
     if all(parts.has_part(root, where[t], partition.name, SCHEMAS[t]) for t in wanted):
         return {"outcome": "found", "n_images": len(rows), "stages": {"stub": time.perf_counter() - started}}
-    blobs, features, predicted, jpeg = _example()
+    blobs, evidence, features, predicted, jpeg = _example()
     ids, n = rows["micrograph_id"].to_numpy(), len(rows)
     rng = np.random.default_rng(int(ids[0][:8], 16))
     repeated = {
         "thumbnails": pd.DataFrame({"micrograph_id": ids, "jpeg": [jpeg] * n}),
         "detections": pd.concat([blobs] * n, ignore_index=True).assign(micrograph_id=np.repeat(ids, len(blobs))),
+        "evidence": pd.concat([evidence] * n, ignore_index=True).assign(micrograph_id=ids),
         "features": pd.concat([features] * n, ignore_index=True).assign(micrograph_id=ids),
         "predictions": pd.concat([predicted] * n, ignore_index=True).assign(micrograph_id=ids),
     }

@@ -45,7 +45,15 @@ def test_a_digest_changes_with_every_setting_and_only_then():
     assert len(digest(Detect())) == 8
     for field in dataclasses.fields(Detect):
         value = getattr(Detect(), field.name)
-        other = f"{value}x" if isinstance(value, str) else not value if isinstance(value, bool) else value + 1
+        other = (
+            f"{value}x"
+            if isinstance(value, str)
+            else not value
+            if isinstance(value, bool)
+            else (*value, "x")
+            if isinstance(value, tuple)
+            else value + 1
+        )
         assert digest(dataclasses.replace(Detect(), **{field.name: other})) != digest(Detect())
 
 

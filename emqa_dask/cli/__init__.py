@@ -29,6 +29,8 @@ def _changes(options: argparse.Namespace) -> dict[str, dict[str, object]]:
         except (ValueError, SyntaxError):
             parsed = value
         changes.setdefault(section, {})[name] = parsed
+    if options.detectors and options.verb != "calibrate":
+        changes.setdefault("detect", {})["detectors"] = options.detectors
     for name in ("scheduler", "workers"):
         if getattr(options, name) is not None:
             changes.setdefault("run", {})[name] = getattr(options, name)
@@ -83,6 +85,8 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     if options.verb == "tune":
         return _tune(options)
+    if options.verb in ("train", "import"):
+        return {"train": _train, "import": _import}[options.verb](options)
     if options.verb == "status":
         from emqa_dask.pipeline.status import status, watch
 
@@ -92,7 +96,7 @@ def _run(options: argparse.Namespace) -> int:
         print(f"workspace: {options.workspace}")
     settings = _settings(options, options.workspace)
     is_dry = options.verb == "triage" and options.dry_run
-    if settings.run.scheduler == "local" and options.verb != "report" and not is_dry:
+    if settings.run.scheduler == "local" and options.verb not in ("report", "calibrate", "rescore") and not is_dry:
         from emqa_dask.pipeline import PRELOAD
         from emqa_dask.run.cluster import warm_up
 
@@ -101,6 +105,15 @@ def _run(options: argparse.Namespace) -> int:
         from emqa_dask.pipeline.estimate import estimate
 
         return estimate(options.source, settings, print)
+    if options.verb == "calibrate":
+        from emqa_dask.pipeline.calibration import calibrate
+
+        of = {"detectors": options.detectors, "iou_threshold": options.iou, "out": options.out}
+        return calibrate(options.workspace, options.labels, settings, **of, say=_say)
+    if options.verb == "rescore":
+        from emqa_dask.pipeline.calibration import rescore
+
+        return rescore(options.workspace, settings, say=_say)
     if options.verb == "retry":
         from emqa_dask.pipeline.status import retry
 
@@ -131,6 +144,25 @@ def _tune(options: argparse.Namespace) -> int:
     chosen = {name: value for name, value in vars(options).items() if name in known}
     chosen = {name: tuple(value) if isinstance(value, list) else value for name, value in chosen.items()}
     tune_log(root, options.out, settings, Wanted(**chosen), say=_say)
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    from emqa_dask.pipeline.training import train_detector
+
+    if len(options.coco) != len(options.images):
+        raise SettingsError(f"{len(options.coco)} --coco and {len(options.images)} --images: give one folder for each")
+    sets = list(zip(options.coco, options.images, strict=True))
+    kept = ("start", "frozen", "steps", "learning_rate", "validation", "device", "seed", "licence", "resume")
+    train_detector(sets, options.out, **{name: getattr(options, name) for name in kept}, say=_say)
+    return 0
+
+
+def _import(options: argparse.Namespace) -> int:
+    from emqa_dask.pipeline.training import import_detector
+
+    import_detector(options.checkpoint, options.out, options.classes, options.config, options.architecture)
+    _say(f"model directory {options.out}: emqa triage SRC --detector {options.out}")
     return 0
 
 

@@ -46,6 +46,15 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         help="where the workers are: local (this machine), cuda (its GPUs), slurm, kubernetes, tcp://host:port or "
         "file:scheduler.json (a Dask scheduler that runs already), in-process (nowhere); most have a settings section",
     )
+    group.add_argument(
+        "--detector",
+        metavar="NAME",
+        action="append",
+        default=[],
+        dest="detectors",
+        help="log, a bundled network by name (cavity-tem), or a model directory; several look side by side, and the "
+        "verdict rests on the one that can be trusted more",
+    )
     group.add_argument("--workers", metavar="N", type=int, help="worker processes; default: one per core, or per GPU")
 
 
@@ -134,7 +143,77 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_settings(doctor)
     _add_tune(verbs)
+    _add_models(verbs)
     return whole
+
+
+def _add_models(verbs) -> None:
+    raw = argparse.RawDescriptionHelpFormatter
+    calibrate = verbs.add_parser(
+        "calibrate",
+        help="fit the predicted F1, precision and recall to a few labelled images of a run",
+        description="Fit what predicts F1, precision and recall to the micrographs of WS that LABELS, a COCO file, has "
+        "true boxes for; 20 to 50 are worth the while. No detector runs. The models go into the workspace and its "
+        "settings; `emqa rescore WS` shows what they change.",
+    )
+    calibrate.add_argument("workspace", metavar="WS")
+    calibrate.add_argument("labels", metavar="LABELS", help="COCO JSON; file_name is the micrograph's URI or its end")
+    calibrate.add_argument("--iou", metavar="X", type=float, help="IoU from which a box counts as found")
+    calibrate.add_argument("--out", metavar="DIR", default="", help="folder for the models; default: WS/models")
+    _add_settings(calibrate)
+
+    rescore = verbs.add_parser(
+        "rescore",
+        help="replay score floor, models and verdicts on what the detectors have left",
+        description="Evidence, predictions, verdicts and the report of WS anew, in seconds: no pixel is read and no "
+        "detector runs. Takes other models, score floors and limits.",
+        epilog="example: emqa rescore session.emqa --set report.trust_f1=0.7 --set featurise.score_floor=0.3",
+    )
+    rescore.add_argument("workspace", metavar="WS")
+    _add_settings(rescore)
+
+    train = verbs.add_parser("train", help="train the networks that other verbs run", description="Train networks.")
+    kinds = train.add_subparsers(dest="kind", metavar="WHAT", required=True)
+    detector = kinds.add_parser(
+        "detector",
+        help="a Mask R-CNN from COCO JSON and images",
+        formatter_class=raw,
+        description="""Train a Mask R-CNN on labelled micrographs: a model directory for `emqa triage --detector`.
+Masks are polygons or run lengths; an annotation with a box alone counts as the ellipse that fills it. A share of the
+images is held back, and the network that does best on them is kept. Interrupted, it goes on with --resume.""",
+        epilog="""examples:
+  emqa train detector --coco labels.json --images scans --out my-detector
+  emqa train detector --coco labels.json --images scans --start cavity-tem --out my-detector    fine-tune: fewer labels
+  emqa train detector --coco a.json --images a --coco b.json --images b --out both""",
+    )
+    detector.add_argument("--coco", metavar="FILE", action="append", required=True, help="may be given several times")
+    detector.add_argument("--images", metavar="DIR", action="append", required=True, help="one for each --coco")
+    detector.add_argument("--out", metavar="MODEL_DIR", required=True)
+    detector.add_argument("--start", metavar="MODEL", help="fine-tune this model directory or bundled detector")
+    detector.add_argument("--frozen", action="store_true", help="with --start: leave the backbone as it is")
+    detector.add_argument("--steps", metavar="N", type=int, help="of four crops each; default 3000, with --start 600")
+    detector.add_argument("--learning-rate", metavar="X", type=float)
+    detector.add_argument("--validation", metavar="SHARE", type=float, default=0.2, help="held back; default 0.2")
+    detector.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    detector.add_argument("--seed", metavar="S", type=int, default=0)
+    detector.add_argument("--licence", metavar="TEXT", default="not stated", help="of the weights, for the card")
+    detector.add_argument("--resume", action="store_true", help="go on with what an interrupted training left")
+
+    imports = verbs.add_parser("import", help="take over a checkpoint", description="Take over a checkpoint.")
+    kinds = imports.add_subparsers(dest="kind", metavar="WHAT", required=True)
+    detector = kinds.add_parser(
+        "detector",
+        help="a Mask R-CNN's .pth or .pkl as a model directory",
+        description="Convert a checkpoint of detectron2 (with its config.yaml) or torchvision (with an "
+        "architecture.toml, keys as in a bundled card's [architecture]) to a model directory. Nothing but tensors is "
+        "read from it.",
+    )
+    detector.add_argument("checkpoint", metavar="CHECKPOINT", help=".pth, .pkl or .safetensors")
+    how = detector.add_mutually_exclusive_group(required=True)
+    how.add_argument("--config", metavar="YAML", help="detectron2's configuration")
+    how.add_argument("--architecture", metavar="TOML", help="torchvision's architecture")
+    detector.add_argument("--classes", metavar="NAME", nargs="+", required=True, help="in the order of the network")
+    detector.add_argument("--out", metavar="MODEL_DIR", required=True)
 
 
 def _add_tune(verbs) -> None:

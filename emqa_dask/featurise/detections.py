@@ -14,12 +14,17 @@ SCORE_EDGES = np.arange(1, 10) / 10
 
 
 def detection_features(
-    boxes: ArrayLike, scores: ArrayLike, image_shape: tuple[int, int], masks: Sequence[NDArray] | None = None
+    boxes: ArrayLike,
+    scores: ArrayLike,
+    image_shape: tuple[int, int],
+    masks: Sequence[NDArray] | None = None,
+    *,
+    circularity: ArrayLike | None = None,
 ) -> dict[str, float]:
     """The features `tables.DETECTION_FEATURES` of one image, as floats (n_detections too).
 
     boxes: n x 4, y0, x0, y1, x1, px; scores: n, in [0, 1]; image_shape: (height, width), px; masks: n boolean arrays
-    of any shape, one object each, in the order of the boxes.
+    of any shape, one object each, in the order of the boxes; `circularity`: n, where it is known already.
 
     - `score_fraction_k`, k = 0...8: the fraction of scores in [0.1, 0.2), ..., [0.9, 1.0]. Scores below 0.1 count in
       no bin but in everything else, so detections are cut at a score floor first.
@@ -53,7 +58,11 @@ def detection_features(
     scores = scores.astype(np.float64)
     areas = bx.area(boxes)
     sizes = areas / (height * width)
-    circularity = _ellipse_circularity(boxes) if masks is None else _hull_circularity(masks)
+    if circularity is None:
+        circularity = _ellipse_circularity(boxes) if masks is None else _hull_circularity(masks)
+    circularity = np.asarray(circularity, np.float64)
+    if circularity.shape != (n,):
+        raise ValueError(f"circularity has shape {circularity.shape} for {n} boxes")
     total = areas.sum()
     return {
         **dict(zip(SCORE_BINS, (np.bincount(bins, minlength=10)[1:] / n).tolist())),

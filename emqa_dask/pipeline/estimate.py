@@ -7,8 +7,7 @@ from collections.abc import Callable
 
 from emqa_dask.archive import readers, scan
 from emqa_dask.archive.survey import local_file, survey
-from emqa_dask.detect import log
-from emqa_dask.pipeline import tasks
+from emqa_dask.pipeline import measuring
 from emqa_dask.run.cluster import n_cores
 from emqa_dask.run.progress import clock
 from emqa_dask.settings import Settings
@@ -25,7 +24,7 @@ def estimate(source: str, settings: Settings, say: Say = print, n_sample: int = 
             sample.append(entry)
         elif (k := rng.randrange(n_files)) < n_sample:  # reservoir: every file is as likely
             sample[k] = entry
-    started, megapixels, pixel_bytes, n_micrographs, n_detections = time.perf_counter(), 0.0, 0, 0, 0
+    started, megapixels, pixel_bytes, n_micrographs = time.perf_counter(), 0.0, 0, 0
     kinds = Counter()
     for entry in sample:
         row, frames = survey(entry, settings.archive)
@@ -33,10 +32,9 @@ def estimate(source: str, settings: Settings, say: Say = print, n_sample: int = 
         for frame in frames:
             with local_file(entry.path) as path:
                 image = readers.open_source(path).frames[frame["frame"]].read()
-            blobs = log.detect_image(image, settings.detect)
-            tasks.features_of(image, frame, blobs, settings)
+            measuring.measure(image, frame, measuring.detect(image, frame, settings), settings)
             megapixels, pixel_bytes = megapixels + image.size / 1e6, pixel_bytes + image.nbytes
-            n_micrographs, n_detections = n_micrographs + 1, n_detections + len(blobs)
+            n_micrographs += 1
     seconds = time.perf_counter() - started
     scale, workers = n_files / max(len(sample), 1), settings.run.workers or n_cores()
     per_megapixel = 1000 * seconds / max(megapixels, 1e-9)

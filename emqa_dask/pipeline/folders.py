@@ -6,10 +6,11 @@ from emqa_dask.settings import Settings, digest
 from emqa_dask.store import layout
 
 # A stage's number goes up when its code gives other tables for the same settings.
-VERSIONS = {"detect": 2, "featurise": 2, "predict": 1}
+VERSIONS = {"detect": 3, "evidence": 1, "featurise": 3, "predict": 2}
 SCHEMAS = {
     "thumbnails": tables.THUMBNAILS,
     "detections": tables.DETECTIONS,
+    "evidence": tables.EVIDENCE,
     "features": tables.FEATURES,
     "predictions": tables.PREDICTIONS,
 }
@@ -18,13 +19,16 @@ SCHEMAS = {
 def folders(settings: Settings) -> dict[str, str]:
     """The folder of every table of SCHEMAS in the workspace, for these settings."""
     cohorts = [cohort.plain() for cohort in settings.cohorts]
-    detections = digest("detect", VERSIONS["detect"], settings.detect, *cohorts)
-    features = digest("featurise", VERSIONS["featurise"], settings.featurise, detections)
-    forest = models.digest(models.locate(settings.predict.forest))
-    predicted = digest("predict", VERSIONS["predict"], forest, features)
+    networks = [models.digest(models.locate(name)) for name in settings.detect.networks]
+    detections = digest("detect", VERSIONS["detect"], settings.detect, *cohorts, *networks)
+    evidence = digest("evidence", VERSIONS["evidence"], settings.featurise.score_floor, detections)
+    features = digest("featurise", VERSIONS["featurise"], settings.featurise.order, detections)
+    forests = [models.digest(models.locate(name)) for name in settings.predict.forests]
+    predicted = digest("predict", VERSIONS["predict"], *forests, evidence, features)
     return {
         "thumbnails": layout.table_dir("thumbnails"),
         "detections": layout.table_dir("detections", detections),
+        "evidence": layout.table_dir("evidence", evidence),
         "features": layout.table_dir("features", features),
         "predictions": layout.table_dir("predictions", predicted),
     }

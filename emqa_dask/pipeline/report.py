@@ -23,7 +23,7 @@ from emqa_dask.settings import Settings, digest, dump
 from emqa_dask.store import files, layout, parts
 
 PACKAGES = ("dask", "distributed", "zarr", "numpy", "scipy", "opencv-python-headless", "scikit-learn", "rosettasciio")
-BOXES = ["micrograph_id", "y0", "x0", "y1", "x1", "score"]
+BOXES = ["micrograph_id", "detector", "y0", "x0", "y1", "x1", "score"]
 
 
 def report(root: str, source: str, settings: Settings, facts: dict) -> tuple[dict[str, int], bool]:
@@ -55,7 +55,7 @@ def report(root: str, source: str, settings: Settings, facts: dict) -> tuple[dic
         "n_bytes": sum(int(t["size_bytes"].sum()) for t in _iter(layout.catalog(root), tables.CATALOG, ["size_bytes"])),
         "versions": versions(),
         "settings": files.redact(dump(settings)),
-        "forest": _card_figures(settings),
+        "models": _card_figures(settings),
     }
     with files.write_whole(layout.report(root)) as stream:
         for text in _page(root, overview, settings, facts):
@@ -65,7 +65,8 @@ def report(root: str, source: str, settings: Settings, facts: dict) -> tuple[dic
         "finished": time.time(),
         "host": platform.node(),
         "folders": folders(settings),
-        "forest": {"name": settings.predict.forest, "sha256": models.digest(models.locate(settings.predict.forest))},
+        "forests": {name: models.digest(models.locate(name)) for name in settings.predict.forests},
+        "networks": {name: models.digest(models.locate(name)) for name in settings.detect.networks},
         "verdicts": dict(overview.verdicts.most_common()),
         "first_reasons": {verdict: dict(of.most_common()) for verdict, of in overview.first_reasons.items()},
         "report_key": key,
@@ -145,17 +146,25 @@ def _drawings(root: str, shown: pd.DataFrame, settings: Settings) -> tuple[dict[
             pieces = [rows[rows["micrograph_id"].isin(here)] for rows in pieces]
             return pd.concat([tables.empty(SCHEMAS[table])[columns], *pieces], ignore_index=True)
 
-        boxes |= page.drawn(shown[shown["micrograph_id"].isin(here)], of_these("detections", BOXES))
+        rows = shown[shown["micrograph_id"].isin(here)]
+        drawn = of_these("detections", BOXES).merge(rows[["micrograph_id", "detector"]])  # those that the row tells of
+        boxes |= page.drawn(rows, drawn)
         jpegs = of_these("thumbnails", ["micrograph_id", "jpeg"]).dropna()
         pictures |= dict(zip(jpegs["micrograph_id"], jpegs["jpeg"], strict=True))
     return boxes, pictures
 
 
 def _card_figures(settings: Settings) -> dict[str, str]:
-    """The forest's card as text: what it was fitted on, for which detector, and how good it was found to be."""
-    card = models.load_card(models.locate(settings.predict.forest))
-    figures = {key: str(value) for key, value in card.items() if not isinstance(value, dict)}
-    figures |= {key: str(value) for key, value in card.get("forest", {}).items() if not isinstance(value, list)}
-    for key, of in card.get("measured", {}).items():
-        figures[f"measured {key}"] = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in of.items())
+    """The models' cards as text: what each was fitted on, for which detector, and how good it was found to be."""
+    figures = {}
+    for name in dict.fromkeys((*settings.detect.networks, *settings.predict.forests)):
+        card = models.load_card(models.locate(name))
+        own = {key: str(value) for key, value in card.items() if not isinstance(value, dict)}
+        for part in ("forest", "judge", "training", "matching"):
+            plain = {k: v for k, v in card.get(part, {}).items() if not isinstance(v, list | dict)}
+            own |= {key: str(value) for key, value in plain.items()}
+        for key, of in card.get("measured", {}).items():
+            told = of.items() if isinstance(of, dict) else [(key, of)]
+            own[f"measured {key}"] = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in told)
+        figures |= {f"{card.get('name', name)}: {key}": value for key, value in own.items() if key != "name"}
     return figures

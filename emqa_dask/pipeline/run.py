@@ -30,7 +30,7 @@ STEPS = ("ingest", "detect", "featurise", "predict", "report")
 TABLE_OF = {"ingest": "thumbnails", "detect": "detections", "featurise": "features", "predict": "predictions"}
 # What a task is told of its micrographs: not their headers, which would go through the scheduler, a million times 1 kB.
 OF_TASK = ("micrograph_id", "uri", "frame", "path", "pixel_sha256", "stack", "index", "height_px", "width_px", "dtype")
-OF_TASK += ("colour_fraction", "instrument", "magnification")
+OF_TASK += ("colour_fraction", "instrument", "magnification", "nm_per_pixel")
 GIB = 2**30
 NO_NEEDS = {"partition_bytes": 0, "output_bytes": 0, "image_px": 0}
 WANTED_TASKS, LARGEST_BUNDLE = 4096, 8  # of Dask: partitions are bundled where there are many more than these

@@ -16,19 +16,16 @@ from emqa_dask.archive import readers
 from emqa_dask.archive.scan import unescape
 from emqa_dask.archive.survey import local_file
 from emqa_dask.detect import log
-from emqa_dask.detect.normalise import normalise
-from emqa_dask.featurise.detections import detection_features
-from emqa_dask.featurise.images import image_features
 from emqa_dask.partition import Partition
 from emqa_dask.pipeline.folders import SCHEMAS, failure_row, failures_dir, folders
+from emqa_dask.pipeline.measuring import by_log, by_networks, evidence_of, joined, measure, of_log
 from emqa_dask.predict.images import predict_images
 from emqa_dask.run.supervise import Call, Died, direct
 from emqa_dask.run.task import where_am_i
 from emqa_dask.settings import Detect, Settings
 from emqa_dask.store import layout, micrographs, parts, thumbnails
-from emqa_dask.tune import order
 
-TABLE_OF = {"store": "thumbnails", "thumbnail": "thumbnails", "detect": "detections", "featurise": "features"}
+TABLE_OF = {"store": "thumbnails", "thumbnail": "thumbnails", "detect": "detections", "featurise": "evidence"}
 
 
 def work(
@@ -57,10 +54,14 @@ def work(
     else:
         there = parts.read_part(root, where["thumbnails"], partition.name, tables.THUMBNAILS, ["micrograph_id"])
         gone = rows["micrograph_id"][~rows["micrograph_id"].isin(there["micrograph_id"])]
-    if "features" in lacking and "detections" not in lacking:  # nothing found, and nothing looked for, are both no rows
+    made_from = {"evidence", "features"} & set(lacking)
+    if made_from and "detections" not in lacking:  # nothing found, and nothing looked for, are both no rows
         gone = [*gone, *failed_ids(root, where["detections"], partition.name)]
     rows = rows[~rows["micrograph_id"].isin(gone)]
-    if made:
+    if set(made) == {"evidence"}:  # another score floor: no pixel is needed
+        with _timed(stages, "featurise"):
+            made["evidence"] = _weigh_again(root, partition, rows, settings, where)
+    elif made:
         _measure(root, partition, rows, settings, made, failures, stages, call)
     for table, made_rows in made.items():
         if failures[table]:
@@ -70,8 +71,8 @@ def work(
         parts.write_part(root, where[table], partition.name, made_rows, SCHEMAS[table])
     if "predictions" in lacking:
         with _timed(stages, "predict"):
-            features = parts.read_part(root, where["features"], partition.name, tables.FEATURES)
-            predicted = predict_images(features, settings.predict.forest)
+            known = [parts.read_part(root, where[t], partition.name, SCHEMAS[t]) for t in ("evidence", "features")]
+            predicted = predict_images(joined(*known), settings.predict.forests)
             parts.write_part(root, where["predictions"], partition.name, predicted, tables.PREDICTIONS)
     n_bytes = sum(row.height_px * row.width_px * np.dtype(row.dtype).itemsize for row in rows.itertuples())
     record = {"stages": stages, "n_images": n_images, "bytes": n_bytes, "n_failed": sum(map(len, failures.values()))}
@@ -140,20 +141,27 @@ def _measure(
     stages: dict[str, float],
     call: Call,
 ) -> None:
-    """Thumbnails, detections and features, as far as `made` has them; one image in memory at a time."""
-    found = None
-    if "features" in made and "detections" not in made:
+    """Thumbnails, detections, evidence and features, as far as `made` has them; a few images in memory at a time."""
+    found, is_new = None, "detections" in made
+    if not is_new and ("evidence" in made or "features" in made):
         found = parts.read_part(root, folders(settings)["detections"], partition.name, tables.DETECTIONS)
         found = dict(list(found.groupby("micrograph_id")))
     images = micrographs.iter_micrographs(root, partition, rows["index"])
-    is_batched = settings.detect.device == "cuda" and "detections" in made  # a GPU pays by batches
-    for of_cohort, chunk in _chunks(rows.to_dict("records"), settings, settings.run.batch_size if is_batched else 1):
+    # A GPU pays by batches, and so does a network.
+    has_log, has_networks = "log" in settings.detect.detectors, bool(settings.detect.networks)
+    is_on_gpu = settings.detect.device == "cuda"
+    n = settings.run.batch_size if is_new and (is_on_gpu or has_networks) else 1
+    for of_cohort, chunk in _chunks(rows.to_dict("records"), settings, n):
+        how, sizes = of_cohort.detect, [row["nm_per_pixel"] for row in chunk]
         with _timed(stages, "read"):
             pixels = list(itertools.islice(images, len(chunk)))
-        ahead = None
-        if is_batched:
+        blobs_ahead = objects_ahead = None
+        if is_new and len(chunk) > 1:
             with _timed(stages, "detect"):
-                ahead = _detect_together(pixels, of_cohort, call)
+                if is_on_gpu and has_log:
+                    blobs_ahead = _together(call, by_log, pixels, how, settings.run.batch_size)
+                if has_networks:
+                    objects_ahead = _together(call, by_networks, pixels, sizes, how)
         for k, (row, image) in enumerate(zip(chunk, pixels, strict=True)):
             stage, micrograph_id = "", row["micrograph_id"]
 
@@ -167,15 +175,36 @@ def _measure(
                 if "thumbnails" in made:
                     jpeg = here("thumbnail", thumbnails.thumbnail, image, settings.store.thumbnail_px)
                     made["thumbnails"].append({"micrograph_id": micrograph_id, "jpeg": jpeg})
-                if "detections" in made:
-                    blobs = ahead[k] if ahead else here("detect", log.detect_image, image, of_cohort.detect)
-                    made["detections"].append(blobs.assign(micrograph_id=micrograph_id))
+                if is_new:
+                    here_found = []
+                    if has_log:
+                        blobs = blobs_ahead[k] if blobs_ahead else here("detect", log.detect_image, image, how)
+                        here_found.append(of_log(blobs, row))
+                    if has_networks:
+                        objects = objects_ahead or here("detect", by_networks, [image], sizes[k : k + 1], how)
+                        here_found.append(objects[k if objects_ahead else 0])
+                    objects = pd.concat(here_found, ignore_index=True).assign(micrograph_id=micrograph_id)
+                    made["detections"].append(objects)
                 elif found is not None:
-                    blobs = found.get(micrograph_id, tables.empty(tables.DETECTIONS))
-                if "features" in made:
-                    made["features"].append(here("featurise", features_of, image, row, blobs, of_cohort))
+                    objects = found.get(micrograph_id, tables.empty(tables.DETECTIONS))
+                if "evidence" in made or "features" in made:
+                    evidence, features = here("featurise", measure, image, row, objects, of_cohort)
+                    made.get("evidence", []).extend(evidence)
+                    made.get("features", []).append(features)
             except Died as died:
-                failures[TABLE_OF[stage]].append(failure(row, stage, died))
+                table = TABLE_OF[stage]
+                failures[table if table in made else "features"].append(failure(row, stage, died))
+
+
+def _weigh_again(
+    root: str, partition: Partition, rows: pd.DataFrame, settings: Settings, where: dict[str, str]
+) -> list[dict]:
+    """The rows of tables.EVIDENCE from the detections that are there, of images whose features are."""
+    found = parts.read_part(root, where["detections"], partition.name, tables.DETECTIONS)
+    found, nothing = dict(list(found.groupby("micrograph_id"))), tables.empty(tables.DETECTIONS)
+    failed = set(failed_ids(root, where["features"], partition.name))
+    kept = [row for row in rows.to_dict("records") if row["micrograph_id"] not in failed]
+    return [one for row in kept for one in evidence_of(row, found.get(row["micrograph_id"], nothing), settings)]
 
 
 def _chunks(rows: list[dict], settings: Settings, n: int) -> Iterator[tuple[Settings, list[dict]]]:
@@ -189,40 +218,12 @@ def _chunks(rows: list[dict], settings: Settings, n: int) -> Iterator[tuple[Sett
             yield dataclasses.replace(settings, detect=detect), chunk
 
 
-def _detect_together(images: list[np.ndarray], settings: Settings, call: Call) -> list[pd.DataFrame] | None:
+def _together(call: Call, function: Callable, images: list[np.ndarray], *args) -> list[pd.DataFrame] | None:
     """Detections of `images` as one batch; None where that fails, and each has to be tried by itself."""
     try:
-        return call(detect_batch, images, settings.detect, settings.run.batch_size)
+        return call(function, images, *args)
     except Died:
         return None
-
-
-def detect_batch(images: list[np.ndarray], settings: Detect, batch_size: int) -> list[pd.DataFrame]:
-    """log.detect_images() as a list."""
-    return list(log.detect_images(images, settings, batch_size))
-
-
-def features_of(image: np.ndarray, row: dict, blobs: pd.DataFrame, settings: Settings) -> dict:
-    """The row of tables.FEATURES of one image: its detections at or above the score floor, and its pixels."""
-    floor = settings.featurise.score_floor
-    kept = blobs[blobs["score"] >= floor]
-    boxes = kept[["y0", "x0", "y1", "x1"]].to_numpy(float)
-    return {
-        "micrograph_id": row["micrograph_id"],
-        "score_floor": floor,
-        "is_capped": len(blobs) >= settings.detect.max_detections,
-        **detection_features(boxes, kept["score"].to_numpy(float), image.shape),
-        **image_features(image, colour_fraction=row["colour_fraction"]),
-        "disordered_fraction": disordered_fraction(image, blobs, settings),
-    }
-
-
-def disordered_fraction(image: np.ndarray, blobs: pd.DataFrame, settings: Settings) -> float:
-    """Share of the area without lattice order around the detections; NaN where it is not asked for, or unknown."""
-    if not settings.featurise.order:
-        return float("nan")
-    how = settings.detect
-    return order.order_map(normalise(image, how.low_percentile, how.high_percentile), blobs).area_fraction
 
 
 @contextmanager

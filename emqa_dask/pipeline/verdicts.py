@@ -12,7 +12,9 @@ from emqa_dask import tables
 from emqa_dask.archive.headers import cohort_suspects
 from emqa_dask.pipeline import ingest
 from emqa_dask.pipeline.folders import SCHEMAS, folders
+from emqa_dask.pipeline.measuring import names_of
 from emqa_dask.predict import duplicates
+from emqa_dask.predict.choice import chosen
 from emqa_dask.predict.flags import flag_images
 from emqa_dask.report.triage import judge
 from emqa_dask.settings import Settings
@@ -24,14 +26,15 @@ BATCH = 8192  # rows that are judged at a time
 _OF_MICROGRAPH = ["uri", "frame", "content_sha256", *("height_px", "width_px", "nm_per_pixel", "nm_per_pixel_source")]
 _OF_LEDGER = ["micrograph_id", *_OF_MICROGRAPH, "pixel_sha256", "dtype", "instrument", "magnification", "partition"]
 _OF_FILE = ["uri", "content_sha256", "format", "status", "reason", "error"]
-_FLAT_FEATURES = ["n_detections", "is_capped", "disordered_fraction"]
-_OF_FEATURES = ["micrograph_id", *_FLAT_FEATURES, *tables.IMAGE_STATISTICS, "signature"]
+_FLAT_EVIDENCE = ["n_detections", "is_capped", "agreement"]
+_OF_FEATURES = ["micrograph_id", "disordered_fraction", *tables.IMAGE_STATISTICS, "signature"]
+_OF_EVIDENCE = ["micrograph_id", "detector", *_FLAT_EVIDENCE]
 
 
 def _fields() -> list[pa.Field]:
     flat = [tables.MICROGRAPHS.field(name) for name in ("micrograph_id", *_OF_MICROGRAPH)]
     flat += [tables.CATALOG.field(name) for name in _OF_FILE[2:]]
-    flat += [tables.FEATURES.field(name) for name in _FLAT_FEATURES]
+    flat += [tables.FEATURES.field("disordered_fraction"), *map(tables.EVIDENCE.field, _FLAT_EVIDENCE)]
     flat += [field for field in tables.PREDICTIONS if field.name != "micrograph_id"]
     return [*flat, pa.field("is_predicted", pa.bool_()), pa.field("number", pa.int32())]
 
@@ -88,7 +91,7 @@ def judged(root: str, settings: Settings, failures: pd.DataFrame) -> Iterator[tu
             triage = judge(
                 rows.loc[is_file, _OF_FILE],
                 micrographs,
-                micrographs.loc[micrographs["n_detections"].notna(), ["micrograph_id", *_FLAT_FEATURES]],
+                micrographs.loc[micrographs["n_detections"].notna(), [*_OF_EVIDENCE, "disordered_fraction"]],
                 micrographs.loc[micrographs["is_predicted"].eq(True), tables.PREDICTIONS.names],
                 flags,
                 settings.report,
@@ -108,18 +111,21 @@ def cohorts(micrographs: pd.DataFrame) -> pd.Series:
 def _gather(root: str, settings: Settings, runs: Runs, signatures: Spill, identities: list[Spill]) -> Compact:
     """One pass over all tables: rows go to `runs`, in compact form to the rest."""
     where = folders(settings)
-    there = {table: set(parts.part_names(root, where[table])) for table in ("features", "predictions")}
+    order = list(names_of(settings.detect))
+    there = {table: set(parts.part_names(root, where[table])) for table in ("evidence", "features", "predictions")}
     shapes, is_solid, nm, cohort, n = [], [], [], [], 0
     for rows in ingest.current(root, _OF_LEDGER):
 
         def made(table: str, columns: list[str], rows: pd.DataFrame = rows) -> pd.DataFrame:
             names = [name for name in rows["partition"].unique() if name in there[table]]
             found = parts.read_table(root, where[table], SCHEMAS[table], columns, partitions=names)
-            _check_once(found["micrograph_id"], where[table])
-            return found.assign(is_there=True).set_index("micrograph_id").reindex(rows["micrograph_id"])
+            keys = [name for name in ("micrograph_id", "detector") if name in columns]
+            _check_once(found[keys], where[table])
+            return found
 
-        _check_once(rows["micrograph_id"], "the ledger")
-        features = made("features", _OF_FEATURES)
+        _check_once(rows[["micrograph_id"]], "the ledger")
+        ids = rows["micrograph_id"]
+        features = made("features", _OF_FEATURES).set_index("micrograph_id").reindex(ids)
         packed = duplicates.pack(features.pop("signature"))
         signatures.put(packed.tobytes())
         for spilled, columns in zip(identities, (duplicates.PIXELS, duplicates.CONTENT), strict=True):
@@ -128,11 +134,13 @@ def _gather(root: str, settings: Settings, runs: Runs, signatures: Spill, identi
         is_solid.append(duplicates.has_tones(packed))
         cohort.append(duplicates.identities(cohorts(rows))[:, 0])
         nm.append(np.where(cohort[-1] > 0, rows["nm_per_pixel"].to_numpy(float), np.nan))
-        predictions = made("predictions", tables.PREDICTIONS.names)
+        evidence, predictions = made("evidence", _OF_EVIDENCE), made("predictions", tables.PREDICTIONS.names)
+        one = chosen(evidence, predictions, order, settings.report.max_ood_distance)
+        one = one.set_index("micrograph_id").reindex(ids)
         flat = rows[["micrograph_id", *_OF_MICROGRAPH]].assign(
-            **{name: features[name].to_numpy() for name in _FLAT_FEATURES},
-            **{name: predictions[name].to_numpy() for name in predictions if name != "is_there"},
-            is_predicted=predictions["is_there"].eq(True).to_numpy(),
+            disordered_fraction=features["disordered_fraction"].to_numpy(),
+            **{name: one[name].to_numpy() for name in one if name != "is_predicted"},
+            is_predicted=one["is_predicted"].eq(True).to_numpy(),
             number=np.arange(n, n + len(rows), dtype="int32"),
         )
         flags = flag_images(features.reset_index())
@@ -149,9 +157,10 @@ def _gather(root: str, settings: Settings, runs: Runs, signatures: Spill, identi
     return Compact(_joined(shapes, np.uint32), _joined(is_solid, bool), is_suspect, signatures, identities)
 
 
-def _check_once(ids: pd.Series, where: str) -> None:
-    if ids.duplicated().any():
-        raise ValueError(f"micrograph_id {ids[ids.duplicated()].iloc[0]!r} occurs twice in {where}")
+def _check_once(keys: pd.DataFrame, where: str) -> None:
+    if keys.duplicated().any():
+        first = keys[keys.duplicated()].iloc[0]
+        raise ValueError(", ".join(f"{name} {value!r}" for name, value in first.items()) + f" occurs twice in {where}")
 
 
 def _joined(arrays: list[NDArray], dtype) -> NDArray:

@@ -109,7 +109,7 @@ def render(
 
 _PLACED = (
     *("archive", "workspace", "command", "started", "n_files", "n_bytes", "seconds"),
-    *("versions", "settings", "forest", "failures"),
+    *("versions", "settings", "models", "failures"),
 )
 
 

@@ -57,6 +57,9 @@ RULES = (
     Rule("scale_bar", "note", "A scale bar is drawn into the image."),
 )
 RANKS = {rule.code: rank for rank, rule in enumerate(RULES)}
+PREDICTED = ("predicted_f1", "predicted_f1_low", "predicted_f1_high", "predicted_precision", "predicted_recall")
+PREDICTED += ("ood_distance",)
+N_BECAUSE = 2  # of the reasons for a predicted F1, how many the explanation gives
 
 
 def judge(
@@ -71,12 +74,13 @@ def judge(
     """The triage table: a row per micrograph and a row per catalog file that gave none, by URI and frame.
 
     `catalog`, `micrographs`, `predictions` and `flags` as in `tables`; `features` needs micrograph_id and n_detections,
-    and may have is_capped and disordered_fraction; `micrographs` may have is_nm_per_pixel_suspect. Trust is decided on
-    the lower end of the predicted F1, because forests over-estimate a low F1. A micrograph without features or without
-    a prediction is `unknown` unless its flags already make it junk; `failures` (tables.FAILURES) says of which images
-    that is because a stage failed on them. Returns tables.TRIAGE's columns; `reasons` holds lists of codes in the order
-    of RULES and is empty only where the verdict is trust and there is nothing to note. Empty tables give an empty
-    table. Raises ValueError where a micrograph or a file occurs twice.
+    and may have detector, is_capped, agreement and disordered_fraction; `features` and `predictions` have one row for a
+    micrograph, those of the detector that the verdict rests on; `micrographs` may have is_nm_per_pixel_suspect. Trust
+    is decided on the lower end of the predicted F1, because forests over-estimate a low F1. A micrograph without
+    features or without a prediction is `unknown` unless its flags already make it junk; `failures` (tables.FAILURES)
+    says of which images that is because a stage failed on them. Returns tables.TRIAGE's columns; `reasons` holds lists
+    of codes in the order of RULES and is empty only where the verdict is trust and there is nothing to note. Empty
+    tables give an empty table. Raises ValueError where a micrograph or a file occurs twice.
     """
     rows = _rows(catalog, micrographs, features, predictions)
     rows["failure"] = _failure(rows, failures)
@@ -112,15 +116,19 @@ def _rows(catalog, micrographs, features, predictions) -> pd.DataFrame:
     rows[["format", "reason", "error", "file_status"]] = by_uri.to_numpy(object)
     rows["status"] = rows["file_status"].where(rows["is_file"], "ok").fillna("ok")
     by_id = features.set_index("micrograph_id")
-    for column in ("n_detections", "is_capped", "disordered_fraction"):
+    for column in ("detector", "n_detections", "is_capped", "agreement", "disordered_fraction"):
         rows[column] = rows["micrograph_id"].map(by_id[column]) if column in by_id else np.nan
+    rows["detector"] = rows["detector"].astype(object).where(rows["detector"].notna(), None)
     rows["n_detections"] = pd.to_numeric(rows["n_detections"]).astype("Int64")
     rows["is_capped"] = rows["is_capped"].eq(True)
-    rows["disordered_fraction"] = pd.to_numeric(rows["disordered_fraction"]).astype(float)
+    for column in ("agreement", "disordered_fraction"):
+        rows[column] = pd.to_numeric(rows[column]).astype(float)
     by_id = predictions.set_index("micrograph_id")
-    for column in ("predicted_f1", "predicted_f1_low", "predicted_f1_high", "ood_distance"):
-        rows[column] = pd.to_numeric(rows["micrograph_id"].map(by_id[column])).astype(float)
+    for column in PREDICTED:
+        known = pd.to_numeric(rows["micrograph_id"].map(by_id[column])) if column in by_id else np.nan
+        rows[column] = pd.Series(known, index=rows.index).astype(float)
     rows["evidence"] = rows["micrograph_id"].map(by_id["evidence"])
+    rows["because"] = rows["micrograph_id"].map(by_id["because"]) if "because" in by_id else None
     rows["is_judged"] = rows["micrograph_id"].isin(by_id.index) & rows["n_detections"].notna()
     suspect = rows.get("is_nm_per_pixel_suspect", pd.Series(False, index=rows.index))
     rows["is_nm_per_pixel_suspect"] = suspect.eq(True).fillna(False).astype(bool)
@@ -186,7 +194,7 @@ def _predicted(rows: pd.DataFrame, junk: np.ndarray, settings: Report) -> pd.Dat
     low = rows["predicted_f1_low"]
     is_out = judged & rows["ood_distance"].gt(settings.max_ood_distance)
     is_empty = judged & (rows["n_detections"].eq(0).fillna(False).astype(bool) | rows["evidence"].eq("no_detections"))
-    rest = judged & ~is_out & ~is_empty
+    rest, unfit = judged & ~is_out & ~is_empty, rows["evidence"].eq("no_model")
     far = _formatted("{:.2f}", np.ceil(rows["ood_distance"] * 100 - 1e-6) / 100)  # 1.001 is above a limit of 1
     size = _formatted("{:.4g}", rows["nm_per_pixel"])
     cap = rows["n_detections"].astype(str)
@@ -219,7 +227,10 @@ def _predicted(rows: pd.DataFrame, junk: np.ndarray, settings: Report) -> pd.Dat
                 "too_many_blobs",
                 "The detector stopped at its cap with " + cap + " detections, so objects are missing from the count.",
             ),
-            _findings(rows, rest & low.isna(), "no_prediction", "No F1 could be predicted from these detections."),
+            _findings(
+                rows, rest & low.isna() & ~unfit, "no_prediction", "No F1 could be predicted from these detections."
+            ),
+            _findings(rows, rest & low.isna() & unfit, "no_prediction", "No model predicts the F1 of this detector."),
             _findings(rows, rest & low.lt(settings.trust_f1), "low_predicted_f1", _f1_text(rows, settings)),
         ]
     )
@@ -252,7 +263,14 @@ def _f1_text(rows: pd.DataFrame, settings: Report) -> pd.Series:
     # Rounded away from trust, so that no sentence says that 0.70 is below 0.7.
     columns = (rows["predicted_f1"], np.floor(low * 100 + 1e-6) / 100, rows["predicted_f1_high"], ends)
     texts = [f"Predicted F1 is {m:.2f} ({a:.2f} to {b:.2f}){end}" for m, a, b, end in zip(*columns, strict=True)]
+    texts = [f"{text}{_because(why)}" for text, why in zip(texts, rows["because"], strict=True)]
     return pd.Series(texts, index=rows.index, dtype=object)
+
+
+def _because(why: object) -> str:
+    """The main reasons of a prediction as a sentence, with a blank in front; "" without any."""
+    main = list(why)[:N_BECAUSE] if isinstance(why, list | tuple | np.ndarray) else []
+    return f" Mostly: {'; '.join(main)}." if main else ""
 
 
 def _formatted(form: str, values: pd.Series) -> pd.Series:

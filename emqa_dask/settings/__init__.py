@@ -104,7 +104,8 @@ def _cohorts(tables: object, common: Detect, source: str) -> tuple[Cohort, ...]:
         raise SettingsError("[[cohorts]] has to be a list of tables")
     matching = {name: hint for name, hint in typing.get_type_hints(Cohort).items() if name != "changes"}
     hints = typing.get_type_hints(Detect) | matching
-    del hints["device"], hints["detector"]  # a run has one of each
+    for key in ("device", "detectors", "precision"):  # the same for a whole run
+        del hints[key]
     found = []
     for table in tables:
         for key in table:

@@ -39,7 +39,7 @@ class Store:
 
 @dataclass(frozen=True)
 class Detect:
-    detector: str = "log"
+    detectors: tuple[str, ...] = ("log",)  # "log" and Mask R-CNNs: bundled ones by name, others by their directories
     polarity: str = "auto"  # bright, dark, both, or auto: the one that answers more strongly in the image
     min_sigma: float = 3.0  # px; smaller scales find grain; a disk of radius r answers at sigma = r / sqrt(2)
     max_sigma: float = 20.0  # px
@@ -52,9 +52,12 @@ class Detect:
     high_percentile: float = 99.0
     max_detections: int = 5000  # the strongest are kept; the cap is recorded
     device: str = "cpu"
+    precision: str = "float32"  # of the networks; bfloat16 and float16 are faster where hardware has them
 
     def check(self):
-        require(self.detector == "log", "detect.detector", self.detector, "is 'log'")
+        named = self.detectors
+        require(bool(named) and all(named), "detect.detectors", named, 'names at least one, e.g. ["log"]')
+        require(len(set(named)) == len(named), "detect.detectors", named, "names one twice")
         require(
             self.polarity in ("auto", "bright", "dark", "both"),
             "detect.polarity",
@@ -70,6 +73,13 @@ class Detect:
             0 <= low < high <= 100, "detect.low_percentile", low, "has to be below high_percentile, both in 0...100"
         )
         require(self.device in ("cpu", "cuda"), "detect.device", self.device, "is 'cpu' or 'cuda'")
+        known = ("float32", "bfloat16", "float16")
+        require(self.precision in known, "detect.precision", self.precision, f"is one of {', '.join(known)}")
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The detectors that are networks, in order."""
+        return tuple(name for name in self.detectors if name != "log")
 
 
 @dataclass(frozen=True)
@@ -109,10 +119,12 @@ class Featurise:
 
 @dataclass(frozen=True)
 class Predict:
-    forest: str = "log-synthetic"  # a model directory, or the name of a bundled one
+    # Model directories, or names of bundled ones, each for the detector on its card; of two for one, the first counts.
+    forests: tuple[str, ...] = ("log-synthetic",)
 
     def check(self):
-        require(bool(self.forest), "predict.forest", self.forest, "names a model directory or a bundled model")
+        known = "names model directories or bundled models"
+        require(bool(self.forests) and all(self.forests), "predict.forests", self.forests, known)
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,8 @@ def test_a_second_run_repeats_nothing_and_says_it_again(lossy):
     assert any("emqa retry" in line for line in said)
 
 
-def test_a_failure_does_not_pass_for_an_image_without_detections(lossy, tmp_path):
+@pytest.mark.parametrize(("change", "table"), [({"score_floor": 0.3}, "evidence"), ({"order": True}, "features")])
+def test_a_failure_does_not_pass_for_an_image_without_detections(lossy, tmp_path, change, table):
     """Detections that failed leave no row, as an empty image does; new features must not be made from that."""
     archive, root, settings, *_ = lossy
     copy = tmp_path / "ws"
@@ -103,11 +104,13 @@ def test_a_failure_does_not_pass_for_an_image_without_detections(lossy, tmp_path
     parts.write_part(str(copy), detections, name, rows[rows["micrograph_id"] != victim], tables.DETECTIONS)
     failure = {"uri": "x", "micrograph_id": victim, "stage": "detect", "kind": "crash", "error": "e", "attempts": 2}
     parts.write_part(str(copy), failures_dir(detections), name, [failure], tables.FAILURES)
-    other = replace(settings, {"featurise": {"score_floor": 0.3}})
+    other = replace(settings, {"featurise": change})
+    if table == "features":  # else its evidence from before the failure would be taken for the image's
+        shutil.rmtree(copy / folders(settings)["evidence"])
     code, _ = quietly(run, str(archive), str(copy), other)
     assert code == 2
-    features = parts.read_table(str(copy), folders(other)["features"], tables.FEATURES)
-    assert victim not in set(features["micrograph_id"])
+    made = parts.read_table(str(copy), folders(other)[table], SCHEMAS[table])
+    assert victim not in set(made["micrograph_id"])
     triage = parts.load_table(layout.triage(str(copy)), tables.TRIAGE).set_index("micrograph_id")
     assert (triage.loc[victim, "status"], triage.loc[victim, "verdict"]) == ("failed", "unknown")
 

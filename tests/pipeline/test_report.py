@@ -77,26 +77,30 @@ def make_workspace(root: str, n_files: int = 90, seed: int = 0) -> pd.DataFrame:
     tones = np.clip(tones, -127, 127).astype(np.int8)
     features["signature"] = [None if k % 11 == 0 else tones[k].tobytes() + grain[k].tobytes() for k in range(n)]
     features["micrograph_id"] = ledger["micrograph_id"]
-    features["n_detections"] = rng.integers(0, 4, n).astype(float)
-    features["is_capped"] = rng.random(n) < 0.05
+    evidence = pd.DataFrame({"micrograph_id": ledger["micrograph_id"], "detector": "log"})
+    evidence["n_detections"] = rng.integers(0, 4, n).astype(float)
+    evidence["is_capped"] = rng.random(n) < 0.05
     mean = rng.beta(6, 2, n)
     predictions = pd.DataFrame(
         {
             "micrograph_id": ledger["micrograph_id"],
-            "predicted_f1": np.where(features["n_detections"] > 0, mean, np.nan),
+            "detector": "log",
+            "predicted_f1": np.where(evidence["n_detections"] > 0, mean, np.nan),
             "predicted_f1_low": mean - 0.2,
             "predicted_f1_high": mean + 0.1,
             "ood_distance": rng.lognormal(-0.8, 0.6, n),
-            "evidence": np.where(features["n_detections"] > 0, "detections", "no_detections"),
+            "evidence": np.where(evidence["n_detections"] > 0, "detections", "no_detections"),
         }
     )
     thumbnails = pd.DataFrame({"micrograph_id": ledger["micrograph_id"], "jpeg": b"jpeg"})
     boxes = {"y0": 1.0, "x0": 2.0, "y1": 9.0, "x1": 8.0, "score": 0.5}
-    made = {"features": features, "predictions": predictions, "thumbnails": thumbnails}
+    made = {"evidence": evidence, "features": features, "predictions": predictions, "thumbnails": thumbnails}
     made["detections"] = pd.DataFrame({"micrograph_id": ledger["micrograph_id"], **boxes})
+    kept = {table: rng.random(n) < 0.95 for table in made}  # quarantined ones are not in a table
+    kept["evidence"] = kept["features"]
     for table, folder in folders(SETTINGS).items():
         for k, (name, of) in enumerate(ledger.groupby("partition")):
-            rows = made[table].loc[of.index[rng.random(len(of)) < 0.95]]  # quarantined ones are not in a table
+            rows = made[table].loc[of.index[kept[table][of.index]]]
             if k % 9 != 4 or table == "thumbnails":  # unfinished
                 parts.write_part(root, folder, name, rows, SCHEMAS[table])
     failed = ledger.loc[::7, ["uri", "micrograph_id"]].assign(stage="detect", kind="crash", error="it died", attempts=2)
@@ -110,9 +114,12 @@ def judged_in_memory(root: str, failures: pd.DataFrame) -> tuple[pd.DataFrame, p
     micrographs = micrographs.assign(
         is_nm_per_pixel_suspect=cohort_suspects(micrographs["nm_per_pixel"], verdicts.cohorts(micrographs))
     )
-    made = {t: parts.read_table(root, folders(SETTINGS)[t], SCHEMAS[t]) for t in ("features", "predictions")}
+    made = {t: parts.read_table(root, folders(SETTINGS)[t], SCHEMAS[t]) for t in list(SCHEMAS)[2:]}
     made = {t: rows[rows["micrograph_id"].isin(micrographs["micrograph_id"])] for t, rows in made.items()}
     flags = [flag_images(made["features"]), duplicates.flag_duplicates(micrographs, made["features"])]
+    evidence = made.pop("evidence")
+    made["features"] = evidence.merge(made["features"], on="micrograph_id")
+    made["predictions"] = made["predictions"][made["predictions"]["micrograph_id"].isin(evidence["micrograph_id"])]
     flags = pd.concat(flags, ignore_index=True)
     triage = judge(catalog, micrographs, **made, flags=flags, settings=SETTINGS.report, failures=failures)
     of = triage.dropna(subset="micrograph_id")

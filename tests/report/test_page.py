@@ -60,7 +60,7 @@ def inputs(archive, pictures):
             "seconds": {"ingest": 3.2, EVIL: 4000.0},
             "versions": {"numpy": "2.4", EVIL: EVIL},
             "settings": dump(Settings()) + EVIL,
-            "forest": {"r2": 0.71, "name": EVIL},
+            "models": {"r2": 0.71, "name": EVIL},
             "failures": pd.DataFrame([{"uri": EVIL, "stage": "detect", "kind": "error", "error": EVIL,
                                        "traceback": f"Traceback:\n{EVIL}", "attempts": 2}]),
             "host": {EVIL: EVIL},

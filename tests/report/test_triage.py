@@ -31,7 +31,7 @@ def one_image(**values) -> dict[str, pd.DataFrame]:
         "catalog": frame[["uri", "content_sha256", "format", "reason", "error", "status"]],
         "micrographs": frame[[c for c in (*tables.MICROGRAPHS.names, "is_nm_per_pixel_suspect") if c in frame]],
         "features": frame[[c for c in ("micrograph_id", "n_detections", "is_capped") if c in frame]],
-        "predictions": frame[tables.PREDICTIONS.names],
+        "predictions": frame.reindex(columns=tables.PREDICTIONS.names),
         "flags": tables.empty(tables.FLAGS),
     }
 

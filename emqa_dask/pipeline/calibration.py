@@ -1,0 +1,228 @@
+"""emqa calibrate fits predictions to a few labelled images; emqa rescore replays verdicts. Neither runs a detector."""
+
+import dataclasses
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from emqa_dask import __version__, models, tables
+from emqa_dask.pipeline import ingest
+from emqa_dask.pipeline.folders import SCHEMAS, folders
+from emqa_dask.pipeline.labels import assigned, read_labels
+from emqa_dask.pipeline.measuring import joined, names_of
+from emqa_dask.pipeline.run import run
+from emqa_dask.pipeline.verdicts import cohorts
+from emqa_dask.predict import calibrate as calibration
+from emqa_dask.predict import judge, ood
+from emqa_dask.predict.images import load_judge
+from emqa_dask.settings import Settings, SettingsError, dump, replace
+from emqa_dask.store import files, layout, lock, parts
+
+Say = Callable[[str], None]
+OF_LEDGER = ("micrograph_id", "uri", "frame", "content_sha256", "height_px", "width_px", "partition")
+OF_LEDGER += ("instrument", "magnification")
+MATCHING = (0.1, "greedy")  # IoU and rule of the published study, where neither a model nor the user says another
+MODELS = "models"
+
+
+def calibrate(
+    root: str,
+    labels: str,
+    settings: Settings,
+    *,
+    detectors: Sequence[str] = (),
+    iou_threshold: float | None = None,
+    out: str = "",
+    say: Say = print,
+) -> int:
+    """Fit what predicts F1, precision and recall to the micrographs of `root` that the COCO file `labels` has; 0.
+
+    For every detector of the run, or those named, a model directory <out>/<detector> is written (`out` is the
+    workspace's models/) with the figures on images, groups and cohorts that it had not seen, and the workspace's
+    settings name it: `rescore` and every later run use it. No detector runs. Boxes are matched as the model that was
+    used so far says, or by `iou_threshold` (greedy). ValueError, naming images and rows, for labels of others, a
+    detector that the run does not have, and less than 8 labelled images with detections.
+    """
+    out = _folder(root, out)
+    known = names_of(settings.detect)
+    for name in detectors:
+        if name not in known:
+            raise ValueError(f"--detector {name}: this run has {', '.join(known)}")
+    with lock.hold(root, say):
+        ledger = pd.concat([tables.empty(tables.MICROGRAPHS)[[*OF_LEDGER]], *ingest.current(root, OF_LEDGER)])
+        ledger = ledger.reset_index(drop=True)
+        truth = assigned(read_labels(labels), ledger, labels)
+        rows = ledger[ledger["micrograph_id"].isin(truth)].reset_index(drop=True)
+        tables_of = _tables(root, settings, rows)
+        say(f"{len(rows)} labelled micrographs with {sum(map(len, truth.values()))} objects")
+        written = []
+        for name in detectors or known:
+            found = _fitted(name, tables_of, truth, rows, settings, iou_threshold)
+            _write(out / name, name, *found, labels, len(rows))
+            _tell(name, found[0], say)
+            written.append(str(out / name))
+        forests = (*written, *(f for f in settings.predict.forests if f not in written))
+        changed = replace(settings, {"predict": {"forests": list(forests)}})
+        files.write_text(layout.settings(root), dump(changed))
+    say(f"models: {', '.join(written)}; see what they change: emqa rescore {root}")
+    return 0
+
+
+def _folder(root: str, out: str) -> Path:
+    if out:
+        return Path(os.path.abspath(out))
+    if not files.is_local(root):
+        raise ValueError(f"{files.redact(root)} is a bucket, and models are read from folders: give --out DIR")
+    return Path(os.path.abspath(files.locate(root)[1])) / MODELS
+
+
+def _tables(root: str, settings: Settings, rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Detections, evidence and features of the micrographs `rows`; ValueError where they were not made."""
+    where, found = folders(settings), {}
+    for table in ("detections", "evidence", "features"):
+        there = set(parts.part_names(root, where[table]))
+        lacking = sorted(set(rows["partition"]) - there)
+        if lacking:
+            raise ValueError(
+                f"{len(lacking)} partitions with labelled micrographs have no {table} for these settings: run "
+                f"`emqa featurise {files.redact(root)}` first"
+            )
+        names = sorted(set(rows["partition"]))
+        of = parts.read_table(root, where[table], SCHEMAS[table], None, partitions=names)
+        found[table] = of[of["micrograph_id"].isin(rows["micrograph_id"])].reset_index(drop=True)
+    return found
+
+
+def _base(name: str, settings: Settings) -> tuple[judge.Judge | None, Path | None]:
+    for model in settings.predict.forests:
+        fitted = load_judge(model)
+        if fitted.detector == name:
+            return fitted, models.locate(model)
+    return None, None
+
+
+def _fitted(
+    name: str,
+    tables_of: dict[str, pd.DataFrame],
+    truth: dict[str, np.ndarray],
+    rows: pd.DataFrame,
+    settings: Settings,
+    iou_threshold: float | None,
+) -> tuple[calibration.Calibrated, ood.Domain | None]:
+    base, directory = _base(name, settings)
+    iou, rule = (base.iou_threshold, base.rule) if base else MATCHING
+    if iou_threshold is not None and iou_threshold != iou:
+        iou, base = iou_threshold, None  # a model for another IoU says nothing of this one
+    detections = tables_of["detections"]
+    evidence = tables_of["evidence"]
+    evidence = joined(evidence[evidence["detector"] == name], tables_of["features"])
+    failed = sorted(set(truth) - set(evidence["micrograph_id"]))
+    truth = {key: boxes for key, boxes in truth.items() if key not in failed}
+    floor = settings.featurise.score_floor
+    labelled = calibration.f1_of(detections[detections["detector"] == name], truth, rule, iou, floor)
+    keys = rows["micrograph_id"]
+    session = cohorts(rows).fillna("").astype(str) + "|" + rows["uri"].str.rpartition("/")[0]
+    found = calibration.calibrate(
+        evidence,
+        labelled,
+        dict(zip(keys, rows["content_sha256"])),
+        dict(zip(keys, session)),
+        base,
+        iou_threshold=iou,
+        rule=rule,
+    )
+    if failed:
+        found.notes.append(f"{len(failed)} labelled micrographs failed in the run: {', '.join(failed[:10])}")
+    return found, ood.load(directory) if directory else _domain(evidence, rows)
+
+
+def _domain(evidence: pd.DataFrame, rows: pd.DataFrame) -> ood.Domain | None:
+    """What the labelled images look like, where there are enough; the features are those of the bundled model."""
+    columns = ood.load(models.locate("log-synthetic")).columns
+    known = evidence.dropna(subset=list(columns))
+    varied = [c for c in columns if known[c].std() > 0]
+    if len(known) < 20 or not varied:
+        return None
+    groups = known["micrograph_id"].map(dict(zip(rows["micrograph_id"], rows["content_sha256"])))
+    return ood.fit(known, groups, columns=varied)
+
+
+def _write(out: Path, name: str, found: calibration.Calibrated, domain: ood.Domain | None, labels: str, n: int) -> None:
+    """The model directory `out`, whole or as it was."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
+    try:
+        card = {
+            "name": f"{name}-calibrated",
+            "task": f"predict the F1, precision and recall of {name} on an image from its detections",
+            "trained_on": f"{n} labelled micrographs of {Path(labels).name}",
+            "made_by": "emqa calibrate",
+            "notes": found.notes,
+            "versions": {"emqa_dask": __version__},
+            **judge.save(found.judge, fresh),
+            **({} if domain is None else ood.save(domain, fresh)),
+            "measured": {
+                row.pop("protocol").replace(" ", "_"): _finite(row) for row in found.report.to_dict("records")
+            },
+        }
+        models.write_card(fresh, card)
+        old = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
+        if out.exists():
+            out.rename(old / "old")
+        fresh.chmod(0o755)
+        fresh.rename(out)
+        shutil.rmtree(old)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _finite(row: dict) -> dict:
+    """`row` with numbers of three digits, without those that are not known: a card holds no NaN."""
+    plain = {k: round(float(v), 3) if isinstance(v, float) else v for k, v in row.items()}
+    plain = {k: int(v) if isinstance(v, np.integer) else v for k, v in plain.items()}
+    return {k: v for k, v in plain.items() if not (isinstance(v, float) and not np.isfinite(v))}
+
+
+def _tell(name: str, found: calibration.Calibrated, say: Say) -> None:
+    say(f"{name}: {found.judge.kind}, F1 at IoU {found.judge.iou_threshold:g} ({found.judge.rule})")
+    say(f"  {'held out':<22}{'n':>6}{'MAE':>8}{'RMSE':>8}{'R2':>8}{'coverage':>10}{'width':>8}")
+    for row in found.report.itertuples():
+        say(
+            f"  {row.protocol:<22}{row.n:>6}{row.mae:>8.3f}{row.rmse:>8.3f}{row.r2:>8.2f}{row.coverage:>10.2f}"
+            f"{row.width:>8.2f}"
+        )
+    for note in found.notes:
+        say(f"  {note}")
+
+
+def rescore(root: str, settings: Settings, say: Say = print) -> int:
+    """Replay evidence, predictions and verdicts on what the detectors have left, with `settings`; as run().
+
+    Score floor, models and limits may have changed; no pixel is read. SettingsError when [detect] or what else asks for
+    pixels has changed: that takes a run.
+    """
+    before = layout.settings_of(root)
+    where, now = folders(before), folders(settings)
+    for table in ("detections", "features"):
+        if where[table] != now[table]:
+            raise SettingsError(
+                f"these settings change the {table}, and rescore reads no pixel: use `emqa triage` or `emqa featurise`"
+            )
+    n_lacking = 0
+    there = set(parts.part_names(root, now["features"])) & set(parts.part_names(root, now["detections"]))
+    for partition in ingest.every_partition(root):
+        n_lacking += partition.name not in there
+    if n_lacking:
+        raise ValueError(
+            f"{n_lacking} partitions lack detections or features of these settings and models: run `emqa triage`"
+        )
+    here = dataclasses.replace(settings, run=dataclasses.replace(settings.run, scheduler="in-process"))
+    kept = dataclasses.replace(here.run, scheduler=settings.run.scheduler)
+    code = run(None, root, here, steps=("featurise", "predict", "report"), say=say)
+    files.write_text(layout.settings(root), dump(dataclasses.replace(here, run=kept)))
+    return code

@@ -1,0 +1,114 @@
+"""What is measured of an image: detections of every detector, the evidence that they are, the image's features."""
+
+import functools
+
+import numpy as np
+import pandas as pd
+
+from emqa_dask import models
+from emqa_dask.detect import log
+from emqa_dask.detect.normalise import normalise
+from emqa_dask.featurise.agreement import agreement
+from emqa_dask.featurise.detections import detection_features
+from emqa_dask.featurise.images import image_features
+from emqa_dask.settings import Detect, Settings
+from emqa_dask.tune import order
+
+
+@functools.lru_cache(maxsize=16)
+def _caps(networks: tuple[str, ...]) -> dict[str, int]:
+    """Largest number of detections of every network, by the name on its card."""
+    found: dict[str, int] = {}
+    for name in networks:
+        from emqa_dask.detect import mask_rcnn  # a run without networks does well without torch
+
+        card = mask_rcnn.read(models.locate(name))
+        if card.name in found or card.name == "log":
+            raise ValueError(f"detect.detectors: two are named {card.name!r}; rename one in its card.toml")
+        found[card.name] = card.max_detections
+    return found
+
+
+def names_of(settings: Detect) -> dict[str, int]:
+    """The detectors as the tables name them, in order, and the most detections that each may give.
+
+    Raises FileNotFoundError for a model that is not there and ValueError for a card that says something impossible.
+    """
+    caps = iter(_caps(settings.networks).items())
+    return dict(("log", settings.max_detections) if name == "log" else next(caps) for name in settings.detectors)
+
+
+def by_networks(images: list[np.ndarray], nm_per_pixel: list[float], settings: Detect) -> list[pd.DataFrame]:
+    """Detections of all networks on each image, one table an image; the networks are loaded once a process."""
+    from emqa_dask.detect.mask_rcnn import load_detector
+
+    found = []
+    for name in settings.networks:
+        detector = load_detector(models.locate(name), settings.device, settings.precision)
+        found.append(detector.detect(images, nm_per_pixel))
+    return [pd.concat(of_image, ignore_index=True) for of_image in zip(*found, strict=True)]
+
+
+def detect(image: np.ndarray, row: dict, settings: Settings) -> pd.DataFrame:
+    """Detections of every detector on one micrograph, as rows of tables.DETECTIONS."""
+    found, how = [], settings.detect
+    if "log" in how.detectors:
+        found.append(of_log(log.detect_image(image, how), row))
+    if how.networks:
+        found += by_networks([image], [row["nm_per_pixel"]], how)
+    return pd.concat(found, ignore_index=True).assign(micrograph_id=row["micrograph_id"])
+
+
+def of_log(blobs: pd.DataFrame, row: dict) -> pd.DataFrame:
+    """`blobs` with their diameters in nm, by the micrograph's pixel size."""
+    return blobs.assign(diameter_nm=blobs["diameter_px"] * row["nm_per_pixel"])
+
+
+def by_log(images: list[np.ndarray], settings: Detect, batch_size: int) -> list[pd.DataFrame]:
+    """log.detect_images() as a list."""
+    return list(log.detect_images(images, settings, batch_size))
+
+
+def evidence_of(row: dict, found: pd.DataFrame, settings: Settings) -> list[dict]:
+    """The rows of tables.EVIDENCE of one micrograph: for every detector what it found at or above the score floor."""
+    floor, names, of = settings.featurise.score_floor, names_of(settings.detect), {}
+    for name in names:
+        every = found[found["detector"] == name]
+        of[name] = every, every[every["score"] >= floor]
+    boxes = {name: kept[["y0", "x0", "y1", "x1"]].to_numpy(float) for name, (_, kept) in of.items()}
+    agreed, rows = agreement(boxes), []
+    for name, (every, kept) in of.items():
+        circularity = None if name == "log" else kept["circularity"].to_numpy(float)
+        shape = (row["height_px"], row["width_px"])
+        features = detection_features(boxes[name], kept["score"].to_numpy(float), shape, circularity=circularity)
+        said = {"micrograph_id": row["micrograph_id"], "detector": name, "score_floor": floor}
+        said |= {"is_capped": len(every) >= names[name], "agreement": agreed[name]}
+        rows.append(said | features)
+    return rows
+
+
+def features_of(image: np.ndarray, row: dict, found: pd.DataFrame, settings: Settings) -> dict:
+    """The row of tables.FEATURES of one image."""
+    return {
+        "micrograph_id": row["micrograph_id"],
+        **image_features(image, colour_fraction=row["colour_fraction"]),
+        "disordered_fraction": disordered_fraction(image, found[found["detector"] == "log"], settings),
+    }
+
+
+def measure(image: np.ndarray, row: dict, found: pd.DataFrame, settings: Settings) -> tuple[list[dict], dict]:
+    """evidence_of() and features_of() of one image."""
+    return evidence_of(row, found, settings), features_of(image, row, found, settings)
+
+
+def disordered_fraction(image: np.ndarray, blobs: pd.DataFrame, settings: Settings) -> float:
+    """Share of the area without lattice order around the detections; NaN where it is not asked for, or unknown."""
+    if not settings.featurise.order or "log" not in settings.detect.detectors:
+        return float("nan")
+    how = settings.detect
+    return order.order_map(normalise(image, how.low_percentile, how.high_percentile), blobs).area_fraction
+
+
+def joined(evidence: pd.DataFrame, features: pd.DataFrame) -> pd.DataFrame:
+    """A row per micrograph and detector with all that is known of both: what models predict from."""
+    return evidence.merge(features, on="micrograph_id", how="inner", validate="many_to_one")

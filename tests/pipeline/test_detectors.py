@@ -1,0 +1,205 @@
+"""Several detectors side by side, calibration on labels, rescoring: laws of whole runs."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from emqa_dask import models, tables
+from emqa_dask.featurise.agreement import agreement
+from emqa_dask.pipeline.calibration import calibrate, rescore
+from emqa_dask.pipeline.folders import SCHEMAS, folders
+from emqa_dask.pipeline.labels import read_labels
+from emqa_dask.pipeline.run import run
+from emqa_dask.predict.choice import chosen
+from emqa_dask.predict.images import load_judge
+from emqa_dask.settings import SettingsError, replace
+from emqa_dask.store import layout, parts
+from tests.detect.conftest import SMALL, write_model
+
+
+def quiet(*_) -> None:
+    pass
+
+
+def table(root, name: str, settings) -> pd.DataFrame:
+    return parts.read_table(str(root), folders(settings)[name], SCHEMAS[name])
+
+
+@pytest.fixture(scope="module")
+def both(here, tmp_path_factory):
+    """Settings of a run with the LoG and a small network of random weights."""
+    model = tmp_path_factory.mktemp("models") / "small"
+    write_model(model, SMALL)
+    return replace(here, {"detect": {"detectors": ["log", str(model)]}, "run": {"batch_size": 3}})
+
+
+@pytest.fixture(scope="module")
+def done(small_archive, both, tmp_path_factory):
+    root = tmp_path_factory.mktemp("detectors") / "ws"
+    assert run(str(small_archive), str(root), both, say=quiet) == 0
+    return root
+
+
+@pytest.fixture
+def copy(done, tmp_path):
+    return shutil.copytree(done, tmp_path / "ws")
+
+
+def test_every_image_has_evidence_of_every_detector(done, both):
+    evidence, features = table(done, "evidence", both), table(done, "features", both)
+    assert set(evidence["detector"]) == {"log", "small"}
+    assert sorted(evidence["micrograph_id"]) == sorted(list(features["micrograph_id"]) * 2)
+    found = table(done, "detections", both)
+    kept = found[found["score"] >= both.featurise.score_floor]
+    counts = kept.groupby(["micrograph_id", "detector"]).size()
+    known = evidence.set_index(["micrograph_id", "detector"])["n_detections"]
+    assert (known == counts.reindex(known.index, fill_value=0)).all()
+    assert evidence["agreement"].between(0, 1).all()
+
+
+def test_a_detector_beside_it_changes_nothing_of_another(done, both, here, small_archive, tmp_path):
+    assert run(str(small_archive), str(tmp_path / "ws"), here, say=quiet) == 0
+    alone, beside = table(tmp_path / "ws", "detections", here), table(done, "detections", both)
+    beside = beside[beside["detector"] == "log"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(alone, beside)
+    assert table(tmp_path / "ws", "evidence", here)["agreement"].isna().all()
+
+
+def test_batches_change_nothing(done, both, small_archive, tmp_path):
+    one = replace(both, {"run": {"batch_size": 1}})
+    assert run(str(small_archive), str(tmp_path / "ws"), one, say=quiet) == 0
+    a, b = table(done, "detections", both), table(tmp_path / "ws", "detections", one)
+    assert list(a["micrograph_id"]) == list(b["micrograph_id"])
+    for name in ("score", "y0", "x0", "y1", "x1", "area_px"):
+        np.testing.assert_allclose(a[name], b[name], rtol=1e-4, atol=2e-3)
+
+
+def test_a_detector_without_a_model_is_not_judged(done, both):
+    predictions = table(done, "predictions", both)
+    none = predictions[predictions["detector"] == "small"]
+    assert set(none["evidence"]) == {"no_model"}
+    assert none["predicted_f1"].isna().all()
+    rows = pd.read_parquet(layout.triage(str(done)))
+    assert set(rows["detector"].dropna()) == {"log"}
+
+
+def test_another_score_floor_needs_no_pixel(copy, both, small_archive, tmp_path):
+    """Without the pixels rescoring gives what a run with those settings from the start gives."""
+    shutil.rmtree(copy / "micrographs.zarr")
+    changed = replace(both, {"report": {"trust_f1": 0.3}})
+    assert rescore(str(copy), changed, say=quiet) == 0
+    fresh = tmp_path / "fresh"
+    assert run(str(small_archive), str(fresh), changed, say=quiet) == 0
+    one, other = (pd.read_parquet(layout.triage(str(root))) for root in (copy, fresh))
+    pd.testing.assert_frame_equal(one, other)
+    floor = replace(both, {"featurise": {"score_floor": 0.3}, "predict": {"forests": [str(_at_floor(tmp_path, 0.3))]}})
+    assert rescore(str(copy), floor, say=quiet) == 0
+    assert set(table(copy, "evidence", floor)["score_floor"]) == {0.3}
+
+
+def _at_floor(folder, floor: float):
+    """The bundled model, said to be for another score floor."""
+    out = shutil.copytree(models.locate("log-synthetic"), folder / "forest")
+    card = models.load_card(out)
+    card["forest"]["score_floor"] = floor
+    models.write_card(out, {key: value for key, value in card.items() if key != "files"})
+    return out
+
+
+def test_rescoring_refuses_what_takes_pixels(copy, both):
+    with pytest.raises(SettingsError, match="detections"):
+        rescore(str(copy), replace(both, {"detect": {"threshold": 0.3}}), say=quiet)
+    name = parts.part_names(str(copy), folders(both)["features"])[0]
+    (copy / folders(both)["features"] / f"{name}.parquet").unlink()
+    with pytest.raises(ValueError, match="1 partitions lack"):
+        rescore(str(copy), both, say=quiet)
+
+
+def coco(path, archive_truth, **changes) -> str:
+    content = json.loads(archive_truth.read_text()) | changes
+    path.write_text(json.dumps(content))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def truth(small_archive):
+    return small_archive.parent / f"{small_archive.name}.truth" / "annotations.json"
+
+
+def test_calibration_fits_every_detector_and_later_runs_use_it(copy, both, truth):
+    pixels = copy / "micrographs.zarr"
+    shutil.rmtree(pixels)
+    said: list[str] = []
+    assert calibrate(str(copy), str(truth), both, say=said.append) == 0
+    settings = layout.settings_of(str(copy))
+    assert [load_judge(f).detector for f in settings.predict.forests[:2]] == ["log", "small"]
+    card = models.load_card(copy / "models" / "small")
+    assert {"random", "grouped_by_image"} <= set(card["measured"])
+    assert all(0 <= of["coverage"] <= 1 for of in card["measured"].values())
+    assert rescore(str(copy), settings, say=quiet) == 0
+    predictions = table(copy, "predictions", settings)
+    judged = predictions[predictions["evidence"] == "detections"]
+    assert set(judged["detector"]) == {"log", "small"}
+    assert judged[["predicted_precision", "predicted_recall"]].notna().all(axis=None)
+    again = {p.name: p.read_bytes() for p in (copy / "models" / "small").iterdir()}
+    assert calibrate(str(copy), str(truth), both, say=quiet) == 0
+    assert {p.name: p.read_bytes() for p in (copy / "models" / "small").iterdir()} == again
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"images": [{"id": 1, "file_name": "of another run.tif", "height": 8, "width": 8}], "annotations": []},
+         "'of another run.tif' is not in the workspace"),
+        ({"images": []}, "which the file does not list"),
+        ({"annotations": None}, "no COCO JSON"),
+    ],
+)  # fmt: skip
+def test_labels_of_others_are_named_and_nothing_is_written(copy, both, truth, tmp_path, change, named):
+    before = (copy / "settings.toml").read_bytes()
+    with pytest.raises(ValueError, match=named):
+        calibrate(str(copy), coco(tmp_path / "labels.json", truth, **change), both, say=quiet)
+    assert (copy / "settings.toml").read_bytes() == before
+    assert not (copy / "models").exists()
+
+
+@pytest.mark.parametrize(
+    ("box", "named"),
+    [([1, 1, 0, 5], "box of 0 x 5"), ([-9, 0, 20, 5], "outside its image"), ([1, 2, 3], "no box"), (None, "no box")],
+)
+def test_bad_boxes_are_named(tmp_path, box, named):
+    image = {"id": 1, "file_name": "a.tif", "height": 20, "width": 20}
+    content = {"images": [image], "annotations": [{"id": 7, "image_id": 1, "bbox": box}]}
+    (tmp_path / "l.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=f"annotation 7 .*{named}"):
+        read_labels(tmp_path / "l.json")
+    content["annotations"] = [{"id": 7, "image_id": 1, "bbox": [1, 1, 2, 2]}] * 2
+    (tmp_path / "l.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="annotation id 7 occurs 2 times"):
+        read_labels(tmp_path / "l.json")
+
+
+def test_agreement_is_one_for_equals_and_symmetric():
+    one = np.array([[0, 0, 10, 10], [20, 20, 30, 30]], float)
+    assert agreement({"a": one, "b": one[::-1]}) == {"a": 1.0, "b": 1.0}
+    assert agreement({"a": one, "b": one[:1]})["a"] == pytest.approx(2 / 3)
+    assert agreement({"a": one[:0], "b": one[:0]}) == {"a": 1.0, "b": 1.0}
+    assert np.isnan(agreement({"a": one})["a"])
+    three = agreement({"a": one, "b": one, "c": one + 100})
+    assert three == {"a": 0.5, "b": 0.5, "c": 0.0}
+
+
+def test_the_verdict_rests_on_the_detector_that_can_be_trusted_more():
+    evidence = pd.DataFrame({"micrograph_id": list("aabbccdd"), "detector": ["log", "net"] * 4, "n_detections": 1.0})
+    predictions = tables.empty(tables.PREDICTIONS).reindex(range(8)).drop(columns=["micrograph_id", "detector"])
+    predictions = pd.concat([evidence[["micrograph_id", "detector"]], predictions], axis=1)
+    predictions["predicted_f1_low"] = [0.2, 0.6, 0.6, 0.9, np.nan, 0.1, np.nan, np.nan]
+    predictions["ood_distance"] = [0.5, 0.5, 0.5, 1.5, 0.5, 0.5, 0.5, 0.5]
+    one = chosen(evidence, predictions, ["log", "net"], 1.0).set_index("micrograph_id")["detector"]
+    assert one.to_dict() == {"a": "net", "b": "log", "c": "net", "d": "log"}
+    shuffled = chosen(evidence.sample(frac=1, random_state=1), predictions, ["log", "net"], 1.0)
+    assert shuffled.set_index("micrograph_id")["detector"].to_dict() == one.to_dict()
+    assert set(chosen(evidence, predictions[:2], ["log", "net"], 1.0)["micrograph_id"]) == set("abcd")
