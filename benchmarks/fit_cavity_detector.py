@@ -1,6 +1,7 @@
 """Fits the bundled detector `cavity-tem`: a Mask R-CNN on synthetic micrographs alone, whose masks are known exactly.
 
-python benchmarks/fit_cavity_detector.py --out DIR            trains (about a second a step on one core), then measures
+python benchmarks/fit_cavity_detector.py --out FIRST --steps 2300       trains (about a second a step on one core)
+python benchmarks/fit_cavity_detector.py --out DIR --second FIRST --steps 1400 --rate 3e-4     the second part, wider
 python benchmarks/fit_cavity_detector.py --out DIR --resume   goes on from the last checkpoint
 python benchmarks/fit_cavity_detector.py --out DIR --measure  measures a trained one on seeds that no training saw
 """
@@ -12,8 +13,9 @@ os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 
 import argparse
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +34,11 @@ SEED = 880_000_000  # no test and no demo draws from here
 SIZE, CROPS = 256, 4
 NOTHING = ("foil", "foil", "foil", "foil", "grains", "columns", "photograph", "plot", "diffraction", "blank")
 NOTHING_SHARE = 0.12
+# The second part's: enlarged images, whose noise is smooth, and wide fringes with many ripples, as archives have them.
+WIDE_SCALES, WIDE_SHARE = (0.6, 3.4), 0.6
 HOPELESS_STEPS = 961  # until then images are drawn with contrast and dose down to hopeless
 SHAPES = ((512, 512), (512, 512), (384, 384), (448, 640))
+TOGETHER = ("unseen", "hopeless_too", "speckled", "wide")  # of `draw`
 # Domains of the closing measurement, each by choices of `cavities.make`, on unseen seeds.
 CLEAN = {"dose_e_per_px": 1500.0, "mtf_sigma_px": 0.6}
 DOMAINS = {
@@ -50,10 +55,10 @@ DOMAINS = {
 }
 
 
-def draw(rng: np.random.Generator, *, kept: bool = True) -> Sample:
+def draw(rng: np.random.Generator, *, how: str = "kept") -> Sample:
     """One micrograph as people have them; some with burned-in text, some without a cavity.
 
-    `kept`: as an operator would have kept it. Contrast that drowns in the foil's mottle teaches a network to find
+    `how` "kept": as an operator would have kept it. Contrast that drowns in the foil's mottle teaches a network to find
     cavities in every mottle, so it is shown to the first steps alone. Sizes are spread further than `cavities.make`
     has them: specks with wide fringes, and faceted cavities of a third of the image.
     """
@@ -61,7 +66,8 @@ def draw(rng: np.random.Generator, *, kept: bool = True) -> Sample:
     if rng.random() < NOTHING_SHARE:
         sample = draw_nothing(rng, str(rng.choice(NOTHING)), shape)
     else:
-        sample = cavities.make(rng, shape, **(draw_kept(rng) if kept else draw_any(rng)))
+        ways = {"wide": draw_wide, "hopeless_too": draw_any, "speckled": draw_speckled}
+        sample = cavities.make(rng, shape, **ways.get(how, draw_kept)(rng))
     if rng.random() < 0.15:
         burn = overlays.scale_bar if rng.random() < 0.7 else overlays.banner
         sample = Sample(burn(sample.image, rng), sample.boxes, sample.masks, sample.labels, sample.nm_per_pixel)
@@ -93,6 +99,38 @@ def draw_kept(rng: np.random.Generator) -> dict:
     return choices
 
 
+def draw_speckled(rng: np.random.Generator) -> dict:
+    """Choices for `cavities.make` of small cavities in amorphous speckle that the same defocus makes as coarse."""
+    median = loguniform(rng, 3.5, 12)
+    return {
+        "defocus": "over" if rng.random() < 0.6 else "under",
+        "facet": None if rng.random() < 0.2 else False,
+        "median_radius_px": median,
+        "sigma_log": rng.uniform(0.15, 0.5),
+        "fringe_px": min(loguniform(rng, 2.5, 8), 1.3 * median),
+        "n": int(rng.integers(25, 260)),
+        "background": loguniform(rng, 0.2, 1.0),
+        "contrast": loguniform(rng, 0.15, 0.6),
+        "amplitude": loguniform(rng, 0.012, 0.2),
+        "exposure": camera.draw_settings(rng, low_dose=150) | {"mtf_sigma_px": loguniform(rng, 0.4, 2.5)},
+    }
+
+
+def draw_wide(rng: np.random.Generator) -> dict:
+    """Choices for `cavities.make` as `draw_kept`, with fringes up to twice the radius and many faint cavities."""
+    choices = draw_kept(rng)
+    median = choices.setdefault("median_radius_px", loguniform(rng, 4, 30))
+    if rng.random() < 0.6:
+        choices |= {
+            "fringe_px": min(14.0, median * loguniform(rng, 0.4, 1.8)),
+            "amplitude": loguniform(rng, 0.012, 0.1),
+        }
+    if rng.random() < 0.5:
+        room = 512 * 512 / (np.pi * median**2)
+        choices["n"] = int(np.clip(room * loguniform(rng, 0.05, 0.5), 3, 350))
+    return choices
+
+
 def draw_nothing(rng: np.random.Generator, kind: str, shape: tuple[int, int]) -> Sample:
     """A picture in which there is no cavity."""
     if kind == "foil":
@@ -115,14 +153,26 @@ def crops_of(step: int) -> list[augment.Crop]:
     crops = []
     for k in range(CROPS):
         rng = np.random.default_rng([SEED, step, k])
-        found = truth(draw(rng, kept=step >= HOPELESS_STEPS))
+        found = truth(draw(rng, how="kept" if step >= HOPELESS_STEPS else "hopeless_too"))
         scales = (1.0, 1.0) if rng.random() < 0.3 else (0.5, 1.8)
         crop = augment.draw_crop(*found, rng, size=SIZE, scales=scales, intensity=rng.random() < 0.7)
         crops.append(crop)
     return crops
 
 
-def batches(first: int) -> Iterator[list[augment.Crop]]:
+def wide_crops_of(step: int) -> list[augment.Crop]:
+    """The crops of a step of the second part."""
+    crops = []
+    for k in range(CROPS):
+        rng = np.random.default_rng([SEED + 2, step, k])
+        wide = rng.random() < WIDE_SHARE
+        found = truth(draw(rng, how="wide" if wide else "kept"))
+        scales = WIDE_SCALES if wide else (0.5, 1.8)
+        crops.append(augment.draw_crop(*found, rng, size=SIZE, scales=scales, intensity=rng.random() < 0.7))
+    return crops
+
+
+def batches(crops_of: Callable, first: int) -> Iterator[list[augment.Crop]]:
     """Crops of `first` and the following steps, rendered ahead by one other process."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         waiting = [pool.submit(crops_of, first + k) for k in range(12)]
@@ -133,11 +183,23 @@ def batches(first: int) -> Iterator[list[augment.Crop]]:
             step += 1
 
 
-def unseen(n: int, lot: int, choices: dict | None = None, *, kept: bool = True) -> list[scores.Truth]:
+def unseen_wide(n: int, first: int = 0) -> list[scores.Truth]:
+    """`n` crops of 384 px of the second part's kind, of seeds that no step uses."""
+    found = []
+    for k in range(first, first + n):
+        rng = np.random.default_rng([SEED + 3, k])
+        crop = augment.draw_crop(*truth(draw(rng, how="wide")), rng, size=384, scales=WIDE_SCALES, intensity=False)
+        corners = crop.boxes.astype(int)
+        masks = [(y0, x0, m[y0:y1, x0:x1]) for (y0, x0, y1, x1), m in zip(corners, crop.masks)]
+        found.append(scores.Truth(crop.image, masks, [1] * len(masks)))
+    return found
+
+
+def unseen(n: int, lot: int, choices: dict | None = None, *, how: str = "kept") -> list[scores.Truth]:
     """`n` micrographs of seeds that no step uses: of `draw`, or cavities that can be seen with `choices` on top."""
     rngs = [np.random.default_rng([SEED + 1, lot, k]) for k in range(n)]
     if choices is None:
-        return [truth(draw(rng, kept=kept)) for rng in rngs]
+        return [truth(draw(rng, how=how)) for rng in rngs]
     return [truth(cavities.make(rng, (512, 512), **{**draw_kept(rng), **choices})) for rng in rngs]
 
 
@@ -181,13 +243,18 @@ def train(args: argparse.Namespace) -> None:
         seed=SEED,
         bf16=True,  # 1.6 times as fast on cores that have it, the same losses
     )
-    net = networks.build(ARCHITECTURE)
+    net, card = networks.build(ARCHITECTURE), describe(args)
     validation = unseen(args.images, 0)
+    if args.second:
+        networks.load_weights(net, args.second / "weights.safetensors")
+        validation = validation[: args.images // 2] + unseen_wide(args.images // 2)
+        first = models.load_card(args.second)["training"]
+        card["training"] |= {"first_part_steps": first["steps"], "images": CROPS * (args.steps + first["steps"])}
     fit.fit(
         net,
-        batches,
+        partial(batches, wide_crops_of if args.second else crops_of),
         args.out,
-        describe(args),
+        card,
         schedule,
         validation=validation,
         resume=args.resume,
@@ -209,7 +276,7 @@ def by_log(images: list[scores.Truth]) -> list[scores.Found]:
 def measure(args: argparse.Namespace) -> None:
     """Scores of the trained network on unseen images, together and by domain, into its card; LoG's beside them.
 
-    Both detectors take the score threshold that is best on the validation images.
+    Both detectors take the score threshold that is best on the validation images. The card grows with every domain.
     """
     import torch
 
@@ -217,20 +284,22 @@ def measure(args: argparse.Namespace) -> None:
     card = models.load_card(args.out)
     net = networks.build(card["architecture"])
     networks.load_weights(net, args.out / "weights.safetensors")
-    threshold = card["measured"]["validation"]["score_threshold"]
-    validation = unseen(args.images, 0)
+    card.pop("files")
+    validation = unseen(args.images // 2, 0) + unseen_wide(args.images // 2)
+    measured = {"validation": scores.measure(net, validation)}
+    threshold = measured["validation"]["score_threshold"]
     log_threshold = scores.best_threshold(by_log(validation), validation)
-    measured = {"validation": card["measured"]["validation"]}
-    for lot, (name, choices) in enumerate({"unseen": None, "unseen_hopeless_too": None, **DOMAINS}.items(), start=1):
-        images = unseen(args.images, lot, choices, kept=name != "unseen_hopeless_too")
+    print(f"score thresholds: {threshold}, LoG {log_threshold}", flush=True)
+    for lot, (name, choices) in enumerate({**dict.fromkeys(TOGETHER), **DOMAINS}.items(), start=1):
+        images = unseen_wide(args.images, 100) if name == "wide" else unseen(args.images, lot, choices, how=name)
         found = scores.measure(net, images, threshold)
         for iou in (0.1, 0.5):
             counts = scores.match_counts(by_log(images), images, iou, log_threshold)
             found[f"log_image_f1_iou_{iou}"] = scores.f1_of(counts).mean()
-        measured[name] = {key: round(float(value), 4) for key, value in found.items()}
-        print(name, measured[name], flush=True)
-    card.pop("files")
-    models.write_card(args.out, {**card, "measured": measured})
+        measured[name] = found
+        rounded = {key: {k: round(float(v), 4) for k, v in row.items()} for key, row in measured.items()}
+        print(name, rounded[name], flush=True)
+        models.write_card(args.out, {**card, "measured": rounded})
 
 
 if __name__ == "__main__":
@@ -240,9 +309,11 @@ if __name__ == "__main__":
     parser.add_argument("--rate", type=float, default=6e-4)
     parser.add_argument("--validate-every", type=int, default=300)
     parser.add_argument("--images", type=int, default=24, help="of the validation, and of the closing measurement")
+    parser.add_argument("--second", type=Path, metavar="DIR", help="go on from this first part, on wider images")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--measure", action="store_true", help="only measure")
     chosen = parser.parse_args()
-    if not chosen.measure:
+    if chosen.measure:
+        measure(chosen)
+    else:
         train(chosen)
-    measure(chosen)

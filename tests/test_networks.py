@@ -95,3 +95,19 @@ def test_a_wrong_architecture_is_named(changes, said):
 def test_a_missing_key_is_named():
     with pytest.raises(ValueError, match="backbone"):
         networks.build({key: value for key, value in TINY.items() if key != "backbone"})
+
+
+def test_centred_scores_keep_their_order_and_move_the_threshold(tmp_path):
+    """With a softmax over background and one class, odds are divided by those of the threshold."""
+    torch.manual_seed(0)
+    net = networks.build(TINY)
+    networks.save_weights(net, tmp_path / "a")
+    networks.centre_scores(tmp_path / "a", tmp_path / "b", 0.95)
+    features = torch.randn(50, 16)
+    with torch.no_grad():
+        before = net.roi_heads.box_predictor.cls_score(features).softmax(-1)[:, 1]
+        networks.load_weights(net, tmp_path / "b")
+        after = net.roi_heads.box_predictor.cls_score(features).softmax(-1)[:, 1]
+    torch.testing.assert_close(after / (1 - after), before / (1 - before) / 19, rtol=1e-4, atol=0)
+    with pytest.raises(ValueError, match="threshold is 1"):
+        networks.centre_scores(tmp_path / "a", tmp_path / "b", 1)

@@ -177,12 +177,14 @@ def export(net, out: Path, card: Mapping, history: Mapping, *, half: bool = Fals
 
 
 def _complete(out: Path, history: Mapping) -> None:
-    """Gives the best network's directory the tables of the whole training."""
+    """Gives the best network's directory the tables of the whole training, and scores for which 0.5 is the best cut."""
     fresh = _fresh(Path(f"{out}.writing"))
-    shutil.copyfile(out / "weights.safetensors", fresh / "weights.safetensors")
+    threshold = (history["best"] or {}).get("score_threshold", 0.5)
+    networks.centre_scores(out / "weights.safetensors", fresh / "weights.safetensors", threshold)
     _write_tables(fresh, history)
     card = models.load_card(out)
     card.pop("files")
+    card["training"]["best_threshold_that_became_0.5"] = threshold
     models.write_card(fresh, card)
     _replace(out, fresh)
 

@@ -13,7 +13,7 @@ from emqa_dask.train.augment import Mask
 if TYPE_CHECKING:
     import torch
 
-THRESHOLDS = tuple(round(0.05 * k, 2) for k in range(1, 20))
+THRESHOLDS = (*(round(0.05 * k, 2) for k in range(1, 20)), 0.97, 0.98, 0.99)
 
 
 class Truth(NamedTuple):

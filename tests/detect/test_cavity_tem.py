@@ -1,0 +1,41 @@
+"""The bundled detector finds cavities that no training saw, and none where there are none."""
+
+import numpy as np
+import pytest
+
+from emqa_dask import load_detector
+from emqa_dask.boxes import match_boxes
+from emqa_dask.models import locate
+from emqa_dask.synthetic import cavities
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return load_detector("cavity-tem")
+
+
+def boxes_of(table, least=0.5):
+    return table.loc[table["score"] >= least, ["y0", "x0", "y1", "x1"]].to_numpy()
+
+
+@pytest.mark.parametrize("defocus", ["over", "under"])
+def test_it_finds_clear_cavities(detector, defocus):
+    rng = np.random.default_rng(["over", "under"].index(defocus) + 4000)
+    sample = cavities.make(
+        rng, (384, 384), defocus=defocus, n=20, median_radius_px=12, fringe_px=4, contrast=0.8, background=0.3
+    )
+    table = detector.detect([sample.image], nm_per_pixel=0.5)[0]
+    match = match_boxes(boxes_of(table), sample.boxes, 0.5)
+    assert match.f1 > 0.7
+    assert (table["circularity"].dropna() >= 1 - 1e-6).all()
+    np.testing.assert_allclose(table["diameter_nm"], 0.5 * table["diameter_px"])
+    assert set(table["detector"]) == {"cavity-tem"}
+
+
+def test_it_finds_next_to_nothing_in_an_empty_foil(detector):
+    sample = cavities.make(np.random.default_rng(4100), (384, 384), n=0, background=0.5)
+    assert len(boxes_of(detector.detect([sample.image])[0])) <= 3
+
+
+def test_it_is_small_enough_to_ship():
+    assert sum(path.stat().st_size for path in locate("cavity-tem").iterdir()) < 30e6
