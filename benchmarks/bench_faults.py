@@ -21,7 +21,8 @@ import pandas as pd
 from emqa_dask import tables
 from emqa_dask.detect.log import detect_image
 from emqa_dask.featurise.images import image_features
-from emqa_dask.pipeline.measuring import joined, measure
+from emqa_dask.pipeline.measuring import joined
+from emqa_dask.pipeline.measuring import measure as measure_image
 from emqa_dask.predict.duplicates import flag_duplicates
 from emqa_dask.predict.flags import flag_images
 from emqa_dask.predict.images import predict_images
@@ -137,7 +138,7 @@ def verdicts(seed, n_per_fault):
         blobs = detect_image(image, settings.detect)
         row = {"micrograph_id": f"{len(rows):06d}", "colour_fraction": colour}
         row |= {"height_px": image.shape[0], "width_px": image.shape[1]}
-        said, features = measure(image, row, blobs, settings)
+        said, features = measure_image(image, row, blobs, settings)
         evidence += said
         rows.append(features)
         faults.append(fault)

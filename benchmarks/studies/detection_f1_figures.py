@@ -1,5 +1,6 @@
 """Figures 3 to 9 of Li et al., Digital Discovery 4 (2025) 987, drawn from a study's results."""
 
+import warnings
 from itertools import pairwise
 from pathlib import Path
 
@@ -29,22 +30,40 @@ def _save(figure: Figure, out: Path, name: str) -> None:
 
 
 def shap_summary(out: Path, ranking: Ranking, features: pd.DataFrame) -> None:
-    """Figure 3: a dot a row and feature at its SHAP value, coloured by the feature's rank from low to high."""
-    figure, (axis,) = _new(width=6.5, height=0.32 * len(ranking.columns) + 1.2)
-    rng = np.random.default_rng(0)
-    for level, name in enumerate(reversed(ranking.columns)):
-        column = ranking.shap_values[:, len(ranking.columns) - 1 - level]
-        # Dots lie apart where there are many: the height of the heap is the density.
-        density, edges = np.histogram(column, bins=40)
-        crowd = density[np.clip(np.digitize(column, edges) - 1, 0, 39)] / max(density.max(), 1)
-        height = level + 0.38 * crowd * rng.uniform(-1, 1, len(column))
-        rank = features[name].rank(pct=True).to_numpy()
-        dots = axis.scatter(column, height, c=rank, cmap="coolwarm", s=5, linewidths=0, vmin=0, vmax=1)
-    axis.axvline(0, color="0.6", linewidth=0.8, zorder=0)
-    axis.set_yticks(range(len(ranking.columns)), reversed(ranking.columns))
-    axis.set_xlabel("SHAP value (change of the predicted F1)")
-    figure.colorbar(dots, ax=axis, label="feature value, low to high", ticks=[])
-    _save(figure, out, "figure3_shap")
+    """Figure 3, by shap: a dot a row and feature at its SHAP value, coloured by the feature from low to high."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of matplotlib, about what shap asks of it
+        _draw_shap_summary(out, ranking, features)
+
+
+def _draw_shap_summary(out: Path, ranking: Ranking, features: pd.DataFrame) -> None:
+    import shap  # takes seconds: only what draws this figure waits for it
+    from matplotlib import pyplot
+
+    explained = shap.Explanation(
+        ranking.shap_values,
+        base_values=np.full(len(features), ranking.base),
+        data=features[list(ranking.columns)].to_numpy(dtype=np.float64),
+        feature_names=list(ranking.columns),
+    )
+    before = pyplot.get_backend()
+    pyplot.switch_backend("agg")
+    figure, axis = pyplot.subplots(figsize=(6.5, 0.32 * len(ranking.columns) + 1.2), layout="constrained")
+    try:
+        shap.plots.beeswarm(
+            explained,
+            max_display=len(ranking.columns),
+            order=np.arange(len(ranking.columns)),
+            show=False,
+            ax=axis,
+            plot_size=None,
+            group_remaining_features=False,
+        )
+        axis.set_xlabel("SHAP value (change of the predicted F1)")
+        _save(figure, out, "figure3_shap")
+    finally:
+        pyplot.close(figure)
+        pyplot.switch_backend(before)
 
 
 def feature_sweep(out: Path, curve: pd.DataFrame) -> None:

@@ -157,20 +157,8 @@ def _write(out: Path, name: str, found: calibration.Calibrated, domain: ood.Doma
     out.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
     try:
-        card = {
-            "name": f"{name}-calibrated",
-            "task": f"predict the F1, precision and recall of {name} on an image from its detections",
-            "trained_on": f"{n} labelled micrographs of {Path(labels).name}",
-            "made_by": "emqa calibrate",
-            "notes": found.notes,
-            "versions": {"emqa_dask": __version__},
-            **judge.save(found.judge, fresh),
-            **({} if domain is None else ood.save(domain, fresh)),
-            "measured": {
-                row.pop("protocol").replace(" ", "_"): _finite(row) for row in found.report.to_dict("records")
-            },
-        }
-        models.write_card(fresh, card)
+        known = {"trained_on": f"{n} labelled micrographs of {Path(labels).name}", "made_by": "emqa calibrate"}
+        calibration.save(found, fresh, f"{name}-calibrated", domain, **known, versions={"emqa_dask": __version__})
         old = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
         if out.exists():
             out.rename(old / "old")
@@ -179,13 +167,6 @@ def _write(out: Path, name: str, found: calibration.Calibrated, domain: ood.Doma
         shutil.rmtree(old)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-
-
-def _finite(row: dict) -> dict:
-    """`row` with numbers of three digits, without those that are not known: a card holds no NaN."""
-    plain = {k: round(float(v), 3) if isinstance(v, float) else v for k, v in row.items()}
-    plain = {k: int(v) if isinstance(v, np.integer) else v for k, v in plain.items()}
-    return {k: v for k, v in plain.items() if not (isinstance(v, float) and not np.isfinite(v))}
 
 
 def _tell(name: str, found: calibration.Calibrated, say: Say) -> None:

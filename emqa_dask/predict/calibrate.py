@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from threadpoolctl import ThreadpoolController
 
 from emqa_dask import boxes, models
 from emqa_dask.predict import conformal, judge, ood, protocols, regressors
@@ -63,6 +64,7 @@ def f1_of(
     return pd.DataFrame(rows, columns=names)
 
 
+@ThreadpoolController().wrap(limits=1, user_api="blas")  # of 50 x 50 matrices, which threads make 50 times slower
 def calibrate(
     evidence: pd.DataFrame,
     truth: pd.DataFrame,

@@ -195,8 +195,9 @@ def predict(judge: Judge, features: pd.DataFrame) -> pd.DataFrame:
     because = [[] for _ in range(len(features))]
     if judged.any():
         shap, _ = explain(judge, values[judged])
-        for i, row, effects in zip(np.flatnonzero(judged), values[judged], shap):
-            because[i] = reasons.in_words(judge.columns, row, effects, judge.typical, judge.spread)
+        said = reasons.in_words(judge.columns, values[judged], shap, judge.typical, judge.spread)
+        for i, words in zip(np.flatnonzero(judged), said):
+            because[i] = words
     return table.assign(because=pd.Series(because, features.index, dtype=object))
 
 

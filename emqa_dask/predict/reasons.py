@@ -1,5 +1,6 @@
 """Why a prediction is what it is, in words: SHAP values of a few concepts that a reader can picture."""
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -61,37 +62,55 @@ def shap_values(
     return gaussian.shap_values(regressor, values, background, player)
 
 
-def in_words(
-    columns: Sequence[str], row: NDArray, shap: NDArray, typical: NDArray, spread: NDArray, target: str = "F1"
-) -> list[str]:
-    """Reasons for one row, the largest effect first: at most MOST, of LEAST or more.
-
-    row, typical, spread: (d,), the row's features, their medians in training and how much they vary there (> 0);
-    shap: (k,), of `concepts(columns)`. "37 % of the scores are below 0.3 (usually 5 %): lowers the predicted F1 by
-    0.12". Of a concept with several features the one is named that is furthest from what is usual; of several bins of
-    scores their sum, unless that is what it usually is.
-    """
+@functools.lru_cache(maxsize=32)
+def _layout(columns: tuple[str, ...]) -> list[tuple[list[int], str | None]]:
+    """Of every concept where its features are, and what a sum of them says if they are shares of scores."""
     at = {name: i for i, name in enumerate(columns)}
-    said = []
-    groups = concepts(columns)
-    for k in np.argsort(-np.abs(shap), kind="stable")[:MOST]:
-        if abs(shap[k]) < LEAST:
-            break
-        group = [at[name] for name in groups[k]]
-        share = next((text for bins, text in _SHARES.items() if groups[k][0] in bins), None)
+    share = {name: text for bins, text in _SHARES.items() for name in bins}
+    return [([at[name] for name in concept], share.get(concept[0])) for concept in concepts(columns)]
+
+
+def in_words(
+    columns: Sequence[str], values: NDArray, shap: NDArray, typical: NDArray, spread: NDArray, target: str = "F1"
+) -> list[list[str]]:
+    """Reasons for each of n rows, the largest effect first: at most MOST, of LEAST or more.
+
+    values: (n, d), the rows' features; typical, spread: (d,), their medians in training and how much they vary there
+    (> 0); shap: (n, k), of `concepts(columns)`. "37 % of the scores are below 0.3 (usually 5 %): lowers the predicted
+    F1 by 0.12". Of a concept with several features the one is named that is furthest from what is usual; of several
+    bins of scores their sum, unless that is what it usually is.
+    """
+    columns, layout = tuple(columns), _layout(tuple(columns))
+    size = np.abs(shap)
+    order = np.argsort(-size, axis=1, kind="stable")[:, :MOST]
+    kept = np.take_along_axis(size, order, axis=1) >= LEAST
+    off = values - typical
+    far = np.abs(off) / spread
+    said: list[list[str]] = [[] for _ in range(len(values))]
+    for i, place in zip(*np.nonzero(kept)):  # by rows, the largest effect first
+        k = order[i, place]
+        group, share = layout[k]
         if share:
-            off = row[group] - typical[group]
-            if len(group) > 1 and abs(off.sum()) < 0.05:  # the same share, but of other scores
-                group = [group[int(np.argmax(np.abs(off)))]]
-                low = SCORE_BINS.index(columns[group[0]]) + 1
-                share = f"of the scores are between {low / 10:g} and {(low + 1) / 10:g}"
-            here, usual = f"{row[group].sum():.0%} {share}", f"{typical[group].sum():.0%}"
+            here, usual = _share(columns, group, share, values[i], typical, off[i])
         else:
-            i = group[int(np.argmax(np.abs(row[group] - typical[group]) / spread[group]))]
-            name = columns[i]
-            phrase, style = _PHRASES.get(name, (f"{name.replace('_', ' ')} is {{}}", "{:.3g}"))
-            here, usual = phrase.format(style.format(row[i])), style.format(typical[i])
-        verb = "raises" if shap[k] > 0 else "lowers"
-        text = f"{here} (usually {usual}): {verb} the predicted {target} by {abs(shap[k]):.2f}"
-        said.append(text.replace("%", " %"))
+            here, usual = _feature(columns, group, values[i], typical, far[i])
+        verb = "raises" if shap[i, k] > 0 else "lowers"
+        text = f"{here} (usually {usual}): {verb} the predicted {target} by {size[i, k]:.2f}"
+        said[i].append(text.replace("%", " %"))
     return said
+
+
+def _share(columns, group, share, row, typical, off) -> tuple[str, str]:
+    """How many scores are in some bins, and how many usually."""
+    if len(group) > 1 and abs(sum(off[g] for g in group)) < 0.05:  # the same share, but of other scores
+        group = [max(group, key=lambda g: abs(off[g]))]
+        low = SCORE_BINS.index(columns[group[0]]) + 1
+        share = f"of the scores are between {low / 10:g} and {(low + 1) / 10:g}"
+    return f"{sum(row[g] for g in group):.0%} {share}", f"{sum(typical[g] for g in group):.0%}"
+
+
+def _feature(columns, group, row, typical, far) -> tuple[str, str]:
+    """The value of the feature that is furthest from what is usual, and what is usual."""
+    i = max(group, key=lambda g: far[g])
+    phrase, style = _PHRASES.get(columns[i], (f"{columns[i].replace('_', ' ')} is {{}}", "{:.3g}"))
+    return phrase.format(style.format(row[i])), style.format(typical[i])

@@ -109,9 +109,10 @@ def test_words_say_what_the_shap_values_say(fitted):
 def test_low_scores_are_put_together_in_words():
     columns = ("score_fraction_0", "score_fraction_1", "n_detections")
     row, usual = np.array([0.3, 0.07, 10.0]), np.array([0.03, 0.02, 12.0])
-    said = reasons.in_words(columns, row, np.array([-0.12, 0.01]), usual, np.ones(3))
+    (said,) = reasons.in_words(columns, row[None], np.array([[-0.12, 0.01]]), usual, np.ones(3))
     assert said == ["37 % of the scores are below 0.3 (usually 5 %): lowers the predicted F1 by 0.12"]
-    shifted = reasons.in_words(columns, np.array([0.0, 0.06, 10.0]), np.array([0.2, 0.0]), usual, np.ones(3))
+    rows = np.array([[0.0, 0.06, 10.0]])
+    (shifted,) = reasons.in_words(columns, rows, np.array([[0.2, 0.0]]), usual, np.ones(3))
     assert shifted == ["6 % of the scores are between 0.2 and 0.3 (usually 2 %): raises the predicted F1 by 0.20"]
 
 

@@ -1,0 +1,143 @@
+"""Fits the bundled judge `cavity-tem-f1`: F1, precision and recall of the bundled network, on synthetic cohorts.
+
+python benchmarks/fit_cavity_judge.py [--detector cavity-tem] [--images 40] [--cache DIR] [--study DIR]
+
+The truth is exact, because the images are drawn. With --study, the folder that studies/labelled_cohorts.py wrote, its
+figures go on the card. Ends with the verdicts on photographs, plots, diffraction patterns, blanks and noise: exit 1
+where one is trusted.
+"""
+
+import os
+
+os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", NUMBA_NUM_THREADS="1")
+
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).parent / "studies"))
+
+import cohort_images
+import labelled_cohorts
+from cohort_images import IOU, RULE
+
+import emqa_dask
+from emqa_dask import models, tables
+from emqa_dask.detect.log import detect_image
+from emqa_dask.pipeline import measuring
+from emqa_dask.predict import judge, ood
+from emqa_dask.predict.choice import chosen
+from emqa_dask.predict.flags import flag_images
+from emqa_dask.predict.forest import values_of
+from emqa_dask.predict.images import predict_images
+from emqa_dask.report import triage
+from emqa_dask.settings import Settings
+
+FOREIGN = ("photograph", "plot", "diffraction", "eds_map", "blank", "noise")
+# Features of the network alone: a judge that asks for the agreement with LoG says nothing where LoG did not run.
+ALONE = {name: of for name, of in labelled_cohorts.CANDIDATES.items() if "agreement" not in of[1]}
+
+
+def fit(rows: pd.DataFrame, detector: str, score_floor: float) -> tuple[judge.Judge, str, dict[str, float]]:
+    """A judge on rows of cohort_images.table(), its candidate, and all candidates' errors on left-out cohorts."""
+    cohorts = rows["cohort"].to_numpy()
+    found = labelled_cohorts.choose(rows, cohorts, ALONE)
+    kind, columns = ALONE[found.name]
+    targets = {}
+    for name, column in judge.TARGETS.items():
+        known = rows[rows[column].notna()]  # no recall where there was nothing to be found
+        values, true = values_of(known, columns), judge.checked_truth(known[column])
+        groups = known["cohort"].to_numpy()
+        targets[name] = judge.fit_target(kind, columns, values, true, groups, None, labelled_cohorts.COVERAGE)
+    conditions = {"detector": detector, "score_floor": score_floor, "iou_threshold": IOU, "rule": RULE}
+    values = values_of(rows, columns)
+    made = judge.make(targets, tuple(columns), values, rows["true_f1"], kind, labelled_cohorts.COVERAGE, conditions)
+    return made, found.name, found.errors
+
+
+def verdicts(detector: str, forests: tuple[str, ...], n: int, settings: Settings | None = None) -> pd.DataFrame:
+    """Verdict counts (rows: kind of picture) of `n` pictures of every kind of FOREIGN on unseen seeds, as the pipeline
+    judges them with LoG and the network side by side."""
+    settings = settings or cohort_images.settings_of(detector)
+    evidence, rows, kinds = [], [], []
+    for kind in FOREIGN:
+        for k in range(n):
+            rng = np.random.default_rng([cohort_images.SEED + 1, FOREIGN.index(kind), k])
+            name = f"{kind}-{k}"
+            _, image, _, colour = cohort_images.draw_nothing(kind, rng, cohort_images.SHAPES[k % 4], name)
+            row = {"micrograph_id": name, "colour_fraction": colour, "nm_per_pixel": np.nan}
+            row |= {"height_px": image.shape[0], "width_px": image.shape[1]}
+            found = pd.concat(
+                [detect_image(image, settings.detect), *measuring.by_networks([image], [np.nan], settings.detect)]
+            )
+            evidence += measuring.evidence_of(row, found, settings)
+            rows.append(measuring.features_of(image, row, found, settings))
+            kinds.append(kind)
+    features = tables.conform(rows, tables.FEATURES).to_pandas()
+    evidence = measuring.joined(tables.conform(evidence, tables.EVIDENCE).to_pandas(), features)
+    known = {"micrograph_id": features["micrograph_id"], "uri": features["micrograph_id"] + ".tif", "frame": 0}
+    known = tables.empty(tables.MICROGRAPHS).merge(pd.DataFrame(known), how="right")
+    catalog = tables.empty(tables.CATALOG).merge(known[["uri"]], how="right").assign(status="ok")
+    predicted = predict_images(evidence, forests)
+    order = list(measuring.names_of(settings.detect))
+    one = chosen(evidence, predicted, order, settings.report.max_ood_distance)
+    judged = triage.judge(catalog, known, one, one[[*tables.PREDICTIONS.names]], flag_images(features), settings.report)
+    kind_of = dict(zip(features["micrograph_id"], kinds, strict=True))
+    return pd.crosstab(judged["micrograph_id"].map(kind_of).rename("picture"), judged["verdict"])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--detector", default="cavity-tem", help="a model directory or a bundled name")
+    parser.add_argument("--images", type=int, default=40, help="of every synthetic cohort")
+    parser.add_argument("--foreign", type=int, default=12, help="pictures of every kind that never may be trusted")
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "emqa-cohorts")
+    parser.add_argument("--study", type=Path, help="folder of studies/labelled_cohorts.py")
+    parser.add_argument("--out", type=Path, default=models.BUNDLED / "cavity-tem-f1")
+    options = parser.parse_args()
+    settings = cohort_images.settings_of(options.detector)
+    network = models.load_card(models.locate(options.detector))["name"]
+    every = cohort_images.table(options.detector, options.cache, options.images, cohort_images.SYNTHETIC)
+    rows = labelled_cohorts.usable(every, network)
+    made, name, errors = fit(rows, network, settings.featurise.score_floor)
+    typical = rows[~rows["cohort"].isin(labelled_cohorts.NOT_TYPICAL)]
+    domain = ood.fit(typical, typical["cohort"], columns=labelled_cohorts.DOMAIN)
+    measured = {"left_out_cohorts_mae": {key.replace(",", ""): round(value, 4) for key, value in errors.items()}}
+    if options.study:
+        told = json.loads((options.study / "summary.json").read_text())
+        measured |= {key.replace(" ", "_"): value for key, value in told.items() if isinstance(value, dict)}
+    card = {
+        "name": options.out.name,
+        "task": f"predict F1, precision and recall of {network} on an image from its detections",
+        "trained_on": f"synthetic cohorts: {', '.join(cohort_images.SYNTHETIC)}; {options.images} images each",
+        "not_for": "other detectors, score floors or IoU thresholds; real micrographs were not in the fit",
+        "made_by": "benchmarks/fit_cavity_judge.py",
+        "network": cohort_images.key(options.detector),
+        "candidate": name,
+        "seed": cohort_images.SEED,
+        "n_rows": len(rows),
+        "versions": {"emqa_dask": emqa_dask.__version__},
+        **judge.save(made, options.out),
+        **ood.save(domain, options.out),
+        "measured": measured,
+    }
+    models.write_card(options.out, card)
+    size = sum(p.stat().st_size for p in options.out.iterdir())
+    print(f"{options.out}: {name}, {len(rows)} rows, {size / 2**20:.2f} MiB")
+    judged = verdicts(options.detector, (*Settings().predict.forests, str(options.out)), options.foreign)
+    trusted = int(judged["trust"].sum()) if "trust" in judged else 0
+    print(judged.to_string())
+    print(f"trusted pictures that are no micrographs: {trusted} of {judged.to_numpy().sum()} (at most 0)")
+    counts = {str(kind): {str(k): int(v) for k, v in row.items()} for kind, row in judged.iterrows()}
+    models.write_card(options.out, {**card, "measured": measured | {"verdicts_on_foreign_pictures": counts}})
+    return int(trusted > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
