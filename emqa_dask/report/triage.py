@@ -35,7 +35,11 @@ RULES = (
         "A stage crashed, hung, ran out of memory or failed on this image; its neighbours are complete.",
     ),
     Rule("not_judged", "unknown", "A stage after reading did not finish for this image, so nothing judges it."),
-    Rule("out_of_domain", "out_of_domain", "The image looks unlike those that the forest has learnt from."),
+    Rule(
+        "out_of_domain",
+        "out_of_domain",
+        "The image looks unlike those that the model behind its prediction has learnt from.",
+    ),
     Rule("blur", "review", "The image is out of focus."),
     Rule("drift", "review", "The sample or stage moved during the exposure."),
     Rule("astigmatism", "review", "Focus differs with direction."),

@@ -24,6 +24,9 @@ PER_PIXEL_BYTES = 50
 WHOLE_PX = 1 << 25  # as detect.tiles has it
 STRIP_PX = 1 << 23
 PER_PIXEL_OF_STRIPS_BYTES = 10
+# A Mask R-CNN takes 1.0 to 1.4 GB for 1024 x 1024 px (ResNet-18 and 50), of a large image one tile at a time.
+PER_PIXEL_OF_NETWORKS_BYTES = 1400
+TILE_PX = 2304**2  # as detect.mask_rcnn cuts by default, with its halo
 USABLE = 0.95  # of its memory limit, beyond which a worker is ended by its nanny
 
 
@@ -45,7 +48,8 @@ def check(
     findings = _space(root, output_bytes)
     if client is not None:
         workers = client.scheduler_info(n_workers=-1)["workers"]
-        need = memory_bytes(partition_bytes, image_px, is_bucket=_is_bucket(root))
+        on_cpu = bool(settings.detect.networks) and settings.detect.device == "cpu"
+        need = memory_bytes(partition_bytes, image_px, is_bucket=_is_bucket(root), has_networks=on_cpu)
         findings += _resources(workers, settings) + _memory(workers, need)
         with _probe(root, findings) as probe:
             one_per_host = list({worker["host"]: address for address, worker in workers.items()}.values())
@@ -60,10 +64,11 @@ def check(
         raise RuntimeError(f"nothing was started: {numbered}")
 
 
-def memory_bytes(partition_bytes: int, image_px: int, is_bucket: bool = False) -> int:
+def memory_bytes(partition_bytes: int, image_px: int, is_bucket: bool = False, has_networks: bool = False) -> int:
     """What one task at a time needs: libraries, one image's working copies, and for a bucket the shard to be sent."""
     is_whole = image_px <= WHOLE_PX
     work = image_px * PER_PIXEL_BYTES if is_whole else STRIP_PX * PER_PIXEL_BYTES + image_px * PER_PIXEL_OF_STRIPS_BYTES
+    work += min(image_px, TILE_PX) * PER_PIXEL_OF_NETWORKS_BYTES if has_networks else 0
     return LIBRARIES_BYTES + work + (partition_bytes if is_bucket else 0)
 
 

@@ -31,6 +31,7 @@ def disk(radius, centre=(60.3, 59.8), size=120, aspect=1.0):
     return ((y - centre[0]) / aspect) ** 2 + (x - centre[1]) ** 2 < radius**2
 
 
+@settings(deadline=None)
 @given(MASKS)
 def test_run_lengths_are_those_of_pycocotools_and_come_back(mask):
     (rle,) = mk.encode([mk.runs(mk.Crop(0, 0, mask))], mask.shape)
@@ -38,6 +39,7 @@ def test_run_lengths_are_those_of_pycocotools_and_come_back(mask):
     np.testing.assert_array_equal(mk.decode(rle, mask.shape), mask)
 
 
+@settings(deadline=None)
 @given(MASKS, st.integers(0, 3), st.integers(0, 3), st.integers(0, 3), st.integers(0, 3))
 def test_a_crop_is_encoded_as_the_whole_image_that_it_lies_in(mask, top, left, below, right):
     image = np.pad(mask, ((top, below), (left, right)))
@@ -107,6 +109,7 @@ def test_the_hull_counts_and_not_the_rim():
     assert b.area_px == bitten.sum() < a.area_px
 
 
+@settings(deadline=None)
 @given(MASKS.filter(lambda mask: mask.any()))
 def test_no_mask_is_rounder_than_a_disk(mask):
     shape = mk.measure(mk.runs(mk.Crop(0, 0, mask)))

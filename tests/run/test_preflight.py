@@ -103,6 +103,9 @@ def test_memory_grows_with_the_image_and_in_a_bucket_with_the_shard():
     in_strips = preflight.memory_bytes(GIB, 8192 * 8192)
     assert in_strips < sizes[-1] * 2
     assert preflight.memory_bytes(GIB, 1024 * 1024, is_bucket=True) == sizes[1] + GIB
+    networks = [preflight.memory_bytes(0, side * side, has_networks=True) for side in (1024, 2048, 8192, 16384)]
+    assert networks == sorted(networks)
+    assert networks[0] > sizes[1] - GIB + 1.4e9
 
 
 @pytest.mark.real
