@@ -1,0 +1,65 @@
+"""Electron optics of thin objects: wavelength, phase of the aberrations, and the contrast that they let through."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+# CODATA 2014, as ASE and therefore abTEM have them: phases of hundreds of radians then agree to 1e-6. Today's values
+# change the wavelength by 5e-9 of itself.
+PLANCK, LIGHT, CHARGE, MASS = 6.626070040e-34, 299792458.0, 1.6021766208e-19, 9.10938356e-31  # SI
+
+
+def wavelength_nm(voltage_kv: ArrayLike) -> NDArray | float:
+    """Relativistic electron wavelength, nm (300 kV: 0.00196875); arrays element by element.
+
+    `h / sqrt(2 m e U (1 + e U / (2 m c^2)))`; Williams & Carter, Transmission Electron Microscopy, eq. 1.6. NaN stays
+    NaN. Raises ValueError for a voltage that is not above 0.
+    """
+    volts = np.asarray(voltage_kv, float) * 1e3
+    if np.any(volts <= 0) or np.any(np.isinf(volts)):
+        raise ValueError(
+            f"voltage_kv {np.nanmin(volts) / 1e3:g} is not a finite number above 0: give kilovolts, e.g. 300"
+        )
+    energy = CHARGE * volts
+    rest = MASS * LIGHT**2
+    return 1e9 * PLANCK * LIGHT / np.sqrt(energy * (2 * rest + energy))
+
+
+def aberration_phase(
+    q_per_nm: ArrayLike, defocus_nm: ArrayLike, cs_mm: ArrayLike, voltage_kv: ArrayLike
+) -> NDArray | float:
+    """`chi(q) = pi lambda df q^2 + (pi/2) Cs lambda^3 q^4`, radians, float64; the arguments broadcast.
+
+    `defocus_nm` is positive for overfocus and negative for underfocus: it is abTEM's C10, or *minus* its `defocus`.
+    `cs_mm` is the spherical aberration C30. Frequencies `q_per_nm` are cycles/nm. NaN stays NaN.
+    """
+    wavelength = wavelength_nm(voltage_kv)
+    squares = np.square(np.asarray(q_per_nm, float))
+    defocus, cs_nm = np.asarray(defocus_nm, float), np.asarray(cs_mm, float) * 1e6
+    return np.pi * wavelength * squares * (defocus + 0.5 * cs_nm * wavelength**2 * squares)
+
+
+def contrast_transfer(
+    q_per_nm: ArrayLike,
+    defocus_nm: ArrayLike,
+    cs_mm: ArrayLike,
+    voltage_kv: ArrayLike,
+    focal_spread_nm: ArrayLike = 0,
+) -> NDArray | float:
+    """Contrast transfer of a weak phase object, `T(q) = E(q) sin(chi(q))`, in [-1, 1], float64; arguments broadcast.
+
+    `E = exp(-(pi lambda delta q^2 / 2)^2)` with the 1/e focal spread delta is the temporal coherence envelope; chi
+    and the sign of the defocus as in `aberration_phase`. T is minus the imaginary part of abTEM's `CTF`
+    (`exp(-i chi)` and the envelope) at `C10 = defocus_nm`. Williams & Carter ch. 28; paper C's source of information.
+    NaN stays NaN. Raises ValueError for a voltage that is not above 0 and for a negative focal spread.
+    """
+    envelope = temporal_envelope(q_per_nm, voltage_kv, focal_spread_nm)
+    return envelope * np.sin(aberration_phase(q_per_nm, defocus_nm, cs_mm, voltage_kv))
+
+
+def temporal_envelope(q_per_nm: ArrayLike, voltage_kv: ArrayLike, focal_spread_nm: ArrayLike) -> NDArray | float:
+    """`E = exp(-(pi lambda delta q^2 / 2)^2)`, in [0, 1]; arguments and errors as in `contrast_transfer`."""
+    spread = np.asarray(focal_spread_nm, float)
+    if np.any(spread < 0):
+        raise ValueError(f"focal_spread_nm {np.nanmin(spread):g} is negative: give the 1/e half width, 0 for none")
+    squares = np.square(np.asarray(q_per_nm, float))
+    return np.exp(-np.square(0.5 * np.pi * wavelength_nm(voltage_kv) * spread * squares))

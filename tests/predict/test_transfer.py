@@ -1,0 +1,146 @@
+"""Measures of the shift between imaging conditions: their laws, and the study on measured losses."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from emqa_dask.predict.transfer import (
+    Imaging,
+    fit_phase_shift,
+    information,
+    missing_information,
+    overlap,
+    phase_shift,
+)
+
+STUDY = Path(__file__).parents[2] / "benchmarks/studies/transfer.py"
+LOSSES = Path(__file__).parents[3] / "shared/data/hrtem_ood_loss/mini_df.csv.gz"
+DEFOCI = [-25.0, -10.0, -5.0, 5.0, 10.0, 25.0]
+PAIRS = [(Imaging(a), Imaging(b)) for a in DEFOCI for b in DEFOCI]
+
+
+@pytest.fixture
+def study(monkeypatch):
+    spec = importlib.util.spec_from_file_location("transfer_study", STUDY)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(("train", "test"), PAIRS)
+def test_overlap_and_missing_information_are_shares(train, test):
+    assert 0 < overlap(train, test) <= 1 + 1e-12
+    assert overlap(train, test) == pytest.approx(overlap(test, train))
+    assert 0 <= missing_information(train, test) < 1
+    assert missing_information(train, train) == 0
+    assert overlap(train, train) == pytest.approx(1)
+
+
+def test_a_wider_envelope_lets_more_information_through():
+    spreads = [information(Imaging(-10, focal_spread_nm=spread)) for spread in (0.5, 2.0, 5.0)]
+    assert spreads == sorted(spreads, reverse=True)
+    sharp, soft = Imaging(-10, focal_spread_nm=1.0), Imaging(-10, focal_spread_nm=5.0)
+    assert missing_information(soft, sharp) > 5 * missing_information(sharp, soft)
+
+
+def test_nothing_transferred_gives_nan():
+    dark = Imaging(0.0, defocus_range_nm=0.0)
+    assert np.isnan(overlap(dark, Imaging(10)))
+    assert np.isnan(missing_information(Imaging(10), dark))
+    assert missing_information(dark, Imaging(10)) == 1
+
+
+@pytest.mark.parametrize(("train", "test"), PAIRS)
+def test_the_plain_phase_shift_is_a_distance_that_grows_with_defocus(train, test):
+    plain = phase_shift(train, test)
+    assert plain == pytest.approx(phase_shift(test, train))
+    assert plain == pytest.approx(abs(test.defocus_nm - train.defocus_nm) * phase_shift(Imaging(0), Imaging(1)))
+    assert phase_shift(train, test, outward=3, plane_nm=4) >= plain
+    assert phase_shift(train, train, outward=3, plane_nm=4) == 0
+
+
+def test_outwards_costs_more_than_inwards_and_a_plane_breaks_the_mirror():
+    assert phase_shift(Imaging(5), Imaging(20), outward=2) > 2 * phase_shift(Imaging(20), Imaging(5), outward=2)
+    there, mirrored = (
+        [phase_shift(Imaging(s * 10), Imaging(-s * 25), outward=2, plane_nm=p) for s in (1, -1)] for p in (0, 5)
+    )
+    assert there[0] == pytest.approx(there[1])
+    assert mirrored[0] > 1.2 * mirrored[1]
+
+
+def test_voltage_and_spherical_aberration_shift_the_phase_too():
+    assert phase_shift(Imaging(-50), Imaging(-50, voltage_kv=80)) > 1
+    assert phase_shift(Imaging(-50), Imaging(-50, cs_mm=1.2)) > 1
+
+
+def test_what_was_put_in_is_fitted_from_ranks_alone():
+    rng = np.random.default_rng(3)
+    train, test = zip(*PAIRS)
+    truth = [phase_shift(a, b, outward=4.0, plane_nm=-3.0) for a, b in PAIRS]
+    loss = np.exp(np.array(truth)) * np.exp(0.01 * rng.standard_normal(len(truth)))
+    outward, plane = fit_phase_shift(train, test, loss)
+    assert plane == pytest.approx(-3.0, abs=1)
+    assert outward in (2.0, 4.0, 8.0)
+    plain = [phase_shift(a, b) for a, b in PAIRS]
+    assert fit_phase_shift(train, test, np.round(plain, 9)) == (0.0, 0.0)
+
+
+def test_too_few_or_equal_losses_are_refused():
+    train, test = zip(*PAIRS[:4])
+    with pytest.raises(ValueError, match="losses that differ"):
+        fit_phase_shift(train, test, np.ones(4))
+    with pytest.raises(ValueError, match="four at least"):
+        fit_phase_shift(train[:3], test[:3], [1, 2, 3])
+
+
+def networks(seed: int = 0) -> pd.DataFrame:
+    """Results in the published layout, whose losses follow a signed shift."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for trained in (-100, -50, 0, 50, 100):
+        for tuned in (-250, -150, 150, 250):
+            row = {"pretrain_defocus": trained, "transfer_defocus": tuned, "freeze_option": "none"}
+            row |= {"N_tl_training_points": 512, "transfer_lr": 1e-4}
+            for prefix, at in (("best_pretrain_val", trained), ("best_transfer_performance", tuned)):
+                for tested in range(-250, 251, 50):
+                    shift = phase_shift(Imaging(at / 10), Imaging(tested / 10), outward=2.0, plane_nm=4.0)
+                    row[f"{prefix}_{tested}"] = 0.01 * np.exp(0.3 * shift + 0.02 * rng.standard_normal())
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def test_the_study_judges_every_condition_with_the_others_fit(study, tmp_path, monkeypatch, capsys):
+    table = tmp_path / "table.csv.gz"
+    networks().to_csv(table, index=False)
+    monkeypatch.setattr(sys, "argv", ["transfer.py", "--out", str(tmp_path / "out"), "--data", str(table), "--draws=1"])
+    study.main()
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    pairs = pd.read_csv(tmp_path / "out/pairs.csv")
+    assert len(pairs) == summary["pairs"] == 40
+    assert (tmp_path / "out/transfer.png").stat().st_size > 10_000
+    assert summary["spearman"]["signed_shift"] > max(0.9, summary["spearman"]["difference_nm"])
+    for fit in summary["held_out_fits"]:
+        rest = pairs[pairs["train_nm"] != fit["left_out_nm"]]
+        assert fit_phase_shift(*study.conditions(rest), rest["loss"]) == (fit["outward"], fit["plane_nm"])
+
+
+def test_a_study_without_data_says_what_to_give(study, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["transfer.py", "--out", str(tmp_path), "--data", str(tmp_path / "none.csv.gz")])
+    with pytest.raises(SystemExit):
+        study.main()
+    assert "--data" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not LOSSES.exists(), reason="the measured losses (shared/data/hrtem_ood_loss) are not here")
+def test_on_measured_losses_the_signed_shift_ranks_better_than_the_difference_of_defocus(study):
+    pairs, fits = study.measure(study.losses(pd.read_csv(LOSSES), "pretrain_defocus", "best_pretrain_val"))
+    scores = pairs.drop(columns=["train_nm", "test_nm"]).corr("spearman")["loss"]
+    assert len(pairs) == 40
+    assert scores["difference_nm"] == pytest.approx(0.76, abs=0.01)
+    assert scores["signed_shift"] >= 0.85
+    assert len(fits) == 4
