@@ -230,6 +230,19 @@ PREDICTIONS = _schema(
     }
 )
 
+# A row per micrograph and member: what every member said is kept, so that entropy, mutual information and whatever is
+# asked later come from the table. The classes are in one list, in the card's order: 30 classes of 16 members would be
+# 480 rows a micrograph, and lists differ in length between classifiers.
+PROBABILITIES = _schema(
+    {
+        **_ID,
+        "classifier": (pa.string(), "the card's name"),
+        "member": (pa.int16(), "0 to members - 1: a network of the ensemble, or a pass of MC dropout"),
+        "probabilities": (pa.list_(pa.float32()), "softmax, in the order of the card's classes; mean over windows"),
+        "embedding": (pa.list_(pa.float32()), "what the last layer sees, mean over windows; null where not kept"),
+    }
+)
+
 TRIAGE = _schema(
     {
         **_ID,

@@ -1,0 +1,181 @@
+"""Classifiers as torch networks: build_classifier() from a model card's [architecture], and dropout that repeats."""
+
+import functools
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+WIDE_RESNET = "wide_resnet"
+# What a card may leave out. `n_classes` it has to give.
+DEFAULTS = {
+    "backbone": WIDE_RESNET,  # or the name of a torchvision classifier that ends in a linear layer
+    "channels": 1,  # of the image
+    "dropout": 0.0,  # probability
+    "depth": 16,  # of the wide ResNet: 6 n + 4, n blocks a group
+    "widen": 2,  # of the wide ResNet: 16, 32 and 64 channels times this
+}
+
+
+def full_architecture(architecture: Mapping) -> dict:
+    """`architecture` with every default filled in; ValueError names a key that is missing, unknown or makes no sense"""
+    unknown = sorted(set(architecture) - set(DEFAULTS) - {"n_classes"})
+    if unknown or "n_classes" not in architecture:
+        missing = [] if "n_classes" in architecture else ["n_classes"]
+        raise ValueError(f"[architecture]: missing {missing}, unknown {unknown}; known: {['n_classes', *DEFAULTS]}")
+    full = {**DEFAULTS, **architecture}
+    wrong = []
+    if full["n_classes"] < 2:
+        wrong.append(f"n_classes is {full['n_classes']}: there is nothing to tell apart below 2")
+    if full["channels"] < 1:
+        wrong.append(f"channels is {full['channels']}: at least 1")
+    if not 0 <= full["dropout"] < 1:
+        wrong.append(f"dropout is {full['dropout']}: a probability from 0 to below 1")
+    if full["backbone"] == WIDE_RESNET and (full["depth"] < 10 or (full["depth"] - 4) % 6 or full["widen"] < 1):
+        wrong.append(f"depth is {full['depth']}, widen {full['widen']}: depth is 10, 16, 22, ..., widen 1, 2, ...")
+    if wrong:
+        raise ValueError(f"[architecture] {'; '.join(wrong)}")
+    return full
+
+
+def build_classifier(architecture: Mapping) -> "torch.nn.Module":
+    """A classifier of random weights, in evaluation mode, from a card's table `[architecture]` (keys: `DEFAULTS`).
+
+    Its `body` takes float32 (n, channels, h, w) in [0, 1] to embeddings (n, d), its `head` (linear) these to logits
+    (n, n_classes); called with `embedding=True` it gives both. The wide ResNet of 16 layers, widened by 2, has 693,966
+    parameters at 1 channel and 30 classes; its dropout lies between the two 3 x 3 convolutions of each block. Another
+    backbone is torchvision's of that name: dropout where it has some, or before its last layer where it has none.
+    Zagoruyko & Komodakis, arXiv 1605.07146. Errors: as `full_architecture`; ValueError for a backbone that torchvision
+    does not have, or that does not end in a linear layer.
+    """
+    full = full_architecture(architecture)
+    if full["backbone"] == WIDE_RESNET:
+        body, head = _wide_resnet(full)
+    else:
+        body, head = _of_torchvision(full)
+
+    return _layers().Classifier(body, head).eval()
+
+
+def use_pass(net: "torch.nn.Module", seed: int | None, number: int = 0) -> None:
+    """From now on, in evaluation mode, every dropout of `net` drops what (seed, number) say; None drops nothing.
+
+    Of one pass all images lose the same activations: a pass is one thinned network, so neither the order of images nor
+    the size of batches changes what comes out.
+    """
+    for layer, module in enumerate(m for m in net.modules() if hasattr(m, "drawn_from")):
+        module.drawn_from = None if seed is None else (seed, number, layer)
+
+
+@functools.cache
+def _layers() -> SimpleNamespace:
+    """Our own kinds of layers. Made once: networks are stacked only if their classes are the same."""
+    import numpy as np
+    import torch
+    from torch import nn
+
+    class Classifier(nn.Module):
+        """A body and its head."""
+
+        def __init__(self, body, head):
+            super().__init__()
+            self.body, self.head = body, head
+
+        def forward(self, x, embedding: bool = False):
+            found = self.body(x)
+            return (self.head(found), found) if embedding else self.head(found)
+
+    class Dropout(nn.Module):
+        """Drops at random in training; in evaluation nothing, or what `use_pass` said."""
+
+        def __init__(self, p: float):
+            super().__init__()
+            self.p, self.drawn_from = p, None
+
+        def forward(self, x):
+            if self.training:
+                return nn.functional.dropout(x, self.p)
+            if self.drawn_from is None:
+                return x
+            kept = np.random.default_rng(self.drawn_from).random(x.shape[1:], dtype=np.float32) >= self.p
+            return x * (torch.from_numpy(kept).to(x) / (1 - self.p))
+
+    class Block(nn.Module):
+        """Batch normalisation and ReLU before each of two 3 x 3 convolutions; a shortcut around both."""
+
+        def __init__(self, inner: int, outer: int, stride: int, dropout: float):
+            super().__init__()
+            self.norm1, self.norm2 = nn.BatchNorm2d(inner), nn.BatchNorm2d(outer)
+            self.conv1 = nn.Conv2d(inner, outer, 3, stride, 1, bias=False)
+            self.conv2 = nn.Conv2d(outer, outer, 3, 1, 1, bias=False)
+            is_same = inner == outer and stride == 1
+            self.shortcut = None if is_same else nn.Conv2d(inner, outer, 1, stride, bias=False)
+            self.relu, self.dropout = nn.ReLU(), _dropout(dropout)
+
+        def forward(self, x):
+            ready = self.relu(self.norm1(x))
+            around = x if self.shortcut is None else self.shortcut(ready)
+            return around + self.conv2(self.dropout(self.relu(self.norm2(self.conv1(ready)))))
+
+    class Mean(nn.Module):
+        """The mean over an image: unlike AdaptiveAvgPool2d it has a rule for vmap."""
+
+        def forward(self, x):
+            return x.mean(dim=(-2, -1))
+
+    return SimpleNamespace(Mean=Mean, Classifier=Classifier, Dropout=Dropout, Block=Block)
+
+
+def _dropout(p: float):
+    from torch import nn
+
+    return _layers().Dropout(p) if p else nn.Identity()
+
+
+def _wide_resnet(full: Mapping) -> tuple:
+    from torch import nn
+
+    layers, width = [nn.Conv2d(full["channels"], 16, 3, 1, 1, bias=False)], 16
+    for outer, stride in ((16, 1), (32, 2), (64, 2)):
+        for k in range((full["depth"] - 4) // 6):
+            layers.append(_layers().Block(width, outer * full["widen"], stride if k == 0 else 1, full["dropout"]))
+            width = outer * full["widen"]
+    body = nn.Sequential(*layers, nn.BatchNorm2d(width), nn.ReLU(), _layers().Mean())
+    for module in body.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return body, nn.Linear(width, full["n_classes"])
+
+
+def _of_torchvision(full: Mapping) -> tuple:
+    import torchvision
+    from torch import nn
+
+    name = full["backbone"]
+    if name not in torchvision.models.list_models(module=torchvision.models):
+        raise ValueError(f"[architecture] backbone is {name!r}: neither {WIDE_RESNET} nor a classifier of torchvision")
+    net = torchvision.models.get_model(name, weights=None)
+    layers = dict(net.named_modules())
+    last = list(layers)[-1]
+    if not isinstance(layers[last], nn.Linear) or getattr(net, "aux_logits", False):
+        raise ValueError(f"[architecture] backbone is {name!r}: it does not end in one linear layer; take another")
+    has_dropout = False
+    for place, module in layers.items():
+        if isinstance(module, nn.Dropout):
+            has_dropout = True
+            _put(net, place, _dropout(full["dropout"]))
+    first, conv = next((place, m) for place, m in layers.items() if isinstance(m, nn.Conv2d))
+    if conv.in_channels != full["channels"]:
+        stride, padding, bias = conv.stride, conv.padding, conv.bias is not None
+        fresh = nn.Conv2d(full["channels"], conv.out_channels, conv.kernel_size, stride, padding, bias=bias)
+        nn.init.kaiming_normal_(fresh.weight, mode="fan_out", nonlinearity="relu")
+        _put(net, first, fresh)
+    _put(net, last, _dropout(0.0 if has_dropout else full["dropout"]))
+    return net, nn.Linear(layers[last].in_features, full["n_classes"])
+
+
+def _put(net, place: str, module) -> None:
+    parent, _, name = place.rpartition(".")
+    setattr(net.get_submodule(parent), name, module)

@@ -1,0 +1,167 @@
+"""load_ensemble(): one network, MC dropout or a deep ensemble, from its model directory; every member's word is kept"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emqa_dask import classifiers, networks, windows
+from emqa_dask.classify import card as cards
+from emqa_dask.classify.together import evaluator
+
+BATCH = {"cpu": 64, "cuda": 1024}  # windows that go through the networks at once
+WAY = {"cpu": "loop", "cuda": "vmap"}  # of together.WAYS: see benchmarks/bench_ensemble.py
+
+
+class Examined(NamedTuple):
+    """What the members say of one image; the entropy of `regions` is the image's map."""
+
+    probabilities: NDArray[np.float32]  # (members, classes): the mean over the windows
+    embeddings: NDArray[np.float32]  # (members, d): the mean over the windows
+    regions: NDArray[np.float32]  # (members, rows, columns, classes): of each window
+    boxes: NDArray[np.float64]  # (rows, columns, 4): the windows in the image: y0, x0, y1, x1, half-open, px
+
+
+class Ensemble:
+    """An ensemble in memory. Members are networks, or the passes of MC dropout; a single network is one member."""
+
+    def __init__(self, card: cards.Card, nets: Sequence, device: str, way: str | None = None):
+        self.card, self.device = card, device
+        self._nets = [net.to(device).eval() for net in nets]
+        alone = len(nets) == 1  # and only in the loop does dropout know of its pass
+        self._way = evaluator(self._nets, "loop" if alone else way or WAY[device])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names, in the order of the last axis of every probability."""
+        return self.card.classes
+
+    @property
+    def n_members(self) -> int:
+        """Length of the first axis of what `probabilities` gives."""
+        return self.card.passes if self.card.method == "dropout" else len(self._nets)
+
+    @property
+    def used(self) -> str:
+        """How many members are at work and what is wrong with the others, in words."""
+        text = f"{len(self._nets)} of {self.card.n_members} members"
+        return text + "".join(f"; {file}: {why}" for file, why in self.card.faults.items())
+
+    def refusal(self, shape: tuple[int, ...]) -> str:
+        """Why an image of `shape` cannot be judged; "" when it can."""
+        return windows.refusal(shape, self.card.view)
+
+    def probabilities(self, images: Sequence[NDArray]) -> NDArray[np.float32]:
+        """Softmax (members, n, classes) float32 of n images (h, w) of any real dtype and any sizes.
+
+        Of an image larger than a window: the mean over its windows. Raises ValueError, naming the image by its place,
+        for one that is smaller than a window or not two-dimensional and real.
+        """
+        found = [examined.probabilities for examined in self.examine(images)]
+        return np.stack(found, axis=1) if found else np.zeros((self.n_members, 0, len(self.classes)), np.float32)
+
+    def examine(self, images: Sequence[NDArray]) -> list[Examined]:
+        """All that the members say of each image, window by window. Errors: as `probabilities`."""
+        view, pictures, grids = self.card.view, [], []
+        for k, image in enumerate(images):
+            try:
+                pictures.append(windows.prepare(image, view))
+            except ValueError as error:
+                raise ValueError(f"image {k}: {error}") from error
+            grids.append(windows.corners(pictures[k].shape, view))
+        if not pictures:
+            return []
+        counts = [grid.shape[0] * grid.shape[1] for grid in grids]
+        ends, owners = np.cumsum(counts), np.repeat(np.arange(len(grids)), counts)
+        places = np.concatenate([grid.reshape(-1, 2) for grid in grids])
+        said, sums = [], 0.0
+        for start in range(0, len(places), BATCH[self.device]):  # windows are copies: never all of an image's at once
+            chosen = slice(start, start + BATCH[self.device])
+            stack = [windows.at(pictures[o], place, view) for o, place in zip(owners[chosen], places[chosen])]
+            p, e = self.look(np.stack(stack))
+            said.append(p)
+            part = np.zeros((len(e), len(pictures), e.shape[2]))
+            np.add.at(part, np.s_[:, owners[chosen]], e)
+            sums = sums + part
+        p, found = np.concatenate(said, axis=1), []
+        for k, grid in enumerate(grids):
+            own = p[:, ends[k] - counts[k] : ends[k]]
+            scale = np.array(np.shape(images[k])) / pictures[k].shape
+            boxes = np.concatenate([grid * scale, (grid + view.size_px) * scale], axis=-1)
+            vectors = (sums[:, k] / counts[k]).astype(np.float32)
+            found.append(Examined(own.mean(axis=1), vectors, own.reshape(len(own), *grid.shape[:2], -1), boxes))
+        return found
+
+    def look(self, stack: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Softmax (members, n, classes) and embeddings (members, n, d) of windows (n, size, size) in [0, 1]."""
+        import torch
+
+        size = self.card.view.size_px
+        if stack.ndim != 3 or stack.shape[1:] != (size, size):
+            raise ValueError(f"windows of shape {stack.shape}: they have to be (n, {size}, {size})")
+        passes = range(self.n_members) if self.card.method == "dropout" else [None]
+        found = []
+        with torch.inference_mode():
+            for start in range(0, max(1, len(stack)), BATCH[self.device]):
+                batch = np.ascontiguousarray(stack[start : start + BATCH[self.device], None], np.float32)
+                images = torch.from_numpy(batch).to(self.device)
+                images = images.expand(-1, self.card.architecture["channels"], -1, -1)
+                said = []
+                for number in passes:
+                    classifiers.use_pass(self._nets[0], None if number is None else self.card.seed, number or 0)
+                    logits, embedding = self._way(images)
+                    said.append((logits.softmax(dim=-1).cpu().numpy(), embedding.cpu().numpy()))
+                found.append([np.concatenate(part) for part in zip(*said)])
+        p, e = (np.concatenate(part, axis=1) for part in zip(*found))
+        return p.astype(np.float32, copy=False), e.astype(np.float32, copy=False)
+
+
+def load_ensemble(
+    name: str | Path, device: str = "cpu", *, method: str | None = None, classes: Sequence[str] | None = None
+) -> Ensemble:
+    """The ensemble in a model directory, or a bundled one by its name, on `device` ("cpu" or "cuda").
+
+    `method` overrides the card's: "softmax" takes the first member alone, "dropout" its stochastic passes. `classes`
+    are those that the caller counts on. The same directory, unchanged, is loaded once per process. Members that are
+    missing or corrupt are left out (`Ensemble.used` tells); ValueError when too few are left, for classes that are not
+    the card's, and for what the card has wrong (see card.read); FileNotFoundError without card, RuntimeError when
+    "cuda" has no GPU.
+    """
+    if device not in BATCH:
+        raise ValueError(f"device is {device!r}: it has to be 'cpu' or 'cuda'")
+    card = cards.read(name)
+    if method is not None and method not in cards.METHODS:
+        raise ValueError(f"method is {method!r}: it is one of {', '.join(cards.METHODS)}")
+    if classes is not None:
+        card.check_classes(classes)
+    # Members may vanish while the card stays: they are part of what makes a loaded ensemble the same.
+    return _loaded(str(card.directory.resolve()), card.digest, card.files, device, method or card.method)
+
+
+@lru_cache(maxsize=4)
+def _loaded(directory: str, digest: str, files: tuple[str, ...], device: str, method: str) -> Ensemble:
+    import torch
+    from safetensors import SafetensorError
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError("device 'cuda' was asked for, but there is no usable GPU here")
+    card = cards.read(directory)
+    if method == "dropout" and not card.architecture["dropout"]:
+        raise ValueError(f"{directory}: method 'dropout' needs a network trained with dropout, this one has none")
+    nets, faults = [], dict(card.faults)
+    for file in card.files:
+        net = classifiers.build_classifier(card.architecture)
+        try:
+            networks.load_weights(net, card.directory / file)
+        except (ValueError, SafetensorError) as error:
+            faults[file] = str(error)
+        else:
+            nets.append(net)
+    usable = tuple(file for file in card.files if file not in faults)
+    card = replace(card, files=usable, faults=faults, method=method)
+    cards.require(card)
+    return Ensemble(card, nets if method == "ensemble" else nets[:1], device)

@@ -1,0 +1,91 @@
+"""Networks of one architecture evaluated together: one after the other, by vmap, or as grouped convolutions."""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+WAYS = ("loop", "vmap", "grouped")
+Evaluate = Callable[["torch.Tensor"], tuple["torch.Tensor", "torch.Tensor"]]
+
+
+def evaluator(nets: Sequence["torch.nn.Module"], way: str) -> Evaluate:
+    """What takes images (n, channels, h, w) to logits (members, n, classes) and embeddings (members, n, d).
+
+    All ways agree to rounding. `vmap` stacks the weights of any network; `grouped` joins those of a wide ResNet side by
+    side along the channels. Raises ValueError for another way, no network, and a network that cannot be grouped.
+    """
+    if way not in WAYS or not nets:
+        raise ValueError(f"{len(nets)} networks, way {way!r}: at least one network, way one of {', '.join(WAYS)}")
+    return {"loop": _loop, "vmap": _vmap, "grouped": _grouped}[way](nets)
+
+
+def _loop(nets) -> Evaluate:
+    import torch
+
+    nets = [net.to(memory_format=torch.channels_last) for net in nets]  # themselves: their dropout may be told its pass
+
+    def evaluate(images):
+        images = images.contiguous(memory_format=torch.channels_last)
+        found = [net(images, embedding=True) for net in nets]
+        return torch.stack([logits for logits, _ in found]), torch.stack([embedding for _, embedding in found])
+
+    return evaluate
+
+
+def _vmap(nets) -> Evaluate:
+    import torch
+
+    # Integers (batch normalisation counts its batches) take no part in evaluation, and vmap wants all to be alike.
+    stacked = torch.func.stack_module_state(list(nets))
+    skeleton = copy.deepcopy(nets[0]).to("meta")
+
+    def one(parameters, buffers, images):
+        return torch.func.functional_call(skeleton, (parameters, buffers), (images,), {"embedding": True})
+
+    mapped = torch.vmap(one, in_dims=(0, 0, None))
+    return lambda images: mapped(*stacked, images)
+
+
+def _grouped(nets) -> Evaluate:
+    import torch
+    from torch import nn
+
+    n = len(nets)
+    body = copy.deepcopy(nets[0].body)
+    others = [dict(net.body.named_modules()) for net in nets]
+    first = True  # all members share the image
+    for place, module in list(body.named_modules()):
+        same = [layers[place] for layers in others]
+        if isinstance(module, nn.Conv2d):
+            if module.groups != 1 or module.bias is not None:
+                raise ValueError("only a wide ResNet's convolutions can be grouped; take the way 'vmap'")
+            inner = module.in_channels * (1 if first else n)
+            joined = nn.Conv2d(
+                inner, module.out_channels * n, module.kernel_size, module.stride, module.padding,
+                groups=1 if first else n, bias=False,
+            )  # fmt: skip
+            joined.weight.data = torch.cat([m.weight.data for m in same])
+            first = False
+        elif isinstance(module, nn.BatchNorm2d):
+            joined = nn.BatchNorm2d(module.num_features * n, eps=module.eps)
+            for name in ("weight", "bias", "running_mean", "running_var"):
+                getattr(joined, name).data = torch.cat([getattr(m, name).data for m in same])
+        elif isinstance(module, nn.Linear | nn.LayerNorm) or hasattr(module, "drawn_from"):
+            raise ValueError(f"a layer {type(module).__name__} cannot be grouped; take the way 'vmap'")
+        else:
+            continue
+        parent, _, name = place.rpartition(".")
+        setattr(body.get_submodule(parent), name, joined)
+    body = body.eval().to(next(nets[0].parameters()).device, memory_format=torch.channels_last)
+    weight = torch.stack([net.head.weight.data for net in nets])
+    bias = torch.stack([net.head.bias.data for net in nets])
+
+    def evaluate(images):
+        images = images.contiguous(memory_format=torch.channels_last)
+        embedding = body(images).unflatten(1, (n, -1)).transpose(0, 1)
+        return torch.baddbmm(bias[:, None], embedding, weight.transpose(1, 2)), embedding
+
+    return evaluate

@@ -1,0 +1,210 @@
+import tomllib
+
+import numpy as np
+import pytest
+import torch
+
+from emqa_dask import classifiers, load_ensemble, models, networks, tables
+from emqa_dask.classify import Ensemble, probability_rows
+from emqa_dask.classify import ensemble as ensembles
+from emqa_dask.classify.together import WAYS, evaluator
+
+
+def nets_of(model):
+    card = models.load_card(model)
+    found = []
+    for file in card["ensemble"]["members"]:
+        net = classifiers.build_classifier(card["architecture"] | {"dropout": 0.0})
+        networks.load_weights(net, model / file)
+        found.append(net)
+    return found
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_members_together_say_what_each_says_alone(model, way):
+    nets = nets_of(model)
+    x = torch.rand(3, 1, 16, 16)
+    with torch.inference_mode():
+        logits, embeddings = evaluator(nets, way)(x)
+        for k, net in enumerate(nets):
+            torch.testing.assert_close(logits[k], net(x), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(embeddings[k], net.body(x), rtol=1e-4, atol=1e-5)
+    assert len({tuple(row[0].tolist()) for row in logits}) == len(nets)
+
+
+def test_vmap_joins_networks_of_torchvision_and_grouping_refuses_what_it_cannot_join():
+    nets = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        nets.append(classifiers.build_classifier({"backbone": "shufflenet_v2_x0_5", "n_classes": 2}))
+    x = torch.rand(2, 1, 32, 32)
+    with torch.inference_mode():
+        logits, _ = evaluator(nets, "vmap")(x)
+        for k, net in enumerate(nets):
+            torch.testing.assert_close(logits[k], net(x), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="vmap"):
+        evaluator(nets, "grouped")
+
+
+def test_an_ensemble_of_an_image_is_a_distribution_per_member(model, images):
+    p = load_ensemble(model).probabilities(images)
+    assert p.shape == (4, 4, 3)
+    assert p.dtype == np.float32
+    np.testing.assert_allclose(p.sum(axis=2), 1, atol=1e-5)
+    assert load_ensemble(model).probabilities([]).shape == (4, 0, 3)
+
+
+def test_neither_the_order_of_images_nor_their_company_changes_what_is_said(model, images):
+    for method in ("ensemble", "dropout", "softmax"):
+        ensemble = load_ensemble(model, method=method)
+        p = ensemble.probabilities(images)
+        np.testing.assert_allclose(ensemble.probabilities(images[::-1])[:, ::-1], p, atol=1e-6)
+        alone = np.concatenate([ensemble.probabilities([image]) for image in images], axis=1)
+        np.testing.assert_allclose(alone, p, atol=1e-6)
+
+
+def test_members_in_another_order_are_the_same_ensemble(tmp_path, images, write_ensemble):
+    one = load_ensemble(write_ensemble(tmp_path / "one", seeds=[0, 1, 2])).probabilities(images)
+    other = load_ensemble(write_ensemble(tmp_path / "other", seeds=[2, 0, 1])).probabilities(images)
+    np.testing.assert_allclose(other, one[[2, 0, 1]], atol=1e-6)
+
+
+def test_gain_and_offset_of_an_image_change_nothing(model, images):
+    ensemble = load_ensemble(model)
+    counts = [(image * 100).astype(np.uint16) for image in images]
+    p, q = ensemble.probabilities(counts), ensemble.probabilities([3.0 * image.astype(float) - 7 for image in counts])
+    np.testing.assert_allclose(p, q, atol=1e-4)
+
+
+def test_dropout_repeats_and_its_passes_differ(tmp_path, images, write_ensemble):
+    folder = write_ensemble(tmp_path / "one", n=1, method="dropout")
+    ensemble = load_ensemble(folder)
+    p = ensemble.probabilities(images)
+    assert p.shape == (5, 4, 3)
+    np.testing.assert_array_equal(ensemble.probabilities(images), p)
+    assert np.ptp(p, axis=0).max() > 0.01
+    softmax = load_ensemble(folder, method="softmax").probabilities(images)
+    assert softmax.shape == (1, 4, 3)
+    np.testing.assert_array_equal(load_ensemble(folder, method="softmax").probabilities(images), softmax)
+    other = write_ensemble(tmp_path / "other", n=1, method="dropout", seed=4)
+    assert np.abs(load_ensemble(other).probabilities(images) - p).max() > 0.01
+
+
+def test_the_map_of_a_constant_image_is_constant_and_covers_it(model):
+    ensemble = load_ensemble(model)
+    (found,) = ensemble.examine([np.full((45, 30), 7, np.uint8)])
+    assert found.regions.shape == (4, 5, 3, 3)
+    assert np.ptp(found.regions, axis=(1, 2)).max() < 1e-6
+    np.testing.assert_allclose(found.probabilities, found.regions[:, 0, 0], atol=1e-6)
+    assert found.boxes[0, 0].tolist() == [0, 0, 16, 16]
+    assert found.boxes[-1, -1].tolist() == [29, 14, 45, 30]
+
+
+def test_a_window_says_of_its_place_what_the_same_pixels_say_elsewhere(model):
+    rng = np.random.default_rng(1)
+    tile = rng.random((16, 16)).astype(np.float32)
+    (found,) = load_ensemble(model).examine([np.tile(tile, (2, 3))])
+    np.testing.assert_allclose(
+        found.regions[:, ::2, ::2], found.regions[:, :1, :1].repeat(2, 1).repeat(3, 2), atol=1e-5
+    )
+    assert np.abs(found.regions[:, 1, 1] - found.regions[:, 0, 0]).max() > 1e-6
+
+
+@pytest.mark.parametrize("fault", ["gone", "cut short", "another"])
+def test_a_member_that_is_missing_or_corrupt_is_left_out_and_told_of(model, images, fault):
+    whole = load_ensemble(model).probabilities(images)
+    file = model / "member_01.safetensors"
+    if fault == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(
+            file.read_bytes()[:-64] if fault == "cut short" else (model / "member_02.safetensors").read_bytes()
+        )
+    ensemble = load_ensemble(model)
+    assert ensemble.n_members == 3
+    assert ensemble.used.startswith("3 of 4 members; member_01.safetensors: ")
+    np.testing.assert_allclose(ensemble.probabilities(images), whole[[0, 2, 3]], atol=1e-6)
+
+
+def test_weights_that_the_card_vouches_for_and_that_do_not_fit_are_left_out(model):
+    (model / "member_00.safetensors").write_bytes(b"no safetensors")
+    table = tomllib.loads((model / "card.toml").read_text())
+    table.pop("files")
+    models.write_card(model, table)
+    assert load_ensemble(model).used.startswith("3 of 4 members; member_00.safetensors: ")
+
+
+def test_too_few_members_are_refused(tmp_path, model, write_ensemble):
+    for k in range(3):
+        (model / f"member_{k:02d}.safetensors").unlink()
+    with pytest.raises(ValueError, match="1 of 4 members can be used, at least 2"):
+        load_ensemble(model)
+    strict = write_ensemble(tmp_path / "strict", min_members=4)
+    (strict / "member_03.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"3 of 4 .* at least 4 .*member_03.safetensors: it is not there"):
+        load_ensemble(strict)
+
+
+def test_other_classes_and_images_below_a_window_are_refused(model):
+    with pytest.raises(ValueError, match=r"not on the card: \['d'\], missing: \['c'\]"):
+        load_ensemble(model, classes=["a", "b", "d"])
+    with pytest.raises(ValueError, match="order differs"):
+        load_ensemble(model, classes=["b", "a", "c"])
+    ensemble = load_ensemble(model, classes=["a", "b", "c"])
+    assert ensemble.refusal((16, 16)) == ""
+    assert "15 x 40 px, smaller than the classifier's window of 16 px" in ensemble.refusal((15, 40))
+    with pytest.raises(ValueError, match="image 1: the image is 8 x 8 px"):
+        ensemble.probabilities([np.zeros((16, 16)), np.zeros((8, 8))])
+    with pytest.raises(ValueError, match="image 0: an image of shape"):
+        ensemble.probabilities([np.zeros((16, 16, 3))])
+    with pytest.raises(FileNotFoundError, match="no model"):
+        load_ensemble(model / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"task": "instance segmentation"}, "not the card of a classifier"),
+        ({"classes": ["a", "b"]}, "2 classes, .*n_classes is 3"),
+        ({"input": {"size": 16}}, "size_px is needed"),
+        ({"ensemble": {"method": "vote", "members": ["x"]}}, "method is 'vote'"),
+        ({"ensemble": {"method": "softmax", "members": ["x", "y"]}}, "2 files for method 'softmax'"),
+        ({"architecture": {"n_classes": 3, "depth": 12}}, "depth is 12"),
+    ],
+)
+def test_what_a_card_has_wrong_is_named(model, change, said):
+    table = models.load_card(model)
+    table.pop("files")
+    models.write_card(model, {**table, **change})
+    with pytest.raises(ValueError, match=f"card.toml: .*{said}"):
+        load_ensemble(model)
+
+
+def test_rows_hold_every_members_probabilities(model, images):
+    ensemble = load_ensemble(model)
+    examined = ensemble.examine(images)
+    rows = probability_rows(["w", "x", "y", "z"], examined, "four")
+    back = tables.conform(rows, tables.PROBABILITIES).to_pandas()
+    p = np.stack(back["probabilities"]).reshape(4, 4, 3).transpose(1, 0, 2)
+    np.testing.assert_array_equal(p, ensemble.probabilities(images))
+    assert back["embedding"].notna().tolist() == [True, False, False, False] * 4
+    assert tables.conform(probability_rows([], [], "four"), tables.PROBABILITIES).num_rows == 0
+
+
+def test_one_network_too_many_ways_to_be_wrong(model):
+    with pytest.raises(ValueError, match="way 'all'"):
+        evaluator(nets_of(model), "all")
+    with pytest.raises(ValueError, match="device is 'tpu'"):
+        load_ensemble(model, "tpu")
+    with pytest.raises(ValueError, match=r"\(n, 16, 16\)"):
+        load_ensemble(model).look(np.zeros((2, 8, 8), np.float32))
+    assert isinstance(load_ensemble(model), Ensemble)
+    assert load_ensemble(model) is load_ensemble(model)
+
+
+def test_a_large_image_is_looked_at_in_parts_that_leave_no_trace(model, images, monkeypatch):
+    whole = load_ensemble(model).examine(images)
+    monkeypatch.setitem(ensembles.BATCH, "cpu", 3)
+    for one, other in zip(load_ensemble(model).examine(images), whole):
+        for a, b in zip(one, other):
+            np.testing.assert_allclose(a, b, atol=1e-5)

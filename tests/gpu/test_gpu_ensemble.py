@@ -1,0 +1,64 @@
+"""On a GPU an ensemble says what it says on a CPU, members together or one by one, and a member trains there."""
+
+import numpy as np
+import pytest
+import torch
+
+from emqa_dask import classifiers, load_ensemble, models, networks
+from emqa_dask.classify.together import WAYS, evaluator
+from emqa_dask.train import classifier
+from emqa_dask.train.member_fit import Schedule
+from emqa_dask.windows import View
+
+pytestmark = pytest.mark.gpu
+SMALL = {"depth": 10, "widen": 1, "n_classes": 2, "dropout": 0.3}
+
+
+@pytest.fixture
+def model(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    files = [f"member_{k:02d}.safetensors" for k in range(3)]
+    for k, file in enumerate(files):
+        torch.manual_seed(k)
+        networks.save_weights(classifiers.build_classifier(SMALL), folder / file)
+    card = {"name": "m", "task": "classification", "classes": ["a", "b"], "architecture": SMALL}
+    ensemble = {"method": "ensemble", "members": files, "passes": 4}
+    models.write_card(folder, {**card, "input": {"size_px": 16}, "ensemble": ensemble})
+    return folder
+
+
+@pytest.mark.parametrize("method", ["ensemble", "dropout", "softmax"])
+def test_an_ensemble_says_the_same_on_both_devices(model, method):
+    images = [np.random.default_rng(k).random((40, 24 + k)) for k in range(5)]
+    there = load_ensemble(model, "cuda", method=method).probabilities(images)
+    np.testing.assert_allclose(there, load_ensemble(model, method=method).probabilities(images), atol=2e-3)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_members_together_say_what_each_says_alone(way):
+    nets = [classifiers.build_classifier(SMALL | {"dropout": 0.0}).cuda() for _ in range(3)]
+    x = torch.rand(4, 1, 16, 16, device="cuda")
+    with torch.inference_mode():
+        found = evaluator(nets, way)(x)[0]
+        for logits, net in zip(found, nets):
+            torch.testing.assert_close(logits, net(x), rtol=1e-2, atol=2e-3)
+
+
+def test_a_member_trains_and_goes_on(tmp_path):
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 60)
+    stack = np.clip(rng.normal(0.5 + 0.2 * (y - 0.5)[:, None, None], 0.1, (60, 16, 16)), 0, 1)
+    split = np.repeat(["train", "validation", "test"], 20)
+    architecture, schedule = {"depth": 10, "widen": 1}, Schedule(epochs=3, batch=8)
+    options = {"view": View(16), "members": 1, "architecture": architecture, "schedule": schedule}
+    classifier.prepare(tmp_path / "m", stack, y, split, ["dark", "bright"], **options)
+
+    def stop(line):
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        classifier.train_member(tmp_path / "m", 0, device="cuda", say=stop, checkpoint_minutes=0)
+    assert classifier.train_member(tmp_path / "m", 0, device="cuda", say=print)["epochs"] == 3
+    classifier.finish(tmp_path / "m", lambda p, y: {"n": len(y)})
+    assert load_ensemble(tmp_path / "m", "cuda").probabilities(list(stack)).shape == (1, 60, 2)
