@@ -1,5 +1,7 @@
 """Which tables a partition has, and the folder each lies in: a digest of its settings, models and upstream folder."""
 
+import dataclasses
+
 from emqa_dask import models, tables
 from emqa_dask.run.supervise import Died
 from emqa_dask.settings import Settings, digest
@@ -19,8 +21,10 @@ SCHEMAS = {
 def folders(settings: Settings) -> dict[str, str]:
     """The folder of every table of SCHEMAS in the workspace, for these settings."""
     cohorts = [cohort.plain() for cohort in settings.cohorts]
-    networks = [models.digest(models.locate(name)) for name in settings.detect.networks]
-    detections = digest("detect", VERSIONS["detect"], settings.detect, *cohorts, *networks)
+    # A network counts by what it is, not by where it lies.
+    named = [name if name == "log" else models.digest(models.locate(name)) for name in settings.detect.detectors]
+    detect = dataclasses.replace(settings.detect, detectors=tuple(named))
+    detections = digest("detect", VERSIONS["detect"], detect, *cohorts)
     evidence = digest("evidence", VERSIONS["evidence"], settings.featurise.score_floor, detections)
     features = digest("featurise", VERSIONS["featurise"], settings.featurise.order, detections)
     forests = [models.digest(models.locate(name)) for name in settings.predict.forests]

@@ -23,6 +23,7 @@ from emqa_dask.settings import Settings, digest, dump
 from emqa_dask.store import files, layout, parts
 
 PACKAGES = ("dask", "distributed", "zarr", "numpy", "scipy", "opencv-python-headless", "scikit-learn", "rosettasciio")
+TOGETHER = 24  # partitions whose shown images' detections are in memory at a time
 BOXES = ["micrograph_id", "detector", "y0", "x0", "y1", "x1", "score"]
 
 
@@ -132,23 +133,27 @@ def _page(root: str, overview: Overview, settings: Settings, facts: dict) -> Ite
 
 
 def _drawings(root: str, shown: pd.DataFrame, settings: Settings) -> tuple[dict[str, str], dict[str, bytes]]:
-    """Boxes and thumbnails of the micrographs in `shown`, as far as there are any: of one partition after the other."""
+    """Boxes and thumbnails of the micrographs in `shown`, as far as there are any: of some partitions at a time."""
     ids, where, of_partition = shown["micrograph_id"].dropna(), folders(settings), {}
     for rows in _iter(layout.micrographs(root), tables.MICROGRAPHS, ["micrograph_id", "partition"]):
         rows = rows[rows["micrograph_id"].isin(ids)]
         for name, group in rows.groupby("partition"):
             of_partition.setdefault(name, []).extend(group["micrograph_id"])
-    boxes, pictures = {}, {}
-    for name, here in of_partition.items():
+    boxes, pictures, detector = {}, {}, shown.dropna(subset="micrograph_id").set_index("micrograph_id")["detector"]
+    names = list(of_partition)
+    for together in (names[k : k + TOGETHER] for k in range(0, len(names), TOGETHER)):
 
-        def of_these(table: str, columns: list[str], name: str = name, here: list[str] = here) -> pd.DataFrame:
-            pieces = _iter(layout.part(root, where[table], name), SCHEMAS[table], columns)
-            pieces = [rows[rows["micrograph_id"].isin(here)] for rows in pieces]
-            return pd.concat([tables.empty(SCHEMAS[table])[columns], *pieces], ignore_index=True)
+        def of_these(table: str, columns: list[str], together: list[str] = together) -> pd.DataFrame:
+            pieces = [tables.empty(SCHEMAS[table])[columns]]
+            for name in together:
+                only = ("micrograph_id", of_partition[name])
+                pieces += _iter(layout.part(root, where[table], name), SCHEMAS[table], columns, only=only)
+            return pd.concat(pieces, ignore_index=True)
 
-        rows = shown[shown["micrograph_id"].isin(here)]
-        drawn = of_these("detections", BOXES).merge(rows[["micrograph_id", "detector"]])  # those that the row tells of
-        boxes |= page.drawn(rows, drawn)
+        found = of_these("detections", BOXES)
+        found = found[found["detector"].to_numpy() == detector.reindex(found["micrograph_id"]).to_numpy()]
+        here = [one for name in together for one in of_partition[name]]
+        boxes |= page.drawn(shown[shown["micrograph_id"].isin(here)], found)  # those that the row tells of
         jpegs = of_these("thumbnails", ["micrograph_id", "jpeg"]).dropna()
         pictures |= dict(zip(jpegs["micrograph_id"], jpegs["jpeg"], strict=True))
     return boxes, pictures

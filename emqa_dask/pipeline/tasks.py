@@ -71,7 +71,8 @@ def work(
         parts.write_part(root, where[table], partition.name, made_rows, SCHEMAS[table])
     if "predictions" in lacking:
         with _timed(stages, "predict"):
-            known = [parts.read_part(root, where[t], partition.name, SCHEMAS[t]) for t in ("evidence", "features")]
+            columns = {"evidence": None, "features": [n for n in tables.FEATURES.names if n != "signature"]}
+            known = [parts.read_part(root, where[t], partition.name, SCHEMAS[t], c) for t, c in columns.items()]
             predicted = predict_images(joined(*known), settings.predict.forests)
             parts.write_part(root, where["predictions"], partition.name, predicted, tables.PREDICTIONS)
     n_bytes = sum(row.height_px * row.width_px * np.dtype(row.dtype).itemsize for row in rows.itertuples())

@@ -178,27 +178,25 @@ def predict(judge: Judge, features: pd.DataFrame) -> pd.DataFrame:
     values = values_of(features, judge.columns)
     counts = features["n_detections"].to_numpy(dtype=np.float64)
     judged = (counts > 0) & np.isfinite(values).all(axis=1)
-    table = pd.DataFrame({"detector": judge.detector}, index=features.index, dtype=object)
+    columns: dict[str, object] = {"detector": np.full(len(features), judge.detector, dtype=object)}
     for name in TARGETS:
         found = np.full((len(features), 3), np.nan)
-        if name in judge.targets:
+        if name in judge.targets and judged.any():
             target = judge.targets[name]
             mean, spread = mean_of(target, judge.columns, values[judged])
             mean = np.clip(mean, 0, 1)
             widths = (target.width_low, target.width_high)
             found[judged] = np.stack([mean, *conformal.interval(mean, spread, widths, target.spread_floor)], axis=1)
-        for suffix, column in zip(("", "_low", "_high"), found.T):
-            table[f"predicted_{name}{suffix}"] = column
-    table["evidence"] = pd.Series(
-        np.select([judged, counts == 0], ["detections", "no_detections"], "none"), features.index, dtype=object
-    )
-    because = [[] for _ in range(len(features))]
+        columns |= {f"predicted_{name}{suffix}": column for suffix, column in zip(("", "_low", "_high"), found.T)}
+    columns["evidence"] = np.select([judged, counts == 0], ["detections", "no_detections"], "none").astype(object)
+    because = np.empty(len(features), dtype=object)
+    because[:] = [[] for _ in range(len(features))]
     if judged.any():
         shap, _ = explain(judge, values[judged])
         said = reasons.in_words(judge.columns, values[judged], shap, judge.typical, judge.spread)
         for i, words in zip(np.flatnonzero(judged), said):
             because[i] = words
-    return table.assign(because=pd.Series(because, features.index, dtype=object))
+    return pd.DataFrame(columns | {"because": because}, features.index)  # at once: partitions are small and many
 
 
 def explain(judge: Judge, values: NDArray, target: str = "f1") -> tuple[NDArray[np.float64], float]:

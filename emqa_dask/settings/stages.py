@@ -120,7 +120,7 @@ class Featurise:
 @dataclass(frozen=True)
 class Predict:
     # Model directories, or names of bundled ones, each for the detector on its card; of two for one, the first counts.
-    forests: tuple[str, ...] = ("log-synthetic",)
+    forests: tuple[str, ...] = ("log-synthetic", "cavity-tem-f1")
 
     def check(self):
         known = "names model directories or bundled models"

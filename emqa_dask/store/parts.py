@@ -51,11 +51,12 @@ def iter_table(
     schema: pa.Schema,
     columns: Sequence[str] | None = None,
     rows: int = ROWS,
-    only: tuple[str, str] | None = None,
+    only: tuple[str, str | Sequence[str]] | None = None,
 ) -> Iterator[pd.DataFrame]:
     """As load_table(), but a table of at most `rows` rows after the other; none where there is no file.
 
-    `only` (column, value) leaves out other rows before they become pandas'; tables without rows are left out then.
+    `only` (column, value or values) leaves out other rows before they become pandas'; tables without rows are left out
+    then.
     """
     wanted = _select(schema, columns)
     try:
@@ -64,7 +65,8 @@ def iter_table(
                 for batch in found.iter_batches(rows, [group], wanted.names, use_threads=False):
                     table = pa.Table.from_batches([batch]).select(wanted.names).cast(wanted)
                     if only is not None:
-                        table = table.filter(pc.equal(table[only[0]], only[1]))
+                        known = pa.array([only[1]] if isinstance(only[1], str) else only[1], wanted.field(only[0]).type)
+                        table = table.filter(pc.is_in(table[only[0]], known))
                     if only is None or len(table):
                         yield table.to_pandas()
     except FileNotFoundError:

@@ -77,6 +77,15 @@ def test_batches_change_nothing(done, both, small_archive, tmp_path):
         np.testing.assert_allclose(a[name], b[name], rtol=1e-4, atol=2e-3)
 
 
+def test_a_model_that_was_moved_is_still_the_same(both, tmp_path):
+    moved = shutil.copytree(both.detect.networks[0], tmp_path / "elsewhere")
+    other = replace(both, {"detect": {"detectors": ["log", str(moved)]}})
+    assert folders(other) == folders(both)
+    card = (moved / "card.toml").read_text()
+    (moved / "card.toml").write_text(card.replace('licence = "MIT"', 'licence = "none"'))
+    assert folders(other)["detections"] != folders(both)["detections"]
+
+
 def test_a_detector_without_a_model_is_not_judged(done, both):
     predictions = table(done, "predictions", both)
     none = predictions[predictions["detector"] == "small"]

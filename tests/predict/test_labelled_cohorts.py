@@ -132,3 +132,10 @@ def test_widths_are_conformal_ones_of_left_out_cohorts():
     inside = (fresh["true_f1"] >= table["low"]) & (fresh["true_f1"] <= table["high"])
     assert 0.85 <= inside.mean() <= 0.99
     assert min(found.widths) > 0
+
+
+def test_the_bundled_judge_is_that_of_the_bundled_network_and_small():
+    folder = models.locate("cavity-tem-f1")
+    assert models.load_card(folder)["network"] == cohort_images.key("cavity-tem")
+    assert judge.load(folder).detector == models.load_card(models.locate("cavity-tem"))["name"]
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 2 * 2**20
