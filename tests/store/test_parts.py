@@ -24,13 +24,18 @@ def sample(schema, n):
         "double": lambda i: i + 0.5 if i else math.nan,
         "int64": lambda i: 2**53 + i,
         "int32": lambda i: i,
+        "int16": lambda i: -i,
         "int8": lambda i: -i,
         "bool": lambda i: bool(i % 2),
         "binary": lambda i: bytes([i, 0, 255]),
     }
-    return [
-        {f.name: ["a", "b"] if pa.types.is_list(f.type) else values[str(f.type)](i) for f in schema} for i in range(n)
-    ]
+
+    def value(kind, i):
+        if not pa.types.is_list(kind):
+            return values[str(kind)](i)
+        return [0.5, 0.25] if pa.types.is_floating(kind.value_type) else ["a", "b"]
+
+    return [{f.name: value(f.type, i) for f in schema} for i in range(n)]
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
