@@ -203,7 +203,6 @@ def rescore(root: str, settings: Settings, say: Say = print) -> int:
             f"{n_lacking} partitions lack detections or features of these settings and models: run `emqa triage`"
         )
     here = dataclasses.replace(settings, run=dataclasses.replace(settings.run, scheduler="in-process"))
-    kept = dataclasses.replace(here.run, scheduler=settings.run.scheduler)
     code = run(None, root, here, steps=("featurise", "predict", "report"), say=say)
-    files.write_text(layout.settings(root), dump(dataclasses.replace(here, run=kept)))
+    files.write_text(layout.settings(root), dump(settings))
     return code

@@ -176,6 +176,19 @@ def values_of(features: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.floa
     return features[list(columns)].to_numpy(dtype=np.float64)
 
 
+def check_conditions(model, features: pd.DataFrame, what: str) -> None:
+    """Raises ValueError for features of another score floor or detector than those of `model`, a `what`."""
+    for name in ("score_floor", "detector"):
+        found = set(features[name].unique()) if name in features.columns else set()
+        if found - {getattr(model, name)}:
+            raise ValueError(
+                f"features have {name} {sorted(found, key=str)}, the {what} was fitted with "
+                f"{getattr(model, name)!r}: use the same or fit a {what} for these"
+            )
+    if "score_floor" not in features.columns:
+        raise ValueError(f"the features lack score_floor: a {what} holds for one floor only")
+
+
 def predict(forest: Forest, features: pd.DataFrame) -> pd.DataFrame:
     """`predicted_f1`, `predicted_f1_low`, `predicted_f1_high` and `evidence` for every row, with its index.
 
@@ -184,15 +197,7 @@ def predict(forest: Forest, features: pd.DataFrame) -> pd.DataFrame:
     feature is unknown), both with NaN: neither F1 = 0 nor a guess. No rows give an empty table. Raises ValueError for
     missing columns and for features of another score floor or detector.
     """
-    for name in ("score_floor", "detector"):
-        found = set(features[name].unique()) if name in features.columns else set()
-        if found - {getattr(forest, name)}:
-            raise ValueError(
-                f"features have {name} {sorted(found, key=str)}, the forest was fitted with "
-                f"{getattr(forest, name)!r}: use the same or fit a forest for these"
-            )
-    if "score_floor" not in features.columns:
-        raise ValueError("the features lack score_floor: a forest holds for one floor only")
+    check_conditions(forest, features, "forest")
     values = values_of(features, forest.columns)
     counts = features["n_detections"].to_numpy(dtype=np.float64)
     judged = (counts > 0) & np.isfinite(values).all(axis=1)

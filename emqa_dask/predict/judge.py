@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from emqa_dask import models
 from emqa_dask.predict import conformal, protocols, reasons, regressors
-from emqa_dask.predict.forest import PAPER_FEATURES, SPREAD_FLOOR, Forest, values_of
+from emqa_dask.predict.forest import PAPER_FEATURES, SPREAD_FLOOR, Forest, check_conditions, values_of
 from emqa_dask.predict.gaussian import GaussianProcess
 from emqa_dask.predict.trees import Trees, from_pipeline
 
@@ -174,7 +174,7 @@ def predict(judge: Judge, features: pd.DataFrame) -> pd.DataFrame:
     feature is unknown), both with NaN and without reasons: neither F1 = 0 nor a guess. A row's result depends on no
     other row. Raises ValueError for missing columns and for features of another score floor or detector.
     """
-    check_conditions(judge, features)
+    check_conditions(judge, features, "model")
     values = values_of(features, judge.columns)
     counts = features["n_detections"].to_numpy(dtype=np.float64)
     judged = (counts > 0) & np.isfinite(values).all(axis=1)
@@ -211,19 +211,6 @@ def explain(judge: Judge, values: NDArray, target: str = "f1") -> tuple[NDArray[
             total[:, where] += part.slope * found[:, k]
         base += part.slope * part_base
     return total, base
-
-
-def check_conditions(model, features: pd.DataFrame) -> None:
-    """Raises ValueError for features of another score floor or detector than the model's."""
-    for name in ("score_floor", "detector"):
-        found = set(features[name].unique()) if name in features.columns else set()
-        if found - {getattr(model, name)}:
-            raise ValueError(
-                f"features have {name} {sorted(found, key=str)}, the model was fitted with "
-                f"{getattr(model, name)!r}: use the same or fit a model for these"
-            )
-    if "score_floor" not in features.columns:
-        raise ValueError("the features lack score_floor: a model holds for one floor only")
 
 
 def save(judge: Judge, directory: Path) -> dict:

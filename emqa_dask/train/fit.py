@@ -200,31 +200,41 @@ def _write_tables(folder: Path, history: Mapping) -> None:
 
 def save_checkpoint(folder: Path, net, optimiser, history: Mapping) -> None:
     """Weights, the optimiser's moments and the history, all or nothing."""
-    from safetensors.torch import save_file
-
     fresh = _fresh(Path(f"{folder}.writing"))
     networks.save_weights(net, fresh / "weights.safetensors")
-    moments = {
-        f"{number}.{name}": value.detach().cpu().contiguous()
-        for number, values in optimiser.state_dict()["state"].items()
-        for name, value in values.items()
-    }
-    save_file(moments, str(fresh / "optimiser.safetensors"))
+    save_moments(optimiser, fresh / "optimiser.safetensors")
     (fresh / "state.json").write_text(json.dumps(history), encoding="utf-8")
     _replace(folder, fresh)
 
 
 def load_checkpoint(folder: Path, net, optimiser) -> dict:
     """Fills the network and the optimiser from `save_checkpoint`; returns the history."""
+    networks.load_weights(net, folder / "weights.safetensors")
+    load_moments(optimiser, folder / "optimiser.safetensors")
+    return json.loads((folder / "state.json").read_text(encoding="utf-8"))
+
+
+def save_moments(optimiser, path: Path) -> None:
+    """The state of every parameter of a torch optimiser as safetensors."""
+    from safetensors.torch import save_file
+
+    moments = {
+        f"{number}.{name}": value.detach().cpu().contiguous()
+        for number, values in optimiser.state_dict()["state"].items()
+        for name, value in values.items()
+    }
+    save_file(moments, str(path))
+
+
+def load_moments(optimiser, path: Path) -> None:
+    """Fills a torch optimiser from `save_moments`."""
     from safetensors.torch import load_file
 
-    networks.load_weights(net, folder / "weights.safetensors")
     state: dict = {}
-    for key, value in load_file(str(folder / "optimiser.safetensors")).items():
+    for key, value in load_file(str(path)).items():
         number, name = key.split(".", 1)
         state.setdefault(int(number), {})[name] = value
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
-    return json.loads((folder / "state.json").read_text(encoding="utf-8"))
 
 
 def _fresh(folder: Path) -> Path:

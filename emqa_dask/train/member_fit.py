@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emqa_dask import classifiers, networks
-from emqa_dask.train.fit import _fresh, _replace
+from emqa_dask.train.fit import _fresh, _replace, load_moments, save_moments
 
 
 @dataclass(frozen=True)
@@ -155,12 +155,7 @@ def _save(checkpoint: Path, net, optimiser, state: Mapping, best: Mapping) -> No
     fresh = _fresh(Path(f"{checkpoint}.writing"))
     networks.save_weights(net, fresh / "weights.safetensors")
     save_file({name: t.cpu().contiguous() for name, t in best.items()}, str(fresh / "best.safetensors"))
-    moments = {
-        f"{number}.{name}": value.detach().cpu().contiguous()
-        for number, values in optimiser.state_dict()["state"].items()
-        for name, value in values.items()
-    }
-    save_file(moments, str(fresh / "optimiser.safetensors"))
+    save_moments(optimiser, fresh / "optimiser.safetensors")
     (fresh / "state.json").write_text(json.dumps(state), encoding="utf-8")
     _replace(checkpoint, fresh)
 
@@ -169,10 +164,6 @@ def _load(checkpoint: Path, net, optimiser) -> tuple[dict, dict]:
     from safetensors.torch import load_file
 
     networks.load_weights(net, checkpoint / "weights.safetensors")
-    moments: dict = {}
-    for key, value in load_file(str(checkpoint / "optimiser.safetensors")).items():
-        number, name = key.split(".", 1)
-        moments.setdefault(int(number), {})[name] = value
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
+    load_moments(optimiser, checkpoint / "optimiser.safetensors")
     state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
     return state, load_file(str(checkpoint / "best.safetensors"))
