@@ -185,6 +185,18 @@ EVIDENCE = _schema(
     }
 )
 
+RINGS = {
+    "defocus_nm": (
+        pa.float64(),
+        "magnitude of the mean defocus, from Thon rings; NaN without rings, see featurise.rings",
+    ),
+    "defocus_long_nm": (pa.float64(), "its magnitude in the direction where it is largest; NaN without rings"),
+    "defocus_short_nm": (pa.float64(), "its magnitude where it is smallest; NaN without rings"),
+    "astigmatism_deg": (pa.float64(), "direction of the largest, from the x axis towards +y, degrees in 0...180"),
+    "information_limit_per_nm": (pa.float64(), "spatial frequency up to which the spectrum follows the rings, 1/nm"),
+    "ring_quality": (pa.float64(), "0 to 1: how well it follows them up to there; NaN where none were looked for"),
+}
+
 # A row per micrograph: the image's statistics, and a signature for the search for near-duplicates.
 FEATURES = _schema(
     {
@@ -194,6 +206,7 @@ FEATURES = _schema(
             pa.float64(),
             "share of the area without lattice order, see tune.order; NaN when unknown or featurise.order is off",
         ),
+        **RINGS,
         "signature": (pa.binary(), "256 int8 tones and 4096 bits of grain, see featurise.signature; null when unknown"),
     }
 )
@@ -243,6 +256,71 @@ PROBABILITIES = _schema(
     }
 )
 
+# A row per micrograph: what an ensemble says of each of its windows, as maps.
+REGIONS = _schema(
+    {
+        **_ID,
+        "classifier": (pa.string(), "the card's name"),
+        "y0": (pa.list_(pa.float32()), "first rows of the windows' rows, px"),
+        "x0": (pa.list_(pa.float32()), "first columns of the windows' columns, px"),
+        "height_px": (pa.float64(), "of a window, in the image"),
+        "width_px": (pa.float64(), "of a window, in the image"),
+        "predictive_entropy_nats": (pa.list_(pa.float32()), "of each window, row after row"),
+        "mutual_information_nats": (pa.list_(pa.float32()), "of each window, row after row"),
+        "predicted_class": (pa.list_(pa.int16()), "of each window: place in the card's classes"),
+    }
+)
+
+SHIFTS = ("none", "acquisition", "new_class", "unrelated")
+SHIFT_SCORES = ("entropy", "mahalanobis", "nearest", "statistics", "spectrum")
+# A row per micrograph: what follows from its probabilities, embedding and statistics.
+CLASSIFICATIONS = _schema(
+    {
+        **_ID,
+        "classifier": (pa.string(), "the card's name"),
+        "n_members": (pa.int16(), "members that were heard; 0 where the image could not be looked at"),
+        "refusal": (pa.string(), "why the classifier could not look at the image; null where it could"),
+        "predicted_class": (pa.string(), "most probable class; null without one"),
+        "class_probability": (pa.float64(), "its mean probability over the members, at the card's temperature"),
+        "predictive_entropy_nats": (pa.float64(), "of the members' mean, 0 to ln classes; see predict.entropy"),
+        "mutual_information_nats": (pa.float64(), "of it what the members disagree about"),
+        "variation_ratio": (pa.float64(), "share of members that name another class than most do"),
+        "largest_region_entropy_nats": (pa.float64(), "predictive entropy of the least certain window"),
+        **{
+            f"{name}_score": (
+                pa.float64(),
+                "0: median of in-domain images, 1: their 95th percentile; see predict.shift",
+            )
+            for name in SHIFT_SCORES
+        },
+        "imaging_distance": (pa.float64(), "phase shift to the nearest training condition, 1 = limit; NaN unknown"),
+        "shift_score": (pa.float64(), "all scores as one, 1 = the limit above which an image is out of domain"),
+        "shift": (pa.string(), "none, acquisition, new_class or unrelated; null where unknown"),
+        "shift_probability": (pa.float64(), "of that kind of shift among the kinds; NaN for none"),
+        "because": (pa.list_(pa.string()), "the evidence in words; empty for none"),
+    }
+)
+
+# A row per cohort and quantity: whether a session as a whole has drifted from the images it is held against.
+DRIFTS = _schema(
+    {
+        "cohort": (pa.string(), "folder, instrument, magnification"),
+        "quantity": (pa.string(), "column of classifications or features"),
+        "reference": (pa.string(), "held_out: the classifier's in-domain images; others: the archive's other cohorts"),
+        "first_acquired": (pa.string(), "earliest acquisition of the cohort, ISO 8601; null when unknown"),
+        "last_acquired": (pa.string(), "latest one"),
+        "n": (pa.int64(), "images of the cohort"),
+        "n_reference": (pa.int64(), "images it is held against"),
+        "median": (pa.float64(), "of the cohort"),
+        "reference_median": (pa.float64(), "of the reference"),
+        "statistic": (pa.float64(), "two-sample Kolmogorov-Smirnov"),
+        "p_value": (pa.float64(), "of that statistic"),
+        "p_corrected": (pa.float64(), "after Benjamini and Hochberg over all rows"),
+        "effect": (pa.float64(), "Cliff's delta, -1 to 1: positive where the cohort's values are larger"),
+        "is_drifted": (pa.bool_(), "p_corrected below the limit and the effect large enough to matter"),
+    }
+)
+
 TRIAGE = _schema(
     {
         **_ID,
@@ -262,6 +340,13 @@ TRIAGE = _schema(
         "agreement": (pa.float64(), "see evidence"),
         "ood_distance": (pa.float64(), "see predictions"),
         "disordered_fraction": (pa.float64(), "see features"),
+        "predicted_class": (pa.string(), "see classifications; null without a classifier"),
+        "class_probability": (pa.float64(), "see classifications"),
+        "predictive_entropy_nats": (pa.float64(), "see classifications"),
+        "mutual_information_nats": (pa.float64(), "see classifications"),
+        "shift_score": (pa.float64(), "see classifications"),
+        "shift": (pa.string(), "see classifications"),
+        "defocus_nm": (pa.float64(), "see features"),
         "nm_per_pixel": (pa.float64(), "pixel size, nm; NaN when unknown"),
         "nm_per_pixel_source": (pa.string(), "header, sidecar, user or none"),
         "is_nm_per_pixel_suspect": (pa.bool_(), "about 10x or 100x off the other images of its cohort"),
