@@ -19,13 +19,30 @@ def locate(name: str) -> Path:
     raise FileNotFoundError(f"no model {name!r}: neither a directory with a card.toml nor a bundled one ({known})")
 
 
+def read_card(directory: Path) -> dict:
+    """The model's card as it stands; ValueError when it is not TOML. Its files are not looked at, see load_card()."""
+    try:
+        return tomllib.loads((directory / "card.toml").read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{directory / 'card.toml'}: not valid TOML: {error}") from error
+
+
+def check_file(directory: Path, name: str, card: Mapping) -> Path:
+    """The path of the model's file `name`; ValueError where it is not what the card says, FileNotFoundError without."""
+    found = hashlib.sha256((directory / name).read_bytes()).hexdigest()
+    expected = card.get("files", {}).get(name)
+    if expected is None:
+        raise ValueError(f"{directory / 'card.toml'}: has no SHA-256 of {name}")
+    if found != expected:
+        raise ValueError(f"{directory / name}: SHA-256 is {found[:12]}, the card says {expected[:12]}")
+    return directory / name
+
+
 def load_card(directory: Path) -> dict:
     """The model's card, after checking every file that it lists against its SHA-256."""
-    card = tomllib.loads((directory / "card.toml").read_text(encoding="utf-8"))
-    for name, expected in card.get("files", {}).items():
-        found = hashlib.sha256((directory / name).read_bytes()).hexdigest()
-        if found != expected:
-            raise ValueError(f"{directory / name}: SHA-256 is {found[:12]}, the card says {expected[:12]}")
+    card = read_card(directory)
+    for name in card.get("files", {}):
+        check_file(directory, name, card)
     return card
 
 

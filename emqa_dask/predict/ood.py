@@ -106,10 +106,10 @@ def save(domain: Domain, directory: Path) -> dict:
 
 def load(directory: Path) -> Domain | None:
     """The domain in a model directory, its file checked against the card's SHA-256; None for a model without one."""
-    card = models.load_card(directory)
+    card = models.read_card(directory)
     if "domain" not in card:
         return None
     if FILE not in card.get("files", {}):
         raise ValueError(f"{directory / 'card.toml'}: names a domain but no {FILE}")
-    arrays = safetensors.numpy.load_file(directory / FILE)
+    arrays = safetensors.numpy.load_file(models.check_file(directory, FILE, card))
     return Domain(tuple(card["domain"]["columns"]), **arrays, limit=card["domain"]["limit"])
