@@ -33,6 +33,8 @@ def sample(schema, n):
     def value(kind, i):
         if not pa.types.is_list(kind):
             return values[str(kind)](i)
+        if pa.types.is_integer(kind.value_type):
+            return [3, -4]
         return [0.5, 0.25] if pa.types.is_floating(kind.value_type) else ["a", "b"]
 
     return [{f.name: value(f.type, i) for f in schema} for i in range(n)]
