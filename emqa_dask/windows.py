@@ -16,6 +16,7 @@ class View:
     low_percentile: float = 0.5  # these percentiles of an image become 0 and 1; beyond them it is cut off
     high_percentile: float = 99.5
     stride_px: int = 0  # from window to window, after shrinking; 0: half a window
+    max_windows: int = 36  # of an image: a larger one is looked at here and there, evenly
 
     def __post_init__(self):
         if self.size_px < 8:
@@ -25,6 +26,8 @@ class View:
             raise ValueError(f"[input] percentiles are {told}: they have to rise within 0...100")
         if not 0 <= self.stride_px <= self.size_px:
             raise ValueError(f"[input] stride_px is {self.stride_px}: 0 to size_px, or some pixels are never seen")
+        if self.max_windows < 1:
+            raise ValueError(f"[input] max_windows is {self.max_windows}: at least 1")
 
     @property
     def step_px(self) -> int:
@@ -77,9 +80,16 @@ def places(length: int, size: int, step: int) -> NDArray[np.int64]:
     return found if found[-1] == length - size else np.append(found, length - size)
 
 
-def corners(shape: tuple[int, ...], view: View) -> NDArray[np.int64]:
-    """First rows and columns (rows, columns, 2) of the windows of a prepared image of `shape`."""
-    return np.stack(np.meshgrid(*(places(n, view.size_px, view.step_px) for n in shape), indexing="ij"), axis=-1)
+def corners(shape: tuple[int, int], view: View) -> NDArray[np.int64]:
+    """First rows and columns (rows, columns, 2) of the windows of a prepared image of `shape`, max_windows at most."""
+    axes = [places(n, view.size_px, view.step_px) for n in shape]
+    share = np.sqrt(view.max_windows / (len(axes[0]) * len(axes[1])))
+    if share < 1:
+        n_rows = min(max(1, round(share * len(axes[0]))), view.max_windows)
+        counts = n_rows, min(len(axes[1]), view.max_windows // n_rows)
+        ends = [np.array([0.5]) if k == 1 else np.linspace(0, 1, k) for k in counts]
+        axes = [(end * (n - view.size_px)).round().astype(np.int64) for n, end in zip(shape, ends)]
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
 
 
 def at(pixels: NDArray[np.float32], corner: NDArray[np.int64], view: View) -> NDArray[np.float32]:

@@ -7,14 +7,16 @@ import pandas as pd
 from emqa_dask import tables
 from emqa_dask.classify.ensemble import Examined
 
+EMBEDDED = 1  # members whose embeddings are kept: all of them would be the bulk of the table
+
 
 def probability_rows(
-    micrograph_ids: Sequence[str], examined: Sequence[Examined], classifier: str, *, embedded: int = 1
+    micrograph_ids: Sequence[str], examined: Sequence[Examined], classifier: str, *, embedded: int = EMBEDDED
 ) -> pd.DataFrame:
     """Rows of tables.PROBABILITIES: one for each micrograph and member, in their order.
 
-    `classifier` is the card's name. The first `embedded` members' embeddings are kept: each member's mean another
-    thing, and all of them would be the bulk of the table.
+    `classifier` is the card's name. The first `embedded` members' embeddings are kept: each member's
+    mean another thing.
     """
     rows = [
         {

@@ -1,6 +1,7 @@
 """Labels of whole images: a CSV of uri,label[,split][,group], checked, and a split that keeps groups together."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,7 @@ def windows_of(
     At most `most` windows an image, evenly over it. One image at a time is in memory. Raises ValueError that names the
     images that are too small or none.
     """
-    stacks, sources, wrong = [], [], []
+    stacks, sources, wrong, view = [], [], [], replace(view, max_windows=most)
     for place, (name, image) in enumerate(images):
         try:
             pixels = windows.prepare(image, view)
@@ -72,9 +73,8 @@ def windows_of(
             wrong.append(f"{name}: {error}")
             continue
         grid = windows.corners(pixels.shape, view).reshape(-1, 2)
-        chosen = np.unique(np.linspace(0, len(grid) - 1, min(most, len(grid))).round().astype(int))
-        stacks.append(np.stack([windows.at(pixels, grid[k], view) for k in chosen]))
-        sources.append(np.full(len(chosen), place))
+        stacks.append(np.stack([windows.at(pixels, corner, view) for corner in grid]))
+        sources.append(np.full(len(grid), place))
     if wrong or not stacks:
         more = f"; and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
         raise ValueError(f"{len(wrong)} images cannot be learnt from: {'; '.join(wrong[:NAMED])}{more}")
