@@ -4,7 +4,7 @@ Paper C derives two such measures, epsilon(chi) and sigma(chi, chi'), from the c
 are not known to us. All of these are our own construct.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,8 @@ from emqa_dask.optics import aberration_phase, contrast_transfer, temporal_envel
 
 Q_PER_NM = np.linspace(0.025, 10.0, 400)  # lattice fringes down to 0.1 nm
 OUTWARD = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+LEAST_RAD = 0.1  # a cohort of one defocus is no reason to flag its like
+MOST_CONDITIONS = 64
 PLANES_NM = tuple(float(d) for d in sorted(range(-10, 11), key=abs))
 
 
@@ -101,6 +103,66 @@ def fit_phase_shift(train: Sequence[Imaging], test: Sequence[Imaging], loss: Arr
     # Rounded, for equal shifts have to tie.
     ranks = [spearmanr(np.round(plain + outward * extra[plane], 9), loss)[0] for outward, plane in grid]
     return grid[int(np.nanargmax(np.round(ranks, 6)))]
+
+
+class Conditions(NamedTuple):
+    """Imaging conditions of training images, as far as their rings or their files tell; m of them."""
+
+    defocus_nm: NDArray[np.float64]  # (m,), magnitudes
+    voltage_kv: NDArray[np.float64]  # (m,)
+    limit: float  # phase shift, radians, that counts as 1
+
+
+def conditions(defocus_nm: ArrayLike, voltage_kv: ArrayLike, *, false_flags: float = 0.05) -> Conditions | None:
+    """The conditions of n training images, (n,) each, NaN where unknown; None where fewer than 20 are known.
+
+    The limit is the split-conformal quantile of each one's distance to the nearest other, at least LEAST_RAD. Of many
+    images MOST_CONDITIONS stand for all, evenly over the sorted defoci.
+    """
+    defocus, voltage = np.abs(np.asarray(defocus_nm, float)), np.asarray(voltage_kv, float)
+    is_known = np.isfinite(defocus) & np.isfinite(voltage) & (voltage > 0)
+    n = int(is_known.sum())
+    rank = int(np.ceil((n + 1) * (1 - false_flags)))
+    if n < 20 or rank > n:
+        return None
+    defocus, voltage = defocus[is_known], voltage[is_known]
+    order = np.lexsort((defocus, voltage))
+    kept = order[np.unique(np.linspace(0, n - 1, min(n, MOST_CONDITIONS)).round().astype(int))]
+    whole = Conditions(defocus[kept], voltage[kept], 1.0)
+    apart = [
+        _nearest(Conditions(np.delete(whole.defocus_nm, k), np.delete(whole.voltage_kv, k), 1.0), d, v)
+        for k, (d, v) in enumerate(zip(whole.defocus_nm, whole.voltage_kv))
+    ]
+    rank = min(len(apart), int(np.ceil((len(apart) + 1) * (1 - false_flags))))
+    return whole._replace(limit=max(float(np.sort(apart)[rank - 1]), LEAST_RAD))
+
+
+def distance(known: Conditions, defocus_nm: float, voltage_kv: float) -> float:
+    """Phase shift of an image's conditions to the nearest training ones, 1 = the limit; NaN where they are unknown."""
+    if not (np.isfinite(defocus_nm) and np.isfinite(voltage_kv) and voltage_kv > 0):
+        return float("nan")
+    return _nearest(known, abs(defocus_nm), voltage_kv) / known.limit
+
+
+def to_card(known: Conditions | None) -> dict:
+    """The table `imaging` of a model's card; none without conditions."""
+    if known is None:
+        return {}
+    told = {"defocus_nm": known.defocus_nm.round(3).tolist(), "voltage_kv": known.voltage_kv.tolist()}
+    return {"imaging": told | {"limit_rad": known.limit}}
+
+
+def load(card: Mapping) -> Conditions | None:
+    """The conditions on a model's card; None where it has none."""
+    if "imaging" not in card:
+        return None
+    told = card["imaging"]
+    return Conditions(np.array(told["defocus_nm"], float), np.array(told["voltage_kv"], float), told["limit_rad"])
+
+
+def _nearest(known: Conditions, defocus_nm: float, voltage_kv: float) -> float:
+    test = Imaging(defocus_nm, voltage_kv=voltage_kv)
+    return min(phase_shift(Imaging(d, voltage_kv=v), test) for d, v in zip(known.defocus_nm, known.voltage_kv))
 
 
 def _power(imaging: Imaging, q: NDArray) -> NDArray:

@@ -1,0 +1,254 @@
+"""How far an image lies from in-domain ones by five scores, and how its statistics differ: the evidence for a shift."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.distance import cdist
+
+from emqa_dask.predict import embeddings, entropy, ood
+from emqa_dask.tables import SHIFT_SCORES
+
+SPECTRUM = (
+    "noise_floor",
+    "detail_cpp",
+    "spectrum_slope",
+    "spectrum_fall",
+    "structure",
+    "anisotropy",
+    "drift_contrast",
+    "astigmatism_contrast",
+    "fine_tail",
+    "coarse_tail",
+    "octave_ratio",
+    "octave_skew",
+    "quiet_noise",
+)
+STATISTICS = (
+    "contrast",
+    "entropy_bits",
+    "n_levels",
+    "top_level",
+    "mode_fraction",
+    "saturated_fraction",
+    "saturated_pile",
+    "floor_fraction",
+    "skewness",
+    "colour_fraction",
+    "banner_rows",
+    "scale_bar_contrast",
+    "line_horizontal",
+    "line_vertical",
+    "stripe_rows",
+    "inversion_symmetry",
+    "centre_excess",
+    "radial_fraction",
+    "tone_share",
+    "unevenness",
+    "busy_with_tone",
+    "upright",
+    "gradient_tail",
+    "gradient_median",
+    "flat_share",
+    "scene_entropy_bits",
+    "scene_peak",
+    "tone_variety",
+    "coherence",
+    "coherence_upright",
+    "empty_fraction",
+    "loneliness",
+    "impulses_per_mpx",
+)
+MAX_ROWS = 2000  # training embeddings kept of a member
+FARTHEST = 6.0  # of a signed statistic: what lies further says no more
+_WORDS = {
+    "entropy": "predictive entropy is",
+    "mahalanobis": "the embedding's distance to the nearest class is",
+    "nearest": "the embedding's distance to the nearest training images is",
+    "statistics": "the distance of its tones and overlays to the training images' is",
+    "spectrum": "the distance of its noise, detail and spectrum to the training images' is",
+}
+
+
+class Seen(NamedTuple):
+    """What an ensemble says of n images, and their statistics."""
+
+    probabilities: NDArray[np.float32]  # (members, n, classes)
+    embeddings: NDArray[np.float32]  # (k, n, d): of the first k members
+    features: pd.DataFrame  # n rows with the columns of tables.IMAGE_STATISTICS
+
+
+@dataclass(frozen=True)
+class Yardsticks:
+    """In-domain images, and what makes distances to them comparable."""
+
+    members: tuple[embeddings.Known, ...]
+    typical: NDArray[np.float64]  # (2, k): held-out images' median Mahalanobis and nearest distance, of each member
+    statistics: ood.Domain
+    spectrum: ood.Domain
+    middle: NDArray[np.float64]  # (5,): held-out medians, in the order of tables.SHIFT_SCORES
+    span: NDArray[np.float64]  # (5,): from there to the 95th percentiles
+    centre: NDArray[np.float64]  # (c,): medians of the statistics' and the spectrum's columns
+    spread: NDArray[np.float64]  # (c,): half of their range between the 5th and 95th percentile
+
+
+def measure(train: Seen, y: ArrayLike, groups: ArrayLike, held_out: Seen, *, seed: int = 0) -> Yardsticks:
+    """The yardsticks of training images of classes `y` (n,) and sources `groups` (n,), and of held-out ones.
+
+    Statistics that are unknown in a tenth of the training images, or never vary, are left out. Raises ValueError for
+    arrays that do not fit, values that are not finite, and too few images.
+    """
+    for name, seen in (("train", train), ("held_out", held_out)):
+        check(seen, name)
+        if not finite(seen).all():
+            raise ValueError(f"{name}: {(~finite(seen)).sum()} rows have no finite probabilities; leave them out")
+    y, groups = np.asarray(y), np.asarray(groups)
+    n, k = train.probabilities.shape[1], len(train.embeddings)
+    if len(y) != n or len(groups) != n or len(held_out.embeddings) != k:
+        said = f"{len(y)} classes, {len(groups)} groups and {len(held_out.embeddings)} members held out"
+        raise ValueError(f"{said} do not fit {n} training rows with embeddings of {k} members")
+    keep = np.sort(np.random.default_rng(seed).permutation(n)[:MAX_ROWS])
+    members = [embeddings.fit(member, y) for member in train.embeddings]
+    # In the order in which they are saved: sums differ in their last bits with the order of the memory.
+    members = tuple(m._replace(rows=m.rows[keep], whiten=np.ascontiguousarray(m.whiten)) for m in members)
+    domains = [
+        ood.fit(train.features, groups, columns=_varying(train.features, names), seed=seed)
+        for names in (STATISTICS, SPECTRUM)
+    ]
+    domains = [dataclasses.replace(domain, whiten=np.ascontiguousarray(domain.whiten)) for domain in domains]
+    values = train.features[[*domains[0].columns, *domains[1].columns]].to_numpy(float)
+    low, middle, high = np.nanpercentile(values, [5, 50, 95], axis=0)
+    spread = np.where(high > low, (high - low) / 2, np.nanstd(values, axis=0))
+    ones = np.ones((2, k))
+    known = Yardsticks(members, ones, *domains, np.zeros(5), np.ones(5), middle, spread)
+    known = dataclasses.replace(known, typical=np.median(_distances(known, held_out), axis=2))
+    raw = np.stack(list(scores(known, held_out).values()))
+    middle, high = np.percentile(raw, [50, 95], axis=1)
+    span = np.where(high > middle, high - middle, np.maximum(raw.std(axis=1), 1e-6))
+    return dataclasses.replace(known, middle=middle, span=span)
+
+
+def scores(known: Yardsticks, seen: Seen) -> dict[str, NDArray[np.float64]]:
+    """Each of tables.SHIFT_SCORES of n images, (n,): 0 = median of held-out in-domain images, 1 = 95th percentile."""
+    mahalanobis, nearest = (_distances(known, seen) / known.typical[..., None]).mean(axis=1)
+    raw = (
+        entropy.predictive_entropy(seen.probabilities),
+        mahalanobis,
+        nearest,
+        ood.distance(known.statistics, seen.features),
+        ood.distance(known.spectrum, seen.features),
+    )
+    # An image without any statistic is typical by them: the others decide.
+    raw = [np.where(np.isnan(values), middle, values) for values, middle in zip(raw, known.middle)]
+    return {name: (raw[k] - known.middle[k]) / known.span[k] for k, name in enumerate(SHIFT_SCORES)}
+
+
+def signed(known: Yardsticks, seen: Seen) -> NDArray[np.float64]:
+    """The statistics (n, c) less their medians, in half in-domain ranges, through arcsinh; unknown ones are 0."""
+    values = seen.features[[*known.statistics.columns, *known.spectrum.columns]].to_numpy(float)
+    with np.errstate(over="ignore"):
+        z = np.arcsinh(np.clip((values - known.centre) / known.spread, -1e100, 1e100))
+    return np.clip(np.nan_to_num(z, nan=0.0), -FARTHEST, FARTHEST)
+
+
+def evidence(known: Yardsticks, seen: Seen) -> NDArray[np.float64]:
+    """What a kind of shift is told from (n, f): the scores, the signed statistics and their magnitudes."""
+    z = signed(known, seen)
+    own = np.stack(list(scores(known, seen).values()), axis=1)
+    return np.concatenate([np.arcsinh(own), z, np.abs(z)], axis=1)
+
+
+def words(known: Yardsticks, own: Mapping[str, float], features: pd.Series, z: NDArray) -> list[str]:
+    """The evidence of one image: its scores above 1, largest first, then the three statistics that are farthest out."""
+    found = [
+        f"{_WORDS[name]} {own[name]:.1f} times as far above the in-domain median as the 95th percentile"
+        for name in sorted(own, key=own.get, reverse=True)
+        if own[name] > 1
+    ]
+    columns = (*known.statistics.columns, *known.spectrum.columns)
+    for k in np.argsort(-np.abs(z), kind="stable")[:3]:
+        if abs(z[k]) > np.arcsinh(1):
+            found.append(f"{columns[k].replace('_', ' ')} {features[columns[k]]:.3g}, typically {known.centre[k]:.3g}")
+    return found
+
+
+def check(seen: Seen, name: str, known: Yardsticks | None = None) -> None:
+    """Raises ValueError for arrays whose lengths differ, and for others than `known` was fitted to."""
+    p, e, n = np.asarray(seen.probabilities), np.asarray(seen.embeddings), len(seen.features)
+    if p.ndim != 3 or e.ndim != 3 or p.shape[1] != n or e.shape[1] != n or not 1 <= len(e) <= len(p):
+        raise ValueError(
+            f"{name}: probabilities {p.shape}, embeddings {e.shape} and {n} rows of statistics: they have to be "
+            "(members, n, classes), (1 to members, n, d) and n"
+        )
+    if known is None:
+        return
+    k, d = len(known.members), known.members[0].rows.shape[1]
+    if len(e) < k or e.shape[2] != d:
+        raise ValueError(f"{name}: embeddings {e.shape}: of {k} members at least, of length {d}, are needed")
+
+
+def finite(seen: Seen) -> NDArray[np.bool_]:
+    """Which of n images the ensemble has looked at: all its probabilities and embeddings are finite."""
+    return np.isfinite(seen.probabilities).all(axis=(0, 2)) & np.isfinite(seen.embeddings).all(axis=(0, 2))
+
+
+def rows(seen: Seen, chosen: NDArray) -> Seen:
+    """The chosen rows (mask or places), numbered from 0."""
+    features = seen.features.iloc[np.flatnonzero(chosen) if chosen.dtype == bool else chosen]
+    return Seen(seen.probabilities[:, chosen], seen.embeddings[:, chosen], features.reset_index(drop=True))
+
+
+def pack(known: Yardsticks) -> tuple[dict[str, NDArray], dict]:
+    """The arrays of `known` by name, and what a card's table has to say of them."""
+    arrays = {name: getattr(known, name) for name in ("typical", "middle", "span", "centre", "spread")}
+    arrays = {f"scores.{name}": array for name, array in arrays.items()}
+    table: dict = {"members": len(known.members)}
+    for k, member in enumerate(known.members):
+        arrays |= {f"member_{k}.{name}": array for name, array in member._asdict().items()}
+    for name in ("statistics", "spectrum"):
+        domain = getattr(known, name)
+        arrays |= {f"{name}.{key}": getattr(domain, key) for key in ("centre", "scale", "whiten", "rows")}
+        table[name] = {"columns": list(domain.columns), "limit": domain.limit}
+    return arrays, table
+
+
+def unpack(arrays: Mapping[str, NDArray], table: Mapping) -> Yardsticks:
+    """What `pack` took apart."""
+
+    def named(prefix: str) -> dict[str, NDArray]:
+        return {key.removeprefix(f"{prefix}."): a for key, a in arrays.items() if key.startswith(f"{prefix}.")}
+
+    members = tuple(embeddings.Known(**named(f"member_{k}")) for k in range(table["members"]))
+    statistics, spectrum = (
+        ood.Domain(tuple(table[name]["columns"]), **named(name), limit=table[name]["limit"])
+        for name in ("statistics", "spectrum")
+    )
+    return Yardsticks(members, statistics=statistics, spectrum=spectrum, **named("scores"))
+
+
+def _distances(known: Yardsticks, seen: Seen) -> NDArray[np.float64]:
+    """Mahalanobis and nearest distances (2, k, n) of each member's embeddings."""
+    found = []
+    for member, values in zip(known.members, seen.embeddings):
+        values = np.asarray(values, float)
+        # Not by BLAS, whose last bits depend on how many rows there are: an image's score is its own.
+        near = cdist(np.einsum("nd,dr->nr", values, member.whiten), member.means)
+        found.append((near.min(axis=1), embeddings.nearest(member, values)))
+    return np.array(found).transpose(1, 0, 2)
+
+
+def _varying(features: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    absent = [name for name in names if name not in features.columns]
+    if absent:
+        raise ValueError(f"the statistics lack {', '.join(absent)}: give what featurise.images.image_statistics gives")
+    values = features[list(names)].to_numpy(float)
+    with np.errstate(invalid="ignore"):
+        is_known = np.isfinite(values).mean(axis=0) > 0.9
+    found = [name for k, name in enumerate(names) if is_known[k] and np.nanstd(values[:, k]) > 1e-9]
+    if not found:
+        raise ValueError(f"none of {', '.join(names[:3])}, ... varies among the training images: they are all alike")
+    return found

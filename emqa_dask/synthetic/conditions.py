@@ -1,0 +1,172 @@
+"""Other conditions of acquisition and processing put on an image's pixels, its content kept: CONDITIONS, reacquired.
+
+Other than faults, they are no defects: people record and save like this, only not as the training images were.
+"""
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from emqa_dask.synthetic import fields
+from emqa_dask.synthetic.faults import noise_level
+from emqa_dask.synthetic.sample import loguniform
+
+
+def reacquired(rng: np.random.Generator, unit: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The content of `unit` (h, w), float32, grey range 0 to 1, under one to three other conditions; new array."""
+    names = list(CONDITIONS)
+    chosen = rng.choice(len(names), size=int(rng.choice([1, 2, 3], p=[0.55, 0.3, 0.15])), replace=False)
+    for k in np.sort(chosen):
+        unit = np.asarray(CONDITIONS[names[k]](rng, unit), np.float32)
+    return unit
+
+
+def zoomed(rng: np.random.Generator, unit: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
+    """`unit` enlarged by `factor`, or shrunk and continued by reflection, about a random place; noise as before."""
+    h, w = unit.shape
+    y, x = (rng.uniform(0, n * max(0.0, 1 - 1 / factor)) for n in (h, w))
+    maps = np.meshgrid(x + np.arange(w) / factor, y + np.arange(h) / factor)
+    source = cv2.GaussianBlur(unit, (0, 0), 0.45 / factor) if factor < 1 else unit
+    maps = [m.astype(np.float32) for m in maps]
+    moved = cv2.remap(source, *maps, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+    return _noisier(rng, moved, max(noise_level(unit) ** 2 - noise_level(moved) ** 2, 0) ** 0.5)
+
+
+def _noisier(rng, unit, sigma, grain_px=0.0):
+    return unit + np.float32(sigma) * fields.white(rng, unit.shape, grain_px)
+
+
+def _magnification(rng, unit):
+    factor = loguniform(rng, 1.3, 2)
+    return zoomed(rng, unit, factor if rng.random() < 0.5 else 1 / factor)
+
+
+def _blur(rng, unit):
+    """Optics blur and detectors add their noise after; or the whole was smoothed. Along one axis more: astigmatism."""
+    along = loguniform(rng, 0.8, 4)
+    across = along if rng.random() < 0.6 else along * rng.uniform(0.1, 0.6)
+    soft = cv2.GaussianBlur(unit, (0, 0), sigmaX=along, sigmaY=across)
+    return _noisier(rng, soft, noise_level(unit)) if rng.random() < 0.5 else soft
+
+
+def _drift(rng, unit):
+    length = loguniform(rng, 3, 14)
+    half, angle = int(np.ceil(length / 2)), rng.uniform(0, np.pi)
+    kernel = np.zeros((2 * half + 1,) * 2, np.float32)
+    ends = [[round(16 * (half + s * f(angle) * length / 2)) for f in (np.cos, np.sin)] for s in (-1, 1)]
+    cv2.line(kernel, *ends, 1.0, 1, cv2.LINE_AA, shift=4)
+    moved = cv2.filter2D(unit, -1, kernel / max(kernel.sum(), 1e-6), borderType=cv2.BORDER_REFLECT)
+    return _noisier(rng, moved, noise_level(unit))
+
+
+def _jitter(rng, unit):
+    """Lines of a scan that are out of place, each by itself or with its neighbours."""
+    h, w = unit.shape
+    steps = fields.white(rng, (h, 1), rng.choice([0.0, 2.0])) * np.float32(loguniform(rng, 0.3, 2.5))
+    x, y = np.meshgrid(np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32))
+    return cv2.remap(unit, x + steps, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+
+
+def _shading(rng, unit):
+    return unit + np.float32(loguniform(rng, 0.25, 1)) * fields.gradient(rng, unit.shape)
+
+
+def _charging(rng, unit):
+    h = unit.shape[0]
+    steps = rng.standard_normal(h) * (rng.random(h) < 8 / np.sqrt(h))
+    rows = np.float32(loguniform(rng, 0.08, 0.4)) * (steps + 0.15 * rng.standard_normal(h)).astype(np.float32)
+    return unit + cv2.GaussianBlur(rows[:, None], (1, 0), 0.7 + 3 * rng.random())
+
+
+def _dose(rng, unit):
+    electrons = loguniform(rng, 2, 40)
+    counts = rng.poisson(electrons * np.clip(unit + 0.15, 0.02, None)).astype(np.float32) / np.float32(electrons)
+    spread = loguniform(rng, 0.3, 1.5)  # of the scintillator
+    return cv2.GaussianBlur(counts, (0, 0), spread) if spread > 0.6 else counts
+
+
+def _noise(rng, unit):
+    return _noisier(rng, unit, loguniform(rng, 0.06, 0.4), rng.choice([0.0, 0.0, 0.6, 1.2]))
+
+
+def _binning(rng, unit):
+    factor = int(rng.integers(2, 4))
+    size = tuple(max(8, n // factor) for n in unit.shape[::-1])
+    ways = [cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC]
+    small = cv2.resize(unit, size, interpolation=cv2.INTER_AREA)
+    return cv2.resize(small, unit.shape[::-1], interpolation=ways[int(rng.integers(3))])
+
+
+def _inversion(rng, unit):
+    return 1 - unit
+
+
+def _gamma(rng, unit):
+    exponent = loguniform(rng, 1.6, 3.5)
+    return np.clip(unit, 0, 1) ** np.float32(exponent if rng.random() < 0.5 else 1 / exponent)
+
+
+def _gain(rng, unit):
+    """Other brightness and contrast, as set at the detector: other grey values, none of them lost."""
+    return np.float32(loguniform(rng, 0.25, 1.5)) * unit + np.float32(rng.uniform(-0.4, 0.8))
+
+
+def _clipping(rng, unit):
+    low, high = np.quantile(unit, [rng.uniform(0, 0.25), 1 - rng.uniform(0, 0.25)])
+    return np.clip((unit - low) / max(high - low, 0.05), 0, 1)
+
+
+def _levelling(rng, unit):
+    """Tones evened out over the image, as background subtraction and local contrast do."""
+    reach = loguniform(rng, 4, 24)
+    flat = unit - cv2.GaussianBlur(unit, (0, 0), reach)
+    if rng.random() < 0.5:
+        flat = flat / np.sqrt(cv2.GaussianBlur(flat * flat, (0, 0), reach) + 0.003)
+    low, high = np.quantile(flat, [0.005, 0.995])
+    return (flat - low) / max(high - low, 1e-6)
+
+
+def _sharpening(rng, unit):
+    return unit + np.float32(loguniform(rng, 0.8, 4)) * (unit - cv2.GaussianBlur(unit, (0, 0), rng.uniform(0.8, 2.5)))
+
+
+def _denoising(rng, unit):
+    if rng.random() < 0.5:
+        return cv2.medianBlur(np.ascontiguousarray(unit), int(rng.choice([3, 5])))
+    return cv2.bilateralFilter(unit, 5, float(loguniform(rng, 0.1, 0.6)), 2.0)
+
+
+def _coarse_levels(rng, unit):
+    n = np.float32(loguniform(rng, 5, 40))
+    return np.rint(np.clip(unit, 0, 1) * n) / n
+
+
+def _compression(rng, unit):
+    pixels = np.rint(255 * np.clip(unit, 0, 1)).astype(np.uint8)
+    _, buffer = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(4, 30))])
+    return cv2.imdecode(buffer, cv2.IMREAD_GRAYSCALE).astype(np.float32) / 255
+
+
+# In the order in which they happen: optics, stage, scan, detector, software.
+CONDITIONS: dict[str, Callable] = {
+    "magnification": _magnification,
+    "blur": _blur,
+    "drift": _drift,
+    "jitter": _jitter,
+    "shading": _shading,
+    "charging": _charging,
+    "dose": _dose,
+    "noise": _noise,
+    "binning": _binning,
+    "inversion": _inversion,
+    "gamma": _gamma,
+    "gain": _gain,
+    "clipping": _clipping,
+    "levelling": _levelling,
+    "sharpening": _sharpening,
+    "denoising": _denoising,
+    "coarse_levels": _coarse_levels,
+    "compression": _compression,
+}

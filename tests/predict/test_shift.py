@@ -1,0 +1,157 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from emqa_dask import models, tables
+from emqa_dask.predict import shift
+from emqa_dask.predict.shift_scores import SPECTRUM, STATISTICS, Seen
+
+D, MEMBERS = 12, 3
+WAYS = {"none": (0, 0, 0), "acquisition": (0, 8, 1.5), "new_class": (9, 0, 3), "unrelated": (5, -9, 6)}
+
+
+def draw(rng, n, kind="none", strength=1.0):
+    """Images of 3 classes; of a shift the embeddings, the spectrum and the tones move, each in a way of its own."""
+    away, spectrum, tones = (strength * step for step in WAYS[kind])
+    y = rng.integers(0, 3, n)
+    centres = np.eye(3, D) * 8
+    e = np.stack([centres[y] + away * np.eye(1, D, 5) + rng.normal(size=(n, D)) for _ in range(2)])
+    logits = 3 * np.eye(3)[y] + rng.normal(size=(MEMBERS, n, 3))
+    p = np.exp(logits) / np.exp(logits).sum(axis=2, keepdims=True)
+    columns = [*STATISTICS, *SPECTRUM]
+    own = rng.normal(size=(n, len(columns)))
+    own[:, : len(STATISTICS) // 2] += tones
+    own[:, len(STATISTICS) : len(STATISTICS) + 5] += spectrum
+    return Seen(p.astype(np.float32), e.astype(np.float32), pd.DataFrame(own, columns=columns)), y
+
+
+def fitted(rng, kinds=tuple(WAYS)[1:], n=200, **options):
+    train, y = draw(rng, n)
+    shifted = {kind: draw(rng, n)[0] if kind == "none" else draw(rng, n, kind)[0] for kind in kinds}
+    return shift.fit(train, y, np.arange(n) // 4, draw(rng, n)[0], shifted, **options)
+
+
+@pytest.fixture(scope="module")
+def known():
+    return fitted(np.random.default_rng(0))
+
+
+def test_kinds_are_told_apart_and_all_columns_are_those_of_the_table(known):
+    rng = np.random.default_rng(1)
+    for kind in WAYS:
+        judged = shift.judge(known, draw(rng, 100, kind)[0])
+        assert (judged["shift"] == kind).mean() > 0.85
+        names = {f"{name}_score" for name in tables.SHIFT_SCORES} | {"shift_score", "shift", "shift_probability"}
+        assert set(judged.columns) == names | {"because"}
+        flagged = judged["shift"] != "none"
+        assert ((judged["shift_score"] > 1) == flagged).all()
+        assert judged["shift_probability"][flagged].between(1 / 3, 1).all()
+        assert judged["shift_probability"][~flagged].isna().all()
+    table = tables.conform(judged.assign(micrograph_id="0" * 32), tables.CLASSIFICATIONS)
+    assert table.num_rows == 100
+
+
+def test_scores_are_0_at_the_median_of_held_out_images_and_1_at_their_95_percentile():
+    rng = np.random.default_rng(2)
+    train, y = draw(rng, 200)
+    held = draw(rng, 300)[0]
+    known = shift.fit(train, y, np.arange(200), held, {"unrelated": draw(rng, 100, "unrelated")[0]})
+    judged = shift.judge(known, held)
+    for name in tables.SHIFT_SCORES:
+        np.testing.assert_allclose(np.percentile(judged[f"{name}_score"], [50, 95]), [0, 1], atol=1e-6)
+
+
+def test_false_flags_are_held_to_their_share():
+    rng = np.random.default_rng(3)
+    shares = []
+    for _ in range(12):
+        known = fitted(rng, n=100, false_flags=0.1)
+        shares.append((shift.judge(known, draw(rng, 400)[0])["shift"] != "none").mean())
+    assert np.mean(shares) == pytest.approx(0.1, abs=0.03)
+
+
+def test_a_shift_without_examples_is_flagged_all_the_same():
+    rng = np.random.default_rng(4)
+    known = fitted(rng, kinds=("acquisition",))
+    for kind in ("new_class", "unrelated"):
+        judged = shift.judge(known, draw(rng, 100, kind, strength=2)[0])
+        assert (judged["shift_score"] > 1).mean() > 0.95
+
+
+def test_a_row_is_its_own(known):
+    seen = draw(np.random.default_rng(5), 37, "new_class")[0]
+    judged = shift.judge(known, seen)
+    order = np.random.default_rng(6).permutation(37)[:9]
+    part = Seen(seen.probabilities[:, order], seen.embeddings[:, order], seen.features.iloc[order])
+    pd.testing.assert_frame_equal(shift.judge(known, part), judged.iloc[order].reset_index(drop=True), check_exact=True)
+    none = Seen(seen.probabilities[:, :0], seen.embeddings[:, :0], seen.features.iloc[:0])
+    assert list(shift.judge(known, none).columns) == list(judged.columns)
+
+
+def test_the_evidence_names_what_is_unlike(known):
+    rng = np.random.default_rng(7)
+    features = draw(rng, 1)[0].features
+    seen = draw(rng, 1)[0]._replace(features=features.assign(noise_floor=500.0))
+    (row,) = shift.judge(known, seen).to_dict("records")
+    assert row["shift"] != "none"
+    assert any("noise floor 500, typically" in text for text in row["because"])
+    assert any("spectrum" in text and "times as far" in text for text in row["because"])
+    assert set(shift.ADVICE) == set(tables.SHIFTS) - {"none"}
+
+
+def test_images_that_no_network_has_seen_are_unknown(known):
+    seen = draw(np.random.default_rng(8), 5)[0]
+    p = seen.probabilities.copy()
+    p[:, 2] = np.nan
+    judged = shift.judge(known, seen._replace(probabilities=p))
+    assert judged["shift"].isna().tolist() == [False, False, True, False, False]
+    assert np.isnan(judged["shift_score"][2])
+    rest = shift.judge(known, seen)
+    pd.testing.assert_frame_equal(judged.drop(2), rest.drop(2), check_exact=True)
+
+
+def test_unknown_statistics_count_as_typical(known):
+    seen = draw(np.random.default_rng(9), 50)[0]
+    judged = shift.judge(known, seen._replace(features=seen.features * np.nan))
+    assert np.isfinite(judged["shift_score"]).all()
+    assert (judged["shift"] == "none").mean() > 0.8
+
+
+def test_what_is_saved_judges_alike_and_is_checked(known, tmp_path):
+    seen = draw(np.random.default_rng(10), 40, "acquisition")[0]
+    models.write_card(tmp_path, {"name": "some", **shift.save(known, tmp_path)})
+    again = shift.load(tmp_path)
+    pd.testing.assert_frame_equal(shift.judge(again, seen), shift.judge(known, seen), check_exact=True)
+    content = bytearray((tmp_path / shift.FILE).read_bytes())
+    content[-1] ^= 1
+    (tmp_path / shift.FILE).write_bytes(content)
+    with pytest.raises(ValueError, match="SHA-256"):
+        shift.load(tmp_path)
+
+
+def test_a_model_without_shifts_has_none(tmp_path):
+    models.write_card(tmp_path, {"name": "some"})
+    assert shift.load(tmp_path) is None
+
+
+def test_what_does_not_fit_is_refused(known):
+    rng = np.random.default_rng(11)
+    (train, y), held, other = draw(rng, 60), draw(rng, 60)[0], draw(rng, 60, "unrelated")[0]
+    with pytest.raises(ValueError, match="shifted has typhoon"):
+        shift.fit(train, y, y, held, {"typhoon": other})
+    with pytest.raises(ValueError, match="no kind"):
+        shift.fit(train, y, y, held, {})
+    with pytest.raises(ValueError, match="5 classes"):
+        shift.fit(train, y[:5], y, held, {"unrelated": other})
+    with pytest.raises(ValueError, match="10 held-out images cannot hold"):
+        shift.fit(train, y, y, draw(rng, 10)[0], {"unrelated": other})
+    with pytest.raises(ValueError, match="lack banner_rows"):
+        shift.judge(known, held._replace(features=held.features.drop(columns="banner_rows")))
+    with pytest.raises(ValueError, match="of 2 members at least"):
+        shift.judge(known, held._replace(embeddings=held.embeddings[:1]))
+    with pytest.raises(ValueError, match="59 rows of statistics"):
+        shift.judge(known, held._replace(features=held.features.iloc[1:]))
+    p = train.probabilities.copy()
+    p[0, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="1 rows have no finite"):
+        shift.fit(train._replace(probabilities=p), y, y, held, {"unrelated": other})

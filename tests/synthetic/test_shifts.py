@@ -1,0 +1,82 @@
+import cv2
+import numpy as np
+import pytest
+
+from emqa_dask.synthetic import textures
+from emqa_dask.synthetic.shifts import KINDS, shifted_examples
+
+EXPOSURE = {"dose_e_per_px": 300.0, "mtf_sigma_px": 0.4, "gain_spread": 0.0, "read_noise_e": 0.0, "seam": False}
+
+
+def fields_of_view(n, shape, dtype="uint8"):
+    rng = np.random.default_rng(3)
+    return [textures.make(rng, shape, lot=k % 4, dtype=dtype, exposure=EXPOSURE).image for k in range(n)]
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (64, 97), (150, 80), (300, 280)])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_every_image_gives_one_of_each_kind_as_it_is_stored(shape, dtype):
+    images = fields_of_view(4, shape, dtype)
+    before = [image.copy() for image in images]
+    made = shifted_examples(images, 1)
+    assert tuple(made) == KINDS
+    for some in made.values():
+        assert [(m.shape, m.dtype) for m in some] == [(i.shape, i.dtype) for i in images]
+        assert all(np.isfinite(m).all() and m.std() > 0 for m in some)
+        assert not any(np.array_equal(m, i) for m, i in zip(some, images))
+    assert all(np.array_equal(a, b) for a, b in zip(before, images))
+
+
+def test_an_example_follows_from_the_seed_and_its_place_alone():
+    images = fields_of_view(6, (64, 64))
+    made, fewer, other = shifted_examples(images, 5), shifted_examples(images[:3], 5), shifted_examples(images, 6)
+    for kind in KINDS:
+        assert all(np.array_equal(a, b) for a, b in zip(made[kind], fewer[kind]))
+        assert not any(np.array_equal(a, b) for a, b in zip(made[kind], other[kind]))
+    assert shifted_examples([]) == {kind: [] for kind in KINDS}
+
+
+def test_acquisition_keeps_the_content_and_a_new_class_keeps_the_tones():
+    images = fields_of_view(60, (96, 96))
+    made = shifted_examples(images, 2)
+    new = made["new_class"]
+
+    def alike(kind):
+        found = [abs(np.corrcoef(i.ravel().astype(float), m.ravel())[0, 1]) for i, m in zip(images, made[kind])]
+        return np.median(found)
+
+    assert alike("acquisition") > 0.6
+    assert alike("new_class") < 0.2
+    assert alike("unrelated") < 0.2
+    tones = [np.abs(np.sort(i, axis=None).astype(float) - np.sort(m, axis=None)).max() for i, m in zip(images, new)]
+    assert 0.6 < np.mean(np.array(tones) <= 1) < 0.9  # but for the rounding to whole grey levels; the others are others
+
+
+def noise(image):
+    return np.median(np.abs(cv2.Laplacian(image.astype(np.float32), cv2.CV_32F)))
+
+
+def test_a_new_class_has_the_noise_of_the_images_where_it_has_their_tones():
+    images = fields_of_view(60, (96, 96))
+    made = shifted_examples(images, 4)["new_class"]
+    alike = [abs(np.sort(i, axis=None).astype(int) - np.sort(m, axis=None)).max() <= 1 for i, m in zip(images, made)]
+    ratio = [noise(m) / noise(i) for i, m, a in zip(images, made, alike) if a]
+    assert 0.6 < np.median(ratio) < 1.6
+
+
+@pytest.mark.parametrize(
+    "image",
+    [np.zeros((63, 80)), np.zeros((70, 70, 3)), np.full((64, 64), np.nan), np.zeros((64, 64), complex)],
+    ids=["small", "colour", "nan", "complex"],
+)
+def test_what_is_no_image_is_refused_by_its_place(image):
+    good = np.random.default_rng(0).random((64, 64))
+    with pytest.raises(ValueError, match="image 1 "):
+        shifted_examples([good, image])
+
+
+def test_constant_and_partly_unknown_images_are_no_obstacle():
+    holed = np.random.default_rng(0).random((80, 80)).astype(np.float32)
+    holed[10:20, 10:20] = np.nan
+    for some in shifted_examples([np.full((64, 64), 7, np.uint8), holed], 3).values():
+        assert all(np.isfinite(image).all() for image in some)
