@@ -49,6 +49,30 @@ def _log(values: NDArray) -> Axis:
     return Axis(edges, place, ticks, lambda a, b: "0" if a < low - 1.5 / n else f"{10**a:.3g} to {10**b:.3g}")
 
 
+def _from_zero(values: NDArray) -> Axis:
+    """Twenty equal bins from 0 to a round number above the largest value."""
+    top = float(np.clip(values.max(), 0.1, 1e12))
+    step = 10.0 ** np.floor(np.log10(top / 4))
+    step *= next(m for m in (1, 2, 2.5, 5, 10) if 4 * m * step >= top * (1 - 1e-9))
+    ticks = [(k * step, f"{k * step:.6g}") for k in range(5)]
+    return Axis(np.linspace(0, 4 * step, 21), lambda v: v, ticks, lambda a, b: f"{a:.3g} to {b:.3g}")
+
+
+def _signed(values: NDArray) -> Axis:
+    """Bins that are equal about 0 and grow in proportion far from it (arcsinh), 0 at the edge of one."""
+    low, high = (float(np.arcsinh(np.clip(v, -1e9, 1e9))) for v in (min(values.min(), 0), max(values.max(), 2)))
+    width = (high - low) / 20
+    edges = np.arange(np.floor(low / width - 1e-9), np.ceil(high / width + 1e-9) + 1) * width
+    ticks = [0, 1, *(d * 10**k for k in range(9) for d in (2, 5, 10))]
+    ticks = [t for t in (*(-t for t in reversed(ticks[1:])), *ticks) if edges[0] <= np.arcsinh(t) <= edges[-1]]
+    kept, least = [], (edges[-1] - edges[0]) / 14  # apart, so that no label lies on another; 0 and 1 come first
+    for t in sorted(ticks, key=abs):
+        if all(abs(np.arcsinh(t) - np.arcsinh(k)) >= least for k in kept):
+            kept.append(t)
+    ticks = [(float(t), f"{t:,g}") for t in sorted(kept)]
+    return Axis(edges, np.arcsinh, ticks, lambda a, b: f"{np.sinh(a):.3g} to {np.sinh(b):.3g}")
+
+
 def histogram(values: NDArray, verdicts: NDArray, axis: Callable, limit: float, label: str) -> Markup:
     """The SVG of `values` (NaN and infinite ones left out), a dashed line at `limit` (NaN: none); "" without values.
 
@@ -95,8 +119,9 @@ def histogram(values: NDArray, verdicts: NDArray, axis: Callable, limit: float, 
         anchor, shift = ("end", -3) if p > WIDTH * 0.6 else ("start", 3)
         parts.append(f'<line class="limit" x1="{p:.1f}" x2="{p:.1f}" y1="4" y2="{floor}"/>')
         parts.append(f'<text class="tick" x="{p + shift:.1f}" y="11" text-anchor="{anchor}">limit {limit:g}</text>')
-    parts.append(f'<text class="tick" x="{LEFT if limit > 0.5 else WIDTH - RIGHT}" y="11"')
-    parts.append(f' text-anchor="{"start" if limit > 0.5 else "end"}">tallest bar {top:,}</text>')
+    is_left = limit > 0.5 and at(x.place(limit)) > 90  # beside the limit's own words, not on them
+    parts.append(f'<text class="tick" x="{LEFT if is_left else WIDTH - RIGHT}" y="11"')
+    parts.append(f' text-anchor="{"start" if is_left else "end"}">tallest bar {top:,}</text>')
     head = f'<svg class="histogram" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">'
     return Markup(head + "".join(parts) + "</svg>")
 
@@ -106,12 +131,31 @@ def distributions(column: Callable[[str], NDArray], verdicts: NDArray, settings:
 
     `column` gives (n,) float64 of the triage table by name, one at a time; verdicts: (n,) positions in VERDICTS.
     """
-    figures = (
-        ("predicted_f1_low", "Lower end of the predicted F1", _linear, settings.trust_f1, "{:.2f}"),
-        ("n_detections", "Detections per image", _log, np.nan, "{:,.0f}"),
-        ("ood_distance", "Distance to the training images", _log, settings.max_ood_distance, "{:.2f}"),
-        ("nm_per_pixel", "Pixel size, nm", _log, np.nan, "{:.3g}"),
+    return _drawn(
+        (
+            ("predicted_f1_low", "Lower end of the predicted F1", _linear, settings.trust_f1, "{:.2f}"),
+            ("n_detections", "Detections per image", _log, np.nan, "{:,.0f}"),
+            ("ood_distance", "Distance to the training images", _log, settings.max_ood_distance, "{:.2f}"),
+            ("nm_per_pixel", "Pixel size, nm", _log, np.nan, "{:.3g}"),
+        ),
+        column,
+        verdicts,
     )
+
+
+def of_classifier(column: Callable[[str], NDArray], verdicts: NDArray, entropy_limit_nats: float) -> list[dict]:
+    """As distributions(), of a classifier's predictive entropy and shift score; a limit of NaN is not drawn."""
+    return _drawn(
+        (
+            ("predictive_entropy_nats", "Predictive entropy, nats", _from_zero, entropy_limit_nats, "{:.3g}"),
+            ("shift_score", "Shift score", _signed, 1.0, "{:.2f}"),
+        ),
+        column,
+        verdicts,
+    )
+
+
+def _drawn(figures: Sequence[tuple], column: Callable[[str], NDArray], verdicts: NDArray) -> list[dict]:
     out = []
     for name, title, axis, limit, form in figures:
         values = column(name)

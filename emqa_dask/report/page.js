@@ -11,8 +11,11 @@ const make = (tag, name, ...children) => {
 const verdictNames = data.verdicts.map(([name]) => name);
 const codeNames = data.codes.map(([code]) => code);
 const state = { query: "", verdict: "", reason: "", sort: "uri", up: true, page: 0, size: 50, overlay: true, floor: 0 };
+// Columns of a classifier's answers come only where there is one.
+const hasClasses = "class" in data;
+const className = (i) => hasClasses && data.class[i] !== null ? data.class_names[data.class[i]] : "";
 const haystack = data.uri.map((uri, i) =>
-  [uri, data.text[i], data.format[i], data.id[i] ?? "", ...data.reasons[i].map((k) => data.codes[k][2])]
+  [uri, data.text[i], data.format[i], data.id[i] ?? "", className(i), ...data.reasons[i].map((k) => data.codes[k][2])]
     .join("\n").toLowerCase());
 let order = data.uri.map((_, i) => i);
 
@@ -38,7 +41,7 @@ const number = (value, digits) => value === null ? "–"
   : value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
 // Rounded away from trust, as the explanations are: 0.699 is no 0.70, and a distance of 1.001 is above 1.
 const lower = (value, digits) => value === null ? "–" : number(Math.floor(value * 10 ** digits + 1e-6) / 10 ** digits, digits);
-const further = (value, digits) => value === null ? "–" : number(Math.ceil(value * 10 ** digits - 1e-6) / 10 ** digits, digits);
+const further = (value, digits) => value === null ? "–" : number(Math.ceil(value * 10 ** digits - 1e-6) / 10 ** digits + 0, digits);
 const pixelSize = (value) => value === null ? "–" : String(Number(value.toPrecision(3)));
 const baseName = (i) => data.uri[i].slice(data.uri[i].lastIndexOf("/") + 1) || data.uri[i];
 const folder = (i) => data.uri[i].slice(0, data.uri[i].lastIndexOf("/") + 1);
@@ -110,6 +113,15 @@ function cell(name, label, ...children) {
   if (label) td.dataset.label = label;
   return td;
 }
+function classCells(i) {
+  const shift = data.shift[i] === null ? "–" : data.shift_names[data.shift[i]];
+  const score = data.shift_score[i] === null ? null : make("span", "ends", `score ${further(data.shift_score[i], 2)}`);
+  return [
+    cell("c-class", "Class", className(i) ? make("bdi", "", className(i)) : "–"),
+    cell("number", "p", lower(data.probability[i], 2)),
+    cell("number", "H, nats", further(data.entropy[i], 3)),
+    cell("c-shift", "Shift", make("span", "shift", shift), score)];
+}
 function row(i) {
   const open = make("button", "name", make("bdi", "", baseName(i)));
   open.type = "button";
@@ -125,7 +137,8 @@ function row(i) {
     cell("number", "Detections", number(data.n[i], 0)),
     cell("number c-f1", "Predicted F1", f1Cell(i)),
     cell("number", "Distance", further(data.far[i], 2)),
-    cell("number", "nm / px", pixelSize(data.nm[i])));
+    cell("number", "nm / px", pixelSize(data.nm[i])),
+    ...(hasClasses ? classCells(i) : []));
   tr.dataset.row = i;
   // Said outright, because on narrow screens the rows are laid out as cards, which takes their roles away.
   tr.setAttribute("role", "row");
@@ -137,6 +150,8 @@ const keys = {
   uri: null,
   reasons: (i) => data.reasons[i].length ? data.reasons[i][0] : null,
   n: (i) => data.n[i], low: (i) => data.low[i], far: (i) => data.far[i], nm: (i) => data.nm[i],
+  class: (i) => data.class[i], p: (i) => data.probability[i], entropy: (i) => data.entropy[i],
+  shift: (i) => data.shift_score[i],
 };
 function select() {
   const query = state.query.trim().toLowerCase().split(/\s+/).filter(Boolean);
@@ -194,6 +209,17 @@ function turn(by) {
 }
 
 // ---- the larger view ------------------------------------------------------------------------------------------
+function classPairs(i) {
+  if (!className(i)) return [["Class", "–"]];
+  const shared = data.mutual[i] === null ? "" : `, of it mutual information ${number(data.mutual[i], 3)}`;
+  const shift = data.shift[i] === null ? "unknown" : data.shift_names[data.shift[i]];
+  return [
+    ["Class", make("bdi", "", className(i))],
+    ["Probability", lower(data.probability[i], 3)],
+    ["Predictive entropy, nats", further(data.entropy[i], 3) + shared],
+    ["Shift", shift + (data.shift_score[i] === null ? "" : ` (score ${further(data.shift_score[i], 2)}, limit 1)`)],
+  ];
+}
 let viewed = 0; // position in `order`
 function fill() {
   const i = order[viewed];
@@ -209,6 +235,8 @@ function fill() {
     ...(data.precision[i] === null ? [] : [["Predicted precision, recall", `${number(data.precision[i], 2)}, ${number(data.recall[i], 2)}`]]),
     ["Distance to training images", further(data.far[i], 3)],
     ["Pixel size", data.nm[i] === null ? "unknown" : `${pixelSize(data.nm[i])} nm` + (data.source[i] ? ` (${data.source[i]})` : "")],
+    ...(hasClasses ? classPairs(i) : []),
+    ...(data.defocus[i] === null ? [] : [["Defocus, from Thon rings", `${number(data.defocus[i], 0)} nm`]]),
     ["Size", data.height[i] === null ? "–" : `${data.height[i]} × ${data.width[i]} px`],
     ["Format", data.format[i] || "not recognised"],
     ["Micrograph", data.id[i] ?? "none"],

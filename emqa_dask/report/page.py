@@ -1,12 +1,10 @@
 """The report as one HTML page that needs nothing but itself: render()."""
 
 import base64
-import datetime
 import hashlib
 import json
-import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.resources import files
 
 import jinja2
@@ -15,9 +13,12 @@ import pandas as pd
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from emqa_dask.report import section
+from emqa_dask.report.classes import ClassifierSection
 from emqa_dask.report.figures import distributions
 from emqa_dask.report.overview import Overview
-from emqa_dask.report.triage import RULES
+from emqa_dask.report.rules import OF_CLASSIFIERS, RULES, Rule
+from emqa_dask.report.words import date, figure, label, seconds, size, value, visible
 from emqa_dask.settings import Report
 from emqa_dask.tables import VERDICTS
 
@@ -32,16 +33,6 @@ NEXT = {
     "junk": "Leave these out of any measurement. They are not images of a sample that one could count in.",
     "unknown": "No verdict was possible: {failed:,} failed, {skipped:,} hold no micrograph. See the list below.",
 }
-# What a reader cannot see or what turns text around: shown as an escape, so that a name is what it looks like.
-_INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
-_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-
-
-def visible(text: object) -> str:
-    """`text` with control, zero-width and direction characters as escapes (\\n, \\u202e); "" for a missing value."""
-    if text is None or text is pd.NA or text != text:
-        return ""
-    return _INVISIBLE.sub(lambda m: _SHORT.get(m[0], f"\\u{ord(m[0]):04x}"), str(text))
 
 
 def render(
@@ -52,6 +43,7 @@ def render(
     pictures: Mapping[str, bytes],
     facts: dict,
     settings: Report,
+    classes: ClassifierSection | None = None,
 ) -> Iterator[str]:
     """The page's HTML, piece by piece: counts, figures and failures of all rows, and a table of those in `shown`.
 
@@ -60,9 +52,12 @@ def render(
     optional: archive, workspace, command, started (s since the epoch, or text), n_files, n_bytes, seconds (stage -> s),
     versions (name -> version), settings (TOML text), forest (name -> figure), failures (tables.FAILURES); any other
     entry is shown as it is. Every text is escaped, and the page's policy lets it load nothing and run nothing but its
-    own script. No rows give a page that says so.
+    own script. `classes` adds what a classifier says: a section, and columns of the table; None leaves no trace of it.
+    No rows give a page that says so.
     """
-    css, js = (files("emqa_dask.report").joinpath(f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
+    css, cards, js = (
+        files("emqa_dask.report").joinpath(name).read_text("utf-8") for name in ("page.css", "cards.css", "page.js")
+    )
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("emqa_dask.report", ""),
         autoescape=True,
@@ -70,14 +65,17 @@ def render(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    rules = [rule for rule in RULES if classes or rule.code not in OF_CLASSIFIERS]
     outcome = {status: overview.statuses[status] for status in ("failed", "skipped")}
-    environment.filters.update(visible=visible, seconds=_seconds, bytes=_bytes, value=_value)
+    environment.filters.update(visible=visible, seconds=seconds, bytes=size, value=value, label=label, figure=figure)
     return environment.get_template("page.html.j2").generate(
         css=Markup(css),
+        cards=Markup(cards),
         js=Markup(js),
-        policy=f"default-src 'none'; img-src data:; style-src '{_hash(css)}'; script-src '{_hash(js)}'; "
+        policy="default-src 'none'; img-src data:; "
+        f"style-src '{_hash(css)}' '{_hash(cards)}'; script-src '{_hash(js)}'; "
         "base-uri 'none'; form-action 'none'",
-        data=_island(_rows(shown, boxes, pictures)),
+        data=_island(_rows(shown, boxes, pictures, rules) | (section.columns(shown) if classes else {})),
         verdicts=[
             {
                 "name": v,
@@ -90,7 +88,8 @@ def render(
         ],
         reasons=_reasons(overview.reasons),
         figures=distributions(column, overview.verdict_codes, settings),
-        rules=RULES,
+        classes=section.contents(classes, column, overview.verdict_codes, settings) if classes else None,
+        rules=rules,
         labels={**LABELS, "note": "No change"},
         n_rows=overview.n_rows,
         n_shown=len(shown),
@@ -102,7 +101,7 @@ def render(
         retry=shlex.join(["emqa", "retry", str(facts.get("workspace") or "WORKSPACE"), "--failed"]),
         facts=dict.fromkeys(_PLACED) | facts,
         more={k: v for k, v in facts.items() if k not in _PLACED},
-        started=_date(facts.get("started")),
+        started=date(facts.get("started")),
         limits=settings,
     )
 
@@ -111,10 +110,6 @@ _PLACED = (
     *("archive", "workspace", "command", "started", "n_files", "n_bytes", "seconds"),
     *("versions", "settings", "models", "failures"),
 )
-
-
-def _label(code: str) -> str:
-    return code.replace("_", " ").replace(" f1", " F1").replace("x rays", "X-rays").replace("eds ", "EDS ")
 
 
 def _hash(text: str) -> str:
@@ -127,13 +122,12 @@ def _island(data: dict) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
-def _rows(shown: pd.DataFrame, boxes: Mapping[str, str], pictures: Mapping[str, bytes]) -> dict:
+def _rows(shown: pd.DataFrame, boxes: Mapping[str, str], pictures: Mapping[str, bytes], rules: Sequence[Rule]) -> dict:
     """The table's columns as lists; pictures as base64, None where there is none."""
-    codes = {rule.code: k for k, rule in enumerate(RULES)}
+    codes = {rule.code: k for k, rule in enumerate(rules)}
 
     def numbers(column: str, digits: int) -> list:
-        values = pd.to_numeric(shown[column]).astype(float).round(digits)
-        return [v if np.isfinite(v) else None for v in values.to_numpy(np.float64, na_value=np.nan).tolist()]
+        return section.numbers(shown[column], digits)
 
     def whole(column: str) -> list:
         return [None if v is pd.NA else int(v) for v in shown[column].astype("Int64")]
@@ -142,7 +136,7 @@ def _rows(shown: pd.DataFrame, boxes: Mapping[str, str], pictures: Mapping[str, 
     return {
         "few": FEW_DRAWN,
         "verdicts": [[v, LABELS[v]] for v in VERDICTS],
-        "codes": [[rule.code, rule.meaning, _label(rule.code)] for rule in RULES],
+        "codes": [[rule.code, rule.meaning, label(rule.code)] for rule in rules],
         "uri": shown["uri"].map(visible).tolist(),
         "frame": shown["frame"].tolist(),
         "stacked": shown["uri"].isin(shown.loc[shown["frame"].gt(0), "uri"]).astype(int).tolist(),
@@ -163,6 +157,7 @@ def _rows(shown: pd.DataFrame, boxes: Mapping[str, str], pictures: Mapping[str, 
         "height": whole("height_px"),
         "width": whole("width_px"),
         "format": shown["format"].map(visible).tolist(),
+        "defocus": numbers("defocus_nm", 1),
         "id": ids.tolist(),
         "jpeg": [base64.b64encode(pictures[i]).decode() if i in pictures else None for i in ids],
         "boxes": [boxes.get(i) for i in ids],
@@ -195,7 +190,7 @@ def _reasons(counts: Mapping[str, int]) -> list[dict]:
     found = [(counts[rule.code], rule) for rule in RULES if counts[rule.code]]
     most = max((n for n, _ in found), default=1)
     return [
-        {"code": r.code, "label": _label(r.code), "verdict": r.verdict, "meaning": r.meaning, "n": n, "share": n / most}
+        {"code": r.code, "label": label(r.code), "verdict": r.verdict, "meaning": r.meaning, "n": n, "share": n / most}
         for n, r in sorted(found, key=lambda pair: -pair[0])
     ]
 
@@ -203,31 +198,3 @@ def _reasons(counts: Mapping[str, int]) -> list[dict]:
 def _failures(failures: pd.DataFrame | None) -> dict:
     failures = pd.DataFrame() if failures is None else failures
     return {"n": len(failures), "rows": failures.head(MAX_FAILURES).to_dict("records")}
-
-
-def _date(started: object) -> str:
-    if isinstance(started, int | float):
-        return datetime.datetime.fromtimestamp(started).astimezone().strftime("%Y-%m-%d %H:%M %Z")
-    return visible(started)
-
-
-def _seconds(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    hours, rest = divmod(round(seconds), 3600)
-    return f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min {rest % 60:02d} s"
-
-
-def _bytes(n: float) -> str:
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if n < 1024:
-            return f"{n:,.0f} {unit}" if unit == "bytes" else f"{n:,.1f} {unit}"
-        n /= 1024
-    return f"{n:,.1f} TiB"
-
-
-def _value(value: object) -> str:
-    """A number as people write it, anything else as visible text."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return visible(json.dumps(value, default=str) if isinstance(value, dict | list) else value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"

@@ -1,68 +1,17 @@
-"""The verdict on every micrograph and file: one table of rules, and judge() that applies it."""
-
-from typing import NamedTuple
+"""The verdict on every micrograph and file: judge(), which applies the rules of report.rules."""
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from emqa_dask import tables
+from emqa_dask.report import answers
+from emqa_dask.report.rules import RANKS, RULES, findings, sentences
 from emqa_dask.settings import Report
 
-
-class Rule(NamedTuple):
-    code: str
-    verdict: str  # "note" where the finding is told but changes nothing
-    meaning: str
-
-
-# Most important first. A row's verdict is that of its first finding which is not a note; without one it is `trust`.
-# The page shows this table as it stands.
-RULES = (
-    Rule("blank", "junk", "The image is (nearly) constant: there is nothing in it to detect."),
-    Rule("no_finite_pixels", "junk", "Every pixel is NaN or infinite."),
-    Rule("too_small", "junk", "The image is too small to hold an object and its surroundings."),
-    Rule("photograph", "junk", "The picture is a photograph, not a micrograph."),
-    Rule("plot", "junk", "The picture is a plot, a chart or a screenshot."),
-    Rule("diffraction", "junk", "The image is a diffraction pattern: distances in it are not nanometres."),
-    Rule("eds_map", "junk", "The image is an element map of X-ray counts."),
-    Rule("not_readable", "unknown", "The file could not be read."),
-    Rule("not_a_micrograph", "unknown", "The file holds something other than a micrograph."),
-    Rule("not_stored", "unknown", "The file was read, but its micrographs did not reach the store."),
-    Rule(
-        "quarantined",
-        "unknown",
-        "A stage crashed, hung, ran out of memory or failed on this image; its neighbours are complete.",
-    ),
-    Rule("not_judged", "unknown", "A stage after reading did not finish for this image, so nothing judges it."),
-    Rule(
-        "out_of_domain",
-        "out_of_domain",
-        "The image looks unlike those that the model behind its prediction has learnt from.",
-    ),
-    Rule("blur", "review", "The image is out of focus."),
-    Rule("drift", "review", "The sample or stage moved during the exposure."),
-    Rule("astigmatism", "review", "Focus differs with direction."),
-    Rule("saturation", "review", "Many pixels are at the end of the detector's range."),
-    Rule("under_exposure", "review", "Few electrons or few grey levels: noise covers the contrast."),
-    Rule("charging", "review", "Bright or dark stripes from charging."),
-    Rule("x_rays", "review", "Isolated, very bright pixels from X-rays or cosmic rays."),
-    Rule("nonfinite_pixels", "review", "Some pixels are NaN or infinite."),
-    Rule("duplicate", "review", "The same pixels exist elsewhere in the archive."),
-    Rule("near_duplicate", "review", "Nearly the same image exists elsewhere in the archive."),
-    Rule("pixel_size_suspect", "review", "The pixel size is about 10x or 100x off the other images of its cohort."),
-    Rule("no_detections", "review", "Nothing was found: an empty sample, or a detector that fails here."),
-    Rule("too_many_blobs", "review", "The detector stopped at its cap, so objects are missing from the count."),
-    Rule("no_prediction", "review", "No F1 could be predicted."),
-    Rule("low_predicted_f1", "review", "The lower end of the predicted F1 is below what trust asks for."),
-    Rule("unlisted", "review", "A flag that this version has no rule for."),
-    Rule("frames_lost", "note", "Part of the file could not be read; the frames that could are judged."),
-    Rule("banner", "note", "A banner of text lies along an edge."),
-    Rule("scale_bar", "note", "A scale bar is drawn into the image."),
-)
-RANKS = {rule.code: rank for rank, rule in enumerate(RULES)}
 PREDICTED = ("predicted_f1", "predicted_f1_low", "predicted_f1_high", "predicted_precision", "predicted_recall")
 PREDICTED += ("ood_distance",)
+MEASURED = ("agreement", "disordered_fraction", "defocus_nm")
 N_BECAUSE = 2  # of the reasons for a predicted F1, how many the explanation gives
 
 
@@ -74,33 +23,39 @@ def judge(
     flags: pd.DataFrame,
     settings: Report,
     failures: pd.DataFrame | None = None,
+    *,
+    classifications: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """The triage table: a row per micrograph and a row per catalog file that gave none, by URI and frame.
 
     `catalog`, `micrographs`, `predictions` and `flags` as in `tables`; `features` needs micrograph_id and n_detections,
-    and may have detector, is_capped, agreement and disordered_fraction; `features` and `predictions` have one row for a
-    micrograph, those of the detector that the verdict rests on; `micrographs` may have is_nm_per_pixel_suspect. Trust
-    is decided on the lower end of the predicted F1, because forests over-estimate a low F1. A micrograph without
-    features or without a prediction is `unknown` unless its flags already make it junk; `failures` (tables.FAILURES)
-    says of which images that is because a stage failed on them. Returns tables.TRIAGE's columns; `reasons` holds lists
-    of codes in the order of RULES and is empty only where the verdict is trust and there is nothing to note. Empty
-    tables give an empty table. Raises ValueError where a micrograph or a file occurs twice.
+    and may have detector, is_capped, agreement, disordered_fraction and defocus_nm; `features` and `predictions` have
+    one row for a micrograph, those of the detector that the verdict rests on; `micrographs` may have
+    is_nm_per_pixel_suspect. Trust is decided on the lower end of the predicted F1, because forests over-estimate a low
+    F1. A micrograph without features or without a prediction is `unknown` unless its flags already make it junk;
+    `failures` (tables.FAILURES) says of which images that is because a stage failed on them.
+
+    `classifications` (tables.CLASSIFICATIONS, at most one row for a micrograph) may have entropy_limit_nats, the
+    classifier's own limit for referral, which counts where settings.max_entropy_nats is 0.
+
+    Returns tables.TRIAGE's columns; `reasons` holds lists of codes in the order of RULES and is empty only where the
+    verdict is trust and there is nothing to note. Empty tables give an empty table. Raises ValueError where a
+    micrograph or a file occurs twice.
     """
-    rows = _rows(catalog, micrographs, features, predictions)
+    rows = answers.join(_rows(catalog, micrographs, features, predictions), classifications)
     rows["failure"] = _failure(rows, failures)
     found = _flagged(rows, flags)
     junk = np.zeros(len(rows), bool)
     junk[found["row"][found["rank"].map(lambda rank: RULES[rank].verdict == "junk")]] = True
-    found = pd.concat([found, _files(rows), _predicted(rows, junk, settings)], ignore_index=True)
+    told = [_files(rows), _predicted(rows, junk, settings), answers.classified(rows, junk, settings.max_entropy_nats)]
+    found = pd.concat([found, *told], ignore_index=True)
     found = found.sort_values(["row", "rank", "text"], kind="stable").drop_duplicates(["row", "rank"])
     rows["verdict"] = _verdicts(found, len(rows))
     rows["status"] = rows["status"].where(rows["verdict"].ne("unknown") | rows["status"].ne("ok"), "failed")
     codes = np.array([rule.code for rule in RULES], object)[found["rank"]]
     rows["reasons"] = pd.Series(_lists(found["row"], codes, len(rows)).to_pylist(), dtype=object, index=rows.index)
-    sentences = _explained(rows, found, settings)
-    rows["explanation"] = [
-        " ".join(texts) for texts in _lists(sentences["row"], sentences["text"], len(rows)).to_pylist()
-    ]
+    texts = _explained(rows, found, settings)
+    rows["explanation"] = [" ".join(own) for own in _lists(texts["row"], texts["text"], len(rows)).to_pylist()]
     return rows[tables.TRIAGE.names]
 
 
@@ -120,12 +75,12 @@ def _rows(catalog, micrographs, features, predictions) -> pd.DataFrame:
     rows[["format", "reason", "error", "file_status"]] = by_uri.to_numpy(object)
     rows["status"] = rows["file_status"].where(rows["is_file"], "ok").fillna("ok")
     by_id = features.set_index("micrograph_id")
-    for column in ("detector", "n_detections", "is_capped", "agreement", "disordered_fraction"):
+    for column in ("detector", "n_detections", "is_capped", *MEASURED):
         rows[column] = rows["micrograph_id"].map(by_id[column]) if column in by_id else np.nan
     rows["detector"] = rows["detector"].astype(object).where(rows["detector"].notna(), None)
     rows["n_detections"] = pd.to_numeric(rows["n_detections"]).astype("Int64")
     rows["is_capped"] = rows["is_capped"].eq(True)
-    for column in ("agreement", "disordered_fraction"):
+    for column in MEASURED:
         rows[column] = pd.to_numeric(rows[column]).astype(float)
     by_id = predictions.set_index("micrograph_id")
     for column in PREDICTED:
@@ -152,12 +107,6 @@ def _failure(rows: pd.DataFrame, failures: pd.DataFrame | None) -> pd.Series:
     return said
 
 
-def _findings(rows: pd.DataFrame, where, code: str, text) -> pd.DataFrame:
-    where = np.flatnonzero(np.asarray(where, bool))
-    text = text.iloc[where].to_numpy(object) if isinstance(text, pd.Series) else text
-    return pd.DataFrame({"row": where, "rank": RANKS[code], "text": text}).astype({"row": "int64", "text": object})
-
-
 def _flagged(rows: pd.DataFrame, flags: pd.DataFrame) -> pd.DataFrame:
     positions = pd.Series(rows.index, index=rows["micrograph_id"])
     positions = positions[positions.index.notna()]
@@ -169,7 +118,7 @@ def _flagged(rows: pd.DataFrame, flags: pd.DataFrame) -> pd.DataFrame:
     text = text.where(is_known, "Flag '" + flags["flag"].astype(object) + "': " + text)
     ranks = codes.where(is_known, "unlisted").map(RANKS).astype("int64")
     row = positions.reindex(flags["micrograph_id"]).to_numpy().astype("int64")
-    return pd.DataFrame({"row": row, "rank": ranks.to_numpy(), "text": _sentences(text).to_numpy(object)})
+    return pd.DataFrame({"row": row, "rank": ranks.to_numpy(), "text": sentences(text).to_numpy(object)})
 
 
 def _files(rows: pd.DataFrame) -> pd.DataFrame:
@@ -177,16 +126,16 @@ def _files(rows: pd.DataFrame) -> pd.DataFrame:
     said = rows["reason"].fillna("").astype(str)
     error = rows["error"].fillna("").astype(str)
     untold = np.array([e not in s for e, s in zip(error, said, strict=True)], bool)
-    said = _sentences(said) + (" (" + error + ")").where(untold, "")
+    said = sentences(said) + (" (" + error + ")").where(untold, "")
     said = said.str.strip().where(said.str.strip().ne(""), "No reason was recorded.")
     is_file = rows["is_file"]
     lost = ~is_file & (rows["reason"].fillna("").ne("") | rows["file_status"].eq("failed"))
     return pd.concat(
         [
-            _findings(rows, is_file & rows["status"].eq("failed"), "not_readable", said),
-            _findings(rows, is_file & rows["status"].eq("skipped"), "not_a_micrograph", said),
-            _findings(rows, is_file & rows["status"].eq("ok"), "not_stored", RULES[RANKS["not_stored"]].meaning),
-            _findings(rows, lost, "frames_lost", said),
+            findings(rows, is_file & rows["status"].eq("failed"), "not_readable", said),
+            findings(rows, is_file & rows["status"].eq("skipped"), "not_a_micrograph", said),
+            findings(rows, is_file & rows["status"].eq("ok"), "not_stored", RULES[RANKS["not_stored"]].meaning),
+            findings(rows, lost, "frames_lost", said),
         ]
     )
 
@@ -204,38 +153,38 @@ def _predicted(rows: pd.DataFrame, junk: np.ndarray, settings: Report) -> pd.Dat
     cap = rows["n_detections"].astype(str)
     return pd.concat(
         [
-            _findings(rows, rows["failure"].notna(), "quarantined", _sentences(rows["failure"])),
-            _findings(
+            findings(rows, rows["failure"].notna(), "quarantined", sentences(rows["failure"])),
+            findings(
                 rows,
                 open_ & ~rows["is_judged"] & rows["failure"].isna(),
                 "not_judged",
                 RULES[RANKS["not_judged"]].meaning,
             ),
-            _findings(
+            findings(
                 rows,
                 is_out,
                 "out_of_domain",
                 "Distance to the training images is " + far + f", and the limit is {settings.max_ood_distance:g}: "
                 "no predicted F1 can be relied on here.",
             ),
-            _findings(
+            findings(
                 rows,
                 open_ & rows["is_nm_per_pixel_suspect"],
                 "pixel_size_suspect",
                 "Pixel size " + size + " nm is about 10x or 100x off the other images of its cohort.",
             ),
-            _findings(rows, is_empty, "no_detections", RULES[RANKS["no_detections"]].meaning),
-            _findings(
+            findings(rows, is_empty, "no_detections", RULES[RANKS["no_detections"]].meaning),
+            findings(
                 rows,
                 judged & rows["is_capped"],
                 "too_many_blobs",
                 "The detector stopped at its cap with " + cap + " detections, so objects are missing from the count.",
             ),
-            _findings(
+            findings(
                 rows, rest & low.isna() & ~unfit, "no_prediction", "No F1 could be predicted from these detections."
             ),
-            _findings(rows, rest & low.isna() & unfit, "no_prediction", "No model predicts the F1 of this detector."),
-            _findings(rows, rest & low.lt(settings.trust_f1), "low_predicted_f1", _f1_text(rows, settings)),
+            findings(rows, rest & low.isna() & unfit, "no_prediction", "No model predicts the F1 of this detector."),
+            findings(rows, rest & low.lt(settings.trust_f1), "low_predicted_f1", _f1_text(rows, settings)),
         ]
     )
 
@@ -279,13 +228,6 @@ def _because(why: object) -> str:
 
 def _formatted(form: str, values: pd.Series) -> pd.Series:
     return pd.Series([form.format(v) for v in values], index=values.index, dtype=object)
-
-
-def _sentences(texts: pd.Series) -> pd.Series:
-    """`texts` with a capital in front and a full stop at the end."""
-    texts = texts.astype(str).str.strip()
-    texts = texts.str.replace(r"([^.!?])\Z", r"\1.", regex=True)
-    return (texts.str[:1].str.upper() + texts.str[1:]).astype(object)
 
 
 def _lists(row: pd.Series, values, n: int) -> pa.ListArray:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from emqa_dask.settings.rules import SettingsError
 from emqa_dask.settings.schedulers import Cuda, Kubernetes, Local, Run, Slurm
-from emqa_dask.settings.stages import Archive, Cohort, Detect, Featurise, Predict, Report, Store
+from emqa_dask.settings.stages import Archive, Classify, Cohort, Detect, Featurise, Predict, Report, Store
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 
@@ -22,6 +22,7 @@ class Settings:
     archive: Archive = field(default_factory=Archive)
     store: Store = field(default_factory=Store)
     detect: Detect = field(default_factory=Detect)
+    classify: Classify = field(default_factory=Classify)
     featurise: Featurise = field(default_factory=Featurise)
     predict: Predict = field(default_factory=Predict)
     report: Report = field(default_factory=Report)

@@ -83,6 +83,16 @@ class Detect:
 
 
 @dataclass(frozen=True)
+class Classify:
+    model: str = ""  # an ensemble's model directory, see emqa train ensemble; "" = nothing is classified
+    method: str = ""  # softmax (its first member alone), dropout or ensemble; "" = what its card says
+
+    def check(self):
+        known = ("", "softmax", "dropout", "ensemble")
+        require(self.method in known, "classify.method", self.method, "is softmax, dropout, ensemble or empty")
+
+
+@dataclass(frozen=True)
 class Cohort:
     """Micrographs that have settings of [detect] of their own: what is not said here holds for all."""
 
@@ -112,8 +122,11 @@ class Cohort:
 class Featurise:
     score_floor: float = 0.1  # detections below it do not count as evidence
     order: bool = False  # map disordered regions of lattice images: disordered_fraction
+    rings: str = "auto"  # defocus from Thon rings: on, off, or auto: where pixels are small enough to hold them
+    cs_mm: float = 1.2  # spherical aberration, for the rings; 0 for a corrected microscope
 
     def check(self):
+        require(self.rings in ("auto", "on", "off"), "featurise.rings", self.rings, "is auto, on or off")
         require(0 <= self.score_floor < 1, "featurise.score_floor", self.score_floor, "has to be in [0, 1)")
 
 
@@ -131,9 +144,15 @@ class Predict:
 class Report:
     trust_f1: float = 0.5  # lower end of the predicted F1 from which an image is trusted; the paper calls 0.5 good
     max_ood_distance: float = 1.0  # in units of the training images' 99th percentile
+    max_entropy_nats: float = 0.0  # of a class: above it a person looks; 0 = as review_share or target_risk say
+    review_share: float = 0.1  # of images like the classifier's held-out ones that a person should look at
+    target_risk: float = 0.0  # share of wrong classes among those that nobody looks at; 0 = review_share counts
     max_rows: int = 1000  # rows with pictures in the page; triage.parquet and triage.csv hold all
 
     def check(self):
         require(0 <= self.trust_f1 <= 1, "report.trust_f1", self.trust_f1, "has to be in 0...1")
         require(self.max_ood_distance > 0, "report.max_ood_distance", self.max_ood_distance, "has to be above 0")
+        require(self.max_entropy_nats >= 0, "report.max_entropy_nats", self.max_entropy_nats, "cannot be negative")
+        require(0 <= self.review_share <= 1, "report.review_share", self.review_share, "has to be in 0...1")
+        require(0 <= self.target_risk < 1, "report.target_risk", self.target_risk, "has to be in [0, 1)")
         require(self.max_rows >= 1, "report.max_rows", self.max_rows, "has to be at least 1")

@@ -7,6 +7,7 @@ import pytest
 
 from emqa_dask import tables
 from emqa_dask.report import page
+from emqa_dask.report.classes import Classes, ClassifierSection, most_drifted
 from emqa_dask.report.overview import Overview
 from emqa_dask.settings import Report
 
@@ -129,7 +130,67 @@ def make_pictures(micrographs: pd.DataFrame, features: pd.DataFrame, seed: int =
     return {"detections": rows, "thumbnails": pd.DataFrame(pictures, columns=tables.THUMBNAILS.names)}
 
 
-def render_page(triage, detections, thumbnails, facts, settings: Report, n_batch: int = 50) -> str:
+COHORTS = ("session_0", "session_1", "<b>session</b> 2", "session_3 " + "long_" * 12, "session_4")
+KINDS = {  # of shift: share of the images, shift score, entropy
+    "none": (0.7, (-1.0, 0.9), (0.0, 1.0)),
+    "acquisition": (0.12, (1.0, 2.5), (0.1, 0.9)),
+    "new_class": (0.12, (1.0, 4.0), (0.5, 1.3)),
+    "unrelated": (0.06, (2.0, 60.0), (0.2, 1.5)),
+}
+CLASSES = ("faceted", "equiaxed grains", "<script>window.hacked=1</script>", "loops \u202e")
+
+
+def make_classifications(micrographs: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Rows of tables.CLASSIFICATIONS with cohort and entropy_limit_nats: every kind of shift, refusals, and gaps."""
+    rng = np.random.default_rng(seed)
+    n = len(micrographs)
+    kind = rng.choice(list(KINDS), n, p=[of[0] for of in KINDS.values()])
+    score, entropy = (np.array([rng.uniform(*KINDS[k][which]) for k in kind]) if n else np.zeros(0) for which in (1, 2))
+    is_refused = rng.random(n) < 0.05
+    rows = tables.empty(tables.CLASSIFICATIONS).reindex(range(n))
+    rows = rows.assign(
+        micrograph_id=micrographs["micrograph_id"].to_numpy(object),
+        classifier="grains <64>",
+        n_members=np.where(is_refused, 0, 5).astype("int16"),
+        refusal=np.where(is_refused, "it is smaller than 64 px", None),
+        predicted_class=np.where(is_refused, None, rng.choice(np.array(CLASSES, object), n)),
+        class_probability=np.where(is_refused, np.nan, 1 - entropy / 2),
+        predictive_entropy_nats=np.where(is_refused, np.nan, entropy),
+        mutual_information_nats=np.where(is_refused, np.nan, entropy * 0.3),
+        imaging_distance=np.where(rng.random(n) < 0.5, np.nan, rng.gamma(2, 0.3, n)),
+        shift_score=np.where(is_refused, np.nan, score),
+        shift=np.where(is_refused, None, kind),
+        shift_probability=np.where(is_refused | (kind == "none"), np.nan, 0.8),
+        because=[["its spectrum & <noise> differ", "contrast 0.2 against 0.6"] if k != "none" else [] for k in kind],
+        cohort=np.array(COHORTS, object)[rng.integers(0, len(COHORTS), n)] if n else None,
+        entropy_limit_nats=0.8,
+    )
+    return rows[rng.random(n) > 0.05].reset_index(drop=True)
+
+
+def make_section(triage: pd.DataFrame, classifications: pd.DataFrame, n_batch: int = 50) -> ClassifierSection | None:
+    """The section as the pipeline makes it, with drift of its cohorts and a quantity over time."""
+    classes = Classes()
+    for k in range(0, len(triage), n_batch):
+        classes.add(triage[k : k + n_batch], classifications)
+    drifts = pd.DataFrame(
+        [
+            (name, quantity, "held_out", 40 - k, 0.4 + k * 0.1, 0.4, 0.01 * k, effect, 0.001 if effect > 0.4 else 0.6)
+            for k, name in enumerate(COHORTS)
+            for quantity, effect in (("shift_score", 0.3 * k - 0.5), ("noise_floor", 0.05))
+        ],
+        columns=["cohort", "quantity", "reference", "n", "median", "reference_median", "statistic", "effect",
+                 "p_corrected"],
+    )  # fmt: skip
+    drifts["is_drifted"] = drifts["effect"].gt(0.4)
+    start = pd.Series(pd.date_range("2021-03-01", periods=12, freq="7D", unit="s"))
+    middle = np.linspace(0.3, 1.4, 12)
+    times = pd.DataFrame({"start": start, "end": start + pd.Timedelta(days=7), "n": np.arange(12) + 9})
+    times = times.assign(median=middle, low=middle - 0.5, high=middle * 2).drop(index=[4, 5])
+    return classes.section(tables.conform(drifts, tables.DRIFTS).to_pandas(), most_drifted(drifts), times)
+
+
+def render_page(triage, detections, thumbnails, facts, settings: Report, n_batch: int = 50, classes=None) -> str:
     """The page as the pipeline makes it of tables on disk: rows in batches, numbers by column."""
     overview = Overview(settings.max_rows)
     for k in range(0, len(triage), n_batch):
@@ -143,6 +204,7 @@ def render_page(triage, detections, thumbnails, facts, settings: Report, n_batch
         dict(zip(thumbnails["micrograph_id"], thumbnails["jpeg"], strict=True)),
         facts,
         settings,
+        classes,
     )
     return "".join(pieces)
 
@@ -160,3 +222,13 @@ def archive():
 @pytest.fixture(scope="session")
 def pictures():
     return make_pictures
+
+
+@pytest.fixture(scope="session")
+def classifications():
+    return make_classifications
+
+
+@pytest.fixture(scope="session")
+def section():
+    return make_section

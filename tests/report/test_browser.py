@@ -34,17 +34,37 @@ def browser():
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def classified_file(archive, pictures, classifications, section, render, tmp_path_factory):
+    given = archive(160, 4)
+    answers = classifications(given["micrographs"], 4)
+    triage = judge(**given, settings=Report(), classifications=answers)
+    some = pictures(given["micrographs"], given["features"])
+    page = render(triage, facts={}, settings=Report(), classes=section(triage, answers), **some)
+    path = tmp_path_factory.mktemp("classified") / "index.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
 @pytest.fixture
 def opened(browser, triage_and_file, request):
     """A page at the width of the test's parameter; what it asks for and complains about is checked at the end."""
-    width, scheme = getattr(request, "param", (1400, "light"))
+    yield from watched(browser, triage_and_file[1].as_uri(), *getattr(request, "param", (1400, "light")))
+
+
+@pytest.fixture
+def classified(browser, classified_file, request):
+    """As `opened`, of an archive with a classifier."""
+    yield from watched(browser, classified_file.as_uri(), *getattr(request, "param", (1400, "light")))
+
+
+def watched(browser, url, width, scheme):
     context = browser.new_context(viewport={"width": width, "height": 1000}, color_scheme=scheme)
     page = context.new_page()
     requests, complaints = [], []
     page.on("request", lambda r: requests.append(r.url))
     page.on("console", lambda m: complaints.append(m.text))
     page.on("pageerror", lambda e: complaints.append(str(e)))
-    url = triage_and_file[1].as_uri()
     page.goto(url)
     yield page
     context.close()
@@ -59,7 +79,9 @@ LOADED = """async () => {
 
 
 def column(page, name: str) -> list[str]:
-    index = page.evaluate("k => [...document.querySelectorAll('thead th')].findIndex(t => t.dataset.sort === k)", name)
+    index = page.evaluate(
+        "k => [...document.querySelectorAll('#table thead th')].findIndex(t => t.dataset.sort === k)", name
+    )
     cells = page.locator(f"#rows tr > td:nth-child({index + 1})")
     return [text.split("\n")[0] for text in cells.all_inner_texts()]
 
@@ -73,8 +95,69 @@ def total(page) -> int:
     "opened", [(1400, "light"), (1000, "dark"), (400, "light"), (400, "dark")], indirect=True, ids=str
 )
 def test_nothing_overflows_and_every_picture_is_whole(opened):
+    check_layout(opened)
+
+
+@pytest.mark.parametrize(
+    "classified", [(1400, "light"), (1379, "light"), (900, "dark"), (400, "light")], indirect=True, ids=str
+)
+def test_nothing_overflows_with_a_classifiers_columns(classified):
+    check_layout(classified)
+    is_table = classified.evaluate("getComputedStyle(document.querySelector('#table thead')).display !== 'none'")
+    assert is_table == (classified.viewport_size["width"] == 1400)
+    lines = """[...document.querySelectorAll('.panel td.number, .shift')].filter((e) => {
+        const range = document.createRange();
+        range.selectNodeContents(e);
+        return range.getBoundingClientRect().height > 24;
+    }).map((e) => e.textContent)"""
+    assert classified.evaluate(lines) == []  # no number and no kind of shift is broken
+    out = """[...document.querySelectorAll('#rows .badge, #rows .ends, #table th button')].filter((e) => {
+        const edge = e.closest('td') ? e.closest('td').getBoundingClientRect().right - 8 : Infinity;
+        return e.scrollWidth > e.clientWidth || window.innerWidth > 1379 && e.getBoundingClientRect().right > edge;
+    }).map((e) => e.textContent)"""
+    assert classified.evaluate(out) == []  # nothing lies on its neighbour
+    if is_table:
+        narrowest = "Math.min(...[...document.querySelectorAll('#table thead th')].map((e) => e.clientWidth))"
+        assert classified.evaluate(narrowest) >= 50
+        assert classified.evaluate("document.querySelector('#table .c-why').clientWidth") >= 150
+
+
+def test_a_classifiers_columns_sort_and_are_searched(classified):
+    classified.select_option("#size", "250")
+    for key in ("p", "entropy"):
+        for direction in ("ascending", "descending"):
+            classified.locator(f"th[data-sort={key}] button").click()
+            values = [float(text) for text in column(classified, key) if text != "–"]
+            assert len(values) > 50
+            assert values == sorted(values, reverse=direction == "descending")
+    classified.locator("th[data-sort=class] button").click()
+    names = [name for name in column(classified, "class") if name != "–"]
+    assert names == sorted(names)
+    assert len(set(names)) == 4
+    classified.locator("th[data-sort=shift] button").click()
+    scores = [float(text.split(" ")[1]) for text in classified.locator("#rows .c-shift .ends").all_inner_texts()]
+    assert scores == sorted(scores)
+    assert "-0.00" not in classified.locator("#rows").inner_text()
+    before = total(classified)
+    classified.fill("#search", "equiaxed")
+    classified.get_by_text("filtered from").wait_for()
+    assert 0 < total(classified) < before
+    assert set(column(classified, "class")) == {"equiaxed grains"}
+
+
+def test_the_larger_view_tells_of_the_class_where_there_is_one(classified, opened):
+    classified.evaluate("open(order.find((i) => data.class[i] !== null && data.mutual[i] !== null))")
+    told = classified.locator("#view-numbers").inner_text()
+    for words in ("Class", "Probability", "Predictive entropy, nats", "mutual information", "Shift", "limit 1"):
+        assert words in told
+    opened.evaluate("open(order.find((i) => data.f1[i] !== null))")
+    assert "Class" not in opened.locator("#view-numbers").inner_text()
+    assert opened.locator("#classes, th[data-sort=class]").count() == 0
+
+
+def check_layout(opened):
     opened.evaluate(LOADED)
-    assert opened.evaluate("document.images.length") > 30
+    assert opened.evaluate("document.images.length") > 20
     assert opened.evaluate("[...document.images].every(i => i.naturalWidth > 0)")
     opened.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
     assert opened.evaluate("document.documentElement.scrollWidth <= window.innerWidth")

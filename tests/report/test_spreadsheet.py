@@ -37,5 +37,18 @@ def test_no_text_is_a_formula_and_no_name_is_lost(name):
     assert cells["reasons"] == "blur;banner"
 
 
+def test_what_a_classifier_says_comes_along(archive, classifications):
+    given_ = archive(40, 1)
+    answers = classifications(given_["micrographs"], 1).assign(predicted_class="=A1")
+    rows = judge(**given_, settings=Report(), classifications=answers)
+    read = list(csv.DictReader(io.StringIO(triage_csv(rows), newline="")))
+    assert {there["predicted_class"] for there in read} == {"", "'=A1"}
+    for there, here in zip(read, rows.itertuples()):
+        assert there["shift"] == ("" if pd.isna(here.shift) else here.shift)
+        for column in ("class_probability", "predictive_entropy_nats", "mutual_information_nats", "shift_score"):
+            number = getattr(here, column)
+            assert there[column] == "" if pd.isna(number) else float(there[column]) == number
+
+
 def test_no_rows_give_the_header():
     assert triage_csv(tables.empty(tables.TRIAGE)).strip() == ",".join(f'"{n}"' for n in tables.TRIAGE.names)

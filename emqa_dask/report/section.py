@@ -1,0 +1,81 @@
+"""What the page shows of a classifier: the contents of its section, and the columns that its table gets."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from emqa_dask.report import trends
+from emqa_dask.report.classes import ENTROPY_EDGES, ClassifierSection
+from emqa_dask.report.figures import of_classifier
+from emqa_dask.report.words import label, visible
+from emqa_dask.settings import Report
+from emqa_dask.tables import SHIFTS
+
+MAX_CLASSES = 30  # counted one by one, the most frequent
+MAX_COHORTS = 60  # rows of the tables of cohorts
+SHIFT_LABELS = {"none": "none", "acquisition": "acquisition", "new_class": "new class", "unrelated": "unrelated"}
+ADVICE = {
+    "none": "As in training: the class can be used where the entropy is below its limit.",
+    "acquisition": "Acquired unlike the training images. Augment the training with them, or acquire them again.",
+    "new_class": "Of a class that was not in training. Test these samples further, and label some.",
+    "unrelated": "Nothing to do with what was learnt. Discard them.",
+}
+
+
+def columns(shown: pd.DataFrame) -> dict:
+    """The table's columns on classes; a class is its position among the names in order."""
+    names = sorted(shown["predicted_class"].dropna().unique())
+    return {
+        "class_names": [visible(name) for name in names],
+        "shift_names": [SHIFT_LABELS[kind] for kind in SHIFTS],
+        "class": _codes(shown["predicted_class"], names),
+        "probability": numbers(shown["class_probability"], 4),
+        "entropy": numbers(shown["predictive_entropy_nats"], 5),
+        "mutual": numbers(shown["mutual_information_nats"], 5),
+        "shift": _codes(shown["shift"], SHIFTS),
+        "shift_score": numbers(shown["shift_score"], 4),
+    }
+
+
+def _codes(values: pd.Series, names: Sequence[str]) -> list:
+    return [None if code < 0 else int(code) for code in pd.Categorical(values, names).codes]
+
+
+def contents(classes: ClassifierSection, column: Callable[[str], NDArray], verdicts: NDArray, settings: Report) -> dict:
+    """What the template's section on the classifier needs: counts with shares, figures, and the longest tables cut."""
+    limit = settings.max_entropy_nats or classes.entropy_limit_nats
+    most = max((n for _, n in classes.classes), default=1)
+    upto = max((ENTROPY_EDGES[1:][line.entropy > 0].max(initial=0) for line in classes.cohorts), default=1.0)
+    cohorts = [
+        line._asdict()
+        | {"svg": trends.word(line.entropy, ENTROPY_EDGES, upto, f"Predictive entropy, 0 to {upto:.2g} nats")}
+        for line in classes.cohorts[:MAX_COHORTS]
+    ]
+    plot = Markup("")
+    if classes.times is not None and classes.quantity:
+        plot = trends.over_time(classes.times, f"{label(classes.quantity)} over time", classes.reference_median)
+    return classes._asdict() | {
+        "figures": of_classifier(column, verdicts, limit),
+        "rows": [{"name": name, "n": n, "share": n / most} for name, n in classes.classes[:MAX_CLASSES]],
+        "n_beyond": sum(n for _, n in classes.classes[MAX_CLASSES:]),
+        "kinds": [
+            {"name": kind, "label": SHIFT_LABELS[kind], "n": classes.shifts[kind], "advice": ADVICE[kind]}
+            for kind in SHIFTS
+        ],
+        "drifts": classes.drifts.head(MAX_COHORTS).to_dict("records"),
+        "n_drifts": len(classes.drifts),
+        "cohorts": cohorts,
+        "upto": upto,
+        "n_cohorts": len(classes.cohorts),
+        "plot": plot,
+        "quantity": label(classes.quantity or ""),
+    }
+
+
+def numbers(values: pd.Series, digits: int) -> list:
+    """As JSON can hold them: rounded, None for what is unknown or infinite."""
+    values = pd.to_numeric(values).astype(float).round(digits)
+    return [v if np.isfinite(v) else None for v in values.to_numpy(np.float64, na_value=np.nan).tolist()]
