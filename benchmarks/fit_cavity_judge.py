@@ -74,7 +74,7 @@ def verdicts(detector: str, forests: tuple[str, ...], n: int, settings: Settings
             rng = np.random.default_rng([cohort_images.SEED + 1, FOREIGN.index(kind), k])
             name = f"{kind}-{k}"
             _, image, _, colour = cohort_images.draw_nothing(kind, rng, cohort_images.SHAPES[k % 4], name)
-            row = {"micrograph_id": name, "colour_fraction": colour, "nm_per_pixel": np.nan}
+            row = {"micrograph_id": name, "colour_fraction": colour, "nm_per_pixel": np.nan, "voltage_kv": np.nan}
             row |= {"height_px": image.shape[0], "width_px": image.shape[1]}
             found = pd.concat(
                 [detect_image(image, settings.detect), *measuring.by_networks([image], [np.nan], settings.detect)]

@@ -63,7 +63,7 @@ def _example() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame, 
     settings = Settings()
     image = make_sample("cavity-tem", np.random.default_rng(1), shape=(512, 512)).image
     blobs = detect_image(image, settings.detect)
-    row = {"micrograph_id": "0" * 32, "colour_fraction": 0.0}
+    row = {"micrograph_id": "0" * 32, "colour_fraction": 0.0, "nm_per_pixel": 0.31, "voltage_kv": 200.0}
     row |= {"height_px": image.shape[0], "width_px": image.shape[1]}
     evidence, features = measuring.measure(image, row, blobs, settings)
     evidence = tables.conform(evidence, tables.EVIDENCE).to_pandas()

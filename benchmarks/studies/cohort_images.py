@@ -159,7 +159,7 @@ def _measure_common(images: list[Picture], folder: Path, settings: Settings) -> 
     features, blobs, truth = [], [], []
     for name, image, boxes, colour in images:
         row = {"micrograph_id": name, "colour_fraction": colour, "height_px": image.shape[0]}
-        row |= {"width_px": image.shape[1], "nm_per_pixel": np.nan}
+        row |= {"width_px": image.shape[1], "nm_per_pixel": np.nan, "voltage_kv": np.nan}
         found = detect_image(image, settings.detect)
         blobs.append(found[OF_DETECTIONS].assign(micrograph_id=name))
         said = {key: row[key] for key in ("height_px", "width_px")}

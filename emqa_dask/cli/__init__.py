@@ -31,6 +31,8 @@ def _changes(options: argparse.Namespace) -> dict[str, dict[str, object]]:
         changes.setdefault(section, {})[name] = parsed
     if options.detectors and options.verb != "calibrate":
         changes.setdefault("detect", {})["detectors"] = options.detectors
+    if options.classifier is not None:
+        changes.setdefault("classify", {})["model"] = options.classifier
     for name in ("scheduler", "workers"):
         if getattr(options, name) is not None:
             changes.setdefault("run", {})[name] = getattr(options, name)
@@ -147,7 +149,40 @@ def _tune(options: argparse.Namespace) -> int:
     return 0
 
 
+def _train_ensemble(options: argparse.Namespace) -> int:
+    from emqa_dask.pipeline.ensembles import train_ensemble
+    from emqa_dask.train.member_fit import Schedule
+    from emqa_dask.windows import View
+
+    settings = _settings(options, None)
+    if settings.run.scheduler == "local":
+        from emqa_dask.run.cluster import warm_up
+
+        warm_up(("emqa_dask.pipeline.ensembles",))
+    dropout = options.dropout if options.dropout is not None else 0.3 if options.method == "dropout" else 0.0
+    architecture = {"backbone": options.backbone, "dropout": dropout}
+    if options.backbone == "wide_resnet":
+        architecture |= {"depth": options.depth, "widen": options.widen}
+    kept = ("epochs", "patience", "batch", "learning_rate", "halve_every")
+    train_ensemble(
+        options.labels,
+        options.out,
+        settings,
+        images=options.images,
+        view=View(options.window, options.whole, max_windows=options.windows_per_image),
+        members=options.members if options.method == "ensemble" else 1,
+        schedule=Schedule(**{name: getattr(options, name) for name in kept}),
+        architecture=architecture,
+        windows_per_image=options.windows_per_image,
+        **{name: getattr(options, name) for name in ("method", "seed", "min_members", "false_flags", "licence")},
+        say=_say,
+    )
+    return 0
+
+
 def _train(options: argparse.Namespace) -> int:
+    if options.kind == "ensemble":
+        return _train_ensemble(options)
     from emqa_dask.pipeline.training import train_detector
 
     if len(options.coco) != len(options.images):

@@ -9,6 +9,7 @@ from emqa_dask.settings import template_names
 STEPS = {
     "ingest": "read an archive into the workspace: catalog, OME-Zarr stacks, thumbnails",
     "detect": "find blobs in every stored micrograph",
+    "classify": "let a classifier ensemble look at every stored micrograph",
     "featurise": "turn detections and pixels into features",
     "predict": "predict each micrograph's detection F1 and its distance from the known domain",
     "report": "give every file a verdict, write triage.parquet, triage.csv and the page",
@@ -55,6 +56,12 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         help="log, a bundled network by name (cavity-tem), or a model directory; several look side by side, and the "
         "verdict rests on the one that can be trusted more",
     )
+    group.add_argument(
+        "--classifier",
+        metavar="MODEL_DIR",
+        help="an ensemble (emqa train ensemble) that says each image's class, how sure that is, and what is out of "
+        "domain, in which way",
+    )
     group.add_argument("--workers", metavar="N", type=int, help="worker processes; default: one per core, or per GPU")
 
 
@@ -74,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
 
     triage = verbs.add_parser(
         "triage",
-        help="do it all: ingest, detect, featurise, predict, report",
+        help="do it all: ingest, detect, classify, featurise, predict, report",
         description=(
             "Triage SRC: a folder, a .txt list of files, or an fsspec URI. It can be run again: finished work is kept, "
             "new files are added."
@@ -110,7 +117,7 @@ def parser() -> argparse.ArgumentParser:
     retry.add_argument("workspace", metavar="WS")
     retry.add_argument("--failed", action="store_true", required=True, help="what failures.parquet lists")
     retry.add_argument(
-        "--stage", metavar="STAGE", help="only what failed in: ingest, store, thumbnail, detect, featurise"
+        "--stage", metavar="STAGE", help="only what failed in: ingest, store, thumbnail, detect, classify, featurise"
     )
     _add_settings(retry)
 
@@ -199,6 +206,8 @@ images is held back, and the network that does best on them is kept. Interrupted
     detector.add_argument("--licence", metavar="TEXT", default="not stated", help="of the weights, for the card")
     detector.add_argument("--resume", action="store_true", help="go on with what an interrupted training left")
 
+    _add_ensemble(kinds)
+
     imports = verbs.add_parser("import", help="take over a checkpoint", description="Take over a checkpoint.")
     kinds = imports.add_subparsers(dest="kind", metavar="WHAT", required=True)
     detector = kinds.add_parser(
@@ -214,6 +223,51 @@ images is held back, and the network that does best on them is kept. Interrupted
     how.add_argument("--architecture", metavar="TOML", help="torchvision's architecture")
     detector.add_argument("--classes", metavar="NAME", nargs="+", required=True, help="in the order of the network")
     detector.add_argument("--out", metavar="MODEL_DIR", required=True)
+
+
+def _add_ensemble(kinds) -> None:
+    ensemble = kinds.add_parser(
+        "ensemble",
+        help="a classifier ensemble from a CSV of labels",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="""Train a classifier ensemble on labelled micrographs: a model directory that triage takes with
+--classifier. LABELS.csv has the columns uri and label, and may have split (train, validation, test) and group: images
+of one group stay on one side. Each member is trained by itself on a worker and resumes where it was stopped. From the
+images that are held out come the card's figures and what counts as out of domain.""",
+        epilog="""examples:
+  emqa train ensemble labels.csv --out lots --members 16
+  emqa train ensemble labels.csv --images scans --out lots --whole --window 128 --epochs 60
+  emqa train ensemble labels.csv --out lots --scheduler cuda --set detect.device=cuda     one member per GPU
+  emqa triage scans --classifier lots""",
+    )
+    ensemble.add_argument("labels", metavar="LABELS.csv")
+    ensemble.add_argument("--out", metavar="MODEL_DIR", required=True)
+    ensemble.add_argument("--images", metavar="DIR", default="", help="what uris start from; default: the CSV's folder")
+    ensemble.add_argument("--members", metavar="N", type=int, default=16, help="default 16")
+    ensemble.add_argument("--min-members", metavar="N", type=int, default=0, help="be content with N; default: all")
+    ensemble.add_argument(
+        "--method", choices=("ensemble", "softmax", "dropout"), default="ensemble", help="the last two have one member"
+    )
+    ensemble.add_argument("--window", metavar="PX", type=int, default=64, help="side of what is looked at; default 64")
+    ensemble.add_argument("--whole", action="store_true", help="shrink images to a window instead of cutting them up")
+    ensemble.add_argument(
+        "--windows-per-image", metavar="N", type=int, default=36, help="at most, evenly placed; default 36"
+    )
+    ensemble.add_argument("--backbone", metavar="NAME", default="wide_resnet", help="or a classifier of torchvision")
+    ensemble.add_argument("--depth", metavar="N", type=int, default=16, help="of the wide ResNet; default 16")
+    ensemble.add_argument("--widen", metavar="N", type=int, default=2, help="of the wide ResNet; default 2")
+    ensemble.add_argument("--dropout", metavar="P", type=float, help="default 0; with --method dropout 0.3")
+    ensemble.add_argument("--epochs", metavar="N", type=int, default=200, help="at most; default 200")
+    ensemble.add_argument("--patience", metavar="N", type=int, default=100, help="without improvement; default 100")
+    ensemble.add_argument("--batch", metavar="N", type=int, default=64, help="windows a step; default 64")
+    ensemble.add_argument("--learning-rate", metavar="X", type=float, default=1e-3, help="default 0.001")
+    ensemble.add_argument("--halve-every", metavar="N", type=int, default=50, help="epochs; default 50")
+    ensemble.add_argument(
+        "--false-flags", metavar="SHARE", type=float, default=0.05, help="of in-domain images; default 0.05"
+    )
+    ensemble.add_argument("--seed", metavar="S", type=int, default=0)
+    ensemble.add_argument("--licence", metavar="TEXT", default="not stated", help="of the weights, for the card")
+    _add_settings(ensemble)
 
 
 def _add_tune(verbs) -> None:

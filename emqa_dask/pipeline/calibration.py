@@ -189,11 +189,9 @@ def rescore(root: str, settings: Settings, say: Say = print) -> int:
     """
     before = layout.settings_of(root)
     where, now = folders(before), folders(settings)
-    for table in ("detections", "features"):
-        if where[table] != now[table]:
-            raise SettingsError(
-                f"these settings change the {table}, and rescore reads no pixel: use `emqa triage` or `emqa featurise`"
-            )
+    for table in ("detections", "features", "probabilities"):
+        if table in now and where.get(table) != now[table]:
+            raise SettingsError(f"these settings change the {table}, and rescore reads no pixel: use `emqa triage`")
     n_lacking = 0
     there = set(parts.part_names(root, now["features"])) & set(parts.part_names(root, now["detections"]))
     for partition in ingest.every_partition(root):

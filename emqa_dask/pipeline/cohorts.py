@@ -58,6 +58,15 @@ def cohorts(root: str, n_images: int, globs: Sequence[str] = ()) -> list[Sampled
     return sorted(found, key=lambda c: (rank.get(c.match.uri, 0), *_vagueness(c.match), c.match.uri))
 
 
+def names(rows: pd.DataFrame) -> pd.Series:
+    """The cohort of each row of the ledger, for people: its uppermost folder, instrument and magnification."""
+    folder = rows["uri"].str.partition("/")
+    folder = folder[0].where(folder[1].eq("/"), "")
+    size = rows["magnification"].map(lambda value: f"{value:g}x" if value > 0 else "")
+    told = zip(folder, rows["instrument"].fillna(""), size, strict=True)
+    return pd.Series([", ".join(filter(None, one)) or "all" for one in told], index=rows.index, dtype=object)
+
+
 def _vagueness(match: Cohort) -> tuple[bool, bool, bool]:
     return match.uri == "*", not match.instrument, not match.magnification
 

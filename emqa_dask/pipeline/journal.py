@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pandas as pd
 
 from emqa_dask import tables
-from emqa_dask.pipeline.folders import SCHEMAS, failures_dir, folders
+from emqa_dask.pipeline.folders import failures_dir, folders
 from emqa_dask.pipeline.surveys import SURVEY_FAILURES
 from emqa_dask.run.task import Result
 from emqa_dask.settings import Settings
@@ -69,7 +69,7 @@ def stage_seconds(root: str) -> dict[str, float]:
 def fail_partition(root: str, settings: Settings, result: Result) -> None:
     """Write down that a partition as a whole failed: no image of it is blamed, and the next run tries it again."""
     where, name, rows = folders(settings), result.task.name, result.task.args[2]
-    table = next((t for t in SCHEMAS if not parts.has_part(root, where[t], name)), None)
+    table = next((t for t in where if not parts.has_part(root, where[t], name)), None)
     if table is not None:
         said = {"stage": table, "kind": result.kind, "error": result.error, "traceback": result.traceback}
         said |= {"attempts": result.event["attempt"], "worker": result.event["worker"], "peak_memory_bytes": 0}

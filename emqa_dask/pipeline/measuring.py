@@ -8,11 +8,15 @@ import pandas as pd
 from emqa_dask import models
 from emqa_dask.detect import log
 from emqa_dask.detect.normalise import normalise
+from emqa_dask.featurise import rings
 from emqa_dask.featurise.agreement import agreement
 from emqa_dask.featurise.detections import detection_features
 from emqa_dask.featurise.images import image_features
-from emqa_dask.settings import Detect, Settings
+from emqa_dask.settings import Detect, Featurise, Settings
+from emqa_dask.tables import RINGS
 from emqa_dask.tune import order
+
+RINGS_NM = 0.3  # pixels above which no image holds the three rings that an estimate needs
 
 
 @functools.lru_cache(maxsize=16)
@@ -93,7 +97,17 @@ def features_of(image: np.ndarray, row: dict, found: pd.DataFrame, settings: Set
         "micrograph_id": row["micrograph_id"],
         **image_features(image, colour_fraction=row["colour_fraction"]),
         "disordered_fraction": disordered_fraction(image, found[found["detector"] == "log"], settings),
+        **rings_of(image, row, settings.featurise),
     }
+
+
+def rings_of(image: np.ndarray, row: dict, how: Featurise) -> dict[str, float]:
+    """The columns tables.RINGS of one micrograph; NaN where rings are not looked for or could not be told."""
+    nm, voltage = row["nm_per_pixel"], row["voltage_kv"]
+    if how.rings == "off" or (how.rings == "auto" and not nm <= RINGS_NM) or not (nm > 0 and voltage > 0):
+        return dict.fromkeys(RINGS, float("nan"))
+    found = rings.thon_rings(image, nm, voltage, cs_mm=how.cs_mm)
+    return dict(zip(RINGS, found, strict=True))
 
 
 def measure(image: np.ndarray, row: dict, found: pd.DataFrame, settings: Settings) -> tuple[list[dict], dict]:

@@ -15,9 +15,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from emqa_dask import __version__, models, tables
+from emqa_dask.pipeline.drifting import drifting
 from emqa_dask.pipeline.folders import SCHEMAS, folders
 from emqa_dask.pipeline.verdicts import judged
+from emqa_dask.predict.drift import over_time
 from emqa_dask.report import page, spreadsheet
+from emqa_dask.report.classes import Classes, ClassifierSection, most_drifted
 from emqa_dask.report.overview import Overview
 from emqa_dask.settings import Settings, digest, dump
 from emqa_dask.store import files, layout, parts
@@ -36,17 +39,19 @@ def report(root: str, source: str, settings: Settings, facts: dict) -> tuple[dic
     key = report_key(root, settings, facts["failures"])
     if files.exists(layout.report(root)) and (told := _provenance(root)).get("report_key") == key:
         return told["verdicts"], False
-    overview = Overview(settings.report.max_rows)
+    overview, classes = Overview(settings.report.max_rows), Classes()
     with ExitStack() as stack:
         write_triage = stack.enter_context(parts.table_writer(layout.triage(root), tables.TRIAGE))
         write_flags = stack.enter_context(parts.table_writer(layout.flags(root), tables.FLAGS))
         csv = stack.enter_context(files.write_whole(layout.triage_csv(root)))
         csv.write(spreadsheet.triage_csv(tables.empty(tables.TRIAGE)).encode())
-        for triage, flags in judged(root, settings, facts["failures"]):
+        for triage, flags, classified in judged(root, settings, facts["failures"]):
             write_triage(triage)
             write_flags(flags)
             csv.write(spreadsheet.triage_csv(triage, header=False).encode())
             overview.add(triage)
+            classes.add(triage, classified)
+    section = _of_sessions(root, settings, classes)
     command = shlex.join(["emqa", *sys.argv[1:]]) if sys.argv[0].endswith(("emqa", "__main__.py")) else "Python"
     facts = facts | {
         "archive": files.redact(source),
@@ -59,7 +64,7 @@ def report(root: str, source: str, settings: Settings, facts: dict) -> tuple[dic
         "models": _card_figures(settings),
     }
     with files.write_whole(layout.report(root)) as stream:
-        for text in _page(root, overview, settings, facts):
+        for text in _page(root, overview, settings, facts, section):
             stream.write(text.encode())
     provenance = {name: facts[name] for name in ("command", "archive", "started", "seconds", "versions")}
     provenance |= {
@@ -67,7 +72,7 @@ def report(root: str, source: str, settings: Settings, facts: dict) -> tuple[dic
         "host": platform.node(),
         "folders": folders(settings),
         "forests": {name: models.digest(models.locate(name)) for name in settings.predict.forests},
-        "networks": {name: models.digest(models.locate(name)) for name in settings.detect.networks},
+        "networks": {name: models.digest(models.locate(name)) for name in _networks(settings)},
         "verdicts": dict(overview.verdicts.most_common()),
         "first_reasons": {verdict: dict(of.most_common()) for verdict, of in overview.first_reasons.items()},
         "report_key": key,
@@ -83,12 +88,17 @@ def report_key(root: str, settings: Settings, failures: pd.DataFrame) -> str:
     """
     where = folders(settings)
     state = [dataclasses.asdict(settings.report), __version__]
-    for table in SCHEMAS:
+    for table in where:
         names = parts.part_names(root, where[table])
         state.append([len(names), hashlib.sha256("\n".join(names).encode()).hexdigest()])
     state += [_version(uri) for uri in (layout.catalog(root), layout.micrographs(root))]
     state.append(hashlib.sha256(failures.to_json(orient="records").encode()).hexdigest())
     return digest(where, state)
+
+
+def _networks(settings: Settings) -> tuple[str, ...]:
+    """Networks of the run: detectors, then the classifier."""
+    return (*settings.detect.networks, *filter(None, [settings.classify.model]))
 
 
 def _version(uri: str) -> list:
@@ -115,7 +125,20 @@ def versions() -> dict[str, str]:
 _iter = parts.iter_table
 
 
-def _page(root: str, overview: Overview, settings: Settings, facts: dict) -> Iterator[str]:
+def _of_sessions(root: str, settings: Settings, classes: Classes) -> ClassifierSection | None:
+    """Test whether sessions have drifted, write drifts.parquet, and give the page's section on the classifier."""
+    if not settings.classify.model:
+        return None
+    found = drifting(root, settings)
+    with parts.table_writer(layout.drifts(root), tables.DRIFTS) as write:
+        write(found.drifts)
+    quantity = most_drifted(found.drifts)
+    return classes.section(found.drifts, quantity, over_time(found.values, quantity) if quantity else None)
+
+
+def _page(
+    root: str, overview: Overview, settings: Settings, facts: dict, section: ClassifierSection | None
+) -> Iterator[str]:
     """The page in pieces; of the triage table it reads a column at a time, and the rows that are shown."""
 
     def column(name: str) -> NDArray:
@@ -129,7 +152,7 @@ def _page(root: str, overview: Overview, settings: Settings, facts: dict) -> Ite
         n += len(rows)
     shown = pd.concat(shown, ignore_index=True)
     boxes, pictures = _drawings(root, shown, settings)
-    return page.render(overview, column, shown, boxes, pictures, facts, settings.report)
+    return page.render(overview, column, shown, boxes, pictures, facts, settings.report, section)
 
 
 def _drawings(root: str, shown: pd.DataFrame, settings: Settings) -> tuple[dict[str, str], dict[str, bytes]]:
@@ -162,14 +185,15 @@ def _drawings(root: str, shown: pd.DataFrame, settings: Settings) -> tuple[dict[
 def _card_figures(settings: Settings) -> dict[str, str]:
     """The models' cards as text: what each was fitted on, for which detector, and how good it was found to be."""
     figures = {}
-    for name in dict.fromkeys((*settings.detect.networks, *settings.predict.forests)):
-        card = models.load_card(models.locate(name))
+    for name in dict.fromkeys((*_networks(settings), *settings.predict.forests)):
+        card = models.read_card(models.locate(name))
         own = {key: str(value) for key, value in card.items() if not isinstance(value, dict)}
-        for part in ("forest", "judge", "training", "matching"):
+        for part in ("forest", "judge", "training", "matching", "ensemble"):
             plain = {k: v for k, v in card.get(part, {}).items() if not isinstance(v, list | dict)}
             own |= {key: str(value) for key, value in plain.items()}
         for key, of in card.get("measured", {}).items():
             told = of.items() if isinstance(of, dict) else [(key, of)]
+            told = [(k, v) for k, v in told if not isinstance(v, list)]
             own[f"measured {key}"] = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in told)
         figures |= {f"{card.get('name', name)}: {key}": value for key, value in own.items() if key != "name"}
     return figures

@@ -15,7 +15,7 @@ from emqa_dask.archive import scan
 from emqa_dask.backend import to_device
 from emqa_dask.partition import Partition
 from emqa_dask.pipeline import PRELOAD, ingest, journal
-from emqa_dask.pipeline.folders import SCHEMAS, folders
+from emqa_dask.pipeline.folders import OF_STEP, folders, upstream
 from emqa_dask.pipeline.report import report
 from emqa_dask.pipeline.surveys import SURVEY_FILES, SURVEY_FRAMES
 from emqa_dask.run import preflight
@@ -23,14 +23,13 @@ from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.execute import execute
 from emqa_dask.run.progress import clock, watch
 from emqa_dask.run.task import Limits, Result, Task
-from emqa_dask.settings import Settings, dump
+from emqa_dask.settings import Settings, SettingsError, dump
 from emqa_dask.store import files, layout, lock, parts
 
-STEPS = ("ingest", "detect", "featurise", "predict", "report")
-TABLE_OF = {"ingest": "thumbnails", "detect": "detections", "featurise": "features", "predict": "predictions"}
+STEPS = ("ingest", "detect", "classify", "featurise", "predict", "report")
 # What a task is told of its micrographs: not their headers, which would go through the scheduler, a million times 1 kB.
 OF_TASK = ("micrograph_id", "uri", "frame", "path", "pixel_sha256", "stack", "index", "height_px", "width_px", "dtype")
-OF_TASK += ("colour_fraction", "instrument", "magnification", "nm_per_pixel")
+OF_TASK += ("colour_fraction", "instrument", "magnification", "nm_per_pixel", "voltage_kv")
 GIB = 2**30
 NO_NEEDS = {"partition_bytes": 0, "output_bytes": 0, "image_px": 0}
 WANTED_TASKS, LARGEST_BUNDLE = 4096, 8  # of Dask: partitions are bundled where there are many more than these
@@ -54,7 +53,16 @@ def run(source: str | None, root: str, settings: Settings, *, steps: Iterable[st
     `source` is the archive, which only the step ingest needs. What is done already is not done again. RuntimeError when
     another run works on `root`.
     """
-    started, steps = time.time(), tuple(steps)
+    started, steps = time.time(), tuple(step for step in steps if step != "classify" or settings.classify.model)
+    if not steps:
+        raise SettingsError("nothing is classified without a model: give --classifier MODEL_DIR")
+    if settings.classify.model:
+        from emqa_dask.classify import card  # a run without a classifier does well without it
+
+        found = card.read(settings.classify.model)
+        if found.faults:
+            left_out = "; ".join(f"{file}: {why}" for file, why in found.faults.items())
+            say(f"{found.name}: {len(found.files)} of {found.n_members} members are used ({left_out})")
     if settings.run.scheduler == "in-process":  # no GPU where one is asked for: say so now; of workers, preflight does
         to_device(np.zeros(1), settings.detect.device)
     if "ingest" in steps:
@@ -72,10 +80,10 @@ def run(source: str | None, root: str, settings: Settings, *, steps: Iterable[st
             if "ingest" in steps:
                 ingest.ingest(root, source, settings, execute_here)
                 seconds["survey"] = time.time() - started
-            if wanted := [TABLE_OF[step] for step in steps if step in TABLE_OF]:
+            if making := [step for step in steps if step in OF_STEP]:
                 clock_ = time.time()
-                _make(root, settings, wanted, execute_here)
-                names = ", ".join(s for s in steps if s in TABLE_OF and s != "ingest") or "store"
+                _make(root, settings, making, execute_here)
+                names = ", ".join(step for step in making if step != "ingest") or "store"
                 seconds[names] = time.time() - clock_
         n_failures = journal.write_failures(root, settings)
         if "report" in steps:
@@ -142,10 +150,10 @@ def _executor(stack: ExitStack, root: str, settings: Settings, record: Callable[
     return execute_all
 
 
-def _make(root: str, settings: Settings, wanted: list[str], execute_here: Callable) -> None:
-    """One task for every partition that lacks a table of `wanted`, or of what those are made from."""
-    order, where = list(SCHEMAS), folders(settings)
-    needed = tuple(order[: 1 + max(order.index(table) for table in wanted)])
+def _make(root: str, settings: Settings, steps: list[str], execute_here: Callable) -> None:
+    """One task for every partition that lacks a table of `steps`, or of what those are made from."""
+    where = folders(settings)
+    needed = upstream([table for step in steps for table in OF_STEP[step] if table in where], where)
     done: set[str] | None = None
     stored: set[str] = set()  # partitions of which the first table, made with the shard, is there
     for table in needed:  # one listing in memory at a time: a million images are 60,000 names
@@ -166,7 +174,7 @@ def _make(root: str, settings: Settings, wanted: list[str], execute_here: Callab
         for partition, rows in ingest.partitions(root, OF_TASK)
         if partition.name not in done
     )
-    stage = "triage" if "predictions" in needed else wanted[-1]
+    stage = "triage" if "predict" in steps else steps[-1]
     for result in execute_here(work, todo, stage, total, needs, n_tasks):
         if result.outcome == "failed":
             journal.fail_partition(root, settings, result)

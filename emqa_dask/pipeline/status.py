@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 from emqa_dask import tables
 from emqa_dask.pipeline import ingest
-from emqa_dask.pipeline.folders import SCHEMAS, failures_dir, folders
+from emqa_dask.pipeline.folders import downstream, failures_dir, folders
 from emqa_dask.pipeline.run import run, tell
 from emqa_dask.run.progress import clock
 from emqa_dask.settings import Settings
 from emqa_dask.store import files, layout, lock, parts
 
 Say = Callable[[str], None]
-STAGES = ("ingest", "store", "thumbnail", "detect", "featurise")  # in which an image can fail
+STAGES = ("ingest", "store", "thumbnail", "detect", "classify", "featurise")  # in which an image can fail
 
 
 def status(root: str, say: Say = print) -> int:
@@ -92,13 +92,13 @@ def retry(root: str, settings: Settings, stage: str | None = None, say: Say = pr
                 unread |= set(rows["uri"])
         if unread:
             ingest.forget(root, unread)
-        where, order, n_partitions = folders(settings), list(SCHEMAS), 0
-        for table in SCHEMAS:
+        where, n_partitions = folders(settings), 0
+        for table in where:
             names = parts.part_names(root, failures_dir(where[table]))
             for name in names:
                 failed = parts.read_part(root, failures_dir(where[table]), name, tables.FAILURES, ["stage"])["stage"]
                 if stage is None or stage in set(failed):
-                    _drop(root, where, order[order.index(table) :], name)
+                    _drop(root, where, downstream(table, where), name)
                     n_partitions += 1
     if not unread and not n_partitions:
         say("nothing has failed" + (f" in {stage}" if stage else "") + ": there is nothing to try again")
@@ -107,7 +107,7 @@ def retry(root: str, settings: Settings, stage: str | None = None, say: Say = pr
     return run(source, root, settings, say=say)
 
 
-def _drop(root: str, where: dict[str, str], made_from: list[str], name: str) -> None:
+def _drop(root: str, where: dict[str, str], made_from: tuple[str, ...], name: str) -> None:
     """Remove the parts `name` of the tables `made_from`, downstream ones first, then what they say of failures."""
     for table in reversed(made_from):
         files.remove(layout.part(root, where[table], name))

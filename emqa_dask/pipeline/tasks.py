@@ -17,6 +17,7 @@ from emqa_dask.archive.scan import unescape
 from emqa_dask.archive.survey import local_file
 from emqa_dask.detect import log
 from emqa_dask.partition import Partition
+from emqa_dask.pipeline.classifying import by_ensemble, judged_classes
 from emqa_dask.pipeline.folders import SCHEMAS, failure_row, failures_dir, folders
 from emqa_dask.pipeline.measuring import by_log, by_networks, evidence_of, joined, measure, of_log
 from emqa_dask.predict.images import predict_images
@@ -25,7 +26,9 @@ from emqa_dask.run.task import where_am_i
 from emqa_dask.settings import Detect, Settings
 from emqa_dask.store import layout, micrographs, parts, thumbnails
 
-TABLE_OF = {"store": "thumbnails", "thumbnail": "thumbnails", "detect": "detections", "featurise": "evidence"}
+TABLE_OF = {"store": "thumbnails", "thumbnail": "thumbnails", "detect": "detections", "classify": "probabilities"}
+TABLE_OF["featurise"] = "evidence"
+JUDGED = ("predictions", "classifications")  # made from other tables alone
 
 
 def work(
@@ -46,7 +49,7 @@ def work(
     where, stages = folders(settings), {}
     lacking = [t for t in wanted if not parts.has_part(root, where[t], partition.name, SCHEMAS[t])]
     n_images, failures = len(rows), {table: [] for table in SCHEMAS}
-    made: dict[str, list] = {table: [] for table in lacking if table != "predictions"}
+    made: dict[str, list] = {table: [] for table in lacking if table not in JUDGED}
     if "thumbnails" in lacking:
         with _timed(stages, "store"):
             failures["thumbnails"] = _store(root, partition, rows, call)
@@ -66,18 +69,33 @@ def work(
     for table, made_rows in made.items():
         if failures[table]:
             parts.write_part(root, failures_dir(where[table]), partition.name, failures[table], tables.FAILURES)
-        if table == "detections" and made_rows:
+        if table in ("detections", "probabilities") and made_rows:
             made_rows = pd.concat(made_rows, ignore_index=True)
         parts.write_part(root, where[table], partition.name, made_rows, SCHEMAS[table])
-    if "predictions" in lacking:
+    if set(JUDGED) & set(lacking):
         with _timed(stages, "predict"):
-            columns = {"evidence": None, "features": [n for n in tables.FEATURES.names if n != "signature"]}
-            known = [parts.read_part(root, where[t], partition.name, SCHEMAS[t], c) for t, c in columns.items()]
-            predicted = predict_images(joined(*known), settings.predict.forests)
-            parts.write_part(root, where["predictions"], partition.name, predicted, tables.PREDICTIONS)
+            _judge(root, partition, rows, settings, where, lacking)
     n_bytes = sum(row.height_px * row.width_px * np.dtype(row.dtype).itemsize for row in rows.itertuples())
     record = {"stages": stages, "n_images": n_images, "bytes": n_bytes, "n_failed": sum(map(len, failures.values()))}
     return record | {"outcome": "done" if lacking else "found"}
+
+
+def _judge(
+    root: str, partition: Partition, rows: pd.DataFrame, settings: Settings, where: dict[str, str], lacking: list[str]
+) -> None:
+    """The tables of JUDGED, as far as they are `lacking`."""
+
+    def read(table: str, columns: list[str] | None = None) -> pd.DataFrame:
+        return parts.read_part(root, where[table], partition.name, SCHEMAS[table], columns)
+
+    features = read("features", [name for name in tables.FEATURES.names if name != "signature"])
+    if "predictions" in lacking:
+        predicted = predict_images(joined(read("evidence"), features), settings.predict.forests)
+        parts.write_part(root, where["predictions"], partition.name, predicted, tables.PREDICTIONS)
+    if "classifications" in lacking:
+        features = features[~features["micrograph_id"].isin(failed_ids(root, where["probabilities"], partition.name))]
+        found = judged_classes(read("probabilities"), read("regions"), features, rows, settings)
+        parts.write_part(root, where["classifications"], partition.name, found, tables.CLASSIFICATIONS)
 
 
 def failed_ids(root: str, folder: str, name: str) -> pd.Series:
@@ -150,13 +168,17 @@ def _measure(
     images = micrographs.iter_micrographs(root, partition, rows["index"])
     # A GPU pays by batches, and so does a network.
     has_log, has_networks = "log" in settings.detect.detectors, bool(settings.detect.networks)
-    is_on_gpu = settings.detect.device == "cuda"
-    n = settings.run.batch_size if is_new and (is_on_gpu or has_networks) else 1
+    is_classified, is_on_gpu = "probabilities" in made or "regions" in made, settings.detect.device == "cuda"
+    n = settings.run.batch_size if is_classified or (is_new and (is_on_gpu or has_networks)) else 1
     for of_cohort, chunk in _chunks(rows.to_dict("records"), settings, n):
         how, sizes = of_cohort.detect, [row["nm_per_pixel"] for row in chunk]
         with _timed(stages, "read"):
             pixels = list(itertools.islice(images, len(chunk)))
-        blobs_ahead = objects_ahead = None
+        blobs_ahead = objects_ahead = classes_ahead = None
+        if is_classified and len(chunk) > 1:
+            with _timed(stages, "classify"):
+                ids = [row["micrograph_id"] for row in chunk]
+                classes_ahead = _together(call, by_ensemble, ids, pixels, settings)
         if is_new and len(chunk) > 1:
             with _timed(stages, "detect"):
                 if is_on_gpu and has_log:
@@ -192,6 +214,11 @@ def _measure(
                     evidence, features = here("featurise", measure, image, row, objects, of_cohort)
                     made.get("evidence", []).extend(evidence)
                     made.get("features", []).append(features)
+                if is_classified:
+                    told = classes_ahead or here("classify", by_ensemble, [micrograph_id], [image], settings)
+                    probabilities, maps = told[k if classes_ahead else 0]
+                    made.get("probabilities", []).append(probabilities)
+                    made.get("regions", []).extend([maps] if maps else [])
             except Died as died:
                 table = TABLE_OF[stage]
                 failures[table if table in made else "features"].append(failure(row, stage, died))
@@ -219,10 +246,10 @@ def _chunks(rows: list[dict], settings: Settings, n: int) -> Iterator[tuple[Sett
             yield dataclasses.replace(settings, detect=detect), chunk
 
 
-def _together(call: Call, function: Callable, images: list[np.ndarray], *args) -> list[pd.DataFrame] | None:
-    """Detections of `images` as one batch; None where that fails, and each has to be tried by itself."""
+def _together(call: Call, function: Callable, *args) -> list | None:
+    """What `function` says of a batch of images; None where that fails, and each has to be tried by itself."""
     try:
-        return call(function, images, *args)
+        return call(function, *args)
     except Died:
         return None
 

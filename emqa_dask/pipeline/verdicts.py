@@ -8,13 +8,15 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from emqa_dask import tables
+from emqa_dask import models, tables
 from emqa_dask.archive.headers import cohort_suspects
+from emqa_dask.pipeline import cohorts as sessions
 from emqa_dask.pipeline import ingest
 from emqa_dask.pipeline.folders import SCHEMAS, folders
 from emqa_dask.pipeline.measuring import names_of
 from emqa_dask.predict import duplicates
 from emqa_dask.predict.choice import chosen
+from emqa_dask.predict.classified import entropy_limit
 from emqa_dask.predict.flags import flag_images
 from emqa_dask.report.triage import judge
 from emqa_dask.settings import Settings
@@ -25,18 +27,22 @@ FILE = -1  # the frame of a file's own row: it sorts in front of the micrographs
 BATCH = 8192  # rows that are judged at a time
 _OF_MICROGRAPH = ["uri", "frame", "content_sha256", *("height_px", "width_px", "nm_per_pixel", "nm_per_pixel_source")]
 _OF_LEDGER = ["micrograph_id", *_OF_MICROGRAPH, "pixel_sha256", "dtype", "instrument", "magnification", "partition"]
+_PREFIX = "classified_"  # two tables have a column "because"
 _OF_FILE = ["uri", "content_sha256", "format", "status", "reason", "error"]
+_FLAT_FEATURES = ["disordered_fraction", "defocus_nm"]
 _FLAT_EVIDENCE = ["n_detections", "is_capped", "agreement"]
-_OF_FEATURES = ["micrograph_id", "disordered_fraction", *tables.IMAGE_STATISTICS, "signature"]
+_OF_FEATURES = ["micrograph_id", *_FLAT_FEATURES, *tables.IMAGE_STATISTICS, "signature"]
 _OF_EVIDENCE = ["micrograph_id", "detector", *_FLAT_EVIDENCE]
 
 
 def _fields() -> list[pa.Field]:
     flat = [tables.MICROGRAPHS.field(name) for name in ("micrograph_id", *_OF_MICROGRAPH)]
     flat += [tables.CATALOG.field(name) for name in _OF_FILE[2:]]
-    flat += [tables.FEATURES.field("disordered_fraction"), *map(tables.EVIDENCE.field, _FLAT_EVIDENCE)]
+    flat += [*map(tables.FEATURES.field, _FLAT_FEATURES), *map(tables.EVIDENCE.field, _FLAT_EVIDENCE)]
     flat += [field for field in tables.PREDICTIONS if field.name != "micrograph_id"]
-    return [*flat, pa.field("is_predicted", pa.bool_()), pa.field("number", pa.int32())]
+    flat += [pa.field(_PREFIX + field.name, field.type) for field in tables.CLASSIFICATIONS][1:]
+    flat += [pa.field("cohort", pa.string()), pa.field("is_predicted", pa.bool_()), pa.field("number", pa.int32())]
+    return flat
 
 
 FLAT = pa.schema(_fields())
@@ -62,8 +68,11 @@ class Compact(NamedTuple):
         return np.frombuffer(found, np.uint8).reshape(-1, size)
 
 
-def judged(root: str, settings: Settings, failures: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
-    """(rows of tables.TRIAGE, their rows of tables.FLAGS) in batches; all of them by (uri, frame), each flag by row.
+def judged(root: str, settings: Settings, failures: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, ...]]:
+    """(rows of tables.TRIAGE, their rows of tables.FLAGS, of tables.CLASSIFICATIONS) in batches.
+
+    Triage comes by (uri, frame), flags by its rows; classifications, where there are any, have cohort and
+    entropy_limit_nats beside their own columns.
 
     Micrographs whose part of a table is not there are judged as unfinished. In memory are some 10 MB of rows and, at a
     time, about 50 bytes per micrograph; about 1.5 kB per micrograph lie on the workspace's disk, or on that of the
@@ -79,6 +88,7 @@ def judged(root: str, settings: Settings, failures: pd.DataFrame) -> Iterator[tu
         Spill(folder) as places,
     ):
         known = _gather(root, settings, runs, signatures, [pixels, contents])
+        limit = entropy_limit_of(settings)
         original, agreement, ends = _repeated(runs, known, places, folder)
         done = 0
         for table in _whole_files(runs.merged(BATCH)):
@@ -88,16 +98,37 @@ def judged(root: str, settings: Settings, failures: pd.DataFrame) -> Iterator[tu
             micrographs["is_nm_per_pixel_suspect"] = known.is_suspect[micrographs["number"].to_numpy(int)]
             of = slice(done, done := done + len(micrographs))
             flags = _flags(table.filter(~is_file), original[of], agreement[of], of.start, places, ends)
+            classified = _classified(micrographs, limit)
             triage = judge(
                 rows.loc[is_file, _OF_FILE],
                 micrographs,
-                micrographs.loc[micrographs["n_detections"].notna(), [*_OF_EVIDENCE, "disordered_fraction"]],
+                micrographs.loc[micrographs["n_detections"].notna(), [*_OF_EVIDENCE, *_FLAT_FEATURES]],
                 micrographs.loc[micrographs["is_predicted"].eq(True), tables.PREDICTIONS.names],
                 flags,
                 settings.report,
                 failures,
+                classifications=classified,
             )
-            yield triage, flags
+            yield triage, flags, classified
+
+
+def entropy_limit_of(settings: Settings) -> float:
+    """Predictive entropy, nats, above which a person looks; NaN without a classifier, or where none is known."""
+    if not settings.classify.model:
+        return float("nan")
+    how = settings.report
+    if how.max_entropy_nats:
+        return how.max_entropy_nats
+    directory = models.locate(settings.classify.model)
+    return entropy_limit(directory, review_share=how.review_share, target_risk=how.target_risk)
+
+
+def _classified(micrographs: pd.DataFrame, limit: float) -> pd.DataFrame:
+    """Rows of tables.CLASSIFICATIONS, with the entropy above which a person looks, of micrographs that have one."""
+    names = {_PREFIX + name: name for name in tables.CLASSIFICATIONS.names[1:]}
+    there = micrographs[_PREFIX + "classifier"].notna()
+    rows = micrographs.loc[there, ["micrograph_id", "cohort", *names]].rename(columns=names)
+    return rows.assign(entropy_limit_nats=limit)
 
 
 def cohorts(micrographs: pd.DataFrame) -> pd.Series:
@@ -112,7 +143,7 @@ def _gather(root: str, settings: Settings, runs: Runs, signatures: Spill, identi
     """One pass over all tables: rows go to `runs`, in compact form to the rest."""
     where = folders(settings)
     order = list(names_of(settings.detect))
-    there = {table: set(parts.part_names(root, where[table])) for table in ("evidence", "features", "predictions")}
+    there = {table: set(parts.part_names(root, where[table])) for table in where}
     shapes, is_solid, nm, cohort, n = [], [], [], [], 0
     for rows in ingest.current(root, _OF_LEDGER):
 
@@ -134,11 +165,17 @@ def _gather(root: str, settings: Settings, runs: Runs, signatures: Spill, identi
         is_solid.append(duplicates.has_tones(packed))
         cohort.append(duplicates.identities(cohorts(rows))[:, 0])
         nm.append(np.where(cohort[-1] > 0, rows["nm_per_pixel"].to_numpy(float), np.nan))
+        if "classifications" in where:
+            classified = made("classifications", tables.CLASSIFICATIONS.names).set_index("micrograph_id").reindex(ids)
+        else:
+            classified = pd.DataFrame(index=ids)
         evidence, predictions = made("evidence", _OF_EVIDENCE), made("predictions", tables.PREDICTIONS.names)
         one = chosen(evidence, predictions, order, settings.report.max_ood_distance)
         one = one.set_index("micrograph_id").reindex(ids)
         flat = rows[["micrograph_id", *_OF_MICROGRAPH]].assign(
-            disordered_fraction=features["disordered_fraction"].to_numpy(),
+            **{name: features[name].to_numpy() for name in _FLAT_FEATURES},
+            **{_PREFIX + name: classified[name].to_numpy() for name in classified},
+            cohort=sessions.names(rows) if len(classified.columns) else None,
             **{name: one[name].to_numpy() for name in one if name != "is_predicted"},
             is_predicted=one["is_predicted"].eq(True).to_numpy(),
             number=np.arange(n, n + len(rows), dtype="int32"),

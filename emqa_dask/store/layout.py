@@ -50,6 +50,10 @@ def flags(root: str) -> str:
     return files.join(root, "flags.parquet")
 
 
+def drifts(root: str) -> str:
+    return files.join(root, "drifts.parquet")
+
+
 def failures(root: str) -> str:
     return files.join(root, "failures.parquet")
 

@@ -150,7 +150,7 @@ def test_retry_reads_files_again_that_could_not_be_read(small_archive, here, tmp
 
 def test_retry_of_an_unknown_stage_names_those_that_there_are(lossy):
     _, root, settings, *_ = lossy
-    with pytest.raises(ValueError, match="ingest, store, thumbnail, detect, featurise"):
+    with pytest.raises(ValueError, match="ingest, store, thumbnail, detect, classify, featurise"):
         retry(str(root), settings, stage="detection")
 
 

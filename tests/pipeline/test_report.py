@@ -114,7 +114,7 @@ def judged_in_memory(root: str, failures: pd.DataFrame) -> tuple[pd.DataFrame, p
     micrographs = micrographs.assign(
         is_nm_per_pixel_suspect=cohort_suspects(micrographs["nm_per_pixel"], verdicts.cohorts(micrographs))
     )
-    made = {t: parts.read_table(root, folders(SETTINGS)[t], SCHEMAS[t]) for t in list(SCHEMAS)[2:]}
+    made = {t: parts.read_table(root, folders(SETTINGS)[t], SCHEMAS[t]) for t in list(folders(SETTINGS))[2:]}
     made = {t: rows[rows["micrograph_id"].isin(micrographs["micrograph_id"])] for t, rows in made.items()}
     flags = [flag_images(made["features"]), duplicates.flag_duplicates(micrographs, made["features"])]
     evidence = made.pop("evidence")

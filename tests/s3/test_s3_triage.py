@@ -55,7 +55,7 @@ def upload(archive, bucket: str, port: int) -> str:
 def tables_of(root: str, settings: Settings) -> dict[str, pd.DataFrame]:
     """All tables of a workspace, their rows in an order of their own."""
     where = folders(settings)
-    made = {name: parts.read_table(root, where[name], schema) for name, schema in SCHEMAS.items()}
+    made = {name: parts.read_table(root, where[name], schema) for name, schema in SCHEMAS.items() if name in where}
     for uri in (layout.triage(root), layout.catalog(root), layout.micrographs(root), layout.flags(root)):
         fs, path = files.locate(uri)
         with fs.open(path, "rb") as stream:

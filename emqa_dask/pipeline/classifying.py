@@ -1,0 +1,68 @@
+"""What an ensemble says of a partition's images, as evidence; and what follows from it, judged without a network."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from emqa_dask import models, windows
+from emqa_dask.predict import entropy
+from emqa_dask.predict.classified import classify_images
+from emqa_dask.settings import Settings
+from emqa_dask.tables import IMAGE_STATISTICS
+
+OF_FEATURES = ["micrograph_id", "defocus_nm", *IMAGE_STATISTICS]
+
+
+def by_ensemble(ids: Sequence[str], images: list[np.ndarray], settings: Settings) -> list[tuple[pd.DataFrame, dict]]:
+    """Of each image its rows of tables.PROBABILITIES and its row of tables.REGIONS; loaded once a process.
+
+    An image that is smaller than the classifier's window has no rows, and None for the other.
+    """
+    from emqa_dask import classify  # torch, which only runs with a classifier need
+
+    how = settings.classify
+    ensemble = classify.load_ensemble(models.locate(how.model), settings.detect.device, method=how.method or None)
+    name, can = ensemble.card.name, [not ensemble.refusal(image.shape) for image in images]
+    examined = iter(ensemble.examine([image for image, is_fit in zip(images, can) if is_fit]))
+    found = []
+    for key, is_fit in zip(ids, can, strict=True):
+        if not is_fit:
+            found.append((classify.probability_rows([], [], name), None))
+            continue
+        one = next(examined)
+        region = {"micrograph_id": key, "classifier": name} | _maps(one.regions, one.boxes)
+        found.append((classify.probability_rows([key], [one], name), region))
+    return found
+
+
+def _maps(said: np.ndarray, boxes: np.ndarray) -> dict:
+    """`said` (members, rows, columns, classes) of windows with `boxes` (rows, columns, 4), as in tables.REGIONS."""
+    p = said.reshape(len(said), -1, said.shape[-1])
+    y0, x0, y1, x1 = np.moveaxis(boxes, -1, 0)
+    return {
+        "y0": y0[:, 0].astype(np.float32),
+        "x0": x0[0].astype(np.float32),
+        "height_px": float(y1[0, 0] - y0[0, 0]),
+        "width_px": float(x1[0, 0] - x0[0, 0]),
+        "predictive_entropy_nats": entropy.predictive_entropy(p).astype(np.float32),
+        "mutual_information_nats": entropy.mutual_information(p).astype(np.float32),
+        "predicted_class": p.mean(axis=0).argmax(axis=1).astype(np.int16),
+    }
+
+
+def judged_classes(
+    probabilities: pd.DataFrame, regions: pd.DataFrame, features: pd.DataFrame, rows: pd.DataFrame, settings: Settings
+) -> pd.DataFrame:
+    """A row of tables.CLASSIFICATIONS for each micrograph of `features`; `rows` (of the ledger) know the voltage."""
+    known = features.merge(rows[["micrograph_id", "voltage_kv"]], on="micrograph_id", how="left")
+    largest = regions["predictive_entropy_nats"].map(lambda values: float(np.max(values)) if len(values) else np.nan)
+    largest = pd.Series(largest.to_numpy(float), index=regions["micrograph_id"])
+    known["largest_region_entropy_nats"] = largest.reindex(known["micrograph_id"]).to_numpy(float)
+    return classify_images(probabilities, known, models.locate(settings.classify.model))
+
+
+def refusal(shape: tuple[int, int], settings: Settings) -> str:
+    """Why the classifier cannot look at images of `shape`; "" when it can."""
+    view = models.read_card(models.locate(settings.classify.model))["input"]
+    return windows.refusal(shape, windows.View(**view))

@@ -1,0 +1,250 @@
+"""Ensembles from labels to verdicts: emqa train ensemble, triage --classifier, laws of what they leave."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+
+from emqa_dask import load_ensemble, models, mutual_information, predictive_entropy, tables
+from emqa_dask.cli import main
+from emqa_dask.pipeline.calibration import rescore
+from emqa_dask.pipeline.ensembles import train_ensemble
+from emqa_dask.pipeline.folders import SCHEMAS, downstream, folders, upstream
+from emqa_dask.pipeline.run import run
+from emqa_dask.settings import SettingsError, replace
+from emqa_dask.store import layout, parts
+from emqa_dask.synthetic import foreign
+from emqa_dask.train.member_fit import Schedule
+from emqa_dask.windows import View
+
+VIEW = View(32, max_windows=6)
+TINY = {"depth": 10, "widen": 1}
+
+
+def quiet(*_) -> None:
+    pass
+
+
+def stripes(rng: np.random.Generator, kind: str, shape=(80, 96)) -> np.ndarray:
+    """Noisy stripes, upright or level, uint16."""
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    wave = np.sin(2 * np.pi * (x if kind == "bars" else y) / rng.uniform(6, 9) + rng.uniform(0, 6))
+    return np.clip(20000 + 6000 * wave + rng.normal(0, 3000, shape), 0, 65535).astype(np.uint16)
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """A folder of 140 striped images, and labels.csv beside them."""
+    root, rng, rows = tmp_path_factory.mktemp("labelled"), np.random.default_rng(0), []
+    for k in range(140):
+        kind = ("bars", "rows")[k % 2]
+        tifffile.imwrite(root / f"{k:03d}.tif", stripes(rng, kind))
+        split = "train" if k < 60 else "validation" if k < 110 else "test"
+        rows.append({"uri": f"{k:03d}.tif", "label": kind, "split": split})
+    pd.DataFrame(rows).to_csv(root / "labels.csv", index=False)
+    return root
+
+
+@pytest.fixture(scope="module")
+def model(labelled, here, tmp_path_factory):
+    out = tmp_path_factory.mktemp("models") / "stripes"
+    schedule = Schedule(epochs=4, batch=32, halve_every=3)
+    train_ensemble(
+        str(labelled / "labels.csv"), str(out), here, view=VIEW, members=2, architecture=TINY, schedule=schedule,
+        windows_per_image=6, say=quiet,
+    )  # fmt: skip
+    return out
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    """Striped images, noise, a photograph, and one that is smaller than a window."""
+    root, rng = tmp_path_factory.mktemp("striped"), np.random.default_rng(1)
+    for kind in ("bars", "rows"):
+        for k in range(6):
+            tifffile.imwrite(root / f"{kind}{k}.tif", stripes(rng, kind))
+    photograph = foreign.photograph(rng, (80, 96))
+    grey = photograph if photograph.ndim == 2 else photograph.mean(axis=-1)
+    tifffile.imwrite(root / "photograph.tif", (grey * 200).astype(np.uint16))
+    tifffile.imwrite(root / "small.tif", stripes(rng, "bars", (24, 96)))
+    return root
+
+
+@pytest.fixture(scope="module")
+def settings(here, model):
+    return replace(here, {"classify": {"model": str(model)}, "run": {"batch_size": 5}})
+
+
+@pytest.fixture(scope="module")
+def done(archive, settings, tmp_path_factory):
+    root = tmp_path_factory.mktemp("classified") / "ws"
+    assert run(str(archive), str(root), settings, say=quiet) == 0
+    return root
+
+
+def table(root, name, settings):
+    return parts.read_table(str(root), folders(settings)[name], SCHEMAS[name])
+
+
+def test_the_card_tells_what_was_measured(model):
+    card = models.load_card(model)
+    assert card["measured"]["test"]["accuracy"] > 0.9
+    assert card["measured"]["domain"]["n"] == 30
+    assert 0 <= card["measured"]["domain"]["false_flags_on_test"] <= 0.3
+    assert card["ensemble"]["temperature"] > 0
+    assert {"shift.safetensors", "held_out.safetensors", "reference.safetensors"} <= set(card["files"])
+    bars = card["measured"]["validation"]
+    assert sum(bars["reliability_n"]) == bars["n"] == 300
+
+
+def test_a_training_that_is_finished_is_not_done_again(labelled, model, here):
+    before, said = (model / "card.toml").read_bytes(), []
+    card = train_ensemble(str(labelled / "labels.csv"), str(model), here, view=VIEW, members=2, say=said.append)
+    assert (model / "card.toml").read_bytes() == before
+    assert card["name"] == "stripes"
+    assert any("trained already" in line for line in said)
+
+
+def test_every_image_has_a_class_or_a_reason(done, settings, archive):
+    triage = parts.load_table(layout.triage(str(done)), tables.TRIAGE).set_index("uri")
+    assert len(triage) == len(list(archive.iterdir()))
+    for kind in ("bars", "rows"):
+        own = triage[triage.index.str.startswith(kind)]
+        assert (own["predicted_class"] == kind).mean() > 0.8
+        assert own["class_probability"].between(0.5, 1).all()
+        assert own["predictive_entropy_nats"].between(0, np.log(2)).all()
+    found = table(done, "classifications", settings).set_index("micrograph_id")
+    small = found.loc[triage.loc["small.tif", "micrograph_id"]]
+    assert small["n_members"] == 0
+    assert "smaller than the classifier's window" in small["refusal"]
+    assert pd.isna(triage.loc["small.tif", "predicted_class"])
+    assert triage.loc["photograph.tif", "shift"] != "none"
+    assert triage.loc["photograph.tif", "shift_score"] > 1
+
+
+def test_what_is_judged_follows_from_the_members_words(done, settings):
+    said, found = table(done, "probabilities", settings), table(done, "classifications", settings)
+    found = found[found["n_members"] > 0].set_index("micrograph_id")
+    for key, rows in said.groupby("micrograph_id"):
+        p = np.stack(list(rows.sort_values("member")["probabilities"]))[:, None]
+        assert found.loc[key, "predictive_entropy_nats"] == pytest.approx(predictive_entropy(p)[0], abs=1e-9)
+        assert found.loc[key, "mutual_information_nats"] == pytest.approx(mutual_information(p)[0], abs=1e-9)
+        assert found.loc[key, "mutual_information_nats"] <= found.loc[key, "predictive_entropy_nats"] + 1e-12
+
+
+def test_maps_cover_the_image_and_their_largest_entropy_is_the_rows(done, settings):
+    maps, found = table(done, "regions", settings), table(done, "classifications", settings)
+    found = found.set_index("micrograph_id")
+    for row in maps.itertuples():
+        n = len(row.y0) * len(row.x0)
+        assert len(row.predictive_entropy_nats) == len(row.mutual_information_nats) == n <= VIEW.max_windows
+        assert max(row.y0) + row.height_px <= 80
+        assert max(row.x0) + row.width_px <= 96
+        assert found.loc[row.micrograph_id, "largest_region_entropy_nats"] == max(row.predictive_entropy_nats)
+
+
+def test_batches_change_nothing(done, settings, archive, tmp_path):
+    one = replace(settings, {"run": {"batch_size": 1}})
+    assert run(str(archive), str(tmp_path / "ws"), one, say=quiet) == 0
+    a, b = (table(root, "classifications", settings).set_index("micrograph_id") for root in (done, tmp_path / "ws"))
+    b = b.loc[a.index]
+    assert (a["shift"].fillna("") == b["shift"].fillna("")).all()
+    for name in ("class_probability", "predictive_entropy_nats", "shift_score", "nearest_score"):
+        np.testing.assert_allclose(a[name], b[name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_classifier_can_be_added_to_a_finished_workspace_and_detects_nothing_anew(
+    done, settings, here, archive, tmp_path
+):
+    root = tmp_path / "ws"
+    assert run(str(archive), str(root), here, say=quiet) == 0
+    detections = {path: path.stat().st_mtime_ns for path in root.glob("detections-*/*.parquet")}
+    triage = parts.load_table(layout.triage(str(root)), tables.TRIAGE)
+    assert triage["predicted_class"].isna().all()
+    assert triage["shift"].isna().all()
+    assert run(str(archive), str(root), settings, say=quiet) == 0
+    assert detections == {path: path.stat().st_mtime_ns for path in root.glob("detections-*/*.parquet")}
+    pd.testing.assert_frame_equal(
+        parts.load_table(layout.triage(str(root)), tables.TRIAGE),
+        parts.load_table(layout.triage(str(done)), tables.TRIAGE),
+    )
+
+
+def test_rescore_replays_limits_and_runs_no_network(done, settings, here, tmp_path):
+    root = shutil.copytree(done, tmp_path / "ws")
+    every = replace(settings, {"report": {"max_entropy_nats": 1e-9}})
+    assert rescore(str(root), every, say=quiet) == 0
+    triage = parts.load_table(layout.triage(str(root)), tables.TRIAGE)
+    known = triage[
+        triage["predictive_entropy_nats"].gt(1e-9) & triage["shift"].eq("none") & triage["verdict"].ne("junk")
+    ]
+    assert len(known)
+    assert known["reasons"].map(lambda codes: "uncertain_class" in codes).all()
+    with pytest.raises(SettingsError, match="probabilities"):
+        rescore(str(root), replace(settings, {"classify": {"method": "softmax"}}), say=quiet)
+
+
+def test_a_member_that_is_gone_is_told_and_too_few_are_refused(done, settings, model, archive, tmp_path):
+    broken = shutil.copytree(model, tmp_path / "model")
+    (broken / "member_01.safetensors").unlink()
+    changed, said = replace(settings, {"classify": {"model": str(broken)}}), []
+    root = tmp_path / "ws"
+    assert run(str(archive), str(root), changed, say=said.append) == 0
+    assert any("1 of 2 members are used (member_01.safetensors: it is not there)" in line for line in said)
+    assert set(table(root, "classifications", changed)["n_members"]) == {0, 1}
+    (broken / "member_00.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(ValueError, match="0 of 2 members can be used"):
+        run(str(archive), str(tmp_path / "other"), changed, say=quiet)
+    assert not (tmp_path / "other").exists()
+
+
+def test_sessions_are_held_against_the_classifiers_images(done):
+    found = parts.load_table(layout.drifts(str(done)), tables.DRIFTS)
+    assert set(found["cohort"]) == {"all"}
+    assert set(found["reference"]) == {"held_out"}
+    assert (found["n"] <= 14).all()
+    assert found["n_reference"].max() == 50
+
+
+def test_the_verbs(labelled, archive, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shown = "--window 32 --windows-per-image 2 --depth 10 --widen 1 --epochs 1 --members 2 --scheduler in-process"
+    assert main(["train", "ensemble", str(labelled / "labels.csv"), "--out", "m", *shown.split()]) == 0
+    assert load_ensemble("m").n_members == 2
+    assert main(["triage", str(archive), "--workspace", "ws", "--classifier", "m", "--scheduler", "in-process"]) == 0
+    assert parts.load_table("ws/triage.parquet", tables.TRIAGE)["predicted_class"].notna().sum() == 13
+    assert main(["classify", "ws", "--scheduler", "in-process"]) == 0
+    assert "What the classifier says" in (tmp_path / "ws/report/index.html").read_text()
+    assert main(["status", "ws"]) == 0
+    assert "classifications" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("csv", "said"),
+    [
+        ("uri,label\nnone.tif,a\n000.tif,b\n", "no file 'none.tif'"),
+        ("uri,label\n000.tif,a\n001.tif,a\n", "1 class"),
+        ("file,label\n000.tif,a\n", "lacks the column uri"),
+    ],
+)
+def test_labels_that_cannot_be_learnt_from_name_the_line(csv, said, labelled, here, tmp_path):
+    (tmp_path / "bad.csv").write_text(csv)
+    with pytest.raises(ValueError, match=said):
+        train_ensemble(str(tmp_path / "bad.csv"), str(tmp_path / "m"), here, images=str(labelled), view=VIEW, say=quiet)
+    assert not list(tmp_path.glob("m*"))
+
+
+def test_classify_without_a_classifier_says_so(done, here):
+    with pytest.raises(SettingsError, match="--classifier"):
+        run(None, str(done), here, steps=("classify",), say=quiet)
+
+
+def test_tables_are_made_from_what_is_upstream():
+    for table_ in SCHEMAS:
+        assert table_ in upstream([table_], SCHEMAS)
+        assert table_ in downstream(table_, SCHEMAS)
+        for other in downstream(table_, SCHEMAS):
+            assert table_ in upstream([other], SCHEMAS)
+    assert upstream(["predictions"], SCHEMAS) == ("thumbnails", "detections", "evidence", "features", "predictions")
