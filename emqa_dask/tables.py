@@ -321,6 +321,24 @@ DRIFTS = _schema(
     }
 )
 
+# A row per cohort of an archive that a classifier has looked at.
+SESSIONS = _schema(
+    {
+        "cohort": (pa.string(), "folder, instrument, magnification"),
+        "n_looked_at": (pa.int64(), "its micrographs that these figures rest on: an even sample of a large cohort"),
+        "first_acquired": (pa.string(), "earliest acquisition of these, ISO 8601; null when unknown"),
+        "last_acquired": (pa.string(), "latest one"),
+        "out_of_domain_fraction": (pa.float64(), "share with a shift_score above 1"),
+        **{f"{kind}_fraction": (pa.float64(), f"share with shift {kind}") for kind in SHIFTS[1:]},
+        "defocus_nm": (pa.float64(), "median of those with rings; NaN without"),
+        "with_rings_fraction": (pa.float64(), "share of those whose defocus is known"),
+        "imaging_distance": (pa.float64(), "median; see classifications"),
+        "drifted": (pa.list_(pa.string()), "quantities that drifted, see drifts; the largest effect first"),
+        "entropy_shape": (pa.list_(pa.float64()), "see predict.entropy.entropy_shape: 10 shares, then ENTROPY_SHAPE"),
+    }
+)
+ENTROPY_SHAPE = ("mean", "std", "skewness", "quantile_10", "quantile_50", "quantile_90")
+
 TRIAGE = _schema(
     {
         **_ID,

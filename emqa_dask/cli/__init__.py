@@ -163,7 +163,7 @@ def _train_ensemble(options: argparse.Namespace) -> int:
     architecture = {"backbone": options.backbone, "dropout": dropout}
     if options.backbone == "wide_resnet":
         architecture |= {"depth": options.depth, "widen": options.widen}
-    kept = ("epochs", "patience", "batch", "learning_rate", "halve_every")
+    kept = ("epochs", "patience", "batch", "learning_rate", "halve_every", "precision")
     train_ensemble(
         options.labels,
         options.out,

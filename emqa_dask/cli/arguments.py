@@ -261,6 +261,9 @@ images that are held out come the card's figures and what counts as out of domai
     ensemble.add_argument("--patience", metavar="N", type=int, default=100, help="without improvement; default 100")
     ensemble.add_argument("--batch", metavar="N", type=int, default=64, help="windows a step; default 64")
     ensemble.add_argument("--learning-rate", metavar="X", type=float, default=1e-3, help="default 0.001")
+    ensemble.add_argument(
+        "--precision", choices=("float32", "bfloat16"), default="float32", help="of training; the second is faster"
+    )
     ensemble.add_argument("--halve-every", metavar="N", type=int, default=50, help="epochs; default 50")
     ensemble.add_argument(
         "--false-flags", metavar="SHARE", type=float, default=0.05, help="of in-domain images; default 0.05"

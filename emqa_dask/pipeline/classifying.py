@@ -22,7 +22,8 @@ def by_ensemble(ids: Sequence[str], images: list[np.ndarray], settings: Settings
     from emqa_dask import classify  # torch, which only runs with a classifier need
 
     how = settings.classify
-    ensemble = classify.load_ensemble(models.locate(how.model), settings.detect.device, method=how.method or None)
+    directory, device = models.locate(how.model), settings.detect.device
+    ensemble = classify.load_ensemble(directory, device, method=how.method or None, precision=how.precision)
     name, can = ensemble.card.name, [not ensemble.refusal(image.shape) for image in images]
     examined = iter(ensemble.examine([image for image, is_fit in zip(images, can) if is_fit]))
     found = []

@@ -1,4 +1,4 @@
-"""Whether whole sessions have drifted: a sample of every cohort held against what the classifier has learnt from."""
+"""What whole sessions look like, and whether they have drifted from what the classifier has learnt from."""
 
 from typing import NamedTuple
 
@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import safetensors.numpy
 
-from emqa_dask import models
+from emqa_dask import models, tables
 from emqa_dask.pipeline import cohorts, ingest
 from emqa_dask.pipeline.folders import SCHEMAS, folders
 from emqa_dask.predict import drift
+from emqa_dask.predict.entropy import entropy_shape
 from emqa_dask.settings import Settings
 from emqa_dask.store import parts
 
@@ -17,7 +18,7 @@ REFERENCE = "reference.safetensors"  # of a classifier's model directory: QUANTI
 OF_CLASSIFICATIONS = ("predictive_entropy_nats", "mahalanobis_score", "nearest_score", "statistics_score")
 OF_FEATURES = ("noise_floor", "detail_cpp", "contrast", "skewness", "spectrum_slope", "entropy_bits")
 QUANTITIES = (*OF_CLASSIFICATIONS, *OF_FEATURES)
-SHOWN = ("imaging_distance", "defocus_nm")  # told per cohort, not tested
+SHOWN = ("imaging_distance", "shift_score", "shift", "defocus_nm")  # told per cohort, not tested
 MOST = 400  # images of a cohort that are looked at
 OF_LEDGER = ["micrograph_id", "uri", "instrument", "magnification", "acquired", "partition"]
 
@@ -27,19 +28,45 @@ class Drifting(NamedTuple):
 
     values: pd.DataFrame  # cohort, acquired, QUANTITIES and SHOWN of at most MOST images of each cohort
     drifts: pd.DataFrame  # as tables.DRIFTS
+    sessions: pd.DataFrame  # as tables.SESSIONS
 
 
 def drifting(root: str, settings: Settings) -> Drifting:
     """Sample every cohort (folder, instrument, magnification) of a run with a classifier, and test it."""
     values = _sampled(root, folders(settings))
-    reference = _reference(models.locate(settings.classify.model))
-    return Drifting(values, drift.drifts(values, reference, quantities=QUANTITIES))
+    directory = models.locate(settings.classify.model)
+    found = drift.drifts(values, _reference(directory), quantities=QUANTITIES)
+    return Drifting(values, found, _sessions(values, found, len(models.read_card(directory)["classes"])))
+
+
+def _sessions(values: pd.DataFrame, drifts: pd.DataFrame, n_classes: int) -> pd.DataFrame:
+    rows = []
+    moved = drifts[drifts["is_drifted"]].sort_values("effect", key=lambda effect: -effect.abs(), kind="stable")
+    for name, of in values.groupby("cohort", sort=True):
+        dates, kinds = of["acquired"].dropna(), of["shift"].dropna()
+        shares = {f"{kind}_fraction": kinds.eq(kind).mean() for kind in tables.SHIFTS[1:]}
+        rows.append(
+            {
+                "cohort": name,
+                "n_looked_at": len(of),
+                "first_acquired": dates.min() if len(dates) else None,
+                "last_acquired": dates.max() if len(dates) else None,
+                "out_of_domain_fraction": of["shift_score"].dropna().gt(1).mean(),
+                **shares,
+                "defocus_nm": of["defocus_nm"].median(),
+                "with_rings_fraction": of["defocus_nm"].notna().mean(),
+                "imaging_distance": of["imaging_distance"].median(),
+                "drifted": moved.loc[moved["cohort"] == name, "quantity"].tolist(),
+                "entropy_shape": list(entropy_shape(of["predictive_entropy_nats"].dropna(), n_classes).values()),
+            }
+        )
+    return pd.DataFrame(rows, columns=tables.SESSIONS.names)
 
 
 def _sampled(root: str, where: dict[str, str]) -> pd.DataFrame:
     """A row per sampled micrograph: an even sample, as ids are hashes, and the same one each time."""
     there = {table: set(parts.part_names(root, where[table])) for table in ("classifications", "features")}
-    columns = {"classifications": [*OF_CLASSIFICATIONS, "imaging_distance"], "features": [*OF_FEATURES, "defocus_nm"]}
+    columns = {"classifications": [*OF_CLASSIFICATIONS, *SHOWN[:-1]], "features": [*OF_FEATURES, SHOWN[-1]]}
     kept = pd.DataFrame(columns=["micrograph_id", "cohort", "acquired", *QUANTITIES, *SHOWN])
     for rows in ingest.current(root, OF_LEDGER):
         rows = rows.assign(cohort=cohorts.names(rows))

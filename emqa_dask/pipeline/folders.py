@@ -47,15 +47,15 @@ def folders(settings: Settings) -> dict[str, str]:
     detect = dataclasses.replace(settings.detect, detectors=tuple(named))
     detections = digest("detect", VERSIONS["detect"], detect, *cohorts)
     evidence = digest("evidence", VERSIONS["evidence"], settings.featurise.score_floor, detections)
-    how = settings.featurise
-    features = digest("featurise", VERSIONS["featurise"], how.order, how.rings, how.cs_mm, detections)
+    of_features = (settings.featurise.order, settings.featurise.rings, settings.featurise.cs_mm)
+    features = digest("featurise", VERSIONS["featurise"], *of_features, detections)
     forests = [models.digest(models.locate(name)) for name in settings.predict.forests]
     predicted = digest("predict", VERSIONS["predict"], *forests, evidence, features)
     of = {"thumbnails": "", "detections": detections, "evidence": evidence, "features": features}
     of["predictions"] = predicted
     if settings.classify.model:
-        model = models.digest(models.locate(settings.classify.model))
-        said = digest("classify", VERSIONS["classify"], settings.classify.method, settings.detect.device, model)
+        how, model = settings.classify, models.digest(models.locate(settings.classify.model))
+        said = digest("classify", VERSIONS["classify"], how.method, how.precision, settings.detect.device, model)
         of |= {"probabilities": said, "regions": said}
         of["classifications"] = digest("judge_classes", VERSIONS["judge_classes"], said, features)
     return {table: layout.table_dir(table, key) for table, key in of.items()}

@@ -126,12 +126,14 @@ _iter = parts.iter_table
 
 
 def _of_sessions(root: str, settings: Settings, classes: Classes) -> ClassifierSection | None:
-    """Test whether sessions have drifted, write drifts.parquet, and give the page's section on the classifier."""
+    """Test whether sessions have drifted, write drifts and sessions, and give the page's section on the classifier."""
     if not settings.classify.model:
         return None
     found = drifting(root, settings)
     with parts.table_writer(layout.drifts(root), tables.DRIFTS) as write:
         write(found.drifts)
+    with parts.table_writer(layout.sessions(root), tables.SESSIONS) as write:
+        write(found.sessions)
     quantity = most_drifted(found.drifts)
     return classes.section(found.drifts, quantity, over_time(found.values, quantity) if quantity else None)
 

@@ -86,8 +86,11 @@ class Detect:
 class Classify:
     model: str = ""  # an ensemble's model directory, see emqa train ensemble; "" = nothing is classified
     method: str = ""  # softmax (its first member alone), dropout or ensemble; "" = what its card says
+    precision: str = "float32"  # of the networks; bfloat16 and float16 are faster where hardware has them
 
     def check(self):
+        known = ("float32", "bfloat16", "float16")
+        require(self.precision in known, "classify.precision", self.precision, f"is one of {', '.join(known)}")
         known = ("", "softmax", "dropout", "ensemble")
         require(self.method in known, "classify.method", self.method, "is softmax, dropout, ensemble or empty")
 

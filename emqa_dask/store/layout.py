@@ -54,6 +54,10 @@ def drifts(root: str) -> str:
     return files.join(root, "drifts.parquet")
 
 
+def sessions(root: str) -> str:
+    return files.join(root, "sessions.parquet")
+
+
 def failures(root: str) -> str:
     return files.join(root, "failures.parquet")
 

@@ -28,10 +28,13 @@ class Schedule:
     batch: int = 64
     patience: int = 100  # epochs without a lower validation loss
     flip: bool = True  # left and right, at random
+    precision: str = "float32"  # of the steps; bfloat16 is up to three times as fast where hardware has it
 
     def __post_init__(self):
         if min(self.epochs, self.halve_every, self.batch, self.patience) < 1 or not self.learning_rate > 0:
             raise ValueError(f"{self}: epochs, halve_every, batch and patience from 1, learning_rate above 0")
+        if self.precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision is {self.precision!r}: float32 or bfloat16")
 
 
 def fit(
@@ -79,7 +82,9 @@ def fit(
                 is_flipped = rng.random(len(rows)) < 0.5
                 chosen = np.where(is_flipped[:, None, None], chosen[:, :, ::-1], chosen)
             images = _tensor(chosen, channels, device)
-            loss = torch.nn.functional.cross_entropy(net(images), truth[np.sort(rows)])
+            with torch.autocast(device, torch.bfloat16, enabled=schedule.precision == "bfloat16"):
+                logits = net(images)
+            loss = torch.nn.functional.cross_entropy(logits.float(), truth[np.sort(rows)])
             if not torch.isfinite(loss):
                 raise FloatingPointError(f"epoch {epoch + 1}: the loss is {loss.item()}; lower the learning rate")
             optimiser.zero_grad(set_to_none=True)

@@ -63,6 +63,15 @@ def test_neither_the_order_of_images_nor_their_company_changes_what_is_said(mode
         np.testing.assert_allclose(alone, p, atol=1e-6)
 
 
+def test_bfloat16_says_nearly_the_same(model, images):
+    exact, fast = (load_ensemble(model, precision=name).probabilities(images) for name in ("float32", "bfloat16"))
+    assert fast.dtype == exact.dtype
+    np.testing.assert_allclose(fast.sum(axis=-1), 1, atol=1e-5)
+    np.testing.assert_allclose(fast, exact, atol=0.03)
+    with pytest.raises(ValueError, match="precision is 'int8'"):
+        load_ensemble(model, precision="int8")
+
+
 def test_members_in_another_order_are_the_same_ensemble(tmp_path, images, write_ensemble):
     one = load_ensemble(write_ensemble(tmp_path / "one", seeds=[0, 1, 2])).probabilities(images)
     other = load_ensemble(write_ensemble(tmp_path / "other", seeds=[2, 0, 1])).probabilities(images)

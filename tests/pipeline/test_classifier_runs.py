@@ -208,6 +208,39 @@ def test_sessions_are_held_against_the_classifiers_images(done):
     assert found["n_reference"].max() == 50
 
 
+def test_a_session_has_a_row_with_its_shares_and_the_shape_of_its_entropies(done, settings):
+    (row,) = parts.load_table(layout.sessions(str(done)), tables.SESSIONS).to_dict("records")
+    found = table(done, "classifications", settings)
+    assert row["n_looked_at"] == len(found) == 14
+    kinds = [row[f"{kind}_fraction"] for kind in tables.SHIFTS[1:]]
+    assert sum(kinds) == pytest.approx(row["out_of_domain_fraction"])
+    assert row["unrelated_fraction"] == pytest.approx(found["shift"].dropna().eq("unrelated").mean())
+    assert len(row["entropy_shape"]) == 10 + len(tables.ENTROPY_SHAPE)
+    assert sum(row["entropy_shape"][:10]) == pytest.approx(1)
+    assert np.isnan(row["defocus_nm"])
+    assert row["with_rings_fraction"] == 0
+
+
+@pytest.mark.real
+def test_members_are_trained_on_workers_and_one_that_stops_goes_on_where_it_was(labelled, here, tmp_path):
+    out, said = tmp_path / "m", []
+    options = {"view": VIEW, "members": 3, "architecture": TINY, "windows_per_image": 2, "say": said.append}
+    options |= {"schedule": Schedule(epochs=1, batch=32)}
+    local = replace(here, {"run": {"scheduler": "local", "workers": 2}})
+    labels = str(labelled / "labels.csv")
+    stop = tmp_path / "m.training" / "member_01.safetensors"  # a folder in its place stops that member alone
+    stopping = options | {"say": lambda line: stop.mkdir() if "finished members" in line else None}
+    with pytest.raises(RuntimeError, match="2 members are trained, 3 are needed"):
+        train_ensemble(labels, str(out), local, **stopping)
+    assert not (out / "card.toml").exists()
+    stop.rmdir()
+    before = {path: path.stat().st_mtime_ns for path in out.with_name("m.training").glob("member_0[02].safetensors")}
+    assert len(before) == 2
+    train_ensemble(labels, str(out), local, **options)
+    assert load_ensemble(out).n_members == 3
+    assert [line.split(":")[0] for line in said if line.startswith("member_")] == ["member_01"]
+
+
 def test_the_verbs(labelled, archive, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     shown = "--window 32 --windows-per-image 2 --depth 10 --widen 1 --epochs 1 --members 2 --scheduler in-process"

@@ -32,8 +32,8 @@ def prepare(out, n=80, epochs=4, **options):
     stack, y = gratings(n)
     split = np.array(["train"] * (n - 40) + ["validation"] * 20 + ["test"] * 20)
     options = {"members": 2, "architecture": TINY, "view": VIEW, **options}
-    schedule = Schedule(epochs=epochs, batch=16, halve_every=3)
-    return classifier.prepare(out, stack, y, split, CLASSES, schedule=schedule, **options)
+    options = {"schedule": Schedule(epochs=epochs, batch=16, halve_every=3)} | options
+    return classifier.prepare(out, stack, y, split, CLASSES, **options)
 
 
 def measure(p, y):
@@ -42,6 +42,15 @@ def measure(p, y):
 
 def silent(line):
     pass
+
+
+def test_bfloat16_learns_it_too(tmp_path):
+    prepare(
+        tmp_path / "fast", n=200, epochs=6, schedule=Schedule(epochs=6, batch=16, halve_every=3, precision="bfloat16")
+    )
+    assert classifier.train_member(tmp_path / "fast", 0, say=silent)["test_accuracy"] >= 0.9
+    with pytest.raises(ValueError, match="float16"):
+        Schedule(precision="float16")
 
 
 def test_an_ensemble_learns_what_can_be_told_apart_and_becomes_a_model(tmp_path):

@@ -1,0 +1,106 @@
+"""Images a second of the stage classify: 16 wide ResNets on the stored micrographs of a workspace, by workers.
+
+python benchmarks/bench_classify.py                      64 images of 256 px, 9 windows each, 1 and 2 workers
+python benchmarks/bench_classify.py --images 200 --windows 36 --method dropout --json FILE
+
+The workspace holds drawn textures and no other stage is run: `emqa classify` on it, with each number of workers in
+turns, from process start to exit and between the first worker's being there and the end. Weights are those of one
+epoch: what the networks say does not matter here.
+"""
+
+import os
+
+os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", NUMBA_NUM_THREADS="1")
+
+import argparse
+import json
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from emqa_dask.synthetic import textures
+from emqa_dask.train import classifier
+from emqa_dask.train.member_fit import Schedule
+from emqa_dask.windows import View
+
+EMQA = [sys.executable, "-m", "emqa_dask"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--size", type=int, default=256, help="side of an image, px")
+    parser.add_argument("--windows", type=int, default=9, help="of an image")
+    parser.add_argument("--members", type=int, default=16, help="of the ensemble, or passes of dropout")
+    parser.add_argument("--method", choices=("ensemble", "dropout"), default="ensemble")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="emqa-classify-"))
+    try:
+        found = measure(folder, given)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    for n, rounds in found.items():
+        whole, stage = (statistics.median(values) for values in zip(*rounds))
+        windows = given.windows * given.members * stage
+        print(f"{n} workers: {whole:.2f} images/s from start to exit; stage {stage:.2f}/s, {windows:.0f} forwards/s")
+    if given.json:
+        given.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def measure(folder: Path, given: argparse.Namespace) -> dict[int, list[tuple[float, float]]]:
+    """For each number of workers and round: images a second of the command, and of the stage as it says itself."""
+    (folder / "archive").mkdir()
+    for k in range(given.images):
+        image = textures.make(np.random.default_rng([3, k]), (given.size, given.size), lot=k % 8).image
+        tifffile.imwrite(folder / f"archive/{k:04d}.tif", image)
+    model = write_model(folder / "model", given)
+    shared = ["--classifier", str(model), "--set", f"store.shard_length={max(1, given.images // 8)}"]
+    run("ingest", str(folder / "archive"), "--workspace", str(folder / "ws"), *shared)
+    found: dict[int, list] = {n: [] for n in given.workers}
+    for _ in range(given.rounds):
+        for n in given.workers:
+            for table in [*folder.glob("ws/probabilities-*"), *folder.glob("ws/regions-*")]:
+                shutil.rmtree(table)
+            seconds, said = run("classify", str(folder / "ws"), *shared, "--workers", str(n))
+            stage = float(re.findall(r"classify: \d+ images in .*, ([0-9.]+)/s", said)[-1])
+            found[n].append((given.images / seconds, stage))
+    return found
+
+
+def write_model(out: Path, given: argparse.Namespace) -> Path:
+    """A model directory whose networks were trained for one epoch."""
+    rng = np.random.default_rng(0)
+    members, dropout = (given.members, 0.0) if given.method == "ensemble" else (1, 0.3)
+    classifier.prepare(
+        out, rng.random((120, 64, 64), np.float32), np.arange(120) % 30, np.repeat(["train"], 120),
+        [f"lot {k:02d}" for k in range(30)], view=View(64, max_windows=given.windows), members=members,
+        method=given.method, passes=given.members, architecture={"dropout": dropout}, schedule=Schedule(epochs=1),
+    )  # fmt: skip
+    for k in range(members):
+        classifier.train_member(out, k, say=lambda line: None)
+    classifier.finish(out, lambda p, y: {})
+    return out
+
+
+def run(*command: str) -> tuple[float, str]:
+    """Seconds that a command takes, and what it says; RuntimeError where it fails."""
+    started = time.perf_counter()
+    done = subprocess.run([*EMQA, *command], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"emqa {command[0]}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return time.perf_counter() - started, done.stdout + done.stderr
+
+
+if __name__ == "__main__":
+    main()
