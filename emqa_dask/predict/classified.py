@@ -108,8 +108,11 @@ def _seen(said: pd.DataFrame, known: pd.DataFrame, judge: Judge) -> pd.DataFrame
         }
     )
     if judge.known is None:
-        return told.assign(because=pd.Series([[] for _ in told.index], dtype=object))
-    told = told.join(shift.judge(judge.known, shift.Seen(p, embeddings, known)))
+        nothing = pd.Series([None] * len(told), dtype=object)
+        told = told.assign(because=pd.Series([[] for _ in told.index], dtype=object), shift=nothing, shift_score=np.nan)
+        told["shift_probability"] = np.nan
+    else:
+        told = told.join(shift.judge(judge.known, shift.Seen(p, embeddings, known)))
     return _with_imaging(told, known)
 
 
@@ -145,7 +148,7 @@ def _imaging(judge: Judge, features: pd.DataFrame) -> NDArray[np.float64]:
 
 def _with_imaging(told: pd.DataFrame, features: pd.DataFrame) -> pd.DataFrame:
     """Conditions far from those of training are a changed acquisition, where nothing worse was seen."""
-    is_far = told["imaging_distance"].gt(1) & told["shift"].eq("none")
+    is_far = told["imaging_distance"].gt(1) & (told["shift"].isna() | told["shift"].eq("none"))
     for k in np.flatnonzero(is_far):
         text = f"defocus {features['defocus_nm'][k]:.0f} nm is unlike those of the training images"
         told.loc[k, "shift"], told.loc[k, "shift_probability"] = "acquisition", 1.0
