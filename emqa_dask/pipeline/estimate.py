@@ -8,6 +8,7 @@ from collections.abc import Callable
 from emqa_dask.archive import readers, scan
 from emqa_dask.archive.survey import local_file, survey
 from emqa_dask.pipeline import measuring
+from emqa_dask.pipeline.classifying import by_ensemble
 from emqa_dask.run.cluster import n_cores
 from emqa_dask.run.progress import clock
 from emqa_dask.settings import Settings
@@ -33,6 +34,8 @@ def estimate(source: str, settings: Settings, say: Say = print, n_sample: int = 
             with local_file(entry.path) as path:
                 image = readers.open_source(path).frames[frame["frame"]].read()
             measuring.measure(image, frame, measuring.detect(image, frame, settings), settings)
+            if settings.classify.model:
+                by_ensemble([frame["micrograph_id"]], [image], settings)
             megapixels, pixel_bytes = megapixels + image.size / 1e6, pixel_bytes + image.nbytes
             n_micrographs += 1
     seconds = time.perf_counter() - started

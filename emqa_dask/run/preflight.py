@@ -27,6 +27,7 @@ PER_PIXEL_OF_STRIPS_BYTES = 10
 # A Mask R-CNN takes 1.0 to 1.4 GB for 1024 x 1024 px (ResNet-18 and 50), of a large image one tile at a time.
 PER_PIXEL_OF_NETWORKS_BYTES = 1400
 TILE_PX = 2304**2  # as detect.mask_rcnn cuts by default, with its halo
+CLASSIFIER_BYTES = GIB  # 16 wide ResNets on batches of 64 windows, torch included: 0.87 GB
 USABLE = 0.95  # of its memory limit, beyond which a worker is ended by its nanny
 
 
@@ -50,6 +51,7 @@ def check(
         workers = client.scheduler_info(n_workers=-1)["workers"]
         on_cpu = bool(settings.detect.networks) and settings.detect.device == "cpu"
         need = memory_bytes(partition_bytes, image_px, is_bucket=_is_bucket(root), has_networks=on_cpu)
+        need += CLASSIFIER_BYTES if settings.classify.model else 0
         findings += _resources(workers, settings) + _memory(workers, need)
         with _probe(root, findings) as probe:
             one_per_host = list({worker["host"]: address for address, worker in workers.items()}.values())

@@ -250,6 +250,7 @@ def test_the_verbs(labelled, archive, tmp_path, monkeypatch, capsys):
     assert parts.load_table("ws/triage.parquet", tables.TRIAGE)["predicted_class"].notna().sum() == 13
     assert main(["classify", "ws", "--scheduler", "in-process"]) == 0
     assert "What the classifier says" in (tmp_path / "ws/report/index.html").read_text()
+    assert main(["triage", str(archive), "--dry-run", "--classifier", "m", "--scheduler", "in-process"]) == 0
     assert main(["status", "ws"]) == 0
     assert "classifications" in capsys.readouterr().out
 
