@@ -1,0 +1,86 @@
+"""Arguments of emqa tune: log and order."""
+
+import argparse
+
+from emqa_dask.cli.options import add_settings
+
+
+def add_tune(verbs) -> None:
+    raw = argparse.RawDescriptionHelpFormatter
+    tune = verbs.add_parser(
+        "tune",
+        help="choose the detector's settings by what physics says of the result; map disorder",
+        description="Tools that tune themselves by rewards (Barakati et al.): emqa tune log, emqa tune order.",
+    )
+    kinds = tune.add_subparsers(dest="kind", metavar="WHAT", required=True)
+    log = kinds.add_parser(
+        "log",
+        help="settings of the blob detector for every cohort",
+        formatter_class=raw,
+        description="""Tune the Laplacian-of-Gaussian detector for each cohort (instrument x magnification x folder) of
+SRC, an archive or a workspace, and write a settings file that `emqa triage --settings` takes. Rewards judge what is
+found: by default how far the number of objects is from the expected one, and how many lie too close together (with a
+lattice) or end where the image has no edge (with a density; without either that alone). A Gaussian process asks for
+the settings to try next. Rewards: count_error, signed_count_error, crowding, lattice_residual, disagreement,
+size_prior, doubtful_count, doubtful_area.""",
+        epilog="""examples:
+  emqa tune log /data/session --lattice srtio3.toml --out tuned.toml
+  emqa tune log session.emqa --count-per-um2 400 --cohort 'day1/*' --evaluations 60 --baselines
+  emqa tune log session.emqa --reward mypackage.rewards:roundness --reward size_prior
+
+a lattice file says one of
+  a_nm = 0.3905, b_nm = 0.3905, gamma_deg = 90, columns = [[0, 0], [0.5, 0.5]]      the projected cell
+  spacings_nm = [0.23, 0.20], angle_deg = 90, columns_per_cell = 1                  two spacings
+  [crystal] a_nm, b_nm, c_nm, alpha_deg, beta_deg, gamma_deg, atoms = [[x, y, z], ...], zone_axis = [0, 0, 1]""",
+    )
+    log.add_argument("source", metavar="SRC")
+    log.add_argument("--out", metavar="FILE", default="tuned.toml", help="default: tuned.toml")
+    physics = log.add_mutually_exclusive_group()
+    physics.add_argument("--lattice", metavar="FILE", default="", help="a TOML file with the crystal that is seen")
+    physics.add_argument("--count-per-um2", metavar="X", type=float, default=0.0, help="expected objects per um^2")
+    log.add_argument("--nm-per-pixel", metavar="NM", type=float, default=0.0, help="where headers do not say it")
+    log.add_argument(
+        "--reward",
+        metavar="NAME",
+        action="append",
+        default=[],
+        dest="rewards",
+        help="what to minimise: a name, or package.module:function; several give a Pareto front",
+    )
+    log.add_argument("--evaluations", metavar="N", type=int, default=48, help="settings to try per cohort, default 48")
+    log.add_argument("--seed", metavar="S", type=int, default=0, help="same seed, same search; default 0")
+    log.add_argument("--method", choices=("bayes", "random", "evolution"), default="bayes", help="default: bayes")
+    log.add_argument("--baselines", action="store_true", help="run the other methods, too, to compare with")
+    log.add_argument(
+        "--choose",
+        choices=("euclidean", "chebyshev"),
+        default="euclidean",
+        help="distance to the ideal point by which one of the front is chosen; default: euclidean",
+    )
+    log.add_argument("--images", metavar="K", type=int, default=6, help="micrographs of each cohort, default 6")
+    log.add_argument(
+        "--windows",
+        metavar="PX",
+        type=int,
+        default=0,
+        help="map the best settings over each image, in windows of PX px",
+    )
+    order = kinds.add_parser(
+        "order",
+        help="disordered regions of lattice images",
+        description="Map the disordered regions of the lattice images in SRC, an archive or a workspace: a row per "
+        "image, a table of windows, a table of atoms and overlays, in OUT.",
+    )
+    order.add_argument("source", metavar="SRC")
+    order.add_argument("--out", metavar="DIR", default="order", help="default: order")
+    for parser in (log, order):
+        parser.add_argument(
+            "--cohort",
+            metavar="GLOB",
+            action="append",
+            default=[],
+            dest="cohorts",
+            help="only micrographs whose URI matches, as one cohort; may be given several times",
+        )
+        parser.add_argument("--workspace", metavar="WS", help="where SRC is stored; default: ./<name of SRC>.emqa")
+        add_settings(parser)
