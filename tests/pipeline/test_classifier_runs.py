@@ -94,7 +94,8 @@ def test_the_card_tells_what_was_measured(model):
     assert card["measured"]["domain"]["n"] == 30
     assert 0 <= card["measured"]["domain"]["false_flags_on_test"] <= 0.3
     assert card["ensemble"]["temperature"] > 0
-    assert {"shift.safetensors", "held_out.safetensors", "reference.safetensors"} <= set(card["files"])
+    files = {"shift.safetensors", "held_out.safetensors", "reference.safetensors", "validation.png", "test.png"}
+    assert files <= set(card["files"])
     bars = card["measured"]["validation"]
     assert sum(bars["reliability_n"]) == bars["n"] == 300
 
