@@ -67,7 +67,7 @@ def _sampled(root: str, where: dict[str, str]) -> pd.DataFrame:
     """A row per sampled micrograph: an even sample, as ids are hashes, and the same one each time."""
     there = {table: set(parts.part_names(root, where[table])) for table in ("classifications", "features")}
     columns = {"classifications": [*OF_CLASSIFICATIONS, *SHOWN[:-1]], "features": [*OF_FEATURES, SHOWN[-1]]}
-    kept = pd.DataFrame(columns=["micrograph_id", "cohort", "acquired", *QUANTITIES, *SHOWN])
+    kept = pd.DataFrame(columns=["micrograph_id", "uri", "cohort", "acquired", *QUANTITIES, *SHOWN])
     for rows in ingest.current(root, OF_LEDGER):
         rows = rows.assign(cohort=cohorts.names(rows))
         for table, wanted in columns.items():
@@ -77,7 +77,8 @@ def _sampled(root: str, where: dict[str, str]) -> pd.DataFrame:
         rows = rows[kept.columns]
         kept = pd.concat([kept, rows], ignore_index=True) if len(kept) else rows
         kept = kept.sort_values("micrograph_id", kind="stable").groupby("cohort", sort=False).head(MOST)
-    return kept.drop(columns="micrograph_id").reset_index(drop=True)
+    # Without dates they go by name, which is as near to time as anything else.
+    return kept.sort_values(["uri", "micrograph_id"]).drop(columns=["micrograph_id", "uri"]).reset_index(drop=True)
 
 
 def _reference(directory) -> pd.DataFrame | None:

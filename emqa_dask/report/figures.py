@@ -118,7 +118,7 @@ def histogram(values: NDArray, verdicts: NDArray, axis: Callable, limit: float, 
         p = float(np.clip(at(x.place(limit)), LEFT, WIDTH - RIGHT))
         anchor, shift = ("end", -3) if p > WIDTH * 0.6 else ("start", 3)
         parts.append(f'<line class="limit" x1="{p:.1f}" x2="{p:.1f}" y1="4" y2="{floor}"/>')
-        parts.append(f'<text class="tick" x="{p + shift:.1f}" y="11" text-anchor="{anchor}">limit {limit:g}</text>')
+        parts.append(f'<text class="tick" x="{p + shift:.1f}" y="11" text-anchor="{anchor}">limit {limit:.4g}</text>')
     is_left = limit > 0.5 and at(x.place(limit)) > 90  # beside the limit's own words, not on them
     parts.append(f'<text class="tick" x="{LEFT if is_left else WIDTH - RIGHT}" y="11"')
     parts.append(f' text-anchor="{"start" if is_left else "end"}">tallest bar {top:,}</text>')
