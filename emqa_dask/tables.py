@@ -234,7 +234,10 @@ PREDICTIONS = _schema(
         "predicted_recall": (pa.float64(), "as predicted_f1; NaN where the model predicts F1 only"),
         "predicted_recall_low": (pa.float64(), "lower end of its interval"),
         "predicted_recall_high": (pa.float64(), "upper end of its interval"),
-        "ood_distance": (pa.float64(), "distance to the model's training images, 1 = its 99th percentile"),
+        "ood_distance": (
+            pa.float64(),
+            "distance to the model's training images, 1 = its 99th percentile; to their imaging conditions where larger",
+        ),
         "evidence": (
             pa.string(),
             "detections, no_detections, none (the image could not be judged) or no_model (none is for the detector)",

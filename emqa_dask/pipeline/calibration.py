@@ -18,14 +18,14 @@ from emqa_dask.pipeline.measuring import joined, names_of
 from emqa_dask.pipeline.run import run
 from emqa_dask.pipeline.verdicts import cohorts
 from emqa_dask.predict import calibrate as calibration
-from emqa_dask.predict import judge, ood
+from emqa_dask.predict import judge, ood, transfer
 from emqa_dask.predict.images import load_judge
 from emqa_dask.settings import Settings, SettingsError, dump, replace
 from emqa_dask.store import files, layout, lock, parts
 
 Say = Callable[[str], None]
 OF_LEDGER = ("micrograph_id", "uri", "frame", "content_sha256", "height_px", "width_px", "partition")
-OF_LEDGER += ("instrument", "magnification")
+OF_LEDGER += ("instrument", "magnification", "voltage_kv")
 MATCHING = (0.1, "greedy")  # IoU and rule of the published study, where neither a model nor the user says another
 MODELS = "models"
 
@@ -63,7 +63,8 @@ def calibrate(
         written = []
         for name in detectors or known:
             found = _fitted(name, tables_of, truth, rows, settings, iou_threshold)
-            _write(out / name, name, *found, labels, len(rows))
+            conditions = _conditions(tables_of["features"], rows)
+            _write(out / name, name, *found, conditions, labels, len(rows))
             _tell(name, found[0], say)
             written.append(str(out / name))
         forests = (*written, *(f for f in settings.predict.forests if f not in written))
@@ -152,12 +153,27 @@ def _domain(evidence: pd.DataFrame, rows: pd.DataFrame) -> ood.Domain | None:
     return ood.fit(known, groups, columns=varied)
 
 
-def _write(out: Path, name: str, found: calibration.Calibrated, domain: ood.Domain | None, labels: str, n: int) -> None:
+def _conditions(features: pd.DataFrame, rows: pd.DataFrame) -> dict:
+    """The labelled images' imaging conditions for the model's card, where rings tell those of enough of them."""
+    known = features.merge(rows[["micrograph_id", "voltage_kv"]], on="micrograph_id")
+    return transfer.to_card(transfer.conditions(known["defocus_nm"], known["voltage_kv"]))
+
+
+def _write(
+    out: Path,
+    name: str,
+    found: calibration.Calibrated,
+    domain: ood.Domain | None,
+    conditions: dict,
+    labels: str,
+    n: int,
+) -> None:
     """The model directory `out`, whole or as it was."""
     out.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
     try:
         known = {"trained_on": f"{n} labelled micrographs of {Path(labels).name}", "made_by": "emqa calibrate"}
+        known |= conditions
         calibration.save(found, fresh, f"{name}-calibrated", domain, **known, versions={"emqa_dask": __version__})
         old = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
         if out.exists():

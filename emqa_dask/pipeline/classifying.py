@@ -53,13 +53,12 @@ def _maps(said: np.ndarray, boxes: np.ndarray) -> dict:
 
 
 def judged_classes(
-    probabilities: pd.DataFrame, regions: pd.DataFrame, features: pd.DataFrame, rows: pd.DataFrame, settings: Settings
+    probabilities: pd.DataFrame, regions: pd.DataFrame, features: pd.DataFrame, settings: Settings
 ) -> pd.DataFrame:
-    """A row of tables.CLASSIFICATIONS for each micrograph of `features`; `rows` (of the ledger) know the voltage."""
-    known = features.merge(rows[["micrograph_id", "voltage_kv"]], on="micrograph_id", how="left")
+    """A row of tables.CLASSIFICATIONS for each micrograph of `features`, which have its voltage_kv, too."""
     largest = regions["predictive_entropy_nats"].map(lambda values: float(np.max(values)) if len(values) else np.nan)
     largest = pd.Series(largest.to_numpy(float), index=regions["micrograph_id"])
-    known["largest_region_entropy_nats"] = largest.reindex(known["micrograph_id"]).to_numpy(float)
+    known = features.assign(largest_region_entropy_nats=largest.reindex(features["micrograph_id"]).to_numpy(float))
     return classify_images(probabilities, known, models.locate(settings.classify.model))
 
 

@@ -89,12 +89,13 @@ def _judge(
         return parts.read_part(root, where[table], partition.name, SCHEMAS[table], columns)
 
     features = read("features", [name for name in tables.FEATURES.names if name != "signature"])
+    features = features.merge(rows[["micrograph_id", "voltage_kv"]], on="micrograph_id", how="left")
     if "predictions" in lacking:
         predicted = predict_images(joined(read("evidence"), features), settings.predict.forests)
         parts.write_part(root, where["predictions"], partition.name, predicted, tables.PREDICTIONS)
     if "classifications" in lacking:
         features = features[~features["micrograph_id"].isin(failed_ids(root, where["probabilities"], partition.name))]
-        found = judged_classes(read("probabilities"), read("regions"), features, rows, settings)
+        found = judged_classes(read("probabilities"), read("regions"), features, settings)
         parts.write_part(root, where["classifications"], partition.name, found, tables.CLASSIFICATIONS)
 
 

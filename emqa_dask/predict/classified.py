@@ -104,7 +104,7 @@ def _seen(said: pd.DataFrame, known: pd.DataFrame, judge: Judge) -> pd.DataFrame
             "mutual_information_nats": entropy.mutual_information(p),
             "variation_ratio": entropy.variation_ratio(p),
             "largest_region_entropy_nats": known["largest_region_entropy_nats"],
-            "imaging_distance": _imaging(judge, known),
+            "imaging_distance": transfer.distances(judge.conditions, known),
         }
     )
     if judge.known is None:
@@ -137,13 +137,6 @@ def _stacked(said: pd.DataFrame, n: int, judge: Judge) -> tuple[NDArray, NDArray
     has = said["embedding"].notna().to_numpy().reshape(n, members).all(axis=0)
     kept = said["embedding"].to_numpy().reshape(n, members)[:, has]
     return p, np.stack([np.stack(list(column)) for column in kept.T]) if has.any() else np.zeros((0, n, 0))
-
-
-def _imaging(judge: Judge, features: pd.DataFrame) -> NDArray[np.float64]:
-    if judge.conditions is None:
-        return np.full(len(features), np.nan)
-    of = features[["defocus_nm", "voltage_kv"]].to_numpy(float)
-    return np.array([transfer.distance(judge.conditions, *one) for one in of])
 
 
 def _with_imaging(told: pd.DataFrame, features: pd.DataFrame) -> pd.DataFrame:

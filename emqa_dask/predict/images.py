@@ -3,22 +3,34 @@
 import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from emqa_dask import models
-from emqa_dask.predict import forest, judge, ood
+from emqa_dask.predict import forest, judge, ood, transfer
 from emqa_dask.tables import PREDICTIONS, empty
 
 
+class Loaded(NamedTuple):
+    """What a model directory holds."""
+
+    forest: forest.Forest | None
+    judge: judge.Judge
+    domain: ood.Domain | None
+    conditions: transfer.Conditions | None  # of its training images, where their rings told them
+
+
 @functools.lru_cache(maxsize=8)
-def _load(directory: Path, digest: str) -> tuple[forest.Forest | None, judge.Judge, ood.Domain | None]:
+def _load(directory: Path, digest: str) -> Loaded:
     """A model and its domain, loaded once a process: a partition predicts in less time than loading takes."""
-    if "judge" in models.load_card(directory):
-        return None, judge.load(directory), ood.load(directory)
+    card = models.load_card(directory)
+    known = {"domain": ood.load(directory), "conditions": transfer.load(card)}
+    if "judge" in card:
+        return Loaded(None, judge.load(directory), **known)
     fitted = forest.load(directory)
-    return fitted, judge.from_forest(fitted), ood.load(directory)
+    return Loaded(fitted, judge.from_forest(fitted), **known)
 
 
 def predict_images(features: pd.DataFrame, named: str | Path | Sequence[str | Path]) -> pd.DataFrame:
@@ -28,7 +40,9 @@ def predict_images(features: pd.DataFrame, named: str | Path | Sequence[str | Pa
     and `detector` where there are several; named: a model directory or the name of a bundled one, a judge
     (predict.judge) or a forest (predict.forest), which knows F1 only; or several, of which each detector's rows take
     the first that is for it. Rows of a detector that none is for have NaN and the evidence `no_model`. An image without
-    detections still has its distance. Models without a domain give NaN distances. No rows give an empty table. Raises
+    detections still has its distance; where the model knows the imaging conditions of its training images, and the
+    features have defocus_nm and voltage_kv, that of its conditions counts if it is larger. Models without a domain give
+    NaN distances. No rows give an empty table. Raises
     FileNotFoundError for an unknown model and ValueError for a changed one or for features that it does not fit.
     """
     if isinstance(named, str | Path):
@@ -51,12 +65,13 @@ def predict_images(features: pd.DataFrame, named: str | Path | Sequence[str | Pa
 
 
 def _predicted(features: pd.DataFrame, directory: Path) -> pd.DataFrame:
-    fitted, explained, domain = _load(directory, models.digest(directory))
-    table = judge.predict(explained, features)
-    if fitted is not None:  # the forest's own numbers, to the last bit
-        own = forest.predict(fitted, features)
+    model = _load(directory, models.digest(directory))
+    table = judge.predict(model.judge, features)
+    if model.forest is not None:  # the forest's own numbers, to the last bit
+        own = forest.predict(model.forest, features)
         table[own.columns] = own
-    table["ood_distance"] = np.nan if domain is None else ood.distance(domain, features)
+    far = np.full(len(features), np.nan) if model.domain is None else ood.distance(model.domain, features)
+    table["ood_distance"] = np.fmax(far, transfer.distances(model.conditions, features))
     table["micrograph_id"] = features["micrograph_id"]
     return table[PREDICTIONS.names].reset_index(drop=True)
 
@@ -64,4 +79,4 @@ def _predicted(features: pd.DataFrame, directory: Path) -> pd.DataFrame:
 def load_judge(model: str | Path) -> judge.Judge:
     """The judge in a model directory or bundled model; a forest becomes one, of F1 alone."""
     directory = models.locate(str(model))
-    return _load(directory, models.digest(directory))[1]
+    return _load(directory, models.digest(directory)).judge

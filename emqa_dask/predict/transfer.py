@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import spearmanr
 
@@ -142,6 +143,13 @@ def distance(known: Conditions, defocus_nm: float, voltage_kv: float) -> float:
     if not (np.isfinite(defocus_nm) and np.isfinite(voltage_kv) and voltage_kv > 0):
         return float("nan")
     return _nearest(known, abs(defocus_nm), voltage_kv) / known.limit
+
+
+def distances(known: Conditions | None, features: pd.DataFrame) -> NDArray[np.float64]:
+    """distance() of n rows with defocus_nm and voltage_kv, (n,); all NaN without conditions or these columns."""
+    if known is None or not {"defocus_nm", "voltage_kv"} <= set(features.columns):
+        return np.full(len(features), np.nan)
+    return np.array([distance(known, *one) for one in features[["defocus_nm", "voltage_kv"]].to_numpy(float)])
 
 
 def to_card(known: Conditions | None) -> dict:

@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from emqa_dask import models, tables
-from emqa_dask.predict import conformal, gaussian, importance, judge, protocols, reasons, regressors, trees
+from emqa_dask.predict import conformal, gaussian, importance, judge, protocols, reasons, regressors, transfer, trees
 from emqa_dask.predict.forest import PAPER_FEATURES
 from emqa_dask.predict.images import predict_images
 
@@ -328,3 +328,14 @@ def test_the_ranking_finds_the_feature_that_matters_and_the_sweep_improves_by_it
     assert curve["rmse"].iloc[-1] < 0.8 * curve["rmse"].iloc[0]
     with pytest.raises(ValueError, match="Gaussian"):
         importance.rank(table, table["true_f1"], columns, "gaussian_process")
+
+
+def test_imaging_conditions_unlike_those_of_training_count_as_a_distance(tmp_path):
+    card = judge.save(fit("forest", n=40), tmp_path / "m")
+    known = transfer.conditions(np.linspace(280, 320, 40), np.full(40, 200.0))
+    models.write_card(tmp_path / "m", card | transfer.to_card(known))
+    table = labelled(4, 13).assign(defocus_nm=[300.0, 900.0, np.nan, 300.0], voltage_kv=[200.0, 200.0, 200.0, np.nan])
+    far = predict_images(table, tmp_path / "m")["ood_distance"]
+    assert far[0] <= 1 < far[1]
+    assert far[2:].isna().all()
+    assert predict_images(table.drop(columns=["defocus_nm"]), tmp_path / "m")["ood_distance"].isna().all()
