@@ -236,7 +236,7 @@ PREDICTIONS = _schema(
         "predicted_recall_high": (pa.float64(), "upper end of its interval"),
         "ood_distance": (
             pa.float64(),
-            "distance to the model's training images, 1 = its 99th percentile; to their imaging conditions where larger",
+            "distance to the model's training images, 1 = its 99th percentile; to their conditions where larger",
         ),
         "evidence": (
             pa.string(),
@@ -253,7 +253,7 @@ PROBABILITIES = _schema(
     {
         **_ID,
         "classifier": (pa.string(), "the card's name"),
-        "member": (pa.int16(), "0 to members - 1: a network of the ensemble, or a pass of MC dropout"),
+        "member": (pa.int16(), "place of a network on the card, or number of a pass of MC dropout, from 0"),
         "probabilities": (pa.list_(pa.float32()), "softmax, in the order of the card's classes; mean over windows"),
         "embedding": (pa.list_(pa.float32()), "what the last layer sees, mean over windows; null where not kept"),
     }

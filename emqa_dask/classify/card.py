@@ -24,7 +24,8 @@ class Card:
     architecture: Mapping[str, object]  # see classifiers.build_classifier
     view: View
     method: str  # one of METHODS
-    files: tuple[str, ...]  # of the members that can be used
+    members: tuple[str, ...]  # the files of all
+    files: tuple[str, ...]  # of those that can be used, in the same order
     faults: Mapping[str, str]  # file of a member -> why it cannot be used
     passes: int  # of MC dropout
     seed: int  # of MC dropout
@@ -33,7 +34,7 @@ class Card:
     @property
     def n_members(self) -> int:
         """Members that a full ensemble has."""
-        return len(self.files) + len(self.faults)
+        return len(self.members)
 
     def check_classes(self, classes: Sequence[str]) -> None:
         """Raises ValueError unless `classes` are the card's, in the card's order."""
@@ -84,7 +85,8 @@ def read(name: str | Path) -> Card:
         card = Card(
             directory, models.digest(directory), str(table["name"]), tuple(classes),
             classifiers.full_architecture(table["architecture"]), View(**table["input"]), told["method"],
-            tuple(file for file in members if file not in faults), faults, passes, int(told.get("seed", 0)),
+            tuple(members), tuple(file for file in members if file not in faults), faults,
+            passes, int(told.get("seed", 0)),
             int(told.get("min_members", 0)) or (len(members) + 1) // 2,
         )  # fmt: skip
     except ValueError as error:

@@ -51,6 +51,13 @@ class Ensemble:
         return self.card.passes if self.card.method == "dropout" else len(self._nets)
 
     @property
+    def numbers(self) -> tuple[int, ...]:
+        """Which member each is: its place on the card, or its pass. A member that is left out leaves a gap."""
+        if self.card.method == "dropout":
+            return tuple(range(self.card.passes))
+        return tuple(map(self.card.members.index, self.card.files))[: len(self._nets)]
+
+    @property
     def used(self) -> str:
         """How many members are at work and what is wrong with the others, in words."""
         text = f"{len(self._nets)} of {self.card.n_members} members"

@@ -7,26 +7,29 @@ import pandas as pd
 from emqa_dask import tables
 from emqa_dask.classify.ensemble import Examined
 
-EMBEDDED = 1  # members whose embeddings are kept: all of them would be the bulk of the table
+EMBEDDED = 4  # members whose embeddings are kept: of one, distances tell less; all would be the bulk of the table
 
 
 def probability_rows(
-    micrograph_ids: Sequence[str], examined: Sequence[Examined], classifier: str, *, embedded: int = EMBEDDED
+    micrograph_ids: Sequence[str],
+    examined: Sequence[Examined],
+    classifier: str,
+    *,
+    numbers: Sequence[int] | None = None,
+    embedded: int = EMBEDDED,
 ) -> pd.DataFrame:
-    """Rows of tables.PROBABILITIES: one for each micrograph and member, in their order.
+    """Rows of tables.PROBABILITIES: one for each micrograph and member, in their order; see Ensemble.numbers.
 
     `classifier` is the card's name. The first `embedded` members' embeddings are kept: each member's
     mean another thing.
     """
-    rows = [
-        {
-            "micrograph_id": key,
-            "classifier": classifier,
-            "member": member,
-            "probabilities": one.probabilities[member],
-            "embedding": one.embeddings[member] if member < embedded else None,
-        }
-        for key, one in zip(micrograph_ids, examined, strict=True)
-        for member in range(len(one.probabilities))
-    ]
+    rows = []
+    for key, one in zip(micrograph_ids, examined, strict=True):
+        for k, number in enumerate(range(len(one.probabilities)) if numbers is None else numbers):
+            row = {"micrograph_id": key, "classifier": classifier, "member": number}
+            row |= {
+                "probabilities": one.probabilities[k],
+                "embedding": one.embeddings[k] if number < embedded else None,
+            }
+            rows.append(row)
     return pd.DataFrame(rows) if rows else tables.empty(tables.PROBABILITIES)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from emqa_dask.cli.arguments import STEPS, parser
 from emqa_dask.settings import Settings, SettingsError, load_settings, replace
+from emqa_dask.tables import SHIFTS
 
 LEAVE_S = 8.0  # that closing the workers may take once a run is told to stop
 
@@ -151,6 +152,7 @@ def _tune(options: argparse.Namespace) -> int:
 
 def _train_ensemble(options: argparse.Namespace) -> int:
     from emqa_dask.pipeline.ensembles import train_ensemble
+    from emqa_dask.pipeline.in_domain import Wanted
     from emqa_dask.train.member_fit import Schedule
     from emqa_dask.windows import View
 
@@ -174,10 +176,22 @@ def _train_ensemble(options: argparse.Namespace) -> int:
         schedule=Schedule(**{name: getattr(options, name) for name in kept}),
         architecture=architecture,
         windows_per_image=options.windows_per_image,
-        **{name: getattr(options, name) for name in ("method", "seed", "min_members", "false_flags", "licence")},
+        wanted=Wanted(options.false_flags, options.examples, _shifted(options.shifted), settings.featurise.cs_mm),
+        **{name: getattr(options, name) for name in ("method", "seed", "min_members", "licence")},
         say=_say,
     )
     return 0
+
+
+def _shifted(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """KIND=DIR as pairs; SettingsError for another kind and a folder that is not there."""
+    found = []
+    for text in texts:
+        kind, _, where = text.partition("=")
+        if kind not in SHIFTS[1:] or not os.path.isdir(where):
+            raise SettingsError(f"--shifted {text}: write KIND=DIR with {', '.join(SHIFTS[1:])} and a folder of images")
+        found.append((kind, where))
+    return tuple(found)
 
 
 def _train(options: argparse.Namespace) -> int:

@@ -119,6 +119,17 @@ images that are held out come the card's figures and what counts as out of domai
     ensemble.add_argument(
         "--false-flags", metavar="SHARE", type=float, default=0.05, help="of in-domain images; default 0.05"
     )
+    ensemble.add_argument(
+        "--examples", metavar="N", type=int, default=480, help="of each kind of shift, made from held-out images"
+    )
+    ensemble.add_argument(
+        "--shifted",
+        metavar="KIND=DIR",
+        action="append",
+        default=[],
+        help="images of your own that are out of domain: acquisition, new_class or unrelated; kinds are told apart "
+        "better with them than with made examples alone",
+    )
     ensemble.add_argument("--seed", metavar="S", type=int, default=0)
     ensemble.add_argument("--licence", metavar="TEXT", default="not stated", help="of the weights, for the card")
     add_settings(ensemble)

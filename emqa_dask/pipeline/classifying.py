@@ -33,7 +33,7 @@ def by_ensemble(ids: Sequence[str], images: list[np.ndarray], settings: Settings
             continue
         one = next(examined)
         region = {"micrograph_id": key, "classifier": name} | _maps(one.regions, one.boxes)
-        found.append((classify.probability_rows([key], [one], name), region))
+        found.append((classify.probability_rows([key], [one], name, numbers=ensemble.numbers), region))
     return found
 
 

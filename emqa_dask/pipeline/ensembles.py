@@ -11,7 +11,7 @@ import pandas as pd
 from emqa_dask import models, windows
 from emqa_dask.backend import to_device
 from emqa_dask.pipeline import PRELOAD
-from emqa_dask.pipeline.in_domain import learn, read
+from emqa_dask.pipeline.in_domain import Wanted, learn, read
 from emqa_dask.predict import entropy, referral, reliability
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.execute import execute
@@ -38,7 +38,7 @@ def train_ensemble(
     windows_per_image: int = 64,
     seed: int = 0,
     min_members: int = 0,
-    false_flags: float = 0.05,
+    wanted: Wanted | None = None,
     licence: str = "not stated",
     say: Say = print,
 ) -> dict:
@@ -46,9 +46,9 @@ def train_ensemble(
 
     URIs are relative to the folder `images`, by default the CSV's own. Members are trained on the workers of
     run.scheduler, each by itself: an interrupted training goes on with what is finished and, within a member, from its
-    last checkpoint. `out` and its `.training` folder have to be on a disk that the workers see. ValueError, naming
-    files and lines, for labels that cannot be learnt from; RuntimeError when fewer than `min_members` (0: all) could be
-    trained: run it again.
+    last checkpoint. `wanted` says how what is in domain is learnt. `out` and its `.training` folder have to be on a
+    disk that the workers see. ValueError, naming files and lines, for labels that cannot be learnt from; RuntimeError
+    when fewer than `min_members` (0: all) could be trained: run it again.
     """
     root = Path(images) if images else Path(os.path.abspath(labels)).parent
     table = classes.read_class_labels(labels, lambda uri: (root / uri).is_file())
@@ -67,7 +67,7 @@ def train_ensemble(
         )  # fmt: skip
         say(f"{len(stack)} windows of {view.size_px} px; finished members stay in {out}.training")
         _train(out, settings, members, min_members or members, say)
-        complete = functools.partial(learn, root, table, false_flags, settings.featurise.cs_mm, say)
+        complete = functools.partial(learn, root, table, wanted or Wanted(), say)
         card = classifier.finish(out, figures, min_members=min_members, complete=complete)
     else:
         card = models.load_card(out)

@@ -1,7 +1,8 @@
 """What a trained ensemble knows of the images it is from: limits, distances, examples of shifts, beside its members."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,8 @@ from emqa_dask.synthetic import shifts
 from emqa_dask.train import classes, diagrams
 
 MOST_EXAMINED = 1000  # images of each split that what is in domain is learnt from
-MOST_SHIFTED, SHIFTED_PX = 120, 1024  # held-out images that examples of shifts are made from, and their largest side
+SHIFTED_PX = 1024  # largest side of an image that an example of a shift is made from
+REPEATS = 4  # examples of a kind from one image, at most
 LEAST_HELD_OUT = 40  # with fewer validation images the test images help to say what is in domain
 Say = Callable[[str], None]
 
@@ -29,9 +31,16 @@ def read(path: Path) -> tuple[np.ndarray, float, float]:
     return image, header.nm_per_pixel, header.voltage_kv
 
 
-def learn(
-    root: Path, table: pd.DataFrame, false_flags: float, cs_mm: float, say: Say, folder: Path, card: dict
-) -> None:
+class Wanted(NamedTuple):
+    """How what is in domain is learnt."""
+
+    false_flags: float = 0.05  # share of in-domain images that may be flagged
+    examples: int = 480  # of each kind of shift, made from held-out images
+    shifted: tuple[tuple[str, str], ...] = ()  # (kind, folder of the user's own examples of it)
+    cs_mm: float = 1.2  # spherical aberration, for Thon rings
+
+
+def learn(root: Path, table: pd.DataFrame, wanted: Wanted, say: Say, folder: Path, card: dict) -> None:
     """complete(folder, card) of classifier.finish(): what is in domain, from images and not from windows."""
     from emqa_dask.classify import load_ensemble
 
@@ -40,32 +49,64 @@ def learn(
     models.write_card(folder, card)
     ensemble, of, seen = load_ensemble(folder), {}, {}
     for name in classes.SPLITS:
-        of[name] = _evenly(table[table["split"] == name], MOST_EXAMINED)
-        if len(of[name]):
-            say(f"what is in domain: {len(of[name])} images of split {name}")
-            seen[name] = _seen(ensemble, [root / uri for uri in of[name]["uri"]], cs_mm)
-    held_out = _held_out(seen)
-    if held_out is None:
-        card["training"]["out_of_domain"] = "no image was held out: nothing is flagged"
-        say(f"nothing will be flagged: {card['training']['out_of_domain']}")
-        return
-    rows = _evenly(table[table["split"].ne("train")], MOST_SHIFTED)
-    pictures = shifts.shifted_examples([_middle(read(root / uri)[0], SHIFTED_PX) for uri in rows["uri"]], seed=0)
-    shifted = {kind: _seen_images(ensemble, images) for kind, images in pictures.items()}
-    say("examples of shifts: " + ", ".join(f"{len(images)} {kind}" for kind, images in pictures.items()))
-    train, groups = seen["train"], of["train"]["group"].to_numpy()
+        rows = _evenly(table[table["split"] == name], MOST_EXAMINED)
+        if len(rows):
+            say(f"what is in domain: {len(rows)} images of split {name}")
+            of[name], seen[name] = rows, _seen(ensemble, [root / uri for uri in rows["uri"]], wanted.cs_mm)
+    names = _held_out({name: len(rows) for name, rows in of.items()})
     try:
-        known = shift.fit(train, of["train"]["y"].to_numpy(), groups, held_out, shifted, false_flags=false_flags)
+        known = _fitted(ensemble, root, of, seen, names, wanted, say)
     except ValueError as error:  # too few images: a classifier still, but one that flags nothing
-        card["training"]["out_of_domain"] = str(error)
-        say(f"nothing will be flagged as out of domain: {error}")
+        card["training"]["out_of_domain"] = f"nothing is flagged: {error}"
+        say(card["training"]["out_of_domain"])
         return
     card |= shift.save(known, folder)
-    card |= transfer.to_card(transfer.conditions(train.features["defocus_nm"], train.features["voltage_kv"]))
-    if "test" in seen and len(held_out.features) == len(seen["validation"].features):
+    features = seen["train"].features
+    card |= transfer.to_card(transfer.conditions(features["defocus_nm"], features["voltage_kv"]))
+    if "test" in seen and "test" not in names:
         is_flagged = shift.judge(known, seen["test"])["shift_score"].gt(1)
         card["measured"]["domain"] = {"n": len(is_flagged), "false_flags_on_test": round(float(is_flagged.mean()), 4)}
-    _save_reference(folder, known, held_out)
+    _save_reference(folder, known, _joined([seen[name] for name in names]))
+
+
+def _fitted(
+    ensemble,
+    root: Path,
+    of: Mapping[str, pd.DataFrame],
+    seen: Mapping[str, shift.Seen],
+    names: Sequence[str],
+    wanted: Wanted,
+    say: Say,
+) -> shift.Known:
+    """The judge of shifts from the splits `names` that were held out; ValueError where they are too few."""
+    if not names:
+        raise ValueError("no image was held out of the training")
+    rows = pd.concat([of[name] for name in names], ignore_index=True)
+    images = [_middle(read(root / uri)[0], SHIFTED_PX) for uri in rows["uri"][: wanted.examples]]
+    made = shifts.shifted_examples((images * REPEATS)[: wanted.examples])
+    shifted = {kind: [_seen_images(ensemble, pictures)] for kind, pictures in made.items()}
+    for kind, where in wanted.shifted:
+        if own := list(_readable(sorted(path for path in Path(where).iterdir() if path.is_file()), say)):
+            shifted[kind].append(_seen_images(ensemble, own))
+    counts = {kind: sum(len(part.features) for part in parts) for kind, parts in shifted.items()}
+    say("examples of shifts: " + ", ".join(f"{n} {kind}" for kind, n in counts.items()))
+    return shift.fit(
+        seen["train"],
+        of["train"]["y"].to_numpy(),
+        of["train"]["group"].to_numpy(),
+        _joined([seen[name] for name in names]),
+        {kind: _joined(parts) for kind, parts in shifted.items()},
+        false_flags=wanted.false_flags,
+        held_out_groups=rows["group"].to_numpy(),
+    )
+
+
+def _readable(paths: Sequence[Path], say: Say) -> Iterator[np.ndarray]:
+    for path in paths:
+        try:
+            yield read(path)[0]
+        except ValueError as error:
+            say(f"left out: {error}")
 
 
 def _draw(folder: Path, card: Mapping) -> None:
@@ -84,13 +125,10 @@ def _evenly(rows: pd.DataFrame, most: int) -> pd.DataFrame:
     return rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), most)).round().astype(int))]
 
 
-def _held_out(seen: Mapping[str, shift.Seen]) -> shift.Seen | None:
-    """The images by which limits are set: those of validation; where these are few, of test, too."""
-    n = len(seen["validation"].features) if "validation" in seen else 0
-    if n >= LEAST_HELD_OUT or (n and "test" not in seen):
-        return seen["validation"]
-    parts = [seen[name] for name in ("validation", "test") if name in seen]
-    return _joined(parts) if parts else None
+def _held_out(counts: Mapping[str, int]) -> tuple[str, ...]:
+    """The splits by which limits are set: validation; where its images are few, test, too."""
+    is_enough = counts.get("validation", 0) >= LEAST_HELD_OUT
+    return tuple(name for name in ("validation", "test") if counts.get(name) and not (is_enough and name == "test"))
 
 
 def _middle(image: np.ndarray, side_px: int) -> np.ndarray:

@@ -121,7 +121,10 @@ def _refusal(side_px: float, view: windows.View) -> str:
 
 
 def _stacked(said: pd.DataFrame, n: int, judge: Judge) -> tuple[NDArray, NDArray]:
-    """Probabilities (members, n, classes) and embeddings (k, n, d) of rows sorted by micrograph and member."""
+    """Probabilities (members, n, classes) and embeddings (k, n, d) of rows sorted by micrograph and member.
+
+    Embeddings stand at their members' places on the card; those of a member that is not there are NaN.
+    """
     counts = said.groupby("micrograph_id", sort=False).size()
     if counts.nunique() != 1 or said["classifier"].nunique() != 1:
         raise ValueError(f"{counts.idxmin()}: {counts.min()} members, {counts.idxmax()}: {counts.max()}: not as many")
@@ -134,9 +137,19 @@ def _stacked(said: pd.DataFrame, n: int, judge: Judge) -> tuple[NDArray, NDArray
             "classes: it is another classifier's"
         )
     p = np.stack(said["probabilities"].to_list()).reshape(n, members, -1).transpose(1, 0, 2)
-    has = said["embedding"].notna().to_numpy().reshape(n, members).all(axis=0)
-    kept = said["embedding"].to_numpy().reshape(n, members)[:, has]
-    return p, np.stack([np.stack(list(column)) for column in kept.T]) if has.any() else np.zeros((0, n, 0))
+    kept = said["embedding"].to_numpy().reshape(n, members)
+    known = {int(number): column for number, column in zip(said["member"], kept.T) if pd.notna(column).all()}
+    if not known:
+        return p, np.full((1, n, 1), np.nan)
+    length = len(next(iter(known.values()))[0])
+    embeddings = np.full((max(max(known) + 1, _n_embedded(judge)), n, length), np.nan, np.float32)
+    for number, column in known.items():
+        embeddings[number] = np.stack(list(column))
+    return p, embeddings
+
+
+def _n_embedded(judge: Judge) -> int:
+    return len(judge.known.yardsticks.members) if judge.known is not None else 1
 
 
 def _with_imaging(told: pd.DataFrame, features: pd.DataFrame) -> pd.DataFrame:

@@ -13,11 +13,10 @@ import numpy as np
 import pandas as pd
 import safetensors.numpy
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import logsumexp
-from sklearn.linear_model import LogisticRegression
 
 from emqa_dask import models
-from emqa_dask.predict import embeddings, shift_scores
+from emqa_dask.predict import embeddings, ood, shift_kinds, shift_scores
+from emqa_dask.predict.shift_kinds import Kinds, Odds
 from emqa_dask.predict.shift_scores import Seen, Yardsticks
 from emqa_dask.tables import SHIFT_SCORES, SHIFTS
 
@@ -30,7 +29,9 @@ ADVICE = {
     "unrelated": "No image of the classifier's kind: discard what it says of it.",
 }
 N_FOLDS = 5
-STRENGTH = 0.05  # inverse of the penalty on the weights
+# Percentiles of held-out images at which a score by itself counts as much as the learnt one at its 95th: false flags
+# are better spent on the latter. What no example resembles shows in the embeddings first.
+BAR = {"mahalanobis": 97.5, "nearest": 97.5, "statistics": 99.5, "spectrum": 99.5}
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class Known:
 
     yardsticks: Yardsticks
     kinds: tuple[str, ...]  # none, then the kinds of shift that there were examples of
-    weights: NDArray[np.float64]  # (kinds, evidence)
-    bias: NDArray[np.float64]  # (kinds,)
+    odds: Odds  # of any shift, on all of the evidence
+    among: Kinds  # of the kinds of shift, on what of it has a sign
     scale: embeddings.Scale  # of "learnt" and the distances
 
 
@@ -58,52 +59,60 @@ def fit(
     """What `judge` needs, from training images, in-domain images held out of training, and shifted examples by kind.
 
     `y` (n,) are the classes and `groups` (n,) the source images of the training rows; `held_out_groups` (m,) those of
-    the held-out ones (default: each its own). The fused score is the largest of the distances' excesses and of what a
-    multinomial logistic regression says against "none"; it is not to open the door to shifts it has no example of, so
-    the distances stand beside it. Its limit is split-conformal: of new images like the held-out ones about
-    `false_flags` are above it; the regression's word on a held-out image is that of a fit without it (cross-fitting).
-    Raises ValueError for arrays that do not fit, unknown kinds, and too few images.
+    the held-out ones (default: each its own). Example j of each kind is taken to be made of held-out image j modulo m,
+    as synthetic.shifts gives them. The fused score is the largest of what a logistic regression says against "none"
+    and of the four distances: the regression must not open the door to what it has no example of, but a distance by
+    itself flags only what is farther out than nearly all held-out images. The limit is split-conformal: of new images
+    like the held-out ones about `false_flags` are above it; the regression's word on a held-out image is that of a fit
+    without its group (cross-fitting). Raises ValueError for arrays that do not fit, unknown kinds, and too few images
+    or sources.
     """
     unknown = [kind for kind in shifted if kind not in SHIFTS[1:]]
     if unknown or not shifted:
         raise ValueError(f"shifted has {', '.join(unknown) or 'no kind'}: kinds are {', '.join(SHIFTS[1:])}")
     yardsticks = shift_scores.measure(train, y, groups, held_out, seed=seed)
     kinds = ("none", *(kind for kind in SHIFTS[1:] if kind in shifted))
-    parts = [shift_scores.evidence(yardsticks, held_out)]
-    parts += [shift_scores.evidence(yardsticks, shifted[kind]) for kind in kinds[1:]]
-    x, of = np.concatenate(parts), np.repeat(np.arange(len(kinds)), [len(part) for part in parts])
-    n = len(parts[0])
+    for kind in kinds[1:]:
+        shift_scores.check(shifted[kind], kind, yardsticks)
+    own, trained = (shift_scores.evidence(yardsticks, seen) for seen in (held_out, train))
+    trained = trained[np.sort(np.random.default_rng(seed).permutation(len(trained))[: shift_scores.MAX_ROWS])]
+    parts = [shift_scores.evidence(yardsticks, shifted[kind]) for kind in kinds[1:]]
+    x, of = np.concatenate(parts), np.repeat(np.arange(1, len(kinds)), [len(part) for part in parts])
+    n = len(own)
     folds = _folds(np.arange(n) if held_out_groups is None else held_out_groups, seed)
+    fold = np.concatenate([folds[np.arange(len(part)) % n] for part in parts])
     learnt = np.zeros(n)
     for k in range(N_FOLDS):
-        rest = np.concatenate([folds != k, np.ones(len(x) - n, bool)])
-        learnt[folds == k] = _against_none(_logits(*_regression(x[rest], of[rest]), parts[0][folds == k]))
-    weights, bias = _regression(x, of)
-    apart = _apart(shift_scores.scores(yardsticks, held_out))
-    scale = embeddings.calibrate({"learnt": learnt, **apart}, false_flags)
-    return Known(yardsticks, kinds, weights, bias, scale)
+        odds = _odds(own[folds != k], trained, x[fold != k], of[fold != k], seed)
+        learnt[folds == k] = shift_kinds.against_none(odds, own[folds == k])
+    scale = _calibrated({"learnt": learnt, **_apart(shift_scores.scores(yardsticks, held_out))}, false_flags)
+    among = shift_kinds.fit_kinds(shift_scores.signed_part(x), of - 1, seed=seed)
+    return Known(yardsticks, kinds, _odds(own, trained, x, of, seed), among, scale)
 
 
 def judge(known: Known, seen: Seen) -> pd.DataFrame:
     """Rows of what is said of n images: the scores, shift_score, shift, shift_probability, because.
 
     Columns as in tables.CLASSIFICATIONS, index 0 to n - 1. A row is its own: it does not depend on the others. Where
-    probabilities or embeddings are not finite, scores are NaN and shift is null. An image whose shift_score is 1 or
+    probabilities or embeddings are not finite, scores are NaN and shift is null; a member of which no embedding is
+    known has no word in the distances. An image whose shift_score is 1 or
     below has shift "none" and no probability; above, the most probable kind, with its probability among the kinds.
     Raises ValueError for fewer members' embeddings than `fit` had, other sizes of arrays, and missing statistics.
     """
     shift_scores.check(seen, "seen", known.yardsticks)
+    yardsticks, seen = shift_scores.of_those_heard(known.yardsticks, seen)
     n, heard = len(seen.features), np.flatnonzero(shift_scores.finite(seen))
     columns = {f"{name}_score": np.full(n, np.nan) for name in (*SHIFT_SCORES, "shift")}
     columns["shift"], columns["shift_probability"] = np.full(n, None, object), np.full(n, np.nan)
     because: list[list[str]] = [[] for _ in range(n)]
     if len(heard):
         seen = shift_scores.rows(seen, heard)
-        scores, z = shift_scores.scores(known.yardsticks, seen), shift_scores.signed(known.yardsticks, seen)
-        logits = _logits(known.weights, known.bias, shift_scores.evidence(known.yardsticks, seen))
-        fused = embeddings.fuse(known.scale, {"learnt": _against_none(logits), **_apart(scores)}) / known.scale.limit
-        among = logits[:, 1:]
-        p = np.exp(among.max(axis=1) - logsumexp(among, axis=1))
+        scores, z = shift_scores.scores(yardsticks, seen), shift_scores.signed(yardsticks, seen)
+        x = shift_scores.evidence(yardsticks, seen)
+        learnt = shift_kinds.against_none(known.odds, x)
+        fused = embeddings.fuse(known.scale, {"learnt": learnt, **_apart(scores)}) / known.scale.limit
+        among = shift_kinds.log_probabilities(known.among, shift_scores.signed_part(x))
+        p = np.exp(among.max(axis=1))
         is_flagged = fused > 1
         for name, values in {**scores, "shift": fused}.items():
             columns[f"{name}_score"][heard] = values
@@ -112,7 +121,7 @@ def judge(known: Known, seen: Seen) -> pd.DataFrame:
         columns["shift"][heard] = np.where(is_flagged, kinds, "none")
         for k in np.flatnonzero(is_flagged):
             own = {name: values[k] for name, values in scores.items()}
-            because[heard[k]] = shift_scores.words(known.yardsticks, own, seen.features.iloc[k], z[k])
+            because[heard[k]] = shift_scores.words(yardsticks, own, seen.features.iloc[k], z[k])
     return pd.DataFrame({**columns, "because": because}, index=range(n))
 
 
@@ -121,9 +130,32 @@ def _apart(scores: Mapping[str, NDArray]) -> dict[str, NDArray]:
     return {name: values for name, values in scores.items() if name != "entropy"}
 
 
+def _odds(own: NDArray, trained: NDArray, shifted: NDArray, of: NDArray, seed: int) -> Odds:
+    """The odds from held-out, training and shifted images' evidence.
+
+    Of training images the scores are too good, as the networks and the domains know them, but their statistics are as
+    in-domain as any: each takes the scores of some held-out image.
+    """
+    lent = np.random.default_rng(seed).integers(0, len(own), len(trained))
+    trained = np.concatenate([own[lent, : shift_scores.N_SCORES], trained[:, shift_scores.N_SCORES :]], axis=1)
+    none = np.zeros(len(own) + len(trained), int)
+    return shift_kinds.fit_odds(np.concatenate([own, trained, shifted]), np.concatenate([none, of]))
+
+
+def _calibrated(held_out: Mapping[str, NDArray], false_flags: float) -> embeddings.Scale:
+    """Medians, and the steps from there to the percentiles BAR, with the limit that they give."""
+    scale = embeddings.calibrate(held_out, false_flags)  # refuses too few images
+    bars = np.array([np.percentile(held_out[name], BAR.get(name, 95)) for name in scale.names])
+    scale = scale._replace(span=np.maximum(bars - scale.middle, scale.span))
+    fused = np.sort(embeddings.fuse(scale, held_out))
+    return scale._replace(limit=float(fused[int(np.ceil((len(fused) + 1) * (1 - false_flags))) - 1]))
+
+
 def _folds(groups: ArrayLike, seed: int) -> NDArray[np.int64]:
     """A fold (n,) for each row, of about equal sizes; rows of a group are in one."""
     _, of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    if len(sizes) < 2:
+        raise ValueError("the held-out images are of one source: hold out images of two sources at least")
     order = np.random.default_rng(seed).permutation(len(sizes))
     ends = np.cumsum(sizes[order])
     fold = np.empty(len(sizes), int)
@@ -131,28 +163,13 @@ def _folds(groups: ArrayLike, seed: int) -> NDArray[np.int64]:
     return fold[of]
 
 
-def _regression(x: NDArray, of: NDArray) -> tuple[NDArray, NDArray]:
-    """Weights (kinds, f) and bias (kinds,) of a multinomial logistic regression; every kind weighs the same."""
-    model = LogisticRegression(C=STRENGTH, class_weight="balanced", max_iter=2000).fit(x, of)
-    if len(model.classes_) == 2:  # scikit-learn keeps the second's alone
-        return np.stack([-model.coef_[0], model.coef_[0]]) / 2, np.array([-0.5, 0.5]) * model.intercept_[0]
-    return np.ascontiguousarray(model.coef_), model.intercept_
-
-
-def _logits(weights: NDArray, bias: NDArray, x: NDArray) -> NDArray[np.float64]:
-    return np.einsum("nf,kf->nk", x, weights) + bias
-
-
-def _against_none(logits: NDArray) -> NDArray[np.float64]:
-    """Log odds (n,) of any shift."""
-    return logsumexp(logits[:, 1:], axis=1) - logits[:, 0]
-
-
 def save(known: Known, directory: Path) -> dict:
     """Writes FILE and returns the card's table `shift`: kinds, names and limit."""
     directory.mkdir(parents=True, exist_ok=True)
-    arrays, table = shift_scores.pack(known.yardsticks)
-    arrays |= {"weights": known.weights, "bias": known.bias, "middle": known.scale.middle, "span": known.scale.span}
+    arrays, table = _pack(known.yardsticks)
+    arrays |= {f"odds.{name}": array for name, array in vars(known.odds).items()}
+    arrays |= {f"kinds.{name}": array for name, array in vars(known.among).items()}
+    arrays |= {"middle": known.scale.middle, "span": known.scale.span}
     content = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     (directory / FILE).write_bytes(content)  # save_file() would leave it readable by its owner only
     table |= {"kinds": list(known.kinds), "fused": list(known.scale.names), "limit": known.scale.limit}
@@ -168,5 +185,39 @@ def load(directory: Path) -> Known | None:
         raise ValueError(f"{directory / 'card.toml'}: has a table shift but no {FILE}; train the classifier again")
     table, arrays = card["shift"], safetensors.numpy.load_file(models.check_file(directory, FILE, card))
     scale = embeddings.Scale(tuple(table["fused"]), arrays["middle"], arrays["span"], table["limit"])
-    yardsticks = shift_scores.unpack(arrays, table)
-    return Known(yardsticks, tuple(table["kinds"]), arrays["weights"], arrays["bias"], scale)
+    yardsticks = _unpack(arrays, table)
+    odds, among = (_named(arrays, prefix) for prefix in ("odds", "kinds"))
+    return Known(yardsticks, tuple(table["kinds"]), Odds(**odds), Kinds(**among), scale)
+
+
+def _pack(known: Yardsticks) -> tuple[dict[str, NDArray], dict]:
+    """The arrays of `known` by name, and what a card's table has to say of them."""
+    arrays = {name: getattr(known, name) for name in ("typical", "middle", "span", "disagreement", "centre", "spread")}
+    arrays = {f"scores.{name}": array for name, array in arrays.items()}
+    table: dict = {"members": len(known.members)}
+    for name, members in (("member", known.members), ("background", known.backgrounds)):
+        for k, member in enumerate(members):
+            arrays |= {f"{name}_{k}.{key}": array for key, array in member._asdict().items()}
+    for name in ("statistics", "spectrum"):
+        domain = getattr(known, name)
+        arrays |= {f"{name}.{key}": getattr(domain, key) for key in ("centre", "scale", "whiten", "rows")}
+        table[name] = {"columns": list(domain.columns), "limit": domain.limit}
+    return arrays, table
+
+
+def _unpack(arrays: Mapping[str, NDArray], table: Mapping) -> Yardsticks:
+    """What `_pack` took apart."""
+    members, backgrounds = (
+        tuple(embeddings.Known(**_named(arrays, f"{name}_{k}")) for k in range(table["members"]))
+        for name in ("member", "background")
+    )
+    statistics, spectrum = (
+        ood.Domain(tuple(table[name]["columns"]), **_named(arrays, name), limit=table[name]["limit"])
+        for name in ("statistics", "spectrum")
+    )
+    return Yardsticks(members, backgrounds, statistics=statistics, spectrum=spectrum, **_named(arrays, "scores"))
+
+
+def _named(arrays: Mapping[str, NDArray], prefix: str) -> dict[str, NDArray]:
+    """Those whose names begin with `prefix` and a dot, by the rest of the name."""
+    return {key.removeprefix(f"{prefix}."): a for key, a in arrays.items() if key.startswith(f"{prefix}.")}

@@ -8,9 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial.distance import cdist
 
-from emqa_dask.predict import embeddings, entropy, ood
+from emqa_dask.predict import embeddings, entropy, ood, shift_distances
 from emqa_dask.tables import SHIFT_SCORES
 
 SPECTRUM = (
@@ -64,6 +63,7 @@ STATISTICS = (
     "impulses_per_mpx",
 )
 MAX_ROWS = 2000  # training embeddings kept of a member
+N_SCORES = len(SHIFT_SCORES) + 2
 FARTHEST = 6.0  # of a signed statistic: what lies further says no more
 _WORDS = {
     "entropy": "predictive entropy is",
@@ -86,12 +86,14 @@ class Seen(NamedTuple):
 class Yardsticks:
     """In-domain images, and what makes distances to them comparable."""
 
-    members: tuple[embeddings.Known, ...]
-    typical: NDArray[np.float64]  # (2, k): held-out images' median Mahalanobis and nearest distance, of each member
+    members: tuple[embeddings.Known, ...]  # `rows` (n, r) are whitened here, as the classes' means are
+    backgrounds: tuple[embeddings.Known, ...]  # the same with all classes as one, without rows
+    typical: NDArray[np.float64]  # (2, 3, k): of each distance and member the held-out median, and the step to the 95th
     statistics: ood.Domain
     spectrum: ood.Domain
     middle: NDArray[np.float64]  # (5,): held-out medians, in the order of tables.SHIFT_SCORES
     span: NDArray[np.float64]  # (5,): from there to the 95th percentiles
+    disagreement: NDArray[np.float64]  # (2,): of mutual information, the same
     centre: NDArray[np.float64]  # (c,): medians of the statistics' and the spectrum's columns
     spread: NDArray[np.float64]  # (c,): half of their range between the 5th and 95th percentile
 
@@ -112,9 +114,8 @@ def measure(train: Seen, y: ArrayLike, groups: ArrayLike, held_out: Seen, *, see
         said = f"{len(y)} classes, {len(groups)} groups and {len(held_out.embeddings)} members held out"
         raise ValueError(f"{said} do not fit {n} training rows with embeddings of {k} members")
     keep = np.sort(np.random.default_rng(seed).permutation(n)[:MAX_ROWS])
-    members = [embeddings.fit(member, y) for member in train.embeddings]
-    # In the order in which they are saved: sums differ in their last bits with the order of the memory.
-    members = tuple(m._replace(rows=m.rows[keep], whiten=np.ascontiguousarray(m.whiten)) for m in members)
+    fitted = [shift_distances.of_member(member, y, keep) for member in train.embeddings]
+    members, backgrounds = (tuple(parts) for parts in zip(*fitted))
     domains = [
         ood.fit(train.features, groups, columns=_varying(train.features, names), seed=seed)
         for names in (STATISTICS, SPECTRUM)
@@ -123,18 +124,20 @@ def measure(train: Seen, y: ArrayLike, groups: ArrayLike, held_out: Seen, *, see
     values = train.features[[*domains[0].columns, *domains[1].columns]].to_numpy(float)
     low, middle, high = np.nanpercentile(values, [5, 50, 95], axis=0)
     spread = np.where(high > low, (high - low) / 2, np.nanstd(values, axis=0))
-    ones = np.ones((2, k))
-    known = Yardsticks(members, ones, *domains, np.zeros(5), np.ones(5), middle, spread)
-    known = dataclasses.replace(known, typical=np.median(_distances(known, held_out), axis=2))
-    raw = np.stack(list(scores(known, held_out).values()))
-    middle, high = np.percentile(raw, [50, 95], axis=1)
-    span = np.where(high > middle, high - middle, np.maximum(raw.std(axis=1), 1e-6))
-    return dataclasses.replace(known, middle=middle, span=span)
+    none, unit = np.zeros(5), np.ones(5)
+    typical = np.stack([np.zeros((3, k)), np.ones((3, k))])
+    known = Yardsticks(members, backgrounds, typical, *domains, none, unit, np.array([0.0, 1.0]), middle, spread)
+    far = shift_distances.distances(members, backgrounds, held_out.embeddings)
+    known = dataclasses.replace(known, typical=_typical(far))
+    raw = np.stack([*scores(known, held_out).values(), entropy.mutual_information(held_out.probabilities)])
+    middle, span = _typical(raw)
+    disagreement = np.array([middle[-1], span[-1]])
+    return dataclasses.replace(known, middle=middle[:-1], span=span[:-1], disagreement=disagreement)
 
 
 def scores(known: Yardsticks, seen: Seen) -> dict[str, NDArray[np.float64]]:
     """Each of tables.SHIFT_SCORES of n images, (n,): 0 = median of held-out in-domain images, 1 = 95th percentile."""
-    mahalanobis, nearest = (_distances(known, seen) / known.typical[..., None]).mean(axis=1)
+    mahalanobis, nearest, _ = _apart(known, seen)
     raw = (
         entropy.predictive_entropy(seen.probabilities),
         mahalanobis,
@@ -156,10 +159,20 @@ def signed(known: Yardsticks, seen: Seen) -> NDArray[np.float64]:
 
 
 def evidence(known: Yardsticks, seen: Seen) -> NDArray[np.float64]:
-    """What a kind of shift is told from (n, f): the scores, the signed statistics and their magnitudes."""
+    """What a shift and its kind are told from (n, f): N_SCORES scores, the signed statistics and their magnitudes.
+
+    Beside tables.SHIFT_SCORES: the members' disagreement (mutual information) and the relative Mahalanobis distance.
+    """
     z = signed(known, seen)
-    own = np.stack(list(scores(known, seen).values()), axis=1)
+    middle, span = known.disagreement
+    disagreement = (entropy.mutual_information(seen.probabilities) - middle) / span
+    own = np.stack([*scores(known, seen).values(), disagreement, _apart(known, seen)[2]], axis=1)
     return np.concatenate([np.arcsinh(own), z, np.abs(z)], axis=1)
+
+
+def signed_part(found: NDArray) -> NDArray[np.float64]:
+    """Of `evidence` (n, f) what is no magnitude: the scores and the signed statistics."""
+    return np.ascontiguousarray(found[:, : N_SCORES + (found.shape[1] - N_SCORES) // 2])
 
 
 def words(known: Yardsticks, own: Mapping[str, float], features: pd.Series, z: NDArray) -> list[str]:
@@ -173,20 +186,20 @@ def words(known: Yardsticks, own: Mapping[str, float], features: pd.Series, z: N
     for k in np.argsort(-np.abs(z), kind="stable")[:3]:
         if abs(z[k]) > np.arcsinh(1):
             found.append(f"{columns[k].replace('_', ' ')} {features[columns[k]]:.3g}, typically {known.centre[k]:.3g}")
-    return found
+    return found or ["no single score or statistic is unusual, but together they are like those of shifted images"]
 
 
 def check(seen: Seen, name: str, known: Yardsticks | None = None) -> None:
     """Raises ValueError for arrays whose lengths differ, and for others than `known` was fitted to."""
     p, e, n = np.asarray(seen.probabilities), np.asarray(seen.embeddings), len(seen.features)
-    if p.ndim != 3 or e.ndim != 3 or p.shape[1] != n or e.shape[1] != n or not 1 <= len(e) <= len(p):
+    if p.ndim != 3 or e.ndim != 3 or p.shape[1] != n or e.shape[1] != n or not (len(p) and len(e)):
         raise ValueError(
             f"{name}: probabilities {p.shape}, embeddings {e.shape} and {n} rows of statistics: they have to be "
-            "(members, n, classes), (1 to members, n, d) and n"
+            "(members, n, classes), (1 or more members, n, d) and n"
         )
     if known is None:
         return
-    k, d = len(known.members), known.members[0].rows.shape[1]
+    k, d = len(known.members), len(known.members[0].whiten)
     if len(e) < k or e.shape[2] != d:
         raise ValueError(f"{name}: embeddings {e.shape}: of {k} members at least, of length {d}, are needed")
 
@@ -196,49 +209,33 @@ def finite(seen: Seen) -> NDArray[np.bool_]:
     return np.isfinite(seen.probabilities).all(axis=(0, 2)) & np.isfinite(seen.embeddings).all(axis=(0, 2))
 
 
+def of_those_heard(known: Yardsticks, seen: Seen) -> tuple[Yardsticks, Seen]:
+    """Both without the members whose embeddings are all unknown: an ensemble may have lost some since it was fitted."""
+    e = np.asarray(seen.embeddings)[: len(known.members)]
+    there = np.flatnonzero(np.isfinite(e).any(axis=(1, 2)))
+    if len(there) in (0, len(e)):
+        return known, seen
+    members, backgrounds = (tuple(kept[k] for k in there) for kept in (known.members, known.backgrounds))
+    known = dataclasses.replace(known, members=members, backgrounds=backgrounds, typical=known.typical[..., there])
+    return known, seen._replace(embeddings=e[there])
+
+
 def rows(seen: Seen, chosen: NDArray) -> Seen:
     """The chosen rows (mask or places), numbered from 0."""
     features = seen.features.iloc[np.flatnonzero(chosen) if chosen.dtype == bool else chosen]
     return Seen(seen.probabilities[:, chosen], seen.embeddings[:, chosen], features.reset_index(drop=True))
 
 
-def pack(known: Yardsticks) -> tuple[dict[str, NDArray], dict]:
-    """The arrays of `known` by name, and what a card's table has to say of them."""
-    arrays = {name: getattr(known, name) for name in ("typical", "middle", "span", "centre", "spread")}
-    arrays = {f"scores.{name}": array for name, array in arrays.items()}
-    table: dict = {"members": len(known.members)}
-    for k, member in enumerate(known.members):
-        arrays |= {f"member_{k}.{name}": array for name, array in member._asdict().items()}
-    for name in ("statistics", "spectrum"):
-        domain = getattr(known, name)
-        arrays |= {f"{name}.{key}": getattr(domain, key) for key in ("centre", "scale", "whiten", "rows")}
-        table[name] = {"columns": list(domain.columns), "limit": domain.limit}
-    return arrays, table
+def _apart(known: Yardsticks, seen: Seen) -> NDArray[np.float64]:
+    """The three distances (3, n): the members' mean, each from its median in steps to its 95th percentile."""
+    middle, span = known.typical[..., None]
+    return ((shift_distances.distances(known.members, known.backgrounds, seen.embeddings) - middle) / span).mean(axis=1)
 
 
-def unpack(arrays: Mapping[str, NDArray], table: Mapping) -> Yardsticks:
-    """What `pack` took apart."""
-
-    def named(prefix: str) -> dict[str, NDArray]:
-        return {key.removeprefix(f"{prefix}."): a for key, a in arrays.items() if key.startswith(f"{prefix}.")}
-
-    members = tuple(embeddings.Known(**named(f"member_{k}")) for k in range(table["members"]))
-    statistics, spectrum = (
-        ood.Domain(tuple(table[name]["columns"]), **named(name), limit=table[name]["limit"])
-        for name in ("statistics", "spectrum")
-    )
-    return Yardsticks(members, statistics=statistics, spectrum=spectrum, **named("scores"))
-
-
-def _distances(known: Yardsticks, seen: Seen) -> NDArray[np.float64]:
-    """Mahalanobis and nearest distances (2, k, n) of each member's embeddings."""
-    found = []
-    for member, values in zip(known.members, seen.embeddings):
-        values = np.asarray(values, float)
-        # Not by BLAS, whose last bits depend on how many rows there are: an image's score is its own.
-        near = cdist(np.einsum("nd,dr->nr", values, member.whiten), member.means)
-        found.append((near.min(axis=1), embeddings.nearest(member, values)))
-    return np.array(found).transpose(1, 0, 2)
+def _typical(values: NDArray) -> NDArray[np.float64]:
+    """Medians along the last axis, and the steps from there to the 95th percentiles."""
+    middle, high = np.percentile(values, [50, 95], axis=-1)
+    return np.stack([middle, np.where(high > middle, high - middle, np.maximum(values.std(axis=-1), 1e-6))])
 
 
 def _varying(features: pd.DataFrame, names: Sequence[str]) -> list[str]:

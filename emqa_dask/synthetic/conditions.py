@@ -3,22 +3,30 @@
 Other than faults, they are no defects: people record and save like this, only not as the training images were.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy import fft
 
 from emqa_dask.synthetic import fields
 from emqa_dask.synthetic.faults import noise_level
 from emqa_dask.synthetic.sample import loguniform
 
 
-def reacquired(rng: np.random.Generator, unit: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The content of `unit` (h, w), float32, grey range 0 to 1, under one to three other conditions; new array."""
-    names = list(CONDITIONS)
-    chosen = rng.choice(len(names), size=int(rng.choice([1, 2, 3], p=[0.55, 0.3, 0.15])), replace=False)
-    for k in np.sort(chosen):
+def reacquired(
+    rng: np.random.Generator, unit: NDArray[np.float32], names: Sequence[str] | None = None
+) -> NDArray[np.float32]:
+    """The content of `unit` (h, w), float32, grey range 0 to 1, under one to three other conditions; new array.
+
+    `names` are the CONDITIONS to choose from; default: all. KeyError for another name.
+    """
+    order = {name: k for k, name in enumerate(CONDITIONS)}
+    names = sorted(CONDITIONS if names is None else names, key=order.__getitem__)
+    n = min(len(names), int(rng.choice([1, 2, 3], p=[0.55, 0.3, 0.15])))
+    weights = np.array([3.0 if name in FREQUENT else 1.0 for name in names])
+    for k in np.sort(rng.choice(len(names), size=n, replace=False, p=weights / weights.sum())):
         unit = np.asarray(CONDITIONS[names[k]](rng, unit), np.float32)
     return unit
 
@@ -91,6 +99,48 @@ def _noise(rng, unit):
     return _noisier(rng, unit, loguniform(rng, 0.06, 0.4), rng.choice([0.0, 0.0, 0.6, 1.2]))
 
 
+def _pattern(rng, unit):
+    """A pattern that the detector or the mains lay over the image: columns, rows, or a wave along them."""
+    n = unit.shape[1]
+    if rng.random() < 0.5:
+        line = fields.white(rng, (1, n))
+    else:
+        line = np.sin(2 * np.pi * (np.arange(n, dtype=np.float32) / loguniform(rng, 3, 20) + rng.random()))[None]
+    amount = np.float32(loguniform(rng, 0.04, 0.25))
+    return unit + amount * (line if rng.random() < 0.5 else cv2.resize(line, (*unit.shape[:1], 1)).T)
+
+
+def _impulses(rng, unit):
+    """Hot and dead pixels, x-rays."""
+    hit, share = rng.random(unit.shape), loguniform(rng, 0.002, 0.05)
+    bright, dark = rng.permutation([1.0, rng.random()]) * share
+    return np.where(hit < bright, loguniform(rng, 1, 2), np.where(hit > 1 - dark, rng.uniform(-0.3, 0), unit))
+
+
+def _double_image(rng, unit):
+    angle, length = rng.uniform(0, 2 * np.pi), loguniform(rng, 2, 10)
+    shift = np.array([[1, 0, length * np.cos(angle)], [0, 1, length * np.sin(angle)]], np.float32)
+    moved = cv2.warpAffine(unit, shift, unit.shape[::-1], borderMode=cv2.BORDER_REFLECT)
+    share = np.float32(rng.uniform(0.3, 0.5))
+    return (1 - share) * unit + share * moved
+
+
+def _transfer(rng, unit):
+    """Another band of frequencies gets through: a sharp limit, a contrast transfer that oscillates, no low ones."""
+    h, w = unit.shape
+    whole = np.pad(unit, ((0, h), (0, w)), mode="symmetric")
+    q = np.hypot(fft.fftfreq(2 * h)[:, None], fft.rfftfreq(2 * w)[None])
+    way = rng.integers(3)
+    if way == 0:
+        gain = q < loguniform(rng, 0.08, 0.3)
+    elif way == 1:
+        gain = np.cos(np.pi / 2 * (q / loguniform(rng, 0.03, 0.2)) ** 2)
+    else:
+        gain = 1 - np.exp(-((q / loguniform(rng, 0.01, 0.06)) ** 2))
+    gain = np.where(q == 0, 1, gain)
+    return fft.irfft2(fft.rfft2(whole) * gain, s=whole.shape)[:h, :w]
+
+
 def _binning(rng, unit):
     factor = int(rng.integers(2, 4))
     size = tuple(max(8, n // factor) for n in unit.shape[::-1])
@@ -128,13 +178,26 @@ def _levelling(rng, unit):
     return (flat - low) / max(high - low, 1e-6)
 
 
+def _equalisation(rng, unit):
+    """Of the histogram, over the whole image or in tiles."""
+    pixels = np.rint(255 * np.clip(unit, 0, 1)).astype(np.uint8)
+    if rng.random() < 0.5:
+        return cv2.equalizeHist(pixels).astype(np.float32) / 255
+    tiles = int(rng.integers(2, 9))
+    return cv2.createCLAHE(float(loguniform(rng, 2, 20)), (tiles, tiles)).apply(pixels).astype(np.float32) / 255
+
+
 def _sharpening(rng, unit):
     return unit + np.float32(loguniform(rng, 0.8, 4)) * (unit - cv2.GaussianBlur(unit, (0, 0), rng.uniform(0.8, 2.5)))
 
 
 def _denoising(rng, unit):
-    if rng.random() < 0.5:
+    way = rng.integers(3)
+    if way == 0:
         return cv2.medianBlur(np.ascontiguousarray(unit), int(rng.choice([3, 5])))
+    if way == 1:
+        pixels = np.rint(255 * np.clip(unit, 0, 1)).astype(np.uint8)
+        return cv2.fastNlMeansDenoising(pixels, None, float(loguniform(rng, 5, 40)), 5, 11).astype(np.float32) / 255
     return cv2.bilateralFilter(unit, 5, float(loguniform(rng, 0.1, 0.6)), 2.0)
 
 
@@ -155,18 +218,24 @@ CONDITIONS: dict[str, Callable] = {
     "blur": _blur,
     "drift": _drift,
     "jitter": _jitter,
+    "double_image": _double_image,
+    "transfer": _transfer,
     "shading": _shading,
     "charging": _charging,
     "dose": _dose,
     "noise": _noise,
+    "pattern": _pattern,
+    "impulses": _impulses,
     "binning": _binning,
     "inversion": _inversion,
     "gamma": _gamma,
     "gain": _gain,
     "clipping": _clipping,
     "levelling": _levelling,
+    "equalisation": _equalisation,
     "sharpening": _sharpening,
     "denoising": _denoising,
     "coarse_levels": _coarse_levels,
     "compression": _compression,
 }
+FREQUENT = ("magnification", "blur", "drift", "dose", "noise", "gain")  # what sessions mostly differ in

@@ -1,8 +1,8 @@
 """Examples of each kind of shift, made from a user's own images: what the judge of shifts learns from.
 
-Acquisition: the same content, recorded otherwise. New class: another content, recorded as these images were.
-Unrelated: pictures that are none of the kind. Zhang et al. name these three; that they can be made of the in-domain
-images themselves is our construct.
+Acquisition: the same content, recorded otherwise. New class: another content, mostly recorded as these images were.
+Unrelated: pictures that are none of the kind. Zhang et al. name these three; that they can be made of in-domain images
+is our construct.
 """
 
 from collections.abc import Sequence
@@ -12,22 +12,26 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from emqa_dask.synthetic import cavities, lattices, particles, textures
-from emqa_dask.synthetic.conditions import reacquired, zoomed
+from emqa_dask.synthetic import fields
+from emqa_dask.synthetic.conditions import CONDITIONS, reacquired, zoomed
+from emqa_dask.synthetic.contents import cut, other_content, resized
+from emqa_dask.synthetic.faults import noise_level
 from emqa_dask.synthetic.foreign import FOREIGN, make_foreign
 from emqa_dask.synthetic.sample import loguniform
 
 KINDS = ("acquisition", "new_class", "unrelated")
 SMALLEST_PX = 64
-_DRAWN_PX = 256  # content and pictures are drawn at least this large, then cut: generators need the room
 
 
-def shifted_examples(images: Sequence[NDArray], seed: int = 0) -> dict[str, list[NDArray]]:
+def shifted_examples(
+    images: Sequence[NDArray], seed: int = 0, *, conditions: Sequence[str] = tuple(CONDITIONS)
+) -> dict[str, list[NDArray]]:
     """One example of each kind for each of `images` (h, w), of its shape and dtype: kind -> list of arrays.
 
-    Give images that the classifier was not trained on. A picture's example depends on `seed` and its place in the list
-    alone. No images give empty lists. Raises ValueError, naming the image by its place, for one that is not
-    two-dimensional, below 64 px, not of real numbers or without any finite pixel.
+    Give images that the classifier was not trained on; given several times, they give several examples. An example
+    depends on its image, `seed` and its place in the list alone. `conditions` are those of synthetic.conditions that
+    acquisition is changed by. No images give empty lists. Raises ValueError, naming the image by its place, for one
+    that is not two-dimensional, below 64 px, not of real numbers or without any finite pixel.
     """
     found: dict[str, list[NDArray]] = {kind: [] for kind in KINDS}
     for k, image in enumerate(images):
@@ -38,48 +42,62 @@ def shifted_examples(images: Sequence[NDArray], seed: int = 0) -> dict[str, list
                 "at least are needed"
             )
         unit, low, span = _unit(image, k)
-        for number, (kind, make) in enumerate(zip(KINDS, (_reacquired, other_content, unrelated))):
-            rng = np.random.default_rng([seed, k, number])
-            made, is_alike = make(rng, unit)
+        rngs = [np.random.default_rng([seed, k, number]) for number in range(len(KINDS))]
+        content, keeps = _new_class(rngs[1], unit)
+        made = (
+            # Grey values are what is changed most easily, by whoever exports an image: they do not make a new content.
+            (reacquired(rngs[0], unit, conditions), rngs[0].random() < 0.6),
+            (content, keeps),
+            (_unrelated(rngs[2], unit.shape), rngs[2].random() < 0.3),
+        )
+        for kind, rng, (pixels, is_alike) in zip(KINDS, rngs, made):
             ends = (low, span) if is_alike else _other_range(rng, image.dtype, low, span)
-            found[kind].append(_stored(made, *ends, image.dtype))
+            found[kind].append(_stored(pixels, *ends, image.dtype))
     return found
 
 
-def _reacquired(rng, unit):
-    return reacquired(rng, unit), True
+def _new_class(rng, unit) -> tuple[NDArray[np.float32], bool]:
+    """Another content of `unit`'s shape, and whether it was recorded as `unit` was.
 
-
-def other_content(rng: np.random.Generator, unit: NDArray[np.float32]) -> tuple[NDArray[np.float32], bool]:
-    """Another content of `unit`'s shape: mostly with its grey values, its fine spectrum and its noise.
-
-    One time in four a synthetic micrograph as it is, in a range of its own (False): what comes from elsewhere differs
-    in all of these at once.
+    What comes from another specimen often comes from another instrument too: a fifth of the contents are as they were
+    drawn but for the noise, most of these in a range of their own.
     """
-    way = rng.choice(["as it is", "drawn", "scrambled", "rescaled", "mixed"], p=[0.25, 0.35, 0.15, 0.15, 0.1])
-    if way == "as it is":
-        return _drawn(rng, unit.shape), False
-    if way == "scrambled":
-        content = _scrambled(rng, unit)
+    way = rng.choice(["as drawn", "drawn", "deformed", "scrambled", "rescaled"], p=[0.2, 0.4, 0.24, 0.08, 0.08])
+    if way == "as drawn":
+        grain = np.float32(noise_level(unit)) * rng.standard_normal(unit.shape, dtype=np.float32)
+        return other_content(rng, unit.shape) + grain, rng.random() < 0.4
+    if way == "drawn":
+        content = other_content(rng, unit.shape)
     elif way == "rescaled":
-        factor = loguniform(rng, 2.2, 4) if rng.random() < 0.5 else loguniform(rng, 0.25, 0.45)
-        content = zoomed(rng, unit, factor)
-    elif way == "mixed":
-        content = 0.5 * unit[::-1] + 0.5 * _scrambled(rng, unit)
+        content = zoomed(rng, unit, loguniform(rng, 2.2, 4) if rng.random() < 0.5 else loguniform(rng, 0.25, 0.45))
     else:
-        content = _drawn(rng, unit.shape)
+        content = _scrambled(rng, unit) if way == "scrambled" else _deformed(rng, unit)
     return _recorded_alike(rng, content, unit), True
 
 
-def unrelated(rng: np.random.Generator, unit: NDArray[np.float32]) -> tuple[NDArray[np.float32], bool]:
-    """A picture of FOREIGN (mostly a photograph), grey, 0 to 1, of `unit`'s shape, in a range of its own (False)."""
+def _unrelated(rng, shape) -> NDArray[np.float32]:
+    """A picture of FOREIGN, mostly a photograph, grey, 0 to 1."""
     name = str(rng.choice(list(FOREIGN), p=[0.79, 0.09, 0.06, 0.06]))
-    # From a thumbnail that was enlarged, and is soft, to a small part of a large picture.
-    factor = loguniform(rng, 0.35, 4) if name == "photograph" else loguniform(rng, 1, 4)
-    size = tuple(max(24, round(n * factor)) for n in unit.shape)
-    picture = make_foreign(name, rng, size).astype(np.float32) / 255
+    # From a thumbnail that was enlarged, and is soft, to a small part of a large picture; larger ones than cameras make
+    # would only take time.
+    most = max(1.0, min(4.0, 1600 / max(shape)))
+    factor = loguniform(rng, 0.35, most) if name == "photograph" else loguniform(rng, 1, most)
+    picture = make_foreign(name, rng, tuple(max(24, round(n * factor)) for n in shape)).astype(np.float32) / 255
     grey = picture if picture.ndim == 2 else picture @ np.array([0.299, 0.587, 0.114], np.float32)
-    return _resized(_cut(rng, grey, rng.uniform(min(1, 1 / factor), 1)), unit.shape), False
+    return resized(cut(rng, grey, rng.uniform(min(1, 1 / factor), 1)), shape)
+
+
+def _deformed(rng, unit):
+    """`unit` stretched along one direction, shrunk across it, and bent: the same matter in other shapes."""
+    h, w = unit.shape
+    angle, along, across = rng.uniform(0, np.pi), loguniform(rng, 1.3, 3), loguniform(rng, 0.5, 1)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix = turn @ np.diag([1 / along, 1 / across]) @ turn.T
+    at = np.stack(np.meshgrid(np.arange(w) - w / 2, np.arange(h) - h / 2), axis=-1) @ matrix.T + [w / 2, h / 2]
+    bend = loguniform(rng, 0.3, 4)
+    x, y = (at[..., k] + bend * fields.fractal(rng, (h, w), exponent=3.5, finest_px=8) for k in (0, 1))
+    maps = [np.ascontiguousarray(m, np.float32) for m in (x, y)]
+    return cv2.remap(unit, *maps, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
 
 
 def _scrambled(rng, unit):
@@ -89,17 +107,6 @@ def _scrambled(rng, unit):
     phases = fft.rfft2(rng.standard_normal(whole.shape, dtype=np.float32))
     made = fft.irfft2(np.abs(fft.rfft2(whole)) * phases / np.maximum(np.abs(phases), 1e-9), s=whole.shape)
     return made[:h, :w]
-
-
-def _drawn(rng, shape):
-    """A micrograph of some synthetic family at some scale, cut to `shape`; 0 to 1."""
-    make = (textures.make, particles.make, lattices.make, cavities.make)[int(rng.integers(4))]
-    size = tuple(min(max(_DRAWN_PX, n), 1024) for n in shape)
-    options = {"lot": int(rng.integers(100, 1000))} if make is textures.make else {}
-    image = make(rng, size, **options).image.astype(np.float32)
-    made = _resized(_cut(rng, image, loguniform(rng, 0.9 * min(shape) / max(*size, *shape), 1)), shape)
-    low, high = np.percentile(made, [0.5, 99.5])
-    return (made - low) / np.float32(max(high - low, 1e-6))
 
 
 def _recorded_alike(rng, content, like):
@@ -122,18 +129,6 @@ def _recorded_alike(rng, content, like):
     return out.reshape(like.shape)
 
 
-def _cut(rng, image, share):
-    """A part of `image`: `share` of its sides."""
-    h, w = (max(16, round(share * n)) for n in image.shape)
-    y, x = (int(rng.integers(0, n - m + 1)) for n, m in zip(image.shape, (h, w)))
-    return image[y : y + h, x : x + w]
-
-
-def _resized(image, shape):
-    way = cv2.INTER_AREA if image.shape[0] > shape[0] else cv2.INTER_CUBIC
-    return cv2.resize(np.ascontiguousarray(image, np.float32), shape[::-1], interpolation=way)
-
-
 def _unit(image: NDArray, k: int) -> tuple[NDArray[np.float32], float, float]:
     """`image` with its 0.5 and 99.5 percentile at 0 and 1, and what takes it back: offset and span."""
     values = image.astype(np.float64)
@@ -146,7 +141,7 @@ def _unit(image: NDArray, k: int) -> tuple[NDArray[np.float32], float, float]:
 
 
 def _other_range(rng, dtype: np.dtype, low: float, span: float) -> tuple[float, float]:
-    """Where 0 and the step to 1 lie in a picture that was not recorded as these images were."""
+    """Where 0 lies, and how far from there 1, in a picture that was not recorded as these images were."""
     if dtype.kind == "f":
         return low, span * loguniform(rng, 0.2, 5)
     ends = np.iinfo(dtype)

@@ -143,6 +143,20 @@ def test_weights_that_the_card_vouches_for_and_that_do_not_fit_are_left_out(mode
     assert load_ensemble(model).used.startswith("3 of 4 members; member_00.safetensors: ")
 
 
+def test_members_keep_their_numbers_when_one_is_lost(model, images):
+    assert load_ensemble(model).numbers == (0, 1, 2, 3)
+    whole = load_ensemble(model).examine(images)
+    (model / "member_01.safetensors").unlink()
+    ensemble = load_ensemble(model)
+    assert ensemble.numbers == (0, 2, 3)
+    rows = probability_rows(
+        ["w", "x", "y", "z"], ensemble.examine(images), "four", numbers=ensemble.numbers, embedded=3
+    )
+    assert rows["member"].tolist() == [0, 2, 3] * 4
+    np.testing.assert_array_equal(rows["embedding"][1], whole[0].embeddings[2])
+    assert rows["embedding"][2] is None
+
+
 def test_too_few_members_are_refused(tmp_path, model, write_ensemble):
     for k in range(3):
         (model / f"member_{k:02d}.safetensors").unlink()
@@ -192,7 +206,7 @@ def test_what_a_card_has_wrong_is_named(model, change, said):
 def test_rows_hold_every_members_probabilities(model, images):
     ensemble = load_ensemble(model)
     examined = ensemble.examine(images)
-    rows = probability_rows(["w", "x", "y", "z"], examined, "four")
+    rows = probability_rows(["w", "x", "y", "z"], examined, "four", embedded=1)
     back = tables.conform(rows, tables.PROBABILITIES).to_pandas()
     p = np.stack(back["probabilities"]).reshape(4, 4, 3).transpose(1, 0, 2)
     np.testing.assert_array_equal(p, ensemble.probabilities(images))

@@ -12,6 +12,7 @@ from emqa_dask.cli import main
 from emqa_dask.pipeline.calibration import rescore
 from emqa_dask.pipeline.ensembles import train_ensemble
 from emqa_dask.pipeline.folders import SCHEMAS, downstream, folders, upstream
+from emqa_dask.pipeline.in_domain import Wanted
 from emqa_dask.pipeline.run import run
 from emqa_dask.settings import SettingsError, replace
 from emqa_dask.store import layout, parts
@@ -53,7 +54,7 @@ def model(labelled, here, tmp_path_factory):
     schedule = Schedule(epochs=4, batch=32, halve_every=3)
     train_ensemble(
         str(labelled / "labels.csv"), str(out), here, view=VIEW, members=2, architecture=TINY, schedule=schedule,
-        windows_per_image=6, say=quiet,
+        windows_per_image=6, wanted=Wanted(examples=60), say=quiet,
     )  # fmt: skip
     return out
 
@@ -226,6 +227,7 @@ def test_a_session_has_a_row_with_its_shares_and_the_shape_of_its_entropies(done
 def test_members_are_trained_on_workers_and_one_that_stops_goes_on_where_it_was(labelled, here, tmp_path):
     out, said = tmp_path / "m", []
     options = {"view": VIEW, "members": 3, "architecture": TINY, "windows_per_image": 2, "say": said.append}
+    options |= {"wanted": Wanted(examples=20)}
     options |= {"schedule": Schedule(epochs=1, batch=32)}
     local = replace(here, {"run": {"scheduler": "local", "workers": 2}})
     labels = str(labelled / "labels.csv")
@@ -244,7 +246,8 @@ def test_members_are_trained_on_workers_and_one_that_stops_goes_on_where_it_was(
 
 def test_the_verbs(labelled, archive, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    shown = "--window 32 --windows-per-image 2 --depth 10 --widen 1 --epochs 1 --members 2 --scheduler in-process"
+    shown = "--window 32 --windows-per-image 2 --depth 10 --widen 1 --epochs 1 --members 2 --scheduler in-process "
+    shown += f"--examples 30 --shifted unrelated={labelled}"
     assert main(["train", "ensemble", str(labelled / "labels.csv"), "--out", "m", *shown.split()]) == 0
     assert load_ensemble("m").n_members == 2
     assert main(["triage", str(archive), "--workspace", "ws", "--classifier", "m", "--scheduler", "in-process"]) == 0

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from emqa_dask import models, tables
-from emqa_dask.predict import shift
+from emqa_dask.predict import shift, shift_distances
 from emqa_dask.predict.shift_scores import SPECTRUM, STATISTICS, Seen
 
 D, MEMBERS = 12, 3
@@ -47,6 +47,7 @@ def test_kinds_are_told_apart_and_all_columns_are_those_of_the_table(known):
         assert ((judged["shift_score"] > 1) == flagged).all()
         assert judged["shift_probability"][flagged].between(1 / 3, 1).all()
         assert judged["shift_probability"][~flagged].isna().all()
+        assert (judged["because"].map(len) > 0).tolist() == flagged.tolist()
     table = tables.conform(judged.assign(micrograph_id="0" * 32), tables.CLASSIFICATIONS)
     assert table.num_rows == 100
 
@@ -76,6 +77,15 @@ def test_a_shift_without_examples_is_flagged_all_the_same():
     for kind in ("new_class", "unrelated"):
         judged = shift.judge(known, draw(rng, 100, kind, strength=2)[0])
         assert (judged["shift_score"] > 1).mean() > 0.95
+
+
+def test_entropy_cannot_hide_what_the_distances_see(known):
+    seen = draw(np.random.default_rng(12), 100, "new_class", strength=2)[0]
+    sure = np.zeros_like(seen.probabilities)
+    sure[:, :, 0] = 1  # every member is certain, and of the same class
+    judged = shift.judge(known, seen._replace(probabilities=sure))
+    assert (judged["entropy_score"] < 0).all()
+    assert (judged["shift_score"] > 1).mean() > 0.95
 
 
 def test_a_row_is_its_own(known):
@@ -117,6 +127,18 @@ def test_unknown_statistics_count_as_typical(known):
     assert (judged["shift"] == "none").mean() > 0.8
 
 
+def test_distances_of_embeddings_do_not_ask_for_units_or_axes():
+    rng = np.random.default_rng(13)
+    (train, y), seen = draw(rng, 300), draw(rng, 50, "new_class")[0]
+    found = []
+    for change in (np.eye(D), 7 * np.linalg.qr(rng.normal(size=(D, D)))[0]):
+        changed = [member @ change for member in train.embeddings.astype(float)]
+        parts = [shift_distances.of_member(member, y, np.arange(200)) for member in changed]
+        found.append(shift_distances.distances(*zip(*parts), seen.embeddings.astype(float) @ change))
+    assert found[0].shape == (3, 2, 50)
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-4, atol=1e-4)
+
+
 def test_what_is_saved_judges_alike_and_is_checked(known, tmp_path):
     seen = draw(np.random.default_rng(10), 40, "acquisition")[0]
     models.write_card(tmp_path, {"name": "some", **shift.save(known, tmp_path)})
@@ -145,6 +167,10 @@ def test_what_does_not_fit_is_refused(known):
         shift.fit(train, y[:5], y, held, {"unrelated": other})
     with pytest.raises(ValueError, match="10 held-out images cannot hold"):
         shift.fit(train, y, y, draw(rng, 10)[0], {"unrelated": other})
+    with pytest.raises(ValueError, match="of one source"):
+        shift.fit(train, y, y, held, {"unrelated": other}, held_out_groups=np.zeros(60))
+    with pytest.raises(ValueError, match="unrelated: embeddings"):
+        shift.fit(train, y, y, held, {"unrelated": other._replace(embeddings=other.embeddings[:, :, :5])})
     with pytest.raises(ValueError, match="lack banner_rows"):
         shift.judge(known, held._replace(features=held.features.drop(columns="banner_rows")))
     with pytest.raises(ValueError, match="of 2 members at least"):
