@@ -57,9 +57,11 @@ def run(source: str | None, root: str, settings: Settings, *, steps: Iterable[st
     if not steps:
         raise SettingsError("nothing is classified without a model: give --classifier MODEL_DIR")
     if settings.classify.model:
-        from emqa_dask.classify import card  # a run without a classifier does well without it
+        from emqa_dask.classify import card  # a run without a classifier does well without these
+        from emqa_dask.predict import classified
 
         found = card.read(settings.classify.model)
+        classified.load(found.directory)  # what is missing or was changed is said now
         if found.faults:
             left_out = "; ".join(f"{file}: {why}" for file, why in found.faults.items())
             say(f"{found.name}: {len(found.files)} of {found.n_members} members are used ({left_out})")
