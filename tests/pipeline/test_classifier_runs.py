@@ -196,10 +196,10 @@ def test_a_member_that_is_gone_is_told_and_too_few_are_refused(done, settings, m
     assert run(str(archive), str(root), changed, say=said.append) == 0
     assert any("1 of 2 members are used (member_01.safetensors: it is not there)" in line for line in said)
     assert set(table(root, "classifications", changed)["n_members"]) == {0, 1}
-    (broken / "shift.safetensors").rename(broken / "away")
-    with pytest.raises(FileNotFoundError, match="shift.safetensors"):
-        run(str(archive), str(tmp_path / "other"), changed, say=quiet)
-    (broken / "away").rename(broken / "shift.safetensors")
+    bare = shutil.copytree(model, tmp_path / "bare")
+    (bare / "shift.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"shift\.safetensors"):
+        run(str(archive), str(tmp_path / "other"), replace(settings, {"classify": {"model": str(bare)}}), say=quiet)
     (broken / "member_00.safetensors").write_bytes(b"no tensors")
     with pytest.raises(ValueError, match="0 of 2 members can be used"):
         run(str(archive), str(tmp_path / "other"), changed, say=quiet)
