@@ -23,6 +23,7 @@ import argparse
 import json
 import pickle
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -51,7 +52,7 @@ FAULTS = ("blur", "drift", "astigmatism", "saturation", "under_exposure", "charg
 EXPOSURE = {"dose_e_per_px": 400.0, "mtf_sigma_px": 0.4, "gain_spread": 0.0, "read_noise_e": 0.0, "seam": False}
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "../shared/data")
@@ -61,7 +62,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     given.out.mkdir(parents=True, exist_ok=True)

@@ -38,8 +38,13 @@ def make(
     nm_per_pixel: float | None = None,
     dtype: str | None = None,
     exposure: dict | None = None,
+    blur_px: float | None = None,
+    side_rad: float | None = None,
 ) -> Sample:
     """A secondary-electron image of a powder of `lot` (see `lot_parameters`; None draws one of 0 to 9).
+
+    What is None is drawn: `blur_px` is the probe's sigma, `side_rad` the direction that the detector looks from; all
+    that is given leaves the other draws as they are.
 
     Grains are superellipsoidal bumps stacked at random heights; brightness follows the surface's tilt (`1 / cos`), its
     edges, and a detector on one side. Objects are the grains of which at least half is in sight: masks are their
@@ -65,7 +70,7 @@ def make(
         cv2.Sobel(height, cv2.CV_32F, 1, 0, scale=1 / 8),
     )
     tilt = np.sqrt(1 + slope_y**2 + slope_x**2)
-    side = rng.uniform(0, 2 * np.pi)
+    side = given(side_rad, rng.uniform(0, 2 * np.pi))
     # A hollow collects fewer secondary electrons than a summit.
     hollow = height - cv2.blur(height, (int(2 * radius) | 1,) * 2)
     signal = (
@@ -75,7 +80,7 @@ def make(
     )
     signal += 0.35 * np.tanh(hollow / radius)
     signal = np.clip(signal + powder["level"] + 0.05 * fields.gradient(rng, shape), 0.05, None)
-    blur = loguniform(rng, 0.4, 2.2)
+    blur = given(blur_px, loguniform(rng, 0.4, 2.2))
     signal = cv2.GaussianBlur(signal, (0, 0), blur)
     settings = given(exposure, camera.draw_settings(rng, low_dose=15) | {"mtf_sigma_px": 0.0, "seam": False})
     dtype = given(dtype, str(rng.choice(["uint8", "uint16"], p=[0.75, 0.25])))

@@ -33,6 +33,23 @@ def test_masks_are_visible_parts_and_so_never_overlap():
     assert sample.meta["lot"] == 3
 
 
+def test_the_acquisition_may_be_given_and_leaves_the_powder_as_it_is():
+    exposure = {"dose_e_per_px": np.inf, "mtf_sigma_px": 0.0}
+
+    def taken(**settings):
+        rng = np.random.default_rng(7)
+        return textures.make(rng, (128, 128), lot=5, dtype="float32", exposure=exposure, **settings)
+
+    sharp, soft, turned = taken(blur_px=0.4), taken(blur_px=3.0), taken(blur_px=0.4, side_rad=0.0)
+    for other in (soft, turned):
+        assert [crop.sum() for _, _, crop in other.masks] == [crop.sum() for _, _, crop in sharp.masks]
+        assert other.nm_per_pixel == sharp.nm_per_pixel
+        assert not np.array_equal(other.image, sharp.image)
+    assert soft.meta["blur_px"] == 3.0
+    steepness = [np.abs(np.diff(s.image / s.image.mean(), axis=0)).mean() for s in (soft, sharp)]
+    assert steepness[0] < 0.5 * steepness[1]
+
+
 def test_a_negative_lot_is_refused():
     with pytest.raises(ValueError, match="-1"):
         textures.make(np.random.default_rng(0), (64, 64), lot=-1)

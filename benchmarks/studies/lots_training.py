@@ -1,0 +1,124 @@
+"""The lots' study's networks: ensemble, MC dropout and learning curve, trained in turn until a time is up."""
+
+import argparse
+import shutil
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import lot_images
+import numpy as np
+from numpy.typing import NDArray
+from probabilities import figures
+
+from emqa_dask.train import classifier
+from emqa_dask.train.member_fit import Schedule
+
+DROPOUT, PASSES = 0.3, 16
+SEEDS_APART = 1000  # between the trainings' seeds of two draws of data
+
+
+class Plan(NamedTuple):
+    """One model directory."""
+
+    seed: int  # of the data; the members' seeds follow from it
+    method: str  # "ensemble" (its first member alone is the softmax network) or "dropout"
+    share: float  # of every lot's training fields
+    members: int
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"seed_{self.seed}/{self.method}" + (f"_{self.share:g}" if self.share < 1 else "")
+
+
+def classes(given: argparse.Namespace) -> list[str]:
+    """Names of the lots, in their order."""
+    return [f"lot {k:02d}" for k in range(given.lots)]
+
+
+def plans(given: argparse.Namespace) -> list[Plan]:
+    """All that the options ask for; only the first seed has a learning curve."""
+    found = []
+    for seed in given.seeds:
+        found += [Plan(seed, "dropout", 1.0, 1), Plan(seed, "ensemble", 1.0, given.lot_members)]
+        for share in given.shares if seed == given.seeds[0] else ():
+            found += [Plan(seed, "dropout", share, 1), Plan(seed, "ensemble", share, given.curve_members)]
+    return found
+
+
+def train(given: argparse.Namespace) -> None:
+    """Trains all plans, or goes on with them, until `given.minutes` are over; then joins what there is.
+
+    In turn, so that whatever the time allows is a study: of each seed dropout and `curve_members` members, then the
+    learning curve, then the other members one by one. An ensemble is of the members that are finished; the others are
+    left to a later run.
+    """
+    end = np.inf if given.minutes is None else time.monotonic() + 60 * given.minutes
+    wanted = [plan for plan in plans(given) if not _is_whole(given.out / "lots" / plan.name)]
+    for plan in wanted:
+        _prepare(plan, given)
+    turns = [(plan, k) for plan in wanted for k in classifier.unfinished(given.out / "lots" / plan.name)]
+    begun = set()
+    for plan, k in sorted(turns, key=lambda turn: rank(*turn, given.curve_members)):
+        if time.monotonic() >= end:
+            break
+        record = classifier.train_member(given.out / "lots" / plan.name, k, say=lambda line: None)
+        print(f"{plan.name}, member {k}: {record}", flush=True)
+        begun.add(plan)
+    for plan in wanted:
+        out = given.out / "lots" / plan.name
+        is_new = plan in begun or not (out / "card.toml").is_file()
+        if is_new and len(classifier.unfinished(out)) < plan.members:
+            _join(out)
+
+
+def _is_whole(out: Path) -> bool:
+    return (out / "card.toml").is_file() and not Path(f"{out}.training").is_dir()
+
+
+def _join(out: Path) -> None:
+    """Writes the model directory of the finished members; unfinished ones can still be trained afterwards."""
+    folder, kept = Path(f"{out}.training"), Path(f"{out}.kept")
+    if classifier.unfinished(out):
+        shutil.rmtree(kept, ignore_errors=True)
+        shutil.copytree(folder, kept)
+    classifier.finish(out, figures, min_members=1)
+    if kept.is_dir():
+        kept.rename(folder)
+
+
+def rank(plan: Plan, k: int, first: int) -> tuple:
+    """Where member `k` comes in turn: the first `first` ones, the learning curve, then one by one."""
+    return k >= first, plan.share < 1, max(0, k - first + 1)
+
+
+def _prepare(plan: Plan, given: argparse.Namespace) -> None:
+    """Lays out the plan's training. Less data is seen for more epochs, in proportion to 1 / sqrt(share): between the
+    paper's equal epochs, too few steps for trainings as short as these, and equal steps."""
+    own, split = lot_images.own(plan.seed, given.lots, tuple(given.fields))
+    used = (split != "train") | of_share(own, split, plan.share)
+    epochs = round(given.lot_epochs / np.sqrt(plan.share))
+    classifier.prepare(
+        given.out / "lots" / plan.name, own.windows[used], own.lot[used], split[used], classes(given),
+        view=lot_images.VIEW, members=plan.members,
+        seed=SEEDS_APART * plan.seed + (SEEDS_APART // 2 if plan.method == "dropout" else 0),
+        architecture={
+            "depth": given.lot_depth, "widen": given.lot_widen, "dropout": DROPOUT if plan.method == "dropout" else 0.0,
+        },
+        schedule=Schedule(
+            epochs=epochs, batch=given.batch, learning_rate=given.learning_rate, weight_decay=given.weight_decay,
+            halve_every=max(1, round(epochs / 4)),
+        ),
+        method=plan.method, passes=PASSES,
+        training={"images": "synthetic lots", "draw": plan.seed, "share": plan.share},
+    )  # fmt: skip
+
+
+def of_share(own: lot_images.Fields, split: NDArray, share: float) -> NDArray[np.bool_]:
+    """Rows (n,) of the first `share` of every lot's training fields, one field at least; shares are nested."""
+    found = np.zeros(len(split), bool)
+    for lot in np.unique(own.lot):
+        fields = np.unique(own.source[(own.lot == lot) & (split == "train")])
+        found |= np.isin(own.source, fields[: max(1, round(share * len(fields)))])
+    return found & (split == "train")
