@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 from emqa_dask.cli.arguments import STEPS, parser
 from emqa_dask.settings import Settings, SettingsError, load_settings, replace
-from emqa_dask.tables import SHIFTS
 
 LEAVE_S = 8.0  # that closing the workers may take once a run is told to stop
 
@@ -185,6 +184,8 @@ def _train_ensemble(options: argparse.Namespace) -> int:
 
 def _shifted(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """KIND=DIR as pairs; SettingsError for another kind and a folder that is not there."""
+    from emqa_dask.tables import SHIFTS
+
     found = []
     for text in texts:
         kind, _, where = text.partition("=")
