@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from emqa_dask import classifiers, networks, windows
 from emqa_dask.classify import card as cards
 from emqa_dask.classify.together import evaluator
+from emqa_dask.settings.stages import PRECISIONS
 
 BATCH = {"cpu": 64, "cuda": 1024}  # windows that go through the networks at once
-PRECISIONS = ("float32", "bfloat16", "float16")
 WAY = {"cpu": "loop", "cuda": "vmap"}  # of together.WAYS: see benchmarks/bench_ensemble.py
 
 

@@ -5,13 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from emqa_dask import models, windows
+from emqa_dask import models
 from emqa_dask.predict import entropy
 from emqa_dask.predict.classified import classify_images
 from emqa_dask.settings import Settings
-from emqa_dask.tables import IMAGE_STATISTICS
-
-OF_FEATURES = ["micrograph_id", "defocus_nm", *IMAGE_STATISTICS]
 
 
 def by_ensemble(ids: Sequence[str], images: list[np.ndarray], settings: Settings) -> list[tuple[pd.DataFrame, dict]]:
@@ -60,9 +57,3 @@ def judged_classes(
     largest = pd.Series(largest.to_numpy(float), index=regions["micrograph_id"])
     known = features.assign(largest_region_entropy_nats=largest.reindex(features["micrograph_id"]).to_numpy(float))
     return classify_images(probabilities, known, models.locate(settings.classify.model))
-
-
-def refusal(shape: tuple[int, int], settings: Settings) -> str:
-    """Why the classifier cannot look at images of `shape`; "" when it can."""
-    view = models.read_card(models.locate(settings.classify.model))["input"]
-    return windows.refusal(shape, windows.View(**view))

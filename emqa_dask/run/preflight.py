@@ -50,8 +50,8 @@ def check(
     if client is not None:
         workers = client.scheduler_info(n_workers=-1)["workers"]
         on_cpu = bool(settings.detect.networks) and settings.detect.device == "cpu"
-        need = memory_bytes(partition_bytes, image_px, is_bucket=_is_bucket(root), has_networks=on_cpu)
-        need += CLASSIFIER_BYTES if settings.classify.model else 0
+        has = {"has_networks": on_cpu, "has_classifier": bool(settings.classify.model)}
+        need = memory_bytes(partition_bytes, image_px, is_bucket=_is_bucket(root), **has)
         findings += _resources(workers, settings) + _memory(workers, need)
         with _probe(root, findings) as probe:
             one_per_host = list({worker["host"]: address for address, worker in workers.items()}.values())
@@ -66,11 +66,18 @@ def check(
         raise RuntimeError(f"nothing was started: {numbered}")
 
 
-def memory_bytes(partition_bytes: int, image_px: int, is_bucket: bool = False, has_networks: bool = False) -> int:
+def memory_bytes(
+    partition_bytes: int,
+    image_px: int,
+    is_bucket: bool = False,
+    has_networks: bool = False,
+    has_classifier: bool = False,
+) -> int:
     """What one task at a time needs: libraries, one image's working copies, and for a bucket the shard to be sent."""
     is_whole = image_px <= WHOLE_PX
     work = image_px * PER_PIXEL_BYTES if is_whole else STRIP_PX * PER_PIXEL_BYTES + image_px * PER_PIXEL_OF_STRIPS_BYTES
     work += min(image_px, TILE_PX) * PER_PIXEL_OF_NETWORKS_BYTES if has_networks else 0
+    work += CLASSIFIER_BYTES if has_classifier else 0
     return LIBRARIES_BYTES + work + (partition_bytes if is_bucket else 0)
 
 

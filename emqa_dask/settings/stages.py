@@ -5,6 +5,8 @@ from fnmatch import fnmatchcase
 
 from emqa_dask.settings.rules import require
 
+PRECISIONS = ("float32", "bfloat16", "float16")  # of networks
+
 
 @dataclass(frozen=True)
 class Archive:
@@ -73,8 +75,7 @@ class Detect:
             0 <= low < high <= 100, "detect.low_percentile", low, "has to be below high_percentile, both in 0...100"
         )
         require(self.device in ("cpu", "cuda"), "detect.device", self.device, "is 'cpu' or 'cuda'")
-        known = ("float32", "bfloat16", "float16")
-        require(self.precision in known, "detect.precision", self.precision, f"is one of {', '.join(known)}")
+        require(self.precision in PRECISIONS, "detect.precision", self.precision, f"is one of {', '.join(PRECISIONS)}")
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -89,8 +90,9 @@ class Classify:
     precision: str = "float32"  # of the networks; bfloat16 and float16 are faster where hardware has them
 
     def check(self):
-        known = ("float32", "bfloat16", "float16")
-        require(self.precision in known, "classify.precision", self.precision, f"is one of {', '.join(known)}")
+        require(
+            self.precision in PRECISIONS, "classify.precision", self.precision, f"is one of {', '.join(PRECISIONS)}"
+        )
         known = ("", "softmax", "dropout", "ensemble")
         require(self.method in known, "classify.method", self.method, "is softmax, dropout, ensemble or empty")
 

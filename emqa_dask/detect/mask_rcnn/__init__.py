@@ -5,7 +5,7 @@ from pathlib import Path
 
 from emqa_dask.detect.mask_rcnn.card import Card, read
 from emqa_dask.detect.mask_rcnn.detector import Detector
-from emqa_dask.detect.mask_rcnn.network import PRECISIONS
+from emqa_dask.settings.stages import PRECISIONS
 
 __all__ = ["Card", "Detector", "load_detector", "read"]
 

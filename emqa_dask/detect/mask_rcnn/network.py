@@ -10,8 +10,6 @@ from emqa_dask.detect.mask_rcnn.masks import Crop
 if TYPE_CHECKING:
     import torch
 
-PRECISIONS = ("float32", "bfloat16", "float16")
-
 
 class Found(NamedTuple):
     """Objects in one image, best score first; tensors on the CPU, float32."""
