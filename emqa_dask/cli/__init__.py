@@ -113,7 +113,7 @@ def _run(options: argparse.Namespace) -> int:
         of = {"detectors": options.detectors, "iou_threshold": options.iou, "out": options.out}
         return calibrate(options.workspace, options.labels, settings, **of, say=_say)
     if options.verb == "rescore":
-        from emqa_dask.pipeline.calibration import rescore
+        from emqa_dask.pipeline.rescoring import rescore
 
         return rescore(options.workspace, settings, say=_say)
     if options.verb == "retry":

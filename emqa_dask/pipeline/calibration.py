@@ -1,6 +1,5 @@
-"""emqa calibrate fits predictions to a few labelled images; emqa rescore replays verdicts. Neither runs a detector."""
+"""emqa calibrate: fit predictions to a few labelled images of a run. No detector runs."""
 
-import dataclasses
 import os
 import shutil
 import tempfile
@@ -12,15 +11,15 @@ import pandas as pd
 
 from emqa_dask import __version__, models, tables
 from emqa_dask.pipeline import ingest
+from emqa_dask.pipeline.detectors import names_of
 from emqa_dask.pipeline.folders import SCHEMAS, folders
 from emqa_dask.pipeline.labels import assigned, read_labels
-from emqa_dask.pipeline.measuring import joined, names_of
-from emqa_dask.pipeline.run import run
+from emqa_dask.pipeline.predicting import joined
 from emqa_dask.pipeline.verdicts import cohorts
 from emqa_dask.predict import calibrate as calibration
 from emqa_dask.predict import judge, ood, transfer
 from emqa_dask.predict.images import load_judge
-from emqa_dask.settings import Settings, SettingsError, dump, replace
+from emqa_dask.settings import Settings, dump, replace
 from emqa_dask.store import files, layout, lock, parts
 
 Say = Callable[[str], None]
@@ -195,28 +194,3 @@ def _tell(name: str, found: calibration.Calibrated, say: Say) -> None:
         )
     for note in found.notes:
         say(f"  {note}")
-
-
-def rescore(root: str, settings: Settings, say: Say = print) -> int:
-    """Replay evidence, predictions and verdicts on what the detectors have left, with `settings`; as run().
-
-    Score floor, models and limits may have changed; no pixel is read. SettingsError when [detect] or what else asks for
-    pixels has changed: that takes a run.
-    """
-    before = layout.settings_of(root)
-    where, now = folders(before), folders(settings)
-    for table in ("detections", "features", "probabilities"):
-        if table in now and where.get(table) != now[table]:
-            raise SettingsError(f"these settings change the {table}, and rescore reads no pixel: use `emqa triage`")
-    n_lacking = 0
-    there = set(parts.part_names(root, now["features"])) & set(parts.part_names(root, now["detections"]))
-    for partition in ingest.every_partition(root):
-        n_lacking += partition.name not in there
-    if n_lacking:
-        raise ValueError(
-            f"{n_lacking} partitions lack detections or features of these settings and models: run `emqa triage`"
-        )
-    here = dataclasses.replace(settings, run=dataclasses.replace(settings.run, scheduler="in-process"))
-    code = run(None, root, here, steps=("featurise", "predict", "report"), say=say)
-    files.write_text(layout.settings(root), dump(settings))
-    return code

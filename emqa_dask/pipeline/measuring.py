@@ -1,7 +1,5 @@
 """What is measured of an image: detections of every detector, the evidence that they are, the image's features."""
 
-import functools
-
 import numpy as np
 import pandas as pd
 
@@ -12,34 +10,13 @@ from emqa_dask.featurise import rings
 from emqa_dask.featurise.agreement import agreement
 from emqa_dask.featurise.detections import detection_features
 from emqa_dask.featurise.images import image_features
+from emqa_dask.pipeline.detectors import names_of
+from emqa_dask.pipeline.predicting import joined as joined  # what is measured is joined by this for every model
 from emqa_dask.settings import Detect, Featurise, Settings
 from emqa_dask.tables import RINGS
 from emqa_dask.tune import order
 
 RINGS_NM = 0.3  # pixels above which no image holds the three rings that an estimate needs
-
-
-@functools.lru_cache(maxsize=16)
-def _caps(networks: tuple[str, ...]) -> dict[str, int]:
-    """Largest number of detections of every network, by the name on its card."""
-    found: dict[str, int] = {}
-    for name in networks:
-        from emqa_dask.detect import mask_rcnn  # a run without networks does well without torch
-
-        card = mask_rcnn.read(models.locate(name))
-        if card.name in found or card.name == "log":
-            raise ValueError(f"detect.detectors: two are named {card.name!r}; rename one in its card.toml")
-        found[card.name] = card.max_detections
-    return found
-
-
-def names_of(settings: Detect) -> dict[str, int]:
-    """The detectors as the tables name them, in order, and the most detections that each may give.
-
-    Raises FileNotFoundError for a model that is not there and ValueError for a card that says something impossible.
-    """
-    caps = iter(_caps(settings.networks).items())
-    return dict(("log", settings.max_detections) if name == "log" else next(caps) for name in settings.detectors)
 
 
 def by_networks(images: list[np.ndarray], nm_per_pixel: list[float], settings: Detect) -> list[pd.DataFrame]:
@@ -121,8 +98,3 @@ def disordered_fraction(image: np.ndarray, blobs: pd.DataFrame, settings: Settin
         return float("nan")
     how = settings.detect
     return order.order_map(normalise(image, how.low_percentile, how.high_percentile), blobs).area_fraction
-
-
-def joined(evidence: pd.DataFrame, features: pd.DataFrame) -> pd.DataFrame:
-    """A row per micrograph and detector with all that is known of both: what models predict from."""
-    return evidence.merge(features, on="micrograph_id", how="inner", validate="many_to_one")

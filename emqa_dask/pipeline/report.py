@@ -15,10 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from emqa_dask import __version__, models, tables
-from emqa_dask.pipeline.drifting import drifting
 from emqa_dask.pipeline.folders import SCHEMAS, folders
 from emqa_dask.pipeline.verdicts import judged
-from emqa_dask.predict.drift import over_time
 from emqa_dask.report import page, spreadsheet
 from emqa_dask.report.classes import Classes, ClassifierSection, most_drifted
 from emqa_dask.report.overview import Overview
@@ -27,7 +25,10 @@ from emqa_dask.store import files, layout, parts
 
 PACKAGES = ("dask", "distributed", "zarr", "numpy", "scipy", "opencv-python-headless", "scikit-learn", "rosettasciio")
 TOGETHER = 24  # partitions whose shown images' detections are in memory at a time
-BOXES = ["micrograph_id", "detector", "y0", "x0", "y1", "x1", "score"]
+DRAWN = {  # of the micrographs that are shown
+    "detections": ["micrograph_id", "detector", "y0", "x0", "y1", "x1", "score"],
+    "thumbnails": ["micrograph_id", "jpeg"],
+}
 
 
 def report(root: str, source: str, settings: Settings, facts: dict) -> tuple[dict[str, int], bool]:
@@ -129,6 +130,9 @@ def _of_sessions(root: str, settings: Settings, classes: Classes) -> ClassifierS
     """Test whether sessions have drifted, write drifts and sessions, and give the page's section on the classifier."""
     if not settings.classify.model:
         return None
+    from emqa_dask.pipeline.drifting import drifting  # a run without a classifier does well without these
+    from emqa_dask.predict.drift import over_time
+
     found = drifting(root, settings)
     with parts.table_writer(layout.drifts(root), tables.DRIFTS) as write:
         write(found.drifts)
@@ -165,21 +169,23 @@ def _drawings(root: str, shown: pd.DataFrame, settings: Settings) -> tuple[dict[
         for name, group in rows.groupby("partition"):
             of_partition.setdefault(name, []).extend(group["micrograph_id"])
     boxes, pictures, detector = {}, {}, shown.dropna(subset="micrograph_id").set_index("micrograph_id")["detector"]
-    names = list(of_partition)
+    names, there = list(of_partition), {table: set(parts.part_names(root, where[table])) for table in DRAWN}
     for together in (names[k : k + TOGETHER] for k in range(0, len(names), TOGETHER)):
-
-        def of_these(table: str, columns: list[str], together: list[str] = together) -> pd.DataFrame:
-            pieces = [tables.empty(SCHEMAS[table])[columns]]
-            for name in together:
-                only = ("micrograph_id", of_partition[name])
-                pieces += _iter(layout.part(root, where[table], name), SCHEMAS[table], columns, only=only)
-            return pd.concat(pieces, ignore_index=True)
-
-        found = of_these("detections", BOXES)
-        found = found[found["detector"].to_numpy() == detector.reindex(found["micrograph_id"]).to_numpy()]
         here = [one for name in together for one in of_partition[name]]
+        found, jpegs = (
+            parts.read_table(
+                root,
+                where[table],
+                SCHEMAS[table],
+                columns,
+                [name for name in together if name in there[table]],
+                ("micrograph_id", here),
+            )
+            for table, columns in DRAWN.items()
+        )
+        found = found[found["detector"].to_numpy() == detector.reindex(found["micrograph_id"]).to_numpy()]
         boxes |= page.drawn(shown[shown["micrograph_id"].isin(here)], found)  # those that the row tells of
-        jpegs = of_these("thumbnails", ["micrograph_id", "jpeg"]).dropna()
+        jpegs = jpegs.dropna()
         pictures |= dict(zip(jpegs["micrograph_id"], jpegs["jpeg"], strict=True))
     return boxes, pictures
 

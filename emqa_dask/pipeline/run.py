@@ -16,13 +16,14 @@ from emqa_dask.backend import to_device
 from emqa_dask.partition import Partition
 from emqa_dask.pipeline import PRELOAD, ingest, journal
 from emqa_dask.pipeline.folders import OF_STEP, folders, upstream
+from emqa_dask.pipeline.predicting import bundles, predict_together
 from emqa_dask.pipeline.report import report
 from emqa_dask.pipeline.surveys import SURVEY_FILES, SURVEY_FRAMES
 from emqa_dask.run import preflight
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.execute import execute
 from emqa_dask.run.progress import clock, watch
-from emqa_dask.run.task import Limits, Result, Task
+from emqa_dask.run.task import IN_PROCESS, Limits, Result, Task
 from emqa_dask.settings import Settings, SettingsError, dump
 from emqa_dask.store import files, layout, lock, parts
 
@@ -47,12 +48,22 @@ def triage(source: str, workspace: str, settings: Settings | None = None, *, say
     return parts.load_table(layout.triage(workspace), tables.TRIAGE)
 
 
-def run(source: str | None, root: str, settings: Settings, *, steps: Iterable[str] = STEPS, say: Say = print) -> int:
+def run(
+    source: str | None,
+    root: str,
+    settings: Settings,
+    *,
+    steps: Iterable[str] = STEPS,
+    is_here: bool = False,
+    say: Say = print,
+) -> int:
     """Run `steps` on workspace `root`, saying what happens; 0 when all went well, 2 when a file or a task failed.
 
-    `source` is the archive, which only the step ingest needs. What is done already is not done again. RuntimeError when
-    another run works on `root`.
+    `source` is the archive, which only the step ingest needs. What is done already is not done again. `is_here`: no
+    worker is started, whatever scheduler the settings name for the runs to come. RuntimeError when another run works on
+    `root`.
     """
+    is_here = is_here or settings.run.scheduler == IN_PROCESS
     started, steps = time.time(), tuple(step for step in steps if step != "classify" or settings.classify.model)
     if not steps:
         raise SettingsError("nothing is classified without a model: give --classifier MODEL_DIR")
@@ -65,7 +76,7 @@ def run(source: str | None, root: str, settings: Settings, *, steps: Iterable[st
         if found.faults:
             left_out = "; ".join(f"{file}: {why}" for file, why in found.faults.items())
             say(f"{found.name}: {len(found.files)} of {found.n_members} members are used ({left_out})")
-    if settings.run.scheduler == "in-process":  # no GPU where one is asked for: say so now; of workers, preflight does
+    if is_here:  # no GPU where one is asked for: say so now; of workers, preflight does
         to_device(np.zeros(1), settings.detect.device)
     if "ingest" in steps:
         source = source if "://" in source else os.path.abspath(source)
@@ -78,7 +89,7 @@ def run(source: str | None, root: str, settings: Settings, *, steps: Iterable[st
             files.sweep(files.join(root, folder))  # what a run that was killed has left half-written
         files.write_text(layout.settings(root), dump(settings))
         with journal.recording(root, held.check) as record:
-            execute_here = _executor(stack, root, settings, record, say)
+            execute_here = _executor(stack, root, settings, is_here, record, say)
             if "ingest" in steps:
                 ingest.ingest(root, source, settings, execute_here)
                 seconds["survey"] = time.time() - started
@@ -100,7 +111,9 @@ def run(source: str | None, root: str, settings: Settings, *, steps: Iterable[st
     return 2 if n_failures else 0
 
 
-def _executor(stack: ExitStack, root: str, settings: Settings, record: Callable[[Result], None], say: Say) -> Callable:
+def _executor(
+    stack: ExitStack, root: str, settings: Settings, is_here: bool, record: Callable[[Result], None], say: Say
+) -> Callable:
     """execute(function, tasks, stage, total, needs, n_tasks) -> iterator of results; the first starts the workers.
 
     `needs` is what preflight.check() is told of the work before it begins.
@@ -122,7 +135,7 @@ def _executor(stack: ExitStack, root: str, settings: Settings, record: Callable[
         first = next(tasks, None)
         if first is None:
             return
-        if client is None and settings.run.scheduler != "in-process":
+        if client is None and not is_here:
             client = stack.enter_context(open_cluster(settings, PRELOAD, say))
             say(f"{len(client.nthreads())} workers; dashboard: {client.dashboard_link}")
         preflight.check(client, settings, root=root, say=say, **(needs or NO_NEEDS))
@@ -153,16 +166,25 @@ def _executor(stack: ExitStack, root: str, settings: Settings, record: Callable[
 
 
 def _make(root: str, settings: Settings, steps: list[str], execute_here: Callable) -> None:
-    """One task for every partition that lacks a table of `steps`, or of what those are made from."""
+    """One task for every partition that lacks a table of `steps`, or of what those are made from.
+
+    Of partitions that lack nothing but predictions many go into one task first, and what fails there on its own later.
+    """
     where = folders(settings)
     needed = upstream([table for step in steps for table in OF_STEP[step] if table in where], where)
     done: set[str] | None = None
+    predicted: set[str] | None = None
     stored: set[str] = set()  # partitions of which the first table, made with the shard, is there
-    for table in needed:  # one listing in memory at a time: a million images are 60,000 names
+    for table in needed:  # few listings in memory at a time: a million images are 60,000 names
         there = set(parts.part_names(root, where[table]))
         journal.forget_unfinished(root, where[table], there)
         stored = there if done is None else stored
-        done = there if done is None else done & there
+        if table == "predictions":
+            predicted = there
+        else:
+            done = there if done is None else done & there
+    if predicted is not None:
+        done = (done & predicted) | _predict(root, settings, done - predicted, execute_here)
     total, n_tasks, needs = 0, 0, NO_NEEDS
     for partition in ingest.every_partition(root):
         if partition.name not in done:
@@ -180,6 +202,17 @@ def _make(root: str, settings: Settings, steps: list[str], execute_here: Callabl
     for result in execute_here(work, todo, stage, total, needs, n_tasks):
         if result.outcome == "failed":
             journal.fail_partition(root, settings, result)
+
+
+def _predict(root: str, settings: Settings, names: set[str], execute_here: Callable) -> set[str]:
+    """Make the predictions of the partitions `names`, which have all else; those that could be made."""
+    if not names:
+        return set()
+    made: set[str] = set()
+    total = sum(len(partition) for partition in ingest.every_partition(root) if partition.name in names)
+    for result in execute_here(predict_together, bundles(root, names, settings), "predict", total):
+        made |= set(result.task.args[1]["partition"]) if result.outcome == "done" else set()
+    return made
 
 
 def _add(needs: dict, partition: Partition, is_stored: bool) -> dict:

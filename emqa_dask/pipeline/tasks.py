@@ -19,7 +19,8 @@ from emqa_dask.detect import log
 from emqa_dask.partition import Partition
 from emqa_dask.pipeline.classifying import by_ensemble, judged_classes
 from emqa_dask.pipeline.folders import SCHEMAS, failure_row, failures_dir, folders
-from emqa_dask.pipeline.measuring import by_log, by_networks, evidence_of, joined, measure, of_log
+from emqa_dask.pipeline.measuring import by_log, by_networks, evidence_of, measure, of_log
+from emqa_dask.pipeline.predicting import OF_FEATURES, joined
 from emqa_dask.predict.images import predict_images
 from emqa_dask.run.supervise import Call, Died, direct
 from emqa_dask.run.task import where_am_i
@@ -48,7 +49,7 @@ def work(
     """
     where, stages = folders(settings), {}
     lacking = [t for t in wanted if not parts.has_part(root, where[t], partition.name, SCHEMAS[t])]
-    n_images, failures = len(rows), {table: [] for table in SCHEMAS}
+    every, failures = rows, {table: [] for table in SCHEMAS}
     made: dict[str, list] = {table: [] for table in lacking if table not in JUDGED}
     if "thumbnails" in lacking:
         with _timed(stages, "store"):
@@ -74,21 +75,21 @@ def work(
         parts.write_part(root, where[table], partition.name, made_rows, SCHEMAS[table])
     if set(JUDGED) & set(lacking):
         with _timed(stages, "predict"):
-            _judge(root, partition, rows, settings, where, lacking)
+            _judge(root, partition, every, settings, where, lacking)
     n_bytes = sum(row.height_px * row.width_px * np.dtype(row.dtype).itemsize for row in rows.itertuples())
-    record = {"stages": stages, "n_images": n_images, "bytes": n_bytes, "n_failed": sum(map(len, failures.values()))}
+    record = {"stages": stages, "n_images": len(every), "bytes": n_bytes, "n_failed": sum(map(len, failures.values()))}
     return record | {"outcome": "done" if lacking else "found"}
 
 
 def _judge(
     root: str, partition: Partition, rows: pd.DataFrame, settings: Settings, where: dict[str, str], lacking: list[str]
 ) -> None:
-    """The tables of JUDGED, as far as they are `lacking`."""
+    """The tables of JUDGED, as far as they are `lacking`; `rows` are all of the partition's micrographs."""
 
     def read(table: str, columns: list[str] | None = None) -> pd.DataFrame:
         return parts.read_part(root, where[table], partition.name, SCHEMAS[table], columns)
 
-    features = read("features", [name for name in tables.FEATURES.names if name != "signature"])
+    features = read("features", OF_FEATURES)
     features = features.merge(rows[["micrograph_id", "voltage_kv"]], on="micrograph_id", how="left")
     if "predictions" in lacking:
         predicted = predict_images(joined(read("evidence"), features), settings.predict.forests)

@@ -12,11 +12,10 @@ from emqa_dask import models, tables
 from emqa_dask.archive.headers import cohort_suspects
 from emqa_dask.pipeline import cohorts as sessions
 from emqa_dask.pipeline import ingest
+from emqa_dask.pipeline.detectors import names_of
 from emqa_dask.pipeline.folders import SCHEMAS, folders
-from emqa_dask.pipeline.measuring import names_of
 from emqa_dask.predict import duplicates
 from emqa_dask.predict.choice import chosen
-from emqa_dask.predict.classified import entropy_limit
 from emqa_dask.predict.flags import flag_images
 from emqa_dask.report.triage import judge
 from emqa_dask.settings import Settings
@@ -119,6 +118,8 @@ def entropy_limit_of(settings: Settings) -> float:
     how = settings.report
     if how.max_entropy_nats:
         return how.max_entropy_nats
+    from emqa_dask.predict.classified import entropy_limit  # a run without a classifier does well without it
+
     directory = models.locate(settings.classify.model)
     return entropy_limit(directory, review_share=how.review_share, target_risk=how.target_risk)
 

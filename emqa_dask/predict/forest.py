@@ -1,34 +1,23 @@
 """The forest that predicts a detector's F1 on an image from the detections' features, with a conformal interval."""
 
 import dataclasses
+import functools
 import sys
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import clone
-from sklearn.ensemble import RandomForestRegressor
-from sklearn.model_selection import GroupKFold
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from emqa_dask import models
 from emqa_dask.tables import SCORE_BINS
 
-# skops walks through all of scikit-learn to list the types that it trusts, and so imports torch, cupy and dask.array
-# through scikit-learn's adapters: seconds in every process, for types that no forest holds. None stops an import.
-_ADAPTERS = [f"sklearn.externals.array_api_compat.{name}" for name in ("torch", "cupy", "dask")]
-sys.modules.update({name: None for name in _ADAPTERS if name not in sys.modules})
-try:
-    import skops.io
-finally:
-    for _name in _ADAPTERS:
-        if sys.modules.get(_name) is None:
-            sys.modules.pop(_name, None)
+if TYPE_CHECKING:  # scikit-learn and skops take most of a second: who predicts by other models does without
+    from sklearn.pipeline import Pipeline
 
 # The published model's inputs, in its order (Li et al., Digital Discovery 4 (2025) 987).
 PAPER_FEATURES = (
@@ -59,7 +48,7 @@ SPREAD_FLOOR = 0.05  # F1; where all trees agree the interval still has a width
 class Forest:
     """A fitted pipeline (StandardScaler, RandomForestRegressor) and the conditions under which it holds."""
 
-    pipeline: Pipeline
+    pipeline: "Pipeline"
     columns: tuple[str, ...]  # the features it takes, in order
     detector: str
     score_floor: float
@@ -70,15 +59,19 @@ class Forest:
     width_high: float
 
 
-def new_pipeline(n_trees: int = 100, min_samples_leaf: int = 1, max_features: float = 1.0, seed: int = 0) -> Pipeline:
+def new_pipeline(n_trees: int = 100, min_samples_leaf: int = 1, max_features: float = 1.0, seed: int = 0) -> "Pipeline":
     """An unfitted scaler and forest; the defaults are the published model's."""
+    from sklearn.ensemble import RandomForestRegressor
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     trees = RandomForestRegressor(
         n_trees, min_samples_leaf=min_samples_leaf, max_features=max_features, random_state=seed, n_jobs=1
     )
     return make_pipeline(StandardScaler(), trees)
 
 
-def trees_predict(pipeline: Pipeline, values: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def trees_predict(pipeline: "Pipeline", values: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and standard deviation (ddof = 0) over the trees, for n rows of finite features (n x columns)."""
     if len(values) == 0:
         return np.zeros(0), np.zeros(0)
@@ -89,12 +82,15 @@ def trees_predict(pipeline: Pipeline, values: NDArray) -> tuple[NDArray[np.float
 
 
 def predict_held_out(
-    pipeline: Pipeline, values: NDArray, true_f1: NDArray, groups: ArrayLike, n_folds: int = 5
+    pipeline: "Pipeline", values: NDArray, true_f1: NDArray, groups: ArrayLike, n_folds: int = 5
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and spread for every row from forests that saw no row of its group.
 
     With at most `n_folds` groups each is left out in turn; else they are spread over that many folds.
     """
+    from sklearn.base import clone
+    from sklearn.model_selection import GroupKFold
+
     n_groups = len(np.unique(groups))
     if n_groups < 2:
         raise ValueError("all rows are of one group: holding it out leaves nothing to fit")
@@ -136,7 +132,7 @@ def fit(
     iou_threshold: float,
     rule: str = "greedy",
     coverage: float = 0.9,
-    pipeline: Pipeline | None = None,
+    pipeline: "Pipeline | None" = None,
 ) -> Forest:
     """A forest fitted on all rows, its interval on predictions of forests that had not seen the row's group.
 
@@ -144,6 +140,8 @@ def fit(
     labels of what must not be in the fit and the test at once (the image, its parent, better its family). Raises
     ValueError for missing or non-finite values and for a single group.
     """
+    from sklearn.base import clone
+
     values, true_f1 = values_of(features, columns), np.asarray(true_f1, dtype=np.float64)
     if not np.isfinite(values).all():
         bad = [c for c, ok in zip(columns, np.isfinite(values).all(axis=0)) if not ok]
@@ -209,10 +207,28 @@ def predict(forest: Forest, features: pd.DataFrame) -> pd.DataFrame:
     return table.assign(evidence=pd.Series(evidence, features.index, dtype=object))
 
 
+@functools.cache
+def _skops():
+    """The module skops.io.
+
+    It walks through all of scikit-learn to list the types that it trusts, and so imports torch, cupy and dask.array
+    through scikit-learn's adapters: seconds in every process, for types that no forest holds.
+    """
+    adapters = [f"sklearn.externals.array_api_compat.{name}" for name in ("torch", "cupy", "dask")]
+    sys.modules.update({name: None for name in adapters if name not in sys.modules})  # None stops an import
+    try:
+        import skops.io
+    finally:
+        for name in adapters:
+            if sys.modules.get(name) is None:
+                sys.modules.pop(name, None)
+    return skops.io
+
+
 def save(forest: Forest, directory: Path) -> dict:
     """Writes `forest.skops` and returns the forest's part of the card: its conditions, under the key `forest`."""
     directory.mkdir(parents=True, exist_ok=True)
-    skops.io.dump(forest.pipeline, directory / FILE, compression=zipfile.ZIP_DEFLATED, compresslevel=9)
+    _skops().dump(forest.pipeline, directory / FILE, compression=zipfile.ZIP_DEFLATED, compresslevel=9)
     record = {f.name: getattr(forest, f.name) for f in dataclasses.fields(Forest) if f.name != "pipeline"}
     return {"forest": {**record, "columns": list(forest.columns)}}
 
@@ -226,5 +242,5 @@ def load(directory: Path) -> Forest:
     card = models.load_card(directory)
     if "forest" not in card or FILE not in card.get("files", {}):
         raise ValueError(f"{directory / 'card.toml'}: not the card of a forest")
-    pipeline = skops.io.load(directory / FILE, trusted=list(TRUSTED))
+    pipeline = _skops().load(directory / FILE, trusted=list(TRUSTED))
     return Forest(pipeline, **{**card["forest"], "columns": tuple(card["forest"]["columns"])})

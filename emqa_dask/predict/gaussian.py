@@ -10,7 +10,6 @@ import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
-from scipy.optimize import minimize
 from scipy.spatial.distance import cdist
 
 MAX_ROWS = 1000  # the covariance's inverse factor is kept: 8 MB in double precision
@@ -88,6 +87,8 @@ def _covariance(parameters: NDArray, distance: NDArray, product: NDArray, same: 
 
 def _search(rows: NDArray, standard: NDArray, groups: NDArray | None) -> NDArray[np.float64]:
     """The parameters of largest marginal likelihood, by its gradient in their logarithms (Rasmussen & Williams 5.9)."""
+    from scipy.optimize import minimize  # what only predicts does well without
+
     pairs = _pairs(rows, groups)
 
     def negative(logs: NDArray) -> tuple[float, NDArray]:

@@ -48,8 +48,8 @@ def predict_images(features: pd.DataFrame, named: str | Path | Sequence[str | Pa
     if isinstance(named, str | Path):
         return _predicted(features, models.locate(str(named)))
     by_detector: dict[str, Path] = {}
-    for name in named:
-        by_detector.setdefault(load_judge(name).detector, models.locate(str(name)))
+    for directory in (models.locate(str(name)) for name in named):
+        by_detector.setdefault(_detector(directory, models.digest(directory)), directory)
     found = []
     for detector, rows in features.groupby("detector", sort=False):
         if detector in by_detector:
@@ -74,6 +74,16 @@ def _predicted(features: pd.DataFrame, directory: Path) -> pd.DataFrame:
     table["ood_distance"] = np.fmax(far, transfer.distances(model.conditions, features))
     table["micrograph_id"] = features["micrograph_id"]
     return table[PREDICTIONS.names].reset_index(drop=True)
+
+
+@functools.lru_cache(maxsize=8)
+def _detector(directory: Path, digest: str) -> str:
+    """Whose detections a model is for, from its card, once its files are seen to be whole."""
+    card = models.load_card(directory)
+    for kind in ("judge", "forest"):
+        if kind in card:
+            return card[kind]["detector"]
+    raise ValueError(f"{directory / 'card.toml'}: neither the card of a judge nor of a forest")
 
 
 def load_judge(model: str | Path) -> judge.Judge:

@@ -10,8 +10,6 @@ import pandas as pd
 import safetensors.numpy
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist
-from sklearn.covariance import ledoit_wolf
-from sklearn.model_selection import GroupKFold
 
 from emqa_dask import models
 
@@ -44,6 +42,9 @@ def fit(
     of the image instead of a network's). An unknown (NaN) feature counts as typical. Features that never vary in
     training are refused with ValueError, as are fewer than 20 images.
     """
+    from sklearn.covariance import ledoit_wolf
+    from sklearn.model_selection import GroupKFold
+
     values = _values(features, columns)
     if len(values) < 20:
         raise ValueError(f"{len(values)} images are too few to say what is typical: at least 20")

@@ -4,13 +4,14 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.model_selection import GroupKFold, KFold
 
 Folds = Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]  # rows to fit, rows to predict
 
 
 def random_folds(n: int, n_folds: int = 5, seed: int = 0) -> Folds:
     """n rows in `n_folds` random parts, each predicted once, whatever belongs together (Li et al., section 2.3)."""
+    from sklearn.model_selection import KFold
+
     return KFold(min(n_folds, n), shuffle=True, random_state=seed).split(np.zeros(n))
 
 
@@ -19,6 +20,8 @@ def grouped_folds(groups: ArrayLike, n_folds: int = 5, images: ArrayLike | None 
 
     With `images` (n,), where one image can be in several groups, rows of the images to predict are in no fit either.
     """
+    from sklearn.model_selection import GroupKFold
+
     groups = np.asarray(groups)
     n_groups = len(np.unique(groups))
     if n_groups < 2:

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import spearmanr
 
 from emqa_dask.optics import aberration_phase, contrast_transfer, temporal_envelope
 
@@ -89,6 +88,8 @@ def fit_phase_shift(train: Sequence[Imaging], test: Sequence[Imaging], loss: Arr
     2 and 5 nm come out (`benchmarks/studies/transfer.py`). Raises ValueError for fewer than four pairs, or losses of
     which none differs.
     """
+    from scipy.stats import spearmanr
+
     loss = np.asarray(loss, float)
     if not len(train) == len(test) == len(loss) or len(loss) < 4 or np.ptp(loss) == 0:
         raise ValueError(

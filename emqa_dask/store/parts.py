@@ -3,29 +3,39 @@
 import contextlib
 import io
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import BinaryIO
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import ArrayLike
 
 from emqa_dask import tables
 from emqa_dask.store import files, layout
 
 Rows = pd.DataFrame | list[dict]
+Only = tuple[str, str | Sequence[str]]  # a column, and the value or values in it of the rows that are wanted
 pa.set_memory_pool(pa.system_memory_pool())  # pyarrow's own keeps some 100 MB of what was freed
+SMALL_BYTES = 2**20  # files up to this size are read in one go
+WRITERS = 4  # threads that write parts
 ROWS = 16_384  # of a row group: tables that grow with the archive are read and written by so many rows
 
 
 def write_table(uri: str, rows: Rows, schema: pa.Schema) -> int:
     """Write `rows` as a table of exactly `schema`; gives the number of bytes. An empty table has all its columns."""
+    return _write(uri, tables.conform(rows, schema))
+
+
+def _write(uri: str, table: pa.Table) -> int:
     buffer = io.BytesIO()
     # Parts are small (one partition), so they are encoded in memory and written in one go. Of 30 rows a page of zstd,
     # a dictionary of numbers and statistics cost thrice the time to write and to read, and no byte less.
-    pq.write_table(
-        tables.conform(rows, schema), buffer, compression="lz4", use_dictionary=_texts(schema), write_statistics=False
-    )
+    pq.write_table(table, buffer, compression="lz4", use_dictionary=_texts(table.schema), write_statistics=False)
     files.write_bytes(uri, buffer.getvalue())
     return buffer.tell()
 
@@ -60,7 +70,7 @@ def iter_table(
     schema: pa.Schema,
     columns: Sequence[str] | None = None,
     rows: int = ROWS,
-    only: tuple[str, str | Sequence[str]] | None = None,
+    only: Only | None = None,
 ) -> Iterator[pd.DataFrame]:
     """As load_table(), but a table of at most `rows` rows after the other; none where there is no file.
 
@@ -74,12 +84,17 @@ def iter_table(
                 for batch in found.iter_batches(rows, [group], wanted.names, use_threads=False):
                     table = pa.Table.from_batches([batch]).select(wanted.names).cast(wanted)
                     if only is not None:
-                        known = pa.array([only[1]] if isinstance(only[1], str) else only[1], wanted.field(only[0]).type)
-                        table = table.filter(pc.is_in(table[only[0]], known))
+                        table = _filtered(table, only)
                     if only is None or len(table):
                         yield table.to_pandas()
     except FileNotFoundError:
         return
+
+
+def _filtered(table: pa.Table, only: Only) -> pa.Table:
+    column, values = only
+    known = pa.array([values] if isinstance(values, str) else values, table.schema.field(column).type)
+    return table.filter(pc.is_in(table[column], known))
 
 
 def n_rows(uri: str) -> int:
@@ -94,6 +109,29 @@ def n_rows(uri: str) -> int:
 def write_part(root: str, table: str, name: str, rows: Rows, schema: pa.Schema) -> int:
     """Write the part of partition `name` into folder `table` of the workspace; gives its bytes."""
     return write_table(layout.part(root, table, name), rows, schema)
+
+
+def write_parts(
+    root: str, table: str, rows: pd.DataFrame, of: ArrayLike, names: Sequence[str], schema: pa.Schema
+) -> None:
+    """Write the parts `names` at once: of each the `rows`, in their order, whose entry of `of` (n,) is its name.
+
+    The same bytes as write_part() writes one by one; a part without rows is written, too. Some threads write, since
+    disks and buckets answer late. ValueError for an entry of `of` that is not in `names`; then nothing is written.
+    """
+    code = pd.Index(names).get_indexer(np.asarray(of, dtype=object))
+    if (code < 0).any():
+        raise ValueError(f"a row of {table} is of {np.asarray(of, dtype=object)[code < 0][0]!r}, none of these parts")
+    order = np.argsort(code, kind="stable")
+    whole = tables.conform(rows.iloc[order], schema)
+    ends = np.cumsum(np.bincount(code, minlength=len(names)))
+    with ThreadPoolExecutor(WRITERS) as pool:
+        written = [
+            pool.submit(_write, layout.part(root, table, name), whole.slice(start, stop - start))
+            for name, start, stop in zip(names, (0, *ends[:-1].tolist()), ends.tolist())
+        ]
+        for one in written:
+            one.result()
 
 
 def read_part(
@@ -124,15 +162,18 @@ def read_table(
     schema: pa.Schema,
     columns: Sequence[str] | None = None,
     partitions: Iterable[str] | None = None,
+    only: Only | None = None,
 ) -> pd.DataFrame:
-    """All parts of folder `table` (or those of `partitions`, in that order) under one another.
+    """All parts of folder `table` (or those of `partitions`, in that order) under one another; of them the rows `only`.
 
     No part gives an empty table with all its columns. A partition that was named and has no part is an error
     (FileNotFoundError): rows are never left out in silence.
     """
     wanted = _select(schema, columns)
     chosen = part_names(root, table) if partitions is None else partitions
-    loaded = [_load(layout.part(root, table, name), wanted) for name in chosen]
+    loaded = (_load(layout.part(root, table, name), wanted) for name in chosen)
+    if only is not None:
+        loaded = (_filtered(one, only) for one in loaded)
     return pa.concat_tables([wanted.empty_table(), *loaded]).to_pandas()
 
 
@@ -153,10 +194,21 @@ def _select(schema: pa.Schema, columns: Sequence[str] | None) -> pa.Schema:
     return schema if columns is None else pa.schema([schema.field(c) for c in columns])
 
 
+def _stream(uri: str) -> BinaryIO | pa.NativeFile:
+    """File `uri`, open; a small one is in memory, from where its columns are read in two thirds of the time."""
+    stream = files.open_read(uri)
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
+    if size > SMALL_BYTES:
+        return stream
+    with stream:
+        return pa.BufferReader(stream.read())
+
+
 @contextlib.contextmanager
 def _open(uri: str, wanted: pa.Schema) -> Iterator[pq.ParquetFile]:
     """The Parquet file at `uri`, seen to have the columns `wanted`; FileNotFoundError, or ValueError with a remedy."""
-    stream = files.open_read(uri)  # outside of what follows: a bucket that does not answer is no damaged file
+    stream = _stream(uri)  # outside of what follows: a bucket that does not answer is no damaged file
     try:
         with stream, pq.ParquetFile(stream) as found:
             types = {field.name: field for field in found.schema_arrow}

@@ -9,10 +9,10 @@ import tifffile
 
 from emqa_dask import load_ensemble, models, mutual_information, predictive_entropy, tables
 from emqa_dask.cli import main
-from emqa_dask.pipeline.calibration import rescore
 from emqa_dask.pipeline.ensembles import train_ensemble
 from emqa_dask.pipeline.folders import SCHEMAS, downstream, folders, upstream
 from emqa_dask.pipeline.in_domain import Wanted
+from emqa_dask.pipeline.rescoring import rescore
 from emqa_dask.pipeline.run import run
 from emqa_dask.settings import SettingsError, replace
 from emqa_dask.store import layout, parts

@@ -9,9 +9,10 @@ import pytest
 
 from emqa_dask import models, tables
 from emqa_dask.featurise.agreement import agreement
-from emqa_dask.pipeline.calibration import calibrate, rescore
+from emqa_dask.pipeline.calibration import calibrate
 from emqa_dask.pipeline.folders import SCHEMAS, folders
 from emqa_dask.pipeline.labels import read_labels
+from emqa_dask.pipeline.rescoring import rescore
 from emqa_dask.pipeline.run import run
 from emqa_dask.predict.choice import chosen
 from emqa_dask.predict.images import load_judge

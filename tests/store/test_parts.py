@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import numpy as np
 import pandas as pd
 import pandas.testing
 import pyarrow as pa
@@ -163,3 +164,46 @@ def test_rows_that_are_left_out_are_the_others(tmp_path):
     pieces = list(parts.iter_table(uri, tables.EVENTS, ["stage", "attempt"], rows=3, only=("stage", "b")))
     assert pd.concat(pieces)["attempt"].tolist() == [1, 4, 6]
     assert list(parts.iter_table(uri, tables.EVENTS, only=("stage", "z"))) == []
+
+
+def test_parts_written_together_are_those_written_one_by_one_to_the_byte(tmp_path):
+    table, schema = "predictions", tables.PREDICTIONS
+    rng = np.random.default_rng(5)
+    of = np.array(list("caacbbdaacab"), dtype=object)
+    rows = pd.DataFrame({"micrograph_id": [f"m{k}" for k in range(len(of))], "detector": ["log", "net"] * 6})
+    rows["predicted_f1"] = np.where(rng.random(len(of)) < 0.3, np.nan, rng.random(len(of)))
+    rows["because"] = [[f"reason {j}" for j in range(n)] for n in rng.integers(0, 4, len(of))]
+    names = ["d", "a", "none of them", "b", "c"]
+    for name in names:
+        parts.write_part(str(tmp_path / "one"), table, name, rows[of == name], schema)
+    parts.write_parts(str(tmp_path / "all"), table, rows, of, names, schema)
+    for name in names:
+        one, other = ((tmp_path / root / table / f"{name}.parquet").read_bytes() for root in ("one", "all"))
+        assert one == other
+    assert parts.part_names(str(tmp_path / "all"), table) == sorted(names)
+
+
+def test_a_row_of_no_part_is_refused_and_nothing_is_written(tmp_path):
+    rows = pd.DataFrame({"micrograph_id": ["m0", "m1"]})
+    with pytest.raises(ValueError, match="of 'b', none of these"):
+        parts.write_parts(str(tmp_path), "predictions", rows, ["a", "b"], ["a"], tables.PREDICTIONS)
+    assert parts.part_names(str(tmp_path), "predictions") == []
+
+
+def test_rows_that_are_left_out_of_parts_are_the_others(tmp_path):
+    for name in "ab":
+        rows = pd.DataFrame({"micrograph_id": [f"{name}{k}" for k in range(4)], "jpeg": [b"x"] * 4})
+        parts.write_part(str(tmp_path), "thumbnails", name, rows, tables.THUMBNAILS)
+    only = ("micrograph_id", ["b3", "a1", "not there"])
+    found = parts.read_table(str(tmp_path), "thumbnails", tables.THUMBNAILS, only=only)
+    assert list(found["micrograph_id"]) == ["a1", "b3"]
+
+
+def test_a_part_is_the_same_from_memory_and_from_the_disk(tmp_path, monkeypatch):
+    rows = pd.DataFrame({"micrograph_id": [f"m{k}" for k in range(50)], "jpeg": [bytes([k]) * 99 for k in range(50)]})
+    parts.write_part(str(tmp_path), "thumbnails", "a", rows, tables.THUMBNAILS)
+    read = [parts.read_part(str(tmp_path), "thumbnails", "a", tables.THUMBNAILS)]
+    monkeypatch.setattr(parts, "SMALL_BYTES", 100)
+    read.append(parts.read_part(str(tmp_path), "thumbnails", "a", tables.THUMBNAILS))
+    for one in read:
+        pd.testing.assert_frame_equal(one, rows, check_dtype=False)

@@ -1,0 +1,31 @@
+"""emqa rescore: replay verdicts on what the detectors have left. No detector runs, and no pixel is read."""
+
+from collections.abc import Callable
+
+from emqa_dask.pipeline import ingest
+from emqa_dask.pipeline.folders import folders
+from emqa_dask.pipeline.run import run
+from emqa_dask.settings import Settings, SettingsError
+from emqa_dask.store import layout, parts
+
+
+def rescore(root: str, settings: Settings, say: Callable[[str], None] = print) -> int:
+    """Replay evidence, predictions and verdicts on what the detectors have left, with `settings`; as run().
+
+    Score floor, models and limits may have changed; no pixel is read. SettingsError when [detect] or what else asks for
+    pixels has changed: that takes a run.
+    """
+    before = layout.settings_of(root)
+    where, now = folders(before), folders(settings)
+    for table in ("detections", "features", "probabilities"):
+        if table in now and where.get(table) != now[table]:
+            raise SettingsError(f"these settings change the {table}, and rescore reads no pixel: use `emqa triage`")
+    n_lacking = 0
+    there = set(parts.part_names(root, now["features"])) & set(parts.part_names(root, now["detections"]))
+    for partition in ingest.every_partition(root):
+        n_lacking += partition.name not in there
+    if n_lacking:
+        raise ValueError(
+            f"{n_lacking} partitions lack detections or features of these settings and models: run `emqa triage`"
+        )
+    return run(None, root, settings, steps=("featurise", "predict", "report"), is_here=True, say=say)

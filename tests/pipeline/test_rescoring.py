@@ -1,0 +1,223 @@
+"""Rescoring: predictions made of many partitions at once are those that tasks make, whatever comes between."""
+
+import shutil
+import signal
+import subprocess
+import sys
+
+import fsspec
+import pandas as pd
+import pytest
+
+from emqa_dask import tables
+from emqa_dask.pipeline import ingest, predicting, tasks
+from emqa_dask.pipeline.calibration import calibrate
+from emqa_dask.pipeline.folders import SCHEMAS, folders
+from emqa_dask.pipeline.rescoring import rescore
+from emqa_dask.pipeline.run import OF_TASK, run
+from emqa_dask.settings import dump, replace
+from emqa_dask.store import files, layout, parts
+
+
+def quiet(*_) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def short(here):
+    """Settings that cut the archive into many partitions."""
+    return replace(here, {"store": {"shard_length": 2}})
+
+
+@pytest.fixture(scope="module")
+def done(small_archive, short, tmp_path_factory):
+    root = tmp_path_factory.mktemp("rescoring") / "ws"
+    assert run(str(small_archive), str(root), short, say=quiet) == 0
+    return root
+
+
+@pytest.fixture(scope="module")
+def fitted(small_archive, done, short, tmp_path_factory):
+    """A model that was calibrated on the archive's labels."""
+    out = tmp_path_factory.mktemp("fitted")
+    copy = shutil.copytree(done, out / "ws")
+    labels = small_archive.parent / f"{small_archive.name}.truth" / "annotations.json"
+    assert calibrate(str(copy), str(labels), short, out=str(out / "models"), say=quiet) == 0
+    return str(out / "models" / "log")
+
+
+@pytest.fixture
+def copy(done, tmp_path):
+    return shutil.copytree(done, tmp_path / "ws")
+
+
+@pytest.fixture(params=["the bundled forest", "a calibrated judge"])
+def settings(request, short, fitted):
+    return short if request.param == "the bundled forest" else replace(short, {"predict": {"forests": [fitted]}})
+
+
+def content(root, settings) -> dict[str, bytes]:
+    folder = files.join(str(root), folders(settings)["predictions"])
+    return {name: files.read_bytes(files.join(folder, name)) for name in files.names(folder)}
+
+
+def forget(root, settings) -> None:
+    shutil.rmtree(root / folders(settings)["predictions"], ignore_errors=True)
+
+
+def by_tasks(root, settings) -> dict[str, bytes]:
+    """The predictions as a task for each partition makes them; they are gone afterwards."""
+    forget(root, settings)
+    for partition, rows in ingest.partitions(str(root), OF_TASK):
+        tasks.work(str(root), partition, rows, settings, ("evidence", "features", "predictions"))
+    made = content(root, settings)
+    forget(root, settings)
+    return made
+
+
+def events(root) -> pd.DataFrame:
+    return parts.read_table(str(root), "events.parquet", tables.EVENTS)
+
+
+def test_predictions_made_together_are_those_of_tasks_to_the_byte(copy, settings):
+    expected = by_tasks(copy, settings)
+    assert len(expected) > 3
+    before = len(events(copy))
+    assert rescore(str(copy), settings, say=quiet) == 0
+    assert content(copy, settings) == expected
+    rows = parts.read_table(str(copy), folders(settings)["predictions"], tables.PREDICTIONS)
+    assert rows["predicted_f1"].notna().any()
+    new = events(copy).iloc[before:]
+    assert list(new["stage"]) == ["predict"]  # one task for all
+    assert new["n_images"].sum() == sum(len(rows) for rows in ingest.current(str(copy)))
+
+
+def test_a_bundle_is_bounded_and_all_of_them_are_everything(done, short, monkeypatch):
+    monkeypatch.setattr(predicting, "TOGETHER", 5)
+    names = set(parts.part_names(str(done), "thumbnails"))
+    left_out = min(names)
+    bundles = [task.args[1] for task in predicting.bundles(str(done), names - {left_out}, short)]
+    assert all(len(rows) <= 5 for rows in bundles)
+    assert len(bundles) > 1
+    rows = pd.concat(bundles)
+    assert set(rows["partition"]) == names - {left_out}
+    assert rows["micrograph_id"].is_unique
+
+
+def test_only_what_is_lacking_is_made(copy, settings):
+    expected = by_tasks(copy, settings)
+    assert rescore(str(copy), settings, say=quiet) == 0
+    folder = copy / folders(settings)["predictions"]
+    for name in list(expected)[::2]:
+        (folder / name).unlink()
+    kept = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert rescore(str(copy), settings, say=quiet) == 0
+    assert content(copy, settings) == expected
+    assert {name: (folder / name).stat().st_mtime_ns for name in kept} == kept
+
+
+KILLED_AT_THE_FIFTH_PART = """
+import itertools, os, signal, sys
+from emqa_dask.pipeline.rescoring import rescore
+from emqa_dask.store import files, layout
+
+def write_or_die(uri, data, write=files.write_bytes, number=itertools.count(1)):
+    if "predictions-" in uri and next(number) == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(uri, data)
+
+files.write_bytes = write_or_die
+rescore(sys.argv[1], layout.settings_of(sys.argv[1]))
+"""
+
+
+def test_killed_in_between_and_run_again_it_gives_the_same(copy, short, fitted):
+    settings = replace(short, {"predict": {"forests": [fitted]}})
+    expected = by_tasks(copy, settings)
+    files.write_text(layout.settings(str(copy)), dump(settings))
+    killed = subprocess.run([sys.executable, "-c", KILLED_AT_THE_FIFTH_PART, str(copy)], capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    half = content(copy, settings)
+    assert half.items() <= expected.items()  # each part whole, or not there
+    assert len(half) < 5 < len(expected)
+    assert layout.settings_of(str(copy)) == settings
+    assert rescore(str(copy), settings, say=quiet) == 0
+    assert content(copy, settings) == expected
+
+
+def test_a_damaged_part_is_left_to_its_own_task(copy, settings):
+    expected = by_tasks(copy, settings)
+    name = sorted(expected)[1]
+    path = copy / folders(settings)["evidence"] / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert rescore(str(copy), settings, say=quiet) == 0
+    assert content(copy, settings) == expected
+    assert path.read_bytes() == whole
+
+
+def test_a_model_that_does_not_fit_fails_by_partitions_and_is_forgotten(copy, short):
+    unfit = replace(short, {"featurise": {"score_floor": 0.3}})  # the bundled model is for another floor
+    assert rescore(str(copy), unfit, say=quiet) == 2
+    assert content(copy, unfit) == {}
+    failures = parts.load_table(layout.failures(str(copy)), tables.FAILURES)
+    assert set(failures["stage"]) == {"predictions"}
+    assert len(failures) == sum(len(rows) for rows in ingest.current(str(copy)))
+    assert failures["error"].str.contains("score_floor").all()
+    assert rescore(str(copy), short, say=quiet) == 0
+    assert parts.load_table(layout.failures(str(copy)), tables.FAILURES).empty
+
+
+def test_a_bucket_gets_the_same_parts(copy, short, fitted):
+    settings = replace(short, {"predict": {"forests": [fitted]}})
+    expected = by_tasks(copy, settings)
+    root = f"memory://rescoring{copy}"
+    bucket, path = files.locate(root)
+    for one in copy.rglob("*"):
+        if one.is_file():
+            bucket.pipe_file(f"{path}/{one.relative_to(copy).as_posix()}", one.read_bytes())
+    try:
+        assert rescore(root, settings, say=quiet) == 0
+        assert content(root, settings) == expected
+    finally:
+        fsspec.filesystem("memory").rm(path, recursive=True)
+
+
+@pytest.mark.real
+def test_workers_make_the_same_parts(copy, settings):
+    expected = by_tasks(copy, settings)
+    local = replace(settings, {"run": {"scheduler": "local", "workers": 1}})
+    before = len(events(copy))
+    assert run(None, str(copy), local, steps=["predict"], say=quiet) == 0
+    assert content(copy, settings) == expected
+    new = events(copy).iloc[before:]
+    assert list(new["stage"]) == ["predict"]
+    assert set(new["worker"]) != {"in-process"}
+
+
+def test_the_settings_of_the_runs_to_come_stay_as_they_are(copy, short):
+    """Rescoring starts no worker, and says nothing of that in settings.toml: neither at its end nor when it fails."""
+    local = replace(short, {"run": {"scheduler": "local"}})
+    assert rescore(str(copy), local, say=quiet) == 0
+    assert set(events(copy)["worker"]) == {"in-process"}
+    assert layout.settings_of(str(copy)) == local
+    catalog = copy / "catalog.parquet"
+    catalog.write_bytes(catalog.read_bytes()[:100])
+    changed = replace(local, {"report": {"trust_f1": 0.6}})
+    with pytest.raises(ValueError, match="damaged"):
+        rescore(str(copy), changed, say=quiet)
+    assert layout.settings_of(str(copy)).run.scheduler == "local"
+    assert "in-process" not in (copy / "settings.toml").read_text()
+
+
+def test_every_table_is_that_of_a_run_from_the_start(copy, small_archive, settings, tmp_path):
+    fresh = tmp_path / "fresh"
+    assert run(str(small_archive), str(fresh), settings, say=quiet) == 0
+    forget(copy, settings)
+    assert rescore(str(copy), settings, say=quiet) == 0
+    for table, folder in folders(settings).items():
+        one, other = (parts.read_table(str(root), folder, SCHEMAS[table]) for root in (copy, fresh))
+        pd.testing.assert_frame_equal(one, other)
+    for table in (layout.triage, layout.flags):
+        one, other = (pd.read_parquet(table(str(root))) for root in (copy, fresh))
+        pd.testing.assert_frame_equal(one, other)
