@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
+from scipy.linalg import cho_solve, cholesky, solve_triangular
+from scipy.linalg.lapack import dpotrf, dpotrs
 from scipy.spatial.distance import cdist
 
 MAX_ROWS = 1000  # the covariance's inverse factor is kept: 8 MB in double precision
@@ -89,17 +90,17 @@ def _search(rows: NDArray, standard: NDArray, groups: NDArray | None) -> NDArray
     """The parameters of largest marginal likelihood, by its gradient in their logarithms (Rasmussen & Williams 5.9)."""
     from scipy.optimize import minimize  # what only predicts does well without
 
-    pairs = _pairs(rows, groups)
+    pairs, identity = _pairs(rows, groups), np.eye(len(rows))
 
     def negative(logs: NDArray) -> tuple[float, NDArray]:
         parameters = np.exp(logs)
         whole, matern, stretched = _covariance(parameters, *pairs)
-        try:
-            factor = (cholesky(whole, lower=True), True)
-        except LinAlgError:
+        # By LAPACK itself: around matrices of some labelled images SciPy's own functions take longer than these.
+        factor, failed = dpotrf(whole, lower=1)
+        if failed:
             return 1e10, np.zeros(len(logs))
-        weights = cho_solve(factor, standard)
-        inner = cho_solve(factor, np.eye(len(rows))) - np.outer(weights, weights)
+        weights = dpotrs(factor, standard, lower=1)[0]
+        inner = dpotrs(factor, identity, lower=1)[0] - np.outer(weights, weights)
         _, _, linear, offset, noise, between = parameters
         slopes = [
             np.vdot(inner, matern),
@@ -109,7 +110,7 @@ def _search(rows: NDArray, standard: NDArray, groups: NDArray | None) -> NDArray
             noise * np.trace(inner),
             0.0 if pairs[2] is None else between * np.vdot(inner, pairs[2]),
         ]
-        value = 0.5 * standard @ weights + np.log(np.diag(factor[0])).sum()
+        value = 0.5 * standard @ weights + np.log(np.diag(factor)).sum()
         return float(value), 0.5 * np.array(slopes)
 
     found = np.exp(minimize(negative, _START, jac=True, bounds=_BOUNDS, method="L-BFGS-B").x)
