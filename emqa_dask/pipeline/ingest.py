@@ -172,6 +172,11 @@ def every_partition(root: str) -> Iterator[Partition]:
         yield from (partition for partition, _ in plan.split(rows))
 
 
+def n_micrographs(root: str, names: set[str]) -> int:
+    """How many micrographs the partitions `names` have."""
+    return sum(len(partition) for partition in every_partition(root) if partition.name in names) if names else 0
+
+
 def current(root: str, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
     """Micrographs whose file, with this content, is in the catalog: tables of whole partitions, in the ledger's order.
 

@@ -1,7 +1,7 @@
 """Predictions from what was measured: of one partition in its task, or of many partitions at once."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pandas as pd
 
@@ -21,6 +21,17 @@ OF_FEATURES = [name for name in tables.FEATURES.names if name != "signature"]
 def joined(evidence: pd.DataFrame, features: pd.DataFrame) -> pd.DataFrame:
     """A row per micrograph and detector with all that is known of both: what models predict from."""
     return evidence.merge(features, on="micrograph_id", how="inner", validate="many_to_one")
+
+
+def predict_all(root: str, settings: Settings, names: set[str], execute_here: Callable) -> set[str]:
+    """Make the predictions of the partitions `names`, which have what they are made from; those that could be made.
+
+    `execute_here` is run()'s: it runs tasks wherever this run does.
+    """
+    todo = bundles(root, names, settings) if names else ()
+    results = execute_here(predict_together, todo, "predict", ingest.n_micrographs(root, names))
+    of = (result.task.args[1]["partition"] for result in results if result.outcome != "failed")
+    return {name for partitions in of for name in partitions}
 
 
 def bundles(root: str, names: set[str], settings: Settings) -> Iterator[Task]:

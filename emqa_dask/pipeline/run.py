@@ -16,7 +16,7 @@ from emqa_dask.backend import to_device
 from emqa_dask.partition import Partition
 from emqa_dask.pipeline import PRELOAD, ingest, journal
 from emqa_dask.pipeline.folders import OF_STEP, folders, upstream
-from emqa_dask.pipeline.predicting import bundles, predict_together
+from emqa_dask.pipeline.predicting import predict_all
 from emqa_dask.pipeline.report import report
 from emqa_dask.pipeline.surveys import SURVEY_FILES, SURVEY_FRAMES
 from emqa_dask.run import preflight
@@ -168,23 +168,26 @@ def _executor(
 def _make(root: str, settings: Settings, steps: list[str], execute_here: Callable) -> None:
     """One task for every partition that lacks a table of `steps`, or of what those are made from.
 
-    Of partitions that lack nothing but predictions many go into one task first, and what fails there on its own later.
+    Where all that takes pixels is there, evidence is made before, and then predictions, of many partitions in a task;
+    what fails there is left to the partitions' own tasks.
     """
     where = folders(settings)
     needed = upstream([table for step in steps for table in OF_STEP[step] if table in where], where)
+    judging = [table for table in ("evidence", "predictions") if "predictions" in needed]
     done: set[str] | None = None
-    predicted: set[str] | None = None
+    judged: dict[str, set[str]] = {}
     stored: set[str] = set()  # partitions of which the first table, made with the shard, is there
     for table in needed:  # few listings in memory at a time: a million images are 60,000 names
         there = set(parts.part_names(root, where[table]))
         journal.forget_unfinished(root, where[table], there)
         stored = there if done is None else stored
-        if table == "predictions":
-            predicted = there
+        if table in judging:
+            judged[table] = there
         else:
             done = there if done is None else done & there
-    if predicted is not None:
-        done = (done & predicted) | _predict(root, settings, done - predicted, execute_here)
+    for table in judging:
+        make = _weigh if table == "evidence" else predict_all
+        done = (done & judged[table]) | make(root, settings, done - judged[table], execute_here)
     total, n_tasks, needs = 0, 0, NO_NEEDS
     for partition in ingest.every_partition(root):
         if partition.name not in done:
@@ -193,26 +196,24 @@ def _make(root: str, settings: Settings, steps: list[str], execute_here: Callabl
             needs = _add(needs, partition, partition.name in stored)
     if not total:
         return
-    todo = (
-        Task(partition.name, (root, partition, rows, settings, needed), len(partition))
-        for partition, rows in ingest.partitions(root, OF_TASK)
-        if partition.name not in done
-    )
+    todo = _tasks(root, settings, needed, lambda name: name not in done)
     stage = "triage" if "predict" in steps else steps[-1]
     for result in execute_here(work, todo, stage, total, needs, n_tasks):
         if result.outcome == "failed":
             journal.fail_partition(root, settings, result)
 
 
-def _predict(root: str, settings: Settings, names: set[str], execute_here: Callable) -> set[str]:
-    """Make the predictions of the partitions `names`, which have all else; those that could be made."""
-    if not names:
-        return set()
-    made: set[str] = set()
-    total = sum(len(partition) for partition in ingest.every_partition(root) if partition.name in names)
-    for result in execute_here(predict_together, bundles(root, names, settings), "predict", total):
-        made |= set(result.task.args[1]["partition"]) if result.outcome == "done" else set()
-    return made
+def _tasks(root: str, settings: Settings, wanted: tuple[str, ...], is_chosen: Callable[[str], bool]) -> Iterator[Task]:
+    for partition, rows in ingest.partitions(root, OF_TASK):
+        if is_chosen(partition.name):
+            yield Task(partition.name, (root, partition, rows, settings, wanted), len(partition))
+
+
+def _weigh(root: str, settings: Settings, names: set[str], execute_here: Callable) -> set[str]:
+    """Make the evidence of the partitions `names`, which have what it is made from; those that could be made."""
+    todo = _tasks(root, settings, upstream(["evidence"], folders(settings)), names.__contains__) if names else ()
+    results = execute_here(work, todo, "featurise", ingest.n_micrographs(root, names), n_tasks=len(names))
+    return {result.task.name for result in results if result.outcome != "failed"}
 
 
 def _add(needs: dict, partition: Partition, is_stored: bool) -> dict:

@@ -19,7 +19,7 @@ from emqa_dask.detect import log
 from emqa_dask.partition import Partition
 from emqa_dask.pipeline.classifying import by_ensemble, judged_classes
 from emqa_dask.pipeline.folders import SCHEMAS, failure_row, failures_dir, folders
-from emqa_dask.pipeline.measuring import by_log, by_networks, evidence_of, measure, of_log
+from emqa_dask.pipeline.measuring import by_log, by_networks, evidence_of_all, measure, of_log
 from emqa_dask.pipeline.predicting import OF_FEATURES, joined
 from emqa_dask.predict.images import predict_images
 from emqa_dask.run.supervise import Call, Died, direct
@@ -231,10 +231,9 @@ def _weigh_again(
 ) -> list[dict]:
     """The rows of tables.EVIDENCE from the detections that are there, of images whose features are."""
     found = parts.read_part(root, where["detections"], partition.name, tables.DETECTIONS)
-    found, nothing = dict(list(found.groupby("micrograph_id"))), tables.empty(tables.DETECTIONS)
     failed = set(failed_ids(root, where["features"], partition.name))
     kept = [row for row in rows.to_dict("records") if row["micrograph_id"] not in failed]
-    return [one for row in kept for one in evidence_of(row, found.get(row["micrograph_id"], nothing), settings)]
+    return list(itertools.chain.from_iterable(evidence_of_all(kept, found, settings)))
 
 
 def _chunks(rows: list[dict], settings: Settings, n: int) -> Iterator[tuple[Settings, list[dict]]]:

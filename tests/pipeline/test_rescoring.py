@@ -56,8 +56,8 @@ def settings(request, short, fitted):
     return short if request.param == "the bundled forest" else replace(short, {"predict": {"forests": [fitted]}})
 
 
-def content(root, settings) -> dict[str, bytes]:
-    folder = files.join(str(root), folders(settings)["predictions"])
+def content(root, settings, table: str = "predictions") -> dict[str, bytes]:
+    folder = files.join(str(root), folders(settings)[table])
     return {name: files.read_bytes(files.join(folder, name)) for name in files.names(folder)}
 
 
@@ -90,6 +90,17 @@ def test_predictions_made_together_are_those_of_tasks_to_the_byte(copy, settings
     new = events(copy).iloc[before:]
     assert list(new["stage"]) == ["predict"]  # one task for all
     assert new["n_images"].sum() == sum(len(rows) for rows in ingest.current(str(copy)))
+
+
+def test_evidence_made_again_is_that_of_the_run_to_the_byte(copy, short):
+    """That was made image by image from pixels, this from the table of a partition's detections."""
+    expected = {table: content(copy, short, table) for table in ("evidence", "predictions")}
+    for table in expected:
+        shutil.rmtree(copy / folders(short)[table])
+    before = len(events(copy))
+    assert rescore(str(copy), short, say=quiet) == 0
+    assert {table: content(copy, short, table) for table in expected} == expected
+    assert list(events(copy)["stage"].iloc[before:]) == ["featurise"] * len(expected["evidence"]) + ["predict"]
 
 
 def test_a_bundle_is_bounded_and_all_of_them_are_everything(done, short, monkeypatch):
