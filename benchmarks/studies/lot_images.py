@@ -1,6 +1,6 @@
 """The lots' study's images: windows of fields of SEM textures, acquired as usual and otherwise, and unrelated ones."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -45,21 +45,22 @@ class Fields(NamedTuple):
     source: NDArray[np.int64]  # (n,)
 
 
-def draw(lots: Iterable[int], fields: int, acquisition: Acquisition, seed: tuple[int, ...]) -> Fields:
-    """`fields` fields of view of each of `lots`; every field has a random stream of its own, from `seed` and lot."""
-    pictures, of = [], []
-    for lot in lots:
-        for k in range(fields):
-            rng = np.random.default_rng([*seed, lot, k])
-            pictures.append((f"lot {lot}, field {k}", _field(rng, lot, acquisition)))
-            of.append(lot)
-    windows, source = windows_of(pictures, VIEW)
-    return Fields(windows, np.array(of)[source], source)
+def draw(
+    lots: Iterable[int], fields: int, acquisition: Acquisition, seed: tuple[int, ...], each: Callable = map
+) -> Fields:
+    """`fields` fields of view of each of `lots`; every field has a random stream of its own, from `seed` and lot.
+
+    `each` is map, or the one of a pool of processes.
+    """
+    of = [(lot, k) for lot in lots for k in range(fields)]
+    drawn = each(_field, [[*seed, *place] for place in of], [lot for lot, _ in of], [acquisition] * len(of))
+    windows, source = windows_of([(f"lot {lot}, field {k}", field) for (lot, k), field in zip(of, drawn)], VIEW)
+    return Fields(windows, np.array(of)[source, 0], source)
 
 
-def _field(rng: np.random.Generator, lot: int, set_to: Acquisition) -> NDArray[np.float32]:
+def _field(seed: list[int], lot: int, set_to: Acquisition) -> NDArray[np.float32]:
     sample = textures.make(
-        rng, (FIELD_PX, FIELD_PX), lot=lot, nm_per_pixel=NM_PER_PIXEL, dtype="float32",
+        np.random.default_rng(seed), (FIELD_PX, FIELD_PX), lot=lot, nm_per_pixel=NM_PER_PIXEL, dtype="float32",
         exposure={"dose_e_per_px": set_to.dose_e_per_px, "mtf_sigma_px": 0.4, "read_noise_e": 1.0},
         blur_px=set_to.blur_px, side_rad=set_to.side_rad,
     )  # fmt: skip
@@ -69,24 +70,26 @@ def _field(rng: np.random.Generator, lot: int, set_to: Acquisition) -> NDArray[n
 
 
 @lru_cache(maxsize=1)
-def own(seed: int, lots: int, fields: tuple[int, int, int]) -> tuple[Fields, NDArray]:
+def own(seed: int, lots: int, fields: tuple[int, int, int], each: Callable = map) -> tuple[Fields, NDArray]:
     """Windows of the first `lots` lots and their split (n,): so many fields of each to train, validate and test."""
-    found = draw(range(lots), sum(fields), OWN, (seed, 0))
+    found = draw(range(lots), sum(fields), OWN, (seed, 0), each)
     return found, split_groups(found.lot, found.source, shares=fields, seed=seed)
 
 
-def foreign_parts(seed: int, lots: int, fields: int, photographs: int, data: Path) -> dict[str, Fields]:
+def foreign_parts(
+    seed: int, lots: int, fields: int, photographs: int, data: Path, each: Callable = map
+) -> dict[str, Fields]:
     """By kind: the same lots acquired otherwise, unseen lots, photographs, and CIFAR-10's where they are.
 
     Of each changed acquisition ("changed: its name") there are `fields` over four fields a lot; of the unseen lots,
     the next two for every three known ones, `fields`. Photographs' lot is -1.
     """
-    each = max(1, fields // len(CHANGED))
+    of_each = max(1, fields // len(CHANGED))
     found = {
-        f"changed: {name}": draw(range(lots), each, settings, (seed, 1 + k))
+        f"changed: {name}": draw(range(lots), of_each, settings, (seed, 1 + k), each)
         for k, (name, settings) in enumerate(CHANGED.items())
     }
-    found["unseen"] = draw(range(lots, lots + max(1, 2 * lots // 3)), fields, OWN, (seed, 9))
+    found["unseen"] = draw(range(lots, lots + max(1, 2 * lots // 3)), fields, OWN, (seed, 9), each)
     rng = np.random.default_rng([seed, 10])
     found["photographs"] = _unrelated([_grey(foreign.photograph(rng, (256, 256))) for _ in range(photographs)])
     file = data / "cifar10_ood/cifar10_train.npz"

@@ -16,6 +16,7 @@ os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -63,6 +64,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--weight-decay", type=float, default=1e-4)
     group.add_argument("--lot-depth", type=int, default=10)
     group.add_argument("--lot-widen", type=int, default=1)
+    group.add_argument(
+        "--precision", default="float32", choices=["float32", "bfloat16"], help="of the training's steps"
+    )
+    group.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    group.add_argument("--processes", type=int, default=1, help="that draw images and train members at once")
     group.add_argument("--minutes", type=float, help="after which no further member is begun; run again for more")
     group.add_argument("--cohort", type=int, default=40, help="windows whose entropies make one histogram")
     group.add_argument("--target", type=float, default=0.9, help="accuracy whose number of labels is asked for")
@@ -72,12 +78,17 @@ def study(given: argparse.Namespace) -> dict:
     """Trains what is still to train, measures, prints the tables, and writes lots.json and the figures to given.out."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    lots_training.train(given)
+    with lots_training.processes(given.processes) as each:
+        return _study(given, each)
+
+
+def _study(given: argparse.Namespace, each: Callable) -> dict:
+    lots_training.train(given, each)
     found = {"settings": {key: value for key, value in vars(given).items() if key not in ("out", "data")}, "seeds": {}}
     words, truth = {}, {}
     for seed in given.seeds:
         if all((_folder(given, seed) / name / "card.toml").is_file() for name in ("dropout", "ensemble")):
-            parts = images(seed, given)
+            parts = images(seed, given, each)
             words[seed], truth[seed] = said(parts, seed, given), {name: part.lot for name, part in parts.items()}
             truth[seed]["changed"] = _changed(truth[seed])
             found["seeds"][str(seed)] = measure(words[seed], truth[seed], seed, given)
@@ -98,11 +109,12 @@ def _folder(given: argparse.Namespace, seed: int) -> Path:
     return given.out / "lots" / f"seed_{seed}"
 
 
-def images(seed: int, given: argparse.Namespace) -> dict[str, lot_images.Fields]:
+def images(seed: int, given: argparse.Namespace, each: Callable = map) -> dict[str, lot_images.Fields]:
     """What the networks of a seed are asked: the held-out windows "test", and every foreign part."""
-    own, split = lot_images.own(seed, given.lots, tuple(given.fields))
+    own, split = lot_images.own(seed, given.lots, tuple(given.fields), each)
     test = lot_images.Fields(*(part[split == "test"] for part in own))
-    return {"test": test} | lot_images.foreign_parts(seed, given.lots, given.fields[2], given.photographs, given.data)
+    others = lot_images.foreign_parts(seed, given.lots, given.fields[2], given.photographs, given.data, each)
+    return {"test": test} | others
 
 
 def said(parts: dict[str, lot_images.Fields], seed: int, given: argparse.Namespace) -> dict[str, dict[str, NDArray]]:
@@ -113,7 +125,7 @@ def said(parts: dict[str, lot_images.Fields], seed: int, given: argparse.Namespa
     found = {}
     for method in METHODS:
         folder = _folder(given, seed) / ("dropout" if method == "dropout" else "ensemble")
-        networks = load_ensemble(folder, method=method, classes=classes(given))
+        networks = load_ensemble(folder, given.device, method=method, classes=classes(given))
         kept = folder / f"said_{method}.npz"
         if not kept.is_file():
             looked = {name: networks.look(part.windows)[0].mean(axis=0) for name, part in parts.items()}

@@ -3,6 +3,10 @@
 import argparse
 import shutil
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,30 +51,46 @@ def plans(given: argparse.Namespace) -> list[Plan]:
     return found
 
 
-def train(given: argparse.Namespace) -> None:
+@contextmanager
+def processes(n: int) -> Iterator[Callable]:
+    """A map() over `n` processes, in the order of its arguments; the plain one for n = 1."""
+    if n == 1:
+        yield map
+        return
+    with ProcessPoolExecutor(n, mp_context=get_context("spawn")) as pool:
+        yield pool.map
+
+
+def train(given: argparse.Namespace, each: Callable = map) -> None:
     """Trains all plans, or goes on with them, until `given.minutes` are over; then joins what there is.
 
     In turn, so that whatever the time allows is a study: of each seed dropout and `curve_members` members, then the
     learning curve, then the other members one by one. An ensemble is of the members that are finished; the others are
-    left to a later run.
+    left to a later run. `each` is map, or the one of a pool: then as many members train at once.
     """
     end = np.inf if given.minutes is None else time.monotonic() + 60 * given.minutes
     wanted = [plan for plan in plans(given) if not _is_whole(given.out / "lots" / plan.name)]
     for plan in wanted:
-        _prepare(plan, given)
+        _prepare(plan, given, each)
     turns = [(plan, k) for plan in wanted for k in classifier.unfinished(given.out / "lots" / plan.name)]
-    begun = set()
-    for plan, k in sorted(turns, key=lambda turn: rank(*turn, given.curve_members)):
-        if time.monotonic() >= end:
-            break
-        record = classifier.train_member(given.out / "lots" / plan.name, k, say=lambda line: None)
-        print(f"{plan.name}, member {k}: {record}", flush=True)
-        begun.add(plan)
+    turns.sort(key=lambda turn: rank(*turn, given.curve_members))
+    outs, members = [given.out / "lots" / plan.name for plan, _ in turns], [k for _, k in turns]
+    done = each(_trained, outs, members, [given.device] * len(turns), [end] * len(turns))
+    begun = {plan for (plan, _), is_done in zip(turns, done) if is_done}
     for plan in wanted:
         out = given.out / "lots" / plan.name
         is_new = plan in begun or not (out / "card.toml").is_file()
         if is_new and len(classifier.unfinished(out)) < plan.members:
             _join(out)
+
+
+def _trained(out: Path, k: int, device: str, end: float) -> bool:
+    """Trains member `k`, unless it is `end` already on the clock that all processes share."""
+    if time.monotonic() >= end:
+        return False
+    record = classifier.train_member(out, k, device=device, say=lambda line: None)
+    print(f"{out.parent.name}/{out.name}, member {k}: {record}", flush=True)
+    return True
 
 
 def _is_whole(out: Path) -> bool:
@@ -93,10 +113,10 @@ def rank(plan: Plan, k: int, first: int) -> tuple:
     return k >= first, plan.share < 1, max(0, k - first + 1)
 
 
-def _prepare(plan: Plan, given: argparse.Namespace) -> None:
+def _prepare(plan: Plan, given: argparse.Namespace, each: Callable) -> None:
     """Lays out the plan's training. Less data is seen for more epochs, in proportion to 1 / sqrt(share): between the
     paper's equal epochs, too few steps for trainings as short as these, and equal steps."""
-    own, split = lot_images.own(plan.seed, given.lots, tuple(given.fields))
+    own, split = lot_images.own(plan.seed, given.lots, tuple(given.fields), each)
     used = (split != "train") | of_share(own, split, plan.share)
     epochs = round(given.lot_epochs / np.sqrt(plan.share))
     classifier.prepare(
@@ -108,7 +128,7 @@ def _prepare(plan: Plan, given: argparse.Namespace) -> None:
         },
         schedule=Schedule(
             epochs=epochs, batch=given.batch, learning_rate=given.learning_rate, weight_decay=given.weight_decay,
-            halve_every=max(1, round(epochs / 4)),
+            halve_every=max(1, round(epochs / 4)), precision=given.precision,
         ),
         method=plan.method, passes=PASSES,
         training={"images": "synthetic lots", "draw": plan.seed, "share": plan.share},
