@@ -15,7 +15,7 @@ from emqa_dask.classify.together import evaluator
 from emqa_dask.settings.stages import PRECISIONS
 
 BATCH = {"cpu": 64, "cuda": 1024}  # windows that go through the networks at once
-WAY = {"cpu": "loop", "cuda": "vmap"}  # of together.WAYS: see benchmarks/bench_ensemble.py
+WAY = {"cpu": "loop", "cuda": "loop"}  # of together.WAYS: see benchmarks/bench_ensemble.py
 
 
 class Examined(NamedTuple):

@@ -35,10 +35,12 @@ def test_an_ensemble_says_the_same_on_both_devices(model, method):
     np.testing.assert_allclose(there, load_ensemble(model, method=method).probabilities(images), atol=2e-3)
 
 
+@pytest.mark.parametrize("more", [{}, {"depth": 16, "widen": 2}])
+@pytest.mark.parametrize(("n", "side"), [(4, 16), (300, 64)])  # cuDNN chooses the layout by size
 @pytest.mark.parametrize("way", WAYS)
-def test_members_together_say_what_each_says_alone(way):
-    nets = [classifiers.build_classifier(SMALL | {"dropout": 0.0}).cuda() for _ in range(3)]
-    x = torch.rand(4, 1, 16, 16, device="cuda")
+def test_members_together_say_what_each_says_alone(way, n, side, more):
+    nets = [classifiers.build_classifier(SMALL | {"dropout": 0.0} | more).cuda() for _ in range(3)]
+    x = torch.rand(n, 1, side, side, device="cuda")
     with torch.inference_mode():
         found = evaluator(nets, way)(x)[0]
         for logits, net in zip(found, nets):
