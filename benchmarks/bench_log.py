@@ -252,7 +252,7 @@ def pooled(images: dict[str, np.ndarray], detectors: dict, search: dict, referen
 def show(title: str, table: dict[str, dict]) -> None:
     print(f"\n{title}")
     print(
-        f"{'':<28}{'ms/Mpx':>9}{'first':>9}{'faster':>9}{'blobs':>8}{'of reference':>14}{'of its own':>12}{'peak MiB':>10}"
+        f"{'':<28}{'ms/Mpx':>9}{'first':>9}{'faster':>9}{'blobs':>8}{'of reference':>14}{'of own':>12}{'peak MiB':>10}"
     )
     for name, row in table.items():
         if "missing" in row:

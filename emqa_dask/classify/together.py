@@ -60,9 +60,9 @@ def _without_norms(net):
     class Affine(nn.Module):
         def __init__(self, norm):
             super().__init__()
-            factor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+            factor = norm.weight.detach() * torch.rsqrt(norm.running_var + norm.eps)
             self.register_buffer("factor", factor[:, None, None])
-            self.register_buffer("summand", (norm.bias - norm.running_mean * factor)[:, None, None])
+            self.register_buffer("summand", (norm.bias.detach() - norm.running_mean * factor)[:, None, None])
 
         def forward(self, x):
             return torch.addcmul(self.summand, x, self.factor)

@@ -52,10 +52,17 @@ def test_the_same_objects_on_both_devices(scenes, full_float32):
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_less_precise_arithmetic_finds_nearly_the_same(scenes, precision):
-    there = load_detector("cavity-tem", "cuda", precision).detect(scenes)
-    for a, b in zip(there, load_detector("cavity-tem").detect(scenes), strict=True):
-        a, b = (rows.loc[rows["score"] >= 0.5, BOX].to_numpy() for rows in (a, b))
-        assert match_boxes(a, b, 0.5).f1 >= 0.9
+    """What is sure on one device is there on the other, with a score that may have fallen by a tenth."""
+    there, here = load_detector("cavity-tem", "cuda", precision), load_detector("cavity-tem")
+    lost = found = 0
+    for pair in zip(there.detect(scenes), here.detect(scenes), strict=True):
+        for one, other in (pair, pair[::-1]):
+            one, other = (
+                rows.loc[rows["score"] >= least, BOX].to_numpy() for rows, least in ((one, 0.5), (other, 0.4))
+            )
+            n = match_boxes(other, one, 0.5).tp
+            found, lost = found + n, lost + len(one) - n
+    assert lost <= 0.05 * found
 
 
 def test_the_batch_changes_nothing(scenes, full_float32):
