@@ -18,6 +18,7 @@ from emqa_dask.settings import Detect
 from emqa_dask.synthetic import lattices
 from emqa_dask.tune import rewards
 from emqa_dask.tune.lattice import Physics, from_cell
+from emqa_dask.tune.registration import spacing_px
 from emqa_dask.tune.rewards import Scene
 
 # Drift-free, well exposed: the noise under study is added afterwards.
@@ -94,11 +95,18 @@ class Log:
 
 
 def judged(points: pd.DataFrame, case: Case) -> dict[str, float]:
-    """Count error (signed), crowding, and 1 - F1 against the true sites within 0.3 spacings."""
+    """Count error (signed) against the true sites, crowding, and F1 against the sites within 0.3 spacings.
+
+    The edge counts less, as in the reward (`rewards.tapered`); `physics_error` is the reward's own, signed.
+    """
+    width = rewards.TAPER * spacing_px(case.physics, case.nm_per_pixel)
+    places = (points[["y_px", "x_px"]].to_numpy(float).reshape(-1, 2), case.sites)
+    n, n_true = (rewards.tapered(place, case.image.shape, width).sum() for place in places)
     scene = Scene(case.image, case.nm_per_pixel, case.physics, pd.DataFrame(case.sites, columns=["y_px", "x_px"]))
     return {
         "n": len(points),
-        "count_error": rewards.signed_count_error(points, scene),
+        "count_error": float(n / n_true - 1),
+        "physics_error": rewards.signed_count_error(points, scene),
         "crowding": rewards.crowding(points, scene),
         "true_f1": 1 - rewards.disagreement(points, scene),
     }
