@@ -12,7 +12,7 @@ from emqa_dask import tables
 from emqa_dask.backend import to_device
 from emqa_dask.detect import log_exact, log_fast, scales, tiles
 from emqa_dask.detect.normalise import Limits, is_finite, normalise, real
-from emqa_dask.detect.prune import affordable, prune
+from emqa_dask.detect.prune import affordable, largest_first
 from emqa_dask.detect.scales import Maxima, Where
 from emqa_dask.settings import Detect
 
@@ -149,11 +149,10 @@ def chosen_detections(candidates: Candidates, settings: Detect) -> pd.DataFrame:
 
 
 def pruned(found: Maxima, sigmas: np.ndarray, overlap: float | None) -> Maxima:
-    """`found` without the blobs that overlap a larger one by more than `overlap`; None keeps all."""
+    """`found` without the blobs that overlap a larger one that stays by more than `overlap`; None keeps all."""
     if overlap is None:
         return found
-    keep = prune(found.y.astype(sigmas.dtype), found.x.astype(sigmas.dtype), sigmas[found.scale], overlap)
-    return scales.chosen(found, keep)
+    return scales.chosen(found, largest_first(found.y, found.x, sigmas[found.scale], overlap))
 
 
 def boxed(rows: pd.DataFrame, shape: tuple[int, int]) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Pruning of overlapping blobs with scikit-image's result, order of visits included, at a fraction of its time."""
+"""Pruning of overlapping blobs: the largest first, or with scikit-image's result, order of visits included."""
 
 import math
 
@@ -34,6 +34,70 @@ def _most_pairs(y: np.ndarray, x: np.ndarray, reach: float) -> int:
 def _reach(sigma: np.ndarray) -> float:
     """The distance within which scikit-image asks whether two disks overlap."""
     return 2 * sigma.max() * math.sqrt(2)
+
+
+def largest_first(y: np.ndarray, x: np.ndarray, sigma: np.ndarray, overlap: float) -> np.ndarray:
+    """Which of n blobs stay (bool): those that share at most `overlap` of their area with any larger one that stays.
+
+    Disks have radius sqrt(2) sigma; y, x, sigma are in px; of two equal disks the first in order goes, as in `prune`.
+    No order of visits is left to chance, nor does memory grow with the number of pairs. What scikit-image keeps stays
+    but for a few in a thousand; in addition to it stay disks whose only larger neighbours went themselves, which there
+    is a matter of the order. No blobs give an empty array.
+    """
+    if len(sigma) == 0:
+        return np.zeros(0, bool)
+    y, x, sigma = (np.ascontiguousarray(part, np.float64) for part in (y, x, sigma))
+    order = np.lexsort((-np.arange(len(sigma)), -sigma))
+    height, width = np.ptp(y), np.ptp(x)
+    cell = max(2 * math.sqrt(2) * sigma.mean(), math.sqrt(height * width / (4 * len(y))), (height + width) / 10_000)
+    return _largest_first(y - y.min(), x - x.min(), sigma, order, float(overlap), cell)
+
+
+@numba.njit(nogil=True, cache=True)
+def _largest_first(y, x, sigma, order, overlap, cell):
+    n, root = len(y), math.sqrt(2)
+    n_rows, n_columns = int(y.max() / cell) + 1, int(x.max() / cell) + 1
+    first = np.zeros(n_rows * n_columns + 1, np.int64)
+    home = np.empty(n, np.int64)
+    for i in range(n):
+        home[i] = int(y[i] / cell) * n_columns + int(x[i] / cell)
+        first[home[i] + 1] += 1
+    for k in range(n_rows * n_columns):
+        first[k + 1] += first[k]
+    members, filled = np.empty(n, np.int64), first[:-1].copy()
+    for rank in range(n):  # within a cell the largest come first
+        i = order[rank]
+        members[filled[home[i]]] = i
+        filled[home[i]] += 1
+    alive, place = np.ones(n, np.bool_), np.empty(n, np.int64)
+    for rank in range(n):
+        place[order[rank]] = rank
+    for rank in range(n):
+        i = order[rank]
+        if not alive[i]:
+            continue
+        reach = 2 * root * sigma[i]
+        top, bottom = max(int((y[i] - reach) / cell), 0), min(int((y[i] + reach) / cell), n_rows - 1)
+        left, right = max(int((x[i] - reach) / cell), 0), min(int((x[i] + reach) / cell), n_columns - 1)
+        for row in range(top, bottom + 1):
+            for m in range(first[row * n_columns + left], first[row * n_columns + right + 1]):
+                j = members[m]
+                if alive[j] and place[j] > rank:
+                    d2 = (y[i] - y[j]) ** 2 + (x[i] - x[j]) ** 2
+                    if d2 < 2 * (sigma[i] + sigma[j]) ** 2:
+                        alive[j] = _shared(math.sqrt(d2), root * sigma[i], root * sigma[j]) <= overlap
+    return alive
+
+
+@numba.njit(nogil=True, cache=True)
+def _shared(d, r1, r2):
+    """Area that two disks share, over that of the second, smaller one; d, the distance, is less than r1 + r2."""
+    if d <= r1 - r2:
+        return 1.0
+    a = math.acos(min(max((d * d + r1 * r1 - r2 * r2) / (2 * d * r1), -1.0), 1.0))
+    b = math.acos(min(max((d * d + r2 * r2 - r1 * r1) / (2 * d * r2), -1.0), 1.0))
+    product = max((r1 + r2 - d) * (d + r2 - r1) * (d - r2 + r1) * (d + r1 + r2), 0.0)
+    return (r1 * r1 * a + r2 * r2 * b - 0.5 * math.sqrt(product)) / (math.pi * r2 * r2)
 
 
 def prune(y: np.ndarray, x: np.ndarray, sigma: np.ndarray, overlap: float) -> np.ndarray:

@@ -9,7 +9,7 @@ from emqa_dask.settings import Settings, digest
 from emqa_dask.store import layout
 
 # A stage's number goes up when its code gives other tables for the same settings.
-VERSIONS = {"detect": 3, "evidence": 1, "featurise": 4, "predict": 2, "classify": 1, "judge_classes": 1}
+VERSIONS = {"detect": 4, "evidence": 1, "featurise": 4, "predict": 2, "classify": 1, "judge_classes": 1}
 SCHEMAS = {
     "thumbnails": tables.THUMBNAILS,
     "detections": tables.DETECTIONS,

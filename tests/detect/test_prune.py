@@ -1,4 +1,4 @@
-"""Pruning agrees with scikit-image's, whatever the order of visits does to chains of blobs, and is quick."""
+"""Pruning by size has one result, by definition; the other one agrees with scikit-image's, order of visits included."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 from skimage.feature.blob import _blob_overlap, _prune_blobs
 
-from emqa_dask.detect.prune import prune, set_order
+from emqa_dask.detect.prune import largest_first, prune, set_order
 
 
 @settings(deadline=None, max_examples=60)
@@ -49,14 +49,53 @@ def test_the_same_blobs_stay_as_in_scikit_image(n, seed, overlap, dtype, is_latt
 def test_no_blobs_and_one_blob():
     assert prune(*np.zeros((3, 0)), 0.5).shape == (0,)
     assert prune(*np.ones((3, 1)), 0.0).tolist() == [True]
+    assert largest_first(*np.zeros((3, 0)), 0.5).shape == (0,)
+    assert largest_first(*np.ones((3, 1)), 0.0).tolist() == [True]
 
 
+def by_definition(blobs, overlap):
+    """The same as largest_first(), one blob after the other, each asked of all that stay so far."""
+    stay = []
+    for i in sorted(range(len(blobs)), key=lambda i: (-blobs[i, 2], -i)):
+        if all(_blob_overlap(blobs[i], blobs[j], sigma_dim=1) <= overlap for j in stay):
+            stay.append(i)
+    return np.isin(np.arange(len(blobs)), stay)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 150), st.integers(0, 2**32), st.floats(0.01, 0.99), st.sampled_from([2, 12, 80]))
+def test_the_largest_stay_first(n, seed, overlap, largest):
+    rng = np.random.default_rng(seed)
+    sigma = rng.choice(np.geomspace(1, largest, 6), n)
+    blobs = np.column_stack([rng.uniform(0, 60, (n, 2)), sigma])
+    np.testing.assert_array_equal(largest_first(*blobs.T, overlap), by_definition(blobs, overlap))
+
+
+def test_what_the_largest_first_leaves_is_what_scikit_image_leaves_and_a_little_more():
+    rng = np.random.default_rng(2)
+    y, x = rng.uniform(0, 1000, (2, 4000))
+    sigma = rng.choice(np.geomspace(2, 15, 10), 4000)
+    one, other = largest_first(y, x, sigma, 0.5), prune(y, x, sigma, 0.5)
+    assert (one & other).sum() >= 0.99 * other.sum()
+    assert other.sum() <= one.sum() <= 1.1 * other.sum()
+
+
+def test_far_apart_blobs_of_any_size_take_no_memory_for_what_lies_between():
+    y, x = np.array([0.0, 1e6, 1e6 + 1]), np.array([0.0, 1e7, 1e7 + 1])
+    assert largest_first(y, x, np.array([1e-3, 2.0, 1.9]), 0.5).tolist() == [True, True, False]
+
+
+def test_of_equal_disks_the_later_one_stays():
+    assert largest_first(*np.ones((3, 4)), 0.5).tolist() == prune(*np.ones((3, 4)), 0.5).tolist()
+
+
+@pytest.mark.parametrize("way", [prune, largest_first])
 @pytest.mark.parametrize("overlap", [0.01, 0.5])
-def test_of_tens_of_thousands_of_blobs_no_two_that_stay_overlap(overlap):
+def test_of_tens_of_thousands_of_blobs_no_two_that_stay_overlap(overlap, way):
     rng = np.random.default_rng(0)
     y, x = rng.integers(0, 2000, (2, 30_000)).astype(float)
     sigma = rng.choice(np.geomspace(2, 20, 10), 30_000)
-    keep = prune(y, x, sigma, overlap)
+    keep = way(y, x, sigma, overlap)
     assert 0 < keep.sum() < len(keep)
     left = np.column_stack([y, x, sigma])[keep]
     pairs = cKDTree(left[:, :2]).query_pairs(2 * np.sqrt(2) * 20, output_type="ndarray")
