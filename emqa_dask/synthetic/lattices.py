@@ -7,6 +7,8 @@ from scipy import sparse
 from emqa_dask.synthetic import camera, fields
 from emqa_dask.synthetic.sample import Mask, Sample, given, loguniform, tight_boxes
 
+ISLAND = 5.0  # spacings: islands of order and of disorder are at least as large as a square of this side
+
 # Projected cells: a, b (nm), angle between them (degrees), basis of (u, v, relative column intensity, label).
 # Intensities follow Z**1.7 (Pennycook); sizes from the bulk lattice constants.
 CELLS = {
@@ -77,7 +79,8 @@ def make(
     keep = rng.random(len(sites)) >= vacancies
     sites, weights, names = sites[keep], weights[keep], names[keep]
     sites = sites + jitter * rng.standard_normal(sites.shape)
-    disordered = _region(rng, shape) if disorder else np.zeros(shape, bool)
+    least_px = (ISLAND * spacing_nm / nm_per_pixel) ** 2
+    disordered = _region(rng, shape, least_px) if disorder else np.zeros(shape, bool)
     nearest = np.clip(np.rint(sites).astype(int), 0, np.array(shape) - 1)
     ordered = ~disordered[nearest[:, 0], nearest[:, 1]]
     sites, weights, names = sites[ordered], weights[ordered], names[ordered]
@@ -184,7 +187,14 @@ def _discs(sites: np.ndarray, radius: float, shape: tuple[int, int]) -> tuple[li
     return masks, shown
 
 
-def _region(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    """A random connected-looking region of 10 to 50 % of the image, bool."""
+def _region(rng: np.random.Generator, shape: tuple[int, int], least_px: float) -> np.ndarray:
+    """A random region of about 10 to 50 % of the image, bool, without islands and holes of less than `least_px`."""
     field = fields.gradient(rng, shape) + 0.5 * fields.fractal(rng, shape, exponent=4.5, finest_px=24)
-    return field > np.quantile(field, rng.uniform(0.5, 0.9))
+    region = field > np.quantile(field, rng.uniform(0.5, 0.9))
+    for phase in (True, False):
+        _, labels, about, _ = cv2.connectedComponentsWithStats((region == phase).astype(np.uint8))
+        sizes = about[:, cv2.CC_STAT_AREA]
+        is_small = sizes < min(least_px, sizes[1:].max(initial=0))  # the largest part stays, however small
+        is_small[0] = False  # the other phase
+        region ^= is_small[labels]
+    return region

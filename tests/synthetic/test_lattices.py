@@ -1,5 +1,6 @@
 """Lattices: sites are the maxima of the columns, spacing is the crystal's, no column in the disordered region."""
 
+import cv2
 import numpy as np
 import pytest
 from scipy.spatial import cKDTree
@@ -60,6 +61,16 @@ def test_column_boxes_surround_their_sites_with_the_width_at_one_over_e():
     np.testing.assert_allclose((y1 - y0)[whole], 2 * np.sqrt(2) * 3.0, atol=1.0)
     areas = np.array([crop.sum() for _, _, crop in sample.masks])[whole]
     np.testing.assert_allclose(areas, 2 * np.pi * 9, rtol=0.12)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_neither_phase_has_islands_of_a_few_columns(seed):
+    sample = lattices.make(np.random.default_rng(seed), (300, 320), disorder=True, nm_per_pixel=0.03)
+    region = sample.meta["disordered"]
+    assert 0 < region.mean() < 1
+    for phase in (region, ~region):
+        sizes = cv2.connectedComponentsWithStats(phase.astype(np.uint8))[2][1:, cv2.CC_STAT_AREA]
+        assert len(sizes) == 1 or sizes.min() >= (5 * sample.meta["spacing_px"]) ** 2
 
 
 def test_the_disordered_region_has_no_column_and_about_the_same_brightness():

@@ -143,7 +143,7 @@ def test_turning_the_image_turns_the_map(damaged, turn):
     height, width = SHAPE
     moved = {np.rot90: (width - 1 - x, y), np.fliplr: (y, width - 1 - x), np.flipud: (height - 1 - y, x)}[turn]
     turned = order_map(np.ascontiguousarray(turn(sample.image)), np.stack(moved, 1))
-    assert iou(turned.mask, turn(found.mask)) > 0.98
+    assert iou(turned.mask, turn(found.mask)) > 0.97
     assert (turned.points["is_disordered"] == found.points["is_disordered"]).mean() > 0.99
 
 
