@@ -21,8 +21,8 @@ import pandas as pd
 from emqa_dask import tables
 from emqa_dask.detect.log import detect_image
 from emqa_dask.featurise.images import image_features
-from emqa_dask.pipeline.measuring import joined
 from emqa_dask.pipeline.measuring import measure as measure_image
+from emqa_dask.pipeline.predicting import joined
 from emqa_dask.predict.duplicates import flag_duplicates
 from emqa_dask.predict.flags import flag_images
 from emqa_dask.predict.images import predict_images

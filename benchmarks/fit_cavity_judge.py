@@ -30,7 +30,7 @@ from cohort_images import IOU, RULE
 import emqa_dask
 from emqa_dask import models, tables
 from emqa_dask.detect.log import detect_image
-from emqa_dask.pipeline import measuring
+from emqa_dask.pipeline import detectors, measuring, predicting
 from emqa_dask.predict import judge, ood
 from emqa_dask.predict.choice import chosen
 from emqa_dask.predict.flags import flag_images
@@ -83,12 +83,12 @@ def verdicts(detector: str, forests: tuple[str, ...], n: int, settings: Settings
             rows.append(measuring.features_of(image, row, found, settings))
             kinds.append(kind)
     features = tables.conform(rows, tables.FEATURES).to_pandas()
-    evidence = measuring.joined(tables.conform(evidence, tables.EVIDENCE).to_pandas(), features)
+    evidence = predicting.joined(tables.conform(evidence, tables.EVIDENCE).to_pandas(), features)
     known = {"micrograph_id": features["micrograph_id"], "uri": features["micrograph_id"] + ".tif", "frame": 0}
     known = tables.empty(tables.MICROGRAPHS).merge(pd.DataFrame(known), how="right")
     catalog = tables.empty(tables.CATALOG).merge(known[["uri"]], how="right").assign(status="ok")
     predicted = predict_images(evidence, forests)
-    order = list(measuring.names_of(settings.detect))
+    order = list(detectors.names_of(settings.detect))
     one = chosen(evidence, predicted, order, settings.report.max_ood_distance)
     judged = triage.judge(catalog, known, one, one[[*tables.PREDICTIONS.names]], flag_images(features), settings.report)
     kind_of = dict(zip(features["micrograph_id"], kinds, strict=True))

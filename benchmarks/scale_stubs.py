@@ -55,7 +55,7 @@ def survey_files(root, name, entries, settings, call) -> dict:
 def _example() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame, bytes]:
     """Detections, evidence, features, prediction and thumbnail of one real synthetic micrograph."""
     from emqa_dask.detect.log import detect_image
-    from emqa_dask.pipeline import measuring
+    from emqa_dask.pipeline import measuring, predicting
     from emqa_dask.predict.images import predict_images
     from emqa_dask.store.thumbnails import thumbnail
     from emqa_dask.synthetic.profiles import make_sample
@@ -68,7 +68,7 @@ def _example() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame, 
     evidence, features = measuring.measure(image, row, blobs, settings)
     evidence = tables.conform(evidence, tables.EVIDENCE).to_pandas()
     features = tables.conform([features], tables.FEATURES).to_pandas()
-    predicted = predict_images(measuring.joined(evidence, features), settings.predict.forests)
+    predicted = predict_images(predicting.joined(evidence, features), settings.predict.forests)
     return blobs.head(3), evidence, features, predicted, thumbnail(image, 32)
 
 

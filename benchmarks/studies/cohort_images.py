@@ -17,7 +17,7 @@ import pandas as pd
 
 from emqa_dask import models, tables
 from emqa_dask.detect.log import detect_image
-from emqa_dask.pipeline import measuring
+from emqa_dask.pipeline import measuring, predicting
 from emqa_dask.predict.calibrate import f1_of
 from emqa_dask.settings import Settings, replace
 from emqa_dask.synthetic import camera, cavities, faults, profiles
@@ -191,7 +191,7 @@ def rows_of(
         f1_of(detections[detections["detector"] == name], boxes, RULE, IOU, floor).assign(detector=name)
         for name in evidence["detector"].unique()
     ]
-    rows = measuring.joined(evidence, known).merge(
+    rows = predicting.joined(evidence, known).merge(
         pd.concat(right).drop(columns="n_detections"), on=["micrograph_id", "detector"], validate="one_to_one"
     )
     return rows.assign(cohort=cohort)

@@ -15,7 +15,6 @@ from emqa_dask.featurise.agreement import agreement
 from emqa_dask.featurise.detections import detection_features
 from emqa_dask.featurise.images import image_features
 from emqa_dask.pipeline.detectors import names_of
-from emqa_dask.pipeline.predicting import joined as joined  # what is measured is joined by this for every model
 from emqa_dask.settings import Detect, Featurise, Settings
 from emqa_dask.tables import RINGS
 
