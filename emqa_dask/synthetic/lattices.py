@@ -7,7 +7,7 @@ from scipy import sparse
 from emqa_dask.synthetic import camera, fields
 from emqa_dask.synthetic.sample import Mask, Sample, given, loguniform, tight_boxes
 
-ISLAND = 5.0  # spacings: islands of order and of disorder are at least as large as a square of this side
+PERIODS, SPACINGS = 3, 5  # of a square's side: no island of order or disorder is smaller; less repeats nothing
 
 # Projected cells: a, b (nm), angle between them (degrees), basis of (u, v, relative column intensity, label).
 # Intensities follow Z**1.7 (Pennycook); sizes from the bulk lattice constants.
@@ -79,7 +79,8 @@ def make(
     keep = rng.random(len(sites)) >= vacancies
     sites, weights, names = sites[keep], weights[keep], names[keep]
     sites = sites + jitter * rng.standard_normal(sites.shape)
-    least_px = (ISLAND * spacing_nm / nm_per_pixel) ** 2
+    cell_nm = np.sqrt(a_nm * b_nm * np.sin(np.radians(gamma_deg)))
+    least_px = (max(PERIODS * cell_nm, SPACINGS * spacing_nm) / nm_per_pixel) ** 2
     disordered = _region(rng, shape, least_px) if disorder else np.zeros(shape, bool)
     nearest = np.clip(np.rint(sites).astype(int), 0, np.array(shape) - 1)
     ordered = ~disordered[nearest[:, 0], nearest[:, 1]]

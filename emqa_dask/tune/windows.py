@@ -69,11 +69,12 @@ def tune_windows(
 
 
 def inside(points: pd.DataFrame, window: Window) -> pd.DataFrame:
-    """The points whose centre (y_px, x_px) lies in `window`, still in the image's coordinates."""
+    """The points whose centre (y_px, x_px) lies in `window`, in the window's own coordinates; so are their boxes."""
     y, x = points["y_px"], points["x_px"]
     # Pixel centres are integers: pixel y0 begins at y0 - 0.5.
     keep = (y >= window.y0 - 0.5) & (y < window.y1 - 0.5) & (x >= window.x0 - 0.5) & (x < window.x1 - 0.5)
-    return points[keep]
+    moved = {"y_px": window.y0, "y0": window.y0, "y1": window.y0, "x_px": window.x0, "x0": window.x0, "x1": window.x0}
+    return points[keep].assign(**{name: points[name][keep] - by for name, by in moved.items() if name in points})
 
 
 def owner(table: pd.DataFrame, y: ArrayLike, x: ArrayLike) -> NDArray[np.int64]:

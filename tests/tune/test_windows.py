@@ -40,6 +40,17 @@ def test_without_overlap_every_point_lies_in_one_window(seed, size):
     assert len(inside(points, Window(0, 0, *shape))) == len(points)
 
 
+def test_a_windows_points_lie_in_the_windows_own_image():
+    yx = np.random.default_rng(3).uniform(0, 80, (200, 2))
+    points = pd.DataFrame(yx, columns=["y_px", "x_px"]).assign(y0=lambda t: t["y_px"] - 2, x1=lambda t: t["x_px"] + 3)
+    found = inside(points, Window(10, 20, 40, 70))
+    assert 0 < len(found) < len(points)
+    assert found["y_px"].between(-0.5, 29.5).all()
+    assert found["x_px"].between(-0.5, 49.5).all()
+    back = found + {"y_px": 10, "x_px": 20, "y0": 10, "x1": 20}
+    pd.testing.assert_frame_equal(back, points.loc[found.index])
+
+
 def test_each_window_gets_what_is_best_in_it():
     parts = windows((40, 80), 40, 40)
 
