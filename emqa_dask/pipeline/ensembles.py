@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.execute import execute
 from emqa_dask.run.progress import watch
 from emqa_dask.run.supervise import Call, direct
-from emqa_dask.run.task import Limits, Task
+from emqa_dask.run.task import IN_PROCESS, Limits, Result, Task
 from emqa_dask.settings import Settings
 from emqa_dask.train import classes, classifier, member_fit
 
@@ -66,9 +66,16 @@ def train_ensemble(
             training={"labels": Path(labels).name, "images": len(table)}, licence=licence,
         )  # fmt: skip
         say(f"{len(stack)} windows of {view.size_px} px; finished members stay in {out}.training")
-        _train(out, settings, members, min_members or members, say)
-        complete = functools.partial(learn, root, table, wanted or Wanted(), say)
-        card = classifier.finish(out, figures, min_members=min_members, complete=complete)
+        device = settings.detect.device
+        if settings.run.scheduler == IN_PROCESS:
+            to_device(np.zeros(1), device)
+        with open_cluster(settings, (*PRELOAD, __name__), say) as client:
+            if client is not None:
+                say(f"{len(client.nthreads())} workers; dashboard: {client.dashboard_link}")
+            _train(out, device, client, members, min_members or members, say)
+            each = functools.partial(_each, client, device)
+            complete = functools.partial(learn, root, table, wanted or Wanted(), say, each, device)
+            card = classifier.finish(out, figures, min_members=min_members, complete=complete)
     else:
         card = models.load_card(out)
         say(f"{out} is trained already; take another --out to train anew")
@@ -92,32 +99,38 @@ def train_one(out: str, k: int, device: str, call: Call = direct) -> dict:
     return classifier.train_member(Path(out), k, device=device) | {"n_images": 1}
 
 
-def _train(out: Path, settings: Settings, n_members: int, least: int, say: Say) -> None:
+def _train(out: Path, device: str, client, n_members: int, least: int, say: Say) -> None:
     """Members that are still to be trained, on the workers; RuntimeError where fewer than `least` are in the end."""
-    waiting, device = classifier.unfinished(out), settings.detect.device
-    if not waiting:
-        return
-    if settings.run.scheduler == "in-process":
-        to_device(np.zeros(1), device)
-    tasks = [Task(f"member_{k:02d}", (str(out), k, device), 1) for k in waiting]
+    tasks = [Task(f"member_{k:02d}", (str(out), k, device), 1) for k in classifier.unfinished(out)]
     failed = []
-    with open_cluster(settings, (*PRELOAD, __name__), say) as client:
-        if client is not None:
-            say(f"{len(client.nthreads())} workers; dashboard: {client.dashboard_link}")
-        resources = {"GPU": 1} if device == "cuda" else None
-        results = execute(
-            train_one, tasks, stage="train", client=client, tasks_per_worker=1, limits=Limits(), resources=resources
-        )
-        for result in watch(results, "train", len(tasks), unit="members"):
-            if result.outcome == "failed":
-                failed.append(f"{result.task.name}: {result.error}")
-            elif result.outcome == "done":
-                known = (name for name in ("validation_accuracy", "test_accuracy") if name in result.value)
-                text = ", ".join(f"{name.replace('_', ' ')} {result.value[name]:.3f}" for name in known)
-                say(f"{result.task.name}: {result.value['epochs']} epochs, {result.value['seconds']:.0f} s; {text}")
+    for result in watch(_executed(train_one, tasks, "train", client, device), "train", len(tasks), unit="members"):
+        if result.outcome == "failed":
+            failed.append(f"{result.task.name}: {result.error}")
+        elif result.outcome == "done":
+            known = (name for name in ("validation_accuracy", "test_accuracy") if name in result.value)
+            text = ", ".join(f"{name.replace('_', ' ')} {result.value[name]:.3f}" for name in known)
+            say(f"{result.task.name}: {result.value['epochs']} epochs, {result.value['seconds']:.0f} s; {text}")
     n = n_members - len(classifier.unfinished(out))
     if n < least:
         raise RuntimeError(f"{n} members are trained, {least} are needed ({'; '.join(failed)}); run it again to go on")
+
+
+def _executed(function: Callable, tasks: list[Task], stage: str, client, device: str) -> Iterator[Result]:
+    resources = {"GPU": 1} if device == "cuda" else None
+    return execute(
+        function, tasks, stage=stage, client=client, tasks_per_worker=1, limits=Limits(), resources=resources
+    )
+
+
+def _each(client, device: str, function: Callable, todo: list[tuple], what: str) -> list[dict]:
+    """What `function` says of each of the arguments `todo`, in their order; RuntimeError where it fails for one."""
+    tasks, found = [Task(f"{k:06d}", args, 1) for k, args in enumerate(todo)], {}
+    for result in watch(_executed(function, tasks, "train", client, device), what, len(tasks), unit="batches"):
+        if result.outcome == "failed":
+            raise RuntimeError(f"{what}: {result.error}")
+        if result.outcome == "done":
+            found[result.task.name] = result.value
+    return [found[task.name] for task in tasks]
 
 
 def figures(p: np.ndarray, y: np.ndarray) -> dict:

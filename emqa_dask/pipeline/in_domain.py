@@ -1,6 +1,6 @@
 """What a trained ensemble knows of the images it is from: limits, distances, examples of shifts, beside its members."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from emqa_dask.featurise.images import image_statistics
 from emqa_dask.pipeline.drifting import QUANTITIES, REFERENCE
 from emqa_dask.predict import entropy, referral, shift, transfer
 from emqa_dask.predict.classified import HELD_OUT
+from emqa_dask.run.supervise import Call, direct
 from emqa_dask.synthetic import shifts
 from emqa_dask.train import classes, diagrams
 
@@ -22,7 +23,9 @@ MOST_EXAMINED = 1000  # images of each split that what is in domain is learnt fr
 SHIFTED_PX = 1024  # largest side of an image that an example of a shift is made from
 REPEATS = 4  # examples of a kind from one image, at most
 LEAST_HELD_OUT = 40  # with fewer validation images the test images help to say what is in domain
+CHUNK = 8  # images that a task looks at
 Say = Callable[[str], None]
+Each = Callable[[Callable, list[tuple], str], list[dict]]  # (function, arguments, what) -> its records, in order
 
 
 def read(path: Path) -> tuple[np.ndarray, float, float]:
@@ -40,22 +43,26 @@ class Wanted(NamedTuple):
     cs_mm: float = 1.2  # spherical aberration, for Thon rings
 
 
-def learn(root: Path, table: pd.DataFrame, wanted: Wanted, say: Say, folder: Path, card: dict) -> None:
-    """complete(folder, card) of classifier.finish(): what is in domain, from images and not from windows."""
-    from emqa_dask.classify import load_ensemble
+def learn(
+    root: Path, table: pd.DataFrame, wanted: Wanted, say: Say, each: Each, device: str, folder: Path, card: dict
+) -> None:
+    """complete(folder, card) of classifier.finish(): what is in domain, from images and not from windows.
 
+    `each` calls a task's function for every tuple of arguments, wherever that is, on `device`.
+    """
     card["ensemble"]["temperature"] = card["measured"].get("validation", {}).get("temperature", 1.0)
     _draw(folder, card)
     models.write_card(folder, card)
-    ensemble, of, seen = load_ensemble(folder), {}, {}
+    look = _Look(root, folder, device, wanted.cs_mm, each)
+    of, seen = {}, {}
     for name in classes.SPLITS:
         rows = _evenly(table[table["split"] == name], MOST_EXAMINED)
         if len(rows):
             say(f"what is in domain: {len(rows)} images of split {name}")
-            of[name], seen[name] = rows, _seen(ensemble, [root / uri for uri in rows["uri"]], wanted.cs_mm)
+            of[name], seen[name] = rows, look.at([root / uri for uri in rows["uri"]])
     names = _held_out({name: len(rows) for name, rows in of.items()})
     try:
-        known = _fitted(ensemble, root, of, seen, names, wanted, say)
+        known = _fitted(look, of, seen, names, wanted, say)
     except ValueError as error:  # too few images: a classifier still, but one that flags nothing
         card["training"]["out_of_domain"] = f"nothing is flagged: {error}"
         say(card["training"]["out_of_domain"])
@@ -70,8 +77,7 @@ def learn(root: Path, table: pd.DataFrame, wanted: Wanted, say: Say, folder: Pat
 
 
 def _fitted(
-    ensemble,
-    root: Path,
+    look: "_Look",
     of: Mapping[str, pd.DataFrame],
     seen: Mapping[str, shift.Seen],
     names: Sequence[str],
@@ -82,12 +88,11 @@ def _fitted(
     if not names:
         raise ValueError("no image was held out of the training")
     rows = pd.concat([of[name] for name in names], ignore_index=True)
-    images = [_middle(read(root / uri)[0], SHIFTED_PX) for uri in rows["uri"][: wanted.examples]]
-    made = shifts.shifted_examples((images * REPEATS)[: wanted.examples])
-    shifted = {kind: [_seen_images(ensemble, pictures)] for kind, pictures in made.items()}
+    paths = [look.root / uri for uri in rows["uri"][: wanted.examples]]
+    shifted = {kind: [seen] for kind, seen in look.at_shifted((paths * REPEATS)[: wanted.examples]).items()}
     for kind, where in wanted.shifted:
-        if own := list(_readable(sorted(path for path in Path(where).iterdir() if path.is_file()), say)):
-            shifted[kind].append(_seen_images(ensemble, own))
+        if own := look.at_foreign(sorted(path for path in Path(where).iterdir() if path.is_file()), say):
+            shifted[kind].append(own)
     counts = {kind: sum(len(part.features) for part in parts) for kind, parts in shifted.items()}
     say("examples of shifts: " + ", ".join(f"{n} {kind}" for kind, n in counts.items()))
     return shift.fit(
@@ -99,14 +104,6 @@ def _fitted(
         false_flags=wanted.false_flags,
         held_out_groups=rows["group"].to_numpy(),
     )
-
-
-def _readable(paths: Sequence[Path], say: Say) -> Iterator[np.ndarray]:
-    for path in paths:
-        try:
-            yield read(path)[0]
-        except ValueError as error:
-            say(f"left out: {error}")
 
 
 def _draw(folder: Path, card: Mapping) -> None:
@@ -136,20 +133,82 @@ def _middle(image: np.ndarray, side_px: int) -> np.ndarray:
     return image[y : y + side_px, x : x + side_px]
 
 
-def _seen(ensemble, paths: Sequence[Path], cs_mm: float) -> shift.Seen:
-    """What the ensemble and the statistics say of the images at `paths`, one in memory at a time."""
+class _Look(NamedTuple):
+    """Has the ensemble in `folder` look at images, `CHUNK` of them in a task."""
+
+    root: Path
+    folder: Path
+    device: str
+    cs_mm: float
+    each: Each
+
+    def at(self, paths: Sequence[Path]) -> shift.Seen:
+        """What the ensemble, the statistics and Thon rings say of the images at `paths`."""
+        return _joined([record["seen"] for record in self._each(see, paths, "look at images", self.cs_mm)])
+
+    def at_shifted(self, paths: Sequence[Path]) -> dict[str, shift.Seen]:
+        """The same, but rings, of an example of every kind of shift made from each of the images, by kind.
+
+        ValueError where none can be made of an image.
+        """
+        records = self._each(see_shifted, paths, "look at made shifts")
+        for record in records:
+            if "refused" in record:
+                raise ValueError(record["refused"])
+        return {kind: _joined([record[kind] for record in records]) for kind in shifts.KINDS}
+
+    def at_foreign(self, paths: Sequence[Path], say: Say) -> shift.Seen | None:
+        """The same of a user's examples; what cannot be read is left out, and told. None where nothing is left."""
+        records = self._each(see_foreign, paths, "look at your examples")
+        for text in (text for record in records for text in record["left_out"]):
+            say(f"left out: {text}")
+        seen = [record["seen"] for record in records if "seen" in record]
+        return _joined(seen) if seen else None
+
+    def _each(self, function: Callable, paths: Sequence[Path], what: str, *more) -> list[dict]:
+        starts = range(0, len(paths), CHUNK)
+        todo = [(str(self.folder), self.device, paths[k : k + CHUNK], k, *more) for k in starts]
+        return self.each(function, todo, what)
+
+
+def see(folder: str, device: str, paths: list[Path], first: int, cs_mm: float, call: Call = direct) -> dict:
+    """A task: what the ensemble, the statistics and Thon rings say of some images, one in memory at a time."""
     said = []
     for path in paths:
         image, nm, voltage = read(path)
-        one = _seen_images(ensemble, [image])
+        one = _seen_images(folder, device, [image])
         defocus = rings.thon_rings(image, nm, voltage, cs_mm=cs_mm).defocus_nm
         said.append(one._replace(features=one.features.assign(defocus_nm=defocus, voltage_kv=voltage)))
-    return _joined(said)
+    return {"n_images": len(paths), "seen": _joined(said)}
 
 
-def _seen_images(ensemble, images: Sequence[np.ndarray]) -> shift.Seen:
+def see_shifted(folder: str, device: str, paths: list[Path], first: int, call: Call = direct) -> dict:
+    """A task: the same, but rings, of examples of shifts made from some images, whose numbers begin at `first`."""
+    images = [_middle(read(path)[0], SHIFTED_PX) for path in paths]
+    try:
+        made = shifts.shifted_examples(images, first=first)
+    except ValueError as error:
+        return {"n_images": 0, "refused": str(error)}
+    return {"n_images": len(paths)} | {kind: _seen_images(folder, device, some) for kind, some in made.items()}
+
+
+def see_foreign(folder: str, device: str, paths: list[Path], first: int, call: Call = direct) -> dict:
+    """A task: the same of some files, as far as they can be read, and of the others the reason in `left_out`."""
+    images, left_out = [], []
+    for path in paths:
+        try:
+            images.append(read(path)[0])
+        except ValueError as error:
+            left_out.append(str(error))
+    seen = {"seen": _seen_images(folder, device, images)} if images else {}
+    return {"n_images": len(paths), "left_out": left_out} | seen
+
+
+def _seen_images(folder: str, device: str, images: Sequence[np.ndarray]) -> shift.Seen:
+    from emqa_dask.classify import load_ensemble
     from emqa_dask.classify.rows import EMBEDDED
 
+    ensemble = load_ensemble(folder, device)
     images = [image for image in images if not ensemble.refusal(image.shape)]
     examined = [one for image in images for one in ensemble.examine([image])]
     p = np.stack([one.probabilities for one in examined], axis=1)

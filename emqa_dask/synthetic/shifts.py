@@ -24,17 +24,18 @@ SMALLEST_PX = 64
 
 
 def shifted_examples(
-    images: Sequence[NDArray], seed: int = 0, *, conditions: Sequence[str] = tuple(CONDITIONS)
+    images: Sequence[NDArray], seed: int = 0, *, conditions: Sequence[str] = tuple(CONDITIONS), first: int = 0
 ) -> dict[str, list[NDArray]]:
     """One example of each kind for each of `images` (h, w), of its shape and dtype: kind -> list of arrays.
 
     Give images that the classifier was not trained on; given several times, they give several examples. An example
-    depends on its image, `seed` and its place in the list alone. `conditions` are those of synthetic.conditions that
-    acquisition is changed by. No images give empty lists. Raises ValueError, naming the image by its place, for one
-    that is not two-dimensional, below 64 px, not of real numbers or without any finite pixel.
+    depends on its image, `seed` and its place in the list alone, where places begin at `first`. `conditions` are those
+    of synthetic.conditions that acquisition is changed by. No images give empty lists. Raises ValueError, naming the
+    image by its place, for one that is not two-dimensional, below 64 px, not of real numbers or without any finite
+    pixel.
     """
     found: dict[str, list[NDArray]] = {kind: [] for kind in KINDS}
-    for k, image in enumerate(images):
+    for k, image in enumerate(images, first):
         image = np.asarray(image)
         if image.ndim != 2 or min(image.shape) < SMALLEST_PX or image.dtype.kind not in "uif":
             raise ValueError(

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+from safetensors.numpy import load_file
 
 from emqa_dask import load_ensemble, models, mutual_information, predictive_entropy, tables
 from emqa_dask.cli import main
@@ -246,6 +247,24 @@ def test_members_are_trained_on_workers_and_one_that_stops_goes_on_where_it_was(
     train_ensemble(labels, str(out), local, **options)
     assert load_ensemble(out).n_members == 3
     assert [line.split(":")[0] for line in said if line.startswith("member_")] == ["member_01"]
+    train_ensemble(labels, str(tmp_path / "alone"), here, **options)
+    there, alone = (load_file(folder / "shift.safetensors") for folder in (out, tmp_path / "alone"))
+    assert there.keys() == alone.keys()
+    for name, values in there.items():
+        np.testing.assert_allclose(values, alone[name], rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+def test_images_of_which_no_shift_can_be_made_give_a_classifier_that_flags_nothing(here, tmp_path):
+    rng, rows = np.random.default_rng(0), []
+    for k in range(60):
+        tifffile.imwrite(tmp_path / f"{k}.tif", stripes(rng, ("bars", "rows")[k % 2], (40, 44)))
+        rows.append({"uri": f"{k}.tif", "label": ("bars", "rows")[k % 2]})
+    pd.DataFrame(rows).to_csv(tmp_path / "labels.csv", index=False)
+    schedule = Schedule(epochs=1, batch=32)
+    options = {"view": VIEW, "members": 1, "architecture": TINY, "schedule": schedule, "say": quiet}
+    card = train_ensemble(str(tmp_path / "labels.csv"), str(tmp_path / "m"), here, **options)
+    assert "64 px at least are needed" in card["training"]["out_of_domain"]
+    assert load_ensemble(tmp_path / "m").n_members == 1
 
 
 def test_the_verbs(labelled, archive, tmp_path, monkeypatch, capsys):

@@ -36,6 +36,10 @@ def test_an_example_follows_from_the_seed_and_its_place_alone():
         assert all(np.array_equal(a, b) for a, b in zip(made[kind], fewer[kind]))
         assert not any(np.array_equal(a, b) for a, b in zip(made[kind], other[kind]))
     assert shifted_examples([]) == {kind: [] for kind in KINDS}
+    rest = shifted_examples(images[2:], 5, first=2)
+    for kind in KINDS:
+        for a, b in zip(rest[kind], made[kind][2:], strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 def test_acquisition_keeps_the_content_and_a_new_class_keeps_the_tones():
