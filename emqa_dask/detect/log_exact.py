@@ -110,14 +110,12 @@ def _surroundings(xp, stack: list, y, x, k: int):
     """
     here = stack[1]
     has_both = stack[0] is not None and stack[2] is not None
-    columns = [y, x, xp.full(y.shape, k), xp.full(y.shape, int(has_both))]
-    for layer in stack:
-        layer = here if layer is None else layer
-        for dy in (-1, 0, 1):
-            for dx in (-1, 0, 1):
-                rows, at = xp.clip(y + dy, 0, here.shape[0] - 1), xp.clip(x + dx, 0, here.shape[1] - 1)
-                columns.append(layer[rows, at])
-    return xp.stack([column.astype(np.float64) for column in columns], axis=1)
+    step = xp.arange(-1, 2)
+    rows = xp.clip(y[:, None, None] + step[:, None], 0, here.shape[0] - 1)
+    columns = xp.clip(x[:, None, None] + step, 0, here.shape[1] - 1)
+    values = [(here if layer is None else layer)[rows, columns].reshape(-1, 9) for layer in stack]
+    place = xp.stack([y, x, xp.full(y.shape, k), xp.full(y.shape, int(has_both))], axis=1)
+    return xp.concatenate([part.astype(np.float64) for part in (place, *values)], axis=1)
 
 
 def _strongest(xp, tables: list, most: int | None) -> list:
