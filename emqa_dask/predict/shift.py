@@ -15,19 +15,12 @@ import safetensors.numpy
 from numpy.typing import ArrayLike, NDArray
 
 from emqa_dask import models
-from emqa_dask.predict import embeddings, ood, shift_kinds, shift_scores
+from emqa_dask.predict import fused, ood, shift_distances, shift_kinds, shift_scores
 from emqa_dask.predict.shift_kinds import Kinds, Odds
 from emqa_dask.predict.shift_scores import Seen, Yardsticks
 from emqa_dask.tables import SHIFT_SCORES, SHIFTS
 
 FILE = "shift.safetensors"
-ADVICE = {
-    "acquisition": "Known content, recorded otherwise: acquire such images as the training images were, or train again "
-    "with images, or augmentations, of these conditions.",
-    "new_class": "Content that the classifier has no class for: have it looked at, and label and train a class of it "
-    "if it is to be told apart.",
-    "unrelated": "No image of the classifier's kind: discard what it says of it.",
-}
 N_FOLDS = 5
 # Percentiles of held-out images at which a score by itself counts as much as the learnt one at its 95th: false flags
 # are better spent on the latter. What no example resembles shows in the embeddings first.
@@ -42,7 +35,7 @@ class Known:
     kinds: tuple[str, ...]  # none, then the kinds of shift that there were examples of
     odds: Odds  # of any shift, on all of the evidence
     among: Kinds  # of the kinds of shift, on what of it has a sign
-    scale: embeddings.Scale  # of "learnt" and the distances
+    scale: fused.Scale  # of "learnt" and the distances
 
 
 def fit(
@@ -110,11 +103,11 @@ def judge(known: Known, seen: Seen) -> pd.DataFrame:
         scores, z = shift_scores.scores(yardsticks, seen), shift_scores.signed(yardsticks, seen)
         x = shift_scores.evidence(yardsticks, seen)
         learnt = shift_kinds.against_none(known.odds, x)
-        fused = embeddings.fuse(known.scale, {"learnt": learnt, **_apart(scores)}) / known.scale.limit
+        score = fused.fuse(known.scale, {"learnt": learnt, **_apart(scores)}) / known.scale.limit
         among = shift_kinds.log_probabilities(known.among, shift_scores.signed_part(x))
         p = np.exp(among.max(axis=1))
-        is_flagged = fused > 1
-        for name, values in {**scores, "shift": fused}.items():
+        is_flagged = score > 1
+        for name, values in {**scores, "shift": score}.items():
             columns[f"{name}_score"][heard] = values
         columns["shift_probability"][heard] = np.where(is_flagged, p, np.nan)
         kinds = np.array(known.kinds[1:], object)[among.argmax(axis=1)]
@@ -142,13 +135,13 @@ def _odds(own: NDArray, trained: NDArray, shifted: NDArray, of: NDArray, seed: i
     return shift_kinds.fit_odds(np.concatenate([own, trained, shifted]), np.concatenate([none, of]))
 
 
-def _calibrated(held_out: Mapping[str, NDArray], false_flags: float) -> embeddings.Scale:
+def _calibrated(held_out: Mapping[str, NDArray], false_flags: float) -> fused.Scale:
     """Medians, and the steps from there to the percentiles BAR, with the limit that they give."""
-    scale = embeddings.calibrate(held_out, false_flags)  # refuses too few images
+    scale = fused.calibrate(held_out, false_flags)  # refuses too few images
     bars = np.array([np.percentile(held_out[name], BAR.get(name, 95)) for name in scale.names])
     scale = scale._replace(span=np.maximum(bars - scale.middle, scale.span))
-    fused = np.sort(embeddings.fuse(scale, held_out))
-    return scale._replace(limit=float(fused[int(np.ceil((len(fused) + 1) * (1 - false_flags))) - 1]))
+    score = np.sort(fused.fuse(scale, held_out))
+    return scale._replace(limit=float(score[int(np.ceil((len(score) + 1) * (1 - false_flags))) - 1]))
 
 
 def _folds(groups: ArrayLike, seed: int) -> NDArray[np.int64]:
@@ -184,7 +177,7 @@ def load(directory: Path) -> Known | None:
     if FILE not in card.get("files", {}):
         raise ValueError(f"{directory / 'card.toml'}: has a table shift but no {FILE}; train the classifier again")
     table, arrays = card["shift"], safetensors.numpy.load_file(models.check_file(directory, FILE, card))
-    scale = embeddings.Scale(tuple(table["fused"]), arrays["middle"], arrays["span"], table["limit"])
+    scale = fused.Scale(tuple(table["fused"]), arrays["middle"], arrays["span"], table["limit"])
     yardsticks = _unpack(arrays, table)
     odds, among = (_named(arrays, prefix) for prefix in ("odds", "kinds"))
     return Known(yardsticks, tuple(table["kinds"]), Odds(**odds), Kinds(**among), scale)
@@ -208,7 +201,7 @@ def _pack(known: Yardsticks) -> tuple[dict[str, NDArray], dict]:
 def _unpack(arrays: Mapping[str, NDArray], table: Mapping) -> Yardsticks:
     """What `_pack` took apart."""
     members, backgrounds = (
-        tuple(embeddings.Known(**_named(arrays, f"{name}_{k}")) for k in range(table["members"]))
+        tuple(shift_distances.Known(**_named(arrays, f"{name}_{k}")) for k in range(table["members"]))
         for name in ("member", "background")
     )
     statistics, spectrum = (

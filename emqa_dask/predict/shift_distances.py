@@ -1,26 +1,52 @@
 """How far images lie from those that an ensemble was trained on, by its members' embeddings: three distances."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist
+from sklearn.covariance import ledoit_wolf
 
-from emqa_dask.predict.embeddings import N_NEIGHBOURS, Known, fit
-
+N_NEIGHBOURS = 5
 _BATCH = 2000
+
+
+class Known(NamedTuple):
+    """Training embeddings of one member."""
+
+    means: NDArray[np.float64]  # (classes, r), whitened
+    whiten: NDArray[np.float64]  # (d, r)
+    rows: NDArray[np.float32]  # (n, r), whitened; none of a background
+
+
+def fit(embeddings: ArrayLike, y: ArrayLike) -> Known:
+    """The classes' means under one Ledoit-Wolf covariance (Lee et al., NeurIPS 2018), without rows.
+
+    `embeddings` (n, d) and classes `y` (n,) of training images. Raises ValueError for fewer rows than twice the
+    classes, and for values that are not finite.
+    """
+    values, y = np.asarray(embeddings, float), np.asarray(y)
+    names = np.unique(y)
+    if values.ndim != 2 or y.shape != values.shape[:1] or len(values) < 2 * max(1, len(names)):
+        raise ValueError(f"embeddings {values.shape}, classes {y.shape}: (n, d) and (n,), two rows a class, are needed")
+    if not np.isfinite(values).all():
+        raise ValueError(f"{(~np.isfinite(values)).any(axis=1).sum()} embeddings are not finite")
+    means = np.stack([values[y == name].mean(axis=0) for name in names])
+    eigenvalues, vectors = np.linalg.eigh(
+        ledoit_wolf(values - means[np.searchsorted(names, y)], assume_centered=True)[0]
+    )
+    keep = eigenvalues > 1e-12 * max(eigenvalues[-1], 1e-300)
+    whiten = vectors[:, keep] / np.sqrt(eigenvalues[keep])
+    # In the order in which it is saved: sums differ in their last bits with the order of the memory.
+    return Known(means @ whiten, np.ascontiguousarray(whiten), np.zeros((0, whiten.shape[1]), np.float32))
 
 
 def of_member(values: NDArray, y: NDArray, keep: NDArray) -> tuple[Known, Known]:
     """A member's training embeddings about their classes' means, with the rows to keep, and about their mean."""
     values = np.asarray(values, float)
     known, background = fit(values, y), fit(values, np.zeros(len(y)))
-    # In the order in which they are saved: sums differ in their last bits with the order of the memory.
-    whiten = np.ascontiguousarray(known.whiten)
-    rows = np.ascontiguousarray(values[keep] @ whiten, np.float32)
-    none = np.zeros((0, background.means.shape[1]), np.float32)
-    background = background._replace(rows=none, whiten=np.ascontiguousarray(background.whiten))
-    return known._replace(rows=rows, whiten=whiten), background
+    return known._replace(rows=np.ascontiguousarray(values[keep] @ known.whiten, np.float32)), background
 
 
 def distances(members: Sequence[Known], backgrounds: Sequence[Known], seen: NDArray) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from emqa_dask.predict import embeddings, entropy, ood, shift_distances
+from emqa_dask.predict import entropy, ood, shift_distances
 from emqa_dask.tables import SHIFT_SCORES
 
 SPECTRUM = (
@@ -86,8 +86,8 @@ class Seen(NamedTuple):
 class Yardsticks:
     """In-domain images, and what makes distances to them comparable."""
 
-    members: tuple[embeddings.Known, ...]  # `rows` (n, r) are whitened here, as the classes' means are
-    backgrounds: tuple[embeddings.Known, ...]  # the same with all classes as one, without rows
+    members: tuple[shift_distances.Known, ...]  # `rows` (n, r) are whitened here, as the classes' means are
+    backgrounds: tuple[shift_distances.Known, ...]  # the same with all classes as one, without rows
     typical: NDArray[np.float64]  # (2, 3, k): of each distance and member the held-out median, and the step to the 95th
     statistics: ood.Domain
     spectrum: ood.Domain
