@@ -156,17 +156,19 @@ def main() -> int:
         found = {"first_rescore_s": timed("rescore", root)}
         found["calibrate_s"] = timed("calibrate", root, str(folder / "labels.json"))
         found["rescore_s"] = timed("rescore", root)
+        found["floor_s"] = timed("rescore", root, "--set", "featurise.score_floor=0.2")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     print(f"rescore, with the bundled model:          {found['first_rescore_s']:6.1f} s")
     print(f"calibrate on {options.labelled} labelled images:        {found['calibrate_s']:6.1f} s")
-    print(f"rescore, predictions by the fitted model: {found['rescore_s']:6.1f} s  (all at most {BOUND_S:.0f} s)")
+    print(f"rescore, predictions by the fitted model: {found['rescore_s']:6.1f} s")
+    print(f"rescore, with another score floor:        {found['floor_s']:6.1f} s  (all at most {BOUND_S:.0f} s)")
     found["predict_s"] = time_predictions(options.images)
     for kind, seconds in found["predict_s"].items():
         print(f"prediction of {options.images:,} images by {kind}: {seconds:.1f} s")
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
-    ok = max(found["first_rescore_s"], found["calibrate_s"], found["rescore_s"]) <= BOUND_S
+    ok = max(seconds for name, seconds in found.items() if name != "predict_s") <= BOUND_S
     print("all bounds hold" if ok else "a bound is broken")
     return int(not ok)
 

@@ -101,7 +101,7 @@ def _tables(root: str, settings: Settings, rows: pd.DataFrame) -> dict[str, pd.D
 def _base(name: str, settings: Settings) -> tuple[judge.Judge | None, Path | None]:
     for model in settings.predict.forests:
         fitted = load_judge(model)
-        if fitted.detector == name:
+        if (fitted.detector, fitted.score_floor) == (name, settings.featurise.score_floor):
             return fitted, models.locate(model)
     return None, None
 

@@ -18,6 +18,12 @@ EVENTS = "events.parquet"  # a folder of parts, which readers of Parquet take fo
 FLUSH_S, FLUSH_ROWS = 20.0, 5000
 
 
+def failed_ids(root: str, folder: str, name: str) -> pd.Series:
+    """micrograph_ids that failed when the part `name` of `folder` was made."""
+    uri = layout.part(root, failures_dir(folder), name)
+    return parts.load_table(uri, tables.FAILURES, ["micrograph_id"])["micrograph_id"]
+
+
 @contextlib.contextmanager
 def recording(root: str, check: Callable[[], None] = lambda: None) -> Iterator[Callable[[Result], None]]:
     """record(result) adds its events to events.parquet, in parts of some seconds; `check` is called with each."""

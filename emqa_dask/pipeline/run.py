@@ -16,7 +16,7 @@ from emqa_dask.backend import to_device
 from emqa_dask.partition import Partition
 from emqa_dask.pipeline import PRELOAD, ingest, journal
 from emqa_dask.pipeline.folders import OF_STEP, folders, upstream
-from emqa_dask.pipeline.predicting import predict_all
+from emqa_dask.pipeline.predicting import predict_all, tell_unfit, weigh_all
 from emqa_dask.pipeline.report import report
 from emqa_dask.pipeline.surveys import SURVEY_FILES, SURVEY_FRAMES
 from emqa_dask.run import preflight
@@ -76,6 +76,8 @@ def run(
         if found.faults:
             left_out = "; ".join(f"{file}: {why}" for file, why in found.faults.items())
             say(f"{found.name}: {len(found.files)} of {found.n_members} members are used ({left_out})")
+    if "predict" in steps:
+        tell_unfit(settings, say)
     if is_here:  # no GPU where one is asked for: say so now; of workers, preflight does
         to_device(np.zeros(1), settings.detect.device)
     if "ingest" in steps:
@@ -186,7 +188,7 @@ def _make(root: str, settings: Settings, steps: list[str], execute_here: Callabl
         else:
             done = there if done is None else done & there
     for table in judging:
-        make = _weigh if table == "evidence" else predict_all
+        make = weigh_all if table == "evidence" else predict_all
         done = (done & judged[table]) | make(root, settings, done - judged[table], execute_here)
     total, n_tasks, needs = 0, 0, NO_NEEDS
     for partition in ingest.every_partition(root):
@@ -207,13 +209,6 @@ def _tasks(root: str, settings: Settings, wanted: tuple[str, ...], is_chosen: Ca
     for partition, rows in ingest.partitions(root, OF_TASK):
         if is_chosen(partition.name):
             yield Task(partition.name, (root, partition, rows, settings, wanted), len(partition))
-
-
-def _weigh(root: str, settings: Settings, names: set[str], execute_here: Callable) -> set[str]:
-    """Make the evidence of the partitions `names`, which have what it is made from; those that could be made."""
-    todo = _tasks(root, settings, upstream(["evidence"], folders(settings)), names.__contains__) if names else ()
-    results = execute_here(work, todo, "featurise", ingest.n_micrographs(root, names), n_tasks=len(names))
-    return {result.task.name for result in results if result.outcome != "failed"}
 
 
 def _add(needs: dict, partition: Partition, is_stored: bool) -> dict:

@@ -19,13 +19,14 @@ from emqa_dask.detect import log
 from emqa_dask.partition import Partition
 from emqa_dask.pipeline.classifying import by_ensemble, judged_classes
 from emqa_dask.pipeline.folders import SCHEMAS, failure_row, failures_dir, folders
-from emqa_dask.pipeline.measuring import by_log, by_networks, evidence_of_all, measure, of_log
-from emqa_dask.pipeline.predicting import OF_FEATURES, joined
+from emqa_dask.pipeline.journal import failed_ids
+from emqa_dask.pipeline.measuring import by_log, by_networks, measure, of_log
+from emqa_dask.pipeline.predicting import OF_FEATURES, joined, weighed
 from emqa_dask.predict.images import predict_images
 from emqa_dask.run.supervise import Call, Died, direct
 from emqa_dask.run.task import where_am_i
 from emqa_dask.settings import Detect, Settings
-from emqa_dask.store import layout, micrographs, parts, thumbnails
+from emqa_dask.store import micrographs, parts, thumbnails
 
 TABLE_OF = {"store": "thumbnails", "thumbnail": "thumbnails", "detect": "detections", "classify": "probabilities"}
 TABLE_OF["featurise"] = "evidence"
@@ -64,7 +65,7 @@ def work(
     rows = rows[~rows["micrograph_id"].isin(gone)]
     if set(made) == {"evidence"}:  # another score floor: no pixel is needed
         with _timed(stages, "featurise"):
-            made["evidence"] = _weigh_again(root, partition, rows, settings, where)
+            made["evidence"] = weighed(root, rows, settings, [partition.name])
     elif made:
         _measure(root, partition, rows, settings, made, failures, stages, call)
     for table, made_rows in made.items():
@@ -98,12 +99,6 @@ def _judge(
         features = features[~features["micrograph_id"].isin(failed_ids(root, where["probabilities"], partition.name))]
         found = judged_classes(read("probabilities"), read("regions"), features, settings)
         parts.write_part(root, where["classifications"], partition.name, found, tables.CLASSIFICATIONS)
-
-
-def failed_ids(root: str, folder: str, name: str) -> pd.Series:
-    """micrograph_ids that failed when the part `name` of `folder` was made."""
-    uri = layout.part(root, failures_dir(folder), name)
-    return parts.load_table(uri, tables.FAILURES, ["micrograph_id"])["micrograph_id"]
 
 
 def failure(row: dict, stage: str, died: Died) -> dict:
@@ -224,16 +219,6 @@ def _measure(
             except Died as died:
                 table = TABLE_OF[stage]
                 failures[table if table in made else "features"].append(failure(row, stage, died))
-
-
-def _weigh_again(
-    root: str, partition: Partition, rows: pd.DataFrame, settings: Settings, where: dict[str, str]
-) -> list[dict]:
-    """The rows of tables.EVIDENCE from the detections that are there, of images whose features are."""
-    found = parts.read_part(root, where["detections"], partition.name, tables.DETECTIONS)
-    failed = set(failed_ids(root, where["features"], partition.name))
-    kept = [row for row in rows.to_dict("records") if row["micrograph_id"] not in failed]
-    return list(itertools.chain.from_iterable(evidence_of_all(kept, found, settings)))
 
 
 def _chunks(rows: list[dict], settings: Settings, n: int) -> Iterator[tuple[Settings, list[dict]]]:

@@ -39,21 +39,21 @@ def predict_images(features: pd.DataFrame, named: str | Path | Sequence[str | Pa
     features: micrograph_id, score_floor, the detection features and the image statistics that the model's card names,
     and `detector` where there are several; named: a model directory or the name of a bundled one, a judge
     (predict.judge) or a forest (predict.forest), which knows F1 only; or several, of which each detector's rows take
-    the first that is for it. Rows of a detector that none is for have NaN and the evidence `no_model`. An image without
-    detections still has its distance; where the model knows the imaging conditions of its training images, and the
-    features have defocus_nm and voltage_kv, that of its conditions counts if it is larger. Models without a domain give
-    NaN distances. No rows give an empty table. Raises
-    FileNotFoundError for an unknown model and ValueError for a changed one or for features that it does not fit.
+    the first that is for it at their score floor. Rows that none is for have NaN and the evidence `no_model`. An image
+    without detections still has its distance; where the model knows the imaging conditions of its training images, and
+    the features have defocus_nm and voltage_kv, that of its conditions counts if it is larger. Models without a domain
+    give NaN distances. No rows give an empty table. Raises FileNotFoundError for an unknown model and ValueError for a
+    changed one or for features that it does not fit.
     """
     if isinstance(named, str | Path):
         return _predicted(features, models.locate(str(named)))
-    by_detector: dict[str, Path] = {}
+    of: dict[tuple[str, float], Path] = {}
     for directory in (models.locate(str(name)) for name in named):
-        by_detector.setdefault(_detector(directory, models.digest(directory)), directory)
+        of.setdefault(what_for(str(directory)), directory)
     found = []
-    for detector, rows in features.groupby("detector", sort=False):
-        if detector in by_detector:
-            found.append(_predicted(rows, by_detector[detector]).set_index(rows.index))
+    for what, rows in features.groupby(["detector", "score_floor"], sort=False):
+        if what in of:
+            found.append(_predicted(rows, of[what]).set_index(rows.index))
         else:
             nothing = rows[["micrograph_id", "detector"]].assign(evidence="no_model")
             nothing = nothing.reindex(columns=PREDICTIONS.names)
@@ -76,13 +76,18 @@ def _predicted(features: pd.DataFrame, directory: Path) -> pd.DataFrame:
     return table[PREDICTIONS.names].reset_index(drop=True)
 
 
+def what_for(model: str) -> tuple[str, float]:
+    """The detector and the score floor that a model is for, from its card, once its files are seen to be whole."""
+    directory = models.locate(model)
+    return _what_for(directory, models.digest(directory))
+
+
 @functools.lru_cache(maxsize=8)
-def _detector(directory: Path, digest: str) -> str:
-    """Whose detections a model is for, from its card, once its files are seen to be whole."""
+def _what_for(directory: Path, digest: str) -> tuple[str, float]:
     card = models.load_card(directory)
     for kind in ("judge", "forest"):
         if kind in card:
-            return card[kind]["detector"]
+            return card[kind]["detector"], card[kind]["score_floor"]
     raise ValueError(f"{directory / 'card.toml'}: neither the card of a judge nor of a forest")
 
 

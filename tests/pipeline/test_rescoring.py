@@ -9,7 +9,7 @@ import fsspec
 import pandas as pd
 import pytest
 
-from emqa_dask import tables
+from emqa_dask import models, tables
 from emqa_dask.pipeline import ingest, predicting, tasks
 from emqa_dask.pipeline.calibration import calibrate
 from emqa_dask.pipeline.folders import SCHEMAS, folders
@@ -100,14 +100,29 @@ def test_evidence_made_again_is_that_of_the_run_to_the_byte(copy, short):
     before = len(events(copy))
     assert rescore(str(copy), short, say=quiet) == 0
     assert {table: content(copy, short, table) for table in expected} == expected
-    assert list(events(copy)["stage"].iloc[before:]) == ["featurise"] * len(expected["evidence"]) + ["predict"]
+    assert list(events(copy)["stage"].iloc[before:]) == ["featurise", "predict"]  # one task for all
 
 
-def test_a_bundle_is_bounded_and_all_of_them_are_everything(done, short, monkeypatch):
-    monkeypatch.setattr(predicting, "TOGETHER", 5)
+def test_another_score_floor_is_judged_by_models_for_it_alone(copy, short, small_archive):
+    floor, said = replace(short, {"featurise": {"score_floor": 0.2}}), []
+    assert rescore(str(copy), floor, say=said.append) == 0
+    assert any("log-synthetic knows log at a score floor of 0.1, this run has 0.2" in line for line in said)
+    rows = parts.read_table(str(copy), folders(floor)["predictions"], tables.PREDICTIONS)
+    assert set(rows["evidence"]) == {"no_model"}
+    assert rows["predicted_f1"].isna().all()
+    labels = small_archive.parent / f"{small_archive.name}.truth" / "annotations.json"
+    assert calibrate(str(copy), str(labels), layout.settings_of(str(copy)), say=quiet) == 0
+    said.clear()
+    fitted = layout.settings_of(str(copy))
+    assert rescore(str(copy), fitted, say=said.append) == 0
+    rows = parts.read_table(str(copy), folders(fitted)["predictions"], tables.PREDICTIONS)
+    assert rows["predicted_f1"].notna().any()
+
+
+def test_a_bundle_is_bounded_and_all_of_them_are_everything(done, short):
     names = set(parts.part_names(str(done), "thumbnails"))
     left_out = min(names)
-    bundles = [task.args[1] for task in predicting.bundles(str(done), names - {left_out}, short)]
+    bundles = [task.args[1] for task in predicting.bundles(str(done), names - {left_out}, short, 5)]
     assert all(len(rows) <= 5 for rows in bundles)
     assert len(bundles) > 1
     rows = pd.concat(bundles)
@@ -167,14 +182,18 @@ def test_a_damaged_part_is_left_to_its_own_task(copy, settings):
     assert path.read_bytes() == whole
 
 
-def test_a_model_that_does_not_fit_fails_by_partitions_and_is_forgotten(copy, short):
-    unfit = replace(short, {"featurise": {"score_floor": 0.3}})  # the bundled model is for another floor
+def test_a_model_that_does_not_fit_fails_by_partitions_and_is_forgotten(copy, short, fitted, tmp_path):
+    folder = shutil.copytree(fitted, tmp_path / "unfit")
+    card = models.load_card(folder)
+    card["judge"]["columns"] = ["no_such_feature", *card["judge"]["columns"][1:]]
+    models.write_card(folder, card)
+    unfit = replace(short, {"predict": {"forests": [str(folder)]}})
     assert rescore(str(copy), unfit, say=quiet) == 2
     assert content(copy, unfit) == {}
     failures = parts.load_table(layout.failures(str(copy)), tables.FAILURES)
     assert set(failures["stage"]) == {"predictions"}
     assert len(failures) == sum(len(rows) for rows in ingest.current(str(copy)))
-    assert failures["error"].str.contains("score_floor").all()
+    assert failures["error"].str.contains("no_such_feature").all()
     assert rescore(str(copy), short, say=quiet) == 0
     assert parts.load_table(layout.failures(str(copy)), tables.FAILURES).empty
 
