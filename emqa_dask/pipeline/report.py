@@ -28,6 +28,7 @@ TOGETHER = 24  # partitions whose shown images' detections are in memory at a ti
 DRAWN = {  # of the micrographs that are shown
     "detections": ["micrograph_id", "detector", "y0", "x0", "y1", "x1", "score"],
     "thumbnails": ["micrograph_id", "jpeg"],
+    "regions": ["micrograph_id", "y0", "x0", "height_px", "width_px", "predictive_entropy_nats"],
 }
 
 
@@ -157,37 +158,50 @@ def _page(
         shown.append(rows.iloc[here - n])
         n += len(rows)
     shown = pd.concat(shown, ignore_index=True)
-    boxes, pictures = _drawings(root, shown, settings)
-    return page.render(overview, column, shown, boxes, pictures, facts, settings.report, section)
+    boxes, pictures, maps = _drawings(root, shown, settings)
+    return page.render(overview, column, shown, boxes, pictures, facts, settings.report, section, maps)
 
 
-def _drawings(root: str, shown: pd.DataFrame, settings: Settings) -> tuple[dict[str, str], dict[str, bytes]]:
-    """Boxes and thumbnails of the micrographs in `shown`, as far as there are any: of some partitions at a time."""
+def _drawings(
+    root: str, shown: pd.DataFrame, settings: Settings
+) -> tuple[dict[str, str], dict[str, bytes], dict[str, str]]:
+    """Boxes, thumbnails and entropy maps of the micrographs in `shown` that have any, some partitions at a time."""
     ids, where, of_partition = shown["micrograph_id"].dropna(), folders(settings), {}
     for rows in _iter(layout.micrographs(root), tables.MICROGRAPHS, ["micrograph_id", "partition"]):
         rows = rows[rows["micrograph_id"].isin(ids)]
         for name, group in rows.groupby("partition"):
             of_partition.setdefault(name, []).extend(group["micrograph_id"])
-    boxes, pictures, detector = {}, {}, shown.dropna(subset="micrograph_id").set_index("micrograph_id")["detector"]
-    names, there = list(of_partition), {table: set(parts.part_names(root, where[table])) for table in DRAWN}
+    boxes, pictures, maps, detector = (
+        {},
+        {},
+        {},
+        shown.dropna(subset="micrograph_id").set_index("micrograph_id")["detector"],
+    )
+    names = list(of_partition)
+    there = {table: set(parts.part_names(root, where[table])) for table in DRAWN if table in where}
+    most_nats = (
+        np.log(len(models.load_card(models.locate(settings.classify.model))["classes"])) if "regions" in there else 0
+    )
     for together in (names[k : k + TOGETHER] for k in range(0, len(names), TOGETHER)):
         here = [one for name in together for one in of_partition[name]]
-        found, jpegs = (
+        found, jpegs, *regions = (
             parts.read_table(
                 root,
                 where[table],
                 SCHEMAS[table],
-                columns,
+                DRAWN[table],
                 [name for name in together if name in there[table]],
                 ("micrograph_id", here),
             )
-            for table, columns in DRAWN.items()
+            for table in there
         )
+        for rows in regions:
+            maps |= page.mapped(shown, rows, most_nats)
         found = found[found["detector"].to_numpy() == detector.reindex(found["micrograph_id"]).to_numpy()]
         boxes |= page.drawn(shown[shown["micrograph_id"].isin(here)], found)  # those that the row tells of
         jpegs = jpegs.dropna()
         pictures |= dict(zip(jpegs["micrograph_id"], jpegs["jpeg"], strict=True))
-    return boxes, pictures
+    return boxes, pictures, maps
 
 
 def _card_figures(settings: Settings) -> dict[str, str]:

@@ -10,7 +10,7 @@ const make = (tag, name, ...children) => {
 };
 const verdictNames = data.verdicts.map(([name]) => name);
 const codeNames = data.codes.map(([code]) => code);
-const state = { query: "", verdict: "", reason: "", sort: "uri", up: true, page: 0, size: 50, overlay: true, floor: 0 };
+const state = { query: "", verdict: "", reason: "", sort: "uri", up: true, page: 0, size: 50, overlay: true, map: false, floor: 0 };
 // Columns of a classifier's answers come only where there is one.
 const hasClasses = "class" in data;
 const className = (i) => hasClasses && data.class[i] !== null ? data.class_names[data.class[i]] : "";
@@ -53,19 +53,33 @@ function colour(score) {
   const k = score < 0.5 ? 0 : 1, t = score * 2 - k;
   return `rgb(${STOPS[k].map((a, c) => Math.round(a + (STOPS[k + 1][c] - a) * t)).join(" ")})`;
 }
+const fractions = (raw, at) => [0, 2, 4, 6, 8].map((k) => raw.getUint16(at + k, true) / 65535);
+function shade(pen, canvas, raw) {
+  pen.globalAlpha = 0.45;
+  for (let at = 0; at < raw.byteLength; at += 10) {
+    const [y0, x0, y1, x1, entropy] = fractions(raw, at);
+    pen.fillStyle = colour(entropy);
+    // On whole pixels, so that no seam shows between cells.
+    const [top, left, bottom, right] = [y0 * canvas.height, x0 * canvas.width, y1 * canvas.height, x1 * canvas.width].map(Math.round);
+    pen.fillRect(left, top, right - left, bottom - top);
+  }
+  pen.globalAlpha = 1;
+}
 function draw(canvas, i) {
   const { width, height } = canvas.getBoundingClientRect();
   const ratio = window.devicePixelRatio || 1;
   canvas.width = Math.round(width * ratio);
   canvas.height = Math.round(height * ratio);
   const pen = canvas.getContext("2d");
-  if (!pen || !state.overlay || !data.boxes[i] || !canvas.width || !canvas.height) return;
+  if (!pen || !canvas.width || !canvas.height) return;
+  if (state.map && hasClasses && data.maps[i]) shade(pen, canvas, new DataView(bytesOf(data.maps[i]).buffer));
+  if (!state.overlay || !data.boxes[i]) return;
   const raw = new DataView(bytesOf(data.boxes[i]).buffer);
   const isLarge = width > 200;
   pen.lineWidth = (isLarge ? 1.5 : 0.8) * ratio;
   // The weakest first, so that the strongest lie on top.
   for (let at = Math.min(raw.byteLength, isLarge ? Infinity : 10 * data.few) - 10; at >= 0; at -= 10) {
-    const [y0, x0, y1, x1, score] = [0, 2, 4, 6, 8].map((k) => raw.getUint16(at + k, true) / 65535);
+    const [y0, x0, y1, x1, score] = fractions(raw, at);
     if (score + 1e-4 < state.floor) continue;
     pen.strokeStyle = colour(score);
     pen.strokeRect(x0 * canvas.width, y0 * canvas.height, (x1 - x0) * canvas.width, (y1 - y0) * canvas.height);
@@ -287,8 +301,8 @@ on("clear", "click", clear);
 on("clear-2", "click", clear);
 on("previous", "click", () => turn(-1));
 on("next", "click", () => turn(1));
-for (const id of ["overlay", "view-overlay"]) on(id, "change", (e) => {
-  state.overlay = byId("overlay").checked = byId("view-overlay").checked = e.target.checked;
+for (const what of hasClasses ? ["overlay", "map"] : ["overlay"]) for (const id of [what, `view-${what}`]) on(id, "change", (e) => {
+  state[what] = byId(what).checked = byId(`view-${what}`).checked = e.target.checked;
   redraw();
 });
 on("floor", "input", (e) => { state.floor = Number(e.target.value); byId("floor-value").textContent = state.floor.toFixed(2); redraw(); });

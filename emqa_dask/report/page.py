@@ -44,6 +44,7 @@ def render(
     facts: dict,
     settings: Report,
     classes: ClassifierSection | None = None,
+    maps: Mapping[str, str] | None = None,
 ) -> Iterator[str]:
     """The page's HTML, piece by piece: counts, figures and failures of all rows, and a table of those in `shown`.
 
@@ -52,7 +53,8 @@ def render(
     optional: archive, workspace, command, started (s since the epoch, or text), n_files, n_bytes, seconds (stage -> s),
     versions (name -> version), settings (TOML text), forest (name -> figure), failures (tables.FAILURES); any other
     entry is shown as it is. Every text is escaped, and the page's policy lets it load nothing and run nothing but its
-    own script. `classes` adds what a classifier says: a section, and columns of the table; None leaves no trace of it.
+    own script. `classes` adds what a classifier says: a section, columns of the table, and `maps` of its entropy (see
+    mapped()) by micrograph_id; None leaves no trace of it.
     No rows give a page that says so.
     """
     css, cards, js = (
@@ -75,7 +77,7 @@ def render(
         policy="default-src 'none'; img-src data:; "
         f"style-src '{_hash(css)}' '{_hash(cards)}'; script-src '{_hash(js)}'; "
         "base-uri 'none'; form-action 'none'",
-        data=_island(_rows(shown, boxes, pictures, rules) | (section.columns(shown) if classes else {})),
+        data=_island(_rows(shown, boxes, pictures, rules) | (_of_classes(shown, maps or {}) if classes else {})),
         verdicts=[
             {
                 "name": v,
@@ -164,6 +166,38 @@ def _rows(shown: pd.DataFrame, boxes: Mapping[str, str], pictures: Mapping[str, 
     }
 
 
+def _of_classes(shown: pd.DataFrame, maps: Mapping[str, str]) -> dict:
+    return section.columns(shown) | {"maps": [maps.get(i) for i in shown["micrograph_id"].astype(object)]}
+
+
+def mapped(shown: pd.DataFrame, regions: pd.DataFrame, most_nats: float) -> dict[str, str]:
+    """Each image's map of predictive entropy: base64 of uint16 as in drawn(), with entropy over `most_nats` for score.
+
+    `regions` (tables.REGIONS) are those of some images of `shown`. Windows overlap; a window's cell ends half-way to
+    its neighbours' middles, so that cells cover what was looked at once.
+    """
+    sizes = shown.dropna(subset="micrograph_id").set_index("micrograph_id")[["height_px", "width_px"]].astype(float)
+    found = {}
+    for row in regions[regions["micrograph_id"].isin(sizes.index)].itertuples():
+        height, width = sizes.loc[row.micrograph_id]
+        y, x = _edges(row.y0, row.height_px, height), _edges(row.x0, row.width_px, width)
+        entropy = np.reshape(row.predictive_entropy_nats, (len(y) - 1, len(x) - 1)) / most_nats
+        cells = [np.broadcast_to(part, entropy.shape) for part in (y[:-1, None], x[:-1], y[1:, None], x[1:], entropy)]
+        packed = np.stack(cells, axis=-1).reshape(-1, 5)
+        found[row.micrograph_id] = base64.b64encode(_packed(packed).tobytes()).decode()
+    return found
+
+
+def _edges(starts: NDArray, length: float, side: float) -> NDArray[np.float64]:
+    starts = np.asarray(starts, float)
+    middles = starts + length / 2
+    return np.array([starts[0], *(middles[1:] + middles[:-1]) / 2, starts[-1] + length]) / side
+
+
+def _packed(fractions: NDArray) -> NDArray[np.uint16]:
+    return np.round(np.clip(np.nan_to_num(fractions), 0, 1) * 65535).astype("<u2")
+
+
 def drawn(shown: pd.DataFrame, detections: pd.DataFrame) -> dict[str, str]:
     """The strongest detections of each image: base64 of uint16, y0, x0, y1, x1 as fractions of its size, and score.
 
@@ -179,7 +213,7 @@ def drawn(shown: pd.DataFrame, detections: pd.DataFrame) -> dict[str, str]:
     height, width = sizes[["height_px", "width_px"]].reindex(rows["micrograph_id"]).to_numpy().T
     values = rows[["y0", "x0", "y1", "x1", "score"]].to_numpy(float)
     values = values / np.stack([height, width, height, width, np.ones(len(rows))], axis=1)
-    packed = np.round(np.clip(np.nan_to_num(values), 0, 1) * 65535).astype("<u2")
+    packed = _packed(values)
     names, starts = np.unique(rows["micrograph_id"].to_numpy(object).astype(str), return_index=True)
     cuts = np.split(packed, starts[1:]) if len(names) else []
     return {name: base64.b64encode(cut.tobytes()).decode() for name, cut in zip(names, cuts, strict=True)}

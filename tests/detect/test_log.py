@@ -19,7 +19,7 @@ from emqa_dask.detect.log import find_blobs
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 SEARCH = {"min_sigma": 1.5, "max_sigma": 9, "num_sigma": 4, "threshold": 0.02, "overlap": 0.3}
-XP = ("nonzero", "full", "concatenate", "clip", "stack", "lexsort")  # that the exact path uses beyond operators
+XP = ("arange", "nonzero", "full", "concatenate", "clip", "stack", "lexsort")  # all that the exact path uses
 NDI = ("gaussian_laplace", "maximum_filter")
 REAL = [("arda_stem_np", "Cu1.jpg"), ("arda_stem_np", "Pd3.jpg"), ("uw_cavity", None)]
 

@@ -1,5 +1,6 @@
 """Ensembles from labels to verdicts: emqa train ensemble, triage --classifier, laws of what they leave."""
 
+import re
 import shutil
 
 import numpy as np
@@ -276,7 +277,9 @@ def test_the_verbs(labelled, archive, tmp_path, monkeypatch, capsys):
     assert main(["triage", str(archive), "--workspace", "ws", "--classifier", "m", "--scheduler", "in-process"]) == 0
     assert parts.load_table("ws/triage.parquet", tables.TRIAGE)["predicted_class"].notna().sum() == 13
     assert main(["classify", "ws", "--scheduler", "in-process"]) == 0
-    assert "What the classifier says" in (tmp_path / "ws/report/index.html").read_text()
+    page = (tmp_path / "ws/report/index.html").read_text()
+    assert "What the classifier says" in page
+    assert re.search(r'"maps":\[(null,)*"', page)  # of images that were looked at
     assert main(["triage", str(archive), "--dry-run", "--classifier", "m", "--scheduler", "in-process"]) == 0
     assert main(["status", "ws"]) == 0
     assert "classifications" in capsys.readouterr().out

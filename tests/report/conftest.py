@@ -190,7 +190,21 @@ def make_section(triage: pd.DataFrame, classifications: pd.DataFrame, n_batch: i
     return classes.section(tables.conform(drifts, tables.DRIFTS).to_pandas(), most_drifted(drifts), times)
 
 
-def render_page(triage, detections, thumbnails, facts, settings: Report, n_batch: int = 50, classes=None) -> str:
+def maps_of(micrographs: pd.DataFrame) -> pd.DataFrame:
+    """Rows of tables.REGIONS: 3 x 4 overlapping windows over each micrograph that has a size, surest on the left."""
+    rows = micrographs.dropna(subset=["height_px", "width_px"])
+    rows = rows[rows["height_px"].gt(8) & rows["width_px"].gt(8)]
+    found = []
+    for name, height, width in rows[["micrograph_id", "height_px", "width_px"]].itertuples(index=False):
+        window = {"height_px": height / 2, "width_px": width / 2}
+        starts = {"y0": np.linspace(0, height / 2, 3), "x0": np.linspace(0, width / 2, 4)}
+        found.append({"micrograph_id": name, **window, **starts, "predictive_entropy_nats": np.tile(np.arange(4), 3)})
+    return pd.DataFrame(found)
+
+
+def render_page(
+    triage, detections, thumbnails, facts, settings: Report, n_batch: int = 50, classes=None, regions=None
+) -> str:
     """The page as the pipeline makes it of tables on disk: rows in batches, numbers by column."""
     overview = Overview(settings.max_rows)
     for k in range(0, len(triage), n_batch):
@@ -205,6 +219,7 @@ def render_page(triage, detections, thumbnails, facts, settings: Report, n_batch
         facts,
         settings,
         classes,
+        None if regions is None else page.mapped(shown, regions, 4.0),
     )
     return "".join(pieces)
 

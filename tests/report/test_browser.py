@@ -6,6 +6,7 @@ import pytest
 
 from emqa_dask.report.triage import judge
 from emqa_dask.settings import Report, Settings, dump
+from tests.report.conftest import maps_of
 
 CHROMIUM = Path("/usr/bin/chromium")
 pytestmark = [
@@ -40,7 +41,8 @@ def classified_file(archive, pictures, classifications, section, render, tmp_pat
     answers = classifications(given["micrographs"], 4)
     triage = judge(**given, settings=Report(), classifications=answers)
     some = pictures(given["micrographs"], given["features"])
-    page = render(triage, facts={}, settings=Report(), classes=section(triage, answers), **some)
+    regions = maps_of(given["micrographs"])
+    page = render(triage, facts={}, settings=Report(), classes=section(triage, answers), regions=regions, **some)
     path = tmp_path_factory.mktemp("classified") / "index.html"
     path.write_text(page, encoding="utf-8")
     return path
@@ -76,6 +78,15 @@ LOADED = """async () => {
     await Promise.all([...document.images].map((image) => image.decode()));
     for (let i = 0; i < 2; i++) await new Promise(requestAnimationFrame);
 }"""
+
+
+INK = """() => [...document.querySelectorAll('canvas')].map((canvas) => {
+        const copy = document.createElement('canvas');
+        copy.width = copy.height = 300;
+        const pen = copy.getContext('2d', { willReadFrequently: true });
+        pen.drawImage(canvas, 0, 0);
+        return pen.getImageData(0, 0, 300, 300).data.filter((v) => v > 0).length;
+    }).reduce((a, b) => a + b)"""
 
 
 def column(page, name: str) -> list[str]:
@@ -245,13 +256,7 @@ def test_the_larger_view_opens_by_keyboard_and_steps(opened):
 
 
 def test_boxes_are_drawn_by_score_and_can_be_hidden(opened):
-    ink = """() => [...document.querySelectorAll('canvas')].map((canvas) => {
-        const copy = document.createElement('canvas');
-        copy.width = copy.height = 300;
-        const pen = copy.getContext('2d', { willReadFrequently: true });
-        pen.drawImage(canvas, 0, 0);
-        return pen.getImageData(0, 0, 300, 300).data.filter((v) => v > 0).length;
-    }).reduce((a, b) => a + b)"""
+    ink = INK
     opened.evaluate(LOADED)
     drawn = opened.evaluate(ink)
     assert drawn > 1000
@@ -262,6 +267,19 @@ def test_boxes_are_drawn_by_score_and_can_be_hidden(opened):
     opened.check("#overlay")
     opened.evaluate("byId('floor').value = 0; byId('floor').dispatchEvent(new Event('input'))")
     assert opened.evaluate(ink) == drawn
+
+
+def test_entropy_maps_are_laid_over_the_pictures_when_asked_for(classified):
+    classified.evaluate(LOADED)
+    boxes = classified.evaluate(INK)
+    classified.check("#map")
+    both = classified.evaluate(INK)
+    classified.uncheck("#overlay")
+    maps = classified.evaluate(INK)
+    assert both >= maps > boxes > 0
+    assert classified.is_checked("#view-map")
+    classified.uncheck("#map")
+    assert classified.evaluate(INK) == 0
 
 
 def test_the_larger_view_keeps_the_shape_of_every_image(opened):

@@ -21,6 +21,7 @@ from emqa_dask.report.page import MAX_DRAWN, visible
 from emqa_dask.report.rules import OF_CLASSIFIERS, RULES
 from emqa_dask.report.triage import judge
 from emqa_dask.settings import Report, Settings, dump
+from tests.report.conftest import maps_of
 
 EVIL = "<script>window.hacked=1</script>"
 
@@ -137,6 +138,25 @@ def test_the_strongest_detections_that_count_are_drawn_where_they_are(render, ar
         expected = detections.sort_values("score", ascending=False).head(min(counted, MAX_DRAWN))
         expected = expected[["y0", "x0", "y1", "x1", "score"]].to_numpy()
         np.testing.assert_allclose(drawn * [height, width, height, width, 1], expected, atol=width / 65535)
+
+
+def test_a_maps_cells_cover_what_was_looked_at_once(render, archive, section, classifications):
+    given = archive(30, 4)
+    answers = classifications(given["micrographs"], 4)
+    triage = judge(**given, settings=Report(), classifications=answers)
+    regions = maps_of(given["micrographs"])
+    nothing = [tables.empty(schema) for schema in (tables.DETECTIONS, tables.THUMBNAILS)]
+    page = render(triage, *nothing, {}, Report(), classes=section(triage, answers), regions=regions)
+    data = island(page)
+    assert [name is not None and name in set(regions["micrograph_id"]) for name in data["id"]] == [
+        cells is not None for cells in data["maps"]
+    ]
+    cells = next(np.frombuffer(base64.b64decode(m), "<u2").reshape(3, 4, 5) / 65535 for m in data["maps"] if m)
+    np.testing.assert_allclose(cells[..., 4], np.tile(np.arange(4) / 4, (3, 1)), atol=1e-4)
+    y0, x0, y1, x1 = np.moveaxis(cells[..., :4], -1, 0)
+    assert ((y1 - y0) * (x1 - x0)).sum() == pytest.approx(1, abs=1e-3)
+    np.testing.assert_array_equal(y1[:-1], y0[1:])
+    np.testing.assert_array_equal(x1[:, :-1], x0[:, 1:])
 
 
 def test_every_part_says_its_numbers(page, inputs):
