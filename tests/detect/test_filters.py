@@ -1,5 +1,10 @@
 """The filters are scipy's to the last bit, for any shape, dtype and scale; so strips of an image are, too."""
 
+import os
+import subprocess
+import sys
+
+import llvmlite.binding as llvm
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -60,3 +65,20 @@ def test_read_only_and_strided_images_are_taken():
     expected = filters.gaussian_laplace(np.ascontiguousarray(image[::2, ::-1]), np.float32(2))
     image.flags.writeable = False
     np.testing.assert_array_equal(filters.gaussian_laplace(image[::2, ::-1], np.float32(2)), expected)
+
+
+SHOW = """
+import numpy as np
+from emqa_dask.detect import filters
+filters.gaussian_laplace(np.random.default_rng(0).random((64, 600)), np.float64(3))
+print(sum(code.count("zmm") for code in filters._along_y.inspect_asm().values()))
+"""
+
+
+@pytest.mark.skipif(not llvm.get_host_cpu_features().get("avx512f"), reason="no 512-bit vectors on this processor")
+@pytest.mark.parametrize("is_asked", [False, True])
+def test_vectors_are_as_wide_as_the_processor_has_them_unless_somebody_asks_otherwise(is_asked, tmp_path):
+    env = {k: v for k, v in os.environ.items() if k not in ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")}
+    env |= {"NUMBA_CACHE_DIR": str(tmp_path)} | ({"NUMBA_CPU_FEATURES": "+avx2"} if is_asked else {})
+    done = subprocess.run([sys.executable, "-c", SHOW], env=env, capture_output=True, text=True, check=True)
+    assert (int(done.stdout) > 0) != is_asked
