@@ -1,8 +1,6 @@
 """The forest that predicts a detector's F1 on an image from the detections' features, with a conformal interval."""
 
 import dataclasses
-import functools
-import sys
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -207,28 +205,12 @@ def predict(forest: Forest, features: pd.DataFrame) -> pd.DataFrame:
     return table.assign(evidence=pd.Series(evidence, features.index, dtype=object))
 
 
-@functools.cache
-def _skops():
-    """The module skops.io.
-
-    It walks through all of scikit-learn to list the types that it trusts, and so imports torch, cupy and dask.array
-    through scikit-learn's adapters: seconds in every process, for types that no forest holds.
-    """
-    adapters = [f"sklearn.externals.array_api_compat.{name}" for name in ("torch", "cupy", "dask")]
-    sys.modules.update({name: None for name in adapters if name not in sys.modules})  # None stops an import
-    try:
-        import skops.io
-    finally:
-        for name in adapters:
-            if sys.modules.get(name) is None:
-                sys.modules.pop(name, None)
-    return skops.io
-
-
 def save(forest: Forest, directory: Path) -> dict:
     """Writes `forest.skops` and returns the forest's part of the card: its conditions, under the key `forest`."""
+    from emqa_dask.predict import stored
+
     directory.mkdir(parents=True, exist_ok=True)
-    _skops().dump(forest.pipeline, directory / FILE, compression=zipfile.ZIP_DEFLATED, compresslevel=9)
+    stored.dump(forest.pipeline, directory / FILE, compression=zipfile.ZIP_DEFLATED, compresslevel=9)
     record = {f.name: getattr(forest, f.name) for f in dataclasses.fields(Forest) if f.name != "pipeline"}
     return {"forest": {**record, "columns": list(forest.columns)}}
 
@@ -239,8 +221,10 @@ def load(directory: Path) -> Forest:
     Raises FileNotFoundError without card, ValueError for a changed file or a card without a forest, and skops'
     UntrustedTypesFoundException for a file that holds anything but a scaler and trees.
     """
+    from emqa_dask.predict import stored
+
     card = models.load_card(directory)
     if "forest" not in card or FILE not in card.get("files", {}):
         raise ValueError(f"{directory / 'card.toml'}: not the card of a forest")
-    pipeline = _skops().load(directory / FILE, trusted=list(TRUSTED))
+    pipeline = stored.load(directory / FILE, trusted=list(TRUSTED))
     return Forest(pipeline, **{**card["forest"], "columns": tuple(card["forest"]["columns"])})
