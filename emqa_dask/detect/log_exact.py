@@ -113,7 +113,7 @@ def _surroundings(xp, stack: list, y, x, k: int):
     step = xp.arange(-1, 2)
     rows = xp.clip(y[:, None, None] + step[:, None], 0, here.shape[0] - 1)
     columns = xp.clip(x[:, None, None] + step, 0, here.shape[1] - 1)
-    values = [(here if layer is None else layer)[rows, columns].reshape(-1, 9) for layer in stack]
+    values = [(here if layer is None else layer)[rows, columns].reshape(len(y), 9) for layer in stack]
     place = xp.stack([y, x, xp.full(y.shape, k), xp.full(y.shape, int(has_both))], axis=1)
     return xp.concatenate([part.astype(np.float64) for part in (place, *values)], axis=1)
 
