@@ -180,7 +180,7 @@ def _drawings(
     names = list(of_partition)
     there = {table: set(parts.part_names(root, where[table])) for table in DRAWN if table in where}
     most_nats = (
-        np.log(len(models.load_card(models.locate(settings.classify.model))["classes"])) if "regions" in there else 0
+        np.log(len(models.read_card(models.locate(settings.classify.model))["classes"])) if "regions" in there else 0
     )
     for together in (names[k : k + TOGETHER] for k in range(0, len(names), TOGETHER)):
         here = [one for name in together for one in of_partition[name]]
