@@ -171,17 +171,10 @@ def _drawings(
         rows = rows[rows["micrograph_id"].isin(ids)]
         for name, group in rows.groupby("partition"):
             of_partition.setdefault(name, []).extend(group["micrograph_id"])
-    boxes, pictures, maps, detector = (
-        {},
-        {},
-        {},
-        shown.dropna(subset="micrograph_id").set_index("micrograph_id")["detector"],
-    )
+    boxes, pictures, maps = {}, {}, {}
+    detector = shown.dropna(subset="micrograph_id").set_index("micrograph_id")["detector"]
     names = list(of_partition)
     there = {table: set(parts.part_names(root, where[table])) for table in DRAWN if table in where}
-    most_nats = (
-        np.log(len(models.read_card(models.locate(settings.classify.model))["classes"])) if "regions" in there else 0
-    )
     for together in (names[k : k + TOGETHER] for k in range(0, len(names), TOGETHER)):
         here = [one for name in together for one in of_partition[name]]
         found, jpegs, *regions = (
@@ -196,7 +189,8 @@ def _drawings(
             for table in there
         )
         for rows in regions:
-            maps |= page.mapped(shown, rows, most_nats)
+            n_classes = len(models.read_card(models.locate(settings.classify.model))["classes"])
+            maps |= page.mapped(shown, rows, np.log(n_classes))
         found = found[found["detector"].to_numpy() == detector.reindex(found["micrograph_id"]).to_numpy()]
         boxes |= page.drawn(shown[shown["micrograph_id"].isin(here)], found)  # those that the row tells of
         jpegs = jpegs.dropna()
