@@ -1,5 +1,6 @@
 """A model is a directory: card.toml + safetensors or skops files; write_card(), load_card() verifies it, digest()."""
 
+import functools
 import hashlib
 import json
 import re
@@ -49,6 +50,24 @@ def load_card(directory: Path) -> dict:
 def digest(directory: Path) -> str:
     """SHA-256 of the model's card, which holds the SHA-256 of its files."""
     return hashlib.sha256((directory / "card.toml").read_bytes()).hexdigest()
+
+
+def what_for(name: str) -> tuple[str, float]:
+    """The detector and the score floor that a model of F1 is for, from its card, once its files are seen to be whole.
+
+    ValueError for a changed file, and for the card of another model.
+    """
+    directory = locate(name)
+    return _what_for(directory, digest(directory))
+
+
+@functools.lru_cache(maxsize=8)
+def _what_for(directory: Path, digest: str) -> tuple[str, float]:
+    card = load_card(directory)
+    for kind in ("judge", "forest"):
+        if kind in card:
+            return card[kind]["detector"], card[kind]["score_floor"]
+    raise ValueError(f"{directory / 'card.toml'}: neither the card of a judge nor of a forest")
 
 
 def write_card(directory: Path, card: Mapping[str, object]) -> None:

@@ -18,7 +18,6 @@ from emqa_dask.settings import Detect
 from emqa_dask.synthetic import lattices
 from emqa_dask.tune import rewards
 from emqa_dask.tune.lattice import Physics, from_cell
-from emqa_dask.tune.registration import spacing_px
 from emqa_dask.tune.rewards import Scene
 
 # Drift-free, well exposed: the noise under study is added afterwards.
@@ -97,15 +96,12 @@ class Log:
 def judged(points: pd.DataFrame, case: Case) -> dict[str, float]:
     """Count error (signed) against the true sites, crowding, and F1 against the sites within 0.3 spacings.
 
-    The edge counts less, as in the reward (`rewards.tapered`); `physics_error` is the reward's own, signed.
+    The edge counts less, as in the reward (`rewards.tapered_count`); `physics_error` is the reward's own, signed.
     """
-    width = rewards.TAPER * spacing_px(case.physics, case.nm_per_pixel)
-    places = (points[["y_px", "x_px"]].to_numpy(float).reshape(-1, 2), case.sites)
-    n, n_true = (rewards.tapered(place, case.image.shape, width).sum() for place in places)
     scene = Scene(case.image, case.nm_per_pixel, case.physics, pd.DataFrame(case.sites, columns=["y_px", "x_px"]))
     return {
         "n": len(points),
-        "count_error": float(n / n_true - 1),
+        "count_error": rewards.tapered_count(points, scene) / rewards.tapered_count(scene.reference, scene) - 1,
         "physics_error": rewards.signed_count_error(points, scene),
         "crowding": rewards.crowding(points, scene),
         "true_f1": 1 - rewards.disagreement(points, scene),

@@ -15,7 +15,7 @@ from emqa_dask.classify.together import evaluator
 from emqa_dask.settings.stages import PRECISIONS
 
 BATCH = {"cpu": 64, "cuda": 1024}  # windows that go through the networks at once
-WAY = {"cpu": "loop", "cuda": "loop"}  # of together.WAYS: see benchmarks/bench_ensemble.py
+WAY = "loop"  # of together.WAYS, the fastest on CPU and GPU: see benchmarks/bench_ensemble.py
 
 
 class Examined(NamedTuple):
@@ -38,7 +38,7 @@ class Ensemble:
         self.card, self.device, self.precision = card, device, precision
         self._nets = [net.to(device, getattr(torch, precision)).eval() for net in nets]
         alone = len(nets) == 1  # and only in the loop does dropout know of its pass
-        self._way = evaluator(self._nets, "loop" if alone else way or WAY[device])
+        self._way = evaluator(self._nets, WAY if alone else way or WAY)
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -65,13 +65,11 @@ def _largest_first(y, x, sigma, order, overlap, cell):
     for k in range(n_rows * n_columns):
         first[k + 1] += first[k]
     members, filled = np.empty(n, np.int64), first[:-1].copy()
-    for rank in range(n):  # within a cell the largest come first
-        i = order[rank]
+    for i in range(n):
         members[filled[home[i]]] = i
         filled[home[i]] += 1
     alive, place = np.ones(n, np.bool_), np.empty(n, np.int64)
-    for rank in range(n):
-        place[order[rank]] = rank
+    place[order] = np.arange(n)
     for rank in range(n):
         i = order[rank]
         if not alive[i]:

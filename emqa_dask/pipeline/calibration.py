@@ -100,9 +100,8 @@ def _tables(root: str, settings: Settings, rows: pd.DataFrame) -> dict[str, pd.D
 
 def _base(name: str, settings: Settings) -> tuple[judge.Judge | None, Path | None]:
     for model in settings.predict.forests:
-        fitted = load_judge(model)
-        if (fitted.detector, fitted.score_floor) == (name, settings.featurise.score_floor):
-            return fitted, models.locate(model)
+        if models.what_for(model) == (name, settings.featurise.score_floor):
+            return load_judge(model), models.locate(model)
     return None, None
 
 

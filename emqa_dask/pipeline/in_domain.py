@@ -151,7 +151,7 @@ class _Look(NamedTuple):
 
         ValueError where none can be made of an image.
         """
-        records = self._each(see_shifted, paths, "look at made shifts")
+        records = self._each(see_shifted, list(enumerate(paths)), "look at made shifts")
         for record in records:
             if "refused" in record:
                 raise ValueError(record["refused"])
@@ -165,13 +165,13 @@ class _Look(NamedTuple):
         seen = [record["seen"] for record in records if "seen" in record]
         return _joined(seen) if seen else None
 
-    def _each(self, function: Callable, paths: Sequence[Path], what: str, *more) -> list[dict]:
-        starts = range(0, len(paths), CHUNK)
-        todo = [(str(self.folder), self.device, paths[k : k + CHUNK], k, *more) for k in starts]
+    def _each(self, function: Callable, items: Sequence, what: str, *more) -> list[dict]:
+        starts = range(0, len(items), CHUNK)
+        todo = [(str(self.folder), self.device, items[k : k + CHUNK], *more) for k in starts]
         return self.each(function, todo, what)
 
 
-def see(folder: str, device: str, paths: list[Path], first: int, cs_mm: float, call: Call = direct) -> dict:
+def see(folder: str, device: str, paths: list[Path], cs_mm: float, call: Call = direct) -> dict:
     """A task: what the ensemble, the statistics and Thon rings say of some images, one in memory at a time."""
     said = []
     for path in paths:
@@ -182,17 +182,17 @@ def see(folder: str, device: str, paths: list[Path], first: int, cs_mm: float, c
     return {"n_images": len(paths), "seen": _joined(said)}
 
 
-def see_shifted(folder: str, device: str, paths: list[Path], first: int, call: Call = direct) -> dict:
-    """A task: the same, but rings, of examples of shifts made from some images, whose numbers begin at `first`."""
-    images = [_middle(read(path)[0], SHIFTED_PX) for path in paths]
+def see_shifted(folder: str, device: str, numbered: list[tuple[int, Path]], call: Call = direct) -> dict:
+    """A task: the same, but rings, of examples of shifts made from some images; their numbers follow one another."""
+    images = [_middle(read(path)[0], SHIFTED_PX) for _, path in numbered]
     try:
-        made = shifts.shifted_examples(images, first=first)
+        made = shifts.shifted_examples(images, first=numbered[0][0])
     except ValueError as error:
         return {"n_images": 0, "refused": str(error)}
-    return {"n_images": len(paths)} | {kind: _seen_images(folder, device, some) for kind, some in made.items()}
+    return {"n_images": len(numbered)} | {kind: _seen_images(folder, device, some) for kind, some in made.items()}
 
 
-def see_foreign(folder: str, device: str, paths: list[Path], first: int, call: Call = direct) -> dict:
+def see_foreign(folder: str, device: str, paths: list[Path], call: Call = direct) -> dict:
     """A task: the same of some files, as far as they can be read, and of the others the reason in `left_out`."""
     images, left_out = [], []
     for path in paths:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pandas as pd
 
-from emqa_dask import tables
+from emqa_dask import models, tables
 from emqa_dask.pipeline import ingest
 from emqa_dask.pipeline.folders import SCHEMAS, folders
 from emqa_dask.pipeline.journal import failed_ids
@@ -29,11 +29,9 @@ def joined(evidence: pd.DataFrame, features: pd.DataFrame) -> pd.DataFrame:
 
 def tell_unfit(settings: Settings, say: Callable[[str], None]) -> None:
     """Say which models are for another score floor, and so for no detection of this run."""
-    from emqa_dask.predict.images import what_for
-
     floor = settings.featurise.score_floor
     for model in settings.predict.forests:
-        detector, known = what_for(model)
+        detector, known = models.what_for(model)
         if known != floor:
             say(
                 f"{model} knows {detector} at a score floor of {known:g}, this run has {floor:g}: it predicts nothing "

@@ -175,6 +175,7 @@ def _drawings(
     detector = shown.dropna(subset="micrograph_id").set_index("micrograph_id")["detector"]
     names = list(of_partition)
     there = {table: set(parts.part_names(root, where[table])) for table in DRAWN if table in where}
+    classes = models.read_card(models.locate(settings.classify.model))["classes"] if "regions" in there else ()
     for together in (names[k : k + TOGETHER] for k in range(0, len(names), TOGETHER)):
         here = [one for name in together for one in of_partition[name]]
         found, jpegs, *regions = (
@@ -189,8 +190,7 @@ def _drawings(
             for table in there
         )
         for rows in regions:
-            n_classes = len(models.read_card(models.locate(settings.classify.model))["classes"])
-            maps |= page.mapped(shown, rows, np.log(n_classes))
+            maps |= page.mapped(shown, rows, np.log(len(classes)))
         found = found[found["detector"].to_numpy() == detector.reindex(found["micrograph_id"]).to_numpy()]
         boxes |= page.drawn(shown[shown["micrograph_id"].isin(here)], found)  # those that the row tells of
         jpegs = jpegs.dropna()

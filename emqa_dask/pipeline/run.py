@@ -198,17 +198,15 @@ def _make(root: str, settings: Settings, steps: list[str], execute_here: Callabl
             needs = _add(needs, partition, partition.name in stored)
     if not total:
         return
-    todo = _tasks(root, settings, needed, lambda name: name not in done)
+    todo = (
+        Task(partition.name, (root, partition, rows, settings, needed), len(partition))
+        for partition, rows in ingest.partitions(root, OF_TASK)
+        if partition.name not in done
+    )
     stage = "triage" if "predict" in steps else steps[-1]
     for result in execute_here(work, todo, stage, total, needs, n_tasks):
         if result.outcome == "failed":
             journal.fail_partition(root, settings, result)
-
-
-def _tasks(root: str, settings: Settings, wanted: tuple[str, ...], is_chosen: Callable[[str], bool]) -> Iterator[Task]:
-    for partition, rows in ingest.partitions(root, OF_TASK):
-        if is_chosen(partition.name):
-            yield Task(partition.name, (root, partition, rows, settings, wanted), len(partition))
 
 
 def _add(needs: dict, partition: Partition, is_stored: bool) -> dict:

@@ -15,12 +15,16 @@ class Scale(NamedTuple):
 
     names: tuple[str, ...]
     middle: NDArray[np.float64]  # medians
-    span: NDArray[np.float64]  # from the median to the 95th percentile
+    span: NDArray[np.float64]  # from the median to where a score counts 1
     limit: float  # fused scores above it are flagged
 
 
-def calibrate(held_out: Mapping[str, ArrayLike], false_flags: float = 0.05) -> Scale:
+def calibrate(
+    held_out: Mapping[str, ArrayLike], false_flags: float = 0.05, bars: Mapping[str, float] | None = None
+) -> Scale:
     """The scale of scores (n,) by name, so that about `false_flags` of in-domain images are flagged.
+
+    A score counts 1 at its 95th percentile, or at that of `bars` where it has one and that is higher.
 
     The limit is the split-conformal quantile: of new images like the held-out ones, at most `false_flags` are above it
     on average, whatever the scores. Raises ValueError for fewer images than that needs.
@@ -32,7 +36,8 @@ def calibrate(held_out: Mapping[str, ArrayLike], false_flags: float = 0.05) -> S
         raise ValueError(f"{n} held-out images cannot hold false flags to {false_flags:g}: more are needed")
     middle, high = np.percentile(scores, [50, 95], axis=0)
     span = np.where(high > middle, high - middle, np.maximum(scores.std(axis=0), 1e-12))
-    scale = Scale(tuple(held_out), middle, span, np.nan)
+    at = [np.percentile(column, (bars or {}).get(name, 95)) for name, column in zip(held_out, scores.T)]
+    scale = Scale(tuple(held_out), middle, np.maximum(at - middle, span), np.nan)
     return scale._replace(limit=float(np.sort(fuse(scale, held_out))[rank - 1]))
 
 

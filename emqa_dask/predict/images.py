@@ -48,8 +48,8 @@ def predict_images(features: pd.DataFrame, named: str | Path | Sequence[str | Pa
     if isinstance(named, str | Path):
         return _predicted(features, models.locate(str(named)))
     of: dict[tuple[str, float], Path] = {}
-    for directory in (models.locate(str(name)) for name in named):
-        of.setdefault(what_for(str(directory)), directory)
+    for name in map(str, named):
+        of.setdefault(models.what_for(name), models.locate(name))
     found = []
     for what, rows in features.groupby(["detector", "score_floor"], sort=False):
         if what in of:
@@ -74,21 +74,6 @@ def _predicted(features: pd.DataFrame, directory: Path) -> pd.DataFrame:
     table["ood_distance"] = np.fmax(far, transfer.distances(model.conditions, features))
     table["micrograph_id"] = features["micrograph_id"]
     return table[PREDICTIONS.names].reset_index(drop=True)
-
-
-def what_for(model: str) -> tuple[str, float]:
-    """The detector and the score floor that a model is for, from its card, once its files are seen to be whole."""
-    directory = models.locate(model)
-    return _what_for(directory, models.digest(directory))
-
-
-@functools.lru_cache(maxsize=8)
-def _what_for(directory: Path, digest: str) -> tuple[str, float]:
-    card = models.load_card(directory)
-    for kind in ("judge", "forest"):
-        if kind in card:
-            return card[kind]["detector"], card[kind]["score_floor"]
-    raise ValueError(f"{directory / 'card.toml'}: neither the card of a judge nor of a forest")
 
 
 def load_judge(model: str | Path) -> judge.Judge:

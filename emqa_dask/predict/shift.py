@@ -78,7 +78,8 @@ def fit(
     for k in range(N_FOLDS):
         odds = _odds(own[folds != k], trained, x[fold != k], of[fold != k], seed)
         learnt[folds == k] = shift_kinds.against_none(odds, own[folds == k])
-    scale = _calibrated({"learnt": learnt, **_apart(shift_scores.scores(yardsticks, held_out))}, false_flags)
+    apart = _apart(shift_scores.scores(yardsticks, held_out))
+    scale = fused.calibrate({"learnt": learnt, **apart}, false_flags, BAR)
     among = shift_kinds.fit_kinds(shift_scores.signed_part(x), of - 1, seed=seed)
     return Known(yardsticks, kinds, _odds(own, trained, x, of, seed), among, scale)
 
@@ -133,15 +134,6 @@ def _odds(own: NDArray, trained: NDArray, shifted: NDArray, of: NDArray, seed: i
     trained = np.concatenate([own[lent, : shift_scores.N_SCORES], trained[:, shift_scores.N_SCORES :]], axis=1)
     none = np.zeros(len(own) + len(trained), int)
     return shift_kinds.fit_odds(np.concatenate([own, trained, shifted]), np.concatenate([none, of]))
-
-
-def _calibrated(held_out: Mapping[str, NDArray], false_flags: float) -> fused.Scale:
-    """Medians, and the steps from there to the percentiles BAR, with the limit that they give."""
-    scale = fused.calibrate(held_out, false_flags)  # refuses too few images
-    bars = np.array([np.percentile(held_out[name], BAR.get(name, 95)) for name in scale.names])
-    scale = scale._replace(span=np.maximum(bars - scale.middle, scale.span))
-    score = np.sort(fused.fuse(scale, held_out))
-    return scale._replace(limit=float(score[int(np.ceil((len(score) + 1) * (1 - false_flags))) - 1]))
 
 
 def _folds(groups: ArrayLike, seed: int) -> NDArray[np.int64]:

@@ -18,7 +18,7 @@ from emqa_dask.tune.registration import rms_to_lattice, spacing_px
 CROWDED = 0.75  # of the lattice's own summed distance to four neighbours; below it a point is crowded
 MATCH_IOU = 0.3  # between a detection's box and the reference's
 MATCH_SPACING = 0.3  # of the spacing: points of two tables nearer than this are one column
-TAPER = 2.0  # spacings over which an image's edge counts less and less: the width of `tapered`
+TAPER = 2.0  # spacings over which an image's edge counts less and less: see `tapered_count`
 CLEAR = 0.7  # alignment of a boundary from which a detection counts for, not against, the settings
 
 
@@ -58,28 +58,34 @@ def reward(name: str) -> Reward:
 def signed_count_error(points: pd.DataFrame, scene: Scene) -> float:
     """QC: (points - expected) / expected; -1 when nothing is found. A figure to look at; its minimum is no aim.
 
-    Points count as `tapered` says, and so does the area. Barakati et al., Physics-based reward driven image analysis in
-    microscopy, eq. 1, where each counts one: then columns beyond the edge whose flanks are in view, found on the edge,
-    make up for columns missed inside. Raises ValueError without physics or pixel size, as all rewards that need them.
+    Points count as `tapered_count` says, and so does the area. Barakati et al., Physics-based reward driven image
+    analysis in microscopy, eq. 1, where each counts one: then columns beyond the edge whose flanks are in view, found
+    on the edge, make up for columns missed inside. Raises ValueError without physics or pixel size, as all rewards
+    that need them.
     """
-    expected, shape = _expected(scene), scene.image.shape
-    width = TAPER * spacing_px(scene.physics, scene.nm_per_pixel)
-    for side in shape:
-        expected *= 1 - min(width, side / 2) / side
-    return float((tapered(_places(points), shape, width).sum() - expected) / expected)
+    expected = _expected(scene)
+    for side, width in zip(scene.image.shape, _tapers_px(scene)):
+        expected *= 1 - width / side
+    return float((tapered_count(points, scene) - expected) / expected)
 
 
-def tapered(place: NDArray[np.float64], shape: tuple[int, int], width_px: float) -> NDArray[np.float64]:
-    """What each of n points (y, x, px: n x 2) counts in an image of `shape`: 0 at its edge, 1 from `width_px` on.
+def tapered_count(points: pd.DataFrame, scene: Scene) -> float:
+    """How many points there are, where one at the image's edge counts 0, and 1 from `TAPER` spacings on.
 
-    A sine squared lies between. The weights of a lattice's columns then sum to density times the weights' integral, as
-    good as wherever the edge cuts the cells. No point gives an empty array.
+    A sine squared lies between. A lattice's columns then count as density times the weights' integral, as good as
+    wherever the edge cuts the cells. No point gives 0.
     """
+    place = _places(points)
     weights = np.ones(len(place))
-    for axis, side in enumerate(shape):
+    for axis, (side, width) in enumerate(zip(scene.image.shape, _tapers_px(scene))):
         inside = np.minimum(place[:, axis] + 0.5, side - 0.5 - place[:, axis])
-        weights *= np.sin(0.5 * np.pi * np.clip(inside / min(width_px, side / 2), 0, 1)) ** 2
-    return weights
+        weights *= np.sin(0.5 * np.pi * np.clip(inside / width, 0, 1)) ** 2
+    return float(weights.sum())
+
+
+def _tapers_px(scene: Scene) -> list[float]:
+    """The width of the edge that counts less along each axis, at most half of the image."""
+    return [min(TAPER * spacing_px(scene.physics, scene.nm_per_pixel), side / 2) for side in scene.image.shape]
 
 
 def count_error(points: pd.DataFrame, scene: Scene) -> float:
