@@ -13,6 +13,7 @@ from emqa_dask.run.supervise import describe
 from emqa_dask.run.task import NO_LIMITS, Attempt, Limits, Result, Task, event, run_here, unpack_and_run
 
 MAX_LOST = 5  # workers that one task may lose before it is given up; no image is blamed for that
+SUSPECT = 2  # workers lost by a task, from which on it no longer shares one with another such task
 REFRESH_S = 1.0  # between looks at how many workers there are
 
 
@@ -69,7 +70,7 @@ def _on_workers(
 
     def submit() -> None:
         while len(in_flight) < room():
-            attempts = [again.popleft()] if again else list(itertools.islice(fresh, bundle))
+            attempts = _next(again, in_flight.values()) or list(itertools.islice(fresh, bundle))
             if not attempts:
                 return
             key = (f"{stage}-{token}", next(numbers), attempts[0].task.name)
@@ -104,6 +105,19 @@ def _on_workers(
     finally:
         if in_flight and client.status == "running":
             client.cancel(list(in_flight), force=True)
+
+
+def _next(again: deque[Attempt], in_flight: Iterable[list[Attempt]]) -> list[Attempt]:
+    """One of the attempts that were lost before, taken from `again`; none where it has to wait.
+
+    Of those lost `SUSPECT` times only one is in flight at a time: else the last innocent ones could share every worker
+    that the guilty one takes along.
+    """
+    for k, attempt in enumerate(again):
+        if attempt.number <= SUSPECT or not any(a.number > SUSPECT for others in in_flight for a in others):
+            del again[k]
+            return [attempt]
+    return []
 
 
 class _Room:
