@@ -59,6 +59,23 @@ def build_classifier(architecture: Mapping) -> "torch.nn.Module":
     return _layers().Classifier(body, head).eval()
 
 
+def build_content(n_families: int) -> "torch.nn.Module":
+    """The network of classify.content, of random weights: one that is as `build_classifier`'s are, small and grey.
+
+    Nine layers, 0.63 M parameters, embeddings of length 128; a window of 64 px costs 0.05 G multiplications, a wide
+    ResNet's of 16 layers 0.4 G.
+    """
+    from torch import nn
+
+    block = _layers().Block
+    body = nn.Sequential(
+        nn.Conv2d(1, 32, 5, 2, 2, bias=False),
+        block(32, 32, 1, 0.0), block(32, 64, 2, 0.0), block(64, 128, 2, 0.0), block(128, 128, 1, 0.0),
+        nn.BatchNorm2d(128), nn.ReLU(), _layers().Mean(),
+    )  # fmt: skip
+    return _layers().Classifier(body, nn.Linear(128, n_families)).eval()
+
+
 def use_pass(net: "torch.nn.Module", seed: int | None, number: int = 0) -> None:
     """From now on, in evaluation mode, every dropout of `net` drops what (seed, number) say; None drops nothing.
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 BUNDLED = Path(__file__).parent / "bundled"
+CONTENT = BUNDLED / "content"  # the model of classify.content
 
 
 def locate(name: str) -> Path:

@@ -259,7 +259,7 @@ PROBABILITIES = _schema(
     }
 )
 
-# A row per micrograph: what an ensemble says of each of its windows, as maps.
+# A row per micrograph: what an ensemble says of each of its windows, as maps, and what there is in them.
 REGIONS = _schema(
     {
         **_ID,
@@ -271,11 +271,13 @@ REGIONS = _schema(
         "predictive_entropy_nats": (pa.list_(pa.float32()), "of each window, row after row"),
         "mutual_information_nats": (pa.list_(pa.float32()), "of each window, row after row"),
         "predicted_class": (pa.list_(pa.int16()), "of each window: place in the card's classes"),
+        "content": (pa.list_(pa.float32()), "embedding of what is in the windows, mean; see classify.content"),
+        "foreign_log_odds": (pa.float32(), "that the windows show no micrograph, mean; see classify.content"),
     }
 )
 
 SHIFTS = ("none", "acquisition", "new_class", "unrelated")
-SHIFT_SCORES = ("entropy", "mahalanobis", "nearest", "statistics", "spectrum")
+SHIFT_SCORES = ("entropy", "mahalanobis", "nearest", "content", "statistics", "spectrum")
 # A row per micrograph: what follows from its probabilities, embedding and statistics.
 CLASSIFICATIONS = _schema(
     {
@@ -333,6 +335,7 @@ SESSIONS = _schema(
         "last_acquired": (pa.string(), "latest one"),
         "out_of_domain_fraction": (pa.float64(), "share with a shift_score above 1"),
         **{f"{kind}_fraction": (pa.float64(), f"share with shift {kind}") for kind in SHIFTS[1:]},
+        "shift": (pa.string(), "kind of shift of the cohort as a whole, see predict.shift.of_cohort; null: not judged"),
         "defocus_nm": (pa.float64(), "median of those with rings; NaN without"),
         "with_rings_fraction": (pa.float64(), "share of those whose defocus is known"),
         "imaging_distance": (pa.float64(), "median; see classifications"),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from emqa_dask import classifiers, networks, windows
 from emqa_dask.classify import card as cards
+from emqa_dask.classify import content
 from emqa_dask.classify.together import evaluator
 from emqa_dask.settings.stages import PRECISIONS
 
@@ -25,6 +26,8 @@ class Examined(NamedTuple):
     embeddings: NDArray[np.float32]  # (members, d): the mean over the windows
     regions: NDArray[np.float32]  # (members, rows, columns, classes): of each window
     boxes: NDArray[np.float64]  # (rows, columns, 4): the windows in the image: y0, x0, y1, x1, half-open, px
+    content: NDArray[np.float32]  # (d,): see classify.content, the mean over the windows
+    foreign_log_odds: float  # that they show no micrograph: the same
 
 
 class Ensemble:
@@ -90,22 +93,28 @@ class Ensemble:
         counts = [grid.shape[0] * grid.shape[1] for grid in grids]
         ends, owners = np.cumsum(counts), np.repeat(np.arange(len(grids)), counts)
         places = np.concatenate([grid.reshape(-1, 2) for grid in grids])
-        said, sums = [], 0.0
+        said, sums, shown = [], 0.0, []
         for start in range(0, len(places), BATCH[self.device]):  # windows are copies: never all of an image's at once
             chosen = slice(start, start + BATCH[self.device])
             stack = [windows.at(pictures[o], place, view) for o, place in zip(owners[chosen], places[chosen])]
-            p, e = self.look(np.stack(stack))
+            stack = np.stack(stack)
+            p, e = self.look(stack)
             said.append(p)
+            shown.append(content.look(stack, self.device))
             part = np.zeros((len(e), len(pictures), e.shape[2]))
             np.add.at(part, np.s_[:, owners[chosen]], e)
             sums = sums + part
         p, found = np.concatenate(said, axis=1), []
+        contents, odds = (np.concatenate(part) for part in zip(*shown))
         for k, grid in enumerate(grids):
-            own = p[:, ends[k] - counts[k] : ends[k]]
+            its = slice(ends[k] - counts[k], ends[k])
+            own = p[:, its]
             scale = np.array(np.shape(images[k])) / pictures[k].shape
             boxes = np.concatenate([grid * scale, (grid + view.size_px) * scale], axis=-1)
             vectors = (sums[:, k] / counts[k]).astype(np.float32)
-            found.append(Examined(own.mean(axis=1), vectors, own.reshape(len(own), *grid.shape[:2], -1), boxes))
+            maps = own.reshape(len(own), *grid.shape[:2], -1)
+            there = contents[its].mean(axis=0), float(odds[its].mean())
+            found.append(Examined(own.mean(axis=1), vectors, maps, boxes, *there))
         return found
 
     def look(self, stack: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

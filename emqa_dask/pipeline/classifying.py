@@ -30,6 +30,7 @@ def by_ensemble(ids: Sequence[str], images: list[np.ndarray], settings: Settings
             continue
         one = next(examined)
         region = {"micrograph_id": key, "classifier": name} | _maps(one.regions, one.boxes)
+        region |= {"content": one.content, "foreign_log_odds": one.foreign_log_odds}
         found.append((classify.probability_rows([key], [one], name, numbers=ensemble.numbers), region))
     return found
 
@@ -54,6 +55,6 @@ def judged_classes(
 ) -> pd.DataFrame:
     """A row of tables.CLASSIFICATIONS for each micrograph of `features`, which have its voltage_kv, too."""
     largest = regions["predictive_entropy_nats"].map(lambda values: float(np.max(values)) if len(values) else np.nan)
-    largest = pd.Series(largest.to_numpy(float), index=regions["micrograph_id"])
-    known = features.assign(largest_region_entropy_nats=largest.reindex(features["micrograph_id"]).to_numpy(float))
+    told = regions[["micrograph_id", "content", "foreign_log_odds"]].assign(largest_region_entropy_nats=largest)
+    known = features.merge(told, on="micrograph_id", how="left", validate="one_to_one")
     return classify_images(probabilities, known, models.locate(settings.classify.model))

@@ -9,7 +9,7 @@ from emqa_dask.settings import Settings, digest
 from emqa_dask.store import layout
 
 # A stage's number goes up when its code gives other tables for the same settings.
-VERSIONS = {"detect": 4, "evidence": 1, "featurise": 4, "predict": 2, "classify": 1, "judge_classes": 1}
+VERSIONS = {"detect": 4, "evidence": 1, "featurise": 4, "predict": 2, "classify": 2, "judge_classes": 2}
 SCHEMAS = {
     "thumbnails": tables.THUMBNAILS,
     "detections": tables.DETECTIONS,
@@ -55,7 +55,8 @@ def folders(settings: Settings) -> dict[str, str]:
     of["predictions"] = predicted
     if settings.classify.model:
         how, model = settings.classify, models.digest(models.locate(settings.classify.model))
-        said = digest("classify", VERSIONS["classify"], how.method, how.precision, settings.detect.device, model)
+        networks = model, models.digest(models.CONTENT)
+        said = digest("classify", VERSIONS["classify"], how.method, how.precision, settings.detect.device, *networks)
         of |= {"probabilities": said, "regions": said}
         of["classifications"] = digest("judge_classes", VERSIONS["judge_classes"], said, features)
     return {table: layout.table_dir(table, key) for table, key in of.items()}

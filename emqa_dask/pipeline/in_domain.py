@@ -213,12 +213,14 @@ def _seen_images(folder: str, device: str, images: Sequence[np.ndarray]) -> shif
     examined = [one for image in images for one in ensemble.examine([image])]
     p = np.stack([one.probabilities for one in examined], axis=1)
     embeddings = np.stack([one.embeddings[:EMBEDDED] for one in examined], axis=1)
-    return shift.Seen(p, embeddings, pd.DataFrame([image_statistics(image) for image in images]))
+    content, odds = np.stack([one.content for one in examined]), np.array([one.foreign_log_odds for one in examined])
+    return shift.Seen(p, embeddings, pd.DataFrame([image_statistics(image) for image in images]), content, odds)
 
 
 def _joined(parts: Sequence[shift.Seen]) -> shift.Seen:
     p, embeddings = (np.concatenate([getattr(part, name) for part in parts], axis=1) for name in shift.Seen._fields[:2])
-    return shift.Seen(p, embeddings, pd.concat([part.features for part in parts], ignore_index=True))
+    content, odds = (np.concatenate([getattr(part, name) for part in parts]) for name in shift.Seen._fields[3:])
+    return shift.Seen(p, embeddings, pd.concat([part.features for part in parts], ignore_index=True), content, odds)
 
 
 def _save_reference(folder: Path, known: shift.Known, held_out: shift.Seen) -> None:

@@ -67,9 +67,9 @@ def classify_images(probabilities: pd.DataFrame, known: pd.DataFrame, directory:
     """One row of tables.CLASSIFICATIONS for every row of `known`, in its order.
 
     `probabilities` (tables.PROBABILITIES) are of one classifier and hold all members of a micrograph. `known`:
-    micrograph_id, tables.IMAGE_STATISTICS, defocus_nm, voltage_kv and largest_region_entropy_nats. A micrograph without
-    probabilities has `refusal`. No rows give an empty table. Raises ValueError where members are missing or have other
-    classes than the card.
+    micrograph_id, tables.IMAGE_STATISTICS, defocus_nm, voltage_kv, and of tables.REGIONS content, foreign_log_odds and
+    the largest predictive entropy as largest_region_entropy_nats. A micrograph without probabilities has `refusal`. No
+    rows give an empty table. Raises ValueError where members are missing or have other classes than the card.
     """
     judge = load(directory)
     if not len(known):
@@ -112,7 +112,8 @@ def _seen(said: pd.DataFrame, known: pd.DataFrame, judge: Judge) -> pd.DataFrame
         told = told.assign(because=pd.Series([[] for _ in told.index], dtype=object), shift=nothing, shift_score=np.nan)
         told["shift_probability"] = np.nan
     else:
-        told = told.join(shift.judge(judge.known, shift.Seen(p, embeddings, known)))
+        content, odds = np.stack(known["content"].to_list()), known["foreign_log_odds"].to_numpy(float)
+        told = told.join(shift.judge(judge.known, shift.Seen(p, embeddings, known, content, odds)))
     return _with_imaging(told, known)
 
 

@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 import safetensors.numpy
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import binom
 
 from emqa_dask import models
 from emqa_dask.predict import fused, ood, shift_distances, shift_kinds, shift_scores
-from emqa_dask.predict.shift_kinds import Kinds, Odds
+from emqa_dask.predict.shift_kinds import Odds
 from emqa_dask.predict.shift_scores import Seen, Yardsticks
 from emqa_dask.tables import SHIFT_SCORES, SHIFTS
 
@@ -24,7 +25,7 @@ FILE = "shift.safetensors"
 N_FOLDS = 5
 # Percentiles of held-out images at which a score by itself counts as much as the learnt one at its 95th: false flags
 # are better spent on the latter. What no example resembles shows in the embeddings first.
-BAR = {"mahalanobis": 97.5, "nearest": 97.5, "statistics": 99.5, "spectrum": 99.5}
+BAR = {"mahalanobis": 97.5, "nearest": 97.5, "content": 97.5, "statistics": 99.5, "spectrum": 99.5}
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,9 @@ class Known:
     yardsticks: Yardsticks
     kinds: tuple[str, ...]  # none, then the kinds of shift that there were examples of
     odds: Odds  # of any shift, on all of the evidence
-    among: Kinds  # of the kinds of shift, on what of it has a sign
+    among: Odds  # of the kinds of shift, on the scores: statistics tell made examples apart better than real ones
     scale: fused.Scale  # of "learnt" and the distances
+    false_flags: float  # share of in-domain images that may be flagged
 
 
 def fit(
@@ -54,7 +56,7 @@ def fit(
     `y` (n,) are the classes and `groups` (n,) the source images of the training rows; `held_out_groups` (m,) those of
     the held-out ones (default: each its own). Example j of each kind is taken to be made of held-out image j modulo m,
     as synthetic.shifts gives them. The fused score is the largest of what a logistic regression says against "none"
-    and of the four distances: the regression must not open the door to what it has no example of, but a distance by
+    and of the five distances: the regression must not open the door to what it has no example of, but a distance by
     itself flags only what is farther out than nearly all held-out images. The limit is split-conformal: of new images
     like the held-out ones about `false_flags` are above it; the regression's word on a held-out image is that of a fit
     without its group (cross-fitting). Raises ValueError for arrays that do not fit, unknown kinds, and too few images
@@ -80,8 +82,8 @@ def fit(
         learnt[folds == k] = shift_kinds.against_none(odds, own[folds == k])
     apart = _apart(shift_scores.scores(yardsticks, held_out))
     scale = fused.calibrate({"learnt": learnt, **apart}, false_flags, BAR)
-    among = shift_kinds.fit_kinds(shift_scores.signed_part(x), of - 1, seed=seed)
-    return Known(yardsticks, kinds, _odds(own, trained, x, of, seed), among, scale)
+    among = shift_kinds.fit_odds(shift_scores.scores_part(x), of - 1)
+    return Known(yardsticks, kinds, _odds(own, trained, x, of, seed), among, scale, false_flags)
 
 
 def judge(known: Known, seen: Seen) -> pd.DataFrame:
@@ -105,7 +107,7 @@ def judge(known: Known, seen: Seen) -> pd.DataFrame:
         x = shift_scores.evidence(yardsticks, seen)
         learnt = shift_kinds.against_none(known.odds, x)
         score = fused.fuse(known.scale, {"learnt": learnt, **_apart(scores)}) / known.scale.limit
-        among = shift_kinds.log_probabilities(known.among, shift_scores.signed_part(x))
+        among = shift_kinds.log_probabilities(known.among, shift_scores.scores_part(x))
         p = np.exp(among.max(axis=1))
         is_flagged = score > 1
         for name, values in {**scores, "shift": score}.items():
@@ -148,6 +150,22 @@ def _folds(groups: ArrayLike, seed: int) -> NDArray[np.int64]:
     return fold[of]
 
 
+def of_cohort(told: pd.DataFrame, *, false_flags: float = 0.05, significance: float = 0.01) -> str | None:
+    """The kind of shift of a whole cohort, from what `judge` says of its images (columns shift, shift_probability).
+
+    What shifts one image of a session shifts most of them, so that together they tell the kind more surely than each.
+    "none" unless more images are out of domain than false flags explain (binomial test); else the kind with the largest
+    sum of probabilities. None where no image was judged.
+    """
+    told = told[told["shift"].notna()]
+    flagged = told[told["shift"].ne("none")]
+    if not len(told):
+        return None
+    if binom.sf(len(flagged) - 1, len(told), false_flags) > significance:
+        return "none"
+    return str(flagged.groupby("shift")["shift_probability"].sum().idxmax())
+
+
 def save(known: Known, directory: Path) -> dict:
     """Writes FILE and returns the card's table `shift`: kinds, names and limit."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -158,6 +176,7 @@ def save(known: Known, directory: Path) -> dict:
     content = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     (directory / FILE).write_bytes(content)  # save_file() would leave it readable by its owner only
     table |= {"kinds": list(known.kinds), "fused": list(known.scale.names), "limit": known.scale.limit}
+    table |= {"false_flags": known.false_flags, "content": models.digest(models.CONTENT)}
     return {"shift": table}
 
 
@@ -168,11 +187,14 @@ def load(directory: Path) -> Known | None:
         return None
     if FILE not in card.get("files", {}):
         raise ValueError(f"{directory / 'card.toml'}: has a table shift but no {FILE}; train the classifier again")
+    if card["shift"].get("content") != models.digest(models.CONTENT):
+        said = "what is in domain was learnt with another version's network `content`"
+        raise ValueError(f"{directory / 'card.toml'}: {said}; train the classifier again")
     table, arrays = card["shift"], safetensors.numpy.load_file(models.check_file(directory, FILE, card))
     scale = fused.Scale(tuple(table["fused"]), arrays["middle"], arrays["span"], table["limit"])
     yardsticks = _unpack(arrays, table)
     odds, among = (_named(arrays, prefix) for prefix in ("odds", "kinds"))
-    return Known(yardsticks, tuple(table["kinds"]), Odds(**odds), Kinds(**among), scale)
+    return Known(yardsticks, tuple(table["kinds"]), Odds(**odds), Odds(**among), scale, table["false_flags"])
 
 
 def _pack(known: Yardsticks) -> tuple[dict[str, NDArray], dict]:
@@ -183,6 +205,7 @@ def _pack(known: Yardsticks) -> tuple[dict[str, NDArray], dict]:
     for name, members in (("member", known.members), ("background", known.backgrounds)):
         for k, member in enumerate(members):
             arrays |= {f"{name}_{k}.{key}": array for key, array in member._asdict().items()}
+    arrays |= {f"content.{key}": array for key, array in known.content._asdict().items()}
     for name in ("statistics", "spectrum"):
         domain = getattr(known, name)
         arrays |= {f"{name}.{key}": getattr(domain, key) for key in ("centre", "scale", "whiten", "rows")}
@@ -200,7 +223,10 @@ def _unpack(arrays: Mapping[str, NDArray], table: Mapping) -> Yardsticks:
         ood.Domain(tuple(table[name]["columns"]), **_named(arrays, name), limit=table[name]["limit"])
         for name in ("statistics", "spectrum")
     )
-    return Yardsticks(members, backgrounds, statistics=statistics, spectrum=spectrum, **_named(arrays, "scores"))
+    content = shift_distances.Known(**_named(arrays, "content"))
+    return Yardsticks(
+        members, backgrounds, content, statistics=statistics, spectrum=spectrum, **_named(arrays, "scores")
+    )
 
 
 def _named(arrays: Mapping[str, NDArray], prefix: str) -> dict[str, NDArray]:

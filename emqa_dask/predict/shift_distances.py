@@ -64,11 +64,25 @@ def distances(members: Sequence[Known], backgrounds: Sequence[Known], seen: NDAr
         # Not by BLAS, whose last bits depend on how many rows there are: an image's score is its own.
         points, all_in_one = (np.einsum("nd,dr->nr", values, kind.whiten) for kind in (member, background))
         own = cdist(points, member.means).min(axis=1)
-        k = min(N_NEIGHBOURS, len(member.rows))
-        near = [np.zeros(0)]
-        for start in range(0, len(points), _BATCH):
-            apart = cdist(points[start : start + _BATCH], member.rows)
-            near.append(np.partition(apart, k - 1, axis=1)[:, :k].mean(axis=1))
         relative = own**2 - cdist(all_in_one, background.means)[:, 0] ** 2
-        found.append((own, np.concatenate(near), relative))
+        found.append((own, _nearest(points, member.rows), relative))
     return np.array(found).transpose(1, 0, 2)
+
+
+def of_all(values: NDArray, keep: NDArray) -> Known:
+    """Training embeddings (n, d) about their one mean, whatever the classes, with the rows to keep."""
+    values = np.asarray(values, float)
+    known = fit(values, np.zeros(len(values)))
+    return known._replace(rows=np.ascontiguousarray(values[keep] @ known.whiten, np.float32))
+
+
+def nearest(known: Known, values: NDArray) -> NDArray[np.float64]:
+    """Mean distance (n,) of embeddings (n, d) to the N_NEIGHBOURS nearest rows."""
+    return _nearest(np.einsum("nd,dr->nr", np.asarray(values, float), known.whiten), known.rows)
+
+
+def _nearest(points: NDArray, rows: NDArray) -> NDArray[np.float64]:
+    k, near = min(N_NEIGHBOURS, len(rows)), [np.zeros(0)]
+    for start in range(0, len(points), _BATCH):
+        near.append(np.partition(cdist(points[start : start + _BATCH], rows), k - 1, axis=1)[:, :k].mean(axis=1))
+    return np.concatenate(near)

@@ -1,4 +1,4 @@
-"""How far an image lies from in-domain ones by five scores, and how its statistics differ: the evidence for a shift."""
+"""How far an image lies from in-domain ones by six scores, and how its statistics differ: the evidence for a shift."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -63,12 +63,13 @@ STATISTICS = (
     "impulses_per_mpx",
 )
 MAX_ROWS = 2000  # training embeddings kept of a member
-N_SCORES = len(SHIFT_SCORES) + 2
+N_SCORES = len(SHIFT_SCORES) + 3
 FARTHEST = 6.0  # of a signed statistic: what lies further says no more
 _WORDS = {
     "entropy": "predictive entropy is",
     "mahalanobis": "the embedding's distance to the nearest class is",
     "nearest": "the embedding's distance to the nearest training images is",
+    "content": "the distance of what it shows to what the training images show is",
     "statistics": "the distance of its tones and overlays to the training images' is",
     "spectrum": "the distance of its noise, detail and spectrum to the training images' is",
 }
@@ -80,6 +81,8 @@ class Seen(NamedTuple):
     probabilities: NDArray[np.float32]  # (members, n, classes)
     embeddings: NDArray[np.float32]  # (k, n, d): of the first k members
     features: pd.DataFrame  # n rows with the columns of tables.IMAGE_STATISTICS
+    content: NDArray[np.float32]  # (n, c): embeddings of what is there, as tables.REGIONS has them
+    foreign: NDArray[np.float64]  # (n,): log odds that it is no micrograph, as there
 
 
 @dataclass(frozen=True)
@@ -88,11 +91,12 @@ class Yardsticks:
 
     members: tuple[shift_distances.Known, ...]  # `rows` (n, r) are whitened here, as the classes' means are
     backgrounds: tuple[shift_distances.Known, ...]  # the same with all classes as one, without rows
+    content: shift_distances.Known  # of all training images
     typical: NDArray[np.float64]  # (2, 3, k): of each distance and member the held-out median, and the step to the 95th
     statistics: ood.Domain
     spectrum: ood.Domain
-    middle: NDArray[np.float64]  # (5,): held-out medians, in the order of tables.SHIFT_SCORES
-    span: NDArray[np.float64]  # (5,): from there to the 95th percentiles
+    middle: NDArray[np.float64]  # (6,): held-out medians, in the order of tables.SHIFT_SCORES
+    span: NDArray[np.float64]  # (6,): from there to the 95th percentiles
     disagreement: NDArray[np.float64]  # (2,): of mutual information, the same
     centre: NDArray[np.float64]  # (c,): medians of the statistics' and the spectrum's columns
     spread: NDArray[np.float64]  # (c,): half of their range between the 5th and 95th percentile
@@ -124,9 +128,10 @@ def measure(train: Seen, y: ArrayLike, groups: ArrayLike, held_out: Seen, *, see
     values = train.features[[*domains[0].columns, *domains[1].columns]].to_numpy(float)
     low, middle, high = np.nanpercentile(values, [5, 50, 95], axis=0)
     spread = np.where(high > low, (high - low) / 2, np.nanstd(values, axis=0))
-    none, unit = np.zeros(5), np.ones(5)
+    none, unit = np.zeros(len(SHIFT_SCORES)), np.ones(len(SHIFT_SCORES))
     typical = np.stack([np.zeros((3, k)), np.ones((3, k))])
-    known = Yardsticks(members, backgrounds, typical, *domains, none, unit, np.array([0.0, 1.0]), middle, spread)
+    content, agreed = shift_distances.of_all(train.content, keep), np.array([0.0, 1.0])
+    known = Yardsticks(members, backgrounds, content, typical, *domains, none, unit, agreed, middle, spread)
     far = shift_distances.distances(members, backgrounds, held_out.embeddings)
     known = dataclasses.replace(known, typical=_typical(far))
     raw = np.stack([*scores(known, held_out).values(), entropy.mutual_information(held_out.probabilities)])
@@ -142,6 +147,7 @@ def scores(known: Yardsticks, seen: Seen) -> dict[str, NDArray[np.float64]]:
         entropy.predictive_entropy(seen.probabilities),
         mahalanobis,
         nearest,
+        shift_distances.nearest(known.content, seen.content),
         ood.distance(known.statistics, seen.features),
         ood.distance(known.spectrum, seen.features),
     )
@@ -161,18 +167,19 @@ def signed(known: Yardsticks, seen: Seen) -> NDArray[np.float64]:
 def evidence(known: Yardsticks, seen: Seen) -> NDArray[np.float64]:
     """What a shift and its kind are told from (n, f): N_SCORES scores, the signed statistics and their magnitudes.
 
-    Beside tables.SHIFT_SCORES: the members' disagreement (mutual information) and the relative Mahalanobis distance.
+    Beside tables.SHIFT_SCORES: the members' disagreement (mutual information), the relative Mahalanobis distance, and
+    the odds of a picture that is no micrograph.
     """
     z = signed(known, seen)
     middle, span = known.disagreement
     disagreement = (entropy.mutual_information(seen.probabilities) - middle) / span
-    own = np.stack([*scores(known, seen).values(), disagreement, _apart(known, seen)[2]], axis=1)
+    own = np.stack([*scores(known, seen).values(), disagreement, _apart(known, seen)[2], seen.foreign], axis=1)
     return np.concatenate([np.arcsinh(own), z, np.abs(z)], axis=1)
 
 
-def signed_part(found: NDArray) -> NDArray[np.float64]:
-    """Of `evidence` (n, f) what is no magnitude: the scores and the signed statistics."""
-    return np.ascontiguousarray(found[:, : N_SCORES + (found.shape[1] - N_SCORES) // 2])
+def scores_part(found: NDArray) -> NDArray[np.float64]:
+    """Of `evidence` (n, f) the scores (n, N_SCORES)."""
+    return np.ascontiguousarray(found[:, :N_SCORES])
 
 
 def words(known: Yardsticks, own: Mapping[str, float], features: pd.Series, z: NDArray) -> list[str]:
@@ -197,16 +204,26 @@ def check(seen: Seen, name: str, known: Yardsticks | None = None) -> None:
             f"{name}: probabilities {p.shape}, embeddings {e.shape} and {n} rows of statistics: they have to be "
             "(members, n, classes), (1 or more members, n, d) and n"
         )
+    c = np.shape(seen.content)
+    if len(c) != 2 or c[0] != n or np.shape(seen.foreign) != (n,):
+        raise ValueError(
+            f"{name}: contents {c} and their odds {np.shape(seen.foreign)}: they have to be (n, c) and (n,)"
+        )
     if known is None:
         return
     k, d = len(known.members), len(known.members[0].whiten)
     if len(e) < k or e.shape[2] != d:
         raise ValueError(f"{name}: embeddings {e.shape}: of {k} members at least, of length {d}, are needed")
+    if c[1] != len(known.content.whiten):
+        raise ValueError(
+            f"{name}: contents of length {c[1]}, not {len(known.content.whiten)}: train the classifier again"
+        )
 
 
 def finite(seen: Seen) -> NDArray[np.bool_]:
     """Which of n images the ensemble has looked at: all its probabilities and embeddings are finite."""
-    return np.isfinite(seen.probabilities).all(axis=(0, 2)) & np.isfinite(seen.embeddings).all(axis=(0, 2))
+    members = np.isfinite(seen.probabilities).all(axis=(0, 2)) & np.isfinite(seen.embeddings).all(axis=(0, 2))
+    return members & np.isfinite(seen.content).all(axis=1) & np.isfinite(seen.foreign)
 
 
 def of_those_heard(known: Yardsticks, seen: Seen) -> tuple[Yardsticks, Seen]:
@@ -223,7 +240,8 @@ def of_those_heard(known: Yardsticks, seen: Seen) -> tuple[Yardsticks, Seen]:
 def rows(seen: Seen, chosen: NDArray) -> Seen:
     """The chosen rows (mask or places), numbered from 0."""
     features = seen.features.iloc[np.flatnonzero(chosen) if chosen.dtype == bool else chosen]
-    return Seen(seen.probabilities[:, chosen], seen.embeddings[:, chosen], features.reset_index(drop=True))
+    of_members = seen.probabilities[:, chosen], seen.embeddings[:, chosen]
+    return Seen(*of_members, features.reset_index(drop=True), seen.content[chosen], seen.foreign[chosen])
 
 
 def _apart(known: Yardsticks, seen: Seen) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from emqa_dask import classifiers, load_ensemble, models, networks
+from emqa_dask.classify import content
 from emqa_dask.classify.together import WAYS, evaluator
 from emqa_dask.train import classifier
 from emqa_dask.train.member_fit import Schedule
@@ -33,6 +34,13 @@ def test_an_ensemble_says_the_same_on_both_devices(model, method):
     images = [np.random.default_rng(k).random((40, 24 + k)) for k in range(5)]
     there = load_ensemble(model, "cuda", method=method).probabilities(images)
     np.testing.assert_allclose(there, load_ensemble(model, method=method).probabilities(images), atol=2e-3)
+
+
+@pytest.mark.parametrize(("n", "side"), [(300, 64), (3, 224)])
+def test_what_is_in_a_window_is_the_same_on_both_devices(n, side):
+    windows = np.random.default_rng(n).random((n, side, side), np.float32).cumsum(axis=2) % 1
+    for there, here in zip(content.look(windows, "cuda"), content.look(windows)):
+        np.testing.assert_allclose(there, here, atol=2e-2)  # convolutions may run in TF32
 
 
 @pytest.mark.parametrize("more", [{}, {"depth": 16, "widen": 2}])

@@ -7,6 +7,7 @@ from emqa_dask.predict import shift, shift_distances
 from emqa_dask.predict.shift_scores import SPECTRUM, STATISTICS, Seen
 
 D, MEMBERS = 12, 3
+FURTHER = {"none": 0, "acquisition": 0.2, "new_class": 3, "unrelated": 3}  # by content
 WAYS = {"none": (0, 0, 0), "acquisition": (0, 8, 1.5), "new_class": (9, 0, 3), "unrelated": (5, -9, 6)}
 
 
@@ -22,7 +23,9 @@ def draw(rng, n, kind="none", strength=1.0):
     own = rng.normal(size=(n, len(columns)))
     own[:, : len(STATISTICS) // 2] += tones
     own[:, len(STATISTICS) : len(STATISTICS) + 5] += spectrum
-    return Seen(p.astype(np.float32), e.astype(np.float32), pd.DataFrame(own, columns=columns)), y
+    content = rng.normal(size=(n, 7)) + FURTHER[kind] * strength
+    said = p.astype(np.float32), e.astype(np.float32), pd.DataFrame(own, columns=columns)
+    return Seen(*said, content, rng.normal(2 if kind == "unrelated" else -3, 1, n)), y
 
 
 def fitted(rng, kinds=tuple(WAYS)[1:], n=200, **options):
@@ -92,9 +95,17 @@ def test_a_row_is_its_own(known):
     seen = draw(np.random.default_rng(5), 37, "new_class")[0]
     judged = shift.judge(known, seen)
     order = np.random.default_rng(6).permutation(37)[:9]
-    part = Seen(seen.probabilities[:, order], seen.embeddings[:, order], seen.features.iloc[order])
+    part = Seen(
+        seen.probabilities[:, order],
+        seen.embeddings[:, order],
+        seen.features.iloc[order],
+        seen.content[order],
+        seen.foreign[order],
+    )
     pd.testing.assert_frame_equal(shift.judge(known, part), judged.iloc[order].reset_index(drop=True), check_exact=True)
-    none = Seen(seen.probabilities[:, :0], seen.embeddings[:, :0], seen.features.iloc[:0])
+    none = Seen(
+        seen.probabilities[:, :0], seen.embeddings[:, :0], seen.features.iloc[:0], seen.content[:0], seen.foreign[:0]
+    )
     assert list(shift.judge(known, none).columns) == list(judged.columns)
 
 
@@ -148,6 +159,47 @@ def test_what_is_saved_judges_alike_and_is_checked(known, tmp_path):
     (tmp_path / shift.FILE).write_bytes(content)
     with pytest.raises(ValueError, match="SHA-256"):
         shift.load(tmp_path)
+
+
+def test_what_was_learnt_with_another_network_of_contents_is_refused(known, tmp_path):
+    table = shift.save(known, tmp_path)
+    table["shift"]["content"] = "0" * 64
+    models.write_card(tmp_path, {"name": "some", **table})
+    with pytest.raises(ValueError, match="another version's network `content`; train the classifier again"):
+        shift.load(tmp_path)
+
+
+def told(**n_by_kind):
+    kinds = np.repeat(list(n_by_kind), list(n_by_kind.values()))
+    return pd.DataFrame({"shift": kinds, "shift_probability": np.where(kinds == "none", np.nan, 0.8)})
+
+
+def test_a_cohort_has_the_kind_of_most_of_its_images_unless_false_flags_explain_them():
+    assert shift.of_cohort(told(none=80, acquisition=7, unrelated=5)) == "acquisition"
+    assert shift.of_cohort(told(none=95, acquisition=5)) == "none"
+    assert shift.of_cohort(told(none=80, acquisition=20), false_flags=0.2) == "none"
+    assert shift.of_cohort(told(new_class=1)) == "none"  # of one image nothing is sure
+    assert shift.of_cohort(told(new_class=2)) == "new_class"
+    assert shift.of_cohort(told().astype(object)) is None
+    unseen = told(none=3).assign(shift=None)
+    assert shift.of_cohort(unseen) is None
+    assert shift.of_cohort(pd.concat([unseen, told(acquisition=3)])) == "acquisition"
+
+
+def test_a_cohort_is_told_apart_where_an_image_is_not(known):
+    rng, n_right, own = np.random.default_rng(21), 0, []
+    for kind in ("acquisition", "new_class", "unrelated"):
+        for _ in range(10):
+            judged = shift.judge(known, draw(rng, 20, kind, strength=0.45)[0])
+            n_right += shift.of_cohort(judged) == kind
+            own.append((judged["shift"] == kind).mean())
+    assert n_right >= 28
+    assert np.mean(own) < 0.92
+
+
+def test_order_does_not_matter_to_a_cohort(known):
+    judged = shift.judge(known, draw(np.random.default_rng(22), 40, "acquisition")[0])
+    assert shift.of_cohort(judged.sample(frac=1, random_state=1)) == shift.of_cohort(judged)
 
 
 def test_a_model_without_shifts_has_none(tmp_path):

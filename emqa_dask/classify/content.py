@@ -1,0 +1,53 @@
+"""What is in an image, however it was recorded: the embedding of the bundled network `content`, and its families."""
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emqa_dask import classifiers, models, networks
+
+WEIGHTS = "weights.safetensors"
+BATCH_PX = 2**20  # of the windows that go through the network at once
+
+
+def look(windows: NDArray[np.float32], device: str = "cpu") -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Embeddings (n, 128) of windows (n, h, w), and the log odds (n,) of a picture that is no micrograph.
+
+    Trained on drawn pictures, each recorded in many ways: windows of one picture are near to each other, those of
+    others far (Khosla et al., NeurIPS 2020; synthetic.contents and conditions), so that what is far from a set of
+    images differs from it in content. See benchmarks/fit_content.py.
+    """
+    import torch
+
+    net, is_foreign = _loaded(device)
+    found, n = [], max(1, BATCH_PX // max(1, int(np.prod(windows.shape[1:]))))
+    with torch.inference_mode():
+        for start in range(0, len(windows), n):
+            batch = torch.from_numpy(stretched(windows[start : start + n])[:, None]).to(device)
+            logits, embedding = net(batch, embedding=True)
+            logits = logits.log_softmax(dim=-1)
+            odds = logits[:, is_foreign].logsumexp(dim=-1) - logits[:, ~is_foreign].logsumexp(dim=-1)
+            found.append((embedding.cpu().numpy(), odds.cpu().numpy()))
+    if not found:
+        return np.zeros((0, 128), np.float32), np.zeros(0, np.float32)
+    return tuple(np.concatenate(part) for part in zip(*found))
+
+
+def stretched(windows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Windows (n, h, w) with their 1st and 99th percentile at -0.5 and 0.5, cut off a quarter beyond them."""
+    low, high = np.percentile(windows, [1, 99], axis=(-2, -1), keepdims=True)
+    return (np.clip((windows - low) / np.maximum(high - low, 1e-6), -0.25, 1.25) - 0.5).astype(np.float32)
+
+
+@lru_cache(maxsize=2)
+def _loaded(device: str):
+    import torch
+
+    directory = models.CONTENT
+    card = models.read_card(directory)
+    families = card["families"]["names"]
+    net = classifiers.build_content(len(families))
+    networks.load_weights(net, models.check_file(directory, WEIGHTS, card))
+    is_foreign = torch.tensor([name in card["families"]["foreign"] for name in families])
+    return net.to(device).eval(), is_foreign.to(device)
