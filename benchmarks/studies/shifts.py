@@ -11,8 +11,8 @@ patches (kind none) and
 - new_class: patches of the set left out (loops: of the three other sets); of lots: lots it has no class for;
 - unrelated: photographs of CIFAR-10; of lots: those, and diagrams and diffraction patterns.
 Per task and seed: accuracy, AUROC of entropy for wrong answers, AUROC and share of flags of each cohort by entropy
-alone, by each distance and fused, false flags on test patches, and the table of kinds. Ensembles are trained where DIR
-has none.
+alone, by each distance and fused, false flags on test patches, the table of kinds, and the kinds of whole cohorts.
+Ensembles are trained where DIR has none.
 """
 
 import os
@@ -108,7 +108,7 @@ def _examples(ensemble: Ensemble, images: list, seed: int, times: int) -> dict[s
 
 
 def study(seen: dict, kinds: dict, truth: dict, *, embedded: int, seed: int) -> dict:
-    seen = {name: Seen(s.probabilities, s.embeddings[:embedded], s.features) for name, s in seen.items()}
+    seen = {name: s._replace(embeddings=s.embeddings[:embedded]) for name, s in seen.items()}
     shifted = {name.removeprefix("fit "): s for name, s in seen.items() if name.startswith("fit ")}
     known = shift.fit(
         seen["train"], *truth["train"], seen["validation"], shifted, held_out_groups=truth["validation"][1], seed=seed
@@ -135,7 +135,20 @@ def study(seen: dict, kinds: dict, truth: dict, *, embedded: int, seed: int) -> 
     for name in kinds:
         share = judged[name]["shift"].value_counts(normalize=True)
         found["kinds"][f"{kinds[name]}: {name}"] = {kind: float(share.get(kind, 0)) for kind in SHIFTS}
+    found["kinds_of_cohorts"] = {f"{kinds[name]}: {name}": shift.of_cohort(judged[name]) for name in kinds}
+    found["cohorts_right"] = [sum(shift.of_cohort(judged[name]) == kinds[name] for name in kinds), len(kinds)]
+    found["kinds_right"] = _by_kind(judged, kinds)
     return _rounded(found)
+
+
+def _by_kind(judged: dict, kinds: dict) -> dict[str, float]:
+    """Share of the flagged images of each kind that are named rightly, every cohort weighing the same."""
+    right: dict[str, list] = {}
+    for name, kind in kinds.items():
+        flagged = judged[name]["shift"][judged[name]["shift"] != "none"]
+        if kind != "none" and len(flagged):
+            right.setdefault(kind, []).append(float((flagged == kind).mean()))
+    return {kind: float(np.mean(shares)) for kind, shares in right.items()}
 
 
 def _rounded(found):
@@ -148,7 +161,8 @@ def _seen(ensemble: Ensemble, images: list) -> Seen:
     looked = ensemble.examine(images)
     statistics = pd.DataFrame([image_statistics(image) for image in images])
     p, e = (np.stack([getattr(one, name) for one in looked], axis=1) for name in ("probabilities", "embeddings"))
-    return Seen(p, e, statistics)
+    content, odds = (np.array([getattr(one, name) for one in looked]) for name in ("content", "foreign_log_odds"))
+    return Seen(p, e, statistics, content, odds)
 
 
 def _ensemble(out: Path, images, labels, split, classes, seed: int, given) -> Ensemble:

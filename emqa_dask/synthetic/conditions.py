@@ -31,7 +31,7 @@ def reacquired(
     return unit
 
 
-def zoomed(rng: np.random.Generator, unit: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
+def _zoomed(rng: np.random.Generator, unit: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
     """`unit` enlarged by `factor`, or shrunk and continued by reflection, about a random place; noise as before."""
     h, w = unit.shape
     y, x = (rng.uniform(0, n * max(0.0, 1 - 1 / factor)) for n in (h, w))
@@ -48,7 +48,7 @@ def _noisier(rng, unit, sigma, grain_px=0.0):
 
 def _magnification(rng, unit):
     factor = loguniform(rng, 1.3, 2)
-    return zoomed(rng, unit, factor if rng.random() < 0.5 else 1 / factor)
+    return _zoomed(rng, unit, factor if rng.random() < 0.5 else 1 / factor)
 
 
 def _blur(rng, unit):

@@ -1,6 +1,6 @@
 """Examples of each kind of shift, made from a user's own images: what the judge of shifts learns from.
 
-Acquisition: the same content, recorded otherwise. New class: another content, mostly recorded as these images were.
+Acquisition: the same content, recorded otherwise. New class: another content, recorded as these images were or not.
 Unrelated: pictures that are none of the kind. Zhang et al. name these three; that they can be made of in-domain images
 is our construct.
 """
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from emqa_dask.synthetic import fields
-from emqa_dask.synthetic.conditions import CONDITIONS, reacquired, zoomed
+from emqa_dask.synthetic.conditions import CONDITIONS, reacquired
 from emqa_dask.synthetic.contents import cut, other_content, resized
 from emqa_dask.synthetic.faults import noise_level
 from emqa_dask.synthetic.foreign import FOREIGN, make_foreign
@@ -60,20 +60,17 @@ def shifted_examples(
 def _new_class(rng, unit) -> tuple[NDArray[np.float32], bool]:
     """Another content of `unit`'s shape, and whether it was recorded as `unit` was.
 
-    What comes from another specimen often comes from another instrument too: a fifth of the contents are as they were
-    drawn but for the noise, most of these in a range of their own.
+    What comes from another specimen often comes from another instrument too: most contents are as they were drawn but
+    for the noise, half of these under other conditions as well. A shift of both is one of content, the graver one.
     """
-    way = rng.choice(["as drawn", "drawn", "deformed", "scrambled", "rescaled"], p=[0.2, 0.4, 0.24, 0.08, 0.08])
-    if way == "as drawn":
-        grain = np.float32(noise_level(unit)) * rng.standard_normal(unit.shape, dtype=np.float32)
-        return other_content(rng, unit.shape) + grain, rng.random() < 0.4
+    way = rng.choice(["as drawn", "under other conditions", "drawn", "deformed"], p=[0.3, 0.3, 0.2, 0.2])
     if way == "drawn":
-        content = other_content(rng, unit.shape)
-    elif way == "rescaled":
-        content = zoomed(rng, unit, loguniform(rng, 2.2, 4) if rng.random() < 0.5 else loguniform(rng, 0.25, 0.45))
-    else:
-        content = _scrambled(rng, unit) if way == "scrambled" else _deformed(rng, unit)
-    return _recorded_alike(rng, content, unit), True
+        return _recorded_alike(rng, other_content(rng, unit.shape), unit), True
+    if way == "deformed":
+        return _recorded_alike(rng, _deformed(rng, unit), unit), True
+    grain = np.float32(noise_level(unit)) * rng.standard_normal(unit.shape, dtype=np.float32)
+    made = other_content(rng, unit.shape) + grain
+    return made if way == "as drawn" else reacquired(rng, made), rng.random() < 0.5
 
 
 def _unrelated(rng, shape) -> NDArray[np.float32]:
@@ -99,15 +96,6 @@ def _deformed(rng, unit):
     x, y = (at[..., k] + bend * fields.fractal(rng, (h, w), exponent=3.5, finest_px=8) for k in (0, 1))
     maps = [np.ascontiguousarray(m, np.float32) for m in (x, y)]
     return cv2.remap(unit, *maps, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
-
-
-def _scrambled(rng, unit):
-    """The power spectrum of `unit` with random phases: a texture without its edges and shapes."""
-    h, w = unit.shape
-    whole = np.pad(unit - unit.mean(), ((0, h), (0, w)), mode="symmetric")  # periodic without a jump at the edges
-    phases = fft.rfft2(rng.standard_normal(whole.shape, dtype=np.float32))
-    made = fft.irfft2(np.abs(fft.rfft2(whole)) * phases / np.maximum(np.abs(phases), 1e-9), s=whole.shape)
-    return made[:h, :w]
 
 
 def _recorded_alike(rng, content, like):

@@ -42,7 +42,7 @@ def test_an_example_follows_from_the_seed_and_its_place_alone():
             np.testing.assert_array_equal(a, b)
 
 
-def test_acquisition_keeps_the_content_and_a_new_class_keeps_the_tones():
+def test_acquisition_keeps_the_content_and_a_part_of_the_new_classes_the_tones():
     images = fields_of_view(60, (96, 96))
     made = shifted_examples(images, 2)
     new = made["new_class"]
@@ -55,7 +55,7 @@ def test_acquisition_keeps_the_content_and_a_new_class_keeps_the_tones():
     assert alike("new_class") < 0.2
     assert alike("unrelated") < 0.2
     tones = [np.abs(np.sort(i, axis=None).astype(float) - np.sort(m, axis=None)).max() for i, m in zip(images, new)]
-    assert 0.6 < np.mean(np.array(tones) <= 1) < 0.95  # but for the rounding; the others are others
+    assert 0.2 < np.mean(np.array(tones) <= 1) < 0.6  # but for the rounding; the others are others
 
 
 def noise(image):
