@@ -1,5 +1,6 @@
 """What whole sessions look like, and whether they have drifted from what the classifier has learnt from."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -9,16 +10,22 @@ import safetensors.numpy
 from emqa_dask import models, tables
 from emqa_dask.pipeline import cohorts, ingest
 from emqa_dask.pipeline.folders import SCHEMAS, folders
-from emqa_dask.predict import drift
+from emqa_dask.predict import drift, shift
 from emqa_dask.predict.entropy import entropy_shape
 from emqa_dask.settings import Settings
 from emqa_dask.store import parts
 
 REFERENCE = "reference.safetensors"  # of a classifier's model directory: QUANTITIES of its held-out images
-OF_CLASSIFICATIONS = ("predictive_entropy_nats", "mahalanobis_score", "nearest_score", "statistics_score")
+OF_CLASSIFICATIONS = (
+    "predictive_entropy_nats",
+    "mahalanobis_score",
+    "nearest_score",
+    "content_score",
+    "statistics_score",
+)
 OF_FEATURES = ("noise_floor", "detail_cpp", "contrast", "skewness", "spectrum_slope", "entropy_bits")
 QUANTITIES = (*OF_CLASSIFICATIONS, *OF_FEATURES)
-SHOWN = ("imaging_distance", "shift_score", "shift", "defocus_nm")  # told per cohort, not tested
+SHOWN = ("imaging_distance", "shift_score", "shift", "shift_probability", "defocus_nm")  # told per cohort, not tested
 MOST = 400  # images of a cohort that are looked at
 OF_LEDGER = ["micrograph_id", "uri", "instrument", "magnification", "acquired", "partition"]
 
@@ -36,11 +43,11 @@ def drifting(root: str, settings: Settings) -> Drifting:
     values = _sampled(root, folders(settings))
     directory = models.locate(settings.classify.model)
     found = drift.drifts(values, _reference(directory), quantities=QUANTITIES)
-    return Drifting(values, found, _sessions(values, found, len(models.read_card(directory)["classes"])))
+    return Drifting(values, found, _sessions(values, found, models.read_card(directory)))
 
 
-def _sessions(values: pd.DataFrame, drifts: pd.DataFrame, n_classes: int) -> pd.DataFrame:
-    rows = []
+def _sessions(values: pd.DataFrame, drifts: pd.DataFrame, card: Mapping) -> pd.DataFrame:
+    rows, n_classes, false_flags = [], len(card["classes"]), card.get("shift", {}).get("false_flags", 0.05)
     moved = drifts[drifts["is_drifted"]].sort_values("effect", key=lambda effect: -effect.abs(), kind="stable")
     for name, of in values.groupby("cohort", sort=True):
         dates, kinds = of["acquired"].dropna(), of["shift"].dropna()
@@ -53,6 +60,7 @@ def _sessions(values: pd.DataFrame, drifts: pd.DataFrame, n_classes: int) -> pd.
                 "last_acquired": dates.max() if len(dates) else None,
                 "out_of_domain_fraction": of["shift_score"].dropna().gt(1).mean(),
                 **shares,
+                "shift": shift.of_cohort(of, false_flags=false_flags),
                 "defocus_nm": of["defocus_nm"].median(),
                 "with_rings_fraction": of["defocus_nm"].notna().mean(),
                 "imaging_distance": of["imaging_distance"].median(),

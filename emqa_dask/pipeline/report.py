@@ -140,7 +140,8 @@ def _of_sessions(root: str, settings: Settings, classes: Classes) -> ClassifierS
     with parts.table_writer(layout.sessions(root), tables.SESSIONS) as write:
         write(found.sessions)
     quantity = most_drifted(found.drifts)
-    return classes.section(found.drifts, quantity, over_time(found.values, quantity) if quantity else None)
+    kinds = dict(zip(found.sessions["cohort"], found.sessions["shift"]))
+    return classes.section(found.drifts, quantity, over_time(found.values, quantity) if quantity else None, kinds)
 
 
 def _page(

@@ -1,6 +1,7 @@
 """What the report says of a classifier's answers, gathered from one batch of micrographs after the other."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +26,7 @@ class CohortLine(NamedTuple):
     imaging_distance: float  # median of the known ones; NaN without
     entropy: NDArray[np.int64]  # (140,) counts between ENTROPY_EDGES
     n_out: int  # of any kind of shift
+    shift: str | None  # of the cohort as a whole, one of tables.SHIFTS; None where unknown
 
 
 class ClassifierSection(NamedTuple):
@@ -105,11 +107,12 @@ class Classes:
         drifts: pd.DataFrame | None = None,
         quantity: str | None = None,
         times: pd.DataFrame | None = None,
+        shifts: Mapping[str, str | None] | None = None,
     ) -> ClassifierSection | None:
         """What the page shows of what was added; None where nothing was: then the page has no such section.
 
         `drifts` has rows of tables.DRIFTS; `times` (see predict.drift.over_time) is of `quantity`, for which
-        most_drifted() gives the one to show.
+        most_drifted() gives the one to show; `shifts` are the cohorts' own.
         """
         if not self.cohorts:
             return None
@@ -122,6 +125,7 @@ class Classes:
                 _median(of["distance"]),
                 of["entropy"],
                 of["n_out"],
+                (shifts or {}).get(name),
             )
             for name, of in self.cohorts.items()
         ]

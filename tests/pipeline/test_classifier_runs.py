@@ -16,6 +16,7 @@ from emqa_dask.pipeline.folders import SCHEMAS, downstream, folders, upstream
 from emqa_dask.pipeline.in_domain import Wanted
 from emqa_dask.pipeline.rescoring import rescore
 from emqa_dask.pipeline.run import run
+from emqa_dask.predict import shift
 from emqa_dask.settings import SettingsError, replace
 from emqa_dask.store import layout, parts
 from emqa_dask.synthetic import foreign
@@ -227,6 +228,14 @@ def test_a_session_has_a_row_with_its_shares_and_the_shape_of_its_entropies(done
     assert sum(row["entropy_shape"][:10]) == pytest.approx(1)
     assert np.isnan(row["defocus_nm"])
     assert row["with_rings_fraction"] == 0
+    assert row["shift"] == shift.of_cohort(found)
+
+
+def test_what_is_in_an_image_is_kept_beside_its_maps(done, settings):
+    maps = table(done, "regions", settings)
+    assert maps["content"].map(len).eq(128).all()
+    assert maps["content"].map(lambda values: np.isfinite(values).all()).all()
+    assert np.isfinite(maps["foreign_log_odds"]).all()
 
 
 @pytest.mark.real
