@@ -47,7 +47,7 @@ def test_windows_of_a_picture_find_each_other_however_they_were_recorded():
     assert ((a @ b.T).argmax(axis=1) == np.arange(len(drawn))).mean() > 0.25  # by chance 0.03
 
 
-# Not element maps: shrunk to a window, their few counts look like noise. Their emptiness gives them away, in statistics.
+# Not element maps: in a window their few counts look like noise. Their emptiness gives them away, in the statistics.
 @pytest.mark.parametrize("kind", ["photograph", "plot", "diffraction"])
 def test_pictures_that_are_no_micrographs_have_higher_odds(kind):
     micrographs = content.look(windows(3, pictures(1, 4)))[1]
