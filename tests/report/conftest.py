@@ -130,6 +130,7 @@ def make_pictures(micrographs: pd.DataFrame, features: pd.DataFrame, seed: int =
     return {"detections": rows, "thumbnails": pd.DataFrame(pictures, columns=tables.THUMBNAILS.names)}
 
 
+KINDS_OF_COHORTS = ("none", "acquisition", "new_class", None, "unrelated")
 COHORTS = ("session_0", "session_1", "<b>session</b> 2", "session_3 " + "long_" * 12, "session_4")
 KINDS = {  # of shift: share of the images, shift score, entropy
     "none": (0.7, (-1.0, 0.9), (0.0, 1.0)),
@@ -187,7 +188,8 @@ def make_section(triage: pd.DataFrame, classifications: pd.DataFrame, n_batch: i
     middle = np.linspace(0.3, 1.4, 12)
     times = pd.DataFrame({"start": start, "end": start + pd.Timedelta(days=7), "n": np.arange(12) + 9})
     times = times.assign(median=middle, low=middle - 0.5, high=middle * 2).drop(index=[4, 5])
-    return classes.section(tables.conform(drifts, tables.DRIFTS).to_pandas(), most_drifted(drifts), times)
+    kinds = dict(zip(COHORTS, KINDS_OF_COHORTS))
+    return classes.section(tables.conform(drifts, tables.DRIFTS).to_pandas(), most_drifted(drifts), times, kinds)
 
 
 def maps_of(micrographs: pd.DataFrame) -> pd.DataFrame:

@@ -21,7 +21,7 @@ from emqa_dask.report.page import MAX_DRAWN, visible
 from emqa_dask.report.rules import OF_CLASSIFIERS, RULES
 from emqa_dask.report.triage import judge
 from emqa_dask.settings import Report, Settings, dump
-from tests.report.conftest import maps_of
+from tests.report.conftest import COHORTS, KINDS_OF_COHORTS, maps_of
 
 EVIL = "<script>window.hacked=1</script>"
 
@@ -190,6 +190,14 @@ def test_an_archive_without_a_classifier_shows_no_trace_of_one(page, inputs):
     for trace in ("classes", "lassifier", "entropy", "hift", "Drift of", 'data-sort="p"'):
         assert trace not in body
     assert '<style media="(max-width: 1180px)">' in page
+
+
+def test_every_cohort_has_its_kind_of_shift(classified):
+    page = classified[2]
+    for name, kind in zip(COHORTS, KINDS_OF_COHORTS):
+        rows = re.findall(rf"<td><bdi>{re.escape(html.escape(name))}</bdi></td>.*?</tr>", page)
+        cells = [re.sub(r"<[^>]+>", "", cell) for cell in re.findall(r"<td.*?</td>", rows[-1])]
+        assert cells[4] == {None: "–", "new_class": "new class"}.get(kind, kind)
 
 
 def test_the_table_gets_what_a_classifier_says(classified):
