@@ -272,7 +272,7 @@ REGIONS = _schema(
         "mutual_information_nats": (pa.list_(pa.float32()), "of each window, row after row"),
         "predicted_class": (pa.list_(pa.int16()), "of each window: place in the card's classes"),
         "content": (pa.list_(pa.float32()), "embedding of what is in the windows, mean; see classify.content"),
-        "foreign_log_odds": (pa.float32(), "that the windows show no micrograph, mean; see classify.content"),
+        "foreign_log_odds": (pa.float64(), "that the windows show no micrograph, mean; see classify.content"),
     }
 )
 
