@@ -190,13 +190,13 @@ def measure(net: torch.nn.Module, families: list[str]) -> dict:
     alike = torch.einsum("gnd,gmd->gnm", a.unflatten(0, (-1, PICTURES)), b.unflatten(0, (-1, PICTURES)))
     is_own = alike.argmax(dim=2) == torch.arange(PICTURES)
     with torch.inference_mode():
-        odds = net.head(torch.from_numpy(first)).log_softmax(dim=1).numpy()
-    is_foreign = np.isin(families, list(foreign.FOREIGN))
-    score = np.logaddexp.reduce(odds[:, is_foreign], axis=1) - np.logaddexp.reduce(odds[:, ~is_foreign], axis=1)
+        logits = net.head(torch.from_numpy(first))
+    is_foreign = torch.tensor([name in foreign.FOREIGN for name in families])
+    score = content.foreign_odds(logits, is_foreign).numpy()
     return {
         "n": len(pictures),
         "nearest_of_96_is_of_its_picture": round(float(is_own.float().mean()), 3),
-        "family": round(float((np.array(families)[odds.argmax(axis=1)] == names).mean()), 3),
+        "family": round(float((np.array(families)[logits.argmax(dim=1)] == names).mean()), 3),
         "auroc_foreign": round(auroc(score, np.isin(names, list(foreign.FOREIGN))), 3),
     }
 

@@ -135,8 +135,9 @@ def study(seen: dict, kinds: dict, truth: dict, *, embedded: int, seed: int) -> 
     for name in kinds:
         share = judged[name]["shift"].value_counts(normalize=True)
         found["kinds"][f"{kinds[name]}: {name}"] = {kind: float(share.get(kind, 0)) for kind in SHIFTS}
-    found["kinds_of_cohorts"] = {f"{kinds[name]}: {name}": shift.of_cohort(judged[name]) for name in kinds}
-    found["cohorts_right"] = [sum(shift.of_cohort(judged[name]) == kinds[name] for name in kinds), len(kinds)]
+    told = {name: shift.of_cohort(judged[name]) for name in kinds}
+    found["kinds_of_cohorts"] = {f"{kinds[name]}: {name}": kind for name, kind in told.items()}
+    found["cohorts_right"] = [sum(told[name] == kinds[name] for name in kinds), len(kinds)]
     found["kinds_right"] = _by_kind(judged, kinds)
     return _rounded(found)
 

@@ -1,11 +1,15 @@
 """What is in an image, however it was recorded: the embedding of the bundled network `content`, and its families."""
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emqa_dask import classifiers, models, networks
+
+if TYPE_CHECKING:
+    import torch
 
 WEIGHTS = "weights.safetensors"
 BATCH_PX = 2**20  # of the windows that go through the network at once
@@ -26,12 +30,15 @@ def look(windows: NDArray[np.float32], device: str = "cpu") -> tuple[NDArray[np.
         for start in range(0, len(windows), n):
             batch = torch.from_numpy(stretched(windows[start : start + n])[:, None]).to(device)
             logits, embedding = net(batch, embedding=True)
-            logits = logits.log_softmax(dim=-1)
-            odds = logits[:, is_foreign].logsumexp(dim=-1) - logits[:, ~is_foreign].logsumexp(dim=-1)
-            found.append((embedding.cpu().numpy(), odds.cpu().numpy()))
+            found.append((embedding.cpu().numpy(), foreign_odds(logits, is_foreign).cpu().numpy()))
     if not found:
         return np.zeros((0, 128), np.float32), np.zeros(0, np.float32)
     return tuple(np.concatenate(part) for part in zip(*found))
+
+
+def foreign_odds(logits: "torch.Tensor", is_foreign: "torch.Tensor") -> "torch.Tensor":
+    """Log odds (n,) of the families `is_foreign` (k,) bool against the others, from their logits (n, k)."""
+    return logits[:, is_foreign].logsumexp(dim=-1) - logits[:, ~is_foreign].logsumexp(dim=-1)
 
 
 def stretched(windows: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -58,7 +58,7 @@ def fit(
     eigenvalues, vectors = np.linalg.eigh(ledoit_wolf(points)[0])
     points = points @ (whiten := vectors / np.sqrt(eigenvalues))
     folds = GroupKFold(min(5, len(np.unique(groups)))).split(points, groups=groups)
-    held_out = np.concatenate([_nearest(points[test], points[train]) for train, test in folds])
+    held_out = np.concatenate([nearest(points[test], points[train]) for train, test in folds])
     keep = np.sort(np.random.default_rng(seed).permutation(len(points))[:MAX_ROWS])
     rows = points[keep].astype(np.float32)
     return Domain(tuple(columns), centre, scale, whiten, rows, float(np.quantile(held_out, quantile)))
@@ -72,9 +72,17 @@ def distance(domain: Domain, features: pd.DataFrame) -> NDArray[np.float64]:
     values = _values(features, domain.columns)
     # Not by BLAS, whose last bits depend on how many rows there are: a row's distance is its own.
     points = np.einsum("nf,fk->nk", _standardise(values, domain.centre, domain.scale), domain.whiten)
-    raw = [_nearest(points[i : i + _BATCH], domain.rows) for i in range(0, len(points), _BATCH)]
-    found = np.concatenate([np.zeros(0), *raw]) / domain.limit
+    found = nearest(points, domain.rows) / domain.limit
     return np.where(np.isnan(values).all(axis=1), np.nan, found)
+
+
+def nearest(points: NDArray, rows: NDArray) -> NDArray[np.float64]:
+    """Mean distance (n,) of points (n, d) to the N_NEIGHBOURS nearest of `rows` (m, d); some points at a time."""
+    k, found = min(N_NEIGHBOURS, len(rows)), [np.zeros(0)]
+    for start in range(0, len(points), _BATCH):
+        apart = cdist(points[start : start + _BATCH], rows)
+        found.append(np.partition(apart, k - 1, axis=1)[:, :k].mean(axis=1))
+    return np.concatenate(found)
 
 
 def _values(features: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.float64]:
@@ -88,11 +96,6 @@ def _standardise(values: NDArray, centre: NDArray, scale: NDArray) -> NDArray[np
     with np.errstate(over="ignore"):
         z = np.arcsinh(np.clip((values - centre) / scale, -1e100, 1e100))
     return np.nan_to_num(z, nan=0.0)
-
-
-def _nearest(points: NDArray, rows: NDArray) -> NDArray[np.float64]:
-    k = min(N_NEIGHBOURS, len(rows))
-    return np.partition(cdist(points, rows), k - 1, axis=1)[:, :k].mean(axis=1)
 
 
 def save(domain: Domain, directory: Path) -> dict:

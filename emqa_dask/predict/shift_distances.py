@@ -8,8 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist
 from sklearn.covariance import ledoit_wolf
 
-N_NEIGHBOURS = 5
-_BATCH = 2000
+from emqa_dask.predict import ood
 
 
 class Known(NamedTuple):
@@ -65,7 +64,7 @@ def distances(members: Sequence[Known], backgrounds: Sequence[Known], seen: NDAr
         points, all_in_one = (np.einsum("nd,dr->nr", values, kind.whiten) for kind in (member, background))
         own = cdist(points, member.means).min(axis=1)
         relative = own**2 - cdist(all_in_one, background.means)[:, 0] ** 2
-        found.append((own, _nearest(points, member.rows), relative))
+        found.append((own, ood.nearest(points, member.rows), relative))
     return np.array(found).transpose(1, 0, 2)
 
 
@@ -77,12 +76,5 @@ def of_all(values: NDArray, keep: NDArray) -> Known:
 
 
 def nearest(known: Known, values: NDArray) -> NDArray[np.float64]:
-    """Mean distance (n,) of embeddings (n, d) to the N_NEIGHBOURS nearest rows."""
-    return _nearest(np.einsum("nd,dr->nr", np.asarray(values, float), known.whiten), known.rows)
-
-
-def _nearest(points: NDArray, rows: NDArray) -> NDArray[np.float64]:
-    k, near = min(N_NEIGHBOURS, len(rows)), [np.zeros(0)]
-    for start in range(0, len(points), _BATCH):
-        near.append(np.partition(cdist(points[start : start + _BATCH], rows), k - 1, axis=1)[:, :k].mean(axis=1))
-    return np.concatenate(near)
+    """Mean distance (n,) of embeddings (n, d) to the nearest rows: see ood.nearest."""
+    return ood.nearest(np.einsum("nd,dr->nr", np.asarray(values, float), known.whiten), known.rows)

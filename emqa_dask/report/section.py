@@ -51,8 +51,10 @@ def contents(classes: ClassifierSection, column: Callable[[str], NDArray], verdi
     upto = max((ENTROPY_EDGES[1:][line.entropy > 0].max(initial=0) for line in classes.cohorts), default=1.0)
     cohorts = [
         line._asdict()
-        | {"shift": SHIFT_LABELS.get(line.shift, "–")}
-        | {"svg": trends.word(line.entropy, ENTROPY_EDGES, upto, f"Predictive entropy, 0 to {upto:.2g} nats")}
+        | {
+            "shift": SHIFT_LABELS.get(line.shift, "–"),
+            "svg": trends.word(line.entropy, ENTROPY_EDGES, upto, f"Predictive entropy, 0 to {upto:.2g} nats"),
+        }
         for line in classes.cohorts[:MAX_COHORTS]
     ]
     plot = Markup("")
