@@ -3,7 +3,7 @@
 import pandas as pd
 import pyarrow as pa
 
-STATUSES = ("ok", "failed", "skipped")
+STATUSES = ("ok", "failed", "skipped", "removed")  # of a row of triage; a row of the catalog is never "removed"
 VERDICTS = ("trust", "review", "out_of_domain", "junk", "unknown")
 
 
@@ -41,6 +41,7 @@ CATALOG = _schema(
         ),
         "error": (pa.string(), "the exception's type and text; null when there was none"),
         "n_frames": (pa.int32(), "micrographs that the file gave"),
+        "is_present": (pa.bool_(), "false where the last listing of the archive did not have the file any more"),
     }
 )
 
@@ -55,6 +56,7 @@ MICROGRAPHS = _schema(
         "width_px": (pa.int64(), "columns"),
         "dtype": (pa.string(), "numpy name of the pixels' dtype as acquired"),
         "colour_fraction": (pa.float64(), "fraction of pixels whose RGB channels differ by over 8 %; 0 for grey files"),
+        "damage": (pa.string(), "what the decoder says of damaged or absent pixels; null where all are whole"),
         **_MICROSCOPE,
         "header": (pa.string(), "JSON: the file's metadata, foreign names, numbers and short strings only"),
         "stack": (pa.string(), "name of the OME-Zarr stack"),
@@ -350,7 +352,7 @@ TRIAGE = _schema(
         **_ID,
         "uri": (pa.string(), "archive-relative path of the file"),
         "frame": (pa.int32(), "position in the file; 0 where the file gave no micrograph"),
-        "status": (pa.string(), "ok, failed or skipped"),
+        "status": (pa.string(), "ok, failed, skipped, or removed: the archive does not hold the file any more"),
         "verdict": (pa.string(), "trust, review, out_of_domain, junk, or unknown for files that gave no micrograph"),
         "reasons": (pa.list_(pa.string()), "short codes, most important first"),
         "explanation": (pa.string(), "the reasons in plain English, with the numbers behind them"),

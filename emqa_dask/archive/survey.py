@@ -34,6 +34,7 @@ def survey(entry: Entry, settings: Archive) -> tuple[dict, list[dict]]:
     row: dict[str, Any] = {
         "uri": entry.uri, "content_sha256": None, "size_bytes": entry.size_bytes, "modified_ns": entry.modified_ns,
         "format": None, "kind": "unknown", "status": "failed", "reason": entry.problem, "error": None, "n_frames": 0,
+        "is_present": True,
     }  # fmt: skip
     if entry.problem:
         return row, []

@@ -71,7 +71,7 @@ def write(root: str, name: str, rows: list[dict], frames: list[dict], failures: 
 def failed(entry: Entry, died: Died) -> dict:
     """The row of tables.CATALOG of a file on which its reader died."""
     said = {"format": None, "kind": "unknown", "status": "failed", "content_sha256": None, "n_frames": 0}
-    said |= {"reason": REASONS.get(died.kind, REASONS["error"]), "error": died.error}
+    said |= {"is_present": True, "reason": REASONS.get(died.kind, REASONS["error"]), "error": died.error}
     return {key: getattr(entry, key) for key in ("uri", "size_bytes", "modified_ns")} | said
 
 

@@ -24,7 +24,8 @@ from emqa_dask.store.spill import Runs, Spill
 
 FILE = -1  # the frame of a file's own row: it sorts in front of the micrographs that the file gave
 BATCH = 8192  # rows that are judged at a time
-_OF_MICROGRAPH = ["uri", "frame", "content_sha256", *("height_px", "width_px", "nm_per_pixel", "nm_per_pixel_source")]
+_OF_MICROGRAPH = ["uri", "frame", "content_sha256", "height_px", "width_px", "nm_per_pixel", "nm_per_pixel_source"]
+_OF_MICROGRAPH += ["damage"]
 _OF_LEDGER = ["micrograph_id", *_OF_MICROGRAPH, "pixel_sha256", "dtype", "instrument", "magnification", "partition"]
 _PREFIX = "classified_"  # two tables have a column "because"
 _OF_FILE = ["uri", "content_sha256", "format", "status", "reason", "error"]

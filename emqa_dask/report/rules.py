@@ -24,6 +24,7 @@ RULES = (
     Rule("eds_map", "junk", "The image is an element map of X-ray counts."),
     Rule("not_readable", "unknown", "The file could not be read."),
     Rule("not_a_micrograph", "unknown", "The file holds something other than a micrograph."),
+    Rule("removed", "unknown", "The file was not in the archive when that was last listed."),
     Rule("not_stored", "unknown", "The file was read, but its micrographs did not reach the store."),
     Rule(
         "quarantined",
@@ -59,6 +60,7 @@ RULES = (
     Rule("charging", "review", "Bright or dark stripes from charging."),
     Rule("x_rays", "review", "Isolated, very bright pixels from X-rays or cosmic rays."),
     Rule("nonfinite_pixels", "review", "Some pixels are NaN or infinite."),
+    Rule("damaged_pixels", "review", "The file's decoder says that some of its pixels are damaged or absent."),
     Rule("duplicate", "review", "The same pixels exist elsewhere in the archive."),
     Rule("near_duplicate", "review", "Nearly the same image exists elsewhere in the archive."),
     Rule("pixel_size_suspect", "review", "The pixel size is about 10x or 100x off the other images of its cohort."),

@@ -31,9 +31,9 @@ def judge(
     `catalog`, `micrographs`, `predictions` and `flags` as in `tables`; `features` needs micrograph_id and n_detections,
     and may have detector, is_capped, agreement, disordered_fraction and defocus_nm; `features` and `predictions` have
     one row for a micrograph, those of the detector that the verdict rests on; `micrographs` may have
-    is_nm_per_pixel_suspect. Trust is decided on the lower end of the predicted F1, because forests over-estimate a low
-    F1. A micrograph without features or without a prediction is `unknown` unless its flags already make it junk;
-    `failures` (tables.FAILURES) says of which images that is because a stage failed on them.
+    damage and is_nm_per_pixel_suspect. Trust is decided on the lower end of the predicted F1, because forests
+    over-estimate a low F1. A micrograph without features or without a prediction is `unknown` unless its flags already
+    make it junk; `failures` (tables.FAILURES) says of which images that is because a stage failed on them.
 
     `classifications` (tables.CLASSIFICATIONS, at most one row for a micrograph) may have entropy_limit_nats, the
     classifier's own limit for referral, which counts where settings.max_entropy_nats is 0.
@@ -87,6 +87,7 @@ def _rows(catalog, micrographs, features, predictions) -> pd.DataFrame:
         known = pd.to_numeric(rows["micrograph_id"].map(by_id[column])) if column in by_id else np.nan
         rows[column] = pd.Series(known, index=rows.index).astype(float)
     rows["evidence"] = rows["micrograph_id"].map(by_id["evidence"])
+    rows["damage"] = rows["damage"].astype(object) if "damage" in rows else None
     rows["because"] = rows["micrograph_id"].map(by_id["because"]) if "because" in by_id else None
     rows["is_judged"] = rows["micrograph_id"].isin(by_id.index) & rows["n_detections"].notna()
     suspect = rows.get("is_nm_per_pixel_suspect", pd.Series(False, index=rows.index))
@@ -128,14 +129,16 @@ def _files(rows: pd.DataFrame) -> pd.DataFrame:
     untold = np.array([e not in s for e, s in zip(error, said, strict=True)], bool)
     said = sentences(said) + (" (" + error + ")").where(untold, "")
     said = said.str.strip().where(said.str.strip().ne(""), "No reason was recorded.")
-    is_file = rows["is_file"]
+    is_file, damage = rows["is_file"], rows["damage"]
     lost = ~is_file & (rows["reason"].fillna("").ne("") | rows["file_status"].eq("failed"))
     return pd.concat(
         [
             findings(rows, is_file & rows["status"].eq("failed"), "not_readable", said),
             findings(rows, is_file & rows["status"].eq("skipped"), "not_a_micrograph", said),
             findings(rows, is_file & rows["status"].eq("ok"), "not_stored", RULES[RANKS["not_stored"]].meaning),
+            findings(rows, is_file & rows["status"].eq("removed"), "removed", RULES[RANKS["removed"]].meaning),
             findings(rows, lost, "frames_lost", said),
+            findings(rows, damage.notna(), "damaged_pixels", sentences(damage.fillna(""))),
         ]
     )
 

@@ -18,7 +18,7 @@ class Run:
     tasks_per_worker: int = 3  # futures in flight per worker
     batch_size: int = 8  # images that go to a GPU together; halved where its memory is too small
     memory_gib: float = 0.0  # that a worker may use; 0 = its share of the machine (local, cuda), or 4 GiB elsewhere
-    timeout_s: float = 600.0  # that one image may take in one stage before it counts as stuck; 0 = for ever
+    timeout_s: float = 120.0  # that one image of up to 4 megapixels may take in a stage, larger ones more; 0 = for ever
     wait_s: float = 600.0  # that the first worker may take to come; 0 = for ever, as for a long queue
     dashboard: str = "127.0.0.1:0"  # where the dashboard listens: loopback, on a free port
     tls: str = ""  # a folder with ca.pem, cert.pem and key.pem, which nodes see: all of Dask speaks TLS only
@@ -42,7 +42,8 @@ class Run:
 class Local:
     """Workers on this machine."""
 
-    host: str = "127.0.0.1"  # where scheduler and workers listen: who can reach them can run code, so set run.tls, too
+    host: str = "127.0.0.1"  # where scheduler and workers listen: who can reach them can run code, if tls is off
+    tls: bool = True  # with certificates of this run alone: else whoever reaches a port can run code in the workers
 
     def check(self):
         require(bool(self.host), "local.host", self.host, "is an address of this machine, as in 127.0.0.1")

@@ -28,6 +28,7 @@ class Store:
     compression: str = "auto"  # zstd for 8-bit pixels, bit-shuffled LZ4 for wider ones; or zstd, or none
     compression_level: int = 1  # of zstd
     thumbnail_px: int = 256
+    verify_gib: float = 8.0  # of stored pixels whose checksums a repeated run looks at; more: emqa verify; 0 = none
 
     def check(self):
         require(self.shard_mib > 0, "store.shard_mib", self.shard_mib, "has to be above 0")
@@ -36,6 +37,7 @@ class Store:
         require(self.compression in known, "store.compression", self.compression, "is 'auto', 'zstd' or 'none'")
         level = self.compression_level
         require(1 <= level <= 22, "store.compression_level", level, "has to be in 1...22")
+        require(self.verify_gib >= 0, "store.verify_gib", self.verify_gib, "cannot be negative")
         require(32 <= self.thumbnail_px <= 1024, "store.thumbnail_px", self.thumbnail_px, "has to be in 32...1024")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from emqa_dask.settings import Settings, parse
 from emqa_dask.store import files
 
-FORMAT = 3  # of the workspace; a program refuses workspaces of another one
+FORMAT = 4  # of the workspace; a program refuses workspaces of another one
 MARKER = "workspace.json"
 
 
