@@ -12,6 +12,10 @@ BUNDLED = Path(__file__).parent / "bundled"
 CONTENT = BUNDLED / "content"  # the model of classify.content
 
 
+class ModelError(ValueError):
+    """A model that is damaged, incomplete or cannot be loaded here: no image is to blame for it."""
+
+
 def locate(name: str) -> Path:
     """The directory of model `name`: a path that exists, or the name of a model that ships with the package."""
     for path in (Path(name), BUNDLED / name):
