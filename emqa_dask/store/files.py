@@ -91,7 +91,7 @@ def _write_local(
     partial = posixpath.join(folder, f".{name[:100]}.{uuid.uuid4().hex[:12]}.partial")
     try:
         os.makedirs(folder, exist_ok=True)
-        with open(partial, "wb") as stream:
+        with open(partial, "w+b") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())  # else a power cut may leave the name with no bytes behind it
@@ -122,7 +122,7 @@ def _write_remote(fs: fsspec.AbstractFileSystem, path: str) -> Iterator[BinaryIO
     # By way of a local file: not every fsspec file system can take back an upload that has begun.
     with tempfile.TemporaryDirectory() as folder:
         partial = os.path.join(folder, "partial")
-        with open(partial, "wb") as stream:
+        with open(partial, "w+b") as stream:
             yield stream
         fs.put_file(partial, path, **({"chunksize": _UPLOAD_BYTES} if "s3" in fs.protocol else {}))
 

@@ -30,9 +30,9 @@ def write_partition(
     `read_frame(i)` gives the i-th micrograph of the partition: an array (y, x), or its windows of full rows from top to
     bottom when it is too large for memory. `names` are the files' names, for messages. Gives n_images, bytes (of
     pixels), stored_bytes, and `lost`: {i: why} of the micrographs that could not be read, or are not what was surveyed;
-    their slots stay absent, and reading them raises. A shard that is there and right is not written again. Raises
-    OSError when the store gives other pixels than were written, and deletes the shard; and LostFrame instead of
-    replacing a shard that is there with one that lacks a micrograph.
+    their slots stay absent, and reading them raises. A shard that is there and right is not written again. Of one that
+    is damaged, the micrographs that are right are kept, and the others are read from their files again. Raises OSError
+    when the store gives other pixels than were written, and deletes the shard if it is a new one.
     """
     cut = stacks.grid(root, partition.stack)
     if partition.start % cut.shard_length or not len(partition) == len(sha256) == len(names) <= cut.shard_length:
@@ -40,13 +40,20 @@ def write_partition(
             f"{partition.name}: {len(partition)} slots, {len(sha256)} checksums, shards of {cut.shard_length}"
         )
     uri = stacks.shard_uri(root, partition, cut.shard_length)
-    is_there, stored, lost = files.exists(uri), 0, {}
-    if not (is_there and _is_right(uri, cut, sha256)):
+    kept = _right_slots(uri, cut, sha256) if files.exists(uri) else None
+    stored, lost = 0, {}
+    if kept is None or len(kept) < len(partition):
         files.sweep(uri.rpartition("/")[0])
-        stored = _write(uri, cut, read_frame, names, lost, is_there)
-        if changed := _verify(uri, cut, read_frame, sha256, names, lost):
-            stored = _write(uri, cut, read_frame, names, lost | changed, is_there)
+        stored = _write(uri, cut, read_frame, names, lost, kept or set())
+        try:
+            changed = _changed_files(uri, cut, read_frame, sha256, names, lost)
+        except Exception:
+            if kept is None:
+                files.remove(uri)
+            raise
+        if changed:
             lost |= changed
+            stored = _write(uri, cut, read_frame, names, lost, set(range(len(names))) - lost.keys())
     return {
         "n_images": len(partition) - len(lost),
         "bytes": len(partition) * cut.height * cut.width * cut.dtype.itemsize,
@@ -55,29 +62,38 @@ def write_partition(
     }
 
 
-def _is_right(uri: str, cut: Grid, sha256: Sequence[str]) -> bool:
-    """Does the shard at `uri` hold exactly these micrographs?"""
-    try:
-        return list(_read_back(uri, cut, range(len(sha256)))) == list(sha256)
-    except OSError:
-        return False
+def _right_slots(uri: str, cut: Grid, sha256: Sequence[str]) -> set[int]:
+    """The slots of the shard at `uri` that hold the micrographs with these checksums."""
+    right = set()
+    for slot, expected in enumerate(sha256):
+        try:
+            found = list(_read_back(uri, cut, [slot]))
+        except OSError:
+            continue
+        if found == [expected]:
+            right.add(slot)
+    return right
 
 
 def _write(
-    uri: str, cut: Grid, read_frame: Callable, names: Sequence[str], lost: dict[int, str], is_there: bool
+    uri: str, cut: Grid, read_frame: Callable, names: Sequence[str], lost: dict[int, str], kept: set[int]
 ) -> int:
-    """Write the shard without the micrographs in `lost`, to which those are added that cannot be read."""
+    """Write the shard without the micrographs in `lost`, to which those are added that cannot be read.
+
+    The slots `kept` are copied from the shard that is there.
+    """
 
     def windows(i: int) -> Iterator[np.ndarray]:
         if i in lost:
             raise shards.LostFrame(lost[i])
+        if i in kept:
+            yield from _stored_windows(uri, cut, i)
+            return
         try:
             yield from _windows(read_frame(i), names[i], cut)
         except MemoryError:
             raise
         except Exception as error:
-            if is_there:
-                raise
             lost[i] = (
                 str(error) if isinstance(error, shards.LostFrame) else f"{names[i]}: {type(error).__name__}: {error}"
             )
@@ -86,22 +102,34 @@ def _write(
     return shards.write(uri, cut, (windows(i) for i in range(len(names))))
 
 
-def _verify(
+def _stored_windows(uri: str, cut: Grid, slot: int) -> Iterator[np.ndarray]:
+    """The micrograph in `slot` of the shard at `uri`, by windows of a chunk each."""
+    for top in range(0, cut.height, cut.rows):
+        yield from shards.read(uri, cut, [slot], (top, min(top + cut.rows, cut.height)))
+
+
+def damaged_slots(root: str, partition: Partition) -> list[int]:
+    """The slots of `partition` whose stored bytes do not fit their checksums; all of them without a shard.
+
+    A slot that was left absent when the shard was written is not damaged.
+    """
+    cut = stacks.grid(root, partition.stack)
+    uri = stacks.shard_uri(root, partition, cut.shard_length)
+    return shards.damaged_slots(uri, cut, len(partition))
+
+
+def _changed_files(
     uri: str, cut: Grid, read_frame: Callable, sha256: Sequence[str], names: Sequence[str], lost: dict[int, str]
 ) -> dict[int, str]:
     """Read the shard back; gives {i: why} of micrographs whose file changed. OSError when it is the store's fault."""
     slots = [i for i in range(len(sha256)) if i not in lost]
     changed = {}
-    try:
-        for i, found in zip(slots, _read_back(uri, cut, slots), strict=True):
-            if found == sha256[i]:
-                continue
-            if pixel_sha256(read_frame(i)) == sha256[i]:
-                raise OSError(f"{names[i]} does not read back from {uri} as it was written: check the disk")
-            changed[i] = f"{names[i]} changed since it was surveyed: its pixels are others now"
-    except Exception:
-        files.remove(uri)
-        raise
+    for i, found in zip(slots, _read_back(uri, cut, slots), strict=True):
+        if found == sha256[i]:
+            continue
+        if pixel_sha256(read_frame(i)) == sha256[i]:
+            raise OSError(f"{names[i]} does not read back from {uri} as it was written: check the disk")
+        changed[i] = f"{names[i]} changed since it was surveyed: its pixels are others now"
     return changed
 
 

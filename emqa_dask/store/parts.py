@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike
 
 from emqa_dask import tables
-from emqa_dask.store import files, layout
+from emqa_dask.store import checksum, files, layout
 
 Rows = pd.DataFrame | list[dict]
 Only = tuple[str, str | Sequence[str]]  # a column, and the value or values in it of the rows that are wanted
@@ -24,6 +24,14 @@ pa.set_memory_pool(pa.system_memory_pool())  # pyarrow's own keeps some 100 MB o
 SMALL_BYTES = 2**20  # files up to this size are read in one go
 WRITERS = 4  # threads that write parts
 ROWS = 16_384  # of a row group: tables that grow with the archive are read and written by so many rows
+
+
+class DamagedTable(ValueError):
+    """A table at `uri` whose bytes are not those that were written."""
+
+    def __init__(self, uri: str, why: object):
+        super().__init__(f"{uri} is damaged ({why}): `emqa verify` on its workspace repairs it")
+        self.uri = uri
 
 
 def write_table(uri: str, rows: Rows, schema: pa.Schema) -> int:
@@ -36,8 +44,9 @@ def _write(uri: str, table: pa.Table) -> int:
     # Parts are small (one partition), so they are encoded in memory and written in one go. Of 30 rows a page of zstd,
     # a dictionary of numbers and statistics cost thrice the time to write and to read, and no byte less.
     pq.write_table(table, buffer, compression="lz4", use_dictionary=_texts(table.schema), write_statistics=False)
-    files.write_bytes(uri, buffer.getvalue())
-    return buffer.tell()
+    data = checksum.add_checksum(buffer.getvalue())
+    files.write_bytes(uri, data)
+    return len(data)
 
 
 def _texts(schema: pa.Schema) -> list[str]:
@@ -49,7 +58,7 @@ def _texts(schema: pa.Schema) -> list[str]:
 def load_table(uri: str, schema: pa.Schema, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """The table at `uri` (all columns of `schema`, or those named); an empty one where there is no file.
 
-    ValueError when the file is damaged or was written with another schema.
+    DamagedTable when its bytes are not those that were written, ValueError when it has another schema.
     """
     wanted = _select(schema, columns)
     try:
@@ -61,8 +70,10 @@ def load_table(uri: str, schema: pa.Schema, columns: Sequence[str] | None = None
 @contextlib.contextmanager
 def table_writer(uri: str, schema: pa.Schema) -> Iterator[Callable[[Rows], None]]:
     """write(rows): a table of any length in row groups, of which one is in memory; there whole once the block ends."""
-    with files.write_whole(uri) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
-        yield lambda rows: writer.write_table(tables.conform(rows, schema), row_group_size=ROWS)
+    with files.write_whole(uri) as stream:
+        with pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+            yield lambda rows: writer.write_table(tables.conform(rows, schema), row_group_size=ROWS)
+        checksum.add_checksum_to_stream(stream)
 
 
 def iter_table(
@@ -98,12 +109,21 @@ def _filtered(table: pa.Table, only: Only) -> pa.Table:
 
 
 def n_rows(uri: str) -> int:
-    """How many rows the table at `uri` has, from its footer; 0 where there is no file."""
+    """How many rows the table at `uri` has; 0 where there is no file."""
     try:
-        with files.open_read(uri) as stream:
-            return pq.read_metadata(stream).num_rows
+        with _open(uri, pa.schema([])) as found:
+            return found.metadata.num_rows
     except FileNotFoundError:
         return 0
+
+
+def verify_table(uri: str) -> None:
+    """DamagedTable unless the bytes of the table at `uri` are those that were written."""
+    try:
+        with files.open_read(uri) as stream:
+            checksum.verify(stream)
+    except checksum.ChecksumError as error:
+        raise DamagedTable(uri, error) from error
 
 
 def write_part(root: str, table: str, name: str, rows: Rows, schema: pa.Schema) -> int:
@@ -142,13 +162,12 @@ def read_part(
 
 
 def has_part(root: str, table: str, name: str, schema: pa.Schema | None = None) -> bool:
-    """Is there a whole, valid part: can its footer be read, and are its columns those of `schema` (when given)?"""
+    """Is there a whole, valid part: does its checksum fit, and are its columns those of `schema` (when given)?"""
     try:
-        with files.open_read(layout.part(root, table, name)) as stream:
-            found = pq.read_schema(stream)
-    except (FileNotFoundError, pa.ArrowInvalid, pa.ArrowIOError):
+        with _open(layout.part(root, table, name), pa.schema([])) as found:
+            return schema is None or found.schema_arrow.equals(schema)
+    except (FileNotFoundError, DamagedTable):
         return False
-    return schema is None or found.equals(schema)
 
 
 def part_names(root: str, table: str) -> list[str]:
@@ -207,20 +226,29 @@ def _stream(uri: str) -> BinaryIO | pa.NativeFile:
 
 @contextlib.contextmanager
 def _open(uri: str, wanted: pa.Schema) -> Iterator[pq.ParquetFile]:
-    """The Parquet file at `uri`, seen to have the columns `wanted`; FileNotFoundError, or ValueError with a remedy."""
+    """The Parquet file at `uri`, seen to be whole and to have the columns `wanted`.
+
+    FileNotFoundError without a file; DamagedTable, or ValueError with the remedy.
+    """
     stream = _stream(uri)  # outside of what follows: a bucket that does not answer is no damaged file
     try:
-        with stream, pq.ParquetFile(stream) as found:
-            types = {field.name: field for field in found.schema_arrow}
-            if missing := sorted(set(wanted.names) - set(types)):
-                raise ValueError(f"{uri} lacks the columns {', '.join(missing)}: another version of emqa_dask wrote it")
-            if not pa.schema([types[name] for name in wanted.names]).equals(wanted):
-                raise ValueError(f"{uri} has columns of other types: another version of emqa_dask wrote it")
-            yield found
-    except (pa.ArrowInvalid, OSError) as error:
+        with stream:
+            checksum.verify(stream)
+            with pq.ParquetFile(stream) as found:
+                _check_columns(uri, found.schema_arrow, wanted)
+                yield found
+    except (checksum.ChecksumError, pa.ArrowInvalid, OSError) as error:
         if isinstance(error, FileNotFoundError | PermissionError):
             raise
-        raise ValueError(f"{uri} is damaged: delete it and run again ({error})") from error
+        raise DamagedTable(uri, error) from error
+
+
+def _check_columns(uri: str, found: pa.Schema, wanted: pa.Schema) -> None:
+    types = {field.name: field for field in found}
+    if missing := sorted(set(wanted.names) - set(types)):
+        raise ValueError(f"{uri} lacks the columns {', '.join(missing)}: another version of emqa_dask wrote it")
+    if not pa.schema([types[name] for name in wanted.names]).equals(wanted):
+        raise ValueError(f"{uri} has columns of other types: another version of emqa_dask wrote it")
 
 
 def _load(uri: str, wanted: pa.Schema) -> pa.Table:

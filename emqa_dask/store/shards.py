@@ -120,7 +120,7 @@ def read(uri: str, grid: Grid, slots: Iterable[int], rows: tuple[int, int] | Non
     try:
         stream = fs.open(path, "rb")
     except FileNotFoundError as error:
-        raise OSError(f"{uri} is missing: run ingest again") from error
+        raise OSError(f"{uri} is missing: `emqa triage` on its workspace stores it again") from error
     with stream:
         index = _read_index(stream, uri, grid)
         for slot in slots:
@@ -128,6 +128,31 @@ def read(uri: str, grid: Grid, slots: Iterable[int], rows: tuple[int, int] | Non
             for band in range(first // grid.rows, -(-last // grid.rows)):
                 _read_band(stream, f"{uri}, micrograph {slot}", index[slot, band], grid, band, out, first)
             yield out
+
+
+def damaged_slots(uri: str, grid: Grid, n_slots: int) -> list[int]:
+    """The first `n_slots` slots of the shard whose chunks do not fit their checksums; all where its index does not.
+
+    A slot that is absent is not damaged: it was left so when the shard was written. Nothing is decoded.
+    """
+    fs, path = files.locate(uri)
+    try:
+        with fs.open(path, "rb") as stream:
+            index = _read_index(stream, uri, grid)
+            return [slot for slot in range(n_slots) if not _is_intact(stream, index[slot])]
+    except OSError:  # missing, or without a whole index
+        return list(range(n_slots))
+
+
+def _is_intact(stream: BinaryIO, entries: np.ndarray) -> bool:
+    """Does every chunk at `entries` (bands, 2) fit its checksum?"""
+    for offset, size in entries[entries[:, 0] != _ABSENT]:
+        stream.seek(int(offset))
+        try:
+            _without_crc(stream.read(int(size)), "")
+        except OSError:
+            return False
+    return True
 
 
 def _read_index(stream: BinaryIO, uri: str, grid: Grid) -> np.ndarray:
@@ -144,7 +169,7 @@ def _read_band(
 ) -> None:
     """Decode the chunk at `entry` (offset, size) and copy its part into `out`, whose first row is row `first`."""
     if entry[0] == _ABSENT:
-        raise OSError(f"{what} is missing: run ingest again")
+        raise OSError(f"{what} is missing: its file could not be read when the others were stored")
     stream.seek(int(entry[0]))
     data = _without_crc(stream.read(int(entry[1])), what)
     top = band * grid.rows

@@ -3,9 +3,11 @@
 A stack is the group micrographs.zarr/<stack> with one array "0" of axes (n, y, x). A chunk is one micrograph, or a band
 of rows of a very large one; a shard is one partition. The driver writes this metadata before workers write shards
 (`micrographs.write_partition`). Slots that no micrograph will ever fill (a shard is never extended) lie outside
-`attributes.emqa_dask.occupied`.
+`attributes.emqa_dask.occupied`. Each document has its own SHA-256 in `attributes.emqa_dask.sha256`, and that of the
+group has a copy of that of the array: where one is damaged, it is made again from the other and the ledger.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 
@@ -19,6 +21,7 @@ from emqa_dask.settings import Store
 from emqa_dask.store import files, layout, shards
 from emqa_dask.store.shards import Grid
 
+OURS = "emqa_dask"  # the key of what we keep in a document's attributes
 _GROUP = {"zarr_format": 3, "node_type": "group", "attributes": {}}
 KINDS = "buifc"  # numpy kinds that Zarr v3 has: boolean, integers, floats, complex
 
@@ -57,20 +60,49 @@ def open_or_grow(
     if min(shape) < 1:
         raise ValueError(f"stack {name}: a micrograph of {shape[0]} x {shape[1]} px has no pixels")
     length = occupied[-1][1] if occupied else 0
-    marks = {"emqa_dask": {"occupied": [list(run) for run in occupied]}}
-    of_group, of_array = files.join(layout.stack(root, name), "zarr.json"), _metadata(root, name)
-    if array := _read(of_array):
-        if array["shape"][0] < length:
-            _write(of_array, array | {"shape": [length, *array["shape"][1:]]})
-        group = _read(of_group) or {}
-        if group.get("attributes", {}).get("emqa_dask") != marks["emqa_dask"]:
-            _write(of_group, _GROUP | group | {"attributes": group.get("attributes", {}) | marks})
-        return
-    if not _read(top := files.join(layout.stacks(root), "zarr.json")):
-        _write(top, _GROUP)
-    # The array last: a stack is there once it is, whatever a run that was killed in here has left.
-    _write(of_group, _GROUP | {"attributes": _ome(name, layout.scale_of(name)) | marks})
-    _write(of_array, _array(kind, shape, length, shard_length, settings))
+    try:
+        array = read_array_document(root, name)
+    except FileNotFoundError:
+        array = _array(kind, shape, length, shard_length, settings)
+    if array["shape"][0] < length:
+        array = array | {"shape": [length, *array["shape"][1:]]}
+    write_documents(root, name, array, occupied)
+
+
+def write_documents(root: str, name: str, array: dict, occupied: Sequence[tuple[int, int]]) -> None:
+    """Write the documents of stack `name`, as far as they are not there as they should be, the array's last.
+
+    A stack is there once its array's is, whatever a run that was killed in here has left.
+    """
+    ours = {"occupied": [list(run) for run in occupied], "array": array}
+    group = _GROUP | {"attributes": _ome(name, layout.scale_of(name)) | {OURS: ours}}
+    folder = layout.stack(root, name)
+    for uri, document in (
+        (files.join(layout.stacks(root), "zarr.json"), _GROUP),
+        (files.join(folder, "zarr.json"), group),
+        (files.join(folder, "0", "zarr.json"), array),
+    ):
+        if _read(uri) != document:
+            _write(uri, document)
+
+
+def is_damaged(root: str, name: str) -> bool:
+    """Is a document of stack `name` missing or damaged?"""
+    folder = layout.stack(root, name)
+    return any(_read(files.join(folder, *inner)) is None for inner in (["zarr.json"], ["0", "zarr.json"]))
+
+
+def read_array_document(root: str, name: str) -> dict:
+    """Zarr's metadata of the array of stack `name`, from its own document or else from the copy in the group's.
+
+    FileNotFoundError where there is neither.
+    """
+    folder = layout.stack(root, name)
+    if array := _read(files.join(folder, "0", "zarr.json")):
+        return array
+    if group := _read(files.join(folder, "zarr.json")):
+        return group["attributes"][OURS]["array"]
+    raise FileNotFoundError(f"{folder} is missing or damaged: `emqa triage` on its workspace stores it again")
 
 
 # Zarr v3's metadata are JSON, which we read and write ourselves; the tests hold them against zarr-python. Importing it
@@ -144,33 +176,49 @@ def _ome(name: str, nm_per_pixel: float) -> dict:
 
 
 def _read(uri: str) -> dict | None:
-    """The JSON document at `uri`; None where there is none."""
+    """The document at `uri` as it was given to _write(); None where there is none, or where it is damaged."""
     try:
-        return json.loads(files.read_bytes(uri))
-    except FileNotFoundError:
+        document = json.loads(files.read_bytes(uri))
+        written = document["attributes"][OURS].pop("sha256")
+    except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
         return None
+    if not document["attributes"][OURS]:
+        del document["attributes"][OURS]
+    return document if written == _sha256(document) else None
 
 
 def _write(uri: str, document: dict) -> None:
+    """Write `document` with its own SHA-256 among its attributes."""
+    attributes = document["attributes"]
+    ours = attributes.get(OURS, {}) | {"sha256": _sha256(document)}
+    document = document | {"attributes": attributes | {OURS: ours}}
     files.write_text(uri, json.dumps(document, indent=2) + "\n")
+
+
+def _sha256(document: dict) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def stack_names(root: str) -> list[str]:
+    """Sorted names of the stacks of a workspace."""
+    return [name for name in files.names(layout.stacks(root)) if name != "zarr.json"]
 
 
 def shard_lengths(root: str) -> dict[str, int]:
     """Micrographs per shard of every stack in the workspace; empty when there is none."""
-    names = [n for n in files.names(layout.stacks(root)) if n != "zarr.json"]
-    found = {n: _read(_metadata(root, n)) for n in names}
-    return {n: array["chunk_grid"]["configuration"]["chunk_shape"][0] for n, array in found.items() if array}
-
-
-def _metadata(root: str, name: str) -> str:
-    return files.join(layout.stack(root, name), "0", "zarr.json")
+    lengths = {}
+    for name in stack_names(root):
+        try:
+            array = read_array_document(root, name)
+        except FileNotFoundError:
+            continue
+        lengths[name] = array["chunk_grid"]["configuration"]["chunk_shape"][0]
+    return lengths
 
 
 def grid(root: str, name: str) -> Grid:
-    """How stack `name` is cut; OSError when there is no such stack."""
-    metadata = _read(_metadata(root, name))
-    if metadata is None:
-        raise OSError(f"{layout.stack(root, name)} is missing: run ingest again")
+    """How stack `name` is cut; FileNotFoundError when there is no such stack."""
+    metadata = read_array_document(root, name)
     (sharding,) = metadata["codecs"]
     cut, codecs = sharding["configuration"]["chunk_shape"], sharding["configuration"]["codecs"]
     shard_length = metadata["chunk_grid"]["configuration"]["chunk_shape"][0]

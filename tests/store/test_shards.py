@@ -95,14 +95,14 @@ def shard(tmp_path):
 def test_a_black_micrograph_is_stored_and_an_empty_slot_is_not_black(shard):
     path, grid, images = shard
     np.testing.assert_array_equal(next(shards.read(str(path), grid, [1])), images[1])
-    with pytest.raises(OSError, match="micrograph 2 is missing: run ingest again"):
+    with pytest.raises(OSError, match="micrograph 2 is missing: its file could not be read"):
         next(shards.read(str(path), grid, [2]))
 
 
 def test_a_missing_shard_raises(shard):
     path, grid, _ = shard
     path.unlink()
-    with pytest.raises(OSError, match="is missing: run ingest again"):
+    with pytest.raises(OSError, match="is missing: `emqa triage` on its workspace stores it again"):
         next(shards.read(str(path), grid, [0]))
 
 
