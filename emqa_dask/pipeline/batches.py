@@ -20,27 +20,40 @@ LISTED = 512  # files that are looked up in the catalog at a time
 REFUSED = r"megapixels are over the limit of ([^;]+);"  # what survey.check_budget says
 
 
-def new_files(root: str, source: str, settings: Archive, uris: Digests) -> Iterator[tuple[scan.Entry, bytes]]:
-    """Entries of the archive that are not in the catalog with this size and date, nor in the workspace itself."""
+def new_files(
+    root: str, source: str, settings: Archive, uris: Digests, present: Digests
+) -> Iterator[tuple[scan.Entry, bytes]]:
+    """Entries of the archive that are not in the catalog with this size and date, nor in the workspace itself.
+
+    Digests of their URIs go into `uris`, those of all files of the archive into `present`.
+    """
     known = known_files(root, settings)
     fs, path = files.locate(root)
     inside = tuple(f"{name.rstrip('/')}/" for name in (path, fs.unstrip_protocol(path)))
     entries = scan.scan(source if "://" in source else os.path.abspath(source), settings.exclude)
     while listed := list(itertools.islice(entries, LISTED)):
         outside = [entry for entry in listed if not f"{entry.path}/".startswith(inside)]
+        of_uris = digests.of_texts(entry.uri for entry in outside)
+        present.add(of_uris)
         keys = _keys([e.uri for e in outside], [e.size_bytes for e in outside], [e.modified_ns for e in outside])
         unknown = np.flatnonzero(~known.has(keys))
-        is_first = uris.add(digests.of_texts(outside[i].uri for i in unknown))  # a list may name a file twice
+        is_first = uris.add(of_uris[unknown])  # a list may name a file twice
         for i in unknown[is_first]:
             yield outside[i], bytes(keys[i])
 
 
 def known_files(root: str, settings: Archive) -> Digests:
-    """The files of the catalog, except those whose task was lost, or too large for a limit that was raised since."""
-    known, limit = Digests(), float(f"{settings.max_megapixels:g}")
-    columns = ["uri", "size_bytes", "modified_ns", "format", "reason"]
+    """The files of the catalog that need not be surveyed again.
+
+    That is all but those whose task was lost, those too large for a limit that was raised since, and those whose
+    micrographs are not in the ledger.
+    """
+    known, stored, limit = Digests(), Digests(), float(f"{settings.max_megapixels:g}")
+    for rows in parts.iter_table(layout.micrographs(root), tables.MICROGRAPHS, ["uri", "content_sha256"]):
+        stored.add(digests.of_contents(rows))
+    columns = ["uri", "content_sha256", "size_bytes", "modified_ns", "format", "reason", "n_frames"]
     for rows in parts.iter_table(layout.catalog(root), tables.CATALOG, columns):
-        rows = rows[rows["reason"].ne(LOST)]
+        rows = rows[rows["reason"].ne(LOST) & (rows["n_frames"].eq(0) | stored.has(digests.of_contents(rows)))]
         refused = rows["reason"].str.contains("over the limit", regex=False).fillna(False).to_numpy(bool)
         limits = rows["reason"][refused].str.extract(REFUSED, expand=False).astype(float)
         rows = rows.drop(index=limits.index[limits < limit])

@@ -20,7 +20,7 @@ from emqa_dask.pipeline.surveys import SURVEY_FAILURES, SURVEY_FILES, SURVEY_FRA
 from emqa_dask.run.supervise import Died
 from emqa_dask.run.task import Result, Task
 from emqa_dask.settings import Settings
-from emqa_dask.store import digests, files, layout, parts, plan, stacks
+from emqa_dask.store import aside, digests, files, layout, parts, plan, stacks
 from emqa_dask.store.digests import Digests
 
 Execute = Callable[[Callable, Iterator[Task], str], Iterable[Result]]
@@ -35,8 +35,8 @@ def ingest(root: str, source: str, settings: Settings, execute: Execute) -> None
     micrographs.parquet is a ledger: rows are added, never changed, since a slot that was given away stays so. Which of
     them the archive still holds, current() says. ValueError when there is no file beside the workspace.
     """
-    names, uris, counts = [], Digests(), Counter()
-    for result in execute(survey_files, _tasks(root, source, settings, names, uris), "survey"):
+    names, uris, present, counts = [], Digests(), Digests(), Counter()
+    for result in execute(survey_files, _tasks(root, source, settings, names, uris, present), "survey"):
         if result.outcome == "failed":  # not for what a file holds: the task as a whole could not be done
             died = Died(result.kind, result.error, result.traceback, result.event["attempt"])
             surveys.survey_lost(*result.task.args[:3], died, result.event["worker"])
@@ -45,16 +45,20 @@ def ingest(root: str, source: str, settings: Settings, execute: Execute) -> None
     if names:
         _enter_micrographs(root, names, counts, settings)
         _enter_files(root, names, uris)
-    elif not parts.n_rows(layout.catalog(root)):
+    _note_presence(root, present)
+    if not parts.n_rows(layout.catalog(root)):
         raise ValueError(f"{source}: there is no file in it beside the workspace; name a folder of micrographs")
     for folder in (SURVEY_FILES, SURVEY_FRAMES):  # the tables have it all, also what a run that was killed has left
         _remove(root, folder, parts.part_names(root, folder))
 
 
-def _tasks(root: str, source: str, settings: Settings, names: list[str], uris: Digests) -> Iterator[Task]:
+def _tasks(
+    root: str, source: str, settings: Settings, names: list[str], uris: Digests, present: Digests
+) -> Iterator[Task]:
     """A task for each batch of new files, in the order of the scan; their names and URIs are noted."""
     asked = repr((settings.archive.max_megapixels, settings.archive.nm_per_pixel)).encode()  # what rows depend on, too
-    for entries, keys in batches(new_files(root, source, settings.archive, uris), settings.archive.files_per_task):
+    entries_of_files = new_files(root, source, settings.archive, uris, present)
+    for entries, keys in batches(entries_of_files, settings.archive.files_per_task):
         names.append(hashlib.sha256(asked + b"".join(keys)).hexdigest()[:16])
         yield Task(names[-1], (root, names[-1], entries, settings), len(entries))
 
@@ -76,12 +80,31 @@ def _enter_micrographs(root: str, names: Sequence[str], counts: Counter, setting
     first = next(planned, None)
     if first is None:
         return
+    partitions_planned = set()
     with parts.table_writer(uri, tables.MICROGRAPHS) as write:
         for rows in parts.iter_table(uri, tables.MICROGRAPHS):
             write(rows)
         for rows in itertools.chain([first], planned):
             write(rows)
+            partitions_planned.update(rows["partition"])
+        aside.put_aside_parts(root, partitions_planned)
         stacks.prepare(root, slots.runs, {s: n for s, n in lengths.items() if s in slots.runs}, settings.store)
+
+    aside.copy_ledger(root)
+
+
+def _note_presence(root: str, present: Digests) -> None:
+    """Note in the catalog which of its files the archive still has: those of `present`."""
+    uri = layout.catalog(root)
+
+    def is_present(rows: pd.DataFrame) -> np.ndarray:
+        return present.has(digests.of_texts(rows["uri"]))
+
+    known = parts.iter_table(uri, tables.CATALOG, ["uri", "is_present"])
+    if any((rows["is_present"].to_numpy(bool) != is_present(rows)).any() for rows in known):
+        with parts.table_writer(uri, tables.CATALOG) as write:
+            for rows in parts.iter_table(uri, tables.CATALOG):
+                write(rows.assign(is_present=is_present(rows)))
 
 
 def _enter_files(root: str, names: Sequence[str], uris: Digests) -> None:
@@ -178,23 +201,18 @@ def n_micrographs(root: str, names: set[str]) -> int:
 
 
 def current(root: str, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
-    """Micrographs whose file, with this content, is in the catalog: tables of whole partitions, in the ledger's order.
+    """Micrographs whose file, with this content, is in the archive: tables of whole partitions, in the ledger's order.
 
     Each has some thousand rows of tables.MICROGRAPHS (all columns, or those named); none is empty.
     """
     there = Digests()
-    for rows in parts.iter_table(layout.catalog(root), tables.CATALOG, ["uri", "content_sha256"]):
-        there.add(_contents(rows[rows["content_sha256"].notna()]))
+    for rows in parts.iter_table(layout.catalog(root), tables.CATALOG, ["uri", "content_sha256", "is_present"]):
+        there.add(digests.of_contents(rows[rows["content_sha256"].notna() & rows["is_present"].ne(False)]))
     wanted = None if columns is None else [*columns, "uri", "content_sha256"]
     for rows in _whole_partitions(root, wanted):
-        rows = rows[there.has(_contents(rows))]
+        rows = rows[there.has(digests.of_contents(rows))]
         if len(rows):
             yield (rows if columns is None else rows[list(columns)]).reset_index(drop=True)
-
-
-def _contents(rows: pd.DataFrame) -> np.ndarray:
-    pairs = zip(rows["uri"], rows["content_sha256"], strict=True)
-    return digests.of_texts(f"{uri}\0{content}" for uri, content in pairs)
 
 
 def _whole_partitions(root: str, columns: Sequence[str] | None) -> Iterator[pd.DataFrame]:

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 import pandas as pd
 
 from emqa_dask import tables
+from emqa_dask.pipeline import ingest
 from emqa_dask.pipeline.folders import failures_dir, folders
 from emqa_dask.pipeline.surveys import SURVEY_FAILURES
 from emqa_dask.run.task import Result
 from emqa_dask.settings import Settings
-from emqa_dask.store import files, layout, parts
+from emqa_dask.store import digests, files, layout, parts
+from emqa_dask.store.digests import Digests
 
 EVENTS = "events.parquet"  # a folder of parts, which readers of Parquet take for one table
 FLUSH_S, FLUSH_ROWS = 20.0, 5000
@@ -94,16 +96,24 @@ def failures(root: str, settings: Settings) -> Iterator[pd.DataFrame]:
     names = parts.part_names(root, SURVEY_FAILURES)
     surveyed = [parts.read_part(root, SURVEY_FAILURES, name, tables.FAILURES) for name in names]
     known = pd.concat([tables.empty(tables.FAILURES), *surveyed]).drop_duplicates("uri", keep="last").set_index("uri")
-    columns = ["uri", "status", "reason", "error"]
+    columns = ["uri", "status", "reason", "error", "is_present"]
     for unread in parts.iter_table(layout.catalog(root), tables.CATALOG, columns, only=("status", "failed")):
+        unread = unread[unread["is_present"].ne(False)]
         rows = pd.DataFrame({"uri": unread["uri"], "stage": "ingest", "kind": "error", "traceback": "", "attempts": 1})
         rows["error"] = unread["error"].where(unread["error"].notna() & unread["error"].ne(""), unread["reason"])
         rows["worker"], rows["peak_memory_bytes"] = "", 0
         seen = rows["uri"].isin(known.index)
         yield pd.concat([rows[~seen], known.loc[rows["uri"][seen]].reset_index()], ignore_index=True)
-    for folder in folders(settings).values():
-        for name in parts.part_names(root, failures_dir(folder)):
-            yield parts.read_part(root, failures_dir(folder), name, tables.FAILURES)
+    of_stages = [failures_dir(folder) for folder in folders(settings).values()]
+    found = [(folder, name) for folder in of_stages for name in parts.part_names(root, folder)]
+    if not found:
+        return
+    present = Digests()
+    for rows in ingest.current(root, ["micrograph_id"]):
+        present.add(digests.of_hex(rows["micrograph_id"]))
+    for folder, name in found:
+        rows = parts.read_part(root, folder, name, tables.FAILURES)
+        yield rows[present.has(digests.of_hex(rows["micrograph_id"]))]
 
 
 def write_failures(root: str, settings: Settings) -> int:

@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from emqa_dask import __version__, models, tables
+from emqa_dask.pipeline import provenance
 from emqa_dask.pipeline.folders import SCHEMAS, folders
 from emqa_dask.pipeline.verdicts import judged
 from emqa_dask.report import page, spreadsheet
@@ -39,8 +40,9 @@ def report(root: str, source: str, settings: Settings, facts: dict) -> tuple[dic
     does not grow with the archive but for some 50 bytes per micrograph.
     """
     key = report_key(root, settings, facts["failures"])
-    if files.exists(layout.report(root)) and (told := _provenance(root)).get("report_key") == key:
-        return told["verdicts"], False
+    before = provenance.read(root)
+    if before.get("report_key") == key and provenance.are_outputs_whole(root, before):
+        return before["verdicts"], False
     overview, classes = Overview(settings.report.max_rows), Classes()
     with ExitStack() as stack:
         write_triage = stack.enter_context(parts.table_writer(layout.triage(root), tables.TRIAGE))
@@ -68,8 +70,8 @@ def report(root: str, source: str, settings: Settings, facts: dict) -> tuple[dic
     with files.write_whole(layout.report(root)) as stream:
         for text in _page(root, overview, settings, facts, section):
             stream.write(text.encode())
-    provenance = {name: facts[name] for name in ("command", "archive", "started", "seconds", "versions")}
-    provenance |= {
+    made = {name: facts[name] for name in ("command", "archive", "started", "seconds", "versions")}
+    made |= {
         "finished": time.time(),
         "host": platform.node(),
         "folders": folders(settings),
@@ -79,8 +81,14 @@ def report(root: str, source: str, settings: Settings, facts: dict) -> tuple[dic
         "first_reasons": {verdict: dict(of.most_common()) for verdict, of in overview.first_reasons.items()},
         "report_key": key,
     }
-    parts.write_json(layout.provenance(root), provenance)
-    return provenance["verdicts"], True
+    provenance.write(root, made, _outputs(root, settings))
+    return made["verdicts"], True
+
+
+def _outputs(root: str, settings: Settings) -> list[str]:
+    """What the report consists of."""
+    of_classifiers = [layout.drifts(root), layout.sessions(root)] if settings.classify.model else []
+    return [layout.triage(root), layout.flags(root), layout.triage_csv(root), layout.report(root), *of_classifiers]
 
 
 def report_key(root: str, settings: Settings, failures: pd.DataFrame) -> str:
@@ -93,7 +101,7 @@ def report_key(root: str, settings: Settings, failures: pd.DataFrame) -> str:
     for table in where:
         names = parts.part_names(root, where[table])
         state.append([len(names), hashlib.sha256("\n".join(names).encode()).hexdigest()])
-    state += [_version(uri) for uri in (layout.catalog(root), layout.micrographs(root))]
+    state += [provenance.version_of(uri) for uri in (layout.catalog(root), layout.micrographs(root))]
     state.append(hashlib.sha256(failures.to_json(orient="records").encode()).hexdigest())
     return digest(where, state)
 
@@ -101,21 +109,6 @@ def report_key(root: str, settings: Settings, failures: pd.DataFrame) -> str:
 def _networks(settings: Settings) -> tuple[str, ...]:
     """Networks of the run: detectors, then the classifier."""
     return (*settings.detect.networks, *filter(None, [settings.classify.model]))
-
-
-def _version(uri: str) -> list:
-    """Changes whenever the file is written; [] where there is none."""
-    if not files.exists(uri):
-        return []
-    fs, path = files.locate(uri)
-    if files.is_local(uri):
-        return [fs.size(path), files.modified_s(uri)]
-    fs.invalidate_cache(path)
-    return [str(fs.checksum(path))]  # of a bucket's listing, not of the bytes
-
-
-def _provenance(root: str) -> dict:
-    return parts.read_json(layout.provenance(root)) if files.exists(layout.provenance(root)) else {}
 
 
 def versions() -> dict[str, str]:

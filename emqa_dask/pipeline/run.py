@@ -14,7 +14,7 @@ from emqa_dask import tables
 from emqa_dask.archive import scan
 from emqa_dask.backend import to_device
 from emqa_dask.partition import Partition
-from emqa_dask.pipeline import PRELOAD, ingest, journal
+from emqa_dask.pipeline import PRELOAD, ingest, integrity, journal, provenance
 from emqa_dask.pipeline.folders import OF_STEP, folders, upstream
 from emqa_dask.pipeline.predicting import predict_all, tell_unfit, weigh_all
 from emqa_dask.pipeline.report import report
@@ -89,6 +89,9 @@ def run(
     with lock.hold(root, say) as held, ExitStack() as stack:
         for folder in ("", journal.EVENTS, SURVEY_FILES, SURVEY_FRAMES, *folders(settings).values()):
             files.sweep(files.join(root, folder))  # what a run that was killed has left half-written
+        integrity.examine(root, settings, say)
+        if "ingest" not in steps:
+            _require_tables(root, source)
         files.write_text(layout.settings(root), dump(settings))
         with journal.recording(root, held.check) as record:
             execute_here = _executor(stack, root, settings, is_here, record, say)
@@ -105,12 +108,48 @@ def run(
             clock_ = time.time()
             failures = parts.load_table(layout.failures(root), tables.FAILURES)
             facts = {"started": started, "seconds": journal.stage_seconds(root), "failures": failures}
+            if steps == ("report",):
+                _require_parts(root, settings)
             _, is_new = report(root, source, settings, facts)
             seconds["report"] = time.time() - clock_
             tell(root, say)
             say(f"report: {layout.report(root)}" + ("" if is_new else " (nothing was new)"))
+            n_failures += n_not_stored(root)
     say("time: " + ", ".join(f"{name} {clock(s)}" for name, s in seconds.items()))
     return 2 if n_failures else 0
+
+
+def _require_tables(root: str, source: str) -> None:
+    """ValueError where the catalog or the ledger is gone: only a run that reads the archive makes them again."""
+    for uri in (layout.catalog(root), layout.micrographs(root)):
+        if not files.exists(uri):
+            raise ValueError(
+                f"{files.redact(uri)} is missing or damaged: run `emqa triage {files.redact(source)} --workspace "
+                f"{files.redact(root)}`, which makes it again; results that are there are kept"
+            )
+
+
+def _require_parts(root: str, settings: Settings) -> None:
+    """ValueError where a part is missing, and a report is there that was made with it: that one is kept."""
+    if not files.exists(layout.triage(root)):
+        return
+    names = [partition.name for partition in ingest.every_partition(root)]
+    missing = []
+    for folder in folders(settings).values():
+        there = set(parts.part_names(root, folder))
+        missing += [layout.part(root, folder, name) for name in names if name not in there]
+    if missing:
+        more = f" and {len(missing) - 1:,} more parts are" if missing[1:] else " is"
+        raise ValueError(
+            f"{files.redact(missing[0])}{more} missing: `emqa retry {files.redact(root)} --failed` makes them; the "
+            "report that is there was not changed"
+        )
+
+
+def n_not_stored(root: str) -> int:
+    """Files that were read and whose micrographs are not in the ledger, as the last report counted them."""
+    told = provenance.read(root)
+    return told.get("first_reasons", {}).get("unknown", {}).get("not_stored", 0)
 
 
 def _executor(
@@ -229,7 +268,10 @@ def work(*args, **named) -> dict:
 
 def tell(root: str, say: Say) -> None:
     """Say how many micrographs got which verdict, and the main reasons, as provenance.json has them."""
-    told = parts.read_json(layout.provenance(root))
+    told = provenance.read(root)
+    if not told:
+        say(f"  {files.redact(layout.provenance(root))} is damaged: `emqa report {files.redact(root)}` writes it again")
+        return
     width = max(map(len, tables.VERDICTS))
     for verdict in tables.VERDICTS:
         main = list(told.get("first_reasons", {}).get(verdict, {}).items())[:4]

@@ -26,11 +26,12 @@ from emqa_dask.predict.images import predict_images
 from emqa_dask.run.supervise import Call, Died, direct
 from emqa_dask.run.task import where_am_i
 from emqa_dask.settings import Detect, Settings
-from emqa_dask.store import micrographs, parts, thumbnails
+from emqa_dask.store import files, layout, micrographs, parts, thumbnails
 
 TABLE_OF = {"store": "thumbnails", "thumbnail": "thumbnails", "detect": "detections", "classify": "probabilities"}
 TABLE_OF["featurise"] = "evidence"
 JUDGED = ("predictions", "classifications")  # made from other tables alone
+OF_PIXELS = {"detections", "features", "probabilities", "regions"}
 
 
 def work(
@@ -50,6 +51,8 @@ def work(
     """
     where, stages = folders(settings), {}
     lacking = [t for t in wanted if not parts.has_part(root, where[t], partition.name, SCHEMAS[t])]
+    if "thumbnails" not in lacking and OF_PIXELS & set(lacking) and micrographs.damaged_slots(root, partition):
+        lacking.insert(0, "thumbnails")  # they are made with the shard
     every, failures = rows, {table: [] for table in SCHEMAS}
     made: dict[str, list] = {table: [] for table in lacking if table not in JUDGED}
     if "thumbnails" in lacking:
@@ -71,6 +74,8 @@ def work(
     for table, made_rows in made.items():
         if failures[table]:
             parts.write_part(root, failures_dir(where[table]), partition.name, failures[table], tables.FAILURES)
+        else:  # what an attempt that was killed has written
+            files.remove(layout.part(root, failures_dir(where[table]), partition.name))
         if table in ("detections", "probabilities") and made_rows:
             made_rows = pd.concat(made_rows, ignore_index=True)
         parts.write_part(root, where[table], partition.name, made_rows, SCHEMAS[table])

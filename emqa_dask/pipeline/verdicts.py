@@ -189,7 +189,8 @@ def _gather(root: str, settings: Settings, runs: Runs, signatures: Spill, identi
         details = pa.ListArray.from_arrays(pa.array(ends), details)
         runs.add(tables.conform(flat, FLAT).append_column(ROW.field("flags"), details))
         n += len(rows)
-    for rows in parts.iter_table(layout.catalog(root), tables.CATALOG, _OF_FILE):
+    for rows in parts.iter_table(layout.catalog(root), tables.CATALOG, [*_OF_FILE, "is_present"]):
+        rows["status"] = rows["status"].where(rows.pop("is_present").ne(False), "removed")
         flat = tables.conform(rows.assign(frame=FILE), FLAT)
         runs.add(flat.append_column(ROW.field("flags"), pa.nulls(len(flat), pa.list_(FLAG))))
     is_suspect = cohort_suspects(_joined(nm, float), _joined(cohort, np.uint64))

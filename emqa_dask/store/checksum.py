@@ -36,8 +36,8 @@ def add_checksum_to_stream(stream: BinaryIO) -> None:
     stream.write(MARK + _as_bytes(crc) + footer)
 
 
-def verify(stream: BinaryIO) -> None:
-    """ChecksumError unless `stream` is a whole Parquet file with the right checksum; its position is 0 afterwards."""
+def verify(stream: BinaryIO) -> bytes:
+    """The checksum of the Parquet file `stream`, whose position is 0 then; ChecksumError where it does not fit."""
     size = stream.seek(0, 2)
     start = _footer_start(stream, size) - BLOCK_BYTES
     if start < 0:
@@ -51,6 +51,7 @@ def verify(stream: BinaryIO) -> None:
     if block[len(MARK) :] != _as_bytes(crc):
         raise ChecksumError("its checksum does not fit")
     stream.seek(0)
+    return block[len(MARK) :]
 
 
 def _footer_start(stream: BinaryIO, size: int) -> int:

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable
 
 import numpy as np
+import pandas as pd
 
 N_BYTES = 16  # so many that no two things ever share them by chance
 
@@ -11,6 +12,12 @@ N_BYTES = 16  # so many that no two things ever share them by chance
 def of_texts(texts: Iterable[str]) -> np.ndarray:
     """A digest for each text: (n, 2) uint64."""
     return _array(b"".join([hashlib.blake2b(text.encode(), digest_size=N_BYTES).digest() for text in texts]))
+
+
+def of_contents(rows: pd.DataFrame) -> np.ndarray:
+    """A digest for each file with its content, of the columns uri and content_sha256: (n, 2) uint64."""
+    pairs = zip(rows["uri"], rows["content_sha256"], strict=True)
+    return of_texts(f"{uri}\0{content}" for uri, content in pairs)
 
 
 def of_hex(ids: Iterable[str]) -> np.ndarray:

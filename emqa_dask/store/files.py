@@ -192,6 +192,33 @@ def remove(uri: str) -> None:
         fs.rm_file(path)
 
 
+def size(uri: str) -> int:
+    """Bytes of file `uri`; 0 where there is none."""
+    fs, path = locate(uri)
+    try:
+        return os.stat(path).st_size if isinstance(fs, LocalFileSystem) else int(fs.size(path))
+    except FileNotFoundError:
+        return 0
+
+
+def move(uri: str, target: str) -> None:
+    """Move file `uri` to `target`, which is not there yet; nothing where there is no file."""
+    fs, path = locate(uri)
+    destination = locate(target)[1]
+    if isinstance(fs, LocalFileSystem):
+        os.makedirs(posixpath.dirname(destination), exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(path, destination)
+    elif exists(uri):
+        fs.mv(path, destination)
+
+
+def copy(uri: str, target: str) -> None:
+    """Copy file `uri` to `target`, which is there whole or as it was."""
+    with open_read(uri) as source, write_whole(target) as stream:
+        shutil.copyfileobj(source, stream, 2**22)
+
+
 def sweep(uri: str) -> None:
     """Delete what writers that were killed have left half-written in the folder `uri`; its only writer may call this.
 

@@ -21,6 +21,16 @@ def micrographs(root: str) -> str:
     return files.join(root, "micrographs.parquet")
 
 
+def micrographs_copy(root: str) -> str:
+    """A second copy of the ledger, which no other file can replace."""
+    return files.join(root, "micrographs-copy.parquet")
+
+
+def damaged(root: str) -> str:
+    """Where damaged files are put aside."""
+    return files.join(root, "damaged")
+
+
 def stacks(root: str) -> str:
     return files.join(root, "micrographs.zarr")
 
@@ -32,6 +42,15 @@ def stack(root: str, name: str) -> str:
 def table_dir(stage: str, digest: str = "") -> str:
     """Name of the folder of a stage's parts: "detections-3fa2c1d0", or just "thumbnails" without a digest."""
     return f"{stage}-{digest}" if digest else stage
+
+
+PARTED = ("thumbnails", "detections", "evidence", "features", "predictions", "probabilities", "regions")
+PARTED += ("classifications", "survey", "failures", "events.parquet")  # how folders of parts begin
+
+
+def table_folders(root: str) -> list[str]:
+    """Names of the folders of parts in a workspace, of whatever settings."""
+    return [name for name in files.names(root) if name.split("-")[0] in PARTED]
 
 
 def part(root: str, table: str, name: str) -> str:

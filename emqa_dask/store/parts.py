@@ -30,7 +30,7 @@ class DamagedTable(ValueError):
     """A table at `uri` whose bytes are not those that were written."""
 
     def __init__(self, uri: str, why: object):
-        super().__init__(f"{uri} is damaged ({why}): `emqa verify` on its workspace repairs it")
+        super().__init__(f"{uri} is damaged ({why}): run `emqa triage` on its workspace, which makes it again")
         self.uri = uri
 
 
@@ -117,11 +117,11 @@ def n_rows(uri: str) -> int:
         return 0
 
 
-def verify_table(uri: str) -> None:
-    """DamagedTable unless the bytes of the table at `uri` are those that were written."""
+def verify_table(uri: str) -> bytes:
+    """The checksum of the table at `uri`; DamagedTable unless its bytes are those that were written."""
     try:
         with files.open_read(uri) as stream:
-            checksum.verify(stream)
+            return checksum.verify(stream)
     except checksum.ChecksumError as error:
         raise DamagedTable(uri, error) from error
 

@@ -210,7 +210,9 @@ def test_changed_touched_moved_and_deleted_files(sessions, small, tmp_path):
     now = pd.concat(ingest.current(str(root)))
     assert list(now.columns) == tables.MICROGRAPHS.names
     assert now["uri"].value_counts()["session 0/image 02.tif"] == 1
-    assert len(now) == len(after) - 1  # but for what image 02 was before; of deleted files what is known stays
+    assert len(now) == len(after) - 3  # but for what image 02 was before, and the two files that are gone
+    gone = catalog(root)["is_present"].eq(False)
+    assert sorted(gone.index[gone]) == ["session 0/image 06.tif", "session 0/image 08.tif"]
     pd.testing.assert_frame_equal(pd.concat(ingest.current(str(root), ["uri", "frame"])), now[["uri", "frame"]])
 
 
@@ -397,7 +399,7 @@ def test_nothing_is_there_before_the_first_ingest(tmp_path):
 
 def test_a_task_names_its_files_and_what_their_rows_depend_on(sessions, small, tmp_path):
     def names(settings):
-        tasks = ingest._tasks(str(tmp_path), str(sessions), settings, [], digests.Digests())
+        tasks = ingest._tasks(str(tmp_path), str(sessions), settings, [], digests.Digests(), digests.Digests())
         return [task.name for task in tasks if isinstance(task, Task)]
 
     assert names(small) == names(small)

@@ -37,7 +37,7 @@ def test_every_flipped_bit_of_a_table_is_noticed(tmp_path, write):
             checksum.verify(io.BytesIO(data))
     path.write_bytes(data)
     for read in (parts.load_table, lambda *of: list(parts.iter_table(*of))):
-        with pytest.raises(parts.DamagedTable, match=r"t.parquet is damaged \(.*\): `emqa verify`"):
+        with pytest.raises(parts.DamagedTable, match=r"t.parquet is damaged \(.*\): run `emqa triage`"):
             read(str(path), tables.FLAGS)
     with pytest.raises(parts.DamagedTable):
         parts.verify_table(str(path))

@@ -1,0 +1,60 @@
+"""provenance.json: how the outputs of a workspace were made, and the digests by which they are seen to be whole."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+
+from emqa_dask.store import files, layout, parts
+
+_BLOCK_BYTES = 2**22
+
+
+def write(root: str, facts: dict, outputs: Iterable[str]) -> None:
+    """Write `facts` with the digests of the files `outputs`, and of all that itself."""
+    digests = {uri.removeprefix(root).strip("/"): digest_of(uri) for uri in outputs}
+    document = facts | {"outputs": digests}
+    parts.write_json(layout.provenance(root), document | {"sha256": _sha256(document)})
+
+
+def read(root: str) -> dict:
+    """What write() wrote; empty where there is nothing, or where it is damaged: a report writes it again."""
+    try:
+        document = json.loads(files.read_bytes(layout.provenance(root)))
+        written = document.pop("sha256")
+    except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
+        return {}
+    return document if written == _sha256(document) else {}
+
+
+def are_outputs_whole(root: str, document: dict) -> bool:
+    """Are all the outputs that `document` has digests of there, as they were written?"""
+    return all(digest_of(files.join(root, name)) == digest for name, digest in document["outputs"].items())
+
+
+def digest_of(uri: str) -> str:
+    """SHA-256 of a local file; of a file in a bucket, which has its own checksums, its version; empty without one."""
+    if not files.is_local(uri):
+        return "-".join(map(str, version_of(uri)))
+    sha256 = hashlib.sha256()
+    try:
+        with files.open_read(uri) as stream:
+            while block := stream.read(_BLOCK_BYTES):
+                sha256.update(block)
+    except FileNotFoundError:
+        return ""
+    return sha256.hexdigest()
+
+
+def version_of(uri: str) -> list:
+    """Changes whenever the file is written, without reading it; [] where there is none."""
+    if not files.exists(uri):
+        return []
+    fs, path = files.locate(uri)
+    if files.is_local(uri):
+        return [fs.size(path), files.modified_s(uri)]
+    fs.invalidate_cache(path)
+    return [str(fs.checksum(path))]  # of a bucket's listing, not of the bytes
+
+
+def _sha256(document: dict) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
