@@ -205,14 +205,19 @@ def current(root: str, columns: Sequence[str] | None = None) -> Iterator[pd.Data
 
     Each has some thousand rows of tables.MICROGRAPHS (all columns, or those named); none is empty.
     """
+    for rows, is_current in ledger(root, columns):
+        if is_current.any():
+            yield rows[is_current].reset_index(drop=True)
+
+
+def ledger(root: str, columns: Sequence[str] | None = None) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
+    """All micrographs in tables of whole partitions, and (n,) which of them current() has."""
     there = Digests()
     for rows in parts.iter_table(layout.catalog(root), tables.CATALOG, ["uri", "content_sha256", "is_present"]):
         there.add(digests.of_contents(rows[rows["content_sha256"].notna() & rows["is_present"].ne(False)]))
     wanted = None if columns is None else [*columns, "uri", "content_sha256"]
     for rows in _whole_partitions(root, wanted):
-        rows = rows[there.has(digests.of_contents(rows))]
-        if len(rows):
-            yield (rows if columns is None else rows[list(columns)]).reset_index(drop=True)
+        yield rows if columns is None else rows[list(columns)], there.has(digests.of_contents(rows))
 
 
 def _whole_partitions(root: str, columns: Sequence[str] | None) -> Iterator[pd.DataFrame]:

@@ -9,11 +9,11 @@ from functools import partial
 from tqdm import tqdm
 
 from emqa_dask.partition import Partition
-from emqa_dask.pipeline import ingest, journal
+from emqa_dask.pipeline import ingest, journal, provenance
 from emqa_dask.pipeline.folders import failures_dir, folders
 from emqa_dask.pipeline.surveys import SURVEY_FILES, SURVEY_FRAMES
 from emqa_dask.settings import Settings, Store
-from emqa_dask.store import aside, files, layout, micrographs, parts, stacks
+from emqa_dask.store import aside, files, layout, lock, micrographs, parts, stacks
 
 Say = Callable[[str], None]
 READERS = 4  # threads that read what is looked at
@@ -38,6 +38,25 @@ def examine(root: str, settings: Settings, say: Say, *, all_files: bool = False)
     n_damaged += _examine_stacks(root, partitions, say)
     limit_bytes = math.inf if all_files else settings.store.verify_gib * GIB
     return n_damaged + _examine_shards(root, partitions, limit_bytes, is_read, say)
+
+
+def verify(root: str, settings: Settings, say: Say) -> int:
+    """Read every stored file of workspace `root`, say which are damaged, put these aside; 0, or 2 if any is."""
+    with lock.hold(root, say):
+        n_damaged = examine(root, settings, say, all_files=True)
+        document = provenance.read(root)
+        if not document and files.exists(layout.provenance(root)):
+            n_damaged += 1
+            say(f"damaged: {layout.provenance(root)}")
+        for uri in provenance.damaged_outputs(root, document):
+            n_damaged += 1
+            say(f"damaged or missing: {uri}")
+    if n_damaged:
+        again = f"emqa triage {files.redact(layout.source_of(root))} --workspace {files.redact(root)}"
+        say(f"{n_damaged:,} files are damaged: `{again}` makes them again")
+    else:
+        say("every stored file is as it was written")
+    return 2 if n_damaged else 0
 
 
 def _folders_of_run(settings: Settings) -> list[str]:

@@ -26,9 +26,10 @@ def read(root: str) -> dict:
     return document if written == _sha256(document) else {}
 
 
-def are_outputs_whole(root: str, document: dict) -> bool:
-    """Are all the outputs that `document` has digests of there, as they were written?"""
-    return all(digest_of(files.join(root, name)) == digest for name, digest in document["outputs"].items())
+def damaged_outputs(root: str, document: dict) -> list[str]:
+    """Those of the outputs that `document` has digests of which are not there, or not as they were written."""
+    outputs = {files.join(root, name): digest for name, digest in document.get("outputs", {}).items()}
+    return [uri for uri, digest in outputs.items() if digest_of(uri) != digest]
 
 
 def digest_of(uri: str) -> str:

@@ -41,7 +41,7 @@ def report(root: str, source: str, settings: Settings, facts: dict) -> tuple[dic
     """
     key = report_key(root, settings, facts["failures"])
     before = provenance.read(root)
-    if before.get("report_key") == key and provenance.are_outputs_whole(root, before):
+    if before.get("report_key") == key and not provenance.damaged_outputs(root, before):
         return before["verdicts"], False
     overview, classes = Overview(settings.report.max_rows), Classes()
     with ExitStack() as stack:

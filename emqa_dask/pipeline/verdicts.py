@@ -147,13 +147,17 @@ def _gather(root: str, settings: Settings, runs: Runs, signatures: Spill, identi
     order = list(names_of(settings.detect))
     there = {table: set(parts.part_names(root, where[table])) for table in where}
     shapes, is_solid, nm, cohort, n = [], [], [], [], 0
-    for rows in ingest.current(root, _OF_LEDGER):
+    for ledger, is_current in ingest.ledger(root, _OF_LEDGER):
+        rows = ledger[is_current].reset_index(drop=True)
+        if rows.empty:
+            continue
 
-        def made(table: str, columns: list[str], rows: pd.DataFrame = rows) -> pd.DataFrame:
+        def made(table: str, columns: list[str], rows: pd.DataFrame = rows, known=ledger["micrograph_id"]):
             names = [name for name in rows["partition"].unique() if name in there[table]]
             found = parts.read_table(root, where[table], SCHEMAS[table], columns, partitions=names)
             keys = [name for name in ("micrograph_id", "detector") if name in columns]
             _check_once(found[keys], where[table])
+            _check_known(found["micrograph_id"], known, where[table])
             return found
 
         _check_once(rows[["micrograph_id"]], "the ledger")
@@ -172,6 +176,7 @@ def _gather(root: str, settings: Settings, runs: Runs, signatures: Spill, identi
         else:
             classified = pd.DataFrame(index=ids)
         evidence, predictions = made("evidence", _OF_EVIDENCE), made("predictions", tables.PREDICTIONS.names)
+        _check_intervals(predictions, where["predictions"])
         one = chosen(evidence, predictions, order, settings.report.max_ood_distance)
         one = one.set_index("micrograph_id").reindex(ids)
         flat = rows[["micrograph_id", *_OF_MICROGRAPH]].assign(
@@ -201,6 +206,31 @@ def _check_once(keys: pd.DataFrame, where: str) -> None:
     if keys.duplicated().any():
         first = keys[keys.duplicated()].iloc[0]
         raise ValueError(", ".join(f"{name} {value!r}" for name, value in first.items()) + f" occurs twice in {where}")
+
+
+def _check_known(ids: pd.Series, known: pd.Series, folder: str) -> None:
+    is_strange = ~ids.isin(known)
+    if is_strange.any():
+        strange = ids[is_strange].iloc[0]
+        raise ValueError(f"{folder} has micrograph {strange!r}, which the ledger does not have: {_remedy(folder)}")
+
+
+def _check_intervals(predictions: pd.DataFrame, folder: str) -> None:
+    """ValueError unless 0 <= low <= mean <= high <= 1 wherever these are known."""
+    for name in ("predicted_f1", "predicted_precision", "predicted_recall"):
+        low, mean, high = (predictions[name + end].to_numpy() for end in ("_low", "", "_high"))
+        is_wrong = (low > mean) | (mean > high) | (low < 0) | (high > 1)
+        if is_wrong.any():
+            k = int(np.flatnonzero(is_wrong)[0])
+            micrograph = predictions["micrograph_id"].iloc[k]
+            raise ValueError(
+                f"{folder}: micrograph {micrograph} has a {name} of {mean[k]:g} in an interval of {low[k]:g} to "
+                f"{high[k]:g}, which cannot be: {_remedy(folder)}"
+            )
+
+
+def _remedy(folder: str) -> str:
+    return f"delete the folder {folder} of the workspace and run `emqa triage` again, which makes it anew"
 
 
 def _joined(arrays: list[NDArray], dtype) -> NDArray:

@@ -13,6 +13,7 @@ from benchmarks.workspaces import differences
 from emqa_dask import tables
 from emqa_dask.cli import main
 from emqa_dask.pipeline import ingest
+from emqa_dask.pipeline.integrity import verify
 from emqa_dask.pipeline.run import run
 from emqa_dask.pipeline.status import retry
 from emqa_dask.settings import replace
@@ -196,3 +197,31 @@ def test_a_flipped_number_of_provenance_is_not_believed(root, archive, here):
     path.write_text(json.dumps(document))
     assert not any("999" in line for line in triage(archive, root, here)[1])
     assert json.loads(path.read_text())["verdicts"].get("trust", 0) < 999
+
+
+def test_a_value_outside_of_its_interval_is_refused_with_a_remedy(root, archive, here):
+    victim = one_of(root, "predictions-*/*")
+    rows = parts.load_table(str(victim), tables.PREDICTIONS)
+    rows.loc[0, ["predicted_f1_low", "predicted_f1", "predicted_f1_high"]] = 0.68, 0.27, 0.66
+    parts.write_table(str(victim), rows, tables.PREDICTIONS)
+    changed = replace(here, {"report": {"max_rows": 7}})
+    with pytest.raises(ValueError, match=f"{victim.parent.name}: micrograph .* 0.27 in an interval of 0.68 to 0.66"):
+        triage(archive, root, changed)
+    shutil.rmtree(victim.parent)  # the remedy that the message states
+    assert triage(archive, root, changed)[0] == 0
+
+
+def test_verify_reads_all_and_its_remedy_helps(root, done, archive, here):
+    said: list[str] = []
+    assert verify(str(root), here, said.append) == 0
+    assert said == ["every stored file is as it was written"]
+    victims = [one_of(root, kind) for kind in ("micrographs.zarr/*/0/c/*/0/0", "features-*/*", "triage.csv")]
+    for victim in victims:
+        flip(victim)
+    said.clear()
+    assert verify(str(root), replace(here, {"store": {"verify_gib": 0}}), said.append) == 2
+    assert sum("damaged" in line for line in said) == 4, said
+    assert said[-1] == f"3 files are damaged: `emqa triage {archive} --workspace {root}` makes them again"
+    assert triage(archive, root, replace(here, {"store": {"verify_gib": 0}}))[0] == 0
+    assert differences(root, done) == []
+    assert verify(str(root), here, said.append) == 0
