@@ -10,7 +10,9 @@ import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from emqa_dask.settings.rules import SettingsError
+import tomli_w
+
+from emqa_dask.settings.rules import SettingsError, check_values, shorten
 from emqa_dask.settings.schedulers import Cuda, Kubernetes, Local, Run, Slurm
 from emqa_dask.settings.stages import Archive, Classify, Cohort, Detect, Featurise, Predict, Report, Store
 
@@ -35,15 +37,21 @@ class Settings:
 
     def check(self) -> "Settings":
         for name in SECTIONS:
-            getattr(self, name).check()
+            _check(name, getattr(self, name))
         for cohort in self.cohorts:
-            cohort.detect(self.detect).check()
+            check_values(cohort, "cohorts")
+            _check("detect", cohort.detect(self.detect))
         return self
 
     def detect_of(self, uri: str, instrument: str | None, magnification: float) -> Detect:
         """The settings of [detect] for one micrograph."""
         cohort = next((c for c in self.cohorts if c.has(uri, instrument, magnification)), None)
         return self.detect if cohort is None else cohort.detect(self.detect)
+
+
+def _check(section: str, record: object) -> None:
+    check_values(record, section)
+    record.check()
 
 
 SECTIONS = tuple(section.name for section in dataclasses.fields(Settings) if section.name != "cohorts")
@@ -58,16 +66,21 @@ def _coerce(value: object, annotation: object, key: str) -> object:
     origin = typing.get_origin(annotation)
     if origin is tuple:
         if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
-            raise SettingsError(f"{key} is {value!r}: it has to be a list of strings")
+            raise SettingsError(f"{key} is {shorten(value)}: it has to be a list of strings")
         return tuple(value)
     if annotation is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise SettingsError(f"{key} is {shorten(value)}: that is too large") from None
     if (
         not isinstance(annotation, types.UnionType | type)
         or not isinstance(value, annotation)
         or (isinstance(value, bool) and annotation is not bool)
     ):
-        raise SettingsError(f"{key} is {value!r}: it has to be of type {getattr(annotation, '__name__', annotation)}")
+        raise SettingsError(
+            f"{key} is {shorten(value)}: it has to be of type {getattr(annotation, '__name__', annotation)}"
+        )
     return value
 
 
@@ -82,29 +95,33 @@ def replace(settings: Settings, changes: dict[str, dict[str, object]], source: s
         if not isinstance(values, dict):
             raise SettingsError(f"{source}: [{section}] has to be a table of settings")
         record = getattr(settings, section)
-        known = {f.name: f.type for f in dataclasses.fields(record)}
+        hints = _field_types(type(record))
         for key in values:
-            if key not in known:
-                raise SettingsError(f"{source}: unknown setting {section}.{key}{_hint(key, list(known))}")
-        hints = typing.get_type_hints(type(record))
+            if key not in hints:
+                raise SettingsError(f"{source}: unknown setting {section}.{key}{_hint(key, list(hints))}")
         coerced = {k: _coerce(v, hints[k], f"{source}: {section}.{k}") for k, v in values.items()}
         updates[section] = dataclasses.replace(record, **coerced)
     try:
         if "cohorts" in changes:
             common = updates.get("detect", settings.detect)
-            common.check()
+            _check("detect", common)
             updates["cohorts"] = _cohorts(changes["cohorts"], common, source)
         return dataclasses.replace(settings, **updates).check()
     except SettingsError as error:
         raise error if str(error).startswith(source) else SettingsError(f"{source}: {error}") from error
 
 
+def _field_types(record: type) -> dict[str, object]:
+    hints = typing.get_type_hints(record)
+    return {field.name: hints[field.name] for field in dataclasses.fields(record)}
+
+
 def _cohorts(tables: object, common: Detect, source: str) -> tuple[Cohort, ...]:
     """The [[cohorts]] of a settings file; SettingsError for what is not there, or cannot be."""
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise SettingsError("[[cohorts]] has to be a list of tables")
-    matching = {name: hint for name, hint in typing.get_type_hints(Cohort).items() if name != "changes"}
-    hints = typing.get_type_hints(Detect) | matching
+    matching = {name: hint for name, hint in _field_types(Cohort).items() if name != "changes"}
+    hints = _field_types(Detect) | matching
     for key in ("device", "detectors", "precision"):  # the same for a whole run
         del hints[key]
     found = []
@@ -115,7 +132,8 @@ def _cohorts(tables: object, common: Detect, source: str) -> tuple[Cohort, ...]:
         known = {key: _coerce(value, hints[key], f"{source}: cohorts.{key}") for key, value in sorted(table.items())}
         changes = tuple((key, value) for key, value in known.items() if key not in matching)
         found.append(Cohort(**{key: known[key] for key in matching if key in known}, changes=changes))
-        found[-1].detect(common).check()
+        check_values(found[-1], "cohorts")
+        _check("detect", found[-1].detect(common))
     return tuple(found)
 
 
@@ -136,36 +154,35 @@ def load_settings(path: str | Path | None = None, template: str | None = None) -
     return settings
 
 
-def parse(text: str, source: str) -> Settings:
+def parse(text: str | bytes, source: str) -> Settings:
     """Settings from TOML `text`, as dump() writes it; `source` is named in errors."""
+    return replace(Settings(), _parse_toml(text, source), source)
+
+
+def _parse_toml(text: str | bytes, source: str) -> dict:
     try:
-        return replace(Settings(), tomllib.loads(text), source)
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{source}: not valid TOML: {error}") from error
+        return tomllib.loads(text if isinstance(text, str) else text.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{source}: not valid TOML: byte {error.start} is no UTF-8; save it as UTF-8") from error
+    except (ValueError, RecursionError) as error:  # also of a number with too many digits, and of brackets in brackets
+        raise SettingsError(f"{source}: not valid TOML: {error}; correct it there") from error
 
 
 def _read_toml(path: Path) -> dict:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return _parse_toml(path.read_bytes(), str(path))
     except FileNotFoundError:
         raise SettingsError(f"{path}: no such settings file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: not valid TOML: {error}") from error
+    except OSError as error:
+        why = error.strerror or error
+        raise SettingsError(f"{path}: cannot be read as a settings file: {why}; give another file") from error
 
 
 def dump(settings: Settings) -> str:
     """`settings` as TOML text that load_settings() reads back."""
-    lines = []
-    for section in SECTIONS:
-        record = getattr(settings, section)
-        lines += [f"[{section}]", *_lines({key.name: getattr(record, key.name) for key in dataclasses.fields(record)})]
-    for cohort in settings.cohorts:
-        lines += ["[[cohorts]]", *_lines(cohort.plain())]
-    return "\n".join(lines)
-
-
-def _lines(values: dict[str, object]) -> list[str]:
-    return [f"{k} = {json.dumps(list(v) if isinstance(v, tuple) else v)}" for k, v in values.items()] + [""]
+    texts = [tomli_w.dumps({section: dataclasses.asdict(getattr(settings, section))}) for section in SECTIONS]
+    texts += [f"[[cohorts]]\n{tomli_w.dumps(cohort.plain())}" for cohort in settings.cohorts]
+    return "\n".join(texts)
 
 
 def digest(*parts: object) -> str:

@@ -2,12 +2,15 @@
 
 import re
 from dataclasses import dataclass
+from typing import ClassVar
 
-from emqa_dask.settings.rules import require
+from emqa_dask.settings.rules import Range, require
 
 NAMES = ("local", "in-process", "cuda", "slurm", "kubernetes")
 ADDRESSES = ("tcp://", "tls://", "file:")
-WALLTIME = re.compile(r"(?:(\d+)-)?(\d+):([0-5]\d):([0-5]\d)")
+DAY_S = 86_400.0  # a time-out grows with an image, and Python's timers end at 9.2e9 s
+LAST_PORT = 65_535
+WALLTIME = re.compile(r"(?:([0-9]{1,6})-)?([0-9]{1,6}):([0-5][0-9]):([0-5][0-9])")
 
 
 @dataclass(frozen=True)
@@ -22,20 +25,30 @@ class Run:
     wait_s: float = 600.0  # that the first worker may take to come; 0 = for ever, as for a long queue
     dashboard: str = "127.0.0.1:0"  # where the dashboard listens: loopback, on a free port
     tls: str = ""  # a folder with ca.pem, cert.pem and key.pem, which nodes see: all of Dask speaks TLS only
+    RANGES: ClassVar = {
+        "workers": Range(0, 4096),
+        "threads_per_worker": Range(1, 1024),
+        "tasks_per_worker": Range(1, 1000),
+        "batch_size": Range(1, 65_536),
+        "memory_gib": Range(0.001, 65_536, or_zero=True),
+        "timeout_s": Range(0.001, DAY_S, or_zero=True),
+        "wait_s": Range(0, 30 * DAY_S),
+    }
 
     def check(self):
         known = self.scheduler in NAMES or self.scheduler.startswith(ADDRESSES)
         rule = f"is {', '.join(NAMES)}, tcp://host:port, or file: and a scheduler file"
         require(known, "run.scheduler", self.scheduler, rule)
-        require(self.workers >= 0, "run.workers", self.workers, "cannot be negative")
-        require(self.threads_per_worker >= 1, "run.threads_per_worker", self.threads_per_worker, "is at least 1")
-        require(self.tasks_per_worker >= 1, "run.tasks_per_worker", self.tasks_per_worker, "has to be at least 1")
-        require(self.batch_size >= 1, "run.batch_size", self.batch_size, "has to be at least 1")
-        require(self.memory_gib >= 0, "run.memory_gib", self.memory_gib, "cannot be negative")
-        require(self.timeout_s >= 0, "run.timeout_s", self.timeout_s, "cannot be negative")
-        require(self.wait_s >= 0, "run.wait_s", self.wait_s, "cannot be negative")
-        has_port = re.fullmatch(r".*:\d{1,5}", self.dashboard) is not None
-        require(has_port, "run.dashboard", self.dashboard, "is host:port, as in 127.0.0.1:0")
+        if self.scheduler.startswith(("tcp://", "tls://")):
+            require(_has_port(self.scheduler.rstrip("/"), 1), "run.scheduler", self.scheduler, rule)
+        require(self.scheduler != "file:", "run.scheduler", self.scheduler, rule)
+        rule = f"is host:port, as in 127.0.0.1:0, with a port up to {LAST_PORT}"
+        require(_has_port(self.dashboard, 0), "run.dashboard", self.dashboard, rule)
+
+
+def _has_port(address: str, lowest: int) -> bool:
+    found = re.fullmatch(r".*:([0-9]{1,5})", address)
+    return found is not None and lowest <= int(found[1]) <= LAST_PORT
 
 
 @dataclass(frozen=True)
@@ -56,10 +69,11 @@ class Cuda:
     devices: tuple[str, ...] = ()  # numbers (in nvidia-smi's order) or UUIDs; none = CUDA_VISIBLE_DEVICES, or else all
     rmm_pool_fraction: float = 0.8  # of its GPU's memory that a worker takes at once, for cupy and torch together
     rmm_async: bool = False  # by the driver's own pool instead, which grows and gives back what is beyond the fraction
+    RANGES: ClassVar = {
+        "rmm_pool_fraction": Range(0.001, 1),
+    }
 
     def check(self):
-        fraction = self.rmm_pool_fraction
-        require(0 < fraction <= 1, "cuda.rmm_pool_fraction", fraction, "has to be above 0 and at most 1")
         require(len(set(self.devices)) == len(self.devices), "cuda.devices", self.devices, "names a GPU twice")
 
 
@@ -85,13 +99,18 @@ class Slurm:
     directives: tuple[str, ...] = ()  # further ones for sbatch, as in ["--qos=long", "--exclude=n13"]
     prologue: tuple[str, ...] = ()  # lines of the job script before the workers, as in ["module load cuda"]
     python: str = ""  # that starts workers on the nodes; empty = this one
+    RANGES: ClassVar = {
+        "leave_s": Range(0, 365 * DAY_S),
+        "workers_per_job": Range(1, 1024),
+        "gpus_per_job": Range(0, 1024),
+        "min_jobs": Range(1, 10_000),
+        "max_jobs": Range(1, 10_000),
+    }
 
     def check(self):
-        require(bool(WALLTIME.fullmatch(self.walltime)), "slurm.walltime", self.walltime, "is [days-]HH:MM:SS")
-        rule = "is below slurm.walltime and not negative"
-        require(0 <= self.leave_s < self.walltime_s, "slurm.leave_s", self.leave_s, rule)
-        require(self.workers_per_job >= 1, "slurm.workers_per_job", self.workers_per_job, "has to be at least 1")
-        require(self.gpus_per_job >= 0, "slurm.gpus_per_job", self.gpus_per_job, "cannot be negative")
+        is_known = WALLTIME.fullmatch(self.walltime) and 0 < self.walltime_s <= 365 * DAY_S
+        require(bool(is_known), "slurm.walltime", self.walltime, "is [days-]HH:MM:SS, above zero and at most 365 days")
+        require(self.leave_s < self.walltime_s, "slurm.leave_s", self.leave_s, "is below slurm.walltime")
         rule = "is in 1...max_jobs: without a job no worker could be looked at before the first task"
         require(1 <= self.min_jobs <= self.max_jobs, "slurm.min_jobs", self.min_jobs, rule)
 
@@ -119,13 +138,16 @@ class Kubernetes:
     volumes: tuple[str, ...] = ()  # claim:/path of PersistentVolumeClaims that workers mount
     worker_command: tuple[str, ...] = ()  # empty = dask worker, or dask cuda worker with gpus_per_worker
     scheduler_memory_gib: float = 4.0
+    RANGES: ClassVar = {
+        "min_workers": Range(1, 10_000),
+        "max_workers": Range(1, 10_000),
+        "gpus_per_worker": Range(0, 1024),
+        "scheduler_memory_gib": Range(0.001, 65_536),
+    }
 
     def check(self):
         rule = "is in 1...max_workers"
         require(1 <= self.min_workers <= self.max_workers, "kubernetes.min_workers", self.min_workers, rule)
-        require(self.gpus_per_worker >= 0, "kubernetes.gpus_per_worker", self.gpus_per_worker, "cannot be negative")
         require(all("=" in pair for pair in self.env), "kubernetes.env", self.env, "is a list of NAME=value")
         are_volumes = all(re.fullmatch(r"[^:]+:/.+", volume) for volume in self.volumes)
         require(are_volumes, "kubernetes.volumes", self.volumes, "is a list of claim:/path")
-        gib = self.scheduler_memory_gib
-        require(gib > 0, "kubernetes.scheduler_memory_gib", gib, "has to be above 0")

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from typing import ClassVar
 
-from emqa_dask.settings.rules import require
+from emqa_dask.settings.rules import Range, require
 
 PRECISIONS = ("float32", "bfloat16", "float16")  # of networks
 
@@ -14,11 +15,14 @@ class Archive:
     max_megapixels: float = 256.0  # larger images get a row that says so, until this is raised: a guard against bombs
     nm_per_pixel: float = 0.0  # pixel size for new files whose header has none; stored ones keep theirs; 0 = unknown
     files_per_task: int = 32  # at first; a large archive's tasks have up to 16 times that, of at most 2 GiB together
+    RANGES: ClassVar = {
+        "max_megapixels": Range(1e-6, 100_000),
+        "nm_per_pixel": Range(1e-6, 1e6, or_zero=True),
+        "files_per_task": Range(1, 100_000),
+    }
 
     def check(self):
-        require(self.max_megapixels > 0, "archive.max_megapixels", self.max_megapixels, "has to be above 0")
-        require(self.nm_per_pixel >= 0, "archive.nm_per_pixel", self.nm_per_pixel, "cannot be negative")
-        require(self.files_per_task >= 1, "archive.files_per_task", self.files_per_task, "has to be at least 1")
+        """All that can be wrong is a number's range."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +33,17 @@ class Store:
     compression_level: int = 1  # of zstd
     thumbnail_px: int = 256
     verify_gib: float = 8.0  # of stored pixels whose checksums a repeated run looks at; more: emqa verify; 0 = none
+    RANGES: ClassVar = {
+        "shard_mib": Range(0.001, 65_536),
+        "shard_length": Range(0, 100_000),
+        "compression_level": Range(1, 22),
+        "thumbnail_px": Range(32, 1024),
+        "verify_gib": Range(0, 1e6),
+    }
 
     def check(self):
-        require(self.shard_mib > 0, "store.shard_mib", self.shard_mib, "has to be above 0")
-        require(self.shard_length >= 0, "store.shard_length", self.shard_length, "cannot be negative")
         known = ("auto", "zstd", "none")
         require(self.compression in known, "store.compression", self.compression, "is 'auto', 'zstd' or 'none'")
-        level = self.compression_level
-        require(1 <= level <= 22, "store.compression_level", level, "has to be in 1...22")
-        require(self.verify_gib >= 0, "store.verify_gib", self.verify_gib, "cannot be negative")
-        require(32 <= self.thumbnail_px <= 1024, "store.thumbnail_px", self.thumbnail_px, "has to be in 32...1024")
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,17 @@ class Detect:
     max_detections: int = 5000  # the strongest are kept; the cap is recorded
     device: str = "cpu"
     precision: str = "float32"  # of the networks; bfloat16 and float16 are faster where hardware has them
+    RANGES: ClassVar = {
+        "min_sigma": Range(0.1, 1000),
+        "max_sigma": Range(0.1, 1000),
+        "num_sigma": Range(1, 100),
+        "threshold": Range(0, 10),
+        "overlap": Range(0, 1),
+        "exclude_border": Range(0, 100_000),
+        "low_percentile": Range(0, 100),
+        "high_percentile": Range(0, 100),
+        "max_detections": Range(1, 1_000_000),
+    }
 
     def check(self):
         named = self.detectors
@@ -68,14 +84,9 @@ class Detect:
             self.polarity,
             "is auto, bright, dark or both",
         )
-        require(0 < self.min_sigma <= self.max_sigma, "detect.min_sigma", self.min_sigma, "has to be in (0, max_sigma]")
-        require(self.num_sigma >= 1, "detect.num_sigma", self.num_sigma, "has to be at least 1")
-        require(0 <= self.overlap <= 1, "detect.overlap", self.overlap, "has to be in 0...1")
-        require(self.exclude_border >= 0, "detect.exclude_border", self.exclude_border, "cannot be negative")
+        require(self.min_sigma <= self.max_sigma, "detect.min_sigma", self.min_sigma, "has to be at most max_sigma")
         low, high = self.low_percentile, self.high_percentile
-        require(
-            0 <= low < high <= 100, "detect.low_percentile", low, "has to be below high_percentile, both in 0...100"
-        )
+        require(low < high, "detect.low_percentile", low, "has to be below high_percentile")
         require(self.device in ("cpu", "cuda"), "detect.device", self.device, "is 'cpu' or 'cuda'")
         require(self.precision in PRECISIONS, "detect.precision", self.precision, f"is one of {', '.join(PRECISIONS)}")
 
@@ -107,6 +118,9 @@ class Cohort:
     instrument: str = ""  # as the header names it; "" = any
     magnification: float = 0.0  # as the header says; 0 = any
     changes: tuple[tuple[str, object], ...] = ()  # (key of [detect], value)
+    RANGES: ClassVar = {
+        "magnification": Range(0, 1e9),
+    }
 
     def has(self, uri: str, instrument: str | None, magnification: float) -> bool:
         """Does a micrograph belong to it?"""
@@ -131,10 +145,14 @@ class Featurise:
     order: bool = False  # map disordered regions of lattice images: disordered_fraction
     rings: str = "auto"  # defocus from Thon rings: on, off, or auto: where pixels are small enough to hold them
     cs_mm: float = 1.2  # spherical aberration, for the rings; 0 for a corrected microscope
+    RANGES: ClassVar = {
+        "score_floor": Range(0, 1),
+        "cs_mm": Range(-10, 100),
+    }
 
     def check(self):
         require(self.rings in ("auto", "on", "off"), "featurise.rings", self.rings, "is auto, on or off")
-        require(0 <= self.score_floor < 1, "featurise.score_floor", self.score_floor, "has to be in [0, 1)")
+        require(self.score_floor < 1, "featurise.score_floor", self.score_floor, "has to be below 1")
 
 
 @dataclass(frozen=True)
@@ -155,11 +173,14 @@ class Report:
     review_share: float = 0.1  # of images like the classifier's held-out ones that a person should look at
     target_risk: float = 0.0  # share of wrong classes among those that nobody looks at; 0 = review_share counts
     max_rows: int = 1000  # rows with pictures in the page; triage.parquet and triage.csv hold all
+    RANGES: ClassVar = {
+        "trust_f1": Range(0, 1),
+        "max_ood_distance": Range(1e-6, 1e6),
+        "max_entropy_nats": Range(0, 100),
+        "review_share": Range(0, 1),
+        "target_risk": Range(0, 1),
+        "max_rows": Range(1, 100_000),
+    }
 
     def check(self):
-        require(0 <= self.trust_f1 <= 1, "report.trust_f1", self.trust_f1, "has to be in 0...1")
-        require(self.max_ood_distance > 0, "report.max_ood_distance", self.max_ood_distance, "has to be above 0")
-        require(self.max_entropy_nats >= 0, "report.max_entropy_nats", self.max_entropy_nats, "cannot be negative")
-        require(0 <= self.review_share <= 1, "report.review_share", self.review_share, "has to be in 0...1")
-        require(0 <= self.target_risk < 1, "report.target_risk", self.target_risk, "has to be in [0, 1)")
-        require(self.max_rows >= 1, "report.max_rows", self.max_rows, "has to be at least 1")
+        require(self.target_risk < 1, "report.target_risk", self.target_risk, "has to be below 1")
