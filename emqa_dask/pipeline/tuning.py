@@ -13,11 +13,12 @@ import pandas as pd
 
 from emqa_dask.pipeline import PRELOAD, cohorts
 from emqa_dask.pipeline.judging import SEARCHED, judge, judge_windows
+from emqa_dask.report.spreadsheet import defuse
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.execute import execute
 from emqa_dask.run.task import Limits, Task
 from emqa_dask.settings import Cohort, Settings, dump
-from emqa_dask.store import files
+from emqa_dask.store import files, layout
 from emqa_dask.tune import lattice, pareto, plots, rewards, search
 from emqa_dask.tune.lattice import Physics
 from emqa_dask.tune.space import Space
@@ -79,6 +80,7 @@ def tune_log(root: str, out: str, settings: Settings, wanted: Wanted, say: Say =
     `wanted.batch` at a time; a worker keeps the scale space's maxima of an image, so that settings which differ in
     threshold and overlap only filter it once. ValueError where rewards need what is not known.
     """
+    layout.source_of(root)
     physics, names = wanted.physics(), wanted.objectives()
     found = cohorts.cohorts(root, wanted.images, wanted.cohorts)
     done = []
@@ -180,7 +182,8 @@ def _write(out: str, settings: Settings, done: list[Tuned], wanted: Wanted) -> N
     if len(tuned.traces[wanted.method].objectives) > 1:
         figures["pareto"] = plots.pareto_figure(tuned.traces[wanted.method])
     if len(tuned.windows):
-        files.write_text(files.join(folder, "windows.csv"), tuned.windows.to_csv(index=False))
+        table = tuned.windows.assign(uri=tuned.windows["uri"].map(defuse))
+        files.write_text(files.join(folder, "windows.csv"), table.to_csv(index=False))
         for k, (uri, table) in enumerate(tuned.windows.groupby("uri", sort=False)):
             labels = {"threshold": f"threshold, {uri}", "overlap": "overlap"}
             figures[f"windows-{k}"] = plots.windows_figure(table, labels)

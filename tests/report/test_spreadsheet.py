@@ -4,11 +4,12 @@ import csv
 import io
 
 import pandas as pd
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from emqa_dask import tables
-from emqa_dask.report.spreadsheet import FORMULA_STARTS, triage_csv
+from emqa_dask.report.spreadsheet import defuse, triage_csv
 from emqa_dask.report.triage import judge
 from emqa_dask.settings import Report
 
@@ -31,10 +32,47 @@ def test_every_row_and_name_reads_back(archive):
 def test_no_text_is_a_formula_and_no_name_is_lost(name):
     rows = tables.empty(tables.TRIAGE).reindex([0]).assign(uri=name, reasons=[["blur", "banner"]], predicted_f1=-1.0)
     cells = next(csv.DictReader(io.StringIO(triage_csv(rows), newline="")))
-    assert not cells["uri"].startswith(FORMULA_STARTS)
-    assert cells["uri"] == ("'" + name if name.startswith(FORMULA_STARTS) else name)
+    assert not cells["uri"].startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
+    assert cells["uri"] in (name, f"'{name}")
     assert float(cells["predicted_f1"]) == -1
     assert cells["reasons"] == "blur;banner"
+
+
+# What Excel, LibreOffice and Google Sheets are known to run: OWASP's list, wide and small forms, and what is dropped
+# before a cell is looked at.
+SIGNS = ["=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20", "\ufe66", "\ufe62", "\ufe63", "\ufe6b", "\u2212"]
+BEFORE = [
+    "",
+    " ",
+    "  ",
+    "\t",
+    "\n",
+    "\r",
+    "\xa0",
+    "\u2003",
+    "\u3000",
+    "\u200b",
+    "\ufeff",
+    "\u202e",
+    "\xad",
+    "\ufe0f",
+    " \u2060\t",
+]
+
+
+@pytest.mark.parametrize("before", BEFORE)
+@pytest.mark.parametrize("sign", SIGNS)
+def test_hidden_and_wide_formulas_get_an_apostrophe(before, sign):
+    text = f"{before}{sign}HYPERLINK(1)"
+    rows = tables.empty(tables.TRIAGE).reindex([0]).assign(uri=text, explanation=text, reasons=[["blur", text]])
+    cells = next(csv.DictReader(io.StringIO(triage_csv(rows), newline="")))
+    assert cells["uri"] == cells["explanation"] == f"'{text}"
+    assert cells["reasons"] == f"blur;'{text}"
+
+
+@pytest.mark.parametrize("text", ["a=b", "1-2.tif", " a.tif", "\xc4-1.tif", "_=1", "(=1)", "\u3000x", "run\t=1", ""])
+def test_harmless_names_stay_as_they_are(text):
+    assert defuse(text) == text
 
 
 def test_what_a_classifier_says_comes_along(archive, classifications):
