@@ -5,6 +5,7 @@ FSSPEC_S3='{"config_kwargs": {"read_timeout": 60, "retries": {"mode": "standard"
 """
 
 import re
+import unicodedata
 
 import fsspec
 
@@ -71,3 +72,14 @@ def redact(text: str) -> str:
     for pattern, replacement in _SECRETS:
         text = re.sub(pattern, replacement, text, flags=re.IGNORECASE | re.DOTALL)
     return text
+
+
+def printable(text: str) -> str:
+    r"""`text` in one line, with \x1b, \u202e and so on for whatever a terminal would obey or hide instead of show.
+
+    That is control characters, line ends, formats (right-to-left overrides, zero-width spaces) and surrogates.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    hidden = ("Cc", "Cf", "Cs", "Zl", "Zp")
+    return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in hidden else c for c in text)

@@ -2,16 +2,16 @@
 
 import argparse
 import ast
-import contextlib
 import dataclasses
-import errno
 import os
+import re
 import signal
 import sys
 import threading
 from collections.abc import Sequence
 
 from emqa_dask.cli.arguments import STEPS, parser
+from emqa_dask.cli.messages import quiet_libraries, say, tell_error
 from emqa_dask.settings import Settings, SettingsError, load_settings, replace
 
 LEAVE_S = 8.0  # that closing the workers may take once a run is told to stop
@@ -26,7 +26,7 @@ def _changes(options: argparse.Namespace) -> dict[str, dict[str, object]]:
             raise SettingsError(f"--set {text}: write it as section.key=value, e.g. detect.threshold=0.2")
         try:
             parsed = ast.literal_eval({"true": "True", "false": "False"}.get(value, value))
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             parsed = value
         changes.setdefault(section, {})[name] = parsed
     if options.detectors and options.verb != "calibrate":
@@ -44,14 +44,17 @@ def _settings(options: argparse.Namespace, workspace: str | None) -> Settings:
     if options.settings is None and options.template is None and workspace:
         from emqa_dask.store import layout  # a workspace may be on a bucket
 
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            return replace(layout.settings_of(workspace), _changes(options), "command line")
+        return replace(layout.settings_of(workspace), _changes(options), "command line")
     return replace(load_settings(options.settings, options.template), _changes(options), "command line")
 
 
 def _default_workspace(source: str) -> str:
-    name = source.rstrip("/").rpartition("/")[2] or "archive"
-    return f"./{name}.emqa"
+    """./<name of the archive>.emqa; the name is that of the folder, also for "." and "..", and not a hidden one."""
+    if "://" not in source:
+        source = os.path.abspath(source)
+    name = re.split("[?#]", source.rstrip("/").rpartition("/")[2])[0] if "://" in source else os.path.basename(source)
+    name = "".join(c if c.isprintable() else "_" for c in name).strip(". ")
+    return f"./{name.rstrip(':') or 'archive'}.emqa"
 
 
 def _synthesise(options: argparse.Namespace) -> int:
@@ -66,9 +69,9 @@ def _synthesise(options: argparse.Namespace) -> int:
             bar.update(done - bar.n)
 
         made = synthesise(options.out, options.profile, options.n, options.seed, progress=progress)
-    print(f"{made['n_micrographs']} micrographs in {made['n_files']} files in {options.out}; truth: {made['truth']}")
-    print("formats: " + ", ".join(f"{name} {n}" for name, n in sorted(made["formats"].items())))
-    print("faults: " + ", ".join(f"{name} {n}" for name, n in sorted(made["faults"].items())))
+    say(f"{made['n_micrographs']} micrographs in {made['n_files']} files in {options.out}; truth: {made['truth']}")
+    say("formats: " + ", ".join(f"{name} {n}" for name, n in sorted(made["formats"].items())))
+    say("faults: " + ", ".join(f"{name} {n}" for name, n in sorted(made["faults"].items())))
     return 0
 
 
@@ -78,12 +81,12 @@ def _run(options: argparse.Namespace) -> int:
     if options.verb == "doctor":
         from emqa_dask.run.doctor import examine
 
-        return examine(print, _settings(options, None))
+        return examine(say, _settings(options, None))
 
     if options.verb == "certificates":
         from emqa_dask.run.tls import write_certificates
 
-        print(f"certificates in {write_certificates(options.folder)}; use them with --set run.tls={options.folder}")
+        say(f"certificates in {write_certificates(options.folder)}; use them with --set run.tls={options.folder}")
         return 0
     if options.verb == "tune":
         return _tune(options)
@@ -92,10 +95,18 @@ def _run(options: argparse.Namespace) -> int:
     if options.verb == "status":
         from emqa_dask.pipeline.status import status, watch
 
-        return watch(options.workspace, options.every, _say) if options.watch else status(options.workspace, print)
+        return watch(options.workspace, options.every, say) if options.watch else status(options.workspace, say)
     if options.verb in ("triage", "ingest") and options.workspace is None:
         options.workspace = _default_workspace(options.source)
-        print(f"workspace: {options.workspace}")
+        say(f"workspace: {options.workspace}")
+    if options.verb not in ("triage", "ingest"):
+        from emqa_dask.store import layout
+
+        layout.source_of(options.workspace)  # of another format, or none at all: nothing is read or written
+    elif options.moved_from and not (options.verb == "triage" and options.dry_run):
+        from emqa_dask.pipeline.moving import take_over
+
+        take_over(options.workspace, options.moved_from, options.source, say)
     settings = _settings(options, options.workspace)
     is_dry = options.verb == "triage" and options.dry_run
     if settings.run.scheduler == "local" and options.verb not in ("report", "calibrate", "rescore") and not is_dry:
@@ -106,24 +117,24 @@ def _run(options: argparse.Namespace) -> int:
     if is_dry:
         from emqa_dask.pipeline.estimate import estimate
 
-        return estimate(options.source, settings, print)
+        return estimate(options.source, settings, say)
     if options.verb == "calibrate":
         from emqa_dask.pipeline.calibration import calibrate
 
         of = {"detectors": options.detectors, "iou_threshold": options.iou, "out": options.out}
-        return calibrate(options.workspace, options.labels, settings, **of, say=_say)
+        return calibrate(options.workspace, options.labels, settings, **of, say=say)
     if options.verb == "rescore":
         from emqa_dask.pipeline.rescoring import rescore
 
-        return rescore(options.workspace, settings, say=_say)
+        return rescore(options.workspace, settings, say=say)
     if options.verb == "retry":
         from emqa_dask.pipeline.status import retry
 
-        return retry(options.workspace, settings, options.stage, print)
+        return retry(options.workspace, settings, options.stage, say)
     from emqa_dask.pipeline.run import run
 
     steps = tuple(STEPS) if options.verb == "triage" else (options.verb,)
-    return run(getattr(options, "source", None), options.workspace, settings, steps=steps, say=print)
+    return run(getattr(options, "source", None), options.workspace, settings, steps=steps, say=say)
 
 
 def _tune(options: argparse.Namespace) -> int:
@@ -135,17 +146,17 @@ def _tune(options: argparse.Namespace) -> int:
     root = options.source if is_workspace else options.workspace or _default_workspace(options.source)
     settings = _settings(options, root)
     if not is_workspace:
-        run(options.source, root, settings, steps=("ingest",), say=print)
+        run(options.source, root, settings, steps=("ingest",), say=say)
     if options.kind == "order":
         from emqa_dask.pipeline.order import map_order
 
-        return map_order(root, options.out, settings, tuple(options.cohorts), say=_say)
+        return map_order(root, options.out, settings, tuple(options.cohorts), say=say)
     from emqa_dask.pipeline.tuning import Wanted, tune_log
 
     known = {field.name for field in dataclasses.fields(Wanted)}
     chosen = {name: value for name, value in vars(options).items() if name in known}
     chosen = {name: tuple(value) if isinstance(value, list) else value for name, value in chosen.items()}
-    tune_log(root, options.out, settings, Wanted(**chosen), say=_say)
+    tune_log(root, options.out, settings, Wanted(**chosen), say=say)
     return 0
 
 
@@ -177,7 +188,7 @@ def _train_ensemble(options: argparse.Namespace) -> int:
         windows_per_image=options.windows_per_image,
         wanted=Wanted(options.false_flags, options.examples, _shifted(options.shifted), settings.featurise.cs_mm),
         **{name: getattr(options, name) for name in ("method", "seed", "min_members", "licence")},
-        say=_say,
+        say=say,
     )
     return 0
 
@@ -204,7 +215,7 @@ def _train(options: argparse.Namespace) -> int:
         raise SettingsError(f"{len(options.coco)} --coco and {len(options.images)} --images: give one folder for each")
     sets = list(zip(options.coco, options.images, strict=True))
     kept = ("start", "frozen", "steps", "learning_rate", "validation", "device", "seed", "licence", "resume")
-    train_detector(sets, options.out, **{name: getattr(options, name) for name in kept}, say=_say)
+    train_detector(sets, options.out, **{name: getattr(options, name) for name in kept}, say=say)
     return 0
 
 
@@ -212,12 +223,8 @@ def _import(options: argparse.Namespace) -> int:
     from emqa_dask.pipeline.training import import_detector
 
     import_detector(options.checkpoint, options.out, options.classes, options.config, options.architecture)
-    _say(f"model directory {options.out}: emqa triage SRC --detector {options.out}")
+    say(f"model directory {options.out}: emqa triage SRC --detector {options.out}")
     return 0
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
 
 
 def _stop_on_signals() -> None:
@@ -237,6 +244,7 @@ def _stop_on_signals() -> None:
 
 def script() -> int:
     """main() as a process of its own, whose exit code no signal in the interpreter's last moments changes."""
+    quiet_libraries()
     code = main()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # Python gives its own handlers up before it ends
@@ -244,7 +252,10 @@ def script() -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code. Expected errors are one line on stderr, with the remedy."""
+    """Run the command line; returns the exit code. Every error is one line on stderr, with the remedy."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 shows what it can
     options = parser().parse_args(arguments)
     if threading.current_thread() is threading.main_thread():
         _stop_on_signals()
@@ -256,11 +267,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, OSError, RuntimeError) as error:
+    except Exception as error:
         if os.environ.get("EMQA_TRACEBACK"):
             raise
-        text = " ".join(str(error).split())
-        if getattr(error, "errno", None) == errno.ENOSPC and "free some space" not in text:
-            text += ": free some space and run the same command again; what is finished is kept"
-        print(f"emqa: {text} (EMQA_TRACEBACK=1 shows where)", file=sys.stderr)
+        tell_error(error, f"{options.verb} {getattr(options, 'kind', '')}".strip())
         return 1

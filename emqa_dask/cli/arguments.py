@@ -36,7 +36,17 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str):
         self.print_usage(sys.stderr)
-        self.exit(1, f"{self.prog}: {message}; `{self.prog} --help` explains\n")
+        from emqa_dask.uris import printable
+
+        self.exit(1, f"{self.prog}: {printable(message)}; `{self.prog} --help` explains\n")
+
+
+def _add_moved_from(step: argparse.ArgumentParser) -> None:
+    step.add_argument(
+        "--moved-from",
+        metavar="OLD",
+        help="SRC is the archive that was OLD, moved, renamed or mounted elsewhere: go on with its workspace",
+    )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -55,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     )
     triage.add_argument("source", metavar="SRC")
     triage.add_argument("--workspace", metavar="WS", help="where results go; default: ./<name of SRC>.emqa")
+    _add_moved_from(triage)
     triage.add_argument(
         "--dry-run", action="store_true", help="say what there is and what it would cost; write nothing"
     )
@@ -65,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
         if name == "ingest":
             step.add_argument("source", metavar="SRC")
             step.add_argument("--workspace", metavar="WS", help="default: ./<name of SRC>.emqa")
+            _add_moved_from(step)
         else:
             step.add_argument("workspace", metavar="WS")
         add_settings(step)

@@ -19,7 +19,7 @@ from emqa_dask.pipeline.verdicts import cohorts
 from emqa_dask.predict import calibrate as calibration
 from emqa_dask.predict import judge, ood, transfer
 from emqa_dask.predict.images import load_judge
-from emqa_dask.settings import Settings, dump, replace
+from emqa_dask.settings import Settings, replace
 from emqa_dask.store import files, layout, lock, parts
 
 Say = Callable[[str], None]
@@ -47,6 +47,7 @@ def calibrate(
     used so far says, or by `iou_threshold` (greedy). ValueError, naming images and rows, for labels of others, a
     detector that the run does not have, and less than 8 labelled images with detections.
     """
+    layout.source_of(root)
     out = _folder(root, out)
     known = names_of(settings.detect)
     for name in detectors:
@@ -68,7 +69,7 @@ def calibrate(
             written.append(str(out / name))
         forests = (*written, *(f for f in settings.predict.forests if f not in written))
         changed = replace(settings, {"predict": {"forests": list(forests)}})
-        files.write_text(layout.settings(root), dump(changed))
+        layout.write_settings(root, changed)
     say(f"models: {', '.join(written)}; see what they change: emqa rescore {root}")
     return 0
 

@@ -37,7 +37,7 @@ def cohorts(root: str, n_images: int, globs: Sequence[str] = ()) -> list[Sampled
     are taken, by their ids, which are hashes: an even sample, and the same one each time. In an order in which the
     first cohort that has a micrograph is its own. ValueError where a pattern, or the workspace, has no micrograph.
     """
-    kept = pd.DataFrame(columns=[*COLUMNS, *KEY])
+    kept = pd.DataFrame(columns=list(dict.fromkeys([*COLUMNS, *KEY])))
     count: Counter[tuple] = Counter()
     for rows in ingest.current(root, COLUMNS):
         rows = _labelled(rows, globs)
@@ -53,7 +53,7 @@ def cohorts(root: str, n_images: int, globs: Sequence[str] = ()) -> list[Sampled
             f"--cohort {pattern}: no micrograph of the archive has such a URI, or an earlier pattern has it"
         )
     if not found:
-        raise ValueError(f"{root}: there is no micrograph in it to tune for")
+        raise ValueError(f"{root}: there is no micrograph in it to tune for: give an archive that has some")
     rank = {pattern: k for k, pattern in enumerate(globs)}
     return sorted(found, key=lambda c: (rank.get(c.match.uri, 0), *_vagueness(c.match), c.match.uri))
 

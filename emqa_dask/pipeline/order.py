@@ -17,7 +17,7 @@ from emqa_dask.run.progress import watch
 from emqa_dask.run.supervise import Call, direct
 from emqa_dask.run.task import Limits, Task
 from emqa_dask.settings import Detect, Settings
-from emqa_dask.store import files, micrographs, parts
+from emqa_dask.store import files, layout, micrographs, parts
 from emqa_dask.tune import order, order_figures
 
 COLUMNS = ["micrograph_id", "uri", "frame", "stack", "index", "instrument", "magnification"]
@@ -33,9 +33,11 @@ def map_order(
     Parquet take for one table each, and overlays/, a PNG per micrograph. One whose parts are there already is not done
     again. Gives 0, or 2 when some failed. ValueError where no URI matches.
     """
+    layout.source_of(root)
     tasks = list(_tasks(root, out, settings, globs))
     if not tasks:
-        raise ValueError(f"{root}: no micrograph's URI matches {', '.join(globs) or '*'}")
+        which = f"whose URI matches {', '.join(globs)}" if globs else "in it"
+        raise ValueError(f"{root}: there is no micrograph {which}: give an archive or a --cohort that has some")
     n_failed = 0
     with open_cluster(settings, (*PRELOAD, __name__), say) as client:
         results = execute(map_one, tasks, stage="order", client=client, limits=Limits(settings.run.timeout_s))

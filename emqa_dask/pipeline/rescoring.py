@@ -15,6 +15,7 @@ def rescore(root: str, settings: Settings, say: Callable[[str], None] = print) -
     Score floor, models and limits may have changed; no pixel is read. SettingsError when [detect] or what else asks for
     pixels has changed: that takes a run.
     """
+    layout.source_of(root)
     before = layout.settings_of(root)
     where, now = folders(before), folders(settings)
     for table in ("detections", "features", "probabilities"):

@@ -24,7 +24,7 @@ from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.execute import execute
 from emqa_dask.run.progress import clock, watch
 from emqa_dask.run.task import IN_PROCESS, Limits, Result, Task
-from emqa_dask.settings import Settings, SettingsError, dump
+from emqa_dask.settings import Settings, SettingsError
 from emqa_dask.store import files, layout, lock, parts
 
 STEPS = ("ingest", "detect", "classify", "featurise", "predict", "report")
@@ -92,7 +92,7 @@ def run(
         integrity.examine(root, settings, say)
         if "ingest" not in steps:
             _require_tables(root, source)
-        files.write_text(layout.settings(root), dump(settings))
+        layout.write_settings(root, settings)
         with journal.recording(root, held.check) as record:
             execute_here = _executor(stack, root, settings, is_here, record, say)
             if "ingest" in steps:

@@ -59,6 +59,7 @@ def progress(root: str, settings: Settings) -> tuple[int, dict[str, int]]:
 
 def watch(root: str, every_s: float = 10.0, say: Say = print) -> int:
     """Say every `every_s` seconds how far the run on `root` is, until none is at work; then its status."""
+    layout.source_of(root)
     before = None
     while holder := lock.holder(root):
         settings = layout.settings_of(root)

@@ -1,13 +1,14 @@
 """Where everything lies in a workspace, what stacks are called, and the marker that says whose workspace it is."""
 
-import json
+import contextlib
 import math
 import re
+import shlex
 
 import numpy as np
 
-from emqa_dask.settings import Settings, parse
-from emqa_dask.store import files
+from emqa_dask.settings import Settings, SettingsError, dump, parse
+from emqa_dask.store import files, sealed
 
 FORMAT = 4  # of the workspace; a program refuses workspaces of another one
 MARKER = "workspace.json"
@@ -120,54 +121,160 @@ def scale_of(name: str) -> float:
     return float(found.group(1)) if found else math.nan
 
 
+class DamagedMarker(ValueError):
+    """The marker of a workspace cannot be read."""
+
+
 def claim(root: str, source: str) -> None:
     """Make `root` the workspace of archive `source`, or see that it already is.
 
-    ValueError with the remedy for a folder that is not empty and not a workspace, a workspace of another archive or of
-    a later format, and a file in its place.
+    A marker that is damaged or gone is written again where the folder has our tables of that archive. ValueError with
+    the remedy for a folder that is not empty and not a workspace, a workspace of another archive or format, and a file
+    in its place.
     """
     fs, path = files.locate(root)
     if fs.isfile(path):
         raise ValueError(f"{root} is a file, not a folder: give another --workspace")
-    marker = files.join(root, MARKER)
-    if files.exists(marker):
-        _check(root, source, files.read_bytes(marker))
-    elif found := files.names(root):
-        raise ValueError(
-            f"{root} is not an emqa workspace and not empty (it has {found[0]!r}): "
-            "give --workspace a new or an empty folder"
-        )
-    else:
-        files.write_text(marker, json.dumps({"format": FORMAT, "source": source}, indent=2) + "\n")
-
-
-def _check(root: str, source: str, marker: bytes) -> None:
     try:
-        said = json.loads(marker)
-        version, owner = int(said["format"]), str(said["source"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{root}/{MARKER} is damaged: give --workspace a new folder") from error
-    if version > FORMAT:
-        raise ValueError(f"{root} has workspace format {version}, this emqa knows {FORMAT}: update emqa_dask")
-    if version < FORMAT:
-        raise ValueError(f"{root} has workspace format {version}, of an older emqa_dask: give --workspace a new folder")
-    if owner != source:
-        raise ValueError(f"{root} belongs to {owner}, not to {source}: give --workspace another folder")
-
-
-def is_workspace(root: str) -> bool:
-    """Is `root` a workspace, of whatever archive?"""
-    return files.exists(files.join(root, MARKER))
-
-
-def settings_of(root: str) -> Settings:
-    """The settings that the workspace was last run with; FileNotFoundError when it never was."""
-    return parse(files.read_bytes(settings(root)).decode(), settings(root))
+        marker = _read_marker(root)
+    except DamagedMarker:
+        if not _has_our_tables(root):
+            raise
+        marker = None
+    if marker is not None:
+        _check_owner(root, _check_format(root, *marker), source)
+        return
+    if names := files.names(root):
+        if not _has_our_tables(root):
+            raise ValueError(
+                f"{root} is not an emqa workspace and not empty (it has {names[0]!r}): "
+                "give --workspace a new or an empty folder"
+            )
+        _check_tables(root, source)
+    write_marker(root, source)
 
 
 def source_of(root: str) -> str:
-    """The archive whose workspace `root` is; ValueError when it is none."""
-    marker = files.join(root, MARKER)
-    if not files.exists(marker):
-        raise ValueError(f"{root} is not an emqa workspace: there is no {MARKER} in it")
-    return str(json.loads(files.read_bytes(marker))["source"])
+    """The archive whose workspace `root` is. Every verb asks for it before it reads or writes anything in `root`.
+
+    ValueError, with the remedy, for what is no workspace, one of another format, and a damaged marker.
+    """
+    marker = _read_marker(root)
+    if marker is not None:
+        return _check_format(root, *marker)
+    if _has_our_tables(root):
+        raise DamagedMarker(_marker_remedy(root, "is missing"))
+    fs, path = files.locate(root)
+    why = f"there is no {MARKER} in it" if files.names(root) else "it is empty, or does not exist"
+    why = "it is a file" if fs.isfile(path) else why
+    raise ValueError(f"{root} is not an emqa workspace: {why}; give the folder that emqa triage has made")
+
+
+def is_workspace(root: str) -> bool:
+    """Is `root` a workspace, of whatever archive, be its marker damaged or gone?"""
+    return files.exists(files.join(root, MARKER)) or _has_our_tables(root)
+
+
+def write_marker(root: str, source: str) -> None:
+    """Write down that `root` is the workspace of archive `source`."""
+    files.write_bytes(files.join(root, MARKER), sealed.seal_marker(FORMAT, source))
+
+
+def _read_marker(root: str) -> tuple[int, str] | None:
+    """(format version, archive); None where there is no marker, DamagedMarker where it cannot be read."""
+    try:
+        data = files.read_bytes(files.join(root, MARKER))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    marker = sealed.unseal_marker(data)
+    if marker is None:
+        raise DamagedMarker(_marker_remedy(root, "is damaged"))
+    return marker
+
+
+def _marker_remedy(root: str, fault: str) -> str:
+    return (
+        f"{files.join(root, MARKER)} {fault}: run `emqa triage SRC {shlex.join(['--workspace', str(root)])}`, with the "
+        "archive that this workspace is of as SRC; it writes the file again"
+    )
+
+
+def _check_format(root: str, version: int, source: str) -> str:
+    """`source`; ValueError where the workspace is of another format."""
+    if version > FORMAT:
+        raise ValueError(
+            f"{root} has workspace format {version}, this emqa knows {FORMAT}: update emqa_dask to the one that made it"
+        )
+    if version < FORMAT:
+        raise ValueError(
+            f"{root} has workspace format {version}, of an older emqa_dask: run {_triage('NEW', source)} with a new "
+            "folder NEW; this one stays as it is"
+        )
+    return source
+
+
+def _check_owner(root: str, owner: str, source: str) -> None:
+    if owner != source:
+        raise ValueError(
+            f"{root} belongs to {owner}, not to {source}: give --workspace another folder or, if the archive was only "
+            f"moved or renamed, {shlex.join(['--moved-from', owner])}"
+        )
+
+
+def _triage(root: str, source: str) -> str:
+    return f"`{shlex.join(['emqa', 'triage', source, '--workspace', str(root)])}`"
+
+
+def _has_our_tables(root: str) -> bool:
+    """Are there files in `root` that only a workspace has, whatever its marker says?"""
+    names = set(files.names(root))
+    if {"catalog.parquet", "micrographs.parquet"} <= names:
+        return True
+    return "settings.toml" in names and sealed.is_sealed_text(files.read_bytes(settings(root)))
+
+
+def _check_tables(root: str, source: str) -> None:
+    """ValueError where the ledger in `root` is of files that do not lie in archive `source`; a list may name any."""
+    from emqa_dask import tables
+    from emqa_dask.store import parts  # which imports this module
+
+    if source.lower().endswith((".txt", ".lst", ".list")):
+        return
+    for rows in parts.iter_table(micrographs(root), tables.MICROGRAPHS, ["path"], rows=1):
+        path = rows["path"].iloc[0]
+        if "\\" not in path and not path.startswith(source.partition("::")[0]):
+            raise ValueError(f"{root} has results of {path}, which is not in {source}: give the archive that it is in")
+        return
+
+
+def write_settings(root: str, changed: Settings) -> None:
+    """Write `changed` as the settings of the workspace, with a checksum in the last line."""
+    files.write_bytes(settings(root), sealed.seal_text(dump(changed)))
+
+
+def settings_of(root: str) -> Settings:
+    """The settings that the workspace was last run with; the defaults where it has no settings.toml.
+
+    ValueError, with the remedy, for a workspace of another format, and SettingsError for a settings.toml that is not as
+    emqa has written it.
+    """
+    source, uri = "SRC", settings(root)
+    with contextlib.suppress(DamagedMarker):
+        if marker := _read_marker(root):
+            source = _check_format(root, *marker)
+    try:
+        data = files.read_bytes(uri)
+    except (FileNotFoundError, NotADirectoryError):
+        return Settings()
+    again = f"run {_triage(root, source)} with the --template or --settings of before, or delete it, and defaults count"
+    text = sealed.unseal_text(data)
+    if text is None:
+        option = shlex.join(["--settings", uri]) if files.is_local(uri) else "--settings and a copy on this machine"
+        raise SettingsError(
+            f"{uri} was changed since emqa wrote it: to have it as it is, run {_triage(root, source)} with {option}; "
+            f"if it was not you, it is damaged: {again}"
+        )
+    try:
+        return parse(text, uri)
+    except SettingsError as error:
+        raise SettingsError(f"{error}; another version of emqa_dask wrote it: {again}") from error

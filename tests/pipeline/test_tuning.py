@@ -176,7 +176,7 @@ def test_order_is_mapped_once_and_told_in_tables_and_overlays(workspace, atomic,
     stamps = [path.stat().st_mtime_ns for path in overlays]
     assert map_order(workspace, out, atomic, ("day*",), say=said.append) == 0
     assert stamps == [path.stat().st_mtime_ns for path in overlays]
-    with pytest.raises(ValueError, match="no micrograph's URI matches"):
+    with pytest.raises(ValueError, match="no micrograph whose URI matches"):
         map_order(workspace, out, atomic, ("none/*",), say=said.append)
 
 

@@ -1,12 +1,15 @@
 """Laws of the layout: stack names are safe and tell stacks apart; a workspace belongs to one archive."""
 
+import json
 import math
+import random
 import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emqa_dask.settings import Settings, SettingsError, replace
 from emqa_dask.store import layout
 
 SIZES = st.floats(1e-12, 1e12)
@@ -66,12 +69,19 @@ def test_an_empty_folder_and_one_with_hidden_files_can_be_claimed(tmp_path):
         ("{", "damaged"),
         ("[]", "damaged"),
         ('{"format": 1}', "damaged"),
+        ('{"format": 4, "source": 3}', "damaged"),
+        ("[" * 100_000, "damaged"),
+        ('{"format": 4, "source": "/data/b", "sha256": "0"}', "damaged"),
+        ('{"format": 1, "source": "/data/a"}', "of an older emqa_dask: run `emqa triage /data/a --workspace NEW`"),
     ],
 )
 def test_a_later_or_damaged_marker_is_refused(tmp_path, marker, said):
     (tmp_path / layout.MARKER).write_text(marker)
-    with pytest.raises(ValueError, match=said):
-        layout.claim(str(tmp_path), "/data/a")
+    for check in (lambda root: layout.claim(root, "/data/a"), layout.source_of):
+        with pytest.raises(ValueError, match=said) as raised:
+            check(str(tmp_path))
+        assert len(str(raised.value).splitlines()) == 1
+    assert [p.name for p in tmp_path.iterdir()] == [layout.MARKER]
 
 
 def test_a_file_or_no_workspace_is_refused(tmp_path):
@@ -80,3 +90,82 @@ def test_a_file_or_no_workspace_is_refused(tmp_path):
         layout.claim(str(tmp_path / "f"), "/data/a")
     with pytest.raises(ValueError, match="is not an emqa workspace"):
         layout.source_of(str(tmp_path))
+
+
+@pytest.mark.parametrize("version", [layout.FORMAT - 1, layout.FORMAT + 1])
+def test_settings_of_another_format_are_not_read(tmp_path, version):
+    (tmp_path / layout.MARKER).write_text(json.dumps({"format": version, "source": "/data/a"}))
+    (tmp_path / "settings.toml").write_text("[of_another]\nversion = 1\n")
+    with pytest.raises(ValueError, match=f"has workspace format {version}"):
+        layout.settings_of(str(tmp_path))
+
+
+def test_settings_are_read_back_and_defaults_count_without(tmp_path):
+    root = str(tmp_path)
+    layout.claim(root, "/data/a")
+    assert layout.settings_of(root) == Settings()
+    settings = replace(Settings(), {"detect": {"threshold": 0.5}, "cohorts": [{"uri": "a/*", "threshold": 0.1}]})
+    layout.write_settings(root, settings)
+    assert layout.settings_of(root) == settings
+
+
+def test_no_flipped_bit_of_the_settings_gives_other_settings(tmp_path):
+    root = str(tmp_path)
+    layout.claim(root, "/data/a")
+    settings = replace(Settings(), {"report": {"trust_f1": 0.5}})
+    layout.write_settings(root, settings)
+    file = tmp_path / "settings.toml"
+    whole = file.read_bytes()
+    for bit in random.Random(0).sample(range(8 * len(whole)), 500):
+        file.write_bytes(flip(whole, bit))
+        error = refusal(layout.settings_of, root, settings)
+        assert error is None or f"{file} was changed since emqa wrote it: " in error
+
+
+def test_no_flipped_bit_of_the_marker_gives_another_archive(tmp_path):
+    layout.claim(str(tmp_path), "/data/a")
+    file = tmp_path / layout.MARKER
+    whole = file.read_bytes()
+    for bit in range(8 * len(whole)):
+        file.write_bytes(flip(whole, bit))
+        error = refusal(layout.source_of, str(tmp_path), "/data/a")
+        assert error is None or f"{file} is damaged: run `emqa triage SRC --workspace" in error
+
+
+def flip(data: bytes, bit: int) -> bytes:
+    changed = bytearray(data)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+def refusal(read, root: str, expected: object) -> str | None:
+    """The error of `read`; None where it gives what is expected."""
+    try:
+        found = read(root)
+    except ValueError as error:
+        return str(error)
+    assert found == expected
+    return None
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"[detect\n", b"\xff\xfe", b"[detect]\nthreshold = 0.3\n", b"[run]\nworkers = -1\n"]
+)
+def test_settings_that_emqa_has_not_written_are_refused(tmp_path, data):
+    layout.claim(str(tmp_path), "/data/a b")
+    (tmp_path / "settings.toml").write_bytes(data)
+    with pytest.raises(SettingsError, match=r"run `emqa triage '/data/a b' --workspace .*` with --settings"):
+        layout.settings_of(str(tmp_path))
+
+
+def test_a_marker_is_only_restored_beside_our_tables(tmp_path):
+    for name in ("workspace.json", "thesis.tex"):
+        (tmp_path / name).write_text("{")
+    with pytest.raises(layout.DamagedMarker):
+        layout.claim(str(tmp_path), "/data/a")
+    (tmp_path / "settings.toml").write_text("[tool]\n")
+    with pytest.raises(layout.DamagedMarker):
+        layout.claim(str(tmp_path), "/data/a")
+    layout.write_settings(str(tmp_path), Settings())
+    layout.claim(str(tmp_path), "/data/a")
+    assert layout.source_of(str(tmp_path)) == "/data/a"

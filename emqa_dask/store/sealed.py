@@ -1,0 +1,47 @@
+"""Small files that carry their own checksum: the text of settings.toml, and the marker workspace.json."""
+
+import hashlib
+import json
+
+HEAD = b"# Written by emqa, which notices any change: use --set SECTION.KEY=VALUE, or --settings with a copy.\n"
+DIGEST_LINE = b"\n# sha256: "
+
+
+def seal_text(text: str) -> bytes:
+    """`text` between a comment that says how to change it and a comment with its SHA-256."""
+    data = HEAD + text.encode()
+    return data + DIGEST_LINE + hashlib.sha256(data).hexdigest().encode() + b"\n"
+
+
+def unseal_text(data: bytes) -> bytes | None:
+    """What seal_text() was given, with the first comment; None where a bit of it has changed."""
+    text, _, digest = data.rpartition(DIGEST_LINE)
+    return text if hashlib.sha256(text).hexdigest().encode() == digest.strip() else None
+
+
+def is_sealed_text(data: bytes) -> bool:
+    """Has seal_text() written `data`, be it changed since?"""
+    return data.startswith(HEAD[:17]) or DIGEST_LINE in data
+
+
+def seal_marker(version: int, source: str) -> bytes:
+    """JSON with a workspace's format version and archive."""
+    marker = {"format": version, "source": source, "sha256": _digest(version, source)}
+    return json.dumps(marker, indent=2).encode() + b"\n"
+
+
+def unseal_marker(data: bytes) -> tuple[int, str] | None:
+    """(format version, archive) of a marker; None where it is damaged. One without a checksum is taken as it is."""
+    try:
+        marker = json.loads(data)
+        version, source = marker["format"], marker["source"]
+        if not isinstance(version, int) or not isinstance(source, str):
+            return None
+        expected = _digest(version, source)
+        return (version, source) if marker.get("sha256", expected) == expected else None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _digest(version: int, source: str) -> str:
+    return hashlib.sha256(json.dumps([version, source]).encode()).hexdigest()
