@@ -1,11 +1,12 @@
 """A model is a directory: card.toml + safetensors or skops files; write_card(), load_card() verifies it, digest()."""
 
+import contextlib
 import functools
 import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 BUNDLED = Path(__file__).parent / "bundled"
@@ -16,32 +17,92 @@ class ModelError(ValueError):
     """A model that is damaged, incomplete or cannot be loaded here: no image is to blame for it."""
 
 
+class NoModel(ModelError, FileNotFoundError):
+    """A model, or a file of it, that is not there."""
+
+
+class MissingPackage(ModelError, ImportError):
+    """A model that needs a package which is not installed here."""
+
+
 def locate(name: str) -> Path:
     """The directory of model `name`: a path that exists, or the name of a model that ships with the package."""
     for path in (Path(name), BUNDLED / name):
         if (path / "card.toml").is_file():
             return path
     known = ", ".join(sorted(p.name for p in BUNDLED.iterdir() if p.is_dir())) if BUNDLED.is_dir() else "none"
-    raise FileNotFoundError(f"no model {name!r}: neither a directory with a card.toml nor a bundled one ({known})")
+    raise NoModel(f"no model {name!r}: neither a directory with a card.toml nor a bundled one ({known})")
+
+
+def verify(names: Iterable[str | Path]) -> None:
+    """Raises ModelError, naming the file and the remedy, unless the models `names` are as their cards say.
+
+    Reads every file once (a second for 2 GB): to be called once a run, before any work.
+    """
+    for name in names:
+        load_card(locate(str(name)))
 
 
 def read_card(directory: Path) -> dict:
-    """The model's card as it stands; ValueError when it is not TOML. Its files are not looked at, see load_card()."""
+    """The model's card as it stands; ModelError when it is not TOML. Its files are not looked at, see load_card()."""
+    where = directory / "card.toml"
     try:
-        return tomllib.loads((directory / "card.toml").read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{directory / 'card.toml'}: not valid TOML: {error}") from error
+        return tomllib.loads(where.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"{where}: not valid TOML: {error}; {remedy(directory)}") from error
+    except FileNotFoundError as error:
+        raise NoModel(f"{where} is not there: {remedy(directory)}") from error
+    except OSError as error:
+        raise ModelError(f"{where} cannot be read ({error.strerror}): {remedy(directory)}") from error
 
 
 def check_file(directory: Path, name: str, card: Mapping) -> Path:
-    """The path of the model's file `name`; ValueError where it is not what the card says, FileNotFoundError without."""
-    found = hashlib.sha256((directory / name).read_bytes()).hexdigest()
-    expected = card.get("files", {}).get(name)
-    if expected is None:
-        raise ValueError(f"{directory / 'card.toml'}: has no SHA-256 of {name}")
-    if found != expected:
-        raise ValueError(f"{directory / name}: SHA-256 is {found[:12]}, the card says {expected[:12]}")
+    """The path of the model's file `name`; ModelError where it is not there or not what the card says."""
+    listed = card.get("files", {})
+    if not isinstance(listed, Mapping) or name not in listed:
+        raise ModelError(f"{directory / 'card.toml'}: has no SHA-256 of {name}; {remedy(directory)}")
+    try:
+        found = sha256(directory / name)
+    except FileNotFoundError as error:
+        where = directory / "card.toml"
+        raise NoModel(f"{where} lists {name}, which is not there ({directory / name}): {remedy(directory)}") from error
+    except OSError as error:
+        raise ModelError(f"{directory / name} cannot be read ({error.strerror}): {remedy(directory)}") from error
+    if found != listed[name]:
+        said = f"SHA-256 is {found[:12]}, the card says {str(listed[name])[:12]}"
+        raise ModelError(f"{directory / name}: {said}: the file was changed or damaged; {remedy(directory)}")
     return directory / name
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, read in pieces."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def remedy(directory: Path) -> str:
+    """What to do about a model that is damaged."""
+    if Path(directory).absolute().is_relative_to(BUNDLED.absolute()):
+        return "reinstall emqa_dask"
+    return "restore it from a copy, or train or import the model again"
+
+
+@contextlib.contextmanager
+def blame(directory: Path) -> Iterator[None]:
+    """Whatever goes wrong in the block, in which a model is loaded, is a ModelError that names the model's directory.
+
+    Libraries end in errors of any kind over what is no model of theirs.
+    """
+    try:
+        yield
+    except (ModelError, MemoryError):
+        raise
+    except ImportError as error:
+        raise MissingPackage(f"{directory}: {error}") from error
+    except Exception as error:
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__} "
+        text = str(error) if str(directory) in str(error) else f"{directory}: it cannot be loaded: {kind}{error}"
+        raise ModelError(text if remedy(directory) in text else f"{text}; {remedy(directory)}") from error
 
 
 def load_card(directory: Path) -> dict:
@@ -54,13 +115,16 @@ def load_card(directory: Path) -> dict:
 
 def digest(directory: Path) -> str:
     """SHA-256 of the model's card, which holds the SHA-256 of its files."""
-    return hashlib.sha256((directory / "card.toml").read_bytes()).hexdigest()
+    try:
+        return sha256(directory / "card.toml")
+    except FileNotFoundError as error:
+        raise NoModel(f"{directory / 'card.toml'} is not there: {remedy(directory)}") from error
 
 
 def what_for(name: str) -> tuple[str, float]:
     """The detector and the score floor that a model of F1 is for, from its card, once its files are seen to be whole.
 
-    ValueError for a changed file, and for the card of another model.
+    ModelError for a changed file, and for the card of another model.
     """
     directory = locate(name)
     return _what_for(directory, digest(directory))
@@ -71,8 +135,9 @@ def _what_for(directory: Path, digest: str) -> tuple[str, float]:
     card = load_card(directory)
     for kind in ("judge", "forest"):
         if kind in card:
-            return card[kind]["detector"], card[kind]["score_floor"]
-    raise ValueError(f"{directory / 'card.toml'}: neither the card of a judge nor of a forest")
+            with blame(directory):
+                return str(card[kind]["detector"]), float(card[kind]["score_floor"])
+    raise ModelError(f"{directory / 'card.toml'}: neither the card of a judge nor of a forest")
 
 
 def write_card(directory: Path, card: Mapping[str, object]) -> None:
@@ -81,7 +146,7 @@ def write_card(directory: Path, card: Mapping[str, object]) -> None:
     Its table `files` is made here: every other file of the directory with its SHA-256. Raises ValueError for NaN.
     """
     names = sorted(p.name for p in directory.iterdir() if p.is_file() and p.name != "card.toml")
-    files = {name: hashlib.sha256((directory / name).read_bytes()).hexdigest() for name in names}
+    files = {name: sha256(directory / name) for name in names}
     (directory / "card.toml").write_text("\n".join(_toml({**card, "files": files})) + "\n", encoding="utf-8")
 
 

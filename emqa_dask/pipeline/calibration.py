@@ -1,15 +1,13 @@
 """emqa calibrate: fit predictions to a few labelled images of a run. No detector runs."""
 
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from emqa_dask import __version__, models, tables
+from emqa_dask import __version__, models, outputs, tables
 from emqa_dask.pipeline import ingest
 from emqa_dask.pipeline.detectors import names_of
 from emqa_dask.pipeline.folders import SCHEMAS, folders
@@ -53,6 +51,8 @@ def calibrate(
     for name in detectors:
         if name not in known:
             raise ValueError(f"--detector {name}: this run has {', '.join(known)}")
+    layout.source_of(root)  # a folder that is no workspace gets no lock
+    outputs.check_folder(*(_place(out, name) for name in detectors or known))
     with lock.hold(root, say):
         ledger = pd.concat([tables.empty(tables.MICROGRAPHS)[[*OF_LEDGER]], *ingest.current(root, OF_LEDGER)])
         ledger = ledger.reset_index(drop=True)
@@ -64,9 +64,9 @@ def calibrate(
         for name in detectors or known:
             found = _fitted(name, tables_of, truth, rows, settings, iou_threshold)
             conditions = _conditions(tables_of["features"], rows)
-            _write(out / name, name, *found, conditions, labels, len(rows))
+            _write(_place(out, name), name, *found, conditions, labels, len(rows))
             _tell(name, found[0], say)
-            written.append(str(out / name))
+            written.append(str(_place(out, name)))
         forests = (*written, *(f for f in settings.predict.forests if f not in written))
         changed = replace(settings, {"predict": {"forests": list(forests)}})
         layout.write_settings(root, changed)
@@ -80,6 +80,13 @@ def _folder(root: str, out: str) -> Path:
     if not files.is_local(root):
         raise ValueError(f"{files.redact(root)} is a bucket, and models are read from folders: give --out DIR")
     return Path(os.path.abspath(files.locate(root)[1])) / MODELS
+
+
+def _place(out: Path, name: str) -> Path:
+    """The model directory of the detector `name`; ValueError for a name that leads out of the folder `out`."""
+    if Path(name).name != name:
+        raise ValueError(f"the detector's name is {name!r}, which names no folder: rename it in its card.toml")
+    return out / name
 
 
 def _tables(root: str, settings: Settings, rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -168,20 +175,10 @@ def _write(
     n: int,
 ) -> None:
     """The model directory `out`, whole or as it was."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
-    try:
-        known = {"trained_on": f"{n} labelled micrographs of {Path(labels).name}", "made_by": "emqa calibrate"}
-        known |= conditions
+    known = {"trained_on": f"{n} labelled micrographs of {Path(labels).name}", "made_by": "emqa calibrate"}
+    known |= conditions
+    with outputs.write_folder(out) as fresh:
         calibration.save(found, fresh, f"{name}-calibrated", domain, **known, versions={"emqa_dask": __version__})
-        old = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
-        if out.exists():
-            out.rename(old / "old")
-        fresh.chmod(0o755)
-        fresh.rename(out)
-        shutil.rmtree(old)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def _tell(name: str, found: calibration.Calibrated, say: Say) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from emqa_dask import models, windows
+from emqa_dask import models, outputs, windows
 from emqa_dask.backend import to_device
 from emqa_dask.pipeline import PRELOAD
 from emqa_dask.pipeline.in_domain import Wanted, learn, read
@@ -50,14 +50,15 @@ def train_ensemble(
     disk that the workers see. ValueError, naming files and lines, for labels that cannot be learnt from; RuntimeError
     when fewer than `min_members` (0: all) could be trained: run it again.
     """
+    out = Path(os.path.abspath(out))
+    outputs.check_folder(out, classifier.training_of(out))
     root = Path(images) if images else Path(os.path.abspath(labels)).parent
     table = classes.read_class_labels(labels, lambda uri: (root / uri).is_file())
     names = sorted(set(table["label"]))
     table = table.assign(y=np.searchsorted(names, table["label"]), group=_groups(table))
     say(f"{len(table)} images of {len(names)} classes: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}")
     table["split"] = _split(table, seed)
-    out = Path(os.path.abspath(out))
-    if not (out / "card.toml").is_file() or Path(f"{out}.training").is_dir():
+    if not out.exists() or classifier.training_of(out).is_dir():
         pairs = ((uri, read(root / uri)[0]) for uri in table["uri"])
         stack, sources = classes.windows_of(pairs, view, most=windows_per_image)
         classifier.prepare(
@@ -65,7 +66,7 @@ def train_ensemble(
             view=view, members=members, seed=seed, architecture=architecture, schedule=schedule, method=method,
             training={"labels": Path(labels).name, "images": len(table)}, licence=licence,
         )  # fmt: skip
-        say(f"{len(stack)} windows of {view.size_px} px; finished members stay in {out}.training")
+        say(f"{len(stack)} windows of {view.size_px} px; finished members stay in {classifier.training_of(out)}")
         device = settings.detect.device
         if settings.run.scheduler == IN_PROCESS:
             to_device(np.zeros(1), device)
@@ -78,6 +79,8 @@ def train_ensemble(
             card = classifier.finish(out, figures, min_members=min_members, complete=complete)
     else:
         card = models.load_card(out)
+        if card.get("task") != "classification":
+            raise FileExistsError(f"{out} is a model directory of another kind: give another --out")
         say(f"{out} is trained already; take another --out to train anew")
     _tell(card, out, say)
     return card

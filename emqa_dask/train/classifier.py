@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from emqa_dask import classifiers, models, networks, windows
+from emqa_dask import classifiers, models, networks, outputs, windows
 from emqa_dask.train import member_fit
 from emqa_dask.train.classes import SPLITS
-from emqa_dask.train.fit import _fresh, _replace
+from emqa_dask.train.fit import checkpoint_of
 
-PLAN = "plan.json"
+PLAN, RECORD, WEIGHTS = "plan.json", "record.json", "weights.safetensors"
 
 
 def prepare(
@@ -41,7 +41,8 @@ def prepare(
 
     `stack` (n, size, size) float32 in [0, 1] are windows of the view, `y` (n,) classes' places, `split` (n,) train,
     validation or test. `method` is softmax, dropout (one member each) or ensemble. `training` goes to the card. Raises
-    ValueError for arrays that do not fit or have no class twice, and for a folder from before with other contents.
+    ValueError for arrays that do not fit or have no class twice, and for a folder from before with other contents;
+    FileExistsError where `out` or that folder is there and not ours.
     """
     schedule = schedule or member_fit.Schedule()
     stack, y, split = np.asarray(stack, np.float32), np.asarray(y, np.int64), np.asarray(split).astype(str)
@@ -58,7 +59,9 @@ def prepare(
     full = classifiers.full_architecture({**(architecture or {}), "n_classes": len(classes)})
     if method == "dropout" and not full["dropout"]:
         raise ValueError("method 'dropout' needs [architecture] dropout above 0; the published one is 0.3")
-    out, folder = Path(out), Path(f"{out}.training")
+    out, folder = Path(out), training_of(out)
+    outputs.check_folder(out, folder)
+    outputs.sweep(folder)
     order = np.concatenate([np.flatnonzero(split == name) for name in SPLITS])
     plan = {
         "name": out.name,
@@ -76,18 +79,18 @@ def prepare(
     }
     plan = json.loads(json.dumps(plan))
     if (folder / PLAN).is_file():
-        found = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+        found = _plan(folder)
         other = [key for key in plan if found.get(key) != plan[key]]
         if other:
             raise ValueError(
                 f"{folder}: a training with another {', '.join(other)} was begun here; remove it or take another --out"
             )
         return folder
-    fresh = _fresh(Path(f"{folder}.writing"))
-    np.save(fresh / "windows.npy", stack[order])
-    np.save(fresh / "classes.npy", y[order])
-    (fresh / PLAN).write_text(json.dumps(plan, indent=1), encoding="utf-8")
-    _replace(folder, fresh)
+    with outputs.write_folder(folder) as fresh:
+        np.save(fresh / "windows.npy", stack[order])
+        np.save(fresh / "classes.npy", y[order])
+        (fresh / PLAN).write_text(json.dumps(plan, indent=1), encoding="utf-8")
+        models.write_card(fresh, {"task": "training of an ensemble"})
     return folder
 
 
@@ -100,11 +103,11 @@ def train_member(
     accuracy, seconds. Raises FileNotFoundError where nothing was prepared, FloatingPointError where the loss is no
     number.
     """
-    folder = Path(f"{out}.training")
-    plan = _plan(folder)
-    done = folder / f"member_{k:02d}.json"
-    if done.is_file():
-        return json.loads(done.read_text(encoding="utf-8"))
+    folder = training_of(out)
+    plan, member = _plan(folder), _member(folder, k)
+    if (member / RECORD).is_file():
+        return json.loads((member / RECORD).read_text(encoding="utf-8"))
+    outputs.check_folder(member)
     stack, y = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("windows", "classes"))
     parts, start = {}, 0
     for name in SPLITS:
@@ -114,39 +117,39 @@ def train_member(
         plan["architecture"],
         *parts["train"],
         *parts["validation"],
-        folder / f"member_{k:02d}.checkpoint",
+        checkpoint_of(member),
         schedule=member_fit.Schedule(**plan["schedule"]),
         seed=plan["seeds"][k],
         device=device,
         checkpoint_minutes=checkpoint_minutes,
         say=lambda line: say(f"member {k}: {line}"),
     )
-    for name in ("validation", "test"):
-        if plan["n"][name]:
-            passes = range(plan["passes"]) if plan["method"] == "dropout" else [None]
-            said = []
-            for number in passes:
-                classifiers.use_pass(net, None if number is None else plan["seeds"][k], number or 0)
-                said.append(member_fit.softmax(net, parts[name][0], device))
-            np.save(folder / f"member_{k:02d}_{name}.npy", np.stack(said))
-            p = np.mean(said, axis=0)
-            own = p[np.arange(len(p)), parts[name][1]]
-            record |= {
-                f"{name}_accuracy": round(float((p.argmax(axis=1) == parts[name][1]).mean()), 4),
-                f"{name}_nll": round(float(-np.log(np.maximum(own, 1e-12)).mean()), 4),
-            }
-    networks.save_weights(net, folder / f"member_{k:02d}.safetensors")
-    fresh = done.with_suffix(".writing")
-    fresh.write_text(json.dumps(record), encoding="utf-8")
-    fresh.rename(done)  # from here on the member is finished
-    shutil.rmtree(folder / f"member_{k:02d}.checkpoint", ignore_errors=True)
+    with outputs.write_folder(member) as fresh:  # once it has its name the member is finished
+        for name in ("validation", "test"):
+            if plan["n"][name]:
+                passes = range(plan["passes"]) if plan["method"] == "dropout" else [None]
+                said = []
+                for number in passes:
+                    classifiers.use_pass(net, None if number is None else plan["seeds"][k], number or 0)
+                    said.append(member_fit.softmax(net, parts[name][0], device))
+                np.save(fresh / f"{name}.npy", np.stack(said))
+                p = np.mean(said, axis=0)
+                own = p[np.arange(len(p)), parts[name][1]]
+                record |= {
+                    f"{name}_accuracy": round(float((p.argmax(axis=1) == parts[name][1]).mean()), 4),
+                    f"{name}_nll": round(float(-np.log(np.maximum(own, 1e-12)).mean()), 4),
+                }
+        networks.save_weights(net, fresh / WEIGHTS)
+        (fresh / RECORD).write_text(json.dumps(record), encoding="utf-8")
+        models.write_card(fresh, {"task": "member of an ensemble"})
+    outputs.remove_folder(checkpoint_of(member))
     return record
 
 
 def unfinished(out: Path) -> list[int]:
     """Members of what `prepare` laid out that `train_member` has still to finish."""
-    folder = Path(f"{out}.training")
-    return [k for k in range(len(_plan(folder)["seeds"])) if not (folder / f"member_{k:02d}.json").is_file()]
+    folder = training_of(out)
+    return [k for k in range(len(_plan(folder)["seeds"])) if not (_member(folder, k) / RECORD).is_file()]
 
 
 def finish(
@@ -167,26 +170,23 @@ def finish(
     """
     from safetensors.numpy import save_file
 
-    out, folder = Path(out), Path(f"{out}.training")
+    out, folder = Path(out), training_of(out)
     plan, waiting = _plan(folder), unfinished(out)
     done = [k for k in range(len(plan["seeds"])) if k not in waiting]
     if len(done) < (min_members or len(plan["seeds"])):
         raise ValueError(f"{folder}: members {waiting} of {len(plan['seeds'])} are not finished; train them first")
-    records = [json.loads((folder / f"member_{k:02d}.json").read_text(encoding="utf-8")) for k in done]
-    fresh = _fresh(Path(f"{out}.writing"))
-    files = [f"member_{k:02d}.safetensors" for k in done]
-    for file in files:
-        shutil.copyfile(folder / file, fresh / file)
+    for k in done:
+        models.load_card(_member(folder, k))
+    records = [json.loads((_member(folder, k) / RECORD).read_text(encoding="utf-8")) for k in done]
+    files = [f"{_member(folder, k).name}.safetensors" for k in done]
     y = np.load(folder / "classes.npy")
     ends = np.cumsum([plan["n"][name] for name in SPLITS])
     held, measured = {}, {}
     for name, start, end in zip(SPLITS[1:], ends, ends[1:]):
         if end > start:
-            p = np.concatenate([np.load(folder / f"member_{k:02d}_{name}.npy") for k in done])
+            p = np.concatenate([np.load(_member(folder, k) / f"{name}.npy") for k in done])
             held |= {f"{name}.probabilities": p, f"{name}.classes": y[start:end]}
             measured[name] = dict(measure(p, y[start:end]))
-    if held:
-        save_file(held, str(fresh / "held_out.safetensors"))
     columns = {key: [record[key] for record in records] for key in records[0]}
     card = {
         "name": plan["name"],
@@ -206,15 +206,28 @@ def finish(
         "members": columns,
         "measured": measured,
     }
-    if complete is not None:
-        complete(fresh, card)
-    models.write_card(fresh, card)
-    _replace(out, fresh)
-    shutil.rmtree(folder, ignore_errors=True)
+    with outputs.write_folder(out) as fresh:
+        for k, file in zip(done, files, strict=True):
+            shutil.copyfile(_member(folder, k) / WEIGHTS, fresh / file)
+        if held:
+            save_file(held, str(fresh / "held_out.safetensors"))
+        if complete is not None:
+            complete(fresh, card)
+        models.write_card(fresh, card)
+    outputs.remove_folder(folder)
     return card
+
+
+def training_of(out: str | Path) -> Path:
+    """The folder beside the model directory `out` in which its members are trained."""
+    return Path(f"{out}.training")
+
+
+def _member(folder: Path, k: int) -> Path:
+    return folder / f"member_{k:02d}"
 
 
 def _plan(folder: Path) -> dict:
     if not (folder / PLAN).is_file():
         raise FileNotFoundError(f"{folder}: no training was prepared here")
-    return json.loads((folder / PLAN).read_text(encoding="utf-8"))
+    return json.loads(models.check_file(folder, PLAN, models.read_card(folder)).read_text(encoding="utf-8"))

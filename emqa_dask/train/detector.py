@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from emqa_dask import models, networks
+from emqa_dask import models, networks, outputs
 from emqa_dask.train import augment, coco, fit, scores
 
 ARCHITECTURE = {
@@ -78,11 +78,13 @@ def train(
     for). The best network is `out`, replaced as a whole or left alone; `<out>.checkpoint` is there to `resume` until
     training ends, and gives the weights of a training that nothing stopped.
     Errors name the file: see `coco.read_sets`; images that cannot be read or are of another size than their set says;
-    a `start` of another family or architecture, or with other weights than its card's.
+    a `start` of another family or architecture, or with other weights than its card's; FileExistsError where `out` or
+    its checkpoint is there and not what a training has left.
     """
     import torch
 
     out = Path(out)
+    outputs.check_folder(out, fit.checkpoint_of(out))
     torch.manual_seed(seed)
     pictures, classes = coco.read_sets(sets)
     net, card = _begin(start, classes, architecture)

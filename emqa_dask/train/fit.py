@@ -6,7 +6,6 @@ Every step seeds torch and its data from (seed, step), so nothing but weights an
 import csv
 import json
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from emqa_dask import models, networks
+from emqa_dask import models, networks, outputs
 from emqa_dask.train import scores
 from emqa_dask.train.augment import Crop
 
@@ -63,12 +62,13 @@ def fit(
     `batches(first)` yields the crops of step `first`, `first + 1`, ...; the same for the same step, whenever asked.
     At each validation a network better than all before is written to `out` as `card` and its `[measured]`, weights
     (16 bits if `half`), training.csv and validation.csv; without validation images the last one is. Until it ends,
-    `<out>.checkpoint` holds what `resume` starts from. Raises FloatingPointError where the loss is no number, and
-    FileNotFoundError with nothing to resume.
+    `<out>.checkpoint` holds what `resume` starts from. Raises FloatingPointError where the loss is no number,
+    FileNotFoundError with nothing to resume, and FileExistsError where either folder is not one of ours.
     """
     import torch
 
-    out, folder = Path(out), Path(f"{out}.checkpoint")
+    out, folder = Path(out), checkpoint_of(out)
+    outputs.check_folder(out, folder)
     net.to(device, memory_format=torch.channels_last)
     parameters = trainable(net, schedule.frozen)
     decayed = [p for p in parameters if p.ndim > 1]
@@ -79,6 +79,7 @@ def fit(
     )
     history = {"step": 0, "seconds": 0.0, "training": [], "validation": [], "best": None}
     if resume:
+        outputs.sweep(folder)
         if not (folder / "state.json").is_file():
             raise FileNotFoundError(f"{folder}: no checkpoint to resume from; start without resuming")
         history = load_checkpoint(folder, net, optimiser)
@@ -125,8 +126,13 @@ def fit(
             saved = time.monotonic()
     if out.exists():
         _complete(out, history)
-    shutil.rmtree(folder, ignore_errors=True)
+    outputs.remove_folder(folder)
     return history["best"] or {}
+
+
+def checkpoint_of(out: str | Path) -> Path:
+    """The folder beside the model directory `out` that a training goes on from."""
+    return Path(f"{out}.checkpoint")
 
 
 def trainable(net, frozen: bool) -> list:
@@ -165,28 +171,26 @@ def tensors(crops: Sequence[Crop], device: str) -> tuple[list, list]:
 
 
 def export(net, out: Path, card: Mapping, history: Mapping, *, half: bool = False) -> None:
-    """Writes the model directory `out` under another name, then gives it its own."""
-    fresh = _fresh(Path(f"{out}.writing"))
-    networks.save_weights(net, fresh / "weights.safetensors", half=half)
-    _write_tables(fresh, history)
+    """Writes the model directory `out`, whole or not at all."""
     best = {name: value for name, value in (history["best"] or {}).items() if not _is_nan(value)}
     measured = {**card.get("measured", {}), **({"validation": best} if best else {})}
     training = {**card.get("training", {}), "steps": history["step"]}
-    models.write_card(fresh, {**card, "training": training, "measured": measured})
-    _replace(out, fresh)
+    with outputs.write_folder(out) as fresh:
+        networks.save_weights(net, fresh / "weights.safetensors", half=half)
+        _write_tables(fresh, history)
+        models.write_card(fresh, {**card, "training": training, "measured": measured})
 
 
 def _complete(out: Path, history: Mapping) -> None:
     """Gives the best network's directory the tables of the whole training, and scores for which 0.5 is the best cut."""
-    fresh = _fresh(Path(f"{out}.writing"))
     threshold = (history["best"] or {}).get("score_threshold", 0.5)
-    networks.centre_scores(out / "weights.safetensors", fresh / "weights.safetensors", threshold)
-    _write_tables(fresh, history)
     card = models.load_card(out)
     card.pop("files")
     card["training"]["best_threshold_that_became_0.5"] = threshold
-    models.write_card(fresh, card)
-    _replace(out, fresh)
+    with outputs.write_folder(out) as fresh:
+        networks.centre_scores(out / "weights.safetensors", fresh / "weights.safetensors", threshold)
+        _write_tables(fresh, history)
+        models.write_card(fresh, card)
 
 
 def _write_tables(folder: Path, history: Mapping) -> None:
@@ -200,15 +204,16 @@ def _write_tables(folder: Path, history: Mapping) -> None:
 
 def save_checkpoint(folder: Path, net, optimiser, history: Mapping) -> None:
     """Weights, the optimiser's moments and the history, all or nothing."""
-    fresh = _fresh(Path(f"{folder}.writing"))
-    networks.save_weights(net, fresh / "weights.safetensors")
-    save_moments(optimiser, fresh / "optimiser.safetensors")
-    (fresh / "state.json").write_text(json.dumps(history), encoding="utf-8")
-    _replace(folder, fresh)
+    with outputs.write_folder(folder) as fresh:
+        networks.save_weights(net, fresh / "weights.safetensors")
+        save_moments(optimiser, fresh / "optimiser.safetensors")
+        (fresh / "state.json").write_text(json.dumps(history), encoding="utf-8")
+        models.write_card(fresh, {"task": "checkpoint of a training"})
 
 
 def load_checkpoint(folder: Path, net, optimiser) -> dict:
-    """Fills the network and the optimiser from `save_checkpoint`; returns the history."""
+    """Fills the network and the optimiser from `save_checkpoint`; returns the history. ModelError for a damaged one."""
+    models.load_card(folder)
     networks.load_weights(net, folder / "weights.safetensors")
     load_moments(optimiser, folder / "optimiser.safetensors")
     return json.loads((folder / "state.json").read_text(encoding="utf-8"))
@@ -235,21 +240,6 @@ def load_moments(optimiser, path: Path) -> None:
         number, name = key.split(".", 1)
         state.setdefault(int(number), {})[name] = value
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
-
-
-def _fresh(folder: Path) -> Path:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder
-
-
-def _replace(old: Path, new: Path) -> None:
-    aside = Path(f"{old}.old")
-    shutil.rmtree(aside, ignore_errors=True)
-    if old.exists():
-        old.rename(aside)
-    new.rename(old)
-    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _is_nan(value) -> bool:

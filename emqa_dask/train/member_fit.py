@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from emqa_dask import classifiers, networks
-from emqa_dask.train.fit import _fresh, _replace, load_moments, save_moments
+from emqa_dask import classifiers, models, networks, outputs
+from emqa_dask.train.fit import load_moments, save_moments
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,8 @@ def fit(
     optimiser = torch.optim.Adam(net.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
     state = {"epoch": 0, "best_epoch": 0, "best_loss": None, "training_loss": None, "seconds": 0.0}
     best: dict = {}
+    outputs.check_folder(checkpoint)
+    outputs.sweep(checkpoint)
     if (checkpoint / "state.json").is_file():
         state, best = _load(checkpoint, net, optimiser)
     channels, saved = architecture["channels"], time.monotonic()
@@ -157,12 +159,12 @@ def _save(checkpoint: Path, net, optimiser, state: Mapping, best: Mapping) -> No
     """Weights, moments, the best weights and the state, all or nothing."""
     from safetensors.torch import save_file
 
-    fresh = _fresh(Path(f"{checkpoint}.writing"))
-    networks.save_weights(net, fresh / "weights.safetensors")
-    save_file({name: t.cpu().contiguous() for name, t in best.items()}, str(fresh / "best.safetensors"))
-    save_moments(optimiser, fresh / "optimiser.safetensors")
-    (fresh / "state.json").write_text(json.dumps(state), encoding="utf-8")
-    _replace(checkpoint, fresh)
+    with outputs.write_folder(checkpoint) as fresh:
+        networks.save_weights(net, fresh / "weights.safetensors")
+        save_file({name: t.cpu().contiguous() for name, t in best.items()}, str(fresh / "best.safetensors"))
+        save_moments(optimiser, fresh / "optimiser.safetensors")
+        (fresh / "state.json").write_text(json.dumps(state), encoding="utf-8")
+        models.write_card(fresh, {"task": "checkpoint of a training"})
 
 
 def _load(checkpoint: Path, net, optimiser) -> tuple[dict, dict]:

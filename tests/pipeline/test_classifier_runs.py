@@ -246,13 +246,14 @@ def test_members_are_trained_on_workers_and_one_that_stops_goes_on_where_it_was(
     options |= {"schedule": Schedule(epochs=1, batch=32)}
     local = replace(here, {"run": {"scheduler": "local", "workers": 2}})
     labels = str(labelled / "labels.csv")
-    stop = tmp_path / "m.training" / "member_01.safetensors"  # a folder in its place stops that member alone
+    stop = tmp_path / "m.training" / "member_01"  # a folder in its place stops that member alone
     stopping = options | {"say": lambda line: stop.mkdir() if "finished members" in line else None}
     with pytest.raises(RuntimeError, match="2 members are trained, 3 are needed"):
         train_ensemble(labels, str(out), local, **stopping)
     assert not (out / "card.toml").exists()
     stop.rmdir()
-    before = {path: path.stat().st_mtime_ns for path in out.with_name("m.training").glob("member_0[02].safetensors")}
+    trained = out.with_name("m.training").glob("member_0[02]/weights.safetensors")
+    before = {path: path.stat().st_mtime_ns for path in trained}
     assert len(before) == 2
     train_ensemble(labels, str(out), local, **options)
     assert load_ensemble(out).n_members == 3

@@ -94,7 +94,7 @@ def test_a_member_interrupted_at_any_epoch_ends_as_one_that_was_not(tmp_path):
     again = classifier.train_member(tmp_path / "broken", 1, say=lines.append, checkpoint_minutes=0)
     assert [line.split("/")[0] for line in lines] == ["member 1: epoch 4"]
     assert {**again, "seconds": 0} == {**record, "seconds": 0}
-    one, other = (load_file(tmp_path / f"{n}.training/member_01.safetensors") for n in ("straight", "broken"))
+    one, other = (load_file(tmp_path / f"{n}.training/member_01/weights.safetensors") for n in ("straight", "broken"))
     for name, tensor in one.items():
         np.testing.assert_array_equal(tensor, other[name], err_msg=name)
 
@@ -103,12 +103,12 @@ def test_a_finished_member_is_never_trained_again_and_an_unfinished_one_stops_th
     out = tmp_path / "m"
     prepare(out, epochs=1)
     record = classifier.train_member(out, 0, say=silent)
-    weights = (tmp_path / "m.training/member_00.safetensors").read_bytes()
+    weights = (tmp_path / "m.training/member_00/weights.safetensors").read_bytes()
     lines = []
     prepare(out, epochs=1)  # the same: goes on
     assert classifier.train_member(out, 0, say=lines.append) == record
     assert lines == []
-    assert (tmp_path / "m.training/member_00.safetensors").read_bytes() == weights
+    assert (tmp_path / "m.training/member_00/weights.safetensors").read_bytes() == weights
     with pytest.raises(ValueError, match=r"members \[1\] of 2 are not finished"):
         classifier.finish(out, measure)
     with pytest.raises(ValueError, match="another schedule was begun here"):
