@@ -8,8 +8,18 @@ import h5py
 import numpy as np
 
 from emqa_dask.archive import guards, rosetta
+from emqa_dask.archive.hdf5_chunks import find_hdf5_damage
 from emqa_dask.archive.headers import Header, prune, to_nm, with_pixel_size
-from emqa_dask.archive.source import WINDOW_BYTES, Frame, ReadError, Source, quiet
+from emqa_dask.archive.source import (
+    WINDOW_BYTES,
+    Frame,
+    ReadError,
+    Source,
+    is_damage_wanted,
+    note_damage,
+    quiet,
+    with_damage,
+)
 
 _MAX_OBJECTS = 100_000
 
@@ -26,6 +36,7 @@ def open_hdf5(path: str | Path) -> Source:
             guards.check_hdf5(file, path)
             flavour = _flavour(file, path.suffix.lower())
             arrays = _arrays(file)
+            damage = {name: (shape, find_hdf5_damage(file[name])) for name, shape, _ in arrays if flavour}
             plain = _plain(path, file, arrays) if flavour is None else None
     except ReadError:
         raise
@@ -38,8 +49,12 @@ def open_hdf5(path: str | Path) -> Source:
     name, plugin, options = flavour
     n_bytes = max((n for _, _, n in arrays), default=0)
     if plugin == "hspy" and n_bytes > rosetta.EAGER_BYTES:  # lazily, the plug-in fails on unchunked data and stays open
-        return rosetta.from_signals(_hspy_signals(path), name)
-    return rosetta.open_rosetta(path, name, plugin, n_bytes, **options)
+        source = rosetta.from_signals(_hspy_signals(path), name)
+    else:
+        source = rosetta.open_rosetta(path, name, plugin, n_bytes, **options)
+    for shape, sentence in damage.values():
+        source = with_damage(source, sentence, shape) if sentence else source
+    return source
 
 
 def _flavour(file: h5py.File, suffix: str) -> tuple[str, str, dict] | None:
@@ -133,6 +148,9 @@ def _plain(path: Path, file: h5py.File, arrays: list) -> Source:
 def _read(path: Path, name: str, plane: tuple[int, ...], y0: int, y1: int) -> np.ndarray:
     try:
         with h5py.File(path, "r") as file:
+            damage = find_hdf5_damage(file[name], plane, (y0, y1)) if is_damage_wanted() else ""
+            if damage:
+                note_damage(damage)
             return file[name][(*plane, slice(y0, y1))]
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise ReadError(f"HDF5 data are broken: {' '.join(str(error).split())[:200]}") from error

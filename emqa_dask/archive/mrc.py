@@ -8,7 +8,7 @@ import numpy as np
 
 from emqa_dask.archive import guards, headers
 from emqa_dask.archive.headers import Header, positive
-from emqa_dask.archive.source import WINDOW_BYTES, Frame, ReadError, Source
+from emqa_dask.archive.source import WINDOW_BYTES, Frame, ReadError, Source, note_damage
 
 # https://www.ccpem.ac.uk/mrc-format/mrc2014/ ; complex (3, 4) and packed 4-bit (101) data are not read.
 DTYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 7: "i4", 12: "f2"}
@@ -62,17 +62,21 @@ def open_mrc(path: str | Path) -> Source:
         )
         if present == 0:
             raise ReadError(reason)
+    surplus = n_bytes - offset - expected
     rows = max(1, WINDOW_BYTES // (width * dtype.itemsize))
     guards.check_frames(present)
     frames = tuple(
         Frame(height, width, dtype.newbyteorder("=").name, header,
-              partial(_read_rows, path, offset + k * width * height * dtype.itemsize, width, dtype), min(rows, height))
+              partial(_read_rows, path, offset + k * width * height * dtype.itemsize, width, dtype, surplus),
+              min(rows, height))
         for k in range(present)
     )  # fmt: skip
     return Source("MRC", "stack" if n_sections > 1 else "micrograph", reason, frames)
 
 
-def _read_rows(path, offset: int, width: int, dtype: np.dtype, y0: int, y1: int) -> np.ndarray:
+def _read_rows(path, offset: int, width: int, dtype: np.dtype, surplus: int, y0: int, y1: int) -> np.ndarray:
+    if surplus > 0:  # then the sections may lie elsewhere, or be of another size
+        note_damage(f"the MRC file has {surplus:,} bytes more than its header says")
     with open(path, "rb") as file:
         file.seek(offset + y0 * width * dtype.itemsize)
         data = file.read((y1 - y0) * width * dtype.itemsize)

@@ -2,14 +2,26 @@
 
 import itertools
 import math
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from emqa_dask.archive import guards
 from emqa_dask.archive.headers import Header, prune, to_nm, with_pixel_size
-from emqa_dask.archive.source import WINDOW_BYTES, Frame, ReadError, Source, quiet
+from emqa_dask.archive.source import (
+    WINDOW_BYTES,
+    Frame,
+    ReadError,
+    Source,
+    is_damage_wanted,
+    note_damage,
+    quiet,
+    with_damage,
+)
+from emqa_dask.archive.zarr_chunks import absent_chunks
 
 
 def open_zarr(path: str | Path) -> Source:
@@ -41,6 +53,30 @@ def open_zarr(path: str | Path) -> Source:
             raise ReadError(f"broken Zarr folder: {type(error).__name__}: {text}") from error
 
 
+def open_zspy(path: Path) -> Source:
+    """A HyperSpy Zarr folder -> Source, by RosettaSciIO; its frames say which chunks are absent."""
+    import zarr
+
+    from emqa_dask.archive.rosetta import open_rosetta
+
+    source = open_rosetta(path, "ZSPY", "zspy", 2**62)
+    with quiet():
+        for name, array in _arrays(zarr.open(store=str(path), mode="r")):
+            if array.ndim < 2 or 0 in array.shape or array.shards is not None:
+                continue
+            n_absent = array.nchunks - array.nchunks_initialized
+            if n_absent > 0:
+                sentence = f"{n_absent:,} of {array.nchunks:,} chunks of {name} are absent: they read as fill"
+                source = with_damage(source, sentence, array.shape)
+    return source
+
+
+def _arrays(group: Any) -> Iterator[tuple[str, Any]]:
+    for name, node in group.members(max_depth=None):
+        if hasattr(node, "chunks"):
+            yield name, node
+
+
 def _from_array(path: str, array, format: str, axes: list, level: dict, header: Header) -> Source:
     if array.ndim < 2 or array.dtype.kind not in "biuf" or 0 in array.shape:
         return Source(format, "signal", f"a Zarr array of shape {array.shape} and type {array.dtype}, not an image")
@@ -49,19 +85,28 @@ def _from_array(path: str, array, format: str, axes: list, level: dict, header: 
     height, width = array.shape[-2:]
     chunk_rows = max(1, min(height, array.chunks[-2]))
     rows = max(1, WINDOW_BYTES // max(1, width * array.dtype.itemsize) // chunk_rows) * chunk_rows
+    folder = Path(path) / array.path
     guards.check_frames(math.prod(array.shape[:-2]))
     planes = itertools.product(*(range(n) for n in array.shape[:-2]))
     dtype = np.dtype(array.dtype).newbyteorder("=").name
     frames = tuple(
-        Frame(height, width, dtype, header, partial(_read_rows, array, plane), min(rows, height)) for plane in planes
+        Frame(height, width, dtype, header, partial(_read_rows, array, folder, plane), min(rows, height))
+        for plane in planes
     )
     assert len(frames) == math.prod(array.shape[:-2])
     return Source(format, "stack" if len(frames) > 1 else "micrograph", "", frames)
 
 
-def _read_rows(array, plane: tuple[int, ...], y0: int, y1: int) -> np.ndarray:
+def _read_rows(array, folder: Path, plane: tuple[int, ...], y0: int, y1: int) -> np.ndarray:
     try:
-        return np.asarray(array[(*plane, slice(y0, y1))])
+        rows = np.asarray(array[(*plane, slice(y0, y1))])
+        if is_damage_wanted():
+            n_absent, n_chunks = absent_chunks(folder, array, plane, y0, y1)
+            if n_absent:
+                note_damage(
+                    f"{n_absent:,} of {n_chunks:,} chunks of rows {y0:,} to {y1:,} are absent: they read as fill"
+                )
+        return rows
     except Exception as error:
         text = " ".join(str(error).split())[:200]
         raise ReadError(f"Zarr chunks are broken: {type(error).__name__}: {text}") from error

@@ -9,7 +9,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from emqa_dask.archive.headers import Header, iso_date, prune, text
-from emqa_dask.archive.source import Frame, ReadError, Source, quiet
+from emqa_dask.archive.jpeg import find_jpeg_damage
+from emqa_dask.archive.png import find_png_damage
+from emqa_dask.archive.source import Frame, ReadError, Source, is_damage_wanted, note_damage, quiet
 
 _GREY = {"1": "bool", "L": "uint8", "I;16": "uint16", "I;16B": "uint16", "I": "int32", "F": "float32"}
 _LOCK = threading.Lock()
@@ -46,7 +48,7 @@ def open_raster(path: str | Path, format: str) -> Source:
     depth = _png_depth(path) if format == "PNG" else (8, 0)
     if depth[0] == 16:
         is_colour, dtype = depth[1] in (2, 6), "uint16"
-        read = partial(_decode_png16, path)
+        read = partial(_decode_png16, path, (width, height))
     else:
         is_colour = mode not in _GREY and mode not in ("LA", "La")
         dtype = _GREY.get(mode, "uint8")
@@ -81,10 +83,11 @@ def _decode(path, format: str, size: tuple[int, int], y0: int, y1: int) -> np.nd
         if isinstance(error, ReadError) or (isinstance(error, OSError) and error.errno is not None):
             raise
         raise ReadError(f"{format} data are broken: {_sentence(error)}") from error
+    _note_damage(path, format, size)
     return pixels[y0:y1]
 
 
-def _decode_png16(path, y0: int, y1: int) -> np.ndarray:
+def _decode_png16(path, size: tuple[int, int], y0: int, y1: int) -> np.ndarray:
     import imagecodecs
 
     try:
@@ -93,4 +96,39 @@ def _decode_png16(path, y0: int, y1: int) -> np.ndarray:
         raise ReadError(f"PNG data are broken: {_sentence(error)}") from error
     if pixels.ndim == 3:
         pixels = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., 0]
+    _note_damage(path, "PNG", size)
     return pixels[y0:y1]
+
+
+def _note_damage(path, format: str, size: tuple[int, int]) -> None:
+    """Note what the decoder has passed over, where damage is asked for."""
+    find = _FINDERS.get(format)
+    if find is None or not is_damage_wanted():
+        return
+    damage = find(Path(path).read_bytes(), size)
+    if damage:
+        note_damage(f"{format}: {damage}")
+
+
+def _gif_damage(data: bytes, size: tuple[int, int]) -> str:
+    """What giflib says, which is stricter than Pillow."""
+    import imagecodecs
+
+    try:
+        imagecodecs.gif_decode(data)
+    except (RuntimeError, ValueError) as error:
+        return _sentence(error)
+    return "" if data.rstrip(b"\0").endswith(b";") else "its end is missing"
+
+
+def _webp_damage(data: bytes, size: tuple[int, int]) -> str:
+    said = int.from_bytes(data[4:8], "little") + 8
+    return f"it ends after {len(data):,} of {said:,} bytes" if said > len(data) else ""
+
+
+_FINDERS = {
+    "JPEG": lambda data, size: find_jpeg_damage(data),
+    "PNG": lambda data, size: find_png_damage(data, size[1] * (8 * size[0] + 1)),  # of 16-bit colour with alpha
+    "GIF": _gif_damage,
+    "WebP": _webp_damage,
+}

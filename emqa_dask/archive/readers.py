@@ -124,9 +124,9 @@ def _zarr_folder(path: Path) -> Source:
             raise
         raise ReadError(f"broken Zarr folder: {error}") from error
     if path.suffix.lower() == ZARR_SUFFIXES[1]:
-        from emqa_dask.archive.rosetta import open_rosetta
+        from emqa_dask.archive.omezarr import open_zspy
 
-        return open_rosetta(path, "ZSPY", "zspy", 2**62)
+        return open_zspy(path)
     from emqa_dask.archive.omezarr import open_zarr
 
     return open_zarr(path)

@@ -1,10 +1,12 @@
-"""Source and Frame: what one file holds, and how to read rows of it; luma, colour and the quiet() context."""
+"""Source and Frame: what one file holds, and how to read rows of it; damage, luma, colour and the quiet() context."""
 
 import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -17,6 +19,21 @@ class ReadError(ValueError):
     """A file that should hold micrographs and could not be read; the text is one plain sentence."""
 
     format: str | None = None  # what the content looks like
+
+
+_DAMAGE: ContextVar[list[str] | None] = ContextVar("damage", default=None)
+
+
+def is_damage_wanted() -> bool:
+    """Whether somebody asks for the damage of the rows that are being read: to look for it can cost as much time."""
+    return _DAMAGE.get() is not None
+
+
+def note_damage(sentence: str) -> None:
+    """Say of the rows that are being read that pixels of them are damaged or absent; Frame.read_with_colour() tells."""
+    notes = _DAMAGE.get()
+    if notes is not None and sentence not in notes:
+        notes.append(sentence)
 
 
 @dataclass(frozen=True)
@@ -43,25 +60,42 @@ class Frame:
 
     def read(self, y0: int = 0, y1: int | None = None) -> np.ndarray:
         """Rows y0:y1 as (y1 - y0, width) in the acquired dtype, native endian, C order; colour becomes luma."""
-        return self.read_with_colour(y0, y1)[0]
+        rows = self._decode(y0, self.height_px if y1 is None else y1)
+        return _native(rows if rows.ndim == 2 else luma(rows))
 
-    def read_with_colour(self, y0: int = 0, y1: int | None = None) -> tuple[np.ndarray, int]:
-        """As read(), and how many of these pixels have RGB channels that differ by over 8 % of the full range."""
-        y1 = self.height_px if y1 is None else y1
-        if not 0 <= y0 < y1 <= self.height_px:
-            raise ValueError(f"rows {y0}:{y1} are not within 0:{self.height_px}")
-        with quiet():
-            rows = np.asarray(self.read_rows(y0, y1))
-        if rows.shape[:2] != (y1 - y0, self.width_px) or rows.ndim not in (2, 3):
-            raise ReadError(f"decoded {rows.shape} where rows {y0}:{y1} of width {self.width_px} were expected")
+    def read_with_colour(self, y0: int = 0, y1: int | None = None) -> tuple[np.ndarray, int, list[str]]:
+        """As read(), how many of these pixels have RGB channels that differ by over 8 % of the full range, and damage.
+
+        The damage is a phrase for each part of the file whose pixels are damaged or absent, as far as its format and
+        its decoder can tell; empty where all are whole.
+        """
+        damage: list[str] = []
+        token = _DAMAGE.set(damage)
+        try:
+            rows = self._decode(y0, self.height_px if y1 is None else y1)
+        finally:
+            _DAMAGE.reset(token)
         if rows.ndim == 2:
             grey, n_coloured = rows, 0
         elif is_grey(rows):
             grey, n_coloured = rows[..., 0], 0
         else:
             grey, n_coloured = luma(rows), count_coloured(rows)
-        native = grey.dtype.newbyteorder("=")
-        return np.ascontiguousarray(grey, dtype=native), n_coloured
+        return _native(grey), n_coloured, damage
+
+    def _decode(self, y0: int, y1: int) -> np.ndarray:
+        """Rows y0:y1 as the format gives them: (h, w) or (h, w, 3)."""
+        if not 0 <= y0 < y1 <= self.height_px:
+            raise ValueError(f"rows {y0}:{y1} are not within 0:{self.height_px}")
+        with quiet():
+            rows = np.asarray(self.read_rows(y0, y1))
+        if rows.shape[:2] != (y1 - y0, self.width_px) or rows.ndim not in (2, 3):
+            raise ReadError(f"decoded {rows.shape} where rows {y0}:{y1} of width {self.width_px} were expected")
+        return rows
+
+
+def _native(grey: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(grey, dtype=grey.dtype.newbyteorder("="))
 
 
 @dataclass(frozen=True)
@@ -73,6 +107,24 @@ class Source:
     reason: str = ""  # one sentence: why it is no micrograph, or what to know about it
     frames: tuple[Frame, ...] = ()
     is_failed: bool = False  # it should be a micrograph by its name, but is none
+
+
+def with_damage(source: Source, sentence: str, shape: tuple[int, ...]) -> Source:
+    """`source`, whose frames that an array of `shape` can hold note this damage whenever they are read."""
+
+    def read_rows(frame: Frame, y0: int, y1: int) -> np.ndarray:
+        note_damage(sentence)
+        return frame.read_rows(y0, y1)
+
+    def noted(frame: Frame) -> Frame:
+        left = list(shape)
+        for size in (frame.height_px, frame.width_px):
+            if size not in left:
+                return frame
+            left.remove(size)
+        return replace(frame, read_rows=partial(read_rows, frame))
+
+    return replace(source, frames=tuple(map(noted, source.frames)))
 
 
 def is_grey(rgb: np.ndarray) -> bool:

@@ -21,6 +21,7 @@ from emqa_dask.settings import Archive
 
 _BLOCK = 2**22
 _HEADER_BYTES = 4000
+_NOTES = 3  # on a frame's damage that its row shows
 _MAX_HASHED_BYTES = 2**31  # of files that hold no image (films, disk images): larger ones are listed, not read
 
 
@@ -91,10 +92,11 @@ def _survey_frames(row: dict, source: Source, settings: Archive) -> list[dict]:
 
 def _survey_frame(row: dict, number: int, frame: Frame, settings: Archive) -> dict:
     check_budget(frame, settings.max_megapixels)
-    digest, n_coloured = hashlib.sha256(), 0
+    digest, n_coloured, damage = hashlib.sha256(), 0, []
     for y0, y1 in frame.windows():
-        pixels, n = frame.read_with_colour(y0, y1)
+        pixels, n, notes = frame.read_with_colour(y0, y1)
         n_coloured += n
+        damage += [note for note in notes if note not in damage]
         digest.update(np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<")).data)
     header = frame.header
     if not header.nm_per_pixel > 0 and settings.nm_per_pixel > 0:
@@ -109,6 +111,7 @@ def _survey_frame(row: dict, number: int, frame: Frame, settings: Archive) -> di
         "width_px": frame.width_px,
         "dtype": frame.dtype,
         "colour_fraction": n_coloured / (frame.height_px * frame.width_px),
+        "damage": damage_sentence(damage),
         "nm_per_pixel": header.nm_per_pixel,
         "nm_per_pixel_source": header.nm_per_pixel_source,
         "voltage_kv": header.voltage_kv,
@@ -119,6 +122,14 @@ def _survey_frame(row: dict, number: int, frame: Frame, settings: Archive) -> di
         "exposure_s": header.exposure_s,
         "header": header_json(header.foreign),
     }
+
+
+def damage_sentence(notes: list[str]) -> str | None:
+    """The first notes on a frame's damaged pixels as one text, and how many more there are; None for none."""
+    if not notes:
+        return None
+    more = f"; and {len(notes) - _NOTES:,} more" if len(notes) > _NOTES else ""
+    return _clean("; ".join(notes[:_NOTES]))[:500] + more
 
 
 def micrograph_id(content_sha256: str, uri: str, frame: int) -> str:

@@ -9,10 +9,13 @@ import tifffile
 
 from emqa_dask.archive import guards, headers
 from emqa_dask.archive.headers import Header
-from emqa_dask.archive.source import WINDOW_BYTES, Frame, ReadError, Source, quiet
+from emqa_dask.archive.jpeg import find_jpeg_damage
+from emqa_dask.archive.source import WINDOW_BYTES, Frame, ReadError, Source, is_damage_wanted, note_damage, quiet
 from emqa_dask.archive.tiff_headers import tiff_header
 
 _JPEG = (6, 7, 34892, 33007)
+_JPEG2000 = (33003, 33004, 33005, 34712)
+_LZW = 5
 _MINISBLACK_LIKE = (0, 1, 2, 3, 6)  # white is zero, black is zero, RGB, palette, YCbCr
 
 
@@ -105,6 +108,8 @@ def _frame(path, page, number: int, header: Header, k: int) -> Frame:
         stored = page.dtype.newbyteorder(page.parent.byteorder)
         read = partial(_read_contiguous, path, page.dataoffsets[0] + k * page.nbytes, shape, stored, number + k)
     else:
+        if page.compression in _JPEG:
+            page.decode  # noqa: B018  it looks into the file, which is open now, and is kept
         read = partial(_read_segments, path, page, number)
     if page.photometric == 3:
         read = partial(_read_palette, read, _palette(page))
@@ -139,7 +144,7 @@ def _read_contiguous(path, offset, shape, dtype, number, y0: int, y1: int) -> np
 
 
 def _read_segments(path, page: tifffile.TiffPage, number: int, y0: int, y1: int) -> np.ndarray:
-    """Rows y0:y1 from the strips or tiles that touch them; strips that a sparse file does not hold are zero."""
+    """Rows y0:y1 from the strips or tiles that touch them; those that a sparse file does not hold are zero."""
     samples, width = page.samplesperpixel, page.imagewidth
     out = np.zeros((y1 - y0, width, samples), page.dtype)
     segment_h = page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
@@ -154,6 +159,7 @@ def _read_segments(path, page: tifffile.TiffPage, number: int, y0: int, y1: int)
             for index in range((plane * down + y0 // segment_h) * across, (plane * down - (-y1 // segment_h)) * across):
                 offset, n_bytes = page.dataoffsets[index], page.databytecounts[index]
                 if offset == 0 or n_bytes == 0:
+                    note_damage(f"page {number}, strip or tile {index + 1} of {needed} is absent from the file")
                     continue
                 if n_bytes > 2 * segment_h * width * samples * page.dtype.itemsize + 2**20:
                     raise ReadError(
@@ -171,6 +177,9 @@ def _read_segments(path, page: tifffile.TiffPage, number: int, y0: int, y1: int)
 
 
 def _paste(out, page, data: bytes, index: int, number: int, y0: int, plane: int) -> None:
+    damage = _segment_damage(page, data, index) if is_damage_wanted() else ""
+    if damage:
+        note_damage(f"page {number}, strip or tile {index + 1}: {damage}")
     try:
         tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader} if page.compression in _JPEG else {}
         block, (_, _, top, left, _), _ = page.decode(data, index, **tables)
@@ -186,6 +195,35 @@ def _paste(out, page, data: bytes, index: int, number: int, y0: int, plane: int)
     channels = slice(plane, plane + 1) if page.planarconfig == 2 and out.shape[2] > 1 else slice(None)
     if b > a:
         out[a - y0 : b - y0, left:right, channels] = block[a - top : b - top, : right - left]
+
+
+def _segment_damage(page: tifffile.TiffPage, data: bytes, index: int) -> str:
+    """What is wrong with one compressed strip or tile that its decoder passes over; "" for nothing."""
+    if page.compression in _JPEG:
+        return find_jpeg_damage(data, page.jpegtables or b"")
+    if page.compression == _LZW and page.fillorder == 1:
+        return _lzw_damage(page, data, index)
+    if page.compression in _JPEG2000 and data[:4] == b"\xff\x4f\xff\x51" and b"\xff\xd9" not in data[-4:]:
+        return "its end is missing"
+    return ""
+
+
+def _lzw_damage(page: tifffile.TiffPage, data: bytes, index: int) -> str:
+    """LZW has no checksum; but a code that changed gives another number of bytes, mostly."""
+    import imagecodecs
+
+    whole = page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
+    row_bits = (page.tilewidth if page.is_tiled else page.imagewidth) * page.bitspersample
+    row_bytes = (row_bits * (1 if page.planarconfig == 2 else page.samplesperpixel) + 7) // 8
+    down = math.ceil(page.imagelength / whole)
+    shown = whole if page.is_tiled else min(whole, page.imagelength - index % down * whole)
+    try:
+        n_bytes = len(imagecodecs.lzw_decode(data, out=whole * row_bytes + 1))
+    except (RuntimeError, ValueError):
+        return ""  # its decoder says so
+    if n_bytes in (shown * row_bytes, whole * row_bytes):  # some write the last strip as long as the others
+        return ""
+    return f"it decodes to {n_bytes:,} bytes or more instead of {shown * row_bytes:,}"
 
 
 def _palette(page: tifffile.TiffPage) -> np.ndarray:

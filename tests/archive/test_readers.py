@@ -199,8 +199,8 @@ def test_colour_is_luma_and_counted(tmp_path):
     for name, write in (("x.tif", tifffile.imwrite), ("x.png", lambda p, a, **_: Image.fromarray(a).save(p))):
         write(tmp_path / name, rgb, **({"photometric": "rgb"} if name == "x.tif" else {}))
         (frame,) = open_source(tmp_path / name).frames
-        grey, n_coloured = frame.read_with_colour()
-        assert n_coloured == 400
+        grey, n_coloured, damage = frame.read_with_colour()
+        assert (n_coloured, damage) == (400, [])
         np.testing.assert_array_equal(grey[10:], rgb[10:, :, 0])
         expected = np.rint(0.299 * 255 + 0.587 * rgb[:10, :, 1].astype(float))
         np.testing.assert_array_equal(grey[:10], expected)

@@ -1,0 +1,48 @@
+"""find_hdf5_damage(): pixels that an HDF5 dataset does not hold; libhdf5 reads the fill value there without a word."""
+
+import itertools
+import math
+import os
+
+import h5py
+
+
+def find_hdf5_damage(dataset: h5py.Dataset, plane: tuple[int, ...] = (), rows: tuple[int, int] | None = None) -> str:
+    """Which values of `dataset` (of these rows of one plane, where given) are absent, one phrase; "" for none."""
+    folder = os.path.dirname(os.path.realpath(dataset.file.filename))
+    if dataset.is_virtual:
+        names = {source.file_name for source in dataset.virtual_sources()} - {"."}
+        lost = sorted(name for name in names if not os.path.exists(os.path.join(folder, name)))
+        return f"{dataset.name} lies in {len(lost)} files that are absent, {lost[0]} is one" if lost else ""
+    if dataset.external:
+        return _external_damage(dataset, folder)
+    if not dataset.chunks:
+        is_absent = dataset.size and not dataset.id.get_storage_size()
+        return f"the values of {dataset.name} were never written" if is_absent else ""
+    n_chunks = math.prod(math.ceil(n / c) for n, c in zip(dataset.shape, dataset.chunks))
+    if dataset.id.get_num_chunks() >= n_chunks:
+        return ""
+    if rows is None:
+        n_absent = n_chunks - dataset.id.get_num_chunks()
+    else:
+        n_absent, n_chunks = _count_absent(dataset, plane, *rows)
+    return f"{n_absent:,} of {n_chunks:,} chunks of {dataset.name} are absent: they read as fill" if n_absent else ""
+
+
+def _count_absent(dataset: h5py.Dataset, plane: tuple[int, ...], y0: int, y1: int) -> tuple[int, int]:
+    sizes = dataset.chunks
+    starts = [range(k // n * n, k // n * n + 1, n) for k, n in zip(plane, sizes)]
+    starts.append(range(y0 // sizes[-2] * sizes[-2], y1, sizes[-2]))
+    starts.append(range(0, dataset.shape[-1], sizes[-1]))
+    blocks = list(itertools.product(*starts))
+    return sum(dataset.id.get_chunk_info_by_coord(b).byte_offset is None for b in blocks), len(blocks)
+
+
+def _external_damage(dataset: h5py.Dataset, folder: str) -> str:
+    for name, offset, size in dataset.external:
+        path = os.path.join(folder, os.fsdecode(name))
+        there = max(0, os.path.getsize(path) - offset) if os.path.exists(path) else 0
+        wanted = min(size, dataset.nbytes)
+        if there < wanted:
+            return f"the file {os.path.basename(path)} holds {there:,} of {wanted:,} bytes of {dataset.name}"
+    return ""

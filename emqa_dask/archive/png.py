@@ -1,0 +1,47 @@
+"""find_png_damage(): the checksums of a PNG's chunks and of its compressed pixels, which Pillow passes over."""
+
+import struct
+import zlib
+
+_BLOCK = 2**22
+_CHECKED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")  # what the pixels depend on
+
+
+def find_png_damage(data: bytes, n_bytes: int) -> str:
+    """What is wrong with the chunks of a PNG that hold its pixels, one phrase; "" where all are whole.
+
+    n_bytes: what the pixels are decoded to, at most; a stream that goes on is not followed further.
+    """
+    at, inflate, left, has_end = 8, zlib.decompressobj(), n_bytes + _BLOCK, False
+    view = memoryview(data)
+    while at + 8 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, at)
+        body = view[at + 8 : at + 8 + length]
+        if len(body) < length or at + 12 + length > len(data):
+            return f"a chunk ends after {len(body):,} of {length:,} bytes"
+        if (
+            name in _CHECKED
+            and zlib.crc32(view[at + 4 : at + 8 + length]) != struct.unpack_from(">I", data, at + 8 + length)[0]
+        ):
+            return f"the checksum of a chunk {name.decode()} does not fit"
+        at += 12 + length
+        if name == b"IEND":
+            has_end = True
+            break
+        if name == b"IDAT" and left > 0 and not inflate.eof:
+            try:
+                left -= _inflate(inflate, body, left)
+            except zlib.error as error:
+                return f"the compressed pixels are broken: {error}"
+    if not has_end:
+        return "its end is missing"
+    return "" if inflate.eof or left <= 0 else "the compressed pixels end early"
+
+
+def _inflate(inflate, body: memoryview, left: int) -> int:
+    """Bytes that `body` unpacks to, about `left` at most; a block in memory at a time."""
+    size, data = 0, body
+    while len(data) and size < left and not inflate.eof:
+        size += len(inflate.decompress(data, _BLOCK))
+        data = inflate.unconsumed_tail
+    return size

@@ -1,0 +1,63 @@
+"""absent_chunks(): chunks of a Zarr array that were lost or never written; zarr-python reads the fill value there."""
+
+import itertools
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_ABSENT = np.uint64(2**64 - 1)  # offset and length of a chunk that a shard does not have
+
+
+def absent_chunks(folder: Path, array: Any, plane: tuple[int, ...], y0: int, y1: int) -> tuple[int, int]:
+    """(chunks that are absent, chunks that there should be) among those of rows y0:y1 of one plane of `array`.
+
+    folder: of the array itself. An inner chunk of a shard counts as a chunk.
+    """
+    shards = _blocks(array.shape, array.shards or array.chunks, plane, y0, y1)
+    if array.shards is None:
+        return sum(not (folder / _key(array, block)).is_file() for block in shards), len(shards)
+    inner = [s // c for s, c in zip(array.shards, array.chunks)]
+    indices = {block: _index(folder / _key(array, block), array, inner) for block in shards}
+    chunks = _blocks(array.shape, array.chunks, plane, y0, y1)
+    n_absent = 0
+    for chunk in chunks:
+        index = indices[tuple(c // n for c, n in zip(chunk, inner))]
+        n_absent += index is None or bool((index[tuple(c % n for c, n in zip(chunk, inner))] == _ABSENT).all())
+    return n_absent, len(chunks)
+
+
+def _blocks(shape, sizes, plane: tuple[int, ...], y0: int, y1: int) -> list[tuple[int, ...]]:
+    """Positions in the grid of blocks of `sizes` that rows y0:y1 of a plane touch."""
+    ranges = [range(k // n, k // n + 1) for k, n in zip(plane, sizes)]
+    ranges.append(range(y0 // sizes[-2], math.ceil(y1 / sizes[-2])))
+    ranges.append(range(math.ceil(shape[-1] / sizes[-1])))
+    return list(itertools.product(*ranges))
+
+
+def _key(array: Any, block: tuple[int, ...]) -> str:
+    return array.metadata.encode_chunk_key(block)
+
+
+def _index(path: Path, array: Any, inner: list[int]) -> np.ndarray | None:
+    """(..., 2) offsets and lengths of a shard's chunks; None where there is no such file.
+
+    An index that is not plain (compressed, say) is left to zarr-python: none of its chunks counts as absent.
+    """
+    if not path.is_file():
+        return None
+    codec = next(c for c in array.metadata.codecs if type(c).__name__ == "ShardingCodec")
+    names = [type(c).__name__ for c in codec.index_codecs]
+    n_bytes = 16 * math.prod(inner)
+    if names not in (["BytesCodec"], ["BytesCodec", "Crc32cCodec"]):
+        return np.zeros((*inner, 2), np.uint64)
+    tail = n_bytes + (4 if len(names) == 2 else 0)
+    with open(path, "rb") as file:
+        if str(getattr(codec.index_location, "value", codec.index_location)) == "end":
+            file.seek(max(0, file.seek(0, 2) - tail))
+        data = file.read(n_bytes)
+    if len(data) < n_bytes:  # zarr-python says that it is broken
+        return np.zeros((*inner, 2), np.uint64)
+    endian = getattr(codec.index_codecs[0].endian, "value", "little")
+    return np.frombuffer(data, "<u8" if endian == "little" else ">u8").reshape(*inner, 2)
