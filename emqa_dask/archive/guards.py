@@ -4,6 +4,7 @@ What one image needs in memory is bounded by archive.max_megapixels; these are t
 """
 
 import bz2
+import itertools
 import json
 import lzma
 import math
@@ -23,8 +24,10 @@ MAX_PAGES = 20_000  # of a TIFF: each costs kilobytes before its pixels are read
 MAX_SEGMENTS = 2**20  # strips or tiles of an image
 MAX_TAG_BYTES = 64 * 2**20
 MAX_CHUNK_BYTES = 2 * 2**30
+MAX_ELID_BYTES = 2**29  # unpacked; those of instruments have some megabytes
 SLACK_BYTES = 256 * 2**20  # that a chunk may decode to beyond its size
 _DEFLATE_RATIO = 1032  # at most, by the format
+_BLANK_LINES = 1000
 _PACKERS = ("zlib", "gzip", "bz2", "lzma", "zstd", "blosc", "lz4")
 
 
@@ -90,6 +93,29 @@ def _check_dataset(dataset: h5py.Dataset) -> None:
         dataset.id.chunk_iter(note)
         for offset in large:
             _check_size("zlib", dataset.id.read_direct_chunk(offset)[1], chunk, dataset.name)
+
+
+def check_elid(path: str | Path) -> None:
+    """ReadError for an ELID whose bzip2 stream is cut, broken or too long: RosettaSciIO would wait for its end."""
+    n_bytes, inflate = 0, bz2.BZ2Decompressor()
+    with open(path, "rb") as file:
+        while not inflate.eof:
+            data = file.read(2**20) if inflate.needs_input else b""
+            if inflate.needs_input and not data:
+                raise ReadError(f"truncated ELID: its bzip2 stream has no end, after {n_bytes:,} bytes of data")
+            try:
+                n_bytes += len(inflate.decompress(data, 2**22))
+            except OSError as error:
+                raise ReadError(f"broken ELID: its bzip2 stream is damaged after {n_bytes:,} bytes of data") from error
+            if n_bytes > MAX_ELID_BYTES:
+                raise ReadError(f"an ELID of over {MAX_ELID_BYTES:,} bytes of data is not read")
+
+
+def check_dens(path: str | Path) -> None:
+    """ReadError for a DENS log of blank lines alone, in which RosettaSciIO looks for a first line for ever."""
+    with open(path, "rb") as file:
+        if not any(line.strip() for line in itertools.islice(file, _BLANK_LINES)):
+            raise ReadError("a DENS log without a line of text")
 
 
 def check_zarr(folder: Path) -> None:

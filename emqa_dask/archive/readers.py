@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from emqa_dask.archive import sidecar
-from emqa_dask.archive.guards import check_zarr
+from emqa_dask.archive.guards import check_dens, check_elid, check_zarr
 from emqa_dask.archive.headers import Header
 from emqa_dask.archive.scan import ZARR_SUFFIXES
 from emqa_dask.archive.sniff import ARCHIVES, HEAD_BYTES, IMAGE_FORMATS, RARE, SUFFIXES, TEXT_SUFFIXES, sniff
@@ -57,6 +57,17 @@ def _emi(path: Path) -> Source:
     return open_emi(path)
 
 
+def _checked(check: Callable[[Path], None], format: str, plugin: str) -> Callable[[Path], Source]:
+    """As _rosetta(), for a plug-in that never returns from some broken files: `check` raises ReadError for them."""
+    open_file = _rosetta(format, plugin)
+
+    def read(path: Path) -> Source:
+        check(path)
+        return open_file(path)
+
+    return read
+
+
 def _hdf5(path: Path) -> Source:
     from emqa_dask.archive.hdf5 import open_hdf5
 
@@ -72,8 +83,9 @@ READERS: dict[str, Callable[[Path], Source]] = {
     "SER": _ser,
     "EMI": _emi,
     "HDF5": _hdf5,
-    "ELID": _rosetta("ELID", "phenom"),
     **{name: _rosetta(name, plugin) for name, plugin in RARE.values()},
+    "ELID": _checked(check_elid, "ELID", "phenom"),
+    "DENS": _checked(check_dens, "DENS", "dens"),
 }
 
 

@@ -109,15 +109,15 @@ class Source:
     is_failed: bool = False  # it should be a micrograph by its name, but is none
 
 
-def with_damage(source: Source, sentence: str, shape: tuple[int, ...]) -> Source:
-    """`source`, whose frames that an array of `shape` can hold note this damage whenever they are read."""
+def with_damage(source: Source, sentence: str, shape: tuple[int, ...] | None = None) -> Source:
+    """`source`, whose frames (those that an array of `shape` can hold) note this damage whenever they are read."""
 
     def read_rows(frame: Frame, y0: int, y1: int) -> np.ndarray:
         note_damage(sentence)
         return frame.read_rows(y0, y1)
 
     def noted(frame: Frame) -> Frame:
-        left = list(shape)
+        left = [frame.height_px, frame.width_px] if shape is None else list(shape)
         for size in (frame.height_px, frame.width_px):
             if size not in left:
                 return frame

@@ -10,7 +10,16 @@ import tifffile
 from emqa_dask.archive import guards, headers
 from emqa_dask.archive.headers import Header
 from emqa_dask.archive.jpeg import find_jpeg_damage
-from emqa_dask.archive.source import WINDOW_BYTES, Frame, ReadError, Source, is_damage_wanted, note_damage, quiet
+from emqa_dask.archive.source import (
+    WINDOW_BYTES,
+    Frame,
+    ReadError,
+    Source,
+    is_damage_wanted,
+    note_damage,
+    quiet,
+    with_damage,
+)
 from emqa_dask.archive.tiff_headers import tiff_header
 
 _JPEG = (6, 7, 34892, 33007)
@@ -31,12 +40,16 @@ def open_tiff(path: str | Path) -> Source:
         except (tifffile.TiffFileError, ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
             raise ReadError(f"broken TIFF: {_sentence(error)}") from error
     broken = [n for n in notes if "corrupted" in n or "invalid" in n or "raised" in n or "failed" in n]
-    reason = f"the list of pages is broken after page {len(pages)}: {_sentence(broken[0])}" if broken else ""
+    lists = [n for n in broken if "TiffPages" in n or "list" in n]
+    reason = f"a tag is broken: {_sentence(broken[0])}" if broken else ""
+    if lists:
+        reason = f"the list of pages is broken after page {len(pages)}: {_sentence(lists[0])}"
     if not pages:
         raise ReadError("truncated TIFF: no page can be found")
     if not frames:
         raise ReadError(f"TIFF without a readable image: {'; '.join(sorted(set(left_out)))}")
-    return Source(name, "stack" if len(frames) > 1 else "micrograph", reason, tuple(frames))
+    source = Source(name, "stack" if len(frames) > 1 else "micrograph", reason, tuple(frames))
+    return with_damage(source, reason) if lists else source  # what is left may be a preview
 
 
 def _sentence(error: object) -> str:
