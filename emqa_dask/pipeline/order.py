@@ -66,7 +66,8 @@ def map_one(root: str, row: dict, out: str, settings: Detect, call: Call = direc
     if parts.has_part(out, "order.parquet", name, tables.ORDER):
         return {"outcome": "found"}
     image = micrographs.read_window(root, row["stack"], row["index"])
-    found, figure = call(measure, image, settings, f"{row['uri']}, frame {row['frame']}", label=row["uri"])
+    what = f"{row['uri']}, frame {row['frame']}"
+    found, figure = call(measure, image, settings, what, label=row["uri"], megapixels=image.size / 1e6)
     told = {key: found.settings[key] for key in ("verdict", "covariance", "threshold", "spacing_px")}
     one = {key: row[key] for key in ("micrograph_id", "uri", "frame")} | told
     one |= {"disordered_fraction": found.area_fraction, "n_points": len(found.points)}

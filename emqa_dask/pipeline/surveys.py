@@ -34,7 +34,8 @@ def survey_files(root: str, name: str, entries: list[Entry], settings: Settings,
     rows, frames, failures = [], [], []
     for entry in entries:
         try:
-            row, found = call(survey, entry, settings.archive, label=entry.uri)
+            pixels = entry.size_bytes / 2  # as far as can be told before it is read
+            row, found = call(survey, entry, settings.archive, label=entry.uri, megapixels=pixels / 1e6)
         except Died as died:
             row, found = failed(entry, died), []
             failures.append(failure(entry, died, where_am_i()))

@@ -126,8 +126,9 @@ def _store(root: str, partition: Partition, rows: pd.DataFrame, call: Call) -> l
                 copies.close()
                 here.update(path=row["path"], copy=copies.enter_context(local_file(unescape(row["path"]))))
             try:
-                for y0, y1 in call(frame_windows, here["copy"], row["frame"], label=row["uri"]):
-                    yield call(read_window, here["copy"], row["frame"], y0, y1, label=row["uri"])
+                size = {"label": row["uri"], "megapixels": megapixels(row)}
+                for y0, y1 in call(frame_windows, here["copy"], row["frame"], **size):
+                    yield call(read_window, here["copy"], row["frame"], y0, y1, **size)
             except Died as died:
                 dead[slot] = died
                 raise
@@ -180,21 +181,21 @@ def _measure(
         if is_classified and len(chunk) > 1:
             with _timed(stages, "classify"):
                 ids = [row["micrograph_id"] for row in chunk]
-                classes_ahead = _together(call, by_ensemble, ids, pixels, settings)
+                classes_ahead = _together(call, chunk, by_ensemble, ids, pixels, settings)
         if is_new and len(chunk) > 1:
             with _timed(stages, "detect"):
                 if is_on_gpu and has_log:
-                    blobs_ahead = _together(call, by_log, pixels, how, settings.run.batch_size)
+                    blobs_ahead = _together(call, chunk, by_log, pixels, how, settings.run.batch_size)
                 if has_networks:
-                    objects_ahead = _together(call, by_networks, pixels, sizes, how)
+                    objects_ahead = _together(call, chunk, by_networks, pixels, sizes, how)
         for k, (row, image) in enumerate(zip(chunk, pixels, strict=True)):
             stage, micrograph_id = "", row["micrograph_id"]
 
-            def here(name: str, function: Callable, *args, uri: str = row["uri"]):
+            def here(name: str, function: Callable, *args, row: dict = row):
                 nonlocal stage
                 stage = name
                 with _timed(stages, name):
-                    return call(function, *args, label=uri)
+                    return call(function, *args, label=row["uri"], megapixels=megapixels(row))
 
             try:
                 if "thumbnails" in made:
@@ -237,10 +238,15 @@ def _chunks(rows: list[dict], settings: Settings, n: int) -> Iterator[tuple[Sett
             yield dataclasses.replace(settings, detect=detect), chunk
 
 
-def _together(call: Call, function: Callable, *args) -> list | None:
+def megapixels(row: dict) -> float:
+    """Size of the micrograph of the ledger `row`."""
+    return row["height_px"] * row["width_px"] / 1e6
+
+
+def _together(call: Call, chunk: list[dict], function: Callable, *args) -> list | None:
     """What `function` says of a batch of images; None where that fails, and each has to be tried by itself."""
     try:
-        return call(function, *args)
+        return call(function, *args, label=chunk[0]["uri"], megapixels=sum(map(megapixels, chunk)))
     except Died:
         return None
 

@@ -279,7 +279,7 @@ def test_the_workspace_is_no_part_of_the_archive_it_lies_in(small, tmp_path, pre
 def test_a_file_on_which_its_reader_dies_costs_one_row(sessions, small, tmp_path, kind):
     guilty = "session 1/image 05.tif"
 
-    def call(function, entry, *args, label=""):
+    def call(function, entry, *args, label="", megapixels=0.0):
         assert label == entry.uri
         if entry.uri == guilty:
             raise Died(kind, "it was ended by SIGSEGV", "where", 2, 123)

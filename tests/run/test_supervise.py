@@ -5,14 +5,19 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from multiprocessing import forkserver
 
 import numpy as np
 import psutil
 import pytest
 
 from emqa_dask.backend import DeviceLost
-from emqa_dask.run.supervise import Died, Supervised
+from emqa_dask.models import ModelError
+from emqa_dask.run import isolate
+from emqa_dask.run.supervise import Died, Supervised, current_labels, limit_s
+from emqa_dask.run.workers import METHOD
 
 SEEN = []
 
@@ -57,6 +62,30 @@ def pid():
 
 def lose_the_gpu():
     raise RuntimeError("CUDA error: an illegal memory access was encountered (cudaErrorIllegalAddress)")
+
+
+def damaged_model():
+    raise ModelError("model/weights: not whole")
+
+
+def missing_library():
+    import no_such_library  # noqa: F401
+
+
+def note_and_sleep(path, seconds):
+    with open(path, "a") as notes:
+        notes.write(f"{os.getpid()}\n")
+    time.sleep(seconds)
+    return "slept"
+
+
+def stop_first(path):
+    """Stops the first process that calls it, and is done in every later one."""
+    try:
+        open(path, "x").close()
+    except FileExistsError:
+        return "done"
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def refuse_here_only(driver):
@@ -133,6 +162,78 @@ def test_what_fails_in_company_is_tried_alone(isolated):
 def test_a_lost_gpu_is_not_the_calls_fault():
     with Supervised() as call, pytest.raises(DeviceLost, match="illegal memory access"):
         call(lose_the_gpu)
+
+
+@pytest.mark.parametrize("is_isolated", [False, True])
+@pytest.mark.parametrize(
+    ("function", "kind", "said"),
+    [(damaged_model, ModelError, "model/weights: not whole"), (missing_library, ImportError, "no_such_library")],
+)
+def test_faults_of_models_and_libraries_blame_no_call(is_isolated, function, kind, said):
+    with Supervised(is_isolated=is_isolated) as call:
+        with pytest.raises(kind, match=said):
+            call(function)
+        assert call(double, 2) == 4
+
+
+def test_a_function_that_a_child_cannot_import_blames_no_call(isolated, tmp_path, monkeypatch):
+    (tmp_path / "only_here.py").write_text("def work():\n    return 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import only_here
+
+    (tmp_path / "only_here.py").unlink()
+    with pytest.raises(ImportError, match="only_here"):
+        isolated(only_here.work)
+
+
+def test_a_call_is_out_of_time_once_only(tmp_path):
+    path = tmp_path / "calls"
+    with Supervised(timeout_s=1, is_isolated=True) as call:
+        assert call(double, 1) == 2  # the child is not fresh any more
+        with pytest.raises(Died, match="not done after 1 s") as caught:
+            call(note_and_sleep, path, 60)
+    assert len(path.read_text().splitlines()) == 1
+    assert (caught.value.kind, caught.value.attempts) == ("timeout", 1)
+
+
+def test_a_larger_image_may_take_longer(tmp_path):
+    assert [limit_s(120, megapixels) for megapixels in (0, 1, 4, 8, 100)] == [120, 120, 120, 240, 3000]
+    assert limit_s(0, 100) == 0
+    with Supervised(timeout_s=1, is_isolated=True) as call:
+        assert call(note_and_sleep, tmp_path / "large", 2.5, megapixels=16) == "slept"
+        with pytest.raises(Died, match="not done after 1 s"):
+            call(note_and_sleep, tmp_path / "small", 2.5, megapixels=1)
+
+
+def test_a_child_that_somebody_stops_blames_no_call(tmp_path):
+    with Supervised(timeout_s=1, is_isolated=True) as call:
+        assert call(stop_first, tmp_path / "stopped") == "done"
+
+
+@pytest.mark.parametrize("is_isolated", [False, True])
+def test_labels_say_what_is_being_worked_on(is_isolated, tmp_path):
+    with Supervised(is_isolated=is_isolated) as call:
+        thread = threading.Thread(target=call, args=(note_and_sleep, tmp_path / "a", 2), kwargs={"label": "a/b.tif"})
+        thread.start()
+        while not (tmp_path / "a").exists():
+            time.sleep(0.02)
+        ((label, seconds),) = current_labels()
+        thread.join()
+    assert label == "a/b.tif"
+    assert seconds > 0
+    assert current_labels() == []
+
+
+@pytest.mark.skipif(METHOD != "forkserver", reason="there is no fork server here")
+def test_a_fork_server_that_is_stopped_is_replaced(monkeypatch):
+    monkeypatch.setattr(isolate, "LOOK_S", 0.2)
+    with Supervised(is_isolated=True) as call:
+        assert call(double, 1) == 2
+    server = forkserver._forkserver._forkserver_pid
+    os.kill(server, signal.SIGSTOP)
+    with Supervised(is_isolated=True) as call:
+        assert call(double, 2) == 4
+    assert forkserver._forkserver._forkserver_pid != server
 
 
 def test_children_go_with_their_supervisor_however_it_ends(tmp_path):

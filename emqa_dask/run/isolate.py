@@ -1,0 +1,199 @@
+"""A child process that does one call after the other, watched from outside: Isolated.call(), Died."""
+
+import contextlib
+import faulthandler
+import multiprocessing
+import multiprocessing.forkserver
+import os
+import pickle
+import signal
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+
+from emqa_dask.models import ModelError
+from emqa_dask.run.workers import METHOD, start_without_main
+
+POLL_S = 0.05  # between looks at a child's memory
+GRACE_S = 1.0  # that a stuck child has to write down where it is stuck
+START_S = 300.0  # that a child may take to start
+LOOK_S = 5.0  # between looks at a fork server that has not answered
+OF_THE_ENVIRONMENT = (ModelError, ImportError)  # no image is to blame for these
+
+
+class Died(Exception):
+    """A call that failed for good; kind is error, crash, timeout or memory, as in tables.FAILURES."""
+
+    def __init__(self, kind: str, error: str, traceback: str = "", attempts: int = 1, peak_memory_bytes: int = 0):
+        super().__init__(error)
+        self.kind, self.error, self.traceback, self.attempts = kind, error, traceback, attempts
+        self.peak_memory_bytes = peak_memory_bytes
+
+
+class Suspended(Exception):
+    """The child of a call was stopped by somebody (SIGSTOP): that says nothing of the call."""
+
+
+class Isolated:
+    """A process that does one call after the other, and the end of the pipe to it."""
+
+    def __init__(self, module: str):
+        context = multiprocessing.get_context(METHOD)
+        if METHOD == "forkserver":  # it imports what the calls need once; a child is then there in 20 ms
+            context.set_forkserver_preload([module])
+        self.pipe, theirs = context.Pipe()
+        with tempfile.NamedTemporaryFile(prefix="emqa-", suffix=".trace", delete=False) as notes:
+            self.notes = notes.name
+        self.worker = context.Process(target=_serve, args=(theirs, self.notes), daemon=True)
+        with start_without_main():
+            _start(self.worker)
+        theirs.close()
+        self.n_calls = 0
+
+    def call(self, function: Callable, args: tuple, timeout_s: float, memory_bytes: int) -> Any:
+        """function(*args); raises Died, an exception of OF_THE_ENVIRONMENT, or Suspended."""
+        self.n_calls += 1
+        peak = 0
+        try:
+            self.pipe.send_bytes(pickle.dumps((function, args, timeout_s), pickle.HIGHEST_PROTOCOL))
+            watched = psutil.Process(self.worker.pid)
+            if not self.pipe.poll(START_S):
+                raise Died("timeout", f"no process for it could be started within {START_S:g} s", self._where())
+            self.pipe.recv()  # it has the call: from now on time is its own
+            deadline = time.monotonic() + timeout_s + GRACE_S if timeout_s else float("inf")
+            while not self.pipe.poll(POLL_S):
+                with contextlib.suppress(psutil.Error):
+                    peak = max(peak, watched.memory_info().rss)
+                if memory_bytes and peak > memory_bytes:
+                    text = f"it took {peak / 2**20:,.0f} MiB, over the limit of {memory_bytes / 2**20:,.0f} MiB"
+                    raise Died("memory", f"{text}: give the workers more memory", self._where(), 1, peak)
+                if time.monotonic() > deadline:
+                    if watched.status() == psutil.STATUS_STOPPED:
+                        raise Suspended
+                    text = f"it was not done after {timeout_s:g} s: raise run.timeout_s if it only is slow"
+                    raise Died("timeout", text, self._where(), 1, peak)
+            outcome, *said = self.pipe.recv()
+        except (EOFError, ConnectionError, psutil.NoSuchProcess):
+            self.worker.join(5)
+            raise Died("crash", _cause(self.worker.exitcode), self._where(), 1, peak) from None
+        if outcome == "returned":
+            return said[0]
+        if outcome in _ENVIRONMENT:
+            raise _ENVIRONMENT[outcome](*said)
+        raise Died(*said, 1, peak)
+
+    def _where(self) -> str:
+        with open(self.notes, encoding="utf-8", errors="replace") as notes:
+            return notes.read()[-20_000:]
+
+    def end(self) -> None:
+        """End the process, whatever it does."""
+        self.pipe.close()
+        self.worker.kill()
+        self.worker.join(5)
+        with contextlib.suppress(OSError):
+            os.unlink(self.notes)
+
+
+_ENVIRONMENT = {error.__name__: error for error in OF_THE_ENVIRONMENT}
+
+
+def _start(process) -> None:
+    """Start `process`; a fork server that somebody has stopped (SIGSTOP), and so never answers, is replaced once."""
+    for is_last in (False, True):
+        errors: list[BaseException] = []
+        thread = threading.Thread(target=_start_or_note, args=(process, errors), daemon=True)
+        thread.start()
+        while thread.is_alive():
+            thread.join(LOOK_S)
+            if thread.is_alive() and (server := _fork_server()) is not None and is_stopped(server):
+                server.kill()
+        if not errors:
+            return
+        if is_last or not isinstance(errors[0], (EOFError, OSError)):
+            raise errors[0]
+
+
+def _start_or_note(process, errors: list[BaseException]) -> None:
+    try:
+        process.start()
+    except BaseException as error:
+        errors.append(error)
+
+
+def _fork_server() -> psutil.Process | None:
+    """The fork server of this process, if it has started one."""
+    pid = multiprocessing.forkserver._forkserver._forkserver_pid
+    try:
+        return psutil.Process(pid) if pid else None
+    except psutil.NoSuchProcess:
+        return None
+
+
+def is_stopped(process: psutil.Process) -> bool:
+    """Was it stopped by a signal, as by SIGSTOP or Ctrl-Z?"""
+    try:
+        return process.status() == psutil.STATUS_STOPPED
+    except psutil.Error:
+        return False
+
+
+def _serve(pipe, notes_path: str) -> None:
+    """What a child does: answer calls until the other end is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    with open(notes_path, "w") as notes:
+        faulthandler.enable(notes)
+        while True:
+            try:
+                packed = pipe.recv_bytes()
+            except (EOFError, OSError):
+                os._exit(0)
+            pipe.send("started")
+            pipe.send(_answer(packed, notes))
+
+
+def _answer(packed: bytes, notes) -> tuple:
+    try:
+        function, args, timeout_s = pickle.loads(packed)
+        if timeout_s:
+            faulthandler.dump_traceback_later(timeout_s, file=notes)
+        return ("returned", function(*args))
+    except OF_THE_ENVIRONMENT as error:
+        kind = next(name for name, of in _ENVIRONMENT.items() if isinstance(error, of))
+        return (kind, str(error))
+    except Exception as error:
+        return ("raised", kind_of(error), describe(error), "".join(traceback.format_exception(error)))
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _leave_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def kind_of(error: BaseException) -> str:
+    """memory or error."""
+    return "memory" if isinstance(error, MemoryError) else "error"
+
+
+def describe(error: BaseException) -> str:
+    """An exception's type and text in one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _cause(exitcode: int | None) -> str:
+    if exitcode is None or exitcode >= 0:
+        return f"its process ended with exit code {exitcode}"
+    try:
+        name = signal.Signals(-exitcode).name
+    except ValueError:
+        name = f"signal {-exitcode}"
+    return f"its process was ended by {name}"
