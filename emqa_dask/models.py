@@ -9,6 +9,8 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from emqa_dask import sealed
+
 BUNDLED = Path(__file__).parent / "bundled"
 CONTENT = BUNDLED / "content"  # the model of classify.content
 
@@ -44,10 +46,19 @@ def verify(names: Iterable[str | Path]) -> None:
 
 
 def read_card(directory: Path) -> dict:
-    """The model's card as it stands; ModelError when it is not TOML. Its files are not looked at, see load_card()."""
+    """The model's card; ModelError when it is not TOML, or was changed since it was written.
+
+    A card without a checksum, as others may write it, is taken as it is. The files are not looked at, see load_card().
+    """
     where = directory / "card.toml"
     try:
-        return tomllib.loads(where.read_text(encoding="utf-8"))
+        data = where.read_bytes()
+        if sealed.is_sealed_text(data) and sealed.unseal_text(data) is None:
+            raise ModelError(
+                f"{where}: was changed or damaged since it was written (its last line has its SHA-256): "
+                f"{remedy(directory)}; delete its last line if the change was meant"
+            )
+        return tomllib.loads(data.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"{where}: not valid TOML: {error}; {remedy(directory)}") from error
     except FileNotFoundError as error:
@@ -147,7 +158,8 @@ def write_card(directory: Path, card: Mapping[str, object]) -> None:
     """
     names = sorted(p.name for p in directory.iterdir() if p.is_file() and p.name != "card.toml")
     files = {name: sha256(directory / name) for name in names}
-    (directory / "card.toml").write_text("\n".join(_toml({**card, "files": files})) + "\n", encoding="utf-8")
+    text = "\n".join(_toml({**card, "files": files})) + "\n"
+    (directory / "card.toml").write_bytes(sealed.seal_text(text))
 
 
 def _toml(table: Mapping[str, object], path: tuple[str, ...] = ()) -> list[str]:

@@ -92,6 +92,10 @@ def _run(options: argparse.Namespace) -> int:
         return _tune(options)
     if options.verb in ("train", "import"):
         return {"train": _train, "import": _import}[options.verb](options)
+    if options.verb == "verify":
+        from emqa_dask.pipeline.integrity import verify
+
+        return verify(options.workspace, say)
     if options.verb == "status":
         from emqa_dask.pipeline.status import status, watch
 

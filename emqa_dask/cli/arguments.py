@@ -24,6 +24,7 @@ EPILOG = """examples:
   emqa triage /data/session --scheduler slurm --settings slurm.toml     on a cluster, see cluster/README.md
   emqa status session.emqa --watch                     how far a run is
   emqa retry session.emqa --failed                     try again what failed
+  emqa verify session.emqa                             is every stored byte as it was written?
   emqa report session.emqa --set report.trust_f1=0.8   a stricter verdict; no pixel is read again
   emqa synthesise demo --profile demo --n 60 --seed 1  an archive with known answers
 
@@ -85,6 +86,15 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("workspace", metavar="WS")
     status.add_argument("--watch", action="store_true", help="say it again and again until no run is at work")
     status.add_argument("--every", metavar="SECONDS", type=float, default=10.0, help="with --watch; default 10")
+
+    verify = verbs.add_parser(
+        "verify",
+        help="read every stored file and say which are damaged",
+        description="Hold every file of WS against its checksum: tables, pixels, settings, models, outputs. What is "
+        "damaged is put aside in WS/damaged/, and the next `emqa triage` makes it again. Every run does this, too, for "
+        "stored pixels up to store.verify_gib.",
+    )
+    verify.add_argument("workspace", metavar="WS")
 
     retry = verbs.add_parser(
         "retry",

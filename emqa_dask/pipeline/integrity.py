@@ -8,6 +8,7 @@ from functools import partial
 
 from tqdm import tqdm
 
+from emqa_dask import models
 from emqa_dask.partition import Partition
 from emqa_dask.pipeline import ingest, journal, provenance
 from emqa_dask.pipeline.folders import failures_dir, folders
@@ -40,8 +41,13 @@ def examine(root: str, settings: Settings, say: Say, *, all_files: bool = False)
     return n_damaged + _examine_shards(root, partitions, limit_bytes, is_read, say)
 
 
-def verify(root: str, settings: Settings, say: Say) -> int:
-    """Read every stored file of workspace `root`, say which are damaged, put these aside; 0, or 2 if any is."""
+def verify(root: str, say: Say) -> int:
+    """Read every stored file of workspace `root`, say which are damaged, put these aside; 0, or 2 if any is.
+
+    ValueError, with the remedy, where the settings or a model are damaged.
+    """
+    settings = layout.settings_of(root)
+    models.verify((*settings.detect.networks, *settings.predict.forests, *filter(None, [settings.classify.model])))
     with lock.hold(root, say):
         n_damaged = examine(root, settings, say, all_files=True)
         document = provenance.read(root)

@@ -7,8 +7,9 @@ import shlex
 
 import numpy as np
 
+from emqa_dask import sealed
 from emqa_dask.settings import Settings, SettingsError, dump, parse
-from emqa_dask.store import files, sealed
+from emqa_dask.store import files
 
 FORMAT = 4  # of the workspace; a program refuses workspaces of another one
 MARKER = "workspace.json"
@@ -249,7 +250,7 @@ def _check_tables(root: str, source: str) -> None:
 
 def write_settings(root: str, changed: Settings) -> None:
     """Write `changed` as the settings of the workspace, with a checksum in the last line."""
-    files.write_bytes(settings(root), sealed.seal_text(dump(changed)))
+    files.write_bytes(settings(root), sealed.seal_text(dump(changed), sealed.SETTINGS_HEAD))
 
 
 def settings_of(root: str) -> Settings:

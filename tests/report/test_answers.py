@@ -10,7 +10,7 @@ from emqa_dask import tables
 from emqa_dask.report.answers import KINDS
 from emqa_dask.report.rules import OF_CLASSIFIERS, RANKS, RULES
 from emqa_dask.report.triage import judge
-from emqa_dask.settings import Report
+from emqa_dask.settings import Report, Settings
 from emqa_dask.settings.rules import SettingsError
 
 SEEDS = st.integers(0, 2**31)
@@ -81,7 +81,7 @@ def test_the_settings_limit_counts_before_the_classifiers_own():
     strict = judged(Report(trust_f1=0.7, max_entropy_nats=0.6), predictive_entropy_nats=0.7)
     assert strict["reasons"] == ["uncertain_class"]
     with pytest.raises(SettingsError, match="max_entropy_nats"):
-        Report(max_entropy_nats=-1).check()
+        Settings(report=Report(max_entropy_nats=-1)).check()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,15 +1,15 @@
-"""Small files that carry their own checksum: the text of settings.toml, and the marker workspace.json."""
+"""Small files that carry their own checksum: settings.toml, a model's card.toml, and the marker workspace.json."""
 
 import hashlib
 import json
 
-HEAD = b"# Written by emqa, which notices any change: use --set SECTION.KEY=VALUE, or --settings with a copy.\n"
+SETTINGS_HEAD = b"# Written by emqa, which notices any change: use --set SECTION.KEY=VALUE or --settings with a copy.\n"
 DIGEST_LINE = b"\n# sha256: "
 
 
-def seal_text(text: str) -> bytes:
-    """`text` between a comment that says how to change it and a comment with its SHA-256."""
-    data = HEAD + text.encode()
+def seal_text(text: str, head: bytes = b"") -> bytes:
+    """TOML `text` between the comment `head`, which says how to change it, and a comment with the SHA-256 of both."""
+    data = head + text.encode()
     return data + DIGEST_LINE + hashlib.sha256(data).hexdigest().encode() + b"\n"
 
 
@@ -21,7 +21,7 @@ def unseal_text(data: bytes) -> bytes | None:
 
 def is_sealed_text(data: bytes) -> bool:
     """Has seal_text() written `data`, be it changed since?"""
-    return data.startswith(HEAD[:17]) or DIGEST_LINE in data
+    return data.startswith(SETTINGS_HEAD[:17]) or DIGEST_LINE in data
 
 
 def seal_marker(version: int, source: str) -> bytes:
