@@ -12,11 +12,9 @@ import json
 import os
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -29,6 +27,9 @@ import workspaces
 from emqa_dask.cli import main as emqa
 from emqa_dask.run.workers import BEFORE_SPAWN, IN_WORKER
 from emqa_dask.store import checksum
+from emqa_dask.synthetic.archive import synthesise
+
+SHAPE = (128, 160)  # px; small, since every case is a run
 
 # What is damaged: a name, and the files of a workspace that are of this kind.
 KINDS = {
@@ -70,20 +71,17 @@ class Case:
     words: str
 
 
-def make_reference(folder: Path, n: int, seed: int) -> None:
-    """An archive of `n` micrographs with labels, triaged, calibrated to these and scored again."""
-    workspaces.write_archive(folder / "archive", n, seed)
+def make_workspace(folder: Path, n: int, seed: int) -> None:
+    """An archive of `n` micrographs with labels, triaged, calibrated to these, scored again; and a copy of that."""
+    archive, root = folder / "archive", folder / "ws"
+    synthesise(archive, "demo", n=n, seed=seed, shape=SHAPE)
     labels = next((folder / "archive.truth").glob("*.json"))
-    commands = (
-        ["triage", str(folder / "archive"), "--workspace", str(folder / "reference"), "--scheduler", "in-process"],
-        ["calibrate", str(folder / "reference"), str(labels)],
-        ["rescore", str(folder / "reference")],
-        ["triage", str(folder / "archive"), "--workspace", str(folder / "reference"), "--scheduler", "in-process"],
-    )
-    for command in commands:
+    triage = ["triage", str(archive), "--workspace", str(root), "--scheduler", "in-process"]
+    for command in (triage, ["calibrate", str(root), str(labels)], ["rescore", str(root)], triage):
         code, words = say(command)
         if code not in (0, 2):
-            raise SystemExit(f"emqa {' '.join(command)} ended with {code}: {words}")
+            raise RuntimeError(f"emqa {' '.join(command)} ended with {code}: {words}")
+    shutil.copytree(root, folder / "reference")
 
 
 def say(command: list[str]) -> tuple[int, str]:
@@ -97,66 +95,76 @@ def say(command: list[str]) -> tuple[int, str]:
     return code, said.getvalue()
 
 
+def victims(reference: Path, kind: str) -> list[Path]:
+    """The files of a kind that the workspace's settings name: there may be tables of earlier ones, too."""
+    made = set(workspaces.folders(reference).values())
+    found = [path.relative_to(reference) for path in sorted(reference.glob(KINDS[kind])) if path.is_file()]
+    return [path for path in found if path.parts[0] in made or "-" not in path.parts[0] or kind == "copy of the ledger"]
+
+
 def try_case(folder: Path, kind: str, number: int, seed: int) -> Case:
     """Flip a bit in a copy of the reference, run triage, and hold the result against the reference."""
     rng = np.random.default_rng([seed, number, *kind.encode()])
-    reference = folder / "reference"
-    victim = rng.choice(sorted(str(p.relative_to(reference)) for p in reference.glob(KINDS[kind]) if p.is_file()))
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        root = Path(scratch) / "ws"
-        shutil.copytree(reference, root, copy_function=os.link)  # we write whole files beside and rename them
-        data = bytearray((root / victim).read_bytes())
-        bit = int(rng.integers(8 * len(data)))
-        data[bit // 8] ^= 1 << bit % 8
-        (root / victim).unlink()
-        (root / victim).write_bytes(data)
-        began = time.perf_counter()
-        triage = ["triage", str(folder / "archive"), "--workspace", str(root)]
-        code, words = say(triage)
-        outcome = judge(code, words, folder, root, victim, triage)
-        return Case(kind, victim, bit, outcome, time.perf_counter() - began, words[-600:])
+    root, reference = folder / "ws", folder / "reference"
+    shutil.rmtree(root)
+    shutil.copytree(reference, root, copy_function=os.link)  # emqa writes files beside and renames them
+    found = victims(reference, kind)
+    victim = str(found[rng.integers(len(found))])
+    data = bytearray((root / victim).read_bytes())
+    bit = int(rng.integers(8 * len(data)))
+    data[bit // 8] ^= 1 << bit % 8
+    (root / victim).unlink()
+    (root / victim).write_bytes(data)
+    began = time.perf_counter()
+    triage = ["triage", str(folder / "archive"), "--workspace", str(root)]
+    code, words = say(triage)
+    is_made_again = not (root / victim).exists() or (root / victim).read_bytes() != bytes(data)
+    outcome = judge(code, words, is_made_again, folder, victim, triage)
+    return Case(kind, victim, bit, outcome, time.perf_counter() - began, words[-600:])
 
 
-def judge(code: int, words: str, folder: Path, root: Path, victim: str, triage: list[str]) -> str:
+def judge(code: int, words: str, is_made_again: bool, folder: Path, victim: str, triage: list[str]) -> str:
     """The outcome of a case, after the remedy where one was named."""
     if "Traceback" in words:
         return "traceback"
-    reference = folder / "reference"
+    root, reference = folder / "ws", folder / "reference"
     if code in (0, 2):
         if workspaces.differences(root, reference):
             return "silent, different"
-        return "repaired" if "damaged" in words or "nothing was new" not in words else "silent, equal"
+        return "repaired" if is_made_again else "silent, equal"
     if Path(victim).name not in words:
         return "silent, different"
     if victim.startswith("models/"):  # the remedy: restore the model
         shutil.copyfile(reference / victim, root / victim)
     if victim == "settings.toml":  # the remedy: give the settings
-        triage = [*triage, "--settings", str(restored_settings(folder, root))]
+        (folder / "mine.toml").write_text((reference / "settings.toml").read_text())
+        triage = [*triage, "--settings", str(folder / "mine.toml")]
     code, words = say(triage)
     return "named" if code in (0, 2) and not workspaces.differences(root, reference) else "remedy failed"
 
 
-def restored_settings(folder: Path, root: Path) -> Path:
-    """The settings of the reference as a user would write them down, with the models of this workspace."""
-    text = (folder / "reference" / "settings.toml").read_text()
-    path = root.parent / "mine.toml"
-    path.write_text(text)
-    return path
+def run_share(folder: Path, cases: list[tuple[str, int]], n: int, seed: int) -> list[Case]:
+    """The cases of one process, in a workspace of its own: settings name models by their absolute paths."""
+    folder.mkdir()
+    make_workspace(folder, n, seed)
+    return [try_case(folder, kind, number, seed) for kind, number in cases]
 
 
-def run_all(folder: Path, kinds: list[str], n: int, seed: int, processes: int) -> Iterator[Case]:
-    """All cases, some at a time, as they come."""
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        waiting = [pool.submit(try_case, folder, kind, k, seed) for kind in kinds for k in range(n)]
-        for case in waiting:
-            yield case.result()
+def run_all(folder: Path, options: argparse.Namespace) -> list[Case]:
+    """All cases, shared by the processes."""
+    kinds = options.kind or list(KINDS)
+    cases = [(kind, number) for kind in kinds for number in range(options.flips)]
+    n = options.processes
+    with ProcessPoolExecutor(n, mp_context=get_context("spawn")) as pool:
+        shares = [pool.submit(run_share, folder / str(k), cases[k::n], options.images, options.seed) for k in range(n)]
+        return [case for share in shares for case in share.result()]
 
 
 def show(cases: list[Case]) -> None:
     width = max(map(len, KINDS))
     header = "".join(f"{outcome:>19}" for outcome in OUTCOMES)
     print(f"{'damaged':<{width}} {'flips':>6}{header}{'s, median':>11}")
-    for kind in dict.fromkeys(case.kind for case in cases):
+    for kind in (kind for kind in KINDS if any(case.kind == kind for case in cases)):
         of_kind = [case for case in cases if case.kind == kind]
         counts = Counter(case.outcome for case in of_kind)
         numbers = "".join(f"{counts[outcome]:>19}" for outcome in OUTCOMES)
@@ -208,17 +216,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="bitrot-") as scratch:
         folder = Path(scratch)
         if options.overhead:
-            workspaces.write_archive(folder / "archive", options.images, options.seed)
+            synthesise(folder / "archive", "demo", n=options.images, seed=options.seed)
             measure_overhead(folder, options.overhead)
             return 0
-        make_reference(folder, options.images, options.seed)
-        cases = []
-        for case in run_all(folder, options.kind or list(KINDS), options.flips, options.seed, options.processes):
-            cases.append(case)
-            if case.outcome in BROKEN:
-                print(f"{case.outcome}: bit {case.bit} of {case.file}: {case.words[-300:]}", flush=True)
-            if len(cases) % 200 == 0:
-                print(f"{len(cases)} cases", file=sys.stderr, flush=True)
+        cases = run_all(folder, options)
+    for case in cases:
+        if case.outcome in BROKEN:
+            print(f"{case.outcome}: bit {case.bit} of {case.file}: {case.words[-300:]}")
     show(cases)
     if options.out:
         options.out.write_text(json.dumps([vars(case) for case in cases], indent=1))
