@@ -95,7 +95,7 @@ images that are held out come the card's figures and what counts as out of domai
     ensemble.add_argument("--out", metavar="MODEL_DIR", required=True)
     ensemble.add_argument("--images", metavar="DIR", default="", help="what uris start from; default: the CSV's folder")
     ensemble.add_argument("--members", metavar="N", type=int, default=16, help="default 16")
-    ensemble.add_argument("--min-members", metavar="N", type=int, default=0, help="be content with N; default: all")
+    ensemble.add_argument("--min-members", metavar="N", type=int, help="be content with N; default: all")
     ensemble.add_argument(
         "--method", choices=("ensemble", "softmax", "dropout"), default="ensemble", help="the last two have one member"
     )

@@ -17,6 +17,7 @@ from emqa_dask.pipeline.verdicts import cohorts
 from emqa_dask.predict import calibrate as calibration
 from emqa_dask.predict import judge, ood, transfer
 from emqa_dask.predict.images import load_judge
+from emqa_dask.ranges import check_number
 from emqa_dask.settings import Settings, replace
 from emqa_dask.store import files, layout, lock, parts
 
@@ -46,12 +47,13 @@ def calibrate(
     detector that the run does not have, and less than 8 labelled images with detections.
     """
     layout.source_of(root)
+    if iou_threshold is not None:
+        check_number("--iou", iou_threshold, 0, 1)
     out = _folder(root, out)
     known = names_of(settings.detect)
     for name in detectors:
         if name not in known:
             raise ValueError(f"--detector {name}: this run has {', '.join(known)}")
-    layout.source_of(root)  # a folder that is no workspace gets no lock
     outputs.check_folder(*(_place(out, name) for name in detectors or known))
     with lock.hold(root, say):
         ledger = pd.concat([tables.empty(tables.MICROGRAPHS)[[*OF_LEDGER]], *ingest.current(root, OF_LEDGER)])

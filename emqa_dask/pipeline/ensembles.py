@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from emqa_dask import models, outputs, windows
+from emqa_dask import classifiers, models, outputs, windows
 from emqa_dask.backend import to_device
 from emqa_dask.pipeline import PRELOAD
 from emqa_dask.pipeline.in_domain import Wanted, learn, read
 from emqa_dask.predict import entropy, referral, reliability
+from emqa_dask.ranges import check_number, check_seed, check_whole
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.execute import execute
 from emqa_dask.run.progress import watch
@@ -37,7 +38,7 @@ def train_ensemble(
     schedule: member_fit.Schedule | None = None,
     windows_per_image: int = 64,
     seed: int = 0,
-    min_members: int = 0,
+    min_members: int | None = None,
     wanted: Wanted | None = None,
     licence: str = "not stated",
     say: Say = print,
@@ -48,8 +49,11 @@ def train_ensemble(
     run.scheduler, each by itself: an interrupted training goes on with what is finished and, within a member, from its
     last checkpoint. `wanted` says how what is in domain is learnt. `out` and its `.training` folder have to be on a
     disk that the workers see. ValueError, naming files and lines, for labels that cannot be learnt from; RuntimeError
-    when fewer than `min_members` (0: all) could be trained: run it again.
+    when fewer than `min_members` (None: all) could be trained: run it again. FileExistsError where `out` or its
+    `.training` folder is there and not what a training has left.
     """
+    wanted = wanted or Wanted()
+    _check(members, windows_per_image, seed, min_members, wanted, architecture or {})
     out = Path(os.path.abspath(out))
     outputs.check_folder(out, classifier.training_of(out))
     root = Path(images) if images else Path(os.path.abspath(labels)).parent
@@ -73,10 +77,11 @@ def train_ensemble(
         with open_cluster(settings, (*PRELOAD, __name__), say) as client:
             if client is not None:
                 say(f"{len(client.nthreads())} workers; dashboard: {client.dashboard_link}")
-            _train(out, device, client, members, min_members or members, say)
+            least = members if min_members is None else min_members
+            _train(out, device, client, members, least, say)
             each = functools.partial(_each, client, device)
-            complete = functools.partial(learn, root, table, wanted or Wanted(), say, each, device)
-            card = classifier.finish(out, figures, min_members=min_members, complete=complete)
+            complete = functools.partial(learn, root, table, wanted, say, each, device)
+            card = classifier.finish(out, figures, min_members=least, complete=complete)
     else:
         card = models.load_card(out)
         if card.get("task") != "classification":
@@ -84,6 +89,23 @@ def train_ensemble(
         say(f"{out} is trained already; take another --out to train anew")
     _tell(card, out, say)
     return card
+
+
+def _check(
+    members: int, windows_per_image: int, seed: int, min_members: int | None, wanted: Wanted, architecture: Mapping
+) -> None:
+    """ValueError for a number that makes no sense, before any image is read."""
+    check_whole("members", members, 1, 1000)
+    check_whole("windows_per_image", windows_per_image, 1)
+    check_seed("seed", seed)
+    if min_members is not None:
+        check_whole("min_members", min_members, 1, members)
+    check_number("false_flags", wanted.false_flags, 0, 1)
+    check_whole("examples", wanted.examples, 1)
+    for name, most in (("depth", 1000), ("widen", 100)):
+        if name in architecture:
+            check_whole(name, architecture[name], 1, most)
+    classifiers.build_classifier({**architecture, "n_classes": 2})
 
 
 def _groups(table: pd.DataFrame) -> pd.Series:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from emqa_dask import classifiers, models, networks, outputs, windows
 from emqa_dask.train import member_fit
+from emqa_dask.train.checkpoints import checkpoint_of
 from emqa_dask.train.classes import SPLITS
-from emqa_dask.train.fit import checkpoint_of
 
 PLAN, RECORD, WEIGHTS = "plan.json", "record.json", "weights.safetensors"
 
@@ -156,7 +156,7 @@ def finish(
     out: Path,
     measure: Callable[[NDArray, NDArray], Mapping],
     *,
-    min_members: int = 0,
+    min_members: int | None = None,
     complete: Callable[[Path, dict], None] | None = None,
 ) -> dict:
     """Joins the finished members to the model directory `out` and returns its card; `<out>.training` goes.
@@ -166,14 +166,14 @@ def finish(
     the directory before its card is, and add to the card. What members said of held-out rows is kept in
     `held_out.safetensors` (validation and test, probabilities and classes). The passes of MC dropout
     count as members there.
-    Raises ValueError when members are unfinished and `min_members` (0: all) are not reached.
+    Raises ValueError when members are unfinished and `min_members` (None: all) are not reached.
     """
     from safetensors.numpy import save_file
 
     out, folder = Path(out), training_of(out)
     plan, waiting = _plan(folder), unfinished(out)
     done = [k for k in range(len(plan["seeds"])) if k not in waiting]
-    if len(done) < (min_members or len(plan["seeds"])):
+    if len(done) < (len(plan["seeds"]) if min_members is None else max(1, min_members)):
         raise ValueError(f"{folder}: members {waiting} of {len(plan['seeds'])} are not finished; train them first")
     for k in done:
         models.load_card(_member(folder, k))

@@ -8,7 +8,9 @@ import cv2
 import numpy as np
 
 from emqa_dask import models, networks, outputs
+from emqa_dask.ranges import check_number, check_seed, check_share, check_whole
 from emqa_dask.train import augment, coco, fit, scores
+from emqa_dask.train.checkpoints import checkpoint_of
 
 ARCHITECTURE = {
     "backbone": "resnet18",
@@ -84,7 +86,13 @@ def train(
     import torch
 
     out = Path(out)
-    outputs.check_folder(out, fit.checkpoint_of(out))
+    if steps is not None:
+        check_whole("steps", steps, 1)
+    if learning_rate is not None:
+        check_number("learning_rate", learning_rate, 0)
+    check_share("validation", validation)
+    check_seed("seed", seed)
+    outputs.check_folder(out, checkpoint_of(out))
     torch.manual_seed(seed)
     pictures, classes = coco.read_sets(sets)
     net, card = _begin(start, classes, architecture)
@@ -102,11 +110,12 @@ def train(
     learnt, held = _split(len(pictures), validation, seed)
     room = sum(max(1, pictures[k].shape[0] * pictures[k].shape[1] // crop_px**2) for k in learnt)
     epoch = max(20, min(500, room // crops))
+    steps = STEPS[start is not None] if steps is None else steps
     schedule = fit.Schedule(
-        steps=steps or STEPS[start is not None],
-        learning_rate=learning_rate or LEARNING_RATE[start is not None],
-        warm_up=min(100, (steps or STEPS[start is not None]) // 10),
-        validate_every=validate_every or epoch,
+        steps=steps,
+        learning_rate=LEARNING_RATE[start is not None] if learning_rate is None else learning_rate,
+        warm_up=min(100, steps // 10),
+        validate_every=epoch if validate_every is None else validate_every,
         checkpoint_minutes=checkpoint_minutes,
         seed=seed,
         frozen=frozen,
@@ -182,8 +191,6 @@ def _begin(start: Path | None, classes: list[str], architecture: Mapping | None)
 
 def _split(n: int, share: float, seed: int) -> tuple[list[int], list[int]]:
     """Numbers of the pictures to learn from, and of those held back."""
-    if not 0 <= share < 1:
-        raise ValueError(f"validation is {share}: the share of images held back, from 0 to below 1")
     order = np.random.default_rng([seed, 0x5B117]).permutation(n)
     n_held = min(max(1, round(share * n)), n - 1) if share > 0 else 0
     return sorted(order[n_held:].tolist()), sorted(order[:n_held].tolist())

@@ -4,7 +4,6 @@ Every step seeds torch and its data from (seed, step), so nothing but weights an
 """
 
 import csv
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,8 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from emqa_dask import models, networks, outputs
+from emqa_dask.ranges import check_number, check_whole
 from emqa_dask.train import scores
 from emqa_dask.train.augment import Crop
+from emqa_dask.train.checkpoints import checkpoint_of, load_checkpoint, save_checkpoint
 
 BEST_BY = "image_f1_iou_0.5"
 
@@ -35,6 +36,11 @@ class Schedule:
     frozen: bool = False  # the backbone's body stays as it is
     bf16: bool = False  # forward pass in bfloat16 where torch holds it safe; weights and losses stay float32
     still_norms: bool = False  # batch normalisation keeps its statistics: few images, or a trained start
+
+    def __post_init__(self):
+        check_whole("steps", self.steps, 1)
+        check_whole("validate_every", self.validate_every, 1)
+        check_number("learning_rate", self.learning_rate, 0)
 
     def rate(self, step: int) -> float:
         """The learning rate of `step` (from 0): linear up, then half a cosine down to a hundredth."""
@@ -130,11 +136,6 @@ def fit(
     return history["best"] or {}
 
 
-def checkpoint_of(out: str | Path) -> Path:
-    """The folder beside the model directory `out` that a training goes on from."""
-    return Path(f"{out}.checkpoint")
-
-
 def trainable(net, frozen: bool) -> list:
     """The parameters that training moves; with `frozen` all but those of the backbone's body."""
     for parameter in net.parameters():
@@ -200,46 +201,6 @@ def _write_tables(folder: Path, history: Mapping) -> None:
                 table = csv.DictWriter(file, list(history[name][0]), lineterminator="\n")
                 table.writeheader()
                 table.writerows(history[name])
-
-
-def save_checkpoint(folder: Path, net, optimiser, history: Mapping) -> None:
-    """Weights, the optimiser's moments and the history, all or nothing."""
-    with outputs.write_folder(folder) as fresh:
-        networks.save_weights(net, fresh / "weights.safetensors")
-        save_moments(optimiser, fresh / "optimiser.safetensors")
-        (fresh / "state.json").write_text(json.dumps(history), encoding="utf-8")
-        models.write_card(fresh, {"task": "checkpoint of a training"})
-
-
-def load_checkpoint(folder: Path, net, optimiser) -> dict:
-    """Fills the network and the optimiser from `save_checkpoint`; returns the history. ModelError for a damaged one."""
-    models.load_card(folder)
-    networks.load_weights(net, folder / "weights.safetensors")
-    load_moments(optimiser, folder / "optimiser.safetensors")
-    return json.loads((folder / "state.json").read_text(encoding="utf-8"))
-
-
-def save_moments(optimiser, path: Path) -> None:
-    """The state of every parameter of a torch optimiser as safetensors."""
-    from safetensors.torch import save_file
-
-    moments = {
-        f"{number}.{name}": value.detach().cpu().contiguous()
-        for number, values in optimiser.state_dict()["state"].items()
-        for name, value in values.items()
-    }
-    save_file(moments, str(path))
-
-
-def load_moments(optimiser, path: Path) -> None:
-    """Fills a torch optimiser from `save_moments`."""
-    from safetensors.torch import load_file
-
-    state: dict = {}
-    for key, value in load_file(str(path)).items():
-        number, name = key.split(".", 1)
-        state.setdefault(int(number), {})[name] = value
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
 
 
 def _is_nan(value) -> bool:

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emqa_dask import classifiers, models, networks, outputs
-from emqa_dask.train.fit import load_moments, save_moments
+from emqa_dask.ranges import check_number, check_whole
+from emqa_dask.train.checkpoints import load_moments, save_moments
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,10 @@ class Schedule:
     precision: str = "float32"  # of the steps; bfloat16 is up to three times as fast where hardware has it
 
     def __post_init__(self):
-        if min(self.epochs, self.halve_every, self.batch, self.patience) < 1 or not self.learning_rate > 0:
-            raise ValueError(f"{self}: epochs, halve_every, batch and patience from 1, learning_rate above 0")
+        for name in ("epochs", "halve_every", "batch", "patience"):
+            check_whole(name, getattr(self, name), 1)
+        check_number("learning_rate", self.learning_rate, 0)
+        check_number("weight_decay", self.weight_decay, -1e-300)
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision is {self.precision!r}: float32 or bfloat16")
 
