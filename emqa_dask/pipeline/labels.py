@@ -1,7 +1,5 @@
 """Labels that people made: true boxes of some of a workspace's micrographs, from COCO JSON."""
 
-import json
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from emqa_dask.train import coco_json as coco
 
 TOLERANCE_PX = 1.0  # that a box may stick out of its image, as rounded coordinates do
 NAMED = 10  # findings that an error names
@@ -29,21 +29,16 @@ def read_labels(path: str | Path) -> list[Labelled]:
     An image may say which `frame` of its file it is (0). ValueError names the file and the annotation for JSON that is
     no COCO, ids that occur twice, unknown images, and boxes without width or height or outside their image.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        images = {row["id"]: row for row in content["images"]}
-        annotations = list(content["annotations"])
-        shapes = {key: (int(row["height"]), int(row["width"])) for key, row in images.items()}
-        names = {key: str(row["file_name"]) for key, row in images.items()}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: no COCO JSON (images, annotations): {type(error).__name__} {error}") from error
-    wrong = [f"image id {key!r} occurs {n} times" for key, n in _twice(content["images"])]
-    wrong += [f"annotation id {key!r} occurs {n} times" for key, n in _twice(annotations)]
+    images, annotations = coco.read_lists(path, ("images", "annotations"))
+    images = coco.rows_by_id(images, "image", ("height", "width", "file_name"), path)
+    shapes = {key: coco.shape_of(row, path) for key, row in images.items()}
+    names = {key: coco.name_of(row, path) for key, row in images.items()}
+    wrong = [f"image {key!r} has the frame {coco.shown(row['frame'])}" for key, row in images.items() if _is_odd(row)]
     found: dict[object, list] = {key: [] for key in images}
-    for row in annotations:
+    for key, row in coco.rows_by_id(annotations, "annotation", (), path).items():
         text = _wrong(row, shapes)
         if text:
-            wrong.append(f"annotation {row.get('id')!r} {text}")
+            wrong.append(f"annotation {key!r} {text}")
         elif not row.get("iscrowd", 0):
             x, y, width, height = row["bbox"]
             found[row["image_id"]].append([y, x, y + height, x + width])
@@ -53,24 +48,25 @@ def read_labels(path: str | Path) -> list[Labelled]:
     if not found:
         raise ValueError(f"{path}: it has no images")
     return [
-        Labelled(names[key], int(images[key].get("frame", 0)), shapes[key], np.array(rows, float).reshape(-1, 4))
+        Labelled(names[key], images[key].get("frame", 0), shapes[key], np.array(rows, float).reshape(-1, 4))
         for key, rows in found.items()
     ]
 
 
-def _twice(rows: list[dict]) -> list[tuple[object, int]]:
-    return [(key, n) for key, n in Counter(row.get("id") for row in rows).items() if n > 1]
+def _is_odd(image: Mapping) -> bool:
+    frame = image.get("frame", 0)
+    return isinstance(frame, bool) or not isinstance(frame, int) or not 0 <= frame < 2**31
 
 
 def _wrong(row: Mapping, shapes: Mapping) -> str:
     """What is wrong with an annotation; "" if nothing is."""
-    if row.get("image_id") not in shapes:
-        return f"is of image {row.get('image_id')!r}, which the file does not list"
-    try:
-        x, y, width, height = (float(v) for v in row["bbox"])
-    except (KeyError, TypeError, ValueError):
-        return "has no box (bbox: x, y, width, height)"
-    if not (np.isfinite([x, y, width, height]).all() and width > 0 and height > 0):
+    if not coco.is_key(row.get("image_id")) or row["image_id"] not in shapes:
+        return f"is of image {coco.shown(row.get('image_id'))}, which the file does not list"
+    box = coco.numbers(row.get("bbox"))
+    if box is None or len(box) != 4:
+        return f"has the box {coco.shown(row.get('bbox'))} (bbox: x, y, width, height)"
+    x, y, width, height = box
+    if not (width > 0 and height > 0):
         return f"has a box of {width:g} x {height:g} px"
     rows, columns = shapes[row["image_id"]]
     if min(x, y) < -TOLERANCE_PX or y + height > rows + TOLERANCE_PX or x + width > columns + TOLERANCE_PX:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from emqa_dask import models
+from emqa_dask import models, networks, outputs
 from emqa_dask.archive import readers
 from emqa_dask.detect.mask_rcnn import convert
 from emqa_dask.detect.normalise import normalise
@@ -38,13 +38,30 @@ def train_detector(
 def import_detector(
     checkpoint: str, out: str, classes: Sequence[str], config: str | None, architecture: str | None
 ) -> None:
-    """A model directory from a checkpoint: of detectron2 with `config`, of torchvision with `architecture` (TOML)."""
+    """A model directory from a checkpoint: of detectron2 with `config`, of torchvision with `architecture` (TOML).
+
+    FileExistsError where `out` is there; ValueError, naming the file, for one that cannot be read, and class names that
+    occur twice.
+    """
+    outputs.check_free(out)
     name = Path(out).name
+    if len(set(classes)) != len(classes) or not all(name.strip() for name in classes):
+        raise ValueError(f"--classes {' '.join(classes)}: every class needs a name of its own")
+    for path in filter(None, (checkpoint, config, architecture)):
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"{path}: there is no such file")
     if config is not None:
         convert.import_detectron2(config, checkpoint, out, name=name, classes=classes)
         return
     try:
         told = tomllib.loads(Path(architecture).read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{architecture}: not valid TOML: {error}") from error
-    convert.import_torchvision(checkpoint, told.get("architecture", told), out, name=name, classes=classes)
+    told = told.get("architecture", told)
+    if not isinstance(told, dict):
+        raise ValueError(f"{architecture}: architecture is {told!r}: it has to be a table")
+    try:  # torchvision ends in errors of any kind over what is no architecture
+        networks.build({"n_classes": len(classes), **told})
+    except Exception as error:
+        raise ValueError(f"{architecture}: no Mask R-CNN can be built of it: {error}") from error
+    convert.import_torchvision(checkpoint, told, out, name=name, classes=classes)

@@ -19,14 +19,19 @@ def read_class_labels(path: str | Path, exists: Callable[[str], bool]) -> pd.Dat
     """The labels at `path` as strings: uri, label, and split and group where the file has these columns.
 
     `exists(uri)` says whether there is such a file. Raises ValueError, naming file and line, for missing columns, empty
-    cells, uris that occur twice or are unknown, splits that are none of train, validation, test or leave no image to
-    learn from, and fewer than two classes.
+    cells, uris that occur twice, are unknown or lead out of the folder of images, splits that are none of train,
+    validation, test or leave no image to learn from, and fewer than two classes.
     """
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: no CSV with a header uri,label[,split][,group]: {error}") from error
+    except ValueError as error:  # also of its encoding
+        raise ValueError(f"{path}: no CSV in UTF-8 with a header uri,label[,split][,group]: {error}") from error
+    except OSError as error:
+        raise type(error)(f"{path} cannot be read ({error.strerror}): give a CSV file of labels") from error
     table.columns = [str(name).strip() for name in table.columns]
+    if not table.columns.is_unique:
+        twice = table.columns[table.columns.duplicated()][0]
+        raise ValueError(f"{path}: the column {twice} occurs twice; keep one of them")
     absent = [name for name in ("uri", "label") if name not in table.columns]
     if absent:
         raise ValueError(f"{path}: lacks the column {' and '.join(absent)}; its header has to be uri,label[,split]")
@@ -39,9 +44,11 @@ def read_class_labels(path: str | Path, exists: Callable[[str], bool]) -> pd.Dat
         f"line {k + 2}: {table['uri'][k]!r} occurs twice; keep one label of it"
         for k in np.flatnonzero(table["uri"].duplicated())
     ]
-    wrong += [
-        f"line {k + 2}: there is no file {uri!r}" for k, uri in enumerate(table["uri"]) if uri and not exists(uri)
-    ]
+    for k, uri in enumerate(table["uri"]):
+        if uri.startswith(("/", "\\")) or ".." in uri.replace("\\", "/").split("/"):
+            wrong.append(f"line {k + 2}: the uri {uri!r} leads out of the folder of images; write it from there")
+        elif uri and not exists(uri):
+            wrong.append(f"line {k + 2}: there is no file {uri!r}")
     if "split" in table.columns:
         odd = ~table["split"].isin([*SPLITS, ""])
         wrong += [f"line {k + 2}: split is {table['split'][k]!r}, not {', '.join(SPLITS)}" for k in np.flatnonzero(odd)]

@@ -1,7 +1,5 @@
 """COCO JSON with its images, checked before anything is trained: every error names the file and the annotation."""
 
-import json
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from emqa_dask.train.augment import Mask
+from emqa_dask.train.coco_json import is_key, name_of, numbers, read_lists, rows_by_id, shape_of, shown
 
 TOLERANCE_PX = 1.0  # what a box may stick out of its image by, as rounded coordinates do
 
@@ -52,24 +51,12 @@ def read_sets(sets: Iterable[tuple[Path, Path]]) -> tuple[list[Picture], list[st
 
 def _read_set(file: Path, folder: Path, classes: list[str]) -> list[Picture]:
     refuse = _Refusal(file)
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        images, annotations, categories = (content[key] for key in ("images", "annotations", "categories"))
-        names = {row["id"]: str(row["name"]) for row in categories}
-        shapes = {row["id"]: (int(row["height"]), int(row["width"])) for row in images}
-        places = {row["id"]: folder / row["file_name"] for row in images}
-        ids = [row["id"] for row in annotations]
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: not JSON ({error})") from error
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file}: not a COCO file of instances, {error!r} is missing or of another kind") from error
-    for kind, found in (("category", [r["id"] for r in categories]), ("image", [r["id"] for r in images])):
-        for key, n in Counter(found).items():
-            if n > 1:
-                raise refuse(f"{kind} {key}", f"the id occurs {n} times; give each its own")
-    for key, n in Counter(ids).items():
-        if n > 1:
-            raise refuse(f"annotation {key}", f"the id occurs {n} times; give each its own")
+    images, annotations, categories = read_lists(file, ("images", "annotations", "categories"))
+    names = {row["id"]: str(row["name"]) for row in rows_by_id(categories, "category", ("name",), file).values()}
+    images = rows_by_id(images, "image", ("height", "width", "file_name"), file)
+    shapes = {key: shape_of(row, file) for key, row in images.items()}
+    places = {key: folder / name_of(row, file) for key, row in images.items()}
+    annotations = rows_by_id(annotations, "annotation", (), file).values()
     absent = [str(path) for path in places.values() if not path.is_file()]
     if absent:
         raise FileNotFoundError(f"{file}: {len(absent)} images do not exist under {folder}, first {absent[0]}")
@@ -77,11 +64,12 @@ def _read_set(file: Path, folder: Path, classes: list[str]) -> list[Picture]:
     found = {key: Picture(path, shapes[key], [], [], 0, 0) for key, path in places.items()}
     for row in annotations:
         place = f"annotation {row['id']}"
-        picture = found.get(row.get("image_id"))
-        if picture is None:
-            raise refuse(place, f"its image {row.get('image_id')!r} is not in the file")
-        if row.get("category_id") not in names:
-            raise refuse(place, f"category {row.get('category_id')!r} is not one of {sorted(names)}")
+        if not is_key(row.get("image_id")) or row["image_id"] not in found:
+            raise refuse(place, f"its image {shown(row.get('image_id'))} is not in the file")
+        picture = found[row["image_id"]]
+        if not is_key(row.get("category_id")) or row["category_id"] not in names:
+            known = shown(list(names)[:10])
+            raise refuse(place, f"category {shown(row.get('category_id'))} is not one of {known}")
         if row.get("iscrowd"):
             found[row["image_id"]] = picture._replace(n_crowds=picture.n_crowds + 1)
             continue
@@ -100,12 +88,9 @@ def _read_set(file: Path, folder: Path, classes: list[str]) -> list[Picture]:
 
 def _check_box(row: dict, shape: tuple[int, int], place: str, refuse: _Refusal) -> np.ndarray:
     """The annotation's x, y, width and height as float64."""
-    try:
-        box = np.array(row["bbox"], dtype=np.float64)
-    except (KeyError, TypeError, ValueError):
-        box = np.zeros(0)
-    if box.shape != (4,) or not np.isfinite(box).all():
-        raise refuse(place, f"bbox is {row.get('bbox')!r}: it has to be x, y, width, height")
+    box = numbers(row.get("bbox"))
+    if box is None or box.shape != (4,):
+        raise refuse(place, f"bbox is {shown(row.get('bbox'))}: it has to be x, y, width, height")
     if (box[2:] <= 0).any():
         raise refuse(place, f"the box is {box[2]:g} wide and {box[3]:g} high; remove it or correct it")
     over = max(-box[0], -box[1], box[0] + box[2] - shape[1], box[1] + box[3] - shape[0])
@@ -122,34 +107,58 @@ def _decode(segmentation, shape: tuple[int, int], place: str, refuse: _Refusal) 
 
     if isinstance(segmentation, dict):
         size = segmentation.get("size")
-        if size is None or tuple(size) != shape:
-            raise refuse(place, f"its mask is of size {size}, the image {list(shape)} (height, width)")
+        if not isinstance(size, list) or size != list(shape):
+            raise refuse(place, f"its mask is of size {shown(size)}, the image {list(shape)} (height, width)")
         counts = segmentation.get("counts")
         if isinstance(counts, list):
-            if sum(counts) != shape[0] * shape[1] or min(counts, default=0) < 0:
+            if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in counts):
+                raise refuse(place, "its run lengths are not all whole numbers from 0")
+            if sum(counts) != shape[0] * shape[1]:
                 raise refuse(place, f"its run lengths add up to {sum(counts)}, the image has {shape[0] * shape[1]} px")
             rle = coco_mask.frPyObjects(segmentation, *shape)
-        elif isinstance(counts, str | bytes):
-            rle = {"size": list(shape), "counts": counts.encode() if isinstance(counts, str) else counts}
+        elif isinstance(counts, str):
+            if run_lengths_sum(counts) != shape[0] * shape[1]:
+                raise refuse(place, f"its compressed run lengths do not make {shape[0] * shape[1]} px: it is damaged")
+            rle = {"size": list(shape), "counts": counts.encode()}
         else:
             raise refuse(place, "its mask has no counts")
     elif isinstance(segmentation, list) and all(_is_polygon(points) for points in segmentation):
-        points = np.concatenate([np.array(p, np.float64).reshape(-1, 2) for p in segmentation])
+        points = np.concatenate([numbers(p).reshape(-1, 2) for p in segmentation])
         over = max((-points).max(), (points - np.array(shape[::-1])).max())
         if not over <= TOLERANCE_PX:
             raise refuse(place, f"a polygon reaches {over:g} px out of the image of {shape[1]} x {shape[0]} px")
         rle = coco_mask.merge(coco_mask.frPyObjects(segmentation, *shape))
     else:
         raise refuse(place, "its segmentation is neither run lengths nor polygons of three points or more")
-    try:
-        whole = coco_mask.decode(rle).astype(bool)
-    except ValueError as error:
-        raise refuse(place, f"its mask cannot be decoded ({error})") from error
-    return _trim(0, 0, whole, place, refuse)
+    return _trim(0, 0, coco_mask.decode(rle).astype(bool), place, refuse)
 
 
 def _is_polygon(points) -> bool:
-    return isinstance(points, list) and len(points) >= 6 and len(points) % 2 == 0
+    return isinstance(points, list) and len(points) >= 6 and len(points) % 2 == 0 and numbers(points) is not None
+
+
+def run_lengths_sum(text: str) -> int:
+    """How many pixels the compressed run lengths of COCO make; -1 for a text that is none.
+
+    pycocotools reads and writes beyond the end of a mask whose run lengths are too many. A run is letters of six bits,
+    five of them the number's and one that says that more follow; from the third on it is the difference to the last
+    but one.
+    """
+    runs: list[int] = []
+    value, shift = 0, 0
+    for letter in text:
+        bits = ord(letter) - 48
+        if not 0 <= bits < 64 or shift > 60:
+            return -1
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            value -= (1 << shift) if bits & 16 else 0
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            if runs[-1] < 0:
+                return -1
+            value, shift = 0, 0
+    return -1 if shift else sum(runs)
 
 
 def _ellipse(box: Sequence[float], shape: tuple[int, int], place: str, refuse: _Refusal) -> Mask:

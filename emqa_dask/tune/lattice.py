@@ -127,10 +127,12 @@ def read_lattice(path: str | Path) -> Physics:
         return _parsed(tomllib.loads(Path(path).read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise ValueError(f"{path}: no such lattice file") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}): give a lattice file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not valid TOML: {error}") from error
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: {error}") from error
+    except (ValueError, TypeError, AttributeError, ArithmeticError, RecursionError, np.linalg.LinAlgError) as error:
+        raise ValueError(f"{path}: {error}") from error  # texts in the place of numbers end in errors of any kind
 
 
 def _parsed(values: dict) -> Physics:

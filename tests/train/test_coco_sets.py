@@ -105,7 +105,7 @@ def _break(content, what):
         ("short runs", "annotation 1: its run lengths add up to 10, the image has 6400 px"),
         ("empty mask", "annotation 1: its mask has no pixel"),
         ("two points", "annotation 1: its segmentation is neither"),
-        ("no boxes", "not a COCO file of instances, KeyError\\('annotations'\\)"),
+        ("no boxes", "not a COCO file of instances: it has no list 'annotations'"),
         ("nothing", "not one object"),
     ],
 )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from emqa_dask import networks
+from emqa_dask import models, networks
 from emqa_dask.detect.mask_rcnn.card import CONFIG, WEIGHTS, Card
 from emqa_dask.detect.mask_rcnn.masks import paste_as_detectron2
 from emqa_dask.detect.mask_rcnn.network import Found, Network, autocast
@@ -63,7 +63,8 @@ def build(config: Path, score_floor: float, max_detections: int, device: str):
     """detectron2's model of random weights, in evaluation mode, and its config.
 
     Nothing in the file is run and nothing is fetched: it is plain YAML, complete in itself (no `_BASE_`). Raises
-    ImportError without detectron2 and ValueError for a config that is none, or not a Mask R-CNN's.
+    ImportError without detectron2 and ValueError for a config that is none, not a Mask R-CNN's, or of which no network
+    can be built.
     """
     CfgNode, cfg, build_model = _library()
     import yaml
@@ -73,7 +74,7 @@ def build(config: Path, score_floor: float, max_detections: int, device: str):
         if not isinstance(given, dict) or "_BASE_" in given:
             raise ValueError("it has to be one table of settings, without _BASE_: `emqa import detector` writes such")
         cfg.merge_from_other_cfg(CfgNode(given))
-    except (yaml.YAMLError, KeyError, ValueError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, KeyError, ValueError, AssertionError, AttributeError, TypeError, RecursionError) as error:
         raise ValueError(f"{config}: not a detectron2 config: {error}") from error
     if cfg.MODEL.META_ARCHITECTURE != "GeneralizedRCNN" or not cfg.MODEL.MASK_ON:
         said = f"META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE}, MASK_ON {cfg.MODEL.MASK_ON}"
@@ -82,7 +83,12 @@ def build(config: Path, score_floor: float, max_detections: int, device: str):
     cfg.MODEL.WEIGHTS = ""
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = score_floor
     cfg.TEST.DETECTIONS_PER_IMAGE = max_detections
-    return build_model(cfg).eval(), cfg
+    try:
+        return build_model(cfg).eval(), cfg
+    except (ImportError, MemoryError):
+        raise
+    except Exception as error:  # detectron2 ends in errors of any kind over values that make no sense
+        raise ValueError(f"{config}: no network can be built of it: {type(error).__name__} {error}") from error
 
 
 def complete(config: Path, n_classes: int) -> str:
@@ -98,7 +104,16 @@ def complete(config: Path, n_classes: int) -> str:
 
     try:
         cfg.merge_from_file(str(config), allow_unsafe=False)
-    except (yaml.YAMLError, KeyError, ValueError, AssertionError, UnicodeDecodeError, TypeError) as error:
+    except (
+        yaml.YAMLError,
+        KeyError,
+        ValueError,
+        AssertionError,
+        AttributeError,
+        TypeError,
+        OSError,
+        RecursionError,
+    ) as error:
         raise ValueError(f"{config}: not a detectron2 config: {error}") from error
     if n_classes != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
         found = cfg.MODEL.ROI_HEADS.NUM_CLASSES
@@ -113,7 +128,7 @@ def _library():
         from detectron2.config import CfgNode, get_cfg
         from detectron2.modeling import build_model
     except ImportError as error:
-        raise ImportError(INSTALL) from error
+        raise models.MissingPackage(INSTALL) from error
     return CfgNode, get_cfg(), build_model
 
 

@@ -1,0 +1,93 @@
+"""What a COCO file says, value by value: every error names the file and the entry, whatever stands for a value."""
+
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+MOST_PX = 2**20  # of an image's side: no camera has more, and a mask of it is an array in memory
+MOST_MASK_PX = 2**32  # of an image
+SHOWN = 60  # letters of a value that an error shows
+
+
+def read_lists(file: str | Path, keys: Sequence[str]) -> list[list]:
+    """The lists that the JSON object in `file` has under `keys`; ValueError, naming the file, where it has not."""
+    try:
+        content = json.loads(Path(file).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # of JSON, of UTF-8, of a number with too many digits
+        raise ValueError(f"{file}: not JSON ({error}): export it again as COCO JSON") from error
+    except OSError as error:
+        raise type(error)(f"{file} cannot be read ({error.strerror}): give a COCO JSON file") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file}: not a COCO file of instances: it holds {type(content).__name__}, not an object")
+    wrong = [key for key in keys if not isinstance(content.get(key), list)]
+    if wrong:
+        raise ValueError(f"{file}: not a COCO file of instances: it has no list {wrong[0]!r}")
+    return [content[key] for key in keys]
+
+
+def rows_by_id(rows: list, kind: str, keys: Sequence[str], file: str | Path) -> dict[Hashable, dict]:
+    """The objects `rows` by their ids, all with `keys`; ValueError names the file and the entry that is not so."""
+    for place, row in enumerate(rows):
+        if not isinstance(row, dict) or not is_key(row.get("id")):
+            said = "is not an object" if not isinstance(row, dict) else f"has the id {shown(row.get('id'))}"
+            raise ValueError(f"{file}: {kind} number {place + 1} of the file {said}: an id is a whole number or a text")
+        if absent := [key for key in keys if key not in row]:
+            raise ValueError(f"{file}: {kind} {shown(row['id'])}: it has no {absent[0]}")
+    for key, n in Counter(row["id"] for row in rows).items():
+        if n > 1:
+            raise ValueError(f"{file}: {kind} {key}: the id occurs {n} times; give each its own")
+    return {row["id"]: row for row in rows}
+
+
+def shape_of(row: dict, file: str | Path) -> tuple[int, int]:
+    """Height and width of an image of a COCO file, px; ValueError names the image for what is no size."""
+    for key in ("height", "width"):
+        value = row[key]
+        is_whole = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not is_whole or value != int(value) or not 1 <= value <= MOST_PX:
+            said = f"{key} is {shown(value)}: a whole number of pixels from 1 to {MOST_PX:,}"
+            raise ValueError(f"{file}: image {shown(row['id'])}: {said}")
+    if row["height"] * row["width"] > MOST_MASK_PX:
+        raise ValueError(f"{file}: image {shown(row['id'])}: {row['height']} x {row['width']} px are too many")
+    return int(row["height"]), int(row["width"])
+
+
+def name_of(row: dict, file: str | Path) -> str:
+    """The file_name of an image of a COCO file; ValueError names the image for what is no name of a file."""
+    name = row["file_name"]
+    try:
+        is_name = isinstance(name, str) and "\0" not in name and 0 < max(map(len, os.fsencode(name).split(b"/"))) < 256
+    except UnicodeEncodeError:  # half of a letter
+        is_name = False
+    if not is_name:
+        raise ValueError(f"{file}: image {shown(row['id'])}: file_name is {shown(name)}: it has to be a file's name")
+    return name
+
+
+def is_key(value: object) -> bool:
+    """Is `value` what an id can be: a whole number or a text?"""
+    return isinstance(value, int | str) and not isinstance(value, bool)
+
+
+def shown(value: object) -> str:
+    """`value` as an error shows it, on one line and not long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+def numbers(values: object) -> np.ndarray | None:
+    """A list of finite numbers as float64; None for anything else, such as numbers in texts."""
+    if not isinstance(values, list):
+        return None
+    if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+        return None
+    try:
+        array = np.array(values, dtype=np.float64)
+    except OverflowError:  # a whole number of 400 digits
+        return None
+    return array if np.isfinite(array).all() else None
