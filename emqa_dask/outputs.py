@@ -32,7 +32,7 @@ def check_folder(*folders: str | Path) -> None:
 
     Call it before any work. A folder that is not there is well, unless a file is in the place of one above it.
     """
-    for folder in map(_absolute, folders):
+    for folder in map(absolute, folders):
         if os.path.lexists(folder):
             if reason := find_foreign(folder):
                 raise FileExistsError(
@@ -43,9 +43,20 @@ def check_folder(*folders: str | Path) -> None:
             check_parents(folder)
 
 
+def check_collection(folder: str | Path) -> None:
+    """The same of all that is in `folder`, into which folders of ours go; of a folder that is no folder, too."""
+    folder = absolute(folder)
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        check_folder(folder)
+    elif folder.is_dir():
+        check_folder(*(path for path in sorted(folder.iterdir()) if not _is_hidden(path)))
+    else:
+        check_parents(folder)
+
+
 def check_free(path: str | Path) -> None:
     """Raises FileExistsError where something is at `path`, even an empty folder or a broken link."""
-    path = _absolute(path)
+    path = absolute(path)
     if os.path.lexists(path):
         raise FileExistsError(f"{path} is there already: give another name, or move it away")
     check_parents(path)
@@ -95,7 +106,7 @@ def write_folder(target: str | Path) -> Iterator[Path]:
     The block writes files and a card that lists them. A folder `target` that is ours is replaced, and it is there until
     the new one is; check_folder()'s errors for any other. Whatever a killed process has left beside it goes.
     """
-    target = _absolute(target)
+    target = absolute(target)
     check_folder(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     sweep(target)
@@ -108,7 +119,7 @@ def write_folder(target: str | Path) -> Iterator[Path]:
 
 def remove_folder(folder: str | Path) -> None:
     """Removes `folder` where it is ours; any other stays as it is."""
-    folder = _absolute(folder)
+    folder = absolute(folder)
     if os.path.lexists(folder) and not find_foreign(folder):
         _remove_listed(folder)
 
@@ -126,7 +137,8 @@ def sweep(target: Path) -> None:
             _remove_hidden(hidden)
 
 
-def _absolute(path: str | Path) -> Path:
+def absolute(path: str | Path) -> Path:
+    """`path` from the root; symbolic links in it are not followed."""
     return Path(os.path.abspath(path))
 
 

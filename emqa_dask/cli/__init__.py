@@ -149,19 +149,34 @@ def _tune(options: argparse.Namespace) -> int:
     is_workspace = layout.is_workspace(options.source)
     root = options.source if is_workspace else options.workspace or _default_workspace(options.source)
     settings = _settings(options, root)
+    wanted = _checked_tuning(options)
     if not is_workspace:
         run(options.source, root, settings, steps=("ingest",), say=say)
-    if options.kind == "order":
+    if wanted is None:
         from emqa_dask.pipeline.order import map_order
 
         return map_order(root, options.out, settings, tuple(options.cohorts), say=say)
-    from emqa_dask.pipeline.tuning import Wanted, tune_log
+    from emqa_dask.pipeline.tuning import tune_log
 
-    known = {field.name for field in dataclasses.fields(Wanted)}
-    chosen = {name: value for name, value in vars(options).items() if name in known}
-    chosen = {name: tuple(value) if isinstance(value, list) else value for name, value in chosen.items()}
-    tune_log(root, options.out, settings, Wanted(**chosen), say=say)
+    tune_log(root, options.out, settings, wanted, say=say)
     return 0
+
+
+def _checked_tuning(options: argparse.Namespace):
+    """The options of emqa tune log, None for tune order; ValueError or OSError for what cannot be, before any work."""
+    if options.kind == "order":
+        from emqa_dask.pipeline import order
+
+        order.check_out(options.out)
+        return None
+    from emqa_dask.pipeline import tuned_files, tuning
+
+    known = {field.name for field in dataclasses.fields(tuning.Wanted)}
+    chosen = {name: value for name, value in vars(options).items() if name in known}
+    wanted = tuning.Wanted(**{name: tuple(v) if isinstance(v, list) else v for name, v in chosen.items()})
+    wanted.check()
+    tuned_files.check_out(options.out)
+    return wanted
 
 
 def _train_ensemble(options: argparse.Namespace) -> int:

@@ -37,8 +37,8 @@ a lattice file says one of
     log.add_argument("--out", metavar="FILE", default="tuned.toml", help="default: tuned.toml")
     physics = log.add_mutually_exclusive_group()
     physics.add_argument("--lattice", metavar="FILE", default="", help="a TOML file with the crystal that is seen")
-    physics.add_argument("--count-per-um2", metavar="X", type=float, default=0.0, help="expected objects per um^2")
-    log.add_argument("--nm-per-pixel", metavar="NM", type=float, default=0.0, help="where headers do not say it")
+    physics.add_argument("--count-per-um2", metavar="X", type=float, help="expected objects per um^2")
+    log.add_argument("--nm-per-pixel", metavar="NM", type=float, help="where headers do not say it")
     log.add_argument(
         "--reward",
         metavar="NAME",
@@ -62,7 +62,6 @@ a lattice file says one of
         "--windows",
         metavar="PX",
         type=int,
-        default=0,
         help="map the best settings over each image, in windows of PX px",
     )
     order = kinds.add_parser(

@@ -1,5 +1,6 @@
 """emqa tune order: maps of the disordered regions of an archive's lattice images."""
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
@@ -7,7 +8,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 from matplotlib.figure import Figure
 
-from emqa_dask import tables
+from emqa_dask import outputs, tables
 from emqa_dask.detect import log
 from emqa_dask.detect.normalise import normalise
 from emqa_dask.pipeline import PRELOAD, ingest
@@ -21,6 +22,8 @@ from emqa_dask.store import files, layout, micrographs, parts
 from emqa_dask.tune import order, order_figures
 
 COLUMNS = ["micrograph_id", "uri", "frame", "stack", "index", "instrument", "magnification"]
+MARKER = "emqa tune order.txt"  # says that the folder is ours, as workspace.json does of a workspace
+MARKED = b"emqa tune order writes tables and overlays into this folder.\n"
 TABLES = {"windows": tables.ORDER_WINDOWS, "points": tables.ORDER_POINTS}
 
 
@@ -31,13 +34,16 @@ def map_order(
 
     There are order.parquet, windows.parquet and points.parquet, folders of a part per micrograph which readers of
     Parquet take for one table each, and overlays/, a PNG per micrograph. One whose parts are there already is not done
-    again. Gives 0, or 2 when some failed. ValueError where no URI matches.
+    again. Gives 0, or 2 when some failed. ValueError where no URI matches, FileExistsError where `out` is not a folder
+    of order maps and not empty.
     """
     layout.source_of(root)
+    check_out(out)
     tasks = list(_tasks(root, out, settings, globs))
     if not tasks:
         which = f"whose URI matches {', '.join(globs)}" if globs else "in it"
         raise ValueError(f"{root}: there is no micrograph {which}: give an archive or a --cohort that has some")
+    files.write_bytes(files.join(out, MARKER), MARKED)
     n_failed = 0
     with open_cluster(settings, (*PRELOAD, __name__), say) as client:
         results = execute(map_one, tasks, stage="order", client=client, limits=Limits(settings.run.timeout_s))
@@ -50,6 +56,25 @@ def map_order(
     said = f"{shares.gt(0).sum()} with disordered regions, {shares.eq(0).sum()} ordered, {shares.isna().sum()} unknown"
     say(f"{len(done)} micrographs: {said}; tables and overlays: {out}")
     return 2 if n_failed else 0
+
+
+def check_out(out: str) -> None:
+    """FileExistsError, with the remedy, where `out` is there, not empty and not a folder of order maps."""
+    is_used = bool(files.names(out))
+    if files.is_local(out):
+        path = files.locate(out)[1]
+        outputs.check_parents(outputs.absolute(path))
+        is_used = os.path.lexists(path) and (not os.path.isdir(path) or bool(os.listdir(path)))
+    if is_used and not _is_marked(out):
+        raise FileExistsError(
+            f"{files.redact(out)} is there and is not a folder of emqa tune order: nothing is written into it; give "
+            "--out a new folder"
+        )
+
+
+def _is_marked(out: str) -> bool:
+    fs, path = files.locate(files.join(out, MARKER))
+    return fs.isfile(path) and fs.cat_file(path) == MARKED
 
 
 def _tasks(root: str, out: str, settings: Settings, globs: tuple[str, ...]) -> Iterator[Task]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import io
 import math
 import re
 from collections.abc import Callable
@@ -11,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from emqa_dask.pipeline import PRELOAD, cohorts
+from emqa_dask.pipeline import PRELOAD, cohorts, tuned_files
 from emqa_dask.pipeline.judging import SEARCHED, judge, judge_windows
+from emqa_dask.ranges import check_number, check_seed, check_whole
 from emqa_dask.report.spreadsheet import defuse
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.execute import execute
@@ -34,8 +36,8 @@ class Wanted:
     """What is asked of a tuning."""
 
     lattice: str = ""  # TOML file, see tune.lattice
-    count_per_um2: float = 0.0  # expected density, where there is no lattice
-    nm_per_pixel: float = 0.0  # of all micrographs; 0 = as their headers say
+    count_per_um2: float | None = None  # expected density, where there is no lattice
+    nm_per_pixel: float | None = None  # of all micrographs; None = as their headers say
     rewards: tuple[str, ...] = ()
     evaluations: int = 48
     seed: int = 0
@@ -45,19 +47,34 @@ class Wanted:
     images: int = 6  # of each cohort
     cohorts: tuple[str, ...] = ()  # patterns on the URI; none = instrument x magnification x session
     batch: int = 4
-    windows: int = 0  # px; side of sliding windows that each get an optimum of their own; 0 = none
+    windows: int | None = None  # px; side of sliding windows that each get an optimum of their own
+
+    def check(self) -> None:
+        """ValueError for a number that makes no sense, a lattice that cannot be read and an unknown reward."""
+        check_whole("--evaluations", self.evaluations, 1)
+        check_whole("--images", self.images, 1)
+        check_seed("--seed", self.seed)
+        for name in ("count_per_um2", "nm_per_pixel"):
+            if getattr(self, name) is not None:
+                check_number(f"--{name.replace('_', '-')}: {name}", getattr(self, name), 0)
+        if self.windows is not None:
+            check_whole("--windows", self.windows, 1)
+        self.physics()
+        self.objectives()
 
     def physics(self) -> Physics | None:
         """ValueError where both a lattice and a density are given."""
-        if self.lattice and self.count_per_um2:
+        if self.lattice and self.count_per_um2 is not None:
             raise ValueError("--lattice and --count-per-um2 exclude each other: a lattice says the density, too")
         if self.lattice:
             return lattice.read_lattice(self.lattice)
-        return lattice.from_density(self.count_per_um2) if self.count_per_um2 else None
+        return None if self.count_per_um2 is None else lattice.from_density(self.count_per_um2)
 
     def objectives(self) -> tuple[str, ...]:
         """The rewards by name; ValueError for those that do not exist."""
-        chosen = self.rewards or (OF_LATTICE if self.lattice else OF_DENSITY if self.count_per_um2 else OF_IMAGE)
+        chosen = self.rewards or (
+            OF_LATTICE if self.lattice else OF_IMAGE if self.count_per_um2 is None else OF_DENSITY
+        )
         for name in chosen:
             rewards.reward(name)
         return tuple(chosen)
@@ -78,9 +95,12 @@ def tune_log(root: str, out: str, settings: Settings, wanted: Wanted, say: Say =
 
     Traces and figures go into a folder beside it (<out without .toml>.tune). Settings are evaluated on Dask workers,
     `wanted.batch` at a time; a worker keeps the scale space's maxima of an image, so that settings which differ in
-    threshold and overlap only filter it once. ValueError where rewards need what is not known.
+    threshold and overlap only filter it once. ValueError where rewards need what is not known, FileExistsError where
+    `out` or the folder is there and not what a tuning wrote.
     """
     layout.source_of(root)
+    wanted.check()
+    tuned_files.check_out(out)
     physics, names = wanted.physics(), wanted.objectives()
     found = cohorts.cohorts(root, wanted.images, wanted.cohorts)
     done = []
@@ -88,12 +108,13 @@ def tune_log(root: str, out: str, settings: Settings, wanted: Wanted, say: Say =
         for cohort in found:
             done.append(_tune(root, cohort, settings, wanted, physics, names, client, say))
             _write(out, settings, done, wanted)  # what is finished is kept, whatever comes
-    say(f"settings: {out}; figures and traces: {_folder(out)}")
+    say(f"settings: {out}; figures and traces: {tuned_files.folder_of(out)}")
     return done
 
 
 def _tune(root, cohort, settings, wanted, physics, names, client, say) -> Tuned:
-    rows = cohort.rows.assign(nm_per_pixel=wanted.nm_per_pixel) if wanted.nm_per_pixel else cohort.rows
+    is_known = wanted.nm_per_pixel is not None
+    rows = cohort.rows.assign(nm_per_pixel=wanted.nm_per_pixel) if is_known else cohort.rows
     common = cohort.match.detect(settings.detect)
     nm = float(np.nanmedian(rows["nm_per_pixel"])) if rows["nm_per_pixel"].notna().any() else math.nan
     space = Space.from_physics(physics, nm) if physics is not None and not math.isnan(physics.spacing_nm) else Space()
@@ -143,7 +164,7 @@ def _evaluate(root, rows, common, tried, space, names, physics, settings, client
 
 def _map(root, rows, common, trace, space, names, physics, settings, wanted, client) -> pd.DataFrame:
     """The best of the settings that a search has tried in every window of the images of `rows`."""
-    if not wanted.windows:
+    if wanted.windows is None:
         return pd.DataFrame({"uri": []})
     tried = trace.table[list(SEARCHED)].drop_duplicates().to_dict("records")
     function = functools.partial(judge_windows, wanted.windows, wanted.choose)
@@ -166,30 +187,34 @@ def _on_workers(function, root, rows, common, tried, space, names, physics, sett
     return [found[k] for k in range(len(tasks))]
 
 
-def _folder(out: str) -> str:
-    return out.removesuffix(".toml") + ".tune"
-
-
 def _write(out: str, settings: Settings, done: list[Tuned], wanted: Wanted) -> None:
     """The settings file of the cohorts that are done, and the last one's traces and figures."""
     new = [_with_changes(tuned) for tuned in done]
     others = [c for c in settings.cohorts if _key(c) not in set(map(_key, new))]
-    files.write_text(out, dump(dataclasses.replace(settings, cohorts=(*new, *others)).check()))
-    tuned, folder = done[-1], files.join(_folder(out), re.sub(r"[^\w.-]+", "-", done[-1].cohort.name).strip("-"))
-    for method, trace in tuned.traces.items():
-        files.write_text(files.join(folder, f"trace-{method}.csv"), trace.table.to_csv(index=False))
+    content = dump(dataclasses.replace(settings, cohorts=(*new, *others)).check()).encode()
+    tuned_files.write_settings(out, content)
+    names = [re.sub(r"[^\w.-]+", "-", tuned.cohort.name).strip("-.") for tuned in done]
+    name = names[-1] if names[-1] and names[-1] not in names[:-1] else f"{names[-1]}-{len(names)}"
+    tuned_files.write_folder(files.join(tuned_files.folder_of(out), name), _figures(done[-1], wanted))
+
+
+def _figures(tuned: Tuned, wanted: Wanted) -> dict[str, bytes]:
+    """Traces and figures of a cohort by the names of their files."""
+    made = {f"trace-{method}.csv": trace.table.to_csv(index=False).encode() for method, trace in tuned.traces.items()}
     figures = {"hypervolume": plots.hypervolume_figure(_volumes(tuned.traces))}
     if len(tuned.traces[wanted.method].objectives) > 1:
         figures["pareto"] = plots.pareto_figure(tuned.traces[wanted.method])
     if len(tuned.windows):
         table = tuned.windows.assign(uri=tuned.windows["uri"].map(defuse))
-        files.write_text(files.join(folder, "windows.csv"), table.to_csv(index=False))
+        made["windows.csv"] = table.to_csv(index=False).encode()
         for k, (uri, table) in enumerate(tuned.windows.groupby("uri", sort=False)):
             labels = {"threshold": f"threshold, {uri}", "overlap": "overlap"}
             figures[f"windows-{k}"] = plots.windows_figure(table, labels)
     for name, figure in figures.items():
-        with files.write_whole(files.join(folder, f"{name}.png")) as stream:
-            figure.savefig(stream, format="png", dpi=150)
+        stream = io.BytesIO()
+        figure.savefig(stream, format="png", dpi=150)
+        made[f"{name}.png"] = stream.getvalue()
+    return made
 
 
 def _volumes(traces: dict[str, search.Trace]) -> dict[str, np.ndarray]:

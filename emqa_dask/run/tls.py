@@ -6,6 +6,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from emqa_dask import outputs
+
 NAMES = ("ca.pem", "cert.pem", "key.pem")
 
 
@@ -31,12 +33,13 @@ def security(folder: str):
 def write_certificates(folder: str | Path, days: int = 365) -> Path:
     """Make `folder` with ca.pem, cert.pem and key.pem for a test or a small lab, valid for `days`; returns it.
 
-    The authority's key is thrown away: it signs this one certificate and no other. FileExistsError where one of the
-    files is there already, RuntimeError without the openssl command.
+    The authority's key is thrown away: it signs this one certificate and no other. FileExistsError where `folder` is
+    there and not empty, RuntimeError without the openssl command.
     """
     folder = Path(folder)
-    if found := [name for name in NAMES if (folder / name).exists()]:
-        raise FileExistsError(f"{folder / found[0]} is there already: choose another folder, or remove it first")
+    if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} is there and not an empty folder: choose another folder, or move it away")
+    outputs.check_parents(outputs.absolute(folder))
     if shutil.which("openssl") is None:
         raise RuntimeError("certificates are made by the openssl command, which is not here: install OpenSSL")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)

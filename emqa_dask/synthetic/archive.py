@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from emqa_dask import outputs
+from emqa_dask.ranges import check_seed, check_whole
 from emqa_dask.synthetic import coco, sessions, writers
 from emqa_dask.synthetic.faults import FAULTS, FOREIGN, apply_fault, make_foreign, near_duplicate
 from emqa_dask.synthetic.profiles import PROFILES, make_sample
@@ -67,6 +70,7 @@ def synthesise(
     out = Path(out)
     truth = out.with_name(out.name + ".truth")
     faults = tuple(FAULTS) if faults is None else tuple(faults)
+    check_seed("seed", seed)
     _refuse(out, truth, profile, n, faults)
     rng = np.random.default_rng([seed, n])
     visits = sessions.draw_visits(rng, PROFILES[profile], int(np.clip(n // 8, 1, 60)), shape)
@@ -107,14 +111,14 @@ def synthesise(
 def _refuse(out: Path, truth: Path, profile: str, n: int, faults: tuple[str, ...]) -> None:
     if profile not in PROFILES:
         raise ValueError(f"profile {profile!r} is not one of {', '.join(PROFILES)}")
-    if n < 1:
-        raise ValueError(f"n is {n}, must be at least 1")
+    check_whole("n", n, 1)
     unknown = sorted(set(faults) - set(FAULTS))
     if unknown:
         raise ValueError(f"unknown faults {', '.join(unknown)}; known: {', '.join(FAULTS)}")
     for folder in (out, truth):
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise FileExistsError(f"{folder} is there and not empty: remove it or choose another name")
+        if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir() or any(folder.iterdir())):
+            raise FileExistsError(f"{folder} is there and not empty: choose another name, or move it away")
+        outputs.check_parents(outputs.absolute(folder))
 
 
 def _plan(rng: np.random.Generator, n: int, faults: tuple[str, ...], visits: list[Visit]) -> list[File]:

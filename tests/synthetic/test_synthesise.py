@@ -188,7 +188,7 @@ def test_without_faults_all_are_good_and_annotated(tmp_path):
 def test_refusals_name_the_remedy_and_write_nothing(tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.doc").write_text("mine")
-    with pytest.raises(FileExistsError, match="remove it or choose another name"):
+    with pytest.raises(FileExistsError, match="choose another name, or move it away"):
         synthesise(tmp_path / "full", "demo", 2)
     (tmp_path / "y.truth").mkdir()
     (tmp_path / "y.truth" / "x").write_text("")
