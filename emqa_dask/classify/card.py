@@ -1,7 +1,5 @@
 """The card of an ensemble's model directory, checked, and which of its members are fit for use."""
 
-import hashlib
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -47,20 +45,26 @@ class Card:
 def read(name: str | Path) -> Card:
     """The card of a model directory or a bundled model; members that are missing or were changed stand in `faults`.
 
-    Raises FileNotFoundError where there is no card; ValueError, naming keys, for a card of another kind of model, keys
-    that are missing or make no sense, and fewer members left than its `min_members` (without it, half of them).
+    Raises models.NoModel where there is no card; models.ModelError, naming keys, for a card of another kind of model,
+    keys that are missing or make no sense, and fewer members left than its `min_members` (without it, half of them).
     """
     directory = models.locate(str(name))
+    table = models.read_card(directory)
+    with models.blame(directory):  # values of other kinds than a card's
+        card = _checked(directory, table)
+    require(card)
+    return card
+
+
+def _checked(directory: Path, table: Mapping) -> Card:
     where = directory / "card.toml"
-    try:
-        table = tomllib.loads(where.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{where}: not valid TOML: {error}") from error
     if table.get("task") != TASK:
-        raise ValueError(f"{where}: not the card of a classifier: task {table.get('task')!r}, it has to be {TASK!r}")
+        raise models.ModelError(
+            f"{where}: not the card of a classifier: task {table.get('task')!r}, it has to be {TASK!r}"
+        )
     missing = [key for key in ("name", "classes", "architecture", "input", "ensemble", "files") if not table.get(key)]
     if missing:
-        raise ValueError(f"{where}: lacks {', '.join(missing)}")
+        raise models.ModelError(f"{where}: lacks {', '.join(missing)}")
     told, classes = table["ensemble"], table["classes"]
     members = told.get("members", [])
     wrong = []
@@ -79,29 +83,24 @@ def read(name: str | Path) -> Card:
     if unknown or "size_px" not in table["input"]:
         wrong.append(f"[input]: unknown {unknown}, size_px is needed")
     if wrong:
-        raise ValueError(f"{where}: {'; '.join(wrong)}")
+        raise models.ModelError(f"{where}: {'; '.join(wrong)}")
     faults = {file: said for file in members if (said := _fault(directory, file, table["files"]))}
-    try:
-        card = Card(
-            directory, models.digest(directory), str(table["name"]), tuple(classes),
-            classifiers.full_architecture(table["architecture"]), View(**table["input"]), told["method"],
-            tuple(members), tuple(file for file in members if file not in faults), faults,
-            passes, int(told.get("seed", 0)),
-            int(told.get("min_members", 0)) or (len(members) + 1) // 2,
-        )  # fmt: skip
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
-    require(card)
-    return card
+    return Card(
+        directory, models.digest(directory), str(table["name"]), tuple(classes),
+        classifiers.full_architecture(table["architecture"]), View(**table["input"]), told["method"],
+        tuple(members), tuple(file for file in members if file not in faults), faults,
+        passes, int(told.get("seed", 0)),
+        int(told.get("min_members", 0)) or (len(members) + 1) // 2,
+    )  # fmt: skip
 
 
 def require(card: Card) -> None:
-    """Raises ValueError when fewer than the card's `min_members` are fit for use."""
+    """Raises models.ModelError when fewer than the card's `min_members` are fit for use."""
     least = max(1, card.min_members)
     if len(card.files) < least:
         said = "; ".join(f"{file}: {why}" for file, why in card.faults.items())
         found = f"{len(card.files)} of {card.n_members} members can be used, at least {least} are needed"
-        raise ValueError(f"{card.directory}: {found} ({said}); copy them again or train them again")
+        raise models.ModelError(f"{card.directory}: {found} ({said}); copy them again or train them again")
 
 
 def _fault(directory: Path, file: str, known: Mapping[str, str]) -> str:
@@ -109,5 +108,5 @@ def _fault(directory: Path, file: str, known: Mapping[str, str]) -> str:
         return "the card has no SHA-256 of it"
     if not (directory / file).is_file():
         return "it is not there"
-    found = hashlib.sha256((directory / file).read_bytes()).hexdigest()
+    found = models.sha256(directory / file)
     return "" if found == known[file] else f"SHA-256 is {found[:12]}, the card says {known[file][:12]}"

@@ -53,8 +53,9 @@ def _loaded(device: str):
 
     directory = models.CONTENT
     card = models.read_card(directory)
-    families = card["families"]["names"]
-    net = classifiers.build_content(len(families))
-    networks.load_weights(net, models.check_file(directory, WEIGHTS, card))
-    is_foreign = torch.tensor([name in card["families"]["foreign"] for name in families])
+    with models.blame(directory):
+        families = card["families"]["names"]
+        net = classifiers.build_content(len(families))
+        networks.load_weights(net, models.check_file(directory, WEIGHTS, card))
+        is_foreign = torch.tensor([name in card["families"]["foreign"] for name in families])
     return net.to(device).eval(), is_foreign.to(device)

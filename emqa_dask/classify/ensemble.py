@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from emqa_dask import classifiers, networks, windows
+from emqa_dask import classifiers, models, networks, windows
 from emqa_dask.classify import card as cards
 from emqa_dask.classify import content
 from emqa_dask.classify.together import evaluator
@@ -154,9 +154,9 @@ def load_ensemble(
     `method` overrides the card's: "softmax" takes the first member alone, "dropout" its stochastic passes. `classes`
     are those that the caller counts on. `precision` of the networks: bfloat16 and float16 are faster where hardware has
     them, and probabilities then come within some 0.01. The same directory, unchanged, is loaded once per process.
-    Members that are missing or corrupt are left out (`Ensemble.used` tells); ValueError when too few are left, for
-    classes that are not the card's, and for what the card has wrong (see card.read); FileNotFoundError without card,
-    RuntimeError when "cuda" has no GPU.
+    Members that are missing or corrupt are left out (`Ensemble.used` tells); models.ModelError when too few are left,
+    and for what the card has wrong (see card.read); ValueError for classes that are not the card's, models.NoModel
+    without card, RuntimeError when "cuda" has no GPU.
     """
     if device not in BATCH:
         raise ValueError(f"device is {device!r}: it has to be 'cpu' or 'cuda'")
@@ -180,13 +180,14 @@ def _loaded(directory: str, digest: str, files: tuple[str, ...], device: str, me
         raise RuntimeError("device 'cuda' was asked for, but there is no usable GPU here")
     card = cards.read(directory)
     if method == "dropout" and not card.architecture["dropout"]:
-        raise ValueError(f"{directory}: method 'dropout' needs a network trained with dropout, this one has none")
+        raise models.ModelError(f"{directory}: method 'dropout' needs a network trained with dropout: take another one")
     nets, faults = [], dict(card.faults)
     for file in card.files:
-        net = classifiers.build_classifier(card.architecture)
+        with models.blame(card.directory):
+            net = classifiers.build_classifier(card.architecture)
         try:
             networks.load_weights(net, card.directory / file)
-        except (ValueError, SafetensorError) as error:
+        except (ValueError, OSError, SafetensorError) as error:
             faults[file] = str(error)
         else:
             nets.append(net)

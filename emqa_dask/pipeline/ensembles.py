@@ -54,6 +54,7 @@ def train_ensemble(
     """
     wanted = wanted or Wanted()
     _check(members, windows_per_image, seed, min_members, wanted, architecture or {})
+    check_whole("window", view.size_px, 8, 2**16)
     out = Path(os.path.abspath(out))
     outputs.check_folder(out, classifier.training_of(out))
     root = Path(images) if images else Path(os.path.abspath(labels)).parent

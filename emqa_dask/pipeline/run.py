@@ -10,11 +10,12 @@ from contextlib import ExitStack
 import numpy as np
 import pandas as pd
 
-from emqa_dask import tables
+from emqa_dask import models, tables
 from emqa_dask.archive import scan
 from emqa_dask.backend import to_device
 from emqa_dask.partition import Partition
 from emqa_dask.pipeline import PRELOAD, ingest, integrity, journal, provenance
+from emqa_dask.pipeline.detectors import names_of
 from emqa_dask.pipeline.folders import OF_STEP, folders, upstream
 from emqa_dask.pipeline.predicting import predict_all, tell_unfit, weigh_all
 from emqa_dask.pipeline.report import report
@@ -67,6 +68,7 @@ def run(
     started, steps = time.time(), tuple(step for step in steps if step != "classify" or settings.classify.model)
     if not steps:
         raise SettingsError("nothing is classified without a model: give --classifier MODEL_DIR")
+    _verify_models(settings, steps)
     if settings.classify.model:
         from emqa_dask.classify import card  # a run without a classifier does well without these
         from emqa_dask.predict import classified
@@ -150,6 +152,16 @@ def n_not_stored(root: str) -> int:
     """Files that were read and whose micrographs are not in the ledger, as the last report counted them."""
     told = provenance.read(root)
     return told.get("first_reasons", {}).get("unknown", {}).get("not_stored", 0)
+
+
+def _verify_models(settings: Settings, steps: Iterable[str]) -> None:
+    """Raises models.ModelError, naming the file and the remedy, unless what looks and predicts is whole."""
+    networks = settings.detect.networks if "detect" in steps else ()
+    models.verify([*networks, *(settings.predict.forests if "predict" in steps else ())])
+    if networks:
+        names_of(settings.detect)
+    if "classify" in steps:
+        models.verify([models.CONTENT])
 
 
 def _executor(

@@ -36,6 +36,11 @@ def load(directory: Path) -> Judge:
 @functools.lru_cache(maxsize=4)
 def _loaded(directory: Path, digest: str) -> Judge:
     card = models.read_card(directory)
+    with models.blame(directory):
+        return _judge(directory, card)
+
+
+def _judge(directory: Path, card: dict) -> Judge:
     p, y = np.zeros((1, 0, len(card["classes"]))), np.zeros(0, int)
     if HELD_OUT in card["files"]:
         held = safetensors.numpy.load_file(models.check_file(directory, HELD_OUT, card))

@@ -225,6 +225,10 @@ def load(directory: Path) -> Forest:
 
     card = models.load_card(directory)
     if "forest" not in card or FILE not in card.get("files", {}):
-        raise ValueError(f"{directory / 'card.toml'}: not the card of a forest")
+        raise models.ModelError(f"{directory / 'card.toml'}: not the card of a forest")
     pipeline = stored.load(directory / FILE, trusted=list(TRUSTED))
-    return Forest(pipeline, **{**card["forest"], "columns": tuple(card["forest"]["columns"])})
+    known = card["forest"]
+    for name in ("score_floor", "iou_threshold", "coverage", "width_low", "width_high"):
+        if not isinstance(known.get(name), int | float):
+            raise models.ModelError(f"{directory / 'card.toml'}: [forest] {name} is {known.get(name)!r}, not a number")
+    return Forest(pipeline, **{**known, "columns": tuple(known["columns"])})

@@ -26,11 +26,12 @@ class Loaded(NamedTuple):
 def _load(directory: Path, digest: str) -> Loaded:
     """A model and its domain, loaded once a process: a partition predicts in less time than loading takes."""
     card = models.load_card(directory)
-    known = {"domain": ood.load(directory), "conditions": transfer.load(card)}
-    if "judge" in card:
-        return Loaded(None, judge.load(directory), **known)
-    fitted = forest.load(directory)
-    return Loaded(fitted, judge.from_forest(fitted), **known)
+    with models.blame(directory):
+        known = {"domain": ood.load(directory), "conditions": transfer.load(card)}
+        if "judge" in card:
+            return Loaded(None, judge.load(directory), **known)
+        fitted = forest.load(directory)
+        return Loaded(fitted, judge.from_forest(fitted), **known)
 
 
 def predict_images(features: pd.DataFrame, named: str | Path | Sequence[str | Path]) -> pd.DataFrame:
@@ -42,8 +43,8 @@ def predict_images(features: pd.DataFrame, named: str | Path | Sequence[str | Pa
     the first that is for it at their score floor. Rows that none is for have NaN and the evidence `no_model`. An image
     without detections still has its distance; where the model knows the imaging conditions of its training images, and
     the features have defocus_nm and voltage_kv, that of its conditions counts if it is larger. Models without a domain
-    give NaN distances. No rows give an empty table. Raises FileNotFoundError for an unknown model and ValueError for a
-    changed one or for features that it does not fit.
+    give NaN distances. No rows give an empty table. Raises models.NoModel for an unknown model, models.ModelError for a
+    changed one and ValueError for features that it does not fit.
     """
     if isinstance(named, str | Path):
         return _predicted(features, models.locate(str(named)))

@@ -241,7 +241,7 @@ def load(directory: Path) -> Judge:
     """The judge in a model directory, its file checked against the card's SHA-256; ValueError for another model."""
     card = models.load_card(directory)
     if "judge" not in card or FILE not in card.get("files", {}):
-        raise ValueError(f"{directory / 'card.toml'}: not the card of a judge")
+        raise models.ModelError(f"{directory / 'card.toml'}: not the card of a judge")
     arrays, record = safetensors.numpy.load_file(directory / FILE), dict(card["judge"])
     targets = {}
     for name, target in record.pop("targets").items():

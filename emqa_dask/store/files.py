@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import posixpath
+import re
 import shutil
 import tempfile
 import uuid
@@ -17,6 +18,7 @@ from emqa_dask import uris
 
 # Uploads up to twice this size are one PUT; larger ones (huge micrographs) go in parts of it, aborted if one fails.
 _UPLOAD_BYTES = 128 * 2**20
+_PARTIAL = re.compile(r"\..+\.[0-9a-f]{12}\.partial", re.DOTALL)  # what _write_local calls a file until it is whole
 
 locate = uris.locate
 redact = uris.redact
@@ -228,6 +230,6 @@ def sweep(uri: str) -> None:
     if isinstance(fs, LocalFileSystem):
         with contextlib.suppress(FileNotFoundError), os.scandir(path) as found:
             for item in found:
-                if item.name.startswith(".") and item.name.endswith(".partial"):
+                if _PARTIAL.fullmatch(item.name) and item.is_file(follow_symlinks=False):
                     with contextlib.suppress(FileNotFoundError):
                         os.unlink(item.path)

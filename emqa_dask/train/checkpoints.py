@@ -24,9 +24,10 @@ def save_checkpoint(folder: Path, net, optimiser, history: Mapping) -> None:
 def load_checkpoint(folder: Path, net, optimiser) -> dict:
     """Fills the network and the optimiser from `save_checkpoint`; returns the history. ModelError for a damaged one."""
     models.load_card(folder)
-    networks.load_weights(net, folder / "weights.safetensors")
-    load_moments(optimiser, folder / "optimiser.safetensors")
-    return json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    with models.blame(folder):
+        networks.load_weights(net, folder / "weights.safetensors")
+        load_moments(optimiser, folder / "optimiser.safetensors")
+        return json.loads((folder / "state.json").read_text(encoding="utf-8"))
 
 
 def save_moments(optimiser, path: Path) -> None:

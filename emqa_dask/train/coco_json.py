@@ -1,7 +1,6 @@
 """What a COCO file says, value by value: every error names the file and the entry, whatever stands for a value."""
 
 import json
-import math
 import os
 from collections import Counter
 from collections.abc import Hashable, Sequence
@@ -48,8 +47,8 @@ def shape_of(row: dict, file: str | Path) -> tuple[int, int]:
     """Height and width of an image of a COCO file, px; ValueError names the image for what is no size."""
     for key in ("height", "width"):
         value = row[key]
-        is_whole = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not is_whole or value != int(value) or not 1 <= value <= MOST_PX:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not 1 <= value <= MOST_PX or value != int(value):
             said = f"{key} is {shown(value)}: a whole number of pixels from 1 to {MOST_PX:,}"
             raise ValueError(f"{file}: image {shown(row['id'])}: {said}")
     if row["height"] * row["width"] > MOST_MASK_PX:

@@ -181,10 +181,11 @@ def _begin(start: Path | None, classes: list[str], architecture: Mapping | None)
         raise ValueError(
             f"{start}: {known.get('family')} for {known.get('task')!r}: only torchvision detectors train here"
         )
-    full = networks.full_architecture({**known["architecture"], "n_classes": len(classes)})
-    net = networks.build(full)
-    skip = HEADS if known["architecture"]["n_classes"] != len(classes) else ()
-    networks.load_weights(net, start / "weights.safetensors", skip=skip)
+    with models.blame(start):
+        full = networks.full_architecture({**known["architecture"], "n_classes": len(classes)})
+        net = networks.build(full)
+        skip = HEADS if known["architecture"]["n_classes"] != len(classes) else ()
+        networks.load_weights(net, start / "weights.safetensors", skip=skip)
     card["training"] |= {"started_from": known["name"], "started_from_digest": models.digest(start)}
     return net, {**card, "architecture": full, "input": dict(known["input"])}
 

@@ -124,7 +124,8 @@ def read_lattice(path: str | Path) -> Physics:
     image or its Fourier transform shows them, and the angle that between them.
     """
     try:
-        return _parsed(tomllib.loads(Path(path).read_text(encoding="utf-8")))
+        with np.errstate(all="raise"):  # lengths beyond all reason overflow
+            return _parsed(tomllib.loads(Path(path).read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise ValueError(f"{path}: no such lattice file") from None
     except OSError as error:

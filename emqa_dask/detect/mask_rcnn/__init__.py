@@ -3,6 +3,7 @@
 from functools import lru_cache
 from pathlib import Path
 
+from emqa_dask import models
 from emqa_dask.detect.mask_rcnn.card import Card, read
 from emqa_dask.detect.mask_rcnn.detector import Detector
 from emqa_dask.settings.stages import PRECISIONS
@@ -15,8 +16,8 @@ def load_detector(name: str | Path, device: str = "cpu", precision: str = "float
 
     The same directory, unchanged, is loaded once per process. `precision` "bfloat16" or "float16" runs the layers in
     16 bits where PyTorch holds that safe: faster on hardware made for it, and scores then move by some 0.01. Raises
-    FileNotFoundError without card, ValueError for what the card or the weights have wrong (see card.read),
-    ImportError when the family's library is not installed, RuntimeError when "cuda" has no GPU.
+    models.ModelError, naming the file, for what the card or the weights have wrong (see card.read), models.NoModel
+    without card, models.MissingPackage when the family's library is not installed, RuntimeError when "cuda" has no GPU.
     """
     if device not in ("cpu", "cuda"):
         raise ValueError(f"device is {device!r}: it has to be 'cpu' or 'cuda'")
@@ -33,8 +34,9 @@ def _loaded(directory: str, digest: str, device: str, precision: str) -> Detecto
     if device == "cuda" and not torch.cuda.is_available():
         raise RuntimeError("device 'cuda' was asked for, but there is no usable GPU here")
     card = read(directory)
-    if card.family == "torchvision":
-        from emqa_dask.detect.mask_rcnn.with_torchvision import load
-    else:
-        from emqa_dask.detect.mask_rcnn.with_detectron2 import load
-    return Detector(card, load(card, device, precision), device)
+    with models.blame(card.directory):
+        if card.family == "torchvision":
+            from emqa_dask.detect.mask_rcnn.with_torchvision import load
+        else:
+            from emqa_dask.detect.mask_rcnn.with_detectron2 import load
+        return Detector(card, load(card, device, precision), device)

@@ -1,6 +1,5 @@
 """The card of a Mask R-CNN's model directory, checked: what it is, what it was trained for, how images go in."""
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,28 +43,23 @@ class Card:
 def read(name: str | Path) -> Card:
     """The card of a model directory, or of a bundled model, after its files were checked against their SHA-256.
 
-    Raises FileNotFoundError where there is no card, and ValueError for a file that was changed, a pickle in the place
-    of weights, a card of another kind of model, and keys that are missing or make no sense, which it names.
+    Raises models.NoModel where there is no card, and models.ModelError for a file that was changed, a pickle in the
+    place of weights, a card of another kind of model, and keys that are missing or make no sense, which it names.
     """
     path = Path(name)
     held = [path] if path.is_file() else sorted(path.iterdir()) if path.is_dir() else []
     pickles = [file.name for file in held if file.suffix in PICKLES]
     if pickles and not (path / WEIGHTS).is_file():
-        raise ValueError(
+        raise models.ModelError(
             f"{path}: {pickles[0]} is a pickle, which can run any code when it is opened: "
             "make a model directory of it once with `emqa import detector`"
         )
     directory = models.locate(str(name))
     where = directory / "card.toml"
-    try:
-        table = models.load_card(directory)
-    except FileNotFoundError as error:
-        raise ValueError(f"{where} lists {Path(error.filename).name}, which is not there") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{where}: not valid TOML: {error}") from error
+    table = models.load_card(directory)
     if table.get("task") != TASK or table.get("family") not in FAMILIES:
         said = f"task {table.get('task')!r}, family {table.get('family')!r}"
-        raise ValueError(
+        raise models.ModelError(
             f"{where}: not the card of a Mask R-CNN: {said}; it has to be {TASK!r}, {' or '.join(FAMILIES)}"
         )
     needed = [WEIGHTS, *([CONFIG] if table["family"] == "detectron2" else [])]
@@ -73,8 +67,9 @@ def read(name: str | Path) -> Card:
     keys = ["name", "classes", "input", *(["architecture"] if table["family"] == "torchvision" else [])]
     missing += [key for key in keys if not table.get(key)]
     if missing:
-        raise ValueError(f"{where}: lacks {', '.join(missing)}")
-    return _checked(directory, table)
+        raise models.ModelError(f"{where}: lacks {', '.join(missing)}")
+    with models.blame(directory):  # values of other kinds than a card's
+        return _checked(directory, table)
 
 
 def _checked(directory: Path, table: Mapping) -> Card:
@@ -98,5 +93,5 @@ def _checked(directory: Path, table: Mapping) -> Card:
     if not 0 <= card.score_floor < 1 or card.max_detections < 1:
         wrong.append(f"score_floor is {card.score_floor}, max_detections {card.max_detections}")
     if wrong:
-        raise ValueError(f"{directory / 'card.toml'}: {'; '.join(wrong)}")
+        raise models.ModelError(f"{directory / 'card.toml'}: {'; '.join(wrong)}")
     return card
