@@ -141,7 +141,7 @@ def prune(tree: Any, prefix: str = "", depth: int = 0) -> dict[str, Any]:
         elif isinstance(value, bool | np.bool_):
             out[name] = bool(value)
         elif isinstance(value, int | float | np.number) and not isinstance(value, complex | np.complexfloating):
-            if math.isfinite(value):
+            if isinstance(value, int) or math.isfinite(value):  # isfinite() takes no integer beyond the floats
                 out[name] = int(value) if isinstance(value, int | np.integer) else float(value)
         elif isinstance(value, str | bytes):
             words = text(value)

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from emqa_dask import uris
+from emqa_dask.archive.rows import clip_integer
 
 ZARR_SUFFIXES = (".zarr", ".zspy")
 _ZARR_MARKERS = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
@@ -171,8 +172,9 @@ def _local_entry(path: str, uri: str) -> Entry:
     except OSError as error:
         return Entry(escape(uri), path, problem=_why(error))
     kind = stat.S_IFMT(status.st_mode)
+    modified_ns = clip_integer(status.st_mtime_ns)  # file systems hold dates outside of 1678 to 2262
     if kind == stat.S_IFDIR:
-        return Entry(escape(uri), path, 0, status.st_mtime_ns)
+        return Entry(escape(uri), path, 0, modified_ns)
     names = {
         stat.S_IFIFO: "a named pipe",
         stat.S_IFSOCK: "a socket",
@@ -180,7 +182,7 @@ def _local_entry(path: str, uri: str) -> Entry:
         stat.S_IFCHR: "a device",
     }
     problem = "" if kind == stat.S_IFREG else f"{names.get(kind, 'something')}, not a file"
-    return Entry(escape(uri), path, status.st_size, status.st_mtime_ns, problem)
+    return Entry(escape(uri), path, status.st_size, modified_ns, problem)
 
 
 def _why(error: OSError) -> str:
@@ -301,6 +303,16 @@ def _walk(fs: Any, uri: str, folder: str, prefix: str) -> Iterator[Entry]:
 
 def _remote_entry(item: dict, path: str, name: str, beside: str = "") -> Entry:
     when = next((item[k] for k in ("LastModified", "mtime", "created", "last_modified") if item.get(k)), 0)
-    seconds = when.timestamp() if hasattr(when, "timestamp") else float(when) if isinstance(when, int | float) else 0.0
-    size = int(item.get("size") or item.get("Size") or 0)
-    return Entry(archive_uri(name), path, size, int(seconds * 1e9), beside=beside)
+    size = clip_integer(item.get("size") or item.get("Size") or 0) or 0
+    return Entry(archive_uri(name), path, size, _nanoseconds(when), beside=beside)
+
+
+def _nanoseconds(when: Any) -> int:
+    """A date, or seconds since the epoch, as nanoseconds that fit into 64 bits; 0 for what is neither."""
+    try:
+        seconds = (
+            when.timestamp() if hasattr(when, "timestamp") else float(when) if isinstance(when, int | float) else 0
+        )
+    except (ValueError, OverflowError, OSError):
+        return 0
+    return clip_integer(seconds * 1e9) or 0

@@ -1,7 +1,6 @@
 """survey(): one archive entry -> its catalog row and a row for each micrograph; hashes and decodes every byte once."""
 
 import hashlib
-import json
 import os
 import re
 import tempfile
@@ -12,16 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from emqa_dask import uris
+from emqa_dask import tables, uris
 from emqa_dask.archive import headers
 from emqa_dask.archive.readers import open_source
+from emqa_dask.archive.rows import damage_sentence, error_line, explain, fit_row, header_json, one_line
 from emqa_dask.archive.scan import ZARR_SUFFIXES, Entry
 from emqa_dask.archive.source import Frame, ReadError, Source
 from emqa_dask.settings import Archive
 
 _BLOCK = 2**22
-_HEADER_BYTES = 4000
-_NOTES = 3  # on a frame's damage that its row shows
 _MAX_HASHED_BYTES = 2**31  # of files that hold no image (films, disk images): larger ones are listed, not read
 
 
@@ -38,15 +36,15 @@ def survey(entry: Entry, settings: Archive) -> tuple[dict, list[dict]]:
         "is_present": True,
     }  # fmt: skip
     if entry.problem:
-        return row, []
+        return fit_row(row, tables.CATALOG), []
     micrographs: list[dict] = []
     try:
         with local_file(entry.path, entry.beside) as path:
             micrographs = _survey_file(path, row, settings)
     except Exception as error:
         _fail(row, error)
-    row["reason"] = _clean(row["reason"])
-    return row, micrographs
+    row["reason"] = one_line(row["reason"])
+    return fit_row(row, tables.CATALOG), [fit_row(found, tables.MICROGRAPHS) for found in micrographs]
 
 
 def _survey_file(path: str, row: dict, settings: Archive) -> list[dict]:
@@ -69,7 +67,7 @@ def _survey_file(path: str, row: dict, settings: Archive) -> list[dict]:
 
 
 def _fail(row: dict, error: Exception) -> None:
-    row |= {"status": "failed", "reason": explain(error), "error": _error(error)}
+    row |= {"status": "failed", "reason": explain(error), "error": error_line(error)}
     row["format"] = row["format"] or getattr(error, "format", None)
 
 
@@ -79,7 +77,7 @@ def _survey_frames(row: dict, source: Source, settings: Archive) -> list[dict]:
         try:
             rows.append(_survey_frame(row, number, frame, settings))
         except Exception as error:
-            lost.append((number, explain(error), _error(error)))
+            lost.append((number, explain(error), error_line(error)))
     row["n_frames"] = len(rows)
     row["status"] = "ok" if rows else "failed"
     if lost:
@@ -122,14 +120,6 @@ def _survey_frame(row: dict, number: int, frame: Frame, settings: Archive) -> di
         "exposure_s": header.exposure_s,
         "header": header_json(header.foreign),
     }
-
-
-def damage_sentence(notes: list[str]) -> str | None:
-    """The first notes on a frame's damaged pixels as one text, and how many more there are; None for none."""
-    if not notes:
-        return None
-    more = f"; and {len(notes) - _NOTES:,} more" if len(notes) > _NOTES else ""
-    return _clean("; ".join(notes[:_NOTES]))[:500] + more
 
 
 def micrograph_id(content_sha256: str, uri: str, frame: int) -> str:
@@ -220,42 +210,3 @@ def _get_companions(fs: Any, remote: str, folder: str) -> None:
     for path in found:
         with suppress(FileNotFoundError):
             fs.get_file(path, os.path.join(folder, _file_name(path)))
-
-
-def explain(error: BaseException) -> str:
-    """One plain sentence for what went wrong with a file."""
-    if isinstance(error, ReadError):
-        return str(error)
-    if isinstance(error, PermissionError):
-        return "no permission to read"
-    if isinstance(error, FileNotFoundError):
-        return "the file disappeared after it was listed"
-    if isinstance(error, MemoryError):
-        return "not enough memory to decode it; lower archive.max_megapixels or give the workers more"
-    if isinstance(error, OSError) and error.errno is not None:
-        return f"could not be read: {error.strerror}"
-    return f"could not be decoded: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
-
-
-def _error(error: BaseException) -> str:
-    return _clean(f"{type(error).__name__}: {error}")[:1000]
-
-
-def _clean(words: str) -> str:
-    """Valid UTF-8 on one line."""
-    return " ".join(words.encode("utf-8", "backslashreplace").decode().replace("\0", "").split())
-
-
-def header_json(foreign: Any) -> str:
-    """Foreign metadata as strict JSON below 4 kB: flat, scalars only, later entries dropped; "{}" for none."""
-    kept: dict[str, Any] = {}
-    size = 2
-    for key, value in headers.prune(foreign).items():
-        try:
-            size += len(json.dumps({key: value}, allow_nan=False).encode())
-        except (ValueError, UnicodeEncodeError):
-            continue
-        if size > _HEADER_BYTES:
-            break
-        kept[_clean(key)] = _clean(value) if isinstance(value, str) else value
-    return json.dumps(kept, allow_nan=False)

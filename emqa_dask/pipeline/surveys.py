@@ -2,17 +2,22 @@
 
 from collections import Counter
 
+import pyarrow as pa
+
 from emqa_dask import tables
+from emqa_dask.archive.rows import fit_row
 from emqa_dask.archive.scan import Entry, escape
 from emqa_dask.archive.survey import survey
 from emqa_dask.pipeline.folders import failure_row, failures_dir
-from emqa_dask.run.supervise import Call, Died, direct
+from emqa_dask.run.supervise import Call, Died, describe, direct
 from emqa_dask.run.task import where_am_i
 from emqa_dask.settings import Settings
 from emqa_dask.store import files, layout, parts
 
 SURVEY_FILES, SURVEY_FRAMES = "survey", "survey-micrographs"  # folders of the two tables that a survey writes
 SURVEY_FAILURES = failures_dir(SURVEY_FILES)
+UNFIT = (ValueError, TypeError, ArithmeticError, pa.ArrowException)  # what a value that no column can hold raises
+UNSTORABLE = "a value of it fits into no table; this is a fault of its reader: please report it with the error"
 LOST = "the task that was to survey it failed; the next run tries it again"
 REASONS = {
     "crash": "the reader crashed on it; the file is probably damaged",
@@ -60,6 +65,33 @@ def survey_lost(root: str, name: str, entries: list[Entry], died: Died, worker: 
 
 
 def write(root: str, name: str, rows: list[dict], frames: list[dict], failures: list[dict]) -> None:
+    """Write a batch's parts; a file whose rows no table can hold becomes a failed row, and the others stand."""
+    try:
+        _write(root, name, rows, frames, failures)
+    except UNFIT:
+        rows, frames = storable(rows, frames)
+        _write(root, name, rows, frames, failures)
+
+
+def storable(rows: list[dict], frames: list[dict]) -> tuple[list[dict], list[dict]]:
+    """`rows` and `frames`, of whose files those that do not fit into the tables are failed ones without frames."""
+    fitting, kept = [], []
+    for row in rows:
+        own = [frame for frame in frames if frame["uri"] == row["uri"]]
+        try:
+            tables.conform([row], tables.CATALOG)
+            tables.conform(own, tables.MICROGRAPHS)
+        except UNFIT as error:
+            died = Died("error", describe(error))
+            entry = Entry(str(row["uri"]), "", row["size_bytes"], row["modified_ns"])
+            row = fit_row(failed(entry, died) | {"reason": UNSTORABLE}, tables.CATALOG)
+            own = []
+        fitting.append(row)
+        kept += own
+    return fitting, kept
+
+
+def _write(root: str, name: str, rows: list[dict], frames: list[dict], failures: list[dict]) -> None:
     """Write a batch's parts; it is done once that of its files is there, so that comes last."""
     if failures:
         parts.write_part(root, SURVEY_FAILURES, name, failures, tables.FAILURES)

@@ -18,7 +18,7 @@ from emqa_dask.archive.headers import (
     resolution_nm,
     to_nm,
 )
-from emqa_dask.archive.survey import header_json
+from emqa_dask.archive.rows import header_json
 
 
 def test_units_to_nm():

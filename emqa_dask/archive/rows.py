@@ -1,0 +1,103 @@
+"""Values of files as rows hold them: fit_row(), and texts of one line for reasons, errors, damage and headers."""
+
+import json
+import math
+from typing import Any
+
+import pyarrow as pa
+
+from emqa_dask.archive import headers
+from emqa_dask.archive.source import ReadError
+
+_HEADER_BYTES = 4000
+_NOTES = 3  # on a frame's damage that its row shows
+_NAME_CHARACTERS = 200  # of an instrument, a date or a format
+_NAMES = ("instrument", "acquired", "format")
+
+
+def fit_row(row: dict[str, Any], schema: pa.Schema) -> dict[str, Any]:
+    """`row` with every value such that a table of `schema` can hold it: a file may say, or be, anything.
+
+    Integers are cut to their type's range, what is no number becomes NaN or null, texts become valid UTF-8 without NUL.
+    """
+    fitted = {name: _fit(value, schema.field(name).type) for name, value in row.items()}
+    for name in _NAMES:
+        if fitted.get(name):
+            fitted[name] = fitted[name][:_NAME_CHARACTERS]
+    return fitted
+
+
+def _fit(value: Any, kind: pa.DataType) -> Any:
+    if pa.types.is_floating(kind):
+        return headers.number(value)
+    if value is None:
+        return None
+    if pa.types.is_integer(kind):
+        return clip_integer(value, kind.bit_width)
+    if pa.types.is_boolean(kind):
+        return bool(value)
+    if pa.types.is_string(kind):
+        return str(value).encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+    return value
+
+
+def clip_integer(value: Any, bits: int = 64) -> int | None:
+    """`value` as the nearest signed integer of so many bits; None for what is no number."""
+    top = 2 ** (bits - 1) - 1
+    if not isinstance(value, int):
+        try:
+            value = float(value)
+        except (ValueError, TypeError, OverflowError):
+            return None
+        if math.isnan(value):
+            return None
+        value = int(value) if math.isfinite(value) else top if value > 0 else -top - 1
+    return max(-top - 1, min(int(value), top))
+
+
+def damage_sentence(notes: list[str]) -> str | None:
+    """The first notes on a frame's damaged pixels as one text, and how many more there are; None for none."""
+    if not notes:
+        return None
+    more = f"; and {len(notes) - _NOTES:,} more" if len(notes) > _NOTES else ""
+    return one_line("; ".join(notes[:_NOTES]))[:500] + more
+
+
+def explain(error: BaseException) -> str:
+    """One plain sentence for what went wrong with a file."""
+    if isinstance(error, ReadError):
+        return str(error)
+    if isinstance(error, PermissionError):
+        return "no permission to read"
+    if isinstance(error, FileNotFoundError):
+        return "the file disappeared after it was listed"
+    if isinstance(error, MemoryError):
+        return "not enough memory to decode it; lower archive.max_megapixels or give the workers more"
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"could not be read: {error.strerror}"
+    return f"could not be decoded: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def error_line(error: BaseException) -> str:
+    """An exception's type and text in one line of at most 1000 characters."""
+    return one_line(f"{type(error).__name__}: {error}")[:1000]
+
+
+def one_line(words: str) -> str:
+    """Valid UTF-8 on one line."""
+    return " ".join(words.encode("utf-8", "backslashreplace").decode().replace("\0", "").split())
+
+
+def header_json(foreign: Any) -> str:
+    """Foreign metadata as strict JSON below 4 kB: flat, scalars only, later entries dropped; "{}" for none."""
+    kept: dict[str, Any] = {}
+    size = 2
+    for key, value in headers.prune(foreign).items():
+        try:
+            size += len(json.dumps({key: value}, allow_nan=False).encode())
+        except (ValueError, UnicodeEncodeError):
+            continue
+        if size > _HEADER_BYTES:
+            break
+        kept[one_line(key)] = one_line(value) if isinstance(value, str) else value
+    return json.dumps(kept, allow_nan=False)
