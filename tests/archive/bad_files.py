@@ -1,5 +1,6 @@
 """make_bad_archive(): a folder of every kind of bad, odd and good input, and the status that each should get."""
 
+import io
 import os
 import struct
 from pathlib import Path
@@ -32,6 +33,47 @@ def write_mrc(path: Path, stack: np.ndarray, angstrom: float = 2.0) -> None:
                          90, 90, 90, 1, 2, 3)  # fmt: skip
     header = header.ljust(208, b"\0") + b"MAP " + b"\x44\x44\0\0"
     path.write_bytes(header.ljust(1024, b"\0") + np.ascontiguousarray(stack).tobytes())
+
+
+def dm3(pixels: np.ndarray) -> bytes:
+    """A minimal DM3 file of one int16 image, its scale 0.5 nm."""
+    out = io.BytesIO()
+
+    def group(name: str, n: int) -> None:
+        head = b"\x14" + struct.pack(">H", len(name)) + name.encode() if name is not None else b""
+        out.write(head + struct.pack(">??I", False, False, n))
+
+    def value(name: str, kind: int, data: bytes) -> None:
+        out.write(b"\x15" + struct.pack(">H", len(name)) + name.encode() + b"%%%%" + struct.pack(">II", 1, kind) + data)
+
+    def array(name: str, kind: int, n: int, data: bytes) -> None:
+        out.write(b"\x15" + struct.pack(">H", len(name)) + name.encode() + b"%%%%")
+        out.write(struct.pack(">IIII", 3, 20, kind, n) + data)
+
+    out.write(struct.pack(">??I", False, False, 1))
+    group("ImageList", 1)
+    group("", 3)
+    group("ImageData", 5)
+    group("Calibrations", 2)
+    for name, entries in (("Brightness", 1), ("Dimension", 2)):
+        group(name, entries if name == "Dimension" else 3)
+        for _ in range(entries):
+            if name == "Dimension":
+                group("", 3)
+            value("Origin", 6, struct.pack("<f", 0.0))
+            value("Scale", 6, struct.pack("<f", 0.5))
+            units = "nm".encode("utf-16-le") if name == "Dimension" else b""
+            array("Units", 4, len(units) // 2, units)
+    array("Data", 2, pixels.size, pixels.tobytes())
+    value("DataType", 3, struct.pack("<i", 1))
+    group("Dimensions", 2)
+    value("", 5, struct.pack("<I", pixels.shape[1]))
+    value("", 5, struct.pack("<I", pixels.shape[0]))
+    value("PixelDepth", 5, struct.pack("<I", 2))
+    group("ImageTags", 0)
+    array("Name", 4, 1, "x".encode("utf-16-le"))
+    body = out.getvalue() + bytes(8)
+    return struct.pack(">III", 3, len(body), 1) + body
 
 
 def make_bad_archive(folder: Path) -> dict[str, str]:

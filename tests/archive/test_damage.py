@@ -1,7 +1,5 @@
 """Damaged at random, no file of any format makes survey() raise, hang or say nothing."""
 
-import io
-import struct
 import time
 from collections.abc import Iterator
 
@@ -9,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 import tifffile
-from bad_files import image, write_mrc
+from bad_files import dm3, image, write_mrc
 from PIL import Image
 
 from emqa_dask.archive.scan import Entry
@@ -46,47 +44,6 @@ def valid(name: str, folder) -> bytes:
     else:
         Image.fromarray(image(1, dtype="uint16" if "16" in name else "uint8")).save(path)
     return path.read_bytes()
-
-
-def dm3(pixels: np.ndarray) -> bytes:
-    """A minimal DM3 file of one int16 image, its scale 0.5 nm."""
-    out = io.BytesIO()
-
-    def group(name: str, n: int) -> None:
-        head = b"\x14" + struct.pack(">H", len(name)) + name.encode() if name is not None else b""
-        out.write(head + struct.pack(">??I", False, False, n))
-
-    def value(name: str, kind: int, data: bytes) -> None:
-        out.write(b"\x15" + struct.pack(">H", len(name)) + name.encode() + b"%%%%" + struct.pack(">II", 1, kind) + data)
-
-    def array(name: str, kind: int, n: int, data: bytes) -> None:
-        out.write(b"\x15" + struct.pack(">H", len(name)) + name.encode() + b"%%%%")
-        out.write(struct.pack(">IIII", 3, 20, kind, n) + data)
-
-    out.write(struct.pack(">??I", False, False, 1))
-    group("ImageList", 1)
-    group("", 3)
-    group("ImageData", 5)
-    group("Calibrations", 2)
-    for name, entries in (("Brightness", 1), ("Dimension", 2)):
-        group(name, entries if name == "Dimension" else 3)
-        for _ in range(entries):
-            if name == "Dimension":
-                group("", 3)
-            value("Origin", 6, struct.pack("<f", 0.0))
-            value("Scale", 6, struct.pack("<f", 0.5))
-            units = "nm".encode("utf-16-le") if name == "Dimension" else b""
-            array("Units", 4, len(units) // 2, units)
-    array("Data", 2, pixels.size, pixels.tobytes())
-    value("DataType", 3, struct.pack("<i", 1))
-    group("Dimensions", 2)
-    value("", 5, struct.pack("<I", pixels.shape[1]))
-    value("", 5, struct.pack("<I", pixels.shape[0]))
-    value("PixelDepth", 5, struct.pack("<I", 2))
-    group("ImageTags", 0)
-    array("Name", 4, 1, "x".encode("utf-16-le"))
-    body = out.getvalue() + bytes(8)
-    return struct.pack(">III", 3, len(body), 1) + body
 
 
 def damaged(data: bytes, rng: np.random.Generator) -> Iterator[bytes]:
