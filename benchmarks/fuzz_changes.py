@@ -100,7 +100,7 @@ def change_document(path: Path, rng: np.random.Generator) -> None:
         document.unlink()
     else:
         tree = json.loads(data)
-        key = str(rng.choice(list(tree)))
+        key = str(rng.choice([*tree, "shape"]))
         tree[key] = [None, -1, 2**63, [], {}, "x", 1e308, [0, 0], [2**40, 2**40]][int(rng.integers(9))]
         document.write_text(json.dumps(tree))
 

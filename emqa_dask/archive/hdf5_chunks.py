@@ -13,7 +13,7 @@ def find_hdf5_damage(dataset: h5py.Dataset, plane: tuple[int, ...] = (), rows: t
     if dataset.is_virtual:
         names = {source.file_name for source in dataset.virtual_sources()} - {"."}
         lost = sorted(name for name in names if not os.path.exists(os.path.join(folder, name)))
-        return f"{dataset.name} lies in {len(lost)} files that are absent, {lost[0]} is one" if lost else ""
+        return f"{len(lost)} of {len(names)} files that hold {dataset.name} are absent, first {lost[0]}" if lost else ""
     if dataset.external:
         return _external_damage(dataset, folder)
     if not dataset.chunks:

@@ -64,6 +64,7 @@ def open_mrc(path: str | Path) -> Source:
             raise ReadError(reason)
     surplus = n_bytes - offset - expected
     rows = max(1, WINDOW_BYTES // (width * dtype.itemsize))
+    present = min(present, n_sections)
     guards.check_frames(present)
     frames = tuple(
         Frame(height, width, dtype.newbyteorder("=").name, header,
