@@ -270,6 +270,13 @@ def script() -> int:
     return code
 
 
+def _task(options: argparse.Namespace) -> str:
+    """What the command line asks for, in a few words: the verb, its kind, and what it is done to."""
+    subjects = [getattr(options, name, None) for name in ("source", "checkpoint", "labels", "workspace", "out")]
+    words = [options.verb, getattr(options, "kind", None), next(filter(None, subjects), None)]
+    return " ".join(filter(None, words))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. Every error is one line on stderr, with the remedy."""
     for stream in (sys.stdout, sys.stderr):
@@ -289,5 +296,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("EMQA_TRACEBACK"):
             raise
-        tell_error(error, f"{options.verb} {getattr(options, 'kind', '')}".strip())
+        tell_error(error, _task(options))
         return 1

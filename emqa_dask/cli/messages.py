@@ -4,10 +4,13 @@ import errno
 import logging
 import os
 import sys
+import traceback
 import warnings
 
 LONGEST = 2000  # characters of an error's text
 SPACE = "free some space and run the same command again; what is finished is kept"
+EXPECTED = (ValueError, OSError, RuntimeError, ImportError)
+NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError", "ProfileNotFound")
 CREDENTIALS = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or write ~/.aws/credentials; for a public bucket set "
     """FSSPEC_S3='{"anon": true}'"""
@@ -21,35 +24,39 @@ def say(text: str) -> None:
     print(printable(text), flush=True)
 
 
-def tell_error(error: BaseException, verb: str) -> None:
-    """Print `error` as one line on stderr."""
+def tell_error(error: BaseException, task: str) -> None:
+    """Print `error` as one line on stderr; `task` is what was being done, to what."""
     from emqa_dask.uris import printable, redact
 
-    print(f"emqa: {printable(redact(explain(error, verb)))} (EMQA_TRACEBACK=1 shows where)", file=sys.stderr)
+    print(f"emqa: {printable(redact(explain(error, task)))} (EMQA_TRACEBACK=1 shows where)", file=sys.stderr)
 
 
-def explain(error: BaseException, verb: str) -> str:
-    """What went wrong and what to do, in one line; `verb` is what was being done."""
+def explain(error: BaseException, task: str) -> str:
+    """What went wrong and what to do, in one line; `task` is what was being done, to what."""
     name = type(error).__name__
-    package = type(error).__module__.partition(".")[0]
     text = " ".join(str(error).split())
     if len(text) > LONGEST:
         text = f"{text[:LONGEST]}..."
     if getattr(error, "errno", None) == errno.ENOSPC:
         return text if "free some space" in text else f"{text}: {SPACE}"
-    if name in ("NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError", "ProfileNotFound"):
-        return f"{verb}: S3 gave no access ({text}): {CREDENTIALS}"
-    if isinstance(error, PermissionError) and not error.filename and ":" not in text:  # of a bucket
-        return f"{verb}: no access to the bucket ({text}): {CREDENTIALS}"
+    if name in NO_CREDENTIALS or (isinstance(error, PermissionError) and not error.filename and "/" not in text):
+        return f"{task}: S3 gave no access ({text}): {CREDENTIALS}"
     if isinstance(error, ModuleNotFoundError) and error.name and "install" not in text:
-        return f"{verb}: the package {error.name.partition('.')[0]} is not installed: install it with pip"
+        return f"{task}: the package {error.name.partition('.')[0]} is not installed: install it with pip"
     if isinstance(error, MemoryError):
-        return f"{verb}: not enough memory ({text or name}): take fewer workers (--workers) or a larger machine"
-    if isinstance(error, ValueError | OSError | RuntimeError | ImportError) and not isinstance(error, RecursionError):
-        return text or f"{verb}: {name}"
+        return f"{task}: not enough memory ({text or name}): take fewer workers (--workers) or a larger machine"
+    if isinstance(error, EXPECTED) and not isinstance(error, RecursionError):
+        return text if text and _is_raised_here(error) else f"{task}: {text or name}"
+    package = type(error).__module__.partition(".")[0]
     if package not in ("builtins", "emqa_dask"):
-        return f"{verb}: {package} failed with {name}: {text}"
-    return f"{verb} failed with {name}: {text}; this is a fault of emqa_dask, please report it"
+        return f"{task}: {package} failed with {name}: {text}"
+    return f"{task} failed with {name}: {text}; this is a fault of emqa_dask, please report it"
+
+
+def _is_raised_here(error: BaseException) -> bool:
+    """Was `error` raised by a function of this package, so that its text says all, and not by a library?"""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return not frames or frames[-1][0].f_globals.get("__name__", "").startswith("emqa_dask")
 
 
 def quiet_libraries() -> None:

@@ -7,7 +7,11 @@ from emqa_dask.settings import template_names
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("settings")
-    group.add_argument("--settings", metavar="FILE", help="a TOML file; the one in the workspace shows every key")
+    group.add_argument(
+        "--settings",
+        metavar="FILE",
+        help="a TOML file; WS/settings.toml shows every key, and where you have edited it, give it here once",
+    )
     group.add_argument("--template", metavar="NAME", help=f"start from a use case: {', '.join(template_names())}")
     group.add_argument(
         "--set",

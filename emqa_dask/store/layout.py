@@ -136,6 +136,11 @@ def claim(root: str, source: str) -> None:
     fs, path = files.locate(root)
     if fs.isfile(path):
         raise ValueError(f"{root} is a file, not a folder: give another --workspace")
+    for name in (str(root), source):
+        if any("\ud800" <= c <= "\udfff" for c in name):
+            raise ValueError(
+                f"{name!r} is no UTF-8, as tables and the page have to be: rename it, or give a link to it"
+            )
     try:
         marker = _read_marker(root)
     except DamagedMarker:
