@@ -9,6 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.bad_settings import cases
+from emqa_dask.cli import _changes, main
+from emqa_dask.cli.arguments import parser
 from emqa_dask.settings import SECTIONS, Cohort, Settings, SettingsError, dump, load_settings, parse, replace
 from emqa_dask.settings.rules import LONGEST_TEXT
 
@@ -53,19 +56,19 @@ def test_every_number_has_a_finite_range_that_its_error_states(section, key):
 
 
 @pytest.mark.parametrize(("section", "key"), NUMBERS)
-@pytest.mark.parametrize("value", [-1, 0, 1, 1e99, 0.5, 1e-7])
-def test_a_number_that_is_taken_is_read_back(section, key, value):
-    try:
-        settings = change(section, key, value)
-    except SettingsError:
-        return
-    assert parse(dump(settings), "again") == settings
+def test_a_number_that_is_taken_is_read_back(section, key):
+    for value in (-1, 0, 1, 1e99, 0.5, 1e-7):
+        try:
+            settings = change(section, key, value)
+        except SettingsError:
+            continue
+        assert parse(dump(settings), "again") == settings
 
 
 @pytest.mark.parametrize(("section", "key"), TEXTS)
-@pytest.mark.parametrize("text", ["a\0b", "a\nb", "a\x1b[31mb", "a\x7fb", "a\udc80b", "x" * (LONGEST_TEXT + 1)])
-def test_texts_with_control_characters_are_refused(section, key, text):
-    refusal(section, key, [text] if HINTS[section, key] is not str else text)
+def test_texts_with_control_characters_are_refused(section, key):
+    for text in ("a\0b", "a\nb", "a\x1b[31mb", "a\x7fb", "a\udc80b", "x" * (LONGEST_TEXT + 1)):
+        refusal(section, key, [text] if HINTS[section, key] is not str else text)
 
 
 @pytest.mark.parametrize(("section", "key"), [k for k in TEXTS if HINTS[k] is not str and k[0] != "cohorts"])
@@ -150,3 +153,25 @@ def test_schedulers_with_a_port_are_taken():
 def test_a_range_is_no_setting():
     for section in ("detect", "cohorts"):
         refusal(section, "RANGES", 1)
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_a_bad_value_is_refused_by_name_or_read_back(section):
+    command = parser()
+    for case in cases([section]):
+        options = command.parse_args(["triage", "archive", "--set", case.option])
+        try:
+            settings = replace(Settings(), _changes(options), "command line")
+        except SettingsError as error:
+            assert str(error).startswith("command line: ")  # noqa: PT017
+            assert f"{section}.{case.key}" in str(error)  # noqa: PT017
+            continue
+        assert case.value in ("-1", "0", "x") or HINTS[section, case.key] is str
+        assert parse(dump(settings), "again") == settings
+
+
+def test_more_workers_than_a_machine_bears_are_refused(small_archive, tmp_path, capsys):
+    command = ["triage", str(small_archive), "--workspace", str(tmp_path / "ws"), "--workers", "4096"]
+    assert main(command) == 1
+    assert "run.workers is 4096: this machine has" in capsys.readouterr().err
+    assert not (tmp_path / "ws").exists()

@@ -110,8 +110,10 @@ class Slurm:
     def check(self):
         is_known = WALLTIME.fullmatch(self.walltime) and 0 < self.walltime_s <= 365 * DAY_S
         require(bool(is_known), "slurm.walltime", self.walltime, "is [days-]HH:MM:SS, above zero and at most 365 days")
-        require(self.leave_s < self.walltime_s, "slurm.leave_s", self.leave_s, "is below slurm.walltime")
-        rule = "is in 1...max_jobs: without a job no worker could be looked at before the first task"
+        require(
+            self.leave_s < self.walltime_s, "slurm.leave_s", self.leave_s, f"is below slurm.walltime, {self.walltime}"
+        )
+        rule = "is in 1...slurm.max_jobs: without a job no worker could be looked at before the first task"
         require(1 <= self.min_jobs <= self.max_jobs, "slurm.min_jobs", self.min_jobs, rule)
 
     @property
@@ -146,7 +148,7 @@ class Kubernetes:
     }
 
     def check(self):
-        rule = "is in 1...max_workers"
+        rule = f"is at most kubernetes.max_workers, which is {self.max_workers}"
         require(1 <= self.min_workers <= self.max_workers, "kubernetes.min_workers", self.min_workers, rule)
         require(all("=" in pair for pair in self.env), "kubernetes.env", self.env, "is a list of NAME=value")
         are_volumes = all(re.fullmatch(r"[^:]+:/.+", volume) for volume in self.volumes)

@@ -84,9 +84,10 @@ class Detect:
             self.polarity,
             "is auto, bright, dark or both",
         )
-        require(self.min_sigma <= self.max_sigma, "detect.min_sigma", self.min_sigma, "has to be at most max_sigma")
+        rule = f"has to be at most detect.max_sigma, which is {self.max_sigma}"
+        require(self.min_sigma <= self.max_sigma, "detect.min_sigma", self.min_sigma, rule)
         low, high = self.low_percentile, self.high_percentile
-        require(low < high, "detect.low_percentile", low, "has to be below high_percentile")
+        require(low < high, "detect.low_percentile", low, f"has to be below detect.high_percentile, which is {high}")
         require(self.device in ("cpu", "cuda"), "detect.device", self.device, "is 'cpu' or 'cuda'")
         require(self.precision in PRECISIONS, "detect.precision", self.precision, f"is one of {', '.join(PRECISIONS)}")
 
