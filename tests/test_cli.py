@@ -1,6 +1,5 @@
 """The command line: light to start, exit codes, one-line errors with a remedy."""
 
-import json
 import re
 import signal
 import subprocess
@@ -14,7 +13,7 @@ import pytest
 from emqa_dask.cli import main
 from emqa_dask.cli.arguments import STEPS, parser
 from emqa_dask.settings import Settings, dump, load_settings, template_names
-from emqa_dask.store.layout import FORMAT
+from emqa_dask.store import layout
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -99,8 +98,7 @@ def test_a_folder_that_is_not_ours_is_refused(capsys, small_archive, tmp_path):
 
 def test_a_workspace_of_another_archive_is_refused(capsys, small_archive, tmp_path):
     root = tmp_path / "ws"
-    root.mkdir()
-    (root / "workspace.json").write_text(json.dumps({"format": FORMAT, "source": "/another"}))
+    layout.claim(str(root), "/another")
     assert "belongs to" in fails_in_one_line(capsys, "triage", small_archive, "--workspace", root)
 
 
