@@ -50,7 +50,7 @@ def read(name: str | Path) -> Card:
     """
     directory = models.locate(str(name))
     table = models.read_card(directory)
-    with models.blame(directory):  # values of other kinds than a card's
+    with models.blame(directory / "card.toml"):  # values of other kinds than a card's
         card = _checked(directory, table)
     require(card)
     return card

@@ -64,7 +64,7 @@ def _wrong(row: Mapping, shapes: Mapping) -> str:
         return f"is of image {coco.shown(row.get('image_id'))}, which the file does not list"
     box = coco.numbers(row.get("bbox"))
     if box is None or len(box) != 4:
-        return f"has the box {coco.shown(row.get('bbox'))} (bbox: x, y, width, height)"
+        return f"has no box: bbox is {coco.shown(row.get('bbox'))}, not x, y, width, height"
     x, y, width, height = box
     if not (width > 0 and height > 0):
         return f"has a box of {width:g} x {height:g} px"

@@ -165,7 +165,7 @@ def test_calibration_fits_every_detector_and_later_runs_use_it(copy, both, truth
         ({"images": [{"id": 1, "file_name": "of another run.tif", "height": 8, "width": 8}], "annotations": []},
          "'of another run.tif' is not in the workspace"),
         ({"images": []}, "which the file does not list"),
-        ({"annotations": None}, "no COCO JSON"),
+        ({"annotations": None}, "not a COCO file"),
     ],
 )  # fmt: skip
 def test_labels_of_others_are_named_and_nothing_is_written(copy, both, truth, tmp_path, change, named):
@@ -188,7 +188,7 @@ def test_bad_boxes_are_named(tmp_path, box, named):
         read_labels(tmp_path / "l.json")
     content["annotations"] = [{"id": 7, "image_id": 1, "bbox": [1, 1, 2, 2]}] * 2
     (tmp_path / "l.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="annotation id 7 occurs 2 times"):
+    with pytest.raises(ValueError, match="annotation 7: the id occurs 2 times"):
         read_labels(tmp_path / "l.json")
 
 

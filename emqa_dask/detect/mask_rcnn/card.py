@@ -68,7 +68,7 @@ def read(name: str | Path) -> Card:
     missing += [key for key in keys if not table.get(key)]
     if missing:
         raise models.ModelError(f"{where}: lacks {', '.join(missing)}")
-    with models.blame(directory):  # values of other kinds than a card's
+    with models.blame(directory / "card.toml"):  # values of other kinds than a card's
         return _checked(directory, table)
 
 
