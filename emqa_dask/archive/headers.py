@@ -44,7 +44,8 @@ def number(value: Any) -> float:
             value = value.decode("latin-1")
         if isinstance(value, tuple | list) and len(value) == 2:
             value = value[0] / value[1]
-        out = float(np.asarray(value).reshape(-1)[0]) if not isinstance(value, str) else float(value.strip())
+        first_value = value.strip() if isinstance(value, str) else np.asarray(value).reshape(-1)[0]
+        out = math.nan if np.iscomplexobj(first_value) else float(first_value)
     except (ValueError, TypeError, IndexError, ZeroDivisionError, OverflowError):
         return math.nan
     return out if math.isfinite(out) else math.nan

@@ -18,7 +18,7 @@ _NAMES = ("instrument", "acquired", "format")
 def fit_row(row: dict[str, Any], schema: pa.Schema) -> dict[str, Any]:
     """`row` with every value such that a table of `schema` can hold it: a file may say, or be, anything.
 
-    Integers are cut to their type's range, what is no number becomes NaN or null, texts become valid UTF-8 without NUL.
+    Integers are cut to their type's range, what is no number becomes NaN or 0, texts become valid UTF-8 without NUL.
     """
     fitted = {name: _fit(value, schema.field(name).type) for name, value in row.items()}
     for name in _NAMES:
@@ -30,15 +30,22 @@ def fit_row(row: dict[str, Any], schema: pa.Schema) -> dict[str, Any]:
 def _fit(value: Any, kind: pa.DataType) -> Any:
     if pa.types.is_floating(kind):
         return headers.number(value)
+    if pa.types.is_integer(kind):  # no null: pandas would make floats of the column, which hold 53 bits
+        return clip_integer(value, kind.bit_width) or 0
     if value is None:
         return None
-    if pa.types.is_integer(kind):
-        return clip_integer(value, kind.bit_width)
     if pa.types.is_boolean(kind):
-        return bool(value)
+        return value if isinstance(value, bool) else None
     if pa.types.is_string(kind):
-        return str(value).encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+        return _valid_text(value)
     return value
+
+
+def _valid_text(value: Any) -> str | None:
+    try:
+        return str(value).encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+    except ValueError:  # an integer of thousands of digits
+        return None
 
 
 def clip_integer(value: Any, bits: int = 64) -> int | None:
