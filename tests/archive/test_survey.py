@@ -247,6 +247,14 @@ def test_content_hash_of_a_folder_sees_names_and_bytes(tmp_path):
     assert len(set(digests)) == 3
 
 
+# Formats that are not read, and how their rows say so. Once one is read, its row is not failed, and may leave the list.
+NOT_READ = {
+    "formats_more/bitshuffle.h5": "HDF5 data are broken: Can't synchronously read data (can't open directory",
+    "formats_more/jeol/View000_0000001.map": "not MRC nor any other known format (named .map)",
+    "formats_more/velox_eds.emd": "broken EMD (Velox): ModuleNotFoundError: The 'sparse' library was not found",
+}
+
+
 def test_all_real_data_give_one_row_each(real):
     surveyed = [
         survey(entry, Archive()) for entry in scan(real, exclude=("*.md", "*/bounding_boxes/*", "*/labels_yolo/*"))
@@ -254,12 +262,14 @@ def test_all_real_data_give_one_row_each(real):
     files = [p for p in real.rglob("*") if p.is_file() and p.suffix != ".md"]
     files = [p for p in files if p.parent.name not in ("bounding_boxes", "labels_yolo")]
     assert sorted(row["uri"] for row, _ in surveyed) == sorted(p.relative_to(real).as_posix() for p in files)
-    assert {row["status"] for row, _ in surveyed} == {"ok", "skipped"}
+    failed = {row["uri"]: row["reason"] for row, _ in surveyed if row["status"] == "failed"}
+    assert {uri: reason for uri, reason in failed.items() if not reason.startswith(NOT_READ.get(uri, "none"))} == {}
     images = [p for p in files if p.suffix in (".png", ".jpg", ".tif")]
     assert sum(row["format"] in ("PNG", "JPEG") or "TIFF" in (row["format"] or "") for row, _ in surveyed) == len(
         images
     )
     tables.conform([m for _, found in surveyed for m in found], tables.MICROGRAPHS)
+    assert [(m["uri"], m["damage"]) for _, found in surveyed for m in found if m["damage"]] == []
 
 
 def test_bad_archive_can_be_made_again(tmp_path, bad_archive):
