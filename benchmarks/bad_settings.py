@@ -57,6 +57,17 @@ def cases(sections: Sequence[str] = SECTIONS) -> list[Case]:
     return [Case(section, key, value) for section, key in names for value in VALUES]
 
 
+def limits(sections: Sequence[str]) -> list[Case]:
+    """Every number of `sections` at both ends of its range."""
+    return [
+        Case(section, key, repr(kind(value)))
+        for section in sections
+        for key, allowed in getattr(getattr(Settings(), section), "RANGES", {}).items()
+        for kind in [type(getattr(getattr(Settings(), section), key))]
+        for value in (allowed.low, allowed.high)
+    ]
+
+
 def load(case: Case, root: Path) -> str | None:
     """The line with which the command line refuses the case before any work; None where it takes it.
 
@@ -142,6 +153,7 @@ def arguments() -> argparse.Namespace:
     options.add_argument("--sections", nargs="+", default=list(SECTIONS), choices=SECTIONS, help="default: all")
     options.add_argument("--jobs", type=int, default=1, help="runs at once, default 1")
     options.add_argument("--limit-s", type=float, default=180.0, help="for each run, default 180")
+    options.add_argument("--limits", action="store_true", help="also both ends of every number's range")
     return options.parse_args()
 
 
@@ -150,5 +162,6 @@ if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory(prefix="emqa-bad-settings-") as name:
         synthesise(Path(name) / "archive", "demo", n=4, seed=1, shape=(96, 96))
-        found = list(examine(cases(given.sections), Path(name) / "archive", Path(name), given.jobs, given.limit_s))
+        chosen = cases(given.sections) + (limits(given.sections) if given.limits else [])
+        found = list(examine(chosen, Path(name) / "archive", Path(name), given.jobs, given.limit_s))
     sys.exit(report(found))

@@ -170,8 +170,20 @@ def test_a_bad_value_is_refused_by_name_or_read_back(section):
         assert parse(dump(settings), "again") == settings
 
 
-def test_more_workers_than_a_machine_bears_are_refused(small_archive, tmp_path, capsys):
-    command = ["triage", str(small_archive), "--workspace", str(tmp_path / "ws"), "--workers", "4096"]
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("run.workers=4096", "run.workers is 4096: this machine has"),
+        (
+            "local.host=no.such.host.invalid",
+            "local.host is 'no.such.host.invalid', which is no address of this machine",
+        ),
+        ("local.host='192.0.2.1'", "local.host is '192.0.2.1', which is no address of this machine"),
+        ("local.host='" + "a" * 300 + "'", "local.host is 'aaa"),
+    ],
+)
+def test_what_this_machine_cannot_have_is_refused(option, message, small_archive, tmp_path, capsys):
+    command = ["triage", str(small_archive), "--workspace", str(tmp_path / "ws"), "--set", option]
     assert main(command) == 1
-    assert "run.workers is 4096: this machine has" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "ws").exists()

@@ -11,10 +11,10 @@ import threading
 from collections.abc import Sequence
 
 from emqa_dask.cli.arguments import STEPS, parser
+from emqa_dask.cli.machine import check_local
 from emqa_dask.cli.messages import quiet_libraries, say, tell_error
 from emqa_dask.settings import Settings, SettingsError, load_settings, replace
 
-FEW_WORKERS, WORKERS_PER_CORE = 64, 16  # processes that one machine bears, also where most wait for a disk
 LEAVE_S = 8.0  # that closing the workers may take once a run is told to stop
 
 
@@ -118,7 +118,7 @@ def _run(options: argparse.Namespace) -> int:
         from emqa_dask.pipeline import PRELOAD
         from emqa_dask.run.cluster import n_cores, warm_up
 
-        _check_workers(settings.run.workers, n_cores())
+        check_local(settings, n_cores())
         warm_up(PRELOAD)
     if is_dry:
         from emqa_dask.pipeline.estimate import estimate
@@ -141,12 +141,6 @@ def _run(options: argparse.Namespace) -> int:
 
     steps = tuple(STEPS) if options.verb == "triage" else (options.verb,)
     return run(getattr(options, "source", None), options.workspace, settings, steps=steps, say=say)
-
-
-def _check_workers(n_workers: int, n_cores: int) -> None:
-    most = max(FEW_WORKERS, WORKERS_PER_CORE * n_cores)
-    if n_workers > most:
-        raise SettingsError(f"run.workers is {n_workers}: this machine has {n_cores} cores; give at most {most}")
 
 
 def _tune(options: argparse.Namespace) -> int:

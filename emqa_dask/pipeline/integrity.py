@@ -46,6 +46,7 @@ def verify(root: str, say: Say) -> int:
 
     ValueError, with the remedy, where the settings or a model are damaged.
     """
+    layout.source_of(root)
     settings = layout.settings_of(root)
     models.verify((*settings.detect.networks, *settings.predict.forests, *filter(None, [settings.classify.model])))
     with lock.hold(root, say):

@@ -1,0 +1,25 @@
+"""Settings of `local` that this machine cannot have, refused before any worker is started."""
+
+import socket
+
+from emqa_dask.settings import Settings, SettingsError
+
+FEW_WORKERS, WORKERS_PER_CORE = 64, 16  # processes that one machine bears, also where most wait for a disk
+
+
+def check_local(settings: Settings, n_cores: int) -> None:
+    """SettingsError for more workers than a machine of `n_cores` bears, and for a host that is not its own."""
+    most = max(FEW_WORKERS, WORKERS_PER_CORE * n_cores)
+    if settings.run.workers > most:
+        raise SettingsError(
+            f"run.workers is {settings.run.workers}: this machine has {n_cores} cores; give at most {most}"
+        )
+    host = settings.local.host
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as server:
+            server.bind(address)
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f"local.host is {host!r}, which is no address of this machine ({error}): give 127.0.0.1"
+        ) from error
