@@ -1,5 +1,6 @@
 """One small executor: tasks from an iterator, here or on Dask workers, a bounded number of them in flight."""
 
+import contextlib
 import itertools
 import pickle
 import time
@@ -41,8 +42,8 @@ def execute(
     A worker that is lost gives a Result "lost" for each of its tasks, and these are run again with their calls isolated
     in child processes: whether one of them was guilty or the node was preempted need not be known, since a guilty image
     now ends its child and is named by it. That costs no image anything; only after MAX_LOST workers a task has failed.
-    Stopping early (KeyboardInterrupt, or closing the iterator) cancels what is in flight. A scheduler that is lost
-    raises RuntimeError.
+    Stopping early (KeyboardInterrupt, or closing the iterator) cancels what is in flight. Where the scheduler is lost,
+    some exception of Dask is raised, of which run.connection makes one that says so.
     """
     if client is None:
         return (run_here(function, Attempt(task), stage, limits) for task in tasks)
@@ -92,7 +93,7 @@ def _on_workers(
             results = []
             for future in batch:
                 attempts = in_flight.pop(future)
-                found = values.get(future) or _collect(future, attempts, stage, client)
+                found = values.get(future) or _collect(future, attempts, stage)
                 future.release()
                 for attempt, result in zip(attempts, found, strict=True):
                     if result.outcome == "lost":
@@ -104,7 +105,8 @@ def _on_workers(
             yield from results
     finally:
         if in_flight and client.status == "running":
-            client.cancel(list(in_flight), force=True)
+            with contextlib.suppress(Exception):  # of a scheduler that was just lost
+                client.cancel(list(in_flight), force=True)
 
 
 def _next(again: deque[Attempt], in_flight: Iterable[list[Attempt]]) -> list[Attempt]:
@@ -139,17 +141,13 @@ def window(client, tasks_per_worker: int) -> int:
     return max(1, sum(max(tasks_per_worker, n + 1) for n in threads))
 
 
-def _collect(future, attempts: list[Attempt], stage: str, client) -> list[Result]:
+def _collect(future, attempts: list[Attempt], stage: str) -> list[Result]:
     """The results of a finished future; of one whose worker died, Results that say so."""
     try:
         return future.result()
     except Exception as error:
-        name = type(error).__name__
-        if name in ("FutureCancelledError", "CancelledError"):
-            raise RuntimeError(
-                f"the Dask scheduler at {client.scheduler.address} was lost; what is finished is kept, so start it and "
-                "run the same command again"
-            ) from error
+        if future.status != "error":  # nothing is known of its tasks: it is the scheduler that was lost
+            raise
         return [_lost(attempt, error, stage) for attempt in attempts]
 
 

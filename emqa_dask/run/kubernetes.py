@@ -6,8 +6,7 @@ import contextlib
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 
-from distributed import Client
-
+from emqa_dask.run.connection import OneSchedulerClient, watched
 from emqa_dask.run.remote import Prepare, wait_for_workers
 from emqa_dask.run.supervise import describe
 from emqa_dask.run.workers import GPU_VARIABLES, environment, gpu_worker_arguments
@@ -57,7 +56,7 @@ def open_kubernetes(settings: Settings, preload: Sequence[str] = (), say: Say = 
                 "and the logs of the Dask operator and of the scheduler's pod"
             ) from error
         cluster = stack.enter_context(made)
-        client = stack.enter_context(Client(cluster))
+        client = stack.enter_context(watched(OneSchedulerClient(cluster)))
         if manifest and not run.workers:
             cluster.adapt(minimum=section.min_workers, maximum=section.max_workers)
         wait_for_workers(

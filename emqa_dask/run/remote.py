@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from distributed import Client, WorkerPlugin
+from distributed import WorkerPlugin
 
 from emqa_dask.run import tls
+from emqa_dask.run.connection import OneSchedulerClient, watched
 from emqa_dask.run.supervise import describe
 from emqa_dask.run.workers import prepare
 from emqa_dask.settings import Settings
@@ -36,7 +37,7 @@ def open_remote(settings: Settings, preload: Sequence[str] = (), say: Say = prin
     """A distributed Client of the scheduler at `run.scheduler`, once it has a worker; neither is ended.
 
     Workers need no preparation: a plugin gives them the environment and imports `preload`, also in those that come
-    later. RuntimeError says what was tried, and the remedy.
+    later. RuntimeError says what was tried, and the remedy; it also comes when the scheduler is lost meanwhile.
     """
     run = settings.run
     address = _address(run.scheduler, run.wait_s, say)
@@ -45,14 +46,14 @@ def open_remote(settings: Settings, preload: Sequence[str] = (), say: Say = prin
         remedy = is_plain if run.tls else "speaks TLS only: set run.tls to a folder with ca.pem, cert.pem and key.pem"
         raise RuntimeError(f"the scheduler at {address} {remedy}")
     try:
-        client = Client(address, timeout=CONNECT_S, security=tls.security(run.tls))
+        client = OneSchedulerClient(address, timeout=CONNECT_S, security=tls.security(run.tls))
     except OSError as error:
         why = f" ({' '.join(str(error.__cause__ or error).split())})"
         raise RuntimeError(
             f"no Dask scheduler answers at {address} within {CONNECT_S:.0f} s{why}: is it running, can this machine "
             f"reach it, and has it the same certificates? `dask scheduler --host ADDRESS --port PORT` starts one"
         ) from error
-    with client:
+    with watched(client):
         for attempt in range(PREPARATIONS):
             wait_for_workers(client, run.wait_s, say, lambda: f"start some: `dask worker {address}`")
             try:

@@ -1,0 +1,147 @@
+"""A driver's connection to a scheduler of another process: watched from a thread, and its loss said in one way."""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+
+from distributed import Client
+
+from emqa_dask.run.supervise import describe
+
+BEAT_S = 5.0  # between questions to the scheduler
+ANSWER_S = 10.0  # that it may take to answer one
+MAX_UNANSWERED = 2  # questions in a row, after which it is lost: one may be this process's own fault, as after a sleep
+SILENT_S = 60.0  # without a sign of life, after which a worker is started anew; the scheduler itself may wait 5 minutes
+CLOSE_S = 5.0  # that leaving may take
+_CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
+
+
+class OneSchedulerClient(Client):
+    """A Client that is closed when it loses its scheduler: another one at its address knows nothing of its tasks."""
+
+    async def _ensure_connected(self, timeout=None) -> None:
+        await asyncio.wait_for(super()._ensure_connected(timeout=timeout), timeout)  # all of it: a silent one, too
+
+    async def _reconnect(self) -> None:
+        await self._close(fast=True)
+
+
+@contextlib.contextmanager
+def watched(client: Client) -> Iterator[Client]:
+    """`client`, closed at the end; RuntimeError with the remedy for whatever it raises once its scheduler is lost.
+
+    A scheduler that was ended closes its connections. One that was stopped, or whose network is gone, keeps them and
+    never answers, and neither do calls that wait for it: it is asked from a thread, and when it is silent the client is
+    closed, which ends them.
+    """
+    address = client.scheduler.address
+    pulse = _Pulse(client)
+    try:
+        yield client
+    except (Exception, *_CANCELLED) as error:
+        if pulse.has_lost() or isinstance(error, _CANCELLED):
+            why = pulse.why or ("it closed the connection" if client.status != "running" else "it cancelled the tasks")
+            raise RuntimeError(
+                f"the Dask scheduler at {address} was lost ({why}); what is finished is kept, so start it and run the "
+                "same command again"
+            ) from error
+        raise
+    finally:
+        pulse.stop()
+        _close(client)
+
+
+class _Pulse:
+    """Asks the scheduler for a sign of life, of its own and of the workers, until stop()."""
+
+    def __init__(self, client: Client):
+        self.client, self.why = client, ""
+        self._scheduler, self._loop = client.scheduler, client.loop.asyncio_loop
+        self._seen: dict[str, tuple[float, float]] = {}  # worker -> its own time at its last sign, ours when we saw it
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="emqa-scheduler", daemon=True)
+        self._thread.start()
+
+    def has_lost(self) -> bool:
+        """Is the connection gone, or is the scheduler silent? Then this waits for as long as it may take to answer."""
+        if self.client.status == "running":
+            self._ask()
+        return self.client.status != "running"
+
+    def stop(self) -> None:
+        self._is_over.set()
+
+    def _beat(self) -> None:
+        n_unanswered = 0
+        while not self._is_over.wait(BEAT_S):
+            if self.client.status != "running":
+                return
+            if self._ask():
+                n_unanswered = 0
+                continue
+            n_unanswered += 1
+            if n_unanswered == MAX_UNANSWERED and not self._is_over.is_set():
+                self.why = self.why or f"it was silent for {n_unanswered * ANSWER_S:.0f} s"
+                _abort(self.client)
+                return
+
+    def _ask(self) -> bool:
+        """Does the scheduler answer? Then workers that have been silent for long are started anew."""
+        try:
+            question = asyncio.run_coroutine_threadsafe(self._scheduler.identity(n_workers=-1), self._loop)
+            silent = self._silent(question.result(ANSWER_S)["workers"])
+            if silent:  # nobody waits for that
+                asyncio.run_coroutine_threadsafe(self._restart(silent), self._loop)
+        except TimeoutError:
+            question.cancel()
+            return False
+        except Exception as error:  # the connection is gone; the client sees that, too, and ends
+            self.why = self.why or describe(error)
+            return False
+        return True
+
+    def _silent(self, workers: dict[str, dict]) -> list[str]:
+        now = time.monotonic()
+        before, self._seen = self._seen, {}
+        for address, worker in workers.items():
+            said, seen = before.get(address, (None, now))
+            self._seen[address] = (said, seen) if said == worker["last_seen"] else (worker["last_seen"], now)
+        return [address for address, (_, seen) in self._seen.items() if now - seen > SILENT_S]
+
+    async def _restart(self, silent: list[str]) -> None:
+        """Start workers anew, as their scheduler would later; not those that are at other people's tasks."""
+        processing = await self._scheduler.processing(workers=silent)
+        ours = set(self.client.futures)
+        mine = [address for address in silent if not (keys := set(processing.get(address, ()))) or keys & ours]
+        for address in mine:
+            self._seen.pop(address, None)
+        if mine:
+            await self._scheduler.restart_workers(
+                workers=mine, timeout=ANSWER_S, wait_for_workers=False, on_error="return", stimulus_id="emqa-silent"
+            )
+
+
+def _abort(client: Client) -> None:
+    """Close the client at once, without a word to its scheduler: whatever waits for that ends with an error."""
+
+    async def abort() -> None:
+        if client.status == "running":
+            client.status = "closing"
+        if client.scheduler_comm is not None:
+            client.scheduler_comm.abort()
+        pool = client.rpc
+        for comm in [comm for comms in (*pool.available.values(), *pool.occupied.values()) for comm in comms]:
+            comm.abort()
+        await client._close(fast=True)
+
+    asyncio.run_coroutine_threadsafe(abort(), client.loop.asyncio_loop)
+
+
+def _close(client: Client) -> None:
+    try:
+        client.close(timeout=CLOSE_S)
+    except Exception:  # of a scheduler that does not take its leave
+        _abort(client)
