@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 
 from emqa_dask.models import ModelError
+from emqa_dask.run.scratch import own_folder
 from emqa_dask.run.workers import METHOD, start_without_main
 
 POLL_S = 0.05  # between looks at a child's memory
@@ -47,7 +48,7 @@ class Isolated:
         if METHOD == "forkserver":  # it imports what the calls need once; a child is then there in 20 ms
             context.set_forkserver_preload([module])
         self.pipe, theirs = context.Pipe()
-        with tempfile.NamedTemporaryFile(prefix="emqa-", suffix=".trace", delete=False) as notes:
+        with tempfile.NamedTemporaryFile(dir=own_folder(), suffix=".trace", delete=False) as notes:
             self.notes = notes.name
         self.worker = context.Process(target=_serve, args=(theirs, self.notes), daemon=True)
         with start_without_main():

@@ -7,14 +7,18 @@ import asyncio
 import atexit
 import contextlib
 import importlib
+import logging
 import multiprocessing
+import multiprocessing.resource_tracker
 import multiprocessing.spawn
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 
+from emqa_dask.run.scratch import own_folder
 from emqa_dask.settings import Settings
 
 # One thread per library per worker: the workers are the parallelism, whatever the user's shell says for one program.
@@ -37,6 +41,7 @@ IN_WORKER = {
     "ZARR_THREADING__MAX_WORKERS": "1",
 }
 IN_FORK_SERVER = ("distributed.nanny", "emqa_dask.run.workers")
+DASHBOARD = ("scheduler.prometheus", "scheduler.info", "scheduler.json", "health", "statics")
 METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 
@@ -60,8 +65,12 @@ def configuration(preload: Sequence[str] = ()) -> dict[str, object]:
         "distributed.worker.memory.target": False,
         "distributed.worker.memory.spill": False,
         "distributed.worker.memory.pause": False,
+        # A worker that gives no sign of life for so long is started anew, as one that was stopped or lost its network.
+        "distributed.scheduler.worker-ttl": "1 minute",
         # What was in hand when a worker died comes back at once: the executor runs it again, under supervision.
         "distributed.scheduler.allowed-failures": 0,
+        # The dashboard only shows: no way by it to other machines, and nothing that changes what runs.
+        "distributed.scheduler.http.routes": [f"distributed.http.{name}" for name in DASHBOARD],
         # What Dask remembers of the past, which is on record in events.parquet, stays small in a run of a million.
         "distributed.scheduler.dashboard.tasks.task-stream-length": 1000,
         "distributed.scheduler.events-cleanup-delay": "1m",
@@ -107,7 +116,10 @@ def dask_setup(server) -> None:
         return
     from fsspec import config
 
-    config.set_conf_env(config.conf)  # the fork server imported fsspec before this process had its environment
+    # The fork server imported these before this process had its environment.
+    config.set_conf_env(config.conf)
+    tempfile.tempdir = None
+    logging.getLogger("tornado.application").setLevel(logging.CRITICAL)  # of callbacks while this worker closes
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     atexit.register(_leave)  # registered first, so it runs last
@@ -154,6 +166,18 @@ def start_without_main() -> Iterator[None]:
         yield
     finally:
         multiprocessing.spawn.get_preparation_data = prepare
+
+
+def start_tracker() -> None:
+    """Start multiprocessing's resource tracker, which outlives a driver that is killed, and cleans up quietly.
+
+    It would tell the terminal of every semaphore that it removes ("leaked semaphore objects"). Sockets and temporary
+    files of multiprocessing go where the next run removes what is left of a killed one.
+    """
+    multiprocessing.current_process()._config.setdefault("tempdir", own_folder())
+    quiet = ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker:UserWarning")))
+    with variables_set({"PYTHONWARNINGS": quiet}):
+        multiprocessing.resource_tracker.ensure_running()
 
 
 @contextlib.contextmanager

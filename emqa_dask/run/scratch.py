@@ -1,0 +1,70 @@
+"""A folder of this process for temporary files, and the removal of those that killed processes have left."""
+
+import atexit
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import psutil
+
+PREFIX, MARKER = "emqa-run-", ".owner.json"
+_folders: dict[int, str] = {}  # process -> its folder: a forked child has none yet
+
+
+def own_folder() -> str:
+    """The folder of this process in the temporary one, which only this user can enter; removed when it ends.
+
+    The first call also removes the folders of processes that have ended without that.
+    """
+    folder = _folders.get(os.getpid(), "")
+    if not os.path.isdir(folder):
+        sweep()
+        folder = _folders[os.getpid()] = tempfile.mkdtemp(prefix=PREFIX)
+        owner = {"pid": os.getpid(), "start_s": _start_s(psutil.Process()), "machine": _machine()}
+        Path(folder, MARKER).write_text(json.dumps(owner))
+        atexit.register(_remove_own, os.getpid(), folder)
+    return folder
+
+
+def sweep() -> None:
+    """Remove the folders of processes of this user and machine that have ended, and nothing else."""
+    with contextlib.suppress(OSError), os.scandir(tempfile.gettempdir()) as found:
+        for item in found:
+            if item.name.startswith(PREFIX) and item.is_dir(follow_symlinks=False) and _is_left_behind(item):
+                shutil.rmtree(item.path, ignore_errors=True)
+
+
+def _is_left_behind(item: os.DirEntry) -> bool:
+    """Was it made by a process of ours that is gone? Where that cannot be told, it was not."""
+    try:
+        if item.stat(follow_symlinks=False).st_uid != os.getuid():
+            return False
+        owner = json.loads(Path(item.path, MARKER).read_text())
+        if owner["machine"] != _machine():
+            return False
+        return abs(_start_s(psutil.Process(owner["pid"])) - owner["start_s"]) >= 1
+    except psutil.NoSuchProcess:
+        return True
+    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
+        return False
+
+
+def _remove_own(pid: int, folder: str) -> None:
+    if pid == os.getpid():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start_s(process: psutil.Process) -> float:
+    return process.create_time() - psutil.boot_time()  # since boot: a clock that is set does not move it
+
+
+def _machine() -> str:
+    """This boot of this machine, and its namespace of process numbers."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:  # no Linux
+        return f"{os.uname().nodename} {psutil.boot_time():.0f}"
