@@ -7,8 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from emqa_dask.run import tls
+from emqa_dask.run.local import kept_whole
 from emqa_dask.run.supervise import describe
-from emqa_dask.run.workers import BEFORE_SPAWN, IN_WORKER, configuration, start_without_main, variables_set
+from emqa_dask.run.workers import (
+    BEFORE_SPAWN,
+    IN_WORKER,
+    configuration,
+    start_tracker,
+    start_without_main,
+    variables_set,
+)
 from emqa_dask.settings import Settings
 
 # CUDA numbers GPUs by speed unless told otherwise, nvidia-smi and dask-cuda by their place on the bus.
@@ -44,8 +52,9 @@ def open_cuda(settings: Settings, preload: Sequence[str] = (), say: Callable[[st
     if run.workers > len(found):
         raise ValueError(f"run.workers is {run.workers}, but there is one worker per GPU, and {len(found)} of those")
     found = found[: run.workers or None]
-    security = tls.security(run.tls)
+    security = tls.security(run.tls) or (tls.temporary_security() if settings.local.tls else None)
     config = configuration(preload) | {"distributed.worker.multiprocessing-method": "spawn"}
+    start_tracker()
     with contextlib.ExitStack() as stack:
         stack.enter_context(dask.config.set(config))
         stack.enter_context(variables_set(BEFORE_SPAWN))
@@ -70,6 +79,7 @@ def open_cuda(settings: Settings, preload: Sequence[str] = (), say: Callable[[st
             )
             stack.enter_context(cluster)
             cluster.sync(_all_started, cluster)
+            stack.enter_context(kept_whole(cluster))
         except Exception as error:
             raise RuntimeError(
                 f"GPU workers could not start ({describe(_root(error))}): does `nvidia-smi` show that others use the "

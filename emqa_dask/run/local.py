@@ -5,9 +5,15 @@ import logging
 import multiprocessing
 import multiprocessing.forkserver
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import resource_tracker
+
+import psutil
 
 from emqa_dask.run import tls
+from emqa_dask.run.isolate import is_stopped
+from emqa_dask.run.scratch import own_folder
 from emqa_dask.run.supervise import describe
 from emqa_dask.run.workers import (
     BEFORE_SPAWN,
@@ -16,10 +22,13 @@ from emqa_dask.run.workers import (
     METHOD,
     configuration,
     n_cores,
+    start_tracker,
     start_without_main,
     variables_set,
 )
 from emqa_dask.settings import Settings
+
+LOOK_S = 5.0  # between looks at this process's children
 
 
 def warm_up(preload: Sequence[str] = ()) -> None:
@@ -27,6 +36,7 @@ def warm_up(preload: Sequence[str] = ()) -> None:
 
     open_cluster() then finds it running. Nothing happens where there is no fork server.
     """
+    start_tracker()
     if METHOD == "forkserver":
         with variables_set(BEFORE_SPAWN), start_without_main():
             multiprocessing.set_forkserver_preload([*IN_FORK_SERVER, *preload])
@@ -49,7 +59,8 @@ def open_local(settings: Settings, preload: Sequence[str] = (), say: Callable[[s
 
     run = settings.run
     memory = {"memory_limit": int(run.memory_gib * 2**30)} if run.memory_gib else {}
-    security = tls.security(run.tls)
+    security = tls.security(run.tls) or (tls.temporary_security() if settings.local.tls else None)
+    start_tracker()
     with contextlib.ExitStack() as stack:
         stack.enter_context(dask.config.set(configuration(preload)))
         stack.enter_context(variables_set(BEFORE_SPAWN))
@@ -65,7 +76,7 @@ def open_local(settings: Settings, preload: Sequence[str] = (), say: Callable[[s
             "silence_logs": logging.CRITICAL,
             "security": security,
             # Of this process, too: the fork server may be older than the credentials of a bucket, say.
-            "env": dict(os.environ) | BEFORE_SPAWN | IN_WORKER,
+            "env": dict(os.environ) | BEFORE_SPAWN | IN_WORKER | {"TMPDIR": own_folder()},
             **memory,
         }
         try:
@@ -73,5 +84,55 @@ def open_local(settings: Settings, preload: Sequence[str] = (), say: Callable[[s
         except RuntimeError as error:  # a worker that dies while it starts takes the whole cluster along
             say(f"the workers did not start ({describe(error)}): trying once more")
             cluster = LocalCluster(**options)
-        stack.enter_context(cluster)
+        stack.callback(_close, cluster)
+        stack.enter_context(kept_whole(cluster))
         yield stack.enter_context(Client(cluster, security=security))
+
+
+def _close(cluster) -> None:
+    """Close `cluster`; what does not leave by itself, as with a fork server that was stopped, is ended."""
+    try:
+        cluster.close()
+    except Exception:
+        for process in _descendants(cluster):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+
+
+@contextlib.contextmanager
+def kept_whole(cluster) -> Iterator[None]:
+    """While this process goes on, `cluster` has the workers that it began with, and none that is stopped (SIGSTOP).
+
+    A stopped process never answers, and keeps its connections: whoever waits for it would wait for ever. A worker, a
+    fork server or a child of theirs that is stopped is ended, and so replaced. Ctrl-Z stops this process, too, and `fg`
+    continues all of them before there are two looks. Dask gives a nanny up whose worker dies just when it looks again
+    for one that died 15 s ago; what it gave up is started anew.
+    """
+    n_workers, is_over = len(cluster.worker_spec), threading.Event()
+
+    def watch() -> None:
+        before: set[psutil.Process] = set()
+        while not is_over.wait(LOOK_S):
+            stopped = {process for process in _descendants(cluster) if is_stopped(process)}
+            for process in stopped & before:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            before = stopped
+            if len(cluster.workers) < n_workers:
+                cluster.scale(n_workers)
+
+    threading.Thread(target=watch, name="emqa-local", daemon=True).start()
+    try:
+        yield
+    finally:
+        is_over.set()
+
+
+def _descendants(cluster) -> set[psutil.Process]:
+    """Processes that this one has started, and workers whose fork server has gone."""
+    found = {p for p in psutil.Process().children(recursive=True) if p.pid != resource_tracker._resource_tracker._pid}
+    for nanny in list(cluster.workers.values()):
+        pid = getattr(nanny, "pid", None)
+        with contextlib.suppress(psutil.Error):
+            found |= {psutil.Process(pid)} if pid else set()
+    return found

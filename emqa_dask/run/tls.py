@@ -1,5 +1,6 @@
-"""TLS between client, scheduler and workers by one folder with ca.pem, cert.pem and key.pem."""
+"""TLS between client, scheduler and workers: certificates of one run, or a folder with ca.pem, cert.pem and key.pem."""
 
+import datetime
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 from emqa_dask import outputs
 
 NAMES = ("ca.pem", "cert.pem", "key.pem")
+_ROLES = ("client", "scheduler", "worker")
 
 
 def security(folder: str):
@@ -25,9 +27,38 @@ def security(folder: str):
     for path in (ca, cert, key):
         if not path.is_file():
             raise FileNotFoundError(f"{path} is not there: run.tls is a folder with {', '.join(NAMES)}")
-    roles = ("client", "scheduler", "worker")
-    own = {f"tls_{role}_{kind}": str(path) for role in roles for kind, path in (("cert", cert), ("key", key))}
+    own = {f"tls_{role}_{kind}": str(path) for role in _ROLES for kind, path in (("cert", cert), ("key", key))}
     return Security(require_encryption=True, tls_ca_file=str(ca), **own)
+
+
+def temporary_security():
+    """A distributed Security of this run alone: its key and certificate are in memory, and reach workers by their pipe.
+
+    As Security.temporary() of distributed, but with a key of an elliptic curve: 1 ms instead of 20 to 200, and the
+    handshake of every connection is shorter.
+    """
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from distributed import Security
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "emqa_dask")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))  # a clock may be set while the run lasts
+        .not_valid_after(now + datetime.timedelta(days=365))
+        .sign(key, hashes.SHA256())
+    )
+    formats = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    secret, public = key.private_bytes(*formats).decode(), certificate.public_bytes(formats[0]).decode()
+    own = {f"tls_{role}_{kind}": pem for role in _ROLES for kind, pem in (("cert", public), ("key", secret))}
+    return Security(require_encryption=True, tls_ca_file=public, **own)
 
 
 def write_certificates(folder: str | Path, days: int = 365) -> Path:

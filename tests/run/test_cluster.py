@@ -12,6 +12,7 @@ import urllib.request
 import psutil
 import pytest
 
+from emqa_dask.run import local
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.workers import BEFORE_SPAWN, IN_WORKER, METHOD
 from emqa_dask.settings import Run, Settings
@@ -169,3 +170,47 @@ def test_ctrl_c_ends_the_run_quietly_and_leaves_no_process(tmp_path):
         if script.poll() is None:
             os.killpg(script.pid, signal.SIGKILL)
             script.communicate()
+
+
+def test_a_worker_that_dask_gives_up_is_started_anew(monkeypatch):
+    monkeypatch.setattr(local, "LOOK_S", 0.1)
+    with open_cluster(Settings(run=Run(workers=2))) as client:
+        nanny = client.cluster.workers.pop(0)  # as SpecCluster does with one whose worker died at the wrong moment
+        client.sync(nanny.close)
+        while len(client.nthreads()) < 2 or nanny.worker_address in client.nthreads():
+            time.sleep(0.05)
+
+
+@pytest.mark.skipif(METHOD != "forkserver" or sys.platform != "linux", reason="there is no fork server here")
+@pytest.mark.parametrize("victim", ["worker", "fork server"])
+def test_what_is_stopped_is_replaced(victim, monkeypatch):
+    monkeypatch.setattr(local, "LOOK_S", 0.5)
+    with open_cluster(Settings(run=Run(workers=2)), ["json.tool"]) as client:
+        before = client.run(os.getpid)
+        server = multiprocessing.forkserver._forkserver._forkserver_pid
+        worker = min(before.values())
+        os.kill(server if victim == "fork server" else worker, signal.SIGSTOP)
+        if victim == "fork server":
+            os.kill(worker, signal.SIGKILL)
+        while len(now := client.run(os.getpid, on_error="ignore")) < 2 or worker in now.values():
+            time.sleep(0.1)
+        assert client.submit(abs, -1).result() == 1
+
+
+@pytest.mark.skipif(METHOD != "forkserver" or sys.platform != "linux", reason="there is no fork server here")
+def test_a_cluster_with_a_stopped_fork_server_closes_quietly():
+    program = textwrap.dedent(
+        """
+        import os, signal
+        from multiprocessing import forkserver
+        from emqa_dask.run.cluster import open_cluster
+        from emqa_dask.settings import Run, Settings
+
+        with open_cluster(Settings(run=Run(workers=2))) as client:
+            print(*client.run(os.getpid).values())
+            os.kill(forkserver._forkserver._forkserver_pid, signal.SIGSTOP)
+        """
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    wait_until(lambda: not any(psutil.pid_exists(int(pid)) for pid in ran.stdout.split()), "all have left")

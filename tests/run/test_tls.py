@@ -1,14 +1,20 @@
 """Laws of TLS: with the folder everybody talks, without it nobody does, and certificates are made once."""
 
+import os
+import signal
 import stat
 import subprocess
+import time
+import urllib.error
+import urllib.request
 
+import psutil
 import pytest
 from distributed import Client
 
-from emqa_dask.run import tls
+from emqa_dask.run import local, tls, workers
 from emqa_dask.run.cluster import open_cluster
-from emqa_dask.settings import Run, Settings
+from emqa_dask.settings import Local, Run, Settings
 from tests.run.test_remote import scheduler, started, worker
 
 
@@ -79,3 +85,71 @@ def test_a_scheduler_that_was_started_with_tls_is_used_with_the_same_folder(cert
         assert refused(address, others)
         with pytest.raises(RuntimeError, match="speaks TLS only"):
             open_cluster(Settings(run=Run(scheduler=address))).__enter__()
+
+
+def steal():
+    return os.environ["A_SECRET"]
+
+
+def take_from_a_worker(address, security=None):
+    """What a process that knows no more than an open port gets; with certificates of its own, if any."""
+    with Client(address, timeout=2, security=security) as client:
+        return client.submit(steal, pure=False).result(timeout=20)
+
+
+def is_refused(address, security=None):
+    try:
+        take_from_a_worker(address, security)
+    except OSError:
+        return True
+
+
+@pytest.mark.real
+def test_local_workers_take_no_code_from_others(monkeypatch):
+    monkeypatch.setenv("A_SECRET", "hunter2")
+    with open_cluster(Settings(run=Run(workers=1))) as client:
+        address = client.scheduler.address
+        places = [address, *client.nthreads(), *(w["nanny"] for w in client.scheduler_info()["workers"].values())]
+        assert all(place.startswith("tls://127.0.0.1:") for place in places)
+        for place in places:
+            assert is_refused(place.replace("tls://", "tcp://"))
+            assert is_refused(place, tls.temporary_security())
+        assert client.submit(steal).result() == "hunter2"
+
+
+@pytest.mark.real
+def test_without_tls_others_can_run_code(monkeypatch):
+    monkeypatch.setenv("A_SECRET", "hunter2")
+    with open_cluster(Settings(run=Run(workers=1), local=Local(tls=False))) as client:
+        assert client.scheduler.address.startswith("tcp://127.0.0.1:")
+        assert take_from_a_worker(client.scheduler.address) == "hunter2"
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_certificates_reach_workers_that_are_started_again(method, monkeypatch):
+    monkeypatch.setattr(local, "METHOD", method)
+    monkeypatch.setattr(workers, "METHOD", method)
+    with open_cluster(Settings(run=Run(workers=2)), ["emqa_dask.store.parts"]) as client:
+        before = client.run(os.getpid)
+        os.kill(next(iter(before.values())), signal.SIGKILL)
+        while len(now := client.run(os.getpid, on_error="ignore")) < 2 or set(now) == set(before):
+            time.sleep(0.1)
+        first, second = client.submit(abs, -1, workers=[sorted(now)[0]]), sorted(now)[1]
+        assert client.submit(abs, first, workers=[second]).result() == 1  # fetched from the other worker
+
+
+@pytest.mark.real
+def test_the_dashboard_only_shows():
+    with open_cluster(Settings(run=Run(workers=1))) as client:
+        known = client.scheduler_info()
+        ports = [known["services"]["dashboard"], *(w["services"]["dashboard"] for w in known["workers"].values())]
+        assert urllib.request.urlopen(f"http://127.0.0.1:{ports[0]}/health").read() == b"ok"
+        for port in ports:
+            for path in ("proxy/22/127.0.0.1/", "api/v1/retire_workers", "jupyter"):
+                for data in (None, b"{}"):
+                    with pytest.raises(urllib.error.HTTPError, match=r"404|405"):
+                        urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", data)
+        everybody = [psutil.Process(), *psutil.Process().children(recursive=True)]
+        places = [place.laddr for process in everybody for place in process.net_connections("tcp")]
+        assert {place.ip for place in places if place.port in ports} == {"127.0.0.1"}
