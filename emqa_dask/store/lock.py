@@ -30,6 +30,7 @@ from emqa_dask.store import files
 NAME = "lock.json"
 BEAT_S = 15.0
 LIMIT_S = 90.0  # a run on another host that has given no sign of life for so long is taken for dead
+SUSPENDED_S = 45.0  # the same of a suspended process on this host (Ctrl-Z, SIGSTOP); longer than check() trusts a look
 _SETTLE_S = 1.0  # on a bucket that ignores If-None-Match a rival's record may arrive after ours
 
 
@@ -108,8 +109,8 @@ def hold(
     """Hold the lock of workspace `root` for the length of the block; `say` is told when a stale lock is taken over.
 
     RuntimeError, with who holds it and the remedy, when another run does. A lock is stale when its process on this
-    machine has ended, or when on another one it gave no sign of life for `limit_s` seconds (it does every `beat_s`).
-    What only reads a workspace needs no lock.
+    machine has ended, or has been suspended for SUSPENDED_S, for which this waits; or when on another machine it gave
+    no sign of life for `limit_s` seconds (it does every `beat_s`). What only reads a workspace needs no lock.
     """
     mine = _own_record()
     _take(root, mine, say, limit_s)
@@ -141,22 +142,47 @@ def read_chain(root: str) -> list[Record]:
 def is_alive(root: str, chain: list[Record], limit_s: float = LIMIT_S) -> bool:
     """Does the holder, the last of a chain that is not empty, still run as far as can be told from here?"""
     record = chain[-1]
-    if record.machine and record.machine == _machine():
-        try:
-            process = psutil.Process(record.pid)
-            same = abs(_start_s(process) - record.process_start_s) < 1
-            return same and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return False
-        except psutil.AccessDenied:
-            return True
-    return _silent_s(root, chain) < limit_s
+    if not record.machine or record.machine != _machine():
+        return _silent_s(root, chain) < limit_s
+    status = _status(record)
+    if status == psutil.STATUS_STOPPED:
+        return _silent_s(root, chain) < SUSPENDED_S
+    return status not in ("", psutil.STATUS_ZOMBIE)
+
+
+def _status(record: Record) -> str:
+    """What psutil says of the process that a record of this machine is of; empty when it is gone."""
+    try:
+        process = psutil.Process(record.pid)
+        return process.status() if abs(_start_s(process) - record.process_start_s) < 1 else ""
+    except psutil.NoSuchProcess:
+        return ""
+    except psutil.AccessDenied:
+        return psutil.STATUS_RUNNING
+
+
+def _is_suspended(record: Record) -> bool:
+    return bool(record.machine) and record.machine == _machine() and _status(record) == psutil.STATUS_STOPPED
+
+
+def _chain_once_continued(root: str, say: Callable[[str], None] | None, limit_s: float) -> list[Record]:
+    """read_chain(), once no suspended process that may still be continued is its holder."""
+    has_said = False
+    while (chain := read_chain(root)) and _is_suspended(chain[-1]) and is_alive(root, chain, limit_s):
+        if say is not None and not has_said:
+            say(
+                f"{files.redact(root)} is in use by {_who(chain[-1])}, which is suspended: its lock is taken over "
+                f"{SUSPENDED_S:.0f} s after its last sign of life, unless it is continued"
+            )
+        has_said = True
+        time.sleep(min(1.0, SUSPENDED_S / 10))
+    return chain
 
 
 def _take(root: str, mine: Record, say: Callable[[str], None] | None, limit_s: float) -> None:
     data = json.dumps(asdict(mine), indent=2).encode() + b"\n"
     for _ in range(50):
-        before = read_chain(root)
+        before = _chain_once_continued(root, say, limit_s)
         if before and is_alive(root, before, limit_s):
             raise RuntimeError(
                 f"{files.redact(root)} is in use by {_who(before[-1])}: wait for it or end it there; "
@@ -170,7 +196,8 @@ def _take(root: str, mine: Record, say: Callable[[str], None] | None, limit_s: f
         chain = read_chain(root)
         if chain and chain[-1].token == mine.token:
             if before and say is not None:
-                say(f"took over the lock of {_who(before[-1])}, which has ended")
+                what = "is suspended" if _is_suspended(before[-1]) else "has ended"
+                say(f"took over the lock of {_who(before[-1])}, which {what}")
             return
         with contextlib.suppress(FileNotFoundError):
             if _parse(files.read_bytes(place)).token == mine.token:

@@ -22,6 +22,15 @@ with lock.hold(sys.argv[1]):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))
 """
+HOLD_AND_CHECK = """
+import sys, time
+from emqa_dask.store import lock
+with lock.hold(sys.argv[1], beat_s=0.2) as held:
+    print("held", flush=True)
+    while True:
+        time.sleep(0.1)
+        held.check()
+"""
 # Takes and releases, or dies as far as others can tell: leaves the record of a process that has ended over its own.
 RACE = """
 import dataclasses, json, os, random, sys, uuid
@@ -53,6 +62,12 @@ def start(program: str, *arguments: object) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-c", program, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+
+
+def suspend(process: subprocess.Popen) -> None:
+    process.send_signal(signal.SIGSTOP)
+    while psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
+        time.sleep(0.01)
 
 
 def own(root) -> lock.Record:
@@ -290,6 +305,44 @@ def test_a_killed_holder_is_taken_over_and_a_live_one_is_not(tmp_path):
         first.kill()
         first.communicate()
     assert left(tmp_path) == []
+
+
+@pytest.mark.real
+def test_a_suspended_holder_is_taken_over_once_it_is_silent(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "SUSPENDED_S", 2.0)
+    said, first = [], start(HOLD_AND_CHECK, tmp_path)
+    try:
+        assert first.stdout.readline() == "held\n"
+        suspend(first)
+        with lock.hold(str(tmp_path), said.append) as held:
+            held.check()
+            first.send_signal(signal.SIGCONT)
+            out, errors = first.communicate(timeout=60)
+            held.check()
+    finally:
+        first.kill()
+        first.communicate()
+    assert "is suspended: its lock is taken over 2 s after" in said[0]
+    assert "which is suspended" in said[1]
+    assert (first.returncode, out) == (1, "")
+    assert "nothing is damaged: run the same command again" in errors
+    assert left(tmp_path) == []
+
+
+@pytest.mark.real
+def test_a_suspended_holder_that_is_continued_keeps_the_lock(tmp_path):
+    first = start(HOLD, tmp_path, 600)
+    try:
+        assert first.stdout.readline() == "held\n"
+        suspend(first)
+        with (
+            pytest.raises(RuntimeError, match=f"in use by process {first.pid}"),
+            lock.hold(str(tmp_path), lambda text: first.send_signal(signal.SIGCONT)),
+        ):
+            pass
+    finally:
+        first.kill()
+        first.communicate()
 
 
 @pytest.mark.real
