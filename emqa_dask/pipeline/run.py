@@ -25,6 +25,7 @@ from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.execute import execute
 from emqa_dask.run.progress import clock, watch
 from emqa_dask.run.task import IN_PROCESS, Limits, Result, Task
+from emqa_dask.run.waiting import waiting_for
 from emqa_dask.settings import Settings, SettingsError
 from emqa_dask.store import files, layout, lock, parts
 
@@ -203,7 +204,8 @@ def _executor(
             limits=limits,
             resources=None if stage == "survey" else resources,
         )
-        for result in watch(results, stage, total, unit="files" if stage == "survey" else "images"):
+        unit, waits_for = "files" if stage == "survey" else "images", waiting_for(client)
+        for result in watch(results, stage, total, unit=unit, waits_for=waits_for):
             record(result)
             if f"[Errno {errno.ENOSPC}]" in result.error:  # every other task would fail of it, too
                 raise OSError(

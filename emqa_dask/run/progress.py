@@ -1,8 +1,10 @@
 """A bar with rate and time left on a terminal; elsewhere a line now and then, and one at the end of a stage."""
 
+import contextlib
 import sys
+import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TextIO
 
 from tqdm import tqdm
@@ -20,18 +22,21 @@ def watch(
     unit: str = "images",
     stream: TextIO | None = None,
     every_s: float = EVERY_S,
+    waits_for: Callable[[], str] = lambda: "",
 ) -> Iterator[Result]:
     """Yield `results` unchanged and show how far they are: images done of `total`, rate, time left, failures.
 
     On a terminal a bar; otherwise a line every `every_s` seconds and one at the end (none for no task).
-    `stream` is where it goes, by default stderr.
+    Where no result comes for as long, either says what `waits_for` says. `stream` is where it goes, by default stderr.
     """
     stream = sys.stderr if stream is None else stream
     bar = tqdm(total=total, desc=stage, unit=f" {unit}", file=stream, disable=not stream.isatty(), dynamic_ncols=True)
     started = said = time.monotonic()
     n_images = n_tasks = n_failed = 0
+    silence = _Silence(stage, bar, stream, every_s, waits_for)
     try:
         for result in results:
+            silence.last = time.monotonic()
             n_images += result.event["n_images"]
             n_tasks += 1
             n_failed += result.outcome == "failed"
@@ -44,10 +49,36 @@ def watch(
                 print(line(stage, n_images, total, now - started, n_failed, unit), file=stream, flush=True)
             yield result
     finally:
+        silence.is_over.set()
         bar.close()
         if bar.disable and n_tasks:
             seconds = time.monotonic() - started
             print(line(stage, n_images, None, seconds, n_failed, unit), file=stream, flush=True)
+
+
+class _Silence:
+    """Says what a run waits for, each time that nothing has come since `last` for `every_s` seconds."""
+
+    def __init__(self, stage: str, bar: tqdm, stream: TextIO, every_s: float, waits_for: Callable[[], str]):
+        self.stage, self.bar, self.stream, self.every_s, self.waits_for = stage, bar, stream, every_s, waits_for
+        self.last, self.is_over = time.monotonic(), threading.Event()
+        threading.Thread(target=self._watch, name="emqa-silence", daemon=True).start()
+
+    def _watch(self) -> None:
+        while not self.is_over.wait(max(self.every_s, 0.1) / 2):
+            last, silent_s = self.last, time.monotonic() - self.last
+            if silent_s < self.every_s:
+                continue
+            text = self.waits_for()
+            if text and last == self.last and not self.is_over.is_set():
+                self._say(f"nothing is done for {clock(silent_s)}, waiting for {text}")
+
+    def _say(self, text: str) -> None:
+        with contextlib.suppress(ValueError, OSError):  # the stream may have been closed
+            if not self.bar.disable:
+                self.bar.set_postfix_str(text)
+            else:
+                print(f"{self.stage}: {text}", file=self.stream, flush=True)
 
 
 def line(stage: str, n: int, total: int | None, seconds: float, n_failed: int, unit: str = "images") -> str:

@@ -1,11 +1,16 @@
 """Laws of progress: results pass unchanged; a bar on a terminal, lines elsewhere."""
 
 import io
+import os
+import re
+import threading
+import time
 
 import pytest
 
 from emqa_dask.run.execute import Task, execute
 from emqa_dask.run.progress import clock, line, watch
+from emqa_dask.run.waiting import waiting_for
 
 
 class Terminal(io.StringIO):
@@ -16,6 +21,19 @@ class Terminal(io.StringIO):
 def work(x, call):
     if x == 2:
         raise ValueError("bad")
+
+
+def wait_for(event, call):
+    call(event.wait, label="a/b\n.elid")
+
+
+def wait_for_file(path, call):
+    call(_until_there, path, label="a/c.tif")
+
+
+def _until_there(path):
+    while not os.path.exists(path):
+        time.sleep(0.05)
 
 
 def results():
@@ -69,3 +87,33 @@ def test_line():
     assert line("detect", 120, 4000, 10, 0) == "detect: 120 of 4000 images, 12.0/s, 5:23 left"
     assert line("detect", 0, 4000, 10, 2) == "detect: 0 of 4000 images, 0.0/s, 2 tasks failed"
     assert line("survey", 30, 30, 10, 1, "files") == "survey: 30 files in 10.0 s, 3.0/s, 1 task failed"
+
+
+def test_a_stage_without_progress_says_what_it_waits_for(tmp_path):
+    out, is_said = io.StringIO(), threading.Event()
+
+    class Spied(io.StringIO):
+        def write(self, text):
+            out.write(text)
+            if "waiting" in out.getvalue():
+                is_said.set()
+
+    todo = [Task("a", (is_said,), 10)]
+    results = execute(wait_for, todo, stage="survey")
+    assert len(list(watch(results, "survey", 10, stream=Spied(), every_s=0.2, waits_for=waiting_for(None)))) == 1
+    said = out.getvalue().splitlines()[0]
+    assert re.fullmatch(r"survey: nothing is done for 0\.\d s, waiting for a/b\?\.elid \(0 s\)", said)
+
+
+@pytest.mark.real
+def test_workers_say_what_they_are_at(client, tmp_path):
+    results = execute(wait_for_file, [Task("a", (str(tmp_path / "go"),), 1)], stage="s", client=client)
+    thread = threading.Thread(target=lambda: list(results))
+    thread.start()
+    said = ""
+    while "a/c.tif" not in said:
+        said = waiting_for(client)()
+    (tmp_path / "go").touch()
+    thread.join()
+    assert re.fullmatch(r"a/c\.tif \(\d+ s\)|a/c\.tif", said)
+    assert waiting_for(client)() == ""

@@ -1,0 +1,53 @@
+"""What a run waits for when nothing is done for a while: the images or files that its workers are at."""
+
+import threading
+from collections.abc import Callable
+
+from emqa_dask.run.supervise import current_labels
+
+ANSWER_S = 5.0  # that workers may take to say what they are at
+SHOWN = 3  # of those that have taken longest
+
+
+def waiting_for(client) -> Callable[[], str]:
+    """A function that says what the calls are at that have taken longest; empty where nobody says.
+
+    `client` is a distributed Client, or None for a run in this process.
+    """
+    return lambda: _said(current_labels() if client is None else _asked(client))
+
+
+def _asked(client) -> list[tuple[str, float]]:
+    """(label, seconds) of every call on the workers; of tasks, where a worker does not answer in time."""
+    found: list[dict] = []
+
+    def ask() -> None:
+        try:
+            found.append(client.run(current_labels, on_error="return"))
+        except Exception:  # the scheduler was lost: the run ends, and says that
+            found.append({})
+
+    thread = threading.Thread(target=ask, name="emqa-waiting", daemon=True)
+    thread.start()
+    thread.join(ANSWER_S)
+    if not found:  # a library holds the interpreter of a worker
+        return [(f"{key[-1]} on {worker}", 0.0) for worker, keys in _processing(client).items() for key in keys[:1]]
+    return [pair for labels in found[0].values() if isinstance(labels, (list, tuple)) for pair in labels]
+
+
+def _processing(client) -> dict[str, tuple]:
+    try:
+        return client.processing()
+    except Exception:
+        return {}
+
+
+def _said(labels: list[tuple[str, float]]) -> str:
+    longest = sorted((pair for pair in labels if pair[0]), key=lambda pair: -pair[1])
+    told = [_printable(label) + (f" ({seconds:.0f} s)" if seconds else "") for label, seconds in longest[:SHOWN]]
+    more = f" and {len(longest) - SHOWN} more" if len(longest) > SHOWN else ""
+    return ", ".join(told) + more
+
+
+def _printable(label: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in label)
