@@ -1,10 +1,14 @@
-"""Kill whatever a run of `emqa triage` consists of at random moments, start it again, and hold it to its laws.
+"""Kill or stop whatever a run of `emqa triage` consists of at random moments, start it again, and hold it to its laws.
 
-The laws: the run ends by itself as the undisturbed one does; every table and shard is the undisturbed one's, byte for
-byte after sorting; no part that was finished before a kill is written again; ten seconds after its driver has died no
-process of a run is alive; SIGTERM and Ctrl-C end it within ten seconds with 130; the loss of a worker, a nanny or the
-fork server does not end it; no start is refused. Exit code 1 where one is broken. Half-written files that a killed
-process left behind are counted.
+SIGKILL ends a process; SIGSTOP leaves it there with its connections open, and it never answers. What is stopped stays
+so, but for what a person would replace: a driver that hangs is started once more beside the stopped one, and a part of
+a cluster that was started by hand is ended and started again after REPLACE_S.
+
+The laws: the run ends by itself as the undisturbed one does, at most LAST_S after the last blow; every table and shard
+is the undisturbed one's, byte for byte after sorting; no part that was finished before a blow is written again; LEAVE_S
+after its driver has died no process of a run is alive; SIGTERM and Ctrl-C end it within LEAVE_S with 130; the loss of a
+worker, a nanny or the fork server does not end it; a lost scheduler is named; no start is refused. Exit code 1 where
+one is broken. Half-written files that a killed process left behind are counted.
 """
 
 import argparse
@@ -29,12 +33,16 @@ from workspaces import Driver
 
 from emqa_dask.settings import Settings, SettingsError, replace
 
-LOCAL = ("driver", "worker", "SIGTERM", "fork server", "driver", "worker", "SIGINT")
-TCP = ("driver", "worker", "nanny", "scheduler", "SIGTERM")
+LOCAL = ("driver", "worker", "fork server", "SIGTERM", "driver", "worker", "fork server", "SIGINT")
+TCP = ("driver", "worker", "nanny", "scheduler", "driver", "worker", "nanny", "scheduler", "SIGTERM")
+NAMES_SCHEDULER = ("the Dask scheduler at tcp://", "no Dask scheduler answers at tcp://")
+SIGNALS = ("SIGKILL", "SIGSTOP")
 # A driver whose scheduler is gone may end with 1 and ask to be started again; a lost worker is nobody's end.
 ENDS_DRIVER = ("driver", "scheduler", "SIGTERM", "SIGINT")
-LEAVE_S = 10.0  # within which SIGTERM, Ctrl-C and a dead driver's other processes have to be gone
-MAX_STARTS = 6
+LEAVE_S = 20.0  # within which SIGTERM, Ctrl-C and a dead driver's other processes have to be gone
+LAST_S = 120.0  # after the last blow, within which a run has to have ended
+REPLACE_S = 45.0  # after which somebody replaces a part of a cluster that stands still: later than the driver notices
+MAX_STARTS = 8
 POLL_S = 0.1
 
 
@@ -44,6 +52,7 @@ class Blow:
 
     victim: str  # driver, worker, fork server, nanny, scheduler, SIGTERM or SIGINT (both to the driver)
     wait_s: float
+    signal: str = "SIGKILL"  # or SIGSTOP; of the last two victims no matter
     not_before: str = ""  # how the words of workspaces.stage() have to begin
     at_s: float = float("nan")  # since the driver's start
     stage: str = "never struck"
@@ -58,12 +67,14 @@ class Run:
     blows: list[Blow]
     exit_codes: list[int] = field(default_factory=list)
     seconds: float = 0.0
+    seconds_after: float = 0.0  # the last blow
     unequal: list[str] = field(default_factory=list)
     n_held: int = 0  # parts that were finished before the last blow
     repeated: list[str] = field(default_factory=list)
     raced: list[str] = field(default_factory=list)  # written twice, but not finished before a blow: no broken law
     left: list[str] = field(default_factory=list)  # half-written files that are still there at the end: no harm
     broken: list[str] = field(default_factory=list)
+    last_s: float = 0.0  # when the last blow fell, by the monotonic clock
 
 
 class Parts:
@@ -88,7 +99,7 @@ class Parts:
 
 
 def strike(blow: Blow, driver: Driver, cluster: victims.DaskCluster | None, rng: random.Random) -> bool:
-    """Kill one process of the victim's role, or send the driver its signal; False where there is none (yet)."""
+    """Kill or stop one process of the victim's role, or send the driver its signal; False where there is none (yet)."""
     try:
         if blow.victim == "SIGINT":
             os.killpg(driver.popen.pid, signal.SIGINT)  # as a terminal does: to every process of the group
@@ -98,7 +109,7 @@ def strike(blow: Blow, driver: Driver, cluster: victims.DaskCluster | None, rng:
             found = victims.playing(blow.victim, driver, cluster)
             if not found:
                 return False
-            rng.choice(found).kill()
+            rng.choice(found).send_signal(signal.Signals[blow.signal])
     except (psutil.NoSuchProcess, ProcessLookupError):
         return False
     return True
@@ -115,29 +126,47 @@ def disturb(
     limit_s: float,
 ) -> None:
     """Start, strike, start again until it ends by itself; fills in all of `run` but what the comparison says."""
-    began, todo, parts = time.monotonic(), list(run.blows), Parts(workspace)
+    began, todo, parts, stopped = time.monotonic(), list(run.blows), Parts(workspace), []
     log = workspace.with_suffix(".log")
-    for _ in range(MAX_STARTS):
-        driver = Driver(archive, workspace, options, log)
-        try:
-            struck = _attempt(driver, workspace, run, todo, parts, cluster, rng, limit_s)
-        finally:
+    try:
+        for _ in range(MAX_STARTS):
+            driver = Driver(archive, workspace, options, log)
+            struck = []
+            try:
+                struck = _attempt(driver, workspace, run, todo, parts, cluster, rng, limit_s)
+            finally:
+                is_stopped = any(blow.victim == "driver" and blow.signal == "SIGSTOP" for blow in struck)
+                stopped.append(driver) if is_stopped else driver.end()
+            code = -signal.SIGSTOP if is_stopped else driver.popen.returncode
+            run.exit_codes.append(code)
+            if code in (0, 2):
+                break
+            _judge_end(run, code, struck, log)
+            if not is_stopped:
+                parts.hold()  # all processes are gone
+        else:
+            run.broken.append(f"not done after {MAX_STARTS} starts")
+        parts.look()
+        run.seconds = time.monotonic() - began
+        run.seconds_after = time.monotonic() - run.last_s if run.last_s else 0.0
+        if run.seconds_after > LAST_S:
+            run.broken.append(f"it ended {run.seconds_after:.0f} s after the last blow")
+    finally:
+        for driver in stopped:
             driver.end()
-        code = driver.popen.returncode
-        run.exit_codes.append(code)
-        if code not in (0, 2) and not any(blow.victim in ENDS_DRIVER for blow in struck):
-            what = " and ".join(blow.victim for blow in struck) or "no process"
-            run.broken.append(f"it ended with {code} though {what} was killed: {workspaces.last_words(log)}")
-        if code in (0, 2):
-            break
-        parts.hold()  # all processes are gone
-    else:
-        run.broken.append(f"not done after {MAX_STARTS} starts")
-    parts.look()
-    run.seconds = time.monotonic() - began
     run.n_held, run.repeated, run.raced = len(parts.held), sorted(parts.repeated), sorted(parts.raced)
     run.broken += [f"damaged part {text}" for text in parts.damaged]
     run.broken += [f"written again: {len(run.repeated)} finished parts"] if run.repeated else []
+
+
+def _judge_end(run: Run, code: int, struck: list[Blow], log: Path) -> None:
+    """Was the driver allowed to end, and did it say why?"""
+    said = workspaces.last_words(log)
+    if not any(blow.victim in ENDS_DRIVER for blow in struck):
+        what = " and ".join(blow.victim for blow in struck) or "no process"
+        run.broken.append(f"it ended with {code} though {what} was struck: {said}")
+    elif code == 1 and not any(words in said for words in NAMES_SCHEDULER):
+        run.broken.append(f"it ended with 1 and did not name the scheduler: {said}")
 
 
 def _attempt(
@@ -156,7 +185,7 @@ def _attempt(
         time.sleep(POLL_S)
         parts.look()
         if cluster is not None:
-            cluster.mend()
+            cluster.mend(replace_s=REPLACE_S)
         if todo and time.monotonic() - since >= todo[0].wait_s:
             stage = workspaces.stage(workspace)
             parts.hold()
@@ -164,6 +193,9 @@ def _attempt(
                 blow = todo.pop(0)
                 blow.at_s, blow.stage, since = round(driver.seconds(), 2), stage, time.monotonic()
                 struck.append(blow)
+                run.last_s = since
+                if blow.victim == "driver" and blow.signal == "SIGSTOP":
+                    break
                 if blow.victim in ("driver", "SIGTERM", "SIGINT"):
                     _see_it_leave(driver, blow, run)
         if driver.seconds() > limit_s:
@@ -175,9 +207,9 @@ def _attempt(
 def _see_it_leave(driver: Driver, blow: Blow, run: Run) -> None:
     """Within LEAVE_S the driver has ended, with 130 if it was asked to, and no process of its run is alive."""
     deadline = time.monotonic() + LEAVE_S
-    while time.monotonic() < deadline and (driver.popen.poll() is None or driver.left()):
+    while time.monotonic() < deadline and (driver.popen.poll() is None or _left(driver)):
         time.sleep(POLL_S)
-    if left := driver.left():
+    if left := _left(driver):
         names = ", ".join(sorted({victims.words(p)[-60:] for p in left}))
         run.broken.append(f"{len(left)} processes alive {LEAVE_S:.0f} s after {blow.victim}: {names}")
     code = driver.popen.poll()
@@ -187,6 +219,11 @@ def _see_it_leave(driver: Driver, blow: Blow, run: Run) -> None:
             allowed += [-signal.SIGTERM, -signal.SIGINT]
         if code not in allowed:
             run.broken.append(f"{blow.victim} ended in {code}, not 130")
+
+
+def _left(driver: Driver) -> list[psutil.Process]:
+    """Processes of a run that are alive and could have left: not those that are stopped."""
+    return [process for process in driver.left() if not victims.is_stopped(process.pid)]
 
 
 def undisturbed(archive: Path, workspace: Path, options: list[str]) -> tuple[int, float]:
@@ -216,11 +253,15 @@ def scheduler(setup: str, log: Path) -> Iterator[tuple[str, victims.DaskCluster 
 
 
 def draw(number: int, setup: str, seconds: float, rng: random.Random) -> Run:
-    """The blows of run `number`: every role in turn, at a moment anywhere in `seconds`; two of them in every third."""
+    """The blows of run `number`, at moments anywhere in `seconds`: every role and signal in turn, then up to two more.
+
+    What is stopped last in a run of a cluster by hand is replaced by somebody, see REPLACE_S.
+    """
     roles = LOCAL if setup == "local" else TCP
-    blows = [Blow(roles[number % len(roles)], rng.uniform(0, seconds))]
-    if number % 3 == 2:
-        blows.append(Blow(rng.choice(roles), rng.uniform(0, seconds / 2)))
+    first = Blow(roles[number % len(roles)], rng.uniform(0, seconds), SIGNALS[number // len(roles) % 2])
+    blows = [first]
+    for _ in range(number % 3):
+        blows.append(Blow(rng.choice(roles), rng.uniform(0, seconds / 2), rng.choice(SIGNALS)))
     return Run(number, setup, blows)
 
 
@@ -281,6 +322,8 @@ def chaos(
         "n_runs": len(runs),
         "n_starts": sum(len(run.exit_codes) for run in runs),
         "n_equal": sum(not run.unequal for run in runs),
+        "blows": by_blow(runs),
+        "longest_s": round(max((run.seconds_after for run in runs), default=0.0), 1),
         "n_repeated_parts": sum(len(run.repeated) for run in runs),
         "n_raced_parts": sum(len(run.raced) for run in runs),
         "n_left": sum(len(run.left) for run in runs),
@@ -304,17 +347,38 @@ def judge(run: Run, workspace: Path, reference: Path, code: int) -> None:
     run.left = workspaces.partials(workspace)
 
 
-HEAD = "run  set-up  exit codes     starts      s  equal   again left  blows"
+def name(blow: Blow) -> str:
+    """The victim, and the signal where there was a choice."""
+    return blow.victim if blow.victim.startswith("SIG") else f"{blow.victim} {blow.signal}"
+
+
+def by_blow(runs: list[Run]) -> dict[str, dict[str, float]]:
+    """Of every victim and signal: blows that fell, runs with one, how many broke a law, and the longest end after."""
+    found = {}
+    for each in sorted({name(blow) for run in runs for blow in run.blows if blow.stage != "never struck"}):
+        hit = [run for run in runs if any(name(b) == each and b.stage != "never struck" for b in run.blows)]
+        n = sum(name(b) == each and b.stage != "never struck" for run in hit for b in run.blows)
+        longest = max(run.seconds_after for run in hit)
+        found[each] = {
+            "blows": n,
+            "runs": len(hit),
+            "broken": sum(bool(r.broken) for r in hit),
+            "longest_s": round(longest, 1),
+        }
+    return found
+
+
+HEAD = "run  set-up  exit codes     starts      s  after  equal   again left  blows"
 
 
 def line(run: Run) -> str:
     """A run as a line of the table; `again`: parts written again of those finished before the last blow."""
     codes = " ".join(map(str, run.exit_codes))
-    blows = "; ".join(f"{b.victim} at {b.at_s:.1f} s ({b.stage})" for b in run.blows)
-    again = f"{len(run.repeated)}/{run.n_held}"
+    blows = "; ".join(f"{name(b)} at {b.at_s:.1f} s ({b.stage})" for b in run.blows)
+    again, seconds = f"{len(run.repeated)}/{run.n_held}", f"{run.seconds:>6.1f} {run.seconds_after:>6.1f}"
     equal = "no" if run.unequal else "yes"
     return (
-        f"{run.number:>3}  {run.setup:<6}  {codes:<14} {len(run.exit_codes):>6} {run.seconds:>6.1f}  {equal:<5} "
+        f"{run.number:>3}  {run.setup:<6}  {codes:<14} {len(run.exit_codes):>6} {seconds}  {equal:<5} "
         f"{again:>7} {len(run.left):>4}  {blows}"
     )
 
@@ -347,10 +411,12 @@ def main() -> int:
         )
     if options.json:
         Path(options.json).write_text(json.dumps(figures, indent=2) + "\n")
+    for each, found in figures["blows"].items():
+        print(f"  {each:<20} {found['blows']:>3} blows, {found['broken']} broken, at most {found['longest_s']} s after")
     print(
         f"{figures['n_runs']} runs, {figures['n_starts']} starts: tables equal in {figures['n_equal']}, "
         f"{figures['n_repeated_parts']} finished parts repeated, {figures['n_raced_parts']} written twice in a race, "
-        f"{figures['n_left']} half-written files left, "
+        f"at most {figures['longest_s']} s after the last blow, {figures['n_left']} half-written files left, "
         f"laws broken in {figures['n_broken']}"
     )
     return 1 if figures["n_broken"] else 0

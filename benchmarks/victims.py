@@ -1,6 +1,7 @@
 """What a run consists of: the processes that play each role, and a Dask cluster that was started by hand."""
 
 import contextlib
+import os
 import socket
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import time
 from pathlib import Path
 
 import psutil
-from workspaces import Driver
+from workspaces import TAG, Driver, tagged
 
 SPAWNED, FORK_SERVER = "multiprocessing.spawn import spawn_main", "multiprocessing.forkserver import main"
 
@@ -18,15 +19,18 @@ class DaskCluster:
 
     def __init__(self, log: Path, n_workers: int = 2):
         self.log, self.port = log, _free_port()
+        self.tag = f"{os.getpid()}-cluster-{self.port}"
         self.address = f"tcp://127.0.0.1:{self.port}"
         self.scheduler = self._start_scheduler()
         self.nannies = [self._start_nanny() for _ in range(n_workers)]
         self.dead_since: float | None = None
+        self.stopped_since: dict[int, float] = {}
 
     def _start(self, *options: str) -> subprocess.Popen:
         with self.log.open("a") as output:
             command = [sys.executable, "-m", "dask", *options]
-            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            env = os.environ | {TAG: self.tag}
+            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env)
 
     def _start_scheduler(self) -> subprocess.Popen:
         return self._start("scheduler", "--host", "127.0.0.1", "--port", str(self.port), "--no-dashboard")
@@ -39,8 +43,13 @@ class DaskCluster:
     def workers(self) -> list[psutil.Process]:
         return [p for n in self.nannies if n.poll() is None for p in _children(n.pid) if _is_python_child(p)]
 
-    def mend(self, after_s: float = 1.0) -> None:
-        """Start again what is not running, `after_s` after that was first seen."""
+    def mend(self, after_s: float = 1.0, replace_s: float = 45.0) -> None:
+        """Start again what is not running, `after_s` after that was first seen; end what is stopped for `replace_s`."""
+        for popen in (self.scheduler, *self.nannies):
+            if not is_stopped(popen.pid):
+                self.stopped_since.pop(popen.pid, None)
+            elif time.monotonic() - self.stopped_since.setdefault(popen.pid, time.monotonic()) > replace_s:
+                popen.kill()
         everything = [self.scheduler, *self.nannies]
         if all(p.poll() is None for p in everything):
             self.dead_since = None
@@ -53,13 +62,18 @@ class DaskCluster:
         self.nannies = [n if n.poll() is None else self._start_nanny() for n in self.nannies]
 
     def close(self) -> None:
-        workers = self.workers()
-        for popen in (*self.nannies, self.scheduler):
-            popen.kill()
-            popen.wait()
-        for worker in workers:
+        for process in tagged(self.tag):  # also workers whose nanny is gone
             with contextlib.suppress(psutil.NoSuchProcess):
-                worker.kill()
+                process.kill()
+        for popen in (*self.nannies, self.scheduler):
+            popen.wait()
+
+
+def is_stopped(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _free_port() -> int:
