@@ -62,6 +62,7 @@ def open_cuda(settings: Settings, preload: Sequence[str] = (), say: Callable[[st
         asyncio_log = logging.getLogger("asyncio")
         before = asyncio_log.level
         asyncio_log.setLevel(logging.CRITICAL)  # it would print a traceback for every worker that cannot start
+        opened = stack.enter_context(kept_whole())
         try:
             cluster = cluster_class(
                 CUDA_VISIBLE_DEVICES=[gpu.device for gpu in found],
@@ -79,7 +80,7 @@ def open_cuda(settings: Settings, preload: Sequence[str] = (), say: Callable[[st
             )
             stack.enter_context(cluster)
             cluster.sync(_all_started, cluster)
-            stack.enter_context(kept_whole(cluster))
+            opened.append(cluster)
         except Exception as error:
             raise RuntimeError(
                 f"GPU workers could not start ({describe(_root(error))}): does `nvidia-smi` show that others use the "

@@ -79,13 +79,14 @@ def open_local(settings: Settings, preload: Sequence[str] = (), say: Callable[[s
             "env": dict(os.environ) | BEFORE_SPAWN | IN_WORKER | {"TMPDIR": own_folder()},
             **memory,
         }
+        opened = stack.enter_context(kept_whole())
         try:
             cluster = LocalCluster(**options)
         except RuntimeError as error:  # a worker that dies while it starts takes the whole cluster along
             say(f"the workers did not start ({describe(error)}): trying once more")
             cluster = LocalCluster(**options)
         stack.callback(_close, cluster)
-        stack.enter_context(kept_whole(cluster))
+        opened.append(cluster)
         yield stack.enter_context(Client(cluster, security=security))
 
 
@@ -100,38 +101,42 @@ def _close(cluster) -> None:
 
 
 @contextlib.contextmanager
-def kept_whole(cluster) -> Iterator[None]:
-    """While this process goes on, `cluster` has the workers that it began with, and none that is stopped (SIGSTOP).
+def kept_whole() -> Iterator[list]:
+    """Gives a list for a cluster: it keeps the workers that it began with, and none that is stopped (SIGSTOP).
 
     A stopped process never answers, and keeps its connections: whoever waits for it would wait for ever. A worker, a
     fork server or a child of theirs that is stopped is ended, and so replaced. Ctrl-Z stops this process, too, and `fg`
     continues all of them before there are two looks. Dask gives a nanny up whose worker dies just when it looks again
-    for one that died 15 s ago; what it gave up is started anew.
+    for one that died 15 s ago; what it gave up is started anew. A cluster that is still being started is watched, too.
     """
-    n_workers, is_over = len(cluster.worker_spec), threading.Event()
+    opened: list = []
+    n_workers, is_over = 0, threading.Event()
 
     def watch() -> None:
+        nonlocal n_workers
         before: set[psutil.Process] = set()
         while not is_over.wait(LOOK_S):
-            stopped = {process for process in _descendants(cluster) if is_stopped(process)}
+            stopped = {process for process in _descendants(*opened) if is_stopped(process)}
             for process in stopped & before:
                 with contextlib.suppress(psutil.Error):
                     process.kill()
             before = stopped
-            if len(cluster.workers) < n_workers:
-                cluster.scale(n_workers)
+            for cluster in opened:
+                n_workers = n_workers or len(cluster.worker_spec)
+                if cluster.status.name == "running" and len(cluster.workers) < n_workers:
+                    cluster.scale(n_workers)
 
     threading.Thread(target=watch, name="emqa-local", daemon=True).start()
     try:
-        yield
+        yield opened
     finally:
         is_over.set()
 
 
-def _descendants(cluster) -> set[psutil.Process]:
+def _descendants(*clusters) -> set[psutil.Process]:
     """Processes that this one has started, and workers whose fork server has gone."""
     found = {p for p in psutil.Process().children(recursive=True) if p.pid != resource_tracker._resource_tracker._pid}
-    for nanny in list(cluster.workers.values()):
+    for nanny in [nanny for cluster in clusters for nanny in list(cluster.workers.values())]:
         pid = getattr(nanny, "pid", None)
         with contextlib.suppress(psutil.Error):
             found |= {psutil.Process(pid)} if pid else set()

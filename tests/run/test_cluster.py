@@ -214,3 +214,22 @@ def test_a_cluster_with_a_stopped_fork_server_closes_quietly():
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (ran.returncode, ran.stderr) == (0, "")
     wait_until(lambda: not any(psutil.pid_exists(int(pid)) for pid in ran.stdout.split()), "all have left")
+
+
+@pytest.mark.skipif(METHOD != "forkserver" or sys.platform != "linux", reason="there is no fork server here")
+def test_a_fork_server_that_is_stopped_at_the_start_is_replaced():
+    program = textwrap.dedent(
+        """
+        import os, signal
+        from multiprocessing import forkserver
+        from emqa_dask.run.cluster import open_cluster, warm_up
+        from emqa_dask.settings import Run, Settings
+
+        warm_up()
+        os.kill(forkserver._forkserver._forkserver_pid, signal.SIGSTOP)
+        with open_cluster(Settings(run=Run(workers=1)), say=lambda text: None) as client:
+            print(client.submit(abs, -1).result())
+        """
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "1\n", "")
