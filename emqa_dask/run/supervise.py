@@ -13,8 +13,8 @@ from emqa_dask.run.isolate import OF_THE_ENVIRONMENT, Died, Isolated, Suspended,
 
 __all__ = ["Call", "Died", "Supervised", "current_labels", "describe", "direct", "kind_of", "limit_s"]
 
-# Megapixels of an image up to which run.timeout_s holds; a larger one has more in proportion: 30 s each by default. The
-# slowest stage, Mask R-CNN with a ResNet-50 on one thread, takes 2.5 s for one; LoG 0.2 s, 16 networks 1.1 s an image.
+# Megapixels of an image up to which run.timeout_s holds; a larger one has more in proportion: 30 s each by default.
+# Mask R-CNN took 0.6 s of CPU for one, detectron2's R_50_FPN 2.5 s an image, LoG 0.2 s for one, 16 networks 1.1 s an image.
 PLAIN_MEGAPIXELS = 4.0
 MAX_SUSPENDED = 3  # children of one call that somebody stops, before it is given up
 
