@@ -24,6 +24,7 @@ POLL_S = 0.05  # between looks at a child's memory
 GRACE_S = 1.0  # that a stuck child has to write down where it is stuck
 START_S = 300.0  # that a child may take to start
 LOOK_S = 5.0  # between looks at a fork server that has not answered
+AGAIN_S = 0.5  # that one that was ended may take to be gone
 OF_THE_ENVIRONMENT = (ModelError, ImportError)  # no image is to blame for these
 
 
@@ -105,8 +106,8 @@ _ENVIRONMENT = {error.__name__: error for error in OF_THE_ENVIRONMENT}
 
 
 def _start(process) -> None:
-    """Start `process`; a fork server that somebody has stopped (SIGSTOP), and so never answers, is replaced once."""
-    for is_last in (False, True):
+    """Start `process`; a fork server that somebody has stopped (SIGSTOP), and so never answers, is replaced."""
+    for is_last in (False, False, False, True):
         errors: list[BaseException] = []
         thread = threading.Thread(target=_start_or_note, args=(process, errors), daemon=True)
         thread.start()
@@ -118,6 +119,7 @@ def _start(process) -> None:
             return
         if is_last or not isinstance(errors[0], (EOFError, OSError)):
             raise errors[0]
+        time.sleep(AGAIN_S)
 
 
 def _start_or_note(process, errors: list[BaseException]) -> None:
@@ -155,13 +157,15 @@ def _serve(pipe, notes_path: str) -> None:
                 packed = pipe.recv_bytes()
             except (EOFError, OSError):
                 os._exit(0)
-            pipe.send("started")
-            pipe.send(_answer(packed, notes))
+            pipe.send(_answer(packed, notes, pipe))
 
 
-def _answer(packed: bytes, notes) -> tuple:
+def _answer(packed: bytes, notes, pipe) -> tuple:
+    is_started = False
     try:
-        function, args, timeout_s = pickle.loads(packed)
+        function, args, timeout_s = pickle.loads(packed)  # imports what it needs: that is no time of the call
+        pipe.send("started")
+        is_started = True
         if timeout_s:
             faulthandler.dump_traceback_later(timeout_s, file=notes)
         return ("returned", function(*args))
@@ -172,6 +176,8 @@ def _answer(packed: bytes, notes) -> tuple:
         return ("raised", kind_of(error), describe(error), "".join(traceback.format_exception(error)))
     finally:
         faulthandler.cancel_dump_traceback_later()
+        if not is_started:
+            pipe.send("failed to start")
 
 
 def _leave_with_parent() -> None:

@@ -14,7 +14,7 @@ from emqa_dask.run.isolate import OF_THE_ENVIRONMENT, Died, Isolated, Suspended,
 __all__ = ["Call", "Died", "Supervised", "current_labels", "describe", "direct", "kind_of", "limit_s"]
 
 # Megapixels of an image up to which run.timeout_s holds; a larger one has more in proportion: 30 s each by default.
-# Mask R-CNN took 0.6 s of CPU for one, detectron2's R_50_FPN 2.5 s an image, LoG 0.2 s for one, 16 networks 1.1 s an image.
+# Mask R-CNN takes 0.6 s of CPU for one, LoG 0.2 s; detectron2's R_50_FPN 2.5 s for an image, 16 networks 1.1 s.
 PLAIN_MEGAPIXELS = 4.0
 MAX_SUSPENDED = 3  # children of one call that somebody stops, before it is given up
 
