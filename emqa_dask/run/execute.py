@@ -93,7 +93,7 @@ def _on_workers(
             results = []
             for future in batch:
                 attempts = in_flight.pop(future)
-                found = values.get(future) or _collect(future, attempts, stage)
+                found = values.get(future) or _collect(future, attempts, stage, client)
                 future.release()
                 for attempt, result in zip(attempts, found, strict=True):
                     if result.outcome == "lost":
@@ -141,12 +141,13 @@ def window(client, tasks_per_worker: int) -> int:
     return max(1, sum(max(tasks_per_worker, n + 1) for n in threads))
 
 
-def _collect(future, attempts: list[Attempt], stage: str) -> list[Result]:
+def _collect(future, attempts: list[Attempt], stage: str, client) -> list[Result]:
     """The results of a finished future; of one whose worker died, Results that say so."""
     try:
         return future.result()
     except Exception as error:
-        if future.status != "error":  # nothing is known of its tasks: it is the scheduler that was lost
+        is_cut_off = future.cancelled() or client.status != "running" or isinstance(error, OSError)
+        if future.status != "error" and is_cut_off:  # nothing is known of its tasks: it is the scheduler that was lost
             raise
         return [_lost(attempt, error, stage) for attempt in attempts]
 
