@@ -32,6 +32,11 @@ def damaged_outputs(root: str, document: dict) -> list[str]:
     return [uri for uri, digest in outputs.items() if digest_of(uri) != digest]
 
 
+def n_not_stored(root: str) -> int:
+    """Files that were read and whose micrographs are not in the ledger, as the last report counted them."""
+    return read(root).get("first_reasons", {}).get("unknown", {}).get("not_stored", 0)
+
+
 def digest_of(uri: str) -> str:
     """SHA-256 of a local file; of a file in a bucket, which has its own checksums, its version; empty without one."""
     if not files.is_local(uri):

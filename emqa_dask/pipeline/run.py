@@ -10,12 +10,11 @@ from contextlib import ExitStack
 import numpy as np
 import pandas as pd
 
-from emqa_dask import models, tables
+from emqa_dask import tables
 from emqa_dask.archive import scan
 from emqa_dask.backend import to_device
 from emqa_dask.partition import Partition
-from emqa_dask.pipeline import PRELOAD, ingest, integrity, journal, provenance
-from emqa_dask.pipeline.detectors import names_of
+from emqa_dask.pipeline import PRELOAD, ingest, integrity, journal, preconditions, provenance
 from emqa_dask.pipeline.folders import OF_STEP, folders, upstream
 from emqa_dask.pipeline.predicting import predict_all, tell_unfit, weigh_all
 from emqa_dask.pipeline.report import report
@@ -69,7 +68,7 @@ def run(
     started, steps = time.time(), tuple(step for step in steps if step != "classify" or settings.classify.model)
     if not steps:
         raise SettingsError("nothing is classified without a model: give --classifier MODEL_DIR")
-    _verify_models(settings, steps)
+    preconditions.verify_models(settings, steps)
     if settings.classify.model:
         from emqa_dask.classify import card  # a run without a classifier does well without these
         from emqa_dask.predict import classified
@@ -94,7 +93,7 @@ def run(
             files.sweep(files.join(root, folder))  # what a run that was killed has left half-written
         integrity.examine(root, settings, say)
         if "ingest" not in steps:
-            _require_tables(root, source)
+            preconditions.require_tables(root, source)
         layout.write_settings(root, settings)
         with journal.recording(root, held.check) as record:
             execute_here = _executor(stack, root, settings, is_here, record, say)
@@ -112,57 +111,14 @@ def run(
             failures = parts.load_table(layout.failures(root), tables.FAILURES)
             facts = {"started": started, "seconds": journal.stage_seconds(root), "failures": failures}
             if steps == ("report",):
-                _require_parts(root, settings)
+                preconditions.require_parts(root, settings)
             _, is_new = report(root, source, settings, facts)
             seconds["report"] = time.time() - clock_
             tell(root, say)
             say(f"report: {layout.report(root)}" + ("" if is_new else " (nothing was new)"))
-            n_failures += n_not_stored(root)
+            n_failures += provenance.n_not_stored(root)
     say("time: " + ", ".join(f"{name} {clock(s)}" for name, s in seconds.items()))
     return 2 if n_failures else 0
-
-
-def _require_tables(root: str, source: str) -> None:
-    """ValueError where the catalog or the ledger is gone: only a run that reads the archive makes them again."""
-    for uri in (layout.catalog(root), layout.micrographs(root)):
-        if not files.exists(uri):
-            raise ValueError(
-                f"{files.redact(uri)} is missing or damaged: run `emqa triage {files.redact(source)} --workspace "
-                f"{files.redact(root)}`, which makes it again; results that are there are kept"
-            )
-
-
-def _require_parts(root: str, settings: Settings) -> None:
-    """ValueError where a part is missing, and a report is there that was made with it: that one is kept."""
-    if not files.exists(layout.triage(root)):
-        return
-    names = [partition.name for partition in ingest.every_partition(root)]
-    missing = []
-    for folder in folders(settings).values():
-        there = set(parts.part_names(root, folder))
-        missing += [layout.part(root, folder, name) for name in names if name not in there]
-    if missing:
-        more = f" and {len(missing) - 1:,} more parts are" if missing[1:] else " is"
-        raise ValueError(
-            f"{files.redact(missing[0])}{more} missing: `emqa retry {files.redact(root)} --failed` makes them; the "
-            "report that is there was not changed"
-        )
-
-
-def n_not_stored(root: str) -> int:
-    """Files that were read and whose micrographs are not in the ledger, as the last report counted them."""
-    told = provenance.read(root)
-    return told.get("first_reasons", {}).get("unknown", {}).get("not_stored", 0)
-
-
-def _verify_models(settings: Settings, steps: Iterable[str]) -> None:
-    """Raises models.ModelError, naming the file and the remedy, unless what looks and predicts is whole."""
-    networks = settings.detect.networks if "detect" in steps else ()
-    models.verify([*networks, *(settings.predict.forests if "predict" in steps else ())])
-    if networks:
-        names_of(settings.detect)
-    if "classify" in steps:
-        models.verify([models.CONTENT])
 
 
 def _executor(
