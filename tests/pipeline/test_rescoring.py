@@ -15,7 +15,7 @@ from emqa_dask.pipeline.calibration import calibrate
 from emqa_dask.pipeline.folders import SCHEMAS, folders
 from emqa_dask.pipeline.rescoring import rescore
 from emqa_dask.pipeline.run import OF_TASK, run
-from emqa_dask.settings import dump, replace
+from emqa_dask.settings import replace
 from emqa_dask.store import files, layout, parts
 
 
@@ -160,7 +160,7 @@ rescore(sys.argv[1], layout.settings_of(sys.argv[1]))
 def test_killed_in_between_and_run_again_it_gives_the_same(copy, short, fitted):
     settings = replace(short, {"predict": {"forests": [fitted]}})
     expected = by_tasks(copy, settings)
-    files.write_text(layout.settings(str(copy)), dump(settings))
+    layout.write_settings(str(copy), settings)
     killed = subprocess.run([sys.executable, "-c", KILLED_AT_THE_FIFTH_PART, str(copy)], capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     half = content(copy, settings)
