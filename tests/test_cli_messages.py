@@ -9,7 +9,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emqa_dask.cli import _default_workspace, main
@@ -39,6 +39,7 @@ def state(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_printable_text_has_nothing_that_a_terminal_obeys(text):
     shown = printable(text)

@@ -7,6 +7,7 @@ import typing
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from benchmarks.bad_settings import cases
@@ -77,6 +78,7 @@ def test_lists_with_empty_or_too_many_entries_are_refused(section, key):
     refusal(section, key, [f"a{n}=b:/c" for n in range(1001)])
 
 
+@examples(deadline=None)
 @given(text=st.text(max_size=40), exclude=st.lists(st.text(max_size=9), max_size=4), level=st.floats())
 def test_what_is_taken_is_valid_toml_and_read_back(text, exclude, level):
     try:

@@ -5,7 +5,7 @@ import io
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emqa_dask import tables
@@ -28,6 +28,7 @@ def test_every_row_and_name_reads_back(archive):
         )
 
 
+@settings(deadline=None)
 @given(name=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1))
 def test_no_text_is_a_formula_and_no_name_is_lost(name):
     rows = tables.empty(tables.TRIAGE).reindex([0]).assign(uri=name, reasons=[["blur", "banner"]], predicted_f1=-1.0)
