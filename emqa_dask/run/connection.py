@@ -42,8 +42,8 @@ def watched(client: Client) -> Iterator[Client]:
     try:
         yield client
     except (Exception, *_CANCELLED) as error:
-        if pulse.has_lost() or isinstance(error, _CANCELLED):
-            why = pulse.why or ("it closed the connection" if client.status != "running" else "it cancelled the tasks")
+        if (is_lost := pulse.has_lost()) or isinstance(error, _CANCELLED):
+            why = pulse.why or ("it closed the connection" if is_lost else "it cancelled the tasks")
             raise RuntimeError(
                 f"the Dask scheduler at {address} was lost ({why}); what is finished is kept, so start it and run the "
                 "same command again"
@@ -67,9 +67,7 @@ class _Pulse:
 
     def has_lost(self) -> bool:
         """Is the connection gone, or is the scheduler silent? Then this waits for as long as it may take to answer."""
-        if self.client.status == "running":
-            self._ask()
-        return self.client.status != "running"
+        return self.client.status != "running" or not self._ask()  # of a connection that was just cut it may not know
 
     def stop(self) -> None:
         self._is_over.set()
