@@ -14,6 +14,7 @@ import pandas as pd
 from emqa_dask import tables
 from emqa_dask.archive import readers
 from emqa_dask.archive.scan import unescape
+from emqa_dask.archive.source import Frame, ReadError
 from emqa_dask.archive.survey import local_file
 from emqa_dask.detect import log
 from emqa_dask.partition import Partition
@@ -140,12 +141,19 @@ def _store(root: str, partition: Partition, rows: pd.DataFrame, call: Call) -> l
 
 def frame_windows(path: str, number: int) -> list[tuple[int, int]]:
     """Row windows of frame `number` of the file at `path`, see Frame.windows()."""
-    return list(_opened(path, os.stat(path).st_mtime_ns).frames[number].windows())
+    return list(_frame(path, number).windows())
 
 
 def read_window(path: str, number: int, y0: int, y1: int) -> np.ndarray:
     """Rows y0:y1 of frame `number` of the file at `path`."""
-    return _opened(path, os.stat(path).st_mtime_ns).frames[number].read(y0, y1)
+    return _frame(path, number).read(y0, y1)
+
+
+def _frame(path: str, number: int) -> Frame:
+    frames = _opened(path, os.stat(path).st_mtime_ns).frames
+    if number >= len(frames):
+        raise ReadError(f"changed since it was surveyed: it has no image {number} any more")
+    return frames[number]
 
 
 @functools.lru_cache(maxsize=1)

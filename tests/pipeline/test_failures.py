@@ -1,8 +1,10 @@
 """Laws of failure: what fails is written down with its cause and costs nobody else; retry makes good for it."""
 
+import os
 import shutil
 import threading
 import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -52,16 +54,18 @@ def lossy(small_archive, here, tmp_path_factory):
 
 
 def make_lossy(folder, small_archive, here):
-    """A workspace in which a file of a shard of several was gone when it was to be stored; and that file."""
+    """A workspace in which a file of a shard of several was damaged when it was to be stored; and the whole file."""
     archive, root, settings = folder / "archive", folder / "ws", replace(here, {"store": {"shard_length": 8}})
     shutil.copytree(small_archive, archive)
     surveyed_only(archive, root, settings)
     sizes = [(len(p), p.name, rows["uri"].iloc[0]) for p, rows in ingest.partitions(str(root))]
     _, name, uri = max(sizes)
-    (archive / uri).rename(folder / "gone")
+    whole = Path(shutil.copy2(archive / uri, folder / "whole"))
+    (archive / uri).write_bytes(bytes(whole.stat().st_size))  # of the same size and date: it is not surveyed again
+    os.utime(archive / uri, ns=(whole.stat().st_mtime_ns, whole.stat().st_mtime_ns))
     code, said = quietly(run, str(archive), str(root), settings)
     assert code == 2, said
-    return archive, root, settings, folder / "gone", uri, name
+    return archive, root, settings, whole, uri, name
 
 
 def test_what_fails_is_written_down_and_costs_nobody_else(lossy):
@@ -69,7 +73,7 @@ def test_what_fails_is_written_down_and_costs_nobody_else(lossy):
     failures = parts.load_table(layout.failures(str(root)), tables.FAILURES)
     (row,) = failures.to_dict("records")
     assert (row["uri"], row["stage"], row["kind"], row["attempts"]) == (uri, "store", "error", 2)
-    assert "FileNotFoundError" in row["error"]
+    assert "changed since it was surveyed" in row["error"]
     assert "Traceback" in row["traceback"]
     triage = parts.load_table(layout.triage(str(root)), tables.TRIAGE).set_index("uri")
     assert (triage.loc[[uri], "status"] == "failed").all()
@@ -116,8 +120,8 @@ def test_a_failure_does_not_pass_for_an_image_without_detections(lossy, tmp_path
 
 
 def test_retry_makes_the_failed_partition_again_and_nothing_else(small_archive, here, tmp_path):
-    archive, root, settings, gone, uri, name = make_lossy(tmp_path, small_archive, here)
-    gone.rename(archive / uri)
+    archive, root, settings, whole, uri, name = make_lossy(tmp_path, small_archive, here)
+    whole.rename(archive / uri)
     before = written(root)
     code, said = quietly(retry, str(root), settings, stage="detect")
     assert code == 2, said  # nothing has failed in detect
