@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 
 from emqa_dask.archive import guards, rosetta
-from emqa_dask.archive.hdf5_chunks import find_hdf5_damage
+from emqa_dask.archive.hdf5_chunks import check_lzf, find_hdf5_damage
 from emqa_dask.archive.headers import Header, prune, to_nm, with_pixel_size
 from emqa_dask.archive.source import (
     WINDOW_BYTES,
@@ -151,6 +151,10 @@ def _read(path: Path, name: str, plane: tuple[int, ...], y0: int, y1: int) -> np
             damage = find_hdf5_damage(file[name], plane, (y0, y1)) if is_damage_wanted() else ""
             if damage:
                 note_damage(damage)
+            if is_damage_wanted():
+                check_lzf(file[name], plane, y0, y1)
             return file[name][(*plane, slice(y0, y1))]
+    except ReadError:
+        raise
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise ReadError(f"HDF5 data are broken: {' '.join(str(error).split())[:200]}") from error

@@ -6,6 +6,8 @@ import os
 
 import h5py
 
+from emqa_dask.archive.source import ReadError
+
 
 def find_hdf5_damage(dataset: h5py.Dataset, plane: tuple[int, ...] = (), rows: tuple[int, int] | None = None) -> str:
     """Which values of `dataset` (of these rows of one plane, where given) are absent, one phrase; "" for none."""
@@ -29,13 +31,41 @@ def find_hdf5_damage(dataset: h5py.Dataset, plane: tuple[int, ...] = (), rows: t
     return f"{n_absent:,} of {n_chunks:,} chunks of {dataset.name} are absent: they read as fill" if n_absent else ""
 
 
+def check_lzf(dataset: h5py.Dataset, plane: tuple[int, ...], y0: int, y1: int) -> None:
+    """ReadError for an LZF chunk of these rows that does not decode to its size: h5py gives memory as it was then."""
+    plist = dataset.id.get_create_plist()
+    filters = [plist.get_filter(k)[0] for k in range(plist.get_nfilters())]
+    if not filters or filters[-1] != h5py.h5z.FILTER_LZF:
+        return
+    import imagecodecs
+
+    n_bytes = math.prod(dataset.chunks) * dataset.dtype.itemsize
+    for block in _blocks_of(dataset, plane, y0, y1):
+        if dataset.id.get_chunk_info_by_coord(block).byte_offset is None:
+            continue
+        mask, data = dataset.id.read_direct_chunk(block)
+        if mask & 1 << len(filters) - 1:
+            continue
+        try:
+            n_decoded = len(imagecodecs.lzf_decode(data, out=n_bytes + 1))
+        except (RuntimeError, ValueError):
+            n_decoded = 0
+        if n_decoded != n_bytes:
+            raise ReadError(f"HDF5 data are broken: a chunk of {dataset.name} decodes to other than {n_bytes:,} bytes")
+
+
 def _count_absent(dataset: h5py.Dataset, plane: tuple[int, ...], y0: int, y1: int) -> tuple[int, int]:
+    blocks = _blocks_of(dataset, plane, y0, y1)
+    return sum(dataset.id.get_chunk_info_by_coord(b).byte_offset is None for b in blocks), len(blocks)
+
+
+def _blocks_of(dataset: h5py.Dataset, plane: tuple[int, ...], y0: int, y1: int) -> list[tuple[int, ...]]:
+    """First indices of the chunks that rows y0:y1 of a plane touch."""
     sizes = dataset.chunks
     starts = [range(k // n * n, k // n * n + 1, n) for k, n in zip(plane, sizes)]
     starts.append(range(y0 // sizes[-2] * sizes[-2], y1, sizes[-2]))
     starts.append(range(0, dataset.shape[-1], sizes[-1]))
-    blocks = list(itertools.product(*starts))
-    return sum(dataset.id.get_chunk_info_by_coord(b).byte_offset is None for b in blocks), len(blocks)
+    return list(itertools.product(*starts))
 
 
 def _external_damage(dataset: h5py.Dataset, folder: str) -> str:

@@ -21,7 +21,7 @@ from emqa_dask.archive.source import (
     quiet,
     with_damage,
 )
-from emqa_dask.archive.zarr_chunks import absent_chunks
+from emqa_dask.archive.zarr_chunks import absent_chunks, check_blosc, check_blosc_file
 
 
 def open_zarr(path: str | Path) -> Source:
@@ -64,6 +64,10 @@ def open_zspy(path: Path) -> Source:
         for name, array in _arrays(zarr.open(store=str(path), mode="r")):
             if array.ndim < 2 or 0 in array.shape or array.shards is not None:
                 continue
+            if type(getattr(array.metadata, "compressor", None)).__name__ == "Blosc":
+                for chunk in (path / array.path).glob("**/[0-9]*"):
+                    if chunk.is_file():
+                        check_blosc_file(chunk)
             n_absent = array.nchunks - array.nchunks_initialized
             if n_absent > 0:
                 sentence = f"{n_absent:,} of {array.nchunks:,} chunks of {name} are absent: they read as fill"
@@ -98,6 +102,7 @@ def _from_array(path: str, array, format: str, axes: list, level: dict, header: 
 
 
 def _read_rows(array, folder: Path, plane: tuple[int, ...], y0: int, y1: int) -> np.ndarray:
+    check_blosc(folder, array, plane, y0, y1)
     try:
         rows = np.asarray(array[(*plane, slice(y0, y1))])
         if is_damage_wanted():

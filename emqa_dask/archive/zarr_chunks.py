@@ -1,4 +1,4 @@
-"""absent_chunks(): chunks of a Zarr array that were lost or never written; zarr-python reads the fill value there."""
+"""absent_chunks(): chunks of a Zarr array that were lost or never written; check_blosc(): those that were cut."""
 
 import itertools
 import math
@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from emqa_dask.archive.source import ReadError
+
 _ABSENT = np.uint64(2**64 - 1)  # offset and length of a chunk that a shard does not have
 
 
 def absent_chunks(folder: Path, array: Any, plane: tuple[int, ...], y0: int, y1: int) -> tuple[int, int]:
     """(chunks that are absent, chunks that there should be) among those of rows y0:y1 of one plane of `array`.
 
-    folder: of the array itself. An inner chunk of a shard counts as a chunk.
+    zarr-python reads the fill value there. folder: of the array itself. An inner chunk of a shard counts as a chunk.
     """
     shards = _blocks(array.shape, array.shards or array.chunks, plane, y0, y1)
     if array.shards is None:
@@ -26,6 +28,25 @@ def absent_chunks(folder: Path, array: Any, plane: tuple[int, ...], y0: int, y1:
         index = indices[tuple(c // n for c, n in zip(chunk, inner))]
         n_absent += index is None or bool((index[tuple(c % n for c, n in zip(chunk, inner))] == _ABSENT).all())
     return n_absent, len(chunks)
+
+
+def check_blosc(folder: Path, array: Any, plane: tuple[int, ...], y0: int, y1: int) -> None:
+    """ReadError for a chunk of these rows that is shorter than its Blosc header says: Blosc reads on behind its end."""
+    codecs = [getattr(array.metadata, "compressor", None), *getattr(array.metadata, "codecs", ())]
+    if array.shards is not None or not any(type(codec).__name__.startswith("Blosc") for codec in codecs):
+        return
+    for block in _blocks(array.shape, array.chunks, plane, y0, y1):
+        if (folder / _key(array, block)).is_file():
+            check_blosc_file(folder / _key(array, block))
+
+
+def check_blosc_file(path: Path) -> None:
+    """ReadError where a Blosc buffer is shorter than it says."""
+    with open(path, "rb") as file:
+        head, n_bytes = file.read(16), file.seek(0, 2)
+    said = int.from_bytes(head[12:16], "little") if len(head) == 16 else 16
+    if n_bytes < said:
+        raise ReadError(f"Zarr chunks are broken: {path.name} ends after {n_bytes:,} of {said:,} bytes")
 
 
 def _blocks(shape, sizes, plane: tuple[int, ...], y0: int, y1: int) -> list[tuple[int, ...]]:

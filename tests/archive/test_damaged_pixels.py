@@ -8,6 +8,7 @@ import zlib
 
 import cv2
 import h5py
+import numcodecs
 import numpy as np
 import pytest
 import tifffile
@@ -339,3 +340,27 @@ def test_hyperspy_zarr_with_absent_chunks(tmp_path):
     (tmp_path / "x.zspy/Experiments/image/data/0.1").unlink()
     said = "1 of 4 chunks of Experiments/image/data are absent: they read as fill"
     assert damages(tmp_path / "x.zspy") == [said]
+
+
+def test_blosc_chunk_that_was_cut_costs_its_frame(tmp_path):
+    stack = np.stack([image(k, (64, 64)) for k in range(2)])
+    compressor = numcodecs.Blosc(cname="lz4", clevel=5)
+    write_zarr(tmp_path / "x.zarr", {"zarr_format": 2, "compressors": compressor}, None, stack)
+    assert damages(tmp_path / "x.zarr") == [None, None]
+    chunk = tmp_path / "x.zarr" / "1.2.3"
+    chunk.write_bytes(chunk.read_bytes()[:56])
+    (entry,) = scan(tmp_path / "x.zarr")
+    row, found = survey(entry, Archive())
+    assert [frame["frame"] for frame in found] == [0]
+    assert "1.2.3 ends after 56 of " in row["reason"]
+
+
+def test_lzf_chunk_of_another_size_is_refused(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("d", data=image(1, (64, 64)) // 2000, chunks=(32, 32), compression="lzf")
+    assert damages(tmp_path / "x.h5") == [None]
+    with h5py.File(tmp_path / "x.h5", "r+") as file:
+        _, data = file["d"].id.read_direct_chunk((32, 0))
+        file["d"].id.write_direct_chunk((32, 0), data[:3] + bytes(len(data) - 3))  # literals: fewer bytes than a chunk
+    (entry,) = scan(tmp_path / "x.h5")
+    assert survey(entry, Archive())[0]["reason"].startswith("HDF5 data are broken: a chunk of /d decodes to other than")
