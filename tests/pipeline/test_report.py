@@ -86,8 +86,8 @@ def make_workspace(root: str, n_files: int = 90, seed: int = 0) -> pd.DataFrame:
             "micrograph_id": ledger["micrograph_id"],
             "detector": "log",
             "predicted_f1": np.where(evidence["n_detections"] > 0, mean, np.nan),
-            "predicted_f1_low": mean - 0.2,
-            "predicted_f1_high": mean + 0.1,
+            "predicted_f1_low": np.maximum(mean - 0.2, 0),
+            "predicted_f1_high": np.minimum(mean + 0.1, 1),
             "ood_distance": rng.lognormal(-0.8, 0.6, n),
             "evidence": np.where(evidence["n_detections"] > 0, "detections", "no_detections"),
         }

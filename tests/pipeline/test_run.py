@@ -108,7 +108,7 @@ def test_tables_are_the_same_on_dask_workers(done, small_archive, here, tmp_path
     assert quietly(small_archive, tmp_path / "ws", workers)[0] == 0
     assert_same_results(done, tmp_path / "ws", here, workers)
     events = pd.read_parquet(layout.events(str(tmp_path / "ws")))
-    assert events["worker"].str.startswith("tcp://127.0.0.1").all()
+    assert events["worker"].str.startswith("tls://127.0.0.1").all()
     assert set(events["outcome"]) == {"done"}
 
 
