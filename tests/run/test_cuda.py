@@ -219,8 +219,8 @@ def test_workers_are_one_process_per_gpu_with_the_environment_set_also_after_a_l
     with open_cluster(ASKED, ["json.tool"], said.append) as client:
         assert list(client.nthreads().values()) == [1, 1]
         assert said == ["GPU 0: a GPU, 16 GiB; GPU 1: a GPU, 16 GiB"]
-        addresses = [client.scheduler.address, *client.nthreads(), client.dashboard_link.replace("http", "tcp")]
-        assert all(address.startswith("tcp://127.0.0.1:") for address in addresses)
+        addresses = [client.scheduler.address, *client.nthreads(), client.dashboard_link.replace("http", "tls")]
+        assert all(address.startswith("tls://127.0.0.1:") for address in addresses)
         found = list(client.run(look).values())
         assert sorted(worker["environment"]["CUDA_VISIBLE_DEVICES"] for worker in found) == ["0,1", "1,0"]
         for worker in found:
