@@ -33,7 +33,8 @@ def ingest(root: str, source: str, settings: Settings, execute: Execute) -> None
     """Survey the files that the catalog does not know yet, then plan: catalog.parquet and micrographs.parquet.
 
     micrographs.parquet is a ledger: rows are added, never changed, since a slot that was given away stays so. Which of
-    them the archive still holds, current() says. ValueError when there is no file beside the workspace.
+    them the archive still holds, current() says. ValueError when there is no file beside the workspace, and where none
+    of its images is there any more.
     """
     names, uris, present, counts = [], Digests(), Digests(), Counter()
     for result in execute(survey_files, _tasks(root, source, settings, names, uris, present), "survey"):
@@ -42,6 +43,8 @@ def ingest(root: str, source: str, settings: Settings, execute: Execute) -> None
             surveys.survey_lost(*result.task.args[:3], died, result.event["worker"])
         else:
             counts.update(result.value["stacks"])
+    if not counts:
+        _check_not_all_gone(root, source, present)
     if names:
         _enter_micrographs(root, names, counts, settings)
         _enter_files(root, names, uris)
@@ -91,6 +94,21 @@ def _enter_micrographs(root: str, names: Sequence[str], counts: Counter, setting
         stacks.prepare(root, slots.runs, {s: n for s, n in lengths.items() if s in slots.runs}, settings.store)
 
     aside.copy_ledger(root)
+
+
+def _check_not_all_gone(root: str, source: str, present: Digests) -> None:
+    """ValueError where the archive had images, and none of their files is among `present`: it is not mounted, say."""
+    n_gone, columns = 0, ["uri", "n_frames", "is_present"]
+    for rows in parts.iter_table(layout.catalog(root), tables.CATALOG, columns):
+        rows = rows[rows["n_frames"].gt(0) & rows["is_present"].ne(False)]
+        if present.has(digests.of_texts(rows["uri"])).any():
+            return
+        n_gone += len(rows)
+    if n_gone:
+        raise ValueError(
+            f"{files.redact(source)} has none of the {n_gone:,} images of {files.redact(root)} any more: mount it or "
+            "put them back, and run the same command again; all results are kept"
+        )
 
 
 def _note_presence(root: str, present: Digests) -> None:
