@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from emqa_dask import models
 from emqa_dask.partition import Partition
-from emqa_dask.pipeline import ingest, journal, provenance
-from emqa_dask.pipeline.folders import failures_dir, folders
+from emqa_dask.pipeline import ingest, journal, preconditions, provenance
+from emqa_dask.pipeline.folders import downstream, failures_dir, folders
 from emqa_dask.pipeline.surveys import SURVEY_FILES, SURVEY_FRAMES
 from emqa_dask.settings import Settings, Store
 from emqa_dask.store import aside, files, layout, lock, micrographs, parts, stacks
@@ -34,9 +34,9 @@ def examine(root: str, settings: Settings, say: Say, *, all_files: bool = False)
     n_damaged = _examine_ledger(root, say) + _examine_catalog(root, say)
     if is_read:
         chosen = layout.table_folders(root) if all_files else _folders_of_run(settings)
-        n_damaged += _examine_parts(root, chosen, say)
+        n_damaged += _examine_parts(root, chosen, folders(settings), say)
     partitions = list(ingest.every_partition(root))
-    n_damaged += _examine_stacks(root, partitions, say)
+    n_damaged += _examine_stacks(root, partitions, settings.store, say)
     limit_bytes = math.inf if all_files else settings.store.verify_gib * GIB
     return n_damaged + _examine_shards(root, partitions, limit_bytes, is_read, say)
 
@@ -50,17 +50,19 @@ def verify(root: str, say: Say) -> int:
     settings = layout.settings_of(root)
     models.verify((*settings.detect.networks, *settings.predict.forests, *filter(None, [settings.classify.model])))
     with lock.hold(root, say):
+        listed = {layout.part(root, folder, name) for folder, name in _list_parts(root, folders(settings).values())}
+        lost = [] if files.exists(layout.catalog(root)) else [layout.catalog(root)]
         n_damaged = examine(root, settings, say, all_files=True)
         document = provenance.read(root)
-        if not document and files.exists(layout.provenance(root)):
-            n_damaged += 1
-            say(f"damaged: {layout.provenance(root)}")
-        for uri in provenance.damaged_outputs(root, document):
+        lost += [uri for uri in preconditions.find_missing_parts(root, settings) if uri not in listed]
+        lost += [layout.failures(root)] if document and not read_checksum(layout.failures(root)) else []
+        lost += [layout.provenance(root)] if not document and files.exists(layout.triage(root)) else []
+        for uri in (*lost, *provenance.damaged_outputs(root, document)):
             n_damaged += 1
             say(f"damaged or missing: {uri}")
     if n_damaged:
-        again = f"emqa triage {files.redact(layout.source_of(root))} --workspace {files.redact(root)}"
-        say(f"{n_damaged:,} files are damaged: `{again}` makes them again")
+        again = layout.triage_command(root, layout.source_of(root))
+        say(f"{n_damaged:,} files are damaged: {again} makes them again")
     else:
         say("every stored file is as it was written")
     return 2 if n_damaged else 0
@@ -110,21 +112,44 @@ def _examine_catalog(root: str, say: Say) -> int:
     return 1
 
 
-def _examine_parts(root: str, chosen: Iterable[str], say: Say) -> int:
-    """Read every part of the folders `chosen`, and put aside those that are damaged with what they belong to."""
-    found = [(folder, name) for folder in chosen for name in parts.part_names(root, folder)]
+def _examine_parts(root: str, chosen: Iterable[str], where: dict[str, str], say: Say) -> int:
+    """Read every part of the folders `chosen`, and put aside those that are damaged with what they belong to.
+
+    Where a part has lost its failures, it is made again with all tables of `where` that were made from it.
+    """
+    pairs = _list_parts(root, chosen)
     n_damaged = 0
     with ThreadPoolExecutor(READERS) as pool:
-        checksums = pool.map(read_checksum, [layout.part(root, folder, name) for folder, name in found])
-        for (folder, name), is_whole in zip(found, checksums, strict=True):
-            if is_whole:
+        counts = pool.map(_count_failed, [layout.part(root, folder, name) for folder, name in pairs])
+        for (folder, name), n_failed in zip(pairs, counts, strict=True):
+            uri = layout.part(root, folder, name)
+            if n_failed is None:
+                say(f"damaged: {uri}, put aside as {aside.put_aside(root, uri)}")
+                table = _made_together(folder)
+            elif n_failed and not files.exists(layout.part(root, failures_dir(folder), name)):
+                say(f"missing: {layout.part(root, failures_dir(folder), name)}; what it belongs to is made again")
+                table = folder
+            else:
                 continue
             n_damaged += 1
-            uri = layout.part(root, folder, name)
-            say(f"damaged: {uri}, put aside as {aside.put_aside(root, uri)}")
-            if together := _made_together(folder):
-                aside.put_aside(root, layout.part(root, together, name))
+            if table:
+                aside.put_aside(root, layout.part(root, table, name))
+            if made := [other for other in where if where[other] == table]:
+                journal.drop_parts(root, where, downstream(made[0], where)[1:], name)
     return n_damaged
+
+
+def _list_parts(root: str, chosen: Iterable[str]) -> list[tuple[str, str]]:
+    """(folder, name) of the parts in the folders `chosen`."""
+    return [(folder, name) for folder in chosen for name in parts.part_names(root, folder)]
+
+
+def _count_failed(uri: str) -> int | None:
+    """How many images failed when the part at `uri` was made; None where it is damaged."""
+    try:
+        return parts.n_failed(uri)
+    except (FileNotFoundError, parts.DamagedTable):
+        return None
 
 
 def _made_together(folder: str) -> str:
@@ -135,7 +160,7 @@ def _made_together(folder: str) -> str:
     return folder.removeprefix(start) if folder.startswith(start) else ""
 
 
-def _examine_stacks(root: str, partitions: Sequence[Partition], say: Say) -> int:
+def _examine_stacks(root: str, partitions: Sequence[Partition], settings: Store, say: Say) -> int:
     """Write the metadata of stacks again where a document is missing or damaged."""
     of_stacks: dict[str, list[Partition]] = {}
     for partition in partitions:
@@ -143,8 +168,8 @@ def _examine_stacks(root: str, partitions: Sequence[Partition], say: Say) -> int
     damaged = [name for name in of_stacks if stacks.is_damaged(root, name)]
     for name in damaged:
         *shape, dtype = layout.shape_of(name)
-        cut = {"shard_length": _shard_length(of_stacks[name]), "occupied": _runs(of_stacks[name])}
-        stacks.open_or_grow(root, name, tuple(shape), dtype, **cut, settings=Store())
+        cut = {"shard_length": _shard_length(root, of_stacks[name]), "occupied": _runs(of_stacks[name])}
+        stacks.open_or_grow(root, name, tuple(shape), dtype, **cut, settings=settings)
         say(f"damaged: the metadata of {layout.stack(root, name)}, written again")
     return len(damaged)
 
@@ -158,10 +183,10 @@ def _runs(partitions: Sequence[Partition]) -> list[tuple[int, int]]:
     return runs
 
 
-def _shard_length(partitions: Sequence[Partition]) -> int:
-    """Micrographs per shard of a stack: every shard has a partition, which starts where it does."""
+def _shard_length(root: str, partitions: Sequence[Partition]) -> int:
+    """Micrographs per shard of a stack: every shard has a partition, which starts where it does; one alone says it."""
     starts = math.gcd(*(partition.start for partition in partitions))
-    return starts or max(map(len, partitions))
+    return starts or stacks.find_shard_length(root, partitions[0])
 
 
 def _examine_shards(root: str, partitions: Iterable[Partition], limit_bytes: float, is_read: bool, say: Say) -> int:

@@ -3,13 +3,13 @@
 import contextlib
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pandas as pd
 
 from emqa_dask import tables
 from emqa_dask.pipeline import ingest
-from emqa_dask.pipeline.folders import failures_dir, folders
+from emqa_dask.pipeline.folders import downstream, failures_dir, folders
 from emqa_dask.pipeline.surveys import SURVEY_FAILURES
 from emqa_dask.run.task import Result
 from emqa_dask.settings import Settings
@@ -85,10 +85,18 @@ def fail_partition(root: str, settings: Settings, result: Result) -> None:
         parts.write_part(root, failures_dir(where[table]), name, failures, tables.FAILURES)
 
 
-def forget_unfinished(root: str, folder: str, there: set[str]) -> None:
-    """Remove failures of the table in `folder` from partitions that lack it: they are tried again."""
-    for name in set(parts.part_names(root, failures_dir(folder))) - there:
-        files.remove(layout.part(root, failures_dir(folder), name))
+def drop_parts(root: str, where: dict[str, str], made_from: Sequence[str], name: str) -> None:
+    """Remove the parts `name` of the tables `made_from`, downstream ones first, then what they say of failures."""
+    for table in reversed(made_from):
+        files.remove(layout.part(root, where[table], name))
+        files.remove(layout.part(root, failures_dir(where[table]), name))
+
+
+def forget_unfinished(root: str, where: dict[str, str], table: str, there: set[str]) -> None:
+    """Remove failures of `table` from partitions that lack it, and what was made without these images: all is tried
+    again. `there` are the partitions that have the table."""
+    for name in set(parts.part_names(root, failures_dir(where[table]))) - there:
+        drop_parts(root, where, downstream(table, where), name)
 
 
 def failures(root: str, settings: Settings) -> Iterator[pd.DataFrame]:

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shlex
 from collections.abc import Callable
 
 import pandas as pd
@@ -28,7 +29,7 @@ def take_over(root: str, old: str, new: str, say: Callable[[str], None] = print)
     if owner == new:
         return
     if owner != old:
-        raise ValueError(f"{root} belongs to {owner}, not to {old}: give --moved-from {owner}")
+        raise ValueError(f"{root} belongs to {owner}, not to {old}: give {shlex.join(['--moved-from', owner])}")
     locate = _locator(new)
     _check_files(root, new, locate)
     with lock.hold(root, say):
@@ -75,4 +76,7 @@ def _check_files(root: str, new: str, locate: Locate) -> None:
     for rows in itertools.islice(batches, 1):
         paths = [scan.unescape(path) for path in _move(rows, locate)["path"]]
         if not any(files.exists(path) or files.names(path) for path in paths):
-            raise ValueError(f"{new} is not the archive of {root}: {rows['uri'].iloc[0]!r} should lie in it")
+            raise ValueError(
+                f"{new} is not the archive of {root}: {rows['uri'].iloc[0]!r} should lie in it; give the folder in "
+                "which it does"
+            )

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from emqa_dask import models
 from emqa_dask.pipeline import ingest
 from emqa_dask.pipeline.detectors import names_of
-from emqa_dask.pipeline.folders import folders
+from emqa_dask.pipeline.folders import downstream, folders
 from emqa_dask.settings import Settings
 from emqa_dask.store import files, layout, parts
 
@@ -25,23 +25,29 @@ def require_tables(root: str, source: str) -> None:
     for uri in (layout.catalog(root), layout.micrographs(root)):
         if not files.exists(uri):
             raise ValueError(
-                f"{files.redact(uri)} is missing or damaged: run `emqa triage {files.redact(source)} --workspace "
-                f"{files.redact(root)}`, which makes it again; results that are there are kept"
+                f"{files.redact(uri)} is missing or damaged: run {layout.triage_command(root, source)}, which makes it "
+                "again; results that are there are kept"
             )
 
 
 def require_parts(root: str, settings: Settings) -> None:
-    """ValueError where a part is missing, and a report is there that was made with it: that one is kept."""
-    if not files.exists(layout.triage(root)):
-        return
-    names = [partition.name for partition in ingest.every_partition(root)]
-    missing = []
-    for folder in folders(settings).values():
-        there = set(parts.part_names(root, folder))
-        missing += [layout.part(root, folder, name) for name in names if name not in there]
-    if missing:
+    """ValueError where find_missing_parts() finds any: a report without them would say less, or something else."""
+    if missing := find_missing_parts(root, settings):
         more = f" and {len(missing) - 1:,} more parts are" if missing[1:] else " is"
         raise ValueError(
-            f"{files.redact(missing[0])}{more} missing: `emqa retry {files.redact(root)} --failed` makes them; the "
-            "report that is there was not changed"
+            f"{files.redact(missing[0])}{more} missing: {layout.command('retry', root, '--failed')} makes them; the "
+            "report was not changed"
         )
+
+
+def find_missing_parts(root: str, settings: Settings) -> list[str]:
+    """URIs of parts that are missing, and from which others or the report that is there were made."""
+    where, has_report = folders(settings), files.exists(layout.triage(root))
+    there = {table: set(parts.part_names(root, folder)) for table, folder in where.items()}
+    needed = {table: set().union(*(there[other] for other in downstream(table, where)[1:])) for table in where}
+    return [
+        layout.part(root, where[table], partition.name)
+        for partition in ingest.every_partition(root)
+        for table in where
+        if partition.name not in there[table] and (has_report or partition.name in needed[table])
+    ]

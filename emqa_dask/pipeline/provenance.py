@@ -32,9 +32,10 @@ def damaged_outputs(root: str, document: dict) -> list[str]:
     return [uri for uri, digest in outputs.items() if digest_of(uri) != digest]
 
 
-def n_not_stored(root: str) -> int:
-    """Files that were read and whose micrographs are not in the ledger, as the last report counted them."""
-    return read(root).get("first_reasons", {}).get("unknown", {}).get("not_stored", 0)
+def n_unfinished(root: str) -> int:
+    """Rows of files that are not in the ledger, and of micrographs without results, as the last report counted them."""
+    unknown = read(root).get("first_reasons", {}).get("unknown", {})
+    return sum(unknown.get(reason, 0) for reason in ("not_stored", "not_judged"))
 
 
 def digest_of(uri: str) -> str:

@@ -116,7 +116,7 @@ def run(
             seconds["report"] = time.time() - clock_
             tell(root, say)
             say(f"report: {layout.report(root)}" + ("" if is_new else " (nothing was new)"))
-            n_failures += provenance.n_not_stored(root)
+            n_failures += provenance.n_unfinished(root)
     say("time: " + ", ".join(f"{name} {clock(s)}" for name, s in seconds.items()))
     return 2 if n_failures else 0
 
@@ -190,7 +190,7 @@ def _make(root: str, settings: Settings, steps: list[str], execute_here: Callabl
     stored: set[str] = set()  # partitions of which the first table, made with the shard, is there
     for table in needed:  # few listings in memory at a time: a million images are 60,000 names
         there = set(parts.part_names(root, where[table]))
-        journal.forget_unfinished(root, where[table], there)
+        journal.forget_unfinished(root, where, table, there)
         stored = there if done is None else stored
         if table in judging:
             judged[table] = there
@@ -240,7 +240,7 @@ def tell(root: str, say: Say) -> None:
     """Say how many micrographs got which verdict, and the main reasons, as provenance.json has them."""
     told = provenance.read(root)
     if not told:
-        say(f"  {files.redact(layout.provenance(root))} is damaged: `emqa report {files.redact(root)}` writes it again")
+        say(f"  {files.redact(layout.provenance(root))} is damaged: {layout.command('report', root)} writes it again")
         return
     width = max(map(len, tables.VERDICTS))
     for verdict in tables.VERDICTS:

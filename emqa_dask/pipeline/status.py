@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from emqa_dask import tables
-from emqa_dask.pipeline import ingest
+from emqa_dask.pipeline import ingest, journal
 from emqa_dask.pipeline.folders import downstream, failures_dir, folders
 from emqa_dask.pipeline.run import run, tell
 from emqa_dask.run.progress import clock
@@ -39,7 +39,7 @@ def status(root: str, say: Say = print) -> int:
     if n_failed > len(first):
         say(f"  and {n_failed - len(first):,} more in {layout.failures(root)}")
     if n_failed:
-        say(f"  try them again: emqa retry {root} --failed")
+        say(f"  try them again: {layout.command('retry', root, '--failed')}")
     if files.exists(layout.provenance(root)):
         tell(root, say)
     return 2 if n_failed else 0
@@ -99,17 +99,10 @@ def retry(root: str, settings: Settings, stage: str | None = None, say: Say = pr
             for name in names:
                 failed = parts.read_part(root, failures_dir(where[table]), name, tables.FAILURES, ["stage"])["stage"]
                 if stage is None or stage in set(failed):
-                    _drop(root, where, downstream(table, where), name)
+                    journal.drop_parts(root, where, downstream(table, where), name)
                     n_partitions += 1
     if not unread and not n_partitions:
         say("nothing has failed" + (f" in {stage}" if stage else "") + ": there is nothing to try again")
     else:
         say(f"trying again: {len(unread):,} files, {n_partitions:,} partitions")
     return run(source, root, settings, say=say)
-
-
-def _drop(root: str, where: dict[str, str], made_from: tuple[str, ...], name: str) -> None:
-    """Remove the parts `name` of the tables `made_from`, downstream ones first, then what they say of failures."""
-    for table in reversed(made_from):
-        files.remove(layout.part(root, where[table], name))
-        files.remove(layout.part(root, failures_dir(where[table]), name))

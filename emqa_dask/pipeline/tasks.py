@@ -19,8 +19,8 @@ from emqa_dask.archive.survey import local_file
 from emqa_dask.detect import log
 from emqa_dask.partition import Partition
 from emqa_dask.pipeline.classifying import by_ensemble, judged_classes
-from emqa_dask.pipeline.folders import SCHEMAS, failure_row, failures_dir, folders
-from emqa_dask.pipeline.journal import failed_ids
+from emqa_dask.pipeline.folders import SCHEMAS, downstream, failure_row, failures_dir, folders
+from emqa_dask.pipeline.journal import drop_parts, failed_ids
 from emqa_dask.pipeline.measuring import by_log, by_networks, measure, of_log
 from emqa_dask.pipeline.predicting import OF_FEATURES, joined, weighed
 from emqa_dask.predict.images import predict_images
@@ -54,6 +54,9 @@ def work(
     lacking = [t for t in wanted if not parts.has_part(root, where[t], partition.name, SCHEMAS[t])]
     if "thumbnails" not in lacking and OF_PIXELS & set(lacking) and micrographs.damaged_slots(root, partition):
         lacking.insert(0, "thumbnails")  # they are made with the shard
+        if len(failed_ids(root, where["thumbnails"], partition.name)):  # what could not be stored may be stored now
+            drop_parts(root, where, downstream("thumbnails", where)[1:], partition.name)
+            lacking = list(wanted)
     every, failures = rows, {table: [] for table in SCHEMAS}
     made: dict[str, list] = {table: [] for table in lacking if table not in JUDGED}
     if "thumbnails" in lacking:
@@ -79,7 +82,8 @@ def work(
             files.remove(layout.part(root, failures_dir(where[table]), partition.name))
         if table in ("detections", "probabilities") and made_rows:
             made_rows = pd.concat(made_rows, ignore_index=True)
-        parts.write_part(root, where[table], partition.name, made_rows, SCHEMAS[table])
+        n_failed = len(failures[table])
+        parts.write_part(root, where[table], partition.name, made_rows, SCHEMAS[table], n_failed)
     if set(JUDGED) & set(lacking):
         with _timed(stages, "predict"):
             _judge(root, partition, every, settings, where, lacking)

@@ -213,8 +213,8 @@ def _check_format(root: str, version: int, source: str) -> str:
         )
     if version < FORMAT:
         raise ValueError(
-            f"{root} has workspace format {version}, of an older emqa_dask: run {_triage('NEW', source)} with a new "
-            "folder NEW; this one stays as it is"
+            f"{root} has workspace format {version}, of an older emqa_dask: run {triage_command('NEW', source)} with a "
+            "new folder NEW; this one stays as it is"
         )
     return source
 
@@ -227,8 +227,14 @@ def _check_owner(root: str, owner: str, source: str) -> None:
         )
 
 
-def _triage(root: str, source: str) -> str:
-    return f"`{shlex.join(['emqa', 'triage', source, '--workspace', str(root)])}`"
+def command(*words: str) -> str:
+    """The command `emqa WORDS` as a shell takes it, without passwords, between backticks: a remedy."""
+    return f"`{files.redact(shlex.join(['emqa', *map(str, words)]))}`"
+
+
+def triage_command(root: str, source: str) -> str:
+    """The command that makes what workspace `root` of archive `source` lacks."""
+    return command("triage", source, "--workspace", root)
 
 
 def _has_our_tables(root: str) -> bool:
@@ -240,17 +246,24 @@ def _has_our_tables(root: str) -> bool:
 
 
 def _check_tables(root: str, source: str) -> None:
-    """ValueError where the ledger in `root` is of files that do not lie in archive `source`; a list may name any."""
+    """ValueError where the ledger in `root` is of files that do not lie in archive `source`; a list may name any.
+
+    Where the ledger is damaged or missing, its copy tells; without both nothing does.
+    """
     from emqa_dask import tables
     from emqa_dask.store import parts  # which imports this module
 
     if source.lower().endswith((".txt", ".lst", ".list")):
         return
-    for rows in parts.iter_table(micrographs(root), tables.MICROGRAPHS, ["path"], rows=1):
-        path = rows["path"].iloc[0]
-        if "\\" not in path and not path.startswith(source.partition("::")[0]):
-            raise ValueError(f"{root} has results of {path}, which is not in {source}: give the archive that it is in")
-        return
+    for uri in (micrographs(root), micrographs_copy(root)):
+        with contextlib.suppress(parts.DamagedTable):
+            for rows in parts.iter_table(uri, tables.MICROGRAPHS, ["path"], rows=1):
+                path = rows["path"].iloc[0]
+                if "\\" not in path and not path.startswith(source.partition("::")[0]):
+                    raise ValueError(
+                        f"{root} has results of {path}, which is not in {source}: give the archive that it is in"
+                    )
+                return
 
 
 def write_settings(root: str, changed: Settings) -> None:
@@ -259,26 +272,30 @@ def write_settings(root: str, changed: Settings) -> None:
 
 
 def settings_of(root: str) -> Settings:
-    """The settings that the workspace was last run with; the defaults where it has no settings.toml.
+    """The settings that the workspace was last run with; the defaults for one without a catalog.
 
-    ValueError, with the remedy, for a workspace of another format, and SettingsError for a settings.toml that is not as
-    emqa has written it.
+    ValueError, with the remedy, for a workspace of another format, and SettingsError for a settings.toml that is lost
+    or not as emqa has written it.
     """
     source, uri = "SRC", settings(root)
     with contextlib.suppress(DamagedMarker):
         if marker := _read_marker(root):
             source = _check_format(root, *marker)
+    again = (
+        f"run {triage_command(root, source)} with the --template or --settings of before (defaults: --template generic)"
+    )
     try:
         data = files.read_bytes(uri)
     except (FileNotFoundError, NotADirectoryError):
-        return Settings()
-    again = f"run {_triage(root, source)} with the --template or --settings of before, or delete it, and defaults count"
+        if not any(files.exists(table) for table in (catalog(root), micrographs(root), micrographs_copy(root))):
+            return Settings()
+        raise SettingsError(f"{uri} is missing, and other settings would give other results: {again}") from None
     text = sealed.unseal_text(data)
     if text is None:
         option = shlex.join(["--settings", uri]) if files.is_local(uri) else "--settings and a copy on this machine"
         raise SettingsError(
-            f"{uri} was changed since emqa wrote it: to have it as it is, run {_triage(root, source)} with {option}; "
-            f"if it was not you, it is damaged: {again}"
+            f"{uri} was changed since emqa wrote it: to have it as it is, run {triage_command(root, source)} "
+            f"with {option}; if it was not you, it is damaged: {again}"
         )
     try:
         return parse(text, uri)

@@ -23,6 +23,8 @@ Only = tuple[str, str | Sequence[str]]  # a column, and the value or values in i
 pa.set_memory_pool(pa.system_memory_pool())  # pyarrow's own keeps some 100 MB of what was freed
 SMALL_BYTES = 2**20  # files up to this size are read in one go
 WRITERS = 4  # threads that write parts
+N_FAILED = b"emqa_dask.n_failed"  # key of a part's metadata: how many images failed when it was made
+OTHER = "another version of emqa_dask wrote it: use that one, or give another --workspace"
 ROWS = 16_384  # of a row group: tables that grow with the archive are read and written by so many rows
 
 
@@ -126,9 +128,21 @@ def verify_table(uri: str) -> bytes:
         raise DamagedTable(uri, error) from error
 
 
-def write_part(root: str, table: str, name: str, rows: Rows, schema: pa.Schema) -> int:
-    """Write the part of partition `name` into folder `table` of the workspace; gives its bytes."""
-    return write_table(layout.part(root, table, name), rows, schema)
+def write_part(root: str, table: str, name: str, rows: Rows, schema: pa.Schema, n_failed: int = 0) -> int:
+    """Write the part of partition `name` into folder `table` of the workspace; gives its bytes.
+
+    `n_failed` images have no rows in it, since they failed: a table of their failures belongs to it.
+    """
+    conformed = tables.conform(rows, schema)
+    if n_failed:
+        conformed = conformed.replace_schema_metadata({N_FAILED: str(n_failed)})
+    return _write(layout.part(root, table, name), conformed)
+
+
+def n_failed(uri: str) -> int:
+    """The `n_failed` that the part at `uri` was written with; DamagedTable unless its bytes are those that were."""
+    with _open(uri, pa.schema([])) as found:
+        return int((found.schema_arrow.metadata or {}).get(N_FAILED, 0))
 
 
 def write_parts(
@@ -246,9 +260,9 @@ def _open(uri: str, wanted: pa.Schema) -> Iterator[pq.ParquetFile]:
 def _check_columns(uri: str, found: pa.Schema, wanted: pa.Schema) -> None:
     types = {field.name: field for field in found}
     if missing := sorted(set(wanted.names) - set(types)):
-        raise ValueError(f"{uri} lacks the columns {', '.join(missing)}: another version of emqa_dask wrote it")
+        raise ValueError(f"{uri} lacks the columns {', '.join(missing)}: {OTHER}")
     if not pa.schema([types[name] for name in wanted.names]).equals(wanted):
-        raise ValueError(f"{uri} has columns of other types: another version of emqa_dask wrote it")
+        raise ValueError(f"{uri} has columns of other types: {OTHER}")
 
 
 def _load(uri: str, wanted: pa.Schema) -> pa.Table:

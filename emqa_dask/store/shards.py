@@ -17,6 +17,7 @@ from numcodecs.abc import Codec
 from emqa_dask.store import files
 
 BAND_BYTES = 64 * 2**20  # a chunk is a whole micrograph up to this size, else a band of rows
+MOST_SLOTS = 4096  # that find_length() looks for: archives of a million images have shards of some tens
 _ABSENT = np.uint64(2**64 - 1)
 
 
@@ -102,8 +103,12 @@ def _with_crc(data: bytes) -> bytes:
     return data + google_crc32c.value(data).to_bytes(4, "little")
 
 
+def _has_crc(data: bytes) -> bool:
+    return len(data) >= 4 and google_crc32c.value(data[:-4]).to_bytes(4, "little") == data[-4:]
+
+
 def _without_crc(data: bytes, what: str) -> memoryview:
-    if len(data) < 4 or google_crc32c.value(data[:-4]).to_bytes(4, "little") != data[-4:]:
+    if not _has_crc(data):
         raise OSError(f"{what} is damaged: its checksum does not fit")
     return memoryview(data)[:-4]
 
@@ -142,6 +147,23 @@ def damaged_slots(uri: str, grid: Grid, n_slots: int) -> list[int]:
             return [slot for slot in range(n_slots) if not _is_intact(stream, index[slot])]
     except OSError:  # missing, or without a whole index
         return list(range(n_slots))
+
+
+def find_length(uri: str, bands: int, least: int) -> int:
+    """The number of slots, `least` or more, whose index fits its checksum at the end of the shard; 0 for none."""
+    size = files.size(uri)
+    lengths = range(least, min(size // (16 * bands), MOST_SLOTS) + 1)
+    if not lengths:
+        return 0
+    fs, path = files.locate(uri)
+    with fs.open(path, "rb") as stream:
+        stream.seek(max(0, size - lengths[-1] * bands * 16 - 4))
+        tail = stream.read()
+    for length in lengths:
+        data = tail[-(length * bands * 16 + 4) :]
+        if len(data) == length * bands * 16 + 4 and _has_crc(data):
+            return length
+    return 0
 
 
 def _is_intact(stream: BinaryIO, entries: np.ndarray) -> bool:

@@ -87,9 +87,20 @@ def write_documents(root: str, name: str, array: dict, occupied: Sequence[tuple[
 
 
 def is_damaged(root: str, name: str) -> bool:
-    """Is a document of stack `name` missing or damaged?"""
+    """Is a document of stack `name`, or that of all stacks, missing or damaged?"""
     folder = layout.stack(root, name)
-    return any(_read(files.join(folder, *inner)) is None for inner in (["zarr.json"], ["0", "zarr.json"]))
+    places = layout.stacks(root), folder, files.join(folder, "0")
+    return any(_read(files.join(place, "zarr.json")) is None for place in places)
+
+
+def find_shard_length(root: str, partition: Partition) -> int:
+    """Micrographs per shard as the index of the first shard of a stack says, whose only partition `partition` is.
+
+    The partition's own length where the shard is missing or damaged.
+    """
+    height, width, dtype = layout.shape_of(partition.stack)
+    bands = -(-height // shards.band_rows(height, width, np.dtype(dtype).itemsize))
+    return shards.find_length(shard_uri(root, partition, len(partition)), bands, len(partition)) or len(partition)
 
 
 def read_array_document(root: str, name: str) -> dict:

@@ -161,20 +161,18 @@ def test_damaged_settings_have_remedies_that_work(moved, capsys, data):
     new.rename(moved[0])
     file = root / "settings.toml"
     whole = file.read_bytes()
-    for remedy in ("template", "settings", "delete"):
+    for remedy in ("template", "settings", "lost"):
         file.write_bytes(whole[:999] if data is None else data)
+        if remedy == "lost":
+            file.unlink()
         assert main(["report", str(root)]) == 1
         lines = capsys.readouterr().err.strip().splitlines()
         assert len(lines) == 1
         assert str(file) in lines[0]
-        options = []
-        if remedy == "template":
-            options = ["--template", "generic"]
-        elif remedy == "settings":
+        options = ["--template", "generic"]
+        if remedy == "settings":
             (root.parent / "mine.toml").write_text(dump(layout.Settings()))
             options = ["--settings", root.parent / "mine.toml"]
-        else:
-            file.unlink()
         assert triage(moved[0], root, *options) == 0
         assert main(["report", str(root)]) == 0
 
