@@ -9,6 +9,14 @@ import warnings
 
 LONGEST = 2000  # characters of an error's text
 SPACE = "free some space and run the same command again; what is finished is kept"
+AWAY = "restore it, or move it away, and run the same command again"
+MISPLACED = {
+    errno.EISDIR: "is a folder where a file should be",
+    errno.ENOTDIR: "cannot be: a file is in the place of one of its folders",
+    errno.EEXIST: "cannot be written: a file or a broken link is in the place of one of its folders",
+    errno.ELOOP: "is a symbolic link that leads back to itself",
+}
+NOT_ALLOWED = "ask its owner, or copy it to where you may read and write"
 EXPECTED = (ValueError, OSError, RuntimeError, ImportError)
 NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError", "ProfileNotFound")
 CREDENTIALS = (
@@ -39,6 +47,10 @@ def explain(error: BaseException, task: str) -> str:
         text = f"{text[:LONGEST]}..."
     if getattr(error, "errno", None) == errno.ENOSPC:
         return text if "free some space" in text else f"{text}: {SPACE}"
+    if isinstance(error, OSError) and error.filename and error.errno in MISPLACED:
+        return f"{error.filename} {MISPLACED[error.errno]}: {AWAY}"
+    if isinstance(error, OSError) and error.filename and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return f"{error.filename}: {error.strerror}; {NOT_ALLOWED}"
     if name in NO_CREDENTIALS or (isinstance(error, PermissionError) and not error.filename and "/" not in text):
         return f"{task}: S3 gave no access ({text}): {CREDENTIALS}"
     if isinstance(error, ModuleNotFoundError) and error.name and "install" not in text:
