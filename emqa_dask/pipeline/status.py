@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from emqa_dask import tables
-from emqa_dask.pipeline import ingest, journal
+from emqa_dask.pipeline import ingest, journal, preconditions
 from emqa_dask.pipeline.folders import downstream, failures_dir, folders
 from emqa_dask.pipeline.run import run, tell
 from emqa_dask.run.progress import clock
@@ -20,6 +20,8 @@ def status(root: str, say: Say = print) -> int:
     """Say what a workspace holds and what is missing; 0, or 2 when files or tasks failed."""
     source = layout.source_of(root)
     settings = layout.settings_of(root)
+    if files.exists(layout.triage(root)):
+        preconditions.require_tables(root, source)
     say(f"workspace {files.redact(root)} of archive {files.redact(source)}")
     if holder := lock.holder(root):
         say(f"  at work: {holder}")
