@@ -54,6 +54,14 @@ def verify(stream: BinaryIO) -> bytes:
     return block[len(MARK) :]
 
 
+def read_footer(stream: BinaryIO) -> bytes:
+    """Parquet's metadata at the end of the file `stream`, whose position is 0 then."""
+    size = stream.seek(0, 2)
+    footer = _read(stream, _footer_start(stream, size), size)
+    stream.seek(0)
+    return footer
+
+
 def _footer_start(stream: BinaryIO, size: int) -> int:
     if size < _TAIL_BYTES:
         raise ChecksumError("it is too short")
