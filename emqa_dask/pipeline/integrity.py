@@ -168,7 +168,7 @@ def _examine_stacks(root: str, partitions: Sequence[Partition], settings: Store,
     damaged = [name for name in of_stacks if stacks.is_damaged(root, name)]
     for name in damaged:
         *shape, dtype = layout.shape_of(name)
-        cut = {"shard_length": _shard_length(root, of_stacks[name]), "occupied": _runs(of_stacks[name])}
+        cut = {"shard_length": _shard_length(root, of_stacks[name], settings), "occupied": _runs(of_stacks[name])}
         stacks.open_or_grow(root, name, tuple(shape), dtype, **cut, settings=settings)
         say(f"damaged: the metadata of {layout.stack(root, name)}, written again")
     return len(damaged)
@@ -183,10 +183,11 @@ def _runs(partitions: Sequence[Partition]) -> list[tuple[int, int]]:
     return runs
 
 
-def _shard_length(root: str, partitions: Sequence[Partition]) -> int:
+def _shard_length(root: str, partitions: Sequence[Partition], settings: Store) -> int:
     """Micrographs per shard of a stack: every shard has a partition, which starts where it does; one alone says it."""
     starts = math.gcd(*(partition.start for partition in partitions))
-    return starts or stacks.find_shard_length(root, partitions[0])
+    only = partitions[0]
+    return starts or stacks.find_shard_length(root, only) or max(settings.shard_length, len(only))
 
 
 def _examine_shards(root: str, partitions: Iterable[Partition], limit_bytes: float, is_read: bool, say: Say) -> int:

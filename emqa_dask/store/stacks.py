@@ -94,13 +94,10 @@ def is_damaged(root: str, name: str) -> bool:
 
 
 def find_shard_length(root: str, partition: Partition) -> int:
-    """Micrographs per shard as the index of the first shard of a stack says, whose only partition `partition` is.
-
-    The partition's own length where the shard is missing or damaged.
-    """
+    """Micrographs per shard as the index of the only shard of a stack says, `partition`'s; 0 without a whole one."""
     height, width, dtype = layout.shape_of(partition.stack)
     bands = -(-height // shards.band_rows(height, width, np.dtype(dtype).itemsize))
-    return shards.find_length(shard_uri(root, partition, len(partition)), bands, len(partition)) or len(partition)
+    return shards.find_length(shard_uri(root, partition, len(partition)), bands, len(partition))
 
 
 def read_array_document(root: str, name: str) -> dict:
