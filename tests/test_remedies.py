@@ -137,10 +137,14 @@ def test_verify_names_what_makes_all_again(root, done, capsys):
     assert main(["verify", str(root)]) == 0
 
 
-@pytest.mark.parametrize("kind", ["catalog.parquet", "failures.parquet", "features-*/*", "triage.csv", STORED])
+@pytest.mark.parametrize(
+    "kind", ["catalog.parquet", "micrographs*.parquet", "failures.parquet", "features-*/*", "triage.csv", STORED]
+)
 def test_verify_names_what_is_missing(root, done, capsys, kind):
-    victim = one_of(root, kind)
+    victim = one_of(root, kind) if kind != "micrographs*.parquet" else root / "micrographs.parquet"
     victim.unlink()
+    if victim.name == "micrographs.parquet":
+        (root / "micrographs-copy.parquet").unlink()
     assert main(["verify", str(root)]) == 2
     said = capsys.readouterr().out
     assert (victim.name if kind != STORED else " stored micrographs of ") in said

@@ -52,6 +52,8 @@ def verify(root: str, say: Say) -> int:
     with lock.hold(root, say):
         listed = {layout.part(root, folder, name) for folder, name in _list_parts(root, folders(settings).values())}
         lost = [] if files.exists(layout.catalog(root)) else [layout.catalog(root)]
+        if not any(map(files.exists, (layout.micrographs(root), layout.micrographs_copy(root)))):
+            lost.append(layout.micrographs(root))
         n_damaged = examine(root, settings, say, all_files=True)
         document = provenance.read(root)
         lost += [uri for uri in preconditions.find_missing_parts(root, settings) if uri not in listed]
