@@ -156,3 +156,30 @@ def test_errors_of_models_are_still_what_they_were():
         raise ImportError("no module")
     with pytest.raises(MemoryError), models.blame(Path("m")):
         raise MemoryError
+
+
+def test_a_card_that_was_changed_is_refused_until_its_checksum_goes(tmp_path):
+    directory = copy("log-synthetic", tmp_path)
+    card = directory / "card.toml"
+    whole = card.read_text()
+    card.write_text(whole.replace("score_floor = 0.1", "score_floor = 0.2"))
+    assert card.read_text() != whole
+    with pytest.raises(models.ModelError, match=r"was changed or damaged .*; delete its last line"):
+        models.load_card(directory)
+    card.write_text(card.read_text().rstrip("\n").rpartition("\n")[0] + "\n")  # what the message says
+    assert models.load_card(directory)["forest"]["score_floor"] == 0.2
+    models.write_card(directory, {key: value for key, value in models.read_card(directory).items() if key != "files"})
+    assert models.load_card(directory)["forest"]["score_floor"] == 0.2
+
+
+def test_no_flipped_bit_of_a_card_gives_another_model(tmp_path):
+    directory = copy("log-synthetic", tmp_path)
+    expected, whole = models.read_card(directory), (directory / "card.toml").read_bytes()
+    for bit in range(0, 8 * len(whole), 7):  # every bit of the byte in turn
+        data = bytearray(whole)
+        data[bit // 8] ^= 1 << bit % 8
+        (directory / "card.toml").write_bytes(data)
+        try:
+            assert models.read_card(directory) == expected, bit
+        except models.ModelError:
+            continue
