@@ -30,6 +30,9 @@ def examine(root: str, settings: Settings, say: Say, *, all_files: bool = False)
     aside. A ledger that is damaged is replaced by its copy. Of a bucket, whose bytes the bucket's own checksums guard,
     only what is missing is looked for, unless `all_files`. The caller holds the workspace's lock.
     """
+    names = files.names(root)
+    if not any(layout.catalog(root).endswith(f"/{name}") or name.startswith("micrographs") for name in names):
+        return 0  # nothing was stored yet
     is_read = all_files or files.is_local(root)
     n_damaged = _examine_ledger(root, say) + _examine_catalog(root, say)
     if is_read:
@@ -168,6 +171,8 @@ def _examine_stacks(root: str, partitions: Sequence[Partition], settings: Store,
     for partition in partitions:
         of_stacks.setdefault(partition.stack, []).append(partition)
     damaged = [name for name in of_stacks if stacks.is_damaged(root, name)]
+    if damaged:
+        stacks.write_root(root)
     for name in damaged:
         *shape, dtype = layout.shape_of(name)
         cut = {"shard_length": _shard_length(root, of_stacks[name], settings), "occupied": _runs(of_stacks[name])}

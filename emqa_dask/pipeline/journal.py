@@ -23,7 +23,16 @@ FLUSH_S, FLUSH_ROWS = 20.0, 5000
 def failed_ids(root: str, folder: str, name: str) -> pd.Series:
     """micrograph_ids that failed when the part `name` of `folder` was made."""
     uri = layout.part(root, failures_dir(folder), name)
-    return parts.load_table(uri, tables.FAILURES, ["micrograph_id"])["micrograph_id"]
+    ids = parts.load_table(uri, tables.FAILURES, ["micrograph_id"])["micrograph_id"]
+    return ids[:0] if len(ids) and _are_over(root, folder, name) else ids
+
+
+def _are_over(root: str, folder: str, name: str) -> bool:
+    """Are the failures of the part `name` of `folder` those of an attempt that was killed: did no image fail later?"""
+    try:
+        return not parts.n_failed(layout.part(root, folder, name))
+    except (FileNotFoundError, parts.DamagedTable):
+        return False
 
 
 @contextlib.contextmanager
@@ -112,15 +121,19 @@ def failures(root: str, settings: Settings) -> Iterator[pd.DataFrame]:
         rows["worker"], rows["peak_memory_bytes"] = "", 0
         seen = rows["uri"].isin(known.index)
         yield pd.concat([rows[~seen], known.loc[rows["uri"][seen]].reset_index()], ignore_index=True)
-    of_stages = [failures_dir(folder) for folder in folders(settings).values()]
-    found = [(folder, name) for folder in of_stages for name in parts.part_names(root, folder)]
+    existing = layout.table_folders(root)
+    of_stages = [folder for folder in dict.fromkeys(folders(settings).values()) if failures_dir(folder) in existing]
+    found = [(folder, name) for folder in of_stages for name in parts.part_names(root, failures_dir(folder))]
     if not found:
         return
     present = Digests()
     for rows in ingest.current(root, ["micrograph_id"]):
         present.add(digests.of_hex(rows["micrograph_id"]))
     for folder, name in found:
-        rows = parts.read_part(root, folder, name, tables.FAILURES)
+        if _are_over(root, folder, name):
+            files.remove(layout.part(root, failures_dir(folder), name))
+            continue
+        rows = parts.read_part(root, failures_dir(folder), name, tables.FAILURES)
         yield rows[present.has(digests.of_hex(rows["micrograph_id"]))]
 
 

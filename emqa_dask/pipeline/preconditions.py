@@ -8,6 +8,7 @@ from emqa_dask.pipeline.detectors import names_of
 from emqa_dask.pipeline.folders import downstream, folders
 from emqa_dask.settings import Settings
 from emqa_dask.store import files, layout, parts
+from emqa_dask.tables import CATALOG
 
 
 def verify_models(settings: Settings, steps: Collection[str]) -> None:
@@ -23,11 +24,18 @@ def verify_models(settings: Settings, steps: Collection[str]) -> None:
 def require_tables(root: str, source: str) -> None:
     """ValueError where the catalog or the ledger is gone: only a run that reads the archive makes them again."""
     for uri in (layout.catalog(root), layout.micrographs(root)):
-        if not files.exists(uri):
+        if not files.exists(uri) and not (uri == layout.micrographs(root) and _has_no_images(root)):
             raise ValueError(
                 f"{files.redact(uri)} is missing or damaged: run {layout.triage_command(root, source)}, which makes it "
                 "again; results that are there are kept"
             )
+
+
+def _has_no_images(root: str) -> bool:
+    """Are there no micrographs in the files of the catalog?"""
+    return not any(
+        rows["n_frames"].gt(0).any() for rows in parts.iter_table(layout.catalog(root), CATALOG, ["n_frames"])
+    )
 
 
 def require_parts(root: str, settings: Settings) -> None:

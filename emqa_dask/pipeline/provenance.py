@@ -54,13 +54,13 @@ def digest_of(uri: str) -> str:
 
 def version_of(uri: str) -> list:
     """Changes whenever the file is written, without reading it; [] where there is none."""
-    if not files.exists(uri):
-        return []
     fs, path = files.locate(uri)
-    if files.is_local(uri):
-        return [fs.size(path), files.modified_s(uri)]
-    fs.invalidate_cache(path)
-    return [str(fs.checksum(path))]  # of a bucket's listing, not of the bytes
+    try:
+        if files.is_local(uri):
+            return [fs.size(path), files.modified_s(uri)]
+        return [str(fs.checksum(path))]  # of a bucket's listing, not of the bytes
+    except FileNotFoundError:
+        return []
 
 
 def _sha256(document: dict) -> str:

@@ -15,7 +15,7 @@ from emqa_dask.archive import scan
 from emqa_dask.backend import to_device
 from emqa_dask.partition import Partition
 from emqa_dask.pipeline import PRELOAD, ingest, integrity, journal, preconditions, provenance
-from emqa_dask.pipeline.folders import OF_STEP, folders, upstream
+from emqa_dask.pipeline.folders import OF_STEP, failures_dir, folders, upstream
 from emqa_dask.pipeline.predicting import predict_all, tell_unfit, weigh_all
 from emqa_dask.pipeline.report import report
 from emqa_dask.pipeline.surveys import SURVEY_FILES, SURVEY_FRAMES
@@ -188,9 +188,11 @@ def _make(root: str, settings: Settings, steps: list[str], execute_here: Callabl
     done: set[str] | None = None
     judged: dict[str, set[str]] = {}
     stored: set[str] = set()  # partitions of which the first table, made with the shard, is there
+    existing = set(layout.table_folders(root))  # a bucket is asked once for them all
     for table in needed:  # few listings in memory at a time: a million images are 60,000 names
-        there = set(parts.part_names(root, where[table]))
-        journal.forget_unfinished(root, where, table, there)
+        there = set(parts.part_names(root, where[table])) if where[table] in existing else set()
+        if failures_dir(where[table]) in existing:
+            journal.forget_unfinished(root, where, table, there)
         stored = there if done is None else stored
         if table in judging:
             judged[table] = there

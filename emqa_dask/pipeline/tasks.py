@@ -27,7 +27,7 @@ from emqa_dask.predict.images import predict_images
 from emqa_dask.run.supervise import Call, Died, direct
 from emqa_dask.run.task import where_am_i
 from emqa_dask.settings import Detect, Settings
-from emqa_dask.store import files, layout, micrographs, parts, thumbnails
+from emqa_dask.store import micrographs, parts, thumbnails
 
 TABLE_OF = {"store": "thumbnails", "thumbnail": "thumbnails", "detect": "detections", "classify": "probabilities"}
 TABLE_OF["featurise"] = "evidence"
@@ -78,8 +78,6 @@ def work(
     for table, made_rows in made.items():
         if failures[table]:
             parts.write_part(root, failures_dir(where[table]), partition.name, failures[table], tables.FAILURES)
-        else:  # what an attempt that was killed has written
-            files.remove(layout.part(root, failures_dir(where[table]), partition.name))
         if table in ("detections", "probabilities") and made_rows:
             made_rows = pd.concat(made_rows, ignore_index=True)
         n_failed = len(failures[table])

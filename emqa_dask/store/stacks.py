@@ -38,6 +38,7 @@ def prepare(
 
     Writes metadata only; a shard that exists is not touched. ValueError for a shape or dtype that Zarr cannot hold.
     """
+    write_root(root)
     for name, length in shard_lengths.items():
         *shape, dtype = layout.shape_of(name)
         open_or_grow(root, name, tuple(shape), dtype, occupied=runs[name], shard_length=length, settings=settings)
@@ -77,13 +78,18 @@ def write_documents(root: str, name: str, array: dict, occupied: Sequence[tuple[
     ours = {"occupied": [list(run) for run in occupied], "array": array}
     group = _GROUP | {"attributes": _ome(name, layout.scale_of(name)) | {OURS: ours}}
     folder = layout.stack(root, name)
-    for uri, document in (
-        (files.join(layout.stacks(root), "zarr.json"), _GROUP),
-        (files.join(folder, "zarr.json"), group),
-        (files.join(folder, "0", "zarr.json"), array),
-    ):
-        if _read(uri) != document:
-            _write(uri, document)
+    _write_changed(files.join(folder, "zarr.json"), group)
+    _write_changed(files.join(folder, "0", "zarr.json"), array)
+
+
+def write_root(root: str) -> None:
+    """Write the document of all stacks, unless it is there as it should be."""
+    _write_changed(files.join(layout.stacks(root), "zarr.json"), _GROUP)
+
+
+def _write_changed(uri: str, document: dict) -> None:
+    if _read(uri) != document:
+        _write(uri, document)
 
 
 def is_damaged(root: str, name: str) -> bool:

@@ -105,7 +105,7 @@ def test_a_failure_does_not_pass_for_an_image_without_detections(lossy, tmp_path
     name = parts.part_names(str(copy), detections)[0]
     rows = parts.read_part(str(copy), detections, name, tables.DETECTIONS)
     victim = parts.read_part(str(copy), "thumbnails", name, tables.THUMBNAILS)["micrograph_id"].iloc[0]
-    parts.write_part(str(copy), detections, name, rows[rows["micrograph_id"] != victim], tables.DETECTIONS)
+    parts.write_part(str(copy), detections, name, rows[rows["micrograph_id"] != victim], tables.DETECTIONS, 1)
     failure = {"uri": "x", "micrograph_id": victim, "stage": "detect", "kind": "crash", "error": "e", "attempts": 2}
     parts.write_part(str(copy), failures_dir(detections), name, [failure], tables.FAILURES)
     other = replace(settings, {"featurise": change})

@@ -55,7 +55,7 @@ def test_a_worker_that_offers_a_gpu_is_enough(tmp_path):
 @pytest.mark.real
 def test_a_relative_workspace_is_seen_only_where_it_is_relative_to(client, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RuntimeError, match=r"workspace run: tcp://.* does not see what .*: give an absolute path"):
+    with pytest.raises(RuntimeError, match=r"workspace run: tls://.* does not see what .*: give an absolute path"):
         preflight.check(client, Settings(), **NOTHING, root="run")
 
 

@@ -322,6 +322,7 @@ def test_damaged_metadata_are_noticed_and_written_again(tmp_path, damaged):
         np.testing.assert_array_equal(micrographs.read_partition(root, partition), images)
         array = stacks.read_array_document(root, partition.stack)
         stacks.write_documents(root, partition.stack, array, [(0, 3)])
+        stacks.write_root(root)
         assert path.read_bytes() == whole, offset
 
 
