@@ -11,6 +11,8 @@ from pathlib import Path
 import psutil
 
 PREFIX, MARKER = "emqa-run-", ".owner.json"
+SHORT = "/tmp"  # where the temporary folder's path is too long for the fork server's socket in a folder of it
+LONGEST_ROOT = 57  # characters: a socket's path has at most 107, and ours is up to 50 longer than this
 _folders: dict[int, str] = {}  # process -> its folder: a forked child has none yet
 
 
@@ -22,7 +24,7 @@ def own_folder() -> str:
     folder = _folders.get(os.getpid(), "")
     if not os.path.isdir(folder):
         sweep()
-        folder = _folders[os.getpid()] = tempfile.mkdtemp(prefix=PREFIX)
+        folder = _folders[os.getpid()] = tempfile.mkdtemp(prefix=PREFIX, dir=_root())
         owner = {"pid": os.getpid(), "start_s": _start_s(psutil.Process()), "machine": _machine()}
         Path(folder, MARKER).write_text(json.dumps(owner))
         atexit.register(_remove_own, os.getpid(), folder)
@@ -31,10 +33,17 @@ def own_folder() -> str:
 
 def sweep() -> None:
     """Remove the folders of processes of this user and machine that have ended, and nothing else."""
-    with contextlib.suppress(OSError), os.scandir(tempfile.gettempdir()) as found:
+    with contextlib.suppress(OSError), os.scandir(_root()) as found:
         for item in found:
             if item.name.startswith(PREFIX) and item.is_dir(follow_symlinks=False) and _is_left_behind(item):
                 shutil.rmtree(item.path, ignore_errors=True)
+
+
+def _root() -> str:
+    """The temporary folder, or SHORT."""
+    root = tempfile.gettempdir()
+    is_long = len(os.fsencode(root)) > LONGEST_ROOT
+    return SHORT if is_long and os.access(SHORT, os.W_OK | os.X_OK) else root
 
 
 def _is_left_behind(item: os.DirEntry) -> bool:

@@ -5,8 +5,9 @@ import re
 import pytest
 
 from emqa_dask.run import remote
+from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.doctor import examine, requirements
-from emqa_dask.settings import Run, Settings
+from emqa_dask.settings import Local, Run, Settings
 
 
 def test_a_machine_on_which_the_tests_run_can_run_it():
@@ -31,7 +32,8 @@ def test_a_scheduler_that_does_not_answer_is_a_finding_with_its_remedy(monkeypat
 
 
 @pytest.mark.real
-def test_a_scheduler_with_workers_is_well(client):
+def test_a_scheduler_with_workers_is_well():
     said = []
-    assert examine(said.append, Settings(run=Run(scheduler=client.scheduler.address))) == 0
-    assert f"ok    scheduler {client.scheduler.address}: 2 workers that can do this" in said
+    with open_cluster(Settings(run=Run(workers=2), local=Local(tls=False))) as client:
+        assert examine(said.append, Settings(run=Run(scheduler=client.scheduler.address))) == 0
+        assert f"ok    scheduler {client.scheduler.address}: 2 workers that can do this" in said
