@@ -43,6 +43,7 @@ LEAVE_S = 20.0  # within which SIGTERM, Ctrl-C and a dead driver's other process
 LAST_S = 120.0  # after the last blow, within which a run has to have ended
 REPLACE_S = 45.0  # after which somebody replaces a part of a cluster that stands still: later than the driver notices
 MAX_STARTS = 8
+WAITING = ("multiprocessing.forkserver", "multiprocessing.resource_tracker")
 POLL_S = 0.1
 
 
@@ -227,8 +228,15 @@ def _see_it_leave(driver: Driver, blow: Blow, run: Run) -> None:
 
 
 def _left(driver: Driver) -> list[psutil.Process]:
-    """Processes of a run that are alive and could have left: not those that are stopped."""
-    return [process for process in driver.left() if not victims.is_stopped(process.pid)]
+    """Processes of a run that are alive and could have left: not those that are stopped.
+
+    A fork server and a resource tracker leave when all processes that they serve are gone, so not before a stopped one.
+    """
+    processes = driver.left()
+    going = [process for process in processes if not victims.is_stopped(process.pid)]
+    if len(going) == len(processes):
+        return going
+    return [process for process in going if not any(name in victims.words(process) for name in WAITING)]
 
 
 def undisturbed(archive: Path, workspace: Path, options: list[str]) -> tuple[int, float]:

@@ -28,6 +28,7 @@ from emqa_dask.run.workers import (
 )
 from emqa_dask.settings import Settings
 
+STARTS = 3  # tries to start the workers
 LOOK_S = 5.0  # between looks at this process's children
 
 
@@ -80,14 +81,24 @@ def open_local(settings: Settings, preload: Sequence[str] = (), say: Callable[[s
             **memory,
         }
         opened = stack.enter_context(kept_whole())
-        try:
-            cluster = LocalCluster(**options)
-        except RuntimeError as error:  # a worker that dies while it starts takes the whole cluster along
-            say(f"the workers did not start ({describe(error)}): trying once more")
-            cluster = LocalCluster(**options)
+        cluster = _start(LocalCluster, options, say)
         stack.callback(_close, cluster)
         opened.append(cluster)
         yield stack.enter_context(Client(cluster, security=security))
+
+
+def _start(make_cluster: Callable, options: dict, say: Callable[[str], None]):
+    """`make_cluster(**options)`, tried again: a worker that dies while it starts takes the whole cluster along."""
+    for n_left in reversed(range(STARTS)):
+        try:
+            return make_cluster(**options)
+        except RuntimeError as error:
+            if not n_left:
+                raise RuntimeError(
+                    f"the workers did not start in {STARTS} tries ({describe(error)}); what is finished is kept, so "
+                    "run the same command again"
+                ) from error
+            say(f"the workers did not start ({describe(error)}): trying once more")
 
 
 def _close(cluster) -> None:

@@ -233,3 +233,17 @@ def test_a_fork_server_that_is_stopped_at_the_start_is_replaced():
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "1\n", "")
+
+
+def test_workers_that_do_not_start_are_tried_again_and_named():
+    said, made = [], []
+
+    def make_cluster(n_workers):
+        made.append(n_workers)
+        raise RuntimeError("Nanny failed to start.")
+
+    with pytest.raises(RuntimeError, match=r"did not start in 3 tries .*Nanny failed.*; what is finished is"):
+        local._start(make_cluster, {"n_workers": 2}, said.append)
+    assert made == [2, 2, 2]
+    assert len(said) == 2
+    assert local._start(lambda n_workers: n_workers, {"n_workers": 5}, said.append) == 5
