@@ -31,7 +31,8 @@ NEXT = {
     "review": "A person should look before the detections are used. Start with the most frequent reason.",
     "out_of_domain": "Unlike what the model has learnt: no predicted F1 counts here. Label a few and calibrate.",
     "junk": "Leave these out of any measurement. They are not images of a sample that one could count in.",
-    "unknown": "No verdict was possible: {failed:,} failed, {skipped:,} hold no micrograph. See the list below.",
+    "unknown": "No verdict was possible: {failed:,} failed, {skipped:,} hold no micrograph, {removed:,} have left the "
+    "archive. See the list below.",
 }
 
 
@@ -68,7 +69,7 @@ def render(
         undefined=jinja2.StrictUndefined,
     )
     rules = [rule for rule in RULES if classes or rule.code not in OF_CLASSIFIERS]
-    outcome = {status: overview.statuses[status] for status in ("failed", "skipped")}
+    outcome = {status: overview.statuses[status] for status in ("failed", "skipped", "removed")}
     environment.filters.update(visible=visible, seconds=seconds, bytes=size, value=value, label=label, figure=figure)
     return environment.get_template("page.html.j2").generate(
         css=Markup(css),
