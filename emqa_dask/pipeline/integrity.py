@@ -22,13 +22,14 @@ GIB = 2**30
 THUMBNAILS = layout.table_dir("thumbnails")
 
 
-def examine(root: str, settings: Settings, say: Say, *, all_files: bool = False) -> int:
+def examine(root: str, settings: Settings, say: Say, *, all_files: bool = False, has_pixels: bool = True) -> int:
     """Put aside every damaged table of `root`, say which, and give their number; without the outputs of the report.
 
     Tables of runs with these `settings` are read (`all_files`: of all runs), and the stored pixels unless they are
-    over store.verify_gib. Where a shard is missing or damaged, the part of thumbnails that was made with it is put
-    aside. A ledger that is damaged is replaced by its copy. Of a bucket, whose bytes the bucket's own checksums guard,
-    only what is missing is looked for, unless `all_files`. The caller holds the workspace's lock.
+    over store.verify_gib, or no step needs any (`has_pixels`). Where a shard is missing or damaged, the part of
+    thumbnails that was made with it is put aside. A ledger that is damaged is replaced by its copy. Of a bucket, whose
+    bytes the bucket's own checksums guard, only what is missing is looked for, unless `all_files`. The caller holds the
+    workspace's lock.
     """
     names = files.names(root)
     if not any(layout.catalog(root).endswith(f"/{name}") or name.startswith("micrographs") for name in names):
@@ -41,7 +42,7 @@ def examine(root: str, settings: Settings, say: Say, *, all_files: bool = False)
     partitions = list(ingest.every_partition(root))
     n_damaged += _examine_stacks(root, partitions, settings.store, say)
     limit_bytes = math.inf if all_files else settings.store.verify_gib * GIB
-    return n_damaged + _examine_shards(root, partitions, limit_bytes, is_read, say)
+    return n_damaged + _examine_shards(root, partitions, limit_bytes, is_read and has_pixels, say)
 
 
 def verify(root: str, say: Say) -> int:

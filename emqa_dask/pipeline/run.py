@@ -32,6 +32,7 @@ STEPS = ("ingest", "detect", "classify", "featurise", "predict", "report")
 # What a task is told of its micrographs: not their headers, which would go through the scheduler, a million times 1 kB.
 OF_TASK = ("micrograph_id", "uri", "frame", "path", "pixel_sha256", "stack", "index", "height_px", "width_px", "dtype")
 OF_TASK += ("colour_fraction", "instrument", "magnification", "nm_per_pixel", "voltage_kv")
+OF_PIXELS = {"ingest", "detect", "classify"}  # steps that read pixels, of an archive or the store
 GIB = 2**30
 NO_NEEDS = {"partition_bytes": 0, "output_bytes": 0, "image_px": 0}
 WANTED_TASKS, LARGEST_BUNDLE = 4096, 8  # of Dask: partitions are bundled where there are many more than these
@@ -91,7 +92,7 @@ def run(
     with lock.hold(root, say) as held, ExitStack() as stack:
         for folder in ("", journal.EVENTS, SURVEY_FILES, SURVEY_FRAMES, *folders(settings).values()):
             files.sweep(files.join(root, folder))  # what a run that was killed has left half-written
-        integrity.examine(root, settings, say)
+        integrity.examine(root, settings, say, has_pixels=bool(OF_PIXELS.intersection(steps)))
         if "ingest" not in steps:
             preconditions.require_tables(root, source)
         layout.write_settings(root, settings)

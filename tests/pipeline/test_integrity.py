@@ -224,3 +224,10 @@ def test_verify_reads_all_and_its_remedy_helps(root, done, archive, here, capsys
     assert triage(archive, root, replace(here, {"store": {"verify_gib": 0}}))[0] == 0
     assert differences(root, done) == []
     assert verify(str(root), said.append) == 0
+
+
+def test_rescoring_reads_no_pixel(root, here, monkeypatch):
+    asked = []
+    monkeypatch.setattr(micrographs, "damaged_slots", lambda *of: asked.append(of))
+    assert run(None, str(root), here, steps=("featurise", "predict", "report"), is_here=True, say=asked.append) == 0
+    assert not [of for of in asked if isinstance(of, tuple)]
