@@ -47,5 +47,10 @@ def unseal_marker(data: bytes) -> tuple[int, str] | None:
         return None
 
 
+def sha256_of(document: dict) -> str:
+    """SHA-256 of `document` as JSON, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
 def _digest(version: int, source: str) -> str:
     return hashlib.sha256(json.dumps([version, source]).encode()).hexdigest()

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 
+from emqa_dask.sealed import sha256_of
 from emqa_dask.store import files, layout, parts
 
 _BLOCK_BYTES = 2**22
@@ -13,7 +14,7 @@ def write(root: str, facts: dict, outputs: Iterable[str]) -> None:
     """Write `facts` with the digests of the files `outputs`, and of all that itself."""
     digests = {uri.removeprefix(root).strip("/"): digest_of(uri) for uri in outputs}
     document = facts | {"outputs": digests}
-    parts.write_json(layout.provenance(root), document | {"sha256": _sha256(document)})
+    parts.write_json(layout.provenance(root), document | {"sha256": sha256_of(document)})
 
 
 def read(root: str) -> dict:
@@ -23,7 +24,7 @@ def read(root: str) -> dict:
         written = document.pop("sha256")
     except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
         return {}
-    return document if written == _sha256(document) else {}
+    return document if written == sha256_of(document) else {}
 
 
 def damaged_outputs(root: str, document: dict) -> list[str]:
@@ -61,7 +62,3 @@ def version_of(uri: str) -> list:
         return [str(fs.checksum(path))]  # of a bucket's listing, not of the bytes
     except FileNotFoundError:
         return []
-
-
-def _sha256(document: dict) -> str:
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

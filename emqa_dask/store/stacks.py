@@ -7,7 +7,6 @@ of rows of a very large one; a shard is one partition. The driver writes this me
 group has a copy of that of the array: where one is damaged, it is made again from the other and the ledger.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 
@@ -17,6 +16,7 @@ from numcodecs.blosc import Blosc
 from numcodecs.zstd import Zstd
 
 from emqa_dask.partition import Partition
+from emqa_dask.sealed import sha256_of
 from emqa_dask.settings import Store
 from emqa_dask.store import files, layout, shards
 from emqa_dask.store.shards import Grid
@@ -198,19 +198,15 @@ def _read(uri: str) -> dict | None:
         return None
     if not document["attributes"][OURS]:
         del document["attributes"][OURS]
-    return document if written == _sha256(document) else None
+    return document if written == sha256_of(document) else None
 
 
 def _write(uri: str, document: dict) -> None:
     """Write `document` with its own SHA-256 among its attributes."""
     attributes = document["attributes"]
-    ours = attributes.get(OURS, {}) | {"sha256": _sha256(document)}
+    ours = attributes.get(OURS, {}) | {"sha256": sha256_of(document)}
     document = document | {"attributes": attributes | {OURS: ours}}
     files.write_text(uri, json.dumps(document, indent=2) + "\n")
-
-
-def _sha256(document: dict) -> str:
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
 def stack_names(root: str) -> list[str]:
