@@ -23,6 +23,7 @@ _MICROSCOPE = {
     "exposure_s": (pa.float64(), "exposure or frame time, s; NaN when unknown"),
 }
 
+# A row per input file, whatever happened to it.
 CATALOG = _schema(
     {
         "uri": (pa.string(), "archive-relative path with forward slashes; the file's identity with its content hash"),
@@ -45,6 +46,7 @@ CATALOG = _schema(
     }
 )
 
+# A row per micrograph: identity, size, microscope and place in the store.
 MICROGRAPHS = _schema(
     {
         **_ID,
@@ -66,6 +68,7 @@ MICROGRAPHS = _schema(
     }
 )
 
+# A row per detection: position, size, score and mask.
 DETECTIONS = _schema(
     {
         **_ID,
@@ -213,6 +216,7 @@ FEATURES = _schema(
     }
 )
 
+# A row per image and fault that was measured.
 FLAGS = _schema(
     {
         **_ID,
@@ -223,6 +227,7 @@ FLAGS = _schema(
     }
 )
 
+# A row per micrograph and detector: predicted F1, precision and recall with their intervals.
 PREDICTIONS = _schema(
     {
         **_ID,
@@ -347,6 +352,7 @@ SESSIONS = _schema(
 )
 ENTROPY_SHAPE = ("mean", "std", "skewness", "quantile_10", "quantile_50", "quantile_90")
 
+# A row per micrograph, and per file that gave none: verdict, reasons and the numbers behind them.
 TRIAGE = _schema(
     {
         **_ID,
@@ -383,8 +389,10 @@ TRIAGE = _schema(
     }
 )
 
+# A row per micrograph: a small picture of it.
 THUMBNAILS = _schema({**_ID, "jpeg": (pa.binary(), "grey JPEG, contrast stretched, longest side at most 256 px")})
 
+# A row per task that ran: its duration, memory and outcome.
 EVENTS = _schema(
     {
         "stage": (pa.string(), "survey, store, detect, ..."),
@@ -403,6 +411,7 @@ EVENTS = _schema(
     }
 )
 
+# A row per file or micrograph that a stage failed on.
 FAILURES = _schema(
     {
         "uri": (pa.string(), "archive-relative path of the file"),
@@ -418,7 +427,7 @@ FAILURES = _schema(
 )
 
 
-# What `emqa tune order` leaves: a row per image; of each its windows and its points.
+# A row per image that `emqa tune order` has mapped.
 ORDER = _schema(
     {
         **_ID,
@@ -432,6 +441,7 @@ ORDER = _schema(
         "spacing_px": (pa.float64(), "median distance of a point to its nearest neighbour, px"),
     }
 )
+# A row per window of these images.
 ORDER_WINDOWS = _schema(
     {
         **_ID,
@@ -440,6 +450,7 @@ ORDER_WINDOWS = _schema(
         "disordered_fraction": (pa.float64(), "share of its area; NaN when unknown"),
     }
 )
+# A row per detected point of these images.
 ORDER_POINTS = _schema(
     {
         **_ID,
