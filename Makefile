@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEMO ?= demo
 JOBS ?= 2
 
-.PHONY: install install-dev demo test test-gpu lint bench lock clean
+.PHONY: install install-dev demo test test-gpu lint docs bench lock clean
 .DELETE_ON_ERROR:
 
 .venv/bin/python:
@@ -52,6 +52,10 @@ lint: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+
+# Sphinx with every warning an error; the pages are in docs/_build/html.
+docs: .venv/.installed-dev
+	$(BIN)/python -m sphinx -q -W -n --keep-going -b html -d docs/_build/doctrees docs docs/_build/html
 
 bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/bench_end_to_end.py

@@ -1,0 +1,1 @@
+"""Documentation: pages in Markdown, and the code that generates the reference."""

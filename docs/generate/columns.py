@@ -1,0 +1,107 @@
+"""The data dictionary, from tables.py: every table with its columns, types, units, missing values and meaning."""
+
+import re
+
+import pyarrow as pa
+
+from docs.generate.markdown import escape, list_table
+from docs.generate.source import constant_comments
+from emqa_dask import tables
+from emqa_dask.pipeline.folders import SCHEMAS
+
+# File of a table in the workspace; tables of a stage lie in a folder that is named after the table and a digest.
+FILES = {
+    "CATALOG": "catalog.parquet",
+    "MICROGRAPHS": "micrographs.parquet",
+    "THUMBNAILS": "thumbnails/*.parquet",
+    "FLAGS": "flags.parquet",
+    "TRIAGE": "triage.parquet",
+    "DRIFTS": "drifts.parquet",
+    "SESSIONS": "sessions.parquet",
+    "EVENTS": "events.parquet",
+    "FAILURES": "failures.parquet",
+    "ORDER": "order.parquet in the folder of emqa tune order",
+    "ORDER_WINDOWS": "windows.parquet in the folder of emqa tune order",
+    "ORDER_POINTS": "points.parquet in the folder of emqa tune order",
+}
+UNITS = {
+    "dose_e_per_nm2": "e/nm²",
+    "nm_per_pixel": "nm/px",
+    "impulses_per_mpx": "1/Mpx",
+    "px": "px",
+    "nm": "nm",
+    "kv": "kV",
+    "s": "s",
+    "seconds": "s",
+    "ns": "ns",
+    "bytes": "bytes",
+    "nats": "nats",
+    "bits": "bits",
+    "deg": "°",
+    "cpp": "1/px",
+    "fraction": "fraction",
+    "share": "fraction",
+    "probability": "fraction",
+}
+
+
+def list_schemas() -> dict[str, pa.Schema]:
+    """Name of a table in tables.py -> its schema, in the order of the module."""
+    return {name: value for name, value in vars(tables).items() if isinstance(value, pa.Schema)}
+
+
+def find_unit(field: pa.Field) -> str:
+    """Unit of a column, from the end of its name or else from its meaning; "" for none."""
+    meaning = read_meaning(field)
+    if "square px" in meaning:
+        return "px²"
+    if field.name in UNITS:
+        return UNITS[field.name]
+    if (unit := UNITS.get(field.name.rpartition("_")[2])) and _is_number(field.type):
+        return unit
+    return "px" if re.search(r"\bpx\b", meaning) and field.name[:1] in "yx" else ""
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    value = kind.value_type if pa.types.is_list(kind) else kind
+    return pa.types.is_floating(value) or pa.types.is_integer(value)
+
+
+def read_meaning(field: pa.Field) -> str:
+    """The description of a column in tables.py."""
+    return (field.metadata or {}).get(b"meaning", b"").decode()
+
+
+def find_missing_value(field: pa.Field) -> str:
+    """How a column says that a value is unknown: NaN in columns of reals, else null; "never" where it must be there."""
+    if not field.nullable:
+        return "never"
+    return "NaN" if pa.types.is_floating(field.type) else "null"
+
+
+def find_file(name: str) -> str:
+    """Where a table lies in a workspace."""
+    return FILES.get(name, f"{name.lower()}-*/*.parquet" if name.lower() in SCHEMAS else "")
+
+
+def render_page() -> str:
+    """The page: a section per table."""
+    comments = constant_comments(tables)
+    return "\n".join(_section(name, schema, comments[name]) for name, schema in list_schemas().items())
+
+
+def _section(name: str, schema: pa.Schema, comment: str) -> str:
+    table = name.lower()
+    rows = [
+        (
+            f"{{column-definition}}`{table}.{field.name}`",
+            str(field.type).replace("<item: ", "<").replace("<element: ", "<"),
+            find_unit(field),
+            find_missing_value(field),
+            escape(read_meaning(field)),
+        )
+        for field in schema
+    ]
+    head = f"(table-{table})=\n## {table}\n\nFile: `{find_file(name)}`\n\n{escape(comment)}\n"
+    columns = list_table(("column", "type", "unit", "missing", "meaning"), rows, "columns")
+    return f"{head}\n{columns}"

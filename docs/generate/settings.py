@@ -1,0 +1,80 @@
+"""The reference of the settings, from the settings records: name, type, default, range and comment of every key."""
+
+import dataclasses
+import inspect
+import json
+import typing
+
+from docs.generate.markdown import code_block, escape
+from docs.generate.source import field_comments
+from emqa_dask.settings import SECTIONS, TEMPLATES, Settings, template_names
+from emqa_dask.settings.stages import Cohort
+
+TYPES = {str: "text", int: "whole number", float: "number", bool: "true or false", tuple[str, ...]: "list of texts"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """One key of the settings; `range` is "" where there is none."""
+
+    name: str
+    type: str
+    default: str
+    range: str
+    comment: str
+
+
+def list_keys(section: str, record: type) -> list[Key]:
+    """Every key of a section, in the order of the record."""
+    hints = typing.get_type_hints(record)
+    comments = field_comments(record)
+    ranges = getattr(record, "RANGES", {})
+    default = record()
+    found = []
+    for field in dataclasses.fields(record):
+        value = getattr(default, field.name)
+        limits = _range(ranges[field.name]) if field.name in ranges else ""
+        kind = TYPES.get(hints[field.name], "")
+        found.append(Key(f"{section}.{field.name}", kind, _toml(value), limits, comments.get(field.name, "")))
+    return found
+
+
+def _range(limits) -> str:
+    return f"{'0 or ' if limits.or_zero else ''}{limits.low:,.12g} to {limits.high:,.12g}"
+
+
+def _toml(value: object) -> str:
+    return json.dumps(list(value) if isinstance(value, tuple) else value)
+
+
+def render_page() -> str:
+    """The page: a section of every record, the cohorts, and the templates."""
+    parts = [_section(name, type(getattr(Settings(), name))) for name in SECTIONS]
+    return "\n".join([*parts, _cohorts(), _templates()])
+
+
+def _section(name: str, record: type) -> str:
+    head = f"(settings-{name})=\n## `[{name}]`\n"
+    own_doc = record.__doc__ or ""
+    doc = "" if own_doc.startswith(f"{record.__name__}(") else escape(inspect.cleandoc(own_doc)) + "\n"
+    return "\n".join([head, doc, *(_entry(key) for key in list_keys(name, record))])
+
+
+def _entry(key: Key) -> str:
+    kind = ", ".join(filter(None, [key.type, key.range]))
+    return f":::{{confval}} {key.name}\n:type: {kind}\n:default: `{key.default}`\n\n{escape(key.comment)}\n:::\n"
+
+
+def _cohorts() -> str:
+    keys = [key for key in list_keys("cohorts", Cohort) if key.type]
+    head = "(settings-cohorts)=\n## `[[cohorts]]`\n\n" + escape(inspect.cleandoc(Cohort.__doc__ or "")) + "\n"
+    more = "An entry may also have the keys of `[detect]` that can differ within a run, and the first entry that a "
+    more += "micrograph belongs to counts.\n"
+    return "\n".join([head, more, *map(_entry, keys)])
+
+
+def _templates() -> str:
+    parts = ["(settings-templates)=\n## Templates\n\n`--template NAME` starts from one of these files.\n"]
+    for name in template_names():
+        parts.append(f"### `{name}`\n\n" + code_block((TEMPLATES / f"{name}.toml").read_text(), "toml"))
+    return "\n".join(parts)

@@ -1,0 +1,130 @@
+"""The generated reference: nothing is left out, and what it says of hand-picked cases is right."""
+
+import dataclasses
+import re
+
+import pyarrow as pa
+import pytest
+
+from docs.generate import (
+    cli,
+    columns,
+    package_diagram,
+    packages,
+    path_diagram,
+    results,
+    settings,
+    verdicts,
+    write_pages,
+)
+from emqa_dask import tables
+from emqa_dask.settings import SECTIONS, Settings
+
+
+def test_every_verb_and_option_is_described():
+    page = cli.render_page()
+    for name, own in cli.list_verbs().items():
+        assert f"`emqa {name}`" in page
+        for action in own._actions:
+            for option in set(action.option_strings) - {"-h", "--help"}:
+                assert option in page, (name, option)
+
+
+def test_help_text_of_an_option_is_copied():
+    page = cli.render_page()
+    section = page.partition("## `emqa triage`")[2].partition("\n## ")[0]
+    assert ":::{option} --workspace WS\n\nwhere results go; default: ./\\<name of SRC\\>.emqa\n:::" in section
+
+
+def test_usage_does_not_depend_on_the_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    wide = cli.render_page()
+    monkeypatch.setenv("COLUMNS", "40")
+    assert cli.render_page() == wide
+
+
+def test_every_settings_key_is_described():
+    page = settings.render_page()
+    for section in SECTIONS:
+        for field in dataclasses.fields(getattr(Settings(), section)):
+            assert f":::{{confval}} {section}.{field.name}\n" in page
+
+
+def test_every_settings_key_has_a_type():
+    keys = [key for name in SECTIONS for key in settings.list_keys(name, type(getattr(Settings(), name)))]
+    assert [key.name for key in keys if not key.type] == []
+
+
+def test_type_default_and_range_of_a_setting():
+    keys = {key.name: key for key in settings.list_keys("detect", type(Settings().detect))}
+    assert keys["detect.threshold"] == settings.Key(
+        "detect.threshold", "number", "0.15", "0 to 10", "of the scale-normalised response on the normalised image"
+    )
+    assert keys["detect.detectors"].default == '["log"]'
+
+
+def test_every_column_of_every_table_is_described():
+    page = columns.render_page()
+    for name, schema in columns.list_schemas().items():
+        for field in schema:
+            assert f"`{name.lower()}.{field.name}`" in page
+            assert columns.read_meaning(field), (name, field.name)
+
+
+def test_every_table_says_its_rows_and_file():
+    page = columns.render_page()
+    for name in columns.list_schemas():
+        section = page.partition(f"\n## {name.lower()}\n")[2].partition("\n## ")[0]
+        assert re.search(r"^A row per .*\.$", section, re.MULTILINE), name
+        assert re.search(r"^File: `.+`$", section, re.MULTILINE), name
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "unit", "missing"),
+    [
+        (tables.CATALOG, "size_bytes", "bytes", "null"),
+        (tables.DETECTIONS, "y0", "px", "NaN"),
+        (tables.DETECTIONS, "area_px", "px²", "NaN"),
+        (tables.TRIAGE, "nm_per_pixel", "nm/px", "NaN"),
+        (tables.TRIAGE, "uri", "", "null"),
+        (tables.CLASSIFICATIONS, "predictive_entropy_nats", "nats", "NaN"),
+    ],
+)
+def test_unit_and_missing_value_of_a_column(table: pa.Schema, column: str, unit: str, missing: str):
+    field = table.field(column)
+    assert (columns.find_unit(field), columns.find_missing_value(field)) == (unit, missing)
+
+
+def test_every_verdict_has_its_reasons():
+    page = verdicts.render_page()
+    assert all(f"## `{verdict}`" in page for verdict in tables.VERDICTS if verdict != "trust")
+    assert "- `blur`\n  - The image is out of focus." in page
+
+
+def test_diagram_shows_every_package_and_its_imports():
+    drawing = package_diagram.draw()
+    for path in packages.ROOT.iterdir():
+        is_unit = (path / "__init__.py").is_file() or path.suffix == ".py"
+        if is_unit and "__" not in path.stem:
+            assert f'class="name" text-anchor="start">{path.stem}<' in drawing, path.stem
+    assert package_diagram.find_imports("tables") == set()
+    assert {"settings", "tables"} <= package_diagram.find_imports("report")
+
+
+def test_path_leads_from_catalog_to_triage():
+    nodes = {node.table: node for node in path_diagram.list_nodes()}
+    depths = path_diagram.find_depths(list(nodes.values()))
+    assert depths["catalog"] == 0
+    assert max(depths, key=depths.__getitem__) == "triage"
+    assert "predictions" in nodes["triage"].sources
+
+
+def test_every_result_has_all_its_facts():
+    for figure in results.list_results():
+        assert all(figure[key] for key in results.COLUMNS), figure
+
+
+def test_pages_are_the_same_when_written_again(tmp_path):
+    paths = write_pages(tmp_path)
+    times = [path.stat().st_mtime_ns for path in paths]
+    assert [path.stat().st_mtime_ns for path in write_pages(tmp_path)] == times
