@@ -100,7 +100,8 @@ def main() -> None:
     detect = Detect(polarity=options.polarity)
     megapixels = options.n * options.size**2 / 1e6
     with tempfile.TemporaryDirectory() as scratch:
-        archive, workspace = Path(scratch, "archive"), Path(scratch, "workspace")
+        archive = Path(scratch, "archive")
+        workspace = Path(scratch, "workspace")
         write_archive(archive, options.n, options.size, options.seed)
         paths = sorted(archive.iterdir())
         rounds = []

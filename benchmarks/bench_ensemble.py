@@ -43,7 +43,8 @@ def main() -> None:
     nets = [classifiers.build_classifier(told).to(given.device) for _ in range(given.members)]
     wet = classifiers.build_classifier({**told, "dropout": 0.3}).to(given.device)
     images = torch.rand(given.batch, 1, given.size, given.size, device=given.device)
-    ways, failed = {}, {}
+    ways = {}
+    failed = {}
     for way in WAYS:
         try:
             ways[way] = evaluator(nets, way)

@@ -32,8 +32,11 @@ from emqa_dask.synthetic.faults import FAULTS, FOREIGN, apply_fault, make_foreig
 from emqa_dask.synthetic.profiles import MAKE, make_sample
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
-RECALL, FALSE = 0.95, 0.02
-OPTICS, OPTICS_NOISE, OPTICS_LEFT = ("blur", "drift", "astigmatism"), 0.12, 0.15
+RECALL = 0.95
+FALSE = 0.02
+OPTICS = ("blur", "drift", "astigmatism")
+OPTICS_NOISE = 0.12
+OPTICS_LEFT = 0.15
 NEVER_TRUSTED = ("photograph", "plot", "diffraction", "blank")
 NOTES = {"banner", "scale_bar"}  # flags that do not keep an image from trust
 
@@ -105,7 +108,8 @@ def real_images():
 
 def measured(rows):
     """Features and the bookkeeping that duplicates need, from (name, image, colour_fraction, ...)."""
-    features, known = [], []
+    features = []
+    known = []
     for k, (fault, image, colour, *rest) in enumerate(rows):
         features.append({"micrograph_id": f"{k:06d}", **image_features(image, colour_fraction=colour)})
         pixels = str(hash(image.tobytes()))
@@ -133,7 +137,10 @@ def flags_of(features, known):
 
 def verdicts(seed, n_per_fault):
     """Verdict counts of every picture of NEVER_TRUSTED, one row a fault, as the pipeline judges them by default."""
-    settings, evidence, rows, faults = Settings(), [], [], []
+    settings = Settings()
+    evidence = []
+    rows = []
+    faults = []
     for fault, image, colour in images(seed, 0, n_per_fault, NEVER_TRUSTED):
         blobs = detect_image(image, settings.detect)
         row = {"micrograph_id": f"{len(rows):06d}", "colour_fraction": colour}

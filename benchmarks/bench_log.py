@@ -56,7 +56,9 @@ def by_simple_blob_detector(pixels: np.ndarray, search: dict) -> Rows:
     parameters.blobColor = 255
     parameters.filterByCircularity = parameters.filterByConvexity = parameters.filterByInertia = False
     low, high = (2 * np.pi * sigma**2 for sigma in (search["min_sigma"], search["max_sigma"]))
-    parameters.minArea, parameters.maxArea, parameters.minDistBetweenBlobs = low, high, 1
+    parameters.minArea = low
+    parameters.maxArea = high
+    parameters.minDistBetweenBlobs = 1
     grey = (255 * np.clip(pixels, 0, 1)).astype(np.uint8)
     found = cv2.SimpleBlobDetector_create(parameters).detect(grey)
     return np.array([(p.pt[1], p.pt[0], p.size / 2 / np.sqrt(2)) for p in found]).reshape(-1, 3)
@@ -142,7 +144,8 @@ def timed(detectors: dict, pixels: np.ndarray, search: dict, rounds: int) -> dic
 
     `first` is the time of the first round: on a GPU kernels are compiled in it, unless they lie in cupy's cache.
     """
-    table, ready = {}, {}
+    table = {}
+    ready = {}
     for name, function in detectors.items():
         try:
             function(pixels[:64, :64], search | {"max_sigma": 6})  # compiles, loads
@@ -293,7 +296,8 @@ def main() -> None:
     if options.measure_memory:
         print(measure_memory(options.measure_memory, options.size, SEARCH | {"log_scale": options.log_scale}))
         return
-    detectors, reference = DETECTORS, REFERENCE
+    detectors = DETECTORS
+    reference = REFERENCE
     if options.device == "cuda":
         try:
             detectors = on_gpu()

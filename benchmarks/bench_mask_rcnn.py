@@ -136,7 +136,8 @@ def plain_detectron2(card: Card, device: str) -> Callable:
     cfg = get_cfg()
     cfg.merge_from_other_cfg(CfgNode(yaml.safe_load((card.directory / CONFIG).read_text(encoding="utf-8"))))
     cfg.MODEL.DEVICE = device
-    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST, cfg.TEST.DETECTIONS_PER_IMAGE = card.score_floor, card.max_detections
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = card.score_floor
+    cfg.TEST.DETECTIONS_PER_IMAGE = card.max_detections
     predictor = DefaultPredictor(cfg)
     networks.load_weights(predictor.model, card.directory / WEIGHTS)
 
@@ -240,7 +241,8 @@ def measured(directory: Path, images: list[np.ndarray], options: argparse.Namesp
     figures["share_of_time"] = where_time_goes(detector, images)
     if not options.no_memory and options.device == "cpu":
         figures["peak_bytes"] = {name: peak_memory(options, directory, name) for name in ("stage", "plain")}
-    speed, share = figures["images_per_s"], figures["share_of_time"]
+    speed = figures["images_per_s"]
+    share = figures["share_of_time"]
     print(f"\n{card.family}, {card.name}: {len(images)} images, {sum(figures['detections'])} detections")
     print(f"  stage {speed['stage']:.3f} images/s, plain {speed['plain']:.3f}: {figures['times_faster']:.2f} times")
     print(f"  same box and mask: {figures['same_box_and_mask']}")

@@ -55,7 +55,8 @@ def vary(root: str, settings, n_detections: int) -> None:
     where = folders(settings)
     for partition, rows in ingest.partitions(root, run.OF_TASK):
         rng = np.random.default_rng(int(partition.name.encode().hex()[-12:], 16))
-        found, evidence = [], []
+        found = []
+        evidence = []
         for row in rows.to_dict("records"):
             found.append(draw_detections(rng, row["micrograph_id"], n_detections))
             evidence += measuring.evidence_of(row, found[-1], settings)
@@ -70,9 +71,11 @@ def vary(root: str, settings, n_detections: int) -> None:
 def make_workspace(folder: Path, n: int, n_detections: int) -> str:
     """A workspace of `n` images, run to its end."""
     write_archive(folder / "archive", n)
-    root, settings = str(folder / "ws"), replace(load_settings(), {"run": {"scheduler": "in-process"}})
+    root = str(folder / "ws")
+    settings = replace(load_settings(), {"run": {"scheduler": "in-process"}})
     kept = ingest.survey_files, run.work, dict(run.STORED)
-    ingest.survey_files, run.work = scale_stubs.survey_files, scale_stubs.work
+    ingest.survey_files = scale_stubs.survey_files
+    run.work = scale_stubs.work
     run.STORED.update(dict.fromkeys(run.STORED, 10**9))  # no pixels are stored, so no room is needed for them
     try:
         run.run(str(folder / "archive"), root, settings, steps=run.STEPS[:-1], say=lambda text: None)
@@ -93,7 +96,8 @@ def write_labels(root: str, path: Path, n: int) -> None:
         root, folders(settings)["detections"], SCHEMAS["detections"], None, sorted(set(ledger["partition"]))
     )
     by_image = dict(list(found.groupby("micrograph_id")))
-    images, annotations = [], []
+    images = []
+    annotations = []
     for k, row in enumerate(ledger.itertuples(), 1):
         side = scale_stubs.SIZE_PX
         images.append({"id": k, "file_name": row.uri, "height": side, "width": side})
@@ -129,7 +133,9 @@ def time_predictions(n: int) -> dict[str, float]:
         table["true_f1"] = table["precision"] = table["recall"] = np.clip(table["score_fraction_8"], 0, 1)
         return table.assign(n_detections=rng.integers(1, 99, rows), score_floor=0.1, detector="net")
 
-    known, new, found = drawn(600), drawn(n), {}
+    known = drawn(600)
+    new = drawn(n)
+    found = {}
     conditions = {"detector": "net", "score_floor": 0.1, "iou_threshold": 0.1}
     for kind in ("gaussian_process", "extra_trees", "forest"):
         made = judge.fit(known, known, np.arange(600) % 8, kind=kind, **conditions)

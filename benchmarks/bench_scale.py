@@ -45,12 +45,14 @@ def measure(folder: Path, step: str) -> dict:
     from emqa_dask.run.cluster import warm_up
     from emqa_dask.settings import load_settings, replace
 
-    ingest.survey_files, run.work = scale_stubs.survey_files, scale_stubs.work
+    ingest.survey_files = scale_stubs.survey_files
+    run.work = scale_stubs.work
     run.STORED = dict.fromkeys(run.STORED, 10**9)  # no pixels are stored, so no room is needed for them
     if step == "run":
         warm_up([*PRELOAD, "scale_stubs"])
     imported = peak_mib()
-    clock, cpu = time.perf_counter(), time.process_time()
+    clock = time.perf_counter()
+    cpu = time.process_time()
     settings = replace(load_settings(), {"run": {"workers": 2}})
     code = run.run(str(folder / "archive"), str(folder / "ws"), settings, steps=STEPS[step], say=lambda text: None)
     return {

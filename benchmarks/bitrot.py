@@ -73,7 +73,8 @@ class Case:
 
 def make_workspace(folder: Path, n: int, seed: int) -> None:
     """An archive of `n` micrographs with labels, triaged, calibrated to these, scored again; and a copy of that."""
-    archive, root = folder / "archive", folder / "ws"
+    archive = folder / "archive"
+    root = folder / "ws"
     synthesise(archive, "demo", n=n, seed=seed, shape=SHAPE)
     labels = next((folder / "archive.truth").glob("*.json"))
     triage = ["triage", str(archive), "--workspace", str(root), "--scheduler", "in-process"]
@@ -105,7 +106,8 @@ def victims(reference: Path, kind: str) -> list[Path]:
 def try_case(folder: Path, kind: str, number: int, seed: int) -> Case:
     """Flip a bit in a copy of the reference, run triage, and hold the result against the reference."""
     rng = np.random.default_rng([seed, number, *kind.encode()])
-    root, reference = folder / "ws", folder / "reference"
+    root = folder / "ws"
+    reference = folder / "reference"
     shutil.rmtree(root)
     shutil.copytree(reference, root, copy_function=os.link)  # emqa writes files beside and renames them
     found = victims(reference, kind)
@@ -127,7 +129,8 @@ def judge(code: int, words: str, is_made_again: bool, folder: Path, victim: str,
     """The outcome of a case, after the remedy where one was named."""
     if "Traceback" in words:
         return "traceback"
-    root, reference = folder / "ws", folder / "reference"
+    root = folder / "ws"
+    reference = folder / "reference"
     if code in (0, 2):
         if workspaces.differences(root, reference):
             return "silent, different"

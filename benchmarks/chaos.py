@@ -82,8 +82,12 @@ class Parts:
     """Watches the parts of a workspace: which were finished before a blow, and which were written again."""
 
     def __init__(self, workspace: Path):
-        self.workspace, self.seen, self.held = workspace, {}, {}
-        self.repeated, self.raced, self.damaged = set(), set(), []
+        self.workspace = workspace
+        self.seen = {}
+        self.held = {}
+        self.repeated = set()
+        self.raced = set()
+        self.damaged = []
 
     def look(self) -> None:
         now = workspaces.parts(self.workspace)
@@ -127,7 +131,10 @@ def disturb(
     limit_s: float,
 ) -> None:
     """Start, strike, start again until it ends by itself; fills in all of `run` but what the comparison says."""
-    began, todo, parts, stopped = time.monotonic(), list(run.blows), Parts(workspace), []
+    began = time.monotonic()
+    todo = list(run.blows)
+    parts = Parts(workspace)
+    stopped = []
     log = workspace.with_suffix(".log")
     try:
         for _ in range(MAX_STARTS):
@@ -157,7 +164,9 @@ def disturb(
     finally:
         for driver in stopped:
             driver.end()
-    run.n_held, run.repeated, run.raced = len(parts.held), sorted(parts.repeated), sorted(parts.raced)
+    run.n_held = len(parts.held)
+    run.repeated = sorted(parts.repeated)
+    run.raced = sorted(parts.raced)
     run.broken += [f"damaged part {text}" for text in parts.damaged]
     run.broken += [f"written again: {len(run.repeated)} finished parts"] if run.repeated else []
 
@@ -186,7 +195,8 @@ def _attempt(
     limit_s: float,
 ) -> list[Blow]:
     """One start to its end, however that comes; the blows that fell in it."""
-    struck, since = [], time.monotonic()
+    struck = []
+    since = time.monotonic()
     while driver.popen.poll() is None:
         time.sleep(POLL_S)
         parts.look()
@@ -197,7 +207,9 @@ def _attempt(
             parts.hold()
             if stage.startswith(todo[0].not_before) and strike(todo[0], driver, cluster, rng):
                 blow = todo.pop(0)
-                blow.at_s, blow.stage, since = round(driver.seconds(), 2), stage, time.monotonic()
+                blow.at_s = round(driver.seconds(), 2)
+                blow.stage = stage
+                since = time.monotonic()
                 struck.append(blow)
                 run.last_s = since
                 if blow.victim == "driver" and blow.signal == "SIGSTOP":
@@ -289,7 +301,8 @@ def chaos(
     draw: Callable[[int, str, float, random.Random], Run] = draw,
 ) -> dict:
     """`n_runs` disturbed runs on one archive of `n` micrographs; the figures, a record for every run among them."""
-    rng, archive = random.Random(seed), scratch / "archive"
+    rng = random.Random(seed)
+    archive = scratch / "archive"
     reference = scratch / f"undisturbed-{setups[0]}"
     workspaces.write_archive(archive, n, seed)
     common = ["--set", f"store.shard_length={shard_length}", "--workers", "2"]
@@ -314,7 +327,8 @@ def chaos(
             run.number = number + 1
             workspace = scratch / f"run-{run.number}"
             with scheduler(setup, scratch / f"run-{run.number}-cluster.log") as (address, cluster):
-                options, limit_s = ["--scheduler", address, *common], 120 + 8 * seconds[setup]
+                options = ["--scheduler", address, *common]
+                limit_s = 120 + 8 * seconds[setup]
                 disturb(archive, workspace, run, options, cluster=cluster, rng=rng, limit_s=limit_s)
             if run.blows[0].stage != "never struck" or run.broken or not tries_left:
                 break
@@ -390,7 +404,8 @@ def line(run: Run) -> str:
     """A run as a line of the table; `again`: parts written again of those finished before the last blow."""
     codes = " ".join(map(str, run.exit_codes))
     blows = "; ".join(f"{name(b)} at {b.at_s:.1f} s ({b.stage})" for b in run.blows)
-    again, seconds = f"{len(run.repeated)}/{run.n_held}", f"{run.seconds:>6.1f} {run.seconds_after:>6.1f}"
+    again = f"{len(run.repeated)}/{run.n_held}"
+    seconds = f"{run.seconds:>6.1f} {run.seconds_after:>6.1f}"
     equal = "no" if run.unequal else "yes"
     return (
         f"{run.number:>3}  {run.setup:<6}  {codes:<14} {len(run.exit_codes):>6} {seconds}  {equal:<5} "

@@ -31,11 +31,13 @@ from emqa_dask.train import augment, fit, scores
 from emqa_dask.train.detector import ARCHITECTURE, INPUT
 
 SEED = 880_000_000  # no test and no demo draws from here
-SIZE, CROPS = 256, 4
+SIZE = 256
+CROPS = 4
 NOTHING = ("foil", "foil", "foil", "foil", "grains", "columns", "photograph", "plot", "diffraction", "blank")
 NOTHING_SHARE = 0.12
 # The second part's: enlarged images, whose noise is smooth, and wide fringes with many ripples, as archives have them.
-WIDE_SCALES, WIDE_SHARE = (0.6, 3.4), 0.6
+WIDE_SCALES = (0.6, 3.4)
+WIDE_SHARE = 0.6
 HOPELESS_STEPS = 961  # until then images are drawn with contrast and dose down to hopeless
 SHAPES = ((512, 512), (512, 512), (384, 384), (448, 640))
 TOGETHER = ("unseen", "hopeless_too", "speckled", "wide")  # of `draw`
@@ -243,7 +245,8 @@ def train(args: argparse.Namespace) -> None:
         seed=SEED,
         bf16=True,  # 1.6 times as fast on cores that have it, the same losses
     )
-    net, card = networks.build(ARCHITECTURE), describe(args)
+    net = networks.build(ARCHITECTURE)
+    card = describe(args)
     validation = unseen(args.images, 0)
     if args.second:
         networks.load_weights(net, args.second / "weights.safetensors")

@@ -55,7 +55,8 @@ def fit(rows: pd.DataFrame, detector: str, score_floor: float) -> tuple[judge.Ju
     targets = {}
     for name, column in judge.TARGETS.items():
         known = rows[rows[column].notna()]  # no recall where there was nothing to be found
-        values, true = values_of(known, columns), judge.checked_truth(known[column])
+        values = values_of(known, columns)
+        true = judge.checked_truth(known[column])
         groups = known["cohort"].to_numpy()
         targets[name] = judge.fit_target(kind, columns, values, true, groups, None, labelled_cohorts.COVERAGE)
     conditions = {"detector": detector, "score_floor": score_floor, "iou_threshold": IOU, "rule": RULE}
@@ -68,7 +69,9 @@ def verdicts(detector: str, forests: tuple[str, ...], n: int, settings: Settings
     """Verdict counts (rows: kind of picture) of `n` pictures of every kind of FOREIGN on unseen seeds, as the pipeline
     judges them with LoG and the network side by side."""
     settings = settings or cohort_images.settings_of(detector)
-    evidence, rows, kinds = [], [], []
+    evidence = []
+    rows = []
+    kinds = []
     for kind in FOREIGN:
         for k in range(n):
             rng = np.random.default_rng([cohort_images.SEED + 1, FOREIGN.index(kind), k])

@@ -31,9 +31,13 @@ from emqa_dask.synthetic.contents import CONTENTS, MICROGRAPHS, cut, resized
 from emqa_dask.synthetic.profiles import MAKE, make_sample
 from emqa_dask.synthetic.sample import loguniform
 
-PICTURE_PX, WINDOW_PX = 192, 64
-VIEWS, PICTURES, FAMILIES_IN_A_BATCH = 4, 96, 6
-TEMPERATURE, RATE = 0.1, 2e-3
+PICTURE_PX = 192
+WINDOW_PX = 64
+VIEWS = 4
+PICTURES = 96
+FAMILIES_IN_A_BATCH = 6
+TEMPERATURE = 0.1
+RATE = 2e-3
 # How often each family is drawn.
 DRAWN = {name: 2.0 if name in MICROGRAPHS else 1.0 for name in CONTENTS} | {"particles": 4.0}
 DRAWN |= dict.fromkeys(MAKE, 1.0) | {"photograph": 5.0, "plot": 0.7, "diffraction": 0.7, "eds_map": 0.5}
@@ -73,10 +77,12 @@ def draw(rng: np.random.Generator, family: str) -> np.ndarray:
         made = CONTENTS[family](rng, side)
     else:
         if family in MAKE:
-            whole, least = make_sample(family, rng).image.astype(np.float32), 0.15
+            whole = make_sample(family, rng).image.astype(np.float32)
+            least = 0.15
         else:
             size = int(loguniform(rng, 100, 900)) if family == "photograph" else int(rng.integers(200, 700))
-            whole, least = foreign.make_foreign(family, rng, (size, size)).astype(np.float32), 0.3
+            whole = foreign.make_foreign(family, rng, (size, size)).astype(np.float32)
+            least = 0.3
         whole = whole if whole.ndim == 2 else whole @ np.array([0.299, 0.587, 0.114], np.float32)
         made = cv2.GaussianBlur(resized(cut(rng, whole, loguniform(rng, least, 1)), side), (0, 0), rng.uniform(0.3, 1))
     made = -made if rng.random() < 0.3 else made
@@ -167,9 +173,11 @@ def windows_of(pictures: np.ndarray, seed: int) -> np.ndarray:
 
 def fit_head(net: torch.nn.Module, windows: np.ndarray, names: np.ndarray, families: list[str]) -> None:
     found = embedded(net, windows)
-    centre, spread = found.mean(axis=0), found.std(axis=0) + 1e-6
+    centre = found.mean(axis=0)
+    spread = found.std(axis=0) + 1e-6
     model = LogisticRegression(max_iter=1000).fit((found - centre) / spread, names)
-    weight, bias = np.zeros((len(families), found.shape[1])), np.full(len(families), -1e3)
+    weight = np.zeros((len(families), found.shape[1]))
+    bias = np.full(len(families), -1e3)
     rows = [families.index(name) for name in model.classes_]
     weight[rows] = model.coef_ / spread
     bias[rows] = model.intercept_ - weight[rows] @ centre
@@ -185,7 +193,8 @@ def measure(net: torch.nn.Module, families: list[str]) -> dict:
     """On pictures of another seed: how often a window's nearest is of its picture, among 96; and the head's figures."""
     pictures, names = drawn(20 * PICTURES, seed=9)
     first, second = (embedded(net, windows_of(pictures, seed)) for seed in (9, 10))
-    centre, spread = first.mean(axis=0), first.std(axis=0) + 1e-6
+    centre = first.mean(axis=0)
+    spread = first.std(axis=0) + 1e-6
     a, b = (functional.normalize(torch.from_numpy((e - centre) / spread), dim=1) for e in (first, second))
     alike = torch.einsum("gnd,gmd->gnm", a.unflatten(0, (-1, PICTURES)), b.unflatten(0, (-1, PICTURES)))
     is_own = alike.argmax(dim=2) == torch.arange(PICTURES)

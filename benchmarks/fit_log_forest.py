@@ -30,7 +30,10 @@ from emqa_dask.synthetic import faults, profiles
 
 SEED = 770_000_000  # no test and no demo draws from here
 # At IoU 0.1, the paper's, boxes of crowded images match by chance: F1 against shifted objects is printed below.
-IOU_THRESHOLD, RULE, SCORE_FLOOR, COVERAGE = 0.3, "greedy", 0.1, 0.9
+IOU_THRESHOLD = 0.3
+RULE = "greedy"
+SCORE_FLOOR = 0.1
+COVERAGE = 0.9
 CONDITIONS = {"detector": "log", "score_floor": SCORE_FLOOR, "iou_threshold": IOU_THRESHOLD, "rule": RULE}
 # More image statistics fit these families better and real micrographs worse: they tell the forest which family it sees.
 COLUMNS = (*forest.SCALE_FREE_FEATURES, "noise_floor")
@@ -146,7 +149,8 @@ def fit(rows: pd.DataFrame, groups: pd.Series) -> forest.Forest:
 
 def figures(rows: pd.DataFrame, predicted: pd.DataFrame) -> dict:
     """Errors of predictions on rows, and how often the interval holds the truth."""
-    true, mean = rows["true_f1"].to_numpy(), predicted["predicted_f1"].to_numpy()
+    true = rows["true_f1"].to_numpy()
+    mean = predicted["predicted_f1"].to_numpy()
     low, high = predicted["predicted_f1_low"].to_numpy(), predicted["predicted_f1_high"].to_numpy()
     error = mean - true
     varies = true.std() > 0

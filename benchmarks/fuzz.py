@@ -33,7 +33,9 @@ WORDS = ("Traceback", "leaked", "Fatal Python error", "Segmentation fault")
 
 def write_files(folder: Path, n: int, rng: np.random.Generator, with_real: bool) -> dict[str, dict]:
     """`n` damaged files below `folder`; of each its kind, what was done, its true pixels, and whether it can tell."""
-    kinds, real, truths = list(fuzz_seeds.MAKERS), fuzz_seeds.real_seeds() if with_real else [], {}
+    kinds = list(fuzz_seeds.MAKERS)
+    real = fuzz_seeds.real_seeds() if with_real else []
+    truths = {}
     changes = list(fuzz_changes.CHANGES.items())
     folder.mkdir(parents=True)
     for k in range(n):
@@ -57,7 +59,9 @@ def write_files(folder: Path, n: int, rng: np.random.Generator, with_real: bool)
 
 def write_zarrs(folder: Path, n: int, rng: np.random.Generator) -> dict[str, dict]:
     """`n` damaged Zarr folders below `folder`, as write_files()."""
-    kinds, changes, truths = list(fuzz_seeds.ZARRS), list(fuzz_changes.ZARR_CHANGES.items()), {}
+    kinds = list(fuzz_seeds.ZARRS)
+    changes = list(fuzz_changes.ZARR_CHANGES.items())
+    truths = {}
     for k in range(n):
         kind = kinds[k % len(kinds)]
         path = folder / f"{k:05d} {kind}.zarr"
@@ -94,13 +98,16 @@ def triage(archive: Path, workspace: Path, limit_s: float) -> dict:
     lines: list[str] = []
     reader = threading.Thread(target=lambda: lines.extend(run.stdout), daemon=True)
     reader.start()
-    last, longest, seen = started, 0.0, -1
+    last = started
+    longest = 0.0
+    seen = -1
     while run.poll() is None and time.monotonic() - started < limit_s:
         n_seen = len(lines) + sum(len(names) for _, _, names in os.walk(workspace))
         now = time.monotonic()
         longest = max(longest, now - last)
         if n_seen != seen:
-            last, seen = now, n_seen
+            last = now
+            seen = n_seen
         time.sleep(0.2)
     is_over = run.poll() is not None
     if not is_over:
@@ -190,11 +197,13 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="folder to keep archives and workspaces in")
     args = parser.parse_args()
     pieces = [min(args.piece, args.files - k) for k in range(0, args.files, args.piece)]
-    total, broken = Counter(), []
+    total = Counter()
+    broken = []
     root = args.keep or Path(tempfile.mkdtemp(prefix="emqa-fuzz-"))
     for number in range(max(len(pieces), 1)):
         rng = np.random.default_rng([args.seed, number])
-        archive, workspace = root / f"archive{number}", root / f"workspace{number}"
+        archive = root / f"archive{number}"
+        workspace = root / f"workspace{number}"
         truths = write_files(archive, pieces[number] if pieces else 0, rng, not args.no_real)
         share = args.zarrs * (number + 1) // max(len(pieces), 1) - args.zarrs * number // max(len(pieces), 1)
         truths |= write_zarrs(archive, share, rng)

@@ -20,7 +20,8 @@ def flip_bits(data: bytes, other: bytes, rng: np.random.Generator) -> bytes:
 
 
 def zero_run(data: bytes, other: bytes, rng: np.random.Generator) -> bytes:
-    at, n = int(rng.integers(0, len(data))), int(rng.integers(16, max(17, len(data) // 3)))
+    at = int(rng.integers(0, len(data)))
+    n = int(rng.integers(16, max(17, len(data) // 3)))
     return data[:at] + bytes(min(n, len(data) - at)) + data[at + n :]
 
 
@@ -29,7 +30,8 @@ def cut(data: bytes, other: bytes, rng: np.random.Generator) -> bytes:
 
 
 def drop_run(data: bytes, other: bytes, rng: np.random.Generator) -> bytes:
-    at, n = int(rng.integers(0, len(data))), int(rng.integers(1, max(2, len(data) // 4)))
+    at = int(rng.integers(0, len(data)))
+    n = int(rng.integers(1, max(2, len(data) // 4)))
     return data[:at] + data[at + n :]
 
 
@@ -45,7 +47,8 @@ def set_extremes(data: bytes, other: bytes, rng: np.random.Generator) -> bytes:
     """Numbers of one to eight bytes set to extremes, mostly where headers are."""
     out = bytearray(data)
     for _ in range(int(rng.integers(1, 5))):
-        size, top = int(rng.choice([1, 2, 4, 8])), len(out)
+        size = int(rng.choice([1, 2, 4, 8]))
+        top = len(out)
         if rng.random() < 0.8:
             top = min(top, HEADER_BYTES)
         at = int(rng.integers(0, max(1, top - size)))
@@ -77,7 +80,8 @@ def lose_chunk(path: Path, rng: np.random.Generator) -> None:
 
 def change_chunk(change: Callable, path: Path, rng: np.random.Generator) -> None:
     chunks = zarr_chunks(path)
-    chunk, other = chunks[int(rng.integers(len(chunks)))], chunks[int(rng.integers(len(chunks)))]
+    chunk = chunks[int(rng.integers(len(chunks)))]
+    other = chunks[int(rng.integers(len(chunks)))]
     chunk.write_bytes(change(chunk.read_bytes(), other.read_bytes(), rng))
 
 
@@ -91,7 +95,8 @@ def change_document(path: Path, rng: np.random.Generator) -> None:
     """Metadata with flipped bits, cut, gone, or a value of another kind."""
     documents = zarr_documents(path)
     document = documents[int(rng.integers(len(documents)))]
-    data, how = document.read_bytes(), int(rng.integers(4))
+    data = document.read_bytes()
+    how = int(rng.integers(4))
     if how == 0:
         document.write_bytes(flip_bits(data, data, rng))
     elif how == 1:

@@ -164,7 +164,8 @@ ZARRS = {
 
 def make_zarr(kind: str, path: Path, rng: np.random.Generator) -> np.ndarray:
     """A whole Zarr folder of `kind`, a key of ZARRS, at `path`; its pixels (1, h, w)."""
-    pixels, options = draw_image(rng, "uint16"), {"shape": (SIDE, SIDE), "chunks": (96, 96), "dtype": "uint16"}
+    pixels = draw_image(rng, "uint16")
+    options = {"shape": (SIDE, SIDE), "chunks": (96, 96), "dtype": "uint16"}
     options |= ZARRS[kind]
     if kind.startswith("ome"):
         version = options.pop("zarr_format", 3)

@@ -101,7 +101,9 @@ def without(table: pa.Table, uris: set[str], ids: set[str]) -> pa.Table:
 
 def judge(workspace: Path, reference: Path, stage: str, guilty: pd.DataFrame) -> tuple[list[str], list[dict]]:
     """Laws that the workspace breaks, in words; and a row for every guilty image: what it should be and what it is."""
-    expected, broken, rows = reference_of(reference), [], []
+    expected = reference_of(reference)
+    broken = []
+    rows = []
     failures = workspaces.table(workspace, "failures").to_pandas()
     triage = workspaces.table(workspace, "triage").to_pandas()
     images = expected["micrographs"].to_pandas().assign(content=lambda rows: rows["pixel_sha256"])
@@ -144,8 +146,10 @@ def reference_of(reference: Path) -> dict[str, pa.Table]:
 
 def poison(scratch: Path, archive: Path, stage: str, n_of_each: int, seed: int, options: list[str]) -> dict:
     """Run with and without poison in `stage`; figures, a row for every guilty image, and what was `broken`."""
-    rng, nobody = random.Random(seed), pd.DataFrame({"content": [], "poison": []})
-    clean, workspace = scratch / f"clean-{stage}", scratch / f"poisoned-{stage}"
+    rng = random.Random(seed)
+    nobody = pd.DataFrame({"content": [], "poison": []})
+    clean = scratch / f"clean-{stage}"
+    workspace = scratch / f"poisoned-{stage}"
     healthy = archive
     if stage == "survey":  # what the others are like when the guilty files do not exist
         guilty = guilty_files(archive, n_of_each, rng)

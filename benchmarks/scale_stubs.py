@@ -74,11 +74,13 @@ def _example() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame, 
 
 def work(root, partition, rows, settings, wanted, call) -> dict:
     """Every part that pipeline.tasks.work() would write, from one example image; the signature is each image's own."""
-    started, where = time.perf_counter(), folders(settings)
+    started = time.perf_counter()
+    where = folders(settings)
     if all(parts.has_part(root, where[t], partition.name, SCHEMAS[t]) for t in wanted):
         return {"outcome": "found", "n_images": len(rows), "stages": {"stub": time.perf_counter() - started}}
     blobs, evidence, features, predicted, jpeg = _example()
-    ids, n = rows["micrograph_id"].to_numpy(), len(rows)
+    ids = rows["micrograph_id"].to_numpy()
+    n = len(rows)
     rng = np.random.default_rng(int(ids[0][:8], 16))
     repeated = {
         "thumbnails": pd.DataFrame({"micrograph_id": ids, "jpeg": [jpeg] * n}),

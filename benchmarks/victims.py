@@ -11,14 +11,16 @@ from pathlib import Path
 import psutil
 from workspaces import TAG, Driver, tagged
 
-SPAWNED, FORK_SERVER = "multiprocessing.spawn import spawn_main", "multiprocessing.forkserver import main"
+SPAWNED = "multiprocessing.spawn import spawn_main"
+FORK_SERVER = "multiprocessing.forkserver import main"
 
 
 class DaskCluster:
     """`dask scheduler` and two `dask worker --nanny`, as a person would start them, and start them again."""
 
     def __init__(self, log: Path, n_workers: int = 2):
-        self.log, self.port = log, _free_port()
+        self.log = log
+        self.port = _free_port()
         self.tag = f"{os.getpid()}-cluster-{self.port}"
         self.address = f"tcp://127.0.0.1:{self.port}"
         self.scheduler = self._start_scheduler()

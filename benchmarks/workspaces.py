@@ -170,7 +170,8 @@ def differences(workspace: Path, reference: Path) -> list[str]:
             found.append(f"{name}: {error}")
     if not (workspace / "triage.csv").is_file() or csv_rows(workspace) != csv_rows(reference):
         found.append("triage.csv")
-    ours, theirs = pixels(workspace), pixels(reference)
+    ours = pixels(workspace)
+    theirs = pixels(reference)
     return found + sorted(path for path in ours.keys() | theirs.keys() if ours.get(path) != theirs.get(path))
 
 

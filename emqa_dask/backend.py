@@ -128,7 +128,9 @@ def in_batches(function: Callable[[list], Iterable], items: Iterable, size: int)
     """
     if size < 1:
         raise ValueError(f"the batch size is {size}: it has to be at least 1")
-    source, batch, n_done = iter(items), [], 0
+    source = iter(items)
+    batch = []
+    n_done = 0
     while batch := batch + list(itertools.islice(source, max(0, size - len(batch)))):
         results = _tried(function, batch[:size], n_done)
         if results is None:
@@ -136,7 +138,8 @@ def in_batches(function: Callable[[list], Iterable], items: Iterable, size: int)
             free_device_memory()
             size = max(1, min(size, len(batch)) // 2)
             continue
-        batch, n_done = batch[len(results) :], n_done + len(results)
+        batch = batch[len(results) :]
+        n_done = n_done + len(results)
         yield from results
 
 
@@ -158,7 +161,8 @@ def _tried(function: Callable[[list], Iterable], batch: list, n_done: int) -> li
 def free_device_memory() -> None:
     """Give cached blocks of GPU memory back, those of libraries that this process has imported."""
     gc.collect()
-    cupy, torch = sys.modules.get("cupy"), sys.modules.get("torch")
+    cupy = sys.modules.get("cupy")
+    torch = sys.modules.get("torch")
     with contextlib.suppress(RuntimeError):  # a GPU that is lost or was never there: whoever uses it next says so
         if cupy is not None:
             cupy.get_default_memory_pool().free_all_blocks()

@@ -68,7 +68,8 @@ def iou(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
 
     Dense: for thousands of boxes on each side use overlaps(), which gives only the pairs that touch.
     """
-    a, b = as_boxes(a), as_boxes(b)
+    a = as_boxes(a)
+    b = as_boxes(b)
     return _iou(a[:, None], b[None])
 
 
@@ -87,7 +88,8 @@ def overlaps(a: ArrayLike, b: ArrayLike, iou_threshold: float) -> tuple[NDArray,
     """
     if not 0 < iou_threshold <= 1:
         raise ValueError(f"iou_threshold is {iou_threshold}: it has to be in (0, 1]")
-    a, b = as_boxes(a), as_boxes(b)
+    a = as_boxes(a)
+    b = as_boxes(b)
     found = [np.zeros((3, 0))]
     for i, j in _candidates(a, b):
         value = _iou(a[i], b[j])
@@ -125,7 +127,8 @@ def match_boxes(predicted: ArrayLike, true: ArrayLike, iou_threshold: float = 0.
     """
     if rule not in RULES:
         raise ValueError(f"rule is {rule!r}: it is one of {', '.join(RULES)}")
-    predicted, true = as_boxes(predicted), as_boxes(true)
+    predicted = as_boxes(predicted)
+    true = as_boxes(true)
     t, p, value = overlaps(true, predicted, iou_threshold)
     pairs = _greedy(p, t, value) if rule == "greedy" else _optimal(p, t, value, len(predicted), len(true))
     n = len(pairs)
@@ -134,7 +137,9 @@ def match_boxes(predicted: ArrayLike, true: ArrayLike, iou_threshold: float = 0.
 
 def _greedy(p: NDArray, t: NDArray, value: NDArray) -> NDArray[np.int64]:
     order = np.lexsort((p, -value, t))
-    used_p, used_t, pairs = set(), set(), []
+    used_p = set()
+    used_t = set()
+    pairs = []
     for i, j in zip(p[order].tolist(), t[order].tolist()):
         if i not in used_p and j not in used_t:
             used_p.add(i)

@@ -98,7 +98,8 @@ def _layers() -> SimpleNamespace:
 
         def __init__(self, body, head):
             super().__init__()
-            self.body, self.head = body, head
+            self.body = body
+            self.head = head
 
         def forward(self, x, embedding: bool = False):
             found = self.body(x)
@@ -109,7 +110,8 @@ def _layers() -> SimpleNamespace:
 
         def __init__(self, p: float):
             super().__init__()
-            self.p, self.drawn_from = p, None
+            self.p = p
+            self.drawn_from = None
 
         def forward(self, x):
             if self.training:
@@ -124,12 +126,14 @@ def _layers() -> SimpleNamespace:
 
         def __init__(self, inner: int, outer: int, stride: int, dropout: float):
             super().__init__()
-            self.norm1, self.norm2 = nn.BatchNorm2d(inner), nn.BatchNorm2d(outer)
+            self.norm1 = nn.BatchNorm2d(inner)
+            self.norm2 = nn.BatchNorm2d(outer)
             self.conv1 = nn.Conv2d(inner, outer, 3, stride, 1, bias=False)
             self.conv2 = nn.Conv2d(outer, outer, 3, 1, 1, bias=False)
             is_same = inner == outer and stride == 1
             self.shortcut = None if is_same else nn.Conv2d(inner, outer, 1, stride, bias=False)
-            self.relu, self.dropout = nn.ReLU(), _dropout(dropout)
+            self.relu = nn.ReLU()
+            self.dropout = _dropout(dropout)
 
         def forward(self, x):
             ready = self.relu(self.norm1(x))
@@ -154,7 +158,8 @@ def _dropout(p: float):
 def _wide_resnet(full: Mapping) -> tuple:
     from torch import nn
 
-    layers, width = [nn.Conv2d(full["channels"], 16, 3, 1, 1, bias=False)], 16
+    layers = [nn.Conv2d(full["channels"], 16, 3, 1, 1, bias=False)]
+    width = 16
     for outer, stride in ((16, 1), (32, 2), (64, 2)):
         for k in range((full["depth"] - 4) // 6):
             layers.append(_layers().Block(width, outer * full["widen"], stride if k == 0 else 1, full["dropout"]))
@@ -185,7 +190,9 @@ def _of_torchvision(full: Mapping) -> tuple:
             _put(net, place, _dropout(full["dropout"]))
     first, conv = next((place, m) for place, m in layers.items() if isinstance(m, nn.Conv2d))
     if conv.in_channels != full["channels"]:
-        stride, padding, bias = conv.stride, conv.padding, conv.bias is not None
+        stride = conv.stride
+        padding = conv.padding
+        bias = conv.bias is not None
         fresh = nn.Conv2d(full["channels"], conv.out_channels, conv.kernel_size, stride, padding, bias=bias)
         nn.init.kaiming_normal_(fresh.weight, mode="fan_out", nonlinearity="relu")
         _put(net, first, fresh)

@@ -82,7 +82,8 @@ def build(architecture: Mapping) -> "torch.nn.Module":
     if len(full["image_mean"]) == 1:
         body.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
         nn.init.kaiming_normal_(body.conv1.weight, mode="fan_out", nonlinearity="relu")
-    width, channels = body.inplanes // 8, full["fpn_channels"]
+    width = body.inplanes // 8
+    channels = full["fpn_channels"]
     backbone = BackboneWithFPN(
         body, {f"layer{i + 1}": str(i) for i in range(4)}, [width * 2**i for i in range(4)], channels
     )

@@ -5,7 +5,11 @@ from numpy.typing import ArrayLike, NDArray
 
 # CODATA 2014, as ASE and therefore abTEM have them: phases of hundreds of radians then agree to 1e-6. Today's values
 # change the wavelength by 5e-9 of itself.
-PLANCK, LIGHT, CHARGE, MASS = 6.626070040e-34, 299792458.0, 1.6021766208e-19, 9.10938356e-31  # SI
+# SI
+PLANCK = 6.626070040e-34
+LIGHT = 299792458.0
+CHARGE = 1.6021766208e-19
+MASS = 9.10938356e-31
 
 
 def wavelength_nm(voltage_kv: ArrayLike) -> NDArray | float:
@@ -34,7 +38,8 @@ def aberration_phase(
     """
     wavelength = wavelength_nm(voltage_kv)
     squares = np.square(np.asarray(q_per_nm, float))
-    defocus, cs_nm = np.asarray(defocus_nm, float), np.asarray(cs_mm, float) * 1e6
+    defocus = np.asarray(defocus_nm, float)
+    cs_nm = np.asarray(cs_mm, float) * 1e6
     return np.pi * wavelength * squares * (defocus + 0.5 * cs_nm * wavelength**2 * squares)
 
 

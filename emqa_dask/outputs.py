@@ -23,7 +23,9 @@ except ImportError:  # Windows: what a killed process leaves half-written stays 
 
 MARKER = "emqa writes a folder here.txt"  # in the hidden folder beside the one that is written
 TEXT = "emqa_dask writes a folder here, and removes this one afterwards. The name of the folder that is written:\n"
-NEW, OLD = "new", "old"  # beside the marker: what is written, and what it replaces
+# beside the marker: what is written, and what it replaces
+NEW = "new"
+OLD = "old"
 _HIDDEN = re.compile(r"\..+-[a-z0-9_]{8}\.partial", re.DOTALL)
 
 

@@ -37,7 +37,8 @@ def unseal_marker(data: bytes) -> tuple[int, str] | None:
     """(format version, archive) of a marker; None where it is damaged."""
     try:
         marker = json.loads(data)
-        version, source = marker["format"], marker["source"]
+        version = marker["format"]
+        source = marker["source"]
         if not isinstance(version, int) or not isinstance(source, str):
             return None
         if "sha256" not in marker and version != SEALED_FORMAT:

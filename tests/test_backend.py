@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 
 from emqa_dask.backend import STICKY, DeviceLost, guard, in_batches, is_out_of_memory, is_sticky
 
-MEMORY_ALLOCATION, ILLEGAL_ADDRESS, NO_DEVICE = 2, 700, 100
+MEMORY_ALLOCATION = 2
+ILLEGAL_ADDRESS = 700
+NO_DEVICE = 100
 
 
 def cuda_error(code):
@@ -133,7 +135,10 @@ class Device:
     """Doubles numbers; fails, as RMM does, for batches of more than `room` items, and for items that are too large."""
 
     def __init__(self, room, too_large=()):
-        self.room, self.too_large, self.tried, self.done = room, set(too_large), [], []
+        self.room = room
+        self.too_large = set(too_large)
+        self.tried = []
+        self.done = []
 
     def __call__(self, batch):
         self.tried.append(len(batch))
@@ -164,7 +169,8 @@ def test_a_failed_size_is_not_tried_again():
 
 
 def test_results_before_the_item_that_is_too_large_are_delivered_and_the_error_names_it():
-    device, got = Device(room=4, too_large=[9]), []
+    device = Device(room=4, too_large=[9])
+    got = []
     with pytest.raises(MemoryError, match=r"^item 9 alone .*: std::bad_alloc: out_of_memory") as caught:
         got.extend(in_batches(device, range(20), 4))
     assert got == [0, 2, 4, 6, 8, 10, 12, 14, 16]
@@ -195,7 +201,8 @@ def test_an_error_in_a_lazy_result_is_one_of_its_batch():
 
 def test_what_the_failed_batch_held_is_free_before_the_next():
     """The traceback of the exception would keep the arrays of the batch alive, and the halves would fail, too."""
-    held, alive = [], []
+    held = []
+    alive = []
 
     def function(batch):
         alive.append([ref() is not None for ref in held])

@@ -22,7 +22,8 @@ def pixels(b):
 
 def crowd(n, seed, side=400):
     rng = np.random.default_rng(seed)
-    corner, size = rng.uniform(0, side, (n, 2)), rng.uniform(4, 40, (n, 2))
+    corner = rng.uniform(0, side, (n, 2))
+    size = rng.uniform(4, 40, (n, 2))
     return np.hstack([corner, corner + size])
 
 
@@ -43,7 +44,8 @@ def test_overlaps_are_the_entries_of_iou_at_the_threshold(a, b, threshold):
 
 
 def test_overlaps_in_batches_are_the_same(monkeypatch):
-    a, b = crowd(150, 1), crowd(170, 2)
+    a = crowd(150, 1)
+    b = crowd(170, 2)
     whole_answer = boxes.overlaps(a, b, 0.1)
     monkeypatch.setattr(boxes, "_MAX_CANDIDATES", 50)
     for one, other in zip(whole_answer, boxes.overlaps(a, b, 0.1)):
@@ -78,7 +80,8 @@ def test_optimal_does_not_depend_on_any_order(predicted, true, threshold, random
         m = boxes.match_boxes(p, t, threshold, "optimal")
         return m.tp, boxes.iou(p, t)[m.pairs[:, 0], m.pairs[:, 1]].sum()
 
-    shuffled_p, shuffled_t = random.sample(predicted, len(predicted)), random.sample(true, len(true))
+    shuffled_p = random.sample(predicted, len(predicted))
+    shuffled_t = random.sample(true, len(true))
     assert summary(shuffled_p, shuffled_t) == pytest.approx(summary(predicted, true))
 
 
@@ -117,7 +120,8 @@ def test_a_crowd_agrees_with_the_dense_rule(rule):
     m = boxes.match_boxes(predicted, true, 0.1, rule)
     dense = boxes.iou(predicted, true)
     if rule == "greedy":
-        expected, free = [], np.ones(len(predicted), bool)
+        expected = []
+        free = np.ones(len(predicted), bool)
         for t in range(len(true)):
             p = int(np.argmax(np.where(free, dense[:, t], -1)))
             if free[p] and dense[p, t] >= 0.1:

@@ -27,7 +27,8 @@ def test_dropout_adds_no_parameters_and_does_nothing_unless_asked():
         dry = plain(x)
         torch.testing.assert_close(wet(x), dry)
         use_pass(wet, 5, 1)
-        first, again = wet(x), wet(x)
+        first = wet(x)
+        again = wet(x)
         alone = wet(x[1:])
         use_pass(wet, 5, 2)
         second = wet(x)
@@ -99,7 +100,8 @@ def test_preparing_bounds_any_image_and_ignores_scale():
     assert (out.min(), out.max()) == (0, 1)
     np.testing.assert_allclose(windows.prepare(image.astype(np.uint32) * 10_000_019 + 7, view), out, atol=1e-6)
     holed = image.astype(np.float64)
-    holed[3, 4], holed[5, 6] = np.nan, np.inf
+    holed[3, 4] = np.nan
+    holed[5, 6] = np.inf
     assert np.isfinite(windows.prepare(holed, view)).all()
     for flat in (np.full((9, 9), 3), np.full((9, 9), np.nan), np.zeros((9, 9), bool)):
         assert not windows.prepare(flat, view).any()

@@ -55,7 +55,8 @@ def test_printable_text_shows_what_was_hidden():
 
 
 def test_names_of_files_cannot_steer_the_terminal(tmp_path, capsys):
-    archive, root = tmp_path / "a", tmp_path / "ws"
+    archive = tmp_path / "a"
+    root = tmp_path / "ws"
     archive.mkdir()
     for k, name in enumerate(("\x1b]0;title\a.tif", "a\rb\n.tif", "\u202efit.\u200b.tif")):
         (archive / name).write_bytes(b"II*\0" + bytes([k]) * 40)

@@ -82,7 +82,8 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", FILES)
 def test_every_model_of_a_run_is_verified_first(name, damage, archive, tmp_path, capsys):
-    folder, file = copy(name, tmp_path), FILES[name]
+    folder = copy(name, tmp_path)
+    file = FILES[name]
     change, said = DAMAGES[damage]
     change(folder, file)
     of = ["--detector", folder] if name == "cavity-tem" else ["--set", f"predict.forests=['{folder}']"]
@@ -174,7 +175,8 @@ def test_a_card_that_was_changed_is_refused_until_its_checksum_goes(tmp_path):
 
 def test_no_flipped_bit_of_a_card_gives_another_model(tmp_path):
     directory = copy("log-synthetic", tmp_path)
-    expected, whole = models.read_card(directory), (directory / "card.toml").read_bytes()
+    expected = models.read_card(directory)
+    whole = (directory / "card.toml").read_bytes()
     for bit in range(0, 8 * len(whole), 7):  # every bit of the byte in turn
         data = bytearray(whole)
         data[bit // 8] ^= 1 << bit % 8

@@ -30,10 +30,12 @@ def test_the_architecture_of_the_bundled_detector_has_its_parameters():
 
 def test_weights_go_round_and_give_the_same_detections(tmp_path):
     torch.manual_seed(3)
-    first, second = networks.build(TINY), networks.build(TINY)
+    first = networks.build(TINY)
+    second = networks.build(TINY)
     networks.save_weights(first, tmp_path / "w.safetensors")
     networks.load_weights(second, tmp_path / "w.safetensors")
-    one, other = predictions(first, 70, 90), predictions(second, 70, 90)
+    one = predictions(first, 70, 90)
+    other = predictions(second, 70, 90)
     assert len(one["boxes"]) > 0
     assert all(torch.equal(one[name], other[name]) for name in one)
     networks.save_weights(first, tmp_path / "half.safetensors", half=True)

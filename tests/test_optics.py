@@ -62,7 +62,8 @@ def test_arguments_broadcast_and_scalars_stay_scalars():
 
 
 def test_scherzer_defocus_is_where_the_phase_is_flat():
-    cs, kv = 1.2, 200
+    cs = 1.2
+    kv = 200
     defocus = -np.sqrt(cs * 1e6 * wavelength_nm(kv))  # then chi has its minimum, -pi/2, at (1 / (Cs lambda^3))^(1/4)
     q = (1 / (cs * 1e6 * wavelength_nm(kv) ** 3)) ** 0.25
     around = aberration_phase(q * np.array([0.99, 1.0, 1.01]), defocus, cs, kv)

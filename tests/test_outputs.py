@@ -178,7 +178,8 @@ def test_calibrate_leaves_what_is_there(name, kind, workspace, tmp_path, capsys)
     shutil.copytree(workspace, tmp_path / "ws")
     place = tmp_path / ("ws/models/log" if name == "models/log" else name)
     KINDS[kind](place)
-    before, settings = tree(place), (tmp_path / "ws" / "settings.toml").read_bytes()
+    before = tree(place)
+    settings = (tmp_path / "ws" / "settings.toml").read_bytes()
     out = () if name == "models/log" else ("--out", tmp_path / "out")
     command = ("calibrate", tmp_path / "ws", NOTHING, *out)
     if (name, kind) in {("out", "folder"), ("out", "link")}:  # a folder of models may have other things in it
@@ -230,7 +231,8 @@ def test_train_ensemble_keeps_what_is_beside_its_model(disc_set, tmp_path):
 
 
 def test_a_users_file_in_a_training_stops_it(tmp_path, capsys):
-    stack, y = np.zeros((8, 16, 16), np.float32), np.arange(8) % 2
+    stack = np.zeros((8, 16, 16), np.float32)
+    y = np.arange(8) % 2
     options = {"view": classifier.windows.View(16), "members": 1}
     folder = classifier.prepare(tmp_path / "out", stack, y, ["train"] * 8, ["a", "b"], **options)
     (folder / "notes.txt").write_text("mine")

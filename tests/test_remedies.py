@@ -304,7 +304,8 @@ def test_a_read_only_workspace_is_one_line(root, archive, done, capsys):
 
 def lose_bytes(path: Path) -> bytes:
     """Write zeros into the file, which keeps its size and date: no survey looks at it again; gives what was there."""
-    before, data = path.stat(), path.read_bytes()
+    before = path.stat()
+    data = path.read_bytes()
     path.write_bytes(bytes(len(data)))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     return data
@@ -314,7 +315,8 @@ def lose_bytes(path: Path) -> bytes:
 def lossy(archive, done, tmp_path_factory):
     """(archive, workspace) of which a shard was lost while a file of it had lost its bytes, which are back now."""
     folder = tmp_path_factory.mktemp("lossy")
-    mine, root = shutil.copytree(archive, folder / "a"), shutil.copytree(done, folder / "ws")
+    mine = shutil.copytree(archive, folder / "a")
+    root = shutil.copytree(done, folder / "ws")
     assert triage(mine, root, "--moved-from", archive) == 0
     one_of(root, STORED).unlink()
     damaged = [mine / uri for uri in pd.read_parquet(root / "micrographs.parquet")["uri"]]
@@ -330,7 +332,8 @@ def lossy(archive, done, tmp_path_factory):
 @pytest.mark.parametrize("kind", ["failures-thumbnails/*", "thumbnails/*"])
 @pytest.mark.parametrize("blow", [Path.unlink, lambda path: path.write_bytes(b"x")], ids=["lost", "damaged"])
 def test_lost_failures_are_no_images_without_results(lossy, done, tmp_path, kind, blow):
-    archive, root = lossy[0], shutil.copytree(lossy[1], tmp_path / "ws")
+    archive = lossy[0]
+    root = shutil.copytree(lossy[1], tmp_path / "ws")
     name = one_of(root, "failures-thumbnails/*").name
     blow(one_of(root, kind.replace("*", name)))
     assert triage(archive, root) == 0

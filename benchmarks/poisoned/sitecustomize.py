@@ -15,7 +15,9 @@ import os
 import sys
 import time
 
-LEAST_FREE_BYTES, MOST_BYTES, STEP_BYTES = 5 * 2**30, 6 * 2**30, 2**25
+LEAST_FREE_BYTES = 5 * 2**30
+MOST_BYTES = 6 * 2**30
+STEP_BYTES = 2**25
 WRAPPED = {"emqa_dask.detect.log": ("detect_image", "detect"), "emqa_dask.archive.readers": ("open_source", "survey")}
 
 
@@ -94,7 +96,8 @@ class Finder:
         if name not in WRAPPED:
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
-        execute, (attribute, stage) = spec.loader.exec_module, WRAPPED[name]
+        execute = spec.loader.exec_module
+        (attribute, stage) = WRAPPED[name]
 
         def exec_module(module) -> None:
             execute(module)

@@ -45,7 +45,8 @@ def main() -> None:
     parser.add_argument("--detector", default="cavity-tem", help="model directory, or a bundled detector's name")
     options = parser.parse_args()
     true = true_counts(pd.read_csv(FOLDER / "images_f1.csv"))
-    detector, log = load_detector(options.detector), load_settings(template="cavity-tem").detect
+    detector = load_detector(options.detector)
+    log = load_settings(template="cavity-tem").detect
     rows = {}
     for name in true.index:
         image = cv2.imread(str(FOLDER / "images" / name), cv2.IMREAD_GRAYSCALE)

@@ -28,7 +28,9 @@ SHAPES = ((384, 384), (512, 512), (448, 448), (400, 560))
 CORNERS = ["y0", "x0", "y1", "x1"]
 OF_DETECTIONS = ["detector", *CORNERS, "score", "circularity"]
 REAL_SIDE = 640  # real images are halved until no side is longer
-IOU, RULE = 0.1, "greedy"  # the published study's
+# the published study's
+IOU = 0.1
+RULE = "greedy"
 _CLEAN = {"dose_e_per_px": 1500.0, "mtf_sigma_px": 0.6}
 # A cohort is what one microscope gave in one session: conditions are fixed, the specimen varies.
 CAVITIES = {
@@ -60,7 +62,8 @@ class Picture(NamedTuple):
 def draw(cohort: str, i: int) -> Picture:
     """Image `i` of a synthetic cohort, always the same."""
     rng = np.random.default_rng([SEED, SYNTHETIC.index(cohort), i])
-    shape, name = SHAPES[i % len(SHAPES)], f"{cohort}-{i}"
+    shape = SHAPES[i % len(SHAPES)]
+    name = f"{cohort}-{i}"
     if cohort == "nothing":
         return draw_nothing(NOTHING[i % len(NOTHING)], rng, shape, name)
     if cohort in profiles.MAKE:
@@ -106,11 +109,13 @@ def real(cohort: str) -> list[Picture]:
 
     found = []
     for labelled in sorted((one for many in cohorts(cohort).values() for one in many), key=lambda one: one.name):
-        image, boxes = labelled.image, labelled.boxes
+        image = labelled.image
+        boxes = labelled.boxes
         while max(image.shape) > REAL_SIDE:
             half = (max(1, image.shape[1] // 2), max(1, image.shape[0] // 2))
             scale = np.tile(np.array(half[::-1]) / image.shape, 2)
-            image, boxes = cv2.resize(image, half, interpolation=cv2.INTER_AREA), boxes * scale
+            image = cv2.resize(image, half, interpolation=cv2.INTER_AREA)
+            boxes = boxes * scale
         found.append(Picture(f"{cohort}-{labelled.name}", image, boxes))
     return found
 
@@ -128,12 +133,14 @@ def settings_of(detector: str) -> Settings:
 def measured(cohort: str, n: int, detector: str, cache: Path) -> pd.DataFrame:
     """Rows of evidence and features of both detectors on every image of a cohort, with the truth; see table()."""
     settings = settings_of(detector)
-    common, of_network = cache / f"common-{n}" / cohort, cache / f"{key(detector)}-{n}" / f"{cohort}.parquet"
+    common = cache / f"common-{n}" / cohort
+    of_network = cache / f"{key(detector)}-{n}" / f"{cohort}.parquet"
     if not (common / "done").exists():
         _measure_common(pictures(cohort, n), common, settings)
     with np.load(common / "images.npz") as images:
         pixels = [images[key] for key in images.files]
-    known, truth = pd.read_parquet(common / "features.parquet"), pd.read_parquet(common / "truth.parquet")
+    known = pd.read_parquet(common / "features.parquet")
+    truth = pd.read_parquet(common / "truth.parquet")
     if not of_network.exists():
         found = []
         for first in range(0, len(pixels), 8):  # so that progress is seen
@@ -156,7 +163,9 @@ def key(detector: str) -> str:
 
 
 def _measure_common(images: list[Picture], folder: Path, settings: Settings) -> None:
-    features, blobs, truth = [], [], []
+    features = []
+    blobs = []
+    truth = []
     for name, image, boxes, colour in images:
         row = {"micrograph_id": name, "colour_fraction": colour, "height_px": image.shape[0]}
         row |= {"width_px": image.shape[1], "nm_per_pixel": np.nan, "voltage_kv": np.nan}
@@ -201,7 +210,8 @@ def table(
     detector: str, cache: Path, n: int, cohorts: tuple[str, ...] = (*SYNTHETIC, *REAL), say: Callable = print
 ) -> pd.DataFrame:
     """measured() of every cohort that is at hand, in one table; says how far it is."""
-    found, started = [], time.perf_counter()
+    found = []
+    started = time.perf_counter()
     for k, cohort in enumerate(at_hand(cohorts)):
         found.append(measured(cohort, n, detector, cache))
         past = time.perf_counter() - started

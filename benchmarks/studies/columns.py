@@ -80,7 +80,11 @@ class Log:
     """The LoG detector on one image, with the candidates of every set of scales kept."""
 
     def __init__(self, image: np.ndarray, polarity: str = "bright", floor: float = FLOOR):
-        self.image, self.polarity, self.floor, self.kept, self.n_searched = image, polarity, floor, {}, 0
+        self.image = image
+        self.polarity = polarity
+        self.floor = floor
+        self.kept = {}
+        self.n_searched = 0
 
     def points(self, settings: dict) -> pd.DataFrame:
         """The detections under `settings` (of tune.Space)."""
@@ -119,7 +123,8 @@ class Network(nn.Module):
 
     def __init__(self, width: int = 24):
         super().__init__()
-        layers, last = [], 1
+        layers = []
+        last = 1
         for dilation in (1, 1, 2, 4, 4, 2, 2, 1):
             layers += [
                 nn.Conv2d(last, width, 3, padding=dilation, dilation=dilation),
@@ -137,7 +142,9 @@ def train_network(steps: int, seed: int, largest_noise: float) -> tuple[Network,
     """A network trained on lattices of all cells, spacings of 10 to 16 px, Gaussian noise up to `largest_noise`."""
     torch.manual_seed(seed)
     torch.set_num_threads(1)
-    rng, network, started = np.random.default_rng(seed), Network(), time.perf_counter()
+    rng = np.random.default_rng(seed)
+    network = Network()
+    started = time.perf_counter()
     optimiser = torch.optim.Adam(network.parameters(), 3e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps)
     pool = [example(rng) for _ in range(24)]

@@ -46,9 +46,11 @@ class Study:
     """A table, and predictions of one of its columns for rows that the model has not seen."""
 
     def __init__(self, table: pd.DataFrame, columns: Sequence[str]):
-        self.table, self.columns = table, tuple(columns)
+        self.table = table
+        self.columns = tuple(columns)
         self.values = table[list(columns)].to_numpy(dtype=np.float64)
-        self.splits, self.images = table["split"].to_numpy(), table["image"].to_numpy()
+        self.splits = table["split"].to_numpy()
+        self.images = table["image"].to_numpy()
 
     def folds(self, protocol: str, seed: int = 0) -> Iterator:
         if protocol == "random":
@@ -87,7 +89,8 @@ class Study:
         One model a pair of splits, fitted without both: it says how far off it is on either when the other is the
         one that is left out, and is not looked at.
         """
-        true, names = self.table["true_f1"].to_numpy(), np.unique(self.splits)
+        true = self.table["true_f1"].to_numpy()
+        names = np.unique(self.splits)
         if len(names) < 3:
             return {}
         found = {}
@@ -118,9 +121,11 @@ def classify(true: NDArray, predicted: NDArray, thresholds: Sequence[float]) -> 
     """Telling images with F1 at or above a threshold: figures, and those of the best constant answer."""
     rows = []
     for threshold in thresholds:
-        good, said = true >= threshold, predicted >= threshold
+        good = true >= threshold
+        said = predicted >= threshold
         hits = (good & said).sum()
-        precision, recall = hits / max(said.sum(), 1), hits / max(good.sum(), 1)
+        precision = hits / max(said.sum(), 1)
+        recall = hits / max(good.sum(), 1)
         share = good.mean()
         rows.append(
             {
@@ -168,7 +173,8 @@ def main(arguments: Sequence[str] | None = None) -> dict:
     true = table["true_f1"].to_numpy()
 
     random = [study.predict("random", seed=seed) for seed in range(options.repeats)]
-    rows, predictions = study.rows("random", random), {"random": random[0]}
+    rows = study.rows("random", random)
+    predictions = {"random": random[0]}
     for protocol in ("grouped by image", *(["leave one split out", LEFT_OUT] if several else [])):
         for kind in kinds:
             if kind != "forest" and protocol == "leave one split out":

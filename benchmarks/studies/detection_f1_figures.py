@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from emqa_dask.predict.importance import Ranking
 from emqa_dask.predict.published import is_grouped
 
-GROUPED, RANDOM = "tab:green", "tab:blue"  # as in the paper
+# as in the paper
+GROUPED = "tab:green"
+RANDOM = "tab:blue"
 BINS = np.linspace(0, 1, 11)
 
 
@@ -145,7 +147,8 @@ def precision_recall(out: Path, table: pd.DataFrame, predicted: NDArray, thresho
     good = (table["true_f1"] >= threshold).to_numpy()
     order = np.argsort(-predicted, kind="stable")
     hits = np.cumsum(good[order])
-    recall, precision = hits / max(good.sum(), 1), hits / np.arange(1, len(good) + 1)
+    recall = hits / max(good.sum(), 1)
+    precision = hits / np.arange(1, len(good) + 1)
     axis.plot(recall, precision, label="predicted F1")
     axis.axhline(good.mean(), color="0.5", linestyle="--", label="no skill")
     said = predicted >= threshold

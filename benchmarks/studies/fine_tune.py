@@ -117,7 +117,8 @@ def by_network(model: Path, images: list, *, masks: bool) -> list[scores.Found]:
 
 def row_of(name: str, method: str, seen: tuple, unseen: tuple) -> dict:
     """F1 on the unseen half, pooled and as the mean over images, at the seen half's best threshold."""
-    (found_seen, images_seen), (found, images) = seen, unseen
+    (found_seen, images_seen) = seen
+    (found, images) = unseen
     known = [truth for _, truth in images_seen]
     threshold = scores.best_threshold(found_seen, known)
     row = {"set": name, "detector": method, "images": len(images), "score_threshold": threshold}
@@ -131,7 +132,8 @@ def row_of(name: str, method: str, seen: tuple, unseen: tuple) -> dict:
 
 
 def study(name: str, args: argparse.Namespace) -> list[dict]:
-    folder, out = SHARED / name, args.out / name
+    folder = SHARED / name
+    out = args.out / name
     out.mkdir(parents=True, exist_ok=True)
     files = out / "seen.json", out / "unseen.json"
     for file, content in zip(files, halves(name, folder)):

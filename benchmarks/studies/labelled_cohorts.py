@@ -52,7 +52,10 @@ DOMAIN += ("centre_excess",)
 NOT_TYPICAL = ("nothing", "degraded", "bad")  # in the fit, to know what low F1 looks like, not in the domain
 WRITTEN = ("protocol", "cohort", "micrograph_id", "true_f1", "precision", "recall", "n_detections", "n_true")
 WRITTEN += ("predicted", "low", "high", "candidate", "distance")
-COVERAGE, N_INNER, GOOD, LOW = 0.9, 6, 0.5, 0.3
+COVERAGE = 0.9
+N_INNER = 6
+GOOD = 0.5
+LOW = 0.3
 
 
 class Chosen(NamedTuple):
@@ -78,7 +81,8 @@ def choose(rows: pd.DataFrame, units: NDArray, candidates: dict = CANDIDATES, ta
     Every unit counts the same. The candidate and the widths see nothing but `rows`.
     """
     true = rows[target].to_numpy(dtype=np.float64)
-    held_out, errors = {}, {}
+    held_out = {}
+    errors = {}
     for name, (kind, columns) in candidates.items():
         values = values_of(rows, columns)
 
@@ -108,7 +112,8 @@ def predict(chosen: Chosen, rows: pd.DataFrame) -> pd.DataFrame:
 def held_out(task: tuple[pd.DataFrame, NDArray, NDArray, bool]) -> tuple[pd.DataFrame, dict[str, float]]:
     """Predictions of the rows `test` by what the rows `fit` gave, and how far from their images these are."""
     rows, fit, test, by_cohort = task
-    known, new = rows.iloc[fit], rows.iloc[test]
+    known = rows.iloc[fit]
+    new = rows.iloc[test]
     units = known["cohort"].to_numpy() if by_cohort else np.arange(len(known))
     chosen = choose(known, units)
     typical = known[~known["cohort"].isin(NOT_TYPICAL)]
@@ -123,7 +128,8 @@ def study(rows: pd.DataFrame, workers: int) -> tuple[pd.DataFrame, pd.DataFrame]
         "random": (protocols.random_folds(len(rows)), False),
         "leave one cohort out": (protocols.leave_one_out(cohort), True),
     }
-    found, tried = [], []
+    found = []
+    tried = []
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         for protocol, (folds, by_cohort) in tests.items():
             tasks = [(rows, fit, test, by_cohort) for fit, test in folds]
@@ -137,10 +143,13 @@ def study(rows: pd.DataFrame, workers: int) -> tuple[pd.DataFrame, pd.DataFrame]
 
 def figures_of(rows: pd.DataFrame) -> dict[str, float]:
     """Errors, interval and classification at GOOD of rows with true_f1, predicted, low and high."""
-    true, mean = rows["true_f1"].to_numpy(), rows["predicted"].to_numpy()
+    true = rows["true_f1"].to_numpy()
+    mean = rows["predicted"].to_numpy()
     if len(rows) == 0:
         return {"n": 0}
-    good, said, bad = true >= GOOD, mean >= GOOD, true < LOW
+    good = true >= GOOD
+    said = mean >= GOOD
+    bad = true < LOW
     sure = rows["low"].to_numpy() >= GOOD
     varied = len(rows) > 2 and np.ptp(true) > 0 and np.ptp(mean) > 0
     found = {

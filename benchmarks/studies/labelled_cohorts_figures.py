@@ -72,7 +72,8 @@ def classification(path: Path, found: pd.DataFrame, threshold: float = 0.5) -> N
     figure, axes = _new(len(protocols), width=3.6, height=3.4)
     for axis, protocol in zip(axes, protocols):
         rows = found[found["protocol"] == protocol]
-        good, said = rows["true_f1"] >= threshold, rows["predicted"] >= threshold
+        good = rows["true_f1"] >= threshold
+        said = rows["predicted"] >= threshold
         counts = np.array([[(~good & ~said).sum(), (~good & said).sum()], [(good & ~said).sum(), (good & said).sum()]])
         axis.imshow(counts, cmap="Blues")
         for (i, j), count in np.ndenumerate(counts):

@@ -123,7 +123,8 @@ def by_method(arguments, out: Path) -> list[dict]:
         case = columns.noisy(columns.synthetic(cell, 5, spacing_px=12, shape=(256, 256)), noise, 0)
         log = columns.Log(case.image)
         evaluate = evaluator(case, log)
-        volumes, first_of = {}, {}
+        volumes = {}
+        first_of = {}
         for method in METHODS:
             traces = [
                 search(evaluate, Space(), OBJECTIVES, evaluations=BUDGET, seed=s, method=method, reference=VALUED)
@@ -241,7 +242,8 @@ def held_out(rows: list[dict]) -> list[dict]:
 
     Within a source every second cohort chooses for the rest and the reverse; across sources the one for the other.
     """
-    table, ways = pd.DataFrame(rows), ["template", "doubtful_count", "doubtful_area"]
+    table = pd.DataFrame(rows)
+    ways = ["template", "doubtful_count", "doubtful_area"]
 
     def mean(part: pd.DataFrame, name: str) -> float:
         return float(np.average(part[name], weights=part["images"]))

@@ -85,11 +85,13 @@ def study(given: argparse.Namespace) -> dict:
 def _study(given: argparse.Namespace, each: Callable) -> dict:
     lots_training.train(given, each)
     found = {"settings": {key: value for key, value in vars(given).items() if key not in ("out", "data")}, "seeds": {}}
-    words, truth = {}, {}
+    words = {}
+    truth = {}
     for seed in given.seeds:
         if all((_folder(given, seed) / name / "card.toml").is_file() for name in ("dropout", "ensemble")):
             parts = images(seed, given, each)
-            words[seed], truth[seed] = said(parts, seed, given), {name: part.lot for name, part in parts.items()}
+            words[seed] = said(parts, seed, given)
+            truth[seed] = {name: part.lot for name, part in parts.items()}
             truth[seed]["changed"] = _changed(truth[seed])
             found["seeds"][str(seed)] = measure(words[seed], truth[seed], seed, given)
             lots_figures.images(given.out, {name: part.windows for name, part in parts.items()})
@@ -160,7 +162,8 @@ def measure(
         for key, value in tempered(method, seed, given).items():
             found[method][f"{key} tempered"] = value
     held = load_file(_folder(given, seed) / "ensemble/held_out.safetensors")
-    p, y = held["test.probabilities"], held["test.classes"]
+    p = held["test.probabilities"]
+    y = held["test.classes"]
     sizes = sorted({len(p), *(2**k for k in range(5) if 2**k < len(p))})
     return {"members": len(p), "methods": found, "by_members": {str(n): figures(p[:n], y) for n in sizes}}
 

@@ -18,7 +18,8 @@ from probabilities import figures
 from emqa_dask.train import classifier
 from emqa_dask.train.member_fit import Schedule
 
-DROPOUT, PASSES = 0.3, 16
+DROPOUT = 0.3
+PASSES = 16
 SEEDS_APART = 1000  # between the trainings' seeds of two draws of data
 
 
@@ -74,7 +75,8 @@ def train(given: argparse.Namespace, each: Callable = map) -> None:
         _prepare(plan, given, each)
     turns = [(plan, k) for plan in wanted for k in classifier.unfinished(given.out / "lots" / plan.name)]
     turns.sort(key=lambda turn: rank(*turn, given.curve_members))
-    outs, members = [given.out / "lots" / plan.name for plan, _ in turns], [k for _, k in turns]
+    outs = [given.out / "lots" / plan.name for plan, _ in turns]
+    members = [k for _, k in turns]
     done = each(_trained, outs, members, [given.device] * len(turns), [end] * len(turns))
     begun = {plan for (plan, _), is_done in zip(turns, done) if is_done}
     for plan in wanted:
@@ -99,7 +101,8 @@ def _is_whole(out: Path) -> bool:
 
 def _join(out: Path) -> None:
     """Writes the model directory of the finished members; unfinished ones can still be trained afterwards."""
-    folder, kept = Path(f"{out}.training"), Path(f"{out}.kept")
+    folder = Path(f"{out}.training")
+    kept = Path(f"{out}.kept")
     if classifier.unfinished(out):
         shutil.rmtree(kept, ignore_errors=True)
         shutil.copytree(folder, kept)

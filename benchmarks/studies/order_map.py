@@ -68,7 +68,8 @@ def one(cell: str, seed: int, exposure: str, disorder: bool) -> tuple[dict, Samp
 def study(n_seeds: int, n_perfect: int) -> tuple[pd.DataFrame, list]:
     """All rows, and the clear crystals with a region for the figure. Seed k is of cell k mod 6."""
     cells = sorted(CELLS)
-    rows, shown = [], []
+    rows = []
+    shown = []
     for exposure in ("clear", "default"):
         for seed in range(n_seeds):
             row, sample, found = one(cells[seed % len(cells)], seed, exposure, disorder=True)
@@ -84,7 +85,8 @@ def summary(rows: pd.DataFrame) -> dict:
     """The figures per exposure: the distribution of IoU, which seeds miss the aim, false regions by cell, times."""
     result = {}
     for exposure, part in rows.groupby("exposure"):
-        damaged, perfect = part[~part["is_perfect"]], part[part["is_perfect"]]
+        damaged = part[~part["is_perfect"]]
+        perfect = part[part["is_perfect"]]
         iou = damaged["iou"]
         below = damaged[iou < AIM]
         claimed = perfect[perfect["area_fraction"] > 0]

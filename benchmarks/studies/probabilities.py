@@ -14,7 +14,8 @@ def figures(p: NDArray, y: NDArray) -> dict:
     `error_at_90_coverage` is the error of the 90 % of rows with the lowest entropy.
     """
     mean = p.mean(axis=0, dtype=float)
-    is_wrong, doubt = mean.argmax(axis=1) != y, entropy.predictive_entropy(p)
+    is_wrong = mean.argmax(axis=1) != y
+    doubt = entropy.predictive_entropy(p)
     curve = referral.risk_coverage(doubt, is_wrong)
     found = {
         "accuracy": float(1 - is_wrong.mean()),

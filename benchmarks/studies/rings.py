@@ -45,7 +45,8 @@ def draw(rng: np.random.Generator) -> dict:
 def visible_rings(film: dict, side: int) -> int:
     """How many rings stand over the noise, from the simulation's own power."""
     q = np.linspace(0, 0.5 / film["nm_per_pixel"], 4000)
-    wavelength, cs_nm = float(wavelength_nm(film["voltage_kv"])), film["cs_mm"] * 1e6
+    wavelength = float(wavelength_nm(film["voltage_kv"]))
+    cs_nm = film["cs_mm"] * 1e6
     envelope = temporal_envelope(q, film["voltage_kv"], film["focal_spread_nm"]) ** 2
     envelope *= np.exp(-2 * (np.pi * film["convergence_mrad"] * 1e-3 * film["defocus_nm"] * q) ** 2)
     envelope *= np.exp(-4 * (np.pi * ATOM_NM * q) ** 2)
@@ -54,7 +55,9 @@ def visible_rings(film: dict, side: int) -> int:
     order = np.abs(wavelength * q**2 * (film["defocus_nm"] + 0.5 * cs_nm * wavelength**2 * q**2))
     whole = np.flatnonzero(np.diff(np.floor(order)) != 0)
     size = side * film["nm_per_pixel"]
-    inner, outer, strength = q[whole[:-1]], q[whole[1:]], over[whole[:-1]]
+    inner = q[whole[:-1]]
+    outer = q[whole[1:]]
+    strength = over[whole[:-1]]
     pixels = np.pi * (outer**2 - inner**2) / 2 * size**2 / 2.25  # of which the window leaves independent
     is_seen = strength / (strength + 2) * np.sqrt(pixels) >= 4
     return int((is_seen & ((outer - inner) * size >= 3)).sum())
@@ -64,7 +67,8 @@ def films(n: int) -> pd.DataFrame:
     rows = []
     for seed in range(n):
         rng = np.random.default_rng([1, seed])
-        film, shape = draw(rng), SHAPES[seed % 2]
+        film = draw(rng)
+        shape = SHAPES[seed % 2]
         image = amorphous_film(rng, shape, **film)
         start = time.process_time()
         found = thon_rings(image, film["nm_per_pixel"], film["voltage_kv"], cs_mm=film["cs_mm"])
@@ -96,7 +100,8 @@ def others(n: int) -> pd.DataFrame:
         for seed in range(n):
             rng = np.random.default_rng([2, k, seed])
             image = ringless(name, rng, SHAPES[seed % 2])
-            kv, cs = float(rng.choice([80, 200, 300])), float(rng.choice([0.0, 1.2, 2.7]))
+            kv = float(rng.choice([80, 200, 300]))
+            cs = float(rng.choice([0.0, 1.2, 2.7]))
             found = thon_rings(image, loguniform(rng, 0.03, 0.5), kv, cs_mm=cs)
             rows.append({"kind": name, "seed": seed, "is_found": np.isfinite(found.defocus_nm)} | found._asdict())
     return pd.DataFrame(rows)
@@ -109,10 +114,12 @@ def main() -> None:
     parser.add_argument("--others", type=int, default=40, help="images of each kind without rings")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    with_rings, without = films(arguments.films), others(arguments.others)
+    with_rings = films(arguments.films)
+    without = others(arguments.others)
     with_rings.to_csv(arguments.out / "films.csv", index=False)
     without.to_csv(arguments.out / "others.csv", index=False)
-    is_found, is_visible = with_rings["error"].notna(), with_rings["visible_rings"] >= 4
+    is_found = with_rings["error"].notna()
+    is_visible = with_rings["visible_rings"] >= 4
     is_right = with_rings["error"].abs() < TOLERANCE
     strong = is_found & (with_rings["astigmatism_nm"] > 0.05 * with_rings["defocus_nm"].abs())
     astigmatism = (with_rings["found_defocus_long_nm"] - with_rings["found_defocus_short_nm"]) / 2

@@ -96,7 +96,8 @@ def look(task: str, seed: int, given: argparse.Namespace) -> tuple:
         others |= {"faults": ("acquisition", spoilt)}
         others |= {name: ("acquisition", [f(rng, image) for image in parts["test"]]) for name, f in _SPOILT.items()}
     for name, (kind, made) in others.items():
-        cohorts[name], kinds[name] = made, kind
+        cohorts[name] = made
+        kinds[name] = kind
     seen = {name: _seen(ensemble, made) for name, made in cohorts.items()}
     truth = {name: (labels[split == name], sources[split == name]) for name in parts}
     path.write_bytes(pickle.dumps((seen, kinds, truth, parts["validation"])))
@@ -114,7 +115,8 @@ def study(seen: dict, kinds: dict, truth: dict, *, embedded: int, seed: int) -> 
         seen["train"], *truth["train"], seen["validation"], shifted, held_out_groups=truth["validation"][1], seed=seed
     )
     judged = {name: shift.judge(known, seen[name]) for name in kinds}
-    p, y = seen["test"].probabilities, truth["test"][0]
+    p = seen["test"].probabilities
+    y = truth["test"][0]
     is_wrong = p.mean(axis=0).argmax(axis=1) != y
     doubt = entropy.predictive_entropy(p)
     found = {

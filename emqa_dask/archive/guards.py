@@ -84,7 +84,8 @@ def _check_dataset(dataset: h5py.Dataset) -> None:
     if filters.count(h5py.h5z.FILTER_DEFLATE) > 1:
         raise ReadError(f"{dataset.name} is compressed twice")
     if h5py.h5z.FILTER_DEFLATE in filters and stored * _DEFLATE_RATIO > chunk + SLACK_BYTES:
-        skipped, large = 1 << filters.index(h5py.h5z.FILTER_DEFLATE), []
+        skipped = 1 << filters.index(h5py.h5z.FILTER_DEFLATE)
+        large = []
 
         def note(info) -> None:
             if info.size * _DEFLATE_RATIO > chunk + SLACK_BYTES and not info.filter_mask & skipped:
@@ -97,7 +98,8 @@ def _check_dataset(dataset: h5py.Dataset) -> None:
 
 def check_elid(path: str | Path) -> None:
     """ReadError for an ELID whose bzip2 stream is cut, broken or too long: RosettaSciIO would wait for its end."""
-    n_bytes, inflate = 0, bz2.BZ2Decompressor()
+    n_bytes = 0
+    inflate = bz2.BZ2Decompressor()
     with open(path, "rb") as file:
         while not inflate.eof:
             data = file.read(2**20) if inflate.needs_input else b""
@@ -149,7 +151,8 @@ def _load(path: str) -> dict:
 
 def _values(tree: object, keys: tuple[str, ...]) -> list:
     """What `keys` hold anywhere in a tree of dictionaries and lists."""
-    found, stack = [], [tree]
+    found = []
+    stack = [tree]
     while stack:
         node = stack.pop()
         if isinstance(node, dict):
@@ -162,11 +165,13 @@ def _packing(array: dict) -> tuple[str, int]:
     """(what packs an array's chunks, bytes of a chunk); ReadError where that is more than one thing, or too much."""
     if array.get("zarr_format") == 2:
         codecs = [c for c in (*(array.get("filters") or ()), array.get("compressor")) if c]
-        names, shape = [c.get("id") for c in codecs], array.get("chunks", [])
+        names = [c.get("id") for c in codecs]
+        shape = array.get("chunks", [])
         dtype = array.get("dtype")
     else:
         codecs = array.get("codecs", [])
-        names, dtype = [c.get("name") for c in codecs], array.get("data_type")
+        names = [c.get("name") for c in codecs]
+        dtype = array.get("data_type")
         shape = array.get("chunk_grid", {}).get("configuration", {}).get("chunk_shape", [])
     names = [str(name).removeprefix("numcodecs.") for name in names]
     try:
@@ -229,7 +234,8 @@ def _said(packer: str, head: bytes) -> int:
     if packer == "lz4":
         return struct.unpack_from("<I", head, 0)[0]
     flags = head[4]
-    kind, single = flags >> 6, flags >> 5 & 1
+    kind = flags >> 6
+    single = flags >> 5 & 1
     at = 5 + (not single) + (0, 1, 2, 4)[flags & 3]
     width = (single, 2, 4, 8)[kind]
     return int.from_bytes(head[at : at + width], "little") + (256 if width == 2 else 0)
@@ -244,7 +250,9 @@ def check_tiff(path: str | Path) -> None:
         count, entry, offset = ("Q", "HHQQ", "Q") if is_big else ("H", "HHII", "I")
         if len(head) < 16:
             return
-        queue, seen, size = [struct.unpack_from(order + offset, head, 8 if is_big else 4)[0]], set(), struct.calcsize
+        queue = [struct.unpack_from(order + offset, head, 8 if is_big else 4)[0]]
+        seen = set()
+        size = struct.calcsize
         while queue:
             at = queue.pop()
             if at in seen or not at:

@@ -164,7 +164,8 @@ def cohort_suspects(nm_per_pixel: np.ndarray, cohort: np.ndarray) -> np.ndarray:
     suspect = np.zeros(len(nm), bool)
     known = np.flatnonzero((group >= 0) & ~np.isnan(nm))
     known = known[np.lexsort((nm[known], group[known]))]  # by cohort, then size: a cohort's median is in its middle
-    group, nm = group[known], nm[known]
+    group = group[known]
+    nm = nm[known]
     starts = np.flatnonzero(np.diff(group, prepend=-1))
     n_known = np.diff(starts, append=len(group))
     median = (nm[starts + (n_known - 1) // 2] + nm[starts + n_known // 2]) / 2

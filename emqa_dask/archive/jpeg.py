@@ -62,7 +62,8 @@ def find_jpeg_damage(data: bytes, tables: bytes = b"") -> str:
 def _read_segments(data: bytes, stream: _Stream) -> str:
     from emqa_dask.archive.jpeg_codes import next_marker
 
-    array, at = np.frombuffer(data, np.uint8), 2
+    array = np.frombuffer(data, np.uint8)
+    at = 2
     while True:
         at = next_marker(array, at)
         if at >= len(data):
@@ -97,16 +98,20 @@ def _read_segments(data: bytes, stream: _Stream) -> str:
 def _read_codes(body: bytes, stream: _Stream) -> None:
     at = 0
     while at < len(body):
-        kind, number = body[at] >> 4, body[at] & 15
+        kind = body[at] >> 4
+        number = body[at] & 15
         if kind > 1 or number > 3:
             raise ValueError("a table of codes that no scan can name")
         counts = body[at + 1 : at + 17]
         symbols = body[at + 17 : at + 17 + sum(counts)]
-        lookup, code, k = np.zeros(65536, np.uint16), 0, 0
+        lookup = np.zeros(65536, np.uint16)
+        code = 0
+        k = 0
         for bits, count in enumerate(counts, 1):
             for _ in range(count):
                 lookup[code << (16 - bits) : (code + 1) << (16 - bits)] = bits << 8 | symbols[k]
-                code, k = code + 1, k + 1
+                code = code + 1
+                k = k + 1
             code <<= 1
         stream.lookups[4 * kind + number] = lookup
         at += 17 + k
@@ -115,7 +120,8 @@ def _read_codes(body: bytes, stream: _Stream) -> None:
 def _read_quantisation(body: bytes, stream: _Stream) -> None:
     at = 0
     while at < len(body):
-        is_wide, number = body[at] >> 4, body[at] & 15
+        is_wide = body[at] >> 4
+        number = body[at] & 15
         stream.quantisation[number] = struct.unpack_from(">H" if is_wide else ">B", body, at + 1)[0]
         at += 1 + 64 * (2 if is_wide else 1)
 
@@ -124,7 +130,8 @@ def _read_frame(body: bytes, stream: _Stream, is_progressive: bool) -> None:
     stream.precision, height, width, n = struct.unpack_from(">BHHB", body)
     if stream.components or n > 4:
         raise _Unknown
-    stream.is_progressive, stream.size = is_progressive, (height, width)
+    stream.is_progressive = is_progressive
+    stream.size = (height, width)
     if not height or not width:  # a height that comes later
         raise _Unknown
     for place in range(n):
@@ -154,7 +161,9 @@ def _follow(array: np.ndarray, start: int, end: int, body: bytes, stream: _Strea
     n = body[0]
     first, final, bits = body[1 + 2 * n : 4 + 2 * n]
     rows, columns = _units(stream)
-    grid, parts, first_blocks = (rows, columns), [], []
+    grid = (rows, columns)
+    parts = []
+    first_blocks = []
     for k in range(n):
         identity, tables = body[1 + 2 * k : 3 + 2 * k]
         place, across, down, table = stream.components[identity]

@@ -75,7 +75,8 @@ def _ac(bits, position, lookup, first, final, run, mask):
         if entry == 0:
             return np.int64(-INVALID), run, mask
         position += entry >> 8
-        zeros, size = entry >> 4 & 15, entry & 15
+        zeros = entry >> 4 & 15
+        size = entry & 15
         if size:
             k += zeros
             if k > final:
@@ -98,10 +99,12 @@ def _ac(bits, position, lookup, first, final, run, mask):
 @numba.njit(nogil=True, cache=True)
 def _ac_again(bits, position, lookup, first, final, run, mask):
     """One block's coefficients made finer by a bit, and those that become non-zero with it; as _ac()."""
-    k, one = first, np.uint64(1)
+    k = first
+    one = np.uint64(1)
     while run == 0 and k <= final:
         entry = np.int64(lookup[_peek(bits, position)])
-        zeros, size = entry >> 4 & 15, entry & 15
+        zeros = entry >> 4 & 15
+        size = entry & 15
         if entry == 0 or size > 1:
             return np.int64(-INVALID), run, mask
         position += (entry >> 8) + size
@@ -154,12 +157,15 @@ def follow_scan(data, start, end, lookups, parts, grid, interval, bands, is_prog
     masks: which coefficients of each block are not zero yet (progressive), a component's blocks from first_blocks on.
     """
     first, final, before, after = bands
-    last, n_units = np.zeros(len(parts), np.int64), grid[0] * grid[1]
-    bits, at = np.empty(end - start + _MARGIN, np.uint8), start
+    last = np.zeros(len(parts), np.int64)
+    n_units = grid[0] * grid[1]
+    bits = np.empty(end - start + _MARGIN, np.uint8)
+    at = start
     mask = np.uint64(0)
     for begin in range(0, n_units, interval if interval else n_units):
         n_bytes, at, marker = _unstuff(data, at, end, bits)
-        position, run = np.int64(0), np.int64(0)
+        position = np.int64(0)
+        run = np.int64(0)
         last[:] = 0
         stop = min(begin + interval, n_units) if interval else n_units
         for unit in range(begin, stop):

@@ -29,7 +29,9 @@ def parse_header(data: bytes) -> np.ndarray | None:
         return None
     for order in "<>":
         record = np.frombuffer(data, _HEADER.newbyteorder(order), count=1)[0]
-        n, mode, axes = record["n"].astype(int), int(record["mode"]), record["axes"]
+        n = record["n"].astype(int)
+        mode = int(record["mode"])
+        axes = record["axes"]
         is_sane = (n > 0).all() and (n < 2**24).all() and 0 <= record["nsymbt"] < 2**31 - 1
         is_marked = record["map"][:3] == b"MAP" or (axes == (1, 2, 3)).all() or (axes == 0).all()
         if is_sane and is_marked and mode in (*DTYPES, 3, 4, 101):
@@ -46,7 +48,8 @@ def open_mrc(path: str | Path) -> Source:
             raise ReadError("not an MRC file: the header's sizes and mode make no sense")
         extended = file.read(min(int(record["nsymbt"]), 2**20))
         n_bytes = file.seek(0, 2)
-    mode, (width, height, n_sections) = int(record["mode"]), (int(v) for v in record["n"])
+    mode = int(record["mode"])
+    (width, height, n_sections) = (int(v) for v in record["n"])
     if mode not in DTYPES:
         what = "complex values (a Fourier transform)" if mode in (3, 4) else "packed 4-bit values"
         return Source("MRC", "signal", f"MRC of mode {mode}: {what}, not read as micrographs")

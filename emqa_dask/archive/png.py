@@ -12,7 +12,10 @@ def find_png_damage(data: bytes, n_bytes: int) -> str:
 
     n_bytes: what the pixels are decoded to, at most; a stream that goes on is not followed further.
     """
-    at, inflate, left, has_end = 8, zlib.decompressobj(), n_bytes + _BLOCK, False
+    at = 8
+    inflate = zlib.decompressobj()
+    left = n_bytes + _BLOCK
+    has_end = False
     view = memoryview(data)
     while at + 8 <= len(data):
         length, name = struct.unpack_from(">I4s", data, at)
@@ -40,7 +43,8 @@ def find_png_damage(data: bytes, n_bytes: int) -> str:
 
 def _inflate(inflate, body: memoryview, left: int) -> int:
     """Bytes that `body` unpacks to, about `left` at most; a block in memory at a time."""
-    size, data = 0, body
+    size = 0
+    data = body
     while len(data) and size < left and not inflate.eof:
         size += len(inflate.decompress(data, _BLOCK))
         data = inflate.unconsumed_tail

@@ -21,7 +21,8 @@ _LOCK = threading.Lock()
 def _opened(path):
     """A Pillow image without Pillow's own limit on pixels: our budget is checked from the header, before decoding."""
     with _LOCK, quiet():
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        limit = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None
         try:
             with Image.open(path) as image:
                 yield image
@@ -34,7 +35,8 @@ def open_raster(path: str | Path, format: str) -> Source:
     try:
         with _opened(path) as image:
             width, height = image.size
-            mode, n_frames = image.mode, getattr(image, "n_frames", 1)
+            mode = image.mode
+            n_frames = getattr(image, "n_frames", 1)
             exif = image.getexif() if format in ("JPEG", "WebP") else {}  # of a PNG it would decode it
             header = Header(
                 instrument=text(exif.get(272)), acquired=iso_date(exif.get(306)), foreign=prune(dict(image.info))
@@ -47,7 +49,8 @@ def open_raster(path: str | Path, format: str) -> Source:
         raise ReadError(f"{format} of {height} x {width} pixels")
     depth = _png_depth(path) if format == "PNG" else (8, 0)
     if depth[0] == 16:
-        is_colour, dtype = depth[1] in (2, 6), "uint16"
+        is_colour = depth[1] in (2, 6)
+        dtype = "uint16"
         read = partial(_decode_png16, path, (width, height))
     else:
         is_colour = mode not in _GREY and mode not in ("LA", "La")

@@ -76,7 +76,8 @@ def from_signals(signals: list[dict], format: str) -> Source:
 
 def classify(signal: dict) -> _Verdict:
     """What one signal is: micrograph, stack, spectrum, diffraction or signal, and the reason where it is no image."""
-    data, axes = signal["data"], signal["axes"]
+    data = signal["data"]
+    axes = signal["axes"]
     shape = tuple(int(n) for n in data.shape)
     dtype = np.dtype(data.dtype)
     units = [str(a.get("units") or "") for a in axes]
@@ -117,7 +118,8 @@ def _is_stack(axes: list[dict]) -> bool:
 
 
 def _frames(signal: dict) -> list[Frame]:
-    data, header = signal["data"], signal_header(signal)
+    data = signal["data"]
+    header = signal_header(signal)
     height, width = (int(n) for n in data.shape[-2:])
     rgb = _is_rgb(np.dtype(data.dtype))
     dtype = np.dtype(data.dtype["R"] if rgb else data.dtype).newbyteorder("=")

@@ -138,7 +138,8 @@ def _scan_folder(folder: str, prefix: str) -> Iterator[Entry]:
         if item is None:
             stack.pop()
             continue
-        uri, path = f"{prefix}{item.name}", item.path
+        uri = f"{prefix}{item.name}"
+        path = item.path
         try:
             is_folder = item.is_dir()
         except OSError:  # a loop of links
@@ -242,14 +243,17 @@ def _scan_remote(uri: str) -> Iterator[Entry]:
 def _walk_s3(fs: Any, uri: str, root: str) -> Iterator[Entry]:
     """Files below an S3 URI, by key: "folders" do not exist there, so no key is lost, whatever slashes it has."""
     bucket, folder, _ = fs.split_path(root)
-    prefix, zarr, after = f"{folder}/" if folder else "", "", ""
+    prefix = f"{folder}/" if folder else ""
+    zarr = ""
+    after = ""
     while True:
         page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **({"StartAfter": after} if after else {}))
         for _, group in groupby(page.get("Contents", []), key=lambda item: item["Key"].rpartition(".")[0]):
             items = list(group)
             texts = [item["Key"] for item in items if item["Key"].endswith(".txt")]
             for item in items:
-                after, name = item["Key"], item["Key"][len(prefix) :]
+                after = item["Key"]
+                name = item["Key"][len(prefix) :]
                 if zarr and name.startswith(zarr):
                     continue
                 zarr = _zarr_above(name)

@@ -76,11 +76,14 @@ class Frame:
         finally:
             _DAMAGE.reset(token)
         if rows.ndim == 2:
-            grey, n_coloured = rows, 0
+            grey = rows
+            n_coloured = 0
         elif is_grey(rows):
-            grey, n_coloured = rows[..., 0], 0
+            grey = rows[..., 0]
+            n_coloured = 0
         else:
-            grey, n_coloured = luma(rows), count_coloured(rows)
+            grey = luma(rows)
+            n_coloured = count_coloured(rows)
         return _native(grey), n_coloured, damage
 
     def _decode(self, y0: int, y1: int) -> np.ndarray:
@@ -151,7 +154,9 @@ def luma(rgb: np.ndarray) -> np.ndarray:
 def count_coloured(rgb: np.ndarray) -> int:
     """Number of pixels of (h, w, 3) whose channels differ by over 8 % of the full range (dtype's, or 1 for floats)."""
     full = float(np.iinfo(rgb.dtype).max) if rgb.dtype.kind in "iu" else 1.0
-    red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
+    red = rgb[..., 0]
+    green = rgb[..., 1]
+    blue = rgb[..., 2]
     high, low = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
     with np.errstate(invalid="ignore", over="ignore"):  # infinite pixels
         difference = high - low if rgb.dtype.kind == "u" else high.astype(np.float64) - low
@@ -174,7 +179,8 @@ def quiet() -> Iterator[list[str]]:
     loggers = [logging.getLogger(name) for name in ("tifffile", "rsciio")]
     before = [(log, log.propagate, list(log.handlers)) for log in loggers]
     for log in loggers:
-        log.propagate, log.handlers = False, [_Notes(notes)]
+        log.propagate = False
+        log.handlers = [_Notes(notes)]
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -182,4 +188,5 @@ def quiet() -> Iterator[list[str]]:
         notes.extend(str(w.message) for w in caught)
     finally:
         for log, propagate, handlers in before:
-            log.propagate, log.handlers = propagate, handlers
+            log.propagate = propagate
+            log.handlers = handlers

@@ -72,7 +72,8 @@ def _fail(row: dict, error: Exception) -> None:
 
 
 def _survey_frames(row: dict, source: Source, settings: Archive) -> list[dict]:
-    rows, lost = [], []
+    rows = []
+    lost = []
     for number, frame in enumerate(source.frames):
         try:
             rows.append(_survey_frame(row, number, frame, settings))
@@ -90,7 +91,9 @@ def _survey_frames(row: dict, source: Source, settings: Archive) -> list[dict]:
 
 def _survey_frame(row: dict, number: int, frame: Frame, settings: Archive) -> dict:
     check_budget(frame, settings.max_megapixels)
-    digest, n_coloured, damage = hashlib.sha256(), 0, []
+    digest = hashlib.sha256()
+    n_coloured = 0
+    damage = []
     for y0, y1 in frame.windows():
         pixels, n, notes = frame.read_with_colour(y0, y1)
         n_coloured += n
@@ -138,7 +141,8 @@ def check_budget(frame: Frame, max_megapixels: float) -> None:
 
 def content_sha256(path: str | Path) -> tuple[str, int]:
     """SHA-256 and size of a file; of a folder: over each file's relative path and SHA-256, in sorted order."""
-    digest, n_bytes = hashlib.sha256(), 0
+    digest = hashlib.sha256()
+    n_bytes = 0
     if os.path.isdir(path):
         for folder, folders, names in os.walk(path):
             folders.sort()

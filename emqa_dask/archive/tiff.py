@@ -70,7 +70,8 @@ def _format(tif: tifffile.TiffFile, page: tifffile.TiffPage) -> str:
 
 def _frames(path, tif, pages) -> tuple[list[Frame], list[str]]:
     """The frames, and why the other pages are none."""
-    frames, left_out = [], []
+    frames = []
+    left_out = []
     acquisitions = [p for p in pages if p.is_sis]  # the other page of these files is a rendered preview
     for number, page in enumerate(pages, 1):
         problem = _no_micrograph(page)
@@ -158,7 +159,8 @@ def _read_contiguous(path, offset, shape, dtype, number, y0: int, y1: int) -> np
 
 def _read_segments(path, page: tifffile.TiffPage, number: int, y0: int, y1: int) -> np.ndarray:
     """Rows y0:y1 from the strips or tiles that touch them; those that a sparse file does not hold are zero."""
-    samples, width = page.samplesperpixel, page.imagewidth
+    samples = page.samplesperpixel
+    width = page.imagewidth
     out = np.zeros((y1 - y0, width, samples), page.dtype)
     segment_h = page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
     across = math.ceil(width / page.tilewidth) if page.is_tiled else 1
@@ -170,7 +172,8 @@ def _read_segments(path, page: tifffile.TiffPage, number: int, y0: int, y1: int)
     with open(path, "rb") as file:
         for plane in range(planes):
             for index in range((plane * down + y0 // segment_h) * across, (plane * down - (-y1 // segment_h)) * across):
-                offset, n_bytes = page.dataoffsets[index], page.databytecounts[index]
+                offset = page.dataoffsets[index]
+                n_bytes = page.databytecounts[index]
                 if offset == 0 or n_bytes == 0:
                     note_damage(f"page {number}, strip or tile {index + 1} of {needed} is absent from the file")
                     continue
@@ -203,7 +206,8 @@ def _paste(out, page, data: bytes, index: int, number: int, y0: int, plane: int)
     if block is None:
         return
     block = block[0]
-    a, b = max(top, y0), min(top + block.shape[0], y0 + out.shape[0])
+    a = max(top, y0)
+    b = min(top + block.shape[0], y0 + out.shape[0])
     right = min(left + block.shape[1], out.shape[1])
     channels = slice(plane, plane + 1) if page.planarconfig == 2 and out.shape[2] > 1 else slice(None)
     if b > a:

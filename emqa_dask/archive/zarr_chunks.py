@@ -43,7 +43,8 @@ def check_blosc(folder: Path, array: Any, plane: tuple[int, ...], y0: int, y1: i
 def check_blosc_file(path: Path) -> None:
     """ReadError where a Blosc buffer is shorter than it says."""
     with open(path, "rb") as file:
-        head, n_bytes = file.read(16), file.seek(0, 2)
+        head = file.read(16)
+        n_bytes = file.seek(0, 2)
     said = int.from_bytes(head[12:16], "little") if len(head) == 16 else 16
     if n_bytes < said:
         raise ReadError(f"Zarr chunks are broken: {path.name} ends after {n_bytes:,} of {said:,} bytes")

@@ -37,7 +37,8 @@ class Card:
     def check_classes(self, classes: Sequence[str]) -> None:
         """Raises ValueError unless `classes` are the card's, in the card's order."""
         if tuple(classes) != self.classes:
-            extra, absent = sorted(set(classes) - set(self.classes)), sorted(set(self.classes) - set(classes))
+            extra = sorted(set(classes) - set(self.classes))
+            absent = sorted(set(self.classes) - set(classes))
             said = f"not on the card: {extra}, missing: {absent}" if extra or absent else "their order differs"
             raise ValueError(f"{self.directory / 'card.toml'}: other classes than this classifier's: {said}")
 
@@ -65,7 +66,8 @@ def _checked(directory: Path, table: Mapping) -> Card:
     missing = [key for key in ("name", "classes", "architecture", "input", "ensemble", "files") if not table.get(key)]
     if missing:
         raise models.ModelError(f"{where}: lacks {', '.join(missing)}")
-    told, classes = table["ensemble"], table["classes"]
+    told = table["ensemble"]
+    classes = table["classes"]
     members = told.get("members", [])
     wrong = []
     if not isinstance(classes, list) or len(set(map(str, classes))) != len(classes):

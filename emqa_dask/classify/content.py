@@ -25,7 +25,8 @@ def look(windows: NDArray[np.float32], device: str = "cpu") -> tuple[NDArray[np.
     import torch
 
     net, is_foreign = _loaded(device)
-    found, n = [], max(1, BATCH_PX // max(1, int(np.prod(windows.shape[1:]))))
+    found = []
+    n = max(1, BATCH_PX // max(1, int(np.prod(windows.shape[1:]))))
     with torch.inference_mode():
         for start in range(0, len(windows), n):
             batch = torch.from_numpy(stretched(windows[start : start + n])[:, None]).to(device)

@@ -38,7 +38,9 @@ class Ensemble:
     ):
         import torch
 
-        self.card, self.device, self.precision = card, device, precision
+        self.card = card
+        self.device = device
+        self.precision = precision
         self._nets = [net.to(device, getattr(torch, precision)).eval() for net in nets]
         alone = len(nets) == 1  # and only in the loop does dropout know of its pass
         self._way = evaluator(self._nets, WAY if alone else way or WAY)
@@ -81,7 +83,9 @@ class Ensemble:
 
     def examine(self, images: Sequence[NDArray]) -> list[Examined]:
         """All that the members say of each image, window by window. Errors: as `probabilities`."""
-        view, pictures, grids = self.card.view, [], []
+        view = self.card.view
+        pictures = []
+        grids = []
         for k, image in enumerate(images):
             try:
                 pictures.append(windows.prepare(image, view))
@@ -91,9 +95,12 @@ class Ensemble:
         if not pictures:
             return []
         counts = [grid.shape[0] * grid.shape[1] for grid in grids]
-        ends, owners = np.cumsum(counts), np.repeat(np.arange(len(grids)), counts)
+        ends = np.cumsum(counts)
+        owners = np.repeat(np.arange(len(grids)), counts)
         places = np.concatenate([grid.reshape(-1, 2) for grid in grids])
-        said, sums, shown = [], 0.0, []
+        said = []
+        sums = 0.0
+        shown = []
         for start in range(0, len(places), BATCH[self.device]):  # windows are copies: never all of an image's at once
             chosen = slice(start, start + BATCH[self.device])
             stack = [windows.at(pictures[o], place, view) for o, place in zip(owners[chosen], places[chosen])]
@@ -104,7 +111,8 @@ class Ensemble:
             part = np.zeros((len(e), len(pictures), e.shape[2]))
             np.add.at(part, np.s_[:, owners[chosen]], e)
             sums = sums + part
-        p, found = np.concatenate(said, axis=1), []
+        p = np.concatenate(said, axis=1)
+        found = []
         contents, odds = (np.concatenate(part) for part in zip(*shown))
         for k, grid in enumerate(grids):
             its = slice(ends[k] - counts[k], ends[k])
@@ -181,7 +189,8 @@ def _loaded(directory: str, digest: str, files: tuple[str, ...], device: str, me
     card = cards.read(directory)
     if method == "dropout" and not card.architecture["dropout"]:
         raise models.ModelError(f"{directory}: method 'dropout' needs a network trained with dropout: take another one")
-    nets, faults = [], dict(card.faults)
+    nets = []
+    faults = dict(card.faults)
     for file in card.files:
         with models.blame(card.directory):
             net = classifiers.build_classifier(card.architecture)

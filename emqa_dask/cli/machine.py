@@ -4,7 +4,9 @@ import socket
 
 from emqa_dask.settings import Settings, SettingsError
 
-FEW_WORKERS, WORKERS_PER_CORE = 64, 16  # processes that one machine bears, also where most wait for a disk
+# processes that one machine bears, also where most wait for a disk
+FEW_WORKERS = 64
+WORKERS_PER_CORE = 16
 
 
 def check_local(settings: Settings, n_cores: int) -> None:

@@ -108,7 +108,8 @@ def searched_pixels(
 ) -> Where:
     """Where in a strip of rows first... of an image of `shape` maxima count: in rows start...stop, known, off edges."""
     rows, columns = scales.border_px(settings.exclude_border)
-    y0, y1 = max(start, rows) - first, min(stop, shape[0] - rows) - first
+    y0 = max(start, rows) - first
+    y1 = min(stop, shape[0] - rows) - first
     return Where(y0, y1, columns, shape[1] - columns, is_finite(image))
 
 
@@ -144,7 +145,8 @@ def chosen_detections(candidates: Candidates, settings: Detect) -> pd.DataFrame:
     rows = scales.refined_table(kept, candidates.sigmas, settings.log_scale)
     is_capped = bool(is_full or len(rows) > settings.max_detections)
     rows = boxed(rows.head(settings.max_detections), candidates.shape)
-    rows.attrs["is_capped"], rows.attrs["too_many_blobs"] = is_capped, bool(is_full)
+    rows.attrs["is_capped"] = is_capped
+    rows.attrs["too_many_blobs"] = bool(is_full)
     return rows
 
 
@@ -164,8 +166,12 @@ def boxed(rows: pd.DataFrame, shape: tuple[int, int]) -> pd.DataFrame:
         rows[f"{axis}1"] = (rows[f"{axis}_px"] + 0.5 + radius).clip(upper=size)
     rows["area_px"] = math.pi * radius**2
     rows["score"] = score(rows["response"])
-    rows["label"], rows["detector"], rows["mask_rle"] = "blob", "log", None
-    rows["circularity"], rows["diameter_px"], rows["diameter_nm"] = math.nan, 2 * radius, math.nan
+    rows["label"] = "blob"
+    rows["detector"] = "log"
+    rows["mask_rle"] = None
+    rows["circularity"] = math.nan
+    rows["diameter_px"] = 2 * radius
+    rows["diameter_nm"] = math.nan
     return rows[[name for name in tables.DETECTIONS.names if name != "micrograph_id"]]
 
 
@@ -194,6 +200,7 @@ def _check(candidates: Candidates, settings: Detect) -> None:
         )
     free = ("threshold", "overlap", "polarity", "max_detections")
     for field in dataclasses.fields(searched):
-        asked_for, had = getattr(settings, field.name), getattr(searched, field.name)
+        asked_for = getattr(settings, field.name)
+        had = getattr(searched, field.name)
         if field.name not in free and asked_for != had:
             raise ValueError(f"{field.name} is {asked_for!r}: the candidates were searched with {had!r}; search again")

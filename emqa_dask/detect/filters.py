@@ -12,7 +12,9 @@ from scipy import ndimage
 from emqa_dask.backend import use_wide_vectors
 
 use_wide_vectors()
-ROWS, COLUMNS = 64, 256  # of a tile: with the widest kernels' margins it stays in a processor's second cache
+# of a tile: with the widest kernels' margins it stays in a processor's second cache
+ROWS = 64
+COLUMNS = 256
 
 
 def laplace(
@@ -88,15 +90,19 @@ def _laplace(image, smooth, second, rows, columns, factor, out):
     height, width = image.shape
     n = len(smooth) - 1
     tile = np.empty((ROWS + 2 * n, COLUMNS), smooth.dtype)
-    sum_0, sum_2 = np.empty(COLUMNS, smooth.dtype), np.empty(COLUMNS, smooth.dtype)
-    smoothed, derived = np.empty((ROWS, width), image.dtype), np.empty((ROWS, width), image.dtype)
-    line_0, line_2 = np.empty(width + 2 * n, smooth.dtype), np.empty(width + 2 * n, smooth.dtype)
+    sum_0 = np.empty(COLUMNS, smooth.dtype)
+    sum_2 = np.empty(COLUMNS, smooth.dtype)
+    smoothed = np.empty((ROWS, width), image.dtype)
+    derived = np.empty((ROWS, width), image.dtype)
+    line_0 = np.empty(width + 2 * n, smooth.dtype)
+    line_2 = np.empty(width + 2 * n, smooth.dtype)
     for y0 in range(0, height, ROWS):
         n_rows = min(ROWS, height - y0)
         for x0 in range(0, width, COLUMNS):
             n_columns = min(COLUMNS, width - x0)
             for i in range(n_rows + 2 * n):
-                source, target = image[rows[y0 + i], x0 : x0 + n_columns], tile[i]
+                source = image[rows[y0 + i], x0 : x0 + n_columns]
+                target = tile[i]
                 for x in range(n_columns):
                     target[x] = source[x]
             for i in range(n_rows):
@@ -121,24 +127,43 @@ def _laplace(image, smooth, second, rows, columns, factor, out):
 def _along_y(rows, first, w, v, to_w, to_v):
     """The sums of 2 n + 1 rows under two kernels; four taps a pass, one after the other in scipy's order."""
     n = len(w) - 1
-    last, width = first + 2 * n, len(to_w)
+    last = first + 2 * n
+    width = len(to_w)
     middle = rows[first + n]
     for x in range(width):
         to_w[x] = middle[x] * w[n]
         to_v[x] = middle[x] * v[n]
     k = 0
     while k + 4 <= n:
-        a0, a1, a2, a3 = rows[first + k], rows[first + k + 1], rows[first + k + 2], rows[first + k + 3]
-        b0, b1, b2, b3 = rows[last - k], rows[last - k - 1], rows[last - k - 2], rows[last - k - 3]
-        w0, w1, w2, w3 = w[k], w[k + 1], w[k + 2], w[k + 3]
-        v0, v1, v2, v3 = v[k], v[k + 1], v[k + 2], v[k + 3]
+        a0 = rows[first + k]
+        a1 = rows[first + k + 1]
+        a2 = rows[first + k + 2]
+        a3 = rows[first + k + 3]
+        b0 = rows[last - k]
+        b1 = rows[last - k - 1]
+        b2 = rows[last - k - 2]
+        b3 = rows[last - k - 3]
+        w0 = w[k]
+        w1 = w[k + 1]
+        w2 = w[k + 2]
+        w3 = w[k + 3]
+        v0 = v[k]
+        v1 = v[k + 1]
+        v2 = v[k + 2]
+        v3 = v[k + 3]
         for x in range(width):
-            p0, p1, p2, p3 = a0[x] + b0[x], a1[x] + b1[x], a2[x] + b2[x], a3[x] + b3[x]
+            p0 = a0[x] + b0[x]
+            p1 = a1[x] + b1[x]
+            p2 = a2[x] + b2[x]
+            p3 = a3[x] + b3[x]
             to_w[x] = to_w[x] + p0 * w0 + p1 * w1 + p2 * w2 + p3 * w3
             to_v[x] = to_v[x] + p0 * v0 + p1 * v1 + p2 * v2 + p3 * v3
         k += 4
     while k < n:
-        a0, b0, w0, v0 = rows[first + k], rows[last - k], w[k], v[k]
+        a0 = rows[first + k]
+        b0 = rows[last - k]
+        w0 = w[k]
+        v0 = v[k]
         for x in range(width):
             p0 = a0[x] + b0[x]
             to_w[x] += p0 * w0
@@ -162,20 +187,32 @@ def _lay_out(values, columns, n, line):
 def _along_x(line, w, to):
     """The sums of a line, n values longer at each end than `to`, under one kernel, in the same order."""
     n = len(w) - 1
-    last, width = 2 * n, len(to)
+    last = 2 * n
+    width = len(to)
     middle = line[n : n + width]
     for x in range(width):
         to[x] = middle[x] * w[n]
     k = 0
     while k + 4 <= n:
-        a0, a1, a2, a3 = line[k : k + width], line[k + 1 :], line[k + 2 :], line[k + 3 :]
-        b0, b1, b2, b3 = line[last - k :], line[last - k - 1 :], line[last - k - 2 :], line[last - k - 3 :]
-        w0, w1, w2, w3 = w[k], w[k + 1], w[k + 2], w[k + 3]
+        a0 = line[k : k + width]
+        a1 = line[k + 1 :]
+        a2 = line[k + 2 :]
+        a3 = line[k + 3 :]
+        b0 = line[last - k :]
+        b1 = line[last - k - 1 :]
+        b2 = line[last - k - 2 :]
+        b3 = line[last - k - 3 :]
+        w0 = w[k]
+        w1 = w[k + 1]
+        w2 = w[k + 2]
+        w3 = w[k + 3]
         for x in range(width):
             to[x] = to[x] + (a0[x] + b0[x]) * w0 + (a1[x] + b1[x]) * w1 + (a2[x] + b2[x]) * w2 + (a3[x] + b3[x]) * w3
         k += 4
     while k < n:
-        a0, b0, w0 = line[k:], line[last - k :], w[k]
+        a0 = line[k:]
+        b0 = line[last - k :]
+        w0 = w[k]
         for x in range(width):
             to[x] += (a0[x] + b0[x]) * w0
         k += 1
@@ -186,28 +223,36 @@ def _halve(image, taps, rows, columns, out):
     height, width = out.shape
     n = len(taps)
     tile = np.empty((2 * ROWS + 2 * n, COLUMNS), np.float32)
-    even, odd = np.empty(COLUMNS + n + 1, np.float32), np.empty(COLUMNS + n + 1, np.float32)
+    even = np.empty(COLUMNS + n + 1, np.float32)
+    odd = np.empty(COLUMNS + n + 1, np.float32)
     for x0 in range(0, width, COLUMNS):
         n_columns = min(COLUMNS, width - x0)
         for y0 in range(0, height, ROWS):
             n_rows = min(ROWS, height - y0)
             for i in range(2 * n_rows + 2 * n):
                 source = image[rows[2 * y0 + i]]
-                first, last = 2 * x0 - n, 2 * (x0 + n_columns) + n
+                first = 2 * x0 - n
+                last = 2 * (x0 + n_columns) + n
                 if first >= 0 and last <= len(source):
                     inner = source[first:last]
                     for k in range(n_columns + n):
-                        even[k], odd[k] = inner[2 * k], inner[2 * k + 1]
+                        even[k] = inner[2 * k]
+                        odd[k] = inner[2 * k + 1]
                 else:
                     for k in range(n_columns + n):
-                        even[k], odd[k] = source[columns[2 * (x0 + k)]], source[columns[2 * (x0 + k) + 1]]
+                        even[k] = source[columns[2 * (x0 + k)]]
+                        odd[k] = source[columns[2 * (x0 + k) + 1]]
                 _halve_line(even, odd, taps, tile[i, :n_columns])
             for i in range(n_rows):
                 target = out[y0 + i, x0 : x0 + n_columns]
                 target[:] = 0
                 for k in range(0, n, 2):
-                    a0, b0, w0 = tile[2 * i + 1 + k], tile[2 * (i + n) - k], taps[k]
-                    a1, b1, w1 = tile[2 * i + 2 + k], tile[2 * (i + n) - k - 1], taps[k + 1]
+                    a0 = tile[2 * i + 1 + k]
+                    b0 = tile[2 * (i + n) - k]
+                    w0 = taps[k]
+                    a1 = tile[2 * i + 2 + k]
+                    b1 = tile[2 * (i + n) - k - 1]
+                    w1 = taps[k + 1]
                     for x in range(n_columns):
                         target[x] += (a0[x] + b0[x]) * w0 + (a1[x] + b1[x]) * w1
 
@@ -215,10 +260,15 @@ def _halve(image, taps, rows, columns, out):
 @numba.njit(nogil=True, cache=True)
 def _halve_line(even, odd, taps, to):
     """Pairs of a line at equal distances before and behind the middle between its pixels 2 j + n and 2 j + n + 1."""
-    n, width = len(taps), len(to)
+    n = len(taps)
+    width = len(to)
     to[:] = 0
     for k in range(0, n, 2):
-        a0, b0, w0 = odd[k // 2 :], even[n - k // 2 :], taps[k]
-        a1, b1, w1 = even[k // 2 + 1 :], odd[n - k // 2 - 1 :], taps[k + 1]
+        a0 = odd[k // 2 :]
+        b0 = even[n - k // 2 :]
+        w0 = taps[k]
+        a1 = even[k // 2 + 1 :]
+        b1 = odd[n - k // 2 - 1 :]
+        w1 = taps[k + 1]
         for x in range(width):
             to[x] += (a0[x] + b0[x]) * w0 + (a1[x] + b1[x]) * w1

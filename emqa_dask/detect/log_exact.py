@@ -71,7 +71,8 @@ def _on_host(image, sigmas, sides, floor, most, where) -> tuple[Maxima, dict, di
 def _on_device(image, sigmas, sides, floor, most, where) -> tuple[Maxima, dict, dict]:
     """The same on (xp, ndi); what was found is moved once, as one table."""
     xp, ndi = backend(image)
-    lowest, n_met = dict.fromkeys(sides, math.inf), dict.fromkeys(sides, 0)
+    lowest = dict.fromkeys(sides, math.inf)
+    n_met = dict.fromkeys(sides, 0)
     tables = {sign: [] for sign in sides}
 
     def layer(k: int) -> tuple[Any, dict[int, Any]]:
@@ -79,7 +80,8 @@ def _on_device(image, sigmas, sides, floor, most, where) -> tuple[Maxima, dict, 
         response = -ndi.gaussian_laplace(image, sigmas[k]) * float(sigmas[k] ** 2)
         return response, {sign: ndi.maximum_filter(sign * response, size=3, mode="nearest") for sign in sides}
 
-    before, here = None, layer(0)
+    before = None
+    here = layer(0)
     for k in range(len(sigmas)):
         after = layer(k + 1) if k + 1 < len(sigmas) else None
         for sign in sides:
@@ -96,7 +98,8 @@ def _on_device(image, sigmas, sides, floor, most, where) -> tuple[Maxima, dict, 
             y, x = y[keep], x[keep]
             stack = [layer if layer is None else sign * layer[0] for layer in (before, here, after)]
             tables[sign] = _strongest(xp, [*tables[sign], _surroundings(xp, stack, y, x, k)], most)
-        before, here = here, after
+        before = here
+        here = after
     one = to_host(xp.concatenate([part for sign in sides for part in tables[sign]]))
     counts = [sum(len(part) for part in tables[sign]) for sign in sides]
     found = [_maxima(sign, part, image.shape) for sign, part in zip(sides, np.split(one, np.cumsum(counts)[:-1]))]

@@ -116,7 +116,8 @@ def _kernels(sigma: float, step: int) -> tuple[np.ndarray, np.ndarray]:
         n = np.arange(-radius, radius + 1)
         smooth = np.exp(-0.5 * (n / sigma) ** 2) / norm
         sums = [smooth.sum(), (smooth * ((n / sigma) ** 2 - 1)).sum()]
-        design, both = np.vstack([design, 1e3 * design.sum(axis=0)]), np.vstack([both, 1e3 * np.array(sums)])
+        design = np.vstack([design, 1e3 * design.sum(axis=0)])
+        both = np.vstack([both, 1e3 * np.array(sums)])
         both = np.linalg.lstsq(design, both, rcond=None)[0]
     halves = (0.5 * (both + both[::-1]))[: n_side + 1].astype(np.float32)
     return np.ascontiguousarray(halves[:, 0]), np.ascontiguousarray(halves[:, 1])

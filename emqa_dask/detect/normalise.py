@@ -4,7 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-FLOOR, CEILING = -1.0, 2.0  # normalised values are clipped here, one range beyond each percentile
+# normalised values are clipped here, one range beyond each percentile
+FLOOR = -1.0
+CEILING = 2.0
 SAMPLE_PX = 1 << 20  # percentiles are taken from at most about this many pixels, on a regular grid
 
 

@@ -62,7 +62,10 @@ def collect(
     each of these. None keeps all. Those that are not `where` they may be do not count. Second, how many were met for
     each sign (on coarse grids, some more than once).
     """
-    kept, fresh, n_fresh, n_met = scales.NOTHING, [], 0, dict.fromkeys(sides, 0)
+    kept = scales.NOTHING
+    fresh = []
+    n_fresh = 0
+    n_met = dict.fromkeys(sides, 0)
     window = [None, None, None]
     for k, layer in enumerate(itertools.chain(layers, [None])):
         window = [*window[1:], layer]
@@ -73,9 +76,12 @@ def collect(
                 fit = (part.dscale, part.dy, part.dx, part.top)
                 met = scales.maxima(sign, part.y, part.x, np.full(len(part.y), k - 1), part.value, fit)
                 fresh.append(scales.chosen(met, scales.within(where, met.y, met.x)))
-                n_fresh, n_met[sign] = n_fresh + len(fresh[-1].y), n_met[sign] + len(part.y)
+                n_fresh = n_fresh + len(fresh[-1].y)
+                n_met[sign] = n_met[sign] + len(part.y)
                 if most is not None and n_fresh > max(most, CHUNK):
-                    kept, fresh, n_fresh = scales.strongest([kept, *fresh], most), [], 0
+                    kept = scales.strongest([kept, *fresh], most)
+                    fresh = []
+                    n_fresh = 0
     return scales.strongest([kept, *fresh], most), n_met
 
 
@@ -103,9 +109,14 @@ def search(
 @numba.njit(nogil=True, cache=True)
 def _search(grids, steps, weights, firsts, height, width, start, stop, sign, floor, found):
     """Fill the columns of `found` with the peaks of rows start...stop of the middle grid; how many."""
-    grid, step = grids[1], steps[1]
-    cube, line, fit = np.empty((3, 3, 3)), np.empty(WIDE), np.empty(4)
-    marks, (seen, tops), n = np.empty(grid.shape[1], np.bool_), np.full((2, SEEN), -1, np.int64), 0
+    grid = grids[1]
+    step = steps[1]
+    cube = np.empty((3, 3, 3))
+    line = np.empty(WIDE)
+    fit = np.empty(4)
+    marks = np.empty(grid.shape[1], np.bool_)
+    (seen, tops) = np.full((2, SEEN), -1, np.int64)
+    n = 0
     low = floor if step == 1 else (floor * LOWERED if floor > 0 else -np.inf)
     for i in range(start, stop):
         if step == 1:
@@ -144,8 +155,13 @@ def _search(grids, steps, weights, firsts, height, width, start, stop, sign, flo
                     is_peak = _is_top(cube[k], cube[1, 1, 1])
             if is_peak:
                 refine(cube, steps[0] > 0 and steps[2] > 0, 0 < y < height - 1, 0 < x < width - 1, fit)
-                found[0, n], found[1, n], found[2, n] = y, x, cube[1, 1, 1]
-                found[3, n], found[4, n], found[5, n], found[6, n] = fit[1], fit[2], fit[0], fit[3]
+                found[0, n] = y
+                found[1, n] = x
+                found[2, n] = cube[1, 1, 1]
+                found[3, n] = fit[1]
+                found[4, n] = fit[2]
+                found[5, n] = fit[0]
+                found[6, n] = fit[3]
                 n += 1
     return n
 
@@ -153,9 +169,18 @@ def _search(grids, steps, weights, firsts, height, width, start, stop, sign, flo
 @numba.njit(nogil=True, cache=True)
 def _mark(grid, i, sign, low, marks):
     """Where in row i a value above `low` is not below any of its eight neighbours; the ends are not compared."""
-    row, up, down = grid[i], grid[max(i - 1, 0)], grid[min(i + 1, len(grid) - 1)]
-    inner, right, n, s, to, ne, se = row[1:], row[2:], up[1:], down[1:], marks[1:], up[2:], down[2:]
-    marks[0], marks[-1] = sign * row[0] > low, sign * row[-1] > low
+    row = grid[i]
+    up = grid[max(i - 1, 0)]
+    down = grid[min(i + 1, len(grid) - 1)]
+    inner = row[1:]
+    right = row[2:]
+    n = up[1:]
+    s = down[1:]
+    to = marks[1:]
+    ne = up[2:]
+    se = down[2:]
+    marks[0] = sign * row[0] > low
+    marks[-1] = sign * row[-1] > low
     for x in range(len(row) - 2):
         v = sign * inner[x]
         is_high = (v > low) & (v >= sign * n[x]) & (v >= sign * s[x]) & (v >= sign * row[x]) & (v >= sign * right[x])
@@ -165,16 +190,34 @@ def _mark(grid, i, sign, low, marks):
 @numba.njit(nogil=True, cache=True)
 def _mark_coarse(grid, i, sign, low, marks):
     """Where in row i a value above `low` is a maximum, or the surface around it has its top within `REACH`."""
-    row, up, down = grid[i], grid[max(i - 1, 0)], grid[min(i + 1, len(grid) - 1)]
-    inner, right, to = row[1:], row[2:], marks[1:]
-    n, s, ne, se = up[1:], down[1:], up[2:], down[2:]
-    marks[0], marks[-1] = sign * row[0] > low, sign * row[-1] > low
-    half, reach = grid.dtype.type(0.5), grid.dtype.type(REACH)
+    row = grid[i]
+    up = grid[max(i - 1, 0)]
+    down = grid[min(i + 1, len(grid) - 1)]
+    inner = row[1:]
+    right = row[2:]
+    to = marks[1:]
+    n = up[1:]
+    s = down[1:]
+    ne = up[2:]
+    se = down[2:]
+    marks[0] = sign * row[0] > low
+    marks[-1] = sign * row[-1] > low
+    half = grid.dtype.type(0.5)
+    reach = grid.dtype.type(REACH)
     for x in range(len(row) - 2):
-        c, top, bottom, left, right_ = sign * inner[x], sign * n[x], sign * s[x], sign * row[x], sign * right[x]
-        nw, ne_, sw, se_ = sign * up[x], sign * ne[x], sign * down[x], sign * se[x]
-        gy, gx = half * (bottom - top), half * (right_ - left)
-        yy, xx = top + bottom - c - c, left + right_ - c - c
+        c = sign * inner[x]
+        top = sign * n[x]
+        bottom = sign * s[x]
+        left = sign * row[x]
+        right_ = sign * right[x]
+        nw = sign * up[x]
+        ne_ = sign * ne[x]
+        sw = sign * down[x]
+        se_ = sign * se[x]
+        gy = half * (bottom - top)
+        gx = half * (right_ - left)
+        yy = top + bottom - c - c
+        xx = left + right_ - c - c
         xy = half * half * (se_ - sw - ne_ + nw)
         det = yy * xx - xy * xy
         near = (yy < 0) & (det > 0)
@@ -208,11 +251,18 @@ def _lead(grids, steps, sign, i, j, height, width, floor):
     Where that is clearly below the floor, or a neighbouring scale clearly higher (on the same grid: the surface there;
     on a finer one: its nearest pixel), it is no peak.
     """
-    grid, step = grids[1], steps[1]
+    grid = grids[1]
+    step = steps[1]
     h, w = grid.shape
-    up, down, left, right = i - 1, i + 1, j - 1, j + 1
+    up = i - 1
+    down = i + 1
+    left = j - 1
+    right = j + 1
     if i == 0 or j == 0 or down == h or right == w:
-        up, down, left, right = reflected(up, h), reflected(down, h), reflected(left, w), reflected(right, w)
+        up = reflected(up, h)
+        down = reflected(down, h)
+        left = reflected(left, w)
+        right = reflected(right, w)
     c, gy, gx, yy, xx, xy = quadratic(grid, sign, i, j, up, down, left, right)
     det = yy * xx - xy * xy
     dy = dx = 2.0
@@ -241,7 +291,8 @@ def _lead(grids, steps, sign, i, j, height, width, floor):
     for k in (0, 2):
         if 0 < steps[k] < step:
             finer = grids[k]
-            row, column = min(y // steps[k], finer.shape[0] - 1), min(x // steps[k], finer.shape[1] - 1)
+            row = min(y // steps[k], finer.shape[0] - 1)
+            column = min(x // steps[k], finer.shape[1] - 1)
             if sign * finer[row, column] - top > CLEARLY * abs(top):
                 return NOWHERE
     return y, x
@@ -252,11 +303,15 @@ def _climb(grid, step, weights, firsts, sign, y, x, height, width, line, plane):
     """The pixel uphill of (y, x) that is higher than its surroundings, which fill `plane`; -1 if it is too far."""
     for _ in range(2 * step + 2):
         around(grid, step, weights, firsts, sign, y, x, height, width, line, plane)
-        top, dy, dx = plane[1, 1], 0, 0
+        top = plane[1, 1]
+        dy = 0
+        dx = 0
         for a in range(3):
             for b in range(3):
                 if plane[a, b] > top:
-                    top, dy, dx = plane[a, b], a - 1, b - 1
+                    top = plane[a, b]
+                    dy = a - 1
+                    dx = b - 1
         if dy == 0 and dx == 0:
             return y, x
         y, x = y + dy, x + dx

@@ -55,8 +55,10 @@ def largest_first(y: np.ndarray, x: np.ndarray, sigma: np.ndarray, overlap: floa
 
 @numba.njit(nogil=True, cache=True)
 def _largest_first(y, x, sigma, order, overlap, cell):
-    n, root = len(y), math.sqrt(2)
-    n_rows, n_columns = int(y.max() / cell) + 1, int(x.max() / cell) + 1
+    n = len(y)
+    root = math.sqrt(2)
+    n_rows = int(y.max() / cell) + 1
+    n_columns = int(x.max() / cell) + 1
     first = np.zeros(n_rows * n_columns + 1, np.int64)
     home = np.empty(n, np.int64)
     for i in range(n):
@@ -64,19 +66,23 @@ def _largest_first(y, x, sigma, order, overlap, cell):
         first[home[i] + 1] += 1
     for k in range(n_rows * n_columns):
         first[k + 1] += first[k]
-    members, filled = np.empty(n, np.int64), first[:-1].copy()
+    members = np.empty(n, np.int64)
+    filled = first[:-1].copy()
     for i in range(n):
         members[filled[home[i]]] = i
         filled[home[i]] += 1
-    alive, place = np.ones(n, np.bool_), np.empty(n, np.int64)
+    alive = np.ones(n, np.bool_)
+    place = np.empty(n, np.int64)
     place[order] = np.arange(n)
     for rank in range(n):
         i = order[rank]
         if not alive[i]:
             continue
         reach = 2 * root * sigma[i]
-        top, bottom = max(int((y[i] - reach) / cell), 0), min(int((y[i] + reach) / cell), n_rows - 1)
-        left, right = max(int((x[i] - reach) / cell), 0), min(int((x[i] + reach) / cell), n_columns - 1)
+        top = max(int((y[i] - reach) / cell), 0)
+        bottom = min(int((y[i] + reach) / cell), n_rows - 1)
+        left = max(int((x[i] - reach) / cell), 0)
+        right = min(int((x[i] + reach) / cell), n_columns - 1)
         for row in range(top, bottom + 1):
             for m in range(first[row * n_columns + left], first[row * n_columns + right + 1]):
                 j = members[m]
@@ -127,7 +133,8 @@ def _touching(pairs, y, x, sigma):
     near = np.empty(len(pairs), np.int64)
     n = 0
     for p in range(len(pairs)):
-        i, j = pairs[p, 0], pairs[p, 1]
+        i = pairs[p, 0]
+        j = pairs[p, 1]
         if (y[i] - y[j]) ** 2 + (x[i] - x[j]) ** 2 <= 2.001 * (sigma[i] + sigma[j]) ** 2:
             near[n] = p
             n += 1
@@ -136,9 +143,11 @@ def _touching(pairs, y, x, sigma):
 
 def _is_over(y: np.ndarray, x: np.ndarray, sigma: np.ndarray, pairs: np.ndarray, overlap: float) -> np.ndarray:
     """Whether each pair's disks share over `overlap` of the smaller one, in steps that round as scikit-image's."""
-    s1, s2 = sigma[pairs[:, 0]], sigma[pairs[:, 1]]
+    s1 = sigma[pairs[:, 0]]
+    s2 = sigma[pairs[:, 1]]
     s_max = np.maximum(s1, s2)
-    r1, r2 = s1 / s_max, s2 / s_max
+    r1 = s1 / s_max
+    r2 = s2 / s_max
     # Positions are scaled before they are subtracted: the same rounding as there, and ties depend on it.
     unit = s_max * math.sqrt(2)
     dy = y[pairs[:, 1]] / unit - y[pairs[:, 0]] / unit
@@ -165,7 +174,8 @@ def _lens_fraction(d: np.ndarray, r1: np.ndarray, r2: np.ndarray) -> np.ndarray:
 def _survivors(pairs, order, sigma):
     alive = np.ones(len(sigma), np.bool_)
     for p in order:
-        i, j = pairs[p, 0], pairs[p, 1]
+        i = pairs[p, 0]
+        j = pairs[p, 1]
         if alive[i] and alive[j]:
             if sigma[i] > sigma[j]:
                 alive[j] = False
@@ -185,7 +195,8 @@ def set_order(pairs: np.ndarray) -> np.ndarray:
 
 @numba.njit(cache=True)
 def _tuple_hash(i, j):
-    prime_1, prime_2 = np.uint64(11400714785074694791), np.uint64(14029467366897019727)
+    prime_1 = np.uint64(11400714785074694791)
+    prime_2 = np.uint64(14029467366897019727)
     prime_5 = np.uint64(2870177450012600261)
     acc = prime_5
     for lane in (np.uint64(i), np.uint64(j)):
@@ -214,7 +225,8 @@ def _insert(table, mask, key, hashed):
 @numba.njit(cache=True)
 def _in_order(table, n):
     """The `n` keys in the order of their slots; without a branch, which would be guessed wrongly half of the time."""
-    keys, k = np.empty(n + 1, np.int32), 0
+    keys = np.empty(n + 1, np.int32)
+    k = 0
     for key in table:
         keys[k] = key
         k += key >= 0

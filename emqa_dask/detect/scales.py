@@ -150,7 +150,8 @@ def refined_table(found: Maxima, sigmas: np.ndarray, log_scale: bool) -> pd.Data
     Between two scales sigma is interpolated as they are spaced: geometrically with `log_scale`, else linearly.
     """
     known = np.asarray(sigmas, np.float64) if len(found.y) else np.ones(1)
-    position, index = found.scale + found.dscale, np.arange(len(known))
+    position = found.scale + found.dscale
+    index = np.arange(len(known))
     if log_scale:
         sigma = np.exp(np.interp(position, index, np.log(known)))
     else:

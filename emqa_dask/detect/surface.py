@@ -27,7 +27,8 @@ def refined(cubes: np.ndarray, has_both: np.ndarray) -> np.ndarray:
 @functools.lru_cache(maxsize=16)
 def interpolation(step: int) -> tuple[np.ndarray, np.ndarray]:
     """For each pixel of a block: Lagrange's weights (step x TAPS), and the first coarse pixel that they take."""
-    weights, firsts = np.empty((step, TAPS)), np.empty(step, np.int64)
+    weights = np.empty((step, TAPS))
+    firsts = np.empty(step, np.int64)
     for pixel in range(step):
         offset = (pixel + 0.5) / step - 0.5
         firsts[pixel] = math.floor(offset) - TAPS // 2 + 1
@@ -48,8 +49,11 @@ def reflected(i, n):
 @numba.njit(nogil=True, cache=True)
 def quadratic(grid, sign, i, j, up, down, left, right):
     """Value, gradient (y, x) and Hessian (yy, xx, xy) at a pixel, by central differences."""
-    c, n, s = sign * grid[i, j], sign * grid[up, j], sign * grid[down, j]
-    e, t = sign * grid[i, right], sign * grid[i, left]
+    c = sign * grid[i, j]
+    n = sign * grid[up, j]
+    s = sign * grid[down, j]
+    e = sign * grid[i, right]
+    t = sign * grid[i, left]
     xy = 0.25 * sign * (grid[down, right] - grid[down, left] - grid[up, right] + grid[up, left])
     return c, 0.5 * (s - n), 0.5 * (e - t), s + n - 2 * c, e + t - 2 * c, xy
 
@@ -66,7 +70,8 @@ def around(grid, step, weights, firsts, sign, y, x, height, width, line, plane):
                 is_in = 0 <= y + a - 1 < height and 0 <= x + b - 1 < width
                 plane[a, b] = sign * grid[y + a - 1, x + b - 1] if is_in else -np.inf
         return
-    shift, mask = 1, step - 1
+    shift = 1
+    mask = step - 1
     while step >> shift > 1:
         shift += 1
     h, w = grid.shape
@@ -77,16 +82,19 @@ def around(grid, step, weights, firsts, sign, y, x, height, width, line, plane):
         if not 0 <= row < height:
             plane[a] = -np.inf
             continue
-        first_i, along_y = (row >> shift) + firsts[row & mask], weights[row & mask]
+        first_i = (row >> shift) + firsts[row & mask]
+        along_y = weights[row & mask]
         line[:] = 0
         if first_j >= 0 and first_j + WIDE <= w and first_i >= 0 and first_i + TAPS <= h:
             for k in range(TAPS):
-                weight, values = along_y[k], grid[first_i + k, first_j : first_j + WIDE]
+                weight = along_y[k]
+                values = grid[first_i + k, first_j : first_j + WIDE]
                 for m in range(WIDE):
                     line[m] += weight * values[m]
         else:
             for k in range(TAPS):
-                weight, values = along_y[k], grid[reflected(first_i + k, h)]
+                weight = along_y[k]
+                values = grid[reflected(first_i + k, h)]
                 for m in range(WIDE):
                     line[m] += weight * values[reflected(first_j + m, w)]
         for b in range(3):
@@ -106,18 +114,23 @@ def refine(cube, has_scales, has_rows, has_columns, out):
     g0 = g1 = g2 = h01 = h02 = h12 = 0.0
     h00 = h11 = h22 = -1.0
     if has_scales:
-        g0, h00 = 0.5 * (cube[2, 1, 1] - cube[0, 1, 1]), cube[2, 1, 1] + cube[0, 1, 1] - 2 * c
+        g0 = 0.5 * (cube[2, 1, 1] - cube[0, 1, 1])
+        h00 = cube[2, 1, 1] + cube[0, 1, 1] - 2 * c
     if has_rows:
-        g1, h11 = 0.5 * (cube[1, 2, 1] - cube[1, 0, 1]), cube[1, 2, 1] + cube[1, 0, 1] - 2 * c
+        g1 = 0.5 * (cube[1, 2, 1] - cube[1, 0, 1])
+        h11 = cube[1, 2, 1] + cube[1, 0, 1] - 2 * c
     if has_columns:
-        g2, h22 = 0.5 * (cube[1, 1, 2] - cube[1, 1, 0]), cube[1, 1, 2] + cube[1, 1, 0] - 2 * c
+        g2 = 0.5 * (cube[1, 1, 2] - cube[1, 1, 0])
+        h22 = cube[1, 1, 2] + cube[1, 1, 0] - 2 * c
     if has_scales and has_rows:
         h01 = 0.25 * (cube[2, 2, 1] - cube[2, 0, 1] - cube[0, 2, 1] + cube[0, 0, 1])
     if has_scales and has_columns:
         h02 = 0.25 * (cube[2, 1, 2] - cube[2, 1, 0] - cube[0, 1, 2] + cube[0, 1, 0])
     if has_rows and has_columns:
         h12 = 0.25 * (cube[1, 2, 2] - cube[1, 2, 0] - cube[1, 0, 2] + cube[1, 0, 0])
-    m0, m1, m2 = h11 * h22 - h12 * h12, h02 * h12 - h01 * h22, h01 * h12 - h02 * h11
+    m0 = h11 * h22 - h12 * h12
+    m1 = h02 * h12 - h01 * h22
+    m2 = h01 * h12 - h02 * h11
     det = h00 * m0 + h01 * m1 + h02 * m2
     if h00 < 0 and h00 * h11 - h01 * h01 > 0 and det < 0:
         d0 = -(m0 * g0 + m1 * g1 + m2 * g2) / det
@@ -125,11 +138,18 @@ def refine(cube, has_scales, has_rows, has_columns, out):
         d2 = -(m2 * g0 + (h01 * h02 - h00 * h12) * g1 + (h00 * h11 - h01 * h01) * g2) / det
     else:
         h01 = h02 = h12 = 0.0
-        d0, d1, d2 = _vertex(g0, h00), _vertex(g1, h11), _vertex(g2, h22)
-    d0, d1, d2 = min(max(d0, -0.5), 0.5), min(max(d1, -0.5), 0.5), min(max(d2, -0.5), 0.5)
+        d0 = _vertex(g0, h00)
+        d1 = _vertex(g1, h11)
+        d2 = _vertex(g2, h22)
+    d0 = min(max(d0, -0.5), 0.5)
+    d1 = min(max(d1, -0.5), 0.5)
+    d2 = min(max(d2, -0.5), 0.5)
     top = c + g0 * d0 + g1 * d1 + g2 * d2 + 0.5 * (h00 * d0 * d0 + h11 * d1 * d1 + h22 * d2 * d2)
     top += h01 * d0 * d1 + h02 * d0 * d2 + h12 * d1 * d2
-    out[0], out[1], out[2], out[3] = d0, d1, d2, max(top, c)
+    out[0] = d0
+    out[1] = d1
+    out[2] = d2
+    out[3] = max(top, c)
 
 
 @numba.njit(nogil=True, cache=True)

@@ -39,7 +39,8 @@ def detection_features(
     Raises ValueError for malformed boxes, scores outside [0, 1], unequal lengths and an image without pixels.
     Li et al., Digital Discovery 4 (2025) 987; definitions as in the released code.
     """
-    boxes, scores = bx.as_boxes(boxes), np.asarray(scores)
+    boxes = bx.as_boxes(boxes)
+    scores = np.asarray(scores)
     height, width = image_shape
     n = len(boxes)
     if scores.shape != (n,):

@@ -30,7 +30,8 @@ def diffraction(view: np.ndarray) -> dict[str, float]:
     folded = fft.irfft2(transform * transform, s=(2 * h, 2 * w), workers=1)
     near = folded[int(0.7 * h) : int(1.3 * h), int(0.7 * w) : int(1.3 * w)]
     peak = np.unravel_index(near.argmax(), near.shape)
-    cy, cx = (peak[0] + int(0.7 * h)) / 2, (peak[1] + int(0.7 * w)) / 2
+    cy = (peak[0] + int(0.7 * h)) / 2
+    cx = (peak[1] + int(0.7 * w)) / 2
     variance = float((log**2).sum())
     if variance <= 1e-9:
         return none
@@ -39,7 +40,8 @@ def diffraction(view: np.ndarray) -> dict[str, float]:
     n = np.bincount(ring.ravel())
     profile = np.bincount(ring.ravel(), log.ravel()) / np.maximum(n, 1)
     side = min(h, w)
-    inner, outer = bright[r < 0.08 * side], bright[r > 0.4 * side]
+    inner = bright[r < 0.08 * side]
+    outer = bright[r > 0.4 * side]
     excess = (inner.mean() - outer.mean()) / top if inner.size and outer.size else 0.0
     return {
         "inversion_symmetry": float(near.max() / variance),
@@ -106,7 +108,8 @@ def scene(view: np.ndarray) -> dict[str, float]:
     variance = float(small.var())
     if variance <= 1e-9:
         return dict.fromkeys(SCENE, np.nan)
-    gy, gx = small[2:, 1:-1] - small[:-2, 1:-1], small[1:-1, 2:] - small[1:-1, :-2]
+    gy = small[2:, 1:-1] - small[:-2, 1:-1]
+    gx = small[1:-1, 2:] - small[1:-1, :-2]
     size = np.hypot(gx, gy)
     half, most, nearly = (float(v) for v in np.quantile(size[::2, ::2], (0.5, 0.9, 0.98)))
     middling = (size > half) & (size < most)
@@ -114,10 +117,14 @@ def scene(view: np.ndarray) -> dict[str, float]:
     along = np.minimum(angle, np.pi / 2 - angle) < np.pi / 24
     h, w = (side // 16 * 16 for side in small.shape)
     blocks = small[:h, :w].reshape(h // 16, 16, w // 16, 16)
-    means, busy = blocks.mean((1, 3)), np.log(blocks.std((1, 3)) + 0.01)
+    means = blocks.mean((1, 3))
+    busy = np.log(blocks.std((1, 3)) + 0.01)
     tones = np.histogram(small, bins=64, range=(0, 1))[0] / small.size
     filled = tones[tones > 0]
-    spreads, tails, skews, level = [], [], [], small
+    spreads = []
+    tails = []
+    skews = []
+    level = small
     for _ in range(3):
         smooth = cv2.GaussianBlur(level, (0, 0), 1.2)
         band = level - smooth
@@ -176,9 +183,12 @@ def _quiet_noise(view: np.ndarray) -> float:
 def _coherence(small: np.ndarray) -> dict[str, float]:
     """Mean coherence of the structure tensor over 5 px (Bigun & Granlund 1987); how upright its strong edges are."""
     smooth = cv2.GaussianBlur(small, (0, 0), 1.5)
-    gx, gy = smooth[1:-1, 2:] - smooth[1:-1, :-2], smooth[2:, 1:-1] - smooth[:-2, 1:-1]
+    gx = smooth[1:-1, 2:] - smooth[1:-1, :-2]
+    gy = smooth[2:, 1:-1] - smooth[:-2, 1:-1]
     xx, yy, xy = (cv2.GaussianBlur(product, (0, 0), 5)[::4, ::4] for product in (gx * gx, gy * gy, gx * gy))
-    energy, along, across = xx + yy, xx - yy, 2 * xy
+    energy = xx + yy
+    along = xx - yy
+    across = 2 * xy
     turn = np.hypot(along, across)
     coherence = turn / (energy + 1e-6)
     weight = coherence * (energy > np.quantile(energy, 0.75))

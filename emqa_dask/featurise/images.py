@@ -94,7 +94,8 @@ def _middle(pixels: np.ndarray) -> np.ndarray:
 def _tones(ordered: np.ndarray, dtype: np.dtype, low: float, span: float) -> dict[str, float]:
     """Statistics of sorted grey values; `low` and `span` are the grey range."""
     n = len(ordered)
-    first, last = float(ordered[0]), float(ordered[-1])
+    first = float(ordered[0])
+    last = float(ordered[-1])
     if span <= 1e-30:
         top = _share_of_range(first, dtype)
         return {
@@ -116,7 +117,8 @@ def _tones(ordered: np.ndarray, dtype: np.dtype, low: float, span: float) -> dic
     end = last if dtype != np.uint8 else max(last, 250.0)
     width = 0.012 * (last - first)
     second, third = (_below(ordered, end - k * width) for k in (1, 4))
-    top_band, below = (n - second) / n, (second - third) / n
+    top_band = (n - second) / n
+    below = (second - third) / n
     centred = (np.clip(ordered, low, low + span) - low) / span
     centred = centred - centred.mean()
     deviation = float(centred.std())
@@ -154,7 +156,10 @@ def _impulses(image: np.ndarray) -> dict[str, float]:
     y, x = y[:20000] + 2, x[:20000] + 2
     padded = np.pad(image, 3, mode="edge")
     patch = np.lib.stride_tricks.sliding_window_view(padded, (7, 7))[y, x]
-    peak, near, wide = patch[:, 3, 3], patch[:, 2:5, 2:5].sum((1, 2)), patch.sum((1, 2))
-    near, far = (near - peak) / 8, (wide - near) / 40
+    peak = patch[:, 3, 3]
+    near = patch[:, 2:5, 2:5].sum((1, 2))
+    wide = patch.sum((1, 2))
+    far = (wide - near) / 40
+    near = (near - peak) / 8
     alone = near - far < 0.12 * (peak - far)
     return {"impulses_per_mpx": float(alone.sum() * 1e6 / over.size)}

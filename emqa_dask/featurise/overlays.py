@@ -14,7 +14,8 @@ def view_of(image: np.ndarray, low: float, high: float) -> tuple[np.ndarray, flo
         size = max(1, round(w / factor)), max(1, round(h / factor))
         small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     else:
-        small, factor = image, 1.0
+        small = image
+        factor = 1.0
     return np.clip((small - np.float32(low)) / np.float32(max(high - low, 1e-30)), -0.5, 1.5), factor
 
 
@@ -34,9 +35,11 @@ def edge_runs(view: np.ndarray, step: float = 0.18) -> list[np.ndarray]:
     found = []
     for mask in (rise > step, rise < -step):
         change = np.flatnonzero(mask.ravel()[1:] != mask.ravel()[:-1]) + 1
-        starts, stops = change[::2], change[1::2]
+        starts = change[::2]
+        stops = change[1::2]
         long = stops - starts >= max(0.08 * w, 10)
-        starts, stops = starts[long], stops[long]
+        starts = starts[long]
+        stops = stops[long]
         order = np.argsort(starts - stops, kind="stable")[:150]
         found.append(np.stack([starts // w, starts % w, starts % w + stops - starts], 1)[order])
     return found
@@ -58,17 +61,21 @@ def scale_bar(view: np.ndarray, factor: float, runs: list[np.ndarray]) -> dict[s
     if min(h, w) < 48:
         return none
     rises, falls = runs
-    best, box = 0.0, None
+    best = 0.0
+    box = None
     for tops, bottoms in ((rises, falls), (falls, rises)):
         gap = bottoms[None, :, 0] - tops[:, None, 0]
         fits = (gap >= 1) & (gap <= 0.05 * h)
         fits &= np.abs(tops[:, None, 1:] - bottoms[None, :, 1:]).max(axis=2, initial=0) <= 6
         for i, j in np.argwhere(fits):
-            x0, x1 = max(tops[i, 1], bottoms[j, 1]), min(tops[i, 2], bottoms[j, 2])
-            y0, y1 = int(tops[i, 0]), int(bottoms[j, 0])
+            x0 = max(tops[i, 1], bottoms[j, 1])
+            x1 = min(tops[i, 2], bottoms[j, 2])
+            y0 = int(tops[i, 0])
+            y1 = int(bottoms[j, 0])
             contrast = _bar_contrast(view, y0, x0, y1, x1)
             if contrast * (x1 - x0) > best:
-                best, box = contrast * (x1 - x0), (y0, x0, y1, x1, contrast)
+                best = contrast * (x1 - x0)
+                box = (y0, x0, y1, x1, contrast)
     if box is None:
         return none
     return {"scale_bar_contrast": float(box[4])} | {
@@ -79,7 +86,8 @@ def scale_bar(view: np.ndarray, factor: float, runs: list[np.ndarray]) -> dict[s
 def _bar_contrast(view: np.ndarray, y0: int, x0: int, y1: int, x1: int) -> float:
     h, w = view.shape
     y1 = max(y1, y0 + 1)
-    length, thick = x1 - x0, y1 - y0
+    length = x1 - x0
+    thick = y1 - y0
     if x0 <= 2 or x1 >= w - 2 or y0 < 3 or y1 > h - 3 or length < 4 * thick or length > 0.6 * w:
         return 0.0
     cut = (x1 - x0) // 12 + 3
@@ -120,7 +128,8 @@ def _bar_rows(part: np.ndarray, ground: float, tolerance: float, h: int) -> int:
     if not max(8, 0.02 * h) <= rows <= 0.19 * h:
         return 0
     y0 = reach - rows
-    above, within = slice(max(y0 - 14, 0), max(y0 - 3, 1)), slice(y0 + 2, reach - 1)
+    above = slice(max(y0 - 14, 0), max(y0 - 3, 1))
+    within = slice(y0 + 2, reach - 1)
     jump = np.median(share[within]) - np.median(share[above])
     calm = np.median(equal[within]) - np.median(equal[above])
     ink = np.abs(part[within] - ground) > 0.35

@@ -24,7 +24,9 @@ MIN_RINGS = 3.0  # fewer, and any bump of a spectrum would do
 MIN_QUALITY = 0.55  # images without rings reach 0.5
 MIN_DEVIATIONS = 6.8  # of the correlation with the rings; white noise, best of all defoci, reaches 6.2
 MAX_RINGS_PER_BIN = 0.35
-RATIOS, TURNS = (0.1, 0.2), 6  # astigmatism tried, as a share of the defocus, and its directions
+# astigmatism tried, as a share of the defocus, and its directions
+RATIOS = (0.1, 0.2)
+TURNS = 6
 ANGLES = np.arange(SECTORS) * np.pi / SECTORS
 
 
@@ -78,7 +80,8 @@ def thon_rings(
     defoci, limit, quality = _settled(spectrum, lens, *found)
     if quality < MIN_QUALITY:
         return Rings(*[np.nan] * 5, quality)
-    mean, spread = abs(float(defoci[0])), float(np.hypot(defoci[1], defoci[2]))
+    mean = abs(float(defoci[0]))
+    spread = float(np.hypot(defoci[1], defoci[2]))
     turn = np.arctan2(defoci[2], defoci[1]) / 2 + (np.pi / 2 if defoci[0] < 0 else 0)
     angle = float(np.rad2deg(turn) % 180)
     return Rings(mean, mean + spread, mean - spread, angle, float(spectrum.q[limit]), quality)
@@ -109,7 +112,8 @@ def spectrum_of(image: NDArray, nm_per_pixel: float) -> Spectrum | None:
 @lru_cache(maxsize=4)
 def _cells(t: int) -> tuple[NDArray, NDArray]:
     """The cell (t * (t // 2 + 1),) of every frequency, the last one for those left out, and cells' sizes."""
-    qy, qx = fft.fftfreq(t, 1 / t)[:, None], fft.rfftfreq(t, 1 / t)[None]
+    qy = fft.fftfreq(t, 1 / t)[:, None]
+    qx = fft.rfftfreq(t, 1 / t)[None]
     ring = np.rint(np.hypot(qy, qx)).astype(np.intp)
     sector = np.rint(np.mod(np.arctan2(qy, qx), np.pi) / np.pi * SECTORS).astype(np.intp) % SECTORS
     on_axis = (np.abs(qy) < 0.5) | (qx < 0.5)  # where a camera's lines and seams are
@@ -121,7 +125,8 @@ def _cells(t: int) -> tuple[NDArray, NDArray]:
 
 def _detrended(spectrum: Spectrum, low: int, top: int) -> NDArray:
     """Log-power (top - low, SECTORS) of a band less a polynomial of degree 4 in q and each sector's mean."""
-    power, n = spectrum.power[low:top], spectrum.n[low:top]
+    power = spectrum.power[low:top]
+    n = spectrum.n[low:top]
     weight = n.sum(axis=1)
     basis = np.polynomial.legendre.legvander(np.linspace(-1, 1, top - low), 4)
     root = np.sqrt(weight)
@@ -133,7 +138,8 @@ def _detrended(spectrum: Spectrum, low: int, top: int) -> NDArray:
 
 def _search(spectrum: Spectrum, lens: Lens) -> tuple[NDArray, int, int] | None:
     """Signed defocus and its two astigmatic parts (3,), and the band of rings [low, top) that shows them best."""
-    best, found = 0.0, None
+    best = 0.0
+    found = None
     for octaves in np.arange(8) / 2:
         top = int(0.98 * len(spectrum.q) * 2**-octaves)
         low = max(4, top // 5)
@@ -141,12 +147,14 @@ def _search(spectrum: Spectrum, lens: Lens) -> tuple[NDArray, int, int] | None:
             break
         evidence, defoci = _search_band(spectrum, lens, low, top)
         if evidence > best:
-            best, found = evidence, (defoci, low, top)
+            best = evidence
+            found = (defoci, low, top)
     return found
 
 
 def _search_band(spectrum: Spectrum, lens: Lens, low: int, top: int) -> tuple[float, NDArray | None]:
-    q, rest = spectrum.q[low:top], _detrended(spectrum, low, top)
+    q = spectrum.q[low:top]
+    rest = _detrended(spectrum, low, top)
     u = np.linspace(q[0] ** 2, q[-1] ** 2, POINTS)
     at = np.interp(np.sqrt(u), q, np.arange(len(q)))
     below = np.minimum(at.astype(int), len(q) - 2)
@@ -162,7 +170,8 @@ def _search_band(spectrum: Spectrum, lens: Lens, low: int, top: int) -> tuple[fl
     gain = -(rings * np.exp(-2j * np.pi * f * u[0]).astype(np.complex64)).real * np.float32(2 / POINTS)
     noise = float(np.square(x - x.mean(axis=0)).mean()) / SECTORS + 1e-9
     signed = np.where(tried < len(f) // 2, tried, tried - len(f))
-    best, defoci = 0.0, None
+    best = 0.0
+    defoci = None
     for ratio, turn in [(0.0, 0.0), *((a, b * np.pi / TURNS) for a in RATIOS for b in range(TURNS))]:
         place = np.rint(signed * (1 + ratio * np.cos(2 * (ANGLES - turn)))[:, None]).astype(np.int32)
         score = np.take_along_axis(gain, place % len(f), axis=1).mean(axis=0)
@@ -170,7 +179,8 @@ def _search_band(spectrum: Spectrum, lens: Lens, low: int, top: int) -> tuple[fl
         evidence = max(float(score[k]), 0.0) ** 2 / noise * (top - low)
         if evidence > best:
             parts = np.array([1.0, ratio * np.cos(2 * turn), ratio * np.sin(2 * turn)])
-            best, defoci = evidence, f[tried[k]] / lens.wavelength_nm * parts
+            best = evidence
+            defoci = f[tried[k]] / lens.wavelength_nm * parts
     return best, defoci
 
 
@@ -216,16 +226,19 @@ def _local(spectrum: Spectrum, lens: Lens, defoci: NDArray) -> NDArray:
     Sectors are stretched to the mean defocus first, then averaged. NaN where the window leaves the spectrum or the
     rings are too fine for it.
     """
-    q, mean = spectrum.q, defoci[0]
+    q = spectrum.q
+    mean = defoci[0]
     by_angle = defoci @ np.stack([np.ones(SECTORS), np.cos(2 * ANGLES), np.sin(2 * ANGLES)])
     stretch = np.sqrt(np.clip(mean / np.where(by_angle == 0, np.inf, by_angle), 0.25, 4))
     profile = np.mean([np.interp(q * stretch[k], q, spectrum.power[:, k]) for k in range(SECTORS)], axis=0)
     phase = lens.phase(q, mean)
     rate = np.abs(np.gradient(phase)) / (2 * np.pi)  # rings a bin
     half = np.clip(np.ceil(1 / np.maximum(rate, 1e-6)), 4, len(q)).astype(int)
-    first, last = np.arange(len(q)) - half, np.arange(len(q)) + half + 1
+    first = np.arange(len(q)) - half
+    last = np.arange(len(q)) + half + 1
     ok = (first >= 3) & (last <= len(q)) & (rate < 0.4)
-    first, last = np.where(ok, first, 0), np.where(ok, last, 1)
+    first = np.where(ok, first, 0)
+    last = np.where(ok, last, 1)
     place = np.arange(len(q)) / len(q)
 
     def mean_of(values: NDArray) -> NDArray:
@@ -235,7 +248,8 @@ def _local(spectrum: Spectrum, lens: Lens, defoci: NDArray) -> NDArray:
     def product(a: NDArray, b: NDArray) -> NDArray:
         return mean_of(a * b) - mean_of(a) * mean_of(b)
 
-    a, b = profile - profile.mean(), -np.cos(phase)
+    a = profile - profile.mean()
+    b = -np.cos(phase)
     tilt = np.maximum(product(place, place), 1e-12)
     ab, aa, bb = (product(v, w) - product(v, place) * product(w, place) / tilt for v, w in ((a, b), (a, a), (b, b)))
     return np.where(ok, ab / np.sqrt(np.maximum(aa, 1e-12) * np.maximum(bb, 1e-12)), np.nan)

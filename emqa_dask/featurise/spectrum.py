@@ -53,8 +53,10 @@ def mean_periodogram(cut: np.ndarray) -> np.ndarray:
 @lru_cache(maxsize=8)
 def _polar(t: int) -> tuple:
     """Polar cells of a half plane: rings a quarter octave wide x sectors; and the drift and astigmatism templates."""
-    qy, qx = fft.fftfreq(t)[:, None], fft.rfftfreq(t)[None]
-    q, angle = np.hypot(qy, qx), np.mod(np.arctan2(qy, qx), np.pi)
+    qy = fft.fftfreq(t)[:, None]
+    qx = fft.rfftfreq(t)[None]
+    q = np.hypot(qy, qx)
+    angle = np.mod(np.arctan2(qy, qx), np.pi)
     edges = np.geomspace(3 / t, 0.5, int(np.ceil(4 * np.log2(t / 6))) + 1)
     ring = np.digitize(q, edges) - 1
     inside = (ring >= 0) & (ring < len(edges) - 1)

@@ -48,7 +48,9 @@ def known_files(root: str, settings: Archive) -> Digests:
     That is all but those whose task was lost, those too large for a limit that was raised since, and those whose
     micrographs are not in the ledger.
     """
-    known, stored, limit = Digests(), Digests(), float(f"{settings.max_megapixels:g}")
+    known = Digests()
+    stored = Digests()
+    limit = float(f"{settings.max_megapixels:g}")
     for rows in parts.iter_table(layout.micrographs(root), tables.MICROGRAPHS, ["uri", "content_sha256"]):
         stored.add(digests.of_contents(rows))
     columns = ["uri", "content_sha256", "size_bytes", "modified_ns", "format", "reason", "n_frames"]
@@ -76,11 +78,17 @@ def batches(
     A larger batch ends behind a key that happens to be divisible, so that after a file has come or gone most batches
     are the same as before: what a survey that was killed has done is found again.
     """
-    batch, keys, n_bytes, n_before = [], [], 0, 0
+    batch = []
+    keys = []
+    n_bytes = 0
+    n_before = 0
     for entry, key in entries:
         if batch and n_bytes + entry.size_bytes > BATCH_BYTES:
             yield batch, keys
-            n_before, batch, keys, n_bytes = n_before + len(batch), [], [], 0
+            n_before = n_before + len(batch)
+            batch = []
+            keys = []
+            n_bytes = 0
         batch.append(entry)
         keys.append(key)
         n_bytes += entry.size_bytes
@@ -88,6 +96,9 @@ def batches(
         is_cut = smallest < size <= 2 * len(batch) and int.from_bytes(key[:4], "little") % (size // 2) == 0
         if len(batch) == size or is_cut:
             yield batch, keys
-            n_before, batch, keys, n_bytes = n_before + len(batch), [], [], 0
+            n_before = n_before + len(batch)
+            batch = []
+            keys = []
+            n_bytes = 0
     if batch:
         yield batch, keys

@@ -93,7 +93,8 @@ def _place(out: Path, name: str) -> Path:
 
 def _tables(root: str, settings: Settings, rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Detections, evidence and features of the micrographs `rows`; ValueError where they were not made."""
-    where, found = folders(settings), {}
+    where = folders(settings)
+    found = {}
     for table in ("detections", "evidence", "features"):
         there = set(parts.part_names(root, where[table]))
         lacking = sorted(set(rows["partition"]) - there)
@@ -126,7 +127,9 @@ def _fitted(
     base, directory = _base(name, settings)
     iou, rule = (base.iou_threshold, base.rule) if base else MATCHING
     if iou_threshold is not None and iou_threshold != iou:
-        iou, base = iou_threshold, None  # a model for another IoU says nothing of this one
+        # a model for another IoU says nothing of this one
+        iou = iou_threshold
+        base = None
     detections = tables_of["detections"]
     evidence = tables_of["evidence"]
     evidence = joined(evidence[evidence["detector"] == name], tables_of["features"])

@@ -19,9 +19,11 @@ def by_ensemble(ids: Sequence[str], images: list[np.ndarray], settings: Settings
     from emqa_dask import classify  # torch, which only runs with a classifier need
 
     how = settings.classify
-    directory, device = models.locate(how.model), settings.detect.device
+    directory = models.locate(how.model)
+    device = settings.detect.device
     ensemble = classify.load_ensemble(directory, device, method=how.method or None, precision=how.precision)
-    name, can = ensemble.card.name, [not ensemble.refusal(image.shape) for image in images]
+    name = ensemble.card.name
+    can = [not ensemble.refusal(image.shape) for image in images]
     examined = iter(ensemble.examine([image for image, is_fit in zip(images, can) if is_fit]))
     found = []
     for key, is_fit in zip(ids, can, strict=True):

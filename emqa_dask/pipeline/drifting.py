@@ -47,10 +47,13 @@ def drifting(root: str, settings: Settings) -> Drifting:
 
 
 def _sessions(values: pd.DataFrame, drifts: pd.DataFrame, card: Mapping) -> pd.DataFrame:
-    rows, n_classes, false_flags = [], len(card["classes"]), card.get("shift", {}).get("false_flags", 0.05)
+    rows = []
+    n_classes = len(card["classes"])
+    false_flags = card.get("shift", {}).get("false_flags", 0.05)
     moved = drifts[drifts["is_drifted"]].sort_values("effect", key=lambda effect: -effect.abs(), kind="stable")
     for name, of in values.groupby("cohort", sort=True):
-        dates, kinds = of["acquired"].dropna(), of["shift"].dropna()
+        dates = of["acquired"].dropna()
+        kinds = of["shift"].dropna()
         shares = {f"{kind}_fraction": kinds.eq(kind).mean() for kind in tables.SHIFTS[1:]}
         rows.append(
             {

@@ -150,7 +150,8 @@ def _executed(function: Callable, tasks: list[Task], stage: str, client, device:
 
 def _each(client, device: str, function: Callable, todo: list[tuple], what: str) -> list[dict]:
     """What `function` says of each of the arguments `todo`, in their order; RuntimeError where it fails for one."""
-    tasks, found = [Task(f"{k:06d}", args, 1) for k, args in enumerate(todo)], {}
+    tasks = [Task(f"{k:06d}", args, 1) for k, args in enumerate(todo)]
+    found = {}
     for result in watch(_executed(function, tasks, "train", client, device), what, len(tasks), unit="batches"):
         if result.outcome == "failed":
             raise RuntimeError(f"{what}: {result.error}")
@@ -162,7 +163,8 @@ def _each(client, device: str, function: Callable, todo: list[tuple], what: str)
 def figures(p: np.ndarray, y: np.ndarray) -> dict:
     """What a card says of held-out windows: p (members, n, classes) and classes y (n,)."""
     mean = p.mean(axis=0, dtype=float)
-    is_wrong, doubt = mean.argmax(axis=1) != y, entropy.predictive_entropy(p)
+    is_wrong = mean.argmax(axis=1) != y
+    doubt = entropy.predictive_entropy(p)
     diagram = reliability.reliability_table(mean, y)
     curve = referral.risk_coverage(doubt, is_wrong)
     found = {

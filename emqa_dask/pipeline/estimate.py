@@ -18,14 +18,21 @@ Say = Callable[[str], None]
 
 def estimate(source: str, settings: Settings, say: Say = print, n_sample: int = 16) -> int:
     """--dry-run: count the archive, try a sample of it in this process, and say what the whole would cost."""
-    rng, sample, n_files, n_bytes = random.Random(0), [], 0, 0
+    rng = random.Random(0)
+    sample = []
+    n_files = 0
+    n_bytes = 0
     for entry in scan.scan(source, settings.archive.exclude):
-        n_files, n_bytes = n_files + 1, n_bytes + entry.size_bytes
+        n_files = n_files + 1
+        n_bytes = n_bytes + entry.size_bytes
         if len(sample) < n_sample:
             sample.append(entry)
         elif (k := rng.randrange(n_files)) < n_sample:  # reservoir: every file is as likely
             sample[k] = entry
-    started, megapixels, pixel_bytes, n_micrographs = time.perf_counter(), 0.0, 0, 0
+    started = time.perf_counter()
+    megapixels = 0.0
+    pixel_bytes = 0
+    n_micrographs = 0
     kinds = Counter()
     for entry in sample:
         row, frames = survey(entry, settings.archive)
@@ -36,10 +43,12 @@ def estimate(source: str, settings: Settings, say: Say = print, n_sample: int = 
             measuring.measure(image, frame, measuring.detect(image, frame, settings), settings)
             if settings.classify.model:
                 by_ensemble([frame["micrograph_id"]], [image], settings)
-            megapixels, pixel_bytes = megapixels + image.size / 1e6, pixel_bytes + image.nbytes
+            megapixels = megapixels + image.size / 1e6
+            pixel_bytes = pixel_bytes + image.nbytes
             n_micrographs += 1
     seconds = time.perf_counter() - started
-    scale, workers = n_files / max(len(sample), 1), settings.run.workers or n_cores()
+    scale = n_files / max(len(sample), 1)
+    workers = settings.run.workers or n_cores()
     per_megapixel = 1000 * seconds / max(megapixels, 1e-9)
     say(f"{n_files:,} files, {n_bytes / 1e9:,.2f} GB")
     say(f"a sample of {len(sample)}: {', '.join(f'{n} {kind}' for kind, n in kinds.most_common())}")

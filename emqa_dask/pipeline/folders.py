@@ -54,7 +54,8 @@ def folders(settings: Settings) -> dict[str, str]:
     of = {"thumbnails": "", "detections": detections, "evidence": evidence, "features": features}
     of["predictions"] = predicted
     if settings.classify.model:
-        how, model = settings.classify, models.digest(models.locate(settings.classify.model))
+        how = settings.classify
+        model = models.digest(models.locate(settings.classify.model))
         networks = model, models.digest(models.CONTENT)
         said = digest("classify", VERSIONS["classify"], how.method, how.precision, settings.detect.device, *networks)
         of |= {"probabilities": said, "regions": said}

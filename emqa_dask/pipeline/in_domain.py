@@ -54,12 +54,14 @@ def learn(
     _draw(folder, card)
     models.write_card(folder, card)
     look = _Look(root, folder, device, wanted.cs_mm, each)
-    of, seen = {}, {}
+    of = {}
+    seen = {}
     for name in classes.SPLITS:
         rows = _evenly(table[table["split"] == name], MOST_EXAMINED)
         if len(rows):
             say(f"what is in domain: {len(rows)} images of split {name}")
-            of[name], seen[name] = rows, look.at([root / uri for uri in rows["uri"]])
+            of[name] = rows
+            seen[name] = look.at([root / uri for uri in rows["uri"]])
     names = _held_out({name: len(rows) for name, rows in of.items()})
     try:
         known = _fitted(look, of, seen, names, wanted, say)
@@ -111,7 +113,8 @@ def _draw(folder: Path, card: Mapping) -> None:
     held = folder / HELD_OUT
     said = safetensors.numpy.load_file(held) if held.is_file() else {}
     for name, measured in card["measured"].items():
-        p, y = said[f"{name}.probabilities"], said[f"{name}.classes"]
+        p = said[f"{name}.probabilities"]
+        y = said[f"{name}.classes"]
         curve = referral.risk_coverage(entropy.predictive_entropy(p), p.mean(axis=0).argmax(axis=1) != y)
         bins = {key: measured[f"reliability_{key}"] for key in ("confidence", "accuracy", "n")}
         title = f"{card['name']}, {name}: ECE {measured['ece']:.3f}"
@@ -194,7 +197,8 @@ def see_shifted(folder: str, device: str, numbered: list[tuple[int, Path]], call
 
 def see_foreign(folder: str, device: str, paths: list[Path], call: Call = direct) -> dict:
     """A task: the same of some files, as far as they can be read, and of the others the reason in `left_out`."""
-    images, left_out = [], []
+    images = []
+    left_out = []
     for path in paths:
         try:
             images.append(read(path)[0])
@@ -213,7 +217,8 @@ def _seen_images(folder: str, device: str, images: Sequence[np.ndarray]) -> shif
     examined = [one for image in images for one in ensemble.examine([image])]
     p = np.stack([one.probabilities for one in examined], axis=1)
     embeddings = np.stack([one.embeddings[:EMBEDDED] for one in examined], axis=1)
-    content, odds = np.stack([one.content for one in examined]), np.array([one.foreign_log_odds for one in examined])
+    content = np.stack([one.content for one in examined])
+    odds = np.array([one.foreign_log_odds for one in examined])
     return shift.Seen(p, embeddings, pd.DataFrame([image_statistics(image) for image in images]), content, odds)
 
 

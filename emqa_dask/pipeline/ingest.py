@@ -25,7 +25,9 @@ from emqa_dask.store.digests import Digests
 
 Execute = Callable[[Callable, Iterator[Task], str], Iterable[Result]]
 
-READERS, PARTS = 4, 8  # threads that read a survey's parts, and how many parts each at a time
+# threads that read a survey's parts, and how many parts each at a time
+READERS = 4
+PARTS = 8
 REMOVERS = 16  # threads that remove them: a bucket answers late
 
 
@@ -36,7 +38,10 @@ def ingest(root: str, source: str, settings: Settings, execute: Execute) -> None
     them the archive still holds, current() says. ValueError when there is no file beside the workspace, and where none
     of its images is there any more.
     """
-    names, uris, present, counts = [], Digests(), Digests(), Counter()
+    names = []
+    uris = Digests()
+    present = Digests()
+    counts = Counter()
     for result in execute(survey_files, _tasks(root, source, settings, names, uris, present), "survey"):
         if result.outcome == "failed":  # not for what a file holds: the task as a whole could not be done
             died = Died(result.kind, result.error, result.traceback, result.event["attempt"])
@@ -68,7 +73,9 @@ def _tasks(
 
 def _enter_micrographs(root: str, names: Sequence[str], counts: Counter, settings: Settings) -> None:
     """Give the micrographs that were surveyed their slots: behind the others in the ledger, and in the stacks."""
-    uri, ids, slots = layout.micrographs(root), Digests(), plan.Slots()
+    uri = layout.micrographs(root)
+    ids = Digests()
+    slots = plan.Slots()
     for rows in parts.iter_table(uri, tables.MICROGRAPHS, ["micrograph_id", "stack", "index"]):
         ids.add(digests.of_hex(rows["micrograph_id"]))
         slots.add(rows)
@@ -98,7 +105,8 @@ def _enter_micrographs(root: str, names: Sequence[str], counts: Counter, setting
 
 def _check_not_all_gone(root: str, source: str, present: Digests) -> None:
     """ValueError where the archive had images, and none of their files is among `present`: it is not mounted, say."""
-    n_gone, columns = 0, ["uri", "n_frames", "is_present"]
+    n_gone = 0
+    columns = ["uri", "n_frames", "is_present"]
     for rows in parts.iter_table(layout.catalog(root), tables.CATALOG, columns):
         rows = rows[rows["n_frames"].gt(0) & rows["is_present"].ne(False)]
         if present.has(digests.of_texts(rows["uri"])).any():

@@ -90,7 +90,8 @@ def read_checksum(uri: str) -> bytes:
 
 def _examine_ledger(root: str, say: Say) -> int:
     """Make the ledger and its copy the same where one of them is damaged or missing."""
-    ledger, copy = layout.micrographs(root), layout.micrographs_copy(root)
+    ledger = layout.micrographs(root)
+    copy = layout.micrographs_copy(root)
     checksums = read_checksum(ledger), read_checksum(copy)
     if not any(map(files.exists, (ledger, copy))) or (checksums[0] and checksums[0] == checksums[1]):
         return 0

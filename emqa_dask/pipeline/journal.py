@@ -17,7 +17,8 @@ from emqa_dask.store import digests, files, layout, parts
 from emqa_dask.store.digests import Digests
 
 EVENTS = "events.parquet"  # a folder of parts, which readers of Parquet take for one table
-FLUSH_S, FLUSH_ROWS = 20.0, 5000
+FLUSH_S = 20.0
+FLUSH_ROWS = 5000
 
 
 def failed_ids(root: str, folder: str, name: str) -> pd.Series:
@@ -38,13 +39,18 @@ def _are_over(root: str, folder: str, name: str) -> bool:
 @contextlib.contextmanager
 def recording(root: str, check: Callable[[], None] = lambda: None) -> Iterator[Callable[[Result], None]]:
     """record(result) adds its events to events.parquet, in parts of some seconds; `check` is called with each."""
-    run, number, said, rows = f"{time.time_ns() // 1_000_000:013d}-{uuid.uuid4().hex[:6]}", 0, time.monotonic(), []
+    run = f"{time.time_ns() // 1_000_000:013d}-{uuid.uuid4().hex[:6]}"
+    number = 0
+    said = time.monotonic()
+    rows = []
 
     def flush() -> None:
         nonlocal number, said, rows
         if rows:
             parts.write_part(root, EVENTS, f"{run}-{number:05d}", rows, tables.EVENTS)
-        number, said, rows = number + 1, time.monotonic(), []
+        number = number + 1
+        said = time.monotonic()
+        rows = []
 
     def record(result: Result) -> None:
         rows.extend(_events(result))
@@ -66,7 +72,8 @@ def _events(result: Result) -> list[dict]:
     stages = result.value.get("stages")
     if not stages:
         return [result.event]
-    rows, started = [], result.event["started"]
+    rows = []
+    started = result.event["started"]
     for stage, seconds in stages.items():
         rows.append(result.event | {"stage": stage, "started": started, "seconds": seconds})
         started += seconds
@@ -85,7 +92,9 @@ def stage_seconds(root: str) -> dict[str, float]:
 
 def fail_partition(root: str, settings: Settings, result: Result) -> None:
     """Write down that a partition as a whole failed: no image of it is blamed, and the next run tries it again."""
-    where, name, rows = folders(settings), result.task.name, result.task.args[2]
+    where = folders(settings)
+    name = result.task.name
+    rows = result.task.args[2]
     table = next((t for t in where if not parts.has_part(root, where[t], name)), None)
     if table is not None:
         said = {"stage": table, "kind": result.kind, "error": result.error, "traceback": result.traceback}
@@ -118,7 +127,8 @@ def failures(root: str, settings: Settings) -> Iterator[pd.DataFrame]:
         unread = unread[unread["is_present"].ne(False)]
         rows = pd.DataFrame({"uri": unread["uri"], "stage": "ingest", "kind": "error", "traceback": "", "attempts": 1})
         rows["error"] = unread["error"].where(unread["error"].notna() & unread["error"].ne(""), unread["reason"])
-        rows["worker"], rows["peak_memory_bytes"] = "", 0
+        rows["worker"] = ""
+        rows["peak_memory_bytes"] = 0
         seen = rows["uri"].isin(known.index)
         yield pd.concat([rows[~seen], known.loc[rows["uri"][seen]].reset_index()], ignore_index=True)
     existing = layout.table_folders(root)

@@ -85,7 +85,8 @@ def assigned(labels: list[Labelled], ledger: pd.DataFrame, path: str | Path) -> 
     for uri in of_uri:
         for k in range(uri.count("/") + 1):
             by_end.setdefault(uri.split("/", k)[-1], set()).add(uri)
-    found, wrong = {}, []
+    found = {}
+    wrong = []
     for label in labels:
         uris = {label.name} if label.name in of_uri else by_end.get(label.name, set())
         if len(uris) != 1:

@@ -34,7 +34,8 @@ def by_networks(images: list[np.ndarray], nm_per_pixel: list[float], settings: D
 
 def detect(image: np.ndarray, row: dict, settings: Settings) -> pd.DataFrame:
     """Detections of every detector on one micrograph, as rows of tables.DETECTIONS."""
-    found, how = [], settings.detect
+    found = []
+    how = settings.detect
     if "log" in how.detectors:
         found.append(of_log(log.detect_image(image, how), row))
     if how.networks:
@@ -90,10 +91,12 @@ def _columns(found: pd.DataFrame) -> _Detections:
 
 
 def _evidence(row: dict, found: _Detections, settings: Settings) -> list[dict]:
-    floor, names = settings.featurise.score_floor, names_of(settings.detect)
+    floor = settings.featurise.score_floor
+    names = names_of(settings.detect)
     is_kept = found.score >= floor
     kept = {name: is_kept & (found.detector == name) for name in names}
-    agreed, rows = agreement({name: found.boxes[of] for name, of in kept.items()}), []
+    agreed = agreement({name: found.boxes[of] for name, of in kept.items()})
+    rows = []
     for name, of in kept.items():
         circularity = None if name == "log" else found.circularity[of]
         shape = (row["height_px"], row["width_px"])
@@ -116,7 +119,8 @@ def features_of(image: np.ndarray, row: dict, found: pd.DataFrame, settings: Set
 
 def rings_of(image: np.ndarray, row: dict, how: Featurise) -> dict[str, float]:
     """The columns tables.RINGS of one micrograph; NaN where rings are not looked for or could not be told."""
-    nm, voltage = row["nm_per_pixel"], row["voltage_kv"]
+    nm = row["nm_per_pixel"]
+    voltage = row["voltage_kv"]
     if how.rings == "off" or (how.rings == "auto" and not nm <= RINGS_NM) or not (nm > 0 and voltage > 0):
         return dict.fromkeys(RINGS, float("nan"))
     found = rings.thon_rings(image, nm, voltage, cs_mm=how.cs_mm)

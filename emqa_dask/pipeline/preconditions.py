@@ -50,7 +50,8 @@ def require_parts(root: str, settings: Settings) -> None:
 
 def find_missing_parts(root: str, settings: Settings) -> list[str]:
     """URIs of parts that are missing, and from which others or the report that is there were made."""
-    where, has_report = folders(settings), files.exists(layout.triage(root))
+    where = folders(settings)
+    has_report = files.exists(layout.triage(root))
     there = {table: set(parts.part_names(root, folder)) for table, folder in where.items()}
     needed = {table: set().union(*(there[other] for other in downstream(table, where)[1:])) for table in where}
     return [

@@ -63,13 +63,15 @@ def _all(
 
 def bundles(root: str, names: set[str], settings: Settings, most: int) -> Iterator[Task]:
     """Tasks for the partitions `names`, in the ledger's order, of `most` micrographs, or of one partition."""
-    waiting, n = [], 0
+    waiting = []
+    n = 0
     for partition, rows in ingest.partitions(root, OF_LEDGER):
         if partition.name not in names:
             continue
         if waiting and n + len(rows) > most:
             yield _task(root, waiting, settings)
-            waiting, n = [], 0
+            waiting = []
+            n = 0
         waiting.append(rows)
         n += len(rows)
     if waiting:
@@ -100,7 +102,9 @@ def weigh_together(root: str, rows: pd.DataFrame, settings: Settings, call: Call
 
     `rows`, errors: see predict_together().
     """
-    started, where, names = time.perf_counter(), folders(settings), list(dict.fromkeys(rows["partition"]))
+    started = time.perf_counter()
+    where = folders(settings)
+    names = list(dict.fromkeys(rows["partition"]))
     there = parts.read_table(root, where["thumbnails"], SCHEMAS["thumbnails"], ["micrograph_id"], names)
     failed = {one for name in names for one in failed_ids(root, where["detections"], name)}
     kept = rows[rows["micrograph_id"].isin(there["micrograph_id"]) & ~rows["micrograph_id"].isin(failed)]
@@ -120,7 +124,9 @@ def predict_together(root: str, rows: pd.DataFrame, settings: Settings, call: Ca
     """
     from emqa_dask.predict.images import predict_images  # where it runs: a driver of many workers does without
 
-    started, where, names = time.perf_counter(), folders(settings), list(dict.fromkeys(rows["partition"]))
+    started = time.perf_counter()
+    where = folders(settings)
+    names = list(dict.fromkeys(rows["partition"]))
     features = parts.read_table(root, where["features"], SCHEMAS["features"], OF_FEATURES, names)
     evidence = parts.read_table(root, where["evidence"], SCHEMAS["evidence"], None, names)
     known = joined(evidence, features.merge(rows, on="micrograph_id", how="left"))

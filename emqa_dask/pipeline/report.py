@@ -43,7 +43,8 @@ def report(root: str, source: str, settings: Settings, facts: dict) -> tuple[dic
     before = provenance.read(root)
     if before.get("report_key") == key and not provenance.damaged_outputs(root, before):
         return before["verdicts"], False
-    overview, classes = Overview(settings.report.max_rows), Classes()
+    overview = Overview(settings.report.max_rows)
+    classes = Classes()
     with ExitStack() as stack:
         write_triage = stack.enter_context(parts.table_writer(layout.triage(root), tables.TRIAGE))
         write_flags = stack.enter_context(parts.table_writer(layout.flags(root), tables.FLAGS))
@@ -146,7 +147,9 @@ def _page(
         pieces = _iter(layout.triage(root), tables.TRIAGE, [name])
         return np.concatenate([np.zeros(0), *(rows[name].to_numpy(float, na_value=np.nan) for rows in pieces)])
 
-    shown, positions, n = [tables.empty(tables.TRIAGE)], overview.shown(), 0
+    shown = [tables.empty(tables.TRIAGE)]
+    positions = overview.shown()
+    n = 0
     for rows in _iter(layout.triage(root), tables.TRIAGE):
         here = positions[(positions >= n) & (positions < n + len(rows))]
         shown.append(rows.iloc[here - n])
@@ -160,12 +163,16 @@ def _drawings(
     root: str, shown: pd.DataFrame, settings: Settings
 ) -> tuple[dict[str, str], dict[str, bytes], dict[str, str]]:
     """Boxes, thumbnails and entropy maps of the micrographs in `shown` that have any, some partitions at a time."""
-    ids, where, of_partition = shown["micrograph_id"].dropna(), folders(settings), {}
+    ids = shown["micrograph_id"].dropna()
+    where = folders(settings)
+    of_partition = {}
     for rows in _iter(layout.micrographs(root), tables.MICROGRAPHS, ["micrograph_id", "partition"]):
         rows = rows[rows["micrograph_id"].isin(ids)]
         for name, group in rows.groupby("partition"):
             of_partition.setdefault(name, []).extend(group["micrograph_id"])
-    boxes, pictures, maps = {}, {}, {}
+    boxes = {}
+    pictures = {}
+    maps = {}
     detector = shown.dropna(subset="micrograph_id").set_index("micrograph_id")["detector"]
     names = list(of_partition)
     there = {table: set(parts.part_names(root, where[table])) for table in DRAWN if table in where}

@@ -17,7 +17,8 @@ def rescore(root: str, settings: Settings, say: Callable[[str], None] = print) -
     """
     source = layout.source_of(root)
     before = layout.settings_of(root)
-    where, now = folders(before), folders(settings)
+    where = folders(before)
+    now = folders(settings)
     for table in ("detections", "features", "probabilities"):
         if table in now and where.get(table) != now[table]:
             raise SettingsError(

@@ -35,7 +35,9 @@ OF_TASK += ("colour_fraction", "instrument", "magnification", "nm_per_pixel", "v
 OF_PIXELS = {"ingest", "detect", "classify"}  # steps that read pixels, of an archive or the store
 GIB = 2**30
 NO_NEEDS = {"partition_bytes": 0, "output_bytes": 0, "image_px": 0}
-WANTED_TASKS, LARGEST_BUNDLE = 4096, 8  # of Dask: partitions are bundled where there are many more than these
+# of Dask: partitions are bundled where there are many more than these
+WANTED_TASKS = 4096
+LARGEST_BUNDLE = 8
 STORED = {False: 1, True: 2}  # pixels of one byte, or of more, per byte that the store takes (see store.stacks)
 Say = Callable[[str], None]
 
@@ -66,7 +68,8 @@ def run(
     `root`.
     """
     is_here = is_here or settings.run.scheduler == IN_PROCESS
-    started, steps = time.time(), tuple(step for step in steps if step != "classify" or settings.classify.model)
+    started = time.time()
+    steps = tuple(step for step in steps if step != "classify" or settings.classify.model)
     if not steps:
         raise SettingsError("nothing is classified without a model: give --classifier MODEL_DIR")
     preconditions.verify_models(settings, steps)
@@ -161,7 +164,8 @@ def _executor(
             limits=limits,
             resources=None if stage == "survey" else resources,
         )
-        unit, waits_for = "files" if stage == "survey" else "images", waiting_for(client)
+        unit = "files" if stage == "survey" else "images"
+        waits_for = waiting_for(client)
         for result in watch(results, stage, total, unit=unit, waits_for=waits_for):
             record(result)
             if f"[Errno {errno.ENOSPC}]" in result.error:  # every other task would fail of it, too
@@ -202,7 +206,9 @@ def _make(root: str, settings: Settings, steps: list[str], execute_here: Callabl
     for table in judging:
         make = weigh_all if table == "evidence" else predict_all
         done = (done & judged[table]) | make(root, settings, done - judged[table], execute_here)
-    total, n_tasks, needs = 0, 0, NO_NEEDS
+    total = 0
+    n_tasks = 0
+    needs = NO_NEEDS
     for partition in ingest.every_partition(root):
         if partition.name not in done:
             total += len(partition)

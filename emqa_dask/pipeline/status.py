@@ -25,7 +25,9 @@ def status(root: str, say: Say = print) -> int:
     say(f"workspace {files.redact(root)} of archive {files.redact(source)}")
     if holder := lock.holder(root):
         say(f"  at work: {holder}")
-    states, n_failed, first = Counter(), 0, []
+    states = Counter()
+    n_failed = 0
+    first = []
     for rows in parts.iter_table(layout.catalog(root), tables.CATALOG, ["status"]):
         states.update(rows["status"])
     say(f"  files {states.total():,}: " + ", ".join(f"{states[s]:,} {s}" for s in tables.STATUSES))
@@ -35,7 +37,8 @@ def status(root: str, say: Say = print) -> int:
     for table, n in done.items():
         say(f"  {table:<12} {n:,} of {n_partitions:,} partitions" + ("" if n == n_partitions else "  (unfinished)"))
     for rows in parts.iter_table(layout.failures(root), tables.FAILURES, ["uri", "stage", "kind", "error"]):
-        n_failed, first = n_failed + len(rows), [*first, *rows.head(10 - len(first)).itertuples()]
+        n_failed = n_failed + len(rows)
+        first = [*first, *rows.head(10 - len(first)).itertuples()]
     for row in first:
         say(f"  failed: {row.uri!r} ({row.stage}, {row.kind}): {row.error}")
     if n_failed > len(first):
@@ -50,7 +53,8 @@ def status(root: str, say: Say = print) -> int:
 def progress(root: str, settings: Settings) -> tuple[int, dict[str, int]]:
     """(micrographs in the ledger, partitions that have each table); "partitions" is how many there are."""
     there = {table: set(parts.part_names(root, folder)) for table, folder in folders(settings).items()}
-    n_micrographs, done = 0, {"partitions": 0} | dict.fromkeys(there, 0)
+    n_micrographs = 0
+    done = {"partitions": 0} | dict.fromkeys(there, 0)
     for partition in ingest.every_partition(root):
         n_micrographs += len(partition)
         done["partitions"] += 1
@@ -66,8 +70,10 @@ def watch(root: str, every_s: float = 10.0, say: Say = print) -> int:
     while holder := lock.holder(root):
         settings = layout.settings_of(root)
         n_micrographs, done = progress(root, settings)
-        n_all, now = done["partitions"], time.monotonic()
-        n_done, left = done["predictions"], ""
+        n_all = done["partitions"]
+        now = time.monotonic()
+        n_done = done["predictions"]
+        left = ""
         if before and n_done > before[1]:
             rate = (n_done - before[1]) / (now - before[0])
             left = f", {clock((n_all - n_done) / rate)} left"
@@ -90,12 +96,14 @@ def retry(root: str, settings: Settings, stage: str | None = None, say: Say = pr
     with lock.hold(root, say):
         unread = set()
         if stage in (None, "ingest"):
-            columns, only = ["uri", "status"], ("status", "failed")
+            columns = ["uri", "status"]
+            only = ("status", "failed")
             for rows in parts.iter_table(layout.catalog(root), tables.CATALOG, columns, only=only):
                 unread |= set(rows["uri"])
         if unread:
             ingest.forget(root, unread)
-        where, n_partitions = folders(settings), 0
+        where = folders(settings)
+        n_partitions = 0
         for table in where:
             names = parts.part_names(root, failures_dir(where[table]))
             for name in names:

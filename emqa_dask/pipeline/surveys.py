@@ -14,7 +14,9 @@ from emqa_dask.run.task import where_am_i
 from emqa_dask.settings import Settings
 from emqa_dask.store import files, layout, parts
 
-SURVEY_FILES, SURVEY_FRAMES = "survey", "survey-micrographs"  # folders of the two tables that a survey writes
+# folders of the two tables that a survey writes
+SURVEY_FILES = "survey"
+SURVEY_FRAMES = "survey-micrographs"
 SURVEY_FAILURES = failures_dir(SURVEY_FILES)
 UNFIT = (ValueError, TypeError, ArithmeticError, pa.ArrowException)  # what a value that no column can hold raises
 UNSTORABLE = "a value of it fits into no table; this is a fault of its reader: please report it with the error"
@@ -36,20 +38,24 @@ def survey_files(root: str, name: str, entries: list[Entry], settings: Settings,
     if parts.has_part(root, SURVEY_FILES, name, tables.CATALOG):
         stacks = parts.read_part(root, SURVEY_FRAMES, name, tables.MICROGRAPHS, ["stack"])["stack"]
         return {"outcome": "found", "n_images": len(entries), "stacks": dict(Counter(stacks))}
-    rows, frames, failures = [], [], []
+    rows = []
+    frames = []
+    failures = []
     for entry in entries:
         try:
             pixels = entry.size_bytes / 2  # as far as can be told before it is read
             row, found = call(survey, entry, settings.archive, label=entry.uri, megapixels=pixels / 1e6)
         except Died as died:
-            row, found = failed(entry, died), []
+            row = failed(entry, died)
+            found = []
             failures.append(failure(entry, died, where_am_i()))
         rows.append(row)
         for frame in found:
             size = (frame["height_px"], frame["width_px"], frame["dtype"], frame["nm_per_pixel"])
             frames.append(frame | {"stack": layout.stack_name(*size), "path": escape(entry.path)})
     write(root, name, rows, frames, failures)
-    n_bytes, stacks = sum(entry.size_bytes for entry in entries), dict(Counter(frame["stack"] for frame in frames))
+    n_bytes = sum(entry.size_bytes for entry in entries)
+    stacks = dict(Counter(frame["stack"] for frame in frames))
     return {"n_images": len(entries), "bytes": n_bytes, "stacks": stacks, "n_failed": len(failures)}
 
 
@@ -75,7 +81,8 @@ def write(root: str, name: str, rows: list[dict], frames: list[dict], failures: 
 
 def storable(rows: list[dict], frames: list[dict]) -> tuple[list[dict], list[dict]]:
     """`rows` and `frames`, of whose files those that do not fit into the tables are failed ones without frames."""
-    fitting, kept = [], []
+    fitting = []
+    kept = []
     for row in rows:
         own = [frame for frame in frames if frame["uri"] == row["uri"]]
         try:

@@ -50,14 +50,16 @@ def work(
     stage's table nor those made from it, but in the part of tables.FAILURES that is written first, into the folder
     "failures-<table's folder>". The record says the seconds of each stage under "stages", and "n_failed".
     """
-    where, stages = folders(settings), {}
+    where = folders(settings)
+    stages = {}
     lacking = [t for t in wanted if not parts.has_part(root, where[t], partition.name, SCHEMAS[t])]
     if "thumbnails" not in lacking and OF_PIXELS & set(lacking) and micrographs.damaged_slots(root, partition):
         lacking.insert(0, "thumbnails")  # they are made with the shard
         if len(failed_ids(root, where["thumbnails"], partition.name)):  # what could not be stored may be stored now
             drop_parts(root, where, downstream("thumbnails", where)[1:], partition.name)
             lacking = list(wanted)
-    every, failures = rows, {table: [] for table in SCHEMAS}
+    every = rows
+    failures = {table: [] for table in SCHEMAS}
     made: dict[str, list] = {table: [] for table in lacking if table not in JUDGED}
     if "thumbnails" in lacking:
         with _timed(stages, "store"):
@@ -119,7 +121,8 @@ def _store(root: str, partition: Partition, rows: pd.DataFrame, call: Call) -> l
 
     Gives the failures: micrographs that cannot be read any more, or are not what was surveyed.
     """
-    records, dead = rows.to_dict("records"), {}
+    records = rows.to_dict("records")
+    dead = {}
     with ExitStack() as copies:
         here = {"path": None, "copy": None}  # the frames of a file follow one another: it is fetched once
 
@@ -136,7 +139,8 @@ def _store(root: str, partition: Partition, rows: pd.DataFrame, call: Call) -> l
                 dead[slot] = died
                 raise
 
-        sums, names = list(rows["pixel_sha256"]), list(rows["uri"])
+        sums = list(rows["pixel_sha256"])
+        names = list(rows["uri"])
         lost = micrographs.write_partition(root, partition, windows, sums, names)["lost"]
     return [failure(records[slot], "store", dead.get(slot) or Died("error", why)) for slot, why in lost.items()]
 
@@ -174,17 +178,21 @@ def _measure(
     call: Call,
 ) -> None:
     """Thumbnails, detections, evidence and features, as far as `made` has them; a few images in memory at a time."""
-    found, is_new = None, "detections" in made
+    found = None
+    is_new = "detections" in made
     if not is_new and ("evidence" in made or "features" in made):
         found = parts.read_part(root, folders(settings)["detections"], partition.name, tables.DETECTIONS)
         found = dict(list(found.groupby("micrograph_id")))
     images = micrographs.iter_micrographs(root, partition, rows["index"])
     # A GPU pays by batches, and so does a network.
-    has_log, has_networks = "log" in settings.detect.detectors, bool(settings.detect.networks)
-    is_classified, is_on_gpu = "probabilities" in made or "regions" in made, settings.detect.device == "cuda"
+    has_log = "log" in settings.detect.detectors
+    has_networks = bool(settings.detect.networks)
+    is_classified = "probabilities" in made or "regions" in made
+    is_on_gpu = settings.detect.device == "cuda"
     n = settings.run.batch_size if is_classified or (is_new and (is_on_gpu or has_networks)) else 1
     for of_cohort, chunk in _chunks(rows.to_dict("records"), settings, n):
-        how, sizes = of_cohort.detect, [row["nm_per_pixel"] for row in chunk]
+        how = of_cohort.detect
+        sizes = [row["nm_per_pixel"] for row in chunk]
         with _timed(stages, "read"):
             pixels = list(itertools.islice(images, len(chunk)))
         blobs_ahead = objects_ahead = classes_ahead = None
@@ -199,7 +207,8 @@ def _measure(
                 if has_networks:
                     objects_ahead = _together(call, chunk, by_networks, pixels, sizes, how)
         for k, (row, image) in enumerate(zip(chunk, pixels, strict=True)):
-            stage, micrograph_id = "", row["micrograph_id"]
+            stage = ""
+            micrograph_id = row["micrograph_id"]
 
             def here(name: str, function: Callable, *args, row: dict = row):
                 nonlocal stage

@@ -26,7 +26,9 @@ from emqa_dask.tune.lattice import Physics
 from emqa_dask.tune.space import Space
 
 # By a lattice's measure 41 % of objects that lie anywhere are crowded: without one the image has to bear them out.
-OF_LATTICE, OF_DENSITY, OF_IMAGE = ("count_error", "crowding"), ("count_error", "doubtful_count"), ("doubtful_count",)
+OF_LATTICE = ("count_error", "crowding")
+OF_DENSITY = ("count_error", "doubtful_count")
+OF_IMAGE = ("doubtful_count",)
 LEAST_RANGE = 0.1  # of an objective: a front that is narrower is not stretched, else 0.1 % counts as much as 10 %
 Say = Callable[[str], None]
 
@@ -101,7 +103,8 @@ def tune_log(root: str, out: str, settings: Settings, wanted: Wanted, say: Say =
     layout.source_of(root)
     wanted.check()
     tuned_files.check_out(out)
-    physics, names = wanted.physics(), wanted.objectives()
+    physics = wanted.physics()
+    names = wanted.objectives()
     found = cohorts.cohorts(root, wanted.images, wanted.cohorts)
     done = []
     with open_cluster(settings, (*PRELOAD, judge.__module__), say) as client:
@@ -120,7 +123,8 @@ def _tune(root, cohort, settings, wanted, physics, names, client, say) -> Tuned:
     space = Space.from_physics(physics, nm) if physics is not None and not math.isnan(physics.spacing_nm) else Space()
     before = {key: getattr(common, key) for key in SEARCHED}
     methods = [wanted.method, *(m for m in search.METHODS if wanted.baselines and m != wanted.method)]
-    traces, n_done = {}, 0
+    traces = {}
+    n_done = 0
     of = f"{len(rows)} of {cohort.n:,} micrographs"
     say(f"{cohort.name}: {of}, {wanted.evaluations} evaluations of {', '.join(names)}")
     for method in methods:

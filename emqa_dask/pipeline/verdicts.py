@@ -61,7 +61,8 @@ class Compact(NamedTuple):
 
     def read(self, numbers: NDArray) -> NDArray:
         """Signatures (m, bytes) of micrographs."""
-        size, found = duplicates.SIGNATURE_BYTES, bytearray()
+        size = duplicates.SIGNATURE_BYTES
+        found = bytearray()
         starts = np.flatnonzero(np.diff(numbers, prepend=-9) != 1)  # neighbours are read in one go
         for start, stop in zip(starts, np.append(starts[1:], len(numbers))):
             found += self.signatures.get(size * int(numbers[start]), size * int(stop - start))
@@ -135,7 +136,8 @@ def _classified(micrographs: pd.DataFrame, limit: float) -> pd.DataFrame:
 
 def cohorts(micrographs: pd.DataFrame) -> pd.Series:
     """Images that should share a pixel size: same instrument, magnification and shape; null where none is known."""
-    instrument, magnification = micrographs["instrument"], micrographs["magnification"]
+    instrument = micrographs["instrument"]
+    magnification = micrographs["magnification"]
     shape = micrographs["height_px"].astype(str) + "x" + micrographs["width_px"].astype(str)
     label = instrument.fillna("").astype(str) + "|" + magnification.astype(str) + "|" + shape
     return label.where(instrument.notna() | magnification.notna())
@@ -146,7 +148,11 @@ def _gather(root: str, settings: Settings, runs: Runs, signatures: Spill, identi
     where = folders(settings)
     order = list(names_of(settings.detect))
     there = {table: set(parts.part_names(root, where[table])) for table in where}
-    shapes, is_solid, nm, cohort, n = [], [], [], [], 0
+    shapes = []
+    is_solid = []
+    nm = []
+    cohort = []
+    n = 0
     for ledger, is_current in ingest.ledger(root, _OF_LEDGER):
         rows = ledger[is_current].reset_index(drop=True)
         if rows.empty:
@@ -175,7 +181,8 @@ def _gather(root: str, settings: Settings, runs: Runs, signatures: Spill, identi
             classified = made("classifications", tables.CLASSIFICATIONS.names).set_index("micrograph_id").reindex(ids)
         else:
             classified = pd.DataFrame(index=ids)
-        evidence, predictions = made("evidence", _OF_EVIDENCE), made("predictions", tables.PREDICTIONS.names)
+        evidence = made("evidence", _OF_EVIDENCE)
+        predictions = made("predictions", tables.PREDICTIONS.names)
         _check_intervals(predictions, where["predictions"])
         one = chosen(evidence, predictions, order, settings.report.max_ood_distance)
         one = one.set_index("micrograph_id").reindex(ids)
@@ -242,7 +249,10 @@ def _repeated(runs: Runs, known: Compact, places: Spill, folder: str | None) -> 
 
     `places` gets where each is, in words; the third array (n + 1,) holds the offsets of these.
     """
-    numbers, is_copy, lengths, last = [], [], [], None
+    numbers = []
+    is_copy = []
+    lengths = []
+    last = None
     for table in runs.merged(BATCH):
         rows = table.select(["uri", "frame", "number"]).filter(table["frame"].to_numpy() != FILE).to_pandas()
         keys = list(zip(rows["uri"], rows["frame"], strict=True))
@@ -276,13 +286,15 @@ def _repeated(runs: Runs, known: Compact, places: Spill, folder: str | None) -> 
 
 def _whole_files(merged: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """`merged` with a file's own row in front of each stretch of its micrographs, also where they go on."""
-    left, is_again = None, False
+    left = None
+    is_again = False
     for table in merged:
         if left is not None:
             goes_on = table["uri"][0].as_py() == left["uri"][0].as_py()
             table = pa.concat_tables([left, table]) if goes_on or not is_again else table
         at = int(np.flatnonzero(table["frame"].to_numpy() == FILE)[-1])
-        left, is_again = table.slice(at, 1), at < len(table) - 1
+        left = table.slice(at, 1)
+        is_again = at < len(table) - 1
         table = table if is_again else table.slice(0, at)
         if len(table):
             yield table

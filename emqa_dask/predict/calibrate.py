@@ -136,7 +136,8 @@ def calibrate(
         if protocol == "grouped by image" and single:
             report.append({**report[0], "protocol": protocol})
             continue
-        found, chosen = np.full((len(rows), 3), np.nan), []
+        found = np.full((len(rows), 3), np.nan)
+        chosen = []
         for fit, held_out in folds:
             name, target = fits.choose("f1", names, true["f1"], fit, inner(fit), unit, coverage)
             mean, spread = mean_of(target, columns, values[held_out])
@@ -147,7 +148,8 @@ def calibrate(
         of = cohort if protocol == "leave one cohort out" else group
         counts = {"protocol": protocol, "n": len(rows), "n_groups": len(np.unique(of))}
         report.append({**counts, **_figures(true["f1"], found), "candidates": ", ".join(sorted(set(chosen)))})
-    targets, tried = {}, []
+    targets = {}
+    tried = []
     for name in TARGETS:
         known = everything[np.isfinite(true[name])]
         if len(known) < MIN_IMAGES:
@@ -251,7 +253,10 @@ class _Fits:
     """Candidates fitted to sets of rows, each once: protocols that leave out the same rows share what was fitted."""
 
     def __init__(self, values: NDArray, columns: tuple[str, ...], base: Judge | None, cohort: NDArray | None = None):
-        self.values, self.columns, self.base, self.cohort = values, columns, base, cohort
+        self.values = values
+        self.columns = columns
+        self.base = base
+        self.cohort = cohort
         self.cache: dict[tuple, object] = {}
         self.based = {}
         if base is not None:
@@ -285,7 +290,8 @@ class _Fits:
         if name.startswith("base and "):
             one = self.target("recalibrated base", target, true, rows)
             two = self.target(name.removeprefix("base and "), target, true, rows)
-            one, two = _scaled(one, 0.0, 0.5), _scaled(two, 0.0, 0.5)
+            one = _scaled(one, 0.0, 0.5)
+            two = _scaled(two, 0.0, 0.5)
             return Target((*one.parts, *two.parts), one.offset + two.offset, 0.0, 0.0)
         columns = FEW if name == "few features" else PAPER_FEATURES
         values = self.values[np.ix_(rows, [self.columns.index(c) for c in columns])]

@@ -41,11 +41,13 @@ def _loaded(directory: Path, digest: str) -> Judge:
 
 
 def _judge(directory: Path, card: dict) -> Judge:
-    p, y = np.zeros((1, 0, len(card["classes"]))), np.zeros(0, int)
+    p = np.zeros((1, 0, len(card["classes"])))
+    y = np.zeros(0, int)
     if HELD_OUT in card["files"]:
         held = safetensors.numpy.load_file(models.check_file(directory, HELD_OUT, card))
         if "validation.classes" in held:
-            p, y = held["validation.probabilities"], held["validation.classes"]
+            p = held["validation.probabilities"]
+            y = held["validation.classes"]
     mean = p.mean(axis=0)
     return Judge(
         str(card["name"]), tuple(card["classes"]), windows.View(**card["input"]),
@@ -117,7 +119,8 @@ def _seen(said: pd.DataFrame, known: pd.DataFrame, judge: Judge) -> pd.DataFrame
         told = told.assign(because=pd.Series([[] for _ in told.index], dtype=object), shift=nothing, shift_score=np.nan)
         told["shift_probability"] = np.nan
     else:
-        content, odds = np.stack(known["content"].to_list()), known["foreign_log_odds"].to_numpy(float)
+        content = np.stack(known["content"].to_list())
+        odds = known["foreign_log_odds"].to_numpy(float)
         told = told.join(shift.judge(judge.known, shift.Seen(p, embeddings, known, content, odds)))
     return _with_imaging(told, known)
 
@@ -163,7 +166,8 @@ def _with_imaging(told: pd.DataFrame, features: pd.DataFrame) -> pd.DataFrame:
     is_far = told["imaging_distance"].gt(1) & (told["shift"].isna() | told["shift"].eq("none"))
     for k in np.flatnonzero(is_far):
         text = f"defocus {features['defocus_nm'][k]:.0f} nm is unlike those of the training images"
-        told.loc[k, "shift"], told.loc[k, "shift_probability"] = "acquisition", 1.0
+        told.loc[k, "shift"] = "acquisition"
+        told.loc[k, "shift_probability"] = 1.0
         told.at[k, "because"] = [text, *told.at[k, "because"]]
     told["shift_score"] = np.fmax(told["shift_score"], told["imaging_distance"])
     return told

@@ -47,7 +47,8 @@ def recalibration(mean: NDArray, true: NDArray, groups: ArrayLike) -> tuple[floa
     groups = np.asarray(groups)
     _, of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     weights = 1.0 / sizes[of]
-    centre, level = np.average(mean, weights=weights), np.average(true, weights=weights)
+    centre = np.average(mean, weights=weights)
+    level = np.average(true, weights=weights)
     variance = np.average((mean - centre) ** 2, weights=weights)
     covariance = np.average((mean - centre) * (true - level), weights=weights)
     slope = float(np.clip(covariance / variance, 0.5, 2.0)) if variance > 0 else 1.0

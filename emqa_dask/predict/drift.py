@@ -86,7 +86,8 @@ def over_time(values: pd.DataFrame, quantity: str, n_bins: int = 12) -> pd.DataF
     columns = ["start", "end", "n", "median", "low", "high"]
     if not len(x):
         return pd.DataFrame(columns=columns)
-    first, last = int(x.min().astype("int64")), int(x.max().astype("int64"))
+    first = int(x.min().astype("int64"))
+    last = int(x.max().astype("int64"))
     end = last if is_dated and last > first else last + 1
     edges = np.unique(np.round(np.linspace(first, end, n_bins + 1)).astype("int64"))
     bins = np.clip(np.searchsorted(edges, x.astype("int64"), "right") - 1, 0, len(edges) - 2)
@@ -105,7 +106,8 @@ def _known(values: NDArray) -> NDArray:
 
 def _compared(own: NDArray, pool: NDArray, is_within: bool, min_images: int) -> dict[str, float]:
     """The numbers of a row for sorted values; `is_within`: `own` is a part of `pool`, and is held against the rest."""
-    n, m = len(own), len(pool) - (len(own) if is_within else 0)
+    n = len(own)
+    m = len(pool) - (len(own) if is_within else 0)
     found = {"n": n, "n_reference": m, "median": _median(own)}
     names = ("reference_median", "statistic", "p_value", "p_corrected", "effect")
     if min(n, m) == 0:

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from emqa_dask import tables
 
-TONE_BYTES, GRAIN_BYTES = 256, 512  # the signature's parts, see featurise.signature
+# the signature's parts, see featurise.signature
+TONE_BYTES = 256
+GRAIN_BYTES = 512
 SIGNATURE_BYTES = TONE_BYTES + GRAIN_BYTES
 TONE_LIMIT = 0.5  # correlation of the 16 x 16 tones
 SUM_LIMIT = 1.5  # tones and grain together: a lattice keeps its grain when shifted, a smooth image its tones
@@ -18,12 +20,16 @@ TONE_ALONE_LIMIT = 0.995  # the same, where an image has no grain to compare
 GRAIN_LIMIT = 0.5  # agreement of the grain's signs at the best shift; 0 = chance, 1 = all
 # What file managers call a copy: "scan - Copy.tif", "Copy of scan.tif", "scan (2).tif", "scan copy 3.tif".
 COPY_NAME = r"(?i)\b(?:copy|copie|kopie|copia)\b|\(\d{1,2}\)\.\w+$"
-N_TABLES, NEIGHBOURS = 16, 8
+N_TABLES = 16
+NEIGHBOURS = 8
 SMALL = 2000  # archives up to this size are compared pair by pair, which is exact and still quick
-WHOLE, GLANCE = (0, 64), (28, 36)  # rows of the grain: in larger archives a few are compared first ...
+# rows of the grain: in larger archives a few are compared first ...
+WHOLE = (0, 64)
+GLANCE = (28, 36)
 GLANCE_MARGIN = 0.2  # ... which may agree so much less than the whole has to
 BLOCK = 4096  # images, or pairs, at a time
-PIXELS, CONTENT = ("pixel_sha256", "height_px", "width_px", "dtype"), ("content_sha256", "frame")
+PIXELS = ("pixel_sha256", "height_px", "width_px", "dtype")
+CONTENT = ("content_sha256", "frame")
 
 Read = Callable[[NDArray], NDArray]  # row numbers (m,) -> their signatures (m, SIGNATURE_BYTES) uint8
 
@@ -148,7 +154,8 @@ def _all_pairs(rows: NDArray, read: Read) -> Iterator[tuple[NDArray, NDArray]]:
 
 def _neighbours(rows: NDArray, read: Read, folder: str | None) -> Iterator[tuple[NDArray, NDArray]]:
     """Pairs (a, b), a < b, of numbers in `rows` whose tones are near one another in a bucket of random projections."""
-    n, rng = len(rows), np.random.default_rng(20020519)
+    n = len(rows)
+    rng = np.random.default_rng(20020519)
     n_bits = int(np.clip(np.ceil(np.log2(n)) - 1, 4, 24))
     directions = [rng.standard_normal((TONE_BYTES, n_bits + 1)).astype(np.float32) for _ in range(N_TABLES)]
     sample = _tones(read(rows[:: -(-n // BLOCK)]))
@@ -166,7 +173,8 @@ def _neighbours(rows: NDArray, read: Read, folder: str | None) -> Iterator[tuple
             bucket = (keys >> np.uint64(32)).astype(np.uint32)[order]
             del keys
             for k in range(0, n, BLOCK):
-                near, of = order[k : k + BLOCK + NEIGHBOURS], bucket[k : k + BLOCK + NEIGHBOURS]
+                near = order[k : k + BLOCK + NEIGHBOURS]
+                of = bucket[k : k + BLOCK + NEIGHBOURS]
                 pairs = []
                 for step in range(1, NEIGHBOURS + 1):
                     together = np.flatnonzero(of[:-step] == of[step:])
@@ -187,7 +195,8 @@ def _bucket_keys(projected: NDArray, middles: NDArray) -> NDArray:
 def _compare(a, b, shapes: NDArray, read: Read, original: NDArray, agreement: NDArray, glance: bool) -> None:
     """Enter rows `a` as the originals of rows `b` where they are near-duplicates, and earlier than what is there."""
     open_ = (a < original[b]) & (shapes[a] == shapes[b])
-    a, b = a[open_], b[open_]
+    a = a[open_]
+    b = b[open_]
     there, at = np.unique(np.concatenate([a, b]), return_inverse=True)
     if not len(there):
         return
@@ -211,11 +220,13 @@ def _compare(a, b, shapes: NDArray, read: Read, original: NDArray, agreement: ND
     while len(rest):  # the earliest original of each first: who has found one need not be compared with later ones
         is_next = np.ones(len(rest), bool)
         is_next[1:] = b[rest[1:]] != b[rest[:-1]]
-        k, rest = rest[is_next], rest[~is_next]
+        k = rest[is_next]
+        rest = rest[~is_next]
         alone = np.where(tone[k] > TONE_ALONE_LIMIT, tone[k], 0)
         agreed = np.where(is_flat[k], alone, grain.agreement(grains, at_a[k], at_b[k], *WHOLE))
         hit = (agreed > GRAIN_LIMIT) & (agreed.astype(np.float32) + tone[k] > SUM_LIMIT)
-        original[b[k[hit]]], agreement[b[k[hit]]] = a[k[hit]], agreed[hit]
+        original[b[k[hit]]] = a[k[hit]]
+        agreement[b[k[hit]]] = agreed[hit]
         rest = rest[a[rest] < original[b[rest]]]
 
 

@@ -63,7 +63,8 @@ def entropy_shape(entropy: ArrayLike, n_classes: int, n_bins: int = 10) -> dict[
     names = ("mean", "std", "skewness", "quantile_10", "quantile_50", "quantile_90")
     if len(h) == 0:
         return found | dict.fromkeys(names, np.nan)
-    mean, std = h.mean(), h.std()
+    mean = h.mean()
+    std = h.std()
     skewness = ((h - mean) ** 3).mean() / std**3 if std > 1e-9 else 0.0
     return found | {
         name: float(value) for name, value in zip(names, (mean, std, skewness, *np.quantile(h, (0.1, 0.5, 0.9))))

@@ -48,7 +48,8 @@ DEFAULT: Mapping[str, float] = MappingProxyType(
 
 # The exponent that the fall of the spectrum has to pass for blur, by where detail ends (as in the limit of blur): noise
 # ends detail gently, and the finer the detail, the likelier a steep end is the specimen's own, as of a lattice.
-BLUR_DETAIL, BLUR_FALL = (0.05, 0.06, 0.08), (4.2, 5.0, 7.0)
+BLUR_DETAIL = (0.05, 0.06, 0.08)
+BLUR_FALL = (4.2, 5.0, 7.0)
 
 # Weights of the marks of a photographed scene (featurise.foreign.SCENE), fitted by benchmarks/fit_photographs.py:
 # logistic regression of grey photographs against micrographs. A rule on one or two marks could not do it.
@@ -282,7 +283,8 @@ def flag_images(features: pd.DataFrame, limits: Mapping[str, float] = DEFAULT) -
     found = []
     with np.errstate(invalid="ignore", over="ignore"):
         for order, rule in enumerate(RULES):
-            value, limit = rule.value(features), float(limits[rule.limit])
+            value = rule.value(features)
+            limit = float(limits[rule.limit])
             hit = value > limit if rule.is_above else value < limit
             if rule.also is not None:
                 hit &= rule.also(features, limits)

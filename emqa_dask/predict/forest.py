@@ -92,7 +92,8 @@ def predict_held_out(
     n_groups = len(np.unique(groups))
     if n_groups < 2:
         raise ValueError("all rows are of one group: holding it out leaves nothing to fit")
-    mean, spread = np.empty(len(values)), np.empty(len(values))
+    mean = np.empty(len(values))
+    spread = np.empty(len(values))
     for fit_rows, held_out in GroupKFold(min(n_folds, n_groups)).split(values, true_f1, groups):
         fitted = clone(pipeline).fit(values[fit_rows], true_f1[fit_rows])
         mean[held_out], spread[held_out] = trees_predict(fitted, values[held_out])
@@ -140,7 +141,8 @@ def fit(
     """
     from sklearn.base import clone
 
-    values, true_f1 = values_of(features, columns), np.asarray(true_f1, dtype=np.float64)
+    values = values_of(features, columns)
+    true_f1 = np.asarray(true_f1, dtype=np.float64)
     if not np.isfinite(values).all():
         bad = [c for c, ok in zip(columns, np.isfinite(values).all(axis=0)) if not ok]
         raise ValueError(f"features hold NaN or infinite values: {', '.join(bad)}")

@@ -42,12 +42,16 @@ def fit(values: NDArray, targets: NDArray, seed: int = 0, groups: ArrayLike | No
     groups = None if groups is None or len(np.unique(groups)) < 3 else np.unique(groups, return_inverse=True)[1]
     if len(values) > MAX_ROWS:
         keep = np.sort(rng.permutation(len(values))[:MAX_ROWS])
-        values, targets = values[keep], targets[keep]
+        values = values[keep]
+        targets = targets[keep]
         groups = None if groups is None else groups[keep]
-    centre, scale = values.mean(axis=0), values.std(axis=0)
+    centre = values.mean(axis=0)
+    scale = values.std(axis=0)
     scale = np.where(scale > 0, scale, 1.0)
-    mean, std = float(targets.mean()), float(targets.std()) or 1.0
-    rows, standard = (values - centre) / scale, (targets - mean) / std
+    mean = float(targets.mean())
+    std = float(targets.std()) or 1.0
+    rows = (values - centre) / scale
+    standard = (targets - mean) / std
     some = np.sort(rng.permutation(len(rows))[:_MAX_SEARCH])
     parameters = _search(rows[some], standard[some], None if groups is None else groups[some])
     lower = cholesky(_covariance(parameters, *_pairs(rows, groups))[0], lower=True)
@@ -90,7 +94,8 @@ def _search(rows: NDArray, standard: NDArray, groups: NDArray | None) -> NDArray
     """The parameters of largest marginal likelihood, by its gradient in their logarithms (Rasmussen & Williams 5.9)."""
     from scipy.optimize import minimize  # what only predicts does well without
 
-    pairs, identity = _pairs(rows, groups), np.eye(len(rows))
+    pairs = _pairs(rows, groups)
+    identity = np.eye(len(rows))
 
     def negative(logs: NDArray) -> tuple[float, NDArray]:
         parameters = np.exp(logs)
@@ -168,14 +173,17 @@ _BLOCK = 8  # rows that go through the factor together: it is read from memory o
 def _run(x, rows, weights, factor, kernel):
     amplitude, length, linear, offset, noise = kernel
     n, d = rows.shape
-    mean, spread = np.zeros(len(x)), np.zeros(len(x))
-    k, v = np.empty((_BLOCK, n)), np.empty((_BLOCK, n))
+    mean = np.zeros(len(x))
+    spread = np.zeros(len(x))
+    k = np.empty((_BLOCK, n))
+    v = np.empty((_BLOCK, n))
     for first in range(0, len(x), _BLOCK):
         size = min(_BLOCK, len(x) - first)
         for b in range(size):
             i = first + b
             for j in range(n):
-                square, product = 0.0, 0.0
+                square = 0.0
+                product = 0.0
                 for f in range(d):
                     square += (x[i, f] - rows[j, f]) ** 2
                     product += x[i, f] * rows[j, f]
@@ -186,7 +194,8 @@ def _run(x, rows, weights, factor, kernel):
         for j in range(n):
             column = factor[j, j:]
             for b in range(size):
-                mine, share = v[b, j:], k[b, j]
+                mine = v[b, j:]
+                share = k[b, j]
                 for m in range(n - j):
                     mine[m] += column[m] * share
         for b in range(size):
@@ -200,7 +209,9 @@ def _run(x, rows, weights, factor, kernel):
     return mean, spread
 
 
-_LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10  # their sum is ln 2 (fdlibm)
+# their sum is ln 2 (fdlibm)
+_LN2_HIGH = 6.93147180369123816490e-01
+_LN2_LOW = 1.90821492927058770002e-10
 
 
 @numba.njit(inline="always")
@@ -224,15 +235,19 @@ def _exp_parts(x):
 
 @numba.njit(cache=True)
 def _shap(x, background, rows, weights, kernel, player, inside, signed):
-    amplitude, length, linear = kernel[0], kernel[1], kernel[2]
+    amplitude = kernel[0]
+    length = kernel[1]
+    linear = kernel[2]
     n, d = rows.shape
     c, k = inside.shape
     found = np.zeros((len(x), k))
     total = np.empty(c)  # of every coalition: what all training rows add
-    square, value = np.empty((c, n)), np.empty(n)
+    square = np.empty((c, n))
+    value = np.empty(n)
     power = np.empty(n, np.int64)
     two = power.view(np.float64)
-    mine, theirs = np.empty((k, n)), np.empty((len(background), k, n))
+    mine = np.empty((k, n))
+    theirs = np.empty((len(background), k, n))
     theirs[:] = 0.0
     for b in range(len(background)):
         for f in range(d):
@@ -257,9 +272,11 @@ def _shap(x, background, rows, weights, kernel, player, inside, signed):
                 square[0] += theirs[b, g]
             for g in range(k):  # a coalition that g joins, from the one without it
                 step = 1 << g
-                gain, loss = mine[g], theirs[b, g]
+                gain = mine[g]
+                loss = theirs[b, g]
                 for s in range(step):
-                    before, after = square[s], square[s + step]
+                    before = square[s]
+                    after = square[s + step]
                     for j in range(n):
                         after[j] = before[j] + gain[j] - loss[j]
             for s in range(c):

@@ -25,13 +25,16 @@ def agreement(grain, i, j, start, stop):
     """
     best = np.empty(len(i))
     for k in range(len(i)):
-        one, other = grain[i[k]], grain[j[k]]
+        one = grain[i[k]]
+        other = grain[j[k]]
         best[k] = -1.0
         for x in range(-REACH_PX, REACH_PX + 1):
             whole = np.uint64(0xFFFFFFFFFFFFFFFF) << np.uint64(abs(x))
-            left, right = np.uint64(max(x, 0)), np.uint64(max(-x, 0))
+            left = np.uint64(max(x, 0))
+            right = np.uint64(max(-x, 0))
             for y in range(-REACH_PX, REACH_PX + 1):
-                first, last = max(start, y), min(stop, GRAIN_PX + y)
+                first = max(start, y)
+                last = min(stop, GRAIN_PX + y)
                 differ = np.uint64(0)
                 for row in range(first, last):
                     differ += _ones(((one[row] << left) ^ (other[row - y] << right)) & whole)

@@ -50,7 +50,8 @@ def sweep(
     Random folds, or with `groups` (n,) folds that share none. The ranking has seen all rows, as in the paper: the
     curve is for choosing features, not for reporting an error.
     """
-    targets, n = np.asarray(targets, dtype=np.float64), len(features)
+    targets = np.asarray(targets, dtype=np.float64)
+    n = len(features)
     rows = []
     for k in range(1, len(ranked) + 1):
         values = features[list(ranked[:k])].to_numpy(dtype=np.float64)

@@ -60,7 +60,8 @@ class Judge:
 
 def mean_of(target: Target, columns: Sequence[str], values: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Unclipped prediction and spread of n rows (n, d) of the features `columns`."""
-    mean, variance = np.full(len(values), target.offset), np.zeros(len(values))
+    mean = np.full(len(values), target.offset)
+    variance = np.zeros(len(values))
     for part in target.parts:
         found, spread = regressors.predict(part.regressor, values[:, [columns.index(c) for c in part.columns]])
         mean += part.slope * found
@@ -202,7 +203,8 @@ def predict(judge: Judge, features: pd.DataFrame) -> pd.DataFrame:
 def explain(judge: Judge, values: NDArray, target: str = "f1") -> tuple[NDArray[np.float64], float]:
     """SHAP values (n, k) of the concepts of the judge's columns, and their base; both sum to the unclipped mean."""
     groups = reasons.concepts(judge.columns)
-    total, base = np.zeros((len(values), len(groups))), judge.targets[target].offset
+    total = np.zeros((len(values), len(groups)))
+    base = judge.targets[target].offset
     for part in judge.targets[target].parts:
         at = [judge.columns.index(c) for c in part.columns]
         found, part_base = reasons.shap_values(part.regressor, part.columns, values[:, at], judge.background[:, at])
@@ -242,12 +244,14 @@ def load(directory: Path) -> Judge:
     card = models.load_card(directory)
     if "judge" not in card or FILE not in card.get("files", {}):
         raise models.ModelError(f"{directory / 'card.toml'}: not the card of a judge")
-    arrays, record = safetensors.numpy.load_file(directory / FILE), dict(card["judge"])
+    arrays = safetensors.numpy.load_file(directory / FILE)
+    record = dict(card["judge"])
     targets = {}
     for name, target in record.pop("targets").items():
         parts = []
         for i, part in target["parts"].items():
-            prefix, type_ = f"{name}.{i}.", _TYPES[part["type"]]
+            prefix = f"{name}.{i}."
+            type_ = _TYPES[part["type"]]
             own = {k.removeprefix(prefix): array for k, array in arrays.items() if k.startswith(prefix)}
             extra = {"is_mean": part["is_mean"]} if "is_mean" in part else {}
             parts.append(Part(part["slope"], tuple(part["columns"]), type_(**own, **extra)))

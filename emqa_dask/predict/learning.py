@@ -25,7 +25,8 @@ def fit_learning_curve(n_labels: ArrayLike, accuracy: ArrayLike) -> LearningCurv
     1993. A curve that does not rise gives `loss` 0. Raises ValueError for fewer than three different numbers of labels,
     and for values outside.
     """
-    n, error = np.asarray(n_labels, float), 1 - np.asarray(accuracy, float)
+    n = np.asarray(n_labels, float)
+    error = 1 - np.asarray(accuracy, float)
     if n.ndim != 1 or n.shape != error.shape or len(np.unique(n)) < 3:
         raise ValueError(
             f"numbers of labels {n.shape} and accuracies {error.shape}: give (m,) each, with three different numbers "

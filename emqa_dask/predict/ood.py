@@ -78,7 +78,8 @@ def distance(domain: Domain, features: pd.DataFrame) -> NDArray[np.float64]:
 
 def nearest(points: NDArray, rows: NDArray) -> NDArray[np.float64]:
     """Mean distance (n,) of points (n, d) to the N_NEIGHBOURS nearest of `rows` (m, d); some points at a time."""
-    k, found = min(N_NEIGHBOURS, len(rows)), [np.zeros(0)]
+    k = min(N_NEIGHBOURS, len(rows))
+    found = [np.zeros(0)]
     for start in range(0, len(points), _BATCH):
         apart = cdist(points[start : start + _BATCH], rows)
         found.append(np.partition(apart, k - 1, axis=1)[:, :k].mean(axis=1))
@@ -102,7 +103,8 @@ def save(domain: Domain, directory: Path) -> dict:
     """Writes `domain.safetensors` and returns the domain's part of the card: columns and limit, under `domain`."""
     directory.mkdir(parents=True, exist_ok=True)
     arrays = {f.name: getattr(domain, f.name) for f in dataclasses.fields(Domain)}
-    columns, limit = arrays.pop("columns"), arrays.pop("limit")
+    columns = arrays.pop("columns")
+    limit = arrays.pop("limit")
     content = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     (directory / FILE).write_bytes(content)  # save_file() would leave it readable by its owner only
     return {"domain": {"columns": list(columns), "limit": limit}}

@@ -68,12 +68,15 @@ def figures(true: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
 
     r2 = 1 - nrmse^2; both are NaN where `true` does not vary, nmae where its mean is 0, all without values.
     """
-    true, predicted = np.asarray(true, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
+    true = np.asarray(true, dtype=np.float64)
+    predicted = np.asarray(predicted, dtype=np.float64)
     if len(true) == 0:
         return dict.fromkeys(("rmse", "mae", "r2", "nrmse", "nmae"), float("nan"))
     error = predicted - true
-    rmse, mae = float(np.sqrt(np.mean(error**2))), float(np.abs(error).mean())
-    std, mean = float(true.std()), float(true.mean())
+    rmse = float(np.sqrt(np.mean(error**2)))
+    mae = float(np.abs(error).mean())
+    std = float(true.std())
+    mean = float(true.mean())
     nrmse = rmse / std if std > 0 else float("nan")
     return {"rmse": rmse, "mae": mae, "r2": 1 - nrmse**2, "nrmse": nrmse, "nmae": mae / mean if mean else float("nan")}
 
@@ -91,5 +94,6 @@ def interval_figures(true: ArrayLike, low: ArrayLike, high: ArrayLike) -> dict[s
 
 def group_mean(values: ArrayLike, groups: ArrayLike) -> float:
     """Mean over groups of their mean value: every group counts the same."""
-    values, groups = np.asarray(values, dtype=np.float64), np.asarray(groups)
+    values = np.asarray(values, dtype=np.float64)
+    groups = np.asarray(groups)
     return float(np.mean([values[groups == group].mean() for group in np.unique(groups)]))

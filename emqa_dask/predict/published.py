@@ -49,7 +49,8 @@ def read_published(path: str | Path) -> pd.DataFrame:
     raw = pd.read_csv(path, skipinitialspace=True)
     if raw.empty:
         raise ValueError(f"{path}: the table has no rows")
-    found, missing = {}, []
+    found = {}
+    missing = []
     keys = {re.sub(r"[^a-z0-9]", "", str(column).lower()): column for column in reversed(raw.columns)}
     for name, spellings in {**_NAMES, **_FRACTIONS}.items():
         column = next((keys[s] for s in spellings if s in keys), None)

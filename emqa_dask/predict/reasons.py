@@ -80,7 +80,8 @@ def in_words(
     F1 by 0.12". Of a concept with several features the one is named that is furthest from what is usual; of several
     bins of scores their sum, unless that is what it usually is.
     """
-    columns, layout = tuple(columns), _layout(tuple(columns))
+    columns = tuple(columns)
+    layout = _layout(columns)
     size = np.abs(shap)
     order = np.argsort(-size, axis=1, kind="stable")[:, :MOST]
     kept = np.take_along_axis(size, order, axis=1) >= LEAST

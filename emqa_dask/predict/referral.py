@@ -20,7 +20,8 @@ def risk_coverage(uncertainty: ArrayLike, error: ArrayLike) -> RiskCoverage:
     0 up. Rows of equal uncertainty count with the mean of their errors, so that their order changes nothing. Geifman
     & El-Yaniv, NIPS 2017; paper D's referral. Raises ValueError for no rows, unequal lengths, NaN, a negative error.
     """
-    uncertainty, error = np.asarray(uncertainty, float), np.asarray(error, float)
+    uncertainty = np.asarray(uncertainty, float)
+    error = np.asarray(error, float)
     if uncertainty.ndim != 1 or uncertainty.shape != error.shape or len(error) == 0:
         raise ValueError(f"uncertainty {uncertainty.shape} and error {error.shape}: give (n,) each, n above 0")
     for name, values in (("uncertainty", uncertainty), ("error", error)):
@@ -67,12 +68,14 @@ def auroc(score: ArrayLike, is_positive: ArrayLike) -> float:
 
     `score` (n,), `is_positive` (n,) bool. NaN where one of the two kinds is missing. Raises ValueError for a NaN score.
     """
-    score, positive = np.asarray(score, float), np.asarray(is_positive, bool)
+    score = np.asarray(score, float)
+    positive = np.asarray(is_positive, bool)
     if score.shape != positive.shape or score.ndim != 1:
         raise ValueError(f"scores {score.shape} and labels {positive.shape}: give (n,) each")
     if np.isnan(score).any():
         raise ValueError(f"score of row {np.flatnonzero(np.isnan(score))[0]} is NaN")
-    n, m = int(positive.sum()), int((~positive).sum())
+    n = int(positive.sum())
+    m = int((~positive).sum())
     if n == 0 or m == 0:
         return float("nan")
     _, of, sizes = np.unique(score, return_inverse=True, return_counts=True)

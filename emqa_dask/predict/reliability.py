@@ -46,7 +46,8 @@ def reliability_table(
     p, y = _pair(p, y)
     if n_bins < 1:
         raise ValueError(f"n_bins is {n_bins}: at least one bin is needed")
-    confidence, is_right = p.max(axis=1), p.argmax(axis=1) == y
+    confidence = p.max(axis=1)
+    is_right = p.argmax(axis=1) == y
     if binning == "width":
         edges = np.linspace(0, 1, n_bins + 1)
         of = np.clip(np.searchsorted(edges, confidence, side="right") - 1, 0, n_bins - 1)
@@ -93,7 +94,8 @@ def at_temperature(p: ArrayLike, temperature: float) -> NDArray:
 
 
 def _pair(p: ArrayLike, y: ArrayLike) -> tuple[NDArray, NDArray]:
-    p, y = np.asarray(p, float), np.asarray(y)
+    p = np.asarray(p, float)
+    y = np.asarray(y)
     if p.ndim != 2 or y.shape != p.shape[:1] or len(y) == 0:
         raise ValueError(f"probabilities {p.shape} and classes {y.shape}: give (n, classes) and (n,) with n above 0")
     if y.dtype.kind not in "iu":

@@ -72,7 +72,8 @@ def fit(
     own, trained = (shift_scores.evidence(yardsticks, seen) for seen in (held_out, train))
     trained = trained[np.sort(np.random.default_rng(seed).permutation(len(trained))[: shift_scores.MAX_ROWS])]
     parts = [shift_scores.evidence(yardsticks, shifted[kind]) for kind in kinds[1:]]
-    x, of = np.concatenate(parts), np.repeat(np.arange(1, len(kinds)), [len(part) for part in parts])
+    x = np.concatenate(parts)
+    of = np.repeat(np.arange(1, len(kinds)), [len(part) for part in parts])
     n = len(own)
     folds = _folds(np.arange(n) if held_out_groups is None else held_out_groups, seed)
     fold = np.concatenate([folds[np.arange(len(part)) % n] for part in parts])
@@ -97,13 +98,16 @@ def judge(known: Known, seen: Seen) -> pd.DataFrame:
     """
     shift_scores.check(seen, "seen", known.yardsticks)
     yardsticks, seen = shift_scores.of_those_heard(known.yardsticks, seen)
-    n, heard = len(seen.features), np.flatnonzero(shift_scores.finite(seen))
+    n = len(seen.features)
+    heard = np.flatnonzero(shift_scores.finite(seen))
     columns = {f"{name}_score": np.full(n, np.nan) for name in (*SHIFT_SCORES, "shift")}
-    columns["shift"], columns["shift_probability"] = np.full(n, None, object), np.full(n, np.nan)
+    columns["shift"] = np.full(n, None, object)
+    columns["shift_probability"] = np.full(n, np.nan)
     because: list[list[str]] = [[] for _ in range(n)]
     if len(heard):
         seen = shift_scores.rows(seen, heard)
-        scores, z = shift_scores.scores(yardsticks, seen), shift_scores.signed(yardsticks, seen)
+        scores = shift_scores.scores(yardsticks, seen)
+        z = shift_scores.signed(yardsticks, seen)
         x = shift_scores.evidence(yardsticks, seen)
         learnt = shift_kinds.against_none(known.odds, x)
         score = fused.fuse(known.scale, {"learnt": learnt, **_apart(scores)}) / known.scale.limit
@@ -190,7 +194,8 @@ def load(directory: Path) -> Known | None:
     if card["shift"].get("content") != models.digest(models.CONTENT):
         said = "what is in domain was learnt with another version's network `content`"
         raise ValueError(f"{directory / 'card.toml'}: {said}; train the classifier again")
-    table, arrays = card["shift"], safetensors.numpy.load_file(models.check_file(directory, FILE, card))
+    table = card["shift"]
+    arrays = safetensors.numpy.load_file(models.check_file(directory, FILE, card))
     scale = fused.Scale(tuple(table["fused"]), arrays["middle"], arrays["span"], table["limit"])
     yardsticks = _unpack(arrays, table)
     odds, among = (_named(arrays, prefix) for prefix in ("odds", "kinds"))

@@ -25,7 +25,8 @@ def fit(embeddings: ArrayLike, y: ArrayLike) -> Known:
     `embeddings` (n, d) and classes `y` (n,) of training images. Raises ValueError for fewer rows than twice the
     classes, and for values that are not finite.
     """
-    values, y = np.asarray(embeddings, float), np.asarray(y)
+    values = np.asarray(embeddings, float)
+    y = np.asarray(y)
     names = np.unique(y)
     if values.ndim != 2 or y.shape != values.shape[:1] or len(values) < 2 * max(1, len(names)):
         raise ValueError(f"embeddings {values.shape}, classes {y.shape}: (n, d) and (n,), two rows a class, are needed")
@@ -44,7 +45,8 @@ def fit(embeddings: ArrayLike, y: ArrayLike) -> Known:
 def of_member(values: NDArray, y: NDArray, keep: NDArray) -> tuple[Known, Known]:
     """A member's training embeddings about their classes' means, with the rows to keep, and about their mean."""
     values = np.asarray(values, float)
-    known, background = fit(values, y), fit(values, np.zeros(len(y)))
+    known = fit(values, y)
+    background = fit(values, np.zeros(len(y)))
     return known._replace(rows=np.ascontiguousarray(values[keep] @ known.whiten, np.float32)), background
 
 

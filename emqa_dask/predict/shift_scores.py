@@ -112,8 +112,10 @@ def measure(train: Seen, y: ArrayLike, groups: ArrayLike, held_out: Seen, *, see
         check(seen, name)
         if not finite(seen).all():
             raise ValueError(f"{name}: {(~finite(seen)).sum()} rows have no finite probabilities; leave them out")
-    y, groups = np.asarray(y), np.asarray(groups)
-    n, k = train.probabilities.shape[1], len(train.embeddings)
+    y = np.asarray(y)
+    groups = np.asarray(groups)
+    n = train.probabilities.shape[1]
+    k = len(train.embeddings)
     if len(y) != n or len(groups) != n or len(held_out.embeddings) != k:
         said = f"{len(y)} classes, {len(groups)} groups and {len(held_out.embeddings)} members held out"
         raise ValueError(f"{said} do not fit {n} training rows with embeddings of {k} members")
@@ -128,9 +130,11 @@ def measure(train: Seen, y: ArrayLike, groups: ArrayLike, held_out: Seen, *, see
     values = train.features[[*domains[0].columns, *domains[1].columns]].to_numpy(float)
     low, middle, high = np.nanpercentile(values, [5, 50, 95], axis=0)
     spread = np.where(high > low, (high - low) / 2, np.nanstd(values, axis=0))
-    none, unit = np.zeros(len(SHIFT_SCORES)), np.ones(len(SHIFT_SCORES))
+    none = np.zeros(len(SHIFT_SCORES))
+    unit = np.ones(len(SHIFT_SCORES))
     typical = np.stack([np.zeros((3, k)), np.ones((3, k))])
-    content, agreed = shift_distances.of_all(train.content, keep), np.array([0.0, 1.0])
+    content = shift_distances.of_all(train.content, keep)
+    agreed = np.array([0.0, 1.0])
     known = Yardsticks(members, backgrounds, content, typical, *domains, none, unit, agreed, middle, spread)
     far = shift_distances.distances(members, backgrounds, held_out.embeddings)
     known = dataclasses.replace(known, typical=_typical(far))
@@ -198,7 +202,9 @@ def words(known: Yardsticks, own: Mapping[str, float], features: pd.Series, z: N
 
 def check(seen: Seen, name: str, known: Yardsticks | None = None) -> None:
     """Raises ValueError for arrays whose lengths differ, and for others than `known` was fitted to."""
-    p, e, n = np.asarray(seen.probabilities), np.asarray(seen.embeddings), len(seen.features)
+    p = np.asarray(seen.probabilities)
+    e = np.asarray(seen.embeddings)
+    n = len(seen.features)
     if p.ndim != 3 or e.ndim != 3 or p.shape[1] != n or e.shape[1] != n or not (len(p) and len(e)):
         raise ValueError(
             f"{name}: probabilities {p.shape}, embeddings {e.shape} and {n} rows of statistics: they have to be "
@@ -211,7 +217,8 @@ def check(seen: Seen, name: str, known: Yardsticks | None = None) -> None:
         )
     if known is None:
         return
-    k, d = len(known.members), len(known.members[0].whiten)
+    k = len(known.members)
+    d = len(known.members[0].whiten)
     if len(e) < k or e.shape[2] != d:
         raise ValueError(f"{name}: embeddings {e.shape}: of {k} members at least, of length {d}, are needed")
     if c[1] != len(known.content.whiten):

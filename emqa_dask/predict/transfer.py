@@ -42,7 +42,8 @@ def overlap(train: Imaging, test: Imaging, q_per_nm: ArrayLike = Q_PER_NM) -> fl
     Symmetric in the two; NaN where one of them transfers nothing.
     """
     q = np.asarray(q_per_nm, float)
-    a, b = _power(train, q), _power(test, q)
+    a = _power(train, q)
+    b = _power(test, q)
     norm = np.sqrt(np.trapezoid(a, q) * np.trapezoid(b, q))
     return float(np.trapezoid(np.sqrt(a * b), q) / norm) if norm > 0 else float("nan")
 
@@ -52,7 +53,8 @@ def missing_information(train: Imaging, test: Imaging, q_per_nm: ArrayLike = Q_P
     image had. Not symmetric; NaN where the test transfers nothing.
     """
     q = np.asarray(q_per_nm, float)
-    a, b = _power(train, q), _power(test, q)
+    a = _power(train, q)
+    b = _power(test, q)
     total = np.trapezoid(b, q)
     return float(np.trapezoid(np.maximum(b - a, 0), q) / total) if total > 0 else float("nan")
 
@@ -121,13 +123,15 @@ def conditions(defocus_nm: ArrayLike, voltage_kv: ArrayLike, *, false_flags: flo
     The limit is the split-conformal quantile of each one's distance to the nearest other, at least LEAST_RAD. Of many
     images MOST_CONDITIONS stand for all, evenly over the sorted defoci.
     """
-    defocus, voltage = np.abs(np.asarray(defocus_nm, float)), np.asarray(voltage_kv, float)
+    defocus = np.abs(np.asarray(defocus_nm, float))
+    voltage = np.asarray(voltage_kv, float)
     is_known = np.isfinite(defocus) & np.isfinite(voltage) & (voltage > 0)
     n = int(is_known.sum())
     rank = int(np.ceil((n + 1) * (1 - false_flags)))
     if n < 20 or rank > n:
         return None
-    defocus, voltage = defocus[is_known], voltage[is_known]
+    defocus = defocus[is_known]
+    voltage = voltage[is_known]
     order = np.lexsort((defocus, voltage))
     kept = order[np.unique(np.linspace(0, n - 1, min(n, MOST_CONDITIONS)).round().astype(int))]
     whole = Conditions(defocus[kept], voltage[kept], 1.0)

@@ -33,8 +33,10 @@ def from_pipeline(pipeline) -> Trees:
 
     Leaves of forests are divided by the number of trees, so that the prediction is a sum in both cases.
     """
-    scaler, model = pipeline[0], pipeline[-1]
-    centre, scale = np.asarray(scaler.mean_, float), np.asarray(scaler.scale_, float)
+    scaler = pipeline[0]
+    model = pipeline[-1]
+    centre = np.asarray(scaler.mean_, float)
+    scale = np.asarray(scaler.scale_, float)
     if hasattr(model, "estimators_"):
         parts = [tree.tree_ for tree in model.estimators_]
         k = len(parts)
@@ -42,7 +44,8 @@ def from_pipeline(pipeline) -> Trees:
             (t.feature, t.threshold, t.children_left, t.children_right, t.value[:, 0, 0] / k, t.feature < 0)
             for t in parts
         ]
-        offset, is_mean = 0.0, True
+        offset = 0.0
+        is_mean = True
     else:
         each = []
         for (predictor,) in model._predictors:
@@ -50,7 +53,8 @@ def from_pipeline(pipeline) -> Trees:
             each.append(
                 (n["feature_idx"], n["num_threshold"], n["left"], n["right"], n["value"], n["is_leaf"].astype(bool))
             )
-        offset, is_mean = float(np.ravel(model._baseline_prediction)[0]), False
+        offset = float(np.ravel(model._baseline_prediction)[0])
+        is_mean = False
     starts = np.cumsum([0] + [len(part[0]) for part in each])
     children = [np.column_stack(part[2:4]).astype(np.int64) + start for part, start in zip(each, starts)]
     leaf = np.concatenate([part[5] for part in each])
@@ -103,7 +107,8 @@ def _scaled(trees: Trees, values: NDArray) -> NDArray[np.float64]:
 
 @numba.njit(cache=True)
 def _run(x, roots, feature, threshold, children, value):
-    total, squares = np.zeros(len(x)), np.zeros(len(x))
+    total = np.zeros(len(x))
+    squares = np.zeros(len(x))
     for i in range(len(x)):
         for root in roots:
             node = root
@@ -128,9 +133,17 @@ def _shap(x, background, roots, feature, threshold, children, value, weights):
         for j in range(len(background)):
             for root in roots:
                 top = 0
-                nodes[0], masks[0, 0], masks[0, 1], counts[0, 0], counts[0, 1] = root, 0, 0, 0, 0
+                nodes[0] = root
+                masks[0, 0] = 0
+                masks[0, 1] = 0
+                counts[0, 0] = 0
+                counts[0, 1] = 0
                 while top >= 0:
-                    node, mine, other, a, b = nodes[top], masks[top, 0], masks[top, 1], counts[top, 0], counts[top, 1]
+                    node = nodes[top]
+                    mine = masks[top, 0]
+                    other = masks[top, 1]
+                    a = counts[top, 0]
+                    b = counts[top, 1]
                     top -= 1
                     while True:
                         f = feature[node]
@@ -154,7 +167,12 @@ def _shap(x, background, roots, feature, threshold, children, value, weights):
                             node = to_b
                         else:
                             top += 1
-                            nodes[top], masks[top, 0], masks[top, 1] = to_b, mine, other | (1 << f)
-                            counts[top, 0], counts[top, 1] = a, b + 1
-                            node, mine, a = to_x, mine | (1 << f), a + 1
+                            nodes[top] = to_b
+                            masks[top, 0] = mine
+                            masks[top, 1] = other | (1 << f)
+                            counts[top, 0] = a
+                            counts[top, 1] = b + 1
+                            node = to_x
+                            mine = mine | (1 << f)
+                            a = a + 1
     return found / len(background)

@@ -32,7 +32,8 @@ def join(rows: pd.DataFrame, classifications: pd.DataFrame | None) -> pd.DataFra
     by_id = pd.DataFrame({"micrograph_id": []}, dtype=object) if classifications is None else classifications
     if by_id["micrograph_id"].duplicated().any():
         raise ValueError(f"micrograph_id {by_id['micrograph_id'].mode()[0]!r} is classified twice")
-    by_id, ids = by_id.set_index("micrograph_id"), rows["micrograph_id"]
+    by_id = by_id.set_index("micrograph_id")
+    ids = rows["micrograph_id"]
     columns = {}
     for name in (*NUMBERS, *_MORE):
         values = pd.to_numeric(ids.map(by_id[name])) if name in by_id else pd.Series(np.nan, index=rows.index)

@@ -54,7 +54,9 @@ class Classes:
 
     def __init__(self):
         self.n_refused = 0
-        self.classifiers, self.classes, self.shifts = Counter(), Counter(), Counter()
+        self.classifiers = Counter()
+        self.classes = Counter()
+        self.shifts = Counter()
         self.limits: set[float] = set()
         self.cohorts: dict[str, dict] = {}
 

@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 from emqa_dask.settings import Report
 from emqa_dask.tables import VERDICTS
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 320, 132, 4, 4, 16, 20  # user units of the SVG
+# user units of the SVG
+WIDTH = 320
+HEIGHT = 132
+LEFT = 4
+RIGHT = 4
+TOP = 16
+BOTTOM = 20
 PIECE = 65_536  # values that are sorted into bins at a time
 
 
@@ -65,7 +71,9 @@ def _signed(values: NDArray) -> Axis:
     edges = np.arange(np.floor(low / width - 1e-9), np.ceil(high / width + 1e-9) + 1) * width
     ticks = [0, 1, *(d * 10**k for k in range(9) for d in (2, 5, 10))]
     ticks = [t for t in (*(-t for t in reversed(ticks[1:])), *ticks) if edges[0] <= np.arcsinh(t) <= edges[-1]]
-    kept, least = [], (edges[-1] - edges[0]) / 14  # apart, so that no label lies on another; 0 and 1 come first
+    # apart, so that no label lies on another; 0 and 1 come first
+    kept = []
+    least = (edges[-1] - edges[0]) / 14
     for t in sorted(ticks, key=abs):
         if all(abs(np.arcsinh(t) - np.arcsinh(k)) >= least for k in kept):
             kept.append(t)
@@ -79,7 +87,8 @@ def histogram(values: NDArray, verdicts: NDArray, axis: Callable, limit: float, 
     verdicts: (n,) positions in VERDICTS.
     """
     is_known = np.isfinite(values)
-    values, verdicts = values[is_known], verdicts[is_known]
+    values = values[is_known]
+    verdicts = verdicts[is_known]
     if not len(values):
         return Markup("")
     x = axis(values)
@@ -95,10 +104,13 @@ def histogram(values: NDArray, verdicts: NDArray, axis: Callable, limit: float, 
     def at(v):
         return LEFT + (WIDTH - LEFT - RIGHT) * (v - low) / (high - low)
 
-    floor, height = HEIGHT - BOTTOM, HEIGHT - TOP - BOTTOM
+    floor = HEIGHT - BOTTOM
+    height = HEIGHT - TOP - BOTTOM
     parts = []
     for b in np.flatnonzero(total):
-        a, z, y = at(x.edges[b]) + 0.6, at(x.edges[b + 1]) - 0.6, float(floor)
+        a = at(x.edges[b]) + 0.6
+        z = at(x.edges[b + 1]) - 0.6
+        y = float(floor)
         words = ", ".join(f"{c:,} {v.replace('_', ' ')}" for v, c in zip(VERDICTS, counts[:, b]) if c)
         parts.append(f"<g><title>{escape(x.name(x.edges[b], x.edges[b + 1]))}: {total[b]:,} ({words})</title>")
         for verdict, count in zip(VERDICTS, counts[:, b], strict=True):

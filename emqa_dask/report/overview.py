@@ -21,9 +21,12 @@ class Overview:
     def __init__(self, max_rows: int):
         self.max_rows = max_rows
         self.n_rows = self.n_micrographs = 0
-        self.verdicts, self.statuses, self.reasons = Counter(), Counter(), Counter()
+        self.verdicts = Counter()
+        self.statuses = Counter()
+        self.reasons = Counter()
         self.first_reasons = {verdict: Counter() for verdict in VERDICTS}
-        self.n_listed, self.listed = Counter(), {title: [] for title in LISTS}
+        self.n_listed = Counter()
+        self.listed = {title: [] for title in LISTS}
         self._codes = [np.zeros(0, np.int8)]
         self._chosen = [keys(pd.DataFrame(columns=["verdict", "reasons", "micrograph_id", "uri"], dtype=object))]
         self._last_uri = None

@@ -5,8 +5,16 @@ import pandas as pd
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 320, 132, 34, 4, 8, 20  # user units of the plot over time
-WORD_WIDTH, WORD_HEIGHT = 96, 20  # of a histogram in a table's cell
+# user units of the plot over time
+WIDTH = 320
+HEIGHT = 132
+LEFT = 34
+RIGHT = 4
+TOP = 8
+BOTTOM = 20
+# of a histogram in a table's cell
+WORD_WIDTH = 96
+WORD_HEIGHT = 20
 N_BARS = 16
 
 
@@ -16,7 +24,8 @@ def over_time(times: pd.DataFrame, label: str, reference: float = np.nan) -> Mar
     `times` as predict.drift.over_time() gives it: start and end are dates, or positions of images.
     """
     numbers = times[["median", "low", "high"]].to_numpy(float)
-    times, numbers = times[np.isfinite(numbers).all(1)], numbers[np.isfinite(numbers).all(1)]
+    times = times[np.isfinite(numbers).all(1)]
+    numbers = numbers[np.isfinite(numbers).all(1)]
     if not len(times):
         return Markup("")
     is_dated = times["start"].dtype.kind == "M"
@@ -24,7 +33,8 @@ def over_time(times: pd.DataFrame, label: str, reference: float = np.nan) -> Mar
         times[name].to_numpy().astype("datetime64[s]" if is_dated else "int64").astype(float)
         for name in ("start", "end")
     )
-    first, last = start.min(), end.max()
+    first = start.min()
+    last = end.max()
     bottom, top, ticks = _scale(numbers, reference)
 
     def x(v):
@@ -61,7 +71,8 @@ def word(counts: NDArray, edges: NDArray, upto: float, label: str) -> Markup:
         return Markup("")
     bars = np.linspace(edges[0], max(upto, edges[1]), N_BARS + 1)
     heights = np.histogram((edges[1:] + edges[:-1]) / 2, bars, weights=counts)[0]
-    most, width = max(heights.max(), 1), WORD_WIDTH / N_BARS
+    most = max(heights.max(), 1)
+    width = WORD_WIDTH / N_BARS
     parts = [
         f'<rect class="plain-bar" x="{k * width + 0.5:.1f}" y="{WORD_HEIGHT - WORD_HEIGHT * h / most:.1f}" '
         f'width="{width - 1:.1f}" height="{WORD_HEIGHT * h / most:.1f}"/>'
@@ -88,7 +99,8 @@ def _scale(numbers: NDArray, reference: float) -> tuple[float, float, NDArray]:
 
 def _names(times: pd.DataFrame, is_dated: bool) -> tuple[list[str], list[str]]:
     """Starts and ends: dates with the time of day where that tells them apart, or images counted from 1."""
-    start, end = times["start"], times["end"]
+    start = times["start"]
+    end = times["end"]
     if not is_dated:
         return [f"image {v + 1:,}" for v in start], [f"image {v:,}" for v in end]
     form = "%Y-%m-%d %H:%M" if end.max() - start.min() < pd.Timedelta(days=12) else "%Y-%m-%d"

@@ -129,7 +129,8 @@ def _files(rows: pd.DataFrame) -> pd.DataFrame:
     untold = np.array([e not in s for e, s in zip(error, said, strict=True)], bool)
     said = sentences(said) + (" (" + error + ")").where(untold, "")
     said = said.str.strip().where(said.str.strip().ne(""), "No reason was recorded.")
-    is_file, damage = rows["is_file"], rows["damage"]
+    is_file = rows["is_file"]
+    damage = rows["damage"]
     lost = ~is_file & (rows["reason"].fillna("").ne("") | rows["file_status"].eq("failed"))
     return pd.concat(
         [
@@ -150,7 +151,8 @@ def _predicted(rows: pd.DataFrame, junk: np.ndarray, settings: Report) -> pd.Dat
     low = rows["predicted_f1_low"]
     is_out = judged & rows["ood_distance"].gt(settings.max_ood_distance)
     is_empty = judged & (rows["n_detections"].eq(0).fillna(False).astype(bool) | rows["evidence"].eq("no_detections"))
-    rest, unfit = judged & ~is_out & ~is_empty, rows["evidence"].eq("no_model")
+    rest = judged & ~is_out & ~is_empty
+    unfit = rows["evidence"].eq("no_model")
     far = _formatted("{:.2f}", np.ceil(rows["ood_distance"] * 100 - 1e-6) / 100)  # 1.001 is above a limit of 1
     size = _formatted("{:.4g}", rows["nm_per_pixel"])
     cap = rows["n_detections"].astype(str)
@@ -210,7 +212,8 @@ def _explained(rows: pd.DataFrame, found: pd.DataFrame, settings: Report) -> pd.
 
 
 def _f1_text(rows: pd.DataFrame, settings: Report) -> pd.Series:
-    limit, low = f"{settings.trust_f1:g}", rows["predicted_f1_low"]
+    limit = f"{settings.trust_f1:g}"
+    low = rows["predicted_f1_low"]
     ends = (
         f"; trust asks for a lower end of {limit}.",
         f", and its lower end reaches the {limit} that trust asks for.",

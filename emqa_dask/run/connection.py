@@ -58,8 +58,10 @@ class _Pulse:
     """Asks the scheduler for a sign of life, of its own and of the workers, until stop()."""
 
     def __init__(self, client: Client):
-        self.client, self.why = client, ""
-        self._scheduler, self._loop = client.scheduler, client.loop.asyncio_loop
+        self.client = client
+        self.why = ""
+        self._scheduler = client.scheduler
+        self._loop = client.loop.asyncio_loop
         self._seen: dict[str, tuple[float, float]] = {}  # worker -> its own time at its last sign, ours when we saw it
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="emqa-scheduler", daemon=True)
@@ -103,7 +105,8 @@ class _Pulse:
 
     def _silent(self, workers: dict[str, dict]) -> list[str]:
         now = time.monotonic()
-        before, self._seen = self._seen, {}
+        before = self._seen
+        self._seen = {}
         for address, worker in workers.items():
             said, seen = before.get(address, (None, now))
             self._seen[address] = (said, seen) if said == worker["last_seen"] else (worker["last_seen"], now)

@@ -63,7 +63,8 @@ def _on_workers(
     from distributed import as_completed
 
     # A key is an identity: with a token per run, an old result or error never comes back under it.
-    token, numbers = uuid.uuid4().hex[:12], itertools.count()
+    token = uuid.uuid4().hex[:12]
+    numbers = itertools.count()
     in_flight: dict = {}
     again: deque[Attempt] = deque()
     completed = as_completed()
@@ -126,12 +127,15 @@ class _Room:
     """room() tasks may be in flight on the workers that are there: never fewer than one; asked anew once a second."""
 
     def __init__(self, client, tasks_per_worker: int):
-        self.client, self.tasks_per_worker = client, tasks_per_worker
-        self.asked, self.n = float("-inf"), 1
+        self.client = client
+        self.tasks_per_worker = tasks_per_worker
+        self.asked = float("-inf")
+        self.n = 1
 
     def __call__(self) -> int:
         if time.monotonic() - self.asked > REFRESH_S:
-            self.n, self.asked = window(self.client, self.tasks_per_worker), time.monotonic()
+            self.n = window(self.client, self.tasks_per_worker)
+            self.asked = time.monotonic()
         return self.n
 
 
@@ -154,10 +158,13 @@ def _collect(future, attempts: list[Attempt], stage: str, client) -> list[Result
 
 def _lost(attempt: Attempt, error: Exception, stage: str) -> Result:
     """What is to be said of an attempt whose worker died, or whose record could not be sent."""
-    outcome, kind, said = "failed", "error", describe(error)
+    outcome = "failed"
+    kind = "error"
+    said = describe(error)
     if type(error).__name__ == "KilledWorker":
         outcome = "lost" if attempt.number < MAX_LOST else "failed"
-        kind, said = "crash", f"its worker process was lost {attempt.number} times"
+        kind = "crash"
+        said = f"its worker process was lost {attempt.number} times"
     worker = str(getattr(getattr(error, "last_worker", None), "address", ""))
     text = "".join(traceback.format_exception(error))
     found = event(attempt, stage, outcome, worker=worker)

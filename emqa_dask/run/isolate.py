@@ -33,7 +33,10 @@ class Died(Exception):
 
     def __init__(self, kind: str, error: str, traceback: str = "", attempts: int = 1, peak_memory_bytes: int = 0):
         super().__init__(error)
-        self.kind, self.error, self.traceback, self.attempts = kind, error, traceback, attempts
+        self.kind = kind
+        self.error = error
+        self.traceback = traceback
+        self.attempts = attempts
         self.peak_memory_bytes = peak_memory_bytes
 
 

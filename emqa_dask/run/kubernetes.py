@@ -34,7 +34,8 @@ def open_kubernetes(settings: Settings, preload: Sequence[str] = (), say: Say = 
         raise RuntimeError(
             "scheduler 'kubernetes' needs dask-kubernetes: pip install 'emqa_dask[kubernetes]'"
         ) from error
-    run, section = settings.run, settings.kubernetes
+    run = settings.run
+    section = settings.kubernetes
     if run.tls:
         raise ValueError(
             "run.tls cannot be set with scheduler 'kubernetes': encrypt its network by the cluster's means"
@@ -70,7 +71,8 @@ def cluster_manifest(settings: Settings, preload: Sequence[str], name: str) -> d
     """The DaskCluster resource that the operator is asked for; ValueError without an image."""
     from dask_kubernetes.operator.kubecluster.kubecluster import make_cluster_spec
 
-    run, section = settings.run, settings.kubernetes
+    run = settings.run
+    section = settings.kubernetes
     if not section.image:
         raise ValueError("kubernetes.image is empty: name an image with this emqa_dask in it (cluster/Dockerfile)")
     variables = environment(preload) | dict(pair.split("=", 1) for pair in section.env)

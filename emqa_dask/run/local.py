@@ -121,7 +121,8 @@ def kept_whole() -> Iterator[list]:
     for one that died 15 s ago; what it gave up is started anew. A cluster that is still being started is watched, too.
     """
     opened: list = []
-    n_workers, is_over = 0, threading.Event()
+    n_workers = 0
+    is_over = threading.Event()
 
     def watch() -> None:
         nonlocal n_workers

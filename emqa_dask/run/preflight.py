@@ -126,7 +126,9 @@ def _scheduler(client) -> dict:
 
 
 def _compare(*found: dict[str, dict | Exception]) -> list[str]:
-    here, other, silent = _versions(), defaultdict(list), []
+    here = _versions()
+    other = defaultdict(list)
+    silent = []
     for where, versions in [pair for group in found for pair in group.items()]:
         if isinstance(versions, BaseException):
             silent.append(f"{where} cannot run what tasks need ({describe(versions)}): install this emqa_dask there")
@@ -143,7 +145,8 @@ def _compare(*found: dict[str, dict | Exception]) -> list[str]:
 @contextlib.contextmanager
 def _probe(root: str, findings: list[str]):
     """A file in `root` that workers look for; its name, or None with a finding where even this process cannot write."""
-    name, fs = f".probe-{uuid.uuid4().hex[:12]}", None
+    name = f".probe-{uuid.uuid4().hex[:12]}"
+    fs = None
     try:
         fs, path = locate(root)
         fs.makedirs(path, exist_ok=True)

@@ -60,13 +60,19 @@ class _Silence:
     """Says what a run waits for, each time that nothing has come since `last` for `every_s` seconds."""
 
     def __init__(self, stage: str, bar: tqdm, stream: TextIO, every_s: float, waits_for: Callable[[], str]):
-        self.stage, self.bar, self.stream, self.every_s, self.waits_for = stage, bar, stream, every_s, waits_for
-        self.last, self.is_over = time.monotonic(), threading.Event()
+        self.stage = stage
+        self.bar = bar
+        self.stream = stream
+        self.every_s = every_s
+        self.waits_for = waits_for
+        self.last = time.monotonic()
+        self.is_over = threading.Event()
         threading.Thread(target=self._watch, name="emqa-silence", daemon=True).start()
 
     def _watch(self) -> None:
         while not self.is_over.wait(max(self.every_s, 0.1) / 2):
-            last, silent_s = self.last, time.monotonic() - self.last
+            last = self.last
+            silent_s = time.monotonic() - self.last
             if silent_s < self.every_s:
                 continue
             text = self.waits_for()

@@ -75,9 +75,11 @@ def wait_for_workers(client, wait_s: float, say: Say, hint: Callable[[], str]) -
 
     `hint` is asked every second and told to `say` at first and then every minute; what it raises ends the wait.
     """
-    began, said = time.monotonic(), None
+    began = time.monotonic()
+    said = None
     while not client.nthreads():
-        now, text = time.monotonic(), hint()
+        now = time.monotonic()
+        text = hint()
         if wait_s and now - began > wait_s:
             raise RuntimeError(f"no worker came within {wait_s:g} s (run.wait_s; 0 waits for ever): {text}")
         if said is None or now - said >= SAY_S:
@@ -91,7 +93,8 @@ def _address(scheduler: str, wait_s: float, say: Say) -> str:
     if not scheduler.startswith("file:"):
         return scheduler
     path = Path(scheduler.removeprefix("file:").removeprefix("//")).expanduser()
-    began, has_said = time.monotonic(), False
+    began = time.monotonic()
+    has_said = False
     while True:
         try:
             return json.loads(path.read_text())["address"]

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import psutil
 
-PREFIX, MARKER = "emqa-run-", ".owner.json"
+PREFIX = "emqa-run-"
+MARKER = ".owner.json"
 SHORT = "/tmp"  # where the temporary folder's path is too long for the fork server's socket in a folder of it
 LONGEST_ROOT = 57  # characters: a socket's path has at most 107, and ours is up to 50 longer than this
 _folders: dict[int, str] = {}  # process -> its folder: a forked child has none yet

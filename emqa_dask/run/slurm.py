@@ -47,7 +47,8 @@ def open_slurm(settings: Settings, preload: Sequence[str] = (), say: Say = print
     if missing := [command for command in ("sbatch", "squeue", "scancel") if shutil.which(command) is None]:
         raise RuntimeError(f"no {', '.join(missing)} on this machine: start the run on a login node of the cluster")
     options = cluster_options(settings, preload)
-    slurm, per_job = settings.slurm, options["processes"]
+    slurm = settings.slurm
+    per_job = options["processes"]
     jobs = math.ceil(settings.run.workers / per_job)
     config = configuration(preload) | {"distributed.deploy.lost-worker-timeout": "1h"}  # the queue says what is lost
     with contextlib.ExitStack() as stack:
@@ -64,14 +65,16 @@ def open_slurm(settings: Settings, preload: Sequence[str] = (), say: Say = print
             target_duration=TARGET_S,
             worker_key=job_of if per_job > 1 else None,
         )
-        jobs_of.say, jobs_of.log_folder = say, slurm.log_folder
+        jobs_of.say = say
+        jobs_of.log_folder = slurm.log_folder
         wait_for_workers(client, settings.run.wait_s, say, jobs_of.describe)
         yield client
 
 
 def cluster_options(settings: Settings, preload: Sequence[str] = ()) -> dict:
     """What dask_jobqueue.SLURMCluster is called with."""
-    run, slurm = settings.run, settings.slurm
+    run = settings.run
+    slurm = settings.slurm
     processes = slurm.gpus_per_job or slurm.workers_per_job
     # What a worker of dask-cuda has no options for, it is told by its environment, as is any other.
     lifetime = {
@@ -79,7 +82,9 @@ def cluster_options(settings: Settings, preload: Sequence[str] = ()) -> dict:
         "DASK_DISTRIBUTED__WORKER__LIFETIME__STAGGER": f"{slurm.leave_s / 2} s",
     }
     variables = environment(preload) | lifetime
-    gpu_options, gpu_directives, gpu_arguments = {}, [], []
+    gpu_options = {}
+    gpu_directives = []
+    gpu_arguments = []
     if slurm.gpus_per_job:
         variables |= GPU_VARIABLES
         gpu_options = {"worker_command": "dask_cuda.cli"}

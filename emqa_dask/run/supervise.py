@@ -54,7 +54,9 @@ class Supervised:
         is_isolated: bool = False,
         may_exit: bool = False,
     ):
-        self.timeout_s, self.memory_bytes, self.is_isolated = timeout_s, memory_bytes, is_isolated
+        self.timeout_s = timeout_s
+        self.memory_bytes = memory_bytes
+        self.is_isolated = is_isolated
         self.may_exit = may_exit
         self._child: Isolated | None = None
 

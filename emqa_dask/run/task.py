@@ -76,8 +76,11 @@ def unpack_and_run(packed: bytes) -> list[Result]:
 
 def run_here(function: Callable, attempt: Attempt, stage: str, limits: Limits) -> Result:
     """Run one task where we are; whatever it raises becomes text, since an exception may not survive pickling."""
-    started, clock = time.time(), time.perf_counter()
-    task, value, failure = attempt.task, {}, {}
+    started = time.time()
+    clock = time.perf_counter()
+    task = attempt.task
+    value = {}
+    failure = {}
     worker = _worker()
     call = Supervised(
         limits.timeout_s,
@@ -90,7 +93,8 @@ def run_here(function: Callable, attempt: Attempt, stage: str, limits: Limits) -
             value = function(*task.args, call=call) or {}
         outcome = value.get("outcome", "done")
     except DeviceLost as error:
-        outcome, failure = "lost", {"kind": "device", "error": describe(error)}
+        outcome = "lost"
+        failure = {"kind": "device", "error": describe(error)}
     except Exception as error:
         outcome = "failed"
         text = "".join(traceback.format_exception(error))

@@ -56,7 +56,8 @@ def temporary_security():
         .sign(key, hashes.SHA256())
     )
     formats = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    secret, public = key.private_bytes(*formats).decode(), certificate.public_bytes(formats[0]).decode()
+    secret = key.private_bytes(*formats).decode()
+    public = certificate.public_bytes(formats[0]).decode()
     own = {f"tls_{role}_{kind}": pem for role in _ROLES for kind, pem in (("cert", public), ("key", secret))}
     return Security(require_encryption=True, tls_ca_file=public, **own)
 

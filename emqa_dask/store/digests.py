@@ -42,14 +42,17 @@ class Digests:
         """Which of `digests` are in the set."""
         found = np.zeros(len(digests), bool)
         for heads, tails in self._sorted:
-            left, at = np.arange(len(digests)), np.searchsorted(heads, digests[:, 0])
+            left = np.arange(len(digests))
+            at = np.searchsorted(heads, digests[:, 0])
             while len(left):  # twice where two digests have one half in common, which is next to never
                 is_near = heads[np.minimum(at, len(heads) - 1)] == digests[left, 0]
                 is_near &= at < len(heads)
-                left, at = left[is_near], at[is_near]
+                left = left[is_near]
+                at = at[is_near]
                 is_it = tails[at] == digests[left, 1]
                 found[left[is_it]] = True
-                left, at = left[~is_it], at[~is_it] + 1
+                left = left[~is_it]
+                at = at[~is_it] + 1
         return found
 
     def add(self, digests: np.ndarray) -> np.ndarray:

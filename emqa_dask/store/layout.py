@@ -277,7 +277,8 @@ def settings_of(root: str) -> Settings:
     ValueError, with the remedy, for a workspace of another format, and SettingsError for a settings.toml that is lost
     or not as emqa has written it.
     """
-    source, uri = "SRC", settings(root)
+    source = "SRC"
+    uri = settings(root)
     with contextlib.suppress(DamagedMarker):
         if marker := _read_marker(root):
             source = _check_format(root, *marker)

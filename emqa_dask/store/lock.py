@@ -51,7 +51,9 @@ class Held:
     """A lock that is held; check() says whether it still is."""
 
     def __init__(self, root: str, token: str, beat_s: float):
-        self._root, self._token, self._beat_s = root, token, beat_s
+        self._root = root
+        self._token = token
+        self._beat_s = beat_s
         self._seen_s = time.time()
         self._taken_by: Record | None = None
         self._is_lost = False
@@ -77,7 +79,8 @@ class Held:
     def _look(self) -> None:
         chain = read_chain(self._root)
         if not self._is_lost and (not chain or chain[-1].token != self._token):
-            self._taken_by, self._is_lost = chain[-1] if chain else None, True
+            self._taken_by = chain[-1] if chain else None
+            self._is_lost = True
         self._seen_s = time.time()
 
     def _beat(self) -> None:

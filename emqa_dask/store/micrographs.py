@@ -41,7 +41,8 @@ def write_partition(
         )
     uri = stacks.shard_uri(root, partition, cut.shard_length)
     kept = _right_slots(uri, cut, sha256) if files.exists(uri) else None
-    stored, lost = 0, {}
+    stored = 0
+    lost = {}
     if kept is None or len(kept) < len(partition):
         files.sweep(uri.rpartition("/")[0])
         stored = _write(uri, cut, read_frame, names, lost, kept or set())

@@ -25,9 +25,11 @@ class Slots:
 
     def add(self, rows: pd.DataFrame) -> None:
         """Give away the slots of `rows` (columns stack, index); those of a stack go up."""
-        stack, index = pd.factorize(rows["stack"])[0], rows["index"].to_numpy(np.int64)
+        stack = pd.factorize(rows["stack"])[0]
+        index = rows["index"].to_numpy(np.int64)
         breaks = np.flatnonzero((np.diff(stack) != 0) | (np.diff(index) != 1)) + 1
-        starts, stops = np.r_[0, breaks][: len(rows)], np.r_[breaks, len(rows)][: len(rows)]
+        starts = np.r_[0, breaks][: len(rows)]
+        stops = np.r_[breaks, len(rows)][: len(rows)]
         for name, start, stop in zip(rows["stack"].iloc[starts], index[starts], index[stops - 1] + 1, strict=True):
             runs = self.runs.setdefault(name, [])
             if runs and runs[-1][1] == start:
@@ -96,7 +98,8 @@ def _cut(
     taken = position < n_taken[code[order]]
     if not taken.any():
         return [], rows
-    code, position = code[order[taken]], position[taken]
+    code = code[order[taken]]
+    position = position[taken]
     first = position // length[code] * length[code] + start[code]  # slot of its partition
     planned = rows.take(order[taken]).reset_index(drop=True)
     planned["index"] = start[code] + position
@@ -109,15 +112,18 @@ def _cut(
 
 def chunks(batches: Iterable[pd.DataFrame], rows: int = ROWS) -> Iterator[pd.DataFrame]:
     """The rows of `batches` in tables of `rows` rows, the last one shorter; none for no rows."""
-    waiting, n = [], 0
+    waiting = []
+    n = 0
     for batch in batches:
         while len(batch):
-            taken, batch = batch.iloc[: rows - n], batch.iloc[rows - n :]
+            taken = batch.iloc[: rows - n]
+            batch = batch.iloc[rows - n :]
             waiting.append(taken)
             n += len(taken)
             if n == rows:
                 yield pd.concat(waiting, ignore_index=True)
-                waiting, n = [], 0
+                waiting = []
+                n = 0
     if waiting:
         yield pd.concat(waiting, ignore_index=True)
 
@@ -127,7 +133,8 @@ def split(rows: pd.DataFrame) -> list[tuple[Partition, slice]]:
     code = pd.factorize(rows["partition"])[0]
     starts = np.flatnonzero(np.diff(code, prepend=-1))
     stops = np.r_[starts[1:], len(rows)][: len(starts)]
-    names, stacks = rows["partition"].iloc[starts], rows["stack"].iloc[starts]
+    names = rows["partition"].iloc[starts]
+    stacks = rows["stack"].iloc[starts]
     last = rows["index"].to_numpy(np.int64)[stops - 1]
     # The start comes from the name, so that it stays even when the first micrograph's row is not there.
     return [

@@ -72,7 +72,8 @@ def write(uri: str, grid: Grid, frames: Iterable[Iterable[np.ndarray]]) -> int:
 
 def _chunks(windows: Iterable[np.ndarray], grid: Grid) -> Iterator[np.ndarray]:
     """Chunks of (rows, width), the last one filled up with zeros, from windows of any heights."""
-    done, chunk = 0, None
+    done = 0
+    chunk = None
     for window in windows:
         if window.ndim != 2 or window.shape[1] != grid.width or window.dtype != grid.dtype:
             raise ValueError(f"a window of {window.dtype} {window.shape} in a stack of {grid.dtype} x {grid.width}")
@@ -89,7 +90,8 @@ def _chunks(windows: Iterable[np.ndarray], grid: Grid) -> Iterator[np.ndarray]:
                 chunk[at : at + taken] = window[:taken]
                 if at + taken == grid.rows or done + taken == grid.height:
                     yield chunk
-            done, window = done + taken, window[taken:]
+            done = done + taken
+            window = window[taken:]
     if done != grid.height:
         raise ValueError(f"{done} rows instead of {grid.height}")
 

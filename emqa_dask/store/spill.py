@@ -19,7 +19,8 @@ class Spill:
 
     def put(self, data: bytes | memoryview) -> int:
         """Append `data`; gives the offset at which it lies."""
-        offset, rest = self.n_bytes, memoryview(data).cast("B")
+        offset = self.n_bytes
+        rest = memoryview(data).cast("B")
         self._file.seek(offset)
         while rest:
             rest = rest[self._file.write(rest) :]
@@ -48,7 +49,8 @@ class Runs(Spill):
 
     def __init__(self, schema: pa.Schema, by: Sequence[str], folder: str | None = None):
         super().__init__(folder)
-        self.schema, self.by = schema, list(by)
+        self.schema = schema
+        self.by = list(by)
         self._waiting: list[pa.Table] = []
         self._runs: list[list[tuple[int, int]]] = []  # (offset, bytes) of the chunks of each run
 
@@ -86,7 +88,8 @@ class _Head:
     """The chunk of a run that is being merged; `rows` is None once there is no more."""
 
     def __init__(self, runs: Runs, chunks: list[tuple[int, int]]):
-        self._runs, self._chunks = runs, iter(chunks)
+        self._runs = runs
+        self._chunks = iter(chunks)
         self._read()
 
     def _read(self) -> None:
@@ -94,7 +97,8 @@ class _Head:
         self.rows = None
         if at is not None:
             self.rows = pa.ipc.read_record_batch(pa.py_buffer(self._runs.get(*at)), self._runs.schema)
-            self.first, self.last = self._key(0), self._key(len(self.rows) - 1)
+            self.first = self._key(0)
+            self.last = self._key(len(self.rows) - 1)
 
     def _key(self, k: int) -> tuple:
         return tuple(self.rows[name][k].as_py() for name in self._runs.by)
@@ -108,6 +112,7 @@ class _Head:
             self._read()
             return [taken]
         n = bisect_right(range(len(self.rows)), last, key=self._key)
-        taken, self.rows = self.rows.slice(0, n), self.rows.slice(n)
+        taken = self.rows.slice(0, n)
+        self.rows = self.rows.slice(n)
         self.first = self._key(0)
         return [taken]

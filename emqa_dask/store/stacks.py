@@ -230,7 +230,8 @@ def grid(root: str, name: str) -> Grid:
     """How stack `name` is cut; FileNotFoundError when there is no such stack."""
     metadata = read_array_document(root, name)
     (sharding,) = metadata["codecs"]
-    cut, codecs = sharding["configuration"]["chunk_shape"], sharding["configuration"]["codecs"]
+    cut = sharding["configuration"]["chunk_shape"]
+    codecs = sharding["configuration"]["codecs"]
     shard_length = metadata["chunk_grid"]["configuration"]["chunk_shape"][0]
     _, height, width = metadata["shape"]
     return Grid(height, width, little(np.dtype(metadata["data_type"])), cut[1], shard_length, _codec(codecs))

@@ -76,7 +76,9 @@ def synthesise(
     visits = sessions.draw_visits(rng, PROFILES[profile], int(np.clip(n // 8, 1, 60)), shape)
     files = _plan(rng, n, faults, visits)
 
-    images, annotations, rows = [], [], []
+    images = []
+    annotations = []
+    rows = []
     for number, file in enumerate(files):
         name = _path(file, number, visits[file.visit])
         content = _write(out / name, number, files, visits, seed)
@@ -194,8 +196,12 @@ def _content(rng: np.random.Generator, file: File, visit: Visit) -> Content:
         empty = Sample(picture, tight_boxes([]), [], [], float("nan"), {})
         return Content(picture[None], [empty], [1.0], None)
     _, dtypes, _, carries_size = writers.FORMATS[file.format]
-    dtype, nm_per_pixel, forgets_size = str(rng.choice(dtypes)), visit.pixel_size(rng), rng.random() < 0.15
-    samples, pixels, severities = [], [], []
+    dtype = str(rng.choice(dtypes))
+    nm_per_pixel = visit.pixel_size(rng)
+    forgets_size = rng.random() < 0.15
+    samples = []
+    pixels = []
+    severities = []
     for fault in file.frames:
         sample = make_sample(
             visit.family, rng, visit.shape, clear=True, dtype=dtype, nm_per_pixel=nm_per_pixel, **visit.choices

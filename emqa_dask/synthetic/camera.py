@@ -61,7 +61,8 @@ def digitise(rng: np.random.Generator, electrons: np.ndarray, dtype: str) -> np.
         return (electrons * np.float32(loguniform(rng, 0.5, 20))).astype(np.float32)
     if dtype == "uint16":
         top = max(float(electrons.max()), 1e-6)
-        scale, offset = loguniform(rng, 2000, 50000) / top, rng.uniform(0, 300)
+        scale = loguniform(rng, 2000, 50000) / top
+        offset = rng.uniform(0, 300)
         return np.clip(np.rint(electrons * np.float32(scale) + np.float32(offset)), 0, 65535).astype(np.uint16)
     if dtype != "uint8":
         raise ValueError(f"dtype {dtype!r} is not one of uint8, uint16, float32")

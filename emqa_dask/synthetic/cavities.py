@@ -99,10 +99,12 @@ def _draw(rng, radii, shape, padded, facet) -> tuple[np.ndarray, list[Mask], np.
     missing = np.zeros(padded, np.float32)
     centres = shapes.scatter(rng, radii, shape, overlap=float(rng.choice([0.0, 0.25, 0.7], p=[0.4, 0.4, 0.2])))
     # Facets follow the crystal: all cavities of one grain share an orientation, two grains at most in a frame.
-    family, truncation = str(rng.choice(["octahedron", "cube", "dodecahedron"])), rng.uniform(0.62, 0.9)
+    family = str(rng.choice(["octahedron", "cube", "dodecahedron"]))
+    truncation = rng.uniform(0.62, 0.9)
     crystals = [shapes.facets(turn, truncation=truncation, family=family) for turn in Rotation.random(2, rng=rng)]
     share = rng.uniform(0, 1)
-    masks, sizes = [], []
+    masks = []
+    sizes = []
     for radius, (cy, cx) in zip(radii, centres):
         if np.isnan(cy):
             continue
@@ -129,7 +131,8 @@ def _foil(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     """Log-intensity of the foil: wedge, mottle, bend contours, grains, dislocations and black spots."""
     foil = rng.uniform(0, 0.15) * fields.gradient(rng, shape)
     # Two scales of strain: damage and dots of some pixels, and slow mottle.
-    fine, coarse = loguniform(rng, 0.02, 0.14), loguniform(rng, 0.02, 0.1)
+    fine = loguniform(rng, 0.02, 0.14)
+    coarse = loguniform(rng, 0.02, 0.1)
     foil += fine * fields.fractal(rng, shape, exponent=rng.uniform(0.6, 1.8), finest_px=loguniform(rng, 5, 24))
     foil += coarse * fields.fractal(rng, shape, exponent=rng.uniform(2, 3.4), finest_px=loguniform(rng, 6, 24))
     if rng.random() < 0.45:

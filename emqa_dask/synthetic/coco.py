@@ -24,15 +24,19 @@ def run_lengths(masks: list[Mask], shape: tuple[int, int]) -> tuple[np.ndarray, 
         strips.append(strip.ravel())
     begins = np.cumsum([0, *(len(strip) for strip in strips)])
     edges = np.diff(np.concatenate(strips))
-    starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
+    starts = np.flatnonzero(edges == 1)
+    ends = np.flatnonzero(edges == -1)
     owner = np.searchsorted(begins, starts, side="right") - 1
     y0, x0, pitch = (np.array(v) for v in zip(*((y, x, crop.shape[0] + 2) for y, x, crop in masks)))
     column, row = np.divmod(starts - begins[owner], pitch[owner])
-    starts, ends = (x0[owner] + column) * shape[0] + y0[owner] + row, ends - starts
+    ends = ends - starts
+    starts = (x0[owner] + column) * shape[0] + y0[owner] + row
     ends += starts
     # A run that ends at the foot of a column goes on at the head of the next.
     joined = (ends[:-1] == starts[1:]) & (owner[:-1] == owner[1:])
-    starts, owner, ends = starts[np.r_[True, ~joined]], owner[np.r_[True, ~joined]], ends[np.r_[~joined, True]]
+    starts = starts[np.r_[True, ~joined]]
+    owner = owner[np.r_[True, ~joined]]
+    ends = ends[np.r_[~joined, True]]
     last = np.r_[owner[:-1] != owner[1:], True]
     before = np.where(np.r_[True, last[:-1]], 0, np.r_[0, ends[:-1]])
     tails = np.where(last, shape[0] * shape[1] - ends, 0)
@@ -49,10 +53,12 @@ def encode(runs: np.ndarray, begins: np.ndarray) -> list[str]:
     deltas = runs.copy()
     far = np.flatnonzero(place > 2)
     deltas[far] -= runs[far - 2]
-    characters, used = [], []
+    characters = []
+    used = []
     more = np.ones(len(deltas), bool)
     while more.any():
-        low, deltas = deltas & 31, deltas >> 5
+        low = deltas & 31
+        deltas = deltas >> 5
         used.append(more)
         more = more & np.where(low & 16, deltas != -1, deltas != 0)
         characters.append((low + 32 * more + 48).astype(np.uint8))
@@ -67,7 +73,8 @@ def encode(runs: np.ndarray, begins: np.ndarray) -> list[str]:
 def decode(counts: str, shape: tuple[int, int]) -> np.ndarray:
     """The bool image of `shape` that `encode(run_lengths(...))` came from."""
     runs: list[int] = []
-    value, bits = 0, 0
+    value = 0
+    bits = 0
     for character in counts.encode("ascii"):
         piece = character - 48
         value |= (piece & 31) << bits
@@ -77,7 +84,8 @@ def decode(counts: str, shape: tuple[int, int]) -> np.ndarray:
         if piece & 16:
             value -= 1 << bits
         runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-        value, bits = 0, 0
+        value = 0
+        bits = 0
     flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
     return flat.reshape(shape[::-1]).T
 

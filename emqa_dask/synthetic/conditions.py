@@ -61,7 +61,8 @@ def _blur(rng, unit):
 
 def _drift(rng, unit):
     length = loguniform(rng, 3, 14)
-    half, angle = int(np.ceil(length / 2)), rng.uniform(0, np.pi)
+    half = int(np.ceil(length / 2))
+    angle = rng.uniform(0, np.pi)
     kernel = np.zeros((2 * half + 1,) * 2, np.float32)
     ends = [[round(16 * (half + s * f(angle) * length / 2)) for f in (np.cos, np.sin)] for s in (-1, 1)]
     cv2.line(kernel, *ends, 1.0, 1, cv2.LINE_AA, shift=4)
@@ -112,13 +113,15 @@ def _pattern(rng, unit):
 
 def _impulses(rng, unit):
     """Hot and dead pixels, x-rays."""
-    hit, share = rng.random(unit.shape), loguniform(rng, 0.002, 0.05)
+    hit = rng.random(unit.shape)
+    share = loguniform(rng, 0.002, 0.05)
     bright, dark = rng.permutation([1.0, rng.random()]) * share
     return np.where(hit < bright, loguniform(rng, 1, 2), np.where(hit > 1 - dark, rng.uniform(-0.3, 0), unit))
 
 
 def _double_image(rng, unit):
-    angle, length = rng.uniform(0, 2 * np.pi), loguniform(rng, 2, 10)
+    angle = rng.uniform(0, 2 * np.pi)
+    length = loguniform(rng, 2, 10)
     shift = np.array([[1, 0, length * np.cos(angle)], [0, 1, length * np.sin(angle)]], np.float32)
     moved = cv2.warpAffine(unit, shift, unit.shape[::-1], borderMode=cv2.BORDER_REFLECT)
     share = np.float32(rng.uniform(0.3, 0.5))

@@ -89,9 +89,11 @@ def _grains(rng, shape):
 def _fibres(rng, shape):
     made = np.zeros(shape, np.float32)
     width = max(1, round(_scale(rng, shape) / 3))
-    direction, spread = rng.uniform(0, np.pi), rng.uniform(0, 1.5)
+    direction = rng.uniform(0, np.pi)
+    spread = rng.uniform(0, 1.5)
     for _ in range(int(np.clip(rng.uniform(0.3, 2) * min(shape) / width, 3, 400))):
-        angle, reach = direction + spread * rng.standard_normal(), rng.uniform(0.1, 1) * max(shape)
+        angle = direction + spread * rng.standard_normal()
+        reach = rng.uniform(0.1, 1) * max(shape)
         y, x = rng.uniform(0, 1, 2) * shape
         step = 0.5 * reach * np.array([np.cos(angle), np.sin(angle)])
         ends = [tuple(int(v) for v in np.array([x, y]) + side * step) for side in (-1, 1)]

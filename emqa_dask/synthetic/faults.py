@@ -65,10 +65,12 @@ def _drift(image, rng, severity):
     half = n // 2 + 1
     kernel = np.zeros((2 * half + 1, 2 * half + 1))
     t = np.linspace(-length / 2, length / 2, 8 * n)
-    yy, xx = half + t * np.sin(angle), half + t * np.cos(angle)
+    yy = half + t * np.sin(angle)
+    xx = half + t * np.cos(angle)
     for dy in (0, 1):  # bilinear deposit of the path
         for dx in (0, 1):
-            iy, ix = np.floor(yy).astype(int) + dy, np.floor(xx).astype(int) + dx
+            iy = np.floor(yy).astype(int) + dy
+            ix = np.floor(xx).astype(int) + dx
             np.add.at(kernel, (iy, ix), (1 - abs(yy - iy)) * (1 - abs(xx - ix)))
     kernel /= kernel.sum()
     moved = cv2.filter2D(image.astype(np.float64), -1, kernel, borderType=cv2.BORDER_REFLECT)
@@ -86,7 +88,8 @@ def _astigmatism(image, rng, severity):
     along = np.cos(2 * (np.arctan2(qy, qx) - angle))  # +1 on the first axis, -1 on the second
     size = np.sqrt(h * w)
     if rng.random() < 0.5:  # TEM: first zeros of the contrast transfer at two different frequencies
-        first, second = severity * rng.uniform(36, 52), rng.uniform(5, 10)
+        first = severity * rng.uniform(36, 52)
+        second = rng.uniform(5, 10)
         a1, a2 = (0.5 * (size / 512 * p / 2) ** 2 for p in (first, second))
         phase = np.pi * ((a1 + a2) / 2 + (a1 - a2) / 2 * along) * q2
         transfer = np.cos(phase) * np.exp(-phase / 5)  # coherence fails first where defocus is large
@@ -147,13 +150,16 @@ def _charging(image, rng, severity):
     low, high = np.percentile(out, [1, 99])
     swing = severity * max(high - low, 1.0 if np.issubdtype(image.dtype, np.integer) else 1e-12)
     for _ in range(int(rng.integers(8, 22))):  # stripes along the scan, a few rows thick
-        y, thick = int(rng.integers(0, h)), int(rng.integers(1, max(2, h // 90) + 1))
+        y = int(rng.integers(0, h))
+        thick = int(rng.integers(1, max(2, h // 90) + 1))
         start = 0 if rng.random() < 0.6 else int(rng.uniform(0, 0.6) * w)
         strength = rng.choice([-1, 1], p=[0.35, 0.65]) * rng.uniform(0.35, 1.0) * swing
         fade = np.exp(-np.arange(w - start) / (w * rng.uniform(0.4, 3)))
         out[y : y + thick, start:] += strength * fade
     for _ in range(int(rng.integers(1, 4))):  # flares: a bright patch with a dark tail in the scan direction
-        y, x, r = rng.uniform(0, h), rng.uniform(0, w), rng.uniform(0.02, 0.06) * np.sqrt(h * w)
+        y = rng.uniform(0, h)
+        x = rng.uniform(0, w)
+        r = rng.uniform(0.02, 0.06) * np.sqrt(h * w)
         yy, xx = np.ogrid[0:h, 0:w]
         glow = np.exp(-0.5 * (((yy - y) / r) ** 2 + ((xx - x) / (2.5 * r)) ** 2))
         tail = np.exp(-0.5 * ((yy - y) / (0.7 * r)) ** 2) * np.exp(-np.clip(xx - x, 0, None) / (8 * r)) * (xx > x)
@@ -169,16 +175,19 @@ def _x_rays(image, rng, severity):
         out = _to_dtype(low + (image - low) * rng.uniform(0.4, 0.75), image)
         top = 255.0
     else:
-        out, top = image.copy(), high + rng.uniform(1, 6) * max(high - low, 1e-12)
+        out = image.copy()
+        top = high + rng.uniform(1, 6) * max(high - low, 1e-12)
     if np.issubdtype(image.dtype, np.integer):
         top = min(top, np.iinfo(image.dtype).max)
     n = max(int(severity * rng.uniform(40, 160) * h * w / 512**2), 8)
     y, x = rng.integers(0, h, n), rng.integers(0, w, n)
     out[y, x] = _to_dtype(top * rng.uniform(0.85, 1.0, n), image)
     for k in range(max(1, n // 12)):  # grazing hits leave streaks
-        angle, length = rng.uniform(0, np.pi), rng.uniform(3, 12)
+        angle = rng.uniform(0, np.pi)
+        length = rng.uniform(3, 12)
         t = np.arange(0, length, 0.5)
-        sy, sx = (y[k] + t * np.sin(angle)).astype(int), (x[k] + t * np.cos(angle)).astype(int)
+        sy = (y[k] + t * np.sin(angle)).astype(int)
+        sx = (x[k] + t * np.cos(angle)).astype(int)
         keep = (sy >= 0) & (sy < h) & (sx >= 0) & (sx < w)
         out[sy[keep], sx[keep]] = np.asarray(top).astype(image.dtype)
     return out

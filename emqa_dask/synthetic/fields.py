@@ -38,7 +38,8 @@ def gradient(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     """A slowly varying field (plane plus saddle, random direction), float32, range about -1 to 1: a wedge of foil."""
     y = np.linspace(-1, 1, shape[0], dtype=np.float32)[:, None]
     x = np.linspace(-1, 1, shape[1], dtype=np.float32)[None, :]
-    angle, curve = rng.uniform(0, 2 * np.pi), rng.uniform(-0.4, 0.4, size=3)
+    angle = rng.uniform(0, 2 * np.pi)
+    curve = rng.uniform(-0.4, 0.4, size=3)
     along_y = np.float32(0.7 * np.cos(angle)) * y + np.float32(curve[0]) * y * y
     along_x = np.float32(0.7 * np.sin(angle)) * x + np.float32(curve[1]) * x * x
     return along_y + along_x + np.float32(curve[2]) * y * x
@@ -70,7 +71,8 @@ def grains(rng: np.random.Generator, shape: tuple[int, int], n: int) -> np.ndarr
     for (sy, sx), value in zip(seeds, rng.standard_normal(len(seeds))):
         distance = (y - sy) ** 2 + (x - sx) ** 2
         closer = distance < nearest
-        nearest[closer], level[closer] = distance[closer], value
+        nearest[closer] = distance[closer]
+        level[closer] = value
     return standardise(cv2.resize(level, shape[::-1], interpolation=cv2.INTER_LINEAR))
 
 
@@ -78,10 +80,13 @@ def dislocations(rng: np.random.Generator, shape: tuple[int, int], n: int) -> np
     """`n` dark, blurred, gently curved lines and black spots, float32, 0 away from them and about -1 on them."""
     canvas = np.zeros(shape, np.float32)
     for _ in range(n):
-        length, width = loguniform(rng, 8, 0.5 * max(shape)), loguniform(rng, 1, 9)
+        length = loguniform(rng, 8, 0.5 * max(shape))
+        width = loguniform(rng, 1, 9)
         steps = np.linspace(-0.5, 0.5, 12) * length
-        angle, bend = rng.uniform(0, np.pi), rng.normal(0, 0.25) * length
-        along, across = steps, bend * (steps / length) ** 2 * 4
+        angle = rng.uniform(0, np.pi)
+        bend = rng.normal(0, 0.25) * length
+        along = steps
+        across = bend * (steps / length) ** 2 * 4
         centre = rng.uniform(0, 1, 2) * shape
         points = np.stack(
             [

@@ -57,7 +57,8 @@ def _cropped(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     photo = _photograph_file(str(rng.choice(_PHOTOGRAPHS)))
     h, w = photo.shape[:2]
     share = rng.uniform(0.6, 1.0)
-    ch, cw = max(int(h * share), 2), max(int(w * share), 2)
+    ch = max(int(h * share), 2)
+    cw = max(int(w * share), 2)
     y, x = rng.integers(0, h - ch + 1), rng.integers(0, w - cw + 1)
     crop = photo[y : y + ch, x : x + cw]
     if rng.random() < 0.5:
@@ -71,7 +72,8 @@ def _scene(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     h, w = shape
     y = np.linspace(0, 1, h)[:, None, None]
     horizon = rng.uniform(0.35, 0.6)
-    sky, haze = rng.uniform([60, 110, 180], [140, 180, 255]), rng.uniform(190, 245, 3)
+    sky = rng.uniform([60, 110, 180], [140, 180, 255])
+    haze = rng.uniform(190, 245, 3)
     ground = rng.uniform([50, 60, 30], [150, 140, 110])
     picture = np.where(y < horizon, sky + (haze - sky) * y / horizon, ground * (0.7 + 0.5 * (y - horizon)))
     picture = np.ascontiguousarray(np.broadcast_to(picture, (h, w, 3)), dtype=np.float64)
@@ -83,18 +85,24 @@ def _scene(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     hill = horizon - 0.1 * np.abs(np.interp(np.arange(w), np.linspace(0, w, 7), rng.uniform(0, 1, 7)))
     picture[(np.arange(h)[:, None] / h > hill[None]) & (np.arange(h)[:, None] / h < horizon)] = ground * 0.8
     for _ in range(int(rng.integers(3, 8))):  # houses
-        bw, bh = int(rng.uniform(0.08, 0.25) * w), int(rng.uniform(0.15, 0.5) * h)
-        x0, y1 = int(rng.uniform(-0.05, 0.95) * w), int((horizon + rng.uniform(0.02, 0.25)) * h)
+        bw = int(rng.uniform(0.08, 0.25) * w)
+        bh = int(rng.uniform(0.15, 0.5) * h)
+        x0 = int(rng.uniform(-0.05, 0.95) * w)
+        y1 = int((horizon + rng.uniform(0.02, 0.25)) * h)
         colour = rng.uniform(60, 220, 3)
         cv2.rectangle(picture, (x0, y1 - bh), (x0 + bw, y1), tuple(colour), -1)
-        n, m = int(rng.integers(2, 5)), int(rng.integers(2, 6))
+        n = int(rng.integers(2, 5))
+        m = int(rng.integers(2, 6))
         for i in range(n):
             for j in range(m):
-                wx, wy = x0 + int((i + 0.25) * bw / n), y1 - bh + int((j + 0.25) * bh / m)
+                wx = x0 + int((i + 0.25) * bw / n)
+                wy = y1 - bh + int((j + 0.25) * bh / m)
                 glass = tuple(colour * 0.35) if rng.random() < 0.8 else (250, 230, 160)
                 cv2.rectangle(picture, (wx, wy), (wx + bw // (2 * n), wy + bh // (2 * m)), glass, -1)
     for _ in range(int(rng.integers(2, 6))):  # trees
-        x0, y1, r = int(rng.uniform(0, w)), int(rng.uniform(horizon, 1) * h), max(int(rng.uniform(0.03, 0.09) * h), 1)
+        x0 = int(rng.uniform(0, w))
+        y1 = int(rng.uniform(horizon, 1) * h)
+        r = max(int(rng.uniform(0.03, 0.09) * h), 1)
         cv2.rectangle(picture, (x0 - r // 6, y1 - 3 * r), (x0 + r // 6, y1), (70, 50, 35), -1)
         for _ in range(12):
             dy, dx = rng.normal(0, r / 1.6, 2)
@@ -115,7 +123,10 @@ def plot(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     """A diagram on white: axes, ticks, letters, curves, bars or points; colour (h, w, 3) or grey (h, w); uint8."""
     h, w = shape
     picture = np.full((h, w, 3), 255.0)
-    x0, x1, y0, y1 = int(0.13 * w), int(0.95 * w), int(0.08 * h), int(0.86 * h)
+    x0 = int(0.13 * w)
+    x1 = int(0.95 * w)
+    y0 = int(0.08 * h)
+    y1 = int(0.86 * h)
     line = max(1, round(min(h, w) / 400))
     black = (0, 0, 0)
     if rng.random() < 0.3:
@@ -129,7 +140,8 @@ def plot(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     ink = np.zeros((h, w), np.uint8)
     font = cv2.FONT_HERSHEY_SIMPLEX
     for k, t in enumerate(np.linspace(0, 1, 6)):
-        tx, ty = int(x0 + t * (x1 - x0)), int(y1 - t * (y1 - y0))
+        tx = int(x0 + t * (x1 - x0))
+        ty = int(y1 - t * (y1 - y0))
         cv2.line(picture, (tx, y1), (tx, y1 + max(h // 80, 2)), black, line)
         cv2.line(picture, (x0 - max(w // 80, 2), ty), (x0, ty), black, line)
         draw_text(ink, str(k * int(rng.integers(1, 50))), tx - w // 60, int(y1 + 0.05 * h), 0.022 * h, font)
@@ -169,7 +181,8 @@ def diffraction(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     """A selected-area pattern, grey (h, w) uint8: spots or rings, central beam or its stop, diffuse halo, noise."""
     h, w = shape
     size = min(h, w)
-    cy, cx = h * rng.uniform(0.45, 0.55), w * rng.uniform(0.45, 0.55)
+    cy = h * rng.uniform(0.45, 0.55)
+    cx = w * rng.uniform(0.45, 0.55)
     yy, xx = np.mgrid[0:h, 0:w].astype(np.float64)
     r = np.hypot(yy - cy, xx - cx)
     picture = rng.uniform(0.1, 0.5) * np.exp(-r / (size * rng.uniform(0.06, 0.15)))
@@ -177,7 +190,8 @@ def diffraction(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     kind = rng.choice(["spots", "rings", "both"])
     if kind != "rings":
         a, b = size * rng.uniform(0.05, 0.12, 2)
-        angle, between = rng.uniform(0, np.pi), rng.uniform(np.pi / 3, np.pi / 2)
+        angle = rng.uniform(0, np.pi)
+        between = rng.uniform(np.pi / 3, np.pi / 2)
         spot = max(size * rng.uniform(0.003, 0.008), 1.0)
         n = int(size / min(a, b)) + 1
         i, j = (g.ravel() for g in np.mgrid[-n : n + 1, -n : n + 1])

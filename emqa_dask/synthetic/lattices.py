@@ -7,7 +7,9 @@ from scipy import sparse
 from emqa_dask.synthetic import camera, fields
 from emqa_dask.synthetic.sample import Mask, Sample, given, loguniform, tight_boxes
 
-PERIODS, SPACINGS = 3, 5  # of a square's side: no island of order or disorder is smaller; less repeats nothing
+# of a square's side: no island of order or disorder is smaller; less repeats nothing
+PERIODS = 3
+SPACINGS = 5
 
 # Projected cells: a, b (nm), angle between them (degrees), basis of (u, v, relative column intensity, label).
 # Intensities follow Z**1.7 (Pennycook); sizes from the bulk lattice constants.
@@ -77,14 +79,18 @@ def make(
 
     sites, weights, names = _sites(rng, shape, cell, nm_per_pixel, rotation_deg, margin_px=4 * sigma)
     keep = rng.random(len(sites)) >= vacancies
-    sites, weights, names = sites[keep], weights[keep], names[keep]
+    sites = sites[keep]
+    weights = weights[keep]
+    names = names[keep]
     sites = sites + jitter * rng.standard_normal(sites.shape)
     cell_nm = np.sqrt(a_nm * b_nm * np.sin(np.radians(gamma_deg)))
     least_px = (max(PERIODS * cell_nm, SPACINGS * spacing_nm) / nm_per_pixel) ** 2
     disordered = _region(rng, shape, least_px) if disorder else np.zeros(shape, bool)
     nearest = np.clip(np.rint(sites).astype(int), 0, np.array(shape) - 1)
     ordered = ~disordered[nearest[:, 0], nearest[:, 1]]
-    sites, weights, names = sites[ordered], weights[ordered], names[ordered]
+    sites = sites[ordered]
+    weights = weights[ordered]
+    names = names[ordered]
 
     columns = _render(sites, weights, sigma, shape)
     signal = columns * (1 + 0.5 * background * fields.gradient(rng, shape))
@@ -118,7 +124,8 @@ def make(
 
 
 def _vectors(a: float, b: float, gamma_deg: float, rotation_deg: float) -> np.ndarray:
-    gamma, turn = np.deg2rad(gamma_deg), np.deg2rad(rotation_deg)
+    gamma = np.deg2rad(gamma_deg)
+    turn = np.deg2rad(rotation_deg)
     return np.array([[a * np.sin(turn), a * np.cos(turn)], [b * np.sin(turn + gamma), b * np.cos(turn + gamma)]])
 
 
@@ -139,7 +146,9 @@ def _sites(rng, shape, cell, nm_per_pixel, rotation_deg, margin_px) -> tuple[np.
         int(np.ceil((np.hypot(*shape) / 2 + margin_px) / (min(a, b) * np.sin(np.deg2rad(gamma)) / nm_per_pixel))) + 1
     )
     i, j = (axis.ravel() for axis in np.mgrid[-reach : reach + 1, -reach : reach + 1])
-    sites, weights, names = [], [], []
+    sites = []
+    weights = []
+    names = []
     for u, v, weight, name in basis:
         points = origin + np.stack([i + u, j + v], axis=1) @ vectors
         inside = ((points > -margin_px) & (points < np.array(shape) - 1 + margin_px)).all(axis=1)
@@ -173,7 +182,8 @@ def _discs(sites: np.ndarray, radius: float, shape: tuple[int, int]) -> tuple[li
     reach = int(np.ceil(radius))
     corner = np.rint(sites[shown]).astype(int) - reach
     y, x = (corner[:, axis, None] + np.arange(2 * reach + 1) for axis in (0, 1))
-    dy2, dx2 = (y - sites[shown][:, :1]) ** 2, (x - sites[shown][:, 1:]) ** 2
+    dy2 = (y - sites[shown][:, :1]) ** 2
+    dx2 = (x - sites[shown][:, 1:]) ** 2
     dy2[(y < 0) | (y >= shape[0])] = np.inf
     dx2[(x < 0) | (x >= shape[1])] = np.inf
     inside = dy2[:, :, None] + dx2[:, None, :] <= radius * radius

@@ -48,7 +48,8 @@ def banner(image: np.ndarray, rng: np.random.Generator, *, severity: float = 1.0
     h, w = image.shape
     rows = int(np.clip(round(h * rng.uniform(0.055, 0.12) * severity), 12, max(h // 3, 1)))
     rows = min(rows, h)
-    white, black = white_level(image), black_level(image)
+    white = white_level(image)
+    black = black_level(image)
     design = rng.choice(["fei", "zeiss", "jeol", "hitachi"])
     out = image.copy()
     dark = design in ("fei", "jeol", "hitachi") or rng.random() < 0.3
@@ -84,7 +85,8 @@ def banner(image: np.ndarray, rng: np.random.Generator, *, severity: float = 1.0
         if design == "fei" and k:
             ink[:, x - int(0.01 * w)] = 180
         x += step
-    x0, thick = w - bar - int(0.03 * w), max(2, rows // 12)
+    x0 = w - bar - int(0.03 * w)
+    thick = max(2, rows // 12)
     y = int(rows * 0.8)
     if design == "hitachi":  # a row of ticks instead of a bar
         for t in np.linspace(x0, x0 + bar, 11).astype(int):
@@ -93,7 +95,8 @@ def banner(image: np.ndarray, rng: np.random.Generator, *, severity: float = 1.0
         ink[y - thick : y, x0 : x0 + bar] = 255
     draw_text(ink, length, x0 + bar // 6, int(rows * 0.5), rows * 0.32, font)
     if design in ("fei", "zeiss"):
-        ink[0], ink[-1] = 255, 255
+        ink[0] = 255
+        ink[-1] = 255
     out[h - rows :] = stamp(out[h - rows :], ink, letters)
     return out
 
@@ -104,11 +107,13 @@ def scale_bar(image: np.ndarray, rng: np.random.Generator, *, severity: float = 
     White or black ink, whichever stands out; sometimes on a plate of the other. Shape (h, w) and dtype stay.
     """
     h, w = image.shape
-    white, black = white_level(image), black_level(image)
+    white = white_level(image)
+    black = black_level(image)
     length = int(np.clip(w * rng.uniform(0.12, 0.33) * severity, 8, 0.9 * w))
     thick = max(2, round(h * rng.uniform(0.006, 0.016) * severity))
     letter = max(7.0, h * rng.uniform(0.028, 0.05) * severity)
-    font, text = int(rng.choice(_FONTS)), str(rng.choice(_LENGTHS))
+    font = int(rng.choice(_FONTS))
+    text = str(rng.choice(_LENGTHS))
     heavy = 1 if letter < 14 else 2
     x0 = int(w * rng.uniform(0.03, 0.08))
     x0 = x0 if rng.random() < 0.5 else w - x0 - length
@@ -120,7 +125,8 @@ def scale_bar(image: np.ndarray, rng: np.random.Generator, *, severity: float = 
     level = float(finite.mean()) if finite.size else black
     use_white = level < 0.55 * (white + black) if rng.random() < 0.9 else level < 0.5 * white
     value, other = (white, black) if use_white else (black, white)
-    ink, plate = np.zeros((h, w), np.uint8), np.zeros((h, w), np.uint8)
+    ink = np.zeros((h, w), np.uint8)
+    plate = np.zeros((h, w), np.uint8)
     ink[y0:y1, x0 : x0 + length] = 255
     (tw, th), _ = cv2.getTextSize(text, font, 1.0, heavy)
     width = int(tw * letter / max(th, 1))

@@ -83,9 +83,11 @@ def _draw(rng, n, radii, shape, carrier, *, diffracts) -> tuple[np.ndarray, list
         rng, radii, shape, overlap=float(rng.choice([0.0, 0.3, 0.8], p=[0.4, 0.4, 0.2])), margin=0.2
     )
     share = float(rng.choice([0.0, 0.5, 1.0]))
-    truncation, family = rng.uniform(0.65, 0.95), str(rng.choice(["octahedron", "cube"]))
+    truncation = rng.uniform(0.65, 0.95)
+    family = str(rng.choice(["octahedron", "cube"]))
     crystals = [shapes.facets(turn, truncation=truncation, family=family) for turn in Rotation.random(12, rng=rng)]
-    masks, sizes = [], []
+    masks = []
+    sizes = []
     for radius, (cy, cx) in zip(radii, centres):
         if np.isnan(cy) or len(masks) == n:
             continue
@@ -113,7 +115,8 @@ def _draw(rng, n, radii, shape, carrier, *, diffracts) -> tuple[np.ndarray, list
 def _oxide(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     """Relative thickness of agglomerated oxide grains, float32, about 1 where there is one layer, 0 in the holes."""
     size = min(shape)
-    radius, coverage = loguniform(rng, size / 40, size / 8), rng.uniform(1.0, 4.0)
+    radius = loguniform(rng, size / 40, size / 8)
+    coverage = rng.uniform(1.0, 4.0)
     count = int(np.clip(coverage * shape[0] * shape[1] / (np.pi * radius**2), 3, 900))
     # Grains stick together: centres follow a smooth random density, its lowest part left bare.
     step = 8

@@ -81,7 +81,8 @@ def draw_visits(
     visits = []
     for k, family in enumerate(families):
         day = f"{rng.integers(2009, 2026)}-{rng.integers(1, 13):02d}-{rng.integers(1, 29):02d}"
-        operator, topic = str(rng.choice(_OPERATORS)), str(rng.choice(_TOPICS))
+        operator = str(rng.choice(_OPERATORS))
+        topic = str(rng.choice(_TOPICS))
         styles = (
             f"{day}_{operator}",
             f"{day.replace('-', '')} {topic}",

@@ -55,7 +55,8 @@ def spheroid(
     cy: float, cx: float, radius: float, *, aspect: float = 1.0, angle: float = 0.0
 ) -> tuple[int, int, np.ndarray]:
     """A spheroid's projected thickness, px: `(y0, x0, patch)`, float32, 0 outside; `aspect` is long over short axis."""
-    long, short = radius * np.sqrt(aspect), radius / np.sqrt(aspect)
+    long = radius * np.sqrt(aspect)
+    short = radius / np.sqrt(aspect)
     y0, x0, y, x = _grid(cy, cx, long)
     u, v = (x * np.cos(angle) + y * np.sin(angle)) / long, (y * np.cos(angle) - x * np.sin(angle)) / short
     return y0, x0, (2 * short * np.sqrt(np.clip(1 - u * u - v * v, 0, None))).astype(np.float32)

@@ -88,7 +88,9 @@ def _unrelated(rng, shape) -> NDArray[np.float32]:
 def _deformed(rng, unit):
     """`unit` stretched along one direction, shrunk across it, and bent: the same matter in other shapes."""
     h, w = unit.shape
-    angle, along, across = rng.uniform(0, np.pi), loguniform(rng, 1.3, 3), loguniform(rng, 0.5, 1)
+    angle = rng.uniform(0, np.pi)
+    along = loguniform(rng, 1.3, 3)
+    across = loguniform(rng, 0.5, 1)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     matrix = turn @ np.diag([1 / along, 1 / across]) @ turn.T
     at = np.stack(np.meshgrid(np.arange(w) - w / 2, np.arange(h) - h / 2), axis=-1) @ matrix.T + [w / 2, h / 2]

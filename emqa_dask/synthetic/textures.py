@@ -65,10 +65,8 @@ def make(
         radius * powder["roughness"] * fields.fractal(rng, shape, exponent=powder["roughness_exponent"], finest_px=2.5)
     )
     height = cv2.GaussianBlur(height, (0, 0), 0.9)
-    slope_y, slope_x = (
-        cv2.Sobel(height, cv2.CV_32F, 0, 1, scale=1 / 8),
-        cv2.Sobel(height, cv2.CV_32F, 1, 0, scale=1 / 8),
-    )
+    slope_y = cv2.Sobel(height, cv2.CV_32F, 0, 1, scale=1 / 8)
+    slope_x = cv2.Sobel(height, cv2.CV_32F, 1, 0, scale=1 / 8)
     tilt = np.sqrt(1 + slope_y**2 + slope_x**2)
     side = given(side_rad, rng.uniform(0, 2 * np.pi))
     # A hollow collects fewer secondary electrons than a summit.
@@ -103,13 +101,17 @@ def _stack(rng, radii, shape, powder) -> tuple[np.ndarray, np.ndarray, np.ndarra
     height -= height.max()
     owner = np.zeros(shape, np.int32)
     areas = np.zeros(len(radii) + 1)
-    p, flat = powder["squareness"], powder["flatness"]
+    p = powder["squareness"]
+    flat = powder["flatness"]
     for index, radius in enumerate(radii, start=1):
         aspect = powder["aspect"] * np.exp(0.15 * rng.standard_normal())
-        long, short = radius * np.sqrt(aspect), radius / np.sqrt(aspect)
+        long = radius * np.sqrt(aspect)
+        short = radius / np.sqrt(aspect)
         angle = powder["direction_rad"] + (1 - powder["alignment"]) * rng.uniform(-np.pi / 2, np.pi / 2)
-        cos, sin = float(np.cos(angle)), float(np.sin(angle))
-        reach_y, reach_x = abs(long * sin) + abs(short * cos), abs(long * cos) + abs(short * sin)
+        cos = float(np.cos(angle))
+        sin = float(np.sin(angle))
+        reach_y = abs(long * sin) + abs(short * cos)
+        reach_x = abs(long * cos) + abs(short * sin)
         cy, cx = rng.uniform(-0.3 * radius, np.array(shape) + 0.3 * radius)
         y0, x0 = max(0, int(cy - reach_y)), max(0, int(cx - reach_x))
         y1, x1 = min(shape[0], int(cy + reach_y) + 2), min(shape[1], int(cx + reach_x) + 2)

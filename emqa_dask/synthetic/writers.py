@@ -122,22 +122,26 @@ def _mrc(path, frames, nm_per_pixel, meta):
 def _emd(path, frames, nm_per_pixel, meta):
     # The Berkeley (NCEM) layout as HyperSpy writes it: data transposed, one dim vector an axis.
     with h5py.File(path, "w") as file:
-        file.attrs["version_major"], file.attrs["version_minor"] = 0, 2
+        file.attrs["version_major"] = 0
+        file.attrs["version_minor"] = 2
         file.create_group("microscope").attrs["voltage"] = meta.get("voltage_kv", 0.0)
         group = file.create_group("signals/image")
         group.attrs["emd_group_type"] = 1
         group.create_dataset("data", data=frames[0].T)
         for name, axis in (("dim1", "x"), ("dim2", "y")):
             dim = group.create_dataset(name, data=np.array([0.0, nm_per_pixel or 1.0]))
-            dim.attrs["name"], dim.attrs["units"] = axis, "[n_m]" if nm_per_pixel else "[p_x]"
+            dim.attrs["name"] = axis
+            dim.attrs["units"] = "[n_m]" if nm_per_pixel else "[p_x]"
 
 
 def write_hspy(path: Path, data: np.ndarray, axes: list[dict], *, title: str, signal_type: str = "") -> None:
     """A HyperSpy file: `axes` are dicts of name, scale, offset, units (or None), in the order of `data`."""
     with h5py.File(path, "w") as file:
-        file.attrs["file_format"], file.attrs["file_format_version"] = "HyperSpy", "3.3"
+        file.attrs["file_format"] = "HyperSpy"
+        file.attrs["file_format_version"] = "3.3"
         group = file.create_group(f"Experiments/{title}")
-        group.attrs["package"], group.attrs["package_version"] = "hyperspy", "2.3.0"
+        group.attrs["package"] = "hyperspy"
+        group.attrs["package_version"] = "2.3.0"
         group.create_dataset("data", data=data)
         for index, (axis, length) in enumerate(zip(axes, data.shape)):
             attributes = file.create_group(f"Experiments/{title}/axis-{index}").attrs

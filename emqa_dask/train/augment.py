@@ -10,7 +10,9 @@ import cv2
 import numpy as np
 
 Mask = tuple[int, int, np.ndarray]  # (y0, x0, crop): one object's pixels, as bool, rows from y0, columns from x0
-MIN_SIDE_PX, MIN_PIXELS = 2, 4  # what is left of an object in a crop is an object from here on
+# what is left of an object in a crop is an object from here on
+MIN_SIDE_PX = 2
+MIN_PIXELS = 4
 MIN_SHARE = 0.2  # an object of which the crop shows less than this is left out
 
 
@@ -48,11 +50,15 @@ def draw_crop(
         corner = np.clip(near, np.minimum(room, 0), np.maximum(room, 0))
     top, left = (int(v) for v in np.floor(corner))
     crop = cut(image, masks, labels, top, left, side, size)
-    turns, flip = int(rng.integers(4)), rng.random() < 0.5
-    picture, stack = np.rot90(crop.image, turns), np.rot90(crop.masks, turns, axes=(1, 2))
+    turns = int(rng.integers(4))
+    flip = rng.random() < 0.5
+    picture = np.rot90(crop.image, turns)
+    stack = np.rot90(crop.masks, turns, axes=(1, 2))
     if flip:
-        picture, stack = picture[:, ::-1], stack[:, :, ::-1]
-    picture, stack = picture.copy(), stack.copy()
+        picture = picture[:, ::-1]
+        stack = stack[:, :, ::-1]
+    picture = picture.copy()
+    stack = stack.copy()
     if intensity:
         picture = vary_intensity(picture, rng)
     return Crop(picture, tight_boxes(stack), stack, crop.labels)
@@ -72,7 +78,8 @@ def cut(
     if side != size:
         way = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
         window = cv2.resize(window, (size, size), interpolation=way)
-    kept, names = [], []
+    kept = []
+    names = []
     for (y0, x0, pixels), label in zip(masks, labels):
         h, w = pixels.shape
         if y0 >= top + side or x0 >= left + side or y0 + h <= top or x0 + w <= left:

@@ -72,7 +72,10 @@ def windows_of(
     At most `most` windows an image, evenly over it. One image at a time is in memory. Raises ValueError that names the
     images that are too small or none.
     """
-    stacks, sources, wrong, view = [], [], [], replace(view, max_windows=most)
+    stacks = []
+    sources = []
+    wrong = []
+    view = replace(view, max_windows=most)
     for place, (name, image) in enumerate(images):
         try:
             pixels = windows.prepare(image, view)

@@ -17,7 +17,9 @@ from emqa_dask.train import member_fit
 from emqa_dask.train.checkpoints import checkpoint_of
 from emqa_dask.train.classes import SPLITS
 
-PLAN, RECORD, WEIGHTS = "plan.json", "record.json", "weights.safetensors"
+PLAN = "plan.json"
+RECORD = "record.json"
+WEIGHTS = "weights.safetensors"
 
 
 def prepare(
@@ -45,7 +47,9 @@ def prepare(
     FileExistsError where `out` or that folder is there and not ours.
     """
     schedule = schedule or member_fit.Schedule()
-    stack, y, split = np.asarray(stack, np.float32), np.asarray(y, np.int64), np.asarray(split).astype(str)
+    stack = np.asarray(stack, np.float32)
+    y = np.asarray(y, np.int64)
+    split = np.asarray(split).astype(str)
     size = view.size_px
     if stack.ndim != 3 or stack.shape[1:] != (size, size) or y.shape != split.shape or len(y) != len(stack):
         said = f"windows {stack.shape}, classes {y.shape}, split {split.shape}"
@@ -59,7 +63,8 @@ def prepare(
     full = classifiers.full_architecture({**(architecture or {}), "n_classes": len(classes)})
     if method == "dropout" and not full["dropout"]:
         raise ValueError("method 'dropout' needs [architecture] dropout above 0; the published one is 0.3")
-    out, folder = Path(out), training_of(out)
+    out = Path(out)
+    folder = training_of(out)
     outputs.check_folder(out, folder)
     outputs.sweep(folder)
     order = np.concatenate([np.flatnonzero(split == name) for name in SPLITS])
@@ -104,12 +109,14 @@ def train_member(
     number.
     """
     folder = training_of(out)
-    plan, member = _plan(folder), _member(folder, k)
+    plan = _plan(folder)
+    member = _member(folder, k)
     if (member / RECORD).is_file():
         return json.loads((member / RECORD).read_text(encoding="utf-8"))
     outputs.check_folder(member)
     stack, y = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("windows", "classes"))
-    parts, start = {}, 0
+    parts = {}
+    start = 0
     for name in SPLITS:
         parts[name] = (stack[start : start + plan["n"][name]], np.array(y[start : start + plan["n"][name]]))
         start += plan["n"][name]
@@ -170,8 +177,10 @@ def finish(
     """
     from safetensors.numpy import save_file
 
-    out, folder = Path(out), training_of(out)
-    plan, waiting = _plan(folder), unfinished(out)
+    out = Path(out)
+    folder = training_of(out)
+    plan = _plan(folder)
+    waiting = unfinished(out)
     done = [k for k in range(len(plan["seeds"])) if k not in waiting]
     if len(done) < (len(plan["seeds"]) if min_members is None else max(1, min_members)):
         raise ValueError(f"{folder}: members {waiting} of {len(plan['seeds'])} are not finished; train them first")
@@ -181,7 +190,8 @@ def finish(
     files = [f"{_member(folder, k).name}.safetensors" for k in done]
     y = np.load(folder / "classes.npy")
     ends = np.cumsum([plan["n"][name] for name in SPLITS])
-    held, measured = {}, {}
+    held = {}
+    measured = {}
     for name, start, end in zip(SPLITS[1:], ends, ends[1:]):
         if end > start:
             p = np.concatenate([np.load(_member(folder, k) / f"{name}.npy") for k in done])

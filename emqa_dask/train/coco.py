@@ -41,7 +41,8 @@ def read_sets(sets: Iterable[tuple[Path, Path]]) -> tuple[list[Picture], list[st
     without width or height, boxes and polygons outside their image, and masks without a pixel; FileNotFoundError for
     images that do not exist. Images are not opened here.
     """
-    pictures, classes = [], []
+    pictures = []
+    classes = []
     for file, folder in sets:
         pictures += _read_set(Path(file), Path(folder), classes)
     if not any(picture.masks for picture in pictures):
@@ -145,7 +146,8 @@ def run_lengths_sum(text: str) -> int:
     but one.
     """
     runs: list[int] = []
-    value, shift = 0, 0
+    value = 0
+    shift = 0
     for letter in text:
         bits = ord(letter) - 48
         if not 0 <= bits < 64 or shift > 60:
@@ -157,7 +159,8 @@ def run_lengths_sum(text: str) -> int:
             runs.append(value + (runs[-2] if len(runs) > 2 else 0))
             if runs[-1] < 0:
                 return -1
-            value, shift = 0, 0
+            value = 0
+            shift = 0
     return -1 if shift else sum(runs)
 
 

@@ -30,7 +30,8 @@ ARCHITECTURE = {
 }
 INPUT = {"low_percentile": 1.0, "high_percentile": 99.0}
 # Of nothing: long and fast. From a model: short and gently, or what it knows is lost.
-STEPS, LEARNING_RATE = (3000, 600), (6e-4, 1e-4)
+STEPS = (3000, 600)
+LEARNING_RATE = (6e-4, 1e-4)
 # The last layers, which belong to the classes.
 HEADS = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
 CACHED_PX = 1 << 28  # normalised pixels kept between crops: 1 GB
@@ -96,7 +97,8 @@ def train(
     torch.manual_seed(seed)
     pictures, classes = coco.read_sets(sets)
     net, card = _begin(start, classes, architecture)
-    full, scale = card["architecture"], card["input"]
+    full = card["architecture"]
+    scale = card["input"]
 
     @functools.lru_cache(maxsize=max(4, CACHED_PX // max(p.shape[0] * p.shape[1] for p in pictures)))
     def image_of(k: int) -> np.ndarray:

@@ -73,7 +73,8 @@ def fit(
     """
     import torch
 
-    out, folder = Path(out), checkpoint_of(out)
+    out = Path(out)
+    folder = checkpoint_of(out)
     outputs.check_folder(out, folder)
     net.to(device, memory_format=torch.channels_last)
     parameters = trainable(net, schedule.frozen)
@@ -89,7 +90,8 @@ def fit(
         if not (folder / "state.json").is_file():
             raise FileNotFoundError(f"{folder}: no checkpoint to resume from; start without resuming")
         history = load_checkpoint(folder, net, optimiser)
-    saved, durations = time.monotonic(), []
+    saved = time.monotonic()
+    durations = []
     for step, crops in zip(range(history["step"], schedule.steps), batches(history["step"])):
         began = time.monotonic()
         set_mode(net, schedule)

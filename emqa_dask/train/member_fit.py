@@ -71,10 +71,12 @@ def fit(
     outputs.sweep(checkpoint)
     if (checkpoint / "state.json").is_file():
         state, best = _load(checkpoint, net, optimiser)
-    channels, saved = architecture["channels"], time.monotonic()
+    channels = architecture["channels"]
+    saved = time.monotonic()
     truth = torch.from_numpy(np.ascontiguousarray(y)).to(device)
     while state["epoch"] < schedule.epochs and state["epoch"] - state["best_epoch"] < schedule.patience:
-        began, epoch = time.monotonic(), state["epoch"]
+        began = time.monotonic()
+        epoch = state["epoch"]
         rng = np.random.default_rng([seed, epoch])
         torch.manual_seed(int(rng.integers(2**62)))
         for group in optimiser.param_groups:

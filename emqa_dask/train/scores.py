@@ -51,7 +51,8 @@ def predict(net: "torch.nn.Module", image: np.ndarray, *, masks: bool = True) ->
         for k in range(len(places) if masks else 0):
             pasted = paste_masks_in_image(found["masks"][k : k + 1].cpu(), places[k : k + 1], image.shape)[0, 0] > 0.5
             encoded.append(coco_mask.encode(np.asfortranarray(pasted.numpy().astype(np.uint8))))
-        scores, labels = found["scores"].cpu().numpy(), found["labels"].cpu().numpy()
+        scores = found["scores"].cpu().numpy()
+        labels = found["labels"].cpu().numpy()
     return Found(places.numpy()[:, [1, 0, 3, 2]].astype(np.float64), scores, labels, encoded)
 
 
@@ -88,7 +89,8 @@ def mask_ap50(found: Sequence[Found], truths: Sequence[Truth]) -> float:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    annotations, results = [], []
+    annotations = []
+    results = []
     for number, (detected, truth) in enumerate(zip(found, truths), start=1):
         for (y, x, pixels), label in zip(truth.masks, truth.labels):
             whole = np.zeros(truth.image.shape, np.uint8, order="F")
@@ -110,8 +112,10 @@ def mask_ap50(found: Sequence[Found], truths: Sequence[Truth]) -> float:
         true.dataset = {"images": images, "annotations": annotations, "categories": classes}
         true.createIndex()
         judge = COCOeval(true, true.loadRes(results), "segm")
-        judge.params.iouThrs, judge.params.maxDets = np.array([0.5]), [1, 100, 1000]
-        judge.params.areaRng, judge.params.areaRngLbl = [[0, 1e10]], ["all"]
+        judge.params.iouThrs = np.array([0.5])
+        judge.params.maxDets = [1, 100, 1000]
+        judge.params.areaRng = [[0, 1e10]]
+        judge.params.areaRngLbl = ["all"]
         judge.evaluate()
         judge.accumulate()
     precision = judge.eval["precision"][:, :, :, 0, -1]

@@ -34,7 +34,8 @@ def propose(points: NDArray, values: NDArray, count: int, seed: int) -> list[NDA
         asked.append(best)
         # Until it is known the point counts as its nearest neighbour, so that the batch's next looks elsewhere.
         nearest = int(((points - best) ** 2).sum(axis=1).argmin())
-        points, values = np.vstack([points, best]), np.vstack([values, values[nearest]])
+        points = np.vstack([points, best])
+        values = np.vstack([values, values[nearest]])
     return asked
 
 

@@ -32,7 +32,9 @@ def alignment(points: pd.DataFrame, image: NDArray) -> NDArray[np.float64]:
     """
     if len(points) == 0:
         return np.zeros(0)
-    y, x, radius = points["y_px"].to_numpy(np.float64), points["x_px"].to_numpy(np.float64), radii(points)
+    y = points["y_px"].to_numpy(np.float64)
+    x = points["x_px"].to_numpy(np.float64)
+    radius = radii(points)
     level = np.rint(2 * np.log2(np.maximum(BLUR * radius, 1.0))).astype(int)
     inwards = np.full((len(RINGS), len(points)), np.nan)
     pixels = _finite(image)
@@ -69,13 +71,16 @@ def _gradient(pixels: NDArray, blur: float) -> tuple[tuple[NDArray, NDArray], ND
 def _inwards(gradient: tuple[NDArray, NDArray], scale: NDArray, y: NDArray, x: NDArray, radius: NDArray) -> NDArray:
     """The share of the gradient that points to the centre, on a circle round each place: (n,), -1...1."""
     angle = np.arange(N_DIRECTIONS) * (2 * math.pi / N_DIRECTIONS)
-    sine, cosine = np.sin(angle), np.cos(angle)
+    sine = np.sin(angle)
+    cosine = np.cos(angle)
     row = np.rint((y[:, None] + radius[:, None] * sine + 0.5) * scale[0] - 0.5).astype(int)
     column = np.rint((x[:, None] + radius[:, None] * cosine + 0.5) * scale[1] - 0.5).astype(int)
     height, width = gradient[0].shape
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-    row, column = row.clip(0, height - 1), column.clip(0, width - 1)
-    down, right = gradient[0][row, column].astype(np.float64), gradient[1][row, column].astype(np.float64)
+    row = row.clip(0, height - 1)
+    column = column.clip(0, width - 1)
+    down = gradient[0][row, column].astype(np.float64)
+    right = gradient[1][row, column].astype(np.float64)
     length = np.hypot(down, right) * inside
     radial = -(down * sine + right * cosine) * inside
     strong = radial.sum(axis=1) / np.maximum(length.sum(axis=1), 1e-12)

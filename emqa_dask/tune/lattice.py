@@ -158,7 +158,8 @@ def _parsed(values: dict) -> Physics:
         return from_crystal(lengths, angles, crystal["atoms"], crystal["zone_axis"])
     if form == "cell":
         return from_cell(**values)
-    spacings, angle = values["spacings_nm"], values["angle_deg"]
+    spacings = values["spacings_nm"]
+    angle = values["angle_deg"]
     if not (isinstance(spacings, list) and len(spacings) == 2 and 0 < angle < 180):
         raise ValueError(
             f"spacings_nm is {spacings} and angle_deg {angle}: two spacings and an angle in 0...180 needed"
@@ -171,7 +172,8 @@ def _parsed(values: dict) -> Physics:
 def _physics(vectors: NDArray, fractions: NDArray) -> Physics:
     """Physics of a projected cell with columns at `fractions` (k x 2), coinciding ones merged, in reduced form."""
     turn = _reduction(vectors)
-    vectors, fractions = turn @ vectors, _merged(fractions @ np.linalg.inv(turn))
+    vectors = turn @ vectors
+    fractions = _merged(fractions @ np.linalg.inv(turn))
     spacing = _distances(vectors, fractions)[:, 0].min()
     density = len(fractions) / abs(np.linalg.det(vectors))
     return Physics(float(density), float(spacing), _pairs(vectors), _pairs(fractions))
@@ -213,10 +215,12 @@ def _basis_with(axis: NDArray[np.int64]) -> NDArray[np.int64]:
     Euclid's algorithm on columns: unimodular steps turn the axis into (0, 0, +-1); the same steps undone, row by row,
     turn the unit vectors into the basis.
     """
-    rest, basis = axis.astype(np.int64).copy(), np.eye(3, dtype=np.int64)
+    rest = axis.astype(np.int64).copy()
+    basis = np.eye(3, dtype=np.int64)
     while np.count_nonzero(rest) > 1:
         order = np.argsort(np.where(rest == 0, np.iinfo(np.int64).max, abs(rest)), kind="stable")
-        small, large = order[0], next(k for k in order[1:] if rest[k])
+        small = order[0]
+        large = next(k for k in order[1:] if rest[k])
         times = rest[large] // rest[small]
         rest[large] -= times * rest[small]
         basis[small] += times * basis[large]

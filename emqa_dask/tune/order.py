@@ -11,7 +11,9 @@ from scipy.spatial import cKDTree
 from emqa_dask.tune import order_mixture, periodicity
 
 MIN_POINTS = 30  # fewer say nothing about order
-N_COMPONENTS, N_NEIGHBOURS = 8, 5  # principal components of patches; patches that a patch is compared with
+# principal components of patches; patches that a patch is compared with
+N_COMPONENTS = 8
+N_NEIGHBOURS = 5
 PATCH = 1.0  # side of a patch, in spacings
 NOISY = 5.0  # signal-to-noise ratio below which the points' spacing is not relied on
 WINDOW = 8.0  # side of a window of the table, in spacings
@@ -66,7 +68,8 @@ def order_map(
     settings |= {"spacing_px": spacing, "patch_px": 0, "n_lattices": 0, "order_level": np.nan, "seed": seed}
     if len(where) < MIN_POINTS or not spacing > 0 or image.min() == image.max():
         settings["verdict"] = f"unknown: {len(where)} points of at least {MIN_POINTS}, or no contrast"
-        mask, p = None, np.full(len(where), np.nan)
+        mask = None
+        p = np.full(len(where), np.nan)
     else:
         found = _band(image, spacing)
         settings["spacing_px"] = found.spacing_px
@@ -91,7 +94,8 @@ def _band(image: NDArray, spacing: float) -> periodicity.Band:
 
 def _with_lattice(found, lattice, where, patch_px, searched, seed) -> tuple[NDArray, NDArray, dict]:
     """Mask, posterior at the points, and settings."""
-    shape, spacing = found.signal.shape, found.spacing_px
+    shape = found.signal.shape
+    spacing = found.spacing_px
     level = float(np.clip(periodicity.level(lattice.order), 0.3, 1.0))
     settings = {"n_lattices": lattice.n_lattices, "order_level": level}
     order = lattice.order / level

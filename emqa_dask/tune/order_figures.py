@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from emqa_dask.tune.order import OrderMap
 
-ORDERED, DISORDERED = "#4477aa", "#ee6677"  # Tol's bright scheme: told apart with any colour vision
+# Tol's bright scheme: told apart with any colour vision
+ORDERED = "#4477aa"
+DISORDERED = "#ee6677"
 
 
 def overlay(image: NDArray, order_map: OrderMap, *, title: str | None = None) -> Figure:

@@ -92,7 +92,8 @@ def regions(disordered: NDArray, order: NDArray, spacing_px: float, level: float
     periodicity at order 1: where sites are displaced at random, whole neighbourhoods repeat badly by chance. Holes of
     less than 8 squared spacings are filled.
     """
-    min_area, min_depth = MIN_AREA * (spacing_px / level) ** 2, MIN_DEPTH * spacing_px / np.sqrt(level)
+    min_area = MIN_AREA * (spacing_px / level) ** 2
+    min_depth = MIN_DEPTH * spacing_px / np.sqrt(level)
     padded = np.pad(disordered.astype(np.uint8), 1)
     depth = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
     pieces = label(disordered, connectivity=1)

@@ -41,7 +41,8 @@ def hypervolume(objectives: ArrayLike, reference: ArrayLike) -> float:
     Exact: a sum of rectangles for two objectives, moocore (Fonseca et al., CEC 2006) for more. Rows that are not finite
     or not below the reference add nothing; no rows give 0. Raises ValueError for a reference of another length.
     """
-    array, reference = as_objectives(objectives), np.asarray(reference, np.float64).ravel()
+    array = as_objectives(objectives)
+    reference = np.asarray(reference, np.float64).ravel()
     if len(array) == 0:
         return 0.0
     if array.shape[1] != len(reference):

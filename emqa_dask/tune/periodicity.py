@@ -83,7 +83,8 @@ def measure(found: Band) -> Periodicity | None:
         grain = _grain(found, order, window, step)
         if grain is None:
             break
-        order, n_lattices = np.maximum(order, grain), n_lattices + 1
+        order = np.maximum(order, grain)
+        n_lattices = n_lattices + 1
     return Periodicity(order, step, n_lattices, window, snr)
 
 
@@ -95,7 +96,8 @@ def signal_to_noise(found: Band) -> float:
 
 def _grain(found: Band, order: NDArray, window: float, step: int) -> NDArray | None:
     """The repetition under another lattice, if there is one where `order` is low and most of that place follows it."""
-    spacing, limit = found.spacing_px, HALF_ORDER * level(order)
+    spacing = found.spacing_px
+    limit = HALF_ORDER * level(order)
     size = 2 * int(spacing / step) + 1
     rest = ndimage.binary_opening(order < limit, np.ones((size, size)))
     if rest.sum() * step**2 < 100 * spacing**2:
@@ -176,7 +178,9 @@ def _peaks(found: Band, where: NDArray | None) -> tuple[NDArray, NDArray, NDArra
 
 def _vertex(values: NDArray, y: NDArray, x: NDArray, dy: int, dx: int) -> NDArray:
     """Offset of the vertex of the parabola through three values around (y, x)."""
-    before, here, after = values[y - dy, x - dx], values[y, x], values[y + dy, x + dx]
+    before = values[y - dy, x - dx]
+    here = values[y, x]
+    after = values[y + dy, x + dx]
     bend = before - 2 * here + after
     return np.where(bend < 0, 0.5 * (before - after) / np.where(bend < 0, bend, 1), 0.0)
 
@@ -210,7 +214,8 @@ def autocorrelation(signal: NDArray, reach: int, where: NDArray | None) -> tuple
 def repetition(found: Band, shifts: NDArray, window_px: float, step: int) -> NDArray:
     """`measure`'s value for `shifts` (n, 2), sampled every `step` px, float32; translations out of the image are left
     out, and a place from which all lead out counts as 0."""
-    signal, noise = found.signal, found.noise
+    signal = found.signal
+    noise = found.noise
     height, width = signal.shape
     small = (-(-width // step), -(-height // step))
 
@@ -223,7 +228,8 @@ def repetition(found: Band, shifts: NDArray, window_px: float, step: int) -> NDA
         move = np.float32([[1, 0, -shift[1] * size[0] / width], [0, 1, -shift[0] * size[1] / height]])
         return cv2.warpAffine(values, move, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
 
-    mean, total = windowed(signal), windowed(signal * signal)
+    mean = windowed(signal)
+    total = windowed(signal * signal)
     total -= mean * mean
     variance = np.maximum(total - windowed(noise), 0.05 * total)
     variance += max(0.1 * float(np.median(variance)), 1e-12)

@@ -43,7 +43,8 @@ def pareto_figure(trace: Trace, labels: Sequence[str] | None = None, least_range
     names = trace.objectives[:2]
     if len(names) < 2:
         raise ValueError(f"a front needs two objectives: this search has {', '.join(trace.objectives)}")
-    table, (figure, (axis,)) = trace.table, new_figure()
+    table = trace.table
+    (figure, (axis,)) = new_figure()
     finite = np.isfinite(table[list(trace.objectives)]).all(axis=1)
     shown = table[finite]
     points = axis.scatter(shown[names[0]], shown[names[1]], c=shown["evaluation"], cmap="viridis", s=22, alpha=0.8)

@@ -73,9 +73,11 @@ def _orientation(points: NDArray, vectors: NDArray, basis: NDArray) -> float:
     Four of the shortest reciprocal vectors that the basis does not forbid are enough, and their phases change least.
     """
     hk, factors = _orders(basis)
-    reciprocal, weight = hk @ np.linalg.inv(vectors).T, abs(factors)
+    reciprocal = hk @ np.linalg.inv(vectors).T
+    weight = abs(factors)
     keep = np.argsort(np.where(weight > 0.3, np.linalg.norm(reciprocal, axis=1), np.inf), kind="stable")[:4]
-    reciprocal, weight = reciprocal[keep], weight[keep]
+    reciprocal = reciprocal[keep]
+    weight = weight[keep]
     reach = np.linalg.norm(points, axis=1).max() * np.linalg.norm(reciprocal, axis=1).max()
     angles = np.arange(0, np.pi, PHASE_STEP / max(reach, PHASE_STEP))
     turned = np.einsum("gi,aij->agj", reciprocal, np.array([_turn(angle) for angle in angles]))

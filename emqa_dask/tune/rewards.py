@@ -100,7 +100,8 @@ def crowding(points: pd.DataFrame, scene: Scene) -> float:
     square lattice has 0.71 of it. Fewer than five points have no four neighbours and give 0; other rewards have to see
     those. Barakati et al., eq. 2, where DS is a number of pixels.
     """
-    expected, place = _expected(scene), _places(points)
+    expected = _expected(scene)
+    place = _places(points)
     if len(place) < 5:
         return 0.0
     summed = cKDTree(place).query(place, k=5)[0].sum(axis=1) * scene.nm_per_pixel
@@ -132,7 +133,8 @@ def disagreement(points: pd.DataFrame, scene: Scene) -> float:
         return 0.0 if math.isnan(f1) else 1 - f1
     _expected(scene)
     reach = MATCH_SPACING * spacing_px(scene.physics, scene.nm_per_pixel)
-    found, true = _places(points), _places(scene.reference)
+    found = _places(points)
+    true = _places(scene.reference)
     total = len(found) + len(true)
     return 1 - 2 * len(mutual_pairs(found, true, reach)) / total if total else 0.0
 

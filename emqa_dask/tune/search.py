@@ -69,12 +69,15 @@ def search(
         raise ValueError(
             f"{evaluations} evaluations in batches of {batch}: both at least 1, something to search and judge"
         )
-    points, settings, values = [], [], np.zeros((0, len(objectives)))
+    points = []
+    settings = []
+    values = np.zeros((0, len(objectives)))
     propose = _proposer(method, len(space.names), len(objectives), evaluations, seed)
     waiting = [(space.unit(known), known) for known in initial]
     while len(settings) < evaluations:
         count = min(batch, evaluations - len(settings))
-        asked, waiting = waiting[:count], waiting[count:]
+        asked = waiting[:count]
+        waiting = waiting[count:]
         for point in propose(np.array(points).reshape(-1, len(space.names)), values, count - len(asked)):
             asked.append((point, space.settings(point)))
         new = np.asarray(evaluate([known for _, known in asked]), np.float64)
@@ -127,7 +130,8 @@ def _evolved(first: NDArray, n_objectives: int, seed: int) -> Propose:
         if not waiting and count:
             waiting = list(populations.send(values[-size:]))
             size = len(waiting)
-        given, waiting = waiting[:count], waiting[count:]
+        given = waiting[:count]
+        waiting = waiting[count:]
         return given
 
     return propose

@@ -60,7 +60,8 @@ class Space:
         """Settings as `settings.Detect` has them, at a point of the unit cube (one coordinate for each of `names`)."""
         at = dict(zip(self.names, unit))
         value = {name: _between(getattr(self, name), at.get(name, 0.0), name != "overlap") for name in FIELDS}
-        low, step = self.min_sigma[0], self.scales_per_octave
+        low = self.min_sigma[0]
+        step = self.scales_per_octave
         first = round(math.log2(value["min_sigma"] / low) * step)
         n_steps = max(1, round(math.log2(value["sigma_ratio"]) * step))
         return {

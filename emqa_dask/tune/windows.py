@@ -60,10 +60,12 @@ def tune_windows(
     for part in parts:
         values = np.asarray(evaluate_window(part, candidates), np.float64).reshape(len(candidates), len(objectives))
         if not np.isfinite(values).all(axis=1).any():
-            chosen, found = dict.fromkeys(names, math.nan), np.full(len(objectives), np.nan)
+            chosen = dict.fromkeys(names, math.nan)
+            found = np.full(len(objectives), np.nan)
         else:
             best = pareto.nearest_to_ideal(values, distance, least_range)
-            chosen, found = candidates[best], values[best]
+            chosen = candidates[best]
+            found = values[best]
         rows.append(part._asdict() | chosen | dict(zip(objectives, found)))
     return pd.DataFrame(rows, columns=[*Window._fields, *names, *objectives])
 

@@ -128,7 +128,9 @@ def _misnamed(folder: Path) -> dict[str, str]:
 
 def _odd_pixels(folder: Path) -> dict[str, str]:
     odd = image(21, dtype="float32")
-    odd[3, 4:9], odd[5, 5], odd[6, 6] = np.nan, np.inf, -np.inf
+    odd[3, 4:9] = np.nan
+    odd[5, 5] = np.inf
+    odd[6, 6] = -np.inf
     tifffile.imwrite(folder / "nan_inf.tif", odd)
     tifffile.imwrite(folder / "all_nan.tif", np.full((16, 16), np.nan, np.float32))
     tifffile.imwrite(folder / "constant.tif", np.full((32, 32), 7, np.uint8))

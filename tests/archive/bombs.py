@@ -20,7 +20,8 @@ SIDE = 64  # of images that say they are small
 
 def zeros(n_bytes: int, as_gzip: bool = False) -> bytes:
     """`n_bytes` zeros, deflated a thousandfold: one block, over and over."""
-    packer, block = zlib.compressobj(9, zlib.DEFLATED, -15), bytes(2**24)
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    block = bytes(2**24)
     raw = (packer.compress(block) + packer.flush(zlib.Z_FULL_FLUSH)) * (n_bytes // len(block)) + b"\x03\0"
     if not as_gzip:
         return b"\x78\x9c" + raw + struct.pack(">HH", n_bytes % 65521, 1)
@@ -60,7 +61,8 @@ def tiff_strip(compression: int, pack: Callable[[], bytes]) -> Callable[[Path], 
 
 
 def many_pages(path: Path) -> None:
-    n, ifd = 400_000, 2 + 4 * 12 + 4
+    n = 400_000
+    ifd = 2 + 4 * 12 + 4
     page = [(256, 4, 1, 1), (257, 4, 1, 1), (273, 4, 1, 0), (279, 4, 1, 1)]
     body = struct.pack("<H", 4) + b"".join(struct.pack("<HHII", *field) for field in page)
     path.write_bytes(
@@ -79,7 +81,8 @@ def hdf5_chunk(file: h5py.File, name: str = "image") -> None:
 
 
 def hspy(file: h5py.File, data: Callable[[h5py.Group], None]) -> None:
-    file.attrs["file_format"], file.attrs["file_format_version"] = "HyperSpy", "3.3"
+    file.attrs["file_format"] = "HyperSpy"
+    file.attrs["file_format_version"] = "3.3"
     group = file.create_group("Experiments/image")
     data(group)
     group.create_group("metadata"), group.create_group("original_metadata")

@@ -30,7 +30,8 @@ NAMES = [*(f"{n}.tif" for n in TIFFS), "stack.tif", "x.png", "x.jpg", "x.bmp", "
 
 def valid(name: str, folder) -> bytes:
     """The bytes of a valid file called `name`."""
-    path, stem = folder / name, name.partition(".")[0]
+    path = folder / name
+    stem = name.partition(".")[0]
     if name.endswith(".tif"):
         pixels = np.stack([image(k) for k in range(4)]) if stem == "stack" else image(1)
         tifffile.imwrite(path, pixels, photometric="minisblack", **TIFFS.get(stem, {}))

@@ -69,7 +69,9 @@ def fuzzed(data: bytes, rng: np.random.Generator, k: int) -> bytes:
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}, {"optimize": True}])
 def test_jpegs_that_libjpeg_calls_corrupt_are_found(options):
-    good, rng, n_warned = picture(**options), np.random.default_rng(1), 0
+    good = picture(**options)
+    rng = np.random.default_rng(1)
+    n_warned = 0
     assert find_jpeg_damage(good) == libjpeg_words(good) == ""
     for k in range(60):
         data = fuzzed(good, rng, k)
@@ -117,7 +119,8 @@ def test_jpegs_in_tiffs_are_read_and_checked(tmp_path):
         np.testing.assert_array_equal(frame.read(), tifffile.imread(tmp_path / "x.tif"))
         assert damages(tmp_path / "x.tif") == [None]
     with tifffile.TiffFile(tmp_path / "x.tif") as tif:
-        offset, n_bytes = tif.pages[0].dataoffsets[4], tif.pages[0].databytecounts[4]
+        offset = tif.pages[0].dataoffsets[4]
+        n_bytes = tif.pages[0].databytecounts[4]
     data = bytearray((tmp_path / "x.tif").read_bytes())
     data[offset + n_bytes - 60 : offset + n_bytes - 2] = bytes(data[offset + n_bytes - 60 : offset + n_bytes - 58]) * 29
     assert "Corrupt JPEG data" in libjpeg_words(bytes(data[offset : offset + n_bytes]))
@@ -128,7 +131,8 @@ def test_jpegs_in_tiffs_are_read_and_checked(tmp_path):
 
 def png_chunks(data: bytes) -> list[tuple[bytes, int, int]]:
     """(name, where the body starts, its length) of each chunk."""
-    found, at = [], 8
+    found = []
+    at = 8
     while at < len(data):
         length, name = struct.unpack_from(">I4s", data, at)
         found.append((name, at + 8, length))
@@ -189,9 +193,13 @@ def test_lzw_strip_of_another_length_is_damage(tmp_path):
     tifffile.imwrite(path, image(1, (SIDE, SIDE), "uint8"), compression="lzw", rowsperstrip=32)
     assert damages(path) == [None]
     with tifffile.TiffFile(path) as tif:
-        offset, n_bytes = tif.pages[0].dataoffsets[1], tif.pages[0].databytecounts[1]
-    good, n_wrong, n_said = path.read_bytes(), 0, 0
-    pixels, rng = open_source(path).frames[0].read(), np.random.default_rng(2)
+        offset = tif.pages[0].dataoffsets[1]
+        n_bytes = tif.pages[0].databytecounts[1]
+    good = path.read_bytes()
+    n_wrong = 0
+    n_said = 0
+    pixels = open_source(path).frames[0].read()
+    rng = np.random.default_rng(2)
     for _ in range(40):
         data = bytearray(good)
         data[offset + int(rng.integers(20, n_bytes - 20))] ^= 1 << int(rng.integers(8))
@@ -243,7 +251,8 @@ def test_hdf5_chunks_that_were_never_written(tmp_path):
     pixels = image(1, (64, 64))
     with h5py.File(tmp_path / "x.h5", "w") as file:
         stack = file.create_dataset("scan", (3, 64, 64), "u2", chunks=(1, 16, 16))
-        stack[0], stack[1, :40] = pixels, pixels[:40]
+        stack[0] = pixels
+        stack[1, :40] = pixels[:40]
     said = ["4 of 16 chunks of /scan are absent: they read as fill", "16 of 16 chunks of /scan are absent"]
     first, second, third = damages(tmp_path / "x.h5")
     assert (first, second) == (None, said[0])
@@ -272,13 +281,15 @@ def test_hdf5_sources_that_are_gone_or_short(tmp_path):
 
 def test_emd_chunks_that_were_never_written(tmp_path):
     with h5py.File(tmp_path / "x.emd", "w") as file:
-        file.attrs["version_major"], file.attrs["version_minor"] = 0, 2
+        file.attrs["version_major"] = 0
+        file.attrs["version_minor"] = 2
         group = file.create_group("signals/image")
         group.attrs["emd_group_type"] = 1
         group.create_dataset("data", (96, 64), "u2", chunks=(16, 16))[:48] = image(1, (48, 64))
         for name, n in (("dim1", 96), ("dim2", 64)):
             dim = group.create_dataset(name, data=np.arange(n, dtype=float))
-            dim.attrs["name"], dim.attrs["units"] = name, "[n_m]"
+            dim.attrs["name"] = name
+            dim.attrs["units"] = "[n_m]"
     assert damages(tmp_path / "x.emd") == ["12 of 24 chunks of /signals/image/data are absent: they read as fill"]
 
 

@@ -32,7 +32,8 @@ def rosetta_images(path: Path) -> list[tuple[np.ndarray, float]]:
         signals = import_module(f"rsciio.{PLUGINS[path.suffix]}").file_reader(str(path))
     found = []
     for signal in signals:
-        data, axis = np.asarray(signal["data"]), signal["axes"][-1]
+        data = np.asarray(signal["data"])
+        axis = signal["axes"][-1]
         if data.ndim < 2 or axis["units"] == "keV" or (data.dtype.names and path.suffix == ".tif"):
             continue  # spectra; and the preview beside an Olympus acquisition
         if data.dtype.names:
@@ -195,7 +196,8 @@ def test_luma_is_within_the_channels_and_exact_where_they_agree(rgb):
 
 def test_colour_is_luma_and_counted(tmp_path):
     rgb = np.repeat(image(7, (40, 40), "uint8")[..., None], 3, axis=-1)
-    rgb[:10, :, 0], rgb[:10, :, 2] = 255, 0
+    rgb[:10, :, 0] = 255
+    rgb[:10, :, 2] = 0
     for name, write in (("x.tif", tifffile.imwrite), ("x.png", lambda p, a, **_: Image.fromarray(a).save(p))):
         write(tmp_path / name, rgb, **({"photometric": "rgb"} if name == "x.tif" else {}))
         (frame,) = open_source(tmp_path / name).frames

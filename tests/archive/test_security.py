@@ -151,7 +151,8 @@ def test_archive_uris_lead_nowhere_else_and_keep_names_apart(name):
 
 
 def test_links_out_of_the_archive_are_rows_that_say_so(tmp_path):
-    archive, outside = tmp_path / "archive", tmp_path / "outside"
+    archive = tmp_path / "archive"
+    outside = tmp_path / "outside"
     archive.mkdir(), outside.mkdir()
     tifffile.imwrite(outside / "secret.tif", image(1))
     (archive / "file.tif").symlink_to(outside / "secret.tif")
@@ -170,7 +171,8 @@ def test_links_out_of_the_archive_are_rows_that_say_so(tmp_path):
 
 
 def test_a_list_may_name_files_anywhere_and_loses_none(tmp_path):
-    here, there = tmp_path / "here", tmp_path / "there"
+    here = tmp_path / "here"
+    there = tmp_path / "there"
     here.mkdir(), there.mkdir()
     (there / "a.tif").write_bytes(b"1")
     double = here / str(there).lstrip("/") / "a.tif"  # the URI of the other one, relative to the list
@@ -187,7 +189,8 @@ def test_a_list_may_name_files_anywhere_and_loses_none(tmp_path):
 
 @pytest.mark.parametrize("how", ["external link", "external storage", "virtual"])
 def test_hdf5_does_not_show_files_of_other_folders(tmp_path, how):
-    archive, secret = tmp_path / "archive", tmp_path / "secret"
+    archive = tmp_path / "archive"
+    secret = tmp_path / "secret"
     archive.mkdir()
     secret.write_bytes(b"s" * 64)
     with h5py.File(tmp_path / "other.h5", "w") as file:

@@ -228,7 +228,8 @@ def test_compressed_bombs_stay_small(tmp_path):
         counts = tif.pages[0].tags[279].valueoffset
         offsets = tif.pages[0].tags[273].valueoffset
     data = bytearray((tmp_path / "x.tif").read_bytes())
-    data[offsets : offsets + 4], data[counts : counts + 4] = struct.pack("<I", len(data)), struct.pack("<I", len(bomb))
+    data[offsets : offsets + 4] = struct.pack("<I", len(data))
+    data[counts : counts + 4] = struct.pack("<I", len(bomb))
     (tmp_path / "x.tif").write_bytes(data + bomb)
     tracemalloc.start()
     row, _ = one(tmp_path / "x.tif")

@@ -84,7 +84,8 @@ def test_row_that_fits_into_no_table_costs_that_file_alone(tmp_path, monkeypatch
     def read(entry, settings):  # a reader with a fault: a size of 70 bits, and a voltage that is a text
         row, found = survey(entry, settings)
         if entry.uri == "b.tif":
-            row["size_bytes"], found[0]["voltage_kv"] = 2**70, "200 kV"
+            row["size_bytes"] = 2**70
+            found[0]["voltage_kv"] = "200 kV"
         return row, found
 
     monkeypatch.setattr(surveys, "survey", read)

@@ -81,7 +81,8 @@ def test_members_in_another_order_are_the_same_ensemble(tmp_path, images, write_
 def test_gain_and_offset_of_an_image_change_nothing(model, images):
     ensemble = load_ensemble(model)
     counts = [(image * 100).astype(np.uint16) for image in images]
-    p, q = ensemble.probabilities(counts), ensemble.probabilities([3.0 * image.astype(float) - 7 for image in counts])
+    p = ensemble.probabilities(counts)
+    q = ensemble.probabilities([3.0 * image.astype(float) - 7 for image in counts])
     np.testing.assert_allclose(p, q, atol=1e-4)
 
 

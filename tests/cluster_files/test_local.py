@@ -62,7 +62,8 @@ def test_everything_on_one_machine(small_archive, expected, marked, tmp_path):
 
 @pytest.mark.parametrize("how", ["plain", "tls"])
 def test_scheduler_and_workers_in_terminals_of_their_own(small_archive, expected, marked, tmp_path, how):
-    env, options = dict(marked), []
+    env = dict(marked)
+    options = []
     if how == "tls":
         env["TLS"] = str(write_certificates(tmp_path / "certificates"))
         options = ["--set", f"run.tls={env['TLS']}"]

@@ -44,7 +44,8 @@ def test_what_is_chosen_is_what_a_search_of_its_own_finds(image, found, threshol
     wanted = dataclasses.replace(
         FLOOR, threshold=threshold, overlap=overlap, polarity=polarity, max_detections=max_detections
     )
-    chosen, searched = chosen_detections(found, wanted), detect_image(image, wanted)
+    chosen = chosen_detections(found, wanted)
+    searched = detect_image(image, wanted)
     pd.testing.assert_frame_equal(chosen, searched)
     assert chosen.attrs == searched.attrs
 
@@ -62,7 +63,8 @@ def test_the_law_holds_where_the_cap_is_reached(image):
     flags = []
     for threshold in np.linspace(0.01, 1.3, 60):
         wanted = dataclasses.replace(floor, threshold=float(threshold))
-        chosen, searched = chosen_detections(few, wanted), detect_image(image, wanted)
+        chosen = chosen_detections(few, wanted)
+        searched = detect_image(image, wanted)
         pd.testing.assert_frame_equal(chosen, searched)
         assert chosen.attrs == searched.attrs
         flags.append((chosen.attrs["too_many_blobs"], chosen.attrs["is_capped"]))

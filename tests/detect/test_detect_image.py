@@ -27,7 +27,9 @@ def scene(seed=0, shape=(220, 180)):
     y, x = np.mgrid[: shape[0], : shape[1]]
     image = 100 + 2 * rng.standard_normal(shape)
     for _ in range(40):
-        r, cy, cx = rng.uniform(3, 9), rng.uniform(0, shape[0]), rng.uniform(0, shape[1])
+        r = rng.uniform(3, 9)
+        cy = rng.uniform(0, shape[0])
+        cx = rng.uniform(0, shape[1])
         image[(y - cy) ** 2 + (x - cx) ** 2 < r * r] += rng.choice([-20, 20])
     return image
 
@@ -83,7 +85,8 @@ def test_every_shape_and_dtype_gives_a_table(shape, dtype):
 
 
 def test_an_empty_table_has_the_dtypes_of_a_full_one():
-    full, empty = detect_image(scene(), SETTINGS), detect_image(np.zeros((30, 30)), SETTINGS)
+    full = detect_image(scene(), SETTINGS)
+    empty = detect_image(np.zeros((30, 30)), SETTINGS)
     numeric = [c for c in COLUMNS if c not in ("label", "detector", "mask_rle")]
     assert (full.dtypes[numeric] == empty.dtypes[numeric]).all()
     assert tables.conform(empty, tables.DETECTIONS).num_rows == 0

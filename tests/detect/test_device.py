@@ -35,7 +35,8 @@ class Device:
     """Arrays stay where they are; a GPU's memory that has room for `room` pixels at once."""
 
     def __init__(self, room=1 << 40):
-        self.room, self.shapes = room, []
+        self.room = room
+        self.shapes = []
 
     def __call__(self, array, device):
         assert device == "cuda"
@@ -121,7 +122,8 @@ def test_mixed_shapes_empty_images_and_strips_go_one_by_one(device, monkeypatch)
 
 
 def test_on_the_cpu_images_come_one_by_one_and_equal_detect_image():
-    settings, drawn = dataclasses.replace(SETTINGS, device="cpu"), []
+    settings = dataclasses.replace(SETTINGS, device="cpu")
+    drawn = []
     many = images(3)
     found = detect_images((drawn.append(n) or image for n, image in enumerate(many)), settings, batch_size=8)
     for n, rows in enumerate(found):

@@ -43,7 +43,9 @@ def disks(rng, shape=(90, 120), n=12, noise=0.05):
     y, x = np.mgrid[: shape[0], : shape[1]]
     image = 0.5 + 0.1 * y / shape[0] + noise * rng.standard_normal(shape)
     for _ in range(n):
-        r, cy, cx = rng.uniform(2, 9), rng.uniform(0, shape[0]), rng.uniform(0, shape[1])
+        r = rng.uniform(2, 9)
+        cy = rng.uniform(0, shape[0])
+        cx = rng.uniform(0, shape[1])
         image[(y - cy) ** 2 + (x - cx) ** 2 < r * r] += rng.choice([-0.3, 0.3])
     return np.clip(image, 0, 1)
 
@@ -367,7 +369,8 @@ def test_an_array_type_that_refuses_implicit_conversion_gives_the_same_blobs(mon
 
 @pytest.mark.parametrize("most", [None, 30])
 def test_nor_does_the_search_for_detections_convert_anything(monkeypatch, most):
-    image, sigmas = disks(np.random.default_rng(9)), scales.sigma_list(1.5, 9, 4, True)
+    image = disks(np.random.default_rng(9))
+    sigmas = scales.sigma_list(1.5, 9, 4, True)
     known = np.ones(image.shape, bool)
     known[20:50, 30:60] = False
     where = scales.Where(5, 80, 3, 110, known)

@@ -99,7 +99,8 @@ def test_blobs_match_those_of_the_exact_path_one_to_one(log_scale):
 @pytest.mark.parametrize("folder", ["arda_stem_np", "uw_cavity"])
 def test_the_same_blobs_stay_after_pruning_but_for_a_few_chains(folder):
     """scikit-image's order of pruning hangs on every blob's rank, so that one tie more or less moves many choices."""
-    image, sigmas = real_image(folder)[:512, :512], scales.sigma_list(2, 20, 8, True)
+    image = real_image(folder)[:512, :512]
+    sigmas = scales.sigma_list(2, 20, 8, True)
     fast = pruned(log_fast.scale_maxima(image, sigmas, 0.03, "both"), sigmas, 0.3)
     exact = pruned(log_exact.scale_maxima(image.astype(np.float64), sigmas, 0.03, "both"), sigmas, 0.3)
     assert len(keys(fast) ^ keys(exact)) <= 0.05 * len(keys(exact))
@@ -118,7 +119,9 @@ def test_responses_agree_for_any_shape_and_scale(height, width, sigma, seed):
 
 def on_pixels(layer, shape, every=7):
     """The layer's values on some pixels, NaN elsewhere."""
-    out, plane, line = np.full(shape, np.nan), np.empty((3, 3)), np.empty(surface.WIDE)
+    out = np.full(shape, np.nan)
+    plane = np.empty((3, 3))
+    line = np.empty(surface.WIDE)
     for y in {*range(0, shape[0], every), shape[0] - 1}:
         for x in {*range(0, shape[1], every), shape[1] - 1}:
             table = surface.interpolation(layer.step)
@@ -148,7 +151,8 @@ def test_an_empty_image_and_no_scales_give_nothing():
 
 @pytest.mark.parametrize("polarity", ["bright", "dark"])
 def test_one_polarity_is_its_part_of_both(polarity):
-    image, sigmas = texture(3, (200, 150)), scales.sigma_list(2, 12, 5, True)
+    image = texture(3, (200, 150))
+    sigmas = scales.sigma_list(2, 12, 5, True)
     both = log_fast.scale_maxima(image, sigmas, 0.05, "both")
     one = log_fast.scale_maxima(image, sigmas, 0.05, polarity)
     part = scales.chosen(both, both.polarity == scales.signs(polarity)[0])
@@ -178,7 +182,8 @@ def test_a_gaussian_lies_where_it_was_put_to_a_tenth_of_a_pixel_and_a_quarter_of
 def test_the_top_of_a_quadratic_surface_is_found_and_steps_end_at_half(seed, has_both):
     rng = np.random.default_rng(seed)
     root = rng.standard_normal((3, 3))
-    hessian, at = -(root @ root.T + 0.1 * np.eye(3)), rng.uniform(-0.5, 0.5, 3)
+    hessian = -(root @ root.T + 0.1 * np.eye(3))
+    at = rng.uniform(-0.5, 0.5, 3)
     grid = np.stack(np.meshgrid(*[[-1, 0, 1]] * 3, indexing="ij"), axis=-1) - at
     cube = 2 + 0.5 * np.einsum("...i,ij,...j", grid, hessian, grid)
     fit = surface.refined(cube[None], np.ones((1, 3), bool))[:, 0]

@@ -101,7 +101,8 @@ def test_threads_beside_the_network_change_nothing(small_model, scenes):
     import torch
 
     detector = load_detector(small_model[0])
-    expected, n = detector.detect(scenes), torch.get_num_threads()
+    expected = detector.detect(scenes)
+    n = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
         detector.batch_px = 1
@@ -116,7 +117,9 @@ def test_threads_beside_the_network_change_nothing(small_model, scenes):
 @pytest.mark.parametrize("said", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 4 bytes")])
 def test_batches_are_halved_when_memory_runs_out(small_model, scenes, said):
     loaded = load_detector(small_model[0])
-    expected, sizes, most = loaded.detect(scenes), [], 1
+    expected = loaded.detect(scenes)
+    sizes = []
+    most = 1
 
     def predict(images):
         sizes.append(len(images))
@@ -183,9 +186,11 @@ def test_nothing_to_see_gives_empty_tables_with_the_dtypes_of_full_ones(small_mo
 
 
 def test_lost_pixels_take_the_median(small_model, scenes):
-    detector, image = load_detector(small_model[0]), scenes[0].astype(np.float32)
+    detector = load_detector(small_model[0])
+    image = scenes[0].astype(np.float32)
     holes = image.copy()
-    holes[40:44, 50:54], holes[0, 0] = np.nan, np.inf
+    holes[40:44, 50:54] = np.nan
+    holes[0, 0] = np.inf
     filled = np.where(np.isfinite(holes), holes, np.median(holes[np.isfinite(holes)]))
     assert_same(*detector.detect([holes, filled]), image.shape, atol=1e-2)
 

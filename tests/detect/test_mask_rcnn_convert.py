@@ -54,7 +54,8 @@ class Runs:
 
 @pytest.mark.parametrize("suffix", [".pkl", ".pth"])
 def test_code_in_a_checkpoint_is_not_run(tmp_path, suffix):
-    path, mark = tmp_path / f"a{suffix}", tmp_path / "mark"
+    path = tmp_path / f"a{suffix}"
+    mark = tmp_path / "mark"
     if suffix == ".pkl":
         path.write_bytes(pickle.dumps({"model": {"a": Runs(mark)}}))
     else:

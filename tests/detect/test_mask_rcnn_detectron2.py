@@ -87,8 +87,10 @@ def default_predictor(config, checkpoint):
 
     cfg = get_cfg()
     cfg.merge_from_file(str(config))
-    cfg.MODEL.WEIGHTS, cfg.MODEL.DEVICE = str(checkpoint), "cpu"
-    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST, cfg.TEST.DETECTIONS_PER_IMAGE = 0.05, 1000
+    cfg.MODEL.WEIGHTS = str(checkpoint)
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.05
+    cfg.TEST.DETECTIONS_PER_IMAGE = 1000
     return DefaultPredictor(cfg)
 
 
@@ -136,7 +138,8 @@ def test_pixels_are_those_that_detectron2_pastes(detectron2, n):
     import torch
     from detectron2.layers.mask_ops import paste_masks_in_image
 
-    rng, shape = np.random.default_rng(n), (40, 50)
+    rng = np.random.default_rng(n)
+    shape = (40, 50)
     corners = rng.uniform([0, 0], [50, 40], (n, 2, 2))
     boxes = torch.from_numpy(np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)).float()
     masks = torch.from_numpy(rng.random((n, 28, 28))).float()

@@ -48,10 +48,13 @@ def detector(tile_px):
 
 def disks(seed, shape=(700, 900), n=60, most=40):
     """Disks apart from each other, up to `most` px in radius."""
-    rng, image = np.random.default_rng(seed), np.zeros(shape, np.float32)
+    rng = np.random.default_rng(seed)
+    image = np.zeros(shape, np.float32)
     y, x = np.mgrid[: shape[0], : shape[1]]
     for _ in range(n):
-        radius, cy, cx = rng.uniform(3, most), rng.uniform(0, shape[0]), rng.uniform(0, shape[1])
+        radius = rng.uniform(3, most)
+        cy = rng.uniform(0, shape[0])
+        cx = rng.uniform(0, shape[1])
         distance = np.hypot(y - cy, x - cx)
         if not image[distance < radius + 3].any():
             image[distance < radius] = 1
@@ -61,7 +64,8 @@ def disks(seed, shape=(700, 900), n=60, most=40):
 @pytest.mark.parametrize("seed", range(4))
 def test_tiles_give_the_objects_of_the_whole_image(seed):
     image = disks(seed)
-    (whole,), (tiled,) = detector(4096).detect([image]), detector(256).detect([image])
+    (whole,) = detector(4096).detect([image])
+    (tiled,) = detector(256).detect([image])
     order = ["score", "y0", "x0"]
     whole, tiled = (rows.sort_values(order, ignore_index=True) for rows in (whole, tiled))
     assert len(whole) == len(tiled) > 15

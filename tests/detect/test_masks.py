@@ -66,7 +66,8 @@ def test_pixels_are_those_that_torchvision_pastes(seed):
     import torch
     from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-    rng, shape = np.random.default_rng(seed), (40, 50)
+    rng = np.random.default_rng(seed)
+    shape = (40, 50)
     corners = rng.uniform([-10, -10], [60, 50], (6, 2, 2)).clip(0, [50, 40])
     corners[0] = [[10, 10], [10, 10]]  # a box without area
     boxes = torch.from_numpy(np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)).float()
@@ -97,13 +98,15 @@ def test_a_disk_has_its_area_its_diameter_and_no_corners(radius):
 def test_an_ellipse_has_about_the_diameter_of_the_disk_of_equal_area_and_a_longer_rim(aspect, rel):
     shape = mk.measure(mk.runs(mk.Crop(0, 0, disk(30, aspect=aspect))))
     assert shape.diameter_px == pytest.approx(60 * np.sqrt(aspect), rel=rel)
-    a, b = 30, 30 * aspect
+    a = 30
+    b = 30 * aspect
     perimeter = np.pi * (3 * (a + b) - np.sqrt((3 * a + b) * (a + 3 * b)))
     assert shape.circularity == pytest.approx(perimeter / (2 * np.pi * np.sqrt(a * b)), rel=0.01)
 
 
 def test_the_hull_counts_and_not_the_rim():
-    whole_disk, bitten = disk(30), disk(30) & ~disk(8, (60.0, 80.0))
+    whole_disk = disk(30)
+    bitten = disk(30) & ~disk(8, (60.0, 80.0))
     a, b = (mk.measure(mk.runs(mk.Crop(0, 0, mask))) for mask in (whole_disk, bitten))
     assert a[1:] == b[1:]
     assert b.area_px == bitten.sum() < a.area_px
@@ -120,7 +123,8 @@ def test_no_mask_is_rounder_than_a_disk(mask):
 def test_a_thousand_masks_take_no_memory_of_images():
     import torch
 
-    rng, shape = np.random.default_rng(0), (1024, 1024)
+    rng = np.random.default_rng(0)
+    shape = (1024, 1024)
     corner = rng.uniform(0, 960, (1000, 2))
     boxes = torch.from_numpy(np.concatenate([corner, corner + rng.uniform(10, 64, (1000, 2))], axis=1)).float()
     y, x = np.mgrid[-1:1:28j, -1:1:28j]
@@ -130,7 +134,8 @@ def test_a_thousand_masks_take_no_memory_of_images():
     found = [mk.runs(crop) for crop in mk.paste_as_torchvision(masks, boxes, shape)]
     rle = mk.encode(found, shape)
     measured = [mk.measure(run) for run in found]
-    used, (_, peak) = time.process_time() - start, tracemalloc.get_traced_memory()
+    used = time.process_time() - start
+    (_, peak) = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(rle) == len(measured) == 1000
     assert peak < 30e6  # one mask of every image would be 1e9

@@ -13,7 +13,8 @@ SHAPE = (200, 300)
 
 def scene(n, seed):
     rng = np.random.default_rng(seed)
-    corner, size = rng.uniform(0, 150, (n, 2)), rng.uniform(2, 40, (n, 2))
+    corner = rng.uniform(0, 150, (n, 2))
+    size = rng.uniform(2, 40, (n, 2))
     return np.hstack([corner, corner + size]), rng.uniform(0.1, 1, n)
 
 
@@ -58,7 +59,8 @@ def test_identities(boxes_and_scores):
 def test_the_order_of_detections_does_not_matter(boxes_and_scores, random):
     boxes, scores = boxes_and_scores
     order = random.sample(range(len(scores)), len(scores))
-    a, b = detection_features(boxes, scores, SHAPE), detection_features(boxes[order], scores[order], SHAPE)
+    a = detection_features(boxes, scores, SHAPE)
+    b = detection_features(boxes[order], scores[order], SHAPE)
     assert a == pytest.approx(b)
 
 
@@ -105,7 +107,8 @@ def test_circularity_of_masks_is_that_of_their_convex_hulls():
     disk = (y - 50) ** 2 + (x - 50) ** 2 <= 40**2
     horseshoe = disk & ~((np.abs(y - 50) < 5) & (x > 50))
     bar = np.ones((10, 40), bool)
-    boxes, scores = [[0, 0, 100, 100]] * 3, [0.5] * 3
+    boxes = [[0, 0, 100, 100]] * 3
+    scores = [0.5] * 3
     one = [detection_features(boxes[:1], [0.5], SHAPE, [m])["mean_circularity"] for m in (disk, horseshoe, bar)]
     assert one[0] == pytest.approx(1, abs=0.01)
     assert one[1] == pytest.approx(one[0], rel=1e-3)  # the hull closes the slit

@@ -87,7 +87,8 @@ def test_depth_does_not_matter():
     eight = make_sample("cavity-tem", np.random.default_rng(2), (256, 256)).image
     eight = np.clip(eight.astype(float) / eight.max() * 240, 0, 255).astype(np.uint8)
     deep = eight.astype(np.uint16) * 257
-    one, other = image_statistics(eight), image_statistics(deep)
+    one = image_statistics(eight)
+    other = image_statistics(deep)
     for name in tables.IMAGE_STATISTICS:
         if not name.startswith("saturated"):  # the end of 8 bits is widened for JPEG
             assert other[name] == pytest.approx(one[name], rel=0.02, abs=2e-3, nan_ok=True), name
@@ -95,7 +96,8 @@ def test_depth_does_not_matter():
 
 @pytest.mark.parametrize(("gain", "offset"), [(7.0, 0.0), (0.01, 0.0), (3.0, 1000.0), (1e-9, 5e-8)])
 def test_gain_and_offset_do_not_matter(good, gain, offset):
-    one, other = image_statistics(good), image_statistics(good * gain + offset)
+    one = image_statistics(good)
+    other = image_statistics(good * gain + offset)
     for name in RELATIVE:
         assert other[name] == pytest.approx(one[name], rel=0.05, abs=0.02), name
 
@@ -111,7 +113,8 @@ def test_optics_are_judged_alike_however_the_image_lies(good, turn):
 @pytest.mark.parametrize("angle", [0, 45, 90, 135])
 def test_drift_is_measured_with_its_length_and_angle(angle):
     rng = np.random.default_rng(angle)
-    length, padded = 21, rng.standard_normal((560, 560))
+    length = 21
+    padded = rng.standard_normal((560, 560))
     t = np.linspace(-length / 2, length / 2, 8 * length)
     shifts = np.rint(np.outer(t, [np.sin(np.radians(angle)), np.cos(np.radians(angle))])).astype(int)
     moved = np.mean([np.roll(padded, tuple(s), (0, 1)) for s in shifts], axis=0)[24:-24, 24:-24]
@@ -158,7 +161,10 @@ def test_the_box_of_a_scale_bar_is_where_the_bar_is(shape):
     rng = np.random.default_rng(1)
     image = rng.normal(90, 12, shape).clip(0, 200).astype(np.uint8)
     h, w = shape
-    y0, y1, x0, x1 = int(0.9 * h), int(0.9 * h) + h // 60, int(0.7 * w), int(0.9 * w)
+    y0 = int(0.9 * h)
+    y1 = int(0.9 * h) + h // 60
+    x0 = int(0.7 * w)
+    x1 = int(0.9 * w)
     image[y0:y1, x0:x1] = 255
     measured = image_statistics(image)
     assert measured["scale_bar_contrast"] > 0.5
@@ -181,7 +187,8 @@ def test_signature_survives_gain_and_depth_and_tells_images_apart(good):
 
 
 def test_cost_is_bounded_for_large_images():
-    small, large = np.random.default_rng(0).random((2, 1024, 1024)).astype(np.float32), None
+    small = np.random.default_rng(0).random((2, 1024, 1024)).astype(np.float32)
+    large = None
     small = small[0]
     large = np.tile(small, (3, 3))
     image_statistics(small)

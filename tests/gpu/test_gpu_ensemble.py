@@ -60,7 +60,8 @@ def test_a_member_trains_and_goes_on(tmp_path):
     y = rng.integers(0, 2, 60)
     stack = np.clip(rng.normal(0.5 + 0.2 * (y - 0.5)[:, None, None], 0.1, (60, 16, 16)), 0, 1)
     split = np.repeat(["train", "validation", "test"], 20)
-    architecture, schedule = {"depth": 10, "widen": 1}, Schedule(epochs=3, batch=8)
+    architecture = {"depth": 10, "widen": 1}
+    schedule = Schedule(epochs=3, batch=8)
     options = {"view": View(16), "members": 1, "architecture": architecture, "schedule": schedule}
     classifier.prepare(tmp_path / "m", stack, y, split, ["dark", "bright"], **options)
 

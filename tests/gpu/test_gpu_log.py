@@ -97,8 +97,10 @@ def test_the_fast_method_is_refused_for_arrays_on_the_gpu():
 
 
 def test_the_fast_path_on_the_cpu_finds_nearly_the_same():
-    pixels, settings = image("cavity-tem", np.uint16, seed=4), Detect()
-    cpu, gpu = detect_image(pixels, settings), detect_image(pixels, dataclasses.replace(settings, device="cuda"))
+    pixels = image("cavity-tem", np.uint16, seed=4)
+    settings = Detect()
+    cpu = detect_image(pixels, settings)
+    gpu = detect_image(pixels, dataclasses.replace(settings, device="cuda"))
     assert abs(len(cpu) - len(gpu)) <= max(2, 0.01 * len(cpu))
 
 
@@ -125,7 +127,8 @@ def test_batches_that_do_not_fit_are_halved_and_nothing_else_changes(little_memo
     many = [image("cavity-tem", np.uint8, seed, shape=(1024, 1024)) for seed in range(4)] * 10
     settings = Detect(device="cuda")
     expected = list(detect_images(many, settings, 1))
-    sizes, tried = [], log._detect_batch
+    sizes = []
+    tried = log._detect_batch
     monkeypatch.setattr(log, "_detect_batch", lambda batch, s: sizes.append(len(batch)) or tried(batch, s))
     little_memory(150 << 20)  # 40 images are 160 MiB; the scale space of one should be some 60
     found = list(detect_images(many, settings, 40))

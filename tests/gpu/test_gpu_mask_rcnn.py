@@ -41,7 +41,8 @@ def sure(rows):
 def test_the_same_objects_on_both_devices(scenes, full_float32):
     there = load_detector("cavity-tem", "cuda").detect(scenes)
     for a, b, image in zip(there, load_detector("cavity-tem").detect(scenes), scenes, strict=True):
-        a, b = sure(a), sure(b)
+        a = sure(a)
+        b = sure(b)
         assert len(a) == len(b) > 3
         np.testing.assert_allclose(a[BOX], b[BOX], rtol=0, atol=0.05)
         np.testing.assert_allclose(a["score"], b["score"], rtol=0, atol=2e-3)
@@ -53,7 +54,8 @@ def test_the_same_objects_on_both_devices(scenes, full_float32):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_less_precise_arithmetic_finds_nearly_the_same(scenes, precision):
     """What is sure on one device is there on the other, with a score that may have fallen by a tenth."""
-    there, here = load_detector("cavity-tem", "cuda", precision), load_detector("cavity-tem")
+    there = load_detector("cavity-tem", "cuda", precision)
+    here = load_detector("cavity-tem")
     lost = found = 0
     for pair in zip(there.detect(scenes), here.detect(scenes), strict=True):
         for one, other in (pair, pair[::-1]):
@@ -61,7 +63,8 @@ def test_less_precise_arithmetic_finds_nearly_the_same(scenes, precision):
                 rows.loc[rows["score"] >= least, BOX].to_numpy() for rows, least in ((one, 0.5), (other, 0.4))
             )
             n = match_boxes(other, one, 0.5).tp
-            found, lost = found + n, lost + len(one) - n
+            found = found + n
+            lost = lost + len(one) - n
     assert lost <= 0.05 * found
 
 
@@ -69,7 +72,8 @@ def test_the_batch_changes_nothing(scenes, full_float32):
     detector = load_detector("cavity-tem", "cuda")
     together = detector.detect(scenes)
     for image, rows in zip(scenes, together, strict=True):
-        a, b = sure(detector.detect([image])[0]), sure(rows)
+        a = sure(detector.detect([image])[0])
+        b = sure(rows)
         np.testing.assert_allclose(a[[*BOX, "score"]], b[[*BOX, "score"]], rtol=0, atol=1e-2)
 
 

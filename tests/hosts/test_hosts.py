@@ -21,7 +21,8 @@ def test_a_host_is_cut_off_and_given_back(hosts, tmp_path):
     archive = tmp_path / "archive"
     synthesise(archive, "demo", n=60, seed=5, shape=(224, 288))
     expected = undisturbed(archive, tmp_path / "expected")
-    script, at = str(CLUSTER / "local.sh"), hosts.address
+    script = str(CLUSTER / "local.sh")
+    at = hosts.address
     env = SOON | {"PYTHON": sys.executable, "SCHEDULER_FILE": str(tmp_path / "scheduler.json"), "MEMORY": "2GiB"}
     logs = {name: tmp_path / f"{name}.log" for name in at}
 

@@ -41,7 +41,9 @@ def stripes(rng: np.random.Generator, kind: str, shape=(80, 96)) -> np.ndarray:
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory):
     """A folder of 140 striped images, and labels.csv beside them."""
-    root, rng, rows = tmp_path_factory.mktemp("labelled"), np.random.default_rng(0), []
+    root = tmp_path_factory.mktemp("labelled")
+    rng = np.random.default_rng(0)
+    rows = []
     for k in range(140):
         kind = ("bars", "rows")[k % 2]
         tifffile.imwrite(root / f"{k:03d}.tif", stripes(rng, kind))
@@ -65,7 +67,8 @@ def model(labelled, here, tmp_path_factory):
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
     """Striped images, noise, a photograph, and one that is smaller than a window."""
-    root, rng = tmp_path_factory.mktemp("striped"), np.random.default_rng(1)
+    root = tmp_path_factory.mktemp("striped")
+    rng = np.random.default_rng(1)
     for kind in ("bars", "rows"):
         for k in range(6):
             tifffile.imwrite(root / f"{kind}{k}.tif", stripes(rng, kind))
@@ -105,7 +108,8 @@ def test_the_card_tells_what_was_measured(model):
 
 
 def test_a_training_that_is_finished_is_not_done_again(labelled, model, here):
-    before, said = (model / "card.toml").read_bytes(), []
+    before = (model / "card.toml").read_bytes()
+    said = []
     card = train_ensemble(str(labelled / "labels.csv"), str(model), here, view=VIEW, members=2, say=said.append)
     assert (model / "card.toml").read_bytes() == before
     assert card["name"] == "stripes"
@@ -130,7 +134,8 @@ def test_every_image_has_a_class_or_a_reason(done, settings, archive):
 
 
 def test_what_is_judged_follows_from_the_members_words(done, settings):
-    said, found = table(done, "probabilities", settings), table(done, "classifications", settings)
+    said = table(done, "probabilities", settings)
+    found = table(done, "classifications", settings)
     found = found[found["n_members"] > 0].set_index("micrograph_id")
     for key, rows in said.groupby("micrograph_id"):
         p = np.stack(list(rows.sort_values("member")["probabilities"]))[:, None]
@@ -140,7 +145,8 @@ def test_what_is_judged_follows_from_the_members_words(done, settings):
 
 
 def test_maps_cover_the_image_and_their_largest_entropy_is_the_rows(done, settings):
-    maps, found = table(done, "regions", settings), table(done, "classifications", settings)
+    maps = table(done, "regions", settings)
+    found = table(done, "classifications", settings)
     found = found.set_index("micrograph_id")
     for row in maps.itertuples():
         n = len(row.y0) * len(row.x0)
@@ -194,7 +200,8 @@ def test_rescore_replays_limits_and_runs_no_network(done, settings, here, tmp_pa
 def test_a_member_that_is_gone_is_told_and_too_few_are_refused(done, settings, model, archive, tmp_path):
     broken = shutil.copytree(model, tmp_path / "model")
     (broken / "member_01.safetensors").unlink()
-    changed, said = replace(settings, {"classify": {"model": str(broken)}}), []
+    changed = replace(settings, {"classify": {"model": str(broken)}})
+    said = []
     root = tmp_path / "ws"
     assert run(str(archive), str(root), changed, say=said.append) == 0
     assert any("1 of 2 members are used (member_01.safetensors: it is not there)" in line for line in said)
@@ -240,7 +247,8 @@ def test_what_is_in_an_image_is_kept_beside_its_maps(done, settings):
 
 @pytest.mark.real
 def test_members_are_trained_on_workers_and_one_that_stops_goes_on_where_it_was(labelled, here, tmp_path):
-    out, said = tmp_path / "m", []
+    out = tmp_path / "m"
+    said = []
     options = {"view": VIEW, "members": 3, "architecture": TINY, "windows_per_image": 2, "say": said.append}
     options |= {"wanted": Wanted(examples=20)}
     options |= {"schedule": Schedule(epochs=1, batch=32)}
@@ -266,7 +274,8 @@ def test_members_are_trained_on_workers_and_one_that_stops_goes_on_where_it_was(
 
 
 def test_images_of_which_no_shift_can_be_made_give_a_classifier_that_flags_nothing(here, tmp_path):
-    rng, rows = np.random.default_rng(0), []
+    rng = np.random.default_rng(0)
+    rows = []
     for k in range(60):
         tifffile.imwrite(tmp_path / f"{k}.tif", stripes(rng, ("bars", "rows")[k % 2], (40, 44)))
         rows.append({"uri": f"{k}.tif", "label": ("bars", "rows")[k % 2]})

@@ -50,7 +50,8 @@ def copy(done, tmp_path):
 
 
 def test_every_image_has_evidence_of_every_detector(done, both):
-    evidence, features = table(done, "evidence", both), table(done, "features", both)
+    evidence = table(done, "evidence", both)
+    features = table(done, "features", both)
     assert set(evidence["detector"]) == {"log", "small"}
     assert sorted(evidence["micrograph_id"]) == sorted(list(features["micrograph_id"]) * 2)
     found = table(done, "detections", both)
@@ -63,7 +64,8 @@ def test_every_image_has_evidence_of_every_detector(done, both):
 
 def test_a_detector_beside_it_changes_nothing_of_another(done, both, here, small_archive, tmp_path):
     assert run(str(small_archive), str(tmp_path / "ws"), here, say=quiet) == 0
-    alone, beside = table(tmp_path / "ws", "detections", here), table(done, "detections", both)
+    alone = table(tmp_path / "ws", "detections", here)
+    beside = table(done, "detections", both)
     beside = beside[beside["detector"] == "log"].reset_index(drop=True)
     pd.testing.assert_frame_equal(alone, beside)
     assert table(tmp_path / "ws", "evidence", here)["agreement"].isna().all()
@@ -72,7 +74,8 @@ def test_a_detector_beside_it_changes_nothing_of_another(done, both, here, small
 def test_batches_change_nothing(done, both, small_archive, tmp_path):
     one = replace(both, {"run": {"batch_size": 1}})
     assert run(str(small_archive), str(tmp_path / "ws"), one, say=quiet) == 0
-    a, b = table(done, "detections", both), table(tmp_path / "ws", "detections", one)
+    a = table(done, "detections", both)
+    b = table(tmp_path / "ws", "detections", one)
     assert list(a["micrograph_id"]) == list(b["micrograph_id"])
     for name in ("score", "y0", "x0", "y1", "x1", "area_px"):
         np.testing.assert_allclose(a[name], b[name], rtol=1e-4, atol=2e-3)

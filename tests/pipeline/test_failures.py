@@ -55,7 +55,9 @@ def lossy(small_archive, here, tmp_path_factory):
 
 def make_lossy(folder, small_archive, here):
     """A workspace in which a file of a shard of several was damaged when it was to be stored; and the whole file."""
-    archive, root, settings = folder / "archive", folder / "ws", replace(here, {"store": {"shard_length": 8}})
+    archive = folder / "archive"
+    root = folder / "ws"
+    settings = replace(here, {"store": {"shard_length": 8}})
     shutil.copytree(small_archive, archive)
     surveyed_only(archive, root, settings)
     sizes = [(len(p), p.name, rows["uri"].iloc[0]) for p, rows in ingest.partitions(str(root))]
@@ -140,7 +142,8 @@ def test_retry_makes_the_failed_partition_again_and_nothing_else(small_archive, 
 
 
 def test_retry_reads_files_again_that_could_not_be_read(small_archive, here, tmp_path):
-    archive, root = tmp_path / "archive", tmp_path / "ws"
+    archive = tmp_path / "archive"
+    root = tmp_path / "ws"
     shutil.copytree(small_archive, archive)
     whole = next(path for path in sorted(archive.rglob("*.tif")))
     data = whole.read_bytes()

@@ -80,7 +80,8 @@ def ledger(root) -> pd.DataFrame:
 
 def assert_lawful(root, archive) -> None:
     """Every file has its row, every micrograph one slot, partitions lie together, and the stacks know their slots."""
-    rows, slots = catalog(root), ledger(root)
+    rows = catalog(root)
+    slots = ledger(root)
     assert set(rows.index) >= {p.relative_to(archive).as_posix() for p in archive.rglob("*") if p.is_file()}
     assert rows.index.is_unique
     assert slots["micrograph_id"].is_unique
@@ -131,9 +132,14 @@ class Killed(BaseException):
 def test_a_run_killed_at_any_write_leaves_what_an_undisturbed_one_leaves(sessions, small, tmp_path, monkeypatch):
     few = replace(small, {"archive": {"files_per_task": 9}})
     run(tmp_path / "whole", sessions, few)
-    write_whole, write_bytes, remove, n_writes = files.write_whole, files.write_bytes, ingest._remove, 0
+    write_whole = files.write_whole
+    write_bytes = files.write_bytes
+    remove = ingest._remove
+    n_writes = 0
     for fatal in range(100):
-        root, n, is_killed = tmp_path / f"killed {fatal}", 0, False
+        root = tmp_path / f"killed {fatal}"
+        n = 0
+        is_killed = False
 
         def count(action, *args, fatal=fatal):
             nonlocal n
@@ -172,7 +178,8 @@ def test_a_workspace_in_a_bucket_is_the_same(sessions, small, tmp_path):
 
 
 def test_runs_in_steps_lose_nobody_and_touch_no_slot(sessions, small, tmp_path):
-    archive, root = tmp_path / "archive", tmp_path / "ws"
+    archive = tmp_path / "archive"
+    root = tmp_path / "ws"
     shutil.copytree(sessions / "session 1", archive / "session 1")
     run(root, archive, small)
     before = ledger(root)
@@ -191,10 +198,12 @@ def test_runs_in_steps_lose_nobody_and_touch_no_slot(sessions, small, tmp_path):
 
 
 def test_changed_touched_moved_and_deleted_files(sessions, small, tmp_path):
-    archive, root = tmp_path / "archive", tmp_path / "ws"
+    archive = tmp_path / "archive"
+    root = tmp_path / "ws"
     shutil.copytree(sessions, archive)
     run(root, archive, small)
-    before, folder = ledger(root), archive / "session 0"
+    before = ledger(root)
+    folder = archive / "session 0"
     micrograph(folder / "image 02.tif", 8, 1000)  # changed
     os.utime(folder / "image 02.tif", (5, 5))
     os.utime(folder / "image 04.tif", (5, 5))  # touched
@@ -217,7 +226,8 @@ def test_changed_touched_moved_and_deleted_files(sessions, small, tmp_path):
 
 
 def test_a_touched_file_under_another_pixel_size_keeps_its_slot(sessions, small, tmp_path):
-    archive, root = tmp_path / "archive", tmp_path / "ws"
+    archive = tmp_path / "archive"
+    root = tmp_path / "ws"
     micrograph(archive / "a.tif")
     run(root, archive, small)
     before = left(root)
@@ -229,7 +239,8 @@ def test_a_touched_file_under_another_pixel_size_keeps_its_slot(sessions, small,
 
 
 def test_files_over_a_limit_are_read_once_it_is_raised(small, tmp_path):
-    archive, root = tmp_path / "archive", tmp_path / "ws"
+    archive = tmp_path / "archive"
+    root = tmp_path / "ws"
     micrograph(archive / "large.tif", 900)
     micrograph(archive / "small.tif")
     limit = {"archive": {"max_megapixels": 0.0012345678}}
@@ -246,7 +257,8 @@ def test_files_over_a_limit_are_read_once_it_is_raised(small, tmp_path):
 def test_a_zarr_folder_is_surveyed_once(small, tmp_path):
     import zarr
 
-    archive, root = tmp_path / "archive", tmp_path / "ws"
+    archive = tmp_path / "archive"
+    root = tmp_path / "ws"
     zarr.create_array(str(archive / "image.zarr"), data=np.arange(96, dtype=np.uint16).reshape(8, 12))
     assert len(run(root, archive, small)) == 1
     assert catalog(root).loc["image.zarr", "size_bytes"] > 0
@@ -329,7 +341,8 @@ def test_a_task_that_is_lost_blames_nobody_and_is_tried_again_by_the_next_run(se
 
 
 def test_forgetting_during_a_survey_that_was_killed_surveys_again(sessions, small, tmp_path):
-    root, victim = str(tmp_path), "session 0/damaged.tif"
+    root = str(tmp_path)
+    victim = "session 0/damaged.tif"
 
     def one_task(function, tasks, stage):
         for result in execute(function, tasks, stage=stage):

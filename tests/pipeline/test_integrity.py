@@ -117,7 +117,8 @@ def test_a_whole_stack_that_was_deleted_is_stored_again(root, done, archive, her
 
 
 def test_only_images_whose_source_is_gone_are_lost(tmp_path, here):
-    archive, root = tmp_path / "archive", tmp_path / "ws"
+    archive = tmp_path / "archive"
+    root = tmp_path / "ws"
     archive.mkdir()
     for k in range(3):
         image = make_sample("nanoparticle-tem", np.random.default_rng(k), (96, 96), clear=True).image

@@ -30,7 +30,8 @@ def triage(source, root, *options) -> int:
 @pytest.fixture
 def moved(small_archive, tmp_path):
     """(old place, new place, workspace): an archive that was triaged and then renamed; odd names are in it."""
-    old, root = tmp_path / "old one", tmp_path / "ws"
+    old = tmp_path / "old one"
+    root = tmp_path / "ws"
     shutil.copytree(small_archive, old)
     first = next(p for p in sorted(old.rglob("*.tif")))
     shutil.copy2(first, old / "back\\slash.tif")
@@ -50,7 +51,9 @@ def test_a_moved_archive_names_the_option(moved, capsys):
 
 def test_results_stay_and_nothing_is_detected_anew(moved, capsys):
     old, new, root = moved
-    rows, tables, events = ledger(root), pd.read_parquet(root / "triage.parquet"), stages(root)
+    rows = ledger(root)
+    tables = pd.read_parquet(root / "triage.parquet")
+    events = stages(root)
     assert triage(new, root, "--moved-from", old) == 0
     assert triage(new, root, "--moved-from", old) == 0  # the same command again
     assert triage(new, root) == 0
@@ -87,7 +90,9 @@ def test_dates_that_changed_with_the_copy_detect_nothing_anew(moved):
 
 @pytest.mark.parametrize("is_absolute", [False, True])
 def test_a_list_of_files_may_move(small_archive, tmp_path, here, is_absolute):
-    old, new, root = tmp_path / "old", tmp_path / "new", tmp_path / "ws"
+    old = tmp_path / "old"
+    new = tmp_path / "new"
+    root = tmp_path / "ws"
     shutil.copytree(small_archive, old)
     names = [p.relative_to(old) for p in sorted(old.rglob("*.tif"))[:3]]
     (old / "list.txt").write_text("\n".join(map(str, names)))
@@ -101,7 +106,9 @@ def test_a_list_of_files_may_move(small_archive, tmp_path, here, is_absolute):
 
 
 def test_a_single_file_may_move(small_archive, tmp_path):
-    old, new, root = tmp_path / "old" / "a.tif", tmp_path / "a.tif", tmp_path / "ws"
+    old = tmp_path / "old" / "a.tif"
+    new = tmp_path / "a.tif"
+    root = tmp_path / "ws"
     old.parent.mkdir()
     shutil.copy2(next(small_archive.rglob("*.tif")), old)
     assert main(["ingest", str(old), "--workspace", str(root), *HERE]) == 0

@@ -26,7 +26,9 @@ def make_workspace(root: str, n_files: int = 90, seed: int = 0) -> pd.DataFrame:
     uris = [NAMES[k] if k < len(NAMES) else f"session {k % 4}/{k:04d}.tif" for k in range(n_files)]
     status = rng.choice(["ok"] * 6 + ["failed", "skipped"], n_files)
     n_frames = np.where(status == "ok", rng.choice([1, 1, 1, 5], n_files), 0)
-    n_frames[10], status[10] = 40, "ok"  # more than a batch
+    # more than a batch
+    n_frames[10] = 40
+    status[10] = "ok"
     content = [f"{k:064x}" for k in np.where(rng.random(n_files) < 0.1, 3, np.arange(n_files))]
     catalog = pd.DataFrame(
         {
@@ -229,9 +231,11 @@ def test_what_is_there_twice_is_refused(tmp_path, facts, table):
     root = str(tmp_path)
     failures = make_workspace(root, 30)
     if table == "features":
-        uri, schema = sorted((tmp_path / folders(SETTINGS)[table]).iterdir())[0].as_posix(), tables.FEATURES
+        uri = sorted((tmp_path / folders(SETTINGS)[table]).iterdir())[0].as_posix()
+        schema = tables.FEATURES
     else:
-        uri, schema = getattr(layout, table)(root), SCHEMAS.get(table, getattr(tables, table.upper()))
+        uri = getattr(layout, table)(root)
+        schema = SCHEMAS.get(table, getattr(tables, table.upper()))
     rows = parts.load_table(uri, schema)
     parts.write_table(uri, pd.concat([rows, rows[10:11] if len(rows) > 10 else rows]), schema)
     with pytest.raises(ValueError, match="twice"):

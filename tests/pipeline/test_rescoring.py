@@ -104,7 +104,8 @@ def test_evidence_made_again_is_that_of_the_run_to_the_byte(copy, short):
 
 
 def test_another_score_floor_is_judged_by_models_for_it_alone(copy, short, small_archive):
-    floor, said = replace(short, {"featurise": {"score_floor": 0.2}}), []
+    floor = replace(short, {"featurise": {"score_floor": 0.2}})
+    said = []
     assert rescore(str(copy), floor, say=said.append) == 0
     assert any("log-synthetic knows log at a score floor of 0.1, this run has 0.2" in line for line in said)
     rows = parts.read_table(str(copy), folders(floor)["predictions"], tables.PREDICTIONS)

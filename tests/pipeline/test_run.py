@@ -122,7 +122,8 @@ def test_a_second_run_executes_no_task_and_writes_no_table(done, small_archive, 
 
 
 def test_five_added_files_execute_only_their_own(done, small_archive, here, tmp_path):
-    archive, root = tmp_path / "archive", tmp_path / "ws"
+    archive = tmp_path / "archive"
+    root = tmp_path / "ws"
     shutil.copytree(small_archive, archive)
     assert quietly(archive, root, here)[0] == 0
     n_events = len(pd.read_parquet(layout.events(str(root))))
@@ -147,7 +148,8 @@ def test_five_added_files_execute_only_their_own(done, small_archive, here, tmp_
 
 
 def test_a_changed_file_is_judged_anew_and_the_others_are_kept(small_archive, here, tmp_path):
-    archive, root = tmp_path / "archive", tmp_path / "ws"
+    archive = tmp_path / "archive"
+    root = tmp_path / "ws"
     shutil.copytree(small_archive, archive)
     assert quietly(archive, root, here)[0] == 0
     old = triage_of(root)
@@ -197,7 +199,8 @@ def test_a_lost_part_is_made_again(done, small_archive, here, tmp_path):
 
 
 def test_a_file_that_vanishes_before_it_is_stored_is_a_row_and_costs_nobody_else(small_archive, here, tmp_path):
-    archive, root = tmp_path / "archive", tmp_path / "ws"
+    archive = tmp_path / "archive"
+    root = tmp_path / "ws"
     shutil.copytree(small_archive, archive)
     one_stack = replace(here, {"store": {"shard_length": 64}})
 

@@ -163,7 +163,8 @@ def test_a_run_searches_each_cohort_with_its_own_settings(archive, atomic, tmp_p
 
 
 def test_order_is_mapped_once_and_told_in_tables_and_overlays(workspace, atomic, tmp_path):
-    out, said = str(tmp_path / "order"), []
+    out = str(tmp_path / "order")
+    said = []
     assert map_order(workspace, out, atomic, ("day*",), say=said.append) == 0
     rows = pd.read_parquet(tmp_path / "order" / "order.parquet").set_index("uri")
     shares = rows["disordered_fraction"]

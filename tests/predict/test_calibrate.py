@@ -16,9 +16,12 @@ from emqa_dask.predict.images import predict_images
 def run(n, seed, detector="net", n_cohorts=5):
     """A made-up run: true boxes, detections whose scores tell hits from false alarms more or less, and features."""
     rng = np.random.default_rng(seed)
-    detections, truth, features = [], {}, []
+    detections = []
+    truth = {}
+    features = []
     for i in range(n):
-        name, skill = f"{seed:x}-{i:x}", rng.uniform(0.1, 1)
+        name = f"{seed:x}-{i:x}"
+        skill = rng.uniform(0.1, 1)
         corner = rng.uniform(0, 450, (int(rng.integers(5, 30)), 2))
         true = np.hstack([corner, corner + rng.uniform(10, 30, (len(corner), 1))])
         hit = true[rng.uniform(size=len(true)) < skill] + rng.normal(0, 1, 4)

@@ -53,7 +53,8 @@ def directory(tmp_path):
 
 def test_rows_come_in_the_order_of_the_micrographs_whatever_the_members_order(directory):
     ids = ["c", "a", "b"]
-    said, known = said_of(ids), known_of(ids)
+    said = said_of(ids)
+    known = known_of(ids)
     found = classify_images(said, known, directory)
     assert list(found.columns) == tables.CLASSIFICATIONS.names
     assert list(found["micrograph_id"]) == ids
@@ -107,7 +108,8 @@ def test_limits_of_the_entropy_hold_what_they_promise(directory):
 
 
 def test_films_of_other_defoci_are_a_changed_acquisition(tmp_path):
-    rng, rows = np.random.default_rng(3), []
+    rng = np.random.default_rng(3)
+    rows = []
     for k in range(32):
         defocus = rng.uniform(-330, -270) if k < 26 else rng.uniform(-1000, -800)
         image = amorphous_film(rng, (512, 512), nm_per_pixel=0.06, defocus_nm=defocus, cs_mm=1.2, voltage_kv=200.0)

@@ -31,7 +31,9 @@ def archive(rng, sizes=(30, 12, 50, 20), shifts=(0, 0, 0, 0)) -> pd.DataFrame:
 
 @pytest.mark.parametrize("is_held_out", [False, True])
 def test_false_discoveries_are_held_where_nothing_has_drifted(is_held_out):
-    rng, n_archives, share = np.random.default_rng(1), 100, 0.05
+    rng = np.random.default_rng(1)
+    n_archives = 100
+    share = 0.05
     n_wrong = 0
     for _ in range(n_archives):
         reference = session("", 60, rng) if is_held_out else None
@@ -43,7 +45,8 @@ def test_false_discoveries_are_held_where_nothing_has_drifted(is_held_out):
 
 
 def test_false_discoveries_are_held_beside_true_ones():
-    rng, shares = np.random.default_rng(2), []
+    rng = np.random.default_rng(2)
+    shares = []
     for _ in range(40):
         reference = session("", 200, rng)
         values = archive(rng, (30,) * 8, (2.0,) * 3 + (0.0,) * 5)
@@ -64,7 +67,8 @@ def test_a_shift_of_one_standard_deviation_is_found_with_thirty_images(
     is_held_out, n_cohorts, quantities, shift, least
 ):
     """The more rows are corrected for, the more it takes: in 200 archives 97 % of one row's, 83 % of one in eight."""
-    rng, found = np.random.default_rng(3), []
+    rng = np.random.default_rng(3)
+    found = []
     for _ in range(50):
         reference = session("", 200, rng) if is_held_out else None
         sizes = (30,) * n_cohorts if is_held_out else (30, 200) if n_cohorts == 1 else (30,) + (200 // 3,) * 3
@@ -77,7 +81,8 @@ def test_a_shift_of_one_standard_deviation_is_found_with_thirty_images(
 
 def test_a_small_shift_of_many_images_is_significant_but_does_not_matter():
     rng = np.random.default_rng(4)
-    values, reference = session("c", 3000, rng, 0.25), session("", 3000, rng)
+    values = session("c", 3000, rng, 0.25)
+    reference = session("", 3000, rng)
     found = drifts(values, reference, quantities=["a"]).iloc[0]
     assert found["p_corrected"] < 1e-6
     assert 0.1 < found["effect"] < 0.2

@@ -19,7 +19,9 @@ def ensemble(seed: int, members: int = 5, n: int = 40, classes: int = 7, sharpne
 )
 def test_information_is_between_0_and_entropy_and_entropy_below_ln_k(seed, members, n, classes, sharpness):
     p = ensemble(seed, members, n, classes, sharpness)
-    information, entropy, ratio = mutual_information(p), predictive_entropy(p), variation_ratio(p)
+    information = mutual_information(p)
+    entropy = predictive_entropy(p)
+    ratio = variation_ratio(p)
     assert information.shape == entropy.shape == ratio.shape == (n,)
     assert np.all(information >= 0)
     assert np.all(information <= entropy)
@@ -36,14 +38,16 @@ def test_members_that_agree_have_no_information_to_give():
 
 def test_the_order_of_members_and_of_classes_changes_nothing():
     p = ensemble(2)
-    members, classes = np.random.default_rng(0).permutation(5), np.random.default_rng(1).permutation(7)
+    members = np.random.default_rng(0).permutation(5)
+    classes = np.random.default_rng(1).permutation(7)
     for measure in (predictive_entropy, mutual_information, variation_ratio):
         assert measure(p[members]) == pytest.approx(measure(p))
         assert measure(p[..., classes]) == pytest.approx(measure(p))
 
 
 def test_the_ends_of_the_scales():
-    certain, even = np.eye(4)[None], np.full((1, 3, 4), 0.25)
+    certain = np.eye(4)[None]
+    even = np.full((1, 3, 4), 0.25)
     assert np.all(predictive_entropy(certain) == 0)
     assert predictive_entropy(even) == pytest.approx(np.log(4))
     torn = np.eye(4)[:, None]  # four members, each sure of another class
@@ -90,7 +94,8 @@ def test_the_shape_of_a_cohort_has_one_size_and_the_order_of_images_is_not_in_it
 
 def test_the_shape_is_of_entropy_as_a_share_of_the_largest_one():
     share = np.random.default_rng(0).beta(1, 4, 200)
-    of_5, of_30 = entropy_shape(share * np.log(5), 5), entropy_shape(share * np.log(30), 30)
+    of_5 = entropy_shape(share * np.log(5), 5)
+    of_30 = entropy_shape(share * np.log(30), 30)
     assert of_5 == pytest.approx(of_30)
     assert of_5["skewness"] > 0 > entropy_shape((1 - share) * np.log(5), 5)["skewness"]
     mirrored = entropy_shape((1 - share) * np.log(5), 5)

@@ -167,7 +167,8 @@ def test_what_is_called_a_copy_is_the_copy(name):
 
 
 def test_same_bytes_of_another_shape_are_no_duplicate():
-    wide, tall = np.zeros((64, 128), np.uint8), np.zeros((128, 64), np.uint8)
+    wide = np.zeros((64, 128), np.uint8)
+    tall = np.zeros((128, 64), np.uint8)
     rows, features = archive([wide, tall])
     rows["pixel_sha256"] = "same"
     assert flag_duplicates(rows, features).empty

@@ -25,7 +25,8 @@ def labelled(n, seed, n_groups=6):
     rng = np.random.default_rng(seed)
     table = pd.DataFrame(rng.uniform(size=(n, len(tables.DETECTION_FEATURES))), columns=tables.DETECTION_FEATURES)
     table["n_detections"] = rng.integers(1, 200, n)
-    table["score_floor"], table["detector"] = 0.1, "net"
+    table["score_floor"] = 0.1
+    table["detector"] = "net"
     table["micrograph_id"] = [f"{seed:x}-{i:x}" for i in range(n)]
     table["group"] = rng.integers(0, n_groups, n)
     off = rng.normal(0, 0.05, n_groups)[table["group"]]
@@ -108,7 +109,8 @@ def test_words_say_what_the_shap_values_say(fitted):
 
 def test_low_scores_are_put_together_in_words():
     columns = ("score_fraction_0", "score_fraction_1", "n_detections")
-    row, usual = np.array([0.3, 0.07, 10.0]), np.array([0.03, 0.02, 12.0])
+    row = np.array([0.3, 0.07, 10.0])
+    usual = np.array([0.03, 0.02, 12.0])
     (said,) = reasons.in_words(columns, row[None], np.array([[-0.12, 0.01]]), usual, np.ones(3))
     assert said == ["37 % of the scores are below 0.3 (usually 5 %): lowers the predicted F1 by 0.12"]
     rows = np.array([[0.0, 0.06, 10.0]])
@@ -135,7 +137,8 @@ def test_shap_values_are_shapleys(kind):
     values = rng.uniform(size=(80, 4))
     targets = values[:, 0] * values[:, 1] + 0.2 * np.sin(5 * values[:, 2]) + rng.normal(0, 0.05, 80)
     model = regressors.fit(kind, values, targets, columns)
-    background, row = values[:3], rng.uniform(size=4)
+    background = values[:3]
+    row = rng.uniform(size=4)
     groups = reasons.concepts(columns)
     at = [[columns.index(c) for c in group] for group in groups]
 
@@ -210,7 +213,8 @@ def test_offsets_of_groups_are_not_laid_on_features():
     level = rng.uniform(-2, 2, 12)
     values = np.stack([level[groups] + rng.normal(0, 0.5, 180), rng.normal(size=180)], axis=1)
     targets = 0.5 + 0.2 * (values[:, 0] - level[groups]) - 0.15 * level[groups] + rng.normal(0, 0.03, 180)
-    plain, mixed = gaussian.fit(values, targets), gaussian.fit(values, targets, groups=groups)
+    plain = gaussian.fit(values, targets)
+    mixed = gaussian.fit(values, targets, groups=groups)
     ends = np.array([[-0.5, 0.0], [0.5, 0.0]])
     rise = [np.diff(gaussian.predict(model, ends)[0])[0] for model in (plain, mixed)]
     assert rise[0] < rise[1]
@@ -228,7 +232,9 @@ def test_intervals_hold_for_groups_never_seen(n_groups):
         sizes = rng.integers(5, 60, n_groups + 1)
         group = np.repeat(np.arange(n_groups + 1), sizes)
         true = 0.5 + rng.normal(0, 0.08, n_groups + 1)[group] + rng.normal(0, 0.08, len(group))
-        mean, spread, seen = np.full(len(group), 0.5), np.zeros(len(group)), group < n_groups
+        mean = np.full(len(group), 0.5)
+        spread = np.zeros(len(group))
+        seen = group < n_groups
         widths = conformal.group_widths(mean[seen], spread[seen], true[seen], group[seen], 0.9)
         low, high = conformal.interval(mean[~seen], spread[~seen], widths)
         covered.append(np.mean((true[~seen] >= low) & (true[~seen] <= high)))
@@ -308,7 +314,8 @@ def test_the_bundled_forest_gives_f1_with_reasons_and_nothing_else():
 
 
 def test_leaving_one_out_leaves_its_images_out_too():
-    groups, images = np.array(list("aabbcc")), np.array([1, 2, 2, 3, 4, 5])
+    groups = np.array(list("aabbcc"))
+    images = np.array([1, 2, 2, 3, 4, 5])
     folds = list(protocols.leave_one_out(groups, images))
     assert sorted(np.concatenate([held_out for _, held_out in folds])) == list(range(6))
     for fit_rows, held_out in folds:

@@ -29,14 +29,17 @@ def labelled(n=80, seed=0, n_cohorts=6):
     rows = pd.DataFrame(rng.uniform(size=(n, len(DETECTION_FEATURES))), columns=DETECTION_FEATURES)
     rows = rows.assign(**{name: rng.uniform(size=n) for name in (*labelled_cohorts.IMAGE, "agreement")})
     rows["cohort"] = [f"c{k}" for k in rng.integers(0, n_cohorts, n)]
-    rows["n_detections"], rows["detector"], rows["score_floor"] = 5.0, "net", 0.1
+    rows["n_detections"] = 5.0
+    rows["detector"] = "net"
+    rows["score_floor"] = 0.1
     rows["true_f1"] = np.clip(0.1 + 0.8 * rows["score_fraction_8"] + rng.normal(0, 0.05, n), 0, 1)
     return rows
 
 
 def test_a_drawn_image_is_always_the_same_and_its_boxes_lie_in_it():
     for cohort in ("overfocus", "degraded", "sem-texture", "nothing"):
-        one, two = cohort_images.draw(cohort, 2), cohort_images.draw(cohort, 2)
+        one = cohort_images.draw(cohort, 2)
+        two = cohort_images.draw(cohort, 2)
         assert np.array_equal(one.image, two.image)
         assert np.array_equal(one.boxes, two.boxes)
         assert one.image.ndim == 2
@@ -118,7 +121,9 @@ def test_figures_are_those_of_their_definitions():
 
 def test_rows_without_detections_truth_or_features_are_not_judged():
     rows = labelled(6)
-    rows.loc[0, "n_detections"], rows.loc[1, "true_f1"], rows.loc[2, "agreement"] = 0, np.nan, np.nan
+    rows.loc[0, "n_detections"] = 0
+    rows.loc[1, "true_f1"] = np.nan
+    rows.loc[2, "agreement"] = np.nan
     rows.loc[3, "detector"] = "log"
     assert len(labelled_cohorts.usable(rows, "net")) == 2
 

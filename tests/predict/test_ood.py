@@ -39,7 +39,8 @@ def test_images_of_another_kind_are_beyond_one(domain):
 
 
 def test_units_do_not_matter():
-    train, new = images(300, 4), images(50, 5, shift=0.5)
+    train = images(300, 4)
+    new = images(50, 5, shift=0.5)
     units = np.array([1e-9, 1e3, 7.0, 1e6])
     a = ood.distance(ood.fit(train, np.arange(300), columns=COLUMNS), new)
     b = ood.distance(ood.fit(train * units, np.arange(300), columns=COLUMNS), new * units)

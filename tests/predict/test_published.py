@@ -27,7 +27,8 @@ def raw_table(n=90, seed=0):
         scores = rng.beta(rng.uniform(1, 6), 1.5, counts) * 0.9 + 0.1
         hits = rng.binomial(counts, np.clip(scores.mean(), 0, 1))
         true = hits + int(rng.integers(0, 1 + counts // 2)) + 1
-        p, r = hits / counts, hits / true
+        p = hits / counts
+        r = hits / true
         sizes = rng.lognormal(-6, 0.4, counts)
         shapes = 1 + 0.1 * rng.random(counts)
         rows.append(

@@ -22,7 +22,8 @@ def test_full_coverage_has_the_mean_error_and_certainty_pays():
     assert coverage[-1] == 1
     assert np.all(np.diff(coverage) > 0)
     assert risk[250] < risk[-1]
-    best, worst = risk_coverage(error, error).area, risk_coverage(-error, error).area
+    best = risk_coverage(error, error).area
+    worst = risk_coverage(-error, error).area
     assert best < area < error.mean() < worst
     share = error.mean()  # known for perfect ranking: Geifman et al., ICLR 2019
     assert best == pytest.approx(share + (1 - share) * np.log(1 - share), abs=2e-3)
@@ -32,7 +33,8 @@ def test_rows_of_equal_uncertainty_may_come_in_any_order():
     uncertainty, error = answers()
     uncertainty = np.round(uncertainty, 1)
     shuffled = np.random.default_rng(5).permutation(len(error))
-    one, other = risk_coverage(uncertainty, error), risk_coverage(uncertainty[shuffled], error[shuffled])
+    one = risk_coverage(uncertainty, error)
+    other = risk_coverage(uncertainty[shuffled], error[shuffled])
     np.testing.assert_allclose(one.risk, other.risk)
     assert risk_coverage(np.zeros(len(error)), error).area == pytest.approx(error.mean())
 
@@ -67,7 +69,8 @@ def test_the_budget_is_not_exceeded_and_is_used(share):
 def test_the_area_under_the_roc_curve_is_that_of_scikit_learn():
     rng = np.random.default_rng(9)
     for decimals in (1, 8):
-        score, positive = np.round(rng.random(300), decimals), rng.random(300) < 0.3
+        score = np.round(rng.random(300), decimals)
+        positive = rng.random(300) < 0.3
         assert auroc(score, positive) == pytest.approx(roc_auc_score(positive, score), abs=1e-12)
     assert np.isnan(auroc([0.1, 0.2], [True, True]))
 

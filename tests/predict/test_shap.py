@@ -29,7 +29,8 @@ def drawn(seed=0, n=90, d=N_FEATURES):
 def test_values_of_trees_are_those_of_the_tree_explainer(model):
     values, targets = drawn()
     pipeline = make_pipeline(StandardScaler(), model.set_params(random_state=0)).fit(values, targets)
-    rows, background = values[20:50], values[:20]
+    rows = values[20:50]
+    background = values[:20]
     found, base = trees.shap_values(trees.from_pipeline(pipeline), rows, background)
     scaler, fitted = pipeline
     known = shap.TreeExplainer(fitted, data=scaler.transform(background), feature_perturbation="interventional")
@@ -43,7 +44,8 @@ def test_values_of_a_black_box_are_those_of_the_exact_explainer(kind):
     columns = tuple("abcd")
     values, targets = drawn(1, d=len(columns))
     model = regressors.fit(kind, values, targets, columns)
-    rows, background = values[20:26], values[:5]
+    rows = values[20:26]
+    background = values[:5]
     found, base = reasons.shap_values(model, columns, rows, background)
 
     def predict(rows):

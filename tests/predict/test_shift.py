@@ -6,7 +6,8 @@ from emqa_dask import models, tables
 from emqa_dask.predict import shift, shift_distances
 from emqa_dask.predict.shift_scores import SPECTRUM, STATISTICS, Seen
 
-D, MEMBERS = 12, 3
+D = 12
+MEMBERS = 3
 FURTHER = {"none": 0, "acquisition": 0.2, "new_class": 3, "unrelated": 3}  # by content
 WAYS = {"none": (0, 0, 0), "acquisition": (0, 8, 1.5), "new_class": (9, 0, 3), "unrelated": (5, -9, 6)}
 
@@ -139,7 +140,8 @@ def test_unknown_statistics_count_as_typical(known):
 
 def test_distances_of_embeddings_do_not_ask_for_units_or_axes():
     rng = np.random.default_rng(13)
-    (train, y), seen = draw(rng, 300), draw(rng, 50, "new_class")[0]
+    (train, y) = draw(rng, 300)
+    seen = draw(rng, 50, "new_class")[0]
     found = []
     for change in (np.eye(D), 7 * np.linalg.qr(rng.normal(size=(D, D)))[0]):
         changed = [member @ change for member in train.embeddings.astype(float)]
@@ -187,7 +189,9 @@ def test_a_cohort_has_the_kind_of_most_of_its_images_unless_false_flags_explain_
 
 
 def test_a_cohort_is_told_apart_where_an_image_is_not(known):
-    rng, n_right, own = np.random.default_rng(21), 0, []
+    rng = np.random.default_rng(21)
+    n_right = 0
+    own = []
     for kind in ("acquisition", "new_class", "unrelated"):
         for _ in range(10):
             judged = shift.judge(known, draw(rng, 20, kind, strength=0.45)[0])
@@ -209,7 +213,9 @@ def test_a_model_without_shifts_has_none(tmp_path):
 
 def test_what_does_not_fit_is_refused(known):
     rng = np.random.default_rng(11)
-    (train, y), held, other = draw(rng, 60), draw(rng, 60)[0], draw(rng, 60, "unrelated")[0]
+    (train, y) = draw(rng, 60)
+    held = draw(rng, 60)[0]
+    other = draw(rng, 60, "unrelated")[0]
     with pytest.raises(ValueError, match="shifted has typhoon"):
         shift.fit(train, y, y, held, {"typhoon": other})
     with pytest.raises(ValueError, match="no kind"):

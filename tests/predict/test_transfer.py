@@ -45,7 +45,8 @@ def test_overlap_and_missing_information_are_shares(train, test):
 def test_a_wider_envelope_lets_more_information_through():
     spreads = [information(Imaging(-10, focal_spread_nm=spread)) for spread in (0.5, 2.0, 5.0)]
     assert spreads == sorted(spreads, reverse=True)
-    sharp, soft = Imaging(-10, focal_spread_nm=1.0), Imaging(-10, focal_spread_nm=5.0)
+    sharp = Imaging(-10, focal_spread_nm=1.0)
+    soft = Imaging(-10, focal_spread_nm=5.0)
     assert missing_information(soft, sharp) > 5 * missing_information(sharp, soft)
 
 

@@ -107,14 +107,16 @@ def make_pictures(micrographs: pd.DataFrame, features: pd.DataFrame, seed: int =
     """detections and thumbnails: blobs on noise, with a box around each."""
     rng = np.random.default_rng(seed)
     counts = features.set_index("micrograph_id")["n_detections"]
-    pictures, parts = [], []
+    pictures = []
+    parts = []
     for row in micrographs.itertuples():
         scale = 256 / max(row.height_px, row.width_px)
         height, width = max(1, round(row.height_px * scale)), max(1, round(row.width_px * scale))
         picture = rng.normal(118, 18, (height, width)).astype(np.float32)
         n = int(counts.get(row.micrograph_id, 0)) // 4
         y, x = rng.uniform(0, row.height_px, n), rng.uniform(0, row.width_px, n)
-        radius, score = rng.uniform(0.015, 0.04, n) * row.width_px, rng.beta(4, 2, n)
+        radius = rng.uniform(0.015, 0.04, n) * row.width_px
+        score = rng.beta(4, 2, n)
         for cy, cx, r, s in zip(y * scale, x * scale, radius * scale, score, strict=True):
             cv2.circle(picture, (int(cx), int(cy)), max(1, int(r)), 118 + 100 * float(s), -1, cv2.LINE_AA)
         picture = cv2.GaussianBlur(picture, (0, 0), 1.2)

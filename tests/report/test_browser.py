@@ -63,7 +63,8 @@ def classified(browser, classified_file, request):
 def watched(browser, url, width, scheme):
     context = browser.new_context(viewport={"width": width, "height": 1000}, color_scheme=scheme)
     page = context.new_page()
-    requests, complaints = [], []
+    requests = []
+    complaints = []
     page.on("request", lambda r: requests.append(r.url))
     page.on("console", lambda m: complaints.append(m.text))
     page.on("pageerror", lambda e: complaints.append(str(e)))

@@ -31,7 +31,8 @@ class Elements(HTMLParser):
 
     def __init__(self, page: str):
         super().__init__()
-        self.tags, self.raw = [], []
+        self.tags = []
+        self.raw = []
         self.feed(page)
 
     def handle_starttag(self, tag, attributes):
@@ -108,7 +109,8 @@ def test_the_policy_allows_exactly_the_pages_own_style_and_script(page):
 
 
 def test_the_island_holds_every_row(page, inputs):
-    data, triage = island(page), inputs["triage"]
+    data = island(page)
+    triage = inputs["triage"]
     assert data["uri"] == [visible(u) for u in triage["uri"]]
     assert [data["verdicts"][v][0] for v in data["verdict"]] == triage["verdict"].tolist()
     assert [[data["codes"][k][0] for k in ks] for ks in data["reasons"]] == triage["reasons"].tolist()
@@ -123,7 +125,9 @@ def test_the_island_holds_every_row(page, inputs):
 
 
 def test_the_strongest_detections_that_count_are_drawn_where_they_are(render, archive):
-    n, height, width = MAX_DRAWN + 50, 1000, 3000
+    n = MAX_DRAWN + 50
+    height = 1000
+    width = 3000
     rng = np.random.default_rng(0)
     corner = rng.uniform(0, 1, (n, 2)) * [height - 40, width - 40]
     rows = pd.DataFrame(np.hstack([corner, corner + 30]), columns=["y0", "x0", "y1", "x1"])
@@ -302,7 +306,8 @@ def test_a_balanced_choice(archive, seed, max_rows):
     shown = choose(keys(triage), max_rows)
     assert len(shown) == min(max_rows, len(triage))
     pd.testing.assert_frame_equal(keys(triage.loc[shown.index]), shown)
-    there, here = triage["verdict"].value_counts(), shown["verdict"].value_counts()
+    there = triage["verdict"].value_counts()
+    here = shown["verdict"].value_counts()
     share = max_rows // len(tables.VERDICTS)
     assert all(here.get(v, 0) >= min(n, share) for v, n in there.items())
     shuffled = choose(keys(triage.sample(frac=1, random_state=seed)), max_rows)
@@ -313,7 +318,8 @@ def test_a_balanced_choice(archive, seed, max_rows):
 @settings(max_examples=25, deadline=None)
 def test_an_overview_of_batches_is_that_of_the_whole(archive, seed, max_rows, n_batch):
     triage = judge(**archive(60, seed % 5), settings=Report())
-    whole, parts = Overview(max_rows), Overview(max_rows)
+    whole = Overview(max_rows)
+    parts = Overview(max_rows)
     whole.add(triage)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(overview, "WAITING", 20)

@@ -236,7 +236,8 @@ def test_a_fork_server_that_is_stopped_at_the_start_is_replaced():
 
 
 def test_workers_that_do_not_start_are_tried_again_and_named():
-    said, made = [], []
+    said = []
+    made = []
 
     def make_cluster(n_workers):
         made.append(n_workers)

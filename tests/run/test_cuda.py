@@ -150,7 +150,8 @@ def test_a_pool_that_cannot_be_had_ends_the_run_and_says_why(two_gpus, no_driver
     import dask_cuda.local_cuda_cluster
     import dask_cuda.worker_common
 
-    plugins, asked = dask_cuda.local_cuda_cluster.worker_plugins, []
+    plugins = dask_cuda.local_cuda_cluster.worker_plugins
+    asked = []
     monkeypatch.setattr(dask_cuda.worker_common, "get_cpu_affinity", lambda index: [0])
     monkeypatch.setattr(dask_cuda.worker_common, "has_device_memory_resource", lambda index: True)
     monkeypatch.setattr(

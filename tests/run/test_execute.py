@@ -177,7 +177,9 @@ def test_in_process_the_iterator_is_drawn_one_task_at_a_time():
 @pytest.mark.parametrize(("per_worker", "expected"), [(1, 4), (3, 6)])
 def test_no_more_than_a_window_of_tasks_is_in_flight(client, per_worker, expected):
     assert window(client, per_worker) == expected  # two workers of one thread each: at least two tasks for each
-    drawn, finished, most = 0, 0, 0
+    drawn = 0
+    finished = 0
+    most = 0
 
     def source():
         nonlocal drawn, most

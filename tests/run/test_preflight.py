@@ -15,7 +15,8 @@ GIB = 2**30
 
 @pytest.mark.real
 def test_a_run_that_can_be_done_is_let_go_and_leaves_nothing_behind(client, tmp_path):
-    root, said = tmp_path / "a [new] workspace", []
+    root = tmp_path / "a [new] workspace"
+    said = []
     sizes = {"partition_bytes": GIB // 4, "output_bytes": GIB // 8, "image_px": 1 << 20}
     preflight.check(client, Settings(), **sizes, root=str(root), say=said.append)
     assert list(root.iterdir()) == []

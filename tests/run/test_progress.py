@@ -90,7 +90,8 @@ def test_line():
 
 
 def test_a_stage_without_progress_says_what_it_waits_for(tmp_path):
-    out, is_said = io.StringIO(), threading.Event()
+    out = io.StringIO()
+    is_said = threading.Event()
 
     class Spied(io.StringIO):
         def write(self, text):

@@ -79,7 +79,9 @@ def test_a_plain_worker_is_made_fit_by_file_and_by_address_and_is_left_running(p
 
 @pytest.mark.real
 def test_a_worker_that_comes_late_is_waited_for_and_made_fit(tmp_path):
-    path, said, is_waiting = tmp_path / "scheduler.json", [], threading.Event()
+    path = tmp_path / "scheduler.json"
+    said = []
+    is_waiting = threading.Event()
 
     def say(text):
         said.append(text)
@@ -106,7 +108,8 @@ def test_a_worker_that_comes_late_is_waited_for_and_made_fit(tmp_path):
 @pytest.mark.real
 def test_no_worker_is_an_error_with_the_remedy():
     with LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0") as alone:
-        address, said = alone.scheduler_address, []
+        address = alone.scheduler_address
+        said = []
         with pytest.raises(RuntimeError, match=f"no worker came within 0.2 s.*`dask worker {address}`"):
             open_cluster(remotely(address, wait_s=0.2), say=said.append).__enter__()
     assert said == [f"waiting for the first worker: start some: `dask worker {address}`"]
@@ -133,7 +136,8 @@ def test_nobody_at_the_address_is_an_error_that_says_what_was_tried(monkeypatch)
     [(None, "no such scheduler file"), ("{", "not a scheduler file"), ('{"a": 1}', "not a sch"), ("[]", "not a sch")],
 )
 def test_a_file_that_names_no_scheduler_is_an_error_with_the_remedy(tmp_path, text, problem):
-    path, said = tmp_path / "scheduler.json", []
+    path = tmp_path / "scheduler.json"
+    said = []
     if text is not None:
         path.write_text(text)
     with pytest.raises(RuntimeError, match=f"{problem}.*dask scheduler --scheduler-file"):

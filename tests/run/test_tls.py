@@ -135,7 +135,8 @@ def test_certificates_reach_workers_that_are_started_again(method, monkeypatch):
         os.kill(next(iter(before.values())), signal.SIGKILL)
         while len(now := client.run(os.getpid, on_error="ignore")) < 2 or set(now) == set(before):
             time.sleep(0.1)
-        first, second = client.submit(abs, -1, workers=[sorted(now)[0]]), sorted(now)[1]
+        first = client.submit(abs, -1, workers=[sorted(now)[0]])
+        second = sorted(now)[1]
         assert client.submit(abs, first, workers=[second]).result() == 1  # fetched from the other worker
 
 

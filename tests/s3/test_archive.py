@@ -82,14 +82,16 @@ def test_what_lies_beside_an_image_is_read_with_it(healthy, tmp_path):
 
     bucket, proxy = healthy
     Image.effect_noise((32, 24), 50).save(tmp_path / "a.jpg")
-    image, text = (tmp_path / "a.jpg").read_bytes(), b"[SemImageFile]\r\nPixelSize=12.5\r\n"
+    image = (tmp_path / "a.jpg").read_bytes()
+    text = b"[SemImageFile]\r\nPixelSize=12.5\r\n"
     (tmp_path / "a.txt").write_bytes(text)
     for key, data in {"a.jpg": image, "a.txt": text, "b.jpg": image, "c.txt": text}.items():
         put(bucket, key, data)
     entries = {e.uri: e for e in scan(bucket)}
     assert {e.uri: e.beside for e in entries.values() if e.beside} == {"a.jpg": f"{bucket}/a.txt"}
     proxy.requests.clear()
-    (with_text,), (alone,) = survey(entries["a.jpg"], Archive())[1], survey(entries["b.jpg"], Archive())[1]
+    (with_text,) = survey(entries["a.jpg"], Archive())[1]
+    (alone,) = survey(entries["b.jpg"], Archive())[1]
     assert len(proxy.requests) == 3
     (local,) = survey(next(iter(scan(tmp_path))), Archive())[1]
     assert local["nm_per_pixel"] == with_text["nm_per_pixel"] == 12.5

@@ -76,7 +76,8 @@ def test_create_has_one_winner(healthy):
 def test_nothing_half_is_ever_seen_and_all_arrives(faulty):
     bucket, proxy = faulty
     written = {}
-    proxy.fail_rate, proxy.stall_rate = 0.25, 0.05
+    proxy.fail_rate = 0.25
+    proxy.stall_rate = 0.05
     for k in range(30):
         data = bytes([k % 256]) * (k * 4999)
         files.write_bytes(f"{bucket}/f{k % 20:03d}", data)

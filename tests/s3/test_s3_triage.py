@@ -65,7 +65,8 @@ def tables_of(root: str, settings: Settings) -> dict[str, pd.DataFrame]:
 
 
 def assert_same_tables(root: str, on_disk: str, settings: Settings) -> None:
-    found, expected = tables_of(root, settings), tables_of(on_disk, settings)
+    found = tables_of(root, settings)
+    expected = tables_of(on_disk, settings)
     assert list(found) == list(expected)
     for name, rows in expected.items():
         assert len(rows) or name == "flags.parquet", name
@@ -104,7 +105,8 @@ def test_requests_are_few_and_none_is_made_for_nothing(healthy, s3_port, archive
         place = re.sub(r"-[0-9a-f]{8}/", "-*/", place)
         counts[kind, "archive" if place.startswith("data") or "prefix=data" in path[2] else place or path[2][-60:]] += 1
     micrographs = pd.read_parquet(layout.micrographs(on_disk))
-    n_files, n_images = len(pd.read_parquet(layout.catalog(on_disk))), len(micrographs)
+    n_files = len(pd.read_parquet(layout.catalog(on_disk)))
+    n_images = len(micrographs)
     n_partitions = micrographs["partition"].nunique()
     for (kind, place), n in sorted(counts.items(), key=lambda item: -item[1])[:25]:
         print(f"{n:5d} {kind:5s} {place}")

@@ -98,7 +98,8 @@ def start(folder: Path) -> Iterator[Slurm]:
     (folder / "munge.key").write_bytes(secrets.token_bytes(128))
     (folder / "munge.key").chmod(0o600)
     folder.chmod(0o755)  # munge asks that everybody may reach its socket
-    host, ports = platform.node(), _free_ports(1 + len(NODES))
+    host = platform.node()
+    ports = _free_ports(1 + len(NODES))
     nodes = (
         f"NodeName={node} NodeAddr=127.0.0.1 NodeHostname={host} Port={port} CPUs=4 RealMemory=16000"
         for node, port in zip(NODES, ports[1:], strict=True)
@@ -106,7 +107,8 @@ def start(folder: Path) -> Iterator[Slurm]:
     (folder / "slurm.conf").write_text(
         CONFIGURATION.format(host=host, folder=folder, ports=ports, nodes="\n".join(nodes))
     )
-    slurm, daemons = Slurm(folder), []
+    slurm = Slurm(folder)
+    daemons = []
     try:
         daemons.append(
             _daemon(
@@ -160,7 +162,8 @@ def _path() -> str:
 
 def _free_ports(n: int) -> list[int]:
     """Ports that are free now, below those that the system gives to clients."""
-    found, port = [], 16000 + secrets.randbelow(8000)
+    found = []
+    port = 16000 + secrets.randbelow(8000)
     while len(found) < n:
         port += 1
         with socket.socket() as listener, contextlib.suppress(OSError):

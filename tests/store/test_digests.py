@@ -10,7 +10,8 @@ from emqa_dask.store.digests import Digests
 
 @given(st.lists(st.lists(st.integers(0, 60), max_size=30), max_size=12))
 def test_it_is_a_set_and_adding_says_what_is_new(batches):
-    found, expected = Digests(), set()
+    found = Digests()
+    expected = set()
     for batch in batches:
         is_new = found.add(digests.of_texts(map(str, batch)))
         for number, said in zip(batch, is_new, strict=True):
@@ -39,7 +40,8 @@ def test_a_set_of_many_keeps_few_arrays():
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=30))
 def test_digests_with_one_half_in_common_are_told_apart(pairs):
-    found, expected = Digests(), set()
+    found = Digests()
+    expected = set()
     for start in range(0, len(pairs), 7):
         batch = pairs[start : start + 7]
         found.add(np.array(batch, "<u8").reshape(-1, 2))

@@ -203,7 +203,8 @@ def test_release_leaves_no_moment_with_a_part_of_the_chain(root, monkeypatch):
     """Removed from its end, the stale record before the last one could be taken over once more."""
     put(root, record())
     make_old(root, 100)
-    chains, remove = [], files.remove
+    chains = []
+    remove = files.remove
 
     def watched(uri):
         remove(uri)
@@ -246,7 +247,8 @@ def test_who_was_late_for_a_stale_lock_that_is_free_again_holds_nothing(root, mo
     stale = record()
     put(root, stale)
     make_old(root, 100)
-    real, third = files.create, record(host="node8")
+    real = files.create
+    third = record(host="node8")
 
     def late(uri, data):
         monkeypatch.setattr(files, "create", real)
@@ -263,7 +265,8 @@ def test_who_was_late_for_a_stale_lock_that_is_free_again_holds_nothing(root, mo
 def test_a_bucket_that_lets_everybody_write_has_one_holder(monkeypatch):
     """Without If-None-Match the last one to write holds it, and the first one does not remove its record."""
     monkeypatch.setattr(lock, "_SETTLE_S", 0.01)
-    root, rival = f"memory://{uuid.uuid4().hex}/ws", record(host="node9")
+    root = f"memory://{uuid.uuid4().hex}/ws"
+    rival = record(host="node9")
 
     def careless(uri, data):
         files.write_bytes(uri, data)
@@ -310,7 +313,8 @@ def test_a_killed_holder_is_taken_over_and_a_live_one_is_not(tmp_path):
 @pytest.mark.real
 def test_a_suspended_holder_is_taken_over_once_it_is_silent(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "SUSPENDED_S", 2.0)
-    said, first = [], start(HOLD_AND_CHECK, tmp_path)
+    said = []
+    first = start(HOLD_AND_CHECK, tmp_path)
     try:
         assert first.stdout.readline() == "held\n"
         suspend(first)

@@ -68,7 +68,8 @@ def ingest(root, images, present=NONE, store=Store(), prefix="m", nm_per_pixel=0
     for partition in partitions(new):
         members = new[new["partition"] == partition.name]
         chosen = [images[int(uri.rpartition("/")[2])] for uri in members["uri"]]
-        sums, names = list(members["pixel_sha256"]), list(members["uri"])
+        sums = list(members["pixel_sha256"])
+        names = list(members["uri"])
         record = micrographs.write_partition(root, partition, lambda i, of=chosen: frame(of[i]), sums, names)
         assert record["n_images"] == len(members)
         assert record["bytes"] == sum(image.nbytes for image in chosen)
@@ -104,7 +105,8 @@ def same(a, b):
     seed=st.integers(0, 5),
 )
 def test_every_micrograph_reads_back_bit_for_bit(tmp_path_factory, dtype, shape, length, compression, seed):
-    root, images = str(tmp_path_factory.mktemp("w")), noise(shape, dtype, seed)
+    root = str(tmp_path_factory.mktemp("w"))
+    images = noise(shape, dtype, seed)
     rows = ingest(root, images, store=Store(shard_length=length, compression=compression))
     (name,) = set(rows["stack"])
     for partition in partitions(rows):
@@ -146,7 +148,8 @@ def test_later_files_never_touch_a_shard_and_their_gap_is_recorded(tmp_path):
 
 
 def test_a_stack_whose_making_was_interrupted_is_made_by_the_next_run(tmp_path):
-    root, images = str(tmp_path), noise((3, 8, 8), "uint8", 6)
+    root = str(tmp_path)
+    images = noise((3, 8, 8), "uint8", 6)
     ingest(root, images)
     (metadata,) = tmp_path.rglob("0/zarr.json")
     whole = (metadata.parent.parent / "zarr.json").read_bytes()
@@ -161,10 +164,12 @@ def test_a_stack_whose_making_was_interrupted_is_made_by_the_next_run(tmp_path):
 @pytest.mark.parametrize("compression", ["auto", "zstd", "none"])
 @pytest.mark.parametrize("dtype", ["?", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8", "c8", "c16"])
 def test_metadata_are_what_zarr_python_would_write(tmp_path, dtype, compression):
-    kind, name = np.dtype(dtype), layout.stack_name(6, 5, np.dtype(dtype).name, 0.5)
+    kind = np.dtype(dtype)
+    name = layout.stack_name(6, 5, np.dtype(dtype).name, 0.5)
     how = {"occupied": [(0, 7)], "shard_length": 4, "settings": Store(compression=compression)}
     stacks.open_or_grow(str(tmp_path), name, (6, 5), dtype, **how)
-    zstd, blosc = ZstdCodec(level=1), BloscCodec(typesize=kind.itemsize, cname="lz4", clevel=5, shuffle="bitshuffle")
+    zstd = ZstdCodec(level=1)
+    blosc = BloscCodec(typesize=kind.itemsize, cname="lz4", clevel=5, shuffle="bitshuffle")
     compressors = {"none": [], "zstd": [zstd], "auto": [blosc if kind.itemsize > 1 else zstd]}[compression]
     theirs = zarr.create_array(
         zarr.storage.MemoryStore(), shape=(7, 6, 5), dtype=kind, chunks=(1, 6, 5), shards=(4, 6, 5), filters=None,
@@ -180,7 +185,8 @@ def test_metadata_are_what_zarr_python_would_write(tmp_path, dtype, compression)
 @pytest.mark.parametrize("nm_per_pixel", [0.31, np.nan])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 def test_stacks_are_valid_ome_zarr_and_open_with_ome_zarr(tmp_path, dtype, nm_per_pixel):
-    root, images = str(tmp_path), np.arange(5 * 6 * 7).reshape(5, 6, 7).astype(dtype)
+    root = str(tmp_path)
+    images = np.arange(5 * 6 * 7).reshape(5, 6, 7).astype(dtype)
     rows = ingest(root, images, nm_per_pixel=nm_per_pixel, store=Store(shard_length=2))
     path = layout.stack(root, rows["stack"].iloc[0])
     model = Image.from_zarr(zarr.open_group(path, mode="r"))
@@ -197,7 +203,8 @@ def test_stacks_are_valid_ome_zarr_and_open_with_ome_zarr(tmp_path, dtype, nm_pe
 
 def test_a_large_micrograph_is_cut_into_bands_and_streamed_by_windows(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "BAND_BYTES", 1000)
-    root, images = str(tmp_path), noise((3, 53, 40), "uint16", 2)
+    root = str(tmp_path)
+    images = noise((3, 53, 40), "uint16", 2)
     rows = ingest(root, images, frame=lambda image: (image[i : i + 10] for i in range(0, 53, 10)))
     partition = partitions(rows)[0]
     cut = stacks.grid(root, partition.stack)
@@ -222,7 +229,8 @@ IMAGE = noise((8, 8), "uint8", 3)
     ],
 )
 def test_a_file_that_changed_since_the_survey_leaves_its_slot_absent_and_its_neighbours_whole(tmp_path, now, said):
-    root, images = str(tmp_path), [IMAGE.T.copy(), IMAGE, IMAGE[::-1].copy()]
+    root = str(tmp_path)
+    images = [IMAGE.T.copy(), IMAGE, IMAGE[::-1].copy()]
     rows = planned(root, images, store=Store(shard_length=3))
     (partition,) = partitions(rows)
     record = write(root, partition, rows, lambda i: now if i == 1 else images[i])
@@ -235,7 +243,8 @@ def test_a_file_that_changed_since_the_survey_leaves_its_slot_absent_and_its_nei
 
 
 def test_an_error_while_reading_costs_one_slot_but_never_a_shard_that_is_there(tmp_path):
-    root, images = str(tmp_path), noise((2, 8, 8), "uint8", 3)
+    root = str(tmp_path)
+    images = noise((2, 8, 8), "uint8", 3)
     rows = planned(root, images, store=Store(shard_length=2))
     (partition,) = partitions(rows)
 
@@ -254,7 +263,8 @@ def test_an_error_while_reading_costs_one_slot_but_never_a_shard_that_is_there(t
 
 
 def test_a_shard_that_reads_back_otherwise_is_the_stores_fault(tmp_path, monkeypatch):
-    root, images = str(tmp_path), noise((2, 8, 8), "uint8", 3)
+    root = str(tmp_path)
+    images = noise((2, 8, 8), "uint8", 3)
     write = shards.write
 
     def bad_disk(uri, cut, frames):
@@ -274,7 +284,8 @@ def damage(path, offset):
 
 
 def test_a_damaged_shard_is_mended_from_files_and_from_itself(tmp_path):
-    root, images = str(tmp_path), noise((4, 8, 8), "uint16", 3)
+    root = str(tmp_path)
+    images = noise((4, 8, 8), "uint16", 3)
     rows = ingest(root, images, store=Store(shard_length=4))
     (partition,) = partitions(rows)
     assert micrographs.damaged_slots(root, partition) == []
@@ -292,7 +303,8 @@ def test_a_damaged_shard_is_mended_from_files_and_from_itself(tmp_path):
 
 
 def test_only_micrographs_whose_file_is_gone_are_lost(tmp_path):
-    root, images = str(tmp_path), noise((3, 8, 8), "uint16", 3)
+    root = str(tmp_path)
+    images = noise((3, 8, 8), "uint16", 3)
     rows = ingest(root, images, store=Store(shard_length=3))
     (partition,) = partitions(rows)
     (shard,) = shard_files(tmp_path)
@@ -311,7 +323,8 @@ def test_only_micrographs_whose_file_is_gone_are_lost(tmp_path):
 
 @pytest.mark.parametrize("damaged", ["zarr.json", "stack/zarr.json", "stack/0/zarr.json"])
 def test_damaged_metadata_are_noticed_and_written_again(tmp_path, damaged):
-    root, images = str(tmp_path), noise((3, 8, 8), "uint16", 3)
+    root = str(tmp_path)
+    images = noise((3, 8, 8), "uint16", 3)
     rows = ingest(root, images, store=Store(shard_length=3))
     (partition,) = partitions(rows)
     folder = tmp_path / "micrographs.zarr"
@@ -345,7 +358,8 @@ def test_nothing_missing_reads_as_black(tmp_path):
 
 
 def test_iter_micrographs_gives_those_asked_for_in_their_order(tmp_path):
-    root, images = str(tmp_path), noise((8, 4, 4), "uint8", 4)
+    root = str(tmp_path)
+    images = noise((8, 4, 4), "uint8", 4)
     second = partitions(ingest(root, images, store=Store(shard_length=4)))[1]
     found = list(micrographs.iter_micrographs(root, second, pd.Series([6, 4])))
     np.testing.assert_array_equal(found, images[[6, 4]])
@@ -364,7 +378,8 @@ def test_a_dtype_that_zarr_lacks_is_refused(tmp_path, dtype):
 def test_a_micrograph_without_pixels_and_a_wrong_partition_are_refused(tmp_path):
     with pytest.raises(ValueError, match="has no pixels"):
         stacks.open_or_grow(str(tmp_path), "s", (0, 4), "u1", occupied=[(0, 1)], shard_length=1, settings=Store())
-    root, images = str(tmp_path / "w"), noise((4, 4, 4), "uint8", 4)
+    root = str(tmp_path / "w")
+    images = noise((4, 4, 4), "uint8", 4)
     first, _ = partitions(ingest(root, images, store=Store(shard_length=2)))
     for wrong in (Partition(first.stack, 1, 3), Partition(first.stack, 0, 3), Partition(first.stack, 0, 1)):
         with pytest.raises(ValueError, match=r"shards of 2"):
@@ -372,7 +387,8 @@ def test_a_micrograph_without_pixels_and_a_wrong_partition_are_refused(tmp_path)
 
 
 def test_a_whole_workspace_on_an_fsspec_file_system():
-    root, images = "memory://bucket/run", noise((5, 16, 16), "uint16", 5)
+    root = "memory://bucket/run"
+    images = noise((5, 16, 16), "uint16", 5)
     layout.claim(root, "s3://archive")
     rows = ingest(root, images, store=Store(shard_length=2))
     for partition in partitions(rows):

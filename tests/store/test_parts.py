@@ -44,7 +44,8 @@ def sample(schema, n):
 @pytest.mark.parametrize("name", SCHEMAS)
 @pytest.mark.parametrize("rows", ["none", "some", "nulls"])
 def test_a_part_keeps_its_schema_and_values(tmp_path, name, rows):
-    schema, root = SCHEMAS[name], str(tmp_path)
+    schema = SCHEMAS[name]
+    root = str(tmp_path)
     given_rows = {"none": [], "some": sample(schema, 3), "nulls": [{schema.names[0]: None}] * 2}[rows]
     parts.write_part(root, "t", "p", given_rows, schema)
     assert parts.has_part(root, "t", "p", schema)
@@ -129,7 +130,8 @@ def test_json_is_read_as_it_was_written_and_has_no_nan(tmp_path):
 
 
 def test_a_table_written_and_read_in_pieces_is_the_same_table(tmp_path):
-    uri, rows = str(tmp_path / "events.parquet"), pd.DataFrame({"stage": [f"s{i}" for i in range(25)], "attempt": 1})
+    uri = str(tmp_path / "events.parquet")
+    rows = pd.DataFrame({"stage": [f"s{i}" for i in range(25)], "attempt": 1})
     with parts.table_writer(uri, tables.EVENTS) as write:
         for start in range(0, 25, 10):
             write(rows[start : start + 10])
@@ -158,7 +160,8 @@ def test_a_table_whose_writing_fails_is_not_there(tmp_path):
 
 
 def test_rows_that_are_left_out_are_the_others(tmp_path):
-    uri, rows = str(tmp_path / "events.parquet"), pd.DataFrame({"stage": list("abacbab"), "attempt": range(7)})
+    uri = str(tmp_path / "events.parquet")
+    rows = pd.DataFrame({"stage": list("abacbab"), "attempt": range(7)})
     with parts.table_writer(uri, tables.EVENTS) as write:
         write(rows)
     pieces = list(parts.iter_table(uri, tables.EVENTS, ["stage", "attempt"], rows=3, only=("stage", "b")))
@@ -167,7 +170,8 @@ def test_rows_that_are_left_out_are_the_others(tmp_path):
 
 
 def test_parts_written_together_are_those_written_one_by_one_to_the_byte(tmp_path):
-    table, schema = "predictions", tables.PREDICTIONS
+    table = "predictions"
+    schema = tables.PREDICTIONS
     rng = np.random.default_rng(5)
     of = np.array(list("caacbbdaacab"), dtype=object)
     rows = pd.DataFrame({"micrograph_id": [f"m{k}" for k in range(len(of))], "detector": ["log", "net"] * 6})

@@ -51,7 +51,8 @@ BOUNDS = st.fixed_dictionaries({"waiting": st.integers(0, 20), "rows": st.intege
 @given(first=KEYS, second=KEYS, length=st.integers(0, 5), sizes=SIZES, others=SIZES, bounds=BOUNDS)
 def test_the_laws(first, second, length, sizes, others, bounds):
     store = dataclasses.replace(Store(), shard_length=length)
-    one, two = rows(first, "a"), rows(second, "b")
+    one = rows(first, "a")
+    two = rows(second, "b")
     present, lengths, _ = planned(one, NONE, store, sizes=sizes, **bounds)
     pandas.testing.assert_frame_equal(planned(one, NONE, store, sizes=others, **bounds)[0], present)
 

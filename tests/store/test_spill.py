@@ -42,7 +42,8 @@ def test_a_table_is_never_in_memory_as_a_whole(monkeypatch):
     with Runs(pa.schema([("key", pa.int64())]), ["key"]) as runs:
         for part in np.split(order, 200):
             runs.add(pa.table({"key": part}))
-        sizes, found = [], []
+        sizes = []
+        found = []
         for table in runs.merged(500):
             sizes.append(len(table))
             found.append(table["key"].to_numpy())

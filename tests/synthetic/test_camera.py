@@ -34,7 +34,8 @@ def test_an_infinite_dose_is_noiseless():
 def test_good_images_hardly_clip(seed):
     rng = np.random.default_rng(seed)
     electrons = camera.expose(rng, FLAT, dose_e_per_px=200.0)
-    eight, sixteen = camera.digitise(rng, electrons, "uint8"), camera.digitise(rng, electrons, "uint16")
+    eight = camera.digitise(rng, electrons, "uint8")
+    sixteen = camera.digitise(rng, electrons, "uint16")
     assert ((eight == 0) | (eight == 255)).mean() < 0.006
     assert (sixteen == 65535).sum() == 0
     assert np.ptp(eight) > 100

@@ -22,7 +22,8 @@ def rim_and_inside(seed, defocus, facet):
     distance = ndimage.distance_transform_edt(~inside)
     depth = ndimage.distance_transform_edt(inside)
     bare = np.median(sample.image[distance > 40])
-    rim, edge = (distance >= 1) & (distance <= 4), (depth >= 3) & (depth <= 6)
+    rim = (distance >= 1) & (distance <= 4)
+    edge = (depth >= 3) & (depth <= 6)
     return sample.image[rim].mean() / bare - 1, sample.image[edge].mean() / bare - 1
 
 

@@ -11,11 +11,14 @@ from emqa_dask.synthetic.sample import paste, trim
 
 def reference(mask):
     """cocoapi's rleEncode and rleToString, one pixel and one character at a time."""
-    counts, previous, run = [], 0, 0
+    counts = []
+    previous = 0
+    run = 0
     for value in mask.ravel(order="F"):
         if value != previous:
             counts.append(run)
-            previous, run = value, 0
+            previous = value
+            run = 0
         run += 1
     counts.append(run)
     text = ""
@@ -34,7 +37,8 @@ def reference(mask):
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 40), st.floats(0.02, 1.0))
 def test_runs_and_strings_equal_the_reference_and_decode_to_the_mask(seed, height, width, filled):
     rng = np.random.default_rng(seed)
-    shape, masks = (height, width), []
+    shape = (height, width)
+    masks = []
     while len(masks) < 3:
         size = rng.integers(1, 30, 2)
         corner = rng.integers(-10, [height, width])

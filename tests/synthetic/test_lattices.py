@@ -37,7 +37,9 @@ def test_sites_are_the_maxima_of_the_columns(cell):
     y, x = np.rint(inner).astype(int).T
     offsets = []
     for dy, dx in ((1, 0), (0, 1)):
-        before, here, after = image[y - dy, x - dx], image[y, x], image[y + dy, x + dx]
+        before = image[y - dy, x - dx]
+        here = image[y, x]
+        after = image[y + dy, x + dx]
         offsets.append(0.5 * (before - after) / (before - 2 * here + after))
     np.testing.assert_allclose(np.stack([y, x], axis=1) + np.stack(offsets, axis=1), inner, atol=0.06)
 

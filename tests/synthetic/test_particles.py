@@ -32,7 +32,8 @@ def test_at_most_n_particles_are_drawn_and_most_of_them_find_a_place(support):
 def test_particles_sit_on_the_support():
     clean = {"dose_e_per_px": np.inf, "mtf_sigma_px": 0.0}
     for seed in range(4):
-        rng, other = np.random.default_rng(seed), np.random.default_rng(seed)
+        rng = np.random.default_rng(seed)
+        other = np.random.default_rng(seed)
         choices = {"mode": "haadf", "support": "oxide", "n": 40, "median_radius_px": 4, "sigma_log": 0.1}
         choices |= {"blur_px": 0.5, "dtype": "float32", "exposure": clean, "nm_per_pixel": 0.2}
         sample = particles.make(rng, (300, 300), contrast=1.0, **choices)

@@ -31,7 +31,9 @@ def test_every_image_gives_one_of_each_kind_as_it_is_stored(shape, dtype):
 
 def test_an_example_follows_from_the_seed_and_its_place_alone():
     images = fields_of_view(6, (64, 64))
-    made, fewer, other = shifted_examples(images, 5), shifted_examples(images[:3], 5), shifted_examples(images, 6)
+    made = shifted_examples(images, 5)
+    fewer = shifted_examples(images[:3], 5)
+    other = shifted_examples(images, 6)
     for kind in KINDS:
         assert all(np.array_equal(a, b) for a, b in zip(made[kind], fewer[kind]))
         assert not any(np.array_equal(a, b) for a, b in zip(made[kind], other[kind]))

@@ -216,7 +216,8 @@ def test_a_written_file_gives_its_pixels_back(tmp_path, format_):
         if suffix in (".png", ".jpg"):
             import imageio.v3 as imageio
 
-            pixels, size = imageio.imread(path), None
+            pixels = imageio.imread(path)
+            size = None
         else:
             pixels, size = read_back(path)
         if format_ == "jpeg":

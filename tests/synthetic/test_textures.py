@@ -40,7 +40,9 @@ def test_the_acquisition_may_be_given_and_leaves_the_powder_as_it_is():
         rng = np.random.default_rng(7)
         return textures.make(rng, (128, 128), lot=5, dtype="float32", exposure=exposure, **settings)
 
-    sharp, soft, turned = taken(blur_px=0.4), taken(blur_px=3.0), taken(blur_px=0.4, side_rad=0.0)
+    sharp = taken(blur_px=0.4)
+    soft = taken(blur_px=3.0)
+    turned = taken(blur_px=0.4, side_rad=0.0)
     for other in (soft, turned):
         assert [crop.sum() for _, _, crop in other.masks] == [crop.sum() for _, _, crop in sharp.masks]
         assert other.nm_per_pixel == sharp.nm_per_pixel

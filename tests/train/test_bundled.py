@@ -37,7 +37,8 @@ def test_it_is_small_and_its_card_says_what_it_is(bundled):
 @pytest.mark.parametrize("defocus", ["over", "under"])
 def test_it_finds_clear_cavities_better_than_a_blob_filter(bundled, defocus):
     _, card, net = bundled
-    truths, blobs = [], []
+    truths = []
+    blobs = []
     for seed in range(2):
         rng = np.random.default_rng([4_711, seed])
         sample = cavities.make(rng, (256, 256), defocus=defocus, n=15, median_radius_px=9.0, **CLEAR)

@@ -69,7 +69,8 @@ def test_an_ensemble_learns_what_can_be_told_apart_and_becomes_a_model(tmp_path)
     stack, y = gratings(30, seed=9)
     p = ensemble.look(stack)[0]
     assert (p.mean(axis=0).argmax(axis=1) == y).mean() > 0.9
-    held, y = load_file(out / "held_out.safetensors"), gratings(200)[1]
+    held = load_file(out / "held_out.safetensors")
+    y = gratings(200)[1]
     np.testing.assert_array_equal(held["test.classes"], y[180:])
     np.testing.assert_allclose(held["test.probabilities"], ensemble.look(gratings(200)[0][180:])[0], atol=1e-5)
 

@@ -45,7 +45,8 @@ def test_run_lengths_polygons_and_boxes_give_masks(disc_set):
 
 
 def test_sets_share_classes_by_name(disc_set):
-    one, other = disc_set(1, "one"), disc_set(1, "other")
+    one = disc_set(1, "one")
+    other = disc_set(1, "other")
     other[2]["categories"] = [{"id": 1, "name": "ring"}, {"id": 7, "name": "disc"}]
     other[2]["annotations"][0]["category_id"] = 1
     other[0].write_text(json.dumps(other[2]))

@@ -190,7 +190,8 @@ def test_odd_values_of_lattices_are_named_or_read(tmp_path):
 
 @pytest.mark.parametrize("how", ["--architecture", "--config"])
 def test_what_an_import_reads_is_named(how, tmp_path, capsys):
-    checkpoint, file = tmp_path / "a.pth", tmp_path / "described"
+    checkpoint = tmp_path / "a.pth"
+    file = tmp_path / "described"
     checkpoint.write_bytes(b"no checkpoint")
     command = ["import", "detector", str(checkpoint), how, str(file), "--classes", "a", "--out", str(tmp_path / "m")]
     texts = [b"", b"\xff", b"a: [", b"a = 1", b"[architecture]\nbackbone = 3\nanchor_sizes = 'x'", b"architecture = 3"]

@@ -36,7 +36,8 @@ def written(path, text):
 @pytest.mark.parametrize("name", sorted(CRYSTALS))
 def test_a_crystal_along_its_zone_axis_is_the_projected_cell(name):
     a, atoms, axis = CRYSTALS[name]
-    crystal, cell = lattice.from_crystal([a] * 3, CUBIC, atoms, axis), of_cell(name)
+    crystal = lattice.from_crystal([a] * 3, CUBIC, atoms, axis)
+    cell = of_cell(name)
     assert crystal.columns_per_nm2 == pytest.approx(cell.columns_per_nm2, rel=1e-3)
     assert crystal.spacing_nm == pytest.approx(cell.spacing_nm, rel=1e-3)
     assert crystal.four_nearest_nm == pytest.approx(cell.four_nearest_nm, rel=1e-3)
@@ -54,7 +55,8 @@ def test_oxygen_adds_two_columns_to_those_of_the_heavy_atoms_and_one_lies_on_tit
 
 @pytest.mark.parametrize("name", sorted(CELLS))
 def test_the_expected_count_is_that_of_the_synthetic_lattice(name):
-    physics, shape = of_cell(name), (400, 500)
+    physics = of_cell(name)
+    shape = (400, 500)
     sample = make(
         np.random.default_rng(1), shape, cell=name, nm_per_pixel=physics.spacing_nm / 9, jitter_px=0.0, vacancies=0.0,
         disorder=False,
@@ -74,7 +76,8 @@ def test_another_basis_of_the_same_lattice_is_the_same_physics(name, up, down, i
     lengths = np.linalg.norm(vectors, axis=1)
     angle = math.degrees(math.acos(vectors[0] @ vectors[1] / lengths.prod()))
     fractions = np.array([(u, v) for u, v, *_ in basis]) @ np.linalg.inv(turn) + [3, -2]
-    other, here = lattice.from_cell(*lengths, angle, fractions), of_cell(name)
+    other = lattice.from_cell(*lengths, angle, fractions)
+    here = of_cell(name)
     assert other.columns_per_nm2 == pytest.approx(here.columns_per_nm2)
     assert other.spacing_nm == pytest.approx(here.spacing_nm)
     assert other.four_nearest_nm == pytest.approx(here.four_nearest_nm)

@@ -169,7 +169,8 @@ def test_the_order_of_the_points_changes_nothing_and_a_second_run_neither(damage
 
 def test_the_image_and_the_points_are_left_alone(damaged):
     sample, points, _ = damaged
-    image, before = sample.image.copy(), points.copy()
+    image = sample.image.copy()
+    before = points.copy()
     order_map(image, points)
     np.testing.assert_array_equal(image, sample.image)
     pd.testing.assert_frame_equal(points, before)

@@ -74,7 +74,8 @@ def test_hypervolumes_never_fall_and_end_at_that_of_the_whole(values):
 @settings(deadline=None)
 @given(tables)
 def test_the_choice_lies_on_the_front_and_is_the_nearest(values):
-    unit, front = pareto.normalised(values), pareto.is_pareto(values)
+    unit = pareto.normalised(values)
+    front = pareto.is_pareto(values)
     assert unit[front].min() == 0
     assert unit[front].max() in (0.0, 1.0)
     for distance, length in (("euclidean", np.linalg.norm(unit, axis=1)), ("chebyshev", unit.max(axis=1))):

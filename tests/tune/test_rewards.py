@@ -76,7 +76,9 @@ def test_the_count_error_is_that_of_the_count(every, first):
 
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 90))
 def test_where_the_edge_cuts_a_lattice_does_not_change_its_count(dy, dx, turn):
-    shape, cos, sin = (150, 170), math.cos(math.radians(turn)), math.sin(math.radians(turn))
+    shape = (150, 170)
+    cos = math.cos(math.radians(turn))
+    sin = math.sin(math.radians(turn))
     physics = from_cell(PX * 0.1, 1.4 * PX * 0.1, 90, [(0, 0)])
     y, x = np.mgrid[-30:30, -30:30].reshape(2, -1)
     place = np.column_stack([(y + dy) * PX, 1.4 * (x + dx) * PX]) @ [[cos, sin], [-sin, cos]] + np.array(shape) / 2
@@ -194,7 +196,8 @@ def disks(contrast=1.0, seed=0):
     """Blurred disks of 6 to 14 px radius on a slope with texture, as image and table."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:240, :260].astype(float)
-    image, rows = 0.002 * y + 0.02 * rng.standard_normal(y.shape), []
+    image = 0.002 * y + 0.02 * rng.standard_normal(y.shape)
+    rows = []
     for cy in range(30, 230, 45):
         for cx in range(30, 250, 45):
             r = rng.uniform(6, 14)
@@ -230,7 +233,8 @@ def test_alignment_does_not_depend_on_gain_offset_or_dtype():
 @pytest.mark.parametrize("name", ["doubtful_count", "doubtful_area"])
 def test_the_true_disks_beat_fewer_more_smaller_and_larger_ones(name):
     image, points = disks()
-    scene, judge = Scene(image), reward(name)
+    scene = Scene(image)
+    judge = reward(name)
     beside = points.assign(y_px=points["y_px"] + 22, x_px=points["x_px"] + 22, score=0.3)
     best = judge(points, scene)
     assert best < 0

@@ -114,7 +114,8 @@ def test_known_settings_come_first_and_count(method):
 def test_the_chosen_settings_are_those_that_were_evaluated():
     result = run(method="random")
     for distance in pareto.DISTANCES:
-        settings, row = result.settings(distance), result.chosen(distance)
+        settings = result.settings(distance)
+        row = result.chosen(distance)
         Detect(**settings).check()
         assert conflict([settings])[0].tolist() == row[list(NAMES)].tolist()
 

@@ -8,10 +8,14 @@ from emqa_dask import models
 
 TASK = "instance segmentation"
 FAMILIES = ("torchvision", "detectron2")
-WEIGHTS, CONFIG = "weights.safetensors", "config.yaml"
+WEIGHTS = "weights.safetensors"
+CONFIG = "config.yaml"
 PICKLES = (".pth", ".pt", ".pkl", ".pickle", ".ckpt", ".bin")
-SCORE_FLOOR, MAX_DETECTIONS = 0.05, 1000
-TILE_PX, HALO_PX = 2048, 128  # longest side that goes through the network in one piece, and what tiles share
+SCORE_FLOOR = 0.05
+MAX_DETECTIONS = 1000
+# longest side that goes through the network in one piece, and what tiles share
+TILE_PX = 2048
+HALO_PX = 128
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,8 @@ def read(name: str | Path) -> Card:
 
 
 def _checked(directory: Path, table: Mapping) -> Card:
-    given, classes = table["input"], table["classes"]
+    given = table["input"]
+    classes = table["classes"]
     architecture = dict(table.get("architecture", {}))
     wrong = []
     if not isinstance(classes, list) or not all(isinstance(c, str) for c in classes):
@@ -83,7 +88,8 @@ def _checked(directory: Path, table: Mapping) -> Card:
     low, high = given.get("low_percentile", 1.0), given.get("high_percentile", 99.0)
     if not 0 <= low < high <= 100:
         wrong.append(f"[input] percentiles are {low} and {high}: they have to rise within 0...100")
-    tile, halo = given.get("tile_px", TILE_PX), given.get("halo_px", HALO_PX)
+    tile = given.get("tile_px", TILE_PX)
+    halo = given.get("halo_px", HALO_PX)
     if not 0 <= 4 * halo <= tile or tile < 1:
         wrong.append(f"[input] tile_px is {tile}, halo_px {halo}: a tile has to be at least four halos wide")
     card = Card(

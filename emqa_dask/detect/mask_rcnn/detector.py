@@ -102,10 +102,12 @@ class Detector:
 
         with _helper(self.device) as submit:
             batches = self._batches(pieces)
-            batch, done = next(batches, None), None
+            batch = next(batches, None)
+            done = None
             ahead = submit(prepare, batch) if batch else None
             while batch:
-                pixels, current = ahead.result(), batch
+                pixels = ahead.result()
+                current = batch
                 batch = next(batches, None)
                 ahead = submit(prepare, batch) if batch else None
                 found = self._predicted(pixels)
@@ -179,7 +181,8 @@ class Detector:
         runs = [run for part in parts for run in part.runs]
         order = np.flatnonzero(~doubles(boxes, scores, classes, tiles, owned))
         order = order[np.argsort(-scores[order], kind="stable")][: self.card.max_detections]
-        boxes, runs = boxes[order], [runs[k] for k in order]
+        boxes = boxes[order]
+        runs = [runs[k] for k in order]
         measured = np.array([mk.measure(run) for run in runs]).reshape(-1, 3)
         rows = pd.DataFrame(
             {
@@ -200,7 +203,8 @@ class Detector:
             },
             index=range(len(order)),
         )[COLUMNS]
-        rows["sigma_px"], rows["response"] = rows["sigma_px"].astype(float), rows["response"].astype(float)
+        for column in ("sigma_px", "response"):
+            rows[column] = rows[column].astype(float)
         capped = any(part.is_capped for part in parts) or len(order) >= self.card.max_detections
         rows.attrs["is_capped"] = bool(capped)
         return rows

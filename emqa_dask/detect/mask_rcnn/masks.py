@@ -46,7 +46,10 @@ def paste_as_torchvision(masks: "torch.Tensor", boxes: "torch.Tensor", shape: tu
     grown = expand_boxes(boxes, scale).long().tolist() if len(boxes) else []
     for mask, (left, top, right, bottom) in zip(pad(masks, (1, 1, 1, 1)), grown):
         size = max(bottom - top + 1, 1), max(right - left + 1, 1)
-        x0, x1, y0, y1 = max(left, 0), min(right + 1, shape[1]), max(top, 0), min(bottom + 1, shape[0])
+        x0 = max(left, 0)
+        x1 = min(right + 1, shape[1])
+        y0 = max(top, 0)
+        y1 = min(bottom + 1, shape[0])
         if x0 >= x1 or y0 >= y1:
             yield Crop(0, 0, np.zeros((0, 0), bool))
             continue
@@ -122,12 +125,16 @@ def measure(run: Runs) -> Shape:
     """
     if len(run) == 0:
         return Shape(0.0, np.nan, np.nan)
-    x, start, stop = 2 * run[:, 0], 2 * run[:, 1], 2 * run[:, 2] - 2  # in half pixels: whole numbers
+    # in half pixels: whole numbers
+    x = 2 * run[:, 0]
+    start = 2 * run[:, 1]
+    stop = 2 * run[:, 2] - 2
     sides = [(x - 1, start), (x + 1, start), (x - 1, stop), (x + 1, stop), (x, start - 1), (x, stop + 1)]
     points = np.concatenate([np.column_stack(side) for side in sides]).astype(np.int32)
     hull = cv2.convexHull(points)
     corners = hull[:, 0].astype(np.float64) / 2
-    area, perimeter = cv2.contourArea(hull) / 4, cv2.arcLength(hull, True) / 2
+    area = cv2.contourArea(hull) / 4
+    perimeter = cv2.arcLength(hull, True) / 2
     distance = np.hypot(*(corners - corners.mean(axis=0)).T)
     return Shape(
         float((run[:, 2] - run[:, 1]).sum()),

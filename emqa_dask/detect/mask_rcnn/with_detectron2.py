@@ -38,7 +38,8 @@ def load(card: Card, device: str, precision: str) -> Network:
         as_products(model)
         model.roi_heads.mask_head.layers = by_the_few(model.roi_heads.mask_head.layers)
     model.to(device, memory_format=torch.channels_last)
-    shortest, longest = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
+    shortest = cfg.INPUT.MIN_SIZE_TEST
+    longest = cfg.INPUT.MAX_SIZE_TEST
     resize = ResizeShortestEdge([shortest, shortest], longest)
 
     @torch.inference_mode()
