@@ -4,7 +4,7 @@
 
 BEFORE and AFTER are workspaces that two versions of emqa made from the same archive. A table is found by its name; the
 digest in the name of its folder depends on settings and models and is ignored. Rows are matched by the table's key, and
-columns by name. NaN equals NaN, null equals null, and floats have to be equal to the last bit unless --rtol is given.
+columns by name. NaN equals NaN, null equals null, and floats have to be equal unless --rtol is given.
 Columns that differ between two runs of the same version are not compared; EXCLUDED_COLUMNS lists them. Settings,
 models, events and provenance are no results and are not compared either. Exit code 1 when anything differs.
 """
@@ -73,10 +73,10 @@ class Table(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Result of comparing one table, or the stored pixels."""
+    """Result of comparing one table, or the files of the stacks."""
 
     name: str
-    n_rows: int
+    n_rows: int  # or files
     n_columns: int
     differences: list[str]  # lines to print; none when equal
 
@@ -119,7 +119,7 @@ def _parse_number(text: str) -> float | str:
 
 def rename_table(table: Table, name: str, options: CompareOptions) -> Table:
     """`table`, called `name` in the older workspace, with the new names of its columns and values."""
-    renames = {column: _new_column(name, column, options) for column in table.columns}
+    renames = {column: _rename_column(name, column, options) for column in table.columns}
     types = {renames[column]: kind for column, kind in table.types.items()}
     columns = {renames[column]: values for column, values in table.columns.items()}
     if options.values:
@@ -127,7 +127,7 @@ def rename_table(table: Table, name: str, options: CompareOptions) -> Table:
     return Table(types, columns, table.keys)
 
 
-def _new_column(table: str, column: str, options: CompareOptions) -> str:
+def _rename_column(table: str, column: str, options: CompareOptions) -> str:
     return options.columns.get(f"{table}.{column}", options.columns.get(column, column))
 
 
@@ -174,8 +174,8 @@ def compare_tables(before: Table, after: Table, options: CompareOptions, n_shown
     if keys[0] != keys[1]:
         counts = Counter(keys[0]), Counter(keys[1])
         yield f"{len(keys[0])} rows before, {len(keys[1])} after"
-        yield from (f"  row only before: {_format(key)}" for key in [*(counts[0] - counts[1])][:n_shown])
-        yield from (f"  row only after: {_format(key)}" for key in [*(counts[1] - counts[0])][:n_shown])
+        yield from (f"  row only before: {_format_key(key)}" for key in [*(counts[0] - counts[1])][:n_shown])
+        yield from (f"  row only after: {_format_key(key)}" for key in [*(counts[1] - counts[0])][:n_shown])
         return
     for column in [column for column in before.columns if column in after.columns]:
         if before.types[column] != after.types[column]:
@@ -194,12 +194,20 @@ def _compare_columns(
     if unequal:
         yield f"{column} differs in {len(unequal)} of {len(pairs)} rows"
     for k in unequal[:n_shown]:
-        yield f"  {_format(keys[k])}: {_format(pairs[k][0])} before, {_format(pairs[k][1])} after"
+        yield f"  {_format_key(keys[k])}: {_format_change(*pairs[k])}"
 
 
-def _format(value: Any) -> str:
-    text = ", ".join(map(str, value)) if isinstance(value, tuple) else repr(value)
-    return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "..."
+def _format_key(key: tuple) -> str:
+    return ", ".join(map(str, key))
+
+
+def _format_change(before: Any, after: Any) -> str:
+    """Both values, from shortly before the first character in which they differ."""
+    texts = [repr(before), repr(after)]
+    n_common = next((k for k, (a, b) in enumerate(zip(*texts, strict=False)) if a != b), 0)
+    start = max(n_common - MAX_TEXT // 2, 0)
+    older, newer = (("..." if start else "") + text[start : start + MAX_TEXT] for text in texts)
+    return f"{older} before, {newer} after"
 
 
 def compare_table(name: str, before: Path, after: Path, options: CompareOptions) -> Comparison | None:
@@ -212,10 +220,10 @@ def compare_table(name: str, before: Path, after: Path, options: CompareOptions)
     if older is None or newer is None:
         return Comparison(name, 0, 0, ["the table is missing " + ("before" if older is None else "after")])
     older = rename_table(older, name, options)
-    keys = tuple(_new_column(name, key, options) for key in KEYS[name])
+    keys = tuple(_rename_column(name, key, options) for key in KEYS[name])
     if missing := [key for key in keys if key not in newer.columns]:
         return Comparison(renamed, 0, 0, [f"column {key} is missing after" for key in missing])
-    excluded = tuple(_new_column(name, column, options) for column in EXCLUDED_COLUMNS.get(name, ()))
+    excluded = tuple(_rename_column(name, column, options) for column in EXCLUDED_COLUMNS.get(name, ()))
     older = sort_table(older, keys, excluded)
     newer = sort_table(newer, keys, excluded)
     differences = list(compare_tables(older, newer, options))
@@ -251,16 +259,6 @@ def compare_workspaces(before: Path, after: Path, options: CompareOptions) -> li
     return [*(one for one in compared if one is not None), compare_pixels(before, after)]
 
 
-def find_unused_renames(before: Path, options: CompareOptions) -> list[str]:
-    """Old names in `options` that no table of the older workspace has: a misspelt name compares nothing."""
-    names = {name for name in KEYS if find_table_files(before, name)}
-    columns = set()
-    for name in names:
-        table = read_table(before, name)
-        columns |= {*table.columns, *(f"{name}.{column}" for column in table.columns)} if table else set()
-    return [*sorted(options.tables.keys() - KEYS.keys()), *sorted(options.columns.keys() - columns)]
-
-
 def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("before", type=Path, metavar="BEFORE")
@@ -280,9 +278,10 @@ def main(arguments: list[str] | None = None) -> int:
         dict(pair.split("=", 1) for pair in pairs) for pairs in (args.renamed, args.renamed_table, args.renamed_value)
     )
     options = CompareOptions(tables, columns, values, frozenset(args.reworded), args.rtol)
-    if unused := find_unused_renames(args.before, options):
-        print(f"{args.before} has no {', '.join(unused)}")
-        return 1
+    for workspace in (args.before, args.after):
+        if not (workspace / "workspace.json").is_file():
+            print(f"{workspace} is no workspace")
+            return 1
     compared = compare_workspaces(args.before, args.after, options)
     print(f"{'table':18}{'rows':>8}{'columns':>9}  result")
     for one in compared:

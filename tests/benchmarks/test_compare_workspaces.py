@@ -100,9 +100,9 @@ def test_renamed_tables_columns_and_codes_are_equal(before, after, capsys):
     assert compare(before, after, *options, "--renamed-value", "micrograph=image") == 0
 
 
-def test_a_misspelt_rename_is_refused(before, after, capsys):
-    assert compare(before, after, "--renamed", "verdikt=decision") == 1
-    assert "has no verdikt" in capsys.readouterr().out
+def test_a_folder_that_is_no_workspace_is_refused(before, tmp_path, capsys):
+    assert compare(before, tmp_path / "none") == 1
+    assert f"{tmp_path / 'none'} is no workspace" in capsys.readouterr().out
 
 
 def test_changed_pixels_are_reported(before, after, capsys):
