@@ -1,5 +1,8 @@
 # make demo: install, synthesise an archive, triage it.   make test: install, run every test.
-PYTHON ?= python3.11
+# The newest Python that runs and can make a virtual environment: shims of pyenv exist for versions that do not run.
+can_make_venv = $(shell $(1) -c 'import ensurepip, venv' >/dev/null 2>&1 && echo $(1))
+newest_python = $(firstword $(foreach version,3.13 3.12 3.11,$(call can_make_venv,python$(version))))
+PYTHON ?= $(or $(newest_python),$(error Python 3.11, 3.12 or 3.13 with venv is needed; name it with PYTHON=))
 BIN := .venv/bin
 DEMO ?= demo
 JOBS ?= 2
@@ -21,7 +24,7 @@ JOBS ?= 2
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps \
 		"dask-cuda; platform_system == 'Linux' and platform_machine == 'x86_64'" \
 		"cucim-cu13; platform_system == 'Linux' and platform_machine == 'x86_64'"
-	@# detectron2 has no wheel for this Python: its Python code alone, apart from all else, for the tests of its back end
+	@# detectron2's wheels end at Python 3.10: its Python code alone, apart from all else, for the tests of its back end
 	$(BIN)/python -m pip install -q --no-deps --upgrade --python-version 3.10 --only-binary=:all: \
 		--target .venv/detectron2 sal-detectron2==0.7.2
 	@touch $@
@@ -61,8 +64,13 @@ bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/bench_end_to_end.py
 	$(BIN)/python benchmarks/bench_faults.py
 
-lock: .venv/.installed-dev
-	$(BIN)/python -m pip freeze --exclude-editable | grep -v ' @ ' > constraints.txt
+# One lock for all Pythons and extras. Versions in it stay; `make lock UPGRADE=--upgrade` takes the newest ones.
+# 3.11.1: ome-zarr refuses 3.11.0. The marker that nearly all lines share is left out.
+lock: .venv/bin/python
+	$(BIN)/python -m pip install -q uv
+	$(BIN)/uv pip compile -q --universal --fork-strategy fewest --python-version 3.11.1 --all-extras \
+		--no-header --no-annotate $(UPGRADE) pyproject.toml -o constraints.txt
+	sed -i "s/ ; python_full_version < '3.14' and sys_platform == 'linux'$$//" constraints.txt
 
 clean:
 	rm -rf .venv .venv-gpu $(DEMO)
