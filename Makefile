@@ -55,6 +55,7 @@ lint: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/mypy
 
 # Sphinx with every warning an error; the pages are in docs/_build/html.
 docs: .venv/.installed-dev

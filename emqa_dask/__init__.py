@@ -1,6 +1,7 @@
 """emqa_dask: triage large archives of electron micrographs. Names load on first use: the import stays light."""
 
 from importlib import import_module
+from typing import Any
 
 __version__ = "0.2.0"
 
@@ -24,11 +25,11 @@ _HOMES = {
 __all__ = ["__version__", *_HOMES]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'emqa_dask' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted(__all__)

@@ -129,7 +129,7 @@ def in_batches(function: Callable[[list], Iterable], items: Iterable, size: int)
     if size < 1:
         raise ValueError(f"the batch size is {size}: it has to be at least 1")
     source = iter(items)
-    batch = []
+    batch: list = []
     n_done = 0
     while batch := batch + list(itertools.islice(source, max(0, size - len(batch)))):
         results = _tried(function, batch[:size], n_done)
@@ -179,7 +179,7 @@ def use_wide_vectors() -> None:
     import llvmlite.binding as llvm
     import numba
 
-    config = numba.config
+    config: Any = numba.config  # gets its attributes while numba is imported
     if config.CPU_NAME or config.CPU_FEATURES is not None or not config.ENABLE_AVX:
         return
     features = llvm.get_host_cpu_features()

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -82,7 +82,7 @@ def use_pass(net: "torch.nn.Module", seed: int | None, number: int = 0) -> None:
     Of one pass all images lose the same activations: a pass is one thinned network, so neither the order of images nor
     the size of batches changes what comes out.
     """
-    for layer, module in enumerate(m for m in net.modules() if hasattr(m, "drawn_from")):
+    for layer, module in enumerate(m for m in net.modules() if isinstance(m, _layers().Dropout)):
         module.drawn_from = None if seed is None else (seed, number, layer)
 
 
@@ -91,29 +91,29 @@ def _layers() -> SimpleNamespace:
     """Our own kinds of layers. Made once: networks are stacked only if their classes are the same."""
     import numpy as np
     import torch
-    from torch import nn
+    from torch import Tensor, nn
 
     class Classifier(nn.Module):
         """A body and its head."""
 
-        def __init__(self, body, head):
+        def __init__(self, body: nn.Module, head: nn.Module) -> None:
             super().__init__()
             self.body = body
             self.head = head
 
-        def forward(self, x, embedding: bool = False):
+        def forward(self, x: Tensor, embedding: bool = False) -> Tensor | tuple[Tensor, Tensor]:
             found = self.body(x)
             return (self.head(found), found) if embedding else self.head(found)
 
     class Dropout(nn.Module):
         """Drops at random in training; in evaluation nothing, or what `use_pass` said."""
 
-        def __init__(self, p: float):
+        def __init__(self, p: float) -> None:
             super().__init__()
             self.p = p
             self.drawn_from = None
 
-        def forward(self, x):
+        def forward(self, x: Tensor) -> Tensor:
             if self.training:
                 return nn.functional.dropout(x, self.p)
             if self.drawn_from is None:
@@ -124,7 +124,7 @@ def _layers() -> SimpleNamespace:
     class Block(nn.Module):
         """Batch normalisation and ReLU before each of two 3 x 3 convolutions; a shortcut around both."""
 
-        def __init__(self, inner: int, outer: int, stride: int, dropout: float):
+        def __init__(self, inner: int, outer: int, stride: int, dropout: float) -> None:
             super().__init__()
             self.norm1 = nn.BatchNorm2d(inner)
             self.norm2 = nn.BatchNorm2d(outer)
@@ -135,7 +135,7 @@ def _layers() -> SimpleNamespace:
             self.relu = nn.ReLU()
             self.dropout = _dropout(dropout)
 
-        def forward(self, x):
+        def forward(self, x: Tensor) -> Tensor:
             ready = self.relu(self.norm1(x))
             around = x if self.shortcut is None else self.shortcut(ready)
             return around + self.conv2(self.dropout(self.relu(self.norm2(self.conv1(ready)))))
@@ -143,13 +143,13 @@ def _layers() -> SimpleNamespace:
     class Mean(nn.Module):
         """The mean over an image: unlike AdaptiveAvgPool2d it has a rule for vmap."""
 
-        def forward(self, x):
+        def forward(self, x: Tensor) -> Tensor:
             return x.mean(dim=(-2, -1))
 
     return SimpleNamespace(Mean=Mean, Classifier=Classifier, Dropout=Dropout, Block=Block)
 
 
-def _dropout(p: float):
+def _dropout(p: float) -> "torch.nn.Module":
     from torch import nn
 
     return _layers().Dropout(p) if p else nn.Identity()
@@ -190,16 +190,14 @@ def _of_torchvision(full: Mapping) -> tuple:
             _put(net, place, _dropout(full["dropout"]))
     first, conv = next((place, m) for place, m in layers.items() if isinstance(m, nn.Conv2d))
     if conv.in_channels != full["channels"]:
-        stride = conv.stride
-        padding = conv.padding
-        bias = conv.bias is not None
-        fresh = nn.Conv2d(full["channels"], conv.out_channels, conv.kernel_size, stride, padding, bias=bias)
+        shape: Any = {"kernel_size": conv.kernel_size, "stride": conv.stride, "padding": conv.padding}
+        fresh = nn.Conv2d(full["channels"], conv.out_channels, **shape, bias=conv.bias is not None)
         nn.init.kaiming_normal_(fresh.weight, mode="fan_out", nonlinearity="relu")
         _put(net, first, fresh)
     _put(net, last, _dropout(0.0 if has_dropout else full["dropout"]))
     return net, nn.Linear(layers[last].in_features, full["n_classes"])
 
 
-def _put(net, place: str, module) -> None:
+def _put(net: "torch.nn.Module", place: str, module: "torch.nn.Module") -> None:
     parent, _, name = place.rpartition(".")
     setattr(net.get_submodule(parent), name, module)

@@ -112,11 +112,11 @@ def build(architecture: Mapping) -> "torch.nn.Module":
     return net.eval()
 
 
-def _sizes(level) -> list:
+def _sizes(level: int | list[int] | tuple[int, ...]) -> list[int]:
     return list(level) if isinstance(level, list | tuple) else [level]
 
 
-def _keep_size(image, target=None):
+def _keep_size(image: "torch.Tensor", target: dict | None = None) -> tuple["torch.Tensor", dict | None]:
     return image, target
 
 
@@ -125,7 +125,7 @@ def save_weights(net: "torch.nn.Module", path: Path, *, half: bool = False) -> N
     import torch
     from safetensors.torch import save
 
-    def kept(tensor):
+    def kept(tensor: torch.Tensor) -> torch.Tensor:
         tensor = tensor.detach().cpu().contiguous()
         return tensor.half() if half and tensor.dtype == torch.float32 else tensor
 

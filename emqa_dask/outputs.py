@@ -19,7 +19,7 @@ from emqa_dask import models
 try:
     import fcntl
 except ImportError:  # Windows: what a killed process leaves half-written stays there
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # a name is a module for mypy, or None, not both
 
 MARKER = "emqa writes a folder here.txt"  # in the hidden folder beside the one that is written
 TEXT = "emqa_dask writes a folder here, and removes this one afterwards. The name of the folder that is written:\n"

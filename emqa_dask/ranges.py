@@ -14,8 +14,8 @@ def check_whole(name: str, value: object, least: int, most: int = MANY) -> None:
 
 def check_number(name: str, value: object, above: float, most: float = math.inf) -> None:
     """Raises ValueError unless `value` is a finite number above `above` and at most `most`."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or not above < value <= most:
+    is_bool = isinstance(value, bool)
+    if is_bool or not (isinstance(value, int | float) and math.isfinite(value) and above < value <= most):
         limit = f" and at most {most:g}" if math.isfinite(most) else ""
         raise ValueError(f"{name} is {value!r}: it has to be a number above {above:g}{limit}")
 

@@ -18,7 +18,7 @@ class View:
     stride_px: int = 0  # from window to window, after shrinking; 0: half a window
     max_windows: int = 36  # of an image: a larger one is looked at here and there, evenly
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.size_px < 8:
             raise ValueError(f"[input] size_px is {self.size_px}: the side of a window, at least 8 px")
         if not 0 <= self.low_percentile < self.high_percentile <= 100:
@@ -54,7 +54,7 @@ def prepare(image: NDArray, view: View) -> NDArray[np.float32]:
     said = refusal(image.shape, view)
     if said or image.dtype.kind not in "buif":
         raise ValueError(said or f"the image is {image.dtype}: real numbers are needed")
-    pixels = image.astype(np.float64 if image.dtype.itemsize > 2 else np.float32)
+    pixels: NDArray = image.astype(np.float64 if image.dtype.itemsize > 2 else np.float32)
     is_finite = np.isfinite(pixels)
     finite = pixels[is_finite]
     if finite.size == 0:
@@ -70,7 +70,7 @@ def prepare(image: NDArray, view: View) -> NDArray[np.float32]:
     if view.whole and min(image.shape) > view.size_px:
         scale = view.size_px / min(image.shape)
         size = tuple(max(view.size_px, round(n * scale)) for n in image.shape)
-        pixels = cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_AREA)
+        pixels = np.asarray(cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_AREA))
     return pixels
 
 

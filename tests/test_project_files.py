@@ -1,5 +1,6 @@
 """The project's own files agree with each other: one version, one licence, a typed package."""
 
+import inspect
 import re
 from pathlib import Path
 
@@ -32,3 +33,11 @@ def test_kustomization_has_the_tag_of_this_version():
 
 def test_package_is_marked_as_typed():
     assert (Path(emqa_dask.__file__).parent / "py.typed").is_file()
+
+
+@pytest.mark.parametrize("name", sorted({*emqa_dask.__all__} - {"__version__", "Settings"}))
+def test_public_functions_carry_types(name):
+    signature = inspect.signature(getattr(emqa_dask, name))
+    untyped = [p.name for p in signature.parameters.values() if p.annotation is p.empty]
+    assert untyped == []
+    assert signature.return_annotation is not signature.empty

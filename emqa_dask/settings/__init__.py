@@ -9,6 +9,7 @@ import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 import tomli_w
 
@@ -49,7 +50,14 @@ class Settings:
         return self.detect if cohort is None else cohort.detect(self.detect)
 
 
-def _check(section: str, record: object) -> None:
+class Section(Protocol):
+    """A record of settings."""
+
+    def check(self) -> None:
+        """Raises SettingsError for values that do not fit together."""
+
+
+def _check(section: str, record: Section) -> None:
     check_values(record, section)
     record.check()
 
@@ -62,7 +70,7 @@ def _hint(key: str, known: list[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
 
 
-def _coerce(value: object, annotation: object, key: str) -> object:
+def _coerce(value: object, annotation: object, key: str) -> Any:
     origin = typing.get_origin(annotation)
     if origin is tuple:
         if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
@@ -187,6 +195,6 @@ def dump(settings: Settings) -> str:
 
 def digest(*parts: object) -> str:
     """8 hex digits that name settings records, model digests and upstream digests together, in order."""
-    plain = [dataclasses.asdict(p) if dataclasses.is_dataclass(p) else p for p in parts]
+    plain = [dataclasses.asdict(p) if dataclasses.is_dataclass(p) and not isinstance(p, type) else p for p in parts]
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -35,7 +35,7 @@ class Run:
         "wait_s": Range(0, 30 * DAY_S),
     }
 
-    def check(self):
+    def check(self) -> None:
         known = self.scheduler in NAMES or self.scheduler.startswith(ADDRESSES)
         rule = f"is {', '.join(NAMES)}, tcp://host:port, or file: and a scheduler file"
         require(known, "run.scheduler", self.scheduler, rule)
@@ -58,7 +58,7 @@ class Local:
     host: str = "127.0.0.1"  # where scheduler and workers listen: who can reach them can run code, if tls is off
     tls: bool = True  # with certificates of this run alone: else whoever reaches a port can run code in the workers
 
-    def check(self):
+    def check(self) -> None:
         require(bool(self.host), "local.host", self.host, "is an address of this machine, as in 127.0.0.1")
 
 
@@ -73,7 +73,7 @@ class Cuda:
         "rmm_pool_fraction": Range(0.001, 1),
     }
 
-    def check(self):
+    def check(self) -> None:
         require(len(set(self.devices)) == len(self.devices), "cuda.devices", self.devices, "names a GPU twice")
 
 
@@ -107,7 +107,7 @@ class Slurm:
         "max_jobs": Range(1, 10_000),
     }
 
-    def check(self):
+    def check(self) -> None:
         is_known = WALLTIME.fullmatch(self.walltime) and 0 < self.walltime_s <= 365 * DAY_S
         require(bool(is_known), "slurm.walltime", self.walltime, "is [days-]HH:MM:SS, above zero and at most 365 days")
         require(
@@ -118,7 +118,10 @@ class Slurm:
 
     @property
     def walltime_s(self) -> int:
-        days, hours, minutes, seconds = (int(n or 0) for n in WALLTIME.fullmatch(self.walltime).groups())
+        match = WALLTIME.fullmatch(self.walltime)
+        if match is None:
+            raise ValueError(f"slurm.walltime is {self.walltime!r}: it has to be [days-]HH:MM:SS")
+        days, hours, minutes, seconds = (int(n or 0) for n in match.groups())
         return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
@@ -147,7 +150,7 @@ class Kubernetes:
         "scheduler_memory_gib": Range(0.001, 65_536),
     }
 
-    def check(self):
+    def check(self) -> None:
         rule = f"is at most kubernetes.max_workers, which is {self.max_workers}"
         require(1 <= self.min_workers <= self.max_workers, "kubernetes.min_workers", self.min_workers, rule)
         require(all("=" in pair for pair in self.env), "kubernetes.env", self.env, "is a list of NAME=value")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from emqa_dask.settings.rules import Range, require
 
@@ -21,7 +21,7 @@ class Archive:
         "files_per_task": Range(1, 100_000),
     }
 
-    def check(self):
+    def check(self) -> None:
         """All that can be wrong is a number's range."""
 
 
@@ -41,7 +41,7 @@ class Store:
         "verify_gib": Range(0, 1e6),
     }
 
-    def check(self):
+    def check(self) -> None:
         known = ("auto", "zstd", "none")
         require(self.compression in known, "store.compression", self.compression, "is 'auto', 'zstd' or 'none'")
 
@@ -74,7 +74,7 @@ class Detect:
         "max_detections": Range(1, 1_000_000),
     }
 
-    def check(self):
+    def check(self) -> None:
         named = self.detectors
         require(bool(named) and all(named), "detect.detectors", named, 'names at least one, e.g. ["log"]')
         require(len(set(named)) == len(named), "detect.detectors", named, "names one twice")
@@ -103,7 +103,7 @@ class Classify:
     method: str = ""  # softmax (its first member alone), dropout or ensemble; "" = what its card says
     precision: str = "float32"  # of the networks; bfloat16 and float16 are faster where hardware has them
 
-    def check(self):
+    def check(self) -> None:
         require(
             self.precision in PRECISIONS, "classify.precision", self.precision, f"is one of {', '.join(PRECISIONS)}"
         )
@@ -118,7 +118,7 @@ class Cohort:
     uri: str = "*"  # glob pattern on the archive-relative URI
     instrument: str = ""  # as the header names it; "" = any
     magnification: float = 0.0  # as the header says; 0 = any
-    changes: tuple[tuple[str, object], ...] = ()  # (key of [detect], value)
+    changes: tuple[tuple[str, Any], ...] = ()  # (key of [detect], value)
     RANGES: ClassVar = {
         "magnification": Range(0, 1e9),
     }
@@ -151,7 +151,7 @@ class Featurise:
         "cs_mm": Range(-10, 100),
     }
 
-    def check(self):
+    def check(self) -> None:
         require(self.rings in ("auto", "on", "off"), "featurise.rings", self.rings, "is auto, on or off")
         require(self.score_floor < 1, "featurise.score_floor", self.score_floor, "has to be below 1")
 
@@ -161,7 +161,7 @@ class Predict:
     # Model directories, or names of bundled ones, each for the detector on its card; of two for one, the first counts.
     forests: tuple[str, ...] = ("log-synthetic", "cavity-tem-f1")
 
-    def check(self):
+    def check(self) -> None:
         known = "names model directories or bundled models"
         require(bool(self.forests) and all(self.forests), "predict.forests", self.forests, known)
 
@@ -183,5 +183,5 @@ class Report:
         "max_rows": Range(1, 100_000),
     }
 
-    def check(self):
+    def check(self) -> None:
         require(self.target_risk < 1, "report.target_risk", self.target_risk, "has to be below 1")
