@@ -1,11 +1,16 @@
 """The project's own files agree with each other: one version, one licence, a typed package."""
 
 import inspect
+import itertools
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 import emqa_dask
 
@@ -41,3 +46,22 @@ def test_public_functions_carry_types(name):
     untyped = [p.name for p in signature.parameters.values() if p.annotation is p.empty]
     assert untyped == []
     assert signature.return_annotation is not signature.empty
+
+
+def test_every_file_names_the_same_pythons():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    versions = re.findall(r"Python :: (3\.\d+)", "\n".join(project["project"]["classifiers"]))
+    allowed = SpecifierSet(project["project"]["requires-python"])
+    assert versions == [f"3.{minor}" for minor in range(30) if f"3.{minor}.5" in allowed]
+    newest_first = " ".join(reversed(versions))
+    assert f"version,{newest_first}," in (REPOSITORY / "Makefile").read_text()
+    assert project["tool"]["ruff"]["target-version"] == "py" + versions[0].replace(".", "")
+
+
+def test_lock_pins_every_dependency():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    lines = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    names = {canonicalize_name(Requirement(line).name) for line in lines} - {"emqa-dask"}
+    pins = [Requirement(line) for line in (REPOSITORY / "constraints.txt").read_text().splitlines()]
+    assert all(str(pin.specifier).startswith("==") for pin in pins)
+    assert names <= {canonicalize_name(pin.name) for pin in pins}

@@ -5,12 +5,12 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 
 import psutil
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.preflight import check
@@ -58,7 +58,9 @@ def examine(say: Callable[[str], None], settings: Settings | None = None) -> int
         mark = {True: "ok  ", False: "BAD ", None: "note"}[is_ok]
         say(f"{mark}  {what}" + (f": {remedy}" if remedy and is_ok is not True else ""))
 
-    line(sys.version_info >= (3, 11), f"Python {platform.python_version()} on {platform.platform()}", "3.11 is needed")
+    pythons = SpecifierSet(importlib.metadata.metadata("emqa_dask")["Requires-Python"])
+    is_tested = pythons.contains(platform.python_version(), prereleases=True)
+    line(is_tested, f"Python {platform.python_version()} on {platform.platform()}", f"it has to be {pythons}")
     for name, found, is_new_enough in requirements():
         line(is_new_enough, f"{name} {found or 'missing'}", f"pip install --upgrade {name}")
     cores = n_cores()

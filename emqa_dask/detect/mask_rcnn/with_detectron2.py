@@ -11,7 +11,7 @@ from emqa_dask.detect.mask_rcnn.network import Found, Network, autocast
 from emqa_dask.detect.mask_rcnn.speed import as_products, by_the_few, fold, planar
 
 INSTALL = (
-    "this model needs detectron2, which is not installed, and has no wheels for Python 3.11: "
+    "this model needs detectron2, which is not installed, and has no wheels for this Python: "
     "pip install --no-build-isolation 'git+https://github.com/facebookresearch/detectron2.git'"
 )
 
