@@ -124,6 +124,12 @@ def test_every_result_has_all_its_facts():
         assert all(figure[key] for key in results.COLUMNS), figure
 
 
+def test_every_script_of_a_result_exists():
+    scripts = {figure["script"].split()[0].rstrip(";") for figure in results.list_results()}
+    paths = {name: packages.ROOT.parent / "benchmarks" / name for name in scripts if name.endswith(".py")}
+    assert [name for name, path in paths.items() if not path.is_file()] == []
+
+
 def test_pages_are_the_same_when_written_again(tmp_path):
     paths = write_pages(tmp_path)
     times = [path.stat().st_mtime_ns for path in paths]
