@@ -21,15 +21,15 @@ import pandas as pd
 from emqa_dask import tables
 from emqa_dask.detect.log import detect_image
 from emqa_dask.featurise.images import image_features
-from emqa_dask.pipeline.measuring import measure as measure_image
-from emqa_dask.pipeline.predicting import joined
-from emqa_dask.predict.duplicates import flag_duplicates
-from emqa_dask.predict.flags import flag_images
+from emqa_dask.pipeline.tasks.measure import measure as measure_image
+from emqa_dask.pipeline.tasks.predict import joined
 from emqa_dask.predict.images import predict_images
-from emqa_dask.report.triage import judge
 from emqa_dask.settings import Settings
 from emqa_dask.synthetic.faults import FAULTS, FOREIGN, apply_fault, make_foreign, noise_level
 from emqa_dask.synthetic.profiles import MAKE, make_sample
+from emqa_dask.triage.duplicates import flag_duplicates
+from emqa_dask.triage.flags import flag_images
+from emqa_dask.triage.verdicts import judge
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 RECALL = 0.95

@@ -28,8 +28,10 @@ import scale_stubs
 from bench_scale import write_archive
 
 from emqa_dask import tables
-from emqa_dask.pipeline import ingest, measuring, run
-from emqa_dask.pipeline.folders import SCHEMAS, folders
+from emqa_dask.pipeline.commands import ingest, make_tables, triage
+from emqa_dask.pipeline.tasks import measure
+from emqa_dask.pipeline.workspace import micrograph_ledger
+from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
 from emqa_dask.predict import judge
 from emqa_dask.settings import load_settings, replace
 from emqa_dask.store import layout, parts
@@ -53,13 +55,13 @@ def draw_detections(rng: np.random.Generator, name: str, n: int) -> pd.DataFrame
 def vary(root: str, settings, n_detections: int) -> None:
     """Gives every image of a stub workspace detections, evidence and statistics of its own."""
     where = folders(settings)
-    for partition, rows in ingest.partitions(root, run.OF_TASK):
+    for partition, rows in micrograph_ledger.partitions(root, make_tables.TASK_COLUMNS):
         rng = np.random.default_rng(int(partition.name.encode().hex()[-12:], 16))
         found = []
         evidence = []
         for row in rows.to_dict("records"):
             found.append(draw_detections(rng, row["micrograph_id"], n_detections))
-            evidence += measuring.evidence_of(row, found[-1], settings)
+            evidence += measure.evidence_of(row, found[-1], settings)
         features = parts.read_table(root, where["features"], SCHEMAS["features"], None, partitions=[partition.name])
         for name in tables.IMAGE_STATISTICS:
             features[name] *= rng.normal(1, 0.02, len(features))
@@ -73,15 +75,15 @@ def make_workspace(folder: Path, n: int, n_detections: int) -> str:
     write_archive(folder / "archive", n)
     root = str(folder / "ws")
     settings = replace(load_settings(), {"run": {"scheduler": "in-process"}})
-    kept = ingest.survey_files, run.work, dict(run.STORED)
+    kept = ingest.survey_files, make_tables.make_partition, dict(make_tables.STORED)
     ingest.survey_files = scale_stubs.survey_files
-    run.work = scale_stubs.work
-    run.STORED.update(dict.fromkeys(run.STORED, 10**9))  # no pixels are stored, so no room is needed for them
+    make_tables.make_partition = scale_stubs.make_partition
+    make_tables.STORED.update(dict.fromkeys(make_tables.STORED, 10**9))
     try:
-        run.run(str(folder / "archive"), root, settings, steps=run.STEPS[:-1], say=lambda text: None)
+        triage.run(str(folder / "archive"), root, settings, steps=triage.STEPS[:-1], say=lambda text: None)
     finally:
-        ingest.survey_files, run.work = kept[:2]
-        run.STORED.update(kept[2])
+        ingest.survey_files, make_tables.make_partition = kept[:2]
+        make_tables.STORED.update(kept[2])
     vary(root, settings, n_detections)
     return root
 
@@ -90,7 +92,7 @@ def write_labels(root: str, path: Path, n: int) -> None:
     """COCO labels of `n` images: detections are true with the odds that their scores promise, and some are missing."""
     settings = layout.settings_of(root)
     rng = np.random.default_rng(7)
-    ledger = pd.concat(ingest.current(root, ("micrograph_id", "uri", "partition")), ignore_index=True)
+    ledger = pd.concat(micrograph_ledger.current(root, ("micrograph_id", "uri", "partition")), ignore_index=True)
     ledger = ledger.iloc[np.sort(rng.choice(len(ledger), n, replace=False))]
     found = parts.read_table(
         root, folders(settings)["detections"], SCHEMAS["detections"], None, sorted(set(ledger["partition"]))

@@ -41,20 +41,21 @@ def measure(folder: Path, step: str) -> dict:
     """One step in this process."""
     import scale_stubs
 
-    from emqa_dask.pipeline import PRELOAD, ingest, run
+    from emqa_dask.pipeline import PRELOAD
+    from emqa_dask.pipeline.commands import ingest, make_tables, triage
     from emqa_dask.run.cluster import warm_up
     from emqa_dask.settings import load_settings, replace
 
     ingest.survey_files = scale_stubs.survey_files
-    run.work = scale_stubs.work
-    run.STORED = dict.fromkeys(run.STORED, 10**9)  # no pixels are stored, so no room is needed for them
+    make_tables.make_partition = scale_stubs.make_partition
+    make_tables.STORED = dict.fromkeys(make_tables.STORED, 10**9)  # no pixels are stored, so no room is needed for them
     if step == "run":
         warm_up([*PRELOAD, "scale_stubs"])
     imported = peak_mib()
     clock = time.perf_counter()
     cpu = time.process_time()
     settings = replace(load_settings(), {"run": {"workers": 2}})
-    code = run.run(str(folder / "archive"), str(folder / "ws"), settings, steps=STEPS[step], say=lambda text: None)
+    code = triage.run(str(folder / "archive"), str(folder / "ws"), settings, steps=STEPS[step], say=lambda text: None)
     return {
         "exit_code": code,
         "wall_s": time.perf_counter() - clock,

@@ -24,8 +24,10 @@ sys.path.insert(0, str(Path(__file__).parent))  # workers import the stub from h
 import scale_stubs
 from bench_end_to_end import write_archive
 
-from emqa_dask.pipeline import PRELOAD, ingest, run
-from emqa_dask.pipeline.folders import folders
+from emqa_dask.pipeline import PRELOAD
+from emqa_dask.pipeline.commands import make_tables, triage
+from emqa_dask.pipeline.workspace import micrograph_ledger
+from emqa_dask.pipeline.workspace.stages import folders
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.execute import Task, execute
 from emqa_dask.run.workers import BEFORE_SPAWN, IN_WORKER, METHOD, variables_set
@@ -39,7 +41,7 @@ def quiet(text: str) -> None:
 def prepare(folder: Path, n: int, size: int, settings: Settings) -> str:
     """A workspace with `n` stored micrographs."""
     write_archive(folder / "archive", n, size, seed=1)
-    run.run(str(folder / "archive"), str(folder / "ws"), settings, steps=("ingest",), say=quiet)
+    triage.run(str(folder / "archive"), str(folder / "ws"), settings, steps=("ingest",), say=quiet)
     return str(folder / "ws")
 
 
@@ -47,7 +49,7 @@ def tasks_of(root: str, settings: Settings) -> list[Task]:
     """The stage detect on all of the workspace, none of it done."""
     shutil.rmtree(Path(root) / folders(settings)["detections"], ignore_errors=True)
     wanted = ("thumbnails", "detections")
-    return [Task(p.name, (root, p, rows, settings, wanted), len(p)) for p, rows in ingest.partitions(root)]
+    return [Task(p.name, (root, p, rows, settings, wanted), len(p)) for p, rows in micrograph_ledger.partitions(root)]
 
 
 def plain(n: int, root: str, settings: Settings) -> float:
@@ -57,10 +59,10 @@ def plain(n: int, root: str, settings: Settings) -> float:
         context = multiprocessing.get_context(METHOD)
         with concurrent.futures.ProcessPoolExecutor(n, mp_context=context) as pool:
             list(pool.map(abs, range(4 * n)))  # they are there
-            list(pool.map(run.work, *zip(*(task.args for task in tasks[:n]))))  # and have compiled code loaded
+            list(pool.map(make_tables.make_partition, *zip(*(task.args for task in tasks[:n]))))
             tasks = tasks_of(root, settings)
             started = time.perf_counter()
-            records = list(pool.map(run.work, *zip(*(task.args for task in tasks))))
+            records = list(pool.map(make_tables.make_partition, *zip(*(task.args for task in tasks))))
             seconds = time.perf_counter() - started
     assert {record["outcome"] for record in records} == {"done"}
     return sum(record["n_images"] for record in records) / seconds
@@ -70,7 +72,7 @@ def detect(client, root: str, settings: Settings) -> float:
     """Micrographs per second of the stage detect on all of the workspace."""
     tasks = tasks_of(root, settings)
     started = time.perf_counter()
-    results = list(execute(run.work, tasks, stage="detect", client=client))
+    results = list(execute(make_tables.make_partition, tasks, stage="detect", client=client))
     seconds = time.perf_counter() - started
     assert {result.outcome for result in results} == {"done"}
     return sum(map(len, (task.args[1] for task in tasks))) / seconds

@@ -28,16 +28,17 @@ import labelled_cohorts
 from cohort_images import IOU, RULE
 
 import emqa_dask
-from emqa_dask import models, tables
+from emqa_dask import domain_distance, models, tables
 from emqa_dask.detect.log import detect_image
-from emqa_dask.pipeline import detectors, measuring, predicting
-from emqa_dask.predict import judge, ood
-from emqa_dask.predict.choice import chosen
-from emqa_dask.predict.flags import flag_images
+from emqa_dask.pipeline.tasks import measure, predict
+from emqa_dask.pipeline.workspace import detectors
+from emqa_dask.predict import judge
 from emqa_dask.predict.forest import values_of
 from emqa_dask.predict.images import predict_images
-from emqa_dask.report import triage
 from emqa_dask.settings import Settings
+from emqa_dask.triage.detector_choice import chosen
+from emqa_dask.triage.flags import flag_images
+from emqa_dask.triage.verdicts import judge as judge_rows
 
 FOREIGN = ("photograph", "plot", "diffraction", "eds_map", "blank", "noise")
 # Features of the network alone: a judge that asks for the agreement with LoG says nothing where LoG did not run. And
@@ -80,20 +81,20 @@ def verdicts(detector: str, forests: tuple[str, ...], n: int, settings: Settings
             row = {"micrograph_id": name, "colour_fraction": colour, "nm_per_pixel": np.nan, "voltage_kv": np.nan}
             row |= {"height_px": image.shape[0], "width_px": image.shape[1]}
             found = pd.concat(
-                [detect_image(image, settings.detect), *measuring.by_networks([image], [np.nan], settings.detect)]
+                [detect_image(image, settings.detect), *measure.by_networks([image], [np.nan], settings.detect)]
             )
-            evidence += measuring.evidence_of(row, found, settings)
-            rows.append(measuring.features_of(image, row, found, settings))
+            evidence += measure.evidence_of(row, found, settings)
+            rows.append(measure.features_of(image, row, found, settings))
             kinds.append(kind)
     features = tables.conform(rows, tables.FEATURES).to_pandas()
-    evidence = predicting.joined(tables.conform(evidence, tables.EVIDENCE).to_pandas(), features)
+    evidence = predict.joined(tables.conform(evidence, tables.EVIDENCE).to_pandas(), features)
     known = {"micrograph_id": features["micrograph_id"], "uri": features["micrograph_id"] + ".tif", "frame": 0}
     known = tables.empty(tables.MICROGRAPHS).merge(pd.DataFrame(known), how="right")
     catalog = tables.empty(tables.CATALOG).merge(known[["uri"]], how="right").assign(status="ok")
     predicted = predict_images(evidence, forests)
     order = list(detectors.names_of(settings.detect))
     one = chosen(evidence, predicted, order, settings.report.max_ood_distance)
-    judged = triage.judge(catalog, known, one, one[[*tables.PREDICTIONS.names]], flag_images(features), settings.report)
+    judged = judge_rows(catalog, known, one, one[[*tables.PREDICTIONS.names]], flag_images(features), settings.report)
     kind_of = dict(zip(features["micrograph_id"], kinds, strict=True))
     return pd.crosstab(judged["micrograph_id"].map(kind_of).rename("picture"), judged["verdict"])
 
@@ -113,7 +114,7 @@ def main() -> int:
     rows = labelled_cohorts.usable(every, network)
     made, name, errors = fit(rows, network, settings.featurise.score_floor)
     typical = rows[~rows["cohort"].isin(labelled_cohorts.NOT_TYPICAL)]
-    domain = ood.fit(typical, typical["cohort"], columns=labelled_cohorts.DOMAIN)
+    domain = domain_distance.fit(typical, typical["cohort"], columns=labelled_cohorts.DOMAIN)
     measured = {"left_out_cohorts_mae": {key.replace(",", ""): round(value, 4) for key, value in errors.items()}}
     if options.study:
         told = json.loads((options.study / "summary.json").read_text())
@@ -130,7 +131,7 @@ def main() -> int:
         "n_rows": len(rows),
         "versions": {"emqa_dask": emqa_dask.__version__},
         **judge.save(made, options.out),
-        **ood.save(domain, options.out),
+        **domain_distance.save(domain, options.out),
         "measured": measured,
     }
     models.write_card(options.out, card)

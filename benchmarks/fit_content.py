@@ -24,12 +24,12 @@ from torch.nn import functional
 
 from emqa_dask import classifiers, models, networks
 from emqa_dask.classify import content
-from emqa_dask.predict.referral import auroc
 from emqa_dask.synthetic import foreign
 from emqa_dask.synthetic.conditions import reacquired
 from emqa_dask.synthetic.contents import CONTENTS, MICROGRAPHS, cut, resized
 from emqa_dask.synthetic.profiles import MAKE, make_sample
 from emqa_dask.synthetic.sample import loguniform
+from emqa_dask.uncertainty.referral import auroc
 
 PICTURE_PX = 192
 WINDOW_PX = 64

@@ -21,11 +21,11 @@ import sklearn
 from scipy.stats import spearmanr
 
 import emqa_dask
-from emqa_dask import boxes, models, settings
+from emqa_dask import boxes, domain_distance, models, settings
 from emqa_dask.detect.log import detect_image
 from emqa_dask.featurise.detections import detection_features
 from emqa_dask.featurise.images import image_statistics
-from emqa_dask.predict import forest, ood
+from emqa_dask.predict import forest
 from emqa_dask.synthetic import faults, profiles
 
 SEED = 770_000_000  # no test and no demo draws from here
@@ -185,7 +185,7 @@ def evaluate(rows: pd.DataFrame) -> dict[str, dict]:
     return found
 
 
-def beyond_domain(domain: ood.Domain, n: int = 20) -> dict[str, float]:
+def beyond_domain(domain: domain_distance.Domain, n: int = 20) -> dict[str, float]:
     """The fraction of `n` new micrographs of every family, and of other pictures, that lie beyond a distance of 1."""
     found = {}
     for kind in (*profiles.MAKE, *NOTHING[2:]):
@@ -194,7 +194,7 @@ def beyond_domain(domain: ood.Domain, n: int = 20) -> dict[str, float]:
             pictures = [profiles.make_sample(kind, rng).image for rng in rngs]
         else:
             pictures = [faults.apply_fault(kind, np.zeros((512, 512), np.uint8), rng) for rng in rngs]
-        far = ood.distance(domain, pd.DataFrame([image_statistics(picture) for picture in pictures]))
+        far = domain_distance.distance(domain, pd.DataFrame([image_statistics(picture) for picture in pictures]))
         found[kind] = float(np.mean(far > 1))
         print(f"{kind:20s} {found[kind]:5.2f} beyond a distance of 1, median {np.median(far):.2f}")
     print()
@@ -229,7 +229,7 @@ def main() -> None:
     once = table[::SETTINGS_PER_IMAGE]
     # Degraded images teach the forest what low F1 looks like; the domain is that of images as an operator keeps them.
     once = once[(once["family"] != "nothing") & (once["degradation"] == "none")]
-    domain = ood.fit(once, once["image"], columns=DOMAIN)
+    domain = domain_distance.fit(once, once["image"], columns=DOMAIN)
     beyond = beyond_domain(domain)
     options.out.mkdir(parents=True, exist_ok=True)
     card = {
@@ -243,7 +243,7 @@ def main() -> None:
         "n_rows": len(rows),
         "versions": {"emqa_dask": emqa_dask.__version__, "scikit-learn": sklearn.__version__},
         **forest.save(fitted, options.out),
-        **ood.save(domain, options.out),
+        **domain_distance.save(domain, options.out),
         "measured": {**measured, "beyond_domain": beyond},
     }
     models.write_card(options.out, card)

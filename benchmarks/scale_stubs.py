@@ -1,7 +1,7 @@
 """Stand-ins for what looks at pixels, so that the rest can be measured on archives that nobody could store.
 
-survey_files() and work() do what pipeline.surveys and pipeline.tasks do, with the same parts on disk, but for the
-reading of files and the arithmetic on images.
+survey_files() and make_partition() write the parts that tasks.survey and tasks.partition_tables write, without reading
+files and without arithmetic on images.
 """
 
 import functools
@@ -13,8 +13,8 @@ import pandas as pd
 
 from emqa_dask import tables
 from emqa_dask.archive.survey import micrograph_id
-from emqa_dask.pipeline import surveys
-from emqa_dask.pipeline.folders import SCHEMAS, folders
+from emqa_dask.pipeline.tasks import survey as survey_tasks
+from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
 from emqa_dask.settings import Settings
 from emqa_dask.store import parts
 
@@ -46,16 +46,16 @@ def survey(entry, settings) -> tuple[dict, list[dict]]:
 
 
 def survey_files(root, name, entries, settings, call) -> dict:
-    """pipeline.surveys.survey_files() with survey() as above."""
-    surveys.survey = survey
-    return surveys.survey_files(root, name, entries, settings)
+    """pipeline.tasks.survey.survey_files() with survey() as above."""
+    survey_tasks.survey = survey
+    return survey_tasks.survey_files(root, name, entries, settings)
 
 
 @functools.lru_cache(maxsize=1)
 def _example() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame, bytes]:
     """Detections, evidence, features, prediction and thumbnail of one real synthetic micrograph."""
     from emqa_dask.detect.log import detect_image
-    from emqa_dask.pipeline import measuring, predicting
+    from emqa_dask.pipeline.tasks import measure, predict
     from emqa_dask.predict.images import predict_images
     from emqa_dask.store.thumbnails import thumbnail
     from emqa_dask.synthetic.profiles import make_sample
@@ -65,15 +65,15 @@ def _example() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame, 
     blobs = detect_image(image, settings.detect)
     row = {"micrograph_id": "0" * 32, "colour_fraction": 0.0, "nm_per_pixel": 0.31, "voltage_kv": 200.0}
     row |= {"height_px": image.shape[0], "width_px": image.shape[1]}
-    evidence, features = measuring.measure(image, row, blobs, settings)
+    evidence, features = measure.measure(image, row, blobs, settings)
     evidence = tables.conform(evidence, tables.EVIDENCE).to_pandas()
     features = tables.conform([features], tables.FEATURES).to_pandas()
-    predicted = predict_images(predicting.joined(evidence, features), settings.predict.forests)
+    predicted = predict_images(predict.joined(evidence, features), settings.predict.forests)
     return blobs.head(3), evidence, features, predicted, thumbnail(image, 32)
 
 
-def work(root, partition, rows, settings, wanted, call) -> dict:
-    """Every part that pipeline.tasks.work() would write, from one example image; the signature is each image's own."""
+def make_partition(root, partition, rows, settings, wanted, call) -> dict:
+    """Every part that partition_tables.make_tables() would write, from one example image, with a signature each."""
     started = time.perf_counter()
     where = folders(settings)
     if all(parts.has_part(root, where[t], partition.name, SCHEMAS[t]) for t in wanted):

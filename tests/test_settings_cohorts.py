@@ -2,7 +2,7 @@
 
 import pytest
 
-from emqa_dask.pipeline.folders import folders
+from emqa_dask.pipeline.workspace.stages import folders
 from emqa_dask.settings import Settings, SettingsError, dump, parse, replace
 
 TEXT = """

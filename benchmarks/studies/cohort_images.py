@@ -17,7 +17,7 @@ import pandas as pd
 
 from emqa_dask import models, tables
 from emqa_dask.detect.log import detect_image
-from emqa_dask.pipeline import measuring, predicting
+from emqa_dask.pipeline.tasks import measure, predict
 from emqa_dask.predict.calibrate import f1_of
 from emqa_dask.settings import Settings, replace
 from emqa_dask.synthetic import camera, cavities, faults, profiles
@@ -145,7 +145,7 @@ def measured(cohort: str, n: int, detector: str, cache: Path) -> pd.DataFrame:
         found = []
         for first in range(0, len(pixels), 8):  # so that progress is seen
             part = pixels[first : first + 8]
-            tables_of = measuring.by_networks(part, [np.nan] * len(part), settings.detect)
+            tables_of = measure.by_networks(part, [np.nan] * len(part), settings.detect)
             for name, table in zip(known["micrograph_id"][first : first + 8], tables_of, strict=True):
                 found.append(table[OF_DETECTIONS].assign(micrograph_id=name))
         of_network.parent.mkdir(parents=True, exist_ok=True)
@@ -172,7 +172,7 @@ def _measure_common(images: list[Picture], folder: Path, settings: Settings) -> 
         found = detect_image(image, settings.detect)
         blobs.append(found[OF_DETECTIONS].assign(micrograph_id=name))
         said = {key: row[key] for key in ("height_px", "width_px")}
-        features.append(measuring.features_of(image, row, found, settings) | said)
+        features.append(measure.features_of(image, row, found, settings) | said)
         truth.append(pd.DataFrame(boxes, columns=CORNERS).assign(micrograph_id=name))
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / "images.npz", **{f"{k:04d}": picture.image for k, picture in enumerate(images)})
@@ -191,7 +191,7 @@ def rows_of(
     nothing = detections.iloc[:0]
     evidence = []
     for row in known[["micrograph_id", "height_px", "width_px"]].to_dict("records"):
-        evidence += measuring.evidence_of(row, by_image.get(row["micrograph_id"], nothing), settings)
+        evidence += measure.evidence_of(row, by_image.get(row["micrograph_id"], nothing), settings)
     evidence = tables.conform(evidence, tables.EVIDENCE).to_pandas()
     boxes = {name: np.zeros((0, 4)) for name in known["micrograph_id"]}
     boxes |= {name: of[CORNERS].to_numpy(float) for name, of in truth.groupby("micrograph_id")}
@@ -200,7 +200,7 @@ def rows_of(
         f1_of(detections[detections["detector"] == name], boxes, RULE, IOU, floor).assign(detector=name)
         for name in evidence["detector"].unique()
     ]
-    rows = predicting.joined(evidence, known).merge(
+    rows = predict.joined(evidence, known).merge(
         pd.concat(right).drop(columns="n_detections"), on=["micrograph_id", "detector"], validate="one_to_one"
     )
     return rows.assign(cohort=cohort)

@@ -27,8 +27,8 @@ from labelled_cohorts_figures import draw_figures
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from emqa_dask import models
-from emqa_dask.predict import conformal, ood, protocols, regressors
+from emqa_dask import domain_distance, models
+from emqa_dask.predict import conformal, protocols, regressors
 from emqa_dask.predict.forest import PAPER_FEATURES, SCALE_FREE_FEATURES, values_of
 
 CIRCULARITY = ("mean_circularity", "std_circularity")
@@ -117,8 +117,8 @@ def held_out(task: tuple[pd.DataFrame, NDArray, NDArray, bool]) -> tuple[pd.Data
     units = known["cohort"].to_numpy() if by_cohort else np.arange(len(known))
     chosen = choose(known, units)
     typical = known[~known["cohort"].isin(NOT_TYPICAL)]
-    domain = ood.fit(typical, typical["cohort"], columns=DOMAIN)
-    return predict(chosen, new).assign(distance=ood.distance(domain, new)), chosen.errors
+    domain = domain_distance.fit(typical, typical["cohort"], columns=DOMAIN)
+    return predict(chosen, new).assign(distance=domain_distance.distance(domain, new)), chosen.errors
 
 
 def study(rows: pd.DataFrame, workers: int) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -33,8 +33,9 @@ from safetensors.numpy import load_file
 
 from emqa_dask import models
 from emqa_dask.classify import load_ensemble
-from emqa_dask.predict import entropy, learning, referral, reliability
-from emqa_dask.predict.entropy import entropy_shape
+from emqa_dask.uncertainty import entropy, referral, reliability
+from emqa_dask.uncertainty.entropy import entropy_shape
+from emqa_dask.uncertainty.learning_curve import fit_learning_curve, labels_needed
 
 METHODS = ("softmax", "dropout", "ensemble")
 KINDS = ("test", "changed", "unseen", "photographs")  # that a histogram's shape is to tell apart
@@ -203,8 +204,8 @@ def learning_curve(given: argparse.Namespace) -> dict:
         if len(rows) >= 3:
             n = [row["labels"] for row in rows]
             for name in ("accuracy", "confidence"):
-                law = learning.fit_learning_curve(n, [row[name] for row in rows])
-                needed = learning.labels_needed(law, given.target)
+                law = fit_learning_curve(n, [row[name] for row in rows])
+                needed = labels_needed(law, given.target)
                 found[method][name] = {**law._asdict(), "labels_needed": needed if np.isfinite(needed) else None}
     return found
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 
-from emqa_dask.predict import entropy, learning, referral, reliability
+from emqa_dask.uncertainty import entropy, learning_curve, referral, reliability
 
 KINDS = {"test": "known lots", "changed": "changed acquisition", "unseen": "unseen lots", "photographs": "photographs"}
 COLOURS = {"softmax": "tab:blue", "dropout": "tab:orange", "ensemble": "tab:green"}
@@ -90,9 +90,9 @@ def _learning_curve(axis: Axes, points: list[dict], laws: dict) -> None:
     for name, label, colour in ways:
         axis.plot(n, [row[name] for row in points], "o", color=colour, label=label)
         if name in laws:
-            law = learning.LearningCurve(*(laws[name][field] for field in learning.LearningCurve._fields))
+            law = learning_curve.LearningCurve(*(laws[name][field] for field in learning_curve.LearningCurve._fields))
             between = np.geomspace(n.min(), n.max(), 100)
-            axis.plot(between, learning.accuracy_at(law, between), "-", color=colour, linewidth=0.8)
+            axis.plot(between, learning_curve.accuracy_at(law, between), "-", color=colour, linewidth=0.8)
 
 
 def images(out: Path, parts: dict[str, NDArray[np.float32]], each: int = 12) -> None:

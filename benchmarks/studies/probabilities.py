@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from emqa_dask.predict import entropy, referral, reliability
+from emqa_dask.uncertainty import entropy, referral, reliability
 
 COVERAGE = 0.9
 

@@ -34,8 +34,6 @@ from skimage.restoration import denoise_tv_chambolle
 
 from emqa_dask.classify import Ensemble, load_ensemble
 from emqa_dask.featurise.images import image_statistics
-from emqa_dask.predict import entropy, referral, shift
-from emqa_dask.predict.shift_scores import Seen
 from emqa_dask.synthetic import camera, textures
 from emqa_dask.synthetic.faults import apply_fault
 from emqa_dask.synthetic.foreign import make_foreign
@@ -44,6 +42,8 @@ from emqa_dask.tables import SHIFT_SCORES, SHIFTS
 from emqa_dask.train import classifier
 from emqa_dask.train.classes import split_groups
 from emqa_dask.train.member_fit import Schedule
+from emqa_dask.uncertainty import entropy, referral, shift
+from emqa_dask.uncertainty.shift_scores import Seen
 from emqa_dask.windows import View, prepare
 
 SETS = ("loops_bfstem", "np_stem", "cavity_tem", "particles_em")

@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
-from emqa_dask.predict.transfer import Imaging, fit_phase_shift, missing_information, overlap, phase_shift
+from emqa_dask.imaging_conditions import Imaging, fit_phase_shift, missing_information, overlap, phase_shift
 
 DATA = Path(__file__).parents[3] / "shared/data/hrtem_ood_loss/mini_df.csv.gz"
 AIM = 0.85

@@ -7,7 +7,7 @@ import pyarrow as pa
 from docs.generate.markdown import escape, list_table
 from docs.generate.source import constant_comments
 from emqa_dask import tables
-from emqa_dask.pipeline.folders import SCHEMAS
+from emqa_dask.pipeline.workspace.stages import SCHEMAS
 
 # File of a table in the workspace; tables of a stage lie in a folder that is named after the table and a digest.
 FILES = {

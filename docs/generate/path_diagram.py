@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from docs.generate import svg
 from docs.generate.source import constant_comments
 from emqa_dask import tables
-from emqa_dask.pipeline.folders import MADE_FROM, OF_STEP
+from emqa_dask.pipeline.workspace.stages import MADE_FROM, OF_STEP
 
 WIDTH_PX = 1000
 GAP_PX = 30

@@ -2,7 +2,7 @@
 
 from docs.generate.markdown import escape, list_table
 from emqa_dask import tables
-from emqa_dask.report.rules import RULES
+from emqa_dask.triage.rules import RULES
 
 
 def render_page() -> str:

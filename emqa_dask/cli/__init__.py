@@ -94,11 +94,11 @@ def _run(options: argparse.Namespace) -> int:
     if options.verb in ("train", "import"):
         return {"train": _train, "import": _import}[options.verb](options)
     if options.verb == "verify":
-        from emqa_dask.pipeline.integrity import verify
+        from emqa_dask.pipeline.workspace.integrity import verify
 
         return verify(options.workspace, say)
     if options.verb == "status":
-        from emqa_dask.pipeline.status import status, watch
+        from emqa_dask.pipeline.commands.status import status, watch
 
         return watch(options.workspace, options.every, say) if options.watch else status(options.workspace, say)
     if options.verb in ("triage", "ingest") and options.workspace is None:
@@ -109,7 +109,7 @@ def _run(options: argparse.Namespace) -> int:
 
         layout.source_of(options.workspace)  # of another format, or none at all: nothing is read or written
     elif options.moved_from and not (options.verb == "triage" and options.dry_run):
-        from emqa_dask.pipeline.moving import take_over
+        from emqa_dask.pipeline.workspace.moving import take_over
 
         take_over(options.workspace, options.moved_from, options.source, say)
     settings = _settings(options, options.workspace)
@@ -121,23 +121,23 @@ def _run(options: argparse.Namespace) -> int:
         check_local(settings, n_cores())
         warm_up(PRELOAD)
     if is_dry:
-        from emqa_dask.pipeline.estimate import estimate
+        from emqa_dask.pipeline.commands.estimate import estimate
 
         return estimate(options.source, settings, say)
     if options.verb == "calibrate":
-        from emqa_dask.pipeline.calibration import calibrate
+        from emqa_dask.pipeline.commands.calibrate import calibrate
 
         of = {"detectors": options.detectors, "iou_threshold": options.iou, "out": options.out}
         return calibrate(options.workspace, options.labels, settings, **of, say=say)
     if options.verb == "rescore":
-        from emqa_dask.pipeline.rescoring import rescore
+        from emqa_dask.pipeline.commands.rescore import rescore
 
         return rescore(options.workspace, settings, say=say)
     if options.verb == "retry":
-        from emqa_dask.pipeline.status import retry
+        from emqa_dask.pipeline.commands.status import retry
 
         return retry(options.workspace, settings, options.stage, say)
-    from emqa_dask.pipeline.run import run
+    from emqa_dask.pipeline.commands.triage import run
 
     steps = tuple(STEPS) if options.verb == "triage" else (options.verb,)
     return run(getattr(options, "source", None), options.workspace, settings, steps=steps, say=say)
@@ -145,7 +145,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _tune(options: argparse.Namespace) -> int:
     """SRC is a workspace, or an archive that is read into one first, as triage would."""
-    from emqa_dask.pipeline.run import run
+    from emqa_dask.pipeline.commands.triage import run
     from emqa_dask.store import layout
 
     is_workspace = layout.is_workspace(options.source)
@@ -155,10 +155,10 @@ def _tune(options: argparse.Namespace) -> int:
     if not is_workspace:
         run(options.source, root, settings, steps=("ingest",), say=say)
     if wanted is None:
-        from emqa_dask.pipeline.order import map_order
+        from emqa_dask.pipeline.commands.tune_order import map_order
 
         return map_order(root, options.out, settings, tuple(options.cohorts), say=say)
-    from emqa_dask.pipeline.tuning import tune_log
+    from emqa_dask.pipeline.commands.tune_log import tune_log
 
     tune_log(root, options.out, settings, wanted, say=say)
     return 0
@@ -167,23 +167,23 @@ def _tune(options: argparse.Namespace) -> int:
 def _checked_tuning(options: argparse.Namespace):
     """The options of emqa tune log, None for tune order; ValueError or OSError for what cannot be, before any work."""
     if options.kind == "order":
-        from emqa_dask.pipeline import order
+        from emqa_dask.pipeline.commands import tune_order
 
-        order.check_out(options.out)
+        tune_order.check_out(options.out)
         return None
-    from emqa_dask.pipeline import tuned_files, tuning
+    from emqa_dask.pipeline.commands import tune_log, tune_log_files
 
-    known = {field.name for field in dataclasses.fields(tuning.Wanted)}
+    known = {field.name for field in dataclasses.fields(tune_log.Wanted)}
     chosen = {name: value for name, value in vars(options).items() if name in known}
-    wanted = tuning.Wanted(**{name: tuple(v) if isinstance(v, list) else v for name, v in chosen.items()})
+    wanted = tune_log.Wanted(**{name: tuple(v) if isinstance(v, list) else v for name, v in chosen.items()})
     wanted.check()
-    tuned_files.check_out(options.out)
+    tune_log_files.check_out(options.out)
     return wanted
 
 
 def _train_ensemble(options: argparse.Namespace) -> int:
-    from emqa_dask.pipeline.ensembles import train_ensemble
-    from emqa_dask.pipeline.in_domain import Wanted
+    from emqa_dask.pipeline.commands.train_domain import Wanted
+    from emqa_dask.pipeline.commands.train_ensemble import train_ensemble
     from emqa_dask.train.member_fit import Schedule
     from emqa_dask.windows import View
 
@@ -191,7 +191,7 @@ def _train_ensemble(options: argparse.Namespace) -> int:
     if settings.run.scheduler == "local":
         from emqa_dask.run.cluster import warm_up
 
-        warm_up(("emqa_dask.pipeline.ensembles",))
+        warm_up(("emqa_dask.pipeline.commands.train_ensemble",))
     dropout = options.dropout if options.dropout is not None else 0.3 if options.method == "dropout" else 0.0
     architecture = {"backbone": options.backbone, "dropout": dropout}
     if options.backbone == "wide_resnet":
@@ -230,7 +230,7 @@ def _shifted(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
 def _train(options: argparse.Namespace) -> int:
     if options.kind == "ensemble":
         return _train_ensemble(options)
-    from emqa_dask.pipeline.training import train_detector
+    from emqa_dask.pipeline.commands.train_detector import train_detector
 
     if len(options.coco) != len(options.images):
         raise SettingsError(f"{len(options.coco)} --coco and {len(options.images)} --images: give one folder for each")
@@ -241,7 +241,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _import(options: argparse.Namespace) -> int:
-    from emqa_dask.pipeline.training import import_detector
+    from emqa_dask.pipeline.commands.train_detector import import_detector
 
     import_detector(options.checkpoint, options.out, options.classes, options.config, options.architecture)
     say(f"model directory {options.out}: emqa triage SRC --detector {options.out}")

@@ -1,4 +1,4 @@
-"""Where two rooms meet: read, call one function of a room, write; run.run() strings the steps together."""
+"""Packages combined: commands run in the driver, tasks on workers, and the workspace keeps the books."""
 
 # What workers import while they start, so that the first task does not wait for it.
-PRELOAD = ("emqa_dask.pipeline.tasks", "emqa_dask.predict.stored")
+PRELOAD = ("emqa_dask.pipeline.tasks.partition_tables", "emqa_dask.predict.stored")

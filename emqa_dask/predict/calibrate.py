@@ -9,8 +9,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import ThreadpoolController
 
-from emqa_dask import boxes, models
-from emqa_dask.predict import conformal, judge, ood, protocols, regressors
+from emqa_dask import boxes, domain_distance, models
+from emqa_dask.predict import conformal, judge, protocols, regressors
 from emqa_dask.predict.forest import PAPER_FEATURES, values_of
 from emqa_dask.predict.identities import check_table
 from emqa_dask.predict.judge import TARGETS, Judge, Part, Target, make, mean_of
@@ -169,12 +169,14 @@ def calibrate(
     return Calibrated(made, pd.DataFrame(report), pd.DataFrame(tried), notes)
 
 
-def save(found: Calibrated, directory: Path, name: str, domain: ood.Domain | None = None, **card: object) -> None:
+def save(
+    found: Calibrated, directory: Path, name: str, domain: domain_distance.Domain | None = None, **card: object
+) -> None:
     """Writes a model directory: the judge, a domain for the out-of-domain distance (the base model's, or one fitted to
     the run), and a card with the report under `measured`, beside the entries of `card`."""
     record = judge.save(found.judge, directory)
     if domain is not None:
-        record |= ood.save(domain, directory)
+        record |= domain_distance.save(domain, directory)
     measured = {
         row["protocol"].replace(" ", "_"): {
             key: value if isinstance(value, (str, int)) else round(float(value), 4)

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from emqa_dask import models
-from emqa_dask.predict import forest, judge, ood, transfer
+from emqa_dask import domain_distance, imaging_conditions, models
+from emqa_dask.predict import forest, judge
 from emqa_dask.tables import PREDICTIONS, empty
 
 
@@ -18,8 +18,8 @@ class Loaded(NamedTuple):
 
     forest: forest.Forest | None
     judge: judge.Judge
-    domain: ood.Domain | None
-    conditions: transfer.Conditions | None  # of its training images, where their rings told them
+    domain: domain_distance.Domain | None
+    conditions: imaging_conditions.Conditions | None  # of its training images, where their rings told them
 
 
 @functools.lru_cache(maxsize=8)
@@ -27,7 +27,7 @@ def _load(directory: Path, digest: str) -> Loaded:
     """A model and its domain, loaded once a process: a partition predicts in less time than loading takes."""
     card = models.load_card(directory)
     with models.blame(directory):
-        known = {"domain": ood.load(directory), "conditions": transfer.load(card)}
+        known = {"domain": domain_distance.load(directory), "conditions": imaging_conditions.load(card)}
         if "judge" in card:
             return Loaded(None, judge.load(directory), **known)
         fitted = forest.load(directory)
@@ -71,8 +71,8 @@ def _predicted(features: pd.DataFrame, directory: Path) -> pd.DataFrame:
     if model.forest is not None:  # the forest's own numbers, to the last bit
         own = forest.predict(model.forest, features)
         table[own.columns] = own
-    far = np.full(len(features), np.nan) if model.domain is None else ood.distance(model.domain, features)
-    table["ood_distance"] = np.fmax(far, transfer.distances(model.conditions, features))
+    far = np.full(len(features), np.nan) if model.domain is None else domain_distance.distance(model.domain, features)
+    table["ood_distance"] = np.fmax(far, imaging_conditions.distances(model.conditions, features))
     table["micrograph_id"] = features["micrograph_id"]
     return table[PREDICTIONS.names].reset_index(drop=True)
 

@@ -17,7 +17,6 @@ from emqa_dask.report import section
 from emqa_dask.report.classes import ClassifierSection
 from emqa_dask.report.figures import distributions
 from emqa_dask.report.overview import Overview
-from emqa_dask.report.rules import OF_CLASSIFIERS, RULES, Rule
 from emqa_dask.report.words import date, figure, label, seconds, size, value, visible
 from emqa_dask.settings import Report
 from emqa_dask.tables import VERDICTS
@@ -44,6 +43,7 @@ def render(
     pictures: Mapping[str, bytes],
     facts: dict,
     settings: Report,
+    rules: Sequence,
     classes: ClassifierSection | None = None,
     maps: Mapping[str, str] | None = None,
 ) -> Iterator[str]:
@@ -54,8 +54,9 @@ def render(
     optional: archive, workspace, command, started (s since the epoch, or text), n_files, n_bytes, seconds (stage -> s),
     versions (name -> version), settings (TOML text), forest (name -> figure), failures (tables.FAILURES); any other
     entry is shown as it is. Every text is escaped, and the page's policy lets it load nothing and run nothing but its
-    own script. `classes` adds what a classifier says: a section, columns of the table, and `maps` of its entropy (see
-    mapped()) by micrograph_id; None leaves no trace of it.
+    own script. `rules` are those that verdicts follow, each with code, verdict and meaning. `classes` adds what a
+    classifier says: a section, columns of the table, and `maps` of its entropy (see mapped()) by micrograph_id; None
+    leaves no trace of it.
     No rows give a page that says so.
     """
     css, cards, js = (
@@ -68,7 +69,6 @@ def render(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    rules = [rule for rule in RULES if classes or rule.code not in OF_CLASSIFIERS]
     outcome = {status: overview.statuses[status] for status in ("failed", "skipped", "removed")}
     environment.filters.update(visible=visible, seconds=seconds, bytes=size, value=value, label=label, figure=figure)
     return environment.get_template("page.html.j2").generate(
@@ -89,7 +89,7 @@ def render(
             }
             for v in VERDICTS
         ],
-        reasons=_reasons(overview.reasons),
+        reasons=_reasons(overview.reasons, rules),
         figures=distributions(column, overview.verdict_codes, settings),
         classes=section.contents(classes, column, overview.verdict_codes, settings) if classes else None,
         rules=rules,
@@ -125,7 +125,7 @@ def _island(data: dict) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
-def _rows(shown: pd.DataFrame, boxes: Mapping[str, str], pictures: Mapping[str, bytes], rules: Sequence[Rule]) -> dict:
+def _rows(shown: pd.DataFrame, boxes: Mapping[str, str], pictures: Mapping[str, bytes], rules: Sequence) -> dict:
     """The table's columns as lists; pictures as base64, None where there is none."""
     codes = {rule.code: k for k, rule in enumerate(rules)}
 
@@ -220,9 +220,9 @@ def drawn(shown: pd.DataFrame, detections: pd.DataFrame) -> dict[str, str]:
     return {name: base64.b64encode(cut.tobytes()).decode() for name, cut in zip(names, cuts, strict=True)}
 
 
-def _reasons(counts: Mapping[str, int]) -> list[dict]:
+def _reasons(counts: Mapping[str, int], rules: Sequence) -> list[dict]:
     """Every reason that occurs, the most frequent first."""
-    found = [(counts[rule.code], rule) for rule in RULES if counts[rule.code]]
+    found = [(counts[rule.code], rule) for rule in rules if counts[rule.code]]
     most = max((n for n, _ in found), default=1)
     return [
         {"code": r.code, "label": label(r.code), "verdict": r.verdict, "meaning": r.meaning, "n": n, "share": n / most}

@@ -17,7 +17,8 @@ from emqa_dask.archive.headers import Header, prune
 from emqa_dask.archive.rows import clip_integer, fit_row, header_json
 from emqa_dask.archive.scan import _remote_entry, scan
 from emqa_dask.archive.survey import survey
-from emqa_dask.pipeline import surveys
+from emqa_dask.pipeline.tasks import survey as survey_tasks
+from emqa_dask.pipeline.workspace import stages
 from emqa_dask.settings import Archive, Settings
 from emqa_dask.store import parts
 
@@ -59,8 +60,8 @@ def test_dates_before_1970_and_after_2262(tmp_path):
     if kept["new"] != dates["new"]:
         pytest.skip("this file system holds no date after 2262")
     entries = list(scan(tmp_path))
-    surveys.survey_files(str(tmp_path / "w"), "part", entries, Settings())
-    rows = parts.read_part(str(tmp_path / "w"), surveys.SURVEY_FILES, "part", tables.CATALOG).set_index("uri")
+    survey_tasks.survey_files(str(tmp_path / "w"), "part", entries, Settings())
+    rows = parts.read_part(str(tmp_path / "w"), stages.SURVEY_FILES, "part", tables.CATALOG).set_index("uri")
     assert rows["status"].eq("ok").all()
     assert rows.loc["old.tif", "modified_ns"] == -20 * YEAR_NS
     assert rows.loc["new.tif", "modified_ns"] == 2**63 - 1
@@ -88,12 +89,12 @@ def test_row_that_fits_into_no_table_costs_that_file_alone(tmp_path, monkeypatch
             found[0]["voltage_kv"] = "200 kV"
         return row, found
 
-    monkeypatch.setattr(surveys, "survey", read)
-    surveys.survey_files(str(tmp_path / "w"), "part", entries, Settings())
-    rows = parts.read_part(str(tmp_path / "w"), surveys.SURVEY_FILES, "part", tables.CATALOG)
-    frames = parts.read_part(str(tmp_path / "w"), surveys.SURVEY_FRAMES, "part", tables.MICROGRAPHS)
+    monkeypatch.setattr(survey_tasks, "survey", read)
+    survey_tasks.survey_files(str(tmp_path / "w"), "part", entries, Settings())
+    rows = parts.read_part(str(tmp_path / "w"), stages.SURVEY_FILES, "part", tables.CATALOG)
+    frames = parts.read_part(str(tmp_path / "w"), stages.SURVEY_FRAMES, "part", tables.MICROGRAPHS)
     assert list(rows["status"]) == ["ok", "failed", "ok"]
-    assert rows["reason"][1] == surveys.UNSTORABLE
+    assert rows["reason"][1] == survey_tasks.UNSTORABLE
     assert "OverflowError" in rows["error"][1]
     assert list(frames["uri"]) == ["a.tif", "c.tif"]
 

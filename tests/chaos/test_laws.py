@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import workspaces
 
-from emqa_dask.pipeline.run import run
+from emqa_dask.pipeline.commands.triage import run
 
 
 @pytest.fixture(scope="module")

@@ -147,10 +147,10 @@ def test_more_memory_than_the_gpu_has_left_is_an_error_and_not_a_wait(client):
 
 
 def test_a_triage_on_the_gpu_equals_the_exact_path_on_the_cpu(small_archive, tmp_path, monkeypatch):
-    there = emqa_dask.triage(str(small_archive), str(tmp_path / "gpu"), asked(), say=lambda text: None)
+    there = emqa_dask.triage_archive(str(small_archive), str(tmp_path / "gpu"), asked(), say=lambda text: None)
     settings = replace(asked(), {"run": {"scheduler": "in-process", "workers": 0}})
     monkeypatch.setattr(candidates, "to_device", lambda array, device: array)
-    here = emqa_dask.triage(str(small_archive), str(tmp_path / "cpu"), settings, say=lambda text: None)
+    here = emqa_dask.triage_archive(str(small_archive), str(tmp_path / "cpu"), settings, say=lambda text: None)
     assert set(here["verdict"]) > {"unknown"}
     by = ["uri", "frame"]
     here, there = (rows.sort_values(by, ignore_index=True).drop(columns="explanation") for rows in (here, there))

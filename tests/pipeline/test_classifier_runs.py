@@ -11,16 +11,16 @@ from safetensors.numpy import load_file
 
 from emqa_dask import load_ensemble, models, mutual_information, predictive_entropy, tables
 from emqa_dask.cli import main
-from emqa_dask.pipeline.ensembles import train_ensemble
-from emqa_dask.pipeline.folders import SCHEMAS, downstream, folders, upstream
-from emqa_dask.pipeline.in_domain import Wanted
-from emqa_dask.pipeline.rescoring import rescore
-from emqa_dask.pipeline.run import run
-from emqa_dask.predict import shift
+from emqa_dask.pipeline.commands.rescore import rescore
+from emqa_dask.pipeline.commands.train_domain import Wanted
+from emqa_dask.pipeline.commands.train_ensemble import train_ensemble
+from emqa_dask.pipeline.commands.triage import run
+from emqa_dask.pipeline.workspace.stages import SCHEMAS, downstream, folders, upstream
 from emqa_dask.settings import SettingsError, replace
 from emqa_dask.store import layout, parts
 from emqa_dask.synthetic import foreign
 from emqa_dask.train.member_fit import Schedule
+from emqa_dask.uncertainty import shift
 from emqa_dask.windows import View
 
 VIEW = View(32, max_windows=6)

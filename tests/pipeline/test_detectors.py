@@ -9,15 +9,15 @@ import pytest
 
 from emqa_dask import models, tables
 from emqa_dask.featurise.agreement import agreement
-from emqa_dask.pipeline.calibration import calibrate
-from emqa_dask.pipeline.folders import SCHEMAS, folders
-from emqa_dask.pipeline.labels import read_labels
-from emqa_dask.pipeline.rescoring import rescore
-from emqa_dask.pipeline.run import run
-from emqa_dask.predict.choice import chosen
+from emqa_dask.pipeline.commands.calibrate import calibrate
+from emqa_dask.pipeline.commands.rescore import rescore
+from emqa_dask.pipeline.commands.triage import run
+from emqa_dask.pipeline.workspace.labels import read_labels
+from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
 from emqa_dask.predict.images import load_judge
 from emqa_dask.settings import SettingsError, replace
 from emqa_dask.store import layout, parts
+from emqa_dask.triage.detector_choice import chosen
 from tests.detect.conftest import SMALL, write_model
 
 

@@ -11,7 +11,9 @@ import tifffile
 
 from emqa_dask import tables
 from emqa_dask.archive.scan import Entry, scan
-from emqa_dask.pipeline import batches, ingest, surveys
+from emqa_dask.pipeline.commands import ingest
+from emqa_dask.pipeline.tasks import survey
+from emqa_dask.pipeline.workspace import batches, file_catalog, micrograph_ledger, stages
 from emqa_dask.run.execute import Result, Task, execute
 from emqa_dask.run.supervise import Died, direct
 from emqa_dask.settings import replace
@@ -87,7 +89,7 @@ def assert_lawful(root, archive) -> None:
     assert slots["micrograph_id"].is_unique
     assert not slots.duplicated(["stack", "index"]).any()
     lengths = stacks.shard_lengths(str(root))
-    found = list(ingest.partitions(str(root)))
+    found = list(micrograph_ledger.partitions(str(root)))
     assert len({partition.name for partition, _ in found}) == len(found) == slots["partition"].nunique()
     pd.testing.assert_frame_equal(pd.concat([of for _, of in found], ignore_index=True), slots)
     for partition, of in found:
@@ -134,7 +136,7 @@ def test_a_run_killed_at_any_write_leaves_what_an_undisturbed_one_leaves(session
     run(tmp_path / "whole", sessions, few)
     write_whole = files.write_whole
     write_bytes = files.write_bytes
-    remove = ingest._remove
+    remove = file_catalog._remove
     n_writes = 0
     for fatal in range(100):
         root = tmp_path / f"killed {fatal}"
@@ -216,13 +218,15 @@ def test_changed_touched_moved_and_deleted_files(sessions, small, tmp_path):
     pd.testing.assert_frame_equal(after.head(len(before)), before)
     assert list(after["uri"].iloc[len(before) :]) == ["moved.tif", "session 0/image 02.tif"]
     assert catalog(root).loc["session 0/image 04.tif", "modified_ns"] == 5_000_000_000
-    now = pd.concat(ingest.current(str(root)))
+    now = pd.concat(micrograph_ledger.current(str(root)))
     assert list(now.columns) == tables.MICROGRAPHS.names
     assert now["uri"].value_counts()["session 0/image 02.tif"] == 1
     assert len(now) == len(after) - 3  # but for what image 02 was before, and the two files that are gone
     gone = catalog(root)["is_present"].eq(False)
     assert sorted(gone.index[gone]) == ["session 0/image 06.tif", "session 0/image 08.tif"]
-    pd.testing.assert_frame_equal(pd.concat(ingest.current(str(root), ["uri", "frame"])), now[["uri", "frame"]])
+    pd.testing.assert_frame_equal(
+        pd.concat(micrograph_ledger.current(str(root), ["uri", "frame"])), now[["uri", "frame"]]
+    )
 
 
 def test_a_touched_file_under_another_pixel_size_keeps_its_slot(sessions, small, tmp_path):
@@ -302,17 +306,17 @@ def test_a_file_on_which_its_reader_dies_costs_one_row(sessions, small, tmp_path
     run(tmp_path / "whole", sessions, small)
     assert_lawful(root, sessions)
     row = catalog(root).loc[guilty]
-    assert (row["status"], row["reason"], row["error"]) == ("failed", surveys.REASONS[kind], "it was ended by SIGSEGV")
+    assert (row["status"], row["reason"], row["error"]) == ("failed", survey.REASONS[kind], "it was ended by SIGSEGV")
     same = catalog(tmp_path / "whole").drop(index=guilty)
     pd.testing.assert_frame_equal(catalog(root).drop(index=guilty), same)
     assert set(ledger(tmp_path / "whole")["uri"]) - set(ledger(root)["uri"]) == {guilty}
-    (failure,) = parts.read_table(str(root), surveys.SURVEY_FAILURES, tables.FAILURES).to_dict("records")
+    (failure,) = parts.read_table(str(root), stages.SURVEY_FAILURES, tables.FAILURES).to_dict("records")
     assert (failure["uri"], failure["stage"], failure["kind"]) == (guilty, "ingest", kind)
     assert (failure["traceback"], failure["attempts"], failure["peak_memory_bytes"]) == ("where", 2, 123)
 
     assert run(root, sessions, small) == []  # once more only when asked to
-    ingest.forget(str(root), [guilty])
-    assert parts.part_names(str(root), surveys.SURVEY_FAILURES) == []
+    file_catalog.forget(str(root), [guilty])
+    assert parts.part_names(str(root), stages.SURVEY_FAILURES) == []
     assert [r.task.n_images for r in run(root, sessions, small)] == [1]
     assert_lawful(root, sessions)
     pd.testing.assert_frame_equal(catalog(root).sort_index(), catalog(tmp_path / "whole").sort_index())
@@ -330,9 +334,9 @@ def test_a_task_that_is_lost_blames_nobody_and_is_tried_again_by_the_next_run(se
 
     ingest.ingest(str(tmp_path / "ws"), str(sessions), small, losing)
     assert_lawful(tmp_path / "ws", sessions)
-    lost = catalog(tmp_path / "ws")["reason"].eq(surveys.LOST)
+    lost = catalog(tmp_path / "ws")["reason"].eq(stages.LOST)
     assert lost.sum() == 3
-    said = parts.read_table(str(tmp_path / "ws"), surveys.SURVEY_FAILURES, tables.FAILURES)
+    said = parts.read_table(str(tmp_path / "ws"), stages.SURVEY_FAILURES, tables.FAILURES)
     assert set(said["uri"]) == set(lost.index[lost])
     results = run(tmp_path / "ws", sessions, small)
     assert sum(r.task.n_images for r in results) == 3
@@ -353,7 +357,7 @@ def test_forgetting_during_a_survey_that_was_killed_surveys_again(sessions, smal
         ingest.ingest(root, str(sessions), small, one_task)
     (name,) = parts.part_names(root, FILES[0])
     assert victim in set(parts.read_part(root, FILES[0], name, tables.CATALOG)["uri"])
-    ingest.forget(root, [victim])
+    file_catalog.forget(root, [victim])
     assert [r.outcome for r in run(tmp_path, sessions, small)].count("found") == 0
 
 
@@ -388,25 +392,25 @@ def test_a_file_that_comes_in_between_changes_few_batches(at):
 
 def test_partitions_and_current_stream_whole_partitions(sessions, small, tmp_path, monkeypatch):
     run(tmp_path, sessions, small)
-    whole = [(partition, of) for partition, of in ingest.partitions(str(tmp_path))]
-    now = pd.concat(ingest.current(str(tmp_path)), ignore_index=True)
+    whole = [(partition, of) for partition, of in micrograph_ledger.partitions(str(tmp_path))]
+    now = pd.concat(micrograph_ledger.current(str(tmp_path)), ignore_index=True)
     for rows in (1, 2, 5):
         monkeypatch.setattr(plan, "ROWS", rows)
         for (partition, of), (same, columns) in zip(
-            whole, ingest.partitions(str(tmp_path), ["uri", "frame"]), strict=True
+            whole, micrograph_ledger.partitions(str(tmp_path), ["uri", "frame"]), strict=True
         ):
             assert partition == same
             pd.testing.assert_frame_equal(columns.reset_index(drop=True), of[["uri", "frame"]].reset_index(drop=True))
-        assert list(ingest.every_partition(str(tmp_path))) == [partition for partition, _ in whole]
-        pieces = list(ingest.current(str(tmp_path)))
+        assert list(micrograph_ledger.every_partition(str(tmp_path))) == [partition for partition, _ in whole]
+        pieces = list(micrograph_ledger.current(str(tmp_path)))
         assert not pd.concat([of["partition"].drop_duplicates() for of in pieces]).duplicated().any()
         pd.testing.assert_frame_equal(pd.concat(pieces, ignore_index=True), now)
 
 
 def test_nothing_is_there_before_the_first_ingest(tmp_path):
-    assert list(ingest.partitions(str(tmp_path))) == []
-    assert list(ingest.current(str(tmp_path))) == []
-    ingest.forget(str(tmp_path), ["a.tif"])
+    assert list(micrograph_ledger.partitions(str(tmp_path))) == []
+    assert list(micrograph_ledger.current(str(tmp_path))) == []
+    file_catalog.forget(str(tmp_path), ["a.tif"])
     assert not files.exists(layout.catalog(str(tmp_path)))
 
 

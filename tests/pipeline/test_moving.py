@@ -8,7 +8,7 @@ import pytest
 
 from emqa_dask.archive import scan
 from emqa_dask.cli import main
-from emqa_dask.pipeline.moving import take_over
+from emqa_dask.pipeline.workspace.moving import take_over
 from emqa_dask.settings import dump
 from emqa_dask.store import layout, lock
 

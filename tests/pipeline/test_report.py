@@ -6,15 +6,16 @@ import pytest
 
 from emqa_dask import tables
 from emqa_dask.archive.headers import cohort_suspects
-from emqa_dask.pipeline import ingest, verdicts
-from emqa_dask.pipeline.folders import SCHEMAS, folders
-from emqa_dask.pipeline.report import report
-from emqa_dask.predict import duplicates
-from emqa_dask.predict.flags import flag_images
+from emqa_dask.pipeline.commands import verdicts
+from emqa_dask.pipeline.commands.report import report
+from emqa_dask.pipeline.workspace import micrograph_ledger
+from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
 from emqa_dask.report.spreadsheet import triage_csv
-from emqa_dask.report.triage import judge
 from emqa_dask.settings import Settings, replace
 from emqa_dask.store import layout, parts, plan, spill
+from emqa_dask.triage import duplicates
+from emqa_dask.triage.flags import flag_images
+from emqa_dask.triage.verdicts import judge
 
 SETTINGS = replace(Settings(), {"report": {"max_rows": 20}})
 NAMES = ("z/last.tif", "=cmd.tif", "a, b.tif", "new\nline.tif", "\u6d4b\u8bd5.dm4", "a/Copy of x.tif", "a/x (2).tif")
@@ -112,7 +113,7 @@ def make_workspace(root: str, n_files: int = 90, seed: int = 0) -> pd.DataFrame:
 def judged_in_memory(root: str, failures: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(triage, flags) of all tables at once, in the order of (uri, frame)."""
     catalog = parts.load_table(layout.catalog(root), tables.CATALOG)
-    micrographs = pd.concat(ingest.current(root), ignore_index=True)
+    micrographs = pd.concat(micrograph_ledger.current(root), ignore_index=True)
     micrographs = micrographs.assign(
         is_nm_per_pixel_suspect=cohort_suspects(micrographs["nm_per_pixel"], verdicts.cohorts(micrographs))
     )

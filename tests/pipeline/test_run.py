@@ -10,11 +10,12 @@ import pytest
 
 from emqa_dask import tables
 from emqa_dask.archive.readers import open_source
-from emqa_dask.pipeline import ingest
-from emqa_dask.pipeline.estimate import estimate
-from emqa_dask.pipeline.folders import SCHEMAS, folders
-from emqa_dask.pipeline.run import run
-from emqa_dask.pipeline.status import status
+from emqa_dask.pipeline.commands import ingest
+from emqa_dask.pipeline.commands.estimate import estimate
+from emqa_dask.pipeline.commands.status import status
+from emqa_dask.pipeline.commands.triage import run
+from emqa_dask.pipeline.workspace import micrograph_ledger
+from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
 from emqa_dask.run.execute import execute
 from emqa_dask.settings import replace
 from emqa_dask.store import layout, micrographs, parts
@@ -76,7 +77,7 @@ def test_every_file_and_frame_has_exactly_one_row(done, small_archive):
 def test_stored_micrographs_are_the_files_bit_for_bit(done, small_archive):
     ledger = pd.read_parquet(layout.micrographs(str(done)))
     seen = 0
-    for partition, rows in ingest.partitions(str(done)):
+    for partition, rows in micrograph_ledger.partitions(str(done)):
         for stored, row in zip(micrographs.read_partition(str(done), partition), rows.itertuples(), strict=True):
             original = open_source(small_archive / row.uri).frames[row.frame].read()
             assert stored.dtype == original.dtype
@@ -161,7 +162,7 @@ def test_a_changed_file_is_judged_anew_and_the_others_are_kept(small_archive, he
     assert len(rows) == len(old)
     changed = set(rows["micrograph_id"].dropna()) ^ set(old["micrograph_id"].dropna())
     assert len(changed) == 2
-    still = pd.concat(ingest.current(str(root), ["uri"]))
+    still = pd.concat(micrograph_ledger.current(str(root), ["uri"]))
     assert still["uri"].duplicated().sum() == old["uri"].duplicated().sum()
 
 

@@ -9,11 +9,11 @@ import pytest
 import tifffile
 
 from emqa_dask.cli import main
-from emqa_dask.pipeline import cohorts, ingest
-from emqa_dask.pipeline.folders import folders
-from emqa_dask.pipeline.order import map_order
-from emqa_dask.pipeline.run import run
-from emqa_dask.pipeline.tuning import Wanted, tune_log
+from emqa_dask.pipeline.commands.triage import run
+from emqa_dask.pipeline.commands.tune_log import Wanted, tune_log
+from emqa_dask.pipeline.commands.tune_order import map_order
+from emqa_dask.pipeline.workspace import cohorts, micrograph_ledger
+from emqa_dask.pipeline.workspace.stages import folders
 from emqa_dask.settings import Cohort, load_settings, replace
 from emqa_dask.store import layout, parts
 from emqa_dask.synthetic import lattices
@@ -150,7 +150,7 @@ def test_a_run_searches_each_cohort_with_its_own_settings(archive, atomic, tmp_p
     def detections(name, settings) -> pd.DataFrame:
         root = str(tmp_path / name)
         assert run(str(archive), root, settings, steps=("ingest", "detect"), say=quiet) == 0
-        uris = pd.concat(ingest.current(root, ["micrograph_id", "uri"])).set_index("micrograph_id")["uri"]
+        uris = pd.concat(micrograph_ledger.current(root, ["micrograph_id", "uri"])).set_index("micrograph_id")["uri"]
         rows = parts.read_table(root, folders(settings)["detections"], DETECTIONS)
         return rows.assign(uri=rows["micrograph_id"].map(uris)).sort_values(["uri"], kind="stable")
 

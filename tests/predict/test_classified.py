@@ -5,12 +5,11 @@ import pandas as pd
 import pytest
 import safetensors.numpy
 
-from emqa_dask import models, tables
+from emqa_dask import imaging_conditions, models, tables
 from emqa_dask.featurise.images import image_statistics
 from emqa_dask.featurise.rings import thon_rings
-from emqa_dask.predict import transfer
-from emqa_dask.predict.classified import classify_images, entropy_limit
 from emqa_dask.synthetic.films import amorphous_film
+from emqa_dask.uncertainty.classification import classify_images, entropy_limit
 
 CLASSES = ["amorphous", "crystal", "void"]
 
@@ -116,8 +115,8 @@ def test_films_of_other_defoci_are_a_changed_acquisition(tmp_path):
         found = thon_rings(image, 0.06, 200.0, cs_mm=1.2)
         rows.append(image_statistics(image) | {"defocus_nm": found.defocus_nm, "voltage_kv": 200.0})
     known = pd.DataFrame(rows).assign(micrograph_id=[f"m{k}" for k in range(32)], largest_region_entropy_nats=0.5)
-    conditions = transfer.conditions(known["defocus_nm"][:26], known["voltage_kv"][:26])
-    directory = write(tmp_path / "films", **transfer.to_card(conditions))
+    conditions = imaging_conditions.conditions(known["defocus_nm"][:26], known["voltage_kv"][:26])
+    directory = write(tmp_path / "films", **imaging_conditions.to_card(conditions))
     found = classify_images(said_of(known["micrograph_id"]), known, directory)
     assert known["defocus_nm"].notna().sum() >= 28
     assert (found["imaging_distance"][:26].dropna() <= 1).mean() >= 0.9

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy.stats import ks_2samp, mannwhitneyu
 
 from emqa_dask import tables
-from emqa_dask.predict import drift
-from emqa_dask.predict.drift import drifts, over_time
+from emqa_dask.uncertainty import drift
+from emqa_dask.uncertainty.drift import drifts, over_time
 
 ACQUISITIONS = Path(__file__).parents[3] / "shared/data/hrtem_metadata/Dataset_metadata.csv"
 SEEDS = st.integers(0, 2**31)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emqa_dask import mutual_information, predictive_entropy
-from emqa_dask.predict.entropy import entropy_shape, variation_ratio
+from emqa_dask.uncertainty.entropy import entropy_shape, variation_ratio
 
 
 def ensemble(seed: int, members: int = 5, n: int = 40, classes: int = 7, sharpness: float = 0.3) -> np.ndarray:

@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 
 from emqa_dask import tables
-from emqa_dask.predict import duplicates
-from emqa_dask.predict.duplicates import flag_duplicates
-from emqa_dask.predict.flags import DEFAULT, RULES, flag_images
-from emqa_dask.predict.grain import agreement
 from emqa_dask.synthetic.faults import FAULTS, FOREIGN, apply_fault, make_foreign, near_duplicate
 from emqa_dask.synthetic.profiles import make_sample
+from emqa_dask.triage import duplicates
+from emqa_dask.triage.duplicates import flag_duplicates
+from emqa_dask.triage.flags import DEFAULT, RULES, flag_images
+from emqa_dask.triage.grain import agreement
 
 pytest.importorskip("cv2")
 """The statistics are another room's; the pipeline alone may import both, so a test does what it does."""

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emqa_dask.predict.learning import LearningCurve, accuracy_at, fit_learning_curve, labels_needed
+from emqa_dask.uncertainty.learning_curve import LearningCurve, accuracy_at, fit_learning_curve, labels_needed
 
 N = np.array([100, 200, 400, 800, 1600])
 

@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from emqa_dask import risk_coverage
-from emqa_dask.predict.referral import auroc, threshold_for_budget, threshold_for_risk
+from emqa_dask.uncertainty.referral import auroc, threshold_for_budget, threshold_for_risk
 
 
 def answers(seed: int = 0, n: int = 500) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,12 @@ import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from emqa_dask import expected_calibration_error
-from emqa_dask.predict.reliability import at_temperature, fit_temperature, negative_log_likelihood, reliability_table
+from emqa_dask.uncertainty.reliability import (
+    at_temperature,
+    fit_temperature,
+    negative_log_likelihood,
+    reliability_table,
+)
 
 
 def drawn(seed: int, n: int = 400, classes: int = 6, overconfidence: float = 1.0) -> tuple[np.ndarray, np.ndarray]:

@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 
 from emqa_dask import models, tables
-from emqa_dask.predict import shift, shift_distances
-from emqa_dask.predict.shift_scores import SPECTRUM, STATISTICS, Seen
+from emqa_dask.uncertainty import shift, shift_distances
+from emqa_dask.uncertainty.shift_scores import SPECTRUM, STATISTICS, Seen
 
 D = 12
 MEMBERS = 3

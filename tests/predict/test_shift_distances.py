@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from emqa_dask.predict import shift_distances
+from emqa_dask.uncertainty import shift_distances
 
 
 def clusters(rng, n=400, d=20):

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from emqa_dask.predict import transfer
-from emqa_dask.predict.transfer import (
+from emqa_dask import imaging_conditions
+from emqa_dask.imaging_conditions import (
     Imaging,
     fit_phase_shift,
     information,
@@ -95,24 +95,26 @@ def test_what_was_put_in_is_fitted_from_ranks_alone():
 def test_conditions_of_training_are_within_the_limit_and_far_ones_beyond_it():
     rng = np.random.default_rng(3)
     defoci = rng.normal(-80, 6, 200)
-    known = transfer.conditions(defoci, np.full(200, 300.0))
-    like = [transfer.distance(known, d, 300.0) for d in rng.normal(80, 6, 100)]
+    known = imaging_conditions.conditions(defoci, np.full(200, 300.0))
+    like = [imaging_conditions.distance(known, d, 300.0) for d in rng.normal(80, 6, 100)]
     assert np.mean(np.array(like) > 1) <= 0.15
-    assert transfer.distance(known, 400.0, 300.0) > 5
-    assert transfer.distance(known, 80.0, 80.0) > 1
-    assert transfer.distance(known, -80.0, 300.0) == transfer.distance(known, 80.0, 300.0)
-    assert np.isnan(transfer.distance(known, np.nan, 300.0))
-    assert np.isnan(transfer.distance(known, 80.0, np.nan))
-    again = transfer.load(transfer.to_card(known))
-    assert transfer.distance(again, 400.0, 300.0) == pytest.approx(transfer.distance(known, 400.0, 300.0), rel=1e-3)
+    assert imaging_conditions.distance(known, 400.0, 300.0) > 5
+    assert imaging_conditions.distance(known, 80.0, 80.0) > 1
+    assert imaging_conditions.distance(known, -80.0, 300.0) == imaging_conditions.distance(known, 80.0, 300.0)
+    assert np.isnan(imaging_conditions.distance(known, np.nan, 300.0))
+    assert np.isnan(imaging_conditions.distance(known, 80.0, np.nan))
+    again = imaging_conditions.load(imaging_conditions.to_card(known))
+    assert imaging_conditions.distance(again, 400.0, 300.0) == pytest.approx(
+        imaging_conditions.distance(known, 400.0, 300.0), rel=1e-3
+    )
 
 
 def test_few_known_conditions_are_none():
-    assert transfer.conditions([50.0] * 19 + [np.nan] * 30, [300.0] * 49) is None
-    assert transfer.to_card(None) == {}
-    assert transfer.load({}) is None
-    same = transfer.conditions([50.0] * 30, [300.0] * 30)
-    assert transfer.distance(same, 50.0, 300.0) == 0
+    assert imaging_conditions.conditions([50.0] * 19 + [np.nan] * 30, [300.0] * 49) is None
+    assert imaging_conditions.to_card(None) == {}
+    assert imaging_conditions.load({}) is None
+    same = imaging_conditions.conditions([50.0] * 30, [300.0] * 30)
+    assert imaging_conditions.distance(same, 50.0, 300.0) == 0
 
 
 def test_too_few_or_equal_losses_are_refused():

@@ -10,6 +10,7 @@ from emqa_dask.report import page
 from emqa_dask.report.classes import Classes, ClassifierSection, most_drifted
 from emqa_dask.report.overview import Overview
 from emqa_dask.settings import Report
+from emqa_dask.triage.rules import OF_CLASSIFIERS, RULES
 
 NAMES = (
     "a b/plain name.tif",
@@ -222,6 +223,7 @@ def render_page(
         dict(zip(thumbnails["micrograph_id"], thumbnails["jpeg"], strict=True)),
         facts,
         settings,
+        [rule for rule in RULES if classes or rule.code not in OF_CLASSIFIERS],
         classes,
         None if regions is None else page.mapped(shown, regions, 4.0),
     )

@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emqa_dask import tables
-from emqa_dask.report.answers import KINDS
-from emqa_dask.report.rules import OF_CLASSIFIERS, RANKS, RULES
-from emqa_dask.report.triage import judge
 from emqa_dask.settings import Report, Settings
 from emqa_dask.settings.rules import SettingsError
+from emqa_dask.triage.classifier_findings import KINDS
+from emqa_dask.triage.rules import OF_CLASSIFIERS, RANKS, RULES
+from emqa_dask.triage.verdicts import judge
 
 SEEDS = st.integers(0, 2**31)
 OWN = ["predicted_class", "class_probability", "predictive_entropy_nats", "mutual_information_nats", "shift_score"]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from emqa_dask.report.triage import judge
 from emqa_dask.settings import Report, Settings, dump
+from emqa_dask.triage.verdicts import judge
 from tests.report.conftest import maps_of
 
 CHROMIUM = Path("/usr/bin/chromium")

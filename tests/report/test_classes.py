@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from emqa_dask import tables
 from emqa_dask.report import classes
 from emqa_dask.report.classes import ENTROPY_EDGES, FURTHER, Classes, most_drifted, worst
-from emqa_dask.report.triage import judge
 from emqa_dask.settings import Report
+from emqa_dask.triage.verdicts import judge
 
 
 def made(archive, classifications, seed: int, n_files: int = 60) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -18,9 +18,9 @@ from emqa_dask import tables
 from emqa_dask.report import figures, overview
 from emqa_dask.report.overview import Overview, choose, keys, narrow
 from emqa_dask.report.page import MAX_DRAWN, visible
-from emqa_dask.report.rules import OF_CLASSIFIERS, RULES
-from emqa_dask.report.triage import judge
 from emqa_dask.settings import Report, Settings, dump
+from emqa_dask.triage.rules import OF_CLASSIFIERS, RULES
+from emqa_dask.triage.verdicts import judge
 from tests.report.conftest import COHORTS, KINDS_OF_COHORTS, maps_of
 
 EVIL = "<script>window.hacked=1</script>"

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from emqa_dask import tables
 from emqa_dask.report.spreadsheet import defuse, triage_csv
-from emqa_dask.report.triage import judge
 from emqa_dask.settings import Report
+from emqa_dask.triage.verdicts import judge
 
 
 def test_every_row_and_name_reads_back(archive):

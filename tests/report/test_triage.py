@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emqa_dask import tables
-from emqa_dask.report.triage import RANKS, RULES, judge
 from emqa_dask.settings import Report
+from emqa_dask.triage.verdicts import RANKS, RULES, judge
 
 STRICT = Report(trust_f1=0.7)
 SEEDS = st.integers(0, 2**31)

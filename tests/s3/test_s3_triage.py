@@ -9,8 +9,8 @@ import re
 import pandas as pd
 import pytest
 
-from emqa_dask.pipeline.folders import SCHEMAS, folders
-from emqa_dask.pipeline.run import triage
+from emqa_dask.pipeline.commands.triage import triage_archive
+from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
 from emqa_dask.settings import Settings, replace
 from emqa_dask.store import files, layout, parts
 from emqa_dask.synthetic.archive import synthesise
@@ -35,7 +35,7 @@ def on_disk(archive):
 
 
 def quietly(source: str, root: str, settings: Settings) -> pd.DataFrame:
-    return triage(source, root, settings, say=lambda words: None)
+    return triage_archive(source, root, settings, say=lambda words: None)
 
 
 def n_images_in(micrographs: pd.DataFrame) -> int:

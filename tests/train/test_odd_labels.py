@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from emqa_dask.cli import main
-from emqa_dask.pipeline import labels
+from emqa_dask.pipeline.workspace import labels
 from emqa_dask.train import classes, coco
 from emqa_dask.tune import lattice
 

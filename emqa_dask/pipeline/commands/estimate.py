@@ -1,0 +1,58 @@
+"""--dry-run: what an archive holds, and what the run would cost, from a sample of it."""
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from emqa_dask.archive import readers, scan
+from emqa_dask.archive.survey import local_file, survey
+from emqa_dask.pipeline.tasks import measure
+from emqa_dask.pipeline.tasks.classify import by_ensemble
+from emqa_dask.run.cluster import n_cores
+from emqa_dask.run.progress import clock
+from emqa_dask.settings import Settings
+
+Say = Callable[[str], None]
+
+
+def estimate(source: str, settings: Settings, say: Say = print, n_sample: int = 16) -> int:
+    """--dry-run: count the archive, try a sample of it in this process, and say what the whole would cost."""
+    rng = random.Random(0)
+    sample = []
+    n_files = 0
+    n_bytes = 0
+    for entry in scan.scan(source, settings.archive.exclude):
+        n_files = n_files + 1
+        n_bytes = n_bytes + entry.size_bytes
+        if len(sample) < n_sample:
+            sample.append(entry)
+        elif (k := rng.randrange(n_files)) < n_sample:  # reservoir: every file is as likely
+            sample[k] = entry
+    started = time.perf_counter()
+    megapixels = 0.0
+    pixel_bytes = 0
+    n_micrographs = 0
+    kinds = Counter()
+    for entry in sample:
+        row, frames = survey(entry, settings.archive)
+        kinds[row["kind"] if row["status"] == "ok" else row["status"]] += 1
+        for frame in frames:
+            with local_file(entry.path) as path:
+                image = readers.open_source(path).frames[frame["frame"]].read()
+            measure.measure(image, frame, measure.detect(image, frame, settings), settings)
+            if settings.classify.model:
+                by_ensemble([frame["micrograph_id"]], [image], settings)
+            megapixels = megapixels + image.size / 1e6
+            pixel_bytes = pixel_bytes + image.nbytes
+            n_micrographs += 1
+    seconds = time.perf_counter() - started
+    scale = n_files / max(len(sample), 1)
+    workers = settings.run.workers or n_cores()
+    per_megapixel = 1000 * seconds / max(megapixels, 1e-9)
+    say(f"{n_files:,} files, {n_bytes / 1e9:,.2f} GB")
+    say(f"a sample of {len(sample)}: {', '.join(f'{n} {kind}' for kind, n in kinds.most_common())}")
+    say(f"about {n_micrographs * scale:,.0f} micrographs, {megapixels * scale:,.0f} megapixels")
+    say(f"about {clock(seconds * scale / workers)} on {workers} workers ({per_megapixel:,.0f} ms per megapixel)")
+    say(f"at most {pixel_bytes * scale / 1e9:,.2f} GB of disk before compression")
+    return 0

@@ -1,0 +1,157 @@
+"""Ingest: which files are new, what is in them, and which stack, slot and partition their micrographs get.
+
+Tables that grow with the archive pass through in pieces; of each file and micrograph only digests stay in memory.
+"""
+
+import hashlib
+import itertools
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+
+from emqa_dask import tables
+from emqa_dask.pipeline.tasks import survey
+from emqa_dask.pipeline.tasks.survey import survey_files
+from emqa_dask.pipeline.workspace.batches import batches, new_files
+from emqa_dask.pipeline.workspace.file_catalog import _drop_failures, _remove, _rewrite_catalog
+from emqa_dask.pipeline.workspace.stages import SURVEY_FAILURES, SURVEY_FILES, SURVEY_FRAMES
+from emqa_dask.run.supervise import Died
+from emqa_dask.run.task import Result, Task
+from emqa_dask.settings import Settings
+from emqa_dask.store import aside, digests, files, layout, parts, plan, stacks
+from emqa_dask.store.digests import Digests
+
+Execute = Callable[[Callable, Iterator[Task], str], Iterable[Result]]
+
+# threads that read a survey's parts, and how many parts each at a time
+READERS = 4
+PARTS = 8
+
+
+def ingest(root: str, source: str, settings: Settings, execute: Execute) -> None:
+    """Survey the files that the catalog does not know yet, then plan: catalog.parquet and micrographs.parquet.
+
+    micrographs.parquet is a ledger: rows are added, never changed, since a slot that was given away stays so. Which of
+    them the archive still holds, current() says. ValueError when there is no file beside the workspace, and where none
+    of its images is there any more.
+    """
+    names = []
+    uris = Digests()
+    present = Digests()
+    counts = Counter()
+    for result in execute(survey_files, _tasks(root, source, settings, names, uris, present), "survey"):
+        if result.outcome == "failed":  # not for what a file holds: the task as a whole could not be done
+            died = Died(result.kind, result.error, result.traceback, result.event["attempt"])
+            survey.survey_lost(*result.task.args[:3], died, result.event["worker"])
+        else:
+            counts.update(result.value["stacks"])
+    if not counts:
+        _check_not_all_gone(root, source, present)
+    if names:
+        _enter_micrographs(root, names, counts, settings)
+        _enter_files(root, names, uris)
+    _note_presence(root, present)
+    if not parts.n_rows(layout.catalog(root)):
+        raise ValueError(f"{source}: there is no file in it beside the workspace; name a folder of micrographs")
+    for folder in (SURVEY_FILES, SURVEY_FRAMES):  # the tables have it all, also what a run that was killed has left
+        _remove(root, folder, parts.part_names(root, folder))
+
+
+def _tasks(
+    root: str, source: str, settings: Settings, names: list[str], uris: Digests, present: Digests
+) -> Iterator[Task]:
+    """A task for each batch of new files, in the order of the scan; their names and URIs are noted."""
+    asked = repr((settings.archive.max_megapixels, settings.archive.nm_per_pixel)).encode()  # what rows depend on, too
+    entries_of_files = new_files(root, source, settings.archive, uris, present)
+    for entries, keys in batches(entries_of_files, settings.archive.files_per_task):
+        names.append(hashlib.sha256(asked + b"".join(keys)).hexdigest()[:16])
+        yield Task(names[-1], (root, names[-1], entries, settings), len(entries))
+
+
+def _enter_micrographs(root: str, names: Sequence[str], counts: Counter, settings: Settings) -> None:
+    """Give the micrographs that were surveyed their slots: behind the others in the ledger, and in the stacks."""
+    uri = layout.micrographs(root)
+    ids = Digests()
+    slots = plan.Slots()
+    for rows in parts.iter_table(uri, tables.MICROGRAPHS, ["micrograph_id", "stack", "index"]):
+        ids.add(digests.of_hex(rows["micrograph_id"]))
+        slots.add(rows)
+    lengths = plan.shard_lengths(counts, stacks.shard_lengths(root), slots, settings.store)
+
+    def new() -> Iterator[pd.DataFrame]:
+        for rows in _surveyed(root, SURVEY_FRAMES, names):
+            is_planned = ids.has(digests.of_hex(rows["micrograph_id"]))  # before: the file was only touched
+            yield rows[~is_planned]
+
+    planned = plan.plan(new(), slots, lengths)
+    first = next(planned, None)
+    if first is None:
+        return
+    partitions_planned = set()
+    with parts.table_writer(uri, tables.MICROGRAPHS) as write:
+        for rows in parts.iter_table(uri, tables.MICROGRAPHS):
+            write(rows)
+        for rows in itertools.chain([first], planned):
+            write(rows)
+            partitions_planned.update(rows["partition"])
+        aside.put_aside_parts(root, partitions_planned)
+        stacks.prepare(root, slots.runs, {s: n for s, n in lengths.items() if s in slots.runs}, settings.store)
+
+    aside.copy_ledger(root)
+
+
+def _check_not_all_gone(root: str, source: str, present: Digests) -> None:
+    """ValueError where the archive had images, and none of their files is among `present`: it is not mounted, say."""
+    n_gone = 0
+    columns = ["uri", "n_frames", "is_present"]
+    for rows in parts.iter_table(layout.catalog(root), tables.CATALOG, columns):
+        rows = rows[rows["n_frames"].gt(0) & rows["is_present"].ne(False)]
+        if present.has(digests.of_texts(rows["uri"])).any():
+            return
+        n_gone += len(rows)
+    if n_gone:
+        raise ValueError(
+            f"{files.redact(source)} has none of the {n_gone:,} images of {files.redact(root)} any more: mount it or "
+            "put them back, and run the same command again; all results are kept"
+        )
+
+
+def _note_presence(root: str, present: Digests) -> None:
+    """Note in the catalog which of its files the archive still has: those of `present`."""
+    uri = layout.catalog(root)
+
+    def is_present(rows: pd.DataFrame) -> np.ndarray:
+        return present.has(digests.of_texts(rows["uri"]))
+
+    known = parts.iter_table(uri, tables.CATALOG, ["uri", "is_present"])
+    if any((rows["is_present"].to_numpy(bool) != is_present(rows)).any() for rows in known):
+        with parts.table_writer(uri, tables.CATALOG) as write:
+            for rows in parts.iter_table(uri, tables.CATALOG):
+                write(rows.assign(is_present=is_present(rows)))
+
+
+def _enter_files(root: str, names: Sequence[str], uris: Digests) -> None:
+    """Enter the files that were surveyed (of digests `uris`) into the catalog, behind those that were not."""
+
+    def again(rows: pd.DataFrame) -> np.ndarray:
+        return uris.has(digests.of_texts(rows["uri"]))
+
+    _drop_failures(root, again, sorted(set(parts.part_names(root, SURVEY_FAILURES)) - set(names)))
+    _rewrite_catalog(root, again, plan.chunks(_surveyed(root, SURVEY_FILES, names)))
+
+
+def _surveyed(root: str, folder: str, names: Sequence[str]) -> Iterator[pd.DataFrame]:
+    """The parts `names`, some at a time, in their order; others are read meanwhile, since a bucket answers late."""
+    schema = tables.CATALOG if folder == SURVEY_FILES else tables.MICROGRAPHS
+    with ThreadPoolExecutor(READERS) as pool:
+        reading: deque[Future[pd.DataFrame]] = deque()
+        for start in range(0, len(names), PARTS):
+            some = names[start : start + PARTS]
+            reading.append(pool.submit(parts.read_table, root, folder, schema, partitions=some))
+            if len(reading) == READERS:
+                yield reading.popleft().result()
+        while reading:
+            yield reading.popleft().result()

@@ -1,0 +1,121 @@
+"""What a worker does first: survey a batch of files, and write what is in them as parts of the survey's two tables."""
+
+from collections import Counter
+
+import pyarrow as pa
+
+from emqa_dask import tables
+from emqa_dask.archive.rows import fit_row
+from emqa_dask.archive.scan import Entry, escape
+from emqa_dask.archive.survey import survey
+from emqa_dask.pipeline.workspace.stages import (
+    LOST,
+    SURVEY_FAILURES,
+    SURVEY_FILES,
+    SURVEY_FRAMES,
+    failure_row,
+)
+from emqa_dask.run.supervise import Call, Died, describe, direct
+from emqa_dask.run.task import where_am_i
+from emqa_dask.settings import Settings
+from emqa_dask.store import files, layout, parts
+
+UNFIT = (ValueError, TypeError, ArithmeticError, pa.ArrowException)  # what a value that no column can hold raises
+UNSTORABLE = "a value of it fits into no table; this is a fault of its reader: please report it with the error"
+REASONS = {
+    "crash": "the reader crashed on it; the file is probably damaged",
+    "timeout": "its reader was not done in time; raise run.timeout_s if it only is slow",
+    "memory": "reading it took more memory than there is; lower archive.max_megapixels or give the workers more",
+    "error": "its reader failed on it",
+}
+
+
+def survey_files(root: str, name: str, entries: list[Entry], settings: Settings, call: Call = direct) -> dict:
+    """Survey `entries` and write their rows as parts `name` of the survey's two tables, of its failures before.
+
+    A file that cannot be surveyed (`call` raises Died) is a failed row like any other. The record says, beside
+    n_images and bytes, how many micrographs of which stack there are under "stacks", and n_failed.
+    """
+    if parts.has_part(root, SURVEY_FILES, name, tables.CATALOG):
+        stacks = parts.read_part(root, SURVEY_FRAMES, name, tables.MICROGRAPHS, ["stack"])["stack"]
+        return {"outcome": "found", "n_images": len(entries), "stacks": dict(Counter(stacks))}
+    rows = []
+    frames = []
+    failures = []
+    for entry in entries:
+        try:
+            pixels = entry.size_bytes / 2  # as far as can be told before it is read
+            row, found = call(survey, entry, settings.archive, label=entry.uri, megapixels=pixels / 1e6)
+        except Died as died:
+            row = failed(entry, died)
+            found = []
+            failures.append(failure(entry, died, where_am_i()))
+        rows.append(row)
+        for frame in found:
+            size = (frame["height_px"], frame["width_px"], frame["dtype"], frame["nm_per_pixel"])
+            frames.append(frame | {"stack": layout.stack_name(*size), "path": escape(entry.path)})
+    write(root, name, rows, frames, failures)
+    n_bytes = sum(entry.size_bytes for entry in entries)
+    stacks = dict(Counter(frame["stack"] for frame in frames))
+    return {"n_images": len(entries), "bytes": n_bytes, "stacks": stacks, "n_failed": len(failures)}
+
+
+def survey_lost(root: str, name: str, entries: list[Entry], died: Died, worker: str) -> None:
+    """What survey_files() would have written, for a batch that failed as a whole: no file of it is to blame."""
+    write(
+        root,
+        name,
+        [failed(e, died) | {"reason": LOST} for e in entries],
+        [],
+        [failure(e, died, worker) for e in entries],
+    )
+
+
+def write(root: str, name: str, rows: list[dict], frames: list[dict], failures: list[dict]) -> None:
+    """Write a batch's parts; a file whose rows no table can hold becomes a failed row, and the others stand."""
+    try:
+        _write(root, name, rows, frames, failures)
+    except UNFIT:
+        rows, frames = storable(rows, frames)
+        _write(root, name, rows, frames, failures)
+
+
+def storable(rows: list[dict], frames: list[dict]) -> tuple[list[dict], list[dict]]:
+    """`rows` and `frames`, of whose files those that do not fit into the tables are failed ones without frames."""
+    fitting = []
+    kept = []
+    for row in rows:
+        own = [frame for frame in frames if frame["uri"] == row["uri"]]
+        try:
+            tables.conform([row], tables.CATALOG)
+            tables.conform(own, tables.MICROGRAPHS)
+        except UNFIT as error:
+            died = Died("error", describe(error))
+            entry = Entry(str(row["uri"]), "", row["size_bytes"], row["modified_ns"])
+            row = fit_row(failed(entry, died) | {"reason": UNSTORABLE}, tables.CATALOG)
+            own = []
+        fitting.append(row)
+        kept += own
+    return fitting, kept
+
+
+def _write(root: str, name: str, rows: list[dict], frames: list[dict], failures: list[dict]) -> None:
+    """Write a batch's parts; it is done once that of its files is there, so that comes last."""
+    if failures:
+        parts.write_part(root, SURVEY_FAILURES, name, failures, tables.FAILURES)
+    else:  # what an attempt that was killed has written
+        files.remove(layout.part(root, SURVEY_FAILURES, name))
+    parts.write_part(root, SURVEY_FRAMES, name, frames, tables.MICROGRAPHS)
+    parts.write_part(root, SURVEY_FILES, name, rows, tables.CATALOG)
+
+
+def failed(entry: Entry, died: Died) -> dict:
+    """The row of tables.CATALOG of a file on which its reader died."""
+    said = {"format": None, "kind": "unknown", "status": "failed", "content_sha256": None, "n_frames": 0}
+    said |= {"is_present": True, "reason": REASONS.get(died.kind, REASONS["error"]), "error": died.error}
+    return {key: getattr(entry, key) for key in ("uri", "size_bytes", "modified_ns")} | said
+
+
+def failure(entry: Entry, died: Died, worker: str) -> dict:
+    """The row of tables.FAILURES of a file on which its reader died."""
+    return failure_row(entry.uri, None, "ingest", died, worker)

@@ -1,0 +1,104 @@
+"""Which files of an archive are new, and in which batches they are surveyed."""
+
+import itertools
+import os
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from emqa_dask import tables
+from emqa_dask.archive import scan
+from emqa_dask.pipeline.workspace.stages import LOST
+from emqa_dask.settings import Archive
+from emqa_dask.store import digests, files, layout, parts
+from emqa_dask.store.digests import Digests
+
+GROWTH = 16  # a batch has up to so many times archive.files_per_task files
+BATCHES = 64  # of one size before the size doubles
+BATCH_BYTES = 2**31  # files of a batch have at most, together, unless it is one file
+LISTED = 512  # files that are looked up in the catalog at a time
+REFUSED = r"megapixels are over the limit of ([^;]+);"  # what survey.check_budget says
+
+
+def new_files(
+    root: str, source: str, settings: Archive, uris: Digests, present: Digests
+) -> Iterator[tuple[scan.Entry, bytes]]:
+    """Entries of the archive that are not in the catalog with this size and date, nor in the workspace itself.
+
+    Digests of their URIs go into `uris`, those of all files of the archive into `present`.
+    """
+    known = known_files(root, settings)
+    fs, path = files.locate(root)
+    inside = tuple(f"{name.rstrip('/')}/" for name in (path, fs.unstrip_protocol(path)))
+    entries = scan.scan(source if "://" in source else os.path.abspath(source), settings.exclude)
+    while listed := list(itertools.islice(entries, LISTED)):
+        outside = [entry for entry in listed if not f"{entry.path}/".startswith(inside)]
+        of_uris = digests.of_texts(entry.uri for entry in outside)
+        present.add(of_uris)
+        keys = _keys([e.uri for e in outside], [e.size_bytes for e in outside], [e.modified_ns for e in outside])
+        unknown = np.flatnonzero(~known.has(keys))
+        is_first = uris.add(of_uris[unknown])  # a list may name a file twice
+        for i in unknown[is_first]:
+            yield outside[i], bytes(keys[i])
+
+
+def known_files(root: str, settings: Archive) -> Digests:
+    """The files of the catalog that need not be surveyed again.
+
+    That is all but those whose task was lost, those too large for a limit that was raised since, and those whose
+    micrographs are not in the ledger.
+    """
+    known = Digests()
+    stored = Digests()
+    limit = float(f"{settings.max_megapixels:g}")
+    for rows in parts.iter_table(layout.micrographs(root), tables.MICROGRAPHS, ["uri", "content_sha256"]):
+        stored.add(digests.of_contents(rows))
+    columns = ["uri", "content_sha256", "size_bytes", "modified_ns", "format", "reason", "n_frames"]
+    for rows in parts.iter_table(layout.catalog(root), tables.CATALOG, columns):
+        rows = rows[rows["reason"].ne(LOST) & (rows["n_frames"].eq(0) | stored.has(digests.of_contents(rows)))]
+        refused = rows["reason"].str.contains("over the limit", regex=False).fillna(False).to_numpy(bool)
+        limits = rows["reason"][refused].str.extract(REFUSED, expand=False).astype(float)
+        rows = rows.drop(index=limits.index[limits < limit])
+        # The scan does not walk through a Zarr folder, so its size is unknown there.
+        is_zarr = rows["uri"].str.lower().str.endswith(scan.ZARR_SUFFIXES) | rows["format"].str.contains("Zarr")
+        sizes = rows["size_bytes"].where(~is_zarr.fillna(False).astype(bool), 0)
+        known.add(_keys(rows["uri"], sizes, rows["modified_ns"]))
+    return known
+
+
+def _keys(uris: Iterable[str], sizes: Iterable[int], dates: Iterable[int]) -> np.ndarray:
+    return digests.of_texts(f"{uri}\0{size}\0{date}" for uri, size, date in zip(uris, sizes, dates, strict=True))
+
+
+def batches(
+    entries: Iterable[tuple[scan.Entry, bytes]], smallest: int
+) -> Iterator[tuple[list[scan.Entry], list[bytes]]]:
+    """`entries`, each with its key, in batches of `smallest` at first and up to GROWTH times that later.
+
+    A larger batch ends behind a key that happens to be divisible, so that after a file has come or gone most batches
+    are the same as before: what a survey that was killed has done is found again.
+    """
+    batch = []
+    keys = []
+    n_bytes = 0
+    n_before = 0
+    for entry, key in entries:
+        if batch and n_bytes + entry.size_bytes > BATCH_BYTES:
+            yield batch, keys
+            n_before = n_before + len(batch)
+            batch = []
+            keys = []
+            n_bytes = 0
+        batch.append(entry)
+        keys.append(key)
+        n_bytes += entry.size_bytes
+        size = smallest * min(2 ** (n_before // (BATCHES * smallest)).bit_length(), GROWTH)
+        is_cut = smallest < size <= 2 * len(batch) and int.from_bytes(key[:4], "little") % (size // 2) == 0
+        if len(batch) == size or is_cut:
+            yield batch, keys
+            n_before = n_before + len(batch)
+            batch = []
+            keys = []
+            n_bytes = 0
+    if batch:
+        yield batch, keys

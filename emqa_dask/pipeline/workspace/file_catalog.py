@@ -1,0 +1,60 @@
+"""Files of a workspace's catalog: which are surveyed again."""
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+
+from emqa_dask import tables
+from emqa_dask.pipeline.workspace.stages import SURVEY_FAILURES, SURVEY_FILES, SURVEY_FRAMES
+from emqa_dask.store import files, layout, parts
+
+REMOVERS = 16  # threads that remove them: a bucket answers late
+
+
+def _rewrite_catalog(
+    root: str, is_over: Callable[[pd.DataFrame], np.ndarray], new: Iterable[pd.DataFrame] = ()
+) -> None:
+    """Drop the rows that are over from the catalog, and add the tables `new` behind the others."""
+    uri = layout.catalog(root)
+    with parts.table_writer(uri, tables.CATALOG) as write:
+        for rows in parts.iter_table(uri, tables.CATALOG):
+            write(rows[~is_over(rows)])
+        for rows in new:
+            write(rows)
+
+
+def forget(root: str, uris: Iterable[str]) -> None:
+    """Let the next ingest survey the files `uris` again: drop their rows from the catalog, and what else says them.
+
+    Micrographs that they gave keep their slots.
+    """
+    uris = set(uris)
+
+    def named(rows: pd.DataFrame) -> pd.Series:
+        return rows["uri"].isin(uris)
+
+    for name in parts.part_names(root, SURVEY_FILES):  # of a survey that was killed
+        if named(parts.read_part(root, SURVEY_FILES, name, tables.CATALOG, ["uri"])).any():
+            _remove(root, SURVEY_FILES, [name])
+            _remove(root, SURVEY_FRAMES, [name])
+    _drop_failures(root, named, parts.part_names(root, SURVEY_FAILURES))
+    if files.exists(layout.catalog(root)):
+        _rewrite_catalog(root, named)
+
+
+def _drop_failures(root: str, is_over: Callable[[pd.DataFrame], pd.Series], names: Iterable[str]) -> None:
+    """Drop the rows that are over from the parts `names` of what surveys say of failures."""
+    for name in names:
+        rows = parts.read_part(root, SURVEY_FAILURES, name, tables.FAILURES)
+        kept = rows[~is_over(rows)]
+        if kept.empty:
+            _remove(root, SURVEY_FAILURES, [name])
+        elif len(kept) < len(rows):
+            parts.write_part(root, SURVEY_FAILURES, name, kept, tables.FAILURES)
+
+
+def _remove(root: str, folder: str, names: Sequence[str]) -> None:
+    with ThreadPoolExecutor(REMOVERS) as pool:
+        list(pool.map(files.remove, [layout.part(root, folder, name) for name in names]))

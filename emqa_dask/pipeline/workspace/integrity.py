@@ -1,0 +1,232 @@
+"""What is stored, held against its checksums before a run: what is damaged is put aside, so that it is made again."""
+
+import math
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from tqdm import tqdm
+
+from emqa_dask import models
+from emqa_dask.partition import Partition
+from emqa_dask.pipeline.workspace import journal, micrograph_ledger, preconditions, provenance
+from emqa_dask.pipeline.workspace.stages import SURVEY_FILES, SURVEY_FRAMES, downstream, failures_dir, folders
+from emqa_dask.settings import Settings, Store
+from emqa_dask.store import aside, files, layout, lock, micrographs, parts, stacks
+
+Say = Callable[[str], None]
+READERS = 4  # threads that read what is looked at
+GIB = 2**30
+THUMBNAILS = layout.table_dir("thumbnails")
+
+
+def examine(root: str, settings: Settings, say: Say, *, all_files: bool = False, has_pixels: bool = True) -> int:
+    """Put aside every damaged table of `root`, say which, and give their number; without the outputs of the report.
+
+    Tables of runs with these `settings` are read (`all_files`: of all runs), and the stored pixels unless they are
+    over store.verify_gib, or no step needs any (`has_pixels`). Where a shard is missing or damaged, the part of
+    thumbnails that was made with it is put aside. A ledger that is damaged is replaced by its copy. Of a bucket, whose
+    bytes the bucket's own checksums guard, only what is missing is looked for, unless `all_files`. The caller holds the
+    workspace's lock.
+    """
+    names = files.names(root)
+    if not any(layout.catalog(root).endswith(f"/{name}") or name.startswith("micrographs") for name in names):
+        return 0  # nothing was stored yet
+    is_read = all_files or files.is_local(root)
+    n_damaged = _examine_ledger(root, say) + _examine_catalog(root, say)
+    if is_read:
+        chosen = layout.table_folders(root) if all_files else _folders_of_run(settings)
+        n_damaged += _examine_parts(root, chosen, folders(settings), say)
+    partitions = list(micrograph_ledger.every_partition(root))
+    n_damaged += _examine_stacks(root, partitions, settings.store, say)
+    limit_bytes = math.inf if all_files else settings.store.verify_gib * GIB
+    return n_damaged + _examine_shards(root, partitions, limit_bytes, is_read and has_pixels, say)
+
+
+def verify(root: str, say: Say) -> int:
+    """Read every stored file of workspace `root`, say which are damaged, put these aside; 0, or 2 if any is.
+
+    ValueError, with the remedy, where the settings or a model are damaged.
+    """
+    layout.source_of(root)
+    settings = layout.settings_of(root)
+    models.verify((*settings.detect.networks, *settings.predict.forests, *filter(None, [settings.classify.model])))
+    with lock.hold(root, say):
+        listed = {layout.part(root, folder, name) for folder, name in _list_parts(root, folders(settings).values())}
+        lost = [] if files.exists(layout.catalog(root)) else [layout.catalog(root)]
+        if not any(map(files.exists, (layout.micrographs(root), layout.micrographs_copy(root)))):
+            lost.append(layout.micrographs(root))
+        n_damaged = examine(root, settings, say, all_files=True)
+        document = provenance.read(root)
+        lost += [uri for uri in preconditions.find_missing_parts(root, settings) if uri not in listed]
+        lost += [layout.failures(root)] if document and not read_checksum(layout.failures(root)) else []
+        lost += [layout.provenance(root)] if not document and files.exists(layout.triage(root)) else []
+        for uri in (*lost, *provenance.damaged_outputs(root, document)):
+            n_damaged += 1
+            say(f"damaged or missing: {uri}")
+    if n_damaged:
+        again = layout.triage_command(root, layout.source_of(root))
+        say(f"{n_damaged:,} files are damaged: {again} makes them again")
+    else:
+        say("every stored file is as it was written")
+    return 2 if n_damaged else 0
+
+
+def _folders_of_run(settings: Settings) -> list[str]:
+    made = list(dict.fromkeys(folders(settings).values()))
+    surveyed = [SURVEY_FILES, SURVEY_FRAMES, failures_dir(SURVEY_FILES)]
+    return [*made, *map(failures_dir, made), *surveyed, journal.EVENTS]
+
+
+def read_checksum(uri: str) -> bytes:
+    """The checksum of the table at `uri`; empty where there is none, or where it does not fit."""
+    try:
+        return parts.verify_table(uri)
+    except (FileNotFoundError, parts.DamagedTable):
+        return b""
+
+
+def _examine_ledger(root: str, say: Say) -> int:
+    """Make the ledger and its copy the same where one of them is damaged or missing."""
+    ledger = layout.micrographs(root)
+    copy = layout.micrographs_copy(root)
+    checksums = read_checksum(ledger), read_checksum(copy)
+    if not any(map(files.exists, (ledger, copy))) or (checksums[0] and checksums[0] == checksums[1]):
+        return 0
+    is_copy_damaged = files.exists(copy) and not checksums[1]
+    if checksums[0]:
+        aside.copy_ledger(root)  # where a run was killed before it had done so, nothing is damaged
+        if is_copy_damaged:
+            say(f"damaged: {copy}, made again")
+        return int(is_copy_damaged)
+    aside.put_aside(root, ledger)
+    if checksums[1]:
+        files.copy(copy, ledger)
+        say(f"damaged or missing: {ledger}, replaced by its copy")
+    else:
+        aside.put_aside(root, copy)
+        say(f"damaged: {ledger} and its copy; `emqa triage` reads the archive anew, and all is made again")
+    return 1
+
+
+def _examine_catalog(root: str, say: Say) -> int:
+    uri = layout.catalog(root)
+    if not files.exists(uri) or read_checksum(uri):
+        return 0
+    say(f"damaged: {uri}, put aside as {aside.put_aside(root, uri)}; `emqa triage` reads the archive anew")
+    return 1
+
+
+def _examine_parts(root: str, chosen: Iterable[str], where: dict[str, str], say: Say) -> int:
+    """Read every part of the folders `chosen`, and put aside those that are damaged with what they belong to.
+
+    Where a part has lost its failures, it is made again with all tables of `where` that were made from it.
+    """
+    pairs = _list_parts(root, chosen)
+    n_damaged = 0
+    with ThreadPoolExecutor(READERS) as pool:
+        counts = pool.map(_count_failed, [layout.part(root, folder, name) for folder, name in pairs])
+        for (folder, name), n_failed in zip(pairs, counts, strict=True):
+            uri = layout.part(root, folder, name)
+            if n_failed is None:
+                say(f"damaged: {uri}, put aside as {aside.put_aside(root, uri)}")
+                table = _made_together(folder)
+            elif n_failed and not files.exists(layout.part(root, failures_dir(folder), name)):
+                say(f"missing: {layout.part(root, failures_dir(folder), name)}; what it belongs to is made again")
+                table = folder
+            else:
+                continue
+            n_damaged += 1
+            if table:
+                aside.put_aside(root, layout.part(root, table, name))
+            if made := [other for other in where if where[other] == table]:
+                journal.drop_parts(root, where, downstream(made[0], where)[1:], name)
+    return n_damaged
+
+
+def _list_parts(root: str, chosen: Iterable[str]) -> list[tuple[str, str]]:
+    """(folder, name) of the parts in the folders `chosen`."""
+    return [(folder, name) for folder in chosen for name in parts.part_names(root, folder)]
+
+
+def _count_failed(uri: str) -> int | None:
+    """How many images failed when the part at `uri` was made; None where it is damaged."""
+    try:
+        return parts.n_failed(uri)
+    except (FileNotFoundError, parts.DamagedTable):
+        return None
+
+
+def _made_together(folder: str) -> str:
+    """The folder whose parts are valid with those of `folder` alone: a table with its failures; "" for none."""
+    if folder == SURVEY_FRAMES:
+        return SURVEY_FILES
+    start = failures_dir("")
+    return folder.removeprefix(start) if folder.startswith(start) else ""
+
+
+def _examine_stacks(root: str, partitions: Sequence[Partition], settings: Store, say: Say) -> int:
+    """Write the metadata of stacks again where a document is missing or damaged."""
+    of_stacks: dict[str, list[Partition]] = {}
+    for partition in partitions:
+        of_stacks.setdefault(partition.stack, []).append(partition)
+    damaged = [name for name in of_stacks if stacks.is_damaged(root, name)]
+    if damaged:
+        stacks.write_root(root)
+    for name in damaged:
+        *shape, dtype = layout.shape_of(name)
+        cut = {"shard_length": _shard_length(root, of_stacks[name], settings), "occupied": _runs(of_stacks[name])}
+        stacks.open_or_grow(root, name, tuple(shape), dtype, **cut, settings=settings)
+        say(f"damaged: the metadata of {layout.stack(root, name)}, written again")
+    return len(damaged)
+
+
+def _runs(partitions: Sequence[Partition]) -> list[tuple[int, int]]:
+    """Half-open stretches of the slots of one stack that are given away."""
+    runs: list[tuple[int, int]] = []
+    for partition in partitions:
+        start = runs.pop()[0] if runs and runs[-1][1] == partition.start else partition.start
+        runs.append((start, partition.stop))
+    return runs
+
+
+def _shard_length(root: str, partitions: Sequence[Partition], settings: Store) -> int:
+    """Micrographs per shard of a stack: every shard has a partition, which starts where it does; one alone says it."""
+    starts = math.gcd(*(partition.start for partition in partitions))
+    only = partitions[0]
+    return starts or stacks.find_shard_length(root, only) or max(settings.shard_length, len(only))
+
+
+def _examine_shards(root: str, partitions: Iterable[Partition], limit_bytes: float, is_read: bool, say: Say) -> int:
+    """Put aside the thumbnails of partitions whose shard is missing or damaged: store and thumbnails are one stage."""
+    there = set(parts.part_names(root, THUMBNAILS))
+    stored = [partition for partition in partitions if partition.name in there]
+    sizes = [_size(root, partition) for partition in stored]
+    is_read = is_read and sum(sizes) <= limit_bytes
+    look = partial(_damaged_slots, root, is_read)
+    n_damaged = 0
+    with ThreadPoolExecutor(READERS) as pool, _progress(sum(sizes) * is_read) as progress:
+        for partition, size, slots in zip(stored, sizes, pool.map(look, stored, sizes), strict=True):
+            progress.update(size)
+            if slots:
+                n_damaged += 1
+                aside.put_aside(root, layout.part(root, THUMBNAILS, partition.name))
+                say(f"damaged: {len(slots)} of {len(partition)} stored micrographs of {partition.name}")
+    return n_damaged
+
+
+def _size(root: str, partition: Partition) -> int:
+    """Bytes of the shard of `partition`; 0 without one."""
+    return files.size(stacks.shard_uri(root, partition, stacks.grid(root, partition.stack).shard_length))
+
+
+def _damaged_slots(root: str, is_read: bool, partition: Partition, size: int) -> list[int]:
+    if is_read:
+        return micrographs.damaged_slots(root, partition)
+    return [] if size else list(range(len(partition)))
+
+
+def _progress(n_bytes: int) -> tqdm:
+    is_shown = sys.stderr.isatty() and n_bytes > GIB
+    return tqdm(total=n_bytes, desc="verify", unit="B", unit_scale=True, disable=not is_shown, dynamic_ncols=True)

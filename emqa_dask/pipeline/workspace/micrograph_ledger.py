@@ -1,0 +1,69 @@
+"""Micrographs of a workspace: all of the ledger, those that the archive still holds, and those of each partition."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+
+from emqa_dask import tables
+from emqa_dask.partition import Partition
+from emqa_dask.store import digests, layout, parts, plan
+from emqa_dask.store.digests import Digests
+
+
+def partitions(root: str, columns: Sequence[str] | None = None) -> Iterator[tuple[Partition, pd.DataFrame]]:
+    """Every partition in the ledger's order, with its rows in the order of its slots: all columns, or those named.
+
+    One stretch of the ledger is in memory at a time.
+    """
+    for rows in _whole_partitions(root, columns):
+        shown = rows if columns is None else rows[list(columns)]
+        for partition, where in plan.split(rows):
+            yield partition, shown.iloc[where]
+
+
+def every_partition(root: str) -> Iterator[Partition]:
+    """The partitions alone."""
+    for rows in _whole_partitions(root, ()):
+        yield from (partition for partition, _ in plan.split(rows))
+
+
+def n_micrographs(root: str, names: set[str]) -> int:
+    """How many micrographs the partitions `names` have."""
+    return sum(len(partition) for partition in every_partition(root) if partition.name in names) if names else 0
+
+
+def current(root: str, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
+    """Micrographs whose file, with this content, is in the archive: tables of whole partitions, in the ledger's order.
+
+    Each has some thousand rows of tables.MICROGRAPHS (all columns, or those named); none is empty.
+    """
+    for rows, is_current in ledger(root, columns):
+        if is_current.any():
+            yield rows[is_current].reset_index(drop=True)
+
+
+def ledger(root: str, columns: Sequence[str] | None = None) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
+    """All micrographs in tables of whole partitions, and (n,) which of them current() has."""
+    there = Digests()
+    for rows in parts.iter_table(layout.catalog(root), tables.CATALOG, ["uri", "content_sha256", "is_present"]):
+        there.add(digests.of_contents(rows[rows["content_sha256"].notna() & rows["is_present"].ne(False)]))
+    wanted = None if columns is None else [*columns, "uri", "content_sha256"]
+    for rows in _whole_partitions(root, wanted):
+        yield rows if columns is None else rows[list(columns)], there.has(digests.of_contents(rows))
+
+
+def _whole_partitions(root: str, columns: Sequence[str] | None) -> Iterator[pd.DataFrame]:
+    """The ledger in tables that end where a partition does."""
+    if columns is not None:
+        columns = list(dict.fromkeys([*columns, "stack", "index", "partition"]))
+    left = None
+    for rows in parts.iter_table(layout.micrographs(root), tables.MICROGRAPHS, columns, plan.ROWS):
+        rows = rows if left is None else pd.concat([left, rows], ignore_index=True)
+        last = rows["partition"].eq(rows["partition"].iloc[-1]).to_numpy()
+        end = int(np.argmax(last))
+        left = rows.iloc[end:]
+        if end:
+            yield rows.iloc[:end]
+    if left is not None:
+        yield left
