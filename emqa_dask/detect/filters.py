@@ -43,7 +43,8 @@ def gaussian_laplace(image: np.ndarray, sigma: np.floating, out: np.ndarray | No
     """
     if not rounds_as_scipy():
         return _by_scipy(image, sigma)
-    return laplace(image, *_halves(sigma), sigma**2, out)
+    smooth, second = _halves(sigma)
+    return laplace(image, smooth, second, sigma**2, out)
 
 
 def halve(image: np.ndarray, taps: np.ndarray) -> np.ndarray:
@@ -70,7 +71,8 @@ def rounds_as_scipy() -> bool:
     """Whether sums here are those of this machine's scipy to the last bit: tried on a small image."""
     image = np.random.default_rng(0).random((24, 40), np.float32)
     sigma = np.float32(3.3)
-    return np.array_equal(laplace(image, *_halves(sigma), sigma**2), _by_scipy(image, sigma))
+    smooth, second = _halves(sigma)
+    return np.array_equal(laplace(image, smooth, second, sigma**2), _by_scipy(image, sigma))
 
 
 def _by_scipy(image: np.ndarray, sigma: np.floating) -> np.ndarray:

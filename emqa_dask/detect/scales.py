@@ -69,11 +69,11 @@ def border_px(exclude_border: int | bool | tuple[int, int]) -> tuple[int, int]:
 
 def maxima(sign: int, y, x, scale, response, fit=None) -> Maxima:
     """Maxima of one polarity from four sequences of one length; `fit` is dscale, dy, dx, top (4 x n), None no fit."""
-    whole = (np.asarray(column, np.int64) for column in (y, x, scale))
+    y, x, scale = (np.asarray(column, np.int64) for column in (y, x, scale))
     response = np.asarray(response, np.float64)
     none = np.zeros(len(response))
     dscale, dy, dx, top = (none, none, none, response) if fit is None else fit
-    return Maxima(*whole, response, np.full(len(response), sign, np.int8), dy, dx, dscale, top)
+    return Maxima(y, x, scale, response, np.full(len(response), sign, np.int8), dy, dx, dscale, top)
 
 
 NOTHING = maxima(1, [], [], [], [])

@@ -33,12 +33,12 @@ ANGLES = np.arange(SECTORS) * np.pi / SECTORS
 class Rings(NamedTuple):
     """What `thon_rings` finds. All but `quality` are NaN where no rings are seen."""
 
-    defocus_nm: float  # magnitude of the mean: one image does not tell the sign
-    defocus_long_nm: float  # magnitude where it is largest, and where smallest
-    defocus_short_nm: float
-    astigmatism_deg: float  # direction of the largest, 0 to 180, from the columns' axis towards the rows'
-    limit_per_nm: float  # cycles/nm up to which the spectrum follows the rings
-    quality: float  # 0 to 1: mean local correlation of the spectrum with the rings up to there
+    defocus_nm: float = np.nan  # magnitude of the mean: one image does not tell the sign
+    defocus_long_nm: float = np.nan  # magnitude where it is largest, and where smallest
+    defocus_short_nm: float = np.nan
+    astigmatism_deg: float = np.nan  # direction of the largest, 0 to 180, from the columns' axis towards the rows'
+    limit_per_nm: float = np.nan  # cycles/nm up to which the spectrum follows the rings
+    quality: float = 0.0  # 0 to 1: mean local correlation of the spectrum with the rings up to there
 
 
 class Lens(NamedTuple):
@@ -76,10 +76,10 @@ def thon_rings(
     lens = Lens(float(wavelength_nm(voltage_kv)), 1e6 * cs_mm, float(np.arcsin(amplitude))) if known else None
     found = _search(spectrum, lens) if spectrum else None
     if found is None:
-        return Rings(*[np.nan] * 5, 0.0)
+        return Rings()
     defoci, limit, quality = _settled(spectrum, lens, *found)
     if quality < MIN_QUALITY:
-        return Rings(*[np.nan] * 5, quality)
+        return Rings(quality=quality)
     mean = abs(float(defoci[0]))
     spread = float(np.hypot(defoci[1], defoci[2]))
     turn = np.arctan2(defoci[2], defoci[1]) / 2 + (np.pi / 2 if defoci[0] < 0 else 0)

@@ -95,7 +95,7 @@ def shap_values(trees: Trees, values: NDArray, background: NDArray) -> tuple[NDA
     return found, float(predict(trees, background)[0].mean())
 
 
-def _arrays(trees: Trees) -> tuple[NDArray, ...]:
+def _arrays(trees: Trees) -> tuple[NDArray, NDArray, NDArray, NDArray, NDArray]:
     return trees.roots, trees.feature, trees.threshold, trees.children, trees.value
 
 

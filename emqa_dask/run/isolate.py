@@ -48,7 +48,7 @@ class Isolated:
     """A process that does one call after the other, and the end of the pipe to it."""
 
     def __init__(self, module: str):
-        context = multiprocessing.get_context(METHOD)
+        context: Any = multiprocessing.get_context(METHOD)  # typed as a context without Process
         if METHOD == "forkserver":  # it imports what the calls need once; a child is then there in 20 ms
             context.set_forkserver_preload([module])
         self.pipe, theirs = context.Pipe()
@@ -90,7 +90,8 @@ class Isolated:
             return said[0]
         if outcome in _ENVIRONMENT:
             raise _ENVIRONMENT[outcome](*said)
-        raise Died(*said, 1, peak)
+        kind, error, trace = said
+        raise Died(kind, error, trace, 1, peak)
 
     def _where(self) -> str:
         with open(self.notes, encoding="utf-8", errors="replace") as notes:
@@ -134,7 +135,7 @@ def _start_or_note(process, errors: list[BaseException]) -> None:
 
 def _fork_server() -> psutil.Process | None:
     """The fork server of this process, if it has started one."""
-    pid = multiprocessing.forkserver._forkserver._forkserver_pid
+    pid = multiprocessing.forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]  # has no public name
     try:
         return psutil.Process(pid) if pid else None
     except psutil.NoSuchProcess:

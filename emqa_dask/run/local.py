@@ -147,7 +147,8 @@ def kept_whole() -> Iterator[list]:
 
 def _descendants(*clusters) -> set[psutil.Process]:
     """Processes that this one has started, and workers whose fork server has gone."""
-    found = {p for p in psutil.Process().children(recursive=True) if p.pid != resource_tracker._resource_tracker._pid}
+    tracker_pid = resource_tracker._resource_tracker._pid  # type: ignore[attr-defined]  # has no public name
+    found = {p for p in psutil.Process().children(recursive=True) if p.pid != tracker_pid}
     for nanny in [nanny for cluster in clusters for nanny in list(cluster.workers.values())]:
         pid = getattr(nanny, "pid", None)
         with contextlib.suppress(psutil.Error):

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 from distributed import Client
@@ -145,6 +146,7 @@ class Jobs(Adaptive):
 
     say: Say = print
     log_folder: str = "."
+    cluster: Any  # a SpecCluster; distributed types it as a Cluster, which has no worker_spec
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)

@@ -144,7 +144,7 @@ async def prepare(preload: Sequence[str]) -> None:
     """Set the environment and import `preload` in a worker that runs already."""
     os.environ.update(BEFORE_SPAWN | IN_WORKER)  # for libraries that are not loaded yet, and for child processes
     # Nannies start workers as daemons, which may have no child processes; this is the flag that is looked at.
-    multiprocessing.current_process()._config["daemon"] = False
+    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]  # has no public name
     for module in preload:
         await asyncio.to_thread(importlib.import_module, module)
 
@@ -174,7 +174,8 @@ def start_tracker() -> None:
     It would tell the terminal of every semaphore that it removes ("leaked semaphore objects"). Sockets and temporary
     files of multiprocessing go where the next run removes what is left of a killed one.
     """
-    multiprocessing.current_process()._config.setdefault("tempdir", own_folder())
+    config = multiprocessing.current_process()._config  # type: ignore[attr-defined]  # has no public name
+    config.setdefault("tempdir", own_folder())
     quiet = ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker:UserWarning")))
     with variables_set({"PYTHONWARNINGS": quiet}):
         multiprocessing.resource_tracker.ensure_running()

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from emqa_dask import tables
 from emqa_dask.store import checksum, files, layout
 
-Rows = pd.DataFrame | list[dict]
+Rows: TypeAlias = pd.DataFrame | list[dict]
 Only = tuple[str, str | Sequence[str]]  # a column, and the value or values in it of the rows that are wanted
 pa.set_memory_pool(pa.system_memory_pool())  # pyarrow's own keeps some 100 MB of what was freed
 SMALL_BYTES = 2**20  # files up to this size are read in one go

@@ -52,12 +52,12 @@ def read_sets(sets: Iterable[tuple[Path, Path]]) -> tuple[list[Picture], list[st
 
 def _read_set(file: Path, folder: Path, classes: list[str]) -> list[Picture]:
     refuse = _Refusal(file)
-    images, annotations, categories = read_lists(file, ("images", "annotations", "categories"))
+    image_list, annotation_list, categories = read_lists(file, ("images", "annotations", "categories"))
     names = {row["id"]: str(row["name"]) for row in rows_by_id(categories, "category", ("name",), file).values()}
-    images = rows_by_id(images, "image", ("height", "width", "file_name"), file)
+    images = rows_by_id(image_list, "image", ("height", "width", "file_name"), file)
     shapes = {key: shape_of(row, file) for key, row in images.items()}
     places = {key: folder / name_of(row, file) for key, row in images.items()}
-    annotations = rows_by_id(annotations, "annotation", (), file).values()
+    annotations = rows_by_id(annotation_list, "annotation", (), file).values()
     absent = [str(path) for path in places.values() if not path.is_file()]
     if absent:
         raise FileNotFoundError(f"{file}: {len(absent)} images do not exist under {folder}, first {absent[0]}")

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -84,7 +85,7 @@ def fit(
         [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": others, "weight_decay": 0.0}],
         lr=schedule.learning_rate,
     )
-    history = {"step": 0, "seconds": 0.0, "training": [], "validation": [], "best": None}
+    history: dict[str, Any] = {"step": 0, "seconds": 0.0, "training": [], "validation": [], "best": None}
     if resume:
         outputs.sweep(folder)
         if not (folder / "state.json").is_file():

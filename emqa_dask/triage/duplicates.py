@@ -175,12 +175,12 @@ def _neighbours(rows: NDArray, read: Read, folder: str | None) -> Iterator[tuple
             for k in range(0, n, BLOCK):
                 near = order[k : k + BLOCK + NEIGHBOURS]
                 of = bucket[k : k + BLOCK + NEIGHBOURS]
-                pairs = []
+                parts = []
                 for step in range(1, NEIGHBOURS + 1):
                     together = np.flatnonzero(of[:-step] == of[step:])
                     together = together[together < BLOCK]
-                    pairs.append(np.stack([near[together], near[together + step]]))
-                pairs = np.concatenate(pairs, axis=1)
+                    parts.append(np.stack([near[together], near[together + step]]))
+                pairs = np.concatenate(parts, axis=1)
                 yield pairs.min(axis=0), pairs.max(axis=0)
 
 

@@ -1,6 +1,6 @@
 """NSGA-II by pymoo, asked and told: a way through the space to compare Bayesian optimisation with."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from pymoo.problems.static import StaticProblem
 POPULATION = 12  # a budget of 60 is five generations
 
 
-def generations(first: NDArray, n_objectives: int, seed: int) -> Iterator[NDArray]:
+def generations(first: NDArray, n_objectives: int, seed: int) -> Generator[NDArray, NDArray, None]:
     """Populations (p x d, unit cube) to evaluate, `first` the first; after each, send() its objectives (p x m).
 
     NaN and infinity count as worse than everything finite. The same answers give the same populations.

@@ -202,11 +202,11 @@ def _cell_vectors(a: float, b: float, gamma_deg: float) -> NDArray[np.float64]:
 def _cell_matrix(lengths: Sequence[float], angles_deg: Sequence[float]) -> NDArray[np.float64]:
     """Rows a, b, c in Cartesian coordinates (nm)."""
     cosines = np.cos(np.radians(np.asarray(angles_deg, np.float64)))
-    lengths = np.asarray(lengths, np.float64)
+    sizes = np.asarray(lengths, np.float64)
     metric = np.array([[1, cosines[2], cosines[1]], [cosines[2], 1, cosines[0]], [cosines[1], cosines[0], 1]])
-    if not ((lengths > 0).all() and np.isfinite(lengths).all() and (np.linalg.eigvalsh(metric) > 1e-9).all()):
-        raise ValueError(f"lengths {lengths.tolist()} nm and angles {list(angles_deg)} degrees make no cell")
-    return np.linalg.cholesky(metric) * lengths[:, None]
+    if not ((sizes > 0).all() and np.isfinite(sizes).all() and (np.linalg.eigvalsh(metric) > 1e-9).all()):
+        raise ValueError(f"lengths {sizes.tolist()} nm and angles {list(angles_deg)} degrees make no cell")
+    return np.linalg.cholesky(metric) * sizes[:, None]
 
 
 def _basis_with(axis: NDArray[np.int64]) -> NDArray[np.int64]:

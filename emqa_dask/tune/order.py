@@ -105,7 +105,8 @@ def _with_lattice(found, lattice, where, patch_px, searched, seed) -> tuple[NDAr
     judged = _judged(found, where)
     coarse = cv2.resize(judged.astype(np.uint8), order.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
     step = shape[0] / order.shape[0]
-    choice = order_mixture.tune(in_turn, fields, coarse, step, spacing, level, *searched, seed)
+    covariances, thresholds = searched
+    choice = order_mixture.tune(in_turn, fields, coarse, step, spacing, level, covariances, thresholds, seed)
     settings |= {name: value for name, value in choice._asdict().items() if name != "mixture"}
     if choice.mixture is None:
         settings["verdict"] = "ordered: no component or region passes as disordered"

@@ -127,8 +127,10 @@ def measure(train: Seen, y: ArrayLike, groups: ArrayLike, held_out: Seen, *, see
         domain_distance.fit(train.features, groups, columns=_varying(train.features, names), seed=seed)
         for names in (STATISTICS, SPECTRUM)
     ]
-    domains = [dataclasses.replace(domain, whiten=np.ascontiguousarray(domain.whiten)) for domain in domains]
-    values = train.features[[*domains[0].columns, *domains[1].columns]].to_numpy(float)
+    statistics, spectrum = (
+        dataclasses.replace(domain, whiten=np.ascontiguousarray(domain.whiten)) for domain in domains
+    )
+    values = train.features[[*statistics.columns, *spectrum.columns]].to_numpy(float)
     low, middle, high = np.nanpercentile(values, [5, 50, 95], axis=0)
     spread = np.where(high > low, (high - low) / 2, np.nanstd(values, axis=0))
     none = np.zeros(len(SHIFT_SCORES))
@@ -136,7 +138,7 @@ def measure(train: Seen, y: ArrayLike, groups: ArrayLike, held_out: Seen, *, see
     typical = np.stack([np.zeros((3, k)), np.ones((3, k))])
     content = shift_distances.of_all(train.content, keep)
     agreed = np.array([0.0, 1.0])
-    known = Yardsticks(members, backgrounds, content, typical, *domains, none, unit, agreed, middle, spread)
+    known = Yardsticks(members, backgrounds, content, typical, statistics, spectrum, none, unit, agreed, middle, spread)
     far = shift_distances.distances(members, backgrounds, held_out.embeddings)
     known = dataclasses.replace(known, typical=_typical(far))
     raw = np.stack([*scores(known, held_out).values(), entropy.mutual_information(held_out.probabilities)])

@@ -45,7 +45,8 @@ def ingest(root: str, source: str, settings: Settings, execute: Execute) -> None
     for result in execute(survey_files, _tasks(root, source, settings, names, uris, present), "survey"):
         if result.outcome == "failed":  # not for what a file holds: the task as a whole could not be done
             died = Died(result.kind, result.error, result.traceback, result.event["attempt"])
-            survey.survey_lost(*result.task.args[:3], died, result.event["worker"])
+            task_root, name, entries = result.task.args[:3]
+            survey.survey_lost(task_root, name, entries, died, result.event["worker"])
         else:
             counts.update(result.value["stacks"])
     if not counts:

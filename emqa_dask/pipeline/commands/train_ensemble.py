@@ -28,7 +28,7 @@ Say = Callable[[str], None]
 
 def train_ensemble(
     labels: str,
-    out: str,
+    out: str | Path,
     settings: Settings,
     *,
     images: str = "",

@@ -29,8 +29,8 @@ def read_labels(path: str | Path) -> list[Labelled]:
     An image may say which `frame` of its file it is (0). ValueError names the file and the annotation for JSON that is
     no COCO, ids that occur twice, unknown images, and boxes without width or height or outside their image.
     """
-    images, annotations = coco.read_lists(path, ("images", "annotations"))
-    images = coco.rows_by_id(images, "image", ("height", "width", "file_name"), path)
+    image_list, annotations = coco.read_lists(path, ("images", "annotations"))
+    images = coco.rows_by_id(image_list, "image", ("height", "width", "file_name"), path)
     shapes = {key: coco.shape_of(row, path) for key, row in images.items()}
     names = {key: coco.name_of(row, path) for key, row in images.items()}
     wrong = [f"image {key!r} has the frame {coco.shown(row['frame'])}" for key, row in images.items() if _is_odd(row)]
