@@ -36,7 +36,19 @@ html_static_path = ["_static"]
 html_css_files = ["emqa.css"]
 html_show_sourcelink = False
 html_copy_source = False
-html_sidebars = {"index": [], "results": []}
+html_sidebars = {  # of pages that have none below them
+    page: []
+    for page in (
+        "index",
+        "getting-started",
+        "interpretation",
+        "architecture",
+        "results",
+        "glossary",
+        "contributing",
+        "changelog",
+    )
+}
 html_theme_options = {
     "navbar_align": "left",
     "show_nav_level": 2,

@@ -10,10 +10,9 @@ from docs.generate import svg
 
 REPOSITORY = Path(__file__).parents[2]
 PACKAGE = "emqa_dask"
-WIDTH_PX = 1000
+WIDTH_PX = 760
 BOXES_PER_ROW = 4
 GAP_PX = 14
-LINE_LENGTH = 32  # characters of small text that fit into a box of a row of four
 
 
 def read_layers(container: str = PACKAGE) -> list[list[str]]:
@@ -71,7 +70,7 @@ def _draw_layer(layer: list[str], y: float) -> tuple[str, float]:
     for start in range(0, len(layer), BOXES_PER_ROW):
         row = layer[start : start + BOXES_PER_ROW]
         width = (WIDTH_PX - 20 - GAP_PX * (len(row) + 1)) / len(row)
-        lines = [_describe(unit, int(LINE_LENGTH * width / 225)) for unit in row]
+        lines = [_describe(unit, svg.count_characters(width)) for unit in row]
         height = max(map(svg.box_height, lines))
         for column, (unit, own) in enumerate(zip(row, lines, strict=True)):
             x = 10 + GAP_PX + column * (width + GAP_PX)

@@ -44,7 +44,7 @@ def render_table() -> str:
         list_table(("package", "contents"), rows, "reasons"),
         list_table(("module", "contents"), shared, "reasons"),
     ]
-    return "## Packages\n\n" + tables[0] + "\n## Shared modules\n\n" + tables[1]
+    return "## Contents of the packages\n\n" + tables[0] + "\n## Shared modules\n\n" + tables[1]
 
 
 def render_pages() -> dict[str, str]:

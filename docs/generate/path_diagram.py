@@ -1,6 +1,5 @@
 """A drawing of an image's path from its file to its verdict, from the list of stages."""
 
-import inspect
 import textwrap
 from dataclasses import dataclass
 
@@ -9,10 +8,10 @@ from docs.generate.source import constant_comments
 from emqa_dask import tables
 from emqa_dask.pipeline.workspace.stages import MADE_FROM, OF_STEP
 
-WIDTH_PX = 1000
-GAP_PX = 30
+WIDTH_PX = 760
+GAP_PX = 20
 ROW_GAP_PX = 46
-MAX_BOX_PX = 460
+MAX_BOX_PX = 350
 
 
 @dataclass(frozen=True)
@@ -40,12 +39,30 @@ def list_nodes() -> list[Node]:
     return [*nodes, Node("triage", "report", ends, comments["TRIAGE"])]
 
 
+def first_sentence(text: str) -> str:
+    """The first sentence of a description."""
+    return text.split(". ")[0].rstrip(".") + "."
+
+
 def find_depths(nodes: list[Node]) -> dict[str, int]:
     """Table -> length of the longest path that leads to it."""
     depths: dict[str, int] = {}
     for node in nodes:
         depths[node.table] = max((depths[source] + 1 for source in node.sources), default=0)
     return depths
+
+
+def find_arrows(nodes: list[Node]) -> list[tuple[str, str]]:
+    """Pairs (source, table) without those that follow from others: what a source is made from is needed anyway."""
+    ancestors: dict[str, set[str]] = {}
+    for node in nodes:
+        ancestors[node.table] = set(node.sources).union(*(ancestors[source] for source in node.sources))
+    return [
+        (source, node.table)
+        for node in nodes
+        for source in node.sources
+        if not any(source in ancestors[other] for other in node.sources)
+    ]
 
 
 def draw() -> str:
@@ -61,8 +78,7 @@ def draw() -> str:
         boxes, height = _draw_row(row, y, edges)
         parts += boxes
         y += height + ROW_GAP_PX
-    for node in nodes:
-        parts += [_connect(edges[source], edges[node.table]) for source in node.sources]
+    parts += [_connect(edges[source], edges[table]) for source, table in find_arrows(nodes)]
     bottom = edges["triage"][2]
     parts.append(svg.draw_arrow(WIDTH_PX / 2, bottom, WIDTH_PX / 2, bottom + 28))
     parts.append(svg.write_text(WIDTH_PX / 2, bottom + 48, " | ".join(tables.VERDICTS), "name", "middle"))
@@ -77,7 +93,9 @@ def _draw_row(row: list[Node], y: float, edges: dict) -> tuple[list[str], float]
     """The boxes of a row, whose places are added to `edges`, and the height of the row."""
     width = min(MAX_BOX_PX, (WIDTH_PX - GAP_PX * (len(row) + 1)) / len(row))
     left = (WIDTH_PX - len(row) * width - (len(row) - 1) * GAP_PX) / 2
-    lines = [[f"step {node.stage}", *textwrap.wrap(inspect.cleandoc(node.text), int(width / 6.6))] for node in row]
+    lines = [
+        [f"step {node.stage}", *textwrap.wrap(first_sentence(node.text), svg.count_characters(width))] for node in row
+    ]
     height = max(map(svg.box_height, lines))
     boxes = []
     for column, (node, own) in enumerate(zip(row, lines, strict=True)):

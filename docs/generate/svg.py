@@ -3,6 +3,7 @@
 from html import escape
 
 LINE_PX = 18  # distance of text lines
+SMALL_CHARACTER_PX = 7.0  # mean width of a character of small text
 # The colours are those of the theme, light or dark, when the drawing is part of a page.
 STYLE = """
 .box { fill: var(--pst-color-surface, #f4f5f7); stroke: var(--pst-color-border, #9aa0a6); stroke-width: 1.2; }
@@ -32,6 +33,11 @@ def draw_box(x: float, y: float, width: float, height: float, name: str, lines: 
 def box_height(lines: list[str]) -> float:
     """Height of a box with a name and `lines`, px."""
     return 34 + LINE_PX * len(lines)
+
+
+def count_characters(box_width: float) -> int:
+    """Characters of small text that fit into a line of a box."""
+    return int((box_width - 20) / SMALL_CHARACTER_PX)
 
 
 def draw_arrow(x0: float, y0: float, x1: float, y1: float) -> str:

@@ -119,6 +119,13 @@ def test_path_leads_from_catalog_to_triage():
     assert "predictions" in nodes["triage"].sources
 
 
+def test_arrows_that_follow_from_others_are_left_out():
+    nodes = [
+        path_diagram.Node(name, "", sources, "") for name, sources in (("a", ()), ("b", ("a",)), ("c", ("a", "b")))
+    ]
+    assert path_diagram.find_arrows(nodes) == [("a", "b"), ("b", "c")]
+
+
 def test_every_result_has_all_its_facts():
     for figure in results.list_results():
         assert all(figure[key] for key in results.COLUMNS), figure
