@@ -78,7 +78,7 @@ def phase_shift(
     a_from, b_from = (
         np.abs(aberration_phase(q, x.defocus_nm - plane_nm, x.cs_mm, x.voltage_kv)) for x in (train, test)
     )
-    weight = temporal_envelope(q, test.voltage_kv, test.focal_spread_nm) ** 2
+    weight = np.asarray(temporal_envelope(q, test.voltage_kv, test.focal_spread_nm)) ** 2
     weight /= weight.sum()
     return float(weight @ (np.abs(b - a) + outward * np.maximum(b_from - a_from, 0)))
 

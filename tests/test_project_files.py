@@ -3,6 +3,8 @@
 import inspect
 import itertools
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -65,3 +67,23 @@ def test_lock_pins_every_dependency():
     pins = [Requirement(line) for line in (REPOSITORY / "constraints.txt").read_text().splitlines()]
     assert all(str(pin.specifier).startswith("==") for pin in pins)
     assert names <= {canonicalize_name(pin.name) for pin in pins}
+
+
+def chosen_python(folder: Path, *options: str) -> subprocess.CompletedProcess:
+    """What the Makefile takes for PYTHON where only the programs in `folder` exist."""
+    command = [shutil.which("make"), "-s", "-f", REPOSITORY / "Makefile", "--eval", "show: ; $(info $(PYTHON))", "show"]
+    return subprocess.run([*command, *options], cwd=folder, env={"PATH": str(folder)}, capture_output=True, text=True)
+
+
+def test_makefile_takes_the_newest_python_that_runs(tmp_path):
+    for name, status in (("python3.13", 127), ("python3.12", 0), ("python3.11", 0)):
+        (tmp_path / name).write_text(f"#!/bin/sh\nexit {status}\n")
+        (tmp_path / name).chmod(0o755)
+    assert chosen_python(tmp_path).stdout == "python3.12\n"
+    assert chosen_python(tmp_path, "PYTHON=python3.11").stdout == "python3.11\n"
+
+
+def test_makefile_names_the_pythons_where_none_runs(tmp_path):
+    answer = chosen_python(tmp_path)
+    assert answer.returncode != 0
+    assert "Python 3.11, 3.12 or 3.13 with venv is needed" in answer.stderr
