@@ -52,7 +52,7 @@ def places(blobs) -> Rows:
 
 def by_simple_blob_detector(pixels: np.ndarray, search: dict) -> Rows:
     """OpenCV's: connected components at many thresholds, of areas from the smallest to the largest disk."""
-    parameters = cv2.SimpleBlobDetector_Params()
+    parameters = cv2.SimpleBlobDetector_Params()  # type: ignore[attr-defined]  # not in OpenCV's stubs
     parameters.blobColor = 255
     parameters.filterByCircularity = parameters.filterByConvexity = parameters.filterByInertia = False
     low, high = (2 * np.pi * sigma**2 for sigma in (search["min_sigma"], search["max_sigma"]))
@@ -60,7 +60,8 @@ def by_simple_blob_detector(pixels: np.ndarray, search: dict) -> Rows:
     parameters.maxArea = high
     parameters.minDistBetweenBlobs = 1
     grey = (255 * np.clip(pixels, 0, 1)).astype(np.uint8)
-    found = cv2.SimpleBlobDetector_create(parameters).detect(grey)
+    detector = cv2.SimpleBlobDetector_create(parameters)  # type: ignore[attr-defined]  # not in OpenCV's stubs
+    found = detector.detect(grey)
     return np.array([(p.pt[1], p.pt[0], p.size / 2 / np.sqrt(2)) for p in found]).reshape(-1, 3)
 
 

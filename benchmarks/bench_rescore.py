@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -161,7 +162,7 @@ def main() -> int:
         root = make_workspace(folder, options.images, options.detections)
         write_labels(root, folder / "labels.json", options.labelled)
         print(f"workspace of {options.images:,} images made in {time.perf_counter() - started:.0f} s", flush=True)
-        found = {"first_rescore_s": timed("rescore", root)}
+        found: dict[str, Any] = {"first_rescore_s": timed("rescore", root)}
         found["calibrate_s"] = timed("calibrate", root, str(folder / "labels.json"))
         found["rescore_s"] = timed("rescore", root)
         found["floor_s"] = timed("rescore", root, "--set", "featurise.score_floor=0.2")

@@ -111,7 +111,8 @@ class Study:
                 for part in zip(*[(m[rows], s[rows], true[rows], self.splits[rows]) for rows, (m, s) in others])
             )
             widths = conformal.group_widths(mean, spread, f1, group, nominal)
-            low[here], high[here] = conformal.interval(*(part[here] for part in found[a, a]), widths)
+            own_mean, own_spread = found[a, a]
+            low[here], high[here] = conformal.interval(own_mean[here], own_spread[here], widths)
         inside = (true >= low) & (true <= high)
         each = protocols.group_mean(inside, self.splits)
         return {"nominal": nominal, "mean_over_splits": each, **protocols.interval_figures(true, low, high)}

@@ -74,7 +74,7 @@ def train(given: argparse.Namespace, each: Callable = map) -> None:
     for plan in wanted:
         _prepare(plan, given, each)
     turns = [(plan, k) for plan in wanted for k in classifier.unfinished(given.out / "lots" / plan.name)]
-    turns.sort(key=lambda turn: rank(*turn, given.curve_members))
+    turns.sort(key=lambda turn: rank(turn[0], turn[1], given.curve_members))
     outs = [given.out / "lots" / plan.name for plan, _ in turns]
     members = [k for _, k in turns]
     done = each(_trained, outs, members, [given.device] * len(turns), [end] * len(turns))
