@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from emqa_dask import sealed
+from emqa_dask import checksummed_text
 
 BUNDLED = Path(__file__).parent / "bundled"
 CONTENT = BUNDLED / "content"  # the model of classify.content
@@ -53,7 +53,7 @@ def read_card(directory: Path) -> dict:
     where = directory / "card.toml"
     try:
         data = where.read_bytes()
-        if sealed.is_sealed_text(data) and sealed.unseal_text(data) is None:
+        if checksummed_text.is_sealed_text(data) and checksummed_text.unseal_text(data) is None:
             raise ModelError(
                 f"{where}: was changed or damaged since it was written (its last line has its SHA-256): "
                 f"{remedy(directory)}; delete its last line if the change was meant"
@@ -159,7 +159,7 @@ def write_card(directory: Path, card: Mapping[str, object]) -> None:
     names = sorted(p.name for p in directory.iterdir() if p.is_file() and p.name != "card.toml")
     files = {name: sha256(directory / name) for name in names}
     text = "\n".join(_toml({**card, "files": files})) + "\n"
-    (directory / "card.toml").write_bytes(sealed.seal_text(text))
+    (directory / "card.toml").write_bytes(checksummed_text.seal_text(text))
 
 
 def _toml(table: Mapping[str, object], path: tuple[str, ...] = ()) -> list[str]:

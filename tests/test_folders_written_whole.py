@@ -1,4 +1,4 @@
-"""emqa_dask.outputs: a folder is written whole or not at all, and replaces one only that emqa_dask wrote itself."""
+"""emqa_dask.output_folders: a folder is written whole or not at all, and replaces only one that emqa_dask wrote."""
 
 import os
 import signal
@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from emqa_dask import models, outputs
+from emqa_dask import models, output_folders
 
 
 def write(target, text="weights", meanwhile=lambda: None, **card):
-    with outputs.write_folder(target) as fresh:
+    with output_folders.write_folder(target) as fresh:
         (fresh / "weights.bin").write_text(text)
         models.write_card(fresh, {"name": "a", **card})
         meanwhile()
@@ -61,11 +61,11 @@ def test_a_folder_that_somebody_changed_stays_as_it_is(change, tmp_path):
     write(tmp_path / "m")
     CHANGES[change](tmp_path / "m")
     before = tree(tmp_path)
-    for attempt in (outputs.check_folder, write):
+    for attempt in (output_folders.check_folder, write):
         with pytest.raises(FileExistsError, match=r"/m is there .*give another name, or move it away"):
             attempt(tmp_path / "m")
-    outputs.remove_folder(tmp_path / "m")
-    outputs.sweep(tmp_path / "m")
+    output_folders.remove_folder(tmp_path / "m")
+    output_folders.sweep(tmp_path / "m")
     assert tree(tmp_path) == before
 
 
@@ -80,8 +80,8 @@ def test_files_links_and_empty_folders_are_not_replaced(tmp_path):
         with pytest.raises(FileExistsError, match=name):
             write(tmp_path / name)
         with pytest.raises(FileExistsError, match=name):
-            outputs.check_free(tmp_path / name)
-    for check in (outputs.check_folder, outputs.check_free, write):
+            output_folders.check_free(tmp_path / name)
+    for check in (output_folders.check_folder, output_folders.check_free, write):
         with pytest.raises(NotADirectoryError, match=r"file is not a folder.*give another name"):
             check(tmp_path / "file" / "below" / "m")
     assert tree(tmp_path) == before
@@ -105,28 +105,28 @@ def test_what_is_put_there_meanwhile_stays(tmp_path):
 def test_folders_of_ours_in_a_folder_of_ours_belong_to_it(tmp_path):
     write(tmp_path / "m")
     write(tmp_path / "m" / "inner")
-    outputs.check_folder(tmp_path / "m")
+    output_folders.check_folder(tmp_path / "m")
     (tmp_path / "m" / "inner" / "mine.txt").write_text("mine")
     with pytest.raises(FileExistsError, match=r"inner: mine\.txt is not on its card"):
-        outputs.check_folder(tmp_path / "m")
+        output_folders.check_folder(tmp_path / "m")
     (tmp_path / "m" / "inner" / "mine.txt").unlink()
-    outputs.remove_folder(tmp_path / "m")
+    output_folders.remove_folder(tmp_path / "m")
     assert not (tmp_path / "m").exists()
 
 
 WRITER = """
 import sys, time
 from pathlib import Path
-from emqa_dask import models, outputs
+from emqa_dask import models, output_folders
 target, moment = Path(sys.argv[1]), sys.argv[2]
-rename = outputs.os.rename
+rename = output_folders.os.rename
 def slow(old, new):
     rename(old, new)
     if moment == "swap":
         print("now", flush=True)
         time.sleep(60)
-outputs.os.rename = slow
-with outputs.write_folder(target) as fresh:
+output_folders.os.rename = slow
+with output_folders.write_folder(target) as fresh:
     (fresh / "weights.bin").write_text("new")
     models.write_card(fresh, {"name": "a"})
     if moment == "write":
@@ -143,15 +143,15 @@ def test_a_killed_writer_loses_nothing_and_leaves_nothing(moment, tmp_path):
         [sys.executable, "-c", WRITER, str(tmp_path / "m"), moment], stdout=subprocess.PIPE, text=True
     )
     assert writer.stdout.readline() == "now\n"
-    outputs.sweep(tmp_path / "m")  # its writer is at work: nothing goes
+    output_folders.sweep(tmp_path / "m")  # its writer is at work: nothing goes
     hidden = [name for name in os.listdir(tmp_path) if name.endswith(".partial")]
     assert len(hidden) == 1
     writer.send_signal(signal.SIGKILL)
     writer.communicate(timeout=30)
     for name in ("m-other", "n"):  # of other targets nothing is touched
-        outputs.sweep(tmp_path / name)
+        output_folders.sweep(tmp_path / name)
     assert [name for name in os.listdir(tmp_path) if name.endswith(".partial")] == hidden
-    outputs.sweep(tmp_path / "m")
+    output_folders.sweep(tmp_path / "m")
     assert os.listdir(tmp_path) == ["m"]
     assert (tmp_path / "m" / "weights.bin").read_text() == "first"
 
@@ -161,7 +161,7 @@ def test_a_users_folder_with_a_hidden_name_of_ours_stays(tmp_path):
         (tmp_path / name / "new").mkdir(parents=True)
         (tmp_path / name / "new" / "scan.tif").write_text("mine")
         if text:
-            (tmp_path / name / outputs.MARKER).write_text(text)
+            (tmp_path / name / output_folders.MARKER).write_text(text)
     before = tree(tmp_path)
     write(tmp_path / "m")
     after = tree(tmp_path)

@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from emqa_dask import outputs
+from emqa_dask import output_folders
 
 NAMES = ("ca.pem", "cert.pem", "key.pem")
 _ROLES = ("client", "scheduler", "worker")
@@ -71,7 +71,7 @@ def write_certificates(folder: str | Path, days: int = 365) -> Path:
     folder = Path(folder)
     if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} is there and not an empty folder: choose another folder, or move it away")
-    outputs.check_parents(outputs.absolute(folder))
+    output_folders.check_parents(output_folders.absolute(folder))
     if shutil.which("openssl") is None:
         raise RuntimeError("certificates are made by the openssl command, which is not here: install OpenSSL")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -2,7 +2,6 @@
 
 import typing
 import unicodedata
-from dataclasses import dataclass
 
 LONGEST_TEXT = 4096  # characters: the longest path that Linux takes
 LONGEST_LIST = 1000
@@ -10,21 +9,6 @@ LONGEST_LIST = 1000
 
 class SettingsError(ValueError):
     """A setting that does not exist or has a value that it cannot have."""
-
-
-@dataclass(frozen=True)
-class Range:
-    """The numbers low...high, both included, and with `or_zero` 0, which stands for something else; never NaN."""
-
-    low: float
-    high: float
-    or_zero: bool = False
-
-    def has(self, value: float) -> bool:
-        return self.low <= value <= self.high or (self.or_zero and value == 0)
-
-    def __str__(self) -> str:
-        return f"{'0 or ' * self.or_zero}in {self.low:,.12g}...{self.high:,.12g}"
 
 
 def require(holds: bool, key: str, value: object, rule: str) -> None:
@@ -48,7 +32,7 @@ def check_values(record: object, section: str) -> None:
     """
     for name, limits in getattr(record, "RANGES", {}).items():
         value = getattr(record, name)
-        require(limits.has(value), f"{section}.{name}", value, f"has to be {limits}")
+        require(limits.contains(value), f"{section}.{name}", value, f"has to be {limits}")
     for name, hint in typing.get_type_hints(type(record)).items():
         value = getattr(record, name)
         if hint is str:

@@ -4,7 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar
 
-from emqa_dask.settings.rules import Range, require
+from emqa_dask.number_ranges import Range
+from emqa_dask.settings.rules import require
 
 NAMES = ("local", "in-process", "cuda", "slurm", "kubernetes")
 ADDRESSES = ("tcp://", "tls://", "file:")

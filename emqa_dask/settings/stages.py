@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
-from emqa_dask.settings.rules import Range, require
+from emqa_dask.number_ranges import Range
+from emqa_dask.settings.rules import require
 
 PRECISIONS = ("float32", "bfloat16", "float16")  # of networks
 

@@ -7,7 +7,7 @@ import shlex
 
 import numpy as np
 
-from emqa_dask import sealed
+from emqa_dask import checksummed_text
 from emqa_dask.settings import Settings, SettingsError, dump, parse
 from emqa_dask.store import files
 
@@ -183,7 +183,7 @@ def is_workspace(root: str) -> bool:
 
 def write_marker(root: str, source: str) -> None:
     """Write down that `root` is the workspace of archive `source`."""
-    files.write_bytes(files.join(root, MARKER), sealed.seal_marker(FORMAT, source))
+    files.write_bytes(files.join(root, MARKER), checksummed_text.seal_marker(FORMAT, source))
 
 
 def _read_marker(root: str) -> tuple[int, str] | None:
@@ -192,7 +192,7 @@ def _read_marker(root: str) -> tuple[int, str] | None:
         data = files.read_bytes(files.join(root, MARKER))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    marker = sealed.unseal_marker(data)
+    marker = checksummed_text.unseal_marker(data)
     if marker is None:
         raise DamagedMarker(_marker_remedy(root, "is damaged"))
     return marker
@@ -242,7 +242,7 @@ def _has_our_tables(root: str) -> bool:
     names = set(files.names(root))
     if {"catalog.parquet", "micrographs.parquet"} <= names:
         return True
-    return "settings.toml" in names and sealed.is_sealed_text(files.read_bytes(settings(root)))
+    return "settings.toml" in names and checksummed_text.is_sealed_text(files.read_bytes(settings(root)))
 
 
 def _check_tables(root: str, source: str) -> None:
@@ -268,7 +268,7 @@ def _check_tables(root: str, source: str) -> None:
 
 def write_settings(root: str, changed: Settings) -> None:
     """Write `changed` as the settings of the workspace, with a checksum in the last line."""
-    files.write_bytes(settings(root), sealed.seal_text(dump(changed), sealed.SETTINGS_HEAD))
+    files.write_bytes(settings(root), checksummed_text.seal_text(dump(changed), checksummed_text.SETTINGS_HEAD))
 
 
 def settings_of(root: str) -> Settings:
@@ -291,7 +291,7 @@ def settings_of(root: str) -> Settings:
         if not any(files.exists(table) for table in (catalog(root), micrographs(root), micrographs_copy(root))):
             return Settings()
         raise SettingsError(f"{uri} is missing, and other settings would give other results: {again}") from None
-    text = sealed.unseal_text(data)
+    text = checksummed_text.unseal_text(data)
     if text is None:
         option = shlex.join(["--settings", uri]) if files.is_local(uri) else "--settings and a copy on this machine"
         raise SettingsError(

@@ -15,8 +15,8 @@ from numcodecs.abc import Codec
 from numcodecs.blosc import Blosc
 from numcodecs.zstd import Zstd
 
+from emqa_dask.checksummed_text import sha256_of
 from emqa_dask.partition import Partition
-from emqa_dask.sealed import sha256_of
 from emqa_dask.settings import Store
 from emqa_dask.store import files, layout, shards
 from emqa_dask.store.shards import Grid

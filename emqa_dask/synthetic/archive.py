@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from emqa_dask import outputs
-from emqa_dask.ranges import check_seed, check_whole
+from emqa_dask import output_folders
+from emqa_dask.number_ranges import check_integer, check_seed
 from emqa_dask.synthetic import coco, sessions, writers
 from emqa_dask.synthetic.faults import FAULTS, FOREIGN, apply_fault, make_foreign, near_duplicate
 from emqa_dask.synthetic.profiles import PROFILES, make_sample
@@ -113,14 +113,14 @@ def synthesise(
 def _refuse(out: Path, truth: Path, profile: str, n: int, faults: tuple[str, ...]) -> None:
     if profile not in PROFILES:
         raise ValueError(f"profile {profile!r} is not one of {', '.join(PROFILES)}")
-    check_whole("n", n, 1)
+    check_integer("n", n, 1)
     unknown = sorted(set(faults) - set(FAULTS))
     if unknown:
         raise ValueError(f"unknown faults {', '.join(unknown)}; known: {', '.join(FAULTS)}")
     for folder in (out, truth):
         if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir() or any(folder.iterdir())):
             raise FileExistsError(f"{folder} is there and not empty: choose another name, or move it away")
-        outputs.check_parents(outputs.absolute(folder))
+        output_folders.check_parents(output_folders.absolute(folder))
 
 
 def _plan(rng: np.random.Generator, n: int, faults: tuple[str, ...], visits: list[Visit]) -> list[File]:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from emqa_dask import models, networks, outputs
+from emqa_dask import models, networks, output_folders
 
 
 def checkpoint_of(out: str | Path) -> Path:
@@ -14,7 +14,7 @@ def checkpoint_of(out: str | Path) -> Path:
 
 def save_checkpoint(folder: Path, net, optimiser, history: Mapping) -> None:
     """Weights, the optimiser's moments and the history, all or nothing."""
-    with outputs.write_folder(folder) as fresh:
+    with output_folders.write_folder(folder) as fresh:
         networks.save_weights(net, fresh / "weights.safetensors")
         save_moments(optimiser, fresh / "optimiser.safetensors")
         (fresh / "state.json").write_text(json.dumps(history), encoding="utf-8")

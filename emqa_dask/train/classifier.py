@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from emqa_dask import classifiers, models, networks, outputs, windows
+from emqa_dask import classifiers, models, networks, output_folders, windows
 from emqa_dask.train import member_fit
 from emqa_dask.train.checkpoints import checkpoint_of
 from emqa_dask.train.classes import SPLITS
@@ -65,8 +65,8 @@ def prepare(
         raise ValueError("method 'dropout' needs [architecture] dropout above 0; the published one is 0.3")
     out = Path(out)
     folder = training_of(out)
-    outputs.check_folder(out, folder)
-    outputs.sweep(folder)
+    output_folders.check_folder(out, folder)
+    output_folders.sweep(folder)
     order = np.concatenate([np.flatnonzero(split == name) for name in SPLITS])
     plan = {
         "name": out.name,
@@ -91,7 +91,7 @@ def prepare(
                 f"{folder}: a training with another {', '.join(other)} was begun here; remove it or take another --out"
             )
         return folder
-    with outputs.write_folder(folder) as fresh:
+    with output_folders.write_folder(folder) as fresh:
         np.save(fresh / "windows.npy", stack[order])
         np.save(fresh / "classes.npy", y[order])
         (fresh / PLAN).write_text(json.dumps(plan, indent=1), encoding="utf-8")
@@ -113,7 +113,7 @@ def train_member(
     member = _member(folder, k)
     if (member / RECORD).is_file():
         return json.loads((member / RECORD).read_text(encoding="utf-8"))
-    outputs.check_folder(member)
+    output_folders.check_folder(member)
     stack, y = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("windows", "classes"))
     parts = {}
     start = 0
@@ -131,7 +131,7 @@ def train_member(
         checkpoint_minutes=checkpoint_minutes,
         say=lambda line: say(f"member {k}: {line}"),
     )
-    with outputs.write_folder(member) as fresh:  # once it has its name the member is finished
+    with output_folders.write_folder(member) as fresh:  # once it has its name the member is finished
         for name in ("validation", "test"):
             if plan["n"][name]:
                 passes = range(plan["passes"]) if plan["method"] == "dropout" else [None]
@@ -149,7 +149,7 @@ def train_member(
         networks.save_weights(net, fresh / WEIGHTS)
         (fresh / RECORD).write_text(json.dumps(record), encoding="utf-8")
         models.write_card(fresh, {"task": "member of an ensemble"})
-    outputs.remove_folder(checkpoint_of(member))
+    output_folders.remove_folder(checkpoint_of(member))
     return record
 
 
@@ -216,7 +216,7 @@ def finish(
         "members": columns,
         "measured": measured,
     }
-    with outputs.write_folder(out) as fresh:
+    with output_folders.write_folder(out) as fresh:
         for k, file in zip(done, files, strict=True):
             shutil.copyfile(_member(folder, k) / WEIGHTS, fresh / file)
         if held:
@@ -224,7 +224,7 @@ def finish(
         if complete is not None:
             complete(fresh, card)
         models.write_card(fresh, card)
-    outputs.remove_folder(folder)
+    output_folders.remove_folder(folder)
     return card
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from emqa_dask import models, networks, outputs
-from emqa_dask.ranges import check_number, check_seed, check_share, check_whole
+from emqa_dask import models, networks, output_folders
+from emqa_dask.number_ranges import check_fraction, check_integer, check_number, check_seed
 from emqa_dask.train import augment, coco, fit, scores
 from emqa_dask.train.checkpoints import checkpoint_of
 
@@ -88,12 +88,12 @@ def train(
 
     out = Path(out)
     if steps is not None:
-        check_whole("steps", steps, 1)
+        check_integer("steps", steps, 1)
     if learning_rate is not None:
         check_number("learning_rate", learning_rate, 0)
-    check_share("validation", validation)
+    check_fraction("validation", validation)
     check_seed("seed", seed)
-    outputs.check_folder(out, checkpoint_of(out))
+    output_folders.check_folder(out, checkpoint_of(out))
     torch.manual_seed(seed)
     pictures, classes = coco.read_sets(sets)
     net, card = _begin(start, classes, architecture)

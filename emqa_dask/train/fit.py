@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from emqa_dask import models, networks, outputs
-from emqa_dask.ranges import check_number, check_whole
+from emqa_dask import models, networks, output_folders
+from emqa_dask.number_ranges import check_integer, check_number
 from emqa_dask.train import scores
 from emqa_dask.train.augment import Crop
 from emqa_dask.train.checkpoints import checkpoint_of, load_checkpoint, save_checkpoint
@@ -39,8 +39,8 @@ class Schedule:
     still_norms: bool = False  # batch normalisation keeps its statistics: few images, or a trained start
 
     def __post_init__(self):
-        check_whole("steps", self.steps, 1)
-        check_whole("validate_every", self.validate_every, 1)
+        check_integer("steps", self.steps, 1)
+        check_integer("validate_every", self.validate_every, 1)
         check_number("learning_rate", self.learning_rate, 0)
 
     def rate(self, step: int) -> float:
@@ -76,7 +76,7 @@ def fit(
 
     out = Path(out)
     folder = checkpoint_of(out)
-    outputs.check_folder(out, folder)
+    output_folders.check_folder(out, folder)
     net.to(device, memory_format=torch.channels_last)
     parameters = trainable(net, schedule.frozen)
     decayed = [p for p in parameters if p.ndim > 1]
@@ -87,7 +87,7 @@ def fit(
     )
     history: dict[str, Any] = {"step": 0, "seconds": 0.0, "training": [], "validation": [], "best": None}
     if resume:
-        outputs.sweep(folder)
+        output_folders.sweep(folder)
         if not (folder / "state.json").is_file():
             raise FileNotFoundError(f"{folder}: no checkpoint to resume from; start without resuming")
         history = load_checkpoint(folder, net, optimiser)
@@ -135,7 +135,7 @@ def fit(
             saved = time.monotonic()
     if out.exists():
         _complete(out, history)
-    outputs.remove_folder(folder)
+    output_folders.remove_folder(folder)
     return history["best"] or {}
 
 
@@ -179,7 +179,7 @@ def export(net, out: Path, card: Mapping, history: Mapping, *, half: bool = Fals
     best = {name: value for name, value in (history["best"] or {}).items() if not _is_nan(value)}
     measured = {**card.get("measured", {}), **({"validation": best} if best else {})}
     training = {**card.get("training", {}), "steps": history["step"]}
-    with outputs.write_folder(out) as fresh:
+    with output_folders.write_folder(out) as fresh:
         networks.save_weights(net, fresh / "weights.safetensors", half=half)
         _write_tables(fresh, history)
         models.write_card(fresh, {**card, "training": training, "measured": measured})
@@ -191,7 +191,7 @@ def _complete(out: Path, history: Mapping) -> None:
     card = models.load_card(out)
     card.pop("files")
     card["training"]["best_threshold_that_became_0.5"] = threshold
-    with outputs.write_folder(out) as fresh:
+    with output_folders.write_folder(out) as fresh:
         networks.centre_scores(out / "weights.safetensors", fresh / "weights.safetensors", threshold)
         _write_tables(fresh, history)
         models.write_card(fresh, card)

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from emqa_dask import classifiers, models, networks, outputs
-from emqa_dask.ranges import check_number, check_whole
+from emqa_dask import classifiers, models, networks, output_folders
+from emqa_dask.number_ranges import check_integer, check_number
 from emqa_dask.train.checkpoints import load_moments, save_moments
 
 
@@ -33,7 +33,7 @@ class Schedule:
 
     def __post_init__(self):
         for name in ("epochs", "halve_every", "batch", "patience"):
-            check_whole(name, getattr(self, name), 1)
+            check_integer(name, getattr(self, name), 1)
         check_number("learning_rate", self.learning_rate, 0)
         check_number("weight_decay", self.weight_decay, -1e-300)
         if self.precision not in ("float32", "bfloat16"):
@@ -67,8 +67,8 @@ def fit(
     optimiser = torch.optim.Adam(net.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
     state = {"epoch": 0, "best_epoch": 0, "best_loss": None, "training_loss": None, "seconds": 0.0}
     best: dict = {}
-    outputs.check_folder(checkpoint)
-    outputs.sweep(checkpoint)
+    output_folders.check_folder(checkpoint)
+    output_folders.sweep(checkpoint)
     if (checkpoint / "state.json").is_file():
         state, best = _load(checkpoint, net, optimiser)
     channels = architecture["channels"]
@@ -164,7 +164,7 @@ def _save(checkpoint: Path, net, optimiser, state: Mapping, best: Mapping) -> No
     """Weights, moments, the best weights and the state, all or nothing."""
     from safetensors.torch import save_file
 
-    with outputs.write_folder(checkpoint) as fresh:
+    with output_folders.write_folder(checkpoint) as fresh:
         networks.save_weights(net, fresh / "weights.safetensors")
         save_file({name: t.cpu().contiguous() for name, t in best.items()}, str(fresh / "best.safetensors"))
         save_moments(optimiser, fresh / "optimiser.safetensors")

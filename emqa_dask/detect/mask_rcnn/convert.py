@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emqa_dask import models, networks, outputs
+from emqa_dask import models, networks, output_folders
 from emqa_dask.detect.mask_rcnn.card import CONFIG, MAX_DETECTIONS, SCORE_FLOOR, TASK, WEIGHTS
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def import_torchvision(
     ValueError for a checkpoint that holds more than tensors, or those of another architecture, and FileExistsError
     where `out` exists; nothing is left behind then.
     """
-    outputs.check_free(out)
+    output_folders.check_free(out)
     net = networks.build({"n_classes": len(classes), **architecture})
 
     def fill(folder: Path) -> None:
@@ -70,7 +70,7 @@ def import_detectron2(
     """
     from emqa_dask.detect.mask_rcnn import with_detectron2
 
-    outputs.check_free(out)
+    output_folders.check_free(out)
     limits = {"score_floor": SCORE_FLOOR, "max_detections": MAX_DETECTIONS, **(card or {}).get("architecture", {})}
 
     def fill(folder: Path) -> None:
@@ -149,7 +149,7 @@ def _card(name: str, family: str, classes: Sequence[str], more: Mapping[str, obj
 
 def _write(out: Path, fill: Callable[[Path], None], card: Mapping[str, object]) -> None:
     """The directory as a whole or not at all."""
-    outputs.check_free(out)
-    with outputs.write_folder(out) as folder:
+    output_folders.check_free(out)
+    with output_folders.write_folder(out) as folder:
         fill(folder)
         models.write_card(folder, card)

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from emqa_dask import __version__, domain_distance, imaging_conditions, models, outputs, tables
+from emqa_dask import __version__, domain_distance, imaging_conditions, models, output_folders, tables
+from emqa_dask.number_ranges import check_number
 from emqa_dask.pipeline.commands.verdicts import cohorts
 from emqa_dask.pipeline.tasks.predict import joined
 from emqa_dask.pipeline.workspace import micrograph_ledger
@@ -17,7 +18,6 @@ from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
 from emqa_dask.predict import calibrate as calibration
 from emqa_dask.predict import judge
 from emqa_dask.predict.images import load_judge
-from emqa_dask.ranges import check_number
 from emqa_dask.settings import Settings, replace
 from emqa_dask.store import files, layout, lock, parts
 
@@ -54,7 +54,7 @@ def calibrate(
     for name in detectors:
         if name not in known:
             raise ValueError(f"--detector {name}: this run has {', '.join(known)}")
-    outputs.check_folder(*(_place(out, name) for name in detectors or known))
+    output_folders.check_folder(*(_place(out, name) for name in detectors or known))
     with lock.hold(root, say):
         ledger = pd.concat(
             [tables.empty(tables.MICROGRAPHS)[[*OF_LEDGER]], *micrograph_ledger.current(root, OF_LEDGER)]
@@ -184,7 +184,7 @@ def _write(
     """The model directory `out`, whole or as it was."""
     known = {"trained_on": f"{n} labelled micrographs of {Path(labels).name}", "made_by": "emqa calibrate"}
     known |= conditions
-    with outputs.write_folder(out) as fresh:
+    with output_folders.write_folder(out) as fresh:
         calibration.save(found, fresh, f"{name}-calibrated", domain, **known, versions={"emqa_dask": __version__})
 
 

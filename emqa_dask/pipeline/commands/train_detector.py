@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from emqa_dask import models, networks, outputs
+from emqa_dask import models, networks, output_folders
 from emqa_dask.archive import readers
 from emqa_dask.detect.mask_rcnn import convert
 from emqa_dask.detect.normalise import normalise
@@ -43,7 +43,7 @@ def import_detector(
     FileExistsError where `out` is there; ValueError, naming the file, for one that cannot be read, and class names that
     occur twice.
     """
-    outputs.check_free(out)
+    output_folders.check_free(out)
     name = Path(out).name
     if len(set(classes)) != len(classes) or not all(name.strip() for name in classes):
         raise ValueError(f"--classes {' '.join(classes)}: every class needs a name of its own")

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from emqa_dask import classifiers, models, outputs, windows
+from emqa_dask import classifiers, models, output_folders, windows
 from emqa_dask.backend import to_device
+from emqa_dask.number_ranges import check_integer, check_number, check_seed
 from emqa_dask.pipeline import PRELOAD
 from emqa_dask.pipeline.commands.train_domain import Wanted, learn
 from emqa_dask.pipeline.tasks.train_domain import read
-from emqa_dask.ranges import check_number, check_seed, check_whole
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.execute import execute
 from emqa_dask.run.progress import watch
@@ -55,9 +55,9 @@ def train_ensemble(
     """
     wanted = wanted or Wanted()
     _check(members, windows_per_image, seed, min_members, wanted, architecture or {})
-    check_whole("window", view.size_px, 8, 2**16)
+    check_integer("window", view.size_px, 8, 2**16)
     out = Path(os.path.abspath(out))
-    outputs.check_folder(out, classifier.training_of(out))
+    output_folders.check_folder(out, classifier.training_of(out))
     root = Path(images) if images else Path(os.path.abspath(labels)).parent
     table = classes.read_class_labels(labels, lambda uri: (root / uri).is_file())
     names = sorted(set(table["label"]))
@@ -97,16 +97,16 @@ def _check(
     members: int, windows_per_image: int, seed: int, min_members: int | None, wanted: Wanted, architecture: Mapping
 ) -> None:
     """ValueError for a number that makes no sense, before any image is read."""
-    check_whole("members", members, 1, 1000)
-    check_whole("windows_per_image", windows_per_image, 1)
+    check_integer("members", members, 1, 1000)
+    check_integer("windows_per_image", windows_per_image, 1)
     check_seed("seed", seed)
     if min_members is not None:
-        check_whole("min_members", min_members, 1, members)
+        check_integer("min_members", min_members, 1, members)
     check_number("false_flags", wanted.false_flags, 0, 1)
-    check_whole("examples", wanted.examples, 1)
+    check_integer("examples", wanted.examples, 1)
     for name, most in (("depth", 1000), ("widen", 100)):
         if name in architecture:
-            check_whole(name, architecture[name], 1, most)
+            check_integer(name, architecture[name], 1, most)
     classifiers.build_classifier({**architecture, "n_classes": 2})
 
 

@@ -12,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from emqa_dask.number_ranges import check_integer, check_number, check_seed
 from emqa_dask.pipeline import PRELOAD
 from emqa_dask.pipeline.commands import tune_log_files
 from emqa_dask.pipeline.tasks.tune_log import SEARCHED, judge, judge_windows
 from emqa_dask.pipeline.workspace import cohorts
-from emqa_dask.ranges import check_number, check_seed, check_whole
 from emqa_dask.report.spreadsheet import defuse
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.execute import execute
@@ -55,14 +55,14 @@ class Wanted:
 
     def check(self) -> None:
         """ValueError for a number that makes no sense, a lattice that cannot be read and an unknown reward."""
-        check_whole("--evaluations", self.evaluations, 1)
-        check_whole("--images", self.images, 1)
+        check_integer("--evaluations", self.evaluations, 1)
+        check_integer("--images", self.images, 1)
         check_seed("--seed", self.seed)
         for name in ("count_per_um2", "nm_per_pixel"):
             if getattr(self, name) is not None:
                 check_number(f"--{name.replace('_', '-')}: {name}", getattr(self, name), 0)
         if self.windows is not None:
-            check_whole("--windows", self.windows, 1)
+            check_integer("--windows", self.windows, 1)
         self.physics()
         self.objectives()
 

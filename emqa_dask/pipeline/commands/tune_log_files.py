@@ -3,7 +3,7 @@
 import hashlib
 import os
 
-from emqa_dask import models, outputs
+from emqa_dask import models, output_folders
 from emqa_dask.store import files
 
 HEADER = "# Written by emqa tune log, which replaces this file as long as nobody changes it: SHA-256 "
@@ -12,8 +12,8 @@ HEADER = "# Written by emqa tune log, which replaces this file as long as nobody
 def check_out(out: str) -> None:
     """FileExistsError, with the remedy, where `out` or the folder beside it has what no tuning wrote."""
     if files.is_local(out):
-        outputs.check_parents(outputs.absolute(files.locate(out)[1]))
-        outputs.check_collection(files.locate(folder_of(out))[1])
+        output_folders.check_parents(output_folders.absolute(files.locate(out)[1]))
+        output_folders.check_collection(files.locate(folder_of(out))[1])
     elif files.names(folder_of(out)):  # of folders in a bucket nobody knows whose they are
         raise FileExistsError(f"{files.redact(folder_of(out))} is there already: give another --out")
     _check_file(out)
@@ -58,7 +58,7 @@ def write_folder(folder: str, made: dict[str, bytes]) -> None:
         for name, content in made.items():
             files.write_bytes(files.join(folder, name), content)
         return
-    with outputs.write_folder(files.locate(folder)[1]) as fresh:
+    with output_folders.write_folder(files.locate(folder)[1]) as fresh:
         for name, content in made.items():
             (fresh / name).write_bytes(content)
         models.write_card(fresh, {"task": "traces and figures of emqa tune log"})

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 
-from emqa_dask import outputs, tables
+from emqa_dask import output_folders, tables
 from emqa_dask.pipeline import PRELOAD
 from emqa_dask.pipeline.tasks.tune_order import map_one
 from emqa_dask.pipeline.workspace import micrograph_ledger
@@ -56,7 +56,7 @@ def check_out(out: str) -> None:
     is_used = bool(files.names(out))
     if files.is_local(out):
         path = files.locate(out)[1]
-        outputs.check_parents(outputs.absolute(path))
+        output_folders.check_parents(output_folders.absolute(path))
         is_used = os.path.lexists(path) and (not os.path.isdir(path) or bool(os.listdir(path)))
     if is_used and not _is_marked(out):
         raise FileExistsError(

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 
-from emqa_dask.sealed import sha256_of
+from emqa_dask.checksummed_text import sha256_of
 from emqa_dask.store import files, layout, parts
 
 _BLOCK_BYTES = 2**22

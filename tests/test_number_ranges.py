@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from emqa_dask import ranges
+from emqa_dask import number_ranges
 from emqa_dask.cli import main
 from emqa_dask.synthetic.archive import synthesise
 
@@ -81,10 +81,10 @@ def test_numbers_of_numpy_are_taken_as_those_of_python(tmp_path):
     assert synthesise(tmp_path / "a", n=int(np.int64(1)), seed=0, shape=(64, 64))["n_micrographs"] == 1
     for value in (True, 1.0, "1", None):
         with pytest.raises(ValueError, match="n is"):
-            ranges.check_whole("n", value, 1)
+            number_ranges.check_integer("n", value, 1)
     for value in (True, "1", None, float("nan")):
         with pytest.raises(ValueError, match="x is"):
-            ranges.check_number("x", value, 0)
+            number_ranges.check_number("x", value, 0)
         with pytest.raises(ValueError, match="x is"):
-            ranges.check_share("x", value)
-    ranges.check_seed("seed", ranges.MAX_SEED)
+            number_ranges.check_fraction("x", value)
+    number_ranges.check_seed("seed", number_ranges.MAX_SEED)
