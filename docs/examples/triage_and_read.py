@@ -24,7 +24,7 @@ def main() -> None:
 
     settings = emqa_dask.load_settings(template="generic")
     settings = dataclasses.replace(settings, run=dataclasses.replace(settings.run, workers=2))
-    rows = emqa_dask.triage(str(ARCHIVE), str(WORKSPACE), settings)
+    rows = emqa_dask.triage_archive(str(ARCHIVE), str(WORKSPACE), settings)
 
     print("\nverdicts")
     print(rows["verdict"].value_counts().to_string())

@@ -6,6 +6,7 @@ import re
 import pyarrow as pa
 import pytest
 
+import emqa_dask
 from docs.generate import (
     cli,
     columns,
@@ -135,6 +136,14 @@ def test_every_script_of_a_result_exists():
     scripts = {figure["script"].split()[0].rstrip(";") for figure in results.list_results()}
     paths = {name: packages.ROOT.parent / "benchmarks" / name for name in scripts if name.endswith(".py")}
     assert [name for name, path in paths.items() if not path.is_file()] == []
+
+
+def test_functions_named_in_pages_are_exported():
+    pages = (packages.ROOT.parent / "docs").rglob("*.md")
+    text = "".join(path.read_text() for path in pages if "_generated" not in path.parts)
+    names = set(re.findall(r"\bemqa_dask\.(\w+)\(", text))
+    assert len(names) > 5
+    assert names <= set(emqa_dask.__all__)
 
 
 def test_pages_are_the_same_when_written_again(tmp_path):
