@@ -13,6 +13,7 @@ from emqa_dask.run.workers import (
     BEFORE_SPAWN,
     IN_WORKER,
     configuration,
+    rmm_options,
     start_tracker,
     start_without_main,
     variables_set,
@@ -76,7 +77,7 @@ def open_cuda(settings: Settings, preload: Sequence[str] = (), say: Callable[[st
                 silence_logs=logging.CRITICAL,
                 security=security,
                 rmm_allocator_external_lib_list=["cupy", "torch"],
-                **pool(settings.cuda.rmm_pool_fraction, settings.cuda.rmm_async),
+                **rmm_options(settings.cuda.rmm_pool_fraction, settings.cuda.rmm_async),
             )
             stack.enter_context(cluster)
             cluster.sync(_all_started, cluster)
@@ -103,13 +104,6 @@ def _root(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
     return error
-
-
-def pool(fraction: float, is_async: bool) -> dict[str, object]:
-    """dask-cuda's arguments for the memory of a GPU."""
-    if is_async:
-        return {"rmm_async": True, "rmm_release_threshold": fraction}
-    return {"rmm_pool_size": fraction, "rmm_maximum_pool_size": fraction}
 
 
 def gpus(devices: Sequence[str] = ()) -> list[Gpu]:

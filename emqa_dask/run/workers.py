@@ -94,11 +94,16 @@ def environment(preload: Sequence[str] = ()) -> dict[str, str]:
 GPU_VARIABLES = {"DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD": "spawn", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
+def rmm_options(fraction: float, is_async: bool) -> dict[str, object]:
+    """Arguments of dask-cuda for the memory of a GPU: a pool of `fraction` of it, or the driver's own pool."""
+    if is_async:
+        return {"rmm_async": True, "rmm_release_threshold": fraction}
+    return {"rmm_pool_size": fraction, "rmm_maximum_pool_size": fraction}
+
+
 def gpu_worker_arguments(settings: Settings) -> list[str]:
     """The options of a `dask cuda worker`: the resource GPU, and its memory as run.cuda has it on one machine."""
-    from emqa_dask.run.cuda import pool
-
-    options = pool(settings.cuda.rmm_pool_fraction, settings.cuda.rmm_async)
+    options = rmm_options(settings.cuda.rmm_pool_fraction, settings.cuda.rmm_async)
     flags = [f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}") for name, value in options.items()]
     return ["--resources", "GPU=1", "--set-rmm-allocator-for-libs=cupy,torch", *flags]
 
