@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from emqa_dask.run.cluster import open_cluster
-from emqa_dask.run.preflight import check
+from emqa_dask.run.preflight import NO_NEEDS, check
 from emqa_dask.run.workers import n_cores
 from emqa_dask.settings import Settings
 
@@ -81,7 +81,7 @@ def examine(say: Callable[[str], None], settings: Settings | None = None) -> int
     if settings is not None and settings.run.scheduler not in ("local", "in-process"):
         try:
             with open_cluster(settings, say=say) as client:
-                check(client, settings, partition_bytes=0, output_bytes=0, root=os.getcwd(), say=say)
+                check(client, settings, NO_NEEDS, root=os.getcwd(), say=say)
                 n_workers = len(client.nthreads())
         except (ValueError, OSError, RuntimeError) as error:
             line(False, f"scheduler {settings.run.scheduler}", " ".join(str(error).split()))

@@ -9,6 +9,7 @@ import socket
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from emqa_dask.run.supervise import describe
 from emqa_dask.settings import Settings
@@ -31,27 +32,28 @@ CLASSIFIER_BYTES = GIB  # 16 wide ResNets on batches of 64 windows, torch includ
 USABLE = 0.95  # of its memory limit, beyond which a worker is ended by its nanny
 
 
-def check(
-    client,
-    settings: Settings,
-    *,
-    partition_bytes: int,
-    output_bytes: int,
-    root: str,
-    say: Callable[[str], None] = print,
-    image_px: int = 0,
-) -> None:
+class Needs(NamedTuple):
+    """Sizes of the work of a stage; 0 is unknown."""
+
+    partition_bytes: int = 0  # pixels of the largest partition
+    output_bytes: int = 0  # what all partitions together add to the workspace
+    image_px: int = 0  # pixels of the largest image
+
+
+NO_NEEDS = Needs()
+
+
+def check(client, settings: Settings, needs: Needs, *, root: str, say: Callable[[str], None] = print) -> None:
     """Raise RuntimeError with every finding and its remedy when the workers of `client` cannot do the run.
 
-    `partition_bytes` are the pixels of the largest partition, `image_px` those of the largest image, `output_bytes`
-    what the run will write to the workspace `root`; 0 is unknown. A `client` of None is a run in this process.
+    `root` is the workspace. A `client` of None is a run in this process.
     """
-    findings = _space(root, output_bytes)
+    findings = _space(root, needs.output_bytes)
     if client is not None:
         workers = client.scheduler_info(n_workers=-1)["workers"]
         on_cpu = bool(settings.detect.networks) and settings.detect.device == "cpu"
         has = {"has_networks": on_cpu, "has_classifier": bool(settings.classify.model)}
-        need = memory_bytes(partition_bytes, image_px, is_bucket=_is_bucket(root), **has)
+        need = memory_bytes(needs.partition_bytes, needs.image_px, is_bucket=_is_bucket(root), **has)
         findings += _resources(workers, settings) + _memory(workers, need)
         with _probe(root, findings) as probe:
             one_per_host = list({worker["host"]: address for address, worker in workers.items()}.values())

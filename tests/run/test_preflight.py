@@ -7,9 +7,9 @@ from distributed import LocalCluster
 
 from emqa_dask.run import preflight
 from emqa_dask.run.cluster import open_cluster
+from emqa_dask.run.preflight import NO_NEEDS, Needs
 from emqa_dask.settings import Detect, Run, Settings
 
-NOTHING = {"partition_bytes": 0, "output_bytes": 0}
 GIB = 2**30
 
 
@@ -17,17 +17,17 @@ GIB = 2**30
 def test_a_run_that_can_be_done_is_let_go_and_leaves_nothing_behind(client, tmp_path):
     root = tmp_path / "a [new] workspace"
     said = []
-    sizes = {"partition_bytes": GIB // 4, "output_bytes": GIB // 8, "image_px": 1 << 20}
-    preflight.check(client, Settings(), **sizes, root=str(root), say=said.append)
+    needs = Needs(partition_bytes=GIB // 4, output_bytes=GIB // 8, image_px=1 << 20)
+    preflight.check(client, Settings(), needs, root=str(root), say=said.append)
     assert list(root.iterdir()) == []
     assert said == []
 
 
 def test_without_workers_the_disk_is_looked_at(tmp_path):
-    preflight.check(None, Settings(), **NOTHING, root=str(tmp_path))
+    preflight.check(None, Settings(), NO_NEEDS, root=str(tmp_path))
     with pytest.raises(RuntimeError, match=r"GiB free, and the run writes about 1,048,576\.0 GiB: free some space"):
-        preflight.check(None, Settings(), partition_bytes=0, output_bytes=GIB << 20, root=str(tmp_path / "not there"))
-    preflight.check(None, Settings(), partition_bytes=0, output_bytes=GIB << 20, root="memory://bucket/run")
+        preflight.check(None, Settings(), Needs(output_bytes=GIB << 20), root=str(tmp_path / "not there"))
+    preflight.check(None, Settings(), Needs(output_bytes=GIB << 20), root="memory://bucket/run")
 
 
 @pytest.mark.real
@@ -35,8 +35,8 @@ def test_all_findings_are_said_at_once(client, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RuntimeError) as found:
         preflight.check(
-            client, Settings(detect=Detect(device="cuda")), partition_bytes=0, output_bytes=GIB << 20,
-            image_px=1 << 40, root=str(tmp_path / "file" / "workspace"),
+            client, Settings(detect=Detect(device="cuda")), Needs(output_bytes=GIB << 20, image_px=1 << 40),
+            root=str(tmp_path / "file" / "workspace"),
         )  # fmt: skip
     text = str(found.value)
     expected = ("GiB free", "none of 2 workers offers a GPU", "2 of 2 workers have too little memory", "cannot be writ")
@@ -50,14 +50,14 @@ def test_a_worker_that_offers_a_gpu_is_enough(tmp_path):
     settings = Settings(detect=Detect(device="cuda"))
     options = {"n_workers": 1, "processes": False, "dashboard_address": "127.0.0.1:0"}
     with LocalCluster(resources={"GPU": 1}, **options) as cluster, cluster.get_client() as client:
-        preflight.check(client, settings, **NOTHING, root=str(tmp_path))
+        preflight.check(client, settings, NO_NEEDS, root=str(tmp_path))
 
 
 @pytest.mark.real
 def test_a_relative_workspace_is_seen_only_where_it_is_relative_to(client, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RuntimeError, match=r"workspace run: tls://.* does not see what .*: give an absolute path"):
-        preflight.check(client, Settings(), **NOTHING, root="run")
+        preflight.check(client, Settings(), NO_NEEDS, root="run")
 
 
 def test_workers_that_cannot_write_are_named_with_their_error():
@@ -115,7 +115,7 @@ def test_a_worker_with_too_little_memory_is_found(tmp_path):
         open_cluster(Settings(run=Run(workers=1, memory_gib=0.75))) as client,
         pytest.raises(RuntimeError, match=r"1 of 1 workers have too little memory: 0\.8 GiB.*takes 1\.3: set run\.mem"),
     ):
-        preflight.check(client, Settings(), **NOTHING, image_px=4096 * 4096, root=str(tmp_path))
+        preflight.check(client, Settings(), Needs(image_px=4096 * 4096), root=str(tmp_path))
 
 
 def test_secrets_are_not_said():

@@ -7,6 +7,7 @@ import pandas as pd
 from emqa_dask import models
 from emqa_dask.pipeline.tasks.predict import predict_together, weigh_together
 from emqa_dask.pipeline.workspace import micrograph_ledger
+from emqa_dask.run.executor import Executor
 from emqa_dask.run.task import Task
 from emqa_dask.settings import Settings
 
@@ -31,7 +32,7 @@ def tell_unfit(settings: Settings, say: Callable[[str], None]) -> None:
             )
 
 
-def weigh_all(root: str, settings: Settings, names: set[str], execute_here: Callable) -> set[str]:
+def weigh_all(root: str, settings: Settings, names: set[str], execute_here: Executor) -> set[str]:
     """Make the evidence of the partitions `names`, which have what it is made from; those that could be made.
 
     `execute_here` is run()'s: it runs tasks wherever this run does.
@@ -39,13 +40,13 @@ def weigh_all(root: str, settings: Settings, names: set[str], execute_here: Call
     return _all(weigh_together, "featurise", WEIGHED, root, settings, names, execute_here)
 
 
-def predict_all(root: str, settings: Settings, names: set[str], execute_here: Callable) -> set[str]:
+def predict_all(root: str, settings: Settings, names: set[str], execute_here: Executor) -> set[str]:
     """The same of predictions."""
     return _all(predict_together, "predict", TOGETHER, root, settings, names, execute_here)
 
 
 def _all(
-    function: Callable, stage: str, n: int, root: str, settings: Settings, names: set[str], execute_here: Callable
+    function: Callable, stage: str, n: int, root: str, settings: Settings, names: set[str], execute_here: Executor
 ) -> set[str]:
     todo = bundles(root, names, settings, n) if names else ()
     results = execute_here(function, todo, stage, micrograph_ledger.n_micrographs(root, names))

@@ -6,7 +6,7 @@ Tables that grow with the archive pass through in pieces; of each file and micro
 import hashlib
 import itertools
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -18,20 +18,19 @@ from emqa_dask.pipeline.tasks.survey import survey_files
 from emqa_dask.pipeline.workspace.batches import batches, new_files
 from emqa_dask.pipeline.workspace.file_catalog import _drop_failures, _remove, _rewrite_catalog
 from emqa_dask.pipeline.workspace.stages import SURVEY_FAILURES, SURVEY_FILES, SURVEY_FRAMES
+from emqa_dask.run.executor import Executor
 from emqa_dask.run.supervise import Died
-from emqa_dask.run.task import Result, Task
+from emqa_dask.run.task import Task
 from emqa_dask.settings import Settings
 from emqa_dask.store import aside, digests, files, layout, parts, plan, stacks
 from emqa_dask.store.digests import Digests
-
-Execute = Callable[[Callable, Iterator[Task], str], Iterable[Result]]
 
 # threads that read a survey's parts, and how many parts each at a time
 READERS = 4
 PARTS = 8
 
 
-def ingest(root: str, source: str, settings: Settings, execute: Execute) -> None:
+def ingest(root: str, source: str, settings: Settings, execute: Executor) -> None:
     """Survey the files that the catalog does not know yet, then plan: catalog.parquet and micrographs.parquet.
 
     micrographs.parquet is a ledger: rows are added, never changed, since a slot that was given away stays so. Which of

@@ -1,7 +1,5 @@
 """One task for every partition that lacks a table."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from emqa_dask.partition import Partition
@@ -9,6 +7,8 @@ from emqa_dask.pipeline.commands.bundled_tables import predict_all, weigh_all
 from emqa_dask.pipeline.tasks.entry import make_partition
 from emqa_dask.pipeline.workspace import journal, micrograph_ledger
 from emqa_dask.pipeline.workspace.stages import OF_STEP, failures_dir, folders, upstream
+from emqa_dask.run.executor import Executor
+from emqa_dask.run.preflight import Needs
 from emqa_dask.run.task import Task
 from emqa_dask.settings import Settings
 from emqa_dask.store import layout, parts
@@ -18,11 +18,10 @@ TASK_COLUMNS = (
     *("micrograph_id", "uri", "frame", "path", "pixel_sha256", "stack", "index", "height_px", "width_px", "dtype"),
     *("colour_fraction", "instrument", "magnification", "nm_per_pixel", "voltage_kv"),
 )
-NO_NEEDS = {"partition_bytes": 0, "output_bytes": 0, "image_px": 0}
 STORED = {False: 1, True: 2}  # pixels of one byte, or of more, per byte that the store takes (see store.stacks)
 
 
-def make_tables(root: str, settings: Settings, steps: list[str], execute_here: Callable) -> None:
+def make_tables(root: str, settings: Settings, steps: list[str], execute_here: Executor) -> None:
     """One task for every partition that lacks a table of `steps`, or of what those are made from.
 
     Where all that takes pixels is there, evidence is made before, and then predictions, of many partitions in a task;
@@ -49,7 +48,7 @@ def make_tables(root: str, settings: Settings, steps: list[str], execute_here: C
         done = (done & judged[table]) | make(root, settings, done - judged[table], execute_here)
     total = 0
     n_tasks = 0
-    needs = NO_NEEDS
+    needs = Needs()
     for partition in micrograph_ledger.every_partition(root):
         if partition.name not in done:
             total += len(partition)
@@ -68,12 +67,13 @@ def make_tables(root: str, settings: Settings, steps: list[str], execute_here: C
             journal.fail_partition(root, settings, result)
 
 
-def _add_needs(needs: dict, partition: Partition, is_stored: bool) -> dict:
-    """What preflight.check() has to know, of one more partition."""
+def _add_needs(needs: Needs, partition: Partition, is_stored: bool) -> Needs:
+    """`needs` with one more partition."""
     height, width, dtype = layout.shape_of(partition.stack)
     n_bytes = len(partition) * height * width * np.dtype(dtype).itemsize
-    return {
-        "partition_bytes": max(needs["partition_bytes"], n_bytes),
-        "output_bytes": needs["output_bytes"] + (0 if is_stored else n_bytes // STORED[np.dtype(dtype).itemsize > 1]),
-        "image_px": max(needs["image_px"], height * width),
-    }
+    n_written = 0 if is_stored else n_bytes // STORED[np.dtype(dtype).itemsize > 1]
+    return Needs(
+        partition_bytes=max(needs.partition_bytes, n_bytes),
+        output_bytes=needs.output_bytes + n_written,
+        image_px=max(needs.image_px, height * width),
+    )

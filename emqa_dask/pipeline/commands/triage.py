@@ -16,13 +16,14 @@ from emqa_dask.backend import to_device
 from emqa_dask.pipeline import PRELOAD
 from emqa_dask.pipeline.commands import ingest
 from emqa_dask.pipeline.commands.bundled_tables import tell_unfit
-from emqa_dask.pipeline.commands.make_tables import NO_NEEDS, make_tables
+from emqa_dask.pipeline.commands.make_tables import make_tables
 from emqa_dask.pipeline.commands.report import report
 from emqa_dask.pipeline.workspace import integrity, journal, preconditions, provenance
 from emqa_dask.pipeline.workspace.stages import OF_STEP, SURVEY_FILES, SURVEY_FRAMES, folders
 from emqa_dask.run import preflight
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.execute import execute
+from emqa_dask.run.executor import Executor
 from emqa_dask.run.progress import clock, watch
 from emqa_dask.run.task import IN_PROCESS, Limits, Result, Task
 from emqa_dask.run.waiting import waiting_for
@@ -123,11 +124,8 @@ def run(
 
 def _executor(
     stack: ExitStack, root: str, settings: Settings, is_here: bool, record: Callable[[Result], None], say: Say
-) -> Callable:
-    """execute(function, tasks, stage, total, needs, n_tasks) -> iterator of results; the first starts the workers.
-
-    `needs` is what preflight.check() is told of the work before it begins.
-    """
+) -> Executor:
+    """An Executor whose first call starts the workers."""
     client = None
     limits = Limits(settings.run.timeout_s, int(settings.run.memory_gib * GIB))
     resources = {"GPU": 1} if settings.detect.device == "cuda" else None
@@ -137,7 +135,7 @@ def _executor(
         tasks: Iterable[Task],
         stage: str,
         total: int | None = None,
-        needs: dict | None = None,
+        needs: preflight.Needs = preflight.NO_NEEDS,
         n_tasks: int = 0,
     ) -> Iterator[Result]:
         nonlocal client
@@ -148,7 +146,7 @@ def _executor(
         if client is None and not is_here:
             client = stack.enter_context(open_cluster(settings, PRELOAD, say))
             say(f"{len(client.nthreads())} workers; dashboard: {client.dashboard_link}")
-        preflight.check(client, settings, root=root, say=say, **(needs or NO_NEEDS))
+        preflight.check(client, settings, needs, root=root, say=say)
         bundle = max(1, min(LARGEST_BUNDLE, n_tasks // WANTED_TASKS))
         results = execute(
             function,

@@ -1,0 +1,26 @@
+"""Executor: the interface by which commands run tasks, wherever these run."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+from emqa_dask.run.preflight import NO_NEEDS, Needs
+from emqa_dask.run.task import Result, Task
+
+
+class Executor(Protocol):
+    """Runs tasks on the workers of a run, or in this process."""
+
+    def __call__(
+        self,
+        function: Callable[..., dict | None],
+        tasks: Iterable[Task],
+        stage: str,
+        total: int | None = None,
+        needs: Needs = NO_NEEDS,
+        n_tasks: int = 0,
+    ) -> Iterator[Result]:
+        """Results of `function(*task.args, call=call)` for every task, in any order, as run.execute.execute() says.
+
+        Progress is shown as images of `total`; None is unknown. `needs` are checked before the first task. Many tasks
+        (`n_tasks`, 0 is unknown) travel to a worker in bundles.
+        """
