@@ -155,7 +155,7 @@ def verdicts(seed, n_per_fault):
     known = tables.empty(tables.MICROGRAPHS).merge(pd.DataFrame(known), how="right")
     catalog = tables.empty(tables.CATALOG).merge(known[["uri"]], how="right").assign(status="ok")
     predicted = predict_images(evidence, settings.predict.forests)
-    judged = judge(catalog, known, evidence, predicted, flag_images(features), settings.report)
+    judged = judge(catalog, known, evidence, predicted, flag_images(features), settings.triage)
     fault_of = dict(zip(features["micrograph_id"], faults, strict=True))
     return pd.crosstab(judged["micrograph_id"].map(fault_of).rename("fault"), judged["verdict"])
 

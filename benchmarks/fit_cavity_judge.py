@@ -93,8 +93,8 @@ def verdicts(detector: str, forests: tuple[str, ...], n: int, settings: Settings
     catalog = tables.empty(tables.CATALOG).merge(known[["uri"]], how="right").assign(status="ok")
     predicted = predict_images(evidence, forests)
     order = list(detectors.names_of(settings.detect))
-    one = chosen(evidence, predicted, order, settings.report.max_ood_distance)
-    judged = judge_rows(catalog, known, one, one[[*tables.PREDICTIONS.names]], flag_images(features), settings.report)
+    one = chosen(evidence, predicted, order, settings.triage.max_ood_distance)
+    judged = judge_rows(catalog, known, one, one[[*tables.PREDICTIONS.names]], flag_images(features), settings.triage)
     kind_of = dict(zip(features["micrograph_id"], kinds, strict=True))
     return pd.crosstab(judged["micrograph_id"].map(kind_of).rename("picture"), judged["verdict"])
 

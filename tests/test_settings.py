@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import tomllib
 import typing
 
@@ -13,7 +14,17 @@ from hypothesis import strategies as st
 from benchmarks.bad_settings import cases
 from emqa_dask.cli import _changes, main
 from emqa_dask.cli.arguments import parser
-from emqa_dask.settings import SECTIONS, Cohort, Settings, SettingsError, dump, load_settings, parse, replace
+from emqa_dask.settings import (
+    RENAMED_KEYS,
+    SECTIONS,
+    Cohort,
+    Settings,
+    SettingsError,
+    dump,
+    load_settings,
+    parse,
+    replace,
+)
 from emqa_dask.settings.rules import LONGEST_TEXT
 
 RECORDS = {section: type(getattr(Settings(), section)) for section in SECTIONS} | {"cohorts": Cohort}
@@ -87,7 +98,7 @@ def test_what_is_taken_is_valid_toml_and_read_back(text, exclude, level):
             {
                 "classify": {"model": text},
                 "archive": {"exclude": exclude},
-                "report": {"trust_f1": level},
+                "triage": {"trust_f1": level},
                 "cohorts": [{"uri": text, "instrument": "a", "threshold": level}],
             },
         )
@@ -155,6 +166,23 @@ def test_schedulers_with_a_port_are_taken():
 def test_a_range_is_no_setting():
     for section in ("detect", "cohorts"):
         refusal(section, "RANGES", 1)
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED_KEYS.items())
+def test_a_renamed_key_is_refused_with_its_new_name(old, new, tmp_path):
+    section, key = old.split(".")
+    new_section, new_key = new.split(".")
+    assert old not in {".".join(name) for name in HINTS}
+    assert (new_section, new_key) in HINTS
+    remedy = f"setting {old} was renamed: write {new}, which is {new_key} in section [{new_section}]"
+    assert refusal(section, key, 1) == f"s.toml: {remedy}"
+    file = tmp_path / "own.toml"
+    file.write_text(f"[{section}]\n{key} = 1\n")
+    with pytest.raises(SettingsError, match=re.escape(f"{file}: {remedy}")):
+        load_settings(file)
+    options = parser().parse_args(["triage", "archive", "--set", f"{old}=1"])
+    with pytest.raises(SettingsError, match=re.escape(f"command line: {remedy}")):
+        replace(Settings(), _changes(options), "command line")
 
 
 @pytest.mark.parametrize("section", SECTIONS)

@@ -25,7 +25,7 @@ EPILOG = """examples:
   emqa status session.emqa --watch                     how far a run is
   emqa retry session.emqa --failed                     try again what failed
   emqa verify session.emqa                             is every stored byte as it was written?
-  emqa report session.emqa --set report.trust_f1=0.8   a stricter verdict; no pixel is read again
+  emqa report session.emqa --set triage.trust_f1=0.8   a stricter verdict; no pixel is read again
   emqa synthesise demo --profile demo --n 60 --seed 1  an archive with known answers
 
 exit codes: 0 all ok; 2 finished, but some files failed (failures.parquet says why); 1 fatal; 130 interrupted (run the

@@ -25,7 +25,7 @@ def add_models(verbs) -> None:
         help="replay score floor, models and verdicts on what the detectors have left",
         description="Evidence, predictions, verdicts and the report of WS anew, in seconds: no pixel is read and no "
         "detector runs. Takes other models, score floors and limits.",
-        epilog="example: emqa rescore session.emqa --set report.trust_f1=0.7 --set featurise.score_floor=0.3",
+        epilog="example: emqa rescore session.emqa --set triage.trust_f1=0.7 --set featurise.score_floor=0.3",
     )
     rescore.add_argument("workspace", metavar="WS")
     add_settings(rescore)

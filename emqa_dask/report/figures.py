@@ -7,7 +7,7 @@ import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
-from emqa_dask.settings import Report
+from emqa_dask.settings import Triage
 from emqa_dask.tables import VERDICTS
 
 # user units of the SVG
@@ -138,7 +138,7 @@ def histogram(values: NDArray, verdicts: NDArray, axis: Callable, limit: float, 
     return Markup(head + "".join(parts) + "</svg>")
 
 
-def distributions(column: Callable[[str], NDArray], verdicts: NDArray, settings: Report) -> list[dict]:
+def distributions(column: Callable[[str], NDArray], verdicts: NDArray, settings: Triage) -> list[dict]:
     """Title, one line of numbers and SVG of the four distributions; those without a known value say so.
 
     `column` gives (n,) float64 of the triage table by name, one at a time; verdicts: (n,) positions in VERDICTS.

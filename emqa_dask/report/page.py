@@ -18,7 +18,7 @@ from emqa_dask.report.classes import ClassifierSection
 from emqa_dask.report.figures import distributions
 from emqa_dask.report.overview import Overview
 from emqa_dask.report.words import date, figure, label, seconds, size, value, visible
-from emqa_dask.settings import Report
+from emqa_dask.settings import Triage
 from emqa_dask.tables import VERDICTS
 
 MAX_DRAWN = 300  # detections drawn per image, the strongest: more hides the image and weighs down the page
@@ -42,7 +42,7 @@ def render(
     boxes: Mapping[str, str],
     pictures: Mapping[str, bytes],
     facts: dict,
-    settings: Report,
+    settings: Triage,
     rules: Sequence,
     classes: ClassifierSection | None = None,
     maps: Mapping[str, str] | None = None,

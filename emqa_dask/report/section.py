@@ -11,7 +11,7 @@ from emqa_dask.report import trends
 from emqa_dask.report.classes import ENTROPY_EDGES, ClassifierSection
 from emqa_dask.report.figures import of_classifier
 from emqa_dask.report.words import label, visible
-from emqa_dask.settings import Report
+from emqa_dask.settings import Triage
 from emqa_dask.tables import SHIFTS
 
 MAX_CLASSES = 30  # counted one by one, the most frequent
@@ -44,7 +44,7 @@ def _codes(values: pd.Series, names: Sequence[str]) -> list:
     return [None if code < 0 else int(code) for code in pd.Categorical(values, names).codes]
 
 
-def contents(classes: ClassifierSection, column: Callable[[str], NDArray], verdicts: NDArray, settings: Report) -> dict:
+def contents(classes: ClassifierSection, column: Callable[[str], NDArray], verdicts: NDArray, settings: Triage) -> dict:
     """What the template's section on the classifier needs: counts with shares, figures, and the longest tables cut."""
     limit = settings.max_entropy_nats or classes.entropy_limit_nats
     most = max((n for _, n in classes.classes), default=1)

@@ -168,21 +168,34 @@ class Predict:
 
 
 @dataclass(frozen=True)
-class Report:
+class Triage:
+    """Limits that decide verdicts, beside those of [flags]."""
+
     trust_f1: float = 0.5  # lower end of the predicted F1 from which an image is trusted; the paper calls 0.5 good
     max_ood_distance: float = 1.0  # in units of the training images' 99th percentile
     max_entropy_nats: float = 0.0  # of a class: above it a person looks; 0 = as review_share or target_risk say
     review_share: float = 0.1  # of images like the classifier's held-out ones that a person should look at
     target_risk: float = 0.0  # share of wrong classes among those that nobody looks at; 0 = review_share counts
-    max_rows: int = 1000  # rows with pictures in the page; triage.parquet and triage.csv hold all
     RANGES: ClassVar = {
         "trust_f1": Range(0, 1),
         "max_ood_distance": Range(1e-6, 1e6),
         "max_entropy_nats": Range(0, 100),
         "review_share": Range(0, 1),
         "target_risk": Range(0, 1),
+    }
+
+    def check(self) -> None:
+        require(self.target_risk < 1, "triage.target_risk", self.target_risk, "has to be below 1")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the page shows."""
+
+    max_rows: int = 1000  # rows with pictures in the page; triage.parquet and triage.csv hold all
+    RANGES: ClassVar = {
         "max_rows": Range(1, 100_000),
     }
 
     def check(self) -> None:
-        require(self.target_risk < 1, "report.target_risk", self.target_risk, "has to be below 1")
+        """All that can be wrong is a number's range."""

@@ -5,7 +5,7 @@ import pandas as pd
 import pyarrow as pa
 
 from emqa_dask import tables
-from emqa_dask.settings import Report
+from emqa_dask.settings import Triage
 from emqa_dask.triage import classifier_findings
 from emqa_dask.triage.rules import RANKS, RULES, findings, sentences
 
@@ -21,7 +21,7 @@ def judge(
     features: pd.DataFrame,
     predictions: pd.DataFrame,
     flags: pd.DataFrame,
-    settings: Report,
+    settings: Triage,
     failures: pd.DataFrame | None = None,
     *,
     classifications: pd.DataFrame | None = None,
@@ -148,7 +148,7 @@ def _files(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _predicted(rows: pd.DataFrame, junk: np.ndarray, settings: Report) -> pd.DataFrame:
+def _predicted(rows: pd.DataFrame, junk: np.ndarray, settings: Triage) -> pd.DataFrame:
     """What detections and predictions say. They say nothing about junk, and the F1 nothing out of the domain."""
     open_ = ~junk & ~rows["is_file"]
     judged = open_ & rows["is_judged"]
@@ -208,14 +208,14 @@ def _verdicts(found: pd.DataFrame, n: int) -> np.ndarray:
     return verdicts
 
 
-def _explained(rows: pd.DataFrame, found: pd.DataFrame, settings: Report) -> pd.DataFrame:
+def _explained(rows: pd.DataFrame, found: pd.DataFrame, settings: Triage) -> pd.DataFrame:
     """The findings' sentences, with one in front of the notes that says why a trusted image is trusted."""
     is_trust = rows["verdict"].eq("trust")
     why = pd.DataFrame({"row": np.flatnonzero(is_trust), "text": _f1_text(rows[is_trust], settings)})
     return pd.concat([why, found[["row", "text"]]]).sort_values("row", kind="stable")
 
 
-def _f1_text(rows: pd.DataFrame, settings: Report) -> pd.Series:
+def _f1_text(rows: pd.DataFrame, settings: Triage) -> pd.Series:
     limit = f"{settings.trust_f1:g}"
     low = rows["predicted_f1_low"]
     ends = (

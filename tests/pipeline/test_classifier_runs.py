@@ -185,7 +185,7 @@ def test_a_classifier_can_be_added_to_a_finished_workspace_and_detects_nothing_a
 
 def test_rescore_replays_limits_and_runs_no_network(done, settings, here, tmp_path):
     root = shutil.copytree(done, tmp_path / "ws")
-    every = replace(settings, {"report": {"max_entropy_nats": 1e-9}})
+    every = replace(settings, {"triage": {"max_entropy_nats": 1e-9}})
     assert rescore(str(root), every, say=quiet) == 0
     triage = parts.load_table(layout.triage(str(root)), tables.TRIAGE)
     known = triage[

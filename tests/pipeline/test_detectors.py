@@ -102,7 +102,7 @@ def test_a_detector_without_a_model_is_not_judged(done, both):
 def test_another_score_floor_needs_no_pixel(copy, both, small_archive, tmp_path):
     """Without the pixels rescoring gives what a run with those settings from the start gives."""
     shutil.rmtree(copy / "micrographs.zarr")
-    changed = replace(both, {"report": {"trust_f1": 0.3}})
+    changed = replace(both, {"triage": {"trust_f1": 0.3}})
     assert rescore(str(copy), changed, say=quiet) == 0
     fresh = tmp_path / "fresh"
     assert run(str(small_archive), str(fresh), changed, say=quiet) == 0

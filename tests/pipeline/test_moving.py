@@ -158,7 +158,7 @@ def test_edited_settings_go_in_by_the_remedy(moved, capsys, tmp_path):
     assert main(["status", str(root)]) == 1
     assert "was changed since emqa wrote it" in capsys.readouterr().err
     assert triage(moved[0], root, "--settings", file) == 0  # as the error says
-    assert layout.settings_of(str(root)).report.trust_f1 == 0.7
+    assert layout.settings_of(str(root)).triage.trust_f1 == 0.7
     assert main(["status", str(root)]) == 0
 
 

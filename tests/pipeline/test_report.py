@@ -172,7 +172,7 @@ def test_what_has_not_changed_is_known_without_reading_a_table(tmp_path, monkeyp
     assert "emqa retry" in page.read_text()
     later = facts | {"failures": facts["failures"][1:]}
     assert report(root, "/archive", SETTINGS, later)[1]
-    other = replace(SETTINGS, {"report": {"trust_f1": 0.9}})
+    other = replace(SETTINGS, {"triage": {"trust_f1": 0.9}})
     assert report(root, "/archive", other, later)[1]
     assert not report(root, "/archive", other, later)[1]
     victim = sorted((tmp_path / folders(SETTINGS)["features"]).iterdir())[0]
@@ -188,7 +188,7 @@ def test_a_report_that_ends_early_leaves_the_last_one(tmp_path, monkeypatch, fac
     facts["failures"] = make_workspace(root, 30)
     report(root, "/archive", SETTINGS, facts)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    other = replace(SETTINGS, {"report": {"trust_f1": 0.9}})
+    other = replace(SETTINGS, {"triage": {"trust_f1": 0.9}})
     monkeypatch.setattr(verdicts, "BATCH", 7)
 
     def failing(triage, header=True):

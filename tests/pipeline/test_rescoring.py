@@ -237,7 +237,7 @@ def test_the_settings_of_the_runs_to_come_stay_as_they_are(copy, short):
     assert layout.settings_of(str(copy)) == local
     catalog = copy / "catalog.parquet"
     catalog.write_bytes(catalog.read_bytes()[:100])
-    changed = replace(local, {"report": {"trust_f1": 0.6}})
+    changed = replace(local, {"triage": {"trust_f1": 0.6}})
     with pytest.raises(ValueError, match="damaged"):
         rescore(str(copy), changed, say=quiet)
     assert layout.settings_of(str(copy)).run.scheduler == "local"

@@ -170,7 +170,7 @@ def test_new_settings_redo_only_what_depends_on_them(done, small_archive, here, 
     root = tmp_path / "ws"
     shutil.copytree(done, root)
     n_events = len(pd.read_parquet(layout.events(str(root))))
-    floor = replace(here, {"featurise": {"score_floor": here.featurise.score_floor}, "report": {"trust_f1": 0.99}})
+    floor = replace(here, {"featurise": {"score_floor": here.featurise.score_floor}, "triage": {"trust_f1": 0.99}})
     quietly(small_archive, root, floor)
     assert len(pd.read_parquet(layout.events(str(root)))) == n_events
     assert not triage_of(root)["verdict"].eq("trust").any()

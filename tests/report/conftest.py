@@ -9,7 +9,7 @@ from emqa_dask import tables
 from emqa_dask.report import page
 from emqa_dask.report.classes import Classes, ClassifierSection, most_drifted
 from emqa_dask.report.overview import Overview
-from emqa_dask.settings import Report
+from emqa_dask.settings import Triage
 from emqa_dask.triage.rules import OF_CLASSIFIERS, RULES
 
 NAMES = (
@@ -208,10 +208,18 @@ def maps_of(micrographs: pd.DataFrame) -> pd.DataFrame:
 
 
 def render_page(
-    triage, detections, thumbnails, facts, settings: Report, n_batch: int = 50, classes=None, regions=None
+    triage,
+    detections,
+    thumbnails,
+    facts,
+    settings: Triage,
+    n_batch: int = 50,
+    classes=None,
+    regions=None,
+    max_rows=1000,
 ) -> str:
     """The page as the pipeline makes it of tables on disk: rows in batches, numbers by column."""
-    overview = Overview(settings.max_rows)
+    overview = Overview(max_rows)
     for k in range(0, len(triage), n_batch):
         overview.add(triage[k : k + n_batch])
     shown = triage.iloc[overview.shown()]

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emqa_dask import tables
-from emqa_dask.settings import Report, Settings
+from emqa_dask.settings import Settings, Triage
 from emqa_dask.settings.rules import SettingsError
 from emqa_dask.triage.classifier_findings import KINDS
 from emqa_dask.triage.rules import OF_CLASSIFIERS, RANKS, RULES
@@ -16,7 +16,7 @@ from emqa_dask.triage.verdicts import judge
 SEEDS = st.integers(0, 2**31)
 OWN = ["predicted_class", "class_probability", "predictive_entropy_nats", "mutual_information_nats", "shift_score"]
 OWN += ["shift"]
-TRUSTED = Report(trust_f1=0.7)
+TRUSTED = Triage(trust_f1=0.7)
 
 
 def one_image(**features) -> dict[str, pd.DataFrame]:
@@ -48,7 +48,7 @@ def answer(**values) -> pd.DataFrame:
     return tables.conform([row | values], tables.CLASSIFICATIONS).to_pandas().assign(**more)
 
 
-def judged(settings: Report = TRUSTED, archive: dict | None = None, **values) -> pd.Series:
+def judged(settings: Triage = TRUSTED, archive: dict | None = None, **values) -> pd.Series:
     return judge(**(archive or one_image()), settings=settings, classifications=answer(**values)).iloc[0]
 
 
@@ -77,11 +77,11 @@ def test_each_rule_at_its_limit(values, verdict, reasons):
 def test_the_settings_limit_counts_before_the_classifiers_own():
     values = {"predictive_entropy_nats": 0.7, "entropy_limit_nats": 0.5}
     assert judged(**values)["reasons"] == ["uncertain_class"]
-    assert judged(Report(trust_f1=0.7, max_entropy_nats=0.8), **values)["verdict"] == "trust"
-    strict = judged(Report(trust_f1=0.7, max_entropy_nats=0.6), predictive_entropy_nats=0.7)
+    assert judged(Triage(trust_f1=0.7, max_entropy_nats=0.8), **values)["verdict"] == "trust"
+    strict = judged(Triage(trust_f1=0.7, max_entropy_nats=0.6), predictive_entropy_nats=0.7)
     assert strict["reasons"] == ["uncertain_class"]
     with pytest.raises(SettingsError, match="max_entropy_nats"):
-        Settings(report=Report(max_entropy_nats=-1)).check()
+        Settings(triage=Triage(max_entropy_nats=-1)).check()
 
 
 @pytest.mark.parametrize("kind", KINDS)

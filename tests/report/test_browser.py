@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from emqa_dask.settings import Report, Settings, dump
+from emqa_dask.settings import Settings, Triage, dump
 from emqa_dask.triage.verdicts import judge
 from tests.report.conftest import maps_of
 
@@ -18,9 +18,9 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def triage_and_file(archive, pictures, render, tmp_path_factory):
     given = archive(220, 4)
-    triage = judge(**given, settings=Report())
+    triage = judge(**given, settings=Triage())
     facts = {"archive": "/data/<session> 7", "settings": dump(Settings()), "seconds": {"detect": 3.0}, "n_files": 220}
-    page = render(triage, facts=facts, settings=Report(), **pictures(given["micrographs"], given["features"]))
+    page = render(triage, facts=facts, settings=Triage(), **pictures(given["micrographs"], given["features"]))
     path = tmp_path_factory.mktemp("report") / "index.html"
     path.write_text(page, encoding="utf-8")
     return triage, path
@@ -39,10 +39,10 @@ def browser():
 def classified_file(archive, pictures, classifications, section, render, tmp_path_factory):
     given = archive(160, 4)
     answers = classifications(given["micrographs"], 4)
-    triage = judge(**given, settings=Report(), classifications=answers)
+    triage = judge(**given, settings=Triage(), classifications=answers)
     some = pictures(given["micrographs"], given["features"])
     regions = maps_of(given["micrographs"])
-    page = render(triage, facts={}, settings=Report(), classes=section(triage, answers), regions=regions, **some)
+    page = render(triage, facts={}, settings=Triage(), classes=section(triage, answers), regions=regions, **some)
     path = tmp_path_factory.mktemp("classified") / "index.html"
     path.write_text(page, encoding="utf-8")
     return path

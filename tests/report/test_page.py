@@ -18,7 +18,7 @@ from emqa_dask import tables
 from emqa_dask.report import figures, overview
 from emqa_dask.report.overview import Overview, choose, keys, narrow
 from emqa_dask.report.page import MAX_DRAWN, visible
-from emqa_dask.settings import Report, Settings, dump
+from emqa_dask.settings import Settings, Triage, dump
 from emqa_dask.triage.rules import OF_CLASSIFIERS, RULES
 from emqa_dask.triage.verdicts import judge
 from tests.report.conftest import COHORTS, KINDS_OF_COHORTS, maps_of
@@ -51,7 +51,7 @@ def island(page: str) -> dict:
 def inputs(archive, pictures):
     given_ = archive(120, 1)
     return {
-        "triage": judge(**given_, settings=Report()),
+        "triage": judge(**given_, settings=Triage()),
         **pictures(given_["micrographs"], given_["features"]),
         "facts": {
             "archive": f"/data/{EVIL}",
@@ -73,7 +73,7 @@ def inputs(archive, pictures):
 
 @pytest.fixture(scope="module")
 def page(inputs, render):
-    return render(**inputs, settings=Report())
+    return render(**inputs, settings=Triage())
 
 
 def test_no_name_becomes_markup(page, inputs):
@@ -137,7 +137,7 @@ def test_the_strongest_detections_that_count_are_drawn_where_they_are(render, ar
             micrograph_id="a" * 32, uri="a.tif", frame=0, verdict="trust", status="ok", explanation="", reasons=[[]],
             n_detections=counted, height_px=height, width_px=width,
         )  # fmt: skip
-        page = render(triage, detections, tables.empty(tables.THUMBNAILS), {}, Report())
+        page = render(triage, detections, tables.empty(tables.THUMBNAILS), {}, Triage())
         drawn = np.frombuffer(base64.b64decode(island(page)["boxes"][0]), "<u2").reshape(-1, 5) / 65535
         expected = detections.sort_values("score", ascending=False).head(min(counted, MAX_DRAWN))
         expected = expected[["y0", "x0", "y1", "x1", "score"]].to_numpy()
@@ -147,10 +147,10 @@ def test_the_strongest_detections_that_count_are_drawn_where_they_are(render, ar
 def test_a_maps_cells_cover_what_was_looked_at_once(render, archive, section, classifications):
     given = archive(30, 4)
     answers = classifications(given["micrographs"], 4)
-    triage = judge(**given, settings=Report(), classifications=answers)
+    triage = judge(**given, settings=Triage(), classifications=answers)
     regions = maps_of(given["micrographs"])
     nothing = [tables.empty(schema) for schema in (tables.DETECTIONS, tables.THUMBNAILS)]
-    page = render(triage, *nothing, {}, Report(), classes=section(triage, answers), regions=regions)
+    page = render(triage, *nothing, {}, Triage(), classes=section(triage, answers), regions=regions)
     data = island(page)
     assert [name is not None and name in set(regions["micrograph_id"]) for name in data["id"]] == [
         cells is not None for cells in data["maps"]
@@ -180,10 +180,10 @@ def classified(archive, classifications, section, render):
     """(triage, section, page) of an archive with a classifier."""
     given_ = archive(120, 1)
     answers = classifications(given_["micrographs"], 1)
-    triage = judge(**given_, settings=Report(), classifications=answers)
+    triage = judge(**given_, settings=Triage(), classifications=answers)
     found = section(triage, answers)
     nothing = [tables.empty(schema) for schema in (tables.DETECTIONS, tables.THUMBNAILS)]
-    return triage, found, render(triage, *nothing, {}, Report(), classes=found)
+    return triage, found, render(triage, *nothing, {}, Triage(), classes=found)
 
 
 def test_an_archive_without_a_classifier_shows_no_trace_of_one(page, inputs):
@@ -257,7 +257,7 @@ def test_a_section_without_drift_time_and_classes_is_one(render, classified):
         drifts=section.drifts[:0], n_drifted=0, quantity=None, times=None,
     )  # fmt: skip
     unknown = triage.assign(predicted_class=None, predictive_entropy_nats=np.nan, shift_score=np.nan, shift=None)
-    page = render(unknown, *nothing, {}, Report(), classes=bare)
+    page = render(unknown, *nothing, {}, Triage(), classes=bare)
     assert "No micrograph was given a class" in page
     assert "Drift of whole cohorts" not in page
     assert "over time" not in page
@@ -272,7 +272,7 @@ def test_long_lists_are_cut_and_say_so(render, classified):
         cohorts=tuple(section.cohorts[0]._replace(cohort=f"cohort {k:02d}") for k in range(99)),
         drifts=pd.concat([section.drifts] * 20, ignore_index=True),
     )
-    page = render(triage, *nothing, {}, Report(), classes=many)
+    page = render(triage, *nothing, {}, Triage(), classes=many)
     assert "class 29<" in page
     assert "class 30<" not in page
     assert f"Further classes: {sum(100 - k for k in range(30, 40))} micrographs." in page
@@ -286,14 +286,14 @@ def test_long_lists_are_cut_and_say_so(render, classified):
 def test_the_entropys_limit_is_that_which_counts(render, classified, settings_limit, shown):
     triage, section, _ = classified
     nothing = [tables.empty(schema) for schema in (tables.DETECTIONS, tables.THUMBNAILS)]
-    page = render(triage, *nothing, {}, Report(max_entropy_nats=settings_limit), classes=section)
+    page = render(triage, *nothing, {}, Triage(max_entropy_nats=settings_limit), classes=section)
     own = re.search(r'<section id="classes".*?</section>', page, re.S)[0]
     assert re.findall(r"limit [\d.]+<", own) == [shown, "limit 1<"]
 
 
 def test_without_anything_there_is_a_page(render):
     page = render(
-        *(tables.empty(schema) for schema in (tables.TRIAGE, tables.DETECTIONS, tables.THUMBNAILS)), {}, Report()
+        *(tables.empty(schema) for schema in (tables.TRIAGE, tables.DETECTIONS, tables.THUMBNAILS)), {}, Triage()
     )
     assert island(page)["uri"] == []
     assert "All 0 rows" in page
@@ -302,7 +302,7 @@ def test_without_anything_there_is_a_page(render):
 @given(seed=st.integers(0, 1000), max_rows=st.integers(5, 80))
 @settings(max_examples=25, deadline=None)
 def test_a_balanced_choice(archive, seed, max_rows):
-    triage = judge(**archive(60, seed % 5), settings=Report())
+    triage = judge(**archive(60, seed % 5), settings=Triage())
     shown = choose(keys(triage), max_rows)
     assert len(shown) == min(max_rows, len(triage))
     pd.testing.assert_frame_equal(keys(triage.loc[shown.index]), shown)
@@ -317,7 +317,7 @@ def test_a_balanced_choice(archive, seed, max_rows):
 @given(seed=st.integers(0, 1000), max_rows=st.integers(1, 80), n_batch=st.integers(1, 70))
 @settings(max_examples=25, deadline=None)
 def test_an_overview_of_batches_is_that_of_the_whole(archive, seed, max_rows, n_batch):
-    triage = judge(**archive(60, seed % 5), settings=Report())
+    triage = judge(**archive(60, seed % 5), settings=Triage())
     whole = Overview(max_rows)
     parts = Overview(max_rows)
     whole.add(triage)
@@ -335,7 +335,7 @@ def test_an_overview_of_batches_is_that_of_the_whole(archive, seed, max_rows, n_
 
 
 def test_the_page_says_how_many_of_how_many(inputs, render):
-    page = render(**inputs, settings=Report(max_rows=25))
+    page = render(**inputs, settings=Triage(), max_rows=25)
     assert len(island(page)["uri"]) == 25
     assert f"shows 25 of {len(inputs['triage'])} rows" in page
 
@@ -365,13 +365,13 @@ def test_a_histogram_counts_every_known_value_once(values, axis):
 def test_a_thousand_rows_in_three_seconds(archive, pictures, render):
     given_ = archive(800, 2)
     drawn = pictures(given_["micrographs"][:200], given_["features"][:200])
-    triage = judge(**given_, settings=Report())
+    triage = judge(**given_, settings=Triage())
     assert len(triage) >= 1000
     ids = triage["micrograph_id"].dropna().to_numpy()
     many = pd.concat([drawn["thumbnails"]] * (len(ids) // 200 + 1)).head(len(ids)).assign(micrograph_id=ids)
     boxes = drawn["detections"].sample(200_000, replace=True, random_state=0)
     boxes = boxes.assign(micrograph_id=np.resize(ids, len(boxes)))
     start = time.process_time()
-    page = render(triage, boxes, many, {}, Report())
+    page = render(triage, boxes, many, {}, Triage())
     assert time.process_time() - start < 3
     assert len(island(page)["uri"]) == 1000

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emqa_dask import tables
-from emqa_dask.settings import Report
+from emqa_dask.settings import Triage
 from emqa_dask.triage.verdicts import RANKS, RULES, judge
 
-STRICT = Report(trust_f1=0.7)
+STRICT = Triage(trust_f1=0.7)
 SEEDS = st.integers(0, 2**31)
 JUNK = {rule.code for rule in RULES if rule.verdict == "junk"}
 NOTES = {rule.code for rule in RULES if rule.verdict == "note"}
@@ -106,7 +106,7 @@ def test_a_file_is_judged_alike_with_and_without_the_others(archive, seed, cut):
 @settings(max_examples=15, deadline=None)
 def test_asking_more_never_adds_trust(archive, seed, limits):
     given_ = archive(30, seed)
-    low, high = (judge(**given_, settings=Report(trust_f1=f))["verdict"].eq("trust") for f in sorted(limits))
+    low, high = (judge(**given_, settings=Triage(trust_f1=f))["verdict"].eq("trust") for f in sorted(limits))
     assert not (high & ~low).any()
 
 

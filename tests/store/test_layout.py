@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emqa_dask.settings import Settings, SettingsError, replace
+from emqa_dask import sealed
+from emqa_dask.settings import RENAMED_KEYS, Settings, SettingsError, replace
 from emqa_dask.store import layout
 
 SIZES = st.floats(1e-12, 1e12)
@@ -109,10 +110,20 @@ def test_settings_are_read_back_and_defaults_count_without(tmp_path):
     assert layout.settings_of(root) == settings
 
 
+def test_a_renamed_key_in_stored_settings_is_refused(tmp_path):
+    layout.claim(str(tmp_path), "/data/a")
+    for former, present in RENAMED_KEYS.items():
+        section, _, key = former.partition(".")
+        old = f"[{section}]\n{key} = 1\n"
+        (tmp_path / "settings.toml").write_bytes(sealed.seal_text(old, sealed.SETTINGS_HEAD))
+        with pytest.raises(SettingsError, match=f"{former} was renamed: write {present}, .*: run `emqa triage /data/a"):
+            layout.settings_of(str(tmp_path))
+
+
 def test_no_flipped_bit_of_the_settings_gives_other_settings(tmp_path):
     root = str(tmp_path)
     layout.claim(root, "/data/a")
-    settings = replace(Settings(), {"report": {"trust_f1": 0.5}})
+    settings = replace(Settings(), {"triage": {"trust_f1": 0.5}})
     layout.write_settings(root, settings)
     file = tmp_path / "settings.toml"
     whole = file.read_bytes()

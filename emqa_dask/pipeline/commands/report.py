@@ -99,7 +99,7 @@ def report_key(root: str, settings: Settings, failures: pd.DataFrame) -> str:
     It does not read the large ones: parts are never changed, and catalog and ledger not without a change of their date.
     """
     where = folders(settings)
-    state = [dataclasses.asdict(settings.report), __version__]
+    state = [dataclasses.asdict(settings.triage), dataclasses.asdict(settings.report), __version__]
     for table in where:
         names = parts.part_names(root, where[table])
         state.append([len(names), hashlib.sha256("\n".join(names).encode()).hexdigest()])
@@ -158,7 +158,7 @@ def _page(
     shown = pd.concat(shown, ignore_index=True)
     boxes, pictures, maps = _drawings(root, shown, settings)
     rules = [rule for rule in RULES if section or rule.code not in OF_CLASSIFIERS]
-    return page.render(overview, column, shown, boxes, pictures, facts, settings.report, rules, section, maps)
+    return page.render(overview, column, shown, boxes, pictures, facts, settings.triage, rules, section, maps)
 
 
 def _drawings(

@@ -106,7 +106,7 @@ def judged(root: str, settings: Settings, failures: pd.DataFrame) -> Iterator[tu
                 micrographs.loc[micrographs["n_detections"].notna(), [*_OF_EVIDENCE, *_FLAT_FEATURES]],
                 micrographs.loc[micrographs["is_predicted"].eq(True), tables.PREDICTIONS.names],
                 flags,
-                settings.report,
+                settings.triage,
                 failures,
                 classifications=classified,
             )
@@ -117,7 +117,7 @@ def entropy_limit_of(settings: Settings) -> float:
     """Predictive entropy, nats, above which a person looks; NaN without a classifier, or where none is known."""
     if not settings.classify.model:
         return float("nan")
-    how = settings.report
+    how = settings.triage
     if how.max_entropy_nats:
         return how.max_entropy_nats
     from emqa_dask.uncertainty.classification import entropy_limit  # a run without a classifier does well without it
@@ -184,7 +184,7 @@ def _gather(root: str, settings: Settings, runs: Runs, signatures: Spill, identi
         evidence = made("evidence", _OF_EVIDENCE)
         predictions = made("predictions", tables.PREDICTIONS.names)
         _check_intervals(predictions, where["predictions"])
-        one = chosen(evidence, predictions, order, settings.report.max_ood_distance)
+        one = chosen(evidence, predictions, order, settings.triage.max_ood_distance)
         one = one.set_index("micrograph_id").reindex(ids)
         flat = rows[["micrograph_id", *_OF_MICROGRAPH]].assign(
             **{name: features[name].to_numpy() for name in _FLAT_FEATURES},
