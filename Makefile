@@ -74,4 +74,4 @@ lock: .venv/bin/python
 	sed -i "s/ ; python_full_version < '3.14' and sys_platform == 'linux'$$//" constraints.txt
 
 clean:
-	rm -rf .venv .venv-gpu $(DEMO)
+	rm -rf .venv .venv-gpu docs/_build docs/_generated $(DEMO)

@@ -28,7 +28,7 @@ autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
 autosummary_generate = False  # pages are Markdown, written by docs.generate
 # Types of other libraries have no page here, and the build uses no network.
-nitpick_ignore_regex = [("py:.*", ".*")]
+nitpick_ignore_regex = [("py:.*", r"(?!emqa_dask).*")]
 
 html_theme = "pydata_sphinx_theme"
 html_title = f"emqa_dask {release}"

@@ -10,8 +10,7 @@ class ColumnDefinition(SphinxRole):
     def run(self):
         target = f"column-{self.text}"
         node = nodes.literal("", self.text.rpartition(".")[2], ids=[target], classes=["column-name"])
-        domain = self.env.get_domain("std")
-        domain.note_object("column", self.text, target, location=node)
+        self.env.domains.standard_domain.note_object("column", self.text, target, location=node)
         return [node], []
 
 
