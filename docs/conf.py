@@ -27,8 +27,8 @@ autodoc_typehints = "none"  # the Parameters section of a docstring says the typ
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
 autosummary_generate = False  # pages are Markdown, written by docs.generate
-# Types of other libraries have no page here, and the build uses no network.
-nitpick_ignore_regex = [("py:.*", r"(?!emqa_dask).*")]
+# Types have no page here, and those of other libraries are not looked up: the build uses no network.
+nitpick_ignore_regex = [("py:func", r"(?!emqa_dask).*"), ("py:(class|obj|meth|attr|data|exc|mod)", ".*")]
 
 html_theme = "pydata_sphinx_theme"
 html_title = f"emqa_dask {release}"

@@ -5,9 +5,9 @@ import inspect
 import json
 import typing
 
-from docs.generate.markdown import code_block, escape
+from docs.generate.markdown import code_block, escape, list_table
 from docs.generate.source import field_comments
-from emqa_dask.settings import SECTIONS, TEMPLATES, Settings, template_names
+from emqa_dask.settings import RENAMED_KEYS, SECTIONS, TEMPLATES, Settings, template_names
 from emqa_dask.settings.stages import Cohort
 
 TYPES = {str: "text", int: "whole number", float: "number", bool: "true or false", tuple[str, ...]: "list of texts"}
@@ -50,7 +50,7 @@ def _toml(value: object) -> str:
 def render_page() -> str:
     """The page: a section of every record, the cohorts, and the templates."""
     parts = [_section(name, type(getattr(Settings(), name))) for name in SECTIONS]
-    return "\n".join([*parts, _cohorts(), _templates()])
+    return "\n".join([*parts, _cohorts(), _templates(), _renamed()])
 
 
 def _section(name: str, record: type) -> str:
@@ -78,3 +78,11 @@ def _templates() -> str:
     for name in template_names():
         parts.append(f"### `{name}`\n\n" + code_block((TEMPLATES / f"{name}.toml").read_text(), "toml"))
     return "\n".join(parts)
+
+
+def _renamed() -> str:
+    rows = [(f"`{former}`", f"{{confval}}`{present}`") for former, present in RENAMED_KEYS.items()]
+    head = (
+        "(settings-renamed)=\n## Renamed keys\n\nA former name is refused, and the message gives the present one.\n\n"
+    )
+    return head + list_table(("former name", "present name"), rows, "reasons")

@@ -19,7 +19,7 @@ from docs.generate import (
     write_pages,
 )
 from emqa_dask import tables
-from emqa_dask.settings import SECTIONS, Settings
+from emqa_dask.settings import RENAMED_KEYS, SECTIONS, Settings
 
 
 def test_every_verb_and_option_is_described():
@@ -54,6 +54,13 @@ def test_every_settings_key_is_described():
 def test_every_settings_key_has_a_type():
     keys = [key for name in SECTIONS for key in settings.list_keys(name, type(getattr(Settings(), name)))]
     assert [key.name for key in keys if not key.type] == []
+
+
+def test_renamed_keys_lead_to_present_ones():
+    page = settings.render_page()
+    for former, present in RENAMED_KEYS.items():
+        assert f"`{former}`\n  - {{confval}}`{present}`" in page
+        assert f":::{{confval}} {present}\n" in page
 
 
 def test_type_default_and_range_of_a_setting():
