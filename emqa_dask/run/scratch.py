@@ -10,6 +10,8 @@ from pathlib import Path
 
 import psutil
 
+from emqa_dask.processes import identify_boot, start_since_boot_s
+
 PREFIX = "emqa-run-"
 MARKER = ".owner.json"
 SHORT = "/tmp"  # where the temporary folder's path is too long for the fork server's socket in a folder of it
@@ -26,7 +28,7 @@ def own_folder() -> str:
     if not os.path.isdir(folder):
         sweep()
         folder = _folders[os.getpid()] = tempfile.mkdtemp(prefix=PREFIX, dir=_root())
-        owner = {"pid": os.getpid(), "start_s": _start_s(psutil.Process()), "machine": _machine()}
+        owner = {"pid": os.getpid(), "start_s": start_since_boot_s(psutil.Process()), "machine": identify_boot()}
         Path(folder, MARKER).write_text(json.dumps(owner))
         atexit.register(_remove_own, os.getpid(), folder)
     return folder
@@ -53,9 +55,9 @@ def _is_left_behind(item: os.DirEntry) -> bool:
         if item.stat(follow_symlinks=False).st_uid != os.getuid():
             return False
         owner = json.loads(Path(item.path, MARKER).read_text())
-        if owner["machine"] != _machine():
+        if owner["machine"] != identify_boot():
             return False
-        return abs(_start_s(psutil.Process(owner["pid"])) - owner["start_s"]) >= 1
+        return abs(start_since_boot_s(psutil.Process(owner["pid"])) - owner["start_s"]) >= 1
     except psutil.NoSuchProcess:
         return True
     except (OSError, ValueError, KeyError, TypeError, psutil.Error):
@@ -65,16 +67,3 @@ def _is_left_behind(item: os.DirEntry) -> bool:
 def _remove_own(pid: int, folder: str) -> None:
     if pid == os.getpid():
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _start_s(process: psutil.Process) -> float:
-    return process.create_time() - psutil.boot_time()  # since boot: a clock that is set does not move it
-
-
-def _machine() -> str:
-    """This boot of this machine, and its namespace of process numbers."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id") as file:
-            return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:  # no Linux
-        return f"{os.uname().nodename} {psutil.boot_time():.0f}"

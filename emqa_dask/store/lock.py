@@ -25,6 +25,7 @@ from datetime import datetime
 
 import psutil
 
+from emqa_dask.processes import identify_boot, start_since_boot_s
 from emqa_dask.store import files
 
 NAME = "lock.json"
@@ -145,7 +146,7 @@ def read_chain(root: str) -> list[Record]:
 def is_alive(root: str, chain: list[Record], limit_s: float = LIMIT_S) -> bool:
     """Does the holder, the last of a chain that is not empty, still run as far as can be told from here?"""
     record = chain[-1]
-    if not record.machine or record.machine != _machine():
+    if not record.machine or record.machine != identify_boot():
         return _silent_s(root, chain) < limit_s
     status = _status(record)
     if status == psutil.STATUS_STOPPED:
@@ -157,7 +158,7 @@ def _status(record: Record) -> str:
     """What psutil says of the process that a record of this machine is of; empty when it is gone."""
     try:
         process = psutil.Process(record.pid)
-        return process.status() if abs(_start_s(process) - record.process_start_s) < 1 else ""
+        return process.status() if abs(start_since_boot_s(process) - record.process_start_s) < 1 else ""
     except psutil.NoSuchProcess:
         return ""
     except psutil.AccessDenied:
@@ -165,7 +166,7 @@ def _status(record: Record) -> str:
 
 
 def _is_suspended(record: Record) -> bool:
-    return bool(record.machine) and record.machine == _machine() and _status(record) == psutil.STATUS_STOPPED
+    return bool(record.machine) and record.machine == identify_boot() and _status(record) == psutil.STATUS_STOPPED
 
 
 def _chain_once_continued(root: str, say: Callable[[str], None] | None, limit_s: float) -> list[Record]:
@@ -235,25 +236,12 @@ def _own_record() -> Record:
     return Record(
         token=uuid.uuid4().hex,
         host=platform.node(),
-        machine=_machine(),
+        machine=identify_boot(),
         pid=os.getpid(),
-        process_start_s=_start_s(psutil.Process()),
+        process_start_s=start_since_boot_s(psutil.Process()),
         started=datetime.now().astimezone().isoformat(timespec="seconds"),
         command=files.redact(shlex.join(sys.argv)),
     )
-
-
-def _start_s(process: psutil.Process) -> float:
-    return process.create_time() - psutil.boot_time()  # since boot: a clock that is set does not move it
-
-
-def _machine() -> str:
-    """This boot of this machine, and its namespace of process numbers: where those of two records can be compared."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id") as file:
-            return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:  # no Linux
-        return platform.node()
 
 
 def _who(record: Record) -> str:
