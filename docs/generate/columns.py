@@ -1,4 +1,4 @@
-"""The data dictionary, from tables.py: every table with its columns, types, units, missing values and meaning."""
+"""The data dictionary, from emqa_dask.tables: every table with columns, types, units, missing values and meaning."""
 
 import re
 
@@ -46,8 +46,8 @@ UNITS = {
 
 
 def list_schemas() -> dict[str, pa.Schema]:
-    """Name of a table in tables.py -> its schema, in the order of the module."""
-    return {name: value for name, value in vars(tables).items() if isinstance(value, pa.Schema)}
+    """Name of a table's constant -> its schema, in the order in which a run makes them."""
+    return {name.upper(): schema for name, schema in tables.ALL_TABLES.items()}
 
 
 def find_unit(field: pa.Field) -> str:
@@ -68,7 +68,7 @@ def _is_number(kind: pa.DataType) -> bool:
 
 
 def read_meaning(field: pa.Field) -> str:
-    """The description of a column in tables.py."""
+    """The description of a column."""
     return (field.metadata or {}).get(b"meaning", b"").decode()
 
 

@@ -1,8 +1,10 @@
 """What the source text of a module says beside its code: comments after and above a statement."""
 
 import ast
+import importlib
 import inspect
 import io
+import pkgutil
 import tokenize
 from types import ModuleType
 
@@ -45,9 +47,11 @@ def _class_node(text: str, name: str) -> ast.ClassDef:
 
 
 def constant_comments(module: ModuleType) -> dict[str, str]:
-    """Name of a module-level constant -> comment above its assignment."""
-    text = inspect.getsource(module)
+    """Name of a module-level constant -> comment above its assignment; of a package, for all modules in it."""
     found = {}
+    for child in pkgutil.iter_modules(getattr(module, "__path__", ())):
+        found |= constant_comments(importlib.import_module(f"{module.__name__}.{child.name}"))
+    text = inspect.getsource(module)
     for node in ast.parse(text).body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             found[node.targets[0].id] = comments_above(text, node.lineno)

@@ -16,7 +16,7 @@ from emqa_dask.featurise.detections import detection_features
 from emqa_dask.featurise.images import image_features
 from emqa_dask.pipeline.workspace.detectors import names_of
 from emqa_dask.settings import Detect, Featurise, Settings
-from emqa_dask.tables import RINGS
+from emqa_dask.tables import THON_RINGS
 
 RINGS_NM = 0.3  # pixels above which no image holds the three rings that an estimate needs
 
@@ -118,13 +118,13 @@ def features_of(image: np.ndarray, row: dict, found: pd.DataFrame, settings: Set
 
 
 def rings_of(image: np.ndarray, row: dict, how: Featurise) -> dict[str, float]:
-    """The columns tables.RINGS of one micrograph; NaN where rings are not looked for or could not be told."""
+    """The columns tables.THON_RINGS of one micrograph; NaN where rings are not looked for or could not be told."""
     nm = row["nm_per_pixel"]
     voltage = row["voltage_kv"]
     if how.rings == "off" or (how.rings == "auto" and not nm <= RINGS_NM) or not (nm > 0 and voltage > 0):
-        return dict.fromkeys(RINGS, float("nan"))
+        return dict.fromkeys(THON_RINGS, float("nan"))
     found = rings.thon_rings(image, nm, voltage, cs_mm=how.cs_mm)
-    return dict(zip(RINGS, found, strict=True))
+    return dict(zip(THON_RINGS, found, strict=True))
 
 
 def measure(image: np.ndarray, row: dict, found: pd.DataFrame, settings: Settings) -> tuple[list[dict], dict]:

@@ -1,0 +1,77 @@
+"""Schemas of all tables: columns, types and descriptions with units; empty() and conform() make tables of them."""
+
+from emqa_dask.tables.archive import CATALOG, MICROGRAPHS, STATUSES, THUMBNAILS
+from emqa_dask.tables.classifications import (
+    CLASSIFICATIONS,
+    DRIFTS,
+    ENTROPY_SHAPE,
+    PROBABILITIES,
+    REGIONS,
+    SESSIONS,
+    SHIFT_SCORES,
+    SHIFTS,
+)
+from emqa_dask.tables.detections import DETECTION_FEATURES, DETECTIONS, EVIDENCE, PREDICTIONS, SCORE_BINS
+from emqa_dask.tables.images import FEATURES, FLAGS, IMAGE_STATISTICS, THON_RINGS
+from emqa_dask.tables.order import ORDER, ORDER_POINTS, ORDER_WINDOWS
+from emqa_dask.tables.runs import EVENTS, FAILURES
+from emqa_dask.tables.schema import conform, empty, with_column
+from emqa_dask.tables.verdicts import TRIAGE, VERDICTS
+
+# Schema of every table by its name, in the order in which a run makes them.
+ALL_TABLES = {
+    "catalog": CATALOG,
+    "micrographs": MICROGRAPHS,
+    "thumbnails": THUMBNAILS,
+    "detections": DETECTIONS,
+    "evidence": EVIDENCE,
+    "features": FEATURES,
+    "flags": FLAGS,
+    "predictions": PREDICTIONS,
+    "probabilities": PROBABILITIES,
+    "regions": REGIONS,
+    "classifications": CLASSIFICATIONS,
+    "sessions": SESSIONS,
+    "drifts": DRIFTS,
+    "triage": TRIAGE,
+    "events": EVENTS,
+    "failures": FAILURES,
+    "order": ORDER,
+    "order_windows": ORDER_WINDOWS,
+    "order_points": ORDER_POINTS,
+}
+
+__all__ = [
+    "ALL_TABLES",
+    "CATALOG",
+    "CLASSIFICATIONS",
+    "DETECTIONS",
+    "DETECTION_FEATURES",
+    "DRIFTS",
+    "ENTROPY_SHAPE",
+    "EVENTS",
+    "EVIDENCE",
+    "FAILURES",
+    "FEATURES",
+    "FLAGS",
+    "IMAGE_STATISTICS",
+    "MICROGRAPHS",
+    "ORDER",
+    "ORDER_POINTS",
+    "ORDER_WINDOWS",
+    "PREDICTIONS",
+    "PROBABILITIES",
+    "REGIONS",
+    "SCORE_BINS",
+    "SESSIONS",
+    "SHIFTS",
+    "SHIFT_SCORES",
+    "STATUSES",
+    "THON_RINGS",
+    "THUMBNAILS",
+    "TRIAGE",
+    "VERDICTS",
+    "conform",
+    "empty",
+    "with_column",
+]

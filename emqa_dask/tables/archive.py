@@ -1,0 +1,109 @@
+"""Tables about the files of an archive and the micrographs in them."""
+
+import pyarrow as pa
+
+from emqa_dask.tables.schema import ID, Columns, define_schema
+
+STATUSES = ("ok", "failed", "skipped", "removed")  # of a row of triage; a row of the catalog is never "removed"
+
+_IMAGING_CONDITIONS: Columns = {
+    "nm_per_pixel": (pa.float64(), "Pixel size in nm. NaN when it is unknown."),
+    "nm_per_pixel_source": (
+        pa.string(),
+        "Source of the pixel size: header (of the file), sidecar (a text file beside it), user (the settings) or none.",
+    ),
+    "voltage_kv": (pa.float64(), "Acceleration voltage in kV. NaN when it is unknown."),
+    "magnification": (pa.float64(), "Magnification that the microscope indicated. NaN when it is unknown."),
+    "instrument": (pa.string(), "Name of the microscope as written in the file. Null when it is unknown."),
+    "acquired": (
+        pa.string(),
+        "Date and time of the acquisition, ISO 8601, as precise as the file gives it. Null when it is unknown.",
+    ),
+    "dose_e_per_nm2": (pa.float64(), "Electron dose in electrons per square nanometre. NaN when it is unknown."),
+    "exposure_s": (pa.float64(), "Exposure time or frame time in s. NaN when it is unknown."),
+}
+
+# A row per input file, whatever happened to it.
+CATALOG = define_schema(
+    {
+        "uri": (
+            pa.string(),
+            "Path of the file in the archive, with forward slashes. With the content hash it identifies the file.",
+        ),
+        "content_sha256": (
+            pa.string(),
+            "SHA-256 of the file's bytes. Null when the file was not read (no permission, larger than the limit).",
+        ),
+        "size_bytes": (pa.int64(), "Size of the file in bytes."),
+        "modified_ns": (
+            pa.int64(),
+            "Time of the last modification in ns since 1970-01-01 UTC. 0 when the archive gives none.",
+        ),
+        "format": (
+            pa.string(),
+            "Format of the file's content, e.g. TIFF, MRC, DM3 or PNG. Null when it is not recognised.",
+        ),
+        "kind": (
+            pa.string(),
+            "Kind of data in the file: micrograph, stack, spectrum, diffraction, signal, metadata, text, archive or "
+            "unknown.",
+        ),
+        "status": (
+            pa.string(),
+            "ok; failed (the file should contain a micrograph and could not be read); or skipped (it contains none).",
+        ),
+        "reason": (
+            pa.string(),
+            "Why the file failed or was skipped, or a warning about an ok file (wrong suffix, lost frames). Empty "
+            "otherwise.",
+        ),
+        "error": (pa.string(), "Type and text of the exception. Null when there was none."),
+        "n_frames": (pa.int32(), "Number of micrographs that were read from the file."),
+        "is_present": (pa.bool_(), "False when the file was no longer in the archive at the last listing."),
+    }
+)
+
+# A row per micrograph: identity, size, imaging conditions and position in the store.
+MICROGRAPHS = define_schema(
+    {
+        **ID,
+        "uri": (pa.string(), "Path of the file in the archive."),
+        "frame": (pa.int32(), "Position of the micrograph in its file, from 0."),
+        "content_sha256": (pa.string(), "SHA-256 of the file's bytes."),
+        "pixel_sha256": (pa.string(), "SHA-256 of the pixels' bytes (C order, little endian)."),
+        "height_px": (pa.int64(), "Height of the image in px (rows)."),
+        "width_px": (pa.int64(), "Width of the image in px (columns)."),
+        "dtype": (pa.string(), "NumPy name of the data type of the pixels, as acquired."),
+        "colour_fraction": (
+            pa.float64(),
+            "Fraction of the pixels whose red, green and blue values differ by more than 8 %. 0 for grey files.",
+        ),
+        "damage": (
+            pa.string(),
+            "What the decoder reports about damaged or absent pixels. Null when all pixels are intact.",
+        ),
+        **_IMAGING_CONDITIONS,
+        "header": (
+            pa.string(),
+            "Metadata of the file as JSON, with the names that the file uses; numbers and short texts only.",
+        ),
+        "stack": (pa.string(), "Name of the OME-Zarr stack that contains the micrograph."),
+        "index": (pa.int64(), "Slot of the micrograph: its position along the n axis of the stack."),
+        "partition": (pa.string(), "Name of the partition (shard, task and part file) that contains the micrograph."),
+        "path": (
+            pa.string(),
+            r"Location of the file when it was surveyed. Bytes of a name that are not UTF-8 are written as \xNN.",
+        ),
+    }
+)
+
+# A row per micrograph: a small picture of it.
+THUMBNAILS = define_schema(
+    {
+        **ID,
+        "jpeg": (
+            pa.binary(),
+            "The micrograph as a grey JPEG with stretched contrast. The settings give its longest side (256 px).",
+        ),
+    }
+)

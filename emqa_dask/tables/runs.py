@@ -1,0 +1,46 @@
+"""Tables about the tasks of a run and about their failures."""
+
+import pyarrow as pa
+
+from emqa_dask.tables.schema import define_schema
+
+# A row per task that ran: its duration, memory and outcome.
+EVENTS = define_schema(
+    {
+        "stage": (pa.string(), "Stage of the task: survey, store, detect, ..."),
+        "partition": (pa.string(), "Name of the partition, or of the batch of files."),
+        "worker": (pa.string(), "Network address of the worker, or in-process."),
+        "started": (pa.float64(), "Start of the task in seconds since 1970-01-01 UTC."),
+        "seconds": (pa.float64(), "Wall-clock time of the task in s."),
+        "n_images": (pa.int64(), "Number of images (or files) that the task processed."),
+        "bytes": (pa.int64(), "Bytes of pixels that the task read."),
+        "peak_memory_bytes": (pa.int64(), "Peak resident memory of the worker process until the task ended, in bytes."),
+        "attempt": (pa.int32(), "Number of the attempt; 1 for the first."),
+        "outcome": (
+            pa.string(),
+            "done; found (the part file existed already); failed; or lost (the worker ended, and the task was given to "
+            "another one).",
+        ),
+    }
+)
+
+# A row per file or micrograph that a stage failed on.
+FAILURES = define_schema(
+    {
+        "uri": (pa.string(), "Path of the file in the archive."),
+        "micrograph_id": (
+            pa.string(),
+            "Identity of the micrograph that failed. Null when no micrograph was read from the file.",
+        ),
+        "stage": (pa.string(), "Stage that failed."),
+        "kind": (pa.string(), "Kind of failure: error, crash, timeout or memory."),
+        "error": (pa.string(), "Type and text of the exception."),
+        "traceback": (pa.string(), "Traceback of the exception."),
+        "attempts": (pa.int32(), "Number of attempts."),
+        "worker": (pa.string(), "Network address of the worker, or in-process."),
+        "peak_memory_bytes": (
+            pa.int64(),
+            "Peak resident memory of the call that failed, in bytes. 0 when it was not measured.",
+        ),
+    }
+)

@@ -1,0 +1,69 @@
+"""Table of verdicts."""
+
+import pyarrow as pa
+
+from emqa_dask.tables.schema import ID, define_schema
+
+VERDICTS = ("trust", "review", "out_of_domain", "junk", "unknown")
+
+# A row per micrograph, and per file without micrographs: verdict, reasons and the numbers behind them.
+TRIAGE = define_schema(
+    {
+        **ID,
+        "uri": (pa.string(), "Path of the file in the archive."),
+        "frame": (pa.int32(), "Position of the micrograph in its file, from 0. 0 for a file without micrographs."),
+        "status": (
+            pa.string(),
+            "ok, failed, skipped, or removed (the archive no longer contains the file).",
+        ),
+        "verdict": (
+            pa.string(),
+            "trust, review, out_of_domain, junk, or unknown (for files without micrographs).",
+        ),
+        "reasons": (pa.list_(pa.string()), "Codes of the reasons for the verdict, the most important first."),
+        "explanation": (pa.string(), "The reasons in plain English, with their numbers."),
+        "detector": (
+            pa.string(),
+            "Detector whose detections and predicted F1 are in this row. Of several, the one with the highest "
+            "predicted_f1_low whose quality model has the image in its domain. Null when no detector ran.",
+        ),
+        "n_detections": (
+            pa.int64(),
+            "Number of detections at or above the score floor. Null when no detector ran.",
+        ),
+        "predicted_f1": (pa.float64(), "Predicted F1 of the detections; see predictions."),
+        "predicted_f1_low": (pa.float64(), "Lower end of its conformal interval."),
+        "predicted_f1_high": (pa.float64(), "Upper end of its conformal interval."),
+        "predicted_precision": (pa.float64(), "Predicted precision of the detections; see predictions."),
+        "predicted_recall": (pa.float64(), "Predicted recall of the detections; see predictions."),
+        "agreement": (pa.float64(), "Agreement of the detector with the others (F1); see evidence."),
+        "ood_distance": (
+            pa.float64(),
+            "Distance of the image to the training images of the quality model; see predictions.",
+        ),
+        "disordered_fraction": (pa.float64(), "Fraction of the area without lattice order; see features."),
+        "predicted_class": (pa.string(), "Most probable class; see classifications. Null without a classifier."),
+        "class_probability": (pa.float64(), "Probability of this class; see classifications."),
+        "predictive_entropy_nats": (
+            pa.float64(),
+            "Predictive entropy of the classification in nats; see classifications.",
+        ),
+        "mutual_information_nats": (
+            pa.float64(),
+            "Part of this entropy from disagreement between the members, in nats; see classifications.",
+        ),
+        "shift_score": (pa.float64(), "Combined shift score, above 1 out of domain; see classifications."),
+        "shift": (pa.string(), "Kind of distribution shift; see classifications."),
+        "defocus_nm": (pa.float64(), "Magnitude of the mean defocus in nm, from Thon rings; see features."),
+        "nm_per_pixel": (pa.float64(), "Pixel size in nm. NaN when it is unknown."),
+        "nm_per_pixel_source": (pa.string(), "Source of the pixel size: header, sidecar, user or none."),
+        "is_nm_per_pixel_suspect": (
+            pa.bool_(),
+            "True when the pixel size is about 10 or 100 times larger or smaller than that of the acquisition group.",
+        ),
+        "height_px": (pa.int64(), "Height of the image in px (rows). Null for a file without micrographs."),
+        "width_px": (pa.int64(), "Width of the image in px (columns). Null for a file without micrographs."),
+        "format": (pa.string(), "Format of the file's content, e.g. TIFF. Null when it is not recognised."),
+        "content_sha256": (pa.string(), "SHA-256 of the file's bytes."),
+    }
+)
