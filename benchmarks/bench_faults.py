@@ -23,7 +23,7 @@ from emqa_dask.detect.log import detect_image
 from emqa_dask.featurise.images import image_features
 from emqa_dask.pipeline.tasks.measure import measure as measure_image
 from emqa_dask.pipeline.tasks.predict import joined
-from emqa_dask.predict.images import predict_images
+from emqa_dask.predict.predictions import predict_images
 from emqa_dask.settings import Settings
 from emqa_dask.synthetic.faults import FAULTS, FOREIGN, apply_fault, make_foreign, noise_level
 from emqa_dask.synthetic.profiles import MAKE, make_sample

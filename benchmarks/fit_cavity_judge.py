@@ -32,9 +32,9 @@ from emqa_dask import domain_distance, models, tables
 from emqa_dask.detect.log import detect_image
 from emqa_dask.pipeline.tasks import measure, predict
 from emqa_dask.pipeline.workspace import detectors
-from emqa_dask.predict import judge
-from emqa_dask.predict.forest import values_of
-from emqa_dask.predict.images import predict_images
+from emqa_dask.predict import quality_model
+from emqa_dask.predict.forest import select_values
+from emqa_dask.predict.predictions import predict_images
 from emqa_dask.settings import Settings
 from emqa_dask.triage.detector_choice import chosen
 from emqa_dask.triage.flags import flag_images
@@ -48,21 +48,25 @@ ALONE = {
 }
 
 
-def fit(rows: pd.DataFrame, detector: str, score_floor: float) -> tuple[judge.Judge, str, dict[str, float]]:
+def fit(
+    rows: pd.DataFrame, detector: str, score_floor: float
+) -> tuple[quality_model.QualityModel, str, dict[str, float]]:
     """A judge on rows of cohort_images.table(), its candidate, and all candidates' errors on left-out cohorts."""
     cohorts = rows["cohort"].to_numpy()
     found = labelled_cohorts.choose(rows, cohorts, ALONE)
     kind, columns = ALONE[found.name]
     targets = {}
-    for name, column in judge.TARGETS.items():
+    for name, column in quality_model.TARGETS.items():
         known = rows[rows[column].notna()]  # no recall where there was nothing to be found
-        values = values_of(known, columns)
-        true = judge.checked_truth(known[column])
+        values = select_values(known, columns)
+        true = quality_model.check_truth(known[column])
         groups = known["cohort"].to_numpy()
-        targets[name] = judge.fit_target(kind, columns, values, true, groups, None, labelled_cohorts.COVERAGE)
+        targets[name] = quality_model.fit_target(kind, columns, values, true, groups, None, labelled_cohorts.COVERAGE)
     conditions = {"detector": detector, "score_floor": score_floor, "iou_threshold": IOU, "rule": RULE}
-    values = values_of(rows, columns)
-    made = judge.make(targets, tuple(columns), values, rows["true_f1"], kind, labelled_cohorts.COVERAGE, conditions)
+    values = select_values(rows, columns)
+    made = quality_model.build_quality_model(
+        targets, tuple(columns), values, rows["true_f1"], kind, labelled_cohorts.COVERAGE, conditions
+    )
     return made, found.name, found.errors
 
 
@@ -130,7 +134,7 @@ def main() -> int:
         "seed": cohort_images.SEED,
         "n_rows": len(rows),
         "versions": {"emqa_dask": emqa_dask.__version__},
-        **judge.save(made, options.out),
+        **quality_model.write_quality_model(made, options.out),
         **domain_distance.save(domain, options.out),
         "measured": measured,
     }

@@ -141,8 +141,8 @@ def table_of(n_images: int) -> pd.DataFrame:
 
 
 def fit(rows: pd.DataFrame, groups: pd.Series) -> forest.Forest:
-    pipeline = forest.new_pipeline(n_trees=100, min_samples_leaf=8, max_features=1 / 3)
-    return forest.fit(
+    pipeline = forest.create_pipeline(n_trees=100, min_samples_leaf=8, max_features=1 / 3)
+    return forest.fit_forest(
         rows, rows["true_f1"], groups, columns=COLUMNS, coverage=COVERAGE, pipeline=pipeline, **CONDITIONS
     )
 
@@ -175,7 +175,7 @@ def evaluate(rows: pd.DataFrame) -> dict[str, dict]:
     found = {}
     for name, parts in (("images", fold), ("families", rows["family"])):
         predicted = pd.concat(
-            forest.predict(fit(rows[parts != part], rows["image"][parts != part]), rows[parts == part])
+            forest.predict_forest(fit(rows[parts != part], rows["image"][parts != part]), rows[parts == part])
             for part in parts.unique()
         ).loc[rows.index]
         found[f"held_out_{name}"] = figures(rows, predicted)
@@ -219,7 +219,7 @@ def main() -> None:
     chance = ["true_f1", "chance_f1", "true_f1_at_0.1", "chance_f1_at_0.1"]
     print(table.groupby("family")[chance].mean().round(3).to_string(), "\n")
 
-    known = np.isfinite(forest.values_of(table, COLUMNS)).all(axis=1)
+    known = np.isfinite(forest.select_values(table, COLUMNS)).all(axis=1)
     rows = table[(table["n_detections"] > 0) & known].reset_index(drop=True)
     measured = evaluate(rows)
     print(pd.DataFrame(measured).T.to_string(), "\n")
@@ -242,7 +242,7 @@ def main() -> None:
         "n_images": len(table) // SETTINGS_PER_IMAGE,
         "n_rows": len(rows),
         "versions": {"emqa_dask": emqa_dask.__version__, "scikit-learn": sklearn.__version__},
-        **forest.save(fitted, options.out),
+        **forest.write_forest(fitted, options.out),
         **domain_distance.save(domain, options.out),
         "measured": {**measured, "beyond_domain": beyond},
     }

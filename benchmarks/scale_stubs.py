@@ -56,7 +56,7 @@ def _example() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame, 
     """Detections, evidence, features, prediction and thumbnail of one real synthetic micrograph."""
     from emqa_dask.detect.log import detect_image
     from emqa_dask.pipeline.tasks import measure, predict
-    from emqa_dask.predict.images import predict_images
+    from emqa_dask.predict.predictions import predict_images
     from emqa_dask.store.thumbnails import thumbnail
     from emqa_dask.synthetic.profiles import make_sample
 

@@ -10,11 +10,11 @@ from emqa_dask import models
 from emqa_dask.classify import load_ensemble
 from emqa_dask.cli import main
 from emqa_dask.detect.mask_rcnn import load_detector
-from emqa_dask.predict.images import load_judge
+from emqa_dask.predict.predictions import load_quality_model
 from emqa_dask.synthetic.archive import synthesise
 
 HERE = ("--scheduler", "in-process")
-LOADED = {"cavity-tem": load_detector, "cavity-tem-f1": load_judge, "log-synthetic": load_judge}
+LOADED = {"cavity-tem": load_detector, "cavity-tem-f1": load_quality_model, "log-synthetic": load_quality_model}
 REMEDY = "restore it from a copy, or train or import the model again"
 
 

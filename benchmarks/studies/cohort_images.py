@@ -18,7 +18,7 @@ import pandas as pd
 from emqa_dask import models, tables
 from emqa_dask.detect.log import detect_image
 from emqa_dask.pipeline.tasks import measure, predict
-from emqa_dask.predict.calibrate import f1_of
+from emqa_dask.predict.calibration import compute_true_quality
 from emqa_dask.settings import Settings, replace
 from emqa_dask.synthetic import camera, cavities, faults, profiles
 from emqa_dask.synthetic.sample import loguniform
@@ -197,7 +197,7 @@ def rows_of(
     boxes |= {name: of[CORNERS].to_numpy(float) for name, of in truth.groupby("micrograph_id")}
     floor = settings.featurise.score_floor
     right = [
-        f1_of(detections[detections["detector"] == name], boxes, RULE, IOU, floor).assign(detector=name)
+        compute_true_quality(detections[detections["detector"] == name], boxes, RULE, IOU, floor).assign(detector=name)
         for name in evidence["detector"].unique()
     ]
     rows = predict.joined(evidence, known).merge(

@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import detection_f1_figures as draw
 
-from emqa_dask.predict import conformal, importance, protocols, regressors
+from emqa_dask.predict import conformal, cross_validation, importance, regressors
 from emqa_dask.predict.forest import PAPER_FEATURES
 from emqa_dask.predict.published import is_grouped, read_published, repeated
 from emqa_dask.tables import DETECTION_FEATURES
@@ -54,19 +54,19 @@ class Study:
 
     def folds(self, protocol: str, seed: int = 0) -> Iterator:
         if protocol == "random":
-            return protocols.random_folds(len(self.table), seed=seed)
+            return cross_validation.make_random_folds(len(self.table), seed=seed)
         if protocol == "grouped by image":
-            return protocols.grouped_folds(self.images)
-        return protocols.leave_one_out(self.splits, self.images if protocol == LEFT_OUT else None)
+            return cross_validation.make_grouped_folds(self.images)
+        return cross_validation.make_leave_one_out_folds(self.splits, self.images if protocol == LEFT_OUT else None)
 
     def predict(self, protocol: str, target: str = "true_f1", kind: str = "forest", seed: int = 0) -> NDArray:
         true = self.table[target].to_numpy(dtype=np.float64)
 
         def fit_predict(fit: NDArray, held_out: NDArray) -> NDArray:
-            fitted = regressors.fit(kind, self.values[fit], true[fit], self.columns, seed, self.splits[fit])
-            return regressors.predict(fitted, self.values[held_out])[0]
+            fitted = regressors.fit_regressor(kind, self.values[fit], true[fit], self.columns, seed, self.splits[fit])
+            return regressors.predict_regressor(fitted, self.values[held_out])[0]
 
-        return protocols.out_of_fold(self.folds(protocol, seed), len(true), fit_predict)
+        return cross_validation.predict_out_of_fold(self.folds(protocol, seed), len(true), fit_predict)
 
     def rows(self, protocol: str, predictions: Sequence[NDArray], target: str = "true_f1") -> list[dict]:
         """Rows of table 2: all, every split in the paper's order, and the two kinds' means."""
@@ -75,7 +75,7 @@ class Study:
         found = {}
         for split in ("all", *splits):
             here = np.full(len(true), True) if split == "all" else self.splits == split
-            each = pd.DataFrame([protocols.figures(true[here], p[here]) for p in predictions]).mean()
+            each = pd.DataFrame([cross_validation.compute_errors(true[here], p[here]) for p in predictions]).mean()
             found[split] = {"split": split, "protocol": protocol, "n": float(here.sum()), **each[METRICS]}
         for name, grouped in SUMMARIES.items():
             some = pd.DataFrame([found[split] for split in splits if is_grouped(split) == grouped])
@@ -98,9 +98,11 @@ class Study:
             for b in names[i:]:
                 held_out = np.isin(self.splits, [a, b])
                 fit = ~np.isin(self.images, self.images[held_out])
-                fitted = regressors.fit(kind, self.values[fit], true[fit], self.columns, groups=self.splits[fit])
+                fitted = regressors.fit_regressor(
+                    kind, self.values[fit], true[fit], self.columns, groups=self.splits[fit]
+                )
                 mean, spread = np.full((2, len(true)), np.nan)
-                mean[held_out], spread[held_out] = regressors.predict(fitted, self.values[held_out])
+                mean[held_out], spread[held_out] = regressors.predict_regressor(fitted, self.values[held_out])
                 found[a, b] = found[b, a] = (mean, spread)
         low, high = np.empty((2, len(true)))
         for a in names:
@@ -110,12 +112,16 @@ class Study:
                 np.concatenate(part)
                 for part in zip(*[(m[rows], s[rows], true[rows], self.splits[rows]) for rows, (m, s) in others])
             )
-            widths = conformal.group_widths(mean, spread, f1, group, nominal)
+            widths = conformal.compute_group_widths(mean, spread, f1, group, nominal)
             own_mean, own_spread = found[a, a]
-            low[here], high[here] = conformal.interval(own_mean[here], own_spread[here], widths)
+            low[here], high[here] = conformal.compute_interval(own_mean[here], own_spread[here], widths)
         inside = (true >= low) & (true <= high)
-        each = protocols.group_mean(inside, self.splits)
-        return {"nominal": nominal, "mean_over_splits": each, **protocols.interval_figures(true, low, high)}
+        each = cross_validation.average_over_groups(inside, self.splits)
+        return {
+            "nominal": nominal,
+            "mean_over_splits": each,
+            **cross_validation.compute_interval_errors(true, low, high),
+        }
 
 
 def classify(true: NDArray, predicted: NDArray, thresholds: Sequence[float]) -> pd.DataFrame:

@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from emqa_dask import domain_distance, models
-from emqa_dask.predict import conformal, protocols, regressors
-from emqa_dask.predict.forest import PAPER_FEATURES, SCALE_FREE_FEATURES, values_of
+from emqa_dask.predict import conformal, cross_validation, regressors
+from emqa_dask.predict.forest import PAPER_FEATURES, SCALE_FREE_FEATURES, select_values
 
 CIRCULARITY = ("mean_circularity", "std_circularity")
 IMAGE = ("noise_floor", "entropy_bits", "structure", "spectrum_slope", "unevenness", "gradient_tail")
@@ -72,7 +72,7 @@ def usable(rows: pd.DataFrame, detector: str) -> pd.DataFrame:
     """Rows of one detector that have detections, a truth and all features that a candidate asks for."""
     rows = rows[(rows["detector"] == detector) & (rows["n_detections"] > 0) & rows["true_f1"].notna()]
     columns = sorted({c for _, names in CANDIDATES.values() for c in names})
-    return rows[np.isfinite(values_of(rows, columns)).all(axis=1)].reset_index(drop=True)
+    return rows[np.isfinite(select_values(rows, columns)).all(axis=1)].reset_index(drop=True)
 
 
 def choose(rows: pd.DataFrame, units: NDArray, candidates: dict = CANDIDATES, target: str = "true_f1") -> Chosen:
@@ -84,28 +84,30 @@ def choose(rows: pd.DataFrame, units: NDArray, candidates: dict = CANDIDATES, ta
     held_out = {}
     errors = {}
     for name, (kind, columns) in candidates.items():
-        values = values_of(rows, columns)
+        values = select_values(rows, columns)
 
         def fit_predict(fit, test, kind=kind, columns=columns, values=values):
-            fitted = regressors.fit(kind, values[fit], true[fit], columns, groups=units[fit])
-            return np.stack(regressors.predict(fitted, values[test]), axis=1)
+            fitted = regressors.fit_regressor(kind, values[fit], true[fit], columns, groups=units[fit])
+            return np.stack(regressors.predict_regressor(fitted, values[test]), axis=1)
 
-        held_out[name] = protocols.out_of_fold(protocols.grouped_folds(units, N_INNER), len(rows), fit_predict)
+        held_out[name] = cross_validation.predict_out_of_fold(
+            cross_validation.make_grouped_folds(units, N_INNER), len(rows), fit_predict
+        )
         mean = np.clip(held_out[name][:, 0], 0, 1)
-        errors[name] = protocols.group_mean(np.abs(mean - true), units)
+        errors[name] = cross_validation.average_over_groups(np.abs(mean - true), units)
     best = min(errors, key=errors.get)
     kind, columns = candidates[best]
     mean, spread = held_out[best].T
-    widths = conformal.group_widths(np.clip(mean, 0, 1), spread, true, units, COVERAGE)
-    return Chosen(best, columns, regressors.fit(kind, values_of(rows, columns), true, columns, groups=units), widths,
-                  errors)  # fmt: skip
+    widths = conformal.compute_group_widths(np.clip(mean, 0, 1), spread, true, units, COVERAGE)
+    fitted = regressors.fit_regressor(kind, select_values(rows, columns), true, columns, groups=units)
+    return Chosen(best, columns, fitted, widths, errors)
 
 
 def predict(chosen: Chosen, rows: pd.DataFrame) -> pd.DataFrame:
     """`predicted`, `low`, `high` of every row, and `candidate`."""
-    mean, spread = regressors.predict(chosen.regressor, values_of(rows, chosen.columns))
+    mean, spread = regressors.predict_regressor(chosen.regressor, select_values(rows, chosen.columns))
     mean = np.clip(mean, 0, 1)
-    low, high = conformal.interval(mean, spread, chosen.widths)
+    low, high = conformal.compute_interval(mean, spread, chosen.widths)
     return pd.DataFrame({"predicted": mean, "low": low, "high": high, "candidate": chosen.name}, rows.index)
 
 
@@ -125,8 +127,8 @@ def study(rows: pd.DataFrame, workers: int) -> tuple[pd.DataFrame, pd.DataFrame]
     """Every row's prediction under each protocol; every candidate's inner error without each left-out part."""
     cohort = rows["cohort"].to_numpy()
     tests = {
-        "random": (protocols.random_folds(len(rows)), False),
-        "leave one cohort out": (protocols.leave_one_out(cohort), True),
+        "random": (cross_validation.make_random_folds(len(rows)), False),
+        "leave one cohort out": (cross_validation.make_leave_one_out_folds(cohort), True),
     }
     found = []
     tried = []
@@ -155,11 +157,14 @@ def figures_of(rows: pd.DataFrame) -> dict[str, float]:
     found = {
         "n": len(rows),
         "mean_f1": true.mean(),
-        **{name: protocols.figures(true, mean)[name] for name in ("mae", "rmse", "r2")},
+        **{name: cross_validation.compute_errors(true, mean)[name] for name in ("mae", "rmse", "r2")},
         "spearman": spearmanr(true, mean).statistic if varied else np.nan,
         "bias": (mean - true).mean(),
         "bias_at_low_f1": (mean - true)[bad].mean() if bad.any() else np.nan,
-        **{name: protocols.interval_figures(true, rows["low"], rows["high"])[name] for name in ("coverage", "width")},
+        **{
+            name: cross_validation.compute_interval_errors(true, rows["low"], rows["high"])[name]
+            for name in ("coverage", "width")
+        },
         "accuracy_at_0.5": (good == said).mean(),
         "precision_at_0.5": good[said].mean() if said.any() else np.nan,
         "recall_at_0.5": said[good].mean() if good.any() else np.nan,

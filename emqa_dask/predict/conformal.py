@@ -6,7 +6,7 @@ from numpy.typing import ArrayLike, NDArray
 SPREAD_FLOOR = 0.1  # F1; where a model is sure of itself the interval still has a width
 
 
-def group_widths(
+def compute_group_widths(
     mean: NDArray, spread: NDArray, true: NDArray, groups: ArrayLike, coverage: float = 0.9
 ) -> tuple[float, float]:
     """How far the interval reaches below and above the mean, in units of spread + SPREAD_FLOOR, at least 0.
@@ -27,10 +27,10 @@ def group_widths(
     level = (1 + coverage) / 2
     level = min(level * (1 + (1.0 if sizes.max() == 1 else 0.05) / len(names)), 1.0)
     residual = (mean - true) / (spread + SPREAD_FLOOR)
-    return tuple(max(_quantile(side, weights, level), 0.0) for side in (residual, -residual))
+    return tuple(max(_compute_weighted_quantile(side, weights, level), 0.0) for side in (residual, -residual))
 
 
-def interval(
+def compute_interval(
     mean: NDArray, spread: NDArray, widths: tuple[float, float], floor: float = SPREAD_FLOOR
 ) -> tuple[NDArray, NDArray]:
     """Lower and upper end (n,) each, clipped to [0, 1]."""
@@ -38,7 +38,7 @@ def interval(
     return np.clip(mean - widths[0] * scale, 0, 1), np.clip(mean + widths[1] * scale, 0, 1)
 
 
-def recalibration(mean: NDArray, true: NDArray, groups: ArrayLike) -> tuple[float, float]:
+def fit_recalibration(mean: NDArray, true: NDArray, groups: ArrayLike) -> tuple[float, float]:
     """Offset and slope of the truth over held-out predictions, every group weighing the same; slope in [0.5, 2].
 
     Takes part of the over-estimate of low F1 back. On the published table this costs more at middling F1 than it
@@ -55,7 +55,7 @@ def recalibration(mean: NDArray, true: NDArray, groups: ArrayLike) -> tuple[floa
     return float(level - slope * centre), slope
 
 
-def _quantile(values: NDArray, weights: NDArray, level: float) -> float:
+def _compute_weighted_quantile(values: NDArray, weights: NDArray, level: float) -> float:
     order = np.argsort(values, kind="stable")
     reached = np.cumsum(weights[order])
     at = int(np.searchsorted(reached, level * reached[-1] - 1e-9))

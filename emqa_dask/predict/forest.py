@@ -37,8 +37,8 @@ SCALE_FREE_FEATURES = (
     "std_score",
     "size_variation",
 )
-FILE = "forest.skops"
-TRUSTED = ("sklearn.tree._tree.Tree",)  # all that a forest needs beyond what skops trusts by itself
+FOREST_FILE = "forest.skops"
+TRUSTED_TYPES = ("sklearn.tree._tree.Tree",)  # all that a forest needs beyond what skops trusts by itself
 SPREAD_FLOOR = 0.05  # F1; where all trees agree the interval still has a width
 
 
@@ -57,7 +57,9 @@ class Forest:
     width_high: float
 
 
-def new_pipeline(n_trees: int = 100, min_samples_leaf: int = 1, max_features: float = 1.0, seed: int = 0) -> "Pipeline":
+def create_pipeline(
+    n_trees: int = 100, min_samples_leaf: int = 1, max_features: float = 1.0, seed: int = 0
+) -> "Pipeline":
     """An unfitted scaler and forest; the defaults are the published model's."""
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.pipeline import make_pipeline
@@ -69,7 +71,7 @@ def new_pipeline(n_trees: int = 100, min_samples_leaf: int = 1, max_features: fl
     return make_pipeline(StandardScaler(), trees)
 
 
-def trees_predict(pipeline: "Pipeline", values: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def predict_trees(pipeline: "Pipeline", values: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and standard deviation (ddof = 0) over the trees, for n rows of finite features (n x columns)."""
     if len(values) == 0:
         return np.zeros(0), np.zeros(0)
@@ -96,11 +98,13 @@ def predict_held_out(
     spread = np.empty(len(values))
     for fit_rows, held_out in GroupKFold(min(n_folds, n_groups)).split(values, true_f1, groups):
         fitted = clone(pipeline).fit(values[fit_rows], true_f1[fit_rows])
-        mean[held_out], spread[held_out] = trees_predict(fitted, values[held_out])
+        mean[held_out], spread[held_out] = predict_trees(fitted, values[held_out])
     return mean, spread
 
 
-def conformal_widths(mean: NDArray, spread: NDArray, true_f1: NDArray, coverage: float = 0.9) -> tuple[float, float]:
+def compute_conformal_widths(
+    mean: NDArray, spread: NDArray, true_f1: NDArray, coverage: float = 0.9
+) -> tuple[float, float]:
     """How far the interval reaches below and above the mean, in units of spread + SPREAD_FLOOR.
 
     Split conformal on held-out predictions, each side by itself at (1 + coverage) / 2: the truth of an exchangeable
@@ -114,13 +118,13 @@ def conformal_widths(mean: NDArray, spread: NDArray, true_f1: NDArray, coverage:
     return max(float(below), 0.0), max(float(above), 0.0)
 
 
-def interval(mean: NDArray, spread: NDArray, widths: tuple[float, float]) -> tuple[NDArray, NDArray]:
+def compute_interval(mean: NDArray, spread: NDArray, widths: tuple[float, float]) -> tuple[NDArray, NDArray]:
     """Lower and upper end, clipped to [0, 1]."""
     scale = spread + SPREAD_FLOOR
     return np.clip(mean - widths[0] * scale, 0, 1), np.clip(mean + widths[1] * scale, 0, 1)
 
 
-def fit(
+def fit_forest(
     features: pd.DataFrame,
     true_f1: ArrayLike,
     groups: ArrayLike,
@@ -141,16 +145,16 @@ def fit(
     """
     from sklearn.base import clone
 
-    values = values_of(features, columns)
+    values = select_values(features, columns)
     true_f1 = np.asarray(true_f1, dtype=np.float64)
     if not np.isfinite(values).all():
         bad = [c for c, ok in zip(columns, np.isfinite(values).all(axis=0)) if not ok]
         raise ValueError(f"features hold NaN or infinite values: {', '.join(bad)}")
     if not ((true_f1 >= 0) & (true_f1 <= 1)).all():
         raise ValueError("true_f1 has to be in [0, 1]; count it as 0 where nothing matched")
-    pipeline = new_pipeline() if pipeline is None else pipeline
+    pipeline = create_pipeline() if pipeline is None else pipeline
     mean, spread = predict_held_out(pipeline, values, true_f1, groups)
-    low, high = conformal_widths(mean, spread, true_f1, coverage)
+    low, high = compute_conformal_widths(mean, spread, true_f1, coverage)
     return Forest(
         clone(pipeline).fit(values, true_f1),
         tuple(columns),
@@ -164,7 +168,7 @@ def fit(
     )
 
 
-def values_of(features: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.float64]:
+def select_values(features: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.float64]:
     """n x columns of a table of features, deriving `size_variation` = std_size / mean_size; ValueError names gaps."""
     if "size_variation" in columns and "size_variation" not in features.columns:
         features = features.assign(size_variation=features["std_size"] / features["mean_size"])
@@ -187,7 +191,7 @@ def check_conditions(model, features: pd.DataFrame, what: str) -> None:
         raise ValueError(f"the features lack score_floor: a {what} holds for one floor only")
 
 
-def predict(forest: Forest, features: pd.DataFrame) -> pd.DataFrame:
+def predict_forest(forest: Forest, features: pd.DataFrame) -> pd.DataFrame:
     """`predicted_f1`, `predicted_f1_low`, `predicted_f1_high` and `evidence` for every row, with its index.
 
     features: the forest's columns, `n_detections` and `score_floor`; where there is a column `detector` it has to be
@@ -196,39 +200,39 @@ def predict(forest: Forest, features: pd.DataFrame) -> pd.DataFrame:
     missing columns and for features of another score floor or detector.
     """
     check_conditions(forest, features, "forest")
-    values = values_of(features, forest.columns)
+    values = select_values(features, forest.columns)
     counts = features["n_detections"].to_numpy(dtype=np.float64)
     judged = (counts > 0) & np.isfinite(values).all(axis=1)
     table = pd.DataFrame(np.nan, features.index, ["predicted_f1", "predicted_f1_low", "predicted_f1_high"])
-    mean, spread = trees_predict(forest.pipeline, values[judged])
-    low, high = interval(mean, spread, (forest.width_low, forest.width_high))
+    mean, spread = predict_trees(forest.pipeline, values[judged])
+    low, high = compute_interval(mean, spread, (forest.width_low, forest.width_high))
     table.iloc[judged] = np.column_stack([mean, low, high])
     evidence = np.select([judged, counts == 0], ["detections", "no_detections"], "none")
     return table.assign(evidence=pd.Series(evidence, features.index, dtype=object))
 
 
-def save(forest: Forest, directory: Path) -> dict:
+def write_forest(forest: Forest, directory: Path) -> dict:
     """Writes `forest.skops` and returns the forest's part of the card: its conditions, under the key `forest`."""
-    from emqa_dask.predict import stored
+    from emqa_dask.predict import skops_files
 
     directory.mkdir(parents=True, exist_ok=True)
-    stored.dump(forest.pipeline, directory / FILE, compression=zipfile.ZIP_DEFLATED, compresslevel=9)
+    skops_files.dump(forest.pipeline, directory / FOREST_FILE, compression=zipfile.ZIP_DEFLATED, compresslevel=9)
     record = {f.name: getattr(forest, f.name) for f in dataclasses.fields(Forest) if f.name != "pipeline"}
     return {"forest": {**record, "columns": list(forest.columns)}}
 
 
-def load(directory: Path) -> Forest:
+def read_forest(directory: Path) -> Forest:
     """The forest in a model directory, after its files were checked against the card's SHA-256; never a pickle.
 
     Raises FileNotFoundError without card, ValueError for a changed file or a card without a forest, and skops'
     UntrustedTypesFoundException for a file that holds anything but a scaler and trees.
     """
-    from emqa_dask.predict import stored
+    from emqa_dask.predict import skops_files
 
     card = models.load_card(directory)
-    if "forest" not in card or FILE not in card.get("files", {}):
+    if "forest" not in card or FOREST_FILE not in card.get("files", {}):
         raise models.ModelError(f"{directory / 'card.toml'}: not the card of a forest")
-    pipeline = stored.load(directory / FILE, trusted=list(TRUSTED))
+    pipeline = skops_files.load(directory / FOREST_FILE, trusted=list(TRUSTED_TYPES))
     known = card["forest"]
     for name in ("score_floor", "iou_threshold", "coverage", "width_low", "width_high"):
         if not isinstance(known.get(name), int | float):

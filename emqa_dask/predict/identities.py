@@ -6,10 +6,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-ROTATED = ("precision", "recall", "area_ratio")  # in the published error they hold area_ratio, precision and recall
+ROTATED_COLUMNS = (
+    "precision",
+    "recall",
+    "area_ratio",
+)  # in the published error they hold area_ratio, precision and recall
 
 
-def broken(table: pd.DataFrame) -> dict[str, NDArray[np.bool_]]:
+def find_violations(table: pd.DataFrame) -> dict[str, NDArray[np.bool_]]:
     """Which of n rows break which identity: text -> (n,) flags.
 
     Columns: precision, recall, true_f1, n_detections, area_ratio, mean_size. precision * n_detections is a whole
@@ -33,27 +37,27 @@ def broken(table: pd.DataFrame) -> dict[str, NDArray[np.bool_]]:
     }
 
 
-def unrotate(table: pd.DataFrame, rows: NDArray[np.bool_]) -> pd.DataFrame:
+def restore_rotated_columns(table: pd.DataFrame, rows: NDArray[np.bool_]) -> pd.DataFrame:
     """`table` with the three values of ROTATED turned back in `rows`."""
     turned = table.copy()
-    turned.loc[rows, list(ROTATED)] = table.loc[rows, ["recall", "area_ratio", "precision"]].to_numpy()
+    turned.loc[rows, list(ROTATED_COLUMNS)] = table.loc[rows, ["recall", "area_ratio", "precision"]].to_numpy()
     return turned
 
 
-def rotated(table: pd.DataFrame) -> NDArray[np.bool_]:
+def find_rotated_rows(table: pd.DataFrame) -> NDArray[np.bool_]:
     """Rows (n,) that break an identity and keep all once `precision`, `recall` and `area_ratio` are turned back."""
-    rows = np.logical_or.reduce(list(broken(table).values()))
-    after = np.logical_or.reduce(list(broken(unrotate(table, rows)).values()))
+    rows = np.logical_or.reduce(list(find_violations(table).values()))
+    after = np.logical_or.reduce(list(find_violations(restore_rotated_columns(table, rows)).values()))
     return rows & ~after
 
 
-def check_table(table: pd.DataFrame, name: Callable[[object], str] = str) -> None:
+def check_identities(table: pd.DataFrame, name: Callable[[object], str] = str) -> None:
     """Raises ValueError, naming every row, where a labelled table breaks an identity of `broken`.
 
     name: what to call the row at a label of the table's index. Where turning precision, recall and area_ratio back
     mends rows, the message says so: the published table of Li et al. (Digital Discovery 4 (2025) 987) has 29 such.
     """
-    flags = broken(table)
+    flags = find_violations(table)
     kinds = np.column_stack(list(flags.values()))
     if not kinds.any():
         return
@@ -62,7 +66,7 @@ def check_table(table: pd.DataFrame, name: Callable[[object], str] = str) -> Non
         rows = (kinds == kind).all(axis=1)
         texts = ", ".join(text for text, is_broken in zip(flags, kind) if is_broken)
         findings.append(f"{texts} in {rows.sum()} rows: {', '.join(map(name, table.index[rows]))}")
-    turned = rotated(table)
+    turned = find_rotated_rows(table)
     if turned.any():
         findings.append(
             f"{turned.sum()} of these rows keep all once their columns are turned back (precision holds area_ratio, "

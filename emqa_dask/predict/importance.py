@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from emqa_dask.predict import protocols, regressors, trees
+from emqa_dask.predict import cross_validation, regressors, trees
 
 
 class Ranking(NamedTuple):
@@ -29,9 +29,9 @@ def rank(
     if kind.endswith("gaussian_process"):
         raise ValueError("features are ranked by a model of trees, not by a Gaussian process")
     values = features[list(columns)].to_numpy(dtype=np.float64)
-    fitted = regressors.fit(kind, values, np.asarray(targets, dtype=np.float64), columns)
+    fitted = regressors.fit_regressor(kind, values, np.asarray(targets, dtype=np.float64), columns)
     drawn = np.random.default_rng(0).permutation(len(values))[:n_background]
-    found, base = trees.shap_values(fitted, values, values[drawn])
+    found, base = trees.compute_shap_values(fitted, values, values[drawn])
     importance = np.abs(found).mean(axis=0)
     order = np.argsort(-importance, kind="stable")
     return Ranking(tuple(columns[i] for i in order), importance[order], found[:, order], base)
@@ -59,11 +59,17 @@ def sweep(
         for seed in range(repeats):
 
             def fit_predict(fit, held_out, values=values, seed=seed, k=k):
-                model = regressors.fit(kind, values[fit], targets[fit], ranked[:k], seed)
-                return regressors.predict(model, values[held_out])[0]
+                model = regressors.fit_regressor(kind, values[fit], targets[fit], ranked[:k], seed)
+                return regressors.predict_regressor(model, values[held_out])[0]
 
-            folds = protocols.random_folds(n, seed=seed) if groups is None else protocols.grouped_folds(groups)
-            each.append(protocols.figures(targets, protocols.out_of_fold(folds, n, fit_predict)))
+            folds = (
+                cross_validation.make_random_folds(n, seed=seed)
+                if groups is None
+                else cross_validation.make_grouped_folds(groups)
+            )
+            each.append(
+                cross_validation.compute_errors(targets, cross_validation.predict_out_of_fold(folds, n, fit_predict))
+            )
         found = pd.DataFrame(each).mean()
         rows.append({"n_features": k, **found[["rmse", "mae", "r2"]]})
     return pd.DataFrame(rows)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from emqa_dask.predict.identities import check_table
+from emqa_dask.predict.identities import check_identities
 from emqa_dask.tables import SCORE_BINS
 
 # Names as they are compared: lower case, letters and digits only.
@@ -85,7 +85,7 @@ def read_published(path: str | Path) -> pd.DataFrame:
     if unusable:
         raise ValueError(f"{path}: missing or infinite values in {'; '.join(unusable)}")
     try:
-        check_table(table, name_row)
+        check_identities(table, name_row)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return table

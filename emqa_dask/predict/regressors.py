@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from emqa_dask.predict import gaussian, trees
-from emqa_dask.predict.gaussian import GaussianProcess
-from emqa_dask.predict.trees import Trees
+from emqa_dask.predict import gaussian_process, trees
+from emqa_dask.predict.gaussian_process import GaussianProcess
+from emqa_dask.predict.trees import TreeEnsemble
 
 KINDS = ("forest", "extra_trees", "boosting", "gaussian_process", "mixed_gaussian_process")
-Regressor = Trees | GaussianProcess
+Regressor = TreeEnsemble | GaussianProcess
 
 # More of these means better detections; scores just above the floor mean worse. Nothing is asked of the others.
 _SIGNS = {
@@ -22,19 +22,21 @@ _SIGNS = {
 }
 
 
-def fit(
+def fit_regressor(
     kind: str, values: NDArray, targets: NDArray, columns: Sequence[str], seed: int = 0, groups: ArrayLike | None = None
 ) -> Regressor:
     """A regressor of one of KINDS fitted on n rows of finite features (n, d), targets (n,) and the features' names.
 
     `forest`: the published model, StandardScaler and 100 trees (Li et al., Digital Discovery 4 (2025) 987);
     `extra_trees`: 100 of them, 5 rows in a leaf at least; `boosting`: histogram gradient boosting that never falls
-    with confidence; `gaussian_process`: see predict.gaussian; `mixed_gaussian_process`: the same with offsets of the
-    `groups` (n,), for images of groups that were not among them; the others take no notice of groups. Raises
+    with confidence; `gaussian_process`: see predict.gaussian_process; `mixed_gaussian_process`: the same with offsets
+    of the `groups` (n,), for images of groups that were not among them; the others take no notice of groups. Raises
     ValueError for an unknown kind.
     """
     if kind in ("gaussian_process", "mixed_gaussian_process"):
-        return gaussian.fit(values, targets, seed, groups if kind.startswith("mixed") else None)
+        return gaussian_process.fit_gaussian_process(
+            values, targets, seed, groups if kind.startswith("mixed") else None
+        )
     from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor, RandomForestRegressor
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -52,9 +54,11 @@ def fit(
         )  # fmt: skip
     else:
         raise ValueError(f"kind is {kind!r}: it is one of {', '.join(KINDS)}")
-    return trees.from_pipeline(make_pipeline(StandardScaler(), model).fit(values, targets))
+    return trees.convert_pipeline(make_pipeline(StandardScaler(), model).fit(values, targets))
 
 
-def predict(regressor: Regressor, values: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def predict_regressor(regressor: Regressor, values: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and spread for n rows of finite features (n, d); a row's result does not depend on the rows beside it."""
-    return (trees if isinstance(regressor, Trees) else gaussian).predict(regressor, values)
+    if isinstance(regressor, TreeEnsemble):
+        return trees.predict_tree_ensemble(regressor, values)
+    return gaussian_process.predict_gaussian_process(regressor, values)

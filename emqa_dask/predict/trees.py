@@ -10,11 +10,11 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from emqa_dask.predict.gaussian import shapley_weights
+from emqa_dask.predict.gaussian_process import compute_shapley_weights
 
 
 @dataclass(frozen=True)
-class Trees:
+class TreeEnsemble:
     """k trees of m nodes in all; a row goes left where its scaled feature is at most the threshold."""
 
     centre: NDArray[np.float64]  # (d,), taken off the features
@@ -28,7 +28,7 @@ class Trees:
     is_mean: bool  # trees are equals whose mean is the prediction and whose spread says how sure it is
 
 
-def from_pipeline(pipeline) -> Trees:
+def convert_pipeline(pipeline) -> TreeEnsemble:
     """The trees of a fitted scikit-learn pipeline of a StandardScaler and a forest, extra trees or boosting.
 
     Leaves of forests are divided by the number of trees, so that the prediction is a sum in both cases.
@@ -58,7 +58,7 @@ def from_pipeline(pipeline) -> Trees:
     starts = np.cumsum([0] + [len(part[0]) for part in each])
     children = [np.column_stack(part[2:4]).astype(np.int64) + start for part, start in zip(each, starts)]
     leaf = np.concatenate([part[5] for part in each])
-    return Trees(
+    return TreeEnsemble(
         centre,
         scale,
         starts[:-1].astype(np.int32),
@@ -71,7 +71,7 @@ def from_pipeline(pipeline) -> Trees:
     )
 
 
-def predict(trees: Trees, values: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def predict_tree_ensemble(trees: TreeEnsemble, values: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Prediction and standard deviation (ddof = 0) over the trees for n rows of finite features (n, d).
 
     A row's result does not depend on the rows beside it. Boosted trees are no equals: their spread is 0.
@@ -82,7 +82,7 @@ def predict(trees: Trees, values: NDArray) -> tuple[NDArray[np.float64], NDArray
     return total + trees.offset[0], spread
 
 
-def shap_values(trees: Trees, values: NDArray, background: NDArray) -> tuple[NDArray[np.float64], float]:
+def compute_shap_values(trees: TreeEnsemble, values: NDArray, background: NDArray) -> tuple[NDArray[np.float64], float]:
     """Exact interventional SHAP values (n, d) of n rows against b background rows (b, d), and their base.
 
     Each row's values and the base, the mean prediction of the background, sum to the row's prediction (Lundberg et
@@ -92,14 +92,14 @@ def shap_values(trees: Trees, values: NDArray, background: NDArray) -> tuple[NDA
     if values.shape[1] > 63:
         raise ValueError(f"{values.shape[1]} features: at most 63 have a bit in the masks of a walk")
     found = _shap(_scaled(trees, values), _scaled(trees, background), *_arrays(trees), _WEIGHTS)
-    return found, float(predict(trees, background)[0].mean())
+    return found, float(predict_tree_ensemble(trees, background)[0].mean())
 
 
-def _arrays(trees: Trees) -> tuple[NDArray, NDArray, NDArray, NDArray, NDArray]:
+def _arrays(trees: TreeEnsemble) -> tuple[NDArray, NDArray, NDArray, NDArray, NDArray]:
     return trees.roots, trees.feature, trees.threshold, trees.children, trees.value
 
 
-def _scaled(trees: Trees, values: NDArray) -> NDArray[np.float64]:
+def _scaled(trees: TreeEnsemble, values: NDArray) -> NDArray[np.float64]:
     scaled = (np.asarray(values, dtype=np.float64) - trees.centre) / trees.scale
     # Forests compare float32 features with their thresholds, and were fitted so.
     return scaled.astype(np.float32).astype(np.float64) if trees.is_mean else scaled
@@ -119,7 +119,7 @@ def _run(x, roots, feature, threshold, children, value):
     return total, squares
 
 
-_WEIGHTS = shapley_weights(64)  # of a leaf that needs a features of the row's and b of the other's
+_WEIGHTS = compute_shapley_weights(64)  # of a leaf that needs a features of the row's and b of the other's
 
 
 @numba.njit(cache=True)

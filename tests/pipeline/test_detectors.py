@@ -14,7 +14,7 @@ from emqa_dask.pipeline.commands.rescore import rescore
 from emqa_dask.pipeline.commands.triage import run
 from emqa_dask.pipeline.workspace.labels import read_labels
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
-from emqa_dask.predict.images import load_judge
+from emqa_dask.predict.predictions import load_quality_model
 from emqa_dask.settings import SettingsError, replace
 from emqa_dask.store import layout, parts
 from emqa_dask.triage.detector_choice import chosen
@@ -148,7 +148,7 @@ def test_calibration_fits_every_detector_and_later_runs_use_it(copy, both, truth
     said: list[str] = []
     assert calibrate(str(copy), str(truth), both, say=said.append) == 0
     settings = layout.settings_of(str(copy))
-    assert [load_judge(f).detector for f in settings.predict.forests[:2]] == ["log", "small"]
+    assert [load_quality_model(f).detector for f in settings.predict.forests[:2]] == ["log", "small"]
     card = models.load_card(copy / "models" / "small")
     assert {"random", "grouped_by_image"} <= set(card["measured"])
     assert all(0 <= of["coverage"] <= 1 for of in card["measured"].values())

@@ -8,9 +8,9 @@ import pytest
 
 from emqa_dask import boxes, models
 from emqa_dask.featurise.detections import detection_features
-from emqa_dask.predict import judge
-from emqa_dask.predict.calibrate import calibrate, f1_of, save
-from emqa_dask.predict.images import predict_images
+from emqa_dask.predict import quality_model
+from emqa_dask.predict.calibration import calibrate_quality_model, compute_true_quality, write_calibration
+from emqa_dask.predict.predictions import predict_images
 
 
 def run(n, seed, detector="net", n_cohorts=5):
@@ -40,7 +40,7 @@ def run(n, seed, detector="net", n_cohorts=5):
 @pytest.fixture(scope="module")
 def made():
     detections, truth, features = run(110, 1)
-    return features, f1_of(detections, truth, iou_threshold=0.3)
+    return features, compute_true_quality(detections, truth, iou_threshold=0.3)
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +48,13 @@ def fifty(made):
     features, truth = made
     cohorts = {name: f"session {i % 5}" for i, name in enumerate(features["micrograph_id"])}
     started = time.perf_counter()
-    found = calibrate(features, truth.iloc[:50], cohorts=cohorts, iou_threshold=0.3)
+    found = calibrate_quality_model(features, truth.iloc[:50], cohorts=cohorts, iou_threshold=0.3)
     return found, time.perf_counter() - started
 
 
 def test_truths_come_from_matched_boxes():
     detections, truth, features = run(12, 2)
-    rows = f1_of(detections, truth, "optimal", 0.3, score_floor=0.4)
+    rows = compute_true_quality(detections, truth, "optimal", 0.3, score_floor=0.4)
     for row in rows.itertuples():
         here = detections[(detections["micrograph_id"] == row.micrograph_id) & (detections["score"] >= 0.4)]
         match = boxes.match_boxes(here[["y0", "x0", "y1", "x1"]], truth[row.micrograph_id], 0.3, "optimal")
@@ -66,21 +66,23 @@ def test_truths_come_from_matched_boxes():
 
 def test_images_without_detections_or_objects_have_what_can_be_known():
     detections, _, _ = run(2, 3)
-    rows = f1_of(detections, {"none found": [[0, 0, 5, 5]], "empty": [], "3-0": []}).set_index("micrograph_id")
+    rows = compute_true_quality(detections, {"none found": [[0, 0, 5, 5]], "empty": [], "3-0": []}).set_index(
+        "micrograph_id"
+    )
     assert (rows.loc["none found", ["true_f1", "recall"]] == 0).all()
     assert np.isnan(rows.loc["none found", "precision"])
     assert rows.loc["empty"].isna().sum() == 3
     assert rows.loc["3-0", "true_f1"] == rows.loc["3-0", "precision"] == 0
     assert np.isnan(rows.loc["3-0", "recall"])
     with pytest.raises(ValueError, match="image 3-1: box 0"):
-        f1_of(detections, {"3-1": [[5, 5, 0, 0]]})
+        compute_true_quality(detections, {"3-1": [[5, 5, 0, 0]]})
     with pytest.raises(ValueError, match="several detectors: log, net"):
-        f1_of(pd.concat([detections, detections.assign(detector="log")]), {})
+        compute_true_quality(pd.concat([detections, detections.assign(detector="log")]), {})
 
 
 def test_a_calibrated_judge_predicts_images_without_labels(made, fifty):
     features, truth = made
-    p = judge.predict(fifty[0].judge, features.iloc[50:])
+    p = quality_model.predict_quality(fifty[0].model, features.iloc[50:])
     true = truth.iloc[50:].set_index(p.index)
     error = (p["predicted_f1"] - true["true_f1"]).abs()
     assert error.mean() < 0.7 * (true["true_f1"] - truth["true_f1"].iloc[:50].mean()).abs().mean()
@@ -102,9 +104,9 @@ def test_the_report_has_all_protocols_side_by_side(fifty):
 def test_the_order_of_labels_changes_nothing(made, fifty):
     features, truth = made
     cohorts = {name: f"session {i % 5}" for i, name in enumerate(features["micrograph_id"])}
-    again = calibrate(features.iloc[::-1], truth.iloc[49::-1], cohorts=cohorts, iou_threshold=0.3)
+    again = calibrate_quality_model(features.iloc[::-1], truth.iloc[49::-1], cohorts=cohorts, iou_threshold=0.3)
     pd.testing.assert_frame_equal(again.report, fifty[0].report)
-    one, two = (judge.predict(found.judge, features.iloc[60:]) for found in (again, fifty[0]))
+    one, two = (quality_model.predict_quality(found.model, features.iloc[60:]) for found in (again, fifty[0]))
     pd.testing.assert_frame_equal(one, two)
 
 
@@ -113,12 +115,14 @@ def test_twenty_labels_correct_a_base_that_is_off(made):
     features, truth = made
     conditions = {"detector": "net", "score_floor": 0.1, "iou_threshold": 0.3}
     optimist = truth.iloc[50:].assign(true_f1=lambda t: 0.5 + 0.5 * t["true_f1"])
-    base = judge.fit(features.iloc[50:], optimist[["true_f1"]], np.arange(60), kind="extra_trees", **conditions)
-    found = calibrate(features, truth.iloc[:20], base=base, iou_threshold=0.3)
+    base = quality_model.fit_quality_model(
+        features.iloc[50:], optimist[["true_f1"]], np.arange(60), kind="extra_trees", **conditions
+    )
+    found = calibrate_quality_model(features, truth.iloc[:20], base=base, iou_threshold=0.3)
     rest = features.iloc[50:]
     error, before = (
-        np.abs(judge.predict(model, rest)["predicted_f1"] - truth["true_f1"].iloc[50:]).mean()
-        for model in (found.judge, base)
+        np.abs(quality_model.predict_quality(model, rest)["predicted_f1"] - truth["true_f1"].iloc[50:]).mean()
+        for model in (found.model, base)
     )
     assert error < 0.7 * before
     assert set(found.tried["candidate"]) >= {"base", "recalibrated base", "few features", "gaussian process"}
@@ -126,13 +130,13 @@ def test_twenty_labels_correct_a_base_that_is_off(made):
 
 def test_a_calibrated_judge_is_a_model_directory(made, fifty, tmp_path):
     features, _ = made
-    save(fifty[0], tmp_path / "m", "mine", trained_on="a made-up run")
+    write_calibration(fifty[0], tmp_path / "m", "mine", trained_on="a made-up run")
     card = models.load_card(tmp_path / "m")
     assert card["measured"]["leave_one_cohort_out"]["mae"] == round(fifty[0].report["mae"][2], 4)
     assert card["trained_on"] == "a made-up run"
     p = predict_images(features, tmp_path / "m")
     pd.testing.assert_series_equal(
-        p["predicted_f1"], judge.predict(fifty[0].judge, features)["predicted_f1"], check_exact=True
+        p["predicted_f1"], quality_model.predict_quality(fifty[0].model, features)["predicted_f1"], check_exact=True
     )
 
 
@@ -142,7 +146,7 @@ def test_what_cannot_be_used_is_named(made):
 
     def refused(match, features=features, truth=truth, **more):
         with pytest.raises(ValueError, match=match):
-            calibrate(features, truth, iou_threshold=0.3, **more)
+            calibrate_quality_model(features, truth, iou_threshold=0.3, **more)
 
     foreign = pd.concat([truth, truth.iloc[[0]].assign(micrograph_id="foreign")])
     refused("1 images that this run does not have: foreign", truth=foreign)
@@ -154,7 +158,9 @@ def test_what_cannot_be_used_is_named(made):
     refused("another number of detections .*: 1-6 .*score floor", truth=wrong)
     refused("at least 8", truth=truth.iloc[:7])
     conditions = {"detector": "log", "score_floor": 0.1, "iou_threshold": 0.3}
-    base = judge.fit(features.iloc[:30], truth[["true_f1"]], np.arange(30), kind="boosting", **conditions)
+    base = quality_model.fit_quality_model(
+        features.iloc[:30], truth[["true_f1"]], np.arange(30), kind="boosting", **conditions
+    )
     refused("base model is for log", base=base)
 
 
@@ -162,6 +168,6 @@ def test_images_without_detections_are_left_aside_by_name(made):
     features, truth = made
     features = features.copy()
     features.loc[2, "n_detections"] = 0
-    found = calibrate(features, truth.iloc[:12].drop(columns="n_detections"), iou_threshold=0.3)
+    found = calibrate_quality_model(features, truth.iloc[:12].drop(columns="n_detections"), iou_threshold=0.3)
     assert found.report["n"].tolist() == [11, 11]
     assert any("without detections" in note and "1-2" in note for note in found.notes)

@@ -18,12 +18,12 @@ from emqa_dask.detect.log import detect_image
 from emqa_dask.featurise.detections import detection_features
 from emqa_dask.featurise.images import image_statistics
 from emqa_dask.predict import forest, identities
-from emqa_dask.predict.images import predict_images
+from emqa_dask.predict.predictions import predict_images
 from emqa_dask.synthetic import faults, profiles
 
 OPEN_TABLE = Path(__file__).parents[3] / "shared/data/uw_rf_f1_table/rf_f1_features_open.csv"
 CONDITIONS = {"detector": "log", "score_floor": 0.1, "iou_threshold": 0.1}
-SMALL = forest.new_pipeline(n_trees=20, min_samples_leaf=3)
+SMALL = forest.create_pipeline(n_trees=20, min_samples_leaf=3)
 
 
 def labelled(n, seed):
@@ -40,19 +40,19 @@ def labelled(n, seed):
 @pytest.fixture(scope="module")
 def fitted():
     table, f1 = labelled(400, 1)
-    return forest.fit(table, f1, np.arange(400) // 4, pipeline=SMALL, **CONDITIONS)
+    return forest.fit_forest(table, f1, np.arange(400) // 4, pipeline=SMALL, **CONDITIONS)
 
 
 @pytest.fixture
 def saved(fitted, tmp_path):
-    models.write_card(tmp_path / "model", forest.save(fitted, tmp_path / "model"))
+    models.write_card(tmp_path / "model", forest.write_forest(fitted, tmp_path / "model"))
     return tmp_path / "model"
 
 
 def test_mean_lies_in_the_interval_and_all_in_0_to_1(fitted):
     table, _ = labelled(300, 2)
     table.loc[::7, list(forest.PAPER_FEATURES)] *= 1e6  # far outside, too
-    p = forest.predict(fitted, table)
+    p = forest.predict_forest(fitted, table)
     low, mean, high = (p[name] for name in ("predicted_f1_low", "predicted_f1", "predicted_f1_high"))
     assert ((low >= 0) & (low <= mean) & (mean <= high) & (high <= 1)).all()
     assert (p["evidence"] == "detections").all()
@@ -60,7 +60,7 @@ def test_mean_lies_in_the_interval_and_all_in_0_to_1(fitted):
 
 def test_the_interval_covers_new_images_as_often_as_it_says(fitted):
     table, f1 = labelled(2000, 3)
-    p = forest.predict(fitted, table)
+    p = forest.predict_forest(fitted, table)
     assert 0.86 <= np.mean((f1 >= p["predicted_f1_low"]) & (f1 <= p["predicted_f1_high"])) <= 0.97
     assert np.mean(f1 < p["predicted_f1_low"]) <= 0.08
 
@@ -69,13 +69,13 @@ def test_the_interval_covers_new_images_as_often_as_it_says(fitted):
 def test_conformal_widths_cover_their_own_rows(seed, coverage):
     rng = np.random.default_rng(seed)
     mean, spread, true = rng.uniform(size=(3, 60))
-    low, high = forest.interval(mean, spread, forest.conformal_widths(mean, spread, true, coverage))
+    low, high = forest.compute_interval(mean, spread, forest.compute_conformal_widths(mean, spread, true, coverage))
     assert np.mean((true >= low) & (true <= high)) >= coverage
 
 
 def test_a_wider_coverage_gives_a_wider_interval():
     mean, spread, true = np.random.default_rng(0).uniform(size=(3, 500))
-    widths = np.array([forest.conformal_widths(mean, spread, true, c) for c in (0.5, 0.8, 0.9, 0.99)])
+    widths = np.array([forest.compute_conformal_widths(mean, spread, true, c) for c in (0.5, 0.8, 0.9, 0.99)])
     assert (np.diff(widths, axis=0) > 0).all()
 
 
@@ -83,8 +83,8 @@ def test_a_wider_coverage_gives_a_wider_interval():
 @given(st.permutations(range(12)))
 def test_rows_are_judged_one_by_one(fitted, order):
     table, _ = labelled(12, 4)
-    whole = forest.predict(fitted, table)
-    pd.testing.assert_frame_equal(forest.predict(fitted, table.iloc[list(order)]), whole.iloc[list(order)])
+    whole = forest.predict_forest(fitted, table)
+    pd.testing.assert_frame_equal(forest.predict_forest(fitted, table.iloc[list(order)]), whole.iloc[list(order)])
 
 
 def test_no_detections_and_unknown_features_are_no_guess(fitted):
@@ -92,14 +92,14 @@ def test_no_detections_and_unknown_features_are_no_guess(fitted):
     table.loc[1, "n_detections"] = 0
     table.loc[1, "mean_score"] = np.nan
     table.loc[2, "mean_score"] = np.nan
-    p = forest.predict(fitted, table)
+    p = forest.predict_forest(fitted, table)
     assert p["evidence"].tolist() == ["detections", "no_detections", "none", "detections"]
     assert p["predicted_f1"].isna().tolist() == [False, True, True, False]
     assert p["predicted_f1_low"].isna().tolist() == p["predicted_f1_high"].isna().tolist() == [False, True, True, False]
 
 
 def test_no_rows_give_an_empty_table(fitted):
-    p = forest.predict(fitted, labelled(3, 6)[0].iloc[:0])
+    p = forest.predict_forest(fitted, labelled(3, 6)[0].iloc[:0])
     assert len(p) == 0
     assert list(p) == ["predicted_f1", "predicted_f1_low", "predicted_f1_high", "evidence"]
 
@@ -113,51 +113,53 @@ def test_no_rows_give_an_empty_table(fitted):
 )
 def test_features_of_other_conditions_are_refused(fitted, change, says):
     with pytest.raises(ValueError, match=says):
-        forest.predict(fitted, labelled(3, 7)[0].assign(**change))
+        forest.predict_forest(fitted, labelled(3, 7)[0].assign(**change))
 
 
 @pytest.mark.parametrize("name", ["score_floor", "mean_size"])
 def test_a_missing_column_is_named(fitted, name):
     with pytest.raises(ValueError, match=f"lack {name}"):
-        forest.predict(fitted, labelled(3, 7)[0].drop(columns=name))
+        forest.predict_forest(fitted, labelled(3, 7)[0].drop(columns=name))
 
 
 def test_a_fit_refuses_what_it_cannot_learn_from():
     table, f1 = labelled(30, 8)
     with pytest.raises(ValueError, match="one group"):
-        forest.fit(table, f1, np.zeros(30), pipeline=SMALL, **CONDITIONS)
+        forest.fit_forest(table, f1, np.zeros(30), pipeline=SMALL, **CONDITIONS)
     with pytest.raises(ValueError, match="true_f1"):
-        forest.fit(table, np.where(f1 > 0.5, np.nan, f1), np.arange(30), pipeline=SMALL, **CONDITIONS)
+        forest.fit_forest(table, np.where(f1 > 0.5, np.nan, f1), np.arange(30), pipeline=SMALL, **CONDITIONS)
     with pytest.raises(ValueError, match="mean_size"):
-        forest.fit(table.assign(mean_size=np.nan), f1, np.arange(30), pipeline=SMALL, **CONDITIONS)
+        forest.fit_forest(table.assign(mean_size=np.nan), f1, np.arange(30), pipeline=SMALL, **CONDITIONS)
 
 
 def test_a_saved_forest_predicts_the_same(fitted, saved):
     table, _ = labelled(50, 9)
-    again = forest.load(saved)
-    pd.testing.assert_frame_equal(forest.predict(again, table), forest.predict(fitted, table), check_exact=True)
+    again = forest.read_forest(saved)
+    pd.testing.assert_frame_equal(
+        forest.predict_forest(again, table), forest.predict_forest(fitted, table), check_exact=True
+    )
     assert (again.columns, again.score_floor, again.rule) == (fitted.columns, 0.1, "greedy")
 
 
 def test_a_changed_file_is_refused(saved):
-    content = bytearray((saved / forest.FILE).read_bytes())
+    content = bytearray((saved / forest.FOREST_FILE).read_bytes())
     content[len(content) // 2] ^= 1
-    (saved / forest.FILE).write_bytes(content)
+    (saved / forest.FOREST_FILE).write_bytes(content)
     with pytest.raises(ValueError, match="SHA-256"):
-        forest.load(saved)
+        forest.read_forest(saved)
 
 
 def test_a_file_with_anything_but_trees_is_refused(saved):
-    skops.io.dump(make_pipeline(FunctionTransformer(os.system)), saved / forest.FILE)
+    skops.io.dump(make_pipeline(FunctionTransformer(os.system)), saved / forest.FOREST_FILE)
     models.write_card(saved, {"forest": {}})
     with pytest.raises(skops.io.exceptions.UntrustedTypesFoundException):
-        forest.load(saved)
+        forest.read_forest(saved)
 
 
 def test_another_model_is_not_a_forest(tmp_path):
     models.write_card(tmp_path, {"name": "something else"})
     with pytest.raises(ValueError, match="not the card of a forest"):
-        forest.load(tmp_path)
+        forest.read_forest(tmp_path)
 
 
 def test_a_card_reads_back(tmp_path):
@@ -257,27 +259,27 @@ def test_the_published_table_gives_the_known_figures():
 
     repeats = [
         figures(
-            forest.predict_held_out(forest.new_pipeline(seed=s), values, f1, np.random.default_rng(s).permutation(588))[
-                0
-            ]
+            forest.predict_held_out(
+                forest.create_pipeline(seed=s), values, f1, np.random.default_rng(s).permutation(588)
+            )[0]
         )
         for s in range(3)
     ]
-    by_image = figures(forest.predict_held_out(forest.new_pipeline(), values, f1, table["names"])[0])
+    by_image = figures(forest.predict_held_out(forest.create_pipeline(), values, f1, table["names"])[0])
     assert np.mean(repeats, axis=0) == pytest.approx([0.131, 0.097, 0.744], abs=0.006)
     assert by_image == pytest.approx([0.134, 0.100, 0.733], abs=0.004)
 
 
 def test_the_published_table_keeps_the_identities_and_a_rotated_one_is_refused():
     table = read_open_table()
-    identities.check_table(table)
+    identities.check_identities(table)
     rotated = ["precision", "recall", "area_ratio"]
     rows = [3, 44, 210]
     table.loc[rows, rotated] = table.loc[rows, ["area_ratio", "precision", "recall"]].to_numpy()
     with pytest.raises(
         ValueError, match=r"whole number, area_ratio .* in 3 rows: 3, 44, 210; 3 of these .* turned back"
     ):
-        identities.check_table(table)
+        identities.check_identities(table)
 
 
 @pytest.mark.parametrize(
@@ -294,8 +296,8 @@ def test_check_table_names_the_row(change, says):
     row = {"precision": 0.6, "recall": 0.3, "true_f1": 0.4, "n_detections": 10, "area_ratio": 0.1, "mean_size": 0.01}
     nothing = {"precision": np.nan, "recall": 0, "true_f1": np.nan, "n_detections": 0, "area_ratio": 0, "mean_size": 0}
     table = pd.DataFrame([row, row, nothing], index=["a", "b", "c"])
-    identities.check_table(table)
+    identities.check_identities(table)
     for name, value in change.items():
         table.loc["b", name] = value
     with pytest.raises(ValueError, match=says):
-        identities.check_table(table)
+        identities.check_identities(table)

@@ -13,9 +13,18 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from emqa_dask import imaging_conditions, models, tables
-from emqa_dask.predict import conformal, gaussian, importance, judge, protocols, reasons, regressors, trees
+from emqa_dask.predict import (
+    conformal,
+    cross_validation,
+    gaussian_process,
+    importance,
+    quality_model,
+    reasons,
+    regressors,
+    trees,
+)
 from emqa_dask.predict.forest import PAPER_FEATURES
-from emqa_dask.predict.images import predict_images
+from emqa_dask.predict.predictions import predict_images
 
 CONDITIONS = {"detector": "net", "score_floor": 0.1, "iou_threshold": 0.1}
 
@@ -38,7 +47,7 @@ def labelled(n, seed, n_groups=6):
 
 def fit(kind="gaussian_process", n=70, **more):
     table = labelled(n, 1)
-    return judge.fit(table, table, table["group"], kind=kind, **CONDITIONS, **more)
+    return quality_model.fit_quality_model(table, table, table["group"], kind=kind, **CONDITIONS, **more)
 
 
 @pytest.fixture(scope="module", params=["gaussian_process", "boosting", "extra_trees"])
@@ -48,26 +57,28 @@ def fitted(request):
 
 def test_rows_are_judged_one_by_one(fitted):
     table = labelled(12, 2)
-    whole = judge.predict(fitted, table)
+    whole = quality_model.predict_quality(fitted, table)
     order = np.random.default_rng(0).permutation(12)
     for part in (order, order[:5], order[5:6]):
-        pd.testing.assert_frame_equal(judge.predict(fitted, table.iloc[part]), whole.iloc[part], check_exact=True)
+        pd.testing.assert_frame_equal(
+            quality_model.predict_quality(fitted, table.iloc[part]), whole.iloc[part], check_exact=True
+        )
 
 
 def test_every_mean_lies_in_its_interval_and_all_in_0_to_1(fitted):
     table = labelled(60, 3)
     table.loc[::7, list(PAPER_FEATURES)] *= 1e4  # far outside, too
-    p = judge.predict(fitted, table)
-    for name in judge.TARGETS:
+    p = quality_model.predict_quality(fitted, table)
+    for name in quality_model.TARGETS:
         mean, low, high = (p[f"predicted_{name}{suffix}"] for suffix in ("", "_low", "_high"))
         assert ((low >= 0) & (low <= mean) & (mean <= high) & (high <= 1)).all()
 
 
 def test_what_can_be_learned_is_and_what_cannot_has_a_wide_interval(fitted):
     table = labelled(300, 4)
-    p = judge.predict(fitted, table)
+    p = quality_model.predict_quality(fitted, table)
     assert np.abs(p["predicted_f1"] - table["true_f1"]).mean() < 0.12
-    width = {name: (p[f"predicted_{name}_high"] - p[f"predicted_{name}_low"]).mean() for name in judge.TARGETS}
+    width = {name: (p[f"predicted_{name}_high"] - p[f"predicted_{name}_low"]).mean() for name in quality_model.TARGETS}
     assert width["recall"] > max(width["f1"], width["precision"])
 
 
@@ -75,28 +86,30 @@ def test_no_detections_and_unknown_features_are_no_guess(fitted):
     table = labelled(4, 5)
     table.loc[1, ["n_detections", "mean_score"]] = 0, np.nan
     table.loc[2, "mean_score"] = np.nan
-    p = judge.predict(fitted, table)
+    p = quality_model.predict_quality(fitted, table)
     assert p["evidence"].tolist() == ["detections", "no_detections", "none", "detections"]
     assert p.filter(like="predicted_").isna().all(axis=1).tolist() == [False, True, True, False]
     assert p["because"].map(len)[[1, 2]].tolist() == [0, 0]
-    assert len(judge.predict(fitted, table.iloc[:0])) == 0
+    assert len(quality_model.predict_quality(fitted, table.iloc[:0])) == 0
 
 
 def test_shap_values_and_base_sum_to_the_prediction(fitted):
     table = labelled(40, 6)
     values = table[list(fitted.columns)].to_numpy()
     for name, target in fitted.targets.items():
-        shap, base = judge.explain(fitted, values, name)
-        np.testing.assert_allclose(shap.sum(axis=1) + base, judge.mean_of(target, fitted.columns, values)[0], atol=1e-9)
+        shap, base = quality_model.explain_predictions(fitted, values, name)
+        np.testing.assert_allclose(
+            shap.sum(axis=1) + base, quality_model.predict_target(target, fitted.columns, values)[0], atol=1e-9
+        )
 
 
 def test_words_say_what_the_shap_values_say(fitted):
     table = labelled(40, 7)
-    shap, _ = judge.explain(fitted, table[list(fitted.columns)].to_numpy())
+    shap, _ = quality_model.explain_predictions(fitted, table[list(fitted.columns)].to_numpy())
     n_said = 0
-    for row, effects, because in zip(table.itertuples(), shap, judge.predict(fitted, table)["because"]):
+    for row, effects, because in zip(table.itertuples(), shap, quality_model.predict_quality(fitted, table)["because"]):
         large = effects[np.argsort(-np.abs(effects), kind="stable")]
-        large = large[np.abs(large) >= reasons.LEAST][: reasons.MOST]
+        large = large[np.abs(large) >= reasons.MIN_EFFECT][: reasons.MAX_REASONS]
         assert len(because) == len(large)
         for effect, text in zip(large, because):
             verb = "raises" if effect > 0 else "lowers"
@@ -111,10 +124,10 @@ def test_low_scores_are_put_together_in_words():
     columns = ("score_fraction_0", "score_fraction_1", "n_detections")
     row = np.array([0.3, 0.07, 10.0])
     usual = np.array([0.03, 0.02, 12.0])
-    (said,) = reasons.in_words(columns, row[None], np.array([[-0.12, 0.01]]), usual, np.ones(3))
+    (said,) = reasons.describe_effects(columns, row[None], np.array([[-0.12, 0.01]]), usual, np.ones(3))
     assert said == ["37 % of the scores are below 0.3 (usually 5 %): lowers the predicted F1 by 0.12"]
     rows = np.array([[0.0, 0.06, 10.0]])
-    (shifted,) = reasons.in_words(columns, rows, np.array([[0.2, 0.0]]), usual, np.ones(3))
+    (shifted,) = reasons.describe_effects(columns, rows, np.array([[0.2, 0.0]]), usual, np.ones(3))
     assert shifted == ["6 % of the scores are between 0.2 and 0.3 (usually 2 %): raises the predicted F1 by 0.20"]
 
 
@@ -136,19 +149,19 @@ def test_shap_values_are_shapleys(kind):
     columns = ("mean_score", "score_fraction_8", "n_detections", "area_ratio")
     values = rng.uniform(size=(80, 4))
     targets = values[:, 0] * values[:, 1] + 0.2 * np.sin(5 * values[:, 2]) + rng.normal(0, 0.05, 80)
-    model = regressors.fit(kind, values, targets, columns)
+    model = regressors.fit_regressor(kind, values, targets, columns)
     background = values[:3]
     row = rng.uniform(size=4)
-    groups = reasons.concepts(columns)
+    groups = reasons.group_features(columns)
     at = [[columns.index(c) for c in group] for group in groups]
 
     def game(coalition):
         mixed = background.copy()
         for player in coalition:
             mixed[:, at[player]] = row[at[player]]
-        return regressors.predict(model, mixed)[0].mean()
+        return regressors.predict_regressor(model, mixed)[0].mean()
 
-    found, base = reasons.shap_values(model, columns, row[None], background)
+    found, base = reasons.compute_group_shap_values(model, columns, row[None], background)
     np.testing.assert_allclose(found[0], shapley(game, len(groups)), atol=1e-9)
     assert base == pytest.approx(game(set()))
 
@@ -166,7 +179,7 @@ def test_trees_as_arrays_predict_what_scikit_learn_does(model):
     values = rng.normal(size=(120, 4)) * [1, 10, 0.01, 1]
     pipeline = make_pipeline(StandardScaler(), model).fit(values, values[:, 0] + np.sin(values[:, 1]))
     fresh = rng.normal(size=(200, 4)) * [1, 10, 0.01, 1]
-    mean, spread = trees.predict(trees.from_pipeline(pipeline), fresh)
+    mean, spread = trees.predict_tree_ensemble(trees.convert_pipeline(pipeline), fresh)
     np.testing.assert_allclose(mean, pipeline.predict(fresh), atol=1e-12)
     if hasattr(model, "estimators_"):
         scaled = pipeline[0].transform(fresh)
@@ -177,7 +190,7 @@ def test_the_gaussian_process_predicts_what_scikit_learn_does():
     rng = np.random.default_rng(10)
     values = rng.normal(size=(60, 3)) * [1, 10, 0.1]
     targets = np.tanh(values[:, 0]) + 0.1 * rng.normal(size=60)
-    model = gaussian.fit(values, targets)
+    model = gaussian_process.fit_gaussian_process(values, targets)
     amplitude, length, linear, offset, noise = model.kernel
     kernel = ConstantKernel(amplitude) * Matern(length, nu=1.5) + WhiteKernel(noise)
     kernel += ConstantKernel(linear) * DotProduct(np.sqrt(offset / linear))
@@ -185,7 +198,7 @@ def test_the_gaussian_process_predicts_what_scikit_learn_does():
     known = GaussianProcessRegressor(kernel, optimizer=None).fit(scaled, (targets - targets.mean()) / targets.std())
     fresh = rng.normal(size=(50, 3)) * [1, 10, 0.1]
     mean, std = known.predict((fresh - values.mean(axis=0)) / values.std(axis=0), return_std=True)
-    found, spread = gaussian.predict(model, fresh)
+    found, spread = gaussian_process.predict_gaussian_process(model, fresh)
     np.testing.assert_allclose(found, mean * targets.std() + targets.mean(), atol=1e-9)
     np.testing.assert_allclose(spread, std * targets.std(), atol=1e-7)
 
@@ -194,7 +207,7 @@ def test_no_parameters_are_more_likely_than_those_that_were_found():
     rng = np.random.default_rng(18)
     values = rng.normal(size=(60, 3))
     targets = np.tanh(values[:, 0]) + 0.3 * rng.normal(size=60)
-    amplitude, length, linear, offset, noise = gaussian.fit(values, targets).kernel
+    amplitude, length, linear, offset, noise = gaussian_process.fit_gaussian_process(values, targets).kernel
     kernel = ConstantKernel(amplitude) * Matern(length, nu=1.5) + WhiteKernel(noise)
     kernel += ConstantKernel(linear) * DotProduct(np.sqrt(offset / linear))
     scaled = (values - values.mean(axis=0)) / values.std(axis=0)
@@ -213,13 +226,15 @@ def test_offsets_of_groups_are_not_laid_on_features():
     level = rng.uniform(-2, 2, 12)
     values = np.stack([level[groups] + rng.normal(0, 0.5, 180), rng.normal(size=180)], axis=1)
     targets = 0.5 + 0.2 * (values[:, 0] - level[groups]) - 0.15 * level[groups] + rng.normal(0, 0.03, 180)
-    plain = gaussian.fit(values, targets)
-    mixed = gaussian.fit(values, targets, groups=groups)
+    plain = gaussian_process.fit_gaussian_process(values, targets)
+    mixed = gaussian_process.fit_gaussian_process(values, targets, groups=groups)
     ends = np.array([[-0.5, 0.0], [0.5, 0.0]])
-    rise = [np.diff(gaussian.predict(model, ends)[0])[0] for model in (plain, mixed)]
+    rise = [np.diff(gaussian_process.predict_gaussian_process(model, ends)[0])[0] for model in (plain, mixed)]
     assert rise[0] < rise[1]
-    assert gaussian.predict(mixed, ends)[1].min() > 0.1  # a new group may be anywhere
-    two = gaussian.fit(values, targets, groups=groups % 2)  # too few groups to say how much they differ
+    assert gaussian_process.predict_gaussian_process(mixed, ends)[1].min() > 0.1  # a new group may be anywhere
+    two = gaussian_process.fit_gaussian_process(
+        values, targets, groups=groups % 2
+    )  # too few groups to say how much they differ
     assert np.array_equal(two.kernel, plain.kernel)
 
 
@@ -235,8 +250,8 @@ def test_intervals_hold_for_groups_never_seen(n_groups):
         mean = np.full(len(group), 0.5)
         spread = np.zeros(len(group))
         seen = group < n_groups
-        widths = conformal.group_widths(mean[seen], spread[seen], true[seen], group[seen], 0.9)
-        low, high = conformal.interval(mean[~seen], spread[~seen], widths)
+        widths = conformal.compute_group_widths(mean[seen], spread[seen], true[seen], group[seen], 0.9)
+        low, high = conformal.compute_interval(mean[~seen], spread[~seen], widths)
         covered.append(np.mean((true[~seen] >= low) & (true[~seen] <= high)))
     assert 0.84 <= np.mean(covered) <= 0.95
 
@@ -246,8 +261,8 @@ def test_with_rows_as_groups_the_promise_is_split_conformals():
     covered = 0
     for _ in range(400):
         true = 0.5 + rng.normal(0, 0.1, 61)
-        widths = conformal.group_widths(np.full(60, 0.5), np.zeros(60), true[:60], np.arange(60), 0.9)
-        low, high = conformal.interval(np.full(1, 0.5), np.zeros(1), widths)
+        widths = conformal.compute_group_widths(np.full(60, 0.5), np.zeros(60), true[:60], np.arange(60), 0.9)
+        low, high = conformal.compute_interval(np.full(1, 0.5), np.zeros(1), widths)
         covered += int(low[0] <= true[60] <= high[0])
     # At least 0.9, at most 0.9 + 2 / 61; three standard errors of a binomial of 400.
     assert 0.9 - 0.045 <= covered / 400 <= 0.933 + 0.045
@@ -256,27 +271,29 @@ def test_with_rows_as_groups_the_promise_is_split_conformals():
 def test_recalibration_finds_a_line_whatever_the_sizes_of_groups():
     rng = np.random.default_rng(12)
     mean = rng.uniform(size=300)
-    offset, slope = conformal.recalibration(mean, -0.1 + 1.2 * mean, rng.integers(0, 5, 300))
+    offset, slope = conformal.fit_recalibration(mean, -0.1 + 1.2 * mean, rng.integers(0, 5, 300))
     assert (offset, slope) == (pytest.approx(-0.1), pytest.approx(1.2))
 
 
 @pytest.mark.parametrize("kind", ["forest", "gaussian_process"])
 def test_a_saved_judge_predicts_the_same_in_every_bit(kind, tmp_path):
     made = fit(kind, n=40)
-    models.write_card(tmp_path / "m", judge.save(made, tmp_path / "m"))
+    models.write_card(tmp_path / "m", quality_model.write_quality_model(made, tmp_path / "m"))
     table = labelled(30, 13)
     pd.testing.assert_frame_equal(
-        judge.predict(judge.load(tmp_path / "m"), table), judge.predict(made, table), check_exact=True
+        quality_model.predict_quality(quality_model.read_quality_model(tmp_path / "m"), table),
+        quality_model.predict_quality(made, table),
+        check_exact=True,
     )
     rows = predict_images(table, tmp_path / "m")
     assert list(rows) == tables.PREDICTIONS.names
     assert tables.conform(rows, tables.PREDICTIONS).num_rows == 30
     assert rows["detector"].eq("net").all()
-    content = bytearray((tmp_path / "m" / judge.FILE).read_bytes())
+    content = bytearray((tmp_path / "m" / quality_model.QUALITY_MODEL_FILE).read_bytes())
     content[-1] ^= 1
-    (tmp_path / "m" / judge.FILE).write_bytes(content)
+    (tmp_path / "m" / quality_model.QUALITY_MODEL_FILE).write_bytes(content)
     with pytest.raises(ValueError, match="SHA-256"):
-        judge.load(tmp_path / "m")
+        quality_model.read_quality_model(tmp_path / "m")
 
 
 @pytest.mark.parametrize(
@@ -285,19 +302,19 @@ def test_a_saved_judge_predicts_the_same_in_every_bit(kind, tmp_path):
 )
 def test_features_of_other_conditions_are_refused(fitted, change, says):
     with pytest.raises(ValueError, match=says):
-        judge.predict(fitted, labelled(3, 14).assign(**change))
+        quality_model.predict_quality(fitted, labelled(3, 14).assign(**change))
 
 
 def test_a_fit_refuses_what_it_cannot_learn_from():
     table = labelled(30, 15)
     with pytest.raises(ValueError, match="one group"):
-        judge.fit(table, table, np.zeros(30), **CONDITIONS)
+        quality_model.fit_quality_model(table, table, np.zeros(30), **CONDITIONS)
     with pytest.raises(ValueError, match="precision has to be"):
-        judge.fit(table, table.assign(precision=1.5), table["group"], **CONDITIONS)
+        quality_model.fit_quality_model(table, table.assign(precision=1.5), table["group"], **CONDITIONS)
     with pytest.raises(ValueError, match="NaN or infinite values: mean_size"):
-        judge.fit(table.assign(mean_size=np.nan), table, table["group"], **CONDITIONS)
+        quality_model.fit_quality_model(table.assign(mean_size=np.nan), table, table["group"], **CONDITIONS)
     with pytest.raises(ValueError, match="kind is 'oracle'"):
-        judge.fit(table, table, table["group"], kind="oracle", **CONDITIONS)
+        quality_model.fit_quality_model(table, table, table["group"], kind="oracle", **CONDITIONS)
 
 
 def test_the_bundled_forest_gives_f1_with_reasons_and_nothing_else():
@@ -316,7 +333,7 @@ def test_the_bundled_forest_gives_f1_with_reasons_and_nothing_else():
 def test_leaving_one_out_leaves_its_images_out_too():
     groups = np.array(list("aabbcc"))
     images = np.array([1, 2, 2, 3, 4, 5])
-    folds = list(protocols.leave_one_out(groups, images))
+    folds = list(cross_validation.make_leave_one_out_folds(groups, images))
     assert sorted(np.concatenate([held_out for _, held_out in folds])) == list(range(6))
     for fit_rows, held_out in folds:
         assert not set(images[fit_rows]) & set(images[held_out])
@@ -338,7 +355,7 @@ def test_the_ranking_finds_the_feature_that_matters_and_the_sweep_improves_by_it
 
 
 def test_imaging_conditions_unlike_those_of_training_count_as_a_distance(tmp_path):
-    card = judge.save(fit("forest", n=40), tmp_path / "m")
+    card = quality_model.write_quality_model(fit("forest", n=40), tmp_path / "m")
     known = imaging_conditions.conditions(np.linspace(280, 320, 40), np.full(40, 200.0))
     models.write_card(tmp_path / "m", card | imaging_conditions.to_card(known))
     table = labelled(4, 13).assign(defocus_nm=[300.0, 900.0, np.nan, 300.0], voltage_kv=[200.0, 200.0, 200.0, np.nan])

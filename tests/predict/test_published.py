@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from emqa_dask.predict import protocols, published
+from emqa_dask.predict import cross_validation, published
 from emqa_dask.predict.forest import PAPER_FEATURES
 from emqa_dask.tables import DETECTION_FEATURES, SCORE_BINS
 
@@ -159,7 +159,7 @@ def test_splits_left_out_with_their_images_give_the_known_figures(study):
     for kind in ("forest", "mixed_gaussian_process"):
         error = np.abs(replay.predict(study.LEFT_OUT, kind=kind) - table["true_f1"])
         grouped = table["split"].map(published.is_grouped)
-        found[kind] = protocols.group_mean(error[grouped], table["split"][grouped])
+        found[kind] = cross_validation.average_over_groups(error[grouped], table["split"][grouped])
     assert found["forest"] == pytest.approx(0.156, abs=0.003)
     assert found["mixed_gaussian_process"] < 0.135
 

@@ -31,7 +31,7 @@ def test_values_of_trees_are_those_of_the_tree_explainer(model):
     pipeline = make_pipeline(StandardScaler(), model.set_params(random_state=0)).fit(values, targets)
     rows = values[20:50]
     background = values[:20]
-    found, base = trees.shap_values(trees.from_pipeline(pipeline), rows, background)
+    found, base = trees.compute_shap_values(trees.convert_pipeline(pipeline), rows, background)
     scaler, fitted = pipeline
     known = shap.TreeExplainer(fitted, data=scaler.transform(background), feature_perturbation="interventional")
     np.testing.assert_allclose(found, known.shap_values(scaler.transform(rows)), atol=1e-6)
@@ -43,13 +43,13 @@ def test_values_of_a_black_box_are_those_of_the_exact_explainer(kind):
     """The names are of no concept, so that every feature is a player."""
     columns = tuple("abcd")
     values, targets = drawn(1, d=len(columns))
-    model = regressors.fit(kind, values, targets, columns)
+    model = regressors.fit_regressor(kind, values, targets, columns)
     rows = values[20:26]
     background = values[:5]
-    found, base = reasons.shap_values(model, columns, rows, background)
+    found, base = reasons.compute_group_shap_values(model, columns, rows, background)
 
     def predict(rows):
-        return regressors.predict(model, np.asarray(rows, dtype=np.float64))[0]
+        return regressors.predict_regressor(model, np.asarray(rows, dtype=np.float64))[0]
 
     masker = shap.maskers.Independent(background, max_samples=len(background))
     known = shap.explainers.Exact(predict, masker)(rows)

@@ -15,9 +15,8 @@ from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.pipeline.workspace.detectors import names_of
 from emqa_dask.pipeline.workspace.labels import assigned, read_labels
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
-from emqa_dask.predict import calibrate as calibration
-from emqa_dask.predict import judge
-from emqa_dask.predict.images import load_judge
+from emqa_dask.predict import calibration, quality_model
+from emqa_dask.predict.predictions import load_quality_model
 from emqa_dask.settings import Settings, replace
 from emqa_dask.store import files, layout, lock, parts
 
@@ -111,10 +110,10 @@ def _tables(root: str, settings: Settings, rows: pd.DataFrame) -> dict[str, pd.D
     return found
 
 
-def _base(name: str, settings: Settings) -> tuple[judge.Judge | None, Path | None]:
+def _base(name: str, settings: Settings) -> tuple[quality_model.QualityModel | None, Path | None]:
     for model in settings.predict.forests:
         if models.what_for(model) == (name, settings.featurise.score_floor):
-            return load_judge(model), models.locate(model)
+            return load_quality_model(model), models.locate(model)
     return None, None
 
 
@@ -125,7 +124,7 @@ def _fitted(
     rows: pd.DataFrame,
     settings: Settings,
     iou_threshold: float | None,
-) -> tuple[calibration.Calibrated, domain_distance.Domain | None]:
+) -> tuple[calibration.Calibration, domain_distance.Domain | None]:
     base, directory = _base(name, settings)
     iou, rule = (base.iou_threshold, base.rule) if base else MATCHING
     if iou_threshold is not None and iou_threshold != iou:
@@ -138,10 +137,10 @@ def _fitted(
     failed = sorted(set(truth) - set(evidence["micrograph_id"]))
     truth = {key: boxes for key, boxes in truth.items() if key not in failed}
     floor = settings.featurise.score_floor
-    labelled = calibration.f1_of(detections[detections["detector"] == name], truth, rule, iou, floor)
+    labelled = calibration.compute_true_quality(detections[detections["detector"] == name], truth, rule, iou, floor)
     keys = rows["micrograph_id"]
     session = cohorts(rows).fillna("").astype(str) + "|" + rows["uri"].str.rpartition("/")[0]
-    found = calibration.calibrate(
+    found = calibration.calibrate_quality_model(
         evidence,
         labelled,
         dict(zip(keys, rows["content_sha256"])),
@@ -175,7 +174,7 @@ def _conditions(features: pd.DataFrame, rows: pd.DataFrame) -> dict:
 def _write(
     out: Path,
     name: str,
-    found: calibration.Calibrated,
+    found: calibration.Calibration,
     domain: domain_distance.Domain | None,
     conditions: dict,
     labels: str,
@@ -185,11 +184,13 @@ def _write(
     known = {"trained_on": f"{n} labelled micrographs of {Path(labels).name}", "made_by": "emqa calibrate"}
     known |= conditions
     with output_folders.write_folder(out) as fresh:
-        calibration.save(found, fresh, f"{name}-calibrated", domain, **known, versions={"emqa_dask": __version__})
+        calibration.write_calibration(
+            found, fresh, f"{name}-calibrated", domain, **known, versions={"emqa_dask": __version__}
+        )
 
 
-def _tell(name: str, found: calibration.Calibrated, say: Say) -> None:
-    say(f"{name}: {found.judge.kind}, F1 at IoU {found.judge.iou_threshold:g} ({found.judge.rule})")
+def _tell(name: str, found: calibration.Calibration, say: Say) -> None:
+    say(f"{name}: {found.model.kind}, F1 at IoU {found.model.iou_threshold:g} ({found.model.rule})")
     say(f"  {'held out':<22}{'n':>6}{'MAE':>8}{'RMSE':>8}{'R2':>8}{'coverage':>10}{'width':>8}")
     for row in found.report.itertuples():
         say(

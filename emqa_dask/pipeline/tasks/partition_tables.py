@@ -23,7 +23,7 @@ from emqa_dask.pipeline.tasks.measure import by_log, by_networks, measure, of_lo
 from emqa_dask.pipeline.tasks.predict import OF_FEATURES, joined, weighed
 from emqa_dask.pipeline.workspace.journal import drop_parts, failed_ids
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, downstream, failure_row, failures_dir, folders
-from emqa_dask.predict.images import predict_images
+from emqa_dask.predict.predictions import predict_images
 from emqa_dask.run.supervise import Call, Died, direct
 from emqa_dask.run.task import where_am_i
 from emqa_dask.settings import Detect, Settings

@@ -60,7 +60,7 @@ def predict_together(root: str, rows: pd.DataFrame, settings: Settings, call: Ca
     whatever models raise: then partitions are dealt with one by one, and it is known whose fault it was. Parts that are
     written stay.
     """
-    from emqa_dask.predict.images import predict_images  # where it runs: a driver of many workers does without
+    from emqa_dask.predict.predictions import predict_images  # where it runs: a driver of many workers does without
 
     started = time.perf_counter()
     where = folders(settings)

@@ -30,7 +30,9 @@ class GaussianProcess:
     target: NDArray[np.float64]  # (2,): mean and standard deviation of the targets
 
 
-def fit(values: NDArray, targets: NDArray, seed: int = 0, groups: ArrayLike | None = None) -> GaussianProcess:
+def fit_gaussian_process(
+    values: NDArray, targets: NDArray, seed: int = 0, groups: ArrayLike | None = None
+) -> GaussianProcess:
     """The process of n rows of finite features (n, d) and targets (n,), its parameters of largest marginal likelihood.
 
     A length for all features together: with one for each, a few hundred rows are fitted too closely to hold for
@@ -124,14 +126,16 @@ def _search(rows: NDArray, standard: NDArray, groups: NDArray | None) -> NDArray
     return found
 
 
-def predict(model: GaussianProcess, values: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def predict_gaussian_process(
+    model: GaussianProcess, values: NDArray
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and standard deviation, noise included, for n rows of finite features (n, d)."""
     scaled = (np.asarray(values, dtype=np.float64) - model.centre) / model.scale
     mean, spread = _run(scaled, model.rows, model.weights, model.factor, model.kernel)
     return mean * model.target[1] + model.target[0], spread * model.target[1]
 
 
-def shap_values(
+def compute_shap_values(
     model: GaussianProcess, values: NDArray, background: NDArray, player: ArrayLike
 ) -> tuple[NDArray[np.float64], float]:
     """Exact Shapley values (n, k) of n rows (n, d) against b background rows (b, d), and their base.
@@ -146,17 +150,17 @@ def shap_values(
         raise ValueError(f"{k} groups of features have too many coalitions: at most 12")
     inside = (np.arange(2**k)[:, None] >> np.arange(k)) & 1  # coalitions x groups
     size = inside.sum(axis=1)
-    weights = shapley_weights(k + 1)
+    weights = compute_shapley_weights(k + 1)
     # Shapley's weight of a coalition, + where the group belongs to it and - where it does not.
     signed = np.where(inside, weights[size, k - size][:, None], -weights[k - size, size][:, None])
     scaled, others = (
         (np.asarray(part, dtype=np.float64) - model.centre) / model.scale for part in (values, background)
     )
     found = _shap(scaled, others, model.rows, model.weights, model.kernel, player, inside, signed)
-    return found * model.target[1], float(predict(model, background)[0].mean())
+    return found * model.target[1], float(predict_gaussian_process(model, background)[0].mean())
 
 
-def shapley_weights(n: int) -> NDArray[np.float64]:
+def compute_shapley_weights(n: int) -> NDArray[np.float64]:
     """w[a, b] = (a - 1)! b! / (a + b)!, a + b < n: Shapley's weight of a coalition of a players, b left out."""
     w = np.zeros((n, n))
     for a in range(1, n):

@@ -8,14 +8,14 @@ from numpy.typing import ArrayLike, NDArray
 Folds = Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]  # rows to fit, rows to predict
 
 
-def random_folds(n: int, n_folds: int = 5, seed: int = 0) -> Folds:
+def make_random_folds(n: int, n_folds: int = 5, seed: int = 0) -> Folds:
     """n rows in `n_folds` random parts, each predicted once, whatever belongs together (Li et al., section 2.3)."""
     from sklearn.model_selection import KFold
 
     return KFold(min(n_folds, n), shuffle=True, random_state=seed).split(np.zeros(n))
 
 
-def grouped_folds(groups: ArrayLike, n_folds: int = 5, images: ArrayLike | None = None) -> Folds:
+def make_grouped_folds(groups: ArrayLike, n_folds: int = 5, images: ArrayLike | None = None) -> Folds:
     """Parts that never share a label of `groups` (n,), each row predicted once. ValueError for a single group.
 
     With `images` (n,), where one image can be in several groups, rows of the images to predict are in no fit either.
@@ -34,7 +34,7 @@ def grouped_folds(groups: ArrayLike, n_folds: int = 5, images: ArrayLike | None 
         yield fit, held_out
 
 
-def leave_one_out(groups: ArrayLike, images: ArrayLike | None = None) -> Folds:
+def make_leave_one_out_folds(groups: ArrayLike, images: ArrayLike | None = None) -> Folds:
     """Every label of `groups` (n,) in turn; with `images` (n,), rows of a left-out image are in no fit either.
 
     Groups without which nothing is left to fit are refused with ValueError.
@@ -50,7 +50,7 @@ def leave_one_out(groups: ArrayLike, images: ArrayLike | None = None) -> Folds:
         yield np.flatnonzero(fit), np.flatnonzero(held_out)
 
 
-def out_of_fold(
+def predict_out_of_fold(
     folds: Folds, n: int, fit_predict: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray]
 ) -> NDArray[np.float64]:
     """What `fit_predict(rows to fit, rows to predict)` gives, (k,) or (k, m), for n rows; NaN where no fold has one."""
@@ -63,7 +63,7 @@ def out_of_fold(
     return np.full(n, np.nan) if found is None else found
 
 
-def figures(true: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
+def compute_errors(true: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
     """`rmse`, `mae`, `r2`, `nrmse` = rmse / std(true) and `nmae` = mae / mean(true) of n values (std: ddof = 0).
 
     r2 = 1 - nrmse^2; both are NaN where `true` does not vary, nmae where its mean is 0, all without values.
@@ -81,7 +81,7 @@ def figures(true: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
     return {"rmse": rmse, "mae": mae, "r2": 1 - nrmse**2, "nrmse": nrmse, "nmae": mae / mean if mean else float("nan")}
 
 
-def interval_figures(true: ArrayLike, low: ArrayLike, high: ArrayLike) -> dict[str, float]:
+def compute_interval_errors(true: ArrayLike, low: ArrayLike, high: ArrayLike) -> dict[str, float]:
     """`coverage` of the intervals, share of truths `below` and `above` them, and their mean `width`."""
     true, low, high = (np.asarray(a, dtype=np.float64) for a in (true, low, high))
     return {
@@ -92,7 +92,7 @@ def interval_figures(true: ArrayLike, low: ArrayLike, high: ArrayLike) -> dict[s
     }
 
 
-def group_mean(values: ArrayLike, groups: ArrayLike) -> float:
+def average_over_groups(values: ArrayLike, groups: ArrayLike) -> float:
     """Mean over groups of their mean value: every group counts the same."""
     values = np.asarray(values, dtype=np.float64)
     groups = np.asarray(groups)

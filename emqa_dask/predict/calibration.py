@@ -10,29 +10,40 @@ from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import ThreadpoolController
 
 from emqa_dask import boxes, domain_distance, models
-from emqa_dask.predict import conformal, judge, protocols, regressors
-from emqa_dask.predict.forest import PAPER_FEATURES, values_of
-from emqa_dask.predict.identities import check_table
-from emqa_dask.predict.judge import TARGETS, Judge, Part, Target, make, mean_of
+from emqa_dask.predict import conformal, cross_validation, quality_model, regressors
+from emqa_dask.predict.forest import PAPER_FEATURES, select_values
+from emqa_dask.predict.identities import check_identities
+from emqa_dask.predict.quality_model import (
+    TARGETS,
+    Component,
+    QualityModel,
+    TargetModel,
+    build_quality_model,
+    predict_target,
+)
 
-FEW = ("score_fraction_8", "mean_score", "image_confidence")  # what a handful of labels can say something about
-N_FOREST = 100  # labelled images from which a forest is tried too
+FEW_FEATURES = (
+    "score_fraction_8",
+    "mean_score",
+    "image_confidence",
+)  # what a handful of labels can say something about
+MIN_FOREST_IMAGES = 100  # labelled images from which a forest is tried too
 MIN_IMAGES = 8
 _INNER = 4  # folds by which candidates are chosen
 _MARGIN = 0.5  # standard errors by which a candidate of fewer labels may be worse
 
 
 @dataclass(frozen=True)
-class Calibrated:
+class Calibration:
     """A judge, how well it and its interval did on labelled images that it had not seen, and what was tried."""
 
-    judge: Judge
+    model: QualityModel
     report: pd.DataFrame  # a row a protocol: see calibrate()
     tried: pd.DataFrame  # a row a candidate: `candidate`, `mae` on left-out groups, `is_chosen`
     notes: list[str]  # rows that were left aside, and why
 
 
-def f1_of(
+def compute_true_quality(
     detections: pd.DataFrame,
     truth_boxes: Mapping[str, ArrayLike],
     rule: str = "greedy",
@@ -65,17 +76,17 @@ def f1_of(
 
 
 @ThreadpoolController().wrap(limits=1, user_api="blas")  # of 50 x 50 matrices, which threads make 50 times slower
-def calibrate(
+def calibrate_quality_model(
     evidence: pd.DataFrame,
     truth: pd.DataFrame,
     groups: Mapping[str, str] | None = None,
     cohorts: Mapping[str, str] | None = None,
-    base: Judge | None = None,
+    base: QualityModel | None = None,
     *,
     iou_threshold: float,
     rule: str = "greedy",
     coverage: float = 0.9,
-) -> Calibrated:
+) -> Calibration:
     """A judge for the detector of `evidence`, fitted on the images of `truth`.
 
     evidence: rows of tables.FEATURES of one detector and score floor, at least of the labelled images; truth: rows
@@ -95,7 +106,7 @@ def calibrate(
     Raises ValueError, naming rows, for labels of images that are not in the evidence, images labelled twice, truths
     that break an identity (predict.identities) and less than MIN_IMAGES images with detections.
     """
-    rows, notes = _joined(evidence, truth)
+    rows, notes = _join_labels(evidence, truth)
     true = {name: rows[column].to_numpy(dtype=np.float64) for name, column in TARGETS.items()}
     ids = rows["micrograph_id"]
     group = np.array([str((groups or {}).get(i, i)) for i in ids])
@@ -111,24 +122,26 @@ def calibrate(
             f"{detector} at {floor:g}"
         )
     columns = tuple(dict.fromkeys((*PAPER_FEATURES, *(base.columns if base else ()))))
-    values = values_of(rows, columns)
+    values = select_values(rows, columns)
     unit = group if cohort is None else cohort
-    fits = _Fits(values, columns, base, cohort)
+    fits = CandidateFits(values, columns, base, cohort)
     names = fits.candidates("f1", len(rows))
 
     def inner(fit: NDArray) -> list:
         """Folds of the rows `fit` by which candidates are chosen, as positions in the whole table."""
         if cohort is not None and len(np.unique(cohort[fit])) > 2:
-            folds = protocols.leave_one_out(cohort[fit], group[fit])
+            folds = cross_validation.make_leave_one_out_folds(cohort[fit], group[fit])
         else:
-            folds = protocols.grouped_folds(group[fit], _INNER)
+            folds = cross_validation.make_grouped_folds(group[fit], _INNER)
         return [(fit[a], fit[b]) for a, b in folds]
 
     everything = np.arange(len(rows))
     tests = {
-        "random": protocols.random_folds(len(rows)),
-        "grouped by image": protocols.grouped_folds(group),
-        **({} if cohort is None else {"leave one cohort out": protocols.leave_one_out(cohort, group)}),
+        "random": cross_validation.make_random_folds(len(rows)),
+        "grouped by image": cross_validation.make_grouped_folds(group),
+        **(
+            {} if cohort is None else {"leave one cohort out": cross_validation.make_leave_one_out_folds(cohort, group)}
+        ),
     }
     single = len(np.unique(group)) == len(rows)  # then no fold can share an image
     report = []
@@ -140,14 +153,16 @@ def calibrate(
         chosen = []
         for fit, held_out in folds:
             name, target = fits.choose("f1", names, true["f1"], fit, inner(fit), unit, coverage)
-            mean, spread = mean_of(target, columns, values[held_out])
+            mean, spread = predict_target(target, columns, values[held_out])
             mean = np.clip(mean, 0, 1)
-            ends = conformal.interval(mean, spread, (target.width_low, target.width_high), target.spread_floor)
+            ends = conformal.compute_interval(mean, spread, (target.width_low, target.width_high), target.spread_floor)
             found[held_out] = np.stack([mean, *ends], axis=1)
             chosen.append(name)
         of = cohort if protocol == "leave one cohort out" else group
         counts = {"protocol": protocol, "n": len(rows), "n_groups": len(np.unique(of))}
-        report.append({**counts, **_figures(true["f1"], found), "candidates": ", ".join(sorted(set(chosen)))})
+        report.append(
+            {**counts, **_compute_report_figures(true["f1"], found), "candidates": ", ".join(sorted(set(chosen)))}
+        )
     targets = {}
     tried = []
     for name in TARGETS:
@@ -165,16 +180,16 @@ def calibrate(
     kept = tuple(c for c in columns if c in used)
     conditions = {"detector": detector, "score_floor": floor, "iou_threshold": iou_threshold, "rule": rule}
     at = [columns.index(c) for c in kept]
-    made = make(targets, kept, values[:, at], true["f1"], kind, coverage, conditions)
-    return Calibrated(made, pd.DataFrame(report), pd.DataFrame(tried), notes)
+    made = build_quality_model(targets, kept, values[:, at], true["f1"], kind, coverage, conditions)
+    return Calibration(made, pd.DataFrame(report), pd.DataFrame(tried), notes)
 
 
-def save(
-    found: Calibrated, directory: Path, name: str, domain: domain_distance.Domain | None = None, **card: object
+def write_calibration(
+    found: Calibration, directory: Path, name: str, domain: domain_distance.Domain | None = None, **card: object
 ) -> None:
     """Writes a model directory: the judge, a domain for the out-of-domain distance (the base model's, or one fitted to
     the run), and a card with the report under `measured`, beside the entries of `card`."""
-    record = judge.save(found.judge, directory)
+    record = quality_model.write_quality_model(found.model, directory)
     if domain is not None:
         record |= domain_distance.save(domain, directory)
     measured = {
@@ -186,12 +201,12 @@ def save(
         for row in found.report.to_dict("records")
     }
     tried = {row["candidate"].replace(" ", "_"): round(row["mae"], 4) for row in found.tried.to_dict("records")}
-    task = f"predict F1, precision and recall of {found.judge.detector} on an image from its detections"
+    task = f"predict F1, precision and recall of {found.model.detector} on an image from its detections"
     what = {"name": name, "task": task, "notes": found.notes, "measured": measured, "tried_mae": tried}
     models.write_card(directory, {**what, **card, **record})
 
 
-def _joined(evidence: pd.DataFrame, truth: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+def _join_labels(evidence: pd.DataFrame, truth: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Labelled images with detections and their features; what was left aside."""
     for table, what in ((evidence, "evidence"), (truth, "truth")):
         twice = table["micrograph_id"][table["micrograph_id"].duplicated()].unique()
@@ -227,8 +242,8 @@ def _joined(evidence: pd.DataFrame, truth: pd.DataFrame) -> tuple[pd.DataFrame, 
         if bad.any():
             notes.append(f"{int(bad.sum())} labelled images {why}: {', '.join(map(str, rows['micrograph_id'][bad]))}")
     rows = rows[(rows["n_detections"] > 0) & rows["true_f1"].notna()].reset_index(drop=True)
-    check_table(rows.assign(recall=rows["recall"].fillna(0)), lambda i: str(rows["micrograph_id"][i]))
-    known = np.isfinite(values_of(rows, PAPER_FEATURES)).all(axis=1)
+    check_identities(rows.assign(recall=rows["recall"].fillna(0)), lambda i: str(rows["micrograph_id"][i]))
+    known = np.isfinite(select_values(rows, PAPER_FEATURES)).all(axis=1)
     if not known.all():
         notes.append(
             f"{(~known).sum()} labelled images with unknown features: {', '.join(rows['micrograph_id'][~known])}"
@@ -239,10 +254,10 @@ def _joined(evidence: pd.DataFrame, truth: pd.DataFrame) -> tuple[pd.DataFrame, 
     return rows, notes
 
 
-def _figures(true: NDArray, found: NDArray) -> dict[str, float]:
+def _compute_report_figures(true: NDArray, found: NDArray) -> dict[str, float]:
     mean, low, high = found.T
-    error = protocols.figures(true, mean)
-    interval = protocols.interval_figures(true, low, high)
+    error = cross_validation.compute_errors(true, mean)
+    interval = cross_validation.compute_interval_errors(true, low, high)
     bad = true < 0.3
     return {
         **{name: error[name] for name in ("mae", "rmse", "r2")},
@@ -251,10 +266,12 @@ def _figures(true: NDArray, found: NDArray) -> dict[str, float]:
     }
 
 
-class _Fits:
+class CandidateFits:
     """Candidates fitted to sets of rows, each once: protocols that leave out the same rows share what was fitted."""
 
-    def __init__(self, values: NDArray, columns: tuple[str, ...], base: Judge | None, cohort: NDArray | None = None):
+    def __init__(
+        self, values: NDArray, columns: tuple[str, ...], base: QualityModel | None, cohort: NDArray | None = None
+    ):
         self.values = values
         self.columns = columns
         self.base = base
@@ -263,7 +280,9 @@ class _Fits:
         self.based = {}
         if base is not None:
             at = [columns.index(c) for c in base.columns]
-            self.based = {name: mean_of(target, base.columns, values[:, at]) for name, target in base.targets.items()}
+            self.based = {
+                name: predict_target(target, base.columns, values[:, at]) for name, target in base.targets.items()
+            }
 
     def candidates(self, target: str, n: int) -> list[str]:
         names = ["few features", "gaussian process"]
@@ -271,36 +290,36 @@ class _Fits:
             names = ["base", "recalibrated base", "base and few features", "base and gaussian process", *names]
         if self.cohort is not None:
             names.append("mixed gaussian process")
-        return [*names, "forest"] if n >= N_FOREST else names
+        return [*names, "forest"] if n >= MIN_FOREST_IMAGES else names
 
-    def target(self, name: str, target: str, true: NDArray, rows: NDArray) -> Target:
+    def target(self, name: str, target: str, true: NDArray, rows: NDArray) -> TargetModel:
         """Candidate `name` fitted on `rows`, its interval still without width."""
         key = (name, target, rows.tobytes())
         if key not in self.cache:
             self.cache[key] = self._target(name, target, true, rows)
         return self.cache[key]
 
-    def _target(self, name: str, target: str, true: NDArray, rows: NDArray) -> Target:
+    def _target(self, name: str, target: str, true: NDArray, rows: NDArray) -> TargetModel:
         if name == "base":
             return self.base.targets[target]
         if name == "recalibrated base":
             mean = self.based[target][0][rows]
             # As many images as if five more had agreed with the base: a handful of labels does not turn it over.
-            offset, slope = conformal.recalibration(mean, true[rows], np.arange(len(rows)))
+            offset, slope = conformal.fit_recalibration(mean, true[rows], np.arange(len(rows)))
             share = len(rows) / (len(rows) + 5)
-            return _scaled(self.base.targets[target], share * offset, 1 + share * (slope - 1))
+            return _scale_target(self.base.targets[target], share * offset, 1 + share * (slope - 1))
         if name.startswith("base and "):
             one = self.target("recalibrated base", target, true, rows)
             two = self.target(name.removeprefix("base and "), target, true, rows)
-            one = _scaled(one, 0.0, 0.5)
-            two = _scaled(two, 0.0, 0.5)
-            return Target((*one.parts, *two.parts), one.offset + two.offset, 0.0, 0.0)
-        columns = FEW if name == "few features" else PAPER_FEATURES
+            one = _scale_target(one, 0.0, 0.5)
+            two = _scale_target(two, 0.0, 0.5)
+            return TargetModel((*one.parts, *two.parts), one.offset + two.offset, 0.0, 0.0)
+        columns = FEW_FEATURES if name == "few features" else PAPER_FEATURES
         values = self.values[np.ix_(rows, [self.columns.index(c) for c in columns])]
         kind = {"forest": "forest", "mixed gaussian process": "mixed_gaussian_process"}.get(name, "gaussian_process")
         groups = None if self.cohort is None else self.cohort[rows]
-        fitted = regressors.fit(kind, values, true[rows], columns, groups=groups)
-        return Target((Part(1.0, columns, fitted),), 0.0, 0.0, 0.0)
+        fitted = regressors.fit_regressor(kind, values, true[rows], columns, groups=groups)
+        return TargetModel((Component(1.0, columns, fitted),), 0.0, 0.0, 0.0)
 
     def held_out(self, name: str, target: str, true: NDArray, folds: list) -> tuple[NDArray, NDArray]:
         """Mean, clipped, and spread for every row of the table that a fold holds out; NaN elsewhere."""
@@ -309,14 +328,14 @@ class _Fits:
             key = (name, target, fit.tobytes(), rows.tobytes())
             if key not in self.cache:
                 fitted = self.target(name, target, true, fit)
-                self.cache[key] = mean_of(fitted, self.columns, self.values[rows])
+                self.cache[key] = predict_target(fitted, self.columns, self.values[rows])
             found[:, rows] = self.cache[key]
         return np.clip(found[0], 0, 1), found[1]
 
     def choose(
         self, target: str, names: list[str], true: NDArray, fit: NDArray, folds: list, unit: NDArray, coverage: float,
         errors: dict[str, float] | None = None,
-    ) -> tuple[str, Target]:  # fmt: skip
+    ) -> tuple[str, TargetModel]:  # fmt: skip
         """A candidate by its error on `folds` of the rows `fit`, fitted on all of them, with its interval.
 
         The first of `names`, which go from what leans on few labels to what leans on many, that is no worse than the
@@ -333,12 +352,12 @@ class _Fits:
         margin = {k: _MARGIN * (v - least).std(ddof=1) / np.sqrt(len(units)) for k, v in each.items()}
         best = next(k for k in names if errors[k] <= least.mean() + margin[k])
         mean, spread = self.held_out(best, target, true, folds)
-        low, high = conformal.group_widths(mean[fit], spread[fit], true[fit], unit[fit], coverage)
+        low, high = conformal.compute_group_widths(mean[fit], spread[fit], true[fit], unit[fit], coverage)
         fitted = self.target(best, target, true, fit)
-        return best, Target(fitted.parts, fitted.offset, low, high)
+        return best, TargetModel(fitted.parts, fitted.offset, low, high)
 
 
-def _scaled(target: Target, offset: float, slope: float) -> Target:
+def _scale_target(target: TargetModel, offset: float, slope: float) -> TargetModel:
     """`target` times slope plus offset, without an interval."""
-    parts = tuple(Part(slope * part.slope, part.columns, part.regressor) for part in target.parts)
-    return Target(parts, offset + slope * target.offset, 0.0, 0.0)
+    parts = tuple(Component(slope * part.slope, part.columns, part.regressor) for part in target.parts)
+    return TargetModel(parts, offset + slope * target.offset, 0.0, 0.0)

@@ -9,52 +9,53 @@ import numpy as np
 import pandas as pd
 
 from emqa_dask import domain_distance, imaging_conditions, models
-from emqa_dask.predict import forest, judge
+from emqa_dask.predict import forest, quality_model
 from emqa_dask.tables import PREDICTIONS, empty
 
 
-class Loaded(NamedTuple):
+class LoadedModel(NamedTuple):
     """What a model directory holds."""
 
     forest: forest.Forest | None
-    judge: judge.Judge
+    quality_model: quality_model.QualityModel
     domain: domain_distance.Domain | None
     conditions: imaging_conditions.Conditions | None  # of its training images, where their rings told them
 
 
 @functools.lru_cache(maxsize=8)
-def _load(directory: Path, digest: str) -> Loaded:
+def _load_model(directory: Path, digest: str) -> LoadedModel:
     """A model and its domain, loaded once a process: a partition predicts in less time than loading takes."""
     card = models.load_card(directory)
     with models.blame(directory):
         known = {"domain": domain_distance.load(directory), "conditions": imaging_conditions.load(card)}
         if "judge" in card:
-            return Loaded(None, judge.load(directory), **known)
-        fitted = forest.load(directory)
-        return Loaded(fitted, judge.from_forest(fitted), **known)
+            return LoadedModel(None, quality_model.read_quality_model(directory), **known)
+        fitted = forest.read_forest(directory)
+        return LoadedModel(fitted, quality_model.convert_forest(fitted), **known)
 
 
 def predict_images(features: pd.DataFrame, named: str | Path | Sequence[str | Path]) -> pd.DataFrame:
     """One row of `tables.PREDICTIONS` for every row of `features`, in its order.
 
     features: micrograph_id, score_floor, the detection features and the image statistics that the model's card names,
-    and `detector` where there are several; named: a model directory or the name of a bundled one, a judge
-    (predict.judge) or a forest (predict.forest), which knows F1 only; or several, of which each detector's rows take
-    the first that is for it at their score floor. Rows that none is for have NaN and the evidence `no_model`. An image
-    without detections still has its distance; where the model knows the imaging conditions of its training images, and
-    the features have defocus_nm and voltage_kv, that of its conditions counts if it is larger. Models without a domain
-    give NaN distances. No rows give an empty table. Raises models.NoModel for an unknown model, models.ModelError for a
-    changed one and ValueError for features that it does not fit.
+    and `detector` where there are several. named: a model directory or the name of a bundled one, a quality model
+    (predict.quality_model) or a forest (predict.forest), which predicts F1 only; or several: each detector's rows use
+    the first that was fitted for it at their score floor. Rows of other detectors have NaN and the evidence `no_model`.
+
+    An image without detections still has its distance. Where the model knows the imaging conditions of its training
+    images, and the features have defocus_nm and voltage_kv, the distance of the conditions counts if it is larger.
+    Models without a domain give NaN distances. No rows give an empty table. Raises models.NoModel for an unknown
+    model, models.ModelError for a changed one and ValueError for features that it does not fit.
     """
     if isinstance(named, str | Path):
-        return _predicted(features, models.locate(str(named)))
+        return _predict_with_model(features, models.locate(str(named)))
     of: dict[tuple[str, float], Path] = {}
     for name in map(str, named):
         of.setdefault(models.what_for(name), models.locate(name))
     found = []
     for what, rows in features.groupby(["detector", "score_floor"], sort=False):
         if what in of:
-            found.append(_predicted(rows, of[what]).set_index(rows.index))
+            found.append(_predict_with_model(rows, of[what]).set_index(rows.index))
         else:
             nothing = rows[["micrograph_id", "detector"]].assign(evidence="no_model")
             nothing = nothing.reindex(columns=PREDICTIONS.names)
@@ -65,11 +66,11 @@ def predict_images(features: pd.DataFrame, named: str | Path | Sequence[str | Pa
     return pd.concat(found).loc[features.index].reset_index(drop=True)
 
 
-def _predicted(features: pd.DataFrame, directory: Path) -> pd.DataFrame:
-    model = _load(directory, models.digest(directory))
-    table = judge.predict(model.judge, features)
+def _predict_with_model(features: pd.DataFrame, directory: Path) -> pd.DataFrame:
+    model = _load_model(directory, models.digest(directory))
+    table = quality_model.predict_quality(model.quality_model, features)
     if model.forest is not None:  # the forest's own numbers, to the last bit
-        own = forest.predict(model.forest, features)
+        own = forest.predict_forest(model.forest, features)
         table[own.columns] = own
     far = np.full(len(features), np.nan) if model.domain is None else domain_distance.distance(model.domain, features)
     table["ood_distance"] = np.fmax(far, imaging_conditions.distances(model.conditions, features))
@@ -77,7 +78,7 @@ def _predicted(features: pd.DataFrame, directory: Path) -> pd.DataFrame:
     return table[PREDICTIONS.names].reset_index(drop=True)
 
 
-def load_judge(model: str | Path) -> judge.Judge:
+def load_quality_model(model: str | Path) -> quality_model.QualityModel:
     """The judge in a model directory or bundled model; a forest becomes one, of F1 alone."""
     directory = models.locate(str(model))
-    return _load(directory, models.digest(directory)).judge
+    return _load_model(directory, models.digest(directory)).quality_model
