@@ -6,7 +6,7 @@ import pytest
 
 from emqa_dask.settings import Settings, Triage, dump
 from emqa_dask.triage.verdicts import judge
-from tests.report.conftest import maps_of
+from tests.archive_tables import maps_of
 
 CHROMIUM = Path("/usr/bin/chromium")
 pytestmark = [

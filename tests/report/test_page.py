@@ -21,7 +21,7 @@ from emqa_dask.report.page import MAX_DRAWN, visible
 from emqa_dask.settings import Settings, Triage, dump
 from emqa_dask.triage.rules import OF_CLASSIFIERS, RULES
 from emqa_dask.triage.verdicts import judge
-from tests.report.conftest import COHORTS, KINDS_OF_COHORTS, maps_of
+from tests.archive_tables import COHORTS, KINDS_OF_COHORTS, maps_of
 
 EVIL = "<script>window.hacked=1</script>"
 

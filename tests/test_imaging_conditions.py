@@ -19,8 +19,8 @@ from emqa_dask.imaging_conditions import (
     phase_shift,
 )
 
-STUDY = Path(__file__).parents[2] / "benchmarks/studies/transfer.py"
-LOSSES = Path(__file__).parents[3] / "shared/data/hrtem_ood_loss/mini_df.csv.gz"
+STUDY = Path(__file__).parents[1] / "benchmarks/studies/transfer.py"
+LOSSES = Path(__file__).parents[2] / "shared/data/hrtem_ood_loss/mini_df.csv.gz"
 DEFOCI = [-25.0, -10.0, -5.0, 5.0, 10.0, 25.0]
 PAIRS = [(Imaging(a), Imaging(b)) for a in DEFOCI for b in DEFOCI]
 
