@@ -28,8 +28,8 @@ import tifffile
 
 from emqa_dask.synthetic import textures
 from emqa_dask.train import classifier
-from emqa_dask.train.member_fit import Schedule
-from emqa_dask.windows import View
+from emqa_dask.train.member_fit import MemberSchedule
+from emqa_dask.windows import WindowSettings
 
 EMQA = [sys.executable, "-m", "emqa_dask"]
 
@@ -82,14 +82,14 @@ def write_model(out: Path, given: argparse.Namespace) -> Path:
     """A model directory whose networks were trained for one epoch."""
     rng = np.random.default_rng(0)
     members, dropout = (given.members, 0.0) if given.method == "ensemble" else (1, 0.3)
-    classifier.prepare(
+    classifier.prepare_training(
         out, rng.random((120, 64, 64), np.float32), np.arange(120) % 30, np.repeat(["train"], 120),
-        [f"lot {k:02d}" for k in range(30)], view=View(64, max_windows=given.windows), members=members,
-        method=given.method, passes=given.members, architecture={"dropout": dropout}, schedule=Schedule(epochs=1),
+        [f"lot {k:02d}" for k in range(30)], view=WindowSettings(64, max_windows=given.windows), members=members,
+        method=given.method, passes=given.members, architecture={"dropout": dropout}, schedule=MemberSchedule(epochs=1),
     )  # fmt: skip
     for k in range(members):
         classifier.train_member(out, k, say=lambda line: None)
-    classifier.finish(out, lambda p, y: {})
+    classifier.join_members(out, lambda p, y: {})
     return out
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from emqa_dask import classifiers
-from emqa_dask.classify.together import WAYS, evaluator
+from emqa_dask.classify.together import EVALUATIONS, make_evaluator
 
 
 def main() -> None:
@@ -45,25 +45,25 @@ def main() -> None:
     images = torch.rand(given.batch, 1, given.size, given.size, device=given.device)
     ways = {}
     failed = {}
-    for way in WAYS:
+    for way in EVALUATIONS:
         try:
-            ways[way] = evaluator(nets, way)
+            ways[way] = make_evaluator(nets, way)
         except ValueError as error:
             failed[way] = str(error)
-    alone = evaluator([wet], "loop")
+    alone = make_evaluator([wet], "loop")
 
     def passes(x):
         for number in range(given.members):
-            classifiers.use_pass(wet, 0, number)
+            classifiers.set_dropout_pass(wet, 0, number)
             found = alone(x)
         return found
 
-    single = evaluator(nets[:1], "loop")
+    single = make_evaluator(nets[:1], "loop")
     ways |= {f"{given.members} passes of MC dropout": passes, "one network": single}
     clock = time.perf_counter if given.wall or given.device == "cuda" else time.process_time
     with torch.inference_mode():
         reference = ways["loop"](images)[0]
-        off = {way: float((ways[way](images)[0] - reference).abs().max()) for way in WAYS if way in ways}
+        off = {way: float((ways[way](images)[0] - reference).abs().max()) for way in EVALUATIONS if way in ways}
         times = measured(ways, images, given.rounds, clock)
     found = {
         "machine": torch.cuda.get_device_name() if given.device == "cuda" else platform.processor() or "CPU",

@@ -71,7 +71,7 @@ def random_torchvision(folder: Path, detections: int) -> None:
     """A model directory with random weights that gives `detections` of every image."""
     torch.manual_seed(0)
     architecture = SMALL | {"max_detections": detections}
-    net = networks.build(architecture)
+    net = networks.build_detector(architecture)
     with torch.no_grad():
         net.roi_heads.box_predictor.cls_score.weight.mul_(4)
         net.roi_heads.box_predictor.bbox_pred.weight.mul_(5)
@@ -113,7 +113,7 @@ def _write(folder: Path, family: str, architecture: dict, classes: list[str]) ->
 
 def plain_torchvision(card: Card, device: str) -> Callable:
     """image -> (boxes x0 y0 x1 y1, RLE): torchvision's model as it is."""
-    net = networks.build(card.architecture)
+    net = networks.build_detector(card.architecture)
     networks.load_weights(net, card.directory / WEIGHTS)
     net.to(device)
     channels = len(net.transform.image_mean)

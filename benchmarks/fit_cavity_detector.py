@@ -145,9 +145,9 @@ def draw_nothing(rng: np.random.Generator, kind: str, shape: tuple[int, int]) ->
     return Sample(image, np.zeros((0, 4)), [], [], 1.0)
 
 
-def truth(sample: Sample) -> scores.Truth:
+def truth(sample: Sample) -> scores.GroundTruth:
     """The sample as the network sees it."""
-    return scores.Truth(normalise(sample.image, *INPUT.values()), sample.masks, [1] * len(sample.masks))
+    return scores.GroundTruth(normalise(sample.image, *INPUT.values()), sample.masks, [1] * len(sample.masks))
 
 
 def crops_of(step: int) -> list[augment.Crop]:
@@ -185,7 +185,7 @@ def batches(crops_of: Callable, first: int) -> Iterator[list[augment.Crop]]:
             step += 1
 
 
-def unseen_wide(n: int, first: int = 0) -> list[scores.Truth]:
+def unseen_wide(n: int, first: int = 0) -> list[scores.GroundTruth]:
     """`n` crops of 384 px of the second part's kind, of seeds that no step uses."""
     found = []
     for k in range(first, first + n):
@@ -193,11 +193,11 @@ def unseen_wide(n: int, first: int = 0) -> list[scores.Truth]:
         crop = augment.draw_crop(*truth(draw(rng, how="wide")), rng, size=384, scales=WIDE_SCALES, intensity=False)
         corners = crop.boxes.astype(int)
         masks = [(y0, x0, m[y0:y1, x0:x1]) for (y0, x0, y1, x1), m in zip(corners, crop.masks)]
-        found.append(scores.Truth(crop.image, masks, [1] * len(masks)))
+        found.append(scores.GroundTruth(crop.image, masks, [1] * len(masks)))
     return found
 
 
-def unseen(n: int, lot: int, choices: dict | None = None, *, how: str = "kept") -> list[scores.Truth]:
+def unseen(n: int, lot: int, choices: dict | None = None, *, how: str = "kept") -> list[scores.GroundTruth]:
     """`n` micrographs of seeds that no step uses: of `draw`, or cavities that can be seen with `choices` on top."""
     rngs = [np.random.default_rng([SEED + 1, lot, k]) for k in range(n)]
     if choices is None:
@@ -237,7 +237,7 @@ def train(args: argparse.Namespace) -> None:
 
     torch.set_num_threads(1)
     torch.manual_seed(SEED)
-    schedule = fit.Schedule(
+    schedule = fit.DetectorSchedule(
         steps=args.steps,
         learning_rate=args.rate,
         validate_every=args.validate_every,
@@ -245,7 +245,7 @@ def train(args: argparse.Namespace) -> None:
         seed=SEED,
         bf16=True,  # 1.6 times as fast on cores that have it, the same losses
     )
-    net = networks.build(ARCHITECTURE)
+    net = networks.build_detector(ARCHITECTURE)
     card = describe(args)
     validation = unseen(args.images, 0)
     if args.second:
@@ -253,7 +253,7 @@ def train(args: argparse.Namespace) -> None:
         validation = validation[: args.images // 2] + unseen_wide(args.images // 2)
         first = models.load_card(args.second)["training"]
         card["training"] |= {"first_part_steps": first["steps"], "images": CROPS * (args.steps + first["steps"])}
-    fit.fit(
+    fit.fit_detector(
         net,
         partial(batches, wide_crops_of if args.second else crops_of),
         args.out,
@@ -266,12 +266,12 @@ def train(args: argparse.Namespace) -> None:
     )
 
 
-def by_log(images: list[scores.Truth]) -> list[scores.Found]:
+def by_log(images: list[scores.GroundTruth]) -> list[scores.Detections]:
     """What the Laplacian of Gaussian finds with the settings for cavities."""
     settings = load_settings(template="cavity-tem").detect
     tables = [detect_image(image.image, settings).sort_values("score", ascending=False) for image in images]
     return [
-        scores.Found(t[["y0", "x0", "y1", "x1"]].to_numpy(float), t["score"].to_numpy(), np.ones(len(t), int), [])
+        scores.Detections(t[["y0", "x0", "y1", "x1"]].to_numpy(float), t["score"].to_numpy(), np.ones(len(t), int), [])
         for t in tables
     ]
 
@@ -285,20 +285,20 @@ def measure(args: argparse.Namespace) -> None:
 
     torch.set_num_threads(1)
     card = models.load_card(args.out)
-    net = networks.build(card["architecture"])
+    net = networks.build_detector(card["architecture"])
     networks.load_weights(net, args.out / "weights.safetensors")
     card.pop("files")
     validation = unseen(args.images // 2, 0) + unseen_wide(args.images // 2)
-    measured = {"validation": scores.measure(net, validation)}
+    measured = {"validation": scores.evaluate_network(net, validation)}
     threshold = measured["validation"]["score_threshold"]
-    log_threshold = scores.best_threshold(by_log(validation), validation)
+    log_threshold = scores.select_threshold(by_log(validation), validation)
     print(f"score thresholds: {threshold}, LoG {log_threshold}", flush=True)
     for lot, (name, choices) in enumerate({**dict.fromkeys(TOGETHER), **DOMAINS}.items(), start=1):
         images = unseen_wide(args.images, 100) if name == "wide" else unseen(args.images, lot, choices, how=name)
-        found = scores.measure(net, images, threshold)
+        found = scores.evaluate_network(net, images, threshold)
         for iou in (0.1, 0.5):
-            counts = scores.match_counts(by_log(images), images, iou, log_threshold)
-            found[f"log_image_f1_iou_{iou}"] = scores.f1_of(counts).mean()
+            counts = scores.count_matches(by_log(images), images, iou, log_threshold)
+            found[f"log_image_f1_iou_{iou}"] = scores.compute_f1(counts).mean()
         measured[name] = found
         rounded = {key: {k: round(float(v), 4) for k, v in row.items()} for key, row in measured.items()}
         print(name, rounded[name], flush=True)

@@ -54,7 +54,7 @@ def main() -> None:
     torch.set_num_threads(2)
     pictures, names = drawn(given.pictures, seed=0)
     families = sorted(DRAWN)
-    net = classifiers.build_content(len(families))
+    net = classifiers.build_content_network(len(families))
     steps = train(net, pictures, names, given.minutes)
     fit_head(net, windows_of(pictures[:12_000], seed=1), names[:12_000], families)
     measured = measure(net, families)
@@ -132,7 +132,7 @@ class Batches(torch.utils.data.IterableDataset):
                 each = PICTURES // FAMILIES_IN_A_BATCH
                 chosen = np.concatenate([rng.permutation(self.of[family])[:each] for family in families])
             stack = [window(rng, self.pictures[k]) for k in chosen for _ in range(VIEWS)]
-            yield torch.from_numpy(content.stretched(np.stack(stack)))
+            yield torch.from_numpy(content.stretch_contrast(np.stack(stack)))
 
 
 def train(net: torch.nn.Module, pictures: np.ndarray, names: np.ndarray, minutes: float) -> int:
@@ -168,7 +168,7 @@ def train(net: torch.nn.Module, pictures: np.ndarray, names: np.ndarray, minutes
 
 def windows_of(pictures: np.ndarray, seed: int) -> np.ndarray:
     rng = np.random.default_rng([seed, 3])
-    return content.stretched(np.stack([window(rng, picture) for picture in pictures]))
+    return content.stretch_contrast(np.stack([window(rng, picture) for picture in pictures]))
 
 
 def fit_head(net: torch.nn.Module, windows: np.ndarray, names: np.ndarray, families: list[str]) -> None:
@@ -201,7 +201,7 @@ def measure(net: torch.nn.Module, families: list[str]) -> dict:
     with torch.inference_mode():
         logits = net.head(torch.from_numpy(first))
     is_foreign = torch.tensor([name in foreign.FOREIGN for name in families])
-    score = content.foreign_odds(logits, is_foreign).numpy()
+    score = content.compute_foreign_log_odds(logits, is_foreign).numpy()
     return {
         "n": len(pictures),
         "nearest_of_96_is_of_its_picture": round(float(is_own.float().mean()), 3),

@@ -19,7 +19,7 @@ DEFAULTS = {
 }
 
 
-def full_architecture(architecture: Mapping) -> dict:
+def complete_architecture(architecture: Mapping) -> dict:
     """`architecture` with every default filled in; ValueError names a key that is missing, unknown or makes no sense"""
     unknown = sorted(set(architecture) - set(DEFAULTS) - {"n_classes"})
     if unknown or "n_classes" not in architecture:
@@ -47,19 +47,19 @@ def build_classifier(architecture: Mapping) -> "torch.nn.Module":
     (n, n_classes); called with `embedding=True` it gives both. The wide ResNet of 16 layers, widened by 2, has 693,966
     parameters at 1 channel and 30 classes; its dropout lies between the two 3 x 3 convolutions of each block. Another
     backbone is torchvision's of that name: dropout where it has some, or before its last layer where it has none.
-    Zagoruyko & Komodakis, arXiv 1605.07146. Errors: as `full_architecture`; ValueError for a backbone that torchvision
-    does not have, or that does not end in a linear layer.
+    Zagoruyko & Komodakis, arXiv 1605.07146. Errors: as `complete_architecture`; ValueError for a backbone that
+    torchvision does not have, or that does not end in a linear layer.
     """
-    full = full_architecture(architecture)
+    full = complete_architecture(architecture)
     if full["backbone"] == WIDE_RESNET:
-        body, head = _wide_resnet(full)
+        body, head = _build_wide_resnet(full)
     else:
-        body, head = _of_torchvision(full)
+        body, head = _build_torchvision(full)
 
-    return _layers().Classifier(body, head).eval()
+    return _define_layers().Classifier(body, head).eval()
 
 
-def build_content(n_families: int) -> "torch.nn.Module":
+def build_content_network(n_families: int) -> "torch.nn.Module":
     """The network of classify.content, of random weights: one that is as `build_classifier`'s are, small and grey.
 
     Nine layers, 0.63 M parameters, embeddings of length 128; a window of 64 px costs 0.05 G multiplications, a wide
@@ -67,27 +67,27 @@ def build_content(n_families: int) -> "torch.nn.Module":
     """
     from torch import nn
 
-    block = _layers().Block
+    block = _define_layers().Block
     body = nn.Sequential(
         nn.Conv2d(1, 32, 5, 2, 2, bias=False),
         block(32, 32, 1, 0.0), block(32, 64, 2, 0.0), block(64, 128, 2, 0.0), block(128, 128, 1, 0.0),
-        nn.BatchNorm2d(128), nn.ReLU(), _layers().Mean(),
+        nn.BatchNorm2d(128), nn.ReLU(), _define_layers().Mean(),
     )  # fmt: skip
-    return _layers().Classifier(body, nn.Linear(128, n_families)).eval()
+    return _define_layers().Classifier(body, nn.Linear(128, n_families)).eval()
 
 
-def use_pass(net: "torch.nn.Module", seed: int | None, number: int = 0) -> None:
+def set_dropout_pass(net: "torch.nn.Module", seed: int | None, number: int = 0) -> None:
     """From now on, in evaluation mode, every dropout of `net` drops what (seed, number) say; None drops nothing.
 
     Of one pass all images lose the same activations: a pass is one thinned network, so neither the order of images nor
     the size of batches changes what comes out.
     """
-    for layer, module in enumerate(m for m in net.modules() if isinstance(m, _layers().Dropout)):
+    for layer, module in enumerate(m for m in net.modules() if isinstance(m, _define_layers().Dropout)):
         module.drawn_from = None if seed is None else (seed, number, layer)
 
 
 @functools.cache
-def _layers() -> SimpleNamespace:
+def _define_layers() -> SimpleNamespace:
     """Our own kinds of layers. Made once: networks are stacked only if their classes are the same."""
     import numpy as np
     import torch
@@ -106,7 +106,7 @@ def _layers() -> SimpleNamespace:
             return (self.head(found), found) if embedding else self.head(found)
 
     class Dropout(nn.Module):
-        """Drops at random in training; in evaluation nothing, or what `use_pass` said."""
+        """Drops at random in training; in evaluation nothing, or the units that `set_dropout_pass` chose."""
 
         def __init__(self, p: float) -> None:
             super().__init__()
@@ -133,7 +133,7 @@ def _layers() -> SimpleNamespace:
             is_same = inner == outer and stride == 1
             self.shortcut = None if is_same else nn.Conv2d(inner, outer, 1, stride, bias=False)
             self.relu = nn.ReLU()
-            self.dropout = _dropout(dropout)
+            self.dropout = _make_dropout(dropout)
 
         def forward(self, x: Tensor) -> Tensor:
             ready = self.relu(self.norm1(x))
@@ -149,29 +149,31 @@ def _layers() -> SimpleNamespace:
     return SimpleNamespace(Mean=Mean, Classifier=Classifier, Dropout=Dropout, Block=Block)
 
 
-def _dropout(p: float) -> "torch.nn.Module":
+def _make_dropout(p: float) -> "torch.nn.Module":
     from torch import nn
 
-    return _layers().Dropout(p) if p else nn.Identity()
+    return _define_layers().Dropout(p) if p else nn.Identity()
 
 
-def _wide_resnet(full: Mapping) -> tuple:
+def _build_wide_resnet(full: Mapping) -> tuple:
     from torch import nn
 
     layers = [nn.Conv2d(full["channels"], 16, 3, 1, 1, bias=False)]
     width = 16
     for outer, stride in ((16, 1), (32, 2), (64, 2)):
         for k in range((full["depth"] - 4) // 6):
-            layers.append(_layers().Block(width, outer * full["widen"], stride if k == 0 else 1, full["dropout"]))
+            layers.append(
+                _define_layers().Block(width, outer * full["widen"], stride if k == 0 else 1, full["dropout"])
+            )
             width = outer * full["widen"]
-    body = nn.Sequential(*layers, nn.BatchNorm2d(width), nn.ReLU(), _layers().Mean())
+    body = nn.Sequential(*layers, nn.BatchNorm2d(width), nn.ReLU(), _define_layers().Mean())
     for module in body.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     return body, nn.Linear(width, full["n_classes"])
 
 
-def _of_torchvision(full: Mapping) -> tuple:
+def _build_torchvision(full: Mapping) -> tuple:
     import torchvision
     from torch import nn
 
@@ -187,17 +189,17 @@ def _of_torchvision(full: Mapping) -> tuple:
     for place, module in layers.items():
         if isinstance(module, nn.Dropout):
             has_dropout = True
-            _put(net, place, _dropout(full["dropout"]))
+            _replace_module(net, place, _make_dropout(full["dropout"]))
     first, conv = next((place, m) for place, m in layers.items() if isinstance(m, nn.Conv2d))
     if conv.in_channels != full["channels"]:
         shape: Any = {"kernel_size": conv.kernel_size, "stride": conv.stride, "padding": conv.padding}
         fresh = nn.Conv2d(full["channels"], conv.out_channels, **shape, bias=conv.bias is not None)
         nn.init.kaiming_normal_(fresh.weight, mode="fan_out", nonlinearity="relu")
-        _put(net, first, fresh)
-    _put(net, last, _dropout(0.0 if has_dropout else full["dropout"]))
+        _replace_module(net, first, fresh)
+    _replace_module(net, last, _make_dropout(0.0 if has_dropout else full["dropout"]))
     return net, nn.Linear(layers[last].in_features, full["n_classes"])
 
 
-def _put(net: "torch.nn.Module", place: str, module: "torch.nn.Module") -> None:
+def _replace_module(net: "torch.nn.Module", place: str, module: "torch.nn.Module") -> None:
     parent, _, name = place.rpartition(".")
     setattr(net.get_submodule(parent), name, module)

@@ -36,42 +36,44 @@ DEFAULTS = {
     "box_batch_size_per_image": 128,
     "box_positive_fraction": 0.25,
 }
-_REQUIRED = ("backbone", "n_classes", "anchor_sizes")
-_LEVELS = 5  # four stages of the backbone and one more, pooled: strides 4, 8, 16, 32, 64 px
+REQUIRED_KEYS = ("backbone", "n_classes", "anchor_sizes")
+N_PYRAMID_LEVELS = 5  # four stages of the backbone and one more, pooled: strides 4, 8, 16, 32, 64 px
 
 
-def full_architecture(architecture: Mapping) -> dict:
+def complete_architecture(architecture: Mapping) -> dict:
     """`architecture` with every default filled in.
 
     Raises ValueError, naming the key, for one that is missing or unknown, another backbone, a number of anchor sizes
     that is not that of the pyramid's levels, and means and deviations that do not belong together.
     """
-    unknown = sorted(set(architecture) - set(DEFAULTS) - set(_REQUIRED))
-    missing = [key for key in _REQUIRED if key not in architecture]
+    unknown = sorted(set(architecture) - set(DEFAULTS) - set(REQUIRED_KEYS))
+    missing = [key for key in REQUIRED_KEYS if key not in architecture]
     if unknown or missing:
-        raise ValueError(f"[architecture]: missing {missing}, unknown {unknown}; known: {[*_REQUIRED, *DEFAULTS]}")
+        raise ValueError(f"[architecture]: missing {missing}, unknown {unknown}; known: {[*REQUIRED_KEYS, *DEFAULTS]}")
     full = {**DEFAULTS, **architecture}
     if full["backbone"] not in BACKBONES:
         raise ValueError(f"[architecture] backbone is {full['backbone']!r}: it is one of {', '.join(BACKBONES)}")
     if full["n_classes"] < 1:
         raise ValueError(f"[architecture] n_classes is {full['n_classes']}: the classes of objects, at least 1")
-    if len(full["anchor_sizes"]) != _LEVELS:
-        raise ValueError(f"[architecture] anchor_sizes has {len(full['anchor_sizes'])} levels, the pyramid {_LEVELS}")
-    if len({sum(1 for _ in _sizes(level)) for level in full["anchor_sizes"]}) != 1:
+    if len(full["anchor_sizes"]) != N_PYRAMID_LEVELS:
+        raise ValueError(
+            f"[architecture] anchor_sizes has {len(full['anchor_sizes'])} levels, the pyramid {N_PYRAMID_LEVELS}"
+        )
+    if len({sum(1 for _ in _list_sizes(level)) for level in full["anchor_sizes"]}) != 1:
         raise ValueError("[architecture] anchor_sizes: every level needs as many sizes as the others")
     if len(full["image_mean"]) not in (1, 3) or len(full["image_std"]) != len(full["image_mean"]):
         raise ValueError("[architecture] image_mean and image_std hold one number each, or three each")
     return full
 
 
-def build(architecture: Mapping) -> "torch.nn.Module":
+def build_detector(architecture: Mapping) -> "torch.nn.Module":
     """A torchvision MaskRCNN of random weights, in evaluation mode, from a card's table `[architecture]`.
 
     Keys: see `DEFAULTS`; `anchor_sizes` has an entry (px, or a list of px) for each of the five pyramid levels. Images
     go in as float32 (1, h, w), grey, 0 to 1 at the card's percentiles. In training mode crops are never scaled.
-    Errors: as `full_architecture`.
+    Errors: as `complete_architecture`.
     """
-    full = full_architecture(architecture)
+    full = complete_architecture(architecture)
     from torch import nn
     from torchvision.models import detection, resnet
     from torchvision.models.detection.backbone_utils import BackboneWithFPN
@@ -87,8 +89,8 @@ def build(architecture: Mapping) -> "torch.nn.Module":
     backbone = BackboneWithFPN(
         body, {f"layer{i + 1}": str(i) for i in range(4)}, [width * 2**i for i in range(4)], channels
     )
-    sizes = tuple(tuple(_sizes(level)) for level in full["anchor_sizes"])
-    anchors = detection.anchor_utils.AnchorGenerator(sizes, (tuple(full["aspect_ratios"]),) * _LEVELS)
+    sizes = tuple(tuple(_list_sizes(level)) for level in full["anchor_sizes"])
+    anchors = detection.anchor_utils.AnchorGenerator(sizes, (tuple(full["aspect_ratios"]),) * N_PYRAMID_LEVELS)
     passed = {key: full[key] for key in full if key.startswith(("rpn_", "box_")) and key != "box_channels"}
     net = detection.MaskRCNN(
         backbone,
@@ -112,7 +114,7 @@ def build(architecture: Mapping) -> "torch.nn.Module":
     return net.eval()
 
 
-def _sizes(level: int | list[int] | tuple[int, ...]) -> list[int]:
+def _list_sizes(level: int | list[int] | tuple[int, ...]) -> list[int]:
     return list(level) if isinstance(level, list | tuple) else [level]
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class View:
+class WindowSettings:
     """The table `[input]` of a classifier's card."""
 
     size_px: int  # side of a window
@@ -35,7 +35,7 @@ class View:
         return self.stride_px or max(1, self.size_px // 2)
 
 
-def refusal(shape: tuple[int, ...], view: View) -> str:
+def explain_refusal(shape: tuple[int, ...], view: WindowSettings) -> str:
     """Why an image of `shape` cannot be looked at; "" when it can."""
     if len(shape) != 2:
         return f"an image of shape {tuple(shape)}: two dimensions are needed"
@@ -44,14 +44,14 @@ def refusal(shape: tuple[int, ...], view: View) -> str:
     return ""
 
 
-def prepare(image: NDArray, view: View) -> NDArray[np.float32]:
+def normalise_image(image: NDArray, view: WindowSettings) -> NDArray[np.float32]:
     """`image` (h, w) of any real dtype in [0, 1] at the view's percentiles, shrunk where the view is of whole images.
 
     Pixels that are not finite become the median; an image without contrast becomes 0. Raises ValueError with
     `refusal`'s reason, and for an image that is not of real numbers.
     """
     image = np.asarray(image)
-    said = refusal(image.shape, view)
+    said = explain_refusal(image.shape, view)
     if said or image.dtype.kind not in "buif":
         raise ValueError(said or f"the image is {image.dtype}: real numbers are needed")
     pixels: NDArray = image.astype(np.float64 if image.dtype.itemsize > 2 else np.float32)
@@ -74,15 +74,15 @@ def prepare(image: NDArray, view: View) -> NDArray[np.float32]:
     return pixels
 
 
-def places(length: int, size: int, step: int) -> NDArray[np.int64]:
+def compute_starts(length: int, size: int, step: int) -> NDArray[np.int64]:
     """First pixels of windows along an axis: every `step`, and one more that ends at the edge where pixels are left."""
     found = np.arange(0, length - size + 1, step)
     return found if found[-1] == length - size else np.append(found, length - size)
 
 
-def corners(shape: tuple[int, int], view: View) -> NDArray[np.int64]:
+def compute_corners(shape: tuple[int, int], view: WindowSettings) -> NDArray[np.int64]:
     """First rows and columns (rows, columns, 2) of the windows of a prepared image of `shape`, max_windows at most."""
-    axes = [places(n, view.size_px, view.step_px) for n in shape]
+    axes = [compute_starts(n, view.size_px, view.step_px) for n in shape]
     share = np.sqrt(view.max_windows / (len(axes[0]) * len(axes[1])))
     if share < 1:
         n_rows = min(max(1, round(share * len(axes[0]))), view.max_windows)
@@ -92,6 +92,6 @@ def corners(shape: tuple[int, int], view: View) -> NDArray[np.int64]:
     return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
 
 
-def at(pixels: NDArray[np.float32], corner: NDArray[np.int64], view: View) -> NDArray[np.float32]:
+def cut_window(pixels: NDArray[np.float32], corner: NDArray[np.int64], view: WindowSettings) -> NDArray[np.float32]:
     """The window of a prepared image that begins at `corner` (row, column); no copy."""
     return pixels[corner[0] : corner[0] + view.size_px, corner[1] : corner[1] + view.size_px]

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from emqa_dask import windows
-from emqa_dask.classifiers import build_classifier, full_architecture, use_pass
+from emqa_dask.classifiers import build_classifier, complete_architecture, set_dropout_pass
 
 
 def test_the_wide_resnet_has_the_published_number_of_parameters():
@@ -26,13 +26,13 @@ def test_dropout_adds_no_parameters_and_does_nothing_unless_asked():
     with torch.inference_mode():
         dry = plain(x)
         torch.testing.assert_close(wet(x), dry)
-        use_pass(wet, 5, 1)
+        set_dropout_pass(wet, 5, 1)
         first = wet(x)
         again = wet(x)
         alone = wet(x[1:])
-        use_pass(wet, 5, 2)
+        set_dropout_pass(wet, 5, 2)
         second = wet(x)
-        use_pass(wet, None)
+        set_dropout_pass(wet, None)
         torch.testing.assert_close(wet(x), dry)
     torch.testing.assert_close(first, again, rtol=0, atol=0)
     torch.testing.assert_close(first[1:], alone, rtol=1e-4, atol=1e-5)
@@ -59,7 +59,7 @@ def test_a_backbone_of_torchvision_stands_beside_it(backbone):
         logits, embedding = net(x, embedding=True)
         torch.testing.assert_close(net.head(embedding), logits)
         assert logits.shape == (2, 4)
-        use_pass(net, 0, 0)
+        set_dropout_pass(net, 0, 0)
         assert (net(x) - logits).abs().max() > 0
 
 
@@ -75,47 +75,47 @@ def test_a_backbone_of_torchvision_stands_beside_it(backbone):
 )
 def test_an_architecture_that_makes_no_sense_is_named(change, said):
     with pytest.raises(ValueError, match=said):
-        full_architecture({"n_classes": 3, **change})
+        complete_architecture({"n_classes": 3, **change})
     with pytest.raises(ValueError, match=r"missing \['n_classes'\]"):
-        full_architecture({})
+        complete_architecture({})
 
 
 def test_windows_cover_every_pixel_and_hold_the_images():
-    view = windows.View(16, stride_px=10)
+    view = windows.WindowSettings(16, stride_px=10)
     rng = np.random.default_rng(0)
     pixels = rng.random((37, 16), dtype=np.float32)
-    grid = windows.corners(pixels.shape, view)
+    grid = windows.compute_corners(pixels.shape, view)
     assert grid[:, 0].tolist() == [[0, 0], [10, 0], [20, 0], [21, 0]]
     assert grid.shape[1] == 1
     for corner in grid[:, 0]:
-        np.testing.assert_array_equal(windows.at(pixels, corner, view), pixels[corner[0] : corner[0] + 16])
+        np.testing.assert_array_equal(windows.cut_window(pixels, corner, view), pixels[corner[0] : corner[0] + 16])
 
 
 def test_preparing_bounds_any_image_and_ignores_scale():
-    view = windows.View(8)
+    view = windows.WindowSettings(8)
     rng = np.random.default_rng(0)
     image = rng.integers(0, 200, (20, 30)).astype(np.uint8)
-    out = windows.prepare(image, view)
+    out = windows.normalise_image(image, view)
     assert out.dtype == np.float32
     assert (out.min(), out.max()) == (0, 1)
-    np.testing.assert_allclose(windows.prepare(image.astype(np.uint32) * 10_000_019 + 7, view), out, atol=1e-6)
+    np.testing.assert_allclose(windows.normalise_image(image.astype(np.uint32) * 10_000_019 + 7, view), out, atol=1e-6)
     holed = image.astype(np.float64)
     holed[3, 4] = np.nan
     holed[5, 6] = np.inf
-    assert np.isfinite(windows.prepare(holed, view)).all()
+    assert np.isfinite(windows.normalise_image(holed, view)).all()
     for flat in (np.full((9, 9), 3), np.full((9, 9), np.nan), np.zeros((9, 9), bool)):
-        assert not windows.prepare(flat, view).any()
+        assert not windows.normalise_image(flat, view).any()
     with pytest.raises(ValueError, match="complex128: real numbers"):
-        windows.prepare(np.zeros((9, 9), complex), view)
+        windows.normalise_image(np.zeros((9, 9), complex), view)
 
 
 def test_a_whole_image_is_shrunk_to_the_windows_side_and_keeps_its_proportions():
-    view = windows.View(16, whole=True)
+    view = windows.WindowSettings(16, whole=True)
     image = np.kron(np.arange(4), np.ones((64, 32)))  # 64 x 128 px, brighter to the right
-    out = windows.prepare(image, view)
+    out = windows.normalise_image(image, view)
     assert out.shape == (16, 32)
     np.testing.assert_allclose(out[:, ::8], np.tile(np.arange(4) / 3, (16, 1)), atol=1e-6)
-    assert "smaller" in windows.refusal((15, 99), view)
+    assert "smaller" in windows.explain_refusal((15, 99), view)
 
 
 @pytest.mark.parametrize(
@@ -123,4 +123,4 @@ def test_a_whole_image_is_shrunk_to_the_windows_side_and_keeps_its_proportions()
 )
 def test_a_view_that_makes_no_sense_is_refused(bad):
     with pytest.raises(ValueError, match=r"\[input\]"):
-        windows.View(**bad)
+        windows.WindowSettings(**bad)

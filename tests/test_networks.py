@@ -23,15 +23,15 @@ def predictions(net, *shape):
 
 
 def test_the_architecture_of_the_bundled_detector_has_its_parameters():
-    net = networks.build(ARCHITECTURE)
+    net = networks.build_detector(ARCHITECTURE)
     assert sum(p.numel() for p in net.parameters()) == 12_454_250
     assert not net.training
 
 
 def test_weights_go_round_and_give_the_same_detections(tmp_path):
     torch.manual_seed(3)
-    first = networks.build(TINY)
-    second = networks.build(TINY)
+    first = networks.build_detector(TINY)
+    second = networks.build_detector(TINY)
     networks.save_weights(first, tmp_path / "w.safetensors")
     networks.load_weights(second, tmp_path / "w.safetensors")
     one = predictions(first, 70, 90)
@@ -48,15 +48,15 @@ def test_weights_go_round_and_give_the_same_detections(tmp_path):
 
 
 def test_weights_of_another_architecture_are_refused_by_name_and_change_nothing(tmp_path):
-    networks.save_weights(networks.build({**TINY, "fpn_channels": 16}), tmp_path / "w.safetensors")
-    net = networks.build(TINY)
+    networks.save_weights(networks.build_detector({**TINY, "fpn_channels": 16}), tmp_path / "w.safetensors")
+    net = networks.build_detector(TINY)
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     with pytest.raises(ValueError, match=r"backbone\.fpn\.inner_blocks\.0\.0\.weight \(16, 64, 1, 1\), not \(8, 64"):
         networks.load_weights(net, tmp_path / "w.safetensors")
-    networks.save_weights(networks.build({**TINY, "backbone": "resnet34"}), tmp_path / "w.safetensors")
+    networks.save_weights(networks.build_detector({**TINY, "backbone": "resnet34"}), tmp_path / "w.safetensors")
     with pytest.raises(ValueError, match=r"unexpected \(backbone\.body\.layer1\.2"):
         networks.load_weights(net, tmp_path / "w.safetensors")
-    networks.save_weights(networks.build({**TINY, "mask_channels": [8]}), tmp_path / "w.safetensors")
+    networks.save_weights(networks.build_detector({**TINY, "mask_channels": [8]}), tmp_path / "w.safetensors")
     with pytest.raises(ValueError, match=r"2 missing \(roi_heads\.mask_head\.1"):
         networks.load_weights(net, tmp_path / "w.safetensors")
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
@@ -64,7 +64,7 @@ def test_weights_of_another_architecture_are_refused_by_name_and_change_nothing(
 
 def test_an_image_keeps_its_size_unless_the_card_scales_it():
     for extra, size in (({}, (70, 90)), ({"min_size": 140}, (140, 180)), ({"min_size": 140, "max_size": 90}, (70, 90))):
-        net = networks.build({**TINY, **extra})
+        net = networks.build_detector({**TINY, **extra})
         batch, _ = net.transform([torch.rand(1, 70, 90)])
         assert batch.image_sizes == [size]
         batch, _ = net.train().transform([torch.rand(1, 70, 90)])
@@ -73,7 +73,7 @@ def test_an_image_keeps_its_size_unless_the_card_scales_it():
 
 def test_a_grey_image_feeds_networks_of_one_and_three_channels():
     for n in (1, 3):
-        net = networks.build({**TINY, "image_mean": [0.5] * n, "image_std": [0.25] * n})
+        net = networks.build_detector({**TINY, "image_mean": [0.5] * n, "image_std": [0.25] * n})
         assert net.backbone.body.conv1.in_channels == n
         assert predictions(net, 64, 64)["boxes"].shape[1] == 4
 
@@ -91,18 +91,18 @@ def test_a_grey_image_feeds_networks_of_one_and_three_channels():
 )
 def test_a_wrong_architecture_is_named(changes, said):
     with pytest.raises(ValueError, match=said):
-        networks.build({**TINY, **changes})
+        networks.build_detector({**TINY, **changes})
 
 
 def test_a_missing_key_is_named():
     with pytest.raises(ValueError, match="backbone"):
-        networks.build({key: value for key, value in TINY.items() if key != "backbone"})
+        networks.build_detector({key: value for key, value in TINY.items() if key != "backbone"})
 
 
 def test_centred_scores_keep_their_order_and_move_the_threshold(tmp_path):
     """With a softmax over background and one class, odds are divided by those of the threshold."""
     torch.manual_seed(0)
-    net = networks.build(TINY)
+    net = networks.build_detector(TINY)
     networks.save_weights(net, tmp_path / "a")
     networks.centre_scores(tmp_path / "a", tmp_path / "b", 0.95)
     features = torch.randn(50, 16)

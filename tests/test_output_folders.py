@@ -233,8 +233,8 @@ def test_train_ensemble_keeps_what_is_beside_its_model(disc_set, tmp_path):
 def test_a_users_file_in_a_training_stops_it(tmp_path, capsys):
     stack = np.zeros((8, 16, 16), np.float32)
     y = np.arange(8) % 2
-    options = {"view": classifier.windows.View(16), "members": 1}
-    folder = classifier.prepare(tmp_path / "out", stack, y, ["train"] * 8, ["a", "b"], **options)
+    options = {"view": classifier.windows.WindowSettings(16), "members": 1}
+    folder = classifier.prepare_training(tmp_path / "out", stack, y, ["train"] * 8, ["a", "b"], **options)
     (folder / "notes.txt").write_text("mine")
     before = tree(tmp_path)
     assert_refused(capsys, (*ENSEMBLE, tmp_path / "out"), folder)

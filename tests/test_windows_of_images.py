@@ -5,15 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emqa_dask.windows import View, corners
+from emqa_dask.windows import WindowSettings, compute_corners
 
 SIDES = st.integers(16, 400)
 
 
 @given(SIDES, SIDES, st.integers(1, 60), st.integers(0, 16))
 def test_windows_lie_inside_and_there_are_not_too_many(height, width, most, stride):
-    view = View(16, stride_px=stride, max_windows=most)
-    grid = corners((height, width), view)
+    view = WindowSettings(16, stride_px=stride, max_windows=most)
+    grid = compute_corners((height, width), view)
     assert 1 <= grid.shape[0] * grid.shape[1] <= max(most, 1)
     assert grid.min() >= 0
     assert grid[..., 0].max() <= height - 16
@@ -24,7 +24,7 @@ def test_windows_lie_inside_and_there_are_not_too_many(height, width, most, stri
 
 @given(SIDES, SIDES)
 def test_without_a_limit_every_pixel_is_seen(height, width):
-    grid = corners((height, width), View(16, max_windows=10**6))
+    grid = compute_corners((height, width), WindowSettings(16, max_windows=10**6))
     for axis, n in enumerate((height, width)):
         starts = np.unique(grid[..., axis])
         assert starts[0] == 0
@@ -34,7 +34,7 @@ def test_without_a_limit_every_pixel_is_seen(height, width):
 
 @given(SIDES, SIDES, st.integers(4, 60))
 def test_with_a_limit_both_edges_are_seen(height, width, most):
-    whole, few = (corners((height, width), View(16, max_windows=n)) for n in (10**6, most))
+    whole, few = (compute_corners((height, width), WindowSettings(16, max_windows=n)) for n in (10**6, most))
     for axis in (0, 1):
         if few.shape[axis] > 1:
             assert few[..., axis].max() == whole[..., axis].max()
@@ -43,4 +43,4 @@ def test_with_a_limit_both_edges_are_seen(height, width, most):
 
 def test_a_limit_of_none_is_refused():
     with pytest.raises(ValueError, match="max_windows is 0"):
-        View(16, max_windows=0)
+        WindowSettings(16, max_windows=0)

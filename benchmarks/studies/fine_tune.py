@@ -90,29 +90,29 @@ def add_masks(content: dict, folder: Path) -> None:
             }
 
 
-def truths(file: Path, folder: Path) -> list[tuple[np.ndarray, scores.Truth]]:
+def truths(file: Path, folder: Path) -> list[tuple[np.ndarray, scores.GroundTruth]]:
     """Every image as it is, and as the network sees it with its truth."""
     found = []
-    for picture in coco.read_sets([(file, folder)])[0]:
-        image = detector.read_grey(picture.path)
-        found.append((image, scores.Truth(normalise(image, 1, 99), picture.masks, picture.labels)))
+    for picture in coco.read_coco_sets([(file, folder)])[0]:
+        image = detector.read_grey_image(picture.path)
+        found.append((image, scores.GroundTruth(normalise(image, 1, 99), picture.masks, picture.labels)))
     return found
 
 
-def by_log(name: str, images: list) -> list[scores.Found]:
+def by_log(name: str, images: list) -> list[scores.Detections]:
     detect = load_settings(template=TEMPLATES[name]).detect
     found = []
     for image, _ in images:
         table = detect_image(image, detect).sort_values("score", ascending=False)
         boxes = table[["y0", "x0", "y1", "x1"]].to_numpy(np.float64)
-        found.append(scores.Found(boxes, table["score"].to_numpy(), np.ones(len(table), np.int64), []))
+        found.append(scores.Detections(boxes, table["score"].to_numpy(), np.ones(len(table), np.int64), []))
     return found
 
 
-def by_network(model: Path, images: list, *, masks: bool) -> list[scores.Found]:
-    net = networks.build(load_card(model)["architecture"])
+def by_network(model: Path, images: list, *, masks: bool) -> list[scores.Detections]:
+    net = networks.build_detector(load_card(model)["architecture"])
     networks.load_weights(net, model / "weights.safetensors")
-    return [scores.predict(net, truth.image, masks=masks) for _, truth in images]
+    return [scores.detect_objects(net, truth.image, masks=masks) for _, truth in images]
 
 
 def row_of(name: str, method: str, seen: tuple, unseen: tuple) -> dict:
@@ -120,14 +120,14 @@ def row_of(name: str, method: str, seen: tuple, unseen: tuple) -> dict:
     (found_seen, images_seen) = seen
     (found, images) = unseen
     known = [truth for _, truth in images_seen]
-    threshold = scores.best_threshold(found_seen, known)
+    threshold = scores.select_threshold(found_seen, known)
     row = {"set": name, "detector": method, "images": len(images), "score_threshold": threshold}
     for iou in IOUS:
-        counts = scores.match_counts(found, [truth for _, truth in images], iou, threshold)
-        row[f"box_f1_iou_{iou}"] = round(float(scores.f1_of(counts.sum(axis=0, keepdims=True))[0]), 4)
-        row[f"image_f1_iou_{iou}"] = round(float(scores.f1_of(counts).mean()), 4)
+        counts = scores.count_matches(found, [truth for _, truth in images], iou, threshold)
+        row[f"box_f1_iou_{iou}"] = round(float(scores.compute_f1(counts.sum(axis=0, keepdims=True))[0]), 4)
+        row[f"image_f1_iou_{iou}"] = round(float(scores.compute_f1(counts).mean()), 4)
     if any(f.masks for f in found):
-        row["mask_ap50"] = round(scores.mask_ap50(found, [t for _, t in images]), 4)
+        row["mask_ap50"] = round(scores.compute_mask_ap50(found, [t for _, t in images]), 4)
     return row
 
 
@@ -141,7 +141,7 @@ def study(name: str, args: argparse.Namespace) -> list[dict]:
     seen, unseen = (truths(file, folder) for file in files)
     model = out / "model"
     if not model.exists():
-        detector.train(
+        detector.train_detector(
             [(files[0], folder)],
             model,
             normalise=normalise,

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emqa_dask.synthetic import foreign, textures
-from emqa_dask.train.classes import split_groups, windows_of
-from emqa_dask.windows import View, prepare
+from emqa_dask.train.classes import cut_windows, split_groups
+from emqa_dask.windows import WindowSettings, normalise_image
 
-VIEW = View(64, stride_px=64)
+VIEW = WindowSettings(64, stride_px=64)
 SHRUNK = 2  # a field of 256 px is recorded, 128 px of it are kept: 2 x 2 windows that share no pixel
 FIELD_PX = 256
 NM_PER_PIXEL = 100.0  # of the recording, the same for all lots: their grains' radii are 2.5 to 25 px
@@ -54,7 +54,7 @@ def draw(
     """
     of = [(lot, k) for lot in lots for k in range(fields)]
     drawn = each(_field, [[*seed, *place] for place in of], [lot for lot, _ in of], [acquisition] * len(of))
-    windows, source = windows_of([(f"lot {lot}, field {k}", field) for (lot, k), field in zip(of, drawn)], VIEW)
+    windows, source = cut_windows([(f"lot {lot}, field {k}", field) for (lot, k), field in zip(of, drawn)], VIEW)
     return Fields(windows, np.array(of)[source, 0], source)
 
 
@@ -107,5 +107,5 @@ def _unrelated(pictures: list[NDArray]) -> Fields:
     """Whole pictures at the windows' size, as the paper does with CIFAR-10's."""
     side = (VIEW.size_px, VIEW.size_px)
     ways = (cv2.INTER_AREA if min(p.shape) > VIEW.size_px else cv2.INTER_CUBIC for p in pictures)
-    seen = [prepare(cv2.resize(p, side, interpolation=way), VIEW) for p, way in zip(pictures, ways)]
+    seen = [normalise_image(cv2.resize(p, side, interpolation=way), VIEW) for p, way in zip(pictures, ways)]
     return Fields(np.stack(seen), np.full(len(seen), -1), np.arange(len(seen)))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from probabilities import figures
 
 from emqa_dask.train import classifier
-from emqa_dask.train.member_fit import Schedule
+from emqa_dask.train.member_fit import MemberSchedule
 
 DROPOUT = 0.3
 PASSES = 16
@@ -73,7 +73,7 @@ def train(given: argparse.Namespace, each: Callable = map) -> None:
     wanted = [plan for plan in plans(given) if not _is_whole(given.out / "lots" / plan.name)]
     for plan in wanted:
         _prepare(plan, given, each)
-    turns = [(plan, k) for plan in wanted for k in classifier.unfinished(given.out / "lots" / plan.name)]
+    turns = [(plan, k) for plan in wanted for k in classifier.list_unfinished(given.out / "lots" / plan.name)]
     turns.sort(key=lambda turn: rank(turn[0], turn[1], given.curve_members))
     outs = [given.out / "lots" / plan.name for plan, _ in turns]
     members = [k for _, k in turns]
@@ -82,7 +82,7 @@ def train(given: argparse.Namespace, each: Callable = map) -> None:
     for plan in wanted:
         out = given.out / "lots" / plan.name
         is_new = plan in begun or not (out / "card.toml").is_file()
-        if is_new and len(classifier.unfinished(out)) < plan.members:
+        if is_new and len(classifier.list_unfinished(out)) < plan.members:
             _join(out)
 
 
@@ -103,10 +103,10 @@ def _join(out: Path) -> None:
     """Writes the model directory of the finished members; unfinished ones can still be trained afterwards."""
     folder = Path(f"{out}.training")
     kept = Path(f"{out}.kept")
-    if classifier.unfinished(out):
+    if classifier.list_unfinished(out):
         shutil.rmtree(kept, ignore_errors=True)
         shutil.copytree(folder, kept)
-    classifier.finish(out, figures, min_members=1)
+    classifier.join_members(out, figures, min_members=1)
     if kept.is_dir():
         kept.rename(folder)
 
@@ -122,14 +122,14 @@ def _prepare(plan: Plan, given: argparse.Namespace, each: Callable) -> None:
     own, split = lot_images.own(plan.seed, given.lots, tuple(given.fields), each)
     used = (split != "train") | of_share(own, split, plan.share)
     epochs = round(given.lot_epochs / np.sqrt(plan.share))
-    classifier.prepare(
+    classifier.prepare_training(
         given.out / "lots" / plan.name, own.windows[used], own.lot[used], split[used], classes(given),
         view=lot_images.VIEW, members=plan.members,
         seed=SEEDS_APART * plan.seed + (SEEDS_APART // 2 if plan.method == "dropout" else 0),
         architecture={
             "depth": given.lot_depth, "widen": given.lot_widen, "dropout": DROPOUT if plan.method == "dropout" else 0.0,
         },
-        schedule=Schedule(
+        schedule=MemberSchedule(
             epochs=epochs, batch=given.batch, learning_rate=given.learning_rate, weight_decay=given.weight_decay,
             halve_every=max(1, round(epochs / 4)), precision=given.precision,
         ),

@@ -41,10 +41,10 @@ from emqa_dask.synthetic.shifts import shifted_examples
 from emqa_dask.tables import SHIFT_SCORES, SHIFTS
 from emqa_dask.train import classifier
 from emqa_dask.train.classes import split_groups
-from emqa_dask.train.member_fit import Schedule
+from emqa_dask.train.member_fit import MemberSchedule
 from emqa_dask.uncertainty import entropy, referral, shift
 from emqa_dask.uncertainty.shift_scores import Seen
-from emqa_dask.windows import View, prepare
+from emqa_dask.windows import WindowSettings, normalise_image
 
 SETS = ("loops_bfstem", "np_stem", "cavity_tem", "particles_em")
 TASKS = ("loops", *(f"without_{name}" for name in SETS), "lots")
@@ -169,18 +169,18 @@ def _seen(ensemble: Ensemble, images: list) -> Seen:
 
 
 def _ensemble(out: Path, images, labels, split, classes, seed: int, given) -> Ensemble:
-    view = View(64, whole=True)
+    view = WindowSettings(64, whole=True)
     epochs = given.epochs * (2 if "lot 0" in classes else 1)  # fewer images, more classes
     if not (out / "card.toml").is_file():
         began = time.monotonic()
-        classifier.prepare(
-            out, np.stack([prepare(image, view) for image in images]), labels, split, classes,
+        classifier.prepare_training(
+            out, np.stack([normalise_image(image, view) for image in images]), labels, split, classes,
             view=view, members=given.members, seed=seed, architecture={"depth": 10, "widen": 1},
-            schedule=Schedule(epochs=epochs, batch=32, halve_every=max(1, epochs // 3)),
+            schedule=MemberSchedule(epochs=epochs, batch=32, halve_every=max(1, epochs // 3)),
         )  # fmt: skip
-        for k in classifier.unfinished(out):
+        for k in classifier.list_unfinished(out):
             classifier.train_member(out, k, say=lambda text: None)
-        classifier.finish(out, lambda p, y: {"accuracy": float((p.mean(axis=0).argmax(axis=1) == y).mean())})
+        classifier.join_members(out, lambda p, y: {"accuracy": float((p.mean(axis=0).argmax(axis=1) == y).mean())})
         print(f"{out.name}: trained in {(time.monotonic() - began) / 60:.1f} min", flush=True)
     return load_ensemble(out)
 

@@ -5,14 +5,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from emqa_dask import classifiers, models
-from emqa_dask.windows import View
+from emqa_dask.windows import WindowSettings
 
 TASK = "classification"
 METHODS = ("softmax", "dropout", "ensemble")
 
 
 @dataclass(frozen=True)
-class Card:
+class ClassifierCard:
     """What `read` found in a model directory."""
 
     directory: Path
@@ -20,7 +20,7 @@ class Card:
     name: str
     classes: tuple[str, ...]
     architecture: Mapping[str, object]  # see classifiers.build_classifier
-    view: View
+    view: WindowSettings
     method: str  # one of METHODS
     members: tuple[str, ...]  # the files of all
     files: tuple[str, ...]  # of those that can be used, in the same order
@@ -43,7 +43,7 @@ class Card:
             raise ValueError(f"{self.directory / 'card.toml'}: other classes than this classifier's: {said}")
 
 
-def read(name: str | Path) -> Card:
+def read_classifier_card(name: str | Path) -> ClassifierCard:
     """The card of a model directory or a bundled model; members that are missing or were changed stand in `faults`.
 
     Raises models.NoModel where there is no card; models.ModelError, naming keys, for a card of another kind of model,
@@ -52,12 +52,12 @@ def read(name: str | Path) -> Card:
     directory = models.locate(str(name))
     table = models.read_card(directory)
     with models.blame(directory / "card.toml"):  # values of other kinds than a card's
-        card = _checked(directory, table)
-    require(card)
+        card = _parse_card(directory, table)
+    check_members(card)
     return card
 
 
-def _checked(directory: Path, table: Mapping) -> Card:
+def _parse_card(directory: Path, table: Mapping) -> ClassifierCard:
     where = directory / "card.toml"
     if table.get("task") != TASK:
         raise models.ModelError(
@@ -81,22 +81,22 @@ def _checked(directory: Path, table: Mapping) -> Card:
     passes = int(told.get("passes", 16))
     if told.get("method") == "dropout" and (passes < 1 or not table["architecture"].get("dropout")):
         wrong.append(f"MC dropout of {passes} passes, dropout {table['architecture'].get('dropout', 0)}: both above 0")
-    unknown = sorted(set(table["input"]) - {field.name for field in fields(View)})
+    unknown = sorted(set(table["input"]) - {field.name for field in fields(WindowSettings)})
     if unknown or "size_px" not in table["input"]:
         wrong.append(f"[input]: unknown {unknown}, size_px is needed")
     if wrong:
         raise models.ModelError(f"{where}: {'; '.join(wrong)}")
-    faults = {file: said for file in members if (said := _fault(directory, file, table["files"]))}
-    return Card(
+    faults = {file: said for file in members if (said := _find_fault(directory, file, table["files"]))}
+    return ClassifierCard(
         directory, models.digest(directory), str(table["name"]), tuple(classes),
-        classifiers.full_architecture(table["architecture"]), View(**table["input"]), told["method"],
+        classifiers.complete_architecture(table["architecture"]), WindowSettings(**table["input"]), told["method"],
         tuple(members), tuple(file for file in members if file not in faults), faults,
         passes, int(told.get("seed", 0)),
         int(told.get("min_members", 0)) or (len(members) + 1) // 2,
     )  # fmt: skip
 
 
-def require(card: Card) -> None:
+def check_members(card: ClassifierCard) -> None:
     """Raises models.ModelError when fewer than the card's `min_members` are fit for use."""
     least = max(1, card.min_members)
     if len(card.files) < least:
@@ -105,7 +105,7 @@ def require(card: Card) -> None:
         raise models.ModelError(f"{card.directory}: {found} ({said}); copy them again or train them again")
 
 
-def _fault(directory: Path, file: str, known: Mapping[str, str]) -> str:
+def _find_fault(directory: Path, file: str, known: Mapping[str, str]) -> str:
     if file not in known:
         return "the card has no SHA-256 of it"
     if not (directory / file).is_file():

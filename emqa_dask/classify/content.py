@@ -15,7 +15,7 @@ WEIGHTS = "weights.safetensors"
 BATCH_PX = 2**20  # of the windows that go through the network at once
 
 
-def look(windows: NDArray[np.float32], device: str = "cpu") -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def embed_windows(windows: NDArray[np.float32], device: str = "cpu") -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Embeddings (n, 128) of windows (n, h, w), and the log odds (n,) of a picture that is no micrograph.
 
     Trained on drawn pictures, each recorded in many ways: windows of one picture are near to each other, those of
@@ -24,39 +24,39 @@ def look(windows: NDArray[np.float32], device: str = "cpu") -> tuple[NDArray[np.
     """
     import torch
 
-    net, is_foreign = _loaded(device)
+    net, is_foreign = _load_network(device)
     found = []
     n = max(1, BATCH_PX // max(1, int(np.prod(windows.shape[1:]))))
     with torch.inference_mode():
         for start in range(0, len(windows), n):
-            batch = torch.from_numpy(stretched(windows[start : start + n])[:, None]).to(device)
+            batch = torch.from_numpy(stretch_contrast(windows[start : start + n])[:, None]).to(device)
             logits, embedding = net(batch, embedding=True)
-            found.append((embedding.cpu().numpy(), foreign_odds(logits, is_foreign).cpu().numpy()))
+            found.append((embedding.cpu().numpy(), compute_foreign_log_odds(logits, is_foreign).cpu().numpy()))
     if not found:
         return np.zeros((0, 128), np.float32), np.zeros(0, np.float32)
     return tuple(np.concatenate(part) for part in zip(*found))
 
 
-def foreign_odds(logits: "torch.Tensor", is_foreign: "torch.Tensor") -> "torch.Tensor":
+def compute_foreign_log_odds(logits: "torch.Tensor", is_foreign: "torch.Tensor") -> "torch.Tensor":
     """Log odds (n,) of the families `is_foreign` (k,) bool against the others, from their logits (n, k)."""
     return logits[:, is_foreign].logsumexp(dim=-1) - logits[:, ~is_foreign].logsumexp(dim=-1)
 
 
-def stretched(windows: NDArray[np.float32]) -> NDArray[np.float32]:
+def stretch_contrast(windows: NDArray[np.float32]) -> NDArray[np.float32]:
     """Windows (n, h, w) with their 1st and 99th percentile at -0.5 and 0.5, cut off a quarter beyond them."""
     low, high = np.percentile(windows, [1, 99], axis=(-2, -1), keepdims=True)
     return (np.clip((windows - low) / np.maximum(high - low, 1e-6), -0.25, 1.25) - 0.5).astype(np.float32)
 
 
 @lru_cache(maxsize=2)
-def _loaded(device: str):
+def _load_network(device: str):
     import torch
 
     directory = models.CONTENT
     card = models.read_card(directory)
     with models.blame(directory):
         families = card["families"]["names"]
-        net = classifiers.build_content(len(families))
+        net = classifiers.build_content_network(len(families))
         networks.load_weights(net, models.check_file(directory, WEIGHTS, card))
         is_foreign = torch.tensor([name in card["families"]["foreign"] for name in families])
     return net.to(device).eval(), is_foreign.to(device)

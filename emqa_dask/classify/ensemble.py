@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from emqa_dask import classifiers, models, networks, windows
 from emqa_dask.classify import card as cards
 from emqa_dask.classify import content
-from emqa_dask.classify.together import evaluator
+from emqa_dask.classify.together import make_evaluator
 from emqa_dask.settings.stages import PRECISIONS
 
-BATCH = {"cpu": 64, "cuda": 1024}  # windows that go through the networks at once
-WAY = "loop"  # of together.WAYS, the fastest on CPU and GPU: see benchmarks/bench_ensemble.py
+BATCH_WINDOWS = {"cpu": 64, "cuda": 1024}  # windows that go through the networks at once
+EVALUATION = "loop"  # of together.WAYS, the fastest on CPU and GPU: see benchmarks/bench_ensemble.py
 
 
-class Examined(NamedTuple):
+class ImageOutputs(NamedTuple):
     """What the members say of one image; the entropy of `regions` is the image's map."""
 
     probabilities: NDArray[np.float32]  # (members, classes): the mean over the windows
@@ -34,7 +34,12 @@ class Ensemble:
     """An ensemble in memory. Members are networks, or the passes of MC dropout; a single network is one member."""
 
     def __init__(
-        self, card: cards.Card, nets: Sequence, device: str, way: str | None = None, precision: str = "float32"
+        self,
+        card: cards.ClassifierCard,
+        nets: Sequence,
+        device: str,
+        way: str | None = None,
+        precision: str = "float32",
     ):
         import torch
 
@@ -43,7 +48,7 @@ class Ensemble:
         self.precision = precision
         self._nets = [net.to(device, getattr(torch, precision)).eval() for net in nets]
         alone = len(nets) == 1  # and only in the loop does dropout know of its pass
-        self._way = evaluator(self._nets, WAY if alone else way or WAY)
+        self._way = make_evaluator(self._nets, EVALUATION if alone else way or EVALUATION)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -70,7 +75,7 @@ class Ensemble:
 
     def refusal(self, shape: tuple[int, ...]) -> str:
         """Why an image of `shape` cannot be judged; "" when it can."""
-        return windows.refusal(shape, self.card.view)
+        return windows.explain_refusal(shape, self.card.view)
 
     def probabilities(self, images: Sequence[NDArray]) -> NDArray[np.float32]:
         """Softmax (members, n, classes) float32 of n images (h, w) of any real dtype and any sizes.
@@ -81,17 +86,17 @@ class Ensemble:
         found = [examined.probabilities for examined in self.examine(images)]
         return np.stack(found, axis=1) if found else np.zeros((self.n_members, 0, len(self.classes)), np.float32)
 
-    def examine(self, images: Sequence[NDArray]) -> list[Examined]:
+    def examine(self, images: Sequence[NDArray]) -> list[ImageOutputs]:
         """All that the members say of each image, window by window. Errors: as `probabilities`."""
         view = self.card.view
         pictures = []
         grids = []
         for k, image in enumerate(images):
             try:
-                pictures.append(windows.prepare(image, view))
+                pictures.append(windows.normalise_image(image, view))
             except ValueError as error:
                 raise ValueError(f"image {k}: {error}") from error
-            grids.append(windows.corners(pictures[k].shape, view))
+            grids.append(windows.compute_corners(pictures[k].shape, view))
         if not pictures:
             return []
         counts = [grid.shape[0] * grid.shape[1] for grid in grids]
@@ -101,13 +106,15 @@ class Ensemble:
         said = []
         sums = 0.0
         shown = []
-        for start in range(0, len(places), BATCH[self.device]):  # windows are copies: never all of an image's at once
-            chosen = slice(start, start + BATCH[self.device])
-            stack = [windows.at(pictures[o], place, view) for o, place in zip(owners[chosen], places[chosen])]
+        for start in range(
+            0, len(places), BATCH_WINDOWS[self.device]
+        ):  # windows are copies: never all of an image's at once
+            chosen = slice(start, start + BATCH_WINDOWS[self.device])
+            stack = [windows.cut_window(pictures[o], place, view) for o, place in zip(owners[chosen], places[chosen])]
             stack = np.stack(stack)
             p, e = self.look(stack)
             said.append(p)
-            shown.append(content.look(stack, self.device))
+            shown.append(content.embed_windows(stack, self.device))
             part = np.zeros((len(e), len(pictures), e.shape[2]))
             np.add.at(part, np.s_[:, owners[chosen]], e)
             sums = sums + part
@@ -122,7 +129,7 @@ class Ensemble:
             vectors = (sums[:, k] / counts[k]).astype(np.float32)
             maps = own.reshape(len(own), *grid.shape[:2], -1)
             there = contents[its].mean(axis=0), float(odds[its].mean())
-            found.append(Examined(own.mean(axis=1), vectors, maps, boxes, *there))
+            found.append(ImageOutputs(own.mean(axis=1), vectors, maps, boxes, *there))
         return found
 
     def look(self, stack: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -135,13 +142,13 @@ class Ensemble:
         passes = range(self.n_members) if self.card.method == "dropout" else [None]
         found = []
         with torch.inference_mode():
-            for start in range(0, max(1, len(stack)), BATCH[self.device]):
-                batch = np.ascontiguousarray(stack[start : start + BATCH[self.device], None], np.float32)
+            for start in range(0, max(1, len(stack)), BATCH_WINDOWS[self.device]):
+                batch = np.ascontiguousarray(stack[start : start + BATCH_WINDOWS[self.device], None], np.float32)
                 images = torch.from_numpy(batch).to(self.device, getattr(torch, self.precision))
                 images = images.expand(-1, self.card.architecture["channels"], -1, -1)
                 said = []
                 for number in passes:
-                    classifiers.use_pass(self._nets[0], None if number is None else self.card.seed, number or 0)
+                    classifiers.set_dropout_pass(self._nets[0], None if number is None else self.card.seed, number or 0)
                     logits, embedding = self._way(images)
                     said.append((logits.float().softmax(dim=-1).cpu().numpy(), embedding.float().cpu().numpy()))
                 found.append([np.concatenate(part) for part in zip(*said)])
@@ -166,27 +173,31 @@ def load_ensemble(
     and for what the card has wrong (see card.read); ValueError for classes that are not the card's, models.NoModel
     without card, RuntimeError when "cuda" has no GPU.
     """
-    if device not in BATCH:
+    if device not in BATCH_WINDOWS:
         raise ValueError(f"device is {device!r}: it has to be 'cpu' or 'cuda'")
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}: it is one of {', '.join(PRECISIONS)}")
-    card = cards.read(name)
+    card = cards.read_classifier_card(name)
     if method is not None and method not in cards.METHODS:
         raise ValueError(f"method is {method!r}: it is one of {', '.join(cards.METHODS)}")
     if classes is not None:
         card.check_classes(classes)
     # Members may vanish while the card stays: they are part of what makes a loaded ensemble the same.
-    return _loaded(str(card.directory.resolve()), card.digest, card.files, device, method or card.method, precision)
+    return _load_ensemble(
+        str(card.directory.resolve()), card.digest, card.files, device, method or card.method, precision
+    )
 
 
 @lru_cache(maxsize=4)
-def _loaded(directory: str, digest: str, files: tuple[str, ...], device: str, method: str, precision: str) -> Ensemble:
+def _load_ensemble(
+    directory: str, digest: str, files: tuple[str, ...], device: str, method: str, precision: str
+) -> Ensemble:
     import torch
     from safetensors import SafetensorError
 
     if device == "cuda" and not torch.cuda.is_available():
         raise RuntimeError("device 'cuda' was asked for, but there is no usable GPU here")
-    card = cards.read(directory)
+    card = cards.read_classifier_card(directory)
     if method == "dropout" and not card.architecture["dropout"]:
         raise models.ModelError(f"{directory}: method 'dropout' needs a network trained with dropout: take another one")
     nets = []
@@ -202,5 +213,5 @@ def _loaded(directory: str, digest: str, files: tuple[str, ...], device: str, me
             nets.append(net)
     usable = tuple(file for file in card.files if file not in faults)
     card = replace(card, files=usable, faults=faults, method=method)
-    cards.require(card)
+    cards.check_members(card)
     return Ensemble(card, nets if method == "ensemble" else nets[:1], device, precision=precision)

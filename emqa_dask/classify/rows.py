@@ -5,18 +5,20 @@ from collections.abc import Sequence
 import pandas as pd
 
 from emqa_dask import tables
-from emqa_dask.classify.ensemble import Examined
+from emqa_dask.classify.ensemble import ImageOutputs
 
-EMBEDDED = 4  # members whose embeddings are kept: of one, distances tell less; all would be the bulk of the table
+N_EMBEDDED_MEMBERS = (
+    4  # members whose embeddings are kept: of one, distances tell less; all would be the bulk of the table
+)
 
 
-def probability_rows(
+def make_probability_rows(
     micrograph_ids: Sequence[str],
-    examined: Sequence[Examined],
+    examined: Sequence[ImageOutputs],
     classifier: str,
     *,
     numbers: Sequence[int] | None = None,
-    embedded: int = EMBEDDED,
+    embedded: int = N_EMBEDDED_MEMBERS,
 ) -> pd.DataFrame:
     """Rows of tables.PROBABILITIES: one for each micrograph and member, in their order; see Ensemble.numbers.
 

@@ -7,22 +7,24 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-WAYS = ("loop", "vmap", "grouped")
+EVALUATIONS = ("loop", "vmap", "grouped")
 Evaluate = Callable[["torch.Tensor"], tuple["torch.Tensor", "torch.Tensor"]]
 
 
-def evaluator(nets: Sequence["torch.nn.Module"], way: str) -> Evaluate:
+def make_evaluator(nets: Sequence["torch.nn.Module"], way: str) -> Evaluate:
     """What takes images (n, channels, h, w) to logits (members, n, classes) and embeddings (members, n, d).
 
     All ways agree to rounding. `vmap` stacks the weights of any network; `grouped` joins those of a wide ResNet side by
     side along the channels. Raises ValueError for another way, no network, and a network that cannot be grouped.
     """
-    if way not in WAYS or not nets:
-        raise ValueError(f"{len(nets)} networks, way {way!r}: at least one network, way one of {', '.join(WAYS)}")
-    return {"loop": _loop, "vmap": _vmap, "grouped": _grouped}[way](nets)
+    if way not in EVALUATIONS or not nets:
+        raise ValueError(
+            f"{len(nets)} networks, way {way!r}: at least one network, way one of {', '.join(EVALUATIONS)}"
+        )
+    return {"loop": _make_loop, "vmap": _make_vmap, "grouped": _make_grouped}[way](nets)
 
 
-def _loop(nets) -> Evaluate:
+def _make_loop(nets) -> Evaluate:
     import torch
 
     nets = [net.to(memory_format=torch.channels_last) for net in nets]  # themselves: their dropout may be told its pass
@@ -35,10 +37,10 @@ def _loop(nets) -> Evaluate:
     return evaluate
 
 
-def _vmap(nets) -> Evaluate:
+def _make_vmap(nets) -> Evaluate:
     import torch
 
-    nets = [_without_norms(net) for net in nets]
+    nets = [_fold_norms(net) for net in nets]
     stacked = torch.func.stack_module_state(nets)
     skeleton = copy.deepcopy(nets[0]).to("meta")
 
@@ -49,7 +51,7 @@ def _vmap(nets) -> Evaluate:
     return lambda images: mapped(*stacked, images)
 
 
-def _without_norms(net):
+def _fold_norms(net):
     """A copy of `net` whose batch normalisations are what they are in evaluation: a factor and a sum by channel.
 
     On a GPU vmap has no batch normalisation for the memory layout in which cuDNN leaves its results.
@@ -75,7 +77,7 @@ def _without_norms(net):
     return net
 
 
-def _grouped(nets) -> Evaluate:
+def _make_grouped(nets) -> Evaluate:
     import torch
     from torch import nn
 

@@ -173,9 +173,9 @@ def _checked_tuning(options: argparse.Namespace):
         return None
     from emqa_dask.pipeline.commands import tune_log, tune_log_files
 
-    known = {field.name for field in dataclasses.fields(tune_log.Wanted)}
+    known = {field.name for field in dataclasses.fields(tune_log.TuneOptions)}
     chosen = {name: value for name, value in vars(options).items() if name in known}
-    wanted = tune_log.Wanted(**{name: tuple(v) if isinstance(v, list) else v for name, v in chosen.items()})
+    wanted = tune_log.TuneOptions(**{name: tuple(v) if isinstance(v, list) else v for name, v in chosen.items()})
     wanted.check()
     tune_log_files.check_out(options.out)
     return wanted
@@ -184,8 +184,8 @@ def _checked_tuning(options: argparse.Namespace):
 def _train_ensemble(options: argparse.Namespace) -> int:
     from emqa_dask.pipeline.commands.train_domain import Wanted
     from emqa_dask.pipeline.commands.train_ensemble import train_ensemble
-    from emqa_dask.train.member_fit import Schedule
-    from emqa_dask.windows import View
+    from emqa_dask.train.member_fit import MemberSchedule
+    from emqa_dask.windows import WindowSettings
 
     settings = _settings(options, None)
     if settings.run.scheduler == "local":
@@ -202,9 +202,9 @@ def _train_ensemble(options: argparse.Namespace) -> int:
         options.out,
         settings,
         images=options.images,
-        view=View(options.window, options.whole, max_windows=options.windows_per_image),
+        view=WindowSettings(options.window, options.whole, max_windows=options.windows_per_image),
         members=options.members if options.method == "ensemble" else 1,
-        schedule=Schedule(**{name: getattr(options, name) for name in kept}),
+        schedule=MemberSchedule(**{name: getattr(options, name) for name in kept}),
         architecture=architecture,
         windows_per_image=options.windows_per_image,
         wanted=Wanted(options.false_flags, options.examples, _shifted(options.shifted), settings.featurise.cs_mm),

@@ -13,7 +13,7 @@ Mask = tuple[int, int, np.ndarray]  # (y0, x0, crop): one object's pixels, as bo
 # what is left of an object in a crop is an object from here on
 MIN_SIDE_PX = 2
 MIN_PIXELS = 4
-MIN_SHARE = 0.2  # an object of which the crop shows less than this is left out
+MIN_VISIBLE_SHARE = 0.2  # an object of which the crop shows less than this is left out
 
 
 class Crop(NamedTuple):
@@ -49,7 +49,7 @@ def draw_crop(
         near = np.array([y0, x0]) + np.array(pixels.shape) / 2 - side * rng.uniform(0.25, 0.75, 2)
         corner = np.clip(near, np.minimum(room, 0), np.maximum(room, 0))
     top, left = (int(v) for v in np.floor(corner))
-    crop = cut(image, masks, labels, top, left, side, size)
+    crop = cut_crop(image, masks, labels, top, left, side, size)
     turns = int(rng.integers(4))
     flip = rng.random() < 0.5
     picture = np.rot90(crop.image, turns)
@@ -61,10 +61,10 @@ def draw_crop(
     stack = stack.copy()
     if intensity:
         picture = vary_intensity(picture, rng)
-    return Crop(picture, tight_boxes(stack), stack, crop.labels)
+    return Crop(picture, compute_mask_boxes(stack), stack, crop.labels)
 
 
-def cut(
+def cut_crop(
     image: np.ndarray, masks: Sequence[Mask], labels: Sequence[int], top: int, left: int, side: int, size: int
 ) -> Crop:
     """The window of `side` px at (top, left), scaled to `size` px; it may reach beyond the image."""
@@ -91,14 +91,14 @@ def cut(
         if rows.size == 0 or min(np.ptp(rows), np.ptp(columns)) + 1 < MIN_SIDE_PX:
             continue
         n = np.count_nonzero(shown)
-        if n >= max(MIN_PIXELS, MIN_SHARE * factor**2 * np.count_nonzero(pixels)):
+        if n >= max(MIN_PIXELS, MIN_VISIBLE_SHARE * factor**2 * np.count_nonzero(pixels)):
             kept.append(shown)
             names.append(label)
     stack = np.array(kept, np.uint8).reshape(-1, size, size)
-    return Crop(np.ascontiguousarray(window), tight_boxes(stack), stack, np.array(names, np.int64))
+    return Crop(np.ascontiguousarray(window), compute_mask_boxes(stack), stack, np.array(names, np.int64))
 
 
-def tight_boxes(stack: np.ndarray) -> np.ndarray:
+def compute_mask_boxes(stack: np.ndarray) -> np.ndarray:
     """Boxes (n, 4) float32 of non-empty masks (n, h, w)."""
     if len(stack) == 0:
         return np.zeros((0, 4), np.float32)

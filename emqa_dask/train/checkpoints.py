@@ -7,7 +7,7 @@ from pathlib import Path
 from emqa_dask import models, networks, output_folders
 
 
-def checkpoint_of(out: str | Path) -> Path:
+def locate_checkpoint(out: str | Path) -> Path:
     """The folder beside the model directory `out` that a training goes on from."""
     return Path(f"{out}.checkpoint")
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from emqa_dask import windows
 
 SPLITS = ("train", "validation", "test")
-SHARES = (0.8, 0.1, 0.1)
-NAMED = 10  # findings that an error names
+SPLIT_SHARES = (0.8, 0.1, 0.1)
+MAX_LISTED_ERRORS = 10  # findings that an error names
 
 
 def read_class_labels(path: str | Path, exists: Callable[[str], bool]) -> pd.DataFrame:
@@ -53,8 +53,8 @@ def read_class_labels(path: str | Path, exists: Callable[[str], bool]) -> pd.Dat
         odd = ~table["split"].isin([*SPLITS, ""])
         wrong += [f"line {k + 2}: split is {table['split'][k]!r}, not {', '.join(SPLITS)}" for k in np.flatnonzero(odd)]
     if wrong:
-        more = f"; and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
-        raise ValueError(f"{path}: {'; '.join(wrong[:NAMED])}{more}")
+        more = f"; and {len(wrong) - MAX_LISTED_ERRORS} more" if len(wrong) > MAX_LISTED_ERRORS else ""
+        raise ValueError(f"{path}: {'; '.join(wrong[:MAX_LISTED_ERRORS])}{more}")
     if table["label"].nunique() < 2:
         raise ValueError(f"{path}: {table['label'].nunique()} class(es) in {len(table)} rows: there have to be two")
     if "split" in table.columns:
@@ -64,8 +64,8 @@ def read_class_labels(path: str | Path, exists: Callable[[str], bool]) -> pd.Dat
     return table
 
 
-def windows_of(
-    images: Iterable[tuple[str, NDArray]], view: windows.View, *, most: int = 64
+def cut_windows(
+    images: Iterable[tuple[str, NDArray]], view: windows.WindowSettings, *, most: int = 64
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Windows (n, size, size) float32 in [0, 1] of (name, image) pairs, and the place (n,) of the image each is from.
 
@@ -78,21 +78,21 @@ def windows_of(
     view = replace(view, max_windows=most)
     for place, (name, image) in enumerate(images):
         try:
-            pixels = windows.prepare(image, view)
+            pixels = windows.normalise_image(image, view)
         except ValueError as error:
             wrong.append(f"{name}: {error}")
             continue
-        grid = windows.corners(pixels.shape, view).reshape(-1, 2)
-        stacks.append(np.stack([windows.at(pixels, corner, view) for corner in grid]))
+        grid = windows.compute_corners(pixels.shape, view).reshape(-1, 2)
+        stacks.append(np.stack([windows.cut_window(pixels, corner, view) for corner in grid]))
         sources.append(np.full(len(grid), place))
     if wrong or not stacks:
-        more = f"; and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
-        raise ValueError(f"{len(wrong)} images cannot be learnt from: {'; '.join(wrong[:NAMED])}{more}")
+        more = f"; and {len(wrong) - MAX_LISTED_ERRORS} more" if len(wrong) > MAX_LISTED_ERRORS else ""
+        raise ValueError(f"{len(wrong)} images cannot be learnt from: {'; '.join(wrong[:MAX_LISTED_ERRORS])}{more}")
     return np.concatenate(stacks), np.concatenate(sources)
 
 
 def split_groups(
-    labels: Sequence, groups: Sequence | None = None, *, shares: Sequence[float] = SHARES, seed: int = 0
+    labels: Sequence, groups: Sequence | None = None, *, shares: Sequence[float] = SPLIT_SHARES, seed: int = 0
 ) -> NDArray:
     """train, validation or test (n,) of n rows, about `shares` of every class; rows of one group stay together.
 

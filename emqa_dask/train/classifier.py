@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from emqa_dask import classifiers, models, networks, output_folders, windows
 from emqa_dask.train import member_fit
-from emqa_dask.train.checkpoints import checkpoint_of
+from emqa_dask.train.checkpoints import locate_checkpoint
 from emqa_dask.train.classes import SPLITS
 
 PLAN = "plan.json"
@@ -22,18 +22,18 @@ RECORD = "record.json"
 WEIGHTS = "weights.safetensors"
 
 
-def prepare(
+def prepare_training(
     out: Path,
     stack: NDArray[np.float32],
     y: NDArray,
     split: NDArray,
     classes: Sequence[str],
     *,
-    view: windows.View,
+    view: windows.WindowSettings,
     members: int = 16,
     seed: int = 0,
     architecture: Mapping | None = None,
-    schedule: member_fit.Schedule | None = None,
+    schedule: member_fit.MemberSchedule | None = None,
     method: str = "ensemble",
     passes: int = 16,
     training: Mapping | None = None,
@@ -46,7 +46,7 @@ def prepare(
     ValueError for arrays that do not fit or have no class twice, and for a folder from before with other contents;
     FileExistsError where `out` or that folder is there and not ours.
     """
-    schedule = schedule or member_fit.Schedule()
+    schedule = schedule or member_fit.MemberSchedule()
     stack = np.asarray(stack, np.float32)
     y = np.asarray(y, np.int64)
     split = np.asarray(split).astype(str)
@@ -60,11 +60,11 @@ def prepare(
         raise ValueError(f"of the classes {list(classes)} the training rows have {seen}: all, and two, are needed")
     if members < 1 or (method != "ensemble" and members != 1):
         raise ValueError(f"{members} members for method {method!r}: softmax and dropout have one")
-    full = classifiers.full_architecture({**(architecture or {}), "n_classes": len(classes)})
+    full = classifiers.complete_architecture({**(architecture or {}), "n_classes": len(classes)})
     if method == "dropout" and not full["dropout"]:
         raise ValueError("method 'dropout' needs [architecture] dropout above 0; the published one is 0.3")
     out = Path(out)
-    folder = training_of(out)
+    folder = locate_training(out)
     output_folders.check_folder(out, folder)
     output_folders.sweep(folder)
     order = np.concatenate([np.flatnonzero(split == name) for name in SPLITS])
@@ -78,7 +78,7 @@ def prepare(
         "seeds": [seed + k for k in range(members)],
         "passes": passes,
         "n": {name: int((split == name).sum()) for name in SPLITS},
-        "data": member_fit.digest(stack[order], y[order]),
+        "data": member_fit.digest_arrays(stack[order], y[order]),
         "training": dict(training or {}),
         "licence": licence,
     }
@@ -108,7 +108,7 @@ def train_member(
     accuracy, seconds. Raises FileNotFoundError where nothing was prepared, FloatingPointError where the loss is no
     number.
     """
-    folder = training_of(out)
+    folder = locate_training(out)
     plan = _plan(folder)
     member = _member(folder, k)
     if (member / RECORD).is_file():
@@ -120,12 +120,12 @@ def train_member(
     for name in SPLITS:
         parts[name] = (stack[start : start + plan["n"][name]], np.array(y[start : start + plan["n"][name]]))
         start += plan["n"][name]
-    net, record = member_fit.fit(
+    net, record = member_fit.fit_member(
         plan["architecture"],
         *parts["train"],
         *parts["validation"],
-        checkpoint_of(member),
-        schedule=member_fit.Schedule(**plan["schedule"]),
+        locate_checkpoint(member),
+        schedule=member_fit.MemberSchedule(**plan["schedule"]),
         seed=plan["seeds"][k],
         device=device,
         checkpoint_minutes=checkpoint_minutes,
@@ -137,8 +137,8 @@ def train_member(
                 passes = range(plan["passes"]) if plan["method"] == "dropout" else [None]
                 said = []
                 for number in passes:
-                    classifiers.use_pass(net, None if number is None else plan["seeds"][k], number or 0)
-                    said.append(member_fit.softmax(net, parts[name][0], device))
+                    classifiers.set_dropout_pass(net, None if number is None else plan["seeds"][k], number or 0)
+                    said.append(member_fit.predict_softmax(net, parts[name][0], device))
                 np.save(fresh / f"{name}.npy", np.stack(said))
                 p = np.mean(said, axis=0)
                 own = p[np.arange(len(p)), parts[name][1]]
@@ -149,17 +149,17 @@ def train_member(
         networks.save_weights(net, fresh / WEIGHTS)
         (fresh / RECORD).write_text(json.dumps(record), encoding="utf-8")
         models.write_card(fresh, {"task": "member of an ensemble"})
-    output_folders.remove_folder(checkpoint_of(member))
+    output_folders.remove_folder(locate_checkpoint(member))
     return record
 
 
-def unfinished(out: Path) -> list[int]:
+def list_unfinished(out: Path) -> list[int]:
     """Members of what `prepare` laid out that `train_member` has still to finish."""
-    folder = training_of(out)
+    folder = locate_training(out)
     return [k for k in range(len(_plan(folder)["seeds"])) if not (_member(folder, k) / RECORD).is_file()]
 
 
-def finish(
+def join_members(
     out: Path,
     measure: Callable[[NDArray, NDArray], Mapping],
     *,
@@ -178,9 +178,9 @@ def finish(
     from safetensors.numpy import save_file
 
     out = Path(out)
-    folder = training_of(out)
+    folder = locate_training(out)
     plan = _plan(folder)
-    waiting = unfinished(out)
+    waiting = list_unfinished(out)
     done = [k for k in range(len(plan["seeds"])) if k not in waiting]
     if len(done) < (len(plan["seeds"]) if min_members is None else max(1, min_members)):
         raise ValueError(f"{folder}: members {waiting} of {len(plan['seeds'])} are not finished; train them first")
@@ -228,7 +228,7 @@ def finish(
     return card
 
 
-def training_of(out: str | Path) -> Path:
+def locate_training(out: str | Path) -> Path:
     """The folder beside the model directory `out` in which its members are trained."""
     return Path(f"{out}.training")
 

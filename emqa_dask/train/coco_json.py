@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-MOST_PX = 2**20  # of an image's side: no camera has more, and a mask of it is an array in memory
-MOST_MASK_PX = 2**32  # of an image
-SHOWN = 60  # letters of a value that an error shows
+MAX_SIDE_PX = 2**20  # of an image's side: no camera has more, and a mask of it is an array in memory
+MAX_IMAGE_PX = 2**32  # of an image
+MAX_VALUE_LETTERS = 60  # letters of a value that an error shows
 
 
 def read_lists(file: str | Path, keys: Sequence[str]) -> list[list]:
@@ -29,34 +29,34 @@ def read_lists(file: str | Path, keys: Sequence[str]) -> list[list]:
     return [content[key] for key in keys]
 
 
-def rows_by_id(rows: list, kind: str, keys: Sequence[str], file: str | Path) -> dict[Hashable, dict]:
+def index_by_id(rows: list, kind: str, keys: Sequence[str], file: str | Path) -> dict[Hashable, dict]:
     """The objects `rows` by their ids, all with `keys`; ValueError names the file and the entry that is not so."""
     for place, row in enumerate(rows):
-        if not isinstance(row, dict) or not is_key(row.get("id")):
-            said = "is not an object" if not isinstance(row, dict) else f"has the id {shown(row.get('id'))}"
+        if not isinstance(row, dict) or not is_id(row.get("id")):
+            said = "is not an object" if not isinstance(row, dict) else f"has the id {format_value(row.get('id'))}"
             raise ValueError(f"{file}: {kind} number {place + 1} of the file {said}: an id is a whole number or a text")
         if absent := [key for key in keys if key not in row]:
-            raise ValueError(f"{file}: {kind} {shown(row['id'])}: it has no {absent[0]}")
+            raise ValueError(f"{file}: {kind} {format_value(row['id'])}: it has no {absent[0]}")
     for key, n in Counter(row["id"] for row in rows).items():
         if n > 1:
             raise ValueError(f"{file}: {kind} {key}: the id occurs {n} times; give each its own")
     return {row["id"]: row for row in rows}
 
 
-def shape_of(row: dict, file: str | Path) -> tuple[int, int]:
+def parse_shape(row: dict, file: str | Path) -> tuple[int, int]:
     """Height and width of an image of a COCO file, px; ValueError names the image for what is no size."""
     for key in ("height", "width"):
         value = row[key]
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not 1 <= value <= MOST_PX or value != int(value):
-            said = f"{key} is {shown(value)}: a whole number of pixels from 1 to {MOST_PX:,}"
-            raise ValueError(f"{file}: image {shown(row['id'])}: {said}")
-    if row["height"] * row["width"] > MOST_MASK_PX:
-        raise ValueError(f"{file}: image {shown(row['id'])}: {row['height']} x {row['width']} px are too many")
+        if not is_number or not 1 <= value <= MAX_SIDE_PX or value != int(value):
+            said = f"{key} is {format_value(value)}: a whole number of pixels from 1 to {MAX_SIDE_PX:,}"
+            raise ValueError(f"{file}: image {format_value(row['id'])}: {said}")
+    if row["height"] * row["width"] > MAX_IMAGE_PX:
+        raise ValueError(f"{file}: image {format_value(row['id'])}: {row['height']} x {row['width']} px are too many")
     return int(row["height"]), int(row["width"])
 
 
-def name_of(row: dict, file: str | Path) -> str:
+def parse_file_name(row: dict, file: str | Path) -> str:
     """The file_name of an image of a COCO file; ValueError names the image for what is no name of a file."""
     name = row["file_name"]
     try:
@@ -64,22 +64,24 @@ def name_of(row: dict, file: str | Path) -> str:
     except UnicodeEncodeError:  # half of a letter
         is_name = False
     if not is_name:
-        raise ValueError(f"{file}: image {shown(row['id'])}: file_name is {shown(name)}: it has to be a file's name")
+        raise ValueError(
+            f"{file}: image {format_value(row['id'])}: file_name is {format_value(name)}: it has to be a file's name"
+        )
     return name
 
 
-def is_key(value: object) -> bool:
+def is_id(value: object) -> bool:
     """Is `value` what an id can be: a whole number or a text?"""
     return isinstance(value, int | str) and not isinstance(value, bool)
 
 
-def shown(value: object) -> str:
+def format_value(value: object) -> str:
     """`value` as an error shows it, on one line and not long."""
     text = " ".join(repr(value).split())
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+    return text if len(text) <= MAX_VALUE_LETTERS else f"{text[:MAX_VALUE_LETTERS]}..."
 
 
-def numbers(values: object) -> np.ndarray | None:
+def parse_numbers(values: object) -> np.ndarray | None:
     """A list of finite numbers as float64; None for anything else, such as numbers in texts."""
     if not isinstance(values, list):
         return None

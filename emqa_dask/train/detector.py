@@ -10,7 +10,7 @@ import numpy as np
 from emqa_dask import models, networks, output_folders
 from emqa_dask.number_ranges import check_fraction, check_integer, check_number, check_seed
 from emqa_dask.train import augment, coco, fit, scores
-from emqa_dask.train.checkpoints import checkpoint_of
+from emqa_dask.train.checkpoints import locate_checkpoint
 
 ARCHITECTURE = {
     "backbone": "resnet18",
@@ -37,7 +37,7 @@ HEADS = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits."
 CACHED_PX = 1 << 28  # normalised pixels kept between crops: 1 GB
 
 
-def read_grey(path: Path) -> np.ndarray:
+def read_grey_image(path: Path) -> np.ndarray:
     """An image file as OpenCV reads it, colours to grey: 2-D, its own dtype. Raises ValueError where it cannot."""
     image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
@@ -48,12 +48,12 @@ def read_grey(path: Path) -> np.ndarray:
     return image
 
 
-def train(
+def train_detector(
     sets: Sequence[tuple[Path, Path]],
     out: Path,
     *,
     normalise: Callable[[np.ndarray, float, float], np.ndarray],
-    read: Callable[[Path], np.ndarray] = read_grey,
+    read: Callable[[Path], np.ndarray] = read_grey_image,
     start: Path | None = None,
     frozen: bool = False,
     steps: int | None = None,
@@ -80,7 +80,7 @@ def train(
     two or more) is held back and measured every `validate_every` steps (an epoch: as many crops as the images have room
     for). The best network is `out`, replaced as a whole or left alone; `<out>.checkpoint` is there to `resume` until
     training ends, and gives the weights of a training that nothing stopped.
-    Errors name the file: see `coco.read_sets`; images that cannot be read or are of another size than their set says;
+    Errors name the file: see `coco.read_coco_sets`; unreadable images and those of another size than their set says;
     a `start` of another family or architecture, or with other weights than its card's; FileExistsError where `out` or
     its checkpoint is there and not what a training has left.
     """
@@ -93,9 +93,9 @@ def train(
         check_number("learning_rate", learning_rate, 0)
     check_fraction("validation", validation)
     check_seed("seed", seed)
-    output_folders.check_folder(out, checkpoint_of(out))
+    output_folders.check_folder(out, locate_checkpoint(out))
     torch.manual_seed(seed)
-    pictures, classes = coco.read_sets(sets)
+    pictures, classes = coco.read_coco_sets(sets)
     net, card = _begin(start, classes, architecture)
     full = card["architecture"]
     scale = card["input"]
@@ -113,7 +113,7 @@ def train(
     room = sum(max(1, pictures[k].shape[0] * pictures[k].shape[1] // crop_px**2) for k in learnt)
     epoch = max(20, min(500, room // crops))
     steps = STEPS[start is not None] if steps is None else steps
-    schedule = fit.Schedule(
+    schedule = fit.DetectorSchedule(
         steps=steps,
         learning_rate=LEARNING_RATE[start is not None] if learning_rate is None else learning_rate,
         warm_up=min(100, steps // 10),
@@ -141,7 +141,7 @@ def train(
                 for k in chosen
             ]
 
-    truths = [scores.Truth(image_of(k), pictures[k].masks, pictures[k].labels) for k in held]
+    truths = [scores.GroundTruth(image_of(k), pictures[k].masks, pictures[k].labels) for k in held]
     card["training"] |= {
         "sets": [Path(file).name for file, _ in sets],
         "images": len(learnt),
@@ -157,7 +157,7 @@ def train(
     }
     card |= {"name": out.name, "licence": licence}
     say(f"{len(learnt)} images to learn from, {len(held)} held back, {schedule.validate_every} steps an epoch")
-    return fit.fit(net, batches, out, card, schedule, validation=truths, device=device, resume=resume, say=say)
+    return fit.fit_detector(net, batches, out, card, schedule, validation=truths, device=device, resume=resume, say=say)
 
 
 def _begin(start: Path | None, classes: list[str], architecture: Mapping | None) -> tuple:
@@ -173,8 +173,8 @@ def _begin(start: Path | None, classes: list[str], architecture: Mapping | None)
         "matching": {"iou_threshold": 0.1, "rule": "greedy"},
     }
     if start is None:
-        full = networks.full_architecture({**ARCHITECTURE, **(architecture or {}), "n_classes": len(classes)})
-        return networks.build(full), {**card, "architecture": full}
+        full = networks.complete_architecture({**ARCHITECTURE, **(architecture or {}), "n_classes": len(classes)})
+        return networks.build_detector(full), {**card, "architecture": full}
     if architecture is not None:
         raise ValueError("an architecture can be chosen only for a network that starts from nothing")
     start = models.locate(str(start))
@@ -184,8 +184,8 @@ def _begin(start: Path | None, classes: list[str], architecture: Mapping | None)
             f"{start}: {known.get('family')} for {known.get('task')!r}: only torchvision detectors train here"
         )
     with models.blame(start):
-        full = networks.full_architecture({**known["architecture"], "n_classes": len(classes)})
-        net = networks.build(full)
+        full = networks.complete_architecture({**known["architecture"], "n_classes": len(classes)})
+        net = networks.build_detector(full)
         skip = HEADS if known["architecture"]["n_classes"] != len(classes) else ()
         networks.load_weights(net, start / "weights.safetensors", skip=skip)
     card["training"] |= {"started_from": known["name"], "started_from_digest": models.digest(start)}

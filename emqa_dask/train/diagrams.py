@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 
-def held_out_figure(bins: Mapping[str, ArrayLike], coverage: ArrayLike, risk: ArrayLike, title: str) -> Figure:
+def plot_held_out(bins: Mapping[str, ArrayLike], coverage: ArrayLike, risk: ArrayLike, title: str) -> Figure:
     """The reliability diagram beside the error of those who are kept when the least certain go to a person.
 
     `bins` have `confidence`, `accuracy` and `n` of each (predict.reliability), `coverage` and `risk` (n,) are a

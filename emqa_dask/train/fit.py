@@ -17,13 +17,13 @@ from emqa_dask import models, networks, output_folders
 from emqa_dask.number_ranges import check_integer, check_number
 from emqa_dask.train import scores
 from emqa_dask.train.augment import Crop
-from emqa_dask.train.checkpoints import checkpoint_of, load_checkpoint, save_checkpoint
+from emqa_dask.train.checkpoints import load_checkpoint, locate_checkpoint, save_checkpoint
 
 BEST_BY = "image_f1_iou_0.5"
 
 
 @dataclass(frozen=True)
-class Schedule:
+class DetectorSchedule:
     """How long and how hard a network trains."""
 
     steps: int
@@ -51,14 +51,14 @@ class Schedule:
         return self.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
 
 
-def fit(
+def fit_detector(
     net,
     batches: Callable[[int], Iterator[list[Crop]]],
     out: Path,
     card: Mapping,
-    schedule: Schedule,
+    schedule: DetectorSchedule,
     *,
-    validation: Sequence[scores.Truth] = (),
+    validation: Sequence[scores.GroundTruth] = (),
     device: str = "cpu",
     resume: bool = False,
     half: bool = False,
@@ -75,10 +75,10 @@ def fit(
     import torch
 
     out = Path(out)
-    folder = checkpoint_of(out)
+    folder = locate_checkpoint(out)
     output_folders.check_folder(out, folder)
     net.to(device, memory_format=torch.channels_last)
-    parameters = trainable(net, schedule.frozen)
+    parameters = select_trainable(net, schedule.frozen)
     decayed = [p for p in parameters if p.ndim > 1]
     others = [p for p in parameters if p.ndim <= 1]
     optimiser = torch.optim.AdamW(
@@ -101,7 +101,7 @@ def fit(
         for group in optimiser.param_groups:
             group["lr"] = rate
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=schedule.bf16):
-            losses = net(*tensors(crops, device))
+            losses = net(*make_tensors(crops, device))
         loss = sum(losses.values())
         if not torch.isfinite(loss):
             raise FloatingPointError(f"step {step}: the loss is {loss.item()}; lower the learning rate and resume")
@@ -122,14 +122,14 @@ def fit(
             pace = f"{durations[-1]:.2f} s a step, {left / 60:.0f} min left"
             say(f"step {step + 1}/{schedule.steps}  loss {recent:.3f}  {pace}")
         if validation and ((step + 1) % schedule.validate_every == 0 or last):
-            measured = {name: round(float(v), 4) for name, v in scores.measure(net, validation).items()}
+            measured = {name: round(float(v), 4) for name, v in scores.evaluate_network(net, validation).items()}
             history["validation"].append({"step": step + 1, **measured})
             say("validation  " + "  ".join(f"{name} {value}" for name, value in measured.items()))
             if history["best"] is None or not measured[BEST_BY] < history["best"][BEST_BY]:
                 history["best"] = {"step": step + 1, **measured}
-                export(net, out, card, history, half=half)
+                export_model(net, out, card, history, half=half)
         if last and not validation:
-            export(net, out, card, history, half=half)
+            export_model(net, out, card, history, half=half)
         if not last and time.monotonic() - saved > 60 * schedule.checkpoint_minutes:
             save_checkpoint(folder, net, optimiser, history)
             saved = time.monotonic()
@@ -139,7 +139,7 @@ def fit(
     return history["best"] or {}
 
 
-def trainable(net, frozen: bool) -> list:
+def select_trainable(net, frozen: bool) -> list:
     """The parameters that training moves; with `frozen` all but those of the backbone's body."""
     for parameter in net.parameters():
         parameter.requires_grad_(True)
@@ -148,7 +148,7 @@ def trainable(net, frozen: bool) -> list:
     return [p for p in net.parameters() if p.requires_grad]
 
 
-def set_mode(net, schedule: Schedule) -> None:
+def set_mode(net, schedule: DetectorSchedule) -> None:
     """Training mode; batch normalisation of a frozen or trained start stays in evaluation, so its statistics stay."""
     import torch
 
@@ -158,7 +158,7 @@ def set_mode(net, schedule: Schedule) -> None:
             module.eval()
 
 
-def tensors(crops: Sequence[Crop], device: str) -> tuple[list, list]:
+def make_tensors(crops: Sequence[Crop], device: str) -> tuple[list, list]:
     """Images and targets as torchvision's detectors take them: boxes are x0, y0, x1, y1 there."""
     import torch
 
@@ -174,7 +174,7 @@ def tensors(crops: Sequence[Crop], device: str) -> tuple[list, list]:
     return images, targets
 
 
-def export(net, out: Path, card: Mapping, history: Mapping, *, half: bool = False) -> None:
+def export_model(net, out: Path, card: Mapping, history: Mapping, *, half: bool = False) -> None:
     """Writes the model directory `out`, whole or not at all."""
     best = {name: value for name, value in (history["best"] or {}).items() if not _is_nan(value)}
     measured = {**card.get("measured", {}), **({"validation": best} if best else {})}

@@ -19,7 +19,7 @@ from emqa_dask.train.checkpoints import load_moments, save_moments
 
 
 @dataclass(frozen=True)
-class Schedule:
+class MemberSchedule:
     """How long and how hard a member trains; the defaults are the published ones (Zhang et al.)."""
 
     epochs: int = 200
@@ -40,7 +40,7 @@ class Schedule:
             raise ValueError(f"precision is {self.precision!r}: float32 or bfloat16")
 
 
-def fit(
+def fit_member(
     architecture: Mapping,
     x: NDArray[np.float32],
     y: NDArray[np.int64],
@@ -48,7 +48,7 @@ def fit(
     y_held: NDArray[np.int64],
     checkpoint: Path,
     *,
-    schedule: Schedule,
+    schedule: MemberSchedule,
     seed: int,
     device: str = "cpu",
     checkpoint_minutes: float = 2.0,
@@ -99,7 +99,7 @@ def fit(
             optimiser.step()
             losses.append(loss.item())
         state |= {"epoch": epoch + 1, "training_loss": float(np.mean(losses))}
-        found = _loss(softmax(net, x_held, device), y_held) if len(y_held) else None
+        found = _loss(predict_softmax(net, x_held, device), y_held) if len(y_held) else None
         if found is None or state["best_loss"] is None or found < state["best_loss"]:
             state |= {"best_epoch": epoch + 1, "best_loss": found}
             best = {name: tensor.detach().clone() for name, tensor in net.state_dict().items()}
@@ -120,8 +120,8 @@ def fit(
     return net.eval(), record
 
 
-def softmax(net, x: NDArray[np.float32], device: str, batch: int = 256) -> NDArray[np.float32]:
-    """Probabilities (n, classes) of windows (n, size, size), without dropout unless `classifiers.use_pass` said so."""
+def predict_softmax(net, x: NDArray[np.float32], device: str, batch: int = 256) -> NDArray[np.float32]:
+    """Probabilities (n, classes) of windows (n, size, size), without dropout unless `set_dropout_pass` set it."""
     import torch
 
     net.eval()
@@ -134,7 +134,7 @@ def softmax(net, x: NDArray[np.float32], device: str, batch: int = 256) -> NDArr
     return np.concatenate(found)
 
 
-def digest(stack: NDArray, y: NDArray) -> str:
+def digest_arrays(stack: NDArray, y: NDArray) -> str:
     """SHA-256 over the bytes of windows and classes."""
     found = hashlib.sha256(np.ascontiguousarray(stack).data)
     found.update(np.ascontiguousarray(y).data)

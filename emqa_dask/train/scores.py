@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 THRESHOLDS = (*(round(0.05 * k, 2) for k in range(1, 20)), 0.97, 0.98, 0.99)
 
 
-class Truth(NamedTuple):
+class GroundTruth(NamedTuple):
     """An image and all that is in it."""
 
     image: np.ndarray  # (h, w) float32, normalised
@@ -24,7 +24,7 @@ class Truth(NamedTuple):
     labels: list[int]  # from 1
 
 
-class Found(NamedTuple):
+class Detections(NamedTuple):
     """What a network found in an image, best first."""
 
     boxes: np.ndarray  # (n, 4) float64: y0, x0, y1, x1, px
@@ -33,7 +33,7 @@ class Found(NamedTuple):
     masks: list[dict]  # COCO RLE of the whole image
 
 
-def predict(net: "torch.nn.Module", image: np.ndarray, *, masks: bool = True) -> Found:
+def detect_objects(net: "torch.nn.Module", image: np.ndarray, *, masks: bool = True) -> Detections:
     """Detections of `net` (in evaluation mode) on a normalised float32 image (h, w); one mask in memory at a time."""
     import torch
     from pycocotools import mask as coco_mask
@@ -53,37 +53,39 @@ def predict(net: "torch.nn.Module", image: np.ndarray, *, masks: bool = True) ->
             encoded.append(coco_mask.encode(np.asfortranarray(pasted.numpy().astype(np.uint8))))
         scores = found["scores"].cpu().numpy()
         labels = found["labels"].cpu().numpy()
-    return Found(places.numpy()[:, [1, 0, 3, 2]].astype(np.float64), scores, labels, encoded)
+    return Detections(places.numpy()[:, [1, 0, 3, 2]].astype(np.float64), scores, labels, encoded)
 
 
-def true_boxes(masks: Sequence[Mask]) -> np.ndarray:
+def compute_true_boxes(masks: Sequence[Mask]) -> np.ndarray:
     """Tight boxes (n, 4) float64 of masks that are cut to their objects."""
     return np.array([(y, x, y + m.shape[0], x + m.shape[1]) for y, x, m in masks], np.float64).reshape(-1, 4)
 
 
-def match_counts(found: Sequence[Found], truths: Sequence[Truth], iou: float, threshold: float) -> np.ndarray:
+def count_matches(
+    found: Sequence[Detections], truths: Sequence[GroundTruth], iou: float, threshold: float
+) -> np.ndarray:
     """Each image's tp, fp and fn (n, 3) int64 of boxes at a score threshold, matched greedily."""
     rows = []
     for detected, truth in zip(found, truths):
-        match = boxes.match_boxes(detected.boxes[detected.scores >= threshold], true_boxes(truth.masks), iou)
+        match = boxes.match_boxes(detected.boxes[detected.scores >= threshold], compute_true_boxes(truth.masks), iou)
         rows.append((match.tp, match.fp, match.fn))
     return np.array(rows, np.int64).reshape(-1, 3)
 
 
-def f1_of(counts: np.ndarray) -> np.ndarray:
+def compute_f1(counts: np.ndarray) -> np.ndarray:
     """F1 (n,) of tp, fp, fn (n, 3): 1 where nothing was to be found and nothing was."""
     tp, fp, fn = counts.T
     total = 2 * tp + fp + fn
     return np.where(total > 0, 2 * tp / np.maximum(total, 1), 1.0)
 
 
-def best_threshold(found: Sequence[Found], truths: Sequence[Truth], iou: float = 0.5) -> float:
+def select_threshold(found: Sequence[Detections], truths: Sequence[GroundTruth], iou: float = 0.5) -> float:
     """The score threshold of `THRESHOLDS` with the highest mean F1 of the images' boxes; of equals the lowest."""
-    means = [f1_of(match_counts(found, truths, iou, threshold)).mean() for threshold in THRESHOLDS]
+    means = [compute_f1(count_matches(found, truths, iou, threshold)).mean() for threshold in THRESHOLDS]
     return THRESHOLDS[int(np.argmax(means))]
 
 
-def mask_ap50(found: Sequence[Found], truths: Sequence[Truth]) -> float:
+def compute_mask_ap50(found: Sequence[Detections], truths: Sequence[GroundTruth]) -> float:
     """COCO's average precision of masks at IoU 0.5, mean over classes, 1,000 detections an image; NaN without truth."""
     from pycocotools import mask as coco_mask
     from pycocotools.coco import COCO
@@ -122,7 +124,9 @@ def mask_ap50(found: Sequence[Found], truths: Sequence[Truth]) -> float:
     return float(precision[precision > -1].mean()) if (precision > -1).any() else np.nan
 
 
-def measure(net: "torch.nn.Module", truths: Sequence[Truth], threshold: float | None = None) -> dict[str, float]:
+def evaluate_network(
+    net: "torch.nn.Module", truths: Sequence[GroundTruth], threshold: float | None = None
+) -> dict[str, float]:
     """Scores of `net` on images, for both IoU 0.1 and 0.5, with `mask_ap50` and the score threshold of the F1.
 
     `image_f1_iou_*` is the mean of the images' F1, `box_f1_iou_*` that of all their boxes together, which crowded
@@ -130,17 +134,17 @@ def measure(net: "torch.nn.Module", truths: Sequence[Truth], threshold: float | 
     """
     was_training = net.training
     net.eval()
-    found = [predict(net, truth.image) for truth in truths]
+    found = [detect_objects(net, truth.image) for truth in truths]
     net.train(was_training)
-    threshold = best_threshold(found, truths) if threshold is None else threshold
+    threshold = select_threshold(found, truths) if threshold is None else threshold
     measured = {}
     for iou in (0.1, 0.5):
-        counts = match_counts(found, truths, iou, threshold)
-        measured[f"image_f1_iou_{iou}"] = float(f1_of(counts).mean())
-        measured[f"box_f1_iou_{iou}"] = float(f1_of(counts.sum(axis=0, keepdims=True))[0])
+        counts = count_matches(found, truths, iou, threshold)
+        measured[f"image_f1_iou_{iou}"] = float(compute_f1(counts).mean())
+        measured[f"box_f1_iou_{iou}"] = float(compute_f1(counts.sum(axis=0, keepdims=True))[0])
     return {
         **measured,
-        "mask_ap50": mask_ap50(found, truths),
+        "mask_ap50": compute_mask_ap50(found, truths),
         "score_threshold": threshold,
         "n_images": len(truths),
         "n_objects": sum(len(truth.masks) for truth in truths),

@@ -20,7 +20,7 @@ class Judge(NamedTuple):
 
     name: str
     classes: tuple[str, ...]
-    view: windows.View
+    view: windows.WindowSettings
     temperature: float
     known: shift.Known | None  # None: nothing flags what is out of domain
     conditions: imaging_conditions.Conditions | None  # None: training images whose imaging conditions are unknown
@@ -50,7 +50,7 @@ def _judge(directory: Path, card: dict) -> Judge:
             y = held["validation.classes"]
     mean = p.mean(axis=0)
     return Judge(
-        str(card["name"]), tuple(card["classes"]), windows.View(**card["input"]),
+        str(card["name"]), tuple(card["classes"]), windows.WindowSettings(**card["input"]),
         float(card["ensemble"].get("temperature", 1.0)), shift.load(directory), imaging_conditions.load(card),
         entropy.predictive_entropy(p), mean.argmax(axis=1) != y,
     )  # fmt: skip
@@ -125,8 +125,8 @@ def _seen(said: pd.DataFrame, known: pd.DataFrame, judge: Judge) -> pd.DataFrame
     return _with_imaging(told, known)
 
 
-def _refusal(side_px: float, view: windows.View) -> str:
-    return windows.refusal((int(side_px),) * 2, view) or "the classifier gave no answer"
+def _refusal(side_px: float, view: windows.WindowSettings) -> str:
+    return windows.explain_refusal((int(side_px),) * 2, view) or "the classifier gave no answer"
 
 
 def _stacked(said: pd.DataFrame, n: int, judge: Judge) -> tuple[NDArray, NDArray]:

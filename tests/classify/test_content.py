@@ -40,7 +40,7 @@ def test_it_is_small_and_whole_and_its_card_says_how_good_it_is():
 
 def test_windows_of_a_picture_find_each_other_however_they_were_recorded():
     drawn = pictures(0, 3)
-    a, b = (content.look(windows(seed, drawn))[0] for seed in (1, 2))
+    a, b = (content.embed_windows(windows(seed, drawn))[0] for seed in (1, 2))
     assert a.shape == (len(drawn), 128)
     a, b = ((e - a.mean(axis=0)) / (a.std(axis=0) + 1e-6) for e in (a, b))
     a, b = (e / np.linalg.norm(e, axis=1, keepdims=True) for e in (a, b))
@@ -50,31 +50,33 @@ def test_windows_of_a_picture_find_each_other_however_they_were_recorded():
 # Not element maps: in a window their few counts look like noise. Their emptiness gives them away, in the statistics.
 @pytest.mark.parametrize("kind", ["photograph", "plot", "diffraction"])
 def test_pictures_that_are_no_micrographs_have_higher_odds(kind):
-    micrographs = content.look(windows(3, pictures(1, 4)))[1]
+    micrographs = content.embed_windows(windows(3, pictures(1, 4)))[1]
     rng = np.random.default_rng(4)
     others = [make_foreign(kind, rng, (64, 64)).astype(np.float32) / 255 for _ in range(12)]
     others = np.stack([picture if picture.ndim == 2 else picture.mean(axis=2) for picture in others])
-    assert (content.look(others)[1][:, None] > micrographs).mean() > 0.8
+    assert (content.embed_windows(others)[1][:, None] > micrographs).mean() > 0.8
 
 
 def test_grey_levels_do_not_count():
     some = windows(5, pictures(2, 1))
-    np.testing.assert_allclose(content.look(0.3 + 0.2 * some)[0], content.look(some)[0], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(
+        content.embed_windows(0.3 + 0.2 * some)[0], content.embed_windows(some)[0], rtol=1e-3, atol=1e-3
+    )
 
 
 @pytest.mark.parametrize("value", [0.0, 0.7])
 def test_windows_without_contrast_and_no_windows_are_no_obstacle(value):
-    found, odds = content.look(np.full((3, 64, 64), value, np.float32))
+    found, odds = content.embed_windows(np.full((3, 64, 64), value, np.float32))
     assert np.isfinite(found).all()
     assert np.isfinite(odds).all()
-    assert content.look(np.zeros((0, 64, 64), np.float32))[0].shape == (0, 128)
+    assert content.embed_windows(np.zeros((0, 64, 64), np.float32))[0].shape == (0, 128)
 
 
 def test_batches_change_nothing(monkeypatch):
     some = windows(6, pictures(3, 1))
-    whole = content.look(some)
+    whole = content.embed_windows(some)
     monkeypatch.setattr(content, "BATCH_PX", 5 * 64 * 64)
-    for a, b in zip(content.look(some), whole):
+    for a, b in zip(content.embed_windows(some), whole):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
@@ -83,7 +85,7 @@ def test_an_image_has_the_mean_over_its_windows(model):
     ensemble = load_ensemble(model)
     alone, tiled = ensemble.examine([image[:16, :16], image])
     grid = np.stack([image[y : y + 16, x : x + 16] for y in (0, 8, 16) for x in (0, 8, 16, 24, 32)])
-    embeddings, odds = content.look(
+    embeddings, odds = content.embed_windows(
         np.clip((grid - np.percentile(image, 0.5)) / np.ptp(np.percentile(image, [0.5, 99.5])), 0, 1)
     )
     np.testing.assert_allclose(tiled.content, embeddings.mean(axis=0), rtol=1e-3, atol=1e-3)

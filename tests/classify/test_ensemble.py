@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from emqa_dask import classifiers, load_ensemble, models, networks, tables
-from emqa_dask.classify import Ensemble, probability_rows
+from emqa_dask.classify import Ensemble, make_probability_rows
 from emqa_dask.classify import ensemble as ensembles
-from emqa_dask.classify.together import WAYS, evaluator
+from emqa_dask.classify.together import EVALUATIONS, make_evaluator
 
 
 def nets_of(model):
@@ -20,12 +20,12 @@ def nets_of(model):
     return found
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", EVALUATIONS)
 def test_members_together_say_what_each_says_alone(model, way):
     nets = nets_of(model)
     x = torch.rand(3, 1, 16, 16)
     with torch.inference_mode():
-        logits, embeddings = evaluator(nets, way)(x)
+        logits, embeddings = make_evaluator(nets, way)(x)
         for k, net in enumerate(nets):
             torch.testing.assert_close(logits[k], net(x), rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(embeddings[k], net.body(x), rtol=1e-4, atol=1e-5)
@@ -39,11 +39,11 @@ def test_vmap_joins_networks_of_torchvision_and_grouping_refuses_what_it_cannot_
         nets.append(classifiers.build_classifier({"backbone": "shufflenet_v2_x0_5", "n_classes": 2}))
     x = torch.rand(2, 1, 32, 32)
     with torch.inference_mode():
-        logits, _ = evaluator(nets, "vmap")(x)
+        logits, _ = make_evaluator(nets, "vmap")(x)
         for k, net in enumerate(nets):
             torch.testing.assert_close(logits[k], net(x), rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="vmap"):
-        evaluator(nets, "grouped")
+        make_evaluator(nets, "grouped")
 
 
 def test_an_ensemble_of_an_image_is_a_distribution_per_member(model, images):
@@ -150,7 +150,7 @@ def test_members_keep_their_numbers_when_one_is_lost(model, images):
     (model / "member_01.safetensors").unlink()
     ensemble = load_ensemble(model)
     assert ensemble.numbers == (0, 2, 3)
-    rows = probability_rows(
+    rows = make_probability_rows(
         ["w", "x", "y", "z"], ensemble.examine(images), "four", numbers=ensemble.numbers, embedded=3
     )
     assert rows["member"].tolist() == [0, 2, 3] * 4
@@ -207,17 +207,17 @@ def test_what_a_card_has_wrong_is_named(model, change, said):
 def test_rows_hold_every_members_probabilities(model, images):
     ensemble = load_ensemble(model)
     examined = ensemble.examine(images)
-    rows = probability_rows(["w", "x", "y", "z"], examined, "four", embedded=1)
+    rows = make_probability_rows(["w", "x", "y", "z"], examined, "four", embedded=1)
     back = tables.conform(rows, tables.PROBABILITIES).to_pandas()
     p = np.stack(back["probabilities"]).reshape(4, 4, 3).transpose(1, 0, 2)
     np.testing.assert_array_equal(p, ensemble.probabilities(images))
     assert back["embedding"].notna().tolist() == [True, False, False, False] * 4
-    assert tables.conform(probability_rows([], [], "four"), tables.PROBABILITIES).num_rows == 0
+    assert tables.conform(make_probability_rows([], [], "four"), tables.PROBABILITIES).num_rows == 0
 
 
 def test_one_network_too_many_ways_to_be_wrong(model):
     with pytest.raises(ValueError, match="way 'all'"):
-        evaluator(nets_of(model), "all")
+        make_evaluator(nets_of(model), "all")
     with pytest.raises(ValueError, match="device is 'tpu'"):
         load_ensemble(model, "tpu")
     with pytest.raises(ValueError, match=r"\(n, 16, 16\)"):
@@ -228,7 +228,7 @@ def test_one_network_too_many_ways_to_be_wrong(model):
 
 def test_a_large_image_is_looked_at_in_parts_that_leave_no_trace(model, images, monkeypatch):
     whole = load_ensemble(model).examine(images)
-    monkeypatch.setitem(ensembles.BATCH, "cpu", 3)
+    monkeypatch.setitem(ensembles.BATCH_WINDOWS, "cpu", 3)
     for one, other in zip(load_ensemble(model).examine(images), whole):
         for a, b in zip(one, other):
             np.testing.assert_allclose(a, b, atol=1e-5)

@@ -42,7 +42,7 @@ def write_model(folder, architecture, seed=0, **card):
     import torch
 
     torch.manual_seed(seed)
-    net = spread(networks.build(architecture), seed)
+    net = spread(networks.build_detector(architecture), seed)
     folder.mkdir(parents=True)
     networks.save_weights(net, folder / "weights.safetensors")
     given = {"input": {"low_percentile": 1.0, "high_percentile": 99.0}, "classes": ["cavity", "void"]} | card

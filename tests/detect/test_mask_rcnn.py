@@ -229,7 +229,7 @@ def test_16_bits_change_little(small_model, scenes):
 def test_batch_norms_are_folded_and_the_function_stays():
     import torch
 
-    net = spread(networks.build(SMALL))
+    net = spread(networks.build_detector(SMALL))
     x = torch.randn(2, 1, 96, 64)
     with torch.inference_mode():
         before = net.backbone(x)
@@ -243,7 +243,7 @@ def test_batch_norms_are_folded_and_the_function_stays():
 def test_one_by_one_convolutions_are_the_same_as_products():
     import torch
 
-    net = networks.build(SMALL)
+    net = networks.build_detector(SMALL)
     net.to(memory_format=torch.channels_last)
     x = torch.randn(2, 1, 96, 64)
     with torch.inference_mode():
@@ -257,7 +257,7 @@ def test_one_by_one_convolutions_are_the_same_as_products():
 
 
 def test_norms_in_training_are_left():
-    assert fold(networks.build(SMALL).train()) == 0
+    assert fold(networks.build_detector(SMALL).train()) == 0
 
 
 def test_a_model_is_loaded_once_and_again_when_it_has_changed(small_model, tmp_path):

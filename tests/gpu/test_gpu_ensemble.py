@@ -6,10 +6,10 @@ import torch
 
 from emqa_dask import classifiers, load_ensemble, models, networks
 from emqa_dask.classify import content
-from emqa_dask.classify.together import WAYS, evaluator
+from emqa_dask.classify.together import EVALUATIONS, make_evaluator
 from emqa_dask.train import classifier
-from emqa_dask.train.member_fit import Schedule
-from emqa_dask.windows import View
+from emqa_dask.train.member_fit import MemberSchedule
+from emqa_dask.windows import WindowSettings
 
 pytestmark = pytest.mark.gpu
 SMALL = {"depth": 10, "widen": 1, "n_classes": 2, "dropout": 0.3}
@@ -39,18 +39,18 @@ def test_an_ensemble_says_the_same_on_both_devices(model, method):
 @pytest.mark.parametrize(("n", "side"), [(300, 64), (3, 224)])
 def test_what_is_in_a_window_is_the_same_on_both_devices(n, side):
     windows = np.random.default_rng(n).random((n, side, side), np.float32).cumsum(axis=2) % 1
-    for there, here in zip(content.look(windows, "cuda"), content.look(windows)):
+    for there, here in zip(content.embed_windows(windows, "cuda"), content.embed_windows(windows)):
         np.testing.assert_allclose(there, here, atol=2e-2)  # convolutions may run in TF32
 
 
 @pytest.mark.parametrize("more", [{}, {"depth": 16, "widen": 2}])
 @pytest.mark.parametrize(("n", "side"), [(4, 16), (300, 64)])  # cuDNN chooses the layout by size
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", EVALUATIONS)
 def test_members_together_say_what_each_says_alone(way, n, side, more):
     nets = [classifiers.build_classifier(SMALL | {"dropout": 0.0} | more).cuda() for _ in range(3)]
     x = torch.rand(n, 1, side, side, device="cuda")
     with torch.inference_mode():
-        found = evaluator(nets, way)(x)[0]
+        found = make_evaluator(nets, way)(x)[0]
         for logits, net in zip(found, nets):
             torch.testing.assert_close(logits, net(x), rtol=1e-2, atol=2e-3)
 
@@ -61,9 +61,9 @@ def test_a_member_trains_and_goes_on(tmp_path):
     stack = np.clip(rng.normal(0.5 + 0.2 * (y - 0.5)[:, None, None], 0.1, (60, 16, 16)), 0, 1)
     split = np.repeat(["train", "validation", "test"], 20)
     architecture = {"depth": 10, "widen": 1}
-    schedule = Schedule(epochs=3, batch=8)
-    options = {"view": View(16), "members": 1, "architecture": architecture, "schedule": schedule}
-    classifier.prepare(tmp_path / "m", stack, y, split, ["dark", "bright"], **options)
+    schedule = MemberSchedule(epochs=3, batch=8)
+    options = {"view": WindowSettings(16), "members": 1, "architecture": architecture, "schedule": schedule}
+    classifier.prepare_training(tmp_path / "m", stack, y, split, ["dark", "bright"], **options)
 
     def stop(line):
         raise InterruptedError
@@ -71,5 +71,5 @@ def test_a_member_trains_and_goes_on(tmp_path):
     with pytest.raises(InterruptedError):
         classifier.train_member(tmp_path / "m", 0, device="cuda", say=stop, checkpoint_minutes=0)
     assert classifier.train_member(tmp_path / "m", 0, device="cuda", say=print)["epochs"] == 3
-    classifier.finish(tmp_path / "m", lambda p, y: {"n": len(y)})
+    classifier.join_members(tmp_path / "m", lambda p, y: {"n": len(y)})
     assert load_ensemble(tmp_path / "m", "cuda").probabilities(list(stack)).shape == (1, 60, 2)

@@ -95,7 +95,7 @@ def test_batches_that_do_not_fit_are_halved_and_nothing_is_lost(scenes):
 
 def test_a_training_on_a_gpu_learns(disc_set, plain, tmp_path):
     file, folder, _ = disc_set(4)
-    training.train([(file, folder)], tmp_path / "m", normalise=plain, device="cuda", steps=60, **FEW)
+    training.train_detector([(file, folder)], tmp_path / "m", normalise=plain, device="cuda", steps=60, **FEW)
     rows = [line.split(",") for line in (tmp_path / "m/training.csv").read_text().splitlines()]
     loss = rows[0].index("loss")
     values = np.array([float(row[loss]) for row in rows[1:]])

@@ -19,11 +19,11 @@ from emqa_dask.pipeline.workspace.stages import SCHEMAS, downstream, folders, up
 from emqa_dask.settings import SettingsError, replace
 from emqa_dask.store import layout, parts
 from emqa_dask.synthetic import foreign
-from emqa_dask.train.member_fit import Schedule
+from emqa_dask.train.member_fit import MemberSchedule
 from emqa_dask.uncertainty import shift
-from emqa_dask.windows import View
+from emqa_dask.windows import WindowSettings
 
-VIEW = View(32, max_windows=6)
+VIEW = WindowSettings(32, max_windows=6)
 TINY = {"depth": 10, "widen": 1}
 
 
@@ -56,7 +56,7 @@ def labelled(tmp_path_factory):
 @pytest.fixture(scope="module")
 def model(labelled, here, tmp_path_factory):
     out = tmp_path_factory.mktemp("models") / "stripes"
-    schedule = Schedule(epochs=4, batch=32, halve_every=3)
+    schedule = MemberSchedule(epochs=4, batch=32, halve_every=3)
     train_ensemble(
         str(labelled / "labels.csv"), str(out), here, view=VIEW, members=2, architecture=TINY, schedule=schedule,
         windows_per_image=6, wanted=Wanted(examples=60), say=quiet,
@@ -251,7 +251,7 @@ def test_members_are_trained_on_workers_and_one_that_stops_goes_on_where_it_was(
     said = []
     options = {"view": VIEW, "members": 3, "architecture": TINY, "windows_per_image": 2, "say": said.append}
     options |= {"wanted": Wanted(examples=20)}
-    options |= {"schedule": Schedule(epochs=1, batch=32)}
+    options |= {"schedule": MemberSchedule(epochs=1, batch=32)}
     local = replace(here, {"run": {"scheduler": "local", "workers": 2}})
     labels = str(labelled / "labels.csv")
     stop = tmp_path / "m.training" / "member_01"  # a folder in its place stops that member alone
@@ -280,7 +280,7 @@ def test_images_of_which_no_shift_can_be_made_give_a_classifier_that_flags_nothi
         tifffile.imwrite(tmp_path / f"{k}.tif", stripes(rng, ("bars", "rows")[k % 2], (40, 44)))
         rows.append({"uri": f"{k}.tif", "label": ("bars", "rows")[k % 2]})
     pd.DataFrame(rows).to_csv(tmp_path / "labels.csv", index=False)
-    schedule = Schedule(epochs=1, batch=32)
+    schedule = MemberSchedule(epochs=1, batch=32)
     options = {"view": VIEW, "members": 1, "architecture": TINY, "schedule": schedule, "say": quiet}
     card = train_ensemble(str(tmp_path / "labels.csv"), str(tmp_path / "m"), here, **options)
     assert "64 px at least are needed" in card["training"]["out_of_domain"]

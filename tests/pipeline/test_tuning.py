@@ -10,7 +10,7 @@ import tifffile
 
 from emqa_dask.cli import main
 from emqa_dask.pipeline.commands.triage import run
-from emqa_dask.pipeline.commands.tune_log import Wanted, tune_log
+from emqa_dask.pipeline.commands.tune_log import TuneOptions, tune_log
 from emqa_dask.pipeline.commands.tune_order import map_order
 from emqa_dask.pipeline.workspace import cohorts, micrograph_ledger
 from emqa_dask.pipeline.workspace.stages import folders
@@ -64,7 +64,7 @@ def lattice(tmp_path):
 
 
 def test_every_micrograph_is_in_the_cohort_that_it_was_sampled_for(workspace, atomic):
-    found = cohorts.cohorts(workspace, n_images=1)
+    found = cohorts.sample_groups(workspace, n_images=1)
     assert sorted(c.n for c in found) == [1, 2, 2]
     assert {len(c.rows) for c in found} == {1}
     numbered = [dataclasses.replace(c.match, changes=(("threshold", 0.1 + k / 100),)) for k, c in enumerate(found)]
@@ -73,18 +73,18 @@ def test_every_micrograph_is_in_the_cohort_that_it_was_sampled_for(workspace, at
         for row in cohort.rows.itertuples():
             how = settings.detect_of(row.uri, row.instrument, row.magnification)
             assert how.threshold == 0.1 + k / 100
-    pd.testing.assert_frame_equal(found[0].rows, cohorts.cohorts(workspace, n_images=1)[0].rows)
+    pd.testing.assert_frame_equal(found[0].rows, cohorts.sample_groups(workspace, n_images=1)[0].rows)
 
 
 def test_patterns_make_cohorts_in_their_order(workspace):
-    found = cohorts.cohorts(workspace, 9, ("*perfect*", "day*"))
+    found = cohorts.sample_groups(workspace, 9, ("*perfect*", "day*"))
     assert [(c.match.uri, c.n) for c in found] == [("*perfect*", 2), ("day*", 2)]
     with pytest.raises(ValueError, match="--cohort nothing/"):
-        cohorts.cohorts(workspace, 9, ("nothing/*",))
+        cohorts.sample_groups(workspace, 9, ("nothing/*",))
 
 
 def test_tuning_writes_settings_that_find_the_columns(workspace, atomic, lattice, tmp_path):
-    wanted = Wanted(lattice=lattice, evaluations=20, cohorts=("day*",), images=2, baselines=True, windows=160)
+    wanted = TuneOptions(lattice=lattice, evaluations=20, cohorts=("day*",), images=2, baselines=True, windows=160)
     for name in ("one", "two"):
         (tuned,) = tune_log(workspace, str(tmp_path / f"{name}.toml"), atomic, wanted, say=quiet)
     assert (tmp_path / "one.toml").read_text() == (tmp_path / "two.toml").read_text()
@@ -111,7 +111,7 @@ def size_of(points, scene) -> float:
 @pytest.mark.real
 def test_workers_give_the_settings_of_one_process_for_a_reward_of_ones_own(workspace, atomic, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", ".")
-    wanted = Wanted(rewards=("tests.pipeline.test_tuning:size_of",), evaluations=10, cohorts=("*perfect*",))
+    wanted = TuneOptions(rewards=("tests.pipeline.test_tuning:size_of",), evaluations=10, cohorts=("*perfect*",))
     tune_log(workspace, str(tmp_path / "here.toml"), atomic, wanted, say=quiet)
     local = replace(atomic, {"run": {"scheduler": "local", "workers": 2}})
     tune_log(workspace, str(tmp_path / "local.toml"), local, wanted, say=quiet)
@@ -122,10 +122,10 @@ def test_workers_give_the_settings_of_one_process_for_a_reward_of_ones_own(works
 @pytest.mark.parametrize(
     ("wanted", "said"),
     [
-        (Wanted(rewards=("roundness",)), "unknown reward 'roundness'.*count_error"),
-        (Wanted(rewards=("no.such:thing",)), "no.such:thing"),
-        (Wanted(lattice="no.toml"), "no.toml"),
-        (Wanted(count_per_um2=-1.0), "count_per_um2 is -1"),
+        (TuneOptions(rewards=("roundness",)), "unknown reward 'roundness'.*count_error"),
+        (TuneOptions(rewards=("no.such:thing",)), "no.such:thing"),
+        (TuneOptions(lattice="no.toml"), "no.toml"),
+        (TuneOptions(count_per_um2=-1.0), "count_per_um2 is -1"),
     ],
 )
 def test_what_cannot_be_tuned_for_is_named(workspace, atomic, tmp_path, wanted, said):

@@ -15,7 +15,7 @@ def scene(seed=1):
 
 def test_the_whole_image_at_its_scale_is_the_image():
     image, masks, labels = scene()
-    crop = augment.cut(image, masks, labels, 0, 0, 120, 120)
+    crop = augment.cut_crop(image, masks, labels, 0, 0, 120, 120)
     assert np.array_equal(crop.image, image)
     assert crop.labels.tolist() == labels
     for (y, x, pixels), box, stack in zip(masks, crop.boxes, crop.masks):
@@ -61,7 +61,7 @@ def test_the_same_seed_draws_the_same_crop_and_no_seed_inverts():
 def test_an_object_cut_to_a_sliver_is_left_out():
     image, (first, *_), _ = scene()
     y, x, pixels = first
-    crop = augment.cut(image, [first], [1], y + pixels.shape[0] - 2, x, 60, 60)
+    crop = augment.cut_crop(image, [first], [1], y + pixels.shape[0] - 2, x, 60, 60)
     assert len(crop.boxes) == 0
     assert crop.masks.shape == (0, 60, 60)
     assert crop.boxes.shape == (0, 4)

@@ -19,7 +19,7 @@ CLEAR = {"contrast": 0.9, "background": 0.5, "exposure": {"dose_e_per_px": 800.0
 def bundled():
     folder = models.locate("cavity-tem")
     card = models.load_card(folder)
-    net = networks.build(card["architecture"])
+    net = networks.build_detector(card["architecture"])
     networks.load_weights(net, folder / "weights.safetensors")
     return folder, card, net
 
@@ -42,12 +42,14 @@ def test_it_finds_clear_cavities_better_than_a_blob_filter(bundled, defocus):
     for seed in range(2):
         rng = np.random.default_rng([4_711, seed])
         sample = cavities.make(rng, (256, 256), defocus=defocus, n=15, median_radius_px=9.0, **CLEAR)
-        truths.append(scores.Truth(normalise(sample.image, *card["input"].values()), sample.masks, [1] * 99))
+        truths.append(scores.GroundTruth(normalise(sample.image, *card["input"].values()), sample.masks, [1] * 99))
         table = detect_image(sample.image, load_settings(template="cavity-tem").detect)
-        blobs.append(scores.Found(table[["y0", "x0", "y1", "x1"]].to_numpy(float), table["score"].to_numpy(), [], []))
-    found = [scores.predict(net, truth.image, masks=False) for truth in truths]
+        blobs.append(
+            scores.Detections(table[["y0", "x0", "y1", "x1"]].to_numpy(float), table["score"].to_numpy(), [], [])
+        )
+    found = [scores.detect_objects(net, truth.image, masks=False) for truth in truths]
     threshold = card["measured"]["validation"]["score_threshold"]
-    f1 = scores.f1_of(scores.match_counts(found, truths, 0.5, threshold)).mean()
-    log = scores.f1_of(scores.match_counts(blobs, truths, 0.5, scores.best_threshold(blobs, truths))).mean()
+    f1 = scores.compute_f1(scores.count_matches(found, truths, 0.5, threshold)).mean()
+    log = scores.compute_f1(scores.count_matches(blobs, truths, 0.5, scores.select_threshold(blobs, truths))).mean()
     assert f1 > 0.7
     assert f1 > log

@@ -6,12 +6,12 @@ from safetensors.numpy import load_file
 
 from emqa_dask import load_ensemble, models
 from emqa_dask.train import classifier
-from emqa_dask.train.classes import read_class_labels, split_groups, windows_of
-from emqa_dask.train.member_fit import Schedule
-from emqa_dask.windows import View
+from emqa_dask.train.classes import cut_windows, read_class_labels, split_groups
+from emqa_dask.train.member_fit import MemberSchedule
+from emqa_dask.windows import WindowSettings
 
 TINY = {"depth": 10, "widen": 1}
-VIEW = View(16)
+VIEW = WindowSettings(16)
 CLASSES = ["bars", "rows"]
 
 
@@ -32,8 +32,8 @@ def prepare(out, n=80, epochs=4, **options):
     stack, y = gratings(n)
     split = np.array(["train"] * (n - 40) + ["validation"] * 20 + ["test"] * 20)
     options = {"members": 2, "architecture": TINY, "view": VIEW, **options}
-    options = {"schedule": Schedule(epochs=epochs, batch=16, halve_every=3)} | options
-    return classifier.prepare(out, stack, y, split, CLASSES, **options)
+    options = {"schedule": MemberSchedule(epochs=epochs, batch=16, halve_every=3)} | options
+    return classifier.prepare_training(out, stack, y, split, CLASSES, **options)
 
 
 def measure(p, y):
@@ -46,20 +46,23 @@ def silent(line):
 
 def test_bfloat16_learns_it_too(tmp_path):
     prepare(
-        tmp_path / "fast", n=200, epochs=6, schedule=Schedule(epochs=6, batch=16, halve_every=3, precision="bfloat16")
+        tmp_path / "fast",
+        n=200,
+        epochs=6,
+        schedule=MemberSchedule(epochs=6, batch=16, halve_every=3, precision="bfloat16"),
     )
     assert classifier.train_member(tmp_path / "fast", 0, say=silent)["test_accuracy"] >= 0.9
     with pytest.raises(ValueError, match="float16"):
-        Schedule(precision="float16")
+        MemberSchedule(precision="float16")
 
 
 def test_an_ensemble_learns_what_can_be_told_apart_and_becomes_a_model(tmp_path):
     out = tmp_path / "stripes"
     prepare(out, n=200, epochs=6, training={"labels": "labels.csv"})
-    assert classifier.unfinished(out) == [0, 1]
+    assert classifier.list_unfinished(out) == [0, 1]
     records = [classifier.train_member(out, k, say=silent) for k in range(2)]
-    assert classifier.unfinished(out) == []
-    card = classifier.finish(out, measure)
+    assert classifier.list_unfinished(out) == []
+    card = classifier.join_members(out, measure)
     assert card == {key: value for key, value in models.load_card(out).items() if key != "files"}
     assert card["measured"]["test"] == {"accuracy": pytest.approx(1, abs=0.1), "members": 2}
     assert card["members"]["seed"] == [0, 1]
@@ -111,10 +114,10 @@ def test_a_finished_member_is_never_trained_again_and_an_unfinished_one_stops_th
     assert lines == []
     assert (tmp_path / "m.training/member_00/weights.safetensors").read_bytes() == weights
     with pytest.raises(ValueError, match=r"members \[1\] of 2 are not finished"):
-        classifier.finish(out, measure)
+        classifier.join_members(out, measure)
     with pytest.raises(ValueError, match="another schedule was begun here"):
         prepare(out, epochs=2)
-    card = classifier.finish(out, measure, min_members=1)
+    card = classifier.join_members(out, measure, min_members=1)
     assert card["ensemble"]["members"] == ["member_00.safetensors"]
     with pytest.raises(FileNotFoundError, match="no training was prepared"):
         classifier.train_member(out, 1)
@@ -125,12 +128,12 @@ def test_early_stop_keeps_the_best_epoch(tmp_path):
     stack, _ = gratings(60)
     y = np.random.default_rng(0).integers(0, 2, 60)  # nothing to learn: validation gets worse soon
     split = np.array(["train"] * 30 + ["validation"] * 30)
-    schedule = Schedule(epochs=60, batch=16, patience=3, learning_rate=3e-3)
+    schedule = MemberSchedule(epochs=60, batch=16, patience=3, learning_rate=3e-3)
     options = {"view": VIEW, "members": 1, "architecture": TINY, "schedule": schedule}
-    classifier.prepare(out, stack, y, split, CLASSES, **options)
+    classifier.prepare_training(out, stack, y, split, CLASSES, **options)
     record = classifier.train_member(out, 0, say=silent)
     assert record["epochs"] == record["best_epoch"] + 3 < 60
-    assert classifier.finish(out, measure)["measured"]["validation"]["members"] == 1
+    assert classifier.join_members(out, measure)["measured"]["validation"]["members"] == 1
 
 
 def test_passes_of_dropout_count_as_members(tmp_path):
@@ -140,7 +143,7 @@ def test_passes_of_dropout_count_as_members(tmp_path):
     wet = {**TINY, "dropout": 0.3}
     prepare(out, epochs=1, members=1, method="dropout", passes=3, architecture=wet)
     classifier.train_member(out, 0, say=silent)
-    assert classifier.finish(out, measure)["measured"]["test"]["members"] == 3
+    assert classifier.join_members(out, measure)["measured"]["test"]["members"] == 3
     held = load_file(out / "held_out.safetensors")["test.probabilities"]
     np.testing.assert_allclose(held, load_ensemble(out).look(gratings(80)[0][60:])[0], atol=1e-5)
 
@@ -149,11 +152,11 @@ def test_what_is_no_training_set_is_refused(tmp_path):
     stack, y = gratings(10)
     split = np.array(["train"] * 10)
     with pytest.raises(ValueError, match="training rows have"):
-        classifier.prepare(tmp_path / "m", stack, 0 * y, split, CLASSES, view=VIEW)
+        classifier.prepare_training(tmp_path / "m", stack, 0 * y, split, CLASSES, view=VIEW)
     with pytest.raises(ValueError, match=r"windows are \(n, 32, 32\)"):
-        classifier.prepare(tmp_path / "m", stack, y, split, CLASSES, view=View(32))
+        classifier.prepare_training(tmp_path / "m", stack, y, split, CLASSES, view=WindowSettings(32))
     with pytest.raises(ValueError, match="3 members for method 'softmax'"):
-        classifier.prepare(tmp_path / "m", stack, y, split, CLASSES, view=VIEW, members=3, method="softmax")
+        classifier.prepare_training(tmp_path / "m", stack, y, split, CLASSES, view=VIEW, members=3, method="softmax")
 
 
 def labels(tmp_path, text):
@@ -210,12 +213,12 @@ def test_a_split_keeps_groups_together_and_shares_every_class():
 def test_windows_of_labelled_images_know_their_image_and_small_ones_are_named():
     rng = np.random.default_rng(0)
     images = [("a", rng.random((16, 16))), ("b", rng.random((64, 80))), ("c", rng.random((24, 16)))]
-    stack, source = windows_of(images, VIEW, most=5)
+    stack, source = cut_windows(images, VIEW, most=5)
     assert stack.shape == (1 + 4 + 2, 16, 16)
     assert source.tolist() == [0, 1, 1, 1, 1, 2, 2]
-    assert len(windows_of(images, VIEW, most=1000)[0]) == 1 + 7 * 9 + 2
+    assert len(cut_windows(images, VIEW, most=1000)[0]) == 1 + 7 * 9 + 2
     with pytest.raises(ValueError, match=r"1 images .* d: the image is 8 x 90 px, smaller"):
-        windows_of([*images, ("d", rng.random((8, 90)))], VIEW)
+        cut_windows([*images, ("d", rng.random((8, 90)))], VIEW)
 
 
 def test_plans_are_plain_json(tmp_path):

@@ -19,7 +19,7 @@ def test_run_lengths_polygons_and_boxes_give_masks(disc_set):
     from pycocotools import mask as coco_mask
 
     file, folder, content = disc_set(2)
-    pictures, classes = coco.read_sets([(file, folder)])
+    pictures, classes = coco.read_coco_sets([(file, folder)])
     assert classes == ["disc"]
     assert [p.n_ellipses for p in pictures] == [0, 0]
     first = content["annotations"][0]
@@ -31,7 +31,7 @@ def test_run_lengths_polygons_and_boxes_give_masks(disc_set):
     content["annotations"][1]["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
     del content["annotations"][2]["segmentation"]
     file.write_text(json.dumps(content))
-    pictures, _ = coco.read_sets([(file, folder)])
+    pictures, _ = coco.read_coco_sets([(file, folder)])
     runs, polygon, ellipse = pictures[0].masks
     assert np.array_equal(whole(runs, (80, 80)), expected)
     assert polygon[:2] == (y, x)
@@ -50,7 +50,7 @@ def test_sets_share_classes_by_name(disc_set):
     other[2]["categories"] = [{"id": 1, "name": "ring"}, {"id": 7, "name": "disc"}]
     other[2]["annotations"][0]["category_id"] = 1
     other[0].write_text(json.dumps(other[2]))
-    pictures, classes = coco.read_sets([one[:2], other[:2]])
+    pictures, classes = coco.read_coco_sets([one[:2], other[:2]])
     assert classes == ["disc", "ring"]
     assert pictures[0].labels == [1, 1, 1]
     assert pictures[1].labels == [2, 1, 1]
@@ -115,20 +115,20 @@ def test_a_fault_is_named_with_its_file(disc_set, what, said):
     _break(content, what)
     file.write_text(json.dumps(content))
     with pytest.raises((ValueError, FileNotFoundError), match=r"labels\.json.*" + said):
-        coco.read_sets([(file, folder)])
+        coco.read_coco_sets([(file, folder)])
 
 
 def test_broken_json_is_named(disc_set):
     file, folder, _ = disc_set(1)
     file.write_text("{")
     with pytest.raises(ValueError, match=r"labels\.json: not JSON"):
-        coco.read_sets([(file, folder)])
+        coco.read_coco_sets([(file, folder)])
 
 
 def test_a_box_may_be_rounded_beyond_its_image(disc_set):
     file, folder, content = disc_set(1)
     content["annotations"][0] = {"id": 1, "image_id": 1, "category_id": 7, "bbox": [-0.5, 69.5, 10, 11]}
     file.write_text(json.dumps(content))
-    y, x, pixels = coco.read_sets([(file, folder)])[0][0].masks[0]
+    y, x, pixels = coco.read_coco_sets([(file, folder)])[0][0].masks[0]
     assert x == 0
     assert y + pixels.shape[0] == 80

@@ -23,7 +23,7 @@ def short(disc_set, plain, tmp_path):
         given = {**FEW, "steps": 4, "validate_every": 2, **more}
         if "start" in given:
             given.pop("architecture")
-        return detector.train([(file, folder)], tmp_path / out, normalise=plain, **given)
+        return detector.train_detector([(file, folder)], tmp_path / out, normalise=plain, **given)
 
     return run
 
@@ -77,7 +77,9 @@ def test_a_start_with_other_classes_keeps_all_but_its_last_layers(short, disc_se
     file.write_text(json.dumps(content))
     given = {**FEW, "steps": 1}
     given.pop("architecture")
-    detector.train([(file, folder)], tmp_path / "two", normalise=plain, start=tmp_path / "first", frozen=True, **given)
+    detector.train_detector(
+        [(file, folder)], tmp_path / "two", normalise=plain, start=tmp_path / "first", frozen=True, **given
+    )
     two = load_file(tmp_path / "two" / "weights.safetensors")
     assert two["roi_heads.box_predictor.cls_score.weight"].shape[0] == 3
     assert models.load_card(tmp_path / "two")["classes"] == ["ring", "disc"]
@@ -85,7 +87,7 @@ def test_a_start_with_other_classes_keeps_all_but_its_last_layers(short, disc_se
 
 def test_boxes_alone_are_said_on_the_card(disc_set, plain, tmp_path):
     file, folder, content = disc_set(2, masks=False)
-    detector.train([(file, folder)], tmp_path / "m", normalise=plain, **{**FEW, "steps": 1})
+    detector.train_detector([(file, folder)], tmp_path / "m", normalise=plain, **{**FEW, "steps": 1})
     card = models.load_card(tmp_path / "m")
     assert card["training"]["masks_that_are_ellipses_of_boxes"] == len(content["annotations"])
     assert card["training"]["held_back"]
@@ -99,10 +101,10 @@ def test_a_failure_leaves_a_model_that_is_there_as_it_was(short, disc_set, plain
     content["annotations"] = [row for row in content["annotations"] if row["image_id"] == 1]
     file.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"2\.png: \(80, 80\) px, its set says \(96, 80\)"):
-        detector.train([(file, folder)], tmp_path / "model", normalise=plain, **FEW)
+        detector.train_detector([(file, folder)], tmp_path / "model", normalise=plain, **FEW)
     (folder / "2.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"2\.png: OpenCV cannot read"):
-        detector.train([(file, folder)], tmp_path / "model", normalise=plain, **FEW)
+        detector.train_detector([(file, folder)], tmp_path / "model", normalise=plain, **FEW)
     with pytest.raises(FloatingPointError, match="lower the learning rate"):
         short("model", learning_rate=1e9, steps=20)
     assert {p.name: p.read_bytes() for p in (tmp_path / "model").iterdir()} == before
@@ -117,7 +119,7 @@ def test_a_start_of_another_family_is_refused(short, tmp_path):
 
 
 def test_the_rate_warms_up_and_falls():
-    schedule = fit.Schedule(steps=100, learning_rate=1.0, warm_up=10)
+    schedule = fit.DetectorSchedule(steps=100, learning_rate=1.0, warm_up=10)
     rates = np.array([schedule.rate(step) for step in range(100)])
     assert (np.diff(rates[:10]) > 0).all()
     assert (np.diff(rates[10:]) < 0).all()
@@ -129,22 +131,22 @@ def test_scores_of_perfect_and_of_no_detections():
     from pycocotools import mask as coco_mask
 
     pixels = np.ones((10, 12), bool)
-    truth = scores.Truth(np.zeros((64, 64), np.float32), [(5, 6, pixels), (30, 30, pixels)], [1, 1])
+    truth = scores.GroundTruth(np.zeros((64, 64), np.float32), [(5, 6, pixels), (30, 30, pixels)], [1, 1])
     rles = []
     for y, x, _ in truth.masks:
         whole = np.zeros((64, 64), np.uint8, order="F")
         whole[y : y + 10, x : x + 12] = 1
         rles.append(coco_mask.encode(whole))
-    found = scores.Found(scores.true_boxes(truth.masks), np.array([0.9, 0.3]), np.array([1, 1]), rles)
-    assert scores.match_counts([found], [truth], 0.5, 0.2).tolist() == [[2, 0, 0]]
-    assert scores.match_counts([found], [truth], 0.5, 0.5).tolist() == [[1, 0, 1]]
-    assert scores.best_threshold([found], [truth]) == 0.05
-    assert scores.mask_ap50([found], [truth]) == 1
-    none = scores.Found(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64), [])
-    assert scores.match_counts([none], [truth], 0.5, 0.2).tolist() == [[0, 0, 2]]
-    assert scores.mask_ap50([none], [truth]) == 0
+    found = scores.Detections(scores.compute_true_boxes(truth.masks), np.array([0.9, 0.3]), np.array([1, 1]), rles)
+    assert scores.count_matches([found], [truth], 0.5, 0.2).tolist() == [[2, 0, 0]]
+    assert scores.count_matches([found], [truth], 0.5, 0.5).tolist() == [[1, 0, 1]]
+    assert scores.select_threshold([found], [truth]) == 0.05
+    assert scores.compute_mask_ap50([found], [truth]) == 1
+    none = scores.Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64), [])
+    assert scores.count_matches([none], [truth], 0.5, 0.2).tolist() == [[0, 0, 2]]
+    assert scores.compute_mask_ap50([none], [truth]) == 0
     empty = truth._replace(masks=[], labels=[])
-    assert scores.match_counts([found, none], [empty, empty], 0.5, 0.2).tolist() == [[0, 2, 0], [0, 0, 0]]
-    assert np.isnan(scores.mask_ap50([found], [empty]))
-    assert scores.f1_of(np.array([[2, 0, 0], [1, 0, 1], [0, 2, 0], [0, 0, 0]])) == pytest.approx([1, 2 / 3, 0, 1])
-    assert scores.best_threshold([found, found], [truth._replace(masks=truth.masks[:1], labels=[1])] * 2) == 0.35
+    assert scores.count_matches([found, none], [empty, empty], 0.5, 0.2).tolist() == [[0, 2, 0], [0, 0, 0]]
+    assert np.isnan(scores.compute_mask_ap50([found], [empty]))
+    assert scores.compute_f1(np.array([[2, 0, 0], [1, 0, 1], [0, 2, 0], [0, 0, 0]])) == pytest.approx([1, 2 / 3, 0, 1])
+    assert scores.select_threshold([found, found], [truth._replace(masks=truth.masks[:1], labels=[1])] * 2) == 0.35

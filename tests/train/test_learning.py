@@ -15,7 +15,7 @@ def test_a_few_steps_on_few_images_find_their_objects(disc_set, plain, tmp_path)
     file, folder, _ = disc_set(6)
     out = tmp_path / "model"
     said = []
-    best = detector.train(
+    best = detector.train_detector(
         [(file, folder)],
         out,
         normalise=plain,
@@ -27,12 +27,12 @@ def test_a_few_steps_on_few_images_find_their_objects(disc_set, plain, tmp_path)
     assert best["image_f1_iou_0.5"] == max(float(row["image_f1_iou_0.5"]) for row in rows)
     card = models.load_card(out)
     assert card["measured"]["validation"]["image_f1_iou_0.5"] == best["image_f1_iou_0.5"]
-    pictures, _ = coco.read_sets([(file, folder)])
-    truths = [scores.Truth(plain(detector.read_grey(p.path), 1, 99), p.masks, p.labels) for p in pictures]
-    net = networks.build(card["architecture"])
-    before = scores.measure(net, truths)["image_f1_iou_0.5"]
+    pictures, _ = coco.read_coco_sets([(file, folder)])
+    truths = [scores.GroundTruth(plain(detector.read_grey_image(p.path), 1, 99), p.masks, p.labels) for p in pictures]
+    net = networks.build_detector(card["architecture"])
+    before = scores.evaluate_network(net, truths)["image_f1_iou_0.5"]
     networks.load_weights(net, out / "weights.safetensors")
-    after = scores.measure(net, truths)
+    after = scores.evaluate_network(net, truths)
     assert before < 0.2
     assert after["image_f1_iou_0.5"] > 0.5
     assert after["mask_ap50"] > 0.4

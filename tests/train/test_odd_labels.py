@@ -71,12 +71,12 @@ def folder(tmp_path_factory):
 
 
 def read_sets(file, folder):
-    coco.read_sets([(file, folder)])
+    coco.read_coco_sets([(file, folder)])
 
 
 def read_labels(file, folder):
     ledger = {"micrograph_id": ["a", "b"], "uri": ["1.png", "2.png"], "frame": 0, "height_px": 80, "width_px": 80}
-    labels.assigned(labels.read_labels(file), pd.DataFrame(ledger), file)
+    labels.match_labels(labels.read_labels(file), pd.DataFrame(ledger), file)
 
 
 def refusal(read, *arguments) -> str:
@@ -127,8 +127,8 @@ def test_run_lengths_are_counted_as_pycocotools_writes_them():
         shape = rng.integers(1, 60, 2)
         mask = np.asfortranarray(rng.random(shape) < rng.random()).astype(np.uint8)
         text = coco_mask.encode(mask)["counts"].decode()
-        assert coco.run_lengths_sum(text) == mask.size, k
-        assert coco.run_lengths_sum(text + "Q5") != mask.size
+        assert coco.count_run_length_pixels(text) == mask.size, k
+        assert coco.count_run_length_pixels(text + "Q5") != mask.size
 
 
 def test_a_mask_of_too_many_pixels_is_refused_before_it_is_decoded(folder):

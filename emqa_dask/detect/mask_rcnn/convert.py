@@ -43,7 +43,7 @@ def import_torchvision(
     where `out` exists; nothing is left behind then.
     """
     output_folders.check_free(out)
-    net = networks.build({"n_classes": len(classes), **architecture})
+    net = networks.build_detector({"n_classes": len(classes), **architecture})
 
     def fill(folder: Path) -> None:
         _fill(net, read_checkpoint(Path(checkpoint)), Path(checkpoint))

@@ -21,7 +21,7 @@ def load(card: Card, device: str, precision: str) -> Network:
     from torch import nn
     from torchvision.models.detection.transform import resize_boxes
 
-    net = networks.build(card.architecture)
+    net = networks.build_detector(card.architecture)
     networks.load_weights(net, card.directory / WEIGHTS)
     fold(net.eval().requires_grad_(False))
     if device == "cpu":
@@ -30,7 +30,7 @@ def load(card: Card, device: str, precision: str) -> Network:
         heads.mask_head.forward = by_the_few(nn.Sequential(*heads.mask_head, *heads.mask_predictor))
         heads.mask_predictor = nn.Identity()
     net.to(device, memory_format=torch.channels_last)
-    full = networks.full_architecture(card.architecture)
+    full = networks.complete_architecture(card.architecture)
     channels = len(full["image_mean"])
 
     @torch.inference_mode()

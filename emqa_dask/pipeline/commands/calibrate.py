@@ -13,7 +13,7 @@ from emqa_dask.pipeline.commands.verdicts import cohorts
 from emqa_dask.pipeline.tasks.predict import joined
 from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.pipeline.workspace.detectors import names_of
-from emqa_dask.pipeline.workspace.labels import assigned, read_labels
+from emqa_dask.pipeline.workspace.labels import match_labels, read_labels
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
 from emqa_dask.predict import calibration, quality_model
 from emqa_dask.predict.predictions import load_quality_model
@@ -59,7 +59,7 @@ def calibrate(
             [tables.empty(tables.MICROGRAPHS)[[*OF_LEDGER]], *micrograph_ledger.current(root, OF_LEDGER)]
         )
         ledger = ledger.reset_index(drop=True)
-        truth = assigned(read_labels(labels), ledger, labels)
+        truth = match_labels(read_labels(labels), ledger, labels)
         rows = ledger[ledger["micrograph_id"].isin(truth)].reset_index(drop=True)
         tables_of = _tables(root, settings, rows)
         say(f"{len(rows)} labelled micrographs with {sum(map(len, truth.values()))} objects")

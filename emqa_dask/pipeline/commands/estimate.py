@@ -8,7 +8,7 @@ from collections.abc import Callable
 from emqa_dask.archive import readers, scan
 from emqa_dask.archive.survey import local_file, survey
 from emqa_dask.pipeline.tasks import measure
-from emqa_dask.pipeline.tasks.classify import by_ensemble
+from emqa_dask.pipeline.tasks.classify import classify_partition
 from emqa_dask.run.cluster import n_cores
 from emqa_dask.run.progress import clock
 from emqa_dask.settings import Settings
@@ -42,7 +42,7 @@ def estimate(source: str, settings: Settings, say: Say = print, n_sample: int = 
                 image = readers.open_source(path).frames[frame["frame"]].read()
             measure.measure(image, frame, measure.detect(image, frame, settings), settings)
             if settings.classify.model:
-                by_ensemble([frame["micrograph_id"]], [image], settings)
+                classify_partition([frame["micrograph_id"]], [image], settings)
             megapixels = megapixels + image.size / 1e6
             pixel_bytes = pixel_bytes + image.nbytes
             n_micrographs += 1

@@ -32,7 +32,9 @@ def train_detector(
     """detector.train() on images of any format; `start` may be a bundled detector's name."""
     where = None if start is None else models.locate(start)
     pairs = [(Path(coco), Path(images)) for coco, images in sets]
-    return detector.train(pairs, Path(out), normalise=normalise, read=read_image, start=where, say=say, **options)
+    return detector.train_detector(
+        pairs, Path(out), normalise=normalise, read=read_image, start=where, say=say, **options
+    )
 
 
 def import_detector(
@@ -61,7 +63,7 @@ def import_detector(
     if not isinstance(told, dict):
         raise ValueError(f"{architecture}: architecture is {told!r}: it has to be a table")
     try:  # torchvision ends in errors of any kind over what is no architecture
-        networks.build({"n_classes": len(classes), **told})
+        networks.build_detector({"n_classes": len(classes), **told})
     except Exception as error:
         raise ValueError(f"{architecture}: no Mask R-CNN can be built of it: {error}") from error
     convert.import_torchvision(checkpoint, told, out, name=name, classes=classes)

@@ -108,7 +108,7 @@ def _draw(folder: Path, card: Mapping) -> None:
         curve = referral.risk_coverage(entropy.predictive_entropy(p), p.mean(axis=0).argmax(axis=1) != y)
         bins = {key: measured[f"reliability_{key}"] for key in ("confidence", "accuracy", "n")}
         title = f"{card['name']}, {name}: ECE {measured['ece']:.3f}"
-        diagrams.held_out_figure(bins, curve.coverage, curve.risk, title).savefig(folder / f"{name}.png", dpi=120)
+        diagrams.plot_held_out(bins, curve.coverage, curve.risk, title).savefig(folder / f"{name}.png", dpi=120)
 
 
 def _evenly(rows: pd.DataFrame, most: int) -> pd.DataFrame:

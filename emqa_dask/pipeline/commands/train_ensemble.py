@@ -32,11 +32,11 @@ def train_ensemble(
     settings: Settings,
     *,
     images: str = "",
-    view: windows.View,
+    view: windows.WindowSettings,
     members: int = 16,
     method: str = "ensemble",
     architecture: Mapping | None = None,
-    schedule: member_fit.Schedule | None = None,
+    schedule: member_fit.MemberSchedule | None = None,
     windows_per_image: int = 64,
     seed: int = 0,
     min_members: int | None = None,
@@ -57,22 +57,22 @@ def train_ensemble(
     _check(members, windows_per_image, seed, min_members, wanted, architecture or {})
     check_integer("window", view.size_px, 8, 2**16)
     out = Path(os.path.abspath(out))
-    output_folders.check_folder(out, classifier.training_of(out))
+    output_folders.check_folder(out, classifier.locate_training(out))
     root = Path(images) if images else Path(os.path.abspath(labels)).parent
     table = classes.read_class_labels(labels, lambda uri: (root / uri).is_file())
     names = sorted(set(table["label"]))
     table = table.assign(y=np.searchsorted(names, table["label"]), group=_groups(table))
     say(f"{len(table)} images of {len(names)} classes: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}")
     table["split"] = _split(table, seed)
-    if not out.exists() or classifier.training_of(out).is_dir():
+    if not out.exists() or classifier.locate_training(out).is_dir():
         pairs = ((uri, read(root / uri)[0]) for uri in table["uri"])
-        stack, sources = classes.windows_of(pairs, view, most=windows_per_image)
-        classifier.prepare(
+        stack, sources = classes.cut_windows(pairs, view, most=windows_per_image)
+        classifier.prepare_training(
             out, stack, table["y"].to_numpy()[sources], table["split"].to_numpy()[sources], names,
             view=view, members=members, seed=seed, architecture=architecture, schedule=schedule, method=method,
             training={"labels": Path(labels).name, "images": len(table)}, licence=licence,
         )  # fmt: skip
-        say(f"{len(stack)} windows of {view.size_px} px; finished members stay in {classifier.training_of(out)}")
+        say(f"{len(stack)} windows of {view.size_px} px; finished members stay in {classifier.locate_training(out)}")
         device = settings.detect.device
         if settings.run.scheduler == IN_PROCESS:
             to_device(np.zeros(1), device)
@@ -83,7 +83,7 @@ def train_ensemble(
             _train(out, device, client, members, least, say)
             each = functools.partial(_each, client, device)
             complete = functools.partial(learn, root, table, wanted, say, each, device)
-            card = classifier.finish(out, figures, min_members=least, complete=complete)
+            card = classifier.join_members(out, compute_held_out_scores, min_members=least, complete=complete)
     else:
         card = models.load_card(out)
         if card.get("task") != "classification":
@@ -121,23 +121,23 @@ def _split(table: pd.DataFrame, seed: int) -> np.ndarray:
     return np.where(table["split"].ne(""), table["split"], drawn) if "split" in table else drawn
 
 
-def train_one(out: str, k: int, device: str, call: Call = direct) -> dict:
+def train_member(out: str, k: int, device: str, call: Call = direct) -> dict:
     """A task: member `k` of what was laid out at `out`."""
     return classifier.train_member(Path(out), k, device=device) | {"n_images": 1}
 
 
 def _train(out: Path, device: str, client, n_members: int, least: int, say: Say) -> None:
     """Members that are still to be trained, on the workers; RuntimeError where fewer than `least` are in the end."""
-    tasks = [Task(f"member_{k:02d}", (str(out), k, device), 1) for k in classifier.unfinished(out)]
+    tasks = [Task(f"member_{k:02d}", (str(out), k, device), 1) for k in classifier.list_unfinished(out)]
     failed = []
-    for result in watch(_executed(train_one, tasks, "train", client, device), "train", len(tasks), unit="members"):
+    for result in watch(_executed(train_member, tasks, "train", client, device), "train", len(tasks), unit="members"):
         if result.outcome == "failed":
             failed.append(f"{result.task.name}: {result.error}")
         elif result.outcome == "done":
             known = (name for name in ("validation_accuracy", "test_accuracy") if name in result.value)
             text = ", ".join(f"{name.replace('_', ' ')} {result.value[name]:.3f}" for name in known)
             say(f"{result.task.name}: {result.value['epochs']} epochs, {result.value['seconds']:.0f} s; {text}")
-    n = n_members - len(classifier.unfinished(out))
+    n = n_members - len(classifier.list_unfinished(out))
     if n < least:
         raise RuntimeError(f"{n} members are trained, {least} are needed ({'; '.join(failed)}); run it again to go on")
 
@@ -161,7 +161,7 @@ def _each(client, device: str, function: Callable, todo: list[tuple], what: str)
     return [found[task.name] for task in tasks]
 
 
-def figures(p: np.ndarray, y: np.ndarray) -> dict:
+def compute_held_out_scores(p: np.ndarray, y: np.ndarray) -> dict:
     """What a card says of held-out windows: p (members, n, classes) and classes y (n,)."""
     mean = p.mean(axis=0, dtype=float)
     is_wrong = mean.argmax(axis=1) != y

@@ -74,7 +74,7 @@ def run(
         from emqa_dask.classify import card  # a run without a classifier does well without these
         from emqa_dask.uncertainty import classification
 
-        found = card.read(settings.classify.model)
+        found = card.read_classifier_card(settings.classify.model)
         classification.load(found.directory)  # what is missing or was changed is said now
         if found.faults:
             left_out = "; ".join(f"{file}: {why}" for file, why in found.faults.items())

@@ -15,7 +15,7 @@ import pandas as pd
 from emqa_dask.number_ranges import check_integer, check_number, check_seed
 from emqa_dask.pipeline import PRELOAD
 from emqa_dask.pipeline.commands import tune_log_files
-from emqa_dask.pipeline.tasks.tune_log import SEARCHED, judge, judge_windows
+from emqa_dask.pipeline.tasks.tune_log import SEARCHED_SETTINGS, evaluate_settings, evaluate_tiles
 from emqa_dask.pipeline.workspace import cohorts
 from emqa_dask.report.spreadsheet import defuse
 from emqa_dask.run.cluster import open_cluster
@@ -28,15 +28,17 @@ from emqa_dask.tune.lattice import Physics
 from emqa_dask.tune.space import Space
 
 # By a lattice's measure 41 % of objects that lie anywhere are crowded: without one the image has to bear them out.
-OF_LATTICE = ("count_error", "crowding")
-OF_DENSITY = ("count_error", "doubtful_count")
-OF_IMAGE = ("doubtful_count",)
-LEAST_RANGE = 0.1  # of an objective: a front that is narrower is not stretched, else 0.1 % counts as much as 10 %
+LATTICE_REWARDS = ("count_error", "crowding")
+DENSITY_REWARDS = ("count_error", "doubtful_count")
+IMAGE_REWARDS = ("doubtful_count",)
+MIN_OBJECTIVE_RANGE = (
+    0.1  # of an objective: a front that is narrower is not stretched, else 0.1 % counts as much as 10 %
+)
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Wanted:
+class TuneOptions:
     """What is asked of a tuning."""
 
     lattice: str = ""  # TOML file, see tune.lattice
@@ -77,24 +79,24 @@ class Wanted:
     def objectives(self) -> tuple[str, ...]:
         """The rewards by name; ValueError for those that do not exist."""
         chosen = self.rewards or (
-            OF_LATTICE if self.lattice else OF_IMAGE if self.count_per_um2 is None else OF_DENSITY
+            LATTICE_REWARDS if self.lattice else IMAGE_REWARDS if self.count_per_um2 is None else DENSITY_REWARDS
         )
         for name in chosen:
             rewards.reward(name)
         return tuple(chosen)
 
 
-class Tuned(NamedTuple):
+class TunedGroup(NamedTuple):
     """What became of a cohort."""
 
-    cohort: cohorts.Sampled
+    cohort: cohorts.GroupSample
     traces: dict[str, search.Trace]  # by method; the one that was asked for comes first
     chosen: pd.Series  # the row of its trace
     before: pd.Series  # the same of the settings that were there before
     windows: pd.DataFrame  # uri and the columns of tune.windows; no rows where none was asked for
 
 
-def tune_log(root: str, out: str, settings: Settings, wanted: Wanted, say: Say = print) -> list[Tuned]:
+def tune_log(root: str, out: str, settings: Settings, wanted: TuneOptions, say: Say = print) -> list[TunedGroup]:
     """Tune the LoG for every cohort of workspace `root`; writes `out`, the settings file that triage takes.
 
     Traces and figures go into a folder beside it (<out without .toml>.tune). Settings are evaluated on Dask workers,
@@ -107,23 +109,23 @@ def tune_log(root: str, out: str, settings: Settings, wanted: Wanted, say: Say =
     tune_log_files.check_out(out)
     physics = wanted.physics()
     names = wanted.objectives()
-    found = cohorts.cohorts(root, wanted.images, wanted.cohorts)
+    found = cohorts.sample_groups(root, wanted.images, wanted.cohorts)
     done = []
-    with open_cluster(settings, (*PRELOAD, judge.__module__), say) as client:
+    with open_cluster(settings, (*PRELOAD, evaluate_settings.__module__), say) as client:
         for cohort in found:
             done.append(_tune(root, cohort, settings, wanted, physics, names, client, say))
             _write(out, settings, done, wanted)  # what is finished is kept, whatever comes
-    say(f"settings: {out}; figures and traces: {tune_log_files.folder_of(out)}")
+    say(f"settings: {out}; figures and traces: {tune_log_files.locate_figures(out)}")
     return done
 
 
-def _tune(root, cohort, settings, wanted, physics, names, client, say) -> Tuned:
+def _tune(root, cohort, settings, wanted, physics, names, client, say) -> TunedGroup:
     is_known = wanted.nm_per_pixel is not None
     rows = cohort.rows.assign(nm_per_pixel=wanted.nm_per_pixel) if is_known else cohort.rows
     common = cohort.match.detect(settings.detect)
     nm = float(np.nanmedian(rows["nm_per_pixel"])) if rows["nm_per_pixel"].notna().any() else math.nan
     space = Space.from_physics(physics, nm) if physics is not None and not math.isnan(physics.spacing_nm) else Space()
-    before = {key: getattr(common, key) for key in SEARCHED}
+    before = {key: getattr(common, key) for key in SEARCHED_SETTINGS}
     methods = [wanted.method, *(m for m in search.METHODS if wanted.baselines and m != wanted.method)]
     traces = {}
     n_done = 0
@@ -151,7 +153,7 @@ def _tune(root, cohort, settings, wanted, physics, names, client, say) -> Tuned:
         )
     trace = traces[wanted.method]
     map_ = _map(root, rows, common, trace, space, names, physics, settings, wanted, client)
-    tuned = Tuned(cohort, traces, trace.chosen(wanted.choose, LEAST_RANGE), trace.table.iloc[0], map_)
+    tuned = TunedGroup(cohort, traces, trace.chosen(wanted.choose, MIN_OBJECTIVE_RANGE), trace.table.iloc[0], map_)
     for when, row in (("before", tuned.before), ("after", tuned.chosen)):
         rewarded = ", ".join(f"{name} {row[name]:.3g}" for name in names)
         say(f"  {when:<6} threshold {row.threshold:.3g}, overlap {row.overlap:.2f}, sigma {row.min_sigma:.3g} to "
@@ -161,7 +163,7 @@ def _tune(root, cohort, settings, wanted, physics, names, client, say) -> Tuned:
 
 def _evaluate(root, rows, common, tried, space, names, physics, settings, client) -> np.ndarray:
     """Objectives (len(tried), len(names)): means over the images of `rows`."""
-    found = _on_workers(judge, root, rows, common, tried, space, names, physics, settings, client)
+    found = _on_workers(evaluate_settings, root, rows, common, tried, space, names, physics, settings, client)
     values = np.array([value["objectives"] for value in found])
     known = np.isfinite(values).any(axis=0)
     mean = np.nanmean(np.where(known, values, 0.0), axis=0)
@@ -172,8 +174,8 @@ def _map(root, rows, common, trace, space, names, physics, settings, wanted, cli
     """The best of the settings that a search has tried in every window of the images of `rows`."""
     if wanted.windows is None:
         return pd.DataFrame({"uri": []})
-    tried = trace.table[list(SEARCHED)].drop_duplicates().to_dict("records")
-    function = functools.partial(judge_windows, wanted.windows, wanted.choose)
+    tried = trace.table[list(SEARCHED_SETTINGS)].drop_duplicates().to_dict("records")
+    function = functools.partial(evaluate_tiles, wanted.windows, wanted.choose)
     found = _on_workers(function, root, rows, common, tried, space, names, physics, settings, client)
     return pd.concat([value["table"].assign(uri=uri) for value, uri in zip(found, rows["uri"])], ignore_index=True)
 
@@ -193,7 +195,7 @@ def _on_workers(function, root, rows, common, tried, space, names, physics, sett
     return [found[k] for k in range(len(tasks))]
 
 
-def _write(out: str, settings: Settings, done: list[Tuned], wanted: Wanted) -> None:
+def _write(out: str, settings: Settings, done: list[TunedGroup], wanted: TuneOptions) -> None:
     """The settings file of the cohorts that are done, and the last one's traces and figures."""
     new = [_with_changes(tuned) for tuned in done]
     others = [c for c in settings.cohorts if _key(c) not in set(map(_key, new))]
@@ -201,10 +203,10 @@ def _write(out: str, settings: Settings, done: list[Tuned], wanted: Wanted) -> N
     tune_log_files.write_settings(out, content)
     names = [re.sub(r"[^\w.-]+", "-", tuned.cohort.name).strip("-.") for tuned in done]
     name = names[-1] if names[-1] and names[-1] not in names[:-1] else f"{names[-1]}-{len(names)}"
-    tune_log_files.write_folder(files.join(tune_log_files.folder_of(out), name), _figures(done[-1], wanted))
+    tune_log_files.write_figures(files.join(tune_log_files.locate_figures(out), name), _figures(done[-1], wanted))
 
 
-def _figures(tuned: Tuned, wanted: Wanted) -> dict[str, bytes]:
+def _figures(tuned: TunedGroup, wanted: TuneOptions) -> dict[str, bytes]:
     """Traces and figures of a cohort by the names of their files."""
     made = {f"trace-{method}.csv": trace.table.to_csv(index=False).encode() for method, trace in tuned.traces.items()}
     figures = {"hypervolume": plots.hypervolume_figure(_volumes(tuned.traces))}
@@ -233,7 +235,7 @@ def _key(cohort: Cohort) -> tuple:
     return cohort.uri, cohort.instrument, cohort.magnification
 
 
-def _with_changes(tuned: Tuned) -> Cohort:
+def _with_changes(tuned: TunedGroup) -> Cohort:
     kinds = {"num_sigma": int, "log_scale": bool}
-    changes = tuple(sorted((key, kinds.get(key, float)(tuned.chosen[key])) for key in SEARCHED))
+    changes = tuple(sorted((key, kinds.get(key, float)(tuned.chosen[key])) for key in SEARCHED_SETTINGS))
     return dataclasses.replace(tuned.cohort.match, changes=changes)

@@ -13,9 +13,9 @@ def check_out(out: str) -> None:
     """FileExistsError, with the remedy, where `out` or the folder beside it has what no tuning wrote."""
     if files.is_local(out):
         output_folders.check_parents(output_folders.absolute(files.locate(out)[1]))
-        output_folders.check_collection(files.locate(folder_of(out))[1])
-    elif files.names(folder_of(out)):  # of folders in a bucket nobody knows whose they are
-        raise FileExistsError(f"{files.redact(folder_of(out))} is there already: give another --out")
+        output_folders.check_collection(files.locate(locate_figures(out))[1])
+    elif files.names(locate_figures(out)):  # of folders in a bucket nobody knows whose they are
+        raise FileExistsError(f"{files.redact(locate_figures(out))} is there already: give another --out")
     _check_file(out)
 
 
@@ -47,12 +47,12 @@ def _header(content: bytes) -> bytes:
     return f"{HEADER}{hashlib.sha256(content).hexdigest()}".encode()
 
 
-def folder_of(out: str) -> str:
+def locate_figures(out: str) -> str:
     """The folder of traces and figures beside the settings file `out`."""
     return out.removesuffix(".toml") + ".tune"
 
 
-def write_folder(folder: str, made: dict[str, bytes]) -> None:
+def write_figures(folder: str, made: dict[str, bytes]) -> None:
     """The files `made`, as a whole on a disk."""
     if not files.is_local(folder):
         for name, content in made.items():

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 
 from emqa_dask import output_folders, tables
 from emqa_dask.pipeline import PRELOAD
-from emqa_dask.pipeline.tasks.tune_order import map_one
+from emqa_dask.pipeline.tasks.tune_order import map_micrograph
 from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.execute import execute
@@ -39,7 +39,7 @@ def map_order(
     files.write_bytes(files.join(out, MARKER), MARKED)
     n_failed = 0
     with open_cluster(settings, (*PRELOAD, __name__), say) as client:
-        results = execute(map_one, tasks, stage="order", client=client, limits=Limits(settings.run.timeout_s))
+        results = execute(map_micrograph, tasks, stage="order", client=client, limits=Limits(settings.run.timeout_s))
         for result in watch(results, "order", len(tasks)):
             if result.outcome == "failed":
                 n_failed += 1

@@ -189,7 +189,7 @@ def _gather(root: str, settings: Settings, runs: Runs, signatures: Spill, identi
         flat = rows[["micrograph_id", *_OF_MICROGRAPH]].assign(
             **{name: features[name].to_numpy() for name in _FLAT_FEATURES},
             **{_PREFIX + name: classified[name].to_numpy() for name in classified},
-            cohort=sessions.names(rows) if len(classified.columns) else None,
+            cohort=sessions.name_groups(rows) if len(classified.columns) else None,
             **{name: one[name].to_numpy() for name in one if name != "is_predicted"},
             is_predicted=one["is_predicted"].eq(True).to_numpy(),
             number=np.arange(n, n + len(rows), dtype="int32"),

@@ -11,7 +11,9 @@ from emqa_dask.uncertainty import entropy
 from emqa_dask.uncertainty.classification import classify_images
 
 
-def by_ensemble(ids: Sequence[str], images: list[np.ndarray], settings: Settings) -> list[tuple[pd.DataFrame, dict]]:
+def classify_partition(
+    ids: Sequence[str], images: list[np.ndarray], settings: Settings
+) -> list[tuple[pd.DataFrame, dict]]:
     """Of each image its rows of tables.PROBABILITIES and its row of tables.REGIONS; loaded once a process.
 
     An image that is smaller than the classifier's window has no rows, and None for the other.
@@ -28,12 +30,12 @@ def by_ensemble(ids: Sequence[str], images: list[np.ndarray], settings: Settings
     found = []
     for key, is_fit in zip(ids, can, strict=True):
         if not is_fit:
-            found.append((classify.probability_rows([], [], name), None))
+            found.append((classify.make_probability_rows([], [], name), None))
             continue
         one = next(examined)
         region = {"micrograph_id": key, "classifier": name} | _maps(one.regions, one.boxes)
         region |= {"content": one.content, "foreign_log_odds": one.foreign_log_odds}
-        found.append((classify.probability_rows([key], [one], name, numbers=ensemble.numbers), region))
+        found.append((classify.make_probability_rows([key], [one], name, numbers=ensemble.numbers), region))
     return found
 
 
@@ -52,7 +54,7 @@ def _maps(said: np.ndarray, boxes: np.ndarray) -> dict:
     }
 
 
-def judged_classes(
+def classify_micrographs(
     probabilities: pd.DataFrame, regions: pd.DataFrame, features: pd.DataFrame, settings: Settings
 ) -> pd.DataFrame:
     """A row of tables.CLASSIFICATIONS for each micrograph of `features`, which have its voltage_kv, too."""

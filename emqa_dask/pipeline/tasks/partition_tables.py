@@ -18,7 +18,7 @@ from emqa_dask.archive.source import Frame, ReadError
 from emqa_dask.archive.survey import local_file
 from emqa_dask.detect import log
 from emqa_dask.partition import Partition
-from emqa_dask.pipeline.tasks.classify import by_ensemble, judged_classes
+from emqa_dask.pipeline.tasks.classify import classify_micrographs, classify_partition
 from emqa_dask.pipeline.tasks.measure import by_log, by_networks, measure, of_log
 from emqa_dask.pipeline.tasks.predict import OF_FEATURES, joined, weighed
 from emqa_dask.pipeline.workspace.journal import drop_parts, failed_ids
@@ -107,7 +107,7 @@ def _judge(
         parts.write_part(root, where["predictions"], partition.name, predicted, tables.PREDICTIONS)
     if "classifications" in lacking:
         features = features[~features["micrograph_id"].isin(failed_ids(root, where["probabilities"], partition.name))]
-        found = judged_classes(read("probabilities"), read("regions"), features, settings)
+        found = classify_micrographs(read("probabilities"), read("regions"), features, settings)
         parts.write_part(root, where["classifications"], partition.name, found, tables.CLASSIFICATIONS)
 
 
@@ -199,7 +199,7 @@ def _measure(
         if is_classified and len(chunk) > 1:
             with _timed(stages, "classify"):
                 ids = [row["micrograph_id"] for row in chunk]
-                classes_ahead = _together(call, chunk, by_ensemble, ids, pixels, settings)
+                classes_ahead = _together(call, chunk, classify_partition, ids, pixels, settings)
         if is_new and len(chunk) > 1:
             with _timed(stages, "detect"):
                 if is_on_gpu and has_log:
@@ -237,7 +237,7 @@ def _measure(
                     made.get("evidence", []).extend(evidence)
                     made.get("features", []).append(features)
                 if is_classified:
-                    told = classes_ahead or here("classify", by_ensemble, [micrograph_id], [image], settings)
+                    told = classes_ahead or here("classify", classify_partition, [micrograph_id], [image], settings)
                     probabilities, maps = told[k if classes_ahead else 0]
                     made.get("probabilities", []).append(probabilities)
                     made.get("regions", []).extend([maps] if maps else [])

@@ -63,13 +63,13 @@ def see_foreign(folder: str, device: str, paths: list[Path], call: Call = direct
 
 def _seen_images(folder: str, device: str, images: Sequence[np.ndarray]) -> shift.Seen:
     from emqa_dask.classify import load_ensemble
-    from emqa_dask.classify.rows import EMBEDDED
+    from emqa_dask.classify.rows import N_EMBEDDED_MEMBERS
 
     ensemble = load_ensemble(folder, device)
     images = [image for image in images if not ensemble.refusal(image.shape)]
     examined = [one for image in images for one in ensemble.examine([image])]
     p = np.stack([one.probabilities for one in examined], axis=1)
-    embeddings = np.stack([one.embeddings[:EMBEDDED] for one in examined], axis=1)
+    embeddings = np.stack([one.embeddings[:N_EMBEDDED_MEMBERS] for one in examined], axis=1)
     content = np.stack([one.content for one in examined])
     odds = np.array([one.foreign_log_odds for one in examined])
     return shift.Seen(p, embeddings, pd.DataFrame([image_statistics(image) for image in images]), content, odds)

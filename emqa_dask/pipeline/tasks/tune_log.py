@@ -14,10 +14,10 @@ from emqa_dask.store import micrographs
 from emqa_dask.tune import rewards, windows
 from emqa_dask.tune.lattice import Physics
 
-SEARCHED = ("threshold", "overlap", "min_sigma", "max_sigma", "num_sigma", "log_scale")
+SEARCHED_SETTINGS = ("threshold", "overlap", "min_sigma", "max_sigma", "num_sigma", "log_scale")
 
 
-def judge(
+def evaluate_settings(
     root: str,
     row: dict,
     floor: Detect,
@@ -27,12 +27,12 @@ def judge(
     call: Call = direct,
 ) -> dict:
     """What the rewards `names` say of a micrograph's detections with each of the settings `tried`."""
-    scene = rewards.Scene(_image(root, row["stack"], row["index"]), row["nm_per_pixel"], physics)
-    points = (_points(root, row, floor, settings) for settings in tried)
-    return {"objectives": [_rewarded(of, scene, names) for of in points]}
+    scene = rewards.Scene(_read_image(root, row["stack"], row["index"]), row["nm_per_pixel"], physics)
+    points = (_detect_points(root, row, floor, settings) for settings in tried)
+    return {"objectives": [_compute_rewards(of, scene, names) for of in points]}
 
 
-def judge_windows(
+def evaluate_tiles(
     size_px: int,
     choose: str,
     root: str,
@@ -44,34 +44,34 @@ def judge_windows(
     call: Call = direct,
 ) -> dict:
     """The best of the settings `tried` in every window of a micrograph; windows overlap by half."""
-    image = _image(root, row["stack"], row["index"])
-    points = {settings: _points(root, row, floor, settings) for settings in tried}
-    known = [{key: getattr(settings, key) for key in SEARCHED} for settings in tried]
+    image = _read_image(root, row["stack"], row["index"])
+    points = {settings: _detect_points(root, row, floor, settings) for settings in tried}
+    known = [{key: getattr(settings, key) for key in SEARCHED_SETTINGS} for settings in tried]
 
     def evaluate(window: windows.Window, _: list[dict]) -> list[list[float]]:
         scene = rewards.Scene(image[window.y0 : window.y1, window.x0 : window.x1], row["nm_per_pixel"], physics)
-        return [_rewarded(windows.inside(points[settings], window), scene, names) for settings in tried]
+        return [_compute_rewards(windows.inside(points[settings], window), scene, names) for settings in tried]
 
     parts = windows.windows(image.shape, size_px, max(1, size_px // 2))
     return {"table": windows.tune_windows(parts, known, evaluate, names, choose)}
 
 
-def _rewarded(points: pd.DataFrame, scene: rewards.Scene, names: Sequence[str]) -> list[float]:
+def _compute_rewards(points: pd.DataFrame, scene: rewards.Scene, names: Sequence[str]) -> list[float]:
     return [float(rewards.reward(name)(points, scene)) for name in names]
 
 
-def _points(root: str, row: dict, floor: Detect, settings: Detect) -> pd.DataFrame:
+def _detect_points(root: str, row: dict, floor: Detect, settings: Detect) -> pd.DataFrame:
     """Detections with `settings`; the scale space is searched once for all that have its scales."""
     scales = {key: getattr(settings, key) for key in ("min_sigma", "max_sigma", "num_sigma", "log_scale")}
-    kept = _candidates(root, row["stack"], row["index"], dataclasses.replace(floor, **scales))
+    kept = _find_candidates(root, row["stack"], row["index"], dataclasses.replace(floor, **scales))
     return chosen_detections(kept, settings)
 
 
 @functools.lru_cache(maxsize=8)
-def _image(root: str, stack: str, index: int) -> np.ndarray:
+def _read_image(root: str, stack: str, index: int) -> np.ndarray:
     return micrographs.read_window(root, stack, index)
 
 
 @functools.lru_cache(maxsize=64)
-def _candidates(root: str, stack: str, index: int, floor: Detect) -> Candidates:
-    return candidates(_image(root, stack, index), floor)
+def _find_candidates(root: str, stack: str, index: int, floor: Detect) -> Candidates:
+    return candidates(_read_image(root, stack, index), floor)

@@ -16,14 +16,14 @@ from emqa_dask.tune import order, order_figures
 TABLES = {"windows": tables.ORDER_WINDOWS, "points": tables.ORDER_POINTS}
 
 
-def map_one(root: str, row: dict, out: str, settings: Detect, call: Call = direct) -> dict:
+def map_micrograph(root: str, row: dict, out: str, settings: Detect, call: Call = direct) -> dict:
     """Map one micrograph and write its parts; order.parquet's comes last, and says that all are there."""
     name = row["micrograph_id"]
     if parts.has_part(out, "order.parquet", name, tables.ORDER):
         return {"outcome": "found"}
     image = micrographs.read_window(root, row["stack"], row["index"])
     what = f"{row['uri']}, frame {row['frame']}"
-    found, figure = call(measure, image, settings, what, label=row["uri"], megapixels=image.size / 1e6)
+    found, figure = call(compute_overlay_map, image, settings, what, label=row["uri"], megapixels=image.size / 1e6)
     told = {key: found.settings[key] for key in ("verdict", "covariance", "threshold", "spacing_px")}
     one = {key: row[key] for key in ("micrograph_id", "uri", "frame")} | told
     one |= {"disordered_fraction": found.area_fraction, "n_points": len(found.points)}
@@ -37,7 +37,7 @@ def map_one(root: str, row: dict, out: str, settings: Detect, call: Call = direc
     return {}
 
 
-def measure(image: np.ndarray, settings: Detect, title: str) -> tuple[order.OrderMap, Figure]:
+def compute_overlay_map(image: np.ndarray, settings: Detect, title: str) -> tuple[order.OrderMap, Figure]:
     """The map of one micrograph around its detections, and its overlay."""
     pixels = normalise(image, settings.low_percentile, settings.high_percentile)
     found = order.order_map(pixels, log.detect_image(image, settings))

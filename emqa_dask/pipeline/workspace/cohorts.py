@@ -12,10 +12,10 @@ from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.settings import Cohort
 
 COLUMNS = ["micrograph_id", "uri", "frame", "stack", "index", "instrument", "magnification", "nm_per_pixel"]
-KEY = ["pattern", "instrument", "magnification"]
+GROUP_KEY = ["pattern", "instrument", "magnification"]
 
 
-class Sampled(NamedTuple):
+class GroupSample(NamedTuple):
     """A cohort and some of its micrographs."""
 
     match: Cohort  # without changes
@@ -30,24 +30,24 @@ class Sampled(NamedTuple):
         return ", ".join(filter(None, (where, self.match.instrument, size))) or "all"
 
 
-def cohorts(root: str, n_images: int, globs: Sequence[str] = ()) -> list[Sampled]:
+def sample_groups(root: str, n_images: int, globs: Sequence[str] = ()) -> list[GroupSample]:
     """Cohorts of the workspace's micrographs: instrument x magnification x session (the uppermost folder).
 
     With `globs` one cohort for each pattern on the URI, whatever the instrument. Of each at most `n_images` micrographs
     are taken, by their ids, which are hashes: an even sample, and the same one each time. In an order in which the
     first cohort that has a micrograph is its own. ValueError where a pattern, or the workspace, has no micrograph.
     """
-    kept = pd.DataFrame(columns=list(dict.fromkeys([*COLUMNS, *KEY])))
+    kept = pd.DataFrame(columns=list(dict.fromkeys([*COLUMNS, *GROUP_KEY])))
     count: Counter[tuple] = Counter()
     for rows in micrograph_ledger.current(root, COLUMNS):
-        rows = _labelled(rows, globs)
-        count.update(rows.groupby(KEY).size().to_dict())
+        rows = _add_group_key(rows, globs)
+        count.update(rows.groupby(GROUP_KEY).size().to_dict())
         kept = pd.concat([kept, rows], ignore_index=True) if len(kept) else rows
-        kept = kept.sort_values("micrograph_id", kind="stable").groupby(KEY, sort=False).head(n_images)
+        kept = kept.sort_values("micrograph_id", kind="stable").groupby(GROUP_KEY, sort=False).head(n_images)
     found = []
-    for key, rows in kept.groupby(KEY):
+    for key, rows in kept.groupby(GROUP_KEY):
         match = Cohort(uri=key[0], instrument=key[1], magnification=float(key[2]))
-        found.append(Sampled(match, rows[COLUMNS].reset_index(drop=True), count[key]))
+        found.append(GroupSample(match, rows[COLUMNS].reset_index(drop=True), count[key]))
     for pattern in set(globs) - {cohort.match.uri for cohort in found}:
         raise ValueError(
             f"--cohort {pattern}: no micrograph of the archive has such a URI, or an earlier pattern has it"
@@ -55,10 +55,10 @@ def cohorts(root: str, n_images: int, globs: Sequence[str] = ()) -> list[Sampled
     if not found:
         raise ValueError(f"{root}: there is no micrograph in it to tune for: give an archive that has some")
     rank = {pattern: k for k, pattern in enumerate(globs)}
-    return sorted(found, key=lambda c: (rank.get(c.match.uri, 0), *_vagueness(c.match), c.match.uri))
+    return sorted(found, key=lambda c: (rank.get(c.match.uri, 0), *_rank_generality(c.match), c.match.uri))
 
 
-def names(rows: pd.DataFrame) -> pd.Series:
+def name_groups(rows: pd.DataFrame) -> pd.Series:
     """The cohort of each row of the ledger, for people: its uppermost folder, instrument and magnification."""
     folder = rows["uri"].str.partition("/")
     folder = folder[0].where(folder[1].eq("/"), "")
@@ -67,11 +67,11 @@ def names(rows: pd.DataFrame) -> pd.Series:
     return pd.Series([", ".join(filter(None, one)) or "all" for one in told], index=rows.index, dtype=object)
 
 
-def _vagueness(match: Cohort) -> tuple[bool, bool, bool]:
+def _rank_generality(match: Cohort) -> tuple[bool, bool, bool]:
     return match.uri == "*", not match.instrument, not match.magnification
 
 
-def _labelled(rows: pd.DataFrame, globs: Sequence[str]) -> pd.DataFrame:
+def _add_group_key(rows: pd.DataFrame, globs: Sequence[str]) -> pd.DataFrame:
     """`rows` with the columns of KEY; those of no pattern, where there are patterns, are left out."""
     if globs:
         pattern = rows["uri"].map(lambda uri: next((g for g in globs if fnmatchcase(uri, g)), None))

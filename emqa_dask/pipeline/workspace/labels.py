@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from emqa_dask.train import coco_json as coco
 
 TOLERANCE_PX = 1.0  # that a box may stick out of its image, as rounded coordinates do
-NAMED = 10  # findings that an error names
+MAX_LISTED_ERRORS = 10  # findings that an error names
 
 
-class Labelled(NamedTuple):
+class LabelledMicrograph(NamedTuple):
     """An image of a COCO file."""
 
     name: str
@@ -23,48 +23,52 @@ class Labelled(NamedTuple):
     boxes: NDArray[np.float64]  # n x 4: y0, x0, y1, x1, half-open, px
 
 
-def read_labels(path: str | Path) -> list[Labelled]:
+def read_labels(path: str | Path) -> list[LabelledMicrograph]:
     """The images of the COCO file at `path`, those without an object too; crowds are left out.
 
     An image may say which `frame` of its file it is (0). ValueError names the file and the annotation for JSON that is
     no COCO, ids that occur twice, unknown images, and boxes without width or height or outside their image.
     """
     image_list, annotations = coco.read_lists(path, ("images", "annotations"))
-    images = coco.rows_by_id(image_list, "image", ("height", "width", "file_name"), path)
-    shapes = {key: coco.shape_of(row, path) for key, row in images.items()}
-    names = {key: coco.name_of(row, path) for key, row in images.items()}
-    wrong = [f"image {key!r} has the frame {coco.shown(row['frame'])}" for key, row in images.items() if _is_odd(row)]
+    images = coco.index_by_id(image_list, "image", ("height", "width", "file_name"), path)
+    shapes = {key: coco.parse_shape(row, path) for key, row in images.items()}
+    names = {key: coco.parse_file_name(row, path) for key, row in images.items()}
+    wrong = [
+        f"image {key!r} has the frame {coco.format_value(row['frame'])}"
+        for key, row in images.items()
+        if _has_bad_frame(row)
+    ]
     found: dict[object, list] = {key: [] for key in images}
-    for key, row in coco.rows_by_id(annotations, "annotation", (), path).items():
-        text = _wrong(row, shapes)
+    for key, row in coco.index_by_id(annotations, "annotation", (), path).items():
+        text = _find_fault(row, shapes)
         if text:
             wrong.append(f"annotation {key!r} {text}")
         elif not row.get("iscrowd", 0):
             x, y, width, height = row["bbox"]
             found[row["image_id"]].append([y, x, y + height, x + width])
     if wrong:
-        more = f"; and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
-        raise ValueError(f"{path}: {'; '.join(wrong[:NAMED])}{more}")
+        more = f"; and {len(wrong) - MAX_LISTED_ERRORS} more" if len(wrong) > MAX_LISTED_ERRORS else ""
+        raise ValueError(f"{path}: {'; '.join(wrong[:MAX_LISTED_ERRORS])}{more}")
     if not found:
         raise ValueError(f"{path}: it has no images")
     return [
-        Labelled(names[key], images[key].get("frame", 0), shapes[key], np.array(rows, float).reshape(-1, 4))
+        LabelledMicrograph(names[key], images[key].get("frame", 0), shapes[key], np.array(rows, float).reshape(-1, 4))
         for key, rows in found.items()
     ]
 
 
-def _is_odd(image: Mapping) -> bool:
+def _has_bad_frame(image: Mapping) -> bool:
     frame = image.get("frame", 0)
     return isinstance(frame, bool) or not isinstance(frame, int) or not 0 <= frame < 2**31
 
 
-def _wrong(row: Mapping, shapes: Mapping) -> str:
+def _find_fault(row: Mapping, shapes: Mapping) -> str:
     """What is wrong with an annotation; "" if nothing is."""
-    if not coco.is_key(row.get("image_id")) or row["image_id"] not in shapes:
-        return f"is of image {coco.shown(row.get('image_id'))}, which the file does not list"
-    box = coco.numbers(row.get("bbox"))
+    if not coco.is_id(row.get("image_id")) or row["image_id"] not in shapes:
+        return f"is of image {coco.format_value(row.get('image_id'))}, which the file does not list"
+    box = coco.parse_numbers(row.get("bbox"))
     if box is None or len(box) != 4:
-        return f"has no box: bbox is {coco.shown(row.get('bbox'))}, not x, y, width, height"
+        return f"has no box: bbox is {coco.format_value(row.get('bbox'))}, not x, y, width, height"
     x, y, width, height = box
     if not (width > 0 and height > 0):
         return f"has a box of {width:g} x {height:g} px"
@@ -74,7 +78,9 @@ def _wrong(row: Mapping, shapes: Mapping) -> str:
     return ""
 
 
-def assigned(labels: list[Labelled], ledger: pd.DataFrame, path: str | Path) -> dict[str, NDArray[np.float64]]:
+def match_labels(
+    labels: list[LabelledMicrograph], ledger: pd.DataFrame, path: str | Path
+) -> dict[str, NDArray[np.float64]]:
     """micrograph_id -> true boxes, for labels of `ledger` (micrograph_id, uri, frame, height_px, width_px).
 
     A label's name is the URI, or the end of one single URI ("day 1/a.tif" of "scans/day 1/a.tif"). ValueError names the
@@ -107,6 +113,6 @@ def assigned(labels: list[Labelled], ledger: pd.DataFrame, path: str | Path) -> 
         else:
             found[key] = label.boxes
     if wrong:
-        more = f"; and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
-        raise ValueError(f"{path}: {len(wrong)} labelled images: {'; '.join(wrong[:NAMED])}{more}")
+        more = f"; and {len(wrong) - MAX_LISTED_ERRORS} more" if len(wrong) > MAX_LISTED_ERRORS else ""
+        raise ValueError(f"{path}: {len(wrong)} labelled images: {'; '.join(wrong[:MAX_LISTED_ERRORS])}{more}")
     return found
