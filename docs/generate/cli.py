@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from docs.generate.markdown import code_block, escape
 from emqa_dask.cli.arguments import parser
 
-COLUMNS = "88"  # width of usage lines
+COLUMNS = "78"  # width of usage lines
 SHARED_GROUP = "settings"  # the options that most verbs share
 
 
@@ -82,7 +82,8 @@ def _group(own: argparse.ArgumentParser, title: str) -> argparse._ArgumentGroup 
 def _verb_section(name: str, own: argparse.ArgumentParser) -> str:
     level = "##" if " " not in name else "###"
     parts = [f"({_label(name)})=\n{level} `emqa {name}`\n", _text(own.description or "")]
-    parts.append(code_block(own.format_usage().removeprefix("usage: ")))
+    prefix = "usage: "
+    parts.append(code_block(own.format_usage().removeprefix(prefix).replace("\n" + " " * len(prefix), "\n")))
     parts.append(f":::{{program}} emqa {name}\n:::\n")
     shared = _group(own, SHARED_GROUP)
     actions = [a for a in own._actions if not isinstance(a, argparse._HelpAction | argparse._SubParsersAction)]
