@@ -15,6 +15,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import emqa_dask
+from emqa_dask.settings import RENAMED_KEYS
 
 REPOSITORY = Path(__file__).parents[1]
 IMAGE_TAGS = ["cluster/README.md", "cluster/cloud.md", "cluster/kubernetes.toml", "cluster/kubernetes/job.yaml"]
@@ -87,3 +88,16 @@ def test_makefile_names_the_pythons_where_none_runs(tmp_path):
     answer = chosen_python(tmp_path)
     assert answer.returncode != 0
     assert "Python 3.11, 3.12 or 3.13 with venv is needed" in answer.stderr
+
+
+def test_every_shared_module_carries_types():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    checked = set(project["tool"]["mypy"]["overrides"][0]["module"])
+    modules = {path.stem for path in Path(emqa_dask.__file__).parent.glob("*.py")} - {"__init__", "__main__"}
+    assert {f"emqa_dask.{name}" for name in modules} <= checked
+
+
+def test_changelog_names_every_renamed_setting():
+    text = (REPOSITORY / "CHANGELOG.md").read_text()
+    missing = [key for pair in RENAMED_KEYS.items() for key in pair if f"`{key}`" not in text]
+    assert missing == []
