@@ -27,7 +27,9 @@ FILES = {
 UNITS = {
     "dose_e_per_nm2": "e/nm²",
     "nm_per_pixel": "nm/px",
-    "impulses_per_mpx": "1/Mpx",
+    "started": "s",
+    "banner_rows": "px",
+    "mpx": "Mpx",
     "px": "px",
     "nm": "nm",
     "kv": "kV",
@@ -51,15 +53,18 @@ def list_schemas() -> dict[str, pa.Schema]:
 
 
 def find_unit(field: pa.Field) -> str:
-    """Unit of a column, from the end of its name or else from its meaning; "" for none."""
-    meaning = read_meaning(field)
-    if "square px" in meaning:
-        return "px²"
+    """Unit of a column, from its name or else from its meaning; "" for texts and pure numbers."""
+    if not _is_number(field.type):
+        return ""
     if field.name in UNITS:
         return UNITS[field.name]
-    if (unit := UNITS.get(field.name.rpartition("_")[2])) and _is_number(field.type):
-        return unit
-    return "px" if re.search(r"\bpx\b", meaning) and field.name[:1] in "yx" else ""
+    if "square px" in read_meaning(field):
+        return "px²"
+    if re.search(r"(^|_)[yx][01]$", field.name):
+        return "px"
+    stem = field.name.rstrip("_0123456789")
+    unit = UNITS.get(stem.rpartition("_")[2], "")
+    return f"1/{unit}" if "_per_" in stem and unit else unit
 
 
 def _is_number(kind: pa.DataType) -> bool:
