@@ -118,7 +118,7 @@ def main() -> int:
     rows = labelled_cohorts.usable(every, network)
     made, name, errors = fit(rows, network, settings.featurise.score_floor)
     typical = rows[~rows["cohort"].isin(labelled_cohorts.NOT_TYPICAL)]
-    domain = domain_distance.fit(typical, typical["cohort"], columns=labelled_cohorts.DOMAIN)
+    domain = domain_distance.fit_domain(typical, typical["cohort"], columns=labelled_cohorts.DOMAIN)
     measured = {"left_out_cohorts_mae": {key.replace(",", ""): round(value, 4) for key, value in errors.items()}}
     if options.study:
         told = json.loads((options.study / "summary.json").read_text())
@@ -135,7 +135,7 @@ def main() -> int:
         "n_rows": len(rows),
         "versions": {"emqa_dask": emqa_dask.__version__},
         **quality_model.write_quality_model(made, options.out),
-        **domain_distance.save(domain, options.out),
+        **domain_distance.write_domain(domain, options.out),
         "measured": measured,
     }
     models.write_card(options.out, card)

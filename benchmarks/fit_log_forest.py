@@ -194,7 +194,9 @@ def beyond_domain(domain: domain_distance.Domain, n: int = 20) -> dict[str, floa
             pictures = [profiles.make_sample(kind, rng).image for rng in rngs]
         else:
             pictures = [faults.apply_fault(kind, np.zeros((512, 512), np.uint8), rng) for rng in rngs]
-        far = domain_distance.distance(domain, pd.DataFrame([image_statistics(picture) for picture in pictures]))
+        far = domain_distance.compute_domain_distances(
+            domain, pd.DataFrame([image_statistics(picture) for picture in pictures])
+        )
         found[kind] = float(np.mean(far > 1))
         print(f"{kind:20s} {found[kind]:5.2f} beyond a distance of 1, median {np.median(far):.2f}")
     print()
@@ -229,7 +231,7 @@ def main() -> None:
     once = table[::SETTINGS_PER_IMAGE]
     # Degraded images teach the forest what low F1 looks like; the domain is that of images as an operator keeps them.
     once = once[(once["family"] != "nothing") & (once["degradation"] == "none")]
-    domain = domain_distance.fit(once, once["image"], columns=DOMAIN)
+    domain = domain_distance.fit_domain(once, once["image"], columns=DOMAIN)
     beyond = beyond_domain(domain)
     options.out.mkdir(parents=True, exist_ok=True)
     card = {
@@ -243,7 +245,7 @@ def main() -> None:
         "n_rows": len(rows),
         "versions": {"emqa_dask": emqa_dask.__version__, "scikit-learn": sklearn.__version__},
         **forest.write_forest(fitted, options.out),
-        **domain_distance.save(domain, options.out),
+        **domain_distance.write_domain(domain, options.out),
         "measured": {**measured, "beyond_domain": beyond},
     }
     models.write_card(options.out, card)

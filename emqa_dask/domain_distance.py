@@ -13,10 +13,10 @@ from scipy.spatial.distance import cdist
 
 from emqa_dask import models
 
-FILE = "domain.safetensors"
+DOMAIN_FILE = "domain.safetensors"
 N_NEIGHBOURS = 5  # their mean distance: one odd training image does not open the door for its like
 MAX_ROWS = 1500  # training images kept
-_BATCH = 2000
+_BATCH_ROWS = 2000
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Domain:
     limit: float  # 99th percentile of held-out training images' raw distances
 
 
-def fit(
+def fit_domain(
     features: pd.DataFrame, groups: ArrayLike, *, columns: Sequence[str], quantile: float = 0.99, seed: int = 0
 ) -> Domain:
     """The domain of n training images; distances are scaled so that `quantile` of images held out by group are below 1.
@@ -45,7 +45,7 @@ def fit(
     from sklearn.covariance import ledoit_wolf
     from sklearn.model_selection import GroupKFold
 
-    values = _values(features, columns)
+    values = _select_values(features, columns)
     if len(values) < 20:
         raise ValueError(f"{len(values)} images are too few to say what is typical: at least 20")
     centre = np.nanmedian(values, axis=0)
@@ -58,35 +58,35 @@ def fit(
     eigenvalues, vectors = np.linalg.eigh(ledoit_wolf(points)[0])
     points = points @ (whiten := vectors / np.sqrt(eigenvalues))
     folds = GroupKFold(min(5, len(np.unique(groups)))).split(points, groups=groups)
-    held_out = np.concatenate([nearest(points[test], points[train]) for train, test in folds])
+    held_out = np.concatenate([compute_neighbour_distances(points[test], points[train]) for train, test in folds])
     keep = np.sort(np.random.default_rng(seed).permutation(len(points))[:MAX_ROWS])
     rows = points[keep].astype(np.float32)
     return Domain(tuple(columns), centre, scale, whiten, rows, float(np.quantile(held_out, quantile)))
 
 
-def distance(domain: Domain, features: pd.DataFrame) -> NDArray[np.float64]:
+def compute_domain_distances(domain: Domain, features: pd.DataFrame) -> NDArray[np.float64]:
     """Distance of n rows to the training images, (n,), 1 = the 99th percentile of held-out ones; more is further.
 
     NaN where no feature is known. Infinite features count as very far. Raises ValueError for missing columns.
     """
-    values = _values(features, domain.columns)
+    values = _select_values(features, domain.columns)
     # Not by BLAS, whose last bits depend on how many rows there are: a row's distance is its own.
     points = np.einsum("nf,fk->nk", _standardise(values, domain.centre, domain.scale), domain.whiten)
-    found = nearest(points, domain.rows) / domain.limit
+    found = compute_neighbour_distances(points, domain.rows) / domain.limit
     return np.where(np.isnan(values).all(axis=1), np.nan, found)
 
 
-def nearest(points: NDArray, rows: NDArray) -> NDArray[np.float64]:
+def compute_neighbour_distances(points: NDArray, rows: NDArray) -> NDArray[np.float64]:
     """Mean distance (n,) of points (n, d) to the N_NEIGHBOURS nearest of `rows` (m, d); some points at a time."""
     k = min(N_NEIGHBOURS, len(rows))
     found = [np.zeros(0)]
-    for start in range(0, len(points), _BATCH):
-        apart = cdist(points[start : start + _BATCH], rows)
+    for start in range(0, len(points), _BATCH_ROWS):
+        apart = cdist(points[start : start + _BATCH_ROWS], rows)
         found.append(np.partition(apart, k - 1, axis=1)[:, :k].mean(axis=1))
     return np.concatenate(found)
 
 
-def _values(features: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.float64]:
+def _select_values(features: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.float64]:
     missing = [name for name in columns if name not in features.columns]
     if missing:
         raise ValueError(f"the features lack {', '.join(missing)}, which the out-of-domain distance needs")
@@ -99,23 +99,23 @@ def _standardise(values: NDArray, centre: NDArray, scale: NDArray) -> NDArray[np
     return np.nan_to_num(z, nan=0.0)
 
 
-def save(domain: Domain, directory: Path) -> dict:
+def write_domain(domain: Domain, directory: Path) -> dict:
     """Writes `domain.safetensors` and returns the domain's part of the card: columns and limit, under `domain`."""
     directory.mkdir(parents=True, exist_ok=True)
     arrays = {f.name: getattr(domain, f.name) for f in dataclasses.fields(Domain)}
     columns = arrays.pop("columns")
     limit = arrays.pop("limit")
     content = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
-    (directory / FILE).write_bytes(content)  # save_file() would leave it readable by its owner only
+    (directory / DOMAIN_FILE).write_bytes(content)  # save_file() would leave it readable by its owner only
     return {"domain": {"columns": list(columns), "limit": limit}}
 
 
-def load(directory: Path) -> Domain | None:
+def read_domain(directory: Path) -> Domain | None:
     """The domain in a model directory, its file checked against the card's SHA-256; None for a model without one."""
     card = models.read_card(directory)
     if "domain" not in card:
         return None
-    if FILE not in card.get("files", {}):
-        raise ValueError(f"{directory / 'card.toml'}: names a domain but no {FILE}")
-    arrays = safetensors.numpy.load_file(models.check_file(directory, FILE, card))
+    if DOMAIN_FILE not in card.get("files", {}):
+        raise ValueError(f"{directory / 'card.toml'}: names a domain but no {DOMAIN_FILE}")
+    arrays = safetensors.numpy.load_file(models.check_file(directory, DOMAIN_FILE, card))
     return Domain(tuple(card["domain"]["columns"]), **arrays, limit=card["domain"]["limit"])

@@ -22,37 +22,41 @@ def images(n, seed, shift=0.0):
 
 @pytest.fixture(scope="module")
 def domain():
-    return domain_distance.fit(images(600, 0), np.arange(600), columns=COLUMNS)
+    return domain_distance.fit_domain(images(600, 0), np.arange(600), columns=COLUMNS)
 
 
 def test_one_is_the_99th_percentile_of_new_images_of_the_domain(domain):
-    far = domain_distance.distance(domain, images(3000, 1))
+    far = domain_distance.compute_domain_distances(domain, images(3000, 1))
     assert 0.95 <= np.mean(far <= 1) <= 0.999
     assert (far >= 0).all()
 
 
 def test_images_of_another_kind_are_beyond_one(domain):
-    assert np.mean(domain_distance.distance(domain, images(200, 2, shift=2.5)) > 1) > 0.95
+    assert np.mean(domain_distance.compute_domain_distances(domain, images(200, 2, shift=2.5)) > 1) > 0.95
     between = images(200, 3)[list(COLUMNS[::-1])].set_axis(COLUMNS, axis=1)  # known values, unknown together
-    assert np.median(domain_distance.distance(domain, between)) > 1
+    assert np.median(domain_distance.compute_domain_distances(domain, between)) > 1
 
 
 def test_units_do_not_matter():
     train = images(300, 4)
     new = images(50, 5, shift=0.5)
     units = np.array([1e-9, 1e3, 7.0, 1e6])
-    a = domain_distance.distance(domain_distance.fit(train, np.arange(300), columns=COLUMNS), new)
-    b = domain_distance.distance(domain_distance.fit(train * units, np.arange(300), columns=COLUMNS), new * units)
+    a = domain_distance.compute_domain_distances(
+        domain_distance.fit_domain(train, np.arange(300), columns=COLUMNS), new
+    )
+    b = domain_distance.compute_domain_distances(
+        domain_distance.fit_domain(train * units, np.arange(300), columns=COLUMNS), new * units
+    )
     np.testing.assert_allclose(a, b, rtol=1e-4)
 
 
 def test_each_row_by_itself(domain, monkeypatch):
     table = images(50, 6)
-    whole = domain_distance.distance(domain, table)
-    np.testing.assert_allclose(domain_distance.distance(domain, table[::-1])[::-1], whole)
-    monkeypatch.setattr(domain_distance, "_BATCH", 7)
-    np.testing.assert_allclose(domain_distance.distance(domain, table), whole)
-    assert domain_distance.distance(domain, table.iloc[:0]).shape == (0,)
+    whole = domain_distance.compute_domain_distances(domain, table)
+    np.testing.assert_allclose(domain_distance.compute_domain_distances(domain, table[::-1])[::-1], whole)
+    monkeypatch.setattr(domain_distance, "_BATCH_ROWS", 7)
+    np.testing.assert_allclose(domain_distance.compute_domain_distances(domain, table), whole)
+    assert domain_distance.compute_domain_distances(domain, table.iloc[:0]).shape == (0,)
 
 
 def test_unknown_and_infinite_features(domain):
@@ -60,7 +64,7 @@ def test_unknown_and_infinite_features(domain):
     table.loc[1, "noise"] = np.nan
     table.loc[2, :] = np.nan
     table.loc[3, "noise"] = np.inf
-    far = domain_distance.distance(domain, table)
+    far = domain_distance.compute_domain_distances(domain, table)
     assert np.isfinite(far[[0, 1]]).all()
     assert np.isnan(far[2])
     assert far[3] > 10
@@ -69,41 +73,44 @@ def test_unknown_and_infinite_features(domain):
 def test_training_images_held_out_by_group_set_the_scale():
     table = images(200, 8)
     copies = pd.concat([table] * 6)  # were copies not held out together, a distance of 0 would set the scale
-    apart = domain_distance.fit(copies, np.tile(np.arange(200), 6), columns=COLUMNS)
-    assert np.mean(domain_distance.distance(apart, images(2000, 9)) <= 1) > 0.9
+    apart = domain_distance.fit_domain(copies, np.tile(np.arange(200), 6), columns=COLUMNS)
+    assert np.mean(domain_distance.compute_domain_distances(apart, images(2000, 9)) <= 1) > 0.9
 
 
 def test_a_saved_domain_measures_the_same(domain, tmp_path):
-    models.write_card(tmp_path, domain_distance.save(domain, tmp_path))
+    models.write_card(tmp_path, domain_distance.write_domain(domain, tmp_path))
     table = images(30, 10, shift=1)
     np.testing.assert_array_equal(
-        domain_distance.distance(domain_distance.load(tmp_path), table), domain_distance.distance(domain, table)
+        domain_distance.compute_domain_distances(domain_distance.read_domain(tmp_path), table),
+        domain_distance.compute_domain_distances(domain, table),
     )
-    assert (tmp_path / domain_distance.FILE).stat().st_size < 200_000
-    content = bytearray((tmp_path / domain_distance.FILE).read_bytes())
+    assert (tmp_path / domain_distance.DOMAIN_FILE).stat().st_size < 200_000
+    content = bytearray((tmp_path / domain_distance.DOMAIN_FILE).read_bytes())
     content[-1] ^= 1
-    (tmp_path / domain_distance.FILE).write_bytes(content)
+    (tmp_path / domain_distance.DOMAIN_FILE).write_bytes(content)
     with pytest.raises(ValueError, match="SHA-256"):
-        domain_distance.load(tmp_path)
+        domain_distance.read_domain(tmp_path)
 
 
 def test_a_model_without_domain_has_none(tmp_path):
     models.write_card(tmp_path, {"name": "a forest alone"})
-    assert domain_distance.load(tmp_path) is None
+    assert domain_distance.read_domain(tmp_path) is None
 
 
 def test_refusals(domain):
     with pytest.raises(ValueError, match="lack noise"):
-        domain_distance.distance(domain, images(3, 0).drop(columns="noise"))
+        domain_distance.compute_domain_distances(domain, images(3, 0).drop(columns="noise"))
     with pytest.raises(ValueError, match=r"never vary in training.*noise"):
-        domain_distance.fit(images(50, 0).assign(noise=1.0), np.arange(50), columns=COLUMNS)
+        domain_distance.fit_domain(images(50, 0).assign(noise=1.0), np.arange(50), columns=COLUMNS)
     with pytest.raises(ValueError, match="19 images are too few"):
-        domain_distance.fit(images(19, 0), np.arange(19), columns=COLUMNS)
+        domain_distance.fit_domain(images(19, 0), np.arange(19), columns=COLUMNS)
 
 
 def bundled_distances(pictures):
-    domain = domain_distance.load(models.locate("log-synthetic"))
-    return domain_distance.distance(domain, pd.DataFrame([image_statistics(picture) for picture in pictures]))
+    domain = domain_distance.read_domain(models.locate("log-synthetic"))
+    return domain_distance.compute_domain_distances(
+        domain, pd.DataFrame([image_statistics(picture) for picture in pictures])
+    )
 
 
 @pytest.mark.parametrize("family", list(profiles.MAKE))

@@ -11,18 +11,18 @@ import pytest
 
 from emqa_dask import imaging_conditions
 from emqa_dask.imaging_conditions import (
-    Imaging,
+    ImagingSettings,
+    compute_information,
+    compute_missing_information,
+    compute_overlap,
+    compute_phase_shift,
     fit_phase_shift,
-    information,
-    missing_information,
-    overlap,
-    phase_shift,
 )
 
 STUDY = Path(__file__).parents[1] / "benchmarks/studies/transfer.py"
 LOSSES = Path(__file__).parents[2] / "shared/data/hrtem_ood_loss/mini_df.csv.gz"
 DEFOCI = [-25.0, -10.0, -5.0, 5.0, 10.0, 25.0]
-PAIRS = [(Imaging(a), Imaging(b)) for a in DEFOCI for b in DEFOCI]
+PAIRS = [(ImagingSettings(a), ImagingSettings(b)) for a in DEFOCI for b in DEFOCI]
 
 
 @pytest.fixture
@@ -35,86 +35,93 @@ def study(monkeypatch):
 
 @pytest.mark.parametrize(("train", "test"), PAIRS)
 def test_overlap_and_missing_information_are_shares(train, test):
-    assert 0 < overlap(train, test) <= 1 + 1e-12
-    assert overlap(train, test) == pytest.approx(overlap(test, train))
-    assert 0 <= missing_information(train, test) < 1
-    assert missing_information(train, train) == 0
-    assert overlap(train, train) == pytest.approx(1)
+    assert 0 < compute_overlap(train, test) <= 1 + 1e-12
+    assert compute_overlap(train, test) == pytest.approx(compute_overlap(test, train))
+    assert 0 <= compute_missing_information(train, test) < 1
+    assert compute_missing_information(train, train) == 0
+    assert compute_overlap(train, train) == pytest.approx(1)
 
 
 def test_a_wider_envelope_lets_more_information_through():
-    spreads = [information(Imaging(-10, focal_spread_nm=spread)) for spread in (0.5, 2.0, 5.0)]
+    spreads = [compute_information(ImagingSettings(-10, focal_spread_nm=spread)) for spread in (0.5, 2.0, 5.0)]
     assert spreads == sorted(spreads, reverse=True)
-    sharp = Imaging(-10, focal_spread_nm=1.0)
-    soft = Imaging(-10, focal_spread_nm=5.0)
-    assert missing_information(soft, sharp) > 5 * missing_information(sharp, soft)
+    sharp = ImagingSettings(-10, focal_spread_nm=1.0)
+    soft = ImagingSettings(-10, focal_spread_nm=5.0)
+    assert compute_missing_information(soft, sharp) > 5 * compute_missing_information(sharp, soft)
 
 
 def test_nothing_transferred_gives_nan():
-    dark = Imaging(0.0, defocus_range_nm=0.0)
-    assert np.isnan(overlap(dark, Imaging(10)))
-    assert np.isnan(missing_information(Imaging(10), dark))
-    assert missing_information(dark, Imaging(10)) == 1
+    dark = ImagingSettings(0.0, defocus_range_nm=0.0)
+    assert np.isnan(compute_overlap(dark, ImagingSettings(10)))
+    assert np.isnan(compute_missing_information(ImagingSettings(10), dark))
+    assert compute_missing_information(dark, ImagingSettings(10)) == 1
 
 
 @pytest.mark.parametrize(("train", "test"), PAIRS)
 def test_the_plain_phase_shift_is_a_distance_that_grows_with_defocus(train, test):
-    plain = phase_shift(train, test)
-    assert plain == pytest.approx(phase_shift(test, train))
-    assert plain == pytest.approx(abs(test.defocus_nm - train.defocus_nm) * phase_shift(Imaging(0), Imaging(1)))
-    assert phase_shift(train, test, outward=3, plane_nm=4) >= plain
-    assert phase_shift(train, train, outward=3, plane_nm=4) == 0
+    plain = compute_phase_shift(train, test)
+    assert plain == pytest.approx(compute_phase_shift(test, train))
+    assert plain == pytest.approx(
+        abs(test.defocus_nm - train.defocus_nm) * compute_phase_shift(ImagingSettings(0), ImagingSettings(1))
+    )
+    assert compute_phase_shift(train, test, outward=3, plane_nm=4) >= plain
+    assert compute_phase_shift(train, train, outward=3, plane_nm=4) == 0
 
 
 def test_outwards_costs_more_than_inwards_and_a_plane_breaks_the_mirror():
-    assert phase_shift(Imaging(5), Imaging(20), outward=2) > 2 * phase_shift(Imaging(20), Imaging(5), outward=2)
+    assert compute_phase_shift(ImagingSettings(5), ImagingSettings(20), outward=2) > 2 * compute_phase_shift(
+        ImagingSettings(20), ImagingSettings(5), outward=2
+    )
     there, mirrored = (
-        [phase_shift(Imaging(s * 10), Imaging(-s * 25), outward=2, plane_nm=p) for s in (1, -1)] for p in (0, 5)
+        [compute_phase_shift(ImagingSettings(s * 10), ImagingSettings(-s * 25), outward=2, plane_nm=p) for s in (1, -1)]
+        for p in (0, 5)
     )
     assert there[0] == pytest.approx(there[1])
     assert mirrored[0] > 1.2 * mirrored[1]
 
 
 def test_voltage_and_spherical_aberration_shift_the_phase_too():
-    assert phase_shift(Imaging(-50), Imaging(-50, voltage_kv=80)) > 1
-    assert phase_shift(Imaging(-50), Imaging(-50, cs_mm=1.2)) > 1
+    assert compute_phase_shift(ImagingSettings(-50), ImagingSettings(-50, voltage_kv=80)) > 1
+    assert compute_phase_shift(ImagingSettings(-50), ImagingSettings(-50, cs_mm=1.2)) > 1
 
 
 def test_what_was_put_in_is_fitted_from_ranks_alone():
     rng = np.random.default_rng(3)
     train, test = zip(*PAIRS)
-    truth = [phase_shift(a, b, outward=4.0, plane_nm=-3.0) for a, b in PAIRS]
+    truth = [compute_phase_shift(a, b, outward=4.0, plane_nm=-3.0) for a, b in PAIRS]
     loss = np.exp(np.array(truth)) * np.exp(0.01 * rng.standard_normal(len(truth)))
     outward, plane = fit_phase_shift(train, test, loss)
     assert plane == pytest.approx(-3.0, abs=1)
     assert outward in (2.0, 4.0, 8.0)
-    plain = [phase_shift(a, b) for a, b in PAIRS]
+    plain = [compute_phase_shift(a, b) for a, b in PAIRS]
     assert fit_phase_shift(train, test, np.round(plain, 9)) == (0.0, 0.0)
 
 
 def test_conditions_of_training_are_within_the_limit_and_far_ones_beyond_it():
     rng = np.random.default_rng(3)
     defoci = rng.normal(-80, 6, 200)
-    known = imaging_conditions.conditions(defoci, np.full(200, 300.0))
-    like = [imaging_conditions.distance(known, d, 300.0) for d in rng.normal(80, 6, 100)]
+    known = imaging_conditions.fit_training_conditions(defoci, np.full(200, 300.0))
+    like = [imaging_conditions.compute_condition_distance(known, d, 300.0) for d in rng.normal(80, 6, 100)]
     assert np.mean(np.array(like) > 1) <= 0.15
-    assert imaging_conditions.distance(known, 400.0, 300.0) > 5
-    assert imaging_conditions.distance(known, 80.0, 80.0) > 1
-    assert imaging_conditions.distance(known, -80.0, 300.0) == imaging_conditions.distance(known, 80.0, 300.0)
-    assert np.isnan(imaging_conditions.distance(known, np.nan, 300.0))
-    assert np.isnan(imaging_conditions.distance(known, 80.0, np.nan))
-    again = imaging_conditions.load(imaging_conditions.to_card(known))
-    assert imaging_conditions.distance(again, 400.0, 300.0) == pytest.approx(
-        imaging_conditions.distance(known, 400.0, 300.0), rel=1e-3
+    assert imaging_conditions.compute_condition_distance(known, 400.0, 300.0) > 5
+    assert imaging_conditions.compute_condition_distance(known, 80.0, 80.0) > 1
+    assert imaging_conditions.compute_condition_distance(
+        known, -80.0, 300.0
+    ) == imaging_conditions.compute_condition_distance(known, 80.0, 300.0)
+    assert np.isnan(imaging_conditions.compute_condition_distance(known, np.nan, 300.0))
+    assert np.isnan(imaging_conditions.compute_condition_distance(known, 80.0, np.nan))
+    again = imaging_conditions.read_training_conditions(imaging_conditions.make_card_table(known))
+    assert imaging_conditions.compute_condition_distance(again, 400.0, 300.0) == pytest.approx(
+        imaging_conditions.compute_condition_distance(known, 400.0, 300.0), rel=1e-3
     )
 
 
 def test_few_known_conditions_are_none():
-    assert imaging_conditions.conditions([50.0] * 19 + [np.nan] * 30, [300.0] * 49) is None
-    assert imaging_conditions.to_card(None) == {}
-    assert imaging_conditions.load({}) is None
-    same = imaging_conditions.conditions([50.0] * 30, [300.0] * 30)
-    assert imaging_conditions.distance(same, 50.0, 300.0) == 0
+    assert imaging_conditions.fit_training_conditions([50.0] * 19 + [np.nan] * 30, [300.0] * 49) is None
+    assert imaging_conditions.make_card_table(None) == {}
+    assert imaging_conditions.read_training_conditions({}) is None
+    same = imaging_conditions.fit_training_conditions([50.0] * 30, [300.0] * 30)
+    assert imaging_conditions.compute_condition_distance(same, 50.0, 300.0) == 0
 
 
 def test_too_few_or_equal_losses_are_refused():
@@ -135,7 +142,9 @@ def networks(seed: int = 0) -> pd.DataFrame:
             row |= {"N_tl_training_points": 512, "transfer_lr": 1e-4}
             for prefix, at in (("best_pretrain_val", trained), ("best_transfer_performance", tuned)):
                 for tested in range(-250, 251, 50):
-                    shift = phase_shift(Imaging(at / 10), Imaging(tested / 10), outward=2.0, plane_nm=4.0)
+                    shift = compute_phase_shift(
+                        ImagingSettings(at / 10), ImagingSettings(tested / 10), outward=2.0, plane_nm=4.0
+                    )
                     row[f"{prefix}_{tested}"] = 0.01 * np.exp(0.3 * shift + 0.02 * rng.standard_normal())
             rows.append(row)
     return pd.DataFrame(rows)

@@ -119,8 +119,8 @@ def held_out(task: tuple[pd.DataFrame, NDArray, NDArray, bool]) -> tuple[pd.Data
     units = known["cohort"].to_numpy() if by_cohort else np.arange(len(known))
     chosen = choose(known, units)
     typical = known[~known["cohort"].isin(NOT_TYPICAL)]
-    domain = domain_distance.fit(typical, typical["cohort"], columns=DOMAIN)
-    return predict(chosen, new).assign(distance=domain_distance.distance(domain, new)), chosen.errors
+    domain = domain_distance.fit_domain(typical, typical["cohort"], columns=DOMAIN)
+    return predict(chosen, new).assign(distance=domain_distance.compute_domain_distances(domain, new)), chosen.errors
 
 
 def study(rows: pd.DataFrame, workers: int) -> tuple[pd.DataFrame, pd.DataFrame]:

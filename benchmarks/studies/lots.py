@@ -34,8 +34,8 @@ from safetensors.numpy import load_file
 from emqa_dask import models
 from emqa_dask.classify import load_ensemble
 from emqa_dask.uncertainty import entropy, referral, reliability
-from emqa_dask.uncertainty.entropy import entropy_shape
-from emqa_dask.uncertainty.learning_curve import fit_learning_curve, labels_needed
+from emqa_dask.uncertainty.entropy import summarise_entropies
+from emqa_dask.uncertainty.learning_curve import compute_labels_needed, fit_learning_curve
 
 METHODS = ("softmax", "dropout", "ensemble")
 KINDS = ("test", "changed", "unseen", "photographs")  # that a histogram's shape is to tell apart
@@ -178,7 +178,7 @@ def tempered(method: str, seed: int, given: argparse.Namespace) -> dict:
     used = slice(1) if method == "softmax" else slice(None)
     p = {name: held[f"{name}.probabilities"][used].mean(axis=0, dtype=float) for name in ("validation", "test")}
     temperature = reliability.fit_temperature(p["validation"], held["validation.classes"])
-    row = figures(reliability.at_temperature(p["test"], temperature)[None], held["test.classes"])
+    row = figures(reliability.apply_temperature(p["test"], temperature)[None], held["test.classes"])
     return {"temperature": round(temperature, 3)} | {key: row[key] for key in ("nll", "ece", "ece_equal_mass")}
 
 
@@ -205,7 +205,7 @@ def learning_curve(given: argparse.Namespace) -> dict:
             n = [row["labels"] for row in rows]
             for name in ("accuracy", "confidence"):
                 law = fit_learning_curve(n, [row[name] for row in rows])
-                needed = labels_needed(law, given.target)
+                needed = compute_labels_needed(law, given.target)
                 found[method][name] = {**law._asdict(), "labels_needed": needed if np.isfinite(needed) else None}
     return found
 
@@ -218,7 +218,7 @@ def shapes(words: dict[int, dict[str, dict[str, NDArray]]], given: argparse.Name
     found = {}
     for method in METHODS if len(words) > 1 else ():
         rows = [
-            (seed, kind, list(entropy_shape(cohort, given.lots).values()))
+            (seed, kind, list(summarise_entropies(cohort, given.lots).values()))
             for seed, said in words.items()
             for kind in KINDS
             for cohort in _cohorts(entropy.predictive_entropy(said[method][kind][None]), seed, given.cohort)
@@ -235,7 +235,7 @@ def shapes(words: dict[int, dict[str, dict[str, NDArray]]], given: argparse.Name
             "told": round(float((told == kinds).mean()), 3),
             "cohorts": len(rows),
             **{f"told {kind}": round(float((told == kinds)[kinds == kind].mean()), 3) for kind in KINDS},
-            "names": list(entropy_shape([], given.lots)),
+            "names": list(summarise_entropies([], given.lots)),
             "mean": {kind: shape[kinds == kind].mean(axis=0).round(4).tolist() for kind in KINDS},
         }
     return found

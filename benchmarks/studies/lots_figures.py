@@ -92,7 +92,7 @@ def _learning_curve(axis: Axes, points: list[dict], laws: dict) -> None:
         if name in laws:
             law = learning_curve.LearningCurve(*(laws[name][field] for field in learning_curve.LearningCurve._fields))
             between = np.geomspace(n.min(), n.max(), 100)
-            axis.plot(between, learning_curve.accuracy_at(law, between), "-", color=colour, linewidth=0.8)
+            axis.plot(between, learning_curve.predict_accuracy(law, between), "-", color=colour, linewidth=0.8)
 
 
 def images(out: Path, parts: dict[str, NDArray[np.float32]], each: int = 12) -> None:

@@ -1,4 +1,4 @@
-"""Whether shifted images are flagged, and told apart by kind: predict.shift on shifts that its fit has not seen.
+"""Shifted images: whether uncertainty.shift_model flags them and names their kind, on shifts that its fit has not seen.
 
 python benchmarks/studies/shifts.py --out DIR [--data patches64's and cifar10_ood's folder] [--tasks ...] [--seeds ...]
 
@@ -42,8 +42,8 @@ from emqa_dask.tables import SHIFT_SCORES, SHIFTS
 from emqa_dask.train import classifier
 from emqa_dask.train.classes import split_groups
 from emqa_dask.train.member_fit import MemberSchedule
-from emqa_dask.uncertainty import entropy, referral, shift
-from emqa_dask.uncertainty.shift_scores import Seen
+from emqa_dask.uncertainty import entropy, referral, shift_model
+from emqa_dask.uncertainty.shift_scores import EnsembleOutputs
 from emqa_dask.windows import WindowSettings, normalise_image
 
 SETS = ("loops_bfstem", "np_stem", "cavity_tem", "particles_em")
@@ -104,17 +104,17 @@ def look(task: str, seed: int, given: argparse.Namespace) -> tuple:
     return _examples(ensemble, parts["validation"], seed, given.times) | seen, kinds, truth
 
 
-def _examples(ensemble: Ensemble, images: list, seed: int, times: int) -> dict[str, Seen]:
+def _examples(ensemble: Ensemble, images: list, seed: int, times: int) -> dict[str, EnsembleOutputs]:
     return {f"fit {kind}": _seen(ensemble, made) for kind, made in shifted_examples(images * times, seed).items()}
 
 
 def study(seen: dict, kinds: dict, truth: dict, *, embedded: int, seed: int) -> dict:
     seen = {name: s._replace(embeddings=s.embeddings[:embedded]) for name, s in seen.items()}
     shifted = {name.removeprefix("fit "): s for name, s in seen.items() if name.startswith("fit ")}
-    known = shift.fit(
+    known = shift_model.fit_shift_model(
         seen["train"], *truth["train"], seen["validation"], shifted, held_out_groups=truth["validation"][1], seed=seed
     )
-    judged = {name: shift.judge(known, seen[name]) for name in kinds}
+    judged = {name: shift_model.classify_shift(known, seen[name]) for name in kinds}
     p = seen["test"].probabilities
     y = truth["test"][0]
     is_wrong = p.mean(axis=0).argmax(axis=1) != y
@@ -137,7 +137,7 @@ def study(seen: dict, kinds: dict, truth: dict, *, embedded: int, seed: int) -> 
     for name in kinds:
         share = judged[name]["shift"].value_counts(normalize=True)
         found["kinds"][f"{kinds[name]}: {name}"] = {kind: float(share.get(kind, 0)) for kind in SHIFTS}
-    told = {name: shift.of_cohort(judged[name]) for name in kinds}
+    told = {name: shift_model.classify_cohort_shift(judged[name]) for name in kinds}
     found["kinds_of_cohorts"] = {f"{kinds[name]}: {name}": kind for name, kind in told.items()}
     found["cohorts_right"] = [sum(told[name] == kinds[name] for name in kinds), len(kinds)]
     found["kinds_right"] = _by_kind(judged, kinds)
@@ -160,12 +160,12 @@ def _rounded(found):
     return round(found, 3) if isinstance(found, float) else found
 
 
-def _seen(ensemble: Ensemble, images: list) -> Seen:
+def _seen(ensemble: Ensemble, images: list) -> EnsembleOutputs:
     looked = ensemble.examine(images)
     statistics = pd.DataFrame([image_statistics(image) for image in images])
     p, e = (np.stack([getattr(one, name) for one in looked], axis=1) for name in ("probabilities", "embeddings"))
     content, odds = (np.array([getattr(one, name) for one in looked]) for name in ("content", "foreign_log_odds"))
-    return Seen(p, e, statistics, content, odds)
+    return EnsembleOutputs(p, e, statistics, content, odds)
 
 
 def _ensemble(out: Path, images, labels, split, classes, seed: int, given) -> Ensemble:

@@ -18,7 +18,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
-from emqa_dask.imaging_conditions import Imaging, fit_phase_shift, missing_information, overlap, phase_shift
+from emqa_dask.imaging_conditions import (
+    ImagingSettings,
+    compute_missing_information,
+    compute_overlap,
+    compute_phase_shift,
+    fit_phase_shift,
+)
 
 DATA = Path(__file__).parents[3] / "shared/data/hrtem_ood_loss/mini_df.csv.gz"
 AIM = 0.85
@@ -36,22 +42,22 @@ def losses(networks: pd.DataFrame, trained_at: str, prefix: str) -> pd.DataFrame
     return pairs[(pairs["train_nm"] != 0) & (pairs["test_nm"] != 0)].reset_index(drop=True)
 
 
-def conditions(pairs: pd.DataFrame) -> tuple[list[Imaging], list[Imaging]]:
-    return tuple([Imaging(defocus) for defocus in pairs[name]] for name in ("train_nm", "test_nm"))
+def conditions(pairs: pd.DataFrame) -> tuple[list[ImagingSettings], list[ImagingSettings]]:
+    return tuple([ImagingSettings(defocus) for defocus in pairs[name]] for name in ("train_nm", "test_nm"))
 
 
 def measure(pairs: pd.DataFrame) -> tuple[pd.DataFrame, list[dict]]:
     """`pairs` with a column for each measure, the signed one held out; and what was fitted without each condition."""
     train, test = conditions(pairs)
     pairs["difference_nm"] = (pairs["test_nm"] - pairs["train_nm"]).abs()
-    pairs["overlap"] = [overlap(a, b) for a, b in zip(train, test)]
-    pairs["missing_information"] = [missing_information(a, b) for a, b in zip(train, test)]
+    pairs["overlap"] = [compute_overlap(a, b) for a, b in zip(train, test)]
+    pairs["missing_information"] = [compute_missing_information(a, b) for a, b in zip(train, test)]
     pairs["signed_shift"] = np.nan
     fits = []
     for held, rows in pairs.groupby("train_nm"):
         rest = pairs[pairs["train_nm"] != held]
         outward, plane = fit_phase_shift(*conditions(rest), rest["loss"])
-        shifts = [phase_shift(a, b, outward=outward, plane_nm=plane) for a, b in zip(*conditions(rows))]
+        shifts = [compute_phase_shift(a, b, outward=outward, plane_nm=plane) for a, b in zip(*conditions(rows))]
         pairs.loc[rows.index, "signed_shift"] = np.round(shifts, 9)
         within = float(spearmanr(np.round(shifts, 9), rows["loss"])[0])
         fits.append({"left_out_nm": held, "outward": outward, "plane_nm": plane, "spearman_within": within})
@@ -65,7 +71,7 @@ def fine_tuned(networks: pd.DataFrame, outward: float, plane: float) -> dict:
         free[free["transfer_lr"] == free["transfer_lr"].max()], "transfer_defocus", "best_transfer_performance"
     )
     train, test = conditions(pairs)
-    shifts = [phase_shift(a, b, outward=outward, plane_nm=plane) for a, b in zip(train, test)]
+    shifts = [compute_phase_shift(a, b, outward=outward, plane_nm=plane) for a, b in zip(train, test)]
     return {
         "pairs": len(pairs),
         "difference": float(spearmanr((pairs["test_nm"] - pairs["train_nm"]).abs(), pairs["loss"])[0]),

@@ -191,7 +191,7 @@ def write_calibration(
     the run), and a card with the report under `measured`, beside the entries of `card`."""
     record = quality_model.write_quality_model(found.model, directory)
     if domain is not None:
-        record |= domain_distance.save(domain, directory)
+        record |= domain_distance.write_domain(domain, directory)
     measured = {
         row["protocol"].replace(" ", "_"): {
             key: value if isinstance(value, (str, int)) else round(float(value), 4)

@@ -19,7 +19,7 @@ class LoadedModel(NamedTuple):
     forest: forest.Forest | None
     quality_model: quality_model.QualityModel
     domain: domain_distance.Domain | None
-    conditions: imaging_conditions.Conditions | None  # of its training images, where their rings told them
+    conditions: imaging_conditions.TrainingConditions | None  # of its training images, where their rings told them
 
 
 @functools.lru_cache(maxsize=8)
@@ -27,7 +27,10 @@ def _load_model(directory: Path, digest: str) -> LoadedModel:
     """A model and its domain, loaded once a process: a partition predicts in less time than loading takes."""
     card = models.load_card(directory)
     with models.blame(directory):
-        known = {"domain": domain_distance.load(directory), "conditions": imaging_conditions.load(card)}
+        known = {
+            "domain": domain_distance.read_domain(directory),
+            "conditions": imaging_conditions.read_training_conditions(card),
+        }
         if "judge" in card:
             return LoadedModel(None, quality_model.read_quality_model(directory), **known)
         fitted = forest.read_forest(directory)
@@ -72,8 +75,12 @@ def _predict_with_model(features: pd.DataFrame, directory: Path) -> pd.DataFrame
     if model.forest is not None:  # the forest's own numbers, to the last bit
         own = forest.predict_forest(model.forest, features)
         table[own.columns] = own
-    far = np.full(len(features), np.nan) if model.domain is None else domain_distance.distance(model.domain, features)
-    table["ood_distance"] = np.fmax(far, imaging_conditions.distances(model.conditions, features))
+    far = (
+        np.full(len(features), np.nan)
+        if model.domain is None
+        else domain_distance.compute_domain_distances(model.domain, features)
+    )
+    table["ood_distance"] = np.fmax(far, imaging_conditions.compute_condition_distances(model.conditions, features))
     table["micrograph_id"] = features["micrograph_id"]
     return table[PREDICTIONS.names].reset_index(drop=True)
 

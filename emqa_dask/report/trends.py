@@ -21,7 +21,7 @@ N_BARS = 16
 def over_time(times: pd.DataFrame, label: str, reference: float = np.nan) -> Markup:
     """The median of each stretch with its 5 to 95 %, and a dashed line at `reference` (NaN: none); "" without values.
 
-    `times` as predict.drift.over_time() gives it: start and end are dates, or positions of images.
+    `times` as uncertainty.drift.summarise_over_time() gives it: start and end are dates, or positions of images.
     """
     numbers = times[["median", "low", "high"]].to_numpy(float)
     times = times[np.isfinite(numbers).all(1)]

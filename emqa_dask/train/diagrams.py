@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike
 def plot_held_out(bins: Mapping[str, ArrayLike], coverage: ArrayLike, risk: ArrayLike, title: str) -> Figure:
     """The reliability diagram beside the error of those who are kept when the least certain go to a person.
 
-    `bins` have `confidence`, `accuracy` and `n` of each (predict.reliability), `coverage` and `risk` (n,) are a
-    risk-coverage curve (predict.referral).
+    `bins` have `confidence`, `accuracy` and `n` of each (uncertainty.reliability), `coverage` and `risk` (n,) are a
+    risk-coverage curve (uncertainty.referral).
     """
     figure = Figure((9, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)

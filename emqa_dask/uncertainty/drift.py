@@ -9,10 +9,12 @@ from scipy.stats import false_discovery_control, ks_2samp, kstwo
 
 from emqa_dask import tables
 
-EXACT = 1000  # values in both samples: up to here the exact distribution, which is off the asymptotic one by up to 2x
+MAX_EXACT_VALUES = (
+    1000  # values in both samples: up to here the exact distribution, which is off the asymptotic one by up to 2x
+)
 
 
-def drifts(
+def detect_drifts(
     values: pd.DataFrame,
     reference: pd.DataFrame | None,
     *,
@@ -41,17 +43,17 @@ def drifts(
     No rows, or no quantities, give an empty table. Raises ValueError for columns that are missing and for limits that
     make no sense.
     """
-    _check(values, reference, quantities, false_discoveries, least_effect, min_images)
+    _check_arguments(values, reference, quantities, false_discoveries, least_effect, min_images)
     values = values[values["cohort"].notna()]
     groups = {str(name): at for name, at in values.groupby("cohort", sort=True).indices.items()}
     dates = {name: values["acquired"].iloc[at].dropna() for name, at in groups.items()}
     rows = []
     for quantity in quantities:
         whole = values[quantity].to_numpy(float)
-        pool = np.sort(_known((values if reference is None else reference)[quantity].to_numpy(float)))
+        pool = np.sort(_drop_unknown((values if reference is None else reference)[quantity].to_numpy(float)))
         for name, at in groups.items():
-            own = np.sort(_known(whole[at]))
-            found = _compared(own, pool, reference is None, min_images)
+            own = np.sort(_drop_unknown(whole[at]))
+            found = _compare_samples(own, pool, reference is None, min_images)
             first, last = (dates[name].min(), dates[name].max()) if len(dates[name]) else (None, None)
             rows.append({"cohort": name, "quantity": quantity, "first_acquired": first, "last_acquired": last, **found})
     out = pd.DataFrame(rows, columns=[name for name in tables.DRIFTS.names if name != "reference"])
@@ -66,7 +68,7 @@ def drifts(
     return tables.conform(out, tables.DRIFTS).to_pandas()
 
 
-def over_time(values: pd.DataFrame, quantity: str, n_bins: int = 12) -> pd.DataFrame:
+def summarise_over_time(values: pd.DataFrame, quantity: str, n_bins: int = 12) -> pd.DataFrame:
     """`quantity` in up to `n_bins` stretches: start, end, n, and median, low (5 %) and high (95 %) of its known values.
 
     Where images have a date (`acquired`, ISO 8601; one with a time zone counts in UTC), the stretches are equally long
@@ -100,20 +102,20 @@ def over_time(values: pd.DataFrame, quantity: str, n_bins: int = 12) -> pd.DataF
     return out.assign(**{name: out[name].to_numpy().astype(x.dtype) for name in ("start", "end")})
 
 
-def _known(values: NDArray) -> NDArray:
+def _drop_unknown(values: NDArray) -> NDArray:
     return values[~np.isnan(values)]
 
 
-def _compared(own: NDArray, pool: NDArray, is_within: bool, min_images: int) -> dict[str, float]:
+def _compare_samples(own: NDArray, pool: NDArray, is_within: bool, min_images: int) -> dict[str, float]:
     """The numbers of a row for sorted values; `is_within`: `own` is a part of `pool`, and is held against the rest."""
     n = len(own)
     m = len(pool) - (len(own) if is_within else 0)
-    found = {"n": n, "n_reference": m, "median": _median(own)}
+    found = {"n": n, "n_reference": m, "median": _compute_median(own)}
     names = ("reference_median", "statistic", "p_value", "p_corrected", "effect")
     if min(n, m) == 0:
         return found | dict.fromkeys(names, np.nan)
-    taken = _places(pool, own) if is_within else np.zeros(0, int)
-    found |= dict.fromkeys(names, np.nan) | {"reference_median": _median(_middle(pool, taken))}
+    taken = _find_positions(pool, own) if is_within else np.zeros(0, int)
+    found |= dict.fromkeys(names, np.nan) | {"reference_median": _compute_median(_find_middle_values(pool, taken))}
     if min(n, m) < min_images:
         return found
     at, after = (np.searchsorted(own, own, side) for side in ("left", "right"))
@@ -122,31 +124,31 @@ def _compared(own: NDArray, pool: NDArray, is_within: bool, min_images: int) -> 
     # The distance of two step functions is largest at a step of `own`: just behind it, or just in front of it.
     statistic = float(max((after / n - upto / m).max(), (below / m - at / n).max(), 0.0))
     effect = float((below + upto).sum() / (n * m) - 1)
-    if n + m <= EXACT:
+    if n + m <= MAX_EXACT_VALUES:
         p = float(ks_2samp(own, np.delete(pool, taken), method="exact").pvalue)
     else:
         p = float(np.clip(kstwo.sf(statistic, round(n * m / (n + m))), 0, 1))
     return found | {"statistic": statistic, "p_value": p, "effect": effect}
 
 
-def _places(pool: NDArray, own: NDArray) -> NDArray:
+def _find_positions(pool: NDArray, own: NDArray) -> NDArray:
     """Ascending positions in sorted `pool` of the sorted values `own`, which are a part of it; each once."""
     return np.searchsorted(pool, own, "left") + np.arange(len(own)) - np.searchsorted(own, own, "left")
 
 
-def _middle(pool: NDArray, taken: NDArray) -> NDArray:
+def _find_middle_values(pool: NDArray, taken: NDArray) -> NDArray:
     """The two values (twice the one) in the middle of sorted `pool` without the positions `taken`."""
     m = len(pool) - len(taken)
     middle = np.array([(m - 1) // 2, m // 2])
     return pool[middle + np.searchsorted(taken - np.arange(len(taken)), middle, "right")]
 
 
-def _median(values: NDArray) -> float:
+def _compute_median(values: NDArray) -> float:
     with np.errstate(invalid="ignore"):  # of -inf and inf
         return float(np.median(values)) if len(values) else np.nan
 
 
-def _check(values, reference, quantities, false_discoveries, least_effect, min_images) -> None:
+def _check_arguments(values, reference, quantities, false_discoveries, least_effect, min_images) -> None:
     for name, table, needed in (
         ("values", values, ("cohort", "acquired", *quantities)),
         ("reference", reference, quantities),

@@ -13,7 +13,7 @@ def predictive_entropy(p: ArrayLike) -> NDArray:
     ensemble of one member. float64. Raises ValueError, naming member, row and value, for p of another shape, without
     members or classes, with a NaN, below 0, or not summing to 1.
     """
-    return _entropy(checked(p).mean(axis=0))
+    return _compute_entropy(check_probabilities(p).mean(axis=0))
 
 
 def mutual_information(p: ArrayLike) -> NDArray:
@@ -23,9 +23,9 @@ def mutual_information(p: ArrayLike) -> NDArray:
     training data would take away (Houlsby et al., arXiv 1112.5745; Depeweg et al., ICML 2018). p (members, n,
     classes) and errors as in `predictive_entropy`.
     """
-    p = checked(p)
-    total = _entropy(p.mean(axis=0))
-    return np.clip(total - _entropy(p).mean(axis=0), 0, total)
+    p = check_probabilities(p)
+    total = _compute_entropy(p.mean(axis=0))
+    return np.clip(total - _compute_entropy(p).mean(axis=0), 0, total)
 
 
 def variation_ratio(p: ArrayLike) -> NDArray:
@@ -34,12 +34,12 @@ def variation_ratio(p: ArrayLike) -> NDArray:
     A member's class is its largest probability's; of equal ones the first. p (members, n, classes) and errors as in
     `predictive_entropy`. Freeman, Elementary Applied Statistics (1965).
     """
-    p = checked(p)
+    p = check_probabilities(p)
     votes = (p.argmax(axis=2)[..., None] == np.arange(p.shape[2])).sum(axis=0)
     return 1 - votes.max(axis=1) / len(p)
 
 
-def entropy_shape(entropy: ArrayLike, n_classes: int, n_bins: int = 10) -> dict[str, float]:
+def summarise_entropies(entropy: ArrayLike, n_classes: int, n_bins: int = 10) -> dict[str, float]:
     """The shape of a cohort's entropy histogram in n_bins + 6 figures, always the same ones in the same order.
 
     `entropy` (n,) are the images' predictive entropies, nats; all figures are of entropy / ln n_classes, so that
@@ -71,7 +71,7 @@ def entropy_shape(entropy: ArrayLike, n_classes: int, n_bins: int = 10) -> dict[
     }
 
 
-def checked(p: ArrayLike) -> NDArray:
+def check_probabilities(p: ArrayLike) -> NDArray:
     """p (members, n, classes) as float64 whose classes sum to 1 exactly; errors as in `predictive_entropy`."""
     p = np.asarray(p, float)
     if p.ndim != 3 or p.shape[0] == 0 or p.shape[2] == 0:
@@ -98,7 +98,7 @@ def checked(p: ArrayLike) -> NDArray:
     return p / total
 
 
-def _entropy(p: NDArray) -> NDArray:
+def _compute_entropy(p: NDArray) -> NDArray:
     """Entropy over the last axis, nats; 0 ln 0 = 0. Clipped to [0, ln classes]: rounding leaves it by 1e-16."""
     logs = np.log(p, out=np.zeros_like(p), where=p > 0)
     return np.clip(-(p * logs).sum(axis=-1), 0, np.log(p.shape[-1]))

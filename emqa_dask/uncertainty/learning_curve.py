@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar, nnls
 
-EXPONENTS = (0.05, 2.0)  # a slower law is as good as flat, a faster one has reached its ceiling
+EXPONENT_RANGE = (0.05, 2.0)  # a slower law is as good as flat, a faster one has reached its ceiling
 
 
 class LearningCurve(NamedTuple):
@@ -42,7 +42,7 @@ def fit_learning_curve(n_labels: ArrayLike, accuracy: ArrayLike) -> LearningCurv
     def fit(exponent: float) -> tuple[NDArray, float]:
         return nnls(np.stack([np.ones_like(n), (n / n.max()) ** -exponent], axis=1), error)
 
-    grid = np.linspace(*EXPONENTS, 79)
+    grid = np.linspace(*EXPONENT_RANGE, 79)
     best = int(np.argmin([fit(exponent)[1] for exponent in grid]))
     bounds = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
     exponent = float(minimize_scalar(lambda e: fit(e)[1], bounds=bounds, method="bounded", options={"xatol": 1e-9}).x)
@@ -50,12 +50,12 @@ def fit_learning_curve(n_labels: ArrayLike, accuracy: ArrayLike) -> LearningCurv
     return LearningCurve(float(floor), float(loss * n.max() ** exponent), exponent)
 
 
-def accuracy_at(curve: LearningCurve, n_labels: ArrayLike) -> NDArray:
+def predict_accuracy(curve: LearningCurve, n_labels: ArrayLike) -> NDArray:
     """What the law says of `n_labels` labels (any shape); not below 0."""
     return np.maximum(0, 1 - curve.floor - curve.loss * np.asarray(n_labels, float) ** -curve.exponent)
 
 
-def labels_needed(curve: LearningCurve, target: float) -> float:
+def compute_labels_needed(curve: LearningCurve, target: float) -> float:
     """The number of labels from which the law reaches the accuracy `target`; inf where its floor is in the way.
 
     Far outside of the numbers of labels that the curve was fitted to it is a guess. Raises ValueError for a target

@@ -38,18 +38,18 @@ def risk_coverage(uncertainty: ArrayLike, error: ArrayLike) -> RiskCoverage:
     return RiskCoverage(count / len(error), risk, float(risk.mean()), levels[of])
 
 
-def threshold_for_risk(uncertainty: ArrayLike, error: ArrayLike, risk: float) -> tuple[float, float]:
+def find_risk_threshold(uncertainty: ArrayLike, error: ArrayLike, risk: float) -> tuple[float, float]:
     """The largest uncertainty to keep so that the kept rows' mean error is `risk` at most, and the coverage it gives.
 
     From held-out rows (arguments as in `risk_coverage`). Rows of equal uncertainty are kept or referred together.
     (-inf, 0.0) when no threshold reaches the target: then all rows need a person.
     """
     curve = risk_coverage(uncertainty, error)
-    fits = np.flatnonzero(_ends(curve.uncertainty) & (curve.risk <= risk + 1e-12))
+    fits = np.flatnonzero(_mark_level_ends(curve.uncertainty) & (curve.risk <= risk + 1e-12))
     return (float(curve.uncertainty[fits[-1]]), float(curve.coverage[fits[-1]])) if len(fits) else (-np.inf, 0.0)
 
 
-def threshold_for_budget(uncertainty: ArrayLike, share: float) -> tuple[float, float]:
+def find_budget_threshold(uncertainty: ArrayLike, share: float) -> tuple[float, float]:
     """The largest uncertainty to keep so that a `share` in [0, 1] of the rows at most is referred; and the coverage.
 
     Rows of equal uncertainty are kept together, so fewer may be referred than the budget allows. Needs no labels.
@@ -59,7 +59,7 @@ def threshold_for_budget(uncertainty: ArrayLike, share: float) -> tuple[float, f
     curve = risk_coverage(uncertainty, np.zeros(len(np.asarray(uncertainty))))
     if share == 1:
         return -np.inf, 0.0
-    at = np.flatnonzero(_ends(curve.uncertainty) & (curve.coverage >= 1 - share - 1e-12))[0]
+    at = np.flatnonzero(_mark_level_ends(curve.uncertainty) & (curve.coverage >= 1 - share - 1e-12))[0]
     return float(curve.uncertainty[at]), float(curve.coverage[at])
 
 
@@ -83,6 +83,6 @@ def auroc(score: ArrayLike, is_positive: ArrayLike) -> float:
     return float((rank[positive].sum() - n * (n + 1) / 2) / (n * m))
 
 
-def _ends(ascending: NDArray) -> NDArray:
+def _mark_level_ends(ascending: NDArray) -> NDArray:
     """Where a run of equal values ends (n,), bool."""
     return np.append(ascending[1:] > ascending[:-1], True)

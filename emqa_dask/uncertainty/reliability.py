@@ -7,9 +7,9 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
 
-from emqa_dask.uncertainty.entropy import checked
+from emqa_dask.uncertainty.entropy import check_probabilities
 
-TINY = 1e-12  # the smallest probability that a likelihood takes: a certain and wrong answer costs 27.6 nats
+MIN_PROBABILITY = 1e-12  # the smallest probability that a likelihood takes: a certain and wrong answer costs 27.6 nats
 
 
 def negative_log_likelihood(p: ArrayLike, y: ArrayLike) -> float:
@@ -17,8 +17,8 @@ def negative_log_likelihood(p: ArrayLike, y: ArrayLike) -> float:
 
     Errors as in `expected_calibration_error`.
     """
-    p, y = _pair(p, y)
-    return float(-np.log(np.maximum(p[np.arange(len(y)), y], TINY)).mean())
+    p, y = _check_labelled(p, y)
+    return float(-np.log(np.maximum(p[np.arange(len(y)), y], MIN_PROBABILITY)).mean())
 
 
 def expected_calibration_error(
@@ -43,7 +43,7 @@ def reliability_table(
     `low`, `high`: the bin's ends (confidence); `n`; `share` of all rows; mean `confidence`; `accuracy`. Arguments and
     errors as in `expected_calibration_error`. A confidence on the edge of two `width` bins belongs to the upper one.
     """
-    p, y = _pair(p, y)
+    p, y = _check_labelled(p, y)
     if n_bins < 1:
         raise ValueError(f"n_bins is {n_bins}: at least one bin is needed")
     confidence = p.max(axis=1)
@@ -72,8 +72,8 @@ def fit_temperature(p: ArrayLike, y: ArrayLike) -> float:
     p (n, classes), y (n,), errors as in `expected_calibration_error`. One number cannot change a class, only the
     confidence in it. Guo et al., ICML 2017.
     """
-    p, y = _pair(p, y)
-    logs = np.log(np.maximum(p, TINY))
+    p, y = _check_labelled(p, y)
+    logs = np.log(np.maximum(p, MIN_PROBABILITY))
     rows = np.arange(len(y))
 
     def cost(log_temperature: float) -> float:
@@ -84,16 +84,16 @@ def fit_temperature(p: ArrayLike, y: ArrayLike) -> float:
     return float(np.exp(minimize_scalar(cost, bounds=(np.log(0.05), np.log(20)), method="bounded").x))
 
 
-def at_temperature(p: ArrayLike, temperature: float) -> NDArray:
+def apply_temperature(p: ArrayLike, temperature: float) -> NDArray:
     """Probabilities (..., classes) as the softmax of their logarithms divided by `temperature` (above 0) gives them."""
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature:g}: it has to be above 0")
-    logs = np.log(np.maximum(np.asarray(p, float), TINY)) / temperature
+    logs = np.log(np.maximum(np.asarray(p, float), MIN_PROBABILITY)) / temperature
     scaled = np.exp(logs - logs.max(axis=-1, keepdims=True))
     return scaled / scaled.sum(axis=-1, keepdims=True)
 
 
-def _pair(p: ArrayLike, y: ArrayLike) -> tuple[NDArray, NDArray]:
+def _check_labelled(p: ArrayLike, y: ArrayLike) -> tuple[NDArray, NDArray]:
     p = np.asarray(p, float)
     y = np.asarray(y)
     if p.ndim != 2 or y.shape != p.shape[:1] or len(y) == 0:
@@ -103,4 +103,4 @@ def _pair(p: ArrayLike, y: ArrayLike) -> tuple[NDArray, NDArray]:
     outside = np.flatnonzero((y < 0) | (y >= p.shape[1]))
     if len(outside):
         raise ValueError(f"class {y[outside[0]]} of row {outside[0]} is not one of 0 to {p.shape[1] - 1}")
-    return checked(p[None])[0], y
+    return check_probabilities(p[None])[0], y

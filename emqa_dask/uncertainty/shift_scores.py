@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from emqa_dask import domain_distance
 from emqa_dask.tables import SHIFT_SCORES
-from emqa_dask.uncertainty import entropy, shift_distances
+from emqa_dask.uncertainty import embedding_distances, entropy
 
 SPECTRUM = (
     "noise_floor",
@@ -63,10 +63,10 @@ STATISTICS = (
     "loneliness",
     "impulses_per_mpx",
 )
-MAX_ROWS = 2000  # training embeddings kept of a member
+MAX_EMBEDDINGS = 2000  # training embeddings kept of a member
 N_SCORES = len(SHIFT_SCORES) + 3
-FARTHEST = 6.0  # of a signed statistic: what lies further says no more
-_WORDS = {
+MAX_STANDARDISED = 6.0  # of a signed statistic: what lies further says no more
+SCORE_TEXTS = {
     "entropy": "predictive entropy is",
     "mahalanobis": "the embedding's distance to the nearest class is",
     "nearest": "the embedding's distance to the nearest training images is",
@@ -76,7 +76,7 @@ _WORDS = {
 }
 
 
-class Seen(NamedTuple):
+class EnsembleOutputs(NamedTuple):
     """What an ensemble says of n images, and their statistics."""
 
     probabilities: NDArray[np.float32]  # (members, n, classes)
@@ -87,12 +87,14 @@ class Seen(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Yardsticks:
+class DomainReference:
     """In-domain images, and what makes distances to them comparable."""
 
-    members: tuple[shift_distances.Known, ...]  # `rows` (n, r) are whitened here, as the classes' means are
-    backgrounds: tuple[shift_distances.Known, ...]  # the same with all classes as one, without rows
-    content: shift_distances.Known  # of all training images
+    members: tuple[
+        embedding_distances.EmbeddingReference, ...
+    ]  # `rows` (n, r) are whitened here, as the classes' means are
+    backgrounds: tuple[embedding_distances.EmbeddingReference, ...]  # the same with all classes as one, without rows
+    content: embedding_distances.EmbeddingReference  # of all training images
     typical: NDArray[np.float64]  # (2, 3, k): of each distance and member the held-out median, and the step to the 95th
     statistics: domain_distance.Domain
     spectrum: domain_distance.Domain
@@ -103,16 +105,20 @@ class Yardsticks:
     spread: NDArray[np.float64]  # (c,): half of their range between the 5th and 95th percentile
 
 
-def measure(train: Seen, y: ArrayLike, groups: ArrayLike, held_out: Seen, *, seed: int = 0) -> Yardsticks:
+def fit_domain_reference(
+    train: EnsembleOutputs, y: ArrayLike, groups: ArrayLike, held_out: EnsembleOutputs, *, seed: int = 0
+) -> DomainReference:
     """The yardsticks of training images of classes `y` (n,) and sources `groups` (n,), and of held-out ones.
 
     Statistics that are unknown in a tenth of the training images, or never vary, are left out. Raises ValueError for
     arrays that do not fit, values that are not finite, and too few images.
     """
     for name, seen in (("train", train), ("held_out", held_out)):
-        check(seen, name)
-        if not finite(seen).all():
-            raise ValueError(f"{name}: {(~finite(seen)).sum()} rows have no finite probabilities; leave them out")
+        check_outputs(seen, name)
+        if not find_finite_rows(seen).all():
+            raise ValueError(
+                f"{name}: {(~find_finite_rows(seen)).sum()} rows have no finite probabilities; leave them out"
+            )
     y = np.asarray(y)
     groups = np.asarray(groups)
     n = train.probabilities.shape[1]
@@ -120,11 +126,13 @@ def measure(train: Seen, y: ArrayLike, groups: ArrayLike, held_out: Seen, *, see
     if len(y) != n or len(groups) != n or len(held_out.embeddings) != k:
         said = f"{len(y)} classes, {len(groups)} groups and {len(held_out.embeddings)} members held out"
         raise ValueError(f"{said} do not fit {n} training rows with embeddings of {k} members")
-    keep = np.sort(np.random.default_rng(seed).permutation(n)[:MAX_ROWS])
-    fitted = [shift_distances.of_member(member, y, keep) for member in train.embeddings]
+    keep = np.sort(np.random.default_rng(seed).permutation(n)[:MAX_EMBEDDINGS])
+    fitted = [embedding_distances.fit_member_reference(member, y, keep) for member in train.embeddings]
     members, backgrounds = (tuple(parts) for parts in zip(*fitted))
     domains = [
-        domain_distance.fit(train.features, groups, columns=_varying(train.features, names), seed=seed)
+        domain_distance.fit_domain(
+            train.features, groups, columns=_select_varying_columns(train.features, names), seed=seed
+        )
         for names in (STATISTICS, SPECTRUM)
     ]
     statistics, spectrum = (
@@ -136,63 +144,75 @@ def measure(train: Seen, y: ArrayLike, groups: ArrayLike, held_out: Seen, *, see
     none = np.zeros(len(SHIFT_SCORES))
     unit = np.ones(len(SHIFT_SCORES))
     typical = np.stack([np.zeros((3, k)), np.ones((3, k))])
-    content = shift_distances.of_all(train.content, keep)
+    content = embedding_distances.fit_content_reference(train.content, keep)
     agreed = np.array([0.0, 1.0])
-    known = Yardsticks(members, backgrounds, content, typical, statistics, spectrum, none, unit, agreed, middle, spread)
-    far = shift_distances.distances(members, backgrounds, held_out.embeddings)
-    known = dataclasses.replace(known, typical=_typical(far))
-    raw = np.stack([*scores(known, held_out).values(), entropy.mutual_information(held_out.probabilities)])
-    middle, span = _typical(raw)
+    known = DomainReference(
+        members, backgrounds, content, typical, statistics, spectrum, none, unit, agreed, middle, spread
+    )
+    far = embedding_distances.compute_distances(members, backgrounds, held_out.embeddings)
+    known = dataclasses.replace(known, typical=_compute_medians_and_steps(far))
+    raw = np.stack(
+        [*compute_shift_scores(known, held_out).values(), entropy.mutual_information(held_out.probabilities)]
+    )
+    middle, span = _compute_medians_and_steps(raw)
     disagreement = np.array([middle[-1], span[-1]])
     return dataclasses.replace(known, middle=middle[:-1], span=span[:-1], disagreement=disagreement)
 
 
-def scores(known: Yardsticks, seen: Seen) -> dict[str, NDArray[np.float64]]:
+def compute_shift_scores(known: DomainReference, seen: EnsembleOutputs) -> dict[str, NDArray[np.float64]]:
     """Each of tables.SHIFT_SCORES of n images, (n,): 0 = median of held-out in-domain images, 1 = 95th percentile."""
-    mahalanobis, nearest, _ = _apart(known, seen)
+    mahalanobis, nearest, _ = _compute_member_distances(known, seen)
     raw = (
         entropy.predictive_entropy(seen.probabilities),
         mahalanobis,
         nearest,
-        shift_distances.nearest(known.content, seen.content),
-        domain_distance.distance(known.statistics, seen.features),
-        domain_distance.distance(known.spectrum, seen.features),
+        embedding_distances.compute_content_distances(known.content, seen.content),
+        domain_distance.compute_domain_distances(known.statistics, seen.features),
+        domain_distance.compute_domain_distances(known.spectrum, seen.features),
     )
     # An image without any statistic is typical by them: the others decide.
     raw = [np.where(np.isnan(values), middle, values) for values, middle in zip(raw, known.middle)]
     return {name: (raw[k] - known.middle[k]) / known.span[k] for k, name in enumerate(SHIFT_SCORES)}
 
 
-def signed(known: Yardsticks, seen: Seen) -> NDArray[np.float64]:
+def standardise_statistics(known: DomainReference, seen: EnsembleOutputs) -> NDArray[np.float64]:
     """The statistics (n, c) less their medians, in half in-domain ranges, through arcsinh; unknown ones are 0."""
     values = seen.features[[*known.statistics.columns, *known.spectrum.columns]].to_numpy(float)
     with np.errstate(over="ignore"):
         z = np.arcsinh(np.clip((values - known.centre) / known.spread, -1e100, 1e100))
-    return np.clip(np.nan_to_num(z, nan=0.0), -FARTHEST, FARTHEST)
+    return np.clip(np.nan_to_num(z, nan=0.0), -MAX_STANDARDISED, MAX_STANDARDISED)
 
 
-def evidence(known: Yardsticks, seen: Seen) -> NDArray[np.float64]:
+def compute_shift_features(known: DomainReference, seen: EnsembleOutputs) -> NDArray[np.float64]:
     """What a shift and its kind are told from (n, f): N_SCORES scores, the signed statistics and their magnitudes.
 
     Beside tables.SHIFT_SCORES: the members' disagreement (mutual information), the relative Mahalanobis distance, and
     the odds of a picture that is no micrograph.
     """
-    z = signed(known, seen)
+    z = standardise_statistics(known, seen)
     middle, span = known.disagreement
     disagreement = (entropy.mutual_information(seen.probabilities) - middle) / span
-    own = np.stack([*scores(known, seen).values(), disagreement, _apart(known, seen)[2], seen.foreign], axis=1)
+    own = np.stack(
+        [
+            *compute_shift_scores(known, seen).values(),
+            disagreement,
+            _compute_member_distances(known, seen)[2],
+            seen.foreign,
+        ],
+        axis=1,
+    )
     return np.concatenate([np.arcsinh(own), z, np.abs(z)], axis=1)
 
 
-def scores_part(found: NDArray) -> NDArray[np.float64]:
+def select_score_columns(found: NDArray) -> NDArray[np.float64]:
     """Of `evidence` (n, f) the scores (n, N_SCORES)."""
     return np.ascontiguousarray(found[:, :N_SCORES])
 
 
-def words(known: Yardsticks, own: Mapping[str, float], features: pd.Series, z: NDArray) -> list[str]:
+def describe_shift(known: DomainReference, own: Mapping[str, float], features: pd.Series, z: NDArray) -> list[str]:
     """The evidence of one image: its scores above 1, largest first, then the three statistics that are farthest out."""
     found = [
-        f"{_WORDS[name]} {own[name]:.1f} times as far above the in-domain median as the 95th percentile"
+        f"{SCORE_TEXTS[name]} {own[name]:.1f} times as far above the in-domain median as the 95th percentile"
         for name in sorted(own, key=own.get, reverse=True)
         if own[name] > 1
     ]
@@ -203,7 +223,7 @@ def words(known: Yardsticks, own: Mapping[str, float], features: pd.Series, z: N
     return found or ["no single score or statistic is unusual, but together they are like those of shifted images"]
 
 
-def check(seen: Seen, name: str, known: Yardsticks | None = None) -> None:
+def check_outputs(seen: EnsembleOutputs, name: str, known: DomainReference | None = None) -> None:
     """Raises ValueError for arrays whose lengths differ, and for others than `known` was fitted to."""
     p = np.asarray(seen.probabilities)
     e = np.asarray(seen.embeddings)
@@ -230,13 +250,13 @@ def check(seen: Seen, name: str, known: Yardsticks | None = None) -> None:
         )
 
 
-def finite(seen: Seen) -> NDArray[np.bool_]:
+def find_finite_rows(seen: EnsembleOutputs) -> NDArray[np.bool_]:
     """Which of n images the ensemble has looked at: all its probabilities and embeddings are finite."""
     members = np.isfinite(seen.probabilities).all(axis=(0, 2)) & np.isfinite(seen.embeddings).all(axis=(0, 2))
     return members & np.isfinite(seen.content).all(axis=1) & np.isfinite(seen.foreign)
 
 
-def of_those_heard(known: Yardsticks, seen: Seen) -> tuple[Yardsticks, Seen]:
+def drop_missing_members(known: DomainReference, seen: EnsembleOutputs) -> tuple[DomainReference, EnsembleOutputs]:
     """Both without the members whose embeddings are all unknown: an ensemble may have lost some since it was fitted."""
     e = np.asarray(seen.embeddings)[: len(known.members)]
     there = np.flatnonzero(np.isfinite(e).any(axis=(1, 2)))
@@ -247,26 +267,28 @@ def of_those_heard(known: Yardsticks, seen: Seen) -> tuple[Yardsticks, Seen]:
     return known, seen._replace(embeddings=e[there])
 
 
-def rows(seen: Seen, chosen: NDArray) -> Seen:
+def select_rows(seen: EnsembleOutputs, chosen: NDArray) -> EnsembleOutputs:
     """The chosen rows (mask or places), numbered from 0."""
     features = seen.features.iloc[np.flatnonzero(chosen) if chosen.dtype == bool else chosen]
     of_members = seen.probabilities[:, chosen], seen.embeddings[:, chosen]
-    return Seen(*of_members, features.reset_index(drop=True), seen.content[chosen], seen.foreign[chosen])
+    return EnsembleOutputs(*of_members, features.reset_index(drop=True), seen.content[chosen], seen.foreign[chosen])
 
 
-def _apart(known: Yardsticks, seen: Seen) -> NDArray[np.float64]:
+def _compute_member_distances(known: DomainReference, seen: EnsembleOutputs) -> NDArray[np.float64]:
     """The three distances (3, n): the members' mean, each from its median in steps to its 95th percentile."""
     middle, span = known.typical[..., None]
-    return ((shift_distances.distances(known.members, known.backgrounds, seen.embeddings) - middle) / span).mean(axis=1)
+    return (
+        (embedding_distances.compute_distances(known.members, known.backgrounds, seen.embeddings) - middle) / span
+    ).mean(axis=1)
 
 
-def _typical(values: NDArray) -> NDArray[np.float64]:
+def _compute_medians_and_steps(values: NDArray) -> NDArray[np.float64]:
     """Medians along the last axis, and the steps from there to the 95th percentiles."""
     middle, high = np.percentile(values, [50, 95], axis=-1)
     return np.stack([middle, np.where(high > middle, high - middle, np.maximum(values.std(axis=-1), 1e-6))])
 
 
-def _varying(features: pd.DataFrame, names: Sequence[str]) -> list[str]:
+def _select_varying_columns(features: pd.DataFrame, names: Sequence[str]) -> list[str]:
     absent = [name for name in names if name not in features.columns]
     if absent:
         raise ValueError(f"the statistics lack {', '.join(absent)}: give what featurise.images.image_statistics gives")

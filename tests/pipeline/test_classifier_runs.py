@@ -20,7 +20,7 @@ from emqa_dask.settings import SettingsError, replace
 from emqa_dask.store import layout, parts
 from emqa_dask.synthetic import foreign
 from emqa_dask.train.member_fit import MemberSchedule
-from emqa_dask.uncertainty import shift
+from emqa_dask.uncertainty import shift_model
 from emqa_dask.windows import WindowSettings
 
 VIEW = WindowSettings(32, max_windows=6)
@@ -235,7 +235,7 @@ def test_a_session_has_a_row_with_its_shares_and_the_shape_of_its_entropies(done
     assert sum(row["entropy_shape"][:10]) == pytest.approx(1)
     assert np.isnan(row["defocus_nm"])
     assert row["with_rings_fraction"] == 0
-    assert row["shift"] == shift.of_cohort(found)
+    assert row["shift"] == shift_model.classify_cohort_shift(found)
 
 
 def test_what_is_in_an_image_is_kept_beside_its_maps(done, settings):

@@ -356,8 +356,8 @@ def test_the_ranking_finds_the_feature_that_matters_and_the_sweep_improves_by_it
 
 def test_imaging_conditions_unlike_those_of_training_count_as_a_distance(tmp_path):
     card = quality_model.write_quality_model(fit("forest", n=40), tmp_path / "m")
-    known = imaging_conditions.conditions(np.linspace(280, 320, 40), np.full(40, 200.0))
-    models.write_card(tmp_path / "m", card | imaging_conditions.to_card(known))
+    known = imaging_conditions.fit_training_conditions(np.linspace(280, 320, 40), np.full(40, 200.0))
+    models.write_card(tmp_path / "m", card | imaging_conditions.make_card_table(known))
     table = labelled(4, 13).assign(defocus_nm=[300.0, 900.0, np.nan, 300.0], voltage_kv=[200.0, 200.0, 200.0, np.nan])
     far = predict_images(table, tmp_path / "m")["ood_distance"]
     assert far[0] <= 1 < far[1]

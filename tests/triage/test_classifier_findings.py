@@ -117,7 +117,7 @@ def test_a_doubt_and_a_refusal_say_their_numbers():
         "Class 'faceted' has a probability of 0.41: predictive entropy is 0.801 nats, and the limit is 0.8, so that a "
         "person should look. Of it the members disagree about 0.2 nats."
     )
-    row = judged(entropy_limit_nats=-np.inf)  # what predict.referral gives where no threshold reaches the risk
+    row = judged(entropy_limit_nats=-np.inf)  # what uncertainty.referral gives where no threshold reaches the risk
     assert "0.25 nats, and no limit makes this classifier safe, so that a person should look." in row["explanation"]
     row = judged(refusal="it is smaller than 64 px")
     assert row["explanation"].endswith("The classifier could not look at it: it is smaller than 64 px.")

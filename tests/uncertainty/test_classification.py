@@ -9,7 +9,7 @@ from emqa_dask import imaging_conditions, models, tables
 from emqa_dask.featurise.images import image_statistics
 from emqa_dask.featurise.rings import thon_rings
 from emqa_dask.synthetic.films import amorphous_film
-from emqa_dask.uncertainty.classification import classify_images, entropy_limit
+from emqa_dask.uncertainty.classification import classify_images, compute_entropy_limit
 
 CLASSES = ["amorphous", "crystal", "void"]
 
@@ -99,11 +99,11 @@ def test_limits_of_the_entropy_hold_what_they_promise(directory):
     h = -(mean * np.log(np.maximum(mean, 1e-30))).sum(axis=1)
     wrong = mean.argmax(axis=1) != held["validation.classes"]
     for share in (0.05, 0.1, 0.5):
-        assert (h > entropy_limit(directory, review_share=share) + 1e-6).mean() <= share
-    limit = entropy_limit(directory, target_risk=0.05)
+        assert (h > compute_entropy_limit(directory, review_share=share) + 1e-6).mean() <= share
+    limit = compute_entropy_limit(directory, target_risk=0.05)
     assert 0.5 < (h <= limit + 1e-6).mean() < 1
     assert wrong[h <= limit + 1e-6].mean() <= 0.05
-    assert entropy_limit(directory, review_share=1.0) == -np.inf
+    assert compute_entropy_limit(directory, review_share=1.0) == -np.inf
 
 
 def test_films_of_other_defoci_are_a_changed_acquisition(tmp_path):
@@ -115,8 +115,8 @@ def test_films_of_other_defoci_are_a_changed_acquisition(tmp_path):
         found = thon_rings(image, 0.06, 200.0, cs_mm=1.2)
         rows.append(image_statistics(image) | {"defocus_nm": found.defocus_nm, "voltage_kv": 200.0})
     known = pd.DataFrame(rows).assign(micrograph_id=[f"m{k}" for k in range(32)], largest_region_entropy_nats=0.5)
-    conditions = imaging_conditions.conditions(known["defocus_nm"][:26], known["voltage_kv"][:26])
-    directory = write(tmp_path / "films", **imaging_conditions.to_card(conditions))
+    conditions = imaging_conditions.fit_training_conditions(known["defocus_nm"][:26], known["voltage_kv"][:26])
+    directory = write(tmp_path / "films", **imaging_conditions.make_card_table(conditions))
     found = classify_images(said_of(known["micrograph_id"]), known, directory)
     assert known["defocus_nm"].notna().sum() >= 28
     assert (found["imaging_distance"][:26].dropna() <= 1).mean() >= 0.9

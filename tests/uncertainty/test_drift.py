@@ -11,7 +11,7 @@ from scipy.stats import ks_2samp, mannwhitneyu
 
 from emqa_dask import tables
 from emqa_dask.uncertainty import drift
-from emqa_dask.uncertainty.drift import drifts, over_time
+from emqa_dask.uncertainty.drift import detect_drifts, summarise_over_time
 
 ACQUISITIONS = Path(__file__).parents[3] / "shared/data/hrtem_metadata/Dataset_metadata.csv"
 SEEDS = st.integers(0, 2**31)
@@ -37,7 +37,7 @@ def test_false_discoveries_are_held_where_nothing_has_drifted(is_held_out):
     n_wrong = 0
     for _ in range(n_archives):
         reference = session("", 60, rng) if is_held_out else None
-        found = drifts(archive(rng), reference, quantities=["a", "b"], false_discoveries=share, least_effect=0)
+        found = detect_drifts(archive(rng), reference, quantities=["a", "b"], false_discoveries=share, least_effect=0)
         n_wrong += found["is_drifted"].any()
     # All discoveries are false here, so that their share is 1 wherever there is one: at most 5 archives are expected,
     # and more than 12 come with probability 0.002.
@@ -50,7 +50,7 @@ def test_false_discoveries_are_held_beside_true_ones():
     for _ in range(40):
         reference = session("", 200, rng)
         values = archive(rng, (30,) * 8, (2.0,) * 3 + (0.0,) * 5)
-        found = drifts(values, reference, quantities=["a", "b"], false_discoveries=0.1, least_effect=0)
+        found = detect_drifts(values, reference, quantities=["a", "b"], false_discoveries=0.1, least_effect=0)
         found = found[found["is_drifted"]]
         is_true = found["quantity"].eq("a") & found["cohort"].isin(["c0", "c1", "c2"])
         shares.append(1 - is_true.mean() if len(found) else 0)
@@ -73,7 +73,7 @@ def test_a_shift_of_one_standard_deviation_is_found_with_thirty_images(
         reference = session("", 200, rng) if is_held_out else None
         sizes = (30,) * n_cohorts if is_held_out else (30, 200) if n_cohorts == 1 else (30,) + (200 // 3,) * 3
         values = archive(rng, sizes, (shift, *(0,) * (len(sizes) - 1)))
-        rows = drifts(values, reference, quantities=quantities).set_index(["cohort", "quantity"])
+        rows = detect_drifts(values, reference, quantities=quantities).set_index(["cohort", "quantity"])
         found.append(rows.loc[("c0", "a"), "is_drifted"])
         assert rows.loc[("c0", "a"), "effect"] > 0.2
     assert np.mean(found) >= least
@@ -83,11 +83,11 @@ def test_a_small_shift_of_many_images_is_significant_but_does_not_matter():
     rng = np.random.default_rng(4)
     values = session("c", 3000, rng, 0.25)
     reference = session("", 3000, rng)
-    found = drifts(values, reference, quantities=["a"]).iloc[0]
+    found = detect_drifts(values, reference, quantities=["a"]).iloc[0]
     assert found["p_corrected"] < 1e-6
     assert 0.1 < found["effect"] < 0.2
     assert not found["is_drifted"]
-    assert drifts(values, reference, quantities=["a"], least_effect=0.1)["is_drifted"][0]
+    assert detect_drifts(values, reference, quantities=["a"], least_effect=0.1)["is_drifted"][0]
 
 
 @given(seed=SEEDS, is_held_out=st.booleans())
@@ -99,26 +99,26 @@ def test_only_ranks_count(seed, is_held_out):
     reference = session("", 25, rng).round(1) if is_held_out else None
     shuffled = values.sample(frac=1, random_state=seed)
     other = None if reference is None else reference.sample(frac=1, random_state=seed)
-    found = drifts(values, reference, quantities=["a", "b"])
-    pd.testing.assert_frame_equal(found, drifts(shuffled, other, quantities=["a", "b"]))
+    found = detect_drifts(values, reference, quantities=["a", "b"])
+    pd.testing.assert_frame_equal(found, detect_drifts(shuffled, other, quantities=["a", "b"]))
 
     def bent(table):
         return None if table is None else table.assign(a=np.exp(table["a"]), b=np.cbrt(table["b"]) - 7)
 
-    moved = drifts(bent(values), bent(reference), quantities=["a", "b"])
+    moved = detect_drifts(bent(values), bent(reference), quantities=["a", "b"])
     pd.testing.assert_frame_equal(found[NUMBERS], moved[NUMBERS])
 
     def mirrored(table):
         return None if table is None else table.assign(a=-table["a"], b=-table["b"])
 
-    back = drifts(mirrored(values), mirrored(reference), quantities=["a", "b"])
+    back = detect_drifts(mirrored(values), mirrored(reference), quantities=["a", "b"])
     np.testing.assert_allclose(back["effect"], -found["effect"], atol=1e-12)
     np.testing.assert_allclose(back[["statistic", "p_value"]], found[["statistic", "p_value"]], rtol=1e-9)
 
 
 def test_two_cohorts_alone_say_the_same_of_each_other_with_the_opposite_sign():
     rng = np.random.default_rng(5)
-    found = drifts(archive(rng, (30, 50), (0, 1)), None, quantities=["a"])
+    found = detect_drifts(archive(rng, (30, 50), (0, 1)), None, quantities=["a"])
     assert found["effect"].tolist() == pytest.approx([-found["effect"][1], found["effect"][1]])
     assert found["p_value"][0] == found["p_value"][1]
     assert found["effect"][1] > 0.33
@@ -129,12 +129,12 @@ def test_two_cohorts_alone_say_the_same_of_each_other_with_the_opposite_sign():
 @pytest.mark.parametrize("exact", [1000, 0])
 @pytest.mark.parametrize("is_held_out", [False, True])
 def test_numbers_are_those_of_scipy(monkeypatch, exact, is_held_out):
-    monkeypatch.setattr(drift, "EXACT", exact)
+    monkeypatch.setattr(drift, "MAX_EXACT_VALUES", exact)
     rng = np.random.default_rng(6)
     values = archive(rng, (9, 41, 80, 17), (0, 0.7, 0, -1))
     values["b"] = rng.poisson(3, len(values)).astype(float)  # mostly ties
     reference = values.sample(70, random_state=1) if is_held_out else None
-    for row in drifts(values, reference, quantities=["a", "b"]).itertuples():
+    for row in detect_drifts(values, reference, quantities=["a", "b"]).itertuples():
         is_own = values["cohort"].eq(row.cohort)
         own = values.loc[is_own, row.quantity]
         rest = reference[row.quantity] if is_held_out else values.loc[~is_own, row.quantity]
@@ -151,38 +151,38 @@ def test_what_is_unknown_is_as_if_it_were_not_there():
     values = archive(rng, shifts=(0, 0, 1.5, 0))
     gaps = session("c2", 15, rng).assign(a=np.nan)
     of_none = session("x", 20, rng).assign(cohort=None)
-    found = drifts(pd.concat([values, gaps, of_none]), None, quantities=["a"])
-    pd.testing.assert_frame_equal(found, drifts(values, None, quantities=["a"]))
+    found = detect_drifts(pd.concat([values, gaps, of_none]), None, quantities=["a"])
+    pd.testing.assert_frame_equal(found, detect_drifts(values, None, quantities=["a"]))
 
 
 def test_small_cohorts_and_those_without_a_reference_are_listed_and_not_drifted():
     rng = np.random.default_rng(8)
     values = archive(rng, (40, 7, 8), (0, 50, 50))
-    found = drifts(values, session("", 40, rng), quantities=["a"]).set_index("cohort")
+    found = detect_drifts(values, session("", 40, rng), quantities=["a"]).set_index("cohort")
     assert found.loc["c1", ["statistic", "p_value", "p_corrected", "effect"]].isna().all()
     assert (found.loc["c1", "n"], found.loc["c1", "is_drifted"]) == (7, False)
     assert found.loc["c1", "median"] > 40
     assert found.loc["c2", "is_drifted"]
     # The correction is over the rows that were tested.
     assert found.loc["c2", "p_corrected"] == pytest.approx(2 * found.loc["c2", "p_value"])
-    alone = drifts(values[values["cohort"].eq("c0")], None, quantities=["a"])
+    alone = detect_drifts(values[values["cohort"].eq("c0")], None, quantities=["a"])
     assert alone[["n", "n_reference"]].to_numpy().tolist() == [[40, 0]]
     assert alone["p_value"].isna().all()
     assert not alone["is_drifted"].any()
-    few = drifts(values, session("", 5, rng), quantities=["a"])
+    few = detect_drifts(values, session("", 5, rng), quantities=["a"])
     assert few["p_value"].isna().all()
     assert few["reference_median"].notna().all()
 
 
 def test_a_constant_has_no_drift_and_the_infinite_counts_as_far():
     values = archive(np.random.default_rng(9)).assign(a=3.5)
-    found = drifts(values, None, quantities=["a"])
+    found = detect_drifts(values, None, quantities=["a"])
     assert found["p_value"].eq(1).all()
     assert found["p_corrected"].eq(1).all()
     assert found["effect"].eq(0).all()
     assert not found["is_drifted"].any()
     values.loc[values["cohort"].eq("c2"), "a"] = np.inf
-    found = drifts(values, None, quantities=["a"]).set_index("cohort")
+    found = detect_drifts(values, None, quantities=["a"]).set_index("cohort")
     assert found.loc["c2", ["effect", "median", "is_drifted"]].tolist() == [1, np.inf, True]
     assert found.loc["c1", "effect"] < 0
 
@@ -191,7 +191,7 @@ def test_dates_are_the_earliest_and_latest_known():
     rng = np.random.default_rng(10)
     dated = [session("c0", 9, rng, acquired=day) for day in ("2021-03-05T10:00:00", "2020-12-31", "2021-03-04")]
     values = pd.concat([*dated, session("c0", 9, rng), session("c1", 9, rng)])
-    found = drifts(values, None, quantities=["a", "b"])
+    found = detect_drifts(values, None, quantities=["a", "b"])
     assert found["cohort"].tolist() == ["c0", "c0", "c1", "c1"]
     assert found["quantity"].tolist() == ["a", "b"] * 2
     assert found["first_acquired"].tolist()[:2] == ["2020-12-31"] * 2
@@ -203,30 +203,30 @@ def test_dates_are_the_earliest_and_latest_known():
 def test_nothing_gives_an_empty_table_that_fits_its_schema(reference):
     values = archive(np.random.default_rng(0))
     for found in (
-        drifts(values[:0], reference, quantities=["a", "b"]),
-        drifts(values, reference, quantities=[]),
+        detect_drifts(values[:0], reference, quantities=["a", "b"]),
+        detect_drifts(values, reference, quantities=[]),
     ):
         assert len(found) == 0
         assert list(found.columns) == tables.DRIFTS.names
-    found = drifts(values, reference, quantities=["a"])
+    found = detect_drifts(values, reference, quantities=["a"])
     assert tables.conform(found, tables.DRIFTS).num_rows == 4
 
 
 def test_bad_input_is_refused_by_name():
     values = archive(np.random.default_rng(0))
     with pytest.raises(ValueError, match="values lacks the columns shift_score"):
-        drifts(values, None, quantities=["a", "shift_score"])
+        detect_drifts(values, None, quantities=["a", "shift_score"])
     with pytest.raises(ValueError, match="reference lacks the columns b"):
-        drifts(values, values[["a"]], quantities=["a", "b"])
+        detect_drifts(values, values[["a"]], quantities=["a", "b"])
     with pytest.raises(ValueError, match="twice"):
-        drifts(values, None, quantities=["a", "a"])
+        detect_drifts(values, None, quantities=["a", "a"])
     for wrong in ({"false_discoveries": 0}, {"least_effect": 1.5}, {"min_images": 1}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
-            drifts(values, None, quantities=["a"], **wrong)
+            detect_drifts(values, None, quantities=["a"], **wrong)
     with pytest.raises(ValueError, match=r"\['c'\]"):
-        over_time(values, "c")
+        summarise_over_time(values, "c")
     with pytest.raises(ValueError, match="n_bins is 0"):
-        over_time(values, "a", 0)
+        summarise_over_time(values, "a", 0)
 
 
 @given(seed=SEEDS, n=st.integers(1, 60), n_bins=st.integers(1, 15), is_dated=st.booleans())
@@ -237,7 +237,7 @@ def test_stretches_hold_every_known_value_once_and_do_not_overlap(seed, n, n_bin
     values = pd.DataFrame({"acquired": days.astype(str).astype(object) if is_dated else None, "a": rng.normal(size=n)})
     values.loc[rng.random(n) < 0.3, "a"] = np.nan
     values.loc[rng.random(n) < 0.3, "acquired"] = None
-    found = over_time(values, "a", n_bins)
+    found = summarise_over_time(values, "a", n_bins)
     known = values["a"].dropna()
     dated = values.loc[values["acquired"].notna() & values["a"].notna(), "a"]
     used = dated if len(dated) else known
@@ -250,12 +250,12 @@ def test_stretches_hold_every_known_value_once_and_do_not_overlap(seed, n, n_bin
         assert found["median"][0] == pytest.approx(used.median())
     assert found["start"].dtype == ("datetime64[s]" if len(dated) else "int64") or not len(found)
     if len(dated):  # in whatever order they come
-        pd.testing.assert_frame_equal(found, over_time(values[::-1], "a", n_bins))
+        pd.testing.assert_frame_equal(found, summarise_over_time(values[::-1], "a", n_bins))
 
 
 def test_dates_of_any_precision_are_one_scale():
     values = pd.DataFrame({"acquired": ["2020", "2021-01-01T00:00:00+00:00", "2021-12-31T23:00:00.5", "2022-01", "?"]})
-    found = over_time(values.assign(a=[1.0, 2.0, 3.0, 4.0, 99.0]), "a", 2)
+    found = summarise_over_time(values.assign(a=[1.0, 2.0, 3.0, 4.0, 99.0]), "a", 2)
     assert found["n"].tolist() == [1, 3]
     assert found["median"].tolist() == [1, 3]
     assert found["start"].dt.year.tolist() == [2020, 2020]
@@ -264,10 +264,10 @@ def test_dates_of_any_precision_are_one_scale():
 
 def test_without_dates_the_order_of_the_rows_is_the_time():
     values = pd.DataFrame({"acquired": pd.Series([None] * 24, dtype=object), "a": np.arange(24.0)})
-    found = over_time(values, "a", 3)
+    found = summarise_over_time(values, "a", 3)
     assert found[["start", "end", "n"]].to_numpy().tolist() == [[0, 8, 8], [8, 16, 8], [16, 24, 8]]
     assert found["median"].tolist() == [3.5, 11.5, 19.5]
-    assert over_time(values[:0], "a").empty
+    assert summarise_over_time(values[:0], "a").empty
 
 
 @pytest.mark.skipif(not ACQUISITIONS.exists(), reason="the real acquisitions (shared/data/hrtem_metadata) are not here")
@@ -275,7 +275,7 @@ def test_sessions_that_changed_their_pixel_size_are_found_among_real_ones():
     told = pd.read_csv(ACQUISITIONS)
     days = pd.to_datetime(told["Date"], format="%m/%d/%y").dt.strftime("%Y-%m-%d")
     values = pd.DataFrame({"cohort": told["Folder"], "acquired": days, "nm_per_pixel": told["Pixel Scale (nm)"]})
-    found = drifts(values, None, quantities=["nm_per_pixel"])
+    found = detect_drifts(values, None, quantities=["nm_per_pixel"])
     later = found[found["first_acquired"] >= "2022-06"]
     assert len(later) == 4
     assert later["is_drifted"].all()
@@ -283,5 +283,5 @@ def test_sessions_that_changed_their_pixel_size_are_found_among_real_ones():
     assert later["effect"].lt(-0.5).all()
     earlier = found.drop(index=later.index)
     assert earlier.loc[earlier["is_drifted"], "median"].tolist() == [0.033]
-    medians = over_time(values, "nm_per_pixel")["median"]
+    medians = summarise_over_time(values, "nm_per_pixel")["median"]
     assert medians.iloc[0] > medians.iloc[-1] == 0.02

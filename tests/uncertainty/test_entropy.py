@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emqa_dask import mutual_information, predictive_entropy
-from emqa_dask.uncertainty.entropy import entropy_shape, variation_ratio
+from emqa_dask.uncertainty.entropy import summarise_entropies, variation_ratio
 
 
 def ensemble(seed: int, members: int = 5, n: int = 40, classes: int = 7, sharpness: float = 0.3) -> np.ndarray:
@@ -83,9 +83,9 @@ def test_a_missing_axis_is_named():
 def test_the_shape_of_a_cohort_has_one_size_and_the_order_of_images_is_not_in_it(seed, n, classes, bins):
     rng = np.random.default_rng(seed)
     entropy = rng.uniform(0, np.log(classes), n)
-    shape = entropy_shape(entropy, classes, bins)
-    assert entropy_shape(rng.permutation(entropy), classes, bins) == pytest.approx(shape)
-    assert list(shape) == list(entropy_shape([], classes, bins))
+    shape = summarise_entropies(entropy, classes, bins)
+    assert summarise_entropies(rng.permutation(entropy), classes, bins) == pytest.approx(shape)
+    assert list(shape) == list(summarise_entropies([], classes, bins))
     assert len(shape) == bins + 6
     assert sum(shape[f"bin_{k:02d}"] for k in range(bins)) == pytest.approx(1)
     assert 0 <= shape["quantile_10"] <= shape["quantile_50"] <= shape["quantile_90"] <= 1
@@ -94,24 +94,24 @@ def test_the_shape_of_a_cohort_has_one_size_and_the_order_of_images_is_not_in_it
 
 def test_the_shape_is_of_entropy_as_a_share_of_the_largest_one():
     share = np.random.default_rng(0).beta(1, 4, 200)
-    of_5 = entropy_shape(share * np.log(5), 5)
-    of_30 = entropy_shape(share * np.log(30), 30)
+    of_5 = summarise_entropies(share * np.log(5), 5)
+    of_30 = summarise_entropies(share * np.log(30), 30)
     assert of_5 == pytest.approx(of_30)
-    assert of_5["skewness"] > 0 > entropy_shape((1 - share) * np.log(5), 5)["skewness"]
-    mirrored = entropy_shape((1 - share) * np.log(5), 5)
+    assert of_5["skewness"] > 0 > summarise_entropies((1 - share) * np.log(5), 5)["skewness"]
+    mirrored = summarise_entropies((1 - share) * np.log(5), 5)
     assert mirrored["bin_09"] == pytest.approx(of_5["bin_00"])
-    assert entropy_shape(np.full(7, np.log(5)), 5) == pytest.approx(
+    assert summarise_entropies(np.full(7, np.log(5)), 5) == pytest.approx(
         dict.fromkeys(of_5, 0) | dict.fromkeys(("bin_09", "mean", "quantile_10", "quantile_50", "quantile_90"), 1)
     )
 
 
 def test_the_shape_of_nothing_and_of_what_is_no_entropy():
-    nothing = entropy_shape([], 3)
+    nothing = summarise_entropies([], 3)
     assert nothing["bin_00"] == 0
     assert np.isnan(nothing["mean"])
     for bad in ([0.1, np.nan], [0.1, 1.2], [0.1, -0.1]):
         with pytest.raises(ValueError, match=r"of row 1 is not in 0\.\.\.ln 3"):
-            entropy_shape(bad, 3)
+            summarise_entropies(bad, 3)
     for entropy, classes, bins in ([[0.1]], 3, 4), ([0.0], 1, 4), ([0.1], 3, 0):
         with pytest.raises(ValueError, match="two classes and a bin"):
-            entropy_shape(entropy, classes, bins)
+            summarise_entropies(entropy, classes, bins)

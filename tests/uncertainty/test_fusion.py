@@ -11,18 +11,18 @@ def test_false_flags_are_held_to_their_share_and_any_score_can_flag():
     shares = []
     for _ in range(200):
         held = {"a": rng.gamma(2, size=100), "b": rng.normal(size=100)}
-        scale = fusion.calibrate(held, 0.05)
+        scale = fusion.fit_scale(held, 0.05)
         new = {"a": rng.gamma(2, size=200), "b": rng.normal(size=200)}
-        shares.append((fusion.fuse(scale, new) > scale.limit).mean())
+        shares.append((fusion.fuse_scores(scale, new) > scale.limit).mean())
     assert np.mean(shares) == pytest.approx(0.05, abs=0.01)
-    assert fusion.fuse(scale, {"a": [100, 1], "b": [0, 100]}).min() > scale.limit
-    swapped = fusion.fuse(scale, {"b": [0.0, 100.0], "a": [100.0, 1.0]})
-    np.testing.assert_array_equal(swapped, fusion.fuse(scale, {"a": [100, 1], "b": [0, 100]}))
+    assert fusion.fuse_scores(scale, {"a": [100, 1], "b": [0, 100]}).min() > scale.limit
+    swapped = fusion.fuse_scores(scale, {"b": [0.0, 100.0], "a": [100.0, 1.0]})
+    np.testing.assert_array_equal(swapped, fusion.fuse_scores(scale, {"a": [100, 1], "b": [0, 100]}))
 
 
 def test_what_cannot_be_fitted_is_refused():
     with pytest.raises(ValueError, match="10 held-out images cannot hold false flags"):
-        fusion.calibrate({"a": np.arange(10)})
-    scale = fusion.calibrate({"a": np.arange(50), "b": np.arange(50)})
+        fusion.fit_scale({"a": np.arange(10)})
+    scale = fusion.fit_scale({"a": np.arange(50), "b": np.arange(50)})
     with pytest.raises(ValueError, match="scores b are missing"):
-        fusion.fuse(scale, {"a": [1]})
+        fusion.fuse_scores(scale, {"a": [1]})

@@ -5,7 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emqa_dask.uncertainty.learning_curve import LearningCurve, accuracy_at, fit_learning_curve, labels_needed
+from emqa_dask.uncertainty.learning_curve import (
+    LearningCurve,
+    compute_labels_needed,
+    fit_learning_curve,
+    predict_accuracy,
+)
 
 N = np.array([100, 200, 400, 800, 1600])
 
@@ -13,39 +18,39 @@ N = np.array([100, 200, 400, 800, 1600])
 @given(st.floats(0, 0.2), st.floats(1, 5), st.floats(0.3, 1.2))
 def test_a_law_is_recovered_and_the_labels_for_a_target_reach_it(floor, loss, exponent):
     law = LearningCurve(floor, loss, exponent)
-    seen = accuracy_at(law, N)
+    seen = predict_accuracy(law, N)
     if seen.min() <= 0:
         return
     found = fit_learning_curve(N, seen)
-    assert accuracy_at(found, N) == pytest.approx(seen, abs=1e-6)
+    assert predict_accuracy(found, N) == pytest.approx(seen, abs=1e-6)
     for n in (150, 1000, 3000):
-        target = float(accuracy_at(law, n))
-        assert labels_needed(law, target) == pytest.approx(n, rel=1e-6)
-        assert accuracy_at(found, labels_needed(found, target)) == pytest.approx(target, abs=1e-9)
+        target = float(predict_accuracy(law, n))
+        assert compute_labels_needed(law, target) == pytest.approx(n, rel=1e-6)
+        assert predict_accuracy(found, compute_labels_needed(found, target)) == pytest.approx(target, abs=1e-9)
 
 
 def test_an_overconfident_curve_asks_for_fewer_labels_and_a_noisy_one_stays_near():
     law = LearningCurve(0.02, 3.0, 0.5)
     rng = np.random.default_rng(0)
-    noisy = fit_learning_curve(N, accuracy_at(law, N) + rng.normal(0, 0.003, len(N)))
-    assert labels_needed(noisy, 0.9) == pytest.approx(labels_needed(law, 0.9), rel=0.15)
-    overconfident = fit_learning_curve(N, accuracy_at(law, N) + 0.03)
-    assert labels_needed(overconfident, 0.9) < labels_needed(law, 0.9)
+    noisy = fit_learning_curve(N, predict_accuracy(law, N) + rng.normal(0, 0.003, len(N)))
+    assert compute_labels_needed(noisy, 0.9) == pytest.approx(compute_labels_needed(law, 0.9), rel=0.15)
+    overconfident = fit_learning_curve(N, predict_accuracy(law, N) + 0.03)
+    assert compute_labels_needed(overconfident, 0.9) < compute_labels_needed(law, 0.9)
 
 
 def test_more_is_asked_for_a_higher_target_until_the_floor_is_in_the_way():
     law = LearningCurve(0.05, 3.0, 0.5)
-    needed = [labels_needed(law, target) for target in (0.6, 0.8, 0.9, 0.94)]
+    needed = [compute_labels_needed(law, target) for target in (0.6, 0.8, 0.9, 0.94)]
     assert needed == sorted(needed)
     assert np.all(np.diff(needed) > 0)
-    assert labels_needed(law, 0.95) == labels_needed(law, 0.99) == np.inf
+    assert compute_labels_needed(law, 0.95) == compute_labels_needed(law, 0.99) == np.inf
 
 
 def test_a_curve_that_falls_is_taken_as_flat():
     found = fit_learning_curve(N, [0.8, 0.79, 0.78, 0.77, 0.76])
     assert found.loss == pytest.approx(0, abs=1e-6)
-    assert labels_needed(LearningCurve(0.22, 0.0, 1.0), 0.7) == 1
-    assert labels_needed(found, 0.9) == np.inf
+    assert compute_labels_needed(LearningCurve(0.22, 0.0, 1.0), 0.7) == 1
+    assert compute_labels_needed(found, 0.9) == np.inf
 
 
 @pytest.mark.parametrize(
@@ -66,4 +71,4 @@ def test_what_is_no_curve_is_refused(n, accuracy, said):
 @pytest.mark.parametrize("target", [0, 1, 92, np.nan])
 def test_a_target_is_a_share(target):
     with pytest.raises(ValueError, match="between 0 and 1"):
-        labels_needed(LearningCurve(0, 1, 1), target)
+        compute_labels_needed(LearningCurve(0, 1, 1), target)

@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from emqa_dask import risk_coverage
-from emqa_dask.uncertainty.referral import auroc, threshold_for_budget, threshold_for_risk
+from emqa_dask.uncertainty.referral import auroc, find_budget_threshold, find_risk_threshold
 
 
 def answers(seed: int = 0, n: int = 500) -> tuple[np.ndarray, np.ndarray]:
@@ -42,7 +42,7 @@ def test_rows_of_equal_uncertainty_may_come_in_any_order():
 @pytest.mark.parametrize("target", [0.01, 0.05, 0.1])
 def test_the_threshold_keeps_the_target_risk_and_no_larger_one_does(target):
     uncertainty, error = answers(2)
-    threshold, coverage = threshold_for_risk(uncertainty, error, target)
+    threshold, coverage = find_risk_threshold(uncertainty, error, target)
     kept = uncertainty <= threshold
     assert error[kept].mean() <= target
     assert kept.mean() == pytest.approx(coverage)
@@ -51,19 +51,19 @@ def test_the_threshold_keeps_the_target_risk_and_no_larger_one_does(target):
 
 
 def test_a_target_out_of_reach_refers_everything():
-    assert threshold_for_risk([0.1, 0.2], [1, 1], 0.5) == (-np.inf, 0.0)
-    assert threshold_for_risk([0.1, 0.1, 0.2], [0, 1, 0], 0.4) == (0.2, 1.0)
-    assert threshold_for_risk([0.1, 0.1, 0.2], [0, 1, 1], 0.4) == (-np.inf, 0.0)  # equals stay together
+    assert find_risk_threshold([0.1, 0.2], [1, 1], 0.5) == (-np.inf, 0.0)
+    assert find_risk_threshold([0.1, 0.1, 0.2], [0, 1, 0], 0.4) == (0.2, 1.0)
+    assert find_risk_threshold([0.1, 0.1, 0.2], [0, 1, 1], 0.4) == (-np.inf, 0.0)  # equals stay together
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.33, 1.0])
 def test_the_budget_is_not_exceeded_and_is_used(share):
     uncertainty, _ = answers(3)
-    threshold, coverage = threshold_for_budget(uncertainty, share)
+    threshold, coverage = find_budget_threshold(uncertainty, share)
     referred = (uncertainty > threshold).mean()
     assert share - 1 / len(uncertainty) < referred <= share + 1e-12
     assert coverage == pytest.approx(1 - referred)
-    assert threshold_for_budget([1, 1, 1, 2], 0.6) == (1.0, 0.75)
+    assert find_budget_threshold([1, 1, 1, 2], 0.6) == (1.0, 0.75)
 
 
 def test_the_area_under_the_roc_curve_is_that_of_scikit_learn():

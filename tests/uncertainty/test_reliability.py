@@ -7,7 +7,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from emqa_dask import expected_calibration_error
 from emqa_dask.uncertainty.reliability import (
-    at_temperature,
+    apply_temperature,
     fit_temperature,
     negative_log_likelihood,
     reliability_table,
@@ -19,7 +19,7 @@ def drawn(seed: int, n: int = 400, classes: int = 6, overconfidence: float = 1.0
     rng = np.random.default_rng(seed)
     p = rng.dirichlet(np.full(classes, 0.4), n)
     y = (p.cumsum(axis=1) < rng.random((n, 1))).sum(axis=1).clip(max=classes - 1)
-    return at_temperature(p, 1 / overconfidence), y
+    return apply_temperature(p, 1 / overconfidence), y
 
 
 @pytest.mark.parametrize("n_bins", [1, 10, 20])
@@ -62,11 +62,11 @@ def test_the_temperature_that_was_put_in_is_found_and_no_class_changes():
     p, y = drawn(5, n=6000, overconfidence=2.5)
     temperature = fit_temperature(p, y)
     assert temperature == pytest.approx(2.5, rel=0.06)
-    cooled = at_temperature(p, temperature)
+    cooled = apply_temperature(p, temperature)
     np.testing.assert_array_equal(cooled.argmax(1), p.argmax(1))
     assert expected_calibration_error(cooled, y) < 0.3 * expected_calibration_error(p, y)
     assert negative_log_likelihood(cooled, y) < negative_log_likelihood(p, y)
-    assert at_temperature(p, 1.0) == pytest.approx(p, abs=1e-9)
+    assert apply_temperature(p, 1.0) == pytest.approx(p, abs=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -91,4 +91,4 @@ def test_unknown_bins_and_temperatures_are_refused():
     with pytest.raises(ValueError, match="n_bins is 0"):
         expected_calibration_error(p, y, 0)
     with pytest.raises(ValueError, match="above 0"):
-        at_temperature(p, 0)
+        apply_temperature(p, 0)

@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 
 from emqa_dask import models, tables
-from emqa_dask.uncertainty import shift, shift_distances
-from emqa_dask.uncertainty.shift_scores import SPECTRUM, STATISTICS, Seen
+from emqa_dask.uncertainty import embedding_distances, shift_model
+from emqa_dask.uncertainty.shift_scores import SPECTRUM, STATISTICS, EnsembleOutputs
 
 D = 12
 MEMBERS = 3
@@ -26,13 +26,13 @@ def draw(rng, n, kind="none", strength=1.0):
     own[:, len(STATISTICS) : len(STATISTICS) + 5] += spectrum
     content = rng.normal(size=(n, 7)) + FURTHER[kind] * strength
     said = p.astype(np.float32), e.astype(np.float32), pd.DataFrame(own, columns=columns)
-    return Seen(*said, content, rng.normal(2 if kind == "unrelated" else -3, 1, n)), y
+    return EnsembleOutputs(*said, content, rng.normal(2 if kind == "unrelated" else -3, 1, n)), y
 
 
 def fitted(rng, kinds=tuple(WAYS)[1:], n=200, **options):
     train, y = draw(rng, n)
     shifted = {kind: draw(rng, n)[0] if kind == "none" else draw(rng, n, kind)[0] for kind in kinds}
-    return shift.fit(train, y, np.arange(n) // 4, draw(rng, n)[0], shifted, **options)
+    return shift_model.fit_shift_model(train, y, np.arange(n) // 4, draw(rng, n)[0], shifted, **options)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def known():
 def test_kinds_are_told_apart_and_all_columns_are_those_of_the_table(known):
     rng = np.random.default_rng(1)
     for kind in WAYS:
-        judged = shift.judge(known, draw(rng, 100, kind)[0])
+        judged = shift_model.classify_shift(known, draw(rng, 100, kind)[0])
         assert (judged["shift"] == kind).mean() > 0.85
         names = {f"{name}_score" for name in tables.SHIFT_SCORES} | {"shift_score", "shift", "shift_probability"}
         assert set(judged.columns) == names | {"because"}
@@ -60,8 +60,8 @@ def test_scores_are_0_at_the_median_of_held_out_images_and_1_at_their_95_percent
     rng = np.random.default_rng(2)
     train, y = draw(rng, 200)
     held = draw(rng, 300)[0]
-    known = shift.fit(train, y, np.arange(200), held, {"unrelated": draw(rng, 100, "unrelated")[0]})
-    judged = shift.judge(known, held)
+    known = shift_model.fit_shift_model(train, y, np.arange(200), held, {"unrelated": draw(rng, 100, "unrelated")[0]})
+    judged = shift_model.classify_shift(known, held)
     for name in tables.SHIFT_SCORES:
         np.testing.assert_allclose(np.percentile(judged[f"{name}_score"], [50, 95]), [0, 1], atol=1e-6)
 
@@ -71,7 +71,7 @@ def test_false_flags_are_held_to_their_share():
     shares = []
     for _ in range(12):
         known = fitted(rng, n=100, false_flags=0.1)
-        shares.append((shift.judge(known, draw(rng, 400)[0])["shift"] != "none").mean())
+        shares.append((shift_model.classify_shift(known, draw(rng, 400)[0])["shift"] != "none").mean())
     assert np.mean(shares) == pytest.approx(0.1, abs=0.03)
 
 
@@ -79,7 +79,7 @@ def test_a_shift_without_examples_is_flagged_all_the_same():
     rng = np.random.default_rng(4)
     known = fitted(rng, kinds=("acquisition",))
     for kind in ("new_class", "unrelated"):
-        judged = shift.judge(known, draw(rng, 100, kind, strength=2)[0])
+        judged = shift_model.classify_shift(known, draw(rng, 100, kind, strength=2)[0])
         assert (judged["shift_score"] > 1).mean() > 0.95
 
 
@@ -87,34 +87,36 @@ def test_entropy_cannot_hide_what_the_distances_see(known):
     seen = draw(np.random.default_rng(12), 100, "new_class", strength=2)[0]
     sure = np.zeros_like(seen.probabilities)
     sure[:, :, 0] = 1  # every member is certain, and of the same class
-    judged = shift.judge(known, seen._replace(probabilities=sure))
+    judged = shift_model.classify_shift(known, seen._replace(probabilities=sure))
     assert (judged["entropy_score"] < 0).all()
     assert (judged["shift_score"] > 1).mean() > 0.95
 
 
 def test_a_row_is_its_own(known):
     seen = draw(np.random.default_rng(5), 37, "new_class")[0]
-    judged = shift.judge(known, seen)
+    judged = shift_model.classify_shift(known, seen)
     order = np.random.default_rng(6).permutation(37)[:9]
-    part = Seen(
+    part = EnsembleOutputs(
         seen.probabilities[:, order],
         seen.embeddings[:, order],
         seen.features.iloc[order],
         seen.content[order],
         seen.foreign[order],
     )
-    pd.testing.assert_frame_equal(shift.judge(known, part), judged.iloc[order].reset_index(drop=True), check_exact=True)
-    none = Seen(
+    pd.testing.assert_frame_equal(
+        shift_model.classify_shift(known, part), judged.iloc[order].reset_index(drop=True), check_exact=True
+    )
+    none = EnsembleOutputs(
         seen.probabilities[:, :0], seen.embeddings[:, :0], seen.features.iloc[:0], seen.content[:0], seen.foreign[:0]
     )
-    assert list(shift.judge(known, none).columns) == list(judged.columns)
+    assert list(shift_model.classify_shift(known, none).columns) == list(judged.columns)
 
 
 def test_the_evidence_names_what_is_unlike(known):
     rng = np.random.default_rng(7)
     features = draw(rng, 1)[0].features
     seen = draw(rng, 1)[0]._replace(features=features.assign(noise_floor=500.0))
-    (row,) = shift.judge(known, seen).to_dict("records")
+    (row,) = shift_model.classify_shift(known, seen).to_dict("records")
     assert row["shift"] != "none"
     assert any("noise floor 500, typically" in text for text in row["because"])
     assert any("spectrum" in text and "times as far" in text for text in row["because"])
@@ -124,16 +126,16 @@ def test_images_that_no_network_has_seen_are_unknown(known):
     seen = draw(np.random.default_rng(8), 5)[0]
     p = seen.probabilities.copy()
     p[:, 2] = np.nan
-    judged = shift.judge(known, seen._replace(probabilities=p))
+    judged = shift_model.classify_shift(known, seen._replace(probabilities=p))
     assert judged["shift"].isna().tolist() == [False, False, True, False, False]
     assert np.isnan(judged["shift_score"][2])
-    rest = shift.judge(known, seen)
+    rest = shift_model.classify_shift(known, seen)
     pd.testing.assert_frame_equal(judged.drop(2), rest.drop(2), check_exact=True)
 
 
 def test_unknown_statistics_count_as_typical(known):
     seen = draw(np.random.default_rng(9), 50)[0]
-    judged = shift.judge(known, seen._replace(features=seen.features * np.nan))
+    judged = shift_model.classify_shift(known, seen._replace(features=seen.features * np.nan))
     assert np.isfinite(judged["shift_score"]).all()
     assert (judged["shift"] == "none").mean() > 0.8
 
@@ -145,30 +147,35 @@ def test_distances_of_embeddings_do_not_ask_for_units_or_axes():
     found = []
     for change in (np.eye(D), 7 * np.linalg.qr(rng.normal(size=(D, D)))[0]):
         changed = [member @ change for member in train.embeddings.astype(float)]
-        parts = [shift_distances.of_member(member, y, np.arange(200)) for member in changed]
-        found.append(shift_distances.distances(*zip(*parts), seen.embeddings.astype(float) @ change))
+        parts = [embedding_distances.fit_member_reference(member, y, np.arange(200)) for member in changed]
+        members, backgrounds = zip(*parts)
+        found.append(
+            embedding_distances.compute_distances(members, backgrounds, seen.embeddings.astype(float) @ change)
+        )
     assert found[0].shape == (3, 2, 50)
     np.testing.assert_allclose(found[1], found[0], rtol=1e-4, atol=1e-4)
 
 
 def test_what_is_saved_judges_alike_and_is_checked(known, tmp_path):
     seen = draw(np.random.default_rng(10), 40, "acquisition")[0]
-    models.write_card(tmp_path, {"name": "some", **shift.save(known, tmp_path)})
-    again = shift.load(tmp_path)
-    pd.testing.assert_frame_equal(shift.judge(again, seen), shift.judge(known, seen), check_exact=True)
-    content = bytearray((tmp_path / shift.FILE).read_bytes())
+    models.write_card(tmp_path, {"name": "some", **shift_model.write_shift_model(known, tmp_path)})
+    again = shift_model.read_shift_model(tmp_path)
+    pd.testing.assert_frame_equal(
+        shift_model.classify_shift(again, seen), shift_model.classify_shift(known, seen), check_exact=True
+    )
+    content = bytearray((tmp_path / shift_model.SHIFT_MODEL_FILE).read_bytes())
     content[-1] ^= 1
-    (tmp_path / shift.FILE).write_bytes(content)
+    (tmp_path / shift_model.SHIFT_MODEL_FILE).write_bytes(content)
     with pytest.raises(ValueError, match="SHA-256"):
-        shift.load(tmp_path)
+        shift_model.read_shift_model(tmp_path)
 
 
 def test_what_was_learnt_with_another_network_of_contents_is_refused(known, tmp_path):
-    table = shift.save(known, tmp_path)
+    table = shift_model.write_shift_model(known, tmp_path)
     table["shift"]["content"] = "0" * 64
     models.write_card(tmp_path, {"name": "some", **table})
     with pytest.raises(ValueError, match="another version's network `content`; train the classifier again"):
-        shift.load(tmp_path)
+        shift_model.read_shift_model(tmp_path)
 
 
 def told(**n_by_kind):
@@ -177,15 +184,15 @@ def told(**n_by_kind):
 
 
 def test_a_cohort_has_the_kind_of_most_of_its_images_unless_false_flags_explain_them():
-    assert shift.of_cohort(told(none=80, acquisition=7, unrelated=5)) == "acquisition"
-    assert shift.of_cohort(told(none=95, acquisition=5)) == "none"
-    assert shift.of_cohort(told(none=80, acquisition=20), false_flags=0.2) == "none"
-    assert shift.of_cohort(told(new_class=1)) == "none"  # of one image nothing is sure
-    assert shift.of_cohort(told(new_class=2)) == "new_class"
-    assert shift.of_cohort(told().astype(object)) is None
+    assert shift_model.classify_cohort_shift(told(none=80, acquisition=7, unrelated=5)) == "acquisition"
+    assert shift_model.classify_cohort_shift(told(none=95, acquisition=5)) == "none"
+    assert shift_model.classify_cohort_shift(told(none=80, acquisition=20), false_flags=0.2) == "none"
+    assert shift_model.classify_cohort_shift(told(new_class=1)) == "none"  # of one image nothing is sure
+    assert shift_model.classify_cohort_shift(told(new_class=2)) == "new_class"
+    assert shift_model.classify_cohort_shift(told().astype(object)) is None
     unseen = told(none=3).assign(shift=None)
-    assert shift.of_cohort(unseen) is None
-    assert shift.of_cohort(pd.concat([unseen, told(acquisition=3)])) == "acquisition"
+    assert shift_model.classify_cohort_shift(unseen) is None
+    assert shift_model.classify_cohort_shift(pd.concat([unseen, told(acquisition=3)])) == "acquisition"
 
 
 def test_a_cohort_is_told_apart_where_an_image_is_not(known):
@@ -194,21 +201,23 @@ def test_a_cohort_is_told_apart_where_an_image_is_not(known):
     own = []
     for kind in ("acquisition", "new_class", "unrelated"):
         for _ in range(10):
-            judged = shift.judge(known, draw(rng, 20, kind, strength=0.45)[0])
-            n_right += shift.of_cohort(judged) == kind
+            judged = shift_model.classify_shift(known, draw(rng, 20, kind, strength=0.45)[0])
+            n_right += shift_model.classify_cohort_shift(judged) == kind
             own.append((judged["shift"] == kind).mean())
     assert n_right >= 28
     assert np.mean(own) < 0.92
 
 
 def test_order_does_not_matter_to_a_cohort(known):
-    judged = shift.judge(known, draw(np.random.default_rng(22), 40, "acquisition")[0])
-    assert shift.of_cohort(judged.sample(frac=1, random_state=1)) == shift.of_cohort(judged)
+    judged = shift_model.classify_shift(known, draw(np.random.default_rng(22), 40, "acquisition")[0])
+    assert shift_model.classify_cohort_shift(
+        judged.sample(frac=1, random_state=1)
+    ) == shift_model.classify_cohort_shift(judged)
 
 
 def test_a_model_without_shifts_has_none(tmp_path):
     models.write_card(tmp_path, {"name": "some"})
-    assert shift.load(tmp_path) is None
+    assert shift_model.read_shift_model(tmp_path) is None
 
 
 def test_what_does_not_fit_is_refused(known):
@@ -217,24 +226,26 @@ def test_what_does_not_fit_is_refused(known):
     held = draw(rng, 60)[0]
     other = draw(rng, 60, "unrelated")[0]
     with pytest.raises(ValueError, match="shifted has typhoon"):
-        shift.fit(train, y, y, held, {"typhoon": other})
+        shift_model.fit_shift_model(train, y, y, held, {"typhoon": other})
     with pytest.raises(ValueError, match="no kind"):
-        shift.fit(train, y, y, held, {})
+        shift_model.fit_shift_model(train, y, y, held, {})
     with pytest.raises(ValueError, match="5 classes"):
-        shift.fit(train, y[:5], y, held, {"unrelated": other})
+        shift_model.fit_shift_model(train, y[:5], y, held, {"unrelated": other})
     with pytest.raises(ValueError, match="10 held-out images cannot hold"):
-        shift.fit(train, y, y, draw(rng, 10)[0], {"unrelated": other})
+        shift_model.fit_shift_model(train, y, y, draw(rng, 10)[0], {"unrelated": other})
     with pytest.raises(ValueError, match="of one source"):
-        shift.fit(train, y, y, held, {"unrelated": other}, held_out_groups=np.zeros(60))
+        shift_model.fit_shift_model(train, y, y, held, {"unrelated": other}, held_out_groups=np.zeros(60))
     with pytest.raises(ValueError, match="unrelated: embeddings"):
-        shift.fit(train, y, y, held, {"unrelated": other._replace(embeddings=other.embeddings[:, :, :5])})
+        shift_model.fit_shift_model(
+            train, y, y, held, {"unrelated": other._replace(embeddings=other.embeddings[:, :, :5])}
+        )
     with pytest.raises(ValueError, match="lack banner_rows"):
-        shift.judge(known, held._replace(features=held.features.drop(columns="banner_rows")))
+        shift_model.classify_shift(known, held._replace(features=held.features.drop(columns="banner_rows")))
     with pytest.raises(ValueError, match="of 2 members at least"):
-        shift.judge(known, held._replace(embeddings=held.embeddings[:1]))
+        shift_model.classify_shift(known, held._replace(embeddings=held.embeddings[:1]))
     with pytest.raises(ValueError, match="59 rows of statistics"):
-        shift.judge(known, held._replace(features=held.features.iloc[1:]))
+        shift_model.classify_shift(known, held._replace(features=held.features.iloc[1:]))
     p = train.probabilities.copy()
     p[0, 0, 0] = np.nan
     with pytest.raises(ValueError, match="1 rows have no finite"):
-        shift.fit(train._replace(probabilities=p), y, y, held, {"unrelated": other})
+        shift_model.fit_shift_model(train._replace(probabilities=p), y, y, held, {"unrelated": other})

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from emqa_dask.uncertainty import shift_distances
+from emqa_dask.uncertainty import embedding_distances
 
 
 def clusters(rng, n=400, d=20):
@@ -15,8 +15,8 @@ def clusters(rng, n=400, d=20):
 
 def far(x, y, some):
     """Mahalanobis distances, distances to the nearest rows, and relative ones of `some`, each (m,)."""
-    member, background = shift_distances.of_member(x, y, np.arange(len(x)))
-    return shift_distances.distances([member], [background], np.asarray(some)[None])[:, 0]
+    member, background = embedding_distances.fit_member_reference(x, y, np.arange(len(x)))
+    return embedding_distances.compute_distances([member], [background], np.asarray(some)[None])[:, 0]
 
 
 def test_distances_grow_with_the_distance_and_do_not_ask_for_units():
@@ -48,6 +48,6 @@ def test_a_new_cluster_is_far_from_all_the_others():
 
 def test_what_cannot_be_fitted_is_refused():
     with pytest.raises(ValueError, match="two rows a class"):
-        shift_distances.fit(np.zeros((3, 2)), [0, 1, 2])
+        embedding_distances.fit_embedding_reference(np.zeros((3, 2)), [0, 1, 2])
     with pytest.raises(ValueError, match="1 embeddings are not finite"):
-        shift_distances.fit([[0, 1], [1, 2], [3, np.nan], [1, 1]], [0, 0, 1, 1])
+        embedding_distances.fit_embedding_reference([[0, 1], [1, 2], [3, np.nan], [1, 1]], [0, 0, 1, 1])

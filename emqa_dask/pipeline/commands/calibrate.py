@@ -151,24 +151,26 @@ def _fitted(
     )
     if failed:
         found.notes.append(f"{len(failed)} labelled micrographs failed in the run: {', '.join(failed[:10])}")
-    return found, domain_distance.load(directory) if directory else _domain(evidence, rows)
+    return found, domain_distance.read_domain(directory) if directory else _domain(evidence, rows)
 
 
 def _domain(evidence: pd.DataFrame, rows: pd.DataFrame) -> domain_distance.Domain | None:
     """What the labelled images look like, where there are enough; the features are those of the bundled model."""
-    columns = domain_distance.load(models.locate("log-synthetic")).columns
+    columns = domain_distance.read_domain(models.locate("log-synthetic")).columns
     known = evidence.dropna(subset=list(columns))
     varied = [c for c in columns if known[c].std() > 0]
     if len(known) < 20 or not varied:
         return None
     groups = known["micrograph_id"].map(dict(zip(rows["micrograph_id"], rows["content_sha256"])))
-    return domain_distance.fit(known, groups, columns=varied)
+    return domain_distance.fit_domain(known, groups, columns=varied)
 
 
 def _conditions(features: pd.DataFrame, rows: pd.DataFrame) -> dict:
     """The labelled images' imaging conditions for the model's card, where rings tell those of enough of them."""
     known = features.merge(rows[["micrograph_id", "voltage_kv"]], on="micrograph_id")
-    return imaging_conditions.to_card(imaging_conditions.conditions(known["defocus_nm"], known["voltage_kv"]))
+    return imaging_conditions.make_card_table(
+        imaging_conditions.fit_training_conditions(known["defocus_nm"], known["voltage_kv"])
+    )
 
 
 def _write(

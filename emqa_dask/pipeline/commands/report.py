@@ -127,7 +127,7 @@ def _of_sessions(root: str, settings: Settings, classes: Classes) -> ClassifierS
     if not settings.classify.model:
         return None
     from emqa_dask.pipeline.workspace.sessions import drifting  # a run without a classifier does well without these
-    from emqa_dask.uncertainty.drift import over_time
+    from emqa_dask.uncertainty.drift import summarise_over_time
 
     found = drifting(root, settings)
     with parts.table_writer(layout.drifts(root), tables.DRIFTS) as write:
@@ -136,7 +136,9 @@ def _of_sessions(root: str, settings: Settings, classes: Classes) -> ClassifierS
         write(found.sessions)
     quantity = most_drifted(found.drifts)
     kinds = dict(zip(found.sessions["cohort"], found.sessions["shift"]))
-    return classes.section(found.drifts, quantity, over_time(found.values, quantity) if quantity else None, kinds)
+    return classes.section(
+        found.drifts, quantity, summarise_over_time(found.values, quantity) if quantity else None, kinds
+    )
 
 
 def _page(

@@ -13,8 +13,8 @@ from emqa_dask.pipeline.tasks.train_domain import _joined, see, see_foreign, see
 from emqa_dask.pipeline.workspace.sessions import QUANTITIES, REFERENCE
 from emqa_dask.synthetic import shifts
 from emqa_dask.train import classes, diagrams
-from emqa_dask.uncertainty import entropy, referral, shift
-from emqa_dask.uncertainty.classification import HELD_OUT
+from emqa_dask.uncertainty import entropy, referral, shift_model
+from emqa_dask.uncertainty.classification import HELD_OUT_FILE
 
 MOST_EXAMINED = 1000  # images of each split that what is in domain is learnt from
 REPEATS = 4  # examples of a kind from one image, at most
@@ -59,11 +59,13 @@ def learn(
         card["training"]["out_of_domain"] = f"nothing is flagged: {error}"
         say(card["training"]["out_of_domain"])
         return
-    card |= shift.save(known, folder)
+    card |= shift_model.write_shift_model(known, folder)
     features = seen["train"].features
-    card |= imaging_conditions.to_card(imaging_conditions.conditions(features["defocus_nm"], features["voltage_kv"]))
+    card |= imaging_conditions.make_card_table(
+        imaging_conditions.fit_training_conditions(features["defocus_nm"], features["voltage_kv"])
+    )
     if "test" in seen and "test" not in names:
-        is_flagged = shift.judge(known, seen["test"])["shift_score"].gt(1)
+        is_flagged = shift_model.classify_shift(known, seen["test"])["shift_score"].gt(1)
         card["measured"]["domain"] = {"n": len(is_flagged), "false_flags_on_test": round(float(is_flagged.mean()), 4)}
     _save_reference(folder, known, _joined([seen[name] for name in names]))
 
@@ -71,11 +73,11 @@ def learn(
 def _fitted(
     look: "_Look",
     of: Mapping[str, pd.DataFrame],
-    seen: Mapping[str, shift.Seen],
+    seen: Mapping[str, shift_model.EnsembleOutputs],
     names: Sequence[str],
     wanted: Wanted,
     say: Say,
-) -> shift.Known:
+) -> shift_model.ShiftModel:
     """The judge of shifts from the splits `names` that were held out; ValueError where they are too few."""
     if not names:
         raise ValueError("no image was held out of the training")
@@ -87,7 +89,7 @@ def _fitted(
             shifted[kind].append(own)
     counts = {kind: sum(len(part.features) for part in parts) for kind, parts in shifted.items()}
     say("examples of shifts: " + ", ".join(f"{n} {kind}" for kind, n in counts.items()))
-    return shift.fit(
+    return shift_model.fit_shift_model(
         seen["train"],
         of["train"]["y"].to_numpy(),
         of["train"]["group"].to_numpy(),
@@ -100,7 +102,7 @@ def _fitted(
 
 def _draw(folder: Path, card: Mapping) -> None:
     """<split>.png: reliability and referral of what was held out."""
-    held = folder / HELD_OUT
+    held = folder / HELD_OUT_FILE
     said = safetensors.numpy.load_file(held) if held.is_file() else {}
     for name, measured in card["measured"].items():
         p = said[f"{name}.probabilities"]
@@ -130,11 +132,11 @@ class _Look(NamedTuple):
     cs_mm: float
     each: Each
 
-    def at(self, paths: Sequence[Path]) -> shift.Seen:
+    def at(self, paths: Sequence[Path]) -> shift_model.EnsembleOutputs:
         """What the ensemble, the statistics and Thon rings say of the images at `paths`."""
         return _joined([record["seen"] for record in self._each(see, paths, "look at images", self.cs_mm)])
 
-    def at_shifted(self, paths: Sequence[Path]) -> dict[str, shift.Seen]:
+    def at_shifted(self, paths: Sequence[Path]) -> dict[str, shift_model.EnsembleOutputs]:
         """The same, but rings, of an example of every kind of shift made from each of the images, by kind.
 
         ValueError where none can be made of an image.
@@ -145,7 +147,7 @@ class _Look(NamedTuple):
                 raise ValueError(record["refused"])
         return {kind: _joined([record[kind] for record in records]) for kind in shifts.KINDS}
 
-    def at_foreign(self, paths: Sequence[Path], say: Say) -> shift.Seen | None:
+    def at_foreign(self, paths: Sequence[Path], say: Say) -> shift_model.EnsembleOutputs | None:
         """The same of a user's examples; what cannot be read is left out, and told. None where nothing is left."""
         records = self._each(see_foreign, paths, "look at your examples")
         for text in (text for record in records for text in record["left_out"]):
@@ -159,9 +161,9 @@ class _Look(NamedTuple):
         return self.each(function, todo, what)
 
 
-def _save_reference(folder: Path, known: shift.Known, held_out: shift.Seen) -> None:
+def _save_reference(folder: Path, known: shift_model.ShiftModel, held_out: shift_model.EnsembleOutputs) -> None:
     """The quantities by which sessions are held against the in-domain images: tables.DRIFTS' reference."""
-    said = held_out.features.join(shift.judge(known, held_out))
+    said = held_out.features.join(shift_model.classify_shift(known, held_out))
     said["predictive_entropy_nats"] = entropy.predictive_entropy(held_out.probabilities)
     values = {name: np.ascontiguousarray(said[name], np.float32) for name in QUANTITIES}
     (folder / REFERENCE).write_bytes(safetensors.numpy.save(values))

@@ -75,7 +75,7 @@ def run(
         from emqa_dask.uncertainty import classification
 
         found = card.read_classifier_card(settings.classify.model)
-        classification.load(found.directory)  # what is missing or was changed is said now
+        classification.load_classifier(found.directory)  # what is missing or was changed is said now
         if found.faults:
             left_out = "; ".join(f"{file}: {why}" for file, why in found.faults.items())
             say(f"{found.name}: {len(found.files)} of {found.n_members} members are used ({left_out})")

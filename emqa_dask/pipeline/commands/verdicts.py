@@ -120,10 +120,12 @@ def entropy_limit_of(settings: Settings) -> float:
     how = settings.triage
     if how.max_entropy_nats:
         return how.max_entropy_nats
-    from emqa_dask.uncertainty.classification import entropy_limit  # a run without a classifier does well without it
+    from emqa_dask.uncertainty.classification import (
+        compute_entropy_limit,  # a run without a classifier does well without it
+    )
 
     directory = models.locate(settings.classify.model)
-    return entropy_limit(directory, review_share=how.review_share, target_risk=how.target_risk)
+    return compute_entropy_limit(directory, review_share=how.review_share, target_risk=how.target_risk)
 
 
 def _classified(micrographs: pd.DataFrame, limit: float) -> pd.DataFrame:

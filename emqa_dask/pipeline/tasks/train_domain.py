@@ -11,7 +11,7 @@ from emqa_dask.featurise import rings
 from emqa_dask.featurise.images import image_statistics
 from emqa_dask.run.supervise import Call, direct
 from emqa_dask.synthetic import shifts
-from emqa_dask.uncertainty import shift
+from emqa_dask.uncertainty import shift_model
 
 SHIFTED_PX = 1024  # largest side of an image that an example of a shift is made from
 
@@ -61,7 +61,7 @@ def see_foreign(folder: str, device: str, paths: list[Path], call: Call = direct
     return {"n_images": len(paths), "left_out": left_out} | seen
 
 
-def _seen_images(folder: str, device: str, images: Sequence[np.ndarray]) -> shift.Seen:
+def _seen_images(folder: str, device: str, images: Sequence[np.ndarray]) -> shift_model.EnsembleOutputs:
     from emqa_dask.classify import load_ensemble
     from emqa_dask.classify.rows import N_EMBEDDED_MEMBERS
 
@@ -72,10 +72,19 @@ def _seen_images(folder: str, device: str, images: Sequence[np.ndarray]) -> shif
     embeddings = np.stack([one.embeddings[:N_EMBEDDED_MEMBERS] for one in examined], axis=1)
     content = np.stack([one.content for one in examined])
     odds = np.array([one.foreign_log_odds for one in examined])
-    return shift.Seen(p, embeddings, pd.DataFrame([image_statistics(image) for image in images]), content, odds)
+    return shift_model.EnsembleOutputs(
+        p, embeddings, pd.DataFrame([image_statistics(image) for image in images]), content, odds
+    )
 
 
-def _joined(parts: Sequence[shift.Seen]) -> shift.Seen:
-    p, embeddings = (np.concatenate([getattr(part, name) for part in parts], axis=1) for name in shift.Seen._fields[:2])
-    content, odds = (np.concatenate([getattr(part, name) for part in parts]) for name in shift.Seen._fields[3:])
-    return shift.Seen(p, embeddings, pd.concat([part.features for part in parts], ignore_index=True), content, odds)
+def _joined(parts: Sequence[shift_model.EnsembleOutputs]) -> shift_model.EnsembleOutputs:
+    p, embeddings = (
+        np.concatenate([getattr(part, name) for part in parts], axis=1)
+        for name in shift_model.EnsembleOutputs._fields[:2]
+    )
+    content, odds = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in shift_model.EnsembleOutputs._fields[3:]
+    )
+    return shift_model.EnsembleOutputs(
+        p, embeddings, pd.concat([part.features for part in parts], ignore_index=True), content, odds
+    )

@@ -12,8 +12,8 @@ from emqa_dask.pipeline.workspace import cohorts, micrograph_ledger
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
 from emqa_dask.settings import Settings
 from emqa_dask.store import parts
-from emqa_dask.uncertainty import drift, shift
-from emqa_dask.uncertainty.entropy import entropy_shape
+from emqa_dask.uncertainty import drift, shift_model
+from emqa_dask.uncertainty.entropy import summarise_entropies
 
 REFERENCE = "reference.safetensors"  # of a classifier's model directory: QUANTITIES of its held-out images
 OF_CLASSIFICATIONS = (
@@ -42,7 +42,7 @@ def drifting(root: str, settings: Settings) -> Drifting:
     """Sample every cohort (folder, instrument, magnification) of a run with a classifier, and test it."""
     values = _sampled(root, folders(settings))
     directory = models.locate(settings.classify.model)
-    found = drift.drifts(values, _reference(directory), quantities=QUANTITIES)
+    found = drift.detect_drifts(values, _reference(directory), quantities=QUANTITIES)
     return Drifting(values, found, _sessions(values, found, models.read_card(directory)))
 
 
@@ -63,12 +63,12 @@ def _sessions(values: pd.DataFrame, drifts: pd.DataFrame, card: Mapping) -> pd.D
                 "last_acquired": dates.max() if len(dates) else None,
                 "out_of_domain_fraction": of["shift_score"].dropna().gt(1).mean(),
                 **shares,
-                "shift": shift.of_cohort(of, false_flags=false_flags),
+                "shift": shift_model.classify_cohort_shift(of, false_flags=false_flags),
                 "defocus_nm": of["defocus_nm"].median(),
                 "with_rings_fraction": of["defocus_nm"].notna().mean(),
                 "imaging_distance": of["imaging_distance"].median(),
                 "drifted": moved.loc[moved["cohort"] == name, "quantity"].tolist(),
-                "entropy_shape": list(entropy_shape(of["predictive_entropy_nats"].dropna(), n_classes).values()),
+                "entropy_shape": list(summarise_entropies(of["predictive_entropy_nats"].dropna(), n_classes).values()),
             }
         )
     return pd.DataFrame(rows, columns=tables.SESSIONS.names)

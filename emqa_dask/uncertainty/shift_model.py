@@ -17,40 +17,42 @@ from scipy.stats import binom
 
 from emqa_dask import domain_distance, models
 from emqa_dask.tables import SHIFT_SCORES, SHIFTS
-from emqa_dask.uncertainty import fusion, shift_distances, shift_kinds, shift_scores
-from emqa_dask.uncertainty.shift_kinds import Odds
-from emqa_dask.uncertainty.shift_scores import Seen, Yardsticks
+from emqa_dask.uncertainty import embedding_distances, fusion, shift_kinds, shift_scores
+from emqa_dask.uncertainty.shift_kinds import LogisticModel
+from emqa_dask.uncertainty.shift_scores import DomainReference, EnsembleOutputs
 
-FILE = "shift.safetensors"
+SHIFT_MODEL_FILE = "shift.safetensors"
 N_FOLDS = 5
 # Percentiles of held-out images at which a score by itself counts as much as the learnt one at its 95th: false flags
 # are better spent on the latter. What no example resembles shows in the embeddings first.
-BAR = {"mahalanobis": 97.5, "nearest": 97.5, "content": 97.5, "statistics": 99.5, "spectrum": 99.5}
+SCORE_PERCENTILES = {"mahalanobis": 97.5, "nearest": 97.5, "content": 97.5, "statistics": 99.5, "spectrum": 99.5}
 
 
 @dataclass(frozen=True)
-class Known:
+class ShiftModel:
     """What in-domain images look like to an ensemble, and what shifted ones do."""
 
-    yardsticks: Yardsticks
+    yardsticks: DomainReference
     kinds: tuple[str, ...]  # none, then the kinds of shift that there were examples of
-    odds: Odds  # of any shift, on all of the evidence
-    among: Odds  # of the kinds of shift, on the scores: statistics tell made examples apart better than real ones
-    scale: fusion.Scale  # of "learnt" and the distances
+    odds: LogisticModel  # of any shift, on all of the evidence
+    among: (
+        LogisticModel  # of the kinds of shift, on the scores: statistics tell made examples apart better than real ones
+    )
+    scale: fusion.FusionScale  # of "learnt" and the distances
     false_flags: float  # share of in-domain images that may be flagged
 
 
-def fit(
-    train: Seen,
+def fit_shift_model(
+    train: EnsembleOutputs,
     y: ArrayLike,
     groups: ArrayLike,
-    held_out: Seen,
-    shifted: Mapping[str, Seen],
+    held_out: EnsembleOutputs,
+    shifted: Mapping[str, EnsembleOutputs],
     *,
     false_flags: float = 0.05,
     held_out_groups: ArrayLike | None = None,
     seed: int = 0,
-) -> Known:
+) -> ShiftModel:
     """What `judge` needs, from training images, in-domain images held out of training, and shifted examples by kind.
 
     `y` (n,) are the classes and `groups` (n,) the source images of the training rows; `held_out_groups` (m,) those of
@@ -65,29 +67,29 @@ def fit(
     unknown = [kind for kind in shifted if kind not in SHIFTS[1:]]
     if unknown or not shifted:
         raise ValueError(f"shifted has {', '.join(unknown) or 'no kind'}: kinds are {', '.join(SHIFTS[1:])}")
-    yardsticks = shift_scores.measure(train, y, groups, held_out, seed=seed)
+    yardsticks = shift_scores.fit_domain_reference(train, y, groups, held_out, seed=seed)
     kinds = ("none", *(kind for kind in SHIFTS[1:] if kind in shifted))
     for kind in kinds[1:]:
-        shift_scores.check(shifted[kind], kind, yardsticks)
-    own, trained = (shift_scores.evidence(yardsticks, seen) for seen in (held_out, train))
-    trained = trained[np.sort(np.random.default_rng(seed).permutation(len(trained))[: shift_scores.MAX_ROWS])]
-    parts = [shift_scores.evidence(yardsticks, shifted[kind]) for kind in kinds[1:]]
+        shift_scores.check_outputs(shifted[kind], kind, yardsticks)
+    own, trained = (shift_scores.compute_shift_features(yardsticks, seen) for seen in (held_out, train))
+    trained = trained[np.sort(np.random.default_rng(seed).permutation(len(trained))[: shift_scores.MAX_EMBEDDINGS])]
+    parts = [shift_scores.compute_shift_features(yardsticks, shifted[kind]) for kind in kinds[1:]]
     x = np.concatenate(parts)
     of = np.repeat(np.arange(1, len(kinds)), [len(part) for part in parts])
     n = len(own)
-    folds = _folds(np.arange(n) if held_out_groups is None else held_out_groups, seed)
+    folds = _assign_folds(np.arange(n) if held_out_groups is None else held_out_groups, seed)
     fold = np.concatenate([folds[np.arange(len(part)) % n] for part in parts])
     learnt = np.zeros(n)
     for k in range(N_FOLDS):
-        odds = _odds(own[folds != k], trained, x[fold != k], of[fold != k], seed)
-        learnt[folds == k] = shift_kinds.against_none(odds, own[folds == k])
-    apart = _apart(shift_scores.scores(yardsticks, held_out))
-    scale = fusion.calibrate({"learnt": learnt, **apart}, false_flags, BAR)
-    among = shift_kinds.fit_odds(shift_scores.scores_part(x), of - 1)
-    return Known(yardsticks, kinds, _odds(own, trained, x, of, seed), among, scale, false_flags)
+        odds = _fit_shift_logits(own[folds != k], trained, x[fold != k], of[fold != k], seed)
+        learnt[folds == k] = shift_kinds.compute_shift_log_odds(odds, own[folds == k])
+    apart = _select_distances(shift_scores.compute_shift_scores(yardsticks, held_out))
+    scale = fusion.fit_scale({"learnt": learnt, **apart}, false_flags, SCORE_PERCENTILES)
+    among = shift_kinds.fit_logistic_model(shift_scores.select_score_columns(x), of - 1)
+    return ShiftModel(yardsticks, kinds, _fit_shift_logits(own, trained, x, of, seed), among, scale, false_flags)
 
 
-def judge(known: Known, seen: Seen) -> pd.DataFrame:
+def classify_shift(known: ShiftModel, seen: EnsembleOutputs) -> pd.DataFrame:
     """Rows of what is said of n images: the scores, shift_score, shift, shift_probability, because.
 
     Columns as in tables.CLASSIFICATIONS, index 0 to n - 1. A row is its own: it does not depend on the others. Where
@@ -96,22 +98,22 @@ def judge(known: Known, seen: Seen) -> pd.DataFrame:
     below has shift "none" and no probability; above, the most probable kind, with its probability among the kinds.
     Raises ValueError for fewer members' embeddings than `fit` had, other sizes of arrays, and missing statistics.
     """
-    shift_scores.check(seen, "seen", known.yardsticks)
-    yardsticks, seen = shift_scores.of_those_heard(known.yardsticks, seen)
+    shift_scores.check_outputs(seen, "seen", known.yardsticks)
+    yardsticks, seen = shift_scores.drop_missing_members(known.yardsticks, seen)
     n = len(seen.features)
-    heard = np.flatnonzero(shift_scores.finite(seen))
+    heard = np.flatnonzero(shift_scores.find_finite_rows(seen))
     columns = {f"{name}_score": np.full(n, np.nan) for name in (*SHIFT_SCORES, "shift")}
     columns["shift"] = np.full(n, None, object)
     columns["shift_probability"] = np.full(n, np.nan)
     because: list[list[str]] = [[] for _ in range(n)]
     if len(heard):
-        seen = shift_scores.rows(seen, heard)
-        scores = shift_scores.scores(yardsticks, seen)
-        z = shift_scores.signed(yardsticks, seen)
-        x = shift_scores.evidence(yardsticks, seen)
-        learnt = shift_kinds.against_none(known.odds, x)
-        score = fusion.fuse(known.scale, {"learnt": learnt, **_apart(scores)}) / known.scale.limit
-        among = shift_kinds.log_probabilities(known.among, shift_scores.scores_part(x))
+        seen = shift_scores.select_rows(seen, heard)
+        scores = shift_scores.compute_shift_scores(yardsticks, seen)
+        z = shift_scores.standardise_statistics(yardsticks, seen)
+        x = shift_scores.compute_shift_features(yardsticks, seen)
+        learnt = shift_kinds.compute_shift_log_odds(known.odds, x)
+        score = fusion.fuse_scores(known.scale, {"learnt": learnt, **_select_distances(scores)}) / known.scale.limit
+        among = shift_kinds.compute_log_probabilities(known.among, shift_scores.select_score_columns(x))
         p = np.exp(among.max(axis=1))
         is_flagged = score > 1
         for name, values in {**scores, "shift": score}.items():
@@ -121,16 +123,16 @@ def judge(known: Known, seen: Seen) -> pd.DataFrame:
         columns["shift"][heard] = np.where(is_flagged, kinds, "none")
         for k in np.flatnonzero(is_flagged):
             own = {name: values[k] for name, values in scores.items()}
-            because[heard[k]] = shift_scores.words(yardsticks, own, seen.features.iloc[k], z[k])
+            because[heard[k]] = shift_scores.describe_shift(yardsticks, own, seen.features.iloc[k], z[k])
     return pd.DataFrame({**columns, "because": because}, index=range(n))
 
 
-def _apart(scores: Mapping[str, NDArray]) -> dict[str, NDArray]:
+def _select_distances(scores: Mapping[str, NDArray]) -> dict[str, NDArray]:
     """The distances; entropy has no word of its own in the fused score: it may be low where an image is foreign."""
     return {name: values for name, values in scores.items() if name != "entropy"}
 
 
-def _odds(own: NDArray, trained: NDArray, shifted: NDArray, of: NDArray, seed: int) -> Odds:
+def _fit_shift_logits(own: NDArray, trained: NDArray, shifted: NDArray, of: NDArray, seed: int) -> LogisticModel:
     """The odds from held-out, training and shifted images' evidence.
 
     Of training images the scores are too good, as the networks and the domains know them, but their statistics are as
@@ -139,10 +141,10 @@ def _odds(own: NDArray, trained: NDArray, shifted: NDArray, of: NDArray, seed: i
     lent = np.random.default_rng(seed).integers(0, len(own), len(trained))
     trained = np.concatenate([own[lent, : shift_scores.N_SCORES], trained[:, shift_scores.N_SCORES :]], axis=1)
     none = np.zeros(len(own) + len(trained), int)
-    return shift_kinds.fit_odds(np.concatenate([own, trained, shifted]), np.concatenate([none, of]))
+    return shift_kinds.fit_logistic_model(np.concatenate([own, trained, shifted]), np.concatenate([none, of]))
 
 
-def _folds(groups: ArrayLike, seed: int) -> NDArray[np.int64]:
+def _assign_folds(groups: ArrayLike, seed: int) -> NDArray[np.int64]:
     """A fold (n,) for each row, of about equal sizes; rows of a group are in one."""
     _, of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     if len(sizes) < 2:
@@ -154,7 +156,7 @@ def _folds(groups: ArrayLike, seed: int) -> NDArray[np.int64]:
     return fold[of]
 
 
-def of_cohort(told: pd.DataFrame, *, false_flags: float = 0.05, significance: float = 0.01) -> str | None:
+def classify_cohort_shift(told: pd.DataFrame, *, false_flags: float = 0.05, significance: float = 0.01) -> str | None:
     """The kind of shift of a whole cohort, from what `judge` says of its images (columns shift, shift_probability).
 
     What shifts one image of a session shifts most of them, so that together they tell the kind more surely than each.
@@ -170,39 +172,43 @@ def of_cohort(told: pd.DataFrame, *, false_flags: float = 0.05, significance: fl
     return str(flagged.groupby("shift")["shift_probability"].sum().idxmax())
 
 
-def save(known: Known, directory: Path) -> dict:
+def write_shift_model(known: ShiftModel, directory: Path) -> dict:
     """Writes FILE and returns the card's table `shift`: kinds, names and limit."""
     directory.mkdir(parents=True, exist_ok=True)
-    arrays, table = _pack(known.yardsticks)
+    arrays, table = _pack_reference(known.yardsticks)
     arrays |= {f"odds.{name}": array for name, array in vars(known.odds).items()}
     arrays |= {f"kinds.{name}": array for name, array in vars(known.among).items()}
     arrays |= {"middle": known.scale.middle, "span": known.scale.span}
     content = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
-    (directory / FILE).write_bytes(content)  # save_file() would leave it readable by its owner only
+    (directory / SHIFT_MODEL_FILE).write_bytes(content)  # save_file() would leave it readable by its owner only
     table |= {"kinds": list(known.kinds), "fused": list(known.scale.names), "limit": known.scale.limit}
     table |= {"false_flags": known.false_flags, "content": models.digest(models.CONTENT)}
     return {"shift": table}
 
 
-def load(directory: Path) -> Known | None:
+def read_shift_model(directory: Path) -> ShiftModel | None:
     """What `save` wrote, its file checked against the card's SHA-256; None for a model whose card has no `shift`."""
     card = models.read_card(directory)
     if "shift" not in card:
         return None
-    if FILE not in card.get("files", {}):
-        raise ValueError(f"{directory / 'card.toml'}: has a table shift but no {FILE}; train the classifier again")
+    if SHIFT_MODEL_FILE not in card.get("files", {}):
+        raise ValueError(
+            f"{directory / 'card.toml'}: has a table shift but no {SHIFT_MODEL_FILE}; train the classifier again"
+        )
     if card["shift"].get("content") != models.digest(models.CONTENT):
         said = "what is in domain was learnt with another version's network `content`"
         raise ValueError(f"{directory / 'card.toml'}: {said}; train the classifier again")
     table = card["shift"]
-    arrays = safetensors.numpy.load_file(models.check_file(directory, FILE, card))
-    scale = fusion.Scale(tuple(table["fused"]), arrays["middle"], arrays["span"], table["limit"])
-    yardsticks = _unpack(arrays, table)
-    odds, among = (_named(arrays, prefix) for prefix in ("odds", "kinds"))
-    return Known(yardsticks, tuple(table["kinds"]), Odds(**odds), Odds(**among), scale, table["false_flags"])
+    arrays = safetensors.numpy.load_file(models.check_file(directory, SHIFT_MODEL_FILE, card))
+    scale = fusion.FusionScale(tuple(table["fused"]), arrays["middle"], arrays["span"], table["limit"])
+    yardsticks = _unpack_reference(arrays, table)
+    odds, among = (_select_prefixed(arrays, prefix) for prefix in ("odds", "kinds"))
+    return ShiftModel(
+        yardsticks, tuple(table["kinds"]), LogisticModel(**odds), LogisticModel(**among), scale, table["false_flags"]
+    )
 
 
-def _pack(known: Yardsticks) -> tuple[dict[str, NDArray], dict]:
+def _pack_reference(known: DomainReference) -> tuple[dict[str, NDArray], dict]:
     """The arrays of `known` by name, and what a card's table has to say of them."""
     arrays = {name: getattr(known, name) for name in ("typical", "middle", "span", "disagreement", "centre", "spread")}
     arrays = {f"scores.{name}": array for name, array in arrays.items()}
@@ -218,22 +224,27 @@ def _pack(known: Yardsticks) -> tuple[dict[str, NDArray], dict]:
     return arrays, table
 
 
-def _unpack(arrays: Mapping[str, NDArray], table: Mapping) -> Yardsticks:
+def _unpack_reference(arrays: Mapping[str, NDArray], table: Mapping) -> DomainReference:
     """What `_pack` took apart."""
     members, backgrounds = (
-        tuple(shift_distances.Known(**_named(arrays, f"{name}_{k}")) for k in range(table["members"]))
+        tuple(
+            embedding_distances.EmbeddingReference(**_select_prefixed(arrays, f"{name}_{k}"))
+            for k in range(table["members"])
+        )
         for name in ("member", "background")
     )
     statistics, spectrum = (
-        domain_distance.Domain(tuple(table[name]["columns"]), **_named(arrays, name), limit=table[name]["limit"])
+        domain_distance.Domain(
+            tuple(table[name]["columns"]), **_select_prefixed(arrays, name), limit=table[name]["limit"]
+        )
         for name in ("statistics", "spectrum")
     )
-    content = shift_distances.Known(**_named(arrays, "content"))
-    return Yardsticks(
-        members, backgrounds, content, statistics=statistics, spectrum=spectrum, **_named(arrays, "scores")
+    content = embedding_distances.EmbeddingReference(**_select_prefixed(arrays, "content"))
+    return DomainReference(
+        members, backgrounds, content, statistics=statistics, spectrum=spectrum, **_select_prefixed(arrays, "scores")
     )
 
 
-def _named(arrays: Mapping[str, NDArray], prefix: str) -> dict[str, NDArray]:
+def _select_prefixed(arrays: Mapping[str, NDArray], prefix: str) -> dict[str, NDArray]:
     """Those whose names begin with `prefix` and a dot, by the rest of the name."""
     return {key.removeprefix(f"{prefix}."): a for key, a in arrays.items() if key.startswith(f"{prefix}.")}

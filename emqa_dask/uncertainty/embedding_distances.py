@@ -11,7 +11,7 @@ from sklearn.covariance import ledoit_wolf
 from emqa_dask import domain_distance
 
 
-class Known(NamedTuple):
+class EmbeddingReference(NamedTuple):
     """Training embeddings of one member."""
 
     means: NDArray[np.float64]  # (classes, r), whitened
@@ -19,7 +19,7 @@ class Known(NamedTuple):
     rows: NDArray[np.float32]  # (n, r), whitened; none of a background
 
 
-def fit(embeddings: ArrayLike, y: ArrayLike) -> Known:
+def fit_embedding_reference(embeddings: ArrayLike, y: ArrayLike) -> EmbeddingReference:
     """The classes' means under one Ledoit-Wolf covariance (Lee et al., NeurIPS 2018), without rows.
 
     `embeddings` (n, d) and classes `y` (n,) of training images. Raises ValueError for fewer rows than twice the
@@ -39,18 +39,20 @@ def fit(embeddings: ArrayLike, y: ArrayLike) -> Known:
     keep = eigenvalues > 1e-12 * max(eigenvalues[-1], 1e-300)
     whiten = vectors[:, keep] / np.sqrt(eigenvalues[keep])
     # In the order in which it is saved: sums differ in their last bits with the order of the memory.
-    return Known(means @ whiten, np.ascontiguousarray(whiten), np.zeros((0, whiten.shape[1]), np.float32))
+    return EmbeddingReference(means @ whiten, np.ascontiguousarray(whiten), np.zeros((0, whiten.shape[1]), np.float32))
 
 
-def of_member(values: NDArray, y: NDArray, keep: NDArray) -> tuple[Known, Known]:
+def fit_member_reference(values: NDArray, y: NDArray, keep: NDArray) -> tuple[EmbeddingReference, EmbeddingReference]:
     """A member's training embeddings about their classes' means, with the rows to keep, and about their mean."""
     values = np.asarray(values, float)
-    known = fit(values, y)
-    background = fit(values, np.zeros(len(y)))
+    known = fit_embedding_reference(values, y)
+    background = fit_embedding_reference(values, np.zeros(len(y)))
     return known._replace(rows=np.ascontiguousarray(values[keep] @ known.whiten, np.float32)), background
 
 
-def distances(members: Sequence[Known], backgrounds: Sequence[Known], seen: NDArray) -> NDArray[np.float64]:
+def compute_distances(
+    members: Sequence[EmbeddingReference], backgrounds: Sequence[EmbeddingReference], seen: NDArray
+) -> NDArray[np.float64]:
     """Distances (3, k, n) of k members' embeddings (k, n, d): Mahalanobis, to the nearest training rows, relative.
 
     Mahalanobis: to the nearest class mean (Lee et al., NeurIPS 2018). Relative: its square less that to the mean of
@@ -66,17 +68,19 @@ def distances(members: Sequence[Known], backgrounds: Sequence[Known], seen: NDAr
         points, all_in_one = (np.einsum("nd,dr->nr", values, kind.whiten) for kind in (member, background))
         own = cdist(points, member.means).min(axis=1)
         relative = own**2 - cdist(all_in_one, background.means)[:, 0] ** 2
-        found.append((own, domain_distance.nearest(points, member.rows), relative))
+        found.append((own, domain_distance.compute_neighbour_distances(points, member.rows), relative))
     return np.array(found).transpose(1, 0, 2)
 
 
-def of_all(values: NDArray, keep: NDArray) -> Known:
+def fit_content_reference(values: NDArray, keep: NDArray) -> EmbeddingReference:
     """Training embeddings (n, d) about their one mean, whatever the classes, with the rows to keep."""
     values = np.asarray(values, float)
-    known = fit(values, np.zeros(len(values)))
+    known = fit_embedding_reference(values, np.zeros(len(values)))
     return known._replace(rows=np.ascontiguousarray(values[keep] @ known.whiten, np.float32))
 
 
-def nearest(known: Known, values: NDArray) -> NDArray[np.float64]:
+def compute_content_distances(known: EmbeddingReference, values: NDArray) -> NDArray[np.float64]:
     """Mean distance (n,) of embeddings (n, d) to the nearest rows: see ood.nearest."""
-    return domain_distance.nearest(np.einsum("nd,dr->nr", np.asarray(values, float), known.whiten), known.rows)
+    return domain_distance.compute_neighbour_distances(
+        np.einsum("nd,dr->nr", np.asarray(values, float), known.whiten), known.rows
+    )
