@@ -44,7 +44,9 @@ FOREIGN = ("photograph", "plot", "diffraction", "eds_map", "blank", "noise")
 # Features of the network alone: a judge that asks for the agreement with LoG says nothing where LoG did not run. And
 # small ones: for three targets a process of 600 rows takes 9 MB and a forest of 100 trees to the last row 5.
 ALONE = {
-    name: of for name, of in labelled_cohorts.CANDIDATES.items() if "agreement" not in of[1] and of[0] == "extra_trees"
+    name: of
+    for name, of in labelled_cohorts.CANDIDATES.items()
+    if "detector_agreement" not in of[1] and of[0] == "extra_trees"
 }
 
 

@@ -16,7 +16,7 @@ import sklearn.datasets
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from emqa_dask.featurise.foreign import SCENE
+from emqa_dask.featurise.foreign import SCENE_STATISTICS
 from emqa_dask.featurise.images import image_statistics
 from emqa_dask.synthetic import foreign
 from emqa_dask.synthetic.faults import apply_fault
@@ -29,7 +29,7 @@ LESS = {SMALL: 0.3}
 
 
 def _marks(image):
-    return [image_statistics(image)[name] for name in SCENE]
+    return [image_statistics(image)[name] for name in SCENE_STATISTICS]
 
 
 def _grey(rgb):
@@ -106,7 +106,7 @@ def main():
             w, b = fit(marks[~own], is_photograph[~own], sources[~own])
             print(f"     {float((marks[own] @ w + b > 0).mean()):.3f}", end="")
         print()
-    for name, value in zip(SCENE, weights):
+    for name, value in zip(SCENE_STATISTICS, weights):
         print(f'        "{name}": {value:.4g},')
     print(f'        "intercept": {intercept:.4g},')
 

@@ -32,21 +32,39 @@ from emqa_dask.predict import conformal, cross_validation, regressors
 from emqa_dask.predict.forest import PAPER_FEATURES, SCALE_FREE_FEATURES, select_values
 
 CIRCULARITY = ("mean_circularity", "std_circularity")
-IMAGE = ("noise_floor", "entropy_bits", "structure", "spectrum_slope", "unevenness", "gradient_tail")
-# name: kind of regressor, features. From few features to many; `agreement` is that with LoG.
+IMAGE = (
+    "noise_floor",
+    "entropy_bits",
+    "autocorrelation_excess",
+    "spectrum_slope",
+    "local_contrast_spread",
+    "gradient_tail",
+)
+# name: kind of regressor, features. From few features to many; `detector_agreement` is that with LoG.
 CANDIDATES = {
     "forest of the published eight": ("forest", PAPER_FEATURES),
     "mixed process of the published eight": ("mixed_gaussian_process", PAPER_FEATURES),
     "extra trees, scale-free": ("extra_trees", (*SCALE_FREE_FEATURES, *CIRCULARITY)),
     "extra trees, scale-free and image": ("extra_trees", (*SCALE_FREE_FEATURES, *CIRCULARITY, *IMAGE)),
-    "mixed process of the published eight and agreement": ("mixed_gaussian_process", (*PAPER_FEATURES, "agreement")),
+    "mixed process of the published eight and agreement": (
+        "mixed_gaussian_process",
+        (*PAPER_FEATURES, "detector_agreement"),
+    ),
     "extra trees, scale-free, image and agreement": (
         "extra_trees",
-        (*SCALE_FREE_FEATURES, *CIRCULARITY, *IMAGE, "agreement"),
+        (*SCALE_FREE_FEATURES, *CIRCULARITY, *IMAGE, "detector_agreement"),
     ),
 }
 # As benchmarks/fit_log_forest.py has them: free of gain, offset and magnification.
-DOMAIN = ("entropy_bits", "mode_fraction", "skewness", "spectrum_slope", "tone_share", "unevenness", "upright")
+DOMAIN = (
+    "entropy_bits",
+    "mode_fraction",
+    "skewness",
+    "spectrum_slope",
+    "block_mean_variance_fraction",
+    "local_contrast_spread",
+    "axis_alignment",
+)
 DOMAIN += ("gradient_tail", "line_horizontal", "line_vertical", "inversion_symmetry", "radial_fraction")
 DOMAIN += ("centre_excess",)
 NOT_TYPICAL = ("nothing", "degraded", "bad")  # in the fit, to know what low F1 looks like, not in the domain

@@ -59,8 +59,8 @@ def _statistics(image: np.ndarray, colour_fraction: float) -> tuple[dict[str, fl
     out["line_horizontal"] = overlays.longest(runs, view.shape[1])
     out["line_vertical"] = overlays.longest(overlays.edge_runs(np.ascontiguousarray(view.T)), view.shape[0])
     out |= overlays.stripes(view, banner_rows)
-    out |= foreign.diffraction(view) | foreign.scene(view[: len(view) - banner_rows])
-    out |= foreign.counts(_middle(pixels)) | _impulses((_middle(bounded) - np.float32(low)) * unit)
+    out |= foreign.diffraction_statistics(view) | foreign.scene_statistics(view[: len(view) - banner_rows])
+    out |= foreign.count_statistics(_middle(pixels)) | _impulses((_middle(bounded) - np.float32(low)) * unit)
     return {name: float(out[name]) for name in IMAGE_STATISTICS}, pixels
 
 
@@ -105,7 +105,7 @@ def _tones(ordered: np.ndarray, dtype: np.dtype, low: float, span: float) -> dic
             "top_level": top,
             "mode_fraction": 1.0,
             "saturated_fraction": 0.0,
-            "saturated_pile": 0.0,
+            "saturated_density_ratio": 0.0,
             "floor_fraction": 1.0,
             "skewness": 0.0,
         }
@@ -129,7 +129,7 @@ def _tones(ordered: np.ndarray, dtype: np.dtype, low: float, span: float) -> dic
         "top_level": _share_of_range(upper, dtype),
         "mode_fraction": float(np.convolve(histogram, np.ones(3)).max()),
         "saturated_fraction": float(top_band),
-        "saturated_pile": float(top_band / max(below / 3, 1e-4)),
+        "saturated_density_ratio": float(top_band / max(below / 3, 1e-4)),
         "floor_fraction": _below(ordered, first + width) / n,
         "skewness": float((centred * centred * centred).mean() / deviation**3) if deviation > 1e-6 else 0.0,
     }

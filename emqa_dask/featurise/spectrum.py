@@ -8,6 +8,34 @@ from scipy import fft
 TILE_PX = 256
 MAX_TILES = 16
 N_SECTORS = 16
+STATISTICS = (
+    "noise_floor",
+    "detail_cpp",
+    "spectrum_slope",
+    "spectrum_slope_last_octave",
+    "autocorrelation_excess",
+    "anisotropy",
+    "drift_contrast",
+    "drift_px",
+    "drift_angle_deg",
+    "astigmatism_contrast",
+    "first_zero_long_px",
+    "first_zero_short_px",
+)
+SPECTRUM_STATISTICS = (
+    "noise_floor",
+    "detail_cpp",
+    "spectrum_slope",
+    "spectrum_slope_last_octave",
+    "autocorrelation_excess",
+    "anisotropy",
+    "drift_contrast",
+    "drift_px",
+    "drift_angle_deg",
+    "astigmatism_contrast",
+    "first_zero_long_px",
+    "first_zero_short_px",
+)
 VISIBLE = 0.004  # contrast of a band, as a fraction of the grey range, that an eye still sees on a screen
 
 
@@ -91,19 +119,16 @@ def spectrum_statistics(cut: np.ndarray) -> dict[str, float]:
     """Statistics of tiles (n, t, t) whose grey range (0.5 to 99.5 percentile of the image) is 1.
 
     `noise_floor`: standard deviation of the white part of the noise. `detail_cpp`: cycles/px up to which the rings of
-    the spectrum rise over twice the noise and hold visible contrast; NaN where there are no tiles. `spectrum_slope`:
-    exponent p of q^-p over the detail, `spectrum_fall` over its last octave. `structure`: the largest autocorrelation
-    5 px or more away, less what noise alone gives. `drift_contrast` and `astigmatism_contrast`: rms of the log-power's
+    the spectrum rise over twice the noise and hold visible contrast. `spectrum_slope`: exponent p of q^-p over the
+    detail; `spectrum_slope_last_octave`: over its last octave. `autocorrelation_excess`: largest autocorrelation 5 px
+    or more away, less what noise alone gives. `drift_contrast` and `astigmatism_contrast`: rms of the log-power's
     anisotropy that |sinc|^2 of a straight line (length `drift_px`) and |cos|^2 of an elliptical transfer (first zeros
-    at `zero_long_px`, `zero_short_px`) explain, 0 where they do not; cf. Zhang, J. Struct. Biol. 193 (2016) 1 for
-    fitting such transfers to spectra.
+    at `first_zero_long_px`, `first_zero_short_px`) explain, 0 where they do not; cf. Zhang, J. Struct. Biol. 193
+    (2016) 1 for fitting such transfers to spectra. All NaN without tiles.
     """
     n, t, _ = cut.shape
-    names = ("noise_floor", "detail_cpp", "spectrum_slope", "spectrum_fall", "structure", "anisotropy")
-    names += ("drift_contrast", "drift_px")
-    names += ("drift_angle_deg", "astigmatism_contrast", "zero_long_px", "zero_short_px")
     if n == 0:
-        return dict.fromkeys(names, np.nan)
+        return dict.fromkeys(SPECTRUM_STATISTICS, np.nan)
     power = mean_periodogram(cut)
     _, _, count, _, middle, templates, lengths, pairs = _polar(t)
     plain, cells, ring_geometric = _rings(power)
@@ -112,7 +137,7 @@ def spectrum_statistics(cut: np.ndarray) -> dict[str, float]:
     visible = VISIBLE**2 / (2 * np.pi * middle**2 * np.log(2))
     over = np.log(np.maximum(ring_mean, 1e-12) / np.maximum(2 * floor, visible))
     out = {"noise_floor": floor**0.5, "detail_cpp": float(middle[0])} | _fall(over, ring_mean - floor, middle)
-    out["structure"] = _structure(power, n)
+    out["autocorrelation_excess"] = _structure(power, n)
     return out | _anisotropy(cells, ring_geometric, count, middle, templates, lengths, pairs)
 
 
@@ -120,7 +145,7 @@ def _fall(over: np.ndarray, signal: np.ndarray, middle: np.ndarray) -> dict[str,
     """Where rings' log-power `over` the limit of sight last crosses 0, and the exponents of q^-p before that."""
     seen = np.flatnonzero(over > 0)
     if len(seen) < 2:
-        return {"spectrum_slope": np.nan, "spectrum_fall": np.nan}
+        return {"spectrum_slope": np.nan, "spectrum_slope_last_octave": np.nan}
     last = seen[-1]
     logs = np.log(middle)
     step = over[last] / (over[last] - over[last + 1]) if last + 1 < len(middle) else 0.0
@@ -130,7 +155,9 @@ def _fall(over: np.ndarray, signal: np.ndarray, middle: np.ndarray) -> dict[str,
     return {
         "detail_cpp": float(np.exp(detail)),
         "spectrum_slope": float(-np.polyfit(logs[seen], power[seen], 1)[0]),
-        "spectrum_fall": float((power[start] - power[last]) / (logs[last] - logs[start])) if last > start else np.nan,
+        "spectrum_slope_last_octave": float((power[start] - power[last]) / (logs[last] - logs[start]))
+        if last > start
+        else np.nan,
     }
 
 
@@ -156,7 +183,7 @@ def _structure(power: np.ndarray, n: int) -> float:
 
 def _anisotropy(cells, rings, count, middle, templates, lengths, pairs) -> dict[str, float]:
     out = dict.fromkeys(("anisotropy", "drift_contrast", "astigmatism_contrast"), 0.0)
-    out |= dict.fromkeys(("drift_px", "drift_angle_deg", "zero_long_px", "zero_short_px"), np.nan)
+    out |= dict.fromkeys(("drift_px", "drift_angle_deg", "first_zero_long_px", "first_zero_short_px"), np.nan)
     invisible = 1e-6 / (2 * np.pi * middle**2 * np.log(2))
     ground = np.maximum(max(np.median(cells[-1]), np.median(cells[-2])), invisible)
     use = (count > 0).all(1) & (rings > 2 * ground)
@@ -179,5 +206,5 @@ def _anisotropy(cells, rings, count, middle, templates, lengths, pairs) -> dict[
     k, shift = np.unravel_index(gain[n:].argmax(), gain[n:].shape)
     out["astigmatism_contrast"] = float(np.sqrt(max(gain[n + k, shift], 0)))
     if gain[n + k, shift] > 0:
-        out |= {"zero_long_px": float(pairs[k, 0]), "zero_short_px": float(pairs[k, 1])}
+        out |= {"first_zero_long_px": float(pairs[k, 0]), "first_zero_short_px": float(pairs[k, 1])}
     return out

@@ -243,7 +243,7 @@ function fill() {
   byId("view-text").textContent = data.text[i];
   const drawn = data.boxes[i] ? bytesOf(data.boxes[i]).length / 10 : 0;
   const pairs = [
-    ...(data.detector[i] ? [["Detector", data.detector[i] + (data.agreement[i] === null ? "" : ` (agreement with the others ${number(data.agreement[i], 2)})`)]] : []),
+    ...(data.detector[i] ? [["Detector", data.detector[i] + (data.detector_agreement[i] === null ? "" : ` (agreement with the others ${number(data.detector_agreement[i], 2)})`)]] : []),
     ["Detections", number(data.n[i], 0) + (data.n[i] > drawn && drawn ? ` (strongest ${drawn} drawn)` : "")],
     ["Predicted F1", data.f1[i] === null ? "–" : `${number(data.f1[i], 3)} (${lower(data.low[i], 3)} to ${number(data.high[i], 3)})`],
     ...(data.precision[i] === null ? [] : [["Predicted precision, recall", `${number(data.precision[i], 2)}, ${number(data.recall[i], 2)}`]]),

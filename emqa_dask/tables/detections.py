@@ -84,7 +84,7 @@ EVIDENCE = define_schema(
             "True when the detector stopped at its largest number of detections.",
         ),
         **{name: (pa.float64(), text) for name, text in _FEATURE_MEANINGS.items()},
-        "agreement": (
+        "detector_agreement": (
             pa.float64(),
             "Agreement with the other detectors: mean F1 of this detector's boxes against those of each other "
             "detector, matched at an intersection over union (IoU) of 0.3. NaN for a single detector.",

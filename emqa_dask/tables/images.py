@@ -11,41 +11,62 @@ from emqa_dask.tables.schema import ID, Columns, define_schema
 IMAGE_STATISTICS = {
     "short_side_px": "Smaller one of height and width, in px.",
     "nonfinite_fraction": "Fraction of the pixels that are NaN or infinite.",
-    "colour_fraction": "Fraction of the pixels whose red, green and blue values differ by more than 8 %. 0 for grey "
-    "files.",
-    "contrast": "Michelson contrast: the difference between the 99.5 and the 0.5 percentile of the grey values, "
-    "divided by the sum of their magnitudes.",
+    "colour_fraction": (
+        "Fraction of the pixels whose red, green and blue values differ by more than 8 %. 0 for grey files."
+    ),
+    "contrast": (
+        "Michelson contrast: the difference between the 99.5 and the 0.5 percentile of the grey values, divided "
+        "by the sum of their magnitudes."
+    ),
     "entropy_bits": "Entropy of the histogram of grey values (256 bins over the grey range), in bits.",
     "n_levels": "Number of different grey values between the 0.1 and the 99.9 percentile.",
-    "top_level": "99.9 percentile of the grey values, as a fraction of the largest value of the data type. NaN for "
-    "floating-point pixels.",
+    "top_level": (
+        "99.9 percentile of the grey values, as a fraction of the largest value of the data type. NaN for "
+        "floating-point pixels."
+    ),
     "mode_fraction": "Fraction of the pixels in the three fullest neighbouring bins of the histogram (256 bins).",
     "saturated_fraction": "Fraction of the pixels within 1.2 % of the largest grey value.",
-    "saturated_pile": "Density of grey values within 1.2 % of the largest one, divided by the density just below. "
-    "Above 1 where the detector saturated.",
+    "saturated_density_ratio": (
+        "Density of grey values within 1.2 % of the largest one, divided by the density just below. Above 1 where "
+        "the detector saturated."
+    ),
     "floor_fraction": "Fraction of the pixels within 1.2 % of the smallest grey value.",
     "skewness": "Skewness of the grey values, which are first clipped to the grey range.",
     "noise_floor": "Standard deviation of the white noise, in grey ranges.",
     "detail_cpp": "Spatial frequency up to which the image contains detail above its noise, in cycles/px.",
     "spectrum_slope": "Exponent p of the power spectrum, power ~ q^-p, over the frequencies with detail.",
-    "spectrum_fall": "The same exponent over the last octave of the detail. Large when the optics limit the "
-    "resolution, small when noise does.",
-    "structure": "Largest autocorrelation at distances of 5 px and more, minus the value that noise alone gives. 0 for "
-    "an image without structure.",
-    "anisotropy": "Root mean square deviation of the logarithmic power spectrum from its mean at the same frequency, "
-    "over the frequencies with detail.",
-    "drift_contrast": "Part of the anisotropy of the logarithmic power spectrum (root mean square) that a straight "
-    "motion of the specimen explains.",
+    "spectrum_slope_last_octave": (
+        "The same exponent over the last octave of the detail. Large when the optics limit the resolution, small "
+        "when noise does."
+    ),
+    "autocorrelation_excess": (
+        "Largest autocorrelation at distances of 5 px and more, minus the value that noise alone gives. 0 for an "
+        "image without structure."
+    ),
+    "anisotropy": (
+        "Root mean square deviation of the logarithmic power spectrum from its mean at the same frequency, over "
+        "the frequencies with detail."
+    ),
+    "drift_contrast": (
+        "Part of the anisotropy of the logarithmic power spectrum (root mean square) that a straight motion of "
+        "the specimen explains."
+    ),
     "drift_px": "Length of this motion during the exposure, in px. NaN without motion.",
     "drift_angle_deg": "Direction of this motion in degrees from 0 to 180, measured from the x axis towards +y.",
-    "astigmatism_contrast": "Part of the anisotropy of the logarithmic power spectrum (root mean square) that an "
-    "elliptical contrast transfer function explains.",
-    "zero_long_px": "Period of the first zero of this contrast transfer function along the axis where it is longest, "
-    "in px. NaN without astigmatism.",
-    "zero_short_px": "Period of its first zero along the perpendicular axis, in px. NaN without astigmatism.",
+    "astigmatism_contrast": (
+        "Part of the anisotropy of the logarithmic power spectrum (root mean square) that an elliptical contrast "
+        "transfer function explains."
+    ),
+    "first_zero_long_px": (
+        "Period of the first zero of this contrast transfer function along the axis where it is longest, in px. "
+        "NaN without astigmatism."
+    ),
+    "first_zero_short_px": "Period of its first zero along the perpendicular axis, in px. NaN without astigmatism.",
     "banner_rows": "Height of the information bar at the bottom of the image, in rows. 0 without a bar.",
-    "scale_bar_contrast": "Smallest grey step between a thin, uniform bar (the scale bar) and its surroundings, in "
-    "grey ranges. 0 without a bar.",
+    "scale_bar_contrast": (
+        "Smallest grey step between a thin, uniform bar (the scale bar) and its surroundings, in grey ranges. 0 "
+        "without a bar."
+    ),
     "scale_bar_y0": "First row of the scale bar, in px. NaN without a bar.",
     "scale_bar_x0": "First column of the scale bar, in px. NaN without a bar.",
     "scale_bar_y1": "Row behind the last one of the scale bar, in px. NaN without a bar.",
@@ -54,38 +75,55 @@ IMAGE_STATISTICS = {
     "line_vertical": "Largest fraction of the image height that straight edges in a single column cover.",
     "stripe_rows": "Number of rows, per 1000 rows, at which the brightness jumps, as charging causes it.",
     "stripe_bands": "Number of bands, of eight equal horizontal ones, that contain such a row.",
-    "inversion_symmetry": "Largest normalised self-convolution of the logarithmic image near its centre. 1 for a "
-    "pattern with inversion symmetry, such as a diffraction pattern (Friedel's law).",
-    "centre_excess": "Brightness of the disk around the centre of symmetry minus that of the outer part, relative to "
-    "the brightest pixel; from 0 to 1.",
-    "radial_fraction": "Fraction of the variance of the logarithmic image that the distance from the centre of "
-    "symmetry explains.",
-    "tone_share": "Variance of the mean grey values of blocks of 16 x 16 px, divided by the variance of all pixels. "
-    "Measured on a copy of 256 px.",
-    "unevenness": "Standard deviation, over these blocks, of the logarithm of a block's standard deviation.",
-    "busy_with_tone": "Correlation, over these blocks, between the mean grey value and the logarithm of the standard "
-    "deviation.",
-    "upright": "Fraction of the gradients of medium strength that point within 7.5 degrees of the image axes, times 6. "
-    "1 without a preferred direction.",
+    "inversion_symmetry": (
+        "Largest normalised self-convolution of the logarithmic image near its centre. 1 for a pattern with "
+        "inversion symmetry, such as a diffraction pattern (Friedel's law)."
+    ),
+    "centre_excess": (
+        "Brightness of the disk around the centre of symmetry minus that of the outer part, relative to the "
+        "brightest pixel; from 0 to 1."
+    ),
+    "radial_fraction": (
+        "Fraction of the variance of the logarithmic image that the distance from the centre of symmetry explains."
+    ),
+    "block_mean_variance_fraction": (
+        "Variance of the mean grey values of blocks of 16 x 16 px, divided by the variance of all pixels. "
+        "Measured on a copy of 256 px."
+    ),
+    "local_contrast_spread": "Standard deviation, over these blocks, of the logarithm of a block's standard deviation.",
+    "tone_texture_correlation": (
+        "Correlation, over these blocks, between the mean grey value and the logarithm of the standard deviation."
+    ),
+    "axis_alignment": (
+        "Fraction of the gradients of medium strength that point within 7.5 degrees of the image axes, times 6. 1 "
+        "without a preferred direction."
+    ),
     "gradient_tail": "Logarithm of the 98th percentile of the gradient magnitude divided by its median.",
     "gradient_median": "Logarithm of the median gradient magnitude, in grey ranges per 2 px of a copy of 256 px.",
-    "flat_share": "Fraction of the pixels of that copy with a gradient below 3 % of the grey range.",
+    "flat_fraction": "Fraction of the pixels of that copy with a gradient below 3 % of the grey range.",
     "scene_entropy_bits": "Entropy of the histogram of that copy (64 bins), in bits.",
-    "scene_peak": "Fraction of the pixels of that copy in the fullest bin of its histogram (64 bins).",
-    "fine_tail": "Logarithm of the kurtosis of the finest octave of that copy (band-pass filtered).",
-    "coarse_tail": "Logarithm of the kurtosis of the second octave of that copy.",
+    "scene_mode_fraction": "Fraction of the pixels of that copy in the fullest bin of its histogram (64 bins).",
+    "fine_kurtosis": "Logarithm of the kurtosis of the finest octave of that copy (band-pass filtered).",
+    "coarse_kurtosis": "Logarithm of the kurtosis of the second octave of that copy.",
     "octave_ratio": "Logarithm of the standard deviation of the second octave divided by that of the third.",
-    "tone_variety": "Jensen-Shannon divergence of the histograms of tiles of 64 x 64 px of that copy, in nats. 0 when "
-    "all tiles have the same grey values.",
-    "octave_skew": "Magnitude of the skewness s of the second octave of that copy, as tanh(s / 2).",
-    "quiet_noise": "Logarithm of the noise in the 5 % of blocks with the least noise, in grey ranges.",
-    "coherence": "Mean coherence of the structure tensor over 5 px of that copy. 1 where gradients are parallel, 0 "
-    "without a preferred direction.",
-    "coherence_upright": "Mean of cos(4 angle) over its strong, coherent edges. 1 for edges along the image axes, -1 "
-    "for diagonal ones.",
+    "histogram_divergence": (
+        "Jensen-Shannon divergence of the histograms of tiles of 64 x 64 px of that copy, in nats. 0 when all "
+        "tiles have the same grey values."
+    ),
+    "octave_skewness": "Magnitude of the skewness s of the second octave of that copy, as tanh(s / 2).",
+    "flat_block_noise": "Logarithm of the noise in the 5 % of blocks with the least noise, in grey ranges.",
+    "coherence": (
+        "Mean coherence of the structure tensor over 5 px of that copy. 1 where gradients are parallel, 0 without "
+        "a preferred direction."
+    ),
+    "coherent_axis_alignment": (
+        "Mean of cos(4 angle) over its strong, coherent edges. 1 for edges along the image axes, -1 for diagonal ones."
+    ),
     "empty_fraction": "Fraction of the pixels at the smallest grey value or within 2 % of the range above it.",
-    "loneliness": "1 minus the correlation, over a distance of 4 px, of whether pixels are non-empty. Near 1 for "
-    "sparse single counts, near 0 for solid objects.",
+    "occupancy_decorrelation": (
+        "1 minus the correlation, over a distance of 4 px, of whether pixels are non-empty. Near 1 for sparse "
+        "single counts, near 0 for solid objects."
+    ),
     "impulses_per_mpx": "Number of single pixels that are far brighter than all eight neighbours, per megapixel.",
 }
 

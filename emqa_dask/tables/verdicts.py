@@ -36,7 +36,7 @@ TRIAGE = define_schema(
         "predicted_f1_high": (pa.float64(), "Upper end of its conformal interval."),
         "predicted_precision": (pa.float64(), "Predicted precision of the detections; see predictions."),
         "predicted_recall": (pa.float64(), "Predicted recall of the detections; see predictions."),
-        "agreement": (pa.float64(), "Agreement of the detector with the others (F1); see evidence."),
+        "detector_agreement": (pa.float64(), "Agreement of the detector with the others (F1); see evidence."),
         "ood_distance": (
             pa.float64(),
             "Distance of the image to the training images of the quality model; see predictions.",

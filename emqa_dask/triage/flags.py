@@ -51,27 +51,27 @@ DEFAULT: Mapping[str, float] = MappingProxyType(
 BLUR_DETAIL = (0.05, 0.06, 0.08)
 BLUR_FALL = (4.2, 5.0, 7.0)
 
-# Weights of the marks of a photographed scene (featurise.foreign.SCENE), fitted by benchmarks/fit_photographs.py:
+# Weights of featurise.foreign.SCENE_STATISTICS in a photographed scene, fitted by benchmarks/fit_photographs.py:
 # logistic regression of grey photographs against micrographs. A rule on one or two marks could not do it.
 PHOTOGRAPH: Mapping[str, float] = MappingProxyType(
     {
-        "tone_share": 0.8845,
-        "unevenness": -0.704,
-        "busy_with_tone": -4.982,
-        "upright": 2.148,
+        "block_mean_variance_fraction": 0.8845,
+        "local_contrast_spread": -0.704,
+        "tone_texture_correlation": -4.982,
+        "axis_alignment": 2.148,
         "gradient_tail": 5.325,
         "gradient_median": 2.288,
-        "flat_share": 0.5492,
+        "flat_fraction": 0.5492,
         "scene_entropy_bits": 4.159,
-        "scene_peak": -21.7,
-        "fine_tail": 0.01598,
-        "coarse_tail": -2.248,
+        "scene_mode_fraction": -21.7,
+        "fine_kurtosis": 0.01598,
+        "coarse_kurtosis": -2.248,
         "octave_ratio": -5.892,
-        "tone_variety": 3.835,
-        "octave_skew": -2.739,
-        "quiet_noise": -2.945,
+        "histogram_divergence": 3.835,
+        "octave_skewness": -2.739,
+        "flat_block_noise": -2.945,
         "coherence": 16.22,
-        "coherence_upright": 4.283,
+        "coherent_axis_alignment": 4.283,
         "intercept": -50.84,
     }
 )
@@ -110,7 +110,7 @@ def _is_count_map(f: pd.DataFrame, limits: Mapping[str, float]) -> pd.Series:
     # Raw counts of a dose-starved micrograph look alike, but nobody scales those to the dtype's range.
     scaled = ~(f["top_level"] < 0.1)
     few = (f["n_levels"] < limits["eds_map_levels"]) | (f["colour_fraction"] > limits["colour"])
-    lonely = f["loneliness"] > limits["eds_map_loneliness"]
+    lonely = f["occupancy_decorrelation"] > limits["eds_map_loneliness"]
     return scaled & few & lonely & (f["empty_fraction"] > limits["eds_map"])
 
 
@@ -139,7 +139,7 @@ RULES = (
     ),
     Rule(
         "blank",
-        lambda f: f["structure"].where(f["contrast"] != 0, 0.0),
+        lambda f: f["autocorrelation_excess"].where(f["contrast"] != 0, 0.0),
         "blank",
         False,
         "blank: pixels 5 px and more apart correlate by {value:.4f} beyond noise (limit {limit:.4f})",
@@ -178,7 +178,7 @@ RULES = (
             (f["radial_fraction"] > limits["diffraction_radial"])
             & (f["skewness"] > limits["diffraction_skewness"])
             & (
-                (f["tone_share"] < limits["diffraction_tone_share"])
+                (f["block_mean_variance_fraction"] < limits["diffraction_tone_share"])
                 | (f["skewness"] > limits["diffraction_strong_skewness"])
             )
         ),
@@ -198,7 +198,7 @@ RULES = (
         False,
         "blurred: no detail finer than {period:.0f} px, and the spectrum falls as steeply there as optics makes it, "
         "q^-{fall:.1f}; detail up to {value:.3f} cycles/px for 512 px a side (limit {limit:.3f})",
-        lambda f, _: f["spectrum_fall"] > np.interp(_detail(f), BLUR_DETAIL, BLUR_FALL),
+        lambda f, _: f["spectrum_slope_last_octave"] > np.interp(_detail(f), BLUR_DETAIL, BLUR_FALL),
     ),
     Rule(
         "drift",
@@ -213,8 +213,8 @@ RULES = (
         lambda f: f["astigmatism_contrast"],
         "astigmatism",
         True,
-        "astigmatic: contrast first vanishes at {zero_long_px:.0f} px on one axis and {zero_short_px:.0f} px on the "
-        "other; contrast of that pattern {value:.2f} (limit {limit:.2f})",
+        "astigmatic: contrast first vanishes at {first_zero_long_px:.0f} px on one axis and "
+        "{first_zero_short_px:.0f} px on the other; contrast of that pattern {value:.2f} (limit {limit:.2f})",
         lambda f, limits: (
             # A lattice has directions of its own, which motion explains not at all and an elliptical transfer badly.
             ((_share(f) > limits["astigmatism_share"]) & (f["drift_contrast"] > limits["astigmatism_drift"]))
@@ -228,7 +228,7 @@ RULES = (
         "saturation",
         True,
         "saturated: {percent:.1f} % of the pixels are at the bright end (limit {limit_percent:.1f} %)",
-        lambda f, limits: f["saturated_pile"] > limits["saturation_pile"],
+        lambda f, limits: f["saturated_density_ratio"] > limits["saturation_pile"],
     ),
     Rule(
         "under_exposure",
@@ -309,5 +309,8 @@ def _sentence(rule: Rule, features: pd.DataFrame, k: int, value: float, limit: f
     # Only what the sentence names: a row of sixty columns takes ten times as long to get.
     numbers = {name: features[name].iloc[k] for name in sorted(named & tables.IMAGE_STATISTICS.keys())}
     if "period" in named:
-        numbers |= {"period": 1 / max(features["detail_cpp"].iloc[k], 1e-6), "fall": features["spectrum_fall"].iloc[k]}
+        numbers |= {
+            "period": 1 / max(features["detail_cpp"].iloc[k], 1e-6),
+            "fall": features["spectrum_slope_last_octave"].iloc[k],
+        }
     return rule.text.format(value=value, limit=limit, percent=100 * value, limit_percent=100 * limit, **numbers)

@@ -11,7 +11,7 @@ from emqa_dask.triage.rules import RANKS, RULES, findings, sentences
 
 PREDICTED = ("predicted_f1", "predicted_f1_low", "predicted_f1_high", "predicted_precision", "predicted_recall")
 PREDICTED += ("ood_distance",)
-MEASURED = ("agreement", "disordered_fraction", "defocus_nm")
+MEASURED = ("detector_agreement", "disordered_fraction", "defocus_nm")
 N_BECAUSE = 2  # of the reasons for a predicted F1, how many the explanation gives
 
 

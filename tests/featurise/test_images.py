@@ -16,8 +16,22 @@ from emqa_dask.synthetic.faults import apply_fault
 from emqa_dask.synthetic.profiles import make_sample
 
 ALWAYS = ("short_side_px", "nonfinite_fraction", "colour_fraction")
-NEEDS_TILES = ("noise_floor", "detail_cpp", "structure", "anisotropy", "drift_contrast", "astigmatism_contrast")
-RELATIVE = ("detail_cpp", "structure", "drift_contrast", "astigmatism_contrast", "stripe_rows", "radial_fraction")
+NEEDS_TILES = (
+    "noise_floor",
+    "detail_cpp",
+    "autocorrelation_excess",
+    "anisotropy",
+    "drift_contrast",
+    "astigmatism_contrast",
+)
+RELATIVE = (
+    "detail_cpp",
+    "autocorrelation_excess",
+    "drift_contrast",
+    "astigmatism_contrast",
+    "stripe_rows",
+    "radial_fraction",
+)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +120,7 @@ def test_gain_and_offset_do_not_matter(good, gain, offset):
 def test_optics_are_judged_alike_however_the_image_lies(good, turn):
     drifted = apply_fault("drift", good[:, :384], np.random.default_rng(8))
     one, other = (image_statistics(np.ascontiguousarray(a)) for a in (drifted, turn(drifted)))
-    for name in ("detail_cpp", "structure", "drift_contrast", "anisotropy"):
+    for name in ("detail_cpp", "autocorrelation_excess", "drift_contrast", "anisotropy"):
         assert other[name] == pytest.approx(one[name], rel=0.15), name
 
 
@@ -132,7 +146,7 @@ def test_white_noise_has_its_power_and_no_structure():
     assert mean_periodogram(cut).mean() == pytest.approx(0.04, rel=0.03)
     measured = spectrum_statistics(cut)
     assert measured["noise_floor"] == pytest.approx(0.2, rel=0.05)
-    assert measured["structure"] < 1e-3
+    assert measured["autocorrelation_excess"] < 1e-3
     assert measured["drift_contrast"] < 0.1
 
 

@@ -59,7 +59,7 @@ def test_every_image_has_evidence_of_every_detector(done, both):
     counts = kept.groupby(["micrograph_id", "detector"]).size()
     known = evidence.set_index(["micrograph_id", "detector"])["n_detections"]
     assert (known == counts.reindex(known.index, fill_value=0)).all()
-    assert evidence["agreement"].between(0, 1).all()
+    assert evidence["detector_agreement"].between(0, 1).all()
 
 
 def test_a_detector_beside_it_changes_nothing_of_another(done, both, here, small_archive, tmp_path):
@@ -68,7 +68,7 @@ def test_a_detector_beside_it_changes_nothing_of_another(done, both, here, small
     beside = table(done, "detections", both)
     beside = beside[beside["detector"] == "log"].reset_index(drop=True)
     pd.testing.assert_frame_equal(alone, beside)
-    assert table(tmp_path / "ws", "evidence", here)["agreement"].isna().all()
+    assert table(tmp_path / "ws", "evidence", here)["detector_agreement"].isna().all()
 
 
 def test_batches_change_nothing(done, both, small_archive, tmp_path):

@@ -27,7 +27,7 @@ SOME["extra trees, scale-free"] = labelled_cohorts.CANDIDATES["extra trees, scal
 def labelled(n=80, seed=0, n_cohorts=6):
     rng = np.random.default_rng(seed)
     rows = pd.DataFrame(rng.uniform(size=(n, len(DETECTION_FEATURES))), columns=DETECTION_FEATURES)
-    rows = rows.assign(**{name: rng.uniform(size=n) for name in (*labelled_cohorts.IMAGE, "agreement")})
+    rows = rows.assign(**{name: rng.uniform(size=n) for name in (*labelled_cohorts.IMAGE, "detector_agreement")})
     rows["cohort"] = [f"c{k}" for k in rng.integers(0, n_cohorts, n)]
     rows["n_detections"] = 5.0
     rows["detector"] = "net"
@@ -127,7 +127,7 @@ def test_rows_without_detections_truth_or_features_are_not_judged():
     rows = labelled(6)
     rows.loc[0, "n_detections"] = 0
     rows.loc[1, "true_f1"] = np.nan
-    rows.loc[2, "agreement"] = np.nan
+    rows.loc[2, "detector_agreement"] = np.nan
     rows.loc[3, "detector"] = "log"
     assert len(labelled_cohorts.usable(rows, "net")) == 2
 

@@ -30,7 +30,7 @@ _OF_LEDGER = ["micrograph_id", *_OF_MICROGRAPH, "pixel_sha256", "dtype", "instru
 _PREFIX = "classified_"  # two tables have a column "because"
 _OF_FILE = ["uri", "content_sha256", "format", "status", "reason", "error"]
 _FLAT_FEATURES = ["disordered_fraction", "defocus_nm"]
-_FLAT_EVIDENCE = ["n_detections", "is_capped", "agreement"]
+_FLAT_EVIDENCE = ["n_detections", "is_capped", "detector_agreement"]
 _OF_FEATURES = ["micrograph_id", *_FLAT_FEATURES, *tables.IMAGE_STATISTICS, "signature"]
 _OF_EVIDENCE = ["micrograph_id", "detector", *_FLAT_EVIDENCE]
 

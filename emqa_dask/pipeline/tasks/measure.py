@@ -102,7 +102,7 @@ def _evidence(row: dict, found: _Detections, settings: Settings) -> list[dict]:
         shape = (row["height_px"], row["width_px"])
         features = detection_features(found.boxes[of], found.score[of], shape, circularity=circularity)
         said = {"micrograph_id": row["micrograph_id"], "detector": name, "score_floor": floor}
-        said |= {"is_capped": int((found.detector == name).sum()) >= names[name], "agreement": agreed[name]}
+        said |= {"is_capped": int((found.detector == name).sum()) >= names[name], "detector_agreement": agreed[name]}
         rows.append(said | features)
     return rows
 
