@@ -154,7 +154,7 @@ def verdicts(seed, n_per_fault):
     known = {"micrograph_id": features["micrograph_id"], "uri": features["micrograph_id"] + ".tif", "frame": 0}
     known = tables.empty(tables.MICROGRAPHS).merge(pd.DataFrame(known), how="right")
     catalog = tables.empty(tables.CATALOG).merge(known[["uri"]], how="right").assign(status="ok")
-    predicted = predict_images(evidence, settings.predict.forests)
+    predicted = predict_images(evidence, settings.predict.models)
     judged = judge(catalog, known, evidence, predicted, flag_images(features), settings.triage)
     fault_of = dict(zip(features["micrograph_id"], faults, strict=True))
     return pd.crosstab(judged["micrograph_id"].map(fault_of).rename("fault"), judged["verdict"])

@@ -68,7 +68,7 @@ def _example() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame, 
     evidence, features = measure.measure(image, row, blobs, settings)
     evidence = tables.conform(evidence, tables.EVIDENCE).to_pandas()
     features = tables.conform([features], tables.FEATURES).to_pandas()
-    predicted = predict_images(predict.joined(evidence, features), settings.predict.forests)
+    predicted = predict_images(predict.joined(evidence, features), settings.predict.models)
     return blobs.head(3), evidence, features, predicted, thumbnail(image, 32)
 
 

@@ -86,7 +86,7 @@ def test_every_model_of_a_run_is_verified_first(name, damage, archive, tmp_path,
     file = FILES[name]
     change, said = DAMAGES[damage]
     change(folder, file)
-    of = ["--detector", folder] if name == "cavity-tem" else ["--set", f"predict.forests=['{folder}']"]
+    of = ["--detector", folder] if name == "cavity-tem" else ["--set", f"predict.models=['{folder}']"]
     assert_refused(capsys, ["triage", archive, "--workspace", tmp_path / "ws", *of, *HERE], folder, said, REMEDY)
     assert not (tmp_path / "ws").exists()
 

@@ -24,6 +24,7 @@ RENAMED_KEYS = {  # former name -> present name, both as section.key; the former
     "report.max_entropy_nats": "triage.max_entropy_nats",
     "report.review_share": "triage.review_share",
     "report.target_risk": "triage.target_risk",
+    "predict.forests": "predict.models",
 }
 
 

@@ -159,12 +159,12 @@ class Featurise:
 
 @dataclass(frozen=True)
 class Predict:
-    # Model directories, or names of bundled ones, each for the detector on its card; of two for one, the first counts.
-    forests: tuple[str, ...] = ("log-synthetic", "cavity-tem-f1")
+    # Model directories or names of bundled models. Each predicts for the detector on its card; the first one counts.
+    models: tuple[str, ...] = ("log-synthetic", "cavity-tem-f1")
 
     def check(self) -> None:
         known = "names model directories or bundled models"
-        require(bool(self.forests) and all(self.forests), "predict.forests", self.forests, known)
+        require(bool(self.models) and all(self.models), "predict.models", self.models, known)
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ def test_another_score_floor_needs_no_pixel(copy, both, small_archive, tmp_path)
     assert run(str(small_archive), str(fresh), changed, say=quiet) == 0
     one, other = (pd.read_parquet(layout.triage(str(root))) for root in (copy, fresh))
     pd.testing.assert_frame_equal(one, other)
-    floor = replace(both, {"featurise": {"score_floor": 0.3}, "predict": {"forests": [str(_at_floor(tmp_path, 0.3))]}})
+    floor = replace(both, {"featurise": {"score_floor": 0.3}, "predict": {"models": [str(_at_floor(tmp_path, 0.3))]}})
     assert rescore(str(copy), floor, say=quiet) == 0
     assert set(table(copy, "evidence", floor)["score_floor"]) == {0.3}
 
@@ -148,7 +148,7 @@ def test_calibration_fits_every_detector_and_later_runs_use_it(copy, both, truth
     said: list[str] = []
     assert calibrate(str(copy), str(truth), both, say=said.append) == 0
     settings = layout.settings_of(str(copy))
-    assert [load_quality_model(f).detector for f in settings.predict.forests[:2]] == ["log", "small"]
+    assert [load_quality_model(f).detector for f in settings.predict.models[:2]] == ["log", "small"]
     card = models.load_card(copy / "models" / "small")
     assert {"random", "grouped_by_image"} <= set(card["measured"])
     assert all(0 <= of["coverage"] <= 1 for of in card["measured"].values())

@@ -56,7 +56,7 @@ def copy(done, tmp_path):
 
 @pytest.fixture(params=["the bundled forest", "a calibrated judge"])
 def settings(request, short, fitted):
-    return short if request.param == "the bundled forest" else replace(short, {"predict": {"forests": [fitted]}})
+    return short if request.param == "the bundled forest" else replace(short, {"predict": {"models": [fitted]}})
 
 
 def content(root, settings, table: str = "predictions") -> dict[str, bytes]:
@@ -162,7 +162,7 @@ rescore(sys.argv[1], layout.settings_of(sys.argv[1]))
 
 
 def test_killed_in_between_and_run_again_it_gives_the_same(copy, short, fitted):
-    settings = replace(short, {"predict": {"forests": [fitted]}})
+    settings = replace(short, {"predict": {"models": [fitted]}})
     expected = by_tasks(copy, settings)
     layout.write_settings(str(copy), settings)
     killed = subprocess.run([sys.executable, "-c", KILLED_AT_THE_FIFTH_PART, str(copy)], capture_output=True)
@@ -191,7 +191,7 @@ def test_a_model_that_does_not_fit_fails_by_partitions_and_is_forgotten(copy, sh
     card = models.load_card(folder)
     card["judge"]["columns"] = ["no_such_feature", *card["judge"]["columns"][1:]]
     models.write_card(folder, card)
-    unfit = replace(short, {"predict": {"forests": [str(folder)]}})
+    unfit = replace(short, {"predict": {"models": [str(folder)]}})
     assert rescore(str(copy), unfit, say=quiet) == 2
     assert content(copy, unfit) == {}
     failures = parts.load_table(layout.failures(str(copy)), tables.FAILURES)
@@ -203,7 +203,7 @@ def test_a_model_that_does_not_fit_fails_by_partitions_and_is_forgotten(copy, sh
 
 
 def test_a_bucket_gets_the_same_parts(copy, short, fitted):
-    settings = replace(short, {"predict": {"forests": [fitted]}})
+    settings = replace(short, {"predict": {"models": [fitted]}})
     expected = by_tasks(copy, settings)
     root = f"memory://rescoring{copy}"
     bucket, path = files.locate(root)

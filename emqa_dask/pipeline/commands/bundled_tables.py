@@ -23,7 +23,7 @@ OF_LEDGER = ("micrograph_id", "voltage_kv", "height_px", "width_px", "partition"
 def tell_unfit(settings: Settings, say: Callable[[str], None]) -> None:
     """Say which models are for another score floor, and so for no detection of this run."""
     floor = settings.featurise.score_floor
-    for model in settings.predict.forests:
+    for model in settings.predict.models:
         detector, known = models.what_for(model)
         if known != floor:
             say(

@@ -70,8 +70,8 @@ def calibrate(
             _write(_place(out, name), name, *found, conditions, labels, len(rows))
             _tell(name, found[0], say)
             written.append(str(_place(out, name)))
-        forests = (*written, *(f for f in settings.predict.forests if f not in written))
-        changed = replace(settings, {"predict": {"forests": list(forests)}})
+        named = (*written, *(f for f in settings.predict.models if f not in written))
+        changed = replace(settings, {"predict": {"models": list(named)}})
         layout.write_settings(root, changed)
     say(f"models: {', '.join(written)}; see what they change: emqa rescore {root}")
     return 0
@@ -111,7 +111,7 @@ def _tables(root: str, settings: Settings, rows: pd.DataFrame) -> dict[str, pd.D
 
 
 def _base(name: str, settings: Settings) -> tuple[quality_model.QualityModel | None, Path | None]:
-    for model in settings.predict.forests:
+    for model in settings.predict.models:
         if models.what_for(model) == (name, settings.featurise.score_floor):
             return load_quality_model(model), models.locate(model)
     return None, None

@@ -77,7 +77,7 @@ def report(root: str, source: str, settings: Settings, facts: dict) -> tuple[dic
         "finished": time.time(),
         "host": platform.node(),
         "folders": folders(settings),
-        "forests": {name: models.digest(models.locate(name)) for name in settings.predict.forests},
+        "quality_models": {name: models.digest(models.locate(name)) for name in settings.predict.models},
         "networks": {name: models.digest(models.locate(name)) for name in _networks(settings)},
         "verdicts": dict(overview.verdicts.most_common()),
         "first_reasons": {verdict: dict(of.most_common()) for verdict, of in overview.first_reasons.items()},
@@ -206,7 +206,7 @@ def _drawings(
 def _card_figures(settings: Settings) -> dict[str, str]:
     """The models' cards as text: what each was fitted on, for which detector, and how good it was found to be."""
     figures = {}
-    for name in dict.fromkeys((*_networks(settings), *settings.predict.forests)):
+    for name in dict.fromkeys((*_networks(settings), *settings.predict.models)):
         card = models.read_card(models.locate(name))
         own = {key: str(value) for key, value in card.items() if not isinstance(value, dict)}
         for part in ("forest", "judge", "training", "matching", "ensemble"):

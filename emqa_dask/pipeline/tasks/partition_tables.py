@@ -103,7 +103,7 @@ def _judge(
     features = read("features", OF_FEATURES)
     features = features.merge(rows[["micrograph_id", "voltage_kv"]], on="micrograph_id", how="left")
     if "predictions" in lacking:
-        predicted = predict_images(joined(read("evidence"), features), settings.predict.forests)
+        predicted = predict_images(joined(read("evidence"), features), settings.predict.models)
         parts.write_part(root, where["predictions"], partition.name, predicted, tables.PREDICTIONS)
     if "classifications" in lacking:
         features = features[~features["micrograph_id"].isin(failed_ids(root, where["probabilities"], partition.name))]

@@ -68,6 +68,6 @@ def predict_together(root: str, rows: pd.DataFrame, settings: Settings, call: Ca
     features = parts.read_table(root, where["features"], SCHEMAS["features"], OF_FEATURES, names)
     evidence = parts.read_table(root, where["evidence"], SCHEMAS["evidence"], None, names)
     known = joined(evidence, features.merge(rows, on="micrograph_id", how="left"))
-    predicted = predict_images(known, settings.predict.forests)
+    predicted = predict_images(known, settings.predict.models)
     parts.write_parts(root, where["predictions"], predicted, known["partition"], names, tables.PREDICTIONS)
     return {"stages": {"predict": time.perf_counter() - started}, "n_images": len(rows)}

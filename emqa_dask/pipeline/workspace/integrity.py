@@ -51,7 +51,7 @@ def verify(root: str, say: Say) -> int:
     """
     layout.source_of(root)
     settings = layout.settings_of(root)
-    models.verify((*settings.detect.networks, *settings.predict.forests, *filter(None, [settings.classify.model])))
+    models.verify((*settings.detect.networks, *settings.predict.models, *filter(None, [settings.classify.model])))
     with lock.hold(root, say):
         listed = {layout.part(root, folder, name) for folder, name in _list_parts(root, folders(settings).values())}
         lost = [] if files.exists(layout.catalog(root)) else [layout.catalog(root)]

@@ -14,7 +14,7 @@ from emqa_dask.tables import CATALOG
 def verify_models(settings: Settings, steps: Collection[str]) -> None:
     """models.ModelError, naming the file and the remedy, unless the models of detection and prediction are whole."""
     networks = settings.detect.networks if "detect" in steps else ()
-    models.verify([*networks, *(settings.predict.forests if "predict" in steps else ())])
+    models.verify([*networks, *(settings.predict.models if "predict" in steps else ())])
     if networks:
         names_of(settings.detect)
     if "classify" in steps:

@@ -49,8 +49,8 @@ def folders(settings: Settings) -> dict[str, str]:
     evidence = digest("evidence", VERSIONS["evidence"], settings.featurise.score_floor, detections)
     of_features = (settings.featurise.order, settings.featurise.rings, settings.featurise.cs_mm)
     features = digest("featurise", VERSIONS["featurise"], *of_features, detections)
-    forests = [models.digest(models.locate(name)) for name in settings.predict.forests]
-    predicted = digest("predict", VERSIONS["predict"], *forests, evidence, features)
+    quality_models = [models.digest(models.locate(name)) for name in settings.predict.models]
+    predicted = digest("predict", VERSIONS["predict"], *quality_models, evidence, features)
     of = {"thumbnails": "", "detections": detections, "evidence": evidence, "features": features}
     of["predictions"] = predicted
     if settings.classify.model:
