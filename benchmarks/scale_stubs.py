@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from emqa_dask import tables
-from emqa_dask.archive.survey import micrograph_id
+from emqa_dask.archive.survey import compute_micrograph_id
 from emqa_dask.pipeline.tasks import survey as survey_tasks
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
 from emqa_dask.settings import Settings
@@ -27,7 +27,7 @@ def survey(entry, settings) -> tuple[dict, list[dict]]:
     row = {key: getattr(entry, key) for key in ("uri", "size_bytes", "modified_ns")}
     row |= {"content_sha256": sha, "format": "TIFF", "kind": "micrograph", "status": "ok", "reason": "", "error": None}
     frame = dict.fromkeys(tables.MICROGRAPHS.names) | {
-        "micrograph_id": micrograph_id(sha, entry.uri, 0),
+        "micrograph_id": compute_micrograph_id(sha, entry.uri, 0),
         "uri": entry.uri,
         "frame": 0,
         "content_sha256": sha,
@@ -47,7 +47,7 @@ def survey(entry, settings) -> tuple[dict, list[dict]]:
 
 def survey_files(root, name, entries, settings, call) -> dict:
     """pipeline.tasks.survey.survey_files() with survey() as above."""
-    survey_tasks.survey = survey
+    survey_tasks.survey_file = survey
     return survey_tasks.survey_files(root, name, entries, settings)
 
 

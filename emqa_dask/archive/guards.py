@@ -26,9 +26,9 @@ MAX_TAG_BYTES = 64 * 2**20
 MAX_CHUNK_BYTES = 2 * 2**30
 MAX_ELID_BYTES = 2**29  # unpacked; those of instruments have some megabytes
 SLACK_BYTES = 256 * 2**20  # that a chunk may decode to beyond its size
-_DEFLATE_RATIO = 1032  # at most, by the format
-_BLANK_LINES = 1000
-_PACKERS = ("zlib", "gzip", "bz2", "lzma", "zstd", "blosc", "lz4")
+MAX_DEFLATE_RATIO = 1032  # at most, by the format
+MAX_BLANK_LINES = 1000
+COMPRESSORS = ("zlib", "gzip", "bz2", "lzma", "zstd", "blosc", "lz4")
 
 
 def check_frames(n: int) -> None:
@@ -72,7 +72,7 @@ def check_hdf5(file: h5py.File, path: Path) -> None:
 def _check_dataset(dataset: h5py.Dataset) -> None:
     n_bytes = math.prod(dataset.shape) * dataset.dtype.itemsize
     stored = dataset.id.get_storage_size()
-    if n_bytes > 2**30 and stored * _DEFLATE_RATIO < n_bytes and not dataset.external:
+    if n_bytes > 2**30 and stored * MAX_DEFLATE_RATIO < n_bytes and not dataset.external:
         raise ReadError(f"{dataset.name} says that it has {n_bytes:,} bytes, and {stored:,} are stored")
     if not dataset.chunks:
         return
@@ -83,17 +83,17 @@ def _check_dataset(dataset: h5py.Dataset) -> None:
     filters = [plist.get_filter(k)[0] for k in range(plist.get_nfilters())]
     if filters.count(h5py.h5z.FILTER_DEFLATE) > 1:
         raise ReadError(f"{dataset.name} is compressed twice")
-    if h5py.h5z.FILTER_DEFLATE in filters and stored * _DEFLATE_RATIO > chunk + SLACK_BYTES:
+    if h5py.h5z.FILTER_DEFLATE in filters and stored * MAX_DEFLATE_RATIO > chunk + SLACK_BYTES:
         skipped = 1 << filters.index(h5py.h5z.FILTER_DEFLATE)
         large = []
 
         def note(info) -> None:
-            if info.size * _DEFLATE_RATIO > chunk + SLACK_BYTES and not info.filter_mask & skipped:
+            if info.size * MAX_DEFLATE_RATIO > chunk + SLACK_BYTES and not info.filter_mask & skipped:
                 large.append(info.chunk_offset)
 
         dataset.id.chunk_iter(note)
         for offset in large:
-            _check_size("zlib", dataset.id.read_direct_chunk(offset)[1], chunk, dataset.name)
+            check_decompressed_size("zlib", dataset.id.read_direct_chunk(offset)[1], chunk, dataset.name)
 
 
 def check_elid(path: str | Path) -> None:
@@ -116,7 +116,7 @@ def check_elid(path: str | Path) -> None:
 def check_dens(path: str | Path) -> None:
     """ReadError for a DENS log of blank lines alone, in which RosettaSciIO looks for a first line for ever."""
     with open(path, "rb") as file:
-        if not any(line.strip() for line in itertools.islice(file, _BLANK_LINES)):
+        if not any(line.strip() for line in itertools.islice(file, MAX_BLANK_LINES)):
             raise ReadError("a DENS log without a line of text")
 
 
@@ -130,18 +130,18 @@ def check_zarr(folder: Path) -> None:
             if os.path.islink(path) and not os.path.realpath(path).startswith(inside):
                 raise ReadError(f"{os.path.relpath(path, folder)} is a symbolic link to another folder: not followed")
         for name in {"zarr.json", ".zarray", ".zmetadata"} & set(names):
-            document = _load(os.path.join(parent, name))
-            if any("pickle" in str(codec).lower() for codec in _values(document, ("id", "name"))):
+            document = _load_metadata(os.path.join(parent, name))
+            if any("pickle" in str(codec).lower() for codec in _find_values(document, ("id", "name"))):
                 raise ReadError("its chunks are pickles, which run any code that they hold: not read")
             if "shape" in document:
-                packers[parent] = _packing(document)
+                packers[parent] = _read_compression(document)
         array = next((p for p in (parent, *map(str, Path(parent).parents)) if p in packers), None)
         if array is not None:
             for name in set(names) - {"zarr.json", ".zarray", ".zattrs", ".zmetadata", ".zgroup"}:
                 _check_chunk(os.path.join(parent, name), *packers[array])
 
 
-def _load(path: str) -> dict:
+def _load_metadata(path: str) -> dict:
     if os.path.getsize(path) > MAX_TAG_BYTES:
         raise ReadError("its metadata are too large")
     with open(path, "rb") as file:
@@ -149,7 +149,7 @@ def _load(path: str) -> dict:
     return found if isinstance(found, dict) else {}
 
 
-def _values(tree: object, keys: tuple[str, ...]) -> list:
+def _find_values(tree: object, keys: tuple[str, ...]) -> list:
     """What `keys` hold anywhere in a tree of dictionaries and lists."""
     found = []
     stack = [tree]
@@ -161,7 +161,7 @@ def _values(tree: object, keys: tuple[str, ...]) -> list:
     return found
 
 
-def _packing(array: dict) -> tuple[str, int]:
+def _read_compression(array: dict) -> tuple[str, int]:
     """(what packs an array's chunks, bytes of a chunk); ReadError where that is more than one thing, or too much."""
     if array.get("zarr_format") == 2:
         codecs = [c for c in (*(array.get("filters") or ()), array.get("compressor")) if c]
@@ -181,35 +181,39 @@ def _packing(array: dict) -> tuple[str, int]:
     n_bytes = math.prod(int(n) for n in shape) * itemsize
     if n_bytes > MAX_CHUNK_BYTES:
         raise ReadError(f"its chunks are of {n_bytes:,} bytes")
-    packers = [name for name in names if name in _PACKERS]
+    packers = [name for name in names if name in COMPRESSORS]
     if len(packers) > 1:
         raise ReadError("its chunks are compressed twice")
     return (packers[0] if packers else "", n_bytes)
 
 
 def _check_chunk(path: str, packer: str, n_bytes: int) -> None:
-    if packer not in _PACKERS:
+    if packer not in COMPRESSORS:
         return
     with open(path, "rb") as file:
-        is_small = os.path.getsize(path) * _DEFLATE_RATIO <= n_bytes + SLACK_BYTES
+        is_small = os.path.getsize(path) * MAX_DEFLATE_RATIO <= n_bytes + SLACK_BYTES
         if packer in ("zlib", "gzip") and is_small:
             return
         data = file.read(32 if packer in ("zstd", "blosc", "lz4") else n_bytes + SLACK_BYTES)
-    _check_size(packer, data, n_bytes, os.path.basename(path))
+    check_decompressed_size(packer, data, n_bytes, os.path.basename(path))
 
 
-def _check_size(packer: str, data: bytes, n_bytes: int, name: str) -> None:
+def check_decompressed_size(packer: str, data: bytes, n_bytes: int, name: str) -> None:
     """ReadError where packed `data` say that they are, or turn out to be, much larger than `n_bytes`."""
     limit = n_bytes + SLACK_BYTES
     try:
-        size = _said(packer, data) if packer in ("zstd", "blosc", "lz4") else _unpacked(packer, data, limit)
+        size = (
+            _read_stated_size(packer, data)
+            if packer in ("zstd", "blosc", "lz4")
+            else _measure_decompressed(packer, data, limit)
+        )
     except (zlib.error, lzma.LZMAError, OSError, EOFError, struct.error):
         return  # broken: the reader says so
     if size > limit:
         raise ReadError(f"a chunk of {name} decodes to over {limit:,} bytes instead of {n_bytes:,}: refused")
 
 
-def _unpacked(packer: str, data: bytes, limit: int) -> int:
+def _measure_decompressed(packer: str, data: bytes, limit: int) -> int:
     """Bytes that `data` unpack to, at most a little over `limit`, a block in memory at a time."""
     make: Callable = {"bz2": bz2.BZ2Decompressor, "lzma": lzma.LZMADecompressor}.get(packer, zlib.decompressobj)
     size = 0
@@ -227,7 +231,7 @@ def _unpacked(packer: str, data: bytes, limit: int) -> int:
     return size
 
 
-def _said(packer: str, head: bytes) -> int:
+def _read_stated_size(packer: str, head: bytes) -> int:
     """The decoded size that a chunk's own header states; 0 for none."""
     if packer == "blosc":
         return struct.unpack_from("<I", head, 4)[0]

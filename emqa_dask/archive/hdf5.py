@@ -9,16 +9,16 @@ import numpy as np
 
 from emqa_dask.archive import guards, rosetta
 from emqa_dask.archive.hdf5_chunks import check_lzf, find_hdf5_damage
-from emqa_dask.archive.headers import Header, prune, to_nm, with_pixel_size
+from emqa_dask.archive.headers import Header, flatten_metadata, length_to_nm, set_pixel_size
 from emqa_dask.archive.source import (
     WINDOW_BYTES,
     Frame,
     ReadError,
     Source,
-    is_damage_wanted,
-    note_damage,
-    quiet,
-    with_damage,
+    add_damage,
+    capture_warnings,
+    is_damage_recorded,
+    record_damage,
 )
 
 _MAX_OBJECTS = 100_000
@@ -32,12 +32,12 @@ def open_hdf5(path: str | Path) -> Source:
     """
     path = Path(path)
     try:
-        with quiet(), h5py.File(path, "r") as file:
+        with capture_warnings(), h5py.File(path, "r") as file:
             guards.check_hdf5(file, path)
-            flavour = _flavour(file, path.suffix.lower())
-            arrays = _arrays(file)
+            flavour = _detect_layout(file, path.suffix.lower())
+            arrays = _list_arrays(file)
             damage = {name: (shape, find_hdf5_damage(file[name])) for name, shape, _ in arrays if flavour}
-            plain = _plain(path, file, arrays) if flavour is None else None
+            plain = _open_single_array(path, file, arrays) if flavour is None else None
     except ReadError:
         raise
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, UnicodeError, RecursionError) as error:
@@ -49,15 +49,15 @@ def open_hdf5(path: str | Path) -> Source:
     name, plugin, options = flavour
     n_bytes = max((n for _, _, n in arrays), default=0)
     if plugin == "hspy" and n_bytes > rosetta.EAGER_BYTES:  # lazily, the plug-in fails on unchunked data and stays open
-        source = rosetta.from_signals(_hspy_signals(path), name)
+        source = rosetta.make_source(_read_hspy_signals(path), name)
     else:
         source = rosetta.open_rosetta(path, name, plugin, n_bytes, **options)
     for shape, sentence in damage.values():
-        source = with_damage(source, sentence, shape) if sentence else source
+        source = add_damage(source, sentence, shape) if sentence else source
     return source
 
 
-def _flavour(file: h5py.File, suffix: str) -> tuple[str, str, dict] | None:
+def _detect_layout(file: h5py.File, suffix: str) -> tuple[str, str, dict] | None:
     if "Experiments" in file and "file_format" in file.attrs:
         return "HSPY", "hspy", {}
     if "Version" in file and "Data" in file:
@@ -67,7 +67,7 @@ def _flavour(file: h5py.File, suffix: str) -> tuple[str, str, dict] | None:
     return None
 
 
-def _arrays(file: h5py.File) -> list[tuple[str, tuple[int, ...], int]]:
+def _list_arrays(file: h5py.File) -> list[tuple[str, tuple[int, ...], int]]:
     """(name, shape, bytes) of every numeric dataset of two or more dimensions."""
     found: list[tuple[str, tuple[int, ...], int]] = []
     count = 0
@@ -84,7 +84,7 @@ def _arrays(file: h5py.File) -> list[tuple[str, tuple[int, ...], int]]:
 
 
 @dataclass(frozen=True)
-class _Stored:
+class _DatasetReader:
     """A dataset that is opened anew for every slice."""
 
     path: Path
@@ -101,27 +101,27 @@ class _Stored:
             return file[self.name][index]
 
 
-def _hspy_signals(path: Path) -> list[dict]:
+def _read_hspy_signals(path: Path) -> list[dict]:
     """The signals of a HyperSpy file in RosettaSciIO's form, their data left in the file."""
     signals = []
     with h5py.File(path, "r") as file:
         for group in file["Experiments"].values():
             data = group["data"]
-            axes = [_tree(group[f"axis-{k}"]) for k in range(data.ndim)]
-            metadata = _tree(group["metadata"]) if "metadata" in group else {}
+            axes = [_read_attributes(group[f"axis-{k}"]) for k in range(data.ndim)]
+            metadata = _read_attributes(group["metadata"]) if "metadata" in group else {}
             signals.append(
-                {"data": _Stored(path, data.name, data.shape, data.dtype), "axes": axes, "metadata": metadata}
+                {"data": _DatasetReader(path, data.name, data.shape, data.dtype), "axes": axes, "metadata": metadata}
             )
     return signals
 
 
-def _tree(group: h5py.Group) -> dict:
+def _read_attributes(group: h5py.Group) -> dict:
     """Attributes of a group and of the groups in it, as nested dictionaries."""
-    inner = {name: _tree(node) for name, node in group.items() if isinstance(node, h5py.Group)}
+    inner = {name: _read_attributes(node) for name, node in group.items() if isinstance(node, h5py.Group)}
     return {name: v.decode() if isinstance(v, bytes) else v for name, v in group.attrs.items()} | inner
 
 
-def _plain(path: Path, file: h5py.File, arrays: list) -> Source:
+def _open_single_array(path: Path, file: h5py.File, arrays: list) -> Source:
     """HDF5 of no known layout: an image or stack when exactly one array can be one."""
     images = [(n, s) for n, s, _ in arrays if len(s) <= 3 and min(s[-2:]) > 1 and file[n].dtype.kind in "biuf"]
     if len(images) != 1:
@@ -129,9 +129,9 @@ def _plain(path: Path, file: h5py.File, arrays: list) -> Source:
         return Source("HDF5", "signal", f"HDF5 of an unknown layout: {what}")
     name, shape = images[0]
     dataset = file[name]
-    header = Header(foreign=prune({**dict(file.attrs), **dict(dataset.attrs)}))
+    header = Header(foreign=flatten_metadata({**dict(file.attrs), **dict(dataset.attrs)}))
     for key in ("nm_per_pixel", "pixel_size_nm"):
-        header = with_pixel_size(header, to_nm(dataset.attrs.get(key, file.attrs.get(key)), "nm"))
+        header = set_pixel_size(header, length_to_nm(dataset.attrs.get(key, file.attrs.get(key)), "nm"))
     height, width = shape[-2:]
     dtype = np.dtype(dataset.dtype)
     chunk_rows = dataset.chunks[-2] if dataset.chunks else 1
@@ -139,19 +139,21 @@ def _plain(path: Path, file: h5py.File, arrays: list) -> Source:
     guards.check_frames(1 if len(shape) == 2 else shape[0])
     planes = [()] if len(shape) == 2 else [(k,) for k in range(shape[0])]
     frames = tuple(
-        Frame(height, width, dtype.newbyteorder("=").name, header, partial(_read, path, name, p), min(rows, height))
+        Frame(
+            height, width, dtype.newbyteorder("=").name, header, partial(_read_rows, path, name, p), min(rows, height)
+        )
         for p in planes
     )
     return Source("HDF5", "stack" if len(frames) > 1 else "micrograph", "", frames)
 
 
-def _read(path: Path, name: str, plane: tuple[int, ...], y0: int, y1: int) -> np.ndarray:
+def _read_rows(path: Path, name: str, plane: tuple[int, ...], y0: int, y1: int) -> np.ndarray:
     try:
         with h5py.File(path, "r") as file:
-            damage = find_hdf5_damage(file[name], plane, (y0, y1)) if is_damage_wanted() else ""
+            damage = find_hdf5_damage(file[name], plane, (y0, y1)) if is_damage_recorded() else ""
             if damage:
-                note_damage(damage)
-            if is_damage_wanted():
+                record_damage(damage)
+            if is_damage_recorded():
                 check_lzf(file[name], plane, y0, y1)
             return file[name][(*plane, slice(y0, y1))]
     except ReadError:

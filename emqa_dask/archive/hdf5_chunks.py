@@ -17,7 +17,7 @@ def find_hdf5_damage(dataset: h5py.Dataset, plane: tuple[int, ...] = (), rows: t
         lost = sorted(name for name in names if not os.path.exists(os.path.join(folder, name)))
         return f"{len(lost)} of {len(names)} files that hold {dataset.name} are absent, first {lost[0]}" if lost else ""
     if dataset.external:
-        return _external_damage(dataset, folder)
+        return _find_external_damage(dataset, folder)
     if not dataset.chunks:
         is_absent = dataset.size and not dataset.id.get_storage_size()
         return f"the values of {dataset.name} were never written" if is_absent else ""
@@ -40,7 +40,7 @@ def check_lzf(dataset: h5py.Dataset, plane: tuple[int, ...], y0: int, y1: int) -
     import imagecodecs
 
     n_bytes = math.prod(dataset.chunks) * dataset.dtype.itemsize
-    for block in _blocks_of(dataset, plane, y0, y1):
+    for block in _list_chunks(dataset, plane, y0, y1):
         if dataset.id.get_chunk_info_by_coord(block).byte_offset is None:
             continue
         mask, data = dataset.id.read_direct_chunk(block)
@@ -55,11 +55,11 @@ def check_lzf(dataset: h5py.Dataset, plane: tuple[int, ...], y0: int, y1: int) -
 
 
 def _count_absent(dataset: h5py.Dataset, plane: tuple[int, ...], y0: int, y1: int) -> tuple[int, int]:
-    blocks = _blocks_of(dataset, plane, y0, y1)
+    blocks = _list_chunks(dataset, plane, y0, y1)
     return sum(dataset.id.get_chunk_info_by_coord(b).byte_offset is None for b in blocks), len(blocks)
 
 
-def _blocks_of(dataset: h5py.Dataset, plane: tuple[int, ...], y0: int, y1: int) -> list[tuple[int, ...]]:
+def _list_chunks(dataset: h5py.Dataset, plane: tuple[int, ...], y0: int, y1: int) -> list[tuple[int, ...]]:
     """First indices of the chunks that rows y0:y1 of a plane touch."""
     sizes = dataset.chunks
     starts = [range(k // n * n, k // n * n + 1, n) for k, n in zip(plane, sizes)]
@@ -68,7 +68,7 @@ def _blocks_of(dataset: h5py.Dataset, plane: tuple[int, ...], y0: int, y1: int) 
     return list(itertools.product(*starts))
 
 
-def _external_damage(dataset: h5py.Dataset, folder: str) -> str:
+def _find_external_damage(dataset: h5py.Dataset, folder: str) -> str:
     for name, offset, size in dataset.external:
         path = os.path.join(folder, os.fsdecode(name))
         there = max(0, os.path.getsize(path) - offset) if os.path.exists(path) else 0

@@ -16,10 +16,10 @@ NM_PER_UNIT = {
     "micrometer": 1e3, "micrometre": 1e3, "micrometers": 1e3, "mm": 1e6, "millimeter": 1e6, "cm": 1e7,
     "centimeter": 1e7, "m": 1e9, "meter": 1e9, "meters": 1e9, "metre": 1e9, "inch": 2.54e7, "in": 2.54e7,
 }  # fmt: skip
-_RECIPROCAL = re.compile(r"^\s*1\s*/|\^?\s*[-−]\s*1\s*$|^m?rad$|⁻¹")
+RECIPROCAL_UNIT = re.compile(r"^\s*1\s*/|\^?\s*[-−]\s*1\s*$|^m?rad$|⁻¹")
 # Electron micrographs have pixels of 1 pm to 10 um; plain TIFF resolution tags outside it are print settings.
-_PLAUSIBLE_NM = (1e-3, 1e4)
-_PRINT_DPI = (72, 96, 100, 120, 144, 150, 200, 240, 254, 300, 350, 360, 400, 600, 720, 1200, 2400)
+PLAUSIBLE_NM = (1e-3, 1e4)
+PRINT_DPI = (72, 96, 100, 120, 144, 150, 200, 240, 254, 300, 350, 360, 400, 600, 720, 1200, 2400)
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Header:
     foreign: Mapping[str, Any] = field(default_factory=dict)
 
 
-def number(value: Any) -> float:
+def parse_number(value: Any) -> float:
     """`value` as a finite float, or NaN; takes strings, bytes, rationals (numerator, denominator), 1-element arrays."""
     try:
         if isinstance(value, bytes):
@@ -51,13 +51,13 @@ def number(value: Any) -> float:
     return out if math.isfinite(out) else math.nan
 
 
-def positive(value: Any, factor: float = 1.0) -> float:
+def parse_positive(value: Any, factor: float = 1.0) -> float:
     """`value` x `factor` where it is a number above 0, else NaN."""
-    out = number(value) * factor
+    out = parse_number(value) * factor
     return out if out > 0 else math.nan
 
 
-def text(value: Any) -> str | None:
+def clean_text(value: Any) -> str | None:
     """`value` as stripped text without control characters, None when there is nothing in it."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
@@ -68,25 +68,25 @@ def text(value: Any) -> str | None:
 
 def is_reciprocal(unit: Any) -> bool:
     """True for units of reciprocal space or angle (1/nm, nm^-1, mrad): the axes of a diffraction pattern."""
-    return bool(_RECIPROCAL.search(str(unit).strip())) if unit is not None else False
+    return bool(RECIPROCAL_UNIT.search(str(unit).strip())) if unit is not None else False
 
 
-def to_nm(value: Any, unit: Any) -> float:
+def length_to_nm(value: Any, unit: Any) -> float:
     """A length in nm; NaN when `value` is no positive number or `unit` is no length."""
-    name = (text(unit) or "").replace("μ", "µ").replace("\u212b", "Å")
+    name = (clean_text(unit) or "").replace("μ", "µ").replace("\u212b", "Å")
     name = re.sub(r"\\u00b5", "µ", name, flags=re.IGNORECASE)  # ImageJ writes the escape
     factor = NM_PER_UNIT.get(name.lower(), math.nan) if name != "M" else math.nan
-    return positive(value, factor)
+    return parse_positive(value, factor)
 
 
-def with_pixel_size(header: Header, nm: float, source: str = "header") -> Header:
+def set_pixel_size(header: Header, nm: float, source: str = "header") -> Header:
     """`header` with this pixel size, unless it is NaN."""
     return replace(header, nm_per_pixel=float(nm), nm_per_pixel_source=source) if nm > 0 else header
 
 
-def iso_date(value: Any, time: Any = None, *, month_first: bool = False) -> str | None:
+def parse_date(value: Any, time: Any = None, *, month_first: bool = False) -> str | None:
     """A date (and time) as ISO 8601; None when it cannot be read. Takes 2019-12-05, 2018:11:15 19:42:31, 5 Dec 2019."""
-    words = " ".join(w for w in (text(value), text(time)) if w)[:64]
+    words = " ".join(w for w in (clean_text(value), clean_text(time)) if w)[:64]
     words = re.sub(r"^(\d{4}):(\d\d):(\d\d)", r"\1-\2-\3", words).removesuffix("Z")
     if not words:
         return None
@@ -103,7 +103,7 @@ def iso_date(value: Any, time: Any = None, *, month_first: bool = False) -> str 
     return one.isoformat() if one.date() == two.date() else None
 
 
-def get(tree: Any, path: str) -> Any:
+def get_entry(tree: Any, path: str) -> Any:
     """The value at a dotted `path` of nested mappings, None when it is not there."""
     for name in path.split("."):
         if not isinstance(tree, Mapping) or name not in tree:
@@ -112,25 +112,25 @@ def get(tree: Any, path: str) -> Any:
     return tree
 
 
-def first(tree: Any, *paths: str) -> Any:
+def get_first_entry(tree: Any, *paths: str) -> Any:
     """The first value among dotted `paths` that is there and not empty."""
-    return next((v for v in (get(tree, p) for p in paths) if v is not None and v != ""), None)
+    return next((v for v in (get_entry(tree, p) for p in paths) if v is not None and v != ""), None)
 
 
-def resolution_nm(value: Any, unit: int) -> float:
+def resolution_to_nm(value: Any, unit: int) -> float:
     """nm per pixel of a TIFF resolution (pixels per inch, unit 2, or cm, unit 3) where it can be a microscope's.
 
     72, 96, 300 ... dots per inch are print settings, and no electron micrograph is coarser than 10 um per pixel.
     """
-    per_unit = positive(value)
+    per_unit = parse_positive(value)
     dpi = per_unit * (2.54 if unit == 3 else 1.0)
-    if unit not in (2, 3) or any(abs(dpi - p) < 0.02 * p for p in _PRINT_DPI):
+    if unit not in (2, 3) or any(abs(dpi - p) < 0.02 * p for p in PRINT_DPI):
         return math.nan
     nm = (2.54e7 if unit == 2 else 1e7) / per_unit
-    return nm if _PLAUSIBLE_NM[0] <= nm <= _PLAUSIBLE_NM[1] else math.nan
+    return nm if PLAUSIBLE_NM[0] <= nm <= PLAUSIBLE_NM[1] else math.nan
 
 
-def prune(tree: Any, prefix: str = "", depth: int = 0) -> dict[str, Any]:
+def flatten_metadata(tree: Any, prefix: str = "", depth: int = 0) -> dict[str, Any]:
     """Nested foreign metadata as one flat {dotted name: number, bool or text up to 120 characters}, without arrays."""
     out: dict[str, Any] = {}
     if not isinstance(tree, Mapping) or depth > 8:
@@ -138,20 +138,20 @@ def prune(tree: Any, prefix: str = "", depth: int = 0) -> dict[str, Any]:
     for key, value in tree.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
-            out.update(prune(value, f"{name}.", depth + 1))
+            out.update(flatten_metadata(value, f"{name}.", depth + 1))
         elif isinstance(value, bool | np.bool_):
             out[name] = bool(value)
         elif isinstance(value, int | float | np.number) and not isinstance(value, complex | np.complexfloating):
             if isinstance(value, int) or math.isfinite(value):  # isfinite() takes no integer beyond the floats
                 out[name] = int(value) if isinstance(value, int | np.integer) else float(value)
         elif isinstance(value, str | bytes):
-            words = text(value)
+            words = clean_text(value)
             if words and len(words) <= 120:
                 out[name] = words
     return out
 
 
-def cohort_suspects(nm_per_pixel: np.ndarray, cohort: np.ndarray) -> np.ndarray:
+def find_pixel_size_outliers(nm_per_pixel: np.ndarray, cohort: np.ndarray) -> np.ndarray:
     """Which of n pixel sizes (nm) are about 10x or 100x off the median of their cohort, up or down, within 20 %.
 
     nm_per_pixel: (n,) float, NaN = unknown; cohort: (n,) labels (instrument, magnification and shape, say), null = no

@@ -9,8 +9,8 @@ import numpy as np
 # Frames whose codes we follow: baseline, extended and progressive Huffman. Pillow reads no others but arithmetic ones.
 _HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)
 _OTHER_FRAMES = (0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
-_ALONE = (0x01, *range(0xD0, 0xD9))  # markers without a length
-_TROUBLES = {
+_MARKERS_WITHOUT_LENGTH = (0x01, *range(0xD0, 0xD9))  # markers without a length
+_DAMAGE_TEXTS = {
     1: "the data end early",
     2: "bits that are no Huffman code",
     3: "a block with more than its 64 coefficients",
@@ -21,12 +21,12 @@ _TROUBLES = {
 }
 
 
-class _Unknown(Exception):
+class _UnsupportedJpeg(Exception):
     """A kind of JPEG whose codes are not followed."""
 
 
 @dataclass
-class _Stream:
+class _JpegState:
     """What the segments of a JPEG have said so far."""
 
     lookups: np.ndarray = field(default_factory=lambda: np.zeros((8, 65536), np.uint16))
@@ -48,37 +48,37 @@ def find_jpeg_damage(data: bytes, tables: bytes = b"") -> str:
     ends early, or late, or has bits that are no code, is damaged. Changed bits that leave all codes valid cannot be
     seen, since JPEG has no checksum.
     """
-    stream = _Stream()
+    stream = _JpegState()
     try:
         if tables:
             _read_segments(tables, stream)
         return _read_segments(data, stream)
-    except _Unknown:
+    except _UnsupportedJpeg:
         return ""
     except (struct.error, IndexError, ValueError, KeyError, ArithmeticError):
         return "its segments are broken" if stream.n_scans else ""  # else the decoder itself says so
 
 
-def _read_segments(data: bytes, stream: _Stream) -> str:
-    from emqa_dask.archive.jpeg_codes import next_marker
+def _read_segments(data: bytes, stream: _JpegState) -> str:
+    from emqa_dask.archive.jpeg_codes import find_marker
 
     array = np.frombuffer(data, np.uint8)
     at = 2
     while True:
-        at = next_marker(array, at)
+        at = find_marker(array, at)
         if at >= len(data):
             return "its end is missing" if stream.n_scans else ""
         code = data[at + 1]
         at += 2
         if code == 0xD9:
             return ""
-        if code in _ALONE:
+        if code in _MARKERS_WITHOUT_LENGTH:
             continue
         length = struct.unpack_from(">H", data, at)[0]
         body = data[at + 2 : at + length]
         at += length
         if code == 0xC4:
-            _read_codes(body, stream)
+            _read_huffman_tables(body, stream)
         elif code == 0xDB:
             _read_quantisation(body, stream)
         elif code == 0xDD:
@@ -86,16 +86,16 @@ def _read_segments(data: bytes, stream: _Stream) -> str:
         elif code in _HUFFMAN_FRAMES:
             _read_frame(body, stream, code == 0xC2)
         elif code in _OTHER_FRAMES or code == 0xDC:
-            raise _Unknown
+            raise _UnsupportedJpeg
         elif code == 0xDA:
-            end = next_marker(array, at)
-            trouble = _follow(array, at, end, body, stream)
+            end = find_marker(array, at)
+            trouble = _check_scan(array, at, end, body, stream)
             if trouble:
                 return trouble
             at = end
 
 
-def _read_codes(body: bytes, stream: _Stream) -> None:
+def _read_huffman_tables(body: bytes, stream: _JpegState) -> None:
     at = 0
     while at < len(body):
         kind = body[at] >> 4
@@ -117,7 +117,7 @@ def _read_codes(body: bytes, stream: _Stream) -> None:
         at += 17 + k
 
 
-def _read_quantisation(body: bytes, stream: _Stream) -> None:
+def _read_quantisation(body: bytes, stream: _JpegState) -> None:
     at = 0
     while at < len(body):
         is_wide = body[at] >> 4
@@ -126,14 +126,14 @@ def _read_quantisation(body: bytes, stream: _Stream) -> None:
         at += 1 + 64 * (2 if is_wide else 1)
 
 
-def _read_frame(body: bytes, stream: _Stream, is_progressive: bool) -> None:
+def _read_frame(body: bytes, stream: _JpegState, is_progressive: bool) -> None:
     stream.precision, height, width, n = struct.unpack_from(">BHHB", body)
     if stream.components or n > 4:
-        raise _Unknown
+        raise _UnsupportedJpeg
     stream.is_progressive = is_progressive
     stream.size = (height, width)
     if not height or not width:  # a height that comes later
-        raise _Unknown
+        raise _UnsupportedJpeg
     for place in range(n):
         identity, factors, table = body[6 + 3 * place : 9 + 3 * place]
         stream.components[identity] = (place, factors >> 4, factors & 15, table)
@@ -141,26 +141,26 @@ def _read_frame(body: bytes, stream: _Stream, is_progressive: bool) -> None:
         raise ValueError("two components of one name")
     n_blocks = 0
     for _, across, down, _ in stream.components.values():
-        rows, columns = _units(stream)
+        rows, columns = _count_units(stream)
         stream.first_blocks.append(n_blocks)
         n_blocks += rows * down * columns * across
     stream.masks = np.zeros(n_blocks if is_progressive else 1, np.uint64)
 
 
-def _units(stream: _Stream) -> tuple[int, int]:
+def _count_units(stream: _JpegState) -> tuple[int, int]:
     """Rows and columns of minimum coded units of interleaved scans."""
     most_across = max(c[1] for c in stream.components.values())
     most_down = max(c[2] for c in stream.components.values())
     return math.ceil(stream.size[0] / (8 * most_down)), math.ceil(stream.size[1] / (8 * most_across))
 
 
-def _follow(array: np.ndarray, start: int, end: int, body: bytes, stream: _Stream) -> str:
+def _check_scan(array: np.ndarray, start: int, end: int, body: bytes, stream: _JpegState) -> str:
     """Follow the scan whose header is `body`."""
     from emqa_dask.archive.jpeg_codes import follow_scan
 
     n = body[0]
     first, final, bits = body[1 + 2 * n : 4 + 2 * n]
-    rows, columns = _units(stream)
+    rows, columns = _count_units(stream)
     grid = (rows, columns)
     parts = []
     first_blocks = []
@@ -189,4 +189,4 @@ def _follow(array: np.ndarray, start: int, end: int, body: bytes, stream: _Strea
     stream.n_scans += 1
     if not found:
         return ""
-    return f"{_TROUBLES[found]}, at block {unit:,} of {grid[0] * grid[1]:,} of scan {stream.n_scans}"
+    return f"{_DAMAGE_TEXTS[found]}, at block {unit:,} of {grid[0] * grid[1]:,} of scan {stream.n_scans}"

@@ -11,7 +11,7 @@ _MARGIN = 1024  # bytes behind an interval; a block has under 64 codes of at mos
 
 
 @numba.njit(nogil=True, cache=True)
-def next_marker(data, start):
+def find_marker(data, start):
     """Where the next marker (0xFF and a code) from `start` on begins, restart markers left out; len(data) for none."""
     k = start
     while k + 1 < data.size:
@@ -22,7 +22,7 @@ def next_marker(data, start):
 
 
 @numba.njit(nogil=True, cache=True)
-def _unstuff(data, at, end, out):
+def _copy_interval(data, at, end, out):
     """Copy one interval without its stuffed zeros -> (bytes of it, where the next begins, code of its marker or -1)."""
     n = 0
     while at < end:
@@ -43,7 +43,7 @@ def _unstuff(data, at, end, out):
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
-def _peek(bits, position):
+def _peek_bits(bits, position):
     """The 16 bits from bit `position` on."""
     k = position >> 3
     word = np.int64(bits[k]) << 16 | np.int64(bits[k + 1]) << 8 | np.int64(bits[k + 2])
@@ -51,27 +51,27 @@ def _peek(bits, position):
 
 
 @numba.njit(nogil=True, cache=True)
-def _dc(bits, position, lookup):
+def _decode_dc(bits, position, lookup):
     """-> (position behind the code, difference to the value before); -1 for bits that are no code."""
-    entry = np.int64(lookup[_peek(bits, position)])
+    entry = np.int64(lookup[_peek_bits(bits, position)])
     size = entry & 0xFF
     if entry == 0 or size > 15:
         return np.int64(-1), np.int64(0)
     position += entry >> 8
     if size == 0:
         return position, np.int64(0)
-    value = _peek(bits, position) >> (16 - size)
+    value = _peek_bits(bits, position) >> (16 - size)
     if not value >> (size - 1):
         value -= (1 << size) - 1
     return position + size, value
 
 
 @numba.njit(nogil=True, cache=True)
-def _ac(bits, position, lookup, first, final, run, mask):
+def _decode_ac(bits, position, lookup, first, final, run, mask):
     """One block's coefficients as they first come -> (position or minus what is wrong, blocks to leave out, mask)."""
     k = max(first, 1)
     while k <= final:
-        entry = np.int64(lookup[_peek(bits, position)])
+        entry = np.int64(lookup[_peek_bits(bits, position)])
         if entry == 0:
             return np.int64(-INVALID), run, mask
         position += entry >> 8
@@ -91,18 +91,18 @@ def _ac(bits, position, lookup, first, final, run, mask):
         else:
             run = np.int64((1 << zeros) - 1)
             if zeros:
-                run += _peek(bits, position) >> (16 - zeros)
+                run += _peek_bits(bits, position) >> (16 - zeros)
             return position + zeros, run, mask
     return position, run, mask
 
 
 @numba.njit(nogil=True, cache=True)
-def _ac_again(bits, position, lookup, first, final, run, mask):
+def _refine_ac(bits, position, lookup, first, final, run, mask):
     """One block's coefficients made finer by a bit, and those that become non-zero with it; as _ac()."""
     k = first
     one = np.uint64(1)
     while run == 0 and k <= final:
-        entry = np.int64(lookup[_peek(bits, position)])
+        entry = np.int64(lookup[_peek_bits(bits, position)])
         zeros = entry >> 4 & 15
         size = entry & 15
         if entry == 0 or size > 1:
@@ -111,7 +111,7 @@ def _ac_again(bits, position, lookup, first, final, run, mask):
         if size == 0 and zeros < 15:
             run = np.int64(1 << zeros)
             if zeros:
-                run += _peek(bits, position) >> (16 - zeros)
+                run += _peek_bits(bits, position) >> (16 - zeros)
             position += zeros
             break
         while k <= final:
@@ -136,7 +136,7 @@ def _ac_again(bits, position, lookup, first, final, run, mask):
 
 
 @numba.njit(nogil=True, cache=True)
-def _finish(bits, position, n_bytes):
+def _check_end(bits, position, n_bytes):
     """What is left behind the last code of an interval: fewer than 8 bits, all ones (or zeros, as some write)."""
     left = 8 * n_bytes - position
     if left < 0:
@@ -163,7 +163,7 @@ def follow_scan(data, start, end, lookups, parts, grid, interval, bands, is_prog
     at = start
     mask = np.uint64(0)
     for begin in range(0, n_units, interval if interval else n_units):
-        n_bytes, at, marker = _unstuff(data, at, end, bits)
+        n_bytes, at, marker = _copy_interval(data, at, end, bits)
         position = np.int64(0)
         run = np.int64(0)
         last[:] = 0
@@ -180,7 +180,7 @@ def follow_scan(data, start, end, lookups, parts, grid, interval, bands, is_prog
                     if first == 0 and before:
                         position += 1
                     elif first == 0:
-                        position, step = _dc(bits, position, lookups[dc_table])
+                        position, step = _decode_dc(bits, position, lookups[dc_table])
                         if position < 0:
                             return INVALID, unit
                         last[c] += step
@@ -190,11 +190,13 @@ def follow_scan(data, start, end, lookups, parts, grid, interval, bands, is_prog
                         if run > 0 and not before:
                             run -= 1
                         elif before and is_progressive:
-                            position, run, mask = _ac_again(
+                            position, run, mask = _refine_ac(
                                 bits, position, lookups[4 + ac_table], first, final, run, mask
                             )
                         else:
-                            position, run, mask = _ac(bits, position, lookups[4 + ac_table], first, final, run, mask)
+                            position, run, mask = _decode_ac(
+                                bits, position, lookups[4 + ac_table], first, final, run, mask
+                            )
                         if position < 0:
                             return -position, unit
                         if is_progressive:
@@ -203,7 +205,7 @@ def follow_scan(data, start, end, lookups, parts, grid, interval, bands, is_prog
                             return INVALID, unit
                     if position > 8 * n_bytes:
                         return SHORT, unit
-        found = _finish(bits, position, n_bytes)
+        found = _check_end(bits, position, n_bytes)
         if found != WHOLE:
             return found, stop
         if stop < n_units and marker != 0xD0 + begin // interval % 8:

@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 
 from emqa_dask.archive import guards, headers
-from emqa_dask.archive.headers import Header, positive
-from emqa_dask.archive.source import WINDOW_BYTES, Frame, ReadError, Source, note_damage
+from emqa_dask.archive.headers import Header, parse_positive
+from emqa_dask.archive.source import WINDOW_BYTES, Frame, ReadError, Source, record_damage
 
 # https://www.ccpem.ac.uk/mrc-format/mrc2014/ ; complex (3, 4) and packed 4-bit (101) data are not read.
 DTYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 7: "i4", 12: "f2"}
-_FIELDS = {
+_HEADER_FIELDS = {
     "n": "3i4", "mode": "i4", "start": "3i4", "m": "3i4", "cell": "3f4", "angles": "3f4", "axes": "3i4",
     "stats": "3f4", "ispg": "i4", "nsymbt": "i4", "extra": "V100", "origin": "3f4", "map": "S4", "stamp": "4u1",
     "rms": "f4", "nlabl": "i4", "labels": "10S80",
 }  # fmt: skip
-_HEADER = np.dtype(list(_FIELDS.items()))
+_HEADER_DTYPE = np.dtype(list(_HEADER_FIELDS.items()))
 # Extended header of FEI/ThermoFisher software, 128 bytes a section (von Loeffelholz; as RosettaSciIO reads it).
 _FEI_FIELDS = ("a_tilt", "b_tilt", "x_stage", "y_stage", "z_stage", "x_shift", "y_shift", "defocus", "exp_time",
                "mean_int", "tilt_axis", "pixel_size", "magnification")  # fmt: skip
@@ -28,7 +28,7 @@ def parse_header(data: bytes) -> np.ndarray | None:
     if len(data) < 1024:
         return None
     for order in "<>":
-        record = np.frombuffer(data, _HEADER.newbyteorder(order), count=1)[0]
+        record = np.frombuffer(data, _HEADER_DTYPE.newbyteorder(order), count=1)[0]
         n = record["n"].astype(int)
         mode = int(record["mode"])
         axes = record["axes"]
@@ -55,7 +55,7 @@ def open_mrc(path: str | Path) -> Source:
         return Source("MRC", "signal", f"MRC of mode {mode}: {what}, not read as micrographs")
     dtype = np.dtype(DTYPES[mode]).newbyteorder(record.dtype["mode"].byteorder)
     offset = 1024 + int(record["nsymbt"])
-    header = _header(record, extended)
+    header = _make_header(record, extended)
     present = max(0, n_bytes - offset) // max(1, width * height * dtype.itemsize)
     expected = n_sections * width * height * dtype.itemsize
     reason = ""
@@ -80,7 +80,7 @@ def open_mrc(path: str | Path) -> Source:
 
 def _read_rows(path, offset: int, width: int, dtype: np.dtype, surplus: int, y0: int, y1: int) -> np.ndarray:
     if surplus > 0:  # then the sections may lie elsewhere, or be of another size
-        note_damage(f"the MRC file has {surplus:,} bytes more than its header says")
+        record_damage(f"the MRC file has {surplus:,} bytes more than its header says")
     with open(path, "rb") as file:
         file.seek(offset + y0 * width * dtype.itemsize)
         data = file.read((y1 - y0) * width * dtype.itemsize)
@@ -89,7 +89,7 @@ def _read_rows(path, offset: int, width: int, dtype: np.dtype, surplus: int, y0:
     return np.frombuffer(data, dtype).reshape(y1 - y0, width)
 
 
-def _header(record: np.ndarray, extended: bytes) -> Header:
+def _make_header(record: np.ndarray, extended: bytes) -> Header:
     labels = [b.decode("latin-1").strip("\x00 ") for b in record["labels"][: max(0, min(10, int(record["nlabl"])))]]
     foreign = {k: record[k].item() for k in ("mode", "ispg", "nsymbt")}
     foreign |= {f"m{a}": int(v) for a, v in zip("xyz", record["m"])}
@@ -97,11 +97,11 @@ def _header(record: np.ndarray, extended: bytes) -> Header:
     foreign |= {f"label_{i}": v for i, v in enumerate(labels) if v}
     if int(record["nsymbt"]) == 128 * 1024 and len(extended) >= 128:
         fei = dict(zip(_FEI_FIELDS, np.frombuffer(extended, "<f4", count=len(_FEI_FIELDS)).tolist()))
-        found = Header(magnification=positive(fei["magnification"]), exposure_s=positive(fei["exp_time"]),
+        found = Header(magnification=parse_positive(fei["magnification"]), exposure_s=parse_positive(fei["exp_time"]),
                        foreign=foreign | fei)  # fmt: skip
-        return headers.with_pixel_size(found, positive(fei["pixel_size"], 1e9))
+        return headers.set_pixel_size(found, parse_positive(fei["pixel_size"], 1e9))
     # In float32 and in this order, so that the size equals RosettaSciIO's to the last digit.
     with np.errstate(all="ignore"):
         nm = float(record["cell"][0] / record["m"][0]) / 10 if record["m"][0] > 0 else math.nan
     # 1 Angstrom is what many programs write when they know no scale; it is kept, and cohort_suspects() may flag it.
-    return headers.with_pixel_size(Header(foreign=foreign), nm if math.isfinite(nm) else math.nan)
+    return headers.set_pixel_size(Header(foreign=foreign), nm if math.isfinite(nm) else math.nan)

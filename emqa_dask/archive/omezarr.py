@@ -10,29 +10,29 @@ from typing import Any
 import numpy as np
 
 from emqa_dask.archive import guards
-from emqa_dask.archive.headers import Header, prune, to_nm, with_pixel_size
+from emqa_dask.archive.headers import Header, flatten_metadata, length_to_nm, set_pixel_size
 from emqa_dask.archive.source import (
     WINDOW_BYTES,
     Frame,
     ReadError,
     Source,
-    is_damage_wanted,
-    note_damage,
-    quiet,
-    with_damage,
+    add_damage,
+    capture_warnings,
+    is_damage_recorded,
+    record_damage,
 )
-from emqa_dask.archive.zarr_chunks import absent_chunks, check_blosc, check_blosc_file
+from emqa_dask.archive.zarr_chunks import check_blosc, check_blosc_file, count_absent_chunks
 
 
 def open_zarr(path: str | Path) -> Source:
     """A Zarr folder -> Source; ReadError when it is broken or is no image."""
     import zarr
 
-    with quiet():
+    with capture_warnings():
         try:
             node = zarr.open(store=str(path), mode="r")
             if isinstance(node, zarr.Array):
-                return _from_array(str(path), node, "Zarr", ["nm"] * 0, {}, Header())
+                return _make_source(str(path), node, "Zarr", ["nm"] * 0, {}, Header())
             attributes = dict(node.attrs)
             multiscales = (attributes.get("ome") or attributes).get("multiscales")
             if not multiscales:
@@ -42,10 +42,10 @@ def open_zarr(path: str | Path) -> Source:
             array = node[level["path"]]
             axes = [a if isinstance(a, dict) else {"name": a} for a in image.get("axes") or []]
             scale = next((t["scale"] for t in level.get("coordinateTransformations", []) if "scale" in t), [])
-            header = Header(foreign=prune({k: v for k, v in image.items() if isinstance(v, str | dict)}))
+            header = Header(foreign=flatten_metadata({k: v for k, v in image.items() if isinstance(v, str | dict)}))
             if axes and scale:
-                header = with_pixel_size(header, to_nm(scale[-1], axes[-1].get("unit")))
-            return _from_array(str(path), array, "OME-Zarr", axes, level, header)
+                header = set_pixel_size(header, length_to_nm(scale[-1], axes[-1].get("unit")))
+            return _make_source(str(path), array, "OME-Zarr", axes, level, header)
         except ReadError:
             raise
         except Exception as error:
@@ -60,8 +60,8 @@ def open_zspy(path: Path) -> Source:
     from emqa_dask.archive.rosetta import open_rosetta
 
     source = open_rosetta(path, "ZSPY", "zspy", 2**62)
-    with quiet():
-        for name, array in _arrays(zarr.open(store=str(path), mode="r")):
+    with capture_warnings():
+        for name, array in _iterate_arrays(zarr.open(store=str(path), mode="r")):
             if array.ndim < 2 or 0 in array.shape or array.shards is not None:
                 continue
             if type(getattr(array.metadata, "compressor", None)).__name__ == "Blosc":
@@ -71,17 +71,17 @@ def open_zspy(path: Path) -> Source:
             n_absent = array.nchunks - array.nchunks_initialized
             if n_absent > 0:
                 sentence = f"{n_absent:,} of {array.nchunks:,} chunks of {name} are absent: they read as fill"
-                source = with_damage(source, sentence, array.shape)
+                source = add_damage(source, sentence, array.shape)
     return source
 
 
-def _arrays(group: Any) -> Iterator[tuple[str, Any]]:
+def _iterate_arrays(group: Any) -> Iterator[tuple[str, Any]]:
     for name, node in group.members(max_depth=None):
         if hasattr(node, "chunks"):
             yield name, node
 
 
-def _from_array(path: str, array, format: str, axes: list, level: dict, header: Header) -> Source:
+def _make_source(path: str, array, format: str, axes: list, level: dict, header: Header) -> Source:
     if array.ndim < 2 or array.dtype.kind not in "biuf" or 0 in array.shape:
         return Source(format, "signal", f"a Zarr array of shape {array.shape} and type {array.dtype}, not an image")
     if array.ndim > 3 and not axes:
@@ -105,10 +105,10 @@ def _read_rows(array, folder: Path, plane: tuple[int, ...], y0: int, y1: int) ->
     check_blosc(folder, array, plane, y0, y1)
     try:
         rows = np.asarray(array[(*plane, slice(y0, y1))])
-        if is_damage_wanted():
-            n_absent, n_chunks = absent_chunks(folder, array, plane, y0, y1)
+        if is_damage_recorded():
+            n_absent, n_chunks = count_absent_chunks(folder, array, plane, y0, y1)
             if n_absent:
-                note_damage(
+                record_damage(
                     f"{n_absent:,} of {n_chunks:,} chunks of rows {y0:,} to {y1:,} are absent: they read as fill"
                 )
         return rows

@@ -8,19 +8,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from emqa_dask.archive.headers import Header, iso_date, prune, text
+from emqa_dask.archive.headers import Header, clean_text, flatten_metadata, parse_date
 from emqa_dask.archive.jpeg import find_jpeg_damage
 from emqa_dask.archive.png import find_png_damage
-from emqa_dask.archive.source import Frame, ReadError, Source, is_damage_wanted, note_damage, quiet
+from emqa_dask.archive.source import Frame, ReadError, Source, capture_warnings, is_damage_recorded, record_damage
 
-_GREY = {"1": "bool", "L": "uint8", "I;16": "uint16", "I;16B": "uint16", "I": "int32", "F": "float32"}
+_GREY_MODES = {"1": "bool", "L": "uint8", "I;16": "uint16", "I;16B": "uint16", "I": "int32", "F": "float32"}
 _LOCK = threading.Lock()
 
 
 @contextmanager
-def _opened(path):
+def _open_image(path):
     """A Pillow image without Pillow's own limit on pixels: our budget is checked from the header, before decoding."""
-    with _LOCK, quiet():
+    with _LOCK, capture_warnings():
         limit = Image.MAX_IMAGE_PIXELS
         Image.MAX_IMAGE_PIXELS = None
         try:
@@ -33,39 +33,41 @@ def _opened(path):
 def open_raster(path: str | Path, format: str) -> Source:
     """One frame; none of these formats carries a pixel size. Animations are films or web pictures: no frame."""
     try:
-        with _opened(path) as image:
+        with _open_image(path) as image:
             width, height = image.size
             mode = image.mode
             n_frames = getattr(image, "n_frames", 1)
             exif = image.getexif() if format in ("JPEG", "WebP") else {}  # of a PNG it would decode it
             header = Header(
-                instrument=text(exif.get(272)), acquired=iso_date(exif.get(306)), foreign=prune(dict(image.info))
+                instrument=clean_text(exif.get(272)),
+                acquired=parse_date(exif.get(306)),
+                foreign=flatten_metadata(dict(image.info)),
             )
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, TypeError, KeyError, IndexError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise ReadError(f"{format} header is broken: {_sentence(error)}") from error
+        raise ReadError(f"{format} header is broken: {_describe_error(error)}") from error
     if width < 1 or height < 1:
         raise ReadError(f"{format} of {height} x {width} pixels")
-    depth = _png_depth(path) if format == "PNG" else (8, 0)
+    depth = _read_png_depth(path) if format == "PNG" else (8, 0)
     if depth[0] == 16:
         is_colour = depth[1] in (2, 6)
         dtype = "uint16"
         read = partial(_decode_png16, path, (width, height))
     else:
-        is_colour = mode not in _GREY and mode not in ("LA", "La")
-        dtype = _GREY.get(mode, "uint8")
+        is_colour = mode not in _GREY_MODES and mode not in ("LA", "La")
+        dtype = _GREY_MODES.get(mode, "uint8")
         read = partial(_decode, path, format, (width, height))
     if n_frames > 1 and format in ("GIF", "WebP"):
         return Source(format, "signal", f"an animation of {n_frames} pictures, not a micrograph")
     return Source(format, "micrograph", "", (Frame(height, width, dtype, header, read, height, is_colour),))
 
 
-def _sentence(error: object) -> str:
+def _describe_error(error: object) -> str:
     return " ".join(str(error).split())[:200].replace("\x00", "") or type(error).__name__
 
 
-def _png_depth(path) -> tuple[int, int]:
+def _read_png_depth(path) -> tuple[int, int]:
     """Bit depth and colour type from IHDR: Pillow would cut 16-bit colour to 8."""
     with open(path, "rb") as file:
         start = file.read(26)
@@ -74,19 +76,19 @@ def _png_depth(path) -> tuple[int, int]:
 
 def _decode(path, format: str, size: tuple[int, int], y0: int, y1: int) -> np.ndarray:
     try:
-        with _opened(path) as image:
+        with _open_image(path) as image:
             if image.size != size:
                 raise ReadError(f"{format} data are broken: the size changed")
             if image.mode in ("LA", "La"):
                 image = image.convert("L")
-            elif image.mode not in _GREY:
+            elif image.mode not in _GREY_MODES:
                 image = image.convert("RGB")
             pixels = np.asarray(image)
     except (OSError, ValueError, SyntaxError, EOFError, TypeError, KeyError, IndexError) as error:
         if isinstance(error, ReadError) or (isinstance(error, OSError) and error.errno is not None):
             raise
-        raise ReadError(f"{format} data are broken: {_sentence(error)}") from error
-    _note_damage(path, format, size)
+        raise ReadError(f"{format} data are broken: {_describe_error(error)}") from error
+    _record_file_damage(path, format, size)
     return pixels[y0:y1]
 
 
@@ -96,42 +98,42 @@ def _decode_png16(path, size: tuple[int, int], y0: int, y1: int) -> np.ndarray:
     try:
         pixels = imagecodecs.png_decode(Path(path).read_bytes())
     except (RuntimeError, ValueError) as error:
-        raise ReadError(f"PNG data are broken: {_sentence(error)}") from error
+        raise ReadError(f"PNG data are broken: {_describe_error(error)}") from error
     if pixels.ndim == 3:
         pixels = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., 0]
-    _note_damage(path, "PNG", size)
+    _record_file_damage(path, "PNG", size)
     return pixels[y0:y1]
 
 
-def _note_damage(path, format: str, size: tuple[int, int]) -> None:
+def _record_file_damage(path, format: str, size: tuple[int, int]) -> None:
     """Note what the decoder has passed over, where damage is asked for."""
-    find = _FINDERS.get(format)
-    if find is None or not is_damage_wanted():
+    find = _DAMAGE_FINDERS.get(format)
+    if find is None or not is_damage_recorded():
         return
     damage = find(Path(path).read_bytes(), size)
     if damage:
-        note_damage(f"{format}: {damage}")
+        record_damage(f"{format}: {damage}")
 
 
-def _gif_damage(data: bytes, size: tuple[int, int]) -> str:
+def _find_gif_damage(data: bytes, size: tuple[int, int]) -> str:
     """What giflib says, which is stricter than Pillow."""
     import imagecodecs
 
     try:
         imagecodecs.gif_decode(data)
     except (RuntimeError, ValueError) as error:
-        return _sentence(error)
+        return _describe_error(error)
     return "" if data.rstrip(b"\0").endswith(b";") else "its end is missing"
 
 
-def _webp_damage(data: bytes, size: tuple[int, int]) -> str:
+def _find_webp_damage(data: bytes, size: tuple[int, int]) -> str:
     said = int.from_bytes(data[4:8], "little") + 8
     return f"it ends after {len(data):,} of {said:,} bytes" if said > len(data) else ""
 
 
-_FINDERS = {
+_DAMAGE_FINDERS = {
     "JPEG": lambda data, size: find_jpeg_damage(data),
     "PNG": lambda data, size: find_png_damage(data, size[1] * (8 * size[0] + 1)),  # of 16-bit colour with alpha
-    "GIF": _gif_damage,
-    "WebP": _webp_damage,
+    "GIF": _find_gif_damage,
+    "WebP": _find_webp_damage,
 }

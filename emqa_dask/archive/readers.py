@@ -11,17 +11,25 @@ from emqa_dask.archive import sidecar
 from emqa_dask.archive.guards import check_dens, check_elid, check_zarr
 from emqa_dask.archive.headers import Header
 from emqa_dask.archive.scan import ZARR_SUFFIXES
-from emqa_dask.archive.sniff import ARCHIVES, HEAD_BYTES, IMAGE_FORMATS, RARE, SUFFIXES, TEXT_SUFFIXES, sniff
+from emqa_dask.archive.sniff import (
+    ARCHIVE_FORMATS,
+    HEAD_BYTES,
+    IMAGE_FORMATS,
+    RARE_FORMATS,
+    SUFFIXES,
+    TEXT_SUFFIXES,
+    detect_format,
+)
 from emqa_dask.archive.source import ReadError, Source
 
 
-def _tiff(path: Path) -> Source:
+def _read_tiff(path: Path) -> Source:
     from emqa_dask.archive.tiff import open_tiff
 
     return open_tiff(path)
 
 
-def _raster(format: str) -> Callable[[Path], Source]:
+def _raster_reader(format: str) -> Callable[[Path], Source]:
     def read(path: Path) -> Source:
         from emqa_dask.archive.raster import open_raster
 
@@ -30,13 +38,13 @@ def _raster(format: str) -> Callable[[Path], Source]:
     return read
 
 
-def _mrc(path: Path) -> Source:
+def _read_mrc(path: Path) -> Source:
     from emqa_dask.archive.mrc import open_mrc
 
     return open_mrc(path)
 
 
-def _rosetta(format: str, plugin: str) -> Callable[[Path], Source]:
+def _rosetta_reader(format: str, plugin: str) -> Callable[[Path], Source]:
     def read(path: Path) -> Source:
         from emqa_dask.archive.rosetta import open_rosetta
 
@@ -45,21 +53,21 @@ def _rosetta(format: str, plugin: str) -> Callable[[Path], Source]:
     return read
 
 
-def _ser(path: Path) -> Source:
+def _read_ser(path: Path) -> Source:
     from emqa_dask.archive.rosetta import open_ser
 
     return open_ser(path)
 
 
-def _emi(path: Path) -> Source:
+def _read_emi(path: Path) -> Source:
     from emqa_dask.archive.rosetta import open_emi
 
     return open_emi(path)
 
 
-def _checked(check: Callable[[Path], None], format: str, plugin: str) -> Callable[[Path], Source]:
+def _checked_reader(check: Callable[[Path], None], format: str, plugin: str) -> Callable[[Path], Source]:
     """As _rosetta(), for a plug-in that never returns from some broken files: `check` raises ReadError for them."""
-    open_file = _rosetta(format, plugin)
+    open_file = _rosetta_reader(format, plugin)
 
     def read(path: Path) -> Source:
         check(path)
@@ -68,29 +76,29 @@ def _checked(check: Callable[[Path], None], format: str, plugin: str) -> Callabl
     return read
 
 
-def _hdf5(path: Path) -> Source:
+def _read_hdf5(path: Path) -> Source:
     from emqa_dask.archive.hdf5 import open_hdf5
 
     return open_hdf5(path)
 
 
 READERS: dict[str, Callable[[Path], Source]] = {
-    "TIFF": _tiff,
-    **{name: _raster(name) for name in ("PNG", "JPEG", "BMP", "GIF", "WebP")},
-    "MRC": _mrc,
-    "DM3": _rosetta("DM3", "digitalmicrograph"),
-    "DM4": _rosetta("DM4", "digitalmicrograph"),
-    "SER": _ser,
-    "EMI": _emi,
-    "HDF5": _hdf5,
-    **{name: _rosetta(name, plugin) for name, plugin in RARE.values()},
-    "ELID": _checked(check_elid, "ELID", "phenom"),
-    "DENS": _checked(check_dens, "DENS", "dens"),
+    "TIFF": _read_tiff,
+    **{name: _raster_reader(name) for name in ("PNG", "JPEG", "BMP", "GIF", "WebP")},
+    "MRC": _read_mrc,
+    "DM3": _rosetta_reader("DM3", "digitalmicrograph"),
+    "DM4": _rosetta_reader("DM4", "digitalmicrograph"),
+    "SER": _read_ser,
+    "EMI": _read_emi,
+    "HDF5": _read_hdf5,
+    **{name: _rosetta_reader(name, plugin) for name, plugin in RARE_FORMATS.values()},
+    "ELID": _checked_reader(check_elid, "ELID", "phenom"),
+    "DENS": _checked_reader(check_dens, "DENS", "dens"),
 }
 
 
 # Files of other programs that are ZIP archives inside.
-_ZIPPED = {
+ZIP_BASED_FORMATS = {
     ".npz": "NumPy arrays", ".pt": "PyTorch file", ".pth": "PyTorch file",
     ".docx": "Word document", ".xlsx": "table",
     ".pptx": "presentation", ".odt": "text document", ".whl": "Python package", ".jar": "Java program",
@@ -107,16 +115,16 @@ def open_source(path: str | Path, *, sniffed: str | None = None) -> Source:
     path = Path(path)
     suffix = path.suffix.lower()
     if path.is_dir():
-        return _zarr_folder(path)
+        return _open_zarr_folder(path)
     if sniffed is None:
         with open(path, "rb") as file:
-            sniffed = sniff(file.read(HEAD_BYTES), os.fstat(file.fileno()).st_size, suffix)
-    expected = SUFFIXES.get(suffix) or (RARE[suffix][0] if suffix in RARE else None)
+            sniffed = detect_format(file.read(HEAD_BYTES), os.fstat(file.fileno()).st_size, suffix)
+    expected = SUFFIXES.get(suffix) or (RARE_FORMATS[suffix][0] if suffix in RARE_FORMATS else None)
     name = sniffed or (expected if expected not in IMAGE_FORMATS else None)
-    if name not in READERS and suffix in RARE and sniffed in (None, "text", "ZIP"):
-        name = RARE[suffix][0]  # formats that are text or a container of their own
+    if name not in READERS and suffix in RARE_FORMATS and sniffed in (None, "text", "ZIP"):
+        name = RARE_FORMATS[suffix][0]  # formats that are text or a container of their own
     if name not in READERS:
-        return _no_image(path, suffix, name, expected)
+        return _describe_non_image(path, suffix, name, expected)
     try:
         source = READERS[name](path)
     except ReadError as error:
@@ -125,10 +133,10 @@ def open_source(path: str | Path, *, sniffed: str | None = None) -> Source:
     if expected is not None and expected != name and not (expected == "HDF5" and name.startswith("EMD")):
         lie = f"{source.format} data, though named {suffix}"
         source = replace(source, reason=f"{lie}; {source.reason}" if source.reason else lie)
-    return sidecar.complete(path, source)
+    return sidecar.add_sidecar(path, source)
 
 
-def _zarr_folder(path: Path) -> Source:
+def _open_zarr_folder(path: Path) -> Source:
     try:
         check_zarr(path)
     except (OSError, ValueError, TypeError, AttributeError) as error:
@@ -144,7 +152,7 @@ def _zarr_folder(path: Path) -> Source:
     return open_zarr(path)
 
 
-def _no_image(path: Path, suffix: str, name: str | None, expected: str | None) -> Source:
+def _describe_non_image(path: Path, suffix: str, name: str | None, expected: str | None) -> Source:
     """The row of a file that holds no image: failed where its suffix promised one, else skipped."""
     failed = expected is not None and expected != "EMI"
     named = f" (named {suffix})" if failed else ""
@@ -157,9 +165,9 @@ def _no_image(path: Path, suffix: str, name: str | None, expected: str | None) -
         if not failed and sidecar.is_sidecar(path):
             return Source("text", "metadata", "text that a microscope wrote beside its image")
         return Source("text", "text", f"text, not an image{named}", is_failed=failed)
-    if name == "ZIP" and suffix in _ZIPPED:
-        return Source(_ZIPPED[suffix], "unknown", f"{_ZIPPED[suffix]}, not an image")
-    if name in ARCHIVES:
+    if name == "ZIP" and suffix in ZIP_BASED_FORMATS:
+        return Source(ZIP_BASED_FORMATS[suffix], "unknown", f"{ZIP_BASED_FORMATS[suffix]}, not an image")
+    if name in ARCHIVE_FORMATS:
         return Source(name, "archive", f"{name} archive{named}: unpack it to have its files triaged", is_failed=failed)
     if name is not None:
         return Source(name, "unknown", f"{name}, not an image{named}", is_failed=failed)
@@ -182,7 +190,7 @@ def read_micrograph(path: str | Path, frame: int = 0) -> tuple[np.ndarray, Heade
             raise ReadError(f"frame is {frame}: the file has {len(source.frames)}, numbered from 0")
         chosen = source.frames[frame]
         image = np.empty((chosen.height_px, chosen.width_px), np.dtype(chosen.dtype))
-        for y0, y1 in chosen.windows():
+        for y0, y1 in chosen.row_ranges():
             image[y0:y1] = chosen.read(y0, y1)
     except ReadError as error:
         raise ReadError(f"{path}: {error}") from error

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from emqa_dask.archive import guards, headers
-from emqa_dask.archive.headers import Header, first, get, positive, text
-from emqa_dask.archive.source import WINDOW_BYTES, Frame, ReadError, Source, quiet
+from emqa_dask.archive.headers import Header, clean_text, get_entry, get_first_entry, parse_positive
+from emqa_dask.archive.source import WINDOW_BYTES, Frame, ReadError, Source, capture_warnings
 
 # Above this many bytes of pixels a container is opened lazily, by dask arrays computed in this thread.
 EAGER_BYTES = 256 * 2**20
@@ -27,7 +27,7 @@ _ELEMENTS = (
 
 
 @dataclass(frozen=True)
-class _Verdict:
+class SignalKind:
     kind: str
     reason: str
 
@@ -37,35 +37,35 @@ def open_rosetta(path: str | Path, format: str, plugin: str, n_bytes: int, **opt
 
     Raises ReadError when the plug-in cannot read it. Signals that are no micrographs are named in the reason.
     """
-    with quiet():
+    with capture_warnings():
         try:
             reader = import_module(f"rsciio.{plugin}").file_reader
             if n_bytes > EAGER_BYTES:
                 options["lazy"] = True
             signals = reader(str(path), **options)
         except Exception as error:  # a foreign parser on a foreign file: anything can come
-            raise ReadError(f"broken {format}: {_sentence(error)}") from error
-        return from_signals(signals, format)
+            raise ReadError(f"broken {format}: {_describe_error(error)}") from error
+        return make_source(signals, format)
 
 
-def _sentence(error: object) -> str:
+def _describe_error(error: object) -> str:
     name = "" if type(error).__name__ == "error" else f"{type(error).__name__}: "
     return (name + " ".join(str(error).split())[:200]).removesuffix(": ")
 
 
-def from_signals(signals: list[dict], format: str) -> Source:
+def make_source(signals: list[dict], format: str) -> Source:
     """RosettaSciIO's signal dictionaries -> Source; each 2-D image, and each image of a stack, is a frame."""
     frames: list[Frame] = []
-    others: list[_Verdict] = []
+    others: list[SignalKind] = []
     complex_frames: list[Frame] = []
     for signal in signals:
-        verdict = classify(signal)
+        verdict = classify_signal(signal)
         if verdict.kind in ("micrograph", "stack"):
-            frames += _frames(signal)
+            frames += _make_frames(signal)
         else:
             others.append(verdict)
             if verdict.kind == "signal" and np.dtype(signal["data"].dtype).kind == "c" and signal["data"].ndim == 2:
-                complex_frames += _frames(signal)
+                complex_frames += _make_frames(signal)
     if frames:
         left = f"{len(others)} other signals left out: {others[0].reason}" if others else ""
         return Source(format, "stack" if len(frames) > 1 else "micrograph", left, tuple(frames))
@@ -74,37 +74,39 @@ def from_signals(signals: list[dict], format: str) -> Source:
     return Source(format, "spectrum", f"{format} without any image in it")
 
 
-def classify(signal: dict) -> _Verdict:
+def classify_signal(signal: dict) -> SignalKind:
     """What one signal is: micrograph, stack, spectrum, diffraction or signal, and the reason where it is no image."""
     data = signal["data"]
     axes = signal["axes"]
     shape = tuple(int(n) for n in data.shape)
     dtype = np.dtype(data.dtype)
     units = [str(a.get("units") or "") for a in axes]
-    signal_type = str(get(signal, "metadata.Signal.signal_type") or "")
+    signal_type = str(get_entry(signal, "metadata.Signal.signal_type") or "")
     size = " x ".join(map(str, shape))
     if len(shape) < 2 or (sum(n > 1 for n in shape) == 0 and len(shape) != 2):
-        return _Verdict("spectrum", f"a spectrum or profile of {size} points, not an image")
+        return SignalKind("spectrum", f"a spectrum or profile of {size} points, not an image")
     if any(u.strip().lower() in _ENERGY for u in units) or signal_type.startswith(("EDS", "EELS", "CL")):
         what = "a spectrum image" if len(shape) >= 3 else "a series of spectra"
-        return _Verdict("spectrum", f"{what} of {size} values, not a micrograph")
+        return SignalKind("spectrum", f"{what} of {size} values, not a micrograph")
     if any(headers.is_reciprocal(u) for u in units[-2:]):
         what = "a diffraction pattern" if len(shape) == 2 else "a stack of diffraction patterns"
-        return _Verdict("diffraction", f"{what} of {size} pixels in {units[-1]}, not a micrograph")
+        return SignalKind("diffraction", f"{what} of {size} pixels in {units[-1]}, not a micrograph")
     if len(shape) > 3:
-        return _Verdict("diffraction", f"{len(shape)}-dimensional data of {size} values (4D-STEM?), not micrographs")
+        return SignalKind("diffraction", f"{len(shape)}-dimensional data of {size} values (4D-STEM?), not micrographs")
     if dtype.kind == "c":
-        return _Verdict("signal", f"complex values of {size} pixels (a Fourier transform or a wave), not a micrograph")
+        return SignalKind(
+            "signal", f"complex values of {size} pixels (a Fourier transform or a wave), not a micrograph"
+        )
     if dtype.kind not in "biuf" and not _is_rgb(dtype):
-        return _Verdict("signal", f"values of type {dtype}, not an image")
+        return SignalKind("signal", f"values of type {dtype}, not an image")
     if 0 in shape:
-        return _Verdict("signal", f"an image of {size} pixels")
-    title = str(get(signal, "metadata.General.title") or "")
+        return SignalKind("signal", f"an image of {size} pixels")
+    title = str(get_entry(signal, "metadata.General.title") or "")
     if re.fullmatch(r"[A-Z][a-z]?(?:[-_ ][KLM]a?)?", title) and f" {re.split('[-_ ]', title)[0]} " in _ELEMENTS:
-        return _Verdict("signal", f"an element map ({title}), not a micrograph")
+        return SignalKind("signal", f"an element map ({title}), not a micrograph")
     if len(shape) == 3 and not _is_stack(axes):
-        return _Verdict("spectrum", f"a spectrum image of {size} values, not a micrograph")
-    return _Verdict("stack" if len(shape) == 3 else "micrograph", "")
+        return SignalKind("spectrum", f"a spectrum image of {size} values, not a micrograph")
+    return SignalKind("stack" if len(shape) == 3 else "micrograph", "")
 
 
 def _is_rgb(dtype: np.dtype) -> bool:
@@ -117,9 +119,9 @@ def _is_stack(axes: list[dict]) -> bool:
     return navigate in ([True, False, False], [False, False, False], [True, True, True])
 
 
-def _frames(signal: dict) -> list[Frame]:
+def _make_frames(signal: dict) -> list[Frame]:
     data = signal["data"]
-    header = signal_header(signal)
+    header = make_header(signal)
     height, width = (int(n) for n in data.shape[-2:])
     rgb = _is_rgb(np.dtype(data.dtype))
     dtype = np.dtype(data.dtype["R"] if rgb else data.dtype).newbyteorder("=")
@@ -137,56 +139,68 @@ def _read_rows(data: Any, plane: tuple[int, ...], y0: int, y1: int) -> np.ndarra
     return np.stack([rows[c] for c in "RGB"], axis=-1) if rows.dtype.names else rows
 
 
-def signal_header(signal: dict) -> Header:
+def make_header(signal: dict) -> Header:
     """Header of one signal: pixel size from its x axis, the rest from its metadata, mapped as HyperSpy maps them."""
     original = signal.get("original_metadata") or {}
-    tree = _mapped(original, signal.get("metadata") or {}, signal.get("mapping") or {})
+    tree = _apply_mapping(original, signal.get("metadata") or {}, signal.get("mapping") or {})
     axis = signal["axes"][-1]
     instrument = lambda *names: next(  # noqa: E731
-        (v for s in ("TEM", "SEM") for n in names if (v := get(tree, f"Acquisition_instrument.{s}.{n}")) is not None),
+        (
+            v
+            for s in ("TEM", "SEM")
+            for n in names
+            if (v := get_entry(tree, f"Acquisition_instrument.{s}.{n}")) is not None
+        ),
         None,
     )
-    tags = get(original, "ImageList.TagGroup0.ImageTags") or {}
-    epoch = positive(get(original, "Acquisition.AcquisitionStartDatetime.DateTime"))
-    detectors = get(original, "Detectors") or {}
-    detector = detectors.get(f"Detector-{get(original, 'BinaryResult.DetectorIndex')}") or {}
-    magnification = first(tags, "Microscope Info.Indicated Magnification", "Microscope_Info.Indicated_Magnification")
-    name = first(tags, "Session Info.Microscope", "Microscope Info.Name", "Microscope Info.Microscope")
-    exposure = first(tags, "DataBar.Exposure Time (s)", "Acquisition.Parameters.High Level.Exposure (s)")
+    tags = get_entry(original, "ImageList.TagGroup0.ImageTags") or {}
+    epoch = parse_positive(get_entry(original, "Acquisition.AcquisitionStartDatetime.DateTime"))
+    detectors = get_entry(original, "Detectors") or {}
+    detector = detectors.get(f"Detector-{get_entry(original, 'BinaryResult.DetectorIndex')}") or {}
+    magnification = get_first_entry(
+        tags, "Microscope Info.Indicated Magnification", "Microscope_Info.Indicated_Magnification"
+    )
+    name = get_first_entry(tags, "Session Info.Microscope", "Microscope Info.Name", "Microscope Info.Microscope")
+    exposure = get_first_entry(tags, "DataBar.Exposure Time (s)", "Acquisition.Parameters.High Level.Exposure (s)")
     header = Header(
-        voltage_kv=positive(instrument("beam_energy")),
-        magnification=positive(magnification or instrument("magnification") or _velox_magnification(original)),
-        instrument=text(instrument("microscope")) or text(name) or text(get(original, "Instrument.InstrumentModel")),
-        acquired=headers.iso_date(get(tree, "General.date"), get(tree, "General.time")) or _iso_epoch(epoch),
-        exposure_s=positive(
+        voltage_kv=parse_positive(instrument("beam_energy")),
+        magnification=parse_positive(
+            magnification or instrument("magnification") or _get_velox_magnification(original)
+        ),
+        instrument=clean_text(instrument("microscope"))
+        or clean_text(name)
+        or clean_text(get_entry(original, "Instrument.InstrumentModel")),
+        acquired=headers.parse_date(get_entry(tree, "General.date"), get_entry(tree, "General.time"))
+        or _format_epoch(epoch),
+        exposure_s=parse_positive(
             exposure or instrument("Camera.exposure", "Detector.Camera.exposure") or detector.get("ExposureTime")
         ),
-        foreign=_foreign(original) or dict(signal.get("metadata") or {}),
+        foreign=_select_metadata(original) or dict(signal.get("metadata") or {}),
     )
-    return headers.with_pixel_size(header, headers.to_nm(axis.get("scale"), axis.get("units")))
+    return headers.set_pixel_size(header, headers.length_to_nm(axis.get("scale"), axis.get("units")))
 
 
-def _velox_magnification(original: Mapping) -> Any:
-    return first(original, "CustomProperties.StemMagnification.value", "Optics.NominalMagnification")
+def _get_velox_magnification(original: Mapping) -> Any:
+    return get_first_entry(original, "CustomProperties.StemMagnification.value", "Optics.NominalMagnification")
 
 
-def _iso_epoch(seconds: float) -> str | None:
+def _format_epoch(seconds: float) -> str | None:
     if not 0 < seconds < 4e9:
         return None
     return str(np.datetime64(int(seconds), "s")) + "+00:00"
 
 
-def _foreign(original: Mapping) -> dict[str, Any]:
+def _select_metadata(original: Mapping) -> dict[str, Any]:
     """The image's own tags first, since the header column keeps only the first 4 kB."""
-    tags = get(original, "ImageList.TagGroup0.ImageTags")
+    tags = get_entry(original, "ImageList.TagGroup0.ImageTags")
     return dict(tags) if isinstance(tags, Mapping) and tags else dict(original)
 
 
-def _mapped(original: Mapping, metadata: Mapping, mapping: Mapping) -> dict[str, Any]:
+def _apply_mapping(original: Mapping, metadata: Mapping, mapping: Mapping) -> dict[str, Any]:
     """`metadata` with RosettaSciIO's `mapping` {foreign path: (our path, conversion)} applied, as HyperSpy does."""
-    tree = _copy(metadata)
+    tree = _copy_tree(metadata)
     for path, target in mapping.items():
-        value = get(original, path)
+        value = get_entry(original, path)
         if value is None or not target:
             continue
         try:
@@ -207,26 +221,26 @@ def _mapped(original: Mapping, metadata: Mapping, mapping: Mapping) -> dict[str,
     return tree
 
 
-def _copy(tree: Mapping) -> dict[str, Any]:
-    return {k: _copy(v) if isinstance(v, Mapping) else v for k, v in tree.items()}
+def _copy_tree(tree: Mapping) -> dict[str, Any]:
+    return {k: _copy_tree(v) if isinstance(v, Mapping) else v for k, v in tree.items()}
 
 
 def open_ser(path: Path) -> Source:
     """TIA .ser: pixels from it, microscope and mode from the .emi beside it where there is one."""
     source = open_rosetta(path, "SER", "tia", path.stat().st_size)
-    emi = emi_of(path)
-    conditions = emi_description(emi) if emi is not None else {}
+    emi = find_emi(path)
+    conditions = read_emi(emi) if emi is not None else {}
     if not conditions or not source.frames:
         return source
     mode = conditions.get("Mode", "")
     if "Diffraction" in mode or ("STEM" in mode and "CameraNamePath" in conditions):
         return Source("SER", "diffraction", f"a diffraction pattern by the mode in {emi.name}, not a micrograph")
     update = {
-        "voltage_kv": positive(conditions.get("High tension")),
-        "magnification": positive(conditions.get("Magnification")),
-        "instrument": (text(conditions.get("Microscope")) or "").removeprefix("Microscope ") or None,
-        "acquired": headers.iso_date(conditions.get("AcquireDate")),
-        "exposure_s": positive(conditions.get("Integration time")),
+        "voltage_kv": parse_positive(conditions.get("High tension")),
+        "magnification": parse_positive(conditions.get("Magnification")),
+        "instrument": (clean_text(conditions.get("Microscope")) or "").removeprefix("Microscope ") or None,
+        "acquired": headers.parse_date(conditions.get("AcquireDate")),
+        "exposure_s": parse_positive(conditions.get("Integration time")),
     }
     known = {k: v for k, v in update.items() if v is not None and v == v}
     frames = [
@@ -235,13 +249,13 @@ def open_ser(path: Path) -> Source:
     return replace(source, frames=tuple(frames))
 
 
-def emi_of(ser: Path) -> Path | None:
+def find_emi(ser: Path) -> Path | None:
     """x_1.ser -> x.emi where that lies beside it."""
     stem = re.sub(r"_\d+$", "", ser.stem)
     return next((p for s in (".emi", ".EMI") if (p := ser.with_name(stem + s)).is_file()), None)
 
 
-def emi_description(emi: Path) -> dict[str, str]:
+def read_emi(emi: Path) -> dict[str, str]:
     """Flat {label: value} of the first ObjectInfo in a .emi; empty when there is none."""
     match = re.search(rb"<ObjectInfo>.*?</ObjectInfo>", emi.read_bytes(), re.DOTALL)
     if match is None:
@@ -250,14 +264,14 @@ def emi_description(emi: Path) -> dict[str, str]:
     out = dict(re.findall(r"<Label>([^<]*)</Label>\s*<Value>([^<]*)</Value>", xml))
     out |= dict(re.findall(r"<(AcquireDate|CameraNamePath)>([^<]*)<", xml))
     volts = re.search(r"<AcceleratingVoltage>([^<]*)<", xml)
-    if volts and math.isfinite(headers.number(volts[1])):
-        out["High tension"] = str(headers.number(volts[1]) / 1000)
+    if volts and math.isfinite(headers.parse_number(volts[1])):
+        out["High tension"] = str(headers.parse_number(volts[1]) / 1000)
     return out
 
 
 def open_emi(path: Path) -> Source:
     """TIA .emi: metadata of the .ser files beside it, which carry the pixels; frames only for read_micrograph()."""
-    sers = sorted(p.name for p in path.parent.glob(f"{_glob_safe(path.stem)}_*") if p.suffix.lower() == ".ser")
+    sers = sorted(p.name for p in path.parent.glob(f"{_escape_glob(path.stem)}_*") if p.suffix.lower() == ".ser")
     if not sers:
         return Source("EMI", "metadata", "metadata of .ser files, none of which lies beside it")
     names = ", ".join(sers[:3]) + (" ..." if len(sers) > 3 else "")
@@ -267,5 +281,5 @@ def open_emi(path: Path) -> Source:
     return Source("EMI", "metadata", f"metadata of {names}, which carry the pixels", frames)
 
 
-def _glob_safe(name: str) -> str:
+def _escape_glob(name: str) -> str:
     return re.sub(r"([*?\[\]])", r"[\1]", name)

@@ -9,10 +9,10 @@ import pyarrow as pa
 from emqa_dask.archive import headers
 from emqa_dask.archive.source import ReadError
 
-_HEADER_BYTES = 4000
-_NOTES = 3  # on a frame's damage that its row shows
-_NAME_CHARACTERS = 200  # of an instrument, a date or a format
-_NAMES = ("instrument", "acquired", "format")
+MAX_HEADER_BYTES = 4000
+MAX_DAMAGE_NOTES = 3  # on a frame's damage that its row shows
+MAX_NAME_CHARACTERS = 200  # of an instrument, a date or a format
+NAME_COLUMNS = ("instrument", "acquired", "format")
 
 
 def fit_row(row: dict[str, Any], schema: pa.Schema) -> dict[str, Any]:
@@ -20,16 +20,16 @@ def fit_row(row: dict[str, Any], schema: pa.Schema) -> dict[str, Any]:
 
     Integers are cut to their type's range, what is no number becomes NaN or 0, texts become valid UTF-8 without NUL.
     """
-    fitted = {name: _fit(value, schema.field(name).type) for name, value in row.items()}
-    for name in _NAMES:
+    fitted = {name: _fit_value(value, schema.field(name).type) for name, value in row.items()}
+    for name in NAME_COLUMNS:
         if fitted.get(name):
-            fitted[name] = fitted[name][:_NAME_CHARACTERS]
+            fitted[name] = fitted[name][:MAX_NAME_CHARACTERS]
     return fitted
 
 
-def _fit(value: Any, kind: pa.DataType) -> Any:
+def _fit_value(value: Any, kind: pa.DataType) -> Any:
     if pa.types.is_floating(kind):
-        return headers.number(value)
+        return headers.parse_number(value)
     if pa.types.is_integer(kind):  # no null: pandas would make floats of the column, which hold 53 bits
         return clip_integer(value, kind.bit_width) or 0
     if value is None:
@@ -37,11 +37,11 @@ def _fit(value: Any, kind: pa.DataType) -> Any:
     if pa.types.is_boolean(kind):
         return value if isinstance(value, bool) else None
     if pa.types.is_string(kind):
-        return _valid_text(value)
+        return _fit_text(value)
     return value
 
 
-def _valid_text(value: Any) -> str | None:
+def _fit_text(value: Any) -> str | None:
     try:
         return str(value).encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
     except ValueError:  # an integer of thousands of digits
@@ -62,15 +62,15 @@ def clip_integer(value: Any, bits: int = 64) -> int | None:
     return max(-top - 1, min(int(value), top))
 
 
-def damage_sentence(notes: list[str]) -> str | None:
+def describe_damage(notes: list[str]) -> str | None:
     """The first notes on a frame's damaged pixels as one text, and how many more there are; None for none."""
     if not notes:
         return None
-    more = f"; and {len(notes) - _NOTES:,} more" if len(notes) > _NOTES else ""
-    return one_line("; ".join(notes[:_NOTES]))[:500] + more
+    more = f"; and {len(notes) - MAX_DAMAGE_NOTES:,} more" if len(notes) > MAX_DAMAGE_NOTES else ""
+    return join_lines("; ".join(notes[:MAX_DAMAGE_NOTES]))[:500] + more
 
 
-def explain(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """One plain sentence for what went wrong with a file."""
     if isinstance(error, ReadError):
         return str(error)
@@ -85,26 +85,26 @@ def explain(error: BaseException) -> str:
     return f"could not be decoded: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
-def error_line(error: BaseException) -> str:
+def format_error(error: BaseException) -> str:
     """An exception's type and text in one line of at most 1000 characters."""
-    return one_line(f"{type(error).__name__}: {error}")[:1000]
+    return join_lines(f"{type(error).__name__}: {error}")[:1000]
 
 
-def one_line(words: str) -> str:
+def join_lines(words: str) -> str:
     """Valid UTF-8 on one line."""
     return " ".join(words.encode("utf-8", "backslashreplace").decode().replace("\0", "").split())
 
 
-def header_json(foreign: Any) -> str:
+def dump_header(foreign: Any) -> str:
     """Foreign metadata as strict JSON below 4 kB: flat, scalars only, later entries dropped; "{}" for none."""
     kept: dict[str, Any] = {}
     size = 2
-    for key, value in headers.prune(foreign).items():
+    for key, value in headers.flatten_metadata(foreign).items():
         try:
             size += len(json.dumps({key: value}, allow_nan=False).encode())
         except (ValueError, UnicodeEncodeError):
             continue
-        if size > _HEADER_BYTES:
+        if size > MAX_HEADER_BYTES:
             break
-        kept[one_line(key)] = one_line(value) if isinstance(value, str) else value
+        kept[join_lines(key)] = join_lines(value) if isinstance(value, str) else value
     return json.dumps(kept, allow_nan=False)

@@ -16,7 +16,7 @@ from emqa_dask.archive.rows import clip_integer
 ZARR_SUFFIXES = (".zarr", ".zspy")
 _ZARR_MARKERS = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
 _ESCAPED = re.compile(r"\\x(?:[89a-f][0-9a-f]|2[ef])")
-_CLIMBS = re.compile(r"(?:^|/)(?:\.{0,2}(?:/|$))")  # a component that is empty, "." or ".."
+_UNSAFE_COMPONENT = re.compile(r"(?:^|/)(?:\.{0,2}(?:/|$))")  # a component that is empty, "." or ".."
 _LIST_SUFFIXES = (".txt", ".lst", ".list")
 
 
@@ -28,10 +28,10 @@ class Entry(NamedTuple):
     size_bytes: int = 0  # 0 for Zarr folders: nobody has walked through their chunks yet
     modified_ns: int = 0
     problem: str = ""  # why it cannot be read, as far as the folder's listing tells
-    beside: str = ""  # path of the text that may lie beside an image in a bucket; a local one is found by its name
+    sidecar: str = ""  # path of the text that may lie beside an image in a bucket; a local one is found by its name
 
 
-def scan(source: str | Path, exclude: tuple[str, ...] = ()) -> Iterator[Entry]:
+def scan_archive(source: str | Path, exclude: tuple[str, ...] = ()) -> Iterator[Entry]:
     """Every file of `source` as an Entry, in the same order each time; one directory's listing in memory at a time.
 
     source: a folder; a list file (.txt, .lst, .list: one path a line, absolute or relative to the list's folder); one
@@ -67,7 +67,7 @@ def scan(source: str | Path, exclude: tuple[str, ...] = ()) -> Iterator[Entry]:
     return chain([first], kept)
 
 
-def escape(name: str) -> str:
+def escape_name(name: str) -> str:
     r"""A file name as valid UTF-8: bytes that are not UTF-8 become \xNN. Injective; unescape() gives the name back."""
     if name.isascii() and "\\" not in name:  # nearly every name, and there may be millions
         return name
@@ -77,13 +77,13 @@ def escape(name: str) -> str:
     return "".join(f"\\x{ord(c) - 0xDC00:02x}" if "\udc80" <= c <= "\udcff" else c for c in out)
 
 
-def archive_uri(name: str) -> str:
+def escape_uri(name: str) -> str:
     r"""escape(name) of a path in the archive, without components that are empty, "." or "..": it leads nowhere else.
 
     A bucket's keys and a ZIP's members may be called so: those dots are \x2e, those slashes \x2f.
     """
-    out = escape(name)
-    if not _CLIMBS.search(out):
+    out = escape_name(name)
+    if not _UNSAFE_COMPONENT.search(out):
         return out
     if out == name:
         out = out.replace("\\", "\\\\")
@@ -91,14 +91,14 @@ def archive_uri(name: str) -> str:
     return re.sub(r"(?:^|(?<=/))\.{1,2}(?=/|$)", lambda dots: r"\x2e" * len(dots[0]), out)
 
 
-def unescape(uri: str) -> str:
+def unescape_name(uri: str) -> str:
     """The name that escape() or archive_uri() was given."""
     if not _ESCAPED.search(uri):
         return uri
-    return re.sub(r"\\(?:\\|x([89a-f][0-9a-f]|2[ef]))", lambda m: _character(m[1]) if m[1] else "\\", uri)
+    return re.sub(r"\\(?:\\|x([89a-f][0-9a-f]|2[ef]))", lambda m: _decode_escape(m[1]) if m[1] else "\\", uri)
 
 
-def _character(code: str) -> str:
+def _decode_escape(code: str) -> str:
     return chr(int(code, 16) if code[0] == "2" else 0xDC00 + int(code, 16))
 
 
@@ -106,7 +106,7 @@ def _is_zarr(folder: str) -> bool:
     return folder.lower().endswith(ZARR_SUFFIXES) or any(os.path.lexists(f"{folder}/{m}") for m in _ZARR_MARKERS)
 
 
-def _listing(folder: str, uri: str) -> tuple[list[os.DirEntry], Entry | None]:
+def _list_folder(folder: str, uri: str) -> tuple[list[os.DirEntry], Entry | None]:
     """The entries of one folder by name, or the row that says why it cannot be listed."""
     try:
         with os.scandir(folder) as listing:
@@ -114,10 +114,10 @@ def _listing(folder: str, uri: str) -> tuple[list[os.DirEntry], Entry | None]:
             is_ascii = all(item.name.isascii() for item in found)  # then text and bytes have one order
             return sorted(found, key=lambda item: item.name if is_ascii else os.fsencode(item.name)), None
     except OSError as error:
-        return [], Entry(escape(uri), folder, problem=f"folder: {_why(error)}")
+        return [], Entry(escape_name(uri), folder, problem=f"folder: {_describe_os_error(error)}")
 
 
-def _identity(folder: str) -> tuple[int, int]:
+def _folder_identity(folder: str) -> tuple[int, int]:
     try:
         status = os.stat(folder)
     except OSError:
@@ -128,10 +128,10 @@ def _identity(folder: str) -> tuple[int, int]:
 def _scan_folder(folder: str, prefix: str) -> Iterator[Entry]:
     """Files below `folder`, depth first, by an explicit stack: folders may lie deeper than Python recurses."""
     inside = os.path.join(os.path.realpath(folder), "")
-    found, problem = _listing(folder, prefix.rstrip("/") or ".")
+    found, problem = _list_folder(folder, prefix.rstrip("/") or ".")
     if problem is not None:
         yield problem
-    stack = [(iter(found), prefix, _identity(folder))]
+    stack = [(iter(found), prefix, _folder_identity(folder))]
     while stack:
         listing, prefix, _ = stack[-1]
         item = next(listing, None)
@@ -144,26 +144,26 @@ def _scan_folder(folder: str, prefix: str) -> Iterator[Entry]:
             is_folder = item.is_dir()
         except OSError:  # a loop of links
             is_folder = False
-        if item.is_symlink() and (target := _target_outside(path, inside)):
+        if item.is_symlink() and (target := _find_outside_target(path, inside)):
             why = (
                 f"symbolic link to {target}, outside the archive: not followed; name it in a list file to have it read"
             )
-            yield Entry(escape(uri), path, problem=why)
+            yield Entry(escape_name(uri), path, problem=why)
         elif not is_folder or _is_zarr(path):
             yield _local_entry(path, uri)
-        elif item.is_symlink() and _identity(path) in {identity for _, _, identity in stack}:
-            yield Entry(escape(uri), path, problem="symbolic link loop")
+        elif item.is_symlink() and _folder_identity(path) in {identity for _, _, identity in stack}:
+            yield Entry(escape_name(uri), path, problem="symbolic link loop")
         else:
-            found, problem = _listing(path, uri)
+            found, problem = _list_folder(path, uri)
             if problem is not None:
                 yield problem
-            stack.append((iter(found), f"{uri}/", _identity(path)))
+            stack.append((iter(found), f"{uri}/", _folder_identity(path)))
 
 
-def _target_outside(link: str, inside: str) -> str:
+def _find_outside_target(link: str, inside: str) -> str:
     """Where `link` leads, if there is something and it lies outside of folder `inside`; else ""."""
     target = os.path.realpath(link)
-    return escape(target) if os.path.exists(target) and not os.path.join(target, "").startswith(inside) else ""
+    return escape_name(target) if os.path.exists(target) and not os.path.join(target, "").startswith(inside) else ""
 
 
 def _local_entry(path: str, uri: str) -> Entry:
@@ -171,11 +171,11 @@ def _local_entry(path: str, uri: str) -> Entry:
     try:
         status = os.stat(path)
     except OSError as error:
-        return Entry(escape(uri), path, problem=_why(error))
+        return Entry(escape_name(uri), path, problem=_describe_os_error(error))
     kind = stat.S_IFMT(status.st_mode)
     modified_ns = clip_integer(status.st_mtime_ns)  # file systems hold dates outside of 1678 to 2262
     if kind == stat.S_IFDIR:
-        return Entry(escape(uri), path, 0, modified_ns)
+        return Entry(escape_name(uri), path, 0, modified_ns)
     names = {
         stat.S_IFIFO: "a named pipe",
         stat.S_IFSOCK: "a socket",
@@ -183,10 +183,10 @@ def _local_entry(path: str, uri: str) -> Entry:
         stat.S_IFCHR: "a device",
     }
     problem = "" if kind == stat.S_IFREG else f"{names.get(kind, 'something')}, not a file"
-    return Entry(escape(uri), path, status.st_size, modified_ns, problem)
+    return Entry(escape_name(uri), path, status.st_size, modified_ns, problem)
 
 
-def _why(error: OSError) -> str:
+def _describe_os_error(error: OSError) -> str:
     known = {
         errno.ELOOP: "symbolic link loop",
         errno.EACCES: "no permission to read",
@@ -214,14 +214,14 @@ def _scan_list(path: Path) -> Iterator[Entry]:
                 inside = within if not within.startswith("..") else full.lstrip("/")
             uri = inside.replace(os.sep, "/")
             if seen.get(hash(uri), hash(full)) != hash(full):  # "/a/b.tif", where "a/b.tif" lies beside the list too
-                uri = archive_uri(full.replace(os.sep, "/"))
+                uri = escape_uri(full.replace(os.sep, "/"))
             if hash(uri) in seen:
                 continue
             seen[hash(uri)] = hash(full)
             if os.path.isdir(full) and not _is_zarr(full):
                 yield from _scan_folder(full, f"{uri}/")
             elif not os.path.lexists(full):
-                yield Entry(escape(uri), full, problem="named in the list, but there is no such file")
+                yield Entry(escape_name(uri), full, problem="named in the list, but there is no such file")
             else:
                 yield _local_entry(full, uri)
 
@@ -231,7 +231,7 @@ def _scan_remote(uri: str) -> Iterator[Entry]:
     fs, root = uris.locate(uri)
     root = root.rstrip("/")
     is_s3 = "s3" in fs.protocol
-    found = _walk_s3(fs, uri, root) if is_s3 else _walk(fs, uri, root, "") if fs.isdir(root) else iter(())
+    found = _scan_s3(fs, uri, root) if is_s3 else _scan_remote_folder(fs, uri, root, "") if fs.isdir(root) else iter(())
     first = next(found, None)
     if first is not None:
         return chain([first], found)
@@ -240,7 +240,7 @@ def _scan_remote(uri: str) -> Iterator[Entry]:
     return iter([_remote_entry(fs.info(root), uri, root.rpartition("/")[2])] if fs.isfile(root) else ())
 
 
-def _walk_s3(fs: Any, uri: str, root: str) -> Iterator[Entry]:
+def _scan_s3(fs: Any, uri: str, root: str) -> Iterator[Entry]:
     """Files below an S3 URI, by key: "folders" do not exist there, so no key is lost, whatever slashes it has."""
     bucket, folder, _ = fs.split_path(root)
     prefix = f"{folder}/" if folder else ""
@@ -256,21 +256,23 @@ def _walk_s3(fs: Any, uri: str, root: str) -> Iterator[Entry]:
                 name = item["Key"][len(prefix) :]
                 if zarr and name.startswith(zarr):
                     continue
-                zarr = _zarr_above(name)
+                zarr = _find_zarr_folder(name)
                 if zarr:
-                    yield Entry(archive_uri(zarr[:-1]), _below(uri, zarr[:-1]))
+                    yield Entry(escape_uri(zarr[:-1]), _join_uri(uri, zarr[:-1]))
                 elif not name.endswith("/"):
-                    beside = _below(uri, texts[0][len(prefix) :]) if texts and after != texts[0] else ""
-                    yield _remote_entry(item, _below(uri, name), name, beside)
+                    beside = _join_uri(uri, texts[0][len(prefix) :]) if texts and after != texts[0] else ""
+                    yield _remote_entry(item, _join_uri(uri, name), name, beside)
                 elif item["Size"]:  # without bytes it is a folder that somebody made by hand
-                    yield Entry(archive_uri(name), _below(uri, name), item["Size"], problem="its key ends with a slash")
+                    yield Entry(
+                        escape_uri(name), _join_uri(uri, name), item["Size"], problem="its key ends with a slash"
+                    )
         if not page.get("IsTruncated"):
             return
         if zarr and after[len(prefix) :].startswith(zarr):  # do not list its chunks
             after = f"{prefix}{zarr}\U0010ffff"
 
 
-def _zarr_above(name: str) -> str:
+def _find_zarr_folder(name: str) -> str:
     """The Zarr folder that `name` lies in, with its slash; "" for none."""
     for parent in reversed(PurePosixPath(name).parents[:-1]):
         if parent.name.lower().endswith(ZARR_SUFFIXES) and name.startswith(f"{parent}/"):
@@ -278,17 +280,21 @@ def _zarr_above(name: str) -> str:
     return ""
 
 
-def _below(uri: str, name: str) -> str:
+def _join_uri(uri: str, name: str) -> str:
     """The URI of `name` below `uri`, which may be a chain (zip://::s3://bucket/a.zip)."""
     head, link, rest = uri.partition("::")
     return f"{head}{'' if head.endswith('/') else '/'}{name}{link}{rest}"
 
 
-def _walk(fs: Any, uri: str, folder: str, prefix: str) -> Iterator[Entry]:
+def _scan_remote_folder(fs: Any, uri: str, folder: str, prefix: str) -> Iterator[Entry]:
     try:
         listing = sorted(fs.ls(folder, detail=True), key=lambda item: item["name"])
     except OSError as error:
-        yield Entry(archive_uri(prefix.rstrip("/")) or ".", _below(uri, prefix), problem=f"folder: {_why(error)}")
+        yield Entry(
+            escape_uri(prefix.rstrip("/")) or ".",
+            _join_uri(uri, prefix),
+            problem=f"folder: {_describe_os_error(error)}",
+        )
         return
     names = {item["name"].rpartition("/")[2] for item in listing}
     for item in listing:
@@ -297,21 +303,21 @@ def _walk(fs: Any, uri: str, folder: str, prefix: str) -> Iterator[Entry]:
             continue
         if item["type"] != "directory":
             text = f"{name.rpartition('.')[0]}.txt"
-            beside = _below(uri, f"{prefix}{text}") if text in names and text != name else ""
-            yield _remote_entry(item, _below(uri, f"{prefix}{name}"), f"{prefix}{name}", beside)
+            beside = _join_uri(uri, f"{prefix}{text}") if text in names and text != name else ""
+            yield _remote_entry(item, _join_uri(uri, f"{prefix}{name}"), f"{prefix}{name}", beside)
         elif name.lower().endswith(ZARR_SUFFIXES):
-            yield Entry(archive_uri(f"{prefix}{name}"), _below(uri, f"{prefix}{name}"))
+            yield Entry(escape_uri(f"{prefix}{name}"), _join_uri(uri, f"{prefix}{name}"))
         else:
-            yield from _walk(fs, uri, item["name"].rstrip("/"), f"{prefix}{name}/")
+            yield from _scan_remote_folder(fs, uri, item["name"].rstrip("/"), f"{prefix}{name}/")
 
 
-def _remote_entry(item: dict, path: str, name: str, beside: str = "") -> Entry:
+def _remote_entry(item: dict, path: str, name: str, sidecar: str = "") -> Entry:
     when = next((item[k] for k in ("LastModified", "mtime", "created", "last_modified") if item.get(k)), 0)
     size = clip_integer(item.get("size") or item.get("Size") or 0) or 0
-    return Entry(archive_uri(name), path, size, _nanoseconds(when), beside=beside)
+    return Entry(escape_uri(name), path, size, _to_nanoseconds(when), sidecar=sidecar)
 
 
-def _nanoseconds(when: Any) -> int:
+def _to_nanoseconds(when: Any) -> int:
     """A date, or seconds since the epoch, as nanoseconds that fit into 64 bits; 0 for what is neither."""
     try:
         seconds = (

@@ -6,19 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from emqa_dask.archive import headers
-from emqa_dask.archive.headers import Header, positive, text, to_nm
-from emqa_dask.archive.source import Source, quiet
+from emqa_dask.archive.headers import Header, clean_text, length_to_nm, parse_positive
+from emqa_dask.archive.source import Source, capture_warnings
 
-_MARKS = ("$CM_", "$$SM_", "[SemImageFile]")
-_FORMATS = ("TIFF", "PNG", "JPEG", "BMP")
+SIDECAR_KEYS = ("$CM_", "$$SM_", "[SemImageFile]")
+SIDECAR_FORMATS = ("TIFF", "PNG", "JPEG", "BMP")
 
 
 def is_sidecar(path: Path) -> bool:
     """Whether the text file at `path` was written by a microscope beside an image."""
-    return path.suffix.lower() == ".txt" and any(mark in _read(path) for mark in _MARKS)
+    return path.suffix.lower() == ".txt" and any(mark in _read_text(path) for mark in SIDECAR_KEYS)
 
 
-def _read(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         with open(path, "rb") as file:
             data = file.read(65536)
@@ -27,22 +27,22 @@ def _read(path: Path) -> str:
     return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "latin-1", "replace")
 
 
-def complete(path: Path, source: Source) -> Source:
+def add_sidecar(path: Path, source: Source) -> Source:
     """`source` with what the sidecar `path`.txt says, where there is one and the image has no pixel size itself."""
-    if not source.frames or not (source.format or "").endswith(_FORMATS):
+    if not source.frames or not (source.format or "").endswith(SIDECAR_FORMATS):
         return source
     if source.frames[0].header.nm_per_pixel == source.frames[0].header.nm_per_pixel:
         return source
     beside = path.with_suffix(".txt")
-    words = _read(beside) if beside.is_file() else ""
-    if not any(mark in words for mark in _MARKS):
+    words = _read_text(beside) if beside.is_file() else ""
+    if not any(mark in words for mark in SIDECAR_KEYS):
         return source
-    with quiet():
-        found = parse(words)
-    return replace(source, frames=tuple(replace(f, header=_merged(f.header, found)) for f in source.frames))
+    with capture_warnings():
+        found = parse_sidecar(words)
+    return replace(source, frames=tuple(replace(f, header=_merge_headers(f.header, found)) for f in source.frames))
 
 
-def _merged(own: Header, found: Header) -> Header:
+def _merge_headers(own: Header, found: Header) -> Header:
     known = {
         name: value
         for name in ("voltage_kv", "magnification", "instrument", "acquired", "nm_per_pixel", "nm_per_pixel_source")
@@ -51,25 +51,25 @@ def _merged(own: Header, found: Header) -> Header:
     return replace(own, **known, foreign={**found.foreign, **own.foreign})
 
 
-def parse(words: str) -> Header:
+def parse_sidecar(words: str) -> Header:
     """A JEOL ($CM_MAG 5000 ...) or Hitachi (PixelSize=12.4 ...) text -> Header; NaN and None for what is not there."""
     pairs = re.findall(r"^\s*(?:\$+|)([A-Za-z_]\w*)[ =]+(.*?)\s*$", words, re.MULTILINE)
     fields = {key: value for key, value in pairs if value}
-    voltage = positive(fields.get("CM_ACCEL_VOLT"))
+    voltage = parse_positive(fields.get("CM_ACCEL_VOLT"))
     if math.isnan(voltage):
-        voltage = positive((fields.get("AcceleratingVoltage") or "").split(" ")[0], 1e-3)
+        voltage = parse_positive((fields.get("AcceleratingVoltage") or "").split(" ")[0], 1e-3)
     header = Header(
         voltage_kv=voltage,
-        magnification=positive(fields.get("CM_MAG") or fields.get("Magnification")),
-        instrument=text(fields.get("CM_INSTRUMENT") or fields.get("InstructName")),
-        acquired=headers.iso_date(
+        magnification=parse_positive(fields.get("CM_MAG") or fields.get("Magnification")),
+        instrument=clean_text(fields.get("CM_INSTRUMENT") or fields.get("InstructName")),
+        acquired=headers.parse_date(
             fields.get("CM_DATE") or fields.get("Date"), fields.get("CM_TIME") or fields.get("Time"), month_first=True
         ),
         foreign=fields,
     )
     marker = re.fullmatch(r"([\d.]+)\s*(\D+)", fields.get("SM_MICRON_MARKER", ""))
     if marker:
-        return headers.with_pixel_size(
-            header, to_nm(marker[1], marker[2]) / positive(fields.get("SM_MICRON_BAR")), "sidecar"
+        return headers.set_pixel_size(
+            header, length_to_nm(marker[1], marker[2]) / parse_positive(fields.get("SM_MICRON_BAR")), "sidecar"
         )
-    return headers.with_pixel_size(header, to_nm((fields.get("PixelSize") or "").split(" ")[0], "nm"), "sidecar")
+    return headers.set_pixel_size(header, length_to_nm((fields.get("PixelSize") or "").split(" ")[0], "nm"), "sidecar")

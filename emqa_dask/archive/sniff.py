@@ -17,7 +17,7 @@ _MAGIC = (
     (b"SQLite format 3", "SQLite"), (b"\x28\xb5\x2f\xfd", "zstd"),
 )  # fmt: skip
 IMAGE_FORMATS = ("TIFF", "PNG", "JPEG", "GIF", "BMP", "WebP", "HDF5", "SER", "MRC", "DM3", "DM4")
-ARCHIVES = ("ZIP", "gzip", "7z", "RAR", "xz", "zstd", "bzip2")
+ARCHIVE_FORMATS = ("ZIP", "gzip", "7z", "RAR", "xz", "zstd", "bzip2")
 SUFFIXES = {
     ".tif": "TIFF", ".tiff": "TIFF", ".btf": "TIFF", ".tf8": "TIFF", ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG",
     ".jpe": "JPEG", ".gif": "GIF", ".bmp": "BMP", ".webp": "WebP", ".mrc": "MRC", ".mrcs": "MRC", ".map": "MRC",
@@ -25,7 +25,7 @@ SUFFIXES = {
     ".emd": "HDF5", ".h5": "HDF5", ".hdf5": "HDF5", ".hspy": "HDF5", ".nxs": "HDF5", ".de5": "HDF5", ".elid": "ELID",
 }  # fmt: skip
 # Formats of rarer instruments, known by suffix alone: suffix -> (name, RosettaSciIO plug-in).
-RARE = {
+RARE_FORMATS = {
     ".bcf": ("BCF", "bruker"), ".spx": ("SPX", "bruker"), ".blo": ("BLO", "blockfile"), ".rpl": ("RPL", "ripple"),
     ".unf": ("Semper", "semper"), ".mrcz": ("MRCZ", "mrcz"), ".prz": ("PRZ", "pantarhei"), ".spd": ("SPD", "edax"),
     ".spc": ("SPC", "edax"), ".tvips": ("TVIPS", "tvips"), ".sur": ("SUR", "digitalsurf"), ".msa": ("MSA", "msa"),
@@ -35,7 +35,7 @@ TEXT_SUFFIXES = (".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".toml", ".yaml
                  ".ini", ".hdr", ".rst", ".cfg", ".bib", ".tex", ".js", ".sh", ".ipynb")  # fmt: skip
 
 
-def sniff(head: bytes, n_bytes: int, suffix: str) -> str | None:
+def detect_format(head: bytes, n_bytes: int, suffix: str) -> str | None:
     """Format by content: `head` is the first HEAD_BYTES of a file of `n_bytes`; None where the bytes say nothing."""
     if n_bytes == 0:
         return "empty"

@@ -21,17 +21,17 @@ class ReadError(ValueError):
     format: str | None = None  # what the content looks like
 
 
-_DAMAGE: ContextVar[list[str] | None] = ContextVar("damage", default=None)
+_RECORDED_DAMAGE: ContextVar[list[str] | None] = ContextVar("damage", default=None)
 
 
-def is_damage_wanted() -> bool:
+def is_damage_recorded() -> bool:
     """Whether somebody asks for the damage of the rows that are being read: to look for it can cost as much time."""
-    return _DAMAGE.get() is not None
+    return _RECORDED_DAMAGE.get() is not None
 
 
-def note_damage(sentence: str) -> None:
+def record_damage(sentence: str) -> None:
     """Say of the rows that are being read that pixels of them are damaged or absent; Frame.read_with_colour() tells."""
-    notes = _DAMAGE.get()
+    notes = _RECORDED_DAMAGE.get()
     if notes is not None and sentence not in notes:
         notes.append(sentence)
 
@@ -49,7 +49,7 @@ class Frame:
     rows_per_read: int = 0
     is_colour: bool = False
 
-    def windows(self) -> Iterator[tuple[int, int]]:
+    def row_ranges(self) -> Iterator[tuple[int, int]]:
         """Row windows (y0, y1) that cover the frame in order, each about 64 MiB where the format allows it."""
         step = self.rows_per_read
         if step < 1:
@@ -61,7 +61,7 @@ class Frame:
     def read(self, y0: int = 0, y1: int | None = None) -> np.ndarray:
         """Rows y0:y1 as (y1 - y0, width) in the acquired dtype, native endian, C order; colour becomes luma."""
         rows = self._decode(y0, self.height_px if y1 is None else y1)
-        return _native(rows if rows.ndim == 2 else luma(rows))
+        return _to_native_order(rows if rows.ndim == 2 else convert_to_luma(rows))
 
     def read_with_colour(self, y0: int = 0, y1: int | None = None) -> tuple[np.ndarray, int, list[str]]:
         """As read(), how many of these pixels have RGB channels that differ by over 8 % of the full range, and damage.
@@ -70,11 +70,11 @@ class Frame:
         its decoder can tell; empty where all are whole.
         """
         damage: list[str] = []
-        token = _DAMAGE.set(damage)
+        token = _RECORDED_DAMAGE.set(damage)
         try:
             rows = self._decode(y0, self.height_px if y1 is None else y1)
         finally:
-            _DAMAGE.reset(token)
+            _RECORDED_DAMAGE.reset(token)
         if rows.ndim == 2:
             grey = rows
             n_coloured = 0
@@ -82,22 +82,22 @@ class Frame:
             grey = rows[..., 0]
             n_coloured = 0
         else:
-            grey = luma(rows)
+            grey = convert_to_luma(rows)
             n_coloured = count_coloured(rows)
-        return _native(grey), n_coloured, damage
+        return _to_native_order(grey), n_coloured, damage
 
     def _decode(self, y0: int, y1: int) -> np.ndarray:
         """Rows y0:y1 as the format gives them: (h, w) or (h, w, 3)."""
         if not 0 <= y0 < y1 <= self.height_px:
             raise ValueError(f"rows {y0}:{y1} are not within 0:{self.height_px}")
-        with quiet():
+        with capture_warnings():
             rows = np.asarray(self.read_rows(y0, y1))
         if rows.shape[:2] != (y1 - y0, self.width_px) or rows.ndim not in (2, 3):
             raise ReadError(f"decoded {rows.shape} where rows {y0}:{y1} of width {self.width_px} were expected")
         return rows
 
 
-def _native(grey: np.ndarray) -> np.ndarray:
+def _to_native_order(grey: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(grey, dtype=grey.dtype.newbyteorder("="))
 
 
@@ -112,11 +112,11 @@ class Source:
     is_failed: bool = False  # it should be a micrograph by its name, but is none
 
 
-def with_damage(source: Source, sentence: str, shape: tuple[int, ...] | None = None) -> Source:
+def add_damage(source: Source, sentence: str, shape: tuple[int, ...] | None = None) -> Source:
     """`source`, whose frames (those that an array of `shape` can hold) note this damage whenever they are read."""
 
     def read_rows(frame: Frame, y0: int, y1: int) -> np.ndarray:
-        note_damage(sentence)
+        record_damage(sentence)
         return frame.read_rows(y0, y1)
 
     def noted(frame: Frame) -> Frame:
@@ -135,7 +135,7 @@ def is_grey(rgb: np.ndarray) -> bool:
     return np.array_equal(rgb[..., 0], rgb[..., 1]) and np.array_equal(rgb[..., 0], rgb[..., 2])
 
 
-def luma(rgb: np.ndarray) -> np.ndarray:
+def convert_to_luma(rgb: np.ndarray) -> np.ndarray:
     """(h, w, 3) of any real dtype -> (h, w) of the same dtype: the channel where all are equal, else ITU-R BT.601 luma.
 
     Integers are rounded to nearest. The weights 0.299, 0.587, 0.114 sum to 1, so equal channels stay exact.
@@ -163,7 +163,7 @@ def count_coloured(rgb: np.ndarray) -> int:
     return int(np.count_nonzero(difference > 0.08 * full))
 
 
-class _Notes(logging.Handler):
+class _MessageCollector(logging.Handler):
     def __init__(self, notes: list[str]):
         super().__init__(logging.WARNING)
         self.notes = notes
@@ -173,14 +173,14 @@ class _Notes(logging.Handler):
 
 
 @contextmanager
-def quiet() -> Iterator[list[str]]:
+def capture_warnings() -> Iterator[list[str]]:
     """Collect what the reading libraries warn of or log, instead of letting it reach the terminal."""
     notes: list[str] = []
     loggers = [logging.getLogger(name) for name in ("tifffile", "rsciio")]
     before = [(log, log.propagate, list(log.handlers)) for log in loggers]
     for log in loggers:
         log.propagate = False
-        log.handlers = [_Notes(notes)]
+        log.handlers = [_MessageCollector(notes)]
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

@@ -14,7 +14,7 @@ import numpy as np
 from emqa_dask import tables, uris
 from emqa_dask.archive import headers
 from emqa_dask.archive.readers import open_source
-from emqa_dask.archive.rows import damage_sentence, error_line, explain, fit_row, header_json, one_line
+from emqa_dask.archive.rows import describe_damage, describe_error, dump_header, fit_row, format_error, join_lines
 from emqa_dask.archive.scan import ZARR_SUFFIXES, Entry
 from emqa_dask.archive.source import Frame, ReadError, Source
 from emqa_dask.settings import Archive
@@ -23,7 +23,7 @@ _BLOCK = 2**22
 _MAX_HASHED_BYTES = 2**31  # of files that hold no image (films, disk images): larger ones are listed, not read
 
 
-def survey(entry: Entry, settings: Archive) -> tuple[dict, list[dict]]:
+def survey_file(entry: Entry, settings: Archive) -> tuple[dict, list[dict]]:
     """The tables.CATALOG row of `entry`, and tables.MICROGRAPHS rows (without stack, index, partition) for its frames.
 
     Never raises for what a file holds: bad data give status "failed" or "skipped" and a reason. Every frame is decoded
@@ -39,35 +39,35 @@ def survey(entry: Entry, settings: Archive) -> tuple[dict, list[dict]]:
         return fit_row(row, tables.CATALOG), []
     micrographs: list[dict] = []
     try:
-        with local_file(entry.path, entry.beside) as path:
-            micrographs = _survey_file(path, row, settings)
+        with fetch_file(entry.path, entry.sidecar) as path:
+            micrographs = _survey_local_file(path, row, settings)
     except Exception as error:
-        _fail(row, error)
-    row["reason"] = one_line(row["reason"])
+        _set_failed(row, error)
+    row["reason"] = join_lines(row["reason"])
     return fit_row(row, tables.CATALOG), [fit_row(found, tables.MICROGRAPHS) for found in micrographs]
 
 
-def _survey_file(path: str, row: dict, settings: Archive) -> list[dict]:
+def _survey_local_file(path: str, row: dict, settings: Archive) -> list[dict]:
     """Fill `row` from the local file at `path`; the rows of its micrographs."""
     try:
         source = open_source(path)
     except Exception as error:
-        _fail(row, error)
-        row["content_sha256"], row["size_bytes"] = content_sha256(path)
+        _set_failed(row, error)
+        row["content_sha256"], row["size_bytes"] = hash_content(path)
         return []
     row |= {"format": source.format, "kind": source.kind, "reason": source.reason}
     is_image = source.kind in ("micrograph", "stack")
     if is_image:  # where even the smallest frame is over the limit, nothing is read: a sparse file can be endless
-        check_budget(min(source.frames, key=lambda f: f.height_px * f.width_px), settings.max_megapixels)
+        check_megapixels(min(source.frames, key=lambda f: f.height_px * f.width_px), settings.max_megapixels)
     else:
         row["status"] = "failed" if source.is_failed else "skipped"
     if is_image or row["size_bytes"] <= _MAX_HASHED_BYTES:
-        row["content_sha256"], row["size_bytes"] = content_sha256(path)
+        row["content_sha256"], row["size_bytes"] = hash_content(path)
     return _survey_frames(row, source, settings) if is_image else []
 
 
-def _fail(row: dict, error: Exception) -> None:
-    row |= {"status": "failed", "reason": explain(error), "error": error_line(error)}
+def _set_failed(row: dict, error: Exception) -> None:
+    row |= {"status": "failed", "reason": describe_error(error), "error": format_error(error)}
     row["format"] = row["format"] or getattr(error, "format", None)
 
 
@@ -78,7 +78,7 @@ def _survey_frames(row: dict, source: Source, settings: Archive) -> list[dict]:
         try:
             rows.append(_survey_frame(row, number, frame, settings))
         except Exception as error:
-            lost.append((number, explain(error), error_line(error)))
+            lost.append((number, describe_error(error), format_error(error)))
     row["n_frames"] = len(rows)
     row["status"] = "ok" if rows else "failed"
     if lost:
@@ -90,20 +90,20 @@ def _survey_frames(row: dict, source: Source, settings: Archive) -> list[dict]:
 
 
 def _survey_frame(row: dict, number: int, frame: Frame, settings: Archive) -> dict:
-    check_budget(frame, settings.max_megapixels)
+    check_megapixels(frame, settings.max_megapixels)
     digest = hashlib.sha256()
     n_coloured = 0
     damage = []
-    for y0, y1 in frame.windows():
+    for y0, y1 in frame.row_ranges():
         pixels, n, notes = frame.read_with_colour(y0, y1)
         n_coloured += n
         damage += [note for note in notes if note not in damage]
         digest.update(np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<")).data)
     header = frame.header
     if not header.nm_per_pixel > 0 and settings.nm_per_pixel > 0:
-        header = headers.with_pixel_size(header, settings.nm_per_pixel, "user")
+        header = headers.set_pixel_size(header, settings.nm_per_pixel, "user")
     return {
-        "micrograph_id": micrograph_id(row["content_sha256"], row["uri"], number),
+        "micrograph_id": compute_micrograph_id(row["content_sha256"], row["uri"], number),
         "uri": row["uri"],
         "frame": number,
         "content_sha256": row["content_sha256"],
@@ -112,7 +112,7 @@ def _survey_frame(row: dict, number: int, frame: Frame, settings: Archive) -> di
         "width_px": frame.width_px,
         "dtype": frame.dtype,
         "colour_fraction": n_coloured / (frame.height_px * frame.width_px),
-        "damage": damage_sentence(damage),
+        "damage": describe_damage(damage),
         "nm_per_pixel": header.nm_per_pixel,
         "nm_per_pixel_source": header.nm_per_pixel_source,
         "voltage_kv": header.voltage_kv,
@@ -121,16 +121,16 @@ def _survey_frame(row: dict, number: int, frame: Frame, settings: Archive) -> di
         "acquired": header.acquired,
         "dose_e_per_nm2": header.dose_e_per_nm2,
         "exposure_s": header.exposure_s,
-        "header": header_json(header.foreign),
+        "header": dump_header(header.foreign),
     }
 
 
-def micrograph_id(content_sha256: str, uri: str, frame: int) -> str:
+def compute_micrograph_id(content_sha256: str, uri: str, frame: int) -> str:
     """First 32 hex digits of the SHA-256 of "content_sha256, URI, frame", separated by NUL: stable for ever."""
     return hashlib.sha256(f"{content_sha256}\0{uri}\0{frame}".encode()).hexdigest()[:32]
 
 
-def check_budget(frame: Frame, max_megapixels: float) -> None:
+def check_megapixels(frame: Frame, max_megapixels: float) -> None:
     """ReadError for a frame over `max_megapixels`, before anything is decoded."""
     megapixels = frame.height_px * frame.width_px / 1e6
     if megapixels > max_megapixels:
@@ -139,7 +139,7 @@ def check_budget(frame: Frame, max_megapixels: float) -> None:
         )
 
 
-def content_sha256(path: str | Path) -> tuple[str, int]:
+def hash_content(path: str | Path) -> tuple[str, int]:
     """SHA-256 and size of a file; of a folder: over each file's relative path and SHA-256, in sorted order."""
     digest = hashlib.sha256()
     n_bytes = 0
@@ -148,7 +148,7 @@ def content_sha256(path: str | Path) -> tuple[str, int]:
             folders.sort()
             for name in sorted(names):
                 full = os.path.join(folder, name)
-                inner, n = content_sha256(full)
+                inner, n = hash_content(full)
                 n_bytes += n
                 digest.update(os.fsencode(os.path.relpath(full, path)) + b"\0" + inner.encode() + b"\0")
         return digest.hexdigest(), n_bytes
@@ -160,7 +160,7 @@ def content_sha256(path: str | Path) -> tuple[str, int]:
 
 
 @contextmanager
-def local_file(path: str, beside: str = "") -> Iterator[str]:
+def fetch_file(path: str, sidecar: str = "") -> Iterator[str]:
     """`path` itself where it is local; a temporary copy of an fsspec URI (file or Zarr folder), removed afterwards.
 
     Of a .ser its .emi is fetched too, of a .emi its .ser files, and the text `beside` an image where one is named.
@@ -170,18 +170,18 @@ def local_file(path: str, beside: str = "") -> Iterator[str]:
         return
     fs, remote = uris.locate(path)
     with tempfile.TemporaryDirectory(prefix="emqa-", ignore_cleanup_errors=True) as folder:
-        local = os.path.join(folder, _file_name(remote))
+        local = os.path.join(folder, _safe_file_name(remote))
         if local.lower().endswith(ZARR_SUFFIXES):
-            _get_folder(fs, remote.rstrip("/"), local)
+            _fetch_folder(fs, remote.rstrip("/"), local)
         else:
             fs.get_file(remote, local)
-            _get_companions(fs, remote, folder)
-            if beside:
-                fs.get_file(uris.locate(beside)[1], os.path.join(folder, f"{os.path.splitext(local)[0]}.txt"))
+            _fetch_companions(fs, remote, folder)
+            if sidecar:
+                fs.get_file(uris.locate(sidecar)[1], os.path.join(folder, f"{os.path.splitext(local)[0]}.txt"))
         yield local
 
 
-def _file_name(remote: str) -> str:
+def _safe_file_name(remote: str) -> str:
     """A name for the copy of `remote`: its own, where that is one that stays in its folder."""
     name = remote.rstrip("/").rpartition("/")[2].replace("\0", "")
     stem, suffix = os.path.splitext(name.replace(os.sep, "_").replace(os.altsep or os.sep, "_"))
@@ -189,7 +189,7 @@ def _file_name(remote: str) -> str:
     return f"{stem if stem.strip('.') else 'file'}{suffix[:12]}"
 
 
-def _get_folder(fs: Any, remote: str, local: str) -> None:
+def _fetch_folder(fs: Any, remote: str, local: str) -> None:
     """Copy all files below `remote`, or the file that is called so; ReadError where a name leads out of it."""
     for found in fs.find(remote):
         if found == remote:
@@ -202,7 +202,7 @@ def _get_folder(fs: Any, remote: str, local: str) -> None:
         fs.get_file(found, target)
 
 
-def _get_companions(fs: Any, remote: str, folder: str) -> None:
+def _fetch_companions(fs: Any, remote: str, folder: str) -> None:
     parent, _, name = remote.rpartition("/")
     stem, suffix = os.path.splitext(name)
     found = []
@@ -213,4 +213,4 @@ def _get_companions(fs: Any, remote: str, folder: str) -> None:
         found = sorted(p for p in listed if p.lower().endswith(".ser"))
     for path in found:
         with suppress(FileNotFoundError):
-            fs.get_file(path, os.path.join(folder, _file_name(path)))
+            fs.get_file(path, os.path.join(folder, _safe_file_name(path)))

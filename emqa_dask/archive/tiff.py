@@ -15,48 +15,48 @@ from emqa_dask.archive.source import (
     Frame,
     ReadError,
     Source,
-    is_damage_wanted,
-    note_damage,
-    quiet,
-    with_damage,
+    add_damage,
+    capture_warnings,
+    is_damage_recorded,
+    record_damage,
 )
-from emqa_dask.archive.tiff_headers import tiff_header
+from emqa_dask.archive.tiff_headers import read_tiff_header
 
 _JPEG = (6, 7, 34892, 33007)
 _JPEG2000 = (33003, 33004, 33005, 34712)
 _LZW = 5
-_MINISBLACK_LIKE = (0, 1, 2, 3, 6)  # white is zero, black is zero, RGB, palette, YCbCr
+_READABLE_PHOTOMETRICS = (0, 1, 2, 3, 6)  # white is zero, black is zero, RGB, palette, YCbCr
 
 
 def open_tiff(path: str | Path) -> Source:
     """TIFF, BigTIFF -> Source with one frame per full-resolution page; ReadError where the page list is broken."""
     guards.check_tiff(path)
-    with quiet() as notes:
+    with capture_warnings() as notes:
         try:
             with tifffile.TiffFile(path) as tif:
                 pages = list(tif.pages)
-                frames, left_out = _frames(path, tif, pages)
-                name = _format(tif, pages[0]) if pages else "TIFF"
+                frames, left_out = _make_frames(path, tif, pages)
+                name = _name_format(tif, pages[0]) if pages else "TIFF"
         except (tifffile.TiffFileError, ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
-            raise ReadError(f"broken TIFF: {_sentence(error)}") from error
+            raise ReadError(f"broken TIFF: {_describe_error(error)}") from error
     broken = [n for n in notes if "corrupted" in n or "invalid" in n or "raised" in n or "failed" in n]
     lists = [n for n in broken if "TiffPages" in n or "list" in n]
-    reason = f"a tag is broken: {_sentence(broken[0])}" if broken else ""
+    reason = f"a tag is broken: {_describe_error(broken[0])}" if broken else ""
     if lists:
-        reason = f"the list of pages is broken after page {len(pages)}: {_sentence(lists[0])}"
+        reason = f"the list of pages is broken after page {len(pages)}: {_describe_error(lists[0])}"
     if not pages:
         raise ReadError("truncated TIFF: no page can be found")
     if not frames:
         raise ReadError(f"TIFF without a readable image: {'; '.join(sorted(set(left_out)))}")
     source = Source(name, "stack" if len(frames) > 1 else "micrograph", reason, tuple(frames))
-    return with_damage(source, reason) if lists else source  # what is left may be a preview
+    return add_damage(source, reason) if lists else source  # what is left may be a preview
 
 
-def _sentence(error: object) -> str:
+def _describe_error(error: object) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def _format(tif: tifffile.TiffFile, page: tifffile.TiffPage) -> str:
+def _name_format(tif: tifffile.TiffFile, page: tifffile.TiffPage) -> str:
     names = {"fei": "FEI", "sem": "Zeiss", "sis": "Olympus SIS", "tvips": "TVIPS", "ome": "OME", "imagej": "ImageJ"}
     flavour = next((v for k, v in names.items() if getattr(tif, f"is_{k}", False)), "")
     if not flavour and any(p.is_sis for p in tif.pages):
@@ -68,24 +68,24 @@ def _format(tif: tifffile.TiffFile, page: tifffile.TiffPage) -> str:
     return " ".join(filter(None, (flavour, "BigTIFF" if tif.is_bigtiff else "TIFF")))
 
 
-def _frames(path, tif, pages) -> tuple[list[Frame], list[str]]:
+def _make_frames(path, tif, pages) -> tuple[list[Frame], list[str]]:
     """The frames, and why the other pages are none."""
     frames = []
     left_out = []
     acquisitions = [p for p in pages if p.is_sis]  # the other page of these files is a rendered preview
     for number, page in enumerate(pages, 1):
-        problem = _no_micrograph(page)
+        problem = _explain_rejection(page)
         if problem or (acquisitions and not page.is_sis and page.samplesperpixel > 1):
             left_out.append(f"page {number} is {problem or 'a preview'}")
             continue
-        header = tiff_header(tif, page)
-        n_images = _contiguous_images(tif, page, pages)
+        header = read_tiff_header(tif, page)
+        n_images = _count_contiguous_images(tif, page, pages)
         for k in range(n_images):
-            frames.append(_frame(path, page, number, header, k))
+            frames.append(_make_frame(path, page, number, header, k))
     return frames, left_out
 
 
-def _no_micrograph(page: tifffile.TiffPage) -> str:
+def _explain_rejection(page: tifffile.TiffPage) -> str:
     if page.is_reduced or page.is_mask:
         return "a thumbnail or mask"
     if page.dtype is None:
@@ -94,24 +94,24 @@ def _no_micrograph(page: tifffile.TiffPage) -> str:
         return "without pixels"
     if page.imagedepth > 1:
         return "a volume"
-    if page.samplesperpixel > 4 or page.photometric not in _MINISBLACK_LIKE:
+    if page.samplesperpixel > 4 or page.photometric not in _READABLE_PHOTOMETRICS:
         return f"{page.samplesperpixel} samples per pixel of photometric type {int(page.photometric)}, no grey or RGB"
     return ""
 
 
-def _contiguous_images(tif, page, pages) -> int:
+def _count_contiguous_images(tif, page, pages) -> int:
     """Images behind the one page of an ImageJ hyperstack, which lists only the first; 1 elsewhere."""
     if not (tif.is_imagej and len(pages) == 1 and page.is_contiguous):
         return 1
-    n_images = headers.number((tif.imagej_metadata or {}).get("images", 1))
+    n_images = headers.parse_number((tif.imagej_metadata or {}).get("images", 1))
     room = (tif.filehandle.size - page.dataoffsets[0]) // max(page.nbytes, 1)
     return int(max(1, min(n_images, room))) if math.isfinite(n_images) else 1
 
 
-def _frame(path, page, number: int, header: Header, k: int) -> Frame:
+def _make_frame(path, page, number: int, header: Header, k: int) -> Frame:
     height, width = page.imagelength, page.imagewidth
     is_colour = page.samplesperpixel >= 3 or page.photometric == 3
-    dtype = _palette(page).dtype if page.photometric == 3 else page.dtype
+    dtype = _load_palette(page).dtype if page.photometric == 3 else page.dtype
     segment_rows = page.tilelength if page.is_tiled else min(page.rowsperstrip, height)
     row_bytes = max(1, width * page.dtype.itemsize * page.samplesperpixel)
     rows = max(1, WINDOW_BYTES // row_bytes // segment_rows) * segment_rows
@@ -126,11 +126,13 @@ def _frame(path, page, number: int, header: Header, k: int) -> Frame:
             page.decode  # noqa: B018  it looks into the file, which is open now, and is kept
         read = partial(_read_segments, path, page, number)
     if page.photometric == 3:
-        read = partial(_read_palette, read, _palette(page))
-    return Frame(height, width, np.dtype(dtype).name, header, partial(_channels, read), min(rows, height), is_colour)
+        read = partial(_read_palette, read, _load_palette(page))
+    return Frame(
+        height, width, np.dtype(dtype).name, header, partial(_read_channels, read), min(rows, height), is_colour
+    )
 
 
-def _channels(read, y0: int, y1: int) -> np.ndarray:
+def _read_channels(read, y0: int, y1: int) -> np.ndarray:
     """Grey as (h, w), RGB as (h, w, 3); alpha and other extra samples are dropped."""
     rows = read(y0, y1)
     if rows.ndim == 3:
@@ -175,7 +177,7 @@ def _read_segments(path, page: tifffile.TiffPage, number: int, y0: int, y1: int)
                 offset = page.dataoffsets[index]
                 n_bytes = page.databytecounts[index]
                 if offset == 0 or n_bytes == 0:
-                    note_damage(f"page {number}, strip or tile {index + 1} of {needed} is absent from the file")
+                    record_damage(f"page {number}, strip or tile {index + 1} of {needed} is absent from the file")
                     continue
                 if n_bytes > 2 * segment_h * width * samples * page.dtype.itemsize + 2**20:
                     raise ReadError(
@@ -188,20 +190,20 @@ def _read_segments(path, page: tifffile.TiffPage, number: int, y0: int, y1: int)
                         f"truncated TIFF: page {number}, strip or tile {index + 1} of {needed} ends after "
                         f"{len(data):,} of {n_bytes:,} bytes"
                     )
-                _paste(out, page, data, index, number, y0, plane)
+                _decode_segment(out, page, data, index, number, y0, plane)
     return out if samples > 1 else out[..., 0]
 
 
-def _paste(out, page, data: bytes, index: int, number: int, y0: int, plane: int) -> None:
-    damage = _segment_damage(page, data, index) if is_damage_wanted() else ""
+def _decode_segment(out, page, data: bytes, index: int, number: int, y0: int, plane: int) -> None:
+    damage = _find_segment_damage(page, data, index) if is_damage_recorded() else ""
     if damage:
-        note_damage(f"page {number}, strip or tile {index + 1}: {damage}")
+        record_damage(f"page {number}, strip or tile {index + 1}: {damage}")
     try:
         tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader} if page.compression in _JPEG else {}
         block, (_, _, top, left, _), _ = page.decode(data, index, **tables)
     except Exception as error:  # imagecodecs has an exception class for each codec
         raise ReadError(
-            f"TIFF data are broken: page {number}, strip or tile {index + 1}: {_sentence(error)}"
+            f"TIFF data are broken: page {number}, strip or tile {index + 1}: {_describe_error(error)}"
         ) from error
     if block is None:
         return
@@ -214,18 +216,18 @@ def _paste(out, page, data: bytes, index: int, number: int, y0: int, plane: int)
         out[a - y0 : b - y0, left:right, channels] = block[a - top : b - top, : right - left]
 
 
-def _segment_damage(page: tifffile.TiffPage, data: bytes, index: int) -> str:
+def _find_segment_damage(page: tifffile.TiffPage, data: bytes, index: int) -> str:
     """What is wrong with one compressed strip or tile that its decoder passes over; "" for nothing."""
     if page.compression in _JPEG:
         return find_jpeg_damage(data, page.jpegtables or b"")
     if page.compression == _LZW and page.fillorder == 1:
-        return _lzw_damage(page, data, index)
+        return _find_lzw_damage(page, data, index)
     if page.compression in _JPEG2000 and data[:4] == b"\xff\x4f\xff\x51" and b"\xff\xd9" not in data[-4:]:
         return "its end is missing"
     return ""
 
 
-def _lzw_damage(page: tifffile.TiffPage, data: bytes, index: int) -> str:
+def _find_lzw_damage(page: tifffile.TiffPage, data: bytes, index: int) -> str:
     """LZW has no checksum; but a code that changed gives another number of bytes, mostly."""
     import imagecodecs
 
@@ -243,7 +245,7 @@ def _lzw_damage(page: tifffile.TiffPage, data: bytes, index: int) -> str:
     return f"it decodes to {n_bytes:,} bytes or more instead of {shown * row_bytes:,}"
 
 
-def _palette(page: tifffile.TiffPage) -> np.ndarray:
+def _load_palette(page: tifffile.TiffPage) -> np.ndarray:
     """The colour map as (n, 3); 16-bit maps that only repeat 8 bits (nearly all) come back as uint8."""
     table = np.asarray(page.colormap, np.uint16).T
     return (table >> 8).astype(np.uint8) if page.bitspersample <= 8 else table

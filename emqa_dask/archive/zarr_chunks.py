@@ -9,24 +9,24 @@ import numpy as np
 
 from emqa_dask.archive.source import ReadError
 
-_ABSENT = np.uint64(2**64 - 1)  # offset and length of a chunk that a shard does not have
+_ABSENT_OFFSET = np.uint64(2**64 - 1)  # offset and length of a chunk that a shard does not have
 
 
-def absent_chunks(folder: Path, array: Any, plane: tuple[int, ...], y0: int, y1: int) -> tuple[int, int]:
+def count_absent_chunks(folder: Path, array: Any, plane: tuple[int, ...], y0: int, y1: int) -> tuple[int, int]:
     """(chunks that are absent, chunks that there should be) among those of rows y0:y1 of one plane of `array`.
 
     zarr-python reads the fill value there. folder: of the array itself. An inner chunk of a shard counts as a chunk.
     """
-    shards = _blocks(array.shape, array.shards or array.chunks, plane, y0, y1)
+    shards = _list_blocks(array.shape, array.shards or array.chunks, plane, y0, y1)
     if array.shards is None:
-        return sum(not (folder / _key(array, block)).is_file() for block in shards), len(shards)
+        return sum(not (folder / _chunk_key(array, block)).is_file() for block in shards), len(shards)
     inner = [s // c for s, c in zip(array.shards, array.chunks)]
-    indices = {block: _index(folder / _key(array, block), array, inner) for block in shards}
-    chunks = _blocks(array.shape, array.chunks, plane, y0, y1)
+    indices = {block: _read_shard_index(folder / _chunk_key(array, block), array, inner) for block in shards}
+    chunks = _list_blocks(array.shape, array.chunks, plane, y0, y1)
     n_absent = 0
     for chunk in chunks:
         index = indices[tuple(c // n for c, n in zip(chunk, inner))]
-        n_absent += index is None or bool((index[tuple(c % n for c, n in zip(chunk, inner))] == _ABSENT).all())
+        n_absent += index is None or bool((index[tuple(c % n for c, n in zip(chunk, inner))] == _ABSENT_OFFSET).all())
     return n_absent, len(chunks)
 
 
@@ -35,9 +35,9 @@ def check_blosc(folder: Path, array: Any, plane: tuple[int, ...], y0: int, y1: i
     codecs = [getattr(array.metadata, "compressor", None), *getattr(array.metadata, "codecs", ())]
     if array.shards is not None or not any(type(codec).__name__.startswith("Blosc") for codec in codecs):
         return
-    for block in _blocks(array.shape, array.chunks, plane, y0, y1):
-        if (folder / _key(array, block)).is_file():
-            check_blosc_file(folder / _key(array, block))
+    for block in _list_blocks(array.shape, array.chunks, plane, y0, y1):
+        if (folder / _chunk_key(array, block)).is_file():
+            check_blosc_file(folder / _chunk_key(array, block))
 
 
 def check_blosc_file(path: Path) -> None:
@@ -50,7 +50,7 @@ def check_blosc_file(path: Path) -> None:
         raise ReadError(f"Zarr chunks are broken: {path.name} ends after {n_bytes:,} of {said:,} bytes")
 
 
-def _blocks(shape, sizes, plane: tuple[int, ...], y0: int, y1: int) -> list[tuple[int, ...]]:
+def _list_blocks(shape, sizes, plane: tuple[int, ...], y0: int, y1: int) -> list[tuple[int, ...]]:
     """Positions in the grid of blocks of `sizes` that rows y0:y1 of a plane touch."""
     ranges = [range(k // n, k // n + 1) for k, n in zip(plane, sizes)]
     ranges.append(range(y0 // sizes[-2], math.ceil(y1 / sizes[-2])))
@@ -58,11 +58,11 @@ def _blocks(shape, sizes, plane: tuple[int, ...], y0: int, y1: int) -> list[tupl
     return list(itertools.product(*ranges))
 
 
-def _key(array: Any, block: tuple[int, ...]) -> str:
+def _chunk_key(array: Any, block: tuple[int, ...]) -> str:
     return array.metadata.encode_chunk_key(block)
 
 
-def _index(path: Path, array: Any, inner: list[int]) -> np.ndarray | None:
+def _read_shard_index(path: Path, array: Any, inner: list[int]) -> np.ndarray | None:
     """(..., 2) offsets and lengths of a shard's chunks; None where there is no such file.
 
     An index that is not plain (compressed, say) is left to zarr-python: none of its chunks counts as absent.

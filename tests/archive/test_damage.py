@@ -11,7 +11,7 @@ from bad_files import dm3, image, write_mrc
 from PIL import Image
 
 from emqa_dask.archive.scan import Entry
-from emqa_dask.archive.survey import survey
+from emqa_dask.archive.survey import survey_file
 from emqa_dask.settings import Archive
 
 N_DAMAGED = 25
@@ -69,14 +69,14 @@ def damaged(data: bytes, rng: np.random.Generator) -> Iterator[bytes]:
 def test_damage_is_a_row(tmp_path, name):
     data = valid(name, tmp_path)
     path = tmp_path / name
-    whole, found = survey(Entry(name, str(path), len(data)), Archive())
+    whole, found = survey_file(Entry(name, str(path), len(data)), Archive())
     assert (whole["status"], whole["reason"]) == ("ok", "")
     assert (found[0]["height_px"], found[0]["width_px"]) == (48, 64)
     rng = np.random.default_rng(NAMES.index(name))
     for version in damaged(data, rng):
         path.write_bytes(version)
         started = time.monotonic()
-        row, found = survey(Entry(name, str(path), len(version)), Archive())
+        row, found = survey_file(Entry(name, str(path), len(version)), Archive())
         assert time.monotonic() - started < 20
         assert (row["status"] == "ok") == bool(found)
         assert row["status"] == "ok" or (row["reason"] and "\n" not in row["reason"])

@@ -18,8 +18,8 @@ from PIL import Image
 
 from emqa_dask.archive.jpeg import find_jpeg_damage
 from emqa_dask.archive.readers import open_source
-from emqa_dask.archive.scan import scan
-from emqa_dask.archive.survey import survey
+from emqa_dask.archive.scan import scan_archive
+from emqa_dask.archive.survey import survey_file
 from emqa_dask.settings import Archive
 
 SIDE = 96
@@ -27,8 +27,8 @@ SIDE = 96
 
 def damages(path) -> list[str | None]:
     """The damage of each frame of the one file at `path`, which has to be readable."""
-    (entry,) = scan(path)
-    row, found = survey(entry, Archive())
+    (entry,) = scan_archive(path)
+    row, found = survey_file(entry, Archive())
     assert row["status"] == "ok", row["reason"]
     return [frame["damage"] for frame in found]
 
@@ -151,8 +151,8 @@ def test_png_checksum_of_pixels_is_verified(tmp_path, dtype):
         data = bytearray(good)
         data[place] ^= 4
         path.write_bytes(data)
-        (entry,) = scan(path)
-        row, found = survey(entry, Archive())
+        (entry,) = scan_archive(path)
+        row, found = survey_file(entry, Archive())
         assert row["status"] == "failed" or "checksum of a chunk IDAT does not fit" in found[0]["damage"]
     path.write_bytes(good[:-12])
     assert damages(path) == ["PNG: its end is missing"]
@@ -170,8 +170,8 @@ def test_png_of_several_parts_lacks_one(tmp_path):
     path.write_bytes(head + b"".join(chunk(b"IDAT", part) for part in parts) + chunk(b"IEND", b""))
     assert damages(path) == [None]
     path.write_bytes(head + b"".join(chunk(b"IDAT", part) for part in parts[:-1]) + chunk(b"IEND", b""))
-    (entry,) = scan(path)
-    row, found = survey(entry, Archive())
+    (entry,) = scan_archive(path)
+    row, found = survey_file(entry, Archive())
     assert row["status"] == "failed" or "end early" in found[0]["damage"]
 
 
@@ -204,8 +204,8 @@ def test_lzw_strip_of_another_length_is_damage(tmp_path):
         data = bytearray(good)
         data[offset + int(rng.integers(20, n_bytes - 20))] ^= 1 << int(rng.integers(8))
         path.write_bytes(data)
-        (entry,) = scan(path)
-        row, found = survey(entry, Archive())
+        (entry,) = scan_archive(path)
+        row, found = survey_file(entry, Archive())
         is_wrong = row["status"] == "failed" or np.mean(open_source(path).frames[0].read() != pixels) > 0.05
         n_wrong += is_wrong
         n_said += is_wrong and (row["status"] == "failed" or found[0]["damage"] is not None)
@@ -233,8 +233,8 @@ def test_gif_and_webp_that_end_early(tmp_path):
     data = bytearray((tmp_path / "x.webp").read_bytes())
     data[4:8] = struct.pack("<I", len(data) + 100)
     (tmp_path / "x.webp").write_bytes(data)
-    (entry,) = scan(tmp_path / "x.webp")
-    row, found = survey(entry, Archive())
+    (entry,) = scan_archive(tmp_path / "x.webp")
+    row, found = survey_file(entry, Archive())
     assert row["status"] == "failed" or "WebP: it ends after" in found[0]["damage"]
 
 
@@ -360,8 +360,8 @@ def test_blosc_chunk_that_was_cut_costs_its_frame(tmp_path):
     assert damages(tmp_path / "x.zarr") == [None, None]
     chunk = tmp_path / "x.zarr" / "1.2.3"
     chunk.write_bytes(chunk.read_bytes()[:56])
-    (entry,) = scan(tmp_path / "x.zarr")
-    row, found = survey(entry, Archive())
+    (entry,) = scan_archive(tmp_path / "x.zarr")
+    row, found = survey_file(entry, Archive())
     assert [frame["frame"] for frame in found] == [0]
     assert "1.2.3 ends after 56 of " in row["reason"]
 
@@ -373,5 +373,7 @@ def test_lzf_chunk_of_another_size_is_refused(tmp_path):
     with h5py.File(tmp_path / "x.h5", "r+") as file:
         _, data = file["d"].id.read_direct_chunk((32, 0))
         file["d"].id.write_direct_chunk((32, 0), data[:3] + bytes(len(data) - 3))  # literals: fewer bytes than a chunk
-    (entry,) = scan(tmp_path / "x.h5")
-    assert survey(entry, Archive())[0]["reason"].startswith("HDF5 data are broken: a chunk of /d decodes to other than")
+    (entry,) = scan_archive(tmp_path / "x.h5")
+    assert survey_file(entry, Archive())[0]["reason"].startswith(
+        "HDF5 data are broken: a chunk of /d decodes to other than"
+    )

@@ -18,9 +18,9 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from emqa_dask import read_micrograph
-from emqa_dask.archive.headers import to_nm
+from emqa_dask.archive.headers import length_to_nm
 from emqa_dask.archive.readers import open_source
-from emqa_dask.archive.source import ReadError, luma, quiet
+from emqa_dask.archive.source import ReadError, capture_warnings, convert_to_luma
 
 PLUGINS = {".dm3": "digitalmicrograph", ".dm4": "digitalmicrograph", ".emd": "emd", ".mrc": "mrc", ".elid": "phenom",
            ".ser": "tia", ".emi": "tia", ".tif": "tiff"}  # fmt: skip
@@ -28,7 +28,7 @@ PLUGINS = {".dm3": "digitalmicrograph", ".dm4": "digitalmicrograph", ".emd": "em
 
 def rosetta_images(path: Path) -> list[tuple[np.ndarray, float]]:
     """(pixels, nm per pixel) of each image that RosettaSciIO finds in a file, stacks taken apart."""
-    with quiet():
+    with capture_warnings():
         signals = import_module(f"rsciio.{PLUGINS[path.suffix]}").file_reader(str(path))
     found = []
     for signal in signals:
@@ -37,8 +37,8 @@ def rosetta_images(path: Path) -> list[tuple[np.ndarray, float]]:
         if data.ndim < 2 or axis["units"] == "keV" or (data.dtype.names and path.suffix == ".tif"):
             continue  # spectra; and the preview beside an Olympus acquisition
         if data.dtype.names:
-            data = luma(np.stack([data[channel] for channel in "RGB"], axis=-1))
-        found += [(plane, to_nm(axis["scale"], axis["units"])) for plane in data.reshape(-1, *data.shape[-2:])]
+            data = convert_to_luma(np.stack([data[channel] for channel in "RGB"], axis=-1))
+        found += [(plane, length_to_nm(axis["scale"], axis["units"])) for plane in data.reshape(-1, *data.shape[-2:])]
     return found
 
 
@@ -187,11 +187,11 @@ def test_bilevel_and_palette(tmp_path):
 
 @given(arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3))))
 def test_luma_is_within_the_channels_and_exact_where_they_agree(rgb):
-    grey = luma(rgb)
+    grey = convert_to_luma(rgb)
     assert grey.dtype == rgb.dtype
     assert (grey >= rgb.min(axis=-1)).all()
     assert (grey <= rgb.max(axis=-1)).all()
-    np.testing.assert_array_equal(luma(np.repeat(rgb[..., :1], 3, axis=-1)), rgb[..., 0])
+    np.testing.assert_array_equal(convert_to_luma(np.repeat(rgb[..., :1], 3, axis=-1)), rgb[..., 0])
 
 
 def test_colour_is_luma_and_counted(tmp_path):
@@ -213,7 +213,7 @@ def test_planar_rgb_tiff(tmp_path):
     for options in ({}, {"compression": "zlib", "rowsperstrip": 9}):
         tifffile.imwrite(tmp_path / "x.tif", planes, photometric="rgb", planarconfig="separate", **options)
         (frame,) = open_source(tmp_path / "x.tif").frames
-        np.testing.assert_array_equal(frame.read(5, 40), luma(np.moveaxis(planes, 0, -1))[5:40])
+        np.testing.assert_array_equal(frame.read(5, 40), convert_to_luma(np.moveaxis(planes, 0, -1))[5:40])
 
 
 @pytest.mark.parametrize("dtype", ["int8", "int16", "uint16", "float32"])
@@ -250,7 +250,7 @@ def test_hspy_written_by_rosettasciio(tmp_path, monkeypatch):
     names = ("original_metadata", "learning_results", "models", "tmp_parameters", "package_info")
     signal = {"data": stack, "axes": axes, "metadata": metadata, "attributes": {"_lazy": False}}
     signal |= {name: {} for name in names}
-    with quiet():
+    with capture_warnings():
         import_module("rsciio.hspy").file_writer(str(tmp_path / "x.hspy"), signal)
     for limit in (2**30, 0):  # loaded by RosettaSciIO, and left in the file
         monkeypatch.setattr("emqa_dask.archive.rosetta.EAGER_BYTES", limit)
@@ -284,7 +284,7 @@ def test_windows_cover_the_frame_once(tmp_path, monkeypatch):
     for options in ({}, {"tile": (16, 16), "compression": "zlib"}, {"rowsperstrip": 11, "compression": "lzw"}):
         tifffile.imwrite(tmp_path / "x.tif", expected, **options)
         (frame,) = open_source(tmp_path / "x.tif").frames
-        windows = list(frame.windows())
+        windows = list(frame.row_ranges())
         assert len(windows) > 1
         np.testing.assert_array_equal(np.concatenate([frame.read(a, b) for a, b in windows]), expected)
 

@@ -13,24 +13,24 @@ from bad_files import NASTY
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emqa_dask.archive.scan import escape, scan, unescape
+from emqa_dask.archive.scan import escape_name, scan_archive, unescape_name
 
 
 def uris(source, **options) -> list[str]:
-    return [entry.uri for entry in scan(source, **options)]
+    return [entry.uri for entry in scan_archive(source, **options)]
 
 
 @given(
     st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1) | st.binary(min_size=1).map(os.fsdecode)
 )
 def test_escape_is_valid_utf8_and_reversible(name):
-    assert unescape(escape(name)) == name
-    escape(name).encode("utf-8")
+    assert unescape_name(escape_name(name)) == name
+    escape_name(name).encode("utf-8")
 
 
 @given(st.lists(st.binary(min_size=1, max_size=6).map(os.fsdecode), unique=True))
 def test_escape_keeps_names_apart(names):
-    assert len({escape(n) for n in names}) == len(names)
+    assert len({escape_name(n) for n in names}) == len(names)
 
 
 def test_every_file_once_in_a_fixed_order(bad_archive):
@@ -44,7 +44,7 @@ def test_entries_open_what_they_name(tmp_path):
     for k, name in enumerate([*map(os.fsencode, NASTY), b"bytes-\xff\xfe.tif"]):
         with open(os.fsencode(tmp_path) + b"/" + name, "wb") as file:
             file.write(b"x" * (k + 1))
-    entries = list(scan(tmp_path))
+    entries = list(scan_archive(tmp_path))
     assert len(entries) == len(NASTY) + 1
     for entry in entries:
         assert os.stat(entry.path).st_size == entry.size_bytes
@@ -62,8 +62,8 @@ def test_links_are_followed_within_the_archive_and_loops_end(tmp_path):
     (archive / "deep" / "up").symlink_to(archive, target_is_directory=True)
     (tmp_path / "by another name").symlink_to(archive, target_is_directory=True)
     expected = {"deep/up": "symbolic link loop", "linked/a.tif": "", "real/a.tif": ""}
-    assert {entry.uri: entry.problem for entry in scan(archive)} == expected
-    assert {entry.uri: entry.problem for entry in scan(tmp_path / "by another name")} == expected
+    assert {entry.uri: entry.problem for entry in scan_archive(archive)} == expected
+    assert {entry.uri: entry.problem for entry in scan_archive(tmp_path / "by another name")} == expected
 
 
 def test_zarr_folders_are_one_entry(tmp_path):
@@ -80,7 +80,7 @@ def test_exclude(tmp_path):
         (tmp_path / name).write_bytes(b"1")
     assert uris(tmp_path, exclude=("*.txt", "raw/*")) == ["a.tif"]
     with pytest.raises(ValueError, match=r"every file is excluded \(archive\.exclude\)"):
-        scan(tmp_path, exclude=("*",))
+        scan_archive(tmp_path, exclude=("*",))
 
 
 def test_list_file(tmp_path):
@@ -89,11 +89,11 @@ def test_list_file(tmp_path):
         (tmp_path / name).write_bytes(b"1")
     listed = ["data/b.tif", "", "data/a.tif", "data/b.tif", str(tmp_path / "data" / "a.tif"), "data/more", "gone.tif"]
     (tmp_path / "files.txt").write_text("\n".join(listed) + "\r\n")
-    entries = list(scan(tmp_path / "files.txt"))
+    entries = list(scan_archive(tmp_path / "files.txt"))
     assert [e.uri for e in entries] == ["data/b.tif", "data/a.tif", "data/more/c.tif", "gone.tif"]
     assert [bool(e.problem) for e in entries] == [False, False, False, True]
     (tmp_path / "data" / "files.txt").write_text("../elsewhere.tif\n")
-    (outside,) = scan(tmp_path / "data" / "files.txt")
+    (outside,) = scan_archive(tmp_path / "data" / "files.txt")
     assert outside.uri == str(tmp_path / "elsewhere.tif").lstrip("/")
 
 
@@ -107,7 +107,7 @@ def test_missing_and_empty_sources_say_what_to_do(tmp_path, name):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises((FileNotFoundError, ValueError), match=rf"{name}.*: .*; give (the|a) ") as caught:
-        scan(tmp_path / name)
+        scan_archive(tmp_path / name)
     assert "\n" not in str(caught.value)
 
 
@@ -116,13 +116,13 @@ def test_uri_of_another_filesystem():
     for name in ("b.tif", "a/x.tif", "a/y.tif", "a/s.zarr/.zattrs", "a/s.zarr/0/0.0"):
         fs.pipe(f"/archive-scan/{name}", b"12345")
     try:
-        entries = list(scan("memory://archive-scan"))
+        entries = list(scan_archive("memory://archive-scan"))
         assert [e.uri for e in entries] == ["a/s.zarr", "a/x.tif", "a/y.tif", "b.tif"]
         assert entries[1].size_bytes == 5
         with fsspec.open(entries[1].path) as file:
             assert file.read() == b"12345"
         with pytest.raises(FileNotFoundError):
-            scan("memory://nothing-here")
+            scan_archive("memory://nothing-here")
     finally:
         fs.rm("/archive-scan", recursive=True)
 
@@ -131,7 +131,7 @@ def test_a_folder_is_not_listed_before_it_is_reached(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.tif").write_bytes(b"1")
-    entries = scan(tmp_path)
+    entries = scan_archive(tmp_path)
     assert next(entries).uri == "a/1.tif"
     (tmp_path / "b" / "2.tif").write_bytes(b"1")
     assert [e.uri for e in entries] == ["b/1.tif", "b/2.tif"]
@@ -157,13 +157,13 @@ def test_folders_may_lie_deeper_than_python_recurses(tmp_path):
 UNPRIVILEGED = """
     import os, sys
     import emqa_dask.archive.tiff
-    from emqa_dask.archive.scan import scan
-    from emqa_dask.archive.survey import survey
+    from emqa_dask.archive.scan import scan_archive
+    from emqa_dask.archive.survey import survey_file
     from emqa_dask.settings import Archive
     if os.geteuid() == 0:  # root may read everything
         os.setgroups([]); os.setgid(65534); os.setuid(65534)
-    for entry in scan(sys.argv[1]):
-        row, micrographs = survey(entry, Archive())
+    for entry in scan_archive(sys.argv[1]):
+        row, micrographs = survey_file(entry, Archive())
         print(row["uri"], row["status"], row["reason"], len(micrographs), sep="|")
 """
 

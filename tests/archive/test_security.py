@@ -24,17 +24,17 @@ from hypothesis import strategies as st
 
 from emqa_dask import models
 from emqa_dask.archive.readers import read_micrograph
-from emqa_dask.archive.scan import archive_uri, escape, scan, unescape
+from emqa_dask.archive.scan import escape_name, escape_uri, scan_archive, unescape_name
 from emqa_dask.archive.source import ReadError
-from emqa_dask.archive.survey import survey
+from emqa_dask.archive.survey import survey_file
 from emqa_dask.predict import forest
 from emqa_dask.settings import Archive
 from emqa_dask.uris import locate, redact
 
 
 def status(path: Path) -> tuple[str, str]:
-    entry = next(e for e in scan(path.parent) if e.uri == path.name)
-    row, _ = survey(entry, Archive())
+    entry = next(e for e in scan_archive(path.parent) if e.uri == path.name)
+    row, _ = survey_file(entry, Archive())
     return row["status"], row["reason"]
 
 
@@ -142,12 +142,12 @@ def test_a_model_with_a_foreign_type_is_refused(tmp_path):
 
 @given(st.text(st.sampled_from("a./\\x2e\udcb5é")))
 def test_archive_uris_lead_nowhere_else_and_keep_names_apart(name):
-    uri = archive_uri(name)
-    assert unescape(uri) == name
+    uri = escape_uri(name)
+    assert unescape_name(uri) == name
     assert not {"", ".", ".."} & set(uri.split("/")) or name == ""
     assert os.path.normpath(f"/a/b/{uri}").startswith("/a/b")
     if not {"", ".", ".."} & set(name.split("/")):
-        assert uri == escape(name)
+        assert uri == escape_name(name)
 
 
 def test_links_out_of_the_archive_are_rows_that_say_so(tmp_path):
@@ -160,14 +160,14 @@ def test_links_out_of_the_archive_are_rows_that_say_so(tmp_path):
     (archive / "beside").symlink_to(f"{archive}/../outside")
     (tmp_path / "archive2").mkdir()
     (archive / "longer").symlink_to(tmp_path / "archive2")  # its name starts as the archive's
-    rows = [survey(entry, Archive())[0] for entry in scan(archive)]
+    rows = [survey_file(entry, Archive())[0] for entry in scan_archive(archive)]
     assert [row["uri"] for row in rows] == ["beside", "file.tif", "folder", "longer"]
     for row in rows:
         assert row["status"] == "failed"
         assert row["content_sha256"] is None
         assert "outside the archive: not followed; name it in a list file" in row["reason"]
     (tmp_path / "list.txt").write_text(f"{archive}/file.tif\n{outside}\n")
-    assert [survey(entry, Archive())[0]["status"] for entry in scan(tmp_path / "list.txt")] == ["ok", "ok"]
+    assert [survey_file(entry, Archive())[0]["status"] for entry in scan_archive(tmp_path / "list.txt")] == ["ok", "ok"]
 
 
 def test_a_list_may_name_files_anywhere_and_loses_none(tmp_path):
@@ -180,7 +180,7 @@ def test_a_list_may_name_files_anywhere_and_loses_none(tmp_path):
     double.write_bytes(b"22")
     names = [str(there / "a.tif"), "../there/a.tif", str(double.relative_to(here)), str(there / "a.tif")]
     (here / "list.txt").write_text("\n".join(names))
-    entries = list(scan(here / "list.txt"))
+    entries = list(scan_archive(here / "list.txt"))
     assert sorted(e.size_bytes for e in entries) == [1, 2]
     assert len({e.uri for e in entries}) == 2
     for entry in entries:
@@ -237,12 +237,12 @@ def test_members_of_a_zip_stay_inside_and_none_is_lost(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
         for name in ("../up.tif", "/abs.tif", "a/../../b.tif", "fine/c.tif", "x.zarr/../../d"):
             file.writestr(name, name)
-    entries = list(scan(f"zip://::{tmp_path}/a.zip"))
+    entries = list(scan_archive(f"zip://::{tmp_path}/a.zip"))
     assert {"fine/c.tif"} <= {e.uri for e in entries}
     assert len(entries) >= 4
     for entry in entries:
         assert not {"", ".", ".."} & set(entry.uri.split("/"))
-        assert survey(entry, Archive())[0]["status"] in ("failed", "skipped")
+        assert survey_file(entry, Archive())[0]["status"] in ("failed", "skipped")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zip"]
 
 
@@ -252,10 +252,10 @@ def test_keys_of_a_bucket_do_not_lead_out_of_the_temporary_folder():
     for name in names:
         fs.store[f"/security/{name}"] = fsspec.implementations.memory.MemoryFile(fs, f"/security/{name}", name.encode())
     try:
-        entries = list(scan("memory://security"))
-        assert {unescape(e.uri) for e in entries} >= {"a/../b", "..", "x/..", "x.zarr"}
+        entries = list(scan_archive("memory://security"))
+        assert {unescape_name(e.uri) for e in entries} >= {"a/../b", "..", "x/..", "x.zarr"}
         for entry in entries:
-            row, _ = survey(entry, Archive())
+            row, _ = survey_file(entry, Archive())
             assert row["status"] in ("failed", "skipped")
     finally:
         for name in names:
@@ -265,15 +265,15 @@ def test_keys_of_a_bucket_do_not_lead_out_of_the_temporary_folder():
 CHILD = """
     import os, resource, sys
     from emqa_dask.archive.scan import Entry
-    from emqa_dask.archive.survey import survey
+    from emqa_dask.archive.survey import survey_file
     from emqa_dask.settings import Archive
     import rsciio.emd, rsciio.hspy, zarr
     resource.setrlimit(resource.RLIMIT_AS, (12 << 30, 12 << 30))  # the machine that runs this test goes on
-    survey(Entry("small.tif", sys.argv[1] + "/small.tif"), Archive())
+    survey_file(Entry("small.tif", sys.argv[1] + "/small.tif"), Archive())
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for name in sorted(os.listdir(sys.argv[1])):
         path = f"{sys.argv[1]}/{name}"
-        row, _ = survey(Entry(name, path, os.path.getsize(path)), Archive())
+        row, _ = survey_file(Entry(name, path, os.path.getsize(path)), Archive())
         peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
         print(name, row["status"], peak, row["reason"] or "-", sep="|")
 """

@@ -15,21 +15,21 @@ from PIL import Image
 
 from emqa_dask import tables
 from emqa_dask.archive.readers import open_source
-from emqa_dask.archive.scan import Entry, scan
-from emqa_dask.archive.survey import content_sha256, micrograph_id, survey
+from emqa_dask.archive.scan import Entry, scan_archive
+from emqa_dask.archive.survey import compute_micrograph_id, hash_content, survey_file
 from emqa_dask.settings import Archive
 
 
 def one(path, **settings):
     """Catalog row and micrograph rows of the one file at `path`."""
-    (entry,) = scan(path)
-    return survey(entry, Archive(**settings))
+    (entry,) = scan_archive(path)
+    return survey_file(entry, Archive(**settings))
 
 
 @pytest.fixture(scope="module")
 def rows(bad_archive):
     folder, expected = bad_archive
-    return expected, [survey(entry, Archive()) for entry in scan(folder)]
+    return expected, [survey_file(entry, Archive()) for entry in scan_archive(folder)]
 
 
 def test_every_bad_file_has_the_expected_status(rows):
@@ -94,7 +94,7 @@ def test_hashes_are_what_they_say(tmp_path):
     content = hashlib.sha256((tmp_path / "x.tif").read_bytes()).hexdigest()
     assert row["content_sha256"] == micrograph["content_sha256"] == content
     assert micrograph["pixel_sha256"] == hashlib.sha256(pixels.astype("<f4").tobytes()).hexdigest()
-    assert micrograph["micrograph_id"] == micrograph_id(content, "x.tif", 0)
+    assert micrograph["micrograph_id"] == compute_micrograph_id(content, "x.tif", 0)
     assert len(micrograph["micrograph_id"]) == 32
 
 
@@ -106,7 +106,7 @@ def test_pixels_hash_alike_in_every_lossless_format(tmp_path):
     write_mrc(tmp_path / "d.mrc", pixels[None])
     with h5py.File(tmp_path / "e.h5", "w") as file:
         file["data"] = pixels
-    digests = {survey(e, Archive())[1][0]["pixel_sha256"] for e in scan(tmp_path)}
+    digests = {survey_file(e, Archive())[1][0]["pixel_sha256"] for e in scan_archive(tmp_path)}
     assert digests == {hashlib.sha256(pixels.tobytes()).hexdigest()}
 
 
@@ -171,7 +171,7 @@ def test_huge_tiff_is_read_by_windows(tmp_path):
     with tifffile.TiffWriter(tmp_path / "x.tif", bigtiff=True) as tif:
         tif.write(empty, shape=(10_240, 10_240), dtype="uint16", tile=(512, 512), compression="zlib")
     (frame,) = open_source(tmp_path / "x.tif").frames
-    windows = list(frame.windows())
+    windows = list(frame.row_ranges())
     assert len(windows) >= 3
     assert all((b - a) * 10_240 * 2 <= 64 * 2**20 for a, b in windows)
     assert not frame.read(*windows[1]).any()
@@ -183,8 +183,8 @@ def test_rows_of_a_bucket_equal_those_of_a_folder(tmp_path):
     fs = fsspec.filesystem("memory")
     fs.put(str(tmp_path), "/archive-survey", recursive=True)
     try:
-        near = [survey(e, Archive()) for e in scan(tmp_path)]
-        far = [survey(e, Archive()) for e in scan("memory://archive-survey")]
+        near = [survey_file(e, Archive()) for e in scan_archive(tmp_path)]
+        far = [survey_file(e, Archive()) for e in scan_archive("memory://archive-survey")]
     finally:
         fs.rm("/archive-survey", recursive=True)
     for (a, found_a), (b, found_b) in zip(near, far, strict=True):
@@ -193,7 +193,7 @@ def test_rows_of_a_bucket_equal_those_of_a_folder(tmp_path):
 
 
 def test_a_file_that_vanished_is_a_row(tmp_path):
-    row, found = survey(Entry("gone.tif", str(tmp_path / "gone.tif"), 10), Archive())
+    row, found = survey_file(Entry("gone.tif", str(tmp_path / "gone.tif"), 10), Archive())
     assert (row["status"], found) == ("failed", [])
     assert row["reason"] == "the file disappeared after it was listed"
 
@@ -206,7 +206,7 @@ def test_what_is_no_micrograph_says_what_it_is(tmp_path):
     data[12] = 4  # mode: complex
     (tmp_path / "fft.mrc").write_bytes(data)
     (tmp_path / "table.csv").write_text("a,b\n1,2\n")
-    found = {e.uri: survey(e, Archive())[0] for e in scan(tmp_path)}
+    found = {e.uri: survey_file(e, Archive())[0] for e in scan_archive(tmp_path)}
     assert {row["status"] for row in found.values()} == {"skipped"}
     assert {uri: row["kind"] for uri, row in found.items()} == {
         "cube.h5": "signal", "fft.mrc": "signal", "table.csv": "text"
@@ -243,7 +243,7 @@ def test_content_hash_of_a_folder_sees_names_and_bytes(tmp_path):
     for folder, name, data in (("a", "0/1", b"x"), ("b", "0/1", b"x"), ("c", "0/2", b"x"), ("d", "0/1", b"y")):
         (tmp_path / folder / "0").mkdir(parents=True)
         (tmp_path / folder / name).write_bytes(data)
-    digests = [content_sha256(tmp_path / n)[0] for n in "abcd"]
+    digests = [hash_content(tmp_path / n)[0] for n in "abcd"]
     assert digests[0] == digests[1]
     assert len(set(digests)) == 3
 
@@ -258,7 +258,8 @@ NOT_READ = {
 
 def test_all_real_data_give_one_row_each(real):
     surveyed = [
-        survey(entry, Archive()) for entry in scan(real, exclude=("*.md", "*/bounding_boxes/*", "*/labels_yolo/*"))
+        survey_file(entry, Archive())
+        for entry in scan_archive(real, exclude=("*.md", "*/bounding_boxes/*", "*/labels_yolo/*"))
     ]
     files = [p for p in real.rglob("*") if p.is_file() and p.suffix != ".md"]
     files = [p for p in files if p.parent.name not in ("bounding_boxes", "labels_yolo")]

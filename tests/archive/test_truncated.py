@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from emqa_dask.archive.scan import Entry, scan
-from emqa_dask.archive.survey import survey
+from emqa_dask.archive.scan import Entry, scan_archive
+from emqa_dask.archive.survey import survey_file
 from emqa_dask.settings import Archive
 
 SUFFIXES = (".dm3", ".dm4", ".ser", ".emi", ".elid", ".emd", ".h5", ".mrc", ".map", ".tif")
@@ -19,7 +19,7 @@ def rows_of_cuts(path: str, data: bytes) -> list[tuple[str, str]]:
     found = []
     for k in range(20):
         Path(path).write_bytes(data[: len(data) * k // 20])
-        row, _ = survey(Entry(Path(path).name, path), Archive())
+        row, _ = survey_file(Entry(Path(path).name, path), Archive())
         found.append((row["status"], row["reason"]))
     return found
 
@@ -39,26 +39,26 @@ def test_elid_without_its_end_is_named(real, tmp_path):
     data = path.read_bytes()
     for cut in (12, len(data) // 2, len(data) - 1):
         (tmp_path / "x.elid").write_bytes(data[:cut])
-        (entry,) = scan(tmp_path / "x.elid")
-        row, found = survey(entry, Archive())
+        (entry,) = scan_archive(tmp_path / "x.elid")
+        row, found = survey_file(entry, Archive())
         assert (row["status"], found) == ("failed", [])
         assert row["reason"].startswith("truncated ELID: its bzip2 stream has no end")
     plain = bz2.decompress(data)
     for content in (plain[: len(plain) // 2], bytes(10)):  # a whole stream that does not hold all of an ELID
         (tmp_path / "x.elid").write_bytes(bz2.compress(content))
-        (entry,) = scan(tmp_path / "x.elid")
-        assert survey(entry, Archive())[0]["status"] == "failed"
+        (entry,) = scan_archive(tmp_path / "x.elid")
+        assert survey_file(entry, Archive())[0]["status"] == "failed"
 
 
 def test_elid_that_unpacks_to_gigabytes_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("emqa_dask.archive.guards.MAX_ELID_BYTES", 2**20)
     (tmp_path / "x.elid").write_bytes(bz2.compress(bytes(2**21)))
-    (entry,) = scan(tmp_path / "x.elid")
-    assert survey(entry, Archive())[0]["reason"] == "an ELID of over 1,048,576 bytes of data is not read"
+    (entry,) = scan_archive(tmp_path / "x.elid")
+    assert survey_file(entry, Archive())[0]["reason"] == "an ELID of over 1,048,576 bytes of data is not read"
 
 
 @pytest.mark.parametrize("content", [b"\n" * 50, b" \n \r\n" * 5000])
 def test_dens_of_blank_lines_is_refused(tmp_path, content):
     (tmp_path / "x.dens").write_bytes(content)
-    (entry,) = scan(tmp_path / "x.dens")
-    assert survey(entry, Archive())[0]["reason"] == "a DENS log without a line of text"
+    (entry,) = scan_archive(tmp_path / "x.dens")
+    assert survey_file(entry, Archive())[0]["reason"] == "a DENS log without a line of text"

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emqa_dask import tables
-from emqa_dask.archive.headers import Header, prune
-from emqa_dask.archive.rows import clip_integer, fit_row, header_json
-from emqa_dask.archive.scan import _remote_entry, scan
-from emqa_dask.archive.survey import survey
+from emqa_dask.archive.headers import Header, flatten_metadata
+from emqa_dask.archive.rows import clip_integer, dump_header, fit_row
+from emqa_dask.archive.scan import _remote_entry, scan_archive
+from emqa_dask.archive.survey import survey_file
 from emqa_dask.pipeline.tasks import survey as survey_tasks
 from emqa_dask.pipeline.workspace import stages
 from emqa_dask.settings import Archive, Settings
@@ -59,7 +59,7 @@ def test_dates_before_1970_and_after_2262(tmp_path):
     kept = {name: os.stat(tmp_path / f"{name}.tif").st_mtime_ns for name in dates}
     if kept["new"] != dates["new"]:
         pytest.skip("this file system holds no date after 2262")
-    entries = list(scan(tmp_path))
+    entries = list(scan_archive(tmp_path))
     survey_tasks.survey_files(str(tmp_path / "w"), "part", entries, Settings())
     rows = parts.read_part(str(tmp_path / "w"), stages.SURVEY_FILES, "part", tables.CATALOG).set_index("uri")
     assert rows["status"].eq("ok").all()
@@ -80,16 +80,16 @@ def test_dates_of_buckets(when, kept):
 def test_row_that_fits_into_no_table_costs_that_file_alone(tmp_path, monkeypatch):
     for name in "abc":
         tifffile.imwrite(tmp_path / f"{name}.tif", image(ord(name)))
-    entries = list(scan(tmp_path))
+    entries = list(scan_archive(tmp_path))
 
     def read(entry, settings):  # a reader with a fault: a size of 70 bits, and a voltage that is a text
-        row, found = survey(entry, settings)
+        row, found = survey_file(entry, settings)
         if entry.uri == "b.tif":
             row["size_bytes"] = 2**70
             found[0]["voltage_kv"] = "200 kV"
         return row, found
 
-    monkeypatch.setattr(survey_tasks, "survey", read)
+    monkeypatch.setattr(survey_tasks, "survey_file", read)
     survey_tasks.survey_files(str(tmp_path / "w"), "part", entries, Settings())
     rows = parts.read_part(str(tmp_path / "w"), stages.SURVEY_FILES, "part", tables.CATALOG)
     frames = parts.read_part(str(tmp_path / "w"), stages.SURVEY_FRAMES, "part", tables.MICROGRAPHS)
@@ -101,12 +101,12 @@ def test_row_that_fits_into_no_table_costs_that_file_alone(tmp_path, monkeypatch
 
 def test_numbers_beyond_floats_in_headers_are_dropped(tmp_path):
     write_mrc(tmp_path / "x.mrc", image(1, dtype="float32")[None], angstrom=np.inf)
-    (entry,) = scan(tmp_path / "x.mrc")
-    row, (found,) = survey(entry, Archive())
+    (entry,) = scan_archive(tmp_path / "x.mrc")
+    row, (found,) = survey_file(entry, Archive())
     assert row["status"] == "ok"
     assert math.isnan(found["nm_per_pixel"])
-    assert prune({"a": 10**400, "b": {"c": math.nan}, "d": 2**70}) == {"a": 10**400, "d": 2**70}
-    assert header_json({"name\ud800": "\ud800\0x", "huge": 10**5000, "n": 1}) == '{"name\\\\ud800": "x", "n": 1}'
+    assert flatten_metadata({"a": 10**400, "b": {"c": math.nan}, "d": 2**70}) == {"a": 10**400, "d": 2**70}
+    assert dump_header({"name\ud800": "\ud800\0x", "huge": 10**5000, "n": 1}) == '{"name\\\\ud800": "x", "n": 1}'
 
 
 def test_instrument_of_a_megabyte_is_cut():

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 
 from emqa_dask import tables
-from emqa_dask.archive.scan import Entry, scan
+from emqa_dask.archive.scan import Entry, scan_archive
 from emqa_dask.pipeline.commands import ingest
 from emqa_dask.pipeline.tasks import survey
 from emqa_dask.pipeline.workspace import batches, file_catalog, micrograph_ledger, stages
@@ -120,7 +120,7 @@ def test_batches_change_nothing_where_the_shards_are_the_same(sessions, small, t
 
 def test_catalog_and_slots_are_in_the_order_of_the_scan(sessions, small, tmp_path):
     run(tmp_path, sessions, small)
-    assert list(catalog(tmp_path).index) == [e.uri for e in scan(str(sessions))]
+    assert list(catalog(tmp_path).index) == [e.uri for e in scan_archive(str(sessions))]
     for _, of in ledger(tmp_path).groupby("stack"):
         assert list(zip(of["uri"], of["frame"])) == sorted(zip(of["uri"], of["frame"]))
     paths = ledger(tmp_path).drop_duplicates("uri").set_index("uri")["path"]

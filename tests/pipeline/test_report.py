@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from emqa_dask import tables
-from emqa_dask.archive.headers import cohort_suspects
+from emqa_dask.archive.headers import find_pixel_size_outliers
 from emqa_dask.pipeline.commands import verdicts
 from emqa_dask.pipeline.commands.report import report
 from emqa_dask.pipeline.workspace import micrograph_ledger
@@ -115,7 +115,7 @@ def judged_in_memory(root: str, failures: pd.DataFrame) -> tuple[pd.DataFrame, p
     catalog = parts.load_table(layout.catalog(root), tables.CATALOG)
     micrographs = pd.concat(micrograph_ledger.current(root), ignore_index=True)
     micrographs = micrographs.assign(
-        is_nm_per_pixel_suspect=cohort_suspects(micrographs["nm_per_pixel"], verdicts.cohorts(micrographs))
+        is_nm_per_pixel_suspect=find_pixel_size_outliers(micrographs["nm_per_pixel"], verdicts.cohorts(micrographs))
     )
     made = {t: parts.read_table(root, folders(SETTINGS)[t], SCHEMAS[t]) for t in list(folders(SETTINGS))[2:]}
     made = {t: rows[rows["micrograph_id"].isin(micrographs["micrograph_id"])] for t, rows in made.items()}

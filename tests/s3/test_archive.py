@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from emqa_dask.archive.scan import scan, unescape
-from emqa_dask.archive.survey import local_file, survey
+from emqa_dask.archive.scan import scan_archive, unescape_name
+from emqa_dask.archive.survey import fetch_file, survey_file
 from emqa_dask.settings import Archive
 from emqa_dask.store import files
 
@@ -24,17 +24,17 @@ def test_every_key_is_an_entry_that_stays_inside_and_reads_back(healthy):
     bucket, _ = healthy
     for key in KEYS:
         put(bucket, f"archive/{key}", key.encode())
-    entries = list(scan(f"{bucket}/archive"))
-    assert sorted(unescape(e.uri) for e in entries) == sorted(KEYS)
+    entries = list(scan_archive(f"{bucket}/archive"))
+    assert sorted(unescape_name(e.uri) for e in entries) == sorted(KEYS)
     assert len({e.uri for e in entries}) == len(KEYS)
     for entry in entries:
-        name = unescape(entry.uri)
+        name = unescape_name(entry.uri)
         assert not {"", ".", ".."} & set(entry.uri.split("/"))
         if entry.problem:
             assert name.endswith("/")
             continue
         assert entry.size_bytes == len(name.encode())
-        with local_file(entry.path) as path:
+        with fetch_file(entry.path) as path:
             folder = os.path.dirname(path)
             assert os.listdir(folder) == [os.path.basename(path)]
             with open(path, "rb") as file:
@@ -50,7 +50,7 @@ def test_a_listing_takes_one_request_for_a_thousand_keys_and_passes_over_zarr(he
         put(bucket, f"5/x.zarr/c/{k}", b"1")
     put(bucket, "7/", b"")  # a folder that somebody made by hand
     proxy.requests.clear()
-    found = [e.uri for e in scan(bucket)]
+    found = [e.uri for e in scan_archive(bucket)]
     assert found == sorted([f"{k}/image.tif" for k in range(30)] + ["5/x.zarr"])
     assert collections.Counter(r.method for r in proxy.requests) == {"GET": 1}
 
@@ -64,7 +64,7 @@ def test_a_long_listing_goes_on_after_its_pages_and_does_not_list_chunks(healthy
     call = fs.call_s3
     monkeypatch.setattr(fs, "call_s3", lambda *names, **options: call(*names, MaxKeys=3, **options))
     proxy.requests.clear()
-    assert [e.uri for e in scan(bucket)] == [f"{k:02d}.tif" for k in range(6)] + ["05.zarr", "06.tif"]
+    assert [e.uri for e in scan_archive(bucket)] == [f"{k:02d}.tif" for k in range(6)] + ["05.zarr", "06.tif"]
     assert len(proxy.requests) == 4
 
 
@@ -72,8 +72,8 @@ def test_a_missing_folder_and_a_single_file(healthy):
     bucket, _ = healthy
     put(bucket, "a.tif", b"12345")
     with pytest.raises(FileNotFoundError, match="give the URI of the folder"):
-        scan(f"{bucket}/none")
-    (entry,) = scan(f"{bucket}/a.tif")
+        scan_archive(f"{bucket}/none")
+    (entry,) = scan_archive(f"{bucket}/a.tif")
     assert (entry.uri, entry.path, entry.size_bytes) == ("a.tif", f"{bucket}/a.tif", 5)
 
 
@@ -87,12 +87,12 @@ def test_what_lies_beside_an_image_is_read_with_it(healthy, tmp_path):
     (tmp_path / "a.txt").write_bytes(text)
     for key, data in {"a.jpg": image, "a.txt": text, "b.jpg": image, "c.txt": text}.items():
         put(bucket, key, data)
-    entries = {e.uri: e for e in scan(bucket)}
-    assert {e.uri: e.beside for e in entries.values() if e.beside} == {"a.jpg": f"{bucket}/a.txt"}
+    entries = {e.uri: e for e in scan_archive(bucket)}
+    assert {e.uri: e.sidecar for e in entries.values() if e.sidecar} == {"a.jpg": f"{bucket}/a.txt"}
     proxy.requests.clear()
-    (with_text,) = survey(entries["a.jpg"], Archive())[1]
-    (alone,) = survey(entries["b.jpg"], Archive())[1]
+    (with_text,) = survey_file(entries["a.jpg"], Archive())[1]
+    (alone,) = survey_file(entries["b.jpg"], Archive())[1]
     assert len(proxy.requests) == 3
-    (local,) = survey(next(iter(scan(tmp_path))), Archive())[1]
+    (local,) = survey_file(next(iter(scan_archive(tmp_path))), Archive())[1]
     assert local["nm_per_pixel"] == with_text["nm_per_pixel"] == 12.5
     assert alone["nm_per_pixel"] != alone["nm_per_pixel"]

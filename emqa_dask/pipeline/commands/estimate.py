@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from emqa_dask.archive import readers, scan
-from emqa_dask.archive.survey import local_file, survey
+from emqa_dask.archive.survey import fetch_file, survey_file
 from emqa_dask.pipeline.tasks import measure
 from emqa_dask.pipeline.tasks.classify import classify_partition
 from emqa_dask.run.cluster import n_cores
@@ -22,7 +22,7 @@ def estimate(source: str, settings: Settings, say: Say = print, n_sample: int = 
     sample = []
     n_files = 0
     n_bytes = 0
-    for entry in scan.scan(source, settings.archive.exclude):
+    for entry in scan.scan_archive(source, settings.archive.exclude):
         n_files = n_files + 1
         n_bytes = n_bytes + entry.size_bytes
         if len(sample) < n_sample:
@@ -35,10 +35,10 @@ def estimate(source: str, settings: Settings, say: Say = print, n_sample: int = 
     n_micrographs = 0
     kinds = Counter()
     for entry in sample:
-        row, frames = survey(entry, settings.archive)
+        row, frames = survey_file(entry, settings.archive)
         kinds[row["kind"] if row["status"] == "ok" else row["status"]] += 1
         for frame in frames:
-            with local_file(entry.path) as path:
+            with fetch_file(entry.path) as path:
                 image = readers.open_source(path).frames[frame["frame"]].read()
             measure.measure(image, frame, measure.detect(image, frame, settings), settings)
             if settings.classify.model:

@@ -85,7 +85,9 @@ def run(
         to_device(np.zeros(1), settings.detect.device)
     if "ingest" in steps:
         source = source if "://" in source else os.path.abspath(source)
-        next(iter(scan.scan(source, settings.archive.exclude)))  # an archive that is not there makes no workspace
+        next(
+            iter(scan.scan_archive(source, settings.archive.exclude))
+        )  # an archive that is not there makes no workspace
         layout.claim(root, source)
     source = layout.source_of(root)
     seconds = {}

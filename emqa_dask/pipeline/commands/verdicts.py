@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from emqa_dask import models, tables
-from emqa_dask.archive.headers import cohort_suspects
+from emqa_dask.archive.headers import find_pixel_size_outliers
 from emqa_dask.pipeline.workspace import cohorts as sessions
 from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.pipeline.workspace.detectors import names_of
@@ -207,7 +207,7 @@ def _gather(root: str, settings: Settings, runs: Runs, signatures: Spill, identi
         rows["status"] = rows["status"].where(rows.pop("is_present").ne(False), "removed")
         flat = tables.conform(rows.assign(frame=FILE), FLAT)
         runs.add(flat.append_column(ROW.field("flags"), pa.nulls(len(flat), pa.list_(FLAG))))
-    is_suspect = cohort_suspects(_joined(nm, float), _joined(cohort, np.uint64))
+    is_suspect = find_pixel_size_outliers(_joined(nm, float), _joined(cohort, np.uint64))
     return Compact(_joined(shapes, np.uint32), _joined(is_solid, bool), is_suspect, signatures, identities)
 
 

@@ -13,9 +13,9 @@ import pandas as pd
 
 from emqa_dask import tables
 from emqa_dask.archive import readers
-from emqa_dask.archive.scan import unescape
+from emqa_dask.archive.scan import unescape_name
 from emqa_dask.archive.source import Frame, ReadError
-from emqa_dask.archive.survey import local_file
+from emqa_dask.archive.survey import fetch_file
 from emqa_dask.detect import log
 from emqa_dask.partition import Partition
 from emqa_dask.pipeline.tasks.classify import classify_micrographs, classify_partition
@@ -130,7 +130,7 @@ def _store(root: str, partition: Partition, rows: pd.DataFrame, call: Call) -> l
             row = records[slot]
             if here["path"] != row["path"]:
                 copies.close()
-                here.update(path=row["path"], copy=copies.enter_context(local_file(unescape(row["path"]))))
+                here.update(path=row["path"], copy=copies.enter_context(fetch_file(unescape_name(row["path"]))))
             try:
                 size = {"label": row["uri"], "megapixels": megapixels(row)}
                 for y0, y1 in call(frame_windows, here["copy"], row["frame"], **size):
@@ -147,7 +147,7 @@ def _store(root: str, partition: Partition, rows: pd.DataFrame, call: Call) -> l
 
 def frame_windows(path: str, number: int) -> list[tuple[int, int]]:
     """Row windows of frame `number` of the file at `path`, see Frame.windows()."""
-    return list(_frame(path, number).windows())
+    return list(_frame(path, number).row_ranges())
 
 
 def read_window(path: str, number: int, y0: int, y1: int) -> np.ndarray:

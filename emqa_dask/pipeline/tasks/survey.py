@@ -6,8 +6,8 @@ import pyarrow as pa
 
 from emqa_dask import tables
 from emqa_dask.archive.rows import fit_row
-from emqa_dask.archive.scan import Entry, escape
-from emqa_dask.archive.survey import survey
+from emqa_dask.archive.scan import Entry, escape_name
+from emqa_dask.archive.survey import survey_file
 from emqa_dask.pipeline.workspace.stages import (
     LOST,
     SURVEY_FAILURES,
@@ -45,7 +45,7 @@ def survey_files(root: str, name: str, entries: list[Entry], settings: Settings,
     for entry in entries:
         try:
             pixels = entry.size_bytes / 2  # as far as can be told before it is read
-            row, found = call(survey, entry, settings.archive, label=entry.uri, megapixels=pixels / 1e6)
+            row, found = call(survey_file, entry, settings.archive, label=entry.uri, megapixels=pixels / 1e6)
         except Died as died:
             row = failed(entry, died)
             found = []
@@ -53,7 +53,7 @@ def survey_files(root: str, name: str, entries: list[Entry], settings: Settings,
         rows.append(row)
         for frame in found:
             size = (frame["height_px"], frame["width_px"], frame["dtype"], frame["nm_per_pixel"])
-            frames.append(frame | {"stack": layout.stack_name(*size), "path": escape(entry.path)})
+            frames.append(frame | {"stack": layout.stack_name(*size), "path": escape_name(entry.path)})
     write(root, name, rows, frames, failures)
     n_bytes = sum(entry.size_bytes for entry in entries)
     stacks = dict(Counter(frame["stack"] for frame in frames))

@@ -30,7 +30,7 @@ def new_files(
     known = known_files(root, settings)
     fs, path = files.locate(root)
     inside = tuple(f"{name.rstrip('/')}/" for name in (path, fs.unstrip_protocol(path)))
-    entries = scan.scan(source if "://" in source else os.path.abspath(source), settings.exclude)
+    entries = scan.scan_archive(source if "://" in source else os.path.abspath(source), settings.exclude)
     while listed := list(itertools.islice(entries, LISTED)):
         outside = [entry for entry in listed if not f"{entry.path}/".startswith(inside)]
         of_uris = digests.of_texts(entry.uri for entry in outside)
