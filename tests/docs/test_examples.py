@@ -39,11 +39,27 @@ def test_triage_example(tmp_path):
     assert (tmp_path / "triage-example/workspace/report/index.html").is_file()
 
 
-def test_training_example_leaves_the_described_files(tmp_path):
-    assert EXPECTED["train_and_calibrate.py"] in run_example("train_and_calibrate.py", tmp_path)
-    workspace = tmp_path / "train-example/workspace"
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """The folder that the training example leaves."""
+    folder = tmp_path_factory.mktemp("training")
+    assert EXPECTED["train_and_calibrate.py"] in run_example("train_and_calibrate.py", folder)
+    return folder / "train-example"
+
+
+def test_training_example_leaves_the_described_files(trained):
     places = {name: columns.find_file(name) for name in columns.list_schemas() if not name.startswith("ORDER")}
-    assert [name for name, place in places.items() if not any(workspace.glob(place))] == []
+    assert [name for name, place in places.items() if not any((trained / "workspace").glob(place))] == []
+
+
+def test_python_lines_of_the_page_of_results_run(trained):
+    page = (PAGES / "how-to/results.md").read_text()
+    lines = page.partition("```python\nimport emqa_dask\n")[2].partition("```")[0]
+    image = next((trained / "archive").rglob("*.hspy"))
+    lines = lines.replace("scan.dm4", str(image)).replace('"lots"', repr(str(trained / "families")))
+    assert str(image) in lines
+    program = f"import emqa_dask\n{lines}\nassert len(tables) == p.shape[1] == 1"
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_tuning_example(tmp_path):
