@@ -86,9 +86,8 @@ def verdicts(detector: str, forests: tuple[str, ...], n: int, settings: Settings
             _, image, _, colour = cohort_images.draw_nothing(kind, rng, cohort_images.SHAPES[k % 4], name)
             row = {"micrograph_id": name, "colour_fraction": colour, "nm_per_pixel": np.nan, "voltage_kv": np.nan}
             row |= {"height_px": image.shape[0], "width_px": image.shape[1]}
-            found = pd.concat(
-                [detect_image(image, settings.detect), *measure.by_networks([image], [np.nan], settings.detect)]
-            )
+            objects = measure.by_networks([image], [np.nan], settings.detect, settings.run.device)
+            found = pd.concat([detect_image(image, settings.detect), *objects])
             evidence += measure.evidence_of(row, found, settings)
             rows.append(measure.features_of(image, row, found, settings))
             kinds.append(kind)

@@ -5,7 +5,7 @@
 #
 #   local.sh scheduler                 on several: one scheduler, anywhere (see local.sh, also for TLS, HOST, ...)
 #   gpu_node.sh workers ADDRESS        on each GPU machine: its GPUs join that scheduler
-#   emqa triage SRC --scheduler ADDRESS --set detect.device="cuda"
+#   emqa triage SRC --scheduler ADDRESS --set run.device="cuda"
 #
 # Environment, beside what local.sh takes:
 #   CUDA_VISIBLE_DEVICES=0,1   which GPUs; default all
@@ -47,7 +47,7 @@ workers() {
 case ${1:-} in
 triage)
     [ $# -ge 2 ] || usage
-    exec "$python" -m emqa_dask triage "${@:2}" --scheduler cuda --set 'detect.device="cuda"' \
+    exec "$python" -m emqa_dask triage "${@:2}" --scheduler cuda --set 'run.device="cuda"' \
         --set "cuda.rmm_pool_fraction=${POOL:-0.8}" ${TLS:+--set "run.tls=$TLS"}
     ;;
 workers) [ $# -eq 2 ] || usage; workers "$2" ;;

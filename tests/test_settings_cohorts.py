@@ -50,7 +50,8 @@ def test_cohorts_change_the_folders_and_their_absence_does_not():
     ("table", "said"),
     [
         ({"treshold": 0.1}, "cohorts.treshold.*threshold"), ({"threshold": "low"}, "cohorts.threshold.*float"),
-        ({"device": "cuda"}, "cohorts.device"), ({"min_sigma": 30.0}, "detect.min_sigma"), (3, "list of tables"),
+        ({"precision": "float16"}, "cohorts.precision"), ({"min_sigma": 30.0}, "detect.min_sigma"),
+        (3, "list of tables"),
         ({"num_sigma": True}, "cohorts.num_sigma"), ({"log_scale": 1}, "cohorts.log_scale"),
     ],
 )  # fmt: skip

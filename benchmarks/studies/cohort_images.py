@@ -145,7 +145,7 @@ def measured(cohort: str, n: int, detector: str, cache: Path) -> pd.DataFrame:
         found = []
         for first in range(0, len(pixels), 8):  # so that progress is seen
             part = pixels[first : first + 8]
-            tables_of = measure.by_networks(part, [np.nan] * len(part), settings.detect)
+            tables_of = measure.by_networks(part, [np.nan] * len(part), settings.detect, settings.run.device)
             for name, table in zip(known["micrograph_id"][first : first + 8], tables_of, strict=True):
                 found.append(table[OF_DETECTIONS].assign(micrograph_id=name))
         of_network.parent.mkdir(parents=True, exist_ok=True)

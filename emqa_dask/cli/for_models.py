@@ -88,7 +88,7 @@ images that are held out come the card's figures and what counts as out of domai
         epilog="""examples:
   emqa train ensemble labels.csv --out lots --members 16
   emqa train ensemble labels.csv --images scans --out lots --whole --window 128 --epochs 60
-  emqa train ensemble labels.csv --out lots --scheduler cuda --set detect.device=cuda     one member per GPU
+  emqa train ensemble labels.csv --out lots --scheduler cuda --set run.device=cuda     one member per GPU
   emqa triage scans --classifier lots""",
     )
     ensemble.add_argument("labels", metavar="LABELS.csv")

@@ -28,7 +28,7 @@ class Candidates(NamedTuple):
     settings: Detect  # of the search; its threshold is the floor
 
 
-def candidates(image: np.ndarray, settings: Detect, limits: Limits | None = None) -> Candidates:
+def candidates(image: np.ndarray, settings: Detect, limits: Limits | None = None, device: str = "cpu") -> Candidates:
     """The candidates of one micrograph, from which `chosen_detections` makes the rows of `log.detect_image`.
 
     `image` (h, w; any real dtype, on the host) is normalised as `settings` says (`limits`: by these intensities), and
@@ -38,7 +38,7 @@ def candidates(image: np.ndarray, settings: Detect, limits: Limits | None = None
     constant and all-NaN images give none. Raises ValueError for images that are not two-dimensional and real.
     """
     image = real(np.asarray(image))
-    return candidates_of_strips(lambda y0, y1: image[y0:y1], image.shape, settings, limits)
+    return candidates_of_strips(lambda y0, y1: image[y0:y1], image.shape, settings, limits, device=device)
 
 
 def candidates_of_strips(
@@ -47,6 +47,7 @@ def candidates_of_strips(
     settings: Detect,
     limits: Limits | None = None,
     strip_px: int | None = None,
+    device: str = "cpu",
 ) -> Candidates:
     """`candidates` of an image of `shape` of which only strips are in memory: the same for any `strip_px`.
 
@@ -64,25 +65,20 @@ def candidates_of_strips(
         image = real(np.asarray(read(first, last)))
         pixels = centred(image, settings, limits)
         where = searched_pixels(image, settings, first, start, stop, shape)
-        if settings.device == "cpu":
+        if device == "cpu":
             part = log_fast.scale_maxima(
                 pixels, sigmas, *asked(settings), steps=steps, where=where, most=most(settings)
             )
         else:
-            part = maxima_on_device(moved(pixels, settings), sigmas, where, settings)
+            part = maxima_on_device(to_device(pixels, device), sigmas, where, settings, device)
         found = scales.strongest([found, part._replace(y=part.y + first)], most(settings))
     return Candidates(found, sigmas, shape, settings)
 
 
-def moved(pixels: np.ndarray, settings: Detect):
-    """`pixels` on the device that `settings` asks for; RuntimeError where there is no GPU."""
-    return to_device(pixels, settings.device)
-
-
-def maxima_on_device(pixels, sigmas: np.ndarray, where: Where, settings: Detect) -> Maxima:
-    """The maxima of `pixels`, on their device, by the exact path; `where` lies on the host."""
+def maxima_on_device(pixels, sigmas: np.ndarray, where: Where, settings: Detect, device: str) -> Maxima:
+    """The maxima of `pixels`, which lie on `device`, by the exact path; `where` lies on the host."""
     if where.known is not None:
-        where = where._replace(known=moved(where.known, settings))
+        where = where._replace(known=to_device(where.known, device))
     return log_exact.scale_maxima(pixels, sigmas, *asked(settings), most=most(settings), where=where)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from emqa_dask.backend import backend, in_batches
+from emqa_dask.backend import backend, in_batches, to_device
 from emqa_dask.detect import log_fast, scales, tiles
 from emqa_dask.detect.candidates import (
     Candidates,
@@ -15,7 +15,6 @@ from emqa_dask.detect.candidates import (
     centred,
     chosen_detections,
     maxima_on_device,
-    moved,
     pruned,
     score,
     searched_pixels,
@@ -145,7 +144,9 @@ def as_float(image: Any) -> Any:
     return xp.maximum(scaled, -1.0) if kind == "i" else scaled
 
 
-def detect_image(image: np.ndarray, settings: Detect, limits: Limits | None = None) -> pd.DataFrame:
+def detect_image(
+    image: np.ndarray, settings: Detect, limits: Limits | None = None, device: str = "cpu"
+) -> pd.DataFrame:
     """The blobs of one micrograph as rows of `tables.DETECTIONS` without micrograph_id, strongest first.
 
     `image` is (h, w) of any real dtype on the host; it is normalised as `settings` says, and `settings.threshold` is on
@@ -156,38 +157,41 @@ def detect_image(image: np.ndarray, settings: Detect, limits: Limits | None = No
     No blob lies on a NaN or infinite pixel. Polarity "auto" is bright or dark, whichever answers more strongly in the
     whole image. Scales larger than the image's longer side are left out. Empty, constant and all-NaN images give no
     rows. `limits` are the intensities that become 0 and 1, where they are known from elsewhere.
+    `device` is "cpu" or "cuda"; RuntimeError where there is no GPU.
 
     `attrs["is_capped"]` of the table says whether more than `settings.max_detections` were found; the strongest are
     kept. `attrs["too_many_blobs"]` says whether there were over 20 times as many maxima of a polarity, or so many near
     each other, that only the strongest were even pruned: the threshold is in the noise. Memory is bounded whatever the
     threshold. Raises ValueError for images that are not two-dimensional and real.
     """
-    return chosen_detections(candidates(image, settings, limits), settings)
+    return chosen_detections(candidates(image, settings, limits, device), settings)
 
 
-def detect_images(images: Iterable[np.ndarray], settings: Detect, batch_size: int = 1) -> Iterator[pd.DataFrame]:
+def detect_images(
+    images: Iterable[np.ndarray], settings: Detect, batch_size: int = 1, device: str = "cpu"
+) -> Iterator[pd.DataFrame]:
     """The rows of `detect_image` for each of `images`, in order, whatever `batch_size`.
 
-    On the CPU they are dealt with one by one as they come. On `settings.device` "cuda" up to `batch_size` images of one
+    On the CPU they are dealt with one by one as they come. On `device` "cuda" up to `batch_size` images of one
     shape travel to the GPU together, and half as many from the moment that its memory runs out; MemoryError when one
     image alone is too large, RuntimeError where there is no GPU.
     """
-    if settings.device == "cpu":
+    if device == "cpu":
         return (detect_image(image, settings) for image in images)
-    return in_batches(lambda batch: _detect_batch(batch, settings), images, batch_size)
+    return in_batches(lambda batch: _detect_batch(batch, settings, device), images, batch_size)
 
 
-def _detect_batch(images: list[np.ndarray], settings: Detect) -> Iterator[pd.DataFrame]:
+def _detect_batch(images: list[np.ndarray], settings: Detect, device: str) -> Iterator[pd.DataFrame]:
     images = [real(np.asarray(image)) for image in images]
     shape = images[0].shape
     sigmas = searched_sigmas(settings, shape)
     if len({image.shape for image in images}) > 1 or images[0].size > tiles.WHOLE_PX or len(sigmas) == 0:
-        yield from (detect_image(image, settings) for image in images)
+        yield from (detect_image(image, settings, device=device) for image in images)
         return
-    pixels = moved(np.stack([centred(image, settings) for image in images]), settings)
+    pixels = to_device(np.stack([centred(image, settings) for image in images]), device)
     for n, image in enumerate(images):
         where = searched_pixels(image, settings, 0, 0, shape[0], shape)
-        found = maxima_on_device(pixels[n], sigmas, where, settings)
+        found = maxima_on_device(pixels[n], sigmas, where, settings, device)
         yield chosen_detections(Candidates(found, sigmas, shape, settings), settings)
 
 
@@ -197,12 +201,13 @@ def detect_strips(
     settings: Detect,
     limits: Limits | None = None,
     strip_px: int | None = None,
+    device: str = "cpu",
 ) -> pd.DataFrame:
     """`detect_image` of an image of `shape` of which only strips are in memory; the same rows for any `strip_px`.
 
     `read(y0, y1)` gives rows y0 <= y < y1, all columns. Every strip is searched with the rows around it that its widest
     kernel touches, and keeps the blobs whose centre it owns, so that no blob is cut, lost or counted twice; pruning
-    then sees the whole image at once. On `settings.device` "cuda" the exact path runs there, one transfer in and one
+    then sees the whole image at once. On `device` "cuda" the exact path runs there, one transfer in and one
     table out; RuntimeError where there is no GPU.
     """
-    return chosen_detections(candidates_of_strips(read, shape, settings, limits, strip_px), settings)
+    return chosen_detections(candidates_of_strips(read, shape, settings, limits, strip_px, device), settings)

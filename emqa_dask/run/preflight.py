@@ -51,7 +51,7 @@ def check(client, settings: Settings, needs: Needs, *, root: str, say: Callable[
     findings = _space(root, needs.output_bytes)
     if client is not None:
         workers = client.scheduler_info(n_workers=-1)["workers"]
-        on_cpu = bool(settings.detect.networks) and settings.detect.device == "cpu"
+        on_cpu = bool(settings.detect.networks) and settings.run.device == "cpu"
         has = {"has_networks": on_cpu, "has_classifier": bool(settings.classify.model)}
         need = memory_bytes(needs.partition_bytes, needs.image_px, is_bucket=_is_bucket(root), **has)
         findings += _resources(workers, settings) + _memory(workers, need)
@@ -84,10 +84,10 @@ def memory_bytes(
 
 
 def _resources(workers: dict, settings: Settings) -> list[str]:
-    if settings.detect.device != "cuda" or any(worker["resources"].get("GPU", 0) >= 1 for worker in workers.values()):
+    if settings.run.device != "cuda" or any(worker["resources"].get("GPU", 0) >= 1 for worker in workers.values()):
         return []
-    remedy = "start them by `dask cuda worker --resources GPU=1`, or use --scheduler cuda, or set detect.device = 'cpu'"
-    return [f"detect.device is 'cuda', but none of {len(workers)} workers offers a GPU: {remedy}"]
+    remedy = "start them by `dask cuda worker --resources GPU=1`, or use --scheduler cuda, or set run.device = 'cpu'"
+    return [f"run.device is 'cuda', but none of {len(workers)} workers offers a GPU: {remedy}"]
 
 
 def _memory(workers: dict, need: int) -> list[str]:

@@ -19,6 +19,7 @@ from emqa_dask.settings.stages import Archive, Classify, Cohort, Detect, Featuri
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 RENAMED_KEYS = {  # former name -> present name, both as section.key; the former one is refused
+    "detect.device": "run.device",
     "report.trust_f1": "triage.trust_f1",
     "report.max_ood_distance": "triage.max_ood_distance",
     "report.max_entropy_nats": "triage.max_entropy_nats",
@@ -155,7 +156,7 @@ def _cohorts(tables: object, common: Detect, source: str) -> tuple[Cohort, ...]:
         raise SettingsError("[[cohorts]] has to be a list of tables")
     matching = {name: hint for name, hint in _field_types(Cohort).items() if name != "changes"}
     hints = _field_types(Detect) | matching
-    for key in ("device", "detectors", "precision"):  # the same for a whole run
+    for key in ("detectors", "precision"):  # the same for a whole run
         del hints[key]
     found = []
     for table in tables:

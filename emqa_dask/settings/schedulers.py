@@ -17,6 +17,7 @@ WALLTIME = re.compile(r"(?:([0-9]{1,6})-)?([0-9]{1,6}):([0-5][0-9]):([0-5][0-9])
 @dataclass(frozen=True)
 class Run:
     scheduler: str = "local"  # local, in-process, cuda, slurm, kubernetes, tcp://host:port, or file:scheduler.json
+    device: str = "cpu"  # that searches images and runs networks: cpu, or cuda: the GPU of each worker
     workers: int = 0  # worker processes: 0 = one per core (local) or GPU (cuda), or between the section's min and max
     threads_per_worker: int = 1
     tasks_per_worker: int = 3  # futures in flight per worker
@@ -43,6 +44,7 @@ class Run:
         if self.scheduler.startswith(("tcp://", "tls://")):
             require(_has_port(self.scheduler.rstrip("/"), 1), "run.scheduler", self.scheduler, rule)
         require(self.scheduler != "file:", "run.scheduler", self.scheduler, rule)
+        require(self.device in ("cpu", "cuda"), "run.device", self.device, "is 'cpu' or 'cuda'")
         rule = f"is host:port, as in 127.0.0.1:0, with a port up to {LAST_PORT}"
         require(_has_port(self.dashboard, 0), "run.dashboard", self.dashboard, rule)
 

@@ -61,7 +61,6 @@ class Detect:
     low_percentile: float = 1.0  # robust normalisation: these percentiles become 0 and 1
     high_percentile: float = 99.0
     max_detections: int = 5000  # the strongest are kept; the cap is recorded
-    device: str = "cpu"
     precision: str = "float32"  # of the networks; bfloat16 and float16 are faster where hardware has them
     RANGES: ClassVar = {
         "min_sigma": Range(0.1, 1000),
@@ -89,7 +88,6 @@ class Detect:
         require(self.min_sigma <= self.max_sigma, "detect.min_sigma", self.min_sigma, rule)
         low, high = self.low_percentile, self.high_percentile
         require(low < high, "detect.low_percentile", low, f"has to be below detect.high_percentile, which is {high}")
-        require(self.device in ("cpu", "cuda"), "detect.device", self.device, "is 'cpu' or 'cuda'")
         require(self.precision in PRECISIONS, "detect.precision", self.precision, f"is one of {', '.join(PRECISIONS)}")
 
     @property

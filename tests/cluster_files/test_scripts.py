@@ -97,4 +97,4 @@ def test_gpu_node_starts_what_dask_cuda_and_emqa_know(tmp_path):
     options = parser().parse_args(arguments)
     assert (module, options.scheduler, options.workspace) == ("emqa_dask", "cuda", "ws")
     changed = replace(Settings(), cli._changes(options))
-    assert (changed.detect.device, changed.run.tls) == ("cuda", str(tmp_path))
+    assert (changed.run.device, changed.run.tls) == ("cuda", str(tmp_path))

@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 
 from emqa_dask.backend import to_device
-from emqa_dask.detect import candidates, tiles
+from emqa_dask.detect import candidates, log, tiles
 from emqa_dask.detect.log import detect_image, detect_images
 from emqa_dask.settings import Detect
 from emqa_dask.synthetic.profiles import make_sample
 
-SETTINGS = Detect(device="cuda", min_sigma=2, max_sigma=8, num_sigma=4)
+SETTINGS = Detect(min_sigma=2, max_sigma=8, num_sigma=4)
 
 
 def has_gpu() -> bool:
@@ -49,7 +49,8 @@ class Device:
 @pytest.fixture
 def device(monkeypatch):
     there = Device()
-    monkeypatch.setattr(candidates, "to_device", there)
+    for module in (candidates, log):
+        monkeypatch.setattr(module, "to_device", there)
     return there
 
 
@@ -64,8 +65,8 @@ def assert_same(found, expected):
 @pytest.mark.skipif(has_gpu(), reason="there is a GPU here: nothing to refuse")
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_cuda_without_a_gpu_is_refused_not_replaced():
-    for found in (lambda: detect_image(np.ones((32, 32), np.uint8), SETTINGS),
-                  lambda: list(detect_images([np.ones((32, 32), np.uint8)], SETTINGS))):  # fmt: skip
+    for found in (lambda: detect_image(np.ones((32, 32), np.uint8), SETTINGS, device="cuda"),
+                  lambda: list(detect_images([np.ones((32, 32), np.uint8)], SETTINGS, device="cuda"))):  # fmt: skip
         with pytest.raises(RuntimeError, match=r"no (usable )?GPU"):
             found()
 
@@ -76,10 +77,10 @@ def test_cuda_without_a_gpu_is_refused_not_replaced():
 def test_batches_of_any_size_give_the_rows_of_single_images(device, dtype, batch_size, polarity):
     settings = dataclasses.replace(SETTINGS, polarity=polarity)
     many = images(5, dtype=dtype)
-    expected = [detect_image(image, settings) for image in many]
+    expected = [detect_image(image, settings, device="cuda") for image in many]
     assert all(len(rows) for rows in expected)
     device.shapes.clear()
-    assert_same(detect_images(iter(many), settings, batch_size), expected)
+    assert_same(detect_images(iter(many), settings, batch_size, "cuda"), expected)
     full, left = divmod(5, batch_size)
     assert device.shapes.count((96, 80)) == (dtype == np.float32)  # the mask of the one image with NaN
     assert [shape for shape in device.shapes if len(shape) == 3] == [(batch_size, 96, 80)] * full + [(left, 96, 80)] * (
@@ -89,16 +90,16 @@ def test_batches_of_any_size_give_the_rows_of_single_images(device, dtype, batch
 
 def test_memory_that_runs_out_halves_the_batch_and_changes_nothing_else(device):
     many = images(7)
-    expected = [detect_image(image, SETTINGS) for image in many]
+    expected = [detect_image(image, SETTINGS, device="cuda") for image in many]
     device.shapes.clear()
     device.room = 3 * 96 * 80
-    assert_same(detect_images(many, SETTINGS, 8), expected)
+    assert_same(detect_images(many, SETTINGS, 8, "cuda"), expected)
     assert [shape[0] for shape in device.shapes] == [7, 3, 3, 1]
 
 
 def test_an_image_too_large_alone_is_named_after_those_before_it(device):
     device.room = 96 * 80
-    found = detect_images([*images(2), np.zeros((97, 80), np.uint8)], SETTINGS, 2)
+    found = detect_images([*images(2), np.zeros((97, 80), np.uint8)], SETTINGS, 2, "cuda")
     assert len(next(found))
     assert len(next(found))
     with pytest.raises(MemoryError, match=r"^item 2 alone takes more than the GPU's memory"):
@@ -107,26 +108,25 @@ def test_an_image_too_large_alone_is_named_after_those_before_it(device):
 
 def test_mixed_shapes_empty_images_and_strips_go_one_by_one(device, monkeypatch):
     many = [*images(2), *images(1, shape=(64, 64)), np.zeros((0, 7), np.uint8), np.full((40, 40), 3, np.uint8)]
-    expected = [detect_image(image, SETTINGS) for image in many]
-    assert_same(detect_images(many, SETTINGS, 8), expected)
-    assert_same(detect_images([many[3]] * 2, SETTINGS, 2), [expected[3]] * 2)
+    expected = [detect_image(image, SETTINGS, device="cuda") for image in many]
+    assert_same(detect_images(many, SETTINGS, 8, "cuda"), expected)
+    assert_same(detect_images([many[3]] * 2, SETTINGS, 2, "cuda"), [expected[3]] * 2)
     monkeypatch.setattr(tiles, "WHOLE_PX", 5000)
     monkeypatch.setattr(tiles, "STRIP_PX", 3000)
     device.shapes.clear()
-    limited = [detect_image(image, SETTINGS) for image in many[:2]]
+    limited = [detect_image(image, SETTINGS, device="cuda") for image in many[:2]]
     in_strips = list(device.shapes)
     assert len(in_strips) > 2
     device.shapes.clear()
-    assert_same(detect_images(many[:2], SETTINGS, 2), limited)
+    assert_same(detect_images(many[:2], SETTINGS, 2, "cuda"), limited)
     assert device.shapes == in_strips
 
 
 def test_on_the_cpu_images_come_one_by_one_and_equal_detect_image():
-    settings = dataclasses.replace(SETTINGS, device="cpu")
     drawn = []
     many = images(3)
-    found = detect_images((drawn.append(n) or image for n, image in enumerate(many)), settings, batch_size=8)
+    found = detect_images((drawn.append(n) or image for n, image in enumerate(many)), SETTINGS, batch_size=8)
     for n, rows in enumerate(found):
         assert drawn == list(range(n + 1))
-        assert_same([rows], [detect_image(many[n], settings)])
+        assert_same([rows], [detect_image(many[n], SETTINGS)])
     assert drawn == [0, 1, 2]

@@ -1,7 +1,5 @@
 """On a GPU: the LoG finds what it finds on the CPU, blob for blob, and halves batches that its memory cannot hold."""
 
-import dataclasses
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -44,11 +42,12 @@ def test_the_same_blobs_on_both_devices(profile, dtype):
 @pytest.mark.parametrize("batch_size", [1, 3])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_detections_are_those_of_the_exact_path_on_the_cpu(monkeypatch, dtype, batch_size):
-    settings = Detect(device="cuda")
+    settings = Detect()
     many = [image("cavity-tem", dtype, seed) for seed in range(4)]
-    there = list(detect_images(many, settings, batch_size))
-    monkeypatch.setattr(candidates, "to_device", lambda array, device: array)
-    here = [detect_image(pixels, settings) for pixels in many]
+    there = list(detect_images(many, settings, batch_size, "cuda"))
+    for module in (candidates, log):
+        monkeypatch.setattr(module, "to_device", lambda array, device: array)
+    here = [detect_image(pixels, settings, device="cuda") for pixels in many]
     assert sum(map(len, here)) > 20
     for a, b in zip(here, there, strict=True):
         a, b = (clear(rows, "response", settings.threshold) for rows in (a, b))
@@ -59,9 +58,10 @@ def test_detections_are_those_of_the_exact_path_on_the_cpu(monkeypatch, dtype, b
 
 def test_one_image_goes_in_and_one_table_comes_out(monkeypatch):
     moved = []
-    monkeypatch.setattr(candidates, "to_device", lambda array, device: moved.append("in") or to_device(array, device))
+    for module in (candidates, log):
+        monkeypatch.setattr(module, "to_device", lambda array, name: moved.append("in") or to_device(array, name))
     monkeypatch.setattr(log_exact, "to_host", lambda array: moved.append(array.shape) or to_host(array))
-    rows = list(detect_images([image("cavity-tem", np.uint8, seed) for seed in range(3)], Detect(device="cuda"), 3))
+    rows = list(detect_images([image("cavity-tem", np.uint8, seed) for seed in range(3)], Detect(), 3, "cuda"))
     assert moved[0] == "in"
     assert [shape[1] for shape in moved[1:]] == [31, 31, 31]
     assert all(shape[0] >= len(found) for shape, found in zip(moved[1:], rows, strict=True))
@@ -100,7 +100,7 @@ def test_the_fast_path_on_the_cpu_finds_nearly_the_same():
     pixels = image("cavity-tem", np.uint16, seed=4)
     settings = Detect()
     cpu = detect_image(pixels, settings)
-    gpu = detect_image(pixels, dataclasses.replace(settings, device="cuda"))
+    gpu = detect_image(pixels, settings, device="cuda")
     assert abs(len(cpu) - len(gpu)) <= max(2, 0.01 * len(cpu))
 
 
@@ -125,13 +125,13 @@ def little_memory():
 
 def test_batches_that_do_not_fit_are_halved_and_nothing_else_changes(little_memory, monkeypatch):
     many = [image("cavity-tem", np.uint8, seed, shape=(1024, 1024)) for seed in range(4)] * 10
-    settings = Detect(device="cuda")
-    expected = list(detect_images(many, settings, 1))
+    settings = Detect()
+    expected = list(detect_images(many, settings, 1, "cuda"))
     sizes = []
     tried = log._detect_batch
-    monkeypatch.setattr(log, "_detect_batch", lambda batch, s: sizes.append(len(batch)) or tried(batch, s))
+    monkeypatch.setattr(log, "_detect_batch", lambda batch, *rest: sizes.append(len(batch)) or tried(batch, *rest))
     little_memory(150 << 20)  # 40 images are 160 MiB; the scale space of one should be some 60
-    found = list(detect_images(many, settings, 40))
+    found = list(detect_images(many, settings, 40, "cuda"))
     assert sizes[:2] == [40, 20]
     for a, b in zip(found, expected, strict=True):
         pd.testing.assert_frame_equal(a, b)
@@ -140,5 +140,5 @@ def test_batches_that_do_not_fit_are_halved_and_nothing_else_changes(little_memo
 def test_an_image_that_does_not_fit_alone_is_an_error_that_says_so(little_memory):
     little_memory(8 << 20)
     with pytest.raises(MemoryError, match="item 0 alone takes more than the GPU's memory") as caught:
-        list(detect_images([image("cavity-tem", np.uint8, shape=(2048, 2048))] * 2, Detect(device="cuda"), 2))
+        list(detect_images([image("cavity-tem", np.uint8, shape=(2048, 2048))] * 2, Detect(), 2, "cuda"))
     assert is_out_of_memory(caught.value.__cause__)

@@ -9,7 +9,7 @@ import pytest
 
 import emqa_dask
 from emqa_dask.backend import guard, in_batches
-from emqa_dask.detect import candidates
+from emqa_dask.detect import candidates, log
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.cuda import gpus
 from emqa_dask.run.execute import Task, execute
@@ -23,7 +23,7 @@ POOL = 0.1  # of the GPU's memory
 
 def asked(**cuda):
     run = {"scheduler": "cuda", "workers": 1}
-    return replace(Settings(), {"run": run, "detect": {"device": "cuda"}, "cuda": {"rmm_pool_fraction": POOL} | cuda})
+    return replace(Settings(), {"run": run | {"device": "cuda"}, "cuda": {"rmm_pool_fraction": POOL} | cuda})
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,8 @@ def test_more_memory_than_the_gpu_has_left_is_an_error_and_not_a_wait(client):
 def test_a_triage_on_the_gpu_equals_the_exact_path_on_the_cpu(small_archive, tmp_path, monkeypatch):
     there = emqa_dask.triage_archive(str(small_archive), str(tmp_path / "gpu"), asked(), say=lambda text: None)
     settings = replace(asked(), {"run": {"scheduler": "in-process", "workers": 0}})
-    monkeypatch.setattr(candidates, "to_device", lambda array, device: array)
+    for module in (candidates, log):
+        monkeypatch.setattr(module, "to_device", lambda array, device: array)
     here = emqa_dask.triage_archive(str(small_archive), str(tmp_path / "cpu"), settings, say=lambda text: None)
     assert set(here["verdict"]) > {"unknown"}
     by = ["uri", "frame"]

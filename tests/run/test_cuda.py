@@ -20,7 +20,7 @@ from emqa_dask.run.workers import BEFORE_SPAWN, IN_WORKER
 from emqa_dask.settings import Settings, replace
 from tests.waiting import wait_until
 
-ASKED = replace(Settings(), {"run": {"scheduler": "cuda"}, "detect": {"device": "cuda"}})
+ASKED = replace(Settings(), {"run": {"scheduler": "cuda", "device": "cuda"}})
 TWO = [cuda.Gpu("0", "a GPU", 16 << 30), cuda.Gpu("1", "a GPU", 16 << 30)]
 
 
@@ -67,7 +67,7 @@ def test_without_dask_cuda_it_says_what_to_install(monkeypatch):
 @pytest.mark.parametrize(
     ("section", "key", "value", "said"),
     [
-        ("detect", "device", "cpu", "set detect.device = 'cuda'"),
+        ("run", "device", "cpu", "set run.device = 'cuda'"),
         ("run", "threads_per_worker", 2, "a GPU worker has one thread"),
         ("run", "workers", 3, "one worker per GPU, and 2 of those"),
     ],

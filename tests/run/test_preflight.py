@@ -8,7 +8,7 @@ from distributed import LocalCluster
 from emqa_dask.run import preflight
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.preflight import NO_NEEDS, Needs
-from emqa_dask.settings import Detect, Run, Settings
+from emqa_dask.settings import Run, Settings
 
 GIB = 2**30
 
@@ -35,7 +35,7 @@ def test_all_findings_are_said_at_once(client, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RuntimeError) as found:
         preflight.check(
-            client, Settings(detect=Detect(device="cuda")), Needs(output_bytes=GIB << 20, image_px=1 << 40),
+            client, Settings(run=Run(device="cuda")), Needs(output_bytes=GIB << 20, image_px=1 << 40),
             root=str(tmp_path / "file" / "workspace"),
         )  # fmt: skip
     text = str(found.value)
@@ -47,7 +47,7 @@ def test_all_findings_are_said_at_once(client, tmp_path):
 
 @pytest.mark.real
 def test_a_worker_that_offers_a_gpu_is_enough(tmp_path):
-    settings = Settings(detect=Detect(device="cuda"))
+    settings = Settings(run=Run(device="cuda"))
     options = {"n_workers": 1, "processes": False, "dashboard_address": "127.0.0.1:0"}
     with LocalCluster(resources={"GPU": 1}, **options) as cluster, cluster.get_client() as client:
         preflight.check(client, settings, NO_NEEDS, root=str(tmp_path))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emqa_dask import sealed
+from emqa_dask import checksummed_text
 from emqa_dask.settings import RENAMED_KEYS, Settings, SettingsError, replace
 from emqa_dask.store import layout
 
@@ -115,7 +115,7 @@ def test_a_renamed_key_in_stored_settings_is_refused(tmp_path):
     for former, present in RENAMED_KEYS.items():
         section, _, key = former.partition(".")
         old = f"[{section}]\n{key} = 1\n"
-        (tmp_path / "settings.toml").write_bytes(sealed.seal_text(old, sealed.SETTINGS_HEAD))
+        (tmp_path / "settings.toml").write_bytes(checksummed_text.seal_text(old, checksummed_text.SETTINGS_HEAD))
         with pytest.raises(SettingsError, match=f"{former} was renamed: write {present}, .*: run `emqa triage /data/a"):
             layout.settings_of(str(tmp_path))
 

@@ -73,7 +73,7 @@ def train_ensemble(
             training={"labels": Path(labels).name, "images": len(table)}, licence=licence,
         )  # fmt: skip
         say(f"{len(stack)} windows of {view.size_px} px; finished members stay in {classifier.locate_training(out)}")
-        device = settings.detect.device
+        device = settings.run.device
         if settings.run.scheduler == IN_PROCESS:
             to_device(np.zeros(1), device)
         with open_cluster(settings, (*PRELOAD, __name__), say) as client:

@@ -82,7 +82,7 @@ def run(
     if "predict" in steps:
         tell_unfit(settings, say)
     if is_here:  # no GPU where one is asked for: say so now; of workers, preflight does
-        to_device(np.zeros(1), settings.detect.device)
+        to_device(np.zeros(1), settings.run.device)
     if "ingest" in steps:
         source = source if "://" in source else os.path.abspath(source)
         next(
@@ -130,7 +130,7 @@ def _executor(
     """An Executor whose first call starts the workers."""
     client = None
     limits = Limits(settings.run.timeout_s, int(settings.run.memory_gib * GIB))
-    resources = {"GPU": 1} if settings.detect.device == "cuda" else None
+    resources = {"GPU": 1} if settings.run.device == "cuda" else None
 
     def execute_all(
         function: Callable,

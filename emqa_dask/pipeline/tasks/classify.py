@@ -22,7 +22,7 @@ def classify_partition(
 
     how = settings.classify
     directory = models.locate(how.model)
-    device = settings.detect.device
+    device = settings.run.device
     ensemble = classify.load_ensemble(directory, device, method=how.method or None, precision=how.precision)
     name = ensemble.card.name
     can = [not ensemble.refusal(image.shape) for image in images]

@@ -15,19 +15,21 @@ from emqa_dask.featurise.agreement import agreement
 from emqa_dask.featurise.detections import detection_features
 from emqa_dask.featurise.images import image_features
 from emqa_dask.pipeline.workspace.detectors import names_of
-from emqa_dask.settings import Detect, Featurise, Settings
+from emqa_dask.settings import Detect, Featurise, Run, Settings
 from emqa_dask.tables import THON_RINGS
 
 RINGS_NM = 0.3  # pixels above which no image holds the three rings that an estimate needs
 
 
-def by_networks(images: list[np.ndarray], nm_per_pixel: list[float], settings: Detect) -> list[pd.DataFrame]:
+def by_networks(
+    images: list[np.ndarray], nm_per_pixel: list[float], settings: Detect, device: str
+) -> list[pd.DataFrame]:
     """Detections of all networks on each image, one table an image; the networks are loaded once a process."""
     from emqa_dask.detect.mask_rcnn import load_detector
 
     found = []
     for name in settings.networks:
-        detector = load_detector(models.locate(name), settings.device, settings.precision)
+        detector = load_detector(models.locate(name), device, settings.precision)
         found.append(detector.detect(images, nm_per_pixel))
     return [pd.concat(of_image, ignore_index=True) for of_image in zip(*found, strict=True)]
 
@@ -37,9 +39,9 @@ def detect(image: np.ndarray, row: dict, settings: Settings) -> pd.DataFrame:
     found = []
     how = settings.detect
     if "log" in how.detectors:
-        found.append(of_log(log.detect_image(image, how), row))
+        found.append(of_log(log.detect_image(image, how, device=settings.run.device), row))
     if how.networks:
-        found += by_networks([image], [row["nm_per_pixel"]], how)
+        found += by_networks([image], [row["nm_per_pixel"]], how, settings.run.device)
     return pd.concat(found, ignore_index=True).assign(micrograph_id=row["micrograph_id"])
 
 
@@ -48,9 +50,9 @@ def of_log(blobs: pd.DataFrame, row: dict) -> pd.DataFrame:
     return blobs.assign(diameter_nm=blobs["diameter_px"] * row["nm_per_pixel"])
 
 
-def by_log(images: list[np.ndarray], settings: Detect, batch_size: int) -> list[pd.DataFrame]:
+def by_log(images: list[np.ndarray], settings: Detect, run: Run) -> list[pd.DataFrame]:
     """log.detect_images() as a list."""
-    return list(log.detect_images(images, settings, batch_size))
+    return list(log.detect_images(images, settings, run.batch_size, run.device))
 
 
 def evidence_of(row: dict, found: pd.DataFrame, settings: Settings) -> list[dict]:

@@ -188,7 +188,8 @@ def _measure(
     has_log = "log" in settings.detect.detectors
     has_networks = bool(settings.detect.networks)
     is_classified = "probabilities" in made or "regions" in made
-    is_on_gpu = settings.detect.device == "cuda"
+    device = settings.run.device
+    is_on_gpu = device == "cuda"
     n = settings.run.batch_size if is_classified or (is_new and (is_on_gpu or has_networks)) else 1
     for of_cohort, chunk in _chunks(rows.to_dict("records"), settings, n):
         how = of_cohort.detect
@@ -203,9 +204,9 @@ def _measure(
         if is_new and len(chunk) > 1:
             with _timed(stages, "detect"):
                 if is_on_gpu and has_log:
-                    blobs_ahead = _together(call, chunk, by_log, pixels, how, settings.run.batch_size)
+                    blobs_ahead = _together(call, chunk, by_log, pixels, how, settings.run)
                 if has_networks:
-                    objects_ahead = _together(call, chunk, by_networks, pixels, sizes, how)
+                    objects_ahead = _together(call, chunk, by_networks, pixels, sizes, how, device)
         for k, (row, image) in enumerate(zip(chunk, pixels, strict=True)):
             stage = ""
             micrograph_id = row["micrograph_id"]
@@ -223,10 +224,11 @@ def _measure(
                 if is_new:
                     here_found = []
                     if has_log:
-                        blobs = blobs_ahead[k] if blobs_ahead else here("detect", log.detect_image, image, how)
+                        args = (image, how, None, device)
+                        blobs = blobs_ahead[k] if blobs_ahead else here("detect", log.detect_image, *args)
                         here_found.append(of_log(blobs, row))
                     if has_networks:
-                        objects = objects_ahead or here("detect", by_networks, [image], sizes[k : k + 1], how)
+                        objects = objects_ahead or here("detect", by_networks, [image], sizes[k : k + 1], how, device)
                         here_found.append(objects[k if objects_ahead else 0])
                     objects = pd.concat(here_found, ignore_index=True).assign(micrograph_id=micrograph_id)
                     made["detections"].append(objects)

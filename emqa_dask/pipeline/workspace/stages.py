@@ -45,7 +45,7 @@ def folders(settings: Settings) -> dict[str, str]:
     # A network counts by what it is, not by where it lies.
     named = [name if name == "log" else models.digest(models.locate(name)) for name in settings.detect.detectors]
     detect = dataclasses.replace(settings.detect, detectors=tuple(named))
-    detections = digest("detect", VERSIONS["detect"], detect, *cohorts)
+    detections = digest("detect", VERSIONS["detect"], detect, settings.run.device, *cohorts)
     evidence = digest("evidence", VERSIONS["evidence"], settings.featurise.score_floor, detections)
     of_features = (settings.featurise.order, settings.featurise.rings, settings.featurise.cs_mm)
     features = digest("featurise", VERSIONS["featurise"], *of_features, detections)
@@ -57,7 +57,7 @@ def folders(settings: Settings) -> dict[str, str]:
         how = settings.classify
         model = models.digest(models.locate(settings.classify.model))
         networks = model, models.digest(models.CONTENT)
-        said = digest("classify", VERSIONS["classify"], how.method, how.precision, settings.detect.device, *networks)
+        said = digest("classify", VERSIONS["classify"], how.method, how.precision, settings.run.device, *networks)
         of |= {"probabilities": said, "regions": said}
         of["classifications"] = digest("judge_classes", VERSIONS["judge_classes"], said, features)
     return {table: layout.table_dir(table, key) for table, key in of.items()}
