@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from docs.generate import svg
 from docs.generate.source import constant_comments
 from emqa_dask import tables
-from emqa_dask.pipeline.workspace.stages import MADE_FROM, OF_STEP
+from emqa_dask.pipeline.workspace.stages import TABLES, tables_needed
 
 WIDTH_PX = 760
 GAP_PX = 20
@@ -27,13 +27,13 @@ class Node:
 def list_nodes() -> list[Node]:
     """Every table on the path, each after its sources."""
     comments = constant_comments(tables)
-    stages = {table: stage for stage, made in OF_STEP.items() for table in made}
     nodes = [
         Node("catalog", "ingest", (), comments["CATALOG"]),
         Node("micrographs", "ingest", ("catalog",), comments["MICROGRAPHS"]),
     ]
-    for table, sources in MADE_FROM.items():
-        nodes.append(Node(table, stages[table], sources or ("micrographs",), comments[table.upper()]))
+    for table, stage in TABLES.items():
+        sources = tables_needed(table)
+        nodes.append(Node(table, stage.step, sources or ("micrographs",), comments[table.upper()]))
     used = {source for node in nodes for source in node.sources}
     ends = tuple(node.table for node in nodes if node.table not in used)
     return [*nodes, Node("triage", "report", ends, comments["TRIAGE"])]

@@ -18,7 +18,7 @@ from emqa_dask.archive.rows import clip_integer, dump_header, fit_row
 from emqa_dask.archive.scan import _remote_entry, scan_archive
 from emqa_dask.archive.survey import survey_file
 from emqa_dask.pipeline.tasks import survey as survey_tasks
-from emqa_dask.pipeline.workspace import stages
+from emqa_dask.pipeline.workspace import part_folders
 from emqa_dask.settings import Archive, Settings
 from emqa_dask.store import parts
 
@@ -61,7 +61,7 @@ def test_dates_before_1970_and_after_2262(tmp_path):
         pytest.skip("this file system holds no date after 2262")
     entries = list(scan_archive(tmp_path))
     survey_tasks.survey_files(str(tmp_path / "w"), "part", entries, Settings())
-    rows = parts.read_part(str(tmp_path / "w"), stages.SURVEY_FILES, "part", tables.CATALOG).set_index("uri")
+    rows = parts.read_part(str(tmp_path / "w"), part_folders.SURVEY_FILES, "part", tables.CATALOG).set_index("uri")
     assert rows["status"].eq("ok").all()
     assert rows.loc["old.tif", "modified_ns"] == -20 * YEAR_NS
     assert rows.loc["new.tif", "modified_ns"] == 2**63 - 1
@@ -91,8 +91,8 @@ def test_row_that_fits_into_no_table_costs_that_file_alone(tmp_path, monkeypatch
 
     monkeypatch.setattr(survey_tasks, "survey_file", read)
     survey_tasks.survey_files(str(tmp_path / "w"), "part", entries, Settings())
-    rows = parts.read_part(str(tmp_path / "w"), stages.SURVEY_FILES, "part", tables.CATALOG)
-    frames = parts.read_part(str(tmp_path / "w"), stages.SURVEY_FRAMES, "part", tables.MICROGRAPHS)
+    rows = parts.read_part(str(tmp_path / "w"), part_folders.SURVEY_FILES, "part", tables.CATALOG)
+    frames = parts.read_part(str(tmp_path / "w"), part_folders.SURVEY_FRAMES, "part", tables.MICROGRAPHS)
     assert list(rows["status"]) == ["ok", "failed", "ok"]
     assert rows["reason"][1] == survey_tasks.UNSTORABLE
     assert "OverflowError" in rows["error"][1]

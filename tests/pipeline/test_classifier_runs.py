@@ -11,11 +11,17 @@ from safetensors.numpy import load_file
 
 from emqa_dask import load_ensemble, models, mutual_information, predictive_entropy, tables
 from emqa_dask.cli import main
+from emqa_dask.pipeline.commands.make_tables import TASK_COLUMNS
 from emqa_dask.pipeline.commands.rescore import rescore
 from emqa_dask.pipeline.commands.train_domain import Wanted
 from emqa_dask.pipeline.commands.train_ensemble import train_ensemble
 from emqa_dask.pipeline.commands.triage import run
+from emqa_dask.pipeline.tasks.classify import classify_partition
+from emqa_dask.pipeline.tasks.partition_tables import make_tables
+from emqa_dask.pipeline.workspace import micrograph_ledger
+from emqa_dask.pipeline.workspace.failures import write_failures
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, downstream, folders, upstream
+from emqa_dask.run.supervise import Died
 from emqa_dask.settings import SettingsError, replace
 from emqa_dask.store import layout, parts
 from emqa_dask.synthetic import foreign
@@ -331,3 +337,34 @@ def test_tables_are_made_from_what_is_upstream():
         for other in downstream(table_, SCHEMAS):
             assert table_ in upstream([other], SCHEMAS)
     assert upstream(["predictions"], SCHEMAS) == ("thumbnails", "detections", "evidence", "features", "predictions")
+
+
+def test_images_that_lack_only_their_regions_fail_visibly(done, settings, tmp_path):
+    root = tmp_path / "ws"
+    shutil.copytree(done, root)
+    shutil.rmtree(root / folders(settings)["regions"])
+    shutil.rmtree(root / folders(settings)["classifications"])
+    ((partition, rows),) = (
+        (partition, rows)
+        for partition, rows in micrograph_ledger.partitions(str(root), TASK_COLUMNS)
+        if (rows["uri"] == "bars0.tif").any()
+    )
+    victim = rows["micrograph_id"][rows["uri"] == "bars0.tif"].item()
+
+    def call(function, *arguments, label="", megapixels=0.0):
+        if function is classify_partition and victim in arguments[0]:
+            raise Died("crash", "it crashed")
+        return function(*arguments)
+
+    record = make_tables(str(root), partition, rows, settings, ("regions", "classifications"), call)
+    assert record["n_failed"] == 1
+    failures = list(write_and_load_failures(root, settings).itertuples())
+    assert [(row.micrograph_id, row.stage, row.error) for row in failures] == [(victim, "classify", "it crashed")]
+    for name in ("regions", "classifications"):
+        assert victim not in set(table(root, name, settings)["micrograph_id"])
+    assert len(table(root, "classifications", settings)) == len(rows) - 1
+
+
+def write_and_load_failures(root, settings) -> pd.DataFrame:
+    write_failures(str(root), settings)
+    return parts.load_table(layout.failures(str(root)), tables.FAILURES)

@@ -14,7 +14,8 @@ from emqa_dask.pipeline.commands import ingest
 from emqa_dask.pipeline.commands.status import retry, status, watch
 from emqa_dask.pipeline.commands.triage import run
 from emqa_dask.pipeline.workspace import micrograph_ledger
-from emqa_dask.pipeline.workspace.stages import SCHEMAS, failures_dir, folders
+from emqa_dask.pipeline.workspace.part_folders import failures_folder
+from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
 from emqa_dask.run.execute import execute
 from emqa_dask.settings import replace
 from emqa_dask.store import files, layout, lock, parts
@@ -110,7 +111,7 @@ def test_a_failure_does_not_pass_for_an_image_without_detections(lossy, tmp_path
     victim = parts.read_part(str(copy), "thumbnails", name, tables.THUMBNAILS)["micrograph_id"].iloc[0]
     parts.write_part(str(copy), detections, name, rows[rows["micrograph_id"] != victim], tables.DETECTIONS, 1)
     failure = {"uri": "x", "micrograph_id": victim, "stage": "detect", "kind": "crash", "error": "e", "attempts": 2}
-    parts.write_part(str(copy), failures_dir(detections), name, [failure], tables.FAILURES)
+    parts.write_part(str(copy), failures_folder(detections), name, [failure], tables.FAILURES)
     other = replace(settings, {"featurise": change})
     if table == "features":  # else its evidence from before the failure would be taken for the image's
         shutil.rmtree(copy / folders(settings)["evidence"])

@@ -13,7 +13,7 @@ from emqa_dask import tables
 from emqa_dask.archive.scan import Entry, scan_archive
 from emqa_dask.pipeline.commands import ingest
 from emqa_dask.pipeline.tasks import survey
-from emqa_dask.pipeline.workspace import batches, file_catalog, micrograph_ledger, stages
+from emqa_dask.pipeline.workspace import batches, file_catalog, micrograph_ledger, part_folders
 from emqa_dask.run.execute import Result, Task, execute
 from emqa_dask.run.supervise import Died, direct
 from emqa_dask.settings import replace
@@ -310,13 +310,13 @@ def test_a_file_on_which_its_reader_dies_costs_one_row(sessions, small, tmp_path
     same = catalog(tmp_path / "whole").drop(index=guilty)
     pd.testing.assert_frame_equal(catalog(root).drop(index=guilty), same)
     assert set(ledger(tmp_path / "whole")["uri"]) - set(ledger(root)["uri"]) == {guilty}
-    (failure,) = parts.read_table(str(root), stages.SURVEY_FAILURES, tables.FAILURES).to_dict("records")
+    (failure,) = parts.read_table(str(root), part_folders.SURVEY_FAILURES, tables.FAILURES).to_dict("records")
     assert (failure["uri"], failure["stage"], failure["kind"]) == (guilty, "ingest", kind)
     assert (failure["traceback"], failure["attempts"], failure["peak_memory_bytes"]) == ("where", 2, 123)
 
     assert run(root, sessions, small) == []  # once more only when asked to
     file_catalog.forget(str(root), [guilty])
-    assert parts.part_names(str(root), stages.SURVEY_FAILURES) == []
+    assert parts.part_names(str(root), part_folders.SURVEY_FAILURES) == []
     assert [r.task.n_images for r in run(root, sessions, small)] == [1]
     assert_lawful(root, sessions)
     pd.testing.assert_frame_equal(catalog(root).sort_index(), catalog(tmp_path / "whole").sort_index())
@@ -334,9 +334,9 @@ def test_a_task_that_is_lost_blames_nobody_and_is_tried_again_by_the_next_run(se
 
     ingest.ingest(str(tmp_path / "ws"), str(sessions), small, losing)
     assert_lawful(tmp_path / "ws", sessions)
-    lost = catalog(tmp_path / "ws")["reason"].eq(stages.LOST)
+    lost = catalog(tmp_path / "ws")["reason"].eq(part_folders.LOST)
     assert lost.sum() == 3
-    said = parts.read_table(str(tmp_path / "ws"), stages.SURVEY_FAILURES, tables.FAILURES)
+    said = parts.read_table(str(tmp_path / "ws"), part_folders.SURVEY_FAILURES, tables.FAILURES)
     assert set(said["uri"]) == set(lost.index[lost])
     results = run(tmp_path / "ws", sessions, small)
     assert sum(r.task.n_images for r in results) == 3

@@ -188,7 +188,7 @@ def test_not_stored_is_never_exit_code_0(root, here):
     for uri in (layout.micrographs(str(root)), layout.micrographs_copy(str(root))):
         parts.write_table(uri, ledger[1:], tables.MICROGRAPHS)
     said: list[str] = []
-    assert run(None, str(root), here, steps=("predict", "report"), is_here=True, say=said.append) == 2
+    assert run(None, str(root), here, steps=("predict", "report"), is_rescoring=True, say=said.append) == 2
 
 
 def test_a_flipped_number_of_provenance_is_not_believed(root, archive, here):
@@ -230,5 +230,7 @@ def test_verify_reads_all_and_its_remedy_helps(root, done, archive, here, capsys
 def test_rescoring_reads_no_pixel(root, here, monkeypatch):
     asked = []
     monkeypatch.setattr(micrographs, "damaged_slots", lambda *of: asked.append(of))
-    assert run(None, str(root), here, steps=("featurise", "predict", "report"), is_here=True, say=asked.append) == 0
+    assert (
+        run(None, str(root), here, steps=("featurise", "predict", "report"), is_rescoring=True, say=asked.append) == 0
+    )
     assert not [of for of in asked if isinstance(of, tuple)]

@@ -7,8 +7,8 @@ import pytest
 from emqa_dask import tables
 from emqa_dask.archive.headers import find_pixel_size_outliers
 from emqa_dask.pipeline.commands import verdicts
-from emqa_dask.pipeline.commands.report import report
-from emqa_dask.pipeline.workspace import micrograph_ledger
+from emqa_dask.pipeline.commands.report import RunFacts, report
+from emqa_dask.pipeline.workspace import micrograph_ledger, provenance
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
 from emqa_dask.report.spreadsheet import triage_csv
 from emqa_dask.settings import Settings, replace
@@ -124,21 +124,20 @@ def judged_in_memory(root: str, failures: pd.DataFrame) -> tuple[pd.DataFrame, p
     made["features"] = evidence.merge(made["features"], on="micrograph_id")
     made["predictions"] = made["predictions"][made["predictions"]["micrograph_id"].isin(evidence["micrograph_id"])]
     flags = pd.concat(flags, ignore_index=True)
-    triage = judge(catalog, micrographs, **made, flags=flags, settings=SETTINGS.report, failures=failures)
+    triage = judge(catalog, micrographs, **made, flags=flags, settings=SETTINGS.triage, failures=failures)
     of = triage.dropna(subset="micrograph_id")
     row = pd.Series(of.index, index=of["micrograph_id"])
     order = flags["micrograph_id"].map(row).sort_values(kind="stable").index
     return triage, flags.loc[order].reset_index(drop=True)
 
 
-@pytest.fixture
-def facts():
-    return {"started": 1.79e9, "seconds": {"detect": 3.0}}
+def facts(failures: pd.DataFrame) -> RunFacts:
+    return RunFacts(1.79e9, {"detect": 3.0}, failures)
 
 
 @pytest.mark.parametrize("small", [2000, 0], ids=["all pairs", "buckets"])
 @pytest.mark.parametrize("seed", range(3))
-def test_batches_of_any_size_give_the_rows_of_the_whole(tmp_path, monkeypatch, facts, seed, small):
+def test_batches_of_any_size_give_the_rows_of_the_whole(tmp_path, monkeypatch, seed, small):
     root = str(tmp_path)
     failures = make_workspace(root, seed=seed)
     monkeypatch.setattr(duplicates, "SMALL", small)
@@ -149,8 +148,8 @@ def test_batches_of_any_size_give_the_rows_of_the_whole(tmp_path, monkeypatch, f
         monkeypatch.setattr(module, name, size)
     monkeypatch.setattr(duplicates, "BLOCK", 40)
     before = set(tmp_path.iterdir())
-    counts, is_new = report(root, "/archive", SETTINGS, facts | {"failures": failures})
-    assert (counts, is_new) == (triage["verdict"].value_counts().to_dict(), True)
+    assert report(root, "/archive", SETTINGS, facts(failures))
+    assert provenance.read(root)["verdicts"] == triage["verdict"].value_counts().to_dict()
     pd.testing.assert_frame_equal(
         parts.load_table(layout.triage(root), tables.TRIAGE), tables.conform(triage, tables.TRIAGE).to_pandas()
     )
@@ -160,33 +159,33 @@ def test_batches_of_any_size_give_the_rows_of_the_whole(tmp_path, monkeypatch, f
     assert added == {"triage.parquet", "triage.csv", "flags.parquet", "report", "provenance.json"}
 
 
-def test_what_has_not_changed_is_known_without_reading_a_table(tmp_path, monkeypatch, facts):
+def test_what_has_not_changed_is_known_without_reading_a_table(tmp_path, monkeypatch):
     root = str(tmp_path)
-    facts["failures"] = make_workspace(root, 30)
-    first = report(root, "/archive", SETTINGS, facts)
+    failures = make_workspace(root, 30)
+    assert report(root, "/archive", SETTINGS, facts(failures))
     with monkeypatch.context() as patch:
         for name in ("load_table", "iter_table", "read_part", "read_table"):
             patch.setattr(parts, name, None)
-        assert report(root, "/archive", SETTINGS, facts) == (first[0], False)
+        assert not report(root, "/archive", SETTINGS, facts(failures))
     page = tmp_path / "report" / "index.html"
     assert "emqa retry" in page.read_text()
-    later = facts | {"failures": facts["failures"][1:]}
-    assert report(root, "/archive", SETTINGS, later)[1]
+    later = facts(failures[1:])
+    assert report(root, "/archive", SETTINGS, later)
     other = replace(SETTINGS, {"triage": {"trust_f1": 0.9}})
-    assert report(root, "/archive", other, later)[1]
-    assert not report(root, "/archive", other, later)[1]
+    assert report(root, "/archive", other, later)
+    assert not report(root, "/archive", other, later)
     victim = sorted((tmp_path / folders(SETTINGS)["features"]).iterdir())[0]
     victim.unlink()
-    assert report(root, "/archive", other, later)[1]
+    assert report(root, "/archive", other, later)
     catalog = parts.load_table(layout.catalog(root), tables.CATALOG)
     parts.write_table(layout.catalog(root), catalog, tables.CATALOG)
-    assert report(root, "/archive", other, later)[1]
+    assert report(root, "/archive", other, later)
 
 
-def test_a_report_that_ends_early_leaves_the_last_one(tmp_path, monkeypatch, facts):
+def test_a_report_that_ends_early_leaves_the_last_one(tmp_path, monkeypatch):
     root = str(tmp_path)
-    facts["failures"] = make_workspace(root, 30)
-    report(root, "/archive", SETTINGS, facts)
+    run_facts = facts(make_workspace(root, 30))
+    report(root, "/archive", SETTINGS, run_facts)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     other = replace(SETTINGS, {"triage": {"trust_f1": 0.9}})
     monkeypatch.setattr(verdicts, "BATCH", 7)
@@ -199,36 +198,34 @@ def test_a_report_that_ends_early_leaves_the_last_one(tmp_path, monkeypatch, fac
     with monkeypatch.context() as patch:
         patch.setattr("emqa_dask.report.spreadsheet.triage_csv", failing)
         with pytest.raises(OSError, match="No space"):
-            report(root, "/archive", other, facts)
+            report(root, "/archive", other, run_facts)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
-    assert report(root, "/archive", other, facts)[1]
+    assert report(root, "/archive", other, run_facts)
 
 
-def test_no_secret_gets_into_the_report(tmp_path, monkeypatch, facts):
+def test_no_secret_gets_into_the_report(tmp_path, monkeypatch):
     root = str(tmp_path)
-    facts["failures"] = make_workspace(root, 20)
+    run_facts = facts(make_workspace(root, 20))
     source = "s3://key:SECRET@bucket/archive?token=SECRET"
     monkeypatch.setattr("sys.argv", ["emqa", "triage", source])
-    report(root, source, SETTINGS, facts)
+    report(root, source, SETTINGS, run_facts)
     for path in ("provenance.json", "report/index.html"):
         text = (tmp_path / path).read_text()
         assert "SECRET" not in text
         assert "bucket/archive" in text
 
 
-def test_an_archive_without_a_micrograph_has_its_report(tmp_path, facts):
+def test_an_archive_without_a_micrograph_has_its_report(tmp_path):
     root = str(tmp_path)
     row = {"uri": "notes.txt", "status": "skipped", "reason": "text", "size_bytes": 3}
     parts.write_table(layout.catalog(root), [row], tables.CATALOG)
-    assert report(root, "/archive", SETTINGS, facts | {"failures": tables.empty(tables.FAILURES)}) == (
-        {"unknown": 1},
-        True,
-    )
+    assert report(root, "/archive", SETTINGS, facts(tables.empty(tables.FAILURES)))
+    assert provenance.read(root)["verdicts"] == {"unknown": 1}
     assert parts.load_table(layout.triage(root), tables.TRIAGE)["reasons"][0].tolist() == ["not_a_micrograph"]
 
 
 @pytest.mark.parametrize("table", ["catalog", "micrographs", "features"])
-def test_what_is_there_twice_is_refused(tmp_path, facts, table):
+def test_what_is_there_twice_is_refused(tmp_path, table):
     root = str(tmp_path)
     failures = make_workspace(root, 30)
     if table == "features":
@@ -240,4 +237,4 @@ def test_what_is_there_twice_is_refused(tmp_path, facts, table):
     rows = parts.load_table(uri, schema)
     parts.write_table(uri, pd.concat([rows, rows[10:11] if len(rows) > 10 else rows]), schema)
     with pytest.raises(ValueError, match="twice"):
-        report(root, "/archive", SETTINGS, facts | {"failures": failures})
+        report(root, "/archive", SETTINGS, facts(failures))

@@ -17,7 +17,7 @@ from emqa_dask.pipeline.tasks import survey
 from emqa_dask.pipeline.tasks.survey import survey_files
 from emqa_dask.pipeline.workspace.batches import batches, new_files
 from emqa_dask.pipeline.workspace.file_catalog import _drop_failures, _remove, _rewrite_catalog
-from emqa_dask.pipeline.workspace.stages import SURVEY_FAILURES, SURVEY_FILES, SURVEY_FRAMES
+from emqa_dask.pipeline.workspace.part_folders import SURVEY_FAILURES, SURVEY_FILES, SURVEY_FRAMES
 from emqa_dask.run.executor import Executor
 from emqa_dask.run.supervise import Died
 from emqa_dask.run.task import Task

@@ -5,8 +5,9 @@ import numpy as np
 from emqa_dask.partition import Partition
 from emqa_dask.pipeline.commands.bundled_tables import predict_all, weigh_all
 from emqa_dask.pipeline.tasks.entry import make_partition
-from emqa_dask.pipeline.workspace import journal, micrograph_ledger
-from emqa_dask.pipeline.workspace.stages import OF_STEP, failures_dir, folders, upstream
+from emqa_dask.pipeline.workspace import failures, micrograph_ledger
+from emqa_dask.pipeline.workspace.part_folders import failures_folder
+from emqa_dask.pipeline.workspace.stages import folders, tables_of_step, upstream
 from emqa_dask.run.executor import Executor
 from emqa_dask.run.preflight import Needs
 from emqa_dask.run.task import Task
@@ -28,7 +29,7 @@ def make_tables(root: str, settings: Settings, steps: list[str], execute_here: E
     what fails there is left to the partitions' own tasks.
     """
     where = folders(settings)
-    needed = upstream([table for step in steps for table in OF_STEP[step] if table in where], where)
+    needed = upstream([table for step in steps for table in tables_of_step(step) if table in where], where)
     judging = [table for table in ("evidence", "predictions") if "predictions" in needed]
     done: set[str] | None = None
     judged: dict[str, set[str]] = {}
@@ -36,8 +37,8 @@ def make_tables(root: str, settings: Settings, steps: list[str], execute_here: E
     existing = set(layout.table_folders(root))  # a bucket is asked once for them all
     for table in needed:  # few listings in memory at a time: a million images are 60,000 names
         there = set(parts.part_names(root, where[table])) if where[table] in existing else set()
-        if failures_dir(where[table]) in existing:
-            journal.forget_unfinished(root, where, table, there)
+        if failures_folder(where[table]) in existing:
+            failures.forget_unfinished(root, where, table, there)
         stored = there if done is None else stored
         if table in judging:
             judged[table] = there
@@ -64,7 +65,7 @@ def make_tables(root: str, settings: Settings, steps: list[str], execute_here: E
     stage = "triage" if "predict" in steps else steps[-1]
     for result in execute_here(make_partition, todo, stage, total, needs, n_tasks):
         if result.outcome == "failed":
-            journal.fail_partition(root, settings, result)
+            failures.fail_partition(root, settings, result)
 
 
 def _add_needs(needs: Needs, partition: Partition, is_stored: bool) -> Needs:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -34,16 +35,23 @@ DRAWN = {  # of the micrographs that are shown
 }
 
 
-def report(root: str, source: str, settings: Settings, facts: dict) -> tuple[dict[str, int], bool]:
-    """Judge everything and write the tables and the page; gives the verdicts' counts, and False where it stood already.
+class RunFacts(NamedTuple):
+    """What the page and provenance.json say of the run."""
 
-    `facts` are what the page and provenance.json tell beside it: started, seconds, failures (tables.FAILURES). Memory
-    does not grow with the archive but for some 50 bytes per micrograph.
+    started: float  # s since the epoch
+    seconds: dict[str, float]  # of workers, by stage
+    failures: pd.DataFrame  # rows of tables.FAILURES
+
+
+def report(root: str, source: str, settings: Settings, run_facts: RunFacts) -> bool:
+    """Decide the verdicts and write the tables and the page; False where all of them are there already.
+
+    Memory does not grow with the archive but for some 50 bytes per micrograph.
     """
-    key = report_key(root, settings, facts["failures"])
+    key = report_key(root, settings, run_facts.failures)
     before = provenance.read(root)
     if before.get("report_key") == key and not provenance.damaged_outputs(root, before):
-        return before["verdicts"], False
+        return False
     overview = Overview(settings.report.max_rows)
     classes = Classes()
     with ExitStack() as stack:
@@ -51,7 +59,7 @@ def report(root: str, source: str, settings: Settings, facts: dict) -> tuple[dic
         write_flags = stack.enter_context(parts.table_writer(layout.flags(root), tables.FLAGS))
         csv = stack.enter_context(files.write_whole(layout.triage_csv(root)))
         csv.write(spreadsheet.triage_csv(tables.empty(tables.TRIAGE)).encode())
-        for triage, flags, classified in judged(root, settings, facts["failures"]):
+        for triage, flags, classified in judged(root, settings, run_facts.failures):
             write_triage(triage)
             write_flags(flags)
             csv.write(spreadsheet.triage_csv(triage, header=False).encode())
@@ -59,7 +67,7 @@ def report(root: str, source: str, settings: Settings, facts: dict) -> tuple[dic
             classes.add(triage, classified)
     section = _of_sessions(root, settings, classes)
     command = shlex.join(["emqa", *sys.argv[1:]]) if sys.argv[0].endswith(("emqa", "__main__.py")) else "Python"
-    facts = facts | {
+    facts = run_facts._asdict() | {
         "archive": files.redact(source),
         "workspace": files.redact(root),
         "command": files.redact(command),
@@ -84,7 +92,7 @@ def report(root: str, source: str, settings: Settings, facts: dict) -> tuple[dic
         "report_key": key,
     }
     provenance.write(root, made, _outputs(root, settings))
-    return made["verdicts"], True
+    return True
 
 
 def _outputs(root: str, settings: Settings) -> list[str]:

@@ -34,4 +34,4 @@ def rescore(root: str, settings: Settings, say: Callable[[str], None] = print) -
             f"{n_lacking} partitions of {root} lack detections or features of these settings and models: run "
             f"{layout.triage_command(root, source)} with the same settings"
         )
-    return run(None, root, settings, steps=("featurise", "predict", "report"), is_here=True, say=say)
+    return run(None, root, settings, steps=("featurise", "predict", "report"), is_rescoring=True, say=say)

@@ -6,14 +6,16 @@ from collections.abc import Callable
 
 from emqa_dask import tables
 from emqa_dask.pipeline.commands.triage import run, tell
-from emqa_dask.pipeline.workspace import file_catalog, journal, micrograph_ledger, preconditions
-from emqa_dask.pipeline.workspace.stages import downstream, failures_dir, folders
+from emqa_dask.pipeline.workspace import failures, file_catalog, micrograph_ledger, preconditions
+from emqa_dask.pipeline.workspace.part_folders import failures_folder
+from emqa_dask.pipeline.workspace.stages import STAGES, downstream, folders
 from emqa_dask.run.progress import clock
 from emqa_dask.settings import Settings
 from emqa_dask.store import files, layout, lock, parts
 
 Say = Callable[[str], None]
-STAGES = ("ingest", "store", "thumbnail", "detect", "classify", "featurise")  # in which an image can fail
+# In which a file or an image can fail; a thumbnail is made from what is stored.
+FAILING_STAGES = ("ingest", "store", "thumbnail", *(stage.name for stage in STAGES[1:] if stage.has_pixels))
 
 
 def status(root: str, say: Say = print) -> int:
@@ -91,8 +93,8 @@ def retry(root: str, settings: Settings, stage: str | None = None, say: Say = pr
     made from it again.
     """
     source = layout.source_of(root)
-    if stage is not None and stage not in STAGES:
-        raise ValueError(f"--stage {stage}: known are {', '.join(STAGES)}")
+    if stage is not None and stage not in FAILING_STAGES:
+        raise ValueError(f"--stage {stage}: known are {', '.join(FAILING_STAGES)}")
     with lock.hold(root, say):
         unread = set()
         if stage in (None, "ingest"):
@@ -105,11 +107,11 @@ def retry(root: str, settings: Settings, stage: str | None = None, say: Say = pr
         where = folders(settings)
         n_partitions = 0
         for table in where:
-            names = parts.part_names(root, failures_dir(where[table]))
+            names = parts.part_names(root, failures_folder(where[table]))
             for name in names:
-                failed = parts.read_part(root, failures_dir(where[table]), name, tables.FAILURES, ["stage"])["stage"]
+                failed = parts.read_part(root, failures_folder(where[table]), name, tables.FAILURES, ["stage"])["stage"]
                 if stage is None or stage in set(failed):
-                    journal.drop_parts(root, where, downstream(table, where), name)
+                    failures.drop_parts(root, where, downstream(table, where), name)
                     n_partitions += 1
     if not unread and not n_partitions:
         say("nothing has failed" + (f" in {stage}" if stage else "") + ": there is nothing to try again")

@@ -1,10 +1,8 @@
-"""run(): the steps one after the other on a workspace; triage() is the same for Python."""
+"""emqa triage: the steps one after the other on a workspace; triage_archive() is the same for Python."""
 
-import errno
-import itertools
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack
 
 import numpy as np
@@ -13,29 +11,20 @@ import pandas as pd
 from emqa_dask import tables
 from emqa_dask.archive import scan
 from emqa_dask.backend import to_device
-from emqa_dask.pipeline import PRELOAD
 from emqa_dask.pipeline.commands import ingest
 from emqa_dask.pipeline.commands.bundled_tables import tell_unfit
+from emqa_dask.pipeline.commands.executor import RunExecutor
 from emqa_dask.pipeline.commands.make_tables import make_tables
-from emqa_dask.pipeline.commands.report import report
+from emqa_dask.pipeline.commands.report import RunFacts, report
 from emqa_dask.pipeline.workspace import integrity, journal, preconditions, provenance
-from emqa_dask.pipeline.workspace.stages import OF_STEP, SURVEY_FILES, SURVEY_FRAMES, folders
-from emqa_dask.run import preflight
-from emqa_dask.run.cluster import open_cluster
-from emqa_dask.run.execute import execute
-from emqa_dask.run.executor import Executor
-from emqa_dask.run.progress import clock, watch
-from emqa_dask.run.task import IN_PROCESS, Limits, Result, Task
-from emqa_dask.run.waiting import waiting_for
+from emqa_dask.pipeline.workspace.failures import write_failures
+from emqa_dask.pipeline.workspace.part_folders import SURVEY_FILES, SURVEY_FRAMES
+from emqa_dask.pipeline.workspace.stages import STEPS, STEPS_WITH_PIXELS, folders, tables_of_step
+from emqa_dask.run.progress import clock
+from emqa_dask.run.task import IN_PROCESS
 from emqa_dask.settings import Settings, SettingsError
 from emqa_dask.store import files, layout, lock, parts
 
-STEPS = ("ingest", "detect", "classify", "featurise", "predict", "report")
-OF_PIXELS = {"ingest", "detect", "classify"}  # steps that read pixels, of an archive or the store
-GIB = 2**30
-# of Dask: partitions are bundled where there are many more than these
-WANTED_TASKS = 4096
-LARGEST_BUNDLE = 8
 Say = Callable[[str], None]
 
 
@@ -55,136 +44,107 @@ def run(
     settings: Settings,
     *,
     steps: Iterable[str] = STEPS,
-    is_here: bool = False,
+    is_rescoring: bool = False,
     say: Say = print,
 ) -> int:
     """Run `steps` on workspace `root`, saying what happens; 0 when all went well, 2 when a file or a task failed.
 
-    `source` is the archive, which only the step ingest needs. What is done already is not done again. `is_here`: no
-    worker is started, whatever scheduler the settings name for the runs to come. RuntimeError when another run works on
-    `root`.
+    `source` is the archive, which only the step ingest needs. What is done already is not done again. `is_rescoring`:
+    no pixel is read and no worker is started, whatever scheduler the settings name. RuntimeError when another run works
+    on `root`.
     """
-    is_here = is_here or settings.run.scheduler == IN_PROCESS
     started = time.time()
     steps = tuple(step for step in steps if step != "classify" or settings.classify.model)
-    if not steps:
-        raise SettingsError("nothing is classified without a model: give --classifier MODEL_DIR")
-    preconditions.verify_models(settings, steps)
-    if settings.classify.model:
-        from emqa_dask.classify import card  # a run without a classifier does well without these
-        from emqa_dask.uncertainty import classification
-
-        found = card.read_classifier_card(settings.classify.model)
-        classification.load_classifier(found.directory)  # what is missing or was changed is said now
-        if found.faults:
-            left_out = "; ".join(f"{file}: {why}" for file, why in found.faults.items())
-            say(f"{found.name}: {len(found.files)} of {found.n_members} members are used ({left_out})")
-    if "predict" in steps:
-        tell_unfit(settings, say)
-    if is_here:  # no GPU where one is asked for: say so now; of workers, preflight does
+    has_workers = not is_rescoring and settings.run.scheduler != IN_PROCESS
+    _check_models(settings, steps, say)
+    if not has_workers:  # no GPU where one is asked for: say so now; of workers, preflight does
         to_device(np.zeros(1), settings.run.device)
     if "ingest" in steps:
-        source = source if "://" in source else os.path.abspath(source)
-        next(
-            iter(scan.scan_archive(source, settings.archive.exclude))
-        )  # an archive that is not there makes no workspace
-        layout.claim(root, source)
+        source = _claim(source, root, settings)
     source = layout.source_of(root)
-    seconds = {}
+    seconds: dict[str, float] = {}
     with lock.hold(root, say) as held, ExitStack() as stack:
-        for folder in ("", journal.EVENTS, SURVEY_FILES, SURVEY_FRAMES, *folders(settings).values()):
-            files.sweep(files.join(root, folder))  # what a run that was killed has left half-written
-        integrity.examine(root, settings, say, has_pixels=bool(OF_PIXELS.intersection(steps)))
-        if "ingest" not in steps:
-            preconditions.require_tables(root, source)
+        _examine(root, source, settings, steps, say, has_pixels=not is_rescoring)
         layout.write_settings(root, settings)
         with journal.recording(root, held.check) as record:
-            execute_here = _executor(stack, root, settings, is_here, record, say)
+            execute = RunExecutor(root, settings, record, say, stack, has_workers=has_workers)
             if "ingest" in steps:
-                ingest.ingest(root, source, settings, execute_here)
+                ingest.ingest(root, source, settings, execute)
                 seconds["survey"] = time.time() - started
-            if making := [step for step in steps if step in OF_STEP]:
-                clock_ = time.time()
-                make_tables(root, settings, making, execute_here)
-                names = ", ".join(step for step in making if step != "ingest") or "store"
-                seconds[names] = time.time() - clock_
-        n_failures = journal.write_failures(root, settings)
+            seconds |= _make_tables(root, settings, steps, execute)
+        n_failures = write_failures(root, settings)
         if "report" in steps:
-            clock_ = time.time()
-            failures = parts.load_table(layout.failures(root), tables.FAILURES)
-            facts = {"started": started, "seconds": journal.stage_seconds(root), "failures": failures}
-            if steps == ("report",):
-                preconditions.require_parts(root, settings)
-            _, is_new = report(root, source, settings, facts)
-            seconds["report"] = time.time() - clock_
-            tell(root, say)
-            say(f"report: {layout.report(root)}" + ("" if is_new else " (nothing was new)"))
-            n_failures += provenance.n_unfinished(root)
+            began = time.time()
+            n_failures += _report(root, source, settings, steps, started, say)
+            seconds["report"] = time.time() - began
     say("time: " + ", ".join(f"{name} {clock(s)}" for name, s in seconds.items()))
     return 2 if n_failures else 0
 
 
-def _executor(
-    stack: ExitStack, root: str, settings: Settings, is_here: bool, record: Callable[[Result], None], say: Say
-) -> Executor:
-    """An Executor whose first call starts the workers."""
-    client = None
-    limits = Limits(settings.run.timeout_s, int(settings.run.memory_gib * GIB))
-    resources = {"GPU": 1} if settings.run.device == "cuda" else None
+def _check_models(settings: Settings, steps: Collection[str], say: Say) -> None:
+    """Raise, with the remedy, before any work where a model of `steps` is missing or damaged; say which are unfit."""
+    if not steps:
+        raise SettingsError("nothing is classified without a model: give --classifier MODEL_DIR")
+    preconditions.verify_models(settings, steps)
+    if settings.classify.model:
+        from emqa_dask.classify import card as classifier_cards  # a run without a classifier does well without these
+        from emqa_dask.uncertainty import classification
 
-    def execute_all(
-        function: Callable,
-        tasks: Iterable[Task],
-        stage: str,
-        total: int | None = None,
-        needs: preflight.Needs = preflight.NO_NEEDS,
-        n_tasks: int = 0,
-    ) -> Iterator[Result]:
-        nonlocal client
-        tasks = iter(tasks)
-        first = next(tasks, None)
-        if first is None:
-            return
-        if client is None and not is_here:
-            client = stack.enter_context(open_cluster(settings, PRELOAD, say))
-            say(f"{len(client.nthreads())} workers; dashboard: {client.dashboard_link}")
-        preflight.check(client, settings, needs, root=root, say=say)
-        bundle = max(1, min(LARGEST_BUNDLE, n_tasks // WANTED_TASKS))
-        results = execute(
-            function,
-            itertools.chain([first], tasks),
-            stage=stage,
-            client=client,
-            tasks_per_worker=settings.run.tasks_per_worker,
-            bundle=bundle,
-            limits=limits,
-            resources=None if stage == "survey" else resources,
-        )
-        unit = "files" if stage == "survey" else "images"
-        waits_for = waiting_for(client)
-        for result in watch(results, stage, total, unit=unit, waits_for=waits_for):
-            record(result)
-            if f"[Errno {errno.ENOSPC}]" in result.error:  # every other task would fail of it, too
-                raise OSError(
-                    errno.ENOSPC,
-                    "no space left on the disk; what is finished is kept, so free some space and "
-                    "run the same command again",
-                    result.task.args[0],
-                )
-            if result.outcome != "lost":
-                yield result
+        card = classifier_cards.read_classifier_card(settings.classify.model)
+        classification.load_classifier(card.directory)  # what is missing or was changed is said now
+        if card.faults:
+            left_out = "; ".join(f"{file}: {fault}" for file, fault in card.faults.items())
+            say(f"{card.name}: {len(card.files)} of {card.n_members} members are used ({left_out})")
+    if "predict" in steps:
+        tell_unfit(settings, say)
 
-    return execute_all
+
+def _claim(source: str, root: str, settings: Settings) -> str:
+    """`source` as an absolute path, after `root` was made its workspace; an absent archive makes no workspace."""
+    source = source if "://" in source else os.path.abspath(source)
+    next(iter(scan.scan_archive(source, settings.archive.exclude)))
+    layout.claim(root, source)
+    return source
+
+
+def _examine(root: str, source: str, settings: Settings, steps: Collection[str], say: Say, *, has_pixels: bool) -> None:
+    """Remove what a killed run has left half-written, and put aside what is damaged."""
+    for folder in ("", journal.EVENTS, SURVEY_FILES, SURVEY_FRAMES, *folders(settings).values()):
+        files.sweep(files.join(root, folder))
+    integrity.examine(root, settings, say, has_pixels=has_pixels and bool(STEPS_WITH_PIXELS.intersection(steps)))
+    if "ingest" not in steps:
+        preconditions.require_tables(root, source)
+
+
+def _make_tables(root: str, settings: Settings, steps: Collection[str], execute: RunExecutor) -> dict[str, float]:
+    """Make the tables of `steps`; the seconds that this took, under the names of the steps."""
+    began = time.time()
+    steps = [step for step in steps if tables_of_step(step)]
+    if not steps:
+        return {}
+    make_tables(root, settings, steps, execute)
+    return {", ".join(step for step in steps if step != "ingest") or "store": time.time() - began}
+
+
+def _report(root: str, source: str, settings: Settings, steps: Collection[str], started: float, say: Say) -> int:
+    """Write the report unless it is there already, and say what it says; the number of rows without a result."""
+    failures = parts.load_table(layout.failures(root), tables.FAILURES)
+    if tuple(steps) == ("report",):
+        preconditions.require_parts(root, settings)
+    is_new = report(root, source, settings, RunFacts(started, journal.stage_seconds(root), failures))
+    tell(root, say)
+    say(f"report: {layout.report(root)}" + ("" if is_new else " (nothing was new)"))
+    return provenance.n_unfinished(root)
 
 
 def tell(root: str, say: Say) -> None:
     """Say how many micrographs got which verdict, and the main reasons, as provenance.json has them."""
-    told = provenance.read(root)
-    if not told:
+    facts = provenance.read(root)
+    if not facts:
         say(f"  {files.redact(layout.provenance(root))} is damaged: {layout.command('report', root)} writes it again")
         return
     width = max(map(len, tables.VERDICTS))
     for verdict in tables.VERDICTS:
-        main = list(told.get("first_reasons", {}).get(verdict, {}).items())[:4]
-        why = ", ".join(f"{code} {n}" for code, n in main) if verdict != "trust" else ""
-        say(f"  {verdict:<{width}} {told['verdicts'].get(verdict, 0):>7,}" + (f"   {why}" if why else ""))
+        main_reasons = list(facts.get("first_reasons", {}).get(verdict, {}).items())[:4]
+        text = ", ".join(f"{code} {n}" for code, n in main_reasons) if verdict != "trust" else ""
+        say(f"  {verdict:<{width}} {facts['verdicts'].get(verdict, 0):>7,}" + (f"   {text}" if text else ""))

@@ -6,7 +6,7 @@ import time
 import pandas as pd
 
 from emqa_dask import tables
-from emqa_dask.pipeline.workspace.journal import failed_ids
+from emqa_dask.pipeline.workspace.failures import failed_ids
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
 from emqa_dask.run.supervise import Call, direct
 from emqa_dask.settings import Settings

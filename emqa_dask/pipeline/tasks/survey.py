@@ -8,13 +8,8 @@ from emqa_dask import tables
 from emqa_dask.archive.rows import fit_row
 from emqa_dask.archive.scan import Entry, escape_name
 from emqa_dask.archive.survey import survey_file
-from emqa_dask.pipeline.workspace.stages import (
-    LOST,
-    SURVEY_FAILURES,
-    SURVEY_FILES,
-    SURVEY_FRAMES,
-    failure_row,
-)
+from emqa_dask.pipeline.workspace.failures import failure_row
+from emqa_dask.pipeline.workspace.part_folders import LOST, SURVEY_FAILURES, SURVEY_FILES, SURVEY_FRAMES
 from emqa_dask.run.supervise import Call, Died, describe, direct
 from emqa_dask.run.task import where_am_i
 from emqa_dask.settings import Settings

@@ -8,7 +8,7 @@ import numpy as np
 
 from emqa_dask import tables
 from emqa_dask.archive import scan
-from emqa_dask.pipeline.workspace.stages import LOST
+from emqa_dask.pipeline.workspace.part_folders import LOST
 from emqa_dask.settings import Archive
 from emqa_dask.store import digests, files, layout, parts
 from emqa_dask.store.digests import Digests

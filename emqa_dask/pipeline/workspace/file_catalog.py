@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from emqa_dask import tables
-from emqa_dask.pipeline.workspace.stages import SURVEY_FAILURES, SURVEY_FILES, SURVEY_FRAMES
+from emqa_dask.pipeline.workspace.part_folders import SURVEY_FAILURES, SURVEY_FILES, SURVEY_FRAMES
 from emqa_dask.store import files, layout, parts
 
 REMOVERS = 16  # threads that remove them: a bucket answers late

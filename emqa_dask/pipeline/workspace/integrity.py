@@ -10,8 +10,9 @@ from tqdm import tqdm
 
 from emqa_dask import models
 from emqa_dask.partition import Partition
-from emqa_dask.pipeline.workspace import journal, micrograph_ledger, preconditions, provenance
-from emqa_dask.pipeline.workspace.stages import SURVEY_FILES, SURVEY_FRAMES, downstream, failures_dir, folders
+from emqa_dask.pipeline.workspace import failures, journal, micrograph_ledger, preconditions, provenance
+from emqa_dask.pipeline.workspace.part_folders import SURVEY_FILES, SURVEY_FRAMES, failures_folder
+from emqa_dask.pipeline.workspace.stages import downstream, folders
 from emqa_dask.settings import Settings, Store
 from emqa_dask.store import aside, files, layout, lock, micrographs, parts, stacks
 
@@ -75,8 +76,8 @@ def verify(root: str, say: Say) -> int:
 
 def _folders_of_run(settings: Settings) -> list[str]:
     made = list(dict.fromkeys(folders(settings).values()))
-    surveyed = [SURVEY_FILES, SURVEY_FRAMES, failures_dir(SURVEY_FILES)]
-    return [*made, *map(failures_dir, made), *surveyed, journal.EVENTS]
+    surveyed = [SURVEY_FILES, SURVEY_FRAMES, failures_folder(SURVEY_FILES)]
+    return [*made, *map(failures_folder, made), *surveyed, journal.EVENTS]
 
 
 def read_checksum(uri: str) -> bytes:
@@ -132,8 +133,8 @@ def _examine_parts(root: str, chosen: Iterable[str], where: dict[str, str], say:
             if n_failed is None:
                 say(f"damaged: {uri}, put aside as {aside.put_aside(root, uri)}")
                 table = _made_together(folder)
-            elif n_failed and not files.exists(layout.part(root, failures_dir(folder), name)):
-                say(f"missing: {layout.part(root, failures_dir(folder), name)}; what it belongs to is made again")
+            elif n_failed and not files.exists(layout.part(root, failures_folder(folder), name)):
+                say(f"missing: {layout.part(root, failures_folder(folder), name)}; what it belongs to is made again")
                 table = folder
             else:
                 continue
@@ -141,7 +142,7 @@ def _examine_parts(root: str, chosen: Iterable[str], where: dict[str, str], say:
             if table:
                 aside.put_aside(root, layout.part(root, table, name))
             if made := [other for other in where if where[other] == table]:
-                journal.drop_parts(root, where, downstream(made[0], where)[1:], name)
+                failures.drop_parts(root, where, downstream(made[0], where)[1:], name)
     return n_damaged
 
 
@@ -162,7 +163,7 @@ def _made_together(folder: str) -> str:
     """The folder whose parts are valid with those of `folder` alone: a table with its failures; "" for none."""
     if folder == SURVEY_FRAMES:
         return SURVEY_FILES
-    start = failures_dir("")
+    start = failures_folder("")
     return folder.removeprefix(start) if folder.startswith(start) else ""
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from emqa_dask import tables
 from emqa_dask.archive import scan
-from emqa_dask.pipeline.workspace.stages import SURVEY_FRAMES
+from emqa_dask.pipeline.workspace.part_folders import SURVEY_FRAMES
 from emqa_dask.store import files, layout, lock, parts
 
 LOOKED_FOR = 20  # files of the workspace of which one has to lie in the new place

@@ -1,107 +1,112 @@
-"""Which tables a partition has, and the folder each lies in: a digest of its settings, models and upstream folder."""
+"""The stages from an image to its verdict, the tables that each makes, and the folder that each table lies in."""
 
 import dataclasses
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from emqa_dask import models, tables
-from emqa_dask.run.supervise import Died
-from emqa_dask.settings import Settings, digest
+from emqa_dask.settings import Detect, Settings, digest
 from emqa_dask.store import layout
 
-# A stage's number goes up when its code gives other tables for the same settings.
-VERSIONS = {"detect": 4, "evidence": 1, "featurise": 4, "predict": 2, "classify": 2, "judge_classes": 2}
-SCHEMAS = {
-    "thumbnails": tables.THUMBNAILS,
-    "detections": tables.DETECTIONS,
-    "evidence": tables.EVIDENCE,
-    "features": tables.FEATURES,
-    "predictions": tables.PREDICTIONS,
-    "probabilities": tables.PROBABILITIES,
-    "regions": tables.REGIONS,
-    "classifications": tables.CLASSIFICATIONS,
-}
-MADE_FROM = {
-    "thumbnails": (),
-    "detections": ("thumbnails",),
-    "evidence": ("detections",),
-    "features": ("detections",),
-    "predictions": ("evidence", "features"),
-    "probabilities": ("thumbnails",),
-    "regions": ("probabilities",),
-    "classifications": ("features", "probabilities", "regions"),
-}
-OF_STEP = {
-    "ingest": ("thumbnails",),
-    "detect": ("detections",),
-    "classify": ("probabilities", "regions"),
-    "featurise": ("evidence", "features"),
-    "predict": ("predictions", "classifications"),
-}
+
+class Stage(NamedTuple):
+    """A step from an image to its verdict. Its output depends on its version, settings, models and needed tables."""
+
+    name: str
+    step: str  # of `emqa STEP`, which makes it
+    tables: tuple[str, ...]  # that it makes, in this order
+    needs: tuple[str, ...]  # tables that it reads
+    version: int  # to be raised when the code gives other tables for the same settings; a test detects the change
+    has_pixels: bool  # does it read pixels?
+
+
+# The one list of stages; every other list is derived from it. A stage comes behind those whose tables it needs.
+STAGES = (
+    Stage("store", "ingest", ("thumbnails",), (), 1, True),
+    Stage("detect", "detect", ("detections",), ("thumbnails",), 4, True),
+    Stage("classify", "classify", ("probabilities", "regions"), ("thumbnails",), 2, True),
+    Stage("evidence", "featurise", ("evidence",), ("detections",), 1, False),
+    Stage("featurise", "featurise", ("features",), ("detections",), 4, True),
+    Stage("predict", "predict", ("predictions",), ("evidence", "features"), 2, False),
+    Stage("uncertainty", "predict", ("classifications",), ("features", "probabilities", "regions"), 2, False),
+)
+TABLES = {table: stage for stage in STAGES for table in stage.tables}  # table -> the stage that makes it
+SCHEMAS = {table: getattr(tables, table.upper()) for table in TABLES}
+VERSIONS = {stage.name: stage.version for stage in STAGES}
+NEEDS_PIXELS = {table for table, stage in TABLES.items() if stage.has_pixels}
+# `emqa STEP`, in the order of a run: ingest also surveys files, and report has no table of partitions.
+STEPS = (*dict.fromkeys(stage.step for stage in STAGES), "report")
+STEPS_WITH_PIXELS = {stage.step for stage in STAGES if stage.has_pixels}
+
+
+def tables_of_step(step: str) -> tuple[str, ...]:
+    """The tables that `emqa STEP` makes."""
+    return tuple(table for table, stage in TABLES.items() if stage.step == step)
+
+
+def tables_needed(table: str) -> tuple[str, ...]:
+    """The tables that `table` is made from: those that its stage needs, and those that its stage makes before."""
+    stage = TABLES[table]
+    return (*stage.needs, *stage.tables[: stage.tables.index(table)])
 
 
 def folders(settings: Settings) -> dict[str, str]:
-    """The folder of every table of a run with these settings, in the order of SCHEMAS."""
+    """The folder of every table of a run with these settings, in the order of STAGES.
+
+    Its name has a digest of the stage, its version, its settings, its models and the folders of the tables it needs.
+    """
     cohorts = [cohort.plain() for cohort in settings.cohorts]
-    # A network counts by what it is, not by where it lies.
-    named = [name if name == "log" else models.digest(models.locate(name)) for name in settings.detect.detectors]
-    detect = dataclasses.replace(settings.detect, detectors=tuple(named))
-    detections = digest("detect", VERSIONS["detect"], detect, settings.run.device, *cohorts)
-    evidence = digest("evidence", VERSIONS["evidence"], settings.featurise.score_floor, detections)
-    of_features = (settings.featurise.order, settings.featurise.rings, settings.featurise.cs_mm)
-    features = digest("featurise", VERSIONS["featurise"], *of_features, detections)
-    quality_models = [models.digest(models.locate(name)) for name in settings.predict.models]
-    predicted = digest("predict", VERSIONS["predict"], *quality_models, evidence, features)
-    of = {"thumbnails": "", "detections": detections, "evidence": evidence, "features": features}
-    of["predictions"] = predicted
+    detect = _detect_by_content(settings.detect)
+    detections = _stage_digest("detect", detect, settings.run.device, *cohorts)
+    evidence = _stage_digest("evidence", settings.featurise.score_floor, detections)
+    featurise = settings.featurise
+    features = _stage_digest("featurise", featurise.order, featurise.rings, featurise.cs_mm, detections)
+    quality_models = [_model_digest(name) for name in settings.predict.models]
+    digests = {
+        "thumbnails": "",
+        "detections": detections,
+        "evidence": evidence,
+        "features": features,
+        "predictions": _stage_digest("predict", *quality_models, evidence, features),
+    }
     if settings.classify.model:
-        how = settings.classify
-        model = models.digest(models.locate(settings.classify.model))
-        networks = model, models.digest(models.CONTENT)
-        said = digest("classify", VERSIONS["classify"], how.method, how.precision, settings.run.device, *networks)
-        of |= {"probabilities": said, "regions": said}
-        of["classifications"] = digest("judge_classes", VERSIONS["judge_classes"], said, features)
-    return {table: layout.table_dir(table, key) for table, key in of.items()}
+        classify = settings.classify
+        networks = (_model_digest(classify.model), models.digest(models.CONTENT))
+        probabilities = _stage_digest("classify", classify.method, classify.precision, settings.run.device, *networks)
+        digests |= {"probabilities": probabilities, "regions": probabilities}
+        digests["classifications"] = _stage_digest("uncertainty", probabilities, features)
+    return {table: layout.table_dir(table, digests[table]) for table in TABLES if table in digests}
 
 
-def upstream(wanted: Iterable[str], there: Iterable[str]) -> tuple[str, ...]:
-    """The tables `wanted` and all that they are made from, as far as a run has them (`there`), in order."""
-    found: set[str] = set()
-
-    def add(table: str) -> None:
-        found.add(table)
-        for source in MADE_FROM[table]:
-            add(source)
-
-    for table in wanted:
-        add(table)
-    return tuple(table for table in there if table in found)
+def _stage_digest(name: str, *inputs) -> str:
+    return digest(name, VERSIONS[name], *inputs)
 
 
-def downstream(table: str, there: Iterable[str]) -> tuple[str, ...]:
-    """`table` and all that is made from it, as far as a run has them (`there`), in order."""
-    return tuple(other for other in there if table in upstream([other], SCHEMAS))
+def _model_digest(name: str) -> str:
+    """A model counts by its content, not by where it lies."""
+    return models.digest(models.locate(name))
 
 
-def failures_dir(folder: str) -> str:
-    """The folder with the failures of the table in `folder`: parts of tables.FAILURES, of partitions that have any."""
-    return f"failures-{folder}"
+def _detect_by_content(settings: Detect) -> Detect:
+    """[detect] with the digest of each network instead of its name."""
+    names = [name if name == "log" else _model_digest(name) for name in settings.detectors]
+    return dataclasses.replace(settings, detectors=tuple(names))
 
 
-def failure_row(uri: str, micrograph_id: str | None, stage: str, died: Died, worker: str) -> dict:
-    """The row of tables.FAILURES of a file, or of one micrograph of it."""
-    said = ("kind", "error", "traceback", "attempts", "peak_memory_bytes")
-    row = {"uri": uri, "micrograph_id": micrograph_id, "stage": stage, "worker": worker}
-    return row | {key: getattr(died, key) for key in said}
+def upstream(final_tables: Iterable[str], run_tables: Iterable[str]) -> tuple[str, ...]:
+    """The tables `final_tables` and all that they are made from, as far as a run has them (`run_tables`), in order."""
+    collected: set[str] = set()
+
+    def collect(table: str) -> None:
+        collected.add(table)
+        for source in tables_needed(table):
+            collect(source)
+
+    for table in final_tables:
+        collect(table)
+    return tuple(table for table in run_tables if table in collected)
 
 
-# folders of the two tables that a survey writes
-SURVEY_FILES = "survey"
-
-
-SURVEY_FRAMES = "survey-micrographs"
-
-
-SURVEY_FAILURES = failures_dir(SURVEY_FILES)
-
-
-LOST = "the task that was to survey it failed; the next run tries it again"
+def downstream(table: str, run_tables: Iterable[str]) -> tuple[str, ...]:
+    """`table` and all that is made from it, as far as a run has them (`run_tables`), in order."""
+    return tuple(other for other in run_tables if table in upstream([other], SCHEMAS))

@@ -1,0 +1,95 @@
+"""The executor of a run: it starts the workers at the first task, checks them, and records every result."""
+
+import errno
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+from emqa_dask.pipeline import PRELOAD
+from emqa_dask.run import preflight
+from emqa_dask.run.cluster import open_cluster
+from emqa_dask.run.execute import execute
+from emqa_dask.run.preflight import NO_NEEDS, Needs
+from emqa_dask.run.progress import watch
+from emqa_dask.run.task import Limits, Result, Task
+from emqa_dask.run.waiting import waiting_for
+from emqa_dask.settings import Settings
+
+GIB = 2**30
+MANY_TASKS = 4096  # of Dask: with more partitions, some of them are bundled in a task
+MAX_BUNDLE = 8  # partitions in a task of Dask, at most
+
+
+class RunExecutor:
+    """Runs tasks wherever the run does; an Executor."""
+
+    def __init__(
+        self,
+        root: str,
+        settings: Settings,
+        record: Callable[[Result], None],
+        say: Callable[[str], None],
+        stack: ExitStack,
+        *,
+        has_workers: bool,
+    ):
+        """Workers are closed with `stack`; `record` gets every result. Without workers tasks run in this process."""
+        self._root = root
+        self._settings = settings
+        self._record = record
+        self._say = say
+        self._stack = stack
+        self._has_workers = has_workers
+        self._client: Any = None  # of Dask, once there are workers
+
+    def __call__(
+        self,
+        function: Callable,
+        tasks: Iterable[Task],
+        stage: str,
+        total: int | None = None,
+        needs: Needs = NO_NEEDS,
+        n_tasks: int = 0,
+    ) -> Iterator[Result]:
+        """Results of `function` on `tasks`, as they come; `needs` is what preflight.check() has to know of them."""
+        tasks = iter(tasks)
+        first = next(tasks, None)
+        if first is None:
+            return
+        client = self._open_client()
+        preflight.check(client, self._settings, needs, root=self._root, say=self._say)
+        results = execute(
+            function,
+            itertools.chain([first], tasks),
+            stage=stage,
+            client=client,
+            tasks_per_worker=self._settings.run.tasks_per_worker,
+            bundle=max(1, min(MAX_BUNDLE, n_tasks // MANY_TASKS)),
+            limits=Limits(self._settings.run.timeout_s, int(self._settings.run.memory_gib * GIB)),
+            resources={"GPU": 1} if self._settings.run.device == "cuda" and stage != "survey" else None,
+        )
+        unit = "files" if stage == "survey" else "images"
+        for result in watch(results, stage, total, unit=unit, waits_for=waiting_for(client)):
+            self._record(result)
+            _check_disk(result)
+            if result.outcome != "lost":
+                yield result
+
+    def _open_client(self):
+        """The client of the workers, which are started now unless they were; None without workers."""
+        if self._client is None and self._has_workers:
+            self._client = self._stack.enter_context(open_cluster(self._settings, PRELOAD, self._say))
+            n_workers = len(self._client.nthreads())
+            self._say(f"{n_workers} workers; dashboard: {self._client.dashboard_link}")
+        return self._client
+
+
+def _check_disk(result: Result) -> None:
+    """OSError where the disk is full: every other task would fail of it, too."""
+    if f"[Errno {errno.ENOSPC}]" in result.error:
+        raise OSError(
+            errno.ENOSPC,
+            "no space left on the disk; what is finished is kept, so free some space and run the same command again",
+            result.task.args[0],
+        )

@@ -1,0 +1,230 @@
+"""What a worker does with the images of a partition: thumbnail, detect, featurise, classify, a few images at a time."""
+
+import dataclasses
+import itertools
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from emqa_dask import tables
+from emqa_dask.detect import log
+from emqa_dask.partition import Partition
+from emqa_dask.pipeline.tasks.classify import classify_partition
+from emqa_dask.pipeline.tasks.measure import by_log, by_networks, measure, of_log
+from emqa_dask.pipeline.workspace.failures import failure_row
+from emqa_dask.pipeline.workspace.stages import folders
+from emqa_dask.run.supervise import Call, Died
+from emqa_dask.run.task import where_am_i
+from emqa_dask.settings import Detect, Settings
+from emqa_dask.store import micrographs, parts, thumbnails
+
+
+@dataclasses.dataclass
+class Chunk:
+    """Some images of one acquisition group: those on which no stage has failed yet."""
+
+    rows: list[dict]  # of the ledger
+    images: list[np.ndarray]
+
+    def drop(self, failed_ids: set[str]) -> None:
+        """Leave out the images on which a stage has failed."""
+        kept = [k for k, row in enumerate(self.rows) if row["micrograph_id"] not in failed_ids]
+        self.rows = [self.rows[k] for k in kept]
+        self.images = [self.images[k] for k in kept]
+
+
+class ImageStages:
+    """Calls the functions of stages on images; notes the seconds of each stage, and the images on which it fails."""
+
+    def __init__(self, call: Call):
+        self.call = call
+        self.seconds: dict[str, float] = {}  # stage -> s
+        self.failures: defaultdict[str, list[dict]] = defaultdict(list)  # table -> rows of tables.FAILURES
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the seconds of the block to those of `stage`."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
+
+    def call_each(self, stage: str, table: str, chunk: Chunk, function: Callable, *columns: Sequence) -> dict[str, Any]:
+        """What `function` returns for every image, by micrograph_id; its arguments are the image's items of `columns`.
+
+        An image on which it fails leaves `chunk` and becomes a failure of `table`.
+        """
+        results: dict[str, Any] = {}
+        failed = set()
+        for row, *arguments in zip(chunk.rows, *columns, strict=True):
+            try:
+                with self.timed(stage):
+                    value = self.call(function, *arguments, label=row["uri"], megapixels=megapixels(row))
+                results[row["micrograph_id"]] = value
+            except Died as died:
+                failed.add(row["micrograph_id"])
+                self.failures[table].append(micrograph_failure(row, stage, died))
+        if failed:
+            chunk.drop(failed)
+        return results
+
+    def call_batch(
+        self, stage: str, table: str, chunk: Chunk, function: Callable, columns: Sequence[list], *options
+    ) -> dict[str, Any]:
+        """What `function` returns for the lists `columns` of all images at once, by micrograph_id.
+
+        Where it fails for the batch, it is called for each image by itself, with lists of one, as call_each() does.
+        """
+        if len(chunk.rows) > 1:
+            size = sum(map(megapixels, chunk.rows))
+            try:
+                with self.timed(stage):
+                    values = self.call(function, *columns, *options, label=chunk.rows[0]["uri"], megapixels=size)
+                return {row["micrograph_id"]: value for row, value in zip(chunk.rows, values, strict=True)}
+            except Died:
+                pass  # each image is tried by itself
+        singles = [[[value] for value in column] for column in columns]
+        repeated = [[option] * len(chunk.rows) for option in options]
+        results = self.call_each(stage, table, chunk, function, *singles, *repeated)
+        return {micrograph_id: values[0] for micrograph_id, values in results.items()}
+
+
+def measure_partition(
+    root: str,
+    partition: Partition,
+    rows: pd.DataFrame,
+    settings: Settings,
+    made: dict[str, list],
+    stages: ImageStages,
+) -> None:
+    """Add the rows of a partition to the tables `made`, as far as stages on images make them.
+
+    `rows` are the micrographs to measure. A few images are in memory at a time.
+    """
+    stored_detections = None
+    if "detections" not in made and ("evidence" in made or "features" in made):
+        stored_detections = _read_detections(root, partition, settings)
+    images = micrographs.iter_micrographs(root, partition, rows["index"])
+    for group_settings, chunk_rows in _chunks(rows.to_dict("records"), settings, _batch_size(settings, made)):
+        with stages.timed("read"):
+            chunk = Chunk(chunk_rows, list(itertools.islice(images, len(chunk_rows))))
+        if "thumbnails" in made:
+            made["thumbnails"] += make_thumbnails(chunk, settings, stages)
+        detections = stored_detections
+        if "detections" in made:
+            detections = detect(chunk, group_settings, stages)
+            made["detections"] += detections.values()
+        if detections is not None:
+            for table, table_rows in featurise(chunk, detections, group_settings, made, stages).items():
+                made[table] += table_rows
+        if "probabilities" in made or "regions" in made:
+            for table, table_rows in classify(chunk, settings, made, stages).items():
+                made[table] += table_rows
+
+
+def make_thumbnails(chunk: Chunk, settings: Settings, stages: ImageStages) -> list[dict]:
+    """Rows of tables.THUMBNAILS."""
+    sizes = [settings.store.thumbnail_px] * len(chunk.rows)
+    jpegs = stages.call_each("thumbnail", "thumbnails", chunk, thumbnails.thumbnail, chunk.images, sizes)
+    return [{"micrograph_id": micrograph_id, "jpeg": jpeg} for micrograph_id, jpeg in jpegs.items()]
+
+
+def detect(chunk: Chunk, settings: Settings, stages: ImageStages) -> dict[str, pd.DataFrame]:
+    """Detections of every detector on each image, as rows of tables.DETECTIONS, by micrograph_id."""
+    found = []
+    if "log" in settings.detect.detectors:
+        found.append(_detect_blobs(chunk, settings, stages))
+    if settings.detect.networks:
+        options = (settings.detect, settings.run.device)
+        columns = [chunk.images, [row["nm_per_pixel"] for row in chunk.rows]]
+        found.append(stages.call_batch("detect", "detections", chunk, by_networks, columns, *options))
+    ids = [row["micrograph_id"] for row in chunk.rows]
+    return {
+        micrograph_id: pd.concat([of_detector[micrograph_id] for of_detector in found], ignore_index=True).assign(
+            micrograph_id=micrograph_id
+        )
+        for micrograph_id in ids
+    }
+
+
+def _detect_blobs(chunk: Chunk, settings: Settings, stages: ImageStages) -> dict[str, pd.DataFrame]:
+    """Blobs of each image; a GPU pays by batches, a CPU takes images one by one."""
+    how = settings.detect
+    if settings.run.device == "cuda":
+        blobs = stages.call_batch("detect", "detections", chunk, by_log, [chunk.images], how, settings.run)
+    else:
+        same = [how] * len(chunk.rows)
+        blobs = stages.call_each("detect", "detections", chunk, log.detect_image, chunk.images, same)
+    return {row["micrograph_id"]: of_log(blobs[row["micrograph_id"]], row) for row in chunk.rows}
+
+
+def featurise(
+    chunk: Chunk, detections: dict[str, pd.DataFrame], settings: Settings, made: dict[str, list], stages: ImageStages
+) -> dict[str, list[dict]]:
+    """Rows of tables.EVIDENCE and tables.FEATURES, as far as they are in `made`."""
+    measured = [table for table in ("evidence", "features") if table in made]
+    if not measured:
+        return {}
+    nothing = tables.empty(tables.DETECTIONS)
+    found = [detections.get(row["micrograph_id"], nothing) for row in chunk.rows]
+    same = [settings] * len(chunk.rows)
+    results = stages.call_each("featurise", measured[0], chunk, measure, chunk.images, chunk.rows, found, same)
+    rows = {
+        "evidence": [row for evidence, _ in results.values() for row in evidence],
+        "features": [features for _, features in results.values()],
+    }
+    return {table: rows[table] for table in measured}
+
+
+def classify(
+    chunk: Chunk, settings: Settings, made: dict[str, list], stages: ImageStages
+) -> dict[str, list[pd.DataFrame | dict]]:
+    """Rows of tables.PROBABILITIES (a table per image) and tables.REGIONS, as far as they are in `made`."""
+    classified = [table for table in ("probabilities", "regions") if table in made]
+    columns = [[row["micrograph_id"] for row in chunk.rows], chunk.images]
+    results = stages.call_batch("classify", classified[0], chunk, classify_partition, columns, settings)
+    rows = {
+        "probabilities": [probabilities for probabilities, _ in results.values()],
+        "regions": [regions for _, regions in results.values() if regions],
+    }
+    return {table: rows[table] for table in classified}
+
+
+def _read_detections(root: str, partition: Partition, settings: Settings) -> dict[str, pd.DataFrame]:
+    folder = folders(settings)["detections"]
+    return dict(list(parts.read_part(root, folder, partition.name, tables.DETECTIONS).groupby("micrograph_id")))
+
+
+def _batch_size(settings: Settings, made: dict[str, list]) -> int:
+    """How many images are in memory together: a GPU and a network pay by batches, nothing else does."""
+    is_classified = "probabilities" in made or "regions" in made
+    is_detected_in_batches = settings.run.device == "cuda" or bool(settings.detect.networks)
+    is_batched = is_classified or ("detections" in made and is_detected_in_batches)
+    return settings.run.batch_size if is_batched else 1
+
+
+def _chunks(rows: list[dict], settings: Settings, n: int) -> Iterator[tuple[Settings, list[dict]]]:
+    """At most `n` of `rows` after the other, all of one cohort, and the settings with what [detect] says of it."""
+
+    def detect_settings(row: dict) -> Detect:
+        return settings.detect_of(row["uri"], row["instrument"], row["magnification"])
+
+    for of_cohort, same in itertools.groupby(rows, detect_settings):
+        while chunk := list(itertools.islice(same, n)):
+            yield dataclasses.replace(settings, detect=of_cohort), chunk
+
+
+def micrograph_failure(row: dict, stage: str, died: Died) -> dict:
+    """The row of tables.FAILURES for the micrograph of the ledger `row`."""
+    return failure_row(row["uri"], row["micrograph_id"], stage, died, where_am_i())
+
+
+def megapixels(row: dict) -> float:
+    """Size of the micrograph of the ledger `row`."""
+    return row["height_px"] * row["width_px"] / 1e6

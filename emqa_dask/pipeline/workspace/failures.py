@@ -1,0 +1,105 @@
+"""Failures of a workspace: of files that could not be read, and of stages on single micrographs."""
+
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+
+from emqa_dask import tables
+from emqa_dask.pipeline.workspace import micrograph_ledger
+from emqa_dask.pipeline.workspace.part_folders import SURVEY_FAILURES, failures_folder
+from emqa_dask.pipeline.workspace.stages import downstream, folders
+from emqa_dask.run.supervise import Died
+from emqa_dask.run.task import Result
+from emqa_dask.settings import Settings
+from emqa_dask.store import digests, files, layout, parts
+from emqa_dask.store.digests import Digests
+
+
+def failure_row(uri: str, micrograph_id: str | None, stage: str, died: Died, worker: str) -> dict:
+    """The row of tables.FAILURES of a file, or of one micrograph of it."""
+    columns = ("kind", "error", "traceback", "attempts", "peak_memory_bytes")
+    row = {"uri": uri, "micrograph_id": micrograph_id, "stage": stage, "worker": worker}
+    return row | {column: getattr(died, column) for column in columns}
+
+
+def failed_ids(root: str, folder: str, name: str) -> pd.Series:
+    """micrograph_ids that failed when the part `name` of `folder` was made."""
+    uri = layout.part(root, failures_folder(folder), name)
+    ids = parts.load_table(uri, tables.FAILURES, ["micrograph_id"])["micrograph_id"]
+    return ids[:0] if len(ids) and _are_over(root, folder, name) else ids
+
+
+def _are_over(root: str, folder: str, name: str) -> bool:
+    """Are the failures of the part `name` of `folder` those of an attempt that was killed: did no image fail later?"""
+    try:
+        return not parts.n_failed(layout.part(root, folder, name))
+    except (FileNotFoundError, parts.DamagedTable):
+        return False
+
+
+def fail_partition(root: str, settings: Settings, result: Result) -> None:
+    """Write down that a partition as a whole failed: no image of it is blamed, and the next run tries it again."""
+    where = folders(settings)
+    name = result.task.name
+    rows = result.task.args[2]
+    table = next((t for t in where if not parts.has_part(root, where[t], name)), None)
+    if table is not None:
+        said = {"stage": table, "kind": result.kind, "error": result.error, "traceback": result.traceback}
+        said |= {"attempts": result.event["attempt"], "worker": result.event["worker"], "peak_memory_bytes": 0}
+        failures = rows[["uri", "micrograph_id"]].assign(**said)
+        parts.write_part(root, failures_folder(where[table]), name, failures, tables.FAILURES)
+
+
+def drop_parts(root: str, where: dict[str, str], made_from: Sequence[str], name: str) -> None:
+    """Remove the parts `name` of the tables `made_from`, downstream ones first, then what they say of failures."""
+    for table in reversed(made_from):
+        files.remove(layout.part(root, where[table], name))
+        files.remove(layout.part(root, failures_folder(where[table]), name))
+
+
+def forget_unfinished(root: str, where: dict[str, str], table: str, there: set[str]) -> None:
+    """Remove failures of `table` from partitions that lack it, and what was made without these images: all is tried
+    again. `there` are the partitions that have the table."""
+    for name in set(parts.part_names(root, failures_folder(where[table]))) - there:
+        drop_parts(root, where, downstream(table, where), name)
+
+
+def failures(root: str, settings: Settings) -> Iterator[pd.DataFrame]:
+    """Every failure that stands, for these settings: of files that could not be read, then of stages."""
+    names = parts.part_names(root, SURVEY_FAILURES)
+    surveyed = [parts.read_part(root, SURVEY_FAILURES, name, tables.FAILURES) for name in names]
+    known = pd.concat([tables.empty(tables.FAILURES), *surveyed]).drop_duplicates("uri", keep="last").set_index("uri")
+    columns = ["uri", "status", "reason", "error", "is_present"]
+    for unread in parts.iter_table(layout.catalog(root), tables.CATALOG, columns, only=("status", "failed")):
+        unread = unread[unread["is_present"].ne(False)]
+        rows = pd.DataFrame({"uri": unread["uri"], "stage": "ingest", "kind": "error", "traceback": "", "attempts": 1})
+        rows["error"] = unread["error"].where(unread["error"].notna() & unread["error"].ne(""), unread["reason"])
+        rows["worker"] = ""
+        rows["peak_memory_bytes"] = 0
+        seen = rows["uri"].isin(known.index)
+        yield pd.concat([rows[~seen], known.loc[rows["uri"][seen]].reset_index()], ignore_index=True)
+    existing = layout.table_folders(root)
+    of_stages = [folder for folder in dict.fromkeys(folders(settings).values()) if failures_folder(folder) in existing]
+    found = [(folder, name) for folder in of_stages for name in parts.part_names(root, failures_folder(folder))]
+    if not found:
+        return
+    present = Digests()
+    for rows in micrograph_ledger.current(root, ["micrograph_id"]):
+        present.add(digests.of_hex(rows["micrograph_id"]))
+    for folder, name in found:
+        if _are_over(root, folder, name):
+            files.remove(layout.part(root, failures_folder(folder), name))
+            continue
+        rows = parts.read_part(root, failures_folder(folder), name, tables.FAILURES)
+        yield rows[present.has(digests.of_hex(rows["micrograph_id"]))]
+
+
+def write_failures(root: str, settings: Settings) -> int:
+    """Write failures.parquet anew; gives its number of rows."""
+    n = 0
+    with parts.table_writer(layout.failures(root), tables.FAILURES) as write:
+        for rows in failures(root, settings):
+            if len(rows):
+                n += len(rows)
+                write(rows)
+    return n
