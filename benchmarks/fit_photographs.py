@@ -1,4 +1,4 @@
-"""Fit the weights of predict.flags.PHOTOGRAPH: grey photographs against micrographs, by logistic regression.
+"""Fit the weights of triage.photographs.WEIGHTS: grey photographs against micrographs, by logistic regression.
 
 Photographs: those of scikit-image's and scikit-learn's wheels in crops, procedural scenes and, where they are at hand,
 the small ones of ../shared/data. Micrographs: synthetic ones of seeds below 1000, good and with faults that change the

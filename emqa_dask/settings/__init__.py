@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import tomli_w
 
+from emqa_dask.settings.flags import Flags
 from emqa_dask.settings.rules import SettingsError, check_values, shorten
 from emqa_dask.settings.schedulers import Cuda, Kubernetes, Local, Run, Slurm
 from emqa_dask.settings.stages import Archive, Classify, Cohort, Detect, Featurise, Predict, Report, Store, Triage
@@ -37,6 +38,7 @@ class Settings:
     classify: Classify = field(default_factory=Classify)
     featurise: Featurise = field(default_factory=Featurise)
     predict: Predict = field(default_factory=Predict)
+    flags: Flags = field(default_factory=Flags)
     triage: Triage = field(default_factory=Triage)
     report: Report = field(default_factory=Report)
     run: Run = field(default_factory=Run)

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from emqa_dask.triage.flag_list import FLAGS
+
 
 class Rule(NamedTuple):
     code: str
@@ -12,16 +14,16 @@ class Rule(NamedTuple):
     meaning: str
 
 
+def _list_flag_rules(verdict: str) -> tuple[Rule, ...]:
+    """Rules of the image flags with `verdict`, in the order of FLAGS, each code once."""
+    rules = {flag.code: Rule(flag.code, verdict, flag.meaning) for flag in FLAGS if flag.verdict == verdict}
+    return tuple(rules.values())
+
+
 # Most important first. A row's verdict is that of its first finding which is not a note; without one it is `trust`.
 # The page shows this table as it stands.
 RULES = (
-    Rule("blank", "junk", "The image is (nearly) constant: there is nothing in it to detect."),
-    Rule("no_finite_pixels", "junk", "Every pixel is NaN or infinite."),
-    Rule("too_small", "junk", "The image is too small to hold an object and its surroundings."),
-    Rule("photograph", "junk", "The picture is a photograph, not a micrograph."),
-    Rule("plot", "junk", "The picture is a plot, a chart or a screenshot."),
-    Rule("diffraction", "junk", "The image is a diffraction pattern: distances in it are not nanometres."),
-    Rule("eds_map", "junk", "The image is an element map of X-ray counts."),
+    *_list_flag_rules("junk"),
     Rule("not_readable", "unknown", "The file could not be read."),
     Rule("not_a_micrograph", "unknown", "The file holds something other than a micrograph."),
     Rule("removed", "unknown", "The file was not in the archive when that was last listed."),
@@ -52,14 +54,7 @@ RULES = (
         "out_of_domain",
         "The image looks unlike those that the model behind its prediction has learnt from.",
     ),
-    Rule("blur", "review", "The image is out of focus."),
-    Rule("drift", "review", "The sample or stage moved during the exposure."),
-    Rule("astigmatism", "review", "Focus differs with direction."),
-    Rule("saturation", "review", "Many pixels are at the end of the detector's range."),
-    Rule("under_exposure", "review", "Few electrons or few grey levels: noise covers the contrast."),
-    Rule("charging", "review", "Bright or dark stripes from charging."),
-    Rule("x_rays", "review", "Isolated, very bright pixels from X-rays or cosmic rays."),
-    Rule("nonfinite_pixels", "review", "Some pixels are NaN or infinite."),
+    *_list_flag_rules("review"),
     Rule("damaged_pixels", "review", "The file's decoder says that some of its pixels are damaged or absent."),
     Rule("duplicate", "review", "The same pixels exist elsewhere in the archive."),
     Rule("near_duplicate", "review", "Nearly the same image exists elsewhere in the archive."),
@@ -72,8 +67,7 @@ RULES = (
     Rule("unlisted", "review", "A flag that this version has no rule for."),
     Rule("frames_lost", "note", "Part of the file could not be read; the frames that could are judged."),
     Rule("not_classified", "note", "The classifier could not look at the image."),
-    Rule("banner", "note", "A banner of text lies along an edge."),
-    Rule("scale_bar", "note", "A scale bar is drawn into the image."),
+    *_list_flag_rules("note"),
 )
 RANKS = {rule.code: rank for rank, rule in enumerate(RULES)}
 # Of a classifier's answers: pages of archives without one do not tell of them.

@@ -1,5 +1,6 @@
 """Every fault raises its flag and a good image none; duplicates are found whatever the order of the rows."""
 
+import dataclasses
 import time
 
 import numpy as np
@@ -7,16 +8,20 @@ import pandas as pd
 import pytest
 
 from emqa_dask import tables
+from emqa_dask.settings import Flags
 from emqa_dask.synthetic.faults import FAULTS, FOREIGN, apply_fault, make_foreign, near_duplicate
 from emqa_dask.synthetic.profiles import make_sample
 from emqa_dask.triage import duplicates
 from emqa_dask.triage.duplicates import flag_duplicates
-from emqa_dask.triage.flags import DEFAULT, RULES, flag_images
+from emqa_dask.triage.flag_list import FLAGS
+from emqa_dask.triage.flags import DEFAULT_LIMITS, flag_images, measure_flag
 from emqa_dask.triage.grain import agreement
 
 pytest.importorskip("cv2")
 """The statistics are another room's; the pipeline alone may import both, so a test does what it does."""
 from emqa_dask.featurise.images import image_features  # noqa: E402
+
+SWITCHES = {field.name for field in dataclasses.fields(Flags) if isinstance(field.default, bool)}
 
 
 def features_of(*images, colour=0.0):
@@ -79,17 +84,54 @@ def test_non_finite_pixels_are_flagged_beside_the_rest(good):
 def test_a_flag_has_the_number_its_limit_and_both_in_the_sentence(good):
     blurred = apply_fault("blur", good, np.random.default_rng(0))
     row = flag_images(features_of(blurred)).set_index("flag").loc["blur"]
-    assert row["value"] < row["limit"] == DEFAULT["blur"]
+    assert row["value"] < row["limit"] == DEFAULT_LIMITS.blur_detail_cpp
     assert f"{row['value']:.3f}" in row["text"]
     assert f"{row['limit']:.3f}" in row["text"]
 
 
-def test_limits_are_arguments(good):
+def test_limits_are_settings(good):
     features = features_of(good)
-    strict = flag_images(features, {**DEFAULT, "too_small": 10_000})
+    strict = flag_images(features, Flags(too_small_px=10_000))
     assert list(strict["flag"]) == ["too_small"]
+    assert strict["limit"].tolist() == [10_000]
     with pytest.raises(KeyError):
-        flag_images(features, {})
+        flag_images(features.drop(columns="short_side_px"))
+
+
+def test_every_flag_has_a_switch(good):
+    assert {flag.code for flag in FLAGS} | {"duplicate", "near_duplicate"} == SWITCHES
+    low = dict.fromkeys(tables.IMAGE_STATISTICS, 0.0)
+    high = dict.fromkeys(tables.IMAGE_STATISTICS, 1e9)
+    features = pd.DataFrame([{"micrograph_id": "low", **low}, {"micrograph_id": "high", **high}])
+    found = flag_images(features)
+    raised = set(found["flag"])
+    assert len(raised) > 10
+    for code in raised:
+        rest = flag_images(features, Flags(**{code: False}))
+        pd.testing.assert_frame_equal(rest, found[found["flag"] != code].reset_index(drop=True))
+    assert flag_images(features, Flags(**dict.fromkeys(SWITCHES, False))).empty
+
+
+@pytest.mark.parametrize("flag", FLAGS, ids=[f"{flag.code}-{k}" for k, flag in enumerate(FLAGS)])
+def test_every_limit_is_a_setting_of_its_unit(flag):
+    assert isinstance(flag.limit, float) or flag.limit in Flags.RANGES
+    assert not isinstance(flag.statistic, str) or flag.statistic in tables.IMAGE_STATISTICS
+    assert flag.verdict in ("junk", "review", "note")
+
+
+def test_every_limit_counts_for_a_flag():
+    rng = np.random.default_rng(0)
+    values = [0.0, 0.05, 0.2, 0.4, 0.6, 0.9, 1.6, 3.0, 5.0, 30.0]
+    features = pd.DataFrame({name: rng.choice(values, 50_000) for name in tables.IMAGE_STATISTICS})
+
+    def raised(settings: Flags) -> np.ndarray:
+        with np.errstate(all="ignore"):
+            return np.array([measure_flag(flag, features, settings)[2] for flag in FLAGS])
+
+    expected = raised(Flags())
+    for name, limits in Flags.RANGES.items():
+        ends = [type(getattr(Flags(), name))(end) for end in (limits.low, limits.high)]
+        assert any((raised(Flags(**{name: end})) != expected).any() for end in ends), name
 
 
 def test_no_rows_give_an_empty_table_with_all_columns():
@@ -104,7 +146,7 @@ def test_every_rule_writes_its_sentence_for_any_numbers():
     low = dict.fromkeys(tables.IMAGE_STATISTICS, 0.0)
     features = pd.DataFrame([{"micrograph_id": "a", **row}, {"micrograph_id": "b", **low}])
     found = flag_images(features)
-    assert set(found["flag"]) <= {rule.flag for rule in RULES}
+    assert set(found["flag"]) <= {flag.code for flag in FLAGS}
     assert not found["text"].str.contains("{", regex=False).any()
 
 

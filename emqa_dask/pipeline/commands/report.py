@@ -107,7 +107,8 @@ def report_key(root: str, settings: Settings, failures: pd.DataFrame) -> str:
     It does not read the large ones: parts are never changed, and catalog and ledger not without a change of their date.
     """
     where = folders(settings)
-    state = [dataclasses.asdict(settings.triage), dataclasses.asdict(settings.report), __version__]
+    records = (settings.flags, settings.triage, settings.report)
+    state = [*map(dataclasses.asdict, records), __version__]
     for table in where:
         names = parts.part_names(root, where[table])
         state.append([len(names), hashlib.sha256("\n".join(names).encode()).hexdigest()])

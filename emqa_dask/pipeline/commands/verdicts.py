@@ -14,7 +14,7 @@ from emqa_dask.pipeline.workspace import cohorts as sessions
 from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.pipeline.workspace.detectors import names_of
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
-from emqa_dask.settings import Settings
+from emqa_dask.settings import Flags, Settings
 from emqa_dask.store import files, layout, parts
 from emqa_dask.store.spill import Runs, Spill
 from emqa_dask.triage import duplicates
@@ -99,6 +99,7 @@ def judged(root: str, settings: Settings, failures: pd.DataFrame) -> Iterator[tu
             micrographs["is_nm_per_pixel_suspect"] = known.is_suspect[micrographs["number"].to_numpy(int)]
             of = slice(done, done := done + len(micrographs))
             flags = _flags(table.filter(~is_file), original[of], agreement[of], of.start, places, ends)
+            flags = _drop_disabled(flags, settings.flags)
             classified = _classified(micrographs, limit)
             triage = judge(
                 rows.loc[is_file, _OF_FILE],
@@ -111,6 +112,12 @@ def judged(root: str, settings: Settings, failures: pd.DataFrame) -> Iterator[tu
                 classifications=classified,
             )
             yield triage, flags, classified
+
+
+def _drop_disabled(flags: pd.DataFrame, settings: Flags) -> pd.DataFrame:
+    """`flags` without those of copies that `settings` switches off; images are not asked for the others."""
+    disabled = [code for code in ("duplicate", "near_duplicate") if not getattr(settings, code)]
+    return flags[~flags["flag"].isin(disabled)].reset_index(drop=True) if disabled else flags
 
 
 def entropy_limit_of(settings: Settings) -> float:
@@ -196,7 +203,7 @@ def _gather(root: str, settings: Settings, runs: Runs, signatures: Spill, identi
             is_predicted=one["is_predicted"].eq(True).to_numpy(),
             number=np.arange(n, n + len(rows), dtype="int32"),
         )
-        flags = flag_images(features.reset_index())
+        flags = flag_images(features.reset_index(), settings.flags)
         row = pd.Index(rows["micrograph_id"]).get_indexer(flags["micrograph_id"])
         ends = np.searchsorted(row, np.arange(len(rows) + 1)).astype("int32")
         details = tables.conform(flags, tables.FLAGS).drop_columns("micrograph_id").to_struct_array().combine_chunks()
