@@ -58,3 +58,18 @@ def test_cohorts_change_the_folders_and_their_absence_does_not():
 def test_what_a_cohort_cannot_have_is_named_with_its_file(table, said):
     with pytest.raises(SettingsError, match=f"s.toml.*{said}"):
         replace(Settings(), {"cohorts": [table]}, "s.toml")
+
+
+def test_diameters_of_a_cohort_become_sigmas():
+    settings = parse('[[cohorts]]\nuri = "a/*"\nmin_diameter_nm = 4\nmax_diameter_nm = 20\n', "s.toml")
+    detect = settings.detect_of("a/b.tif", None, float("nan"), 0.5)
+    assert (detect.min_sigma, detect.max_sigma) == pytest.approx((2.8284, 14.1421), abs=1e-4)
+    assert settings.detect_of("b/b.tif", None, float("nan"), 0.5) is settings.detect
+
+
+@pytest.mark.parametrize("sizes", ["min_diameter_nm = 4", "max_diameter_nm = 4", "min_diameter_nm = -1"])
+def test_diameters_that_do_not_fit_are_refused(sizes):
+    with pytest.raises(SettingsError, match=r"detect\.min_diameter_nm"):
+        parse(f"[detect]\n{sizes}\n", "s.toml")
+    with pytest.raises(SettingsError, match=r"below detect\.max_diameter_nm, which is 3"):
+        parse("[detect]\nmin_diameter_nm = 3\nmax_diameter_nm = 3\n", "s.toml")

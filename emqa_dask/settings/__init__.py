@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import tomllib
 import types
 import typing
@@ -56,10 +57,13 @@ class Settings:
             _check("detect", cohort.detect(self.detect))
         return self
 
-    def detect_of(self, uri: str, instrument: str | None, magnification: float) -> Detect:
-        """The settings of [detect] for one micrograph."""
+    def detect_of(
+        self, uri: str, instrument: str | None, magnification: float, nm_per_pixel: float = math.nan
+    ) -> Detect:
+        """The settings of [detect] for one micrograph, sizes in px; `nm_per_pixel` NaN: the pixel size is unknown."""
         cohort = next((c for c in self.cohorts if c.has(uri, instrument, magnification)), None)
-        return self.detect if cohort is None else cohort.detect(self.detect)
+        detect = self.detect if cohort is None else cohort.detect(self.detect)
+        return detect.with_pixel_size(nm_per_pixel)
 
 
 class Section(Protocol):

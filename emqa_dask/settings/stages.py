@@ -1,5 +1,6 @@
 """Settings of the stages: what is read, stored, detected, featurised, predicted and reported."""
 
+import math
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar
@@ -53,6 +54,8 @@ class Detect:
     polarity: str = "auto"  # bright, dark, both, or auto: the one that answers more strongly in the image
     min_sigma: float = 3.0  # px; smaller scales find grain; a disk of radius r answers at sigma = r / sqrt(2)
     max_sigma: float = 20.0  # px
+    min_diameter_nm: float = 0.0  # of an object; with max_diameter_nm in place of min_sigma and max_sigma; 0 = not used
+    max_diameter_nm: float = 0.0  # where the pixel size is unknown, min_sigma and max_sigma count
     num_sigma: int = 10
     log_scale: bool = True
     threshold: float = 0.15  # of the scale-normalised response on the normalised image
@@ -65,6 +68,8 @@ class Detect:
     RANGES: ClassVar = {
         "min_sigma": Range(0.1, 1000),
         "max_sigma": Range(0.1, 1000),
+        "min_diameter_nm": Range(1e-3, 1e7, or_zero=True),
+        "max_diameter_nm": Range(1e-3, 1e7, or_zero=True),
         "num_sigma": Range(1, 100),
         "threshold": Range(0, 10),
         "overlap": Range(0, 1),
@@ -86,9 +91,33 @@ class Detect:
         )
         rule = f"has to be at most detect.max_sigma, which is {self.max_sigma}"
         require(self.min_sigma <= self.max_sigma, "detect.min_sigma", self.min_sigma, rule)
+        self._check_diameters()
         low, high = self.low_percentile, self.high_percentile
         require(low < high, "detect.low_percentile", low, f"has to be below detect.high_percentile, which is {high}")
         require(self.precision in PRECISIONS, "detect.precision", self.precision, f"is one of {', '.join(PRECISIONS)}")
+
+    def _check_diameters(self) -> None:
+        low, high = self.min_diameter_nm, self.max_diameter_nm
+        rule = "needs detect.min_diameter_nm and detect.max_diameter_nm together, or neither"
+        require((low > 0) == (high > 0), "detect.min_diameter_nm", low, rule)
+        rule = f"has to be below detect.max_diameter_nm, which is {high}"
+        require(low < high or high == 0, "detect.min_diameter_nm", low, rule)
+
+    def with_pixel_size(self, nm_per_pixel: float) -> "Detect":
+        """These settings with all sizes in px, for images of one pixel size; itself where sizes are in px already.
+
+        A disk of diameter d answers most strongly at sigma = d / (2 sqrt(2)). Sigmas stay within the range of min_sigma
+        and max_sigma. An unknown pixel size (NaN) leaves min_sigma and max_sigma as they are.
+        """
+        if self.max_diameter_nm == 0:
+            return self
+        sizes = {"min_diameter_nm": 0.0, "max_diameter_nm": 0.0}
+        if math.isfinite(nm_per_pixel) and nm_per_pixel > 0:
+            limits = self.RANGES["min_sigma"]
+            for key, diameter_nm in (("min_sigma", self.min_diameter_nm), ("max_sigma", self.max_diameter_nm)):
+                sigma = diameter_nm / nm_per_pixel / (2 * math.sqrt(2))
+                sizes[key] = min(max(sigma, limits.low), limits.high)
+        return replace(self, **sizes)
 
     @property
     def networks(self) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from emqa_dask.report.spreadsheet import defuse
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.execute import execute
 from emqa_dask.run.task import Limits, Task
-from emqa_dask.settings import Cohort, Settings, dump
+from emqa_dask.settings import Cohort, Detect, Settings, dump
 from emqa_dask.store import files, layout
 from emqa_dask.tune import lattice, pareto, plots, rewards, search
 from emqa_dask.tune.lattice import Physics
@@ -122,8 +122,8 @@ def tune_log(root: str, out: str, settings: Settings, wanted: TuneOptions, say: 
 def _tune(root, cohort, settings, wanted, physics, names, client, say) -> TunedGroup:
     is_known = wanted.nm_per_pixel is not None
     rows = cohort.rows.assign(nm_per_pixel=wanted.nm_per_pixel) if is_known else cohort.rows
-    common = cohort.match.detect(settings.detect)
     nm = float(np.nanmedian(rows["nm_per_pixel"])) if rows["nm_per_pixel"].notna().any() else math.nan
+    common = cohort.match.detect(settings.detect).with_pixel_size(nm)
     space = Space.from_physics(physics, nm) if physics is not None and not math.isnan(physics.spacing_nm) else Space()
     before = {key: getattr(common, key) for key in SEARCHED_SETTINGS}
     methods = [wanted.method, *(m for m in search.METHODS if wanted.baselines and m != wanted.method)]
@@ -197,7 +197,7 @@ def _on_workers(function, root, rows, common, tried, space, names, physics, sett
 
 def _write(out: str, settings: Settings, done: list[TunedGroup], wanted: TuneOptions) -> None:
     """The settings file of the cohorts that are done, and the last one's traces and figures."""
-    new = [_with_changes(tuned) for tuned in done]
+    new = [_with_changes(tuned, settings.detect) for tuned in done]
     others = [c for c in settings.cohorts if _key(c) not in set(map(_key, new))]
     content = dump(dataclasses.replace(settings, cohorts=(*new, *others)).check()).encode()
     tune_log_files.write_settings(out, content)
@@ -235,7 +235,10 @@ def _key(cohort: Cohort) -> tuple:
     return cohort.uri, cohort.instrument, cohort.magnification
 
 
-def _with_changes(tuned: TunedGroup) -> Cohort:
+def _with_changes(tuned: TunedGroup, detect: Detect) -> Cohort:
+    """The cohort with the settings found, which are in px: diameters in nm of `detect` do not apply to it."""
     kinds = {"num_sigma": int, "log_scale": bool}
-    changes = tuple(sorted((key, kinds.get(key, float)(tuned.chosen[key])) for key in SEARCHED_SETTINGS))
-    return dataclasses.replace(tuned.cohort.match, changes=changes)
+    changes = {key: kinds.get(key, float)(tuned.chosen[key]) for key in SEARCHED_SETTINGS}
+    if detect.max_diameter_nm > 0:
+        changes |= {"min_diameter_nm": 0.0, "max_diameter_nm": 0.0}
+    return dataclasses.replace(tuned.cohort.match, changes=tuple(sorted(changes.items())))

@@ -15,7 +15,7 @@ from emqa_dask.run.task import Limits, Task
 from emqa_dask.settings import Settings
 from emqa_dask.store import files, layout, parts
 
-COLUMNS = ["micrograph_id", "uri", "frame", "stack", "index", "instrument", "magnification"]
+COLUMNS = ["micrograph_id", "uri", "frame", "stack", "index", "instrument", "magnification", "nm_per_pixel"]
 MARKER = "emqa tune order.txt"  # says that the folder is ours, as workspace.json does of a workspace
 MARKED = b"emqa tune order writes tables and overlays into this folder.\n"
 
@@ -74,5 +74,5 @@ def _tasks(root: str, out: str, settings: Settings, globs: tuple[str, ...]) -> I
     for rows in micrograph_ledger.current(root, COLUMNS):
         for row in rows.to_dict("records"):
             if not globs or any(fnmatchcase(row["uri"], pattern) for pattern in globs):
-                how = settings.detect_of(row["uri"], row["instrument"], row["magnification"])
+                how = settings.detect_of(row["uri"], row["instrument"], row["magnification"], row["nm_per_pixel"])
                 yield Task(row["micrograph_id"], (root, row, out, how), 1)

@@ -37,7 +37,7 @@ def by_networks(
 def detect(image: np.ndarray, row: dict, settings: Settings) -> pd.DataFrame:
     """Detections of every detector on one micrograph, as rows of tables.DETECTIONS."""
     found = []
-    how = settings.detect
+    how = settings.detect.with_pixel_size(row["nm_per_pixel"])
     if "log" in how.detectors:
         found.append(of_log(log.detect_image(image, how, device=settings.run.device), row))
     if how.networks:

@@ -210,10 +210,10 @@ def _batch_size(settings: Settings, made: dict[str, list]) -> int:
 
 
 def _chunks(rows: list[dict], settings: Settings, n: int) -> Iterator[tuple[Settings, list[dict]]]:
-    """At most `n` of `rows` after the other, all of one cohort, and the settings with what [detect] says of it."""
+    """At most `n` consecutive `rows` of one cohort and pixel size, and the settings with those of [detect] for them."""
 
     def detect_settings(row: dict) -> Detect:
-        return settings.detect_of(row["uri"], row["instrument"], row["magnification"])
+        return settings.detect_of(row["uri"], row["instrument"], row["magnification"], row["nm_per_pixel"])
 
     for of_cohort, same in itertools.groupby(rows, detect_settings):
         while chunk := list(itertools.islice(same, n)):
