@@ -2,7 +2,18 @@
 
 from pathlib import Path
 
-from docs.generate import api, cli, columns, package_diagram, packages, path_diagram, results, settings, verdicts
+from docs.generate import (
+    api,
+    cli,
+    columns,
+    package_diagram,
+    packages,
+    path_diagram,
+    results,
+    settings,
+    stage_table,
+    verdicts,
+)
 
 
 def write_pages(folder: Path) -> list[Path]:
@@ -14,6 +25,7 @@ def write_pages(folder: Path) -> list[Path]:
         "verdicts.md": verdicts.render_page(),
         "results.md": results.render_page(),
         "api.md": api.render_page(),
+        "stages.md": stage_table.render_table(),
         "package-table.md": packages.render_table(),
         "packages.svg": package_diagram.draw(),
         "path.svg": path_diagram.draw(),

@@ -9,6 +9,7 @@ from docs.generate.markdown import code_block, escape, list_table
 from docs.generate.source import field_comments
 from emqa_dask.settings import RENAMED_KEYS, SECTIONS, TEMPLATES, Settings, template_names
 from emqa_dask.settings.stages import Cohort
+from emqa_dask.triage.flag_list import FLAGS
 
 TYPES = {str: "text", int: "whole number", float: "number", bool: "true or false", tuple[str, ...]: "list of texts"}
 
@@ -24,6 +25,9 @@ class Key:
     comment: str
 
 
+SWITCHES = {f"flags.{flag.code}": f"Flag images with this fault: {flag.meaning}" for flag in FLAGS}
+
+
 def list_keys(section: str, record: type) -> list[Key]:
     """Every key of a section, in the order of the record."""
     hints = typing.get_type_hints(record)
@@ -32,10 +36,11 @@ def list_keys(section: str, record: type) -> list[Key]:
     default = record()
     found = []
     for field in dataclasses.fields(record):
+        name = f"{section}.{field.name}"
         value = getattr(default, field.name)
         limits = _range(ranges[field.name]) if field.name in ranges else ""
         kind = TYPES.get(hints[field.name], "")
-        found.append(Key(f"{section}.{field.name}", kind, _toml(value), limits, comments.get(field.name, "")))
+        found.append(Key(name, kind, _toml(value), limits, comments.get(field.name) or SWITCHES.get(name, "")))
     return found
 
 

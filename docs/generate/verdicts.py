@@ -1,7 +1,8 @@
-"""The reasons of a verdict, from the rules: code, verdict and meaning, most important first."""
+"""The reasons of a verdict and the limits of image flags, from the rules and the list of flags."""
 
 from docs.generate.markdown import escape, list_table
 from emqa_dask import tables
+from emqa_dask.triage.flag_list import FLAGS, Flag
 from emqa_dask.triage.rules import RULES
 
 
@@ -12,4 +13,19 @@ def render_page() -> str:
         rows = [(f"`{rule.code}`", escape(rule.meaning)) for rule in RULES if rule.verdict == verdict]
         if rows:
             parts.append(f"## `{verdict}`\n\n" + list_table(("reason", "meaning"), rows, "reasons"))
-    return "\n".join(parts)
+    return "\n".join([*parts, _flag_limits()])
+
+
+def _flag_limits() -> str:
+    rows = [(f"`{flag.code}`", _statistic(flag), "above" if flag.is_above else "below", _limit(flag)) for flag in FLAGS]
+    table = list_table(("flag", "statistic", "fault lies", "limit"), rows, "reasons")
+    intro = "An image has a flag where a statistic passes a limit. Some flags ask for further conditions as well.\n"
+    return f"(limits-of-flags)=\n## Limits of image flags\n\n{intro}\n{table}"
+
+
+def _statistic(flag: Flag) -> str:
+    return f"{{column}}`features.{flag.statistic}`" if isinstance(flag.statistic, str) else "computed from several"
+
+
+def _limit(flag: Flag) -> str:
+    return f"{{confval}}`flags.{flag.limit}`" if isinstance(flag.limit, str) else f"{flag.limit:g}"

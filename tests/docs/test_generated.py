@@ -15,11 +15,14 @@ from docs.generate import (
     path_diagram,
     results,
     settings,
+    stage_table,
     verdicts,
     write_pages,
 )
 from emqa_dask import tables
+from emqa_dask.pipeline.workspace.stages import STAGES
 from emqa_dask.settings import RENAMED_KEYS, SECTIONS, Settings
+from emqa_dask.triage.flag_list import FLAGS
 
 
 def test_every_verb_and_option_is_described():
@@ -111,6 +114,17 @@ def test_every_verdict_has_its_reasons():
     page = verdicts.render_page()
     assert all(f"## `{verdict}`" in page for verdict in tables.VERDICTS if verdict != "trust")
     assert "- `blur`\n  - The image is out of focus." in page
+
+
+def test_every_flag_has_its_limit():
+    page = verdicts.render_page().partition("## Limits of image flags")[2]
+    assert all(f"- `{flag.code}`\n" in page for flag in FLAGS)
+    assert "- `too_small`\n  - {column}`features.short_side_px`\n  - below\n  - {confval}`flags.too_small_px`" in page
+
+
+def test_every_stage_has_its_tables():
+    page = stage_table.render_table()
+    assert all(f"[`{table}`](#table-{table})" in page for stage in STAGES for table in stage.tables)
 
 
 def test_diagram_shows_every_package_and_its_imports():
