@@ -5,30 +5,23 @@ What one image needs in memory is bounded by archive.max_megapixels; these are t
 
 import bz2
 import itertools
-import json
-import lzma
 import math
 import os
 import struct
-import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import h5py
-import numpy as np
 
+from emqa_dask.archive.decompressed_size import MAX_DEFLATE_RATIO, SLACK_BYTES, check_decompressed_size
 from emqa_dask.archive.source import ReadError
+from emqa_dask.archive.zarr_guard import MAX_CHUNK_BYTES
 
 MAX_FRAMES = 100_000
 MAX_PAGES = 20_000  # of a TIFF: each costs kilobytes before its pixels are read
 MAX_SEGMENTS = 2**20  # strips or tiles of an image
 MAX_TAG_BYTES = 64 * 2**20
-MAX_CHUNK_BYTES = 2 * 2**30
 MAX_ELID_BYTES = 2**29  # unpacked; those of instruments have some megabytes
-SLACK_BYTES = 256 * 2**20  # that a chunk may decode to beyond its size
-MAX_DEFLATE_RATIO = 1032  # at most, by the format
 MAX_BLANK_LINES = 1000
-COMPRESSORS = ("zlib", "gzip", "bz2", "lzma", "zstd", "blosc", "lz4")
 
 
 def check_frames(n: int) -> None:
@@ -118,131 +111,6 @@ def check_dens(path: str | Path) -> None:
     with open(path, "rb") as file:
         if not any(line.strip() for line in itertools.islice(file, MAX_BLANK_LINES)):
             raise ReadError("a DENS log without a line of text")
-
-
-def check_zarr(folder: Path) -> None:
-    """ReadError for a Zarr folder with links out of it, pickles, or chunks that decode to more than they should."""
-    inside = os.path.join(os.path.realpath(folder), "")
-    packers: dict[str, tuple[str, int]] = {}  # folder of an array: what packed its chunks, and their bytes
-    for parent, folders, names in os.walk(folder):
-        for name in (*folders, *names):
-            path = os.path.join(parent, name)
-            if os.path.islink(path) and not os.path.realpath(path).startswith(inside):
-                raise ReadError(f"{os.path.relpath(path, folder)} is a symbolic link to another folder: not followed")
-        for name in {"zarr.json", ".zarray", ".zmetadata"} & set(names):
-            document = _load_metadata(os.path.join(parent, name))
-            if any("pickle" in str(codec).lower() for codec in _find_values(document, ("id", "name"))):
-                raise ReadError("its chunks are pickles, which run any code that they hold: not read")
-            if "shape" in document:
-                packers[parent] = _read_compression(document)
-        array = next((p for p in (parent, *map(str, Path(parent).parents)) if p in packers), None)
-        if array is not None:
-            for name in set(names) - {"zarr.json", ".zarray", ".zattrs", ".zmetadata", ".zgroup"}:
-                _check_chunk(os.path.join(parent, name), *packers[array])
-
-
-def _load_metadata(path: str) -> dict:
-    if os.path.getsize(path) > MAX_TAG_BYTES:
-        raise ReadError("its metadata are too large")
-    with open(path, "rb") as file:
-        found = json.load(file)
-    return found if isinstance(found, dict) else {}
-
-
-def _find_values(tree: object, keys: tuple[str, ...]) -> list:
-    """What `keys` hold anywhere in a tree of dictionaries and lists."""
-    found = []
-    stack = [tree]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, dict):
-            found += [node[key] for key in keys if key in node]
-        stack += node.values() if isinstance(node, dict) else node if isinstance(node, list) else []
-    return found
-
-
-def _read_compression(array: dict) -> tuple[str, int]:
-    """(what packs an array's chunks, bytes of a chunk); ReadError where that is more than one thing, or too much."""
-    if array.get("zarr_format") == 2:
-        codecs = [c for c in (*(array.get("filters") or ()), array.get("compressor")) if c]
-        names = [c.get("id") for c in codecs]
-        shape = array.get("chunks", [])
-        dtype = array.get("dtype")
-    else:
-        codecs = array.get("codecs", [])
-        names = [c.get("name") for c in codecs]
-        dtype = array.get("data_type")
-        shape = array.get("chunk_grid", {}).get("configuration", {}).get("chunk_shape", [])
-    names = [str(name).removeprefix("numcodecs.") for name in names]
-    try:
-        itemsize = np.dtype(dtype).itemsize
-    except TypeError:
-        itemsize = 8
-    n_bytes = math.prod(int(n) for n in shape) * itemsize
-    if n_bytes > MAX_CHUNK_BYTES:
-        raise ReadError(f"its chunks are of {n_bytes:,} bytes")
-    packers = [name for name in names if name in COMPRESSORS]
-    if len(packers) > 1:
-        raise ReadError("its chunks are compressed twice")
-    return (packers[0] if packers else "", n_bytes)
-
-
-def _check_chunk(path: str, packer: str, n_bytes: int) -> None:
-    if packer not in COMPRESSORS:
-        return
-    with open(path, "rb") as file:
-        is_small = os.path.getsize(path) * MAX_DEFLATE_RATIO <= n_bytes + SLACK_BYTES
-        if packer in ("zlib", "gzip") and is_small:
-            return
-        data = file.read(32 if packer in ("zstd", "blosc", "lz4") else n_bytes + SLACK_BYTES)
-    check_decompressed_size(packer, data, n_bytes, os.path.basename(path))
-
-
-def check_decompressed_size(packer: str, data: bytes, n_bytes: int, name: str) -> None:
-    """ReadError where packed `data` say that they are, or turn out to be, much larger than `n_bytes`."""
-    limit = n_bytes + SLACK_BYTES
-    try:
-        size = (
-            _read_stated_size(packer, data)
-            if packer in ("zstd", "blosc", "lz4")
-            else _measure_decompressed(packer, data, limit)
-        )
-    except (zlib.error, lzma.LZMAError, OSError, EOFError, struct.error):
-        return  # broken: the reader says so
-    if size > limit:
-        raise ReadError(f"a chunk of {name} decodes to over {limit:,} bytes instead of {n_bytes:,}: refused")
-
-
-def _measure_decompressed(packer: str, data: bytes, limit: int) -> int:
-    """Bytes that `data` unpack to, at most a little over `limit`, a block in memory at a time."""
-    make: Callable = {"bz2": bz2.BZ2Decompressor, "lzma": lzma.LZMADecompressor}.get(packer, zlib.decompressobj)
-    size = 0
-    while data and size <= limit:
-        inflate = make(47) if packer in ("zlib", "gzip") else make()
-        while not inflate.eof and size <= limit:
-            block = inflate.decompress(data, 2**24)
-            data = inflate.unconsumed_tail if packer in ("zlib", "gzip") else b""
-            size += len(block)
-            if not block:
-                break
-        if not inflate.eof:
-            break
-        data = inflate.unused_data
-    return size
-
-
-def _read_stated_size(packer: str, head: bytes) -> int:
-    """The decoded size that a chunk's own header states; 0 for none."""
-    if packer == "blosc":
-        return struct.unpack_from("<I", head, 4)[0]
-    if packer == "lz4":
-        return struct.unpack_from("<I", head, 0)[0]
-    flags = head[4]
-    kind = flags >> 6
-    single = flags >> 5 & 1
-    at = 5 + (not single) + (0, 1, 2, 4)[flags & 3]
-    width = (single, 2, 4, 8)[kind]
-    return int.from_bytes(head[at : at + width], "little") + (256 if width == 2 else 0)
 
 
 def check_tiff(path: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""Headers: foreign metadata -> pixel size in nm, voltage, magnification, instrument, date, dose; cohort_suspects()."""
+"""Imaging conditions from the metadata of a file: pixel size, voltage, magnification, instrument, date, dose."""
 
 import math
 import re
@@ -17,28 +17,29 @@ NM_PER_UNIT = {
     "centimeter": 1e7, "m": 1e9, "meter": 1e9, "meters": 1e9, "metre": 1e9, "inch": 2.54e7, "in": 2.54e7,
 }  # fmt: skip
 RECIPROCAL_UNIT = re.compile(r"^\s*1\s*/|\^?\s*[-−]\s*1\s*$|^m?rad$|⁻¹")
-# Electron micrographs have pixels of 1 pm to 10 um; plain TIFF resolution tags outside it are print settings.
-PLAUSIBLE_NM = (1e-3, 1e4)
+PLAUSIBLE_NM = (1e-3, 1e4)  # pixel sizes of electron micrographs; other TIFF resolutions are print settings
+MAX_METADATA_DEPTH = 8  # levels of nested metadata that are kept
+MAX_METADATA_CHARACTERS = 120  # of a text that is kept
 PRINT_DPI = (72, 96, 100, 120, 144, 150, 200, 240, 254, 300, 350, 360, 400, 600, 720, 1200, 2400)
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says about how a micrograph was taken; NaN or None where it does not say."""
+    """Imaging conditions of a micrograph as its file states them; NaN or None for unknown ones."""
 
     nm_per_pixel: float = math.nan
     nm_per_pixel_source: str = "none"  # header, sidecar, user or none
     voltage_kv: float = math.nan
     magnification: float = math.nan
     instrument: str | None = None
-    acquired: str | None = None  # ISO 8601 as far as known
+    acquired: str | None = None  # ISO 8601, as precise as the file gives it
     dose_e_per_nm2: float = math.nan
     exposure_s: float = math.nan
     foreign: Mapping[str, Any] = field(default_factory=dict)
 
 
 def parse_number(value: Any) -> float:
-    """`value` as a finite float, or NaN; takes strings, bytes, rationals (numerator, denominator), 1-element arrays."""
+    """`value` as a finite float, or NaN; takes texts, bytes, rationals (numerator, denominator), 1-element arrays."""
     try:
         if isinstance(value, bytes):
             value = value.decode("latin-1")
@@ -58,7 +59,7 @@ def parse_positive(value: Any, factor: float = 1.0) -> float:
 
 
 def clean_text(value: Any) -> str | None:
-    """`value` as stripped text without control characters, None when there is nothing in it."""
+    """`value` as stripped text without control characters; None when it is empty or no text."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     if not isinstance(value, str):
@@ -86,25 +87,26 @@ def set_pixel_size(header: Header, nm: float, source: str = "header") -> Header:
 
 def parse_date(value: Any, time: Any = None, *, month_first: bool = False) -> str | None:
     """A date (and time) as ISO 8601; None when it cannot be read. Takes 2019-12-05, 2018:11:15 19:42:31, 5 Dec 2019."""
-    words = " ".join(w for w in (clean_text(value), clean_text(time)) if w)[:64]
-    words = re.sub(r"^(\d{4}):(\d\d):(\d\d)", r"\1-\2-\3", words).removesuffix("Z")
-    if not words:
+    date_text = " ".join(part for part in (clean_text(value), clean_text(time)) if part)[:64]
+    date_text = re.sub(r"^(\d{4}):(\d\d):(\d\d)", r"\1-\2-\3", date_text).removesuffix("Z")
+    if not date_text:
         return None
     try:
         from dateutil import parser
 
-        first_day = not month_first and not re.match(r"\d{4}", words)
-        # What the text does not say is filled from the default: with two defaults it shows that there is no whole date.
-        one, two = (
-            parser.parse(words, dayfirst=first_day, default=datetime(y, y - 2000, y - 2000)) for y in (2001, 2002)
-        )
+        first_day = not month_first and not re.match(r"\d{4}", date_text)
+        # The parser fills absent parts from a default; two defaults with different results reveal an incomplete date.
+        default = datetime(2001, 1, 1)
+        other_default = datetime(2002, 2, 2)
+        date = parser.parse(date_text, dayfirst=first_day, default=default)
+        other_date = parser.parse(date_text, dayfirst=first_day, default=other_default)
     except (ValueError, OverflowError, TypeError):
         return None
-    return one.isoformat() if one.date() == two.date() else None
+    return date.isoformat() if date.date() == other_date.date() else None
 
 
 def get_entry(tree: Any, path: str) -> Any:
-    """The value at a dotted `path` of nested mappings, None when it is not there."""
+    """The value at a dotted `path` of nested mappings; None when there is none."""
     for name in path.split("."):
         if not isinstance(tree, Mapping) or name not in tree:
             return None
@@ -113,12 +115,12 @@ def get_entry(tree: Any, path: str) -> Any:
 
 
 def get_first_entry(tree: Any, *paths: str) -> Any:
-    """The first value among dotted `paths` that is there and not empty."""
+    """The first value at one of the dotted `paths` that exists and is not empty."""
     return next((v for v in (get_entry(tree, p) for p in paths) if v is not None and v != ""), None)
 
 
 def resolution_to_nm(value: Any, unit: int) -> float:
-    """nm per pixel of a TIFF resolution (pixels per inch, unit 2, or cm, unit 3) where it can be a microscope's.
+    """Pixel size in nm of a TIFF resolution (pixels per inch, unit 2, or per cm, unit 3); NaN for a print setting.
 
     72, 96, 300 ... dots per inch are print settings, and no electron micrograph is coarser than 10 um per pixel.
     """
@@ -131,47 +133,54 @@ def resolution_to_nm(value: Any, unit: int) -> float:
 
 
 def flatten_metadata(tree: Any, prefix: str = "", depth: int = 0) -> dict[str, Any]:
-    """Nested foreign metadata as one flat {dotted name: number, bool or text up to 120 characters}, without arrays."""
-    out: dict[str, Any] = {}
-    if not isinstance(tree, Mapping) or depth > 8:
-        return out
+    """Nested foreign metadata as flat {dotted name: number, bool or text of at most 120 characters}, without arrays."""
+    flat: dict[str, Any] = {}
+    if not isinstance(tree, Mapping) or depth > MAX_METADATA_DEPTH:
+        return flat
     for key, value in tree.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
-            out.update(flatten_metadata(value, f"{name}.", depth + 1))
-        elif isinstance(value, bool | np.bool_):
-            out[name] = bool(value)
-        elif isinstance(value, int | float | np.number) and not isinstance(value, complex | np.complexfloating):
-            if isinstance(value, int) or math.isfinite(value):  # isfinite() takes no integer beyond the floats
-                out[name] = int(value) if isinstance(value, int | np.integer) else float(value)
-        elif isinstance(value, str | bytes):
-            words = clean_text(value)
-            if words and len(words) <= 120:
-                out[name] = words
-    return out
+            flat.update(flatten_metadata(value, f"{name}.", depth + 1))
+        elif (scalar := _to_scalar(value)) is not None:
+            flat[name] = scalar
+    return flat
 
 
-def find_pixel_size_outliers(nm_per_pixel: np.ndarray, cohort: np.ndarray) -> np.ndarray:
-    """Which of n pixel sizes (nm) are about 10x or 100x off the median of their cohort, up or down, within 20 %.
+def _to_scalar(value: Any) -> bool | int | float | str | None:
+    """`value` as a Python number or short text; None for any other value."""
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, int | np.integer):
+        return int(value)
+    if isinstance(value, float | np.number) and not isinstance(value, np.complexfloating):
+        return float(value) if math.isfinite(value) else None
+    text = clean_text(value)
+    return text if text and len(text) <= MAX_METADATA_CHARACTERS else None
 
-    nm_per_pixel: (n,) float, NaN = unknown; cohort: (n,) labels (instrument, magnification and shape, say), null = no
-    cohort. Returns (n,) bool; NaN and cohorts of fewer than three known sizes are never suspect. Empty in, empty out.
+
+def find_pixel_size_outliers(nm_per_pixel: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Whether each of n pixel sizes (nm) is about 10 or 100 times off the median of its acquisition group.
+
+    nm_per_pixel: (n,) float, NaN = unknown; group: (n,) labels (say, of instrument, magnification and shape), null = no
+    group. Returns (n,) bool. "About" is within 20 %, up or down. NaN, and sizes of groups with fewer than three known
+    sizes, are no outliers. Empty input gives an empty array.
     """
-    import pandas as pd  # here, since every worker imports this module and only the report asks for this
+    import pandas as pd  # every worker imports this module, and only the report calls this function
 
-    nm = np.asarray(nm_per_pixel, dtype=float)
-    group = pd.factorize(cohort if isinstance(cohort, np.ndarray | pd.Series) else np.asarray(cohort, object))[0]
-    suspect = np.zeros(len(nm), bool)
-    known = np.flatnonzero((group >= 0) & ~np.isnan(nm))
-    known = known[np.lexsort((nm[known], group[known]))]  # by cohort, then size: a cohort's median is in its middle
-    group = group[known]
-    nm = nm[known]
-    starts = np.flatnonzero(np.diff(group, prepend=-1))
-    n_known = np.diff(starts, append=len(group))
-    median = (nm[starts + (n_known - 1) // 2] + nm[starts + n_known // 2]) / 2
+    sizes = np.asarray(nm_per_pixel, dtype=float)
+    labels = group if isinstance(group, np.ndarray | pd.Series) else np.asarray(group, object)
+    codes = pd.factorize(labels)[0]
+    rows = np.flatnonzero((codes >= 0) & ~np.isnan(sizes))
+    rows = rows[np.lexsort((sizes[rows], codes[rows]))]  # by group, then size: a group's median is in its middle
+    codes = codes[rows]
+    sizes = sizes[rows]
+    starts = np.flatnonzero(np.diff(codes, prepend=-1))
+    n_sizes = np.diff(starts, append=len(codes))
+    median = (sizes[starts + (n_sizes - 1) // 2] + sizes[starts + n_sizes // 2]) / 2
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = nm / np.repeat(median, n_known)
+        ratio = sizes / np.repeat(median, n_sizes)
         ratio = np.maximum(ratio, 1 / ratio)
-        near = (np.abs(ratio / 10 - 1) <= 0.2) | (np.abs(ratio / 100 - 1) <= 0.2)
-    suspect[known] = near & np.repeat(n_known >= 3, n_known)
-    return suspect
+        is_off = (np.abs(ratio / 10 - 1) <= 0.2) | (np.abs(ratio / 100 - 1) <= 0.2)
+    is_outlier = np.zeros(len(nm_per_pixel), bool)
+    is_outlier[rows] = is_off & np.repeat(n_sizes >= 3, n_sizes)
+    return is_outlier

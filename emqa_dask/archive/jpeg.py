@@ -1,4 +1,4 @@
-"""find_jpeg_damage(): whether all compressed pixels of a JPEG are there, of which libjpeg warns nobody in Python."""
+"""Damage of the compressed pixels of a JPEG, which libjpeg does not report to Python."""
 
 import math
 import struct
@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-# Frames whose codes we follow: baseline, extended and progressive Huffman. Pillow reads no others but arithmetic ones.
+# Frames whose codes are followed: baseline, extended and progressive Huffman. Of others Pillow reads arithmetic ones.
 _HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)
 _OTHER_FRAMES = (0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
-_MARKERS_WITHOUT_LENGTH = (0x01, *range(0xD0, 0xD9))  # markers without a length
+_MARKERS_WITHOUT_LENGTH = (0x01, *range(0xD0, 0xD9))
+_END_OF_IMAGE = 0xD9
+_START_OF_SCAN = 0xDA
 _DAMAGE_TEXTS = {
     1: "the data end early",
     2: "bits that are no Huffman code",
@@ -27,7 +29,7 @@ class _UnsupportedJpeg(Exception):
 
 @dataclass
 class _JpegState:
-    """What the segments of a JPEG have said so far."""
+    """Contents of the segments of a JPEG that were read so far."""
 
     lookups: np.ndarray = field(default_factory=lambda: np.zeros((8, 65536), np.uint16))
     quantisation: dict[int, int] = field(default_factory=dict)  # table: step of the DC coefficient
@@ -42,151 +44,175 @@ class _JpegState:
 
 
 def find_jpeg_damage(data: bytes, tables: bytes = b"") -> str:
-    """What is wrong with the compressed pixels of a JPEG, one phrase; "" where all are whole, or cannot be followed.
+    """Phrase for the damage of the compressed pixels of a JPEG; "" for none, and for kinds that cannot be followed.
 
     tables: a stream that only defines tables (TIFF's JPEGTables). Every code of every scan is followed: a scan that
     ends early, or late, or has bits that are no code, is damaged. Changed bits that leave all codes valid cannot be
     seen, since JPEG has no checksum.
     """
-    stream = _JpegState()
+    state = _JpegState()
     try:
         if tables:
-            _read_segments(tables, stream)
-        return _read_segments(data, stream)
+            _read_segments(tables, state)
+        return _read_segments(data, state)
     except _UnsupportedJpeg:
         return ""
     except (struct.error, IndexError, ValueError, KeyError, ArithmeticError):
-        return "its segments are broken" if stream.n_scans else ""  # else the decoder itself says so
+        return "its segments are broken" if state.n_scans else ""  # else the decoder itself says so
 
 
-def _read_segments(data: bytes, stream: _JpegState) -> str:
+def _read_segments(data: bytes, state: _JpegState) -> str:
+    """Phrase for the damage of the first damaged scan; "" for none."""
     from emqa_dask.archive.jpeg_codes import find_marker
 
     array = np.frombuffer(data, np.uint8)
-    at = 2
+    position = 2
     while True:
-        at = find_marker(array, at)
-        if at >= len(data):
-            return "its end is missing" if stream.n_scans else ""
-        code = data[at + 1]
-        at += 2
-        if code == 0xD9:
+        position = find_marker(array, position)
+        if position >= len(data):
+            return "its end is missing" if state.n_scans else ""
+        code = data[position + 1]
+        position += 2
+        if code == _END_OF_IMAGE:
             return ""
         if code in _MARKERS_WITHOUT_LENGTH:
             continue
-        length = struct.unpack_from(">H", data, at)[0]
-        body = data[at + 2 : at + length]
-        at += length
-        if code == 0xC4:
-            _read_huffman_tables(body, stream)
-        elif code == 0xDB:
-            _read_quantisation(body, stream)
-        elif code == 0xDD:
-            stream.interval = struct.unpack(">H", body)[0]
-        elif code in _HUFFMAN_FRAMES:
-            _read_frame(body, stream, code == 0xC2)
-        elif code in _OTHER_FRAMES or code == 0xDC:
-            raise _UnsupportedJpeg
-        elif code == 0xDA:
-            end = find_marker(array, at)
-            trouble = _check_scan(array, at, end, body, stream)
-            if trouble:
-                return trouble
-            at = end
+        length = struct.unpack_from(">H", data, position)[0]
+        body = data[position + 2 : position + length]
+        position += length
+        if code != _START_OF_SCAN:
+            _read_segment(code, body, state)
+            continue
+        end = find_marker(array, position)
+        damage = _check_scan(array, position, end, body, state)
+        if damage:
+            return damage
+        position = end
 
 
-def _read_huffman_tables(body: bytes, stream: _JpegState) -> None:
-    at = 0
-    while at < len(body):
-        kind = body[at] >> 4
-        number = body[at] & 15
+def _read_segment(code: int, body: bytes, state: _JpegState) -> None:
+    """Add the contents of a segment to `state`; _UnsupportedJpeg for a kind of JPEG that cannot be followed."""
+    if code == 0xC4:
+        _read_huffman_tables(body, state)
+    elif code == 0xDB:
+        _read_quantisation(body, state)
+    elif code == 0xDD:
+        state.interval = struct.unpack(">H", body)[0]
+    elif code in _HUFFMAN_FRAMES:
+        _read_frame(body, state, code == 0xC2)
+    elif code in _OTHER_FRAMES or code == 0xDC:
+        raise _UnsupportedJpeg
+
+
+def _read_huffman_tables(body: bytes, state: _JpegState) -> None:
+    position = 0
+    while position < len(body):
+        kind = body[position] >> 4  # 0: DC, 1: AC
+        number = body[position] & 15
         if kind > 1 or number > 3:
             raise ValueError("a table of codes that no scan can name")
-        counts = body[at + 1 : at + 17]
-        symbols = body[at + 17 : at + 17 + sum(counts)]
-        lookup = np.zeros(65536, np.uint16)
-        code = 0
-        k = 0
-        for bits, count in enumerate(counts, 1):
-            for _ in range(count):
-                lookup[code << (16 - bits) : (code + 1) << (16 - bits)] = bits << 8 | symbols[k]
-                code = code + 1
-                k = k + 1
-            code <<= 1
-        stream.lookups[4 * kind + number] = lookup
-        at += 17 + k
+        counts = body[position + 1 : position + 17]
+        symbols = body[position + 17 : position + 17 + sum(counts)]
+        state.lookups[4 * kind + number] = _make_lookup(counts, symbols)
+        position += 17 + sum(counts)
 
 
-def _read_quantisation(body: bytes, stream: _JpegState) -> None:
-    at = 0
-    while at < len(body):
-        is_wide = body[at] >> 4
-        number = body[at] & 15
-        stream.quantisation[number] = struct.unpack_from(">H" if is_wide else ">B", body, at + 1)[0]
-        at += 1 + 64 * (2 if is_wide else 1)
+def _make_lookup(counts: bytes, symbols: bytes) -> np.ndarray:
+    """(65536,) uint16: for 16 bits that start with a code, its length times 256, plus its symbol; 0 for no code."""
+    lookup = np.zeros(65536, np.uint16)
+    code = 0
+    k = 0
+    for n_bits, count in enumerate(counts, 1):
+        for _ in range(count):
+            lookup[code << (16 - n_bits) : (code + 1) << (16 - n_bits)] = n_bits << 8 | symbols[k]
+            code = code + 1
+            k = k + 1
+        code <<= 1
+    return lookup
 
 
-def _read_frame(body: bytes, stream: _JpegState, is_progressive: bool) -> None:
-    stream.precision, height, width, n = struct.unpack_from(">BHHB", body)
-    if stream.components or n > 4:
+def _read_quantisation(body: bytes, state: _JpegState) -> None:
+    position = 0
+    while position < len(body):
+        is_wide = body[position] >> 4
+        number = body[position] & 15
+        state.quantisation[number] = struct.unpack_from(">H" if is_wide else ">B", body, position + 1)[0]
+        position += 1 + 64 * (2 if is_wide else 1)
+
+
+def _read_frame(body: bytes, state: _JpegState, is_progressive: bool) -> None:
+    state.precision, height, width, n = struct.unpack_from(">BHHB", body)
+    if state.components or n > 4:
         raise _UnsupportedJpeg
-    stream.is_progressive = is_progressive
-    stream.size = (height, width)
+    state.is_progressive = is_progressive
+    state.size = (height, width)
     if not height or not width:  # a height that comes later
         raise _UnsupportedJpeg
     for place in range(n):
         identity, factors, table = body[6 + 3 * place : 9 + 3 * place]
-        stream.components[identity] = (place, factors >> 4, factors & 15, table)
-    if len(stream.components) < n:
+        state.components[identity] = (place, factors >> 4, factors & 15, table)
+    if len(state.components) < n:
         raise ValueError("two components of one name")
     n_blocks = 0
-    for _, across, down, _ in stream.components.values():
-        rows, columns = _count_units(stream)
-        stream.first_blocks.append(n_blocks)
+    for _, across, down, _ in state.components.values():
+        rows, columns = _count_units(state)
+        state.first_blocks.append(n_blocks)
         n_blocks += rows * down * columns * across
-    stream.masks = np.zeros(n_blocks if is_progressive else 1, np.uint64)
+    state.masks = np.zeros(n_blocks if is_progressive else 1, np.uint64)
 
 
-def _count_units(stream: _JpegState) -> tuple[int, int]:
+def _count_units(state: _JpegState) -> tuple[int, int]:
     """Rows and columns of minimum coded units of interleaved scans."""
-    most_across = max(c[1] for c in stream.components.values())
-    most_down = max(c[2] for c in stream.components.values())
-    return math.ceil(stream.size[0] / (8 * most_down)), math.ceil(stream.size[1] / (8 * most_across))
+    max_across = max(c[1] for c in state.components.values())
+    max_down = max(c[2] for c in state.components.values())
+    return math.ceil(state.size[0] / (8 * max_down)), math.ceil(state.size[1] / (8 * max_across))
 
 
-def _check_scan(array: np.ndarray, start: int, end: int, body: bytes, stream: _JpegState) -> str:
-    """Follow the scan whose header is `body`."""
+def _check_scan(array: np.ndarray, start: int, end: int, body: bytes, state: _JpegState) -> str:
+    """Phrase for the damage of the scan with header `body`; "" for none."""
     from emqa_dask.archive.jpeg_codes import follow_scan
 
     n = body[0]
     first, final, bits = body[1 + 2 * n : 4 + 2 * n]
-    rows, columns = _count_units(stream)
-    grid = (rows, columns)
-    parts = []
+    is_mixed = state.is_progressive and first == 0 and final > 0
+    components, first_blocks, grid = _scan_components(body, state)
+    if (n > 1 and first > 0) or final > 63 or first > final or is_mixed:
+        return "a scan of an impossible range of coefficients"
+    bands = (int(first), int(final) if state.is_progressive else 63, bits >> 4, bits & 15)
+    damage, unit = follow_scan(
+        array, start, end, state.lookups, np.array(components, np.int64), grid, state.interval, bands,
+        state.is_progressive, state.masks, np.array(first_blocks, np.int64),
+    )  # fmt: skip
+    state.n_scans += 1
+    if not damage:
+        return ""
+    return f"{_DAMAGE_TEXTS[damage]}, at block {unit:,} of {grid[0] * grid[1]:,} of scan {state.n_scans}"
+
+
+def _scan_components(body: bytes, state: _JpegState) -> tuple[list[list[int]], list[int], tuple[int, int]]:
+    """(components, first_blocks, grid) of a scan, as follow_scan() takes them."""
+    n = body[0]
+    grid = _count_units(state)
+    n_columns = grid[1]
+    components = []
     first_blocks = []
     for k in range(n):
         identity, tables = body[1 + 2 * k : 3 + 2 * k]
-        place, across, down, table = stream.components[identity]
-        limit = (8 << stream.precision >> 1) // max(stream.quantisation.get(table, 1), 1) + 1
-        part = [across, down, tables >> 4 & 3, tables & 3, columns * across, limit]
-        if n == 1:  # a scan of one component has a block for a unit, and only those that hold pixels
-            most_down = max(c[2] for c in stream.components.values())
-            most_across = max(c[1] for c in stream.components.values())
-            height = math.ceil(stream.size[0] * down / most_down)
-            width = math.ceil(stream.size[1] * across / most_across)
-            grid = (math.ceil(height / 8), math.ceil(width / 8))
-            part[:2] = 1, 1
-        parts.append(part)
-        first_blocks.append(stream.first_blocks[place])
-    is_mixed = stream.is_progressive and first == 0 and final > 0
-    if (n > 1 and first > 0) or final > 63 or first > final or is_mixed:
-        return "a scan of an impossible range of coefficients"
-    bands = (int(first), int(final) if stream.is_progressive else 63, bits >> 4, bits & 15)
-    found, unit = follow_scan(
-        array, start, end, stream.lookups, np.array(parts, np.int64), grid, stream.interval, bands,
-        stream.is_progressive, stream.masks, np.array(first_blocks, np.int64),
-    )  # fmt: skip
-    stream.n_scans += 1
-    if not found:
-        return ""
-    return f"{_DAMAGE_TEXTS[found]}, at block {unit:,} of {grid[0] * grid[1]:,} of scan {stream.n_scans}"
+        place, across, down, table = state.components[identity]
+        limit = (8 << state.precision >> 1) // max(state.quantisation.get(table, 1), 1) + 1
+        component = [across, down, tables >> 4 & 3, tables & 3, n_columns * across, limit]
+        if n == 1:  # in a scan of one component a unit is a block, and only blocks with pixels are in it
+            grid = _count_blocks(state, across, down)
+            component[:2] = 1, 1
+        components.append(component)
+        first_blocks.append(state.first_blocks[place])
+    return components, first_blocks, grid
+
+
+def _count_blocks(state: _JpegState, across: int, down: int) -> tuple[int, int]:
+    """Rows and columns of blocks with pixels of one component."""
+    max_across = max(c[1] for c in state.components.values())
+    max_down = max(c[2] for c in state.components.values())
+    height = math.ceil(state.size[0] * down / max_down)
+    width = math.ceil(state.size[1] * across / max_across)
+    return math.ceil(height / 8), math.ceil(width / 8)

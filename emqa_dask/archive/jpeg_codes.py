@@ -1,4 +1,4 @@
-"""The Huffman codes of a JPEG's scans, followed by numba without decoding pixels: where they break (ITU-T T.81)."""
+"""Huffman codes of the scans of a JPEG (ITU-T T.81), followed without decoding pixels, to find where they break."""
 
 import numba
 import numpy as np
@@ -12,7 +12,7 @@ _MARGIN = 1024  # bytes behind an interval; a block has under 64 codes of at mos
 
 @numba.njit(nogil=True, cache=True)
 def find_marker(data, start):
-    """Where the next marker (0xFF and a code) from `start` on begins, restart markers left out; len(data) for none."""
+    """Position of the next marker (0xFF and a code) from `start` on, except restart markers; len(data) for none."""
     k = start
     while k + 1 < data.size:
         if data[k] == 0xFF and data[k + 1] != 0 and data[k + 1] != 0xFF and not 0xD0 <= data[k + 1] <= 0xD7:
@@ -22,20 +22,21 @@ def find_marker(data, start):
 
 
 @numba.njit(nogil=True, cache=True)
-def _copy_interval(data, at, end, out):
-    """Copy one interval without its stuffed zeros -> (bytes of it, where the next begins, code of its marker or -1)."""
+def _copy_interval(data, start, end, out):
+    """Copy one interval without its stuffed zeros -> (its bytes, start of the next one, code of its marker or -1)."""
     n = 0
-    while at < end:
-        byte = data[at]
-        at += 1
+    k = start
+    while k < end:
+        byte = data[k]
+        k += 1
         if byte == 0xFF:
-            while at < end and data[at] == 0xFF:  # fill bytes
-                at += 1
-            code = data[at] if at < end else 0
-            at += 1
+            while k < end and data[k] == 0xFF:  # fill bytes
+                k += 1
+            code = data[k] if k < end else 0
+            k += 1
             if code:
                 out[n : n + _MARGIN] = 0xFF
-                return n, at, np.int64(code)
+                return n, k, np.int64(code)
         out[n] = byte
         n += 1
     out[n : n + _MARGIN] = 0xFF
@@ -52,7 +53,7 @@ def _peek_bits(bits, position):
 
 @numba.njit(nogil=True, cache=True)
 def _decode_dc(bits, position, lookup):
-    """-> (position behind the code, difference to the value before); -1 for bits that are no code."""
+    """-> (position behind the code, difference from the previous value); -1 for bits that are no code."""
     entry = np.int64(lookup[_peek_bits(bits, position)])
     size = entry & 0xFF
     if entry == 0 or size > 15:
@@ -68,7 +69,7 @@ def _decode_dc(bits, position, lookup):
 
 @numba.njit(nogil=True, cache=True)
 def _decode_ac(bits, position, lookup, first, final, run, mask):
-    """One block's coefficients as they first come -> (position or minus what is wrong, blocks to leave out, mask)."""
+    """First scan of a block's coefficients -> (position or minus the kind of damage, blocks to skip, mask)."""
     k = max(first, 1)
     while k <= final:
         entry = np.int64(lookup[_peek_bits(bits, position)])
@@ -98,7 +99,7 @@ def _decode_ac(bits, position, lookup, first, final, run, mask):
 
 @numba.njit(nogil=True, cache=True)
 def _refine_ac(bits, position, lookup, first, final, run, mask):
-    """One block's coefficients made finer by a bit, and those that become non-zero with it; as _ac()."""
+    """Scan that refines a block's coefficients by one bit -> as _decode_ac()."""
     k = first
     one = np.uint64(1)
     while run == 0 and k <= final:
@@ -137,7 +138,7 @@ def _refine_ac(bits, position, lookup, first, final, run, mask):
 
 @numba.njit(nogil=True, cache=True)
 def _check_end(bits, position, n_bytes):
-    """What is left behind the last code of an interval: fewer than 8 bits, all ones (or zeros, as some write)."""
+    """Kind of damage at the end of an interval, which may have fewer than 8 bits of padding, all ones or all zeros."""
     left = 8 * n_bytes - position
     if left < 0:
         return SHORT
@@ -147,67 +148,93 @@ def _check_end(bits, position, n_bytes):
     return WHOLE if padding == 0 or padding == (1 << left) - 1 else PADDING
 
 
+@numba.njit(nogil=True, cache=True, inline="always")
+def _follow_dc(bits, position, lookups, table, bands, last, c, limit):
+    """Follow the DC code of one block of component c -> position or minus the kind of damage."""
+    first, _, before, after = bands
+    if first > 0:
+        return position
+    if before:
+        return position + 1
+    position, step = _decode_dc(bits, position, lookups[table])
+    if position < 0:
+        return np.int64(-INVALID)
+    last[c] += step
+    return np.int64(-RANGE) if abs(last[c] << after) > limit else position
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _follow_ac(bits, position, lookups, table, bands, run, is_progressive, masks, block):
+    """Follow the AC codes of one block -> (position or minus the kind of damage, number of blocks to skip)."""
+    first, final, before, _ = bands
+    if run > 0 and not before:
+        return position, run - 1
+    mask = masks[block] if is_progressive else np.uint64(0)
+    if before and is_progressive:
+        position, run, mask = _refine_ac(bits, position, lookups[table], first, final, run, mask)
+    else:
+        position, run, mask = _decode_ac(bits, position, lookups[table], first, final, run, mask)
+    if is_progressive:
+        masks[block] = mask
+    elif run > 0 and position >= 0:
+        position = np.int64(-INVALID)
+    return position, run
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _follow_unit(
+    bits, n_bytes, position, run, unit, lookups, components, n_columns, bands, is_progressive, last, masks, first_blocks
+):
+    """Follow all blocks of one unit -> (position or minus the kind of damage, number of blocks to skip)."""
+    for c in range(len(components)):
+        across, down, dc_table, ac_table, row_blocks, limit = components[c]
+        for k in range(across * down):
+            block = 0
+            if is_progressive:
+                row = unit // n_columns * down + k // across
+                block = first_blocks[c] + row * row_blocks + unit % n_columns * across + k % across
+            position = _follow_dc(bits, position, lookups, dc_table, bands, last, c, limit)
+            if position >= 0 and bands[1] > 0:
+                position, run = _follow_ac(
+                    bits, position, lookups, 4 + ac_table, bands, run, is_progressive, masks, block
+                )
+            if position < 0:
+                return position, run
+            if position > 8 * n_bytes:
+                return np.int64(-SHORT), run
+    return position, run
+
+
 @numba.njit(nogil=True, cache=True)
-def follow_scan(data, start, end, lookups, parts, grid, interval, bands, is_progressive, masks, first_blocks):
-    """Follow the codes of one scan, data[start:end] -> (what is wrong or WHOLE, units followed).
+def follow_scan(data, start, end, lookups, components, grid, interval, bands, is_progressive, masks, first_blocks):
+    """Follow the codes of one scan, data[start:end] -> (kind of damage or WHOLE, number of units followed).
 
     lookups: (8, 65536) uint16, four tables of DC codes and four of AC codes: the code's length times 256, plus its
-    symbol. parts: (n, 6) int64, of each component blocks across and down a unit, its DC and AC table, blocks in a row
-    of it, largest DC value. grid: units down and across. bands: first and last coefficient, bits before and after.
-    masks: which coefficients of each block are not zero yet (progressive), a component's blocks from first_blocks on.
+    symbol. components: (n, 6) int64, of each component the blocks across and down a unit, the DC and the AC table, the
+    blocks in a row and the largest DC value. grid: units down and across. bands: first and last coefficient, bits
+    before and after. masks: which coefficients of each block are non-zero so far (progressive); the blocks of a
+    component start at first_blocks.
     """
-    first, final, before, after = bands
-    last = np.zeros(len(parts), np.int64)
+    last = np.zeros(len(components), np.int64)
     n_units = grid[0] * grid[1]
     bits = np.empty(end - start + _MARGIN, np.uint8)
-    at = start
-    mask = np.uint64(0)
+    source = start
     for begin in range(0, n_units, interval if interval else n_units):
-        n_bytes, at, marker = _copy_interval(data, at, end, bits)
+        n_bytes, source, marker = _copy_interval(data, source, end, bits)
         position = np.int64(0)
         run = np.int64(0)
         last[:] = 0
         stop = min(begin + interval, n_units) if interval else n_units
         for unit in range(begin, stop):
-            for c in range(len(parts)):
-                across, down, dc_table, ac_table, row_blocks, limit = parts[c]
-                for k in range(across * down):
-                    block = 0
-                    if is_progressive:
-                        y = unit // grid[1] * down + k // across
-                        block = first_blocks[c] + y * row_blocks + unit % grid[1] * across + k % across
-                        mask = masks[block]
-                    if first == 0 and before:
-                        position += 1
-                    elif first == 0:
-                        position, step = _decode_dc(bits, position, lookups[dc_table])
-                        if position < 0:
-                            return INVALID, unit
-                        last[c] += step
-                        if abs(last[c] << after) > limit:
-                            return RANGE, unit
-                    if final > 0:
-                        if run > 0 and not before:
-                            run -= 1
-                        elif before and is_progressive:
-                            position, run, mask = _refine_ac(
-                                bits, position, lookups[4 + ac_table], first, final, run, mask
-                            )
-                        else:
-                            position, run, mask = _decode_ac(
-                                bits, position, lookups[4 + ac_table], first, final, run, mask
-                            )
-                        if position < 0:
-                            return -position, unit
-                        if is_progressive:
-                            masks[block] = mask
-                        elif run > 0:
-                            return INVALID, unit
-                    if position > 8 * n_bytes:
-                        return SHORT, unit
-        found = _check_end(bits, position, n_bytes)
-        if found != WHOLE:
-            return found, stop
+            position, run = _follow_unit(
+                bits, n_bytes, position, run, unit, lookups, components, grid[1], bands, is_progressive, last, masks,
+                first_blocks,
+            )  # fmt: skip
+            if position < 0:
+                return -position, unit
+        damage = _check_end(bits, position, n_bytes)
+        if damage != WHOLE:
+            return damage, stop
         if stop < n_units and marker != 0xD0 + begin // interval % 8:
             return NO_RESTART, stop
-    return (SURPLUS if at < end else WHOLE), n_units
+    return (SURPLUS if source < end else WHOLE), n_units

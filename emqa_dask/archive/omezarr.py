@@ -32,20 +32,8 @@ def open_zarr(path: str | Path) -> Source:
         try:
             node = zarr.open(store=str(path), mode="r")
             if isinstance(node, zarr.Array):
-                return _make_source(str(path), node, "Zarr", ["nm"] * 0, {}, Header())
-            attributes = dict(node.attrs)
-            multiscales = (attributes.get("ome") or attributes).get("multiscales")
-            if not multiscales:
-                return Source("Zarr", "signal", "a Zarr group without OME multiscales: nothing says which array is it")
-            image = multiscales[0]
-            level = image["datasets"][0]
-            array = node[level["path"]]
-            axes = [a if isinstance(a, dict) else {"name": a} for a in image.get("axes") or []]
-            scale = next((t["scale"] for t in level.get("coordinateTransformations", []) if "scale" in t), [])
-            header = Header(foreign=flatten_metadata({k: v for k, v in image.items() if isinstance(v, str | dict)}))
-            if axes and scale:
-                header = set_pixel_size(header, length_to_nm(scale[-1], axes[-1].get("unit")))
-            return _make_source(str(path), array, "OME-Zarr", axes, level, header)
+                return _make_source(str(path), node, "Zarr", has_axes=False, header=Header())
+            return _open_multiscale(str(path), node)
         except ReadError:
             raise
         except Exception as error:
@@ -53,8 +41,25 @@ def open_zarr(path: str | Path) -> Source:
             raise ReadError(f"broken Zarr folder: {type(error).__name__}: {text}") from error
 
 
+def _open_multiscale(path: str, group: Any) -> Source:
+    """The finest level of the first image of an OME-Zarr group."""
+    attributes = dict(group.attrs)
+    multiscales = (attributes.get("ome") or attributes).get("multiscales")
+    if not multiscales:
+        return Source("Zarr", "signal", "a Zarr group without OME multiscales: nothing says which array is it")
+    image = multiscales[0]
+    level = image["datasets"][0]
+    array = group[level["path"]]
+    axes = [a if isinstance(a, dict) else {"name": a} for a in image.get("axes") or []]
+    scale = next((t["scale"] for t in level.get("coordinateTransformations", []) if "scale" in t), [])
+    header = Header(foreign=flatten_metadata({k: v for k, v in image.items() if isinstance(v, str | dict)}))
+    if axes and scale:
+        header = set_pixel_size(header, length_to_nm(scale[-1], axes[-1].get("unit")))
+    return _make_source(path, array, "OME-Zarr", has_axes=bool(axes), header=header)
+
+
 def open_zspy(path: Path) -> Source:
-    """A HyperSpy Zarr folder -> Source, by RosettaSciIO; its frames say which chunks are absent."""
+    """A HyperSpy Zarr folder -> Source, by RosettaSciIO; its frames report absent chunks."""
     import zarr
 
     from emqa_dask.archive.rosetta import open_rosetta
@@ -65,9 +70,7 @@ def open_zspy(path: Path) -> Source:
             if array.ndim < 2 or 0 in array.shape or array.shards is not None:
                 continue
             if type(getattr(array.metadata, "compressor", None)).__name__ == "Blosc":
-                for chunk in (path / array.path).glob("**/[0-9]*"):
-                    if chunk.is_file():
-                        check_blosc_file(chunk)
+                _check_blosc_files(path / array.path)
             n_absent = array.nchunks - array.nchunks_initialized
             if n_absent > 0:
                 sentence = f"{n_absent:,} of {array.nchunks:,} chunks of {name} are absent: they read as fill"
@@ -75,16 +78,24 @@ def open_zspy(path: Path) -> Source:
     return source
 
 
+def _check_blosc_files(folder: Path) -> None:
+    for chunk in folder.glob("**/[0-9]*"):
+        if chunk.is_file():
+            check_blosc_file(chunk)
+
+
 def _iterate_arrays(group: Any) -> Iterator[tuple[str, Any]]:
+    """(name, array) of every array in `group` and in its groups."""
     for name, node in group.members(max_depth=None):
         if hasattr(node, "chunks"):
             yield name, node
 
 
-def _make_source(path: str, array, format: str, axes: list, level: dict, header: Header) -> Source:
+def _make_source(path: str, array: Any, format: str, *, has_axes: bool, header: Header) -> Source:
+    """One frame for each 2-D plane of `array`."""
     if array.ndim < 2 or array.dtype.kind not in "biuf" or 0 in array.shape:
         return Source(format, "signal", f"a Zarr array of shape {array.shape} and type {array.dtype}, not an image")
-    if array.ndim > 3 and not axes:
+    if array.ndim > 3 and not has_axes:
         return Source(format, "diffraction", f"a Zarr array of {array.ndim} dimensions without named axes")
     height, width = array.shape[-2:]
     chunk_rows = max(1, min(height, array.chunks[-2]))

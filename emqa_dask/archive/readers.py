@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from emqa_dask.archive import sidecar
-from emqa_dask.archive.guards import check_dens, check_elid, check_zarr
+from emqa_dask.archive.entries import ZARR_SUFFIXES
+from emqa_dask.archive.guards import check_dens, check_elid
 from emqa_dask.archive.headers import Header
-from emqa_dask.archive.scan import ZARR_SUFFIXES
 from emqa_dask.archive.sniff import (
     ARCHIVE_FORMATS,
     HEAD_BYTES,
@@ -21,6 +21,7 @@ from emqa_dask.archive.sniff import (
     detect_format,
 )
 from emqa_dask.archive.source import ReadError, Source
+from emqa_dask.archive.zarr_guard import check_zarr
 
 
 def _read_tiff(path: Path) -> Source:
@@ -54,13 +55,13 @@ def _rosetta_reader(format: str, plugin: str) -> Callable[[Path], Source]:
 
 
 def _read_ser(path: Path) -> Source:
-    from emqa_dask.archive.rosetta import open_ser
+    from emqa_dask.archive.tia import open_ser
 
     return open_ser(path)
 
 
 def _read_emi(path: Path) -> Source:
-    from emqa_dask.archive.rosetta import open_emi
+    from emqa_dask.archive.tia import open_emi
 
     return open_emi(path)
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from emqa_dask import tables, uris
 from emqa_dask.archive import headers
+from emqa_dask.archive.entries import ZARR_SUFFIXES, Entry
 from emqa_dask.archive.readers import open_source
 from emqa_dask.archive.rows import describe_damage, describe_error, dump_header, fit_row, format_error, join_lines
-from emqa_dask.archive.scan import ZARR_SUFFIXES, Entry
 from emqa_dask.archive.source import Frame, ReadError, Source
 from emqa_dask.settings import Archive
 

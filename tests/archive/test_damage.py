@@ -10,7 +10,7 @@ import tifffile
 from bad_files import dm3, image, write_mrc
 from PIL import Image
 
-from emqa_dask.archive.scan import Entry
+from emqa_dask.archive.entries import Entry
 from emqa_dask.archive.survey import survey_file
 from emqa_dask.settings import Archive
 

@@ -13,7 +13,8 @@ from bad_files import NASTY
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emqa_dask.archive.scan import escape_name, scan_archive, unescape_name
+from emqa_dask.archive.name_escapes import escape_name, unescape_name
+from emqa_dask.archive.scan import scan_archive
 
 
 def uris(source, **options) -> list[str]:

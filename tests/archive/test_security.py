@@ -23,8 +23,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emqa_dask import models
+from emqa_dask.archive.name_escapes import escape_name, escape_uri, unescape_name
 from emqa_dask.archive.readers import read_micrograph
-from emqa_dask.archive.scan import escape_name, escape_uri, scan_archive, unescape_name
+from emqa_dask.archive.scan import scan_archive
 from emqa_dask.archive.source import ReadError
 from emqa_dask.archive.survey import survey_file
 from emqa_dask.predict import forest
@@ -264,7 +265,7 @@ def test_keys_of_a_bucket_do_not_lead_out_of_the_temporary_folder():
 
 CHILD = """
     import os, resource, sys
-    from emqa_dask.archive.scan import Entry
+    from emqa_dask.archive.entries import Entry
     from emqa_dask.archive.survey import survey_file
     from emqa_dask.settings import Archive
     import rsciio.emd, rsciio.hspy, zarr

@@ -14,8 +14,9 @@ from bad_files import image, make_bad_archive, write_mrc
 from PIL import Image
 
 from emqa_dask import tables
+from emqa_dask.archive.entries import Entry
 from emqa_dask.archive.readers import open_source
-from emqa_dask.archive.scan import Entry, scan_archive
+from emqa_dask.archive.scan import scan_archive
 from emqa_dask.archive.survey import compute_micrograph_id, hash_content, survey_file
 from emqa_dask.settings import Archive
 

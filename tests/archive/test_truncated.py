@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from emqa_dask.archive.scan import Entry, scan_archive
+from emqa_dask.archive.entries import Entry
+from emqa_dask.archive.scan import scan_archive
 from emqa_dask.archive.survey import survey_file
 from emqa_dask.settings import Archive
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from emqa_dask import tables
 from emqa_dask.archive.headers import Header, flatten_metadata
 from emqa_dask.archive.rows import clip_integer, dump_header, fit_row
-from emqa_dask.archive.scan import _remote_entry, scan_archive
+from emqa_dask.archive.scan import scan_archive
+from emqa_dask.archive.scan_remote import _remote_entry
 from emqa_dask.archive.survey import survey_file
 from emqa_dask.pipeline.tasks import survey as survey_tasks
 from emqa_dask.pipeline.workspace import part_folders

@@ -10,7 +10,8 @@ import pytest
 import tifffile
 
 from emqa_dask import tables
-from emqa_dask.archive.scan import Entry, scan_archive
+from emqa_dask.archive.entries import Entry
+from emqa_dask.archive.scan import scan_archive
 from emqa_dask.pipeline.commands import ingest
 from emqa_dask.pipeline.tasks import survey
 from emqa_dask.pipeline.workspace import batches, file_catalog, micrograph_ledger, part_folders

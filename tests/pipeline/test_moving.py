@@ -6,7 +6,7 @@ import shutil
 import pandas as pd
 import pytest
 
-from emqa_dask.archive import scan
+from emqa_dask.archive import name_escapes, scan
 from emqa_dask.cli import main
 from emqa_dask.pipeline.workspace.moving import take_over
 from emqa_dask.settings import dump
@@ -62,7 +62,7 @@ def test_results_stay_and_nothing_is_detected_anew(moved, capsys):
     pd.testing.assert_frame_equal(pd.read_parquet(root / "triage.parquet"), tables)
     after = ledger(root)
     pd.testing.assert_frame_equal(after.drop(columns="path"), rows.drop(columns="path"))
-    expected = {entry.uri: scan.escape_name(entry.path) for entry in scan.scan_archive(str(new))}
+    expected = {entry.uri: name_escapes.escape_name(entry.path) for entry in scan.scan_archive(str(new))}
     assert dict(zip(after["uri"], after["path"])) == {uri: expected[uri] for uri in after["uri"]}
 
 
@@ -102,7 +102,7 @@ def test_a_list_of_files_may_move(small_archive, tmp_path, here, is_absolute):
         (new / "list.txt").write_text("\n".join(str(new / name) for name in names))
     command = ["ingest", str(new / "list.txt"), "--workspace", str(root), *HERE, "--moved-from", str(old / "list.txt")]
     assert main(command) == 0
-    assert set(ledger(root)["path"]) == {scan.escape_name(str(new / name)) for name in names}
+    assert set(ledger(root)["path"]) == {name_escapes.escape_name(str(new / name)) for name in names}
 
 
 def test_a_single_file_may_move(small_archive, tmp_path):

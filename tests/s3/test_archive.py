@@ -5,7 +5,8 @@ import os
 
 import pytest
 
-from emqa_dask.archive.scan import scan_archive, unescape_name
+from emqa_dask.archive.name_escapes import unescape_name
+from emqa_dask.archive.scan import scan_archive
 from emqa_dask.archive.survey import fetch_file, survey_file
 from emqa_dask.settings import Archive
 from emqa_dask.store import files

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from emqa_dask.archive import readers
-from emqa_dask.archive.scan import unescape_name
+from emqa_dask.archive.name_escapes import unescape_name
 from emqa_dask.archive.source import Frame, ReadError
 from emqa_dask.archive.survey import fetch_file
 from emqa_dask.partition import Partition

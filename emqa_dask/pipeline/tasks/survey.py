@@ -5,8 +5,9 @@ from collections import Counter
 import pyarrow as pa
 
 from emqa_dask import tables
+from emqa_dask.archive.entries import Entry
+from emqa_dask.archive.name_escapes import escape_name
 from emqa_dask.archive.rows import fit_row
-from emqa_dask.archive.scan import Entry, escape_name
 from emqa_dask.archive.survey import survey_file
 from emqa_dask.pipeline.workspace.failures import failure_row
 from emqa_dask.pipeline.workspace.part_folders import LOST, SURVEY_FAILURES, SURVEY_FILES, SURVEY_FRAMES

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from emqa_dask import tables
-from emqa_dask.archive import scan
+from emqa_dask.archive import entries, scan
 from emqa_dask.pipeline.workspace.part_folders import LOST
 from emqa_dask.settings import Archive
 from emqa_dask.store import digests, files, layout, parts
@@ -22,7 +22,7 @@ REFUSED = r"megapixels are over the limit of ([^;]+);"  # what survey.check_budg
 
 def new_files(
     root: str, source: str, settings: Archive, uris: Digests, present: Digests
-) -> Iterator[tuple[scan.Entry, bytes]]:
+) -> Iterator[tuple[entries.Entry, bytes]]:
     """Entries of the archive that are not in the catalog with this size and date, nor in the workspace itself.
 
     Digests of their URIs go into `uris`, those of all files of the archive into `present`.
@@ -60,7 +60,7 @@ def known_files(root: str, settings: Archive) -> Digests:
         limits = rows["reason"][refused].str.extract(REFUSED, expand=False).astype(float)
         rows = rows.drop(index=limits.index[limits < limit])
         # The scan does not walk through a Zarr folder, so its size is unknown there.
-        is_zarr = rows["uri"].str.lower().str.endswith(scan.ZARR_SUFFIXES) | rows["format"].str.contains("Zarr")
+        is_zarr = rows["uri"].str.lower().str.endswith(entries.ZARR_SUFFIXES) | rows["format"].str.contains("Zarr")
         sizes = rows["size_bytes"].where(~is_zarr.fillna(False).astype(bool), 0)
         known.add(_keys(rows["uri"], sizes, rows["modified_ns"]))
     return known
@@ -71,8 +71,8 @@ def _keys(uris: Iterable[str], sizes: Iterable[int], dates: Iterable[int]) -> np
 
 
 def batches(
-    entries: Iterable[tuple[scan.Entry, bytes]], smallest: int
-) -> Iterator[tuple[list[scan.Entry], list[bytes]]]:
+    entries: Iterable[tuple[entries.Entry, bytes]], smallest: int
+) -> Iterator[tuple[list[entries.Entry], list[bytes]]]:
     """`entries`, each with its key, in batches of `smallest` at first and up to GROWTH times that later.
 
     A larger batch ends behind a key that happens to be divisible, so that after a file has come or gone most batches

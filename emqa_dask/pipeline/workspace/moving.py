@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from emqa_dask import tables
-from emqa_dask.archive import scan
+from emqa_dask.archive import name_escapes, scan
 from emqa_dask.pipeline.workspace.part_folders import SURVEY_FRAMES
 from emqa_dask.store import files, layout, lock, parts
 
@@ -57,13 +57,13 @@ def _locator(source: str) -> Locate:
         raise PermissionError(f"{source}: {first.problem}; ask its owner")
     is_remote = "://" in source
     if first.path != source and not is_remote and os.path.isfile(source):  # a list, whose files may lie anywhere
-        paths = {entry.uri: scan.escape_name(entry.path) for entry in scan.scan_archive(source)}
+        paths = {entry.uri: name_escapes.escape_name(entry.path) for entry in scan.scan_archive(source)}
         return paths.get
     if first.path == source:
-        return lambda uri, path: scan.escape_name(source)
+        return lambda uri, path: name_escapes.escape_name(source)
     head, link, rest = first.path.partition("::") if is_remote else (first.path, "", "")
-    folder = head.removesuffix(scan.unescape_name(first.uri))
-    return lambda uri, path: scan.escape_name(f"{folder}{scan.unescape_name(uri)}{link}{rest}")
+    folder = head.removesuffix(name_escapes.unescape_name(first.uri))
+    return lambda uri, path: name_escapes.escape_name(f"{folder}{name_escapes.unescape_name(uri)}{link}{rest}")
 
 
 def _move(rows: pd.DataFrame, locate: Locate) -> pd.DataFrame:
@@ -74,7 +74,7 @@ def _check_files(root: str, new: str, locate: Locate) -> None:
     """ValueError where none of the first files of the workspace lies in `new`."""
     batches = parts.iter_table(layout.micrographs(root), tables.MICROGRAPHS, ["uri", "path"], LOOKED_FOR)
     for rows in itertools.islice(batches, 1):
-        paths = [scan.unescape_name(path) for path in _move(rows, locate)["path"]]
+        paths = [name_escapes.unescape_name(path) for path in _move(rows, locate)["path"]]
         if not any(files.exists(path) or files.names(path) for path in paths):
             raise ValueError(
                 f"{new} is not the archive of {root}: {rows['uri'].iloc[0]!r} should lie in it; give the folder in "
