@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 
 from emqa_dask.cli import main
-from emqa_dask.cli.arguments import STEPS, parser
+from emqa_dask.cli.arguments import build_parser
+from emqa_dask.cli.run_verbs import STEP_HELP
+from emqa_dask.pipeline.workspace.stages import STEPS
 from emqa_dask.settings import Settings, dump, load_settings, template_names
 from emqa_dask.store import layout
 
@@ -53,8 +55,8 @@ def test_public_names_load_on_use():
 
 def test_help_teaches_every_verb():
     text = emqa("--help").stdout
-    verbs = parser()._subparsers._group_actions[0].choices
-    assert {"triage", *STEPS, "status", "synthesise", "doctor"} <= set(verbs)
+    verbs = build_parser()._subparsers._group_actions[0].choices
+    assert {"triage", *STEP_HELP, "status", "synthesise", "doctor"} <= set(verbs)
     for verb in verbs:
         assert re.search(rf"^ +{verb}\b", text, re.M), verb
         assert emqa(verb, "--help").returncode == 0
@@ -62,7 +64,7 @@ def test_help_teaches_every_verb():
 
 def test_readme_documents_every_verb():
     readme = (REPOSITORY / "README.md").read_text()
-    for verb in parser()._subparsers._group_actions[0].choices:
+    for verb in build_parser()._subparsers._group_actions[0].choices:
         assert f"emqa {verb}" in readme, verb
 
 
@@ -221,3 +223,7 @@ def test_a_signal_after_the_last_word_does_not_change_how_it_ended(tmp_path):
         time.sleep(1)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 0, process.stderr.read()
+
+
+def test_every_step_of_a_run_is_a_verb():
+    assert tuple(STEP_HELP) == STEPS

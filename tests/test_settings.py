@@ -12,8 +12,9 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from benchmarks.bad_settings import cases
-from emqa_dask.cli import _changes, main
-from emqa_dask.cli.arguments import parser
+from emqa_dask.cli import main
+from emqa_dask.cli.arguments import build_parser
+from emqa_dask.cli.options import settings_changes
 from emqa_dask.settings import (
     RENAMED_KEYS,
     SECTIONS,
@@ -180,18 +181,18 @@ def test_a_renamed_key_is_refused_with_its_new_name(old, new, tmp_path):
     file.write_text(f"[{section}]\n{key} = 1\n")
     with pytest.raises(SettingsError, match=re.escape(f"{file}: {remedy}")):
         load_settings(file)
-    options = parser().parse_args(["triage", "archive", "--set", f"{old}=1"])
+    options = build_parser().parse_args(["triage", "archive", "--set", f"{old}=1"])
     with pytest.raises(SettingsError, match=re.escape(f"command line: {remedy}")):
-        replace(Settings(), _changes(options), "command line")
+        replace(Settings(), settings_changes(options), "command line")
 
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_a_bad_value_is_refused_by_name_or_read_back(section):
-    command = parser()
+    command = build_parser()
     for case in cases([section]):
         options = command.parse_args(["triage", "archive", "--set", case.option])
         try:
-            settings = replace(Settings(), _changes(options), "command line")
+            settings = replace(Settings(), settings_changes(options), "command line")
         except SettingsError as error:
             assert str(error).startswith("command line: ")  # noqa: PT017
             assert f"{section}.{case.key}" in str(error)  # noqa: PT017

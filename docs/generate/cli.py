@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from docs.generate.markdown import code_block, escape
-from emqa_dask.cli.arguments import parser
+from emqa_dask.cli.arguments import build_parser
 
 COLUMNS = "78"  # width of usage lines
 SHARED_GROUP = "settings"  # the options that most verbs share
@@ -29,7 +29,7 @@ def fixed_width() -> Iterator[None]:
 def list_verbs(whole: argparse.ArgumentParser | None = None) -> dict[str, argparse.ArgumentParser]:
     """Name of a verb, with its kind if it has kinds ("tune log") -> its parser."""
     found = {}
-    for name, child in _children(whole or parser()).items():
+    for name, child in _children(whole or build_parser()).items():
         found[name] = child
         found |= {f"{name} {kind}": own for kind, own in _children(child).items()}
     return found
@@ -46,7 +46,7 @@ def _children(own: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser
 
 def render_page() -> str:
     """The page: general description, shared options, and a section per verb."""
-    whole = parser()
+    whole = build_parser()
     verbs = list_verbs(whole)
     with fixed_width():
         parts = [_text(whole.description or ""), _summary(whole), _text(whole.epilog or ""), _shared_options(verbs)]

@@ -1,8 +1,12 @@
-"""The options that most verbs share: settings, where the workers are, which models look."""
+"""The options that most verbs share (settings, workers, models), and the settings that they give."""
 
 import argparse
+import ast
+import os
+import re
 
-from emqa_dask.settings import template_names
+from emqa_dask.cli.machine import check_local
+from emqa_dask.settings import Settings, SettingsError, load_settings, replace, template_names
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
@@ -43,3 +47,53 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         "domain, in which way",
     )
     group.add_argument("--workers", metavar="N", type=int, help="worker processes; default: one per core, or per GPU")
+
+
+def settings_changes(options: argparse.Namespace) -> dict[str, dict[str, object]]:
+    """The settings that options change: section -> key -> value; SettingsError for a --set that is not one."""
+    changes: dict[str, dict[str, object]] = {}
+    for text in options.changes:
+        key, equals, value = text.partition("=")
+        section, dot, name = key.partition(".")
+        if not (equals and dot):
+            raise SettingsError(f"--set {text}: write it as section.key=value, e.g. detect.threshold=0.2")
+        try:
+            parsed = ast.literal_eval({"true": "True", "false": "False"}.get(value, value))
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            parsed = value
+        changes.setdefault(section, {})[name] = parsed
+    if options.detectors and options.verb != "calibrate":
+        changes.setdefault("detect", {})["detectors"] = options.detectors
+    if options.classifier is not None:
+        changes.setdefault("classify", {})["model"] = options.classifier
+    for name in ("scheduler", "workers"):
+        if getattr(options, name) is not None:
+            changes.setdefault("run", {})[name] = getattr(options, name)
+    return changes
+
+
+def read_settings(options: argparse.Namespace, workspace: str | None) -> Settings:
+    """Explicit options over the workspace's own settings over the defaults."""
+    if options.settings is None and options.template is None and workspace:
+        from emqa_dask.store import layout  # a workspace may be on a bucket
+
+        return replace(layout.settings_of(workspace), settings_changes(options), "command line")
+    return replace(load_settings(options.settings, options.template), settings_changes(options), "command line")
+
+
+def default_workspace(source: str) -> str:
+    """./<name of the archive>.emqa; the name is that of the folder, also for "." and "..", and not a hidden one."""
+    if "://" not in source:
+        source = os.path.abspath(source)
+    name = re.split("[?#]", source.rstrip("/").rpartition("/")[2])[0] if "://" in source else os.path.basename(source)
+    name = "".join(c if c.isprintable() else "_" for c in name).strip(". ")
+    return f"./{name.rstrip(':') or 'archive'}.emqa"
+
+
+def warm_up_workers(settings: Settings, preload: tuple[str, ...]) -> None:
+    """With workers on this machine: check that it can have them, and let them load their modules meanwhile."""
+    if settings.run.scheduler == "local":
+        from emqa_dask.run.cluster import n_cores, warm_up
+
+        check_local(settings, n_cores())
+        warm_up(preload)

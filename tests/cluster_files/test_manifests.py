@@ -10,7 +10,7 @@ import pytest
 import yaml
 from distributed.cli import dask_scheduler, dask_worker
 
-from emqa_dask.cli.arguments import parser
+from emqa_dask.cli.arguments import build_parser
 from emqa_dask.run.workers import GPU_VARIABLES, gpu_worker_arguments
 from emqa_dask.settings import Settings
 from tests.cluster_files.files import KUBERNETES
@@ -110,7 +110,7 @@ def test_programs_know_their_arguments(pod):
     (container,) = pod["containers"]
     program, verb, *arguments = container["args"]
     if (program, verb) == ("emqa", "triage"):
-        assert parser().parse_args([verb, *arguments]).source == "/archive"
+        assert build_parser().parse_args([verb, *arguments]).source == "/archive"
     elif verb == "cuda":
         command = pytest.importorskip("dask_cuda.cli", reason="make install-dev").worker
         assert command.make_context("worker", arguments[1:]).params["resources"] == "GPU=1"

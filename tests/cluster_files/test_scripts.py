@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from emqa_dask import cli
-from emqa_dask.cli.arguments import parser
+from emqa_dask.cli.arguments import build_parser
+from emqa_dask.cli.options import settings_changes
 from emqa_dask.run.workers import gpu_worker_arguments
 from emqa_dask.settings import Settings, replace
 from tests.cluster_files.files import CLUSTER, REPOSITORY
@@ -94,7 +94,7 @@ def test_gpu_node_starts_what_dask_cuda_and_emqa_know(tmp_path):
         (tmp_path / f"{name}.pem").touch()
     assert worker.make_context("worker", arguments).params["scheduler"] == "tls://10.0.0.1:8786"
     module, *arguments = says("triage", "archive", "--workspace", "ws")[1:]
-    options = parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     assert (module, options.scheduler, options.workspace) == ("emqa_dask", "cuda", "ws")
-    changed = replace(Settings(), cli._changes(options))
+    changed = replace(Settings(), settings_changes(options))
     assert (changed.run.device, changed.run.tls) == ("cuda", str(tmp_path))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from emqa_dask.cli.arguments import parser
+from emqa_dask.cli.arguments import build_parser
 from emqa_dask.settings import RENAMED_KEYS, SECTIONS, Settings, load_settings
 
 PAGES = Path(__file__).parents[2] / "docs"
@@ -28,7 +28,7 @@ def list_commands() -> list[str]:
 @pytest.mark.parametrize("command", list_commands())
 def test_command_of_a_page_is_valid(command: str):
     words = shlex.split(command, comments=True)
-    options = parser().parse_args(words)
+    options = build_parser().parse_args(words)
     for text in getattr(options, "changes", []):
         section, _, key = text.partition("=")[0].partition(".")
         assert hasattr(getattr(Settings(), section), key), text

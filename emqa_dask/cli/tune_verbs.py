@@ -1,22 +1,30 @@
-"""Arguments of emqa tune: log and order."""
+"""emqa tune log and emqa tune order."""
 
 import argparse
+import dataclasses
 
-from emqa_dask.cli.options import add_settings
+from emqa_dask.cli.messages import say
+from emqa_dask.cli.options import add_settings, default_workspace, read_settings
+from emqa_dask.settings import Settings
 
 
 def add_tune(verbs) -> None:
-    raw = argparse.RawDescriptionHelpFormatter
+    """`emqa tune log` and `emqa tune order`."""
     tune = verbs.add_parser(
         "tune",
         help="choose the detector's settings by what physics says of the result; map disorder",
         description="Tools that tune themselves by rewards (Barakati et al.): emqa tune log, emqa tune order.",
     )
     kinds = tune.add_subparsers(dest="kind", metavar="WHAT", required=True)
+    _add_log(kinds)
+    _add_order(kinds)
+
+
+def _add_log(kinds) -> None:
     log = kinds.add_parser(
         "log",
         help="settings of the blob detector for every cohort",
-        formatter_class=raw,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         description="""Tune the Laplacian-of-Gaussian detector for each cohort (instrument x magnification x folder) of
 SRC, an archive or a workspace, and write a settings file that `emqa triage --settings` takes. Rewards judge what is
 found: by default how far the number of objects is from the expected one, and how many lie too close together (with a
@@ -64,6 +72,11 @@ a lattice file says one of
         type=int,
         help="map the best settings over each image, in windows of PX px",
     )
+    _add_images(log)
+    log.set_defaults(run=run_tune_log)
+
+
+def _add_order(kinds) -> None:
     order = kinds.add_parser(
         "order",
         help="disordered regions of lattice images",
@@ -72,14 +85,63 @@ a lattice file says one of
     )
     order.add_argument("source", metavar="SRC")
     order.add_argument("--out", metavar="DIR", default="order", help="default: order")
-    for parser in (log, order):
-        parser.add_argument(
-            "--cohort",
-            metavar="GLOB",
-            action="append",
-            default=[],
-            dest="cohorts",
-            help="only micrographs whose URI matches, as one cohort; may be given several times",
-        )
-        parser.add_argument("--workspace", metavar="WS", help="where SRC is stored; default: ./<name of SRC>.emqa")
-        add_settings(parser)
+    _add_images(order)
+    order.set_defaults(run=run_tune_order)
+
+
+def _add_images(parser: argparse.ArgumentParser) -> None:
+    """Which micrographs, and the settings."""
+    parser.add_argument(
+        "--cohort",
+        metavar="GLOB",
+        action="append",
+        default=[],
+        dest="cohorts",
+        help="only micrographs whose URI matches, as one cohort; may be given several times",
+    )
+    parser.add_argument("--workspace", metavar="WS", help="where SRC is stored; default: ./<name of SRC>.emqa")
+    add_settings(parser)
+
+
+def run_tune_log(options: argparse.Namespace) -> int:
+    """Settings of the blob detector, by rewards; impossible options are refused before any work."""
+    from emqa_dask.pipeline.commands import tune_log, tune_log_files
+
+    root, settings = _workspace_and_settings(options)
+    names = {field.name for field in dataclasses.fields(tune_log.TuneOptions)}
+    chosen = {name: value for name, value in vars(options).items() if name in names}
+    tune_options = tune_log.TuneOptions(
+        **{name: tuple(value) if isinstance(value, list) else value for name, value in chosen.items()}
+    )
+    tune_options.check()
+    tune_log_files.check_out(options.out)
+    _ingest(options, root, settings)
+    tune_log.tune_log(root, options.out, settings, tune_options, say=say)
+    return 0
+
+
+def run_tune_order(options: argparse.Namespace) -> int:
+    """Maps of disordered regions."""
+    from emqa_dask.pipeline.commands import tune_order
+
+    root, settings = _workspace_and_settings(options)
+    tune_order.check_out(options.out)
+    _ingest(options, root, settings)
+    return tune_order.map_order(root, options.out, settings, tuple(options.cohorts), say=say)
+
+
+def _workspace_and_settings(options: argparse.Namespace) -> tuple[str, Settings]:
+    """SRC as a workspace, or the workspace into which the archive SRC is read, as triage does; and its settings."""
+    from emqa_dask.store import layout
+
+    is_workspace = layout.is_workspace(options.source)
+    root = options.source if is_workspace else options.workspace or default_workspace(options.source)
+    return root, read_settings(options, root)
+
+
+def _ingest(options: argparse.Namespace, root: str, settings: Settings) -> None:
+    """Read the archive SRC into its workspace `root`, unless SRC is a workspace."""
+    from emqa_dask.pipeline.commands.triage import run
+
+    if root != options.source:
+        run(options.source, root, settings, steps=("ingest",), say=say)

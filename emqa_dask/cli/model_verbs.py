@@ -1,12 +1,15 @@
-"""Arguments of the verbs that make models or fit them: calibrate, rescore, train, import."""
+"""The verbs that make models or fit them: calibrate, rescore, train detector, import detector."""
 
 import argparse
 
-from emqa_dask.cli.options import add_settings
+from emqa_dask.cli.messages import say
+from emqa_dask.cli.options import add_settings, read_settings
+from emqa_dask.cli.run_verbs import check_workspace
+from emqa_dask.settings import SettingsError
 
 
-def add_models(verbs) -> None:
-    raw = argparse.RawDescriptionHelpFormatter
+def add_calibrate(verbs) -> None:
+    """`emqa calibrate`."""
     calibrate = verbs.add_parser(
         "calibrate",
         help="fit the predicted F1, precision and recall to a few labelled images of a run",
@@ -19,7 +22,21 @@ def add_models(verbs) -> None:
     calibrate.add_argument("--iou", metavar="X", type=float, help="IoU from which a box counts as found")
     calibrate.add_argument("--out", metavar="DIR", default="", help="folder for the models; default: WS/models")
     add_settings(calibrate)
+    calibrate.set_defaults(run=run_calibrate)
 
+
+def run_calibrate(options: argparse.Namespace) -> int:
+    """Quality models fitted to a few labelled micrographs of a workspace."""
+    check_workspace(options.workspace)
+    settings = read_settings(options, options.workspace)
+    from emqa_dask.pipeline.commands.calibrate import calibrate
+
+    chosen = {"detectors": options.detectors, "iou_threshold": options.iou, "out": options.out}
+    return calibrate(options.workspace, options.labels, settings, **chosen, say=say)
+
+
+def add_rescore(verbs) -> None:
+    """`emqa rescore`."""
     rescore = verbs.add_parser(
         "rescore",
         help="replay score floor, models and verdicts on what the detectors have left",
@@ -29,13 +46,31 @@ def add_models(verbs) -> None:
     )
     rescore.add_argument("workspace", metavar="WS")
     add_settings(rescore)
+    rescore.set_defaults(run=run_rescore)
 
+
+def run_rescore(options: argparse.Namespace) -> int:
+    """Evidence, predictions, verdicts and the report anew, without reading pixels."""
+    check_workspace(options.workspace)
+    settings = read_settings(options, options.workspace)
+    from emqa_dask.pipeline.commands.rescore import rescore
+
+    return rescore(options.workspace, settings, say=say)
+
+
+def add_train(verbs):
+    """`emqa train detector`; returns the action that takes further kinds of training."""
     train = verbs.add_parser("train", help="train the networks that other verbs run", description="Train networks.")
     kinds = train.add_subparsers(dest="kind", metavar="WHAT", required=True)
+    _add_train_detector(kinds)
+    return kinds
+
+
+def _add_train_detector(kinds) -> None:
     detector = kinds.add_parser(
         "detector",
         help="a Mask R-CNN from COCO JSON and images",
-        formatter_class=raw,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         description="""Train a Mask R-CNN on labelled micrographs: a model directory for `emqa triage --detector`.
 Masks are polygons or run lengths; an annotation with a box alone counts as the ellipse that fills it. A share of the
 images is held back, and the network that does best on them is kept. Interrupted, it goes on with --resume.""",
@@ -56,9 +91,23 @@ images is held back, and the network that does best on them is kept. Interrupted
     detector.add_argument("--seed", metavar="S", type=int, default=0)
     detector.add_argument("--licence", metavar="TEXT", default="not stated", help="of the weights, for the card")
     detector.add_argument("--resume", action="store_true", help="go on with what an interrupted training left")
+    detector.set_defaults(run=run_train_detector)
 
-    _add_ensemble(kinds)
 
+def run_train_detector(options: argparse.Namespace) -> int:
+    """A Mask R-CNN from labelled micrographs."""
+    from emqa_dask.pipeline.commands.train_detector import train_detector
+
+    if len(options.coco) != len(options.images):
+        raise SettingsError(f"{len(options.coco)} --coco and {len(options.images)} --images: give one folder for each")
+    sets = list(zip(options.coco, options.images, strict=True))
+    kept = ("start", "frozen", "steps", "learning_rate", "validation", "device", "seed", "licence", "resume")
+    train_detector(sets, options.out, **{name: getattr(options, name) for name in kept}, say=say)
+    return 0
+
+
+def add_import(verbs) -> None:
+    """`emqa import detector`."""
     imports = verbs.add_parser("import", help="take over a checkpoint", description="Take over a checkpoint.")
     kinds = imports.add_subparsers(dest="kind", metavar="WHAT", required=True)
     detector = kinds.add_parser(
@@ -74,62 +123,13 @@ images is held back, and the network that does best on them is kept. Interrupted
     how.add_argument("--architecture", metavar="TOML", help="torchvision's architecture")
     detector.add_argument("--classes", metavar="NAME", nargs="+", required=True, help="in the order of the network")
     detector.add_argument("--out", metavar="MODEL_DIR", required=True)
+    detector.set_defaults(run=run_import)
 
 
-def _add_ensemble(kinds) -> None:
-    ensemble = kinds.add_parser(
-        "ensemble",
-        help="a classifier ensemble from a CSV of labels",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="""Train a classifier ensemble on labelled micrographs: a model directory that triage takes with
---classifier. LABELS.csv has the columns uri and label, and may have split (train, validation, test) and group: images
-of one group stay on one side. Each member is trained by itself on a worker and resumes where it was stopped. From the
-images that are held out come the card's figures and what counts as out of domain.""",
-        epilog="""examples:
-  emqa train ensemble labels.csv --out lots --members 16
-  emqa train ensemble labels.csv --images scans --out lots --whole --window 128 --epochs 60
-  emqa train ensemble labels.csv --out lots --scheduler cuda --set run.device=cuda     one member per GPU
-  emqa triage scans --classifier lots""",
-    )
-    ensemble.add_argument("labels", metavar="LABELS.csv")
-    ensemble.add_argument("--out", metavar="MODEL_DIR", required=True)
-    ensemble.add_argument("--images", metavar="DIR", default="", help="what uris start from; default: the CSV's folder")
-    ensemble.add_argument("--members", metavar="N", type=int, default=16, help="default 16")
-    ensemble.add_argument("--min-members", metavar="N", type=int, help="be content with N; default: all")
-    ensemble.add_argument(
-        "--method", choices=("ensemble", "softmax", "dropout"), default="ensemble", help="the last two have one member"
-    )
-    ensemble.add_argument("--window", metavar="PX", type=int, default=64, help="side of what is looked at; default 64")
-    ensemble.add_argument("--whole", action="store_true", help="shrink images to a window instead of cutting them up")
-    ensemble.add_argument(
-        "--windows-per-image", metavar="N", type=int, default=36, help="at most, evenly placed; default 36"
-    )
-    ensemble.add_argument("--backbone", metavar="NAME", default="wide_resnet", help="or a classifier of torchvision")
-    ensemble.add_argument("--depth", metavar="N", type=int, default=16, help="of the wide ResNet; default 16")
-    ensemble.add_argument("--widen", metavar="N", type=int, default=2, help="of the wide ResNet; default 2")
-    ensemble.add_argument("--dropout", metavar="P", type=float, help="default 0; with --method dropout 0.3")
-    ensemble.add_argument("--epochs", metavar="N", type=int, default=200, help="at most; default 200")
-    ensemble.add_argument("--patience", metavar="N", type=int, default=100, help="without improvement; default 100")
-    ensemble.add_argument("--batch", metavar="N", type=int, default=64, help="windows a step; default 64")
-    ensemble.add_argument("--learning-rate", metavar="X", type=float, default=1e-3, help="default 0.001")
-    ensemble.add_argument(
-        "--precision", choices=("float32", "bfloat16"), default="float32", help="of training; the second is faster"
-    )
-    ensemble.add_argument("--halve-every", metavar="N", type=int, default=50, help="epochs; default 50")
-    ensemble.add_argument(
-        "--false-flags", metavar="SHARE", type=float, default=0.05, help="of in-domain images; default 0.05"
-    )
-    ensemble.add_argument(
-        "--examples", metavar="N", type=int, default=480, help="of each kind of shift, made from held-out images"
-    )
-    ensemble.add_argument(
-        "--shifted",
-        metavar="KIND=DIR",
-        action="append",
-        default=[],
-        help="images of your own that are out of domain: acquisition, new_class or unrelated; kinds are told apart "
-        "better with them than with made examples alone",
-    )
-    ensemble.add_argument("--seed", metavar="S", type=int, default=0)
-    ensemble.add_argument("--licence", metavar="TEXT", default="not stated", help="of the weights, for the card")
-    add_settings(ensemble)
+def run_import(options: argparse.Namespace) -> int:
+    """A model directory from somebody's checkpoint."""
+    from emqa_dask.pipeline.commands.train_detector import import_detector
+
+    import_detector(options.checkpoint, options.out, options.classes, options.config, options.architecture)
+    say(f"model directory {options.out}: emqa triage SRC --detector {options.out}")
+    return 0

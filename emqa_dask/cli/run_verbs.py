@@ -1,0 +1,180 @@
+"""The verbs that run steps on a workspace or say how it stands: triage, ingest to report, status, verify, retry."""
+
+import argparse
+
+from emqa_dask.cli.messages import say
+from emqa_dask.cli.options import add_settings, default_workspace, read_settings, warm_up_workers
+from emqa_dask.settings import Settings
+
+STEP_HELP = {  # by `emqa STEP`, as pipeline.workspace.stages.STEPS has them
+    "ingest": "read an archive into the workspace: catalog, OME-Zarr stacks, thumbnails",
+    "detect": "find blobs in every stored micrograph",
+    "classify": "let a classifier ensemble look at every stored micrograph",
+    "featurise": "turn detections and pixels into features",
+    "predict": "predict each micrograph's detection F1 and its distance from the known domain",
+    "report": "give every file a verdict, write triage.parquet, triage.csv and the page",
+}
+
+
+def _add_moved_from(step: argparse.ArgumentParser) -> None:
+    step.add_argument(
+        "--moved-from",
+        metavar="OLD",
+        help="SRC is the archive that was OLD, moved, renamed or mounted elsewhere: go on with its workspace",
+    )
+
+
+def add_triage(verbs) -> None:
+    """`emqa triage`."""
+    triage = verbs.add_parser(
+        "triage",
+        help="do it all: ingest, detect, classify, featurise, predict, report",
+        description=(
+            "Triage SRC: a folder, a .txt list of files, or an fsspec URI. It can be run again: finished work is kept, "
+            "new files are added."
+        ),
+    )
+    triage.add_argument("source", metavar="SRC")
+    triage.add_argument("--workspace", metavar="WS", help="where results go; default: ./<name of SRC>.emqa")
+    _add_moved_from(triage)
+    triage.add_argument(
+        "--dry-run", action="store_true", help="say what there is and what it would cost; write nothing"
+    )
+    add_settings(triage)
+
+    triage.set_defaults(run=run_triage)
+
+
+def run_triage(options: argparse.Namespace) -> int:
+    """All steps on an archive, or with --dry-run what they would cost."""
+    _choose_workspace(options)
+    if options.dry_run:
+        from emqa_dask.pipeline.commands.estimate import estimate
+
+        return estimate(options.source, read_settings(options, options.workspace), say)
+    _take_over(options)
+    return _run_steps(options, tuple(STEP_HELP))
+
+
+def add_steps(verbs) -> None:
+    """`emqa ingest` to `emqa report`: one step of a run."""
+    for name, text in STEP_HELP.items():
+        step = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        if name == "ingest":
+            step.add_argument("source", metavar="SRC")
+            step.add_argument("--workspace", metavar="WS", help="default: ./<name of SRC>.emqa")
+            _add_moved_from(step)
+        else:
+            step.add_argument("workspace", metavar="WS")
+        add_settings(step)
+        step.set_defaults(run=run_step)
+
+
+def run_step(options: argparse.Namespace) -> int:
+    """One step on a workspace."""
+    if options.verb == "ingest":
+        _choose_workspace(options)
+        _take_over(options)
+    else:
+        check_workspace(options.workspace)
+    return _run_steps(options, (options.verb,))
+
+
+def _choose_workspace(options: argparse.Namespace) -> None:
+    """Fill in and say the workspace of an archive where none is given."""
+    if options.workspace is None:
+        options.workspace = default_workspace(options.source)
+        say(f"workspace: {options.workspace}")
+
+
+def _take_over(options: argparse.Namespace) -> None:
+    """With --moved-from: let the workspace of the archive's old place go on with its new one."""
+    if options.moved_from:
+        from emqa_dask.pipeline.workspace.moving import take_over
+
+        take_over(options.workspace, options.moved_from, options.source, say)
+
+
+def check_workspace(root: str) -> None:
+    """ValueError for what is no workspace, or one of another format: nothing is read or written."""
+    from emqa_dask.store import layout
+
+    layout.source_of(root)
+
+
+def _run_steps(options: argparse.Namespace, steps: tuple[str, ...]) -> int:
+    settings = read_settings(options, options.workspace)
+    if steps != ("report",):
+        _warm_up(settings)
+    from emqa_dask.pipeline.commands.triage import run
+
+    return run(getattr(options, "source", None), options.workspace, settings, steps=steps, say=say)
+
+
+def _warm_up(settings: Settings) -> None:
+    from emqa_dask.pipeline import PRELOAD
+
+    warm_up_workers(settings, PRELOAD)
+
+
+def add_status(verbs) -> None:
+    """`emqa status`."""
+    status = verbs.add_parser("status", help="say what is done and what failed", description="State of a workspace.")
+    status.add_argument("workspace", metavar="WS")
+    status.add_argument("--watch", action="store_true", help="say it again and again until no run is at work")
+    status.add_argument("--every", metavar="SECONDS", type=float, default=10.0, help="with --watch; default 10")
+    status.set_defaults(run=run_status)
+
+
+def run_status(options: argparse.Namespace) -> int:
+    """How a workspace stands, once or as a run goes on."""
+    from emqa_dask.pipeline.commands.status import status, watch
+
+    return watch(options.workspace, options.every, say) if options.watch else status(options.workspace, say)
+
+
+def add_verify(verbs) -> None:
+    """`emqa verify`."""
+    verify = verbs.add_parser(
+        "verify",
+        help="read every stored file and say which are damaged",
+        description="Hold every file of WS against its checksum: tables, pixels, settings, models, outputs. What is "
+        "damaged is put aside in WS/damaged/, and the next `emqa triage` makes it again. Every run does this, too, for "
+        "stored pixels up to store.verify_gib.",
+    )
+    verify.add_argument("workspace", metavar="WS")
+    verify.set_defaults(run=run_verify)
+
+
+def run_verify(options: argparse.Namespace) -> int:
+    """Every stored file against its checksum."""
+    from emqa_dask.pipeline.workspace.integrity import verify
+
+    return verify(options.workspace, say)
+
+
+def add_retry(verbs) -> None:
+    """`emqa retry`."""
+    retry = verbs.add_parser(
+        "retry",
+        help="try again what failed",
+        description="Try failed files and images again, with the workspace's settings or those given; finished work of "
+        "other partitions is kept. Raise run.timeout_s or run.memory_gib for what hung or took too much memory.",
+    )
+    retry.add_argument("workspace", metavar="WS")
+    retry.add_argument("--failed", action="store_true", required=True, help="what failures.parquet lists")
+    retry.add_argument(
+        "--stage", metavar="STAGE", help="only what failed in: ingest, store, thumbnail, detect, classify, featurise"
+    )
+    add_settings(retry)
+    retry.set_defaults(run=run_retry)
+
+
+def run_retry(options: argparse.Namespace) -> int:
+    """What failed, tried again."""
+    check_workspace(options.workspace)
+    settings = read_settings(options, options.workspace)
+    _warm_up(settings)
+    from emqa_dask.pipeline.commands.status import retry
+
+    return retry(options.workspace, settings, options.stage, say)
