@@ -111,7 +111,7 @@ class Detect:
         """
         if self.max_diameter_nm == 0:
             return self
-        sizes = {"min_diameter_nm": 0.0, "max_diameter_nm": 0.0}
+        sizes: dict[str, Any] = {"min_diameter_nm": 0.0, "max_diameter_nm": 0.0}
         if math.isfinite(nm_per_pixel) and nm_per_pixel > 0:
             limits = self.RANGES["min_sigma"]
             for key, diameter_nm in (("min_sigma", self.min_diameter_nm), ("max_sigma", self.max_diameter_nm)):
