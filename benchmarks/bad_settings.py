@@ -26,10 +26,11 @@ from emqa_dask.cli import main
 from emqa_dask.cli.arguments import build_parser
 from emqa_dask.cli.options import settings_changes
 from emqa_dask.settings import SECTIONS, Settings, dump, parse, replace
+from emqa_dask.settings.schedulers import BATCH_SYSTEMS
 from emqa_dask.synthetic.archive import synthesise
 
 VALUES = ("-1", "0", "1e99", "nan", "inf", "x")
-NOT_HERE = ("slurm", "kubernetes", "cuda")  # sections of schedulers that this machine has not
+NOT_HERE = (*BATCH_SYSTEMS, "kubernetes", "cuda")  # sections of schedulers that this machine has not
 OF_WORKERS = ("run", "local")  # sections that need worker processes to count
 
 

@@ -27,7 +27,14 @@ def comments_above(text: str, first_line: int) -> str:
 
 
 def field_comments(record: type) -> dict[str, str]:
-    """Name of a field -> comment after it or, without one, above it, for a dataclass."""
+    """Name of a field -> comment after it or, without one, above it, for a dataclass and the dataclasses it extends."""
+    found = {}
+    for base in reversed(record.__mro__[:-1]):
+        found |= _own_field_comments(base)
+    return found
+
+
+def _own_field_comments(record: type) -> dict[str, str]:
     module = inspect.getmodule(record)
     assert module is not None
     text = inspect.getsource(module)

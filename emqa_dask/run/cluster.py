@@ -4,8 +4,10 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
 from emqa_dask.run.local import warm_up
+from emqa_dask.run.preflight import check_devices
 from emqa_dask.run.workers import n_cores
 from emqa_dask.settings import Settings
+from emqa_dask.settings.schedulers import BATCH_SYSTEMS
 
 __all__ = ["n_cores", "open_cluster", "warm_up"]
 
@@ -22,18 +24,19 @@ def open_cluster(settings: Settings, preload: Sequence[str] = (), say: Callable[
     if scheduler == "in-process":
         yield None
         return
+    check_devices(settings)
     with _opener(scheduler)(settings, preload, say) as client:
         yield client
 
 
 def _opener(scheduler: str) -> Callable:
     """Each scheduler's module is imported when it is asked for: the next one's packages may not be installed."""
-    if scheduler == "local":
+    if scheduler in BATCH_SYSTEMS:
+        from emqa_dask.run.batch import open_batch as opener
+    elif scheduler == "local":
         from emqa_dask.run.local import open_local as opener
     elif scheduler == "cuda":
         from emqa_dask.run.cuda import open_cuda as opener
-    elif scheduler == "slurm":
-        from emqa_dask.run.slurm import open_slurm as opener
     elif scheduler == "kubernetes":
         from emqa_dask.run.kubernetes import open_kubernetes as opener
     else:

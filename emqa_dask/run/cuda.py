@@ -43,8 +43,6 @@ def open_cuda(settings: Settings, preload: Sequence[str] = (), say: Callable[[st
     run = settings.run
     if run.threads_per_worker != 1:
         raise ValueError(f"run.threads_per_worker is {run.threads_per_worker}: a GPU worker has one thread")
-    if settings.run.device != "cuda":
-        raise ValueError("run.device is 'cpu', so GPU workers would idle: set run.device = 'cuda'")
     cluster_class = _cluster_class()
     import dask
     from distributed import Client

@@ -16,7 +16,7 @@ import tomli_w
 
 from emqa_dask.settings.flags import Flags
 from emqa_dask.settings.rules import SettingsError, check_values, shorten
-from emqa_dask.settings.schedulers import Cuda, Kubernetes, Local, Run, Slurm
+from emqa_dask.settings.schedulers import Run, SchedulerSections
 from emqa_dask.settings.stages import Archive, Classify, Cohort, Detect, Featurise, Predict, Report, Store, Triage
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
@@ -32,7 +32,9 @@ RENAMED_KEYS = {  # former name -> present name, both as section.key; the former
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(SchedulerSections):
+    """All sections; those of schedulers are in SchedulerSections."""
+
     archive: Archive = field(default_factory=Archive)
     store: Store = field(default_factory=Store)
     detect: Detect = field(default_factory=Detect)
@@ -43,10 +45,6 @@ class Settings:
     triage: Triage = field(default_factory=Triage)
     report: Report = field(default_factory=Report)
     run: Run = field(default_factory=Run)
-    local: Local = field(default_factory=Local)
-    cuda: Cuda = field(default_factory=Cuda)
-    slurm: Slurm = field(default_factory=Slurm)
-    kubernetes: Kubernetes = field(default_factory=Kubernetes)
     cohorts: tuple[Cohort, ...] = ()  # the first one that has a micrograph says how it is searched
 
     def check(self) -> "Settings":
@@ -78,7 +76,10 @@ def _check(section: str, record: Section) -> None:
     record.check()
 
 
-SECTIONS = tuple(section.name for section in dataclasses.fields(Settings) if section.name != "cohorts")
+SECTIONS = (
+    *(name for name in Settings.__annotations__ if name != "cohorts"),
+    *(section.name for section in dataclasses.fields(SchedulerSections)),
+)
 
 
 def _hint(key: str, known: list[str]) -> str:

@@ -1,13 +1,12 @@
 """Settings of the run: which workers do it, what one image may cost, and a section for each scheduler."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import ClassVar
 
 from emqa_dask.number_ranges import Range
 from emqa_dask.settings.rules import require
 
-NAMES = ("local", "in-process", "cuda", "slurm", "kubernetes")
 ADDRESSES = ("tcp://", "tls://", "file:")
 DAY_S = 86_400.0  # a time-out grows with an image, and Python's timers end at 9.2e9 s
 LAST_PORT = 65_535
@@ -16,7 +15,8 @@ WALLTIME = re.compile(r"(?:([0-9]{1,6})-)?([0-9]{1,6}):([0-5][0-9]):([0-5][0-9])
 
 @dataclass(frozen=True)
 class Run:
-    scheduler: str = "local"  # local, in-process, cuda, slurm, kubernetes, tcp://host:port, or file:scheduler.json
+    # local, in-process, cuda, slurm, pbs, lsf, sge, htcondor, kubernetes, tcp://host:port, or file:scheduler.json
+    scheduler: str = "local"
     device: str = "cpu"  # that searches images and runs networks: cpu, or cuda: the GPU of each worker
     workers: int = 0  # worker processes: 0 = one per core (local) or GPU (cuda), or between the section's min and max
     threads_per_worker: int = 1
@@ -38,9 +38,9 @@ class Run:
     }
 
     def check(self) -> None:
-        known = self.scheduler in NAMES or self.scheduler.startswith(ADDRESSES)
+        is_known = self.scheduler in NAMES or self.scheduler.startswith(ADDRESSES)
         rule = f"is {', '.join(NAMES)}, tcp://host:port, or file: and a scheduler file"
-        require(known, "run.scheduler", self.scheduler, rule)
+        require(is_known, "run.scheduler", self.scheduler, rule)
         if self.scheduler.startswith(("tcp://", "tls://")):
             require(_has_port(self.scheduler.rstrip("/"), 1), "run.scheduler", self.scheduler, rule)
         require(self.scheduler != "file:", "run.scheduler", self.scheduler, rule)
@@ -81,25 +81,26 @@ class Cuda:
 
 
 @dataclass(frozen=True)
-class Slurm:
-    """Workers in SLURM jobs, of which there are more while there is much to do; the scheduler is in this process.
+class Batch:
+    """Workers in jobs of a batch system, more of them while there is more to do; the Dask scheduler is in this process.
 
     A job has run.threads_per_worker cores and run.memory_gib for each of its workers.
     """
 
-    queue: str = ""  # the partition that jobs go to; empty = SLURM's default
-    account: str = ""
+    SECTION: ClassVar = "batch"
+    queue: str = ""  # that jobs go to (in SLURM: the partition); empty = the default of the batch system
+    account: str = ""  # that pays for jobs (in LSF and SGE: the project)
     walltime: str = "04:00:00"  # of a job: [days-]hours:minutes:seconds
     leave_s: float = 300.0  # before its walltime, give or take half, a worker leaves; its task is run again elsewhere
     workers_per_job: int = 1
-    gpus_per_job: int = 0  # asks for --gres=gpu:N and starts a worker per GPU with dask-cuda, instead of the above
+    gpus_per_job: int = 0  # asks for N GPUs and starts a worker per GPU with dask-cuda, instead of workers_per_job
     min_jobs: int = 1
     max_jobs: int = 10
     interface: str = ""  # the network between nodes, as in ib0 or eth0
     scheduler_host: str = ""  # where the scheduler listens if not on `interface`: an address that nodes can reach
-    log_folder: str = "slurm-logs"  # of the jobs' output; nodes have to see it
+    log_folder: str = "job-logs"  # of the jobs' output; nodes have to see it
     scratch: str = ""  # a folder on each node for Dask's own small files; empty = the node's temporary folder
-    directives: tuple[str, ...] = ()  # further ones for sbatch, as in ["--qos=long", "--exclude=n13"]
+    directives: tuple[str, ...] = ()  # further ones of the job script, as in ["--qos=long"] for SLURM
     prologue: tuple[str, ...] = ()  # lines of the job script before the workers, as in ["module load cuda"]
     python: str = ""  # that starts workers on the nodes; empty = this one
     RANGES: ClassVar = {
@@ -112,20 +113,72 @@ class Slurm:
 
     def check(self) -> None:
         is_known = WALLTIME.fullmatch(self.walltime) and 0 < self.walltime_s <= 365 * DAY_S
-        require(bool(is_known), "slurm.walltime", self.walltime, "is [days-]HH:MM:SS, above zero and at most 365 days")
-        require(
-            self.leave_s < self.walltime_s, "slurm.leave_s", self.leave_s, f"is below slurm.walltime, {self.walltime}"
-        )
-        rule = "is in 1...slurm.max_jobs: without a job no worker could be looked at before the first task"
-        require(1 <= self.min_jobs <= self.max_jobs, "slurm.min_jobs", self.min_jobs, rule)
+        rule = "is [days-]HH:MM:SS, above zero and at most 365 days"
+        require(bool(is_known), f"{self.SECTION}.walltime", self.walltime, rule)
+        rule = f"is below {self.SECTION}.walltime, {self.walltime}"
+        require(self.leave_s < self.walltime_s, f"{self.SECTION}.leave_s", self.leave_s, rule)
+        rule = f"is in 1...{self.SECTION}.max_jobs: without a job no worker could be checked before the first task"
+        require(1 <= self.min_jobs <= self.max_jobs, f"{self.SECTION}.min_jobs", self.min_jobs, rule)
 
     @property
     def walltime_s(self) -> int:
         match = WALLTIME.fullmatch(self.walltime)
         if match is None:
-            raise ValueError(f"slurm.walltime is {self.walltime!r}: it has to be [days-]HH:MM:SS")
+            raise ValueError(f"{self.SECTION}.walltime is {self.walltime!r}: it has to be [days-]HH:MM:SS")
         days, hours, minutes, seconds = (int(n or 0) for n in match.groups())
         return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+@dataclass(frozen=True)
+class Slurm(Batch):
+    """Workers in jobs of SLURM."""
+
+    SECTION: ClassVar = "slurm"
+    log_folder: str = "slurm-logs"  # of the jobs' output; nodes have to see it
+
+
+@dataclass(frozen=True)
+class Pbs(Batch):
+    """Workers in jobs of OpenPBS or PBS Professional; the job script is checked, but was not run there."""
+
+    SECTION: ClassVar = "pbs"
+
+
+@dataclass(frozen=True)
+class Lsf(Batch):
+    """Workers in jobs of IBM Spectrum LSF; the job script is checked, but was not run there."""
+
+    SECTION: ClassVar = "lsf"
+
+
+@dataclass(frozen=True)
+class Sge(Batch):
+    """Workers in jobs of Grid Engine; the job script is checked, but was not run there."""
+
+    SECTION: ClassVar = "sge"
+    parallel_environment: str = "smp"  # that gives a job several cores of one node, see `qconf -spl`
+    memory_resource: str = "mem_free"  # asked for per core; not h_vmem: libraries reserve more addresses than memory
+    gpu_resource: str = "gpu"  # asked for per job, see `qconf -sc`
+
+    def check(self) -> None:
+        super().check()
+        for key in ("parallel_environment", "memory_resource", "gpu_resource"):
+            require(bool(getattr(self, key)), f"sge.{key}", getattr(self, key), "is a name that Grid Engine knows")
+
+
+@dataclass(frozen=True)
+class Htcondor(Batch):
+    """Workers in jobs of HTCondor, whose nodes share a disk; the job script is checked, but was not run there."""
+
+    SECTION: ClassVar = "htcondor"
+    disk_gib: float = 4.0  # of a job's own folder on its node
+    RANGES: ClassVar = Batch.RANGES | {"disk_gib": Range(0.001, 65_536)}
+
+    def check(self) -> None:
+        super().check()
+        require(not self.queue, "htcondor.queue", self.queue, "has to be empty, since HTCondor has no queues")
+        are_pairs = all("=" in line for line in self.directives)
+        require(are_pairs, "htcondor.directives", self.directives, 'is a list of "key = value"')
 
 
 @dataclass(frozen=True)
@@ -159,3 +212,21 @@ class Kubernetes:
         require(all("=" in pair for pair in self.env), "kubernetes.env", self.env, "is a list of NAME=value")
         are_volumes = all(re.fullmatch(r"[^:]+:/.+", volume) for volume in self.volumes)
         require(are_volumes, "kubernetes.volumes", self.volumes, "is a list of claim:/path")
+
+
+@dataclass(frozen=True)
+class SchedulerSections:
+    """The section of every scheduler, under its name; a new batch system is one more subclass of Batch here."""
+
+    local: Local = field(default_factory=Local)
+    cuda: Cuda = field(default_factory=Cuda)
+    slurm: Slurm = field(default_factory=Slurm)
+    pbs: Pbs = field(default_factory=Pbs)
+    lsf: Lsf = field(default_factory=Lsf)
+    sge: Sge = field(default_factory=Sge)
+    htcondor: Htcondor = field(default_factory=Htcondor)
+    kubernetes: Kubernetes = field(default_factory=Kubernetes)
+
+
+NAMES = ("in-process", *(section.name for section in fields(SchedulerSections)))
+BATCH_SYSTEMS = tuple(name for name in NAMES[1:] if isinstance(getattr(SchedulerSections(), name), Batch))

@@ -7,7 +7,8 @@ import pytest
 from emqa_dask.run import remote
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.doctor import examine, requirements
-from emqa_dask.settings import Local, Run, Settings
+from emqa_dask.settings import Run, Settings
+from emqa_dask.settings.schedulers import Local
 
 
 def test_a_machine_on_which_the_tests_run_can_run_it():

@@ -13,7 +13,8 @@ import yaml
 pytest.importorskip("dask_kubernetes", reason="pip install 'emqa_dask[kubernetes]'")
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.kubernetes import cluster_manifest
-from emqa_dask.settings import Kubernetes, Run, Settings, SettingsError
+from emqa_dask.settings import Run, Settings, SettingsError
+from emqa_dask.settings.schedulers import Kubernetes
 
 
 def settings(run=(), **section) -> Settings:

@@ -8,7 +8,7 @@ from distributed import LocalCluster
 from emqa_dask.run import preflight
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.preflight import NO_NEEDS, Needs
-from emqa_dask.settings import Run, Settings
+from emqa_dask.settings import Run, Settings, replace
 
 GIB = 2**30
 
@@ -122,3 +122,34 @@ def test_secrets_are_not_said():
     (text,) = preflight._unreached({"tcp://a": OSError("no https://me:hunter2@host/x")}, "s3://bucket/run")
     assert "hunter2" not in text
     assert os.environ.get("HOME", "/root") not in text
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "changes", "said"),
+    [
+        ("cuda", {"run": {"device": "cpu"}}, "GPU workers would idle .*set run.device = 'cuda'"),
+        ("slurm", {"slurm": {"gpus_per_job": 2}}, r"would idle \(slurm.gpus_per_job\)"),
+        ("kubernetes", {"kubernetes": {"gpus_per_worker": 1}}, r"would idle \(kubernetes.gpus_per_worker\)"),
+        ("pbs", {"run": {"device": "cuda"}}, "'pbs' have no GPU: set pbs.gpus_per_job"),
+        ("kubernetes", {"run": {"device": "cuda"}}, "have no GPU: set kubernetes.gpus_per_worker"),
+        ("local", {"run": {"device": "cuda"}}, "have no GPU: set run.scheduler = 'cuda'"),
+    ],
+)
+def test_gpus_that_would_idle_or_lack_are_refused(scheduler, changes, said):
+    settings = replace(replace(Settings(), {"run": {"scheduler": scheduler}}), changes)
+    with pytest.raises(ValueError, match=said):
+        open_cluster(settings).__enter__()
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "changes"),
+    [
+        ("cuda", {"run": {"device": "cuda"}}),
+        ("lsf", {"run": {"device": "cuda"}, "lsf": {"gpus_per_job": 1}}),
+        ("slurm", {}),
+        ("tcp://10.0.0.1:8786", {"run": {"device": "cuda"}}),
+        ("kubernetes", {"run": {"device": "cuda"}, "kubernetes": {"cluster": "theirs"}}),
+    ],
+)
+def test_devices_that_fit_the_workers_are_taken(scheduler, changes):
+    preflight.check_devices(replace(replace(Settings(), {"run": {"scheduler": scheduler}}), changes))

@@ -14,7 +14,8 @@ from distributed import Client
 
 from emqa_dask.run import local, tls, workers
 from emqa_dask.run.cluster import open_cluster
-from emqa_dask.settings import Local, Run, Settings
+from emqa_dask.settings import Run, Settings
+from emqa_dask.settings.schedulers import Local
 from tests.run.test_remote import scheduler, started, worker
 
 

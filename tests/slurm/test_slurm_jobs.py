@@ -11,11 +11,14 @@ import pytest
 from emqa_dask.run import tls
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.workers import environment
-from emqa_dask.settings import Run, Settings, SettingsError, Slurm
+from emqa_dask.settings import Run, Settings, SettingsError
+from emqa_dask.settings.schedulers import Slurm
 from tests.waiting import wait_until
 
 pytest.importorskip("dask_jobqueue", reason="pip install 'emqa_dask[slurm]'")
-from emqa_dask.run import slurm
+from emqa_dask.run import batch
+from emqa_dask.run.batch_jobs import list_jobs
+from emqa_dask.run.batch_systems import SYSTEMS
 
 
 def settings(run=(), **section) -> Settings:
@@ -25,7 +28,7 @@ def settings(run=(), **section) -> Settings:
 def job_script(wanted: Settings) -> str:
     from dask_jobqueue.slurm import SLURMJob
 
-    options = slurm.cluster_options(wanted, ["json.tool"])
+    options = batch.cluster_options(wanted, ["json.tool"])
     of_cluster = ("scheduler_options", "silence_logs")
     return SLURMJob("tcp://10.0.0.1:8786", **{k: v for k, v in options.items() if k not in of_cluster}).job_script()
 
@@ -86,7 +89,7 @@ def test_without_slurm_the_error_says_where_to_go(monkeypatch, tmp_path):
 @pytest.mark.parametrize("section", [{"interface": ""}, {"interface": "ib17"}])
 def test_the_scheduler_is_not_opened_to_every_network(section):
     with pytest.raises(ValueError, match=r"set slurm.interface to one of .*lo.*or slurm.scheduler_host"):
-        slurm.cluster_options(settings(**section))
+        batch.cluster_options(settings(**section))
 
 
 def test_silence_of_the_queue_is_not_its_emptiness(monkeypatch, tmp_path):
@@ -94,14 +97,15 @@ def test_silence_of_the_queue_is_not_its_emptiness(monkeypatch, tmp_path):
     for text, found in (("exit 1", None), ("echo 7 PENDING '(Resources)'", {"7": "PENDING (Resources)"}), ("", {})):
         (tmp_path / "squeue").write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / "squeue").chmod(0o755)
-        assert slurm.queue() == found
+        assert list_jobs(SYSTEMS["slurm"]) == found
 
 
 @pytest.fixture
 def jobs(slurm, monkeypatch):
     """Job numbers and states, as the virtual cluster says; everything in this package looks often."""
-    monkeypatch.setattr("emqa_dask.run.slurm.INTERVAL_S", 0.5)
-    monkeypatch.setattr("emqa_dask.run.slurm.IDLE_LOOKS", 3)
+    monkeypatch.setattr("emqa_dask.run.batch.INTERVAL_S", 0.5)
+    monkeypatch.setattr("emqa_dask.run.batch.IDLE_LOOKS", 3)
+    monkeypatch.setattr("emqa_dask.run.batch_jobs.FIRST_REST_S", 1.0)
     return lambda: slurm.jobs("PENDING", "RUNNING")
 
 
