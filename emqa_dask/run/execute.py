@@ -8,7 +8,8 @@ import traceback
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 from emqa_dask.run.supervise import describe
 from emqa_dask.run.task import NO_LIMITS, Attempt, Limits, Result, Task, event, run_here, unpack_and_run
@@ -47,67 +48,86 @@ def execute(
     """
     if client is None:
         return (run_here(function, Attempt(task), stage, limits) for task in tasks)
-    return _on_workers(function, iter(tasks), stage, client, tasks_per_worker, limits, resources, bundle)
-
-
-def _on_workers(
-    function: Callable,
-    tasks: Iterator[Task],
-    stage: str,
-    client,
-    tasks_per_worker: int,
-    limits: Limits,
-    resources: dict[str, float] | None,
-    bundle: int,
-) -> Iterator[Result]:
-    from distributed import as_completed
-
-    # A key is an identity: with a token per run, an old result or error never comes back under it.
-    token = uuid.uuid4().hex[:12]
-    numbers = itertools.count()
-    in_flight: dict = {}
-    again: deque[Attempt] = deque()
-    completed = as_completed()
     room = _Room(client, tasks_per_worker)
+    return _run_on_workers(_Dispatch(function, iter(tasks), stage, client, room, bundle, limits, resources))
 
-    def submit() -> None:
-        while len(in_flight) < room():
-            attempts = _next(again, in_flight.values()) or list(itertools.islice(fresh, bundle))
+
+@dataclass
+class _Dispatch:
+    """Attempts at the tasks of one stage: those in flight on workers, and those to be run again."""
+
+    function: Callable
+    tasks: Iterator[Task]
+    stage: str
+    client: Any
+    room: "_Room"
+    bundle: int
+    limits: Limits
+    resources: dict[str, float] | None
+
+    def __post_init__(self) -> None:
+        from distributed import as_completed
+
+        self.completed = as_completed()
+        self._token = uuid.uuid4().hex[:12]  # a key is an identity: an old result or error never comes back under it
+        self._numbers = itertools.count()
+        self._fresh = map(Attempt, self.tasks)
+        self._again: deque[Attempt] = deque()
+        self._in_flight: dict[Any, list[Attempt]] = {}  # future -> its attempts
+
+    def submit(self) -> None:
+        """Submit attempts as long as there is room on the workers."""
+        while len(self._in_flight) < self.room():
+            attempts = _next(self._again, self._in_flight.values())
+            attempts = attempts or list(itertools.islice(self._fresh, self.bundle))
             if not attempts:
                 return
-            key = (f"{stage}-{token}", next(numbers), attempts[0].task.name)
+            key = (f"{self.stage}-{self._token}", next(self._numbers), attempts[0].task.name)
             # As bytes: the scheduler would unpickle anything else on its way to the worker.
-            packed = pickle.dumps((function, attempts, stage, limits), pickle.HIGHEST_PROTOCOL)
-            future = client.submit(unpack_and_run, packed, key=key, pure=False, retries=0, resources=resources)
-            in_flight[future] = attempts
-            completed.add(future)
+            packed = pickle.dumps((self.function, attempts, self.stage, self.limits), pickle.HIGHEST_PROTOCOL)
+            future = self.client.submit(
+                unpack_and_run, packed, key=key, pure=False, retries=0, resources=self.resources
+            )
+            self._in_flight[future] = attempts
+            self.completed.add(future)
 
-    fresh = map(Attempt, tasks)
+    def collect(self, futures: list) -> list[Result]:
+        """Results of completed futures; attempts that were lost are put aside to be run again."""
+        finished = [future for future in futures if future.status == "finished"]
+        try:
+            values = dict(zip(finished, self.client.gather(finished), strict=True))
+        except Exception:  # one of them was lost meanwhile: each is asked for by itself
+            values = {}
+        results = []
+        for future in futures:
+            attempts = self._in_flight.pop(future)
+            found = values.get(future) or _collect(future, attempts, self.stage, self.client)
+            future.release()
+            for attempt, result in zip(attempts, found, strict=True):
+                if result.outcome == "lost":
+                    is_isolated = result.kind != "device"
+                    self._again.append(replace(attempt, number=attempt.number + 1, is_isolated=is_isolated))
+                results.append(replace(result, task=attempt.task))
+            if found[-1].kind == "device":
+                self.client.restart_workers([found[-1].event["worker"]], raise_for_error=False)
+        return results
+
+    def cancel(self) -> None:
+        """Cancel what is in flight."""
+        if self._in_flight and self.client.status == "running":
+            with contextlib.suppress(Exception):  # of a scheduler that was just lost
+                self.client.cancel(list(self._in_flight), force=True)
+
+
+def _run_on_workers(dispatch: _Dispatch) -> Iterator[Result]:
     try:
-        submit()
-        for batch in completed.batches():
-            finished = [future for future in batch if future.status == "finished"]
-            try:
-                values = dict(zip(finished, client.gather(finished), strict=True))
-            except Exception:  # one of them was lost meanwhile: each is asked for by itself
-                values = {}
-            results = []
-            for future in batch:
-                attempts = in_flight.pop(future)
-                found = values.get(future) or _collect(future, attempts, stage, client)
-                future.release()
-                for attempt, result in zip(attempts, found, strict=True):
-                    if result.outcome == "lost":
-                        again.append(replace(attempt, number=attempt.number + 1, is_isolated=result.kind != "device"))
-                    results.append(replace(result, task=attempt.task))
-                if found[-1].kind == "device":
-                    client.restart_workers([found[-1].event["worker"]], raise_for_error=False)
-            submit()
+        dispatch.submit()
+        for futures in dispatch.completed.batches():
+            results = dispatch.collect(futures)
+            dispatch.submit()
             yield from results
     finally:
-        if in_flight and client.status == "running":
-            with contextlib.suppress(Exception):  # of a scheduler that was just lost
-                client.cancel(list(in_flight), force=True)
+        dispatch.cancel()
 
 
 def _next(again: deque[Attempt], in_flight: Iterable[list[Attempt]]) -> list[Attempt]:
