@@ -33,7 +33,7 @@ from emqa_dask.pipeline.commands import ingest, make_tables, triage
 from emqa_dask.pipeline.tasks import measure
 from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
-from emqa_dask.predict import quality_model
+from emqa_dask.predict import quality_fit, quality_model
 from emqa_dask.settings import load_settings, replace
 from emqa_dask.store import layout, parts
 
@@ -141,7 +141,7 @@ def time_predictions(n: int) -> dict[str, float]:
     found = {}
     conditions = {"detector": "net", "score_floor": 0.1, "iou_threshold": 0.1}
     for kind in ("gaussian_process", "extra_trees", "forest"):
-        made = quality_model.fit_quality_model(known, known, np.arange(600) % 8, kind=kind, **conditions)
+        made = quality_fit.fit_quality_model(known, known, np.arange(600) % 8, kind=kind, **conditions)
         quality_model.predict_quality(made, new.head(9))  # compiled
         started = time.perf_counter()
         quality_model.predict_quality(made, new)

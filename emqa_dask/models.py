@@ -132,23 +132,25 @@ def digest(directory: Path) -> str:
         raise NoModel(f"{directory / 'card.toml'} is not there: {remedy(directory)}") from error
 
 
-def what_for(name: str) -> tuple[str, float]:
-    """The detector and the score floor that a model of F1 is for, from its card, once its files are seen to be whole.
+def read_detector_and_floor(name: str) -> tuple[str, float]:
+    """The detector and the score floor of a quality model or forest, from its card, after its files were checked.
 
     ModelError for a changed file, and for the card of another model.
     """
     directory = locate(name)
-    return _what_for(directory, digest(directory))
+    return _read_detector_and_floor(directory, digest(directory))
 
 
 @functools.lru_cache(maxsize=8)
-def _what_for(directory: Path, digest: str) -> tuple[str, float]:
+def _read_detector_and_floor(directory: Path, digest: str) -> tuple[str, float]:
     card = load_card(directory)
-    for kind in ("judge", "forest"):
+    for kind in ("quality_model", "forest"):
         if kind in card:
             with blame(directory):
                 return str(card[kind]["detector"]), float(card[kind]["score_floor"])
-    raise ModelError(f"{directory / 'card.toml'}: neither the card of a judge nor of a forest")
+    if "judge" in card:
+        raise ModelError(f"{directory / 'card.toml'}: of a model that emqa_dask 0.1 made: run `emqa calibrate` again")
+    raise ModelError(f"{directory / 'card.toml'}: neither the card of a quality model nor of a forest")
 
 
 def write_card(directory: Path, card: Mapping[str, object]) -> None:

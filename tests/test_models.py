@@ -68,7 +68,7 @@ def damage_card(folder: Path) -> None:
 
 FILES = {
     "log-synthetic": "forest.skops",
-    "cavity-tem-f1": "judge.safetensors",
+    "cavity-tem-f1": "quality_model.safetensors",
     "cavity-tem": "weights.safetensors",
 }
 DAMAGES = {
@@ -125,7 +125,7 @@ def garbage(folder: Path, card: dict) -> None:
 
 
 def odd_values(folder: Path, card: dict) -> None:
-    for part in ("architecture", "judge", "forest", "input"):
+    for part in ("architecture", "quality_model", "forest", "input"):
         card |= {part: dict.fromkeys(card[part], "odd")} if part in card else {}
 
 

@@ -200,7 +200,12 @@ def test_calibrate_keeps_what_is_beside_its_models(small_archive, workspace, tmp
         assert main(["calibrate", str(tmp_path / "ws"), str(labels), "--out", str(tmp_path / "out")]) == 0
         after = tree(tmp_path / "out")
         assert {name: after[name] for name in before} == before
-        assert set(after) - set(before) == {"log", "log/card.toml", "log/judge.safetensors", "log/domain.safetensors"}
+        assert set(after) - set(before) == {
+            "log",
+            "log/card.toml",
+            "log/quality_model.safetensors",
+            "log/domain.safetensors",
+        }
 
 
 NAMES_BESIDE = ("out.old", "out.writing", "out.new", "out.checkpoint.old", "out.checkpoint.writing", ".out.partial")

@@ -18,7 +18,7 @@ import pandas as pd
 from emqa_dask import models, tables
 from emqa_dask.detect.log import detect_image
 from emqa_dask.pipeline.tasks import measure, predict
-from emqa_dask.predict.calibration import compute_true_quality
+from emqa_dask.predict.true_quality import compute_true_quality
 from emqa_dask.settings import Settings, replace
 from emqa_dask.synthetic import camera, cavities, faults, profiles
 from emqa_dask.synthetic.sample import loguniform

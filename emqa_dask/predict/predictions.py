@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 
 from emqa_dask import domain_distance, imaging_conditions, models
-from emqa_dask.predict import forest, quality_model
+from emqa_dask.predict import forest, quality_files, quality_model
 from emqa_dask.tables import PREDICTIONS, empty
 
 
 class LoadedModel(NamedTuple):
-    """What a model directory holds."""
+    """The contents of a model directory."""
 
     forest: forest.Forest | None
     quality_model: quality_model.QualityModel
@@ -24,17 +24,15 @@ class LoadedModel(NamedTuple):
 
 @functools.lru_cache(maxsize=8)
 def _load_model(directory: Path, digest: str) -> LoadedModel:
-    """A model and its domain, loaded once a process: a partition predicts in less time than loading takes."""
+    """The contents of a model directory, read once a process: a partition predicts in less time than loading takes."""
     card = models.load_card(directory)
     with models.blame(directory):
-        known = {
-            "domain": domain_distance.read_domain(directory),
-            "conditions": imaging_conditions.read_training_conditions(card),
-        }
-        if "judge" in card:
-            return LoadedModel(None, quality_model.read_quality_model(directory), **known)
+        domain = domain_distance.read_domain(directory)
+        conditions = imaging_conditions.read_training_conditions(card)
+        if "quality_model" in card:
+            return LoadedModel(None, quality_files.read_quality_model(directory), domain, conditions)
         fitted = forest.read_forest(directory)
-        return LoadedModel(fitted, quality_model.convert_forest(fitted), **known)
+        return LoadedModel(fitted, quality_model.convert_forest(fitted), domain, conditions)
 
 
 def predict_images(features: pd.DataFrame, named: str | Path | Sequence[str | Path]) -> pd.DataFrame:
@@ -52,40 +50,46 @@ def predict_images(features: pd.DataFrame, named: str | Path | Sequence[str | Pa
     """
     if isinstance(named, str | Path):
         return _predict_with_model(features, models.locate(str(named)))
-    of: dict[tuple[str, float], Path] = {}
+    directories: dict[tuple[str, float], Path] = {}
     for name in map(str, named):
-        of.setdefault(models.what_for(name), models.locate(name))
-    found = []
-    for what, rows in features.groupby(["detector", "score_floor"], sort=False):
-        if what in of:
-            found.append(_predict_with_model(rows, of[what]).set_index(rows.index))
+        directories.setdefault(models.read_detector_and_floor(name), models.locate(name))
+    tables = []
+    for key, rows in features.groupby(["detector", "score_floor"], sort=False):
+        if key in directories:
+            tables.append(_predict_with_model(rows, directories[key]).set_index(rows.index))
         else:
-            nothing = rows[["micrograph_id", "detector"]].assign(evidence="no_model")
-            nothing = nothing.reindex(columns=PREDICTIONS.names)
-            nothing["because"] = pd.Series([[] for _ in rows.index], index=rows.index, dtype=object)
-            found.append(nothing)
-    if not found:
+            tables.append(_make_empty_predictions(rows))
+    if not tables:
         return empty(PREDICTIONS)
-    return pd.concat(found).loc[features.index].reset_index(drop=True)
+    return pd.concat(tables).loc[features.index].reset_index(drop=True)
+
+
+def _make_empty_predictions(features: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `tables.PREDICTIONS`, with the index of `features`, for a detector without a model."""
+    table = features[["micrograph_id", "detector"]].assign(evidence="no_model")
+    table = table.reindex(columns=PREDICTIONS.names)
+    table["because"] = pd.Series([[] for _ in features.index], index=features.index, dtype=object)
+    return table
 
 
 def _predict_with_model(features: pd.DataFrame, directory: Path) -> pd.DataFrame:
+    """Rows of `tables.PREDICTIONS` for rows of one detector, by the model in `directory`."""
     model = _load_model(directory, models.digest(directory))
     table = quality_model.predict_quality(model.quality_model, features)
     if model.forest is not None:  # the forest's own numbers, to the last bit
-        own = forest.predict_forest(model.forest, features)
-        table[own.columns] = own
-    far = (
-        np.full(len(features), np.nan)
-        if model.domain is None
-        else domain_distance.compute_domain_distances(model.domain, features)
-    )
-    table["ood_distance"] = np.fmax(far, imaging_conditions.compute_condition_distances(model.conditions, features))
+        forest_table = forest.predict_forest(model.forest, features)
+        table[forest_table.columns] = forest_table
+    if model.domain is None:
+        distances = np.full(len(features), np.nan)
+    else:
+        distances = domain_distance.compute_domain_distances(model.domain, features)
+    condition_distances = imaging_conditions.compute_condition_distances(model.conditions, features)
+    table["ood_distance"] = np.fmax(distances, condition_distances)
     table["micrograph_id"] = features["micrograph_id"]
     return table[PREDICTIONS.names].reset_index(drop=True)
 
 
 def load_quality_model(model: str | Path) -> quality_model.QualityModel:
-    """The judge in a model directory or bundled model; a forest becomes one, of F1 alone."""
+    """The quality model in a directory or bundled model; a forest is converted to a model of F1 alone."""
     directory = models.locate(str(model))
     return _load_model(directory, models.digest(directory)).quality_model

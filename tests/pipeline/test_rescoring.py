@@ -189,7 +189,7 @@ def test_a_damaged_part_is_left_to_its_own_task(copy, settings):
 def test_a_model_that_does_not_fit_fails_by_partitions_and_is_forgotten(copy, short, fitted, tmp_path):
     folder = shutil.copytree(fitted, tmp_path / "unfit")
     card = models.load_card(folder)
-    card["judge"]["columns"] = ["no_such_feature", *card["judge"]["columns"][1:]]
+    card["quality_model"]["columns"] = ["no_such_feature", *card["quality_model"]["columns"][1:]]
     models.write_card(folder, card)
     unfit = replace(short, {"predict": {"models": [str(folder)]}})
     assert rescore(str(copy), unfit, say=quiet) == 2

@@ -8,12 +8,13 @@ import pytest
 
 from emqa_dask import boxes, models
 from emqa_dask.featurise.detections import detection_features
-from emqa_dask.predict import quality_model
-from emqa_dask.predict.calibration import calibrate_quality_model, compute_true_quality, write_calibration
+from emqa_dask.predict import quality_fit, quality_model
+from emqa_dask.predict.calibration import calibrate_quality_model, write_calibration
 from emqa_dask.predict.predictions import predict_images
+from emqa_dask.predict.true_quality import compute_true_quality
 
 
-def run(n, seed, detector="net", n_cohorts=5):
+def run(n, seed, detector="net"):
     """A made-up run: true boxes, detections whose scores tell hits from false alarms more or less, and features."""
     rng = np.random.default_rng(seed)
     detections = []
@@ -46,9 +47,9 @@ def made():
 @pytest.fixture(scope="module")
 def fifty(made):
     features, truth = made
-    cohorts = {name: f"session {i % 5}" for i, name in enumerate(features["micrograph_id"])}
+    sessions = {name: f"session {i % 5}" for i, name in enumerate(features["micrograph_id"])}
     started = time.perf_counter()
-    found = calibrate_quality_model(features, truth.iloc[:50], cohorts=cohorts, iou_threshold=0.3)
+    found = calibrate_quality_model(features, truth.iloc[:50], sessions=sessions, iou_threshold=0.3)
     return found, time.perf_counter() - started
 
 
@@ -93,7 +94,7 @@ def test_a_calibrated_judge_predicts_images_without_labels(made, fifty):
 
 def test_the_report_has_all_protocols_side_by_side(fifty):
     report = fifty[0].report.set_index("protocol")
-    assert list(report.index) == ["random", "grouped by image", "leave one cohort out"]
+    assert list(report.index) == ["random", "grouped by image", "leave one session out"]
     assert report["n_groups"].tolist() == [50, 50, 5]
     assert report[["mae", "rmse", "r2", "coverage", "width"]].notna().all(axis=None)
     assert (report["mae"] <= report["rmse"]).all()
@@ -103,8 +104,8 @@ def test_the_report_has_all_protocols_side_by_side(fifty):
 
 def test_the_order_of_labels_changes_nothing(made, fifty):
     features, truth = made
-    cohorts = {name: f"session {i % 5}" for i, name in enumerate(features["micrograph_id"])}
-    again = calibrate_quality_model(features.iloc[::-1], truth.iloc[49::-1], cohorts=cohorts, iou_threshold=0.3)
+    sessions = {name: f"session {i % 5}" for i, name in enumerate(features["micrograph_id"])}
+    again = calibrate_quality_model(features.iloc[::-1], truth.iloc[49::-1], sessions=sessions, iou_threshold=0.3)
     pd.testing.assert_frame_equal(again.report, fifty[0].report)
     one, two = (quality_model.predict_quality(found.model, features.iloc[60:]) for found in (again, fifty[0]))
     pd.testing.assert_frame_equal(one, two)
@@ -115,7 +116,7 @@ def test_twenty_labels_correct_a_base_that_is_off(made):
     features, truth = made
     conditions = {"detector": "net", "score_floor": 0.1, "iou_threshold": 0.3}
     optimist = truth.iloc[50:].assign(true_f1=lambda t: 0.5 + 0.5 * t["true_f1"])
-    base = quality_model.fit_quality_model(
+    base = quality_fit.fit_quality_model(
         features.iloc[50:], optimist[["true_f1"]], np.arange(60), kind="extra_trees", **conditions
     )
     found = calibrate_quality_model(features, truth.iloc[:20], base=base, iou_threshold=0.3)
@@ -132,7 +133,7 @@ def test_a_calibrated_judge_is_a_model_directory(made, fifty, tmp_path):
     features, _ = made
     write_calibration(fifty[0], tmp_path / "m", "mine", trained_on="a made-up run")
     card = models.load_card(tmp_path / "m")
-    assert card["measured"]["leave_one_cohort_out"]["mae"] == round(fifty[0].report["mae"][2], 4)
+    assert card["measured"]["leave_one_session_out"]["mae"] == round(fifty[0].report["mae"][2], 4)
     assert card["trained_on"] == "a made-up run"
     p = predict_images(features, tmp_path / "m")
     pd.testing.assert_series_equal(
@@ -158,7 +159,7 @@ def test_what_cannot_be_used_is_named(made):
     refused("another number of detections .*: 1-6 .*score floor", truth=wrong)
     refused("at least 8", truth=truth.iloc[:7])
     conditions = {"detector": "log", "score_floor": 0.1, "iou_threshold": 0.3}
-    base = quality_model.fit_quality_model(
+    base = quality_fit.fit_quality_model(
         features.iloc[:30], truth[["true_f1"]], np.arange(30), kind="boosting", **conditions
     )
     refused("base model is for log", base=base)

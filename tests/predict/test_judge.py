@@ -18,6 +18,8 @@ from emqa_dask.predict import (
     cross_validation,
     gaussian_process,
     importance,
+    quality_files,
+    quality_fit,
     quality_model,
     reasons,
     regressors,
@@ -47,7 +49,7 @@ def labelled(n, seed, n_groups=6):
 
 def fit(kind="gaussian_process", n=70, **more):
     table = labelled(n, 1)
-    return quality_model.fit_quality_model(table, table, table["group"], kind=kind, **CONDITIONS, **more)
+    return quality_fit.fit_quality_model(table, table, table["group"], kind=kind, **CONDITIONS, **more)
 
 
 @pytest.fixture(scope="module", params=["gaussian_process", "boosting", "extra_trees"])
@@ -278,10 +280,10 @@ def test_recalibration_finds_a_line_whatever_the_sizes_of_groups():
 @pytest.mark.parametrize("kind", ["forest", "gaussian_process"])
 def test_a_saved_judge_predicts_the_same_in_every_bit(kind, tmp_path):
     made = fit(kind, n=40)
-    models.write_card(tmp_path / "m", quality_model.write_quality_model(made, tmp_path / "m"))
+    models.write_card(tmp_path / "m", quality_files.write_quality_model(made, tmp_path / "m"))
     table = labelled(30, 13)
     pd.testing.assert_frame_equal(
-        quality_model.predict_quality(quality_model.read_quality_model(tmp_path / "m"), table),
+        quality_model.predict_quality(quality_files.read_quality_model(tmp_path / "m"), table),
         quality_model.predict_quality(made, table),
         check_exact=True,
     )
@@ -289,11 +291,11 @@ def test_a_saved_judge_predicts_the_same_in_every_bit(kind, tmp_path):
     assert list(rows) == tables.PREDICTIONS.names
     assert tables.conform(rows, tables.PREDICTIONS).num_rows == 30
     assert rows["detector"].eq("net").all()
-    content = bytearray((tmp_path / "m" / quality_model.QUALITY_MODEL_FILE).read_bytes())
+    content = bytearray((tmp_path / "m" / quality_files.QUALITY_MODEL_FILE).read_bytes())
     content[-1] ^= 1
-    (tmp_path / "m" / quality_model.QUALITY_MODEL_FILE).write_bytes(content)
+    (tmp_path / "m" / quality_files.QUALITY_MODEL_FILE).write_bytes(content)
     with pytest.raises(ValueError, match="SHA-256"):
-        quality_model.read_quality_model(tmp_path / "m")
+        quality_files.read_quality_model(tmp_path / "m")
 
 
 @pytest.mark.parametrize(
@@ -308,13 +310,13 @@ def test_features_of_other_conditions_are_refused(fitted, change, says):
 def test_a_fit_refuses_what_it_cannot_learn_from():
     table = labelled(30, 15)
     with pytest.raises(ValueError, match="one group"):
-        quality_model.fit_quality_model(table, table, np.zeros(30), **CONDITIONS)
+        quality_fit.fit_quality_model(table, table, np.zeros(30), **CONDITIONS)
     with pytest.raises(ValueError, match="precision has to be"):
-        quality_model.fit_quality_model(table, table.assign(precision=1.5), table["group"], **CONDITIONS)
+        quality_fit.fit_quality_model(table, table.assign(precision=1.5), table["group"], **CONDITIONS)
     with pytest.raises(ValueError, match="NaN or infinite values: mean_size"):
-        quality_model.fit_quality_model(table.assign(mean_size=np.nan), table, table["group"], **CONDITIONS)
+        quality_fit.fit_quality_model(table.assign(mean_size=np.nan), table, table["group"], **CONDITIONS)
     with pytest.raises(ValueError, match="kind is 'oracle'"):
-        quality_model.fit_quality_model(table, table, table["group"], kind="oracle", **CONDITIONS)
+        quality_fit.fit_quality_model(table, table, table["group"], kind="oracle", **CONDITIONS)
 
 
 def test_the_bundled_forest_gives_f1_with_reasons_and_nothing_else():
@@ -355,7 +357,7 @@ def test_the_ranking_finds_the_feature_that_matters_and_the_sweep_improves_by_it
 
 
 def test_imaging_conditions_unlike_those_of_training_count_as_a_distance(tmp_path):
-    card = quality_model.write_quality_model(fit("forest", n=40), tmp_path / "m")
+    card = quality_files.write_quality_model(fit("forest", n=40), tmp_path / "m")
     known = imaging_conditions.fit_training_conditions(np.linspace(280, 320, 40), np.full(40, 200.0))
     models.write_card(tmp_path / "m", card | imaging_conditions.make_card_table(known))
     table = labelled(4, 13).assign(defocus_nm=[300.0, 900.0, np.nan, 300.0], voltage_kv=[200.0, 200.0, 200.0, np.nan])

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from emqa_dask import models
-from emqa_dask.predict import quality_model
+from emqa_dask.predict import quality_files, quality_fit, quality_model
 from emqa_dask.settings import Settings
 from emqa_dask.tables import DETECTION_FEATURES
 
@@ -87,7 +87,7 @@ def test_the_chosen_candidate_is_the_judge_that_would_be_bundled():
     assert found.name == min(found.errors, key=found.errors.get)
     kind, columns = SOME[found.name]
     conditions = {"detector": "net", "score_floor": 0.1, "iou_threshold": 0.1}
-    made = quality_model.fit_quality_model(
+    made = quality_fit.fit_quality_model(
         rows, rows[["true_f1"]], rows["cohort"], kind=kind, columns=columns, **conditions
     )
     table = labelled_cohorts.predict(found, rows)
@@ -146,5 +146,5 @@ def test_widths_are_conformal_ones_of_left_out_cohorts():
 def test_the_bundled_judge_is_that_of_the_bundled_network_and_small():
     folder = models.locate("cavity-tem-f1")
     assert models.load_card(folder)["network"] == cohort_images.key("cavity-tem")
-    assert quality_model.read_quality_model(folder).detector == models.load_card(models.locate("cavity-tem"))["name"]
+    assert quality_files.read_quality_model(folder).detector == models.load_card(models.locate("cavity-tem"))["name"]
     assert sum(path.stat().st_size for path in folder.iterdir()) < 2 * 2**20

@@ -24,7 +24,7 @@ def tell_unfit(settings: Settings, say: Callable[[str], None]) -> None:
     """Say which models are for another score floor, and so for no detection of this run."""
     floor = settings.featurise.score_floor
     for model in settings.predict.models:
-        detector, known = models.what_for(model)
+        detector, known = models.read_detector_and_floor(model)
         if known != floor:
             say(
                 f"{model} knows {detector} at a score floor of {known:g}, this run has {floor:g}: it predicts nothing "

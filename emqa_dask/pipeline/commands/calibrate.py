@@ -1,11 +1,13 @@
-"""emqa calibrate: fit predictions to a few labelled images of a run. No detector runs."""
+"""emqa calibrate: fit quality models to a few labelled images of a run. No detector runs."""
 
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from emqa_dask import __version__, domain_distance, imaging_conditions, models, output_folders, tables
 from emqa_dask.number_ranges import check_number
@@ -17,14 +19,27 @@ from emqa_dask.pipeline.workspace.labels import match_labels, read_labels
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
 from emqa_dask.predict import calibration, quality_model
 from emqa_dask.predict.predictions import load_quality_model
+from emqa_dask.predict.true_quality import compute_true_quality
 from emqa_dask.settings import Settings, replace
 from emqa_dask.store import files, layout, lock, parts
 
 Say = Callable[[str], None]
-OF_LEDGER = ("micrograph_id", "uri", "frame", "content_sha256", "height_px", "width_px", "partition")
-OF_LEDGER += ("instrument", "magnification", "voltage_kv")
-MATCHING = (0.1, "greedy")  # IoU and rule of the published study, where neither a model nor the user says another
-MODELS = "models"
+LEDGER_COLUMNS = ("micrograph_id", "uri", "frame", "content_sha256", "height_px", "width_px", "partition")
+LEDGER_COLUMNS += ("instrument", "magnification", "voltage_kv")
+MATCHING = (0.1, "greedy")  # IoU and rule of the published study, used without a base model and --iou
+MODELS = "models"  # folder of the workspace
+MIN_DOMAIN_IMAGES = 20  # what domain_distance.fit_domain needs
+MAX_NAMED = 10  # failed micrographs that a note names
+
+
+class LabelledMicrographs(NamedTuple):
+    """Labelled micrographs of a run, and the tables that models are fitted to."""
+
+    rows: pd.DataFrame  # LEDGER_COLUMNS of the labelled micrographs
+    boxes: dict[str, NDArray[np.float64]]  # micrograph_id -> true boxes (m, 4): y0, x0, y1, x1, half-open, px
+    detections: pd.DataFrame  # tables.DETECTIONS
+    evidence: pd.DataFrame  # detection features, tables.EVIDENCE
+    features: pd.DataFrame  # image statistics, tables.FEATURES
 
 
 def calibrate(
@@ -37,47 +52,46 @@ def calibrate(
     out: str = "",
     say: Say = print,
 ) -> int:
-    """Fit what predicts F1, precision and recall to the micrographs of `root` that the COCO file `labels` has; 0.
+    """Fit quality models to the micrographs of `root` that the COCO file `labels` lists; returns 0.
 
-    For every detector of the run, or those named, a model directory <out>/<detector> is written (`out` is the
-    workspace's models/) with the figures on images, groups and cohorts that it had not seen, and the workspace's
-    settings name it: `rescore` and every later run use it. No detector runs. Boxes are matched as the model that was
-    used so far says, or by `iou_threshold` (greedy). ValueError, naming images and rows, for labels of others, a
+    For every detector of the run, or those named, a model directory <out>/<detector> is written (default of `out`: the
+    workspace's models/) with the errors on held-out images, groups and sessions. The workspace's settings then name it:
+    `rescore` and every later run use it. No detector runs. Boxes are matched by IoU and rule of the model used so far,
+    or by `iou_threshold` (greedy). Raises ValueError, naming images and rows, for labels of other micrographs, a
     detector that the run does not have, and less than 8 labelled images with detections.
     """
     layout.source_of(root)
     if iou_threshold is not None:
         check_number("--iou", iou_threshold, 0, 1)
-    out = _folder(root, out)
-    known = names_of(settings.detect)
-    for name in detectors:
-        if name not in known:
-            raise ValueError(f"--detector {name}: this run has {', '.join(known)}")
-    output_folders.check_folder(*(_place(out, name) for name in detectors or known))
+    folder = _locate_output(root, out)
+    directories = {name: _name_directory(folder, name) for name in _select_detectors(settings, detectors)}
+    output_folders.check_folder(*directories.values())
     with lock.hold(root, say):
-        ledger = pd.concat(
-            [tables.empty(tables.MICROGRAPHS)[[*OF_LEDGER]], *micrograph_ledger.current(root, OF_LEDGER)]
-        )
-        ledger = ledger.reset_index(drop=True)
-        truth = match_labels(read_labels(labels), ledger, labels)
-        rows = ledger[ledger["micrograph_id"].isin(truth)].reset_index(drop=True)
-        tables_of = _tables(root, settings, rows)
-        say(f"{len(rows)} labelled micrographs with {sum(map(len, truth.values()))} objects")
-        written = []
-        for name in detectors or known:
-            found = _fitted(name, tables_of, truth, rows, settings, iou_threshold)
-            conditions = _conditions(tables_of["features"], rows)
-            _write(_place(out, name), name, *found, conditions, labels, len(rows))
-            _tell(name, found[0], say)
-            written.append(str(_place(out, name)))
-        named = (*written, *(f for f in settings.predict.models if f not in written))
-        changed = replace(settings, {"predict": {"models": list(named)}})
-        layout.write_settings(root, changed)
+        labelled = _read_labelled(root, settings, labels)
+        n_objects = sum(map(len, labelled.boxes.values()))
+        say(f"{len(labelled.rows)} labelled micrographs with {n_objects} objects")
+        for name, directory in directories.items():
+            found, domain = _fit_detector(name, labelled, settings, iou_threshold)
+            _write_model(directory, name, found, domain, labelled, labels)
+            _print_report(name, found, say)
+        written = [str(directory) for directory in directories.values()]
+        named = (*written, *(model for model in settings.predict.models if model not in written))
+        layout.write_settings(root, replace(settings, {"predict": {"models": list(named)}}))
     say(f"models: {', '.join(written)}; see what they change: emqa rescore {root}")
     return 0
 
 
-def _folder(root: str, out: str) -> Path:
+def _select_detectors(settings: Settings, detectors: Sequence[str]) -> Sequence[str]:
+    """The named detectors, by default all of the run; ValueError for one that the run does not have."""
+    available = names_of(settings.detect)
+    for name in detectors:
+        if name not in available:
+            raise ValueError(f"--detector {name}: this run has {', '.join(available)}")
+    return detectors or list(available)
+
+
+def _locate_output(root: str, out: str) -> Path:
+    """The folder of the models: `out`, or MODELS in a local workspace."""
     if out:
         return Path(os.path.abspath(out))
     if not files.is_local(root):
@@ -85,113 +99,110 @@ def _folder(root: str, out: str) -> Path:
     return Path(os.path.abspath(files.locate(root)[1])) / MODELS
 
 
-def _place(out: Path, name: str) -> Path:
-    """The model directory of the detector `name`; ValueError for a name that leads out of the folder `out`."""
+def _name_directory(folder: Path, name: str) -> Path:
+    """The model directory of the detector `name`; ValueError for a name that leads out of `folder`."""
     if Path(name).name != name:
         raise ValueError(f"the detector's name is {name!r}, which names no folder: rename it in its card.toml")
-    return out / name
+    return folder / name
 
 
-def _tables(root: str, settings: Settings, rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Detections, evidence and features of the micrographs `rows`; ValueError where they were not made."""
-    where = folders(settings)
-    found = {}
-    for table in ("detections", "evidence", "features"):
-        there = set(parts.part_names(root, where[table]))
-        lacking = sorted(set(rows["partition"]) - there)
-        if lacking:
-            raise ValueError(
-                f"{len(lacking)} partitions with labelled micrographs have no {table} for these settings: run "
-                f"`emqa featurise {files.redact(root)}` first"
-            )
-        names = sorted(set(rows["partition"]))
-        of = parts.read_table(root, where[table], SCHEMAS[table], None, partitions=names)
-        found[table] = of[of["micrograph_id"].isin(rows["micrograph_id"])].reset_index(drop=True)
-    return found
+def _read_labelled(root: str, settings: Settings, labels: str) -> LabelledMicrographs:
+    """The labelled micrographs of the workspace; ValueError where their tables were not made."""
+    empty = tables.empty(tables.MICROGRAPHS)[[*LEDGER_COLUMNS]]
+    ledger = pd.concat([empty, *micrograph_ledger.current(root, LEDGER_COLUMNS)]).reset_index(drop=True)
+    boxes = match_labels(read_labels(labels), ledger, labels)
+    rows = ledger[ledger["micrograph_id"].isin(boxes)].reset_index(drop=True)
+    read = {table: _read_table(root, settings, table, rows) for table in ("detections", "evidence", "features")}
+    return LabelledMicrographs(rows, boxes, **read)
 
 
-def _base(name: str, settings: Settings) -> tuple[quality_model.QualityModel | None, Path | None]:
+def _read_table(root: str, settings: Settings, table: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a table of the workspace for the micrographs `rows`; ValueError where a part was not made."""
+    folder = folders(settings)[table]
+    partitions = sorted(set(rows["partition"]))
+    missing = set(partitions) - set(parts.part_names(root, folder))
+    if missing:
+        raise ValueError(
+            f"{len(missing)} partitions with labelled micrographs have no {table} for these settings: run "
+            f"`emqa featurise {files.redact(root)}` first"
+        )
+    content = parts.read_table(root, folder, SCHEMAS[table], None, partitions=partitions)
+    return content[content["micrograph_id"].isin(rows["micrograph_id"])].reset_index(drop=True)
+
+
+def _load_base(name: str, settings: Settings) -> tuple[quality_model.QualityModel | None, Path | None]:
+    """The quality model of the settings for the detector `name`, and its directory; None without one."""
     for model in settings.predict.models:
-        if models.what_for(model) == (name, settings.featurise.score_floor):
+        if models.read_detector_and_floor(model) == (name, settings.featurise.score_floor):
             return load_quality_model(model), models.locate(model)
     return None, None
 
 
-def _fitted(
-    name: str,
-    tables_of: dict[str, pd.DataFrame],
-    truth: dict[str, np.ndarray],
-    rows: pd.DataFrame,
-    settings: Settings,
-    iou_threshold: float | None,
+def _fit_detector(
+    name: str, labelled: LabelledMicrographs, settings: Settings, iou_threshold: float | None
 ) -> tuple[calibration.Calibration, domain_distance.Domain | None]:
-    base, directory = _base(name, settings)
+    """The calibrated model of the detector `name`, and the domain of the base model or of the labelled images."""
+    base, directory = _load_base(name, settings)
     iou, rule = (base.iou_threshold, base.rule) if base else MATCHING
     if iou_threshold is not None and iou_threshold != iou:
-        # a model for another IoU says nothing of this one
         iou = iou_threshold
-        base = None
-    detections = tables_of["detections"]
-    evidence = tables_of["evidence"]
-    evidence = joined(evidence[evidence["detector"] == name], tables_of["features"])
-    failed = sorted(set(truth) - set(evidence["micrograph_id"]))
-    truth = {key: boxes for key, boxes in truth.items() if key not in failed}
-    floor = settings.featurise.score_floor
-    labelled = calibration.compute_true_quality(detections[detections["detector"] == name], truth, rule, iou, floor)
-    keys = rows["micrograph_id"]
-    session = cohorts(rows).fillna("").astype(str) + "|" + rows["uri"].str.rpartition("/")[0]
+        base = None  # it predicts F1 at another IoU
+    evidence = labelled.evidence[labelled.evidence["detector"] == name]
+    features = joined(evidence, labelled.features)
+    failed = sorted(set(labelled.boxes) - set(features["micrograph_id"]))
+    boxes = {key: value for key, value in labelled.boxes.items() if key not in failed}
+    detections = labelled.detections[labelled.detections["detector"] == name]
+    truth = compute_true_quality(detections, boxes, rule, iou, settings.featurise.score_floor)
+    rows = labelled.rows
+    acquisition = cohorts(rows).fillna("").astype(str)
+    session = acquisition + "|" + rows["uri"].str.rpartition("/")[0]
     found = calibration.calibrate_quality_model(
-        evidence,
-        labelled,
-        dict(zip(keys, rows["content_sha256"])),
-        dict(zip(keys, session)),
-        base,
+        features,
+        truth,
+        groups=dict(zip(rows["micrograph_id"], rows["content_sha256"])),
+        sessions=dict(zip(rows["micrograph_id"], session)),
+        base=base,
         iou_threshold=iou,
         rule=rule,
     )
     if failed:
-        found.notes.append(f"{len(failed)} labelled micrographs failed in the run: {', '.join(failed[:10])}")
-    return found, domain_distance.read_domain(directory) if directory else _domain(evidence, rows)
+        found.notes.append(f"{len(failed)} labelled micrographs failed in the run: {', '.join(failed[:MAX_NAMED])}")
+    return found, domain_distance.read_domain(directory) if directory else _fit_domain(features, rows)
 
 
-def _domain(evidence: pd.DataFrame, rows: pd.DataFrame) -> domain_distance.Domain | None:
-    """What the labelled images look like, where there are enough; the features are those of the bundled model."""
+def _fit_domain(features: pd.DataFrame, rows: pd.DataFrame) -> domain_distance.Domain | None:
+    """The domain of the labelled images by the bundled model's features; None where images are few or all alike."""
     columns = domain_distance.read_domain(models.locate("log-synthetic")).columns
-    known = evidence.dropna(subset=list(columns))
-    varied = [c for c in columns if known[c].std() > 0]
-    if len(known) < 20 or not varied:
+    complete = features.dropna(subset=list(columns))
+    varying = [name for name in columns if complete[name].std() > 0]
+    if len(complete) < MIN_DOMAIN_IMAGES or not varying:
         return None
-    groups = known["micrograph_id"].map(dict(zip(rows["micrograph_id"], rows["content_sha256"])))
-    return domain_distance.fit_domain(known, groups, columns=varied)
+    groups = complete["micrograph_id"].map(dict(zip(rows["micrograph_id"], rows["content_sha256"])))
+    return domain_distance.fit_domain(complete, groups, columns=varying)
 
 
-def _conditions(features: pd.DataFrame, rows: pd.DataFrame) -> dict:
-    """The labelled images' imaging conditions for the model's card, where rings tell those of enough of them."""
-    known = features.merge(rows[["micrograph_id", "voltage_kv"]], on="micrograph_id")
-    return imaging_conditions.make_card_table(
-        imaging_conditions.fit_training_conditions(known["defocus_nm"], known["voltage_kv"])
-    )
-
-
-def _write(
-    out: Path,
+def _write_model(
+    directory: Path,
     name: str,
     found: calibration.Calibration,
     domain: domain_distance.Domain | None,
-    conditions: dict,
+    labelled: LabelledMicrographs,
     labels: str,
-    n: int,
 ) -> None:
-    """The model directory `out`, whole or as it was."""
-    known = {"trained_on": f"{n} labelled micrographs of {Path(labels).name}", "made_by": "emqa calibrate"}
-    known |= conditions
-    with output_folders.write_folder(out) as fresh:
-        calibration.write_calibration(
-            found, fresh, f"{name}-calibrated", domain, **known, versions={"emqa_dask": __version__}
-        )
+    """Writes the model directory: the whole of it, or nothing."""
+    features = labelled.features.merge(labelled.rows[["micrograph_id", "voltage_kv"]], on="micrograph_id")
+    conditions = imaging_conditions.fit_training_conditions(features["defocus_nm"], features["voltage_kv"])
+    card = {
+        "trained_on": f"{len(labelled.rows)} labelled micrographs of {Path(labels).name}",
+        "made_by": "emqa calibrate",
+        **imaging_conditions.make_card_table(conditions),
+        "versions": {"emqa_dask": __version__},
+    }
+    with output_folders.write_folder(directory) as fresh:
+        calibration.write_calibration(found, fresh, f"{name}-calibrated", domain, **card)
 
 
-def _tell(name: str, found: calibration.Calibration, say: Say) -> None:
+def _print_report(name: str, found: calibration.Calibration, say: Say) -> None:
     say(f"{name}: {found.model.kind}, F1 at IoU {found.model.iou_threshold:g} ({found.model.rule})")
     say(f"  {'held out':<22}{'n':>6}{'MAE':>8}{'RMSE':>8}{'R2':>8}{'coverage':>10}{'width':>8}")
     for row in found.report.itertuples():

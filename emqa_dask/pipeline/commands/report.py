@@ -218,7 +218,7 @@ def _card_figures(settings: Settings) -> dict[str, str]:
     for name in dict.fromkeys((*_networks(settings), *settings.predict.models)):
         card = models.read_card(models.locate(name))
         own = {key: str(value) for key, value in card.items() if not isinstance(value, dict)}
-        for part in ("forest", "judge", "training", "matching", "ensemble"):
+        for part in ("forest", "quality_model", "training", "matching", "ensemble"):
             plain = {k: v for k, v in card.get(part, {}).items() if not isinstance(v, list | dict)}
             own |= {key: str(value) for key, value in plain.items()}
         for key, of in card.get("measured", {}).items():

@@ -1,6 +1,6 @@
 """Fits the bundled judge `cavity-tem-f1`: F1, precision and recall of the bundled network, on synthetic cohorts.
 
-python benchmarks/fit_cavity_judge.py [--detector cavity-tem] [--images 40] [--cache DIR] [--study DIR]
+python benchmarks/fit_cavity_quality_model.py [--detector cavity-tem] [--images 40] [--cache DIR] [--study DIR]
 
 The truth is exact, because the images are drawn. With --study, the folder that studies/labelled_cohorts.py wrote, its
 figures go on the card. Ends with the verdicts on photographs, plots, diffraction patterns, blanks and noise: exit 1
@@ -32,7 +32,7 @@ from emqa_dask import domain_distance, models, tables
 from emqa_dask.detect.log import detect_image
 from emqa_dask.pipeline.tasks import measure, predict
 from emqa_dask.pipeline.workspace import detectors
-from emqa_dask.predict import quality_model
+from emqa_dask.predict import quality_files, quality_fit, quality_model
 from emqa_dask.predict.forest import select_values
 from emqa_dask.predict.predictions import predict_images
 from emqa_dask.settings import Settings
@@ -61,12 +61,12 @@ def fit(
     for name, column in quality_model.TARGETS.items():
         known = rows[rows[column].notna()]  # no recall where there was nothing to be found
         values = select_values(known, columns)
-        true = quality_model.check_truth(known[column])
+        true = quality_fit.check_truth(known[column])
         groups = known["cohort"].to_numpy()
-        targets[name] = quality_model.fit_target(kind, columns, values, true, groups, None, labelled_cohorts.COVERAGE)
+        targets[name] = quality_fit.fit_target(kind, columns, values, true, groups, None, labelled_cohorts.COVERAGE)
     conditions = {"detector": detector, "score_floor": score_floor, "iou_threshold": IOU, "rule": RULE}
     values = select_values(rows, columns)
-    made = quality_model.build_quality_model(
+    made = quality_fit.build_quality_model(
         targets, tuple(columns), values, rows["true_f1"], kind, labelled_cohorts.COVERAGE, conditions
     )
     return made, found.name, found.errors
@@ -129,13 +129,13 @@ def main() -> int:
         "task": f"predict F1, precision and recall of {network} on an image from its detections",
         "trained_on": f"synthetic cohorts: {', '.join(cohort_images.SYNTHETIC)}; {options.images} images each",
         "not_for": "other detectors, score floors or IoU thresholds; real micrographs were not in the fit",
-        "made_by": "benchmarks/fit_cavity_judge.py",
+        "made_by": "benchmarks/fit_cavity_quality_model.py",
         "network": cohort_images.key(options.detector),
         "candidate": name,
         "seed": cohort_images.SEED,
         "n_rows": len(rows),
         "versions": {"emqa_dask": emqa_dask.__version__},
-        **quality_model.write_quality_model(made, options.out),
+        **quality_files.write_quality_model(made, options.out),
         **domain_distance.write_domain(domain, options.out),
         "measured": measured,
     }

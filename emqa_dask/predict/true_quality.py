@@ -1,0 +1,111 @@
+"""The true F1, precision and recall of labelled images, and their rows joined to the features of the detections."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from emqa_dask import boxes
+from emqa_dask.predict.forest import PAPER_FEATURES, select_values
+from emqa_dask.predict.identities import check_identities
+from emqa_dask.predict.quality_model import TARGETS
+
+MIN_IMAGES = 8  # labelled images with detections, below which nothing is fitted
+COLUMNS = ("micrograph_id", "true_f1", "precision", "recall", "n_detections", "n_true")  # of compute_true_quality
+
+
+def compute_true_quality(
+    detections: pd.DataFrame,
+    truth_boxes: Mapping[str, ArrayLike],
+    rule: str = "greedy",
+    iou_threshold: float = 0.1,
+    score_floor: float = 0.0,
+) -> pd.DataFrame:
+    """A row of COLUMNS for each image of `truth_boxes`.
+
+    detections: rows of tables.DETECTIONS of one detector (micrograph_id, y0, x0, y1, x1, score); those below
+    `score_floor` are left out. truth_boxes: micrograph_id -> its true boxes (m x 4: y0, x0, y1, x1, half-open, px),
+    none for an image without objects. Matched by boxes.match_boxes. Precision is NaN without detections, recall
+    without true boxes, F1 with neither. Raises ValueError for several detectors and malformed boxes, naming the image.
+    """
+    if "detector" in detections and detections["detector"].nunique() > 1:
+        raise ValueError(f"detections of several detectors: {', '.join(sorted(detections['detector'].unique()))}")
+    kept = detections[detections["score"] >= score_floor]
+    corners = kept[["y0", "x0", "y1", "x1"]].to_numpy(dtype=np.float64)
+    indices = kept.groupby("micrograph_id").indices
+    rows = []
+    for image, true in truth_boxes.items():
+        predicted = corners[indices.get(image, np.zeros(0, dtype=np.int64))]
+        try:
+            match = boxes.match_boxes(predicted, true, iou_threshold, rule)
+        except ValueError as error:
+            raise ValueError(f"image {image}: {error}") from None
+        rows.append((image, match.f1, match.precision, match.recall, len(predicted), match.tp + match.fn))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def join_labels(features: pd.DataFrame, truth: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Labelled images with detections, with truths and features, sorted by id; notes on the images left out.
+
+    features: rows of tables.FEATURES of one detector and score floor. truth: micrograph_id, true_f1, precision,
+    recall, and n_detections where known. Raises ValueError, naming rows, where the two do not fit together, an
+    identity is broken (predict.identities) or less than MIN_IMAGES images are left.
+    """
+    _check_unique(features[features["micrograph_id"].isin(truth["micrograph_id"])], "features")
+    _check_unique(truth, "truth")
+    for name in ("score_floor", "detector"):
+        if name in features and features[name].nunique() > 1:
+            raise ValueError(f"the features have several values of {name}: {sorted(features[name].unique())}")
+    _check_images(features, truth)
+    columns = ["micrograph_id", *TARGETS.values()]
+    rows = truth[columns].merge(features.drop(columns=list(TARGETS.values()), errors="ignore"), on="micrograph_id")
+    rows = rows.sort_values("micrograph_id", ignore_index=True)  # results do not depend on the order of the labels
+    return _drop_unusable(rows)
+
+
+def _check_unique(table: pd.DataFrame, name: str) -> None:
+    """Raises ValueError for images that `table` has twice."""
+    repeated = table["micrograph_id"][table["micrograph_id"].duplicated()].unique()
+    if len(repeated):
+        raise ValueError(f"images twice in the {name}: {', '.join(map(str, repeated))}")
+
+
+def _check_images(features: pd.DataFrame, truth: pd.DataFrame) -> None:
+    """Raises ValueError for labels of images without features, and for other numbers of detections."""
+    foreign = truth["micrograph_id"][~truth["micrograph_id"].isin(features["micrograph_id"])]
+    if len(foreign):
+        names = ", ".join(map(str, foreign))
+        raise ValueError(f"labels for {len(foreign)} images that this run does not have: {names}")
+    if "n_detections" not in truth:
+        return
+    labelled = features[features["micrograph_id"].isin(truth["micrograph_id"])]
+    counts = labelled.set_index("micrograph_id")["n_detections"].reindex(truth["micrograph_id"]).to_numpy()
+    unequal = truth["micrograph_id"][truth["n_detections"].to_numpy() != counts]
+    if len(unequal):
+        raise ValueError(
+            f"the truth counts another number of detections than the features for {len(unequal)} images: "
+            f"{', '.join(map(str, unequal))} (match the detections at the features' score floor)"
+        )
+
+
+def _drop_unusable(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Rows that a model can be fitted to, and notes on the others."""
+    notes = []
+    for is_bad, reason in (
+        (rows["n_detections"] == 0, "without detections are left out: they are a class of their own"),
+        (rows["true_f1"].isna() & (rows["n_detections"] > 0), "without a true F1: neither objects nor labels"),
+    ):
+        if is_bad.any():
+            names = ", ".join(map(str, rows["micrograph_id"][is_bad]))
+            notes.append(f"{int(is_bad.sum())} labelled images {reason}: {names}")
+    rows = rows[(rows["n_detections"] > 0) & rows["true_f1"].notna()].reset_index(drop=True)
+    check_identities(rows.assign(recall=rows["recall"].fillna(0)), lambda i: str(rows["micrograph_id"][i]))
+    is_finite = np.isfinite(select_values(rows, PAPER_FEATURES)).all(axis=1)
+    if not is_finite.all():
+        names = ", ".join(rows["micrograph_id"][~is_finite])
+        notes.append(f"{(~is_finite).sum()} labelled images with unknown features: {names}")
+    rows = rows[is_finite].reset_index(drop=True)
+    if len(rows) < MIN_IMAGES:
+        raise ValueError(f"{len(rows)} labelled images with detections: at least {MIN_IMAGES} are needed")
+    return rows, notes
