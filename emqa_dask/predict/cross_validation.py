@@ -1,4 +1,4 @@
-"""How a prediction is tested: folds that are random, grouped or leave one group out; figures of the errors."""
+"""Cross-validation: random folds, grouped folds and leave-one-group-out folds; errors of the held-out predictions."""
 
 from collections.abc import Callable, Iterator
 
@@ -9,16 +9,16 @@ Folds = Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]  # rows to fit, ro
 
 
 def make_random_folds(n: int, n_folds: int = 5, seed: int = 0) -> Folds:
-    """n rows in `n_folds` random parts, each predicted once, whatever belongs together (Li et al., section 2.3)."""
+    """Folds of n rows at random, each row held out once; groups are ignored (Li et al., section 2.3)."""
     from sklearn.model_selection import KFold
 
     return KFold(min(n_folds, n), shuffle=True, random_state=seed).split(np.zeros(n))
 
 
 def make_grouped_folds(groups: ArrayLike, n_folds: int = 5, images: ArrayLike | None = None) -> Folds:
-    """Parts that never share a label of `groups` (n,), each row predicted once. ValueError for a single group.
+    """Folds that never share a label of `groups` (n,), each row held out once. ValueError for a single group.
 
-    With `images` (n,), where one image can be in several groups, rows of the images to predict are in no fit either.
+    With `images` (n,), where one image can be in several groups, no fit has a row of a held-out image.
     """
     from sklearn.model_selection import GroupKFold
 
@@ -35,9 +35,9 @@ def make_grouped_folds(groups: ArrayLike, n_folds: int = 5, images: ArrayLike | 
 
 
 def make_leave_one_out_folds(groups: ArrayLike, images: ArrayLike | None = None) -> Folds:
-    """Every label of `groups` (n,) in turn; with `images` (n,), rows of a left-out image are in no fit either.
+    """A fold for every label of `groups` (n,); with `images` (n,), no fit has a row of a held-out image.
 
-    Groups without which nothing is left to fit are refused with ValueError.
+    Raises ValueError where a fold leaves nothing to fit.
     """
     groups = np.asarray(groups)
     for group in np.unique(groups):
@@ -53,14 +53,14 @@ def make_leave_one_out_folds(groups: ArrayLike, images: ArrayLike | None = None)
 def predict_out_of_fold(
     folds: Folds, n: int, fit_predict: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray]
 ) -> NDArray[np.float64]:
-    """What `fit_predict(rows to fit, rows to predict)` gives, (k,) or (k, m), for n rows; NaN where no fold has one."""
-    found = None
+    """Held-out predictions (n,) or (n, m) of `fit_predict(rows to fit, rows to predict)`; NaN for rows in no fold."""
+    predicted = None
     for fit, held_out in folds:
         part = np.asarray(fit_predict(fit, held_out), dtype=np.float64)
-        if found is None:
-            found = np.full((n, *part.shape[1:]), np.nan)
-        found[held_out] = part
-    return np.full(n, np.nan) if found is None else found
+        if predicted is None:
+            predicted = np.full((n, *part.shape[1:]), np.nan)
+        predicted[held_out] = part
+    return np.full(n, np.nan) if predicted is None else predicted
 
 
 def compute_errors(true: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
@@ -83,7 +83,9 @@ def compute_errors(true: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
 
 def compute_interval_errors(true: ArrayLike, low: ArrayLike, high: ArrayLike) -> dict[str, float]:
     """`coverage` of the intervals, share of truths `below` and `above` them, and their mean `width`."""
-    true, low, high = (np.asarray(a, dtype=np.float64) for a in (true, low, high))
+    true = np.asarray(true, dtype=np.float64)
+    low = np.asarray(low, dtype=np.float64)
+    high = np.asarray(high, dtype=np.float64)
     return {
         "coverage": float(np.mean((true >= low) & (true <= high))),
         "below": float(np.mean(true < low)),
@@ -93,7 +95,7 @@ def compute_interval_errors(true: ArrayLike, low: ArrayLike, high: ArrayLike) ->
 
 
 def average_over_groups(values: ArrayLike, groups: ArrayLike) -> float:
-    """Mean over groups of their mean value: every group counts the same."""
+    """Mean of the groups' means: every group has the same weight."""
     values = np.asarray(values, dtype=np.float64)
     groups = np.asarray(groups)
     return float(np.mean([values[groups == group].mean() for group in np.unique(groups)]))

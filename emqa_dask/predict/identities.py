@@ -1,4 +1,4 @@
-"""Identities that every labelled table of detections' features must keep; a table that breaks one is refused."""
+"""Identities between the columns of a labelled table of detection features; a table that breaks one is refused."""
 
 from collections.abc import Callable
 
@@ -6,19 +6,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-ROTATED_COLUMNS = (
-    "precision",
-    "recall",
-    "area_ratio",
-)  # in the published error they hold area_ratio, precision and recall
+# Columns that one split of the published table has in each other's place: they hold area_ratio, precision and recall.
+ROTATED_COLUMNS = ("precision", "recall", "area_ratio")
 
 
 def find_violations(table: pd.DataFrame) -> dict[str, NDArray[np.bool_]]:
-    """Which of n rows break which identity: text -> (n,) flags.
+    """Rows that break an identity: text of the identity -> (n,) bool.
 
     Columns: precision, recall, true_f1, n_detections, area_ratio, mean_size. precision * n_detections is a whole
     number; area_ratio = n_detections * mean_size; true_f1 = 2PR / (P + R), 0 or NaN where nothing matched; precision,
-    recall and true_f1 are in [0, 1]. Values rounded to 9 decimals pass; precision is not asked for without detections.
+    recall and true_f1 are in [0, 1]. Values rounded to 9 decimals pass; precision may be NaN without detections.
     """
     p, r, f1, n, ratio, size = (
         table[name].to_numpy(dtype=np.float64)
@@ -38,24 +35,24 @@ def find_violations(table: pd.DataFrame) -> dict[str, NDArray[np.bool_]]:
 
 
 def restore_rotated_columns(table: pd.DataFrame, rows: NDArray[np.bool_]) -> pd.DataFrame:
-    """`table` with the three values of ROTATED turned back in `rows`."""
-    turned = table.copy()
-    turned.loc[rows, list(ROTATED_COLUMNS)] = table.loc[rows, ["recall", "area_ratio", "precision"]].to_numpy()
-    return turned
+    """`table` with the three values of ROTATED_COLUMNS put back in their columns in `rows`."""
+    restored = table.copy()
+    restored.loc[rows, list(ROTATED_COLUMNS)] = table.loc[rows, ["recall", "area_ratio", "precision"]].to_numpy()
+    return restored
 
 
 def find_rotated_rows(table: pd.DataFrame) -> NDArray[np.bool_]:
-    """Rows (n,) that break an identity and keep all once `precision`, `recall` and `area_ratio` are turned back."""
+    """Rows (n,) that break an identity and keep all of them once ROTATED_COLUMNS are put back."""
     rows = np.logical_or.reduce(list(find_violations(table).values()))
     after = np.logical_or.reduce(list(find_violations(restore_rotated_columns(table, rows)).values()))
     return rows & ~after
 
 
 def check_identities(table: pd.DataFrame, name: Callable[[object], str] = str) -> None:
-    """Raises ValueError, naming every row, where a labelled table breaks an identity of `broken`.
+    """Raises ValueError, naming every row, where a labelled table breaks an identity of find_violations().
 
-    name: what to call the row at a label of the table's index. Where turning precision, recall and area_ratio back
-    mends rows, the message says so: the published table of Li et al. (Digital Discovery 4 (2025) 987) has 29 such.
+    name: gives the name of a row from its label in the table's index. The message says where the three columns are
+    rotated: the published table of Li et al. (Digital Discovery 4 (2025) 987) has 29 such rows.
     """
     flags = find_violations(table)
     kinds = np.column_stack(list(flags.values()))
@@ -66,10 +63,10 @@ def check_identities(table: pd.DataFrame, name: Callable[[object], str] = str) -
         rows = (kinds == kind).all(axis=1)
         texts = ", ".join(text for text, is_broken in zip(flags, kind) if is_broken)
         findings.append(f"{texts} in {rows.sum()} rows: {', '.join(map(name, table.index[rows]))}")
-    turned = find_rotated_rows(table)
-    if turned.any():
+    is_rotated = find_rotated_rows(table)
+    if is_rotated.any():
         findings.append(
-            f"{turned.sum()} of these rows keep all once their columns are turned back (precision holds area_ratio, "
+            f"{is_rotated.sum()} of these rows keep all once their columns are turned back (precision holds area_ratio, "
             f"recall holds precision, area_ratio holds recall): mend them in the file"
         )
     raise ValueError("the table breaks " + "; ".join(findings))

@@ -1,31 +1,33 @@
-"""Why a prediction is what it is, in words: SHAP values of a few concepts that a reader can picture."""
+"""Reasons of predictions as text: SHAP values of a few groups of features that a reader can picture."""
 
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emqa_dask.predict import gaussian_process, trees
+from emqa_dask.predict import shap_values
 from emqa_dask.predict.regressors import Regressor
 from emqa_dask.predict.trees import TreeEnsemble
 from emqa_dask.tables import SCORE_BINS
 
 MIN_EFFECT = 0.02  # of F1; smaller effects are not worth a reader's time
-MAX_REASONS = 3  # reasons an image
-_SHARES = {
+MAX_REASONS = 3  # per image
+MIN_SHARE_CHANGE = 0.05  # of the scores; with less, one bin of a group of bins is named instead of their sum
+SHARE_TEXTS = {  # bins of scores: text after their share
     SCORE_BINS[:2]: "of the scores are below 0.3",
     SCORE_BINS[2:8]: "of the scores are between 0.3 and 0.9",
     SCORE_BINS[8:]: "of the scores are 0.9 or more",
 }
 FEATURE_GROUPS = (
-    *_SHARES,
+    *SHARE_TEXTS,
     ("mean_score", "image_confidence", "std_score"),
     ("n_detections",),
     ("area_ratio", "mean_size", "std_size", "size_variation"),
     ("mean_circularity", "std_circularity"),
 )
-_PHRASES = {
+PHRASES = {  # feature: sentence, format of the value
     "mean_score": ("the mean score is {}", "{:.2f}"),
     "image_confidence": ("the mean score, weighted by area, is {}", "{:.2f}"),
     "std_score": ("the scores' standard deviation is {}", "{:.2f}"),
@@ -39,79 +41,89 @@ _PHRASES = {
 }
 
 
+class _Group(NamedTuple):
+    """A group of features that is explained together."""
+
+    indices: list[int]  # of its features in the row
+    share_text: str | None  # text after the sum of the features, if they are shares of scores
+
+
 def group_features(columns: Sequence[str]) -> list[tuple[str, ...]]:
-    """`columns` in groups that are explained together; those that no concept holds are one each."""
-    known = [tuple(c for c in concept if c in columns) for concept in FEATURE_GROUPS]
-    rest = [(c,) for c in columns if not any(c in concept for concept in known)]
-    return [concept for concept in (*known, *rest) if concept]
+    """`columns` in the groups of FEATURE_GROUPS; a feature that is in none of them is a group by itself."""
+    present = [tuple(name for name in group if name in columns) for group in FEATURE_GROUPS]
+    rest = [(name,) for name in columns if not any(name in group for group in present)]
+    return [group for group in (*present, *rest) if group]
 
 
 def compute_group_shap_values(
     regressor: Regressor, columns: Sequence[str], values: NDArray, background: NDArray
 ) -> tuple[NDArray[np.float64], float]:
-    """SHAP values (n, k) of the k `concepts(columns)` for n rows (n, d), and their base; they sum to the prediction.
+    """SHAP values (n, k) of the k groups of group_features(columns) for n rows (n, d), and their base.
 
-    Against b background rows (b, d). Trees: the exact values of the features, summed; Gaussian processes: the exact
-    values of the game whose players are the concepts, all 2^k coalitions of them.
+    background: (b, d), rows to compare with. Values and base sum to the prediction. Trees: the exact values of the
+    features, summed. Gaussian processes: the exact values of the game whose players are the groups.
     """
-    groups = [[list(columns).index(c) for c in concept] for concept in group_features(columns)]
+    groups = [[list(columns).index(name) for name in group] for group in group_features(columns)]
     if isinstance(regressor, TreeEnsemble):
-        found, base = trees.compute_shap_values(regressor, values, background)
-        return np.stack([found[:, group].sum(axis=1) for group in groups], axis=1), base
-    player = [next(k for k, group in enumerate(groups) if i in group) for i in range(len(columns))]
-    return gaussian_process.compute_shap_values(regressor, values, background, player)
+        effects, base = shap_values.compute_tree_shap_values(regressor, values, background)
+        return np.stack([effects[:, group].sum(axis=1) for group in groups], axis=1), base
+    players = [next(k for k, group in enumerate(groups) if i in group) for i in range(len(columns))]
+    return shap_values.compute_process_shap_values(regressor, values, background, players)
 
 
 @functools.lru_cache(maxsize=32)
-def _layout(columns: tuple[str, ...]) -> list[tuple[list[int], str | None]]:
-    """Of every concept where its features are, and what a sum of them says if they are shares of scores."""
-    at = {name: i for i, name in enumerate(columns)}
-    share = {name: text for bins, text in _SHARES.items() for name in bins}
-    return [([at[name] for name in concept], share.get(concept[0])) for concept in group_features(columns)]
+def _arrange_groups(columns: tuple[str, ...]) -> list[_Group]:
+    """The groups of group_features(columns)."""
+    index = {name: i for i, name in enumerate(columns)}
+    share_texts = {name: text for bins, text in SHARE_TEXTS.items() for name in bins}
+    return [_Group([index[name] for name in group], share_texts.get(group[0])) for group in group_features(columns)]
 
 
 def describe_effects(
     columns: Sequence[str], values: NDArray, shap: NDArray, typical: NDArray, spread: NDArray, target: str = "F1"
 ) -> list[list[str]]:
-    """Reasons for each of n rows, the largest effect first: at most MOST, of LEAST or more.
+    """Reasons for each of n rows, the largest effect first: at most MAX_REASONS, of MIN_EFFECT or more.
 
-    values: (n, d), the rows' features; typical, spread: (d,), their medians in training and how much they vary there
-    (> 0); shap: (n, k), of `concepts(columns)`. "37 % of the scores are below 0.3 (usually 5 %): lowers the predicted
-    F1 by 0.12". Of a concept with several features the one is named that is furthest from what is usual; of several
-    bins of scores their sum, unless that is what it usually is.
+    values: (n, d), the rows' features; typical and spread (> 0): (d,), medians and variation of the training rows;
+    shap: (n, k), of group_features(columns). "37 % of the scores are below 0.3 (usually 5 %): lowers the predicted F1
+    by 0.12". For a group of features the text names the feature that is furthest from its typical value; for bins of
+    scores their sum, or one bin where the sum is typical.
     """
     columns = tuple(columns)
-    layout = _layout(columns)
+    groups = _arrange_groups(columns)
     size = np.abs(shap)
     order = np.argsort(-size, axis=1, kind="stable")[:, :MAX_REASONS]
-    kept = np.take_along_axis(size, order, axis=1) >= MIN_EFFECT
-    off = values - typical
-    far = np.abs(off) / spread
-    said: list[list[str]] = [[] for _ in range(len(values))]
-    for i, place in zip(*np.nonzero(kept)):  # by rows, the largest effect first
-        k = order[i, place]
-        group, share = layout[k]
-        if share:
-            here, usual = _describe_share(columns, group, share, values[i], typical, off[i])
+    is_kept = np.take_along_axis(size, order, axis=1) >= MIN_EFFECT
+    deviations = values - typical
+    relative = np.abs(deviations) / spread
+    texts: list[list[str]] = [[] for _ in range(len(values))]
+    for i, rank in zip(*np.nonzero(is_kept)):  # by rows, the largest effect first
+        k = order[i, rank]
+        group = groups[k]
+        if group.share_text:
+            fact, usual = _describe_share(columns, group, values[i], typical, deviations[i])
         else:
-            here, usual = _describe_feature(columns, group, values[i], typical, far[i])
+            fact, usual = _describe_feature(columns, group, values[i], typical, relative[i])
         verb = "raises" if shap[i, k] > 0 else "lowers"
-        text = f"{here} (usually {usual}): {verb} the predicted {target} by {size[i, k]:.2f}"
-        said[i].append(text.replace("%", " %"))
-    return said
+        text = f"{fact} (usually {usual}): {verb} the predicted {target} by {size[i, k]:.2f}"
+        texts[i].append(text.replace("%", " %"))
+    return texts
 
 
-def _describe_share(columns, group, share, row, typical, off) -> tuple[str, str]:
-    """How many scores are in some bins, and how many usually."""
-    if len(group) > 1 and abs(sum(off[g] for g in group)) < 0.05:  # the same share, but of other scores
-        group = [max(group, key=lambda g: abs(off[g]))]
-        low = SCORE_BINS.index(columns[group[0]]) + 1
-        share = f"of the scores are between {low / 10:g} and {(low + 1) / 10:g}"
-    return f"{sum(row[g] for g in group):.0%} {share}", f"{sum(typical[g] for g in group):.0%}"
+def _describe_share(columns, group: _Group, row, typical, deviations) -> tuple[str, str]:
+    """The share of scores in the group's bins as a sentence, and the typical share."""
+    indices = group.indices
+    text = group.share_text
+    if len(indices) > 1 and abs(sum(deviations[i] for i in indices)) < MIN_SHARE_CHANGE:
+        largest = max(indices, key=lambda i: abs(deviations[i]))
+        indices = [largest]
+        low = SCORE_BINS.index(columns[largest]) + 1
+        text = f"of the scores are between {low / 10:g} and {(low + 1) / 10:g}"
+    return f"{sum(row[i] for i in indices):.0%} {text}", f"{sum(typical[i] for i in indices):.0%}"
 
 
-def _describe_feature(columns, group, row, typical, far) -> tuple[str, str]:
-    """The value of the feature that is furthest from what is usual, and what is usual."""
-    i = max(group, key=lambda g: far[g])
-    phrase, style = _PHRASES.get(columns[i], (f"{columns[i].replace('_', ' ')} is {{}}", "{:.3g}"))
-    return phrase.format(style.format(row[i])), style.format(typical[i])
+def _describe_feature(columns, group: _Group, row, typical, relative) -> tuple[str, str]:
+    """The feature of the group that is furthest from its typical value as a sentence, and the typical value."""
+    i = max(group.indices, key=lambda k: relative[k])
+    sentence, style = PHRASES.get(columns[i], (f"{columns[i].replace('_', ' ')} is {{}}", "{:.3g}"))
+    return sentence.format(style.format(row[i])), style.format(typical[i])

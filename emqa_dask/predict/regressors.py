@@ -1,4 +1,4 @@
-"""The models on offer for predicting a detector's F1, precision or recall, and how features enter them."""
+"""Regressors that predict a detector's F1, precision or recall from features."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from emqa_dask.predict.trees import TreeEnsemble
 KINDS = ("forest", "extra_trees", "boosting", "gaussian_process", "mixed_gaussian_process")
 Regressor = TreeEnsemble | GaussianProcess
 
-# More of these means better detections; scores just above the floor mean worse. Nothing is asked of the others.
+# Signs of the monotonic boosting: more high scores mean better detections, more scores just above the floor worse ones.
 _SIGNS = {
     "score_fraction_0": -1,
     "score_fraction_1": -1,
@@ -25,36 +25,44 @@ _SIGNS = {
 def fit_regressor(
     kind: str, values: NDArray, targets: NDArray, columns: Sequence[str], seed: int = 0, groups: ArrayLike | None = None
 ) -> Regressor:
-    """A regressor of one of KINDS fitted on n rows of finite features (n, d), targets (n,) and the features' names.
+    """A regressor of one of KINDS fitted to n rows of finite features (n, d), targets (n,) and the features' names.
 
-    `forest`: the published model, StandardScaler and 100 trees (Li et al., Digital Discovery 4 (2025) 987);
-    `extra_trees`: 100 of them, 5 rows in a leaf at least; `boosting`: histogram gradient boosting that never falls
-    with confidence; `gaussian_process`: see predict.gaussian_process; `mixed_gaussian_process`: the same with offsets
-    of the `groups` (n,), for images of groups that were not among them; the others take no notice of groups. Raises
-    ValueError for an unknown kind.
+    `forest`: the published model, StandardScaler and 100 trees (Li et al., Digital Discovery 4 (2025) 987).
+    `extra_trees`: 100 trees with at least 5 rows in a leaf. `boosting`: histogram gradient boosting that never falls
+    with confidence. `gaussian_process`: see predict.gaussian_process. `mixed_gaussian_process`: the same with an
+    offset of each of the `groups` (n,), for images of new groups; the other kinds ignore groups. Raises ValueError for
+    an unknown kind.
     """
-    if kind in ("gaussian_process", "mixed_gaussian_process"):
-        return gaussian_process.fit_gaussian_process(
-            values, targets, seed, groups if kind.startswith("mixed") else None
-        )
-    from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor, RandomForestRegressor
+    if kind == "gaussian_process":
+        return gaussian_process.fit_gaussian_process(values, targets, seed)
+    if kind == "mixed_gaussian_process":
+        return gaussian_process.fit_gaussian_process(values, targets, seed, groups)
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    if kind == "forest":
-        model = RandomForestRegressor(100, random_state=seed, n_jobs=1)
-    elif kind == "extra_trees":
-        model = ExtraTreesRegressor(100, min_samples_leaf=min(5, 1 + len(values) // 20), random_state=seed, n_jobs=1)
-    elif kind == "boosting":
-        signs = [_SIGNS.get(name, 0) for name in columns]
-        leaf = int(np.clip(len(values) // 20, 2, 15))
-        model = HistGradientBoostingRegressor(
-            learning_rate=0.05, max_iter=150, max_leaf_nodes=8, min_samples_leaf=leaf, monotonic_cst=signs,
-            early_stopping=False, random_state=seed,
-        )  # fmt: skip
-    else:
-        raise ValueError(f"kind is {kind!r}: it is one of {', '.join(KINDS)}")
+    model = _create_trees(kind, len(values), columns, seed)
     return trees.convert_pipeline(make_pipeline(StandardScaler(), model).fit(values, targets))
+
+
+def _create_trees(kind: str, n_rows: int, columns: Sequence[str], seed: int):
+    """An unfitted scikit-learn ensemble for `n_rows` rows; ValueError for an unknown kind."""
+    from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor, RandomForestRegressor
+
+    if kind == "forest":
+        return RandomForestRegressor(100, random_state=seed, n_jobs=1)
+    if kind == "extra_trees":
+        return ExtraTreesRegressor(100, min_samples_leaf=min(5, 1 + n_rows // 20), random_state=seed, n_jobs=1)
+    if kind == "boosting":
+        return HistGradientBoostingRegressor(
+            learning_rate=0.05,
+            max_iter=150,
+            max_leaf_nodes=8,
+            min_samples_leaf=int(np.clip(n_rows // 20, 2, 15)),
+            monotonic_cst=[_SIGNS.get(name, 0) for name in columns],
+            early_stopping=False,
+            random_state=seed,
+        )
+    raise ValueError(f"kind is {kind!r}: it is one of {', '.join(KINDS)}")
 
 
 def predict_regressor(regressor: Regressor, values: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -1,4 +1,4 @@
-"""skops.io and the scikit-learn that stored forests need, in as little time as that takes."""
+"""dump and load of skops, with the parts of scikit-learn that stored forests need, imported in little time."""
 
 import sys
 
@@ -6,8 +6,9 @@ import sklearn.ensemble
 import sklearn.pipeline
 import sklearn.preprocessing  # noqa: F401
 
-# skops walks through all of scikit-learn to list the types that it trusts, and so imports torch, cupy and dask.array
-# through scikit-learn's adapters: seconds in every process, for types that no forest holds. None stops an import.
+# skops walks through all of scikit-learn to list the types that it trusts. It thereby imports torch, cupy and
+# dask.array through scikit-learn's adapters: seconds in every process, for types that no forest has. None stops an
+# import.
 _ADAPTERS = [f"sklearn.externals.array_api_compat.{name}" for name in ("torch", "cupy", "dask")]
 sys.modules.update({name: None for name in _ADAPTERS if name not in sys.modules})
 try:
