@@ -66,7 +66,7 @@ def check_identities(table: pd.DataFrame, name: Callable[[object], str] = str) -
     is_rotated = find_rotated_rows(table)
     if is_rotated.any():
         findings.append(
-            f"{is_rotated.sum()} of these rows keep all once their columns are turned back (precision holds area_ratio, "
-            f"recall holds precision, area_ratio holds recall): mend them in the file"
+            f"{is_rotated.sum()} of these rows keep all once their columns are turned back (precision holds "
+            f"area_ratio, recall holds precision, area_ratio holds recall): mend them in the file"
         )
     raise ValueError("the table breaks " + "; ".join(findings))

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from emqa_dask.predict import cross_validation, regressors, trees
+from emqa_dask.predict import cross_validation, regressors, shap_values
 
 
 class Ranking(NamedTuple):
@@ -31,7 +31,7 @@ def rank(
     values = features[list(columns)].to_numpy(dtype=np.float64)
     fitted = regressors.fit_regressor(kind, values, np.asarray(targets, dtype=np.float64), columns)
     drawn = np.random.default_rng(0).permutation(len(values))[:n_background]
-    found, base = trees.compute_shap_values(fitted, values, values[drawn])
+    found, base = shap_values.compute_tree_shap_values(fitted, values, values[drawn])
     importance = np.abs(found).mean(axis=0)
     order = np.argsort(-importance, kind="stable")
     return Ranking(tuple(columns[i] for i in order), importance[order], found[:, order], base)

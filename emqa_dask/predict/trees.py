@@ -76,9 +76,11 @@ def _list_forest_trees(model) -> list[_Tree]:
 
 def _list_boosted_trees(model) -> list[_Tree]:
     """The trees of a histogram gradient boosting."""
-    fields = ("feature_idx", "num_threshold", "left", "right", "value")
-    nodes = [predictor.nodes for (predictor,) in model._predictors]
-    return [_Tree(*(table[name] for name in fields), table["is_leaf"].astype(bool)) for table in nodes]
+    tables = [predictor.nodes for (predictor,) in model._predictors]
+    return [
+        _Tree(t["feature_idx"], t["num_threshold"], t["left"], t["right"], t["value"], t["is_leaf"].astype(bool))
+        for t in tables
+    ]
 
 
 def predict_tree_ensemble(trees: TreeEnsemble, values: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

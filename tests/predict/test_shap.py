@@ -9,7 +9,7 @@ from sklearn.ensemble import ExtraTreesRegressor, RandomForestRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from emqa_dask.predict import importance, reasons, regressors, trees
+from emqa_dask.predict import importance, reasons, regressors, shap_values, trees
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of matplotlib, about what shap asks of it
@@ -31,7 +31,7 @@ def test_values_of_trees_are_those_of_the_tree_explainer(model):
     pipeline = make_pipeline(StandardScaler(), model.set_params(random_state=0)).fit(values, targets)
     rows = values[20:50]
     background = values[:20]
-    found, base = trees.compute_shap_values(trees.convert_pipeline(pipeline), rows, background)
+    found, base = shap_values.compute_tree_shap_values(trees.convert_pipeline(pipeline), rows, background)
     scaler, fitted = pipeline
     known = shap.TreeExplainer(fitted, data=scaler.transform(background), feature_perturbation="interventional")
     np.testing.assert_allclose(found, known.shap_values(scaler.transform(rows)), atol=1e-6)
