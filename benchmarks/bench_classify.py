@@ -27,8 +27,9 @@ import numpy as np
 import tifffile
 
 from emqa_dask.synthetic import textures
-from emqa_dask.train import classifier
-from emqa_dask.train.member_fit import MemberSchedule
+from emqa_dask.train import ensemble
+from emqa_dask.train.ensemble_plan import EnsembleOptions, TrainingSet, prepare_training
+from emqa_dask.train.schedules import MemberSchedule
 from emqa_dask.windows import WindowSettings
 
 EMQA = [sys.executable, "-m", "emqa_dask"]
@@ -82,14 +83,21 @@ def write_model(out: Path, given: argparse.Namespace) -> Path:
     """A model directory whose networks were trained for one epoch."""
     rng = np.random.default_rng(0)
     members, dropout = (given.members, 0.0) if given.method == "ensemble" else (1, 0.3)
-    classifier.prepare_training(
-        out, rng.random((120, 64, 64), np.float32), np.arange(120) % 30, np.repeat(["train"], 120),
-        [f"lot {k:02d}" for k in range(30)], view=WindowSettings(64, max_windows=given.windows), members=members,
-        method=given.method, passes=given.members, architecture={"dropout": dropout}, schedule=MemberSchedule(epochs=1),
-    )  # fmt: skip
+    windows = rng.random((120, 64, 64), np.float32)
+    names = [f"lot {k:02d}" for k in range(30)]
+    options = EnsembleOptions(
+        WindowSettings(64, max_windows=given.windows),
+        n_members=members,
+        method=given.method,
+        n_passes=given.members,
+        architecture={"dropout": dropout},
+        schedule=MemberSchedule(epochs=1),
+    )
+    training_set = TrainingSet.from_arrays(windows, np.arange(120) % 30, np.repeat(["train"], 120), names)
+    prepare_training(out, training_set, options)
     for k in range(members):
-        classifier.train_member(out, k, say=lambda line: None)
-    classifier.join_members(out, lambda p, y: {})
+        ensemble.train_member(out, k, say=lambda line: None)
+    ensemble.join_members(out, lambda p, y: {})
     return out
 
 

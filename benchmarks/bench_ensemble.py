@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from emqa_dask import classifiers
-from emqa_dask.classify.together import EVALUATIONS, make_evaluator
+from emqa_dask.classify.evaluation import EVALUATIONS, make_evaluator
 
 
 def main() -> None:

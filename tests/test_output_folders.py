@@ -11,7 +11,8 @@ import tifffile
 import torch
 
 from emqa_dask.cli import main
-from emqa_dask.train import classifier
+from emqa_dask.train.ensemble_plan import EnsembleOptions, TrainingSet, prepare_training
+from emqa_dask.windows import WindowSettings
 from tests.train.conftest import box_of, discs
 
 HERE = ("--scheduler", "in-process")
@@ -238,8 +239,8 @@ def test_train_ensemble_keeps_what_is_beside_its_model(disc_set, tmp_path):
 def test_a_users_file_in_a_training_stops_it(tmp_path, capsys):
     stack = np.zeros((8, 16, 16), np.float32)
     y = np.arange(8) % 2
-    options = {"view": classifier.windows.WindowSettings(16), "members": 1}
-    folder = classifier.prepare_training(tmp_path / "out", stack, y, ["train"] * 8, ["a", "b"], **options)
+    training_set = TrainingSet.from_arrays(stack, y, ["train"] * 8, ["a", "b"])
+    folder = prepare_training(tmp_path / "out", training_set, EnsembleOptions(WindowSettings(16), n_members=1))
     (folder / "notes.txt").write_text("mine")
     before = tree(tmp_path)
     assert_refused(capsys, (*ENSEMBLE, tmp_path / "out"), folder)

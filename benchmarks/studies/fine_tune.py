@@ -27,7 +27,9 @@ from emqa_dask.detect.normalise import normalise
 from emqa_dask.models import load_card
 from emqa_dask.settings import load_settings
 from emqa_dask.synthetic.coco import encode, run_lengths
-from emqa_dask.train import coco, detector, scores
+from emqa_dask.train import coco, scores
+from emqa_dask.train.detector import DetectorOptions, train_detector
+from emqa_dask.train.detector_data import CropOptions, read_grey_image
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 TEMPLATES = {"emps": "nanoparticle-tem", "arda_stem_np": "nanoparticle-tem", "uw_loops": "generic"}
@@ -94,7 +96,7 @@ def truths(file: Path, folder: Path) -> list[tuple[np.ndarray, scores.GroundTrut
     """Every image as it is, and as the network sees it with its truth."""
     found = []
     for picture in coco.read_coco_sets([(file, folder)])[0]:
-        image = detector.read_grey_image(picture.path)
+        image = read_grey_image(picture.path)
         found.append((image, scores.GroundTruth(normalise(image, 1, 99), picture.masks, picture.labels)))
     return found
 
@@ -141,17 +143,19 @@ def study(name: str, args: argparse.Namespace) -> list[dict]:
     seen, unseen = (truths(file, folder) for file in files)
     model = out / "model"
     if not model.exists():
-        detector.train_detector(
+        train_detector(
             [(files[0], folder)],
             model,
+            DetectorOptions(
+                start=args.start,
+                n_steps=args.steps,
+                learning_rate=args.rate,
+                crops=CropOptions(scales=(0.6, 1.5)),
+                validation_share=0.0,
+                precision="bfloat16",
+                seed=SEED,
+            ),
             normalise=normalise,
-            start=args.start,
-            steps=args.steps,
-            learning_rate=args.rate,
-            scales=(0.6, 1.5),
-            validation=0.0,
-            bf16=True,
-            seed=SEED,
             say=lambda line: print(name, line, flush=True),
         )
     rows = []

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emqa_dask.synthetic import foreign, textures
-from emqa_dask.train.classes import cut_windows, split_groups
+from emqa_dask.train.class_labels import cut_windows, split_groups
 from emqa_dask.windows import WindowSettings, normalise_image
 
 VIEW = WindowSettings(64, stride_px=64)

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from probabilities import figures
 
-from emqa_dask.train import classifier
-from emqa_dask.train.member_fit import MemberSchedule
+from emqa_dask.train import ensemble
+from emqa_dask.train.ensemble_plan import EnsembleOptions, TrainingSet, prepare_training
+from emqa_dask.train.schedules import MemberSchedule
 
 DROPOUT = 0.3
 PASSES = 16
@@ -73,7 +74,7 @@ def train(given: argparse.Namespace, each: Callable = map) -> None:
     wanted = [plan for plan in plans(given) if not _is_whole(given.out / "lots" / plan.name)]
     for plan in wanted:
         _prepare(plan, given, each)
-    turns = [(plan, k) for plan in wanted for k in classifier.list_unfinished(given.out / "lots" / plan.name)]
+    turns = [(plan, k) for plan in wanted for k in ensemble.list_unfinished(given.out / "lots" / plan.name)]
     turns.sort(key=lambda turn: rank(turn[0], turn[1], given.curve_members))
     outs = [given.out / "lots" / plan.name for plan, _ in turns]
     members = [k for _, k in turns]
@@ -82,7 +83,7 @@ def train(given: argparse.Namespace, each: Callable = map) -> None:
     for plan in wanted:
         out = given.out / "lots" / plan.name
         is_new = plan in begun or not (out / "card.toml").is_file()
-        if is_new and len(classifier.list_unfinished(out)) < plan.members:
+        if is_new and len(ensemble.list_unfinished(out)) < plan.members:
             _join(out)
 
 
@@ -90,7 +91,7 @@ def _trained(out: Path, k: int, device: str, end: float) -> bool:
     """Trains member `k`, unless it is `end` already on the clock that all processes share."""
     if time.monotonic() >= end:
         return False
-    record = classifier.train_member(out, k, device=device, say=lambda line: None)
+    record = ensemble.train_member(out, k, device=device, say=lambda line: None)
     print(f"{out.parent.name}/{out.name}, member {k}: {record}", flush=True)
     return True
 
@@ -103,10 +104,10 @@ def _join(out: Path) -> None:
     """Writes the model directory of the finished members; unfinished ones can still be trained afterwards."""
     folder = Path(f"{out}.training")
     kept = Path(f"{out}.kept")
-    if classifier.list_unfinished(out):
+    if ensemble.list_unfinished(out):
         shutil.rmtree(kept, ignore_errors=True)
         shutil.copytree(folder, kept)
-    classifier.join_members(out, figures, min_members=1)
+    ensemble.join_members(out, figures, min_members=1)
     if kept.is_dir():
         kept.rename(folder)
 
@@ -122,20 +123,27 @@ def _prepare(plan: Plan, given: argparse.Namespace, each: Callable) -> None:
     own, split = lot_images.own(plan.seed, given.lots, tuple(given.fields), each)
     used = (split != "train") | of_share(own, split, plan.share)
     epochs = round(given.lot_epochs / np.sqrt(plan.share))
-    classifier.prepare_training(
-        given.out / "lots" / plan.name, own.windows[used], own.lot[used], split[used], classes(given),
-        view=lot_images.VIEW, members=plan.members,
-        seed=SEEDS_APART * plan.seed + (SEEDS_APART // 2 if plan.method == "dropout" else 0),
-        architecture={
-            "depth": given.lot_depth, "widen": given.lot_widen, "dropout": DROPOUT if plan.method == "dropout" else 0.0,
-        },
+    is_dropout = plan.method == "dropout"
+    dropout = DROPOUT if is_dropout else 0.0
+    options = EnsembleOptions(
+        lot_images.VIEW,
+        n_members=plan.members,
+        method=plan.method,
+        n_passes=PASSES,
+        architecture={"depth": given.lot_depth, "widen": given.lot_widen, "dropout": dropout},
         schedule=MemberSchedule(
-            epochs=epochs, batch=given.batch, learning_rate=given.learning_rate, weight_decay=given.weight_decay,
-            halve_every=max(1, round(epochs / 4)), precision=given.precision,
+            epochs=epochs,
+            batch=given.batch,
+            learning_rate=given.learning_rate,
+            weight_decay=given.weight_decay,
+            halve_every=max(1, round(epochs / 4)),
+            precision=given.precision,
         ),
-        method=plan.method, passes=PASSES,
-        training={"images": "synthetic lots", "draw": plan.seed, "share": plan.share},
-    )  # fmt: skip
+        seed=SEEDS_APART * plan.seed + (SEEDS_APART // 2 if is_dropout else 0),
+        card_entries={"images": "synthetic lots", "draw": plan.seed, "share": plan.share},
+    )
+    training_set = TrainingSet.from_arrays(own.windows[used], own.lot[used], split[used], classes(given))
+    prepare_training(given.out / "lots" / plan.name, training_set, options)
 
 
 def of_share(own: lot_images.Fields, split: NDArray, share: float) -> NDArray[np.bool_]:

@@ -39,9 +39,10 @@ from emqa_dask.synthetic.faults import apply_fault
 from emqa_dask.synthetic.foreign import make_foreign
 from emqa_dask.synthetic.shifts import shifted_examples
 from emqa_dask.tables import SHIFT_SCORES, SHIFTS
-from emqa_dask.train import classifier
-from emqa_dask.train.classes import split_groups
-from emqa_dask.train.member_fit import MemberSchedule
+from emqa_dask.train import ensemble
+from emqa_dask.train.class_labels import split_groups
+from emqa_dask.train.ensemble_plan import EnsembleOptions, TrainingSet, prepare_training
+from emqa_dask.train.schedules import MemberSchedule
 from emqa_dask.uncertainty import entropy, referral, shift_model
 from emqa_dask.uncertainty.shift_scores import EnsembleOutputs
 from emqa_dask.windows import WindowSettings, normalise_image
@@ -173,14 +174,18 @@ def _ensemble(out: Path, images, labels, split, classes, seed: int, given) -> En
     epochs = given.epochs * (2 if "lot 0" in classes else 1)  # fewer images, more classes
     if not (out / "card.toml").is_file():
         began = time.monotonic()
-        classifier.prepare_training(
-            out, np.stack([normalise_image(image, view) for image in images]), labels, split, classes,
-            view=view, members=given.members, seed=seed, architecture={"depth": 10, "widen": 1},
+        windows = np.stack([normalise_image(image, view) for image in images])
+        options = EnsembleOptions(
+            view,
+            n_members=given.members,
+            seed=seed,
+            architecture={"depth": 10, "widen": 1},
             schedule=MemberSchedule(epochs=epochs, batch=32, halve_every=max(1, epochs // 3)),
-        )  # fmt: skip
-        for k in classifier.list_unfinished(out):
-            classifier.train_member(out, k, say=lambda text: None)
-        classifier.join_members(out, lambda p, y: {"accuracy": float((p.mean(axis=0).argmax(axis=1) == y).mean())})
+        )
+        prepare_training(out, TrainingSet.from_arrays(windows, labels, split, classes), options)
+        for k in ensemble.list_unfinished(out):
+            ensemble.train_member(out, k, say=lambda text: None)
+        ensemble.join_members(out, lambda p, y: {"accuracy": float((p.mean(axis=0).argmax(axis=1) == y).mean())})
         print(f"{out.name}: trained in {(time.monotonic() - began) / 60:.1f} min", flush=True)
     return load_ensemble(out)
 

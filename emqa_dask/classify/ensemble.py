@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from emqa_dask import classifiers, models, networks, windows
 from emqa_dask.classify import card as cards
 from emqa_dask.classify import content
-from emqa_dask.classify.together import make_evaluator
+from emqa_dask.classify.evaluation import make_evaluator
 from emqa_dask.settings.stages import PRECISIONS
 
 BATCH_WINDOWS = {"cpu": 64, "cuda": 1024}  # windows that go through the networks at once

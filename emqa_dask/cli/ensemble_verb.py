@@ -74,7 +74,8 @@ def run_train_ensemble(options: argparse.Namespace) -> int:
     """A classifier ensemble from a CSV of labels."""
     from emqa_dask.pipeline.commands.train_domain import Wanted
     from emqa_dask.pipeline.commands.train_ensemble import train_ensemble
-    from emqa_dask.train.member_fit import MemberSchedule
+    from emqa_dask.train.ensemble_plan import EnsembleOptions
+    from emqa_dask.train.schedules import MemberSchedule
     from emqa_dask.windows import WindowSettings
 
     settings = read_settings(options, None)
@@ -86,19 +87,26 @@ def run_train_ensemble(options: argparse.Namespace) -> int:
     architecture = {"backbone": options.backbone, "dropout": dropout}
     if options.backbone == "wide_resnet":
         architecture |= {"depth": options.depth, "widen": options.widen}
-    kept = ("epochs", "patience", "batch", "learning_rate", "halve_every", "precision")
+    scheduled = ("epochs", "patience", "batch", "learning_rate", "halve_every", "precision")
+    ensemble_options = EnsembleOptions(
+        WindowSettings(options.window, options.whole, max_windows=options.windows_per_image),
+        n_members=options.members if options.method == "ensemble" else 1,
+        method=options.method,
+        architecture=architecture,
+        schedule=MemberSchedule(**{name: getattr(options, name) for name in scheduled}),
+        seed=options.seed,
+        licence=options.licence,
+    )
+    shifted = _shifted(options.shifted)
     train_ensemble(
         options.labels,
         options.out,
         settings,
+        ensemble_options,
         images=options.images,
-        view=WindowSettings(options.window, options.whole, max_windows=options.windows_per_image),
-        members=options.members if options.method == "ensemble" else 1,
-        schedule=MemberSchedule(**{name: getattr(options, name) for name in kept}),
-        architecture=architecture,
         windows_per_image=options.windows_per_image,
-        wanted=Wanted(options.false_flags, options.examples, _shifted(options.shifted), settings.featurise.cs_mm),
-        **{name: getattr(options, name) for name in ("method", "seed", "min_members", "licence")},
+        min_members=options.min_members,
+        domain_options=Wanted(options.false_flags, options.examples, shifted, settings.featurise.cs_mm),
         say=say,
     )
     return 0

@@ -97,12 +97,23 @@ images is held back, and the network that does best on them is kept. Interrupted
 def run_train_detector(options: argparse.Namespace) -> int:
     """A Mask R-CNN from labelled micrographs."""
     from emqa_dask.pipeline.commands.train_detector import train_detector
+    from emqa_dask.train.detector import DetectorOptions
 
     if len(options.coco) != len(options.images):
         raise SettingsError(f"{len(options.coco)} --coco and {len(options.images)} --images: give one folder for each")
     sets = list(zip(options.coco, options.images, strict=True))
-    kept = ("start", "frozen", "steps", "learning_rate", "validation", "device", "seed", "licence", "resume")
-    train_detector(sets, options.out, **{name: getattr(options, name) for name in kept}, say=say)
+    detector_options = DetectorOptions(
+        start=options.start,
+        is_backbone_frozen=options.frozen,
+        n_steps=options.steps,
+        learning_rate=options.learning_rate,
+        validation_share=options.validation,
+        seed=options.seed,
+        device=options.device,
+        resume=options.resume,
+        licence=options.licence,
+    )
+    train_detector(sets, options.out, detector_options, say)
     return 0
 
 

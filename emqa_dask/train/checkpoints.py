@@ -1,37 +1,83 @@
-"""What an interrupted training goes on from: weights, moments and history, in a folder beside the model directory."""
+"""Checkpoints of a training: weights, the optimiser's moments and the progress, beside the model directory."""
 
 import json
-from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from emqa_dask import models, networks, output_folders
 
+if TYPE_CHECKING:
+    import torch
+
+WEIGHTS = "weights.safetensors"
+BEST_WEIGHTS = "best.safetensors"
+MOMENTS = "optimiser.safetensors"
+PROGRESS = "state.json"
+
+
+@dataclass
+class Progress:
+    """How far a training has come. A round is a step of a detector or an epoch of a classifier."""
+
+    n_rounds: int = 0  # finished
+    best_round: int = 0  # number of the best round, from 1; 0: none yet
+    best: dict[str, Any] | None = None  # scores of the best round
+    seconds: float = 0.0  # spent in rounds
+    training: list[dict[str, Any]] = field(default_factory=list)  # a row for each round
+    validation: list[dict[str, Any]] = field(default_factory=list)  # a row for each validation
+
+
+@dataclass
+class Training:
+    """A network in training with all its state, which is what a checkpoint stores."""
+
+    net: "torch.nn.Module"
+    optimiser: "torch.optim.Optimizer"
+    progress: Progress = field(default_factory=Progress)
+    best_weights: dict[str, "torch.Tensor"] = field(default_factory=dict)  # empty where the best network is on disk
+
 
 def locate_checkpoint(out: str | Path) -> Path:
-    """The folder beside the model directory `out` that a training goes on from."""
+    """The folder beside the model directory `out` that holds the checkpoint."""
     return Path(f"{out}.checkpoint")
 
 
-def save_checkpoint(folder: Path, net, optimiser, history: Mapping) -> None:
-    """Weights, the optimiser's moments and the history, all or nothing."""
+def has_checkpoint(folder: Path) -> bool:
+    """Whether `folder` holds a checkpoint. A folder that a killed process left half-written is removed first."""
+    output_folders.sweep(folder)
+    return (folder / PROGRESS).is_file()
+
+
+def save_checkpoint(folder: Path, training: Training) -> None:
+    """Writes the state of `training` to `folder`, all or nothing."""
+    from safetensors.torch import save_file
+
     with output_folders.write_folder(folder) as fresh:
-        networks.save_weights(net, fresh / "weights.safetensors")
-        save_moments(optimiser, fresh / "optimiser.safetensors")
-        (fresh / "state.json").write_text(json.dumps(history), encoding="utf-8")
+        networks.save_weights(training.net, fresh / WEIGHTS)
+        _save_moments(training.optimiser, fresh / MOMENTS)
+        if training.best_weights:
+            best = {name: tensor.cpu().contiguous() for name, tensor in training.best_weights.items()}
+            save_file(best, str(fresh / BEST_WEIGHTS))
+        (fresh / PROGRESS).write_text(json.dumps(asdict(training.progress)), encoding="utf-8")
         models.write_card(fresh, {"task": "checkpoint of a training"})
 
 
-def load_checkpoint(folder: Path, net, optimiser) -> dict:
-    """Fills the network and the optimiser from `save_checkpoint`; returns the history. ModelError for a damaged one."""
+def load_checkpoint(folder: Path, training: Training) -> None:
+    """Fills `training` from what `save_checkpoint` wrote; ModelError for a damaged checkpoint."""
+    from safetensors.torch import load_file
+
     models.load_card(folder)
     with models.blame(folder):
-        networks.load_weights(net, folder / "weights.safetensors")
-        load_moments(optimiser, folder / "optimiser.safetensors")
-        return json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        networks.load_weights(training.net, folder / WEIGHTS)
+        _load_moments(training.optimiser, folder / MOMENTS)
+        training.progress = Progress(**json.loads((folder / PROGRESS).read_text(encoding="utf-8")))
+        if (folder / BEST_WEIGHTS).is_file():
+            training.best_weights = load_file(str(folder / BEST_WEIGHTS))
 
 
-def save_moments(optimiser, path: Path) -> None:
-    """The state of every parameter of a torch optimiser as safetensors."""
+def _save_moments(optimiser: "torch.optim.Optimizer", path: Path) -> None:
+    """Writes the state of every parameter of the optimiser as safetensors."""
     from safetensors.torch import save_file
 
     moments = {
@@ -42,8 +88,8 @@ def save_moments(optimiser, path: Path) -> None:
     save_file(moments, str(path))
 
 
-def load_moments(optimiser, path: Path) -> None:
-    """Fills a torch optimiser from `save_moments`."""
+def _load_moments(optimiser: "torch.optim.Optimizer", path: Path) -> None:
+    """Fills the optimiser from what `_save_moments` wrote."""
     from safetensors.torch import load_file
 
     state: dict = {}

@@ -7,7 +7,7 @@ import torch
 from emqa_dask import classifiers, load_ensemble, models, networks, tables
 from emqa_dask.classify import Ensemble, make_probability_rows
 from emqa_dask.classify import ensemble as ensembles
-from emqa_dask.classify.together import EVALUATIONS, make_evaluator
+from emqa_dask.classify.evaluation import EVALUATIONS, make_evaluator
 
 
 def nets_of(model):

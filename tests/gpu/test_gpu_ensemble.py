@@ -6,9 +6,10 @@ import torch
 
 from emqa_dask import classifiers, load_ensemble, models, networks
 from emqa_dask.classify import content
-from emqa_dask.classify.together import EVALUATIONS, make_evaluator
-from emqa_dask.train import classifier
-from emqa_dask.train.member_fit import MemberSchedule
+from emqa_dask.classify.evaluation import EVALUATIONS, make_evaluator
+from emqa_dask.train import ensemble
+from emqa_dask.train.ensemble_plan import EnsembleOptions, TrainingSet, prepare_training
+from emqa_dask.train.schedules import MemberSchedule
 from emqa_dask.windows import WindowSettings
 
 pytestmark = pytest.mark.gpu
@@ -62,14 +63,14 @@ def test_a_member_trains_and_goes_on(tmp_path):
     split = np.repeat(["train", "validation", "test"], 20)
     architecture = {"depth": 10, "widen": 1}
     schedule = MemberSchedule(epochs=3, batch=8)
-    options = {"view": WindowSettings(16), "members": 1, "architecture": architecture, "schedule": schedule}
-    classifier.prepare_training(tmp_path / "m", stack, y, split, ["dark", "bright"], **options)
+    options = EnsembleOptions(WindowSettings(16), n_members=1, architecture=architecture, schedule=schedule)
+    prepare_training(tmp_path / "m", TrainingSet.from_arrays(stack, y, split, ["dark", "bright"]), options)
 
     def stop(line):
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        classifier.train_member(tmp_path / "m", 0, device="cuda", say=stop, checkpoint_minutes=0)
-    assert classifier.train_member(tmp_path / "m", 0, device="cuda", say=print)["epochs"] == 3
-    classifier.join_members(tmp_path / "m", lambda p, y: {"n": len(y)})
+        ensemble.train_member(tmp_path / "m", 0, device="cuda", say=stop, checkpoint_minutes=0)
+    assert ensemble.train_member(tmp_path / "m", 0, device="cuda", say=print)["epochs"] == 3
+    ensemble.join_members(tmp_path / "m", lambda p, y: {"n": len(y)})
     assert load_ensemble(tmp_path / "m", "cuda").probabilities(list(stack)).shape == (1, 60, 2)

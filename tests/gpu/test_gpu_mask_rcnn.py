@@ -1,5 +1,7 @@
 """On a GPU a Mask R-CNN finds what it finds on a CPU, whatever batch and memory; and a training there learns."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -95,7 +97,7 @@ def test_batches_that_do_not_fit_are_halved_and_nothing_is_lost(scenes):
 
 def test_a_training_on_a_gpu_learns(disc_set, plain, tmp_path):
     file, folder, _ = disc_set(4)
-    training.train_detector([(file, folder)], tmp_path / "m", normalise=plain, device="cuda", steps=60, **FEW)
+    training.train_detector([(file, folder)], tmp_path / "m", replace(FEW, device="cuda", n_steps=60), normalise=plain)
     rows = [line.split(",") for line in (tmp_path / "m/training.csv").read_text().splitlines()]
     loss = rows[0].index("loss")
     values = np.array([float(row[loss]) for row in rows[1:]])

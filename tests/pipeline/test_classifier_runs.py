@@ -25,11 +25,12 @@ from emqa_dask.run.supervise import Died
 from emqa_dask.settings import SettingsError, replace
 from emqa_dask.store import layout, parts
 from emqa_dask.synthetic import foreign
-from emqa_dask.train.member_fit import MemberSchedule
+from emqa_dask.train.ensemble_plan import EnsembleOptions
+from emqa_dask.train.schedules import MemberSchedule
 from emqa_dask.uncertainty import shift_model
 from emqa_dask.windows import WindowSettings
 
-VIEW = WindowSettings(32, max_windows=6)
+WINDOWS = WindowSettings(32, max_windows=6)
 TINY = {"depth": 10, "widen": 1}
 
 
@@ -63,10 +64,10 @@ def labelled(tmp_path_factory):
 def model(labelled, here, tmp_path_factory):
     out = tmp_path_factory.mktemp("models") / "stripes"
     schedule = MemberSchedule(epochs=4, batch=32, halve_every=3)
-    train_ensemble(
-        str(labelled / "labels.csv"), str(out), here, view=VIEW, members=2, architecture=TINY, schedule=schedule,
-        windows_per_image=6, wanted=Wanted(examples=60), say=quiet,
-    )  # fmt: skip
+    options = EnsembleOptions(WINDOWS, n_members=2, architecture=TINY, schedule=schedule)
+    domain_options = Wanted(examples=60)
+    labels = str(labelled / "labels.csv")
+    train_ensemble(labels, out, here, options, windows_per_image=6, domain_options=domain_options, say=quiet)
     return out
 
 
@@ -116,7 +117,8 @@ def test_the_card_tells_what_was_measured(model):
 def test_a_training_that_is_finished_is_not_done_again(labelled, model, here):
     before = (model / "card.toml").read_bytes()
     said = []
-    card = train_ensemble(str(labelled / "labels.csv"), str(model), here, view=VIEW, members=2, say=said.append)
+    options = EnsembleOptions(WINDOWS, n_members=2)
+    card = train_ensemble(str(labelled / "labels.csv"), model, here, options, say=said.append)
     assert (model / "card.toml").read_bytes() == before
     assert card["name"] == "stripes"
     assert any("trained already" in line for line in said)
@@ -156,7 +158,7 @@ def test_maps_cover_the_image_and_their_largest_entropy_is_the_rows(done, settin
     found = found.set_index("micrograph_id")
     for row in maps.itertuples():
         n = len(row.y0) * len(row.x0)
-        assert len(row.predictive_entropy_nats) == len(row.mutual_information_nats) == n <= VIEW.max_windows
+        assert len(row.predictive_entropy_nats) == len(row.mutual_information_nats) == n <= WINDOWS.max_windows
         assert max(row.y0) + row.height_px <= 80
         assert max(row.x0) + row.width_px <= 96
         assert found.loc[row.micrograph_id, "largest_region_entropy_nats"] == max(row.predictive_entropy_nats)
@@ -255,9 +257,10 @@ def test_what_is_in_an_image_is_kept_beside_its_maps(done, settings):
 def test_members_are_trained_on_workers_and_one_that_stops_goes_on_where_it_was(labelled, here, tmp_path):
     out = tmp_path / "m"
     said = []
-    options = {"view": VIEW, "members": 3, "architecture": TINY, "windows_per_image": 2, "say": said.append}
-    options |= {"wanted": Wanted(examples=20)}
-    options |= {"schedule": MemberSchedule(epochs=1, batch=32)}
+    schedule = MemberSchedule(epochs=1, batch=32)
+    ensemble_options = EnsembleOptions(WINDOWS, n_members=3, architecture=TINY, schedule=schedule)
+    options = {"options": ensemble_options, "domain_options": Wanted(examples=20)}
+    options |= {"windows_per_image": 2, "say": said.append}
     local = replace(here, {"run": {"scheduler": "local", "workers": 2}})
     labels = str(labelled / "labels.csv")
     stop = tmp_path / "m.training" / "member_01"  # a folder in its place stops that member alone
@@ -287,8 +290,8 @@ def test_images_of_which_no_shift_can_be_made_give_a_classifier_that_flags_nothi
         rows.append({"uri": f"{k}.tif", "label": ("bars", "rows")[k % 2]})
     pd.DataFrame(rows).to_csv(tmp_path / "labels.csv", index=False)
     schedule = MemberSchedule(epochs=1, batch=32)
-    options = {"view": VIEW, "members": 1, "architecture": TINY, "schedule": schedule, "say": quiet}
-    card = train_ensemble(str(tmp_path / "labels.csv"), str(tmp_path / "m"), here, **options)
+    options = EnsembleOptions(WINDOWS, n_members=1, architecture=TINY, schedule=schedule)
+    card = train_ensemble(str(tmp_path / "labels.csv"), tmp_path / "m", here, options, say=quiet)
     assert "64 px at least are needed" in card["training"]["out_of_domain"]
     assert load_ensemble(tmp_path / "m").n_members == 1
 
@@ -320,8 +323,9 @@ def test_the_verbs(labelled, archive, tmp_path, monkeypatch, capsys):
 )
 def test_labels_that_cannot_be_learnt_from_name_the_line(csv, said, labelled, here, tmp_path):
     (tmp_path / "bad.csv").write_text(csv)
+    options = EnsembleOptions(WINDOWS)
     with pytest.raises(ValueError, match=said):
-        train_ensemble(str(tmp_path / "bad.csv"), str(tmp_path / "m"), here, images=str(labelled), view=VIEW, say=quiet)
+        train_ensemble(str(tmp_path / "bad.csv"), tmp_path / "m", here, options, images=str(labelled), say=quiet)
     assert not list(tmp_path.glob("m*"))
 
 

@@ -6,6 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
+from emqa_dask.train.detector import DetectorOptions
+from emqa_dask.train.detector_data import CropOptions
+
 SMALL = {
     "fpn_channels": 16,
     "anchor_sizes": [8, 16, 24, 32, 64],
@@ -14,7 +17,11 @@ SMALL = {
     "max_detections": 20,
     "rpn_post_nms_top_n_test": 100,
 }
-FEW = {"crop_px": 64, "crops": 2, "scales": (0.9, 1.1), "architecture": SMALL, "say": lambda line: None}
+FEW = DetectorOptions(crops=CropOptions(64, 2, (0.9, 1.1)), architecture=SMALL)
+
+
+def silent(line):
+    """Shows no message."""
 
 
 def discs(rng, n=3, side=80):

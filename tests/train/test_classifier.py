@@ -5,13 +5,14 @@ import pytest
 from safetensors.numpy import load_file
 
 from emqa_dask import load_ensemble, models
-from emqa_dask.train import classifier
-from emqa_dask.train.classes import cut_windows, read_class_labels, split_groups
-from emqa_dask.train.member_fit import MemberSchedule
+from emqa_dask.train import ensemble
+from emqa_dask.train.class_labels import cut_windows, read_class_labels, split_groups
+from emqa_dask.train.ensemble_plan import EnsembleOptions, TrainingSet, prepare_training
+from emqa_dask.train.schedules import MemberSchedule
 from emqa_dask.windows import WindowSettings
 
 TINY = {"depth": 10, "widen": 1}
-VIEW = WindowSettings(16)
+WINDOWS = WindowSettings(16)
 CLASSES = ["bars", "rows"]
 
 
@@ -31,9 +32,9 @@ def gratings(n, seed=0):
 def prepare(out, n=80, epochs=4, **options):
     stack, y = gratings(n)
     split = np.array(["train"] * (n - 40) + ["validation"] * 20 + ["test"] * 20)
-    options = {"members": 2, "architecture": TINY, "view": VIEW, **options}
+    options = {"n_members": 2, "architecture": TINY, **options}
     options = {"schedule": MemberSchedule(epochs=epochs, batch=16, halve_every=3)} | options
-    return classifier.prepare_training(out, stack, y, split, CLASSES, **options)
+    return prepare_training(out, TrainingSet.from_arrays(stack, y, split, CLASSES), EnsembleOptions(WINDOWS, **options))
 
 
 def measure(p, y):
@@ -51,37 +52,37 @@ def test_bfloat16_learns_it_too(tmp_path):
         epochs=6,
         schedule=MemberSchedule(epochs=6, batch=16, halve_every=3, precision="bfloat16"),
     )
-    assert classifier.train_member(tmp_path / "fast", 0, say=silent)["test_accuracy"] >= 0.9
+    assert ensemble.train_member(tmp_path / "fast", 0, say=silent)["test_accuracy"] >= 0.9
     with pytest.raises(ValueError, match="float16"):
         MemberSchedule(precision="float16")
 
 
 def test_an_ensemble_learns_what_can_be_told_apart_and_becomes_a_model(tmp_path):
     out = tmp_path / "stripes"
-    prepare(out, n=200, epochs=6, training={"labels": "labels.csv"})
-    assert classifier.list_unfinished(out) == [0, 1]
-    records = [classifier.train_member(out, k, say=silent) for k in range(2)]
-    assert classifier.list_unfinished(out) == []
-    card = classifier.join_members(out, measure)
+    prepare(out, n=200, epochs=6, card_entries={"labels": "labels.csv"})
+    assert ensemble.list_unfinished(out) == [0, 1]
+    records = [ensemble.train_member(out, k, say=silent) for k in range(2)]
+    assert ensemble.list_unfinished(out) == []
+    card = ensemble.join_members(out, measure)
     assert card == {key: value for key, value in models.load_card(out).items() if key != "files"}
     assert card["measured"]["test"] == {"accuracy": pytest.approx(1, abs=0.1), "members": 2}
     assert card["members"]["seed"] == [0, 1]
     assert records[0]["test_nll"] != records[1]["test_nll"]
     assert not (tmp_path / "stripes.training").exists()
-    ensemble = load_ensemble(out, classes=CLASSES)
+    loaded = load_ensemble(out, classes=CLASSES)
     stack, y = gratings(30, seed=9)
-    p = ensemble.look(stack)[0]
+    p = loaded.look(stack)[0]
     assert (p.mean(axis=0).argmax(axis=1) == y).mean() > 0.9
     held = load_file(out / "held_out.safetensors")
     y = gratings(200)[1]
     np.testing.assert_array_equal(held["test.classes"], y[180:])
-    np.testing.assert_allclose(held["test.probabilities"], ensemble.look(gratings(200)[0][180:])[0], atol=1e-5)
+    np.testing.assert_allclose(held["test.probabilities"], loaded.look(gratings(200)[0][180:])[0], atol=1e-5)
 
 
 def test_a_member_interrupted_at_any_epoch_ends_as_one_that_was_not(tmp_path):
     prepare(tmp_path / "straight")
     prepare(tmp_path / "broken")
-    record = classifier.train_member(tmp_path / "straight", 1, say=silent)
+    record = ensemble.train_member(tmp_path / "straight", 1, say=silent)
 
     class Stop(Exception):
         pass
@@ -93,9 +94,9 @@ def test_a_member_interrupted_at_any_epoch_ends_as_one_that_was_not(tmp_path):
                 raise Stop
 
         with pytest.raises(Stop):
-            classifier.train_member(tmp_path / "broken", 1, say=say, checkpoint_minutes=0)
+            ensemble.train_member(tmp_path / "broken", 1, say=say, checkpoint_minutes=0)
     lines = []
-    again = classifier.train_member(tmp_path / "broken", 1, say=lines.append, checkpoint_minutes=0)
+    again = ensemble.train_member(tmp_path / "broken", 1, say=lines.append, checkpoint_minutes=0)
     assert [line.split("/")[0] for line in lines] == ["member 1: epoch 4"]
     assert {**again, "seconds": 0} == {**record, "seconds": 0}
     one, other = (load_file(tmp_path / f"{n}.training/member_01/weights.safetensors") for n in ("straight", "broken"))
@@ -106,21 +107,21 @@ def test_a_member_interrupted_at_any_epoch_ends_as_one_that_was_not(tmp_path):
 def test_a_finished_member_is_never_trained_again_and_an_unfinished_one_stops_the_end(tmp_path):
     out = tmp_path / "m"
     prepare(out, epochs=1)
-    record = classifier.train_member(out, 0, say=silent)
+    record = ensemble.train_member(out, 0, say=silent)
     weights = (tmp_path / "m.training/member_00/weights.safetensors").read_bytes()
     lines = []
     prepare(out, epochs=1)  # the same: goes on
-    assert classifier.train_member(out, 0, say=lines.append) == record
+    assert ensemble.train_member(out, 0, say=lines.append) == record
     assert lines == []
     assert (tmp_path / "m.training/member_00/weights.safetensors").read_bytes() == weights
     with pytest.raises(ValueError, match=r"members \[1\] of 2 are not finished"):
-        classifier.join_members(out, measure)
+        ensemble.join_members(out, measure)
     with pytest.raises(ValueError, match="another schedule was begun here"):
         prepare(out, epochs=2)
-    card = classifier.join_members(out, measure, min_members=1)
+    card = ensemble.join_members(out, measure, min_members=1)
     assert card["ensemble"]["members"] == ["member_00.safetensors"]
     with pytest.raises(FileNotFoundError, match="no training was prepared"):
-        classifier.train_member(out, 1)
+        ensemble.train_member(out, 1)
 
 
 def test_early_stop_keeps_the_best_epoch(tmp_path):
@@ -129,34 +130,34 @@ def test_early_stop_keeps_the_best_epoch(tmp_path):
     y = np.random.default_rng(0).integers(0, 2, 60)  # nothing to learn: validation gets worse soon
     split = np.array(["train"] * 30 + ["validation"] * 30)
     schedule = MemberSchedule(epochs=60, batch=16, patience=3, learning_rate=3e-3)
-    options = {"view": VIEW, "members": 1, "architecture": TINY, "schedule": schedule}
-    classifier.prepare_training(out, stack, y, split, CLASSES, **options)
-    record = classifier.train_member(out, 0, say=silent)
+    options = EnsembleOptions(WINDOWS, n_members=1, architecture=TINY, schedule=schedule)
+    prepare_training(out, TrainingSet.from_arrays(stack, y, split, CLASSES), options)
+    record = ensemble.train_member(out, 0, say=silent)
     assert record["epochs"] == record["best_epoch"] + 3 < 60
-    assert classifier.join_members(out, measure)["measured"]["validation"]["members"] == 1
+    assert ensemble.join_members(out, measure)["measured"]["validation"]["members"] == 1
 
 
 def test_passes_of_dropout_count_as_members(tmp_path):
     out = tmp_path / "m"
     with pytest.raises(ValueError, match=r"needs .* dropout above 0"):
-        prepare(out, members=1, method="dropout")
+        prepare(out, n_members=1, method="dropout")
     wet = {**TINY, "dropout": 0.3}
-    prepare(out, epochs=1, members=1, method="dropout", passes=3, architecture=wet)
-    classifier.train_member(out, 0, say=silent)
-    assert classifier.join_members(out, measure)["measured"]["test"]["members"] == 3
+    prepare(out, epochs=1, n_members=1, method="dropout", n_passes=3, architecture=wet)
+    ensemble.train_member(out, 0, say=silent)
+    assert ensemble.join_members(out, measure)["measured"]["test"]["members"] == 3
     held = load_file(out / "held_out.safetensors")["test.probabilities"]
     np.testing.assert_allclose(held, load_ensemble(out).look(gratings(80)[0][60:])[0], atol=1e-5)
 
 
 def test_what_is_no_training_set_is_refused(tmp_path):
     stack, y = gratings(10)
-    split = np.array(["train"] * 10)
+    training_set = TrainingSet.from_arrays(stack, y, ["train"] * 10, CLASSES)
     with pytest.raises(ValueError, match="training rows have"):
-        classifier.prepare_training(tmp_path / "m", stack, 0 * y, split, CLASSES, view=VIEW)
+        prepare_training(tmp_path / "m", training_set._replace(classes=0 * y), EnsembleOptions(WINDOWS))
     with pytest.raises(ValueError, match=r"windows are \(n, 32, 32\)"):
-        classifier.prepare_training(tmp_path / "m", stack, y, split, CLASSES, view=WindowSettings(32))
+        prepare_training(tmp_path / "m", training_set, EnsembleOptions(WindowSettings(32)))
     with pytest.raises(ValueError, match="3 members for method 'softmax'"):
-        classifier.prepare_training(tmp_path / "m", stack, y, split, CLASSES, view=VIEW, members=3, method="softmax")
+        prepare_training(tmp_path / "m", training_set, EnsembleOptions(WINDOWS, n_members=3, method="softmax"))
 
 
 def labels(tmp_path, text):
@@ -213,12 +214,12 @@ def test_a_split_keeps_groups_together_and_shares_every_class():
 def test_windows_of_labelled_images_know_their_image_and_small_ones_are_named():
     rng = np.random.default_rng(0)
     images = [("a", rng.random((16, 16))), ("b", rng.random((64, 80))), ("c", rng.random((24, 16)))]
-    stack, source = cut_windows(images, VIEW, most=5)
+    stack, source = cut_windows(images, WINDOWS, max_per_image=5)
     assert stack.shape == (1 + 4 + 2, 16, 16)
     assert source.tolist() == [0, 1, 1, 1, 1, 2, 2]
-    assert len(cut_windows(images, VIEW, most=1000)[0]) == 1 + 7 * 9 + 2
+    assert len(cut_windows(images, WINDOWS, max_per_image=1000)[0]) == 1 + 7 * 9 + 2
     with pytest.raises(ValueError, match=r"1 images .* d: the image is 8 x 90 px, smaller"):
-        cut_windows([*images, ("d", rng.random((8, 90)))], VIEW)
+        cut_windows([*images, ("d", rng.random((8, 90)))], WINDOWS)
 
 
 def test_plans_are_plain_json(tmp_path):

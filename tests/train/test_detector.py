@@ -1,6 +1,7 @@
 """Training: it resumes to the same weights, leaves a frozen backbone alone, and writes all or nothing."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ import torch
 from safetensors.torch import load_file
 
 from emqa_dask import models
-from emqa_dask.train import detector, fit, scores
-from tests.train.conftest import FEW
+from emqa_dask.train import detector, scores
+from emqa_dask.train.schedules import DetectorSchedule
+from tests.train.conftest import FEW, silent
 
 torch.set_num_threads(1)
 
@@ -19,27 +21,29 @@ def short(disc_set, plain, tmp_path):
     """Trains a few steps on four images."""
     file, folder, _ = disc_set(4)
 
-    def run(out="model", **more):
-        given = {**FEW, "steps": 4, "validate_every": 2, **more}
-        if "start" in given:
-            given.pop("architecture")
-        return detector.train_detector([(file, folder)], tmp_path / out, normalise=plain, **given)
+    def run(out="model", say=silent, **more):
+        changes = {"n_steps": 4, "validation_interval": 2, **more}
+        if "start" in changes:
+            changes["architecture"] = None
+        return detector.train_detector(
+            [(file, folder)], tmp_path / out, replace(FEW, **changes), normalise=plain, say=say
+        )
 
     return run
 
 
 def test_a_resumed_training_ends_at_the_weights_of_one_that_nothing_stopped(short, tmp_path):
-    short("whole", validate_every=4)
+    short("whole", validation_interval=4)
 
     def stop(line):
         if "validation" in line:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        short("halves", validate_every=3, checkpoint_minutes=0, say=stop)
+        short("halves", validation_interval=3, checkpoint_minutes=0, say=stop)
     assert not (tmp_path / "halves").exists()
     assert (tmp_path / "halves.checkpoint" / "state.json").is_file()
-    short("halves", validate_every=4, resume=True)
+    short("halves", validation_interval=4, resume=True)
     one, other = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "halves"))
     assert all(torch.equal(one[name], other[name]) for name in one)
     tables = [(tmp_path / name / "training.csv").read_text().splitlines() for name in ("whole", "halves")]
@@ -55,7 +59,7 @@ def test_nothing_to_resume_from_is_said(short):
 
 def test_a_frozen_backbone_stays_and_the_rest_learns(short, tmp_path):
     short("first")
-    short("frozen", start=tmp_path / "first", frozen=True)
+    short("frozen", start=tmp_path / "first", is_backbone_frozen=True)
     short("free", start=tmp_path / "first")
     first, frozen, free = (load_file(tmp_path / n / "weights.safetensors") for n in ("first", "frozen", "free"))
     body = [name for name in first if name.startswith("backbone.body.")]
@@ -75,11 +79,8 @@ def test_a_start_with_other_classes_keeps_all_but_its_last_layers(short, disc_se
     file, folder, content = disc_set(2, "rings")
     content["categories"] = [{"id": 7, "name": "ring"}, {"id": 8, "name": "disc"}]
     file.write_text(json.dumps(content))
-    given = {**FEW, "steps": 1}
-    given.pop("architecture")
-    detector.train_detector(
-        [(file, folder)], tmp_path / "two", normalise=plain, start=tmp_path / "first", frozen=True, **given
-    )
+    options = replace(FEW, n_steps=1, architecture=None, start=tmp_path / "first", is_backbone_frozen=True)
+    detector.train_detector([(file, folder)], tmp_path / "two", options, normalise=plain, say=silent)
     two = load_file(tmp_path / "two" / "weights.safetensors")
     assert two["roi_heads.box_predictor.cls_score.weight"].shape[0] == 3
     assert models.load_card(tmp_path / "two")["classes"] == ["ring", "disc"]
@@ -87,7 +88,7 @@ def test_a_start_with_other_classes_keeps_all_but_its_last_layers(short, disc_se
 
 def test_boxes_alone_are_said_on_the_card(disc_set, plain, tmp_path):
     file, folder, content = disc_set(2, masks=False)
-    detector.train_detector([(file, folder)], tmp_path / "m", normalise=plain, **{**FEW, "steps": 1})
+    detector.train_detector([(file, folder)], tmp_path / "m", replace(FEW, n_steps=1), normalise=plain, say=silent)
     card = models.load_card(tmp_path / "m")
     assert card["training"]["masks_that_are_ellipses_of_boxes"] == len(content["annotations"])
     assert card["training"]["held_back"]
@@ -101,12 +102,12 @@ def test_a_failure_leaves_a_model_that_is_there_as_it_was(short, disc_set, plain
     content["annotations"] = [row for row in content["annotations"] if row["image_id"] == 1]
     file.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"2\.png: \(80, 80\) px, its set says \(96, 80\)"):
-        detector.train_detector([(file, folder)], tmp_path / "model", normalise=plain, **FEW)
+        detector.train_detector([(file, folder)], tmp_path / "model", FEW, normalise=plain, say=silent)
     (folder / "2.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"2\.png: OpenCV cannot read"):
-        detector.train_detector([(file, folder)], tmp_path / "model", normalise=plain, **FEW)
+        detector.train_detector([(file, folder)], tmp_path / "model", FEW, normalise=plain, say=silent)
     with pytest.raises(FloatingPointError, match="lower the learning rate"):
-        short("model", learning_rate=1e9, steps=20)
+        short("model", learning_rate=1e9, n_steps=20)
     assert {p.name: p.read_bytes() for p in (tmp_path / "model").iterdir()} == before
 
 
@@ -119,8 +120,8 @@ def test_a_start_of_another_family_is_refused(short, tmp_path):
 
 
 def test_the_rate_warms_up_and_falls():
-    schedule = fit.DetectorSchedule(steps=100, learning_rate=1.0, warm_up=10)
-    rates = np.array([schedule.rate(step) for step in range(100)])
+    schedule = DetectorSchedule(n_steps=100, learning_rate=1.0, n_warm_up_steps=10)
+    rates = np.array([schedule.compute_rate(step) for step in range(100)])
     assert (np.diff(rates[:10]) > 0).all()
     assert (np.diff(rates[10:]) < 0).all()
     assert rates.max() == 1

@@ -1,11 +1,12 @@
 """Training learns: a few steps on a few images, and their objects are found."""
 
 import csv
+from dataclasses import replace
 
 import torch
 
 from emqa_dask import models, networks
-from emqa_dask.train import coco, detector, scores
+from emqa_dask.train import coco, detector, detector_data, scores
 from tests.train.conftest import FEW
 
 torch.set_num_threads(1)
@@ -18,8 +19,9 @@ def test_a_few_steps_on_few_images_find_their_objects(disc_set, plain, tmp_path)
     best = detector.train_detector(
         [(file, folder)],
         out,
+        replace(FEW, n_steps=60, validation_interval=30, learning_rate=2e-3),
         normalise=plain,
-        **{**FEW, "steps": 60, "validate_every": 30, "learning_rate": 2e-3, "say": said.append},
+        say=said.append,
     )
     with (out / "validation.csv").open() as table:
         rows = list(csv.DictReader(table))
@@ -28,7 +30,9 @@ def test_a_few_steps_on_few_images_find_their_objects(disc_set, plain, tmp_path)
     card = models.load_card(out)
     assert card["measured"]["validation"]["image_f1_iou_0.5"] == best["image_f1_iou_0.5"]
     pictures, _ = coco.read_coco_sets([(file, folder)])
-    truths = [scores.GroundTruth(plain(detector.read_grey_image(p.path), 1, 99), p.masks, p.labels) for p in pictures]
+    truths = [
+        scores.GroundTruth(plain(detector_data.read_grey_image(p.path), 1, 99), p.masks, p.labels) for p in pictures
+    ]
     net = networks.build_detector(card["architecture"])
     before = scores.evaluate_network(net, truths)["image_f1_iou_0.5"]
     networks.load_weights(net, out / "weights.safetensors")

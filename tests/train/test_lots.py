@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emqa_dask.train import classifier
+from emqa_dask.train import ensemble
 
 STUDIES = Path(__file__).parents[2] / "benchmarks" / "studies"
 sys.path.insert(0, str(STUDIES))
@@ -41,7 +41,7 @@ def runs(tmp_path_factory):
     hurried = options(given.out, f"{SMALL} --minutes 0")
     found = [lots.study(hurried)]
     for name in ("dropout", "ensemble"):
-        classifier.train_member(given.out / "lots/seed_0" / name, 0, say=lambda line: None)
+        ensemble.train_member(given.out / "lots/seed_0" / name, 0, say=lambda line: None)
     return given, [*found, lots.study(hurried), lots.study(given)]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from emqa_dask.cli import main
 from emqa_dask.pipeline.workspace import labels
-from emqa_dask.train import classes, coco
+from emqa_dask.train import class_labels, coco
 from emqa_dask.tune import lattice
 
 ODD = [
@@ -159,12 +159,12 @@ def test_a_mask_of_too_many_pixels_is_refused_before_it_is_decoded(folder):
 def test_odd_class_labels_are_named(csv, said, folder):
     (folder / "labels.csv").write_bytes(csv)
     with pytest.raises(ValueError, match=rf"labels\.csv.*({said})"):
-        classes.read_class_labels(folder / "labels.csv", lambda uri: (folder / uri).is_file())
+        class_labels.read_class_labels(folder / "labels.csv", lambda uri: (folder / uri).is_file())
 
 
 def test_a_folder_in_the_place_of_class_labels_is_named(folder):
     with pytest.raises(OSError, match=r"cannot be read.*give a CSV"):
-        classes.read_class_labels(folder, lambda uri: True)
+        class_labels.read_class_labels(folder, lambda uri: True)
 
 
 LATTICES = {

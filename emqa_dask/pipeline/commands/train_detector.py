@@ -1,5 +1,6 @@
 """emqa train detector and emqa import detector: networks from labelled images, or from other people's checkpoints."""
 
+import dataclasses
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,19 +23,16 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def train_detector(
-    sets: Sequence[tuple[str, str]],
-    out: str,
-    *,
-    start: str | None = None,
-    say: Callable[[str], None] = print,
-    **options,
+    sets: Sequence[tuple[str, str]], out: str, options: detector.DetectorOptions, say: Callable[[str], None] = print
 ) -> dict:
-    """detector.train() on images of any format; `start` may be a bundled detector's name."""
-    where = None if start is None else models.locate(start)
+    """Validation scores of a detector that was trained on images of any format; see `detector.train_detector`.
+
+    `options.start` may be the name of a bundled detector.
+    """
+    if options.start is not None:
+        options = dataclasses.replace(options, start=models.locate(str(options.start)))
     pairs = [(Path(coco), Path(images)) for coco, images in sets]
-    return detector.train_detector(
-        pairs, Path(out), normalise=normalise, read=read_image, start=where, say=say, **options
-    )
+    return detector.train_detector(pairs, Path(out), options, normalise=normalise, read=read_image, say=say)
 
 
 def import_detector(

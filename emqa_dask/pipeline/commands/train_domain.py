@@ -12,7 +12,7 @@ from emqa_dask import imaging_conditions, models
 from emqa_dask.pipeline.tasks.train_domain import _joined, see, see_foreign, see_shifted
 from emqa_dask.pipeline.workspace.sessions import QUANTITIES, REFERENCE
 from emqa_dask.synthetic import shifts
-from emqa_dask.train import classes, diagrams
+from emqa_dask.train import class_labels, figures
 from emqa_dask.uncertainty import entropy, referral, shift_model
 from emqa_dask.uncertainty.classification import HELD_OUT_FILE
 
@@ -46,7 +46,7 @@ def learn(
     look = _Look(root, folder, device, wanted.cs_mm, each)
     of = {}
     seen = {}
-    for name in classes.SPLITS:
+    for name in class_labels.SPLITS:
         rows = _evenly(table[table["split"] == name], MOST_EXAMINED)
         if len(rows):
             say(f"what is in domain: {len(rows)} images of split {name}")
@@ -110,7 +110,7 @@ def _draw(folder: Path, card: Mapping) -> None:
         curve = referral.risk_coverage(entropy.predictive_entropy(p), p.mean(axis=0).argmax(axis=1) != y)
         bins = {key: measured[f"reliability_{key}"] for key in ("confidence", "accuracy", "n")}
         title = f"{card['name']}, {name}: ECE {measured['ece']:.3f}"
-        diagrams.plot_held_out(bins, curve.coverage, curve.risk, title).savefig(folder / f"{name}.png", dpi=120)
+        figures.plot_held_out(bins, curve.coverage, curve.risk, title).savefig(folder / f"{name}.png", dpi=120)
 
 
 def _evenly(rows: pd.DataFrame, most: int) -> pd.DataFrame:

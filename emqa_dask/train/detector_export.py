@@ -1,0 +1,61 @@
+"""Model directories that the training of a detector writes."""
+
+import csv
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emqa_dask import models, networks, output_folders
+from emqa_dask.train.checkpoints import WEIGHTS, Progress
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class ModelTarget:
+    """The model directory that a training writes."""
+
+    folder: Path
+    card: Mapping[str, Any]  # without what is measured
+    has_half_weights: bool = False  # weights are stored in 16 bits
+
+
+def export_model(net: "torch.nn.Module", target: ModelTarget, progress: Progress) -> None:
+    """Writes the model directory, whole or not at all."""
+    card = target.card
+    scores = {name: value for name, value in (progress.best or {}).items() if not _is_nan(value)}
+    measured = {**card.get("measured", {}), **({"validation": scores} if scores else {})}
+    training = {**card.get("training", {}), "steps": progress.n_rounds}
+    with output_folders.write_folder(target.folder) as fresh:
+        networks.save_weights(net, fresh / WEIGHTS, half=target.has_half_weights)
+        _write_tables(fresh, progress)
+        models.write_card(fresh, {**card, "training": training, "measured": measured})
+
+
+def complete_model(folder: Path, progress: Progress) -> None:
+    """Adds the tables of the whole training, and shifts scores so that the best threshold becomes 0.5."""
+    threshold = (progress.best or {}).get("score_threshold", 0.5)
+    card = models.load_card(folder)
+    card.pop("files")
+    card["training"]["best_threshold_that_became_0.5"] = threshold
+    with output_folders.write_folder(folder) as fresh:
+        networks.centre_scores(folder / WEIGHTS, fresh / WEIGHTS, threshold)
+        _write_tables(fresh, progress)
+        models.write_card(fresh, card)
+
+
+def _write_tables(folder: Path, progress: Progress) -> None:
+    """Writes training.csv and validation.csv, each if it has rows."""
+    for name, rows in (("training", progress.training), ("validation", progress.validation)):
+        if rows:
+            with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+                table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+                table.writeheader()
+                table.writerows(rows)
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, float) and math.isnan(value)
