@@ -17,7 +17,7 @@ from emqa_dask.detect.candidates import candidates, chosen_detections
 from emqa_dask.settings import Detect
 from emqa_dask.synthetic import lattices
 from emqa_dask.tune import rewards
-from emqa_dask.tune.lattice import Physics, from_cell
+from emqa_dask.tune.lattice import LatticePhysics, make_cell_physics
 from emqa_dask.tune.rewards import Scene
 
 # Drift-free, well exposed: the noise under study is added afterwards.
@@ -33,14 +33,14 @@ class Case(NamedTuple):
     name: str
     image: np.ndarray
     sites: np.ndarray  # n x 2, y, x, px
-    physics: Physics
+    physics: LatticePhysics
     nm_per_pixel: float
 
 
-def physics_of(cell: str) -> Physics:
+def physics_of(cell: str) -> LatticePhysics:
     """The physics of a cell of `synthetic.lattices.CELLS`."""
     a, b, gamma, basis = lattices.CELLS[cell]
-    return from_cell(a, b, gamma, [(u, v) for u, v, *_ in basis])
+    return make_cell_physics(a, b, gamma, [(u, v) for u, v, *_ in basis])
 
 
 def synthetic(cell: str, seed: int, spacing_px: float = 13.0, shape: tuple[int, int] = (288, 288)) -> Case:
@@ -105,7 +105,7 @@ def judged(points: pd.DataFrame, case: Case) -> dict[str, float]:
     scene = Scene(case.image, case.nm_per_pixel, case.physics, pd.DataFrame(case.sites, columns=["y_px", "x_px"]))
     return {
         "n": len(points),
-        "count_error": rewards.tapered_count(points, scene) / rewards.tapered_count(scene.reference, scene) - 1,
+        "count_error": rewards.count_tapered(points, scene) / rewards.count_tapered(scene.reference, scene) - 1,
         "physics_error": rewards.signed_count_error(points, scene),
         "crowding": rewards.crowding(points, scene),
         "true_f1": 1 - rewards.disagreement(points, scene),

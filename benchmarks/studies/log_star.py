@@ -16,9 +16,9 @@ from emqa_dask.detect.log import detect_image
 from emqa_dask.settings import Detect, load_settings
 from emqa_dask.tune import plots, rewards
 from emqa_dask.tune.rewards import Scene
-from emqa_dask.tune.search import METHODS, search
-from emqa_dask.tune.space import Space
-from emqa_dask.tune.windows import inside, owner, tune_windows, windows
+from emqa_dask.tune.search import METHODS, run_search
+from emqa_dask.tune.space import SearchSpace
+from emqa_dask.tune.tiles import find_nearest_tile, place_tiles, select_points, tune_tiles
 
 BUDGET = 56
 OBJECTIVES = ("count_error", "crowding")
@@ -31,7 +31,7 @@ WORTH = 0.1  # least range of an objective on the front: a trade of 0.2 % agains
 def evaluator(case: columns.Case, log: columns.Log, names=OBJECTIVES):
     """A function that judges settings by rewards on one image."""
     scene = Scene(case.image, case.nm_per_pixel, case.physics)
-    chosen = [rewards.reward(name) for name in names]
+    chosen = [rewards.load_reward(name) for name in names]
     return lambda asked: [[judge(log.points(s), scene) for judge in chosen] for s in asked]
 
 
@@ -52,9 +52,9 @@ def against_noise(arguments) -> tuple[list[dict], dict]:
 
 def one_noise(case: columns.Case, noise: float, seed: int, network) -> list[dict]:
     log = columns.Log(case.image)
-    space = Space.from_physics(case.physics, case.nm_per_pixel)
+    space = SearchSpace.from_physics(case.physics, case.nm_per_pixel)
     started = time.perf_counter()
-    trace = search(evaluator(case, log), space, OBJECTIVES, evaluations=BUDGET, seed=seed, reference=VALUED)
+    trace = run_search(evaluator(case, log), space, OBJECTIVES, evaluations=BUDGET, seed=seed, reference=VALUED)
     seconds = time.perf_counter() - started
     reached = (trace.table[list(OBJECTIVES)] <= FIT).all(axis=1)
     found = {
@@ -86,7 +86,7 @@ def print_noise(rows: list[dict], name: str) -> None:
 def noise_figure(rows: list[dict], name: str, out: Path) -> None:
     """Detected columns and LoG*'s settings against noise, as in Barakati et al., figure 3."""
     table = pd.DataFrame(rows).query("case == @name")
-    figure, (left, right) = plots.new_figure(5.6, 4.2, 2)
+    figure, (left, right) = plots.make_figure(5.6, 4.2, 2)
     for colour, (method, part) in zip(plots.COLOURS, table.groupby("method", sort=False)):
         by = part.groupby("noise")["n"]
         left.plot(by.median().index, by.median(), "o-", color=colour, lw=1.6, ms=4, label=method)
@@ -108,7 +108,7 @@ def noise_figure(rows: list[dict], name: str, out: Path) -> None:
     right.legend(frameon=False, fontsize=8.5)
     for axis in (left, right):
         axis.set_xlabel("standard deviation of the noise (of the clean image's range)")
-    plots.save(figure, out / f"noise_{plain(name)}.png")
+    plots.save_figure(figure, out / f"noise_{plain(name)}.png")
 
 
 def plain(name: str) -> str:
@@ -127,13 +127,17 @@ def by_method(arguments, out: Path) -> list[dict]:
         first_of = {}
         for method in METHODS:
             traces = [
-                search(evaluate, Space(), OBJECTIVES, evaluations=BUDGET, seed=s, method=method, reference=VALUED)
+                run_search(
+                    evaluate, SearchSpace(), OBJECTIVES, evaluations=BUDGET, seed=s, method=method, reference=VALUED
+                )
                 for s in range(arguments.seeds)
             ]
             first_of[method] = traces[0]
             volumes[method] = np.array([t.table["hypervolume"] for t in traces]) / np.prod(VALUED)
         long = [
-            search(evaluate, Space(), OBJECTIVES, evaluations=8 * BUDGET, seed=s, method="random", reference=VALUED)
+            run_search(
+                evaluate, SearchSpace(), OBJECTIVES, evaluations=8 * BUDGET, seed=s, method="random", reference=VALUED
+            )
             for s in range(100, 100 + arguments.seeds)
         ]
         goal = float(np.median(volumes["bayes"][:, -1]))
@@ -146,8 +150,8 @@ def by_method(arguments, out: Path) -> list[dict]:
         rows.append(row)
         print(json.dumps(row), flush=True)
         title = "hypervolume (1 = no error)"
-        plots.save(plots.hypervolume_figure(volumes, title), out / f"hypervolume_{plain(cell)}.png")
-        plots.save(plots.pareto_figure(first_of["bayes"], LABELS, WORTH), out / f"front_{plain(cell)}.png")
+        plots.save_figure(plots.plot_hypervolume(volumes, title), out / f"hypervolume_{plain(cell)}.png")
+        plots.save_figure(plots.plot_pareto_front(first_of["bayes"], LABELS, WORTH), out / f"front_{plain(cell)}.png")
     return rows
 
 
@@ -163,24 +167,24 @@ def by_window(arguments, out: Path) -> dict:
     grain = np.random.default_rng(0).standard_normal(case.image.shape, dtype=np.float32)
     case = case._replace(image=case.image + grain * np.linspace(0, 1.2, 768, dtype=np.float32))
     log = columns.Log(case.image)
-    space = Space.from_physics(case.physics, case.nm_per_pixel)
-    trace = search(evaluator(case, log), space, OBJECTIVES, evaluations=BUDGET, seed=0, reference=VALUED)
+    space = SearchSpace.from_physics(case.physics, case.nm_per_pixel)
+    trace = run_search(evaluator(case, log), space, OBJECTIVES, evaluations=BUDGET, seed=0, reference=VALUED)
     tried = trace.table.drop(columns=["evaluation", *OBJECTIVES, "is_pareto", "hypervolume"]).to_dict("records")
-    chosen = [rewards.reward(name) for name in OBJECTIVES]
+    chosen = [rewards.load_reward(name) for name in OBJECTIVES]
 
     def evaluate(window, asked):
         scene = Scene(case.image[window.y0 : window.y1, window.x0 : window.x1], case.nm_per_pixel, case.physics)
-        return [[judge(inside(log.points(s), window), scene) for judge in chosen] for s in asked]
+        return [[judge(select_points(log.points(s), window), scene) for judge in chosen] for s in asked]
 
-    table = tune_windows(windows(case.image.shape, 192, 96), tried, evaluate, OBJECTIVES, least_range=WORTH)
+    table = tune_tiles(place_tiles(case.image.shape, 192, 96), tried, evaluate, OBJECTIVES, least_range=WORTH)
     kept = []
     for index, row in table.iterrows():
         points = log.points(
             {key: row[key] for key in tried[0]} | {"num_sigma": int(row["num_sigma"]), "log_scale": True}
         )
-        kept.append(points[owner(table, points["y_px"], points["x_px"]) == index])
+        kept.append(points[find_nearest_tile(table, points["y_px"], points["x_px"]) == index])
     labels = {"threshold": "threshold (of the grey range)", "max_sigma": "max_sigma (px)"}
-    plots.save(plots.windows_figure(table, labels, case.image), out / "windows.png")
+    plots.save_figure(plots.plot_tile_map(table, labels, case.image), out / "windows.png")
     result = {
         "one_setting": columns.judged(log.points(trace.settings(least_range=WORTH)), case),
         "a_setting_a_window": columns.judged(pd.concat(kept), case),
@@ -190,10 +194,10 @@ def by_window(arguments, out: Path) -> dict:
     return result
 
 
-def particle_space(images: list[particles.Labelled]) -> Space:
+def particle_space(images: list[particles.Labelled]) -> SearchSpace:
     """What somebody who has seen the cohort would search: no particle below 0.3 % of the field's side in radius."""
     side = min(min(i.image.shape) for i in images)
-    return Space(
+    return SearchSpace(
         threshold=(0.05, 0.4), overlap=(0.05, 0.8), min_sigma=(max(2.0, 0.0022 * side), 40), sigma_ratio=(1.5, 6)
     )
 
@@ -219,14 +223,14 @@ def on_particles(arguments) -> list[dict]:
     return rows
 
 
-def tuned(logs: list[columns.Log], space: Space, name: str, evaluations: int) -> dict:
+def tuned(logs: list[columns.Log], space: SearchSpace, name: str, evaluations: int) -> dict:
     """The settings of least mean reward over images; no label is seen."""
-    judge = rewards.reward(name)
+    judge = rewards.load_reward(name)
 
     def evaluate(asked):
         return [[float(np.mean([judge(log.points(s), Scene(log.image)) for log in logs]))] for s in asked]
 
-    return search(evaluate, space, [name], evaluations=evaluations, seed=0).settings()
+    return run_search(evaluate, space, [name], evaluations=evaluations, seed=0).settings()
 
 
 def print_particles(rows: list[dict]) -> None:

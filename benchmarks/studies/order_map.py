@@ -20,8 +20,8 @@ from emqa_dask.settings import Detect
 from emqa_dask.synthetic.lattices import CELLS
 from emqa_dask.synthetic.profiles import make_sample
 from emqa_dask.synthetic.sample import Sample
-from emqa_dask.tune.order import OrderMap, order_map
-from emqa_dask.tune.order_figures import paint
+from emqa_dask.tune.order import OrderMap, compute_order_map
+from emqa_dask.tune.order_figures import paint_overlay
 
 SHAPE = (512, 512)
 AIM = 0.85
@@ -43,7 +43,7 @@ def one(cell: str, seed: int, exposure: str, disorder: bool) -> tuple[dict, Samp
     sample = make_sample("atomic-stem", rng, SHAPE, clear=exposure == "clear", cell=cell, disorder=disorder)
     points = columns(sample)
     start = time.perf_counter()
-    found = order_map(sample.image, points)
+    found = compute_order_map(sample.image, points)
     seconds = time.perf_counter() - start
     truth = sample.meta["disordered"]
     union = (found.mask | truth).sum()
@@ -113,7 +113,7 @@ def figure(shown: list, path: Path) -> None:
     sheet = Figure(figsize=(12, 8.6), dpi=100, layout="constrained")
     FigureCanvasAgg(sheet)
     for axes, (row, sample, found) in zip(sheet.subplots(2, 3).ravel(), chosen):
-        paint(axes, sample.image, found, f"{row['cell']}, seed {row['seed']}, IoU {row['iou']:.2f}")
+        paint_overlay(axes, sample.image, found, f"{row['cell']}, seed {row['seed']}, IoU {row['iou']:.2f}")
         axes.contour(sample.meta["disordered"], levels=[0.5], colors="#ccbb44", linewidths=1.2)
     sheet.savefig(path)
 

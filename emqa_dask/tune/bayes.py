@@ -11,11 +11,11 @@ from skopt.learning.gaussian_process.kernels import ConstantKernel, Matern, Whit
 from emqa_dask.tune import pareto
 
 N_CANDIDATES = 1024  # points of the unit cube among which the most promising is taken
-SPREAD = (0.02, 0.1)  # of the unit cube: how far from the front half of them are looked for
-AUGMENTED = 0.05  # share of the plain sum in the Chebyshev scalarisation (Knowles 2006)
+FRONT_SPREADS = (0.02, 0.1)  # of the unit cube: how far from the front half of them are looked for
+AUGMENTATION = 0.05  # share of the plain sum in the Chebyshev scalarisation (Knowles 2006)
 
 
-def propose(points: NDArray, values: NDArray, count: int, seed: int) -> list[NDArray]:
+def propose_points(points: NDArray, values: NDArray, count: int, seed: int) -> list[NDArray]:
     """`count` points (d,) of the unit cube to evaluate next, from n evaluated `points` (n x d) and `values` (n x m).
 
     Each is the best by expected improvement of another random weighting of the objectives, all minimised: a batch
@@ -24,13 +24,13 @@ def propose(points: NDArray, values: NDArray, count: int, seed: int) -> list[NDA
     are not the same. NaN and infinity count as the worst finite value. The same arguments give the same points.
     """
     rng = np.random.default_rng([seed, len(points)])
-    values = scaled(values)
+    values = scale_objectives(values)
     asked: list[NDArray] = []
     for _ in range(count):
-        target = scalarised(values, rng.dirichlet(np.ones(values.shape[1])))
-        model = _fitted(points, target, rng)
-        candidates = _candidates(points, values, rng)
-        best = candidates[int(np.argmax(improvement(*_predicted(model, candidates), target.min())))]
+        target = scalarise(values, rng.dirichlet(np.ones(values.shape[1])))
+        model = _fit_process(points, target, rng)
+        candidates = _draw_candidates(points, values, rng)
+        best = candidates[int(np.argmax(expected_improvement(*_predict(model, candidates), target.min())))]
         asked.append(best)
         # Until it is known the point counts as its nearest neighbour, so that the batch's next looks elsewhere.
         nearest = int(((points - best) ** 2).sum(axis=1).argmin())
@@ -39,7 +39,7 @@ def propose(points: NDArray, values: NDArray, count: int, seed: int) -> list[NDA
     return asked
 
 
-def scaled(values: NDArray) -> NDArray[np.float64]:
+def scale_objectives(values: NDArray) -> NDArray[np.float64]:
     """`values` (n x m) as logarithms of the distance to each objective's best, in 0...1; failures as the worst.
 
     What is nearer to the best than a tenth of the median distance is not told apart much.
@@ -55,28 +55,28 @@ def scaled(values: NDArray) -> NDArray[np.float64]:
     return out
 
 
-def scalarised(values: NDArray, weights: NDArray) -> NDArray[np.float64]:
+def scalarise(values: NDArray, weights: NDArray) -> NDArray[np.float64]:
     """The augmented Chebyshev norm of each row of `values` (n x m) under `weights` (m,): (n,)."""
     weighted = values * weights
-    return weighted.max(axis=1) + AUGMENTED * weighted.sum(axis=1)
+    return weighted.max(axis=1) + AUGMENTATION * weighted.sum(axis=1)
 
 
-def improvement(mean: NDArray, std: NDArray, best: float) -> NDArray[np.float64]:
+def expected_improvement(mean: NDArray, std: NDArray, best: float) -> NDArray[np.float64]:
     """Expected improvement on `best`, of minimised normal variables; 0 or more."""
     z = (best - mean) / std
     return std * (z * norm.cdf(z) + norm.pdf(z))
 
 
-def _candidates(points: NDArray, values: NDArray, rng: np.random.Generator) -> NDArray[np.float64]:
+def _draw_candidates(points: NDArray, values: NDArray, rng: np.random.Generator) -> NDArray[np.float64]:
     """Half anywhere in the unit cube, half around the points of the front."""
     half = N_CANDIDATES // 2
-    front = points[pareto.is_pareto(values)]
+    front = points[pareto.find_pareto_front(values)]
     near = front[rng.integers(len(front), size=half)]
-    near = near + rng.normal(0, rng.choice(SPREAD, size=(half, 1)), near.shape)
+    near = near + rng.normal(0, rng.choice(FRONT_SPREADS, size=(half, 1)), near.shape)
     return np.vstack([rng.random((half, points.shape[1])), np.clip(near, 0, 1)])
 
 
-def _fitted(points: NDArray, target: NDArray, rng: np.random.Generator) -> GaussianProcessRegressor:
+def _fit_process(points: NDArray, target: NDArray, rng: np.random.Generator) -> GaussianProcessRegressor:
     n_dims = points.shape[1]
     kernel = ConstantKernel(1.0, (0.05, 20.0)) * Matern([0.5] * n_dims, [(0.08, 10.0)] * n_dims, nu=2.5)
     model = GaussianProcessRegressor(
@@ -88,7 +88,7 @@ def _fitted(points: NDArray, target: NDArray, rng: np.random.Generator) -> Gauss
         return model.fit(points, target)
 
 
-def _predicted(model: GaussianProcessRegressor, at: NDArray) -> tuple[NDArray, NDArray]:
+def _predict(model: GaussianProcessRegressor, at: NDArray) -> tuple[NDArray, NDArray]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         mean, std = model.predict(at, return_std=True)

@@ -8,11 +8,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 N_DIRECTIONS = 24
-RINGS = (0.8, 1.0, 1.25)  # of the radius: LoG gives it within about a fifth
-BLUR = 0.15  # of the radius: standard deviation of the Gaussian before the gradient, 1 px or more
+RING_RADII = (0.8, 1.0, 1.25)  # of the radius: LoG gives it within about a fifth
+BLUR_RADII = 0.15  # of the radius: standard deviation of the Gaussian before the gradient, 1 px or more
 
 
-def radii(points: pd.DataFrame) -> NDArray[np.float64]:
+def compute_radii(points: pd.DataFrame) -> NDArray[np.float64]:
     """Radii of detections, px: sqrt(2) sigma_px, or half the geometric mean of the box's sides where sigma is NaN."""
     sigma = points["sigma_px"].to_numpy(np.float64) if "sigma_px" in points else np.full(len(points), np.nan)
     if np.isfinite(sigma).all():
@@ -21,7 +21,7 @@ def radii(points: pd.DataFrame) -> NDArray[np.float64]:
     return np.where(np.isfinite(sigma), math.sqrt(2) * sigma, 0.5 * np.sqrt(sides[0] * sides[1]))
 
 
-def alignment(points: pd.DataFrame, image: NDArray) -> NDArray[np.float64]:
+def compute_gradient_alignment(points: pd.DataFrame, image: NDArray) -> NDArray[np.float64]:
     """How well the gradient points across each detection's boundary all the way round, -1...1: (n,) float64.
 
     1: inwards everywhere round a bright object (outwards round a dark one); 0: any direction; the best of `RINGS`. It
@@ -34,27 +34,27 @@ def alignment(points: pd.DataFrame, image: NDArray) -> NDArray[np.float64]:
         return np.zeros(0)
     y = points["y_px"].to_numpy(np.float64)
     x = points["x_px"].to_numpy(np.float64)
-    radius = radii(points)
-    level = np.rint(2 * np.log2(np.maximum(BLUR * radius, 1.0))).astype(int)
-    inwards = np.full((len(RINGS), len(points)), np.nan)
-    pixels = _finite(image)
+    radius = compute_radii(points)
+    level = np.rint(2 * np.log2(np.maximum(BLUR_RADII * radius, 1.0))).astype(int)
+    inwards = np.full((len(RING_RADII), len(points)), np.nan)
+    pixels = _fill_nonfinite(image)
     for step in np.unique(level):
         chosen = np.flatnonzero(level == step)
-        gradient, scale = _gradient(pixels, 2.0 ** (step / 2))
-        for k, ring in enumerate(RINGS):
-            inwards[k, chosen] = _inwards(gradient, scale, y[chosen], x[chosen], ring * radius[chosen])
+        gradient, scale = _compute_gradient(pixels, 2.0 ** (step / 2))
+        for k, ring in enumerate(RING_RADII):
+            inwards[k, chosen] = _compute_inward_share(gradient, scale, y[chosen], x[chosen], ring * radius[chosen])
     polarity = points["polarity"].to_numpy(np.float64) if "polarity" in points else np.zeros(len(points))
     signed = np.where(polarity == 0, abs(inwards), inwards * polarity)
     return signed.max(axis=0)
 
 
-def _finite(image: NDArray) -> NDArray[np.float32]:
+def _fill_nonfinite(image: NDArray) -> NDArray[np.float32]:
     pixels = np.asarray(image, np.float32)
     is_ok = np.isfinite(pixels)
     return pixels if is_ok.all() else np.where(is_ok, pixels, np.median(pixels[is_ok]) if is_ok.any() else 0)
 
 
-def _gradient(pixels: NDArray, blur: float) -> tuple[tuple[NDArray, NDArray], NDArray]:
+def _compute_gradient(pixels: NDArray, blur: float) -> tuple[tuple[NDArray, NDArray], NDArray]:
     """Gradient (rows, columns) after a Gaussian of `blur` px, on a grid that is coarse where the blur is wide.
 
     Also the grid's pixels per pixel of the image, (2,).
@@ -68,7 +68,9 @@ def _gradient(pixels: NDArray, blur: float) -> tuple[tuple[NDArray, NDArray], ND
     return (cv2.Sobel(smooth, cv2.CV_32F, 0, 1), cv2.Sobel(smooth, cv2.CV_32F, 1, 0)), small / shape
 
 
-def _inwards(gradient: tuple[NDArray, NDArray], scale: NDArray, y: NDArray, x: NDArray, radius: NDArray) -> NDArray:
+def _compute_inward_share(
+    gradient: tuple[NDArray, NDArray], scale: NDArray, y: NDArray, x: NDArray, radius: NDArray
+) -> NDArray:
     """The share of the gradient that points to the centre, on a circle round each place: (n,), -1...1."""
     angle = np.arange(N_DIRECTIONS) * (2 * math.pi / N_DIRECTIONS)
     sine = np.sin(angle)

@@ -9,10 +9,10 @@ from pymoo.core.evaluator import Evaluator
 from pymoo.core.problem import Problem
 from pymoo.problems.static import StaticProblem
 
-POPULATION = 12  # a budget of 60 is five generations
+POPULATION_SIZE = 12  # a budget of 60 is five generations
 
 
-def generations(first: NDArray, n_objectives: int, seed: int) -> Generator[NDArray, NDArray, None]:
+def generate_populations(first: NDArray, n_objectives: int, seed: int) -> Generator[NDArray, NDArray, None]:
     """Populations (p x d, unit cube) to evaluate, `first` the first; after each, send() its objectives (p x m).
 
     NaN and infinity count as worse than everything finite. The same answers give the same populations.

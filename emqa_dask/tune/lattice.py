@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-SAME = 1e-3  # fractional coordinates closer than this are one column
-KEYS = {
+MERGE_TOLERANCE = 1e-3  # fractional coordinates closer than this are one column
+FORM_KEYS = {
     "cell": {"a_nm", "b_nm", "gamma_deg", "columns", "columns_per_cell"},
     "crystal": {"a_nm", "b_nm", "c_nm", "alpha_deg", "beta_deg", "gamma_deg", "atoms", "zone_axis"},
     "spacings": {"spacings_nm", "angle_deg", "columns_per_cell"},
@@ -20,7 +20,7 @@ Vectors = tuple[tuple[float, float], tuple[float, float]]
 
 
 @dataclass(frozen=True)
-class Physics:
+class LatticePhysics:
     """What is known of the objects in view before an image is looked at."""
 
     columns_per_nm2: float  # atomic columns (or particles) per area
@@ -38,19 +38,19 @@ class Physics:
             return 4 / math.sqrt(self.columns_per_nm2)
         if self.basis is None:
             shrink = math.sqrt(1 / (self.columns_per_nm2 * abs(np.linalg.det(self.vectors_nm))))
-            return float(_distances(np.array(self.vectors_nm) * shrink, np.zeros((1, 2)))[:, :4].sum())
-        return float(_distances(np.array(self.vectors_nm), np.array(self.basis))[:, :4].sum(axis=1).min())
+            return float(_compute_distances(np.array(self.vectors_nm) * shrink, np.zeros((1, 2)))[:, :4].sum())
+        return float(_compute_distances(np.array(self.vectors_nm), np.array(self.basis))[:, :4].sum(axis=1).min())
 
 
-def expected_count(physics: Physics, shape: tuple[int, int], nm_per_pixel: float) -> float:
+def compute_expected_count(physics: LatticePhysics, shape: tuple[int, int], nm_per_pixel: float) -> float:
     """Columns in a field of view of `shape` px: its area times the density, not rounded.
 
     Raises ValueError where `nm_per_pixel` is not a positive number.
     """
-    return physics.columns_per_nm2 * shape[0] * shape[1] * known_pixel(nm_per_pixel) ** 2
+    return physics.columns_per_nm2 * shape[0] * shape[1] * check_pixel_size(nm_per_pixel) ** 2
 
 
-def known_pixel(nm_per_pixel: float) -> float:
+def check_pixel_size(nm_per_pixel: float) -> float:
     """`nm_per_pixel`; ValueError with the remedy unless it is a positive number."""
     if not (math.isfinite(nm_per_pixel) and nm_per_pixel > 0):
         raise ValueError(
@@ -60,42 +60,44 @@ def known_pixel(nm_per_pixel: float) -> float:
     return nm_per_pixel
 
 
-def from_density(count_per_um2: float) -> Physics:
+def make_density_physics(count_per_um2: float) -> LatticePhysics:
     """Physics of objects of which only the number per square micrometre is known; ValueError unless positive."""
     if not (math.isfinite(count_per_um2) and count_per_um2 > 0):
         raise ValueError(f"count_per_um2 is {count_per_um2}: it has to be above 0")
-    return Physics(columns_per_nm2=count_per_um2 / 1e6)
+    return LatticePhysics(columns_per_nm2=count_per_um2 / 1e6)
 
 
-def from_cell(
+def make_cell_physics(
     a_nm: float,
     b_nm: float,
     gamma_deg: float,
     columns: ArrayLike | None = None,
     columns_per_cell: int | None = None,
-) -> Physics:
+) -> LatticePhysics:
     """Physics of a projected cell with sides `a_nm`, `b_nm`, `gamma_deg` between them.
 
     `columns` are the fractions (u, v) of the columns that the image shows (k x 2); where they are not known
     `columns_per_cell` is their number, and the spacing is NaN unless it is 1. Columns that coincide count once. Raises
     ValueError for sides or angles that make no cell, and unless exactly one of the two is given.
     """
-    vectors = _cell_vectors(a_nm, b_nm, gamma_deg)
+    vectors = _compute_cell_vectors(a_nm, b_nm, gamma_deg)
     if (columns is None) == (columns_per_cell is None):
         raise ValueError("a cell needs either columns = [[u, v], ...] or columns_per_cell = n")
     if columns_per_cell == 1:
         columns = [[0.0, 0.0]]
     if columns is not None:
-        return _physics(vectors, _table(columns, 2, "columns"))
+        return _make_basis_physics(vectors, _check_table(columns, 2, "columns"))
     if columns_per_cell < 1:
         raise ValueError(f"columns_per_cell is {columns_per_cell}: it has to be at least 1")
-    turn = _reduction(vectors)
-    return Physics(columns_per_cell / abs(np.linalg.det(vectors)), math.nan, _pairs(turn @ vectors), None)
+    turn = _compute_reduction(vectors)
+    return LatticePhysics(
+        columns_per_cell / abs(np.linalg.det(vectors)), math.nan, _convert_pairs(turn @ vectors), None
+    )
 
 
-def from_crystal(
+def make_crystal_physics(
     lengths_nm: Sequence[float], angles_deg: Sequence[float], atoms: ArrayLike, zone_axis: Sequence[int]
-) -> Physics:
+) -> LatticePhysics:
     """Physics of a crystal seen along `zone_axis` [u, v, w]: atoms on one line of sight are one column.
 
     `lengths_nm` are a, b, c; `angles_deg` alpha, beta, gamma; `atoms` fractional coordinates (k x 3) of the atoms that
@@ -106,16 +108,16 @@ def from_crystal(
     axis = np.asarray(zone_axis)
     if axis.shape != (3,) or axis.dtype.kind not in "iu" or not axis.any():
         raise ValueError(f"zone_axis is {list(zone_axis)}: three whole numbers [u, v, w], not all 0, are needed")
-    cell = _cell_matrix(lengths_nm, angles_deg)
-    lattice = _basis_with(axis // np.gcd.reduce(axis))  # two translations and the shortest one along the axis
+    cell = _compute_cell_matrix(lengths_nm, angles_deg)
+    lattice = _complete_basis(axis // np.gcd.reduce(axis))  # two translations and the shortest one along the axis
     along = lattice[2] @ cell
     across = np.linalg.svd(along[None])[2][1:]  # two unit vectors in the image plane
     vectors = lattice[:2] @ cell @ across.T
-    fractions = _table(atoms, 3, "atoms") @ np.linalg.inv(lattice)
-    return _physics(vectors, fractions[:, :2])
+    fractions = _check_table(atoms, 3, "atoms") @ np.linalg.inv(lattice)
+    return _make_basis_physics(vectors, fractions[:, :2])
 
 
-def read_lattice(path: str | Path) -> Physics:
+def read_lattice(path: str | Path) -> LatticePhysics:
     """Physics from a TOML file; ValueError names the file and what is wrong with it.
 
     One of four forms: a projected cell `a_nm, b_nm, gamma_deg` with `columns = [[u, v], ...]` or `columns_per_cell`; a
@@ -125,7 +127,7 @@ def read_lattice(path: str | Path) -> Physics:
     """
     try:
         with np.errstate(all="raise"):  # lengths beyond all reason overflow
-            return _parsed(tomllib.loads(Path(path).read_text(encoding="utf-8")))
+            return _parse_lattice(tomllib.loads(Path(path).read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise ValueError(f"{path}: no such lattice file") from None
     except OSError as error:
@@ -136,7 +138,7 @@ def read_lattice(path: str | Path) -> Physics:
         raise ValueError(f"{path}: {error}") from error  # texts in the place of numbers end in errors of any kind
 
 
-def _parsed(values: dict) -> Physics:
+def _parse_lattice(values: dict) -> LatticePhysics:
     crystal = values.get("crystal")
     form = next((f for f, k in (("density", "count_per_um2"), ("spacings", "spacings_nm")) if k in values), "cell")
     form = "crystal" if crystal is not None else form
@@ -145,19 +147,19 @@ def _parsed(values: dict) -> Physics:
         raise ValueError(
             f"beside [crystal] there is {', '.join(sorted(set(values) - {'crystal'}))}: give one form only"
         )
-    if surplus := sorted(given - KEYS[form]):
-        raise ValueError(f"unknown key {surplus[0]!r}; a {form} has {', '.join(sorted(KEYS[form]))}")
+    if surplus := sorted(given - FORM_KEYS[form]):
+        raise ValueError(f"unknown key {surplus[0]!r}; a {form} has {', '.join(sorted(FORM_KEYS[form]))}")
     optional = {"columns", "columns_per_cell"} if form == "cell" else set()
-    if missing := sorted(KEYS[form] - given - optional):
-        raise ValueError(f"{missing[0]} is missing; a {form} has {', '.join(sorted(KEYS[form]))}")
+    if missing := sorted(FORM_KEYS[form] - given - optional):
+        raise ValueError(f"{missing[0]} is missing; a {form} has {', '.join(sorted(FORM_KEYS[form]))}")
     if form == "density":
-        return from_density(values["count_per_um2"])
+        return make_density_physics(values["count_per_um2"])
     if form == "crystal":
         lengths = [crystal[key] for key in ("a_nm", "b_nm", "c_nm")]
         angles = [crystal[key] for key in ("alpha_deg", "beta_deg", "gamma_deg")]
-        return from_crystal(lengths, angles, crystal["atoms"], crystal["zone_axis"])
+        return make_crystal_physics(lengths, angles, crystal["atoms"], crystal["zone_axis"])
     if form == "cell":
-        return from_cell(**values)
+        return make_cell_physics(**values)
     spacings = values["spacings_nm"]
     angle = values["angle_deg"]
     if not (isinstance(spacings, list) and len(spacings) == 2 and 0 < angle < 180):
@@ -166,24 +168,24 @@ def _parsed(values: dict) -> Physics:
         )
     # Planes d1 and d2 apart whose normals are `angle` apart: the sides run along the other set of planes.
     sine = math.sin(math.radians(angle))
-    return from_cell(spacings[0] / sine, spacings[1] / sine, 180 - angle, None, values["columns_per_cell"])
+    return make_cell_physics(spacings[0] / sine, spacings[1] / sine, 180 - angle, None, values["columns_per_cell"])
 
 
-def _physics(vectors: NDArray, fractions: NDArray) -> Physics:
+def _make_basis_physics(vectors: NDArray, fractions: NDArray) -> LatticePhysics:
     """Physics of a projected cell with columns at `fractions` (k x 2), coinciding ones merged, in reduced form."""
-    turn = _reduction(vectors)
+    turn = _compute_reduction(vectors)
     vectors = turn @ vectors
-    fractions = _merged(fractions @ np.linalg.inv(turn))
-    spacing = _distances(vectors, fractions)[:, 0].min()
+    fractions = _merge_columns(fractions @ np.linalg.inv(turn))
+    spacing = _compute_distances(vectors, fractions)[:, 0].min()
     density = len(fractions) / abs(np.linalg.det(vectors))
-    return Physics(float(density), float(spacing), _pairs(vectors), _pairs(fractions))
+    return LatticePhysics(float(density), float(spacing), _convert_pairs(vectors), _convert_pairs(fractions))
 
 
-def _pairs(array: NDArray) -> tuple:
+def _convert_pairs(array: NDArray) -> tuple:
     return tuple((float(y), float(x)) for y, x in array)
 
 
-def _table(values: ArrayLike, width: int, name: str) -> NDArray[np.float64]:
+def _check_table(values: ArrayLike, width: int, name: str) -> NDArray[np.float64]:
     array = np.asarray(values, np.float64)
     if array.ndim != 2 or array.shape[1] != width or len(array) == 0 or not np.isfinite(array).all():
         raise ValueError(
@@ -192,14 +194,14 @@ def _table(values: ArrayLike, width: int, name: str) -> NDArray[np.float64]:
     return array
 
 
-def _cell_vectors(a: float, b: float, gamma_deg: float) -> NDArray[np.float64]:
+def _compute_cell_vectors(a: float, b: float, gamma_deg: float) -> NDArray[np.float64]:
     if not (0 < a < math.inf and 0 < b < math.inf and 0 < gamma_deg < 180):
         raise ValueError(f"a_nm {a}, b_nm {b}, gamma_deg {gamma_deg}: positive lengths and an angle in 0...180 needed")
     gamma = math.radians(gamma_deg)
     return np.array([[0.0, a], [b * math.sin(gamma), b * math.cos(gamma)]])
 
 
-def _cell_matrix(lengths: Sequence[float], angles_deg: Sequence[float]) -> NDArray[np.float64]:
+def _compute_cell_matrix(lengths: Sequence[float], angles_deg: Sequence[float]) -> NDArray[np.float64]:
     """Rows a, b, c in Cartesian coordinates (nm)."""
     cosines = np.cos(np.radians(np.asarray(angles_deg, np.float64)))
     sizes = np.asarray(lengths, np.float64)
@@ -209,7 +211,7 @@ def _cell_matrix(lengths: Sequence[float], angles_deg: Sequence[float]) -> NDArr
     return np.linalg.cholesky(metric) * sizes[:, None]
 
 
-def _basis_with(axis: NDArray[np.int64]) -> NDArray[np.int64]:
+def _complete_basis(axis: NDArray[np.int64]) -> NDArray[np.int64]:
     """Three whole-number rows of determinant +-1, the last of them `axis` (whose greatest common divisor is 1).
 
     Euclid's algorithm on columns: unimodular steps turn the axis into (0, 0, +-1); the same steps undone, row by row,
@@ -229,7 +231,7 @@ def _basis_with(axis: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.stack([basis[others[0]], basis[others[1]], rest[last] * basis[last]])
 
 
-def _reduction(vectors: NDArray) -> NDArray[np.int64]:
+def _compute_reduction(vectors: NDArray) -> NDArray[np.int64]:
     """Whole numbers T (2 x 2, determinant +-1): the rows of T @ vectors are the cell's shortest (Gauss, 1801)."""
     turn = np.eye(2, dtype=np.int64)
     for _ in range(1000):
@@ -244,17 +246,17 @@ def _reduction(vectors: NDArray) -> NDArray[np.int64]:
     raise ValueError(f"the cell {vectors.tolist()} cannot be reduced: its two vectors are almost parallel")
 
 
-def _merged(fractions: NDArray) -> NDArray[np.float64]:
+def _merge_columns(fractions: NDArray) -> NDArray[np.float64]:
     """Distinct rows of `fractions` (k x 2) modulo 1, in [0, 1), in order of appearance."""
     kept: list[NDArray] = []
-    for row in fractions - np.floor(fractions + SAME / 2):
+    for row in fractions - np.floor(fractions + MERGE_TOLERANCE / 2):
         gaps = np.array([row - other for other in kept]).reshape(-1, 2)
-        if not (abs(gaps - np.rint(gaps)) < SAME).all(axis=1).any():
+        if not (abs(gaps - np.rint(gaps)) < MERGE_TOLERANCE).all(axis=1).any():
             kept.append(np.clip(row, 0, np.nextafter(1, 0)))
     return np.array(kept)
 
 
-def _distances(vectors: NDArray, fractions: NDArray) -> NDArray[np.float64]:
+def _compute_distances(vectors: NDArray, fractions: NDArray) -> NDArray[np.float64]:
     """Distances from each column to the others, nearest first: k x many; the cell has to be reduced."""
     steps = np.stack(np.meshgrid(np.arange(-4, 5), np.arange(-4, 5), indexing="ij"), axis=-1).reshape(-1, 2)
     gaps = (fractions[None, :, None] - fractions[:, None, None] + steps) @ vectors

@@ -14,11 +14,11 @@ MIN_POINTS = 30  # fewer say nothing about order
 # principal components of patches; patches that a patch is compared with
 N_COMPONENTS = 8
 N_NEIGHBOURS = 5
-PATCH = 1.0  # side of a patch, in spacings
-NOISY = 5.0  # signal-to-noise ratio below which the points' spacing is not relied on
-WINDOW = 8.0  # side of a window of the table, in spacings
-REACH = 1.5  # from a point, in spacings: so far a place counts as judged whatever its contrast
-FAINT = 0.05  # of the texture at the points: below it, and out of their reach, there is nothing to judge
+PATCH_SPACINGS = 1.0  # side of a patch, in spacings
+MIN_SNR = 5.0  # signal-to-noise ratio below which the points' spacing is not relied on
+TILE_SPACINGS = 8.0  # side of a window of the table, in spacings
+POINT_REACH_SPACINGS = 1.5  # from a point, in spacings: so far a place counts as judged whatever its contrast
+MIN_TEXTURE = 0.05  # of the texture at the points: below it, and out of their reach, there is nothing to judge
 
 
 class OrderMap(NamedTuple):
@@ -29,7 +29,7 @@ class OrderMap(NamedTuple):
     settings: dict  # verdict, covariance, threshold, both rewards, and the lengths that were used
 
 
-def order_map(
+def compute_order_map(
     image: NDArray,
     points: ArrayLike | pd.DataFrame,
     *,
@@ -60,10 +60,10 @@ def order_map(
     (None: about 8 spacings). Raises ValueError for images that are not two-dimensional, real and finite, points outside
     the image, and settings that make no sense.
     """
-    image = _image(image)
-    where = _points(points, image.shape)
-    searched = _searched(covariance, threshold, patch_px, window_px)
-    spacing = _spacing(where)
+    image = _check_image(image)
+    where = _check_points(points, image.shape)
+    searched = _check_search(covariance, threshold, patch_px, window_px)
+    spacing = _measure_spacing(where)
     settings = {"verdict": "", "covariance": None, "threshold": np.nan, "compactness": np.nan, "perimeter_px": np.nan}
     settings |= {"spacing_px": spacing, "patch_px": 0, "n_lattices": 0, "order_level": np.nan, "seed": seed}
     if len(where) < MIN_POINTS or not spacing > 0 or image.min() == image.max():
@@ -71,62 +71,67 @@ def order_map(
         mask = None
         p = np.full(len(where), np.nan)
     else:
-        found = _band(image, spacing)
+        found = _filter_image(image, spacing)
         settings["spacing_px"] = found.spacing_px
-        settings["patch_px"] = int(patch_px or round(PATCH * found.spacing_px)) // 2 * 2 + 1
-        lattice = periodicity.measure(found)
+        settings["patch_px"] = int(patch_px or round(PATCH_SPACINGS * found.spacing_px)) // 2 * 2 + 1
+        lattice = periodicity.measure_periodicity(found)
         if lattice is None:
-            mask, p, more = _without_lattice(found, where)
+            mask, p, more = _map_texture(found, where)
         else:
-            mask, p, more = _with_lattice(found, lattice, where, settings["patch_px"], searched, seed)
+            mask, p, more = _map_lattice(found, lattice, where, settings["patch_px"], searched, seed)
         settings |= more
-    return _result(where, mask, p, image.shape, window_px, settings)
+    return _make_order_map(where, mask, p, image.shape, window_px, settings)
 
 
-def _band(image: NDArray, spacing: float) -> periodicity.Band:
+def _filter_image(image: NDArray, spacing: float) -> periodicity.FilteredImage:
     """`image` around the points' spacing; or, since noise is full of blobs, around its own when it is noisy and shows
     nothing at theirs."""
-    found = periodicity.band(image, spacing)
-    if periodicity.signal_to_noise(found) < NOISY and (nearest := periodicity.nearest_peak_px(found)) > 1.3 * spacing:
-        return periodicity.band(image, nearest)
+    found = periodicity.filter_band(image, spacing)
+    if (
+        periodicity.compute_snr(found) < MIN_SNR
+        and (nearest := periodicity.find_nearest_peak_px(found)) > 1.3 * spacing
+    ):
+        return periodicity.filter_band(image, nearest)
     return found
 
 
-def _with_lattice(found, lattice, where, patch_px, searched, seed) -> tuple[NDArray, NDArray, dict]:
+def _map_lattice(found, lattice, where, patch_px, searched, seed) -> tuple[NDArray, NDArray, dict]:
     """Mask, posterior at the points, and settings."""
     shape = found.signal.shape
     spacing = found.spacing_px
-    level = float(np.clip(periodicity.level(lattice.order), 0.3, 1.0))
+    level = float(np.clip(periodicity.compute_ordered_level(lattice.order), 0.3, 1.0))
     settings = {"n_lattices": lattice.n_lattices, "order_level": level}
     order = lattice.order / level
-    fields = np.stack([order, _scatter(found, where, patch_px, order.shape)], axis=-1)
+    fields = np.stack([order, _compute_scatter(found, where, patch_px, order.shape)], axis=-1)
     # In an order of their own, so that rounding does not depend on the table's.
-    in_turn = _at(fields, where[np.lexsort(where.T[::-1])], shape)
-    judged = _judged(found, where)
+    in_turn = _interpolate(fields, where[np.lexsort(where.T[::-1])], shape)
+    judged = _find_assessable(found, where)
     coarse = cv2.resize(judged.astype(np.uint8), order.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
     step = shape[0] / order.shape[0]
     covariances, thresholds = searched
-    choice = order_mixture.tune(in_turn, fields, coarse, step, spacing, level, covariances, thresholds, seed)
+    choice = order_mixture.tune_mixture(in_turn, fields, coarse, step, spacing, level, covariances, thresholds, seed)
     settings |= {name: value for name, value in choice._asdict().items() if name != "mixture"}
     if choice.mixture is None:
         settings["verdict"] = "ordered: no component or region passes as disordered"
         return np.zeros(shape, bool), np.zeros(len(where)), settings
     settings["verdict"] = "disordered regions"
     fields_px = cv2.resize(fields, shape[::-1])
-    p_px = order_mixture.posterior(choice.mixture, fields_px)
-    mask = order_mixture.regions((p_px >= choice.threshold) & judged, fields_px[..., 0], spacing, level)
-    return mask, order_mixture.posterior(choice.mixture, _at(fields, where, shape)), settings
+    p_px = order_mixture.compute_posterior(choice.mixture, fields_px)
+    mask = order_mixture.find_regions((p_px >= choice.threshold) & judged, fields_px[..., 0], spacing, level)
+    return mask, order_mixture.compute_posterior(choice.mixture, _interpolate(fields, where, shape)), settings
 
 
-def _without_lattice(found: periodicity.Band, where: NDArray) -> tuple[NDArray | None, NDArray, dict]:
+def _map_texture(found: periodicity.FilteredImage, where: NDArray) -> tuple[NDArray | None, NDArray, dict]:
     """All of a texture is disordered; white noise says nothing."""
-    texture = float(np.median(periodicity.blur(found.signal**2, found.spacing_px) / np.maximum(found.noise, 1e-12)))
+    texture = float(
+        np.median(periodicity.blur_image(found.signal**2, found.spacing_px) / np.maximum(found.noise, 1e-12))
+    )
     if texture < 2:
         return None, np.full(len(where), np.nan), {"verdict": "unknown: nothing stands out of white noise"}
-    return _judged(found, where), np.ones(len(where)), {"verdict": "disordered: a texture without a lattice"}
+    return _find_assessable(found, where), np.ones(len(where)), {"verdict": "disordered: a texture without a lattice"}
 
 
-def _image(image: NDArray) -> NDArray:
+def _check_image(image: NDArray) -> NDArray:
     image = np.asarray(image)
     if image.ndim != 2 or image.dtype.kind not in "buif" or image.size == 0:
         raise ValueError(f"the image has shape {image.shape} and dtype {image.dtype}: it has to be (h, w) real numbers")
@@ -136,7 +141,7 @@ def _image(image: NDArray) -> NDArray:
     return image
 
 
-def _points(points: ArrayLike | pd.DataFrame, shape: tuple[int, int]) -> NDArray:
+def _check_points(points: ArrayLike | pd.DataFrame, shape: tuple[int, int]) -> NDArray:
     if isinstance(points, pd.DataFrame):
         points = points[["y_px", "x_px"]].to_numpy()
     where = np.asarray(points, np.float64)
@@ -149,7 +154,7 @@ def _points(points: ArrayLike | pd.DataFrame, shape: tuple[int, int]) -> NDArray
     return where
 
 
-def _searched(covariance, threshold, patch_px, window_px) -> tuple[tuple[str, ...], tuple[float, ...]]:
+def _check_search(covariance, threshold, patch_px, window_px) -> tuple[tuple[str, ...], tuple[float, ...]]:
     """The covariance types and thresholds to try."""
     known = order_mixture.COVARIANCES
     if covariance is not None and covariance not in known:
@@ -165,29 +170,31 @@ def _searched(covariance, threshold, patch_px, window_px) -> tuple[tuple[str, ..
     )
 
 
-def _spacing(where: NDArray) -> float:
+def _measure_spacing(where: NDArray) -> float:
     """Median distance of a point to its nearest neighbour, px; NaN for fewer than two points."""
     if len(where) < 2:
         return float("nan")
     return float(np.median(cKDTree(where).query(where, k=2)[0][:, 1]))
 
 
-def _judged(found: periodicity.Band, where: NDArray) -> NDArray:
+def _find_assessable(found: periodicity.FilteredImage, where: NDArray) -> NDArray:
     """Where there is something to judge: points nearby, or at least a twentieth of the texture at the points."""
     away = np.ones(found.signal.shape, np.uint8)
-    y, x = _pixels(where, away.shape)
+    y, x = _round_to_pixels(where, away.shape)
     away[y, x] = 0
-    is_near = cv2.distanceTransform(away, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= REACH * found.spacing_px
-    return is_near | (found.texture > FAINT * np.median(found.texture[y, x]))
+    is_near = cv2.distanceTransform(away, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= POINT_REACH_SPACINGS * found.spacing_px
+    return is_near | (found.texture > MIN_TEXTURE * np.median(found.texture[y, x]))
 
 
-def _scatter(found: periodicity.Band, where: NDArray, patch_px: int, shape: tuple[int, int]) -> NDArray:
+def _compute_scatter(
+    found: periodicity.FilteredImage, where: NDArray, patch_px: int, shape: tuple[int, int]
+) -> NDArray:
     """How unlike any other patch those around a place are, on a grid of `shape`, float32: 0 alike, about 1 unlike.
 
     The mean distance from a patch (of unit length) to its 5 most similar ones in the space of 8 principal components,
     spread over one spacing.
     """
-    y, x = _pixels(where, found.signal.shape)
+    y, x = _round_to_pixels(where, found.signal.shape)
     half = patch_px // 2
     padded = np.pad(found.signal, half, mode="reflect" if half < min(found.signal.shape) else "symmetric")
     patches = np.lib.stride_tricks.sliding_window_view(padded, (patch_px, patch_px))[y, x].reshape(len(y), -1)
@@ -200,7 +207,7 @@ def _scatter(found: periodicity.Band, where: NDArray, patch_px: int, shape: tupl
     np.add.at(weight, (y, x), 1)
     np.add.at(total, (y, x), distance.astype(np.float32))
     weight, total = (
-        periodicity.blur(
+        periodicity.blur_image(
             cv2.resize(a, shape[::-1], interpolation=cv2.INTER_AREA), found.spacing_px * shape[0] / a.shape[0]
         )
         for a in (weight, total)
@@ -209,11 +216,11 @@ def _scatter(found: periodicity.Band, where: NDArray, patch_px: int, shape: tupl
     return (total + few * np.float32(np.median(distance))) / (weight + few)
 
 
-def _pixels(where: NDArray, shape: tuple[int, int]) -> tuple[NDArray, NDArray]:
+def _round_to_pixels(where: NDArray, shape: tuple[int, int]) -> tuple[NDArray, NDArray]:
     return tuple(np.clip(np.rint(where).astype(int), 0, np.array(shape) - 1).T)
 
 
-def _at(fields: NDArray, where: NDArray, shape: tuple[int, int]) -> NDArray:
+def _interpolate(fields: NDArray, where: NDArray, shape: tuple[int, int]) -> NDArray:
     """`fields` (a, b, 2) of an image of `shape` at the points `where`, interpolated: (n, 2)."""
     if not len(where):
         return np.empty((0, fields.shape[-1]))
@@ -223,13 +230,13 @@ def _at(fields: NDArray, where: NDArray, shape: tuple[int, int]) -> NDArray:
     return at[:, 0].astype(np.float64)
 
 
-def _result(where, mask, p, shape, window_px, settings) -> OrderMap:
+def _make_order_map(where, mask, p, shape, window_px, settings) -> OrderMap:
     """The map; `mask` None means that it cannot be judged."""
     known = np.zeros(shape, bool) if mask is None else mask
-    y, x = _pixels(where, shape)
+    y, x = _round_to_pixels(where, shape)
     points = pd.DataFrame({"y_px": where[:, 0], "x_px": where[:, 1], "p_disordered": p, "is_disordered": known[y, x]})
     spacing = settings["spacing_px"]
-    side = window_px or max(1, round(WINDOW * spacing) if spacing > 0 else max(shape))
+    side = window_px or max(1, round(TILE_SPACINGS * spacing) if spacing > 0 else max(shape))
     edges = [np.rint(np.linspace(0, n, max(1, round(n / side)) + 1)).astype(int) for n in shape]
     y0, x0 = (a.ravel() for a in np.meshgrid(edges[0][:-1], edges[1][:-1], indexing="ij"))
     y1, x1 = (a.ravel() for a in np.meshgrid(edges[0][1:], edges[1][1:], indexing="ij"))

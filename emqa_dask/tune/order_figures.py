@@ -14,7 +14,7 @@ ORDERED = "#4477aa"
 DISORDERED = "#ee6677"
 
 
-def overlay(image: NDArray, order_map: OrderMap, *, title: str | None = None) -> Figure:
+def draw_overlay(image: NDArray, order_map: OrderMap, *, title: str | None = None) -> Figure:
     """`image` (h, w) in grey between its 1st and 99th percentile, with `order_map` over it.
 
     Regions are tinted and outlined, points blue (ordered) or red (in a region). The title says the share of the area,
@@ -27,11 +27,11 @@ def overlay(image: NDArray, order_map: OrderMap, *, title: str | None = None) ->
     figure = Figure(figsize=(6, 6 * height / width + 0.4), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    paint(axes, image, order_map, title)
+    paint_overlay(axes, image, order_map, title)
     return figure
 
 
-def paint(axes, image: NDArray, order_map: OrderMap, title: str | None = None) -> None:
+def paint_overlay(axes, image: NDArray, order_map: OrderMap, title: str | None = None) -> None:
     """`overlay` onto existing matplotlib `axes`."""
     pixels = np.asarray(image, np.float64)
     low, high = np.percentile(pixels, [1, 99])
@@ -54,6 +54,6 @@ def paint(axes, image: NDArray, order_map: OrderMap, title: str | None = None) -
     axes.set_title(f"{title}\n{text}" if title else text, fontsize=9)
 
 
-def save(path: str | PathLike, image: NDArray, order_map: OrderMap, *, title: str | None = None) -> None:
+def save_overlay(path: str | PathLike, image: NDArray, order_map: OrderMap, *, title: str | None = None) -> None:
     """`overlay` written to `path`; its ending says the format (png, svg, pdf)."""
-    overlay(image, order_map, title=title).savefig(path)
+    draw_overlay(image, order_map, title=title).savefig(path)

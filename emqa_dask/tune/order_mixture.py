@@ -14,9 +14,9 @@ from emqa_dask.tune.periodicity import HALF_ORDER
 
 COVARIANCES = ("full", "tied", "diag", "spherical")
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # of the posterior; below 0.5 the ordered component is the likelier one
-MIN_AREA = 8.0  # of a region, in squared spacings over the squared ordered level: a vacancy disturbs 1.5 to 2
-MIN_DEPTH = 1.2  # radius of the largest disc in a region, in spacings over the root of the ordered level
-LARGEST_ORDER = 0.32  # mean order of a region, in units of the ordered level
+MIN_AREA_SPACINGS = 8.0  # of a region, in squared spacings over the squared ordered level: a vacancy disturbs 1.5 to 2
+MIN_DEPTH_SPACINGS = 1.2  # radius of the largest disc in a region, in spacings over the root of the ordered level
+MAX_MEAN_ORDER = 0.32  # mean order of a region, in units of the ordered level
 
 
 class Mixture(NamedTuple):
@@ -26,7 +26,7 @@ class Mixture(NamedTuple):
     high: float  # that of the other
 
 
-class Choice(NamedTuple):
+class TunedMixture(NamedTuple):
     mixture: Mixture | None  # None: nothing is disordered
     covariance: str | None
     threshold: float
@@ -34,7 +34,7 @@ class Choice(NamedTuple):
     perimeter_px: float
 
 
-def fit(values: NDArray, covariance: str, seed: int = 0) -> Mixture | None:
+def fit_mixture(values: NDArray, covariance: str, seed: int = 0) -> Mixture | None:
     """A mixture of two on `values` (n, 2: order in units of the ordered level, scatter), or None without disorder.
 
     EM starts from the points on either side of half order, so that nothing is drawn. The disordered component has the
@@ -52,7 +52,7 @@ def fit(values: NDArray, covariance: str, seed: int = 0) -> Mixture | None:
         max_iter=200,
         weights_init=[low.mean(), 1 - low.mean()],
         means_init=[part.mean(axis=0) for part in parts],
-        precisions_init=_precisions(parts, covariance),
+        precisions_init=_compute_precisions(parts, covariance),
         random_state=seed,
     ).fit(values)
     order, scatter = model.means_.T
@@ -60,7 +60,7 @@ def fit(values: NDArray, covariance: str, seed: int = 0) -> Mixture | None:
     return Mixture(model, k, order[k], order[1 - k]) if scatter[k] >= scatter[1 - k] else None
 
 
-def _precisions(parts: tuple[NDArray, NDArray], covariance: str) -> NDArray:
+def _compute_precisions(parts: tuple[NDArray, NDArray], covariance: str) -> NDArray:
     matrices = np.array([np.cov(part.T) + 1e-3 * np.eye(part.shape[1]) for part in parts])
     if covariance == "full":
         return np.linalg.inv(matrices)
@@ -70,7 +70,7 @@ def _precisions(parts: tuple[NDArray, NDArray], covariance: str) -> NDArray:
     return 1 / variances if covariance == "diag" else 1 / variances.mean(axis=1)
 
 
-def posterior(mixture: Mixture, values: NDArray) -> NDArray:
+def compute_posterior(mixture: Mixture, values: NDArray) -> NDArray:
     """Probability that each of `values` (..., 2) belongs to the disordered component, (...) float64.
 
     Of two Gaussians the wider wins far out on both sides, and a narrow ordered component would leave every boundary and
@@ -84,7 +84,7 @@ def posterior(mixture: Mixture, values: NDArray) -> NDArray:
     return p.reshape(values.shape[:-1])
 
 
-def regions(disordered: NDArray, order: NDArray, spacing_px: float, level: float) -> NDArray:
+def find_regions(disordered: NDArray, order: NDArray, spacing_px: float, level: float) -> NDArray:
     """The regions of `disordered` (h, w, bool) that are large and aperiodic enough, with small holes filled.
 
     A region has at least 8 / level^2 squared spacings, holds a disc with a radius of 1.2 / sqrt(level) spacings (a belt
@@ -92,23 +92,23 @@ def regions(disordered: NDArray, order: NDArray, spacing_px: float, level: float
     periodicity at order 1: where sites are displaced at random, whole neighbourhoods repeat badly by chance. Holes of
     less than 8 squared spacings are filled.
     """
-    min_area = MIN_AREA * (spacing_px / level) ** 2
-    min_depth = MIN_DEPTH * spacing_px / np.sqrt(level)
+    min_area = MIN_AREA_SPACINGS * (spacing_px / level) ** 2
+    min_depth = MIN_DEPTH_SPACINGS * spacing_px / np.sqrt(level)
     padded = np.pad(disordered.astype(np.uint8), 1)
     depth = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
     pieces = label(disordered, connectivity=1)
     n_px = np.bincount(pieces.ravel())
     mean = np.bincount(pieces.ravel(), order.ravel()) / np.maximum(n_px, 1)
-    kept = (n_px >= min_area) & (mean <= LARGEST_ORDER) & np.isin(np.arange(len(n_px)), pieces[depth >= min_depth])
+    kept = (n_px >= min_area) & (mean <= MAX_MEAN_ORDER) & np.isin(np.arange(len(n_px)), pieces[depth >= min_depth])
     kept[0] = False
     mask = kept[pieces]
     holes = label(~mask, connectivity=1)
-    small = np.bincount(holes.ravel()) < MIN_AREA * spacing_px**2
+    small = np.bincount(holes.ravel()) < MIN_AREA_SPACINGS * spacing_px**2
     small[0] = False
     return mask | small[holes]
 
 
-def rewards(mask: NDArray, px: float = 1.0) -> tuple[float, float]:
+def measure_regions(mask: NDArray, px: float = 1.0) -> tuple[float, float]:
     """Compactness 4 pi area / perimeter^2 and perimeter (px) of all regions of `mask` whose pixels are `px` wide; NaN
     without any. Where a region is cut by the image's edge, the edge counts."""
     if not mask.any():
@@ -117,7 +117,7 @@ def rewards(mask: NDArray, px: float = 1.0) -> tuple[float, float]:
     return float(4 * np.pi * mask.sum() / max(length, 1.0) ** 2), length * px
 
 
-def tune(
+def tune_mixture(
     values: NDArray,
     fields: NDArray,
     judged: NDArray,
@@ -127,7 +127,7 @@ def tune(
     covariances: Iterable[str] = COVARIANCES,
     thresholds: Iterable[float] = THRESHOLDS,
     seed: int = 0,
-) -> Choice:
+) -> TunedMixture:
     """The covariance type and threshold whose regions are compact and have a short perimeter.
 
     `values` (n, 2) are the points', `fields` (a, b, 2) the image's every `step_px`, `judged` (a, b) where regions may
@@ -136,14 +136,14 @@ def tune(
     """
     tried = []
     for covariance in covariances:
-        mixture = fit(values, covariance, seed)
+        mixture = fit_mixture(values, covariance, seed)
         if mixture is None:
             continue
-        p = posterior(mixture, fields)
+        p = compute_posterior(mixture, fields)
         for threshold in thresholds:
-            mask = regions((p >= threshold) & judged, fields[..., 0], spacing_px / step_px, level)
-            tried.append(Choice(mixture, covariance, threshold, *rewards(mask, step_px)))
+            mask = find_regions((p >= threshold) & judged, fields[..., 0], spacing_px / step_px, level)
+            tried.append(TunedMixture(mixture, covariance, threshold, *measure_regions(mask, step_px)))
     tried = [choice for choice in tried if np.isfinite(choice.perimeter_px)]
     if not tried:
-        return Choice(None, None, np.nan, np.nan, np.nan)
-    return tried[pareto.nearest_to_ideal([(-choice.compactness, choice.perimeter_px) for choice in tried])]
+        return TunedMixture(None, None, np.nan, np.nan, np.nan)
+    return tried[pareto.select_nearest_to_ideal([(-choice.compactness, choice.perimeter_px) for choice in tried])]

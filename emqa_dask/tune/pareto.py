@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 DISTANCES = ("euclidean", "chebyshev")
 
 
-def as_objectives(objectives: ArrayLike) -> NDArray[np.float64]:
+def check_objectives(objectives: ArrayLike) -> NDArray[np.float64]:
     """`objectives` as n x m float64, a row per setting, all to be minimised; an empty sequence gives 0 x 1.
 
     Raises ValueError for another number of dimensions.
@@ -20,13 +20,13 @@ def as_objectives(objectives: ArrayLike) -> NDArray[np.float64]:
     return array
 
 
-def is_pareto(objectives: ArrayLike) -> NDArray[np.bool_]:
+def find_pareto_front(objectives: ArrayLike) -> NDArray[np.bool_]:
     """Which rows of `objectives` (n x m) no other row dominates: bool (n,).
 
     A row dominates another when it is nowhere larger and somewhere smaller. Equal rows stay together. A row with NaN
     or infinity never belongs to the front and dominates nothing. No rows give an empty array.
     """
-    array = as_objectives(objectives)
+    array = check_objectives(objectives)
     finite = np.isfinite(array).all(axis=1)
     front = finite.copy()
     for i in np.flatnonzero(finite):
@@ -35,13 +35,13 @@ def is_pareto(objectives: ArrayLike) -> NDArray[np.bool_]:
     return front
 
 
-def hypervolume(objectives: ArrayLike, reference: ArrayLike) -> float:
+def compute_hypervolume(objectives: ArrayLike, reference: ArrayLike) -> float:
     """Volume that `objectives` (n x m) dominate below `reference` (m,), in the product of the objectives' units.
 
     Exact: a sum of rectangles for two objectives, moocore (Fonseca et al., CEC 2006) for more. Rows that are not finite
     or not below the reference add nothing; no rows give 0. Raises ValueError for a reference of another length.
     """
-    array = as_objectives(objectives)
+    array = check_objectives(objectives)
     reference = np.asarray(reference, np.float64).ravel()
     if len(array) == 0:
         return 0.0
@@ -51,7 +51,7 @@ def hypervolume(objectives: ArrayLike, reference: ArrayLike) -> float:
     array = array[(array < reference).all(axis=1)]
     if len(array) == 0:
         return 0.0
-    array = np.unique(array[is_pareto(array)], axis=0)
+    array = np.unique(array[find_pareto_front(array)], axis=0)
     if array.shape[1] > 2:
         return float(moocore.hypervolume(array, ref=reference))
     if array.shape[1] == 1:
@@ -60,21 +60,21 @@ def hypervolume(objectives: ArrayLike, reference: ArrayLike) -> float:
     return float((widths * (reference[1] - array[:, 1])).sum())
 
 
-def hypervolumes(objectives: ArrayLike, reference: ArrayLike) -> NDArray[np.float64]:
+def compute_hypervolume_trace(objectives: ArrayLike, reference: ArrayLike) -> NDArray[np.float64]:
     """The hypervolume of the first 1, 2, ..., n rows of `objectives`: (n,), never falling."""
-    array = as_objectives(objectives)
-    return np.array([hypervolume(array[: k + 1], reference) for k in range(len(array))])
+    array = check_objectives(objectives)
+    return np.array([compute_hypervolume(array[: k + 1], reference) for k in range(len(array))])
 
 
-def normalised(objectives: ArrayLike, least_range: ArrayLike = 0.0) -> NDArray[np.float64]:
+def normalise_objectives(objectives: ArrayLike, least_range: ArrayLike = 0.0) -> NDArray[np.float64]:
     """`objectives` (n x m) with their Pareto front's smallest value at 0 and its largest at 1, objective by objective.
 
     An objective that spans less than `least_range` (one number, or one for each objective, in its units) is divided by
     that instead: a front of 0.2 % to 0.5 % must not weigh as much as one of 2 % to 20 %. One that is constant is only
     shifted. Rows off the front may exceed 1. Without a finite row everything is NaN.
     """
-    array = as_objectives(objectives)
-    front = array[is_pareto(array)]
+    array = check_objectives(objectives)
+    front = array[find_pareto_front(array)]
     if len(front) == 0:
         return np.full(array.shape, np.nan)
     low, high = front.min(axis=0), front.max(axis=0)
@@ -82,7 +82,7 @@ def normalised(objectives: ArrayLike, least_range: ArrayLike = 0.0) -> NDArray[n
     return (array - low) / np.where(span > 0, span, 1.0)
 
 
-def nearest_to_ideal(objectives: ArrayLike, distance: str = "euclidean", least_range: ArrayLike = 0.0) -> int:
+def select_nearest_to_ideal(objectives: ArrayLike, distance: str = "euclidean", least_range: ArrayLike = 0.0) -> int:
     """The row of `objectives` (n x m) on the Pareto front that is nearest to the ideal point (the front's minima).
 
     `distance` is "euclidean" or "chebyshev", taken after normalisation over the front (Barakati et al., Physics-based
@@ -92,10 +92,10 @@ def nearest_to_ideal(objectives: ArrayLike, distance: str = "euclidean", least_r
     """
     if distance not in DISTANCES:
         raise ValueError(f"distance is {distance!r}: it is one of {', '.join(DISTANCES)}")
-    front = np.flatnonzero(is_pareto(objectives))
+    front = np.flatnonzero(find_pareto_front(objectives))
     if len(front) == 0:
         raise ValueError("no setting has finite objectives: check the rewards and the search's bounds")
-    unit = normalised(objectives, least_range)[front]
+    unit = normalise_objectives(objectives, least_range)[front]
     lengths = {"euclidean": np.sqrt((unit**2).sum(axis=1)), "chebyshev": unit.max(axis=1)}
     first = lengths.pop(distance)
     (second,) = lengths.values()

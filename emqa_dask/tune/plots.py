@@ -11,14 +11,14 @@ from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
 from emqa_dask.tune.search import Trace
-from emqa_dask.tune.windows import owner
+from emqa_dask.tune.tiles import find_nearest_tile
 
 # Colours that differ also for colour-blind readers (Okabe and Ito 2008).
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 GREY = "#8a8a8a"
 
 
-def new_figure(width: float = 6.4, height: float = 4.2, columns: int = 1) -> tuple[Figure, NDArray]:
+def make_figure(width: float = 6.4, height: float = 4.2, columns: int = 1) -> tuple[Figure, NDArray]:
     """A figure of `columns` axes side by side, each `width` x `height` inches, without any global state."""
     figure = Figure(figsize=(width * columns, height), layout="constrained")
     FigureCanvasAgg(figure)
@@ -28,13 +28,13 @@ def new_figure(width: float = 6.4, height: float = 4.2, columns: int = 1) -> tup
     return figure, axes
 
 
-def save(figure: Figure, path: str | Path) -> Path:
+def save_figure(figure: Figure, path: str | Path) -> Path:
     """Write `figure` as a PNG of 150 dots per inch; gives its path."""
     figure.savefig(path, format="png", dpi=150)
     return Path(path)
 
 
-def pareto_figure(trace: Trace, labels: Sequence[str] | None = None, least_range: ArrayLike = 0.0) -> Figure:
+def plot_pareto_front(trace: Trace, labels: Sequence[str] | None = None, least_range: ArrayLike = 0.0) -> Figure:
     """All evaluated settings of a search in the plane of its first two objectives, the front, and both choices.
 
     `labels` name the axes with their units. Settings without finite objectives are counted in the title. An
@@ -44,7 +44,7 @@ def pareto_figure(trace: Trace, labels: Sequence[str] | None = None, least_range
     if len(names) < 2:
         raise ValueError(f"a front needs two objectives: this search has {', '.join(trace.objectives)}")
     table = trace.table
-    (figure, (axis,)) = new_figure()
+    (figure, (axis,)) = make_figure()
     finite = np.isfinite(table[list(trace.objectives)]).all(axis=1)
     shown = table[finite]
     points = axis.scatter(shown[names[0]], shown[names[1]], c=shown["evaluation"], cmap="viridis", s=22, alpha=0.8)
@@ -72,12 +72,12 @@ def pareto_figure(trace: Trace, labels: Sequence[str] | None = None, least_range
     return figure
 
 
-def hypervolume_figure(volumes: Mapping[str, NDArray], unit: str = "hypervolume") -> Figure:
+def plot_hypervolume(volumes: Mapping[str, NDArray], unit: str = "hypervolume") -> Figure:
     """Hypervolume against evaluations for one or several methods: median over seeds, band from quartile to quartile.
 
     `volumes` maps a method to an array (seeds, evaluations), or (evaluations,) for one seed.
     """
-    figure, (axis,) = new_figure()
+    figure, (axis,) = make_figure()
     floors = []
     for colour, (method, values) in zip(COLOURS, volumes.items()):
         values = np.atleast_2d(np.asarray(values, np.float64))
@@ -98,18 +98,18 @@ def hypervolume_figure(volumes: Mapping[str, NDArray], unit: str = "hypervolume"
     return figure
 
 
-def windows_figure(table: pd.DataFrame, names: Mapping[str, str], image: NDArray | None = None) -> Figure:
+def plot_tile_map(table: pd.DataFrame, names: Mapping[str, str], image: NDArray | None = None) -> Figure:
     """A map for each column of `table` (of `windows.tune_windows`) in `names`, which maps columns to labels with units.
 
     Every window colours the pixels that are nearest to its centre, over the `image` in grey where it is given.
     """
     height, width = (int(table[side].max()) if len(table) else 1 for side in ("y1", "x1"))
-    figure, axes = new_figure(5.6, float(np.clip(0.7 + 4.3 * height / width, 1.8, 8)), len(names))
+    figure, axes = make_figure(5.6, float(np.clip(0.7 + 4.3 * height / width, 1.8, 8)), len(names))
     for axis, (name, label) in zip(axes, names.items()):
         if image is not None:
             low, high = np.nanpercentile(image, [1, 99])
             axis.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-9))
-        values = _painted(table, name, (height, width))
+        values = _fill_tiles(table, name, (height, width))
         shown = axis.imshow(
             values, cmap="viridis", alpha=1.0 if image is None else 0.45, interpolation="nearest",
             extent=(-0.5, width - 0.5, height - 0.5, -0.5),
@@ -125,11 +125,11 @@ def windows_figure(table: pd.DataFrame, names: Mapping[str, str], image: NDArray
     return figure
 
 
-def _painted(table: pd.DataFrame, name: str, shape: tuple[int, int], cells: int = 200) -> NDArray[np.float64]:
+def _fill_tiles(table: pd.DataFrame, name: str, shape: tuple[int, int], cells: int = 200) -> NDArray[np.float64]:
     """Values of the nearest window on a grid of at most `cells` x `cells` over an image of `shape`."""
     y, x = (np.linspace(0, side - 1, min(side, cells)) for side in shape)
     grid = np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1).reshape(-1, 2)
-    index = owner(table, grid[:, 0], grid[:, 1])
+    index = find_nearest_tile(table, grid[:, 0], grid[:, 1])
     values = table[name].to_numpy(np.float64)
     painted = values[index] if len(values) else np.full(len(grid), np.nan)
     return painted.reshape(len(y), len(x))

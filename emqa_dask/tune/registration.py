@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from emqa_dask.tune.lattice import Physics, known_pixel
+from emqa_dask.tune.lattice import LatticePhysics, check_pixel_size
 
-N_SEED = 150  # points around the middle that the fit starts from: further out a small turn is a large shift
+N_START_POINTS = 150  # points around the middle that the fit starts from: further out a small turn is a large shift
 PHASE_STEP = 0.2  # of a period: what a step of the turn may shift the furthest of them
 
 
-def rms_to_lattice(points: NDArray, physics: Physics, nm_per_pixel: float) -> float:
+def compute_lattice_rms(points: NDArray, physics: LatticePhysics, nm_per_pixel: float) -> float:
     """Root mean square distance of `points` (n x 2; y, x; px) to the nearest site of the best lattice, in spacings.
 
     The lattice is `physics.vectors_nm` with its basis (one column at the corners without), turned, shifted, mirrored,
@@ -25,54 +25,54 @@ def rms_to_lattice(points: NDArray, physics: Physics, nm_per_pixel: float) -> fl
         return math.nan
     vectors = np.array(physics.vectors_nm) / nm_per_pixel
     basis = np.array(physics.basis or ((0.0, 0.0),))
-    unit = spacing_px(physics, nm_per_pixel)
+    unit = compute_spacing_px(physics, nm_per_pixel)
     points = points - points.mean(axis=0)
-    fits = [_fit(points, vectors * mirror, basis) for mirror in ((1.0, 1.0), (1.0, -1.0))]
+    fits = [_fit_residual(points, vectors * mirror, basis) for mirror in ((1.0, 1.0), (1.0, -1.0))]
     return min(fits) / unit
 
 
-def spacing_px(physics: Physics, nm_per_pixel: float) -> float:
+def compute_spacing_px(physics: LatticePhysics, nm_per_pixel: float) -> float:
     """Distance between nearest neighbours, px; that of a square lattice of this density where it is unknown.
 
     ValueError where `nm_per_pixel` is not a positive number.
     """
-    known_pixel(nm_per_pixel)
+    check_pixel_size(nm_per_pixel)
     spacing = physics.spacing_nm if physics.spacing_nm > 0 else 1 / math.sqrt(physics.columns_per_nm2)
     return spacing / nm_per_pixel
 
 
-def _fit(points: NDArray, vectors: NDArray, basis: NDArray) -> float:
+def _fit_residual(points: NDArray, vectors: NDArray, basis: NDArray) -> float:
     """Residual (px) after the best turn, the best offset, and least squares over ever more points."""
     order = np.argsort((points**2).sum(axis=1), kind="stable")
-    vectors = vectors @ _turn(_orientation(points[order[:N_SEED]], vectors, basis))
-    offset = _offset(points[order[:N_SEED]], vectors, basis)
+    vectors = vectors @ _make_rotation(_find_orientation(points[order[:N_START_POINTS]], vectors, basis))
+    offset = _find_offset(points[order[:N_START_POINTS]], vectors, basis)
     count = min(30, len(points))
     while True:
         near = points[order[:count]]
         for _ in range(3):
-            vectors, offset = _least_squares(near, vectors, offset, basis)
+            vectors, offset = _refine_lattice(near, vectors, offset, basis)
         if count == len(points):
-            gaps = near - _nearest_sites(near, vectors, offset, basis)[0] @ vectors - offset
+            gaps = near - _find_nearest_sites(near, vectors, offset, basis)[0] @ vectors - offset
             return float(np.sqrt((gaps**2).sum(axis=1).mean()))
         count = min(2 * count, len(points))
 
 
-def _turn(angle: float) -> NDArray:
+def _make_rotation(angle: float) -> NDArray:
     return np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
 
 
-def _orders(basis: NDArray) -> tuple[NDArray, NDArray]:
+def _compute_structure_factors(basis: NDArray) -> tuple[NDArray, NDArray]:
     """The low orders (h, k) of a cell and the structure factors of its basis there, mean over the columns."""
     hk = np.array([(h, k) for h in range(-2, 3) for k in range(-2, 3) if (h, k) > (0, 0)])
     return hk, np.exp(2j * np.pi * hk @ basis.T).mean(axis=1)
 
 
-def _orientation(points: NDArray, vectors: NDArray, basis: NDArray) -> float:
+def _find_orientation(points: NDArray, vectors: NDArray, basis: NDArray) -> float:
     """The turn (radians) at which the points' structure factors match those of the basis best.
 
     Four of the shortest reciprocal vectors that the basis does not forbid are enough, and their phases change least.
     """
-    hk, factors = _orders(basis)
+    hk, factors = _compute_structure_factors(basis)
     reciprocal = hk @ np.linalg.inv(vectors).T
     weight = abs(factors)
     keep = np.argsort(np.where(weight > 0.3, np.linalg.norm(reciprocal, axis=1), np.inf), kind="stable")[:4]
@@ -80,14 +80,14 @@ def _orientation(points: NDArray, vectors: NDArray, basis: NDArray) -> float:
     weight = weight[keep]
     reach = np.linalg.norm(points, axis=1).max() * np.linalg.norm(reciprocal, axis=1).max()
     angles = np.arange(0, np.pi, PHASE_STEP / max(reach, PHASE_STEP))
-    turned = np.einsum("gi,aij->agj", reciprocal, np.array([_turn(angle) for angle in angles]))
+    turned = np.einsum("gi,aij->agj", reciprocal, np.array([_make_rotation(angle) for angle in angles]))
     found = abs(np.exp(2j * np.pi * turned @ points.T).mean(axis=2))
     return float(angles[int((found * weight).sum(axis=1).argmax())])
 
 
-def _offset(points: NDArray, vectors: NDArray, basis: NDArray) -> NDArray:
+def _find_offset(points: NDArray, vectors: NDArray, basis: NDArray) -> NDArray:
     """The shift (px) that gives the points' structure factors the phases of the basis: the best of a grid."""
-    hk, factors = _orders(basis)
+    hk, factors = _compute_structure_factors(basis)
     found = np.exp(2j * np.pi * (points @ np.linalg.inv(vectors)) @ hk.T).mean(axis=0)
     steps = np.arange(48) / 48
     trial = np.stack(np.meshgrid(steps, steps, indexing="ij"), axis=-1).reshape(-1, 2)
@@ -95,7 +95,7 @@ def _offset(points: NDArray, vectors: NDArray, basis: NDArray) -> NDArray:
     return trial[int(match.argmax())] @ vectors
 
 
-def _nearest_sites(points, vectors, offset, basis) -> tuple[NDArray, NDArray]:
+def _find_nearest_sites(points, vectors, offset, basis) -> tuple[NDArray, NDArray]:
     """The site of the lattice nearest to each point, in fractions of the cell (n x 2), and its distance (px)."""
     cells = (points - offset) @ np.linalg.inv(vectors)
     corners = np.array([(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)])
@@ -105,9 +105,9 @@ def _nearest_sites(points, vectors, offset, basis) -> tuple[NDArray, NDArray]:
     return whole + inside[index], distance
 
 
-def _least_squares(points, vectors, offset, basis) -> tuple[NDArray, NDArray]:
+def _refine_lattice(points, vectors, offset, basis) -> tuple[NDArray, NDArray]:
     """Cell and offset that bring the sites nearest to `points`, given which site is whose."""
-    sites, distance = _nearest_sites(points, vectors, offset, basis)
+    sites, distance = _find_nearest_sites(points, vectors, offset, basis)
     near = distance <= max(np.median(distance) * 2.5, 1e-9)  # an interstitial must not pull the lattice
     design = np.column_stack([sites, np.ones(len(sites))])[near]
     if np.linalg.matrix_rank(design) < 3:

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from emqa_dask import boxes
-from emqa_dask.tune.boundaries import alignment, radii
-from emqa_dask.tune.lattice import Physics, expected_count
-from emqa_dask.tune.registration import rms_to_lattice, spacing_px
+from emqa_dask.tune.boundaries import compute_gradient_alignment, compute_radii
+from emqa_dask.tune.lattice import LatticePhysics, compute_expected_count
+from emqa_dask.tune.registration import compute_lattice_rms, compute_spacing_px
 
-CROWDED = 0.75  # of the lattice's own summed distance to four neighbours; below it a point is crowded
+CROWDING_LIMIT = 0.75  # of the lattice's own summed distance to four neighbours; below it a point is crowded
 MATCH_IOU = 0.3  # between a detection's box and the reference's
-MATCH_SPACING = 0.3  # of the spacing: points of two tables nearer than this are one column
-TAPER = 2.0  # spacings over which an image's edge counts less and less: see `tapered_count`
-CLEAR = 0.7  # alignment of a boundary from which a detection counts for, not against, the settings
+MATCH_SPACINGS = 0.3  # of the spacing: points of two tables nearer than this are one column
+TAPER_SPACINGS = 2.0  # spacings over which an image's edge counts less and less: see `tapered_count`
+CLEAR_ALIGNMENT = 0.7  # alignment of a boundary from which a detection counts for, not against, the settings
 
 
 class Scene(NamedTuple):
@@ -27,14 +27,14 @@ class Scene(NamedTuple):
 
     image: NDArray  # (h, w), real; the micrograph, on any scale
     nm_per_pixel: float = math.nan  # NaN when unknown
-    physics: Physics | None = None
+    physics: LatticePhysics | None = None
     reference: pd.DataFrame | None = None  # other detections: boxes y0, x0, y1, x1, or points y_px, x_px
 
 
 Reward = Callable[[pd.DataFrame, Scene], float]
 
 
-def reward(name: str) -> Reward:
+def load_reward(name: str) -> Reward:
     """The reward of that name, or the function at an import path "package.module:function".
 
     A function of one's own gets the same arguments: the points (columns y_px, x_px, sigma_px, score, y0, x0, y1, x1)
@@ -63,29 +63,32 @@ def signed_count_error(points: pd.DataFrame, scene: Scene) -> float:
     on the edge, make up for columns missed inside. Raises ValueError without physics or pixel size, as all rewards
     that need them.
     """
-    expected = _expected(scene)
-    for side, width in zip(scene.image.shape, _tapers_px(scene)):
+    expected = _compute_expected(scene)
+    for side, width in zip(scene.image.shape, _compute_tapers_px(scene)):
         expected *= 1 - width / side
-    return float((tapered_count(points, scene) - expected) / expected)
+    return float((count_tapered(points, scene) - expected) / expected)
 
 
-def tapered_count(points: pd.DataFrame, scene: Scene) -> float:
+def count_tapered(points: pd.DataFrame, scene: Scene) -> float:
     """How many points there are, where one at the image's edge counts 0, and 1 from `TAPER` spacings on.
 
     A sine squared lies between. A lattice's columns then count as density times the weights' integral, as good as
     wherever the edge cuts the cells. No point gives 0.
     """
-    place = _places(points)
+    place = _list_centres(points)
     weights = np.ones(len(place))
-    for axis, (side, width) in enumerate(zip(scene.image.shape, _tapers_px(scene))):
+    for axis, (side, width) in enumerate(zip(scene.image.shape, _compute_tapers_px(scene))):
         inside = np.minimum(place[:, axis] + 0.5, side - 0.5 - place[:, axis])
         weights *= np.sin(0.5 * np.pi * np.clip(inside / width, 0, 1)) ** 2
     return float(weights.sum())
 
 
-def _tapers_px(scene: Scene) -> list[float]:
+def _compute_tapers_px(scene: Scene) -> list[float]:
     """The width of the edge that counts less along each axis, at most half of the image."""
-    return [min(TAPER * spacing_px(scene.physics, scene.nm_per_pixel), side / 2) for side in scene.image.shape]
+    return [
+        min(TAPER_SPACINGS * compute_spacing_px(scene.physics, scene.nm_per_pixel), side / 2)
+        for side in scene.image.shape
+    ]
 
 
 def count_error(points: pd.DataFrame, scene: Scene) -> float:
@@ -100,12 +103,12 @@ def crowding(points: pd.DataFrame, scene: Scene) -> float:
     square lattice has 0.71 of it. Fewer than five points have no four neighbours and give 0; other rewards have to see
     those. Barakati et al., eq. 2, where DS is a number of pixels.
     """
-    expected = _expected(scene)
-    place = _places(points)
+    expected = _compute_expected(scene)
+    place = _list_centres(points)
     if len(place) < 5:
         return 0.0
     summed = cKDTree(place).query(place, k=5)[0].sum(axis=1) * scene.nm_per_pixel
-    return float((summed < CROWDED * scene.physics.four_nearest_nm).sum() / expected)
+    return float((summed < CROWDING_LIMIT * scene.physics.four_nearest_nm).sum() / expected)
 
 
 def lattice_residual(points: pd.DataFrame, scene: Scene) -> float:
@@ -113,8 +116,8 @@ def lattice_residual(points: pd.DataFrame, scene: Scene) -> float:
 
     About 0.4 for points that know nothing of the lattice; infinite for fewer than 4. Needs a cell.
     """
-    _expected(scene)
-    residual = rms_to_lattice(_places(points), scene.physics, scene.nm_per_pixel)
+    _compute_expected(scene)
+    residual = compute_lattice_rms(_list_centres(points), scene.physics, scene.nm_per_pixel)
     return residual if math.isfinite(residual) else math.inf
 
 
@@ -131,15 +134,15 @@ def disagreement(points: pd.DataFrame, scene: Scene) -> float:
         corners = ["y0", "x0", "y1", "x1"]
         f1 = boxes.match_boxes(points[corners], scene.reference[corners], MATCH_IOU, "optimal").f1
         return 0.0 if math.isnan(f1) else 1 - f1
-    _expected(scene)
-    reach = MATCH_SPACING * spacing_px(scene.physics, scene.nm_per_pixel)
-    found = _places(points)
-    true = _places(scene.reference)
+    _compute_expected(scene)
+    reach = MATCH_SPACINGS * compute_spacing_px(scene.physics, scene.nm_per_pixel)
+    found = _list_centres(points)
+    true = _list_centres(scene.reference)
     total = len(found) + len(true)
-    return 1 - 2 * len(mutual_pairs(found, true, reach)) / total if total else 0.0
+    return 1 - 2 * len(match_mutual_nearest(found, true, reach)) / total if total else 0.0
 
 
-def mutual_pairs(a: NDArray, b: NDArray, reach: float) -> NDArray[np.int64]:
+def match_mutual_nearest(a: NDArray, b: NDArray, reach: float) -> NDArray[np.int64]:
     """Pairs (i, j) of points that are each other's nearest, at most `reach` apart: k x 2; a, b are n x 2."""
     if len(a) == 0 or len(b) == 0:
         return np.zeros((0, 2), np.int64)
@@ -158,11 +161,11 @@ def size_prior(points: pd.DataFrame, scene: Scene) -> float:
     if len(points) == 0:
         return math.inf
     if scene.reference is not None and len(scene.reference):
-        expected = float(_sigmas(scene.reference).median())
+        expected = float(_compute_sigmas(scene.reference).median())
     else:
-        _expected(scene)
-        expected = 0.225 * spacing_px(scene.physics, scene.nm_per_pixel)
-    return abs(math.log(float(_sigmas(points).median()) / expected))
+        _compute_expected(scene)
+        expected = 0.225 * compute_spacing_px(scene.physics, scene.nm_per_pixel)
+    return abs(math.log(float(_compute_sigmas(points).median()) / expected))
 
 
 def doubtful_count(points: pd.DataFrame, scene: Scene) -> float:
@@ -173,7 +176,7 @@ def doubtful_count(points: pd.DataFrame, scene: Scene) -> float:
     where texture is finer than the particles search from a larger min_sigma, or use `doubtful_area`. Our own construct:
     benchmarks/studies/log_star.py says what it is worth.
     """
-    return float((CLEAR - alignment(points, scene.image)).sum())
+    return float((CLEAR_ALIGNMENT - compute_gradient_alignment(points, scene.image)).sum())
 
 
 def doubtful_area(points: pd.DataFrame, scene: Scene) -> float:
@@ -181,23 +184,25 @@ def doubtful_area(points: pd.DataFrame, scene: Scene) -> float:
 
     For a few large particles on fine texture: a thousand grains weigh less than one particle. No points give 0.
     """
-    weight = math.pi * radii(points) ** 2 * points["score"].to_numpy(np.float64) ** 2
-    return float(((CLEAR - alignment(points, scene.image)) * weight).sum() / scene.image.size)
+    weight = math.pi * compute_radii(points) ** 2 * points["score"].to_numpy(np.float64) ** 2
+    return float(
+        ((CLEAR_ALIGNMENT - compute_gradient_alignment(points, scene.image)) * weight).sum() / scene.image.size
+    )
 
 
-def _sigmas(table: pd.DataFrame) -> pd.Series:
+def _compute_sigmas(table: pd.DataFrame) -> pd.Series:
     if "sigma_px" in table:
         return table["sigma_px"]
     return np.sqrt((table["y1"] - table["y0"]) * (table["x1"] - table["x0"])) / (2 * math.sqrt(2))
 
 
-def _expected(scene: Scene) -> float:
+def _compute_expected(scene: Scene) -> float:
     if scene.physics is None:
         raise ValueError("this reward needs physics: a lattice file or a density (tune --lattice)")
-    return expected_count(scene.physics, scene.image.shape, scene.nm_per_pixel)
+    return compute_expected_count(scene.physics, scene.image.shape, scene.nm_per_pixel)
 
 
-def _places(points: pd.DataFrame) -> NDArray[np.float64]:
+def _list_centres(points: pd.DataFrame) -> NDArray[np.float64]:
     return points[["y_px", "x_px"]].to_numpy(np.float64)
 
 

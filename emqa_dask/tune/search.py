@@ -10,10 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import qmc
 
 from emqa_dask.tune import bayes, evolution, pareto
-from emqa_dask.tune.space import Space
+from emqa_dask.tune.space import SearchSpace
 
 METHODS = ("bayes", "random", "evolution")
-FIRST = 8  # points spread over the space before the first model
+N_INITIAL_POINTS = 8  # points spread over the space before the first model
 Evaluate = Callable[[list[dict]], ArrayLike]
 Propose = Callable[[NDArray, NDArray, int], list[NDArray]]
 
@@ -36,12 +36,12 @@ class Trace(NamedTuple):
         return self.table.loc[[row], columns].to_dict("records")[0]
 
     def _row(self, distance: str, least_range: ArrayLike) -> int:
-        return pareto.nearest_to_ideal(self.table[list(self.objectives)], distance, least_range)
+        return pareto.select_nearest_to_ideal(self.table[list(self.objectives)], distance, least_range)
 
 
-def search(
+def run_search(
     evaluate: Evaluate,
-    space: Space,
+    space: SearchSpace,
     objectives: Sequence[str],
     *,
     evaluations: int,
@@ -72,7 +72,7 @@ def search(
     points = []
     settings = []
     values = np.zeros((0, len(objectives)))
-    propose = _proposer(method, len(space.names), len(objectives), evaluations, seed)
+    propose = _make_proposer(method, len(space.names), len(objectives), evaluations, seed)
     waiting = [(space.unit(known), known) for known in initial]
     while len(settings) < evaluations:
         count = min(batch, evaluations - len(settings))
@@ -86,10 +86,10 @@ def search(
         points += [point for point, _ in asked]
         settings += [known for _, known in asked]
         values = np.concatenate([values, new])
-    return trace(settings, values, objectives, reference)
+    return make_trace(settings, values, objectives, reference)
 
 
-def trace(settings: list[dict], values: NDArray, names: Sequence[str], reference: Sequence[float] | None) -> Trace:
+def make_trace(settings: list[dict], values: NDArray, names: Sequence[str], reference: Sequence[float] | None) -> Trace:
     """The record of `settings` and their objectives `values` (n x m), in the order in which they were evaluated."""
     if reference is None:
         finite = np.where(np.isfinite(values), values, -np.inf).max(axis=0)
@@ -97,31 +97,31 @@ def trace(settings: list[dict], values: NDArray, names: Sequence[str], reference
     table = pd.DataFrame(settings)
     table.insert(0, "evaluation", np.arange(1, len(settings) + 1))
     table[list(names)] = values
-    table["is_pareto"] = pareto.is_pareto(values)
-    table["hypervolume"] = pareto.hypervolumes(values, reference)
+    table["is_pareto"] = pareto.find_pareto_front(values)
+    table["hypervolume"] = pareto.compute_hypervolume_trace(values, reference)
     return Trace(table, tuple(names), tuple(map(float, reference)))
 
 
-def _proposer(method: str, n_dims: int, n_objectives: int, evaluations: int, seed: int) -> Propose:
+def _make_proposer(method: str, n_dims: int, n_objectives: int, evaluations: int, seed: int) -> Propose:
     """A function (points n x d, values n x m, count) -> at most `count` points of the unit cube to evaluate next."""
-    power = math.ceil(math.log2(evaluations + evolution.POPULATION))
+    power = math.ceil(math.log2(evaluations + evolution.POPULATION_SIZE))
     spread = qmc.Sobol(n_dims, rng=np.random.default_rng(seed)).random_base2(power)
     if method == "evolution":
-        return _evolved(spread[: evolution.POPULATION], n_objectives, seed)
-    n_first = evaluations if method == "random" else FIRST
+        return _make_evolution(spread[: evolution.POPULATION_SIZE], n_objectives, seed)
+    n_first = evaluations if method == "random" else N_INITIAL_POINTS
     drawn = iter(spread)
 
     def propose(points: NDArray, values: NDArray, count: int) -> list[NDArray]:
         if len(points) < n_first:
             return [next(drawn) for _ in range(count)]
-        return bayes.propose(points, values, count, seed)
+        return bayes.propose_points(points, values, count, seed)
 
     return propose
 
 
-def _evolved(first: NDArray, n_objectives: int, seed: int) -> Propose:
+def _make_evolution(first: NDArray, n_objectives: int, seed: int) -> Propose:
     """Generation after generation; a batch ends with its generation, since the next depends on all of this one."""
-    populations = evolution.generations(first, n_objectives, seed)
+    populations = evolution.generate_populations(first, n_objectives, seed)
     waiting = list(next(populations))
     size = len(waiting)
 

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from emqa_dask.tune.lattice import Physics
-from emqa_dask.tune.registration import spacing_px
+from emqa_dask.tune.lattice import LatticePhysics
+from emqa_dask.tune.registration import compute_spacing_px
 
 FIELDS = ("threshold", "overlap", "min_sigma", "sigma_ratio")
 Bounds = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Space:
+class SearchSpace:
     """Bounds of the searched settings; equal bounds fix one. Logarithmic, but for the overlap.
 
     The largest sigma is searched as a multiple of the smallest, so no part of the space is lost to settings that make
@@ -42,14 +42,14 @@ class Space:
             raise ValueError(f"scales_per_octave is {self.scales_per_octave}: it has to be at least 1")
 
     @staticmethod
-    def from_physics(physics: Physics, nm_per_pixel: float, **bounds: Bounds) -> "Space":
+    def from_physics(physics: LatticePhysics, nm_per_pixel: float, **bounds: Bounds) -> "SearchSpace":
         """Scales from the distance between neighbours d, where a row of columns answers most: sigma = 0.225 d.
 
         That is the maximum over s of (s k)^2 exp(-(s k)^2 / 2) for k = 2 pi / d. Searched from 0.1 d (below is grain)
         to 0.26 d, times at most 2.2. `bounds` replace these or others. ValueError where the image has no pixel size.
         """
-        d = spacing_px(physics, nm_per_pixel)
-        return Space(**({"min_sigma": (0.1 * d, 0.26 * d), "sigma_ratio": (1.1, 2.2)} | bounds))
+        d = compute_spacing_px(physics, nm_per_pixel)
+        return SearchSpace(**({"min_sigma": (0.1 * d, 0.26 * d), "sigma_ratio": (1.1, 2.2)} | bounds))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -59,7 +59,9 @@ class Space:
     def settings(self, unit: Sequence[float]) -> dict[str, float | int | bool]:
         """Settings as `settings.Detect` has them, at a point of the unit cube (one coordinate for each of `names`)."""
         at = dict(zip(self.names, unit))
-        value = {name: _between(getattr(self, name), at.get(name, 0.0), name != "overlap") for name in FIELDS}
+        value = {
+            name: _interpolate_bounds(getattr(self, name), at.get(name, 0.0), name != "overlap") for name in FIELDS
+        }
         low = self.min_sigma[0]
         step = self.scales_per_octave
         first = round(math.log2(value["min_sigma"] / low) * step)
@@ -76,15 +78,15 @@ class Space:
     def unit(self, settings: dict) -> NDArray[np.float64]:
         """The point of the unit cube nearest to `settings`, of which threshold, overlap, min_ and max_sigma count."""
         value = settings | {"sigma_ratio": settings["max_sigma"] / settings["min_sigma"]}
-        return np.array([_position(getattr(self, name), value[name], name != "overlap") for name in self.names])
+        return np.array([_locate_in_bounds(getattr(self, name), value[name], name != "overlap") for name in self.names])
 
 
-def _between(bounds: Bounds, at: float, is_log: bool) -> float:
+def _interpolate_bounds(bounds: Bounds, at: float, is_log: bool) -> float:
     low, high = bounds
     return float(low * (high / low) ** at if is_log else low + (high - low) * at)
 
 
-def _position(bounds: Bounds, value: float, is_log: bool) -> float:
+def _locate_in_bounds(bounds: Bounds, value: float, is_log: bool) -> float:
     low, high = np.log(bounds) if is_log else bounds
     value = math.log(max(value, 1e-12)) if is_log else value
     return float(np.clip((value - low) / (high - low), 0, 1))

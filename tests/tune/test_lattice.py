@@ -25,7 +25,7 @@ axes = st.tuples(*[st.integers(-4, 4)] * 3).filter(any)
 
 def of_cell(name):
     a, b, gamma, basis = CELLS[name]
-    return lattice.from_cell(a, b, gamma, [(u, v) for u, v, *_ in basis])
+    return lattice.make_cell_physics(a, b, gamma, [(u, v) for u, v, *_ in basis])
 
 
 def written(path, text):
@@ -36,7 +36,7 @@ def written(path, text):
 @pytest.mark.parametrize("name", sorted(CRYSTALS))
 def test_a_crystal_along_its_zone_axis_is_the_projected_cell(name):
     a, atoms, axis = CRYSTALS[name]
-    crystal = lattice.from_crystal([a] * 3, CUBIC, atoms, axis)
+    crystal = lattice.make_crystal_physics([a] * 3, CUBIC, atoms, axis)
     cell = of_cell(name)
     assert crystal.columns_per_nm2 == pytest.approx(cell.columns_per_nm2, rel=1e-3)
     assert crystal.spacing_nm == pytest.approx(cell.spacing_nm, rel=1e-3)
@@ -44,8 +44,8 @@ def test_a_crystal_along_its_zone_axis_is_the_projected_cell(name):
 
 
 def test_oxygen_adds_two_columns_to_those_of_the_heavy_atoms_and_one_lies_on_titanium():
-    every = lattice.from_crystal([0.3905] * 3, CUBIC, PEROVSKITE, [0, 0, 1])
-    heavy = lattice.from_crystal([0.3905] * 3, CUBIC, PEROVSKITE[:2], [0, 0, 1])
+    every = lattice.make_crystal_physics([0.3905] * 3, CUBIC, PEROVSKITE, [0, 0, 1])
+    heavy = lattice.make_crystal_physics([0.3905] * 3, CUBIC, PEROVSKITE[:2], [0, 0, 1])
     assert every.columns_per_nm2 == pytest.approx(4 / 0.3905**2)
     assert heavy.columns_per_nm2 == pytest.approx(2 / 0.3905**2)
     assert every.spacing_nm == pytest.approx(0.3905 / 2)
@@ -61,7 +61,7 @@ def test_the_expected_count_is_that_of_the_synthetic_lattice(name):
         np.random.default_rng(1), shape, cell=name, nm_per_pixel=physics.spacing_nm / 9, jitter_px=0.0, vacancies=0.0,
         disorder=False,
     )  # fmt: skip
-    expected = lattice.expected_count(physics, shape, sample.nm_per_pixel)
+    expected = lattice.compute_expected_count(physics, shape, sample.nm_per_pixel)
     assert len(sample.meta["sites_yx"]) == pytest.approx(expected, rel=0.02)
     assert physics.spacing_nm / sample.nm_per_pixel == pytest.approx(sample.meta["spacing_px"])
 
@@ -76,7 +76,7 @@ def test_another_basis_of_the_same_lattice_is_the_same_physics(name, up, down, i
     lengths = np.linalg.norm(vectors, axis=1)
     angle = math.degrees(math.acos(vectors[0] @ vectors[1] / lengths.prod()))
     fractions = np.array([(u, v) for u, v, *_ in basis]) @ np.linalg.inv(turn) + [3, -2]
-    other = lattice.from_cell(*lengths, angle, fractions)
+    other = lattice.make_cell_physics(*lengths, angle, fractions)
     here = of_cell(name)
     assert other.columns_per_nm2 == pytest.approx(here.columns_per_nm2)
     assert other.spacing_nm == pytest.approx(here.spacing_nm)
@@ -87,8 +87,8 @@ def test_another_basis_of_the_same_lattice_is_the_same_physics(name, up, down, i
 @settings(deadline=None)
 @given(axes, st.permutations(range(3)), st.tuples(*[st.sampled_from([-1, 1])] * 3))
 def test_axes_that_a_cubic_crystal_does_not_tell_apart_give_one_physics(axis, order, signs):
-    here = lattice.from_crystal([0.4078] * 3, CUBIC, FCC, axis)
-    there = lattice.from_crystal([0.4078] * 3, CUBIC, FCC, [signs[k] * axis[order[k]] for k in range(3)])
+    here = lattice.make_crystal_physics([0.4078] * 3, CUBIC, FCC, axis)
+    there = lattice.make_crystal_physics([0.4078] * 3, CUBIC, FCC, [signs[k] * axis[order[k]] for k in range(3)])
     assert there.columns_per_nm2 == pytest.approx(here.columns_per_nm2)
     assert there.spacing_nm == pytest.approx(here.spacing_nm)
 
@@ -99,7 +99,7 @@ def test_columns_times_their_period_hold_the_crystals_atoms(axis):
     # fcc: the period along [uvw] is that of the axis, or half of it where the face centres lie on it.
     primitive = np.array(axis) // np.gcd.reduce(axis)
     period = 0.4078 * np.linalg.norm(primitive) / (2 if (primitive % 2).sum() == 2 else 1)
-    physics = lattice.from_crystal([0.4078] * 3, CUBIC, FCC, axis)
+    physics = lattice.make_crystal_physics([0.4078] * 3, CUBIC, FCC, axis)
     assert physics.columns_per_nm2 / period == pytest.approx(4 / 0.4078**3)
 
 
@@ -112,17 +112,17 @@ def test_any_cell_with_one_atom_has_one_column_over_the_volume(a, b, c, alpha, b
     primitive = np.array(axis) // np.gcd.reduce(axis)
     metric = np.array([[1, cosines[2], cosines[1]], [cosines[2], 1, cosines[0]], [cosines[1], cosines[0], 1]])
     edges = primitive * [a, b, c]
-    physics = lattice.from_crystal([a, b, c], [alpha, beta, gamma], [[0.3, 0.1, 0.7]], axis)
+    physics = lattice.make_crystal_physics([a, b, c], [alpha, beta, gamma], [[0.3, 0.1, 0.7]], axis)
     assert 1 / physics.columns_per_nm2 == pytest.approx(volume / math.sqrt(edges @ metric @ edges))
 
 
 def test_a_density_and_a_number_of_columns_per_cell_are_enough_for_a_count():
-    particles = lattice.from_density(2500)
-    assert lattice.expected_count(particles, (1000, 2000), 0.5) == pytest.approx(2500 * 0.5 * 1.0)
+    particles = lattice.make_density_physics(2500)
+    assert lattice.compute_expected_count(particles, (1000, 2000), 0.5) == pytest.approx(2500 * 0.5 * 1.0)
     assert math.isnan(particles.spacing_nm)
-    cell = lattice.from_cell(0.4, 0.5, 80, columns_per_cell=3)
+    cell = lattice.make_cell_physics(0.4, 0.5, 80, columns_per_cell=3)
     assert cell.columns_per_nm2 == pytest.approx(3 / (0.4 * 0.5 * math.sin(math.radians(80))))
-    assert lattice.from_cell(0.4, 0.5, 80, columns_per_cell=1).spacing_nm == pytest.approx(0.4)
+    assert lattice.make_cell_physics(0.4, 0.5, 80, columns_per_cell=1).spacing_nm == pytest.approx(0.4)
 
 
 def test_files_of_all_four_forms(tmp_path):
@@ -139,7 +139,7 @@ def test_files_of_all_four_forms(tmp_path):
 
 
 def test_plane_spacings_of_a_hexagonal_lattice(tmp_path):
-    sides = lattice.from_cell(0.316, 0.316, 120, columns_per_cell=1)
+    sides = lattice.make_cell_physics(0.316, 0.316, 120, columns_per_cell=1)
     d = 0.316 * math.sqrt(0.75)
     text = f"spacings_nm=[{d},{d}]\nangle_deg=60\ncolumns_per_cell=1"
     planes = lattice.read_lattice(written(tmp_path / "planes.toml", text))
@@ -174,13 +174,13 @@ def test_a_file_that_says_no_lattice_is_refused_by_name(tmp_path, text, part):
 )
 def test_a_crystal_that_cannot_be_is_refused(axis, angles, part):
     with pytest.raises(ValueError, match=part):
-        lattice.from_crystal([0.4] * 3, angles, FCC, axis)
+        lattice.make_crystal_physics([0.4] * 3, angles, FCC, axis)
 
 
 @pytest.mark.parametrize("nm_per_pixel", [math.nan, 0.0, -1.0, math.inf])
 def test_a_lattice_without_pixel_size_names_the_remedy(nm_per_pixel):
     with pytest.raises(ValueError, match=r"archive\.nm_per_pixel.*--nm-per-pixel"):
-        lattice.expected_count(of_cell("Au [001]"), (10, 10), nm_per_pixel)
+        lattice.compute_expected_count(of_cell("Au [001]"), (10, 10), nm_per_pixel)
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -13,8 +13,8 @@ from emqa_dask.settings import Detect
 from emqa_dask.synthetic.lattices import CELLS
 from emqa_dask.synthetic.profiles import make_sample
 from emqa_dask.tune import order_mixture, periodicity
-from emqa_dask.tune.order import order_map
-from emqa_dask.tune.order_figures import overlay, save
+from emqa_dask.tune.order import compute_order_map
+from emqa_dask.tune.order_figures import draw_overlay, save_overlay
 
 SIMULATED = Path(__file__).parents[2] / "../shared/data/abtem_sim"
 SHAPE = (300, 320)
@@ -49,7 +49,7 @@ def iou(a, b):
 def damaged():
     """A crystal with a disordered region, its points and their map."""
     sample, points = crystal(5, disorder=True)
-    return sample, points, order_map(sample.image, points)
+    return sample, points, compute_order_map(sample.image, points)
 
 
 def test_a_disordered_region_is_found_where_it_is(damaged):
@@ -69,13 +69,13 @@ def test_a_disordered_region_is_found_where_it_is(damaged):
 )
 def test_regions_are_found_in_other_crystals(cell, nm_per_pixel, seed):
     sample, points = crystal(seed, disorder=True, cell=cell, nm_per_pixel=nm_per_pixel)
-    assert iou(order_map(sample.image, points).mask, sample.meta["disordered"]) > 0.85
+    assert iou(compute_order_map(sample.image, points).mask, sample.meta["disordered"]) > 0.85
 
 
 @pytest.mark.parametrize("cell", sorted(CELLS))
 def test_perfect_crystals_have_no_region(cell):
     sample, points = crystal(11, cell=cell, background=1.0)
-    found = order_map(sample.image, points)
+    found = compute_order_map(sample.image, points)
     assert found.area_fraction == 0
     assert not found.mask.any()
     assert not found.points["is_disordered"].any()
@@ -94,7 +94,7 @@ def test_columns_displaced_at_random_are_a_region():
     rows, cols = np.mgrid[: SHAPE[0], : SHAPE[1]]
     image = sum(np.exp(-((rows - a) ** 2 + (cols - b) ** 2) / 12) for a, b in zip(y, x))
     image = image + 0.05 * rng.standard_normal(SHAPE)
-    found = order_map(image, np.stack([y, x], 1))
+    found = compute_order_map(image, np.stack([y, x], 1))
     assert iou(found.mask, truth) > 0.85
 
 
@@ -109,19 +109,23 @@ def test_grains_are_no_disorder(turns):
     grains = [lattice(turn) for turn in turns]
     image = np.where(cols < 120, grains[0], np.where(rows < 160, grains[1], grains[2]))
     image += 0.05 * np.random.default_rng(0).standard_normal(image.shape)
-    assert order_map(image, columns(image, 11)).area_fraction == 0
+    assert compute_order_map(image, columns(image, 11)).area_fraction == 0
 
 
 def test_a_texture_without_a_lattice_is_disordered_throughout():
-    texture = periodicity.blur(np.random.default_rng(1).standard_normal(SHAPE), 2.5)
-    found = order_map(texture, columns(texture, 12))
+    texture = periodicity.blur_image(np.random.default_rng(1).standard_normal(SHAPE), 2.5)
+    found = compute_order_map(texture, columns(texture, 12))
     assert found.area_fraction > 0.97
     assert found.points["is_disordered"].mean() > 0.97
 
 
 def test_white_noise_and_few_points_are_unknown():
     noise = np.random.default_rng(2).standard_normal(SHAPE)
-    for found in (order_map(noise, columns(noise, 8)), order_map(noise, [[5, 5], [9, 9]]), order_map(noise, [])):
+    for found in (
+        compute_order_map(noise, columns(noise, 8)),
+        compute_order_map(noise, [[5, 5], [9, 9]]),
+        compute_order_map(noise, []),
+    ):
         assert np.isnan(found.area_fraction)
         assert found.points["p_disordered"].isna().all()
         assert not found.points["is_disordered"].any()
@@ -133,7 +137,7 @@ def test_vacuum_beside_a_crystal_is_not_claimed():
     sample, points = crystal(4)
     image = sample.image.copy()
     image[:, 180:] = image.min() + 1e-3 * np.random.default_rng(0).standard_normal((SHAPE[0], SHAPE[1] - 180))
-    assert order_map(image, points[points["x_px"] < 178]).area_fraction == 0
+    assert compute_order_map(image, points[points["x_px"] < 178]).area_fraction == 0
 
 
 @pytest.mark.parametrize("turn", [np.rot90, np.fliplr, np.flipud])
@@ -142,7 +146,7 @@ def test_turning_the_image_turns_the_map(damaged, turn):
     y, x = points.to_numpy().T
     height, width = SHAPE
     moved = {np.rot90: (width - 1 - x, y), np.fliplr: (y, width - 1 - x), np.flipud: (height - 1 - y, x)}[turn]
-    turned = order_map(np.ascontiguousarray(turn(sample.image)), np.stack(moved, 1))
+    turned = compute_order_map(np.ascontiguousarray(turn(sample.image)), np.stack(moved, 1))
     assert iou(turned.mask, turn(found.mask)) > 0.97
     assert (turned.points["is_disordered"] == found.points["is_disordered"]).mean() > 0.99
 
@@ -150,7 +154,7 @@ def test_turning_the_image_turns_the_map(damaged, turn):
 @pytest.mark.parametrize(("gain", "offset"), [(7.3, 0), (1, -500), (1e-6, 3e-5), (1e5, 1e6)])
 def test_gain_and_offset_change_nothing(damaged, gain, offset):
     sample, points, found = damaged
-    changed = order_map(gain * sample.image.astype(np.float64) + offset, points)
+    changed = compute_order_map(gain * sample.image.astype(np.float64) + offset, points)
     assert iou(changed.mask, found.mask) > 0.999
     np.testing.assert_allclose(changed.points["p_disordered"], found.points["p_disordered"], atol=0.02)
 
@@ -158,10 +162,10 @@ def test_gain_and_offset_change_nothing(damaged, gain, offset):
 def test_the_order_of_the_points_changes_nothing_and_a_second_run_neither(damaged):
     sample, points, found = damaged
     turn = np.random.default_rng(0).permutation(len(points))
-    shuffled = order_map(sample.image, points.iloc[turn])
+    shuffled = compute_order_map(sample.image, points.iloc[turn])
     np.testing.assert_array_equal(shuffled.mask, found.mask)
     pd.testing.assert_frame_equal(shuffled.points, found.points.iloc[turn].reset_index(drop=True))
-    again = order_map(sample.image, points.to_numpy())
+    again = compute_order_map(sample.image, points.to_numpy())
     np.testing.assert_array_equal(again.mask, found.mask)
     pd.testing.assert_frame_equal(again.points, found.points)
     assert again.settings == found.settings
@@ -171,14 +175,14 @@ def test_the_image_and_the_points_are_left_alone(damaged):
     sample, points, _ = damaged
     image = sample.image.copy()
     before = points.copy()
-    order_map(image, points)
+    compute_order_map(image, points)
     np.testing.assert_array_equal(image, sample.image)
     pd.testing.assert_frame_equal(points, before)
 
 
 def test_windows_tile_the_image_and_add_up(damaged):
     sample, points, _ = damaged
-    found = order_map(sample.image, points, window_px=70)
+    found = compute_order_map(sample.image, points, window_px=70)
     windows = found.windows
     area = (windows["y1"] - windows["y0"]) * (windows["x1"] - windows["x0"])
     assert area.sum() == found.mask.size
@@ -190,7 +194,7 @@ def test_windows_tile_the_image_and_add_up(damaged):
 @pytest.mark.parametrize("covariance", order_mixture.COVARIANCES)
 def test_every_covariance_type_finds_the_region(damaged, covariance):
     sample, points, _ = damaged
-    found = order_map(sample.image, points, covariance=covariance, threshold=0.7)
+    found = compute_order_map(sample.image, points, covariance=covariance, threshold=0.7)
     assert (found.settings["covariance"], found.settings["threshold"]) == (covariance, 0.7)
     assert iou(found.mask, sample.meta["disordered"]) > 0.85
 
@@ -200,25 +204,25 @@ def test_the_chosen_pair_is_on_the_pareto_front(damaged):
     chosen = found.settings["compactness"], found.settings["perimeter_px"]
     for covariance in order_mixture.COVARIANCES:
         for threshold in order_mixture.THRESHOLDS:
-            other = order_map(sample.image, points, covariance=covariance, threshold=threshold).settings
+            other = compute_order_map(sample.image, points, covariance=covariance, threshold=threshold).settings
             better = other["compactness"] > chosen[0] and other["perimeter_px"] < chosen[1]
             assert not better, (covariance, threshold)
 
 
 def test_rewards_of_known_shapes():
     disc = np.hypot(*np.mgrid[-50:51, -50:51]) <= 40
-    compactness, length = order_mixture.rewards(disc, px=0.5)
+    compactness, length = order_mixture.measure_regions(disc, px=0.5)
     assert compactness == pytest.approx(1, abs=0.12)
     assert length == pytest.approx(0.5 * 2 * np.pi * 40, rel=0.07)
     ragged = disc & (np.indices(disc.shape)[0] % 4 < 2)
-    assert order_mixture.rewards(ragged)[0] < 0.2
-    assert np.isnan(order_mixture.rewards(np.zeros((5, 5), bool))).all()
+    assert order_mixture.measure_regions(ragged)[0] < 0.2
+    assert np.isnan(order_mixture.measure_regions(np.zeros((5, 5), bool))).all()
 
 
 def test_translations_are_those_of_the_lattice():
     sample, _ = crystal(0, cell="MoS2 [001]", rotation_deg=0.0, jitter_px=0.0)
     a = 0.316 / sample.nm_per_pixel
-    found = periodicity.translations(periodicity.band(sample.image, sample.meta["spacing_px"]), None)
+    found = periodicity.find_translations(periodicity.filter_band(sample.image, sample.meta["spacing_px"]), None)
     lengths = np.sort(np.hypot(*found.T))
     np.testing.assert_allclose(lengths[:6], a, rtol=0.02)
     np.testing.assert_allclose(lengths[6:12], np.sqrt(3) * a, rtol=0.02)
@@ -242,18 +246,18 @@ def test_translations_are_those_of_the_lattice():
 )
 def test_what_makes_no_sense_is_refused(change, words):
     with pytest.raises(ValueError, match=words):
-        order_map(**({"image": np.zeros(SHAPE), "points": [[1, 2]]} | change))
+        compute_order_map(**({"image": np.zeros(SHAPE), "points": [[1, 2]]} | change))
 
 
 def test_the_overlay_shows_region_and_points(damaged, tmp_path):
     sample, points, found = damaged
-    axes = overlay(sample.image, found, title="crystal").axes[0]
+    axes = draw_overlay(sample.image, found, title="crystal").axes[0]
     assert f"{100 * found.area_fraction:.1f} %" in axes.get_title()
     assert sum(len(line.get_xdata()) for line in axes.lines) == len(points)
-    save(tmp_path / "map.png", sample.image, found)
+    save_overlay(tmp_path / "map.png", sample.image, found)
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ValueError, match="belong together"):
-        overlay(sample.image[1:], found)
+        draw_overlay(sample.image[1:], found)
 
 
 @pytest.mark.parametrize("name", ["sto_haadf_dose1e+05.tif", "sto_haadf_dose2e+06.tif"])
@@ -264,11 +268,11 @@ def test_a_multislice_crystal_is_ordered_until_a_part_is_scrambled(name):
     image = tifffile.imread(path).astype(np.float64)
     columns_px = json.loads((SIMULATED / "sto_haadf.json").read_text())["columns_px"]
     points = np.array([[column["y"], column["x"]] for column in columns_px])
-    assert order_map(image, points).area_fraction == 0
+    assert compute_order_map(image, points).area_fraction == 0
     rng = np.random.default_rng(0)
     truth = np.zeros(image.shape, bool)
     truth[100:260, 140:320] = True
-    part = periodicity.blur(rng.standard_normal(image.shape), 5.0)
+    part = periodicity.blur_image(rng.standard_normal(image.shape), 5.0)
     part = image.mean() + image.std() * part / part.std() + 0.1 * image.std() * rng.standard_normal(image.shape)
     scrambled = np.where(truth, part, image)
-    assert iou(order_map(scrambled, columns(scrambled, 28)).mask, truth) > 0.75
+    assert iou(compute_order_map(scrambled, columns(scrambled, 28)).mask, truth) > 0.75

@@ -22,28 +22,28 @@ def dominated(a, b):
 @given(any_width)
 def test_the_front_is_what_no_row_dominates(values):
     expected = [not any(dominated(a, b) for b in values) for a in values]
-    assert pareto.is_pareto(values).tolist() == expected
+    assert pareto.find_pareto_front(values).tolist() == expected
 
 
 @settings(deadline=None)
 @given(tables, st.randoms(use_true_random=False))
 def test_the_order_of_the_rows_does_not_matter(values, random):
     order = random.sample(range(len(values)), len(values))
-    assert pareto.is_pareto(values[order]).tolist() == pareto.is_pareto(values)[order].tolist()
-    assert pareto.hypervolume(values[order], REFERENCE) == pareto.hypervolume(values, REFERENCE)
+    assert pareto.find_pareto_front(values[order]).tolist() == pareto.find_pareto_front(values)[order].tolist()
+    assert pareto.compute_hypervolume(values[order], REFERENCE) == pareto.compute_hypervolume(values, REFERENCE)
     for distance in pareto.DISTANCES:
-        there = values[order][pareto.nearest_to_ideal(values[order], distance)]
-        assert there.tolist() == values[pareto.nearest_to_ideal(values, distance)].tolist()
+        there = values[order][pareto.select_nearest_to_ideal(values[order], distance)]
+        assert there.tolist() == values[pareto.select_nearest_to_ideal(values, distance)].tolist()
 
 
 @settings(deadline=None)
 @given(tables, st.integers(0, 3), st.integers(0, 3))
 def test_dominated_rows_duplicates_and_failures_change_nothing(values, dy, dx):
     more = np.vstack([values, values[0] + [dy, dx], [np.nan, 0], [0, np.inf], [-np.inf, 5]])
-    assert pareto.hypervolume(more, REFERENCE) == pytest.approx(pareto.hypervolume(values, REFERENCE))
-    assert pareto.is_pareto(more)[: len(values)].tolist() == pareto.is_pareto(values).tolist()
+    assert pareto.compute_hypervolume(more, REFERENCE) == pytest.approx(pareto.compute_hypervolume(values, REFERENCE))
+    assert pareto.find_pareto_front(more)[: len(values)].tolist() == pareto.find_pareto_front(values).tolist()
     for distance in pareto.DISTANCES:
-        assert pareto.nearest_to_ideal(more, distance) == pareto.nearest_to_ideal(values, distance)
+        assert pareto.select_nearest_to_ideal(more, distance) == pareto.select_nearest_to_ideal(values, distance)
 
 
 @settings(deadline=None)
@@ -53,33 +53,35 @@ def test_the_hypervolume_counts_the_dominated_cells(values):
     cells = np.zeros((10, 10), bool)
     for a, b in values:
         cells |= (y >= a) & (x >= b)
-    assert pareto.hypervolume(values, REFERENCE) == cells.sum()
+    assert pareto.compute_hypervolume(values, REFERENCE) == cells.sum()
 
 
 @settings(deadline=None)
 @given(tables)
 def test_a_third_objective_that_is_constant_is_a_factor(values):
     third = np.column_stack([values, np.full(len(values), 3.0)])
-    assert pareto.hypervolume(third, (10, 10, 5)) == pytest.approx(2 * pareto.hypervolume(values, REFERENCE))
+    assert pareto.compute_hypervolume(third, (10, 10, 5)) == pytest.approx(
+        2 * pareto.compute_hypervolume(values, REFERENCE)
+    )
 
 
 @settings(deadline=None)
 @given(tables)
 def test_hypervolumes_never_fall_and_end_at_that_of_the_whole(values):
-    traced = pareto.hypervolumes(values, REFERENCE)
+    traced = pareto.compute_hypervolume_trace(values, REFERENCE)
     assert (np.diff(traced) >= 0).all()
-    assert traced[-1] == pareto.hypervolume(values, REFERENCE)
+    assert traced[-1] == pareto.compute_hypervolume(values, REFERENCE)
 
 
 @settings(deadline=None)
 @given(tables)
 def test_the_choice_lies_on_the_front_and_is_the_nearest(values):
-    unit = pareto.normalised(values)
-    front = pareto.is_pareto(values)
+    unit = pareto.normalise_objectives(values)
+    front = pareto.find_pareto_front(values)
     assert unit[front].min() == 0
     assert unit[front].max() in (0.0, 1.0)
     for distance, length in (("euclidean", np.linalg.norm(unit, axis=1)), ("chebyshev", unit.max(axis=1))):
-        row = pareto.nearest_to_ideal(values, distance)
+        row = pareto.select_nearest_to_ideal(values, distance)
         assert front[row]
         assert length[row] == pytest.approx(length[front].min())
 
@@ -88,45 +90,45 @@ def test_the_choice_lies_on_the_front_and_is_the_nearest(values):
 @given(tables, st.floats(0.01, 100), st.floats(0.01, 100))
 def test_the_units_of_the_objectives_do_not_choose(values, by_y, by_x):
     for distance in pareto.DISTANCES:
-        here = pareto.nearest_to_ideal(values, distance)
-        assert pareto.nearest_to_ideal(values * [by_y, by_x] + [3, -1], distance) == here
+        here = pareto.select_nearest_to_ideal(values, distance)
+        assert pareto.select_nearest_to_ideal(values * [by_y, by_x] + [3, -1], distance) == here
 
 
 def test_the_distances_differ_on_a_concave_front():
     values = [[0.0, 1.0], [0.1, 0.75], [0.55, 0.55], [0.8, 0.02], [1.0, 0.0]]
-    assert pareto.nearest_to_ideal(values, "chebyshev") == 2
-    assert pareto.nearest_to_ideal(values, "euclidean") == 1
+    assert pareto.select_nearest_to_ideal(values, "chebyshev") == 2
+    assert pareto.select_nearest_to_ideal(values, "euclidean") == 1
 
 
 def test_a_range_that_is_not_worth_a_trade_does_not_decide():
     values = [[0.016, 0.005], [0.105, 0.003], [0.179, 0.0]]
-    assert pareto.nearest_to_ideal(values) == 1
-    assert pareto.nearest_to_ideal(values, least_range=0.1) == 0
-    assert pareto.nearest_to_ideal(values, "chebyshev", least_range=(0.1, 0.001)) == 1
+    assert pareto.select_nearest_to_ideal(values) == 1
+    assert pareto.select_nearest_to_ideal(values, least_range=0.1) == 0
+    assert pareto.select_nearest_to_ideal(values, "chebyshev", least_range=(0.1, 0.001)) == 1
 
 
 @settings(deadline=None)
 @given(tables)
 def test_a_small_least_range_changes_nothing(values):
     for distance in pareto.DISTANCES:
-        here = pareto.nearest_to_ideal(values, distance)
-        assert pareto.nearest_to_ideal(values, distance, least_range=0.5) == here
+        here = pareto.select_nearest_to_ideal(values, distance)
+        assert pareto.select_nearest_to_ideal(values, distance, least_range=0.5) == here
 
 
 def test_ties_go_to_the_first_objective_and_then_to_the_first_row():
     values = [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]
-    assert [pareto.nearest_to_ideal(values, distance) for distance in pareto.DISTANCES] == [1, 1]
+    assert [pareto.select_nearest_to_ideal(values, distance) for distance in pareto.DISTANCES] == [1, 1]
 
 
 def test_nothing_and_nonsense():
-    assert pareto.is_pareto([]).shape == (0,)
-    assert pareto.hypervolume([], REFERENCE) == 0
-    assert pareto.hypervolume([[11.0, 0.0]], REFERENCE) == 0
+    assert pareto.find_pareto_front([]).shape == (0,)
+    assert pareto.compute_hypervolume([], REFERENCE) == 0
+    assert pareto.compute_hypervolume([[11.0, 0.0]], REFERENCE) == 0
     with pytest.raises(ValueError, match="reference"):
-        pareto.hypervolume([[1.0, 2.0]], (1.0,))
+        pareto.compute_hypervolume([[1.0, 2.0]], (1.0,))
     with pytest.raises(ValueError, match="manhattan"):
-        pareto.nearest_to_ideal([[1.0, 2.0]], "manhattan")
+        pareto.select_nearest_to_ideal([[1.0, 2.0]], "manhattan")
     with pytest.raises(ValueError, match="finite"):
-        pareto.nearest_to_ideal([[np.nan, 2.0]])
+        pareto.select_nearest_to_ideal([[np.nan, 2.0]])
     with pytest.raises(ValueError, match="shape"):
-        pareto.is_pareto([1.0, 2.0])
+        pareto.find_pareto_front([1.0, 2.0])

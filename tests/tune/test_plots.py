@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from emqa_dask.tune import plots, windows
-from emqa_dask.tune.search import search
-from emqa_dask.tune.space import Space
+from emqa_dask.tune import plots, tiles
+from emqa_dask.tune.search import run_search
+from emqa_dask.tune.space import SearchSpace
 
 
 def trace(failing=False, width=2):
@@ -17,7 +17,9 @@ def trace(failing=False, width=2):
         values[[failing and s["overlap"] > 0.5 for s in settings], 0] = np.nan
         return values
 
-    return search(evaluate, Space(), ("count", "crowding", "size")[:width], evaluations=12, seed=0, method="random")
+    return run_search(
+        evaluate, SearchSpace(), ("count", "crowding", "size")[:width], evaluations=12, seed=0, method="random"
+    )
 
 
 def size_of(path):
@@ -33,7 +35,7 @@ def texts(axis):
 @pytest.mark.parametrize("failing", [False, True])
 def test_the_front_is_drawn_with_both_choices(tmp_path, failing):
     result = trace(failing)
-    figure = plots.pareto_figure(result, ("count error", "crowding"))
+    figure = plots.plot_pareto_front(result, ("count error", "crowding"))
     axis = figure.axes[0]
     assert axis.get_xlabel() == "count error"
     assert f"Pareto front ({result.table['is_pareto'].sum()})" in texts(axis)
@@ -42,37 +44,37 @@ def test_the_front_is_drawn_with_both_choices(tmp_path, failing):
     assert ("failed" in axis.get_title()) == failing
     drawn = axis.collections[0].get_offsets()
     assert len(drawn) == np.isfinite(result.table[["count", "crowding"]]).all(axis=1).sum()
-    width, height = size_of(plots.save(figure, tmp_path / "front.png"))
+    width, height = size_of(plots.save_figure(figure, tmp_path / "front.png"))
     assert min(width, height) > 400
 
 
 def test_a_front_needs_two_objectives():
     with pytest.raises(ValueError, match="count"):
-        plots.pareto_figure(trace(width=1))
+        plots.plot_pareto_front(trace(width=1))
 
 
 def test_medians_over_seeds_are_drawn(tmp_path):
     volumes = {"bayes": np.sort(np.random.default_rng(0).random((5, 20))), "one seed": np.linspace(0, 1, 20)}
-    figure = plots.hypervolume_figure(volumes, "hypervolume (1 = ideal)")
+    figure = plots.plot_hypervolume(volumes, "hypervolume (1 = ideal)")
     axis = figure.axes[0]
     np.testing.assert_allclose(axis.lines[0].get_ydata(), np.median(volumes["bayes"], axis=0))
     assert "bayes (5 seeds)" in texts(axis)
-    size_of(plots.save(figure, tmp_path / "volumes.png"))
+    size_of(plots.save_figure(figure, tmp_path / "volumes.png"))
 
 
 @pytest.mark.parametrize("with_image", [False, True])
 def test_a_map_shows_each_windows_value_where_it_is_nearest(tmp_path, with_image):
-    table = pd.DataFrame(windows.windows((40, 80), 40, 40)).assign(threshold=[0.1, 0.3], overlap=[0.5, np.nan])
+    table = pd.DataFrame(tiles.place_tiles((40, 80), 40, 40)).assign(threshold=[0.1, 0.3], overlap=[0.5, np.nan])
     image = np.random.default_rng(0).random((40, 80)) if with_image else None
-    figure = plots.windows_figure(table, {"threshold": "threshold", "overlap": "overlap"}, image)
+    figure = plots.plot_tile_map(table, {"threshold": "threshold", "overlap": "overlap"}, image)
     painted = np.asarray(figure.axes[0].images[-1].get_array())
     assert (painted[:, :40] == 0.1).all()
     assert (painted[:, 40:] == 0.3).all()
     assert len(figure.axes[1].patches) == 1  # hatched: nothing was tuned there
-    size_of(plots.save(figure, tmp_path / "map.png"))
+    size_of(plots.save_figure(figure, tmp_path / "map.png"))
 
 
 def test_figures_leave_no_state_behind():
-    plots.pareto_figure(trace())
+    plots.plot_pareto_front(trace())
     pyplot = sys.modules.get("matplotlib.pyplot")
     assert pyplot is None or not pyplot.get_fignums()

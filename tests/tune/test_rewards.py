@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from emqa_dask.synthetic.lattices import CELLS, make
 from emqa_dask.tune import boundaries, rewards
-from emqa_dask.tune.lattice import Physics, from_cell, from_density
-from emqa_dask.tune.rewards import Scene, reward
+from emqa_dask.tune.lattice import LatticePhysics, make_cell_physics, make_density_physics
+from emqa_dask.tune.rewards import Scene, load_reward
 
 PX = 10.0  # distance of nearest neighbours
 CASES = [(name, turn) for name in sorted(CELLS) for turn in (0.0, 33.0, 71.0)]
@@ -22,7 +22,7 @@ CASES = [(name, turn) for name in sorted(CELLS) for turn in (0.0, 33.0, 71.0)]
 def lattice(name="SrTiO3 [001]", turn=20.0, seed=0):
     """The sites of a lattice as a table of points, and their scene."""
     a, b, gamma, basis = CELLS[name]
-    physics = from_cell(a, b, gamma, [(u, v) for u, v, *_ in basis])
+    physics = make_cell_physics(a, b, gamma, [(u, v) for u, v, *_ in basis])
     sample = make(
         np.random.default_rng(seed), (260, 240), cell=name, rotation_deg=turn, nm_per_pixel=physics.spacing_nm / PX,
         jitter_px=0.0, vacancies=0.0, disorder=False,
@@ -79,7 +79,7 @@ def test_where_the_edge_cuts_a_lattice_does_not_change_its_count(dy, dx, turn):
     shape = (150, 170)
     cos = math.cos(math.radians(turn))
     sin = math.sin(math.radians(turn))
-    physics = from_cell(PX * 0.1, 1.4 * PX * 0.1, 90, [(0, 0)])
+    physics = make_cell_physics(PX * 0.1, 1.4 * PX * 0.1, 90, [(0, 0)])
     y, x = np.mgrid[-30:30, -30:30].reshape(2, -1)
     place = np.column_stack([(y + dy) * PX, 1.4 * (x + dx) * PX]) @ [[cos, sin], [-sin, cos]] + np.array(shape) / 2
     inside = ((place > -0.5) & (place < np.array(shape) - 0.5)).all(axis=1)
@@ -146,7 +146,7 @@ def test_the_size_prior_is_symmetric_and_takes_a_reference():
 
 
 def test_particles_need_a_density_only():
-    scene = Scene(np.zeros((200, 400)), 2.0, from_density(250))
+    scene = Scene(np.zeros((200, 400)), 2.0, make_density_physics(250))
     yx = np.random.default_rng(0).uniform(-0.5, [199.5, 399.5], (40_000, 2))
     assert rewards.signed_count_error(table(yx), scene) == pytest.approx(499, rel=0.02)
     with pytest.raises(ValueError, match="cell"):
@@ -157,9 +157,9 @@ def test_particles_need_a_density_only():
 def test_what_a_reward_needs_is_asked_for(name):
     points, scene = lattice()
     with pytest.raises(ValueError, match="physics"):
-        reward(name)(points, scene._replace(physics=None))
+        load_reward(name)(points, scene._replace(physics=None))
     with pytest.raises(ValueError, match="nm-per-pixel"):
-        reward(name)(points, scene._replace(nm_per_pixel=math.nan))
+        load_reward(name)(points, scene._replace(nm_per_pixel=math.nan))
 
 
 def test_disagreement_needs_a_reference():
@@ -169,27 +169,29 @@ def test_disagreement_needs_a_reference():
 
 
 def test_rewards_by_name_and_by_import_path():
-    assert reward("crowding") is rewards.crowding
-    assert reward("emqa_dask.tune.rewards:crowding") is rewards.crowding
+    assert load_reward("crowding") is rewards.crowding
+    assert load_reward("emqa_dask.tune.rewards:crowding") is rewards.crowding
     for wrong, part in (
         ("crowdng", "count_error"), ("nowhere:f", "nowhere"), ("math:nothing", "nothing"), ("math:pi", "float"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=part):
-            reward(wrong)
+            load_reward(wrong)
 
 
 def test_an_own_reward_gets_points_and_scene(tmp_path, monkeypatch):
     (tmp_path / "my_rewards.py").write_text("def few(points, scene):\n    return len(points) / scene.image.size\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     points, scene = lattice()
-    assert reward("my_rewards:few")(points, scene) == len(points) / (260 * 240)
+    assert load_reward("my_rewards:few")(points, scene) == len(points) / (260 * 240)
 
 
 def test_the_physics_of_a_square_lattice_by_its_density_is_that_by_its_cell():
     points, scene = lattice("Au [001]")
-    density = Physics(scene.physics.columns_per_nm2)
+    density = LatticePhysics(scene.physics.columns_per_nm2)
     for name in ("count_error", "crowding", "size_prior"):
-        assert reward(name)(points, scene._replace(physics=density)) == pytest.approx(reward(name)(points, scene))
+        assert load_reward(name)(points, scene._replace(physics=density)) == pytest.approx(
+            load_reward(name)(points, scene)
+        )
 
 
 def disks(contrast=1.0, seed=0):
@@ -210,31 +212,35 @@ def disks(contrast=1.0, seed=0):
 @pytest.mark.parametrize("contrast", [1.0, -1.0])
 def test_true_disks_are_aligned_and_others_are_not(contrast):
     image, points = disks(contrast)
-    assert boundaries.alignment(points, image).min() > 0.9
-    assert boundaries.alignment(points.assign(polarity=0), image).min() > 0.9
-    assert boundaries.alignment(points.assign(polarity=-points["polarity"]), image).max() < 0
+    assert boundaries.compute_gradient_alignment(points, image).min() > 0.9
+    assert boundaries.compute_gradient_alignment(points.assign(polarity=0), image).min() > 0.9
+    assert boundaries.compute_gradient_alignment(points.assign(polarity=-points["polarity"]), image).max() < 0
     beside = points.assign(y_px=points["y_px"] + 22, x_px=points["x_px"] + 22)
-    assert boundaries.alignment(beside, image).max() < 0.8
-    assert boundaries.alignment(points.assign(sigma_px=np.nan), image).min() > 0.9  # radius from the box
+    assert boundaries.compute_gradient_alignment(beside, image).max() < 0.8
+    assert (
+        boundaries.compute_gradient_alignment(points.assign(sigma_px=np.nan), image).min() > 0.9
+    )  # radius from the box
 
 
 def test_alignment_does_not_depend_on_gain_offset_or_dtype():
     image, points = disks()
-    here = boundaries.alignment(points, image)
-    np.testing.assert_allclose(boundaries.alignment(points, 50 * image + 7), here, atol=1e-4)
-    np.testing.assert_allclose(boundaries.alignment(points, (20000 * image + 9000).astype(np.uint16)), here, atol=0.01)
+    here = boundaries.compute_gradient_alignment(points, image)
+    np.testing.assert_allclose(boundaries.compute_gradient_alignment(points, 50 * image + 7), here, atol=1e-4)
+    np.testing.assert_allclose(
+        boundaries.compute_gradient_alignment(points, (20000 * image + 9000).astype(np.uint16)), here, atol=0.01
+    )
     turned = points.assign(y_px=points["x_px"], x_px=points["y_px"])
-    np.testing.assert_allclose(boundaries.alignment(turned, image.T), here, atol=0.01)
+    np.testing.assert_allclose(boundaries.compute_gradient_alignment(turned, image.T), here, atol=0.01)
     holed = image.copy()
     holed[::40, ::40] = np.nan
-    assert boundaries.alignment(points, holed).min() > 0.7
+    assert boundaries.compute_gradient_alignment(points, holed).min() > 0.7
 
 
 @pytest.mark.parametrize("name", ["doubtful_count", "doubtful_area"])
 def test_the_true_disks_beat_fewer_more_smaller_and_larger_ones(name):
     image, points = disks()
     scene = Scene(image)
-    judge = reward(name)
+    judge = load_reward(name)
     beside = points.assign(y_px=points["y_px"] + 22, x_px=points["x_px"] + 22, score=0.3)
     best = judge(points, scene)
     assert best < 0

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from emqa_dask.settings import Detect
 from emqa_dask.tune import bayes, evolution, pareto
-from emqa_dask.tune.lattice import from_cell
-from emqa_dask.tune.search import METHODS, search
-from emqa_dask.tune.space import Space
+from emqa_dask.tune.lattice import make_cell_physics
+from emqa_dask.tune.search import METHODS, run_search
+from emqa_dask.tune.space import SearchSpace
 
-SPACE = Space()
+SPACE = SearchSpace()
 NAMES = ("count", "crowding")
 unit = st.floats(0, 1)
 
@@ -26,7 +26,7 @@ def conflict(settings):
 
 
 def run(evaluate=conflict, **changes):
-    return search(evaluate, SPACE, NAMES, **({"evaluations": 24, "seed": 0, "reference": (1.5, 1.5)} | changes))
+    return run_search(evaluate, SPACE, NAMES, **({"evaluations": 24, "seed": 0, "reference": (1.5, 1.5)} | changes))
 
 
 @settings(deadline=None)
@@ -41,7 +41,7 @@ def test_every_point_of_the_cube_is_a_setting_that_a_detector_takes(point):
 
 
 def test_equal_bounds_fix_a_setting_and_take_no_coordinate():
-    space = Space(overlap=(0.5, 0.5), min_sigma=(3.0, 3.0))
+    space = SearchSpace(overlap=(0.5, 0.5), min_sigma=(3.0, 3.0))
     assert space.names == ("threshold", "sigma_ratio")
     settings = space.settings([0.0, 1.0])
     assert settings["overlap"] == 0.5
@@ -50,18 +50,23 @@ def test_equal_bounds_fix_a_setting_and_take_no_coordinate():
 
 
 def test_thresholds_and_sigmas_are_searched_logarithmically():
-    middle = Space(min_sigma=(1, 16), threshold=(0.01, 1)).settings([0.5] * 4)
+    middle = SearchSpace(min_sigma=(1, 16), threshold=(0.01, 1)).settings([0.5] * 4)
     assert middle["threshold"] == pytest.approx(0.1)
     assert middle["min_sigma"] == pytest.approx(4)
 
 
 def test_the_physics_sets_the_scales():
-    space = Space.from_physics(from_cell(0.4, 0.4, 90, [[0, 0]]), 0.04)
+    space = SearchSpace.from_physics(make_cell_physics(0.4, 0.4, 90, [[0, 0]]), 0.04)
     assert space.min_sigma == pytest.approx((1.0, 2.6))
     assert space.min_sigma[0] < 2.25 < space.min_sigma[1]
-    assert Space.from_physics(from_cell(0.4, 0.4, 90, [[0, 0]]), 0.04, threshold=(0.1, 0.2)).threshold == (0.1, 0.2)
+    assert SearchSpace.from_physics(
+        make_cell_physics(0.4, 0.4, 90, [[0, 0]]), 0.04, threshold=(0.1, 0.2)
+    ).threshold == (
+        0.1,
+        0.2,
+    )
     with pytest.raises(ValueError, match="--nm-per-pixel"):
-        Space.from_physics(from_cell(0.4, 0.4, 90, [[0, 0]]), np.nan)
+        SearchSpace.from_physics(make_cell_physics(0.4, 0.4, 90, [[0, 0]]), np.nan)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +78,7 @@ def test_the_physics_sets_the_scales():
 )  # fmt: skip
 def test_bounds_that_cannot_be_are_refused(bounds):
     with pytest.raises(ValueError, match=next(iter(bounds))):
-        Space(**bounds)
+        SearchSpace(**bounds)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -92,8 +97,8 @@ def test_a_search_spends_its_budget_in_batches(method, evaluations, batch):
     assert table["evaluation"].tolist() == list(range(1, evaluations + 1))
     values = table[list(NAMES)].to_numpy()
     np.testing.assert_array_equal(values, conflict(table.to_dict("records")))
-    assert table["is_pareto"].tolist() == pareto.is_pareto(values).tolist()
-    assert table["hypervolume"].iloc[-1] == pareto.hypervolume(values, (1.5, 1.5))
+    assert table["is_pareto"].tolist() == pareto.find_pareto_front(values).tolist()
+    assert table["hypervolume"].iloc[-1] == pareto.compute_hypervolume(values, (1.5, 1.5))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -155,7 +160,7 @@ def test_a_model_beats_chance_at_the_same_budget():
 
 def test_one_objective_and_three_are_searched_as_well():
     for width in (1, 3):
-        result = search(
+        result = run_search(
             lambda settings, w=width: np.column_stack([conflict(settings), conflict(settings)[:, :1]])[:, :w],
             SPACE, tuple("abc"[:width]), evaluations=16, seed=1,
         )  # fmt: skip
@@ -165,15 +170,15 @@ def test_one_objective_and_three_are_searched_as_well():
 def test_the_batch_in_flight_is_not_asked_twice():
     rng = np.random.default_rng(0)
     points = rng.random((12, 3))
-    asked = np.array(bayes.propose(points, rng.random((12, 2)), 4, seed=5))
+    asked = np.array(bayes.propose_points(points, rng.random((12, 2)), 4, seed=5))
     gaps = np.linalg.norm(asked[:, None] - np.vstack([points, asked]), axis=-1)
     assert ((asked >= 0) & (asked <= 1)).all()
     assert (np.sort(gaps, axis=1)[:, 1] > 1e-6).all()
 
 
 def test_generations_follow_their_answers():
-    first = np.random.default_rng(0).random((evolution.POPULATION, 2))
-    generations = evolution.generations(first, 1, seed=0)
+    first = np.random.default_rng(0).random((evolution.POPULATION_SIZE, 2))
+    generations = evolution.generate_populations(first, 1, seed=0)
     asked = next(generations)
     np.testing.assert_array_equal(asked, first)
     for _ in range(12):

@@ -24,8 +24,8 @@ from emqa_dask.run.task import Limits, Task
 from emqa_dask.settings import Cohort, Detect, Settings, dump
 from emqa_dask.store import files, layout
 from emqa_dask.tune import lattice, pareto, plots, rewards, search
-from emqa_dask.tune.lattice import Physics
-from emqa_dask.tune.space import Space
+from emqa_dask.tune.lattice import LatticePhysics
+from emqa_dask.tune.space import SearchSpace
 
 # By a lattice's measure 41 % of objects that lie anywhere are crowded: without one the image has to bear them out.
 LATTICE_REWARDS = ("count_error", "crowding")
@@ -68,13 +68,13 @@ class TuneOptions:
         self.physics()
         self.objectives()
 
-    def physics(self) -> Physics | None:
+    def physics(self) -> LatticePhysics | None:
         """ValueError where both a lattice and a density are given."""
         if self.lattice and self.count_per_um2 is not None:
             raise ValueError("--lattice and --count-per-um2 exclude each other: a lattice says the density, too")
         if self.lattice:
             return lattice.read_lattice(self.lattice)
-        return None if self.count_per_um2 is None else lattice.from_density(self.count_per_um2)
+        return None if self.count_per_um2 is None else lattice.make_density_physics(self.count_per_um2)
 
     def objectives(self) -> tuple[str, ...]:
         """The rewards by name; ValueError for those that do not exist."""
@@ -82,7 +82,7 @@ class TuneOptions:
             LATTICE_REWARDS if self.lattice else IMAGE_REWARDS if self.count_per_um2 is None else DENSITY_REWARDS
         )
         for name in chosen:
-            rewards.reward(name)
+            rewards.load_reward(name)
         return tuple(chosen)
 
 
@@ -124,7 +124,11 @@ def _tune(root, cohort, settings, wanted, physics, names, client, say) -> TunedG
     rows = cohort.rows.assign(nm_per_pixel=wanted.nm_per_pixel) if is_known else cohort.rows
     nm = float(np.nanmedian(rows["nm_per_pixel"])) if rows["nm_per_pixel"].notna().any() else math.nan
     common = cohort.match.detect(settings.detect).with_pixel_size(nm)
-    space = Space.from_physics(physics, nm) if physics is not None and not math.isnan(physics.spacing_nm) else Space()
+    space = (
+        SearchSpace.from_physics(physics, nm)
+        if physics is not None and not math.isnan(physics.spacing_nm)
+        else SearchSpace()
+    )
     before = {key: getattr(common, key) for key in SEARCHED_SETTINGS}
     methods = [wanted.method, *(m for m in search.METHODS if wanted.baselines and m != wanted.method)]
     traces = {}
@@ -141,7 +145,7 @@ def _tune(root, cohort, settings, wanted, physics, names, client, say) -> TunedG
                 say(f"{cohort.name}: {n_done} of {wanted.evaluations * len(methods)} evaluations")
             return values
 
-        traces[method] = search.search(
+        traces[method] = search.run_search(
             evaluate,
             space,
             names,
@@ -209,15 +213,15 @@ def _write(out: str, settings: Settings, done: list[TunedGroup], wanted: TuneOpt
 def _figures(tuned: TunedGroup, wanted: TuneOptions) -> dict[str, bytes]:
     """Traces and figures of a cohort by the names of their files."""
     made = {f"trace-{method}.csv": trace.table.to_csv(index=False).encode() for method, trace in tuned.traces.items()}
-    figures = {"hypervolume": plots.hypervolume_figure(_volumes(tuned.traces))}
+    figures = {"hypervolume": plots.plot_hypervolume(_volumes(tuned.traces))}
     if len(tuned.traces[wanted.method].objectives) > 1:
-        figures["pareto"] = plots.pareto_figure(tuned.traces[wanted.method])
+        figures["pareto"] = plots.plot_pareto_front(tuned.traces[wanted.method])
     if len(tuned.windows):
         table = tuned.windows.assign(uri=tuned.windows["uri"].map(defuse))
         made["windows.csv"] = table.to_csv(index=False).encode()
         for k, (uri, table) in enumerate(tuned.windows.groupby("uri", sort=False)):
             labels = {"threshold": f"threshold, {uri}", "overlap": "overlap"}
-            figures[f"windows-{k}"] = plots.windows_figure(table, labels)
+            figures[f"windows-{k}"] = plots.plot_tile_map(table, labels)
     for name, figure in figures.items():
         stream = io.BytesIO()
         figure.savefig(stream, format="png", dpi=150)
@@ -228,7 +232,10 @@ def _figures(tuned: TunedGroup, wanted: TuneOptions) -> dict[str, bytes]:
 def _volumes(traces: dict[str, search.Trace]) -> dict[str, np.ndarray]:
     """Hypervolumes of several searches, measured from one point."""
     reference = np.max([trace.reference for trace in traces.values()], axis=0)
-    return {m: pareto.hypervolumes(t.table[list(t.objectives)].to_numpy(), reference) for m, t in traces.items()}
+    return {
+        m: pareto.compute_hypervolume_trace(t.table[list(t.objectives)].to_numpy(), reference)
+        for m, t in traces.items()
+    }
 
 
 def _key(cohort: Cohort) -> tuple:

@@ -141,4 +141,4 @@ def disordered_fraction(image: np.ndarray, blobs: pd.DataFrame, settings: Settin
     from emqa_dask.tune import order  # most runs do well without scikit-learn's mixtures
 
     how = settings.detect
-    return order.order_map(normalise(image, how.low_percentile, how.high_percentile), blobs).area_fraction
+    return order.compute_order_map(normalise(image, how.low_percentile, how.high_percentile), blobs).area_fraction

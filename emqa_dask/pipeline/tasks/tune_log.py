@@ -11,8 +11,8 @@ from emqa_dask.detect.candidates import Candidates, candidates, chosen_detection
 from emqa_dask.run.supervise import Call, direct
 from emqa_dask.settings import Detect
 from emqa_dask.store import micrographs
-from emqa_dask.tune import rewards, windows
-from emqa_dask.tune.lattice import Physics
+from emqa_dask.tune import rewards, tiles
+from emqa_dask.tune.lattice import LatticePhysics
 
 SEARCHED_SETTINGS = ("threshold", "overlap", "min_sigma", "max_sigma", "num_sigma", "log_scale")
 
@@ -23,7 +23,7 @@ def evaluate_settings(
     floor: Detect,
     tried: Sequence[Detect],
     names: Sequence[str],
-    physics: Physics | None,
+    physics: LatticePhysics | None,
     call: Call = direct,
 ) -> dict:
     """What the rewards `names` say of a micrograph's detections with each of the settings `tried`."""
@@ -40,7 +40,7 @@ def evaluate_tiles(
     floor: Detect,
     tried: Sequence[Detect],
     names: Sequence[str],
-    physics: Physics | None,
+    physics: LatticePhysics | None,
     call: Call = direct,
 ) -> dict:
     """The best of the settings `tried` in every window of a micrograph; windows overlap by half."""
@@ -48,16 +48,16 @@ def evaluate_tiles(
     points = {settings: _detect_points(root, row, floor, settings) for settings in tried}
     known = [{key: getattr(settings, key) for key in SEARCHED_SETTINGS} for settings in tried]
 
-    def evaluate(window: windows.Window, _: list[dict]) -> list[list[float]]:
+    def evaluate(window: tiles.Tile, _: list[dict]) -> list[list[float]]:
         scene = rewards.Scene(image[window.y0 : window.y1, window.x0 : window.x1], row["nm_per_pixel"], physics)
-        return [_compute_rewards(windows.inside(points[settings], window), scene, names) for settings in tried]
+        return [_compute_rewards(tiles.select_points(points[settings], window), scene, names) for settings in tried]
 
-    parts = windows.windows(image.shape, size_px, max(1, size_px // 2))
-    return {"table": windows.tune_windows(parts, known, evaluate, names, choose)}
+    parts = tiles.place_tiles(image.shape, size_px, max(1, size_px // 2))
+    return {"table": tiles.tune_tiles(parts, known, evaluate, names, choose)}
 
 
 def _compute_rewards(points: pd.DataFrame, scene: rewards.Scene, names: Sequence[str]) -> list[float]:
-    return [float(rewards.reward(name)(points, scene)) for name in names]
+    return [float(rewards.load_reward(name)(points, scene)) for name in names]
 
 
 def _detect_points(root: str, row: dict, floor: Detect, settings: Detect) -> pd.DataFrame:

@@ -40,5 +40,5 @@ def map_micrograph(root: str, row: dict, out: str, settings: Detect, call: Call 
 def compute_overlay_map(image: np.ndarray, settings: Detect, title: str) -> tuple[order.OrderMap, Figure]:
     """The map of one micrograph around its detections, and its overlay."""
     pixels = normalise(image, settings.low_percentile, settings.high_percentile)
-    found = order.order_map(pixels, log.detect_image(image, settings))
-    return found, order_figures.overlay(pixels, found, title=title)
+    found = order.compute_order_map(pixels, log.detect_image(image, settings))
+    return found, order_figures.draw_overlay(pixels, found, title=title)

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from emqa_dask.tune import pareto
 
 
-class Window(NamedTuple):
+class Tile(NamedTuple):
     """A part of an image, half-open, px."""
 
     y0: int
@@ -20,7 +20,7 @@ class Window(NamedTuple):
     x1: int
 
 
-def windows(shape: tuple[int, int], size_px: int, step_px: int) -> list[Window]:
+def place_tiles(shape: tuple[int, int], size_px: int, step_px: int) -> list[Tile]:
     """Windows of `size_px`, `step_px` apart, that cover an image of `shape`, row by row; those at the end lie flush.
 
     A side shorter than `size_px` is one window; an empty image has none. Raises ValueError unless
@@ -30,19 +30,19 @@ def windows(shape: tuple[int, int], size_px: int, step_px: int) -> list[Window]:
         raise ValueError(f"step_px is {step_px} and size_px {size_px}: 1 <= step_px <= size_px leaves no gap")
     if 0 in shape:
         return []
-    starts = [_starts(side, size_px, step_px) for side in shape]
-    return [Window(y, x, min(y + size_px, shape[0]), min(x + size_px, shape[1])) for y in starts[0] for x in starts[1]]
+    starts = [_compute_starts(side, size_px, step_px) for side in shape]
+    return [Tile(y, x, min(y + size_px, shape[0]), min(x + size_px, shape[1])) for y in starts[0] for x in starts[1]]
 
 
-def _starts(side: int, size: int, step: int) -> list[int]:
+def _compute_starts(side: int, size: int, step: int) -> list[int]:
     last = max(side - size, 0)
     return [*range(0, last, step), last]
 
 
-def tune_windows(
-    parts: Sequence[Window],
+def tune_tiles(
+    parts: Sequence[Tile],
     candidates: Sequence[dict],
-    evaluate_window: Callable[[Window, list[dict]], ArrayLike],
+    evaluate_window: Callable[[Tile, list[dict]], ArrayLike],
     objectives: Sequence[str],
     distance: str = "euclidean",
     least_range: ArrayLike = 0.0,
@@ -63,14 +63,14 @@ def tune_windows(
             chosen = dict.fromkeys(names, math.nan)
             found = np.full(len(objectives), np.nan)
         else:
-            best = pareto.nearest_to_ideal(values, distance, least_range)
+            best = pareto.select_nearest_to_ideal(values, distance, least_range)
             chosen = candidates[best]
             found = values[best]
         rows.append(part._asdict() | chosen | dict(zip(objectives, found)))
-    return pd.DataFrame(rows, columns=[*Window._fields, *names, *objectives])
+    return pd.DataFrame(rows, columns=[*Tile._fields, *names, *objectives])
 
 
-def inside(points: pd.DataFrame, window: Window) -> pd.DataFrame:
+def select_points(points: pd.DataFrame, window: Tile) -> pd.DataFrame:
     """The points whose centre (y_px, x_px) lies in `window`, in the window's own coordinates; so are their boxes."""
     y, x = points["y_px"], points["x_px"]
     # Pixel centres are integers: pixel y0 begins at y0 - 0.5.
@@ -79,7 +79,7 @@ def inside(points: pd.DataFrame, window: Window) -> pd.DataFrame:
     return points[keep].assign(**{name: points[name][keep] - by for name, by in moved.items() if name in points})
 
 
-def owner(table: pd.DataFrame, y: ArrayLike, x: ArrayLike) -> NDArray[np.int64]:
+def find_nearest_tile(table: pd.DataFrame, y: ArrayLike, x: ArrayLike) -> NDArray[np.int64]:
     """The row of `table` (a map of windows) whose centre is nearest to each place: int64 (n,); -1 without windows.
 
     Points detected with each window's settings are kept where that window owns them, so that overlapping windows count
