@@ -52,13 +52,13 @@ def against_noise(arguments) -> tuple[list[dict], dict]:
 
 def one_noise(case: columns.Case, noise: float, seed: int, network) -> list[dict]:
     log = columns.Log(case.image)
-    space = SearchSpace.from_physics(case.physics, case.nm_per_pixel)
+    space = SearchSpace.make_for_physics(case.physics, case.nm_per_pixel)
     started = time.perf_counter()
     trace = run_search(evaluator(case, log), space, OBJECTIVES, evaluations=BUDGET, seed=seed, reference=VALUED)
     seconds = time.perf_counter() - started
     reached = (trace.table[list(OBJECTIVES)] <= FIT).all(axis=1)
     found = {
-        "LoG*": log.points(trace.settings(least_range=WORTH)),
+        "LoG*": log.points(trace.select_settings(min_range=WORTH)),
         "LoG, defaults": detect_image(case.image, Detect(polarity="bright")),
         "LoG, scikit-image": columns.skimage_points(case.image),
         "network": columns.network_points(network, case.image),
@@ -68,7 +68,7 @@ def one_noise(case: columns.Case, noise: float, seed: int, network) -> list[dict
         row = {"case": case.name, "noise": noise, "seed": seed, "method": method, **columns.judged(points, case)}
         row["n_true"] = len(case.sites)
         if method == "LoG*":
-            row |= trace.settings(least_range=WORTH) | {"seconds": seconds, "scale_sets": log.n_searched}
+            row |= trace.select_settings(min_range=WORTH) | {"seconds": seconds, "scale_sets": log.n_searched}
             row["evaluations_to_aim"] = int(reached.idxmax()) + 1 if reached.any() else None
         rows.append(row)
     return rows
@@ -167,7 +167,7 @@ def by_window(arguments, out: Path) -> dict:
     grain = np.random.default_rng(0).standard_normal(case.image.shape, dtype=np.float32)
     case = case._replace(image=case.image + grain * np.linspace(0, 1.2, 768, dtype=np.float32))
     log = columns.Log(case.image)
-    space = SearchSpace.from_physics(case.physics, case.nm_per_pixel)
+    space = SearchSpace.make_for_physics(case.physics, case.nm_per_pixel)
     trace = run_search(evaluator(case, log), space, OBJECTIVES, evaluations=BUDGET, seed=0, reference=VALUED)
     tried = trace.table.drop(columns=["evaluation", *OBJECTIVES, "is_pareto", "hypervolume"]).to_dict("records")
     chosen = [rewards.load_reward(name) for name in OBJECTIVES]
@@ -176,7 +176,7 @@ def by_window(arguments, out: Path) -> dict:
         scene = Scene(case.image[window.y0 : window.y1, window.x0 : window.x1], case.nm_per_pixel, case.physics)
         return [[judge(select_points(log.points(s), window), scene) for judge in chosen] for s in asked]
 
-    table = tune_tiles(place_tiles(case.image.shape, 192, 96), tried, evaluate, OBJECTIVES, least_range=WORTH)
+    table = tune_tiles(place_tiles(case.image.shape, 192, 96), tried, evaluate, OBJECTIVES, min_range=WORTH)
     kept = []
     for index, row in table.iterrows():
         points = log.points(
@@ -186,7 +186,7 @@ def by_window(arguments, out: Path) -> dict:
     labels = {"threshold": "threshold (of the grey range)", "max_sigma": "max_sigma (px)"}
     plots.save_figure(plots.plot_tile_map(table, labels, case.image), out / "windows.png")
     result = {
-        "one_setting": columns.judged(log.points(trace.settings(least_range=WORTH)), case),
+        "one_setting": columns.judged(log.points(trace.select_settings(min_range=WORTH)), case),
         "a_setting_a_window": columns.judged(pd.concat(kept), case),
         "windows": len(table),
     }
@@ -230,7 +230,7 @@ def tuned(logs: list[columns.Log], space: SearchSpace, name: str, evaluations: i
     def evaluate(asked):
         return [[float(np.mean([judge(log.points(s), Scene(log.image)) for log in logs]))] for s in asked]
 
-    return run_search(evaluate, space, [name], evaluations=evaluations, seed=0).settings()
+    return run_search(evaluate, space, [name], evaluations=evaluations, seed=0).select_settings()
 
 
 def print_particles(rows: list[dict]) -> None:

@@ -23,7 +23,7 @@ MIN_TEXTURE = 0.05  # of the texture at the points: below it, and out of their r
 
 class OrderMap(NamedTuple):
     points: pd.DataFrame  # y_px, x_px, p_disordered (NaN where it cannot be judged), is_disordered; the input's order
-    windows: pd.DataFrame  # y0, x0, y1, x1 (px, half-open), n_points, disordered_fraction (of the area)
+    tiles: pd.DataFrame  # y0, x0, y1, x1 (px, half-open), n_points, disordered_fraction (of the area)
     mask: NDArray[np.bool_]  # (h, w): the disordered regions
     area_fraction: float  # of the image; 0 for a perfect crystal, NaN where it cannot be judged
     settings: dict  # verdict, covariance, threshold, both rewards, and the lengths that were used

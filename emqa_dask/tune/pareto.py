@@ -66,10 +66,10 @@ def compute_hypervolume_trace(objectives: ArrayLike, reference: ArrayLike) -> ND
     return np.array([compute_hypervolume(array[: k + 1], reference) for k in range(len(array))])
 
 
-def normalise_objectives(objectives: ArrayLike, least_range: ArrayLike = 0.0) -> NDArray[np.float64]:
+def normalise_objectives(objectives: ArrayLike, min_range: ArrayLike = 0.0) -> NDArray[np.float64]:
     """`objectives` (n x m) with their Pareto front's smallest value at 0 and its largest at 1, objective by objective.
 
-    An objective that spans less than `least_range` (one number, or one for each objective, in its units) is divided by
+    An objective that spans less than `min_range` (one number, or one for each objective, in its units) is divided by
     that instead: a front of 0.2 % to 0.5 % must not weigh as much as one of 2 % to 20 %. One that is constant is only
     shifted. Rows off the front may exceed 1. Without a finite row everything is NaN.
     """
@@ -78,15 +78,15 @@ def normalise_objectives(objectives: ArrayLike, least_range: ArrayLike = 0.0) ->
     if len(front) == 0:
         return np.full(array.shape, np.nan)
     low, high = front.min(axis=0), front.max(axis=0)
-    span = np.maximum(high - low, least_range)
+    span = np.maximum(high - low, min_range)
     return (array - low) / np.where(span > 0, span, 1.0)
 
 
-def select_nearest_to_ideal(objectives: ArrayLike, distance: str = "euclidean", least_range: ArrayLike = 0.0) -> int:
+def select_nearest_to_ideal(objectives: ArrayLike, distance: str = "euclidean", min_range: ArrayLike = 0.0) -> int:
     """The row of `objectives` (n x m) on the Pareto front that is nearest to the ideal point (the front's minima).
 
     `distance` is "euclidean" or "chebyshev", taken after normalisation over the front (Barakati et al., Physics-based
-    reward driven image analysis in microscopy; `least_range` see `normalised`). Ties go to the other distance, then to
+    reward driven image analysis in microscopy; `min_range` see `normalised`). Ties go to the other distance, then to
     the smaller first objective (and second, ...), then to the first row. Raises ValueError for an unknown distance, and
     when no row is finite.
     """
@@ -95,7 +95,7 @@ def select_nearest_to_ideal(objectives: ArrayLike, distance: str = "euclidean", 
     front = np.flatnonzero(find_pareto_front(objectives))
     if len(front) == 0:
         raise ValueError("no setting has finite objectives: check the rewards and the search's bounds")
-    unit = normalise_objectives(objectives, least_range)[front]
+    unit = normalise_objectives(objectives, min_range)[front]
     lengths = {"euclidean": np.sqrt((unit**2).sum(axis=1)), "chebyshev": unit.max(axis=1)}
     first = lengths.pop(distance)
     (second,) = lengths.values()

@@ -34,7 +34,7 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     return Path(path)
 
 
-def plot_pareto_front(trace: Trace, labels: Sequence[str] | None = None, least_range: ArrayLike = 0.0) -> Figure:
+def plot_pareto_front(trace: Trace, labels: Sequence[str] | None = None, min_range: ArrayLike = 0.0) -> Figure:
     """All evaluated settings of a search in the plane of its first two objectives, the front, and both choices.
 
     `labels` name the axes with their units. Settings without finite objectives are counted in the title. An
@@ -55,7 +55,7 @@ def plot_pareto_front(trace: Trace, labels: Sequence[str] | None = None, least_r
     )
     if len(front):
         for distance, marker, size in (("euclidean", "o", 150), ("chebyshev", "s", 260)):
-            row = trace.chosen(distance, least_range)
+            row = trace.select_row(distance, min_range)
             style = {"facecolors": "none", "edgecolors": "black", "linewidths": 1.4, "marker": marker, "s": size}
             axis.scatter([row[names[0]]], [row[names[1]]], label=f"nearest, {distance.capitalize()}", zorder=3, **style)
     for name, scale, limits in ((names[0], axis.set_xscale, axis.set_xlim), (names[1], axis.set_yscale, axis.set_ylim)):

@@ -25,18 +25,18 @@ class Trace(NamedTuple):
     objectives: tuple[str, ...]  # names of the objectives' columns
     reference: tuple[float, ...]  # the point that hypervolumes are measured from
 
-    def chosen(self, distance: str = "euclidean", least_range: ArrayLike = 0.0) -> pd.Series:
+    def select_row(self, distance: str = "euclidean", min_range: ArrayLike = 0.0) -> pd.Series:
         """The row that `pareto.nearest_to_ideal` picks."""
-        return self.table.iloc[self._row(distance, least_range)]
+        return self.table.iloc[self._select_row_number(distance, min_range)]
 
-    def settings(self, distance: str = "euclidean", least_range: ArrayLike = 0.0) -> dict:
+    def select_settings(self, distance: str = "euclidean", min_range: ArrayLike = 0.0) -> dict:
         """The settings of that row, as `evaluate` got them."""
-        row = self._row(distance, least_range)
+        row = self._select_row_number(distance, min_range)
         columns = self.table.columns.drop(["evaluation", *self.objectives, "is_pareto", "hypervolume"])
         return self.table.loc[[row], columns].to_dict("records")[0]
 
-    def _row(self, distance: str, least_range: ArrayLike) -> int:
-        return pareto.select_nearest_to_ideal(self.table[list(self.objectives)], distance, least_range)
+    def _select_row_number(self, distance: str, min_range: ArrayLike) -> int:
+        return pareto.select_nearest_to_ideal(self.table[list(self.objectives)], distance, min_range)
 
 
 def run_search(
@@ -73,13 +73,13 @@ def run_search(
     settings = []
     values = np.zeros((0, len(objectives)))
     propose = _make_proposer(method, len(space.names), len(objectives), evaluations, seed)
-    waiting = [(space.unit(known), known) for known in initial]
+    waiting = [(space.locate(known), known) for known in initial]
     while len(settings) < evaluations:
         count = min(batch, evaluations - len(settings))
         asked = waiting[:count]
         waiting = waiting[count:]
         for point in propose(np.array(points).reshape(-1, len(space.names)), values, count - len(asked)):
-            asked.append((point, space.settings(point)))
+            asked.append((point, space.make_settings(point)))
         new = np.asarray(evaluate([known for _, known in asked]), np.float64)
         if new.shape != (len(asked), len(objectives)):
             raise ValueError(f"evaluate gave {new.shape} for {len(asked)} settings and {len(objectives)} objectives")

@@ -42,7 +42,7 @@ class SearchSpace:
             raise ValueError(f"scales_per_octave is {self.scales_per_octave}: it has to be at least 1")
 
     @staticmethod
-    def from_physics(physics: LatticePhysics, nm_per_pixel: float, **bounds: Bounds) -> "SearchSpace":
+    def make_for_physics(physics: LatticePhysics, nm_per_pixel: float, **bounds: Bounds) -> "SearchSpace":
         """Scales from the distance between neighbours d, where a row of columns answers most: sigma = 0.225 d.
 
         That is the maximum over s of (s k)^2 exp(-(s k)^2 / 2) for k = 2 pi / d. Searched from 0.1 d (below is grain)
@@ -56,7 +56,7 @@ class SearchSpace:
         """The coordinates of the unit cube: the fields whose bounds differ."""
         return tuple(name for name in FIELDS if np.ptp(getattr(self, name)) > 0)
 
-    def settings(self, unit: Sequence[float]) -> dict[str, float | int | bool]:
+    def make_settings(self, unit: Sequence[float]) -> dict[str, float | int | bool]:
         """Settings as `settings.Detect` has them, at a point of the unit cube (one coordinate for each of `names`)."""
         at = dict(zip(self.names, unit))
         value = {
@@ -75,7 +75,7 @@ class SearchSpace:
             "log_scale": True,
         }
 
-    def unit(self, settings: dict) -> NDArray[np.float64]:
+    def locate(self, settings: dict) -> NDArray[np.float64]:
         """The point of the unit cube nearest to `settings`, of which threshold, overlap, min_ and max_sigma count."""
         value = settings | {"sigma_ratio": settings["max_sigma"] / settings["min_sigma"]}
         return np.array([_locate_in_bounds(getattr(self, name), value[name], name != "overlap") for name in self.names])

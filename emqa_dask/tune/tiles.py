@@ -45,7 +45,7 @@ def tune_tiles(
     evaluate_window: Callable[[Tile, list[dict]], ArrayLike],
     objectives: Sequence[str],
     distance: str = "euclidean",
-    least_range: ArrayLike = 0.0,
+    min_range: ArrayLike = 0.0,
 ) -> pd.DataFrame:
     """The best of `candidates` (settings) in each of `parts`: rows y0, x0, y1, x1, the settings, the objectives.
 
@@ -63,7 +63,7 @@ def tune_tiles(
             chosen = dict.fromkeys(names, math.nan)
             found = np.full(len(objectives), np.nan)
         else:
-            best = pareto.select_nearest_to_ideal(values, distance, least_range)
+            best = pareto.select_nearest_to_ideal(values, distance, min_range)
             chosen = candidates[best]
             found = values[best]
         rows.append(part._asdict() | chosen | dict(zip(objectives, found)))

@@ -12,7 +12,7 @@ from emqa_dask.cli import main
 from emqa_dask.pipeline.commands.triage import run
 from emqa_dask.pipeline.commands.tune_log import TuneOptions, tune_log
 from emqa_dask.pipeline.commands.tune_order import map_order
-from emqa_dask.pipeline.workspace import cohorts, micrograph_ledger
+from emqa_dask.pipeline.workspace import acquisition_groups, micrograph_ledger
 from emqa_dask.pipeline.workspace.stages import folders
 from emqa_dask.settings import Cohort, load_settings, replace
 from emqa_dask.store import layout, parts
@@ -64,23 +64,23 @@ def lattice(tmp_path):
 
 
 def test_every_micrograph_is_in_the_cohort_that_it_was_sampled_for(workspace, atomic):
-    found = cohorts.sample_groups(workspace, n_images=1)
-    assert sorted(c.n for c in found) == [1, 2, 2]
+    found = acquisition_groups.sample_groups(workspace, n_images=1)
+    assert sorted(c.n_micrographs for c in found) == [1, 2, 2]
     assert {len(c.rows) for c in found} == {1}
-    numbered = [dataclasses.replace(c.match, changes=(("threshold", 0.1 + k / 100),)) for k, c in enumerate(found)]
+    numbered = [dataclasses.replace(c.cohort, changes=(("threshold", 0.1 + k / 100),)) for k, c in enumerate(found)]
     settings = dataclasses.replace(atomic, cohorts=tuple(numbered))
     for k, cohort in enumerate(found):
         for row in cohort.rows.itertuples():
             how = settings.detect_of(row.uri, row.instrument, row.magnification)
             assert how.threshold == 0.1 + k / 100
-    pd.testing.assert_frame_equal(found[0].rows, cohorts.sample_groups(workspace, n_images=1)[0].rows)
+    pd.testing.assert_frame_equal(found[0].rows, acquisition_groups.sample_groups(workspace, n_images=1)[0].rows)
 
 
 def test_patterns_make_cohorts_in_their_order(workspace):
-    found = cohorts.sample_groups(workspace, 9, ("*perfect*", "day*"))
-    assert [(c.match.uri, c.n) for c in found] == [("*perfect*", 2), ("day*", 2)]
+    found = acquisition_groups.sample_groups(workspace, 9, ("*perfect*", "day*"))
+    assert [(c.cohort.uri, c.n_micrographs) for c in found] == [("*perfect*", 2), ("day*", 2)]
     with pytest.raises(ValueError, match="--cohort nothing/"):
-        cohorts.sample_groups(workspace, 9, ("nothing/*",))
+        acquisition_groups.sample_groups(workspace, 9, ("nothing/*",))
 
 
 def test_tuning_writes_settings_that_find_the_columns(workspace, atomic, lattice, tmp_path):
@@ -98,9 +98,9 @@ def test_tuning_writes_settings_that_find_the_columns(workspace, atomic, lattice
     assert made >= expected | {f"trace-{method}.csv" for method in ("bayes", "random", "evolution")}
     traces = [pd.read_csv(path) for path in (tmp_path / "one.tune").rglob("trace-*.csv")]
     assert [len(trace) for trace in traces] == [20, 20, 20]
-    windows = tuned.windows.groupby("uri")
-    assert windows.ngroups == 2
-    assert windows[["y1", "x1"]].max().eq(320).all(axis=None)
+    tiles = tuned.tiles.groupby("uri")
+    assert tiles.ngroups == 2
+    assert tiles[["y1", "x1"]].max().eq(320).all(axis=None)
 
 
 def size_of(points, scene) -> float:

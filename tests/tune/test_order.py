@@ -79,7 +79,7 @@ def test_perfect_crystals_have_no_region(cell):
     assert found.area_fraction == 0
     assert not found.mask.any()
     assert not found.points["is_disordered"].any()
-    assert (found.windows["disordered_fraction"] == 0).all()
+    assert (found.tiles["disordered_fraction"] == 0).all()
     assert found.settings["covariance"] is None
 
 
@@ -129,7 +129,7 @@ def test_white_noise_and_few_points_are_unknown():
         assert np.isnan(found.area_fraction)
         assert found.points["p_disordered"].isna().all()
         assert not found.points["is_disordered"].any()
-        assert found.windows["disordered_fraction"].isna().all()
+        assert found.tiles["disordered_fraction"].isna().all()
         assert found.settings["verdict"].startswith("unknown")
 
 
@@ -183,7 +183,7 @@ def test_the_image_and_the_points_are_left_alone(damaged):
 def test_windows_tile_the_image_and_add_up(damaged):
     sample, points, _ = damaged
     found = compute_order_map(sample.image, points, window_px=70)
-    windows = found.windows
+    windows = found.tiles
     area = (windows["y1"] - windows["y0"]) * (windows["x1"] - windows["x0"])
     assert area.sum() == found.mask.size
     assert windows["n_points"].sum() == len(points)

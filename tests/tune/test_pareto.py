@@ -103,8 +103,8 @@ def test_the_distances_differ_on_a_concave_front():
 def test_a_range_that_is_not_worth_a_trade_does_not_decide():
     values = [[0.016, 0.005], [0.105, 0.003], [0.179, 0.0]]
     assert pareto.select_nearest_to_ideal(values) == 1
-    assert pareto.select_nearest_to_ideal(values, least_range=0.1) == 0
-    assert pareto.select_nearest_to_ideal(values, "chebyshev", least_range=(0.1, 0.001)) == 1
+    assert pareto.select_nearest_to_ideal(values, min_range=0.1) == 0
+    assert pareto.select_nearest_to_ideal(values, "chebyshev", min_range=(0.1, 0.001)) == 1
 
 
 @settings(deadline=None)
@@ -112,7 +112,7 @@ def test_a_range_that_is_not_worth_a_trade_does_not_decide():
 def test_a_small_least_range_changes_nothing(values):
     for distance in pareto.DISTANCES:
         here = pareto.select_nearest_to_ideal(values, distance)
-        assert pareto.select_nearest_to_ideal(values, distance, least_range=0.5) == here
+        assert pareto.select_nearest_to_ideal(values, distance, min_range=0.5) == here
 
 
 def test_ties_go_to_the_first_objective_and_then_to_the_first_row():

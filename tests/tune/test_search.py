@@ -32,41 +32,41 @@ def run(evaluate=conflict, **changes):
 @settings(deadline=None)
 @given(st.tuples(unit, unit, unit, unit))
 def test_every_point_of_the_cube_is_a_setting_that_a_detector_takes(point):
-    settings = SPACE.settings(point)
+    settings = SPACE.make_settings(point)
     Detect(**settings).check()
     assert settings["min_sigma"] < settings["max_sigma"]
     assert SPACE.min_sigma[0] <= settings["min_sigma"] <= SPACE.min_sigma[1] * 2**0.125
-    again = SPACE.settings(SPACE.unit(settings))
+    again = SPACE.make_settings(SPACE.locate(settings))
     assert again == pytest.approx(settings)
 
 
 def test_equal_bounds_fix_a_setting_and_take_no_coordinate():
     space = SearchSpace(overlap=(0.5, 0.5), min_sigma=(3.0, 3.0))
     assert space.names == ("threshold", "sigma_ratio")
-    settings = space.settings([0.0, 1.0])
+    settings = space.make_settings([0.0, 1.0])
     assert settings["overlap"] == 0.5
     assert settings["min_sigma"] == 3.0
     assert settings["threshold"] == pytest.approx(0.01)
 
 
 def test_thresholds_and_sigmas_are_searched_logarithmically():
-    middle = SearchSpace(min_sigma=(1, 16), threshold=(0.01, 1)).settings([0.5] * 4)
+    middle = SearchSpace(min_sigma=(1, 16), threshold=(0.01, 1)).make_settings([0.5] * 4)
     assert middle["threshold"] == pytest.approx(0.1)
     assert middle["min_sigma"] == pytest.approx(4)
 
 
 def test_the_physics_sets_the_scales():
-    space = SearchSpace.from_physics(make_cell_physics(0.4, 0.4, 90, [[0, 0]]), 0.04)
+    space = SearchSpace.make_for_physics(make_cell_physics(0.4, 0.4, 90, [[0, 0]]), 0.04)
     assert space.min_sigma == pytest.approx((1.0, 2.6))
     assert space.min_sigma[0] < 2.25 < space.min_sigma[1]
-    assert SearchSpace.from_physics(
+    assert SearchSpace.make_for_physics(
         make_cell_physics(0.4, 0.4, 90, [[0, 0]]), 0.04, threshold=(0.1, 0.2)
     ).threshold == (
         0.1,
         0.2,
     )
     with pytest.raises(ValueError, match="--nm-per-pixel"):
-        SearchSpace.from_physics(make_cell_physics(0.4, 0.4, 90, [[0, 0]]), np.nan)
+        SearchSpace.make_for_physics(make_cell_physics(0.4, 0.4, 90, [[0, 0]]), np.nan)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_a_seed_is_a_trace_and_another_seed_another(method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_known_settings_come_first_and_count(method):
-    known = [SPACE.settings([0.1, 0.2, 0.3, 0.4]), SPACE.settings([0.9, 0.8, 0.7, 0.6])]
+    known = [SPACE.make_settings([0.1, 0.2, 0.3, 0.4]), SPACE.make_settings([0.9, 0.8, 0.7, 0.6])]
     table = run(method=method, initial=known, evaluations=20).table
     assert len(table) == 20
     assert table.loc[:1, list(known[0])].to_dict("records") == known
@@ -119,8 +119,8 @@ def test_known_settings_come_first_and_count(method):
 def test_the_chosen_settings_are_those_that_were_evaluated():
     result = run(method="random")
     for distance in pareto.DISTANCES:
-        settings = result.settings(distance)
-        row = result.chosen(distance)
+        settings = result.select_settings(distance)
+        row = result.select_row(distance)
         Detect(**settings).check()
         assert conflict([settings])[0].tolist() == row[list(NAMES)].tolist()
 
@@ -138,7 +138,7 @@ def test_settings_that_fail_stay_in_the_table_and_off_the_front(method):
     assert 0 < failed.sum() < 30
     assert not result.table["is_pareto"][failed].any()
     assert np.isfinite(result.table["hypervolume"]).all()
-    assert np.isfinite(result.chosen()[list(NAMES)].astype(float)).all()
+    assert np.isfinite(result.select_row()[list(NAMES)].astype(float)).all()
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -147,7 +147,7 @@ def test_when_all_fails_the_search_ends_and_the_choice_says_so(method):
     assert len(result.table) == 24
     assert (result.table["hypervolume"] == 0).all()
     with pytest.raises(ValueError, match="finite"):
-        result.chosen()
+        result.select_row()
 
 
 def test_a_model_beats_chance_at_the_same_budget():

@@ -1,13 +1,15 @@
-"""emqa tune log: settings of [detect] for each cohort of an archive, chosen by rewards on some of its micrographs."""
+"""emqa tune log: settings of [detect] for each group of micrographs, chosen by rewards on a sample of the group.
+
+A group is instrument x magnification x folder, or the micrographs that a pattern selects. The settings file gets a
+section [[cohorts]] for each group.
+"""
 
 import dataclasses
 import functools
-import io
 import math
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,48 +17,47 @@ import pandas as pd
 from emqa_dask.number_ranges import check_integer, check_number, check_seed
 from emqa_dask.pipeline import PRELOAD
 from emqa_dask.pipeline.commands import tune_log_files
-from emqa_dask.pipeline.tasks.tune_log import SEARCHED_SETTINGS, evaluate_settings, evaluate_tiles
-from emqa_dask.pipeline.workspace import cohorts
-from emqa_dask.report.spreadsheet import defuse
+from emqa_dask.pipeline.tasks.tune_log import SEARCHED_SETTINGS, TunedImage, evaluate_settings, evaluate_tiles
+from emqa_dask.pipeline.workspace.acquisition_groups import GroupSample, sample_groups
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.execute import execute
 from emqa_dask.run.task import Limits, Task
-from emqa_dask.settings import Cohort, Detect, Settings, dump
-from emqa_dask.store import files, layout
-from emqa_dask.tune import lattice, pareto, plots, rewards, search
+from emqa_dask.settings import Detect, Settings
+from emqa_dask.store import layout
+from emqa_dask.tune import lattice, rewards, search
 from emqa_dask.tune.lattice import LatticePhysics
 from emqa_dask.tune.space import SearchSpace
 
-# By a lattice's measure 41 % of objects that lie anywhere are crowded: without one the image has to bear them out.
+# Crowding counts 41 % of randomly placed objects as crowded, so it serves lattices only; without a lattice the image
+# itself has to confirm the objects.
 LATTICE_REWARDS = ("count_error", "crowding")
 DENSITY_REWARDS = ("count_error", "doubtful_count")
 IMAGE_REWARDS = ("doubtful_count",)
-MIN_OBJECTIVE_RANGE = (
-    0.1  # of an objective: a front that is narrower is not stretched, else 0.1 % counts as much as 10 %
-)
+MIN_OBJECTIVE_RANGE = 0.1  # of an objective: with a narrower one 0.1 % would count as much as 10 %
+MESSAGE_INTERVAL = 4  # batches
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class TuneOptions:
-    """What is asked of a tuning."""
+    """Options of emqa tune log, by their names on the command line."""
 
     lattice: str = ""  # TOML file, see tune.lattice
     count_per_um2: float | None = None  # expected density, where there is no lattice
-    nm_per_pixel: float | None = None  # of all micrographs; None = as their headers say
+    nm_per_pixel: float | None = None  # of all micrographs; None: as their headers say
     rewards: tuple[str, ...] = ()
     evaluations: int = 48
     seed: int = 0
     method: str = "bayes"
     baselines: bool = False  # the other two methods as well, to compare with
-    choose: str = "euclidean"
-    images: int = 6  # of each cohort
-    cohorts: tuple[str, ...] = ()  # patterns on the URI; none = instrument x magnification x session
-    batch: int = 4
-    windows: int | None = None  # px; side of sliding windows that each get an optimum of their own
+    choose: str = "euclidean"  # distance to the ideal point
+    images: int = 6  # micrographs of each group
+    cohorts: tuple[str, ...] = ()  # patterns on the URI; none: groups by instrument x magnification x folder
+    batch: int = 4  # settings that are evaluated together
+    windows: int | None = None  # side of tiles that get an optimum each, px
 
     def check(self) -> None:
-        """ValueError for a number that makes no sense, a lattice that cannot be read and an unknown reward."""
+        """Raises ValueError for a number out of its range, an unreadable lattice and an unknown reward."""
         check_integer("--evaluations", self.evaluations, 1)
         check_integer("--images", self.images, 1)
         check_seed("--seed", self.seed)
@@ -65,187 +66,194 @@ class TuneOptions:
                 check_number(f"--{name.replace('_', '-')}: {name}", getattr(self, name), 0)
         if self.windows is not None:
             check_integer("--windows", self.windows, 1)
-        self.physics()
-        self.objectives()
+        self.read_physics()
+        self.select_rewards()
 
-    def physics(self) -> LatticePhysics | None:
-        """ValueError where both a lattice and a density are given."""
+    def read_physics(self) -> LatticePhysics | None:
+        """What is known of the objects, if anything; ValueError where both a lattice and a density are given."""
         if self.lattice and self.count_per_um2 is not None:
             raise ValueError("--lattice and --count-per-um2 exclude each other: a lattice says the density, too")
         if self.lattice:
             return lattice.read_lattice(self.lattice)
         return None if self.count_per_um2 is None else lattice.make_density_physics(self.count_per_um2)
 
-    def objectives(self) -> tuple[str, ...]:
-        """The rewards by name; ValueError for those that do not exist."""
-        chosen = self.rewards or (
-            LATTICE_REWARDS if self.lattice else IMAGE_REWARDS if self.count_per_um2 is None else DENSITY_REWARDS
-        )
-        for name in chosen:
+    def select_rewards(self) -> tuple[str, ...]:
+        """Names of the rewards; ValueError for those that do not exist."""
+        defaults = LATTICE_REWARDS if self.lattice else DENSITY_REWARDS
+        if not self.lattice and self.count_per_um2 is None:
+            defaults = IMAGE_REWARDS
+        names = self.rewards or defaults
+        for name in names:
             rewards.load_reward(name)
-        return tuple(chosen)
+        return tuple(names)
+
+    def select_methods(self) -> list[str]:
+        """The search method and, for baselines, the other methods."""
+        others = [method for method in search.METHODS if method != self.method]
+        return [self.method, *(others if self.baselines else [])]
 
 
 class TunedGroup(NamedTuple):
-    """What became of a cohort."""
+    """The result of tuning a group."""
 
-    cohort: cohorts.GroupSample
-    traces: dict[str, search.Trace]  # by method; the one that was asked for comes first
-    chosen: pd.Series  # the row of its trace
-    before: pd.Series  # the same of the settings that were there before
-    windows: pd.DataFrame  # uri and the columns of tune.windows; no rows where none was asked for
+    group: GroupSample
+    traces: dict[str, search.Trace]  # by method; the chosen method comes first
+    chosen: pd.Series  # row of the trace with the chosen settings
+    before: pd.Series  # row of the trace with the settings that were in use
+    tiles: pd.DataFrame  # uri and the columns of tune.tiles; no rows unless tiles were tuned
+
+    def describe(self, names: Sequence[str]) -> list[str]:
+        """A line with the settings and objectives before and after tuning, each."""
+        lines = []
+        for label, row in (("before", self.before), ("after", self.chosen)):
+            objectives = ", ".join(f"{name} {row[name]:.3g}" for name in names)
+            sigmas = f"sigma {row.min_sigma:.3g} to {row.max_sigma:.3g} px"
+            lines.append(
+                f"  {label:<6} threshold {row.threshold:.3g}, overlap {row.overlap:.2f}, {sigmas}: {objectives}"
+            )
+        return lines
 
 
-def tune_log(root: str, out: str, settings: Settings, wanted: TuneOptions, say: Say = print) -> list[TunedGroup]:
-    """Tune the LoG for every cohort of workspace `root`; writes `out`, the settings file that triage takes.
+def tune_log(root: str, out: str, settings: Settings, options: TuneOptions, say: Say = print) -> list[TunedGroup]:
+    """The tuned groups of workspace `root`; writes `out`, the settings file that triage takes.
 
-    Traces and figures go into a folder beside it (<out without .toml>.tune). Settings are evaluated on Dask workers,
-    `wanted.batch` at a time; a worker keeps the scale space's maxima of an image, so that settings which differ in
-    threshold and overlap only filter it once. ValueError where rewards need what is not known, FileExistsError where
-    `out` or the folder is there and not what a tuning wrote.
+    Traces and figures are written to a folder beside it (<out without .toml>.tune). Settings are evaluated on Dask
+    workers, `options.batch` at a time. A worker keeps the scale-space maxima of an image, so that settings which differ
+    in threshold and overlap filter it once. ValueError where rewards need a missing value, FileExistsError where `out`
+    or the folder exists and is not from a tuning.
     """
     layout.source_of(root)
-    wanted.check()
+    options.check()
     tune_log_files.check_out(out)
-    physics = wanted.physics()
-    names = wanted.objectives()
-    found = cohorts.sample_groups(root, wanted.images, wanted.cohorts)
-    done = []
+    physics = options.read_physics()
+    names = options.select_rewards()
+    groups = sample_groups(root, options.images, options.cohorts)
+    tuned = []
     with open_cluster(settings, (*PRELOAD, evaluate_settings.__module__), say) as client:
-        for cohort in found:
-            done.append(_tune(root, cohort, settings, wanted, physics, names, client, say))
-            _write(out, settings, done, wanted)  # what is finished is kept, whatever comes
+        for group in groups:
+            tuning = GroupTuning.prepare(root, group, settings, options, physics, names, client, say)
+            tuned.append(tuning.run())
+            tune_log_files.write_results(out, settings, tuned, options.method)  # kept if the next group fails
     say(f"settings: {out}; figures and traces: {tune_log_files.locate_figures(out)}")
-    return done
-
-
-def _tune(root, cohort, settings, wanted, physics, names, client, say) -> TunedGroup:
-    is_known = wanted.nm_per_pixel is not None
-    rows = cohort.rows.assign(nm_per_pixel=wanted.nm_per_pixel) if is_known else cohort.rows
-    nm = float(np.nanmedian(rows["nm_per_pixel"])) if rows["nm_per_pixel"].notna().any() else math.nan
-    common = cohort.match.detect(settings.detect).with_pixel_size(nm)
-    space = (
-        SearchSpace.from_physics(physics, nm)
-        if physics is not None and not math.isnan(physics.spacing_nm)
-        else SearchSpace()
-    )
-    before = {key: getattr(common, key) for key in SEARCHED_SETTINGS}
-    methods = [wanted.method, *(m for m in search.METHODS if wanted.baselines and m != wanted.method)]
-    traces = {}
-    n_done = 0
-    of = f"{len(rows)} of {cohort.n:,} micrographs"
-    say(f"{cohort.name}: {of}, {wanted.evaluations} evaluations of {', '.join(names)}")
-    for method in methods:
-
-        def evaluate(tried: list[dict]) -> np.ndarray:
-            nonlocal n_done
-            values = _evaluate(root, rows, common, tried, space, names, physics, settings, client)
-            n_done += len(tried)
-            if n_done % (4 * wanted.batch) < wanted.batch:
-                say(f"{cohort.name}: {n_done} of {wanted.evaluations * len(methods)} evaluations")
-            return values
-
-        traces[method] = search.run_search(
-            evaluate,
-            space,
-            names,
-            evaluations=wanted.evaluations,
-            seed=wanted.seed,
-            method=method,
-            batch=wanted.batch,
-            initial=[before],
-        )
-    trace = traces[wanted.method]
-    map_ = _map(root, rows, common, trace, space, names, physics, settings, wanted, client)
-    tuned = TunedGroup(cohort, traces, trace.chosen(wanted.choose, MIN_OBJECTIVE_RANGE), trace.table.iloc[0], map_)
-    for when, row in (("before", tuned.before), ("after", tuned.chosen)):
-        rewarded = ", ".join(f"{name} {row[name]:.3g}" for name in names)
-        say(f"  {when:<6} threshold {row.threshold:.3g}, overlap {row.overlap:.2f}, sigma {row.min_sigma:.3g} to "
-            f"{row.max_sigma:.3g} px: {rewarded}")  # fmt: skip
     return tuned
 
 
-def _evaluate(root, rows, common, tried, space, names, physics, settings, client) -> np.ndarray:
-    """Objectives (len(tried), len(names)): means over the images of `rows`."""
-    found = _on_workers(evaluate_settings, root, rows, common, tried, space, names, physics, settings, client)
-    values = np.array([value["objectives"] for value in found])
-    known = np.isfinite(values).any(axis=0)
-    mean = np.nanmean(np.where(known, values, 0.0), axis=0)
-    return np.where(known, mean, np.inf)
+@dataclass(frozen=True)
+class GroupTuning:
+    """The search for the settings of one group."""
+
+    root: str
+    group: GroupSample
+    rows: pd.DataFrame  # the sampled micrographs, with the pixel size that counts
+    defaults: Detect  # the settings in use
+    space: SearchSpace
+    options: TuneOptions
+    physics: LatticePhysics | None
+    names: tuple[str, ...]  # of the rewards
+    timeout_s: float
+    client: Any  # distributed.Client; None: in this process
+    say: Say
+
+    @classmethod
+    def prepare(
+        cls,
+        root: str,
+        group: GroupSample,
+        settings: Settings,
+        options: TuneOptions,
+        physics: LatticePhysics | None,
+        names: tuple[str, ...],
+        client: Any,
+        say: Say,
+    ) -> "GroupTuning":
+        """The search of a group, with its pixel size and search space."""
+        rows = group.rows
+        if options.nm_per_pixel is not None:
+            rows = rows.assign(nm_per_pixel=options.nm_per_pixel)
+        has_pixel_size = rows["nm_per_pixel"].notna().any()
+        median_nm = float(np.nanmedian(rows["nm_per_pixel"])) if has_pixel_size else math.nan
+        space = _make_space(physics, median_nm)
+        defaults = group.cohort.detect(settings.detect).with_pixel_size(median_nm)
+        timeout_s = settings.run.timeout_s
+        return cls(root, group, rows, defaults, space, options, physics, names, timeout_s, client, say)
+
+    def run(self) -> TunedGroup:
+        """The chosen settings, after a search by each method."""
+        options = self.options
+        sample = f"{len(self.rows)} of {self.group.n_micrographs:,} micrographs"
+        self.say(f"{self.group.name}: {sample}, {options.evaluations} evaluations of {', '.join(self.names)}")
+        methods = options.select_methods()
+        n_total = options.evaluations * len(methods)
+        traces = {}
+        for number, method in enumerate(methods):
+            traces[method] = self._search(method, number * options.evaluations, n_total)
+        trace = traces[options.method]
+        chosen = trace.select_row(options.choose, MIN_OBJECTIVE_RANGE)
+        tuned = TunedGroup(self.group, traces, chosen, trace.table.iloc[0], self._tune_tiles(trace))
+        for line in tuned.describe(self.names):
+            self.say(line)
+        return tuned
+
+    def _search(self, method: str, n_before: int, n_total: int) -> search.Trace:
+        """The trace of one method; `n_before` evaluations of `n_total` were done by other methods."""
+        n_done = n_before
+        batch = self.options.batch
+
+        def evaluate(candidates: list[dict]) -> np.ndarray:
+            nonlocal n_done
+            values = self._evaluate(candidates)
+            n_done += len(candidates)
+            if n_done % (MESSAGE_INTERVAL * batch) < batch:
+                self.say(f"{self.group.name}: {n_done} of {n_total} evaluations")
+            return values
+
+        return search.run_search(
+            evaluate,
+            self.space,
+            self.names,
+            evaluations=self.options.evaluations,
+            seed=self.options.seed,
+            method=method,
+            batch=batch,
+            initial=[{key: getattr(self.defaults, key) for key in SEARCHED_SETTINGS}],
+        )
+
+    def _evaluate(self, candidates: list[dict]) -> np.ndarray:
+        """Objectives (candidates, rewards): means over the sampled micrographs that have a finite value."""
+        records = self._run_tasks(evaluate_settings, candidates)
+        values = np.array([record["objectives"] for record in records])
+        has_value = np.isfinite(values).any(axis=0)
+        mean = np.nanmean(np.where(has_value, values, 0.0), axis=0)
+        return np.where(has_value, mean, np.inf)
+
+    def _tune_tiles(self, trace: search.Trace) -> pd.DataFrame:
+        """The best of the evaluated settings in every tile of the sampled micrographs."""
+        if self.options.windows is None:
+            return pd.DataFrame({"uri": []})
+        candidates = trace.table[list(SEARCHED_SETTINGS)].drop_duplicates().to_dict("records")
+        function = functools.partial(evaluate_tiles, self.options.windows, self.options.choose)
+        records = self._run_tasks(function, candidates)
+        tables = [record["table"].assign(uri=uri) for record, uri in zip(records, self.rows["uri"])]
+        return pd.concat(tables, ignore_index=True)
+
+    def _run_tasks(self, function: Callable, candidates: list[dict]) -> list[dict]:
+        """Records of `function` for each sampled micrograph, in order; RuntimeError names one that fails."""
+        lowest = min([self.space.threshold[0], *(candidate["threshold"] for candidate in candidates)])
+        floor = dataclasses.replace(self.defaults, threshold=lowest)
+        settings = [dataclasses.replace(self.defaults, **candidate) for candidate in candidates]
+        images = [TunedImage(self.root, row, floor) for row in self.rows.to_dict("records")]
+        tasks = [Task(str(k), (image, settings, self.names, self.physics), 1) for k, image in enumerate(images)]
+        records = {}
+        for result in execute(function, tasks, stage="tune", client=self.client, limits=Limits(self.timeout_s)):
+            number = int(result.task.name)
+            if result.outcome == "failed":
+                raise RuntimeError(f"{self.rows['uri'][number]}: {result.error}")
+            if result.outcome == "done":
+                records[number] = result.value
+        return [records[k] for k in range(len(tasks))]
 
 
-def _map(root, rows, common, trace, space, names, physics, settings, wanted, client) -> pd.DataFrame:
-    """The best of the settings that a search has tried in every window of the images of `rows`."""
-    if wanted.windows is None:
-        return pd.DataFrame({"uri": []})
-    tried = trace.table[list(SEARCHED_SETTINGS)].drop_duplicates().to_dict("records")
-    function = functools.partial(evaluate_tiles, wanted.windows, wanted.choose)
-    found = _on_workers(function, root, rows, common, tried, space, names, physics, settings, client)
-    return pd.concat([value["table"].assign(uri=uri) for value, uri in zip(found, rows["uri"])], ignore_index=True)
-
-
-def _on_workers(function, root, rows, common, tried, space, names, physics, settings, client) -> list[dict]:
-    """The records of `function` for each image of `rows`, in their order; RuntimeError names one that fails."""
-    floor = dataclasses.replace(common, threshold=min([space.threshold[0], *(t["threshold"] for t in tried)]))
-    every = [dataclasses.replace(common, **t) for t in tried]
-    tasks = [
-        Task(str(k), (root, row, floor, every, names, physics), 1) for k, row in enumerate(rows.to_dict("records"))
-    ]
-    found = {}
-    for result in execute(function, tasks, stage="tune", client=client, limits=Limits(settings.run.timeout_s)):
-        if result.outcome == "failed":
-            raise RuntimeError(f"{rows['uri'][int(result.task.name)]}: {result.error}")
-        found |= {int(result.task.name): result.value} if result.outcome == "done" else {}
-    return [found[k] for k in range(len(tasks))]
-
-
-def _write(out: str, settings: Settings, done: list[TunedGroup], wanted: TuneOptions) -> None:
-    """The settings file of the cohorts that are done, and the last one's traces and figures."""
-    new = [_with_changes(tuned, settings.detect) for tuned in done]
-    others = [c for c in settings.cohorts if _key(c) not in set(map(_key, new))]
-    content = dump(dataclasses.replace(settings, cohorts=(*new, *others)).check()).encode()
-    tune_log_files.write_settings(out, content)
-    names = [re.sub(r"[^\w.-]+", "-", tuned.cohort.name).strip("-.") for tuned in done]
-    name = names[-1] if names[-1] and names[-1] not in names[:-1] else f"{names[-1]}-{len(names)}"
-    tune_log_files.write_figures(files.join(tune_log_files.locate_figures(out), name), _figures(done[-1], wanted))
-
-
-def _figures(tuned: TunedGroup, wanted: TuneOptions) -> dict[str, bytes]:
-    """Traces and figures of a cohort by the names of their files."""
-    made = {f"trace-{method}.csv": trace.table.to_csv(index=False).encode() for method, trace in tuned.traces.items()}
-    figures = {"hypervolume": plots.plot_hypervolume(_volumes(tuned.traces))}
-    if len(tuned.traces[wanted.method].objectives) > 1:
-        figures["pareto"] = plots.plot_pareto_front(tuned.traces[wanted.method])
-    if len(tuned.windows):
-        table = tuned.windows.assign(uri=tuned.windows["uri"].map(defuse))
-        made["windows.csv"] = table.to_csv(index=False).encode()
-        for k, (uri, table) in enumerate(tuned.windows.groupby("uri", sort=False)):
-            labels = {"threshold": f"threshold, {uri}", "overlap": "overlap"}
-            figures[f"windows-{k}"] = plots.plot_tile_map(table, labels)
-    for name, figure in figures.items():
-        stream = io.BytesIO()
-        figure.savefig(stream, format="png", dpi=150)
-        made[f"{name}.png"] = stream.getvalue()
-    return made
-
-
-def _volumes(traces: dict[str, search.Trace]) -> dict[str, np.ndarray]:
-    """Hypervolumes of several searches, measured from one point."""
-    reference = np.max([trace.reference for trace in traces.values()], axis=0)
-    return {
-        m: pareto.compute_hypervolume_trace(t.table[list(t.objectives)].to_numpy(), reference)
-        for m, t in traces.items()
-    }
-
-
-def _key(cohort: Cohort) -> tuple:
-    return cohort.uri, cohort.instrument, cohort.magnification
-
-
-def _with_changes(tuned: TunedGroup, detect: Detect) -> Cohort:
-    """The cohort with the settings found, which are in px: diameters in nm of `detect` do not apply to it."""
-    kinds = {"num_sigma": int, "log_scale": bool}
-    changes = {key: kinds.get(key, float)(tuned.chosen[key]) for key in SEARCHED_SETTINGS}
-    if detect.max_diameter_nm > 0:
-        changes |= {"min_diameter_nm": 0.0, "max_diameter_nm": 0.0}
-    return dataclasses.replace(tuned.cohort.match, changes=tuple(sorted(changes.items())))
+def _make_space(physics: LatticePhysics | None, nm_per_pixel: float) -> SearchSpace:
+    """The search space: scales follow from a known spacing, else they have their defaults."""
+    has_spacing = physics is not None and not math.isnan(physics.spacing_nm)
+    return SearchSpace.make_for_physics(physics, nm_per_pixel) if has_spacing else SearchSpace()

@@ -1,50 +1,41 @@
-"""What emqa tune log writes, settings and a folder of figures, and nothing that somebody else wrote."""
+"""Files that emqa tune log writes: settings and a folder of figures. Files of other origin are never replaced."""
 
+import dataclasses
 import hashlib
+import io
 import os
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from emqa_dask import models, output_folders
+from emqa_dask.pipeline.tasks.tune_log import SEARCHED_SETTINGS
+from emqa_dask.report.spreadsheet import defuse
+from emqa_dask.settings import Cohort, Detect, Settings, dump
 from emqa_dask.store import files
+from emqa_dask.tune import pareto, plots
+from emqa_dask.tune.search import Trace
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from emqa_dask.pipeline.commands.tune_log import TunedGroup
 
 HEADER = "# Written by emqa tune log, which replaces this file as long as nobody changes it: SHA-256 "
+FIGURE_DPI = 150
 
 
 def check_out(out: str) -> None:
-    """FileExistsError, with the remedy, where `out` or the folder beside it has what no tuning wrote."""
+    """Raises FileExistsError, with the remedy, where `out` or the folder beside it is not from a tuning."""
+    folder = locate_figures(out)
     if files.is_local(out):
         output_folders.check_parents(output_folders.absolute(files.locate(out)[1]))
-        output_folders.check_collection(files.locate(locate_figures(out))[1])
-    elif files.names(locate_figures(out)):  # of folders in a bucket nobody knows whose they are
-        raise FileExistsError(f"{files.redact(locate_figures(out))} is there already: give another --out")
+        output_folders.check_collection(files.locate(folder)[1])
+    elif files.names(folder):  # the origin of a folder in a bucket is not known
+        raise FileExistsError(f"{files.redact(folder)} is there already: give another --out")
     _check_file(out)
-
-
-def _check_file(out: str) -> None:
-    fs, path = files.locate(out)
-    if (fs.exists(path) or os.path.islink(path)) and not _is_ours(out):
-        raise FileExistsError(
-            f"{files.redact(out)} is there and is not a settings file that emqa tune log wrote and nobody changed: it "
-            "is not replaced; give another --out, or move it away"
-        )
-
-
-def write_settings(out: str, content: bytes) -> None:
-    """The settings file `out`, with a first line by which a later tuning knows it; check_out()'s errors."""
-    _check_file(out)  # somebody may have put something there meanwhile
-    files.write_bytes(out, _header(content) + b"\n" + content)
-
-
-def _is_ours(out: str) -> bool:
-    """Is `out` a settings file as a tuning wrote it?"""
-    fs, path = files.locate(out)
-    if not fs.isfile(path) or (files.is_local(out) and os.path.islink(path)):
-        return False
-    header, _, content = files.read_bytes(out).partition(b"\n")
-    return header == _header(content)
-
-
-def _header(content: bytes) -> bytes:
-    return f"{HEADER}{hashlib.sha256(content).hexdigest()}".encode()
 
 
 def locate_figures(out: str) -> str:
@@ -52,13 +43,100 @@ def locate_figures(out: str) -> str:
     return out.removesuffix(".toml") + ".tune"
 
 
-def write_figures(folder: str, made: dict[str, bytes]) -> None:
-    """The files `made`, as a whole on a disk."""
+def write_results(out: str, settings: Settings, tuned: Sequence["TunedGroup"], method: str) -> None:
+    """Writes the settings of all tuned groups, and the traces and figures of the last one."""
+    new = [_make_cohort(group, settings.detect) for group in tuned]
+    new_keys = {_get_key(cohort) for cohort in new}
+    others = [cohort for cohort in settings.cohorts if _get_key(cohort) not in new_keys]
+    content = dump(dataclasses.replace(settings, cohorts=(*new, *others)).check()).encode()
+    write_settings(out, content)
+    names = [re.sub(r"[^\w.-]+", "-", group.group.name).strip("-.") for group in tuned]
+    name = names[-1] if names[-1] and names[-1] not in names[:-1] else f"{names[-1]}-{len(names)}"
+    write_figures(files.join(locate_figures(out), name), _make_files(tuned[-1], method))
+
+
+def write_settings(out: str, content: bytes) -> None:
+    """Writes the settings file, with a first line by which a later tuning recognises it; errors as `check_out`."""
+    _check_file(out)  # it may have appeared since the first check
+    files.write_bytes(out, _make_header(content) + b"\n" + content)
+
+
+def write_figures(folder: str, contents: dict[str, bytes]) -> None:
+    """Writes files by their names; on a disk the folder appears as a whole."""
     if not files.is_local(folder):
-        for name, content in made.items():
+        for name, content in contents.items():
             files.write_bytes(files.join(folder, name), content)
         return
     with output_folders.write_folder(files.locate(folder)[1]) as fresh:
-        for name, content in made.items():
+        for name, content in contents.items():
             (fresh / name).write_bytes(content)
         models.write_card(fresh, {"task": "traces and figures of emqa tune log"})
+
+
+def _check_file(out: str) -> None:
+    """Raises FileExistsError where `out` exists and is not an unchanged settings file of a tuning."""
+    fs, path = files.locate(out)
+    if (fs.exists(path) or os.path.islink(path)) and not _is_unchanged(out):
+        raise FileExistsError(
+            f"{files.redact(out)} is there and is not a settings file that emqa tune log wrote and nobody changed: it "
+            "is not replaced; give another --out, or move it away"
+        )
+
+
+def _is_unchanged(out: str) -> bool:
+    """Whether `out` is a settings file as a tuning wrote it."""
+    fs, path = files.locate(out)
+    if not fs.isfile(path) or (files.is_local(out) and os.path.islink(path)):
+        return False
+    header, _, content = files.read_bytes(out).partition(b"\n")
+    return header == _make_header(content)
+
+
+def _make_header(content: bytes) -> bytes:
+    return f"{HEADER}{hashlib.sha256(content).hexdigest()}".encode()
+
+
+def _get_key(cohort: Cohort) -> tuple:
+    return cohort.uri, cohort.instrument, cohort.magnification
+
+
+def _make_cohort(tuned: "TunedGroup", detect: Detect) -> Cohort:
+    """The section [[cohorts]] of a tuned group. Its scales are in px, so diameters in nm of `detect` are cleared."""
+    types = {"num_sigma": int, "log_scale": bool}
+    changes = {key: types.get(key, float)(tuned.chosen[key]) for key in SEARCHED_SETTINGS}
+    if detect.max_diameter_nm > 0:
+        changes |= {"min_diameter_nm": 0.0, "max_diameter_nm": 0.0}
+    return dataclasses.replace(tuned.group.cohort, changes=tuple(sorted(changes.items())))
+
+
+def _make_files(tuned: "TunedGroup", method: str) -> dict[str, bytes]:
+    """Traces, tables and figures of a group, by the names of their files."""
+    contents = {f"trace-{name}.csv": trace.table.to_csv(index=False).encode() for name, trace in tuned.traces.items()}
+    if len(tuned.tiles):
+        table = tuned.tiles.assign(uri=tuned.tiles["uri"].map(defuse))
+        contents["windows.csv"] = table.to_csv(index=False).encode()
+    for name, figure in _draw_figures(tuned, method).items():
+        stream = io.BytesIO()
+        figure.savefig(stream, format="png", dpi=FIGURE_DPI)
+        contents[f"{name}.png"] = stream.getvalue()
+    return contents
+
+
+def _draw_figures(tuned: "TunedGroup", method: str) -> dict[str, "Figure"]:
+    """Hypervolume, Pareto front (of two objectives or more) and a map of tiles for each micrograph."""
+    figures = {"hypervolume": plots.plot_hypervolume(_compute_hypervolumes(tuned.traces))}
+    if len(tuned.traces[method].objectives) > 1:
+        figures["pareto"] = plots.plot_pareto_front(tuned.traces[method])
+    for k, (uri, table) in enumerate(tuned.tiles.groupby("uri", sort=False)):
+        labels = {"threshold": f"threshold, {uri}", "overlap": "overlap"}
+        figures[f"windows-{k}"] = plots.plot_tile_map(table, labels)
+    return figures
+
+
+def _compute_hypervolumes(traces: dict[str, Trace]) -> dict[str, np.ndarray]:
+    """Hypervolume after each evaluation, by method, from one common reference point."""
+    reference = np.max([trace.reference for trace in traces.values()], axis=0)
+    return {
+        method: pareto.compute_hypervolume_trace(trace.table[list(trace.objectives)].to_numpy(), reference)
+        for method, trace in traces.items()
+    }

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from emqa_dask import models, tables
 from emqa_dask.archive.headers import find_pixel_size_outliers
-from emqa_dask.pipeline.workspace import cohorts as sessions
+from emqa_dask.pipeline.workspace import acquisition_groups as sessions
 from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.pipeline.workspace.detectors import names_of
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders

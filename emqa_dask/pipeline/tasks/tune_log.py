@@ -1,8 +1,9 @@
-"""What a worker does for emqa tune log: detect with each of several settings, and say what the rewards say of it."""
+"""Tasks of emqa tune log: detect with several settings and compute the rewards of the detections."""
 
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,56 +16,63 @@ from emqa_dask.tune import rewards, tiles
 from emqa_dask.tune.lattice import LatticePhysics
 
 SEARCHED_SETTINGS = ("threshold", "overlap", "min_sigma", "max_sigma", "num_sigma", "log_scale")
+SCALE_SETTINGS = ("min_sigma", "max_sigma", "num_sigma", "log_scale")
+
+
+class TunedImage(NamedTuple):
+    """A micrograph on which settings are evaluated."""
+
+    root: str  # workspace
+    row: dict[str, Any]  # stack, index and nm_per_pixel
+    floor: Detect  # settings of the lowest threshold; candidates of this threshold are kept in memory
+
+    def read_pixels(self) -> np.ndarray:
+        """The image, as stored."""
+        return _read_image(self.root, self.row["stack"], self.row["index"])
+
+    def detect_points(self, settings: Detect) -> pd.DataFrame:
+        """Detections with `settings`; the scale space is searched once for all settings with the same scales."""
+        scales = {key: getattr(settings, key) for key in SCALE_SETTINGS}
+        floor = dataclasses.replace(self.floor, **scales)
+        return chosen_detections(_find_candidates(self.root, self.row["stack"], self.row["index"], floor), settings)
 
 
 def evaluate_settings(
-    root: str,
-    row: dict,
-    floor: Detect,
-    tried: Sequence[Detect],
+    image: TunedImage,
+    settings: Sequence[Detect],
     names: Sequence[str],
     physics: LatticePhysics | None,
     call: Call = direct,
 ) -> dict:
-    """What the rewards `names` say of a micrograph's detections with each of the settings `tried`."""
-    scene = rewards.Scene(_read_image(root, row["stack"], row["index"]), row["nm_per_pixel"], physics)
-    points = (_detect_points(root, row, floor, settings) for settings in tried)
-    return {"objectives": [_compute_rewards(of, scene, names) for of in points]}
+    """The rewards `names` of the detections with each of the settings: {"objectives": (settings, rewards)}."""
+    scene = rewards.Scene(image.read_pixels(), image.row["nm_per_pixel"], physics)
+    return {"objectives": [_compute_rewards(image.detect_points(one), scene, names) for one in settings]}
 
 
 def evaluate_tiles(
     size_px: int,
-    choose: str,
-    root: str,
-    row: dict,
-    floor: Detect,
-    tried: Sequence[Detect],
+    distance: str,
+    image: TunedImage,
+    settings: Sequence[Detect],
     names: Sequence[str],
     physics: LatticePhysics | None,
     call: Call = direct,
 ) -> dict:
-    """The best of the settings `tried` in every window of a micrograph; windows overlap by half."""
-    image = _read_image(root, row["stack"], row["index"])
-    points = {settings: _detect_points(root, row, floor, settings) for settings in tried}
-    known = [{key: getattr(settings, key) for key in SEARCHED_SETTINGS} for settings in tried]
+    """The best of the settings in every tile of a micrograph: {"table": ...}; tiles overlap by half."""
+    pixels = image.read_pixels()
+    points = [image.detect_points(one) for one in settings]
+    candidate_rows = [{key: getattr(one, key) for key in SEARCHED_SETTINGS} for one in settings]
 
-    def evaluate(window: tiles.Tile, _: list[dict]) -> list[list[float]]:
-        scene = rewards.Scene(image[window.y0 : window.y1, window.x0 : window.x1], row["nm_per_pixel"], physics)
-        return [_compute_rewards(tiles.select_points(points[settings], window), scene, names) for settings in tried]
+    def evaluate(tile: tiles.Tile, _: list[dict]) -> list[list[float]]:
+        scene = rewards.Scene(pixels[tile.y0 : tile.y1, tile.x0 : tile.x1], image.row["nm_per_pixel"], physics)
+        return [_compute_rewards(tiles.select_points(one, tile), scene, names) for one in points]
 
-    parts = tiles.place_tiles(image.shape, size_px, max(1, size_px // 2))
-    return {"table": tiles.tune_tiles(parts, known, evaluate, names, choose)}
+    placed = tiles.place_tiles(pixels.shape, size_px, max(1, size_px // 2))
+    return {"table": tiles.tune_tiles(placed, candidate_rows, evaluate, names, distance)}
 
 
 def _compute_rewards(points: pd.DataFrame, scene: rewards.Scene, names: Sequence[str]) -> list[float]:
     return [float(rewards.load_reward(name)(points, scene)) for name in names]
-
-
-def _detect_points(root: str, row: dict, floor: Detect, settings: Detect) -> pd.DataFrame:
-    """Detections with `settings`; the scale space is searched once for all that have its scales."""
-    scales = {key: getattr(settings, key) for key in ("min_sigma", "max_sigma", "num_sigma", "log_scale")}
-    kept = _find_candidates(root, row["stack"], row["index"], dataclasses.replace(floor, **scales))
-    return chosen_detections(kept, settings)
 
 
 @functools.lru_cache(maxsize=8)

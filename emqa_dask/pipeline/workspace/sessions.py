@@ -8,7 +8,7 @@ import pandas as pd
 import safetensors.numpy
 
 from emqa_dask import models, tables
-from emqa_dask.pipeline.workspace import cohorts, micrograph_ledger
+from emqa_dask.pipeline.workspace import acquisition_groups, micrograph_ledger
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
 from emqa_dask.settings import Settings
 from emqa_dask.store import parts
@@ -80,7 +80,7 @@ def _sampled(root: str, where: dict[str, str]) -> pd.DataFrame:
     columns = {"classifications": [*OF_CLASSIFICATIONS, *SHOWN[:-1]], "features": [*OF_FEATURES, SHOWN[-1]]}
     kept = pd.DataFrame(columns=["micrograph_id", "uri", "cohort", "acquired", *QUANTITIES, *SHOWN])
     for rows in micrograph_ledger.current(root, OF_LEDGER):
-        rows = rows.assign(cohort=cohorts.name_groups(rows))
+        rows = rows.assign(cohort=acquisition_groups.name_groups(rows))
         for table, wanted in columns.items():
             names = [name for name in rows["partition"].unique() if name in there[table]]
             found = parts.read_table(root, where[table], SCHEMAS[table], ["micrograph_id", *wanted], partitions=names)

@@ -1,0 +1,102 @@
+"""Acquisition groups of a workspace, folder x instrument x magnification, and samples of their micrographs."""
+
+import glob
+from collections import Counter
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+import pandas as pd
+
+from emqa_dask.pipeline.workspace import micrograph_ledger
+from emqa_dask.settings import Cohort
+
+COLUMNS = ["micrograph_id", "uri", "frame", "stack", "index", "instrument", "magnification", "nm_per_pixel"]
+GROUP_KEY = ["pattern", "instrument", "magnification"]
+ANY_URI = "*"
+
+
+class GroupSample(NamedTuple):
+    """A group and some of its micrographs."""
+
+    cohort: Cohort  # selects the group in the settings; without changes
+    rows: pd.DataFrame  # COLUMNS of the ledger, of the sampled micrographs
+    n_micrographs: int  # of the whole group
+
+    @property
+    def name(self) -> str:
+        """Folder, instrument and magnification, as far as they are given; "all" without any."""
+        folder = self.cohort.uri if self.cohort.uri != ANY_URI else ""
+        return _join_name(folder, self.cohort.instrument, self.cohort.magnification)
+
+
+def sample_groups(root: str, n_images: int, globs: Sequence[str] = ()) -> list[GroupSample]:
+    """Groups of the workspace's micrographs: instrument x magnification x uppermost folder, each with a sample.
+
+    With `globs` there is one group for each pattern on the URI, for all instruments. At most `n_images` micrographs of
+    a group are sampled, in the order of their ids: ids are hashes, so the sample is even, and always the same. In the
+    order of the result the first group that matches a micrograph is its own. Raises ValueError where a pattern, or the
+    workspace, has no micrograph.
+    """
+    rows, counts = _collect_rows(root, n_images, globs)
+    groups = []
+    for key, group_rows in rows.groupby(GROUP_KEY):
+        cohort = Cohort(uri=key[0], instrument=key[1], magnification=float(key[2]))
+        groups.append(GroupSample(cohort, group_rows[COLUMNS].reset_index(drop=True), counts[key]))
+    for pattern in set(globs) - {group.cohort.uri for group in groups}:
+        raise ValueError(
+            f"--cohort {pattern}: no micrograph of the archive has such a URI, or an earlier pattern has it"
+        )
+    if not groups:
+        raise ValueError(f"{root}: there is no micrograph in it to tune for: give an archive that has some")
+    ranks = {pattern: k for k, pattern in enumerate(globs)}
+    return sorted(groups, key=lambda g: (ranks.get(g.cohort.uri, 0), *_rank_generality(g.cohort), g.cohort.uri))
+
+
+def _collect_rows(root: str, n_images: int, globs: Sequence[str]) -> tuple[pd.DataFrame, Counter]:
+    """The first `n_images` rows of every group by id, and the number of micrographs of every group."""
+    kept = pd.DataFrame(columns=list(dict.fromkeys([*COLUMNS, *GROUP_KEY])))
+    counts: Counter[tuple] = Counter()
+    for rows in micrograph_ledger.current(root, COLUMNS):
+        rows = _add_group_key(rows, globs)
+        counts.update(rows.groupby(GROUP_KEY).size().to_dict())
+        kept = pd.concat([kept, rows], ignore_index=True) if len(kept) else rows
+        kept = kept.sort_values("micrograph_id", kind="stable").groupby(GROUP_KEY, sort=False).head(n_images)
+    return kept, counts
+
+
+def name_groups(rows: pd.DataFrame) -> pd.Series:
+    """The name of the group of each row of the ledger: its uppermost folder, instrument and magnification."""
+    keys = zip(_get_folders(rows["uri"]), rows["instrument"].fillna(""), rows["magnification"], strict=True)
+    names = [_join_name(folder, instrument, magnification) for folder, instrument, magnification in keys]
+    return pd.Series(names, index=rows.index, dtype=object)
+
+
+def _join_name(folder: str, instrument: str, magnification: float) -> str:
+    factor = f"{magnification:g}x" if magnification > 0 else ""
+    return ", ".join(part for part in (folder, instrument, factor) if part) or "all"
+
+
+def _get_folders(uris: pd.Series) -> pd.Series:
+    """The uppermost folder of each URI; "" for a file in the archive's root."""
+    parts = uris.str.partition("/")
+    return parts[0].where(parts[1].eq("/"), "")
+
+
+def _rank_generality(cohort: Cohort) -> tuple[bool, bool, bool]:
+    """Sorts cohorts that match fewer micrographs before those that match more."""
+    return cohort.uri == ANY_URI, not cohort.instrument, not cohort.magnification
+
+
+def _add_group_key(rows: pd.DataFrame, globs: Sequence[str]) -> pd.DataFrame:
+    """`rows` with the columns of GROUP_KEY; where patterns are given, only the rows that match one."""
+    if globs:
+        pattern = rows["uri"].map(lambda uri: next((g for g in globs if fnmatchcase(uri, g)), None))
+        return rows.assign(pattern=pattern, instrument="", magnification=0.0)[pattern.notna()]
+    folders = _get_folders(rows["uri"])
+    is_nested = rows["uri"].str.contains("/", regex=False)
+    return rows.assign(
+        pattern=(folders.map(glob.escape) + "/*").where(is_nested, ANY_URI),
+        instrument=rows["instrument"].fillna(""),
+        magnification=rows["magnification"].fillna(0.0),
+    )
