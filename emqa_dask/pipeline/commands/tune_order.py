@@ -16,27 +16,26 @@ from emqa_dask.settings import Settings
 from emqa_dask.store import files, layout, parts
 
 COLUMNS = ["micrograph_id", "uri", "frame", "stack", "index", "instrument", "magnification", "nm_per_pixel"]
-MARKER = "emqa tune order.txt"  # says that the folder is ours, as workspace.json does of a workspace
-MARKED = b"emqa tune order writes tables and overlays into this folder.\n"
+MARKER = "emqa tune order.txt"  # marks a folder of order maps, as workspace.json marks a workspace
+MARKER_CONTENT = b"emqa tune order writes tables and overlays into this folder.\n"
+Say = Callable[[str], None]
 
 
-def map_order(
-    root: str, out: str, settings: Settings, globs: tuple[str, ...] = (), say: Callable[[str], None] = print
-) -> int:
-    """Map the disorder of the micrographs of workspace `root`, all or those of URIs that match; into folder `out`.
+def map_order(root: str, out: str, settings: Settings, globs: tuple[str, ...] = (), say: Say = print) -> int:
+    """0, or 2 when some micrographs failed, after mapping the disorder of the micrographs of workspace `root`.
 
-    There are order.parquet, windows.parquet and points.parquet, folders of a part per micrograph which readers of
-    Parquet take for one table each, and overlays/, a PNG per micrograph. One whose parts are there already is not done
-    again. Gives 0, or 2 when some failed. ValueError where no URI matches, FileExistsError where `out` is not a folder
-    of order maps and not empty.
+    With `globs` only the micrographs whose URI matches one of them are mapped. The folder `out` gets order.parquet,
+    windows.parquet and points.parquet, folders with a part for each micrograph that Parquet readers take for one table
+    each, and overlays/ with a PNG for each micrograph. A micrograph with parts is not mapped again. ValueError where no
+    URI matches, FileExistsError where `out` is not empty and not a folder of order maps.
     """
     layout.source_of(root)
     check_out(out)
-    tasks = list(_tasks(root, out, settings, globs))
+    tasks = list(_make_tasks(root, out, settings, globs))
     if not tasks:
-        which = f"whose URI matches {', '.join(globs)}" if globs else "in it"
-        raise ValueError(f"{root}: there is no micrograph {which}: give an archive or a --cohort that has some")
-    files.write_bytes(files.join(out, MARKER), MARKED)
+        condition = f"whose URI matches {', '.join(globs)}" if globs else "in it"
+        raise ValueError(f"{root}: there is no micrograph {condition}: give an archive or a --cohort that has some")
+    files.write_bytes(files.join(out, MARKER), MARKER_CONTENT)
     n_failed = 0
     with open_cluster(settings, (*PRELOAD, __name__), say) as client:
         results = execute(map_micrograph, tasks, stage="order", client=client, limits=Limits(settings.run.timeout_s))
@@ -44,35 +43,42 @@ def map_order(
             if result.outcome == "failed":
                 n_failed += 1
                 say(f"  failed: {result.task.args[1]['uri']}: {result.error}")
-    done = parts.read_table(out, "order.parquet", tables.ORDER)
-    shares = done["disordered_fraction"]
-    said = f"{shares.gt(0).sum()} with disordered regions, {shares.eq(0).sum()} ordered, {shares.isna().sum()} unknown"
-    say(f"{len(done)} micrographs: {said}; tables and overlays: {out}")
+    say(f"{_describe_maps(out)}; tables and overlays: {out}")
     return 2 if n_failed else 0
 
 
+def _describe_maps(out: str) -> str:
+    """Numbers of micrographs with and without disordered regions."""
+    maps = parts.read_table(out, "order.parquet", tables.ORDER)
+    fraction = maps["disordered_fraction"]
+    counts = f"{fraction.gt(0).sum()} with disordered regions, {fraction.eq(0).sum()} ordered"
+    return f"{len(maps)} micrographs: {counts}, {fraction.isna().sum()} unknown"
+
+
 def check_out(out: str) -> None:
-    """FileExistsError, with the remedy, where `out` is there, not empty and not a folder of order maps."""
+    """Raises FileExistsError, with the remedy, where `out` is not empty and not a folder of order maps."""
     is_used = bool(files.names(out))
     if files.is_local(out):
         path = files.locate(out)[1]
         output_folders.check_parents(output_folders.absolute(path))
         is_used = os.path.lexists(path) and (not os.path.isdir(path) or bool(os.listdir(path)))
-    if is_used and not _is_marked(out):
+    if is_used and not _has_marker(out):
         raise FileExistsError(
             f"{files.redact(out)} is there and is not a folder of emqa tune order: nothing is written into it; give "
             "--out a new folder"
         )
 
 
-def _is_marked(out: str) -> bool:
+def _has_marker(out: str) -> bool:
     fs, path = files.locate(files.join(out, MARKER))
-    return fs.isfile(path) and fs.cat_file(path) == MARKED
+    return fs.isfile(path) and fs.cat_file(path) == MARKER_CONTENT
 
 
-def _tasks(root: str, out: str, settings: Settings, globs: tuple[str, ...]) -> Iterator[Task]:
+def _make_tasks(root: str, out: str, settings: Settings, globs: tuple[str, ...]) -> Iterator[Task]:
+    """A task for each micrograph that matches, with the detector's settings of its cohort."""
     for rows in micrograph_ledger.current(root, COLUMNS):
         for row in rows.to_dict("records"):
             if not globs or any(fnmatchcase(row["uri"], pattern) for pattern in globs):
-                how = settings.detect_of(row["uri"], row["instrument"], row["magnification"], row["nm_per_pixel"])
-                yield Task(row["micrograph_id"], (root, row, out, how), 1)
+                place = (row["uri"], row["instrument"], row["magnification"], row["nm_per_pixel"])
+                detect = settings.detect_of(*place)
+                yield Task(row["micrograph_id"], (root, row, out, detect), 1)

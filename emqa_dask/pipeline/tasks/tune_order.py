@@ -1,6 +1,7 @@
-"""What a worker does for emqa tune order: map the disordered regions of one micrograph."""
+"""Task of emqa tune order: map the disordered regions of one micrograph and write its parts."""
 
 import re
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -13,32 +14,45 @@ from emqa_dask.settings import Detect
 from emqa_dask.store import files, micrographs, parts
 from emqa_dask.tune import order, order_figures
 
-TABLES = {"windows": tables.ORDER_WINDOWS, "points": tables.ORDER_POINTS}
+FIGURE_DPI = 150
+MAX_NAME_LETTERS = 100  # of the URI in the name of an overlay; file systems allow 255 in all
+SUMMARY_SETTINGS = ("verdict", "covariance", "threshold", "spacing_px")
 
 
 def map_micrograph(root: str, row: dict, out: str, settings: Detect, call: Call = direct) -> dict:
-    """Map one micrograph and write its parts; order.parquet's comes last, and says that all are there."""
-    name = row["micrograph_id"]
-    if parts.has_part(out, "order.parquet", name, tables.ORDER):
+    """Maps one micrograph and writes its parts; the part of order.parquet is the last, so it marks a finished map."""
+    micrograph_id = row["micrograph_id"]
+    if parts.has_part(out, "order.parquet", micrograph_id, tables.ORDER):
         return {"outcome": "found"}
     image = micrographs.read_window(root, row["stack"], row["index"])
-    what = f"{row['uri']}, frame {row['frame']}"
-    found, figure = call(compute_overlay_map, image, settings, what, label=row["uri"], megapixels=image.size / 1e6)
-    told = {key: found.settings[key] for key in ("verdict", "covariance", "threshold", "spacing_px")}
-    one = {key: row[key] for key in ("micrograph_id", "uri", "frame")} | told
-    one |= {"disordered_fraction": found.area_fraction, "n_points": len(found.points)}
-    slug = re.sub(r"[^\w.-]+", "_", row["uri"])[-100:]
-    with files.write_whole(files.join(out, "overlays", f"{slug}-{row['frame']}-{name[:8]}.png")) as stream:
-        figure.savefig(stream, format="png", dpi=150)
-    for table in ("windows", "points"):
-        rows = getattr(found, table).assign(micrograph_id=name)
-        parts.write_part(out, f"{table}.parquet", name, rows, TABLES[table])
-    parts.write_part(out, "order.parquet", name, [one], tables.ORDER)
+    title = f"{row['uri']}, frame {row['frame']}"
+    order_map, figure = call(compute_overlay_map, image, settings, title, label=row["uri"], megapixels=image.size / 1e6)
+    with files.write_whole(_locate_overlay(out, row)) as stream:
+        figure.savefig(stream, format="png", dpi=FIGURE_DPI)
+    tiles = order_map.tiles.assign(micrograph_id=micrograph_id)
+    points = order_map.points.assign(micrograph_id=micrograph_id)
+    parts.write_part(out, "windows.parquet", micrograph_id, tiles, tables.ORDER_WINDOWS)
+    parts.write_part(out, "points.parquet", micrograph_id, points, tables.ORDER_POINTS)
+    parts.write_part(out, "order.parquet", micrograph_id, [_summarise(row, order_map)], tables.ORDER)
     return {}
 
 
 def compute_overlay_map(image: np.ndarray, settings: Detect, title: str) -> tuple[order.OrderMap, Figure]:
     """The map of one micrograph around its detections, and its overlay."""
     pixels = normalise(image, settings.low_percentile, settings.high_percentile)
-    found = order.compute_order_map(pixels, log.detect_image(image, settings))
-    return found, order_figures.draw_overlay(pixels, found, title=title)
+    order_map = order.compute_order_map(pixels, log.detect_image(image, settings))
+    return order_map, order_figures.draw_overlay(pixels, order_map, title=title)
+
+
+def _locate_overlay(out: str, row: dict) -> str:
+    """The PNG of a micrograph, named after the end of its URI, its frame and its id."""
+    name = re.sub(r"[^\w.-]+", "_", row["uri"])[-MAX_NAME_LETTERS:]
+    return files.join(out, "overlays", f"{name}-{row['frame']}-{row['micrograph_id'][:8]}.png")
+
+
+def _summarise(row: dict, order_map: order.OrderMap) -> dict[str, Any]:
+    """The row of tables.ORDER."""
+    identity = {key: row[key] for key in ("micrograph_id", "uri", "frame")}
+    settings = {key: order_map.settings[key] for key in SUMMARY_SETTINGS}
+    measured = {"disordered_fraction": order_map.area_fraction, "n_points": len(order_map.points)}
+    return identity | settings | measured
