@@ -21,7 +21,8 @@ from emqa_dask.pipeline.commands.triage import run
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, STAGES, folders
 from emqa_dask.settings import Settings, replace
 from emqa_dask.store import parts
-from emqa_dask.train.member_fit import MemberSchedule
+from emqa_dask.train.ensemble_plan import EnsembleOptions
+from emqa_dask.train.schedules import MemberSchedule
 from emqa_dask.windows import WindowSettings
 
 STORED = Path(__file__).with_suffix(".json")
@@ -55,16 +56,16 @@ def make_model(folder: Path) -> Path:
         split = "train" if k < 30 else "validation" if k < 80 else "test"
         rows.append({"uri": f"{k}.tif", "label": ("level", "upright")[k % 2], "split": split})
     pd.DataFrame(rows).to_csv(root / "labels.csv", index=False)
+    schedule = MemberSchedule(epochs=2, batch=32, halve_every=3)
+    architecture = {"depth": 10, "widen": 1}
+    window_settings = WindowSettings(32, max_windows=4)
     train_ensemble(
         str(root / "labels.csv"),
         folder / "stripes",
         replace(Settings(), {"run": {"scheduler": "in-process"}}),
-        view=WindowSettings(32, max_windows=4),
-        members=2,
-        architecture={"depth": 10, "widen": 1},
-        schedule=MemberSchedule(epochs=2, batch=32, halve_every=3),
+        EnsembleOptions(window_settings, n_members=2, architecture=architecture, schedule=schedule),
         windows_per_image=4,
-        wanted=Wanted(examples=40),
+        domain_options=Wanted(examples=40),
         say=lambda text: None,
     )
     return folder / "stripes"

@@ -203,7 +203,9 @@ def _train_members(out: Path, workers: Workers, n_required: int, say: Say) -> No
     n_finished = ensemble.count_finished(out)
     if n_finished < n_required:
         reasons = "; ".join(failures)
-        raise RuntimeError(f"{n_finished} members are trained, {n_required} are needed ({reasons}); run it again to go on")
+        raise RuntimeError(
+            f"{n_finished} members are trained, {n_required} are needed ({reasons}); run it again to go on"
+        )
 
 
 def _describe_record(record: Mapping) -> str:

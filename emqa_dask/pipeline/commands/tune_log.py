@@ -7,9 +7,9 @@ section [[cohorts]] for each group.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ import pandas as pd
 from emqa_dask.number_ranges import check_integer, check_number, check_seed
 from emqa_dask.pipeline import PRELOAD
 from emqa_dask.pipeline.commands import tune_log_files
+from emqa_dask.pipeline.commands.tune_log_files import TunedGroup
 from emqa_dask.pipeline.tasks.tune_log import SEARCHED_SETTINGS, TunedImage, evaluate_settings, evaluate_tiles
 from emqa_dask.pipeline.workspace.acquisition_groups import GroupSample, sample_groups
 from emqa_dask.run.cluster import open_cluster
@@ -91,27 +92,6 @@ class TuneOptions:
         """The search method and, for baselines, the other methods."""
         others = [method for method in search.METHODS if method != self.method]
         return [self.method, *(others if self.baselines else [])]
-
-
-class TunedGroup(NamedTuple):
-    """The result of tuning a group."""
-
-    group: GroupSample
-    traces: dict[str, search.Trace]  # by method; the chosen method comes first
-    chosen: pd.Series  # row of the trace with the chosen settings
-    before: pd.Series  # row of the trace with the settings that were in use
-    tiles: pd.DataFrame  # uri and the columns of tune.tiles; no rows unless tiles were tuned
-
-    def describe(self, names: Sequence[str]) -> list[str]:
-        """A line with the settings and objectives before and after tuning, each."""
-        lines = []
-        for label, row in (("before", self.before), ("after", self.chosen)):
-            objectives = ", ".join(f"{name} {row[name]:.3g}" for name in names)
-            sigmas = f"sigma {row.min_sigma:.3g} to {row.max_sigma:.3g} px"
-            lines.append(
-                f"  {label:<6} threshold {row.threshold:.3g}, overlap {row.overlap:.2f}, {sigmas}: {objectives}"
-            )
-        return lines
 
 
 def tune_log(root: str, out: str, settings: Settings, options: TuneOptions, say: Say = print) -> list[TunedGroup]:

@@ -6,25 +6,45 @@ import io
 import os
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from emqa_dask import models, output_folders
 from emqa_dask.pipeline.tasks.tune_log import SEARCHED_SETTINGS
+from emqa_dask.pipeline.workspace.acquisition_groups import GroupSample
 from emqa_dask.report.spreadsheet import defuse
 from emqa_dask.settings import Cohort, Detect, Settings, dump
 from emqa_dask.store import files
-from emqa_dask.tune import pareto, plots
-from emqa_dask.tune.search import Trace
+from emqa_dask.tune import pareto, plots, search
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from emqa_dask.pipeline.commands.tune_log import TunedGroup
-
 HEADER = "# Written by emqa tune log, which replaces this file as long as nobody changes it: SHA-256 "
 FIGURE_DPI = 150
+
+
+class TunedGroup(NamedTuple):
+    """The result of tuning a group."""
+
+    group: GroupSample
+    traces: dict[str, search.Trace]  # by method; the chosen method comes first
+    chosen: pd.Series  # row of the trace with the chosen settings
+    before: pd.Series  # row of the trace with the settings that were in use
+    tiles: pd.DataFrame  # uri and the columns of tune.tiles; no rows unless tiles were tuned
+
+    def describe(self, names: Sequence[str]) -> list[str]:
+        """A line with the settings and objectives before and after tuning, each."""
+        lines = []
+        for label, row in (("before", self.before), ("after", self.chosen)):
+            objectives = ", ".join(f"{name} {row[name]:.3g}" for name in names)
+            sigmas = f"sigma {row.min_sigma:.3g} to {row.max_sigma:.3g} px"
+            lines.append(
+                f"  {label:<6} threshold {row.threshold:.3g}, overlap {row.overlap:.2f}, {sigmas}: {objectives}"
+            )
+        return lines
 
 
 def check_out(out: str) -> None:
@@ -43,7 +63,7 @@ def locate_figures(out: str) -> str:
     return out.removesuffix(".toml") + ".tune"
 
 
-def write_results(out: str, settings: Settings, tuned: Sequence["TunedGroup"], method: str) -> None:
+def write_results(out: str, settings: Settings, tuned: Sequence[TunedGroup], method: str) -> None:
     """Writes the settings of all tuned groups, and the traces and figures of the last one."""
     new = [_make_cohort(group, settings.detect) for group in tuned]
     new_keys = {_get_key(cohort) for cohort in new}
@@ -100,7 +120,7 @@ def _get_key(cohort: Cohort) -> tuple:
     return cohort.uri, cohort.instrument, cohort.magnification
 
 
-def _make_cohort(tuned: "TunedGroup", detect: Detect) -> Cohort:
+def _make_cohort(tuned: TunedGroup, detect: Detect) -> Cohort:
     """The section [[cohorts]] of a tuned group. Its scales are in px, so diameters in nm of `detect` are cleared."""
     types = {"num_sigma": int, "log_scale": bool}
     changes = {key: types.get(key, float)(tuned.chosen[key]) for key in SEARCHED_SETTINGS}
@@ -109,7 +129,7 @@ def _make_cohort(tuned: "TunedGroup", detect: Detect) -> Cohort:
     return dataclasses.replace(tuned.group.cohort, changes=tuple(sorted(changes.items())))
 
 
-def _make_files(tuned: "TunedGroup", method: str) -> dict[str, bytes]:
+def _make_files(tuned: TunedGroup, method: str) -> dict[str, bytes]:
     """Traces, tables and figures of a group, by the names of their files."""
     contents = {f"trace-{name}.csv": trace.table.to_csv(index=False).encode() for name, trace in tuned.traces.items()}
     if len(tuned.tiles):
@@ -122,7 +142,7 @@ def _make_files(tuned: "TunedGroup", method: str) -> dict[str, bytes]:
     return contents
 
 
-def _draw_figures(tuned: "TunedGroup", method: str) -> dict[str, "Figure"]:
+def _draw_figures(tuned: TunedGroup, method: str) -> dict[str, "Figure"]:
     """Hypervolume, Pareto front (of two objectives or more) and a map of tiles for each micrograph."""
     figures = {"hypervolume": plots.plot_hypervolume(_compute_hypervolumes(tuned.traces))}
     if len(tuned.traces[method].objectives) > 1:
@@ -133,7 +153,7 @@ def _draw_figures(tuned: "TunedGroup", method: str) -> dict[str, "Figure"]:
     return figures
 
 
-def _compute_hypervolumes(traces: dict[str, Trace]) -> dict[str, np.ndarray]:
+def _compute_hypervolumes(traces: dict[str, search.Trace]) -> dict[str, np.ndarray]:
     """Hypervolume after each evaluation, by method, from one common reference point."""
     reference = np.max([trace.reference for trace in traces.values()], axis=0)
     return {
