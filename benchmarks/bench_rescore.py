@@ -91,7 +91,7 @@ def make_workspace(folder: Path, n: int, n_detections: int) -> str:
 
 def write_labels(root: str, path: Path, n: int) -> None:
     """COCO labels of `n` images: detections are true with the odds that their scores promise, and some are missing."""
-    settings = layout.settings_of(root)
+    settings = layout.read_settings(root)
     rng = np.random.default_rng(7)
     ledger = pd.concat(micrograph_ledger.current(root, ("micrograph_id", "uri", "partition")), ignore_index=True)
     ledger = ledger.iloc[np.sort(rng.choice(len(ledger), n, replace=False))]

@@ -114,7 +114,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=models.BUNDLED / "cavity-tem-f1")
     options = parser.parse_args()
     settings = cohort_images.settings_of(options.detector)
-    network = models.load_card(models.locate(options.detector))["name"]
+    network = models.load_card(models.locate_model(options.detector))["name"]
     every = cohort_images.table(options.detector, options.cache, options.images, cohort_images.SYNTHETIC)
     rows = labelled_cohorts.usable(every, network)
     made, name, errors = fit(rows, network, settings.featurise.score_floor)

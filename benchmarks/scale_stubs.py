@@ -57,7 +57,7 @@ def _example() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame, 
     from emqa_dask.detect.log import detect_image
     from emqa_dask.pipeline.tasks import measure, predict
     from emqa_dask.predict.predictions import predict_images
-    from emqa_dask.store.thumbnails import thumbnail
+    from emqa_dask.store.thumbnails import make_thumbnail
     from emqa_dask.synthetic.profiles import make_sample
 
     settings = Settings()
@@ -69,7 +69,7 @@ def _example() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame, 
     evidence = tables.conform(evidence, tables.EVIDENCE).to_pandas()
     features = tables.conform([features], tables.FEATURES).to_pandas()
     predicted = predict_images(predict.joined(evidence, features), settings.predict.models)
-    return blobs.head(3), evidence, features, predicted, thumbnail(image, 32)
+    return blobs.head(3), evidence, features, predicted, make_thumbnail(image, 32)
 
 
 def make_partition(root, partition, rows, settings, wanted, call) -> dict:

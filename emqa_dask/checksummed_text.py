@@ -6,34 +6,34 @@ import re
 
 SETTINGS_HEAD = b"# Written by emqa, which notices any change: use --set SECTION.KEY=VALUE or --settings with a copy.\n"
 DIGEST_LINE = b"\n# sha256: "
-SEALED_FORMAT = 4  # of workspaces: a marker of it has a checksum, those of earlier ones have none
+CHECKSUMMED_FORMAT = 4  # of workspaces: a marker of it has a checksum, those of earlier ones have none
 
 
-def seal_text(text: str, head: bytes = b"") -> bytes:
+def add_checksum(text: str, head: bytes = b"") -> bytes:
     """TOML `text` between the comment `head`, which says how to change it, and a comment with the SHA-256 of both."""
     data = head + text.encode()
     return data + DIGEST_LINE + hashlib.sha256(data).hexdigest().encode() + b"\n"
 
 
-def unseal_text(data: bytes) -> bytes | None:
+def strip_checksum(data: bytes) -> bytes | None:
     """What seal_text() was given, with the first comment; None where a bit of it has changed."""
     text, _, digest = data.rpartition(DIGEST_LINE)
     return text if hashlib.sha256(text).hexdigest().encode() == digest.strip() else None
 
 
-def is_sealed_text(data: bytes) -> bool:
+def has_checksum(data: bytes) -> bool:
     """Has seal_text() written `data`, be it changed since? One wrong bit in the comments does not hide it."""
     is_signed = DIGEST_LINE in data or re.search(rb"[0-9a-f]{60}\s*\Z", data) is not None
     return is_signed or data.startswith(SETTINGS_HEAD[:17])
 
 
-def seal_marker(version: int, source: str) -> bytes:
+def format_marker(version: int, source: str) -> bytes:
     """JSON with a workspace's format version and archive."""
-    marker = {"format": version, "source": source, "sha256": _digest(version, source)}
+    marker = {"format": version, "source": source, "sha256": _hash_marker(version, source)}
     return json.dumps(marker, indent=2).encode() + b"\n"
 
 
-def unseal_marker(data: bytes) -> tuple[int, str] | None:
+def parse_marker(data: bytes) -> tuple[int, str] | None:
     """(format version, archive) of a marker; None where it is damaged."""
     try:
         marker = json.loads(data)
@@ -41,17 +41,17 @@ def unseal_marker(data: bytes) -> tuple[int, str] | None:
         source = marker["source"]
         if not isinstance(version, int) or not isinstance(source, str):
             return None
-        if "sha256" not in marker and version != SEALED_FORMAT:
+        if "sha256" not in marker and version != CHECKSUMMED_FORMAT:
             return version, source
-        return (version, source) if marker["sha256"] == _digest(version, source) else None
+        return (version, source) if marker["sha256"] == _hash_marker(version, source) else None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
-def sha256_of(document: dict) -> str:
+def hash_document(document: dict) -> str:
     """SHA-256 of `document` as JSON, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
-def _digest(version: int, source: str) -> str:
+def _hash_marker(version: int, source: str) -> str:
     return hashlib.sha256(json.dumps([version, source]).encode()).hexdigest()

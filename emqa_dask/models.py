@@ -12,14 +12,14 @@ from pathlib import Path
 from emqa_dask import checksummed_text
 
 BUNDLED = Path(__file__).parent / "bundled"
-CONTENT = BUNDLED / "content"  # the model of classify.content
+CONTENT_MODEL = BUNDLED / "content"  # the model of classify.content
 
 
 class ModelError(ValueError):
     """A model that is damaged, incomplete or cannot be loaded here: no image is to blame for it."""
 
 
-class NoModel(ModelError, FileNotFoundError):
+class ModelNotFound(ModelError, FileNotFoundError):
     """A model, or a file of it, that is not there."""
 
 
@@ -27,22 +27,22 @@ class MissingPackage(ModelError, ImportError):
     """A model that needs a package which is not installed here."""
 
 
-def locate(name: str) -> Path:
+def locate_model(name: str) -> Path:
     """The directory of model `name`: a path that exists, or the name of a model that ships with the package."""
     for path in (Path(name), BUNDLED / name):
         if (path / "card.toml").is_file():
             return path
     known = ", ".join(sorted(p.name for p in BUNDLED.iterdir() if p.is_dir())) if BUNDLED.is_dir() else "none"
-    raise NoModel(f"no model {name!r}: neither a directory with a card.toml nor a bundled one ({known})")
+    raise ModelNotFound(f"no model {name!r}: neither a directory with a card.toml nor a bundled one ({known})")
 
 
-def verify(names: Iterable[str | Path]) -> None:
+def verify_models(names: Iterable[str | Path]) -> None:
     """Raises ModelError, naming the file and the remedy, unless the models `names` are as their cards say.
 
     Reads every file once (a second for 2 GB): to be called once a run, before any work.
     """
     for name in names:
-        load_card(locate(str(name)))
+        load_card(locate_model(str(name)))
 
 
 def read_card(directory: Path) -> dict:
@@ -53,45 +53,49 @@ def read_card(directory: Path) -> dict:
     where = directory / "card.toml"
     try:
         data = where.read_bytes()
-        if checksummed_text.is_sealed_text(data) and checksummed_text.unseal_text(data) is None:
+        if checksummed_text.has_checksum(data) and checksummed_text.strip_checksum(data) is None:
             raise ModelError(
                 f"{where}: was changed or damaged since it was written (its last line has its SHA-256): "
-                f"{remedy(directory)}; delete its last line if the change was meant"
+                f"{describe_remedy(directory)}; delete its last line if the change was meant"
             )
         return tomllib.loads(data.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f"{where}: not valid TOML: {error}; {remedy(directory)}") from error
+        raise ModelError(f"{where}: not valid TOML: {error}; {describe_remedy(directory)}") from error
     except FileNotFoundError as error:
-        raise NoModel(f"{where} is not there: {remedy(directory)}") from error
+        raise ModelNotFound(f"{where} is not there: {describe_remedy(directory)}") from error
     except OSError as error:
-        raise ModelError(f"{where} cannot be read ({error.strerror}): {remedy(directory)}") from error
+        raise ModelError(f"{where} cannot be read ({error.strerror}): {describe_remedy(directory)}") from error
 
 
 def check_file(directory: Path, name: str, card: Mapping) -> Path:
     """The path of the model's file `name`; ModelError where it is not there or not what the card says."""
     listed = card.get("files", {})
     if not isinstance(listed, Mapping) or name not in listed:
-        raise ModelError(f"{directory / 'card.toml'}: has no SHA-256 of {name}; {remedy(directory)}")
+        raise ModelError(f"{directory / 'card.toml'}: has no SHA-256 of {name}; {describe_remedy(directory)}")
     try:
-        found = sha256(directory / name)
+        found = hash_file(directory / name)
     except FileNotFoundError as error:
         where = directory / "card.toml"
-        raise NoModel(f"{where} lists {name}, which is not there ({directory / name}): {remedy(directory)}") from error
+        raise ModelNotFound(
+            f"{where} lists {name}, which is not there ({directory / name}): {describe_remedy(directory)}"
+        ) from error
     except OSError as error:
-        raise ModelError(f"{directory / name} cannot be read ({error.strerror}): {remedy(directory)}") from error
+        raise ModelError(
+            f"{directory / name} cannot be read ({error.strerror}): {describe_remedy(directory)}"
+        ) from error
     if found != listed[name]:
         said = f"SHA-256 is {found[:12]}, the card says {str(listed[name])[:12]}"
-        raise ModelError(f"{directory / name}: {said}: the file was changed or damaged; {remedy(directory)}")
+        raise ModelError(f"{directory / name}: {said}: the file was changed or damaged; {describe_remedy(directory)}")
     return directory / name
 
 
-def sha256(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """SHA-256 of a file, read in pieces."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def remedy(directory: Path) -> str:
+def describe_remedy(directory: Path) -> str:
     """What to do about a model that is damaged."""
     if Path(directory).absolute().is_relative_to(BUNDLED.absolute()):
         return "reinstall emqa_dask"
@@ -99,7 +103,7 @@ def remedy(directory: Path) -> str:
 
 
 @contextlib.contextmanager
-def blame(directory: Path) -> Iterator[None]:
+def blame_model(directory: Path) -> Iterator[None]:
     """Whatever goes wrong in the block, in which a model is loaded, is a ModelError that names the model's directory.
 
     Libraries end in errors of any kind over what is no model of theirs.
@@ -113,7 +117,9 @@ def blame(directory: Path) -> Iterator[None]:
     except Exception as error:
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__} "
         text = str(error) if str(directory) in str(error) else f"{directory}: it cannot be loaded: {kind}{error}"
-        raise ModelError(text if remedy(directory) in text else f"{text}; {remedy(directory)}") from error
+        raise ModelError(
+            text if describe_remedy(directory) in text else f"{text}; {describe_remedy(directory)}"
+        ) from error
 
 
 def load_card(directory: Path) -> dict:
@@ -124,12 +130,12 @@ def load_card(directory: Path) -> dict:
     return card
 
 
-def digest(directory: Path) -> str:
+def digest_card(directory: Path) -> str:
     """SHA-256 of the model's card, which holds the SHA-256 of its files."""
     try:
-        return sha256(directory / "card.toml")
+        return hash_file(directory / "card.toml")
     except FileNotFoundError as error:
-        raise NoModel(f"{directory / 'card.toml'} is not there: {remedy(directory)}") from error
+        raise ModelNotFound(f"{directory / 'card.toml'} is not there: {describe_remedy(directory)}") from error
 
 
 def read_detector_and_floor(name: str) -> tuple[str, float]:
@@ -137,8 +143,8 @@ def read_detector_and_floor(name: str) -> tuple[str, float]:
 
     ModelError for a changed file, and for the card of another model.
     """
-    directory = locate(name)
-    return _read_detector_and_floor(directory, digest(directory))
+    directory = locate_model(name)
+    return _read_detector_and_floor(directory, digest_card(directory))
 
 
 @functools.lru_cache(maxsize=8)
@@ -146,7 +152,7 @@ def _read_detector_and_floor(directory: Path, digest: str) -> tuple[str, float]:
     card = load_card(directory)
     for kind in ("quality_model", "forest"):
         if kind in card:
-            with blame(directory):
+            with blame_model(directory):
                 return str(card[kind]["detector"]), float(card[kind]["score_floor"])
     if "judge" in card:
         raise ModelError(f"{directory / 'card.toml'}: of a model that emqa_dask 0.1 made: run `emqa calibrate` again")
@@ -159,20 +165,22 @@ def write_card(directory: Path, card: Mapping[str, object]) -> None:
     Its table `files` is made here: every other file of the directory with its SHA-256. Raises ValueError for NaN.
     """
     names = sorted(p.name for p in directory.iterdir() if p.is_file() and p.name != "card.toml")
-    files = {name: sha256(directory / name) for name in names}
-    text = "\n".join(_toml({**card, "files": files})) + "\n"
-    (directory / "card.toml").write_bytes(checksummed_text.seal_text(text))
+    files = {name: hash_file(directory / name) for name in names}
+    text = "\n".join(_format_table({**card, "files": files})) + "\n"
+    (directory / "card.toml").write_bytes(checksummed_text.add_checksum(text))
 
 
-def _toml(table: Mapping[str, object], path: tuple[str, ...] = ()) -> list[str]:
+def _format_table(table: Mapping[str, object], path: tuple[str, ...] = ()) -> list[str]:
     plain = {key: value for key, value in table.items() if not isinstance(value, Mapping)}
-    lines = [f"{_key(key)} = {json.dumps(value, ensure_ascii=False, allow_nan=False)}" for key, value in plain.items()]
+    lines = [
+        f"{_format_key(key)} = {json.dumps(value, ensure_ascii=False, allow_nan=False)}" for key, value in plain.items()
+    ]
     for key, value in table.items():
         if isinstance(value, Mapping):
             inner = (*path, key)
-            lines += ["", f"[{'.'.join(map(_key, inner))}]", *_toml(value, inner)]
+            lines += ["", f"[{'.'.join(map(_format_key, inner))}]", *_format_table(value, inner)]
     return lines
 
 
-def _key(name: str) -> str:
+def _format_key(name: str) -> str:
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)

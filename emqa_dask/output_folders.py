@@ -22,11 +22,13 @@ except ImportError:  # Windows: what a killed process leaves half-written stays 
     fcntl = None  # type: ignore[assignment]  # a name is a module for mypy, or None, not both
 
 MARKER = "emqa writes a folder here.txt"  # in the hidden folder beside the one that is written
-TEXT = "emqa_dask writes a folder here, and removes this one afterwards. The name of the folder that is written:\n"
+MARKER_TEXT = (
+    "emqa_dask writes a folder here, and removes this one afterwards. The name of the folder that is written:\n"
+)
 # beside the marker: what is written, and what it replaces
-NEW = "new"
-OLD = "old"
-_HIDDEN = re.compile(r"\..+-[a-z0-9_]{8}\.partial", re.DOTALL)
+NEW_FOLDER = "new"
+OLD_FOLDER = "old"
+_HIDDEN_NAME = re.compile(r"\..+-[a-z0-9_]{8}\.partial", re.DOTALL)
 
 
 def check_folder(*folders: str | Path) -> None:
@@ -34,7 +36,7 @@ def check_folder(*folders: str | Path) -> None:
 
     Call it before any work. A folder that is not there is well, unless a file is in the place of one above it.
     """
-    for folder in map(absolute, folders):
+    for folder in map(make_absolute, folders):
         if os.path.lexists(folder):
             if reason := find_foreign(folder):
                 raise FileExistsError(
@@ -47,7 +49,7 @@ def check_folder(*folders: str | Path) -> None:
 
 def check_collection(folder: str | Path) -> None:
     """The same of all that is in `folder`, into which folders of ours go; of a folder that is no folder, too."""
-    folder = absolute(folder)
+    folder = make_absolute(folder)
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         check_folder(folder)
     elif folder.is_dir():
@@ -58,7 +60,7 @@ def check_collection(folder: str | Path) -> None:
 
 def check_free(path: str | Path) -> None:
     """Raises FileExistsError where something is at `path`, even an empty folder or a broken link."""
-    path = absolute(path)
+    path = make_absolute(path)
     if os.path.lexists(path):
         raise FileExistsError(f"{path} is there already: give another name, or move it away")
     check_parents(path)
@@ -96,7 +98,7 @@ def find_foreign(folder: Path) -> str:
         elif entry.name != "card.toml":
             if entry.name not in listed:
                 return f"{entry.name} is not on its card.toml"
-            if not entry.is_file() or models.sha256(Path(entry.path)) != listed[entry.name]:
+            if not entry.is_file() or models.hash_file(Path(entry.path)) != listed[entry.name]:
                 return f"{entry.name} is not the file that its card.toml lists"
     return ""
 
@@ -108,25 +110,25 @@ def write_folder(target: str | Path) -> Iterator[Path]:
     The block writes files and a card that lists them. A folder `target` that is ours is replaced, and it is there until
     the new one is; check_folder()'s errors for any other. Whatever a killed process has left beside it goes.
     """
-    target = absolute(target)
+    target = make_absolute(target)
     check_folder(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    sweep(target)
-    with _hidden_folder(target) as hidden:
-        (hidden / NEW).mkdir()
-        yield hidden / NEW
-        _sync(hidden / NEW)
-        _swap(target, hidden)
+    restore_interrupted(target)
+    with _make_hidden_folder(target) as hidden:
+        (hidden / NEW_FOLDER).mkdir()
+        yield hidden / NEW_FOLDER
+        _sync(hidden / NEW_FOLDER)
+        _replace_folder(target, hidden)
 
 
 def remove_folder(folder: str | Path) -> None:
     """Removes `folder` where it is ours; any other stays as it is."""
-    folder = absolute(folder)
+    folder = make_absolute(folder)
     if os.path.lexists(folder) and not find_foreign(folder):
         _remove_listed(folder)
 
 
-def sweep(target: Path) -> None:
+def restore_interrupted(target: Path) -> None:
     """Removes what processes that were killed have left half-written beside `target`; one that they moved comes back"""
     for hidden in sorted(target.parent.glob(".*.partial")):
         if not _is_hidden(hidden, target.name):
@@ -134,23 +136,23 @@ def sweep(target: Path) -> None:
         with (hidden / MARKER).open("r+") as marker:
             if not _lock(marker):
                 continue  # its process is at work
-            if os.path.lexists(hidden / OLD) and not os.path.lexists(target):
-                os.rename(hidden / OLD, target)
+            if os.path.lexists(hidden / OLD_FOLDER) and not os.path.lexists(target):
+                os.rename(hidden / OLD_FOLDER, target)
             _remove_hidden(hidden)
 
 
-def absolute(path: str | Path) -> Path:
+def make_absolute(path: str | Path) -> Path:
     """`path` from the root; symbolic links in it are not followed."""
     return Path(os.path.abspath(path))
 
 
 @contextlib.contextmanager
-def _hidden_folder(target: Path) -> Iterator[Path]:
+def _make_hidden_folder(target: Path) -> Iterator[Path]:
     hidden = Path(tempfile.mkdtemp(prefix=f".{target.name}-", suffix=".partial", dir=target.parent))
     try:
         with (hidden / MARKER).open("w", encoding="utf-8") as marker:
             _lock(marker)
-            marker.write(f"{TEXT}{target.name}\n")
+            marker.write(f"{MARKER_TEXT}{target.name}\n")
             marker.flush()
             yield hidden
     finally:
@@ -160,7 +162,7 @@ def _hidden_folder(target: Path) -> Iterator[Path]:
 def _is_hidden(folder: Path, name: str = "") -> bool:
     """Is `folder` a hidden one of ours, with a marker that says so (and that it is for `name`)?"""
     marker = folder / MARKER
-    if not _HIDDEN.fullmatch(folder.name) or folder.is_symlink() or not folder.is_dir():
+    if not _HIDDEN_NAME.fullmatch(folder.name) or folder.is_symlink() or not folder.is_dir():
         return False
     try:
         if not stat.S_ISREG(marker.lstat().st_mode):
@@ -168,7 +170,7 @@ def _is_hidden(folder: Path, name: str = "") -> bool:
         text = marker.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return False
-    return text == f"{TEXT}{name}\n" if name else text.startswith(TEXT)
+    return text == f"{MARKER_TEXT}{name}\n" if name else text.startswith(MARKER_TEXT)
 
 
 def _lock(marker: TextIO) -> bool:
@@ -182,24 +184,24 @@ def _lock(marker: TextIO) -> bool:
     return True
 
 
-def _swap(target: Path, hidden: Path) -> None:
+def _replace_folder(target: Path, hidden: Path) -> None:
     """Gives the new folder its name; renaming never replaces a file, nor a folder with anything in it."""
     check_folder(target)  # somebody may have put something there meanwhile
     if os.path.lexists(target):
-        os.rename(target, hidden / OLD)
+        os.rename(target, hidden / OLD_FOLDER)
     try:
-        os.rename(hidden / NEW, target)
+        os.rename(hidden / NEW_FOLDER, target)
     except BaseException:
-        if os.path.lexists(hidden / OLD):
-            os.rename(hidden / OLD, target)
+        if os.path.lexists(hidden / OLD_FOLDER):
+            os.rename(hidden / OLD_FOLDER, target)
         raise
 
 
 def _remove_hidden(hidden: Path) -> None:
     """Removes a hidden folder: what was written there by nobody else, and of what was replaced the files of its card"""
-    shutil.rmtree(hidden / NEW, ignore_errors=True)
-    if os.path.lexists(hidden / OLD):
-        _remove_listed(hidden / OLD)
+    shutil.rmtree(hidden / NEW_FOLDER, ignore_errors=True)
+    if os.path.lexists(hidden / OLD_FOLDER):
+        _remove_listed(hidden / OLD_FOLDER)
     with contextlib.suppress(FileNotFoundError):  # another process was faster
         if os.listdir(hidden) == [MARKER]:
             (hidden / MARKER).unlink()

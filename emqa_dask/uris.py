@@ -9,10 +9,10 @@ import unicodedata
 
 import fsspec
 
-_S3 = ("s3", "s3a")
-_LOCAL = (None, "file", "local")
+_S3_PROTOCOLS = ("s3", "s3a")
+_LOCAL_PROTOCOLS = (None, "file", "local")
 TIMEOUT_S = 30  # of connecting, and of waiting for the next bytes of an answer
-ATTEMPTS = (
+MAX_ATTEMPTS = (
     8  # with exponential back-off and jitter, of requests that meet a 5xx, SlowDown, a time-out or a lost connection
 )
 
@@ -26,11 +26,11 @@ def locate(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     if re.match(r"[\w+.-]+://[^/@]*:[^/@]*@", uri):
         raise ValueError(f"{redact(uri)}: a password in a URI would end up in tables; give it as FSSPEC_* variable")
     protocol = fsspec.core.split_protocol(uri)[0]
-    if protocol in _S3:  # not url_to_fs(): a key may hold "::"
+    if protocol in _S3_PROTOCOLS:  # not url_to_fs(): a key may hold "::"
         fs = fsspec.filesystem(protocol, **_s3_options(protocol))
         return fs, fs._strip_protocol(uri)
     fs, path = fsspec.core.url_to_fs(uri)
-    if protocol not in _LOCAL:
+    if protocol not in _LOCAL_PROTOCOLS:
         fs.invalidate_cache()
     return fs, path
 
@@ -42,21 +42,21 @@ def _s3_options(protocol: str) -> dict:
     with several, s3fs asks for the size of each file before it reads it.
     """
     said = fsspec.config.conf.get("s3", {}) | fsspec.config.conf.get(protocol, {})
-    retries = {"mode": "standard", "total_max_attempts": ATTEMPTS}
+    retries = {"mode": "standard", "total_max_attempts": MAX_ATTEMPTS}
     config = {"connect_timeout": TIMEOUT_S, "read_timeout": TIMEOUT_S, "retries": retries}
     mine = {"use_listings_cache": False, "max_concurrency": 1}
     return mine | said | {"config_kwargs": config | said.get("config_kwargs", {})}
 
 
-_NAMES = (
+_SECRET_NAMES = (
     r"[\w.-]*(?:secret|passw(?:or)?d|pwd|token|signature|credential|access[_-]?key(?:[_-]?id)?|(?:api|account)[_-]?key)"
 )
-_SECRETS = (
+_SECRET_PATTERNS = (
     (r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)", "***"),
     (r"(://)A[A-Z]{3}[A-Z0-9]{12,}:[^\s@]*@", r"\1***@"),  # an AWS secret may hold a slash
     (r"(://)[^/\s@]*(?:@[^/\s@]*)*@", r"\1***@"),
-    (r"([?&;](?:" + _NAMES + r"|sig|key|auth)=)[^&;#\s\"'<>]+", r"\1***"),
-    (r"(\b" + _NAMES + r"[\"']?\s*[:=]\s*[\"']?)[^\s\"',;&<>}\])]+", r"\1***"),
+    (r"([?&;](?:" + _SECRET_NAMES + r"|sig|key|auth)=)[^&;#\s\"'<>]+", r"\1***"),
+    (r"(\b" + _SECRET_NAMES + r"[\"']?\s*[:=]\s*[\"']?)[^\s\"',;&<>}\])]+", r"\1***"),
     (r"(\bauthorization[\"']?\s*[:=]\s*[\"']?(?:(?:bearer|basic)\s+)?)[^\s\"',]+", r"\1***"),
     (r"\b(bearer\s+)[\w.~+/-]{12,}=*", r"\1***"),
     (r"\b(?-i:AKIA|ASIA|AIDA|AROA)[A-Z0-9]{12,}\b", "***"),
@@ -69,12 +69,12 @@ def redact(text: str) -> str:
 
     For whatever goes to logs, messages, provenance and reports. What holds no secret comes back as it is.
     """
-    for pattern, replacement in _SECRETS:
+    for pattern, replacement in _SECRET_PATTERNS:
         text = re.sub(pattern, replacement, text, flags=re.IGNORECASE | re.DOTALL)
     return text
 
 
-def printable(text: str) -> str:
+def escape_controls(text: str) -> str:
     r"""`text` in one line, with \x1b, \u202e and so on for whatever a terminal would obey or hide instead of show.
 
     That is control characters, line ends, formats (right-to-left overrides, zero-width spaces) and surrogates.

@@ -100,7 +100,7 @@ def test_a_folder_that_is_not_ours_is_refused(capsys, small_archive, tmp_path):
 
 def test_a_workspace_of_another_archive_is_refused(capsys, small_archive, tmp_path):
     root = tmp_path / "ws"
-    layout.claim(str(root), "/another")
+    layout.claim_workspace(str(root), "/another")
     assert "belongs to" in fails_in_one_line(capsys, "triage", small_archive, "--workspace", root)
 
 

@@ -16,7 +16,7 @@ from emqa_dask.cli import main
 from emqa_dask.cli.messages import explain
 from emqa_dask.cli.options import default_workspace
 from emqa_dask.store import layout
-from emqa_dask.uris import printable
+from emqa_dask.uris import escape_controls
 from tests.test_cli import emqa, fails_in_one_line
 
 HERE = ("--scheduler", "in-process")
@@ -43,7 +43,7 @@ def state(folder: Path) -> dict[str, bytes]:
 @settings(deadline=None)
 @given(st.text())
 def test_printable_text_has_nothing_that_a_terminal_obeys(text):
-    shown = printable(text)
+    shown = escape_controls(text)
     assert not {unicodedata.category(c) for c in shown} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
     shown.encode()
     if text.isascii() and text.isprintable():
@@ -51,8 +51,8 @@ def test_printable_text_has_nothing_that_a_terminal_obeys(text):
 
 
 def test_printable_text_shows_what_was_hidden():
-    assert printable(EVIL) == r"\x1b[31m\r\n\x07\u202e\u2066\u200b\x9b\udc80"
-    assert printable("Müller – 金 a\\b") == "Müller – 金 a\\b"
+    assert escape_controls(EVIL) == r"\x1b[31m\r\n\x07\u202e\u2066\u200b\x9b\udc80"
+    assert escape_controls("Müller – 金 a\\b") == "Müller – 金 a\\b"
 
 
 def test_names_of_files_cannot_steer_the_terminal(tmp_path, capsys):
@@ -98,7 +98,7 @@ def workspace(small_archive, tmp_path_factory):
 def test_every_verb_refuses_a_workspace_of_another_format(workspace, small_archive, tmp_path, capsys, version):
     root = tmp_path / "ws"
     shutil.copytree(workspace, root)
-    source = layout.source_of(str(root))
+    source = layout.read_source(str(root))
     (root / "workspace.json").write_text(json.dumps({"format": version, "source": source}))
     before = state(root)
     commands = [(verb[0], root, *verb[1:]) for verb in VERBS]

@@ -107,7 +107,7 @@ def test_refusals(domain):
 
 
 def bundled_distances(pictures):
-    domain = domain_distance.read_domain(models.locate("log-synthetic"))
+    domain = domain_distance.read_domain(models.locate_model("log-synthetic"))
     return domain_distance.compute_domain_distances(
         domain, pd.DataFrame([image_statistics(picture) for picture in pictures])
     )

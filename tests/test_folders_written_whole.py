@@ -65,7 +65,7 @@ def test_a_folder_that_somebody_changed_stays_as_it_is(change, tmp_path):
         with pytest.raises(FileExistsError, match=r"/m is there .*give another name, or move it away"):
             attempt(tmp_path / "m")
     output_folders.remove_folder(tmp_path / "m")
-    output_folders.sweep(tmp_path / "m")
+    output_folders.restore_interrupted(tmp_path / "m")
     assert tree(tmp_path) == before
 
 
@@ -143,15 +143,15 @@ def test_a_killed_writer_loses_nothing_and_leaves_nothing(moment, tmp_path):
         [sys.executable, "-c", WRITER, str(tmp_path / "m"), moment], stdout=subprocess.PIPE, text=True
     )
     assert writer.stdout.readline() == "now\n"
-    output_folders.sweep(tmp_path / "m")  # its writer is at work: nothing goes
+    output_folders.restore_interrupted(tmp_path / "m")  # its writer is at work: nothing goes
     hidden = [name for name in os.listdir(tmp_path) if name.endswith(".partial")]
     assert len(hidden) == 1
     writer.send_signal(signal.SIGKILL)
     writer.communicate(timeout=30)
     for name in ("m-other", "n"):  # of other targets nothing is touched
-        output_folders.sweep(tmp_path / name)
+        output_folders.restore_interrupted(tmp_path / name)
     assert [name for name in os.listdir(tmp_path) if name.endswith(".partial")] == hidden
-    output_folders.sweep(tmp_path / "m")
+    output_folders.restore_interrupted(tmp_path / "m")
     assert os.listdir(tmp_path) == ["m"]
     assert (tmp_path / "m" / "weights.bin").read_text() == "first"
 

@@ -81,4 +81,4 @@ def test_broken_toml_names_its_source():
 
 def test_a_model_that_does_not_exist_names_those_that_do():
     with pytest.raises(FileNotFoundError, match="log-synthetic"):
-        models.locate("log-sinthetic")
+        models.locate_model("log-sinthetic")

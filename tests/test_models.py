@@ -102,11 +102,11 @@ def test_a_model_of_another_kind_is_refused_as_detector(other, archive, tmp_path
 
 
 def test_a_bundled_model_is_installed_again_and_others_are_restored(tmp_path):
-    assert models.remedy(models.BUNDLED / "content") == "reinstall emqa_dask"
-    assert models.remedy(tmp_path) == REMEDY
-    models.verify([path for path in models.BUNDLED.iterdir() if path.is_dir()])
-    with pytest.raises(models.NoModel, match="no model 'nothing'"):
-        models.verify(["nothing"])
+    assert models.describe_remedy(models.BUNDLED / "content") == "reinstall emqa_dask"
+    assert models.describe_remedy(tmp_path) == REMEDY
+    models.verify_models([path for path in models.BUNDLED.iterdir() if path.is_dir()])
+    with pytest.raises(models.ModelNotFound, match="no model 'nothing'"):
+        models.verify_models(["nothing"])
 
 
 def stamped(name: str, folder: Path, change) -> Path:
@@ -150,12 +150,12 @@ def test_a_classifier_that_cannot_be_loaded_is_named(tmp_path):
 
 
 def test_errors_of_models_are_still_what_they_were():
-    assert issubclass(models.NoModel, FileNotFoundError)
+    assert issubclass(models.ModelNotFound, FileNotFoundError)
     assert issubclass(models.MissingPackage, ImportError)
     assert issubclass(models.ModelError, ValueError)
-    with pytest.raises(models.MissingPackage, match="no module"), models.blame(Path("m")):
+    with pytest.raises(models.MissingPackage, match="no module"), models.blame_model(Path("m")):
         raise ImportError("no module")
-    with pytest.raises(MemoryError), models.blame(Path("m")):
+    with pytest.raises(MemoryError), models.blame_model(Path("m")):
         raise MemoryError
 
 

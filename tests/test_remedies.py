@@ -175,7 +175,7 @@ def test_settings_that_are_lost_are_asked_for(root, done, archive, capsys):
         assert f"{root / 'settings.toml'} is missing" in error
     assert run_remedy(error, "--settings", given) == 0
     assert differences(root, done) == []
-    assert layout.settings_of(str(root)) == layout.settings_of(str(done))
+    assert layout.read_settings(str(root)) == layout.read_settings(str(done))
 
 
 def test_an_archive_without_its_images_loses_nothing(root, done, archive, capsys):
@@ -226,7 +226,7 @@ def test_a_moved_archive_goes_on_by_the_option_that_is_named(root, done, archive
 
 
 def test_a_lock_of_a_dead_run_elsewhere_goes_by_the_remedy(root, archive, capsys):
-    with lock.hold(str(root)):
+    with lock.hold_lock(str(root)):
         record = (root / "lock.json").read_text()
     (root / "lock.json").write_text(record.replace('"machine": "', '"machine": "another '))
     error = fails_in_one_line(capsys, "triage", archive, "--workspace", root, *HERE)

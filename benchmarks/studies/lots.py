@@ -129,7 +129,9 @@ def said(parts: dict[str, lot_images.Fields], seed: int, given: argparse.Namespa
     for method in METHODS:
         folder = _folder(given, seed) / ("dropout" if method == "dropout" else "ensemble")
         networks = load_ensemble(folder, given.device, method=method, classes=classes(given))
-        kept = folder.with_name(f"said_{method}_{models.digest(folder)[:16]}.npz")  # not in a folder that is replaced
+        kept = folder.with_name(
+            f"said_{method}_{models.digest_card(folder)[:16]}.npz"
+        )  # not in a folder that is replaced
         if not kept.is_file():
             looked = {name: networks.look(part.windows)[0].mean(axis=0) for name, part in parts.items()}
             np.savez_compressed(kept, **looked)

@@ -46,12 +46,12 @@ class ClassifierCard:
 def read_classifier_card(name: str | Path) -> ClassifierCard:
     """The card of a model directory or a bundled model; members that are missing or were changed stand in `faults`.
 
-    Raises models.NoModel where there is no card; models.ModelError, naming keys, for a card of another kind of model,
+    Raises ModelNotFound where there is no card; models.ModelError, naming keys, for a card of another kind of model,
     keys that are missing or make no sense, and fewer members left than its `min_members` (without it, half of them).
     """
-    directory = models.locate(str(name))
+    directory = models.locate_model(str(name))
     table = models.read_card(directory)
-    with models.blame(directory / "card.toml"):  # values of other kinds than a card's
+    with models.blame_model(directory / "card.toml"):  # values of other kinds than a card's
         card = _parse_card(directory, table)
     check_members(card)
     return card
@@ -88,7 +88,7 @@ def _parse_card(directory: Path, table: Mapping) -> ClassifierCard:
         raise models.ModelError(f"{where}: {'; '.join(wrong)}")
     faults = {file: said for file in members if (said := _find_fault(directory, file, table["files"]))}
     return ClassifierCard(
-        directory, models.digest(directory), str(table["name"]), tuple(classes),
+        directory, models.digest_card(directory), str(table["name"]), tuple(classes),
         classifiers.complete_architecture(table["architecture"]), WindowSettings(**table["input"]), told["method"],
         tuple(members), tuple(file for file in members if file not in faults), faults,
         passes, int(told.get("seed", 0)),
@@ -110,5 +110,5 @@ def _find_fault(directory: Path, file: str, known: Mapping[str, str]) -> str:
         return "the card has no SHA-256 of it"
     if not (directory / file).is_file():
         return "it is not there"
-    found = models.sha256(directory / file)
+    found = models.hash_file(directory / file)
     return "" if found == known[file] else f"SHA-256 is {found[:12]}, the card says {known[file][:12]}"

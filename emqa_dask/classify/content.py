@@ -52,9 +52,9 @@ def stretch_contrast(windows: NDArray[np.float32]) -> NDArray[np.float32]:
 def _load_network(device: str):
     import torch
 
-    directory = models.CONTENT
+    directory = models.CONTENT_MODEL
     card = models.read_card(directory)
-    with models.blame(directory):
+    with models.blame_model(directory):
         families = card["families"]["names"]
         net = classifiers.build_content_network(len(families))
         networks.load_weights(net, models.check_file(directory, WEIGHTS, card))

@@ -170,7 +170,7 @@ def load_ensemble(
     are those that the caller counts on. `precision` of the networks: bfloat16 and float16 are faster where hardware has
     them, and probabilities then come within some 0.01. The same directory, unchanged, is loaded once per process.
     Members that are missing or corrupt are left out (`Ensemble.used` tells); models.ModelError when too few are left,
-    and for what the card has wrong (see card.read); ValueError for classes that are not the card's, models.NoModel
+    and for what the card has wrong (see card.read); ValueError for classes that are not the card's, ModelNotFound
     without card, RuntimeError when "cuda" has no GPU.
     """
     if device not in BATCH_WINDOWS:
@@ -203,7 +203,7 @@ def _load_ensemble(
     nets = []
     faults = dict(card.faults)
     for file in card.files:
-        with models.blame(card.directory):
+        with models.blame_model(card.directory):
             net = classifiers.build_classifier(card.architecture)
         try:
             networks.load_weights(net, card.directory / file)

@@ -27,9 +27,9 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str):
         self.print_usage(sys.stderr)
-        from emqa_dask.uris import printable
+        from emqa_dask.uris import escape_controls
 
-        self.exit(1, f"{self.prog}: {printable(message)}; `{self.prog} --help` explains\n")
+        self.exit(1, f"{self.prog}: {escape_controls(message)}; `{self.prog} --help` explains\n")
 
 
 def build_parser() -> argparse.ArgumentParser:

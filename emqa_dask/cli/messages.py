@@ -27,16 +27,16 @@ CREDENTIALS = (
 
 def say(text: str) -> None:
     """Print `text` as one line. Names of files come from anywhere, and a terminal obeys some characters."""
-    from emqa_dask.uris import printable  # `emqa --help` does without fsspec
+    from emqa_dask.uris import escape_controls  # `emqa --help` does without fsspec
 
-    print(printable(text), flush=True)
+    print(escape_controls(text), flush=True)
 
 
 def tell_error(error: BaseException, task: str) -> None:
     """Print `error` as one line on stderr; `task` is what was being done, to what."""
-    from emqa_dask.uris import printable, redact
+    from emqa_dask.uris import escape_controls, redact
 
-    print(f"emqa: {printable(redact(explain(error, task)))} (EMQA_TRACEBACK=1 shows where)", file=sys.stderr)
+    print(f"emqa: {escape_controls(redact(explain(error, task)))} (EMQA_TRACEBACK=1 shows where)", file=sys.stderr)
 
 
 def explain(error: BaseException, task: str) -> str:

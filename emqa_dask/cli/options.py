@@ -77,7 +77,7 @@ def read_settings(options: argparse.Namespace, workspace: str | None) -> Setting
     if options.settings is None and options.template is None and workspace:
         from emqa_dask.store import layout  # a workspace may be on a bucket
 
-        return replace(layout.settings_of(workspace), settings_changes(options), "command line")
+        return replace(layout.read_settings(workspace), settings_changes(options), "command line")
     return replace(load_settings(options.settings, options.template), settings_changes(options), "command line")
 
 

@@ -99,7 +99,7 @@ def check_workspace(root: str) -> None:
     """ValueError for what is no workspace, or one of another format: nothing is read or written."""
     from emqa_dask.store import layout
 
-    layout.source_of(root)
+    layout.read_source(root)
 
 
 def _run_steps(options: argparse.Namespace, steps: tuple[str, ...]) -> int:

@@ -26,7 +26,7 @@ class LoadedModel(NamedTuple):
 def _load_model(directory: Path, digest: str) -> LoadedModel:
     """The contents of a model directory, read once a process: a partition predicts in less time than loading takes."""
     card = models.load_card(directory)
-    with models.blame(directory):
+    with models.blame_model(directory):
         domain = domain_distance.read_domain(directory)
         conditions = imaging_conditions.read_training_conditions(card)
         if "quality_model" in card:
@@ -45,14 +45,14 @@ def predict_images(features: pd.DataFrame, named: str | Path | Sequence[str | Pa
 
     An image without detections still has its distance. Where the model knows the imaging conditions of its training
     images, and the features have defocus_nm and voltage_kv, the distance of the conditions counts if it is larger.
-    Models without a domain give NaN distances. No rows give an empty table. Raises models.NoModel for an unknown
+    Models without a domain give NaN distances. No rows give an empty table. Raises models.ModelNotFound for an unknown
     model, models.ModelError for a changed one and ValueError for features that it does not fit.
     """
     if isinstance(named, str | Path):
-        return _predict_with_model(features, models.locate(str(named)))
+        return _predict_with_model(features, models.locate_model(str(named)))
     directories: dict[tuple[str, float], Path] = {}
     for name in map(str, named):
-        directories.setdefault(models.read_detector_and_floor(name), models.locate(name))
+        directories.setdefault(models.read_detector_and_floor(name), models.locate_model(name))
     tables = []
     for key, rows in features.groupby(["detector", "score_floor"], sort=False):
         if key in directories:
@@ -74,7 +74,7 @@ def _make_empty_predictions(features: pd.DataFrame) -> pd.DataFrame:
 
 def _predict_with_model(features: pd.DataFrame, directory: Path) -> pd.DataFrame:
     """Rows of `tables.PREDICTIONS` for rows of one detector, by the model in `directory`."""
-    model = _load_model(directory, models.digest(directory))
+    model = _load_model(directory, models.digest_card(directory))
     table = quality_model.predict_quality(model.quality_model, features)
     if model.forest is not None:  # the forest's own numbers, to the last bit
         forest_table = forest.predict_forest(model.forest, features)
@@ -91,5 +91,5 @@ def _predict_with_model(features: pd.DataFrame, directory: Path) -> pd.DataFrame
 
 def load_quality_model(model: str | Path) -> quality_model.QualityModel:
     """The quality model in a directory or bundled model; a forest is converted to a model of F1 alone."""
-    directory = models.locate(str(model))
-    return _load_model(directory, models.digest(directory)).quality_model
+    directory = models.locate_model(str(model))
+    return _load_model(directory, models.digest_card(directory)).quality_model

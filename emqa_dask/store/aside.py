@@ -10,18 +10,18 @@ def put_aside(root: str, uri: str) -> str:
     """Move file `uri` of the workspace into its folder of damaged files; gives its new place."""
     name = uri.removeprefix(root).strip("/").replace("/", "--")
     stamp = f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:6]}"
-    target = files.join(layout.damaged(root), f"{stamp}--{name}")
-    files.move(uri, target)
+    target = files.join(layout.damaged_folder(root), f"{stamp}--{name}")
+    files.move_file(uri, target)
     return target
 
 
 def put_aside_parts(root: str, names: set[str]) -> None:
     """Put aside whatever parts the partitions `names` have, in every folder of tables."""
-    for folder in layout.table_folders(root):
-        for name in names.intersection(parts.part_names(root, folder)):
-            put_aside(root, layout.part(root, folder, name))
+    for folder in layout.list_table_folders(root):
+        for name in names.intersection(parts.list_parts(root, folder)):
+            put_aside(root, layout.part_uri(root, folder, name))
 
 
 def copy_ledger(root: str) -> None:
     """Copy the ledger, which no other table can replace."""
-    files.copy(layout.micrographs(root), layout.micrographs_copy(root))
+    files.copy_file(layout.micrographs_uri(root), layout.micrographs_copy_uri(root))

@@ -22,33 +22,33 @@ class ChecksumError(ValueError):
 def add_checksum(data: bytes) -> bytes:
     """`data`, a whole Parquet file, with its checksum."""
     start = len(data) - _TAIL_BYTES - int.from_bytes(data[-_TAIL_BYTES:-4], "little")
-    return b"".join([data[:start], MARK, _as_bytes(google_crc32c.value(data)), data[start:]])
+    return b"".join([data[:start], MARK, _to_bytes(google_crc32c.value(data)), data[start:]])
 
 
 def add_checksum_to_stream(stream: BinaryIO) -> None:
     """Put its checksum into `stream`, which was opened with "w+b" and holds a whole Parquet file."""
     size = stream.seek(0, 2)
-    start = _footer_start(stream, size)
+    start = _find_footer(stream, size)
     stream.seek(start)
     footer = stream.read(size - start)
-    crc = google_crc32c.extend(_crc_of(stream, 0, start), footer)
+    crc = google_crc32c.extend(_compute_crc(stream, 0, start), footer)
     stream.seek(start)
-    stream.write(MARK + _as_bytes(crc) + footer)
+    stream.write(MARK + _to_bytes(crc) + footer)
 
 
-def verify(stream: BinaryIO) -> bytes:
+def verify_checksum(stream: BinaryIO) -> bytes:
     """The checksum of the Parquet file `stream`, whose position is 0 then; ChecksumError where it does not fit."""
     size = stream.seek(0, 2)
-    start = _footer_start(stream, size) - BLOCK_BYTES
+    start = _find_footer(stream, size) - BLOCK_BYTES
     if start < 0:
         raise ChecksumError("it is too short")
     stream.seek(start)
     block = stream.read(BLOCK_BYTES)
     if block[: len(MARK)] != MARK:
         raise ChecksumError("there is no checksum in it")
-    crc = _crc_of(stream, 0, start)
-    crc = google_crc32c.extend(crc, _read(stream, start + BLOCK_BYTES, size))
-    if block[len(MARK) :] != _as_bytes(crc):
+    crc = _compute_crc(stream, 0, start)
+    crc = google_crc32c.extend(crc, _read_range(stream, start + BLOCK_BYTES, size))
+    if block[len(MARK) :] != _to_bytes(crc):
         raise ChecksumError("its checksum does not fit")
     stream.seek(0)
     return block[len(MARK) :]
@@ -57,12 +57,12 @@ def verify(stream: BinaryIO) -> bytes:
 def read_footer(stream: BinaryIO) -> bytes:
     """Parquet's metadata at the end of the file `stream`, whose position is 0 then."""
     size = stream.seek(0, 2)
-    footer = _read(stream, _footer_start(stream, size), size)
+    footer = _read_range(stream, _find_footer(stream, size), size)
     stream.seek(0)
     return footer
 
 
-def _footer_start(stream: BinaryIO, size: int) -> int:
+def _find_footer(stream: BinaryIO, size: int) -> int:
     if size < _TAIL_BYTES:
         raise ChecksumError("it is too short")
     stream.seek(size - _TAIL_BYTES)
@@ -73,7 +73,7 @@ def _footer_start(stream: BinaryIO, size: int) -> int:
     return start
 
 
-def _crc_of(stream: BinaryIO, start: int, stop: int) -> int:
+def _compute_crc(stream: BinaryIO, start: int, stop: int) -> int:
     """CRC-32C of a range of bytes, of which a few megabytes are in memory at a time."""
     stream.seek(start)
     crc = 0
@@ -86,10 +86,10 @@ def _crc_of(stream: BinaryIO, start: int, stop: int) -> int:
     return crc
 
 
-def _read(stream: BinaryIO, start: int, stop: int) -> bytes:
+def _read_range(stream: BinaryIO, start: int, stop: int) -> bytes:
     stream.seek(start)
     return stream.read(stop - start)
 
 
-def _as_bytes(crc: int) -> bytes:
+def _to_bytes(crc: int) -> bytes:
     return crc.to_bytes(4, "little")

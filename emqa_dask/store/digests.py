@@ -9,27 +9,27 @@ import pandas as pd
 N_BYTES = 16  # so many that no two things ever share them by chance
 
 
-def of_texts(texts: Iterable[str]) -> np.ndarray:
+def digest_texts(texts: Iterable[str]) -> np.ndarray:
     """A digest for each text: (n, 2) uint64."""
-    return _array(b"".join([hashlib.blake2b(text.encode(), digest_size=N_BYTES).digest() for text in texts]))
+    return _to_array(b"".join([hashlib.blake2b(text.encode(), digest_size=N_BYTES).digest() for text in texts]))
 
 
-def of_contents(rows: pd.DataFrame) -> np.ndarray:
+def digest_contents(rows: pd.DataFrame) -> np.ndarray:
     """A digest for each file with its content, of the columns uri and content_sha256: (n, 2) uint64."""
     pairs = zip(rows["uri"], rows["content_sha256"], strict=True)
-    return of_texts(f"{uri}\0{content}" for uri, content in pairs)
+    return digest_texts(f"{uri}\0{content}" for uri, content in pairs)
 
 
-def of_hex(ids: Iterable[str]) -> np.ndarray:
+def parse_hex_ids(ids: Iterable[str]) -> np.ndarray:
     """The digests that ids of 32 hex digits are already: (n, 2) uint64."""
-    return _array(bytes.fromhex("".join(ids)))
+    return _to_array(bytes.fromhex("".join(ids)))
 
 
-def _array(data: bytes) -> np.ndarray:
+def _to_array(data: bytes) -> np.ndarray:
     return np.frombuffer(data, "<u8").reshape(-1, 2)
 
 
-class Digests:
+class DigestSet:
     """A set of digests; 16 bytes for each."""
 
     def __init__(self):
@@ -60,7 +60,7 @@ class Digests:
         order = np.lexsort((digests[:, 1], digests[:, 0]))  # stable: of equal ones the first comes first
         ordered = digests[order]
         is_new = np.zeros(len(digests), bool)
-        is_new[order] = _differs(ordered)
+        is_new[order] = _differs_from_previous(ordered)
         is_new &= ~self.has(digests)
         added = ordered[is_new[order]].T
         while added.shape[1] and self._sorted and self._sorted[-1].shape[1] <= 2 * added.shape[1]:
@@ -71,6 +71,6 @@ class Digests:
         return is_new
 
 
-def _differs(ordered: np.ndarray) -> np.ndarray:
+def _differs_from_previous(ordered: np.ndarray) -> np.ndarray:
     """Which rows are not the row before them."""
     return np.r_[np.ones(min(len(ordered), 1), bool), (ordered[1:] != ordered[:-1]).any(axis=1)]

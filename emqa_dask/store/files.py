@@ -47,7 +47,7 @@ def exists(uri: str) -> bool:
     return True
 
 
-def names(uri: str) -> list[str]:
+def list_names(uri: str) -> list[str]:
     """Sorted names of what lies in folder `uri`, without hidden and half-written files; empty when there is none."""
     fs, path = locate(uri)
     is_on_disk = isinstance(fs, LocalFileSystem)  # then without fsspec, which takes ten times as long
@@ -139,7 +139,7 @@ def write_bytes(uri: str, data: bytes) -> None:
         fs.pipe_file(path, data)
 
 
-def create(uri: str, data: bytes) -> bool:
+def create_exclusively(uri: str, data: bytes) -> bool:
     """Write file `uri` where there is none: of all who try at once one does. False where there is one.
 
     A bucket that does not know If-None-Match keeps what came last: read it again after a moment.
@@ -147,7 +147,7 @@ def create(uri: str, data: bytes) -> bool:
     fs, path = locate(uri)
     try:
         if isinstance(fs, LocalFileSystem):
-            with _write_local(fs, path, _link) as stream:
+            with _write_local(fs, path, _publish_exclusively) as stream:
                 stream.write(data)
         else:
             fs.pipe_file(path, data, mode="create")
@@ -160,7 +160,7 @@ def create(uri: str, data: bytes) -> bool:
     return True
 
 
-def _link(partial: str, path: str) -> None:
+def _publish_exclusively(partial: str, path: str) -> None:
     """Give a whole file its name, if nothing has that name yet."""
     try:
         os.link(partial, path)
@@ -176,7 +176,7 @@ def _link(partial: str, path: str) -> None:
     os.unlink(partial)
 
 
-def modified_s(uri: str) -> float:
+def read_modified_s(uri: str) -> float:
     """When file `uri` was last written, in seconds since 1970 by the clock of whatever keeps it."""
     fs, path = locate(uri)
     return os.stat(path).st_mtime if isinstance(fs, LocalFileSystem) else fs.modified(path).timestamp()
@@ -187,14 +187,14 @@ def write_text(uri: str, text: str) -> None:
     write_bytes(uri, text.encode("utf-8"))
 
 
-def remove(uri: str) -> None:
+def remove_file(uri: str) -> None:
     """Delete file `uri` if it is there."""
     fs, path = locate(uri)
     with contextlib.suppress(FileNotFoundError):
         fs.rm_file(path)
 
 
-def size(uri: str) -> int:
+def read_size(uri: str) -> int:
     """Bytes of file `uri`; 0 where there is none."""
     fs, path = locate(uri)
     try:
@@ -203,7 +203,7 @@ def size(uri: str) -> int:
         return 0
 
 
-def move(uri: str, target: str) -> None:
+def move_file(uri: str, target: str) -> None:
     """Move file `uri` to `target`, which is not there yet; nothing where there is no file."""
     fs, path = locate(uri)
     destination = locate(target)[1]
@@ -215,13 +215,13 @@ def move(uri: str, target: str) -> None:
         fs.mv(path, destination)
 
 
-def copy(uri: str, target: str) -> None:
+def copy_file(uri: str, target: str) -> None:
     """Copy file `uri` to `target`, which is there whole or as it was."""
     with open_read(uri) as source, write_whole(target) as stream:
         shutil.copyfileobj(source, stream, 2**22)
 
 
-def sweep(uri: str) -> None:
+def remove_partial_files(uri: str) -> None:
     """Delete what writers that were killed have left half-written in the folder `uri`; its only writer may call this.
 
     On a bucket there is nothing to see: an upload that did not end is no file.

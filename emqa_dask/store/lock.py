@@ -1,4 +1,4 @@
-"""One run on a workspace at a time: `with lock.hold(root) as held:`, held.check() before what must not be done twice.
+"""Lock of a workspace, which one run at a time holds: `with lock.hold_lock(root) as held:`, and held.check() in it.
 
 A lock is a record (JSON) that is created only where there is none and never changed: lock.json, or, over a stale one,
 .lock-<token of the stale one>. So of all who find the same record stale one wins, and the holder is whoever wrote the
@@ -28,7 +28,7 @@ import psutil
 from emqa_dask.processes import identify_boot, start_since_boot_s
 from emqa_dask.store import files
 
-NAME = "lock.json"
+LOCK_NAME = "lock.json"
 BEAT_S = 15.0
 LIMIT_S = 90.0  # a run on another host that has given no sign of life for so long is taken for dead
 SUSPENDED_S = 45.0  # the same of a suspended process on this host (Ctrl-Z, SIGSTOP); longer than check() trusts a look
@@ -36,7 +36,7 @@ _SETTLE_S = 1.0  # on a bucket that ignores If-None-Match a rival's record may a
 
 
 @dataclass(frozen=True)
-class Record:
+class LockRecord:
     """Who holds a lock. `process_start_s` is since boot; `machine` is one boot of one machine (or container)."""
 
     token: str
@@ -48,7 +48,7 @@ class Record:
     command: str = ""
 
 
-class Held:
+class HeldLock:
     """A lock that is held; check() says whether it still is."""
 
     def __init__(self, root: str, token: str, beat_s: float):
@@ -56,7 +56,7 @@ class Held:
         self._token = token
         self._beat_s = beat_s
         self._seen_s = time.time()
-        self._taken_by: Record | None = None
+        self._taken_by: LockRecord | None = None
         self._is_lost = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="emqa-lock", daemon=True)
@@ -71,7 +71,7 @@ class Held:
         if not 0 <= time.time() - self._seen_s < 2 * self._beat_s:
             self._look()
         if self._is_lost:
-            by = f"taken by {_who(self._taken_by)}" if self._taken_by else "deleted"
+            by = f"taken by {_describe_record(self._taken_by)}" if self._taken_by else "deleted"
             raise RuntimeError(
                 f"{files.redact(self._root)}: the lock of this run was {by}, while this run was suspended or silent; "
                 "nothing is damaged: run the same command again when the other one has ended"
@@ -98,63 +98,63 @@ class Held:
         with contextlib.suppress(Exception):  # a lock that stays behind is stale: this process is about to be gone
             chain = read_chain(self._root)
             if chain and chain[-1].token == self._token:
-                for uri in _places(self._root, chain):
-                    files.remove(uri)
+                for uri in _record_uris(self._root, chain):
+                    files.remove_file(uri)
             else:
-                chain = [Record(self._token)]
+                chain = [LockRecord(self._token)]
             for record in chain:
-                files.remove(_beat_uri(self._root, record.token))
+                files.remove_file(_beat_uri(self._root, record.token))
 
 
 @contextlib.contextmanager
-def hold(
+def hold_lock(
     root: str, say: Callable[[str], None] | None = None, *, beat_s: float = BEAT_S, limit_s: float = LIMIT_S
-) -> Iterator[Held]:
+) -> Iterator[HeldLock]:
     """Hold the lock of workspace `root` for the length of the block; `say` is told when a stale lock is taken over.
 
     RuntimeError, with who holds it and the remedy, when another run does. A lock is stale when its process on this
     machine has ended, or has been suspended for SUSPENDED_S, for which this waits; or when on another machine it gave
     no sign of life for `limit_s` seconds (it does every `beat_s`). What only reads a workspace needs no lock.
     """
-    mine = _own_record()
-    _take(root, mine, say, limit_s)
-    held = Held(root, mine.token, beat_s)
+    mine = _make_own_record()
+    _acquire(root, mine, say, limit_s)
+    held = HeldLock(root, mine.token, beat_s)
     try:
         yield held
     finally:
         held._release()
 
 
-def holder(root: str) -> str:
+def describe_holder(root: str) -> str:
     """Who works on the workspace now: process, host and since when; empty when nobody does."""
     chain = read_chain(root)
-    return _who(chain[-1]) if chain and is_alive(root, chain) else ""
+    return _describe_record(chain[-1]) if chain and is_alive(root, chain) else ""
 
 
-def read_chain(root: str) -> list[Record]:
+def read_chain(root: str) -> list[LockRecord]:
     """Records from lock.json on, each after the first written over the one before; empty where nobody holds a lock."""
-    chain: list[Record] = []
+    chain: list[LockRecord] = []
     while len({record.token for record in chain}) == len(chain):  # a circle is nobody's honest work
         try:
-            data = files.read_bytes(_places(root, chain, of_next=True)[-1])
+            data = files.read_bytes(_record_uris(root, chain, of_next=True)[-1])
         except FileNotFoundError:
             break
-        chain.append(_parse(data))
+        chain.append(_parse_record(data))
     return chain
 
 
-def is_alive(root: str, chain: list[Record], limit_s: float = LIMIT_S) -> bool:
+def is_alive(root: str, chain: list[LockRecord], limit_s: float = LIMIT_S) -> bool:
     """Does the holder, the last of a chain that is not empty, still run as far as can be told from here?"""
     record = chain[-1]
     if not record.machine or record.machine != identify_boot():
-        return _silent_s(root, chain) < limit_s
-    status = _status(record)
+        return _measure_silence_s(root, chain) < limit_s
+    status = _process_status(record)
     if status == psutil.STATUS_STOPPED:
-        return _silent_s(root, chain) < SUSPENDED_S
+        return _measure_silence_s(root, chain) < SUSPENDED_S
     return status not in ("", psutil.STATUS_ZOMBIE)
 
 
-def _status(record: Record) -> str:
+def _process_status(record: LockRecord) -> str:
     """What psutil says of the process that a record of this machine is of; empty when it is gone."""
     try:
         process = psutil.Process(record.pid)
@@ -165,17 +165,20 @@ def _status(record: Record) -> str:
         return psutil.STATUS_RUNNING
 
 
-def _is_suspended(record: Record) -> bool:
-    return bool(record.machine) and record.machine == identify_boot() and _status(record) == psutil.STATUS_STOPPED
+def _is_suspended(record: LockRecord) -> bool:
+    return (
+        bool(record.machine) and record.machine == identify_boot() and _process_status(record) == psutil.STATUS_STOPPED
+    )
 
 
-def _chain_once_continued(root: str, say: Callable[[str], None] | None, limit_s: float) -> list[Record]:
+def _wait_for_suspended_holder(root: str, say: Callable[[str], None] | None, limit_s: float) -> list[LockRecord]:
     """read_chain(), once no suspended process that may still be continued is its holder."""
     has_said = False
     while (chain := read_chain(root)) and _is_suspended(chain[-1]) and is_alive(root, chain, limit_s):
         if say is not None and not has_said:
             say(
-                f"{files.redact(root)} is in use by {_who(chain[-1])}, which is suspended: its lock is taken over "
+                f"{files.redact(root)} is in use by {_describe_record(chain[-1])}, "
+                "which is suspended: its lock is taken over "
                 f"{SUSPENDED_S:.0f} s after its last sign of life, unless it is continued"
             )
         has_said = True
@@ -183,17 +186,17 @@ def _chain_once_continued(root: str, say: Callable[[str], None] | None, limit_s:
     return chain
 
 
-def _take(root: str, mine: Record, say: Callable[[str], None] | None, limit_s: float) -> None:
+def _acquire(root: str, mine: LockRecord, say: Callable[[str], None] | None, limit_s: float) -> None:
     data = json.dumps(asdict(mine), indent=2).encode() + b"\n"
     for _ in range(50):
-        before = _chain_once_continued(root, say, limit_s)
+        before = _wait_for_suspended_holder(root, say, limit_s)
         if before and is_alive(root, before, limit_s):
             raise RuntimeError(
-                f"{files.redact(root)} is in use by {_who(before[-1])}: wait for it or end it there; "
-                f"if you are sure that it is gone, delete {NAME} there"
+                f"{files.redact(root)} is in use by {_describe_record(before[-1])}: wait for it or end it there; "
+                f"if you are sure that it is gone, delete {LOCK_NAME} there"
             )
-        place = _places(root, before, of_next=True)[-1]
-        files.create(place, data)
+        place = _record_uris(root, before, of_next=True)[-1]
+        files.create_exclusively(place, data)
         if not files.is_local(root):
             time.sleep(_SETTLE_S)
         # Not what create() said: an upload that was repeated after a lost answer finds its own record in its way.
@@ -201,18 +204,18 @@ def _take(root: str, mine: Record, say: Callable[[str], None] | None, limit_s: f
         if chain and chain[-1].token == mine.token:
             if before and say is not None:
                 what = "is suspended" if _is_suspended(before[-1]) else "has ended"
-                say(f"took over the lock of {_who(before[-1])}, which {what}")
+                say(f"took over the lock of {_describe_record(before[-1])}, which {what}")
             return
         with contextlib.suppress(FileNotFoundError):
-            if _parse(files.read_bytes(place)).token == mine.token:
-                files.remove(place)
+            if _parse_record(files.read_bytes(place)).token == mine.token:
+                files.remove_file(place)
         time.sleep(random.uniform(0, 0.1))
     raise RuntimeError(f"{files.redact(root)} could not be locked: others take and release it all the time; try again")
 
 
-def _places(root: str, chain: list[Record], of_next: bool = False) -> list[str]:
+def _record_uris(root: str, chain: list[LockRecord], of_next: bool = False) -> list[str]:
     """Where the records of a chain lie, and with `of_next` where one over the last would."""
-    places = [files.join(root, NAME), *(files.join(root, f".lock-{record.token}") for record in chain)]
+    places = [files.join(root, LOCK_NAME), *(files.join(root, f".lock-{record.token}") for record in chain)]
     return places if of_next else places[:-1]
 
 
@@ -220,20 +223,20 @@ def _beat_uri(root: str, token: str) -> str:
     return files.join(root, f".beat-{token}")
 
 
-def _parse(data: bytes) -> Record:
+def _parse_record(data: bytes) -> LockRecord:
     """The record in `data`, or one of an unknown run: where there are no hard links, a record may be half written."""
     try:
         said = json.loads(data)
-        found = Record(**{field.name: field.type(said[field.name]) for field in fields(Record)})
+        found = LockRecord(**{field.name: field.type(said[field.name]) for field in fields(LockRecord)})
         if found.token == uuid.UUID(found.token).hex:  # it becomes part of a file's name
             return found
     except (ValueError, KeyError, TypeError):
         pass
-    return Record(hashlib.sha256(data).hexdigest()[:32])
+    return LockRecord(hashlib.sha256(data).hexdigest()[:32])
 
 
-def _own_record() -> Record:
-    return Record(
+def _make_own_record() -> LockRecord:
+    return LockRecord(
         token=uuid.uuid4().hex,
         host=platform.node(),
         machine=identify_boot(),
@@ -244,26 +247,26 @@ def _own_record() -> Record:
     )
 
 
-def _who(record: Record) -> str:
+def _describe_record(record: LockRecord) -> str:
     command = f" ({record.command})" if record.command else ""
     return f"process {record.pid} on {record.host}, started {record.started}{command}"
 
 
-def _silent_s(root: str, chain: list[Record]) -> float:
+def _measure_silence_s(root: str, chain: list[LockRecord]) -> float:
     """Seconds since the holder's last sign of life, all by the clock of the disk or bucket: hosts' clocks differ."""
-    signs = [_modified_s(_places(root, chain)[-1]), _modified_s(_beat_uri(root, chain[-1].token))]
+    signs = [_read_modified_s(_record_uris(root, chain)[-1]), _read_modified_s(_beat_uri(root, chain[-1].token))]
     probe = _beat_uri(root, uuid.uuid4().hex)
     try:
         files.write_bytes(probe, b"")
-        now = files.modified_s(probe)
-        files.remove(probe)
+        now = files.read_modified_s(probe)
+        files.remove_file(probe)
     except OSError:  # who may only read it has to trust the own clock
         now = time.time()
     return now - max(signs)
 
 
-def _modified_s(uri: str) -> float:
+def _read_modified_s(uri: str) -> float:
     try:
-        return files.modified_s(uri)
+        return files.read_modified_s(uri)
     except FileNotFoundError:
         return float("-inf")

@@ -10,11 +10,11 @@ from emqa_dask.store import files, shards, stacks
 from emqa_dask.store.shards import Grid
 
 
-def pixel_sha256(frame: np.ndarray | Iterable[np.ndarray]) -> str:
+def hash_pixels(frame: np.ndarray | Iterable[np.ndarray]) -> str:
     """SHA-256 of the pixels' bytes in C order, little endian, of a micrograph or its windows of full rows."""
     total = hashlib.sha256()
     for window in [frame] if isinstance(frame, np.ndarray) else frame:
-        total.update(np.ascontiguousarray(window, stacks.little(window.dtype)).data.cast("B"))
+        total.update(np.ascontiguousarray(window, stacks.to_little_endian(window.dtype)).data.cast("B"))
     return total.hexdigest()
 
 
@@ -34,27 +34,27 @@ def write_partition(
     is damaged, the micrographs that are right are kept, and the others are read from their files again. Raises OSError
     when the store gives other pixels than were written, and deletes the shard if it is a new one.
     """
-    cut = stacks.grid(root, partition.stack)
+    cut = stacks.read_grid(root, partition.stack)
     if partition.start % cut.shard_length or not len(partition) == len(sha256) == len(names) <= cut.shard_length:
         raise ValueError(
             f"{partition.name}: {len(partition)} slots, {len(sha256)} checksums, shards of {cut.shard_length}"
         )
     uri = stacks.shard_uri(root, partition, cut.shard_length)
-    kept = _right_slots(uri, cut, sha256) if files.exists(uri) else None
+    kept = _find_valid_slots(uri, cut, sha256) if files.exists(uri) else None
     stored = 0
     lost = {}
     if kept is None or len(kept) < len(partition):
-        files.sweep(uri.rpartition("/")[0])
-        stored = _write(uri, cut, read_frame, names, lost, kept or set())
+        files.remove_partial_files(uri.rpartition("/")[0])
+        stored = _write_shard(uri, cut, read_frame, names, lost, kept or set())
         try:
-            changed = _changed_files(uri, cut, read_frame, sha256, names, lost)
+            changed = _find_changed_files(uri, cut, read_frame, sha256, names, lost)
         except Exception:
             if kept is None:
-                files.remove(uri)
+                files.remove_file(uri)
             raise
         if changed:
             lost |= changed
-            stored = _write(uri, cut, read_frame, names, lost, set(range(len(names))) - lost.keys())
+            stored = _write_shard(uri, cut, read_frame, names, lost, set(range(len(names))) - lost.keys())
     return {
         "n_images": len(partition) - len(lost),
         "bytes": len(partition) * cut.height * cut.width * cut.dtype.itemsize,
@@ -63,12 +63,12 @@ def write_partition(
     }
 
 
-def _right_slots(uri: str, cut: Grid, sha256: Sequence[str]) -> set[int]:
+def _find_valid_slots(uri: str, cut: Grid, sha256: Sequence[str]) -> set[int]:
     """The slots of the shard at `uri` that hold the micrographs with these checksums."""
     right = set()
     for slot, expected in enumerate(sha256):
         try:
-            found = list(_read_back(uri, cut, [slot]))
+            found = list(_hash_stored(uri, cut, [slot]))
         except OSError:
             continue
         if found == [expected]:
@@ -76,7 +76,7 @@ def _right_slots(uri: str, cut: Grid, sha256: Sequence[str]) -> set[int]:
     return right
 
 
-def _write(
+def _write_shard(
     uri: str, cut: Grid, read_frame: Callable, names: Sequence[str], lost: dict[int, str], kept: set[int]
 ) -> int:
     """Write the shard without the micrographs in `lost`, to which those are added that cannot be read.
@@ -88,10 +88,10 @@ def _write(
         if i in lost:
             raise shards.LostFrame(lost[i])
         if i in kept:
-            yield from _stored_windows(uri, cut, i)
+            yield from _read_stored_windows(uri, cut, i)
             return
         try:
-            yield from _windows(read_frame(i), names[i], cut)
+            yield from _check_windows(read_frame(i), names[i], cut)
         except MemoryError:
             raise
         except Exception as error:
@@ -100,45 +100,45 @@ def _write(
             )
             raise shards.LostFrame(lost[i]) from error
 
-    return shards.write(uri, cut, (windows(i) for i in range(len(names))))
+    return shards.write_shard(uri, cut, (windows(i) for i in range(len(names))))
 
 
-def _stored_windows(uri: str, cut: Grid, slot: int) -> Iterator[np.ndarray]:
+def _read_stored_windows(uri: str, cut: Grid, slot: int) -> Iterator[np.ndarray]:
     """The micrograph in `slot` of the shard at `uri`, by windows of a chunk each."""
     for top in range(0, cut.height, cut.rows):
-        yield from shards.read(uri, cut, [slot], (top, min(top + cut.rows, cut.height)))
+        yield from shards.read_micrographs(uri, cut, [slot], (top, min(top + cut.rows, cut.height)))
 
 
-def damaged_slots(root: str, partition: Partition) -> list[int]:
+def find_damaged_slots(root: str, partition: Partition) -> list[int]:
     """The slots of `partition` whose stored bytes do not fit their checksums; all of them without a shard.
 
     A slot that was left absent when the shard was written is not damaged.
     """
-    cut = stacks.grid(root, partition.stack)
+    cut = stacks.read_grid(root, partition.stack)
     uri = stacks.shard_uri(root, partition, cut.shard_length)
-    return shards.damaged_slots(uri, cut, len(partition))
+    return shards.find_damaged_slots(uri, cut, len(partition))
 
 
-def _changed_files(
+def _find_changed_files(
     uri: str, cut: Grid, read_frame: Callable, sha256: Sequence[str], names: Sequence[str], lost: dict[int, str]
 ) -> dict[int, str]:
     """Read the shard back; gives {i: why} of micrographs whose file changed. OSError when it is the store's fault."""
     slots = [i for i in range(len(sha256)) if i not in lost]
     changed = {}
-    for i, found in zip(slots, _read_back(uri, cut, slots), strict=True):
+    for i, found in zip(slots, _hash_stored(uri, cut, slots), strict=True):
         if found == sha256[i]:
             continue
-        if pixel_sha256(read_frame(i)) == sha256[i]:
+        if hash_pixels(read_frame(i)) == sha256[i]:
             raise OSError(f"{names[i]} does not read back from {uri} as it was written: check the disk")
         changed[i] = f"{names[i]} changed since it was surveyed: its pixels are others now"
     return changed
 
 
-def _windows(frame: np.ndarray | Iterable[np.ndarray], name: str, cut: Grid) -> Iterator[np.ndarray]:
+def _check_windows(frame: np.ndarray | Iterable[np.ndarray], name: str, cut: Grid) -> Iterator[np.ndarray]:
     """The windows of one micrograph, in the stack's byte order; LostFrame when it is not what was surveyed."""
     height = 0
     for window in [frame] if isinstance(frame, np.ndarray) else frame:
-        if window.ndim != 2 or window.shape[1] != cut.width or stacks.little(window.dtype) != cut.dtype:
+        if window.ndim != 2 or window.shape[1] != cut.width or stacks.to_little_endian(window.dtype) != cut.dtype:
             raise shards.LostFrame(f"{name} changed since it was surveyed: it has {window.dtype} {window.shape} now")
         height += len(window)
         yield window.astype(cut.dtype, copy=False)
@@ -146,12 +146,12 @@ def _windows(frame: np.ndarray | Iterable[np.ndarray], name: str, cut: Grid) -> 
         raise shards.LostFrame(f"{name} changed since it was surveyed: it has {height} rows now, not {cut.height}")
 
 
-def _read_back(uri: str, cut: Grid, slots: Sequence[int]) -> Iterator[str]:
+def _hash_stored(uri: str, cut: Grid, slots: Sequence[int]) -> Iterator[str]:
     """SHA-256 of the micrographs in `slots` of a shard, a chunk in memory at a time."""
     sums = [hashlib.sha256() for _ in slots]
     for top in range(0, cut.height, cut.rows):
         rows = (top, min(top + cut.rows, cut.height))
-        for total, window in zip(sums, shards.read(uri, cut, slots, rows), strict=True):
+        for total, window in zip(sums, shards.read_micrographs(uri, cut, slots, rows), strict=True):
             total.update(window.data.cast("B"))
     return (total.hexdigest() for total in sums)
 
@@ -161,32 +161,32 @@ def read_partition(root: str, partition: Partition) -> np.ndarray:
 
     OSError when one is missing or damaged: a missing chunk never reads as black.
     """
-    cut = stacks.grid(root, partition.stack)
+    cut = stacks.read_grid(root, partition.stack)
     images = np.empty((len(partition), cut.height, cut.width), cut.dtype)
     uri = stacks.shard_uri(root, partition, cut.shard_length)
-    for i, image in enumerate(shards.read(uri, cut, range(len(partition)))):
+    for i, image in enumerate(shards.read_micrographs(uri, cut, range(len(partition)))):
         images[i] = image
     return images
 
 
-def iter_micrographs(root: str, partition: Partition, indices: Iterable[int] | None = None) -> Iterator[np.ndarray]:
+def iterate_micrographs(root: str, partition: Partition, indices: Iterable[int] | None = None) -> Iterator[np.ndarray]:
     """The micrographs (y, x) of `partition`, or those at `indices` of the stack's n axis, one in memory at a time."""
-    cut = stacks.grid(root, partition.stack)
+    cut = stacks.read_grid(root, partition.stack)
     slots = range(len(partition)) if indices is None else [int(i) - partition.start for i in indices]
     if any(not 0 <= slot < len(partition) for slot in slots):
         raise IndexError(f"{partition.name} holds {partition.start}...{partition.stop - 1}")
-    return shards.read(stacks.shard_uri(root, partition, cut.shard_length), cut, slots)
+    return shards.read_micrographs(stacks.shard_uri(root, partition, cut.shard_length), cut, slots)
 
 
 def read_window(
     root: str, stack: str, index: int, rows: slice = slice(None), columns: slice = slice(None)
 ) -> np.ndarray:
     """A window (y, x) of the micrograph at `index` of `stack`; only the chunks that it touches are read."""
-    cut = stacks.grid(root, stack)
+    cut = stacks.read_grid(root, stack)
     start, stop, step = rows.indices(cut.height)
     if step != 1:
         raise ValueError("rows of a window are consecutive")
     partition = Partition(stack, index // cut.shard_length * cut.shard_length, index + 1)
     uri = stacks.shard_uri(root, partition, cut.shard_length)
-    (image,) = shards.read(uri, cut, [index % cut.shard_length], (start, max(start, stop)))
+    (image,) = shards.read_micrographs(uri, cut, [index % cut.shard_length], (start, max(start, stop)))
     return image[:, columns]

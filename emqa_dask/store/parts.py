@@ -19,13 +19,13 @@ from emqa_dask import tables
 from emqa_dask.store import checksum, files, layout
 
 Rows: TypeAlias = pd.DataFrame | list[dict]
-Only = tuple[str, str | Sequence[str]]  # a column, and the value or values in it of the rows that are wanted
+RowFilter = tuple[str, str | Sequence[str]]  # a column, and the value or values in it of the rows that are wanted
 pa.set_memory_pool(pa.system_memory_pool())  # pyarrow's own keeps some 100 MB of what was freed
-SMALL_BYTES = 2**20  # files up to this size are read in one go
-WRITERS = 4  # threads that write parts
-N_FAILED = b"emqa_dask.n_failed"  # key of a part's metadata: how many images failed when it was made
-OTHER = "another version of emqa_dask wrote it: use that one, or give another --workspace"
-ROWS = 16_384  # of a row group: tables that grow with the archive are read and written by so many rows
+MAX_BUFFERED_BYTES = 2**20  # files up to this size are read in one go
+N_WRITER_THREADS = 4  # threads that write parts
+N_FAILED_KEY = b"emqa_dask.n_failed"  # key of a part's metadata: how many images failed when it was made
+VERSION_REMEDY = "another version of emqa_dask wrote it: use that one, or give another --workspace"
+ROWS_PER_GROUP = 16_384  # of a row group: tables that grow with the archive are read and written by so many rows
 
 
 class DamagedTable(ValueError):
@@ -38,20 +38,22 @@ class DamagedTable(ValueError):
 
 def write_table(uri: str, rows: Rows, schema: pa.Schema) -> int:
     """Write `rows` as a table of exactly `schema`; gives the number of bytes. An empty table has all its columns."""
-    return _write(uri, tables.conform(rows, schema))
+    return _write_table(uri, tables.conform(rows, schema))
 
 
-def _write(uri: str, table: pa.Table) -> int:
+def _write_table(uri: str, table: pa.Table) -> int:
     buffer = io.BytesIO()
     # Parts are small (one partition), so they are encoded in memory and written in one go. Of 30 rows a page of zstd,
     # a dictionary of numbers and statistics cost thrice the time to write and to read, and no byte less.
-    pq.write_table(table, buffer, compression="lz4", use_dictionary=_texts(table.schema), write_statistics=False)
+    pq.write_table(
+        table, buffer, compression="lz4", use_dictionary=_list_text_columns(table.schema), write_statistics=False
+    )
     data = checksum.add_checksum(buffer.getvalue())
     files.write_bytes(uri, data)
     return len(data)
 
 
-def _texts(schema: pa.Schema) -> list[str]:
+def _list_text_columns(schema: pa.Schema) -> list[str]:
     """The columns of text, as Parquet names them: what is worth a dictionary."""
     lists = [f"{field.name}.list.element" for field in schema if field.type == pa.list_(pa.string())]
     return [field.name for field in schema if field.type == pa.string()] + lists
@@ -62,58 +64,58 @@ def load_table(uri: str, schema: pa.Schema, columns: Sequence[str] | None = None
 
     DamagedTable when its bytes are not those that were written, ValueError when it has another schema.
     """
-    wanted = _select(schema, columns)
+    wanted = _select_columns(schema, columns)
     try:
-        return _load(uri, wanted).to_pandas()
+        return _load_columns(uri, wanted).to_pandas()
     except FileNotFoundError:
         return tables.empty(wanted)
 
 
 @contextlib.contextmanager
-def table_writer(uri: str, schema: pa.Schema) -> Iterator[Callable[[Rows], None]]:
+def open_table_writer(uri: str, schema: pa.Schema) -> Iterator[Callable[[Rows], None]]:
     """write(rows): a table of any length in row groups, of which one is in memory; there whole once the block ends."""
     with files.write_whole(uri) as stream:
         with pq.ParquetWriter(stream, schema, compression="zstd") as writer:
-            yield lambda rows: writer.write_table(tables.conform(rows, schema), row_group_size=ROWS)
+            yield lambda rows: writer.write_table(tables.conform(rows, schema), row_group_size=ROWS_PER_GROUP)
         checksum.add_checksum_to_stream(stream)
 
 
-def iter_table(
+def iterate_table(
     uri: str,
     schema: pa.Schema,
     columns: Sequence[str] | None = None,
-    rows: int = ROWS,
-    only: Only | None = None,
+    rows: int = ROWS_PER_GROUP,
+    row_filter: RowFilter | None = None,
 ) -> Iterator[pd.DataFrame]:
     """As load_table(), but a table of at most `rows` rows after the other; none where there is no file.
 
     `only` (column, value or values) leaves out other rows before they become pandas'; tables without rows are left out
     then.
     """
-    wanted = _select(schema, columns)
+    wanted = _select_columns(schema, columns)
     try:
-        with _open(uri, wanted) as found:
+        with _open_table(uri, wanted) as found:
             for group in range(found.num_row_groups):  # else the readers of all groups stay until the end
                 for batch in found.iter_batches(rows, [group], wanted.names, use_threads=False):
                     table = pa.Table.from_batches([batch]).select(wanted.names).cast(wanted)
-                    if only is not None:
-                        table = _filtered(table, only)
-                    if only is None or len(table):
+                    if row_filter is not None:
+                        table = _filter_rows(table, row_filter)
+                    if row_filter is None or len(table):
                         yield table.to_pandas()
     except FileNotFoundError:
         return
 
 
-def _filtered(table: pa.Table, only: Only) -> pa.Table:
+def _filter_rows(table: pa.Table, only: RowFilter) -> pa.Table:
     column, values = only
     known = pa.array([values] if isinstance(values, str) else values, table.schema.field(column).type)
     return table.filter(pc.is_in(table[column], known))
 
 
-def n_rows(uri: str) -> int:
+def count_rows(uri: str) -> int:
     """How many rows the table at `uri` has; 0 where there is no file."""
     try:
-        with _open(uri, pa.schema([])) as found:
+        with _open_table(uri, pa.schema([])) as found:
             return found.metadata.num_rows
     except FileNotFoundError:
         return 0
@@ -123,7 +125,7 @@ def verify_table(uri: str) -> bytes:
     """The checksum of the table at `uri`; DamagedTable unless its bytes are those that were written."""
     try:
         with files.open_read(uri) as stream:
-            return checksum.verify(stream)
+            return checksum.verify_checksum(stream)
     except checksum.ChecksumError as error:
         raise DamagedTable(uri, error) from error
 
@@ -135,39 +137,43 @@ def write_part(root: str, table: str, name: str, rows: Rows, schema: pa.Schema, 
     """
     conformed = tables.conform(rows, schema)
     if n_failed:
-        conformed = conformed.replace_schema_metadata({N_FAILED: str(n_failed)})
-    return _write(layout.part(root, table, name), conformed)
+        conformed = conformed.replace_schema_metadata({N_FAILED_KEY: str(n_failed)})
+    return _write_table(layout.part_uri(root, table, name), conformed)
 
 
-def n_failed(uri: str) -> int:
+def read_n_failed(uri: str) -> int:
     """The `n_failed` that the part at `uri` was written with; DamagedTable unless its bytes are those that were."""
     try:
         with files.open_read(uri) as stream:
-            checksum.verify(stream)
-            if N_FAILED not in checksum.read_footer(stream):  # of nearly all parts; to parse it takes ten times as long
+            checksum.verify_checksum(stream)
+            if N_FAILED_KEY not in checksum.read_footer(
+                stream
+            ):  # of nearly all parts; to parse it takes ten times as long
                 return 0
-            return int(pq.read_schema(stream).metadata[N_FAILED])
+            return int(pq.read_schema(stream).metadata[N_FAILED_KEY])
     except checksum.ChecksumError as error:
         raise DamagedTable(uri, error) from error
 
 
 def write_parts(
-    root: str, table: str, rows: pd.DataFrame, of: ArrayLike, names: Sequence[str], schema: pa.Schema
+    root: str, table: str, rows: pd.DataFrame, row_parts: ArrayLike, names: Sequence[str], schema: pa.Schema
 ) -> None:
     """Write the parts `names` at once: of each the `rows`, in their order, whose entry of `of` (n,) is its name.
 
     The same bytes as write_part() writes one by one; a part without rows is written, too. Some threads write, since
     disks and buckets answer late. ValueError for an entry of `of` that is not in `names`; then nothing is written.
     """
-    code = pd.Index(names).get_indexer(np.asarray(of, dtype=object))
+    code = pd.Index(names).get_indexer(np.asarray(row_parts, dtype=object))
     if (code < 0).any():
-        raise ValueError(f"a row of {table} is of {np.asarray(of, dtype=object)[code < 0][0]!r}, none of these parts")
+        raise ValueError(
+            f"a row of {table} is of {np.asarray(row_parts, dtype=object)[code < 0][0]!r}, none of these parts"
+        )
     order = np.argsort(code, kind="stable")
     whole = tables.conform(rows.iloc[order], schema)
     ends = np.cumsum(np.bincount(code, minlength=len(names)))
-    with ThreadPoolExecutor(WRITERS) as pool:
+    with ThreadPoolExecutor(N_WRITER_THREADS) as pool:
         written = [
-            pool.submit(_write, layout.part(root, table, name), whole.slice(start, stop - start))
+            pool.submit(_write_table, layout.part_uri(root, table, name), whole.slice(start, stop - start))
             for name, start, stop in zip(names, (0, *ends[:-1].tolist()), ends.tolist())
         ]
         for one in written:
@@ -178,21 +184,21 @@ def read_part(
     root: str, table: str, name: str, schema: pa.Schema, columns: Sequence[str] | None = None
 ) -> pd.DataFrame:
     """The part of partition `name`; FileNotFoundError when there is none."""
-    return _load(layout.part(root, table, name), _select(schema, columns)).to_pandas()
+    return _load_columns(layout.part_uri(root, table, name), _select_columns(schema, columns)).to_pandas()
 
 
 def has_part(root: str, table: str, name: str, schema: pa.Schema | None = None) -> bool:
     """Is there a whole, valid part: does its checksum fit, and are its columns those of `schema` (when given)?"""
     try:
-        with _open(layout.part(root, table, name), pa.schema([])) as found:
+        with _open_table(layout.part_uri(root, table, name), pa.schema([])) as found:
             return schema is None or found.schema_arrow.equals(schema)
     except (FileNotFoundError, DamagedTable):
         return False
 
 
-def part_names(root: str, table: str) -> list[str]:
+def list_parts(root: str, table: str) -> list[str]:
     """Sorted names of the partitions that have a part in folder `table`."""
-    return [n.removesuffix(".parquet") for n in files.names(files.join(root, table)) if n.endswith(".parquet")]
+    return [n.removesuffix(".parquet") for n in files.list_names(files.join(root, table)) if n.endswith(".parquet")]
 
 
 def read_table(
@@ -201,18 +207,18 @@ def read_table(
     schema: pa.Schema,
     columns: Sequence[str] | None = None,
     partitions: Iterable[str] | None = None,
-    only: Only | None = None,
+    row_filter: RowFilter | None = None,
 ) -> pd.DataFrame:
     """All parts of folder `table` (or those of `partitions`, in that order) under one another; of them the rows `only`.
 
     No part gives an empty table with all its columns. A partition that was named and has no part is an error
     (FileNotFoundError): rows are never left out in silence.
     """
-    wanted = _select(schema, columns)
-    chosen = part_names(root, table) if partitions is None else partitions
-    loaded = (_load(layout.part(root, table, name), wanted) for name in chosen)
-    if only is not None:
-        loaded = (_filtered(one, only) for one in loaded)
+    wanted = _select_columns(schema, columns)
+    chosen = list_parts(root, table) if partitions is None else partitions
+    loaded = (_load_columns(layout.part_uri(root, table, name), wanted) for name in chosen)
+    if row_filter is not None:
+        loaded = (_filter_rows(one, row_filter) for one in loaded)
     return pa.concat_tables([wanted.empty_table(), *loaded]).to_pandas()
 
 
@@ -229,31 +235,31 @@ def read_json(uri: str) -> object:
 write_text = files.write_text
 
 
-def _select(schema: pa.Schema, columns: Sequence[str] | None) -> pa.Schema:
+def _select_columns(schema: pa.Schema, columns: Sequence[str] | None) -> pa.Schema:
     return schema if columns is None else pa.schema([schema.field(c) for c in columns])
 
 
-def _stream(uri: str) -> BinaryIO | pa.NativeFile:
+def _open_buffered(uri: str) -> BinaryIO | pa.NativeFile:
     """File `uri`, open; a small one is in memory, from where its columns are read in two thirds of the time."""
     stream = files.open_read(uri)
     size = stream.seek(0, os.SEEK_END)
     stream.seek(0)
-    if size > SMALL_BYTES:
+    if size > MAX_BUFFERED_BYTES:
         return stream
     with stream:
         return pa.BufferReader(stream.read())
 
 
 @contextlib.contextmanager
-def _open(uri: str, wanted: pa.Schema) -> Iterator[pq.ParquetFile]:
+def _open_table(uri: str, wanted: pa.Schema) -> Iterator[pq.ParquetFile]:
     """The Parquet file at `uri`, seen to be whole and to have the columns `wanted`.
 
     FileNotFoundError without a file; DamagedTable, or ValueError with the remedy.
     """
-    stream = _stream(uri)  # outside of what follows: a bucket that does not answer is no damaged file
+    stream = _open_buffered(uri)  # outside of what follows: a bucket that does not answer is no damaged file
     try:
         with stream:
-            checksum.verify(stream)
+            checksum.verify_checksum(stream)
             with pq.ParquetFile(stream) as found:
                 _check_columns(uri, found.schema_arrow, wanted)
                 yield found
@@ -266,11 +272,11 @@ def _open(uri: str, wanted: pa.Schema) -> Iterator[pq.ParquetFile]:
 def _check_columns(uri: str, found: pa.Schema, wanted: pa.Schema) -> None:
     types = {field.name: field for field in found}
     if missing := sorted(set(wanted.names) - set(types)):
-        raise ValueError(f"{uri} lacks the columns {', '.join(missing)}: {OTHER}")
+        raise ValueError(f"{uri} lacks the columns {', '.join(missing)}: {VERSION_REMEDY}")
     if not pa.schema([types[name] for name in wanted.names]).equals(wanted):
-        raise ValueError(f"{uri} has columns of other types: {OTHER}")
+        raise ValueError(f"{uri} has columns of other types: {VERSION_REMEDY}")
 
 
-def _load(uri: str, wanted: pa.Schema) -> pa.Table:
-    with _open(uri, wanted) as found:
+def _load_columns(uri: str, wanted: pa.Schema) -> pa.Table:
+    with _open_table(uri, wanted) as found:
         return found.read(columns=wanted.names, use_threads=False).select(wanted.names)

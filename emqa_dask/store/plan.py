@@ -12,12 +12,12 @@ from emqa_dask.store import layout
 
 MIB = 2**20
 TASKS_PER_STACK = 16  # a stack is cut into at least so many shards, if it has the micrographs, so that workers share it
-LONGEST = 1024  # micrographs in a shard, however small they are: their rows travel with the task
-WAITING = 16_384  # micrographs that may wait for their shard to fill up
-ROWS = 4096  # micrographs that are planned at a time
+MAX_SHARD_LENGTH = 1024  # micrographs in a shard, however small they are: their rows travel with the task
+MAX_WAITING_MICROGRAPHS = 16_384  # micrographs that may wait for their shard to fill up
+MICROGRAPHS_PER_BATCH = 4096  # micrographs that are planned at a time
 
 
-class Slots:
+class OccupiedSlots:
     """The slots of every stack that are given away: `runs` has half-open stretches of them, in order."""
 
     def __init__(self):
@@ -36,12 +36,14 @@ class Slots:
                 start = runs.pop()[0]
             runs.append((int(start), int(stop)))
 
-    def stop(self, stack: str) -> int:
+    def next_free_slot(self, stack: str) -> int:
         """The slot behind the last one of `stack` that is given away."""
         return self.runs[stack][-1][1] if stack in self.runs else 0
 
 
-def shard_lengths(counts: Mapping[str, int], known: Mapping[str, int], slots: Slots, settings: Store) -> dict[str, int]:
+def choose_shard_lengths(
+    counts: Mapping[str, int], known: Mapping[str, int], slots: OccupiedSlots, settings: Store
+) -> dict[str, int]:
     """Micrographs per shard of the stacks in `counts` ({stack: new micrographs}); a stack keeps that of `known`.
 
     A new one has the setting's, or a 16th of its micrographs within the bounds on a shard's micrographs and bytes.
@@ -51,18 +53,24 @@ def shard_lengths(counts: Mapping[str, int], known: Mapping[str, int], slots: Sl
     for stack in sorted(counts):
         if stack in slots.runs and stack not in known:
             raise ValueError(f"stack {stack} is in the table but not in the store: was it deleted?")
-        lengths[stack] = known.get(stack) or settings.shard_length or _shard_length(stack, counts[stack], settings)
+        lengths[stack] = (
+            known.get(stack) or settings.shard_length or _choose_shard_length(stack, counts[stack], settings)
+        )
     return lengths
 
 
-def _shard_length(stack: str, n_micrographs: int, settings: Store) -> int:
-    height, width, dtype = layout.shape_of(stack)
+def _choose_shard_length(stack: str, n_micrographs: int, settings: Store) -> int:
+    height, width, dtype = layout.parse_shape(stack)
     longest = int(settings.shard_mib * MIB // max(height * width * np.dtype(dtype).itemsize, 1))
-    return max(1, min(math.ceil(n_micrographs / TASKS_PER_STACK), longest, LONGEST))
+    return max(1, min(math.ceil(n_micrographs / TASKS_PER_STACK), longest, MAX_SHARD_LENGTH))
 
 
-def plan(
-    batches: Iterable[pd.DataFrame], slots: Slots, lengths: Mapping[str, int], waiting: int = WAITING, rows: int = ROWS
+def plan_partitions(
+    batches: Iterable[pd.DataFrame],
+    slots: OccupiedSlots,
+    lengths: Mapping[str, int],
+    waiting: int = MAX_WAITING_MICROGRAPHS,
+    rows: int = MICROGRAPHS_PER_BATCH,
 ) -> Iterator[pd.DataFrame]:
     """`batches` of new micrographs with `index` and `partition` filled: tables of whole partitions, one after another.
 
@@ -72,26 +80,26 @@ def plan(
     depends on the order of the micrographs only, not on how they come in batches: they are cut anew to `rows`.
     """
     left = None
-    for batch in chunks(batches, rows):
+    for batch in rebatch(batches, rows):
         both = batch if left is None else pd.concat([left, batch], ignore_index=True)
-        done, left = _cut(both, slots, lengths)
+        done, left = _cut_partitions(both, slots, lengths)
         yield from done
         if len(left) > waiting:
-            done, left = _cut(left, slots, lengths, is_short=True)
+            done, left = _cut_partitions(left, slots, lengths, is_short=True)
             yield from done
     if left is not None:
-        yield from _cut(left, slots, lengths, is_short=True)[0]
+        yield from _cut_partitions(left, slots, lengths, is_short=True)[0]
 
 
-def _cut(
-    rows: pd.DataFrame, slots: Slots, lengths: Mapping[str, int], is_short: bool = False
+def _cut_partitions(
+    rows: pd.DataFrame, slots: OccupiedSlots, lengths: Mapping[str, int], is_short: bool = False
 ) -> tuple[list[pd.DataFrame], pd.DataFrame]:
     """([planned rows] or [], rows that wait): full shards, or all when short ones may be."""
     code, names = pd.factorize(rows["stack"], sort=True)
     order = np.argsort(code, kind="stable")
     n = np.bincount(code, minlength=len(names))
     length = np.array([lengths[name] for name in names], np.int64)
-    stop = np.array([slots.stop(name) for name in names], np.int64)
+    stop = np.array([slots.next_free_slot(name) for name in names], np.int64)
     start = -(-stop // length) * length
     n_taken = n if is_short else n // length * length
     position = np.arange(len(rows)) - np.repeat(np.cumsum(n) - n, n)  # in its stack
@@ -110,7 +118,7 @@ def _cut(
     return [planned], rows.take(np.sort(order[~taken])).reset_index(drop=True)
 
 
-def chunks(batches: Iterable[pd.DataFrame], rows: int = ROWS) -> Iterator[pd.DataFrame]:
+def rebatch(batches: Iterable[pd.DataFrame], rows: int = MICROGRAPHS_PER_BATCH) -> Iterator[pd.DataFrame]:
     """The rows of `batches` in tables of `rows` rows, the last one shorter; none for no rows."""
     waiting = []
     n = 0
@@ -128,7 +136,7 @@ def chunks(batches: Iterable[pd.DataFrame], rows: int = ROWS) -> Iterator[pd.Dat
         yield pd.concat(waiting, ignore_index=True)
 
 
-def split(rows: pd.DataFrame) -> list[tuple[Partition, slice]]:
+def split_by_partition(rows: pd.DataFrame) -> list[tuple[Partition, slice]]:
     """The partitions of planned `rows` (columns stack, index, partition) in their order, and where their rows are."""
     code = pd.factorize(rows["partition"])[0]
     starts = np.flatnonzero(np.diff(code, prepend=-1))

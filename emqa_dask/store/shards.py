@@ -17,7 +17,7 @@ from numcodecs.abc import Codec
 from emqa_dask.store import files
 
 BAND_BYTES = 64 * 2**20  # a chunk is a whole micrograph up to this size, else a band of rows
-MOST_SLOTS = 4096  # that find_length() looks for: archives of a million images have shards of some tens
+MAX_SLOTS = 4096  # that find_length() looks for: archives of a million images have shards of some tens
 _ABSENT = np.uint64(2**64 - 1)
 
 
@@ -37,40 +37,40 @@ class Grid:
     codec: Codec | None  # numcodecs; None = not compressed
 
     @property
-    def bands(self) -> int:
+    def n_bands(self) -> int:
         return -(-self.height // self.rows)
 
 
-def band_rows(height: int, width: int, itemsize: int) -> int:
+def choose_band_rows(height: int, width: int, itemsize: int) -> int:
     """Rows per chunk: all of them for micrographs up to BAND_BYTES, else an even cut into bands of at most that."""
     bands = -(-height * width * itemsize // BAND_BYTES)
     return -(-height // min(max(bands, 1), height))
 
 
-def write(uri: str, grid: Grid, frames: Iterable[Iterable[np.ndarray]]) -> int:
+def write_shard(uri: str, grid: Grid, frames: Iterable[Iterable[np.ndarray]]) -> int:
     """Write `frames`, each the windows of full rows of one micrograph from top to bottom; gives the shard's bytes.
 
     One chunk is in memory at a time, besides what `frames` gives. A micrograph whose windows raise LostFrame leaves
     its slot absent. ValueError when windows do not add up to a micrograph of the grid's shape and dtype.
     """
-    index = np.full((grid.shard_length * grid.bands, 2), _ABSENT, "<u8")
+    index = np.full((grid.shard_length * grid.n_bands, 2), _ABSENT, "<u8")
     offset = 0
     with files.write_whole(uri) as stream:
         for slot, windows in enumerate(frames):
-            first = slot * grid.bands
+            first = slot * grid.n_bands
             try:
-                for band, chunk in enumerate(_chunks(windows, grid)):
-                    data = _encode(chunk, grid.codec)
+                for band, chunk in enumerate(_cut_chunks(windows, grid)):
+                    data = _encode_chunk(chunk, grid.codec)
                     stream.write(data)
                     index[first + band] = offset, len(data)
                     offset += len(data)
             except LostFrame:
-                index[first : first + grid.bands] = _ABSENT
-        stream.write(_with_crc(index.tobytes()))
+                index[first : first + grid.n_bands] = _ABSENT
+        stream.write(_append_crc(index.tobytes()))
     return offset + index.nbytes + 4
 
 
-def _chunks(windows: Iterable[np.ndarray], grid: Grid) -> Iterator[np.ndarray]:
+def _cut_chunks(windows: Iterable[np.ndarray], grid: Grid) -> Iterator[np.ndarray]:
     """Chunks of (rows, width), the last one filled up with zeros, from windows of any heights."""
     done = 0
     chunk = None
@@ -96,12 +96,12 @@ def _chunks(windows: Iterable[np.ndarray], grid: Grid) -> Iterator[np.ndarray]:
         raise ValueError(f"{done} rows instead of {grid.height}")
 
 
-def _encode(chunk: np.ndarray, codec: Codec | None) -> bytes:
+def _encode_chunk(chunk: np.ndarray, codec: Codec | None) -> bytes:
     data = np.ascontiguousarray(chunk).view(np.uint8).reshape(-1)
-    return _with_crc(data.tobytes() if codec is None else codec.encode(data))
+    return _append_crc(data.tobytes() if codec is None else codec.encode(data))
 
 
-def _with_crc(data: bytes) -> bytes:
+def _append_crc(data: bytes) -> bytes:
     return data + google_crc32c.value(data).to_bytes(4, "little")
 
 
@@ -109,13 +109,15 @@ def _has_crc(data: bytes) -> bool:
     return len(data) >= 4 and google_crc32c.value(data[:-4]).to_bytes(4, "little") == data[-4:]
 
 
-def _without_crc(data: bytes, what: str) -> memoryview:
+def _strip_crc(data: bytes, what: str) -> memoryview:
     if not _has_crc(data):
         raise OSError(f"{what} is damaged: its checksum does not fit")
     return memoryview(data)[:-4]
 
 
-def read(uri: str, grid: Grid, slots: Iterable[int], rows: tuple[int, int] | None = None) -> Iterator[np.ndarray]:
+def read_micrographs(
+    uri: str, grid: Grid, slots: Iterable[int], rows: tuple[int, int] | None = None
+) -> Iterator[np.ndarray]:
     """The micrographs (height, width) in `slots` of the shard, or their `rows` [start, stop), one at a time.
 
     OSError when the shard or a chunk is missing or damaged: never zeros instead of pixels.
@@ -137,7 +139,7 @@ def read(uri: str, grid: Grid, slots: Iterable[int], rows: tuple[int, int] | Non
             yield out
 
 
-def damaged_slots(uri: str, grid: Grid, n_slots: int) -> list[int]:
+def find_damaged_slots(uri: str, grid: Grid, n_slots: int) -> list[int]:
     """The first `n_slots` slots of the shard whose chunks do not fit their checksums; all where its index does not.
 
     A slot that is absent is not damaged: it was left so when the shard was written. Nothing is decoded.
@@ -151,10 +153,10 @@ def damaged_slots(uri: str, grid: Grid, n_slots: int) -> list[int]:
         return list(range(n_slots))
 
 
-def find_length(uri: str, bands: int, least: int) -> int:
+def find_shard_length(uri: str, bands: int, least: int) -> int:
     """The number of slots, `least` or more, whose index fits its checksum at the end of the shard; 0 for none."""
-    size = files.size(uri)
-    lengths = range(least, min(size // (16 * bands), MOST_SLOTS) + 1)
+    size = files.read_size(uri)
+    lengths = range(least, min(size // (16 * bands), MAX_SLOTS) + 1)
     if not lengths:
         return 0
     fs, path = files.locate(uri)
@@ -173,19 +175,19 @@ def _is_intact(stream: BinaryIO, entries: np.ndarray) -> bool:
     for offset, size in entries[entries[:, 0] != _ABSENT]:
         stream.seek(int(offset))
         try:
-            _without_crc(stream.read(int(size)), "")
+            _strip_crc(stream.read(int(size)), "")
         except OSError:
             return False
     return True
 
 
 def _read_index(stream: BinaryIO, uri: str, grid: Grid) -> np.ndarray:
-    size = grid.shard_length * grid.bands * 16 + 4
+    size = grid.shard_length * grid.n_bands * 16 + 4
     if stream.seek(0, 2) < size:
         raise OSError(f"{uri} is damaged: it is too short for its index")
     stream.seek(-size, 2)
-    data = _without_crc(stream.read(size), f"{uri}, its index")
-    return np.frombuffer(data, "<u8").reshape(grid.shard_length, grid.bands, 2)
+    data = _strip_crc(stream.read(size), f"{uri}, its index")
+    return np.frombuffer(data, "<u8").reshape(grid.shard_length, grid.n_bands, 2)
 
 
 def _read_band(
@@ -195,7 +197,7 @@ def _read_band(
     if entry[0] == _ABSENT:
         raise OSError(f"{what} is missing: its file could not be read when the others were stored")
     stream.seek(int(entry[0]))
-    data = _without_crc(stream.read(int(entry[1])), what)
+    data = _strip_crc(stream.read(int(entry[1])), what)
     top = band * grid.rows
     start, stop = max(first, top), min(first + len(out), top + grid.rows)
     part = out[start - first : stop - first]

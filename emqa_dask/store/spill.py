@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
-RUN = 32_768  # rows that are sorted in memory at a time
-CHUNK = 256  # rows of a run that are in memory while runs are merged
+ROWS_PER_RUN = 32_768  # rows that are sorted in memory at a time
+ROWS_PER_CHUNK = 256  # rows of a run that are in memory while runs are merged
 
 
-class Spill:
+class SpillFile:
     """Bytes in a file without a name: it goes with the program, however that ends. `folder` says on which disk."""
 
     def __init__(self, folder: str | None = None):
@@ -41,7 +41,7 @@ class Spill:
         self.close()
 
 
-class Runs(Spill):
+class ExternalSort(SpillFile):
     """A table of `schema` in any order in, sorted by the columns `by` out, each of them ascending and never null.
 
     An external merge sort: runs of RUN rows are sorted in memory and put aside, then read side by side.
@@ -56,14 +56,14 @@ class Runs(Spill):
 
     def add(self, rows: pa.Table) -> None:
         self._waiting.append(rows.select(self.schema.names).cast(self.schema))
-        if sum(map(len, self._waiting)) >= RUN:
+        if sum(map(len, self._waiting)) >= ROWS_PER_RUN:
             self._put_run()
 
-    def merged(self, n_rows: int) -> Iterator[pa.Table]:
+    def iterate_sorted(self, n_rows: int) -> Iterator[pa.Table]:
         """All rows, sorted, in tables of `n_rows` rows or a little more; can be asked for again."""
         if self._waiting:
             self._put_run()
-        runs = [_Head(self, chunks) for chunks in self._runs]
+        runs = [_RunReader(self, chunks) for chunks in self._runs]
         ready: list[pa.RecordBatch] = []
         while runs:
             last = min(run.last for run in runs)  # what is not above it can be told from what is yet to be read
@@ -77,17 +77,17 @@ class Runs(Spill):
     def _put_run(self) -> None:
         rows = self._sorted(pa.concat_tables(self._waiting))
         self._waiting = []
-        chunks = [batch.serialize() for batch in rows.combine_chunks().to_batches(CHUNK)]
+        chunks = [batch.serialize() for batch in rows.combine_chunks().to_batches(ROWS_PER_CHUNK)]
         self._runs.append([(self.put(chunk), chunk.size) for chunk in chunks])
 
     def _sorted(self, rows: pa.Table) -> pa.Table:
         return rows.sort_by([(name, "ascending") for name in self.by])
 
 
-class _Head:
+class _RunReader:
     """The chunk of a run that is being merged; `rows` is None once there is no more."""
 
-    def __init__(self, runs: Runs, chunks: list[tuple[int, int]]):
+    def __init__(self, runs: ExternalSort, chunks: list[tuple[int, int]]):
         self._runs = runs
         self._chunks = iter(chunks)
         self._read()

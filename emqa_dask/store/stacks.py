@@ -15,23 +15,23 @@ from numcodecs.abc import Codec
 from numcodecs.blosc import Blosc
 from numcodecs.zstd import Zstd
 
-from emqa_dask.checksummed_text import sha256_of
+from emqa_dask.checksummed_text import hash_document
 from emqa_dask.partition import Partition
 from emqa_dask.settings import Store
 from emqa_dask.store import files, layout, shards
 from emqa_dask.store.shards import Grid
 
-OURS = "emqa_dask"  # the key of what we keep in a document's attributes
-_GROUP = {"zarr_format": 3, "node_type": "group", "attributes": {}}
-KINDS = "buifc"  # numpy kinds that Zarr v3 has: boolean, integers, floats, complex
+ATTRIBUTE_KEY = "emqa_dask"  # the key of what we keep in a document's attributes
+_GROUP_DOCUMENT = {"zarr_format": 3, "node_type": "group", "attributes": {}}
+STORABLE_KINDS = "buifc"  # numpy kinds that Zarr v3 has: boolean, integers, floats, complex
 
 
-def little(dtype: np.dtype) -> np.dtype:
+def to_little_endian(dtype: np.dtype) -> np.dtype:
     """`dtype` in the byte order that stacks have."""
     return np.dtype(dtype).newbyteorder("<")
 
 
-def prepare(
+def prepare_stacks(
     root: str, runs: Mapping[str, Sequence[tuple[int, int]]], shard_lengths: Mapping[str, int], settings: Store
 ) -> None:
     """Make or grow the stacks of `shard_lengths`, whose slots `runs` (half-open, in order) are given away.
@@ -40,7 +40,7 @@ def prepare(
     """
     write_root(root)
     for name, length in shard_lengths.items():
-        *shape, dtype = layout.shape_of(name)
+        *shape, dtype = layout.parse_shape(name)
         open_or_grow(root, name, tuple(shape), dtype, occupied=runs[name], shard_length=length, settings=settings)
 
 
@@ -55,8 +55,8 @@ def open_or_grow(
     settings: Store,
 ) -> None:
     """Make stack `name` for micrographs of `shape` (y, x) px and `dtype`, or grow it to the slots `occupied`."""
-    kind = little(np.dtype(dtype))
-    if kind.kind not in KINDS or kind.itemsize > (16 if kind.kind == "c" else 8):
+    kind = to_little_endian(np.dtype(dtype))
+    if kind.kind not in STORABLE_KINDS or kind.itemsize > (16 if kind.kind == "c" else 8):
         raise ValueError(f"stack {name}: Zarr v3 has no dtype {kind.name}")
     if min(shape) < 1:
         raise ValueError(f"stack {name}: a micrograph of {shape[0]} x {shape[1]} px has no pixels")
@@ -64,7 +64,7 @@ def open_or_grow(
     try:
         array = read_array_document(root, name)
     except FileNotFoundError:
-        array = _array(kind, shape, length, shard_length, settings)
+        array = _describe_array(kind, shape, length, shard_length, settings)
     if array["shape"][0] < length:
         array = array | {"shape": [length, *array["shape"][1:]]}
     write_documents(root, name, array, occupied)
@@ -76,34 +76,36 @@ def write_documents(root: str, name: str, array: dict, occupied: Sequence[tuple[
     A stack is there once its array's is, whatever a run that was killed in here has left.
     """
     ours = {"occupied": [list(run) for run in occupied], "array": array}
-    group = _GROUP | {"attributes": _ome(name, layout.scale_of(name)) | {OURS: ours}}
-    folder = layout.stack(root, name)
+    group = _GROUP_DOCUMENT | {
+        "attributes": _describe_multiscales(name, layout.parse_pixel_size_nm(name)) | {ATTRIBUTE_KEY: ours}
+    }
+    folder = layout.stack_folder(root, name)
     _write_changed(files.join(folder, "zarr.json"), group)
     _write_changed(files.join(folder, "0", "zarr.json"), array)
 
 
 def write_root(root: str) -> None:
     """Write the document of all stacks, unless it is there as it should be."""
-    _write_changed(files.join(layout.stacks(root), "zarr.json"), _GROUP)
+    _write_changed(files.join(layout.stacks_folder(root), "zarr.json"), _GROUP_DOCUMENT)
 
 
 def _write_changed(uri: str, document: dict) -> None:
-    if _read(uri) != document:
-        _write(uri, document)
+    if _read_document(uri) != document:
+        _write_document(uri, document)
 
 
 def is_damaged(root: str, name: str) -> bool:
     """Is a document of stack `name`, or that of all stacks, missing or damaged?"""
-    folder = layout.stack(root, name)
-    places = layout.stacks(root), folder, files.join(folder, "0")
-    return any(_read(files.join(place, "zarr.json")) is None for place in places)
+    folder = layout.stack_folder(root, name)
+    places = layout.stacks_folder(root), folder, files.join(folder, "0")
+    return any(_read_document(files.join(place, "zarr.json")) is None for place in places)
 
 
 def find_shard_length(root: str, partition: Partition) -> int:
     """Micrographs per shard as the index of the only shard of a stack says, `partition`'s; 0 without a whole one."""
-    height, width, dtype = layout.shape_of(partition.stack)
-    bands = -(-height // shards.band_rows(height, width, np.dtype(dtype).itemsize))
-    return shards.find_length(shard_uri(root, partition, len(partition)), bands, len(partition))
+    height, width, dtype = layout.parse_shape(partition.stack)
+    bands = -(-height // shards.choose_band_rows(height, width, np.dtype(dtype).itemsize))
+    return shards.find_shard_length(shard_uri(root, partition, len(partition)), bands, len(partition))
 
 
 def read_array_document(root: str, name: str) -> dict:
@@ -111,11 +113,11 @@ def read_array_document(root: str, name: str) -> dict:
 
     FileNotFoundError where there is neither.
     """
-    folder = layout.stack(root, name)
-    if array := _read(files.join(folder, "0", "zarr.json")):
+    folder = layout.stack_folder(root, name)
+    if array := _read_document(files.join(folder, "0", "zarr.json")):
         return array
-    if group := _read(files.join(folder, "zarr.json")):
-        return group["attributes"][OURS]["array"]
+    if group := _read_document(files.join(folder, "zarr.json")):
+        return group["attributes"][ATTRIBUTE_KEY]["array"]
     raise FileNotFoundError(f"{folder} is missing or damaged: `emqa triage` on its workspace stores it again")
 
 
@@ -126,14 +128,14 @@ _CRC32C = {"name": "crc32c"}
 _LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
 
 
-def _array(kind: np.dtype, shape: tuple[int, int], length: int, shard_length: int, settings: Store) -> dict:
+def _describe_array(kind: np.dtype, shape: tuple[int, int], length: int, shard_length: int, settings: Store) -> dict:
     """Zarr's metadata of an array of `length` micrographs."""
-    rows = shards.band_rows(*shape, kind.itemsize)
+    rows = shards.choose_band_rows(*shape, kind.itemsize)
     bands = -(-shape[0] // rows)
     as_bytes = _LITTLE if kind.itemsize > 1 else {"name": "bytes"}
     sharding = {
         "chunk_shape": [1, rows, shape[1]],
-        "codecs": [as_bytes, *_compressors(settings, kind.itemsize), _CRC32C],
+        "codecs": [as_bytes, *_choose_compressors(settings, kind.itemsize), _CRC32C],
         "index_codecs": [_LITTLE, _CRC32C],
         "index_location": "end",
     }
@@ -154,7 +156,7 @@ def _array(kind: np.dtype, shape: tuple[int, int], length: int, shard_length: in
     }
 
 
-def _compressors(settings: Store, itemsize: int) -> list[dict]:
+def _choose_compressors(settings: Store, itemsize: int) -> list[dict]:
     """What compresses a chunk.
 
     Measured: noisy 16-bit micrographs pack 2.4-fold in 0.9 ms per megapixel with bit-shuffled LZ4, 2.1-fold in 4.7 ms
@@ -168,7 +170,7 @@ def _compressors(settings: Store, itemsize: int) -> list[dict]:
     return [{"name": "zstd", "configuration": {"level": settings.compression_level, "checksum": False}}]
 
 
-def _codec(compressors: Sequence[dict]) -> Codec | None:
+def _make_codec(compressors: Sequence[dict]) -> Codec | None:
     """The numcodecs codec that does what a stack's compressors do."""
     for codec in compressors:
         how = codec.get("configuration", {})
@@ -179,7 +181,7 @@ def _codec(compressors: Sequence[dict]) -> Codec | None:
     return None
 
 
-def _ome(name: str, nm_per_pixel: float) -> dict:
+def _describe_multiscales(name: str, nm_per_pixel: float) -> dict:
     """OME-Zarr 0.5 `multiscales` metadata: axis n is of no standard type, y and x are nanometres where known."""
     known = nm_per_pixel == nm_per_pixel
     unit = {"unit": "nanometer"} if known else {}
@@ -189,35 +191,35 @@ def _ome(name: str, nm_per_pixel: float) -> dict:
     return {"ome": {"version": "0.5", "multiscales": [{"name": name, "axes": axes, "datasets": levels}]}}
 
 
-def _read(uri: str) -> dict | None:
+def _read_document(uri: str) -> dict | None:
     """The document at `uri` as it was given to _write(); None where there is none, or where it is damaged."""
     try:
         document = json.loads(files.read_bytes(uri))
-        written = document["attributes"][OURS].pop("sha256")
+        written = document["attributes"][ATTRIBUTE_KEY].pop("sha256")
     except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
         return None
-    if not document["attributes"][OURS]:
-        del document["attributes"][OURS]
-    return document if written == sha256_of(document) else None
+    if not document["attributes"][ATTRIBUTE_KEY]:
+        del document["attributes"][ATTRIBUTE_KEY]
+    return document if written == hash_document(document) else None
 
 
-def _write(uri: str, document: dict) -> None:
+def _write_document(uri: str, document: dict) -> None:
     """Write `document` with its own SHA-256 among its attributes."""
     attributes = document["attributes"]
-    ours = attributes.get(OURS, {}) | {"sha256": sha256_of(document)}
-    document = document | {"attributes": attributes | {OURS: ours}}
+    ours = attributes.get(ATTRIBUTE_KEY, {}) | {"sha256": hash_document(document)}
+    document = document | {"attributes": attributes | {ATTRIBUTE_KEY: ours}}
     files.write_text(uri, json.dumps(document, indent=2) + "\n")
 
 
-def stack_names(root: str) -> list[str]:
+def list_stacks(root: str) -> list[str]:
     """Sorted names of the stacks of a workspace."""
-    return [name for name in files.names(layout.stacks(root)) if name != "zarr.json"]
+    return [name for name in files.list_names(layout.stacks_folder(root)) if name != "zarr.json"]
 
 
-def shard_lengths(root: str) -> dict[str, int]:
+def read_shard_lengths(root: str) -> dict[str, int]:
     """Micrographs per shard of every stack in the workspace; empty when there is none."""
     lengths = {}
-    for name in stack_names(root):
+    for name in list_stacks(root):
         try:
             array = read_array_document(root, name)
         except FileNotFoundError:
@@ -226,7 +228,7 @@ def shard_lengths(root: str) -> dict[str, int]:
     return lengths
 
 
-def grid(root: str, name: str) -> Grid:
+def read_grid(root: str, name: str) -> Grid:
     """How stack `name` is cut; FileNotFoundError when there is no such stack."""
     metadata = read_array_document(root, name)
     (sharding,) = metadata["codecs"]
@@ -234,9 +236,13 @@ def grid(root: str, name: str) -> Grid:
     codecs = sharding["configuration"]["codecs"]
     shard_length = metadata["chunk_grid"]["configuration"]["chunk_shape"][0]
     _, height, width = metadata["shape"]
-    return Grid(height, width, little(np.dtype(metadata["data_type"])), cut[1], shard_length, _codec(codecs))
+    return Grid(
+        height, width, to_little_endian(np.dtype(metadata["data_type"])), cut[1], shard_length, _make_codec(codecs)
+    )
 
 
 def shard_uri(root: str, partition: Partition, shard_length: int) -> str:
     """Where the shard of `partition` lies."""
-    return files.join(layout.stack(root, partition.stack), "0", "c", str(partition.start // shard_length), "0", "0")
+    return files.join(
+        layout.stack_folder(root, partition.stack), "0", "c", str(partition.start // shard_length), "0", "0"
+    )

@@ -3,17 +3,19 @@
 import cv2
 import numpy as np
 
-QUALITY = 80
-DIRECT = {np.dtype(name) for name in ("uint8", "uint16", "int16")}  # cv2.resize averages these without rounding noise
+JPEG_QUALITY = 80
+EXACTLY_AVERAGED_DTYPES = {
+    np.dtype(name) for name in ("uint8", "uint16", "int16")
+}  # cv2.resize averages these without rounding noise
 
 
-def thumbnail(image: np.ndarray, longest_px: int = 256) -> bytes:
+def make_thumbnail(image: np.ndarray, longest_px: int = 256) -> bytes:
     """JPEG of `image` (y, x), any dtype, downsampled by area to at most `longest_px`, never enlarged.
 
     The 0.5th to 99.5th percentile of the downsampled image become black to white. Pixels that are not finite are
     black, a constant image is mid-grey, complex pixels show their magnitude.
     """
-    grey = _shrink(np.abs(image) if image.dtype.kind == "c" else image, longest_px)
+    grey = _downsample(np.abs(image) if image.dtype.kind == "c" else image, longest_px)
     finite = np.isfinite(grey)
     low, high = np.percentile(grey[finite], (0.5, 99.5)) if finite.any() else (0.0, 0.0)
     if high <= low and finite.any():  # few pixels differ: show them rather than nothing
@@ -21,18 +23,18 @@ def thumbnail(image: np.ndarray, longest_px: int = 256) -> bytes:
     span = high - low
     stretched = np.clip((grey - low) / span, 0, 1) * 255 if span > 0 else np.full(grey.shape, 128.0)
     stretched = np.where(finite, stretched, 0)
-    ok, jpeg = cv2.imencode(".jpg", np.rint(stretched).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    ok, jpeg = cv2.imencode(".jpg", np.rint(stretched).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     if not ok:
         raise ValueError(f"no JPEG of {image.shape[0]} x {image.shape[1]} px")
     return jpeg.tobytes()
 
 
-def _shrink(image: np.ndarray, longest_px: int) -> np.ndarray:
+def _downsample(image: np.ndarray, longest_px: int) -> np.ndarray:
     """`image`, scaled and shifted, as float64, downsampled by area to `longest_px`; NaN where no pixel is finite."""
     factor = min(1.0, longest_px / max(image.shape))
     size = [max(1, round(n * factor)) for n in image.shape[::-1]]
     native = image.dtype.newbyteorder("=")
-    if native in DIRECT:
+    if native in EXACTLY_AVERAGED_DTYPES:
         return cv2.resize(np.ascontiguousarray(image, native), size, interpolation=cv2.INTER_AREA).astype(np.float64)
     # OpenCV averages with single-precision weights: less the minimum, rounding is relative to the contrast.
     floats = image.astype(np.float32 if image.dtype.itemsize == 4 and image.dtype.kind == "f" else np.float64)

@@ -45,7 +45,7 @@ def locate_checkpoint(out: str | Path) -> Path:
 
 def has_checkpoint(folder: Path) -> bool:
     """Whether `folder` holds a checkpoint. A folder that a killed process left half-written is removed first."""
-    output_folders.sweep(folder)
+    output_folders.restore_interrupted(folder)
     return (folder / PROGRESS).is_file()
 
 
@@ -68,7 +68,7 @@ def load_checkpoint(folder: Path, training: Training) -> None:
     from safetensors.torch import load_file
 
     models.load_card(folder)
-    with models.blame(folder):
+    with models.blame_model(folder):
         networks.load_weights(training.net, folder / WEIGHTS)
         _load_moments(training.optimiser, folder / MOMENTS)
         training.progress = Progress(**json.loads((folder / PROGRESS).read_text(encoding="utf-8")))

@@ -88,7 +88,7 @@ def prepare_training(out: Path, training_set: TrainingSet, options: EnsembleOpti
     architecture = options.complete_architecture(len(training_set.names))
     folder = locate_training(out)
     output_folders.check_folder(out, folder)
-    output_folders.sweep(folder)
+    output_folders.restore_interrupted(folder)
     ordered = training_set.sort_by_split()
     plan = _make_plan(out.name, ordered, options, architecture)
     if (folder / PLAN).is_file():

@@ -30,13 +30,13 @@ class Classifier(NamedTuple):
 
 def load_classifier(directory: Path) -> Classifier:
     """The judge in a classifier's model directory; it does not matter whether its networks are there."""
-    return _load_cached(directory, models.digest(directory))
+    return _load_cached(directory, models.digest_card(directory))
 
 
 @functools.lru_cache(maxsize=4)
 def _load_cached(directory: Path, digest: str) -> Classifier:
     card = models.read_card(directory)
-    with models.blame(directory):
+    with models.blame_model(directory):
         return _build_classifier(directory, card)
 
 

@@ -182,7 +182,7 @@ def write_shift_model(known: ShiftModel, directory: Path) -> dict:
     content = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     (directory / SHIFT_MODEL_FILE).write_bytes(content)  # save_file() would leave it readable by its owner only
     table |= {"kinds": list(known.kinds), "fused": list(known.scale.names), "limit": known.scale.limit}
-    table |= {"false_flags": known.false_flags, "content": models.digest(models.CONTENT)}
+    table |= {"false_flags": known.false_flags, "content": models.digest_card(models.CONTENT_MODEL)}
     return {"shift": table}
 
 
@@ -195,7 +195,7 @@ def read_shift_model(directory: Path) -> ShiftModel | None:
         raise ValueError(
             f"{directory / 'card.toml'}: has a table shift but no {SHIFT_MODEL_FILE}; train the classifier again"
         )
-    if card["shift"].get("content") != models.digest(models.CONTENT):
+    if card["shift"].get("content") != models.digest_card(models.CONTENT_MODEL):
         said = "what is in domain was learnt with another version's network `content`"
         raise ValueError(f"{directory / 'card.toml'}: {said}; train the classifier again")
     table = card["shift"]

@@ -31,7 +31,7 @@ def pictures(seed, n):
 
 
 def test_it_is_small_and_whole_and_its_card_says_how_good_it_is():
-    folder = models.CONTENT
+    folder = models.CONTENT_MODEL
     card = models.load_card(folder)
     assert sum(path.stat().st_size for path in folder.iterdir()) < 2e6
     assert set(card["families"]["foreign"]) == set(FOREIGN) < set(card["families"]["names"])

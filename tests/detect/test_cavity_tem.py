@@ -5,7 +5,7 @@ import pytest
 
 from emqa_dask import load_detector
 from emqa_dask.boxes import match_boxes
-from emqa_dask.models import locate
+from emqa_dask.models import locate_model
 from emqa_dask.synthetic import cavities
 
 
@@ -38,4 +38,4 @@ def test_it_finds_next_to_nothing_in_an_empty_foil(detector):
 
 
 def test_it_is_small_enough_to_ship():
-    assert sum(path.stat().st_size for path in locate("cavity-tem").iterdir()) < 30e6
+    assert sum(path.stat().st_size for path in locate_model("cavity-tem").iterdir()) < 30e6

@@ -125,7 +125,7 @@ def test_a_training_that_is_finished_is_not_done_again(labelled, model, here):
 
 
 def test_every_image_has_a_class_or_a_reason(done, settings, archive):
-    triage = parts.load_table(layout.triage(str(done)), tables.TRIAGE).set_index("uri")
+    triage = parts.load_table(layout.triage_uri(str(done)), tables.TRIAGE).set_index("uri")
     assert len(triage) == len(list(archive.iterdir()))
     for kind in ("bars", "rows"):
         own = triage[triage.index.str.startswith(kind)]
@@ -180,14 +180,14 @@ def test_a_classifier_can_be_added_to_a_finished_workspace_and_detects_nothing_a
     root = tmp_path / "ws"
     assert run(str(archive), str(root), here, say=quiet) == 0
     detections = {path: path.stat().st_mtime_ns for path in root.glob("detections-*/*.parquet")}
-    triage = parts.load_table(layout.triage(str(root)), tables.TRIAGE)
+    triage = parts.load_table(layout.triage_uri(str(root)), tables.TRIAGE)
     assert triage["predicted_class"].isna().all()
     assert triage["shift"].isna().all()
     assert run(str(archive), str(root), settings, say=quiet) == 0
     assert detections == {path: path.stat().st_mtime_ns for path in root.glob("detections-*/*.parquet")}
     pd.testing.assert_frame_equal(
-        parts.load_table(layout.triage(str(root)), tables.TRIAGE),
-        parts.load_table(layout.triage(str(done)), tables.TRIAGE),
+        parts.load_table(layout.triage_uri(str(root)), tables.TRIAGE),
+        parts.load_table(layout.triage_uri(str(done)), tables.TRIAGE),
     )
 
 
@@ -195,7 +195,7 @@ def test_rescore_replays_limits_and_runs_no_network(done, settings, here, tmp_pa
     root = shutil.copytree(done, tmp_path / "ws")
     every = replace(settings, {"triage": {"max_entropy_nats": 1e-9}})
     assert rescore(str(root), every, say=quiet) == 0
-    triage = parts.load_table(layout.triage(str(root)), tables.TRIAGE)
+    triage = parts.load_table(layout.triage_uri(str(root)), tables.TRIAGE)
     known = triage[
         triage["predictive_entropy_nats"].gt(1e-9) & triage["shift"].eq("none") & triage["verdict"].ne("junk")
     ]
@@ -225,7 +225,7 @@ def test_a_member_that_is_gone_is_told_and_too_few_are_refused(done, settings, m
 
 
 def test_sessions_are_held_against_the_classifiers_images(done):
-    found = parts.load_table(layout.drifts(str(done)), tables.DRIFTS)
+    found = parts.load_table(layout.drifts_uri(str(done)), tables.DRIFTS)
     assert set(found["cohort"]) == {"all"}
     assert set(found["reference"]) == {"held_out"}
     assert (found["n"] <= 14).all()
@@ -233,7 +233,7 @@ def test_sessions_are_held_against_the_classifiers_images(done):
 
 
 def test_a_session_has_a_row_with_its_shares_and_the_shape_of_its_entropies(done, settings):
-    (row,) = parts.load_table(layout.sessions(str(done)), tables.SESSIONS).to_dict("records")
+    (row,) = parts.load_table(layout.sessions_uri(str(done)), tables.SESSIONS).to_dict("records")
     found = table(done, "classifications", settings)
     assert row["n_looked_at"] == len(found) == 14
     kinds = [row[f"{kind}_fraction"] for kind in tables.SHIFTS[1:]]
@@ -371,4 +371,4 @@ def test_images_that_lack_only_their_regions_fail_visibly(done, settings, tmp_pa
 
 def write_and_load_failures(root, settings) -> pd.DataFrame:
     write_failures(str(root), settings)
-    return parts.load_table(layout.failures(str(root)), tables.FAILURES)
+    return parts.load_table(layout.failures_uri(str(root)), tables.FAILURES)

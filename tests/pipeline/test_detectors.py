@@ -95,7 +95,7 @@ def test_a_detector_without_a_model_is_not_judged(done, both):
     none = predictions[predictions["detector"] == "small"]
     assert set(none["evidence"]) == {"no_model"}
     assert none["predicted_f1"].isna().all()
-    rows = pd.read_parquet(layout.triage(str(done)))
+    rows = pd.read_parquet(layout.triage_uri(str(done)))
     assert set(rows["detector"].dropna()) == {"log"}
 
 
@@ -106,7 +106,7 @@ def test_another_score_floor_needs_no_pixel(copy, both, small_archive, tmp_path)
     assert rescore(str(copy), changed, say=quiet) == 0
     fresh = tmp_path / "fresh"
     assert run(str(small_archive), str(fresh), changed, say=quiet) == 0
-    one, other = (pd.read_parquet(layout.triage(str(root))) for root in (copy, fresh))
+    one, other = (pd.read_parquet(layout.triage_uri(str(root))) for root in (copy, fresh))
     pd.testing.assert_frame_equal(one, other)
     floor = replace(both, {"featurise": {"score_floor": 0.3}, "predict": {"models": [str(_at_floor(tmp_path, 0.3))]}})
     assert rescore(str(copy), floor, say=quiet) == 0
@@ -115,7 +115,7 @@ def test_another_score_floor_needs_no_pixel(copy, both, small_archive, tmp_path)
 
 def _at_floor(folder, floor: float):
     """The bundled model, said to be for another score floor."""
-    out = shutil.copytree(models.locate("log-synthetic"), folder / "forest")
+    out = shutil.copytree(models.locate_model("log-synthetic"), folder / "forest")
     card = models.load_card(out)
     card["forest"]["score_floor"] = floor
     models.write_card(out, {key: value for key, value in card.items() if key != "files"})
@@ -125,7 +125,7 @@ def _at_floor(folder, floor: float):
 def test_rescoring_refuses_what_takes_pixels(copy, both):
     with pytest.raises(SettingsError, match="detections"):
         rescore(str(copy), replace(both, {"detect": {"threshold": 0.3}}), say=quiet)
-    name = parts.part_names(str(copy), folders(both)["features"])[0]
+    name = parts.list_parts(str(copy), folders(both)["features"])[0]
     (copy / folders(both)["features"] / f"{name}.parquet").unlink()
     with pytest.raises(ValueError, match=r"1 partitions of .* lack"):
         rescore(str(copy), both, say=quiet)
@@ -147,7 +147,7 @@ def test_calibration_fits_every_detector_and_later_runs_use_it(copy, both, truth
     shutil.rmtree(pixels)
     said: list[str] = []
     assert calibrate(str(copy), str(truth), both, say=said.append) == 0
-    settings = layout.settings_of(str(copy))
+    settings = layout.read_settings(str(copy))
     assert [load_quality_model(f).detector for f in settings.predict.models[:2]] == ["log", "small"]
     card = models.load_card(copy / "models" / "small")
     assert {"random", "grouped_by_image"} <= set(card["measured"])

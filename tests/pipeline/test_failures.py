@@ -38,13 +38,13 @@ def results(root, settings) -> dict[str, pd.DataFrame]:
         rows = parts.read_table(str(root), folder, SCHEMAS[table])
         by = ["micrograph_id", *(c for c in ("y_px", "x_px") if c in rows)]
         found[table] = rows.sort_values(by, ignore_index=True)
-    found["triage"] = parts.load_table(layout.triage(str(root)), tables.TRIAGE)
+    found["triage"] = parts.load_table(layout.triage_uri(str(root)), tables.TRIAGE)
     return found
 
 
 def surveyed_only(archive, root, settings) -> None:
     """A workspace whose archive is surveyed, and nothing else."""
-    layout.claim(str(root), str(archive))
+    layout.claim_workspace(str(root), str(archive))
     ingest.ingest(
         str(root), str(archive), settings, lambda function, tasks, stage: execute(function, tasks, stage=stage)
     )
@@ -74,12 +74,12 @@ def make_lossy(folder, small_archive, here):
 
 def test_what_fails_is_written_down_and_costs_nobody_else(lossy):
     _, root, settings, _, uri, _ = lossy
-    failures = parts.load_table(layout.failures(str(root)), tables.FAILURES)
+    failures = parts.load_table(layout.failures_uri(str(root)), tables.FAILURES)
     (row,) = failures.to_dict("records")
     assert (row["uri"], row["stage"], row["kind"], row["attempts"]) == (uri, "store", "error", 2)
     assert "changed since it was surveyed" in row["error"]
     assert "Traceback" in row["traceback"]
-    triage = parts.load_table(layout.triage(str(root)), tables.TRIAGE).set_index("uri")
+    triage = parts.load_table(layout.triage_uri(str(root)), tables.TRIAGE).set_index("uri")
     assert (triage.loc[[uri], "status"] == "failed").all()
     judged = triage.loc[triage.index != uri]
     assert set(judged.loc[judged["status"] == "failed"].index) == set()
@@ -106,7 +106,7 @@ def test_a_failure_does_not_pass_for_an_image_without_detections(lossy, tmp_path
     copy = tmp_path / "ws"
     shutil.copytree(root, copy)
     detections = folders(settings)["detections"]
-    name = parts.part_names(str(copy), detections)[0]
+    name = parts.list_parts(str(copy), detections)[0]
     rows = parts.read_part(str(copy), detections, name, tables.DETECTIONS)
     victim = parts.read_part(str(copy), "thumbnails", name, tables.THUMBNAILS)["micrograph_id"].iloc[0]
     parts.write_part(str(copy), detections, name, rows[rows["micrograph_id"] != victim], tables.DETECTIONS, 1)
@@ -119,7 +119,7 @@ def test_a_failure_does_not_pass_for_an_image_without_detections(lossy, tmp_path
     assert code == 2
     made = parts.read_table(str(copy), folders(other)[table], SCHEMAS[table])
     assert victim not in set(made["micrograph_id"])
-    triage = parts.load_table(layout.triage(str(copy)), tables.TRIAGE).set_index("micrograph_id")
+    triage = parts.load_table(layout.triage_uri(str(copy)), tables.TRIAGE).set_index("micrograph_id")
     assert (triage.loc[victim, "status"], triage.loc[victim, "verdict"]) == ("failed", "unknown")
 
 
@@ -136,7 +136,7 @@ def test_retry_makes_the_failed_partition_again_and_nothing_else(small_archive, 
     shard_and_parts = {path for path in before if after.get(path) != before[path]}
     assert all(name in path or "micrographs.zarr" in path or "failures-" in path for path in shard_and_parts)
     assert len([path for path in shard_and_parts if "micrographs.zarr" in path]) == 1
-    assert parts.load_table(layout.failures(str(root)), tables.FAILURES).empty
+    assert parts.load_table(layout.failures_uri(str(root)), tables.FAILURES).empty
     surveyed_only(archive, tmp_path / "other", settings)
     assert quietly(run, str(archive), str(tmp_path / "other"), settings)[0] == 0
     for table, rows in results(tmp_path / "other", settings).items():
@@ -166,7 +166,7 @@ def test_retry_of_an_unknown_stage_names_those_that_there_are(lossy):
 def test_a_second_run_at_the_same_time_is_refused_and_status_says_who_is_at_work(lossy):
     archive, root, settings, *_ = lossy
     said: list[str] = []
-    with lock.hold(str(root)):
+    with lock.hold_lock(str(root)):
         with pytest.raises(RuntimeError, match=r"process \d+ on "):
             run(str(archive), str(root), settings, say=lambda text: None)
         code, text = quietly(status, str(root))
@@ -178,5 +178,5 @@ def test_a_second_run_at_the_same_time_is_refused_and_status_says_who_is_at_work
     watching.join(30)
     assert not watching.is_alive()
     assert any("partitions" in line for line in said)
-    assert files.exists(layout.triage(str(root)))
+    assert files.exists(layout.triage_uri(str(root)))
     assert code in (0, 2)

@@ -66,19 +66,22 @@ def run(root, archive, settings, seed=None, call=direct) -> list[Result]:
 def left(root) -> dict[str, object]:
     """Both tables as they are, and what the stacks say of themselves."""
     root = str(root)
-    found = {"catalog": files.read_bytes(layout.catalog(root)), "ledger": files.read_bytes(layout.micrographs(root))}
-    for stack in stacks.shard_lengths(root):
+    found = {
+        "catalog": files.read_bytes(layout.catalog_uri(root)),
+        "ledger": files.read_bytes(layout.micrographs_uri(root)),
+    }
+    for stack in stacks.read_shard_lengths(root):
         for name in ("zarr.json", "0/zarr.json"):
-            found[f"{stack}/{name}"] = parts.read_json(files.join(layout.stack(root, stack), name))
+            found[f"{stack}/{name}"] = parts.read_json(files.join(layout.stack_folder(root, stack), name))
     return found
 
 
 def catalog(root) -> pd.DataFrame:
-    return parts.load_table(layout.catalog(str(root)), tables.CATALOG).set_index("uri")
+    return parts.load_table(layout.catalog_uri(str(root)), tables.CATALOG).set_index("uri")
 
 
 def ledger(root) -> pd.DataFrame:
-    return parts.load_table(layout.micrographs(str(root)), tables.MICROGRAPHS)
+    return parts.load_table(layout.micrographs_uri(str(root)), tables.MICROGRAPHS)
 
 
 def assert_lawful(root, archive) -> None:
@@ -89,7 +92,7 @@ def assert_lawful(root, archive) -> None:
     assert rows.index.is_unique
     assert slots["micrograph_id"].is_unique
     assert not slots.duplicated(["stack", "index"]).any()
-    lengths = stacks.shard_lengths(str(root))
+    lengths = stacks.read_shard_lengths(str(root))
     found = list(micrograph_ledger.partitions(str(root)))
     assert len({partition.name for partition, _ in found}) == len(found) == slots["partition"].nunique()
     pd.testing.assert_frame_equal(pd.concat([of for _, of in found], ignore_index=True), slots)
@@ -99,10 +102,12 @@ def assert_lawful(root, archive) -> None:
         assert partition.start % lengths[partition.stack] == 0
         assert len(partition) <= lengths[partition.stack]
     for stack, of in slots.groupby("stack"):
-        said = parts.read_json(files.join(layout.stack(str(root), stack), "zarr.json"))["attributes"]["emqa_dask"]
+        said = parts.read_json(files.join(layout.stack_folder(str(root), stack), "zarr.json"))["attributes"][
+            "emqa_dask"
+        ]
         assert [i for run in said["occupied"] for i in range(*run)] == sorted(of["index"])
     for folder in FILES:
-        assert parts.part_names(str(root), folder) == []
+        assert parts.list_parts(str(root), folder) == []
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -159,14 +164,14 @@ def test_a_run_killed_at_any_write_leaves_what_an_undisturbed_one_leaves(session
                 run(root, sessions, few)
             except Killed:
                 is_killed = True
-        n_found = len(parts.part_names(str(root), FILES[0]))
+        n_found = len(parts.list_parts(str(root), FILES[0]))
         again = run(root, sessions, few)
         assert left(root) == left(tmp_path / "whole"), fatal
         assert_lawful(root, sessions)
         if not is_killed:
             n_writes = fatal
             break
-        if not files.exists(layout.catalog(str(root))):
+        if not files.exists(layout.catalog_uri(str(root))):
             assert [r.outcome for r in again].count("found") == n_found
     assert n_writes > 12
 
@@ -283,11 +288,11 @@ def test_a_list_that_names_a_file_twice_gives_one_row(small, tmp_path):
 def test_the_workspace_is_no_part_of_the_archive_it_lies_in(small, tmp_path, prefix):
     micrograph(tmp_path / "a.tif")
     root = f"{prefix}{tmp_path}/ws"
-    layout.claim(root, str(tmp_path))
+    layout.claim_workspace(root, str(tmp_path))
     run(root, tmp_path, small)
     assert run(root, tmp_path, small) == []
     assert list(catalog(root).index) == ["a.tif"]
-    layout.claim(f"{prefix}{tmp_path}/empty/ws", "")
+    layout.claim_workspace(f"{prefix}{tmp_path}/empty/ws", "")
     with pytest.raises(ValueError, match="no file in it beside the workspace"):
         run(f"{prefix}{tmp_path}/empty/ws", tmp_path / "empty", small)
 
@@ -317,7 +322,7 @@ def test_a_file_on_which_its_reader_dies_costs_one_row(sessions, small, tmp_path
 
     assert run(root, sessions, small) == []  # once more only when asked to
     file_catalog.forget(str(root), [guilty])
-    assert parts.part_names(str(root), part_folders.SURVEY_FAILURES) == []
+    assert parts.list_parts(str(root), part_folders.SURVEY_FAILURES) == []
     assert [r.task.n_images for r in run(root, sessions, small)] == [1]
     assert_lawful(root, sessions)
     pd.testing.assert_frame_equal(catalog(root).sort_index(), catalog(tmp_path / "whole").sort_index())
@@ -329,7 +334,7 @@ def test_a_task_that_is_lost_blames_nobody_and_is_tried_again_by_the_next_run(se
             (result,) = execute(function, [task], stage=stage)
             if any(entry.uri.endswith("05.tif") for entry in task.args[2]):
                 for folder in FILES:
-                    files.remove(layout.part(str(tmp_path / "ws"), folder, task.name))
+                    files.remove_file(layout.part_uri(str(tmp_path / "ws"), folder, task.name))
                 result = Result(task, "failed", result.event, kind="crash", error="its worker was lost 10 times")
             yield result
 
@@ -356,7 +361,7 @@ def test_forgetting_during_a_survey_that_was_killed_surveys_again(sessions, smal
 
     with pytest.raises(Killed):
         ingest.ingest(root, str(sessions), small, one_task)
-    (name,) = parts.part_names(root, FILES[0])
+    (name,) = parts.list_parts(root, FILES[0])
     assert victim in set(parts.read_part(root, FILES[0], name, tables.CATALOG)["uri"])
     file_catalog.forget(root, [victim])
     assert [r.outcome for r in run(tmp_path, sessions, small)].count("found") == 0
@@ -365,7 +370,7 @@ def test_forgetting_during_a_survey_that_was_killed_surveys_again(sessions, smal
 def entries(n, size_bytes=1):
     """(entry, key) of n files, of `size_bytes` each."""
     made = [Entry(f"{i}.tif", f"/{i}.tif", size_bytes, i) for i in range(n)]
-    return list(zip(made, map(bytes, digests.of_texts(e.uri for e in made))))
+    return list(zip(made, map(bytes, digests.digest_texts(e.uri for e in made))))
 
 
 def test_batches_grow_with_the_archive_within_their_bounds():
@@ -385,7 +390,7 @@ def test_batches_grow_with_the_archive_within_their_bounds():
 @pytest.mark.parametrize("at", [0, 3000, 30_000])
 def test_a_file_that_comes_in_between_changes_few_batches(at):
     made = entries(50_000)
-    new = (Entry("new.tif", "/new.tif", 1, 1), bytes(digests.of_texts(["new"])[0]))
+    new = (Entry("new.tif", "/new.tif", 1, 1), bytes(digests.digest_texts(["new"])[0]))
     before = {tuple(keys) for _, keys in batches.batches(made, 32)}
     after = {tuple(keys) for _, keys in batches.batches([*made[:at], new, *made[at:]], 32)}
     assert sum(map(len, after - before)) < (4096 if at < 2048 else 2048)
@@ -396,7 +401,7 @@ def test_partitions_and_current_stream_whole_partitions(sessions, small, tmp_pat
     whole = [(partition, of) for partition, of in micrograph_ledger.partitions(str(tmp_path))]
     now = pd.concat(micrograph_ledger.current(str(tmp_path)), ignore_index=True)
     for rows in (1, 2, 5):
-        monkeypatch.setattr(plan, "ROWS", rows)
+        monkeypatch.setattr(plan, "MICROGRAPHS_PER_BATCH", rows)
         for (partition, of), (same, columns) in zip(
             whole, micrograph_ledger.partitions(str(tmp_path), ["uri", "frame"]), strict=True
         ):
@@ -412,12 +417,12 @@ def test_nothing_is_there_before_the_first_ingest(tmp_path):
     assert list(micrograph_ledger.partitions(str(tmp_path))) == []
     assert list(micrograph_ledger.current(str(tmp_path))) == []
     file_catalog.forget(str(tmp_path), ["a.tif"])
-    assert not files.exists(layout.catalog(str(tmp_path)))
+    assert not files.exists(layout.catalog_uri(str(tmp_path)))
 
 
 def test_a_task_names_its_files_and_what_their_rows_depend_on(sessions, small, tmp_path):
     def names(settings):
-        tasks = ingest._tasks(str(tmp_path), str(sessions), settings, [], digests.Digests(), digests.Digests())
+        tasks = ingest._tasks(str(tmp_path), str(sessions), settings, [], digests.DigestSet(), digests.DigestSet())
         return [task.name for task in tasks if isinstance(task, Task)]
 
     assert names(small) == names(small)

@@ -134,8 +134,8 @@ def test_only_images_whose_source_is_gone_are_lost(tmp_path, here):
     assert failures["uri"].tolist() == ["1.tif"]
     assert failures["error"].str.contains("1.tif").all()
     (partition,) = micrograph_ledger.every_partition(str(root))
-    kept = micrographs.iter_micrographs(str(root), partition, ledger.loc[["0.tif", "2.tif"], "index"])
-    assert [micrographs.pixel_sha256(image) for image in kept] == list(ledger.loc[["0.tif", "2.tif"], "pixel_sha256"])
+    kept = micrographs.iterate_micrographs(str(root), partition, ledger.loc[["0.tif", "2.tif"], "index"])
+    assert [micrographs.hash_pixels(image) for image in kept] == list(ledger.loc[["0.tif", "2.tif"], "pixel_sha256"])
     source.rename(archive / "1.tif")
     assert triage(archive, root, changed)[0] == 2  # what has failed is tried again by retry alone
     assert retry(str(root), changed, say=lambda text: None) == 0
@@ -184,8 +184,8 @@ def test_removed_files_say_so_and_are_no_failures(root, archive, here):
 
 
 def test_not_stored_is_never_exit_code_0(root, here):
-    ledger = parts.load_table(layout.micrographs(str(root)), tables.MICROGRAPHS)
-    for uri in (layout.micrographs(str(root)), layout.micrographs_copy(str(root))):
+    ledger = parts.load_table(layout.micrographs_uri(str(root)), tables.MICROGRAPHS)
+    for uri in (layout.micrographs_uri(str(root)), layout.micrographs_copy_uri(str(root))):
         parts.write_table(uri, ledger[1:], tables.MICROGRAPHS)
     said: list[str] = []
     assert run(None, str(root), here, steps=("predict", "report"), is_rescoring=True, say=said.append) == 2
@@ -229,7 +229,7 @@ def test_verify_reads_all_and_its_remedy_helps(root, done, archive, here, capsys
 
 def test_rescoring_reads_no_pixel(root, here, monkeypatch):
     asked = []
-    monkeypatch.setattr(micrographs, "damaged_slots", lambda *of: asked.append(of))
+    monkeypatch.setattr(micrographs, "find_damaged_slots", lambda *of: asked.append(of))
     assert (
         run(None, str(root), here, steps=("featurise", "predict", "report"), is_rescoring=True, say=asked.append) == 0
     )

@@ -131,7 +131,7 @@ def test_another_archive_is_no_new_place(moved, tmp_path):
     with pytest.raises(ValueError, match="is not an emqa workspace"):
         take_over(str(tmp_path / "none"), str(old), str(new))
     assert (root / "micrographs.parquet").read_bytes() == before
-    assert layout.source_of(str(root)) == str(old)
+    assert layout.read_source(str(root)) == str(old)
 
 
 def test_killed_before_the_marker_it_can_be_done_again(moved, monkeypatch):
@@ -144,8 +144,8 @@ def test_killed_before_the_marker_it_can_be_done_again(moved, monkeypatch):
         patch.setattr(layout, "write_marker", die)
         with pytest.raises(KeyboardInterrupt):
             take_over(str(root), str(old), str(new))
-    assert layout.source_of(str(root)) == str(old)
-    assert not lock.holder(str(root))
+    assert layout.read_source(str(root)) == str(old)
+    assert not lock.describe_holder(str(root))
     assert triage(new, root, "--moved-from", old) == 0
     assert ledger(root)["path"].str.startswith(str(new)).all()
 
@@ -158,7 +158,7 @@ def test_edited_settings_go_in_by_the_remedy(moved, capsys, tmp_path):
     assert main(["status", str(root)]) == 1
     assert "was changed since emqa wrote it" in capsys.readouterr().err
     assert triage(moved[0], root, "--settings", file) == 0  # as the error says
-    assert layout.settings_of(str(root)).triage.trust_f1 == 0.7
+    assert layout.read_settings(str(root)).triage.trust_f1 == 0.7
     assert main(["status", str(root)]) == 0
 
 

@@ -42,7 +42,7 @@ def make_workspace(root: str, n_files: int = 90, seed: int = 0) -> pd.DataFrame:
             "error": pd.Series(np.where(status == "failed", "ValueError: it ends early", None), dtype=object),
         }
     ).sample(frac=1, random_state=seed)
-    parts.write_table(layout.catalog(root), catalog, tables.CATALOG)
+    parts.write_table(layout.catalog_uri(root), catalog, tables.CATALOG)
 
     index = np.repeat(np.arange(n_files), n_frames)
     n = len(index)
@@ -68,7 +68,7 @@ def make_workspace(root: str, n_files: int = 90, seed: int = 0) -> pd.DataFrame:
     ledger = pd.concat([ledger, gone]).sort_values(["stack", "uri", "frame"], ignore_index=True)
     ledger["index"] = ledger.groupby("stack").cumcount()
     ledger["partition"] = [f"{s}-{k // 6 * 6:08d}" for s, k in zip(ledger["stack"], ledger["index"])]
-    parts.write_table(layout.micrographs(root), ledger, tables.MICROGRAPHS)
+    parts.write_table(layout.micrographs_uri(root), ledger, tables.MICROGRAPHS)
 
     n = len(ledger)
     features = pd.DataFrame({name: rng.uniform(0, 1, n) for name in tables.IMAGE_STATISTICS})
@@ -112,7 +112,7 @@ def make_workspace(root: str, n_files: int = 90, seed: int = 0) -> pd.DataFrame:
 
 def judged_in_memory(root: str, failures: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(triage, flags) of all tables at once, in the order of (uri, frame)."""
-    catalog = parts.load_table(layout.catalog(root), tables.CATALOG)
+    catalog = parts.load_table(layout.catalog_uri(root), tables.CATALOG)
     micrographs = pd.concat(micrograph_ledger.current(root), ignore_index=True)
     micrographs = micrographs.assign(
         is_nm_per_pixel_suspect=find_pixel_size_outliers(micrographs["nm_per_pixel"], verdicts.cohorts(micrographs))
@@ -151,9 +151,9 @@ def test_batches_of_any_size_give_the_rows_of_the_whole(tmp_path, monkeypatch, s
     assert report(root, "/archive", SETTINGS, facts(failures))
     assert provenance.read(root)["verdicts"] == triage["verdict"].value_counts().to_dict()
     pd.testing.assert_frame_equal(
-        parts.load_table(layout.triage(root), tables.TRIAGE), tables.conform(triage, tables.TRIAGE).to_pandas()
+        parts.load_table(layout.triage_uri(root), tables.TRIAGE), tables.conform(triage, tables.TRIAGE).to_pandas()
     )
-    pd.testing.assert_frame_equal(parts.load_table(layout.flags(root), tables.FLAGS), flags)
+    pd.testing.assert_frame_equal(parts.load_table(layout.flags_uri(root), tables.FLAGS), flags)
     assert (tmp_path / "triage.csv").read_bytes() == triage_csv(triage).encode()
     added = {path.name for path in set(tmp_path.iterdir()) - before}
     assert added == {"triage.parquet", "triage.csv", "flags.parquet", "report", "provenance.json"}
@@ -177,8 +177,8 @@ def test_what_has_not_changed_is_known_without_reading_a_table(tmp_path, monkeyp
     victim = sorted((tmp_path / folders(SETTINGS)["features"]).iterdir())[0]
     victim.unlink()
     assert report(root, "/archive", other, later)
-    catalog = parts.load_table(layout.catalog(root), tables.CATALOG)
-    parts.write_table(layout.catalog(root), catalog, tables.CATALOG)
+    catalog = parts.load_table(layout.catalog_uri(root), tables.CATALOG)
+    parts.write_table(layout.catalog_uri(root), catalog, tables.CATALOG)
     assert report(root, "/archive", other, later)
 
 
@@ -218,10 +218,10 @@ def test_no_secret_gets_into_the_report(tmp_path, monkeypatch):
 def test_an_archive_without_a_micrograph_has_its_report(tmp_path):
     root = str(tmp_path)
     row = {"uri": "notes.txt", "status": "skipped", "reason": "text", "size_bytes": 3}
-    parts.write_table(layout.catalog(root), [row], tables.CATALOG)
+    parts.write_table(layout.catalog_uri(root), [row], tables.CATALOG)
     assert report(root, "/archive", SETTINGS, facts(tables.empty(tables.FAILURES)))
     assert provenance.read(root)["verdicts"] == {"unknown": 1}
-    assert parts.load_table(layout.triage(root), tables.TRIAGE)["reasons"][0].tolist() == ["not_a_micrograph"]
+    assert parts.load_table(layout.triage_uri(root), tables.TRIAGE)["reasons"][0].tolist() == ["not_a_micrograph"]
 
 
 @pytest.mark.parametrize("table", ["catalog", "micrographs", "features"])

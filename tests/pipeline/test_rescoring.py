@@ -61,7 +61,7 @@ def settings(request, short, fitted):
 
 def content(root, settings, table: str = "predictions") -> dict[str, bytes]:
     folder = files.join(str(root), folders(settings)[table])
-    return {name: files.read_bytes(files.join(folder, name)) for name in files.names(folder)}
+    return {name: files.read_bytes(files.join(folder, name)) for name in files.list_names(folder)}
 
 
 def forget(root, settings) -> None:
@@ -115,16 +115,16 @@ def test_another_score_floor_is_judged_by_models_for_it_alone(copy, short, small
     assert set(rows["evidence"]) == {"no_model"}
     assert rows["predicted_f1"].isna().all()
     labels = small_archive.parent / f"{small_archive.name}.truth" / "annotations.json"
-    assert calibrate(str(copy), str(labels), layout.settings_of(str(copy)), say=quiet) == 0
+    assert calibrate(str(copy), str(labels), layout.read_settings(str(copy)), say=quiet) == 0
     said.clear()
-    fitted = layout.settings_of(str(copy))
+    fitted = layout.read_settings(str(copy))
     assert rescore(str(copy), fitted, say=said.append) == 0
     rows = parts.read_table(str(copy), folders(fitted)["predictions"], tables.PREDICTIONS)
     assert rows["predicted_f1"].notna().any()
 
 
 def test_a_bundle_is_bounded_and_all_of_them_are_everything(done, short):
-    names = set(parts.part_names(str(done), "thumbnails"))
+    names = set(parts.list_parts(str(done), "thumbnails"))
     left_out = min(names)
     bundles = [task.args[1] for task in bundled_tables.bundles(str(done), names - {left_out}, short, 5)]
     assert all(len(rows) <= 5 for rows in bundles)
@@ -157,7 +157,7 @@ def write_or_die(uri, data, write=files.write_bytes, number=itertools.count(1)):
     write(uri, data)
 
 files.write_bytes = write_or_die
-rescore(sys.argv[1], layout.settings_of(sys.argv[1]))
+rescore(sys.argv[1], layout.read_settings(sys.argv[1]))
 """
 
 
@@ -170,7 +170,7 @@ def test_killed_in_between_and_run_again_it_gives_the_same(copy, short, fitted):
     half = content(copy, settings)
     assert half.items() <= expected.items()  # each part whole, or not there
     assert len(half) < 5 < len(expected)
-    assert layout.settings_of(str(copy)) == settings
+    assert layout.read_settings(str(copy)) == settings
     assert rescore(str(copy), settings, say=quiet) == 0
     assert content(copy, settings) == expected
 
@@ -194,12 +194,12 @@ def test_a_model_that_does_not_fit_fails_by_partitions_and_is_forgotten(copy, sh
     unfit = replace(short, {"predict": {"models": [str(folder)]}})
     assert rescore(str(copy), unfit, say=quiet) == 2
     assert content(copy, unfit) == {}
-    failures = parts.load_table(layout.failures(str(copy)), tables.FAILURES)
+    failures = parts.load_table(layout.failures_uri(str(copy)), tables.FAILURES)
     assert set(failures["stage"]) == {"predictions"}
     assert len(failures) == sum(len(rows) for rows in micrograph_ledger.current(str(copy)))
     assert failures["error"].str.contains("no_such_feature").all()
     assert rescore(str(copy), short, say=quiet) == 0
-    assert parts.load_table(layout.failures(str(copy)), tables.FAILURES).empty
+    assert parts.load_table(layout.failures_uri(str(copy)), tables.FAILURES).empty
 
 
 def test_a_bucket_gets_the_same_parts(copy, short, fitted):
@@ -234,13 +234,13 @@ def test_the_settings_of_the_runs_to_come_stay_as_they_are(copy, short):
     local = replace(short, {"run": {"scheduler": "local"}})
     assert rescore(str(copy), local, say=quiet) == 0
     assert set(events(copy)["worker"]) == {"in-process"}
-    assert layout.settings_of(str(copy)) == local
+    assert layout.read_settings(str(copy)) == local
     catalog = copy / "catalog.parquet"
     catalog.write_bytes(catalog.read_bytes()[:100])
     changed = replace(local, {"triage": {"trust_f1": 0.6}})
     with pytest.raises(ValueError, match="damaged"):
         rescore(str(copy), changed, say=quiet)
-    assert layout.settings_of(str(copy)).run.scheduler == "local"
+    assert layout.read_settings(str(copy)).run.scheduler == "local"
     assert "in-process" not in (copy / "settings.toml").read_text()
 
 
@@ -252,6 +252,6 @@ def test_every_table_is_that_of_a_run_from_the_start(copy, small_archive, settin
     for table, folder in folders(settings).items():
         one, other = (parts.read_table(str(root), folder, SCHEMAS[table]) for root in (copy, fresh))
         pd.testing.assert_frame_equal(one, other)
-    for table in (layout.triage, layout.flags):
+    for table in (layout.triage_uri, layout.flags_uri):
         one, other = (pd.read_parquet(table(str(root))) for root in (copy, fresh))
         pd.testing.assert_frame_equal(one, other)

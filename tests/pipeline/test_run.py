@@ -34,7 +34,7 @@ def table(root, name: str, settings) -> pd.DataFrame:
 
 
 def triage_of(root) -> pd.DataFrame:
-    return pd.read_parquet(layout.triage(str(root)))
+    return pd.read_parquet(layout.triage_uri(str(root)))
 
 
 def assert_same_results(one, other, settings_one, settings_other) -> None:
@@ -58,7 +58,7 @@ def test_a_run_leaves_what_others_rely_on(done, small_archive, here):
         assert (done / name).exists(), name
     rows = triage_of(done)
     assert list(rows.columns) == tables.TRIAGE.names
-    provenance = parts.read_json(layout.provenance(str(done)))
+    provenance = parts.read_json(layout.provenance_uri(str(done)))
     for folder in provenance["folders"].values():
         assert list((done / folder).glob("*.parquet"))
 
@@ -68,14 +68,14 @@ def test_every_file_and_frame_has_exactly_one_row(done, small_archive):
     files = {p.relative_to(small_archive).as_posix() for p in small_archive.rglob("*") if p.is_file()}
     assert set(rows["uri"]) == files
     assert not rows.duplicated(["uri", "frame"]).any()
-    catalog = pd.read_parquet(layout.catalog(str(done)))
+    catalog = pd.read_parquet(layout.catalog_uri(str(done)))
     n_rows = catalog["n_frames"].clip(lower=1).sum()
     assert len(rows) == n_rows
     assert set(rows["verdict"]) <= set(tables.VERDICTS)
 
 
 def test_stored_micrographs_are_the_files_bit_for_bit(done, small_archive):
-    ledger = pd.read_parquet(layout.micrographs(str(done)))
+    ledger = pd.read_parquet(layout.micrographs_uri(str(done)))
     seen = 0
     for partition, rows in micrograph_ledger.partitions(str(done)):
         for stored, row in zip(micrographs.read_partition(str(done), partition), rows.itertuples(), strict=True):
@@ -108,7 +108,7 @@ def test_tables_are_the_same_on_dask_workers(done, small_archive, here, tmp_path
     workers = replace(here, {"run": {"scheduler": "local", "workers": 2}})
     assert quietly(small_archive, tmp_path / "ws", workers)[0] == 0
     assert_same_results(done, tmp_path / "ws", here, workers)
-    events = pd.read_parquet(layout.events(str(tmp_path / "ws")))
+    events = pd.read_parquet(layout.events_uri(str(tmp_path / "ws")))
     assert events["worker"].str.startswith("tls://127.0.0.1").all()
     assert set(events["outcome"]) == {"done"}
 
@@ -127,7 +127,7 @@ def test_five_added_files_execute_only_their_own(done, small_archive, here, tmp_
     root = tmp_path / "ws"
     shutil.copytree(small_archive, archive)
     assert quietly(archive, root, here)[0] == 0
-    n_events = len(pd.read_parquet(layout.events(str(root))))
+    n_events = len(pd.read_parquet(layout.events_uri(str(root))))
     before = {
         p: p.stat().st_mtime_ns for p in root.rglob("*") if (p.is_file() and "c" in p.parts) or p.suffix == ".parquet"
     }
@@ -136,7 +136,7 @@ def test_five_added_files_execute_only_their_own(done, small_archive, here, tmp_
     for k in range(5):
         shutil.copy(images[0], archive / f"added {k}.png")
     assert quietly(archive, root, here)[0] == 0
-    events = pd.read_parquet(layout.events(str(root))).iloc[n_events:]
+    events = pd.read_parquet(layout.events_uri(str(root))).iloc[n_events:]
     assert events.loc[events["stage"] == "survey", "n_images"].sum() == 5
     assert events.loc[events["stage"] == "detect", "n_images"].sum() == 5
     kept = [p for p, when in before.items() if p.parent != root]
@@ -169,14 +169,14 @@ def test_a_changed_file_is_judged_anew_and_the_others_are_kept(small_archive, he
 def test_new_settings_redo_only_what_depends_on_them(done, small_archive, here, tmp_path):
     root = tmp_path / "ws"
     shutil.copytree(done, root)
-    n_events = len(pd.read_parquet(layout.events(str(root))))
+    n_events = len(pd.read_parquet(layout.events_uri(str(root))))
     floor = replace(here, {"featurise": {"score_floor": here.featurise.score_floor}, "triage": {"trust_f1": 0.99}})
     quietly(small_archive, root, floor)
-    assert len(pd.read_parquet(layout.events(str(root)))) == n_events
+    assert len(pd.read_parquet(layout.events_uri(str(root)))) == n_events
     assert not triage_of(root)["verdict"].eq("trust").any()
     fewer = replace(here, {"detect": {"threshold": 0.3}})
     quietly(small_archive, root, fewer)
-    events = pd.read_parquet(layout.events(str(root))).iloc[n_events:]
+    events = pd.read_parquet(layout.events_uri(str(root))).iloc[n_events:]
     assert set(events["stage"]) == {"read", "detect", "featurise", "predict"}
     assert triage_of(root)["n_detections"].sum() < triage_of(done)["n_detections"].sum()
 
@@ -208,7 +208,7 @@ def test_a_file_that_vanishes_before_it_is_stored_is_a_row_and_costs_nobody_else
     def survey_only(function, tasks, stage, total=None):
         return list(execute(function, tasks, stage=stage))
 
-    layout.claim(str(root), str(archive))
+    layout.claim_workspace(str(root), str(archive))
     ingest.ingest(str(root), str(archive), one_stack, survey_only)
     gone = sorted(archive.rglob("*.png"))[0]
     gone.unlink()
@@ -221,13 +221,13 @@ def test_a_file_that_vanishes_before_it_is_stored_is_a_row_and_costs_nobody_else
     others = rows.drop(index=gone.relative_to(archive).as_posix())
     assert others.loc[others["micrograph_id"].notna(), "predicted_f1"].count() > 0
     assert not others["reasons"].map(lambda codes: "not_judged" in codes).any()
-    failures = pd.read_parquet(layout.failures(str(root)))
+    failures = pd.read_parquet(layout.failures_uri(str(root)))
     assert failures["uri"].tolist() == [gone.relative_to(archive).as_posix()]
 
 
 def test_what_was_surveyed_is_stored_after_the_archive_settings_change(small_archive, here, tmp_path):
     root = tmp_path / "ws"
-    layout.claim(str(root), str(small_archive))
+    layout.claim_workspace(str(root), str(small_archive))
     ingest.ingest(str(root), str(small_archive), here, lambda f, tasks, stage: list(execute(f, tasks, stage=stage)))
     other = replace(here, {"archive": {"max_megapixels": 300.0}})
     assert quietly(small_archive, root, other)[0] == 0

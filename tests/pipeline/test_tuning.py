@@ -185,7 +185,7 @@ def test_order_is_mapped_once_and_told_in_tables_and_overlays(workspace, atomic,
 def test_triage_has_the_disordered_fraction_where_it_is_asked_for(archive, atomic, tmp_path, order):
     settings = replace(atomic, {"featurise": {"order": order}})
     assert run(str(archive), str(tmp_path / "ws"), settings, say=quiet) == 0
-    rows = pd.read_parquet(layout.triage(str(tmp_path / "ws"))).set_index("uri")["disordered_fraction"]
+    rows = pd.read_parquet(layout.triage_uri(str(tmp_path / "ws"))).set_index("uri")["disordered_fraction"]
     if order:
         assert rows["day 1/perfect.tif"] == 0
         assert rows["day 1/disordered.tif"] > 0.02

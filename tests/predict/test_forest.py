@@ -180,7 +180,7 @@ def test_a_card_reads_back(tmp_path):
 
 def test_the_bundled_forest_predicts_a_whole_table():
     table, _ = labelled(40, 10)
-    directory = models.locate("log-synthetic")
+    directory = models.locate_model("log-synthetic")
     card = models.load_card(directory)
     for name in {*card["forest"]["columns"], *card["domain"]["columns"]} - set(table):
         table[name] = 0.5
@@ -199,7 +199,7 @@ def test_the_bundled_forest_predicts_a_whole_table():
 def test_a_row_is_predicted_the_same_in_every_bit_whatever_lies_beside_it(n_rows):
     """A partition that has lost an image to quarantine, or is cut otherwise, says the same of the others."""
     table, _ = labelled(40, 11)
-    directory = models.locate("log-synthetic")
+    directory = models.locate_model("log-synthetic")
     card = models.load_card(directory)
     rng = np.random.default_rng(12)
     for name in {*card["forest"]["columns"], *card["domain"]["columns"]} - set(table):

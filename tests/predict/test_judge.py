@@ -321,7 +321,7 @@ def test_a_fit_refuses_what_it_cannot_learn_from():
 
 def test_the_bundled_forest_gives_f1_with_reasons_and_nothing_else():
     table = labelled(20, 16).assign(detector="log")
-    card = models.load_card(models.locate("log-synthetic"))
+    card = models.load_card(models.locate_model("log-synthetic"))
     for name in {*card["forest"]["columns"], *card["domain"]["columns"]} - set(table):
         table[name] = 0.5
     table["score_floor"] = card["forest"]["score_floor"]

@@ -144,7 +144,9 @@ def test_widths_are_conformal_ones_of_left_out_cohorts():
 
 
 def test_the_bundled_judge_is_that_of_the_bundled_network_and_small():
-    folder = models.locate("cavity-tem-f1")
+    folder = models.locate_model("cavity-tem-f1")
     assert models.load_card(folder)["network"] == cohort_images.key("cavity-tem")
-    assert quality_files.read_quality_model(folder).detector == models.load_card(models.locate("cavity-tem"))["name"]
+    assert (
+        quality_files.read_quality_model(folder).detector == models.load_card(models.locate_model("cavity-tem"))["name"]
+    )
     assert sum(path.stat().st_size for path in folder.iterdir()) < 2 * 2**20

@@ -27,25 +27,25 @@ def test_what_is_written_is_read_one_request_each(healthy):
         assert counts(proxy) == {"PUT": 2}
         assert files.read_bytes(f"{bucket}/a b/ü.bin") == data
         assert counts(proxy) == {"PUT": 2, "GET": 1}
-        assert files.names(f"{bucket}/a b") == ["ü.bin"]
+        assert files.list_names(f"{bucket}/a b") == ["ü.bin"]
         assert counts(proxy) == {"PUT": 2, "GET": 2}
 
 
 def test_what_others_did_is_seen_at_once(healthy):
     bucket, _ = healthy
-    assert files.names(f"{bucket}/f") == []
+    assert files.list_names(f"{bucket}/f") == []
     assert not files.exists(f"{bucket}/f/a")
     files.write_bytes(f"{bucket}/f/a", b"1")
     # Another client: nothing of what it does is in our caches.
     client = boto3.client("s3", endpoint_url=files.locate(bucket)[0].endpoint_url)
-    assert files.names(f"{bucket}/f") == ["a"]
+    assert files.list_names(f"{bucket}/f") == ["a"]
     client.put_object(Bucket=bucket[5:], Key="f/b", Body=b"22")
-    assert files.names(f"{bucket}/f") == ["a", "b"]
+    assert files.list_names(f"{bucket}/f") == ["a", "b"]
     assert files.exists(f"{bucket}/f/b")
     client.put_object(Bucket=bucket[5:], Key="f/b", Body=b"333")
     assert files.read_bytes(f"{bucket}/f/b") == b"333"
     client.delete_object(Bucket=bucket[5:], Key="f/b")
-    assert files.names(f"{bucket}/f") == ["a"]
+    assert files.list_names(f"{bucket}/f") == ["a"]
     assert not files.exists(f"{bucket}/f/b")
 
 
@@ -67,10 +67,10 @@ def test_a_missing_or_forbidden_file_is_asked_for_once(healthy):
 
 def test_create_has_one_winner(healthy):
     bucket, _ = healthy
-    assert files.create(f"{bucket}/f", b"1")
-    assert not files.create(f"{bucket}/f", b"2")
+    assert files.create_exclusively(f"{bucket}/f", b"1")
+    assert not files.create_exclusively(f"{bucket}/f", b"2")
     assert files.read_bytes(f"{bucket}/f") == b"1"
-    assert files.modified_s(f"{bucket}/f") > 1.7e9
+    assert files.read_modified_s(f"{bucket}/f") > 1.7e9
 
 
 def test_nothing_half_is_ever_seen_and_all_arrives(faulty):
@@ -83,7 +83,7 @@ def test_nothing_half_is_ever_seen_and_all_arrives(faulty):
         files.write_bytes(f"{bucket}/f{k % 20:03d}", data)
         written[f"f{k % 20:03d}"] = data
         assert files.read_bytes(f"{bucket}/f{k % 20:03d}") == data
-    assert files.names(bucket) == sorted(written)
+    assert files.list_names(bucket) == sorted(written)
     for name, data in written.items():
         fs, path = files.locate(f"{bucket}/{name}")
         with fs.open(path, "rb") as stream:
@@ -94,7 +94,7 @@ def test_nothing_half_is_ever_seen_and_all_arrives(faulty):
 
 def test_a_large_upload_goes_in_parts_and_is_aborted_where_one_fails(healthy, monkeypatch):
     bucket, proxy = healthy
-    monkeypatch.setattr(uris, "ATTEMPTS", 2)
+    monkeypatch.setattr(uris, "MAX_ATTEMPTS", 2)
     monkeypatch.setattr(files, "_UPLOAD_BYTES", 5 * 2**20)
     files.write_bytes(f"{bucket}/large", b"before")
     client = boto3.client("s3", endpoint_url=files.locate(bucket)[0].endpoint_url)
@@ -112,9 +112,9 @@ def test_a_large_upload_goes_in_parts_and_is_aborted_where_one_fails(healthy, mo
 def test_the_lock_holds_on_a_faulty_bucket(faulty):
     bucket, _ = faulty
     for _ in range(2):
-        with lock.hold(f"{bucket}/ws") as held:
+        with lock.hold_lock(f"{bucket}/ws") as held:
             held._look()
             held.check()
-            with pytest.raises(RuntimeError, match="in use by process"), lock.hold(f"{bucket}/ws"):
+            with pytest.raises(RuntimeError, match="in use by process"), lock.hold_lock(f"{bucket}/ws"):
                 pass
-    assert files.names(f"{bucket}/ws") == []
+    assert files.list_names(f"{bucket}/ws") == []

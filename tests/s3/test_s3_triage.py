@@ -56,7 +56,12 @@ def tables_of(root: str, settings: Settings) -> dict[str, pd.DataFrame]:
     """All tables of a workspace, their rows in an order of their own."""
     where = folders(settings)
     made = {name: parts.read_table(root, where[name], schema) for name, schema in SCHEMAS.items() if name in where}
-    for uri in (layout.triage(root), layout.catalog(root), layout.micrographs(root), layout.flags(root)):
+    for uri in (
+        layout.triage_uri(root),
+        layout.catalog_uri(root),
+        layout.micrographs_uri(root),
+        layout.flags_uri(root),
+    ):
         fs, path = files.locate(uri)
         with fs.open(path, "rb") as stream:
             made[uri.rpartition("/")[2]] = pd.read_parquet(stream)
@@ -73,8 +78,8 @@ def assert_same_tables(root: str, on_disk: str, settings: Settings) -> None:
         pd.testing.assert_frame_equal(
             found[name].reset_index(drop=True), rows.reset_index(drop=True), check_exact=True, obj=name
         )
-    csv = files.read_bytes(layout.triage_csv(root))
-    assert csv == files.read_bytes(layout.triage_csv(on_disk))
+    csv = files.read_bytes(layout.triage_csv_uri(root))
+    assert csv == files.read_bytes(layout.triage_csv_uri(on_disk))
 
 
 @pytest.mark.parametrize("scheduler", ["in-process", "local"])
@@ -89,7 +94,7 @@ def test_the_tables_on_a_faulty_bucket_are_those_on_a_disk(faulty, s3_port, arch
     assert met["stall"]
     proxy.fail_rate = proxy.stall_rate = 0.0
     assert_same_tables(f"{bucket}/ws", on_disk, settings)
-    assert "lock.json" not in files.names(f"{bucket}/ws")
+    assert "lock.json" not in files.list_names(f"{bucket}/ws")
 
 
 def test_requests_are_few_and_none_is_made_for_nothing(healthy, s3_port, archive, on_disk):
@@ -104,8 +109,8 @@ def test_requests_are_few_and_none_is_made_for_nothing(healthy, s3_port, archive
         place = path[0].removeprefix(f"/{bucket[5:]}").strip("/")
         place = re.sub(r"-[0-9a-f]{8}/", "-*/", place)
         counts[kind, "archive" if place.startswith("data") or "prefix=data" in path[2] else place or path[2][-60:]] += 1
-    micrographs = pd.read_parquet(layout.micrographs(on_disk))
-    n_files = len(pd.read_parquet(layout.catalog(on_disk)))
+    micrographs = pd.read_parquet(layout.micrographs_uri(on_disk))
+    n_files = len(pd.read_parquet(layout.catalog_uri(on_disk)))
     n_images = len(micrographs)
     n_partitions = micrographs["partition"].nunique()
     for (kind, place), n in sorted(counts.items(), key=lambda item: -item[1])[:25]:

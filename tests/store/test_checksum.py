@@ -17,7 +17,7 @@ ROWS = [
 
 
 def write_streamed(uri):
-    with parts.table_writer(uri, tables.FLAGS) as write:
+    with parts.open_table_writer(uri, tables.FLAGS) as write:
         write(ROWS)
 
 
@@ -34,15 +34,15 @@ def test_every_flipped_bit_of_a_table_is_noticed(tmp_path, write):
         data = bytearray(whole)
         data[bit // 8] ^= 1 << bit % 8
         with pytest.raises(checksum.ChecksumError):
-            checksum.verify(io.BytesIO(data))
+            checksum.verify_checksum(io.BytesIO(data))
     path.write_bytes(data)
-    for read in (parts.load_table, lambda *of: list(parts.iter_table(*of))):
+    for read in (parts.load_table, lambda *of: list(parts.iterate_table(*of))):
         with pytest.raises(parts.DamagedTable, match=r"t.parquet is damaged \(.*\): run `emqa triage`"):
             read(str(path), tables.FLAGS)
     with pytest.raises(parts.DamagedTable):
         parts.verify_table(str(path))
     with pytest.raises(parts.DamagedTable):
-        parts.n_rows(str(path))
+        parts.count_rows(str(path))
 
 
 @pytest.mark.parametrize("write", [write_streamed, write_whole])

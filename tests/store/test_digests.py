@@ -5,34 +5,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emqa_dask.store import digests
-from emqa_dask.store.digests import Digests
+from emqa_dask.store.digests import DigestSet
 
 
 @given(st.lists(st.lists(st.integers(0, 60), max_size=30), max_size=12))
 def test_it_is_a_set_and_adding_says_what_is_new(batches):
-    found = Digests()
+    found = DigestSet()
     expected = set()
     for batch in batches:
-        is_new = found.add(digests.of_texts(map(str, batch)))
+        is_new = found.add(digests.digest_texts(map(str, batch)))
         for number, said in zip(batch, is_new, strict=True):
             assert said == (number not in expected)
             expected.add(number)
         assert len(found) == len(expected)
-    there = found.has(digests.of_texts(map(str, range(70))))
+    there = found.has(digests.digest_texts(map(str, range(70))))
     assert set(np.flatnonzero(there)) == expected
 
 
 @given(st.lists(st.binary(min_size=16, max_size=16), unique=True, max_size=20))
 def test_ids_of_hex_digits_are_their_own_digests_whatever_bytes_they_have(ids):
-    found = Digests()
-    assert found.add(digests.of_hex(i.hex() for i in ids)).all()
-    assert found.has(digests.of_hex(i.hex() for i in ids)).all()
+    found = DigestSet()
+    assert found.add(digests.parse_hex_ids(i.hex() for i in ids)).all()
+    assert found.has(digests.parse_hex_ids(i.hex() for i in ids)).all()
 
 
 def test_a_set_of_many_keeps_few_arrays():
-    found = Digests()
+    found = DigestSet()
     for start in range(0, 20_000, 100):
-        found.add(digests.of_texts(map(str, range(start, start + 100))))
+        found.add(digests.digest_texts(map(str, range(start, start + 100))))
     assert len(found) == 20_000
     assert sum(a.nbytes for a in found._sorted) == 20_000 * digests.N_BYTES
     assert len(found._sorted) < 10
@@ -40,7 +40,7 @@ def test_a_set_of_many_keeps_few_arrays():
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=30))
 def test_digests_with_one_half_in_common_are_told_apart(pairs):
-    found = Digests()
+    found = DigestSet()
     expected = set()
     for start in range(0, len(pairs), 7):
         batch = pairs[start : start + 7]

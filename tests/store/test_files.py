@@ -28,9 +28,9 @@ def test_what_is_written_is_read(folder, data):
     assert files.read_bytes(uri) == data
     files.write_bytes(uri, b"other")
     assert files.read_bytes(uri) == b"other"
-    assert files.names(files.join(folder, "deep")) == ["f.bin"]
-    files.remove(uri)
-    files.remove(uri)
+    assert files.list_names(files.join(folder, "deep")) == ["f.bin"]
+    files.remove_file(uri)
+    files.remove_file(uri)
     assert not files.exists(uri)
 
 
@@ -58,9 +58,9 @@ def test_an_interrupted_write_changes_nothing(folder, before, stop):
 def test_names_are_sorted_and_leave_out_hidden_ones_and_no_folder_is_empty(tmp_path):
     for name in ("b", "a", ".b.1234.partial"):
         (tmp_path / name).write_bytes(b"")
-    assert files.names(str(tmp_path)) == ["a", "b"]
-    assert files.names(str(tmp_path / "none")) == []
-    assert files.names(str(tmp_path / "a")) in ([], ["a"])
+    assert files.list_names(str(tmp_path)) == ["a", "b"]
+    assert files.list_names(str(tmp_path / "none")) == []
+    assert files.list_names(str(tmp_path / "a")) in ([], ["a"])
 
 
 def test_a_file_in_the_way_names_the_path(tmp_path):
@@ -98,11 +98,11 @@ def test_a_bucket_gets_one_upload_that_appears_at_the_end():
 
 def test_create_writes_once(folder):
     uri = files.join(folder, "deep", "lock")
-    assert files.create(uri, b"1")
-    assert not files.create(uri, b"2")
+    assert files.create_exclusively(uri, b"1")
+    assert not files.create_exclusively(uri, b"2")
     assert files.read_bytes(uri) == b"1"
-    assert abs(files.modified_s(uri) - time.time()) < 3600
-    assert files.names(files.join(folder, "deep")) == ["lock"]
+    assert abs(files.read_modified_s(uri) - time.time()) < 3600
+    assert files.list_names(files.join(folder, "deep")) == ["lock"]
     fs, path = files.locate(files.join(folder, "deep"))
     assert [p.rpartition("/")[2] for p in fs.ls(path, detail=False)] == ["lock"]
     with files.open_read(uri) as stream:
@@ -115,6 +115,6 @@ def test_what_a_killed_writer_left_is_swept_and_nothing_else(tmp_path):
     kept = {"a.parquet", ".hidden", "b.partial"}
     for name in {*kept, ".a.parquet.0123456789ab.partial"}:
         (tmp_path / name).write_text("x")
-    files.sweep(str(tmp_path))
-    files.sweep(str(tmp_path / "not there"))
+    files.remove_partial_files(str(tmp_path))
+    files.remove_partial_files(str(tmp_path / "not there"))
     assert {path.name for path in tmp_path.iterdir()} == kept

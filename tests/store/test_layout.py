@@ -17,50 +17,50 @@ SIZES = st.floats(1e-12, 1e12)
 
 
 def test_the_name_says_what_is_in_the_stack():
-    assert layout.stack_name(2048, 1024, "uint16", 0.31) == "2048x1024-uint16-0.31nm"
-    assert layout.stack_name(1, 100000, ">f4", 2e9) == "1x100000-float32-2e09nm"
+    assert layout.name_stack(2048, 1024, "uint16", 0.31) == "2048x1024-uint16-0.31nm"
+    assert layout.name_stack(1, 100000, ">f4", 2e9) == "1x100000-float32-2e09nm"
 
 
 @pytest.mark.parametrize("size", [math.nan, math.inf, -math.inf, 0.0, -1.0, None])
 def test_an_unknown_pixel_size_is_nopx(size):
-    name = layout.stack_name(1, 1, "uint8", size)
+    name = layout.name_stack(1, 1, "uint8", size)
     assert name == "1x1-uint8-nopx"
-    assert math.isnan(layout.scale_of(name))
+    assert math.isnan(layout.parse_pixel_size_nm(name))
 
 
 @given(size=SIZES, dtype=st.sampled_from(["uint8", "float16", "complex128"]))
 def test_names_are_safe_and_say_the_pixel_size(size, dtype):
-    name = layout.stack_name(7, 8, dtype, size)
+    name = layout.name_stack(7, 8, dtype, size)
     assert re.fullmatch(r"[A-Za-z0-9.-]+", name)
-    assert layout.scale_of(name) == pytest.approx(size, rel=1e-5)
+    assert layout.parse_pixel_size_nm(name) == pytest.approx(size, rel=1e-5)
 
 
 @given(a=SIZES, b=SIZES)
 def test_sizes_that_differ_in_six_digits_have_other_names(a, b):
-    same = layout.stack_name(7, 8, "uint8", a) == layout.stack_name(7, 8, "uint8", b)
+    same = layout.name_stack(7, 8, "uint8", a) == layout.name_stack(7, 8, "uint8", b)
     assert same == (f"{a:.5e}" == f"{b:.5e}")
 
 
 def test_claiming_twice_is_fine_and_another_archive_is_refused(tmp_path):
     root = str(tmp_path / "w")
-    layout.claim(root, "/data/a")
-    layout.claim(root, "/data/a")
-    assert layout.source_of(root) == "/data/a"
+    layout.claim_workspace(root, "/data/a")
+    layout.claim_workspace(root, "/data/a")
+    assert layout.read_source(root) == "/data/a"
     with pytest.raises(ValueError, match=r"belongs to /data/a, not to /data/b: give --workspace"):
-        layout.claim(root, "/data/b")
+        layout.claim_workspace(root, "/data/b")
 
 
 def test_a_folder_with_other_things_is_refused_and_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(ValueError, match=r"not an emqa workspace and not empty \(it has 'thesis.tex'\)"):
-        layout.claim(str(tmp_path), "/data/a")
+        layout.claim_workspace(str(tmp_path), "/data/a")
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_an_empty_folder_and_one_with_hidden_files_can_be_claimed(tmp_path):
     (tmp_path / ".DS_Store").write_text("x")
-    layout.claim(str(tmp_path), "/data/a")
-    assert layout.source_of(str(tmp_path)) == "/data/a"
+    layout.claim_workspace(str(tmp_path), "/data/a")
+    assert layout.read_source(str(tmp_path)) == "/data/a"
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_an_empty_folder_and_one_with_hidden_files_can_be_claimed(tmp_path):
 )
 def test_a_later_or_damaged_marker_is_refused(tmp_path, marker, said):
     (tmp_path / layout.MARKER).write_text(marker)
-    for check in (lambda root: layout.claim(root, "/data/a"), layout.source_of):
+    for check in (lambda root: layout.claim_workspace(root, "/data/a"), layout.read_source):
         with pytest.raises(ValueError, match=said) as raised:
             check(str(tmp_path))
         assert len(str(raised.value).splitlines()) == 1
@@ -88,9 +88,9 @@ def test_a_later_or_damaged_marker_is_refused(tmp_path, marker, said):
 def test_a_file_or_no_workspace_is_refused(tmp_path):
     (tmp_path / "f").write_text("x")
     with pytest.raises(ValueError, match="is a file"):
-        layout.claim(str(tmp_path / "f"), "/data/a")
+        layout.claim_workspace(str(tmp_path / "f"), "/data/a")
     with pytest.raises(ValueError, match="is not an emqa workspace"):
-        layout.source_of(str(tmp_path))
+        layout.read_source(str(tmp_path))
 
 
 @pytest.mark.parametrize("version", [layout.FORMAT - 1, layout.FORMAT + 1])
@@ -98,48 +98,48 @@ def test_settings_of_another_format_are_not_read(tmp_path, version):
     (tmp_path / layout.MARKER).write_text(json.dumps({"format": version, "source": "/data/a"}))
     (tmp_path / "settings.toml").write_text("[of_another]\nversion = 1\n")
     with pytest.raises(ValueError, match=f"has workspace format {version}"):
-        layout.settings_of(str(tmp_path))
+        layout.read_settings(str(tmp_path))
 
 
 def test_settings_are_read_back_and_defaults_count_without(tmp_path):
     root = str(tmp_path)
-    layout.claim(root, "/data/a")
-    assert layout.settings_of(root) == Settings()
+    layout.claim_workspace(root, "/data/a")
+    assert layout.read_settings(root) == Settings()
     settings = replace(Settings(), {"detect": {"threshold": 0.5}, "cohorts": [{"uri": "a/*", "threshold": 0.1}]})
     layout.write_settings(root, settings)
-    assert layout.settings_of(root) == settings
+    assert layout.read_settings(root) == settings
 
 
 def test_a_renamed_key_in_stored_settings_is_refused(tmp_path):
-    layout.claim(str(tmp_path), "/data/a")
+    layout.claim_workspace(str(tmp_path), "/data/a")
     for former, present in RENAMED_KEYS.items():
         section, _, key = former.partition(".")
         old = f"[{section}]\n{key} = 1\n"
-        (tmp_path / "settings.toml").write_bytes(checksummed_text.seal_text(old, checksummed_text.SETTINGS_HEAD))
+        (tmp_path / "settings.toml").write_bytes(checksummed_text.add_checksum(old, checksummed_text.SETTINGS_HEAD))
         with pytest.raises(SettingsError, match=f"{former} was renamed: write {present}, .*: run `emqa triage /data/a"):
-            layout.settings_of(str(tmp_path))
+            layout.read_settings(str(tmp_path))
 
 
 def test_no_flipped_bit_of_the_settings_gives_other_settings(tmp_path):
     root = str(tmp_path)
-    layout.claim(root, "/data/a")
+    layout.claim_workspace(root, "/data/a")
     settings = replace(Settings(), {"triage": {"trust_f1": 0.5}})
     layout.write_settings(root, settings)
     file = tmp_path / "settings.toml"
     whole = file.read_bytes()
     for bit in random.Random(0).sample(range(8 * len(whole)), 500):
         file.write_bytes(flip(whole, bit))
-        error = refusal(layout.settings_of, root, settings)
+        error = refusal(layout.read_settings, root, settings)
         assert error is None or f"{file} was changed since emqa wrote it: " in error
 
 
 def test_no_flipped_bit_of_the_marker_gives_another_archive(tmp_path):
-    layout.claim(str(tmp_path), "/data/a")
+    layout.claim_workspace(str(tmp_path), "/data/a")
     file = tmp_path / layout.MARKER
     whole = file.read_bytes()
     for bit in range(8 * len(whole)):
         file.write_bytes(flip(whole, bit))
-        error = refusal(layout.source_of, str(tmp_path), "/data/a")
+        error = refusal(layout.read_source, str(tmp_path), "/data/a")
         assert error is None or f"{file} is damaged: run `emqa triage SRC --workspace" in error
 
 
@@ -163,20 +163,20 @@ def refusal(read, root: str, expected: object) -> str | None:
     "data", [b"", b"[detect\n", b"\xff\xfe", b"[detect]\nthreshold = 0.3\n", b"[run]\nworkers = -1\n"]
 )
 def test_settings_that_emqa_has_not_written_are_refused(tmp_path, data):
-    layout.claim(str(tmp_path), "/data/a b")
+    layout.claim_workspace(str(tmp_path), "/data/a b")
     (tmp_path / "settings.toml").write_bytes(data)
     with pytest.raises(SettingsError, match=r"run `emqa triage '/data/a b' --workspace .*` with --settings"):
-        layout.settings_of(str(tmp_path))
+        layout.read_settings(str(tmp_path))
 
 
 def test_a_marker_is_only_restored_beside_our_tables(tmp_path):
     for name in ("workspace.json", "thesis.tex"):
         (tmp_path / name).write_text("{")
     with pytest.raises(layout.DamagedMarker):
-        layout.claim(str(tmp_path), "/data/a")
+        layout.claim_workspace(str(tmp_path), "/data/a")
     (tmp_path / "settings.toml").write_text("[tool]\n")
     with pytest.raises(layout.DamagedMarker):
-        layout.claim(str(tmp_path), "/data/a")
+        layout.claim_workspace(str(tmp_path), "/data/a")
     layout.write_settings(str(tmp_path), Settings())
-    layout.claim(str(tmp_path), "/data/a")
-    assert layout.source_of(str(tmp_path)) == "/data/a"
+    layout.claim_workspace(str(tmp_path), "/data/a")
+    assert layout.read_source(str(tmp_path)) == "/data/a"

@@ -18,14 +18,14 @@ from emqa_dask.store import files, lock
 HOLD = """
 import sys, time
 from emqa_dask.store import lock
-with lock.hold(sys.argv[1]):
+with lock.hold_lock(sys.argv[1]):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))
 """
 HOLD_AND_CHECK = """
 import sys, time
 from emqa_dask.store import lock
-with lock.hold(sys.argv[1], beat_s=0.2) as held:
+with lock.hold_lock(sys.argv[1], beat_s=0.2) as held:
     print("held", flush=True)
     while True:
         time.sleep(0.1)
@@ -38,7 +38,7 @@ from emqa_dask.store import files, lock
 root, inside, ended, n_held = sys.argv[1], sys.argv[2], int(sys.argv[3]), 0
 for _ in range(150):
     try:
-        with lock.hold(root):
+        with lock.hold_lock(root):
             os.close(os.open(inside, os.O_CREAT | os.O_EXCL))  # raises when another one is inside
             os.unlink(inside)
             n_held += 1
@@ -70,12 +70,12 @@ def suspend(process: subprocess.Popen) -> None:
         time.sleep(0.01)
 
 
-def own(root) -> lock.Record:
+def own(root) -> lock.LockRecord:
     (record,) = lock.read_chain(root)
     return record
 
 
-def put(root, record: lock.Record, name: str = lock.NAME) -> None:
+def put(root, record: lock.LockRecord, name: str = lock.LOCK_NAME) -> None:
     files.write_text(files.join(root, name), json.dumps(dataclasses.asdict(record)))
 
 
@@ -84,9 +84,11 @@ def left(root) -> list[str]:
     return [p.rpartition("/")[2] for p in fs.find(path)]
 
 
-def record(**changes) -> lock.Record:
+def record(**changes) -> lock.LockRecord:
     """The record of a run on another machine."""
-    made = lock.Record(uuid.uuid4().hex, "node7", "another boot pid:[1]", os.getpid(), 1.0, "2026-11-22T10:00:00+00:00")
+    made = lock.LockRecord(
+        uuid.uuid4().hex, "node7", "another boot pid:[1]", os.getpid(), 1.0, "2026-11-22T10:00:00+00:00"
+    )
     return dataclasses.replace(made, **changes)
 
 
@@ -102,9 +104,9 @@ def make_old(root, seconds: float) -> None:
 
 def test_a_second_run_is_refused_with_who_holds_it_and_the_remedy(root):
     with (
-        lock.hold(root) as held,
+        lock.hold_lock(root) as held,
         pytest.raises(RuntimeError, match=rf"in use by process {os.getpid()} on .+, started 20.+delete lock\.json"),
-        lock.hold(root),
+        lock.hold_lock(root),
     ):
         pass
     held.check()
@@ -113,15 +115,15 @@ def test_a_second_run_is_refused_with_who_holds_it_and_the_remedy(root):
 
 def test_released_at_the_end_and_after_an_exception(root):
     for _ in range(2):
-        with pytest.raises(ZeroDivisionError), lock.hold(root):
+        with pytest.raises(ZeroDivisionError), lock.hold_lock(root):
             1 / 0  # noqa: B018
         assert left(root) == []
 
 
 def test_the_record_says_who_and_holds_no_secret(root, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["emqa", "triage", "https://me:hunter2@host/a?X-Amz-Signature=abcdef"])
-    with lock.hold(root):
-        text = files.read_bytes(files.join(root, lock.NAME)).decode()
+    with lock.hold_lock(root):
+        text = files.read_bytes(files.join(root, lock.LOCK_NAME)).decode()
         assert own(root).pid == os.getpid()
     assert "hunter2" not in text
     assert "abcdef" not in text
@@ -129,11 +131,11 @@ def test_the_record_says_who_and_holds_no_secret(root, monkeypatch):
 
 
 def test_another_process_with_the_same_number_is_not_the_holder(root):
-    with lock.hold(root):
+    with lock.hold_lock(root):
         mine = own(root)
     put(root, dataclasses.replace(mine, process_start_s=mine.process_start_s - 60))
     said = []
-    with lock.hold(root, said.append) as held:
+    with lock.hold_lock(root, said.append) as held:
         held.check()
         assert len(lock.read_chain(root)) == 2
     assert len(said) == 1
@@ -142,13 +144,13 @@ def test_another_process_with_the_same_number_is_not_the_holder(root):
 
 
 def test_a_process_that_has_ended_is_not_the_holder(root):
-    with lock.hold(root):
+    with lock.hold_lock(root):
         mine = own(root)
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         gone = dataclasses.replace(mine, pid=process.pid)
     put(root, gone)
     assert not lock.is_alive(root, [gone])
-    with lock.hold(root):
+    with lock.hold_lock(root):
         pass
     assert left(root) == []
 
@@ -157,24 +159,24 @@ def test_on_another_host_the_last_sign_of_life_decides(root):
     other = record()
     put(root, other)
     make_old(root, 80)
-    with pytest.raises(RuntimeError, match="on node7"), lock.hold(root):
+    with pytest.raises(RuntimeError, match="on node7"), lock.hold_lock(root):
         pass
     files.write_bytes(files.join(root, f".beat-{other.token}"), b"")
     make_old(root, 20)  # the record is 100 s old now, the beat 20
-    with pytest.raises(RuntimeError, match="on node7"), lock.hold(root):
+    with pytest.raises(RuntimeError, match="on node7"), lock.hold_lock(root):
         pass
     make_old(root, 71)
-    with lock.hold(root) as held:
+    with lock.hold_lock(root) as held:
         held.check()
     assert left(root) == []
 
 
 def test_a_damaged_record_is_held_until_it_is_old(root):
-    files.write_text(files.join(root, lock.NAME), '{"token": "../../x"')
-    with pytest.raises(RuntimeError, match="an unknown host"), lock.hold(root):
+    files.write_text(files.join(root, lock.LOCK_NAME), '{"token": "../../x"')
+    with pytest.raises(RuntimeError, match="an unknown host"), lock.hold_lock(root):
         pass
     make_old(root, 91)
-    with lock.hold(root):
+    with lock.hold_lock(root):
         pass
     assert left(root) == []
 
@@ -186,14 +188,14 @@ def test_a_token_never_leads_out_of_the_workspace(root):
 
 
 def test_the_holder_beats_and_so_is_known_to_live(root):
-    with lock.hold(root, beat_s=0.05):
+    with lock.hold_lock(root, beat_s=0.05):
         beat = files.join(root, f".beat-{own(root).token}")
         deadline = time.time() + 30
         while not files.exists(beat):
             assert time.time() < deadline
             time.sleep(0.01)
-        first = files.modified_s(beat)
-        while files.modified_s(beat) <= first:
+        first = files.read_modified_s(beat)
+        while files.read_modified_s(beat) <= first:
             assert time.time() < deadline
             time.sleep(0.01)
     assert left(root) == []
@@ -204,28 +206,28 @@ def test_release_leaves_no_moment_with_a_part_of_the_chain(root, monkeypatch):
     put(root, record())
     make_old(root, 100)
     chains = []
-    remove = files.remove
+    remove = files.remove_file
 
     def watched(uri):
         remove(uri)
         chains.append(lock.read_chain(root))
 
-    with lock.hold(root):
+    with lock.hold_lock(root):
         assert len(lock.read_chain(root)) == 2
-        monkeypatch.setattr(files, "remove", watched)
+        monkeypatch.setattr(files, "remove_file", watched)
     assert chains
     assert not any(chains)
 
 
 @pytest.mark.parametrize("how", ["taken", "deleted"])
 def test_a_holder_that_lost_the_lock_is_told_and_leaves_the_new_one_alone(root, how):
-    with lock.hold(root, beat_s=0.05) as held:
+    with lock.hold_lock(root, beat_s=0.05) as held:
         mine = own(root)
         other = record()
         if how == "taken":
             put(root, other, f".lock-{mine.token}")
         else:
-            files.remove(files.join(root, lock.NAME))
+            files.remove_file(files.join(root, lock.LOCK_NAME))
         time.sleep(0.2)  # at the latest after two beats
         with pytest.raises(RuntimeError, match=r"taken by .*node7|deleted"):
             held.check()
@@ -234,8 +236,8 @@ def test_a_holder_that_lost_the_lock_is_told_and_leaves_the_new_one_alone(root, 
 
 
 def test_a_lost_lock_is_noticed_without_the_thread(root):
-    with lock.hold(root, beat_s=1000) as held:
-        files.remove(files.join(root, lock.NAME))
+    with lock.hold_lock(root, beat_s=1000) as held:
+        files.remove_file(files.join(root, lock.LOCK_NAME))
         held.check()  # the last look is recent: no request
         held._seen_s -= 2001  # a suspended machine wakes up
         with pytest.raises(RuntimeError, match="deleted"):
@@ -247,19 +249,19 @@ def test_who_was_late_for_a_stale_lock_that_is_free_again_holds_nothing(root, mo
     stale = record()
     put(root, stale)
     make_old(root, 100)
-    real = files.create
+    real = files.create_exclusively
     third = record(host="node8")
 
     def late(uri, data):
-        monkeypatch.setattr(files, "create", real)
-        files.remove(files.join(root, lock.NAME))
+        monkeypatch.setattr(files, "create_exclusively", real)
+        files.remove_file(files.join(root, lock.LOCK_NAME))
         put(root, third)
         return real(uri, data)
 
-    monkeypatch.setattr(files, "create", late)
-    with pytest.raises(RuntimeError, match="node8"), lock.hold(root):
+    monkeypatch.setattr(files, "create_exclusively", late)
+    with pytest.raises(RuntimeError, match="node8"), lock.hold_lock(root):
         pass
-    assert left(root) == [lock.NAME]
+    assert left(root) == [lock.LOCK_NAME]
 
 
 def test_a_bucket_that_lets_everybody_write_has_one_holder(monkeypatch):
@@ -273,8 +275,8 @@ def test_a_bucket_that_lets_everybody_write_has_one_holder(monkeypatch):
         put(root, rival)
         return True
 
-    monkeypatch.setattr(files, "create", careless)
-    with pytest.raises(RuntimeError, match="node9"), lock.hold(root):
+    monkeypatch.setattr(files, "create_exclusively", careless)
+    with pytest.raises(RuntimeError, match="node9"), lock.hold_lock(root):
         pass
     assert own(root) == rival
 
@@ -284,7 +286,7 @@ def test_without_hard_links_it_is_the_same(tmp_path, monkeypatch):
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", no_links)
-    with lock.hold(str(tmp_path)), pytest.raises(RuntimeError, match="in use"), lock.hold(str(tmp_path)):
+    with lock.hold_lock(str(tmp_path)), pytest.raises(RuntimeError, match="in use"), lock.hold_lock(str(tmp_path)):
         pass
     assert left(tmp_path) == []
 
@@ -302,7 +304,7 @@ def test_a_killed_holder_is_taken_over_and_a_live_one_is_not(tmp_path):
         first.kill()
         while psutil.Process(first.pid).status() != psutil.STATUS_ZOMBIE:
             time.sleep(0.01)
-        with lock.hold(str(tmp_path)) as held:  # not waited for yet: a zombie holds nothing
+        with lock.hold_lock(str(tmp_path)) as held:  # not waited for yet: a zombie holds nothing
             held.check()
     finally:
         first.kill()
@@ -318,7 +320,7 @@ def test_a_suspended_holder_is_taken_over_once_it_is_silent(tmp_path, monkeypatc
     try:
         assert first.stdout.readline() == "held\n"
         suspend(first)
-        with lock.hold(str(tmp_path), said.append) as held:
+        with lock.hold_lock(str(tmp_path), said.append) as held:
             held.check()
             first.send_signal(signal.SIGCONT)
             out, errors = first.communicate(timeout=60)
@@ -341,7 +343,7 @@ def test_a_suspended_holder_that_is_continued_keeps_the_lock(tmp_path):
         suspend(first)
         with (
             pytest.raises(RuntimeError, match=f"in use by process {first.pid}"),
-            lock.hold(str(tmp_path), lambda text: first.send_signal(signal.SIGCONT)),
+            lock.hold_lock(str(tmp_path), lambda text: first.send_signal(signal.SIGCONT)),
         ):
             pass
     finally:
@@ -357,6 +359,6 @@ def test_racing_processes_hold_it_one_at_a_time_also_for_a_stale_lock(tmp_path):
     results = [process.communicate(timeout=120) for process in racing]
     assert [process.returncode for process in racing] == [0, 0, 0], results
     assert sum(int(out) for out, _ in results) >= 3
-    with lock.hold(str(tmp_path / "ws")):
+    with lock.hold_lock(str(tmp_path / "ws")):
         pass
     assert left(tmp_path / "ws") == []

@@ -40,7 +40,7 @@ def survey(images, prefix="m", nm_per_pixel=0.5):
             "height_px": [image.shape[0] for image in images],
             "width_px": [image.shape[1] for image in images],
             "dtype": [image.dtype.newbyteorder("=").name for image in images],
-            "pixel_sha256": [micrographs.pixel_sha256(image) for image in images],
+            "pixel_sha256": [micrographs.hash_pixels(image) for image in images],
         }
     )
     return tables.conform(table.assign(frame=0, nm_per_pixel=nm_per_pixel), tables.MICROGRAPHS).to_pandas()
@@ -49,22 +49,22 @@ def survey(images, prefix="m", nm_per_pixel=0.5):
 def assign(rows, present, store, known):
     """(`rows` with stack, index and partition behind `present`, the lengths of their stacks' shards, all slots)."""
     size = [rows[c] for c in ("height_px", "width_px", "dtype", "nm_per_pixel")]
-    rows["stack"] = [layout.stack_name(*of) for of in zip(*size)]
-    slots = plan.Slots()
+    rows["stack"] = [layout.name_stack(*of) for of in zip(*size)]
+    slots = plan.OccupiedSlots()
     slots.add(present)
-    lengths = plan.shard_lengths(Counter(rows["stack"]), known, slots, store)
-    return pd.concat(plan.plan([rows], slots, lengths), ignore_index=True), lengths, slots
+    lengths = plan.choose_shard_lengths(Counter(rows["stack"]), known, slots, store)
+    return pd.concat(plan.plan_partitions([rows], slots, lengths), ignore_index=True), lengths, slots
 
 
 def partitions(rows):
-    return [partition for partition, _ in plan.split(rows)]
+    return [partition for partition, _ in plan.split_by_partition(rows)]
 
 
 def ingest(root, images, present=NONE, store=Store(), prefix="m", nm_per_pixel=0.5, frame=lambda image: image):  # noqa: B008
     """Plan, prepare and write `images`; gives the table of all micrographs."""
-    new, lengths, slots = assign(survey(images, prefix, nm_per_pixel), present, store, stacks.shard_lengths(root))
+    new, lengths, slots = assign(survey(images, prefix, nm_per_pixel), present, store, stacks.read_shard_lengths(root))
     rows = pd.concat([present, new], ignore_index=True)
-    stacks.prepare(root, slots.runs, lengths, store)
+    stacks.prepare_stacks(root, slots.runs, lengths, store)
     for partition in partitions(new):
         members = new[new["partition"] == partition.name]
         chosen = [images[int(uri.rpartition("/")[2])] for uri in members["uri"]]
@@ -79,7 +79,7 @@ def ingest(root, images, present=NONE, store=Store(), prefix="m", nm_per_pixel=0
 def planned(root, images, store):
     """Plan and prepare `images`, and write nothing; gives the table of all micrographs."""
     rows, lengths, slots = assign(survey(images), NONE, store, {})
-    stacks.prepare(root, slots.runs, lengths, store)
+    stacks.prepare_stacks(root, slots.runs, lengths, store)
     return rows
 
 
@@ -93,7 +93,7 @@ def shard_files(folder):
 
 def same(a, b):
     """Are the pixels the same, bit for bit (NaN payloads too), whatever the byte order?"""
-    return micrographs.pixel_sha256(a) == micrographs.pixel_sha256(b) and a.shape == b.shape
+    return micrographs.hash_pixels(a) == micrographs.hash_pixels(b) and a.shape == b.shape
 
 
 @settings(max_examples=40, deadline=None)
@@ -111,13 +111,13 @@ def test_every_micrograph_reads_back_bit_for_bit(tmp_path_factory, dtype, shape,
     (name,) = set(rows["stack"])
     for partition in partitions(rows):
         whole = micrographs.read_partition(root, partition)
-        one_by_one = list(micrographs.iter_micrographs(root, partition))
+        one_by_one = list(micrographs.iterate_micrographs(root, partition))
         assert len(whole) == len(one_by_one) == len(partition)
         for index, a, b in zip(range(partition.start, partition.stop), whole, one_by_one):
             assert same(a, images[index])
             assert same(b, images[index])
             assert same(micrographs.read_window(root, name, index), images[index])
-    array = zarr.open_array(f"{layout.stack(root, name)}/0", mode="r")
+    array = zarr.open_array(f"{layout.stack_folder(root, name)}/0", mode="r")
     assert array.dtype == np.dtype(dtype).newbyteorder("=")
     assert same(array[:].reshape(shape[0], -1), images.reshape(shape[0], -1))
 
@@ -136,7 +136,7 @@ def test_later_files_never_touch_a_shard_and_their_gap_is_recorded(tmp_path):
     assert len(before) == 2
     rows = ingest(root, images[7:], rows, Store(shard_length=9), prefix="b")
     assert before.items() < state().items()
-    assert stacks.shard_lengths(root) == {name: 4}
+    assert stacks.read_shard_lengths(root) == {name: 4}
     assert list(rows["index"]) == [*range(7), *range(8, 13)]
     group = zarr.open_group(str(folder), mode="r")
     assert group.attrs["emqa_dask"]["occupied"] == [[0, 7], [8, 13]]
@@ -155,7 +155,7 @@ def test_a_stack_whose_making_was_interrupted_is_made_by_the_next_run(tmp_path):
     whole = (metadata.parent.parent / "zarr.json").read_bytes()
     metadata.unlink()
     (metadata.parent.parent / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group", "attributes": {}}')
-    assert stacks.shard_lengths(root) == {}
+    assert stacks.read_shard_lengths(root) == {}
     rows = ingest(root, images)
     assert (metadata.parent.parent / "zarr.json").read_bytes() == whole
     np.testing.assert_array_equal(micrographs.read_window(root, rows["stack"].iloc[0], 2), images[2])
@@ -165,7 +165,7 @@ def test_a_stack_whose_making_was_interrupted_is_made_by_the_next_run(tmp_path):
 @pytest.mark.parametrize("dtype", ["?", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8", "c8", "c16"])
 def test_metadata_are_what_zarr_python_would_write(tmp_path, dtype, compression):
     kind = np.dtype(dtype)
-    name = layout.stack_name(6, 5, np.dtype(dtype).name, 0.5)
+    name = layout.name_stack(6, 5, np.dtype(dtype).name, 0.5)
     how = {"occupied": [(0, 7)], "shard_length": 4, "settings": Store(compression=compression)}
     stacks.open_or_grow(str(tmp_path), name, (6, 5), dtype, **how)
     zstd = ZstdCodec(level=1)
@@ -175,11 +175,11 @@ def test_metadata_are_what_zarr_python_would_write(tmp_path, dtype, compression)
         zarr.storage.MemoryStore(), shape=(7, 6, 5), dtype=kind, chunks=(1, 6, 5), shards=(4, 6, 5), filters=None,
         compressors=[*compressors, Crc32cCodec()], fill_value=0, dimension_names=("n", "y", "x"), zarr_format=3,
     )  # fmt: skip
-    written = json.loads(Path(layout.stack(str(tmp_path), name), "0", "zarr.json").read_text())
+    written = json.loads(Path(layout.stack_folder(str(tmp_path), name), "0", "zarr.json").read_text())
     document = theirs.metadata.to_buffer_dict(zarr.core.buffer.default_buffer_prototype())["zarr.json"]
     assert list(written.pop("attributes")) == ["emqa_dask"]
     assert written | {"attributes": {}} == json.loads(document.to_bytes())
-    assert stacks.grid(str(tmp_path), name).dtype == kind
+    assert stacks.read_grid(str(tmp_path), name).dtype == kind
 
 
 @pytest.mark.parametrize("nm_per_pixel", [0.31, np.nan])
@@ -188,7 +188,7 @@ def test_stacks_are_valid_ome_zarr_and_open_with_ome_zarr(tmp_path, dtype, nm_pe
     root = str(tmp_path)
     images = np.arange(5 * 6 * 7).reshape(5, 6, 7).astype(dtype)
     rows = ingest(root, images, nm_per_pixel=nm_per_pixel, store=Store(shard_length=2))
-    path = layout.stack(root, rows["stack"].iloc[0])
+    path = layout.stack_folder(root, rows["stack"].iloc[0])
     model = Image.from_zarr(zarr.open_group(path, mode="r"))
     (level,) = model.attributes.ome.multiscales
     assert [axis.name for axis in level.axes] == ["n", "y", "x"]
@@ -198,7 +198,7 @@ def test_stacks_are_valid_ome_zarr_and_open_with_ome_zarr(tmp_path, dtype, nm_pe
     assert level.datasets[0].coordinateTransformations[0].scale == [1.0, scale, scale]
     (node,) = ome_zarr.reader.Reader(ome_zarr.io.parse_url(path))()
     np.testing.assert_array_equal(node.data[0].compute(scheduler="synchronous"), images)
-    assert zarr.open_group(layout.stacks(root), mode="r")[rows["stack"].iloc[0]]["0"].shape == images.shape
+    assert zarr.open_group(layout.stacks_folder(root), mode="r")[rows["stack"].iloc[0]]["0"].shape == images.shape
 
 
 def test_a_large_micrograph_is_cut_into_bands_and_streamed_by_windows(tmp_path, monkeypatch):
@@ -207,12 +207,12 @@ def test_a_large_micrograph_is_cut_into_bands_and_streamed_by_windows(tmp_path, 
     images = noise((3, 53, 40), "uint16", 2)
     rows = ingest(root, images, frame=lambda image: (image[i : i + 10] for i in range(0, 53, 10)))
     partition = partitions(rows)[0]
-    cut = stacks.grid(root, partition.stack)
+    cut = stacks.read_grid(root, partition.stack)
     assert cut.rows * 40 * 2 <= 1000
     assert same(micrographs.read_partition(root, partition)[0], images[0])
     window = micrographs.read_window(root, partition.stack, 1, slice(17, 31), slice(5, 9))
     np.testing.assert_array_equal(window, images[1][17:31, 5:9])
-    array = zarr.open_array(f"{layout.stack(root, partition.stack)}/0", mode="r")
+    array = zarr.open_array(f"{layout.stack_folder(root, partition.stack)}/0", mode="r")
     np.testing.assert_array_equal(array[:], images)
 
 
@@ -236,10 +236,10 @@ def test_a_file_that_changed_since_the_survey_leaves_its_slot_absent_and_its_nei
     record = write(root, partition, rows, lambda i: now if i == 1 else images[i])
     assert list(record["lost"]) == [1]
     assert re.search(f"m/001 changed since it was surveyed: {said}", record["lost"][1])
-    for i, image in zip((0, 2), micrographs.iter_micrographs(root, partition, [0, 2]), strict=True):
+    for i, image in zip((0, 2), micrographs.iterate_micrographs(root, partition, [0, 2]), strict=True):
         np.testing.assert_array_equal(image, images[i])
     with pytest.raises(OSError, match="is missing"):
-        next(micrographs.iter_micrographs(root, partition, [1]))
+        next(micrographs.iterate_micrographs(root, partition, [1]))
 
 
 def test_an_error_while_reading_costs_one_slot_but_never_a_shard_that_is_there(tmp_path):
@@ -255,7 +255,7 @@ def test_an_error_while_reading_costs_one_slot_but_never_a_shard_that_is_there(t
 
     assert "no such tape" in write(root, partition, rows, broken)["lost"][1]
     assert "no such tape" in write(root, partition, rows, broken)["lost"][1]
-    np.testing.assert_array_equal(next(micrographs.iter_micrographs(root, partition, [0])), images[0])
+    np.testing.assert_array_equal(next(micrographs.iterate_micrographs(root, partition, [0])), images[0])
     assert not write(root, partition, rows, lambda i: images[i])["lost"]
     # All is there and right now: nothing is read again.
     assert not write(root, partition, rows, broken)["lost"]
@@ -265,12 +265,12 @@ def test_an_error_while_reading_costs_one_slot_but_never_a_shard_that_is_there(t
 def test_a_shard_that_reads_back_otherwise_is_the_stores_fault(tmp_path, monkeypatch):
     root = str(tmp_path)
     images = noise((2, 8, 8), "uint8", 3)
-    write = shards.write
+    write = shards.write_shard
 
     def bad_disk(uri, cut, frames):
         return write(uri, cut, ([window ^ 1 for window in frame] for frame in frames))
 
-    monkeypatch.setattr(shards, "write", bad_disk)
+    monkeypatch.setattr(shards, "write_shard", bad_disk)
     with pytest.raises(OSError, match=r"m/000 does not read back from .* as it was written: check the disk"):
         ingest(root, images)
     assert shard_files(tmp_path) == []
@@ -288,7 +288,7 @@ def test_a_damaged_shard_is_mended_from_files_and_from_itself(tmp_path):
     images = noise((4, 8, 8), "uint16", 3)
     rows = ingest(root, images, store=Store(shard_length=4))
     (partition,) = partitions(rows)
-    assert micrographs.damaged_slots(root, partition) == []
+    assert micrographs.find_damaged_slots(root, partition) == []
     (shard,) = shard_files(tmp_path)
     damage(shard, 5)  # in the chunk of the first micrograph
 
@@ -297,7 +297,7 @@ def test_a_damaged_shard_is_mended_from_files_and_from_itself(tmp_path):
             raise FileNotFoundError("the file is gone")
         return images[i]
 
-    assert micrographs.damaged_slots(root, partition) == [0]
+    assert micrographs.find_damaged_slots(root, partition) == [0]
     assert write(root, partition, rows, gone)["lost"] == {}
     np.testing.assert_array_equal(micrographs.read_partition(root, partition), images)
 
@@ -315,10 +315,10 @@ def test_only_micrographs_whose_file_is_gone_are_lost(tmp_path):
             raise FileNotFoundError("the file is gone")
         return images[i]
 
-    assert micrographs.damaged_slots(root, partition) == [0, 1, 2]
+    assert micrographs.find_damaged_slots(root, partition) == [0, 1, 2]
     assert list(write(root, partition, rows, partly_gone)["lost"]) == [1]
-    assert micrographs.damaged_slots(root, partition) == []
-    np.testing.assert_array_equal(list(micrographs.iter_micrographs(root, partition, [0, 2])), images[[0, 2]])
+    assert micrographs.find_damaged_slots(root, partition) == []
+    np.testing.assert_array_equal(list(micrographs.iterate_micrographs(root, partition, [0, 2])), images[[0, 2]])
 
 
 @pytest.mark.parametrize("damaged", ["zarr.json", "stack/zarr.json", "stack/0/zarr.json"])
@@ -348,7 +348,7 @@ def test_nothing_missing_reads_as_black(tmp_path):
     micrographs.read_partition(root, first)
     for read in (
         lambda: micrographs.read_partition(root, second),
-        lambda: list(micrographs.iter_micrographs(root, second)),
+        lambda: list(micrographs.iterate_micrographs(root, second)),
         lambda: micrographs.read_window(root, first.stack, 3),
     ):
         with pytest.raises(OSError, match="is missing: `emqa triage` on its workspace stores it again"):
@@ -361,12 +361,12 @@ def test_iter_micrographs_gives_those_asked_for_in_their_order(tmp_path):
     root = str(tmp_path)
     images = noise((8, 4, 4), "uint8", 4)
     second = partitions(ingest(root, images, store=Store(shard_length=4)))[1]
-    found = list(micrographs.iter_micrographs(root, second, pd.Series([6, 4])))
+    found = list(micrographs.iterate_micrographs(root, second, pd.Series([6, 4])))
     np.testing.assert_array_equal(found, images[[6, 4]])
-    assert list(micrographs.iter_micrographs(root, second, [])) == []
+    assert list(micrographs.iterate_micrographs(root, second, [])) == []
     for outside in (3, 8):
         with pytest.raises(IndexError, match=r"holds 4\.\.\.7"):
-            micrographs.iter_micrographs(root, second, [outside])
+            micrographs.iterate_micrographs(root, second, [outside])
 
 
 @pytest.mark.parametrize("dtype", ["longdouble", "M8[ns]", "S3", "O"])
@@ -389,7 +389,7 @@ def test_a_micrograph_without_pixels_and_a_wrong_partition_are_refused(tmp_path)
 def test_a_whole_workspace_on_an_fsspec_file_system():
     root = "memory://bucket/run"
     images = noise((5, 16, 16), "uint16", 5)
-    layout.claim(root, "s3://archive")
+    layout.claim_workspace(root, "s3://archive")
     rows = ingest(root, images, store=Store(shard_length=2))
     for partition in partitions(rows):
         np.testing.assert_array_equal(
@@ -397,4 +397,4 @@ def test_a_whole_workspace_on_an_fsspec_file_system():
         )
     rows = ingest(root, images, rows, prefix="b")
     assert len(partitions(rows)) == 6
-    assert stacks.shard_lengths(root) == {rows["stack"].iloc[0]: 2}
+    assert stacks.read_shard_lengths(root) == {rows["stack"].iloc[0]: 2}

@@ -49,7 +49,7 @@ def test_a_part_keeps_its_schema_and_values(tmp_path, name, rows):
     given_rows = {"none": [], "some": sample(schema, 3), "nulls": [{schema.names[0]: None}] * 2}[rows]
     parts.write_part(root, "t", "p", given_rows, schema)
     assert parts.has_part(root, "t", "p", schema)
-    assert pq.read_schema(layout.part(root, "t", "p")).equals(schema)
+    assert pq.read_schema(layout.part_uri(root, "t", "p")).equals(schema)
     expected = tables.conform(given_rows, schema).to_pandas()
     pandas.testing.assert_frame_equal(parts.read_part(root, "t", "p", schema), expected)
     # and once more: what was read can be written
@@ -74,8 +74,8 @@ def test_no_part_and_no_file_give_an_empty_table_with_all_columns(tmp_path):
     root = str(tmp_path)
     expected = tables.empty(tables.FLAGS)
     pandas.testing.assert_frame_equal(parts.read_table(root, "flags", tables.FLAGS), expected)
-    pandas.testing.assert_frame_equal(parts.load_table(layout.catalog(root), tables.FLAGS), expected)
-    assert parts.part_names(root, "flags") == []
+    pandas.testing.assert_frame_equal(parts.load_table(layout.catalog_uri(root), tables.FLAGS), expected)
+    assert parts.list_parts(root, "flags") == []
 
 
 def test_a_partition_that_was_asked_for_and_has_no_part_is_an_error(tmp_path):
@@ -118,7 +118,7 @@ def test_hidden_and_foreign_files_are_no_parts(tmp_path):
     parts.write_part(str(tmp_path), "d", "s-00000000", [], tables.FLAGS)
     (tmp_path / "d" / ".s-00000016.1234.partial").write_bytes(b"")
     (tmp_path / "d" / "notes.txt").write_bytes(b"")
-    assert parts.part_names(str(tmp_path), "d") == ["s-00000000", "s-00000008"]
+    assert parts.list_parts(str(tmp_path), "d") == ["s-00000000", "s-00000008"]
 
 
 def test_json_is_read_as_it_was_written_and_has_no_nan(tmp_path):
@@ -132,41 +132,41 @@ def test_json_is_read_as_it_was_written_and_has_no_nan(tmp_path):
 def test_a_table_written_and_read_in_pieces_is_the_same_table(tmp_path):
     uri = str(tmp_path / "events.parquet")
     rows = pd.DataFrame({"stage": [f"s{i}" for i in range(25)], "attempt": 1})
-    with parts.table_writer(uri, tables.EVENTS) as write:
+    with parts.open_table_writer(uri, tables.EVENTS) as write:
         for start in range(0, 25, 10):
             write(rows[start : start + 10])
         assert not files.exists(uri)
-    pieces = list(parts.iter_table(uri, tables.EVENTS, ["stage", "attempt"], rows=7))
+    pieces = list(parts.iterate_table(uri, tables.EVENTS, ["stage", "attempt"], rows=7))
     assert max(map(len, pieces)) <= 7
     pd.testing.assert_frame_equal(
         pd.concat(pieces, ignore_index=True), parts.load_table(uri, tables.EVENTS)[["stage", "attempt"]]
     )
-    assert parts.n_rows(uri) == 25
+    assert parts.count_rows(uri) == 25
 
 
 def test_a_table_whose_writing_fails_is_not_there(tmp_path):
     uri = str(tmp_path / "events.parquet")
 
     def write_half():
-        with parts.table_writer(uri, tables.EVENTS) as write:
+        with parts.open_table_writer(uri, tables.EVENTS) as write:
             write([{"stage": "detect"}])
             raise KeyError("no")
 
     with pytest.raises(KeyError):
         write_half()
-    assert files.names(str(tmp_path)) == []
-    assert list(parts.iter_table(uri, tables.EVENTS)) == []
-    assert parts.n_rows(uri) == 0
+    assert files.list_names(str(tmp_path)) == []
+    assert list(parts.iterate_table(uri, tables.EVENTS)) == []
+    assert parts.count_rows(uri) == 0
 
 
 def test_rows_that_are_left_out_are_the_others(tmp_path):
     uri = str(tmp_path / "events.parquet")
     rows = pd.DataFrame({"stage": list("abacbab"), "attempt": range(7)})
-    with parts.table_writer(uri, tables.EVENTS) as write:
+    with parts.open_table_writer(uri, tables.EVENTS) as write:
         write(rows)
-    pieces = list(parts.iter_table(uri, tables.EVENTS, ["stage", "attempt"], rows=3, only=("stage", "b")))
+    pieces = list(parts.iterate_table(uri, tables.EVENTS, ["stage", "attempt"], rows=3, row_filter=("stage", "b")))
     assert pd.concat(pieces)["attempt"].tolist() == [1, 4, 6]
-    assert list(parts.iter_table(uri, tables.EVENTS, only=("stage", "z"))) == []
+    assert list(parts.iterate_table(uri, tables.EVENTS, row_filter=("stage", "z"))) == []
 
 
 def test_parts_written_together_are_those_written_one_by_one_to_the_byte(tmp_path):
@@ -184,14 +184,14 @@ def test_parts_written_together_are_those_written_one_by_one_to_the_byte(tmp_pat
     for name in names:
         one, other = ((tmp_path / root / table / f"{name}.parquet").read_bytes() for root in ("one", "all"))
         assert one == other
-    assert parts.part_names(str(tmp_path / "all"), table) == sorted(names)
+    assert parts.list_parts(str(tmp_path / "all"), table) == sorted(names)
 
 
 def test_a_row_of_no_part_is_refused_and_nothing_is_written(tmp_path):
     rows = pd.DataFrame({"micrograph_id": ["m0", "m1"]})
     with pytest.raises(ValueError, match="of 'b', none of these"):
         parts.write_parts(str(tmp_path), "predictions", rows, ["a", "b"], ["a"], tables.PREDICTIONS)
-    assert parts.part_names(str(tmp_path), "predictions") == []
+    assert parts.list_parts(str(tmp_path), "predictions") == []
 
 
 def test_rows_that_are_left_out_of_parts_are_the_others(tmp_path):
@@ -199,7 +199,7 @@ def test_rows_that_are_left_out_of_parts_are_the_others(tmp_path):
         rows = pd.DataFrame({"micrograph_id": [f"{name}{k}" for k in range(4)], "jpeg": [b"x"] * 4})
         parts.write_part(str(tmp_path), "thumbnails", name, rows, tables.THUMBNAILS)
     only = ("micrograph_id", ["b3", "a1", "not there"])
-    found = parts.read_table(str(tmp_path), "thumbnails", tables.THUMBNAILS, only=only)
+    found = parts.read_table(str(tmp_path), "thumbnails", tables.THUMBNAILS, row_filter=only)
     assert list(found["micrograph_id"]) == ["a1", "b3"]
 
 
@@ -207,7 +207,7 @@ def test_a_part_is_the_same_from_memory_and_from_the_disk(tmp_path, monkeypatch)
     rows = pd.DataFrame({"micrograph_id": [f"m{k}" for k in range(50)], "jpeg": [bytes([k]) * 99 for k in range(50)]})
     parts.write_part(str(tmp_path), "thumbnails", "a", rows, tables.THUMBNAILS)
     read = [parts.read_part(str(tmp_path), "thumbnails", "a", tables.THUMBNAILS)]
-    monkeypatch.setattr(parts, "SMALL_BYTES", 100)
+    monkeypatch.setattr(parts, "MAX_BUFFERED_BYTES", 100)
     read.append(parts.read_part(str(tmp_path), "thumbnails", "a", tables.THUMBNAILS))
     for one in read:
         pd.testing.assert_frame_equal(one, rows, check_dtype=False)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from emqa_dask import tables
 from emqa_dask.settings import Store
 from emqa_dask.store import layout
-from emqa_dask.store.plan import Slots, chunks, plan, shard_lengths, split
+from emqa_dask.store.plan import OccupiedSlots, choose_shard_lengths, plan_partitions, rebatch, split_by_partition
 
 NONE = tables.empty(tables.MICROGRAPHS)
 
@@ -24,18 +24,18 @@ def rows(keys, prefix="m"):
     table = pd.DataFrame(keys, columns=["height_px", "dtype", "nm_per_pixel"])
     table["micrograph_id"] = [f"{prefix}{i}" for i in range(len(keys))]
     table["uri"] = [f"{prefix}/{i:03d}.tif" for i in range(len(keys))]
-    table["stack"] = pd.Series([layout.stack_name(h, 64, d, s) for h, d, s in keys], dtype="str")
+    table["stack"] = pd.Series([layout.name_stack(h, 64, d, s) for h, d, s in keys], dtype="str")
     return tables.conform(table.assign(frame=0, width_px=64), tables.MICROGRAPHS).to_pandas()
 
 
 def planned(table, present=NONE, store=Store(), known=None, sizes=(1000,), **bounds):  # noqa: B008
     """(the planned rows, the stacks' shard lengths, the slots given away); `table` comes in batches of `sizes`."""
-    slots = Slots()
+    slots = OccupiedSlots()
     slots.add(present)
-    lengths = shard_lengths(Counter(table["stack"]), known or {}, slots, store)
+    lengths = choose_shard_lengths(Counter(table["stack"]), known or {}, slots, store)
     edges = np.cumsum([0, *sizes])
     batches = [table.iloc[a:b] for a, b in zip(edges, [*edges[1:-1], len(table)])]
-    done = list(plan(batches, slots, lengths, **bounds))
+    done = list(plan_partitions(batches, slots, lengths, **bounds))
     return pd.concat(done, ignore_index=True) if done else NONE, lengths, slots
 
 
@@ -72,7 +72,7 @@ def test_the_laws(first, second, length, sizes, others, bounds):
         assert sorted(i for run in slots.runs[name] for i in range(*run)) == list(members["index"])
 
     # the rows of a partition are next to one another, in the order of its slots
-    found = split(both)
+    found = split_by_partition(both)
     assert len(found) == both["partition"].nunique()
     for partition, where in found:
         inside = both[where]
@@ -113,8 +113,8 @@ def test_what_waits_is_bounded_and_goes_into_short_shards():
     [(1, 8, 1, 1), (16, 8, 1, 1), (17, 8, 1, 2), (1600, 8, 1, 100), (1600, 4096, 1, 4), (40, 2**20, 1, 1)],
 )
 def test_the_length_of_a_shard(n, height, mib, expected):
-    stack = layout.stack_name(height, 64, "uint8", 1.0)
-    assert shard_lengths({stack: n}, {}, Slots(), Store(shard_mib=mib)) == {stack: expected}
+    stack = layout.name_stack(height, 64, "uint8", 1.0)
+    assert choose_shard_lengths({stack: n}, {}, OccupiedSlots(), Store(shard_mib=mib)) == {stack: expected}
 
 
 @given(
@@ -124,7 +124,7 @@ def test_the_length_of_a_shard(n, height, mib, expected):
     nm=st.one_of(st.floats(1e-9, 1e9), st.just(np.nan)),
 )
 def test_a_stacks_name_says_its_shape(height, width, dtype, nm):
-    assert layout.shape_of(layout.stack_name(height, width, dtype, nm)) == (height, width, np.dtype(dtype).name)
+    assert layout.parse_shape(layout.name_stack(height, width, dtype, nm)) == (height, width, np.dtype(dtype).name)
 
 
 def test_a_stack_that_was_deleted_is_said_to_be():
@@ -138,14 +138,14 @@ def test_nothing_gives_nothing():
     done, lengths, slots = planned(NONE)
     assert len(done) == 0
     assert lengths == slots.runs == {}
-    assert split(NONE) == []
-    assert list(chunks([NONE, NONE])) == []
+    assert split_by_partition(NONE) == []
+    assert list(rebatch([NONE, NONE])) == []
 
 
 @given(sizes=st.lists(st.integers(0, 9), max_size=9), n=st.integers(1, 12))
 def test_chunks_are_the_same_rows_in_the_same_order(sizes, n):
     table = pd.DataFrame({"a": range(sum(sizes))})
     edges = np.cumsum([0, *sizes])
-    found = list(chunks((table.iloc[a:b] for a, b in itertools.pairwise(edges)), n))
+    found = list(rebatch((table.iloc[a:b] for a, b in itertools.pairwise(edges)), n))
     assert [a for chunk in found for a in chunk["a"]] == list(table["a"])
     assert all(len(chunk) == n for chunk in found[:-1])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emqa_dask.store.thumbnails import thumbnail
+from emqa_dask.store.thumbnails import make_thumbnail
 
 DTYPES = (
     "bool",
@@ -39,59 +39,59 @@ def decoded(jpeg):
 def test_any_image_gives_a_grey_jpeg_that_fits(dtype, height, width, longest, seed):
     raw = np.random.default_rng(seed).integers(0, 256, (height, width * np.dtype(dtype).itemsize), np.uint8)
     image = (raw & 1).astype(bool) if dtype == "bool" else raw.view(dtype)
-    found = decoded(thumbnail(image, longest))
+    found = decoded(make_thumbnail(image, longest))
     assert found.ndim == 2
     assert found.shape == tuple(max(1, round(n * min(1, longest / max(height, width)))) for n in (height, width))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 100_000), (100_000, 1), (3, 70_000)])
 def test_extreme_shapes(shape):
-    assert max(decoded(thumbnail(np.zeros(shape, np.uint16))).shape) == min(max(shape), 256)
+    assert max(decoded(make_thumbnail(np.zeros(shape, np.uint16))).shape) == min(max(shape), 256)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "float32", "float64"])
 @pytest.mark.parametrize("fill", [np.array(0), np.array(100)])
 def test_a_constant_image_is_mid_grey(dtype, fill):
-    assert (decoded(thumbnail(np.full((300, 300), fill, dtype))) == 128).all()
+    assert (decoded(make_thumbnail(np.full((300, 300), fill, dtype))) == 128).all()
 
 
 def test_contrast_does_not_depend_on_gain_and_offset_nor_on_a_hot_pixel():
     image = np.random.default_rng(0).integers(0, 200, (256, 256))
-    plain = decoded(thumbnail(image.astype(np.uint8))).astype(int)
-    scaled = decoded(thumbnail((image * 100 + 1000).astype(np.uint16))).astype(int)
+    plain = decoded(make_thumbnail(image.astype(np.uint8))).astype(int)
+    scaled = decoded(make_thumbnail((image * 100 + 1000).astype(np.uint16))).astype(int)
     hot = image.astype(np.float32)
     hot[5, 5] = 1e9
     assert np.abs(plain - scaled).max() <= 2
-    assert np.abs(plain - decoded(thumbnail(hot)).astype(int)).mean() < 1
+    assert np.abs(plain - decoded(make_thumbnail(hot)).astype(int)).mean() < 1
     assert plain.min() < 10
     assert plain.max() > 245
 
 
 def test_pixels_that_are_not_finite_are_black_and_do_not_spread():
     image = np.tile(np.linspace(1, 2, 512, dtype=np.float32), (512, 1))
-    whole = decoded(thumbnail(image)).astype(int)
+    whole = decoded(make_thumbnail(image)).astype(int)
     image[:256, 256:] = np.nan
     image[300, 300] = np.inf
-    holed = decoded(thumbnail(image)).astype(int)
+    holed = decoded(make_thumbnail(image)).astype(int)
     assert holed[:120, 136:].max() <= 12
     assert np.abs(holed - whole)[:, :120].max() <= 12
     assert np.abs(holed - whole)[140:].max() <= 12
-    assert (decoded(thumbnail(np.full((9, 9), np.nan))) == 0).all()
+    assert (decoded(make_thumbnail(np.full((9, 9), np.nan))) == 0).all()
 
 
 def test_a_few_bright_pixels_in_a_flat_image_are_seen():
     image = np.zeros((200, 200), np.uint16)
     image[100:103, 100:103] = 500
-    assert decoded(thumbnail(image)).max() > 200
+    assert decoded(make_thumbnail(image)).max() > 200
 
 
 def test_downsampling_averages():
     image = np.indices((512, 512)).sum(0) % 2 * 200  # a chessboard of single pixels is even grey, no moiré
-    found = decoded(thumbnail(image.astype(np.uint8)))
+    found = decoded(make_thumbnail(image.astype(np.uint8)))
     assert np.ptp(found) == 0
 
 
 @pytest.mark.parametrize("dtype", ["u2", "i2", "f4", "f8", "i4"])
 def test_the_byte_order_does_not_matter(dtype):
     image = np.random.default_rng(0).integers(0, 3000, (300, 280)).astype(f"<{dtype}")
-    assert thumbnail(image) == thumbnail(image.astype(f">{dtype}"))
+    assert make_thumbnail(image) == make_thumbnail(image.astype(f">{dtype}"))

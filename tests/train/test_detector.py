@@ -71,7 +71,7 @@ def test_a_frozen_backbone_stays_and_the_rest_learns(short, tmp_path):
     assert all(torch.equal(first[name], free[name]) for name in running)
     card = models.load_card(tmp_path / "frozen")
     assert card["training"]["frozen_backbone"] is True
-    assert card["training"]["started_from_digest"] == models.digest(tmp_path / "first")
+    assert card["training"]["started_from_digest"] == models.digest_card(tmp_path / "first")
 
 
 def test_a_start_with_other_classes_keeps_all_but_its_last_layers(short, disc_set, plain, tmp_path):

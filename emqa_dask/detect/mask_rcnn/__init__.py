@@ -16,7 +16,7 @@ def load_detector(name: str | Path, device: str = "cpu", precision: str = "float
 
     The same directory, unchanged, is loaded once per process. `precision` "bfloat16" or "float16" runs the layers in
     16 bits where PyTorch holds that safe: faster on hardware made for it, and scores then move by some 0.01. Raises
-    models.ModelError, naming the file, for what the card or the weights have wrong (see card.read), models.NoModel
+    models.ModelError, naming the file, for what the card or the weights have wrong (see card.read), ModelNotFound
     without card, models.MissingPackage when the family's library is not installed, RuntimeError when "cuda" has no GPU.
     """
     if device not in ("cpu", "cuda"):
@@ -34,7 +34,7 @@ def _loaded(directory: str, digest: str, device: str, precision: str) -> Detecto
     if device == "cuda" and not torch.cuda.is_available():
         raise RuntimeError("device 'cuda' was asked for, but there is no usable GPU here")
     card = read(directory)
-    with models.blame(card.directory):
+    with models.blame_model(card.directory):
         if card.family == "torchvision":
             from emqa_dask.detect.mask_rcnn.with_torchvision import load
         else:

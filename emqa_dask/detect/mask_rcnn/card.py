@@ -47,7 +47,7 @@ class Card:
 def read(name: str | Path) -> Card:
     """The card of a model directory, or of a bundled model, after its files were checked against their SHA-256.
 
-    Raises models.NoModel where there is no card, and models.ModelError for a file that was changed, a pickle in the
+    Raises ModelNotFound where there is no card, and models.ModelError for a file that was changed, a pickle in the
     place of weights, a card of another kind of model, and keys that are missing or make no sense, which it names.
     """
     path = Path(name)
@@ -58,7 +58,7 @@ def read(name: str | Path) -> Card:
             f"{path}: {pickles[0]} is a pickle, which can run any code when it is opened: "
             "make a model directory of it once with `emqa import detector`"
         )
-    directory = models.locate(str(name))
+    directory = models.locate_model(str(name))
     where = directory / "card.toml"
     table = models.load_card(directory)
     if table.get("task") != TASK or table.get("family") not in FAMILIES:
@@ -72,7 +72,7 @@ def read(name: str | Path) -> Card:
     missing += [key for key in keys if not table.get(key)]
     if missing:
         raise models.ModelError(f"{where}: lacks {', '.join(missing)}")
-    with models.blame(directory / "card.toml"):  # values of other kinds than a card's
+    with models.blame_model(directory / "card.toml"):  # values of other kinds than a card's
         return _checked(directory, table)
 
 
@@ -93,7 +93,7 @@ def _checked(directory: Path, table: Mapping) -> Card:
     if not 0 <= 4 * halo <= tile or tile < 1:
         wrong.append(f"[input] tile_px is {tile}, halo_px {halo}: a tile has to be at least four halos wide")
     card = Card(
-        directory, models.digest(directory), str(table["name"]), table["family"], tuple(classes), architecture,
+        directory, models.digest_card(directory), str(table["name"]), table["family"], tuple(classes), architecture,
         float(low), float(high), int(tile), int(halo),
     )  # fmt: skip
     if not 0 <= card.score_floor < 1 or card.max_detections < 1:

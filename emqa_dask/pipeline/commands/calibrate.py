@@ -60,13 +60,13 @@ def calibrate(
     or by `iou_threshold` (greedy). Raises ValueError, naming images and rows, for labels of other micrographs, a
     detector that the run does not have, and less than 8 labelled images with detections.
     """
-    layout.source_of(root)
+    layout.read_source(root)
     if iou_threshold is not None:
         check_number("--iou", iou_threshold, 0, 1)
     folder = _locate_output(root, out)
     directories = {name: _name_directory(folder, name) for name in _select_detectors(settings, detectors)}
     output_folders.check_folder(*directories.values())
-    with lock.hold(root, say):
+    with lock.hold_lock(root, say):
         labelled = _read_labelled(root, settings, labels)
         n_objects = sum(map(len, labelled.boxes.values()))
         say(f"{len(labelled.rows)} labelled micrographs with {n_objects} objects")
@@ -120,7 +120,7 @@ def _read_table(root: str, settings: Settings, table: str, rows: pd.DataFrame) -
     """Rows of a table of the workspace for the micrographs `rows`; ValueError where a part was not made."""
     folder = folders(settings)[table]
     partitions = sorted(set(rows["partition"]))
-    missing = set(partitions) - set(parts.part_names(root, folder))
+    missing = set(partitions) - set(parts.list_parts(root, folder))
     if missing:
         raise ValueError(
             f"{len(missing)} partitions with labelled micrographs have no {table} for these settings: run "
@@ -134,7 +134,7 @@ def _load_base(name: str, settings: Settings) -> tuple[quality_model.QualityMode
     """The quality model of the settings for the detector `name`, and its directory; None without one."""
     for model in settings.predict.models:
         if models.read_detector_and_floor(model) == (name, settings.featurise.score_floor):
-            return load_quality_model(model), models.locate(model)
+            return load_quality_model(model), models.locate_model(model)
     return None, None
 
 
@@ -172,7 +172,7 @@ def _fit_detector(
 
 def _fit_domain(features: pd.DataFrame, rows: pd.DataFrame) -> domain_distance.Domain | None:
     """The domain of the labelled images by the bundled model's features; None where images are few or all alike."""
-    columns = domain_distance.read_domain(models.locate("log-synthetic")).columns
+    columns = domain_distance.read_domain(models.locate_model("log-synthetic")).columns
     complete = features.dropna(subset=list(columns))
     varying = [name for name in columns if complete[name].std() > 0]
     if len(complete) < MIN_DOMAIN_IMAGES or not varying:

@@ -23,7 +23,7 @@ from emqa_dask.run.supervise import Died
 from emqa_dask.run.task import Task
 from emqa_dask.settings import Settings
 from emqa_dask.store import aside, digests, files, layout, parts, plan, stacks
-from emqa_dask.store.digests import Digests
+from emqa_dask.store.digests import DigestSet
 
 # threads that read a survey's parts, and how many parts each at a time
 READERS = 4
@@ -38,8 +38,8 @@ def ingest(root: str, source: str, settings: Settings, execute: Executor) -> Non
     of its images is there any more.
     """
     names = []
-    uris = Digests()
-    present = Digests()
+    uris = DigestSet()
+    present = DigestSet()
     counts = Counter()
     for result in execute(survey_files, _tasks(root, source, settings, names, uris, present), "survey"):
         if result.outcome == "failed":  # not for what a file holds: the task as a whole could not be done
@@ -54,14 +54,14 @@ def ingest(root: str, source: str, settings: Settings, execute: Executor) -> Non
         _enter_micrographs(root, names, counts, settings)
         _enter_files(root, names, uris)
     _note_presence(root, present)
-    if not parts.n_rows(layout.catalog(root)):
+    if not parts.count_rows(layout.catalog_uri(root)):
         raise ValueError(f"{source}: there is no file in it beside the workspace; name a folder of micrographs")
     for folder in (SURVEY_FILES, SURVEY_FRAMES):  # the tables have it all, also what a run that was killed has left
-        _remove(root, folder, parts.part_names(root, folder))
+        _remove(root, folder, parts.list_parts(root, folder))
 
 
 def _tasks(
-    root: str, source: str, settings: Settings, names: list[str], uris: Digests, present: Digests
+    root: str, source: str, settings: Settings, names: list[str], uris: DigestSet, present: DigestSet
 ) -> Iterator[Task]:
     """A task for each batch of new files, in the order of the scan; their names and URIs are noted."""
     asked = repr((settings.archive.max_megapixels, settings.archive.nm_per_pixel)).encode()  # what rows depend on, too
@@ -73,43 +73,43 @@ def _tasks(
 
 def _enter_micrographs(root: str, names: Sequence[str], counts: Counter, settings: Settings) -> None:
     """Give the micrographs that were surveyed their slots: behind the others in the ledger, and in the stacks."""
-    uri = layout.micrographs(root)
-    ids = Digests()
-    slots = plan.Slots()
-    for rows in parts.iter_table(uri, tables.MICROGRAPHS, ["micrograph_id", "stack", "index"]):
-        ids.add(digests.of_hex(rows["micrograph_id"]))
+    uri = layout.micrographs_uri(root)
+    ids = DigestSet()
+    slots = plan.OccupiedSlots()
+    for rows in parts.iterate_table(uri, tables.MICROGRAPHS, ["micrograph_id", "stack", "index"]):
+        ids.add(digests.parse_hex_ids(rows["micrograph_id"]))
         slots.add(rows)
-    lengths = plan.shard_lengths(counts, stacks.shard_lengths(root), slots, settings.store)
+    lengths = plan.choose_shard_lengths(counts, stacks.read_shard_lengths(root), slots, settings.store)
 
     def new() -> Iterator[pd.DataFrame]:
         for rows in _surveyed(root, SURVEY_FRAMES, names):
-            is_planned = ids.has(digests.of_hex(rows["micrograph_id"]))  # before: the file was only touched
+            is_planned = ids.has(digests.parse_hex_ids(rows["micrograph_id"]))  # before: the file was only touched
             yield rows[~is_planned]
 
-    planned = plan.plan(new(), slots, lengths)
+    planned = plan.plan_partitions(new(), slots, lengths)
     first = next(planned, None)
     if first is None:
         return
     partitions_planned = set()
-    with parts.table_writer(uri, tables.MICROGRAPHS) as write:
-        for rows in parts.iter_table(uri, tables.MICROGRAPHS):
+    with parts.open_table_writer(uri, tables.MICROGRAPHS) as write:
+        for rows in parts.iterate_table(uri, tables.MICROGRAPHS):
             write(rows)
         for rows in itertools.chain([first], planned):
             write(rows)
             partitions_planned.update(rows["partition"])
         aside.put_aside_parts(root, partitions_planned)
-        stacks.prepare(root, slots.runs, {s: n for s, n in lengths.items() if s in slots.runs}, settings.store)
+        stacks.prepare_stacks(root, slots.runs, {s: n for s, n in lengths.items() if s in slots.runs}, settings.store)
 
     aside.copy_ledger(root)
 
 
-def _check_not_all_gone(root: str, source: str, present: Digests) -> None:
+def _check_not_all_gone(root: str, source: str, present: DigestSet) -> None:
     """ValueError where the archive had images, and none of their files is among `present`: it is not mounted, say."""
     n_gone = 0
     columns = ["uri", "n_frames", "is_present"]
-    for rows in parts.iter_table(layout.catalog(root), tables.CATALOG, columns):
+    for rows in parts.iterate_table(layout.catalog_uri(root), tables.CATALOG, columns):
         rows = rows[rows["n_frames"].gt(0) & rows["is_present"].ne(False)]
-        if present.has(digests.of_texts(rows["uri"])).any():
+        if present.has(digests.digest_texts(rows["uri"])).any():
             return
         n_gone += len(rows)
     if n_gone:
@@ -119,28 +119,28 @@ def _check_not_all_gone(root: str, source: str, present: Digests) -> None:
         )
 
 
-def _note_presence(root: str, present: Digests) -> None:
+def _note_presence(root: str, present: DigestSet) -> None:
     """Note in the catalog which of its files the archive still has: those of `present`."""
-    uri = layout.catalog(root)
+    uri = layout.catalog_uri(root)
 
     def is_present(rows: pd.DataFrame) -> np.ndarray:
-        return present.has(digests.of_texts(rows["uri"]))
+        return present.has(digests.digest_texts(rows["uri"]))
 
-    known = parts.iter_table(uri, tables.CATALOG, ["uri", "is_present"])
+    known = parts.iterate_table(uri, tables.CATALOG, ["uri", "is_present"])
     if any((rows["is_present"].to_numpy(bool) != is_present(rows)).any() for rows in known):
-        with parts.table_writer(uri, tables.CATALOG) as write:
-            for rows in parts.iter_table(uri, tables.CATALOG):
+        with parts.open_table_writer(uri, tables.CATALOG) as write:
+            for rows in parts.iterate_table(uri, tables.CATALOG):
                 write(rows.assign(is_present=is_present(rows)))
 
 
-def _enter_files(root: str, names: Sequence[str], uris: Digests) -> None:
+def _enter_files(root: str, names: Sequence[str], uris: DigestSet) -> None:
     """Enter the files that were surveyed (of digests `uris`) into the catalog, behind those that were not."""
 
     def again(rows: pd.DataFrame) -> np.ndarray:
-        return uris.has(digests.of_texts(rows["uri"]))
+        return uris.has(digests.digest_texts(rows["uri"]))
 
-    _drop_failures(root, again, sorted(set(parts.part_names(root, SURVEY_FAILURES)) - set(names)))
-    _rewrite_catalog(root, again, plan.chunks(_surveyed(root, SURVEY_FILES, names)))
+    _drop_failures(root, again, sorted(set(parts.list_parts(root, SURVEY_FAILURES)) - set(names)))
+    _rewrite_catalog(root, again, plan.rebatch(_surveyed(root, SURVEY_FILES, names)))
 
 
 def _surveyed(root: str, folder: str, names: Sequence[str]) -> Iterator[pd.DataFrame]:

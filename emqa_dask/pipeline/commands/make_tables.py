@@ -34,9 +34,9 @@ def make_tables(root: str, settings: Settings, steps: list[str], execute_here: E
     done: set[str] | None = None
     judged: dict[str, set[str]] = {}
     stored: set[str] = set()  # partitions of which the first table, made with the shard, is there
-    existing = set(layout.table_folders(root))  # a bucket is asked once for them all
+    existing = set(layout.list_table_folders(root))  # a bucket is asked once for them all
     for table in needed:  # few listings in memory at a time: a million images are 60,000 names
-        there = set(parts.part_names(root, where[table])) if where[table] in existing else set()
+        there = set(parts.list_parts(root, where[table])) if where[table] in existing else set()
         if failures_folder(where[table]) in existing:
             failures.forget_unfinished(root, where, table, there)
         stored = there if done is None else stored
@@ -70,7 +70,7 @@ def make_tables(root: str, settings: Settings, steps: list[str], execute_here: E
 
 def _add_needs(needs: Needs, partition: Partition, is_stored: bool) -> Needs:
     """`needs` with one more partition."""
-    height, width, dtype = layout.shape_of(partition.stack)
+    height, width, dtype = layout.parse_shape(partition.stack)
     n_bytes = len(partition) * height * width * np.dtype(dtype).itemsize
     n_written = 0 if is_stored else n_bytes // STORED[np.dtype(dtype).itemsize > 1]
     return Needs(

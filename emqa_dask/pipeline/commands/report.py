@@ -55,9 +55,9 @@ def report(root: str, source: str, settings: Settings, run_facts: RunFacts) -> b
     overview = Overview(settings.report.max_rows)
     classes = Classes()
     with ExitStack() as stack:
-        write_triage = stack.enter_context(parts.table_writer(layout.triage(root), tables.TRIAGE))
-        write_flags = stack.enter_context(parts.table_writer(layout.flags(root), tables.FLAGS))
-        csv = stack.enter_context(files.write_whole(layout.triage_csv(root)))
+        write_triage = stack.enter_context(parts.open_table_writer(layout.triage_uri(root), tables.TRIAGE))
+        write_flags = stack.enter_context(parts.open_table_writer(layout.flags_uri(root), tables.FLAGS))
+        csv = stack.enter_context(files.write_whole(layout.triage_csv_uri(root)))
         csv.write(spreadsheet.triage_csv(tables.empty(tables.TRIAGE)).encode())
         for triage, flags, classified in judged(root, settings, run_facts.failures):
             write_triage(triage)
@@ -71,13 +71,15 @@ def report(root: str, source: str, settings: Settings, run_facts: RunFacts) -> b
         "archive": files.redact(source),
         "workspace": files.redact(root),
         "command": files.redact(command),
-        "n_files": parts.n_rows(layout.catalog(root)),
-        "n_bytes": sum(int(t["size_bytes"].sum()) for t in _iter(layout.catalog(root), tables.CATALOG, ["size_bytes"])),
+        "n_files": parts.count_rows(layout.catalog_uri(root)),
+        "n_bytes": sum(
+            int(t["size_bytes"].sum()) for t in _iter(layout.catalog_uri(root), tables.CATALOG, ["size_bytes"])
+        ),
         "versions": versions(),
         "settings": files.redact(dump(settings)),
         "models": _card_figures(settings),
     }
-    with files.write_whole(layout.report(root)) as stream:
+    with files.write_whole(layout.report_uri(root)) as stream:
         for text in _page(root, overview, settings, facts, section):
             stream.write(text.encode())
     made = {name: facts[name] for name in ("command", "archive", "started", "seconds", "versions")}
@@ -85,8 +87,8 @@ def report(root: str, source: str, settings: Settings, run_facts: RunFacts) -> b
         "finished": time.time(),
         "host": platform.node(),
         "folders": folders(settings),
-        "quality_models": {name: models.digest(models.locate(name)) for name in settings.predict.models},
-        "networks": {name: models.digest(models.locate(name)) for name in _networks(settings)},
+        "quality_models": {name: models.digest_card(models.locate_model(name)) for name in settings.predict.models},
+        "networks": {name: models.digest_card(models.locate_model(name)) for name in _networks(settings)},
         "verdicts": dict(overview.verdicts.most_common()),
         "first_reasons": {verdict: dict(of.most_common()) for verdict, of in overview.first_reasons.items()},
         "report_key": key,
@@ -97,8 +99,14 @@ def report(root: str, source: str, settings: Settings, run_facts: RunFacts) -> b
 
 def _outputs(root: str, settings: Settings) -> list[str]:
     """What the report consists of."""
-    of_classifiers = [layout.drifts(root), layout.sessions(root)] if settings.classify.model else []
-    return [layout.triage(root), layout.flags(root), layout.triage_csv(root), layout.report(root), *of_classifiers]
+    of_classifiers = [layout.drifts_uri(root), layout.sessions_uri(root)] if settings.classify.model else []
+    return [
+        layout.triage_uri(root),
+        layout.flags_uri(root),
+        layout.triage_csv_uri(root),
+        layout.report_uri(root),
+        *of_classifiers,
+    ]
 
 
 def report_key(root: str, settings: Settings, failures: pd.DataFrame) -> str:
@@ -110,9 +118,9 @@ def report_key(root: str, settings: Settings, failures: pd.DataFrame) -> str:
     records = (settings.flags, settings.triage, settings.report)
     state = [*map(dataclasses.asdict, records), __version__]
     for table in where:
-        names = parts.part_names(root, where[table])
+        names = parts.list_parts(root, where[table])
         state.append([len(names), hashlib.sha256("\n".join(names).encode()).hexdigest()])
-    state += [provenance.version_of(uri) for uri in (layout.catalog(root), layout.micrographs(root))]
+    state += [provenance.version_of(uri) for uri in (layout.catalog_uri(root), layout.micrographs_uri(root))]
     state.append(hashlib.sha256(failures.to_json(orient="records").encode()).hexdigest())
     return digest(where, state)
 
@@ -128,7 +136,7 @@ def versions() -> dict[str, str]:
     return found | {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
-_iter = parts.iter_table
+_iter = parts.iterate_table
 
 
 def _of_sessions(root: str, settings: Settings, classes: Classes) -> ClassifierSection | None:
@@ -139,9 +147,9 @@ def _of_sessions(root: str, settings: Settings, classes: Classes) -> ClassifierS
     from emqa_dask.uncertainty.drift import summarise_over_time
 
     found = drifting(root, settings)
-    with parts.table_writer(layout.drifts(root), tables.DRIFTS) as write:
+    with parts.open_table_writer(layout.drifts_uri(root), tables.DRIFTS) as write:
         write(found.drifts)
-    with parts.table_writer(layout.sessions(root), tables.SESSIONS) as write:
+    with parts.open_table_writer(layout.sessions_uri(root), tables.SESSIONS) as write:
         write(found.sessions)
     quantity = most_drifted(found.drifts)
     kinds = dict(zip(found.sessions["cohort"], found.sessions["shift"]))
@@ -156,13 +164,13 @@ def _page(
     """The page in pieces; of the triage table it reads a column at a time, and the rows that are shown."""
 
     def column(name: str) -> NDArray:
-        pieces = _iter(layout.triage(root), tables.TRIAGE, [name])
+        pieces = _iter(layout.triage_uri(root), tables.TRIAGE, [name])
         return np.concatenate([np.zeros(0), *(rows[name].to_numpy(float, na_value=np.nan) for rows in pieces)])
 
     shown = [tables.empty(tables.TRIAGE)]
     positions = overview.shown()
     n = 0
-    for rows in _iter(layout.triage(root), tables.TRIAGE):
+    for rows in _iter(layout.triage_uri(root), tables.TRIAGE):
         here = positions[(positions >= n) & (positions < n + len(rows))]
         shown.append(rows.iloc[here - n])
         n += len(rows)
@@ -179,7 +187,7 @@ def _drawings(
     ids = shown["micrograph_id"].dropna()
     where = folders(settings)
     of_partition = {}
-    for rows in _iter(layout.micrographs(root), tables.MICROGRAPHS, ["micrograph_id", "partition"]):
+    for rows in _iter(layout.micrographs_uri(root), tables.MICROGRAPHS, ["micrograph_id", "partition"]):
         rows = rows[rows["micrograph_id"].isin(ids)]
         for name, group in rows.groupby("partition"):
             of_partition.setdefault(name, []).extend(group["micrograph_id"])
@@ -188,8 +196,8 @@ def _drawings(
     maps = {}
     detector = shown.dropna(subset="micrograph_id").set_index("micrograph_id")["detector"]
     names = list(of_partition)
-    there = {table: set(parts.part_names(root, where[table])) for table in DRAWN if table in where}
-    classes = models.read_card(models.locate(settings.classify.model))["classes"] if "regions" in there else ()
+    there = {table: set(parts.list_parts(root, where[table])) for table in DRAWN if table in where}
+    classes = models.read_card(models.locate_model(settings.classify.model))["classes"] if "regions" in there else ()
     for together in (names[k : k + TOGETHER] for k in range(0, len(names), TOGETHER)):
         here = [one for name in together for one in of_partition[name]]
         found, jpegs, *regions = (
@@ -216,7 +224,7 @@ def _card_figures(settings: Settings) -> dict[str, str]:
     """The models' cards as text: what each was fitted on, for which detector, and how good it was found to be."""
     figures = {}
     for name in dict.fromkeys((*_networks(settings), *settings.predict.models)):
-        card = models.read_card(models.locate(name))
+        card = models.read_card(models.locate_model(name))
         own = {key: str(value) for key, value in card.items() if not isinstance(value, dict)}
         for part in ("forest", "quality_model", "training", "matching", "ensemble"):
             plain = {k: v for k, v in card.get(part, {}).items() if not isinstance(v, list | dict)}

@@ -15,23 +15,23 @@ def rescore(root: str, settings: Settings, say: Callable[[str], None] = print) -
     Score floor, models and limits may have changed; no pixel is read. SettingsError when [detect] or what else asks for
     pixels has changed: that takes a run.
     """
-    source = layout.source_of(root)
-    before = layout.settings_of(root)
+    source = layout.read_source(root)
+    before = layout.read_settings(root)
     where = folders(before)
     now = folders(settings)
     for table in ("detections", "features", "probabilities"):
         if table in now and where.get(table) != now[table]:
             raise SettingsError(
                 f"these settings change the {table}, and rescore reads no pixel: run "
-                f"{layout.triage_command(root, source)} with the same settings"
+                f"{layout.format_triage_command(root, source)} with the same settings"
             )
     n_lacking = 0
-    there = set(parts.part_names(root, now["features"])) & set(parts.part_names(root, now["detections"]))
+    there = set(parts.list_parts(root, now["features"])) & set(parts.list_parts(root, now["detections"]))
     for partition in micrograph_ledger.every_partition(root):
         n_lacking += partition.name not in there
     if n_lacking:
         raise ValueError(
             f"{n_lacking} partitions of {root} lack detections or features of these settings and models: run "
-            f"{layout.triage_command(root, source)} with the same settings"
+            f"{layout.format_triage_command(root, source)} with the same settings"
         )
     return run(None, root, settings, steps=("featurise", "predict", "report"), is_rescoring=True, say=say)

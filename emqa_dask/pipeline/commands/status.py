@@ -20,17 +20,17 @@ FAILING_STAGES = ("ingest", "store", "thumbnail", *(stage.name for stage in STAG
 
 def status(root: str, say: Say = print) -> int:
     """Say what a workspace holds and what is missing; 0, or 2 when files or tasks failed."""
-    source = layout.source_of(root)
-    settings = layout.settings_of(root)
-    if files.exists(layout.triage(root)):
+    source = layout.read_source(root)
+    settings = layout.read_settings(root)
+    if files.exists(layout.triage_uri(root)):
         preconditions.require_tables(root, source)
     say(f"workspace {files.redact(root)} of archive {files.redact(source)}")
-    if holder := lock.holder(root):
+    if holder := lock.describe_holder(root):
         say(f"  at work: {holder}")
     states = Counter()
     n_failed = 0
     first = []
-    for rows in parts.iter_table(layout.catalog(root), tables.CATALOG, ["status"]):
+    for rows in parts.iterate_table(layout.catalog_uri(root), tables.CATALOG, ["status"]):
         states.update(rows["status"])
     say(f"  files {states.total():,}: " + ", ".join(f"{states[s]:,} {s}" for s in tables.STATUSES))
     n_micrographs, done = progress(root, settings)
@@ -38,23 +38,23 @@ def status(root: str, say: Say = print) -> int:
     say(f"  micrographs {n_micrographs:,} in {n_partitions:,} partitions")
     for table, n in done.items():
         say(f"  {table:<12} {n:,} of {n_partitions:,} partitions" + ("" if n == n_partitions else "  (unfinished)"))
-    for rows in parts.iter_table(layout.failures(root), tables.FAILURES, ["uri", "stage", "kind", "error"]):
+    for rows in parts.iterate_table(layout.failures_uri(root), tables.FAILURES, ["uri", "stage", "kind", "error"]):
         n_failed = n_failed + len(rows)
         first = [*first, *rows.head(10 - len(first)).itertuples()]
     for row in first:
         say(f"  failed: {row.uri!r} ({row.stage}, {row.kind}): {row.error}")
     if n_failed > len(first):
-        say(f"  and {n_failed - len(first):,} more in {layout.failures(root)}")
+        say(f"  and {n_failed - len(first):,} more in {layout.failures_uri(root)}")
     if n_failed:
-        say(f"  try them again: {layout.command('retry', root, '--failed')}")
-    if files.exists(layout.provenance(root)):
+        say(f"  try them again: {layout.format_command('retry', root, '--failed')}")
+    if files.exists(layout.provenance_uri(root)):
         tell(root, say)
     return 2 if n_failed else 0
 
 
 def progress(root: str, settings: Settings) -> tuple[int, dict[str, int]]:
     """(micrographs in the ledger, partitions that have each table); "partitions" is how many there are."""
-    there = {table: set(parts.part_names(root, folder)) for table, folder in folders(settings).items()}
+    there = {table: set(parts.list_parts(root, folder)) for table, folder in folders(settings).items()}
     n_micrographs = 0
     done = {"partitions": 0} | dict.fromkeys(there, 0)
     for partition in micrograph_ledger.every_partition(root):
@@ -67,10 +67,10 @@ def progress(root: str, settings: Settings) -> tuple[int, dict[str, int]]:
 
 def watch(root: str, every_s: float = 10.0, say: Say = print) -> int:
     """Say every `every_s` seconds how far the run on `root` is, until none is at work; then its status."""
-    layout.source_of(root)
+    layout.read_source(root)
     before = None
-    while holder := lock.holder(root):
-        settings = layout.settings_of(root)
+    while holder := lock.describe_holder(root):
+        settings = layout.read_settings(root)
         n_micrographs, done = progress(root, settings)
         n_all = done["partitions"]
         now = time.monotonic()
@@ -92,22 +92,22 @@ def retry(root: str, settings: Settings, stage: str | None = None, say: Say = pr
     A file that could not be read is surveyed again; a partition with an image that failed makes that table and those
     made from it again.
     """
-    source = layout.source_of(root)
+    source = layout.read_source(root)
     if stage is not None and stage not in FAILING_STAGES:
         raise ValueError(f"--stage {stage}: known are {', '.join(FAILING_STAGES)}")
-    with lock.hold(root, say):
+    with lock.hold_lock(root, say):
         unread = set()
         if stage in (None, "ingest"):
             columns = ["uri", "status"]
             only = ("status", "failed")
-            for rows in parts.iter_table(layout.catalog(root), tables.CATALOG, columns, only=only):
+            for rows in parts.iterate_table(layout.catalog_uri(root), tables.CATALOG, columns, row_filter=only):
                 unread |= set(rows["uri"])
         if unread:
             file_catalog.forget(root, unread)
         where = folders(settings)
         n_partitions = 0
         for table in where:
-            names = parts.part_names(root, failures_folder(where[table]))
+            names = parts.list_parts(root, failures_folder(where[table]))
             for name in names:
                 failed = parts.read_part(root, failures_folder(where[table]), name, tables.FAILURES, ["stage"])["stage"]
                 if stage is None or stage in set(failed):

@@ -30,7 +30,7 @@ def train_detector(
     `options.start` may be the name of a bundled detector.
     """
     if options.start is not None:
-        options = dataclasses.replace(options, start=models.locate(str(options.start)))
+        options = dataclasses.replace(options, start=models.locate_model(str(options.start)))
     pairs = [(Path(coco), Path(images)) for coco, images in sets]
     return detector.train_detector(pairs, Path(out), options, normalise=normalise, read=read_image, say=say)
 

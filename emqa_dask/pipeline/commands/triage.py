@@ -35,7 +35,7 @@ def triage_archive(source: str, workspace: str, settings: Settings | None = None
     rows, not exceptions.
     """
     run(source, workspace, settings or Settings(), say=say)
-    return parts.load_table(layout.triage(workspace), tables.TRIAGE)
+    return parts.load_table(layout.triage_uri(workspace), tables.TRIAGE)
 
 
 def run(
@@ -61,9 +61,9 @@ def run(
         to_device(np.zeros(1), settings.run.device)
     if "ingest" in steps:
         source = _claim(source, root, settings)
-    source = layout.source_of(root)
+    source = layout.read_source(root)
     seconds: dict[str, float] = {}
-    with lock.hold(root, say) as held, ExitStack() as stack:
+    with lock.hold_lock(root, say) as held, ExitStack() as stack:
         _examine(root, source, settings, steps, say, has_pixels=not is_rescoring)
         layout.write_settings(root, settings)
         with journal.recording(root, held.check) as record:
@@ -103,14 +103,14 @@ def _claim(source: str, root: str, settings: Settings) -> str:
     """`source` as an absolute path, after `root` was made its workspace; an absent archive makes no workspace."""
     source = source if "://" in source else os.path.abspath(source)
     next(iter(scan.scan_archive(source, settings.archive.exclude)))
-    layout.claim(root, source)
+    layout.claim_workspace(root, source)
     return source
 
 
 def _examine(root: str, source: str, settings: Settings, steps: Collection[str], say: Say, *, has_pixels: bool) -> None:
     """Remove what a killed run has left half-written, and put aside what is damaged."""
     for folder in ("", journal.EVENTS, SURVEY_FILES, SURVEY_FRAMES, *folders(settings).values()):
-        files.sweep(files.join(root, folder))
+        files.remove_partial_files(files.join(root, folder))
     integrity.examine(root, settings, say, has_pixels=has_pixels and bool(STEPS_WITH_PIXELS.intersection(steps)))
     if "ingest" not in steps:
         preconditions.require_tables(root, source)
@@ -128,12 +128,12 @@ def _make_tables(root: str, settings: Settings, steps: Collection[str], execute:
 
 def _report(root: str, source: str, settings: Settings, steps: Collection[str], started: float, say: Say) -> int:
     """Write the report unless it is there already, and say what it says; the number of rows without a result."""
-    failures = parts.load_table(layout.failures(root), tables.FAILURES)
+    failures = parts.load_table(layout.failures_uri(root), tables.FAILURES)
     if tuple(steps) == ("report",):
         preconditions.require_parts(root, settings)
     is_new = report(root, source, settings, RunFacts(started, journal.stage_seconds(root), failures))
     tell(root, say)
-    say(f"report: {layout.report(root)}" + ("" if is_new else " (nothing was new)"))
+    say(f"report: {layout.report_uri(root)}" + ("" if is_new else " (nothing was new)"))
     return provenance.n_unfinished(root)
 
 
@@ -141,7 +141,10 @@ def tell(root: str, say: Say) -> None:
     """Say how many micrographs got which verdict, and the main reasons, as provenance.json has them."""
     facts = provenance.read(root)
     if not facts:
-        say(f"  {files.redact(layout.provenance(root))} is damaged: {layout.command('report', root)} writes it again")
+        say(
+            f"  {files.redact(layout.provenance_uri(root))} is damaged: "
+            f"{layout.format_command('report', root)} writes it again"
+        )
         return
     width = max(map(len, tables.VERDICTS))
     for verdict in tables.VERDICTS:

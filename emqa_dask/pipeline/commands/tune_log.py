@@ -102,7 +102,7 @@ def tune_log(root: str, out: str, settings: Settings, options: TuneOptions, say:
     in threshold and overlap filter it once. ValueError where rewards need a missing value, FileExistsError where `out`
     or the folder exists and is not from a tuning.
     """
-    layout.source_of(root)
+    layout.read_source(root)
     options.check()
     tune_log_files.check_out(out)
     physics = options.read_physics()

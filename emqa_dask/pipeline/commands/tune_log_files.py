@@ -51,9 +51,9 @@ def check_out(out: str) -> None:
     """Raises FileExistsError, with the remedy, where `out` or the folder beside it is not from a tuning."""
     folder = locate_figures(out)
     if files.is_local(out):
-        output_folders.check_parents(output_folders.absolute(files.locate(out)[1]))
+        output_folders.check_parents(output_folders.make_absolute(files.locate(out)[1]))
         output_folders.check_collection(files.locate(folder)[1])
-    elif files.names(folder):  # the origin of a folder in a bucket is not known
+    elif files.list_names(folder):  # the origin of a folder in a bucket is not known
         raise FileExistsError(f"{files.redact(folder)} is there already: give another --out")
     _check_file(out)
 

@@ -29,7 +29,7 @@ def map_order(root: str, out: str, settings: Settings, globs: tuple[str, ...] = 
     each, and overlays/ with a PNG for each micrograph. A micrograph with parts is not mapped again. ValueError where no
     URI matches, FileExistsError where `out` is not empty and not a folder of order maps.
     """
-    layout.source_of(root)
+    layout.read_source(root)
     check_out(out)
     tasks = list(_make_tasks(root, out, settings, globs))
     if not tasks:
@@ -57,10 +57,10 @@ def _describe_maps(out: str) -> str:
 
 def check_out(out: str) -> None:
     """Raises FileExistsError, with the remedy, where `out` is not empty and not a folder of order maps."""
-    is_used = bool(files.names(out))
+    is_used = bool(files.list_names(out))
     if files.is_local(out):
         path = files.locate(out)[1]
-        output_folders.check_parents(output_folders.absolute(path))
+        output_folders.check_parents(output_folders.make_absolute(path))
         is_used = os.path.lexists(path) and (not os.path.isdir(path) or bool(os.listdir(path)))
     if is_used and not _has_marker(out):
         raise FileExistsError(

@@ -16,7 +16,7 @@ from emqa_dask.pipeline.workspace.detectors import names_of
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
 from emqa_dask.settings import Flags, Settings
 from emqa_dask.store import files, layout, parts
-from emqa_dask.store.spill import Runs, Spill
+from emqa_dask.store.spill import ExternalSort, SpillFile
 from emqa_dask.triage import duplicates
 from emqa_dask.triage.detector_choice import chosen
 from emqa_dask.triage.flags import flag_images
@@ -56,8 +56,8 @@ class Compact(NamedTuple):
     shapes: NDArray  # (n,) uint32, duplicates.shape_numbers()
     is_solid: NDArray  # (n,) bool, duplicates.has_tones()
     is_suspect: NDArray  # (n,) bool, a pixel size unlike its cohort's
-    signatures: Spill  # duplicates.SIGNATURE_BYTES of each
-    identities: list[Spill]  # by pixels and by content, 16 bytes of each
+    signatures: SpillFile  # duplicates.SIGNATURE_BYTES of each
+    identities: list[SpillFile]  # by pixels and by content, 16 bytes of each
 
     def read(self, numbers: NDArray) -> NDArray:
         """Signatures (m, bytes) of micrographs."""
@@ -82,17 +82,17 @@ def judged(root: str, settings: Settings, failures: pd.DataFrame) -> Iterator[tu
     """
     folder = files.locate(root)[1] if files.is_local(root) else None
     with (
-        Runs(ROW, ("uri", "frame"), folder) as runs,
-        Spill(folder) as signatures,
-        Spill(folder) as pixels,
-        Spill(folder) as contents,
-        Spill(folder) as places,
+        ExternalSort(ROW, ("uri", "frame"), folder) as runs,
+        SpillFile(folder) as signatures,
+        SpillFile(folder) as pixels,
+        SpillFile(folder) as contents,
+        SpillFile(folder) as places,
     ):
         known = _gather(root, settings, runs, signatures, [pixels, contents])
         limit = entropy_limit_of(settings)
         original, agreement, ends = _repeated(runs, known, places, folder)
         done = 0
-        for table in _whole_files(runs.merged(BATCH)):
+        for table in _whole_files(runs.iterate_sorted(BATCH)):
             rows = table.drop_columns("flags").to_pandas()
             is_file = rows["frame"].eq(FILE).to_numpy()
             micrographs = rows[~is_file].reset_index(drop=True)
@@ -131,7 +131,7 @@ def entropy_limit_of(settings: Settings) -> float:
         compute_entropy_limit,  # a run without a classifier does well without it
     )
 
-    directory = models.locate(settings.classify.model)
+    directory = models.locate_model(settings.classify.model)
     return compute_entropy_limit(directory, review_share=how.review_share, target_risk=how.target_risk)
 
 
@@ -152,11 +152,13 @@ def cohorts(micrographs: pd.DataFrame) -> pd.Series:
     return label.where(instrument.notna() | magnification.notna())
 
 
-def _gather(root: str, settings: Settings, runs: Runs, signatures: Spill, identities: list[Spill]) -> Compact:
+def _gather(
+    root: str, settings: Settings, runs: ExternalSort, signatures: SpillFile, identities: list[SpillFile]
+) -> Compact:
     """One pass over all tables: rows go to `runs`, in compact form to the rest."""
     where = folders(settings)
     order = list(names_of(settings.detect))
-    there = {table: set(parts.part_names(root, where[table])) for table in where}
+    there = {table: set(parts.list_parts(root, where[table])) for table in where}
     shapes = []
     is_solid = []
     nm = []
@@ -210,7 +212,7 @@ def _gather(root: str, settings: Settings, runs: Runs, signatures: Spill, identi
         details = pa.ListArray.from_arrays(pa.array(ends), details)
         runs.add(tables.conform(flat, FLAT).append_column(ROW.field("flags"), details))
         n += len(rows)
-    for rows in parts.iter_table(layout.catalog(root), tables.CATALOG, [*_OF_FILE, "is_present"]):
+    for rows in parts.iterate_table(layout.catalog_uri(root), tables.CATALOG, [*_OF_FILE, "is_present"]):
         rows["status"] = rows["status"].where(rows.pop("is_present").ne(False), "removed")
         flat = tables.conform(rows.assign(frame=FILE), FLAT)
         runs.add(flat.append_column(ROW.field("flags"), pa.nulls(len(flat), pa.list_(FLAG))))
@@ -253,7 +255,9 @@ def _joined(arrays: list[NDArray], dtype) -> NDArray:
     return np.concatenate([np.zeros(0, dtype), *arrays])
 
 
-def _repeated(runs: Runs, known: Compact, places: Spill, folder: str | None) -> tuple[NDArray, NDArray, NDArray]:
+def _repeated(
+    runs: ExternalSort, known: Compact, places: SpillFile, folder: str | None
+) -> tuple[NDArray, NDArray, NDArray]:
     """(original, agreement) of duplicates.find_duplicates() for n micrographs by (uri, frame), and of which row.
 
     `places` gets where each is, in words; the third array (n + 1,) holds the offsets of these.
@@ -262,7 +266,7 @@ def _repeated(runs: Runs, known: Compact, places: Spill, folder: str | None) -> 
     is_copy = []
     lengths = []
     last = None
-    for table in runs.merged(BATCH):
+    for table in runs.iterate_sorted(BATCH):
         rows = table.select(["uri", "frame", "number"]).filter(table["frame"].to_numpy() != FILE).to_pandas()
         keys = list(zip(rows["uri"], rows["frame"], strict=True))
         for one, other in zip([last, *keys], keys):
@@ -278,7 +282,7 @@ def _repeated(runs: Runs, known: Compact, places: Spill, folder: str | None) -> 
     precedence = np.argsort(_joined(is_copy, bool), kind="stable").astype(np.int32)
     numbers = _joined(numbers, np.int32)[precedence]
 
-    def same(spilled: Spill) -> NDArray:
+    def same(spilled: SpillFile) -> NDArray:
         return np.frombuffer(spilled.get(0, spilled.n_bytes), np.uint64).reshape(-1, 2)[numbers]
 
     found, agreement = duplicates.find_duplicates(
@@ -312,7 +316,7 @@ def _whole_files(merged: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 
 def _flags(
-    table: pa.Table, original: NDArray, agreement: NDArray, first: int, places: Spill, ends: NDArray
+    table: pa.Table, original: NDArray, agreement: NDArray, first: int, places: SpillFile, ends: NDArray
 ) -> pd.DataFrame:
     """Flags of the micrographs in `table`, number `first` and on by (uri, frame): each image's, then that of a copy."""
     table = table.combine_chunks()

@@ -21,7 +21,7 @@ def classify_partition(
     from emqa_dask import classify  # torch, which only runs with a classifier need
 
     how = settings.classify
-    directory = models.locate(how.model)
+    directory = models.locate_model(how.model)
     device = settings.run.device
     ensemble = classify.load_ensemble(directory, device, method=how.method or None, precision=how.precision)
     name = ensemble.card.name
@@ -61,4 +61,4 @@ def classify_micrographs(
     largest = regions["predictive_entropy_nats"].map(lambda values: float(np.max(values)) if len(values) else np.nan)
     told = regions[["micrograph_id", "content", "foreign_log_odds"]].assign(largest_region_entropy_nats=largest)
     known = features.merge(told, on="micrograph_id", how="left", validate="one_to_one")
-    return classify_images(probabilities, known, models.locate(settings.classify.model))
+    return classify_images(probabilities, known, models.locate_model(settings.classify.model))

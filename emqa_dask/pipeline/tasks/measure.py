@@ -29,7 +29,7 @@ def by_networks(
 
     found = []
     for name in settings.networks:
-        detector = load_detector(models.locate(name), device, settings.precision)
+        detector = load_detector(models.locate_model(name), device, settings.precision)
         found.append(detector.detect(images, nm_per_pixel))
     return [pd.concat(of_image, ignore_index=True) for of_image in zip(*found, strict=True)]
 

@@ -110,7 +110,7 @@ def measure_partition(
     stored_detections = None
     if "detections" not in made and ("evidence" in made or "features" in made):
         stored_detections = _read_detections(root, partition, settings)
-    images = micrographs.iter_micrographs(root, partition, rows["index"])
+    images = micrographs.iterate_micrographs(root, partition, rows["index"])
     for group_settings, chunk_rows in _chunks(rows.to_dict("records"), settings, _batch_size(settings, made)):
         with stages.timed("read"):
             chunk = Chunk(chunk_rows, list(itertools.islice(images, len(chunk_rows))))
@@ -131,7 +131,7 @@ def measure_partition(
 def make_thumbnails(chunk: Chunk, settings: Settings, stages: ImageStages) -> list[dict]:
     """Rows of tables.THUMBNAILS."""
     sizes = [settings.store.thumbnail_px] * len(chunk.rows)
-    jpegs = stages.call_each("thumbnail", "thumbnails", chunk, thumbnails.thumbnail, chunk.images, sizes)
+    jpegs = stages.call_each("thumbnail", "thumbnails", chunk, thumbnails.make_thumbnail, chunk.images, sizes)
     return [{"micrograph_id": micrograph_id, "jpeg": jpeg} for micrograph_id, jpeg in jpegs.items()]
 
 

@@ -74,7 +74,7 @@ def _find_missing(
         for table in final_tables
         if not parts.has_part(root, table_folders[table], partition.name, SCHEMAS[table])
     ]
-    if "thumbnails" in missing or not (NEEDS_PIXELS & set(missing) and micrographs.damaged_slots(root, partition)):
+    if "thumbnails" in missing or not (NEEDS_PIXELS & set(missing) and micrographs.find_damaged_slots(root, partition)):
         return missing
     if not len(failed_ids(root, table_folders["thumbnails"], partition.name)):
         return ["thumbnails", *missing]

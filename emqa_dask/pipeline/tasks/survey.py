@@ -49,7 +49,7 @@ def survey_files(root: str, name: str, entries: list[Entry], settings: Settings,
         rows.append(row)
         for frame in found:
             size = (frame["height_px"], frame["width_px"], frame["dtype"], frame["nm_per_pixel"])
-            frames.append(frame | {"stack": layout.stack_name(*size), "path": escape_name(entry.path)})
+            frames.append(frame | {"stack": layout.name_stack(*size), "path": escape_name(entry.path)})
     write(root, name, rows, frames, failures)
     n_bytes = sum(entry.size_bytes for entry in entries)
     stacks = dict(Counter(frame["stack"] for frame in frames))
@@ -100,7 +100,7 @@ def _write(root: str, name: str, rows: list[dict], frames: list[dict], failures:
     if failures:
         parts.write_part(root, SURVEY_FAILURES, name, failures, tables.FAILURES)
     else:  # what an attempt that was killed has written
-        files.remove(layout.part(root, SURVEY_FAILURES, name))
+        files.remove_file(layout.part_uri(root, SURVEY_FAILURES, name))
     parts.write_part(root, SURVEY_FRAMES, name, frames, tables.MICROGRAPHS)
     parts.write_part(root, SURVEY_FILES, name, rows, tables.CATALOG)
 

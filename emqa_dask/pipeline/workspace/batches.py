@@ -11,7 +11,7 @@ from emqa_dask.archive import entries, scan
 from emqa_dask.pipeline.workspace.part_folders import LOST
 from emqa_dask.settings import Archive
 from emqa_dask.store import digests, files, layout, parts
-from emqa_dask.store.digests import Digests
+from emqa_dask.store.digests import DigestSet
 
 GROWTH = 16  # a batch has up to so many times archive.files_per_task files
 BATCHES = 64  # of one size before the size doubles
@@ -21,7 +21,7 @@ REFUSED = r"megapixels are over the limit of ([^;]+);"  # what survey.check_budg
 
 
 def new_files(
-    root: str, source: str, settings: Archive, uris: Digests, present: Digests
+    root: str, source: str, settings: Archive, uris: DigestSet, present: DigestSet
 ) -> Iterator[tuple[entries.Entry, bytes]]:
     """Entries of the archive that are not in the catalog with this size and date, nor in the workspace itself.
 
@@ -33,7 +33,7 @@ def new_files(
     entries = scan.scan_archive(source if "://" in source else os.path.abspath(source), settings.exclude)
     while listed := list(itertools.islice(entries, LISTED)):
         outside = [entry for entry in listed if not f"{entry.path}/".startswith(inside)]
-        of_uris = digests.of_texts(entry.uri for entry in outside)
+        of_uris = digests.digest_texts(entry.uri for entry in outside)
         present.add(of_uris)
         keys = _keys([e.uri for e in outside], [e.size_bytes for e in outside], [e.modified_ns for e in outside])
         unknown = np.flatnonzero(~known.has(keys))
@@ -42,20 +42,20 @@ def new_files(
             yield outside[i], bytes(keys[i])
 
 
-def known_files(root: str, settings: Archive) -> Digests:
+def known_files(root: str, settings: Archive) -> DigestSet:
     """The files of the catalog that need not be surveyed again.
 
     That is all but those whose task was lost, those too large for a limit that was raised since, and those whose
     micrographs are not in the ledger.
     """
-    known = Digests()
-    stored = Digests()
+    known = DigestSet()
+    stored = DigestSet()
     limit = float(f"{settings.max_megapixels:g}")
-    for rows in parts.iter_table(layout.micrographs(root), tables.MICROGRAPHS, ["uri", "content_sha256"]):
-        stored.add(digests.of_contents(rows))
+    for rows in parts.iterate_table(layout.micrographs_uri(root), tables.MICROGRAPHS, ["uri", "content_sha256"]):
+        stored.add(digests.digest_contents(rows))
     columns = ["uri", "content_sha256", "size_bytes", "modified_ns", "format", "reason", "n_frames"]
-    for rows in parts.iter_table(layout.catalog(root), tables.CATALOG, columns):
-        rows = rows[rows["reason"].ne(LOST) & (rows["n_frames"].eq(0) | stored.has(digests.of_contents(rows)))]
+    for rows in parts.iterate_table(layout.catalog_uri(root), tables.CATALOG, columns):
+        rows = rows[rows["reason"].ne(LOST) & (rows["n_frames"].eq(0) | stored.has(digests.digest_contents(rows)))]
         refused = rows["reason"].str.contains("over the limit", regex=False).fillna(False).to_numpy(bool)
         limits = rows["reason"][refused].str.extract(REFUSED, expand=False).astype(float)
         rows = rows.drop(index=limits.index[limits < limit])
@@ -67,7 +67,7 @@ def known_files(root: str, settings: Archive) -> Digests:
 
 
 def _keys(uris: Iterable[str], sizes: Iterable[int], dates: Iterable[int]) -> np.ndarray:
-    return digests.of_texts(f"{uri}\0{size}\0{date}" for uri, size, date in zip(uris, sizes, dates, strict=True))
+    return digests.digest_texts(f"{uri}\0{size}\0{date}" for uri, size, date in zip(uris, sizes, dates, strict=True))
 
 
 def batches(

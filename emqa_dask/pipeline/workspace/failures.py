@@ -12,7 +12,7 @@ from emqa_dask.run.supervise import Died
 from emqa_dask.run.task import Result
 from emqa_dask.settings import Settings
 from emqa_dask.store import digests, files, layout, parts
-from emqa_dask.store.digests import Digests
+from emqa_dask.store.digests import DigestSet
 
 
 def failure_row(uri: str, micrograph_id: str | None, stage: str, died: Died, worker: str) -> dict:
@@ -24,7 +24,7 @@ def failure_row(uri: str, micrograph_id: str | None, stage: str, died: Died, wor
 
 def failed_ids(root: str, folder: str, name: str) -> pd.Series:
     """micrograph_ids that failed when the part `name` of `folder` was made."""
-    uri = layout.part(root, failures_folder(folder), name)
+    uri = layout.part_uri(root, failures_folder(folder), name)
     ids = parts.load_table(uri, tables.FAILURES, ["micrograph_id"])["micrograph_id"]
     return ids[:0] if len(ids) and _are_over(root, folder, name) else ids
 
@@ -32,7 +32,7 @@ def failed_ids(root: str, folder: str, name: str) -> pd.Series:
 def _are_over(root: str, folder: str, name: str) -> bool:
     """Are the failures of the part `name` of `folder` those of an attempt that was killed: did no image fail later?"""
     try:
-        return not parts.n_failed(layout.part(root, folder, name))
+        return not parts.read_n_failed(layout.part_uri(root, folder, name))
     except (FileNotFoundError, parts.DamagedTable):
         return False
 
@@ -53,24 +53,26 @@ def fail_partition(root: str, settings: Settings, result: Result) -> None:
 def drop_parts(root: str, where: dict[str, str], made_from: Sequence[str], name: str) -> None:
     """Remove the parts `name` of the tables `made_from`, downstream ones first, then what they say of failures."""
     for table in reversed(made_from):
-        files.remove(layout.part(root, where[table], name))
-        files.remove(layout.part(root, failures_folder(where[table]), name))
+        files.remove_file(layout.part_uri(root, where[table], name))
+        files.remove_file(layout.part_uri(root, failures_folder(where[table]), name))
 
 
 def forget_unfinished(root: str, where: dict[str, str], table: str, there: set[str]) -> None:
     """Remove failures of `table` from partitions that lack it, and what was made without these images: all is tried
     again. `there` are the partitions that have the table."""
-    for name in set(parts.part_names(root, failures_folder(where[table]))) - there:
+    for name in set(parts.list_parts(root, failures_folder(where[table]))) - there:
         drop_parts(root, where, downstream(table, where), name)
 
 
 def failures(root: str, settings: Settings) -> Iterator[pd.DataFrame]:
     """Every failure that stands, for these settings: of files that could not be read, then of stages."""
-    names = parts.part_names(root, SURVEY_FAILURES)
+    names = parts.list_parts(root, SURVEY_FAILURES)
     surveyed = [parts.read_part(root, SURVEY_FAILURES, name, tables.FAILURES) for name in names]
     known = pd.concat([tables.empty(tables.FAILURES), *surveyed]).drop_duplicates("uri", keep="last").set_index("uri")
     columns = ["uri", "status", "reason", "error", "is_present"]
-    for unread in parts.iter_table(layout.catalog(root), tables.CATALOG, columns, only=("status", "failed")):
+    for unread in parts.iterate_table(
+        layout.catalog_uri(root), tables.CATALOG, columns, row_filter=("status", "failed")
+    ):
         unread = unread[unread["is_present"].ne(False)]
         rows = pd.DataFrame({"uri": unread["uri"], "stage": "ingest", "kind": "error", "traceback": "", "attempts": 1})
         rows["error"] = unread["error"].where(unread["error"].notna() & unread["error"].ne(""), unread["reason"])
@@ -78,26 +80,26 @@ def failures(root: str, settings: Settings) -> Iterator[pd.DataFrame]:
         rows["peak_memory_bytes"] = 0
         seen = rows["uri"].isin(known.index)
         yield pd.concat([rows[~seen], known.loc[rows["uri"][seen]].reset_index()], ignore_index=True)
-    existing = layout.table_folders(root)
+    existing = layout.list_table_folders(root)
     of_stages = [folder for folder in dict.fromkeys(folders(settings).values()) if failures_folder(folder) in existing]
-    found = [(folder, name) for folder in of_stages for name in parts.part_names(root, failures_folder(folder))]
+    found = [(folder, name) for folder in of_stages for name in parts.list_parts(root, failures_folder(folder))]
     if not found:
         return
-    present = Digests()
+    present = DigestSet()
     for rows in micrograph_ledger.current(root, ["micrograph_id"]):
-        present.add(digests.of_hex(rows["micrograph_id"]))
+        present.add(digests.parse_hex_ids(rows["micrograph_id"]))
     for folder, name in found:
         if _are_over(root, folder, name):
-            files.remove(layout.part(root, failures_folder(folder), name))
+            files.remove_file(layout.part_uri(root, failures_folder(folder), name))
             continue
         rows = parts.read_part(root, failures_folder(folder), name, tables.FAILURES)
-        yield rows[present.has(digests.of_hex(rows["micrograph_id"]))]
+        yield rows[present.has(digests.parse_hex_ids(rows["micrograph_id"]))]
 
 
 def write_failures(root: str, settings: Settings) -> int:
     """Write failures.parquet anew; gives its number of rows."""
     n = 0
-    with parts.table_writer(layout.failures(root), tables.FAILURES) as write:
+    with parts.open_table_writer(layout.failures_uri(root), tables.FAILURES) as write:
         for rows in failures(root, settings):
             if len(rows):
                 n += len(rows)

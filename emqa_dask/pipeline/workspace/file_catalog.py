@@ -17,9 +17,9 @@ def _rewrite_catalog(
     root: str, is_over: Callable[[pd.DataFrame], np.ndarray], new: Iterable[pd.DataFrame] = ()
 ) -> None:
     """Drop the rows that are over from the catalog, and add the tables `new` behind the others."""
-    uri = layout.catalog(root)
-    with parts.table_writer(uri, tables.CATALOG) as write:
-        for rows in parts.iter_table(uri, tables.CATALOG):
+    uri = layout.catalog_uri(root)
+    with parts.open_table_writer(uri, tables.CATALOG) as write:
+        for rows in parts.iterate_table(uri, tables.CATALOG):
             write(rows[~is_over(rows)])
         for rows in new:
             write(rows)
@@ -35,12 +35,12 @@ def forget(root: str, uris: Iterable[str]) -> None:
     def named(rows: pd.DataFrame) -> pd.Series:
         return rows["uri"].isin(uris)
 
-    for name in parts.part_names(root, SURVEY_FILES):  # of a survey that was killed
+    for name in parts.list_parts(root, SURVEY_FILES):  # of a survey that was killed
         if named(parts.read_part(root, SURVEY_FILES, name, tables.CATALOG, ["uri"])).any():
             _remove(root, SURVEY_FILES, [name])
             _remove(root, SURVEY_FRAMES, [name])
-    _drop_failures(root, named, parts.part_names(root, SURVEY_FAILURES))
-    if files.exists(layout.catalog(root)):
+    _drop_failures(root, named, parts.list_parts(root, SURVEY_FAILURES))
+    if files.exists(layout.catalog_uri(root)):
         _rewrite_catalog(root, named)
 
 
@@ -57,4 +57,4 @@ def _drop_failures(root: str, is_over: Callable[[pd.DataFrame], pd.Series], name
 
 def _remove(root: str, folder: str, names: Sequence[str]) -> None:
     with ThreadPoolExecutor(REMOVERS) as pool:
-        list(pool.map(files.remove, [layout.part(root, folder, name) for name in names]))
+        list(pool.map(files.remove_file, [layout.part_uri(root, folder, name) for name in names]))

@@ -19,7 +19,7 @@ from emqa_dask.store import aside, files, layout, lock, micrographs, parts, stac
 Say = Callable[[str], None]
 READERS = 4  # threads that read what is looked at
 GIB = 2**30
-THUMBNAILS = layout.table_dir("thumbnails")
+THUMBNAILS = layout.name_table_folder("thumbnails")
 
 
 def examine(root: str, settings: Settings, say: Say, *, all_files: bool = False, has_pixels: bool = True) -> int:
@@ -31,13 +31,13 @@ def examine(root: str, settings: Settings, say: Say, *, all_files: bool = False,
     bytes the bucket's own checksums guard, only what is missing is looked for, unless `all_files`. The caller holds the
     workspace's lock.
     """
-    names = files.names(root)
-    if not any(layout.catalog(root).endswith(f"/{name}") or name.startswith("micrographs") for name in names):
+    names = files.list_names(root)
+    if not any(layout.catalog_uri(root).endswith(f"/{name}") or name.startswith("micrographs") for name in names):
         return 0  # nothing was stored yet
     is_read = all_files or files.is_local(root)
     n_damaged = _examine_ledger(root, say) + _examine_catalog(root, say)
     if is_read:
-        chosen = layout.table_folders(root) if all_files else _folders_of_run(settings)
+        chosen = layout.list_table_folders(root) if all_files else _folders_of_run(settings)
         n_damaged += _examine_parts(root, chosen, folders(settings), say)
     partitions = list(micrograph_ledger.every_partition(root))
     n_damaged += _examine_stacks(root, partitions, settings.store, say)
@@ -50,24 +50,26 @@ def verify(root: str, say: Say) -> int:
 
     ValueError, with the remedy, where the settings or a model are damaged.
     """
-    layout.source_of(root)
-    settings = layout.settings_of(root)
-    models.verify((*settings.detect.networks, *settings.predict.models, *filter(None, [settings.classify.model])))
-    with lock.hold(root, say):
-        listed = {layout.part(root, folder, name) for folder, name in _list_parts(root, folders(settings).values())}
-        lost = [] if files.exists(layout.catalog(root)) else [layout.catalog(root)]
-        if not any(map(files.exists, (layout.micrographs(root), layout.micrographs_copy(root)))):
-            lost.append(layout.micrographs(root))
+    layout.read_source(root)
+    settings = layout.read_settings(root)
+    models.verify_models(
+        (*settings.detect.networks, *settings.predict.models, *filter(None, [settings.classify.model]))
+    )
+    with lock.hold_lock(root, say):
+        listed = {layout.part_uri(root, folder, name) for folder, name in _list_parts(root, folders(settings).values())}
+        lost = [] if files.exists(layout.catalog_uri(root)) else [layout.catalog_uri(root)]
+        if not any(map(files.exists, (layout.micrographs_uri(root), layout.micrographs_copy_uri(root)))):
+            lost.append(layout.micrographs_uri(root))
         n_damaged = examine(root, settings, say, all_files=True)
         document = provenance.read(root)
         lost += [uri for uri in preconditions.find_missing_parts(root, settings) if uri not in listed]
-        lost += [layout.failures(root)] if document and not read_checksum(layout.failures(root)) else []
-        lost += [layout.provenance(root)] if not document and files.exists(layout.triage(root)) else []
+        lost += [layout.failures_uri(root)] if document and not read_checksum(layout.failures_uri(root)) else []
+        lost += [layout.provenance_uri(root)] if not document and files.exists(layout.triage_uri(root)) else []
         for uri in (*lost, *provenance.damaged_outputs(root, document)):
             n_damaged += 1
             say(f"damaged or missing: {uri}")
     if n_damaged:
-        again = layout.triage_command(root, layout.source_of(root))
+        again = layout.format_triage_command(root, layout.read_source(root))
         say(f"{n_damaged:,} files are damaged: {again} makes them again")
     else:
         say("every stored file is as it was written")
@@ -90,8 +92,8 @@ def read_checksum(uri: str) -> bytes:
 
 def _examine_ledger(root: str, say: Say) -> int:
     """Make the ledger and its copy the same where one of them is damaged or missing."""
-    ledger = layout.micrographs(root)
-    copy = layout.micrographs_copy(root)
+    ledger = layout.micrographs_uri(root)
+    copy = layout.micrographs_copy_uri(root)
     checksums = read_checksum(ledger), read_checksum(copy)
     if not any(map(files.exists, (ledger, copy))) or (checksums[0] and checksums[0] == checksums[1]):
         return 0
@@ -103,7 +105,7 @@ def _examine_ledger(root: str, say: Say) -> int:
         return int(is_copy_damaged)
     aside.put_aside(root, ledger)
     if checksums[1]:
-        files.copy(copy, ledger)
+        files.copy_file(copy, ledger)
         say(f"damaged or missing: {ledger}, replaced by its copy")
     else:
         aside.put_aside(root, copy)
@@ -112,7 +114,7 @@ def _examine_ledger(root: str, say: Say) -> int:
 
 
 def _examine_catalog(root: str, say: Say) -> int:
-    uri = layout.catalog(root)
+    uri = layout.catalog_uri(root)
     if not files.exists(uri) or read_checksum(uri):
         return 0
     say(f"damaged: {uri}, put aside as {aside.put_aside(root, uri)}; `emqa triage` reads the archive anew")
@@ -127,20 +129,22 @@ def _examine_parts(root: str, chosen: Iterable[str], where: dict[str, str], say:
     pairs = _list_parts(root, chosen)
     n_damaged = 0
     with ThreadPoolExecutor(READERS) as pool:
-        counts = pool.map(_count_failed, [layout.part(root, folder, name) for folder, name in pairs])
+        counts = pool.map(_count_failed, [layout.part_uri(root, folder, name) for folder, name in pairs])
         for (folder, name), n_failed in zip(pairs, counts, strict=True):
-            uri = layout.part(root, folder, name)
+            uri = layout.part_uri(root, folder, name)
             if n_failed is None:
                 say(f"damaged: {uri}, put aside as {aside.put_aside(root, uri)}")
                 table = _made_together(folder)
-            elif n_failed and not files.exists(layout.part(root, failures_folder(folder), name)):
-                say(f"missing: {layout.part(root, failures_folder(folder), name)}; what it belongs to is made again")
+            elif n_failed and not files.exists(layout.part_uri(root, failures_folder(folder), name)):
+                say(
+                    f"missing: {layout.part_uri(root, failures_folder(folder), name)}; what it belongs to is made again"
+                )
                 table = folder
             else:
                 continue
             n_damaged += 1
             if table:
-                aside.put_aside(root, layout.part(root, table, name))
+                aside.put_aside(root, layout.part_uri(root, table, name))
             if made := [other for other in where if where[other] == table]:
                 failures.drop_parts(root, where, downstream(made[0], where)[1:], name)
     return n_damaged
@@ -148,13 +152,13 @@ def _examine_parts(root: str, chosen: Iterable[str], where: dict[str, str], say:
 
 def _list_parts(root: str, chosen: Iterable[str]) -> list[tuple[str, str]]:
     """(folder, name) of the parts in the folders `chosen`."""
-    return [(folder, name) for folder in chosen for name in parts.part_names(root, folder)]
+    return [(folder, name) for folder in chosen for name in parts.list_parts(root, folder)]
 
 
 def _count_failed(uri: str) -> int | None:
     """How many images failed when the part at `uri` was made; None where it is damaged."""
     try:
-        return parts.n_failed(uri)
+        return parts.read_n_failed(uri)
     except (FileNotFoundError, parts.DamagedTable):
         return None
 
@@ -176,10 +180,10 @@ def _examine_stacks(root: str, partitions: Sequence[Partition], settings: Store,
     if damaged:
         stacks.write_root(root)
     for name in damaged:
-        *shape, dtype = layout.shape_of(name)
+        *shape, dtype = layout.parse_shape(name)
         cut = {"shard_length": _shard_length(root, of_stacks[name], settings), "occupied": _runs(of_stacks[name])}
         stacks.open_or_grow(root, name, tuple(shape), dtype, **cut, settings=settings)
-        say(f"damaged: the metadata of {layout.stack(root, name)}, written again")
+        say(f"damaged: the metadata of {layout.stack_folder(root, name)}, written again")
     return len(damaged)
 
 
@@ -201,7 +205,7 @@ def _shard_length(root: str, partitions: Sequence[Partition], settings: Store) -
 
 def _examine_shards(root: str, partitions: Iterable[Partition], limit_bytes: float, is_read: bool, say: Say) -> int:
     """Put aside the thumbnails of partitions whose shard is missing or damaged: store and thumbnails are one stage."""
-    there = set(parts.part_names(root, THUMBNAILS))
+    there = set(parts.list_parts(root, THUMBNAILS))
     stored = [partition for partition in partitions if partition.name in there]
     sizes = [_size(root, partition) for partition in stored]
     is_read = is_read and sum(sizes) <= limit_bytes
@@ -212,19 +216,19 @@ def _examine_shards(root: str, partitions: Iterable[Partition], limit_bytes: flo
             progress.update(size)
             if slots:
                 n_damaged += 1
-                aside.put_aside(root, layout.part(root, THUMBNAILS, partition.name))
+                aside.put_aside(root, layout.part_uri(root, THUMBNAILS, partition.name))
                 say(f"damaged: {len(slots)} of {len(partition)} stored micrographs of {partition.name}")
     return n_damaged
 
 
 def _size(root: str, partition: Partition) -> int:
     """Bytes of the shard of `partition`; 0 without one."""
-    return files.size(stacks.shard_uri(root, partition, stacks.grid(root, partition.stack).shard_length))
+    return files.read_size(stacks.shard_uri(root, partition, stacks.read_grid(root, partition.stack).shard_length))
 
 
 def _damaged_slots(root: str, is_read: bool, partition: Partition, size: int) -> list[int]:
     if is_read:
-        return micrographs.damaged_slots(root, partition)
+        return micrographs.find_damaged_slots(root, partition)
     return [] if size else list(range(len(partition)))
 
 

@@ -61,7 +61,7 @@ def _events(result: Result) -> list[dict]:
 def stage_seconds(root: str) -> dict[str, float]:
     """Worker-seconds of every stage so far."""
     total: dict[str, float] = {}
-    for name in parts.part_names(root, EVENTS):
+    for name in parts.list_parts(root, EVENTS):
         events = parts.read_part(root, EVENTS, name, tables.EVENTS, ["stage", "seconds"])
         for stage, seconds in events.groupby("stage", sort=False)["seconds"].sum().items():
             total[stage] = total.get(stage, 0.0) + seconds

@@ -8,7 +8,7 @@ import pandas as pd
 from emqa_dask import tables
 from emqa_dask.partition import Partition
 from emqa_dask.store import digests, layout, parts, plan
-from emqa_dask.store.digests import Digests
+from emqa_dask.store.digests import DigestSet
 
 
 def partitions(root: str, columns: Sequence[str] | None = None) -> Iterator[tuple[Partition, pd.DataFrame]]:
@@ -18,14 +18,14 @@ def partitions(root: str, columns: Sequence[str] | None = None) -> Iterator[tupl
     """
     for rows in _whole_partitions(root, columns):
         shown = rows if columns is None else rows[list(columns)]
-        for partition, where in plan.split(rows):
+        for partition, where in plan.split_by_partition(rows):
             yield partition, shown.iloc[where]
 
 
 def every_partition(root: str) -> Iterator[Partition]:
     """The partitions alone."""
     for rows in _whole_partitions(root, ()):
-        yield from (partition for partition, _ in plan.split(rows))
+        yield from (partition for partition, _ in plan.split_by_partition(rows))
 
 
 def n_micrographs(root: str, names: set[str]) -> int:
@@ -45,12 +45,12 @@ def current(root: str, columns: Sequence[str] | None = None) -> Iterator[pd.Data
 
 def ledger(root: str, columns: Sequence[str] | None = None) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
     """All micrographs in tables of whole partitions, and (n,) which of them current() has."""
-    there = Digests()
-    for rows in parts.iter_table(layout.catalog(root), tables.CATALOG, ["uri", "content_sha256", "is_present"]):
-        there.add(digests.of_contents(rows[rows["content_sha256"].notna() & rows["is_present"].ne(False)]))
+    there = DigestSet()
+    for rows in parts.iterate_table(layout.catalog_uri(root), tables.CATALOG, ["uri", "content_sha256", "is_present"]):
+        there.add(digests.digest_contents(rows[rows["content_sha256"].notna() & rows["is_present"].ne(False)]))
     wanted = None if columns is None else [*columns, "uri", "content_sha256"]
     for rows in _whole_partitions(root, wanted):
-        yield rows if columns is None else rows[list(columns)], there.has(digests.of_contents(rows))
+        yield rows if columns is None else rows[list(columns)], there.has(digests.digest_contents(rows))
 
 
 def _whole_partitions(root: str, columns: Sequence[str] | None) -> Iterator[pd.DataFrame]:
@@ -58,7 +58,9 @@ def _whole_partitions(root: str, columns: Sequence[str] | None) -> Iterator[pd.D
     if columns is not None:
         columns = list(dict.fromkeys([*columns, "stack", "index", "partition"]))
     left = None
-    for rows in parts.iter_table(layout.micrographs(root), tables.MICROGRAPHS, columns, plan.ROWS):
+    for rows in parts.iterate_table(
+        layout.micrographs_uri(root), tables.MICROGRAPHS, columns, plan.MICROGRAPHS_PER_BATCH
+    ):
         rows = rows if left is None else pd.concat([left, rows], ignore_index=True)
         last = rows["partition"].eq(rows["partition"].iloc[-1]).to_numpy()
         end = int(np.argmax(last))

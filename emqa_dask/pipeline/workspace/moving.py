@@ -25,21 +25,21 @@ def take_over(root: str, old: str, new: str, say: Callable[[str], None] = print)
     """
     old = absolute_source(old)
     new = absolute_source(new)
-    owner = layout.source_of(root)
+    owner = layout.read_source(root)
     if owner == new:
         return
     if owner != old:
         raise ValueError(f"{root} belongs to {owner}, not to {old}: give {shlex.join(['--moved-from', owner])}")
     locate = _locator(new)
     _check_files(root, new, locate)
-    with lock.hold(root, say):
-        for name in parts.part_names(root, SURVEY_FRAMES):  # of a survey that was killed
+    with lock.hold_lock(root, say):
+        for name in parts.list_parts(root, SURVEY_FRAMES):  # of a survey that was killed
             rows = parts.read_part(root, SURVEY_FRAMES, name, tables.MICROGRAPHS)
             parts.write_part(root, SURVEY_FRAMES, name, _move(rows, locate), tables.MICROGRAPHS)
-        uri = layout.micrographs(root)
+        uri = layout.micrographs_uri(root)
         if files.exists(uri):
-            with parts.table_writer(uri, tables.MICROGRAPHS) as write:
-                for rows in parts.iter_table(uri, tables.MICROGRAPHS):
+            with parts.open_table_writer(uri, tables.MICROGRAPHS) as write:
+                for rows in parts.iterate_table(uri, tables.MICROGRAPHS):
                     write(_move(rows, locate))
         layout.write_marker(root, new)
     say(f"{root} was of {old}, from now on it is of {new}")
@@ -72,10 +72,10 @@ def _move(rows: pd.DataFrame, locate: Locate) -> pd.DataFrame:
 
 def _check_files(root: str, new: str, locate: Locate) -> None:
     """ValueError where none of the first files of the workspace lies in `new`."""
-    batches = parts.iter_table(layout.micrographs(root), tables.MICROGRAPHS, ["uri", "path"], LOOKED_FOR)
+    batches = parts.iterate_table(layout.micrographs_uri(root), tables.MICROGRAPHS, ["uri", "path"], LOOKED_FOR)
     for rows in itertools.islice(batches, 1):
         paths = [name_escapes.unescape_name(path) for path in _move(rows, locate)["path"]]
-        if not any(files.exists(path) or files.names(path) for path in paths):
+        if not any(files.exists(path) or files.list_names(path) for path in paths):
             raise ValueError(
                 f"{new} is not the archive of {root}: {rows['uri'].iloc[0]!r} should lie in it; give the folder in "
                 "which it does"

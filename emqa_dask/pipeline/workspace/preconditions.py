@@ -14,19 +14,20 @@ from emqa_dask.tables import CATALOG
 def verify_models(settings: Settings, steps: Collection[str]) -> None:
     """models.ModelError, naming the file and the remedy, unless the models of detection and prediction are whole."""
     networks = settings.detect.networks if "detect" in steps else ()
-    models.verify([*networks, *(settings.predict.models if "predict" in steps else ())])
+    models.verify_models([*networks, *(settings.predict.models if "predict" in steps else ())])
     if networks:
         names_of(settings.detect)
     if "classify" in steps:
-        models.verify([models.CONTENT])
+        models.verify_models([models.CONTENT_MODEL])
 
 
 def require_tables(root: str, source: str) -> None:
     """ValueError where the catalog or the ledger is gone: only a run that reads the archive makes them again."""
-    for uri in (layout.catalog(root), layout.micrographs(root)):
-        if not files.exists(uri) and not (uri == layout.micrographs(root) and _has_no_images(root)):
+    for uri in (layout.catalog_uri(root), layout.micrographs_uri(root)):
+        if not files.exists(uri) and not (uri == layout.micrographs_uri(root) and _has_no_images(root)):
             raise ValueError(
-                f"{files.redact(uri)} is missing or damaged: run {layout.triage_command(root, source)}, which makes it "
+                f"{files.redact(uri)} is missing or damaged: run "
+                f"{layout.format_triage_command(root, source)}, which makes it "
                 "again; results that are there are kept"
             )
 
@@ -34,7 +35,7 @@ def require_tables(root: str, source: str) -> None:
 def _has_no_images(root: str) -> bool:
     """Are there no micrographs in the files of the catalog?"""
     return not any(
-        rows["n_frames"].gt(0).any() for rows in parts.iter_table(layout.catalog(root), CATALOG, ["n_frames"])
+        rows["n_frames"].gt(0).any() for rows in parts.iterate_table(layout.catalog_uri(root), CATALOG, ["n_frames"])
     )
 
 
@@ -43,7 +44,8 @@ def require_parts(root: str, settings: Settings) -> None:
     if missing := find_missing_parts(root, settings):
         more = f" and {len(missing) - 1:,} more parts are" if missing[1:] else " is"
         raise ValueError(
-            f"{files.redact(missing[0])}{more} missing: {layout.command('retry', root, '--failed')} makes them; the "
+            f"{files.redact(missing[0])}{more} missing: "
+            f"{layout.format_command('retry', root, '--failed')} makes them; the "
             "report was not changed"
         )
 
@@ -51,11 +53,11 @@ def require_parts(root: str, settings: Settings) -> None:
 def find_missing_parts(root: str, settings: Settings) -> list[str]:
     """URIs of parts that are missing, and from which others or the report that is there were made."""
     where = folders(settings)
-    has_report = files.exists(layout.triage(root))
-    there = {table: set(parts.part_names(root, folder)) for table, folder in where.items()}
+    has_report = files.exists(layout.triage_uri(root))
+    there = {table: set(parts.list_parts(root, folder)) for table, folder in where.items()}
     needed = {table: set().union(*(there[other] for other in downstream(table, where)[1:])) for table in where}
     return [
-        layout.part(root, where[table], partition.name)
+        layout.part_uri(root, where[table], partition.name)
         for partition in micrograph_ledger.every_partition(root)
         for table in where
         if partition.name not in there[table] and (has_report or partition.name in needed[table])

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 
-from emqa_dask.checksummed_text import sha256_of
+from emqa_dask.checksummed_text import hash_document
 from emqa_dask.store import files, layout, parts
 
 _BLOCK_BYTES = 2**22
@@ -14,17 +14,17 @@ def write(root: str, facts: dict, outputs: Iterable[str]) -> None:
     """Write `facts` with the digests of the files `outputs`, and of all that itself."""
     digests = {uri.removeprefix(root).strip("/"): digest_of(uri) for uri in outputs}
     document = facts | {"outputs": digests}
-    parts.write_json(layout.provenance(root), document | {"sha256": sha256_of(document)})
+    parts.write_json(layout.provenance_uri(root), document | {"sha256": hash_document(document)})
 
 
 def read(root: str) -> dict:
     """What write() wrote; empty where there is nothing, or where it is damaged: a report writes it again."""
     try:
-        document = json.loads(files.read_bytes(layout.provenance(root)))
+        document = json.loads(files.read_bytes(layout.provenance_uri(root)))
         written = document.pop("sha256")
     except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
         return {}
-    return document if written == sha256_of(document) else {}
+    return document if written == hash_document(document) else {}
 
 
 def damaged_outputs(root: str, document: dict) -> list[str]:
@@ -58,7 +58,7 @@ def version_of(uri: str) -> list:
     fs, path = files.locate(uri)
     try:
         if files.is_local(uri):
-            return [fs.size(path), files.modified_s(uri)]
+            return [fs.size(path), files.read_modified_s(uri)]
         return [str(fs.checksum(path))]  # of a bucket's listing, not of the bytes
     except FileNotFoundError:
         return []

@@ -41,7 +41,7 @@ class Drifting(NamedTuple):
 def drifting(root: str, settings: Settings) -> Drifting:
     """Sample every cohort (folder, instrument, magnification) of a run with a classifier, and test it."""
     values = _sampled(root, folders(settings))
-    directory = models.locate(settings.classify.model)
+    directory = models.locate_model(settings.classify.model)
     found = drift.detect_drifts(values, _reference(directory), quantities=QUANTITIES)
     return Drifting(values, found, _sessions(values, found, models.read_card(directory)))
 
@@ -76,7 +76,7 @@ def _sessions(values: pd.DataFrame, drifts: pd.DataFrame, card: Mapping) -> pd.D
 
 def _sampled(root: str, where: dict[str, str]) -> pd.DataFrame:
     """A row per sampled micrograph: an even sample, as ids are hashes, and the same one each time."""
-    there = {table: set(parts.part_names(root, where[table])) for table in ("classifications", "features")}
+    there = {table: set(parts.list_parts(root, where[table])) for table in ("classifications", "features")}
     columns = {"classifications": [*OF_CLASSIFICATIONS, *SHOWN[:-1]], "features": [*OF_FEATURES, SHOWN[-1]]}
     kept = pd.DataFrame(columns=["micrograph_id", "uri", "cohort", "acquired", *QUANTITIES, *SHOWN])
     for rows in micrograph_ledger.current(root, OF_LEDGER):
