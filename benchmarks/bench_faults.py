@@ -4,7 +4,7 @@ Faults and good images are synthetic and come from --seed: seeds below 1000 were
 for checks. Bounds: recall of every fault's own flag >= 0.95; good images with any flag <= 0.02. Optical faults (blur,
 drift, astigmatism) are put on micrographs whose noise is below 12 % of the grey range, and leave it below 15 %: above,
 noise hides optics and specimen from anybody. Photographs, plots, diffraction patterns and blanks go through detection,
-forest and judge() with default settings too: none may be trusted. Those without any flag against it are listed. Real
+forest and decide() with default settings too: none may be trusted. Those without any flag against it are listed. Real
 micrographs and photographs of ../shared/data, where they are at hand, are a report without a bound.
 """
 
@@ -27,9 +27,11 @@ from emqa_dask.predict.predictions import predict_images
 from emqa_dask.settings import Settings
 from emqa_dask.synthetic.faults import FAULTS, FOREIGN, apply_fault, make_foreign, noise_level
 from emqa_dask.synthetic.profiles import MAKE, make_sample
+from emqa_dask.triage import decide
+from emqa_dask.triage.detector_choice import select_detector
 from emqa_dask.triage.duplicates import flag_duplicates
 from emqa_dask.triage.flags import flag_images
-from emqa_dask.triage.verdicts import judge
+from emqa_dask.triage.rows import join_tables, list_files
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 RECALL = 0.95
@@ -155,7 +157,9 @@ def verdicts(seed, n_per_fault):
     known = tables.empty(tables.MICROGRAPHS).merge(pd.DataFrame(known), how="right")
     catalog = tables.empty(tables.CATALOG).merge(known[["uri"]], how="right").assign(status="ok")
     predicted = predict_images(evidence, settings.predict.models)
-    judged = judge(catalog, known, evidence, predicted, flag_images(features), settings.triage)
+    selected = select_detector(evidence, predicted, ["log"], settings.triage.max_ood_distance)
+    decision_rows = pd.concat([list_files(catalog), join_tables(known, features, selected)], ignore_index=True)
+    judged = decide(decision_rows, flag_images(features), settings.triage)
     fault_of = dict(zip(features["micrograph_id"], faults, strict=True))
     return pd.crosstab(judged["micrograph_id"].map(fault_of).rename("fault"), judged["verdict"])
 

@@ -36,9 +36,10 @@ from emqa_dask.predict import quality_files, quality_fit, quality_model
 from emqa_dask.predict.forest import select_values
 from emqa_dask.predict.predictions import predict_images
 from emqa_dask.settings import Settings
-from emqa_dask.triage.detector_choice import chosen
+from emqa_dask.triage import decide
+from emqa_dask.triage.detector_choice import select_detector
 from emqa_dask.triage.flags import flag_images
-from emqa_dask.triage.verdicts import judge as judge_rows
+from emqa_dask.triage.rows import join_tables, list_files
 
 FOREIGN = ("photograph", "plot", "diffraction", "eds_map", "blank", "noise")
 # Features of the network alone: a judge that asks for the agreement with LoG says nothing where LoG did not run. And
@@ -98,8 +99,9 @@ def verdicts(detector: str, forests: tuple[str, ...], n: int, settings: Settings
     catalog = tables.empty(tables.CATALOG).merge(known[["uri"]], how="right").assign(status="ok")
     predicted = predict_images(evidence, forests)
     order = list(detectors.names_of(settings.detect))
-    one = chosen(evidence, predicted, order, settings.triage.max_ood_distance)
-    judged = judge_rows(catalog, known, one, one[[*tables.PREDICTIONS.names]], flag_images(features), settings.triage)
+    selected = select_detector(evidence, predicted, order, settings.triage.max_ood_distance)
+    decision_rows = pd.concat([list_files(catalog), join_tables(known, features, selected)], ignore_index=True)
+    judged = decide(decision_rows, flag_images(features), settings.triage)
     kind_of = dict(zip(features["micrograph_id"], kinds, strict=True))
     return pd.crosstab(judged["micrograph_id"].map(kind_of).rename("picture"), judged["verdict"])
 

@@ -9,7 +9,10 @@ from emqa_dask.report import page
 from emqa_dask.report.classes import Classes, ClassifierSection, most_drifted
 from emqa_dask.report.overview import Overview
 from emqa_dask.settings import Triage
-from emqa_dask.triage.rules import OF_CLASSIFIERS, RULES
+from emqa_dask.triage import decide
+from emqa_dask.triage.detector_choice import select_detector
+from emqa_dask.triage.rows import describe_failures, join_tables, list_files
+from emqa_dask.triage.rules import CLASSIFIER_CODES, RULES
 
 NAMES = (
     "a b/plain name.tif",
@@ -101,6 +104,22 @@ def make_archive(n_files: int = 60, seed: int = 0) -> dict[str, pd.DataFrame]:
         "predictions": predictions[is_kept],
         "flags": flags,
     }
+
+
+def join_archive(catalog, micrographs, features, predictions, failures=None, classifications=None) -> pd.DataFrame:
+    """Rows that decide() takes, of tables as make_archive() returns them, by uri and frame."""
+    detector = {"detector": "log"}
+    selected = select_detector(features.assign(**detector), predictions.assign(**detector), ["log"], 1.0)
+    if failures is not None:
+        micrographs = micrographs.assign(failure=describe_failures(micrographs["micrograph_id"], failures))
+    joined = join_tables(micrographs, features, selected, classifications)
+    rows = pd.concat([list_files(catalog).astype(object), joined.astype(object)], ignore_index=True)
+    return rows.sort_values(["uri", "frame"], kind="stable", ignore_index=True)
+
+
+def decide_archive(settings: Triage, flags: pd.DataFrame, **archive) -> pd.DataFrame:
+    """The triage table of tables as make_archive() returns them."""
+    return decide(join_archive(**archive), flags, settings)
 
 
 def make_pictures(micrographs: pd.DataFrame, features: pd.DataFrame, seed: int = 0) -> dict[str, pd.DataFrame]:
@@ -230,7 +249,7 @@ def render_page(
         dict(zip(thumbnails["micrograph_id"], thumbnails["jpeg"], strict=True)),
         facts,
         settings,
-        [rule for rule in RULES if classes or rule.code not in OF_CLASSIFIERS],
+        [rule for rule in RULES if classes or rule.code not in CLASSIFIER_CODES],
         classes,
         None if regions is None else page.mapped(shown, regions, 4.0),
     )

@@ -1,22 +1,33 @@
-"""What a classifier's answer means for the verdict on a micrograph: the finding, its numbers and what to do."""
+"""Findings from a classifier: kinds of distribution shift, uncertain classes, and images that it could not process."""
+
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from emqa_dask.triage.rules import findings, sentences
+from emqa_dask.settings import Triage
+from emqa_dask.triage.findings import make_findings, round_up, write_sentences
 
-NUMBERS = ("class_probability", "predictive_entropy_nats", "mutual_information_nats", "shift_score")
-_MORE = ("shift_probability", "entropy_limit_nats")
-N_EVIDENCE = 3  # of the evidence for a shift, how much the explanation gives
-# Kind of shift -> code, what is said of it, and what to do: paper D's advice for each.
-KINDS = {
-    "unrelated": ("unrelated", "This has nothing to do with what the classifier has learnt", "Discard it."),
-    "new_class": (
+N_EVIDENCE = 3  # pieces of evidence for a shift that an explanation contains; more make it long
+
+
+class Shift(NamedTuple):
+    """A kind of distribution shift: the code of its rule, what it means for the image, and what to do."""
+
+    code: str
+    meaning: str
+    advice: str
+
+
+# Kind of shift in tables.CLASSIFICATIONS -> its finding. The advice is that of Zhang et al. for each kind.
+SHIFTS = {
+    "unrelated": Shift("unrelated", "This has nothing to do with what the classifier has learnt", "Discard it."),
+    "new_class": Shift(
         "new_class",
         "This seems to be of a class that the classifier does not know",
         "Test the sample further, and label some of these images.",
     ),
-    "acquisition": (
+    "acquisition": Shift(
         "shifted_acquisition",
         "This was acquired unlike the classifier's training images",
         "Augment its training with images like this, or acquire it again.",
@@ -24,73 +35,62 @@ KINDS = {
 }
 
 
-def join(rows: pd.DataFrame, classifications: pd.DataFrame | None) -> pd.DataFrame:
-    """`rows` with the columns of `classifications` that triage needs, unknown where there is no answer.
+def list_class_findings(rows: pd.DataFrame, is_open: pd.Series, settings: Triage) -> pd.DataFrame:
+    """Shifts, uncertain classes and refusals of the classifier.
 
-    Raises ValueError where a micrograph is classified twice.
+    rows: as complete_rows() returns them. `is_open`: rows of micrographs that are not junk; about the others, a
+    classifier says nothing. Out of its domain, its certainty says nothing. The limit of the entropy is
+    settings.max_entropy_nats where that is above 0, else the row's entropy_limit_nats; without a limit, no class is
+    uncertain.
     """
-    by_id = pd.DataFrame({"micrograph_id": []}, dtype=object) if classifications is None else classifications
-    if by_id["micrograph_id"].duplicated().any():
-        raise ValueError(f"micrograph_id {by_id['micrograph_id'].mode()[0]!r} is classified twice")
-    by_id = by_id.set_index("micrograph_id")
-    ids = rows["micrograph_id"]
-    columns = {}
-    for name in (*NUMBERS, *_MORE):
-        values = pd.to_numeric(ids.map(by_id[name])) if name in by_id else pd.Series(np.nan, index=rows.index)
-        columns[name] = values.astype(float)
-    for name in ("predicted_class", "shift", "refusal", "because"):
-        values = ids.map(by_id[name]) if name in by_id else pd.Series(None, index=rows.index)
-        columns["shift_because" if name == "because" else name] = values.astype(object).where(values.notna(), None)
-    return rows.assign(**columns)
+    findings = []
+    for kind, shift in SHIFTS.items():
+        is_shifted = is_open & rows["shift"].eq(kind)
+        findings.append(make_findings(is_shifted, shift.code, _describe_shift(rows, is_shifted, shift)))
+    limit = rows["entropy_limit_nats"]
+    if settings.max_entropy_nats > 0:
+        limit = pd.Series(settings.max_entropy_nats, index=rows.index)
+    is_out = rows["shift"].isin(list(SHIFTS))
+    is_uncertain = is_open & ~is_out & rows["predictive_entropy_nats"].gt(limit)
+    findings.append(make_findings(is_uncertain, "uncertain_class", _describe_entropy(rows, is_uncertain, limit)))
+    refusal = write_sentences("The classifier could not look at it: " + rows["refusal"].astype(object).fillna(""))
+    findings.append(make_findings(is_open & rows["refusal"].notna(), "not_classified", refusal))
+    return pd.concat(findings)
 
 
-def classified(rows: pd.DataFrame, junk: np.ndarray, max_entropy_nats: float) -> pd.DataFrame:
-    """What the classifier says, as findings: nothing of junk, and nothing of certainty out of its domain.
-
-    The limit of the entropy is `max_entropy_nats` where that is above 0, else the row's entropy_limit_nats; where both
-    are unknown nothing is uncertain.
-    """
-    open_ = ~junk & ~rows["is_file"].to_numpy(bool)
-    found = []
-    for kind, (code, said, advice) in KINDS.items():
-        where = open_ & rows["shift"].eq(kind).to_numpy(bool)
-        found.append(findings(rows, where, code, _shifted(rows, where, said, advice)))
-    limit = rows["entropy_limit_nats"] if max_entropy_nats <= 0 else pd.Series(max_entropy_nats, index=rows.index)
-    is_out = rows["shift"].isin(list(KINDS)).to_numpy(bool)
-    where = open_ & ~is_out & rows["predictive_entropy_nats"].gt(limit).to_numpy(bool)
-    found.append(findings(rows, where, "uncertain_class", _uncertain(rows, where, limit)))
-    where = open_ & rows["refusal"].notna().to_numpy(bool)
-    said = sentences("The classifier could not look at it: " + rows["refusal"].astype(object).fillna(""))
-    found.append(findings(rows, where, "not_classified", said))
-    return pd.concat(found)
-
-
-def _shifted(rows: pd.DataFrame, where: np.ndarray, said: str, advice: str) -> pd.Series:
+def _describe_shift(rows: pd.DataFrame, is_shifted: pd.Series, shift: Shift) -> pd.Series:
+    """A text for each row where `is_shifted` holds; "" elsewhere."""
     texts = pd.Series("", index=rows.index, dtype=object)
     columns = ["shift_probability", "shift_score", "predictive_entropy_nats", "shift_because"]
-    for k, p, score, entropy, because in rows.loc[where, columns].itertuples():
-        numbers = [f"probability {p:.2f}"] if p == p else []
-        numbers += [f"shift score {_up(score, 2)}, and the limit is 1"] if score == score else []
-        numbers += [f"predictive entropy {_up(entropy, 3)} nats"] if entropy == entropy else []
-        evidence = [str(text).strip().rstrip(".") for text in because][:N_EVIDENCE] if because is not None else []
-        parts = [said + (f" ({'; '.join(numbers)})" if numbers else "") + "."]
-        parts += [f"Evidence: {'; '.join(evidence)}."] if evidence else []
-        texts[k] = " ".join([*parts, advice])
+    for k, probability, score, entropy, because in rows.loc[is_shifted, columns].itertuples():
+        numbers = []
+        if not np.isnan(probability):
+            numbers.append(f"probability {probability:.2f}")
+        if not np.isnan(score):
+            numbers.append(f"shift score {round_up(score, 2)}, and the limit is 1")
+        if not np.isnan(entropy):
+            numbers.append(f"predictive entropy {round_up(entropy, 3)} nats")
+        sentences = [shift.meaning + (f" ({'; '.join(numbers)})" if numbers else "") + "."]
+        if isinstance(because, list | tuple | np.ndarray) and len(because):
+            evidence = [str(text).strip().rstrip(".") for text in because[:N_EVIDENCE]]
+            sentences.append(f"Evidence: {'; '.join(evidence)}.")
+        texts[k] = " ".join([*sentences, shift.advice])
     return texts
 
 
-def _uncertain(rows: pd.DataFrame, where: np.ndarray, limit: pd.Series) -> pd.Series:
+def _describe_entropy(rows: pd.DataFrame, is_uncertain: pd.Series, limits: pd.Series) -> pd.Series:
+    """A text for each row where `is_uncertain` holds; "" elsewhere."""
     texts = pd.Series("", index=rows.index, dtype=object)
     columns = ["predicted_class", "class_probability", "predictive_entropy_nats", "mutual_information_nats"]
-    for (k, name, p, entropy, mutual), most in zip(rows.loc[where, columns].itertuples(), limit[where], strict=True):
-        least = f"the limit is {np.floor(most * 1000 + 1e-6) / 1000:g}"
-        least = least if np.isfinite(most) else "no limit makes this classifier safe"
-        text = f"Class {name!r} has a probability of {p:.2f}: predictive entropy is {_up(entropy, 3)} nats, and {least}"
-        text += ", so that a person should look."
-        texts[k] = text + (f" Of it the members disagree about {mutual:.3g} nats." if mutual == mutual else "")
+    for k, name, probability, entropy, mutual_information in rows.loc[is_uncertain, columns].itertuples():
+        limit = "no limit makes this classifier safe"
+        if np.isfinite(limits[k]):
+            limit = f"the limit is {np.floor(limits[k] * 1000 + 1e-6) / 1000:g}"
+        text = (
+            f"Class {name!r} has a probability of {probability:.2f}: predictive entropy is {round_up(entropy, 3)} nats"
+        )
+        text += f", and {limit}, so that a person should look."
+        if not np.isnan(mutual_information):
+            text += f" Of it the members disagree about {mutual_information:.3g} nats."
+        texts[k] = text
     return texts
-
-
-def _up(value: float, digits: int) -> str:
-    """Rounded away from trust: a score of 1.001 is above a limit of 1."""
-    return f"{np.ceil(value * 10**digits - 1e-6) / 10**digits:g}"

@@ -1,17 +1,27 @@
-"""The rules that a verdict follows, in their order, and the table of what was found."""
+"""The rules: which verdict follows from which finding, and from which combination of findings."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
-
-import numpy as np
-import pandas as pd
 
 from emqa_dask.triage.flag_list import FLAGS
 
+NOTE = "note"  # in place of a verdict: the finding is reported and changes no verdict
+PRECEDENCE = ("junk", "unknown", "out_of_domain", "review", NOTE)  # the first one that a finding of a row has counts
+UNLISTED = "unlisted"  # code of a flag that has no rule, as of a later version
+
 
 class Rule(NamedTuple):
+    """What follows from a finding with the code of the rule.
+
+    A rule with `min_doubts` above 0 has no findings of its own: it holds for a row with at least that many different
+    findings whose rules are marked `is_doubt`.
+    """
+
     code: str
-    verdict: str  # "note" where the finding is told but changes nothing
+    verdict: str  # one of PRECEDENCE
     meaning: str
+    is_doubt: bool = False
+    min_doubts: int = 0
 
 
 def _list_flag_rules(verdict: str) -> tuple[Rule, ...]:
@@ -20,8 +30,8 @@ def _list_flag_rules(verdict: str) -> tuple[Rule, ...]:
     return tuple(rules.values())
 
 
-# Most important first. A row's verdict is that of its first finding which is not a note; without one it is `trust`.
-# The page shows this table as it stands.
+# Rules of one verdict come in the order of their importance, which is that of the reasons in triage.parquet. A row
+# without findings, or with notes only, is `trust`. The page shows this table as it is.
 RULES = (
     *_list_flag_rules("junk"),
     Rule("not_readable", "unknown", "The file could not be read."),
@@ -64,25 +74,16 @@ RULES = (
     Rule("no_prediction", "review", "No F1 could be predicted."),
     Rule("low_predicted_f1", "review", "The lower end of the predicted F1 is below what trust asks for."),
     Rule("uncertain_class", "review", "The classifier is less certain of the class than the limit for referral asks."),
-    Rule("unlisted", "review", "A flag that this version has no rule for."),
-    Rule("frames_lost", "note", "Part of the file could not be read; the frames that could are judged."),
-    Rule("not_classified", "note", "The classifier could not look at the image."),
-    *_list_flag_rules("note"),
+    Rule(UNLISTED, "review", "A flag that this version has no rule for."),
+    Rule("frames_lost", NOTE, "Part of the file could not be read; the frames that could are judged."),
+    Rule("not_classified", NOTE, "The classifier could not look at the image."),
+    *_list_flag_rules(NOTE),
 )
-RANKS = {rule.code: rank for rank, rule in enumerate(RULES)}
-# Of a classifier's answers: pages of archives without one do not tell of them.
-OF_CLASSIFIERS = ("unrelated", "new_class", "shifted_acquisition", "uncertain_class", "not_classified")
+MEANINGS = {rule.code: rule.meaning for rule in RULES}
+# Codes of findings from a classifier: pages of archives without one do not show these rules.
+CLASSIFIER_CODES = ("unrelated", "new_class", "shifted_acquisition", "uncertain_class", "not_classified")
 
 
-def findings(rows: pd.DataFrame, where, code: str, text) -> pd.DataFrame:
-    """A row (row, rank, text) for each of `rows` where `where` holds; `text` is one for all, or a Series of theirs."""
-    where = np.flatnonzero(np.asarray(where, bool))
-    text = text.iloc[where].to_numpy(object) if isinstance(text, pd.Series) else text
-    return pd.DataFrame({"row": where, "rank": RANKS[code], "text": text}).astype({"row": "int64", "text": object})
-
-
-def sentences(texts: pd.Series) -> pd.Series:
-    """`texts` with a capital in front and a full stop at the end."""
-    texts = texts.astype(str).str.strip()
-    texts = texts.str.replace(r"([^.!?])\Z", r"\1.", regex=True)
-    return (texts.str[:1].str.upper() + texts.str[1:]).astype(object)
+def sort_rules(rules: Sequence[Rule]) -> list[Rule]:
+    """`rules` by PRECEDENCE of their verdicts; those of one verdict keep their order."""
+    return sorted(rules, key=lambda rule: PRECEDENCE.index(rule.verdict))

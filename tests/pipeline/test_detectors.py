@@ -17,7 +17,7 @@ from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
 from emqa_dask.predict.predictions import load_quality_model
 from emqa_dask.settings import SettingsError, replace
 from emqa_dask.store import layout, parts
-from emqa_dask.triage.detector_choice import chosen
+from emqa_dask.triage.detector_choice import select_detector
 from tests.detect.conftest import SMALL, write_model
 
 
@@ -211,8 +211,8 @@ def test_the_verdict_rests_on_the_detector_that_can_be_trusted_more():
     predictions = pd.concat([evidence[["micrograph_id", "detector"]], predictions], axis=1)
     predictions["predicted_f1_low"] = [0.2, 0.6, 0.6, 0.9, np.nan, 0.1, np.nan, np.nan]
     predictions["ood_distance"] = [0.5, 0.5, 0.5, 1.5, 0.5, 0.5, 0.5, 0.5]
-    one = chosen(evidence, predictions, ["log", "net"], 1.0).set_index("micrograph_id")["detector"]
+    one = select_detector(evidence, predictions, ["log", "net"], 1.0).set_index("micrograph_id")["detector"]
     assert one.to_dict() == {"a": "net", "b": "log", "c": "net", "d": "log"}
-    shuffled = chosen(evidence.sample(frac=1, random_state=1), predictions, ["log", "net"], 1.0)
+    shuffled = select_detector(evidence.sample(frac=1, random_state=1), predictions, ["log", "net"], 1.0)
     assert shuffled.set_index("micrograph_id")["detector"].to_dict() == one.to_dict()
-    assert set(chosen(evidence, predictions[:2], ["log", "net"], 1.0)["micrograph_id"]) == set("abcd")
+    assert set(select_detector(evidence, predictions[:2], ["log", "net"], 1.0)["micrograph_id"]) == set("abcd")

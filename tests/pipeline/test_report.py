@@ -6,7 +6,7 @@ import pytest
 
 from emqa_dask import tables
 from emqa_dask.archive.headers import find_pixel_size_outliers
-from emqa_dask.pipeline.commands import verdicts
+from emqa_dask.pipeline.commands import report_copies, report_verdicts
 from emqa_dask.pipeline.commands.report import RunFacts, report
 from emqa_dask.pipeline.workspace import micrograph_ledger, provenance
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
@@ -15,7 +15,7 @@ from emqa_dask.settings import Settings, replace
 from emqa_dask.store import layout, parts, plan, spill
 from emqa_dask.triage import duplicates
 from emqa_dask.triage.flags import flag_images
-from emqa_dask.triage.verdicts import judge
+from tests.archive_tables import decide_archive
 
 SETTINGS = replace(Settings(), {"report": {"max_rows": 20}})
 NAMES = ("z/last.tif", "=cmd.tif", "a, b.tif", "new\nline.tif", "\u6d4b\u8bd5.dm4", "a/Copy of x.tif", "a/x (2).tif")
@@ -110,12 +110,14 @@ def make_workspace(root: str, n_files: int = 90, seed: int = 0) -> pd.DataFrame:
     return tables.conform(failed, tables.FAILURES).to_pandas()
 
 
-def judged_in_memory(root: str, failures: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def decide_in_memory(root: str, failures: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(triage, flags) of all tables at once, in the order of (uri, frame)."""
     catalog = parts.load_table(layout.catalog_uri(root), tables.CATALOG)
     micrographs = pd.concat(micrograph_ledger.current(root), ignore_index=True)
     micrographs = micrographs.assign(
-        is_nm_per_pixel_suspect=find_pixel_size_outliers(micrographs["nm_per_pixel"], verdicts.cohorts(micrographs))
+        is_nm_per_pixel_suspect=find_pixel_size_outliers(
+            micrographs["nm_per_pixel"], report_copies.label_acquisition_groups(micrographs)
+        )
     )
     made = {t: parts.read_table(root, folders(SETTINGS)[t], SCHEMAS[t]) for t in list(folders(SETTINGS))[2:]}
     made = {t: rows[rows["micrograph_id"].isin(micrographs["micrograph_id"])] for t, rows in made.items()}
@@ -124,7 +126,7 @@ def judged_in_memory(root: str, failures: pd.DataFrame) -> tuple[pd.DataFrame, p
     made["features"] = evidence.merge(made["features"], on="micrograph_id")
     made["predictions"] = made["predictions"][made["predictions"]["micrograph_id"].isin(evidence["micrograph_id"])]
     flags = pd.concat(flags, ignore_index=True)
-    triage = judge(catalog, micrographs, **made, flags=flags, settings=SETTINGS.triage, failures=failures)
+    triage = decide_archive(SETTINGS.triage, flags, catalog=catalog, micrographs=micrographs, **made, failures=failures)
     of = triage.dropna(subset="micrograph_id")
     row = pd.Series(of.index, index=of["micrograph_id"])
     order = flags["micrograph_id"].map(row).sort_values(kind="stable").index
@@ -141,10 +143,15 @@ def test_batches_of_any_size_give_the_rows_of_the_whole(tmp_path, monkeypatch, s
     root = str(tmp_path)
     failures = make_workspace(root, seed=seed)
     monkeypatch.setattr(duplicates, "SMALL", small)
-    triage, flags = judged_in_memory(root, failures)
+    triage, flags = decide_in_memory(root, failures)
     seen = set(triage["reasons"].explode())
     assert seen >= {"duplicate", "near_duplicate", "pixel_size_suspect", "quarantined", "not_judged", "frames_lost"}
-    for module, name, size in ((verdicts, "BATCH", 7), (spill, "RUN", 30), (spill, "CHUNK", 3), (plan, "ROWS", 10)):
+    for module, name, size in (
+        (report_verdicts, "BATCH_ROWS", 7),
+        (spill, "RUN", 30),
+        (spill, "CHUNK", 3),
+        (plan, "ROWS", 10),
+    ):
         monkeypatch.setattr(module, name, size)
     monkeypatch.setattr(duplicates, "BLOCK", 40)
     before = set(tmp_path.iterdir())
@@ -188,7 +195,7 @@ def test_a_report_that_ends_early_leaves_the_last_one(tmp_path, monkeypatch):
     report(root, "/archive", SETTINGS, run_facts)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     other = replace(SETTINGS, {"triage": {"trust_f1": 0.9}})
-    monkeypatch.setattr(verdicts, "BATCH", 7)
+    monkeypatch.setattr(report_verdicts, "BATCH_ROWS", 7)
 
     def failing(triage, header=True):
         if not header:

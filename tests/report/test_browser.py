@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from emqa_dask.settings import Settings, Triage, dump
-from emqa_dask.triage.verdicts import judge
-from tests.archive_tables import maps_of
+from tests.archive_tables import decide_archive, maps_of
 
 CHROMIUM = Path("/usr/bin/chromium")
 pytestmark = [
@@ -18,7 +17,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def triage_and_file(archive, pictures, render, tmp_path_factory):
     given = archive(220, 4)
-    triage = judge(**given, settings=Triage())
+    triage = decide_archive(**given, settings=Triage())
     facts = {"archive": "/data/<session> 7", "settings": dump(Settings()), "seconds": {"detect": 3.0}, "n_files": 220}
     page = render(triage, facts=facts, settings=Triage(), **pictures(given["micrographs"], given["features"]))
     path = tmp_path_factory.mktemp("report") / "index.html"
@@ -39,7 +38,7 @@ def browser():
 def classified_file(archive, pictures, classifications, section, render, tmp_path_factory):
     given = archive(160, 4)
     answers = classifications(given["micrographs"], 4)
-    triage = judge(**given, settings=Triage(), classifications=answers)
+    triage = decide_archive(**given, settings=Triage(), classifications=answers)
     some = pictures(given["micrographs"], given["features"])
     regions = maps_of(given["micrographs"])
     page = render(triage, facts={}, settings=Triage(), classes=section(triage, answers), regions=regions, **some)

@@ -10,7 +10,7 @@ from emqa_dask import tables
 from emqa_dask.report import classes
 from emqa_dask.report.classes import ENTROPY_EDGES, FURTHER, Classes, most_drifted, worst
 from emqa_dask.settings import Triage
-from emqa_dask.triage.verdicts import judge
+from tests.archive_tables import decide_archive
 
 
 def made(archive, classifications, seed: int, n_files: int = 60) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -22,7 +22,7 @@ def made(archive, classifications, seed: int, n_files: int = 60) -> tuple[pd.Dat
         defocus_nm=np.where(rng.random(n) < 0.4, np.nan, rng.lognormal(6.5, 0.5, n))
     )
     answers = classifications(given_["micrographs"], seed)
-    return judge(**given_, settings=Triage(), classifications=answers), answers
+    return decide_archive(**given_, settings=Triage(), classifications=answers), answers
 
 
 def gathered(triage: pd.DataFrame, answers: pd.DataFrame, n_batch: int) -> Classes:
@@ -91,7 +91,7 @@ def test_without_cohorts_there_is_one_and_two_limits_are_none(archive, classific
 
 
 def test_nothing_gives_no_section(archive):
-    triage = judge(**archive(20, 0), settings=Triage())
+    triage = decide_archive(**archive(20, 0), settings=Triage())
     found = Classes()
     found.add(triage, tables.empty(tables.CLASSIFICATIONS))
     found.add(triage[:0], tables.empty(tables.CLASSIFICATIONS))

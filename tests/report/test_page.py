@@ -19,9 +19,8 @@ from emqa_dask.report import figures, overview
 from emqa_dask.report.overview import Overview, choose, keys, narrow
 from emqa_dask.report.page import MAX_DRAWN, visible
 from emqa_dask.settings import Settings, Triage, dump
-from emqa_dask.triage.rules import OF_CLASSIFIERS, RULES
-from emqa_dask.triage.verdicts import judge
-from tests.archive_tables import COHORTS, KINDS_OF_COHORTS, maps_of
+from emqa_dask.triage.rules import CLASSIFIER_CODES, RULES
+from tests.archive_tables import COHORTS, KINDS_OF_COHORTS, decide_archive, maps_of
 
 EVIL = "<script>window.hacked=1</script>"
 
@@ -51,7 +50,7 @@ def island(page: str) -> dict:
 def inputs(archive, pictures):
     given_ = archive(120, 1)
     return {
-        "triage": judge(**given_, settings=Triage()),
+        "triage": decide_archive(**given_, settings=Triage()),
         **pictures(given_["micrographs"], given_["features"]),
         "facts": {
             "archive": f"/data/{EVIL}",
@@ -147,7 +146,7 @@ def test_the_strongest_detections_that_count_are_drawn_where_they_are(render, ar
 def test_a_maps_cells_cover_what_was_looked_at_once(render, archive, section, classifications):
     given = archive(30, 4)
     answers = classifications(given["micrographs"], 4)
-    triage = judge(**given, settings=Triage(), classifications=answers)
+    triage = decide_archive(**given, settings=Triage(), classifications=answers)
     regions = maps_of(given["micrographs"])
     nothing = [tables.empty(schema) for schema in (tables.DETECTIONS, tables.THUMBNAILS)]
     page = render(triage, *nothing, {}, Triage(), classes=section(triage, answers), regions=regions)
@@ -169,7 +168,7 @@ def test_every_part_says_its_numbers(page, inputs):
     for verdict, count in counts.items():
         assert re.search(rf'data-verdict="{verdict}".*?<b>{count}</b>', page, re.S)
     for rule in RULES:
-        assert (rule.meaning in text) == (rule.code not in OF_CLASSIFIERS)
+        assert (rule.meaning in text) == (rule.code not in CLASSIFIER_CODES)
     assert "3.0 GiB" in text
     assert "1 h 6 min" in text
     assert "trust_f1 = 0.5" in text
@@ -180,7 +179,7 @@ def classified(archive, classifications, section, render):
     """(triage, section, page) of an archive with a classifier."""
     given_ = archive(120, 1)
     answers = classifications(given_["micrographs"], 1)
-    triage = judge(**given_, settings=Triage(), classifications=answers)
+    triage = decide_archive(**given_, settings=Triage(), classifications=answers)
     found = section(triage, answers)
     nothing = [tables.empty(schema) for schema in (tables.DETECTIONS, tables.THUMBNAILS)]
     return triage, found, render(triage, *nothing, {}, Triage(), classes=found)
@@ -189,7 +188,7 @@ def classified(archive, classifications, section, render):
 def test_an_archive_without_a_classifier_shows_no_trace_of_one(page, inputs):
     data = island(page)
     assert not {"class", "class_names", "entropy", "shift"} & set(data)
-    assert not set(OF_CLASSIFIERS) & {code for code, _, _ in data["codes"]}
+    assert not set(CLASSIFIER_CODES) & {code for code, _, _ in data["codes"]}
     body = re.sub(r"<(style|script).*?</\1>", "", page, flags=re.S).split('<section id="run"')[0]  # has the settings
     for trace in ("classes", "lassifier", "entropy", "hift", "Drift of", 'data-sort="p"'):
         assert trace not in body
@@ -302,7 +301,7 @@ def test_without_anything_there_is_a_page(render):
 @given(seed=st.integers(0, 1000), max_rows=st.integers(5, 80))
 @settings(max_examples=25, deadline=None)
 def test_a_balanced_choice(archive, seed, max_rows):
-    triage = judge(**archive(60, seed % 5), settings=Triage())
+    triage = decide_archive(**archive(60, seed % 5), settings=Triage())
     shown = choose(keys(triage), max_rows)
     assert len(shown) == min(max_rows, len(triage))
     pd.testing.assert_frame_equal(keys(triage.loc[shown.index]), shown)
@@ -317,7 +316,7 @@ def test_a_balanced_choice(archive, seed, max_rows):
 @given(seed=st.integers(0, 1000), max_rows=st.integers(1, 80), n_batch=st.integers(1, 70))
 @settings(max_examples=25, deadline=None)
 def test_an_overview_of_batches_is_that_of_the_whole(archive, seed, max_rows, n_batch):
-    triage = judge(**archive(60, seed % 5), settings=Triage())
+    triage = decide_archive(**archive(60, seed % 5), settings=Triage())
     whole = Overview(max_rows)
     parts = Overview(max_rows)
     whole.add(triage)
@@ -365,7 +364,7 @@ def test_a_histogram_counts_every_known_value_once(values, axis):
 def test_a_thousand_rows_in_three_seconds(archive, pictures, render):
     given_ = archive(800, 2)
     drawn = pictures(given_["micrographs"][:200], given_["features"][:200])
-    triage = judge(**given_, settings=Triage())
+    triage = decide_archive(**given_, settings=Triage())
     assert len(triage) >= 1000
     ids = triage["micrograph_id"].dropna().to_numpy()
     many = pd.concat([drawn["thumbnails"]] * (len(ids) // 200 + 1)).head(len(ids)).assign(micrograph_id=ids)

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from emqa_dask import tables
 from emqa_dask.report.spreadsheet import defuse, triage_csv
 from emqa_dask.settings import Triage
-from emqa_dask.triage.verdicts import judge
+from tests.archive_tables import decide_archive
 
 
 def test_every_row_and_name_reads_back(archive):
-    rows = judge(**archive(60, 1), settings=Triage())
+    rows = decide_archive(**archive(60, 1), settings=Triage())
     read = list(csv.DictReader(io.StringIO(triage_csv(rows), newline="")))
     assert len(read) == len(rows)
     assert list(read[0]) == tables.TRIAGE.names
@@ -79,7 +79,7 @@ def test_harmless_names_stay_as_they_are(text):
 def test_what_a_classifier_says_comes_along(archive, classifications):
     given_ = archive(40, 1)
     answers = classifications(given_["micrographs"], 1).assign(predicted_class="=A1")
-    rows = judge(**given_, settings=Triage(), classifications=answers)
+    rows = decide_archive(**given_, settings=Triage(), classifications=answers)
     read = list(csv.DictReader(io.StringIO(triage_csv(rows), newline="")))
     assert {there["predicted_class"] for there in read} == {"", "'=A1"}
     for there, here in zip(read, rows.itertuples()):

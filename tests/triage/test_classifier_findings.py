@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from emqa_dask import tables
 from emqa_dask.settings import Settings, Triage
 from emqa_dask.settings.rules import SettingsError
-from emqa_dask.triage.classifier_findings import KINDS
-from emqa_dask.triage.rules import OF_CLASSIFIERS, RANKS, RULES
-from emqa_dask.triage.verdicts import judge
+from emqa_dask.triage.classifier_findings import SHIFTS
+from emqa_dask.triage.rules import CLASSIFIER_CODES, RULES
+from tests.archive_tables import decide_archive
 
 SEEDS = st.integers(0, 2**31)
+RANKS = {rule.code: rank for rank, rule in enumerate(RULES)}
 OWN = ["predicted_class", "class_probability", "predictive_entropy_nats", "mutual_information_nats", "shift_score"]
 OWN += ["shift"]
 TRUSTED = Triage(trust_f1=0.7)
@@ -49,7 +50,7 @@ def answer(**values) -> pd.DataFrame:
 
 
 def judged(settings: Triage = TRUSTED, archive: dict | None = None, **values) -> pd.Series:
-    return judge(**(archive or one_image()), settings=settings, classifications=answer(**values)).iloc[0]
+    return decide_archive(**(archive or one_image()), settings=settings, classifications=answer(**values)).iloc[0]
 
 
 @pytest.mark.parametrize(
@@ -84,21 +85,21 @@ def test_the_settings_limit_counts_before_the_classifiers_own():
         Settings(triage=Triage(max_entropy_nats=-1)).check()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SHIFTS)
 def test_a_shift_says_numbers_evidence_and_what_to_do(kind):
     because = ["the spectrum lies 3.1 sd off", "contrast is 0.2.", "third", "fourth"]
     row = judged(shift=kind, shift_score=1.0001, shift_probability=0.81, predictive_entropy_nats=1.2, because=because)
-    _, said, advice = KINDS[kind]
+    shift = SHIFTS[kind]
     assert row["explanation"] == (
-        f"{said} (probability 0.81; shift score 1.01, and the limit is 1; predictive entropy 1.2 nats). "
-        f"Evidence: the spectrum lies 3.1 sd off; contrast is 0.2; third. {advice}"
+        f"{shift.meaning} (probability 0.81; shift score 1.01, and the limit is 1; predictive entropy 1.2 nats). "
+        f"Evidence: the spectrum lies 3.1 sd off; contrast is 0.2; third. {shift.advice}"
     )
     bare = judged(shift=kind, shift_score=np.nan, predictive_entropy_nats=np.nan)
-    assert bare["explanation"] == f"{said}. {advice}"
+    assert bare["explanation"] == f"{shift.meaning}. {shift.advice}"
 
 
 def test_the_advice_is_that_of_paper_d():
-    advice = {code: text for code, _, text in KINDS.values()}
+    advice = {shift.code: shift.advice for shift in SHIFTS.values()}
     for code, word in (
         ("shifted_acquisition", "ugment"),
         ("new_class", "est the sample further"),
@@ -144,20 +145,22 @@ def test_numbers_reach_the_table_and_a_defocus_comes_with_the_features():
 
 
 def test_a_micrograph_that_is_classified_twice_is_refused():
-    with pytest.raises(ValueError, match=f"'{'a' * 32}' is classified twice"):
-        judge(**one_image(), settings=TRUSTED, classifications=pd.concat([answer()] * 2))
+    with pytest.raises(ValueError, match=f"'{'a' * 32}' occurs twice"):
+        decide_archive(**one_image(), settings=TRUSTED, classifications=pd.concat([answer()] * 2))
 
 
 @given(seed=SEEDS)
 @settings(max_examples=5, deadline=None)
 def test_without_a_classifier_nothing_is_said_of_classes(archive, seed):
     given_ = archive(30, seed)
-    without = judge(**given_, settings=TRUSTED)
+    without = decide_archive(**given_, settings=TRUSTED)
     assert without[OWN].isna().all(axis=None)
-    assert not set(OF_CLASSIFIERS) & {code for codes in without["reasons"] for code in codes}
-    empty = judge(**given_, settings=TRUSTED, classifications=tables.empty(tables.CLASSIFICATIONS))
+    assert not set(CLASSIFIER_CODES) & {code for codes in without["reasons"] for code in codes}
+    empty = decide_archive(**given_, settings=TRUSTED, classifications=tables.empty(tables.CLASSIFICATIONS))
     pd.testing.assert_frame_equal(without, empty)
-    others = judge(**given_, settings=TRUSTED, classifications=answer(micrograph_id="c" * 32, shift="unrelated"))
+    others = decide_archive(
+        **given_, settings=TRUSTED, classifications=answer(micrograph_id="c" * 32, shift="unrelated")
+    )
     pd.testing.assert_frame_equal(without, others)
 
 
@@ -166,21 +169,21 @@ def test_without_a_classifier_nothing_is_said_of_classes(archive, seed):
 def test_answers_change_only_their_rows_and_never_add_trust(archive, classifications, seed, cut):
     given_ = archive(30, seed)
     answers = classifications(given_["micrographs"], seed % 1000)
-    without = judge(**given_, settings=TRUSTED)
-    rows = judge(**given_, settings=TRUSTED, classifications=answers)
+    without = decide_archive(**given_, settings=TRUSTED)
+    rows = decide_archive(**given_, settings=TRUSTED, classifications=answers)
     is_told = rows["micrograph_id"].isin(answers["micrograph_id"])
     pd.testing.assert_frame_equal(rows[~is_told], without[~is_told])
     assert not (rows["verdict"].eq("trust") & without["verdict"].ne("trust")).any()
     for after, before in zip(rows.itertuples(), without.itertuples()):
-        assert [code for code in after.reasons if code not in OF_CLASSIFIERS] == before.reasons
+        assert [code for code in after.reasons if code not in CLASSIFIER_CODES] == before.reasons
         assert [RANKS[code] for code in after.reasons] == sorted({RANKS[code] for code in after.reasons})
         assert after.verdict == next((v for c in after.reasons if (v := RULES[RANKS[c]].verdict) != "note"), "trust")
     shuffled = answers.sample(frac=1, random_state=seed)
-    pd.testing.assert_frame_equal(rows, judge(**given_, settings=TRUSTED, classifications=shuffled))
+    pd.testing.assert_frame_equal(rows, decide_archive(**given_, settings=TRUSTED, classifications=shuffled))
     parts = []
     for uris in (set(given_["catalog"]["uri"][:cut]), set(given_["catalog"]["uri"][cut:])):
         part = {k: t[t["uri"].isin(uris)] if "uri" in t else t for k, t in given_.items()}
-        parts.append(judge(**part, settings=TRUSTED, classifications=answers))
+        parts.append(decide_archive(**part, settings=TRUSTED, classifications=answers))
     both = pd.concat(parts).sort_values(["uri", "frame"], ignore_index=True)
     both, whole = (tables.conform(t, tables.TRIAGE).to_pandas() for t in (both, rows))
     pd.testing.assert_frame_equal(both, whole)

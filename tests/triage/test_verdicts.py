@@ -10,10 +10,13 @@ from hypothesis import strategies as st
 
 from emqa_dask import tables
 from emqa_dask.settings import Triage
-from emqa_dask.triage.verdicts import RANKS, RULES, judge
+from emqa_dask.triage import decide
+from emqa_dask.triage.rules import PRECEDENCE, RULES, Rule, sort_rules
+from tests.archive_tables import decide_archive, join_archive
 
 STRICT = Triage(trust_f1=0.7)
 SEEDS = st.integers(0, 2**31)
+RANKS = {rule.code: rank for rank, rule in enumerate(RULES)}
 JUNK = {rule.code for rule in RULES if rule.verdict == "junk"}
 NOTES = {rule.code for rule in RULES if rule.verdict == "note"}
 
@@ -45,7 +48,7 @@ def with_flags(archive: dict, *flags: tuple[str, float]) -> dict:
 @settings(max_examples=15, deadline=None)
 def test_every_file_and_every_micrograph_has_its_row(archive, seed):
     given_ = archive(40, seed)
-    rows = judge(**given_, settings=STRICT)
+    rows = decide_archive(**given_, settings=STRICT)
     assert set(rows["uri"]) == set(given_["catalog"]["uri"])
     assert sorted(rows["micrograph_id"].dropna()) == sorted(given_["micrographs"]["micrograph_id"])
     bare = rows[rows["micrograph_id"].isna()]
@@ -59,7 +62,7 @@ def test_every_file_and_every_micrograph_has_its_row(archive, seed):
 @given(seed=SEEDS)
 @settings(max_examples=15, deadline=None)
 def test_reasons_and_verdicts_agree_with_the_rules(archive, seed):
-    rows = judge(**archive(40, seed), settings=STRICT)
+    rows = decide_archive(**archive(40, seed), settings=STRICT)
     for row in rows.itertuples():
         assert [RANKS[code] for code in row.reasons] == sorted({RANKS[code] for code in row.reasons})
         verdicts = [RULES[RANKS[code]].verdict for code in row.reasons]
@@ -74,7 +77,7 @@ def test_reasons_and_verdicts_agree_with_the_rules(archive, seed):
 @given(seed=SEEDS)
 @settings(max_examples=10, deadline=None)
 def test_a_failed_file_is_unknown_and_nothing_else(archive, seed):
-    rows = judge(**archive(40, seed), settings=STRICT)
+    rows = decide_archive(**archive(40, seed), settings=STRICT)
     assert rows.loc[rows["status"].ne("ok"), "verdict"].eq("unknown").all()
     assert rows.loc[rows["verdict"].eq("unknown"), "status"].ne("ok").all()
     assert rows.loc[rows["micrograph_id"].isna(), "verdict"].eq("unknown").all()
@@ -85,18 +88,20 @@ def test_a_failed_file_is_unknown_and_nothing_else(archive, seed):
 def test_the_order_of_the_inputs_does_not_matter(archive, seed):
     given_ = archive(30, seed)
     shuffled = {name: table.sample(frac=1, random_state=seed) for name, table in given_.items()}
-    pd.testing.assert_frame_equal(judge(**given_, settings=STRICT), judge(**shuffled, settings=STRICT))
+    pd.testing.assert_frame_equal(
+        decide_archive(**given_, settings=STRICT), decide_archive(**shuffled, settings=STRICT)
+    )
 
 
 @given(seed=SEEDS, cut=st.integers(0, 30))
 @settings(max_examples=10, deadline=None)
 def test_a_file_is_judged_alike_with_and_without_the_others(archive, seed, cut):
     given_ = archive(30, seed)
-    whole = judge(**given_, settings=STRICT)
+    whole = decide_archive(**given_, settings=STRICT)
     parts = []
     for uris in (set(given_["catalog"]["uri"][:cut]), set(given_["catalog"]["uri"][cut:])):
         part = {k: t[t["uri"].isin(uris)] if "uri" in t else t for k, t in given_.items()}
-        parts.append(judge(**part, settings=STRICT))
+        parts.append(decide_archive(**part, settings=STRICT))
     both = pd.concat(parts).sort_values(["uri", "frame"], ignore_index=True)
     both, whole = (tables.conform(t, tables.TRIAGE).to_pandas() for t in (both, whole))
     pd.testing.assert_frame_equal(both, whole)
@@ -106,21 +111,21 @@ def test_a_file_is_judged_alike_with_and_without_the_others(archive, seed, cut):
 @settings(max_examples=15, deadline=None)
 def test_asking_more_never_adds_trust(archive, seed, limits):
     given_ = archive(30, seed)
-    low, high = (judge(**given_, settings=Triage(trust_f1=f))["verdict"].eq("trust") for f in sorted(limits))
+    low, high = (decide_archive(**given_, settings=Triage(trust_f1=f))["verdict"].eq("trust") for f in sorted(limits))
     assert not (high & ~low).any()
 
 
 @given(code=st.sampled_from(sorted(JUNK - {"no_finite_pixels"})), others=st.sets(st.sampled_from(["blur", "banner"])))
 @settings(deadline=None)
 def test_junk_is_never_trusted(code, others):
-    row = judge(**with_flags(one_image(), (code, 2.0), *((o, 2.0) for o in others)), settings=STRICT).iloc[0]
+    row = decide_archive(**with_flags(one_image(), (code, 2.0), *((o, 2.0) for o in others)), settings=STRICT).iloc[0]
     assert row["verdict"] == "junk"
     assert row["reasons"][0] == code
     assert set(row["reasons"]) == {code} | others
 
 
 def test_the_one_image_is_trusted_and_says_why():
-    row = judge(**one_image(), settings=STRICT).iloc[0]
+    row = decide_archive(**one_image(), settings=STRICT).iloc[0]
     assert (row["verdict"], row["status"], row["reasons"]) == ("trust", "ok", [])
     assert (
         row["explanation"]
@@ -147,38 +152,40 @@ def test_the_one_image_is_trusted_and_says_why():
     ],
 )  # fmt: skip
 def test_each_rule_at_its_limit(values, verdict, reasons):
-    row = judge(**one_image(**values), settings=STRICT).iloc[0]
+    row = decide_archive(**one_image(**values), settings=STRICT).iloc[0]
     assert (row["verdict"], row["reasons"]) == (verdict, reasons)
 
 
 def test_an_explanation_never_contradicts_its_verdict_by_rounding():
-    row = judge(**one_image(predicted_f1_low=0.6999), settings=STRICT).iloc[0]
+    row = decide_archive(**one_image(predicted_f1_low=0.6999), settings=STRICT).iloc[0]
     assert "(0.69 to" in row["explanation"]
-    row = judge(**one_image(ood_distance=1.0001), settings=STRICT).iloc[0]
+    row = decide_archive(**one_image(ood_distance=1.0001), settings=STRICT).iloc[0]
     assert "is 1.01, and the limit is 1" in row["explanation"]
 
 
 def test_flags_keep_their_numbers_and_unknown_ones_are_reviewed():
     flagged = with_flags(one_image(), ("blur", 3.2), ("flag_of_the_future", 9.0), ("banner", 1.0))
-    row = judge(**flagged, settings=STRICT).iloc[0]
+    row = decide_archive(**flagged, settings=STRICT).iloc[0]
     assert (row["verdict"], row["reasons"]) == ("review", ["blur", "unlisted", "banner"])
     assert "Found blur at 3.2." in row["explanation"]
     assert "Flag 'flag_of_the_future': found flag_of_the_future at 9.0." in row["explanation"]
 
 
 def test_pixels_that_are_all_nonfinite_are_junk_and_some_are_review():
-    assert judge(**with_flags(one_image(), ("nonfinite_pixels", 1.0)), settings=STRICT)["verdict"][0] == "junk"
-    assert judge(**with_flags(one_image(), ("nonfinite_pixels", 0.1)), settings=STRICT)["verdict"][0] == "review"
+    assert decide_archive(**with_flags(one_image(), ("nonfinite_pixels", 1.0)), settings=STRICT)["verdict"][0] == "junk"
+    assert (
+        decide_archive(**with_flags(one_image(), ("nonfinite_pixels", 0.1)), settings=STRICT)["verdict"][0] == "review"
+    )
 
 
 def test_a_stage_that_did_not_finish_leaves_an_unknown():
     for name in ("features", "predictions"):
         given_ = one_image()
         given_[name] = given_[name][:0]
-        row = judge(**given_, settings=STRICT).iloc[0]
+        row = decide_archive(**given_, settings=STRICT).iloc[0]
         assert (row["status"], row["verdict"], row["reasons"]) == ("failed", "unknown", ["not_judged"])
     blank = with_flags({**one_image(), "features": one_image()["features"][:0]}, ("blank", 0.0))
-    assert judge(**blank, settings=STRICT)["verdict"][0] == "junk"
+    assert decide_archive(**blank, settings=STRICT)["verdict"][0] == "junk"
 
 
 def failed_at(stage="detect", kind="timeout", error="TimeoutError: 60 s", micrograph_id="a" * 32) -> pd.DataFrame:
@@ -190,19 +197,19 @@ def test_a_quarantined_image_says_stage_kind_and_error():
     given_ = one_image()
     for name in ("features", "predictions"):
         given_[name] = given_[name][:0]
-    row = judge(**given_, settings=STRICT, failures=failed_at()).iloc[0]
+    row = decide_archive(**given_, settings=STRICT, failures=failed_at()).iloc[0]
     assert (row["status"], row["verdict"], row["reasons"]) == ("failed", "unknown", ["quarantined"])
     assert row["explanation"] == "Stage detect failed on it (timeout): TimeoutError: 60 s."
-    blank = judge(**with_flags(given_, ("blank", 0.0)), settings=STRICT, failures=failed_at()).iloc[0]
+    blank = decide_archive(**with_flags(given_, ("blank", 0.0)), settings=STRICT, failures=failed_at()).iloc[0]
     assert (blank["verdict"], blank["reasons"]) == ("junk", ["blank", "quarantined"])
 
 
 @pytest.mark.parametrize("failures", [failed_at(), failed_at(micrograph_id="c" * 32), failed_at(micrograph_id=None)])
 def test_a_failure_that_is_past_or_of_others_changes_nothing(failures):
-    assert judge(**one_image(), settings=STRICT, failures=failures)["verdict"][0] == "trust"
+    assert decide_archive(**one_image(), settings=STRICT, failures=failures)["verdict"][0] == "trust"
     unjudged = {**one_image(), "predictions": one_image()["predictions"][:0]}
     expected = "quarantined" if failures["micrograph_id"][0] == "a" * 32 else "not_judged"
-    assert judge(**unjudged, settings=STRICT, failures=failures)["reasons"][0] == [expected]
+    assert decide_archive(**unjudged, settings=STRICT, failures=failures)["reasons"][0] == [expected]
 
 
 @pytest.mark.parametrize(
@@ -212,7 +219,7 @@ def test_a_failure_that_is_past_or_of_others_changes_nothing(failures):
 def test_a_file_without_micrographs_says_what_the_catalog_says(status, code, outcome):
     given_ = one_image(status=status, reason="the file has no bytes", error="EOFError: nothing")
     given_["micrographs"] = given_["micrographs"][:0]
-    row = judge(**given_, settings=STRICT).iloc[0]
+    row = decide_archive(**given_, settings=STRICT).iloc[0]
     assert (row["status"], row["verdict"], row["reasons"]) == (outcome, "unknown", [code])
     assert pd.isna(row["micrograph_id"])
     if status != "ok":
@@ -223,22 +230,22 @@ def test_a_micrograph_that_occurs_twice_is_refused():
     given_ = one_image()
     for name in ("catalog", "micrographs", "features", "predictions"):
         with pytest.raises(ValueError, match="twice"):
-            judge(**{**given_, name: pd.concat([given_[name]] * 2)}, settings=STRICT)
+            decide_archive(**{**given_, name: pd.concat([given_[name]] * 2)}, settings=STRICT)
 
 
 def test_the_table_fits_its_schema_also_when_it_is_empty(archive):
     given_ = archive(40, 3)
     for table in (given_, {name: t[:0] for name, t in given_.items()}):
-        rows = judge(**table, settings=STRICT)
+        rows = decide_archive(**table, settings=STRICT)
         assert tables.conform(rows, tables.TRIAGE).to_pandas()["verdict"].tolist() == rows["verdict"].tolist()
     empty = {
         "catalog": tables.empty(tables.CATALOG),
         "micrographs": tables.empty(tables.MICROGRAPHS),
-        "features": pd.DataFrame({"micrograph_id": [], "n_detections": []}),
+        "features": pd.DataFrame({"micrograph_id": [], "n_detections": []}, dtype=object),
         "predictions": tables.empty(tables.PREDICTIONS),
         "flags": tables.empty(tables.FLAGS),
     }
-    rows = judge(**empty, settings=STRICT)
+    rows = decide_archive(**empty, settings=STRICT)
     assert len(rows) == 0
     assert list(rows.columns) == tables.TRIAGE.names
 
@@ -246,13 +253,47 @@ def test_the_table_fits_its_schema_also_when_it_is_empty(archive):
 def test_ten_thousand_rows_in_two_seconds(archive):
     given_ = archive(6500, 5)
     start = time.process_time()
-    rows = judge(**given_, settings=STRICT)
+    rows = decide_archive(**given_, settings=STRICT)
     assert len(rows) > 10_000
     assert time.process_time() - start < 2
 
 
-def test_rules_are_ordered_by_what_they_decide():
-    verdicts = [rule.verdict for rule in RULES]
-    order = ["junk", "unknown", "out_of_domain", "review", "note"]
-    assert sorted(verdicts, key=order.index) == verdicts
-    assert set(order) - {"note"} <= set(tables.VERDICTS)
+def test_rules_are_ordered_by_precedence():
+    assert sort_rules(RULES) == list(RULES)
+    assert sort_rules(RULES[::-1])[0].verdict == "junk"
+    assert set(PRECEDENCE) - {"note"} == set(tables.VERDICTS) - {"trust"}
+    assert len({rule.code for rule in RULES}) == len(RULES)
+
+
+DOUBTS = (
+    *(rule._replace(verdict="note", is_doubt=rule.code in ("blur", "drift", "charging")) for rule in RULES),
+    Rule("two_doubts", "review", "Two doubts together ask for a look.", min_doubts=2),
+    Rule("three_doubts", "junk", "Three doubts are too many.", min_doubts=3),
+)
+
+
+@pytest.mark.parametrize(
+    ("flags", "verdict", "reasons"),
+    [
+        (["blur"], "trust", ["blur"]),
+        (["blur", "blur"], "trust", ["blur"]),
+        (["blur", "saturation"], "trust", ["blur", "saturation"]),
+        (["blur", "drift"], "review", ["two_doubts", "blur", "drift"]),
+        (["charging", "drift", "blur"], "junk", ["three_doubts", "two_doubts", "blur", "drift", "charging"]),
+    ],
+)
+def test_two_doubts_make_a_review(flags, verdict, reasons):
+    flagged = with_flags(one_image(), *((flag, 2.0) for flag in flags))
+    rows = join_archive(**{name: table for name, table in flagged.items() if name != "flags"})
+    row = decide(rows, flagged["flags"], STRICT, DOUBTS).iloc[0]
+    assert (row["verdict"], row["reasons"]) == (verdict, reasons)
+    assert ("Two doubts together ask for a look." in row["explanation"]) == ("two_doubts" in reasons)
+
+
+def test_doubts_of_one_row_do_not_count_for_another():
+    flagged = with_flags(one_image(), ("blur", 2.0))
+    other = one_image(micrograph_id="c" * 32, uri="b.tif")
+    other["flags"] = with_flags(one_image(), ("drift", 2.0))["flags"].assign(micrograph_id="c" * 32)
+    both = {name: pd.concat([flagged[name], other[name]], ignore_index=True) for name in flagged}
+    rows = join_archive(**{name: table for name, table in both.items() if name != "flags"})
+    assert decide(rows, both["flags"], STRICT, DOUBTS)["verdict"].tolist() == ["trust", "trust"]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from emqa_dask import __version__, domain_distance, imaging_conditions, models, output_folders, tables
 from emqa_dask.number_ranges import check_number
-from emqa_dask.pipeline.commands.verdicts import cohorts
+from emqa_dask.pipeline.commands.report_copies import label_acquisition_groups
 from emqa_dask.pipeline.tasks.predict import joined
 from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.pipeline.workspace.detectors import names_of
@@ -154,7 +154,7 @@ def _fit_detector(
     detections = labelled.detections[labelled.detections["detector"] == name]
     truth = compute_true_quality(detections, boxes, rule, iou, settings.featurise.score_floor)
     rows = labelled.rows
-    acquisition = cohorts(rows).fillna("").astype(str)
+    acquisition = label_acquisition_groups(rows).fillna("").astype(str)
     session = acquisition + "|" + rows["uri"].str.rpartition("/")[0]
     found = calibration.calibrate_quality_model(
         features,

@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from emqa_dask import __version__, models, tables
-from emqa_dask.pipeline.commands.verdicts import judged
+from emqa_dask.pipeline.commands.report_verdicts import decide_batches
 from emqa_dask.pipeline.workspace import provenance
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
 from emqa_dask.report import page, spreadsheet
@@ -24,7 +24,7 @@ from emqa_dask.report.classes import Classes, ClassifierSection, most_drifted
 from emqa_dask.report.overview import Overview
 from emqa_dask.settings import Settings, digest, dump
 from emqa_dask.store import files, layout, parts
-from emqa_dask.triage.rules import OF_CLASSIFIERS, RULES
+from emqa_dask.triage.rules import CLASSIFIER_CODES, RULES
 
 PACKAGES = ("dask", "distributed", "zarr", "numpy", "scipy", "opencv-python-headless", "scikit-learn", "rosettasciio")
 TOGETHER = 24  # partitions whose shown images' detections are in memory at a time
@@ -59,7 +59,7 @@ def report(root: str, source: str, settings: Settings, run_facts: RunFacts) -> b
         write_flags = stack.enter_context(parts.open_table_writer(layout.flags_uri(root), tables.FLAGS))
         csv = stack.enter_context(files.write_whole(layout.triage_csv_uri(root)))
         csv.write(spreadsheet.triage_csv(tables.empty(tables.TRIAGE)).encode())
-        for triage, flags, classified in judged(root, settings, run_facts.failures):
+        for triage, flags, classified in decide_batches(root, settings, run_facts.failures):
             write_triage(triage)
             write_flags(flags)
             csv.write(spreadsheet.triage_csv(triage, header=False).encode())
@@ -176,7 +176,7 @@ def _page(
         n += len(rows)
     shown = pd.concat(shown, ignore_index=True)
     boxes, pictures, maps = _drawings(root, shown, settings)
-    rules = [rule for rule in RULES if section or rule.code not in OF_CLASSIFIERS]
+    rules = [rule for rule in RULES if section or rule.code not in CLASSIFIER_CODES]
     return page.render(overview, column, shown, boxes, pictures, facts, settings.triage, rules, section, maps)
 
 

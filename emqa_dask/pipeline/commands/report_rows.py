@@ -1,0 +1,133 @@
+"""The rows that verdicts are decided from: one pass over the tables of a workspace, checked against its ledger."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from emqa_dask import tables
+from emqa_dask.pipeline.commands.report_copies import MicrographIndex
+from emqa_dask.pipeline.workspace import micrograph_ledger
+from emqa_dask.pipeline.workspace.acquisition_groups import name_groups
+from emqa_dask.pipeline.workspace.detectors import names_of
+from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
+from emqa_dask.settings import Flags, Settings
+from emqa_dask.store import layout, parts
+from emqa_dask.store.spill import ExternalSort
+from emqa_dask.triage.detector_choice import select_detector
+from emqa_dask.triage.flags import flag_images
+from emqa_dask.triage.rows import (
+    EVIDENCE_COLUMNS,
+    FEATURE_COLUMNS,
+    FILE_COLUMNS,
+    MICROGRAPH_COLUMNS,
+    ROWS,
+    describe_failures,
+    join_tables,
+    list_files,
+)
+
+LEDGER_COLUMNS = ["micrograph_id", *MICROGRAPH_COLUMNS, "pixel_sha256", "dtype", "instrument", "magnification"]
+LEDGER_COLUMNS += ["partition"]
+COLUMNS = {  # of each table that are read
+    "features": ["micrograph_id", *FEATURE_COLUMNS, *tables.IMAGE_STATISTICS, "signature"],
+    "evidence": ["micrograph_id", "detector", *EVIDENCE_COLUMNS],
+    "predictions": tables.PREDICTIONS.names,
+    "classifications": tables.CLASSIFICATIONS.names,
+}
+FLAG_TYPE = pa.struct([field for field in tables.FLAGS if field.name != "micrograph_id"])
+NUMBERED_ROWS = ROWS.append(pa.field("number", pa.int32()))  # position of a micrograph in the ledger, of current ones
+SPILLED_ROWS = NUMBERED_ROWS.append(pa.field("flags", pa.list_(FLAG_TYPE)))
+
+
+def gather_rows(
+    root: str, settings: Settings, failures: pd.DataFrame, runs: ExternalSort, index: MicrographIndex
+) -> None:
+    """Put all rows (SPILLED_ROWS) of files and micrographs into `runs`, and all micrographs into `index`.
+
+    Raises ValueError for a micrograph that occurs twice or that the ledger does not have, and for impossible intervals.
+    """
+    for rows, made in _read_batches(root, settings):
+        signatures = made["features"].set_index("micrograph_id")["signature"].reindex(rows["micrograph_id"])
+        numbers = np.arange(index.n_micrographs, index.n_micrographs + len(rows), dtype="int32")
+        index.add(rows, signatures)
+        rows["failure"] = describe_failures(rows["micrograph_id"], failures)
+        if "classifications" in made:
+            rows["cohort"] = name_groups(rows)
+        flat = join_tables(rows, made["features"], made["predictions"], made.get("classifications"))
+        flat = tables.conform(flat.assign(number=numbers), NUMBERED_ROWS)
+        runs.add(flat.append_column("flags", _list_flags(rows, made["features"], settings.flags)))
+    columns = ["uri", "content_sha256", *FILE_COLUMNS, "is_present"]
+    for catalog in parts.iterate_table(layout.catalog_uri(root), tables.CATALOG, columns):
+        catalog["status"] = catalog["status"].where(catalog["is_present"].ne(False), "removed")
+        flat = tables.conform(list_files(catalog), NUMBERED_ROWS)
+        runs.add(flat.append_column("flags", pa.nulls(len(flat), pa.list_(FLAG_TYPE))))
+
+
+def _read_batches(root: str, settings: Settings) -> Iterator[tuple[pd.DataFrame, dict[str, pd.DataFrame]]]:
+    """(rows of the ledger, rows of each table of COLUMNS for them), some thousand micrographs at a time.
+
+    `predictions` are those of select_detector(), which contain `evidence`.
+    """
+    folder_names = {table: folder for table, folder in folders(settings).items() if table in COLUMNS}
+    part_names = {table: set(parts.list_parts(root, folder)) for table, folder in folder_names.items()}
+    detector_order = list(names_of(settings.detect))
+    for ledger, is_current in micrograph_ledger.ledger(root, LEDGER_COLUMNS):
+        rows = ledger[is_current].reset_index(drop=True)
+        if rows.empty:
+            continue
+        _check_unique(rows[["micrograph_id"]], "the ledger")
+        made = {}
+        for table, folder in folder_names.items():
+            names = [name for name in rows["partition"].unique() if name in part_names[table]]
+            made[table] = parts.read_table(root, folder, SCHEMAS[table], COLUMNS[table], partitions=names)
+            keys = [name for name in ("micrograph_id", "detector") if name in COLUMNS[table]]
+            _check_unique(made[table][keys], folder)
+            _check_in_ledger(made[table]["micrograph_id"], ledger["micrograph_id"], folder)
+        _check_intervals(made["predictions"], folder_names["predictions"])
+        made["predictions"] = select_detector(
+            made.pop("evidence"), made["predictions"], detector_order, settings.triage.max_ood_distance
+        )
+        yield rows, made
+
+
+def _list_flags(rows: pd.DataFrame, features: pd.DataFrame, settings: Flags) -> pa.ListArray:
+    """Flags of each of `rows`, as lists of FLAG_TYPE."""
+    aligned = features.set_index("micrograph_id").reindex(rows["micrograph_id"]).reset_index()
+    flags = flag_images(aligned, settings)
+    positions = pd.Index(rows["micrograph_id"]).get_indexer(flags["micrograph_id"])
+    ends = np.searchsorted(positions, np.arange(len(rows) + 1)).astype("int32")
+    details = tables.conform(flags, tables.FLAGS).drop_columns("micrograph_id").to_struct_array().combine_chunks()
+    return pa.ListArray.from_arrays(pa.array(ends), details)
+
+
+def _check_unique(keys: pd.DataFrame, source: str) -> None:
+    if keys.duplicated().any():
+        first = keys[keys.duplicated()].iloc[0]
+        raise ValueError(", ".join(f"{name} {value!r}" for name, value in first.items()) + f" occurs twice in {source}")
+
+
+def _check_in_ledger(ids: pd.Series, ledger_ids: pd.Series, folder: str) -> None:
+    is_unknown = ~ids.isin(ledger_ids)
+    if is_unknown.any():
+        unknown = ids[is_unknown].iloc[0]
+        raise ValueError(f"{folder} has micrograph {unknown!r}, which the ledger does not have: {_remedy(folder)}")
+
+
+def _check_intervals(predictions: pd.DataFrame, folder: str) -> None:
+    """ValueError unless 0 <= low <= mean <= high <= 1 wherever these are known."""
+    for name in ("predicted_f1", "predicted_precision", "predicted_recall"):
+        low, mean, high = (predictions[name + end].to_numpy() for end in ("_low", "", "_high"))
+        is_wrong = (low > mean) | (mean > high) | (low < 0) | (high > 1)
+        if is_wrong.any():
+            k = int(np.flatnonzero(is_wrong)[0])
+            micrograph = predictions["micrograph_id"].iloc[k]
+            raise ValueError(
+                f"{folder}: micrograph {micrograph} has a {name} of {mean[k]:g} in an interval of {low[k]:g} to "
+                f"{high[k]:g}, which cannot be: {_remedy(folder)}"
+            )
+
+
+def _remedy(folder: str) -> str:
+    return f"delete the folder {folder} of the workspace and run `emqa triage` again, which makes it anew"

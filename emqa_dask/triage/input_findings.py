@@ -1,0 +1,54 @@
+"""Findings from the catalog (is the file readable?) and from the flags of images."""
+
+from collections.abc import Collection
+
+import numpy as np
+import pandas as pd
+
+from emqa_dask.triage.findings import make_findings, write_sentences
+from emqa_dask.triage.rules import MEANINGS, UNLISTED
+
+
+def list_file_findings(rows: pd.DataFrame) -> pd.DataFrame:
+    """Files without micrographs, and micrographs of files that were read in part.
+
+    rows: as complete_rows() returns them.
+    """
+    text = _describe_file(rows)
+    is_file = rows["is_file"]
+    is_lost = ~is_file & (rows["reason"].fillna("").ne("") | rows["file_status"].eq("failed"))
+    damage = rows["damage"]
+    return pd.concat(
+        [
+            make_findings(is_file & rows["status"].eq("failed"), "not_readable", text),
+            make_findings(is_file & rows["status"].eq("skipped"), "not_a_micrograph", text),
+            make_findings(is_file & rows["status"].eq("ok"), "not_stored", MEANINGS["not_stored"]),
+            make_findings(is_file & rows["status"].eq("removed"), "removed", MEANINGS["removed"]),
+            make_findings(is_lost, "frames_lost", text),
+            make_findings(damage.notna(), "damaged_pixels", write_sentences(damage.fillna(""))),
+        ]
+    )
+
+
+def _describe_file(rows: pd.DataFrame) -> pd.Series:
+    """Reason of the file's status, with the error in brackets unless the reason contains it."""
+    reason = rows["reason"].fillna("").astype(str)
+    error = rows["error"].fillna("").astype(str)
+    is_new = np.array([e not in r for e, r in zip(error, reason, strict=True)], bool)
+    text = write_sentences(reason) + (" (" + error + ")").where(is_new, "")
+    return text.str.strip().where(text.str.strip().ne(""), "No reason was recorded.")
+
+
+def list_flag_findings(rows: pd.DataFrame, flags: pd.DataFrame, codes: Collection[str]) -> pd.DataFrame:
+    """The flags (rows of tables.FLAGS) of micrographs in `rows`; a flag that is not in `codes` is `unlisted`."""
+    positions = pd.Series(rows.index, index=rows["micrograph_id"])
+    positions = positions[positions.index.notna()]
+    flags = flags[flags["micrograph_id"].isin(positions.index)]
+    has_no_pixel = flags["flag"].eq("nonfinite_pixels") & flags["value"].ge(1)
+    code = flags["flag"].astype(object).where(~has_no_pixel, "no_finite_pixels")
+    is_listed = code.isin(list(codes))
+    text = flags["text"].astype(object).where(flags["text"].notna() & flags["text"].ne(""), code)
+    text = text.where(is_listed, "Flag '" + flags["flag"].astype(object) + "': " + text)
+    row = positions.reindex(flags["micrograph_id"]).to_numpy().astype("int64")
+    code = code.where(is_listed, UNLISTED).to_numpy(object)
+    return pd.DataFrame({"row": row, "code": code, "text": write_sentences(text).to_numpy(object)})

@@ -1,0 +1,92 @@
+"""Findings from detections and the predicted F1."""
+
+import numpy as np
+import pandas as pd
+
+from emqa_dask.settings import Triage
+from emqa_dask.triage.findings import format_numbers, make_findings, write_sentences
+from emqa_dask.triage.rules import MEANINGS
+
+N_BECAUSE = 2  # reasons of a predicted F1 that an explanation contains; more make it long
+
+
+def list_prediction_findings(rows: pd.DataFrame, is_open: pd.Series, settings: Triage) -> pd.DataFrame:
+    """Stages that failed, and micrographs whose detections or predicted F1 do not suffice for trust.
+
+    rows: as complete_rows() returns them. `is_open`: rows of micrographs that are not junk; about the others,
+    detections say nothing. Out of the domain, the predicted F1 says nothing.
+    """
+    is_complete = is_open & rows["is_complete"]
+    is_out = is_complete & rows["ood_distance"].gt(settings.max_ood_distance)
+    is_count_zero = rows["n_detections"].eq(0).fillna(False).astype(bool)
+    is_empty = is_complete & (is_count_zero | rows["evidence"].eq("no_detections"))
+    failure = rows["failure"].where(~rows["is_complete"], None)  # a later run has made good an old failure
+    is_unfinished = is_open & ~rows["is_complete"] & failure.isna()
+    return pd.concat(
+        [
+            make_findings(failure.notna(), "quarantined", write_sentences(failure)),
+            make_findings(is_unfinished, "not_judged", MEANINGS["not_judged"]),
+            make_findings(is_out, "out_of_domain", _describe_distance(rows, settings)),
+            make_findings(is_open & rows["is_nm_per_pixel_suspect"], "pixel_size_suspect", _describe_pixel_size(rows)),
+            make_findings(is_empty, "no_detections", MEANINGS["no_detections"]),
+            make_findings(is_complete & rows["is_capped"], "too_many_blobs", _describe_cap(rows)),
+            _list_f1_findings(rows, is_complete & ~is_out & ~is_empty, settings),
+        ]
+    )
+
+
+def _list_f1_findings(rows: pd.DataFrame, is_rated: pd.Series, settings: Triage) -> pd.DataFrame:
+    """Missing and low predicted F1, of the rows where `is_rated` holds."""
+    low = rows["predicted_f1_low"]
+    is_missing = is_rated & low.isna()
+    has_no_model = rows["evidence"].eq("no_model")
+    return pd.concat(
+        [
+            make_findings(
+                is_missing & ~has_no_model, "no_prediction", "No F1 could be predicted from these detections."
+            ),
+            make_findings(is_missing & has_no_model, "no_prediction", "No model predicts the F1 of this detector."),
+            make_findings(is_rated & low.lt(settings.trust_f1), "low_predicted_f1", describe_f1(rows, settings)),
+        ]
+    )
+
+
+def _describe_distance(rows: pd.DataFrame, settings: Triage) -> pd.Series:
+    # Rounded away from trust: 1.001 is above a limit of 1.
+    distance = format_numbers("{:.2f}", np.ceil(rows["ood_distance"] * 100 - 1e-6) / 100)
+    end = f", and the limit is {settings.max_ood_distance:g}: no predicted F1 can be relied on here."
+    return "Distance to the training images is " + distance + end
+
+
+def _describe_pixel_size(rows: pd.DataFrame) -> pd.Series:
+    size = format_numbers("{:.4g}", rows["nm_per_pixel"])
+    return "Pixel size " + size + " nm is about 10x or 100x off the other images of its cohort."
+
+
+def _describe_cap(rows: pd.DataFrame) -> pd.Series:
+    n_detections = rows["n_detections"].astype(str)
+    return (
+        "The detector stopped at its cap with " + n_detections + " detections, so objects are missing from the count."
+    )
+
+
+def describe_f1(rows: pd.DataFrame, settings: Triage) -> pd.Series:
+    """Predicted F1 with its interval, the limit of trust, and the main reasons of the prediction."""
+    limit = f"{settings.trust_f1:g}"
+    low = rows["predicted_f1_low"]
+    ends = (
+        f"; trust asks for a lower end of {limit}.",
+        f", and its lower end reaches the {limit} that trust asks for.",
+    )
+    ends = np.array(ends, object)[low.ge(settings.trust_f1).to_numpy(int)]
+    # Rounded away from trust, so that no sentence says that 0.70 is below 0.7.
+    columns = (rows["predicted_f1"], np.floor(low * 100 + 1e-6) / 100, rows["predicted_f1_high"], ends)
+    texts = [f"Predicted F1 is {m:.2f} ({a:.2f} to {b:.2f}){end}" for m, a, b, end in zip(*columns, strict=True)]
+    texts = [text + _describe_reasons(reasons) for text, reasons in zip(texts, rows["because"], strict=True)]
+    return pd.Series(texts, index=rows.index, dtype=object)
+
+
+def _describe_reasons(because: object) -> str:
+    """The main reasons of a prediction as a sentence, with a blank in front; "" without any."""
+    reasons = list(because)[:N_BECAUSE] if isinstance(because, list | tuple | np.ndarray) else []
+    return f" Mostly: {'; '.join(reasons)}." if reasons else ""
