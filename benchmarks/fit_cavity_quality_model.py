@@ -1,6 +1,6 @@
-"""Fits the bundled judge `cavity-tem-f1`: F1, precision and recall of the bundled network, on synthetic cohorts.
+"""Fits the bundled quality model `cavity-tem-f1`: F1, precision and recall of the network, on synthetic cohorts.
 
-python benchmarks/fit_cavity_quality_model.py [--detector cavity-tem] [--images 40] [--cache DIR] [--study DIR]
+python -m benchmarks.fit_cavity_quality_model [--detector cavity-tem] [--images 40] [--cache DIR] [--study DIR]
 
 The truth is exact, because the images are drawn. With --study, the folder that studies/labelled_cohorts.py wrote, its
 figures go on the card. Ends with the verdicts on photographs, plots, diffraction patterns, blanks and noise: exit 1
@@ -21,13 +21,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-sys.path.insert(0, str(Path(__file__).parent / "studies"))
-
-import cohort_images
-import labelled_cohorts
-from cohort_images import IOU, RULE
-
 import emqa_dask
+from benchmarks.studies import cohort_images, labelled_cohorts
+from benchmarks.studies.cohort_images import IOU, RULE
 from emqa_dask import domain_distance, models, tables
 from emqa_dask.detect.log import detect_image
 from emqa_dask.pipeline.tasks import measure, predict
@@ -42,8 +38,8 @@ from emqa_dask.triage.flags import flag_images
 from emqa_dask.triage.rows import join_tables, list_files
 
 FOREIGN = ("photograph", "plot", "diffraction", "eds_map", "blank", "noise")
-# Features of the network alone: a judge that asks for the agreement with LoG says nothing where LoG did not run. And
-# small ones: for three targets a process of 600 rows takes 9 MB and a forest of 100 trees to the last row 5.
+# Features of the network alone: a model that needs the agreement with LoG predicts nothing where LoG did not run. And
+# small models: for three targets a process of 600 rows takes 9 MB and a forest of 100 trees to the last row 5.
 ALONE = {
     name: of
     for name, of in labelled_cohorts.CANDIDATES.items()
@@ -54,7 +50,7 @@ ALONE = {
 def fit(
     rows: pd.DataFrame, detector: str, score_floor: float
 ) -> tuple[quality_model.QualityModel, str, dict[str, float]]:
-    """A judge on rows of cohort_images.table(), its candidate, and all candidates' errors on left-out cohorts."""
+    """A quality model of cohort_images.table(), its candidate, and the candidates' errors on left-out cohorts."""
     cohorts = rows["cohort"].to_numpy()
     found = labelled_cohorts.choose(rows, cohorts, ALONE)
     kind, columns = ALONE[found.name]

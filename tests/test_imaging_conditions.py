@@ -1,6 +1,5 @@
 """Measures of the shift between imaging conditions: their laws, and the study on measured losses."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -9,28 +8,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from emqa_dask import imaging_conditions
-from emqa_dask.imaging_conditions import (
-    ImagingSettings,
+from benchmarks.studies import transfer
+from benchmarks.studies.imaging_measures import (
     compute_information,
     compute_missing_information,
     compute_overlap,
-    compute_phase_shift,
     fit_phase_shift,
 )
+from emqa_dask import imaging_conditions
+from emqa_dask.imaging_conditions import ImagingSettings, compute_phase_shift
 
-STUDY = Path(__file__).parents[1] / "benchmarks/studies/transfer.py"
 LOSSES = Path(__file__).parents[2] / "shared/data/hrtem_ood_loss/mini_df.csv.gz"
 DEFOCI = [-25.0, -10.0, -5.0, 5.0, 10.0, 25.0]
 PAIRS = [(ImagingSettings(a), ImagingSettings(b)) for a in DEFOCI for b in DEFOCI]
-
-
-@pytest.fixture
-def study(monkeypatch):
-    spec = importlib.util.spec_from_file_location("transfer_study", STUDY)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize(("train", "test"), PAIRS)
@@ -150,11 +140,11 @@ def networks(seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def test_the_study_judges_every_condition_with_the_others_fit(study, tmp_path, monkeypatch, capsys):
+def test_the_study_judges_every_condition_with_the_others_fit(tmp_path, monkeypatch, capsys):
     table = tmp_path / "table.csv.gz"
     networks().to_csv(table, index=False)
     monkeypatch.setattr(sys, "argv", ["transfer.py", "--out", str(tmp_path / "out"), "--data", str(table), "--draws=1"])
-    study.main()
+    transfer.main()
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     pairs = pd.read_csv(tmp_path / "out/pairs.csv")
     assert len(pairs) == summary["pairs"] == 40
@@ -162,19 +152,19 @@ def test_the_study_judges_every_condition_with_the_others_fit(study, tmp_path, m
     assert summary["spearman"]["signed_shift"] > max(0.9, summary["spearman"]["difference_nm"])
     for fit in summary["held_out_fits"]:
         rest = pairs[pairs["train_nm"] != fit["left_out_nm"]]
-        assert fit_phase_shift(*study.conditions(rest), rest["loss"]) == (fit["outward"], fit["plane_nm"])
+        assert fit_phase_shift(*transfer.conditions(rest), rest["loss"]) == (fit["outward"], fit["plane_nm"])
 
 
-def test_a_study_without_data_says_what_to_give(study, tmp_path, monkeypatch, capsys):
+def test_a_study_without_data_says_what_to_give(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["transfer.py", "--out", str(tmp_path), "--data", str(tmp_path / "none.csv.gz")])
     with pytest.raises(SystemExit):
-        study.main()
+        transfer.main()
     assert "--data" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not LOSSES.exists(), reason="the measured losses (shared/data/hrtem_ood_loss) are not here")
-def test_on_measured_losses_the_signed_shift_ranks_better_than_the_difference_of_defocus(study):
-    pairs, fits = study.measure(study.losses(pd.read_csv(LOSSES), "pretrain_defocus", "best_pretrain_val"))
+def test_on_measured_losses_the_signed_shift_ranks_better_than_the_difference_of_defocus():
+    pairs, fits = transfer.measure(transfer.losses(pd.read_csv(LOSSES), "pretrain_defocus", "best_pretrain_val"))
     scores = pairs.drop(columns=["train_nm", "test_nm"]).corr("spearman")["loss"]
     assert len(pairs) == 40
     assert scores["difference_nm"] == pytest.approx(0.76, abs=0.01)

@@ -1,6 +1,6 @@
 """The study of Li et al., Digital Discovery 4 (2025) 987, from a table in their format, with honest columns beside.
 
-python benchmarks/studies/detection_f1.py TABLE.csv --out DIR          some minutes; --repeats 2 --no-sweep is quicker
+python -m benchmarks.studies.detection_f1 TABLE.csv --out DIR          some minutes; --repeats 2 --no-sweep is quicker
 
 Writes table2.csv (every split, and all, under each protocol), table3.csv (F1, precision, recall, swelling error),
 importance.csv, feature_sweep.csv, classification.csv, predictions.csv, summary.json, and figures 3 to 9 as PNG.
@@ -28,13 +28,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import detection_f1_figures as draw
-
-from emqa_dask.predict import conformal, cross_validation, importance, regressors
+from benchmarks.studies import detection_f1_figures as draw
+from benchmarks.studies import feature_importance
+from benchmarks.studies.published_table import is_grouped, list_repeated_rows, read_published
+from emqa_dask.predict import conformal, cross_validation, regressors
 from emqa_dask.predict.forest import PAPER_FEATURES
-from emqa_dask.predict.published import is_grouped, read_published, repeated
 from emqa_dask.tables import DETECTION_FEATURES
 
 METRICS = ["rmse", "mae", "r2", "nrmse", "nmae"]
@@ -173,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> dict:
         sys.exit(f"detection_f1: {error}")
     out = options.out
     out.mkdir(parents=True, exist_ok=True)
-    for note in (notes := repeated(table)):
+    for note in (notes := list_repeated_rows(table)):
         print("note:", note)
     study = Study(table, PAPER_FEATURES)
     several = table["split"].nunique() > 1
@@ -204,12 +202,12 @@ def main(arguments: Sequence[str] | None = None) -> dict:
     print(table3.round(3).to_string(index=False), flush=True)
 
     candidates = [name for name in DETECTION_FEATURES if name in table]
-    ranking = importance.rank(table, true, candidates)
+    ranking = feature_importance.rank_features(table, true, candidates)
     shares = pd.DataFrame({"feature": ranking.columns, "mean_absolute_shap": ranking.importance})
     shares.to_csv(out / "importance.csv", index=False)
     draw.shap_summary(out, ranking, table)
     if not options.no_sweep:
-        curve = importance.sweep(table, true, ranking.columns, repeats=min(2, options.repeats))
+        curve = feature_importance.sweep_feature_counts(table, true, ranking.columns, repeats=min(2, options.repeats))
         curve.to_csv(out / "feature_sweep.csv", index=False)
         draw.feature_sweep(out, curve)
     draw.histograms(out, table)

@@ -12,8 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from emqa_dask.predict.importance import Ranking
-from emqa_dask.predict.published import is_grouped
+from benchmarks.studies.feature_importance import Ranking
+from benchmarks.studies.published_table import is_grouped
 
 # as in the paper
 GROUPED = "tab:green"

@@ -1,6 +1,6 @@
 """How well F1 is predicted on cohorts never seen: synthetic and real labelled images, with the bundled detector.
 
-python benchmarks/studies/labelled_cohorts.py --out DIR [--detector cavity-tem] [--images 40] [--cache DIR]
+python -m benchmarks.studies.labelled_cohorts --out DIR [--detector cavity-tem] [--images 40] [--cache DIR]
 
 Nested: for every left-out cohort the candidate (model and features) and the interval's widths come from folds of the
 other cohorts alone. Writes `rows.csv` (one an image and protocol), `cohorts.csv`, `tried.csv`, `summary.json` and
@@ -20,13 +20,13 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-import cohort_images
 import numpy as np
 import pandas as pd
-from labelled_cohorts_figures import draw_figures
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from benchmarks.studies import cohort_images
+from benchmarks.studies.labelled_cohorts_figures import draw_figures
 from emqa_dask import domain_distance, models
 from emqa_dask.predict import conformal, cross_validation, regressors
 from emqa_dask.predict.forest import PAPER_FEATURES, SCALE_FREE_FEATURES, select_values

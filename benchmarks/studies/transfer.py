@@ -18,13 +18,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
-from emqa_dask.imaging_conditions import (
-    ImagingSettings,
-    compute_missing_information,
-    compute_overlap,
-    compute_phase_shift,
-    fit_phase_shift,
-)
+from benchmarks.studies.imaging_measures import compute_missing_information, compute_overlap, fit_phase_shift
+from emqa_dask.imaging_conditions import ImagingSettings, compute_phase_shift
 
 DATA = Path(__file__).parents[3] / "shared/data/hrtem_ood_loss/mini_df.csv.gz"
 AIM = 0.85

@@ -12,12 +12,12 @@ from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern,
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from benchmarks.studies import feature_importance
 from emqa_dask import imaging_conditions, models, tables
 from emqa_dask.predict import (
     conformal,
     cross_validation,
     gaussian_process,
-    importance,
     quality_files,
     quality_fit,
     quality_model,
@@ -343,17 +343,19 @@ def test_leaving_one_out_leaves_its_images_out_too():
     assert len(folds[0][0]) == 3  # row 2 shows an image of group a
 
 
-def test_the_ranking_finds_the_feature_that_matters_and_the_sweep_improves_by_it():
+def test_ranking_finds_the_feature_that_lowers_the_error():
     table = labelled(80, 17)
     columns = ("recall", "mean_size", "score_fraction_8")
-    ranking = importance.rank(table, table["true_f1"], columns, "boosting")
+    ranking = feature_importance.rank_features(table, table["true_f1"], columns, "boosting")
     assert ranking.columns[0] == "score_fraction_8"
     assert (np.diff(ranking.importance) <= 0).all()
-    curve = importance.sweep(table, table["true_f1"], ranking.columns[::-1], "boosting", table["group"])
+    curve = feature_importance.sweep_feature_counts(
+        table, table["true_f1"], ranking.columns[::-1], "boosting", table["group"]
+    )
     assert curve["n_features"].tolist() == [1, 2, 3]
     assert curve["rmse"].iloc[-1] < 0.8 * curve["rmse"].iloc[0]
     with pytest.raises(ValueError, match="Gaussian"):
-        importance.rank(table, table["true_f1"], columns, "gaussian_process")
+        feature_importance.rank_features(table, table["true_f1"], columns, "gaussian_process")
 
 
 def test_imaging_conditions_unlike_those_of_training_count_as_a_distance(tmp_path):

@@ -49,34 +49,13 @@ def read_published(path: str | Path) -> pd.DataFrame:
     raw = pd.read_csv(path, skipinitialspace=True)
     if raw.empty:
         raise ValueError(f"{path}: the table has no rows")
-    found = {}
-    missing = []
-    keys = {re.sub(r"[^a-z0-9]", "", str(column).lower()): column for column in reversed(raw.columns)}
-    for name, spellings in {**_NAMES, **_FRACTIONS}.items():
-        column = next((keys[s] for s in spellings if s in keys), None)
-        if column is not None:
-            found[name] = raw[column]
-        elif name in _BINS:
-            column = next((keys[s] for s in _BINS[name] if s in keys), None)
-            if column is None:
-                missing.append(_BINS[name][0].replace("num0", "num_0."))
-            else:
-                found[name] = _numbers(raw[column]) / _numbers(found["n_detections"])
-        elif name not in _OPTIONAL:
-            missing.append(f"{name} ({spellings[0]})")
-        if name == "n_detections" and column is None:
-            break
-    if missing:
-        raise ValueError(f"{path}: the table lacks {', '.join(missing)}; it has {', '.join(map(str, raw.columns))}")
-    table = pd.DataFrame({n: v if n in ("image", "split") else _numbers(v) for n, v in found.items()})
-    table["image"] = table["image"].astype(str).str.strip()
-    table["split"] = table["split"].astype(str).str.split().str.join("").str.replace(":", ": ")
+    table = _rename_columns(raw, path)
 
     def name_row(i: object) -> str:
         return f"row {i} (line {i + 2}, image {table['image'][i]!r}, split {table['split'][i]})"
 
-    nothing = (table["precision"] == 0) & (table["recall"] == 0)
-    table["true_f1"] = table["true_f1"].where(~(table["true_f1"].isna() & nothing), 0.0)
+    is_nothing = (table["precision"] == 0) & (table["recall"] == 0)
+    table["true_f1"] = table["true_f1"].where(~(table["true_f1"].isna() & is_nothing), 0.0)
     unusable = [
         f"{column}: {', '.join(map(name_row, table.index[bad]))}"
         for column in table.columns.drop(["image", "split", "swelling_error"], errors="ignore")
@@ -91,23 +70,54 @@ def read_published(path: str | Path) -> pd.DataFrame:
     return table
 
 
-def _numbers(column: pd.Series) -> pd.Series:
+def _rename_columns(raw: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The columns of a published file with this package's names; ValueError names those that are missing."""
+    keys = {re.sub(r"[^a-z0-9]", "", str(column).lower()): column for column in reversed(raw.columns)}
+    found = {}
+    missing = []
+    for name, spellings in {**_NAMES, **_FRACTIONS}.items():
+        column = _find_column(keys, spellings)
+        if column is not None:
+            found[name] = raw[column]
+        elif name in _BINS:
+            column = _find_column(keys, _BINS[name])
+            if column is None:
+                missing.append(_BINS[name][0].replace("num0", "num_0."))
+            else:
+                found[name] = _to_numbers(raw[column]) / _to_numbers(found["n_detections"])
+        elif name not in _OPTIONAL:
+            missing.append(f"{name} ({spellings[0]})")
+        if name == "n_detections" and column is None:
+            break
+    if missing:
+        raise ValueError(f"{path}: the table lacks {', '.join(missing)}; it has {', '.join(map(str, raw.columns))}")
+    table = pd.DataFrame({n: v if n in ("image", "split") else _to_numbers(v) for n, v in found.items()})
+    table["image"] = table["image"].astype(str).str.strip()
+    table["split"] = table["split"].astype(str).str.split().str.join("").str.replace(":", ": ")
+    return table
+
+
+def _find_column(keys: dict[str, object], spellings: tuple[str, ...]) -> object | None:
+    return next((keys[spelling] for spelling in spellings if spelling in keys), None)
+
+
+def _to_numbers(column: pd.Series) -> pd.Series:
     return pd.to_numeric(column, errors="coerce").astype(np.float64)
 
 
-def repeated(table: pd.DataFrame) -> list[str]:
-    """What to know of images with several rows in one split: how many, and which rows are the same in every value."""
-    several = table.duplicated(["image", "split"], keep=False)
-    same = table.duplicated(keep="first")
-    said = []
-    if several.any():
-        names = table.loc[several].groupby(["image", "split"]).size()
-        said.append(f"{len(names)} images have more than one row in one split ({int(names.sum())} rows)")
-    said += [
+def list_repeated_rows(table: pd.DataFrame) -> list[str]:
+    """Notes on images with several rows in one split: their number, and the rows that are equal in every value."""
+    is_repeated = table.duplicated(["image", "split"], keep=False)
+    is_equal = table.duplicated(keep="first")
+    notes = []
+    if is_repeated.any():
+        counts = table.loc[is_repeated].groupby(["image", "split"]).size()
+        notes.append(f"{len(counts)} images have more than one row in one split ({int(counts.sum())} rows)")
+    notes += [
         f"row {i} (image {table['image'][i]!r}, split {table['split'][i]}) repeats another in every value"
-        for i in table.index[same]
+        for i in table.index[is_equal]
     ]
-    return said
+    return notes
 
 
 def is_grouped(split: str) -> bool:

@@ -1,24 +1,14 @@
 """Laws of the study of cohorts never seen: drawing, choosing inside what is left, figures, caches of a network."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.studies import cohort_images, labelled_cohorts
 from emqa_dask import models
 from emqa_dask.predict import quality_files, quality_fit, quality_model
 from emqa_dask.settings import Settings
 from emqa_dask.tables import DETECTION_FEATURES
-
-STUDIES = Path(__file__).parents[2] / "benchmarks" / "studies"
-sys.path.insert(0, str(STUDIES))
-try:
-    import cohort_images
-    import labelled_cohorts
-finally:
-    sys.path.remove(str(STUDIES))
 
 SOME = {name: labelled_cohorts.CANDIDATES[name] for name in ("mixed process of the published eight",)}
 SOME["extra trees, scale-free"] = labelled_cohorts.CANDIDATES["extra trees, scale-free"]

@@ -1,19 +1,17 @@
 """The published table in both layouts: what is read, what is refused and how its rows are named; the study on it."""
 
-import importlib.util
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from emqa_dask.predict import cross_validation, published
+from benchmarks.studies import detection_f1, published_table
+from emqa_dask.predict import cross_validation
 from emqa_dask.predict.forest import PAPER_FEATURES
 from emqa_dask.tables import DETECTION_FEATURES, SCORE_BINS
 
-STUDY = Path(__file__).parents[2] / "benchmarks/studies/detection_f1.py"
 OPEN_TABLE = Path(__file__).parents[3] / "shared/data/uw_rf_f1_table/rf_f1_features_open.csv"
 SPLITS = ("A_B", "A&B_C", "A:  over_under", "A_A", "A:  over_over")
 
@@ -59,8 +57,8 @@ def other_layout(raw):
 
 def test_both_layouts_read_the_same(tmp_path):
     raw = raw_table()
-    one = published.read_published(write(raw, tmp_path / "a.csv"))
-    two = published.read_published(write(other_layout(raw), tmp_path / "b.csv"))
+    one = published_table.read_published(write(raw, tmp_path / "a.csv"))
+    two = published_table.read_published(write(other_layout(raw), tmp_path / "b.csv"))
     pd.testing.assert_frame_equal(one[two.columns], two)
     assert set(one) - set(two) == {"mean_circularity", "std_circularity", "swelling_error"}
     assert set(DETECTION_FEATURES) <= set(one)
@@ -73,8 +71,8 @@ def test_other_spellings_of_columns_are_read(tmp_path):
     raw = raw_table()
     renamed = raw.rename(columns={"names": "Name", "avg obj conf": "Avg_Obj_Conf", "counts": "COUNTS", "f1": "F1"})
     pd.testing.assert_frame_equal(
-        published.read_published(write(renamed, tmp_path / "b.csv")),
-        published.read_published(write(raw, tmp_path / "a.csv")),
+        published_table.read_published(write(renamed, tmp_path / "b.csv")),
+        published_table.read_published(write(raw, tmp_path / "a.csv")),
     )
 
 
@@ -86,7 +84,7 @@ def test_exactly_the_rotated_rows_are_named(tmp_path, layout):
         rows, ["area_ratio", "precision", "recall"]
     ].to_numpy()
     with pytest.raises(ValueError, match="turned back") as caught:
-        published.read_published(write(raw, tmp_path / "a.csv"))
+        published_table.read_published(write(raw, tmp_path / "a.csv"))
     named = re.findall(r"row (\d+) \(line (\d+), image '([^']*)', split ([^)]*)\)", str(caught.value))
     assert sorted({int(row) for row, *_ in named}) == np.flatnonzero(rows).tolist()
     assert all(int(line) == int(row) + 2 for row, line, *_ in named)
@@ -97,48 +95,38 @@ def test_exactly_the_rotated_rows_are_named(tmp_path, layout):
 def test_missing_columns_values_and_rows_are_named(tmp_path):
     raw = raw_table()
     with pytest.raises(ValueError, match=r"lacks mean_score \(avgobjconf\), num_0\.4"):
-        published.read_published(write(raw.drop(columns=["avg obj conf", "num_0.4"]), tmp_path / "a.csv"))
+        published_table.read_published(write(raw.drop(columns=["avg obj conf", "num_0.4"]), tmp_path / "a.csv"))
     gap = raw.assign(**{"stdev obj conf": raw["stdev obj conf"].where(raw.index != 7)})
     with pytest.raises(ValueError, match=r"std_score: row 7 \(line 9, image 'image 7.png', split A: over_under\)$"):
-        published.read_published(write(gap, tmp_path / "a.csv"))
+        published_table.read_published(write(gap, tmp_path / "a.csv"))
     with pytest.raises(ValueError, match="no rows"):
-        published.read_published(write(raw.iloc[:0], tmp_path / "a.csv"))
+        published_table.read_published(write(raw.iloc[:0], tmp_path / "a.csv"))
 
 
 def test_repeated_rows_are_named(tmp_path):
     raw = raw_table()
-    table = published.read_published(write(pd.concat([raw, raw.iloc[[5]]]), tmp_path / "a.csv"))
-    said = published.repeated(table)
+    table = published_table.read_published(write(pd.concat([raw, raw.iloc[[5]]]), tmp_path / "a.csv"))
+    said = published_table.list_repeated_rows(table)
     assert any(re.search(r"row 90 \(image 'image 5.png'.*repeats", text) for text in said)
-    assert not any("repeats" in text for text in published.repeated(table.iloc[:90]))
+    assert not any("repeats" in text for text in published_table.list_repeated_rows(table.iloc[:90]))
 
 
 def test_grouped_splits_are_the_papers_five():
     grouped = ["A&B_C", "A: over_under", "A: under_over", "B_A", "A_B"]
     random = ["A&B_A&B", "A_A", "B_B", "A: under_under", "A: over_over"]
-    assert list(map(published.is_grouped, grouped + random)) == [True] * 5 + [False] * 5
+    assert list(map(published_table.is_grouped, grouped + random)) == [True] * 5 + [False] * 5
 
 
-@pytest.fixture(scope="module")
-def study():
-    spec = importlib.util.spec_from_file_location("detection_f1", STUDY)
-    module = importlib.util.module_from_spec(spec)
-    path = list(sys.path)
-    spec.loader.exec_module(module)
-    sys.path[:] = path
-    return module
-
-
-def test_the_study_runs_on_a_small_table(study, tmp_path):
+def test_the_study_runs_on_a_small_table(tmp_path):
     out = tmp_path / "out"
     options = ["--out", str(out), "--repeats", "1", "--no-sweep", "--no-coverage", "--model", "boosting"]
-    summary = study.main([str(write(raw_table(), tmp_path / "a.csv")), *options])
+    summary = detection_f1.main([str(write(raw_table(), tmp_path / "a.csv")), *options])
     table2 = pd.read_csv(out / "table2.csv")
     assert list(table2) == ["split", "protocol", "n", "rmse", "mae", "r2", "nrmse", "nmae"]
-    assert {"random", "grouped by image", "leave one split out", study.LEFT_OUT} < set(table2["protocol"])
+    assert {"random", "grouped by image", "leave one split out", detection_f1.LEFT_OUT} < set(table2["protocol"])
     random = table2[table2["protocol"] == "random"].set_index("split")
     assert random["n"]["all"] == 90
-    assert set(random.index) == {"all", "A&B_C", "A: over_over", "A: over_under", "A_A", "A_B", *study.SUMMARIES}
+    assert set(random.index) == {"all", "A&B_C", "A: over_over", "A: over_under", "A_A", "A_B", *detection_f1.SUMMARIES}
     np.testing.assert_allclose(random["r2"][:6], 1 - random["nrmse"][:6] ** 2, atol=1e-9)
     assert random["mae"]["mean of grouped splits"] == pytest.approx(
         random["mae"][["A&B_C", "A: over_under", "A_B"]].mean()
@@ -149,24 +137,24 @@ def test_the_study_runs_on_a_small_table(study, tmp_path):
     assert summary["all"]["random"]["mae"] == pytest.approx(random["mae"]["all"], abs=1e-4)
 
 
-def test_splits_left_out_with_their_images_give_the_known_figures(study):
+def test_splits_left_out_with_their_images_give_the_known_figures():
     """Mean error over the five grouped splits of the open rows: forest .156; the models offered do better."""
     if not OPEN_TABLE.exists():
         pytest.skip("the published table (shared/data/uw_rf_f1_table) is not here")
-    table = published.read_published(OPEN_TABLE)
-    replay = study.Study(table, PAPER_FEATURES)
+    table = published_table.read_published(OPEN_TABLE)
+    replay = detection_f1.Study(table, PAPER_FEATURES)
     found = {}
     for kind in ("forest", "mixed_gaussian_process"):
-        error = np.abs(replay.predict(study.LEFT_OUT, kind=kind) - table["true_f1"])
-        grouped = table["split"].map(published.is_grouped)
+        error = np.abs(replay.predict(detection_f1.LEFT_OUT, kind=kind) - table["true_f1"])
+        grouped = table["split"].map(published_table.is_grouped)
         found[kind] = cross_validation.average_over_groups(error[grouped], table["split"][grouped])
     assert found["forest"] == pytest.approx(0.156, abs=0.003)
     assert found["mixed_gaussian_process"] < 0.135
 
 
-def test_a_refused_table_leaves_nothing_behind(study, tmp_path):
+def test_a_refused_table_leaves_nothing_behind(tmp_path):
     raw = raw_table()
     raw.loc[3, "precision"] = 0.123
     with pytest.raises(SystemExit, match="row 3"):
-        study.main([str(write(raw, tmp_path / "a.csv")), "--out", str(tmp_path / "out")])
+        detection_f1.main([str(write(raw, tmp_path / "a.csv")), "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()

@@ -1,0 +1,1 @@
+"""Studies of methods on data with known answers; docs/results.toml lists their results."""
