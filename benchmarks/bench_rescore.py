@@ -35,7 +35,7 @@ from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
 from emqa_dask.predict import quality_fit, quality_model
 from emqa_dask.settings import load_settings, replace
-from emqa_dask.store import layout, parts
+from emqa_dask.store import parts, stored_settings
 
 BOUND_S = 10.0
 CORNERS = ["y0", "x0", "y1", "x1"]
@@ -91,7 +91,7 @@ def make_workspace(folder: Path, n: int, n_detections: int) -> str:
 
 def write_labels(root: str, path: Path, n: int) -> None:
     """COCO labels of `n` images: detections are true with the odds that their scores promise, and some are missing."""
-    settings = layout.read_settings(root)
+    settings = stored_settings.read_settings(root)
     rng = np.random.default_rng(7)
     ledger = pd.concat(micrograph_ledger.current(root, ("micrograph_id", "uri", "partition")), ignore_index=True)
     ledger = ledger.iloc[np.sort(rng.choice(len(ledger), n, replace=False))]

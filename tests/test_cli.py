@@ -15,7 +15,7 @@ from emqa_dask.cli.arguments import build_parser
 from emqa_dask.cli.run_verbs import STEP_HELP
 from emqa_dask.pipeline.workspace.stages import STEPS
 from emqa_dask.settings import Settings, dump, load_settings, template_names
-from emqa_dask.store import layout
+from emqa_dask.store import marker
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -100,7 +100,7 @@ def test_a_folder_that_is_not_ours_is_refused(capsys, small_archive, tmp_path):
 
 def test_a_workspace_of_another_archive_is_refused(capsys, small_archive, tmp_path):
     root = tmp_path / "ws"
-    layout.claim_workspace(str(root), "/another")
+    marker.claim_workspace(str(root), "/another")
     assert "belongs to" in fails_in_one_line(capsys, "triage", small_archive, "--workspace", root)
 
 

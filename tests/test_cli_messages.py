@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from emqa_dask.cli import main
 from emqa_dask.cli.messages import explain
 from emqa_dask.cli.options import default_workspace
-from emqa_dask.store import layout
+from emqa_dask.store import marker
 from emqa_dask.uris import escape_controls
 from tests.test_cli import emqa, fails_in_one_line
 
@@ -94,11 +94,11 @@ def workspace(small_archive, tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize("version", [layout.FORMAT - 1, layout.FORMAT + 1])
+@pytest.mark.parametrize("version", [marker.WORKSPACE_FORMAT - 1, marker.WORKSPACE_FORMAT + 1])
 def test_every_verb_refuses_a_workspace_of_another_format(workspace, small_archive, tmp_path, capsys, version):
     root = tmp_path / "ws"
     shutil.copytree(workspace, root)
-    source = layout.read_source(str(root))
+    source = marker.read_source(str(root))
     (root / "workspace.json").write_text(json.dumps({"format": version, "source": source}))
     before = state(root)
     commands = [(verb[0], root, *verb[1:]) for verb in VERBS]
@@ -109,9 +109,9 @@ def test_every_verb_refuses_a_workspace_of_another_format(workspace, small_archi
     for command in commands:
         error = fails_in_one_line(capsys, *command, *(HERE if command[0] not in ("status", "verify") else ()))
         assert f"{root} has workspace format {version}" in error
-        assert ("update emqa_dask" if version > layout.FORMAT else "--workspace NEW`") in error
+        assert ("update emqa_dask" if version > marker.WORKSPACE_FORMAT else "--workspace NEW`") in error
     assert state(root) == before
-    if version < layout.FORMAT:  # the remedy
+    if version < marker.WORKSPACE_FORMAT:  # the remedy
         assert main(["triage", source, "--workspace", str(tmp_path / "NEW"), *HERE]) == 0
 
 

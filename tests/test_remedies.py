@@ -18,7 +18,7 @@ import tifffile
 
 from benchmarks.workspaces import differences
 from emqa_dask.cli import main
-from emqa_dask.store import layout, lock
+from emqa_dask.store import lock, stored_settings
 from emqa_dask.synthetic.profiles import make_sample
 from tests.test_cli import fails_in_one_line
 
@@ -175,7 +175,7 @@ def test_settings_that_are_lost_are_asked_for(root, done, archive, capsys):
         assert f"{root / 'settings.toml'} is missing" in error
     assert run_remedy(error, "--settings", given) == 0
     assert differences(root, done) == []
-    assert layout.read_settings(str(root)) == layout.read_settings(str(done))
+    assert stored_settings.read_settings(str(root)) == stored_settings.read_settings(str(done))
 
 
 def test_an_archive_without_its_images_loses_nothing(root, done, archive, capsys):

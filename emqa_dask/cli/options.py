@@ -75,9 +75,11 @@ def settings_changes(options: argparse.Namespace) -> dict[str, dict[str, object]
 def read_settings(options: argparse.Namespace, workspace: str | None) -> Settings:
     """Explicit options over the workspace's own settings over the defaults."""
     if options.settings is None and options.template is None and workspace:
-        from emqa_dask.store import layout  # a workspace may be on a bucket
+        from emqa_dask.store import (
+            stored_settings,
+        )
 
-        return replace(layout.read_settings(workspace), settings_changes(options), "command line")
+        return replace(stored_settings.read_settings(workspace), settings_changes(options), "command line")
     return replace(load_settings(options.settings, options.template), settings_changes(options), "command line")
 
 

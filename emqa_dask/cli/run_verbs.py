@@ -97,9 +97,9 @@ def _take_over(options: argparse.Namespace) -> None:
 
 def check_workspace(root: str) -> None:
     """ValueError for what is no workspace, or one of another format: nothing is read or written."""
-    from emqa_dask.store import layout
+    from emqa_dask.store import marker
 
-    layout.read_source(root)
+    marker.read_source(root)
 
 
 def _run_steps(options: argparse.Namespace, steps: tuple[str, ...]) -> int:

@@ -132,9 +132,9 @@ def run_tune_order(options: argparse.Namespace) -> int:
 
 def _workspace_and_settings(options: argparse.Namespace) -> tuple[str, Settings]:
     """SRC as a workspace, or the workspace into which the archive SRC is read, as triage does; and its settings."""
-    from emqa_dask.store import layout
+    from emqa_dask.store import marker
 
-    is_workspace = layout.is_workspace(options.source)
+    is_workspace = marker.is_workspace(options.source)
     root = options.source if is_workspace else options.workspace or default_workspace(options.source)
     return root, read_settings(options, root)
 

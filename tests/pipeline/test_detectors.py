@@ -16,7 +16,7 @@ from emqa_dask.pipeline.workspace.labels import read_labels
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
 from emqa_dask.predict.predictions import load_quality_model
 from emqa_dask.settings import SettingsError, replace
-from emqa_dask.store import layout, parts
+from emqa_dask.store import layout, parts, stored_settings
 from emqa_dask.triage.detector_choice import select_detector
 from tests.detect.conftest import SMALL, write_model
 
@@ -147,7 +147,7 @@ def test_calibration_fits_every_detector_and_later_runs_use_it(copy, both, truth
     shutil.rmtree(pixels)
     said: list[str] = []
     assert calibrate(str(copy), str(truth), both, say=said.append) == 0
-    settings = layout.read_settings(str(copy))
+    settings = stored_settings.read_settings(str(copy))
     assert [load_quality_model(f).detector for f in settings.predict.models[:2]] == ["log", "small"]
     card = models.load_card(copy / "models" / "small")
     assert {"random", "grouped_by_image"} <= set(card["measured"])

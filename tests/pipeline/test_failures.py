@@ -18,7 +18,7 @@ from emqa_dask.pipeline.workspace.part_folders import failures_folder
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
 from emqa_dask.run.execute import execute
 from emqa_dask.settings import replace
-from emqa_dask.store import files, layout, lock, parts
+from emqa_dask.store import files, layout, lock, marker, parts
 
 
 def quietly(function, *args, **options) -> tuple[int, list[str]]:
@@ -44,7 +44,7 @@ def results(root, settings) -> dict[str, pd.DataFrame]:
 
 def surveyed_only(archive, root, settings) -> None:
     """A workspace whose archive is surveyed, and nothing else."""
-    layout.claim_workspace(str(root), str(archive))
+    marker.claim_workspace(str(root), str(archive))
     ingest.ingest(
         str(root), str(archive), settings, lambda function, tasks, stage: execute(function, tasks, stage=stage)
     )

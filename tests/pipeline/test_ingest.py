@@ -18,7 +18,7 @@ from emqa_dask.pipeline.workspace import batches, file_catalog, micrograph_ledge
 from emqa_dask.run.execute import Result, Task, execute
 from emqa_dask.run.supervise import Died, direct
 from emqa_dask.settings import replace
-from emqa_dask.store import digests, files, layout, parts, plan, stacks
+from emqa_dask.store import digests, files, layout, marker, parts, plan, stacks
 
 FILES = "survey", "survey-micrographs"
 
@@ -288,11 +288,11 @@ def test_a_list_that_names_a_file_twice_gives_one_row(small, tmp_path):
 def test_the_workspace_is_no_part_of_the_archive_it_lies_in(small, tmp_path, prefix):
     micrograph(tmp_path / "a.tif")
     root = f"{prefix}{tmp_path}/ws"
-    layout.claim_workspace(root, str(tmp_path))
+    marker.claim_workspace(root, str(tmp_path))
     run(root, tmp_path, small)
     assert run(root, tmp_path, small) == []
     assert list(catalog(root).index) == ["a.tif"]
-    layout.claim_workspace(f"{prefix}{tmp_path}/empty/ws", "")
+    marker.claim_workspace(f"{prefix}{tmp_path}/empty/ws", "")
     with pytest.raises(ValueError, match="no file in it beside the workspace"):
         run(f"{prefix}{tmp_path}/empty/ws", tmp_path / "empty", small)
 

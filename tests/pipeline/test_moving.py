@@ -9,8 +9,8 @@ import pytest
 from emqa_dask.archive import name_escapes, scan
 from emqa_dask.cli import main
 from emqa_dask.pipeline.workspace.moving import take_over
-from emqa_dask.settings import dump
-from emqa_dask.store import layout, lock
+from emqa_dask.settings import Settings, dump
+from emqa_dask.store import lock, marker, stored_settings
 
 HERE = ("--scheduler", "in-process")
 
@@ -131,7 +131,7 @@ def test_another_archive_is_no_new_place(moved, tmp_path):
     with pytest.raises(ValueError, match="is not an emqa workspace"):
         take_over(str(tmp_path / "none"), str(old), str(new))
     assert (root / "micrographs.parquet").read_bytes() == before
-    assert layout.read_source(str(root)) == str(old)
+    assert marker.read_source(str(root)) == str(old)
 
 
 def test_killed_before_the_marker_it_can_be_done_again(moved, monkeypatch):
@@ -141,10 +141,10 @@ def test_killed_before_the_marker_it_can_be_done_again(moved, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(layout, "write_marker", die)
+        patch.setattr(marker, "write_marker", die)
         with pytest.raises(KeyboardInterrupt):
             take_over(str(root), str(old), str(new))
-    assert layout.read_source(str(root)) == str(old)
+    assert marker.read_source(str(root)) == str(old)
     assert not lock.describe_holder(str(root))
     assert triage(new, root, "--moved-from", old) == 0
     assert ledger(root)["path"].str.startswith(str(new)).all()
@@ -158,7 +158,7 @@ def test_edited_settings_go_in_by_the_remedy(moved, capsys, tmp_path):
     assert main(["status", str(root)]) == 1
     assert "was changed since emqa wrote it" in capsys.readouterr().err
     assert triage(moved[0], root, "--settings", file) == 0  # as the error says
-    assert layout.read_settings(str(root)).triage.trust_f1 == 0.7
+    assert stored_settings.read_settings(str(root)).triage.trust_f1 == 0.7
     assert main(["status", str(root)]) == 0
 
 
@@ -178,7 +178,7 @@ def test_damaged_settings_have_remedies_that_work(moved, capsys, data):
         assert str(file) in lines[0]
         options = ["--template", "generic"]
         if remedy == "settings":
-            (root.parent / "mine.toml").write_text(dump(layout.Settings()))
+            (root.parent / "mine.toml").write_text(dump(Settings()))
             options = ["--settings", root.parent / "mine.toml"]
         assert triage(moved[0], root, *options) == 0
         assert main(["report", str(root)]) == 0

@@ -171,7 +171,7 @@ def test_what_has_not_changed_is_known_without_reading_a_table(tmp_path, monkeyp
     failures = make_workspace(root, 30)
     assert report(root, "/archive", SETTINGS, facts(failures))
     with monkeypatch.context() as patch:
-        for name in ("load_table", "iter_table", "read_part", "read_table"):
+        for name in ("load_table", "iterate_table", "read_part", "read_table"):
             patch.setattr(parts, name, None)
         assert not report(root, "/archive", SETTINGS, facts(failures))
     page = tmp_path / "report" / "index.html"

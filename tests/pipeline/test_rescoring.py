@@ -19,7 +19,7 @@ from emqa_dask.pipeline.tasks import partition_tables
 from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
 from emqa_dask.settings import replace
-from emqa_dask.store import files, layout, parts
+from emqa_dask.store import files, layout, parts, stored_settings
 
 
 def quiet(*_) -> None:
@@ -115,9 +115,9 @@ def test_another_score_floor_is_judged_by_models_for_it_alone(copy, short, small
     assert set(rows["evidence"]) == {"no_model"}
     assert rows["predicted_f1"].isna().all()
     labels = small_archive.parent / f"{small_archive.name}.truth" / "annotations.json"
-    assert calibrate(str(copy), str(labels), layout.read_settings(str(copy)), say=quiet) == 0
+    assert calibrate(str(copy), str(labels), stored_settings.read_settings(str(copy)), say=quiet) == 0
     said.clear()
-    fitted = layout.read_settings(str(copy))
+    fitted = stored_settings.read_settings(str(copy))
     assert rescore(str(copy), fitted, say=said.append) == 0
     rows = parts.read_table(str(copy), folders(fitted)["predictions"], tables.PREDICTIONS)
     assert rows["predicted_f1"].notna().any()
@@ -157,20 +157,20 @@ def write_or_die(uri, data, write=files.write_bytes, number=itertools.count(1)):
     write(uri, data)
 
 files.write_bytes = write_or_die
-rescore(sys.argv[1], layout.read_settings(sys.argv[1]))
+rescore(sys.argv[1], stored_settings.read_settings(sys.argv[1]))
 """
 
 
 def test_killed_in_between_and_run_again_it_gives_the_same(copy, short, fitted):
     settings = replace(short, {"predict": {"models": [fitted]}})
     expected = by_tasks(copy, settings)
-    layout.write_settings(str(copy), settings)
+    stored_settings.write_settings(str(copy), settings)
     killed = subprocess.run([sys.executable, "-c", KILLED_AT_THE_FIFTH_PART, str(copy)], capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     half = content(copy, settings)
     assert half.items() <= expected.items()  # each part whole, or not there
     assert len(half) < 5 < len(expected)
-    assert layout.read_settings(str(copy)) == settings
+    assert stored_settings.read_settings(str(copy)) == settings
     assert rescore(str(copy), settings, say=quiet) == 0
     assert content(copy, settings) == expected
 
@@ -234,13 +234,13 @@ def test_the_settings_of_the_runs_to_come_stay_as_they_are(copy, short):
     local = replace(short, {"run": {"scheduler": "local"}})
     assert rescore(str(copy), local, say=quiet) == 0
     assert set(events(copy)["worker"]) == {"in-process"}
-    assert layout.read_settings(str(copy)) == local
+    assert stored_settings.read_settings(str(copy)) == local
     catalog = copy / "catalog.parquet"
     catalog.write_bytes(catalog.read_bytes()[:100])
     changed = replace(local, {"triage": {"trust_f1": 0.6}})
     with pytest.raises(ValueError, match="damaged"):
         rescore(str(copy), changed, say=quiet)
-    assert layout.read_settings(str(copy)).run.scheduler == "local"
+    assert stored_settings.read_settings(str(copy)).run.scheduler == "local"
     assert "in-process" not in (copy / "settings.toml").read_text()
 
 

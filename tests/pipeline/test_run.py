@@ -18,7 +18,7 @@ from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
 from emqa_dask.run.execute import execute
 from emqa_dask.settings import replace
-from emqa_dask.store import layout, micrographs, parts
+from emqa_dask.store import layout, marker, micrographs, parts
 
 
 def quietly(source, root, settings, **options) -> tuple[int, list[str]]:
@@ -208,7 +208,7 @@ def test_a_file_that_vanishes_before_it_is_stored_is_a_row_and_costs_nobody_else
     def survey_only(function, tasks, stage, total=None):
         return list(execute(function, tasks, stage=stage))
 
-    layout.claim_workspace(str(root), str(archive))
+    marker.claim_workspace(str(root), str(archive))
     ingest.ingest(str(root), str(archive), one_stack, survey_only)
     gone = sorted(archive.rglob("*.png"))[0]
     gone.unlink()
@@ -227,7 +227,7 @@ def test_a_file_that_vanishes_before_it_is_stored_is_a_row_and_costs_nobody_else
 
 def test_what_was_surveyed_is_stored_after_the_archive_settings_change(small_archive, here, tmp_path):
     root = tmp_path / "ws"
-    layout.claim_workspace(str(root), str(small_archive))
+    marker.claim_workspace(str(root), str(small_archive))
     ingest.ingest(str(root), str(small_archive), here, lambda f, tasks, stage: list(execute(f, tasks, stage=stage)))
     other = replace(here, {"archive": {"max_megapixels": 300.0}})
     assert quietly(small_archive, root, other)[0] == 0

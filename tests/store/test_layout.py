@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from emqa_dask import checksummed_text
 from emqa_dask.settings import RENAMED_KEYS, Settings, SettingsError, replace
-from emqa_dask.store import layout
+from emqa_dask.store import layout, marker, stored_settings
 
 SIZES = st.floats(1e-12, 1e12)
 
@@ -43,24 +43,24 @@ def test_sizes_that_differ_in_six_digits_have_other_names(a, b):
 
 def test_claiming_twice_is_fine_and_another_archive_is_refused(tmp_path):
     root = str(tmp_path / "w")
-    layout.claim_workspace(root, "/data/a")
-    layout.claim_workspace(root, "/data/a")
-    assert layout.read_source(root) == "/data/a"
+    marker.claim_workspace(root, "/data/a")
+    marker.claim_workspace(root, "/data/a")
+    assert marker.read_source(root) == "/data/a"
     with pytest.raises(ValueError, match=r"belongs to /data/a, not to /data/b: give --workspace"):
-        layout.claim_workspace(root, "/data/b")
+        marker.claim_workspace(root, "/data/b")
 
 
 def test_a_folder_with_other_things_is_refused_and_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(ValueError, match=r"not an emqa workspace and not empty \(it has 'thesis.tex'\)"):
-        layout.claim_workspace(str(tmp_path), "/data/a")
+        marker.claim_workspace(str(tmp_path), "/data/a")
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_an_empty_folder_and_one_with_hidden_files_can_be_claimed(tmp_path):
     (tmp_path / ".DS_Store").write_text("x")
-    layout.claim_workspace(str(tmp_path), "/data/a")
-    assert layout.read_source(str(tmp_path)) == "/data/a"
+    marker.claim_workspace(str(tmp_path), "/data/a")
+    assert marker.read_source(str(tmp_path)) == "/data/a"
 
 
 @pytest.mark.parametrize(
@@ -77,69 +77,69 @@ def test_an_empty_folder_and_one_with_hidden_files_can_be_claimed(tmp_path):
     ],
 )
 def test_a_later_or_damaged_marker_is_refused(tmp_path, marker, said):
-    (tmp_path / layout.MARKER).write_text(marker)
-    for check in (lambda root: layout.claim_workspace(root, "/data/a"), layout.read_source):
+    (tmp_path / marker.MARKER_NAME).write_text(marker)
+    for check in (lambda root: marker.claim_workspace(root, "/data/a"), marker.read_source):
         with pytest.raises(ValueError, match=said) as raised:
             check(str(tmp_path))
         assert len(str(raised.value).splitlines()) == 1
-    assert [p.name for p in tmp_path.iterdir()] == [layout.MARKER]
+    assert [p.name for p in tmp_path.iterdir()] == [marker.MARKER_NAME]
 
 
 def test_a_file_or_no_workspace_is_refused(tmp_path):
     (tmp_path / "f").write_text("x")
     with pytest.raises(ValueError, match="is a file"):
-        layout.claim_workspace(str(tmp_path / "f"), "/data/a")
+        marker.claim_workspace(str(tmp_path / "f"), "/data/a")
     with pytest.raises(ValueError, match="is not an emqa workspace"):
-        layout.read_source(str(tmp_path))
+        marker.read_source(str(tmp_path))
 
 
-@pytest.mark.parametrize("version", [layout.FORMAT - 1, layout.FORMAT + 1])
+@pytest.mark.parametrize("version", [marker.WORKSPACE_FORMAT - 1, marker.WORKSPACE_FORMAT + 1])
 def test_settings_of_another_format_are_not_read(tmp_path, version):
-    (tmp_path / layout.MARKER).write_text(json.dumps({"format": version, "source": "/data/a"}))
+    (tmp_path / marker.MARKER_NAME).write_text(json.dumps({"format": version, "source": "/data/a"}))
     (tmp_path / "settings.toml").write_text("[of_another]\nversion = 1\n")
     with pytest.raises(ValueError, match=f"has workspace format {version}"):
-        layout.read_settings(str(tmp_path))
+        stored_settings.read_settings(str(tmp_path))
 
 
 def test_settings_are_read_back_and_defaults_count_without(tmp_path):
     root = str(tmp_path)
-    layout.claim_workspace(root, "/data/a")
-    assert layout.read_settings(root) == Settings()
+    marker.claim_workspace(root, "/data/a")
+    assert stored_settings.read_settings(root) == Settings()
     settings = replace(Settings(), {"detect": {"threshold": 0.5}, "cohorts": [{"uri": "a/*", "threshold": 0.1}]})
-    layout.write_settings(root, settings)
-    assert layout.read_settings(root) == settings
+    stored_settings.write_settings(root, settings)
+    assert stored_settings.read_settings(root) == settings
 
 
 def test_a_renamed_key_in_stored_settings_is_refused(tmp_path):
-    layout.claim_workspace(str(tmp_path), "/data/a")
+    marker.claim_workspace(str(tmp_path), "/data/a")
     for former, present in RENAMED_KEYS.items():
         section, _, key = former.partition(".")
         old = f"[{section}]\n{key} = 1\n"
         (tmp_path / "settings.toml").write_bytes(checksummed_text.add_checksum(old, checksummed_text.SETTINGS_HEAD))
         with pytest.raises(SettingsError, match=f"{former} was renamed: write {present}, .*: run `emqa triage /data/a"):
-            layout.read_settings(str(tmp_path))
+            stored_settings.read_settings(str(tmp_path))
 
 
 def test_no_flipped_bit_of_the_settings_gives_other_settings(tmp_path):
     root = str(tmp_path)
-    layout.claim_workspace(root, "/data/a")
+    marker.claim_workspace(root, "/data/a")
     settings = replace(Settings(), {"triage": {"trust_f1": 0.5}})
-    layout.write_settings(root, settings)
+    stored_settings.write_settings(root, settings)
     file = tmp_path / "settings.toml"
     whole = file.read_bytes()
     for bit in random.Random(0).sample(range(8 * len(whole)), 500):
         file.write_bytes(flip(whole, bit))
-        error = refusal(layout.read_settings, root, settings)
+        error = refusal(stored_settings.read_settings, root, settings)
         assert error is None or f"{file} was changed since emqa wrote it: " in error
 
 
 def test_no_flipped_bit_of_the_marker_gives_another_archive(tmp_path):
-    layout.claim_workspace(str(tmp_path), "/data/a")
-    file = tmp_path / layout.MARKER
+    marker.claim_workspace(str(tmp_path), "/data/a")
+    file = tmp_path / marker.MARKER_NAME
     whole = file.read_bytes()
     for bit in range(8 * len(whole)):
         file.write_bytes(flip(whole, bit))
-        error = refusal(layout.read_source, str(tmp_path), "/data/a")
+        error = refusal(marker.read_source, str(tmp_path), "/data/a")
         assert error is None or f"{file} is damaged: run `emqa triage SRC --workspace" in error
 
 
@@ -163,20 +163,20 @@ def refusal(read, root: str, expected: object) -> str | None:
     "data", [b"", b"[detect\n", b"\xff\xfe", b"[detect]\nthreshold = 0.3\n", b"[run]\nworkers = -1\n"]
 )
 def test_settings_that_emqa_has_not_written_are_refused(tmp_path, data):
-    layout.claim_workspace(str(tmp_path), "/data/a b")
+    marker.claim_workspace(str(tmp_path), "/data/a b")
     (tmp_path / "settings.toml").write_bytes(data)
     with pytest.raises(SettingsError, match=r"run `emqa triage '/data/a b' --workspace .*` with --settings"):
-        layout.read_settings(str(tmp_path))
+        stored_settings.read_settings(str(tmp_path))
 
 
 def test_a_marker_is_only_restored_beside_our_tables(tmp_path):
     for name in ("workspace.json", "thesis.tex"):
         (tmp_path / name).write_text("{")
-    with pytest.raises(layout.DamagedMarker):
-        layout.claim_workspace(str(tmp_path), "/data/a")
+    with pytest.raises(marker.DamagedMarker):
+        marker.claim_workspace(str(tmp_path), "/data/a")
     (tmp_path / "settings.toml").write_text("[tool]\n")
-    with pytest.raises(layout.DamagedMarker):
-        layout.claim_workspace(str(tmp_path), "/data/a")
-    layout.write_settings(str(tmp_path), Settings())
-    layout.claim_workspace(str(tmp_path), "/data/a")
-    assert layout.read_source(str(tmp_path)) == "/data/a"
+    with pytest.raises(marker.DamagedMarker):
+        marker.claim_workspace(str(tmp_path), "/data/a")
+    stored_settings.write_settings(str(tmp_path), Settings())
+    marker.claim_workspace(str(tmp_path), "/data/a")
+    assert marker.read_source(str(tmp_path)) == "/data/a"

@@ -20,7 +20,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from emqa_dask import tables
 from emqa_dask.partition import Partition
 from emqa_dask.settings import Store
-from emqa_dask.store import layout, micrographs, plan, shards, stacks
+from emqa_dask.store import layout, marker, micrographs, plan, shards, stacks
 
 NONE = tables.empty(tables.MICROGRAPHS)
 DTYPES = ("bool", "uint8", "uint16", ">i2", "<u4", "int64", "float16", ">f4", "float64", "complex64", "complex128")
@@ -389,7 +389,7 @@ def test_a_micrograph_without_pixels_and_a_wrong_partition_are_refused(tmp_path)
 def test_a_whole_workspace_on_an_fsspec_file_system():
     root = "memory://bucket/run"
     images = noise((5, 16, 16), "uint16", 5)
-    layout.claim_workspace(root, "s3://archive")
+    marker.claim_workspace(root, "s3://archive")
     rows = ingest(root, images, store=Store(shard_length=2))
     for partition in partitions(rows):
         np.testing.assert_array_equal(

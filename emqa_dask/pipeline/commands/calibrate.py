@@ -21,7 +21,7 @@ from emqa_dask.predict import calibration, quality_model
 from emqa_dask.predict.predictions import load_quality_model
 from emqa_dask.predict.true_quality import compute_true_quality
 from emqa_dask.settings import Settings, replace
-from emqa_dask.store import files, layout, lock, parts
+from emqa_dask.store import files, lock, marker, parts, stored_settings
 
 Say = Callable[[str], None]
 LEDGER_COLUMNS = ("micrograph_id", "uri", "frame", "content_sha256", "height_px", "width_px", "partition")
@@ -60,7 +60,7 @@ def calibrate(
     or by `iou_threshold` (greedy). Raises ValueError, naming images and rows, for labels of other micrographs, a
     detector that the run does not have, and less than 8 labelled images with detections.
     """
-    layout.read_source(root)
+    marker.read_source(root)
     if iou_threshold is not None:
         check_number("--iou", iou_threshold, 0, 1)
     folder = _locate_output(root, out)
@@ -76,7 +76,7 @@ def calibrate(
             _print_report(name, found, say)
         written = [str(directory) for directory in directories.values()]
         named = (*written, *(model for model in settings.predict.models if model not in written))
-        layout.write_settings(root, replace(settings, {"predict": {"models": list(named)}}))
+        stored_settings.write_settings(root, replace(settings, {"predict": {"models": list(named)}}))
     say(f"models: {', '.join(written)}; see what they change: emqa rescore {root}")
     return 0
 

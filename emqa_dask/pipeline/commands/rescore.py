@@ -6,7 +6,7 @@ from emqa_dask.pipeline.commands.triage import run
 from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.pipeline.workspace.stages import folders
 from emqa_dask.settings import Settings, SettingsError
-from emqa_dask.store import layout, parts
+from emqa_dask.store import marker, parts, stored_settings
 
 
 def rescore(root: str, settings: Settings, say: Callable[[str], None] = print) -> int:
@@ -15,15 +15,15 @@ def rescore(root: str, settings: Settings, say: Callable[[str], None] = print) -
     Score floor, models and limits may have changed; no pixel is read. SettingsError when [detect] or what else asks for
     pixels has changed: that takes a run.
     """
-    source = layout.read_source(root)
-    before = layout.read_settings(root)
+    source = marker.read_source(root)
+    before = stored_settings.read_settings(root)
     where = folders(before)
     now = folders(settings)
     for table in ("detections", "features", "probabilities"):
         if table in now and where.get(table) != now[table]:
             raise SettingsError(
                 f"these settings change the {table}, and rescore reads no pixel: run "
-                f"{layout.format_triage_command(root, source)} with the same settings"
+                f"{marker.format_triage_command(root, source)} with the same settings"
             )
     n_lacking = 0
     there = set(parts.list_parts(root, now["features"])) & set(parts.list_parts(root, now["detections"]))
@@ -32,6 +32,6 @@ def rescore(root: str, settings: Settings, say: Callable[[str], None] = print) -
     if n_lacking:
         raise ValueError(
             f"{n_lacking} partitions of {root} lack detections or features of these settings and models: run "
-            f"{layout.format_triage_command(root, source)} with the same settings"
+            f"{marker.format_triage_command(root, source)} with the same settings"
         )
     return run(None, root, settings, steps=("featurise", "predict", "report"), is_rescoring=True, say=say)

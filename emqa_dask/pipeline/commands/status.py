@@ -11,7 +11,7 @@ from emqa_dask.pipeline.workspace.part_folders import failures_folder
 from emqa_dask.pipeline.workspace.stages import STAGES, downstream, folders
 from emqa_dask.run.progress import clock
 from emqa_dask.settings import Settings
-from emqa_dask.store import files, layout, lock, parts
+from emqa_dask.store import files, layout, lock, marker, parts, stored_settings
 
 Say = Callable[[str], None]
 # In which a file or an image can fail; a thumbnail is made from what is stored.
@@ -20,8 +20,8 @@ FAILING_STAGES = ("ingest", "store", "thumbnail", *(stage.name for stage in STAG
 
 def status(root: str, say: Say = print) -> int:
     """Say what a workspace holds and what is missing; 0, or 2 when files or tasks failed."""
-    source = layout.read_source(root)
-    settings = layout.read_settings(root)
+    source = marker.read_source(root)
+    settings = stored_settings.read_settings(root)
     if files.exists(layout.triage_uri(root)):
         preconditions.require_tables(root, source)
     say(f"workspace {files.redact(root)} of archive {files.redact(source)}")
@@ -46,7 +46,7 @@ def status(root: str, say: Say = print) -> int:
     if n_failed > len(first):
         say(f"  and {n_failed - len(first):,} more in {layout.failures_uri(root)}")
     if n_failed:
-        say(f"  try them again: {layout.format_command('retry', root, '--failed')}")
+        say(f"  try them again: {marker.format_command('retry', root, '--failed')}")
     if files.exists(layout.provenance_uri(root)):
         tell(root, say)
     return 2 if n_failed else 0
@@ -67,10 +67,10 @@ def progress(root: str, settings: Settings) -> tuple[int, dict[str, int]]:
 
 def watch(root: str, every_s: float = 10.0, say: Say = print) -> int:
     """Say every `every_s` seconds how far the run on `root` is, until none is at work; then its status."""
-    layout.read_source(root)
+    marker.read_source(root)
     before = None
     while holder := lock.describe_holder(root):
-        settings = layout.read_settings(root)
+        settings = stored_settings.read_settings(root)
         n_micrographs, done = progress(root, settings)
         n_all = done["partitions"]
         now = time.monotonic()
@@ -92,7 +92,7 @@ def retry(root: str, settings: Settings, stage: str | None = None, say: Say = pr
     A file that could not be read is surveyed again; a partition with an image that failed makes that table and those
     made from it again.
     """
-    source = layout.read_source(root)
+    source = marker.read_source(root)
     if stage is not None and stage not in FAILING_STAGES:
         raise ValueError(f"--stage {stage}: known are {', '.join(FAILING_STAGES)}")
     with lock.hold_lock(root, say):

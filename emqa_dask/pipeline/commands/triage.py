@@ -23,7 +23,7 @@ from emqa_dask.pipeline.workspace.stages import STEPS, STEPS_WITH_PIXELS, folder
 from emqa_dask.run.progress import clock
 from emqa_dask.run.task import IN_PROCESS
 from emqa_dask.settings import Settings, SettingsError
-from emqa_dask.store import files, layout, lock, parts
+from emqa_dask.store import files, layout, lock, marker, parts, stored_settings
 
 Say = Callable[[str], None]
 
@@ -61,11 +61,11 @@ def run(
         to_device(np.zeros(1), settings.run.device)
     if "ingest" in steps:
         source = _claim(source, root, settings)
-    source = layout.read_source(root)
+    source = marker.read_source(root)
     seconds: dict[str, float] = {}
     with lock.hold_lock(root, say) as held, ExitStack() as stack:
         _examine(root, source, settings, steps, say, has_pixels=not is_rescoring)
-        layout.write_settings(root, settings)
+        stored_settings.write_settings(root, settings)
         with journal.recording(root, held.check) as record:
             execute = RunExecutor(root, settings, record, say, stack, has_workers=has_workers)
             if "ingest" in steps:
@@ -103,7 +103,7 @@ def _claim(source: str, root: str, settings: Settings) -> str:
     """`source` as an absolute path, after `root` was made its workspace; an absent archive makes no workspace."""
     source = source if "://" in source else os.path.abspath(source)
     next(iter(scan.scan_archive(source, settings.archive.exclude)))
-    layout.claim_workspace(root, source)
+    marker.claim_workspace(root, source)
     return source
 
 
@@ -143,7 +143,7 @@ def tell(root: str, say: Say) -> None:
     if not facts:
         say(
             f"  {files.redact(layout.provenance_uri(root))} is damaged: "
-            f"{layout.format_command('report', root)} writes it again"
+            f"{marker.format_command('report', root)} writes it again"
         )
         return
     width = max(map(len, tables.VERDICTS))

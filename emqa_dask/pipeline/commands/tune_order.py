@@ -13,7 +13,7 @@ from emqa_dask.run.execute import execute
 from emqa_dask.run.progress import watch
 from emqa_dask.run.task import Limits, Task
 from emqa_dask.settings import Settings
-from emqa_dask.store import files, layout, parts
+from emqa_dask.store import files, marker, parts
 
 COLUMNS = ["micrograph_id", "uri", "frame", "stack", "index", "instrument", "magnification", "nm_per_pixel"]
 MARKER = "emqa tune order.txt"  # marks a folder of order maps, as workspace.json marks a workspace
@@ -29,7 +29,7 @@ def map_order(root: str, out: str, settings: Settings, globs: tuple[str, ...] = 
     each, and overlays/ with a PNG for each micrograph. A micrograph with parts is not mapped again. ValueError where no
     URI matches, FileExistsError where `out` is not empty and not a folder of order maps.
     """
-    layout.read_source(root)
+    marker.read_source(root)
     check_out(out)
     tasks = list(_make_tasks(root, out, settings, globs))
     if not tasks:

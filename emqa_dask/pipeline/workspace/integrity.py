@@ -14,7 +14,7 @@ from emqa_dask.pipeline.workspace import failures, journal, micrograph_ledger, p
 from emqa_dask.pipeline.workspace.part_folders import SURVEY_FILES, SURVEY_FRAMES, failures_folder
 from emqa_dask.pipeline.workspace.stages import downstream, folders
 from emqa_dask.settings import Settings, Store
-from emqa_dask.store import aside, files, layout, lock, micrographs, parts, stacks
+from emqa_dask.store import aside, files, layout, lock, marker, micrographs, parts, stacks, stored_settings
 
 Say = Callable[[str], None]
 READERS = 4  # threads that read what is looked at
@@ -50,8 +50,8 @@ def verify(root: str, say: Say) -> int:
 
     ValueError, with the remedy, where the settings or a model are damaged.
     """
-    layout.read_source(root)
-    settings = layout.read_settings(root)
+    marker.read_source(root)
+    settings = stored_settings.read_settings(root)
     models.verify_models(
         (*settings.detect.networks, *settings.predict.models, *filter(None, [settings.classify.model]))
     )
@@ -69,7 +69,7 @@ def verify(root: str, say: Say) -> int:
             n_damaged += 1
             say(f"damaged or missing: {uri}")
     if n_damaged:
-        again = layout.format_triage_command(root, layout.read_source(root))
+        again = marker.format_triage_command(root, marker.read_source(root))
         say(f"{n_damaged:,} files are damaged: {again} makes them again")
     else:
         say("every stored file is as it was written")

@@ -10,7 +10,7 @@ import pandas as pd
 from emqa_dask import tables
 from emqa_dask.archive import name_escapes, scan
 from emqa_dask.pipeline.workspace.part_folders import SURVEY_FRAMES
-from emqa_dask.store import files, layout, lock, parts
+from emqa_dask.store import files, layout, lock, marker, parts
 
 LOOKED_FOR = 20  # files of the workspace of which one has to lie in the new place
 Locate = Callable[[str, str], str]  # (URI, path until now) -> path from now on, as the ledger has it
@@ -25,7 +25,7 @@ def take_over(root: str, old: str, new: str, say: Callable[[str], None] = print)
     """
     old = absolute_source(old)
     new = absolute_source(new)
-    owner = layout.read_source(root)
+    owner = marker.read_source(root)
     if owner == new:
         return
     if owner != old:
@@ -41,7 +41,7 @@ def take_over(root: str, old: str, new: str, say: Callable[[str], None] = print)
             with parts.open_table_writer(uri, tables.MICROGRAPHS) as write:
                 for rows in parts.iterate_table(uri, tables.MICROGRAPHS):
                     write(_move(rows, locate))
-        layout.write_marker(root, new)
+        marker.write_marker(root, new)
     say(f"{root} was of {old}, from now on it is of {new}")
 
 

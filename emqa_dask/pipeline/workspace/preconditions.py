@@ -7,7 +7,7 @@ from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.pipeline.workspace.detectors import names_of
 from emqa_dask.pipeline.workspace.stages import downstream, folders
 from emqa_dask.settings import Settings
-from emqa_dask.store import files, layout, parts
+from emqa_dask.store import files, layout, marker, parts
 from emqa_dask.tables import CATALOG
 
 
@@ -27,7 +27,7 @@ def require_tables(root: str, source: str) -> None:
         if not files.exists(uri) and not (uri == layout.micrographs_uri(root) and _has_no_images(root)):
             raise ValueError(
                 f"{files.redact(uri)} is missing or damaged: run "
-                f"{layout.format_triage_command(root, source)}, which makes it "
+                f"{marker.format_triage_command(root, source)}, which makes it "
                 "again; results that are there are kept"
             )
 
@@ -45,7 +45,7 @@ def require_parts(root: str, settings: Settings) -> None:
         more = f" and {len(missing) - 1:,} more parts are" if missing[1:] else " is"
         raise ValueError(
             f"{files.redact(missing[0])}{more} missing: "
-            f"{layout.format_command('retry', root, '--failed')} makes them; the "
+            f"{marker.format_command('retry', root, '--failed')} makes them; the "
             "report was not changed"
         )
 
