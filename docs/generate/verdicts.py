@@ -1,19 +1,28 @@
 """The reasons of a verdict and the limits of image flags, from the rules and the list of flags."""
 
 from docs.generate.markdown import escape, list_table
-from emqa_dask import tables
 from emqa_dask.triage.flag_list import FLAGS, Flag
-from emqa_dask.triage.rules import RULES
+from emqa_dask.triage.rules import PRECEDENCE, RULES, Rule
 
 
 def render_page() -> str:
-    """A table per verdict, and one of the notes that leave a verdict unchanged."""
+    """A table per verdict, the one that counts first at the top, and the limits of image flags."""
     parts = []
-    for verdict in (*tables.VERDICTS, "note"):
-        rows = [(f"`{rule.code}`", escape(rule.meaning)) for rule in RULES if rule.verdict == verdict]
+    for verdict in PRECEDENCE:
+        rows = [(f"`{rule.code}`", _describe(rule)) for rule in RULES if rule.verdict == verdict]
         if rows:
             parts.append(f"## `{verdict}`\n\n" + list_table(("reason", "meaning"), rows, "reasons"))
     return "\n".join([*parts, _flag_limits()])
+
+
+def _describe(rule: Rule) -> str:
+    """The meaning of a rule, and its part in combinations of findings."""
+    sentences = [escape(rule.meaning)]
+    if rule.is_doubt:
+        sentences.append("It counts as a doubt.")
+    if rule.min_doubts:
+        sentences.append(f"It holds for rows with at least {rule.min_doubts} different doubts.")
+    return " ".join(sentences)
 
 
 def _flag_limits() -> str:

@@ -114,6 +114,7 @@ def test_every_verdict_has_its_reasons():
     page = verdicts.render_page()
     assert all(f"## `{verdict}`" in page for verdict in tables.VERDICTS if verdict != "trust")
     assert "- `blur`\n  - The image is out of focus." in page
+    assert page.index("## `junk`") < page.index("## `unknown`") < page.index("## `review`")
 
 
 def test_every_flag_has_its_limit():
