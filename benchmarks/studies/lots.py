@@ -133,7 +133,7 @@ def said(parts: dict[str, lot_images.Fields], seed: int, given: argparse.Namespa
             f"said_{method}_{models.digest_card(folder)[:16]}.npz"
         )  # not in a folder that is replaced
         if not kept.is_file():
-            looked = {name: networks.look(part.windows)[0].mean(axis=0) for name, part in parts.items()}
+            looked = {name: networks.predict_windows(part.windows)[0].mean(axis=0) for name, part in parts.items()}
             np.savez_compressed(kept, **looked)
         with np.load(kept) as file:
             found[method] = {name: file[name] for name in parts}

@@ -162,7 +162,7 @@ def _rounded(found):
 
 
 def _seen(ensemble: Ensemble, images: list) -> EnsembleOutputs:
-    looked = ensemble.examine(images)
+    looked = ensemble.classify_images(images)
     statistics = pd.DataFrame([image_statistics(image) for image in images])
     p, e = (np.stack([getattr(one, name) for one in looked], axis=1) for name in ("probabilities", "embeddings"))
     content, odds = (np.array([getattr(one, name) for one in looked]) for name in ("content", "foreign_log_odds"))

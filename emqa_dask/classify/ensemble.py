@@ -1,54 +1,71 @@
-"""load_ensemble(): one network, MC dropout or a deep ensemble, from its model directory; every member's word is kept"""
+"""Ensembles in memory: one network, MC dropout or a deep ensemble, with the outputs of every member."""
 
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import lru_cache
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emqa_dask import classifiers, models, networks, windows
+from emqa_dask import classifiers, windows
 from emqa_dask.classify import card as cards
 from emqa_dask.classify import content
 from emqa_dask.classify.evaluation import make_evaluator
-from emqa_dask.settings.stages import PRECISIONS
+
+if TYPE_CHECKING:
+    import torch
 
 BATCH_WINDOWS = {"cpu": 64, "cuda": 1024}  # windows that go through the networks at once
-EVALUATION = "loop"  # of together.WAYS, the fastest on CPU and GPU: see benchmarks/bench_ensemble.py
+EVALUATION = "loop"  # of evaluation.EVALUATIONS, the fastest on CPU and GPU: see benchmarks/bench_ensemble.py
 
 
 class ImageOutputs(NamedTuple):
-    """What the members say of one image; the entropy of `regions` is the image's map."""
+    """Outputs of all members for one image."""
 
-    probabilities: NDArray[np.float32]  # (members, classes): the mean over the windows
-    embeddings: NDArray[np.float32]  # (members, d): the mean over the windows
-    regions: NDArray[np.float32]  # (members, rows, columns, classes): of each window
-    boxes: NDArray[np.float64]  # (rows, columns, 4): the windows in the image: y0, x0, y1, x1, half-open, px
-    content: NDArray[np.float32]  # (d,): see classify.content, the mean over the windows
-    foreign_log_odds: float  # that they show no micrograph: the same
+    probabilities: NDArray[np.float32]  # (members, classes): mean over the windows
+    embeddings: NDArray[np.float32]  # (members, d): mean over the windows
+    window_probabilities: NDArray[np.float32]  # (members, rows, columns, classes)
+    window_boxes: NDArray[np.float64]  # (rows, columns, 4): y0, x0, y1, x1 in the image, half-open, px
+    content: NDArray[np.float32]  # (d,): content embedding, mean over the windows; see classify.content
+    foreign_log_odds: float  # that the image is no micrograph; mean over the windows
+
+
+class _WindowGrids(NamedTuple):
+    """Prepared images and the corners of their windows; windows of all images are numbered consecutively."""
+
+    images: list[NDArray[np.float32]]
+    corners: list[NDArray[np.int64]]  # (rows, columns, 2) for each image
+    owners: NDArray[np.int64]  # (windows,): number of the image of each window
+    places: NDArray[np.int64]  # (windows, 2): first row and column of each window
+
+    @property
+    def ends(self) -> NDArray[np.int64]:
+        """(images + 1,): windows ends[k] to ends[k + 1] are those of image k."""
+        counts = [corners.shape[0] * corners.shape[1] for corners in self.corners]
+        return np.concatenate([[0], np.cumsum(counts)])
 
 
 class Ensemble:
-    """An ensemble in memory. Members are networks, or the passes of MC dropout; a single network is one member."""
+    """An ensemble in memory; made by `loading.load_ensemble`.
+
+    The members are networks, or the stochastic passes of MC dropout. A single network is one member.
+    """
 
     def __init__(
         self,
         card: cards.ClassifierCard,
-        nets: Sequence,
+        nets: Sequence["torch.nn.Module"],
         device: str,
-        way: str | None = None,
+        evaluation: str | None = None,
         precision: str = "float32",
-    ):
+    ) -> None:
         import torch
 
         self.card = card
         self.device = device
         self.precision = precision
         self._nets = [net.to(device, getattr(torch, precision)).eval() for net in nets]
-        alone = len(nets) == 1  # and only in the loop does dropout know of its pass
-        self._way = make_evaluator(self._nets, EVALUATION if alone else way or EVALUATION)
+        is_single = len(nets) == 1  # MC dropout sets the pass of its network, which works in the loop only
+        self._evaluate = make_evaluator(self._nets, EVALUATION if is_single else evaluation or EVALUATION)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -57,161 +74,131 @@ class Ensemble:
 
     @property
     def n_members(self) -> int:
-        """Length of the first axis of what `probabilities` gives."""
+        """Length of the first axis of the outputs."""
         return self.card.passes if self.card.method == "dropout" else len(self._nets)
 
     @property
-    def numbers(self) -> tuple[int, ...]:
-        """Which member each is: its place on the card, or its pass. A member that is left out leaves a gap."""
+    def member_numbers(self) -> tuple[int, ...]:
+        """Place on the card, or pass, of each member; a member that is left out leaves a gap."""
         if self.card.method == "dropout":
             return tuple(range(self.card.passes))
         return tuple(map(self.card.members.index, self.card.files))[: len(self._nets)]
 
     @property
-    def used(self) -> str:
-        """How many members are at work and what is wrong with the others, in words."""
+    def member_summary(self) -> str:
+        """How many members are used, and the faults of the others."""
         text = f"{len(self._nets)} of {self.card.n_members} members"
-        return text + "".join(f"; {file}: {why}" for file, why in self.card.faults.items())
+        return text + "".join(f"; {file}: {fault}" for file, fault in self.card.faults.items())
 
-    def refusal(self, shape: tuple[int, ...]) -> str:
-        """Why an image of `shape` cannot be judged; "" when it can."""
-        return windows.explain_refusal(shape, self.card.view)
+    def explain_refusal(self, shape: tuple[int, ...]) -> str:
+        """Why an image of `shape` cannot be classified; "" when it can."""
+        return windows.explain_refusal(shape, self.card.window_settings)
 
-    def probabilities(self, images: Sequence[NDArray]) -> NDArray[np.float32]:
+    def predict_probabilities(self, images: Sequence[NDArray]) -> NDArray[np.float32]:
         """Softmax (members, n, classes) float32 of n images (h, w) of any real dtype and any sizes.
 
-        Of an image larger than a window: the mean over its windows. Raises ValueError, naming the image by its place,
-        for one that is smaller than a window or not two-dimensional and real.
+        An image larger than a window gets the mean over its windows. Raises ValueError, naming the image by its
+        number, for one that is smaller than a window or not two-dimensional and real.
         """
-        found = [examined.probabilities for examined in self.examine(images)]
-        return np.stack(found, axis=1) if found else np.zeros((self.n_members, 0, len(self.classes)), np.float32)
+        outputs = [output.probabilities for output in self.classify_images(images)]
+        return np.stack(outputs, axis=1) if outputs else np.zeros((self.n_members, 0, len(self.classes)), np.float32)
 
-    def examine(self, images: Sequence[NDArray]) -> list[ImageOutputs]:
-        """All that the members say of each image, window by window. Errors: as `probabilities`."""
-        view = self.card.view
-        pictures = []
-        grids = []
+    def classify_images(self, images: Sequence[NDArray]) -> list[ImageOutputs]:
+        """Outputs of all members for each image, window by window. Errors: as `predict_probabilities`."""
+        if not len(images):
+            return []
+        grids = self._place_windows(images)
+        p = []
+        contents = []
+        log_odds = []
+        embedding_sums = 0.0
+        for start in range(0, len(grids.places), BATCH_WINDOWS[self.device]):
+            chosen = slice(start, start + BATCH_WINDOWS[self.device])
+            stack = self._cut_windows(grids, chosen)
+            batch_p, batch_embeddings = self.predict_windows(stack)
+            batch_contents, batch_odds = content.embed_windows(stack, self.device)
+            p.append(batch_p)
+            contents.append(batch_contents)
+            log_odds.append(batch_odds)
+            embedding_sums = embedding_sums + _sum_by_image(batch_embeddings, grids.owners[chosen], len(images))
+        window_values = np.concatenate(p, axis=1), np.concatenate(contents), np.concatenate(log_odds)
+        return [self._collect_outputs(k, images[k], grids, window_values, embedding_sums) for k in range(len(images))]
+
+    def _place_windows(self, images: Sequence[NDArray]) -> _WindowGrids:
+        """The images in [0, 1] and their windows; ValueError names the number of an image that cannot be classified."""
+        prepared = []
         for k, image in enumerate(images):
             try:
-                pictures.append(windows.normalise_image(image, view))
+                prepared.append(windows.normalise_image(image, self.card.window_settings))
             except ValueError as error:
                 raise ValueError(f"image {k}: {error}") from error
-            grids.append(windows.compute_corners(pictures[k].shape, view))
-        if not pictures:
-            return []
-        counts = [grid.shape[0] * grid.shape[1] for grid in grids]
-        ends = np.cumsum(counts)
-        owners = np.repeat(np.arange(len(grids)), counts)
-        places = np.concatenate([grid.reshape(-1, 2) for grid in grids])
-        said = []
-        sums = 0.0
-        shown = []
-        for start in range(
-            0, len(places), BATCH_WINDOWS[self.device]
-        ):  # windows are copies: never all of an image's at once
-            chosen = slice(start, start + BATCH_WINDOWS[self.device])
-            stack = [windows.cut_window(pictures[o], place, view) for o, place in zip(owners[chosen], places[chosen])]
-            stack = np.stack(stack)
-            p, e = self.look(stack)
-            said.append(p)
-            shown.append(content.embed_windows(stack, self.device))
-            part = np.zeros((len(e), len(pictures), e.shape[2]))
-            np.add.at(part, np.s_[:, owners[chosen]], e)
-            sums = sums + part
-        p = np.concatenate(said, axis=1)
-        found = []
-        contents, odds = (np.concatenate(part) for part in zip(*shown))
-        for k, grid in enumerate(grids):
-            its = slice(ends[k] - counts[k], ends[k])
-            own = p[:, its]
-            scale = np.array(np.shape(images[k])) / pictures[k].shape
-            boxes = np.concatenate([grid * scale, (grid + view.size_px) * scale], axis=-1)
-            vectors = (sums[:, k] / counts[k]).astype(np.float32)
-            maps = own.reshape(len(own), *grid.shape[:2], -1)
-            there = contents[its].mean(axis=0), float(odds[its].mean())
-            found.append(ImageOutputs(own.mean(axis=1), vectors, maps, boxes, *there))
-        return found
+        corners = [windows.compute_corners(image.shape, self.card.window_settings) for image in prepared]
+        owners = np.repeat(np.arange(len(images)), [grid.shape[0] * grid.shape[1] for grid in corners])
+        return _WindowGrids(prepared, corners, owners, np.concatenate([grid.reshape(-1, 2) for grid in corners]))
 
-    def look(self, stack: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _cut_windows(self, grids: _WindowGrids, chosen: slice) -> NDArray[np.float32]:
+        """Copies (n, size, size) of some windows: all windows of a large image would need too much memory."""
+        pairs = zip(grids.owners[chosen], grids.places[chosen])
+        settings = self.card.window_settings
+        return np.stack([windows.cut_window(grids.images[owner], corner, settings) for owner, corner in pairs])
+
+    def _collect_outputs(
+        self,
+        k: int,
+        image: NDArray,
+        grids: _WindowGrids,
+        window_values: tuple[NDArray, NDArray, NDArray],
+        embedding_sums: NDArray,
+    ) -> ImageOutputs:
+        """Outputs of image `k`, from those of all windows."""
+        corners = grids.corners[k]
+        ends = grids.ends
+        own = slice(ends[k], ends[k + 1])
+        p, contents, log_odds = window_values
+        own_p = p[:, own]
+        scale = np.array(np.shape(image)) / grids.images[k].shape
+        last = corners + self.card.window_settings.size_px
+        return ImageOutputs(
+            own_p.mean(axis=1),
+            (embedding_sums[:, k] / (ends[k + 1] - ends[k])).astype(np.float32),
+            own_p.reshape(len(own_p), *corners.shape[:2], -1),
+            np.concatenate([corners * scale, last * scale], axis=-1),
+            contents[own].mean(axis=0),
+            float(log_odds[own].mean()),
+        )
+
+    def predict_windows(self, stack: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Softmax (members, n, classes) and embeddings (members, n, d) of windows (n, size, size) in [0, 1]."""
+        size_px = self.card.window_settings.size_px
+        if stack.ndim != 3 or stack.shape[1:] != (size_px, size_px):
+            raise ValueError(f"windows of shape {stack.shape}: they have to be (n, {size_px}, {size_px})")
+        batch_size = BATCH_WINDOWS[self.device]
+        batches = [self._predict_batch(stack[k : k + batch_size]) for k in range(0, max(1, len(stack)), batch_size)]
+        p, embeddings = (np.concatenate(part, axis=1) for part in zip(*batches))
+        return p.astype(np.float32, copy=False), embeddings.astype(np.float32, copy=False)
+
+    def _predict_batch(self, stack: NDArray[np.float32]) -> tuple[NDArray, NDArray]:
+        """Softmax and embeddings of one batch of windows; MC dropout evaluates one pass after the other."""
         import torch
 
-        size = self.card.view.size_px
-        if stack.ndim != 3 or stack.shape[1:] != (size, size):
-            raise ValueError(f"windows of shape {stack.shape}: they have to be (n, {size}, {size})")
         passes = range(self.n_members) if self.card.method == "dropout" else [None]
-        found = []
+        probabilities = []
+        embeddings = []
         with torch.inference_mode():
-            for start in range(0, max(1, len(stack)), BATCH_WINDOWS[self.device]):
-                batch = np.ascontiguousarray(stack[start : start + BATCH_WINDOWS[self.device], None], np.float32)
-                images = torch.from_numpy(batch).to(self.device, getattr(torch, self.precision))
-                images = images.expand(-1, self.card.architecture["channels"], -1, -1)
-                said = []
-                for number in passes:
-                    classifiers.set_dropout_pass(self._nets[0], None if number is None else self.card.seed, number or 0)
-                    logits, embedding = self._way(images)
-                    said.append((logits.float().softmax(dim=-1).cpu().numpy(), embedding.float().cpu().numpy()))
-                found.append([np.concatenate(part) for part in zip(*said)])
-        p, e = (np.concatenate(part, axis=1) for part in zip(*found))
-        return p.astype(np.float32, copy=False), e.astype(np.float32, copy=False)
+            pixels = np.ascontiguousarray(stack[:, None], np.float32)
+            images = torch.from_numpy(pixels).to(self.device, getattr(torch, self.precision))
+            images = images.expand(-1, self.card.architecture["channels"], -1, -1)
+            for number in passes:
+                seed = None if number is None else self.card.seed
+                classifiers.set_dropout_pass(self._nets[0], seed, number or 0)
+                logits, embedding = self._evaluate(images)
+                probabilities.append(logits.float().softmax(dim=-1).cpu().numpy())
+                embeddings.append(embedding.float().cpu().numpy())
+        return np.concatenate(probabilities), np.concatenate(embeddings)
 
 
-def load_ensemble(
-    name: str | Path,
-    device: str = "cpu",
-    *,
-    method: str | None = None,
-    classes: Sequence[str] | None = None,
-    precision: str = "float32",
-) -> Ensemble:
-    """The ensemble in a model directory, or a bundled one by its name, on `device` ("cpu" or "cuda").
-
-    `method` overrides the card's: "softmax" takes the first member alone, "dropout" its stochastic passes. `classes`
-    are those that the caller counts on. `precision` of the networks: bfloat16 and float16 are faster where hardware has
-    them, and probabilities then come within some 0.01. The same directory, unchanged, is loaded once per process.
-    Members that are missing or corrupt are left out (`Ensemble.used` tells); models.ModelError when too few are left,
-    and for what the card has wrong (see card.read); ValueError for classes that are not the card's, ModelNotFound
-    without card, RuntimeError when "cuda" has no GPU.
-    """
-    if device not in BATCH_WINDOWS:
-        raise ValueError(f"device is {device!r}: it has to be 'cpu' or 'cuda'")
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision is {precision!r}: it is one of {', '.join(PRECISIONS)}")
-    card = cards.read_classifier_card(name)
-    if method is not None and method not in cards.METHODS:
-        raise ValueError(f"method is {method!r}: it is one of {', '.join(cards.METHODS)}")
-    if classes is not None:
-        card.check_classes(classes)
-    # Members may vanish while the card stays: they are part of what makes a loaded ensemble the same.
-    return _load_ensemble(
-        str(card.directory.resolve()), card.digest, card.files, device, method or card.method, precision
-    )
-
-
-@lru_cache(maxsize=4)
-def _load_ensemble(
-    directory: str, digest: str, files: tuple[str, ...], device: str, method: str, precision: str
-) -> Ensemble:
-    import torch
-    from safetensors import SafetensorError
-
-    if device == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError("device 'cuda' was asked for, but there is no usable GPU here")
-    card = cards.read_classifier_card(directory)
-    if method == "dropout" and not card.architecture["dropout"]:
-        raise models.ModelError(f"{directory}: method 'dropout' needs a network trained with dropout: take another one")
-    nets = []
-    faults = dict(card.faults)
-    for file in card.files:
-        with models.blame_model(card.directory):
-            net = classifiers.build_classifier(card.architecture)
-        try:
-            networks.load_weights(net, card.directory / file)
-        except (ValueError, OSError, SafetensorError) as error:
-            faults[file] = str(error)
-        else:
-            nets.append(net)
-    usable = tuple(file for file in card.files if file not in faults)
-    card = replace(card, files=usable, faults=faults, method=method)
-    cards.check_members(card)
-    return Ensemble(card, nets if method == "ensemble" else nets[:1], device, precision=precision)
+def _sum_by_image(embeddings: NDArray, owners: NDArray, n_images: int) -> NDArray[np.float64]:
+    """Sums (members, images, d) of windows' embeddings (members, windows, d)."""
+    sums = np.zeros((len(embeddings), n_images, embeddings.shape[2]))
+    np.add.at(sums, np.s_[:, owners], embeddings)
+    return sums

@@ -83,7 +83,7 @@ def test_batches_change_nothing(monkeypatch):
 def test_an_image_has_the_mean_over_its_windows(model):
     image = np.tile(np.random.default_rng(7).random((16, 16)).astype(np.float32), (2, 3))
     ensemble = load_ensemble(model)
-    alone, tiled = ensemble.examine([image[:16, :16], image])
+    alone, tiled = ensemble.classify_images([image[:16, :16], image])
     grid = np.stack([image[y : y + 16, x : x + 16] for y in (0, 8, 16) for x in (0, 8, 16, 24, 32)])
     embeddings, odds = content.embed_windows(
         np.clip((grid - np.percentile(image, 0.5)) / np.ptp(np.percentile(image, [0.5, 99.5])), 0, 1)

@@ -47,24 +47,26 @@ def test_vmap_joins_networks_of_torchvision_and_grouping_refuses_what_it_cannot_
 
 
 def test_an_ensemble_of_an_image_is_a_distribution_per_member(model, images):
-    p = load_ensemble(model).probabilities(images)
+    p = load_ensemble(model).predict_probabilities(images)
     assert p.shape == (4, 4, 3)
     assert p.dtype == np.float32
     np.testing.assert_allclose(p.sum(axis=2), 1, atol=1e-5)
-    assert load_ensemble(model).probabilities([]).shape == (4, 0, 3)
+    assert load_ensemble(model).predict_probabilities([]).shape == (4, 0, 3)
 
 
 def test_neither_the_order_of_images_nor_their_company_changes_what_is_said(model, images):
     for method in ("ensemble", "dropout", "softmax"):
         ensemble = load_ensemble(model, method=method)
-        p = ensemble.probabilities(images)
-        np.testing.assert_allclose(ensemble.probabilities(images[::-1])[:, ::-1], p, atol=1e-6)
-        alone = np.concatenate([ensemble.probabilities([image]) for image in images], axis=1)
+        p = ensemble.predict_probabilities(images)
+        np.testing.assert_allclose(ensemble.predict_probabilities(images[::-1])[:, ::-1], p, atol=1e-6)
+        alone = np.concatenate([ensemble.predict_probabilities([image]) for image in images], axis=1)
         np.testing.assert_allclose(alone, p, atol=1e-6)
 
 
 def test_bfloat16_says_nearly_the_same(model, images):
-    exact, fast = (load_ensemble(model, precision=name).probabilities(images) for name in ("float32", "bfloat16"))
+    exact, fast = (
+        load_ensemble(model, precision=name).predict_probabilities(images) for name in ("float32", "bfloat16")
+    )
     assert fast.dtype == exact.dtype
     np.testing.assert_allclose(fast.sum(axis=-1), 1, atol=1e-5)
     np.testing.assert_allclose(fast, exact, atol=0.03)
@@ -73,56 +75,58 @@ def test_bfloat16_says_nearly_the_same(model, images):
 
 
 def test_members_in_another_order_are_the_same_ensemble(tmp_path, images, write_ensemble):
-    one = load_ensemble(write_ensemble(tmp_path / "one", seeds=[0, 1, 2])).probabilities(images)
-    other = load_ensemble(write_ensemble(tmp_path / "other", seeds=[2, 0, 1])).probabilities(images)
+    one = load_ensemble(write_ensemble(tmp_path / "one", seeds=[0, 1, 2])).predict_probabilities(images)
+    other = load_ensemble(write_ensemble(tmp_path / "other", seeds=[2, 0, 1])).predict_probabilities(images)
     np.testing.assert_allclose(other, one[[2, 0, 1]], atol=1e-6)
 
 
 def test_gain_and_offset_of_an_image_change_nothing(model, images):
     ensemble = load_ensemble(model)
     counts = [(image * 100).astype(np.uint16) for image in images]
-    p = ensemble.probabilities(counts)
-    q = ensemble.probabilities([3.0 * image.astype(float) - 7 for image in counts])
+    p = ensemble.predict_probabilities(counts)
+    q = ensemble.predict_probabilities([3.0 * image.astype(float) - 7 for image in counts])
     np.testing.assert_allclose(p, q, atol=1e-4)
 
 
 def test_dropout_repeats_and_its_passes_differ(tmp_path, images, write_ensemble):
     folder = write_ensemble(tmp_path / "one", n=1, method="dropout")
     ensemble = load_ensemble(folder)
-    p = ensemble.probabilities(images)
+    p = ensemble.predict_probabilities(images)
     assert p.shape == (5, 4, 3)
-    np.testing.assert_array_equal(ensemble.probabilities(images), p)
+    np.testing.assert_array_equal(ensemble.predict_probabilities(images), p)
     assert np.ptp(p, axis=0).max() > 0.01
-    softmax = load_ensemble(folder, method="softmax").probabilities(images)
+    softmax = load_ensemble(folder, method="softmax").predict_probabilities(images)
     assert softmax.shape == (1, 4, 3)
-    np.testing.assert_array_equal(load_ensemble(folder, method="softmax").probabilities(images), softmax)
+    np.testing.assert_array_equal(load_ensemble(folder, method="softmax").predict_probabilities(images), softmax)
     other = write_ensemble(tmp_path / "other", n=1, method="dropout", seed=4)
-    assert np.abs(load_ensemble(other).probabilities(images) - p).max() > 0.01
+    assert np.abs(load_ensemble(other).predict_probabilities(images) - p).max() > 0.01
 
 
 def test_the_map_of_a_constant_image_is_constant_and_covers_it(model):
     ensemble = load_ensemble(model)
-    (found,) = ensemble.examine([np.full((45, 30), 7, np.uint8)])
-    assert found.regions.shape == (4, 5, 3, 3)
-    assert np.ptp(found.regions, axis=(1, 2)).max() < 1e-6
-    np.testing.assert_allclose(found.probabilities, found.regions[:, 0, 0], atol=1e-6)
-    assert found.boxes[0, 0].tolist() == [0, 0, 16, 16]
-    assert found.boxes[-1, -1].tolist() == [29, 14, 45, 30]
+    (found,) = ensemble.classify_images([np.full((45, 30), 7, np.uint8)])
+    assert found.window_probabilities.shape == (4, 5, 3, 3)
+    assert np.ptp(found.window_probabilities, axis=(1, 2)).max() < 1e-6
+    np.testing.assert_allclose(found.probabilities, found.window_probabilities[:, 0, 0], atol=1e-6)
+    assert found.window_boxes[0, 0].tolist() == [0, 0, 16, 16]
+    assert found.window_boxes[-1, -1].tolist() == [29, 14, 45, 30]
 
 
 def test_a_window_says_of_its_place_what_the_same_pixels_say_elsewhere(model):
     rng = np.random.default_rng(1)
     tile = rng.random((16, 16)).astype(np.float32)
-    (found,) = load_ensemble(model).examine([np.tile(tile, (2, 3))])
+    (found,) = load_ensemble(model).classify_images([np.tile(tile, (2, 3))])
     np.testing.assert_allclose(
-        found.regions[:, ::2, ::2], found.regions[:, :1, :1].repeat(2, 1).repeat(3, 2), atol=1e-5
+        found.window_probabilities[:, ::2, ::2],
+        found.window_probabilities[:, :1, :1].repeat(2, 1).repeat(3, 2),
+        atol=1e-5,
     )
-    assert np.abs(found.regions[:, 1, 1] - found.regions[:, 0, 0]).max() > 1e-6
+    assert np.abs(found.window_probabilities[:, 1, 1] - found.window_probabilities[:, 0, 0]).max() > 1e-6
 
 
 @pytest.mark.parametrize("fault", ["gone", "cut short", "another"])
 def test_a_member_that_is_missing_or_corrupt_is_left_out_and_told_of(model, images, fault):
-    whole = load_ensemble(model).probabilities(images)
+    whole = load_ensemble(model).predict_probabilities(images)
     file = model / "member_01.safetensors"
     if fault == "gone":
         file.unlink()
@@ -132,8 +136,8 @@ def test_a_member_that_is_missing_or_corrupt_is_left_out_and_told_of(model, imag
         )
     ensemble = load_ensemble(model)
     assert ensemble.n_members == 3
-    assert ensemble.used.startswith("3 of 4 members; member_01.safetensors: ")
-    np.testing.assert_allclose(ensemble.probabilities(images), whole[[0, 2, 3]], atol=1e-6)
+    assert ensemble.member_summary.startswith("3 of 4 members; member_01.safetensors: ")
+    np.testing.assert_allclose(ensemble.predict_probabilities(images), whole[[0, 2, 3]], atol=1e-6)
 
 
 def test_weights_that_the_card_vouches_for_and_that_do_not_fit_are_left_out(model):
@@ -141,17 +145,21 @@ def test_weights_that_the_card_vouches_for_and_that_do_not_fit_are_left_out(mode
     table = tomllib.loads((model / "card.toml").read_text())
     table.pop("files")
     models.write_card(model, table)
-    assert load_ensemble(model).used.startswith("3 of 4 members; member_00.safetensors: ")
+    assert load_ensemble(model).member_summary.startswith("3 of 4 members; member_00.safetensors: ")
 
 
 def test_members_keep_their_numbers_when_one_is_lost(model, images):
-    assert load_ensemble(model).numbers == (0, 1, 2, 3)
-    whole = load_ensemble(model).examine(images)
+    assert load_ensemble(model).member_numbers == (0, 1, 2, 3)
+    whole = load_ensemble(model).classify_images(images)
     (model / "member_01.safetensors").unlink()
     ensemble = load_ensemble(model)
-    assert ensemble.numbers == (0, 2, 3)
+    assert ensemble.member_numbers == (0, 2, 3)
     rows = make_probability_rows(
-        ["w", "x", "y", "z"], ensemble.examine(images), "four", numbers=ensemble.numbers, embedded=3
+        ["w", "x", "y", "z"],
+        ensemble.classify_images(images),
+        "four",
+        member_numbers=ensemble.member_numbers,
+        n_embedded=3,
     )
     assert rows["member"].tolist() == [0, 2, 3] * 4
     np.testing.assert_array_equal(rows["embedding"][1], whole[0].embeddings[2])
@@ -175,12 +183,12 @@ def test_other_classes_and_images_below_a_window_are_refused(model):
     with pytest.raises(ValueError, match="order differs"):
         load_ensemble(model, classes=["b", "a", "c"])
     ensemble = load_ensemble(model, classes=["a", "b", "c"])
-    assert ensemble.refusal((16, 16)) == ""
-    assert "15 x 40 px, smaller than the classifier's window of 16 px" in ensemble.refusal((15, 40))
+    assert ensemble.explain_refusal((16, 16)) == ""
+    assert "15 x 40 px, smaller than the classifier's window of 16 px" in ensemble.explain_refusal((15, 40))
     with pytest.raises(ValueError, match="image 1: the image is 8 x 8 px"):
-        ensemble.probabilities([np.zeros((16, 16)), np.zeros((8, 8))])
+        ensemble.predict_probabilities([np.zeros((16, 16)), np.zeros((8, 8))])
     with pytest.raises(ValueError, match="image 0: an image of shape"):
-        ensemble.probabilities([np.zeros((16, 16, 3))])
+        ensemble.predict_probabilities([np.zeros((16, 16, 3))])
     with pytest.raises(FileNotFoundError, match="no model"):
         load_ensemble(model / "nothing")
 
@@ -206,11 +214,11 @@ def test_what_a_card_has_wrong_is_named(model, change, said):
 
 def test_rows_hold_every_members_probabilities(model, images):
     ensemble = load_ensemble(model)
-    examined = ensemble.examine(images)
-    rows = make_probability_rows(["w", "x", "y", "z"], examined, "four", embedded=1)
+    examined = ensemble.classify_images(images)
+    rows = make_probability_rows(["w", "x", "y", "z"], examined, "four", n_embedded=1)
     back = tables.conform(rows, tables.PROBABILITIES).to_pandas()
     p = np.stack(back["probabilities"]).reshape(4, 4, 3).transpose(1, 0, 2)
-    np.testing.assert_array_equal(p, ensemble.probabilities(images))
+    np.testing.assert_array_equal(p, ensemble.predict_probabilities(images))
     assert back["embedding"].notna().tolist() == [True, False, False, False] * 4
     assert tables.conform(make_probability_rows([], [], "four"), tables.PROBABILITIES).num_rows == 0
 
@@ -221,14 +229,14 @@ def test_one_network_too_many_ways_to_be_wrong(model):
     with pytest.raises(ValueError, match="device is 'tpu'"):
         load_ensemble(model, "tpu")
     with pytest.raises(ValueError, match=r"\(n, 16, 16\)"):
-        load_ensemble(model).look(np.zeros((2, 8, 8), np.float32))
+        load_ensemble(model).predict_windows(np.zeros((2, 8, 8), np.float32))
     assert isinstance(load_ensemble(model), Ensemble)
     assert load_ensemble(model) is load_ensemble(model)
 
 
 def test_a_large_image_is_looked_at_in_parts_that_leave_no_trace(model, images, monkeypatch):
-    whole = load_ensemble(model).examine(images)
+    whole = load_ensemble(model).classify_images(images)
     monkeypatch.setitem(ensembles.BATCH_WINDOWS, "cpu", 3)
-    for one, other in zip(load_ensemble(model).examine(images), whole):
+    for one, other in zip(load_ensemble(model).classify_images(images), whole):
         for a, b in zip(one, other):
             np.testing.assert_allclose(a, b, atol=1e-5)

@@ -33,8 +33,8 @@ def model(tmp_path):
 @pytest.mark.parametrize("method", ["ensemble", "dropout", "softmax"])
 def test_an_ensemble_says_the_same_on_both_devices(model, method):
     images = [np.random.default_rng(k).random((40, 24 + k)) for k in range(5)]
-    there = load_ensemble(model, "cuda", method=method).probabilities(images)
-    np.testing.assert_allclose(there, load_ensemble(model, method=method).probabilities(images), atol=2e-3)
+    there = load_ensemble(model, "cuda", method=method).predict_probabilities(images)
+    np.testing.assert_allclose(there, load_ensemble(model, method=method).predict_probabilities(images), atol=2e-3)
 
 
 @pytest.mark.parametrize(("n", "side"), [(300, 64), (3, 224)])
@@ -73,4 +73,4 @@ def test_a_member_trains_and_goes_on(tmp_path):
         ensemble.train_member(tmp_path / "m", 0, device="cuda", say=stop, checkpoint_minutes=0)
     assert ensemble.train_member(tmp_path / "m", 0, device="cuda", say=print)["epochs"] == 3
     ensemble.join_members(tmp_path / "m", lambda p, y: {"n": len(y)})
-    assert load_ensemble(tmp_path / "m", "cuda").probabilities(list(stack)).shape == (1, 60, 2)
+    assert load_ensemble(tmp_path / "m", "cuda").predict_probabilities(list(stack)).shape == (1, 60, 2)

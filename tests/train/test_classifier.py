@@ -71,12 +71,12 @@ def test_an_ensemble_learns_what_can_be_told_apart_and_becomes_a_model(tmp_path)
     assert not (tmp_path / "stripes.training").exists()
     loaded = load_ensemble(out, classes=CLASSES)
     stack, y = gratings(30, seed=9)
-    p = loaded.look(stack)[0]
+    p = loaded.predict_windows(stack)[0]
     assert (p.mean(axis=0).argmax(axis=1) == y).mean() > 0.9
     held = load_file(out / "held_out.safetensors")
     y = gratings(200)[1]
     np.testing.assert_array_equal(held["test.classes"], y[180:])
-    np.testing.assert_allclose(held["test.probabilities"], loaded.look(gratings(200)[0][180:])[0], atol=1e-5)
+    np.testing.assert_allclose(held["test.probabilities"], loaded.predict_windows(gratings(200)[0][180:])[0], atol=1e-5)
 
 
 def test_a_member_interrupted_at_any_epoch_ends_as_one_that_was_not(tmp_path):
@@ -146,7 +146,7 @@ def test_passes_of_dropout_count_as_members(tmp_path):
     ensemble.train_member(out, 0, say=silent)
     assert ensemble.join_members(out, measure)["measured"]["test"]["members"] == 3
     held = load_file(out / "held_out.safetensors")["test.probabilities"]
-    np.testing.assert_allclose(held, load_ensemble(out).look(gratings(80)[0][60:])[0], atol=1e-5)
+    np.testing.assert_allclose(held, load_ensemble(out).predict_windows(gratings(80)[0][60:])[0], atol=1e-5)
 
 
 def test_what_is_no_training_set_is_refused(tmp_path):

@@ -1,6 +1,7 @@
-"""What an ensemble says of a partition's images, as evidence; and what follows from it, judged without a network."""
+"""Outputs of an ensemble for a partition's images, and the classifications that follow from stored outputs."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -10,40 +11,55 @@ from emqa_dask.settings import Settings
 from emqa_dask.uncertainty import entropy
 from emqa_dask.uncertainty.classification import classify_images
 
+if TYPE_CHECKING:
+    from emqa_dask.classify import Ensemble, ImageOutputs
+
 
 def classify_partition(
     ids: Sequence[str], images: list[np.ndarray], settings: Settings
-) -> list[tuple[pd.DataFrame, dict]]:
-    """Of each image its rows of tables.PROBABILITIES and its row of tables.REGIONS; loaded once a process.
+) -> list[tuple[pd.DataFrame, dict | None]]:
+    """Rows of tables.PROBABILITIES and the row of tables.REGIONS of each image.
 
-    An image that is smaller than the classifier's window has no rows, and None for the other.
+    An image smaller than the classifier's window has no rows, and None. The ensemble is loaded once per process.
     """
-    from emqa_dask import classify  # torch, which only runs with a classifier need
+    from emqa_dask import classify  # imports torch, which only runs with a classifier need
 
-    how = settings.classify
-    directory = models.locate_model(how.model)
-    device = settings.run.device
-    ensemble = classify.load_ensemble(directory, device, method=how.method or None, precision=how.precision)
+    ensemble = _load_ensemble(settings)
     name = ensemble.card.name
-    can = [not ensemble.refusal(image.shape) for image in images]
-    examined = iter(ensemble.examine([image for image, is_fit in zip(images, can) if is_fit]))
-    found = []
-    for key, is_fit in zip(ids, can, strict=True):
-        if not is_fit:
-            found.append((classify.make_probability_rows([], [], name), None))
+    is_accepted = [not ensemble.explain_refusal(image.shape) for image in images]
+    accepted = [image for image, is_ok in zip(images, is_accepted) if is_ok]
+    outputs = iter(ensemble.classify_images(accepted))
+    results = []
+    for micrograph_id, is_ok in zip(ids, is_accepted, strict=True):
+        if not is_ok:
+            results.append((classify.make_probability_rows([], [], name), None))
             continue
-        one = next(examined)
-        region = {"micrograph_id": key, "classifier": name} | _maps(one.regions, one.boxes)
-        region |= {"content": one.content, "foreign_log_odds": one.foreign_log_odds}
-        found.append((classify.make_probability_rows([key], [one], name, numbers=ensemble.numbers), region))
-    return found
+        output = next(outputs)
+        numbers = ensemble.member_numbers
+        rows = classify.make_probability_rows([micrograph_id], [output], name, member_numbers=numbers)
+        results.append((rows, _make_region_row(micrograph_id, name, output)))
+    return results
 
 
-def _maps(said: np.ndarray, boxes: np.ndarray) -> dict:
-    """`said` (members, rows, columns, classes) of windows with `boxes` (rows, columns, 4), as in tables.REGIONS."""
-    p = said.reshape(len(said), -1, said.shape[-1])
-    y0, x0, y1, x1 = np.moveaxis(boxes, -1, 0)
+def _load_ensemble(settings: Settings) -> "Ensemble":
+    """The ensemble of the settings."""
+    from emqa_dask import classify
+
+    options = settings.classify
+    directory = models.locate_model(options.model)
+    return classify.load_ensemble(
+        directory, settings.run.device, method=options.method or None, precision=options.precision
+    )
+
+
+def _make_region_row(micrograph_id: str, classifier: str, output: "ImageOutputs") -> dict[str, Any]:
+    """The row of tables.REGIONS: maps over the windows, and the image's content."""
+    p = output.window_probabilities
+    p = p.reshape(len(p), -1, p.shape[-1])
+    y0, x0, y1, x1 = np.moveaxis(output.window_boxes, -1, 0)
     return {
+        "micrograph_id": micrograph_id,
+        "classifier": classifier,
         "y0": y0[:, 0].astype(np.float32),
         "x0": x0[0].astype(np.float32),
         "height_px": float(y1[0, 0] - y0[0, 0]),
@@ -51,14 +67,17 @@ def _maps(said: np.ndarray, boxes: np.ndarray) -> dict:
         "predictive_entropy_nats": entropy.predictive_entropy(p).astype(np.float32),
         "mutual_information_nats": entropy.mutual_information(p).astype(np.float32),
         "predicted_class": p.mean(axis=0).argmax(axis=1).astype(np.int16),
+        "content": output.content,
+        "foreign_log_odds": output.foreign_log_odds,
     }
 
 
 def classify_micrographs(
     probabilities: pd.DataFrame, regions: pd.DataFrame, features: pd.DataFrame, settings: Settings
 ) -> pd.DataFrame:
-    """A row of tables.CLASSIFICATIONS for each micrograph of `features`, which have its voltage_kv, too."""
-    largest = regions["predictive_entropy_nats"].map(lambda values: float(np.max(values)) if len(values) else np.nan)
-    told = regions[["micrograph_id", "content", "foreign_log_odds"]].assign(largest_region_entropy_nats=largest)
-    known = features.merge(told, on="micrograph_id", how="left", validate="one_to_one")
-    return classify_images(probabilities, known, models.locate_model(settings.classify.model))
+    """A row of tables.CLASSIFICATIONS for each micrograph of `features`, which include voltage_kv; no network runs."""
+    maps = regions["predictive_entropy_nats"]
+    largest = maps.map(lambda values: float(np.max(values)) if len(values) else np.nan)
+    contents = regions[["micrograph_id", "content", "foreign_log_odds"]].assign(largest_region_entropy_nats=largest)
+    merged = features.merge(contents, on="micrograph_id", how="left", validate="one_to_one")
+    return classify_images(probabilities, merged, models.locate_model(settings.classify.model))

@@ -66,8 +66,8 @@ def _seen_images(folder: str, device: str, images: Sequence[np.ndarray]) -> shif
     from emqa_dask.classify.rows import N_EMBEDDED_MEMBERS
 
     ensemble = load_ensemble(folder, device)
-    images = [image for image in images if not ensemble.refusal(image.shape)]
-    examined = [one for image in images for one in ensemble.examine([image])]
+    images = [image for image in images if not ensemble.explain_refusal(image.shape)]
+    examined = [one for image in images for one in ensemble.classify_images([image])]
     p = np.stack([one.probabilities for one in examined], axis=1)
     embeddings = np.stack([one.embeddings[:N_EMBEDDED_MEMBERS] for one in examined], axis=1)
     content = np.stack([one.content for one in examined])
