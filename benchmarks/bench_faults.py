@@ -21,8 +21,8 @@ import pandas as pd
 from emqa_dask import tables
 from emqa_dask.detect.log import detect_image
 from emqa_dask.featurise.images import image_features
-from emqa_dask.pipeline.tasks.measure import measure as measure_image
-from emqa_dask.pipeline.tasks.predict import joined
+from emqa_dask.pipeline.tasks.measure import measure_image as measure_image
+from emqa_dask.pipeline.tasks.predict import join_evidence
 from emqa_dask.predict.predictions import predict_images
 from emqa_dask.settings import Settings
 from emqa_dask.synthetic.faults import FAULTS, FOREIGN, apply_fault, make_foreign, noise_level
@@ -152,7 +152,7 @@ def verdicts(seed, n_per_fault):
         rows.append(features)
         faults.append(fault)
     features = tables.conform(rows, tables.FEATURES).to_pandas()
-    evidence = joined(tables.conform(evidence, tables.EVIDENCE).to_pandas(), features)
+    evidence = join_evidence(tables.conform(evidence, tables.EVIDENCE).to_pandas(), features)
     known = {"micrograph_id": features["micrograph_id"], "uri": features["micrograph_id"] + ".tif", "frame": 0}
     known = tables.empty(tables.MICROGRAPHS).merge(pd.DataFrame(known), how="right")
     catalog = tables.empty(tables.CATALOG).merge(known[["uri"]], how="right").assign(status="ok")

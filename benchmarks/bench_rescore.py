@@ -56,13 +56,13 @@ def draw_detections(rng: np.random.Generator, name: str, n: int) -> pd.DataFrame
 def vary(root: str, settings, n_detections: int) -> None:
     """Gives every image of a stub workspace detections, evidence and statistics of its own."""
     where = folders(settings)
-    for partition, rows in micrograph_ledger.partitions(root, make_tables.TASK_COLUMNS):
+    for partition, rows in micrograph_ledger.iter_partitions(root, make_tables.TASK_COLUMNS):
         rng = np.random.default_rng(int(partition.name.encode().hex()[-12:], 16))
         found = []
         evidence = []
         for row in rows.to_dict("records"):
             found.append(draw_detections(rng, row["micrograph_id"], n_detections))
-            evidence += measure.evidence_of(row, found[-1], settings)
+            evidence += measure.summarise_image(row, found[-1], settings)
         features = parts.read_table(root, where["features"], SCHEMAS["features"], None, partitions=[partition.name])
         for name in tables.IMAGE_STATISTICS:
             features[name] *= rng.normal(1, 0.02, len(features))
@@ -93,7 +93,7 @@ def write_labels(root: str, path: Path, n: int) -> None:
     """COCO labels of `n` images: detections are true with the odds that their scores promise, and some are missing."""
     settings = stored_settings.read_settings(root)
     rng = np.random.default_rng(7)
-    ledger = pd.concat(micrograph_ledger.current(root, ("micrograph_id", "uri", "partition")), ignore_index=True)
+    ledger = pd.concat(micrograph_ledger.iter_current(root, ("micrograph_id", "uri", "partition")), ignore_index=True)
     ledger = ledger.iloc[np.sort(rng.choice(len(ledger), n, replace=False))]
     found = parts.read_table(
         root, folders(settings)["detections"], SCHEMAS["detections"], None, sorted(set(ledger["partition"]))

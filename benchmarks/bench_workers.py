@@ -49,7 +49,9 @@ def tasks_of(root: str, settings: Settings) -> list[Task]:
     """The stage detect on all of the workspace, none of it done."""
     shutil.rmtree(Path(root) / folders(settings)["detections"], ignore_errors=True)
     wanted = ("thumbnails", "detections")
-    return [Task(p.name, (root, p, rows, settings, wanted), len(p)) for p, rows in micrograph_ledger.partitions(root)]
+    return [
+        Task(p.name, (root, p, rows, settings, wanted), len(p)) for p, rows in micrograph_ledger.iter_partitions(root)
+    ]
 
 
 def plain(n: int, root: str, settings: Settings) -> float:

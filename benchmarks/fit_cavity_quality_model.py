@@ -83,18 +83,18 @@ def verdicts(detector: str, forests: tuple[str, ...], n: int, settings: Settings
             _, image, _, colour = cohort_images.draw_nothing(kind, rng, cohort_images.SHAPES[k % 4], name)
             row = {"micrograph_id": name, "colour_fraction": colour, "nm_per_pixel": np.nan, "voltage_kv": np.nan}
             row |= {"height_px": image.shape[0], "width_px": image.shape[1]}
-            objects = measure.by_networks([image], [np.nan], settings.detect, settings.run.device)
+            objects = measure.detect_with_networks([image], [np.nan], settings.detect, settings.run.device)
             found = pd.concat([detect_image(image, settings.detect), *objects])
-            evidence += measure.evidence_of(row, found, settings)
-            rows.append(measure.features_of(image, row, found, settings))
+            evidence += measure.summarise_image(row, found, settings)
+            rows.append(measure.featurise_image(image, row, found, settings))
             kinds.append(kind)
     features = tables.conform(rows, tables.FEATURES).to_pandas()
-    evidence = predict.joined(tables.conform(evidence, tables.EVIDENCE).to_pandas(), features)
+    evidence = predict.join_evidence(tables.conform(evidence, tables.EVIDENCE).to_pandas(), features)
     known = {"micrograph_id": features["micrograph_id"], "uri": features["micrograph_id"] + ".tif", "frame": 0}
     known = tables.empty(tables.MICROGRAPHS).merge(pd.DataFrame(known), how="right")
     catalog = tables.empty(tables.CATALOG).merge(known[["uri"]], how="right").assign(status="ok")
     predicted = predict_images(evidence, forests)
-    order = list(detectors.names_of(settings.detect))
+    order = list(detectors.name_detectors(settings.detect))
     selected = select_detector(evidence, predicted, order, settings.triage.max_ood_distance)
     decision_rows = pd.concat([list_files(catalog), join_tables(known, features, selected)], ignore_index=True)
     judged = decide(decision_rows, flag_images(features), settings.triage)

@@ -65,10 +65,10 @@ def _example() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame, 
     blobs = detect_image(image, settings.detect)
     row = {"micrograph_id": "0" * 32, "colour_fraction": 0.0, "nm_per_pixel": 0.31, "voltage_kv": 200.0}
     row |= {"height_px": image.shape[0], "width_px": image.shape[1]}
-    evidence, features = measure.measure(image, row, blobs, settings)
+    evidence, features = measure.measure_image(image, row, blobs, settings)
     evidence = tables.conform(evidence, tables.EVIDENCE).to_pandas()
     features = tables.conform([features], tables.FEATURES).to_pandas()
-    predicted = predict_images(predict.joined(evidence, features), settings.predict.models)
+    predicted = predict_images(predict.join_evidence(evidence, features), settings.predict.models)
     return blobs.head(3), evidence, features, predicted, make_thumbnail(image, 32)
 
 

@@ -145,7 +145,7 @@ def measured(cohort: str, n: int, detector: str, cache: Path) -> pd.DataFrame:
         found = []
         for first in range(0, len(pixels), 8):  # so that progress is seen
             part = pixels[first : first + 8]
-            tables_of = measure.by_networks(part, [np.nan] * len(part), settings.detect, settings.run.device)
+            tables_of = measure.detect_with_networks(part, [np.nan] * len(part), settings.detect, settings.run.device)
             for name, table in zip(known["micrograph_id"][first : first + 8], tables_of, strict=True):
                 found.append(table[OF_DETECTIONS].assign(micrograph_id=name))
         of_network.parent.mkdir(parents=True, exist_ok=True)
@@ -172,7 +172,7 @@ def _measure_common(images: list[Picture], folder: Path, settings: Settings) -> 
         found = detect_image(image, settings.detect)
         blobs.append(found[OF_DETECTIONS].assign(micrograph_id=name))
         said = {key: row[key] for key in ("height_px", "width_px")}
-        features.append(measure.features_of(image, row, found, settings) | said)
+        features.append(measure.featurise_image(image, row, found, settings) | said)
         truth.append(pd.DataFrame(boxes, columns=CORNERS).assign(micrograph_id=name))
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / "images.npz", **{f"{k:04d}": picture.image for k, picture in enumerate(images)})
@@ -191,7 +191,7 @@ def rows_of(
     nothing = detections.iloc[:0]
     evidence = []
     for row in known[["micrograph_id", "height_px", "width_px"]].to_dict("records"):
-        evidence += measure.evidence_of(row, by_image.get(row["micrograph_id"], nothing), settings)
+        evidence += measure.summarise_image(row, by_image.get(row["micrograph_id"], nothing), settings)
     evidence = tables.conform(evidence, tables.EVIDENCE).to_pandas()
     boxes = {name: np.zeros((0, 4)) for name in known["micrograph_id"]}
     boxes |= {name: of[CORNERS].to_numpy(float) for name, of in truth.groupby("micrograph_id")}
@@ -200,7 +200,7 @@ def rows_of(
         compute_true_quality(detections[detections["detector"] == name], boxes, RULE, IOU, floor).assign(detector=name)
         for name in evidence["detector"].unique()
     ]
-    rows = predict.joined(evidence, known).merge(
+    rows = predict.join_evidence(evidence, known).merge(
         pd.concat(right).drop(columns="n_detections"), on=["micrograph_id", "detector"], validate="one_to_one"
     )
     return rows.assign(cohort=cohort)

@@ -175,6 +175,6 @@ def run_retry(options: argparse.Namespace) -> int:
     check_workspace(options.workspace)
     settings = read_settings(options, options.workspace)
     _warm_up(settings)
-    from emqa_dask.pipeline.commands.status import retry
+    from emqa_dask.pipeline.commands.retry import retry
 
     return retry(options.workspace, settings, options.stage, say)

@@ -350,7 +350,7 @@ def test_images_that_lack_only_their_regions_fail_visibly(done, settings, tmp_pa
     shutil.rmtree(root / folders(settings)["classifications"])
     ((partition, rows),) = (
         (partition, rows)
-        for partition, rows in micrograph_ledger.partitions(str(root), TASK_COLUMNS)
+        for partition, rows in micrograph_ledger.iter_partitions(str(root), TASK_COLUMNS)
         if (rows["uri"] == "bars0.tif").any()
     )
     victim = rows["micrograph_id"][rows["uri"] == "bars0.tif"].item()

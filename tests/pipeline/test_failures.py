@@ -11,7 +11,8 @@ import pytest
 
 from emqa_dask import tables
 from emqa_dask.pipeline.commands import ingest
-from emqa_dask.pipeline.commands.status import retry, status, watch
+from emqa_dask.pipeline.commands.retry import retry
+from emqa_dask.pipeline.commands.status import status, watch
 from emqa_dask.pipeline.commands.triage import run
 from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.pipeline.workspace.part_folders import failures_folder
@@ -62,7 +63,7 @@ def make_lossy(folder, small_archive, here):
     settings = replace(here, {"store": {"shard_length": 8}})
     shutil.copytree(small_archive, archive)
     surveyed_only(archive, root, settings)
-    sizes = [(len(p), p.name, rows["uri"].iloc[0]) for p, rows in micrograph_ledger.partitions(str(root))]
+    sizes = [(len(p), p.name, rows["uri"].iloc[0]) for p, rows in micrograph_ledger.iter_partitions(str(root))]
     _, name, uri = max(sizes)
     whole = Path(shutil.copy2(archive / uri, folder / "whole"))
     (archive / uri).write_bytes(bytes(whole.stat().st_size))  # of the same size and date: it is not surveyed again
@@ -83,7 +84,7 @@ def test_what_fails_is_written_down_and_costs_nobody_else(lossy):
     assert (triage.loc[[uri], "status"] == "failed").all()
     judged = triage.loc[triage.index != uri]
     assert set(judged.loc[judged["status"] == "failed"].index) == set()
-    n = sum(len(rows) for rows in micrograph_ledger.current(str(root)))
+    n = sum(len(rows) for rows in micrograph_ledger.iter_current(str(root)))
     for rows in results(root, settings).values():
         assert rows["micrograph_id"].nunique() in (n - 1, n)  # triage has a row for it, the others have none
 

@@ -93,7 +93,7 @@ def assert_lawful(root, archive) -> None:
     assert slots["micrograph_id"].is_unique
     assert not slots.duplicated(["stack", "index"]).any()
     lengths = stacks.read_shard_lengths(str(root))
-    found = list(micrograph_ledger.partitions(str(root)))
+    found = list(micrograph_ledger.iter_partitions(str(root)))
     assert len({partition.name for partition, _ in found}) == len(found) == slots["partition"].nunique()
     pd.testing.assert_frame_equal(pd.concat([of for _, of in found], ignore_index=True), slots)
     for partition, of in found:
@@ -224,14 +224,14 @@ def test_changed_touched_moved_and_deleted_files(sessions, small, tmp_path):
     pd.testing.assert_frame_equal(after.head(len(before)), before)
     assert list(after["uri"].iloc[len(before) :]) == ["moved.tif", "session 0/image 02.tif"]
     assert catalog(root).loc["session 0/image 04.tif", "modified_ns"] == 5_000_000_000
-    now = pd.concat(micrograph_ledger.current(str(root)))
+    now = pd.concat(micrograph_ledger.iter_current(str(root)))
     assert list(now.columns) == tables.MICROGRAPHS.names
     assert now["uri"].value_counts()["session 0/image 02.tif"] == 1
     assert len(now) == len(after) - 3  # but for what image 02 was before, and the two files that are gone
     gone = catalog(root)["is_present"].eq(False)
     assert sorted(gone.index[gone]) == ["session 0/image 06.tif", "session 0/image 08.tif"]
     pd.testing.assert_frame_equal(
-        pd.concat(micrograph_ledger.current(str(root), ["uri", "frame"])), now[["uri", "frame"]]
+        pd.concat(micrograph_ledger.iter_current(str(root), ["uri", "frame"])), now[["uri", "frame"]]
     )
 
 
@@ -321,7 +321,7 @@ def test_a_file_on_which_its_reader_dies_costs_one_row(sessions, small, tmp_path
     assert (failure["traceback"], failure["attempts"], failure["peak_memory_bytes"]) == ("where", 2, 123)
 
     assert run(root, sessions, small) == []  # once more only when asked to
-    file_catalog.forget(str(root), [guilty])
+    file_catalog.forget_files(str(root), [guilty])
     assert parts.list_parts(str(root), part_folders.SURVEY_FAILURES) == []
     assert [r.task.n_images for r in run(root, sessions, small)] == [1]
     assert_lawful(root, sessions)
@@ -363,7 +363,7 @@ def test_forgetting_during_a_survey_that_was_killed_surveys_again(sessions, smal
         ingest.ingest(root, str(sessions), small, one_task)
     (name,) = parts.list_parts(root, FILES[0])
     assert victim in set(parts.read_part(root, FILES[0], name, tables.CATALOG)["uri"])
-    file_catalog.forget(root, [victim])
+    file_catalog.forget_files(root, [victim])
     assert [r.outcome for r in run(tmp_path, sessions, small)].count("found") == 0
 
 
@@ -375,48 +375,48 @@ def entries(n, size_bytes=1):
 
 def test_batches_grow_with_the_archive_within_their_bounds():
     made = entries(60_000)
-    found = [batch for batch, _ in batches.batches(made, 32)]
+    found = [batch for batch, _ in batches.iter_batches(made, 32)]
     assert [entry for batch in found for entry in batch] == [entry for entry, _ in made]
     sizes = [len(batch) for batch in found]
     assert sizes[:64] == [32] * 64
     assert max(sizes) <= 512
     assert np.mean(sizes[-50:-1]) > 300
     assert min(sizes[-50:-1]) >= 256
-    large = [batch for batch, _ in batches.batches(entries(100, batches.BATCH_BYTES // 10), 32)]
+    large = [batch for batch, _ in batches.iter_batches(entries(100, batches.BATCH_BYTES // 10), 32)]
     assert [len(batch) for batch in large] == [10] * 10
-    assert [len(batch) for batch, _ in batches.batches(entries(3, 2 * batches.BATCH_BYTES), 32)] == [1, 1, 1]
+    assert [len(batch) for batch, _ in batches.iter_batches(entries(3, 2 * batches.BATCH_BYTES), 32)] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("at", [0, 3000, 30_000])
 def test_a_file_that_comes_in_between_changes_few_batches(at):
     made = entries(50_000)
     new = (Entry("new.tif", "/new.tif", 1, 1), bytes(digests.digest_texts(["new"])[0]))
-    before = {tuple(keys) for _, keys in batches.batches(made, 32)}
-    after = {tuple(keys) for _, keys in batches.batches([*made[:at], new, *made[at:]], 32)}
+    before = {tuple(keys) for _, keys in batches.iter_batches(made, 32)}
+    after = {tuple(keys) for _, keys in batches.iter_batches([*made[:at], new, *made[at:]], 32)}
     assert sum(map(len, after - before)) < (4096 if at < 2048 else 2048)
 
 
 def test_partitions_and_current_stream_whole_partitions(sessions, small, tmp_path, monkeypatch):
     run(tmp_path, sessions, small)
-    whole = [(partition, of) for partition, of in micrograph_ledger.partitions(str(tmp_path))]
-    now = pd.concat(micrograph_ledger.current(str(tmp_path)), ignore_index=True)
+    whole = [(partition, of) for partition, of in micrograph_ledger.iter_partitions(str(tmp_path))]
+    now = pd.concat(micrograph_ledger.iter_current(str(tmp_path)), ignore_index=True)
     for rows in (1, 2, 5):
         monkeypatch.setattr(plan, "MICROGRAPHS_PER_BATCH", rows)
         for (partition, of), (same, columns) in zip(
-            whole, micrograph_ledger.partitions(str(tmp_path), ["uri", "frame"]), strict=True
+            whole, micrograph_ledger.iter_partitions(str(tmp_path), ["uri", "frame"]), strict=True
         ):
             assert partition == same
             pd.testing.assert_frame_equal(columns.reset_index(drop=True), of[["uri", "frame"]].reset_index(drop=True))
-        assert list(micrograph_ledger.every_partition(str(tmp_path))) == [partition for partition, _ in whole]
-        pieces = list(micrograph_ledger.current(str(tmp_path)))
+        assert list(micrograph_ledger.list_partitions(str(tmp_path))) == [partition for partition, _ in whole]
+        pieces = list(micrograph_ledger.iter_current(str(tmp_path)))
         assert not pd.concat([of["partition"].drop_duplicates() for of in pieces]).duplicated().any()
         pd.testing.assert_frame_equal(pd.concat(pieces, ignore_index=True), now)
 
 
 def test_nothing_is_there_before_the_first_ingest(tmp_path):
-    assert list(micrograph_ledger.partitions(str(tmp_path))) == []
-    assert list(micrograph_ledger.current(str(tmp_path))) == []
-    file_catalog.forget(str(tmp_path), ["a.tif"])
+    assert list(micrograph_ledger.iter_partitions(str(tmp_path))) == []
+    assert list(micrograph_ledger.iter_current(str(tmp_path))) == []
+    file_catalog.forget_files(str(tmp_path), ["a.tif"])
     assert not files.exists(layout.catalog_uri(str(tmp_path)))
 
 

@@ -12,7 +12,7 @@ import tifffile
 from benchmarks.workspaces import differences
 from emqa_dask import tables
 from emqa_dask.cli import main
-from emqa_dask.pipeline.commands.status import retry
+from emqa_dask.pipeline.commands.retry import retry
 from emqa_dask.pipeline.commands.triage import run
 from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.pipeline.workspace.integrity import verify
@@ -133,7 +133,7 @@ def test_only_images_whose_source_is_gone_are_lost(tmp_path, here):
     failures = pd.read_parquet(root / "failures.parquet")
     assert failures["uri"].tolist() == ["1.tif"]
     assert failures["error"].str.contains("1.tif").all()
-    (partition,) = micrograph_ledger.every_partition(str(root))
+    (partition,) = micrograph_ledger.list_partitions(str(root))
     kept = micrographs.iterate_micrographs(str(root), partition, ledger.loc[["0.tif", "2.tif"], "index"])
     assert [micrographs.hash_pixels(image) for image in kept] == list(ledger.loc[["0.tif", "2.tif"], "pixel_sha256"])
     source.rename(archive / "1.tif")

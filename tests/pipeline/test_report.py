@@ -113,7 +113,7 @@ def make_workspace(root: str, n_files: int = 90, seed: int = 0) -> pd.DataFrame:
 def decide_in_memory(root: str, failures: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(triage, flags) of all tables at once, in the order of (uri, frame)."""
     catalog = parts.load_table(layout.catalog_uri(root), tables.CATALOG)
-    micrographs = pd.concat(micrograph_ledger.current(root), ignore_index=True)
+    micrographs = pd.concat(micrograph_ledger.iter_current(root), ignore_index=True)
     micrographs = micrographs.assign(
         is_nm_per_pixel_suspect=find_pixel_size_outliers(
             micrographs["nm_per_pixel"], report_copies.label_acquisition_groups(micrographs)

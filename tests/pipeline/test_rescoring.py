@@ -71,7 +71,7 @@ def forget(root, settings) -> None:
 def by_tasks(root, settings) -> dict[str, bytes]:
     """The predictions as a task for each partition makes them; they are gone afterwards."""
     forget(root, settings)
-    for partition, rows in micrograph_ledger.partitions(str(root), TASK_COLUMNS):
+    for partition, rows in micrograph_ledger.iter_partitions(str(root), TASK_COLUMNS):
         partition_tables.make_tables(str(root), partition, rows, settings, ("evidence", "features", "predictions"))
     made = content(root, settings)
     forget(root, settings)
@@ -92,7 +92,7 @@ def test_predictions_made_together_are_those_of_tasks_to_the_byte(copy, settings
     assert rows["predicted_f1"].notna().any()
     new = events(copy).iloc[before:]
     assert list(new["stage"]) == ["predict"]  # one task for all
-    assert new["n_images"].sum() == sum(len(rows) for rows in micrograph_ledger.current(str(copy)))
+    assert new["n_images"].sum() == sum(len(rows) for rows in micrograph_ledger.iter_current(str(copy)))
 
 
 def test_evidence_made_again_is_that_of_the_run_to_the_byte(copy, short):
@@ -126,7 +126,7 @@ def test_another_score_floor_is_judged_by_models_for_it_alone(copy, short, small
 def test_a_bundle_is_bounded_and_all_of_them_are_everything(done, short):
     names = set(parts.list_parts(str(done), "thumbnails"))
     left_out = min(names)
-    bundles = [task.args[1] for task in bundled_tables.bundles(str(done), names - {left_out}, short, 5)]
+    bundles = [task.args[1] for task in bundled_tables.iter_bundles(str(done), names - {left_out}, short, 5)]
     assert all(len(rows) <= 5 for rows in bundles)
     assert len(bundles) > 1
     rows = pd.concat(bundles)
@@ -149,7 +149,7 @@ def test_only_what_is_lacking_is_made(copy, settings):
 KILLED_AT_THE_FIFTH_PART = """
 import itertools, os, signal, sys
 from emqa_dask.pipeline.commands.rescore import rescore
-from emqa_dask.store import files, layout
+from emqa_dask.store import files, stored_settings
 
 def write_or_die(uri, data, write=files.write_bytes, number=itertools.count(1)):
     if "predictions-" in uri and next(number) == 5:
@@ -196,7 +196,7 @@ def test_a_model_that_does_not_fit_fails_by_partitions_and_is_forgotten(copy, sh
     assert content(copy, unfit) == {}
     failures = parts.load_table(layout.failures_uri(str(copy)), tables.FAILURES)
     assert set(failures["stage"]) == {"predictions"}
-    assert len(failures) == sum(len(rows) for rows in micrograph_ledger.current(str(copy)))
+    assert len(failures) == sum(len(rows) for rows in micrograph_ledger.iter_current(str(copy)))
     assert failures["error"].str.contains("no_such_feature").all()
     assert rescore(str(copy), short, say=quiet) == 0
     assert parts.load_table(layout.failures_uri(str(copy)), tables.FAILURES).empty

@@ -77,7 +77,7 @@ def test_every_file_and_frame_has_exactly_one_row(done, small_archive):
 def test_stored_micrographs_are_the_files_bit_for_bit(done, small_archive):
     ledger = pd.read_parquet(layout.micrographs_uri(str(done)))
     seen = 0
-    for partition, rows in micrograph_ledger.partitions(str(done)):
+    for partition, rows in micrograph_ledger.iter_partitions(str(done)):
         for stored, row in zip(micrographs.read_partition(str(done), partition), rows.itertuples(), strict=True):
             original = open_source(small_archive / row.uri).frames[row.frame].read()
             assert stored.dtype == original.dtype
@@ -162,7 +162,7 @@ def test_a_changed_file_is_judged_anew_and_the_others_are_kept(small_archive, he
     assert len(rows) == len(old)
     changed = set(rows["micrograph_id"].dropna()) ^ set(old["micrograph_id"].dropna())
     assert len(changed) == 2
-    still = pd.concat(micrograph_ledger.current(str(root), ["uri"]))
+    still = pd.concat(micrograph_ledger.iter_current(str(root), ["uri"]))
     assert still["uri"].duplicated().sum() == old["uri"].duplicated().sum()
 
 

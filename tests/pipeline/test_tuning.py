@@ -150,7 +150,9 @@ def test_a_run_searches_each_cohort_with_its_own_settings(archive, atomic, tmp_p
     def detections(name, settings) -> pd.DataFrame:
         root = str(tmp_path / name)
         assert run(str(archive), root, settings, steps=("ingest", "detect"), say=quiet) == 0
-        uris = pd.concat(micrograph_ledger.current(root, ["micrograph_id", "uri"])).set_index("micrograph_id")["uri"]
+        uris = pd.concat(micrograph_ledger.iter_current(root, ["micrograph_id", "uri"])).set_index("micrograph_id")[
+            "uri"
+        ]
         rows = parts.read_table(root, folders(settings)["detections"], DETECTIONS)
         return rows.assign(uri=rows["micrograph_id"].map(uris)).sort_values(["uri"], kind="stable")
 

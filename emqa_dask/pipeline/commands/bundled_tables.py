@@ -5,72 +5,77 @@ from collections.abc import Callable, Iterator
 import pandas as pd
 
 from emqa_dask import models
-from emqa_dask.pipeline.tasks.predict import predict_together, weigh_together
+from emqa_dask.pipeline.tasks.predict import make_evidence_together, make_predictions_together
 from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.run.executor import Executor
 from emqa_dask.run.task import Task
 from emqa_dask.settings import Settings
 
-TOGETHER = 1024  # micrographs whose predictions are made at once: those of the longest partition, or of many short ones
+PREDICTED_TOGETHER = (
+    1024  # micrographs whose predictions are made at once: those of the longest partition, or of many short ones
+)
 
 
-WEIGHED = 256  # micrographs whose evidence is: their detections are in memory
+SUMMARISED_TOGETHER = 256  # micrographs whose evidence is made at once: their detections are in memory
 
 
-OF_LEDGER = ("micrograph_id", "voltage_kv", "height_px", "width_px", "partition")
+LEDGER_COLUMNS = ("micrograph_id", "voltage_kv", "height_px", "width_px", "partition")
 
 
-def tell_unfit(settings: Settings, say: Callable[[str], None]) -> None:
+def say_unfit_models(settings: Settings, say: Callable[[str], None]) -> None:
     """Say which models are for another score floor, and so for no detection of this run."""
     floor = settings.featurise.score_floor
     for model in settings.predict.models:
-        detector, known = models.read_detector_and_floor(model)
-        if known != floor:
+        detector, model_floor = models.read_detector_and_floor(model)
+        if model_floor != floor:
             say(
-                f"{model} knows {detector} at a score floor of {known:g}, this run has {floor:g}: it predicts nothing "
-                "here; `emqa calibrate` fits a model to this floor"
+                f"{model} knows {detector} at a score floor of {model_floor:g}, this run has {floor:g}: it predicts "
+                "nothing here; `emqa calibrate` fits a model to this floor"
             )
 
 
-def weigh_all(root: str, settings: Settings, names: set[str], execute_here: Executor) -> set[str]:
-    """Make the evidence of the partitions `names`, which have what it is made from; those that could be made.
-
-    `execute_here` is run()'s: it runs tasks wherever this run does.
-    """
-    return _all(weigh_together, "featurise", WEIGHED, root, settings, names, execute_here)
+def make_evidence(root: str, settings: Settings, names: set[str], execute: Executor) -> set[str]:
+    """Make the evidence of the partitions `names`, which have what it is made from; those that could be made."""
+    return _make_bundled(make_evidence_together, "featurise", SUMMARISED_TOGETHER, root, settings, names, execute)
 
 
-def predict_all(root: str, settings: Settings, names: set[str], execute_here: Executor) -> set[str]:
-    """The same of predictions."""
-    return _all(predict_together, "predict", TOGETHER, root, settings, names, execute_here)
+def make_predictions(root: str, settings: Settings, names: set[str], execute: Executor) -> set[str]:
+    """Make the predictions of the partitions `names`, which have what they are made from; those that could be made."""
+    return _make_bundled(make_predictions_together, "predict", PREDICTED_TOGETHER, root, settings, names, execute)
 
 
-def _all(
-    function: Callable, stage: str, n: int, root: str, settings: Settings, names: set[str], execute_here: Executor
+def _make_bundled(
+    function: Callable,
+    stage: str,
+    max_micrographs: int,
+    root: str,
+    settings: Settings,
+    names: set[str],
+    execute: Executor,
 ) -> set[str]:
-    todo = bundles(root, names, settings, n) if names else ()
-    results = execute_here(function, todo, stage, micrograph_ledger.n_micrographs(root, names))
-    of = (result.task.args[1]["partition"] for result in results if result.outcome != "failed")
-    return {name for partitions in of for name in partitions}
+    tasks = iter_bundles(root, names, settings, max_micrographs) if names else ()
+    results = execute(function, tasks, stage, micrograph_ledger.count_micrographs(root, names))
+    bundles_done = (result.task.args[1]["partition"] for result in results if result.outcome != "failed")
+    return {name for partitions in bundles_done for name in partitions}
 
 
-def bundles(root: str, names: set[str], settings: Settings, most: int) -> Iterator[Task]:
+def iter_bundles(root: str, names: set[str], settings: Settings, max_micrographs: int) -> Iterator[Task]:
     """Tasks for the partitions `names`, in the ledger's order, of `most` micrographs, or of one partition."""
-    waiting = []
+    bundle = []
     n = 0
-    for partition, rows in micrograph_ledger.partitions(root, OF_LEDGER):
+    for partition, rows in micrograph_ledger.iter_partitions(root, LEDGER_COLUMNS):
         if partition.name not in names:
             continue
-        if waiting and n + len(rows) > most:
-            yield _task(root, waiting, settings)
-            waiting = []
+        if bundle and n + len(rows) > max_micrographs:
+            yield _task(root, bundle, settings)
+            bundle = []
             n = 0
-        waiting.append(rows)
+        bundle.append(rows)
         n += len(rows)
-    if waiting:
-        yield _task(root, waiting, settings)
+    if bundle:
+        yield _task(root, bundle, settings)
 
 
-def _task(root: str, waiting: list[pd.DataFrame], settings: Settings) -> Task:
-    rows = pd.concat(waiting, ignore_index=True)
+def _task(root: str, bundle: list[pd.DataFrame], settings: Settings) -> Task:
+    rows = pd.concat(bundle, ignore_index=True)
     return Task(rows["partition"].iloc[0], (root, rows, settings), len(rows))

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from emqa_dask import __version__, domain_distance, imaging_conditions, models, output_folders, tables
 from emqa_dask.number_ranges import check_number
 from emqa_dask.pipeline.commands.report_copies import label_acquisition_groups
-from emqa_dask.pipeline.tasks.predict import joined
+from emqa_dask.pipeline.tasks.predict import join_evidence
 from emqa_dask.pipeline.workspace import micrograph_ledger
-from emqa_dask.pipeline.workspace.detectors import names_of
+from emqa_dask.pipeline.workspace.detectors import name_detectors
 from emqa_dask.pipeline.workspace.labels import match_labels, read_labels
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
 from emqa_dask.predict import calibration, quality_model
@@ -83,7 +83,7 @@ def calibrate(
 
 def _select_detectors(settings: Settings, detectors: Sequence[str]) -> Sequence[str]:
     """The named detectors, by default all of the run; ValueError for one that the run does not have."""
-    available = names_of(settings.detect)
+    available = name_detectors(settings.detect)
     for name in detectors:
         if name not in available:
             raise ValueError(f"--detector {name}: this run has {', '.join(available)}")
@@ -109,7 +109,7 @@ def _name_directory(folder: Path, name: str) -> Path:
 def _read_labelled(root: str, settings: Settings, labels: str) -> LabelledMicrographs:
     """The labelled micrographs of the workspace; ValueError where their tables were not made."""
     empty = tables.empty(tables.MICROGRAPHS)[[*LEDGER_COLUMNS]]
-    ledger = pd.concat([empty, *micrograph_ledger.current(root, LEDGER_COLUMNS)]).reset_index(drop=True)
+    ledger = pd.concat([empty, *micrograph_ledger.iter_current(root, LEDGER_COLUMNS)]).reset_index(drop=True)
     boxes = match_labels(read_labels(labels), ledger, labels)
     rows = ledger[ledger["micrograph_id"].isin(boxes)].reset_index(drop=True)
     read = {table: _read_table(root, settings, table, rows) for table in ("detections", "evidence", "features")}
@@ -148,7 +148,7 @@ def _fit_detector(
         iou = iou_threshold
         base = None  # it predicts F1 at another IoU
     evidence = labelled.evidence[labelled.evidence["detector"] == name]
-    features = joined(evidence, labelled.features)
+    features = join_evidence(evidence, labelled.features)
     failed = sorted(set(labelled.boxes) - set(features["micrograph_id"]))
     boxes = {key: value for key, value in labelled.boxes.items() if key not in failed}
     detections = labelled.detections[labelled.detections["detector"] == name]

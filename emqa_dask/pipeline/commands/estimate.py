@@ -40,7 +40,7 @@ def estimate(source: str, settings: Settings, say: Say = print, n_sample: int = 
         for frame in frames:
             with fetch_file(entry.path) as path:
                 image = readers.open_source(path).frames[frame["frame"]].read()
-            measure.measure(image, frame, measure.detect(image, frame, settings), settings)
+            measure.measure_image(image, frame, measure.detect_objects(image, frame, settings), settings)
             if settings.classify.model:
                 classify_partition([frame["micrograph_id"]], [image], settings)
             megapixels = megapixels + image.size / 1e6

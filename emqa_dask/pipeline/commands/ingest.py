@@ -15,7 +15,7 @@ import pandas as pd
 from emqa_dask import tables
 from emqa_dask.pipeline.tasks import survey
 from emqa_dask.pipeline.tasks.survey import survey_files
-from emqa_dask.pipeline.workspace.batches import batches, new_files
+from emqa_dask.pipeline.workspace.batches import iter_batches, iter_new_files
 from emqa_dask.pipeline.workspace.file_catalog import _drop_failures, _remove, _rewrite_catalog
 from emqa_dask.pipeline.workspace.part_folders import SURVEY_FAILURES, SURVEY_FILES, SURVEY_FRAMES
 from emqa_dask.run.executor import Executor
@@ -64,10 +64,11 @@ def _tasks(
     root: str, source: str, settings: Settings, names: list[str], uris: DigestSet, present: DigestSet
 ) -> Iterator[Task]:
     """A task for each batch of new files, in the order of the scan; their names and URIs are noted."""
-    asked = repr((settings.archive.max_megapixels, settings.archive.nm_per_pixel)).encode()  # what rows depend on, too
-    entries_of_files = new_files(root, source, settings.archive, uris, present)
-    for entries, keys in batches(entries_of_files, settings.archive.files_per_task):
-        names.append(hashlib.sha256(asked + b"".join(keys)).hexdigest()[:16])
+    # The rows of files depend on these settings, too.
+    settings_key = repr((settings.archive.max_megapixels, settings.archive.nm_per_pixel)).encode()
+    entries_of_files = iter_new_files(root, source, settings.archive, uris, present)
+    for entries, keys in iter_batches(entries_of_files, settings.archive.files_per_task):
+        names.append(hashlib.sha256(settings_key + b"".join(keys)).hexdigest()[:16])
         yield Task(names[-1], (root, names[-1], entries, settings), len(entries))
 
 
@@ -126,8 +127,8 @@ def _note_presence(root: str, present: DigestSet) -> None:
     def is_present(rows: pd.DataFrame) -> np.ndarray:
         return present.has(digests.digest_texts(rows["uri"]))
 
-    known = parts.iterate_table(uri, tables.CATALOG, ["uri", "is_present"])
-    if any((rows["is_present"].to_numpy(bool) != is_present(rows)).any() for rows in known):
+    noted = parts.iterate_table(uri, tables.CATALOG, ["uri", "is_present"])
+    if any((rows["is_present"].to_numpy(bool) != is_present(rows)).any() for rows in noted):
         with parts.open_table_writer(uri, tables.CATALOG) as write:
             for rows in parts.iterate_table(uri, tables.CATALOG):
                 write(rows.assign(is_present=is_present(rows)))

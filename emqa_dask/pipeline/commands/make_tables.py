@@ -1,9 +1,12 @@
-"""One task for every partition that lacks a table."""
+"""Tables of partitions: bundles of partitions first, then one task for every partition that lacks a table."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 
 from emqa_dask.partition import Partition
-from emqa_dask.pipeline.commands.bundled_tables import predict_all, weigh_all
+from emqa_dask.pipeline.commands.bundled_tables import make_evidence, make_predictions
 from emqa_dask.pipeline.tasks.entry import make_partition
 from emqa_dask.pipeline.workspace import failures, micrograph_ledger
 from emqa_dask.pipeline.workspace.part_folders import failures_folder
@@ -22,50 +25,79 @@ TASK_COLUMNS = (
 STORED = {False: 1, True: 2}  # pixels of one byte, or of more, per byte that the store takes (see store.stacks)
 
 
-def make_tables(root: str, settings: Settings, steps: list[str], execute_here: Executor) -> None:
+def make_tables(root: str, settings: Settings, steps: list[str], execute: Executor) -> None:
     """One task for every partition that lacks a table of `steps`, or of what those are made from.
 
     Where all that takes pixels is there, evidence is made before, and then predictions, of many partitions in a task;
     what fails there is left to the partitions' own tasks.
     """
-    where = folders(settings)
-    needed = upstream([table for step in steps for table in tables_of_step(step) if table in where], where)
-    judging = [table for table in ("evidence", "predictions") if "predictions" in needed]
-    done: set[str] | None = None
-    judged: dict[str, set[str]] = {}
-    stored: set[str] = set()  # partitions of which the first table, made with the shard, is there
-    existing = set(layout.list_table_folders(root))  # a bucket is asked once for them all
-    for table in needed:  # few listings in memory at a time: a million images are 60,000 names
-        there = set(parts.list_parts(root, where[table])) if where[table] in existing else set()
-        if failures_folder(where[table]) in existing:
-            failures.forget_unfinished(root, where, table, there)
-        stored = there if done is None else stored
-        if table in judging:
-            judged[table] = there
-        else:
-            done = there if done is None else done & there
-    for table in judging:
-        make = weigh_all if table == "evidence" else predict_all
-        done = (done & judged[table]) | make(root, settings, done - judged[table], execute_here)
-    total = 0
-    n_tasks = 0
-    needs = Needs()
-    for partition in micrograph_ledger.every_partition(root):
-        if partition.name not in done:
-            total += len(partition)
-            n_tasks += 1
-            needs = _add_needs(needs, partition, partition.name in stored)
-    if not total:
+    table_folders = folders(settings)
+    final_tables = [table for step in steps for table in tables_of_step(step) if table in table_folders]
+    needed = upstream(final_tables, table_folders)
+    bundled = [table for table in ("evidence", "predictions") if "predictions" in needed]
+    progress = _find_progress(root, table_folders, needed, bundled)
+    finished = progress.finished
+    for table in bundled:
+        make = make_evidence if table == "evidence" else make_predictions
+        finished = (finished & progress.bundled[table]) | make(
+            root, settings, finished - progress.bundled[table], execute
+        )
+    n_images, n_tasks, needs = _sum_unfinished(root, finished, progress.stored)
+    if not n_images:
         return
-    todo = (
+    tasks = (
         Task(partition.name, (root, partition, rows, settings, needed), len(partition))
-        for partition, rows in micrograph_ledger.partitions(root, TASK_COLUMNS)
-        if partition.name not in done
+        for partition, rows in micrograph_ledger.iter_partitions(root, TASK_COLUMNS)
+        if partition.name not in finished
     )
     stage = "triage" if "predict" in steps else steps[-1]
-    for result in execute_here(make_partition, todo, stage, total, needs, n_tasks):
+    for result in execute(make_partition, tasks, stage, n_images, needs, n_tasks):
         if result.outcome == "failed":
             failures.fail_partition(root, settings, result)
+
+
+class _Progress(NamedTuple):
+    """Names of partitions, as far as a workspace has their tables."""
+
+    stored: set[str]  # that have the first table, which is made with the shard
+    finished: set[str]  # that have all tables but the bundled ones
+    bundled: dict[str, set[str]]  # bundled table -> those that have it
+
+
+def _find_progress(root: str, table_folders: dict[str, str], needed: Iterable[str], bundled: list[str]) -> _Progress:
+    """What is made already of the tables `needed`; failures of partitions that lack the table are forgotten.
+
+    Few listings are in memory at a time: a million images are 60,000 names.
+    """
+    finished: set[str] | None = None
+    stored: set[str] = set()
+    with_bundled: dict[str, set[str]] = {}
+    existing = set(layout.list_table_folders(root))  # a bucket is asked once for them all
+    for table in needed:
+        folder = table_folders[table]
+        names = set(parts.list_parts(root, folder)) if folder in existing else set()
+        if failures_folder(folder) in existing:
+            failures.forget_unfinished(root, table_folders, table, names)
+        if finished is None:
+            stored = names
+        if table in bundled:
+            with_bundled[table] = names
+        else:
+            finished = names if finished is None else finished & names
+    return _Progress(stored, finished or set(), with_bundled)
+
+
+def _sum_unfinished(root: str, finished: set[str], stored: set[str]) -> tuple[int, int, Needs]:
+    """(images, partitions, needs) of the partitions that are not `finished`."""
+    n_images = 0
+    n_tasks = 0
+    needs = Needs()
+    for partition in micrograph_ledger.list_partitions(root):
+        if partition.name not in finished:
+            n_images += len(partition)
+            n_tasks += 1
+            needs = _add_needs(needs, partition, partition.name in stored)
+    return n_images, n_tasks, needs
 
 
 def _add_needs(needs: Needs, partition: Partition, is_stored: bool) -> Needs:

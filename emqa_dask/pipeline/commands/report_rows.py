@@ -10,7 +10,7 @@ from emqa_dask import tables
 from emqa_dask.pipeline.commands.report_copies import MicrographIndex
 from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.pipeline.workspace.acquisition_groups import name_groups
-from emqa_dask.pipeline.workspace.detectors import names_of
+from emqa_dask.pipeline.workspace.detectors import name_detectors
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
 from emqa_dask.settings import Flags, Settings
 from emqa_dask.store import layout, parts
@@ -72,8 +72,8 @@ def _read_batches(root: str, settings: Settings) -> Iterator[tuple[pd.DataFrame,
     """
     folder_names = {table: folder for table, folder in folders(settings).items() if table in COLUMNS}
     part_names = {table: set(parts.list_parts(root, folder)) for table, folder in folder_names.items()}
-    detector_order = list(names_of(settings.detect))
-    for ledger, is_current in micrograph_ledger.ledger(root, LEDGER_COLUMNS):
+    detector_order = list(name_detectors(settings.detect))
+    for ledger, is_current in micrograph_ledger.iter_ledger(root, LEDGER_COLUMNS):
         rows = ledger[is_current].reset_index(drop=True)
         if rows.empty:
             continue

@@ -16,19 +16,21 @@ def rescore(root: str, settings: Settings, say: Callable[[str], None] = print) -
     pixels has changed: that takes a run.
     """
     source = marker.read_source(root)
-    before = stored_settings.read_settings(root)
-    where = folders(before)
-    now = folders(settings)
+    old_settings = stored_settings.read_settings(root)
+    old_folders = folders(old_settings)
+    new_folders = folders(settings)
     for table in ("detections", "features", "probabilities"):
-        if table in now and where.get(table) != now[table]:
+        if table in new_folders and old_folders.get(table) != new_folders[table]:
             raise SettingsError(
                 f"these settings change the {table}, and rescore reads no pixel: run "
                 f"{marker.format_triage_command(root, source)} with the same settings"
             )
     n_lacking = 0
-    there = set(parts.list_parts(root, now["features"])) & set(parts.list_parts(root, now["detections"]))
-    for partition in micrograph_ledger.every_partition(root):
-        n_lacking += partition.name not in there
+    finished = set(parts.list_parts(root, new_folders["features"])) & set(
+        parts.list_parts(root, new_folders["detections"])
+    )
+    for partition in micrograph_ledger.list_partitions(root):
+        n_lacking += partition.name not in finished
     if n_lacking:
         raise ValueError(
             f"{n_lacking} partitions of {root} lack detections or features of these settings and models: run "

@@ -12,7 +12,7 @@ from emqa_dask import tables
 from emqa_dask.archive import scan
 from emqa_dask.backend import to_device
 from emqa_dask.pipeline.commands import ingest
-from emqa_dask.pipeline.commands.bundled_tables import tell_unfit
+from emqa_dask.pipeline.commands.bundled_tables import say_unfit_models
 from emqa_dask.pipeline.commands.executor import RunExecutor
 from emqa_dask.pipeline.commands.make_tables import make_tables
 from emqa_dask.pipeline.commands.report import RunFacts, report
@@ -96,7 +96,7 @@ def _check_models(settings: Settings, steps: Collection[str], say: Say) -> None:
             left_out = "; ".join(f"{file}: {fault}" for file, fault in card.faults.items())
             say(f"{card.name}: {len(card.files)} of {card.n_members} members are used ({left_out})")
     if "predict" in steps:
-        tell_unfit(settings, say)
+        say_unfit_models(settings, say)
 
 
 def _claim(source: str, root: str, settings: Settings) -> str:

@@ -76,7 +76,7 @@ def _has_marker(out: str) -> bool:
 
 def _make_tasks(root: str, out: str, settings: Settings, globs: tuple[str, ...]) -> Iterator[Task]:
     """A task for each micrograph that matches, with the detector's settings of its cohort."""
-    for rows in micrograph_ledger.current(root, COLUMNS):
+    for rows in micrograph_ledger.iter_current(root, COLUMNS):
         for row in rows.to_dict("records"):
             if not globs or any(fnmatchcase(row["uri"], pattern) for pattern in globs):
                 place = (row["uri"], row["instrument"], row["magnification"], row["nm_per_pixel"])

@@ -15,7 +15,7 @@ from emqa_dask import tables
 from emqa_dask.detect import log
 from emqa_dask.partition import Partition
 from emqa_dask.pipeline.tasks.classify import classify_partition
-from emqa_dask.pipeline.tasks.measure import by_log, by_networks, measure, of_log
+from emqa_dask.pipeline.tasks.measure import add_diameters_nm, detect_with_log, detect_with_networks, measure_image
 from emqa_dask.pipeline.workspace.failures import failure_row
 from emqa_dask.pipeline.workspace.stages import folders
 from emqa_dask.run.supervise import Call, Died
@@ -33,9 +33,9 @@ class Chunk:
 
     def drop(self, failed_ids: set[str]) -> None:
         """Leave out the images on which a stage has failed."""
-        kept = [k for k, row in enumerate(self.rows) if row["micrograph_id"] not in failed_ids]
-        self.rows = [self.rows[k] for k in kept]
-        self.images = [self.images[k] for k in kept]
+        positions = [k for k, row in enumerate(self.rows) if row["micrograph_id"] not in failed_ids]
+        self.rows = [self.rows[k] for k in positions]
+        self.images = [self.images[k] for k in positions]
 
 
 class ImageStages:
@@ -100,32 +100,32 @@ def measure_partition(
     partition: Partition,
     rows: pd.DataFrame,
     settings: Settings,
-    made: dict[str, list],
+    new_rows: dict[str, list],
     stages: ImageStages,
 ) -> None:
-    """Add the rows of a partition to the tables `made`, as far as stages on images make them.
+    """Add the rows of a partition to the tables `new_rows`, as far as stages on images make them.
 
     `rows` are the micrographs to measure. A few images are in memory at a time.
     """
     stored_detections = None
-    if "detections" not in made and ("evidence" in made or "features" in made):
+    if "detections" not in new_rows and ("evidence" in new_rows or "features" in new_rows):
         stored_detections = _read_detections(root, partition, settings)
     images = micrographs.iterate_micrographs(root, partition, rows["index"])
-    for group_settings, chunk_rows in _chunks(rows.to_dict("records"), settings, _batch_size(settings, made)):
+    for group_settings, chunk_rows in _chunks(rows.to_dict("records"), settings, _batch_size(settings, new_rows)):
         with stages.timed("read"):
             chunk = Chunk(chunk_rows, list(itertools.islice(images, len(chunk_rows))))
-        if "thumbnails" in made:
-            made["thumbnails"] += make_thumbnails(chunk, settings, stages)
+        if "thumbnails" in new_rows:
+            new_rows["thumbnails"] += make_thumbnails(chunk, settings, stages)
         detections = stored_detections
-        if "detections" in made:
+        if "detections" in new_rows:
             detections = detect(chunk, group_settings, stages)
-            made["detections"] += detections.values()
+            new_rows["detections"] += detections.values()
         if detections is not None:
-            for table, table_rows in featurise(chunk, detections, group_settings, made, stages).items():
-                made[table] += table_rows
-        if "probabilities" in made or "regions" in made:
-            for table, table_rows in classify(chunk, settings, made, stages).items():
-                made[table] += table_rows
+            for table, table_rows in featurise(chunk, detections, group_settings, new_rows, stages).items():
+                new_rows[table] += table_rows
+        if "probabilities" in new_rows or "regions" in new_rows:
+            for table, table_rows in classify(chunk, settings, new_rows, stages).items():
+                new_rows[table] += table_rows
 
 
 def make_thumbnails(chunk: Chunk, settings: Settings, stages: ImageStages) -> list[dict]:
@@ -137,16 +137,16 @@ def make_thumbnails(chunk: Chunk, settings: Settings, stages: ImageStages) -> li
 
 def detect(chunk: Chunk, settings: Settings, stages: ImageStages) -> dict[str, pd.DataFrame]:
     """Detections of every detector on each image, as rows of tables.DETECTIONS, by micrograph_id."""
-    found = []
+    by_detector = []
     if "log" in settings.detect.detectors:
-        found.append(_detect_blobs(chunk, settings, stages))
+        by_detector.append(_detect_blobs(chunk, settings, stages))
     if settings.detect.networks:
         options = (settings.detect, settings.run.device)
         columns = [chunk.images, [row["nm_per_pixel"] for row in chunk.rows]]
-        found.append(stages.call_batch("detect", "detections", chunk, by_networks, columns, *options))
+        by_detector.append(stages.call_batch("detect", "detections", chunk, detect_with_networks, columns, *options))
     ids = [row["micrograph_id"] for row in chunk.rows]
     return {
-        micrograph_id: pd.concat([of_detector[micrograph_id] for of_detector in found], ignore_index=True).assign(
+        micrograph_id: pd.concat([of_detector[micrograph_id] for of_detector in by_detector], ignore_index=True).assign(
             micrograph_id=micrograph_id
         )
         for micrograph_id in ids
@@ -155,26 +155,34 @@ def detect(chunk: Chunk, settings: Settings, stages: ImageStages) -> dict[str, p
 
 def _detect_blobs(chunk: Chunk, settings: Settings, stages: ImageStages) -> dict[str, pd.DataFrame]:
     """Blobs of each image; a GPU pays by batches, a CPU takes images one by one."""
-    how = settings.detect
+    detect_settings = settings.detect
     if settings.run.device == "cuda":
-        blobs = stages.call_batch("detect", "detections", chunk, by_log, [chunk.images], how, settings.run)
+        blobs = stages.call_batch(
+            "detect", "detections", chunk, detect_with_log, [chunk.images], detect_settings, settings.run
+        )
     else:
-        same = [how] * len(chunk.rows)
+        same = [detect_settings] * len(chunk.rows)
         blobs = stages.call_each("detect", "detections", chunk, log.detect_image, chunk.images, same)
-    return {row["micrograph_id"]: of_log(blobs[row["micrograph_id"]], row) for row in chunk.rows}
+    return {row["micrograph_id"]: add_diameters_nm(blobs[row["micrograph_id"]], row) for row in chunk.rows}
 
 
 def featurise(
-    chunk: Chunk, detections: dict[str, pd.DataFrame], settings: Settings, made: dict[str, list], stages: ImageStages
+    chunk: Chunk,
+    detections: dict[str, pd.DataFrame],
+    settings: Settings,
+    new_rows: dict[str, list],
+    stages: ImageStages,
 ) -> dict[str, list[dict]]:
-    """Rows of tables.EVIDENCE and tables.FEATURES, as far as they are in `made`."""
-    measured = [table for table in ("evidence", "features") if table in made]
+    """Rows of tables.EVIDENCE and tables.FEATURES, as far as they are in `new_rows`."""
+    measured = [table for table in ("evidence", "features") if table in new_rows]
     if not measured:
         return {}
     nothing = tables.empty(tables.DETECTIONS)
-    found = [detections.get(row["micrograph_id"], nothing) for row in chunk.rows]
+    own_detections = [detections.get(row["micrograph_id"], nothing) for row in chunk.rows]
     same = [settings] * len(chunk.rows)
-    results = stages.call_each("featurise", measured[0], chunk, measure, chunk.images, chunk.rows, found, same)
+    results = stages.call_each(
+        "featurise", measured[0], chunk, measure_image, chunk.images, chunk.rows, own_detections, same
+    )
     rows = {
         "evidence": [row for evidence, _ in results.values() for row in evidence],
         "features": [features for _, features in results.values()],
@@ -183,10 +191,10 @@ def featurise(
 
 
 def classify(
-    chunk: Chunk, settings: Settings, made: dict[str, list], stages: ImageStages
+    chunk: Chunk, settings: Settings, new_rows: dict[str, list], stages: ImageStages
 ) -> dict[str, list[pd.DataFrame | dict]]:
-    """Rows of tables.PROBABILITIES (a table per image) and tables.REGIONS, as far as they are in `made`."""
-    classified = [table for table in ("probabilities", "regions") if table in made]
+    """Rows of tables.PROBABILITIES (a table per image) and tables.REGIONS, as far as they are in `new_rows`."""
+    classified = [table for table in ("probabilities", "regions") if table in new_rows]
     columns = [[row["micrograph_id"] for row in chunk.rows], chunk.images]
     results = stages.call_batch("classify", classified[0], chunk, classify_partition, columns, settings)
     rows = {
@@ -201,11 +209,11 @@ def _read_detections(root: str, partition: Partition, settings: Settings) -> dic
     return dict(list(parts.read_part(root, folder, partition.name, tables.DETECTIONS).groupby("micrograph_id")))
 
 
-def _batch_size(settings: Settings, made: dict[str, list]) -> int:
+def _batch_size(settings: Settings, new_rows: dict[str, list]) -> int:
     """How many images are in memory together: a GPU and a network pay by batches, nothing else does."""
-    is_classified = "probabilities" in made or "regions" in made
+    is_classified = "probabilities" in new_rows or "regions" in new_rows
     is_detected_in_batches = settings.run.device == "cuda" or bool(settings.detect.networks)
-    is_batched = is_classified or ("detections" in made and is_detected_in_batches)
+    is_batched = is_classified or ("detections" in new_rows and is_detected_in_batches)
     return settings.run.batch_size if is_batched else 1
 
 

@@ -9,7 +9,7 @@ from emqa_dask import tables
 from emqa_dask.partition import Partition
 from emqa_dask.pipeline.tasks.classify import classify_micrographs
 from emqa_dask.pipeline.tasks.measure_images import ImageStages, measure_partition
-from emqa_dask.pipeline.tasks.predict import OF_FEATURES, joined, weighed
+from emqa_dask.pipeline.tasks.predict import FEATURE_COLUMNS, join_evidence, summarise_detections
 from emqa_dask.pipeline.tasks.store_partition import store_partition
 from emqa_dask.pipeline.workspace.failures import drop_parts, failed_ids
 from emqa_dask.pipeline.workspace.part_folders import failures_folder
@@ -42,13 +42,13 @@ def make_tables(
     missing = _find_missing(root, partition, table_folders, final_tables)
     stages = ImageStages(call)
     remaining = _store_or_find(root, partition, rows, table_folders, missing, stages)
-    made: dict[str, list] = {table: [] for table in missing if table not in PREDICTED}
-    if set(made) == {"evidence"}:  # another score floor: no pixel is needed
+    new_rows: dict[str, list] = {table: [] for table in missing if table not in PREDICTED}
+    if set(new_rows) == {"evidence"}:  # another score floor: no pixel is needed
         with stages.timed("featurise"):
-            made["evidence"] = weighed(root, remaining, settings, [partition.name])
-    elif made:
-        measure_partition(root, partition, remaining, settings, made, stages)
-    _write(root, partition, table_folders, made, stages)
+            new_rows["evidence"] = summarise_detections(root, remaining, settings, [partition.name])
+    elif new_rows:
+        measure_partition(root, partition, remaining, settings, new_rows, stages)
+    _write(root, partition, table_folders, new_rows, stages)
     if set(PREDICTED) & set(missing):
         with stages.timed("predict"):
             _predict(root, partition, rows, settings, table_folders, missing)
@@ -107,10 +107,10 @@ def _store_or_find(
 
 
 def _write(
-    root: str, partition: Partition, table_folders: dict[str, str], made: dict[str, list], stages: ImageStages
+    root: str, partition: Partition, table_folders: dict[str, str], new_rows: dict[str, list], stages: ImageStages
 ) -> None:
-    """Write the tables `made`, each after its failures."""
-    for table, rows in made.items():
+    """Write the tables `new_rows`, each after its failures."""
+    for table, rows in new_rows.items():
         failures = stages.failures[table]
         if failures:
             folder = failures_folder(table_folders[table])
@@ -133,10 +133,10 @@ def _predict(
     def read(table: str, columns: list[str] | None = None) -> pd.DataFrame:
         return parts.read_part(root, table_folders[table], partition.name, SCHEMAS[table], columns)
 
-    features = read("features", OF_FEATURES)
+    features = read("features", FEATURE_COLUMNS)
     features = features.merge(rows[["micrograph_id", "voltage_kv"]], on="micrograph_id", how="left")
     if "predictions" in missing:
-        predicted = predict_images(joined(read("evidence"), features), settings.predict.models)
+        predicted = predict_images(join_evidence(read("evidence"), features), settings.predict.models)
         parts.write_part(root, table_folders["predictions"], partition.name, predicted, tables.PREDICTIONS)
     if "classifications" in missing:
         for table in ("probabilities", "regions"):

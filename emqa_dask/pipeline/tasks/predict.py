@@ -12,47 +12,47 @@ from emqa_dask.run.supervise import Call, direct
 from emqa_dask.settings import Settings
 from emqa_dask.store import parts
 
-OF_DETECTIONS = ["micrograph_id", "detector", "y0", "x0", "y1", "x1", "score", "circularity"]
-OF_FEATURES = [name for name in tables.FEATURES.names if name != "signature"]
+DETECTION_COLUMNS = ["micrograph_id", "detector", "y0", "x0", "y1", "x1", "score", "circularity"]
+FEATURE_COLUMNS = [name for name in tables.FEATURES.names if name != "signature"]
 
 
-def joined(evidence: pd.DataFrame, features: pd.DataFrame) -> pd.DataFrame:
+def join_evidence(evidence: pd.DataFrame, features: pd.DataFrame) -> pd.DataFrame:
     """A row per micrograph and detector with all that is known of both: what models predict from."""
     return evidence.merge(features, on="micrograph_id", how="inner", validate="many_to_one")
 
 
-def weighed(root: str, rows: pd.DataFrame, settings: Settings, names: list[str]) -> list[dict]:
+def summarise_detections(root: str, rows: pd.DataFrame, settings: Settings, names: list[str]) -> list[dict]:
     """The rows of tables.EVIDENCE of the micrographs `rows` of partitions `names`, as far as their features are there.
 
     From the detections that are there: no pixel is needed.
     """
-    from emqa_dask.pipeline.tasks.measure import evidence_of_all
+    from emqa_dask.pipeline.tasks.measure import summarise_images
 
-    where = folders(settings)
-    found = parts.read_table(root, where["detections"], SCHEMAS["detections"], OF_DETECTIONS, names)
-    failed = {one for name in names for one in failed_ids(root, where["features"], name)}
-    kept = rows[~rows["micrograph_id"].isin(failed)].to_dict("records")
-    return list(itertools.chain.from_iterable(evidence_of_all(kept, found, settings)))
+    table_folders = folders(settings)
+    detections = parts.read_table(root, table_folders["detections"], SCHEMAS["detections"], DETECTION_COLUMNS, names)
+    failed = {one for name in names for one in failed_ids(root, table_folders["features"], name)}
+    records = rows[~rows["micrograph_id"].isin(failed)].to_dict("records")
+    return list(itertools.chain.from_iterable(summarise_images(records, detections, settings)))
 
 
-def weigh_together(root: str, rows: pd.DataFrame, settings: Settings, call: Call = direct) -> dict:
+def make_evidence_together(root: str, rows: pd.DataFrame, settings: Settings, call: Call = direct) -> dict:
     """Make the evidence of partitions whose thumbnails, detections and features are there, as make_tables() does.
 
-    `rows`, errors: see predict_together().
+    `rows`, errors: see make_predictions_together().
     """
     started = time.perf_counter()
-    where = folders(settings)
+    table_folders = folders(settings)
     names = list(dict.fromkeys(rows["partition"]))
-    there = parts.read_table(root, where["thumbnails"], SCHEMAS["thumbnails"], ["micrograph_id"], names)
-    failed = {one for name in names for one in failed_ids(root, where["detections"], name)}
-    kept = rows[rows["micrograph_id"].isin(there["micrograph_id"]) & ~rows["micrograph_id"].isin(failed)]
-    evidence = pd.DataFrame(weighed(root, kept, settings, names), columns=tables.EVIDENCE.names)
-    of = evidence["micrograph_id"].map(dict(zip(rows["micrograph_id"], rows["partition"])))
-    parts.write_parts(root, where["evidence"], evidence, of, names, tables.EVIDENCE)
+    stored = parts.read_table(root, table_folders["thumbnails"], SCHEMAS["thumbnails"], ["micrograph_id"], names)
+    failed = {one for name in names for one in failed_ids(root, table_folders["detections"], name)}
+    summarised = rows[rows["micrograph_id"].isin(stored["micrograph_id"]) & ~rows["micrograph_id"].isin(failed)]
+    evidence = pd.DataFrame(summarise_detections(root, summarised, settings, names), columns=tables.EVIDENCE.names)
+    partition_names = evidence["micrograph_id"].map(dict(zip(rows["micrograph_id"], rows["partition"])))
+    parts.write_parts(root, table_folders["evidence"], evidence, partition_names, names, tables.EVIDENCE)
     return {"stages": {"featurise": time.perf_counter() - started}, "n_images": len(rows)}
 
 
-def predict_together(root: str, rows: pd.DataFrame, settings: Settings, call: Call = direct) -> dict:
+def make_predictions_together(root: str, rows: pd.DataFrame, settings: Settings, call: Call = direct) -> dict:
     """Make the predictions of partitions whose evidence and features are there, as make_tables() does.
 
     `rows` are their micrographs, with the columns OF_LEDGER. A partition of 32 images by itself takes four times as
@@ -63,11 +63,11 @@ def predict_together(root: str, rows: pd.DataFrame, settings: Settings, call: Ca
     from emqa_dask.predict.predictions import predict_images  # where it runs: a driver of many workers does without
 
     started = time.perf_counter()
-    where = folders(settings)
+    table_folders = folders(settings)
     names = list(dict.fromkeys(rows["partition"]))
-    features = parts.read_table(root, where["features"], SCHEMAS["features"], OF_FEATURES, names)
-    evidence = parts.read_table(root, where["evidence"], SCHEMAS["evidence"], None, names)
-    known = joined(evidence, features.merge(rows, on="micrograph_id", how="left"))
-    predicted = predict_images(known, settings.predict.models)
-    parts.write_parts(root, where["predictions"], predicted, known["partition"], names, tables.PREDICTIONS)
+    features = parts.read_table(root, table_folders["features"], SCHEMAS["features"], FEATURE_COLUMNS, names)
+    evidence = parts.read_table(root, table_folders["evidence"], SCHEMAS["evidence"], None, names)
+    inputs = join_evidence(evidence, features.merge(rows, on="micrograph_id", how="left"))
+    predicted = predict_images(inputs, settings.predict.models)
+    parts.write_parts(root, table_folders["predictions"], predicted, inputs["partition"], names, tables.PREDICTIONS)
     return {"stages": {"predict": time.perf_counter() - started}, "n_images": len(rows)}

@@ -41,13 +41,13 @@ def survey_files(root: str, name: str, entries: list[Entry], settings: Settings,
     for entry in entries:
         try:
             pixels = entry.size_bytes / 2  # as far as can be told before it is read
-            row, found = call(survey_file, entry, settings.archive, label=entry.uri, megapixels=pixels / 1e6)
+            row, frames_of_file = call(survey_file, entry, settings.archive, label=entry.uri, megapixels=pixels / 1e6)
         except Died as died:
             row = failed(entry, died)
-            found = []
+            frames_of_file = []
             failures.append(failure(entry, died, where_am_i()))
         rows.append(row)
-        for frame in found:
+        for frame in frames_of_file:
             size = (frame["height_px"], frame["width_px"], frame["dtype"], frame["nm_per_pixel"])
             frames.append(frame | {"stack": layout.name_stack(*size), "path": escape_name(entry.path)})
     write(root, name, rows, frames, failures)
@@ -79,7 +79,7 @@ def write(root: str, name: str, rows: list[dict], frames: list[dict], failures: 
 def storable(rows: list[dict], frames: list[dict]) -> tuple[list[dict], list[dict]]:
     """`rows` and `frames`, of whose files those that do not fit into the tables are failed ones without frames."""
     fitting = []
-    kept = []
+    fitting_frames = []
     for row in rows:
         own = [frame for frame in frames if frame["uri"] == row["uri"]]
         try:
@@ -91,8 +91,8 @@ def storable(rows: list[dict], frames: list[dict]) -> tuple[list[dict], list[dic
             row = fit_row(failed(entry, died) | {"reason": UNSTORABLE}, tables.CATALOG)
             own = []
         fitting.append(row)
-        kept += own
-    return fitting, kept
+        fitting_frames += own
+    return fitting, fitting_frames
 
 
 def _write(root: str, name: str, rows: list[dict], frames: list[dict], failures: list[dict]) -> None:
@@ -107,9 +107,9 @@ def _write(root: str, name: str, rows: list[dict], frames: list[dict], failures:
 
 def failed(entry: Entry, died: Died) -> dict:
     """The row of tables.CATALOG of a file on which its reader died."""
-    said = {"format": None, "kind": "unknown", "status": "failed", "content_sha256": None, "n_frames": 0}
-    said |= {"is_present": True, "reason": REASONS.get(died.kind, REASONS["error"]), "error": died.error}
-    return {key: getattr(entry, key) for key in ("uri", "size_bytes", "modified_ns")} | said
+    columns = {"format": None, "kind": "unknown", "status": "failed", "content_sha256": None, "n_frames": 0}
+    columns |= {"is_present": True, "reason": REASONS.get(died.kind, REASONS["error"]), "error": died.error}
+    return {key: getattr(entry, key) for key in ("uri", "size_bytes", "modified_ns")} | columns
 
 
 def failure(entry: Entry, died: Died, worker: str) -> dict:

@@ -57,7 +57,7 @@ def _collect_rows(root: str, n_images: int, globs: Sequence[str]) -> tuple[pd.Da
     """The first `n_images` rows of every group by id, and the number of micrographs of every group."""
     kept = pd.DataFrame(columns=list(dict.fromkeys([*COLUMNS, *GROUP_KEY])))
     counts: Counter[tuple] = Counter()
-    for rows in micrograph_ledger.current(root, COLUMNS):
+    for rows in micrograph_ledger.iter_current(root, COLUMNS):
         rows = _add_group_key(rows, globs)
         counts.update(rows.groupby(GROUP_KEY).size().to_dict())
         kept = pd.concat([kept, rows], ignore_index=True) if len(kept) else rows

@@ -20,14 +20,14 @@ LISTED = 512  # files that are looked up in the catalog at a time
 REFUSED = r"megapixels are over the limit of ([^;]+);"  # what survey.check_budget says
 
 
-def new_files(
+def iter_new_files(
     root: str, source: str, settings: Archive, uris: DigestSet, present: DigestSet
 ) -> Iterator[tuple[entries.Entry, bytes]]:
     """Entries of the archive that are not in the catalog with this size and date, nor in the workspace itself.
 
     Digests of their URIs go into `uris`, those of all files of the archive into `present`.
     """
-    known = known_files(root, settings)
+    surveyed = find_surveyed_files(root, settings)
     fs, path = files.locate(root)
     inside = tuple(f"{name.rstrip('/')}/" for name in (path, fs.unstrip_protocol(path)))
     entries = scan.scan_archive(source if "://" in source else os.path.abspath(source), settings.exclude)
@@ -36,19 +36,19 @@ def new_files(
         of_uris = digests.digest_texts(entry.uri for entry in outside)
         present.add(of_uris)
         keys = _keys([e.uri for e in outside], [e.size_bytes for e in outside], [e.modified_ns for e in outside])
-        unknown = np.flatnonzero(~known.has(keys))
+        unknown = np.flatnonzero(~surveyed.has(keys))
         is_first = uris.add(of_uris[unknown])  # a list may name a file twice
         for i in unknown[is_first]:
             yield outside[i], bytes(keys[i])
 
 
-def known_files(root: str, settings: Archive) -> DigestSet:
+def find_surveyed_files(root: str, settings: Archive) -> DigestSet:
     """The files of the catalog that need not be surveyed again.
 
     That is all but those whose task was lost, those too large for a limit that was raised since, and those whose
     micrographs are not in the ledger.
     """
-    known = DigestSet()
+    surveyed = DigestSet()
     stored = DigestSet()
     limit = float(f"{settings.max_megapixels:g}")
     for rows in parts.iterate_table(layout.micrographs_uri(root), tables.MICROGRAPHS, ["uri", "content_sha256"]):
@@ -62,15 +62,15 @@ def known_files(root: str, settings: Archive) -> DigestSet:
         # The scan does not walk through a Zarr folder, so its size is unknown there.
         is_zarr = rows["uri"].str.lower().str.endswith(entries.ZARR_SUFFIXES) | rows["format"].str.contains("Zarr")
         sizes = rows["size_bytes"].where(~is_zarr.fillna(False).astype(bool), 0)
-        known.add(_keys(rows["uri"], sizes, rows["modified_ns"]))
-    return known
+        surveyed.add(_keys(rows["uri"], sizes, rows["modified_ns"]))
+    return surveyed
 
 
 def _keys(uris: Iterable[str], sizes: Iterable[int], dates: Iterable[int]) -> np.ndarray:
     return digests.digest_texts(f"{uri}\0{size}\0{date}" for uri, size, date in zip(uris, sizes, dates, strict=True))
 
 
-def batches(
+def iter_batches(
     entries: Iterable[tuple[entries.Entry, bytes]], smallest: int
 ) -> Iterator[tuple[list[entries.Entry], list[bytes]]]:
     """`entries`, each with its key, in batches of `smallest` at first and up to GROWTH times that later.

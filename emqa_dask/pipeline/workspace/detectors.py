@@ -7,23 +7,23 @@ from emqa_dask.settings import Detect
 
 
 @functools.lru_cache(maxsize=16)
-def _caps(networks: tuple[str, ...]) -> dict[str, int]:
+def _max_detections(networks: tuple[str, ...]) -> dict[str, int]:
     """Largest number of detections of every network, by the name on its card."""
-    found: dict[str, int] = {}
+    limits: dict[str, int] = {}
     for name in networks:
         from emqa_dask.detect import mask_rcnn  # a run without networks does well without torch
 
         card = mask_rcnn.read(models.locate_model(name))
-        if card.name in found or card.name == "log":
+        if card.name in limits or card.name == "log":
             raise ValueError(f"detect.detectors: two are named {card.name!r}; rename one in its card.toml")
-        found[card.name] = card.max_detections
-    return found
+        limits[card.name] = card.max_detections
+    return limits
 
 
-def names_of(settings: Detect) -> dict[str, int]:
+def name_detectors(settings: Detect) -> dict[str, int]:
     """The detectors as the tables name them, in order, and the most detections that each may give.
 
     Raises FileNotFoundError for a model that is not there and ValueError for a card that says something impossible.
     """
-    caps = iter(_caps(settings.networks).items())
-    return dict(("log", settings.max_detections) if name == "log" else next(caps) for name in settings.detectors)
+    limits = iter(_max_detections(settings.networks).items())
+    return dict(("log", settings.max_detections) if name == "log" else next(limits) for name in settings.detectors)

@@ -26,10 +26,10 @@ def failed_ids(root: str, folder: str, name: str) -> pd.Series:
     """micrograph_ids that failed when the part `name` of `folder` was made."""
     uri = layout.part_uri(root, failures_folder(folder), name)
     ids = parts.load_table(uri, tables.FAILURES, ["micrograph_id"])["micrograph_id"]
-    return ids[:0] if len(ids) and _are_over(root, folder, name) else ids
+    return ids[:0] if len(ids) and _are_outdated(root, folder, name) else ids
 
 
-def _are_over(root: str, folder: str, name: str) -> bool:
+def _are_outdated(root: str, folder: str, name: str) -> bool:
     """Are the failures of the part `name` of `folder` those of an attempt that was killed: did no image fail later?"""
     try:
         return not parts.read_n_failed(layout.part_uri(root, folder, name))
@@ -39,36 +39,42 @@ def _are_over(root: str, folder: str, name: str) -> bool:
 
 def fail_partition(root: str, settings: Settings, result: Result) -> None:
     """Write down that a partition as a whole failed: no image of it is blamed, and the next run tries it again."""
-    where = folders(settings)
+    table_folders = folders(settings)
     name = result.task.name
     rows = result.task.args[2]
-    table = next((t for t in where if not parts.has_part(root, where[t], name)), None)
+    table = next((t for t in table_folders if not parts.has_part(root, table_folders[t], name)), None)
     if table is not None:
-        said = {"stage": table, "kind": result.kind, "error": result.error, "traceback": result.traceback}
-        said |= {"attempts": result.event["attempt"], "worker": result.event["worker"], "peak_memory_bytes": 0}
-        failures = rows[["uri", "micrograph_id"]].assign(**said)
-        parts.write_part(root, failures_folder(where[table]), name, failures, tables.FAILURES)
+        columns = {"stage": table, "kind": result.kind, "error": result.error, "traceback": result.traceback}
+        columns |= {"attempts": result.event["attempt"], "worker": result.event["worker"], "peak_memory_bytes": 0}
+        failures = rows[["uri", "micrograph_id"]].assign(**columns)
+        parts.write_part(root, failures_folder(table_folders[table]), name, failures, tables.FAILURES)
 
 
-def drop_parts(root: str, where: dict[str, str], made_from: Sequence[str], name: str) -> None:
-    """Remove the parts `name` of the tables `made_from`, downstream ones first, then what they say of failures."""
-    for table in reversed(made_from):
-        files.remove_file(layout.part_uri(root, where[table], name))
-        files.remove_file(layout.part_uri(root, failures_folder(where[table]), name))
+def drop_parts(root: str, table_folders: dict[str, str], dropped_tables: Sequence[str], name: str) -> None:
+    """Remove the parts `name` of the tables `dropped_tables`, downstream ones first, then what they say of failures."""
+    for table in reversed(dropped_tables):
+        files.remove_file(layout.part_uri(root, table_folders[table], name))
+        files.remove_file(layout.part_uri(root, failures_folder(table_folders[table]), name))
 
 
-def forget_unfinished(root: str, where: dict[str, str], table: str, there: set[str]) -> None:
+def forget_unfinished(root: str, table_folders: dict[str, str], table: str, finished_partitions: set[str]) -> None:
     """Remove failures of `table` from partitions that lack it, and what was made without these images: all is tried
-    again. `there` are the partitions that have the table."""
-    for name in set(parts.list_parts(root, failures_folder(where[table]))) - there:
-        drop_parts(root, where, downstream(table, where), name)
+    again. `finished_partitions` are the partitions that have the table."""
+    for name in set(parts.list_parts(root, failures_folder(table_folders[table]))) - finished_partitions:
+        drop_parts(root, table_folders, downstream(table, table_folders), name)
 
 
-def failures(root: str, settings: Settings) -> Iterator[pd.DataFrame]:
-    """Every failure that stands, for these settings: of files that could not be read, then of stages."""
+def iter_failures(root: str, settings: Settings) -> Iterator[pd.DataFrame]:
+    """All failures for these settings: of files that could not be read, then of stages."""
+    yield from _iter_failures_of_files(root)
+    yield from _iter_failures_of_stages(root, settings)
+
+
+def _iter_failures_of_files(root: str) -> Iterator[pd.DataFrame]:
+    """Files of the catalog that could not be read; with more details where the reader crashed or hung."""
     names = parts.list_parts(root, SURVEY_FAILURES)
-    surveyed = [parts.read_part(root, SURVEY_FAILURES, name, tables.FAILURES) for name in names]
-    known = pd.concat([tables.empty(tables.FAILURES), *surveyed]).drop_duplicates("uri", keep="last").set_index("uri")
+    surveys = [parts.read_part(root, SURVEY_FAILURES, name, tables.FAILURES) for name in names]
+    crashes = pd.concat([tables.empty(tables.FAILURES), *surveys]).drop_duplicates("uri", keep="last").set_index("uri")
     columns = ["uri", "status", "reason", "error", "is_present"]
     for unread in parts.iterate_table(
         layout.catalog_uri(root), tables.CATALOG, columns, row_filter=("status", "failed")
@@ -78,18 +84,23 @@ def failures(root: str, settings: Settings) -> Iterator[pd.DataFrame]:
         rows["error"] = unread["error"].where(unread["error"].notna() & unread["error"].ne(""), unread["reason"])
         rows["worker"] = ""
         rows["peak_memory_bytes"] = 0
-        seen = rows["uri"].isin(known.index)
-        yield pd.concat([rows[~seen], known.loc[rows["uri"][seen]].reset_index()], ignore_index=True)
-    existing = layout.list_table_folders(root)
-    of_stages = [folder for folder in dict.fromkeys(folders(settings).values()) if failures_folder(folder) in existing]
-    found = [(folder, name) for folder in of_stages for name in parts.list_parts(root, failures_folder(folder))]
-    if not found:
+        is_crash = rows["uri"].isin(crashes.index)
+        yield pd.concat([rows[~is_crash], crashes.loc[rows["uri"][is_crash]].reset_index()], ignore_index=True)
+
+
+def _iter_failures_of_stages(root: str, settings: Settings) -> Iterator[pd.DataFrame]:
+    """Micrographs of the archive on which a stage failed; failures that are outdated are removed."""
+    existing = set(layout.list_table_folders(root))
+    table_folders = dict.fromkeys(folders(settings).values())
+    with_failures = [folder for folder in table_folders if failures_folder(folder) in existing]
+    listed = [(folder, name) for folder in with_failures for name in parts.list_parts(root, failures_folder(folder))]
+    if not listed:
         return
     present = DigestSet()
-    for rows in micrograph_ledger.current(root, ["micrograph_id"]):
+    for rows in micrograph_ledger.iter_current(root, ["micrograph_id"]):
         present.add(digests.parse_hex_ids(rows["micrograph_id"]))
-    for folder, name in found:
-        if _are_over(root, folder, name):
+    for folder, name in listed:
+        if _are_outdated(root, folder, name):
             files.remove_file(layout.part_uri(root, failures_folder(folder), name))
             continue
         rows = parts.read_part(root, failures_folder(folder), name, tables.FAILURES)
@@ -100,7 +111,7 @@ def write_failures(root: str, settings: Settings) -> int:
     """Write failures.parquet anew; gives its number of rows."""
     n = 0
     with parts.open_table_writer(layout.failures_uri(root), tables.FAILURES) as write:
-        for rows in failures(root, settings):
+        for rows in iter_failures(root, settings):
             if len(rows):
                 n += len(rows)
                 write(rows)

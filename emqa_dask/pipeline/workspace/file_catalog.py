@@ -25,34 +25,34 @@ def _rewrite_catalog(
             write(rows)
 
 
-def forget(root: str, uris: Iterable[str]) -> None:
+def forget_files(root: str, uris: Iterable[str]) -> None:
     """Let the next ingest survey the files `uris` again: drop their rows from the catalog, and what else says them.
 
     Micrographs that they gave keep their slots.
     """
     uris = set(uris)
 
-    def named(rows: pd.DataFrame) -> pd.Series:
+    def is_forgotten(rows: pd.DataFrame) -> pd.Series:
         return rows["uri"].isin(uris)
 
     for name in parts.list_parts(root, SURVEY_FILES):  # of a survey that was killed
-        if named(parts.read_part(root, SURVEY_FILES, name, tables.CATALOG, ["uri"])).any():
+        if is_forgotten(parts.read_part(root, SURVEY_FILES, name, tables.CATALOG, ["uri"])).any():
             _remove(root, SURVEY_FILES, [name])
             _remove(root, SURVEY_FRAMES, [name])
-    _drop_failures(root, named, parts.list_parts(root, SURVEY_FAILURES))
+    _drop_failures(root, is_forgotten, parts.list_parts(root, SURVEY_FAILURES))
     if files.exists(layout.catalog_uri(root)):
-        _rewrite_catalog(root, named)
+        _rewrite_catalog(root, is_forgotten)
 
 
 def _drop_failures(root: str, is_over: Callable[[pd.DataFrame], pd.Series], names: Iterable[str]) -> None:
     """Drop the rows that are over from the parts `names` of what surveys say of failures."""
     for name in names:
         rows = parts.read_part(root, SURVEY_FAILURES, name, tables.FAILURES)
-        kept = rows[~is_over(rows)]
-        if kept.empty:
+        remaining = rows[~is_over(rows)]
+        if remaining.empty:
             _remove(root, SURVEY_FAILURES, [name])
-        elif len(kept) < len(rows):
-            parts.write_part(root, SURVEY_FAILURES, name, kept, tables.FAILURES)
+        elif len(remaining) < len(rows):
+            parts.write_part(root, SURVEY_FAILURES, name, remaining, tables.FAILURES)
 
 
 def _remove(root: str, folder: str, names: Sequence[str]) -> None:

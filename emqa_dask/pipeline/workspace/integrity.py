@@ -37,9 +37,9 @@ def examine(root: str, settings: Settings, say: Say, *, all_files: bool = False,
     is_read = all_files or files.is_local(root)
     n_damaged = _examine_ledger(root, say) + _examine_catalog(root, say)
     if is_read:
-        chosen = layout.list_table_folders(root) if all_files else _folders_of_run(settings)
-        n_damaged += _examine_parts(root, chosen, folders(settings), say)
-    partitions = list(micrograph_ledger.every_partition(root))
+        part_folders = layout.list_table_folders(root) if all_files else _folders_of_run(settings)
+        n_damaged += _examine_parts(root, part_folders, folders(settings), say)
+    partitions = list(micrograph_ledger.list_partitions(root))
     n_damaged += _examine_stacks(root, partitions, settings.store, say)
     limit_bytes = math.inf if all_files else settings.store.verify_gib * GIB
     return n_damaged + _examine_shards(root, partitions, limit_bytes, is_read and has_pixels, say)
@@ -69,17 +69,17 @@ def verify(root: str, say: Say) -> int:
             n_damaged += 1
             say(f"damaged or missing: {uri}")
     if n_damaged:
-        again = marker.format_triage_command(root, marker.read_source(root))
-        say(f"{n_damaged:,} files are damaged: {again} makes them again")
+        command = marker.format_triage_command(root, marker.read_source(root))
+        say(f"{n_damaged:,} files are damaged: {command} makes them again")
     else:
         say("every stored file is as it was written")
     return 2 if n_damaged else 0
 
 
 def _folders_of_run(settings: Settings) -> list[str]:
-    made = list(dict.fromkeys(folders(settings).values()))
+    table_folders = list(dict.fromkeys(folders(settings).values()))
     surveyed = [SURVEY_FILES, SURVEY_FRAMES, failures_folder(SURVEY_FILES)]
-    return [*made, *map(failures_folder, made), *surveyed, journal.EVENTS]
+    return [*table_folders, *map(failures_folder, table_folders), *surveyed, journal.EVENTS]
 
 
 def read_checksum(uri: str) -> bytes:
@@ -121,10 +121,10 @@ def _examine_catalog(root: str, say: Say) -> int:
     return 1
 
 
-def _examine_parts(root: str, chosen: Iterable[str], where: dict[str, str], say: Say) -> int:
+def _examine_parts(root: str, chosen: Iterable[str], table_folders: dict[str, str], say: Say) -> int:
     """Read every part of the folders `chosen`, and put aside those that are damaged with what they belong to.
 
-    Where a part has lost its failures, it is made again with all tables of `where` that were made from it.
+    Where a part has lost its failures, it is made again with all tables of `table_folders` that were made from it.
     """
     pairs = _list_parts(root, chosen)
     n_damaged = 0
@@ -134,7 +134,7 @@ def _examine_parts(root: str, chosen: Iterable[str], where: dict[str, str], say:
             uri = layout.part_uri(root, folder, name)
             if n_failed is None:
                 say(f"damaged: {uri}, put aside as {aside.put_aside(root, uri)}")
-                table = _made_together(folder)
+                table = _paired_folder(folder)
             elif n_failed and not files.exists(layout.part_uri(root, failures_folder(folder), name)):
                 say(
                     f"missing: {layout.part_uri(root, failures_folder(folder), name)}; what it belongs to is made again"
@@ -145,8 +145,8 @@ def _examine_parts(root: str, chosen: Iterable[str], where: dict[str, str], say:
             n_damaged += 1
             if table:
                 aside.put_aside(root, layout.part_uri(root, table, name))
-            if made := [other for other in where if where[other] == table]:
-                failures.drop_parts(root, where, downstream(made[0], where)[1:], name)
+            if dependent := [other for other in table_folders if table_folders[other] == table]:
+                failures.drop_parts(root, table_folders, downstream(dependent[0], table_folders)[1:], name)
     return n_damaged
 
 
@@ -163,7 +163,7 @@ def _count_failed(uri: str) -> int | None:
         return None
 
 
-def _made_together(folder: str) -> str:
+def _paired_folder(folder: str) -> str:
     """The folder whose parts are valid with those of `folder` alone: a table with its failures; "" for none."""
     if folder == SURVEY_FRAMES:
         return SURVEY_FILES
@@ -205,14 +205,14 @@ def _shard_length(root: str, partitions: Sequence[Partition], settings: Store) -
 
 def _examine_shards(root: str, partitions: Iterable[Partition], limit_bytes: float, is_read: bool, say: Say) -> int:
     """Put aside the thumbnails of partitions whose shard is missing or damaged: store and thumbnails are one stage."""
-    there = set(parts.list_parts(root, THUMBNAILS))
-    stored = [partition for partition in partitions if partition.name in there]
+    names_with_thumbnails = set(parts.list_parts(root, THUMBNAILS))
+    stored = [partition for partition in partitions if partition.name in names_with_thumbnails]
     sizes = [_size(root, partition) for partition in stored]
     is_read = is_read and sum(sizes) <= limit_bytes
-    look = partial(_damaged_slots, root, is_read)
+    find_damaged = partial(_damaged_slots, root, is_read)
     n_damaged = 0
     with ThreadPoolExecutor(READERS) as pool, _progress(sum(sizes) * is_read) as progress:
-        for partition, size, slots in zip(stored, sizes, pool.map(look, stored, sizes), strict=True):
+        for partition, size, slots in zip(stored, sizes, pool.map(find_damaged, stored, sizes), strict=True):
             progress.update(size)
             if slots:
                 n_damaged += 1

@@ -19,20 +19,20 @@ def recording(root: str, check: Callable[[], None] = lambda: None) -> Iterator[C
     """record(result) adds its events to events.parquet, in parts of some seconds; `check` is called with each."""
     run = f"{time.time_ns() // 1_000_000:013d}-{uuid.uuid4().hex[:6]}"
     number = 0
-    said = time.monotonic()
+    flushed_s = time.monotonic()
     rows = []
 
     def flush() -> None:
-        nonlocal number, said, rows
+        nonlocal number, flushed_s, rows
         if rows:
             parts.write_part(root, EVENTS, f"{run}-{number:05d}", rows, tables.EVENTS)
         number = number + 1
-        said = time.monotonic()
+        flushed_s = time.monotonic()
         rows = []
 
     def record(result: Result) -> None:
         rows.extend(_events(result))
-        if len(rows) >= FLUSH_ROWS or time.monotonic() - said > FLUSH_S:
+        if len(rows) >= FLUSH_ROWS or time.monotonic() - flushed_s > FLUSH_S:
             check()
             flush()
 

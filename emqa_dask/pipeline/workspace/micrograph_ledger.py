@@ -11,46 +11,46 @@ from emqa_dask.store import digests, layout, parts, plan
 from emqa_dask.store.digests import DigestSet
 
 
-def partitions(root: str, columns: Sequence[str] | None = None) -> Iterator[tuple[Partition, pd.DataFrame]]:
-    """Every partition in the ledger's order, with its rows in the order of its slots: all columns, or those named.
+def iter_partitions(root: str, columns: Sequence[str] | None = None) -> Iterator[tuple[Partition, pd.DataFrame]]:
+    """Every partition in the ledger's order, with its rows in the order of its slots: all columns, or `columns`.
 
     One stretch of the ledger is in memory at a time.
     """
     for rows in _whole_partitions(root, columns):
         shown = rows if columns is None else rows[list(columns)]
-        for partition, where in plan.split_by_partition(rows):
-            yield partition, shown.iloc[where]
+        for partition, positions in plan.split_by_partition(rows):
+            yield partition, shown.iloc[positions]
 
 
-def every_partition(root: str) -> Iterator[Partition]:
+def list_partitions(root: str) -> Iterator[Partition]:
     """The partitions alone."""
     for rows in _whole_partitions(root, ()):
         yield from (partition for partition, _ in plan.split_by_partition(rows))
 
 
-def n_micrographs(root: str, names: set[str]) -> int:
+def count_micrographs(root: str, names: set[str]) -> int:
     """How many micrographs the partitions `names` have."""
-    return sum(len(partition) for partition in every_partition(root) if partition.name in names) if names else 0
+    return sum(len(partition) for partition in list_partitions(root) if partition.name in names) if names else 0
 
 
-def current(root: str, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
+def iter_current(root: str, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
     """Micrographs whose file, with this content, is in the archive: tables of whole partitions, in the ledger's order.
 
     Each has some thousand rows of tables.MICROGRAPHS (all columns, or those named); none is empty.
     """
-    for rows, is_current in ledger(root, columns):
+    for rows, is_current in iter_ledger(root, columns):
         if is_current.any():
             yield rows[is_current].reset_index(drop=True)
 
 
-def ledger(root: str, columns: Sequence[str] | None = None) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
-    """All micrographs in tables of whole partitions, and (n,) which of them current() has."""
-    there = DigestSet()
+def iter_ledger(root: str, columns: Sequence[str] | None = None) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
+    """All micrographs in tables of whole partitions, and (n,) which of them iter_current() has."""
+    present = DigestSet()
     for rows in parts.iterate_table(layout.catalog_uri(root), tables.CATALOG, ["uri", "content_sha256", "is_present"]):
-        there.add(digests.digest_contents(rows[rows["content_sha256"].notna() & rows["is_present"].ne(False)]))
-    wanted = None if columns is None else [*columns, "uri", "content_sha256"]
-    for rows in _whole_partitions(root, wanted):
-        yield rows if columns is None else rows[list(columns)], there.has(digests.digest_contents(rows))
+        present.add(digests.digest_contents(rows[rows["content_sha256"].notna() & rows["is_present"].ne(False)]))
+    read_columns = None if columns is None else [*columns, "uri", "content_sha256"]
+    for rows in _whole_partitions(root, read_columns):
+        yield rows if columns is None else rows[list(columns)], present.has(digests.digest_contents(rows))
 
 
 def _whole_partitions(root: str, columns: Sequence[str] | None) -> Iterator[pd.DataFrame]:

@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from emqa_dask import models
 from emqa_dask.pipeline.workspace import micrograph_ledger
-from emqa_dask.pipeline.workspace.detectors import names_of
+from emqa_dask.pipeline.workspace.detectors import name_detectors
 from emqa_dask.pipeline.workspace.stages import downstream, folders
 from emqa_dask.settings import Settings
 from emqa_dask.store import files, layout, marker, parts
@@ -16,7 +16,7 @@ def verify_models(settings: Settings, steps: Collection[str]) -> None:
     networks = settings.detect.networks if "detect" in steps else ()
     models.verify_models([*networks, *(settings.predict.models if "predict" in steps else ())])
     if networks:
-        names_of(settings.detect)
+        name_detectors(settings.detect)
     if "classify" in steps:
         models.verify_models([models.CONTENT_MODEL])
 
@@ -26,9 +26,8 @@ def require_tables(root: str, source: str) -> None:
     for uri in (layout.catalog_uri(root), layout.micrographs_uri(root)):
         if not files.exists(uri) and not (uri == layout.micrographs_uri(root) and _has_no_images(root)):
             raise ValueError(
-                f"{files.redact(uri)} is missing or damaged: run "
-                f"{marker.format_triage_command(root, source)}, which makes it "
-                "again; results that are there are kept"
+                f"{files.redact(uri)} is missing or damaged: run {marker.format_triage_command(root, source)}, which "
+                "makes it again; results that are there are kept"
             )
 
 
@@ -42,23 +41,25 @@ def _has_no_images(root: str) -> bool:
 def require_parts(root: str, settings: Settings) -> None:
     """ValueError where find_missing_parts() finds any: a report without them would say less, or something else."""
     if missing := find_missing_parts(root, settings):
-        more = f" and {len(missing) - 1:,} more parts are" if missing[1:] else " is"
+        rest = f" and {len(missing) - 1:,} more parts are" if missing[1:] else " is"
         raise ValueError(
-            f"{files.redact(missing[0])}{more} missing: "
-            f"{marker.format_command('retry', root, '--failed')} makes them; the "
-            "report was not changed"
+            f"{files.redact(missing[0])}{rest} missing: {marker.format_command('retry', root, '--failed')} makes them; "
+            "the report was not changed"
         )
 
 
 def find_missing_parts(root: str, settings: Settings) -> list[str]:
     """URIs of parts that are missing, and from which others or the report that is there were made."""
-    where = folders(settings)
+    table_folders = folders(settings)
     has_report = files.exists(layout.triage_uri(root))
-    there = {table: set(parts.list_parts(root, folder)) for table, folder in where.items()}
-    needed = {table: set().union(*(there[other] for other in downstream(table, where)[1:])) for table in where}
+    finished = {table: set(parts.list_parts(root, folder)) for table, folder in table_folders.items()}
+    needed = {
+        table: set().union(*(finished[other] for other in downstream(table, table_folders)[1:]))
+        for table in table_folders
+    }
     return [
-        layout.part_uri(root, where[table], partition.name)
-        for partition in micrograph_ledger.every_partition(root)
-        for table in where
-        if partition.name not in there[table] and (has_report or partition.name in needed[table])
+        layout.part_uri(root, table_folders[table], partition.name)
+        for partition in micrograph_ledger.list_partitions(root)
+        for table in table_folders
+        if partition.name not in finished[table] and (has_report or partition.name in needed[table])
     ]

@@ -79,7 +79,7 @@ def _sampled(root: str, where: dict[str, str]) -> pd.DataFrame:
     there = {table: set(parts.list_parts(root, where[table])) for table in ("classifications", "features")}
     columns = {"classifications": [*OF_CLASSIFICATIONS, *SHOWN[:-1]], "features": [*OF_FEATURES, SHOWN[-1]]}
     kept = pd.DataFrame(columns=["micrograph_id", "uri", "cohort", "acquired", *QUANTITIES, *SHOWN])
-    for rows in micrograph_ledger.current(root, OF_LEDGER):
+    for rows in micrograph_ledger.iter_current(root, OF_LEDGER):
         rows = rows.assign(cohort=acquisition_groups.name_groups(rows))
         for table, wanted in columns.items():
             names = [name for name in rows["partition"].unique() if name in there[table]]
