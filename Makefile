@@ -24,9 +24,10 @@ JOBS ?= 2
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps \
 		"dask-cuda; platform_system == 'Linux' and platform_machine == 'x86_64'" \
 		"cucim-cu13; platform_system == 'Linux' and platform_machine == 'x86_64'"
-	@# detectron2's wheels end at Python 3.10: its Python code alone, apart from all else, for the tests of its back end
+	@# detectron2's wheels end at Python 3.10: its Python code alone, in a folder of its own, for the tests of its back end
 	$(BIN)/python -m pip install -q --no-deps --upgrade --python-version 3.10 --only-binary=:all: \
 		--target .venv/detectron2 sal-detectron2==0.7.2
+	@echo '$(CURDIR)/.venv/detectron2' > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/detectron2.pth"
 	@touch $@
 
 # dask-cuda pins the Dask that it was released with: GPU machines have an environment of their own.
@@ -62,8 +63,8 @@ docs: .venv/.installed-dev
 	$(BIN)/python -m sphinx -q -W -n --keep-going -b html -d docs/_build/doctrees docs docs/_build/html
 
 bench: .venv/.installed-dev
-	$(BIN)/python benchmarks/bench_end_to_end.py
-	$(BIN)/python benchmarks/bench_faults.py
+	$(BIN)/python -m benchmarks.bench_end_to_end
+	$(BIN)/python -m benchmarks.bench_faults
 
 # One lock for all Pythons and extras. Versions in it stay; `make lock UPGRADE=--upgrade` takes the newest ones.
 # 3.11.1: ome-zarr refuses 3.11.0. The marker that nearly all lines share is left out.

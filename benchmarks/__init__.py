@@ -1,1 +1,1 @@
-"""Measurements and fault tests of the package, and the scripts that fitted its bundled models."""
+"""Measurements and fault tests of the package, and scripts that fit its models: `python -m benchmarks.NAME`."""

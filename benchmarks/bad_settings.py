@@ -1,7 +1,7 @@
 """Every setting x {-1, 0, 1e99, nan, inf, "x"}: refused in one line, or a run that ends properly and can be continued.
 
-    python benchmarks/bad_settings.py
-    python benchmarks/bad_settings.py --sections run local --jobs 2
+    python -m benchmarks.bad_settings
+    python -m benchmarks.bad_settings --sections run local --jobs 2
 
 What loading refuses is not run. What it takes is run on a tiny archive with a limit of time, and then once more without
 options, with the settings of the workspace. Settings of schedulers that are not here are only loaded, written and read.

@@ -1,7 +1,7 @@
 """Images a second of the stage classify: 16 wide ResNets on the stored micrographs of a workspace, by workers.
 
-python benchmarks/bench_classify.py                      64 images of 256 px, 9 windows each, 1 and 2 workers
-python benchmarks/bench_classify.py --images 200 --windows 36 --method dropout --json FILE
+python -m benchmarks.bench_classify                      64 images of 256 px, 9 windows each, 1 and 2 workers
+python -m benchmarks.bench_classify --images 200 --windows 36 --method dropout --json FILE
 
 The workspace holds drawn textures and no other stage is run: `emqa classify` on it, with each number of workers in
 turns, from process start to exit and between the first worker's being there and the end. Weights are those of one

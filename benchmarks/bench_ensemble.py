@@ -1,8 +1,8 @@
 """Members of an ensemble evaluated together: a loop, vmap over stacked weights, grouped convolutions; and MC dropout.
 
-python benchmarks/bench_ensemble.py                       16 wide ResNets, windows of 64 px, one thread
-python benchmarks/bench_ensemble.py --device cuda --batch 1024
-python benchmarks/bench_ensemble.py --threads 2 --members 4 --json FILE
+python -m benchmarks.bench_ensemble                       16 wide ResNets, windows of 64 px, one thread
+python -m benchmarks.bench_ensemble --device cuda --batch 1024
+python -m benchmarks.bench_ensemble --threads 2 --members 4 --json FILE
 
 All ways see the same windows in turns; each figure is the fastest of its rounds, in windows a second through all
 members. On the CPU of processor time, so that other work on the machine does not count (`--wall` for wall time).

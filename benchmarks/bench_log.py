@@ -1,8 +1,8 @@
 """The LoG detector against others: time, memory and agreement with skimage.feature.blob_log; one thread, alternating.
 
-python benchmarks/bench_log.py                                     a drawn scene of 1024 x 1024 px
-python benchmarks/bench_log.py --images ../shared/data/uw_cavity/images ../shared/data/emps/images
-python benchmarks/bench_log.py --device cuda                       on a GPU against cucim, transfers included
+python -m benchmarks.bench_log                                     a drawn scene of 1024 x 1024 px
+python -m benchmarks.bench_log --images ../shared/data/uw_cavity/images ../shared/data/emps/images
+python -m benchmarks.bench_log --device cuda                       on a GPU against cucim, transfers included
 """
 
 import os
@@ -190,7 +190,7 @@ def compared(table: dict[str, dict], reference: str, sigmas: np.ndarray, megapix
 
 def peak_memory(name: str, size: int, log_scale: bool) -> int | None:
     """Peak resident memory (bytes) of detector `name` on a scene, in a fresh process, less that before the call."""
-    command = [sys.executable, __file__, "--size", str(size), "--measure-memory", name]
+    command = [sys.executable, "-m", "benchmarks.bench_log", "--size", str(size), "--measure-memory", name]
     done = subprocess.run(command + ["--log-scale"] * log_scale, capture_output=True, text=True)
     return int(done.stdout) if done.returncode == 0 else None
 

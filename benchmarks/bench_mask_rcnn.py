@@ -1,8 +1,8 @@
 """The Mask R-CNN stage against plain loops over detectron2's DefaultPredictor and torchvision's model, same weights.
 
-python benchmarks/bench_mask_rcnn.py                                  random weights, drawn images of 1024 x 1024 px
-python benchmarks/bench_mask_rcnn.py --model DIR --images DIR DIR     a trained model, real images
-python benchmarks/bench_mask_rcnn.py --device cuda --precision float16
+python -m benchmarks.bench_mask_rcnn                                  random weights, drawn images of 1024 x 1024 px
+python -m benchmarks.bench_mask_rcnn --model DIR --images DIR DIR     a trained model, real images
+python -m benchmarks.bench_mask_rcnn --device cuda --precision float16
 
 A plain loop normalises an image, calls the library's predictor, and encodes each of its masks with pycocotools. The
 stage gives the whole table: RLE, area, circularity and diameter too. Both see the same images in turns.
@@ -13,7 +13,6 @@ import os
 os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1", NUMBA_NUM_THREADS="1")
 
 import argparse
-import importlib.util
 import json
 import platform
 import statistics
@@ -37,7 +36,6 @@ from emqa_dask.detect.mask_rcnn.card import CONFIG, TASK, WEIGHTS, Card, read
 from emqa_dask.detect.mask_rcnn.detector import Detector
 from emqa_dask.detect.normalise import normalise
 
-COPY = Path(sys.prefix) / "detectron2"  # where `make install-dev` lays detectron2's Python code
 SMALL = {"backbone": "resnet18", "n_classes": 1, "fpn_channels": 64, "anchor_sizes": [8, 16, 32, 64, 128]}
 ZOO = "model_zoo/configs/COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml"
 BOX = ["x0", "y0", "x1", "y1"]
@@ -222,7 +220,8 @@ def where_time_goes(loaded: Detector, images: list[np.ndarray]) -> dict[str, flo
 
 def peak_memory(options: argparse.Namespace, directory: Path, name: str) -> int | None:
     """Peak resident memory (bytes) of the stage or the plain loop on all images, in a process of its own."""
-    command = [sys.executable, __file__, "--model", str(directory), "--alone", name, "--threads", str(options.threads)]
+    command = [sys.executable, "-m", "benchmarks.bench_mask_rcnn", "--model", str(directory), "--alone", name]
+    command += ["--threads", str(options.threads)]
     command += ["--size", str(options.size), "--number", str(options.number), "--most", str(options.most)]
     command += ["--device", options.device, *(["--images", *map(str, options.images)] if options.images else [])]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -277,8 +276,6 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(1)
-    if importlib.util.find_spec("detectron2") is None and COPY.is_dir():
-        sys.path.append(str(COPY))
     images = of_folders(options.images, options.most) if options.images else drawn(options.size, options.number)
     runs_of = {}
     if options.alone:

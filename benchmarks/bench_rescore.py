@@ -23,11 +23,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import scale_stubs
-from bench_scale import write_archive
-
+from benchmarks import scale_stubs
+from benchmarks.bench_scale import write_archive
 from emqa_dask import tables
 from emqa_dask.pipeline.commands import ingest, make_tables, triage
 from emqa_dask.pipeline.tasks import measure

@@ -18,8 +18,6 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))  # workers import the stubs from here
-
 PER_FOLDER = 1000
 STEPS = {
     "run": ("ingest", "detect", "featurise", "predict"),
@@ -39,8 +37,7 @@ def write_archive(folder: Path, n: int) -> None:
 
 def measure(folder: Path, step: str) -> dict:
     """One step in this process."""
-    import scale_stubs
-
+    from benchmarks import scale_stubs
     from emqa_dask.pipeline import PRELOAD
     from emqa_dask.pipeline.commands import ingest, make_tables, triage
     from emqa_dask.run.cluster import warm_up
@@ -50,7 +47,7 @@ def measure(folder: Path, step: str) -> dict:
     make_tables.make_partition = scale_stubs.make_partition
     make_tables.STORED = dict.fromkeys(make_tables.STORED, 10**9)  # no pixels are stored, so no room is needed for them
     if step == "run":
-        warm_up([*PRELOAD, "scale_stubs"])
+        warm_up([*PRELOAD, "benchmarks.scale_stubs"])
     imported = peak_mib()
     clock = time.perf_counter()
     cpu = time.process_time()
@@ -75,7 +72,7 @@ def bench(n: int, keep: str | None) -> dict:
     try:
         write_archive(folder / "archive", n)
         for step in STEPS:
-            command = [sys.executable, __file__, "--step", step, "--folder", str(folder)]
+            command = [sys.executable, "-m", "benchmarks.bench_scale", "--step", step, "--folder", str(folder)]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             found[step] = json.loads(done.stdout.splitlines()[-1])
         found["us_per_image"] = 1e6 * found["run"]["driver_cpu_s"] / n

@@ -14,16 +14,12 @@ import os
 import platform
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))  # workers import the stub from here
-
-import scale_stubs
-from bench_end_to_end import write_archive
-
+from benchmarks import scale_stubs
+from benchmarks.bench_end_to_end import write_archive
 from emqa_dask.pipeline import PRELOAD
 from emqa_dask.pipeline.commands import make_tables, triage
 from emqa_dask.pipeline.workspace import micrograph_ledger
@@ -111,7 +107,7 @@ def main() -> None:
         for (stage, n), rates in found.items():
             rows.append({"stage": stage, "workers": n, "per_s": statistics.median(rates), "rates": rates})
     for n in (1, 2, 4, 8, 16, 32):
-        with open_cluster(replace(settings, {"run": {"workers": n}}), ["scale_stubs"], quiet) as client:
+        with open_cluster(replace(settings, {"run": {"workers": n}}), ["benchmarks.scale_stubs"], quiet) as client:
             client.wait_for_workers(n)
             rows.append({"stage": "wait", "workers": n, "per_s": wait(client, n, options.seconds, 10)})
     for row in rows:

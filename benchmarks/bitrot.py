@@ -22,8 +22,8 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-import workspaces
 
+from benchmarks import workspaces
 from emqa_dask.cli import main as emqa
 from emqa_dask.run.workers import BEFORE_SPAWN, IN_WORKER
 from emqa_dask.store import checksum

@@ -27,10 +27,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import psutil
-import victims
-import workspaces
-from workspaces import Driver
 
+from benchmarks import victims, workspaces
+from benchmarks.workspaces import Driver
 from emqa_dask.settings import Settings, SettingsError, replace
 
 LOCAL = ("driver", "worker", "fork server", "SIGTERM", "driver", "worker", "fork server", "SIGINT")

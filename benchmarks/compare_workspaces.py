@@ -1,6 +1,6 @@
 """Are the results in two workspaces of one archive equal? Tables, thumbnails, triage.csv and stored pixels.
 
-    python benchmarks/compare_workspaces.py BEFORE AFTER --renamed upright=axis_alignment
+    python -m benchmarks.compare_workspaces BEFORE AFTER --renamed upright=axis_alignment
 
 BEFORE and AFTER are workspaces that two versions of emqa made from the same archive. A table is found by its name; the
 digest in the name of its folder depends on settings and models and is ignored. Rows are matched by the table's key, and

@@ -1,9 +1,9 @@
 """Fits the bundled detector `cavity-tem`: a Mask R-CNN on synthetic micrographs alone, whose masks are known exactly.
 
-python benchmarks/fit_cavity_detector.py --out FIRST --steps 2300       trains (about a second a step on one core)
-python benchmarks/fit_cavity_detector.py --out DIR --second FIRST --steps 1400 --rate 3e-4     the second part, wider
-python benchmarks/fit_cavity_detector.py --out DIR --resume   goes on from the last checkpoint
-python benchmarks/fit_cavity_detector.py --out DIR --measure  measures a trained one on seeds that no training saw
+python -m benchmarks.fit_cavity_detector --out FIRST --steps 2300       trains (about a second a step on one core)
+python -m benchmarks.fit_cavity_detector --out DIR --second FIRST --steps 1400 --rate 3e-4     the second part, wider
+python -m benchmarks.fit_cavity_detector --out DIR --resume   goes on from the last checkpoint
+python -m benchmarks.fit_cavity_detector --out DIR --measure  measures a trained one on seeds that no training saw
 """
 
 import os

@@ -1,6 +1,6 @@
 """Trains the bundled network `content`: embeddings that tell what is in an image, however it was recorded.
 
-python benchmarks/fit_content.py --out DIR [--pictures 25000] [--minutes 40]
+python -m benchmarks.fit_content --out DIR [--pictures 25000] [--minutes 40]
 
 Draws pictures of 192 px (synthetic.contents, whole micrographs, photographs), of which every batch takes windows, each
 turned, scaled by up to 1.6 and recorded in a way of its own (synthetic.conditions). The loss is that of supervised

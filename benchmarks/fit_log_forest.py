@@ -1,7 +1,7 @@
 """Fits the bundled forest `log-synthetic`: F1 of the LoG detector on synthetic micrographs, known because drawn.
 
-python benchmarks/fit_log_forest.py                  a few minutes on one core; prints the figures, writes the model
-python benchmarks/fit_log_forest.py --table T.parquet  keeps the measured table, and starts from it the next time
+python -m benchmarks.fit_log_forest                  a few minutes on one core; prints the figures, writes the model
+python -m benchmarks.fit_log_forest --table T.parquet  keeps the measured table, and starts from it the next time
 """
 
 import os

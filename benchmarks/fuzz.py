@@ -19,11 +19,10 @@ from collections import Counter
 from pathlib import Path
 
 import cv2
-import fuzz_changes
-import fuzz_seeds
 import numpy as np
 import pandas as pd
 
+from benchmarks import fuzz_changes, fuzz_seeds
 from emqa_dask.archive.readers import read_micrograph
 
 WRONG_SHARE = 0.05  # of an image's pixels

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from fuzz_seeds import zarr_chunks, zarr_documents
+
+from benchmarks.fuzz_seeds import zarr_chunks, zarr_documents
 
 EXTREMES = (0, 1, 0x7F, 0x7FFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF)
 HEADER_BYTES = 1024

@@ -1,6 +1,5 @@
 """Whole files of every format that is read, each of an image of its own, and where in them a format can tell damage."""
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,9 +14,7 @@ from PIL import Image
 
 from emqa_dask.synthetic import writers
 from emqa_dask.synthetic.profiles import make_sample
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "archive"))
-from bad_files import dm3
+from tests.archive.bad_files import dm3
 
 SIDE = 384  # px; a share of the images is trusted at this size
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"

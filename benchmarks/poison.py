@@ -24,7 +24,8 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import workspaces
+
+from benchmarks import workspaces
 
 POISONED = Path(__file__).resolve().parent / "poisoned"
 KIND_OF = {"segfault": "crash", "hang": "timeout", "sleep": "timeout", "memory": "memory", "raise": "error"}

@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 import psutil
-from workspaces import TAG, Driver, tagged
+
+from benchmarks.workspaces import TAG, Driver, tagged
 
 SPAWNED = "multiprocessing.spawn import spawn_main"
 FORK_SERVER = "multiprocessing.forkserver import main"

@@ -1,1 +1,1 @@
-"""Studies of methods on data with known answers; docs/results.toml lists their results."""
+"""Studies of methods on data with known answers (docs/results.toml): `python -m benchmarks.studies.NAME`."""

@@ -1,6 +1,6 @@
 """Counts on real cavities: a detector's and the LoG's against the number that a published detector's measures imply.
 
-python benchmarks/studies/cavity_counts.py --out DIR [--detector cavity-tem]
+python -m benchmarks.studies.cavity_counts --out DIR [--detector cavity-tem]
 
 The 41 images of data/uw_cavity have no boxes, but the published detector's count, precision and recall on each: the
 true number is count * precision / recall. Reported: Spearman's rank correlation with it, and the median of

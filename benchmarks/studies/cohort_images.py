@@ -105,7 +105,7 @@ def grey(image: np.ndarray) -> tuple[np.ndarray, float]:
 
 def real(cohort: str) -> list[Picture]:
     """Images of a labelled set, halved until no side exceeds REAL_SIDE; none where the set is not at hand."""
-    from particles import cohorts
+    from benchmarks.studies.particles import cohorts
 
     found = []
     for labelled in sorted((one for many in cohorts(cohort).values() for one in many), key=lambda one: one.name):
@@ -222,6 +222,6 @@ def table(
 
 def at_hand(cohorts: tuple[str, ...]) -> tuple[str, ...]:
     """Without the real sets that are not there."""
-    from particles import SHARED
+    from benchmarks.studies.particles import SHARED
 
     return tuple(cohort for cohort in cohorts if cohort not in REAL or (SHARED / cohort).exists())

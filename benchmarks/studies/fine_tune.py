@@ -1,6 +1,6 @@
 """Fine-tunes a detector on half of each labelled set, split by source, and measures it on the other half beside LoG.
 
-python benchmarks/studies/fine_tune.py --out DIR [--start cavity-tem] [--sets emps arda_stem_np uw_loops] [--steps 400]
+python -m benchmarks.studies.fine_tune --out DIR [--start cavity-tem] [--sets emps arda_stem_np uw_loops] [--steps 400]
 
 Sources: an article's DOI for emps, material and support for arda_stem_np, the session for uw_loops; no source is in
 both halves. Both detectors take the score threshold that is best on the half they may see. Writes `fine_tune.csv`.

@@ -7,11 +7,10 @@ import re
 import time
 from pathlib import Path
 
-import columns
 import numpy as np
 import pandas as pd
-import particles
 
+from benchmarks.studies import columns, particles
 from emqa_dask.detect.log import detect_image
 from emqa_dask.settings import Detect, load_settings
 from emqa_dask.tune import plots, rewards

@@ -1,6 +1,6 @@
 """Paper D on synthetic lots: softmax, MC dropout and deep ensemble told apart by what their probabilities are worth.
 
-python benchmarks/studies/lots.py --out DIR [--minutes of training]
+python -m benchmarks.studies.lots --out DIR [--minutes of training]
 
 Thirty lots of SEM textures are classes, windows of 64 px the images, split by field of view. Of each of three seeds
 (they draw the data and start the trainings): accuracy, NLL, ECE, referral, and how well predictive entropy tells a
@@ -20,17 +20,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
-import lot_images
-import lots_figures
-import lots_training
-import lots_verdicts
 import numpy as np
 import torch
-from lots_training import Plan, classes
 from numpy.typing import NDArray
-from probabilities import figures
 from safetensors.numpy import load_file
 
+from benchmarks.studies import lot_images, lots_figures, lots_training, lots_verdicts
+from benchmarks.studies.lots_training import Plan, classes
+from benchmarks.studies.probabilities import figures
 from emqa_dask import models
 from emqa_dask.classify import load_ensemble
 from emqa_dask.uncertainty import entropy, referral, reliability

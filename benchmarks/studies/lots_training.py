@@ -10,11 +10,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
-import lot_images
 import numpy as np
 from numpy.typing import NDArray
-from probabilities import figures
 
+from benchmarks.studies import lot_images
+from benchmarks.studies.probabilities import figures
 from emqa_dask.train import ensemble
 from emqa_dask.train.ensemble_plan import EnsembleOptions, TrainingSet, prepare_training
 from emqa_dask.train.schedules import MemberSchedule

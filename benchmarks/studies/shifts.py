@@ -1,6 +1,6 @@
 """Shifted images: whether uncertainty.shift_model flags them and names their kind, on shifts that its fit has not seen.
 
-python benchmarks/studies/shifts.py --out DIR [--data patches64's and cifar10_ood's folder] [--tasks ...] [--seeds ...]
+python -m benchmarks.studies.shifts --out DIR [--data patches64's and cifar10_ood's folder] [--tasks ...] [--seeds ...]
 
 Real patches of 64 px, split by source image. Tasks: `loops` (a loop or none) and `without_SET` (which of the other
 three sets a patch is from). `lots`: synthetic powders (synthetic.textures), eight lots taken at one dose. The fit sees

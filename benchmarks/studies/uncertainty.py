@@ -1,6 +1,6 @@
 """Whether an ensemble knows what it does not know, on real patches and on synthetic lots.
 
-python benchmarks/studies/uncertainty.py --out DIR [--tasks patches lots] [--data patches64's folder]
+python -m benchmarks.studies.uncertainty --out DIR [--tasks patches lots] [--data patches64's folder]
 
 `patches` are real: a loop or none, and which set a patch is from, with other instruments' images and photographs as
 foreign ones (shifts.py, which has more tasks; DIR/shifts.json). `lots` is paper D's study with its three methods, on
@@ -14,9 +14,9 @@ os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS
 import argparse
 from pathlib import Path
 
-import lots
-import shifts
 import torch
+
+from benchmarks.studies import lots, shifts
 
 OF_PATCHES = ("loops", "without_particles_em")
 

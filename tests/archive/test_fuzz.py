@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.mark.real
 def test_fuzzed_files_break_no_law(tmp_path):
-    command = [sys.executable, str(ROOT / "benchmarks" / "fuzz.py"), "--files", "62", "--zarrs", "14"]
+    command = [sys.executable, "-m", "benchmarks.fuzz", "--files", "62", "--zarrs", "14"]
     command += ["--seed", "7", "--stall", "400", "--limit", "500", "--keep", str(tmp_path / "kept")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,7 +1,8 @@
 """A driver and a worker are killed for real; both times the run ends as if nothing had happened."""
 
-import chaos
 import pytest
+
+from benchmarks import chaos
 
 pytestmark = [
     pytest.mark.real,

@@ -3,13 +3,11 @@
 import os
 import shutil
 
-import chaos
-import poison
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import workspaces
 
+from benchmarks import chaos, poison, workspaces
 from emqa_dask.pipeline.commands.triage import run
 
 
@@ -82,7 +80,8 @@ def test_a_finished_part_that_is_written_again_is_seen(twins, tmp_path):
 def test_a_guilty_image_that_nobody_blames_is_seen(twins):
     rows = workspaces.table(twins[0], "micrographs").to_pandas().head(1)
     guilty = rows[["uri"]].assign(poison="raise", content=rows["pixel_sha256"])
-    broken, found = poison.judge(*twins, "detect", guilty)
+    workspace, reference = twins
+    broken, found = poison.judge(workspace, reference, "detect", guilty)
     assert [row["is_right"] for row in found] == [False]
     assert len(broken) == 1
     assert rows["uri"].iloc[0] in broken[0]

@@ -1,8 +1,8 @@
 """One image crashes, one hangs, one exhausts memory, one raises: four rows that say so, and nobody else suffers."""
 
-import poison
 import pytest
-import workspaces
+
+from benchmarks import poison, workspaces
 
 pytestmark = [pytest.mark.real, pytest.mark.skipif("sys.platform != 'linux'", reason="the poison is for Linux")]
 

@@ -1,9 +1,7 @@
 """The detectron2 back end against detectron2's own DefaultPredictor, and against what its files may not do."""
 
 import builtins
-import sys
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,19 +41,14 @@ BASE = {
 
 @pytest.fixture(scope="module")
 def detectron2():
-    """The library: installed, or the copy that `make install-dev` lays beside the environment's own packages."""
-    copy = Path(sys.prefix) / "detectron2"
+    """The library: `make install-dev` puts its Python code into the environment."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if copy.is_dir():
-            sys.path.append(str(copy))
-        pytest.importorskip("detectron2", reason="detectron2 is neither installed nor in .venv/detectron2")
+        pytest.importorskip("detectron2", reason="detectron2 is not installed (make install-dev)")
         import detectron2.data
         import detectron2.engine
         import detectron2.modeling
-    yield detectron2
-    if str(copy) in sys.path:
-        sys.path.remove(str(copy))
+    return detectron2
 
 
 @pytest.fixture(scope="module")

@@ -1,20 +1,18 @@
 """Rings of amorphous films give the lens back; images without rings give NaN."""
 
-import importlib.util
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.studies import rings
 from emqa_dask.featurise.rings import MIN_QUALITY, Rings, thon_rings
 from emqa_dask.synthetic import fields, foreign
 from emqa_dask.synthetic.films import amorphous_film
 from emqa_dask.synthetic.profiles import make_sample
 
-STUDY = Path(__file__).parents[2] / "benchmarks/studies/rings.py"
 CLEAR = {"contrast": 0.1, "dose_e_per_px": 200.0, "amplitude": 0.1, "convergence_mrad": 0.05}
 LENSES = [  # kV, Cs mm, nm/px, defocus nm
     (80, 0.0, 0.2, -450.0),
@@ -137,17 +135,14 @@ def test_a_stack_is_refused():
 
 
 def test_the_study_writes_what_it_found(tmp_path, monkeypatch, capsys):
-    spec = importlib.util.spec_from_file_location("rings_study", STUDY)
-    study = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(study)
     monkeypatch.setattr(sys, "argv", ["rings.py", "--out", str(tmp_path), "--films", "6", "--others", "1"])
-    study.main()
+    rings.main()
     summary = json.loads((tmp_path / "summary.json").read_text())
     films = pd.read_csv(tmp_path / "films.csv")
     assert summary["films"] == len(films) == 6
     assert summary["found"] == films["found_defocus_nm"].notna().sum()
     assert summary["found_and_right_within_5_percent"] == 1
     assert summary["images_without_rings"] == len(pd.read_csv(tmp_path / "others.csv")) == 6 + len(foreign.FOREIGN)
-    bright = study.draw(np.random.default_rng(0)) | {"contrast": 0.1, "nm_per_pixel": 0.1, "defocus_nm": -800.0}
-    counts = [study.visible_rings(bright | {"dose_e_per_px": dose}, 1024) for dose in (0.1, 10.0, 1000.0)]
+    bright = rings.draw(np.random.default_rng(0)) | {"contrast": 0.1, "nm_per_pixel": 0.1, "defocus_nm": -800.0}
+    counts = [rings.visible_rings(bright | {"dose_e_per_px": dose}, 1024) for dose in (0.1, 10.0, 1000.0)]
     assert counts[0] < counts[1] <= counts[2]

@@ -2,23 +2,13 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.studies import lot_images, lots, lots_training, lots_verdicts
 from emqa_dask.train import ensemble
-
-STUDIES = Path(__file__).parents[2] / "benchmarks" / "studies"
-sys.path.insert(0, str(STUDIES))
-try:
-    import lot_images
-    import lots
-    import lots_training
-    import lots_verdicts
-finally:
-    sys.path.remove(str(STUDIES))
 
 SMALL = (
     "--seeds 0 1 --lots 3 --fields 4 1 1 --photographs 8 --cohort 8 --lot-members 2 --curve-members 1 "

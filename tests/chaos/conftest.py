@@ -1,6 +1,0 @@
-"""The tests here run small versions of two programs in benchmarks/."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
