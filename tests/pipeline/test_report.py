@@ -1,12 +1,14 @@
 """The report of tables on disk, made in batches, is that of the same tables in memory, row for row, byte for byte."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from emqa_dask import tables
 from emqa_dask.archive.headers import find_pixel_size_outliers
-from emqa_dask.pipeline.commands import report_copies, report_verdicts
+from emqa_dask.pipeline.commands import report_copies, report_key, report_verdicts
 from emqa_dask.pipeline.commands.report import RunFacts, report
 from emqa_dask.pipeline.workspace import micrograph_ledger, provenance
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
@@ -15,6 +17,7 @@ from emqa_dask.settings import Settings, replace
 from emqa_dask.store import layout, parts, plan, spill
 from emqa_dask.triage import duplicates
 from emqa_dask.triage.flags import flag_images
+from emqa_dask.triage.rules import RULES
 from tests.archive_tables import decide_archive
 
 SETTINGS = replace(Settings(), {"report": {"max_rows": 20}})
@@ -148,9 +151,9 @@ def test_batches_of_any_size_give_the_rows_of_the_whole(tmp_path, monkeypatch, s
     assert seen >= {"duplicate", "near_duplicate", "pixel_size_suspect", "quarantined", "not_judged", "frames_lost"}
     for module, name, size in (
         (report_verdicts, "BATCH_ROWS", 7),
-        (spill, "RUN", 30),
-        (spill, "CHUNK", 3),
-        (plan, "ROWS", 10),
+        (spill, "ROWS_PER_RUN", 30),
+        (spill, "ROWS_PER_CHUNK", 3),
+        (plan, "MICROGRAPHS_PER_BATCH", 10),
     ):
         monkeypatch.setattr(module, name, size)
     monkeypatch.setattr(duplicates, "BLOCK", 40)
@@ -187,6 +190,64 @@ def test_what_has_not_changed_is_known_without_reading_a_table(tmp_path, monkeyp
     catalog = parts.load_table(layout.catalog_uri(root), tables.CATALOG)
     parts.write_table(layout.catalog_uri(root), catalog, tables.CATALOG)
     assert report(root, "/archive", other, later)
+
+
+def test_a_changed_rule_makes_a_new_report(tmp_path, monkeypatch):
+    root = str(tmp_path)
+    failures = make_workspace(root, 30)
+    assert report(root, "/archive", SETTINGS, facts(failures))
+    rules = tuple(rule._replace(verdict="review") if rule.code == "banner" else rule for rule in RULES)
+    with monkeypatch.context() as patch:
+        patch.setattr(report_key, "RULES", rules)
+        assert report(root, "/archive", SETTINGS, facts(failures))
+        assert not report(root, "/archive", SETTINGS, facts(failures))
+    assert report(root, "/archive", SETTINGS, facts(failures))
+
+
+@pytest.mark.parametrize("change", [{"flags": {"blur": False}}, {"flags": {"drift_contrast": 0.5}},
+                                    {"triage": {"max_ood_distance": 2.0}}, {"report": {"max_rows": 7}}])  # fmt: skip
+def test_a_changed_limit_makes_a_new_report(tmp_path, change):
+    root = str(tmp_path)
+    failures = make_workspace(root, 30)
+    assert report(root, "/archive", SETTINGS, facts(failures))
+    changed = replace(SETTINGS, change)
+    assert report(root, "/archive", changed, facts(failures))
+    assert not report(root, "/archive", changed, facts(failures))
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["report/page.html.j2", "report/page.css", "report/page.js", "report/page.py", "triage/rules.py",
+     "triage/flag_list.py", "tables/verdicts.py", "pipeline/commands/report_rows.py"],
+)  # fmt: skip
+def test_changed_templates_and_code_make_a_new_report(tmp_path, monkeypatch, source):
+    package = tmp_path / "package"
+    ignore = shutil.ignore_patterns("bundled", "__pycache__")
+    shutil.copytree(report_key.PACKAGE, package, ignore=ignore)
+    assert report_key.digest_sources(package) == report_key.digest_sources(report_key.PACKAGE)
+    root = str(tmp_path / "workspace")
+    failures = make_workspace(root, 12)
+    assert report(root, "/archive", SETTINGS, facts(failures))
+    monkeypatch.setattr(report_key, "PACKAGE", package)
+    assert not report(root, "/archive", SETTINGS, facts(failures))
+    file = package / source
+    file.write_bytes(file.read_bytes() + b" ")
+    assert report(root, "/archive", SETTINGS, facts(failures))
+    assert not report(root, "/archive", SETTINGS, facts(failures))
+
+
+def test_switched_off_copies_are_not_flagged(tmp_path):
+    root = str(tmp_path)
+    failures = make_workspace(root)
+    codes = {"duplicate", "near_duplicate", "charging"}
+    report(root, "/archive", SETTINGS, facts(failures))
+    whole = parts.load_table(layout.flags_uri(root), tables.FLAGS)
+    assert set(whole["flag"]) >= codes
+    report(root, "/archive", replace(SETTINGS, {"flags": dict.fromkeys(codes, False)}), facts(failures))
+    rest = whole[~whole["flag"].isin(codes)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(parts.load_table(layout.flags_uri(root), tables.FLAGS), rest)
+    triage = parts.load_table(layout.triage_uri(root), tables.TRIAGE)
+    assert not codes & set(triage["reasons"].explode())
 
 
 def test_a_report_that_ends_early_leaves_the_last_one(tmp_path, monkeypatch):
@@ -239,7 +300,7 @@ def test_what_is_there_twice_is_refused(tmp_path, table):
         uri = sorted((tmp_path / folders(SETTINGS)[table]).iterdir())[0].as_posix()
         schema = tables.FEATURES
     else:
-        uri = getattr(layout, table)(root)
+        uri = getattr(layout, f"{table}_uri")(root)
         schema = SCHEMAS.get(table, getattr(tables, table.upper()))
     rows = parts.load_table(uri, schema)
     parts.write_table(uri, pd.concat([rows, rows[10:11] if len(rows) > 10 else rows]), schema)

@@ -1,0 +1,64 @@
+"""Facts about a run that the page shows: command, versions, settings and models."""
+
+import importlib.metadata
+import platform
+import shlex
+import sys
+
+from emqa_dask import __version__, models, tables
+from emqa_dask.settings import Settings, dump
+from emqa_dask.store import files, layout, parts
+
+PACKAGES = ("dask", "distributed", "zarr", "numpy", "scipy", "opencv-python-headless", "scikit-learn", "rosettasciio")
+CARD_SECTIONS = ("forest", "quality_model", "training", "matching", "ensemble")  # of model cards, shown on the page
+
+
+def collect_facts(root: str, source: str, settings: Settings) -> dict:
+    """Facts by name, without credentials: archive, workspace, command, sizes, versions, settings and models."""
+    is_command = sys.argv[0].endswith(("emqa", "__main__.py"))
+    command = shlex.join(["emqa", *sys.argv[1:]]) if is_command else "Python"
+    catalog = parts.iterate_table(layout.catalog_uri(root), tables.CATALOG, ["size_bytes"])
+    return {
+        "archive": files.redact(source),
+        "workspace": files.redact(root),
+        "command": files.redact(command),
+        "n_files": parts.count_rows(layout.catalog_uri(root)),
+        "n_bytes": sum(int(rows["size_bytes"].sum()) for rows in catalog),
+        "versions": list_versions(),
+        "settings": files.redact(dump(settings)),
+        "models": _describe_models(settings),
+    }
+
+
+def list_versions() -> dict[str, str]:
+    """Versions of emqa_dask, Python and the packages that results depend on."""
+    own = {"emqa_dask": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    return own | {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def list_networks(settings: Settings) -> tuple[str, ...]:
+    """Networks of the run: detectors, then the classifier."""
+    return (*settings.detect.networks, *filter(None, [settings.classify.model]))
+
+
+def digest_models(names: tuple[str, ...]) -> dict[str, str]:
+    """Digest of each model by its name."""
+    return {name: models.digest_card(models.locate_model(name)) for name in names}
+
+
+def _describe_models(settings: Settings) -> dict[str, str]:
+    """Entries of the model cards: training, detector and measured quality of each model."""
+    described = {}
+    for name in dict.fromkeys((*list_networks(settings), *settings.predict.models)):
+        card = models.read_card(models.locate_model(name))
+        entries = {key: str(value) for key, value in card.items() if not isinstance(value, dict)}
+        for section in CARD_SECTIONS:
+            plain = {key: value for key, value in card.get(section, {}).items() if not isinstance(value, list | dict)}
+            entries |= {key: str(value) for key, value in plain.items()}
+        for key, measured in card.get("measured", {}).items():
+            pairs = measured.items() if isinstance(measured, dict) else [(key, measured)]
+            figures = [f"{label.replace('_', ' ')} {figure}" for label, figure in pairs if not isinstance(figure, list)]
+            entries[f"measured {key}"] = ", ".join(figures)
+        title = card.get("name", name)
+        described |= {f"{title}: {key}": value for key, value in entries.items() if key != "name"}
+    return described

@@ -1,0 +1,133 @@
+"""The page of a report: numbers of all rows, and rows with boxes, thumbnails and entropy maps for some of them."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from emqa_dask import models, tables
+from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
+from emqa_dask.report import page
+from emqa_dask.report.classes import Classes, ClassifierSection, most_drifted
+from emqa_dask.report.overview import Overview
+from emqa_dask.settings import Settings
+from emqa_dask.store import layout, parts
+from emqa_dask.triage.rules import CLASSIFIER_CODES, RULES
+
+PARTITIONS_PER_READ = 24  # partitions whose shown images' detections are in memory at a time
+DRAWING_COLUMNS = {  # of each table, for micrographs that are shown
+    "detections": ["micrograph_id", "detector", "y0", "x0", "y1", "x1", "score"],
+    "thumbnails": ["micrograph_id", "jpeg"],
+    "regions": ["micrograph_id", "y0", "x0", "height_px", "width_px", "predictive_entropy_nats"],
+}
+
+
+class Drawings(NamedTuple):
+    """What is drawn for micrographs, by micrograph_id, where there is any."""
+
+    boxes: dict[str, str]
+    pictures: dict[str, bytes]  # JPEG
+    entropy_maps: dict[str, str]
+
+
+def write_sessions(root: str, settings: Settings, classes: Classes) -> ClassifierSection | None:
+    """The page's section on the classifier; tests whether sessions have drifted, and writes drifts and sessions."""
+    if not settings.classify.model:
+        return None
+    # Imported here, since it takes a second that runs without a classifier need not wait for.
+    from emqa_dask.pipeline.workspace.sessions import drifting
+    from emqa_dask.uncertainty.drift import summarise_over_time
+
+    result = drifting(root, settings)
+    with parts.open_table_writer(layout.drifts_uri(root), tables.DRIFTS) as write:
+        write(result.drifts)
+    with parts.open_table_writer(layout.sessions_uri(root), tables.SESSIONS) as write:
+        write(result.sessions)
+    quantity = most_drifted(result.drifts)
+    kinds = dict(zip(result.sessions["cohort"], result.sessions["shift"]))
+    trend = summarise_over_time(result.values, quantity) if quantity else None
+    return classes.section(result.drifts, quantity, trend, kinds)
+
+
+def render_page(
+    root: str, overview: Overview, settings: Settings, facts: dict, section: ClassifierSection | None
+) -> Iterator[str]:
+    """The page in pieces; of the triage table it reads a column at a time, and the rows that are shown."""
+
+    def read_column(name: str) -> NDArray:
+        batches = parts.iterate_table(layout.triage_uri(root), tables.TRIAGE, [name])
+        return np.concatenate([np.zeros(0), *(rows[name].to_numpy(float, na_value=np.nan) for rows in batches)])
+
+    shown = _read_shown_rows(root, overview.shown())
+    drawings = _read_drawings(root, shown, settings)
+    rules = [rule for rule in RULES if section or rule.code not in CLASSIFIER_CODES]
+    return page.render(
+        overview,
+        read_column,
+        shown,
+        drawings.boxes,
+        drawings.pictures,
+        facts,
+        settings.triage,
+        rules,
+        section,
+        drawings.entropy_maps,
+    )
+
+
+def _read_shown_rows(root: str, positions: NDArray) -> pd.DataFrame:
+    """Rows of tables.TRIAGE at sorted `positions`."""
+    shown = [tables.empty(tables.TRIAGE)]
+    first = 0
+    for rows in parts.iterate_table(layout.triage_uri(root), tables.TRIAGE):
+        own_positions = positions[(positions >= first) & (positions < first + len(rows))]
+        shown.append(rows.iloc[own_positions - first])
+        first += len(rows)
+    return pd.concat(shown, ignore_index=True)
+
+
+def _group_by_partition(root: str, ids: pd.Series) -> dict[str, list[str]]:
+    """Partition -> those of `ids` that it has; partitions without any are left out."""
+    grouped: dict[str, list[str]] = {}
+    for rows in parts.iterate_table(layout.micrographs_uri(root), tables.MICROGRAPHS, ["micrograph_id", "partition"]):
+        for name, group in rows[rows["micrograph_id"].isin(ids)].groupby("partition"):
+            grouped.setdefault(name, []).extend(group["micrograph_id"])
+    return grouped
+
+
+def _read_drawings(root: str, shown: pd.DataFrame, settings: Settings) -> Drawings:
+    """Drawings of the micrographs in `shown`, some partitions at a time."""
+    drawings = Drawings({}, {}, {})
+    partitions = _group_by_partition(root, shown["micrograph_id"].dropna())
+    folder_names = {table: name for table, name in folders(settings).items() if table in DRAWING_COLUMNS}
+    part_names = {table: set(parts.list_parts(root, folder)) for table, folder in folder_names.items()}
+    detector = shown.dropna(subset="micrograph_id").set_index("micrograph_id")["detector"]
+    max_entropy_nats = np.nan
+    if "regions" in folder_names:
+        card = models.read_card(models.locate_model(settings.classify.model))
+        max_entropy_nats = np.log(len(card["classes"]))
+    names = list(partitions)
+    for start in range(0, len(names), PARTITIONS_PER_READ):
+        batch = names[start : start + PARTITIONS_PER_READ]
+        ids = [micrograph_id for name in batch for micrograph_id in partitions[name]]
+        rows = {
+            table: parts.read_table(
+                root,
+                folder,
+                SCHEMAS[table],
+                DRAWING_COLUMNS[table],
+                [name for name in batch if name in part_names[table]],
+                ("micrograph_id", ids),
+            )
+            for table, folder in folder_names.items()
+        }
+        detections = rows["detections"]
+        is_of_row = detections["detector"].to_numpy() == detector.reindex(detections["micrograph_id"]).to_numpy()
+        drawings.boxes.update(page.drawn(shown[shown["micrograph_id"].isin(ids)], detections[is_of_row]))
+        jpegs = rows["thumbnails"].dropna()
+        drawings.pictures.update(zip(jpegs["micrograph_id"], jpegs["jpeg"], strict=True))
+        if "regions" in rows:
+            drawings.entropy_maps.update(page.mapped(shown, rows["regions"], max_entropy_nats))
+    return drawings
