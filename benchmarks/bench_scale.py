@@ -40,14 +40,14 @@ def measure(folder: Path, step: str) -> dict:
     from benchmarks import scale_stubs
     from emqa_dask.pipeline import PRELOAD
     from emqa_dask.pipeline.commands import ingest, make_tables, triage
-    from emqa_dask.run.cluster import warm_up
+    from emqa_dask.run.cluster import start_fork_server
     from emqa_dask.settings import load_settings, replace
 
     ingest.survey_files = scale_stubs.survey_files
     make_tables.make_partition = scale_stubs.make_partition
     make_tables.STORED = dict.fromkeys(make_tables.STORED, 10**9)  # no pixels are stored, so no room is needed for them
     if step == "run":
-        warm_up([*PRELOAD, "benchmarks.scale_stubs"])
+        start_fork_server([*PRELOAD, "benchmarks.scale_stubs"])
     imported = peak_mib()
     clock = time.perf_counter()
     cpu = time.process_time()

@@ -26,7 +26,7 @@ from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.pipeline.workspace.stages import folders
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.execute import Task, execute
-from emqa_dask.run.workers import BEFORE_SPAWN, IN_WORKER, METHOD, variables_set
+from emqa_dask.run.workers import SPAWN_VARIABLES, START_METHOD, WORKER_VARIABLES, set_variables
 from emqa_dask.settings import Settings, replace
 
 
@@ -53,8 +53,8 @@ def tasks_of(root: str, settings: Settings) -> list[Task]:
 def plain(n: int, root: str, settings: Settings) -> float:
     """Micrographs per second of the stage detect in `n` processes that share nothing but a queue."""
     tasks = tasks_of(root, settings)
-    with variables_set(BEFORE_SPAWN | IN_WORKER):
-        context = multiprocessing.get_context(METHOD)
+    with set_variables(SPAWN_VARIABLES | WORKER_VARIABLES):
+        context = multiprocessing.get_context(START_METHOD)
         with concurrent.futures.ProcessPoolExecutor(n, mp_context=context) as pool:
             list(pool.map(abs, range(4 * n)))  # they are there
             list(pool.map(make_tables.make_partition, *zip(*(task.args for task in tasks[:n]))))

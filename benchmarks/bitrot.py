@@ -25,7 +25,7 @@ import numpy as np
 
 from benchmarks import workspaces
 from emqa_dask.cli import main as emqa
-from emqa_dask.run.workers import BEFORE_SPAWN, IN_WORKER
+from emqa_dask.run.workers import SPAWN_VARIABLES, WORKER_VARIABLES
 from emqa_dask.store import checksum
 from emqa_dask.synthetic.archive import synthesise
 
@@ -215,7 +215,7 @@ def main() -> int:
     parser.add_argument("--overhead", type=int, default=0, metavar="ROUNDS", help="measure what checksums cost instead")
     parser.add_argument("--out", type=Path, help="a JSON file for every case")
     options = parser.parse_args()
-    os.environ |= BEFORE_SPAWN | IN_WORKER
+    os.environ |= SPAWN_VARIABLES | WORKER_VARIABLES
     with tempfile.TemporaryDirectory(prefix="bitrot-") as scratch:
         folder = Path(scratch)
         if options.overhead:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.workspaces import differences
-from emqa_dask.run.workers import BEFORE_SPAWN, IN_WORKER
+from emqa_dask.run.workers import SPAWN_VARIABLES, WORKER_VARIABLES
 
 EMQA = (sys.executable, "-m", "emqa_dask")
 
@@ -26,7 +26,7 @@ def undisturbed(archive: Path, workspace: Path, *options: str) -> Path:
 
     OpenCV adds floats in another order when it has more threads, which shows in the seventh digit.
     """
-    triage(archive, workspace, "--scheduler", "in-process", *options, env=BEFORE_SPAWN | IN_WORKER)
+    triage(archive, workspace, "--scheduler", "in-process", *options, env=SPAWN_VARIABLES | WORKER_VARIABLES)
     return workspace
 
 

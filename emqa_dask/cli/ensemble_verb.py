@@ -80,9 +80,9 @@ def run_train_ensemble(options: argparse.Namespace) -> int:
 
     settings = read_settings(options, None)
     if settings.run.scheduler == "local":
-        from emqa_dask.run.cluster import warm_up
+        from emqa_dask.run.cluster import start_fork_server
 
-        warm_up(("emqa_dask.pipeline.commands.train_ensemble",))
+        start_fork_server(("emqa_dask.pipeline.commands.train_ensemble",))
     dropout = options.dropout if options.dropout is not None else 0.3 if options.method == "dropout" else 0.0
     architecture = {"backbone": options.backbone, "dropout": dropout}
     if options.backbone == "wide_resnet":

@@ -95,7 +95,7 @@ def default_workspace(source: str) -> str:
 def warm_up_workers(settings: Settings, preload: tuple[str, ...]) -> None:
     """With workers on this machine: check that it can have them, and let them load their modules meanwhile."""
     if settings.run.scheduler == "local":
-        from emqa_dask.run.cluster import n_cores, warm_up
+        from emqa_dask.run.cluster import count_cores, start_fork_server
 
-        check_local(settings, n_cores())
-        warm_up(preload)
+        check_local(settings, count_cores())
+        start_fork_server(preload)

@@ -17,7 +17,12 @@ from emqa_dask.run import tls
 from emqa_dask.run.batch_jobs import AdaptiveJobs, job_of_worker, record_refusals
 from emqa_dask.run.batch_systems import SYSTEMS, BatchSystem, Job
 from emqa_dask.run.remote import wait_for_workers
-from emqa_dask.run.workers import GPU_VARIABLES, configuration, environment, gpu_worker_arguments
+from emqa_dask.run.workers import (
+    GPU_VARIABLES,
+    make_dask_configuration,
+    make_gpu_worker_arguments,
+    make_worker_environment,
+)
 from emqa_dask.settings import Settings
 from emqa_dask.settings.schedulers import Batch
 
@@ -50,7 +55,9 @@ def open_batch(settings: Settings, preload: Sequence[str] = (), say: Say = print
     options = cluster_options(settings, preload)
     per_job = options["processes"]
     n_jobs = math.ceil(settings.run.workers / per_job)
-    config = configuration(preload) | {"distributed.deploy.lost-worker-timeout": "1h"}  # the queue says what is lost
+    config = make_dask_configuration(preload) | {
+        "distributed.deploy.lost-worker-timeout": "1h"
+    }  # the queue says what is lost
     with contextlib.ExitStack() as stack:
         stack.enter_context(dask.config.set(config))
         job_class = record_refusals(cluster_class.job_cls)
@@ -91,7 +98,7 @@ def cluster_options(settings: Settings, preload: Sequence[str] = ()) -> dict[str
     memory_bytes = int(processes * (run.memory_gib or DEFAULT_MEMORY_GIB) * GIB)
     exports = [f"export {name}={shlex.quote(value)}" for name, value in _variables(section, preload).items()]
     gpu_options = {"worker_command": "dask_cuda.cli"} if section.gpus_per_job else {}
-    gpu_arguments = gpu_worker_arguments(settings) if section.gpus_per_job else []
+    gpu_arguments = make_gpu_worker_arguments(settings) if section.gpus_per_job else []
     host = _scheduler_host(section)
     return {
         "cores": n_cores,
@@ -99,7 +106,7 @@ def cluster_options(settings: Settings, preload: Sequence[str] = ()) -> dict[str
         "memory": f"{memory_bytes}B",
         "interface": section.interface or None,
         "scheduler_options": {"dashboard_address": run.dashboard} | host,
-        "security": tls.security(run.tls),
+        "security": tls.load_security(run.tls),
         "log_directory": os.path.abspath(section.log_folder),
         "local_directory": section.scratch or None,
         "job_script_prologue": [*section.prologue, *exports],
@@ -118,7 +125,7 @@ def _variables(section: Batch, preload: Sequence[str]) -> dict[str, str]:
         "DASK_DISTRIBUTED__WORKER__LIFETIME__DURATION": f"{section.walltime_s - section.leave_s} s",
         "DASK_DISTRIBUTED__WORKER__LIFETIME__STAGGER": f"{section.leave_s / 2} s",
     }
-    return environment(preload) | lifetime | (GPU_VARIABLES if section.gpus_per_job else {})
+    return make_worker_environment(preload) | lifetime | (GPU_VARIABLES if section.gpus_per_job else {})
 
 
 def _scheduler_host(section: Batch) -> dict[str, str]:

@@ -3,13 +3,13 @@
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
-from emqa_dask.run.local import warm_up
+from emqa_dask.run.local import start_fork_server
 from emqa_dask.run.preflight import check_devices
-from emqa_dask.run.workers import n_cores
+from emqa_dask.run.workers import count_cores
 from emqa_dask.settings import Settings
 from emqa_dask.settings.schedulers import BATCH_SYSTEMS
 
-__all__ = ["n_cores", "open_cluster", "warm_up"]
+__all__ = ["count_cores", "open_cluster", "start_fork_server"]
 
 
 @contextlib.contextmanager
@@ -25,11 +25,11 @@ def open_cluster(settings: Settings, preload: Sequence[str] = (), say: Callable[
         yield None
         return
     check_devices(settings)
-    with _opener(scheduler)(settings, preload, say) as client:
+    with import_opener(scheduler)(settings, preload, say) as client:
         yield client
 
 
-def _opener(scheduler: str) -> Callable:
+def import_opener(scheduler: str) -> Callable:
     """Each scheduler's module is imported when it is asked for: the next one's packages may not be installed."""
     if scheduler in BATCH_SYSTEMS:
         from emqa_dask.run.batch import open_batch as opener

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 from distributed import Client
 
-from emqa_dask.run.supervise import describe
+from emqa_dask.run.supervise import describe_error
 
-BEAT_S = 5.0  # between questions to the scheduler
+HEARTBEAT_S = 5.0  # between questions to the scheduler
 ANSWER_S = 10.0  # that it may take to answer one
 MAX_UNANSWERED = 2  # questions in a row, after which it is lost: one may be this process's own fault, as after a sleep
 SILENT_S = 60.0  # without a sign of life, after which a worker is started anew; the scheduler itself may wait 5 minutes
@@ -30,7 +30,7 @@ class OneSchedulerClient(Client):
 
 
 @contextlib.contextmanager
-def watched(client: Client) -> Iterator[Client]:
+def watch_connection(client: Client) -> Iterator[Client]:
     """`client`, closed at the end; RuntimeError with the remedy for whatever it raises once its scheduler is lost.
 
     A scheduler that was ended closes its connections. One that was stopped, or whose network is gone, keeps them and
@@ -38,7 +38,7 @@ def watched(client: Client) -> Iterator[Client]:
     closed, which ends them.
     """
     address = client.scheduler.address
-    pulse = _Pulse(client)
+    pulse = _Heartbeat(client)
     try:
         yield client
     except (Exception, *_CANCELLED) as error:
@@ -51,10 +51,10 @@ def watched(client: Client) -> Iterator[Client]:
         raise
     finally:
         pulse.stop()
-        _close(client)
+        close_client(client)
 
 
-class _Pulse:
+class _Heartbeat:
     """Asks the scheduler for a sign of life, of its own and of the workers, until stop()."""
 
     def __init__(self, client: Client):
@@ -76,7 +76,7 @@ class _Pulse:
 
     def _beat(self) -> None:
         n_unanswered = 0
-        while not self._is_over.wait(BEAT_S):
+        while not self._is_over.wait(HEARTBEAT_S):
             if self.client.status != "running":
                 return
             if self._ask():
@@ -85,7 +85,7 @@ class _Pulse:
             n_unanswered += 1
             if n_unanswered == MAX_UNANSWERED and not self._is_over.is_set():
                 self.why = self.why or f"it was silent for {n_unanswered * ANSWER_S:.0f} s"
-                _abort(self.client)
+                abort_client(self.client)
                 return
 
     def _ask(self) -> bool:
@@ -99,7 +99,7 @@ class _Pulse:
             question.cancel()
             return False
         except Exception as error:  # the connection is gone; the client sees that, too, and ends
-            self.why = self.why or describe(error)
+            self.why = self.why or describe_error(error)
             return False
         return True
 
@@ -125,7 +125,7 @@ class _Pulse:
             )
 
 
-def _abort(client: Client) -> None:
+def abort_client(client: Client) -> None:
     """Close the client at once, without a word to its scheduler: whatever waits for that ends with an error."""
 
     async def abort() -> None:
@@ -141,8 +141,8 @@ def _abort(client: Client) -> None:
     asyncio.run_coroutine_threadsafe(abort(), client.loop.asyncio_loop)
 
 
-def _close(client: Client) -> None:
+def close_client(client: Client) -> None:
     try:
         client.close(timeout=CLOSE_S)
     except Exception:  # of a scheduler that does not take its leave
-        _abort(client)
+        abort_client(client)

@@ -7,21 +7,21 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from emqa_dask.run import tls
-from emqa_dask.run.local import kept_whole
-from emqa_dask.run.supervise import describe
+from emqa_dask.run.local import watch_workers
+from emqa_dask.run.supervise import describe_error
 from emqa_dask.run.workers import (
-    BEFORE_SPAWN,
-    IN_WORKER,
-    configuration,
-    rmm_options,
+    SPAWN_VARIABLES,
+    WORKER_VARIABLES,
+    make_dask_configuration,
+    make_rmm_options,
+    set_variables,
     start_tracker,
     start_without_main,
-    variables_set,
 )
 from emqa_dask.settings import Settings
 
 # CUDA numbers GPUs by speed unless told otherwise, nvidia-smi and dask-cuda by their place on the bus.
-IN_GPU_WORKER = BEFORE_SPAWN | IN_WORKER | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+GPU_WORKER_VARIABLES = SPAWN_VARIABLES | WORKER_VARIABLES | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 GIB = 2**30
 
 
@@ -43,25 +43,25 @@ def open_cuda(settings: Settings, preload: Sequence[str] = (), say: Callable[[st
     run = settings.run
     if run.threads_per_worker != 1:
         raise ValueError(f"run.threads_per_worker is {run.threads_per_worker}: a GPU worker has one thread")
-    cluster_class = _cluster_class()
+    cluster_class = make_cluster_class()
     import dask
     from distributed import Client
 
-    found = gpus(settings.cuda.devices)
+    found = list_gpus(settings.cuda.devices)
     if run.workers > len(found):
         raise ValueError(f"run.workers is {run.workers}, but there is one worker per GPU, and {len(found)} of those")
     found = found[: run.workers or None]
-    security = tls.security(run.tls) or (tls.temporary_security() if settings.local.tls else None)
-    config = configuration(preload) | {"distributed.worker.multiprocessing-method": "spawn"}
+    security = tls.load_security(run.tls) or (tls.make_temporary_security() if settings.local.tls else None)
+    config = make_dask_configuration(preload) | {"distributed.worker.multiprocessing-method": "spawn"}
     start_tracker()
     with contextlib.ExitStack() as stack:
         stack.enter_context(dask.config.set(config))
-        stack.enter_context(variables_set(BEFORE_SPAWN))
+        stack.enter_context(set_variables(SPAWN_VARIABLES))
         stack.enter_context(start_without_main())
         asyncio_log = logging.getLogger("asyncio")
         before = asyncio_log.level
         asyncio_log.setLevel(logging.CRITICAL)  # it would print a traceback for every worker that cannot start
-        opened = stack.enter_context(kept_whole())
+        opened = stack.enter_context(watch_workers())
         try:
             cluster = cluster_class(
                 CUDA_VISIBLE_DEVICES=[gpu.device for gpu in found],
@@ -75,15 +75,16 @@ def open_cuda(settings: Settings, preload: Sequence[str] = (), say: Callable[[st
                 silence_logs=logging.CRITICAL,
                 security=security,
                 rmm_allocator_external_lib_list=["cupy", "torch"],
-                **rmm_options(settings.cuda.rmm_pool_fraction, settings.cuda.rmm_async),
+                **make_rmm_options(settings.cuda.rmm_pool_fraction, settings.cuda.rmm_async),
             )
             stack.enter_context(cluster)
-            cluster.sync(_all_started, cluster)
+            cluster.sync(wait_for_nannies, cluster)
             opened.append(cluster)
         except Exception as error:
+            cause = describe_error(find_root_cause(error))
             raise RuntimeError(
-                f"GPU workers could not start ({describe(_root(error))}): does `nvidia-smi` show that others use the "
-                "GPU? Then set cuda.rmm_pool_fraction lower, or name other GPUs in cuda.devices"
+                f"GPU workers could not start ({cause}): does `nvidia-smi` show that others use the GPU? Then set "
+                "cuda.rmm_pool_fraction lower, or name other GPUs in cuda.devices"
             ) from error
         finally:
             asyncio_log.setLevel(before)
@@ -92,19 +93,19 @@ def open_cuda(settings: Settings, preload: Sequence[str] = (), say: Callable[[st
         yield client
 
 
-async def _all_started(cluster) -> None:
+async def wait_for_nannies(cluster) -> None:
     """Raise what kept a worker from starting: dask-cuda goes on without it, even when none is left."""
     for nanny in list(cluster.workers.values()):
         await nanny
 
 
-def _root(error: BaseException) -> BaseException:
+def find_root_cause(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
     return error
 
 
-def gpus(devices: Sequence[str] = ()) -> list[Gpu]:
+def list_gpus(devices: Sequence[str] = ()) -> list[Gpu]:
     """The GPUs in `devices`, or else in CUDA_VISIBLE_DEVICES, or else all; RuntimeError where one is not there.
 
     Asks the driver's management library, which makes no CUDA context in this process.
@@ -137,7 +138,7 @@ def gpus(devices: Sequence[str] = ()) -> list[Gpu]:
     return found
 
 
-def _cluster_class() -> type:
+def make_cluster_class() -> type:
     """dask-cuda's cluster, whose workers get our environment as well as their CUDA_VISIBLE_DEVICES."""
     try:
         from dask_cuda import LocalCUDACluster
@@ -150,7 +151,7 @@ def _cluster_class() -> type:
         def new_worker_spec(self) -> dict:
             specs = super().new_worker_spec()  # it replaces what was asked for in `env`
             for spec in specs.values():
-                spec["options"]["env"] = IN_GPU_WORKER | spec["options"]["env"]
+                spec["options"]["env"] = GPU_WORKER_VARIABLES | spec["options"]["env"]
             return specs
 
     return OneWorkerPerGpu

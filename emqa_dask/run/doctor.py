@@ -13,14 +13,14 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from emqa_dask.run.cluster import open_cluster
-from emqa_dask.run.preflight import NO_NEEDS, check
-from emqa_dask.run.workers import n_cores
+from emqa_dask.run.preflight import NO_NEEDS, check_workers
+from emqa_dask.run.workers import count_cores
 from emqa_dask.settings import Settings
 
 GIB = 2**30
 
 
-def requirements() -> list[tuple[str, str | None, bool]]:
+def list_requirements() -> list[tuple[str, str | None, bool]]:
     """(name, installed version or None, is it new enough) of every dependency that the package declares."""
     rows = []
     for text in importlib.metadata.requires("emqa_dask") or []:
@@ -35,7 +35,7 @@ def requirements() -> list[tuple[str, str | None, bool]]:
     return rows
 
 
-def gpus() -> list[str]:
+def list_gpu_names() -> list[str]:
     """Names of the NVIDIA GPUs that the driver shows; empty where there is no driver."""
     if shutil.which("nvidia-smi") is None:
         return []
@@ -61,16 +61,16 @@ def examine(say: Callable[[str], None], settings: Settings | None = None) -> int
     pythons = SpecifierSet(importlib.metadata.metadata("emqa_dask")["Requires-Python"])
     is_tested = pythons.contains(platform.python_version(), prereleases=True)
     line(is_tested, f"Python {platform.python_version()} on {platform.platform()}", f"it has to be {pythons}")
-    for name, found, is_new_enough in requirements():
+    for name, found, is_new_enough in list_requirements():
         line(is_new_enough, f"{name} {found or 'missing'}", f"pip install --upgrade {name}")
-    cores = n_cores()
+    cores = count_cores()
     memory = psutil.virtual_memory()
     line(True, f"{cores} cores, {memory.total / GIB:.1f} GiB memory, {memory.available / GIB:.1f} GiB of it free")
     line(memory.available / cores > GIB or None, "memory per worker", "under 1 GiB a core: use fewer --workers")
     for label, folder in (("here", "."), ("temporary files", tempfile.gettempdir())):
         free = shutil.disk_usage(folder).free
         line(free > GIB, f"{free / GIB:.1f} GiB disk free ({label})", "free some space")
-    found = gpus()
+    found = list_gpu_names()
     line(bool(found) or None, f"GPU: {', '.join(found) or 'none'}", "fine; everything runs on the CPU")
     if found:
         for name in ("cupy-cuda13x", "cucim-cu13", "dask-cuda", "rmm-cu13"):
@@ -81,7 +81,7 @@ def examine(say: Callable[[str], None], settings: Settings | None = None) -> int
     if settings is not None and settings.run.scheduler not in ("local", "in-process"):
         try:
             with open_cluster(settings, say=say) as client:
-                check(client, settings, NO_NEEDS, root=os.getcwd(), say=say)
+                check_workers(client, settings, NO_NEEDS, root=os.getcwd(), say=say)
                 n_workers = len(client.nthreads())
         except (ValueError, OSError, RuntimeError) as error:
             line(False, f"scheduler {settings.run.scheduler}", " ".join(str(error).split()))

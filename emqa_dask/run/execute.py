@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from emqa_dask.run.supervise import describe
-from emqa_dask.run.task import NO_LIMITS, Attempt, Limits, Result, Task, event, run_here, unpack_and_run
+from emqa_dask.run.supervise import describe_error
+from emqa_dask.run.task import NO_LIMITS, Attempt, Limits, Result, Task, make_event, run_packed_attempts, run_task
 
-MAX_LOST = 5  # workers that one task may lose before it is given up; no image is blamed for that
-SUSPECT = 2  # workers lost by a task, from which on it no longer shares one with another such task
-REFRESH_S = 1.0  # between looks at how many workers there are
+MAX_WORKER_LOSSES = 5  # workers that one task may lose before it is given up; no image is blamed for that
+SUSPECT_LOSSES = 2  # workers lost by a task, from which on it no longer shares one with another such task
+ROOM_INTERVAL_S = 1.0  # between looks at how many workers there are
 
 
 def execute(
@@ -47,7 +47,7 @@ def execute(
     some exception of Dask is raised, of which run.connection makes one that says so.
     """
     if client is None:
-        return (run_here(function, Attempt(task), stage, limits) for task in tasks)
+        return (run_task(function, Attempt(task), stage, limits) for task in tasks)
     room = _Room(client, tasks_per_worker)
     return _run_on_workers(_Dispatch(function, iter(tasks), stage, client, room, bundle, limits, resources))
 
@@ -78,7 +78,7 @@ class _Dispatch:
     def submit(self) -> None:
         """Submit attempts as long as there is room on the workers."""
         while len(self._in_flight) < self.room():
-            attempts = _next(self._again, self._in_flight.values())
+            attempts = take_lost_attempt(self._again, self._in_flight.values())
             attempts = attempts or list(itertools.islice(self._fresh, self.bundle))
             if not attempts:
                 return
@@ -86,7 +86,7 @@ class _Dispatch:
             # As bytes: the scheduler would unpickle anything else on its way to the worker.
             packed = pickle.dumps((self.function, attempts, self.stage, self.limits), pickle.HIGHEST_PROTOCOL)
             future = self.client.submit(
-                unpack_and_run, packed, key=key, pure=False, retries=0, resources=self.resources
+                run_packed_attempts, packed, key=key, pure=False, retries=0, resources=self.resources
             )
             self._in_flight[future] = attempts
             self.completed.add(future)
@@ -101,7 +101,7 @@ class _Dispatch:
         results = []
         for future in futures:
             attempts = self._in_flight.pop(future)
-            found = values.get(future) or _collect(future, attempts, self.stage, self.client)
+            found = values.get(future) or collect_future(future, attempts, self.stage, self.client)
             future.release()
             for attempt, result in zip(attempts, found, strict=True):
                 if result.outcome == "lost":
@@ -130,14 +130,16 @@ def _run_on_workers(dispatch: _Dispatch) -> Iterator[Result]:
         dispatch.cancel()
 
 
-def _next(again: deque[Attempt], in_flight: Iterable[list[Attempt]]) -> list[Attempt]:
+def take_lost_attempt(again: deque[Attempt], in_flight: Iterable[list[Attempt]]) -> list[Attempt]:
     """One of the attempts that were lost before, taken from `again`; none where it has to wait.
 
     Of those lost `SUSPECT` times only one is in flight at a time: else the last innocent ones could share every worker
     that the guilty one takes along.
     """
     for k, attempt in enumerate(again):
-        if attempt.number <= SUSPECT or not any(a.number > SUSPECT for others in in_flight for a in others):
+        if attempt.number <= SUSPECT_LOSSES or not any(
+            a.number > SUSPECT_LOSSES for others in in_flight for a in others
+        ):
             del again[k]
             return [attempt]
     return []
@@ -153,19 +155,19 @@ class _Room:
         self.n = 1
 
     def __call__(self) -> int:
-        if time.monotonic() - self.asked > REFRESH_S:
-            self.n = window(self.client, self.tasks_per_worker)
+        if time.monotonic() - self.asked > ROOM_INTERVAL_S:
+            self.n = count_slots(self.client, self.tasks_per_worker)
             self.asked = time.monotonic()
         return self.n
 
 
-def window(client, tasks_per_worker: int) -> int:
+def count_slots(client, tasks_per_worker: int) -> int:
     """Tasks that may be in flight on the workers that are there now: never fewer than one."""
     threads = client.nthreads().values()
     return max(1, sum(max(tasks_per_worker, n + 1) for n in threads))
 
 
-def _collect(future, attempts: list[Attempt], stage: str, client) -> list[Result]:
+def collect_future(future, attempts: list[Attempt], stage: str, client) -> list[Result]:
     """The results of a finished future; of one whose worker died, Results that say so."""
     try:
         return future.result()
@@ -173,19 +175,19 @@ def _collect(future, attempts: list[Attempt], stage: str, client) -> list[Result
         is_cut_off = future.cancelled() or client.status != "running" or isinstance(error, OSError)
         if future.status != "error" and is_cut_off:  # nothing is known of its tasks: it is the scheduler that was lost
             raise
-        return [_lost(attempt, error, stage) for attempt in attempts]
+        return [make_lost_result(attempt, error, stage) for attempt in attempts]
 
 
-def _lost(attempt: Attempt, error: Exception, stage: str) -> Result:
+def make_lost_result(attempt: Attempt, error: Exception, stage: str) -> Result:
     """What is to be said of an attempt whose worker died, or whose record could not be sent."""
     outcome = "failed"
     kind = "error"
-    said = describe(error)
+    said = describe_error(error)
     if type(error).__name__ == "KilledWorker":
-        outcome = "lost" if attempt.number < MAX_LOST else "failed"
+        outcome = "lost" if attempt.number < MAX_WORKER_LOSSES else "failed"
         kind = "crash"
         said = f"its worker process was lost {attempt.number} times"
     worker = str(getattr(getattr(error, "last_worker", None), "address", ""))
     text = "".join(traceback.format_exception(error))
-    found = event(attempt, stage, outcome, worker=worker)
+    found = make_event(attempt, stage, outcome, worker=worker)
     return Result(attempt.task, outcome, found, kind=kind, error=said, traceback=text)

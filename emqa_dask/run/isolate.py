@@ -1,4 +1,4 @@
-"""A child process that does one call after the other, watched from outside: Isolated.call(), Died."""
+"""A child process that does one call after the other, watched from outside: Isolated.call(), CallFailed."""
 
 import contextlib
 import faulthandler
@@ -17,18 +17,18 @@ from typing import Any
 import psutil
 
 from emqa_dask.models import ModelError
-from emqa_dask.run.scratch import own_folder
-from emqa_dask.run.workers import METHOD, start_without_main
+from emqa_dask.run.scratch import get_scratch_folder
+from emqa_dask.run.workers import START_METHOD, start_without_main
 
-POLL_S = 0.05  # between looks at a child's memory
+MEMORY_INTERVAL_S = 0.05  # between looks at a child's memory
 GRACE_S = 1.0  # that a stuck child has to write down where it is stuck
 START_S = 300.0  # that a child may take to start
-LOOK_S = 5.0  # between looks at a fork server that has not answered
-AGAIN_S = 0.5  # that one that was ended may take to be gone
-OF_THE_ENVIRONMENT = (ModelError, ImportError)  # no image is to blame for these
+FORK_SERVER_INTERVAL_S = 5.0  # between looks at a fork server that has not answered
+RESTART_PAUSE_S = 0.5  # that one that was ended may take to be gone
+ENVIRONMENT_ERRORS = (ModelError, ImportError)  # no image is to blame for these
 
 
-class Died(Exception):
+class CallFailed(Exception):
     """A call that failed for good; kind is error, crash, timeout or memory, as in tables.FAILURES."""
 
     def __init__(self, kind: str, error: str, traceback: str = "", attempts: int = 1, peak_memory_bytes: int = 0):
@@ -44,54 +44,54 @@ class Suspended(Exception):
     """The child of a call was stopped by somebody (SIGSTOP): that says nothing of the call."""
 
 
-class Isolated:
+class IsolatedProcess:
     """A process that does one call after the other, and the end of the pipe to it."""
 
     def __init__(self, module: str):
-        context: Any = multiprocessing.get_context(METHOD)  # typed as a context without Process
-        if METHOD == "forkserver":  # it imports what the calls need once; a child is then there in 20 ms
+        context: Any = multiprocessing.get_context(START_METHOD)  # typed as a context without Process
+        if START_METHOD == "forkserver":  # it imports what the calls need once; a child is then there in 20 ms
             context.set_forkserver_preload([module])
         self.pipe, theirs = context.Pipe()
-        with tempfile.NamedTemporaryFile(dir=own_folder(), suffix=".trace", delete=False) as notes:
+        with tempfile.NamedTemporaryFile(dir=get_scratch_folder(), suffix=".trace", delete=False) as notes:
             self.notes = notes.name
-        self.worker = context.Process(target=_serve, args=(theirs, self.notes), daemon=True)
+        self.worker = context.Process(target=serve_calls, args=(theirs, self.notes), daemon=True)
         with start_without_main():
-            _start(self.worker)
+            start_process(self.worker)
         theirs.close()
         self.n_calls = 0
 
     def call(self, function: Callable, args: tuple, timeout_s: float, memory_bytes: int) -> Any:
-        """function(*args); raises Died, an exception of OF_THE_ENVIRONMENT, or Suspended."""
+        """function(*args); raises CallFailed, one of ENVIRONMENT_ERRORS, or Suspended."""
         self.n_calls += 1
         peak = 0
         try:
             self.pipe.send_bytes(pickle.dumps((function, args, timeout_s), pickle.HIGHEST_PROTOCOL))
             watched = psutil.Process(self.worker.pid)
             if not self.pipe.poll(START_S):
-                raise Died("timeout", f"no process for it could be started within {START_S:g} s", self._where())
+                raise CallFailed("timeout", f"no process for it could be started within {START_S:g} s", self._where())
             self.pipe.recv()  # it has the call: from now on time is its own
             deadline = time.monotonic() + timeout_s + GRACE_S if timeout_s else float("inf")
-            while not self.pipe.poll(POLL_S):
+            while not self.pipe.poll(MEMORY_INTERVAL_S):
                 with contextlib.suppress(psutil.Error):
                     peak = max(peak, watched.memory_info().rss)
                 if memory_bytes and peak > memory_bytes:
                     text = f"it took {peak / 2**20:,.0f} MiB, over the limit of {memory_bytes / 2**20:,.0f} MiB"
-                    raise Died("memory", f"{text}: give the workers more memory", self._where(), 1, peak)
+                    raise CallFailed("memory", f"{text}: give the workers more memory", self._where(), 1, peak)
                 if time.monotonic() > deadline:
                     if watched.status() == psutil.STATUS_STOPPED:
                         raise Suspended
                     text = f"it was not done after {timeout_s:g} s: raise run.timeout_s if it only is slow"
-                    raise Died("timeout", text, self._where(), 1, peak)
+                    raise CallFailed("timeout", text, self._where(), 1, peak)
             outcome, *said = self.pipe.recv()
         except (EOFError, ConnectionError, psutil.NoSuchProcess):
             self.worker.join(5)
-            raise Died("crash", _cause(self.worker.exitcode), self._where(), 1, peak) from None
+            raise CallFailed("crash", describe_exit(self.worker.exitcode), self._where(), 1, peak) from None
         if outcome == "returned":
             return said[0]
-        if outcome in _ENVIRONMENT:
-            raise _ENVIRONMENT[outcome](*said)
+        if outcome in _ENVIRONMENT_ERROR_BY_NAME:
+            raise _ENVIRONMENT_ERROR_BY_NAME[outcome](*said)
         kind, error, trace = said
-        raise Died(kind, error, trace, 1, peak)
+        raise CallFailed(kind, error, trace, 1, peak)
 
     def _where(self) -> str:
         with open(self.notes, encoding="utf-8", errors="replace") as notes:
@@ -106,34 +106,34 @@ class Isolated:
             os.unlink(self.notes)
 
 
-_ENVIRONMENT = {error.__name__: error for error in OF_THE_ENVIRONMENT}
+_ENVIRONMENT_ERROR_BY_NAME = {error.__name__: error for error in ENVIRONMENT_ERRORS}
 
 
-def _start(process) -> None:
+def start_process(process) -> None:
     """Start `process`; a fork server that somebody has stopped (SIGSTOP), and so never answers, is replaced."""
     for is_last in (False, False, False, True):
         errors: list[BaseException] = []
-        thread = threading.Thread(target=_start_or_note, args=(process, errors), daemon=True)
+        thread = threading.Thread(target=start_or_note_error, args=(process, errors), daemon=True)
         thread.start()
         while thread.is_alive():
-            thread.join(LOOK_S)
-            if thread.is_alive() and (server := _fork_server()) is not None and is_stopped(server):
+            thread.join(FORK_SERVER_INTERVAL_S)
+            if thread.is_alive() and (server := find_fork_server()) is not None and is_stopped(server):
                 server.kill()
         if not errors:
             return
         if is_last or not isinstance(errors[0], (EOFError, OSError)):
             raise errors[0]
-        time.sleep(AGAIN_S)
+        time.sleep(RESTART_PAUSE_S)
 
 
-def _start_or_note(process, errors: list[BaseException]) -> None:
+def start_or_note_error(process, errors: list[BaseException]) -> None:
     try:
         process.start()
     except BaseException as error:
         errors.append(error)
 
 
-def _fork_server() -> psutil.Process | None:
+def find_fork_server() -> psutil.Process | None:
     """The fork server of this process, if it has started one."""
     pid = multiprocessing.forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]  # has no public name
     try:
@@ -150,10 +150,10 @@ def is_stopped(process: psutil.Process) -> bool:
         return False
 
 
-def _serve(pipe, notes_path: str) -> None:
+def serve_calls(pipe, notes_path: str) -> None:
     """What a child does: answer calls until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     with open(notes_path, "w") as notes:
         faulthandler.enable(notes)
         while True:
@@ -161,10 +161,10 @@ def _serve(pipe, notes_path: str) -> None:
                 packed = pipe.recv_bytes()
             except (EOFError, OSError):
                 os._exit(0)
-            pipe.send(_answer(packed, notes, pipe))
+            pipe.send(answer_call(packed, notes, pipe))
 
 
-def _answer(packed: bytes, notes, pipe) -> tuple:
+def answer_call(packed: bytes, notes, pipe) -> tuple:
     is_started = False
     try:
         function, args, timeout_s = pickle.loads(packed)  # imports what it needs: that is no time of the call
@@ -173,34 +173,34 @@ def _answer(packed: bytes, notes, pipe) -> tuple:
         if timeout_s:
             faulthandler.dump_traceback_later(timeout_s, file=notes)
         return ("returned", function(*args))
-    except OF_THE_ENVIRONMENT as error:
-        kind = next(name for name, of in _ENVIRONMENT.items() if isinstance(error, of))
+    except ENVIRONMENT_ERRORS as error:
+        kind = next(name for name, of in _ENVIRONMENT_ERROR_BY_NAME.items() if isinstance(error, of))
         return (kind, str(error))
     except Exception as error:
-        return ("raised", kind_of(error), describe(error), "".join(traceback.format_exception(error)))
+        return ("raised", classify_error(error), describe_error(error), "".join(traceback.format_exception(error)))
     finally:
         faulthandler.cancel_dump_traceback_later()
         if not is_started:
             pipe.send("failed to start")
 
 
-def _leave_with_parent() -> None:
+def end_with_parent() -> None:
     multiprocessing.parent_process().join()
     os._exit(1)
 
 
-def kind_of(error: BaseException) -> str:
+def classify_error(error: BaseException) -> str:
     """memory or error."""
     return "memory" if isinstance(error, MemoryError) else "error"
 
 
-def describe(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """An exception's type and text in one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _cause(exitcode: int | None) -> str:
+def describe_exit(exitcode: int | None) -> str:
     if exitcode is None or exitcode >= 0:
         return f"its process ended with exit code {exitcode}"
     try:

@@ -6,17 +6,19 @@ import contextlib
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 
-from emqa_dask.run.connection import OneSchedulerClient, watched
-from emqa_dask.run.remote import Prepare, wait_for_workers
-from emqa_dask.run.supervise import describe
-from emqa_dask.run.workers import GPU_VARIABLES, environment, gpu_worker_arguments
+from emqa_dask.run.connection import OneSchedulerClient, watch_connection
+from emqa_dask.run.remote import PrepareWorker, wait_for_workers
+from emqa_dask.run.supervise import describe_error
+from emqa_dask.run.workers import GPU_VARIABLES, make_gpu_worker_arguments, make_worker_environment
 from emqa_dask.settings import Settings
 
 DEFAULT_MEMORY_GIB = 4.0  # of a worker, where run.memory_gib says nothing
-OF_LIMIT = 1.125  # of a pod to a worker's memory, so that its nanny ends it with a reason before the kernel does
+POD_MEMORY_FACTOR = (
+    1.125  # of a pod to a worker's memory, so that its nanny ends it with a reason before the kernel does
+)
 IDLE_S = 3600  # after which the operator deletes a cluster whose driver has died
 MIB_PER_GIB = 1024
-OPERATOR = "https://kubernetes.dask.org/en/latest/installing.html"
+OPERATOR_URL = "https://kubernetes.dask.org/en/latest/installing.html"
 Say = Callable[[str], None]
 
 
@@ -41,8 +43,8 @@ def open_kubernetes(settings: Settings, preload: Sequence[str] = (), say: Say = 
             "run.tls cannot be set with scheduler 'kubernetes': encrypt its network by the cluster's means"
         )
     name = section.cluster or f"emqa-{uuid.uuid4().hex[:8]}"
-    manifest = None if section.cluster else cluster_manifest(settings, preload, name)
-    _ask(section.namespace or None)
+    manifest = None if section.cluster else make_manifest(settings, preload, name)
+    check_operator(section.namespace or None)
     namespace = {"namespace": section.namespace} if section.namespace else {}
     with contextlib.ExitStack() as stack:
         try:
@@ -53,21 +55,21 @@ def open_kubernetes(settings: Settings, preload: Sequence[str] = (), say: Say = 
             )
         except Exception as error:
             raise RuntimeError(
-                f"Kubernetes gave no DaskCluster {name} ({describe(error)}): see `kubectl describe daskcluster {name}` "
-                "and the logs of the Dask operator and of the scheduler's pod"
+                f"Kubernetes gave no DaskCluster {name} ({describe_error(error)}): see `kubectl describe daskcluster "
+                f"{name}` and the logs of the Dask operator and of the scheduler's pod"
             ) from error
         cluster = stack.enter_context(made)
-        client = stack.enter_context(watched(OneSchedulerClient(cluster)))
+        client = stack.enter_context(watch_connection(OneSchedulerClient(cluster)))
         if manifest and not run.workers:
             cluster.adapt(minimum=section.min_workers, maximum=section.max_workers)
         wait_for_workers(
             client, run.wait_s, say, lambda: f"see `kubectl get pods --selector dask.org/cluster-name={name}`"
         )
-        client.register_plugin(Prepare(preload))
+        client.register_plugin(PrepareWorker(preload))
         yield client
 
 
-def cluster_manifest(settings: Settings, preload: Sequence[str], name: str) -> dict:
+def make_manifest(settings: Settings, preload: Sequence[str], name: str) -> dict:
     """The DaskCluster resource that the operator is asked for; ValueError without an image."""
     from dask_kubernetes.operator.kubecluster.kubecluster import make_cluster_spec
 
@@ -75,15 +77,15 @@ def cluster_manifest(settings: Settings, preload: Sequence[str], name: str) -> d
     section = settings.kubernetes
     if not section.image:
         raise ValueError("kubernetes.image is empty: name an image with this emqa_dask in it (cluster/Dockerfile)")
-    variables = environment(preload) | dict(pair.split("=", 1) for pair in section.env)
+    variables = make_worker_environment(preload) | dict(pair.split("=", 1) for pair in section.env)
     command = list(section.worker_command) or ["dask", "worker"]
     memory_gib = run.memory_gib or DEFAULT_MEMORY_GIB
-    pod_mib = round(memory_gib * max(section.gpus_per_worker, 1) * OF_LIMIT * MIB_PER_GIB)
+    pod_mib = round(memory_gib * max(section.gpus_per_worker, 1) * POD_MEMORY_FACTOR * MIB_PER_GIB)
     limits = {"memory": f"{pod_mib}Mi"}
     arguments = ["--nthreads", str(run.threads_per_worker), "--memory-limit", f"{round(memory_gib * MIB_PER_GIB)}MiB"]
     if section.gpus_per_worker:
         command = list(section.worker_command) or ["dask", "cuda", "worker"]
-        arguments += gpu_worker_arguments(settings)
+        arguments += make_gpu_worker_arguments(settings)
         variables |= GPU_VARIABLES
         limits["nvidia.com/gpu"] = str(section.gpus_per_worker)
     cores = run.threads_per_worker * max(section.gpus_per_worker, 1)
@@ -109,7 +111,7 @@ def cluster_manifest(settings: Settings, preload: Sequence[str], name: str) -> d
     return manifest
 
 
-def _ask(namespace: str | None) -> None:
+def check_operator(namespace: str | None) -> None:
     """RuntimeError, with the remedy, where no Kubernetes answers or it does not know the operator's resources."""
     import kr8s
 
@@ -124,10 +126,10 @@ def _ask(namespace: str | None) -> None:
             code = pool.submit(asyncio.run, status()).result()
         except Exception as error:
             raise RuntimeError(
-                f"no Kubernetes answers ({describe(error)}): `kubectl get daskclusters` has to work here, with a "
+                f"no Kubernetes answers ({describe_error(error)}): `kubectl get daskclusters` has to work here, with a "
                 "kubeconfig or the service account of a pod"
             ) from error
     if code == 404:
-        raise RuntimeError(f"the Dask operator is not installed in this Kubernetes: see {OPERATOR}")
+        raise RuntimeError(f"the Dask operator is not installed in this Kubernetes: see {OPERATOR_URL}")
     if code != 200:
         raise RuntimeError(f"Kubernetes answers {code} to `kubectl get daskclusters`: its administrator can allow that")

@@ -13,34 +13,34 @@ import psutil
 
 from emqa_dask.run import tls
 from emqa_dask.run.isolate import is_stopped
-from emqa_dask.run.scratch import own_folder
-from emqa_dask.run.supervise import describe
+from emqa_dask.run.scratch import get_scratch_folder
+from emqa_dask.run.supervise import describe_error
 from emqa_dask.run.workers import (
-    BEFORE_SPAWN,
-    IN_FORK_SERVER,
-    IN_WORKER,
-    METHOD,
-    configuration,
-    n_cores,
+    FORK_SERVER_MODULES,
+    SPAWN_VARIABLES,
+    START_METHOD,
+    WORKER_VARIABLES,
+    count_cores,
+    make_dask_configuration,
+    set_variables,
     start_tracker,
     start_without_main,
-    variables_set,
 )
 from emqa_dask.settings import Settings
 
-STARTS = 3  # tries to start the workers
-LOOK_S = 5.0  # between looks at this process's children
+MAX_STARTS = 3  # tries to start the workers
+WATCH_INTERVAL_S = 5.0  # between looks at this process's children
 
 
-def warm_up(preload: Sequence[str] = ()) -> None:
+def start_fork_server(preload: Sequence[str] = ()) -> None:
     """Start the fork server now: it imports `preload` on another core while this process imports what it needs itself.
 
     open_cluster() then finds it running. Nothing happens where there is no fork server.
     """
     start_tracker()
-    if METHOD == "forkserver":
-        with variables_set(BEFORE_SPAWN), start_without_main():
-            multiprocessing.set_forkserver_preload([*IN_FORK_SERVER, *preload])
+    if START_METHOD == "forkserver":
+        with set_variables(SPAWN_VARIABLES), start_without_main():
+            multiprocessing.set_forkserver_preload([*FORK_SERVER_MODULES, *preload])
             multiprocessing.forkserver.ensure_running()
 
 
@@ -60,16 +60,16 @@ def open_local(settings: Settings, preload: Sequence[str] = (), say: Callable[[s
 
     run = settings.run
     memory = {"memory_limit": int(run.memory_gib * 2**30)} if run.memory_gib else {}
-    security = tls.security(run.tls) or (tls.temporary_security() if settings.local.tls else None)
+    security = tls.load_security(run.tls) or (tls.make_temporary_security() if settings.local.tls else None)
     start_tracker()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(dask.config.set(configuration(preload)))
-        stack.enter_context(variables_set(BEFORE_SPAWN))
+        stack.enter_context(dask.config.set(make_dask_configuration(preload)))
+        stack.enter_context(set_variables(SPAWN_VARIABLES))
         stack.enter_context(start_without_main())
-        if METHOD == "forkserver":  # Dask's own list is set once, by get_mp_context()
-            get_mp_context().set_forkserver_preload([*IN_FORK_SERVER, *preload])
+        if START_METHOD == "forkserver":  # Dask's own list is set once, by get_mp_context()
+            get_mp_context().set_forkserver_preload([*FORK_SERVER_MODULES, *preload])
         options = {
-            "n_workers": run.workers or n_cores(),
+            "n_workers": run.workers or count_cores(),
             "threads_per_worker": run.threads_per_worker,
             "processes": True,
             "host": settings.local.host,
@@ -77,42 +77,42 @@ def open_local(settings: Settings, preload: Sequence[str] = (), say: Callable[[s
             "silence_logs": logging.CRITICAL,
             "security": security,
             # Of this process, too: the fork server may be older than the credentials of a bucket, say.
-            "env": dict(os.environ) | BEFORE_SPAWN | IN_WORKER | {"TMPDIR": own_folder()},
+            "env": dict(os.environ) | SPAWN_VARIABLES | WORKER_VARIABLES | {"TMPDIR": get_scratch_folder()},
             **memory,
         }
-        opened = stack.enter_context(kept_whole())
-        cluster = _start(LocalCluster, options, say)
-        stack.callback(_close, cluster)
+        opened = stack.enter_context(watch_workers())
+        cluster = start_cluster(LocalCluster, options, say)
+        stack.callback(close_cluster, cluster)
         opened.append(cluster)
         yield stack.enter_context(Client(cluster, security=security))
 
 
-def _start(make_cluster: Callable, options: dict, say: Callable[[str], None]):
+def start_cluster(make_cluster: Callable, options: dict, say: Callable[[str], None]):
     """`make_cluster(**options)`, tried again: a worker that dies while it starts takes the whole cluster along."""
-    for n_left in reversed(range(STARTS)):
+    for n_left in reversed(range(MAX_STARTS)):
         try:
             return make_cluster(**options)
         except RuntimeError as error:
             if not n_left:
                 raise RuntimeError(
-                    f"the workers did not start in {STARTS} tries ({describe(error)}); what is finished is kept, so "
-                    "run the same command again"
+                    f"the workers did not start in {MAX_STARTS} tries ({describe_error(error)}); what is finished is "
+                    "kept, so run the same command again"
                 ) from error
-            say(f"the workers did not start ({describe(error)}): trying once more")
+            say(f"the workers did not start ({describe_error(error)}): trying once more")
 
 
-def _close(cluster) -> None:
+def close_cluster(cluster) -> None:
     """Close `cluster`; what does not leave by itself, as with a fork server that was stopped, is ended."""
     try:
         cluster.close()
     except Exception:
-        for process in _descendants(cluster):
+        for process in list_descendants(cluster):
             with contextlib.suppress(psutil.Error):
                 process.kill()
 
 
 @contextlib.contextmanager
-def kept_whole() -> Iterator[list]:
+def watch_workers() -> Iterator[list]:
     """Gives a list for a cluster: it keeps the workers that it began with, and none that is stopped (SIGSTOP).
 
     A stopped process never answers, and keeps its connections: whoever waits for it would wait for ever. A worker, a
@@ -127,8 +127,8 @@ def kept_whole() -> Iterator[list]:
     def watch() -> None:
         nonlocal n_workers
         before: set[psutil.Process] = set()
-        while not is_over.wait(LOOK_S):
-            stopped = {process for process in _descendants(*opened) if is_stopped(process)}
+        while not is_over.wait(WATCH_INTERVAL_S):
+            stopped = {process for process in list_descendants(*opened) if is_stopped(process)}
             for process in stopped & before:
                 with contextlib.suppress(psutil.Error):
                     process.kill()
@@ -145,7 +145,7 @@ def kept_whole() -> Iterator[list]:
         is_over.set()
 
 
-def _descendants(*clusters) -> set[psutil.Process]:
+def list_descendants(*clusters) -> set[psutil.Process]:
     """Processes that this one has started, and workers whose fork server has gone."""
     tracker_pid = resource_tracker._resource_tracker._pid  # type: ignore[attr-defined]  # has no public name
     found = {p for p in psutil.Process().children(recursive=True) if p.pid != tracker_pid}

@@ -11,26 +11,30 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from emqa_dask.run.supervise import describe
+from emqa_dask.run.supervise import describe_error
 from emqa_dask.settings import Settings
 from emqa_dask.settings.schedulers import BATCH_SYSTEMS
 from emqa_dask.uris import locate, redact
 
 GIB = 2**30
-EXACT = ("emqa_dask", "dask", "distributed")  # these talk to each other; of the others a patch release may differ
-SIMILAR = ("numpy", "zarr", "pyarrow")
+SAME_VERSION = (
+    "emqa_dask",
+    "dask",
+    "distributed",
+)  # these talk to each other; of the others a patch release may differ
+SAME_MINOR_VERSION = ("numpy", "zarr", "pyarrow")
 # What a task takes (measured with 16-bit images of 1024 to 16384 px a side): an interpreter with every library, and for
 # an image, of which there is one at a time, about ten float32 copies; larger ones are dealt with in strips.
 LIBRARIES_BYTES = GIB // 2
 PER_PIXEL_BYTES = 50
-WHOLE_PX = 1 << 25  # as detect.tiles has it
+MAX_WHOLE_IMAGE_PX = 1 << 25  # as detect.tiles has it
 STRIP_PX = 1 << 23
 PER_PIXEL_OF_STRIPS_BYTES = 10
 # A Mask R-CNN takes 1.0 to 1.4 GB for 1024 x 1024 px (ResNet-18 and 50), of a large image one tile at a time.
 PER_PIXEL_OF_NETWORKS_BYTES = 1400
 TILE_PX = 2304**2  # as detect.mask_rcnn cuts by default, with its halo
 CLASSIFIER_BYTES = GIB  # 16 wide ResNets on batches of 64 windows, torch included: 0.87 GB
-USABLE = 0.95  # of its memory limit, beyond which a worker is ended by its nanny
+USABLE_MEMORY_SHARE = 0.95  # of its memory limit, beyond which a worker is ended by its nanny
 
 
 class Needs(NamedTuple):
@@ -72,24 +76,24 @@ def _requested_gpus(settings: Settings) -> tuple[str, int]:
     return "", 0
 
 
-def check(client, settings: Settings, needs: Needs, *, root: str, say: Callable[[str], None] = print) -> None:
+def check_workers(client, settings: Settings, needs: Needs, *, root: str, say: Callable[[str], None] = print) -> None:
     """Raise RuntimeError with every finding and its remedy when the workers of `client` cannot do the run.
 
     `root` is the workspace. A `client` of None is a run in this process.
     """
-    findings = _space(root, needs.output_bytes)
+    findings = find_full_disk(root, needs.output_bytes)
     if client is not None:
         workers = client.scheduler_info(n_workers=-1)["workers"]
         on_cpu = bool(settings.detect.networks) and settings.run.device == "cpu"
         has = {"has_networks": on_cpu, "has_classifier": bool(settings.classify.model)}
-        need = memory_bytes(needs.partition_bytes, needs.image_px, is_bucket=_is_bucket(root), **has)
-        findings += _resources(workers, settings) + _memory(workers, need)
-        with _probe(root, findings) as probe:
+        need = estimate_memory_bytes(needs.partition_bytes, needs.image_px, is_bucket=_is_bucket(root), **has)
+        findings += find_missing_gpus(workers, settings) + find_small_memory(workers, need)
+        with write_probe(root, findings) as probe:
             one_per_host = list({worker["host"]: address for address, worker in workers.items()}.values())
-            found = _answers(client.run(_versions, on_error="return"))
-            reached = client.run(_reach, root, probe, workers=one_per_host, on_error="return") if probe else {}
-            reached = _answers(reached)
-        findings += _compare(found, _scheduler(client)) + _unreached(reached, root)
+            found = drop_departed(client.run(read_versions, on_error="return"))
+            reached = client.run(check_access, root, probe, workers=one_per_host, on_error="return") if probe else {}
+            reached = drop_departed(reached)
+        findings += compare_versions(found, read_scheduler_versions(client)) + describe_access_failures(reached, root)
         if len(one_per_host) > 1:
             say(f"looked at {len(workers)} workers on {len(one_per_host)} hosts")
     if findings:
@@ -97,7 +101,7 @@ def check(client, settings: Settings, needs: Needs, *, root: str, say: Callable[
         raise RuntimeError(f"nothing was started: {numbered}")
 
 
-def memory_bytes(
+def estimate_memory_bytes(
     partition_bytes: int,
     image_px: int,
     is_bucket: bool = False,
@@ -105,26 +109,26 @@ def memory_bytes(
     has_classifier: bool = False,
 ) -> int:
     """What one task at a time needs: libraries, one image's working copies, and for a bucket the shard to be sent."""
-    is_whole = image_px <= WHOLE_PX
+    is_whole = image_px <= MAX_WHOLE_IMAGE_PX
     work = image_px * PER_PIXEL_BYTES if is_whole else STRIP_PX * PER_PIXEL_BYTES + image_px * PER_PIXEL_OF_STRIPS_BYTES
     work += min(image_px, TILE_PX) * PER_PIXEL_OF_NETWORKS_BYTES if has_networks else 0
     work += CLASSIFIER_BYTES if has_classifier else 0
     return LIBRARIES_BYTES + work + (partition_bytes if is_bucket else 0)
 
 
-def _resources(workers: dict, settings: Settings) -> list[str]:
+def find_missing_gpus(workers: dict, settings: Settings) -> list[str]:
     if settings.run.device != "cuda" or any(worker["resources"].get("GPU", 0) >= 1 for worker in workers.values()):
         return []
     remedy = "start them by `dask cuda worker --resources GPU=1`, or use --scheduler cuda, or set run.device = 'cpu'"
     return [f"run.device is 'cuda', but none of {len(workers)} workers offers a GPU: {remedy}"]
 
 
-def _memory(workers: dict, need: int) -> list[str]:
+def find_small_memory(workers: dict, need: int) -> list[str]:
     small = []
     for worker in workers.values():
         limit = worker["memory_limit"] or float("inf")
         wanted = LIBRARIES_BYTES + worker["nthreads"] * (need - LIBRARIES_BYTES)
-        if limit * USABLE < wanted:
+        if limit * USABLE_MEMORY_SHARE < wanted:
             small.append((limit, wanted))
     if not small:
         return []
@@ -135,46 +139,48 @@ def _memory(workers: dict, need: int) -> list[str]:
     ]
 
 
-def _versions() -> dict[str, str]:
+def read_versions() -> dict[str, str]:
     versions = {"python": ".".join(platform.python_version_tuple()[:2])}
-    for name in EXACT + SIMILAR:
+    for name in SAME_VERSION + SAME_MINOR_VERSION:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             version = importlib.metadata.version(name)
-            versions[name] = version if name in EXACT else ".".join(version.split(".")[:2])
+            versions[name] = version if name in SAME_VERSION else ".".join(version.split(".")[:2])
     return versions
 
 
-def _answers(found: dict) -> dict:
+def drop_departed(found: dict) -> dict:
     """`found` without the workers that left meanwhile: that is no finding, others take their tasks."""
     return {where: answer for where, answer in found.items() if type(answer).__name__ != "CommClosedError"}
 
 
-def _scheduler(client) -> dict:
+def read_scheduler_versions(client) -> dict:
     try:
-        return {"the scheduler": client.run_on_scheduler(_versions)}
+        return {"the scheduler": client.run_on_scheduler(read_versions)}
     except Exception as error:  # as one without this package
         return {"the scheduler": error}
 
 
-def _compare(*found: dict[str, dict | Exception]) -> list[str]:
-    here = _versions()
+def compare_versions(*found: dict[str, dict | Exception]) -> list[str]:
+    here = read_versions()
     other = defaultdict(list)
     silent = []
     for where, versions in [pair for group in found for pair in group.items()]:
         if isinstance(versions, BaseException):
-            silent.append(f"{where} cannot run what tasks need ({describe(versions)}): install this emqa_dask there")
+            silent.append(
+                f"{where} cannot run what tasks need ({describe_error(versions)}): install this emqa_dask there"
+            )
             continue
         for name in sorted(here.keys() | versions.keys()):
             if versions.get(name) != here.get(name):
                 other[name, versions.get(name, "missing")].append(where)
     return silent[:3] + [
-        f"{name} is {version} on {_some(places)} and {here.get(name, 'missing')} here: install the same"
+        f"{name} is {version} on {format_addresses(places)} and {here.get(name, 'missing')} here: install the same"
         for (name, version), places in other.items()
     ]
 
 
 @contextlib.contextmanager
-def _probe(root: str, findings: list[str]):
+def write_probe(root: str, findings: list[str]):
     """A file in `root` that workers look for; its name, or None with a finding where even this process cannot write."""
     name = f".probe-{uuid.uuid4().hex[:12]}"
     fs = None
@@ -183,7 +189,9 @@ def _probe(root: str, findings: list[str]):
         fs.makedirs(path, exist_ok=True)
         fs.pipe_file(f"{path}/{name}", b"?")
     except Exception as error:
-        findings.append(f"{redact(root)} cannot be written here ({redact(describe(error))}): choose another workspace")
+        findings.append(
+            f"{redact(root)} cannot be written here ({redact(describe_error(error))}): choose another workspace"
+        )
         yield None
         return
     try:
@@ -196,7 +204,7 @@ def _probe(root: str, findings: list[str]):
 _LITERAL = {ord(c): f"[{c}]" for c in "*?["}
 
 
-def _reach(root: str, name: str) -> str:
+def check_access(root: str, name: str) -> str:
     """In a worker: what keeps it from reading and writing `root`; empty when nothing does."""
     fs, path = locate(root)
     if not fs.exists(f"{path}/{name}"):
@@ -206,19 +214,19 @@ def _reach(root: str, name: str) -> str:
     return "" if fs.cat_file(mine) == b"!" else "does not read what it has written to it"
 
 
-def _unreached(reached: dict[str, str | Exception], root: str) -> list[str]:
+def describe_access_failures(reached: dict[str, str | Exception], root: str) -> list[str]:
     why = defaultdict(list)
     for where, text in reached.items():
         if isinstance(text, BaseException):
-            text = f"cannot write to it ({redact(describe(text))})"
+            text = f"cannot write to it ({redact(describe_error(text))})"
         if text:
             why[text].append(where)
     is_relative = not _is_bucket(root) and not os.path.isabs(root)
     remedy = "give an absolute path" if is_relative else "choose one on a disk or in a bucket that all of them share"
-    return [f"workspace {redact(root)}: {_some(places)} {text}: {remedy}" for text, places in why.items()]
+    return [f"workspace {redact(root)}: {format_addresses(places)} {text}: {remedy}" for text, places in why.items()]
 
 
-def _space(root: str, output_bytes: int) -> list[str]:
+def find_full_disk(root: str, output_bytes: int) -> list[str]:
     """Where a local disk has less room than the run will need; of buckets nobody knows."""
     if _is_bucket(root) or not output_bytes:
         return []
@@ -228,20 +236,22 @@ def _space(root: str, output_bytes: int) -> list[str]:
     free = shutil.disk_usage(folder).free
     if free >= output_bytes:
         return []
-    return [f"{folder} has {_size(free)} free, and the run writes about {_size(output_bytes)}: free some space"]
+    return [
+        f"{folder} has {format_size(free)} free, and the run writes about {format_size(output_bytes)}: free some space"
+    ]
 
 
-def _size(n_bytes: int) -> str:
+def format_size(n_bytes: int) -> str:
     return f"{n_bytes / GIB:,.1f} GiB" if n_bytes >= GIB else f"{n_bytes / 2**20:,.0f} MiB"
 
 
 def _is_bucket(root: str) -> bool:
-    return "file" not in _protocols(locate(root)[0].protocol)
+    return "file" not in list_protocols(locate(root)[0].protocol)
 
 
-def _protocols(protocol: str | Iterable[str]) -> tuple[str, ...]:
+def list_protocols(protocol: str | Iterable[str]) -> tuple[str, ...]:
     return (protocol,) if isinstance(protocol, str) else tuple(protocol)
 
 
-def _some(places: list[str]) -> str:
+def format_addresses(places: list[str]) -> str:
     return ", ".join(sorted(places)[:3]) + (f" and {len(places) - 3} more" if places[3:] else "")

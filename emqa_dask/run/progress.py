@@ -11,17 +11,17 @@ from tqdm import tqdm
 
 from emqa_dask.run.task import Result
 
-EVERY_S = 30.0  # between lines where there is no terminal
+LINE_INTERVAL_S = 30.0  # between lines where there is no terminal
 
 
-def watch(
+def show_progress(
     results: Iterable[Result],
     stage: str,
     total: int | None = None,
     *,
     unit: str = "images",
     stream: TextIO | None = None,
-    every_s: float = EVERY_S,
+    every_s: float = LINE_INTERVAL_S,
     waits_for: Callable[[], str] = lambda: "",
 ) -> Iterator[Result]:
     """Yield `results` unchanged and show how far they are: images done of `total`, rate, time left, failures.
@@ -33,7 +33,7 @@ def watch(
     bar = tqdm(total=total, desc=stage, unit=f" {unit}", file=stream, disable=not stream.isatty(), dynamic_ncols=True)
     started = said = time.monotonic()
     n_images = n_tasks = n_failed = 0
-    silence = _Silence(stage, bar, stream, every_s, waits_for)
+    silence = _SilenceReporter(stage, bar, stream, every_s, waits_for)
     try:
         for result in results:
             silence.last = time.monotonic()
@@ -46,17 +46,17 @@ def watch(
             now = time.monotonic()
             if bar.disable and now - said >= every_s:
                 said = now
-                print(line(stage, n_images, total, now - started, n_failed, unit), file=stream, flush=True)
+                print(format_progress(stage, n_images, total, now - started, n_failed, unit), file=stream, flush=True)
             yield result
     finally:
         silence.is_over.set()
         bar.close()
         if bar.disable and n_tasks:
             seconds = time.monotonic() - started
-            print(line(stage, n_images, None, seconds, n_failed, unit), file=stream, flush=True)
+            print(format_progress(stage, n_images, None, seconds, n_failed, unit), file=stream, flush=True)
 
 
-class _Silence:
+class _SilenceReporter:
     """Says what a run waits for, each time that nothing has come since `last` for `every_s` seconds."""
 
     def __init__(self, stage: str, bar: tqdm, stream: TextIO, every_s: float, waits_for: Callable[[], str]):
@@ -77,7 +77,7 @@ class _Silence:
                 continue
             text = self.waits_for()
             if text and last == self.last and not self.is_over.is_set():
-                self._say(f"nothing is done for {clock(silent_s)}, waiting for {text}")
+                self._say(f"nothing is done for {format_duration(silent_s)}, waiting for {text}")
 
     def _say(self, text: str) -> None:
         with contextlib.suppress(ValueError, OSError):  # the stream may have been closed
@@ -87,17 +87,17 @@ class _Silence:
                 print(f"{self.stage}: {text}", file=self.stream, flush=True)
 
 
-def line(stage: str, n: int, total: int | None, seconds: float, n_failed: int, unit: str = "images") -> str:
+def format_progress(stage: str, n: int, total: int | None, seconds: float, n_failed: int, unit: str = "images") -> str:
     """One line of progress: "detect: 120 of 4000 images, 12.0/s, 5:23 left, 1 task failed"."""
     rate = n / seconds if seconds > 0 else 0.0
     failed = f", {n_failed} task{'s' * (n_failed > 1)} failed" if n_failed else ""
     if total is None or n >= total:
-        return f"{stage}: {n} {unit} in {clock(seconds)}, {rate:.1f}/s{failed}"
-    left = f", {clock((total - n) / rate)} left" if rate > 0 else ""
+        return f"{stage}: {n} {unit} in {format_duration(seconds)}, {rate:.1f}/s{failed}"
+    left = f", {format_duration((total - n) / rate)} left" if rate > 0 else ""
     return f"{stage}: {n} of {total} {unit}, {rate:.1f}/s{left}{failed}"
 
 
-def clock(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A duration as people write it: 4.2 s, 5:23, 2:05:00."""
     if seconds < 60:
         return f"{seconds:.1f} s"

@@ -9,18 +9,18 @@ from pathlib import Path
 from distributed import WorkerPlugin
 
 from emqa_dask.run import tls
-from emqa_dask.run.connection import OneSchedulerClient, watched
-from emqa_dask.run.supervise import describe
-from emqa_dask.run.workers import prepare
+from emqa_dask.run.connection import OneSchedulerClient, watch_connection
+from emqa_dask.run.supervise import describe_error
+from emqa_dask.run.workers import prepare_worker
 from emqa_dask.settings import Settings
 
 CONNECT_S = 15.0
-PREPARATIONS = 5  # tries to prepare the workers, since one that leaves meanwhile ends it for all
-SAY_S = 60.0  # between two words about a wait
+MAX_PREPARATIONS = 5  # tries to prepare the workers, since one that leaves meanwhile ends it for all
+MESSAGE_INTERVAL_S = 60.0  # between two words about a wait
 Say = Callable[[str], None]
 
 
-class Prepare(WorkerPlugin):
+class PrepareWorker(WorkerPlugin):
     """Makes a plain `dask worker` fit for our tasks; to set it up again changes nothing."""
 
     name = "emqa_dask"
@@ -29,7 +29,7 @@ class Prepare(WorkerPlugin):
         self.preload = tuple(preload)
 
     async def setup(self, worker) -> None:
-        await prepare(self.preload)
+        await prepare_worker(self.preload)
 
 
 @contextlib.contextmanager
@@ -40,31 +40,31 @@ def open_remote(settings: Settings, preload: Sequence[str] = (), say: Say = prin
     later. RuntimeError says what was tried, and the remedy; it also comes when the scheduler is lost meanwhile.
     """
     run = settings.run
-    address = _address(run.scheduler, run.wait_s, say)
+    address = read_address(run.scheduler, run.wait_s, say)
     if bool(run.tls) != address.startswith("tls://"):
         is_plain = "does not speak TLS: leave run.tls empty, or start it with --tls-ca-file, --tls-cert and --tls-key"
         remedy = is_plain if run.tls else "speaks TLS only: set run.tls to a folder with ca.pem, cert.pem and key.pem"
         raise RuntimeError(f"the scheduler at {address} {remedy}")
     try:
-        client = OneSchedulerClient(address, timeout=CONNECT_S, security=tls.security(run.tls))
+        client = OneSchedulerClient(address, timeout=CONNECT_S, security=tls.load_security(run.tls))
     except OSError as error:
         why = f" ({' '.join(str(error.__cause__ or error).split())})"
         raise RuntimeError(
             f"no Dask scheduler answers at {address} within {CONNECT_S:.0f} s{why}: is it running, can this machine "
             f"reach it, and has it the same certificates? `dask scheduler --host ADDRESS --port PORT` starts one"
         ) from error
-    with watched(client):
-        for attempt in range(PREPARATIONS):
+    with watch_connection(client):
+        for attempt in range(MAX_PREPARATIONS):
             wait_for_workers(client, run.wait_s, say, lambda: f"start some: `dask worker {address}`")
             try:
-                client.register_plugin(Prepare(preload))
+                client.register_plugin(PrepareWorker(preload))
                 break
             except ImportError as error:
                 raise RuntimeError(
                     f"workers of {address} cannot import what tasks need ({error}): install this emqa_dask there, too"
                 ) from error
             except OSError:  # a worker left in the middle of it
-                if attempt == PREPARATIONS - 1:
+                if attempt == MAX_PREPARATIONS - 1:
                     raise
                 time.sleep(1.0)
         yield client
@@ -82,13 +82,13 @@ def wait_for_workers(client, wait_s: float, say: Say, hint: Callable[[], str]) -
         text = hint()
         if wait_s and now - began > wait_s:
             raise RuntimeError(f"no worker came within {wait_s:g} s (run.wait_s; 0 waits for ever): {text}")
-        if said is None or now - said >= SAY_S:
+        if said is None or now - said >= MESSAGE_INTERVAL_S:
             say(f"waiting for the first worker: {text}")
             said = now
         time.sleep(min(1.0, max(wait_s / 10, 0.05)) if wait_s else 1.0)
 
 
-def _address(scheduler: str, wait_s: float, say: Say) -> str:
+def read_address(scheduler: str, wait_s: float, say: Say) -> str:
     """The address in `tcp://...`, or in the file that `file:...` names, which may still have to be written."""
     if not scheduler.startswith("file:"):
         return scheduler
@@ -101,7 +101,7 @@ def _address(scheduler: str, wait_s: float, say: Say) -> str:
         except FileNotFoundError:
             problem = f"{path}: no such scheduler file"
         except (ValueError, KeyError, TypeError) as error:  # or not all of it is written yet
-            problem = f"{path}: not a scheduler file of Dask ({describe(error)})"
+            problem = f"{path}: not a scheduler file of Dask ({describe_error(error)})"
         if wait_s and time.monotonic() - began > wait_s:
             raise RuntimeError(
                 f"{problem}, after {wait_s:g} s (run.wait_s): `dask scheduler --scheduler-file {path}` writes it; it "

@@ -14,42 +14,42 @@ from emqa_dask.processes import identify_boot, start_since_boot_s
 
 PREFIX = "emqa-run-"
 MARKER = ".owner.json"
-SHORT = "/tmp"  # where the temporary folder's path is too long for the fork server's socket in a folder of it
-LONGEST_ROOT = 57  # characters: a socket's path has at most 107, and ours is up to 50 longer than this
-_folders: dict[int, str] = {}  # process -> its folder: a forked child has none yet
+SHORT_ROOT = "/tmp"  # where the temporary folder's path is too long for the fork server's socket in a folder of it
+MAX_ROOT_LENGTH = 57  # characters: a socket's path has at most 107, and ours is up to 50 longer than this
+_folders_by_pid: dict[int, str] = {}  # process -> its folder: a forked child has none yet
 
 
-def own_folder() -> str:
+def get_scratch_folder() -> str:
     """The folder of this process in the temporary one, which only this user can enter; removed when it ends.
 
     The first call also removes the folders of processes that have ended without that.
     """
-    folder = _folders.get(os.getpid(), "")
+    folder = _folders_by_pid.get(os.getpid(), "")
     if not os.path.isdir(folder):
-        sweep()
-        folder = _folders[os.getpid()] = tempfile.mkdtemp(prefix=PREFIX, dir=_root())
+        remove_abandoned_folders()
+        folder = _folders_by_pid[os.getpid()] = tempfile.mkdtemp(prefix=PREFIX, dir=find_root())
         owner = {"pid": os.getpid(), "start_s": start_since_boot_s(psutil.Process()), "machine": identify_boot()}
         Path(folder, MARKER).write_text(json.dumps(owner))
-        atexit.register(_remove_own, os.getpid(), folder)
+        atexit.register(_remove_at_exit, os.getpid(), folder)
     return folder
 
 
-def sweep() -> None:
+def remove_abandoned_folders() -> None:
     """Remove the folders of processes of this user and machine that have ended, and nothing else."""
-    with contextlib.suppress(OSError), os.scandir(_root()) as found:
+    with contextlib.suppress(OSError), os.scandir(find_root()) as found:
         for item in found:
-            if item.name.startswith(PREFIX) and item.is_dir(follow_symlinks=False) and _is_left_behind(item):
+            if item.name.startswith(PREFIX) and item.is_dir(follow_symlinks=False) and is_abandoned(item):
                 shutil.rmtree(item.path, ignore_errors=True)
 
 
-def _root() -> str:
+def find_root() -> str:
     """The temporary folder, or SHORT."""
     root = tempfile.gettempdir()
-    is_long = len(os.fsencode(root)) > LONGEST_ROOT
-    return SHORT if is_long and os.access(SHORT, os.W_OK | os.X_OK) else root
+    is_long = len(os.fsencode(root)) > MAX_ROOT_LENGTH
+    return SHORT_ROOT if is_long and os.access(SHORT_ROOT, os.W_OK | os.X_OK) else root
 
 
-def _is_left_behind(item: os.DirEntry) -> bool:
+def is_abandoned(item: os.DirEntry) -> bool:
     """Was it made by a process of ours that is gone? Where that cannot be told, it was not."""
     try:
         if item.stat(follow_symlinks=False).st_uid != os.getuid():
@@ -64,6 +64,6 @@ def _is_left_behind(item: os.DirEntry) -> bool:
         return False
 
 
-def _remove_own(pid: int, folder: str) -> None:
+def _remove_at_exit(pid: int, folder: str) -> None:
     if pid == os.getpid():
         shutil.rmtree(folder, ignore_errors=True)

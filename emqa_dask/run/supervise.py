@@ -9,41 +9,58 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from emqa_dask.backend import DeviceLost, guard
-from emqa_dask.run.isolate import OF_THE_ENVIRONMENT, Died, Isolated, Suspended, describe, kind_of
+from emqa_dask.run.isolate import (
+    ENVIRONMENT_ERRORS,
+    CallFailed,
+    IsolatedProcess,
+    Suspended,
+    classify_error,
+    describe_error,
+)
 
-__all__ = ["Call", "Died", "Supervised", "current_labels", "describe", "direct", "kind_of", "limit_s"]
+__all__ = [
+    "Call",
+    "CallFailed",
+    "Supervised",
+    "call_directly",
+    "classify_error",
+    "compute_time_limit_s",
+    "describe_error",
+    "list_running_labels",
+]
 
 # Megapixels of an image up to which run.timeout_s holds; a larger one has more in proportion: 30 s each by default.
 # Mask R-CNN takes 0.6 s of CPU for one, LoG 0.2 s; detectron2's R_50_FPN 2.5 s for an image, 16 networks 1.1 s.
-PLAIN_MEGAPIXELS = 4.0
+BASE_MEGAPIXELS = 4.0
 MAX_SUSPENDED = 3  # children of one call that somebody stops, before it is given up
 
 Call = Callable[..., Any]  # call(function, *args, label="", megapixels=0.0) -> function(*args)
 
 
-def direct(function: Callable, *args: Any, label: str = "", megapixels: float = 0.0) -> Any:
+def call_directly(function: Callable, *args: Any, label: str = "", megapixels: float = 0.0) -> Any:
     """The call itself, unsupervised; its exceptions are its own."""
     return function(*args)
 
 
-def limit_s(timeout_s: float, megapixels: float) -> float:
+def compute_time_limit_s(timeout_s: float, megapixels: float) -> float:
     """Seconds that a call on `megapixels` may take where one on a plain image may take `timeout_s`; 0 = for ever."""
-    return timeout_s * max(1.0, megapixels / PLAIN_MEGAPIXELS)
+    return timeout_s * max(1.0, megapixels / BASE_MEGAPIXELS)
 
 
 class Supervised:
-    """call(function, *args, label=...) -> function(*args), or Died; the function is importable, its result is pickled.
+    """Callable whose call(function, *args, label=...) is function(*args), or raises CallFailed.
 
-    A call runs here, and once more alone in a fresh process when it raises, so that only what fails twice has failed.
-    With `is_isolated` (this task has lost a worker already) every call runs in a child process from the start: its
-    signal, its standing still for limit_s() and its memory beyond `memory_bytes` are seen from outside, and end the
-    child instead of the worker. A child that dies may suffer from what earlier calls left behind, so the call is tried
-    again in a fresh one, unless it was the child's first, or out of time: nobody waits for that again. Zero means no
-    limit.
+    The function is importable, and its result is pickled.
 
-    Here, a call that takes over limit_s() ends this whole process (faulthandler's watchdog needs no GIL): the task is
-    then run again elsewhere, isolated. Straight through go DeviceLost, which is this process's fault, and ModelError
-    and ImportError, which are nobody's whose image it is.
+    A call runs in this process, and once more alone in a fresh process when it raises, so that only what fails twice
+    has failed. With `is_isolated` (this task has lost a worker already) every call runs in a child process from the
+    start. A child that gets a signal, exceeds its time limit or takes more than `memory_bytes` is ended from outside,
+    and the worker goes on. A child that dies may suffer from what earlier calls left behind, so the call is tried again
+    in a fresh one, unless it was the child's first, or out of time. Zero means no limit.
+
+    In this process, a call over its time limit ends the whole process (faulthandler's watchdog needs no GIL): the task
+    is then run again elsewhere, isolated. DeviceLost, ModelError and ImportError are raised as they are: no image is to
+    blame for them.
     """
 
     def __init__(
@@ -58,17 +75,17 @@ class Supervised:
         self.memory_bytes = memory_bytes
         self.is_isolated = is_isolated
         self.may_exit = may_exit
-        self._child: Isolated | None = None
+        self._child: IsolatedProcess | None = None
 
     def __call__(self, function: Callable, *args: Any, label: str = "", megapixels: float = 0.0) -> Any:
-        limit = limit_s(self.timeout_s, megapixels)
-        with _labelled(label):
+        limit = compute_time_limit_s(self.timeout_s, megapixels)
+        with _note_label(label):
             before = 0
             if not self.is_isolated:
                 try:
                     with _watchdog(limit if self.may_exit else 0.0), guard():
                         return function(*args)
-                except (DeviceLost, *OF_THE_ENVIRONMENT):
+                except (DeviceLost, *ENVIRONMENT_ERRORS):
                     raise
                 except Exception:
                     before = 1
@@ -79,7 +96,7 @@ class Supervised:
         n_suspended = 0
         while True:
             if self._child is None:
-                self._child = Isolated(function.__module__)
+                self._child = IsolatedProcess(function.__module__)
             is_fresh = self._child.n_calls == 0
             try:
                 return self._child.call(function, args, limit, self.memory_bytes)
@@ -87,8 +104,10 @@ class Supervised:
                 self.close()
                 n_suspended += 1
                 if n_suspended == MAX_SUSPENDED:
-                    raise Died("timeout", f"its process was stopped {n_suspended} times", "", before + 1) from None
-            except Died as died:
+                    raise CallFailed(
+                        "timeout", f"its process was stopped {n_suspended} times", "", before + 1
+                    ) from None
+            except CallFailed as died:
                 died.attempts += before
                 self.close()
                 if is_fresh or died.kind == "timeout":
@@ -108,27 +127,29 @@ class Supervised:
         self.close()
 
 
-_running: dict[int, tuple[str, float]] = {}  # thread -> label of its call, and since when
+_labels_by_thread: dict[int, tuple[str, float]] = {}  # thread -> label of its call, and since when
 
 
 @contextlib.contextmanager
-def _labelled(label: str) -> Iterator[None]:
+def _note_label(label: str) -> Iterator[None]:
     thread = threading.get_ident()
-    _running[thread] = label, time.monotonic()
+    _labels_by_thread[thread] = label, time.monotonic()
     try:
         yield
     finally:
-        _running.pop(thread, None)
+        _labels_by_thread.pop(thread, None)
 
 
-def current_labels() -> list[tuple[str, float]]:
+def list_running_labels() -> list[tuple[str, float]]:
     """(label, seconds so far) of the calls that this process is at, the oldest first."""
     now = time.monotonic()
-    return sorted(((label, now - since) for label, since in _running.copy().values()), key=lambda pair: -pair[1])
+    return sorted(
+        ((label, now - since) for label, since in _labels_by_thread.copy().values()), key=lambda pair: -pair[1]
+    )
 
 
-_NOWHERE = os.open(os.devnull, os.O_WRONLY)  # the watchdog may write to it at any time
-_deadlines: dict[int, float] = {}
+_DEVNULL = os.open(os.devnull, os.O_WRONLY)  # the watchdog may write to it at any time
+_deadlines_by_thread: dict[int, float] = {}
 _lock = threading.Lock()
 
 
@@ -140,19 +161,19 @@ def _watchdog(timeout_s: float) -> Iterator[None]:
         return
     thread = threading.get_ident()
     with _lock:
-        _deadlines[thread] = time.monotonic() + timeout_s
-        _arm()
+        _deadlines_by_thread[thread] = time.monotonic() + timeout_s
+        _set_watchdog()
     try:
         yield
     finally:
         with _lock:
-            del _deadlines[thread]
-            _arm()
+            del _deadlines_by_thread[thread]
+            _set_watchdog()
 
 
-def _arm() -> None:
-    if _deadlines:
-        left = max(min(_deadlines.values()) - time.monotonic(), 0.001)
-        faulthandler.dump_traceback_later(left, exit=True, file=_NOWHERE)  # the isolated call will tell
+def _set_watchdog() -> None:
+    if _deadlines_by_thread:
+        left = max(min(_deadlines_by_thread.values()) - time.monotonic(), 0.001)
+        faulthandler.dump_traceback_later(left, exit=True, file=_DEVNULL)  # the isolated call will tell
     else:
         faulthandler.cancel_dump_traceback_later()

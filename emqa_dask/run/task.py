@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import psutil
 
 from emqa_dask.backend import DeviceLost
-from emqa_dask.run.supervise import Died, Supervised, describe, kind_of
+from emqa_dask.run.supervise import CallFailed, Supervised, classify_error, describe_error
 
 IN_PROCESS = "in-process"
 
@@ -58,8 +58,8 @@ class Attempt:
     is_isolated: bool = False
 
 
-def unpack_and_run(packed: bytes) -> list[Result]:
-    """run_here() on a worker, one after the other; what the driver has, tasks and arguments, does not travel back.
+def run_packed_attempts(packed: bytes) -> list[Result]:
+    """Results of run_task() on a worker, one after the other; tasks and arguments, which the driver has, stay there.
 
     Once the GPU is lost, the rest is lost, too.
     """
@@ -70,21 +70,21 @@ def unpack_and_run(packed: bytes) -> list[Result]:
             event = results[-1].event | {"partition": attempt.task.name, "seconds": 0.0, "attempt": attempt.number}
             results.append(replace(results[-1], event=event))
         else:
-            results.append(replace(run_here(function, attempt, stage, limits), task=None))
+            results.append(replace(run_task(function, attempt, stage, limits), task=None))
     return results
 
 
-def run_here(function: Callable, attempt: Attempt, stage: str, limits: Limits) -> Result:
+def run_task(function: Callable, attempt: Attempt, stage: str, limits: Limits) -> Result:
     """Run one task where we are; whatever it raises becomes text, since an exception may not survive pickling."""
     started = time.time()
     clock = time.perf_counter()
     task = attempt.task
     value = {}
     failure = {}
-    worker = _worker()
+    worker = get_dask_worker()
     call = Supervised(
         limits.timeout_s,
-        limits.memory_bytes or _memory_bytes(worker),
+        limits.memory_bytes or compute_memory_limit_bytes(worker),
         is_isolated=attempt.is_isolated,
         may_exit=worker is not None,
     )
@@ -94,28 +94,28 @@ def run_here(function: Callable, attempt: Attempt, stage: str, limits: Limits) -
         outcome = value.get("outcome", "done")
     except DeviceLost as error:
         outcome = "lost"
-        failure = {"kind": "device", "error": describe(error)}
+        failure = {"kind": "device", "error": describe_error(error)}
     except Exception as error:
         outcome = "failed"
         text = "".join(traceback.format_exception(error))
-        failure = {"kind": kind_of(error), "error": describe(error), "traceback": text}
-        if isinstance(error, Died):  # of a call that the function cannot do without
+        failure = {"kind": classify_error(error), "error": describe_error(error), "traceback": text}
+        if isinstance(error, CallFailed):  # of a call that the function cannot do without
             failure = {"kind": error.kind, "error": error.error, "traceback": error.traceback}
-    found = event(
+    found = make_event(
         attempt,
         stage,
         outcome,
         n_images=int(value.get("n_images", task.n_images)),
         bytes=int(value.get("bytes", 0)),
-        worker=where_am_i(),
+        worker=get_worker_address(),
         started=started,
         seconds=time.perf_counter() - clock,
-        peak_memory_bytes=peak_memory_bytes(),
+        peak_memory_bytes=measure_peak_memory_bytes(),
     )
     return Result(task, outcome, found, value, **failure)
 
 
-def event(attempt: Attempt, stage: str, outcome: str, **known) -> dict:
+def make_event(attempt: Attempt, stage: str, outcome: str, **known) -> dict:
     """The row of tables.EVENTS of an attempt; what is not `known` is nothing. A lost one has dealt with no image."""
     row = {"stage": stage, "partition": attempt.task.name, "worker": "", "started": time.time(), "seconds": 0.0}
     row |= {"n_images": attempt.task.n_images, "bytes": 0, "peak_memory_bytes": 0} | known
@@ -123,13 +123,13 @@ def event(attempt: Attempt, stage: str, outcome: str, **known) -> dict:
     return row | ({"n_images": 0} if outcome == "lost" else {})
 
 
-def peak_memory_bytes() -> int:
+def measure_peak_memory_bytes() -> int:
     """Peak resident memory of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on Linux
 
 
-def _worker():
+def get_dask_worker():
     """The Dask worker that runs this, or None."""
     distributed = sys.modules.get("distributed")
     try:
@@ -138,13 +138,13 @@ def _worker():
         return None
 
 
-def where_am_i() -> str:
+def get_worker_address() -> str:
     """The address of the Dask worker that runs this, or in-process."""
-    worker = _worker()
+    worker = get_dask_worker()
     return worker.address if worker else IN_PROCESS
 
 
-def _memory_bytes(worker) -> int:
+def compute_memory_limit_bytes(worker) -> int:
     """What a child of this worker may take: the worker's share, less what the worker itself holds."""
     share = worker.memory_manager.memory_limit if worker else psutil.virtual_memory().total
     return max(int(share) - psutil.Process().memory_info().rss, int(share) // 2) if share else 0

@@ -13,7 +13,7 @@ NAMES = ("ca.pem", "cert.pem", "key.pem")
 _ROLES = ("client", "scheduler", "worker")
 
 
-def security(folder: str):
+def load_security(folder: str):
     """A distributed Security with which nothing but TLS is spoken; None for the empty `folder`.
 
     Everybody has the same certificate: who has the folder belongs to the cluster. FileNotFoundError where it lacks a
@@ -31,7 +31,7 @@ def security(folder: str):
     return Security(require_encryption=True, tls_ca_file=str(ca), **own)
 
 
-def temporary_security():
+def make_temporary_security():
     """A distributed Security of this run alone: its key and certificate are in memory, and reach workers by their pipe.
 
     As Security.temporary() of distributed, but with a key of an elliptic curve: 1 ms instead of 20 to 200, and the
@@ -78,10 +78,10 @@ def write_certificates(folder: str | Path, days: int = 365) -> Path:
     new_key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         made = Path(scratch)
-        _openssl(made, "req", "-x509", *new_key, "-keyout", "ca.key", "-out", "ca.pem",
+        run_openssl(made, "req", "-x509", *new_key, "-keyout", "ca.key", "-out", "ca.pem",
                  "-subj", "/CN=emqa_dask authority", "-days", str(days))  # fmt: skip
-        _openssl(made, "req", *new_key, "-keyout", "key.pem", "-out", "request.pem", "-subj", "/CN=emqa_dask")
-        _openssl(made, "x509", "-req", "-in", "request.pem", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
+        run_openssl(made, "req", *new_key, "-keyout", "key.pem", "-out", "request.pem", "-subj", "/CN=emqa_dask")
+        run_openssl(made, "x509", "-req", "-in", "request.pem", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
                  "-out", "cert.pem", "-days", str(days))  # fmt: skip
         (made / "key.pem").chmod(0o600)
         for name in NAMES:
@@ -89,7 +89,7 @@ def write_certificates(folder: str | Path, days: int = 365) -> Path:
     return folder
 
 
-def _openssl(folder: Path, *arguments: str) -> None:
+def run_openssl(folder: Path, *arguments: str) -> None:
     ran = subprocess.run(["openssl", *arguments], cwd=folder, capture_output=True, text=True)
     if ran.returncode != 0:
         raise RuntimeError(f"openssl {arguments[0]} failed: {' '.join(ran.stderr.split())}")

@@ -3,27 +3,27 @@
 import threading
 from collections.abc import Callable
 
-from emqa_dask.run.supervise import current_labels
+from emqa_dask.run.supervise import list_running_labels
 
 ANSWER_S = 5.0  # that workers may take to say what they are at
-SHOWN = 3  # of those that have taken longest
+N_SHOWN = 3  # of those that have taken longest
 
 
-def waiting_for(client) -> Callable[[], str]:
+def make_wait_message(client) -> Callable[[], str]:
     """A function that says what the calls are at that have taken longest; empty where nobody says.
 
     `client` is a distributed Client, or None for a run in this process.
     """
-    return lambda: _said(current_labels() if client is None else _asked(client))
+    return lambda: format_labels(list_running_labels() if client is None else ask_workers(client))
 
 
-def _asked(client) -> list[tuple[str, float]]:
+def ask_workers(client) -> list[tuple[str, float]]:
     """(label, seconds) of every call on the workers; of tasks, where a worker does not answer in time."""
     found: list[dict] = []
 
     def ask() -> None:
         try:
-            found.append(client.run(current_labels, on_error="return"))
+            found.append(client.run(list_running_labels, on_error="return"))
         except Exception:  # the scheduler was lost: the run ends, and says that
             found.append({})
 
@@ -31,23 +31,23 @@ def _asked(client) -> list[tuple[str, float]]:
     thread.start()
     thread.join(ANSWER_S)
     if not found:  # a library holds the interpreter of a worker
-        return [(f"{key[-1]} on {worker}", 0.0) for worker, keys in _processing(client).items() for key in keys[:1]]
+        return [(f"{key[-1]} on {worker}", 0.0) for worker, keys in list_processing(client).items() for key in keys[:1]]
     return [pair for labels in found[0].values() if isinstance(labels, (list, tuple)) for pair in labels]
 
 
-def _processing(client) -> dict[str, tuple]:
+def list_processing(client) -> dict[str, tuple]:
     try:
         return client.processing()
     except Exception:
         return {}
 
 
-def _said(labels: list[tuple[str, float]]) -> str:
+def format_labels(labels: list[tuple[str, float]]) -> str:
     longest = sorted((pair for pair in labels if pair[0]), key=lambda pair: -pair[1])
-    told = [_printable(label) + (f" ({seconds:.0f} s)" if seconds else "") for label, seconds in longest[:SHOWN]]
-    more = f" and {len(longest) - SHOWN} more" if len(longest) > SHOWN else ""
+    told = [make_printable(label) + (f" ({seconds:.0f} s)" if seconds else "") for label, seconds in longest[:N_SHOWN]]
+    more = f" and {len(longest) - N_SHOWN} more" if len(longest) > N_SHOWN else ""
     return ", ".join(told) + more
 
 
-def _printable(label: str) -> str:
+def make_printable(label: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in label)

@@ -18,12 +18,12 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 
-from emqa_dask.run.scratch import own_folder
+from emqa_dask.run.scratch import get_scratch_folder
 from emqa_dask.settings import Settings
 
 # One thread per library per worker: the workers are the parallelism, whatever the user's shell says for one program.
 # These are read while a process loads its libraries, so they are set before it is spawned ...
-BEFORE_SPAWN = {
+SPAWN_VARIABLES = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -34,27 +34,27 @@ BEFORE_SPAWN = {
     "JE_ARROW_MALLOC_CONF": "background_thread:false",  # pyarrow's one thread; a process with threads is not forked
 }
 # ... and these when a task first needs the library (numba in this process would not bear to see it change).
-IN_WORKER = {
+WORKER_VARIABLES = {
     "NUMBA_NUM_THREADS": "1",
     "NUMEXPR_NUM_THREADS": "1",
     "OPENCV_FOR_THREADS_NUM": "1",
     "ZARR_THREADING__MAX_WORKERS": "1",
 }
-IN_FORK_SERVER = ("distributed.nanny", "emqa_dask.run.workers")
-DASHBOARD = ("scheduler.prometheus", "scheduler.info", "scheduler.json", "health", "statics")
-METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+FORK_SERVER_MODULES = ("distributed.nanny", "emqa_dask.run.workers")
+DASHBOARD_ROUTES = ("scheduler.prometheus", "scheduler.info", "scheduler.json", "health", "statics")
+START_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 
-def n_cores() -> int:
+def count_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def configuration(preload: Sequence[str] = ()) -> dict[str, object]:
+def make_dask_configuration(preload: Sequence[str] = ()) -> dict[str, object]:
     """Dask's configuration of the scheduler and the workers that we start, as dask.config.set() takes it."""
     modules = ["emqa_dask.run.workers", *preload]
     return {
-        "distributed.worker.multiprocessing-method": METHOD,
+        "distributed.worker.multiprocessing-method": START_METHOD,
         "distributed.worker.preload": modules,
         "distributed.worker.profile.enabled": False,
         "distributed.worker.daemon": False,  # a task may run a child process of its own
@@ -70,7 +70,7 @@ def configuration(preload: Sequence[str] = ()) -> dict[str, object]:
         # What was in hand when a worker died comes back at once: the executor runs it again, under supervision.
         "distributed.scheduler.allowed-failures": 0,
         # The dashboard only shows: no way by it to other machines, and nothing that changes what runs.
-        "distributed.scheduler.http.routes": [f"distributed.http.{name}" for name in DASHBOARD],
+        "distributed.scheduler.http.routes": [f"distributed.http.{name}" for name in DASHBOARD_ROUTES],
         # What Dask remembers of the past, which is on record in events.parquet, stays small in a run of a million.
         "distributed.scheduler.dashboard.tasks.task-stream-length": 1000,
         "distributed.scheduler.events-cleanup-delay": "1m",
@@ -82,11 +82,11 @@ def configuration(preload: Sequence[str] = ()) -> dict[str, object]:
     }
 
 
-def environment(preload: Sequence[str] = ()) -> dict[str, str]:
+def make_worker_environment(preload: Sequence[str] = ()) -> dict[str, str]:
     """The environment of a `dask worker` (or `dask scheduler`) that starts elsewhere: variables and configuration."""
-    config = configuration(preload) | {"distributed.nanny.preload": ["emqa_dask.run.workers"]}
+    config = make_dask_configuration(preload) | {"distributed.nanny.preload": ["emqa_dask.run.workers"]}
     named = {"DASK_" + key.replace(".", "__").replace("-", "_").upper(): repr(v) for key, v in config.items()}
-    return BEFORE_SPAWN | IN_WORKER | named
+    return SPAWN_VARIABLES | WORKER_VARIABLES | named
 
 
 # For a `dask cuda worker` that starts elsewhere: no process that has touched CUDA is forked, and CUDA numbers GPUs as
@@ -94,16 +94,16 @@ def environment(preload: Sequence[str] = ()) -> dict[str, str]:
 GPU_VARIABLES = {"DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD": "spawn", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
-def rmm_options(fraction: float, is_async: bool) -> dict[str, object]:
+def make_rmm_options(fraction: float, is_async: bool) -> dict[str, object]:
     """Arguments of dask-cuda for the memory of a GPU: a pool of `fraction` of it, or the driver's own pool."""
     if is_async:
         return {"rmm_async": True, "rmm_release_threshold": fraction}
     return {"rmm_pool_size": fraction, "rmm_maximum_pool_size": fraction}
 
 
-def gpu_worker_arguments(settings: Settings) -> list[str]:
+def make_gpu_worker_arguments(settings: Settings) -> list[str]:
     """The options of a `dask cuda worker`: the resource GPU, and its memory as run.cuda has it on one machine."""
-    options = rmm_options(settings.cuda.rmm_pool_fraction, settings.cuda.rmm_async)
+    options = make_rmm_options(settings.cuda.rmm_pool_fraction, settings.cuda.rmm_async)
     flags = [f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}") for name, value in options.items()]
     return ["--resources", "GPU=1", "--set-rmm-allocator-for-libs=cupy,torch", *flags]
 
@@ -117,7 +117,7 @@ def dask_setup(server) -> None:
     In a nanny that is a process of its own: have its fork server import what its workers need.
     """
     if type(server).__name__ == "Nanny":
-        _fill_fork_server()
+        preload_fork_server()
         return
     from fsspec import config
 
@@ -127,27 +127,29 @@ def dask_setup(server) -> None:
     logging.getLogger("tornado.application").setLevel(logging.CRITICAL)  # of callbacks while this worker closes
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    atexit.register(_leave)  # registered first, so it runs last
+    atexit.register(exit_at_once)  # registered first, so it runs last
 
 
-def _fill_fork_server() -> None:
+def preload_fork_server() -> None:
     import dask
     from distributed.utils import get_mp_context
 
-    if METHOD == "forkserver":
+    if START_METHOD == "forkserver":
         preload = dask.config.get("distributed.worker.preload")
-        get_mp_context().set_forkserver_preload([*IN_FORK_SERVER, *preload])
+        get_mp_context().set_forkserver_preload([*FORK_SERVER_MODULES, *preload])
 
 
-def _leave() -> None:
+def exit_at_once() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
 
 
-async def prepare(preload: Sequence[str]) -> None:
+async def prepare_worker(preload: Sequence[str]) -> None:
     """Set the environment and import `preload` in a worker that runs already."""
-    os.environ.update(BEFORE_SPAWN | IN_WORKER)  # for libraries that are not loaded yet, and for child processes
+    os.environ.update(
+        SPAWN_VARIABLES | WORKER_VARIABLES
+    )  # for libraries that are not loaded yet, and for child processes
     # Nannies start workers as daemons, which may have no child processes; this is the flag that is looked at.
     multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]  # has no public name
     for module in preload:
@@ -180,14 +182,14 @@ def start_tracker() -> None:
     files of multiprocessing go where the next run removes what is left of a killed one.
     """
     config = multiprocessing.current_process()._config  # type: ignore[attr-defined]  # has no public name
-    config.setdefault("tempdir", own_folder())
+    config.setdefault("tempdir", get_scratch_folder())
     quiet = ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker:UserWarning")))
-    with variables_set({"PYTHONWARNINGS": quiet}):
+    with set_variables({"PYTHONWARNINGS": quiet}):
         multiprocessing.resource_tracker.ensure_running()
 
 
 @contextlib.contextmanager
-def variables_set(variables: dict[str, str]) -> Iterator[None]:
+def set_variables(variables: dict[str, str]) -> Iterator[None]:
     """Set `variables` in this process, whose children inherit them; afterwards all is as it was."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from emqa_dask.pipeline import PRELOAD
-from emqa_dask.run.workers import BEFORE_SPAWN, IN_WORKER, configuration
+from emqa_dask.run.workers import SPAWN_VARIABLES, WORKER_VARIABLES, make_dask_configuration
 from emqa_dask.settings import Settings, load_settings
 from tests.cluster_files.files import CLUSTER
 
@@ -22,10 +22,10 @@ def flat(tree: dict, prefix: str = "") -> dict:
 def test_workers_by_hand_are_told_what_our_own_workers_are_told():
     tree = yaml.safe_load((CLUSTER / "dask.yaml").read_text())
     nanny = tree["distributed"]["nanny"]
-    assert nanny["pre-spawn-environ"] == BEFORE_SPAWN
-    assert nanny["environ"] == IN_WORKER
+    assert nanny["pre-spawn-environ"] == SPAWN_VARIABLES
+    assert nanny["environ"] == WORKER_VARIABLES
     said = flat(tree)
-    ours = configuration(PRELOAD)
+    ours = make_dask_configuration(PRELOAD)
     ours.pop("distributed.nanny.pre-spawn-environ")
     assert {key: said.get(key) for key in ours} == ours
 

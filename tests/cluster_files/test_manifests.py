@@ -11,7 +11,7 @@ import yaml
 from distributed.cli import dask_scheduler, dask_worker
 
 from emqa_dask.cli.arguments import build_parser
-from emqa_dask.run.workers import GPU_VARIABLES, gpu_worker_arguments
+from emqa_dask.run.workers import GPU_VARIABLES, make_gpu_worker_arguments
 from emqa_dask.settings import Settings
 from tests.cluster_files.files import KUBERNETES
 
@@ -123,7 +123,7 @@ def test_programs_know_their_arguments(pod):
 def test_gpu_workers_are_those_that_the_code_starts():
     (tree,) = [tree for tree in OURS if tree["kind"] == "DaskWorkerGroup"]
     (container,) = tree["spec"]["worker"]["spec"]["containers"]
-    wanted = gpu_worker_arguments(Settings())
+    wanted = make_gpu_worker_arguments(Settings())
     assert container["args"][-len(wanted) :] == wanted
     assert {variable["name"]: variable["value"] for variable in container["env"]} == GPU_VARIABLES
 

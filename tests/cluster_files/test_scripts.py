@@ -13,7 +13,7 @@ import pytest
 
 from emqa_dask.cli.arguments import build_parser
 from emqa_dask.cli.options import settings_changes
-from emqa_dask.run.workers import gpu_worker_arguments
+from emqa_dask.run.workers import make_gpu_worker_arguments
 from emqa_dask.settings import Settings, replace
 from tests.cluster_files.files import CLUSTER, REPOSITORY
 
@@ -88,7 +88,7 @@ def test_gpu_node_starts_what_dask_cuda_and_emqa_know(tmp_path):
 
     module, verb, *arguments = says("workers", "tls://10.0.0.1:8786")[1:]
     assert (module, verb) == ("dask_cuda.cli", "worker")
-    wanted = gpu_worker_arguments(Settings())
+    wanted = make_gpu_worker_arguments(Settings())
     assert [argument for argument in arguments if argument in wanted] == wanted
     for name in ("ca", "cert", "key"):
         (tmp_path / f"{name}.pem").touch()

@@ -11,7 +11,7 @@ import emqa_dask
 from emqa_dask.backend import guard, in_batches
 from emqa_dask.detect import candidates, log
 from emqa_dask.run.cluster import open_cluster
-from emqa_dask.run.cuda import gpus
+from emqa_dask.run.cuda import list_gpus
 from emqa_dask.run.execute import Task, execute
 from emqa_dask.settings import Settings, replace
 
@@ -61,7 +61,7 @@ def allocated():
 
 
 def test_cupy_and_torch_allocate_from_one_pool(client):
-    total = gpus()[0].memory_bytes
+    total = list_gpus()[0].memory_bytes
     (found,) = client.run(allocated).values()
     assert found["resource"] == "PoolMemoryResource"
     assert found["torch"] == "pluggable"
@@ -101,7 +101,7 @@ def fill(library, n_bytes, n_items, call=None):
 
 @pytest.mark.parametrize("library", ["cupy", "torch"])
 def test_out_of_memory_halves_the_batch_and_goes_on(client, library):
-    n_bytes = int(POOL * gpus()[0].memory_bytes / 5)  # so that 4 fit, and neither 16 nor 8
+    n_bytes = int(POOL * list_gpus()[0].memory_bytes / 5)  # so that 4 fit, and neither 16 nor 8
     (result,) = execute(fill, [Task("t", (library, n_bytes, 16))], stage="s", client=client, resources={"GPU": 1})
     assert result.outcome == "done", result.traceback
     assert result.value["found"] == list(range(16))

@@ -21,7 +21,7 @@ from emqa_dask.pipeline.tasks.partition_tables import make_tables
 from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.pipeline.workspace.failures import write_failures
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, downstream, folders, upstream
-from emqa_dask.run.supervise import Died
+from emqa_dask.run.supervise import CallFailed
 from emqa_dask.settings import SettingsError, replace
 from emqa_dask.store import layout, parts
 from emqa_dask.synthetic import foreign
@@ -357,7 +357,7 @@ def test_images_that_lack_only_their_regions_fail_visibly(done, settings, tmp_pa
 
     def call(function, *arguments, label="", megapixels=0.0):
         if function is classify_partition and victim in arguments[0]:
-            raise Died("crash", "it crashed")
+            raise CallFailed("crash", "it crashed")
         return function(*arguments)
 
     record = make_tables(str(root), partition, rows, settings, ("regions", "classifications"), call)

@@ -16,7 +16,7 @@ from emqa_dask.pipeline.commands import ingest
 from emqa_dask.pipeline.tasks import survey
 from emqa_dask.pipeline.workspace import batches, file_catalog, micrograph_ledger, part_folders
 from emqa_dask.run.execute import Result, Task, execute
-from emqa_dask.run.supervise import Died, direct
+from emqa_dask.run.supervise import CallFailed, call_directly
 from emqa_dask.settings import replace
 from emqa_dask.store import digests, files, layout, marker, parts, plan, stacks
 
@@ -47,7 +47,7 @@ def small(here):
     return replace(here, {"archive": {"files_per_task": 3}, "store": {"shard_length": 4}})
 
 
-def run(root, archive, settings, seed=None, call=direct) -> list[Result]:
+def run(root, archive, settings, seed=None, call=call_directly) -> list[Result]:
     """Ingest with tasks done in this process, with `seed` in an order of their own; the results."""
     done: list[Result] = []
 
@@ -304,7 +304,7 @@ def test_a_file_on_which_its_reader_dies_costs_one_row(sessions, small, tmp_path
     def call(function, entry, *args, label="", megapixels=0.0):
         assert label == entry.uri
         if entry.uri == guilty:
-            raise Died(kind, "it was ended by SIGSEGV", "where", 2, 123)
+            raise CallFailed(kind, "it was ended by SIGSEGV", "where", 2, 123)
         return function(entry, *args)
 
     root = tmp_path / "ws"

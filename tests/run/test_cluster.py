@@ -14,7 +14,7 @@ import pytest
 
 from emqa_dask.run import local
 from emqa_dask.run.cluster import open_cluster
-from emqa_dask.run.workers import BEFORE_SPAWN, IN_WORKER, METHOD
+from emqa_dask.run.workers import SPAWN_VARIABLES, START_METHOD, WORKER_VARIABLES
 from emqa_dask.settings import Run, Settings
 from tests.slurm import virtual
 from tests.waiting import wait_until
@@ -119,7 +119,7 @@ def test_workers_are_processes_of_one_thread_with_the_environment_set(client):
     found = client.run(environment)
     assert len(found) == 2
     for variables, parent in found.values():
-        assert variables.items() >= (BEFORE_SPAWN | IN_WORKER).items()
+        assert variables.items() >= (SPAWN_VARIABLES | WORKER_VARIABLES).items()
         assert parent == os.getpid()
 
 
@@ -133,7 +133,7 @@ def test_the_drivers_environment_is_as_it_was(monkeypatch):
     assert "NUMBA_NUM_THREADS" not in os.environ
 
 
-@pytest.mark.skipif(METHOD != "forkserver" or sys.platform != "linux", reason="there is no fork server here")
+@pytest.mark.skipif(START_METHOD != "forkserver" or sys.platform != "linux", reason="there is no fork server here")
 def test_workers_come_from_a_process_of_one_thread(client):
     """Never fork a process with threads: the fork server has imported libraries, but none has started a thread."""
     (server,) = {parent for _, parent in client.run(parent_of).values()}
@@ -173,7 +173,7 @@ def test_ctrl_c_ends_the_run_quietly_and_leaves_no_process(tmp_path):
 
 
 def test_a_worker_that_dask_gives_up_is_started_anew(monkeypatch):
-    monkeypatch.setattr(local, "LOOK_S", 0.1)
+    monkeypatch.setattr(local, "WATCH_INTERVAL_S", 0.1)
     with open_cluster(Settings(run=Run(workers=2))) as client:
         nanny = client.cluster.workers.pop(0)  # as SpecCluster does with one whose worker died at the wrong moment
         client.sync(nanny.close)
@@ -181,10 +181,10 @@ def test_a_worker_that_dask_gives_up_is_started_anew(monkeypatch):
             time.sleep(0.05)
 
 
-@pytest.mark.skipif(METHOD != "forkserver" or sys.platform != "linux", reason="there is no fork server here")
+@pytest.mark.skipif(START_METHOD != "forkserver" or sys.platform != "linux", reason="there is no fork server here")
 @pytest.mark.parametrize("victim", ["worker", "fork server"])
 def test_what_is_stopped_is_replaced(victim, monkeypatch):
-    monkeypatch.setattr(local, "LOOK_S", 0.5)
+    monkeypatch.setattr(local, "WATCH_INTERVAL_S", 0.5)
     with open_cluster(Settings(run=Run(workers=2)), ["json.tool"]) as client:
         before = client.run(os.getpid)
         server = multiprocessing.forkserver._forkserver._forkserver_pid
@@ -197,7 +197,7 @@ def test_what_is_stopped_is_replaced(victim, monkeypatch):
         assert client.submit(abs, -1).result() == 1
 
 
-@pytest.mark.skipif(METHOD != "forkserver" or sys.platform != "linux", reason="there is no fork server here")
+@pytest.mark.skipif(START_METHOD != "forkserver" or sys.platform != "linux", reason="there is no fork server here")
 def test_a_cluster_with_a_stopped_fork_server_closes_quietly():
     program = textwrap.dedent(
         """
@@ -216,16 +216,16 @@ def test_a_cluster_with_a_stopped_fork_server_closes_quietly():
     wait_until(lambda: not any(psutil.pid_exists(int(pid)) for pid in ran.stdout.split()), "all have left")
 
 
-@pytest.mark.skipif(METHOD != "forkserver" or sys.platform != "linux", reason="there is no fork server here")
+@pytest.mark.skipif(START_METHOD != "forkserver" or sys.platform != "linux", reason="there is no fork server here")
 def test_a_fork_server_that_is_stopped_at_the_start_is_replaced():
     program = textwrap.dedent(
         """
         import os, signal
         from multiprocessing import forkserver
-        from emqa_dask.run.cluster import open_cluster, warm_up
+        from emqa_dask.run.cluster import open_cluster, start_fork_server
         from emqa_dask.settings import Run, Settings
 
-        warm_up()
+        start_fork_server()
         os.kill(forkserver._forkserver._forkserver_pid, signal.SIGSTOP)
         with open_cluster(Settings(run=Run(workers=1)), say=lambda text: None) as client:
             print(client.submit(abs, -1).result())
@@ -244,7 +244,7 @@ def test_workers_that_do_not_start_are_tried_again_and_named():
         raise RuntimeError("Nanny failed to start.")
 
     with pytest.raises(RuntimeError, match=r"did not start in 3 tries .*Nanny failed.*; what is finished is"):
-        local._start(make_cluster, {"n_workers": 2}, said.append)
+        local.start_cluster(make_cluster, {"n_workers": 2}, said.append)
     assert made == [2, 2, 2]
     assert len(said) == 2
-    assert local._start(lambda n_workers: n_workers, {"n_workers": 5}, said.append) == 5
+    assert local.start_cluster(lambda n_workers: n_workers, {"n_workers": 5}, said.append) == 5

@@ -29,7 +29,7 @@ def sleep(seconds):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(connection, "BEAT_S", 0.2)
+    monkeypatch.setattr(connection, "HEARTBEAT_S", 0.2)
     monkeypatch.setattr(connection, "ANSWER_S", 2.0)
     monkeypatch.setattr(connection, "CLOSE_S", 1.0)
     monkeypatch.setattr(remote, "CONNECT_S", 3.0)

@@ -16,7 +16,7 @@ from emqa_dask.backend import DeviceLost
 from emqa_dask.run import cuda
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.execute import Task, execute
-from emqa_dask.run.workers import BEFORE_SPAWN, IN_WORKER
+from emqa_dask.run.workers import SPAWN_VARIABLES, WORKER_VARIABLES
 from emqa_dask.settings import Settings, replace
 from tests.waiting import wait_until
 
@@ -45,7 +45,7 @@ def no_driver(pynvml):
 
 @pytest.fixture
 def two_gpus(dask_cuda, monkeypatch):
-    monkeypatch.setattr(cuda, "gpus", lambda devices: TWO)
+    monkeypatch.setattr(cuda, "list_gpus", lambda devices: TWO)
 
 
 def opened(settings, **options):
@@ -122,7 +122,7 @@ def driver(pynvml, monkeypatch):
 def test_gpus_are_those_asked_for_or_visible_or_all(driver, monkeypatch, devices, variable, expected):
     if variable is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
-    found = cuda.gpus(devices)
+    found = cuda.list_gpus(devices)
     assert [gpu.name for gpu in found] == expected
     assert [gpu.memory_bytes >> 30 for gpu in found] == [1 + driver.index(name) for name in expected]
 
@@ -140,7 +140,7 @@ def test_gpus_that_are_not_there_or_hidden_are_named(driver, monkeypatch, device
     if variable is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
     with pytest.raises(RuntimeError, match=said):
-        cuda.gpus(devices)
+        cuda.list_gpus(devices)
 
 
 @pytest.mark.real
@@ -227,7 +227,7 @@ def test_workers_are_one_process_per_gpu_with_the_environment_set_also_after_a_l
         for worker in found:
             assert (
                 worker["environment"].items()
-                >= (BEFORE_SPAWN | IN_WORKER | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}).items()
+                >= (SPAWN_VARIABLES | WORKER_VARIABLES | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}).items()
             )
             assert worker["resources"] == {"GPU": 1}
             assert {"json.tool", "emqa_dask.run.workers"} <= worker["modules"]
@@ -241,7 +241,7 @@ def test_workers_are_one_process_per_gpu_with_the_environment_set_also_after_a_l
         )
         assert [result.outcome for result in results] == ["lost", "done"]
         value = results[-1].value
-        assert value["environment"].items() >= (BEFORE_SPAWN | IN_WORKER).items()
+        assert value["environment"].items() >= (SPAWN_VARIABLES | WORKER_VARIABLES).items()
         wait_until(lambda: len(client.nthreads()) == 2, "the worker of the lost GPU comes back")
         again = {worker["environment"]["CUDA_VISIBLE_DEVICES"]: worker["pid"] for worker in client.run(look).values()}
         assert sorted(again) == ["0,1", "1,0"]

@@ -6,7 +6,7 @@ import pytest
 
 from emqa_dask.run import remote
 from emqa_dask.run.cluster import open_cluster
-from emqa_dask.run.doctor import examine, requirements
+from emqa_dask.run.doctor import examine, list_requirements
 from emqa_dask.settings import Run, Settings
 from emqa_dask.settings.schedulers import Local
 
@@ -19,7 +19,7 @@ def test_a_machine_on_which_the_tests_run_can_run_it():
 
 
 def test_what_the_package_needs_is_found():
-    assert {name for name, found, is_new_enough in requirements() if is_new_enough} >= {"dask", "numpy", "zarr"}
+    assert {name for name, found, is_new_enough in list_requirements() if is_new_enough} >= {"dask", "numpy", "zarr"}
 
 
 @pytest.mark.real

@@ -12,8 +12,8 @@ import time
 import pytest
 
 from emqa_dask import tables
-from emqa_dask.run.execute import MAX_LOST, Limits, Task, execute, window
-from emqa_dask.run.supervise import Died
+from emqa_dask.run.execute import MAX_WORKER_LOSSES, Limits, Task, count_slots, execute
+from emqa_dask.run.supervise import CallFailed
 
 CALLS = itertools.count()
 
@@ -44,7 +44,7 @@ def one_of_its_calls_dies(x, call):
     for y in (x, 10 * x, 2 if x == 4 else 0):
         try:
             call(exit_at_two, y)
-        except Died as died:
+        except CallFailed as died:
             lost.append((y, died.kind, died.error))
     return {"lost": lost, "n_images": 3}
 
@@ -71,7 +71,7 @@ def sleep_long():
 def stand_still(call):
     try:
         call(sleep_long)
-    except Died as died:
+    except CallFailed as died:
         return {"kind": died.kind, "traceback": died.traceback}
 
 
@@ -176,7 +176,7 @@ def test_in_process_the_iterator_is_drawn_one_task_at_a_time():
 @pytest.mark.real
 @pytest.mark.parametrize(("per_worker", "expected"), [(1, 4), (3, 6)])
 def test_no_more_than_a_window_of_tasks_is_in_flight(client, per_worker, expected):
-    assert window(client, per_worker) == expected  # two workers of one thread each: at least two tasks for each
+    assert count_slots(client, per_worker) == expected  # two workers of one thread each: at least two tasks for each
     drawn = 0
     finished = 0
     most = 0
@@ -272,8 +272,8 @@ def test_a_task_whose_worker_is_lost_every_time_is_given_up_and_the_others_go_on
     final = {r.task.name: r for r in results if r.outcome != "lost"}
     assert {name for name, r in final.items() if r.outcome == "done"} == {"p0", "p1", "p3", "p4"}
     dead = final["p2"]
-    assert (dead.outcome, dead.kind, dead.event["attempt"]) == ("failed", "crash", MAX_LOST)
-    assert dead.error == f"its worker process was lost {MAX_LOST} times"
+    assert (dead.outcome, dead.kind, dead.event["attempt"]) == ("failed", "crash", MAX_WORKER_LOSSES)
+    assert dead.error == f"its worker process was lost {MAX_WORKER_LOSSES} times"
     client.wait_for_workers(2)
 
 

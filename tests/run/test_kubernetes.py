@@ -12,7 +12,7 @@ import yaml
 
 pytest.importorskip("dask_kubernetes", reason="pip install 'emqa_dask[kubernetes]'")
 from emqa_dask.run.cluster import open_cluster
-from emqa_dask.run.kubernetes import cluster_manifest
+from emqa_dask.run.kubernetes import make_manifest
 from emqa_dask.settings import Run, Settings, SettingsError
 from emqa_dask.settings.schedulers import Kubernetes
 
@@ -49,14 +49,14 @@ ALL = settings(
 
 @pytest.mark.parametrize("wanted", [settings(), ALL])
 def test_what_is_asked_for_fits_the_operators_schema(schema, wanted):
-    manifest = json.loads(json.dumps(cluster_manifest(wanted, ["json.tool"], "emqa-1")))
+    manifest = json.loads(json.dumps(make_manifest(wanted, ["json.tool"], "emqa-1")))
     jsonschema.Draft7Validator(schema).validate(manifest["spec"])
     assert (manifest["apiVersion"], manifest["kind"]) == ("kubernetes.dask.org/v1", "DaskCluster")
 
 
 def test_the_schema_would_refuse_what_is_wrong(schema):
     for path, value in ((("replicas",), "three"), (("spec", "containers", 0, "volumeMount"), [])):
-        manifest = cluster_manifest(ALL, [], "emqa-1")
+        manifest = make_manifest(ALL, [], "emqa-1")
         place = manifest["spec"]["worker"]
         for key in path[:-1]:
             place = place[key]
@@ -65,7 +65,7 @@ def test_the_schema_would_refuse_what_is_wrong(schema):
 
 
 def test_a_pod_has_what_the_settings_say():
-    manifest = cluster_manifest(ALL, ["json.tool"], "emqa-1")
+    manifest = make_manifest(ALL, ["json.tool"], "emqa-1")
     worker = manifest["spec"]["worker"]
     (container,) = worker["spec"]["containers"]
     command = " ".join(container["args"])

@@ -18,23 +18,23 @@ def test_a_run_that_can_be_done_is_let_go_and_leaves_nothing_behind(client, tmp_
     root = tmp_path / "a [new] workspace"
     said = []
     needs = Needs(partition_bytes=GIB // 4, output_bytes=GIB // 8, image_px=1 << 20)
-    preflight.check(client, Settings(), needs, root=str(root), say=said.append)
+    preflight.check_workers(client, Settings(), needs, root=str(root), say=said.append)
     assert list(root.iterdir()) == []
     assert said == []
 
 
 def test_without_workers_the_disk_is_looked_at(tmp_path):
-    preflight.check(None, Settings(), NO_NEEDS, root=str(tmp_path))
+    preflight.check_workers(None, Settings(), NO_NEEDS, root=str(tmp_path))
     with pytest.raises(RuntimeError, match=r"GiB free, and the run writes about 1,048,576\.0 GiB: free some space"):
-        preflight.check(None, Settings(), Needs(output_bytes=GIB << 20), root=str(tmp_path / "not there"))
-    preflight.check(None, Settings(), Needs(output_bytes=GIB << 20), root="memory://bucket/run")
+        preflight.check_workers(None, Settings(), Needs(output_bytes=GIB << 20), root=str(tmp_path / "not there"))
+    preflight.check_workers(None, Settings(), Needs(output_bytes=GIB << 20), root="memory://bucket/run")
 
 
 @pytest.mark.real
 def test_all_findings_are_said_at_once(client, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RuntimeError) as found:
-        preflight.check(
+        preflight.check_workers(
             client, Settings(run=Run(device="cuda")), Needs(output_bytes=GIB << 20, image_px=1 << 40),
             root=str(tmp_path / "file" / "workspace"),
         )  # fmt: skip
@@ -50,31 +50,31 @@ def test_a_worker_that_offers_a_gpu_is_enough(tmp_path):
     settings = Settings(run=Run(device="cuda"))
     options = {"n_workers": 1, "processes": False, "dashboard_address": "127.0.0.1:0"}
     with LocalCluster(resources={"GPU": 1}, **options) as cluster, cluster.get_client() as client:
-        preflight.check(client, settings, NO_NEEDS, root=str(tmp_path))
+        preflight.check_workers(client, settings, NO_NEEDS, root=str(tmp_path))
 
 
 @pytest.mark.real
 def test_a_relative_workspace_is_seen_only_where_it_is_relative_to(client, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RuntimeError, match=r"workspace run: tls://.* does not see what .*: give an absolute path"):
-        preflight.check(client, Settings(), NO_NEEDS, root="run")
+        preflight.check_workers(client, Settings(), NO_NEEDS, root="run")
 
 
 def test_workers_that_cannot_write_are_named_with_their_error():
     failed = PermissionError(13, "Permission denied")
-    (text,) = preflight._unreached({"tcp://a": failed, "tcp://b": "", "tcp://c": failed}, "/archive")
+    (text,) = preflight.describe_access_failures({"tcp://a": failed, "tcp://b": "", "tcp://c": failed}, "/archive")
     assert text.startswith("workspace /archive: tcp://a, tcp://c cannot write to it (PermissionError: [Errno 13]")
 
 
 def test_versions_are_compared_as_far_as_they_matter(monkeypatch):
     here = {"python": "3.11", "emqa_dask": "1.0.0", "dask": "2026.8.0", "numpy": "2.4"}
-    monkeypatch.setattr(preflight, "_versions", lambda: here)
+    monkeypatch.setattr(preflight, "read_versions", lambda: here)
     places = {f"tcp://{n}": dict(here) for n in range(6)}
-    assert preflight._compare(places, {"the scheduler": here}) == []
+    assert preflight.compare_versions(places, {"the scheduler": here}) == []
     for n in range(5):
         places[f"tcp://{n}"]["numpy"] = "1.26"
     del places["tcp://5"]["dask"]
-    found = preflight._compare(places, {"the scheduler": ModuleNotFoundError("No module named 'emqa_dask'")})
+    found = preflight.compare_versions(places, {"the scheduler": ModuleNotFoundError("No module named 'emqa_dask'")})
     assert found == [
         "the scheduler cannot run what tasks need (ModuleNotFoundError: No module named 'emqa_dask'): install this "
         "emqa_dask there",
@@ -84,8 +84,8 @@ def test_versions_are_compared_as_far_as_they_matter(monkeypatch):
 
 
 def test_versions_are_those_of_what_is_installed():
-    found = preflight._versions()
-    assert set(found) == {"python", *preflight.EXACT, *preflight.SIMILAR}
+    found = preflight.read_versions()
+    assert set(found) == {"python", *preflight.SAME_VERSION, *preflight.SAME_MINOR_VERSION}
     assert found["numpy"].count(".") == 1
 
 
@@ -93,18 +93,20 @@ def test_versions_are_those_of_what_is_installed():
     ("limit_gib", "n_threads", "is_enough"), [(2, 1, True), (2, 2, False), (4, 2, True), (0, 9, 1)]
 )
 def test_memory_is_for_as_many_images_as_a_worker_has_threads(limit_gib, n_threads, is_enough):
-    need = preflight.memory_bytes(0, 4096 * 4096)
+    need = preflight.estimate_memory_bytes(0, 4096 * 4096)
     worker = {"memory_limit": limit_gib * GIB, "nthreads": n_threads}
-    assert (preflight._memory({"tcp://a": worker}, need) == []) == is_enough
+    assert (preflight.find_small_memory({"tcp://a": worker}, need) == []) == is_enough
 
 
 def test_memory_grows_with_the_image_and_in_a_bucket_with_the_shard():
-    sizes = [preflight.memory_bytes(GIB, side * side) for side in (0, 1024, 2048, 4096)]
+    sizes = [preflight.estimate_memory_bytes(GIB, side * side) for side in (0, 1024, 2048, 4096)]
     assert sizes == sorted(set(sizes))
-    in_strips = preflight.memory_bytes(GIB, 8192 * 8192)
+    in_strips = preflight.estimate_memory_bytes(GIB, 8192 * 8192)
     assert in_strips < sizes[-1] * 2
-    assert preflight.memory_bytes(GIB, 1024 * 1024, is_bucket=True) == sizes[1] + GIB
-    networks = [preflight.memory_bytes(0, side * side, has_networks=True) for side in (1024, 2048, 8192, 16384)]
+    assert preflight.estimate_memory_bytes(GIB, 1024 * 1024, is_bucket=True) == sizes[1] + GIB
+    networks = [
+        preflight.estimate_memory_bytes(0, side * side, has_networks=True) for side in (1024, 2048, 8192, 16384)
+    ]
     assert networks == sorted(networks)
     assert networks[0] > sizes[1] - GIB + 1.4e9
 
@@ -115,11 +117,13 @@ def test_a_worker_with_too_little_memory_is_found(tmp_path):
         open_cluster(Settings(run=Run(workers=1, memory_gib=0.75))) as client,
         pytest.raises(RuntimeError, match=r"1 of 1 workers have too little memory: 0\.8 GiB.*takes 1\.3: set run\.mem"),
     ):
-        preflight.check(client, Settings(), Needs(image_px=4096 * 4096), root=str(tmp_path))
+        preflight.check_workers(client, Settings(), Needs(image_px=4096 * 4096), root=str(tmp_path))
 
 
 def test_secrets_are_not_said():
-    (text,) = preflight._unreached({"tcp://a": OSError("no https://me:hunter2@host/x")}, "s3://bucket/run")
+    (text,) = preflight.describe_access_failures(
+        {"tcp://a": OSError("no https://me:hunter2@host/x")}, "s3://bucket/run"
+    )
     assert "hunter2" not in text
     assert os.environ.get("HOME", "/root") not in text
 

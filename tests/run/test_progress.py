@@ -9,8 +9,8 @@ import time
 import pytest
 
 from emqa_dask.run.execute import Task, execute
-from emqa_dask.run.progress import clock, line, watch
-from emqa_dask.run.waiting import waiting_for
+from emqa_dask.run.progress import format_duration, format_progress, show_progress
+from emqa_dask.run.waiting import make_wait_message
 
 
 class Terminal(io.StringIO):
@@ -42,7 +42,7 @@ def results():
 
 def test_elsewhere_it_is_one_line_at_the_end():
     out = io.StringIO()
-    assert [r.task.name for r in watch(results(), "detect", 40, stream=out)] == ["0", "1", "2", "3"]
+    assert [r.task.name for r in show_progress(results(), "detect", 40, stream=out)] == ["0", "1", "2", "3"]
     (said,) = out.getvalue().splitlines()
     assert said.startswith("detect: 40 images in 0.0 s, ")
     assert said.endswith("/s, 1 task failed")
@@ -50,7 +50,7 @@ def test_elsewhere_it_is_one_line_at_the_end():
 
 def test_a_long_stage_says_how_far_it_is():
     out = io.StringIO()
-    assert len(list(watch(results(), "detect", 50, stream=out, every_s=0))) == 4
+    assert len(list(show_progress(results(), "detect", 50, stream=out, every_s=0))) == 4
     said = out.getvalue().splitlines()
     assert len(said) == 5
     assert said[0].startswith("detect: 10 of 50 images, ")
@@ -59,7 +59,7 @@ def test_a_long_stage_says_how_far_it_is():
 
 def test_on_a_terminal_it_is_a_bar():
     out = Terminal()
-    assert len(list(watch(results(), "detect", 40, stream=out))) == 4
+    assert len(list(show_progress(results(), "detect", 40, stream=out))) == 4
     said = out.getvalue()
     assert "detect: 100%" in said
     assert "40/40" in said
@@ -68,9 +68,9 @@ def test_on_a_terminal_it_is_a_bar():
 
 def test_a_stage_without_tasks_says_nothing_and_an_early_end_says_where_it_was():
     out = io.StringIO()
-    assert list(watch([], "detect", 0, stream=out)) == []
+    assert list(show_progress([], "detect", 0, stream=out)) == []
     assert out.getvalue() == ""
-    watched = watch(results(), "detect", 40, stream=out)
+    watched = show_progress(results(), "detect", 40, stream=out)
     next(watched)
     watched.close()
     assert out.getvalue().startswith("detect: 10 images in ")
@@ -80,13 +80,13 @@ def test_a_stage_without_tasks_says_nothing_and_an_early_end_says_where_it_was()
     ("seconds", "expected"), [(0, "0.0 s"), (4.24, "4.2 s"), (59.9, "59.9 s"), (323, "5:23"), (7500, "2:05:00")]
 )
 def test_clock(seconds, expected):
-    assert clock(seconds) == expected
+    assert format_duration(seconds) == expected
 
 
 def test_line():
-    assert line("detect", 120, 4000, 10, 0) == "detect: 120 of 4000 images, 12.0/s, 5:23 left"
-    assert line("detect", 0, 4000, 10, 2) == "detect: 0 of 4000 images, 0.0/s, 2 tasks failed"
-    assert line("survey", 30, 30, 10, 1, "files") == "survey: 30 files in 10.0 s, 3.0/s, 1 task failed"
+    assert format_progress("detect", 120, 4000, 10, 0) == "detect: 120 of 4000 images, 12.0/s, 5:23 left"
+    assert format_progress("detect", 0, 4000, 10, 2) == "detect: 0 of 4000 images, 0.0/s, 2 tasks failed"
+    assert format_progress("survey", 30, 30, 10, 1, "files") == "survey: 30 files in 10.0 s, 3.0/s, 1 task failed"
 
 
 def test_a_stage_without_progress_says_what_it_waits_for(tmp_path):
@@ -101,7 +101,10 @@ def test_a_stage_without_progress_says_what_it_waits_for(tmp_path):
 
     todo = [Task("a", (is_said,), 10)]
     results = execute(wait_for, todo, stage="survey")
-    assert len(list(watch(results, "survey", 10, stream=Spied(), every_s=0.2, waits_for=waiting_for(None)))) == 1
+    assert (
+        len(list(show_progress(results, "survey", 10, stream=Spied(), every_s=0.2, waits_for=make_wait_message(None))))
+        == 1
+    )
     said = out.getvalue().splitlines()[0]
     assert re.fullmatch(r"survey: nothing is done for 0\.\d s, waiting for a/b\?\.elid \(0 s\)", said)
 
@@ -113,8 +116,8 @@ def test_workers_say_what_they_are_at(client, tmp_path):
     thread.start()
     said = ""
     while "a/c.tif" not in said:
-        said = waiting_for(client)()
+        said = make_wait_message(client)()
     (tmp_path / "go").touch()
     thread.join()
     assert re.fullmatch(r"a/c\.tif \(\d+ s\)|a/c\.tif", said)
-    assert waiting_for(client)() == ""
+    assert make_wait_message(client)() == ""

@@ -12,7 +12,7 @@ from distributed import LocalCluster
 
 from emqa_dask.run import remote
 from emqa_dask.run.cluster import open_cluster
-from emqa_dask.run.workers import IN_WORKER
+from emqa_dask.run.workers import WORKER_VARIABLES
 from emqa_dask.settings import Run, Settings
 
 
@@ -70,7 +70,7 @@ def test_a_plain_worker_is_made_fit_by_file_and_by_address_and_is_left_running(p
     with open_cluster(remotely(f"file:{plain}"), ["json.tool"], said.append) as client:
         address = client.scheduler.address
         environment, has_preload, exit_code = client.submit(what_a_task_finds, pure=False).result()
-        assert environment.items() >= IN_WORKER.items()
+        assert environment.items() >= WORKER_VARIABLES.items()
         assert has_preload
         assert exit_code == 3
     with open_cluster(remotely(address), ["json.tool"], said.append) as client:

@@ -17,8 +17,8 @@ from tests.waiting import wait_until
 
 MAKE = """
 import sys, time
-from emqa_dask.run.scratch import own_folder
-print(own_folder(), flush=True)
+from emqa_dask.run.scratch import get_scratch_folder
+print(get_scratch_folder(), flush=True)
 sys.stdin.readline()
 """
 
@@ -29,7 +29,7 @@ def temporary(monkeypatch):
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="t-", ignore_cleanup_errors=True) as folder:
         monkeypatch.setenv("TMPDIR", folder)
         monkeypatch.setattr(tempfile, "tempdir", folder)
-        monkeypatch.setattr(scratch, "_folders", {})
+        monkeypatch.setattr(scratch, "_folders_by_pid", {})
         yield Path(folder)
 
 
@@ -78,7 +78,7 @@ def test_nothing_of_others_is_removed(temporary):
         kept.add(name)
     (temporary / "outside" / scratch.MARKER).write_text(json.dumps(owner | {"start_s": 0.0}))
     (temporary / "emqa-run-link").symlink_to(temporary / "outside")
-    scratch.sweep()
+    scratch.remove_abandoned_folders()
     assert set(os.listdir(temporary)) == kept | {"emqa-run-link"}
     assert (temporary / "outside" / scratch.MARKER).exists()
     end(running)

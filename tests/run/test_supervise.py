@@ -16,8 +16,8 @@ import pytest
 from emqa_dask.backend import DeviceLost
 from emqa_dask.models import ModelError
 from emqa_dask.run import isolate
-from emqa_dask.run.supervise import Died, Supervised, current_labels, limit_s
-from emqa_dask.run.workers import METHOD
+from emqa_dask.run.supervise import CallFailed, Supervised, compute_time_limit_s, list_running_labels
+from emqa_dask.run.workers import START_METHOD
 
 SEEN = []
 
@@ -119,7 +119,7 @@ def test_a_call_is_the_function_here_or_in_a_child(isolated):
     ],
 )
 def test_a_call_that_ends_its_process_says_why_and_the_next_is_well(isolated, function, kind, said):
-    with pytest.raises(Died, match=said) as caught:
+    with pytest.raises(CallFailed, match=said) as caught:
         isolated(function)
     assert caught.value.kind == kind
     assert caught.value.attempts == 1
@@ -127,14 +127,14 @@ def test_a_call_that_ends_its_process_says_why_and_the_next_is_well(isolated, fu
 
 
 def test_a_segfault_leaves_its_traceback(isolated):
-    with pytest.raises(Died) as caught:
+    with pytest.raises(CallFailed) as caught:
         isolated(segfault)
     assert "in segfault" in caught.value.traceback
 
 
 def test_a_call_that_hangs_with_the_gil_is_ended_and_says_where():
     with Supervised(timeout_s=1, is_isolated=True) as call:
-        with pytest.raises(Died, match=r"not done after 1 s") as caught:
+        with pytest.raises(CallFailed, match=r"not done after 1 s") as caught:
             call(hold_the_gil)
         assert call(double, 1) == 2
     assert caught.value.kind == "timeout"
@@ -143,7 +143,7 @@ def test_a_call_that_hangs_with_the_gil_is_ended_and_says_where():
 
 @pytest.mark.parametrize("is_isolated", [False, True])
 def test_an_exception_is_one_wherever_it_is_raised(is_isolated):
-    with Supervised(is_isolated=is_isolated) as call, pytest.raises(Died, match="ValueError: 3 is bad") as caught:
+    with Supervised(is_isolated=is_isolated) as call, pytest.raises(CallFailed, match="ValueError: 3 is bad") as caught:
         call(refuse, 3)
     died = caught.value
     assert (died.kind, died.error, died.attempts) == ("error", "ValueError: 3 is bad", 1 if is_isolated else 2)
@@ -190,18 +190,18 @@ def test_a_call_is_out_of_time_once_only(tmp_path):
     path = tmp_path / "calls"
     with Supervised(timeout_s=1, is_isolated=True) as call:
         assert call(double, 1) == 2  # the child is not fresh any more
-        with pytest.raises(Died, match="not done after 1 s") as caught:
+        with pytest.raises(CallFailed, match="not done after 1 s") as caught:
             call(note_and_sleep, path, 60)
     assert len(path.read_text().splitlines()) == 1
     assert (caught.value.kind, caught.value.attempts) == ("timeout", 1)
 
 
 def test_a_larger_image_may_take_longer(tmp_path):
-    assert [limit_s(120, megapixels) for megapixels in (0, 1, 4, 8, 100)] == [120, 120, 120, 240, 3000]
-    assert limit_s(0, 100) == 0
+    assert [compute_time_limit_s(120, megapixels) for megapixels in (0, 1, 4, 8, 100)] == [120, 120, 120, 240, 3000]
+    assert compute_time_limit_s(0, 100) == 0
     with Supervised(timeout_s=1, is_isolated=True) as call:
         assert call(note_and_sleep, tmp_path / "large", 2.5, megapixels=16) == "slept"
-        with pytest.raises(Died, match="not done after 1 s"):
+        with pytest.raises(CallFailed, match="not done after 1 s"):
             call(note_and_sleep, tmp_path / "small", 2.5, megapixels=1)
 
 
@@ -217,16 +217,16 @@ def test_labels_say_what_is_being_worked_on(is_isolated, tmp_path):
         thread.start()
         while not (tmp_path / "a").exists():
             time.sleep(0.02)
-        ((label, seconds),) = current_labels()
+        ((label, seconds),) = list_running_labels()
         thread.join()
     assert label == "a/b.tif"
     assert seconds > 0
-    assert current_labels() == []
+    assert list_running_labels() == []
 
 
-@pytest.mark.skipif(METHOD != "forkserver", reason="there is no fork server here")
+@pytest.mark.skipif(START_METHOD != "forkserver", reason="there is no fork server here")
 def test_a_fork_server_that_is_stopped_is_replaced(monkeypatch):
-    monkeypatch.setattr(isolate, "LOOK_S", 0.2)
+    monkeypatch.setattr(isolate, "FORK_SERVER_INTERVAL_S", 0.2)
     with Supervised(is_isolated=True) as call:
         assert call(double, 1) == 2
     server = forkserver._forkserver._forkserver_pid

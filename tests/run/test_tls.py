@@ -36,7 +36,7 @@ def options(folder):
 def refused(address, folder=""):
     """A client is not let in."""
     try:
-        Client(address, timeout=1, security=tls.security(str(folder)))
+        Client(address, timeout=1, security=tls.load_security(str(folder)))
     except OSError:
         return True
 
@@ -114,7 +114,7 @@ def test_local_workers_take_no_code_from_others(monkeypatch):
         assert all(place.startswith("tls://127.0.0.1:") for place in places)
         for place in places:
             assert is_refused(place.replace("tls://", "tcp://"))
-            assert is_refused(place, tls.temporary_security())
+            assert is_refused(place, tls.make_temporary_security())
         assert client.submit(steal).result() == "hunter2"
 
 
@@ -129,8 +129,8 @@ def test_without_tls_others_can_run_code(monkeypatch):
 @pytest.mark.real
 @pytest.mark.parametrize("method", ["forkserver", "spawn"])
 def test_certificates_reach_workers_that_are_started_again(method, monkeypatch):
-    monkeypatch.setattr(local, "METHOD", method)
-    monkeypatch.setattr(workers, "METHOD", method)
+    monkeypatch.setattr(local, "START_METHOD", method)
+    monkeypatch.setattr(workers, "START_METHOD", method)
     with open_cluster(Settings(run=Run(workers=2)), ["emqa_dask.store.parts"]) as client:
         before = client.run(os.getpid)
         os.kill(next(iter(before.values())), signal.SIGKILL)

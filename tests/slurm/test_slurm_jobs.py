@@ -10,7 +10,7 @@ import pytest
 
 from emqa_dask.run import tls
 from emqa_dask.run.cluster import open_cluster
-from emqa_dask.run.workers import environment
+from emqa_dask.run.workers import make_worker_environment
 from emqa_dask.settings import Run, Settings, SettingsError
 from emqa_dask.settings.schedulers import Slurm
 from tests.waiting import wait_until
@@ -60,7 +60,7 @@ def test_a_job_with_gpus_has_a_worker_for_each(tmp_path):
 
 
 def test_a_worker_that_starts_elsewhere_reads_the_same_configuration():
-    found = dask.config.collect_env(environment(["a.b", "c"]))["distributed"]
+    found = dask.config.collect_env(make_worker_environment(["a.b", "c"]))["distributed"]
     read = dask.config.canonical_name
     worker = found[read("worker", found)]
     assert worker["preload"] == ["emqa_dask.run.workers", "a.b", "c"]

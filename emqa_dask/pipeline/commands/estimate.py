@@ -9,8 +9,8 @@ from emqa_dask.archive import readers, scan
 from emqa_dask.archive.survey import fetch_file, survey_file
 from emqa_dask.pipeline.tasks import measure
 from emqa_dask.pipeline.tasks.classify import classify_partition
-from emqa_dask.run.cluster import n_cores
-from emqa_dask.run.progress import clock
+from emqa_dask.run.cluster import count_cores
+from emqa_dask.run.progress import format_duration
 from emqa_dask.settings import Settings
 
 Say = Callable[[str], None]
@@ -48,11 +48,12 @@ def estimate(source: str, settings: Settings, say: Say = print, n_sample: int = 
             n_micrographs += 1
     seconds = time.perf_counter() - started
     scale = n_files / max(len(sample), 1)
-    workers = settings.run.workers or n_cores()
+    workers = settings.run.workers or count_cores()
     per_megapixel = 1000 * seconds / max(megapixels, 1e-9)
     say(f"{n_files:,} files, {n_bytes / 1e9:,.2f} GB")
     say(f"a sample of {len(sample)}: {', '.join(f'{n} {kind}' for kind, n in kinds.most_common())}")
     say(f"about {n_micrographs * scale:,.0f} micrographs, {megapixels * scale:,.0f} megapixels")
-    say(f"about {clock(seconds * scale / workers)} on {workers} workers ({per_megapixel:,.0f} ms per megapixel)")
+    duration = format_duration(seconds * scale / workers)
+    say(f"about {duration} on {workers} workers ({per_megapixel:,.0f} ms per megapixel)")
     say(f"at most {pixel_bytes * scale / 1e9:,.2f} GB of disk before compression")
     return 0

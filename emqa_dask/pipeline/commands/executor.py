@@ -11,9 +11,9 @@ from emqa_dask.run import preflight
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.execute import execute
 from emqa_dask.run.preflight import NO_NEEDS, Needs
-from emqa_dask.run.progress import watch
+from emqa_dask.run.progress import show_progress
 from emqa_dask.run.task import Limits, Result, Task
-from emqa_dask.run.waiting import waiting_for
+from emqa_dask.run.waiting import make_wait_message
 from emqa_dask.settings import Settings
 
 GIB = 2**30
@@ -52,13 +52,13 @@ class RunExecutor:
         needs: Needs = NO_NEEDS,
         n_tasks: int = 0,
     ) -> Iterator[Result]:
-        """Results of `function` on `tasks`, as they come; `needs` is what preflight.check() has to know of them."""
+        """Results of `function` on `tasks`, as they come; preflight.check_workers() verifies `needs` first."""
         tasks = iter(tasks)
         first = next(tasks, None)
         if first is None:
             return
         client = self._open_client()
-        preflight.check(client, self._settings, needs, root=self._root, say=self._say)
+        preflight.check_workers(client, self._settings, needs, root=self._root, say=self._say)
         results = execute(
             function,
             itertools.chain([first], tasks),
@@ -70,7 +70,7 @@ class RunExecutor:
             resources={"GPU": 1} if self._settings.run.device == "cuda" and stage != "survey" else None,
         )
         unit = "files" if stage == "survey" else "images"
-        for result in watch(results, stage, total, unit=unit, waits_for=waiting_for(client)):
+        for result in show_progress(results, stage, total, unit=unit, waits_for=make_wait_message(client)):
             self._record(result)
             _check_disk(result)
             if result.outcome != "lost":

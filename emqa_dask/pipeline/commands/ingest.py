@@ -19,7 +19,7 @@ from emqa_dask.pipeline.workspace.batches import iter_batches, iter_new_files
 from emqa_dask.pipeline.workspace.file_catalog import _drop_failures, _remove, _rewrite_catalog
 from emqa_dask.pipeline.workspace.part_folders import SURVEY_FAILURES, SURVEY_FILES, SURVEY_FRAMES
 from emqa_dask.run.executor import Executor
-from emqa_dask.run.supervise import Died
+from emqa_dask.run.supervise import CallFailed
 from emqa_dask.run.task import Task
 from emqa_dask.settings import Settings
 from emqa_dask.store import aside, digests, files, layout, parts, plan, stacks
@@ -43,7 +43,7 @@ def ingest(root: str, source: str, settings: Settings, execute: Executor) -> Non
     counts = Counter()
     for result in execute(survey_files, _tasks(root, source, settings, names, uris, present), "survey"):
         if result.outcome == "failed":  # not for what a file holds: the task as a whole could not be done
-            died = Died(result.kind, result.error, result.traceback, result.event["attempt"])
+            died = CallFailed(result.kind, result.error, result.traceback, result.event["attempt"])
             task_root, name, entries = result.task.args[:3]
             survey.survey_lost(task_root, name, entries, died, result.event["worker"])
         else:

@@ -8,7 +8,7 @@ from emqa_dask import tables
 from emqa_dask.pipeline.commands.triage import tell
 from emqa_dask.pipeline.workspace import micrograph_ledger, preconditions
 from emqa_dask.pipeline.workspace.stages import folders
-from emqa_dask.run.progress import clock
+from emqa_dask.run.progress import format_duration
 from emqa_dask.settings import Settings
 from emqa_dask.store import files, layout, lock, marker, parts, stored_settings
 
@@ -75,7 +75,7 @@ def watch(root: str, every_s: float = 10.0, say: Say = print) -> int:
         left = ""
         if first_look and n_done > first_look[1]:
             rate = (n_done - first_look[1]) / (now_s - first_look[0])
-            left = f", {clock((n_all - n_done) / rate)} left"
+            left = f", {format_duration((n_all - n_done) / rate)} left"
         first_look = first_look or (now_s, n_done)
         progress_text = (
             f"{n_done:,} of {n_all:,} partitions ({n_micrographs:,} micrographs)" if n_all else "surveying the archive"

@@ -18,8 +18,8 @@ from emqa_dask.pipeline.commands.train_domain import Wanted, learn
 from emqa_dask.pipeline.tasks.train_domain import read
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.execute import execute
-from emqa_dask.run.progress import watch
-from emqa_dask.run.supervise import Call, direct
+from emqa_dask.run.progress import show_progress
+from emqa_dask.run.supervise import Call, call_directly
 from emqa_dask.run.task import IN_PROCESS, Limits, Result, Task
 from emqa_dask.settings import Settings
 from emqa_dask.train import class_labels, ensemble
@@ -178,7 +178,7 @@ class Workers:
         """Values of `function` for each of `arguments`, in their order; RuntimeError where it fails for one."""
         tasks = [Task(f"{k:06d}", args, 1) for k, args in enumerate(arguments)]
         values = {}
-        for result in watch(self.execute(function, tasks), title, len(tasks), unit="batches"):
+        for result in show_progress(self.execute(function, tasks), title, len(tasks), unit="batches"):
             if result.outcome == "failed":
                 raise RuntimeError(f"{title}: {result.error}")
             if result.outcome == "done":
@@ -186,7 +186,7 @@ class Workers:
         return [values[task.name] for task in tasks]
 
 
-def train_member(out: str, k: int, device: str, call: Call = direct) -> dict:
+def train_member(out: str, k: int, device: str, call: Call = call_directly) -> dict:
     """A task: trains member `k` of the training that was prepared for `out`; returns its record."""
     return ensemble.train_member(Path(out), k, device=device) | {"n_images": 1}
 
@@ -195,7 +195,7 @@ def _train_members(out: Path, workers: Workers, n_required: int, say: Say) -> No
     """Trains the unfinished members; RuntimeError when fewer than `n_required` are finished at the end."""
     tasks = [Task(f"member_{k:02d}", (str(out), k, workers.device), 1) for k in ensemble.list_unfinished(out)]
     failures = []
-    for result in watch(workers.execute(train_member, tasks), "train", len(tasks), unit="members"):
+    for result in show_progress(workers.execute(train_member, tasks), "train", len(tasks), unit="members"):
         if result.outcome == "failed":
             failures.append(f"{result.task.name}: {result.error}")
         elif result.outcome == "done":

@@ -20,7 +20,7 @@ from emqa_dask.pipeline.workspace import integrity, journal, preconditions, prov
 from emqa_dask.pipeline.workspace.failures import write_failures
 from emqa_dask.pipeline.workspace.part_folders import SURVEY_FILES, SURVEY_FRAMES
 from emqa_dask.pipeline.workspace.stages import STEPS, STEPS_WITH_PIXELS, folders, tables_of_step
-from emqa_dask.run.progress import clock
+from emqa_dask.run.progress import format_duration
 from emqa_dask.run.task import IN_PROCESS
 from emqa_dask.settings import Settings, SettingsError
 from emqa_dask.store import files, layout, lock, marker, parts, stored_settings
@@ -77,7 +77,7 @@ def run(
             began = time.time()
             n_failures += _report(root, source, settings, steps, started, say)
             seconds["report"] = time.time() - began
-    say("time: " + ", ".join(f"{name} {clock(s)}" for name, s in seconds.items()))
+    say("time: " + ", ".join(f"{name} {format_duration(s)}" for name, s in seconds.items()))
     return 2 if n_failures else 0
 
 

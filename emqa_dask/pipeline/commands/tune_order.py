@@ -10,7 +10,7 @@ from emqa_dask.pipeline.tasks.tune_order import map_micrograph
 from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.execute import execute
-from emqa_dask.run.progress import watch
+from emqa_dask.run.progress import show_progress
 from emqa_dask.run.task import Limits, Task
 from emqa_dask.settings import Settings
 from emqa_dask.store import files, marker, parts
@@ -39,7 +39,7 @@ def map_order(root: str, out: str, settings: Settings, globs: tuple[str, ...] = 
     n_failed = 0
     with open_cluster(settings, (*PRELOAD, __name__), say) as client:
         results = execute(map_micrograph, tasks, stage="order", client=client, limits=Limits(settings.run.timeout_s))
-        for result in watch(results, "order", len(tasks)):
+        for result in show_progress(results, "order", len(tasks)):
             if result.outcome == "failed":
                 n_failed += 1
                 say(f"  failed: {result.task.args[1]['uri']}: {result.error}")

@@ -18,8 +18,8 @@ from emqa_dask.pipeline.tasks.classify import classify_partition
 from emqa_dask.pipeline.tasks.measure import add_diameters_nm, detect_with_log, detect_with_networks, measure_image
 from emqa_dask.pipeline.workspace.failures import failure_row
 from emqa_dask.pipeline.workspace.stages import folders
-from emqa_dask.run.supervise import Call, Died
-from emqa_dask.run.task import where_am_i
+from emqa_dask.run.supervise import Call, CallFailed
+from emqa_dask.run.task import get_worker_address
 from emqa_dask.settings import Detect, Settings
 from emqa_dask.store import micrographs, parts, thumbnails
 
@@ -67,7 +67,7 @@ class ImageStages:
                 with self.timed(stage):
                     value = self.call(function, *arguments, label=row["uri"], megapixels=megapixels(row))
                 results[row["micrograph_id"]] = value
-            except Died as died:
+            except CallFailed as died:
                 failed.add(row["micrograph_id"])
                 self.failures[table].append(micrograph_failure(row, stage, died))
         if failed:
@@ -87,7 +87,7 @@ class ImageStages:
                 with self.timed(stage):
                     values = self.call(function, *columns, *options, label=chunk.rows[0]["uri"], megapixels=size)
                 return {row["micrograph_id"]: value for row, value in zip(chunk.rows, values, strict=True)}
-            except Died:
+            except CallFailed:
                 pass  # each image is tried by itself
         singles = [[[value] for value in column] for column in columns]
         repeated = [[option] * len(chunk.rows) for option in options]
@@ -228,9 +228,9 @@ def _chunks(rows: list[dict], settings: Settings, n: int) -> Iterator[tuple[Sett
             yield dataclasses.replace(settings, detect=of_cohort), chunk
 
 
-def micrograph_failure(row: dict, stage: str, died: Died) -> dict:
+def micrograph_failure(row: dict, stage: str, died: CallFailed) -> dict:
     """The row of tables.FAILURES for the micrograph of the ledger `row`."""
-    return failure_row(row["uri"], row["micrograph_id"], stage, died, where_am_i())
+    return failure_row(row["uri"], row["micrograph_id"], stage, died, get_worker_address())
 
 
 def megapixels(row: dict) -> float:

@@ -15,7 +15,7 @@ from emqa_dask.pipeline.workspace.failures import drop_parts, failed_ids
 from emqa_dask.pipeline.workspace.part_folders import failures_folder
 from emqa_dask.pipeline.workspace.stages import NEEDS_PIXELS, SCHEMAS, TABLES, downstream, folders
 from emqa_dask.predict.predictions import predict_images
-from emqa_dask.run.supervise import Call, direct
+from emqa_dask.run.supervise import Call, call_directly
 from emqa_dask.settings import Settings
 from emqa_dask.store import micrographs, parts
 
@@ -29,14 +29,15 @@ def make_tables(
     rows: pd.DataFrame,
     settings: Settings,
     final_tables: tuple[str, ...],
-    call: Call = direct,
+    call: Call = call_directly,
 ) -> dict:
     """Make every table of `final_tables` that `partition` lacks, in the order of stages.
 
     `rows` are the partition's micrographs in the order of its slots, with the columns make_tables.TASK_COLUMNS.
-    Every table is a part of its own, written whole. A micrograph on which a stage fails for good (`call` raises Died)
-    is in neither that stage's table nor those made from it, but in the part of tables.FAILURES that is written first,
-    into the folder "failures-<table's folder>". The record has "n_failed" and under "stages" the seconds of each.
+    Every table is a part of its own, written whole. A micrograph on which a stage fails for good (`call` raises
+    CallFailed) is in neither that stage's table nor those made from it, but in the part of tables.FAILURES that is
+    written first, into the folder "failures-<table's folder>". The record has "n_failed" and under "stages" the
+    seconds of each.
     """
     table_folders = folders(settings)
     missing = _find_missing(root, partition, table_folders, final_tables)

@@ -8,7 +8,7 @@ import pandas as pd
 from emqa_dask import tables
 from emqa_dask.pipeline.workspace.failures import failed_ids
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
-from emqa_dask.run.supervise import Call, direct
+from emqa_dask.run.supervise import Call, call_directly
 from emqa_dask.settings import Settings
 from emqa_dask.store import parts
 
@@ -35,7 +35,7 @@ def summarise_detections(root: str, rows: pd.DataFrame, settings: Settings, name
     return list(itertools.chain.from_iterable(summarise_images(records, detections, settings)))
 
 
-def make_evidence_together(root: str, rows: pd.DataFrame, settings: Settings, call: Call = direct) -> dict:
+def make_evidence_together(root: str, rows: pd.DataFrame, settings: Settings, call: Call = call_directly) -> dict:
     """Make the evidence of partitions whose thumbnails, detections and features are there, as make_tables() does.
 
     `rows`, errors: see make_predictions_together().
@@ -52,7 +52,7 @@ def make_evidence_together(root: str, rows: pd.DataFrame, settings: Settings, ca
     return {"stages": {"featurise": time.perf_counter() - started}, "n_images": len(rows)}
 
 
-def make_predictions_together(root: str, rows: pd.DataFrame, settings: Settings, call: Call = direct) -> dict:
+def make_predictions_together(root: str, rows: pd.DataFrame, settings: Settings, call: Call = call_directly) -> dict:
     """Make the predictions of partitions whose evidence and features are there, as make_tables() does.
 
     `rows` are their micrographs, with the columns OF_LEDGER. A partition of 32 images by itself takes four times as

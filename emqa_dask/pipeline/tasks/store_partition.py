@@ -14,7 +14,7 @@ from emqa_dask.archive.source import Frame, ReadError
 from emqa_dask.archive.survey import fetch_file
 from emqa_dask.partition import Partition
 from emqa_dask.pipeline.tasks.measure_images import megapixels, micrograph_failure
-from emqa_dask.run.supervise import Call, Died
+from emqa_dask.run.supervise import Call, CallFailed
 from emqa_dask.store import micrographs
 
 
@@ -24,7 +24,7 @@ def store_partition(root: str, partition: Partition, rows: pd.DataFrame, call: C
     Returns the failures: micrographs that cannot be read any more, or are not what was surveyed.
     """
     records = rows.to_dict("records")
-    dead: dict[int, Died] = {}
+    dead: dict[int, CallFailed] = {}
     with ExitStack() as copies:
         current = {"path": None, "copy": None}  # the frames of a file follow one another: it is fetched once
 
@@ -37,14 +37,14 @@ def store_partition(root: str, partition: Partition, rows: pd.DataFrame, call: C
             try:
                 for y0, y1 in call(frame_windows, current["copy"], row["frame"], **size):
                     yield call(read_window, current["copy"], row["frame"], y0, y1, **size)
-            except Died as died:
+            except CallFailed as died:
                 dead[slot] = died
                 raise
 
         checksums = list(rows["pixel_sha256"])
         lost = micrographs.write_partition(root, partition, read_windows, checksums, list(rows["uri"]))["lost"]
     return [
-        micrograph_failure(records[slot], "store", dead.get(slot) or Died("error", error))
+        micrograph_failure(records[slot], "store", dead.get(slot) or CallFailed("error", error))
         for slot, error in lost.items()
     ]
 

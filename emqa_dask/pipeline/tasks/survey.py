@@ -11,8 +11,8 @@ from emqa_dask.archive.rows import fit_row
 from emqa_dask.archive.survey import survey_file
 from emqa_dask.pipeline.workspace.failures import failure_row
 from emqa_dask.pipeline.workspace.part_folders import LOST, SURVEY_FAILURES, SURVEY_FILES, SURVEY_FRAMES
-from emqa_dask.run.supervise import Call, Died, describe, direct
-from emqa_dask.run.task import where_am_i
+from emqa_dask.run.supervise import Call, CallFailed, call_directly, describe_error
+from emqa_dask.run.task import get_worker_address
 from emqa_dask.settings import Settings
 from emqa_dask.store import files, layout, parts
 
@@ -26,10 +26,10 @@ REASONS = {
 }
 
 
-def survey_files(root: str, name: str, entries: list[Entry], settings: Settings, call: Call = direct) -> dict:
+def survey_files(root: str, name: str, entries: list[Entry], settings: Settings, call: Call = call_directly) -> dict:
     """Survey `entries` and write their rows as parts `name` of the survey's two tables, of its failures before.
 
-    A file that cannot be surveyed (`call` raises Died) is a failed row like any other. The record says, beside
+    A file that cannot be surveyed (`call` raises CallFailed) is a failed row like any other. The record says, beside
     n_images and bytes, how many micrographs of which stack there are under "stacks", and n_failed.
     """
     if parts.has_part(root, SURVEY_FILES, name, tables.CATALOG):
@@ -42,10 +42,10 @@ def survey_files(root: str, name: str, entries: list[Entry], settings: Settings,
         try:
             pixels = entry.size_bytes / 2  # as far as can be told before it is read
             row, frames_of_file = call(survey_file, entry, settings.archive, label=entry.uri, megapixels=pixels / 1e6)
-        except Died as died:
+        except CallFailed as died:
             row = failed(entry, died)
             frames_of_file = []
-            failures.append(failure(entry, died, where_am_i()))
+            failures.append(failure(entry, died, get_worker_address()))
         rows.append(row)
         for frame in frames_of_file:
             size = (frame["height_px"], frame["width_px"], frame["dtype"], frame["nm_per_pixel"])
@@ -56,7 +56,7 @@ def survey_files(root: str, name: str, entries: list[Entry], settings: Settings,
     return {"n_images": len(entries), "bytes": n_bytes, "stacks": stacks, "n_failed": len(failures)}
 
 
-def survey_lost(root: str, name: str, entries: list[Entry], died: Died, worker: str) -> None:
+def survey_lost(root: str, name: str, entries: list[Entry], died: CallFailed, worker: str) -> None:
     """What survey_files() would have written, for a batch that failed as a whole: no file of it is to blame."""
     write(
         root,
@@ -86,7 +86,7 @@ def storable(rows: list[dict], frames: list[dict]) -> tuple[list[dict], list[dic
             tables.conform([row], tables.CATALOG)
             tables.conform(own, tables.MICROGRAPHS)
         except UNFIT as error:
-            died = Died("error", describe(error))
+            died = CallFailed("error", describe_error(error))
             entry = Entry(str(row["uri"]), "", row["size_bytes"], row["modified_ns"])
             row = fit_row(failed(entry, died) | {"reason": UNSTORABLE}, tables.CATALOG)
             own = []
@@ -105,13 +105,13 @@ def _write(root: str, name: str, rows: list[dict], frames: list[dict], failures:
     parts.write_part(root, SURVEY_FILES, name, rows, tables.CATALOG)
 
 
-def failed(entry: Entry, died: Died) -> dict:
+def failed(entry: Entry, died: CallFailed) -> dict:
     """The row of tables.CATALOG of a file on which its reader died."""
     columns = {"format": None, "kind": "unknown", "status": "failed", "content_sha256": None, "n_frames": 0}
     columns |= {"is_present": True, "reason": REASONS.get(died.kind, REASONS["error"]), "error": died.error}
     return {key: getattr(entry, key) for key in ("uri", "size_bytes", "modified_ns")} | columns
 
 
-def failure(entry: Entry, died: Died, worker: str) -> dict:
+def failure(entry: Entry, died: CallFailed, worker: str) -> dict:
     """The row of tables.FAILURES of a file on which its reader died."""
     return failure_row(entry.uri, None, "ingest", died, worker)

@@ -9,7 +9,7 @@ import pandas as pd
 from emqa_dask.archive import readers
 from emqa_dask.featurise import rings
 from emqa_dask.featurise.images import image_statistics
-from emqa_dask.run.supervise import Call, direct
+from emqa_dask.run.supervise import Call, call_directly
 from emqa_dask.synthetic import shifts
 from emqa_dask.uncertainty import shift_model
 
@@ -27,7 +27,7 @@ def _middle(image: np.ndarray, side_px: int) -> np.ndarray:
     return image[y : y + side_px, x : x + side_px]
 
 
-def see(folder: str, device: str, paths: list[Path], cs_mm: float, call: Call = direct) -> dict:
+def see(folder: str, device: str, paths: list[Path], cs_mm: float, call: Call = call_directly) -> dict:
     """A task: what the ensemble, the statistics and Thon rings say of some images, one in memory at a time."""
     said = []
     for path in paths:
@@ -38,7 +38,7 @@ def see(folder: str, device: str, paths: list[Path], cs_mm: float, call: Call = 
     return {"n_images": len(paths), "seen": _joined(said)}
 
 
-def see_shifted(folder: str, device: str, numbered: list[tuple[int, Path]], call: Call = direct) -> dict:
+def see_shifted(folder: str, device: str, numbered: list[tuple[int, Path]], call: Call = call_directly) -> dict:
     """A task: the same, but rings, of examples of shifts made from some images; their numbers follow one another."""
     images = [_middle(read(path)[0], SHIFTED_PX) for _, path in numbered]
     try:
@@ -48,7 +48,7 @@ def see_shifted(folder: str, device: str, numbered: list[tuple[int, Path]], call
     return {"n_images": len(numbered)} | {kind: _seen_images(folder, device, some) for kind, some in made.items()}
 
 
-def see_foreign(folder: str, device: str, paths: list[Path], call: Call = direct) -> dict:
+def see_foreign(folder: str, device: str, paths: list[Path], call: Call = call_directly) -> dict:
     """A task: the same of some files, as far as they can be read, and of the others the reason in `left_out`."""
     images = []
     left_out = []

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from emqa_dask.detect.candidates import Candidates, candidates, chosen_detections
-from emqa_dask.run.supervise import Call, direct
+from emqa_dask.run.supervise import Call, call_directly
 from emqa_dask.settings import Detect
 from emqa_dask.store import micrographs
 from emqa_dask.tune import rewards, tiles
@@ -42,7 +42,7 @@ def evaluate_settings(
     settings: Sequence[Detect],
     names: Sequence[str],
     physics: LatticePhysics | None,
-    call: Call = direct,
+    call: Call = call_directly,
 ) -> dict:
     """The rewards `names` of the detections with each of the settings: {"objectives": (settings, rewards)}."""
     scene = rewards.Scene(image.read_pixels(), image.row["nm_per_pixel"], physics)
@@ -56,7 +56,7 @@ def evaluate_tiles(
     settings: Sequence[Detect],
     names: Sequence[str],
     physics: LatticePhysics | None,
-    call: Call = direct,
+    call: Call = call_directly,
 ) -> dict:
     """The best of the settings in every tile of a micrograph: {"table": ...}; tiles overlap by half."""
     pixels = image.read_pixels()

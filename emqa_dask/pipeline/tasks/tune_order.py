@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from emqa_dask import tables
 from emqa_dask.detect import log
 from emqa_dask.detect.normalise import normalise
-from emqa_dask.run.supervise import Call, direct
+from emqa_dask.run.supervise import Call, call_directly
 from emqa_dask.settings import Detect
 from emqa_dask.store import files, micrographs, parts
 from emqa_dask.tune import order, order_figures
@@ -19,7 +19,7 @@ MAX_NAME_LETTERS = 100  # of the URI in the name of an overlay; file systems all
 SUMMARY_SETTINGS = ("verdict", "covariance", "threshold", "spacing_px")
 
 
-def map_micrograph(root: str, row: dict, out: str, settings: Detect, call: Call = direct) -> dict:
+def map_micrograph(root: str, row: dict, out: str, settings: Detect, call: Call = call_directly) -> dict:
     """Maps one micrograph and writes its parts; the part of order.parquet is the last, so it marks a finished map."""
     micrograph_id = row["micrograph_id"]
     if parts.has_part(out, "order.parquet", micrograph_id, tables.ORDER):

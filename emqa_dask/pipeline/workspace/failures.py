@@ -8,14 +8,14 @@ from emqa_dask import tables
 from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.pipeline.workspace.part_folders import SURVEY_FAILURES, failures_folder
 from emqa_dask.pipeline.workspace.stages import downstream, folders
-from emqa_dask.run.supervise import Died
+from emqa_dask.run.supervise import CallFailed
 from emqa_dask.run.task import Result
 from emqa_dask.settings import Settings
 from emqa_dask.store import digests, files, layout, parts
 from emqa_dask.store.digests import DigestSet
 
 
-def failure_row(uri: str, micrograph_id: str | None, stage: str, died: Died, worker: str) -> dict:
+def failure_row(uri: str, micrograph_id: str | None, stage: str, died: CallFailed, worker: str) -> dict:
     """The row of tables.FAILURES of a file, or of one micrograph of it."""
     columns = ("kind", "error", "traceback", "attempts", "peak_memory_bytes")
     row = {"uri": uri, "micrograph_id": micrograph_id, "stage": stage, "worker": worker}
