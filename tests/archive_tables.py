@@ -5,9 +5,9 @@ import numpy as np
 import pandas as pd
 
 from emqa_dask import tables
-from emqa_dask.report import page
-from emqa_dask.report.classes import Classes, ClassifierSection, most_drifted
-from emqa_dask.report.overview import Overview
+from emqa_dask.report import overlays, page
+from emqa_dask.report.classifier_counts import ClassifierCounts, ClassifierSection, find_most_drifted
+from emqa_dask.report.triage_counts import Overview
 from emqa_dask.settings import Triage
 from emqa_dask.triage import decide
 from emqa_dask.triage.detector_choice import select_detector
@@ -192,7 +192,7 @@ def make_classifications(micrographs: pd.DataFrame, seed: int = 0) -> pd.DataFra
 
 def make_section(triage: pd.DataFrame, classifications: pd.DataFrame, n_batch: int = 50) -> ClassifierSection | None:
     """The section as the pipeline makes it, with drift of its cohorts and a quantity over time."""
-    classes = Classes()
+    classes = ClassifierCounts()
     for k in range(0, len(triage), n_batch):
         classes.add(triage[k : k + n_batch], classifications)
     drifts = pd.DataFrame(
@@ -210,7 +210,9 @@ def make_section(triage: pd.DataFrame, classifications: pd.DataFrame, n_batch: i
     times = pd.DataFrame({"start": start, "end": start + pd.Timedelta(days=7), "n": np.arange(12) + 9})
     times = times.assign(median=middle, low=middle - 0.5, high=middle * 2).drop(index=[4, 5])
     kinds = dict(zip(COHORTS, KINDS_OF_COHORTS))
-    return classes.section(tables.conform(drifts, tables.DRIFTS).to_pandas(), most_drifted(drifts), times, kinds)
+    return classes.make_section(
+        tables.conform(drifts, tables.DRIFTS).to_pandas(), find_most_drifted(drifts), times, kinds
+    )
 
 
 def maps_of(micrographs: pd.DataFrame) -> pd.DataFrame:
@@ -240,17 +242,17 @@ def render_page(
     overview = Overview(max_rows)
     for k in range(0, len(triage), n_batch):
         overview.add(triage[k : k + n_batch])
-    shown = triage.iloc[overview.shown()]
-    pieces = page.render(
+    shown = triage.iloc[overview.choose_shown_rows()]
+    pieces = page.render_page(
         overview,
         lambda name: triage[name].to_numpy(float, na_value=np.nan),
         shown,
-        page.drawn(shown, detections),
+        overlays.encode_boxes(shown, detections),
         dict(zip(thumbnails["micrograph_id"], thumbnails["jpeg"], strict=True)),
         facts,
         settings,
         [rule for rule in RULES if classes or rule.code not in CLASSIFIER_CODES],
         classes,
-        None if regions is None else page.mapped(shown, regions, 4.0),
+        None if regions is None else overlays.encode_entropy_maps(shown, regions, 4.0),
     )
     return "".join(pieces)

@@ -150,7 +150,7 @@ function row(i) {
     cell("c-why", "", chips(i), make("span", "text", data.text[i])),
     cell("number", "Detections", number(data.n[i], 0)),
     cell("number c-f1", "Predicted F1", f1Cell(i)),
-    cell("number", "Distance", further(data.far[i], 2)),
+    cell("number", "Distance", further(data.distance[i], 2)),
     cell("number", "nm / px", pixelSize(data.nm[i])),
     ...(hasClasses ? classCells(i) : []));
   tr.dataset.row = i;
@@ -163,7 +163,7 @@ const keys = {
   verdict: (i) => data.verdict[i],
   uri: null,
   reasons: (i) => data.reasons[i].length ? data.reasons[i][0] : null,
-  n: (i) => data.n[i], low: (i) => data.low[i], far: (i) => data.far[i], nm: (i) => data.nm[i],
+  n: (i) => data.n[i], low: (i) => data.low[i], distance: (i) => data.distance[i], nm: (i) => data.nm[i],
   class: (i) => data.class[i], p: (i) => data.probability[i], entropy: (i) => data.entropy[i],
   shift: (i) => data.shift_score[i],
 };
@@ -247,7 +247,7 @@ function fill() {
     ["Detections", number(data.n[i], 0) + (data.n[i] > drawn && drawn ? ` (strongest ${drawn} drawn)` : "")],
     ["Predicted F1", data.f1[i] === null ? "–" : `${number(data.f1[i], 3)} (${lower(data.low[i], 3)} to ${number(data.high[i], 3)})`],
     ...(data.precision[i] === null ? [] : [["Predicted precision, recall", `${number(data.precision[i], 2)}, ${number(data.recall[i], 2)}`]]),
-    ["Distance to training images", further(data.far[i], 3)],
+    ["Distance to training images", further(data.distance[i], 3)],
     ["Pixel size", data.nm[i] === null ? "unknown" : `${pixelSize(data.nm[i])} nm` + (data.source[i] ? ` (${data.source[i]})` : "")],
     ...(hasClasses ? classPairs(i) : []),
     ...(data.defocus[i] === null ? [] : [["Defocus, from Thon rings", `${number(data.defocus[i], 0)} nm`]]),

@@ -12,12 +12,12 @@ from emqa_dask import tables
 # A spreadsheet takes a cell that starts so for a formula, and a file's name can be one (OWASP, "CSV Injection"). Wide
 # and small forms of these signs count as the plain ones (NFKC), and what is not seen before them does not count.
 FORMULA_STARTS = ("=", "+", "-", "@", "\u2212")
-UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zs", "Zl", "Zp", "Mn", "Me")
-FILLERS = "\u115f\u1160\u2800\u3164\uffa0"  # letters and signs without ink
-TEXTS = [field.name for field in tables.TRIAGE if pa.types.is_string(field.type) or pa.types.is_list(field.type)]
+INVISIBLE_CATEGORIES = ("Cc", "Cf", "Cs", "Co", "Cn", "Zs", "Zl", "Zp", "Mn", "Me")
+INVISIBLE_LETTERS = "\u115f\u1160\u2800\u3164\uffa0"  # letters and signs without ink
+TEXT_COLUMNS = [field.name for field in tables.TRIAGE if pa.types.is_string(field.type) or pa.types.is_list(field.type)]
 
 
-def defuse(text: str) -> str:
+def defuse_formula(text: str) -> str:
     """`text`, with an apostrophe in front where a spreadsheet could run it as a formula or drop what it starts with.
 
     It could where the first character that is seen is a sign of FORMULA_STARTS, also in another form.
@@ -26,11 +26,13 @@ def defuse(text: str) -> str:
         return text
     if text[0] in "\t\r\n":
         return f"'{text}"
-    seen = next((c for c in text if unicodedata.category(c) not in UNSEEN and c not in FILLERS), "")
+    seen = next(
+        (c for c in text if unicodedata.category(c) not in INVISIBLE_CATEGORIES and c not in INVISIBLE_LETTERS), ""
+    )
     return f"'{text}" if unicodedata.normalize("NFKC", seen).startswith(FORMULA_STARTS) else text
 
 
-def triage_csv(triage: pd.DataFrame, header: bool = True) -> str:
+def format_triage_csv(triage: pd.DataFrame, header: bool = True) -> str:
     """`triage` as CSV text: a header line, `reasons` joined by ";", every text quoted, unknown numbers empty.
 
     Without `header` it is a further piece of such text.
@@ -40,10 +42,10 @@ def triage_csv(triage: pd.DataFrame, header: bool = True) -> str:
     Lines end in \\n, also inside names that contain one; write it as UTF-8 with newline="". No rows give the header.
     """
     table = triage.copy()
-    table["reasons"] = [";".join(map(defuse, codes)) for codes in table["reasons"]]
-    for column in TEXTS:  # not by dtype: a column without any text may have another
+    table["reasons"] = [";".join(map(defuse_formula, codes)) for codes in table["reasons"]]
+    for column in TEXT_COLUMNS:  # not by dtype: a column without any text may have another
         text = table[column].astype(object).where(table[column].notna(), "").astype(str)
-        table[column] = text.map(defuse)
+        table[column] = text.map(defuse_formula)
     text = io.StringIO()
     table.to_csv(text, index=False, header=header, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
     return text.getvalue()

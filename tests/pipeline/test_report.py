@@ -12,7 +12,7 @@ from emqa_dask.pipeline.commands import report_copies, report_key, report_verdic
 from emqa_dask.pipeline.commands.report import RunFacts, report
 from emqa_dask.pipeline.workspace import micrograph_ledger, provenance
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
-from emqa_dask.report.spreadsheet import triage_csv
+from emqa_dask.report.spreadsheet import format_triage_csv
 from emqa_dask.settings import Settings, replace
 from emqa_dask.store import layout, parts, plan, spill
 from emqa_dask.triage import duplicates
@@ -164,7 +164,7 @@ def test_batches_of_any_size_give_the_rows_of_the_whole(tmp_path, monkeypatch, s
         parts.load_table(layout.triage_uri(root), tables.TRIAGE), tables.conform(triage, tables.TRIAGE).to_pandas()
     )
     pd.testing.assert_frame_equal(parts.load_table(layout.flags_uri(root), tables.FLAGS), flags)
-    assert (tmp_path / "triage.csv").read_bytes() == triage_csv(triage).encode()
+    assert (tmp_path / "triage.csv").read_bytes() == format_triage_csv(triage).encode()
     added = {path.name for path in set(tmp_path.iterdir()) - before}
     assert added == {"triage.parquet", "triage.csv", "flags.parquet", "report", "provenance.json"}
 
@@ -264,7 +264,7 @@ def test_a_report_that_ends_early_leaves_the_last_one(tmp_path, monkeypatch):
         return ""
 
     with monkeypatch.context() as patch:
-        patch.setattr("emqa_dask.report.spreadsheet.triage_csv", failing)
+        patch.setattr("emqa_dask.report.spreadsheet.format_triage_csv", failing)
         with pytest.raises(OSError, match="No space"):
             report(root, "/archive", other, run_facts)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

@@ -183,7 +183,7 @@ def check_layout(opened):
 
 def test_headers_sort_and_unknown_numbers_stay_last(opened):
     opened.select_option("#size", "250")
-    for key in ("n", "low", "far", "nm"):
+    for key in ("n", "low", "distance", "nm"):
         header = opened.locator(f"th[data-sort={key}]")
         for direction in ("ascending", "descending"):
             header.locator("button").click()

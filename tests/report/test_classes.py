@@ -7,8 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emqa_dask import tables
-from emqa_dask.report import classes
-from emqa_dask.report.classes import ENTROPY_EDGES, FURTHER, Classes, most_drifted, worst
+from emqa_dask.report import classifier_counts
+from emqa_dask.report.classifier_counts import (
+    ENTROPY_EDGES,
+    FURTHER_COHORTS,
+    ClassifierCounts,
+    find_most_drifted,
+    select_largest_drifts,
+)
 from emqa_dask.settings import Triage
 from tests.archive_tables import decide_archive
 
@@ -25,8 +31,8 @@ def made(archive, classifications, seed: int, n_files: int = 60) -> tuple[pd.Dat
     return decide_archive(**given_, settings=Triage(), classifications=answers), answers
 
 
-def gathered(triage: pd.DataFrame, answers: pd.DataFrame, n_batch: int) -> Classes:
-    found = Classes()
+def gathered(triage: pd.DataFrame, answers: pd.DataFrame, n_batch: int) -> ClassifierCounts:
+    found = ClassifierCounts()
     for k in range(0, len(triage), n_batch):
         found.add(triage[k : k + n_batch], answers)
     return found
@@ -42,14 +48,14 @@ def plain(section) -> dict:
 @settings(max_examples=6, deadline=None)
 def test_batches_add_up_to_the_whole(archive, classifications, seed, n_batch):
     triage, answers = made(archive, classifications, seed)
-    whole, parts = (plain(gathered(triage, answers, n).section()) for n in (len(triage), n_batch))
+    whole, parts = (plain(gathered(triage, answers, n).make_section()) for n in (len(triage), n_batch))
     np.testing.assert_equal(parts, whole)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_counts_and_medians_are_those_of_the_tables(archive, classifications, seed):
     triage, answers = made(archive, classifications, seed, 150)
-    section = gathered(triage, answers, 40).section()
+    section = gathered(triage, answers, 40).make_section()
     assert section.classifiers == ("grains <64>",)
     assert dict(section.classes) == triage["predicted_class"].value_counts().to_dict()
     assert section.n_classified == triage["predicted_class"].notna().sum()
@@ -72,31 +78,31 @@ def test_counts_and_medians_are_those_of_the_tables(archive, classifications, se
 
 
 def test_further_cohorts_are_counted_together(archive, classifications, monkeypatch):
-    monkeypatch.setattr(classes, "MAX_COHORTS", 3)
+    monkeypatch.setattr(classifier_counts, "MAX_COHORTS", 3)
     triage, answers = made(archive, classifications, 1)
     answers["cohort"] = [f"c{k % 20:02d}" for k in range(len(answers))]
-    section = gathered(triage, answers, 10).section()
+    section = gathered(triage, answers, 10).make_section()
     assert len(section.cohorts) == 4
     assert sum(line.n for line in section.cohorts) == len(answers)
-    assert section.cohorts[0].cohort == FURTHER
+    assert section.cohorts[0].cohort == FURTHER_COHORTS
 
 
 def test_without_cohorts_there_is_one_and_two_limits_are_none(archive, classifications):
     triage, answers = made(archive, classifications, 2)
-    section = gathered(triage, answers.drop(columns=["cohort", "entropy_limit_nats"]), 30).section()
+    section = gathered(triage, answers.drop(columns=["cohort", "entropy_limit_nats"]), 30).make_section()
     assert [line.cohort for line in section.cohorts] == ["all"]
     assert np.isnan(section.entropy_limit_nats)
     answers["entropy_limit_nats"] = np.where(np.arange(len(answers)) % 2, 0.5, 0.6)
-    assert np.isnan(gathered(triage, answers, 30).section().entropy_limit_nats)
+    assert np.isnan(gathered(triage, answers, 30).make_section().entropy_limit_nats)
 
 
 def test_nothing_gives_no_section(archive):
     triage = decide_archive(**archive(20, 0), settings=Triage())
-    found = Classes()
+    found = ClassifierCounts()
     found.add(triage, tables.empty(tables.CLASSIFICATIONS))
     found.add(triage[:0], tables.empty(tables.CLASSIFICATIONS))
-    assert found.section() is None
-    assert Classes().section(tables.empty(tables.DRIFTS)) is None
+    assert found.make_section() is None
+    assert ClassifierCounts().make_section(tables.empty(tables.DRIFTS)) is None
 
 
 def drift_rows(*rows: tuple) -> pd.DataFrame:
@@ -112,12 +118,12 @@ def test_the_worst_of_each_cohort_drifted_ones_first():
         ("b", "q", nan, nan, False), ("c", "p", 0.1, 0.9, False), ("c", "q", -0.3, 0.5, False),
         ("d", "p", -0.8, 0.001, True), ("d", "q", 0.5, 0.001, True),
     )  # fmt: skip
-    rows = worst(drifts)
+    rows = select_largest_drifts(drifts)
     assert list(zip(rows["cohort"], rows["quantity"])) == [("d", "p"), ("a", "q"), ("c", "q"), ("b", "p")]
-    assert most_drifted(drifts) == "p"
-    assert most_drifted(drifts[drifts["cohort"].eq("c")]) == "q"
-    assert most_drifted(drifts[drifts["cohort"].eq("b")]) is None
-    assert most_drifted(tables.empty(tables.DRIFTS)) is None
+    assert find_most_drifted(drifts) == "p"
+    assert find_most_drifted(drifts[drifts["cohort"].eq("c")]) == "q"
+    assert find_most_drifted(drifts[drifts["cohort"].eq("b")]) is None
+    assert find_most_drifted(tables.empty(tables.DRIFTS)) is None
 
 
 def test_a_section_takes_drift_and_time_along(archive, classifications, section):
@@ -128,6 +134,6 @@ def test_a_section_takes_drift_and_time_along(archive, classifications, section)
     assert found.quantity == "shift_score"
     assert found.reference_median == 0.4
     assert len(found.times) == 10
-    bare = gathered(triage, answers, 50).section(drift_rows(("a", "p", 0.1, 0.9, False)), "q")
+    bare = gathered(triage, answers, 50).make_section(drift_rows(("a", "p", 0.1, 0.9, False)), "q")
     assert np.isnan(bare.reference_median)
     assert bare.times is None

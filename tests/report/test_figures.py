@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emqa_dask.report import figures, trends
-from emqa_dask.report.words import figure
+from emqa_dask.report.formatting import format_number
 from emqa_dask.tables import VERDICTS
 
 FLOATS = st.floats(-1e9, 1e9, allow_nan=False)
@@ -17,18 +17,21 @@ FLOATS = st.floats(-1e9, 1e9, allow_nan=False)
 
 @given(
     values=st.lists(FLOATS | st.sampled_from([np.nan, np.inf, 0.0, 1e-300, 1e-9]), max_size=40),
-    axis=st.sampled_from([figures._from_zero, figures._signed]),
+    axis=st.sampled_from([figures._zero_based_axis, figures._signed_axis]),
 )
 def test_a_histogram_counts_every_known_value_once(values, axis):
     values, verdicts = np.array(values, float), np.arange(len(values)) % len(VERDICTS)
-    svg = figures.histogram(values, verdicts, axis, 1.0, "a <label>")
+    svg = figures.draw_histogram(values, verdicts, axis, 1.0, "a <label>")
     titles = re.findall(r"<title>[^<]*: ([\d,]+) \((.*?)\)</title>", svg)
     assert sum(int(n.replace(",", "")) for n, _ in titles) == np.isfinite(values).sum()
     assert all(float(h) >= 0 for h in re.findall(r'height="([-\d.]+)"', svg))
     assert "<label>" not in svg
 
 
-@given(values=st.lists(FLOATS, min_size=1, max_size=20), axis=st.sampled_from([figures._from_zero, figures._signed]))
+@given(
+    values=st.lists(FLOATS, min_size=1, max_size=20),
+    axis=st.sampled_from([figures._zero_based_axis, figures._signed_axis]),
+)
 def test_ticks_lie_on_the_axis_and_zero_is_one(values, axis):
     values = np.array(values)
     x = axis(values)
@@ -39,7 +42,7 @@ def test_ticks_lie_on_the_axis_and_zero_is_one(values, axis):
     assert 0.0 in [v for v, _ in x.ticks]
     assert len(x.edges) <= 24
     assert np.abs(x.edges).min() < 1e-9
-    if axis is figures._from_zero:
+    if axis is figures._zero_based_axis:
         assert x.edges[0] == 0
         assert x.edges[-1] >= values.max()
     else:
@@ -61,7 +64,7 @@ def times(n: int, is_dated: bool, seed: int = 0) -> pd.DataFrame:
 @given(n=st.integers(1, 14), is_dated=st.booleans(), seed=st.integers(0, 99), reference=FLOATS | st.just(np.nan))
 def test_a_plot_over_time_has_every_stretch_in_its_place(n, is_dated, seed, reference):
     table = times(n, is_dated, seed)
-    svg = trends.over_time(table, "a <label>", reference)
+    svg = trends.draw_trend(table, "a <label>", reference)
     rects = re.findall(r'<rect class="reach" x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)"/>', svg)
     x, y, width, height = np.array(rects, float).T
     assert len(x) == n
@@ -81,26 +84,26 @@ def test_dates_positions_and_instants_are_named():
     dated = times(3, True)
     for unit in ("s", "ns"):  # dates of any resolution, also of two
         mixed = dated.assign(end=dated["end"].astype(f"datetime64[{unit}]"))
-        assert trends.over_time(mixed, "") == trends.over_time(dated, "")
-    assert "1970-01-0" in trends.over_time(dated, "")
+        assert trends.draw_trend(mixed, "") == trends.draw_trend(dated, "")
+    assert "1970-01-0" in trends.draw_trend(dated, "")
     ranks = pd.DataFrame({"start": [0, 1000], "end": [1000, 2000], "n": 1000, "median": 1.0, "low": 1.0, "high": 1.0})
-    svg = trends.over_time(ranks, "")
+    svg = trends.draw_trend(ranks, "")
     assert "image 1<" in svg
     assert "image 2,000<" in svg
-    assert trends.over_time(ranks[:0], "") == ""
-    assert trends.over_time(ranks.assign(median=np.nan), "") == ""
-    assert trends.over_time(ranks.assign(high=np.inf), "") == ""
+    assert trends.draw_trend(ranks[:0], "") == ""
+    assert trends.draw_trend(ranks.assign(median=np.nan), "") == ""
+    assert trends.draw_trend(ranks.assign(high=np.inf), "") == ""
 
 
 def test_a_small_histogram_has_the_shape_of_its_counts():
     edges = np.linspace(0, 4, 81)
     counts = np.zeros(80, int)
     counts[[2, 3, 42]] = [10, 10, 5]
-    svg = trends.word(counts, edges, 4.0, "entropy <of>")
+    svg = trends.draw_sparkline(counts, edges, 4.0, "entropy <of>")
     heights = [float(h) for h in re.findall(r'<rect class="plain-bar"[^>]*height="([\d.]+)"', svg)]
-    assert heights == [trends.WORD_HEIGHT, trends.WORD_HEIGHT / 4]
+    assert heights == [trends.SPARKLINE_HEIGHT, trends.SPARKLINE_HEIGHT / 4]
     assert "<of>" not in svg
-    assert trends.word(counts * 0, edges, 4.0, "none") == ""
+    assert trends.draw_sparkline(counts * 0, edges, 4.0, "none") == ""
 
 
 @pytest.mark.parametrize(
@@ -112,4 +115,4 @@ def test_a_small_histogram_has_the_shape_of_its_counts():
     ],
 )  # fmt: skip
 def test_numbers_have_the_digits_that_are_asked_for(value, digits, text):
-    assert figure(value, digits) == text
+    assert format_number(value, digits) == text

@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emqa_dask import tables
-from emqa_dask.report import figures, overview
-from emqa_dask.report.overview import Overview, choose, keys, narrow
-from emqa_dask.report.page import MAX_DRAWN, visible
+from emqa_dask.report import figures, triage_counts
+from emqa_dask.report.formatting import escape_invisible
+from emqa_dask.report.overlays import MAX_BOXES
+from emqa_dask.report.triage_counts import Overview, choose_rows, drop_never_chosen, select_keys
 from emqa_dask.settings import Settings, Triage, dump
 from emqa_dask.triage.rules import CLASSIFIER_CODES, RULES
 from tests.archive_tables import COHORTS, KINDS_OF_COHORTS, decide_archive, maps_of
@@ -110,7 +111,7 @@ def test_the_policy_allows_exactly_the_pages_own_style_and_script(page):
 def test_the_island_holds_every_row(page, inputs):
     data = island(page)
     triage = inputs["triage"]
-    assert data["uri"] == [visible(u) for u in triage["uri"]]
+    assert data["uri"] == [escape_invisible(u) for u in triage["uri"]]
     assert [data["verdicts"][v][0] for v in data["verdict"]] == triage["verdict"].tolist()
     assert [[data["codes"][k][0] for k in ks] for ks in data["reasons"]] == triage["reasons"].tolist()
     assert [np.nan if v is None else v for v in data["f1"]] == pytest.approx(
@@ -124,7 +125,7 @@ def test_the_island_holds_every_row(page, inputs):
 
 
 def test_the_strongest_detections_that_count_are_drawn_where_they_are(render, archive):
-    n = MAX_DRAWN + 50
+    n = MAX_BOXES + 50
     height = 1000
     width = 3000
     rng = np.random.default_rng(0)
@@ -138,7 +139,7 @@ def test_the_strongest_detections_that_count_are_drawn_where_they_are(render, ar
         )  # fmt: skip
         page = render(triage, detections, tables.empty(tables.THUMBNAILS), {}, Triage())
         drawn = np.frombuffer(base64.b64decode(island(page)["boxes"][0]), "<u2").reshape(-1, 5) / 65535
-        expected = detections.sort_values("score", ascending=False).head(min(counted, MAX_DRAWN))
+        expected = detections.sort_values("score", ascending=False).head(min(counted, MAX_BOXES))
         expected = expected[["y0", "x0", "y1", "x1", "score"]].to_numpy()
         np.testing.assert_allclose(drawn * [height, width, height, width, 1], expected, atol=width / 65535)
 
@@ -207,7 +208,7 @@ def test_the_table_gets_what_a_classifier_says(classified):
     triage, _, page = classified
     data = island(page)
     assert [None if k is None else data["class_names"][k] for k in data["class"]] == [
-        None if pd.isna(name) else visible(name) for name in triage["predicted_class"]
+        None if pd.isna(name) else escape_invisible(name) for name in triage["predicted_class"]
     ]
     assert data["class_names"] == sorted(data["class_names"])
     names = dict(zip(tables.SHIFTS, data["shift_names"], strict=True))
@@ -227,7 +228,7 @@ def test_the_section_says_its_numbers_and_no_name_becomes_markup(classified):
     _, section, page = classified
     own = re.search(r'<section id="classes".*?</section>', page, re.S)[0]
     for name, n in section.classes:
-        assert re.search(rf"<bdi>{re.escape(html.escape(visible(name)))}</bdi></th>.*?>{n}</td>", own)
+        assert re.search(rf"<bdi>{re.escape(html.escape(escape_invisible(name)))}</bdi></th>.*?>{n}</td>", own)
     for kind, n in section.shifts.items():
         assert re.search(rf'<th scope="row">{kind.replace("_", " ")}</th><td class="number">{n}</td>', own)
     for line in section.cohorts:
@@ -302,14 +303,14 @@ def test_without_anything_there_is_a_page(render):
 @settings(max_examples=25, deadline=None)
 def test_a_balanced_choice(archive, seed, max_rows):
     triage = decide_archive(**archive(60, seed % 5), settings=Triage())
-    shown = choose(keys(triage), max_rows)
+    shown = choose_rows(select_keys(triage), max_rows)
     assert len(shown) == min(max_rows, len(triage))
-    pd.testing.assert_frame_equal(keys(triage.loc[shown.index]), shown)
+    pd.testing.assert_frame_equal(select_keys(triage.loc[shown.index]), shown)
     there = triage["verdict"].value_counts()
     here = shown["verdict"].value_counts()
     share = max_rows // len(tables.VERDICTS)
     assert all(here.get(v, 0) >= min(n, share) for v, n in there.items())
-    shuffled = choose(keys(triage.sample(frac=1, random_state=seed)), max_rows)
+    shuffled = choose_rows(select_keys(triage.sample(frac=1, random_state=seed)), max_rows)
     assert sorted(shuffled.index) == sorted(shown.index)
 
 
@@ -321,16 +322,16 @@ def test_an_overview_of_batches_is_that_of_the_whole(archive, seed, max_rows, n_
     parts = Overview(max_rows)
     whole.add(triage)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(overview, "WAITING", 20)
+        patch.setattr(triage_counts, "MAX_CANDIDATE_ROWS", 20)
         for k in range(0, len(triage), n_batch):
             parts.add(triage[k : k + n_batch])
-    np.testing.assert_array_equal(parts.shown(), whole.shown())
-    np.testing.assert_array_equal(parts.shown(), np.sort(choose(keys(triage), max_rows).index))
+    np.testing.assert_array_equal(parts.choose_shown_rows(), whole.choose_shown_rows())
+    np.testing.assert_array_equal(parts.choose_shown_rows(), np.sort(choose_rows(select_keys(triage), max_rows).index))
     np.testing.assert_array_equal(parts.verdict_codes, whole.verdict_codes)
     for name in ("verdicts", "statuses", "reasons", "listed", "n_listed", "n_rows", "n_micrographs"):
         assert getattr(parts, name) == getattr(whole, name)
     assert parts.verdicts == triage["verdict"].value_counts().to_dict()
-    assert len(narrow(keys(triage), max_rows)) <= len(triage)
+    assert len(drop_never_chosen(select_keys(triage), max_rows)) <= len(triage)
 
 
 def test_the_page_says_how_many_of_how_many(inputs, render):
@@ -341,7 +342,7 @@ def test_the_page_says_how_many_of_how_many(inputs, render):
 
 @given(text=st.text(st.characters(codec=None, exclude_categories=[]), max_size=30))
 def test_what_cannot_be_seen_is_written_out(text):
-    shown = visible(text)
+    shown = escape_invisible(text)
     assert shown.encode().decode() == shown  # no lone surrogate is left
     assert not re.search(r"[\x00-\x1f\x7f\u200e\u200f\u202a-\u202e\u2066-\u2069]", shown)
     if text.isascii() and text.isprintable():
@@ -350,11 +351,11 @@ def test_what_cannot_be_seen_is_written_out(text):
 
 @given(
     values=st.lists(st.floats(0, 1e9) | st.sampled_from([np.nan, np.inf, -np.inf, 0.0, 1e-300]), max_size=40),
-    axis=st.sampled_from([figures._linear, figures._log]),
+    axis=st.sampled_from([figures._linear_axis, figures._log_axis]),
 )
 def test_a_histogram_counts_every_known_value_once(values, axis):
     values, verdicts = np.array(values, float), np.arange(len(values)) % len(tables.VERDICTS)
-    svg = figures.histogram(values, verdicts, axis, 1.0, "a <label>")
+    svg = figures.draw_histogram(values, verdicts, axis, 1.0, "a <label>")
     titles = re.findall(r"<title>[^<]*: ([\d,]+) \((.*?)\)</title>", svg)
     assert sum(int(n.replace(",", "")) for n, _ in titles) == np.isfinite(values).sum()
     assert all(float(h) >= 0 for h in re.findall(r'height="([-\d.]+)"', svg))

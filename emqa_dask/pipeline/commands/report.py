@@ -15,8 +15,8 @@ from emqa_dask.pipeline.commands.report_verdicts import decide_batches
 from emqa_dask.pipeline.workspace import provenance
 from emqa_dask.pipeline.workspace.stages import folders
 from emqa_dask.report import spreadsheet
-from emqa_dask.report.classes import Classes
-from emqa_dask.report.overview import Overview
+from emqa_dask.report.classifier_counts import ClassifierCounts
+from emqa_dask.report.triage_counts import Overview
 from emqa_dask.settings import Settings
 from emqa_dask.store import files, layout, parts
 
@@ -59,19 +59,19 @@ def report(root: str, source: str, settings: Settings, run_facts: RunFacts) -> b
     return True
 
 
-def _write_tables(root: str, settings: Settings, failures: pd.DataFrame) -> tuple[Overview, Classes]:
+def _write_tables(root: str, settings: Settings, failures: pd.DataFrame) -> tuple[Overview, ClassifierCounts]:
     """Counts over all rows, for the page; writes the verdicts as triage.parquet and triage.csv, and flags.parquet."""
     overview = Overview(settings.report.max_rows)
-    classes = Classes()
+    classes = ClassifierCounts()
     with ExitStack() as stack:
         write_triage = stack.enter_context(parts.open_table_writer(layout.triage_uri(root), tables.TRIAGE))
         write_flags = stack.enter_context(parts.open_table_writer(layout.flags_uri(root), tables.FLAGS))
         csv = stack.enter_context(files.write_whole(layout.triage_csv_uri(root)))
-        csv.write(spreadsheet.triage_csv(tables.empty(tables.TRIAGE)).encode())
+        csv.write(spreadsheet.format_triage_csv(tables.empty(tables.TRIAGE)).encode())
         for triage, flags, classifications in decide_batches(root, settings, failures):
             write_triage(triage)
             write_flags(flags)
-            csv.write(spreadsheet.triage_csv(triage, header=False).encode())
+            csv.write(spreadsheet.format_triage_csv(triage, header=False).encode())
             overview.add(triage)
             classes.add(triage, classifications)
     return overview, classes

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from emqa_dask import models, tables
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
-from emqa_dask.report import page
-from emqa_dask.report.classes import Classes, ClassifierSection, most_drifted
-from emqa_dask.report.overview import Overview
+from emqa_dask.report import overlays, page
+from emqa_dask.report.classifier_counts import ClassifierCounts, ClassifierSection, find_most_drifted
+from emqa_dask.report.triage_counts import Overview
 from emqa_dask.settings import Settings
 from emqa_dask.store import layout, parts
 from emqa_dask.triage.rules import CLASSIFIER_CODES, RULES
@@ -32,7 +32,7 @@ class Drawings(NamedTuple):
     entropy_maps: dict[str, str]
 
 
-def write_sessions(root: str, settings: Settings, classes: Classes) -> ClassifierSection | None:
+def write_sessions(root: str, settings: Settings, classes: ClassifierCounts) -> ClassifierSection | None:
     """The page's section on the classifier; tests whether sessions have drifted, and writes drifts and sessions."""
     if not settings.classify.model:
         return None
@@ -45,10 +45,10 @@ def write_sessions(root: str, settings: Settings, classes: Classes) -> Classifie
         write(result.drifts)
     with parts.open_table_writer(layout.sessions_uri(root), tables.SESSIONS) as write:
         write(result.sessions)
-    quantity = most_drifted(result.drifts)
+    quantity = find_most_drifted(result.drifts)
     kinds = dict(zip(result.sessions["cohort"], result.sessions["shift"]))
     trend = summarise_over_time(result.values, quantity) if quantity else None
-    return classes.section(result.drifts, quantity, trend, kinds)
+    return classes.make_section(result.drifts, quantity, trend, kinds)
 
 
 def render_page(
@@ -60,10 +60,10 @@ def render_page(
         batches = parts.iterate_table(layout.triage_uri(root), tables.TRIAGE, [name])
         return np.concatenate([np.zeros(0), *(rows[name].to_numpy(float, na_value=np.nan) for rows in batches)])
 
-    shown = _read_shown_rows(root, overview.shown())
+    shown = _read_shown_rows(root, overview.choose_shown_rows())
     drawings = _read_drawings(root, shown, settings)
     rules = [rule for rule in RULES if section or rule.code not in CLASSIFIER_CODES]
-    return page.render(
+    return page.render_page(
         overview,
         read_column,
         shown,
@@ -125,9 +125,9 @@ def _read_drawings(root: str, shown: pd.DataFrame, settings: Settings) -> Drawin
         }
         detections = rows["detections"]
         is_of_row = detections["detector"].to_numpy() == detector.reindex(detections["micrograph_id"]).to_numpy()
-        drawings.boxes.update(page.drawn(shown[shown["micrograph_id"].isin(ids)], detections[is_of_row]))
+        drawings.boxes.update(overlays.encode_boxes(shown[shown["micrograph_id"].isin(ids)], detections[is_of_row]))
         jpegs = rows["thumbnails"].dropna()
         drawings.pictures.update(zip(jpegs["micrograph_id"], jpegs["jpeg"], strict=True))
         if "regions" in rows:
-            drawings.entropy_maps.update(page.mapped(shown, rows["regions"], max_entropy_nats))
+            drawings.entropy_maps.update(overlays.encode_entropy_maps(shown, rows["regions"], max_entropy_nats))
     return drawings

@@ -14,7 +14,7 @@ import pandas as pd
 from emqa_dask import models, output_folders
 from emqa_dask.pipeline.tasks.tune_log import SEARCHED_SETTINGS
 from emqa_dask.pipeline.workspace.acquisition_groups import GroupSample
-from emqa_dask.report.spreadsheet import defuse
+from emqa_dask.report.spreadsheet import defuse_formula
 from emqa_dask.settings import Cohort, Detect, Settings, dump
 from emqa_dask.store import files
 from emqa_dask.tune import pareto, plots, search
@@ -133,7 +133,7 @@ def _make_files(tuned: TunedGroup, method: str) -> dict[str, bytes]:
     """Traces, tables and figures of a group, by the names of their files."""
     contents = {f"trace-{name}.csv": trace.table.to_csv(index=False).encode() for name, trace in tuned.traces.items()}
     if len(tuned.tiles):
-        table = tuned.tiles.assign(uri=tuned.tiles["uri"].map(defuse))
+        table = tuned.tiles.assign(uri=tuned.tiles["uri"].map(defuse_formula))
         contents["windows.csv"] = table.to_csv(index=False).encode()
     for name, figure in _draw_figures(tuned, method).items():
         stream = io.BytesIO()

@@ -9,29 +9,29 @@ import pandas as pd
 
 # What a reader cannot see or what turns text around: shown as an escape, so that a name is what it looks like.
 _INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
-_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+SHORT_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
-def visible(text: object) -> str:
+def escape_invisible(text: object) -> str:
     """`text` with control, zero-width and direction characters as escapes (\\n, \\u202e); "" for a missing value."""
     if text is None or text is pd.NA or text != text:
         return ""
-    return _INVISIBLE.sub(lambda m: _SHORT.get(m[0], f"\\u{ord(m[0]):04x}"), str(text))
+    return _INVISIBLE.sub(lambda m: SHORT_ESCAPES.get(m[0], f"\\u{ord(m[0]):04x}"), str(text))
 
 
-def label(code: str) -> str:
+def format_code(code: str) -> str:
     """The code of a reason, or a column's name, as words."""
     return code.replace("_", " ").replace(" f1", " F1").replace("x rays", "X-rays").replace("eds ", "EDS ")
 
 
-def date(started: object) -> str:
+def format_date(started: object) -> str:
     """Seconds since the epoch as local date and time; text as it is."""
     if isinstance(started, int | float):
         return datetime.datetime.fromtimestamp(started).astimezone().strftime("%Y-%m-%d %H:%M %Z")
-    return visible(started)
+    return escape_invisible(started)
 
 
-def seconds(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A duration in the units that suit it."""
     if seconds < 120:
         return f"{seconds:.1f} s"
@@ -39,7 +39,7 @@ def seconds(seconds: float) -> str:
     return f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min {rest % 60:02d} s"
 
 
-def size(n: float) -> str:
+def format_bytes(n: float) -> str:
     """n bytes in the units that suit them."""
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if n < 1024:
@@ -48,14 +48,14 @@ def size(n: float) -> str:
     return f"{n:,.1f} TiB"
 
 
-def value(value: object) -> str:
+def format_value(value: object) -> str:
     """A number as people write it, anything else as visible text."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return visible(json.dumps(value, default=str) if isinstance(value, dict | list) else value)
+        return escape_invisible(json.dumps(value, default=str) if isinstance(value, dict | list) else value)
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
-def figure(value: float, digits: int) -> str:
+def format_number(value: float, digits: int) -> str:
     """A number rounded to as many significant digits, as people write it; a dash for an unknown one."""
     if not np.isfinite(value):
         return "–" if np.isnan(value) else "∞" if value > 0 else "−∞"

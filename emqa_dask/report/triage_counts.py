@@ -7,9 +7,9 @@ import pandas as pd
 
 from emqa_dask.tables import VERDICTS
 
-MAX_FILES = 200  # listed one by one of each kind
-WAITING = 32_768  # rows that may be shown, before the choice among them is narrowed
-LISTS = ("Failed: could not be read or judged", "Read in part", "Skipped: not micrographs")
+MAX_LISTED_FILES = 200  # listed one by one of each kind
+MAX_CANDIDATE_ROWS = 32_768  # rows that may be shown, before the choice among them is narrowed
+FILE_LISTS = ("Failed: could not be read or judged", "Read in part", "Skipped: not micrographs")
 
 
 class Overview:
@@ -26,9 +26,9 @@ class Overview:
         self.reasons = Counter()
         self.first_reasons = {verdict: Counter() for verdict in VERDICTS}
         self.n_listed = Counter()
-        self.listed = {title: [] for title in LISTS}
+        self.listed = {title: [] for title in FILE_LISTS}
         self._codes = [np.zeros(0, np.int8)]
-        self._chosen = [keys(pd.DataFrame(columns=["verdict", "reasons", "micrograph_id", "uri"], dtype=object))]
+        self._chosen = [select_keys(pd.DataFrame(columns=["verdict", "reasons", "micrograph_id", "uri"], dtype=object))]
         self._last_uri = None
 
     def add(self, rows: pd.DataFrame) -> None:
@@ -42,15 +42,15 @@ class Overview:
         is_first = ~rows["uri"].duplicated() & rows["uri"].ne(self._last_uri)
         is_partial = rows["reasons"].map(lambda codes: "frames_lost" in codes).astype(bool)
         kinds = (rows["status"].eq("failed"), is_partial & is_first, rows["status"].eq("skipped"))
-        for title, where in zip(LISTS, kinds, strict=True):
+        for title, where in zip(FILE_LISTS, kinds, strict=True):
             self.n_listed[title] += int(where.sum())
-            first = rows.loc[where, ["uri", "format", "explanation"]].head(MAX_FILES - len(self.listed[title]))
+            first = rows.loc[where, ["uri", "format", "explanation"]].head(MAX_LISTED_FILES - len(self.listed[title]))
             self.listed[title] += first.to_dict("records")
-        self._chosen.append(keys(rows))
+        self._chosen.append(select_keys(rows))
         for verdict, first in self._chosen[-1].groupby("verdict", sort=False)["reason"]:
             self.first_reasons[verdict].update(code for code in first if code)
-        if sum(map(len, self._chosen)) > WAITING:
-            self._chosen = [narrow(pd.concat(self._chosen), self.max_rows)]
+        if sum(map(len, self._chosen)) > MAX_CANDIDATE_ROWS:
+            self._chosen = [drop_never_chosen(pd.concat(self._chosen), self.max_rows)]
         self.n_rows += len(rows)
         self.n_micrographs += int(rows["height_px"].notna().sum())
         self._last_uri = rows["uri"].iloc[-1]
@@ -61,18 +61,18 @@ class Overview:
         self._codes = [np.concatenate(self._codes)]
         return self._codes[0]
 
-    def shown(self) -> np.ndarray:
+    def choose_shown_rows(self) -> np.ndarray:
         """Positions of the rows that the page shows, ascending: choose()."""
-        return np.sort(choose(pd.concat(self._chosen), self.max_rows).index.to_numpy(int))
+        return np.sort(choose_rows(pd.concat(self._chosen), self.max_rows).index.to_numpy(int))
 
 
-def keys(rows: pd.DataFrame) -> pd.DataFrame:
+def select_keys(rows: pd.DataFrame) -> pd.DataFrame:
     """What the choice of rows depends on."""
     reason = [codes[0] if len(codes) else "" for codes in rows["reasons"]]
     return rows[["verdict", "micrograph_id", "uri"]].assign(reason=pd.Series(reason, index=rows.index, dtype=object))
 
 
-def choose(rows: pd.DataFrame, max_rows: int) -> pd.DataFrame:
+def choose_rows(rows: pd.DataFrame, max_rows: int) -> pd.DataFrame:
     """At most `max_rows` of `rows` (see keys()) with every verdict and, where there is room, every first reason.
 
     Verdicts share the places evenly; what a rare one leaves over goes to the others. Within a verdict the first reasons
@@ -87,7 +87,7 @@ def choose(rows: pd.DataFrame, max_rows: int) -> pd.DataFrame:
     return order.head(max_rows).drop(columns="turn")
 
 
-def narrow(rows: pd.DataFrame, max_rows: int) -> pd.DataFrame:
+def drop_never_chosen(rows: pd.DataFrame, max_rows: int) -> pd.DataFrame:
     """`rows` without those that choose() takes in no case, whatever other rows there are."""
     order = rows.sort_values(["micrograph_id", "uri"], kind="stable")
     return order.groupby(["verdict", "reason"], sort=False).head(max_rows)

@@ -13,7 +13,7 @@ from emqa_dask.tables import SHIFTS
 ENTROPY_EDGES = np.arange(0, 141) * 0.05  # nats, up to ln 1096
 LOG_EDGES = np.arange(-3 * 48, 7 * 48 + 1) / 48  # decimal logarithms: a median is right to 2.5 %
 MAX_COHORTS = 2000  # counted one by one, the first ones; what comes later is counted together
-FURTHER = "(further cohorts)"
+FURTHER_COHORTS = "(further cohorts)"
 
 
 class CohortLine(NamedTuple):
@@ -30,7 +30,7 @@ class CohortLine(NamedTuple):
 
 
 class ClassifierSection(NamedTuple):
-    """What the page's section on classifiers shows; Classes.section() makes it."""
+    """What the page's section on classifiers shows; ClassifierCounts.make_section() makes it."""
 
     classifiers: tuple[str, ...]
     n_classified: int  # micrographs with a class
@@ -46,7 +46,7 @@ class ClassifierSection(NamedTuple):
     reference_median: float  # of `quantity`; NaN where unknown
 
 
-class Classes:
+class ClassifierCounts:
     """Counts over all classified micrographs; add() batches, then section().
 
     In memory are some 5 kB for each of at most MAX_COHORTS cohorts, whatever the number of micrographs.
@@ -90,7 +90,7 @@ class Classes:
 
     def _count(self, name: str, rows: pd.DataFrame) -> None:
         if name not in self.cohorts and len(self.cohorts) >= MAX_COHORTS:
-            name = FURTHER
+            name = FURTHER_COHORTS
         if name not in self.cohorts:
             logs = {key: np.zeros(len(LOG_EDGES) - 1, np.int64) for key in ("defocus", "distance")}
             self.cohorts[name] = {"n": 0, "n_out": 0, "entropy": np.zeros(len(ENTROPY_EDGES) - 1, np.int64), **logs}
@@ -104,7 +104,7 @@ class Classes:
         entropy = np.clip(rows["entropy"].dropna().to_numpy(), 0, ENTROPY_EDGES[-1])
         counts["entropy"] += np.histogram(entropy, ENTROPY_EDGES)[0]
 
-    def section(
+    def make_section(
         self,
         drifts: pd.DataFrame | None = None,
         quantity: str | None = None,
@@ -122,16 +122,18 @@ class Classes:
             CohortLine(
                 name,
                 of["n"],
-                _median(of["defocus"]),
+                _estimate_median(of["defocus"]),
                 of["defocus"].sum() / of["n"],
-                _median(of["distance"]),
+                _estimate_median(of["distance"]),
                 of["entropy"],
                 of["n_out"],
                 (shifts or {}).get(name),
             )
             for name, of in self.cohorts.items()
         ]
-        rows = worst(drifts) if drifts is not None and len(drifts) else pd.DataFrame(columns=_SHOWN)
+        rows = (
+            select_largest_drifts(drifts) if drifts is not None and len(drifts) else pd.DataFrame(columns=DRIFT_COLUMNS)
+        )
         middle = np.nan
         if quantity is not None and drifts is not None:
             middles = drifts.loc[drifts["quantity"].eq(quantity) & drifts["reference"].eq("held_out")]
@@ -152,10 +154,20 @@ class Classes:
         )
 
 
-_SHOWN = ["cohort", "quantity", "reference", "n", "median", "reference_median", "effect", "p_corrected", "is_drifted"]
+DRIFT_COLUMNS = [
+    "cohort",
+    "quantity",
+    "reference",
+    "n",
+    "median",
+    "reference_median",
+    "effect",
+    "p_corrected",
+    "is_drifted",
+]
 
 
-def worst(drifts: pd.DataFrame) -> pd.DataFrame:
+def select_largest_drifts(drifts: pd.DataFrame) -> pd.DataFrame:
     """Of each cohort the row with the largest effect, among those that drifted if any has; drifted cohorts first.
 
     Cohorts too small to be tested come last.
@@ -164,16 +176,16 @@ def worst(drifts: pd.DataFrame) -> pd.DataFrame:
     order = drifts.assign(size=size).sort_values(
         ["is_drifted", "size", "cohort"], ascending=[False, False, True], kind="stable"
     )
-    return order.drop_duplicates("cohort")[_SHOWN].reset_index(drop=True)
+    return order.drop_duplicates("cohort")[DRIFT_COLUMNS].reset_index(drop=True)
 
 
-def most_drifted(drifts: pd.DataFrame) -> str | None:
+def find_most_drifted(drifts: pd.DataFrame) -> str | None:
     """The quantity with the largest effect, of those that drifted if any have; None where none was tested."""
-    rows = worst(drifts)
+    rows = select_largest_drifts(drifts)
     return str(rows["quantity"].iloc[0]) if len(rows) and rows["effect"].notna().iloc[0] else None
 
 
-def _median(counts: NDArray) -> float:
+def _estimate_median(counts: NDArray) -> float:
     """The middle (of its bin, on the logarithmic scale) of values counted between LOG_EDGES; NaN without any."""
     if not counts.sum():
         return np.nan

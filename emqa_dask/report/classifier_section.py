@@ -8,9 +8,9 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from emqa_dask.report import trends
-from emqa_dask.report.classes import ENTROPY_EDGES, ClassifierSection
-from emqa_dask.report.figures import of_classifier
-from emqa_dask.report.words import label, visible
+from emqa_dask.report.classifier_counts import ENTROPY_EDGES, ClassifierSection
+from emqa_dask.report.figures import draw_classifier_distributions
+from emqa_dask.report.formatting import escape_invisible, format_code
 from emqa_dask.settings import Triage
 from emqa_dask.tables import SHIFTS
 
@@ -25,26 +25,28 @@ ADVICE = {
 }
 
 
-def columns(shown: pd.DataFrame) -> dict:
+def list_class_columns(shown: pd.DataFrame) -> dict:
     """The table's columns on classes; a class is its position among the names in order."""
     names = sorted(shown["predicted_class"].dropna().unique())
     return {
-        "class_names": [visible(name) for name in names],
+        "class_names": [escape_invisible(name) for name in names],
         "shift_names": [SHIFT_LABELS[kind] for kind in SHIFTS],
-        "class": _codes(shown["predicted_class"], names),
-        "probability": numbers(shown["class_probability"], 4),
-        "entropy": numbers(shown["predictive_entropy_nats"], 5),
-        "mutual": numbers(shown["mutual_information_nats"], 5),
-        "shift": _codes(shown["shift"], SHIFTS),
-        "shift_score": numbers(shown["shift_score"], 4),
+        "class": _to_codes(shown["predicted_class"], names),
+        "probability": to_json_numbers(shown["class_probability"], 4),
+        "entropy": to_json_numbers(shown["predictive_entropy_nats"], 5),
+        "mutual": to_json_numbers(shown["mutual_information_nats"], 5),
+        "shift": _to_codes(shown["shift"], SHIFTS),
+        "shift_score": to_json_numbers(shown["shift_score"], 4),
     }
 
 
-def _codes(values: pd.Series, names: Sequence[str]) -> list:
+def _to_codes(values: pd.Series, names: Sequence[str]) -> list:
     return [None if code < 0 else int(code) for code in pd.Categorical(values, names).codes]
 
 
-def contents(classes: ClassifierSection, column: Callable[[str], NDArray], verdicts: NDArray, settings: Triage) -> dict:
+def fill_section(
+    classes: ClassifierSection, column: Callable[[str], NDArray], verdicts: NDArray, settings: Triage
+) -> dict:
     """What the template's section on the classifier needs: counts with shares, figures, and the longest tables cut."""
     limit = settings.max_entropy_nats or classes.entropy_limit_nats
     most = max((n for _, n in classes.classes), default=1)
@@ -53,15 +55,17 @@ def contents(classes: ClassifierSection, column: Callable[[str], NDArray], verdi
         line._asdict()
         | {
             "shift": SHIFT_LABELS.get(line.shift, "–"),
-            "svg": trends.word(line.entropy, ENTROPY_EDGES, upto, f"Predictive entropy, 0 to {upto:.2g} nats"),
+            "svg": trends.draw_sparkline(
+                line.entropy, ENTROPY_EDGES, upto, f"Predictive entropy, 0 to {upto:.2g} nats"
+            ),
         }
         for line in classes.cohorts[:MAX_COHORTS]
     ]
     plot = Markup("")
     if classes.times is not None and classes.quantity:
-        plot = trends.over_time(classes.times, f"{label(classes.quantity)} over time", classes.reference_median)
+        plot = trends.draw_trend(classes.times, f"{format_code(classes.quantity)} over time", classes.reference_median)
     return classes._asdict() | {
-        "figures": of_classifier(column, verdicts, limit),
+        "figures": draw_classifier_distributions(column, verdicts, limit),
         "rows": [{"name": name, "n": n, "share": n / most} for name, n in classes.classes[:MAX_CLASSES]],
         "n_beyond": sum(n for _, n in classes.classes[MAX_CLASSES:]),
         "kinds": [
@@ -74,11 +78,11 @@ def contents(classes: ClassifierSection, column: Callable[[str], NDArray], verdi
         "upto": upto,
         "n_cohorts": len(classes.cohorts),
         "plot": plot,
-        "quantity": label(classes.quantity or ""),
+        "quantity": format_code(classes.quantity or ""),
     }
 
 
-def numbers(values: pd.Series, digits: int) -> list:
+def to_json_numbers(values: pd.Series, digits: int) -> list:
     """As JSON can hold them: rounded, None for what is unknown or infinite."""
     values = pd.to_numeric(values).astype(float).round(digits)
     return [v if np.isfinite(v) else None for v in values.to_numpy(np.float64, na_value=np.nan).tolist()]

@@ -1,0 +1,73 @@
+"""Columns of the page's table, as lists that JSON can hold."""
+
+import base64
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from emqa_dask.report import classifier_section
+from emqa_dask.report.classifier_section import to_json_numbers
+from emqa_dask.report.formatting import (
+    escape_invisible,
+    format_code,
+)
+from emqa_dask.report.overlays import MAX_BOXES_IN_TABLE
+from emqa_dask.tables import VERDICTS
+
+LABELS = {"trust": "Trust", "review": "Review", "out_of_domain": "Out of domain", "junk": "Junk", "unknown": "Unknown"}
+
+
+# name on the page -> column of tables.TRIAGE, decimal digits
+_REALS = {
+    "f1": ("predicted_f1", 4),
+    "low": ("predicted_f1_low", 4),
+    "high": ("predicted_f1_high", 4),
+    "precision": ("predicted_precision", 4),
+    "recall": ("predicted_recall", 4),
+    "detector_agreement": ("detector_agreement", 4),
+    "distance": ("ood_distance", 4),
+    "nm": ("nm_per_pixel", 6),
+    "defocus": ("defocus_nm", 1),
+}
+_INTEGERS = {"n": "n_detections", "height": "height_px", "width": "width_px"}
+
+
+def list_columns(
+    shown: pd.DataFrame, boxes: Mapping[str, str], jpegs: Mapping[str, bytes], rules: Sequence
+) -> dict[str, list | int]:
+    """Columns of the table as lists, and the names that its codes refer to; pictures as base64, None without one."""
+    positions = {rule.code: k for k, rule in enumerate(rules)}
+    ids = shown["micrograph_id"].astype(object).where(shown["micrograph_id"].notna(), None)
+    return {
+        "few": MAX_BOXES_IN_TABLE,
+        "verdicts": [[verdict, LABELS[verdict]] for verdict in VERDICTS],
+        "codes": [[rule.code, rule.meaning, format_code(rule.code)] for rule in rules],
+        "uri": shown["uri"].map(escape_invisible).tolist(),
+        "frame": shown["frame"].tolist(),
+        "stacked": shown["uri"].isin(shown.loc[shown["frame"].gt(0), "uri"]).astype(int).tolist(),
+        "verdict": pd.Categorical(shown["verdict"], VERDICTS).codes.tolist(),
+        "reasons": [[positions[code] for code in reasons] for reasons in shown["reasons"]],
+        "text": shown["explanation"].map(escape_invisible).tolist(),
+        **_list_numbers(shown),
+        "detector": shown["detector"].map(escape_invisible).tolist(),
+        "source": shown["nm_per_pixel_source"].map(escape_invisible).tolist(),
+        "format": shown["format"].map(escape_invisible).tolist(),
+        "id": ids.tolist(),
+        "jpeg": [base64.b64encode(jpegs[i]).decode() if i in jpegs else None for i in ids],
+        "boxes": [boxes.get(i) for i in ids],
+    }
+
+
+def _list_numbers(shown: pd.DataFrame) -> dict[str, list]:
+    reals = {name: to_json_numbers(shown[column], digits) for name, (column, digits) in _REALS.items()}
+    integers = {
+        name: [None if v is pd.NA else int(v) for v in shown[column].astype("Int64")]
+        for name, column in _INTEGERS.items()
+    }
+    return reals | integers
+
+
+def list_class_columns_and_maps(shown: pd.DataFrame, maps: Mapping[str, str]) -> dict[str, list]:
+    """Columns of the table for a classifier's results, with the entropy map of each image; None without one."""
+    ids = shown["micrograph_id"].astype(object)
+    return classifier_section.list_class_columns(shown) | {"maps": [maps.get(i) for i in ids]}
