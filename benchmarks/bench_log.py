@@ -27,7 +27,7 @@ from scipy.spatial import cKDTree
 from skimage.feature import blob_log
 
 from emqa_dask.backend import to_device, to_host
-from emqa_dask.detect import log, scales
+from emqa_dask.detect import blobs, log, scales
 from emqa_dask.detect.normalise import normalise
 from emqa_dask.settings import Detect
 
@@ -98,8 +98,8 @@ def by_detect_image(pixels: np.ndarray, search: dict) -> Rows:
 DETECTORS: dict[str, Callable[[np.ndarray, dict], Rows]] = {
     "blob_log float64": lambda pixels, search: blob_log(pixels.astype(np.float64), **search),
     REFERENCE: lambda pixels, search: blob_log(pixels, **search),
-    "find_blobs exact": lambda pixels, search: places(log.find_blobs(pixels, **search)),
-    "find_blobs fast": lambda pixels, search: places(log.find_blobs(pixels, method="fast", **search)),
+    "find_blobs exact": lambda pixels, search: places(blobs.find_blobs(pixels, **search)),
+    "find_blobs fast": lambda pixels, search: places(blobs.find_blobs(pixels, method="fast", **search)),
     "detect_image (normalises)": by_detect_image,
     "OpenCV SimpleBlobDetector": by_simple_blob_detector,
     "dask-image LoG, unpruned": by_dask_image,
@@ -115,16 +115,16 @@ def on_gpu() -> dict[str, Callable[[np.ndarray, dict], Rows]]:
 
     return {
         "cucim blob_log float32": lambda pixels, search: to_host(by_cucim(to_device(pixels, "cuda"), **search)),
-        "find_blobs cupy": lambda pixels, search: places(log.find_blobs(to_device(pixels, "cuda"), **search)),
+        "find_blobs cupy": lambda pixels, search: places(blobs.find_blobs(to_device(pixels, "cuda"), **search)),
         "find_blobs cupy, unpruned": lambda pixels, search: places(
-            log.find_blobs(to_device(pixels, "cuda"), **search | {"overlap": None})
+            blobs.find_blobs(to_device(pixels, "cuda"), **search | {"overlap": None})
         ),
         "find_blobs fast (CPU)": DETECTORS["find_blobs fast"],
     }
 
 
 def sigmas_of(search: dict) -> np.ndarray:
-    return scales.sigma_list(
+    return scales.compute_sigmas(
         search["min_sigma"], search["max_sigma"], search["num_sigma"], search.get("log_scale", False)
     )
 

@@ -90,7 +90,9 @@ def inform_detect(image: np.ndarray, true: np.ndarray, rng: np.random.Generator)
     detect = draw_detect(rng)
     if len(true) == 0:
         return detect
-    low, high = np.percentile(np.sqrt(boxes.area(true)) / 2, [10, 90]) / np.sqrt(2)  # a disk answers at r / sqrt(2)
+    low, high = np.percentile(np.sqrt(boxes.compute_areas(true)) / 2, [10, 90]) / np.sqrt(
+        2
+    )  # a disk answers at r / sqrt(2)
     centre = np.clip((true[:, :2] + true[:, 2:]).astype(int) // 2, 0, np.array(image.shape) - 1)
     is_bright = np.median(image[centre[:, 0], centre[:, 1]]) > np.median(image)
     min_sigma = max(low * rng.uniform(0.7, 1.0), 1.0)

@@ -7,7 +7,7 @@ __version__ = "0.2.0"
 
 _HOMES = {
     "read_micrograph": "emqa_dask.archive.readers",
-    "find_blobs": "emqa_dask.detect.log",
+    "find_blobs": "emqa_dask.detect.blobs",
     "load_detector": "emqa_dask.detect.mask_rcnn",
     "load_ensemble": "emqa_dask.classify",
     "detection_features": "emqa_dask.featurise.detections",

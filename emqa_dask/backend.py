@@ -50,7 +50,7 @@ class DeviceLost(RuntimeError):
     """The GPU context of this process is broken for good (a sticky CUDA error): only a fresh process can go on."""
 
 
-def backend(array: Any) -> tuple[ModuleType, ModuleType]:
+def get_array_modules(array: Any) -> tuple[ModuleType, ModuleType]:
     """The array module and its ndimage for `array`: (numpy, scipy.ndimage) or (cupy, cupyx.scipy.ndimage)."""
     if type(array).__module__.partition(".")[0] == "cupy":
         import cupy
@@ -108,7 +108,7 @@ def _sticky(error: BaseException | None) -> BaseException | None:
 
 
 @contextlib.contextmanager
-def guard() -> Iterator[None]:
+def guard_device() -> Iterator[None]:
     """Raise DeviceLost in the place of an error after which this process cannot use its GPU; others pass unchanged."""
     try:
         yield
@@ -119,7 +119,7 @@ def guard() -> Iterator[None]:
         raise DeviceLost(f"{type(sticky).__name__}: {sticky}") from error
 
 
-def in_batches(function: Callable[[list], Iterable], items: Iterable, size: int) -> Iterator:
+def run_in_batches(function: Callable[[list], Iterable], items: Iterable, size: int) -> Iterator:
     """The results of `function(batch)`, one per item, item by item; a batch has `size` items or what is left.
 
     When a GPU's memory runs out, what libraries keep of it is freed, the batch is tried again as halves, and the

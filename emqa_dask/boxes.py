@@ -57,13 +57,13 @@ def as_boxes(boxes: ArrayLike) -> NDArray[np.float64]:
     return array
 
 
-def area(boxes: ArrayLike) -> NDArray[np.float64]:
+def compute_areas(boxes: ArrayLike) -> NDArray[np.float64]:
     """Areas of n boxes, square px; (0,) for none."""
     boxes = as_boxes(boxes)
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
-def iou(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
+def compute_iou(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
     """Intersection over union of every pair, len(a) x len(b), in [0, 1]; 0 for boxes without area.
 
     Dense: for thousands of boxes on each side use overlaps(), which gives only the pairs that touch.
@@ -80,7 +80,7 @@ def _iou(a: NDArray, b: NDArray) -> NDArray[np.float64]:
     return np.divide(both, union, out=np.zeros_like(both), where=union > 0)
 
 
-def overlaps(a: ArrayLike, b: ArrayLike, iou_threshold: float) -> tuple[NDArray, NDArray, NDArray]:
+def find_overlaps(a: ArrayLike, b: ArrayLike, iou_threshold: float) -> tuple[NDArray, NDArray, NDArray]:
     """Pairs (i in a, j in b) of IoU >= `iou_threshold`, in (0, 1]: int64 i, int64 j and their IoU, ordered by i, j.
 
     A sweep over rows: b is sorted by y0, and only its stretch that can reach the rows of a[i] is compared, so memory
@@ -129,7 +129,7 @@ def match_boxes(predicted: ArrayLike, true: ArrayLike, iou_threshold: float = 0.
         raise ValueError(f"rule is {rule!r}: it is one of {', '.join(RULES)}")
     predicted = as_boxes(predicted)
     true = as_boxes(true)
-    t, p, value = overlaps(true, predicted, iou_threshold)
+    t, p, value = find_overlaps(true, predicted, iou_threshold)
     pairs = _greedy(p, t, value) if rule == "greedy" else _optimal(p, t, value, len(predicted), len(true))
     n = len(pairs)
     return Match(tp=n, fp=len(predicted) - n, fn=len(true) - n, pairs=pairs)

@@ -12,7 +12,7 @@ CHARGE = 1.6021766208e-19
 MASS = 9.10938356e-31
 
 
-def wavelength_nm(voltage_kv: ArrayLike) -> NDArray | float:
+def compute_wavelength(voltage_kv: ArrayLike) -> NDArray | float:
     """Relativistic electron wavelength, nm (300 kV: 0.00196875); arrays element by element.
 
     `h / sqrt(2 m e U (1 + e U / (2 m c^2)))`; Williams & Carter, Transmission Electron Microscopy, eq. 1.6. NaN stays
@@ -36,7 +36,7 @@ def aberration_phase(
     `defocus_nm` is positive for overfocus and negative for underfocus: it is abTEM's C10, or *minus* its `defocus`.
     `cs_mm` is the spherical aberration C30. Frequencies `q_per_nm` are cycles/nm. NaN stays NaN.
     """
-    wavelength = wavelength_nm(voltage_kv)
+    wavelength = compute_wavelength(voltage_kv)
     squares = np.square(np.asarray(q_per_nm, float))
     defocus = np.asarray(defocus_nm, float)
     cs_nm = np.asarray(cs_mm, float) * 1e6
@@ -67,4 +67,4 @@ def temporal_envelope(q_per_nm: ArrayLike, voltage_kv: ArrayLike, focal_spread_n
     if np.any(spread < 0):
         raise ValueError(f"focal_spread_nm {np.nanmin(spread):g} is negative: give the 1/e half width, 0 for none")
     squares = np.square(np.asarray(q_per_nm, float))
-    return np.exp(-np.square(0.5 * np.pi * wavelength_nm(voltage_kv) * spread * squares))
+    return np.exp(-np.square(0.5 * np.pi * compute_wavelength(voltage_kv) * spread * squares))

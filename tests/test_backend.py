@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emqa_dask.backend import STICKY, DeviceLost, guard, in_batches, is_out_of_memory, is_sticky
+from emqa_dask.backend import STICKY, DeviceLost, guard_device, is_out_of_memory, is_sticky, run_in_batches
 
 MEMORY_ALLOCATION = 2
 ILLEGAL_ADDRESS = 700
@@ -116,7 +116,7 @@ def test_every_error_after_which_cuda_wants_a_new_process_is_sticky():
 def test_a_sticky_error_is_seen_through_what_was_raised_from_it():
     error = ValueError("this image is odd")
     error.__cause__ = cuda_error(ILLEGAL_ADDRESS)
-    with pytest.raises(DeviceLost, match=r"^CUDARuntimeError: .*an illegal memory access") as caught, guard():
+    with pytest.raises(DeviceLost, match=r"^CUDARuntimeError: .*an illegal memory access") as caught, guard_device():
         raise error
     assert caught.value.__cause__ is error
 
@@ -126,7 +126,7 @@ def test_a_sticky_error_is_seen_through_what_was_raised_from_it():
     [ValueError("bad"), KeyboardInterrupt(), MemoryError("std::bad_alloc"), DeviceLost("CUDA: misaligned address")],
 )
 def test_the_guard_lets_other_errors_through_as_they_are(error):
-    with pytest.raises(type(error)) as caught, guard():
+    with pytest.raises(type(error)) as caught, guard_device():
         raise error
     assert caught.value is error
 
@@ -151,7 +151,7 @@ class Device:
 @given(n=st.integers(0, 60), size=st.integers(1, 20), room=st.integers(1, 20))
 def test_every_item_once_in_order_and_nothing_computed_twice(n, size, room):
     device = Device(room)
-    assert list(in_batches(device, iter(range(n)), size)) == [2 * i for i in range(n)]
+    assert list(run_in_batches(device, iter(range(n)), size)) == [2 * i for i in range(n)]
     assert device.done == list(range(n))
     failed = [tried for tried in device.tried if tried > room]
     assert len(failed) <= size.bit_length()
@@ -164,7 +164,7 @@ def test_every_item_once_in_order_and_nothing_computed_twice(n, size, room):
 
 def test_a_failed_size_is_not_tried_again():
     device = Device(room=5)
-    assert len(list(in_batches(device, range(20), 16))) == 20
+    assert len(list(run_in_batches(device, range(20), 16))) == 20
     assert device.tried == [16, 8, 4, 4, 4, 4, 4]
 
 
@@ -172,7 +172,7 @@ def test_results_before_the_item_that_is_too_large_are_delivered_and_the_error_n
     device = Device(room=4, too_large=[9])
     got = []
     with pytest.raises(MemoryError, match=r"^item 9 alone .*: std::bad_alloc: out_of_memory") as caught:
-        got.extend(in_batches(device, range(20), 4))
+        got.extend(run_in_batches(device, range(20), 4))
     assert got == [0, 2, 4, 6, 8, 10, 12, 14, 16]
     assert is_out_of_memory(caught.value.__cause__)
     assert device.tried == [4, 4, 4, 2, 1, 1]
@@ -189,14 +189,14 @@ def test_other_errors_pass_and_nothing_is_tried_again(error):
         raise error
 
     with pytest.raises(type(error)) as caught:
-        list(in_batches(function, range(5), 4))
+        list(run_in_batches(function, range(5), 4))
     assert caught.value is error
     assert tried == [4]
 
 
 def test_an_error_in_a_lazy_result_is_one_of_its_batch():
     device = Device(room=2)
-    assert list(in_batches(lambda batch: (x for x in device(batch)), range(7), 4)) == [2 * i for i in range(7)]
+    assert list(run_in_batches(lambda batch: (x for x in device(batch)), range(7), 4)) == [2 * i for i in range(7)]
 
 
 def test_what_the_failed_batch_held_is_free_before_the_next():
@@ -214,7 +214,7 @@ def test_what_the_failed_batch_held_is_free_before_the_next():
 
     gc.disable()
     try:
-        assert list(in_batches(function, range(4), 4)) == [0.0] * 4
+        assert list(run_in_batches(function, range(4), 4)) == [0.0] * 4
     finally:
         gc.enable()
     assert alive[:3] == [[], [False], [False, False]]
@@ -222,7 +222,7 @@ def test_what_the_failed_batch_held_is_free_before_the_next():
 
 def test_items_are_drawn_as_batches_begin():
     drawn = []
-    results = in_batches(list, (drawn.append(i) or i for i in range(100)), 8)
+    results = run_in_batches(list, (drawn.append(i) or i for i in range(100)), 8)
     assert drawn == []
     assert [next(results) for _ in range(9)] == list(range(9))
     assert len(drawn) == 16
@@ -230,16 +230,16 @@ def test_items_are_drawn_as_batches_begin():
 
 def test_a_result_too_few_and_a_batch_of_nothing_are_refused():
     with pytest.raises(ValueError, match="4 items gave 3 results"):
-        list(in_batches(lambda batch: batch[1:], range(8), 4))
+        list(run_in_batches(lambda batch: batch[1:], range(8), 4))
     with pytest.raises(ValueError, match="the batch size is 0"):
-        list(in_batches(list, range(8), 0))
+        list(run_in_batches(list, range(8), 0))
 
 
 def test_neither_cupy_nor_torch_is_imported_without_need():
     program = (
-        "import sys; from emqa_dask.backend import in_batches, is_sticky, guard\n"
+        "import sys; from emqa_dask.backend import run_in_batches, is_sticky, guard_device\n"
         "def f(batch):\n    if len(batch) > 1: raise MemoryError('std::bad_alloc: out_of_memory')\n    return batch\n"
-        "assert list(in_batches(f, range(3), 3)) == [0, 1, 2]\n"
+        "assert list(run_in_batches(f, range(3), 3)) == [0, 1, 2]\n"
         "assert not {'cupy', 'torch', 'rmm', 'scipy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)

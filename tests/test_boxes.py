@@ -30,14 +30,14 @@ def crowd(n, seed, side=400):
 @given(some_boxes, some_boxes)
 def test_iou_counts_pixels(a, b):
     expected = [[len(pixels(p) & pixels(q)) / len(pixels(p) | pixels(q)) for q in b] for p in a]
-    np.testing.assert_allclose(boxes.iou(a, b), np.array(expected).reshape(len(a), len(b)))
-    assert boxes.area(a).tolist() == [len(pixels(p)) for p in a]
+    np.testing.assert_allclose(boxes.compute_iou(a, b), np.array(expected).reshape(len(a), len(b)))
+    assert boxes.compute_areas(a).tolist() == [len(pixels(p)) for p in a]
 
 
 @given(some_boxes, some_boxes, thresholds)
 def test_overlaps_are_the_entries_of_iou_at_the_threshold(a, b, threshold):
-    dense = boxes.iou(a, b)
-    i, j, value = boxes.overlaps(a, b, threshold)
+    dense = boxes.compute_iou(a, b)
+    i, j, value = boxes.find_overlaps(a, b, threshold)
     expected = np.argwhere(dense >= threshold)
     assert np.column_stack([i, j]).tolist() == expected.tolist()
     np.testing.assert_array_equal(value, dense[i, j])
@@ -46,9 +46,9 @@ def test_overlaps_are_the_entries_of_iou_at_the_threshold(a, b, threshold):
 def test_overlaps_in_batches_are_the_same(monkeypatch):
     a = crowd(150, 1)
     b = crowd(170, 2)
-    whole_answer = boxes.overlaps(a, b, 0.1)
+    whole_answer = boxes.find_overlaps(a, b, 0.1)
     monkeypatch.setattr(boxes, "_MAX_CANDIDATES", 50)
-    for one, other in zip(whole_answer, boxes.overlaps(a, b, 0.1)):
+    for one, other in zip(whole_answer, boxes.find_overlaps(a, b, 0.1)):
         np.testing.assert_array_equal(one, other)
     assert len(whole_answer[0]) > 50
 
@@ -63,7 +63,7 @@ def test_perfect_detections_have_f1_of_one(true, threshold, rule):
 
 @given(some_boxes, some_boxes, thresholds)
 def test_both_rules_give_a_matching_and_greedy_never_matches_more(predicted, true, threshold):
-    dense = boxes.iou(predicted, true)
+    dense = boxes.compute_iou(predicted, true)
     counts = {}
     for rule in boxes.RULES:
         m = boxes.match_boxes(predicted, true, threshold, rule)
@@ -78,7 +78,7 @@ def test_both_rules_give_a_matching_and_greedy_never_matches_more(predicted, tru
 def test_optimal_does_not_depend_on_any_order(predicted, true, threshold, random):
     def summary(p, t):
         m = boxes.match_boxes(p, t, threshold, "optimal")
-        return m.tp, boxes.iou(p, t)[m.pairs[:, 0], m.pairs[:, 1]].sum()
+        return m.tp, boxes.compute_iou(p, t)[m.pairs[:, 0], m.pairs[:, 1]].sum()
 
     shuffled_p = random.sample(predicted, len(predicted))
     shuffled_t = random.sample(true, len(true))
@@ -88,7 +88,7 @@ def test_optimal_does_not_depend_on_any_order(predicted, true, threshold, random
 @settings(max_examples=30)
 @given(st.lists(box, max_size=5), st.lists(box, max_size=5), thresholds)
 def test_optimal_is_the_best_of_all_assignments(predicted, true, threshold):
-    dense = boxes.iou(predicted, true)
+    dense = boxes.compute_iou(predicted, true)
 
     def best(rows, free):
         if not rows:
@@ -118,7 +118,7 @@ def test_a_crowd_agrees_with_the_dense_rule(rule):
     true = crowd(300, 5)
     predicted = np.vstack([true[:200] + 2.0, crowd(100, 6)])
     m = boxes.match_boxes(predicted, true, 0.1, rule)
-    dense = boxes.iou(predicted, true)
+    dense = boxes.compute_iou(predicted, true)
     if rule == "greedy":
         expected = []
         free = np.ones(len(predicted), bool)
@@ -141,7 +141,7 @@ def test_empty_sides():
     assert np.isnan([both.f1, both.precision, both.recall, none_found.precision, none_there.recall]).all()
     assert (none_found.f1, none_found.recall, none_found.fn) == (0, 0, 1)
     assert (none_there.f1, none_there.precision, none_there.fp) == (0, 0, 1)
-    assert boxes.iou([], [(0, 0, 1, 1)]).shape == (0, 1)
+    assert boxes.compute_iou([], [(0, 0, 1, 1)]).shape == (0, 1)
     assert both.pairs.shape == (0, 2)
 
 
@@ -151,7 +151,7 @@ def test_f1_is_zero_when_nothing_matches():
 
 
 def test_boxes_without_area_match_nothing():
-    assert boxes.iou([(3, 3, 3, 9)], [(3, 3, 3, 9)]).tolist() == [[0.0]]
+    assert boxes.compute_iou([(3, 3, 3, 9)], [(3, 3, 3, 9)]).tolist() == [[0.0]]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from emqa_dask import contrast_transfer
-from emqa_dask.optics import aberration_phase, wavelength_nm
+from emqa_dask.optics import aberration_phase, compute_wavelength
 
 # Written once by abTEM 1.0.11 (pip install abtem), all at q = 1, 2.5 and 5 / nm, in its units of eV and Angstrom:
 # ctf = abtem.CTF(energy=1e3 kV, C10=10 df, C30=1e7 Cs, focal_spread=10 delta, semiangle_cutoff=np.inf)
@@ -37,8 +37,8 @@ def test_the_transfer_is_that_of_an_installed_abtem():
 
 
 def test_the_wavelength_is_the_textbook_one():
-    assert wavelength_nm(300) == pytest.approx(0.00196876, abs=2e-8)
-    assert wavelength_nm([80, 200]) == pytest.approx([0.00417572, 0.00250793], rel=1e-5)
+    assert compute_wavelength(300) == pytest.approx(0.00196876, abs=2e-8)
+    assert compute_wavelength([80, 200]) == pytest.approx([0.00417572, 0.00250793], rel=1e-5)
 
 
 def test_without_spherical_aberration_the_sign_of_the_defocus_is_the_sign_of_the_contrast():
@@ -64,8 +64,8 @@ def test_arguments_broadcast_and_scalars_stay_scalars():
 def test_scherzer_defocus_is_where_the_phase_is_flat():
     cs = 1.2
     kv = 200
-    defocus = -np.sqrt(cs * 1e6 * wavelength_nm(kv))  # then chi has its minimum, -pi/2, at (1 / (Cs lambda^3))^(1/4)
-    q = (1 / (cs * 1e6 * wavelength_nm(kv) ** 3)) ** 0.25
+    defocus = -np.sqrt(cs * 1e6 * compute_wavelength(kv))  # chi has its minimum, -pi/2, at (1 / (Cs lambda^3))^(1/4)
+    q = (1 / (cs * 1e6 * compute_wavelength(kv) ** 3)) ** 0.25
     around = aberration_phase(q * np.array([0.99, 1.0, 1.01]), defocus, cs, kv)
     assert around[1] == pytest.approx(-np.pi / 2)
     assert around[1] < min(around[0], around[2])

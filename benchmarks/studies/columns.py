@@ -13,7 +13,7 @@ from scipy.ndimage import maximum_filter
 from skimage.feature import blob_log
 from torch import nn
 
-from emqa_dask.detect.candidates import candidates, chosen_detections
+from emqa_dask.detect.candidates import find_candidates, select_detections
 from emqa_dask.settings import Detect
 from emqa_dask.synthetic import lattices
 from emqa_dask.tune import rewards
@@ -92,9 +92,9 @@ class Log:
         wanted = Detect(polarity=self.polarity, **settings)
         if key not in self.kept:
             at_floor = settings | {"threshold": self.floor}
-            self.kept[key] = candidates(self.image, Detect(polarity=self.polarity, **at_floor))
+            self.kept[key] = find_candidates(self.image, Detect(polarity=self.polarity, **at_floor))
             self.n_searched += 1
-        return chosen_detections(self.kept[key], wanted)
+        return select_detections(self.kept[key], wanted)
 
 
 def judged(points: pd.DataFrame, case: Case) -> dict[str, float]:

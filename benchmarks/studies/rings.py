@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from emqa_dask.featurise.rings import thon_rings
-from emqa_dask.optics import temporal_envelope, wavelength_nm
+from emqa_dask.optics import compute_wavelength, temporal_envelope
 from emqa_dask.synthetic import fields, foreign
 from emqa_dask.synthetic.films import ATOM_NM, amorphous_film
 from emqa_dask.synthetic.profiles import make_sample
@@ -45,7 +45,7 @@ def draw(rng: np.random.Generator) -> dict:
 def visible_rings(film: dict, side: int) -> int:
     """How many rings stand over the noise, from the simulation's own power."""
     q = np.linspace(0, 0.5 / film["nm_per_pixel"], 4000)
-    wavelength = float(wavelength_nm(film["voltage_kv"]))
+    wavelength = float(compute_wavelength(film["voltage_kv"]))
     cs_nm = film["cs_mm"] * 1e6
     envelope = temporal_envelope(q, film["voltage_kv"], film["focal_spread_nm"]) ** 2
     envelope *= np.exp(-2 * (np.pi * film["convergence_mrad"] * 1e-3 * film["defocus_nm"] * q) ** 2)

@@ -1,4 +1,4 @@
-"""What the LoG detector finds above a floor, and what a threshold, an overlap and a polarity choose of it."""
+"""Candidates of the LoG detector: maxima above a floor; threshold, overlap and polarity select detections from them."""
 
 import dataclasses
 import math
@@ -11,37 +11,41 @@ import pandas as pd
 from emqa_dask import tables
 from emqa_dask.backend import to_device
 from emqa_dask.detect import log_exact, log_fast, scales, tiles
-from emqa_dask.detect.normalise import Limits, is_finite, normalise, real
-from emqa_dask.detect.prune import affordable, largest_first
-from emqa_dask.detect.scales import Maxima, Where
+from emqa_dask.detect.normalise import Limits, convert_to_real, find_finite, normalise
+from emqa_dask.detect.prune import count_affordable, prune_largest_first
+from emqa_dask.detect.scales import Maxima, SearchRegion
+from emqa_dask.detect.tiles import Strip
 from emqa_dask.settings import Detect
 
-CANDIDATES = 20  # times max_detections: the most blobs of each polarity that are kept and pruned
+CANDIDATES_PER_DETECTION = 20  # maxima of each polarity that are kept and pruned, per detection that may be given
+FREE_SETTINGS = ("threshold", "overlap", "polarity", "max_detections")  # that may differ from those of the search
 
 
 class Candidates(NamedTuple):
-    """Every maximum of one image's scale space above a floor, before the choice of a polarity and before pruning."""
+    """Maxima of one image's scale space above a floor, before the choice of a polarity and before pruning."""
 
-    found: Maxima  # above settings.threshold, strongest first; of each polarity at most CANDIDATES * max_detections + 1
-    sigmas: np.ndarray  # the scales that found.scale counts, px
+    maxima: Maxima  # above settings.threshold, strongest first; at most max_candidates() of each polarity
+    sigmas: np.ndarray  # the scales that maxima.scale counts, px
     shape: tuple[int, int]  # of the image, px
     settings: Detect  # of the search; its threshold is the floor
 
 
-def candidates(image: np.ndarray, settings: Detect, limits: Limits | None = None, device: str = "cpu") -> Candidates:
-    """The candidates of one micrograph, from which `chosen_detections` makes the rows of `log.detect_image`.
+def find_candidates(
+    image: np.ndarray, settings: Detect, limits: Limits | None = None, device: str = "cpu"
+) -> Candidates:
+    """Candidates of one micrograph, from which `select_detections` makes the rows of `log.detect_image`.
 
-    `image` (h, w; any real dtype, on the host) is normalised as `settings` says (`limits`: by these intensities), and
+    `image` (h, w; any real dtype, on the host) is normalised as `settings` says (`limits`: by these intensities). It is
     searched once for maxima above `settings.threshold`: with polarity "bright" or "dark" for those only, else for both.
     Scales larger than the image's longer side are left out. No maximum lies on a NaN or infinite pixel, nor closer to
-    the edges than `settings.exclude_border`. Memory is bounded whatever the threshold: see Candidates.found. Empty,
-    constant and all-NaN images give none. Raises ValueError for images that are not two-dimensional and real.
+    the edges than `settings.exclude_border`. Memory is bounded whatever the threshold. Empty, constant and all-NaN
+    images give none. Raises ValueError for images that are not two-dimensional and real.
     """
-    image = real(np.asarray(image))
-    return candidates_of_strips(lambda y0, y1: image[y0:y1], image.shape, settings, limits, device=device)
+    image = convert_to_real(np.asarray(image))
+    return find_candidates_in_strips(lambda y0, y1: image[y0:y1], image.shape, settings, limits, device=device)
 
 
-def candidates_of_strips(
+def find_candidates_in_strips(
     read: Callable[[int, int], np.ndarray],
     shape: tuple[int, int],
     settings: Detect,
@@ -49,67 +53,81 @@ def candidates_of_strips(
     strip_px: int | None = None,
     device: str = "cpu",
 ) -> Candidates:
-    """`candidates` of an image of `shape` of which only strips are in memory: the same for any `strip_px`.
+    """Candidates of an image of `shape` that is read in strips: those of the whole image, for any `strip_px`.
 
     `read(y0, y1)` gives rows y0 <= y < y1, all columns. Every strip is searched with the rows around it that its widest
-    kernel touches, and keeps the maxima that lie in the rows it owns.
+    kernel covers, and keeps the maxima that lie in the rows it owns.
     """
     percentiles = settings.low_percentile, settings.high_percentile
-    limits = tiles.sampled_limits(read, shape, percentiles) if limits is None else limits
-    sigmas = searched_sigmas(settings, shape)
+    limits = tiles.sample_intensity_limits(read, shape, percentiles) if limits is None else limits
+    sigmas = select_sigmas(settings, shape)
+    maxima = scales.NO_MAXIMA
     if len(sigmas) == 0:
-        return Candidates(scales.NOTHING, sigmas, shape, settings)
-    steps = [log_fast.step_px(sigma, shape) for sigma in sigmas]
-    found = scales.NOTHING
-    for first, start, stop, last in tiles.strips(shape, log_fast.halo_px(sigmas.max()) + 1, max(steps), strip_px):
-        image = real(np.asarray(read(first, last)))
-        pixels = centred(image, settings, limits)
-        where = searched_pixels(image, settings, first, start, stop, shape)
+        return Candidates(maxima, sigmas, shape, settings)
+    steps = [log_fast.choose_grid_step(sigma, shape) for sigma in sigmas]
+    halo = log_fast.compute_halo(sigmas.max()) + 1
+    for strip in tiles.plan_strips(shape, halo, max(steps), strip_px):
+        image = convert_to_real(np.asarray(read(strip.first, strip.last)))
+        pixels = centre_intensities(image, settings, limits)
+        region = make_search_region(image, settings, strip, shape)
         if device == "cpu":
-            part = log_fast.scale_maxima(
-                pixels, sigmas, *asked(settings), steps=steps, where=where, most=most(settings)
-            )
+            part = _find_maxima_on_host(pixels, sigmas, steps, region, settings)
         else:
-            part = maxima_on_device(to_device(pixels, device), sigmas, where, settings, device)
-        found = scales.strongest([found, part._replace(y=part.y + first)], most(settings))
-    return Candidates(found, sigmas, shape, settings)
+            part = find_maxima_on_device(to_device(pixels, device), sigmas, region, settings, device)
+        part = part._replace(y=part.y + strip.first)
+        maxima = scales.keep_strongest([maxima, part], max_candidates(settings))
+    return Candidates(maxima, sigmas, shape, settings)
 
 
-def maxima_on_device(pixels, sigmas: np.ndarray, where: Where, settings: Detect, device: str) -> Maxima:
-    """The maxima of `pixels`, which lie on `device`, by the exact path; `where` lies on the host."""
-    if where.known is not None:
-        where = where._replace(known=to_device(where.known, device))
-    return log_exact.scale_maxima(pixels, sigmas, *asked(settings), most=most(settings), where=where)
+def _find_maxima_on_host(
+    pixels: np.ndarray, sigmas: np.ndarray, steps: list[int], region: SearchRegion, settings: Detect
+) -> Maxima:
+    floor, polarity = search_threshold_and_polarity(settings)
+    n_max = max_candidates(settings)
+    return log_fast.find_scale_maxima(pixels, sigmas, floor, polarity, steps, max_per_polarity=n_max, region=region)
 
 
-def most(settings: Detect) -> int:
-    """How many maxima of each polarity a search keeps: one more than are chosen from, which tells that it was full."""
-    return CANDIDATES * settings.max_detections + 1
+def find_maxima_on_device(pixels, sigmas: np.ndarray, region: SearchRegion, settings: Detect, device: str) -> Maxima:
+    """The maxima of `pixels`, which lie on `device`, by the exact path; the mask of `region` lies on the host."""
+    if region.mask is not None:
+        region = region._replace(mask=to_device(region.mask, device))
+    floor, polarity = search_threshold_and_polarity(settings)
+    n_max = max_candidates(settings)
+    return log_exact.find_scale_maxima(pixels, sigmas, floor, polarity, max_per_polarity=n_max, region=region)
 
 
-def asked(settings: Detect) -> tuple[float, str]:
+def max_candidates(settings: Detect) -> int:
+    """Largest number of maxima of each polarity that a search keeps.
+
+    It is one more than detections are selected from: a search that reaches it had more.
+    """
+    return CANDIDATES_PER_DETECTION * settings.max_detections + 1
+
+
+def search_threshold_and_polarity(settings: Detect) -> tuple[float, str]:
     """The floor and the polarity of a search: just below the threshold, which is compared in float64 later."""
     floor = float(np.nextafter(np.float32(settings.threshold), np.float32(-np.inf)))
     return floor, "both" if settings.polarity == "auto" else settings.polarity
 
 
-def searched_sigmas(settings: Detect, shape: tuple[int, int]) -> np.ndarray:
+def select_sigmas(settings: Detect, shape: tuple[int, int]) -> np.ndarray:
     """The scales of `settings` that are no larger than the longer side of an image of `shape`, px."""
-    sigmas = scales.sigma_list(settings.min_sigma, settings.max_sigma, settings.num_sigma, settings.log_scale)
+    sigmas = scales.compute_sigmas(settings.min_sigma, settings.max_sigma, settings.num_sigma, settings.log_scale)
     return sigmas[sigmas <= max(shape)]
 
 
-def searched_pixels(
-    image: np.ndarray, settings: Detect, first: int, start: int, stop: int, shape: tuple[int, int]
-) -> Where:
-    """Where in a strip of rows first... of an image of `shape` maxima count: in rows start...stop, known, off edges."""
-    rows, columns = scales.border_px(settings.exclude_border)
-    y0 = max(start, rows) - first
-    y1 = min(stop, shape[0] - rows) - first
-    return Where(y0, y1, columns, shape[1] - columns, is_finite(image))
+def make_search_region(image: np.ndarray, settings: Detect, strip: Strip, shape: tuple[int, int]) -> SearchRegion:
+    """The pixels of a strip of an image of `shape` that may hold a maximum: in its own rows, finite, off the border.
+
+    `image` holds the rows that the strip reads.
+    """
+    border_rows, border_columns = scales.parse_border(settings.exclude_border)
+    y0 = max(strip.start, border_rows) - strip.first
+    y1 = min(strip.stop, shape[0] - border_rows) - strip.first
+    return SearchRegion(y0, y1, border_columns, shape[1] - border_columns, find_finite(image))
 
 
-def centred(image: np.ndarray, settings: Detect, limits: Limits | None = None) -> np.ndarray:
+def centre_intensities(image: np.ndarray, settings: Detect, limits: Limits | None = None) -> np.ndarray:
     """`image` on the normalised scale, less 0.5.
 
     Truncated kernels answer a flat image with 0.002 of its value: centred, bright and dark stay mirror images.
@@ -117,51 +135,57 @@ def centred(image: np.ndarray, settings: Detect, limits: Limits | None = None) -
     return normalise(image, settings.low_percentile, settings.high_percentile, limits) - np.float32(0.5)
 
 
-def chosen_detections(candidates: Candidates, settings: Detect) -> pd.DataFrame:
-    """The rows that `log.detect_image` gives under `settings`, from candidates that were found once.
+def select_detections(candidates: Candidates, settings: Detect) -> pd.DataFrame:
+    """Rows that `log.detect_image` gives under `settings`, from the candidates of one search.
 
-    The threshold may be anything from the candidates' floor up; overlap and polarity are free (a polarity that was not
-    searched is refused), and max_detections may be lower; all else has to be as in the search, or ValueError says what
-    is not. Attributes of the table: see `log.detect_image`. No candidates give no rows.
+    The threshold may be any from the candidates' floor up. Overlap and polarity are free (a polarity that was not
+    searched is refused), and max_detections may be lower. All else has to be as in the search, or ValueError names the
+    setting. Attributes of the table: see `log.detect_image`. No candidates give no rows.
     """
-    _check(candidates, settings)
-    limit = CANDIDATES * settings.max_detections
-    found = scales.chosen(candidates.found, candidates.found.response > settings.threshold)
-    if settings.polarity in ("bright", "dark"):
-        found = scales.chosen(found, found.polarity == scales.signs(settings.polarity)[0])
-    n_of = {sign: int((found.polarity == sign).sum()) for sign in (1, -1)}
-    found = scales.capped(found, limit)
-    if settings.polarity == "auto":
-        found = scales.one_polarity(found)
-    # Noise searched at a threshold near zero has millions of maxima: pruning sees the strongest of them only.
-    n_kept = min(limit, len(found.y))
-    n_kept = affordable(found.y[:n_kept], found.x[:n_kept], candidates.sigmas[found.scale[:n_kept]])
-    is_full = n_kept < len(found.y) or any(n_of[sign] > limit for sign in np.unique(found.polarity))
-    kept = pruned(scales.chosen(found, slice(n_kept)), candidates.sigmas, settings.overlap)
-    rows = scales.refined_table(kept, candidates.sigmas, settings.log_scale)
+    _check_settings(candidates.settings, settings)
+    maxima, is_full = _select_maxima(candidates, settings)
+    maxima = prune_maxima(maxima, candidates.sigmas, settings.overlap)
+    rows = scales.tabulate_refined_maxima(maxima, candidates.sigmas, settings.log_scale)
     is_capped = bool(is_full or len(rows) > settings.max_detections)
-    rows = boxed(rows.head(settings.max_detections), candidates.shape)
+    rows = add_boxes(rows.head(settings.max_detections), candidates.shape)
     rows.attrs["is_capped"] = is_capped
     rows.attrs["too_many_blobs"] = bool(is_full)
     return rows
 
 
-def pruned(found: Maxima, sigmas: np.ndarray, overlap: float | None) -> Maxima:
-    """`found` without the blobs that overlap a larger one that stays by more than `overlap`; None keeps all."""
+def _select_maxima(candidates: Candidates, settings: Detect) -> tuple[Maxima, bool]:
+    """Candidates above the threshold and of the polarity, as many as pruning can take; whether some were cut."""
+    limit = CANDIDATES_PER_DETECTION * settings.max_detections
+    maxima = scales.select_maxima(candidates.maxima, candidates.maxima.response > settings.threshold)
+    if settings.polarity in ("bright", "dark"):
+        maxima = scales.select_maxima(maxima, maxima.polarity == scales.parse_polarity(settings.polarity)[0])
+    n_by_sign = {sign: int((maxima.polarity == sign).sum()) for sign in (1, -1)}
+    maxima = scales.cap_maxima(maxima, limit)
+    if settings.polarity == "auto":
+        maxima = scales.keep_stronger_polarity(maxima)
+    # Noise searched at a threshold near zero has millions of maxima: pruning sees the strongest of them only.
+    n_kept = min(limit, len(maxima.y))
+    n_kept = count_affordable(maxima.y[:n_kept], maxima.x[:n_kept], candidates.sigmas[maxima.scale[:n_kept]])
+    is_full = n_kept < len(maxima.y) or any(n_by_sign[sign] > limit for sign in np.unique(maxima.polarity))
+    return scales.select_maxima(maxima, slice(n_kept)), is_full
+
+
+def prune_maxima(maxima: Maxima, sigmas: np.ndarray, overlap: float | None) -> Maxima:
+    """`maxima` without the blobs that overlap a larger one, which is kept, by more than `overlap`; None keeps all."""
     if overlap is None:
-        return found
-    return scales.chosen(found, largest_first(found.y, found.x, sigmas[found.scale], overlap))
+        return maxima
+    return scales.select_maxima(maxima, prune_largest_first(maxima.y, maxima.x, sigmas[maxima.scale], overlap))
 
 
-def boxed(rows: pd.DataFrame, shape: tuple[int, int]) -> pd.DataFrame:
-    """Blobs of an image of `shape` as rows of `tables.DETECTIONS`, all but their micrograph_id."""
+def add_boxes(rows: pd.DataFrame, shape: tuple[int, int]) -> pd.DataFrame:
+    """Blobs of an image of `shape` as rows of `tables.DETECTIONS`, all columns but micrograph_id."""
     rows = rows.copy()
     radius = math.sqrt(2) * rows["sigma_px"]
     for axis, size in zip("yx", shape):
         rows[f"{axis}0"] = (rows[f"{axis}_px"] + 0.5 - radius).clip(lower=0)
         rows[f"{axis}1"] = (rows[f"{axis}_px"] + 0.5 + radius).clip(upper=size)
     rows["area_px"] = math.pi * radius**2
-    rows["score"] = score(rows["response"])
+    rows["score"] = compute_score(rows["response"])
     rows["label"] = "blob"
     rows["detector"] = "log"
     rows["mask_rle"] = None
@@ -171,7 +195,7 @@ def boxed(rows: pd.DataFrame, shape: tuple[int, int]) -> pd.DataFrame:
     return rows[[name for name in tables.DETECTIONS.names if name != "micrograph_id"]]
 
 
-def score(response: np.ndarray) -> np.ndarray:
+def compute_score(response: np.ndarray) -> np.ndarray:
     """Contrast of the uniform disk that gives `response`, as a fraction of the normalised intensity range, 0...1.
 
     A disk of contrast c answers c (r/sigma)^2 exp(-r^2 / (2 sigma^2)) at its centre, at most 2c/e, at
@@ -180,8 +204,8 @@ def score(response: np.ndarray) -> np.ndarray:
     return np.clip(np.asarray(response, np.float64) / (2 / math.e), 0, 1)
 
 
-def _check(candidates: Candidates, settings: Detect) -> None:
-    searched = candidates.settings
+def _check_settings(searched: Detect, settings: Detect) -> None:
+    """ValueError where candidates that were found by `searched` do not hold the detections of `settings`."""
     if settings.threshold < searched.threshold:
         raise ValueError(
             f"threshold is {settings.threshold}: the candidates were searched above {searched.threshold}; search again"
@@ -194,9 +218,10 @@ def _check(candidates: Candidates, settings: Detect) -> None:
         raise ValueError(
             f"polarity is {settings.polarity!r}: the candidates were searched for {searched.polarity!r} blobs only"
         )
-    free = ("threshold", "overlap", "polarity", "max_detections")
     for field in dataclasses.fields(searched):
-        asked_for = getattr(settings, field.name)
-        had = getattr(searched, field.name)
-        if field.name not in free and asked_for != had:
-            raise ValueError(f"{field.name} is {asked_for!r}: the candidates were searched with {had!r}; search again")
+        value = getattr(settings, field.name)
+        searched_value = getattr(searched, field.name)
+        if field.name not in FREE_SETTINGS and value != searched_value:
+            raise ValueError(
+                f"{field.name} is {value!r}: the candidates were searched with {searched_value!r}; search again"
+            )

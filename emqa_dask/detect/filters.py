@@ -1,4 +1,4 @@
-"""The Laplacian of Gaussian of an image by numba: in float64 sums bit for bit scipy.ndimage's, in float32 ones faster.
+"""Laplacian of Gaussian by numba: bit for bit that of scipy.ndimage with float64 sums, faster with float32 ones.
 
 Every pixel's sum is taken in scipy's order, so results do not depend on the processor, on tiles, or on strips.
 """
@@ -12,22 +12,22 @@ from scipy import ndimage
 from emqa_dask.backend import use_wide_vectors
 
 use_wide_vectors()
-# of a tile: with the widest kernels' margins it stays in a processor's second cache
+# Size of a tile: with the margins of the widest kernels it stays in a processor's second cache.
 ROWS = 64
 COLUMNS = 256
 
 
-def laplace(
+def compute_laplacian(
     image: np.ndarray, smooth: np.ndarray, second: np.ndarray, factor: float, out: np.ndarray | None = None
 ) -> np.ndarray:
-    """-factor (second along y, smooth along x, plus the reverse) of `image` (h, w; float32 or float64), of its dtype.
+    """-factor times the sum of both second derivatives of a smoothed `image` (h, w; float32 or float64), of its dtype.
 
     `smooth` and `second` are halves of symmetric kernels, outermost tap first, centre last, of one length; sums are
     taken in their dtype and rounded to the image's after each direction. Edges are reflected (d c b a | a b c d).
-    `out`, of the image's shape and dtype, takes the result, when given: fresh memory costs as much as a short kernel.
+    `out`, of the image's shape and dtype, receives the result when given: fresh memory costs as much as a short kernel.
     """
     n = len(smooth) - 1
-    rows, columns = (_reflected(size, n) for size in image.shape)
+    rows, columns = (_reflect_indices(size, n) for size in image.shape)
     out = np.empty(image.shape, image.dtype) if out is None else out
     # One type for numba, which would compile once more for arrays that are read-only.
     image = np.require(image, requirements=["C", "W"])
@@ -41,10 +41,10 @@ def gaussian_laplace(image: np.ndarray, sigma: np.floating, out: np.ndarray | No
     `sigma` is a numpy scalar: scipy rounds sigma^2 to its dtype. Where scipy was built with fused multiply-adds (other
     processors than x86) and rounds otherwise, scipy itself is called.
     """
-    if not rounds_as_scipy():
-        return _by_scipy(image, sigma)
+    if not is_rounded_as_scipy():
+        return _gaussian_laplace_of_scipy(image, sigma)
     smooth, second = _halves(sigma)
-    return laplace(image, smooth, second, sigma**2, out)
+    return compute_laplacian(image, smooth, second, sigma**2, out)
 
 
 def halve(image: np.ndarray, taps: np.ndarray) -> np.ndarray:
@@ -54,33 +54,33 @@ def halve(image: np.ndarray, taps: np.ndarray) -> np.ndarray:
     first; the other half mirrors it. Edges are reflected as in laplace().
     """
     height, width = (size // 2 for size in image.shape)
-    rows, columns = (_reflected(2 * n, len(taps)) for n in (height, width))
+    rows, columns = (_reflect_indices(2 * n, len(taps)) for n in (height, width))
     out = np.empty((height, width), np.float32)
     _halve(np.require(image, requirements=["C", "W"]), taps, rows, columns, out)
     return out
 
 
 @functools.lru_cache(maxsize=256)
-def _reflected(size: int, n: int) -> np.ndarray:
+def _reflect_indices(size: int, n: int) -> np.ndarray:
     """Indices of `size` pixels with n reflected ones before and after; np.pad takes as long as a coarse scale."""
     return np.pad(np.arange(size), n, mode="symmetric")
 
 
 @functools.cache
-def rounds_as_scipy() -> bool:
-    """Whether sums here are those of this machine's scipy to the last bit: tried on a small image."""
+def is_rounded_as_scipy() -> bool:
+    """Whether compute_laplacian() gives the bits of this machine's scipy; tested on a small image."""
     image = np.random.default_rng(0).random((24, 40), np.float32)
     sigma = np.float32(3.3)
     smooth, second = _halves(sigma)
-    return np.array_equal(laplace(image, smooth, second, sigma**2), _by_scipy(image, sigma))
+    return np.array_equal(compute_laplacian(image, smooth, second, sigma**2), _gaussian_laplace_of_scipy(image, sigma))
 
 
-def _by_scipy(image: np.ndarray, sigma: np.floating) -> np.ndarray:
+def _gaussian_laplace_of_scipy(image: np.ndarray, sigma: np.floating) -> np.ndarray:
     return -ndimage.gaussian_laplace(image, sigma) * float(sigma**2)
 
 
 def _halves(sigma: np.floating) -> list[np.ndarray]:
-    """scipy's own kernels of orders 0 and 2, as the answers to a single bright pixel."""
+    """Halves of scipy's kernels of orders 0 and 2: the response to a single bright pixel."""
     radius = int(4 * float(sigma) + 0.5)
     pixel = np.zeros(2 * radius + 1)
     pixel[radius] = 1
@@ -113,8 +113,8 @@ def _laplace(image, smooth, second, rows, columns, factor, out):
                     smoothed[i, x0 + x] = sum_0[x]
                     derived[i, x0 + x] = sum_2[x]
         for i in range(n_rows):
-            _lay_out(smoothed[i], columns, n, line_0)
-            _lay_out(derived[i], columns, n, line_2)
+            _reflect_line(smoothed[i], columns, n, line_0)
+            _reflect_line(derived[i], columns, n, line_2)
             for x0 in range(0, width, COLUMNS):
                 n_columns = min(COLUMNS, width - x0)
                 _along_x(line_0[x0 : x0 + n_columns + 2 * n], second, sum_0[:n_columns])
@@ -127,7 +127,7 @@ def _laplace(image, smooth, second, rows, columns, factor, out):
 
 @numba.njit(nogil=True, cache=True)
 def _along_y(rows, first, w, v, to_w, to_v):
-    """The sums of 2 n + 1 rows under two kernels; four taps a pass, one after the other in scipy's order."""
+    """Fill `to_w` and `to_v` with the sums of 2 n + 1 rows under two kernels: four taps a pass, in scipy's order."""
     n = len(w) - 1
     last = first + 2 * n
     width = len(to_w)
@@ -174,8 +174,8 @@ def _along_y(rows, first, w, v, to_w, to_v):
 
 
 @numba.njit(nogil=True, cache=True)
-def _lay_out(values, columns, n, line):
-    """`values` with n reflected ones at each end."""
+def _reflect_line(values, columns, n, line):
+    """Fill `line` with `values` and n reflected ones at each end."""
     width = len(values)
     inner = line[n : n + width]
     for x in range(width):
@@ -187,7 +187,7 @@ def _lay_out(values, columns, n, line):
 
 @numba.njit(nogil=True, cache=True)
 def _along_x(line, w, to):
-    """The sums of a line, n values longer at each end than `to`, under one kernel, in the same order."""
+    """Fill `to` with the sums of a line, n values longer at each end, under one kernel, in the same order."""
     n = len(w) - 1
     last = 2 * n
     width = len(to)
@@ -232,36 +232,47 @@ def _halve(image, taps, rows, columns, out):
         for y0 in range(0, height, ROWS):
             n_rows = min(ROWS, height - y0)
             for i in range(2 * n_rows + 2 * n):
-                source = image[rows[2 * y0 + i]]
-                first = 2 * x0 - n
-                last = 2 * (x0 + n_columns) + n
-                if first >= 0 and last <= len(source):
-                    inner = source[first:last]
-                    for k in range(n_columns + n):
-                        even[k] = inner[2 * k]
-                        odd[k] = inner[2 * k + 1]
-                else:
-                    for k in range(n_columns + n):
-                        even[k] = source[columns[2 * (x0 + k)]]
-                        odd[k] = source[columns[2 * (x0 + k) + 1]]
+                _split_line(image[rows[2 * y0 + i]], columns, x0, n_columns + n, n, even, odd)
                 _halve_line(even, odd, taps, tile[i, :n_columns])
             for i in range(n_rows):
-                target = out[y0 + i, x0 : x0 + n_columns]
-                target[:] = 0
-                for k in range(0, n, 2):
-                    a0 = tile[2 * i + 1 + k]
-                    b0 = tile[2 * (i + n) - k]
-                    w0 = taps[k]
-                    a1 = tile[2 * i + 2 + k]
-                    b1 = tile[2 * (i + n) - k - 1]
-                    w1 = taps[k + 1]
-                    for x in range(n_columns):
-                        target[x] += (a0[x] + b0[x]) * w0 + (a1[x] + b1[x]) * w1
+                _halve_rows(tile, i, taps, out[y0 + i, x0 : x0 + n_columns])
+
+
+@numba.njit(nogil=True, cache=True)
+def _split_line(line, columns, x0, n_pairs, n, even, odd):
+    """Fill `even` and `odd` with pairs of pixels of `line` from 2 x0 - n on; `columns` reflects it at its ends."""
+    first = 2 * x0 - n
+    last = first + 2 * n_pairs
+    if first >= 0 and last <= len(line):
+        inner = line[first:last]
+        for k in range(n_pairs):
+            even[k] = inner[2 * k]
+            odd[k] = inner[2 * k + 1]
+    else:
+        for k in range(n_pairs):
+            even[k] = line[columns[2 * (x0 + k)]]
+            odd[k] = line[columns[2 * (x0 + k) + 1]]
+
+
+@numba.njit(nogil=True, cache=True)
+def _halve_rows(tile, i, taps, target):
+    """Fill `target` with the sums of rows of `tile` at equal distances from the middle of its row pair i."""
+    n = len(taps)
+    target[:] = 0
+    for k in range(0, n, 2):
+        a0 = tile[2 * i + 1 + k]
+        b0 = tile[2 * (i + n) - k]
+        w0 = taps[k]
+        a1 = tile[2 * i + 2 + k]
+        b1 = tile[2 * (i + n) - k - 1]
+        w1 = taps[k + 1]
+        for x in range(len(target)):
+            target[x] += (a0[x] + b0[x]) * w0 + (a1[x] + b1[x]) * w1
 
 
 @numba.njit(nogil=True, cache=True)
 def _halve_line(even, odd, taps, to):
-    """Pairs of a line at equal distances before and behind the middle between its pixels 2 j + n and 2 j + n + 1."""
+    """Fill `to` with sums of pixels at equal distances from the middle between pixels 2 j + n and 2 j + n + 1."""
     n = len(taps)
     width = len(to)
     to[:] = 0

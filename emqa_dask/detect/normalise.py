@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-# normalised values are clipped here, one range beyond each percentile
+# Normalised values are clipped here, one range beyond each percentile.
 FLOOR = -1.0
 CEILING = 2.0
 SAMPLE_PX = 1 << 20  # percentiles are taken from at most about this many pixels, on a regular grid
@@ -25,17 +25,17 @@ def normalise(
 
     Values are clipped to [-1, 2]: objects up to a full range beyond the percentiles keep their shape, and a single hot
     pixel of 10^4 ranges (an x-ray) does not outshine everything within a kernel's reach. NaN and infinite pixels become
-    the image's median (`is_finite` tells where they were). An image without contrast, and one without a finite pixel,
+    the image's median (`find_finite` gives their mask). An image without contrast, and one without a finite pixel,
     gives zeros; an empty image gives an empty one. `limits` are the intensities of a larger whole that the image is a
-    part of (see `intensity_limits`). Raises ValueError unless `image` is two-dimensional and real.
+    part of (see `compute_intensity_limits`). Raises ValueError unless `image` is two-dimensional and real.
     """
-    image = real(image)
+    image = convert_to_real(image)
     if image.size == 0:
         return np.zeros(image.shape, np.float32)
-    low, high, median = intensity_limits(image, low_percentile, high_percentile) if limits is None else limits
+    low, high, median = compute_intensity_limits(image, low_percentile, high_percentile) if limits is None else limits
     if not high > low:
         return np.zeros(image.shape, np.float32)
-    is_ok = is_finite(image)
+    is_ok = find_finite(image)
     with np.errstate(over="ignore", invalid="ignore"):  # infinite pixels, and values beyond float32, end at the bounds
         if image.dtype.itemsize > 4 or image.dtype in (np.int32, np.uint32):
             # float32 cannot hold these dtypes' digits under a large offset: round after the subtraction.
@@ -50,7 +50,7 @@ def normalise(
     return out
 
 
-def real(image: np.ndarray) -> np.ndarray:
+def convert_to_real(image: np.ndarray) -> np.ndarray:
     """`image` with bool as uint8 and float16 as float32; ValueError unless it is (h, w) of real numbers."""
     if image.ndim != 2 or image.dtype.kind not in "buif":
         raise ValueError(f"the image is {image.dtype} of shape {image.shape}: two-dimensional real numbers are needed")
@@ -59,22 +59,22 @@ def real(image: np.ndarray) -> np.ndarray:
     return image.astype(np.float32) if image.dtype == np.float16 else image
 
 
-def is_finite(image: np.ndarray) -> np.ndarray | None:
-    """Where the pixels of `image` are finite (bool); None when all are."""
+def find_finite(image: np.ndarray) -> np.ndarray | None:
+    """Mask of the finite pixels of `image`; None when all are."""
     if image.dtype.kind != "f":
         return None
-    found = np.isfinite(image)
-    return None if found.all() else found
+    is_finite = np.isfinite(image)
+    return None if is_finite.all() else is_finite
 
 
-def intensity_limits(image: np.ndarray, low_percentile: float, high_percentile: float) -> Limits:
+def compute_intensity_limits(image: np.ndarray, low_percentile: float, high_percentile: float) -> Limits:
     """The intensities at two percentiles, and the median, of the finite pixels of `image` (h, w).
 
     Where the percentiles coincide (nearly all pixels equal), the extremes are taken instead. No finite pixel gives
     zeros. Images above `SAMPLE_PX` pixels are sampled on a regular grid: the percentile of a percentile is then
     uncertain by about 0.01 %.
     """
-    image = real(image)
+    image = convert_to_real(image)
     step = max(1, int(np.ceil(np.sqrt(image.size / SAMPLE_PX))))
     sample = image[:: min(step, len(image) or 1), :: min(step, image.shape[1] or 1)].ravel()
     if sample.dtype.kind == "f":

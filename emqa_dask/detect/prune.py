@@ -1,4 +1,4 @@
-"""Pruning of overlapping blobs: the largest first, or with scikit-image's result, order of visits included."""
+"""Pruning of overlapping blobs: the largest first, or with the result of scikit-image (its order of visits)."""
 
 import math
 
@@ -6,22 +6,22 @@ import numba
 import numpy as np
 from scipy.spatial import cKDTree
 
-PAIRS = 10_000_000  # disks near each other that prune() should be asked to compare: about 0.5 GB
+MAX_PAIRS = 10_000_000  # of disks near each other that prune_as_skimage() compares: about 0.5 GB
 
 
-def affordable(y: np.ndarray, x: np.ndarray, sigma: np.ndarray, limit: int = PAIRS) -> int:
-    """How many of n blobs, from the first, prune() takes with at most `limit` pairs: n, or n/2, or n/4, ..."""
+def count_affordable(y: np.ndarray, x: np.ndarray, sigma: np.ndarray, limit: int = MAX_PAIRS) -> int:
+    """Number of blobs, from the first, that have at most `limit` pairs near each other: n, or n/2, or n/4, ..."""
     n = len(sigma)
-    while n > 1 and _most_pairs(y[:n], x[:n], _reach(sigma[:n])) > limit:
+    while n > 1 and _bound_pairs(y[:n], x[:n], _max_reach(sigma[:n])) > limit:
         tree = cKDTree(np.column_stack([y[:n], x[:n]]))
-        if (tree.count_neighbors(tree, _reach(sigma[:n])) - n) // 2 <= limit:
+        if (tree.count_neighbors(tree, _max_reach(sigma[:n])) - n) // 2 <= limit:
             break
         n //= 2
     return n
 
 
-def _most_pairs(y: np.ndarray, x: np.ndarray, reach: float) -> int:
-    """An upper bound of the pairs within `reach`, from counts on a grid of that mesh: cheaper than to count them."""
+def _bound_pairs(y: np.ndarray, x: np.ndarray, reach: float) -> int:
+    """Upper bound of the number of pairs within `reach`, from counts on a grid of that mesh: cheaper than counting."""
     row, column = (((axis - axis.min()) // reach).astype(np.int64) + 1 for axis in (y, x))
     if (row.max() + 2) * (column.max() + 2) > 10 * len(y) + 100:
         return len(y) * (len(y) - 1) // 2
@@ -31,18 +31,18 @@ def _most_pairs(y: np.ndarray, x: np.ndarray, reach: float) -> int:
     return int((counts * near).sum() - len(y)) // 2
 
 
-def _reach(sigma: np.ndarray) -> float:
-    """The distance within which scikit-image asks whether two disks overlap."""
+def _max_reach(sigma: np.ndarray) -> float:
+    """The distance within which scikit-image compares two disks."""
     return 2 * sigma.max() * math.sqrt(2)
 
 
-def largest_first(y: np.ndarray, x: np.ndarray, sigma: np.ndarray, overlap: float) -> np.ndarray:
-    """Which of n blobs stay (bool): those that share at most `overlap` of their area with any larger one that stays.
+def prune_largest_first(y: np.ndarray, x: np.ndarray, sigma: np.ndarray, overlap: float) -> np.ndarray:
+    """Mask of the blobs to keep: those that share at most `overlap` of their area with each larger blob that is kept.
 
-    Disks have radius sqrt(2) sigma; y, x, sigma are in px; of two equal disks the first in order goes, as in `prune`.
-    No order of visits is left to chance, nor does memory grow with the number of pairs. What scikit-image keeps stays
-    but for a few in a thousand; in addition to it stay disks whose only larger neighbours went themselves, which there
-    is a matter of the order. No blobs give an empty array.
+    Disks have radius sqrt(2) sigma; y, x, sigma are in px; of two equal disks the first is removed, as in
+    `prune_as_skimage`. The result does not depend on an order of visits, and memory does not grow with the number of
+    pairs. All but a few in a thousand of the blobs that scikit-image keeps are kept, and in addition those whose only
+    larger neighbours were removed themselves. No blobs give an empty array.
     """
     if len(sigma) == 0:
         return np.zeros(0, bool)
@@ -50,51 +50,66 @@ def largest_first(y: np.ndarray, x: np.ndarray, sigma: np.ndarray, overlap: floa
     order = np.lexsort((-np.arange(len(sigma)), -sigma))
     height, width = np.ptp(y), np.ptp(x)
     cell = max(2 * math.sqrt(2) * sigma.mean(), math.sqrt(height * width / (4 * len(y))), (height + width) / 10_000)
-    return _largest_first(y - y.min(), x - x.min(), sigma, order, float(overlap), cell)
+    return _prune_largest_first(y - y.min(), x - x.min(), sigma, order, float(overlap), cell)
 
 
 @numba.njit(nogil=True, cache=True)
-def _largest_first(y, x, sigma, order, overlap, cell):
+def _prune_largest_first(y, x, sigma, order, overlap, cell):
+    """Mask of the disks that stay; `order` holds the largest first, `cell` is the mesh of a grid of neighbours."""
     n = len(y)
-    root = math.sqrt(2)
     n_rows = int(y.max() / cell) + 1
     n_columns = int(x.max() / cell) + 1
-    first = np.zeros(n_rows * n_columns + 1, np.int64)
-    home = np.empty(n, np.int64)
-    for i in range(n):
-        home[i] = int(y[i] / cell) * n_columns + int(x[i] / cell)
-        first[home[i] + 1] += 1
-    for k in range(n_rows * n_columns):
-        first[k + 1] += first[k]
-    members = np.empty(n, np.int64)
-    filled = first[:-1].copy()
-    for i in range(n):
-        members[filled[home[i]]] = i
-        filled[home[i]] += 1
-    alive = np.ones(n, np.bool_)
-    place = np.empty(n, np.int64)
-    place[order] = np.arange(n)
-    for rank in range(n):
-        i = order[rank]
-        if not alive[i]:
+    starts, members = _sort_into_cells(y, x, cell, n_rows, n_columns)
+    is_kept = np.ones(n, np.bool_)
+    rank = np.empty(n, np.int64)
+    rank[order] = np.arange(n)
+    for i in order:
+        if not is_kept[i]:
             continue
-        reach = 2 * root * sigma[i]
+        reach = 2 * math.sqrt(2) * sigma[i]
         top = max(int((y[i] - reach) / cell), 0)
         bottom = min(int((y[i] + reach) / cell), n_rows - 1)
         left = max(int((x[i] - reach) / cell), 0)
         right = min(int((x[i] + reach) / cell), n_columns - 1)
         for row in range(top, bottom + 1):
-            for m in range(first[row * n_columns + left], first[row * n_columns + right + 1]):
+            for m in range(starts[row * n_columns + left], starts[row * n_columns + right + 1]):
                 j = members[m]
-                if alive[j] and place[j] > rank:
-                    d2 = (y[i] - y[j]) ** 2 + (x[i] - x[j]) ** 2
-                    if d2 < 2 * (sigma[i] + sigma[j]) ** 2:
-                        alive[j] = _shared(math.sqrt(d2), root * sigma[i], root * sigma[j]) <= overlap
-    return alive
+                if is_kept[j] and rank[j] > rank[i]:
+                    is_kept[j] = _is_separate(y, x, sigma, i, j, overlap)
+    return is_kept
 
 
 @numba.njit(nogil=True, cache=True)
-def _shared(d, r1, r2):
+def _sort_into_cells(y, x, cell, n_rows, n_columns):
+    """First entry of each cell of a grid in `members`, and these: the indices of the points, cell by cell."""
+    n = len(y)
+    starts = np.zeros(n_rows * n_columns + 1, np.int64)
+    home = np.empty(n, np.int64)
+    for i in range(n):
+        home[i] = int(y[i] / cell) * n_columns + int(x[i] / cell)
+        starts[home[i] + 1] += 1
+    for k in range(n_rows * n_columns):
+        starts[k + 1] += starts[k]
+    members = np.empty(n, np.int64)
+    filled = starts[:-1].copy()
+    for i in range(n):
+        members[filled[home[i]]] = i
+        filled[home[i]] += 1
+    return starts, members
+
+
+@numba.njit(nogil=True, cache=True)
+def _is_separate(y, x, sigma, i, j, overlap):
+    """Whether disk j shares at most `overlap` of its area with disk i, which is no smaller."""
+    d2 = (y[i] - y[j]) ** 2 + (x[i] - x[j]) ** 2
+    if d2 >= 2 * (sigma[i] + sigma[j]) ** 2:
+        return True
+    root = math.sqrt(2)
+    return _compute_shared_fraction(math.sqrt(d2), root * sigma[i], root * sigma[j]) <= overlap
+
+
+@numba.njit(nogil=True, cache=True)
+def _compute_shared_fraction(d, r1, r2):
     """Area that two disks share, over that of the second, smaller one; d, the distance, is less than r1 + r2."""
     if d <= r1 - r2:
         return 1.0
@@ -104,31 +119,31 @@ def _shared(d, r1, r2):
     return (r1 * r1 * a + r2 * r2 * b - 0.5 * math.sqrt(product)) / (math.pi * r2 * r2)
 
 
-def prune(y: np.ndarray, x: np.ndarray, sigma: np.ndarray, overlap: float) -> np.ndarray:
-    """Which of n blobs stay (bool): of two disks that share over `overlap` of the smaller one's area, the smaller goes.
+def prune_as_skimage(y: np.ndarray, x: np.ndarray, sigma: np.ndarray, overlap: float) -> np.ndarray:
+    """Mask of the blobs to keep: of two disks that share over `overlap` of the smaller one, the smaller is removed.
 
     Disks have radius sqrt(2) sigma; y, x, sigma are in px, of one float dtype, in which the overlap is computed; of
-    two equal disks the first in order goes. A disk that has gone removes nothing, so the result depends on the order
-    in which pairs are visited. scikit-image (`skimage.feature.blob._prune_blobs`) visits them in the order of a Python
+    two equal disks the first is removed. A removed disk removes no other, so the result depends on the order in which
+    pairs are visited. scikit-image (`skimage.feature.blob._prune_blobs`) visits them in the order of a Python
     set of tuples; that order is reproduced here, since otherwise chains of overlapping blobs would end differently.
     No blobs give an empty array.
     """
     if len(sigma) == 0:
         return np.zeros(0, bool)
     tree = cKDTree(np.column_stack([y, x]))
-    pairs = tree.query_pairs(_reach(sigma), output_type="ndarray")
-    near = _touching(pairs, y, x, sigma)
+    pairs = tree.query_pairs(_max_reach(sigma), output_type="ndarray")
+    near = _find_touching(pairs, y, x, sigma)
     near = near[_is_over(y, x, sigma, pairs[near], overlap)]
     if len(near) == 0:
         return np.ones(len(sigma), bool)
     is_over = np.zeros(len(pairs), bool)
     is_over[near] = True
-    order = set_order(pairs)
-    return _survivors(pairs, order[is_over[order]], sigma)
+    order = order_as_set(pairs)
+    return _remove_smaller(pairs, order[is_over[order]], sigma)
 
 
 @numba.njit(cache=True)
-def _touching(pairs, y, x, sigma):
+def _find_touching(pairs, y, x, sigma):
     """Indices of the pairs whose disks may share area, with a margin for rounding."""
     near = np.empty(len(pairs), np.int64)
     n = 0
@@ -156,11 +171,11 @@ def _is_over(y: np.ndarray, x: np.ndarray, sigma: np.ndarray, pairs: np.ndarray,
     is_inside = d <= abs(r1 - r2)
     is_over = is_inside & (overlap < 1)
     lens = np.flatnonzero(~is_inside & (d <= r1 + r2))
-    is_over[lens] = _lens_fraction(d[lens], r1[lens], r2[lens]) > overlap
+    is_over[lens] = _compute_lens_fraction(d[lens], r1[lens], r2[lens]) > overlap
     return is_over
 
 
-def _lens_fraction(d: np.ndarray, r1: np.ndarray, r2: np.ndarray) -> np.ndarray:
+def _compute_lens_fraction(d: np.ndarray, r1: np.ndarray, r2: np.ndarray) -> np.ndarray:
     """Area of the lens that two crossing disks share, over the smaller disk's area."""
     kind = d.dtype
     acos1 = np.arccos(np.clip((d**2 + r1**2 - r2**2) / (2 * d * r1), -1, 1).astype(np.float64)).astype(kind)
@@ -171,7 +186,8 @@ def _lens_fraction(d: np.ndarray, r1: np.ndarray, r2: np.ndarray) -> np.ndarray:
 
 
 @numba.njit(cache=True)
-def _survivors(pairs, order, sigma):
+def _remove_smaller(pairs, order, sigma):
+    """Mask of the disks that stay when of each pair, in `order`, the smaller one is removed."""
     alive = np.ones(len(sigma), np.bool_)
     for p in order:
         i = pairs[p, 0]
@@ -184,13 +200,13 @@ def _survivors(pairs, order, sigma):
     return alive
 
 
-def set_order(pairs: np.ndarray) -> np.ndarray:
+def order_as_set(pairs: np.ndarray) -> np.ndarray:
     """Indices into `pairs` (n x 2, distinct, non-negative) in the order of `list({(i, j), ...})` filled row by row.
 
     CPython's set without its objects (Objects/setobject.c, tuplehash in Objects/tupleobject.c, both unchanged from
     3.8 to 3.13): ten million pairs take about a second instead of ten, and 0.2 GB instead of 2 GB.
     """
-    return _set_order(np.ascontiguousarray(pairs, dtype=np.int64))
+    return _order_as_set(np.ascontiguousarray(pairs, dtype=np.int64))
 
 
 @numba.njit(cache=True)
@@ -223,7 +239,7 @@ def _insert(table, mask, key, hashed):
 
 
 @numba.njit(cache=True)
-def _in_order(table, n):
+def _list_keys(table, n):
     """The `n` keys in the order of their slots; without a branch, which would be guessed wrongly half of the time."""
     keys = np.empty(n + 1, np.int32)
     k = 0
@@ -234,7 +250,7 @@ def _in_order(table, n):
 
 
 @numba.njit(cache=True)
-def _set_order(pairs):
+def _order_as_set(pairs):
     hashes = np.empty(len(pairs), np.uint64)
     for p in range(len(pairs)):
         hashes[p] = _tuple_hash(pairs[p, 0], pairs[p, 1])
@@ -248,8 +264,8 @@ def _set_order(pairs):
             size = 8
             while size <= least:
                 size *= 2
-            keys = _in_order(table, used)
+            keys = _list_keys(table, used)
             table = np.full(size, -1, np.int32)
             for key in keys:
                 _insert(table, size - 1, key, hashes[key])
-    return _in_order(table, len(pairs))
+    return _list_keys(table, len(pairs))

@@ -1,6 +1,6 @@
 """Values and surfaces between the pixels of a grid: interpolation around a pixel, quadratic tops in place and scale."""
 
-# numba's cache of compiled code knows when this file changes, not that peaks.py has compiled it in: touch both.
+# numba's cache of compiled code does not know that peak_search.py has compiled this file in: change both together.
 
 import functools
 import math
@@ -8,16 +8,16 @@ import math
 import numba
 import numpy as np
 
-TAPS = 8  # coarse pixels, in each direction, that an interpolated value is computed from
+TAPS = 8  # coarse pixels along each axis that an interpolated value is computed from
 WIDE = TAPS + 4  # coarse pixels that three neighbouring pixels need, and one to fill the processor's registers
 
 
-def refined(cubes: np.ndarray, has_both: np.ndarray) -> np.ndarray:
-    """dscale, dy, dx, top (4 x n, float64) of the quadratic surfaces through `cubes` (n, 3, 3, 3: scale, y, x; float).
+def refine_cubes(cubes: np.ndarray, has_both: np.ndarray) -> np.ndarray:
+    """Tops of the quadratic surfaces through `cubes` (n, 3, 3, 3: scale, y, x): dscale, dy, dx, height (4, n) float64.
 
-    `has_both` (n, 3) says along which axes there are neighbours on both sides; along the others nothing moves. The top
-    is where the gradient by central differences, over the Hessian, leads (Brown & Lowe, BMVC 2002, eq. 3), each step
-    cut at half a pixel or scale. Where the Hessian has no maximum, the axes are taken one by one.
+    `has_both` (n, 3) is True along the axes with neighbours on both sides; along the others nothing moves. The top lies
+    at minus the gradient, by central differences, over the Hessian (Brown & Lowe, BMVC 2002, eq. 3), each step cut at
+    half a pixel or scale. Where the surface has no maximum, each axis has its own parabola.
     """
     out = np.empty((4, len(cubes)))
     _refine_all(np.ascontiguousarray(cubes, np.float64), has_both, out)
@@ -25,8 +25,8 @@ def refined(cubes: np.ndarray, has_both: np.ndarray) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=16)
-def interpolation(step: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each pixel of a block: Lagrange's weights (step x TAPS), and the first coarse pixel that they take."""
+def compute_lagrange_weights(step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Lagrange weights of the pixels of a block (step x TAPS), and the first coarse pixel of each (step,)."""
     weights = np.empty((step, TAPS))
     firsts = np.empty(step, np.int64)
     for pixel in range(step):
@@ -40,14 +40,15 @@ def interpolation(step: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @numba.njit(nogil=True, cache=True)
-def reflected(i, n):
+def reflect_index(i, n):
+    """Index `i` reflected at the edges of n pixels (d c b a | a b c d)."""
     while i < 0 or i >= n:
         i = -1 - i if i < 0 else 2 * n - 1 - i
     return i
 
 
 @numba.njit(nogil=True, cache=True)
-def quadratic(grid, sign, i, j, up, down, left, right):
+def differentiate(grid, sign, i, j, up, down, left, right):
     """Value, gradient (y, x) and Hessian (yy, xx, xy) at a pixel, by central differences."""
     c = sign * grid[i, j]
     n = sign * grid[up, j]
@@ -59,7 +60,7 @@ def quadratic(grid, sign, i, j, up, down, left, right):
 
 
 @numba.njit(nogil=True, cache=True)
-def around(grid, step, weights, firsts, sign, y, x, height, width, line, plane):
+def fill_neighbourhood(grid, step, weights, firsts, sign, y, x, height, width, line, plane):
     """Fill `plane` with the 3 x 3 values around pixel (y, x), times `sign`; -inf beyond the image.
 
     `line` is room for `WIDE` values. `step` is a power of two: a shift divides faster.
@@ -94,22 +95,23 @@ def around(grid, step, weights, firsts, sign, y, x, height, width, line, plane):
         else:
             for k in range(TAPS):
                 weight = along_y[k]
-                values = grid[reflected(first_i + k, h)]
+                values = grid[reflect_index(first_i + k, h)]
                 for m in range(WIDE):
-                    line[m] += weight * values[reflected(first_j + m, w)]
+                    line[m] += weight * values[reflect_index(first_j + m, w)]
         for b in range(3):
             column = x + b - 1
             if not 0 <= column < width:
                 plane[a, b] = -np.inf
                 continue
-            u, v = weights[column & mask], line[(column >> shift) + firsts[column & mask] - first_j :]
+            u = weights[column & mask]
+            v = line[(column >> shift) + firsts[column & mask] - first_j :]
             total = (u[0] * v[0] + u[1] * v[1]) + (u[2] * v[2] + u[3] * v[3])
             plane[a, b] = sign * (total + ((u[4] * v[4] + u[5] * v[5]) + (u[6] * v[6] + u[7] * v[7])))
 
 
 @numba.njit(nogil=True, cache=True)
-def refine(cube, has_scales, has_rows, has_columns, out):
-    """Fill `out` with dscale, dy, dx, top of the quadratic surface through `cube`, see refined()."""
+def refine_cube(cube, has_scales, has_rows, has_columns, out):
+    """Fill `out` with dscale, dy, dx, top of the quadratic surface through `cube`, see refine_cubes()."""
     c = cube[1, 1, 1]
     g0 = g1 = g2 = h01 = h02 = h12 = 0.0
     h00 = h11 = h22 = -1.0
@@ -161,5 +163,5 @@ def _vertex(gradient, curvature):
 def _refine_all(cubes, has_both, out):
     one = np.empty(4)
     for p in range(len(cubes)):
-        refine(cubes[p], has_both[p, 0], has_both[p, 1], has_both[p, 2], one)
+        refine_cube(cubes[p], has_both[p, 0], has_both[p, 1], has_both[p, 2], one)
         out[:, p] = one

@@ -1,4 +1,4 @@
-"""Full-width strips of an image too large for memory: the rows each reads and owns; intensity limits by sample."""
+"""Full-width strips of an image too large for memory: rows to read and to own; intensity limits of a sample."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from emqa_dask.detect.normalise import Limits, intensity_limits
+from emqa_dask.detect.normalise import Limits, compute_intensity_limits
 
-WHOLE_PX = 1 << 25  # images up to this many pixels are dealt with in one piece
+WHOLE_PX = 1 << 25  # images up to this many pixels are processed in one piece
 STRIP_PX = 1 << 23  # pixels that a strip of a larger image owns, about; some 50 bytes of memory each, halo included
 
 
@@ -21,7 +21,7 @@ class Strip(NamedTuple):
     last: int
 
 
-def strips(shape: tuple[int, int], halo: int, unit: int, strip_px: int | None = None) -> Iterator[Strip]:
+def plan_strips(shape: tuple[int, int], halo: int, unit: int, strip_px: int | None = None) -> Iterator[Strip]:
     """Strips that own every row of an image of `shape` once and read at least `halo` rows around their own.
 
     A strip owns about `strip_px` pixels; None takes images up to `WHOLE_PX` in one piece. Strips begin at multiples of
@@ -37,7 +37,7 @@ def strips(shape: tuple[int, int], halo: int, unit: int, strip_px: int | None = 
         yield Strip(max(0, start - halo) // unit * unit, start, stop, min(-(-(stop + halo) // unit) * unit, shape[0]))
 
 
-def sampled_limits(
+def sample_intensity_limits(
     read: Callable[[int, int], np.ndarray], shape: tuple[int, int], percentiles: tuple[float, float], n_rows: int = 256
 ) -> Limits:
     """The intensities at two percentiles, and the median, of an image of `shape` that need not fit in memory.
@@ -46,6 +46,6 @@ def sampled_limits(
     y0 <= y < y1. No pixels give zeros.
     """
     if math.prod(shape) <= WHOLE_PX:
-        return intensity_limits(np.asarray(read(0, shape[0])), *percentiles)
+        return compute_intensity_limits(np.asarray(read(0, shape[0])), *percentiles)
     rows = np.unique(np.linspace(0, shape[0] - 1, min(n_rows, shape[0])).astype(int))
-    return intensity_limits(np.concatenate([np.asarray(read(int(y), int(y) + 1)) for y in rows]), *percentiles)
+    return compute_intensity_limits(np.concatenate([np.asarray(read(int(y), int(y) + 1)) for y in rows]), *percentiles)

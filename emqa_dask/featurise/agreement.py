@@ -10,7 +10,7 @@ from emqa_dask.boxes import match_boxes
 IOU_THRESHOLD = 0.3
 
 
-def agreement(boxes: Mapping[str, ArrayLike]) -> dict[str, float]:
+def compute_agreement(boxes: Mapping[str, ArrayLike]) -> dict[str, float]:
     """F1 of each detector's boxes (n x 4: y0, x0, y1, x1) against each other one's, and of these the mean.
 
     Boxes are matched one to one, optimally, at an IoU of IOU_THRESHOLD; F1 does not ask which of two is right. Two

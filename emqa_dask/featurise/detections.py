@@ -57,7 +57,7 @@ def detection_features(
     # The edges take the scores' dtype, so that a float32 0.7 is in the bin of 0.7.
     bins = np.searchsorted(SCORE_EDGES.astype(scores.dtype if scores.dtype.kind == "f" else float), scores, "right")
     scores = scores.astype(np.float64)
-    areas = bx.area(boxes)
+    areas = bx.compute_areas(boxes)
     sizes = areas / (height * width)
     if circularity is None:
         circularity = _ellipse_circularity(boxes) if masks is None else _hull_circularity(masks)

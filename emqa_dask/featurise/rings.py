@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, optimize
 
-from emqa_dask.optics import wavelength_nm
+from emqa_dask.optics import compute_wavelength
 
 SIDE_PX = 1024  # of the middle that is looked at: bounds the cost
 MIN_SIDE_PX = 256
@@ -73,7 +73,7 @@ def thon_rings(
         raise ValueError(f"image of shape {np.shape(image)}: give one frame (h, w) in grey")
     known = np.isfinite(nm_per_pixel) and np.isfinite(voltage_kv) and nm_per_pixel > 0 and voltage_kv > 0
     spectrum = spectrum_of(image, nm_per_pixel) if known else None
-    lens = Lens(float(wavelength_nm(voltage_kv)), 1e6 * cs_mm, float(np.arcsin(amplitude))) if known else None
+    lens = Lens(float(compute_wavelength(voltage_kv)), 1e6 * cs_mm, float(np.arcsin(amplitude))) if known else None
     found = _search(spectrum, lens) if spectrum else None
     if found is None:
         return Rings()

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from emqa_dask.backend import DeviceLost, guard
+from emqa_dask.backend import DeviceLost, guard_device
 from emqa_dask.run.isolate import (
     ENVIRONMENT_ERRORS,
     CallFailed,
@@ -83,7 +83,7 @@ class Supervised:
             before = 0
             if not self.is_isolated:
                 try:
-                    with _watchdog(limit if self.may_exit else 0.0), guard():
+                    with _watchdog(limit if self.may_exit else 0.0), guard_device():
                         return function(*args)
                 except (DeviceLost, *ENVIRONMENT_ERRORS):
                     raise

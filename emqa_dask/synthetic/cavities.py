@@ -51,7 +51,7 @@ def make(
     amplitude = given(amplitude, loguniform(rng, 0.012, 0.3))
     contrast = given(contrast, loguniform(rng, 0.12, 1.3))
     background = given(background, float(rng.choice([0.15, 0.5, 1.0, 1.8], p=[0.25, 0.3, 0.35, 0.1])))
-    magnitude = (fringe * nm_per_pixel) ** 2 / optics.wavelength_nm(voltage_kv)
+    magnitude = (fringe * nm_per_pixel) ** 2 / optics.compute_wavelength(voltage_kv)
 
     padded = tuple(fft.next_fast_len(length + 2 * PAD_PX, real=True) for length in shape)
     radii = shapes.log_normal_radii(rng, n, median, spread, 1.5, size / 3)

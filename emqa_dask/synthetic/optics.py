@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import fft
 
-from emqa_dask.optics import wavelength_nm
+from emqa_dask.optics import compute_wavelength
 
 
 def transfer(
@@ -28,7 +28,7 @@ def transfer(
     spatial `exp(-(pi alpha df q)^2)`, of the mean defocus.
     Williams & Carter, Transmission Electron Microscopy, ch. 28; Ruehle & Wilkens, Cryst. Lattice Defects 6 (1975) 129.
     """
-    lam = float(wavelength_nm(voltage_kv))
+    lam = float(compute_wavelength(voltage_kv))
     qy = fft.fftfreq(shape[0], nm_per_pixel).astype(np.float32)
     qx = fft.rfftfreq(shape[1], nm_per_pixel).astype(np.float32)
     q2 = qy[:, None] ** 2 + qx[None, :] ** 2

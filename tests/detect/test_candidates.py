@@ -11,10 +11,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from emqa_dask import find_blobs
-from emqa_dask.detect import log, log_exact, log_fast, scales
-from emqa_dask.detect.candidates import Candidates, candidates, candidates_of_strips, chosen_detections
+from emqa_dask.detect import blobs, log_exact, log_fast, scales
+from emqa_dask.detect.candidates import Candidates, find_candidates, find_candidates_in_strips, select_detections
 from emqa_dask.detect.log import detect_image
-from emqa_dask.detect.prune import affordable
+from emqa_dask.detect.normalise import Limits
+from emqa_dask.detect.prune import count_affordable
 from emqa_dask.settings import Detect
 from emqa_dask.synthetic.profiles import make_sample
 
@@ -30,7 +31,7 @@ def image():
 
 @pytest.fixture(scope="module")
 def found(image):
-    return candidates(image, FLOOR)
+    return find_candidates(image, FLOOR)
 
 
 @hypothesis_settings(deadline=None, max_examples=60)
@@ -44,26 +45,26 @@ def test_what_is_chosen_is_what_a_search_of_its_own_finds(image, found, threshol
     wanted = dataclasses.replace(
         FLOOR, threshold=threshold, overlap=overlap, polarity=polarity, max_detections=max_detections
     )
-    chosen = chosen_detections(found, wanted)
+    chosen = select_detections(found, wanted)
     searched = detect_image(image, wanted)
     pd.testing.assert_frame_equal(chosen, searched)
     assert chosen.attrs == searched.attrs
 
 
 def test_a_threshold_that_is_a_response_takes_neither_more_nor_less(image, found):
-    for response in found.found.response[[3, 50, 100]]:
+    for response in found.maxima.response[[3, 50, 100]]:
         wanted = dataclasses.replace(FLOOR, threshold=float(response))
-        pd.testing.assert_frame_equal(chosen_detections(found, wanted), detect_image(image, wanted))
+        pd.testing.assert_frame_equal(select_detections(found, wanted), detect_image(image, wanted))
 
 
 def test_the_law_holds_where_the_cap_is_reached(image):
     floor = dataclasses.replace(FLOOR, max_detections=3, threshold=0.01)
-    few = candidates(image, floor)
-    assert (few.found.polarity == 1).sum() == (few.found.polarity == -1).sum() == 61
+    few = find_candidates(image, floor)
+    assert (few.maxima.polarity == 1).sum() == (few.maxima.polarity == -1).sum() == 61
     flags = []
     for threshold in np.linspace(0.01, 1.3, 60):
         wanted = dataclasses.replace(floor, threshold=float(threshold))
-        chosen = chosen_detections(few, wanted)
+        chosen = select_detections(few, wanted)
         searched = detect_image(image, wanted)
         pd.testing.assert_frame_equal(chosen, searched)
         assert chosen.attrs == searched.attrs
@@ -77,11 +78,11 @@ def test_the_law_holds_where_the_cap_is_reached(image):
 @pytest.mark.parametrize("strip_px", [1, 9000])
 def test_strips_give_the_candidates_of_the_whole_also_at_the_cap(image, max_detections, strip_px):
     settings = dataclasses.replace(FLOOR, max_detections=max_detections, threshold=0.005, exclude_border=3)
-    whole = candidates(image, settings)
-    limits = log.Limits(*np.nanpercentile(image, [1, 99, 50]))
-    whole = candidates(image, settings, limits)
-    parts = candidates_of_strips(lambda y0, y1: image[y0:y1], image.shape, settings, limits, strip_px)
-    assert all(np.array_equal(a, b) for a, b in zip(whole.found, parts.found))
+    whole = find_candidates(image, settings)
+    limits = Limits(*np.nanpercentile(image, [1, 99, 50]))
+    whole = find_candidates(image, settings, limits)
+    parts = find_candidates_in_strips(lambda y0, y1: image[y0:y1], image.shape, settings, limits, strip_px)
+    assert all(np.array_equal(a, b) for a, b in zip(whole.maxima, parts.maxima))
 
 
 @pytest.mark.parametrize(
@@ -95,28 +96,28 @@ def test_strips_give_the_candidates_of_the_whole_also_at_the_cap(image, max_dete
 )
 def test_settings_of_another_search_are_refused(found, change, text):
     with pytest.raises(ValueError, match=text):
-        chosen_detections(found, dataclasses.replace(FLOOR, **change))
+        select_detections(found, dataclasses.replace(FLOOR, **change))
 
 
 def test_a_polarity_that_was_not_searched_is_refused(image):
-    dark = candidates(image, dataclasses.replace(FLOOR, polarity="dark"))
-    assert set(dark.found.polarity) == {-1}
+    dark = find_candidates(image, dataclasses.replace(FLOOR, polarity="dark"))
+    assert set(dark.maxima.polarity) == {-1}
     with pytest.raises(ValueError, match=r"polarity is 'both'.*'dark' blobs only"):
-        chosen_detections(dark, FLOOR)
+        select_detections(dark, FLOOR)
 
 
 @pytest.mark.parametrize("shape", [(0, 0), (0, 9), (1, 1), (40, 40)])
 def test_nothing_to_find_gives_no_candidates_and_no_rows(shape):
-    nothing = candidates(np.full(shape, np.nan), FLOOR)
+    nothing = find_candidates(np.full(shape, np.nan), FLOOR)
     assert isinstance(nothing, Candidates)
-    assert len(nothing.found.y) == len(chosen_detections(nothing, FLOOR)) == 0
-    assert chosen_detections(nothing, FLOOR).attrs == {"is_capped": False, "too_many_blobs": False}
+    assert len(nothing.maxima.y) == len(select_detections(nothing, FLOOR)) == 0
+    assert select_detections(nothing, FLOOR).attrs == {"is_capped": False, "too_many_blobs": False}
 
 
 @pytest.mark.parametrize("shape", [(1, 7), (7, 1), (9, 8), (11, 60)])
 def test_scales_larger_than_the_image_are_left_out(shape):
     pixels = np.random.default_rng(0).random(shape)
-    used = candidates(pixels, FLOOR).sigmas
+    used = find_candidates(pixels, FLOOR).sigmas
     assert used.max(initial=0) <= max(shape)
     small = dataclasses.replace(FLOOR, max_sigma=60.0, num_sigma=9)
     assert len(detect_image(pixels, small)) >= 0
@@ -125,12 +126,12 @@ def test_scales_larger_than_the_image_are_left_out(shape):
 
 def test_the_cap_is_that_of_a_full_search_whatever_the_path():
     pixels = np.random.default_rng(1).random((150, 140), np.float32)
-    sigmas = scales.sigma_list(1.2, 5, 4, False, np.float32)
-    for search in (log_fast.scale_maxima, log_exact.scale_maxima):
+    sigmas = scales.compute_sigmas(1.2, 5, 4, False, np.float32)
+    for search in (log_fast.find_scale_maxima, log_exact.find_scale_maxima):
         every = search(pixels, sigmas, 0.0, "both")
-        few = search(pixels, sigmas, 0.0, "both", most=50)
+        few = search(pixels, sigmas, 0.0, "both", max_per_polarity=50)
         assert len(every.y) > 1000
-        assert all(np.array_equal(a, b) for a, b in zip(few, scales.capped(every, 50)))
+        assert all(np.array_equal(a, b) for a, b in zip(few, scales.cap_maxima(every, 50)))
 
 
 def test_a_million_plateaus_stay_within_the_memory_of_the_cap(monkeypatch):
@@ -146,19 +147,19 @@ def test_a_million_plateaus_stay_within_the_memory_of_the_cap(monkeypatch):
     assert len(rows) == 50
     assert peak < 12 * board.nbytes
     pd.testing.assert_frame_equal(rows, detect_image(board, settings))
-    monkeypatch.setattr(log, "MOST", 300)
-    blobs = find_blobs(board, min_sigma=1, max_sigma=2, num_sigma=3, threshold=0.0, overlap=None)
-    assert blobs.attrs["too_many_blobs"]
-    assert len(blobs) == 300
-    blobs = find_blobs(board[:40, :40], min_sigma=1, max_sigma=2, num_sigma=3, threshold=0.0, overlap=None)
-    assert not blobs.attrs["too_many_blobs"]
+    monkeypatch.setattr(blobs, "MAX_BLOBS", 300)
+    rows = find_blobs(board, min_sigma=1, max_sigma=2, num_sigma=3, threshold=0.0, overlap=None)
+    assert rows.attrs["too_many_blobs"]
+    assert len(rows) == 300
+    rows = find_blobs(board[:40, :40], min_sigma=1, max_sigma=2, num_sigma=3, threshold=0.0, overlap=None)
+    assert not rows.attrs["too_many_blobs"]
 
 
 def test_no_more_blobs_are_pruned_than_have_few_enough_neighbours():
     y, x = np.mgrid[:100, :100].reshape(2, -1).astype(float)
     sigma = np.full(10_000, 5.0)
-    assert affordable(y, x, sigma) == 10_000
-    n = affordable(y, x, sigma, limit=300_000)
+    assert count_affordable(y, x, sigma) == 10_000
+    n = count_affordable(y, x, sigma, limit=300_000)
     assert n in (5000, 2500, 1250)
-    assert affordable(y[:n], x[:n], sigma[:n], limit=300_000) == n
-    assert affordable(*np.zeros((3, 0))) == 0
+    assert count_affordable(y[:n], x[:n], sigma[:n], limit=300_000) == n
+    assert count_affordable(*np.zeros((3, 0))) == 0

@@ -14,7 +14,7 @@ from emqa_dask import tables
 from emqa_dask.detect import normalise as norm
 from emqa_dask.detect import tiles
 from emqa_dask.detect.log import detect_image, detect_strips
-from emqa_dask.detect.normalise import intensity_limits, normalise
+from emqa_dask.detect.normalise import compute_intensity_limits, normalise
 from emqa_dask.settings import Detect
 
 SETTINGS = Detect(polarity="both", min_sigma=2, max_sigma=12, num_sigma=5, threshold=0.05, overlap=0.4)
@@ -136,7 +136,7 @@ def test_pixels_that_are_not_numbers_hold_no_blob_and_hide_none_elsewhere():
         warnings.simplefilter("error")
         rows = detect_image(holes, SETTINGS)
     assert np.isfinite(holes[rows["y_px"].round().astype(int), rows["x_px"].round().astype(int)]).all()
-    limits = intensity_limits(image, 1, 99)
+    limits = compute_intensity_limits(image, 1, 99)
     unpruned = dataclasses.replace(SETTINGS, overlap=1.0)
     far = [r[r["y_px"] > 190][["y_px", "x_px"]] for r in (detect_image(i, unpruned, limits) for i in (image, holes))]
     assert len(far[0]) > 2
@@ -157,7 +157,7 @@ def test_any_strips_give_the_rows_of_the_whole(shape, strip_px, overlap):
         n_read.append(y1 - y0)
         return image[y0:y1]
 
-    limits = intensity_limits(image, 1, 99)
+    limits = compute_intensity_limits(image, 1, 99)
     whole = detect_image(image, settings, limits)
     parts = detect_strips(read, shape, settings, limits, strip_px)
     assert len(whole) > 40
@@ -171,7 +171,7 @@ def test_any_strips_give_the_rows_of_the_whole(shape, strip_px, overlap):
 @given(st.integers(0, 3000), st.integers(1, 50), st.integers(0, 90), st.integers(0, 4), st.integers(1, 10_000))
 def test_strips_own_every_row_once_and_read_what_they_need(height, width, halo, log_unit, strip_px):
     unit = 2**log_unit
-    cut = list(tiles.strips((height, width), halo, unit, strip_px))
+    cut = list(tiles.plan_strips((height, width), halo, unit, strip_px))
     assert [y for s in cut for y in range(s.start, s.stop)] == list(range(height))
     for strip in cut:
         assert strip.first % unit == strip.start % unit == 0
@@ -181,10 +181,10 @@ def test_strips_own_every_row_once_and_read_what_they_need(height, width, halo, 
 
 def test_limits_of_huge_images_come_from_some_rows(monkeypatch):
     image = np.random.default_rng(5).normal(50, 9, (2000, 100))
-    exact = tiles.sampled_limits(lambda y0, y1: image[y0:y1], image.shape, (1.0, 99.0))
+    exact = tiles.sample_intensity_limits(lambda y0, y1: image[y0:y1], image.shape, (1.0, 99.0))
     assert exact == pytest.approx(np.percentile(image, [1, 99, 50]))
     monkeypatch.setattr(tiles, "WHOLE_PX", 1000)
-    sampled = tiles.sampled_limits(lambda y0, y1: image[y0:y1], image.shape, (1.0, 99.0), n_rows=500)
+    sampled = tiles.sample_intensity_limits(lambda y0, y1: image[y0:y1], image.shape, (1.0, 99.0), n_rows=500)
     assert sampled == pytest.approx(exact, abs=0.5)
 
 
@@ -195,7 +195,7 @@ def test_limits_are_numpys_percentiles(seed, dtype, n):
     image[0, 0] = 201  # not constant
     low, high = np.percentile(image.astype(np.float64), [5, 97.5])
     if low < high:
-        assert intensity_limits(image, 5, 97.5) == pytest.approx((low, high, np.median(image)))
+        assert compute_intensity_limits(image, 5, 97.5) == pytest.approx((low, high, np.median(image)))
         out = normalise(image, 5, 97.5)
         assert out.dtype == np.float32
         expected = (image.astype(np.float64) - low) / (high - low)

@@ -33,13 +33,13 @@ def test_the_response_is_scipys_bit_for_bit(height, width, sigma, dtype, gain, s
 def test_on_this_machine_scipy_is_reproduced_rather_than_called():
     if np.dtype(np.longdouble).itemsize == 16 and np.finfo(np.longdouble).nmant != 63:
         pytest.skip("not an x86 processor: scipy may use fused multiply-adds")
-    assert filters.rounds_as_scipy()
+    assert filters.is_rounded_as_scipy()
 
 
 def test_where_scipy_rounds_otherwise_it_is_called(monkeypatch):
     image = np.random.default_rng(0).random((40, 50), np.float32)
-    monkeypatch.setattr(filters, "rounds_as_scipy", lambda: False)
-    monkeypatch.setattr(filters, "laplace", None)
+    monkeypatch.setattr(filters, "is_rounded_as_scipy", lambda: False)
+    monkeypatch.setattr(filters, "compute_laplacian", None)
     np.testing.assert_array_equal(
         filters.gaussian_laplace(image, np.float32(2)), -4 * ndimage.gaussian_laplace(image, 2)
     )
@@ -49,15 +49,17 @@ def test_where_scipy_rounds_otherwise_it_is_called(monkeypatch):
 def test_a_part_with_its_surroundings_has_the_bits_of_the_whole(dtype):
     image = np.random.default_rng(1).random((200, 310)).astype(dtype)
     halves = [half.astype(dtype) for half in filters._halves(np.float64(3.0))]
-    whole, part = (filters.laplace(pixels, *halves, 9.0) for pixels in (image, image[37:150]))
+    whole, part = (filters.compute_laplacian(pixels, *halves, 9.0) for pixels in (image, image[37:150]))
     np.testing.assert_array_equal(part[12:-12], whole[49:138])
 
 
 def test_float32_sums_are_near_float64_ones():
     image = np.random.default_rng(2).random((80, 90), np.float32)
     halves = filters._halves(np.float64(6.0))
-    exact = filters.laplace(image, *halves, 36.0)
-    assert abs(filters.laplace(image, *(half.astype(np.float32) for half in halves), 36.0) - exact).max() < 2e-6
+    exact = filters.compute_laplacian(image, *halves, 36.0)
+    assert (
+        abs(filters.compute_laplacian(image, *(half.astype(np.float32) for half in halves), 36.0) - exact).max() < 2e-6
+    )
 
 
 def test_read_only_and_strided_images_are_taken():

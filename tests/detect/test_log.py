@@ -14,8 +14,8 @@ from skimage.feature import blob_log
 from skimage.io import imread
 from skimage.util import img_as_float
 
-from emqa_dask.detect import log, log_exact, scales
-from emqa_dask.detect.log import find_blobs
+from emqa_dask.detect import blobs, candidates, log_exact, scales
+from emqa_dask.detect.blobs import find_blobs
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 SEARCH = {"min_sigma": 1.5, "max_sigma": 9, "num_sigma": 4, "threshold": 0.02, "overlap": 0.3}
@@ -167,12 +167,12 @@ def test_a_disk_answers_at_its_radius_over_root_two_and_scores_its_contrast(radi
     found = find_blobs(image, min_sigma=2, max_sigma=14, num_sigma=49, threshold=0.05, overlap=0.5).iloc[0]
     assert (found["y_px"], found["x_px"]) == (60, 64)
     assert found["sigma_px"] == pytest.approx(radius / math.sqrt(2), rel=0.05)
-    assert log.score(found["response"]) == pytest.approx(contrast, rel=0.03)
+    assert candidates.compute_score(found["response"]) == pytest.approx(contrast, rel=0.03)
 
 
 def test_scores_are_contrasts_between_0_and_1():
-    assert log.score(np.array([-1, 0, 1 / math.e, 2 / math.e, 9])) == pytest.approx([0, 0, 0.5, 1, 1])
-    assert np.isnan(log.score(np.array([np.nan]))).all()
+    assert candidates.compute_score(np.array([-1, 0, 1 / math.e, 2 / math.e, 9])) == pytest.approx([0, 0, 0.5, 1, 1])
+    assert np.isnan(candidates.compute_score(np.array([np.nan]))).all()
 
 
 def test_shifting_the_image_shifts_the_blobs():
@@ -244,20 +244,24 @@ def test_on_other_devices_the_exact_path_takes_its_arrays_from_the_backend_only(
             return super().__getattr__(name)
 
     image = disks(np.random.default_rng(7))
-    sigmas = scales.sigma_list(1.5, 9, 4, False)
-    expected = {most: log_exact.scale_maxima(image, sigmas, 0.02, "both", most=most) for most in (None, 20)}
-    monkeypatch.setattr(log_exact, "backend", lambda _: (Recorder(np, "xp"), Recorder(ndimage, "ndi")))
+    sigmas = scales.compute_sigmas(1.5, 9, 4, False)
+    expected = {
+        most: log_exact.find_scale_maxima(image, sigmas, 0.02, "both", max_per_polarity=most) for most in (None, 20)
+    }
+    monkeypatch.setattr(log_exact, "get_array_modules", lambda _: (Recorder(np, "xp"), Recorder(ndimage, "ndi")))
     for most, maxima in expected.items():
-        found = log_exact.scale_maxima(image, sigmas, 0.02, "both", most=most)
+        found = log_exact.find_scale_maxima(image, sigmas, 0.02, "both", max_per_polarity=most)
         assert all(np.array_equal(a, b) for a, b in zip(found, maxima))
     assert called == {f"xp.{name}" for name in XP} | {f"ndi.{name}" for name in NDI}
 
 
 def test_one_table_leaves_the_device(monkeypatch):
     moved = []
-    monkeypatch.setattr(log_exact, "backend", lambda _: (Recording(np), ndimage))
+    monkeypatch.setattr(log_exact, "get_array_modules", lambda _: (Recording(np), ndimage))
     monkeypatch.setattr(log_exact, "to_host", lambda array: moved.append(array.shape) or array)
-    found = log_exact.scale_maxima(disks(np.random.default_rng(7)), scales.sigma_list(1.5, 9, 4, False), 0.02, "both")
+    found = log_exact.find_scale_maxima(
+        disks(np.random.default_rng(7)), scales.compute_sigmas(1.5, 9, 4, False), 0.02, "both"
+    )
     assert moved == [(len(found.y), 31)]
 
 
@@ -358,8 +362,8 @@ class StrictModule:
 def test_an_array_type_that_refuses_implicit_conversion_gives_the_same_blobs(monkeypatch, polarity):
     image = disks(np.random.default_rng(8))
     expected = find_blobs(image, polarity=polarity, **SEARCH)
-    for module in (log, log_exact):
-        monkeypatch.setattr(module, "backend", lambda _: (StrictModule(np), StrictModule(ndimage)))
+    for module in (blobs, log_exact):
+        monkeypatch.setattr(module, "get_array_modules", lambda _: (StrictModule(np), StrictModule(ndimage)))
     found = find_blobs(Strict(image), polarity=polarity, **SEARCH)
     assert len(found) > 20
     assert found.equals(expected)
@@ -370,14 +374,14 @@ def test_an_array_type_that_refuses_implicit_conversion_gives_the_same_blobs(mon
 @pytest.mark.parametrize("most", [None, 30])
 def test_nor_does_the_search_for_detections_convert_anything(monkeypatch, most):
     image = disks(np.random.default_rng(9))
-    sigmas = scales.sigma_list(1.5, 9, 4, True)
+    sigmas = scales.compute_sigmas(1.5, 9, 4, True)
     known = np.ones(image.shape, bool)
     known[20:50, 30:60] = False
-    where = scales.Where(5, 80, 3, 110, known)
-    expected = log_exact.scale_maxima(image, sigmas, 0.02, "both", most=most, where=where)
-    monkeypatch.setattr(log_exact, "backend", lambda _: (StrictModule(np), StrictModule(ndimage)))
-    where = where._replace(known=Strict(known))
-    found = log_exact.scale_maxima(Strict(image), sigmas, 0.02, "both", most=most, where=where)
+    where = scales.SearchRegion(5, 80, 3, 110, known)
+    expected = log_exact.find_scale_maxima(image, sigmas, 0.02, "both", max_per_polarity=most, region=where)
+    monkeypatch.setattr(log_exact, "get_array_modules", lambda _: (StrictModule(np), StrictModule(ndimage)))
+    where = where._replace(mask=Strict(known))
+    found = log_exact.find_scale_maxima(Strict(image), sigmas, 0.02, "both", max_per_polarity=most, region=where)
     assert len(found.y) > 20
     assert known[found.y, found.x].all()
     assert all(np.array_equal(a, b) for a, b in zip(found, expected))

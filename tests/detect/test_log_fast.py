@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 
 from emqa_dask import find_blobs
 from emqa_dask.detect import log_exact, log_fast, peaks, scales, surface
-from emqa_dask.detect.log import pruned
+from emqa_dask.detect.candidates import prune_maxima
 from emqa_dask.detect.normalise import normalise
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -53,8 +53,8 @@ def assert_same_maxima(image, sigmas, threshold=0.03):
 
     On a ridge that runs aslant the pixels hold steps, each a maximum by a hair: such ones a coarse grid may pass by.
     """
-    fast = log_fast.scale_maxima(image, sigmas, threshold, "both")
-    exact = log_exact.scale_maxima(image.astype(np.float64), sigmas, threshold, "both")
+    fast = log_fast.find_scale_maxima(image, sigmas, threshold, "both")
+    exact = log_exact.find_scale_maxima(image.astype(np.float64), sigmas, threshold, "both")
     sets = [dict(zip(zip(f.y, f.x, f.scale, f.polarity), f.response)) for f in (fast, exact)]
     common = sets[0].keys() & sets[1].keys()
     assert len(exact.y) > 0
@@ -73,19 +73,19 @@ def assert_same_maxima(image, sigmas, threshold=0.03):
 
 @pytest.mark.parametrize("shape", [(257, 300), (256, 320), (301, 200)])
 def test_the_same_maxima_in_textures(shape):
-    assert assert_same_maxima(texture(0, shape), scales.sigma_list(1.5, 24, 9, True)) > 100
+    assert assert_same_maxima(texture(0, shape), scales.compute_sigmas(1.5, 24, 9, True)) > 100
 
 
 @pytest.mark.parametrize(("folder", "position"), [("arda_stem_np", 0), ("uw_cavity", 0), ("uw_loops", 1)])
 def test_the_same_maxima_in_real_images(folder, position):
     image = real_image(folder, position)[:512, :512]
-    assert assert_same_maxima(image, scales.sigma_list(2, 20, 8, True)) > 50
+    assert assert_same_maxima(image, scales.compute_sigmas(2, 20, 8, True)) > 50
 
 
 @pytest.mark.parametrize("log_scale", [True, False])
 def test_blobs_match_those_of_the_exact_path_one_to_one(log_scale):
     """Pruning looks at blobs in an order that hangs on ties, and ends chains of overlaps otherwise: not all match."""
-    sigmas = scales.sigma_list(2, 15, 10, log_scale)
+    sigmas = scales.compute_sigmas(2, 15, 10, log_scale)
     rows = []
     for image in (texture(5, (400, 500)), texture(6, (420, 333), blur=2), real_image("uw_cavity")[:512, :512]):
         found = [find_blobs(image, log_scale=log_scale, method=method, **SEARCH) for method in ("exact", "fast")]
@@ -100,9 +100,9 @@ def test_blobs_match_those_of_the_exact_path_one_to_one(log_scale):
 def test_the_same_blobs_stay_after_pruning_but_for_a_few_chains(folder):
     """scikit-image's order of pruning hangs on every blob's rank, so that one tie more or less moves many choices."""
     image = real_image(folder)[:512, :512]
-    sigmas = scales.sigma_list(2, 20, 8, True)
-    fast = pruned(log_fast.scale_maxima(image, sigmas, 0.03, "both"), sigmas, 0.3)
-    exact = pruned(log_exact.scale_maxima(image.astype(np.float64), sigmas, 0.03, "both"), sigmas, 0.3)
+    sigmas = scales.compute_sigmas(2, 20, 8, True)
+    fast = prune_maxima(log_fast.find_scale_maxima(image, sigmas, 0.03, "both"), sigmas, 0.3)
+    exact = prune_maxima(log_exact.find_scale_maxima(image.astype(np.float64), sigmas, 0.03, "both"), sigmas, 0.3)
     assert len(keys(fast) ^ keys(exact)) <= 0.05 * len(keys(exact))
 
 
@@ -110,7 +110,7 @@ def test_the_same_blobs_stay_after_pruning_but_for_a_few_chains(folder):
 @given(st.integers(1, 200), st.integers(1, 200), st.floats(0.6, 24), st.integers(0, 2**32))
 def test_responses_agree_for_any_shape_and_scale(height, width, sigma, seed):
     image = texture(seed, (height, width))
-    (layer,) = log_fast.layers(image, np.array([sigma]))
+    (layer,) = log_fast.compute_layers(image, np.array([sigma]))
     exact = -ndimage.gaussian_laplace(image.astype(np.float64), sigma) * sigma**2
     assert layer.grid.dtype == np.float32
     response = on_pixels(layer, image.shape)
@@ -124,41 +124,49 @@ def on_pixels(layer, shape, every=7):
     line = np.empty(surface.WIDE)
     for y in {*range(0, shape[0], every), shape[0] - 1}:
         for x in {*range(0, shape[1], every), shape[1] - 1}:
-            table = surface.interpolation(layer.step)
-            surface.around(layer.grid, layer.step, *table, np.float32(1), y, x, *shape, line, plane)
+            table = surface.compute_lagrange_weights(layer.step)
+            surface.fill_neighbourhood(layer.grid, layer.step, *table, np.float32(1), y, x, *shape, line, plane)
             out[y, x] = plane[1, 1]
     return out
 
 
 @pytest.mark.parametrize("sigma", [1.0, 5.6, 11.5, 23.0, 50.0])
 def test_the_offset_of_a_flat_image_is_that_of_the_truncated_kernel(sigma):
-    (layer,) = log_fast.layers(np.ones((500, 410), np.float32), np.array([sigma]))
+    (layer,) = log_fast.compute_layers(np.ones((500, 410), np.float32), np.array([sigma]))
     exact = -ndimage.gaussian_laplace(np.ones((500, 410)), sigma) * sigma**2
     assert abs(exact).min() > 1e-4
     np.testing.assert_allclose(layer.grid, exact[0, 0], atol=1e-5)
 
 
 def test_coarse_grids_are_used_for_large_scales_of_large_images_only():
-    assert [log_fast.step_px(s, (4096, 4096)) for s in (2, 4.7, 4.8, 9.5, 9.6, 19.2, 44)] == [1, 1, 2, 2, 4, 8, 16]
-    assert log_fast.step_px(44, (1, 100_000)) == 1
+    assert [log_fast.choose_grid_step(s, (4096, 4096)) for s in (2, 4.7, 4.8, 9.5, 9.6, 19.2, 44)] == [
+        1,
+        1,
+        2,
+        2,
+        4,
+        8,
+        16,
+    ]
+    assert log_fast.choose_grid_step(44, (1, 100_000)) == 1
 
 
 def test_an_empty_image_and_no_scales_give_nothing():
     for shape in ((0, 0), (0, 7), (7, 0)):
-        assert len(log_fast.scale_maxima(np.zeros(shape, np.float32), np.array([2.0]), 0.1, "both").y) == 0
-    assert len(log_fast.scale_maxima(np.ones((9, 9), np.float32), np.array([]), 0.1, "both").y) == 0
+        assert len(log_fast.find_scale_maxima(np.zeros(shape, np.float32), np.array([2.0]), 0.1, "both").y) == 0
+    assert len(log_fast.find_scale_maxima(np.ones((9, 9), np.float32), np.array([]), 0.1, "both").y) == 0
 
 
 @pytest.mark.parametrize("polarity", ["bright", "dark"])
 def test_one_polarity_is_its_part_of_both(polarity):
     image = texture(3, (200, 150))
-    sigmas = scales.sigma_list(2, 12, 5, True)
-    both = log_fast.scale_maxima(image, sigmas, 0.05, "both")
-    one = log_fast.scale_maxima(image, sigmas, 0.05, polarity)
-    part = scales.chosen(both, both.polarity == scales.signs(polarity)[0])
+    sigmas = scales.compute_sigmas(2, 12, 5, True)
+    both = log_fast.find_scale_maxima(image, sigmas, 0.05, "both")
+    one = log_fast.find_scale_maxima(image, sigmas, 0.05, polarity)
+    part = scales.select_maxima(both, both.polarity == scales.parse_polarity(polarity)[0])
     assert len(one.y) > 10
     assert all(np.array_equal(a, b) for a, b in zip(one, part))
-    negative = log_fast.scale_maxima(-image, sigmas, 0.05, {"bright": "dark", "dark": "bright"}[polarity])
+    negative = log_fast.find_scale_maxima(-image, sigmas, 0.05, {"bright": "dark", "dark": "bright"}[polarity])
     negative = negative._replace(polarity=-negative.polarity)
     assert all(np.array_equal(a, b) for a, b in zip(one, negative))
 
@@ -171,7 +179,7 @@ def test_a_gaussian_lies_where_it_was_put_to_a_tenth_of_a_pixel_and_a_quarter_of
     found = find_blobs(image, log_scale=log_scale, method="fast", **SEARCH).iloc[0]
     assert found["y_px"] == pytest.approx(70 + dy, abs=0.1)
     assert found["x_px"] == pytest.approx(90 + dx, abs=0.1)
-    sigmas = scales.sigma_list(2, 15, 10, log_scale)
+    sigmas = scales.compute_sigmas(2, 15, 10, log_scale)
     step = np.diff(sigmas)[max(0, np.searchsorted(sigmas, sigma) - 1)]
     assert found["sigma_px"] == pytest.approx(sigma, abs=0.25 * step)
     assert found["response"] == pytest.approx(0.5, rel=0.03)
@@ -186,9 +194,9 @@ def test_the_top_of_a_quadratic_surface_is_found_and_steps_end_at_half(seed, has
     at = rng.uniform(-0.5, 0.5, 3)
     grid = np.stack(np.meshgrid(*[[-1, 0, 1]] * 3, indexing="ij"), axis=-1) - at
     cube = 2 + 0.5 * np.einsum("...i,ij,...j", grid, hessian, grid)
-    fit = surface.refined(cube[None], np.ones((1, 3), bool))[:, 0]
+    fit = surface.refine_cubes(cube[None], np.ones((1, 3), bool))[:, 0]
     np.testing.assert_allclose(fit, [*at, 2], atol=1e-6)
-    fit = surface.refined(rng.random((1, 3, 3, 3)), np.array([has_both]))[:, 0]
+    fit = surface.refine_cubes(rng.random((1, 3, 3, 3)), np.array([has_both]))[:, 0]
     assert (abs(fit[:3]) <= 0.5).all()
     assert (fit[:3][~np.array(has_both)] == 0).all()
 
@@ -198,7 +206,7 @@ def test_peaks_are_those_of_a_maximum_filter_plateaus_included():
     cube = rng.integers(0, 6, (3, 60, 50)).astype(np.float32)
     expected = (cube == ndimage.maximum_filter(cube, size=3, mode="nearest")) & (cube > 4)
     layers = (peaks.Layer(np.ascontiguousarray(layer), 1) for layer in cube)
-    found, n_met = peaks.collect(layers, cube.shape[1:], (1,), 4.0)
+    found, n_met = peaks.collect_peaks(layers, cube.shape[1:], (1,), 4.0)
     assert n_met == {1: expected.sum()}
     assert keys(found) == {(y, x, k, 1) for k, y, x in np.argwhere(expected).tolist()}
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 from skimage.feature.blob import _blob_overlap, _prune_blobs
 
-from emqa_dask.detect.prune import largest_first, prune, set_order
+from emqa_dask.detect.prune import order_as_set, prune_as_skimage, prune_largest_first
 
 
 @settings(deadline=None, max_examples=60)
@@ -18,7 +18,7 @@ def test_pairs_come_in_the_order_of_a_python_set(n, seed):
     filled = set()
     for pair in map(tuple, pairs.tolist()):
         filled.add(pair)
-    assert list(map(tuple, pairs[set_order(pairs)].tolist())) == list(filled)
+    assert list(map(tuple, pairs[order_as_set(pairs)].tolist())) == list(filled)
 
 
 def test_pairs_come_in_the_order_of_a_python_set_beyond_its_fast_growth():
@@ -26,7 +26,7 @@ def test_pairs_come_in_the_order_of_a_python_set_beyond_its_fast_growth():
     filled = set()
     for pair in map(tuple, pairs.tolist()):
         filled.add(pair)
-    assert list(map(tuple, pairs[set_order(pairs)].tolist())) == list(filled)
+    assert list(map(tuple, pairs[order_as_set(pairs)].tolist())) == list(filled)
 
 
 @settings(deadline=None, max_examples=60)
@@ -42,15 +42,15 @@ def test_the_same_blobs_stay_as_in_scikit_image(n, seed, overlap, dtype, is_latt
     place = rng.integers(0, 60, (n, 2)) * (4 if is_lattice else 1)
     sigma = rng.choice(np.geomspace(1, 12, 6), n)
     blobs = np.column_stack([place, sigma]).astype(dtype)
-    keep = prune(*np.ascontiguousarray(blobs.T), overlap)
+    keep = prune_as_skimage(*np.ascontiguousarray(blobs.T), overlap)
     np.testing.assert_array_equal(blobs[keep], _prune_blobs(blobs.copy(), overlap))
 
 
 def test_no_blobs_and_one_blob():
-    assert prune(*np.zeros((3, 0)), 0.5).shape == (0,)
-    assert prune(*np.ones((3, 1)), 0.0).tolist() == [True]
-    assert largest_first(*np.zeros((3, 0)), 0.5).shape == (0,)
-    assert largest_first(*np.ones((3, 1)), 0.0).tolist() == [True]
+    assert prune_as_skimage(*np.zeros((3, 0)), 0.5).shape == (0,)
+    assert prune_as_skimage(*np.ones((3, 1)), 0.0).tolist() == [True]
+    assert prune_largest_first(*np.zeros((3, 0)), 0.5).shape == (0,)
+    assert prune_largest_first(*np.ones((3, 1)), 0.0).tolist() == [True]
 
 
 def by_definition(blobs, overlap):
@@ -68,29 +68,29 @@ def test_the_largest_stay_first(n, seed, overlap, largest):
     rng = np.random.default_rng(seed)
     sigma = rng.choice(np.geomspace(1, largest, 6), n)
     blobs = np.column_stack([rng.uniform(0, 60, (n, 2)), sigma])
-    np.testing.assert_array_equal(largest_first(*blobs.T, overlap), by_definition(blobs, overlap))
+    np.testing.assert_array_equal(prune_largest_first(*blobs.T, overlap), by_definition(blobs, overlap))
 
 
 def test_what_the_largest_first_leaves_is_what_scikit_image_leaves_and_a_little_more():
     rng = np.random.default_rng(2)
     y, x = rng.uniform(0, 1000, (2, 4000))
     sigma = rng.choice(np.geomspace(2, 15, 10), 4000)
-    one = largest_first(y, x, sigma, 0.5)
-    other = prune(y, x, sigma, 0.5)
+    one = prune_largest_first(y, x, sigma, 0.5)
+    other = prune_as_skimage(y, x, sigma, 0.5)
     assert (one & other).sum() >= 0.99 * other.sum()
     assert other.sum() <= one.sum() <= 1.1 * other.sum()
 
 
 def test_far_apart_blobs_of_any_size_take_no_memory_for_what_lies_between():
     y, x = np.array([0.0, 1e6, 1e6 + 1]), np.array([0.0, 1e7, 1e7 + 1])
-    assert largest_first(y, x, np.array([1e-3, 2.0, 1.9]), 0.5).tolist() == [True, True, False]
+    assert prune_largest_first(y, x, np.array([1e-3, 2.0, 1.9]), 0.5).tolist() == [True, True, False]
 
 
 def test_of_equal_disks_the_later_one_stays():
-    assert largest_first(*np.ones((3, 4)), 0.5).tolist() == prune(*np.ones((3, 4)), 0.5).tolist()
+    assert prune_largest_first(*np.ones((3, 4)), 0.5).tolist() == prune_as_skimage(*np.ones((3, 4)), 0.5).tolist()
 
 
-@pytest.mark.parametrize("way", [prune, largest_first])
+@pytest.mark.parametrize("way", [prune_as_skimage, prune_largest_first])
 @pytest.mark.parametrize("overlap", [0.01, 0.5])
 def test_of_tens_of_thousands_of_blobs_no_two_that_stay_overlap(overlap, way):
     rng = np.random.default_rng(0)

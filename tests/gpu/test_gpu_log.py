@@ -6,7 +6,8 @@ import pytest
 
 from emqa_dask.backend import is_out_of_memory, to_device, to_host
 from emqa_dask.detect import candidates, log, log_exact, scales
-from emqa_dask.detect.log import detect_image, detect_images, find_blobs
+from emqa_dask.detect.blobs import find_blobs
+from emqa_dask.detect.log import detect_image, detect_images
 from emqa_dask.settings import Detect
 from emqa_dask.synthetic.profiles import make_sample
 
@@ -70,9 +71,10 @@ def test_one_image_goes_in_and_one_table_comes_out(monkeypatch):
 @pytest.mark.parametrize("most", [None, 40])
 def test_the_maxima_and_their_tops_are_those_of_the_host(most):
     pixels = image("nanoparticle-tem", np.float64, shape=(200, 190))
-    sigmas = scales.sigma_list(2, 9, 5, True)
+    sigmas = scales.compute_sigmas(2, 9, 5, True)
     here, there = (
-        log_exact.scale_maxima(array, sigmas, 0.01, "both", most=most) for array in (pixels, to_device(pixels, "cuda"))
+        log_exact.find_scale_maxima(array, sigmas, 0.01, "both", max_per_polarity=most)
+        for array in (pixels, to_device(pixels, "cuda"))
     )
     assert len(here.y) > 20
     for name in ("y", "x", "scale", "polarity"):

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import emqa_dask
-from emqa_dask.backend import guard, in_batches
+from emqa_dask.backend import guard_device, run_in_batches
 from emqa_dask.detect import candidates, log
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.cuda import list_gpus
@@ -96,7 +96,7 @@ def fill(library, n_bytes, n_items, call=None):
             there[:, 0] = torch.tensor(batch, dtype=torch.uint8)
         return there[:, 0].tolist()
 
-    return {"found": list(in_batches(function, range(n_items), n_items)), "sizes": sizes}
+    return {"found": list(run_in_batches(function, range(n_items), n_items)), "sizes": sizes}
 
 
 @pytest.mark.parametrize("library", ["cupy", "torch"])
@@ -115,7 +115,7 @@ def work(n, marker, call=None):
     """The sum of 0...999 on the GPU; the first to come to task 1 breaks the GPU's context for its process."""
     import cupy
 
-    with guard():
+    with guard_device():
         if n == 1 and not os.path.exists(marker):
             with open(marker, "w") as file:
                 file.write(str(os.getpid()))

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from emqa_dask import models, tables
-from emqa_dask.featurise.agreement import agreement
+from emqa_dask.featurise.agreement import compute_agreement
 from emqa_dask.pipeline.commands.calibrate import calibrate
 from emqa_dask.pipeline.commands.rescore import rescore
 from emqa_dask.pipeline.commands.triage import run
@@ -197,11 +197,11 @@ def test_bad_boxes_are_named(tmp_path, box, named):
 
 def test_agreement_is_one_for_equals_and_symmetric():
     one = np.array([[0, 0, 10, 10], [20, 20, 30, 30]], float)
-    assert agreement({"a": one, "b": one[::-1]}) == {"a": 1.0, "b": 1.0}
-    assert agreement({"a": one, "b": one[:1]})["a"] == pytest.approx(2 / 3)
-    assert agreement({"a": one[:0], "b": one[:0]}) == {"a": 1.0, "b": 1.0}
-    assert np.isnan(agreement({"a": one})["a"])
-    three = agreement({"a": one, "b": one, "c": one + 100})
+    assert compute_agreement({"a": one, "b": one[::-1]}) == {"a": 1.0, "b": 1.0}
+    assert compute_agreement({"a": one, "b": one[:1]})["a"] == pytest.approx(2 / 3)
+    assert compute_agreement({"a": one[:0], "b": one[:0]}) == {"a": 1.0, "b": 1.0}
+    assert np.isnan(compute_agreement({"a": one})["a"])
+    three = compute_agreement({"a": one, "b": one, "c": one + 100})
     assert three == {"a": 0.5, "b": 0.5, "c": 0.0}
 
 

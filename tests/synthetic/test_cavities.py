@@ -103,15 +103,15 @@ def test_scattered_circles_keep_their_distance():
 
 
 def test_wavelength_and_transfer_follow_the_textbook():
-    assert optics.wavelength_nm(300) == pytest.approx(0.00196876, rel=1e-5)
-    assert optics.wavelength_nm(200) == pytest.approx(0.00250793, rel=1e-5)
+    assert optics.compute_wavelength(300) == pytest.approx(0.00196876, rel=1e-5)
+    assert optics.compute_wavelength(200) == pytest.approx(0.00250793, rel=1e-5)
     settings = {"nm_per_pixel": 0.5, "cs_mm": 0.0, "focal_spread_nm": 0.0, "convergence_mrad": 0.0}
     over, under = (
         optics.transfer((128, 128), defocus_nm=df, amplitude=0.1, **settings).astype(float) for df in (800.0, -800.0)
     )
     assert over[0, 0] == pytest.approx(0.1)
     q2 = fft.fftfreq(128, 0.5)[:, None] ** 2 + fft.rfftfreq(128, 0.5)[None] ** 2
-    chi = np.pi * optics.wavelength_nm(200) * 800 * q2
+    chi = np.pi * optics.compute_wavelength(200) * 800 * q2
     np.testing.assert_allclose(over + under, 0.2 * np.cos(chi), atol=2e-4)
     np.testing.assert_allclose(under - over, 2 * np.sqrt(0.99) * np.sin(chi), atol=2e-3)
 

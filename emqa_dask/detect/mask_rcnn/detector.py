@@ -15,7 +15,7 @@ from emqa_dask.detect.mask_rcnn import masks as mk
 from emqa_dask.detect.mask_rcnn.card import Card
 from emqa_dask.detect.mask_rcnn.merge import Window, claimed, doubles, windows
 from emqa_dask.detect.mask_rcnn.network import Found, Network
-from emqa_dask.detect.normalise import Limits, intensity_limits, normalise, real
+from emqa_dask.detect.normalise import Limits, compute_intensity_limits, convert_to_real, normalise
 
 COLUMNS = [name for name in tables.DETECTIONS.names if name != "micrograph_id"]
 BATCH_PX = {"cpu": 1 << 20, "cuda": 1 << 24}  # pixels, after scaling, that go through the network together
@@ -64,7 +64,7 @@ class Detector:
         `max_detections` cut the list. When memory runs out the batch is halved, and stays so; MemoryError when one
         image, or tile, alone is too large. Raises ValueError for images that are not two-dimensional and real.
         """
-        images = [real(np.asarray(image)) for image in images]
+        images = [convert_to_real(np.asarray(image)) for image in images]
         sizes = np.broadcast_to(np.nan if nm_per_pixel is None else np.asarray(nm_per_pixel, float), len(images))
         pieces = [self._pieces(k, image) for k, image in enumerate(images)]
         waiting: list[list[_Objects]] = [[] for _ in images]
@@ -85,7 +85,7 @@ class Detector:
         return results
 
     def _pieces(self, k: int, image: np.ndarray) -> list[_Piece]:
-        limits = intensity_limits(image, self.card.low_percentile, self.card.high_percentile)
+        limits = compute_intensity_limits(image, self.card.low_percentile, self.card.high_percentile)
         if not limits.high > limits.low:
             return []
         cut = windows(image.shape, self.card.tile_px, self.card.halo_px)
@@ -135,7 +135,7 @@ class Detector:
 
     def _predicted(self, pixels: list[np.ndarray]) -> list[Found]:
         try:
-            with backend.guard():
+            with backend.guard_device():
                 return self._network.predict(pixels)
         except Exception as error:
             if not _is_out_of_memory(error):

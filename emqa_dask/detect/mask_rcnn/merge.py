@@ -69,7 +69,7 @@ def doubles(
     drop = np.zeros(len(boxes), bool)
     if len(np.unique(tiles)) < 2:
         return drop
-    i, j, _ = bx.overlaps(boxes, boxes, iou_threshold)
+    i, j, _ = bx.find_overlaps(boxes, boxes, iou_threshold)
     pair = (i != j) & (tiles[i] != tiles[j]) & (classes[i] == classes[j])
     partners: dict[int, list[int]] = {}
     for a, b in zip(i[pair].tolist(), j[pair].tolist()):

@@ -11,7 +11,7 @@ from emqa_dask import models
 from emqa_dask.detect import log
 from emqa_dask.detect.normalise import normalise
 from emqa_dask.featurise import rings
-from emqa_dask.featurise.agreement import agreement
+from emqa_dask.featurise.agreement import compute_agreement
 from emqa_dask.featurise.detections import detection_features
 from emqa_dask.featurise.images import image_features
 from emqa_dask.pipeline.workspace.detectors import name_detectors
@@ -96,7 +96,7 @@ def _summarise(row: dict, detections: _Detections, settings: Settings) -> list[d
     floor = settings.featurise.score_floor
     limits = name_detectors(settings.detect)
     counted = {name: (detections.score >= floor) & (detections.detector == name) for name in limits}
-    agreements = agreement({name: detections.boxes[mask] for name, mask in counted.items()})
+    agreements = compute_agreement({name: detections.boxes[mask] for name, mask in counted.items()})
     shape = (row["height_px"], row["width_px"])
     rows = []
     for name, mask in counted.items():

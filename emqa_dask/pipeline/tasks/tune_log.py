@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from emqa_dask.detect.candidates import Candidates, candidates, chosen_detections
+from emqa_dask.detect.candidates import Candidates, find_candidates, select_detections
 from emqa_dask.run.supervise import Call, call_directly
 from emqa_dask.settings import Detect
 from emqa_dask.store import micrographs
@@ -34,7 +34,7 @@ class TunedImage(NamedTuple):
         """Detections with `settings`; the scale space is searched once for all settings with the same scales."""
         scales = {key: getattr(settings, key) for key in SCALE_SETTINGS}
         floor = dataclasses.replace(self.floor, **scales)
-        return chosen_detections(_find_candidates(self.root, self.row["stack"], self.row["index"], floor), settings)
+        return select_detections(_find_candidates(self.root, self.row["stack"], self.row["index"], floor), settings)
 
 
 def evaluate_settings(
@@ -82,4 +82,4 @@ def _read_image(root: str, stack: str, index: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=64)
 def _find_candidates(root: str, stack: str, index: int, floor: Detect) -> Candidates:
-    return candidates(_read_image(root, stack, index), floor)
+    return find_candidates(_read_image(root, stack, index), floor)
