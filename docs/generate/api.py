@@ -16,5 +16,7 @@ def render_page() -> str:
 
 
 def _directive(name: str) -> str:
-    kind = "autoclass" if inspect.isclass(getattr(emqa_dask, name)) else "autofunction"
-    return f"## {name}\n\n```{{eval-rst}}\n.. {kind}:: emqa_dask.{name}\n```\n"
+    # The sections that a class takes are in its docstring; their defaults would fill the line of its signature.
+    is_class = inspect.isclass(getattr(emqa_dask, name))
+    directive = f"autoclass:: emqa_dask.{name}()" if is_class else f"autofunction:: emqa_dask.{name}"
+    return f"## {name}\n\n```{{eval-rst}}\n.. {directive}\n```\n"

@@ -33,7 +33,25 @@ RENAMED_KEYS = {  # former name -> present name, both as section.key; the former
 
 @dataclass(frozen=True)
 class Settings(SchedulerSections):
-    """All sections; those of schedulers are in SchedulerSections."""
+    """All settings of a run: a frozen record of one record per section.
+
+    Parameters
+    ----------
+    archive, store, detect, classify, featurise, predict, flags, triage, report, run : records
+        The sections of a settings file, each with its keys as attributes.
+    local, cuda, slurm, pbs, lsf, sge, htcondor, kubernetes : records
+        The sections of the schedulers.
+    cohorts : tuple of Cohort
+        Micrographs with settings of the section detect of their own; the first entry that has a micrograph counts.
+
+    Examples
+    --------
+    >>> settings = emqa_dask.load_settings(template="cavity-tem")
+    >>> settings.detect.threshold
+    0.2
+    >>> run = dataclasses.replace(settings.run, workers=4)
+    >>> settings = dataclasses.replace(settings, run=run)
+    """
 
     archive: Archive = field(default_factory=Archive)
     store: Store = field(default_factory=Store)
@@ -184,7 +202,25 @@ def template_names() -> list[str]:
 
 
 def load_settings(path: str | Path | None = None, template: str | None = None) -> Settings:
-    """Defaults, then the template, then the TOML file at `path`; SettingsError says what is wrong and where."""
+    """Settings from the defaults, then a template, then a TOML file; the later ones count.
+
+    Parameters
+    ----------
+    path : str or Path, optional
+        A TOML file with sections and keys as in the settings.toml of a workspace.
+    template : str, optional
+        Name of a template that ships with the package, for example "cavity-tem".
+
+    Returns
+    -------
+    Settings
+        Checked settings.
+
+    Raises
+    ------
+    SettingsError
+        For an unknown template, section or key, and for a value that is not allowed; the message names the source.
+    """
     settings = Settings().check()
     if template is not None:
         if template not in template_names():
