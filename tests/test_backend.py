@@ -101,7 +101,7 @@ def test_cuda_says_of_every_sticky_error_what_the_table_says(code):
     assert not is_out_of_memory(error)
 
 
-def test_every_error_after_which_cuda_wants_a_new_process_is_sticky():
+def test_cuda_errors_that_require_a_new_process_are_sticky():
     found = [Path(p) / "nvidia/cu13/include/driver_types.h" for p in sys.path]
     header = next((path for path in found if path.exists()), None)
     if header is None:
@@ -113,7 +113,7 @@ def test_every_error_after_which_cuda_wants_a_new_process_is_sticky():
     assert fatal <= set(STICKY)
 
 
-def test_a_sticky_error_is_seen_through_what_was_raised_from_it():
+def test_a_sticky_error_is_recognised_as_a_cause():
     error = ValueError("this image is odd")
     error.__cause__ = cuda_error(ILLEGAL_ADDRESS)
     with pytest.raises(DeviceLost, match=r"^CUDARuntimeError: .*an illegal memory access") as caught, guard_device():
@@ -168,7 +168,7 @@ def test_a_failed_size_is_not_tried_again():
     assert device.tried == [16, 8, 4, 4, 4, 4, 4]
 
 
-def test_results_before_the_item_that_is_too_large_are_delivered_and_the_error_names_it():
+def test_earlier_results_are_delivered_and_the_error_names_the_item():
     device = Device(room=4, too_large=[9])
     got = []
     with pytest.raises(MemoryError, match=r"^item 9 alone .*: std::bad_alloc: out_of_memory") as caught:
@@ -194,7 +194,7 @@ def test_other_errors_pass_and_nothing_is_tried_again(error):
     assert tried == [4]
 
 
-def test_an_error_in_a_lazy_result_is_one_of_its_batch():
+def test_an_error_in_a_lazy_result_belongs_to_its_batch():
     device = Device(room=2)
     assert list(run_in_batches(lambda batch: (x for x in device(batch)), range(7), 4)) == [2 * i for i in range(7)]
 
@@ -228,7 +228,7 @@ def test_items_are_drawn_as_batches_begin():
     assert len(drawn) == 16
 
 
-def test_a_result_too_few_and_a_batch_of_nothing_are_refused():
+def test_missing_results_and_empty_batches_are_refused():
     with pytest.raises(ValueError, match="4 items gave 3 results"):
         list(run_in_batches(lambda batch: batch[1:], range(8), 4))
     with pytest.raises(ValueError, match="the batch size is 0"):

@@ -109,7 +109,7 @@ def test_preparing_bounds_any_image_and_ignores_scale():
         windows.normalise_image(np.zeros((9, 9), complex), view)
 
 
-def test_a_whole_image_is_shrunk_to_the_windows_side_and_keeps_its_proportions():
+def test_a_whole_image_shrinks_to_the_window_in_proportion():
     view = windows.WindowSettings(16, whole=True)
     image = np.kron(np.arange(4), np.ones((64, 32)))  # 64 x 128 px, brighter to the right
     out = windows.normalise_image(image, view)

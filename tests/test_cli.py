@@ -162,7 +162,7 @@ def test_a_full_disk_is_one_line_with_the_remedy(capsys, small_archive, tiny_dis
 
 
 @pytest.mark.real
-def test_the_whole_command_on_bad_files_ends_with_2_and_a_row_each(tmp_path):
+def test_bad_files_end_with_2_and_a_row_each(tmp_path):
     from tests.archive.bad_files import make_bad_archive
 
     expected = make_bad_archive(tmp_path / "archive")
@@ -188,7 +188,7 @@ def test_the_whole_command_on_bad_files_ends_with_2_and_a_row_each(tmp_path):
 
 
 @pytest.mark.real
-def test_ctrl_c_ends_with_130_and_the_next_run_goes_on(small_archive, tmp_path, here):
+def test_ctrl_c_ends_with_130_and_the_next_run_resumes(small_archive, tmp_path, here):
     root = tmp_path / "ws"
     command = [sys.executable, "-u", "-m", "emqa_dask", "triage", str(small_archive), "--workspace", str(root)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -203,7 +203,7 @@ def test_ctrl_c_ends_with_130_and_the_next_run_goes_on(small_archive, tmp_path, 
     assert main(["triage", str(small_archive), "--workspace", str(root), "--scheduler", "in-process"]) == 0
 
 
-def test_a_signal_after_the_last_word_does_not_change_how_it_ended(tmp_path):
+def test_a_signal_after_the_end_keeps_the_exit_code(tmp_path):
     # What is left at the very end is deleted when Python has already given its signal handlers up.
     late = (
         "import sys, time\nfrom emqa_dask import cli\nclass Late:\n    def __del__(self, sleep=time.sleep): sleep(2)\n"

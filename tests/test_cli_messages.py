@@ -188,7 +188,7 @@ def test_an_error_of_a_library_is_one_line(tmp_path, capsys, monkeypatch):
     "error",
     [TypeError("a\nb"), KeyError("k"), AttributeError("x"), ZeroDivisionError(), RecursionError("deep"), Exception()],
 )
-def test_a_fault_of_ours_is_one_line_that_asks_for_a_report(error):
+def test_an_internal_error_is_one_line_asking_for_a_report(error):
     text = explain(error, "triage a")
     assert text.startswith(f"triage a failed with {type(error).__name__}: ")
     assert "please report it" in text

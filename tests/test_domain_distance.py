@@ -25,7 +25,7 @@ def domain():
     return domain_distance.fit_domain(images(600, 0), np.arange(600), columns=COLUMNS)
 
 
-def test_one_is_the_99th_percentile_of_new_images_of_the_domain(domain):
+def test_distance_1_is_the_99th_percentile_in_the_domain(domain):
     far = domain_distance.compute_domain_distances(domain, images(3000, 1))
     assert 0.95 <= np.mean(far <= 1) <= 0.999
     assert (far >= 0).all()

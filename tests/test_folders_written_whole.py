@@ -102,7 +102,7 @@ def test_what_is_put_there_meanwhile_stays(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["new", "old"]
 
 
-def test_folders_of_ours_in_a_folder_of_ours_belong_to_it(tmp_path):
+def test_our_folders_inside_our_folder_belong_to_it(tmp_path):
     write(tmp_path / "m")
     write(tmp_path / "m" / "inner")
     output_folders.check_folder(tmp_path / "m")

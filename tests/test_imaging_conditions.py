@@ -48,7 +48,7 @@ def test_nothing_transferred_gives_nan():
 
 
 @pytest.mark.parametrize(("train", "test"), PAIRS)
-def test_the_plain_phase_shift_is_a_distance_that_grows_with_defocus(train, test):
+def test_the_phase_shift_is_a_distance_growing_with_defocus(train, test):
     plain = compute_phase_shift(train, test)
     assert plain == pytest.approx(compute_phase_shift(test, train))
     assert plain == pytest.approx(
@@ -58,7 +58,7 @@ def test_the_plain_phase_shift_is_a_distance_that_grows_with_defocus(train, test
     assert compute_phase_shift(train, train, outward=3, plane_nm=4) == 0
 
 
-def test_outwards_costs_more_than_inwards_and_a_plane_breaks_the_mirror():
+def test_outward_shifts_cost_more_and_planes_break_the_symmetry():
     assert compute_phase_shift(ImagingSettings(5), ImagingSettings(20), outward=2) > 2 * compute_phase_shift(
         ImagingSettings(20), ImagingSettings(5), outward=2
     )
@@ -87,7 +87,7 @@ def test_what_was_put_in_is_fitted_from_ranks_alone():
     assert fit_phase_shift(train, test, np.round(plain, 9)) == (0.0, 0.0)
 
 
-def test_conditions_of_training_are_within_the_limit_and_far_ones_beyond_it():
+def test_training_conditions_are_within_the_limit_and_far_ones_beyond():
     rng = np.random.default_rng(3)
     defoci = rng.normal(-80, 6, 200)
     known = imaging_conditions.fit_training_conditions(defoci, np.full(200, 300.0))
@@ -163,7 +163,7 @@ def test_a_study_without_data_says_what_to_give(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.skipif(not LOSSES.exists(), reason="the measured losses (shared/data/hrtem_ood_loss) are not here")
-def test_on_measured_losses_the_signed_shift_ranks_better_than_the_difference_of_defocus():
+def test_signed_shifts_rank_measured_losses_better_than_defocus_differences():
     pairs, fits = transfer.measure(transfer.losses(pd.read_csv(LOSSES), "pretrain_defocus", "best_pretrain_val"))
     scores = pairs.drop(columns=["train_nm", "test_nm"]).corr("spearman")["loss"]
     assert len(pairs) == 40

@@ -159,7 +159,7 @@ def test_errors_of_models_are_still_what_they_were():
         raise MemoryError
 
 
-def test_a_card_that_was_changed_is_refused_until_its_checksum_goes(tmp_path):
+def test_a_changed_card_is_refused_until_its_checksum_is_removed(tmp_path):
     directory = copy("log-synthetic", tmp_path)
     card = directory / "card.toml"
     whole = card.read_text()

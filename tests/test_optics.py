@@ -41,7 +41,7 @@ def test_the_wavelength_is_the_textbook_one():
     assert compute_wavelength([80, 200]) == pytest.approx([0.00417572, 0.00250793], rel=1e-5)
 
 
-def test_without_spherical_aberration_the_sign_of_the_defocus_is_the_sign_of_the_contrast():
+def test_defocus_sign_is_contrast_sign_without_spherical_aberration():
     q = np.linspace(0, 5, 50)
     over, under = (contrast_transfer(q, defocus, 0, 200, 3) for defocus in (40, -40))
     np.testing.assert_array_equal(over, -under)

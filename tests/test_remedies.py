@@ -214,7 +214,7 @@ def test_a_workspace_in_an_empty_archive_is_no_archive(done, archive, capsys):
         shutil.rmtree(root)
 
 
-def test_a_moved_archive_goes_on_by_the_option_that_is_named(root, done, archive, capsys):
+def test_a_moved_archive_continues_by_the_named_option(root, done, archive, capsys):
     new = shutil.copytree(archive, root.parent / "new place")
     error = fails_in_one_line(capsys, "triage", new, "--workspace", root, *HERE)
     option = shlex.split(re.search("--moved-from [^(]+", error)[0])
@@ -225,7 +225,7 @@ def test_a_moved_archive_goes_on_by_the_option_that_is_named(root, done, archive
     assert differences(root, done) == []
 
 
-def test_a_lock_of_a_dead_run_elsewhere_goes_by_the_remedy(root, archive, capsys):
+def test_the_remedy_removes_a_lock_of_a_dead_run(root, archive, capsys):
     with lock.hold_lock(str(root)):
         record = (root / "lock.json").read_text()
     (root / "lock.json").write_text(record.replace('"machine": "', '"machine": "another '))

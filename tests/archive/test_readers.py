@@ -323,7 +323,7 @@ def test_nothing_stays_open(tmp_path):
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(shape=st.tuples(st.integers(1, 60), st.integers(1, 60)), tile=st.sampled_from([None, (16, 16)]), data=st.data())
-def test_any_window_of_any_tiff_is_that_part_of_the_image(tmp_path, shape, tile, data):
+def test_any_window_of_a_tiff_is_that_part_of_it(tmp_path, shape, tile, data):
     expected = image(2, shape)
     tifffile.imwrite(tmp_path / "x.tif", expected, tile=tile, compression="zlib", rowsperstrip=None if tile else 4)
     (frame,) = open_source(tmp_path / "x.tif").frames

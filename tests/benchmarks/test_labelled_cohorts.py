@@ -26,7 +26,7 @@ def labelled(n=80, seed=0, n_cohorts=6):
     return rows
 
 
-def test_a_drawn_image_is_always_the_same_and_its_boxes_lie_in_it():
+def test_drawn_images_are_reproducible_with_boxes_inside():
     for cohort in ("overfocus", "degraded", "sem-texture", "nothing"):
         one = cohort_images.draw(cohort, 2)
         two = cohort_images.draw(cohort, 2)
@@ -59,7 +59,7 @@ def test_evidence_and_truth_are_those_of_the_pipeline():
     assert set(rows["cohort"]) == {"some"}
 
 
-def test_a_network_is_known_by_what_it_detects_and_not_by_what_was_measured(tmp_path):
+def test_cache_key_of_a_network_depends_on_its_detections_only(tmp_path):
     def write(weights: bytes, **card):
         (tmp_path / "weights.safetensors").write_bytes(weights)
         models.write_card(tmp_path, {"name": "net", "input": {"low_percentile": 1.0}, **card})
@@ -133,7 +133,7 @@ def test_widths_are_conformal_ones_of_left_out_cohorts():
     assert min(found.widths) > 0
 
 
-def test_the_bundled_judge_is_that_of_the_bundled_network_and_small():
+def test_the_bundled_quality_model_fits_the_bundled_network():
     folder = models.locate_model("cavity-tem-f1")
     assert models.load_card(folder)["network"] == cohort_images.key("cavity-tem")
     assert (

@@ -17,7 +17,7 @@ def draw(number, setup, seconds, rng):
     return chaos.Run(number, setup, [chaos.Blow(BLOWS[number], 0.0, not_before="partitions")])
 
 
-def test_whatever_is_killed_the_tables_are_those_of_an_undisturbed_run(tmp_path):
+def test_killed_processes_leave_tables_of_an_undisturbed_run(tmp_path):
     figures = chaos.chaos(tmp_path, n=24, n_runs=2, setups=["local"], seed=4, shard_length=3, draw=draw)
     first, second = figures["runs"]
     assert [first["broken"], second["broken"]] == [[], []]

@@ -30,7 +30,7 @@ def pictures(seed, n):
     return found
 
 
-def test_it_is_small_and_whole_and_its_card_says_how_good_it_is():
+def test_the_model_is_small_complete_and_has_measured_figures():
     folder = models.CONTENT_MODEL
     card = models.load_card(folder)
     assert sum(path.stat().st_size for path in folder.iterdir()) < 2e6
@@ -38,7 +38,7 @@ def test_it_is_small_and_whole_and_its_card_says_how_good_it_is():
     assert card["measured"]["n"] > 0
 
 
-def test_windows_of_a_picture_find_each_other_however_they_were_recorded():
+def test_windows_of_a_picture_match_across_recording_conditions():
     drawn = pictures(0, 3)
     a, b = (content.embed_windows(windows(seed, drawn))[0] for seed in (1, 2))
     assert a.shape == (len(drawn), 128)

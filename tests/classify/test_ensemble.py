@@ -32,7 +32,7 @@ def test_members_together_say_what_each_says_alone(model, way):
     assert len({tuple(row[0].tolist()) for row in logits}) == len(nets)
 
 
-def test_vmap_joins_networks_of_torchvision_and_grouping_refuses_what_it_cannot_join():
+def test_vmap_joins_torchvision_networks_and_grouping_refuses_others():
     nets = []
     for seed in range(2):
         torch.manual_seed(seed)
@@ -54,7 +54,7 @@ def test_an_ensemble_of_an_image_is_a_distribution_per_member(model, images):
     assert load_ensemble(model).predict_probabilities([]).shape == (4, 0, 3)
 
 
-def test_neither_the_order_of_images_nor_their_company_changes_what_is_said(model, images):
+def test_probabilities_do_not_depend_on_order_or_batch(model, images):
     for method in ("ensemble", "dropout", "softmax"):
         ensemble = load_ensemble(model, method=method)
         p = ensemble.predict_probabilities(images)
@@ -102,7 +102,7 @@ def test_dropout_repeats_and_its_passes_differ(tmp_path, images, write_ensemble)
     assert np.abs(load_ensemble(other).predict_probabilities(images) - p).max() > 0.01
 
 
-def test_the_map_of_a_constant_image_is_constant_and_covers_it(model):
+def test_the_map_of_a_constant_image_is_constant(model):
     ensemble = load_ensemble(model)
     (found,) = ensemble.classify_images([np.full((45, 30), 7, np.uint8)])
     assert found.window_probabilities.shape == (4, 5, 3, 3)
@@ -112,7 +112,7 @@ def test_the_map_of_a_constant_image_is_constant_and_covers_it(model):
     assert found.window_boxes[-1, -1].tolist() == [29, 14, 45, 30]
 
 
-def test_a_window_says_of_its_place_what_the_same_pixels_say_elsewhere(model):
+def test_equal_pixels_give_equal_probabilities_at_any_position(model):
     rng = np.random.default_rng(1)
     tile = rng.random((16, 16)).astype(np.float32)
     (found,) = load_ensemble(model).classify_images([np.tile(tile, (2, 3))])
@@ -125,7 +125,7 @@ def test_a_window_says_of_its_place_what_the_same_pixels_say_elsewhere(model):
 
 
 @pytest.mark.parametrize("fault", ["gone", "cut short", "another"])
-def test_a_member_that_is_missing_or_corrupt_is_left_out_and_told_of(model, images, fault):
+def test_missing_or_corrupt_members_are_omitted_and_reported(model, images, fault):
     whole = load_ensemble(model).predict_probabilities(images)
     file = model / "member_01.safetensors"
     if fault == "gone":
@@ -140,7 +140,7 @@ def test_a_member_that_is_missing_or_corrupt_is_left_out_and_told_of(model, imag
     np.testing.assert_allclose(ensemble.predict_probabilities(images), whole[[0, 2, 3]], atol=1e-6)
 
 
-def test_weights_that_the_card_vouches_for_and_that_do_not_fit_are_left_out(model):
+def test_weights_with_valid_checksum_and_wrong_shape_are_omitted(model):
     (model / "member_00.safetensors").write_bytes(b"no safetensors")
     table = tomllib.loads((model / "card.toml").read_text())
     table.pop("files")
@@ -234,7 +234,7 @@ def test_one_network_too_many_ways_to_be_wrong(model):
     assert load_ensemble(model) is load_ensemble(model)
 
 
-def test_a_large_image_is_looked_at_in_parts_that_leave_no_trace(model, images, monkeypatch):
+def test_large_images_give_the_same_result_in_parts(model, images, monkeypatch):
     whole = load_ensemble(model).classify_images(images)
     monkeypatch.setitem(ensembles.BATCH_WINDOWS, "cpu", 3)
     for one, other in zip(load_ensemble(model).classify_images(images), whole):

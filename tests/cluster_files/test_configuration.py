@@ -19,7 +19,7 @@ def flat(tree: dict, prefix: str = "") -> dict:
     return found
 
 
-def test_workers_by_hand_are_told_what_our_own_workers_are_told():
+def test_manual_workers_get_the_configuration_of_our_workers():
     tree = yaml.safe_load((CLUSTER / "dask.yaml").read_text())
     nanny = tree["distributed"]["nanny"]
     assert nanny["pre-spawn-environ"] == SPAWN_VARIABLES

@@ -41,7 +41,7 @@ def found(image):
     polarity=st.sampled_from(["auto", "both", "bright", "dark"]),
     max_detections=st.sampled_from([1, 7, 400]),
 )
-def test_what_is_chosen_is_what_a_search_of_its_own_finds(image, found, threshold, overlap, polarity, max_detections):
+def test_selected_candidates_equal_a_separate_search(image, found, threshold, overlap, polarity, max_detections):
     wanted = dataclasses.replace(
         FLOOR, threshold=threshold, overlap=overlap, polarity=polarity, max_detections=max_detections
     )
@@ -51,7 +51,7 @@ def test_what_is_chosen_is_what_a_search_of_its_own_finds(image, found, threshol
     assert chosen.attrs == searched.attrs
 
 
-def test_a_threshold_that_is_a_response_takes_neither_more_nor_less(image, found):
+def test_a_threshold_equal_to_a_response_selects_exactly(image, found):
     for response in found.maxima.response[[3, 50, 100]]:
         wanted = dataclasses.replace(FLOOR, threshold=float(response))
         pd.testing.assert_frame_equal(select_detections(found, wanted), detect_image(image, wanted))
@@ -76,7 +76,7 @@ def test_the_law_holds_where_the_cap_is_reached(image):
 
 @pytest.mark.parametrize("max_detections", [2, 400])
 @pytest.mark.parametrize("strip_px", [1, 9000])
-def test_strips_give_the_candidates_of_the_whole_also_at_the_cap(image, max_detections, strip_px):
+def test_strips_give_the_candidates_of_the_whole_image(image, max_detections, strip_px):
     settings = dataclasses.replace(FLOOR, max_detections=max_detections, threshold=0.005, exclude_border=3)
     whole = find_candidates(image, settings)
     limits = Limits(*np.nanpercentile(image, [1, 99, 50]))
@@ -124,7 +124,7 @@ def test_scales_larger_than_the_image_are_left_out(shape):
     assert (detect_image(pixels, small)["sigma_px"] <= max(shape)).all()
 
 
-def test_the_cap_is_that_of_a_full_search_whatever_the_path():
+def test_every_path_has_the_cap_of_a_full_search():
     pixels = np.random.default_rng(1).random((150, 140), np.float32)
     sigmas = scales.compute_sigmas(1.2, 5, 4, False, np.float32)
     for search in (log_fast.find_scale_maxima, log_exact.find_scale_maxima):

@@ -42,7 +42,7 @@ def same(a, b, rtol=0):
     return all(fitted) and np.allclose(a["response"], b["response"], rtol=rtol, atol=rtol)
 
 
-def test_rows_fit_the_table_and_boxes_are_those_of_the_disks():
+def test_rows_fit_the_table_and_boxes_the_disks():
     image = scene()
     rows = detect_image(image, SETTINGS)
     assert len(rows) > 20
@@ -66,7 +66,7 @@ def test_rows_fit_the_table_and_boxes_are_those_of_the_disks():
     assert ((rows["y1"] <= 220) & (rows["x1"] <= 180)).all()
 
 
-def test_the_box_of_a_square_of_pixels_is_centred_on_it():
+def test_the_box_of_a_square_is_centred_on_it():
     image = np.zeros((60, 60))
     image[20:29, 30:39] = 1
     row = detect_image(image, dataclasses.replace(SETTINGS, polarity="bright")).iloc[0]
@@ -112,7 +112,7 @@ def test_dark_blobs_are_bright_ones_of_the_negative():
     assert same(dark.assign(polarity=bright["polarity"]), bright, rtol=1e-5)
 
 
-def test_the_strongest_are_kept_at_the_cap_and_it_is_said():
+def test_the_strongest_stay_at_the_cap_with_a_warning():
     every = detect_image(scene(), SETTINGS)
     few = detect_image(scene(), dataclasses.replace(SETTINGS, max_detections=7))
     assert few.attrs["is_capped"] is True
@@ -126,7 +126,7 @@ def test_no_blob_near_the_border_where_it_is_excluded():
     assert rows["x_px"].round().between(25, 180 - 26).all()
 
 
-def test_pixels_that_are_not_numbers_hold_no_blob_and_hide_none_elsewhere():
+def test_nan_pixels_contain_no_blob_and_hide_none():
     image = scene(3)
     holes = image.copy()
     holes[100:130, 80:110] = np.nan
@@ -202,7 +202,7 @@ def test_limits_are_numpys_percentiles(seed, dtype, n):
         np.testing.assert_allclose(out, np.clip(expected, norm.FLOOR, norm.CEILING), atol=1e-5)
 
 
-def test_a_sparse_image_is_scaled_by_its_extremes_and_a_hot_pixel_is_clipped():
+def test_sparse_images_scale_by_extremes_and_hot_pixels_are_clipped():
     sparse = np.zeros((100, 100), np.uint8)
     sparse[50, 50] = 200
     assert normalise(sparse, 1, 99).max() == 1
@@ -217,7 +217,7 @@ def test_a_large_offset_costs_no_digits(dtype):
     np.testing.assert_allclose(normalise(image, 0, 100), np.arange(400).reshape(20, 20) / 399, atol=1e-6)
 
 
-def test_auto_polarity_is_that_of_the_stronger_blobs_whatever_the_strips():
+def test_auto_polarity_is_that_of_the_stronger_blobs():
     rng = np.random.default_rng(8)
     y, x = np.mgrid[:160, :160]
     image = rng.normal(0, 0.5, (160, 160))

@@ -88,7 +88,7 @@ def test_batches_of_any_size_give_the_rows_of_single_images(device, dtype, batch
     )
 
 
-def test_memory_that_runs_out_halves_the_batch_and_changes_nothing_else(device):
+def test_out_of_memory_halves_the_batch_with_equal_results(device):
     many = images(7)
     expected = [detect_image(image, SETTINGS, device="cuda") for image in many]
     device.shapes.clear()
@@ -97,7 +97,7 @@ def test_memory_that_runs_out_halves_the_batch_and_changes_nothing_else(device):
     assert [shape[0] for shape in device.shapes] == [7, 3, 3, 1]
 
 
-def test_an_image_too_large_alone_is_named_after_those_before_it(device):
+def test_an_image_too_large_is_named_after_earlier_results(device):
     device.room = 96 * 80
     found = detect_images([*images(2), np.zeros((97, 80), np.uint8)], SETTINGS, 2, "cuda")
     assert len(next(found))
@@ -122,7 +122,7 @@ def test_mixed_shapes_empty_images_and_strips_go_one_by_one(device, monkeypatch)
     assert device.shapes == in_strips
 
 
-def test_on_the_cpu_images_come_one_by_one_and_equal_detect_image():
+def test_cpu_results_come_image_by_image_equal_to_detect_image():
     drawn = []
     many = images(3)
     found = detect_images((drawn.append(n) or image for n, image in enumerate(many)), SETTINGS, batch_size=8)

@@ -46,7 +46,7 @@ def test_where_scipy_rounds_otherwise_it_is_called(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_part_with_its_surroundings_has_the_bits_of_the_whole(dtype):
+def test_a_part_with_margins_equals_the_whole_bitwise(dtype):
     image = np.random.default_rng(1).random((200, 310)).astype(dtype)
     halves = [half.astype(dtype) for half in filters._halves(np.float64(3.0))]
     whole, part = (filters.compute_laplacian(pixels, *halves, 9.0) for pixels in (image, image[37:150]))
@@ -79,7 +79,7 @@ print(sum(code.count("zmm") for code in filters._along_y.inspect_asm().values())
 
 @pytest.mark.skipif(not llvm.get_host_cpu_features().get("avx512f"), reason="no 512-bit vectors on this processor")
 @pytest.mark.parametrize("is_asked", [False, True])
-def test_vectors_are_as_wide_as_the_processor_has_them_unless_somebody_asks_otherwise(is_asked, tmp_path):
+def test_vector_width_is_the_processors_unless_set(is_asked, tmp_path):
     env = {k: v for k, v in os.environ.items() if k not in ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")}
     env |= {"NUMBA_CACHE_DIR": str(tmp_path)} | ({"NUMBA_CPU_FEATURES": "+avx2,-avx512f"} if is_asked else {})
     done = subprocess.run([sys.executable, "-c", SHOW], env=env, capture_output=True, text=True, check=True)

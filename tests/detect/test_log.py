@@ -67,7 +67,7 @@ def test_blobs_are_those_of_scikit_image(dtype, log_scale, overlap):
 
 @settings(deadline=None, max_examples=200)
 @given(st.data())
-def test_blobs_are_those_of_scikit_image_on_images_full_of_ties(data):
+def test_blobs_equal_scikit_image_on_images_with_ties(data):
     shape = data.draw(st.tuples(st.integers(1, 40), st.integers(1, 40)))
     levels = data.draw(st.integers(1, 4))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
@@ -127,7 +127,7 @@ def test_dark_blobs_are_bright_ones_of_the_negated_image(dtype):
     assert (found["response"] > SEARCH["threshold"]).all()
 
 
-def test_both_polarities_are_the_union_before_pruning_and_no_pair_overlaps_after():
+def test_both_polarities_are_joined_then_pruned_together():
     image = disks(np.random.default_rng(3))
     search = SEARCH | {"overlap": None}
     one = {p: find_blobs(image, polarity=p, **search) for p in ("bright", "dark", "both")}
@@ -161,7 +161,7 @@ def test_a_gaussian_is_found_at_its_place_scale_and_height(sigma, contrast):
 
 @pytest.mark.parametrize("radius", [5, 9, 14])
 @pytest.mark.parametrize("contrast", [0.2, 0.7])
-def test_a_disk_answers_at_its_radius_over_root_two_and_scores_its_contrast(radius, contrast):
+def test_a_disk_responds_at_its_scale_with_its_contrast(radius, contrast):
     y, x = np.mgrid[:121, :131]
     image = contrast * ((y - 60) ** 2 + (x - 64) ** 2 <= radius**2)
     found = find_blobs(image, min_sigma=2, max_sigma=14, num_sigma=49, threshold=0.05, overlap=0.5).iloc[0]
@@ -216,7 +216,7 @@ def test_what_makes_no_sense_is_refused(image, change, text):
         find_blobs(image, **(SEARCH | change))
 
 
-def test_memory_is_that_of_a_few_images_whatever_the_number_of_scales():
+def test_memory_does_not_grow_with_the_number_of_scales():
     import tracemalloc
 
     image = np.random.default_rng(6).random((300, 300))
@@ -230,7 +230,7 @@ def test_memory_is_that_of_a_few_images_whatever_the_number_of_scales():
     assert peaks[1] < 14 * image.nbytes
 
 
-def test_on_other_devices_the_exact_path_takes_its_arrays_from_the_backend_only(monkeypatch):
+def test_the_exact_path_uses_arrays_of_the_backend_only(monkeypatch):
     """One pass with namespaces that record what is called: nothing but (xp, ndi) touches the pixels."""
     called = set()
 
@@ -265,7 +265,7 @@ def test_one_table_leaves_the_device(monkeypatch):
     assert moved == [(len(found.y), 31)]
 
 
-def test_cupy_has_the_functions_and_keywords_that_the_exact_path_uses():
+def test_cupy_has_all_functions_of_the_exact_path():
     if importlib.util.find_spec("cupy") is None:
         pytest.skip("cupy is not installed: the gpu extra is for machines with a CUDA device")
     import cupy
@@ -280,7 +280,7 @@ def test_cupy_has_the_functions_and_keywords_that_the_exact_path_uses():
     assert list(inspect.signature(cupy.full).parameters)[:2] == ["shape", "fill_value"]
 
 
-def test_cucim_takes_what_the_benchmark_and_the_gpu_tests_ask_of_it():
+def test_cucim_accepts_the_arguments_of_benchmark_and_gpu_tests():
     feature = pytest.importorskip("cucim.skimage.feature", reason="cucim is not installed")
     wanted = {"min_sigma", "max_sigma", "num_sigma", "threshold", "overlap", "log_scale"}
     assert wanted <= set(inspect.signature(feature.blob_log).parameters)
@@ -359,7 +359,7 @@ class StrictModule:
 
 
 @pytest.mark.parametrize("polarity", ["bright", "both"])
-def test_an_array_type_that_refuses_implicit_conversion_gives_the_same_blobs(monkeypatch, polarity):
+def test_arrays_without_implicit_conversion_give_the_same_blobs(monkeypatch, polarity):
     image = disks(np.random.default_rng(8))
     expected = find_blobs(image, polarity=polarity, **SEARCH)
     for module in (blobs, log_exact):

@@ -97,7 +97,7 @@ def test_blobs_match_those_of_the_exact_path_one_to_one(log_scale):
 
 
 @pytest.mark.parametrize("folder", ["arda_stem_np", "uw_cavity"])
-def test_the_same_blobs_stay_after_pruning_but_for_a_few_chains(folder):
+def test_pruning_keeps_the_same_blobs_except_few_chains(folder):
     """scikit-image's order of pruning hangs on every blob's rank, so that one tie more or less moves many choices."""
     image = real_image(folder)[:512, :512]
     sigmas = scales.compute_sigmas(2, 20, 8, True)
@@ -131,14 +131,14 @@ def on_pixels(layer, shape, every=7):
 
 
 @pytest.mark.parametrize("sigma", [1.0, 5.6, 11.5, 23.0, 50.0])
-def test_the_offset_of_a_flat_image_is_that_of_the_truncated_kernel(sigma):
+def test_flat_images_have_the_offset_of_the_truncated_kernel(sigma):
     (layer,) = log_fast.compute_layers(np.ones((500, 410), np.float32), np.array([sigma]))
     exact = -ndimage.gaussian_laplace(np.ones((500, 410)), sigma) * sigma**2
     assert abs(exact).min() > 1e-4
     np.testing.assert_allclose(layer.grid, exact[0, 0], atol=1e-5)
 
 
-def test_coarse_grids_are_used_for_large_scales_of_large_images_only():
+def test_coarse_grids_serve_large_scales_of_large_images_only():
     assert [log_fast.choose_grid_step(s, (4096, 4096)) for s in (2, 4.7, 4.8, 9.5, 9.6, 19.2, 44)] == [
         1,
         1,
@@ -173,7 +173,7 @@ def test_one_polarity_is_its_part_of_both(polarity):
 
 @settings(deadline=None, max_examples=20)
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(3.5, 12), st.booleans())
-def test_a_gaussian_lies_where_it_was_put_to_a_tenth_of_a_pixel_and_a_quarter_of_a_scale(dy, dx, sigma, log_scale):
+def test_gaussian_position_and_scale_are_recovered(dy, dx, sigma, log_scale):
     y, x = np.mgrid[:160, :170]
     image = 0.3 + np.exp(-((y - 70 - dy) ** 2 + (x - 90 - dx) ** 2) / (2 * sigma**2))
     found = find_blobs(image, log_scale=log_scale, method="fast", **SEARCH).iloc[0]
@@ -187,7 +187,7 @@ def test_a_gaussian_lies_where_it_was_put_to_a_tenth_of_a_pixel_and_a_quarter_of
 
 @settings(deadline=None, max_examples=100)
 @given(st.integers(0, 2**32), st.tuples(*[st.booleans()] * 3))
-def test_the_top_of_a_quadratic_surface_is_found_and_steps_end_at_half(seed, has_both):
+def test_quadratic_maxima_are_exact_and_steps_at_most_half(seed, has_both):
     rng = np.random.default_rng(seed)
     root = rng.standard_normal((3, 3))
     hessian = -(root @ root.T + 0.1 * np.eye(3))
@@ -227,7 +227,7 @@ def test_fast_is_for_numpy_and_gives_the_columns_of_exact():
 
 
 @pytest.mark.parametrize("threshold", [None, 0.05])
-def test_a_relative_threshold_keeps_the_same_as_in_the_exact_path(threshold):
+def test_relative_thresholds_agree_with_the_exact_path(threshold):
     image = texture(8, (120, 130))
     search = SEARCH | {"threshold": threshold, "overlap": None, "threshold_rel": 0.4, "polarity": "both"}
     fast, exact = (find_blobs(image, method=m, **search) for m in ("fast", "exact"))

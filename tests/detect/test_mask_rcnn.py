@@ -171,7 +171,7 @@ def test_every_size(small_model, tmp_path, shape):
         assert (rows[["y1", "x1"]].to_numpy() <= shape).all()
 
 
-def test_nothing_to_see_gives_empty_tables_with_the_dtypes_of_full_ones(small_model, scenes):
+def test_empty_results_have_the_dtypes_of_full_ones(small_model, scenes):
     detector = load_detector(small_model[0])
     nothing = [np.zeros((64, 64)), np.full((40, 40), 7, np.uint16), np.full((64, 64), np.nan), np.zeros((0, 5))]
     full, *empty = detector.detect([scenes[0], *nothing])
@@ -260,7 +260,7 @@ def test_norms_in_training_are_left():
     assert fold(networks.build_detector(SMALL).train()) == 0
 
 
-def test_a_model_is_loaded_once_and_again_when_it_has_changed(small_model, tmp_path):
+def test_a_model_is_loaded_again_only_after_a_change(small_model, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(small_model[0], folder)
     first = load_detector(folder)

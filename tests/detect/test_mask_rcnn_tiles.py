@@ -103,12 +103,12 @@ def test_windows_cover_the_image_and_own_each_place_once(height, width, tile_px,
     assert len(found) == n_rows * len({w.x0 for w in found})
 
 
-def test_an_empty_image_has_no_window_and_a_small_one_has_one():
+def test_empty_images_have_no_window_and_small_ones_one():
     assert windows((0, 5), 64, 8) == []
     assert [w[:4] for w in windows((64, 5), 64, 8)] == [(0, 0, 64, 5)]
 
 
-def test_an_object_at_a_seam_is_claimed_by_both_and_kept_once():
+def test_an_object_at_a_seam_is_kept_once():
     left, right = windows((100, 380), 256, 32)
     seam = left.owned[3]
     box = np.array([[10, seam - 6, 22, seam + 7.0]])

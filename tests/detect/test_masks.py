@@ -41,7 +41,7 @@ def test_run_lengths_are_those_of_pycocotools_and_come_back(mask):
 
 @settings(deadline=None)
 @given(MASKS, st.integers(0, 3), st.integers(0, 3), st.integers(0, 3), st.integers(0, 3))
-def test_a_crop_is_encoded_as_the_whole_image_that_it_lies_in(mask, top, left, below, right):
+def test_a_crop_is_encoded_like_its_whole_image(mask, top, left, below, right):
     image = np.pad(mask, ((top, below), (left, right)))
     found = mk.runs(mk.Crop(top, left, mask))
     np.testing.assert_array_equal(found, mk.runs(mk.Crop(0, 0, image)))
@@ -95,7 +95,7 @@ def test_a_disk_has_its_area_its_diameter_and_no_corners(radius):
 
 
 @pytest.mark.parametrize(("aspect", "rel"), [(0.4, 0.1), (0.7, 0.06), (1.5, 0.06)])
-def test_an_ellipse_has_about_the_diameter_of_the_disk_of_equal_area_and_a_longer_rim(aspect, rel):
+def test_ellipses_have_the_diameter_of_their_disk_and_longer_perimeters(aspect, rel):
     shape = mk.measure(mk.runs(mk.Crop(0, 0, disk(30, aspect=aspect))))
     assert shape.diameter_px == pytest.approx(60 * np.sqrt(aspect), rel=rel)
     a = 30

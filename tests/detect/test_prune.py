@@ -21,7 +21,7 @@ def test_pairs_come_in_the_order_of_a_python_set(n, seed):
     assert list(map(tuple, pairs[order_as_set(pairs)].tolist())) == list(filled)
 
 
-def test_pairs_come_in_the_order_of_a_python_set_beyond_its_fast_growth():
+def test_pairs_have_the_order_of_a_large_python_set():
     pairs = np.random.default_rng(0).permutation(np.stack(np.triu_indices(500, 1), axis=1))
     filled = set()
     for pair in map(tuple, pairs.tolist()):
@@ -71,7 +71,7 @@ def test_the_largest_stay_first(n, seed, overlap, largest):
     np.testing.assert_array_equal(prune_largest_first(*blobs.T, overlap), by_definition(blobs, overlap))
 
 
-def test_what_the_largest_first_leaves_is_what_scikit_image_leaves_and_a_little_more():
+def test_pruning_largest_first_keeps_scikit_image_blobs_and_few_more():
     rng = np.random.default_rng(2)
     y, x = rng.uniform(0, 1000, (2, 4000))
     sigma = rng.choice(np.geomspace(2, 15, 10), 4000)
@@ -81,7 +81,7 @@ def test_what_the_largest_first_leaves_is_what_scikit_image_leaves_and_a_little_
     assert other.sum() <= one.sum() <= 1.1 * other.sum()
 
 
-def test_far_apart_blobs_of_any_size_take_no_memory_for_what_lies_between():
+def test_distant_blobs_take_no_memory_for_empty_space():
     y, x = np.array([0.0, 1e6, 1e6 + 1]), np.array([0.0, 1e7, 1e7 + 1])
     assert prune_largest_first(y, x, np.array([1e-3, 2.0, 1.9]), 0.5).tolist() == [True, True, False]
 
@@ -92,7 +92,7 @@ def test_of_equal_disks_the_later_one_stays():
 
 @pytest.mark.parametrize("way", [prune_as_skimage, prune_largest_first])
 @pytest.mark.parametrize("overlap", [0.01, 0.5])
-def test_of_tens_of_thousands_of_blobs_no_two_that_stay_overlap(overlap, way):
+def test_no_two_of_many_pruned_blobs_overlap(overlap, way):
     rng = np.random.default_rng(0)
     y, x = rng.integers(0, 2000, (2, 30_000)).astype(float)
     sigma = rng.choice(np.geomspace(2, 20, 10), 30_000)

@@ -61,7 +61,7 @@ def test_turning_the_image_turns_the_astigmatism_and_nothing_else():
     assert abs((turned.astigmatism_deg - found.astigmatism_deg) % 180 - 90) < 3
 
 
-def test_the_limit_falls_with_the_focal_spread_and_with_the_dose():
+def test_the_information_limit_falls_with_focal_spread_and_dose():
     def limit(**more: float) -> float:
         return thon_rings(film(4, (200, 1.2, 0.06, -500.0), **more), 0.06, 200, cs_mm=1.2).limit_per_nm
 

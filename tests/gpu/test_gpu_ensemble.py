@@ -38,7 +38,7 @@ def test_an_ensemble_says_the_same_on_both_devices(model, method):
 
 
 @pytest.mark.parametrize(("n", "side"), [(300, 64), (3, 224)])
-def test_what_is_in_a_window_is_the_same_on_both_devices(n, side):
+def test_window_probabilities_are_equal_on_both_devices(n, side):
     windows = np.random.default_rng(n).random((n, side, side), np.float32).cumsum(axis=2) % 1
     for there, here in zip(content.embed_windows(windows, "cuda"), content.embed_windows(windows)):
         np.testing.assert_allclose(there, here, atol=2e-2)  # convolutions may run in TF32

@@ -125,7 +125,7 @@ def little_memory():
     memory.free_all_blocks()
 
 
-def test_batches_that_do_not_fit_are_halved_and_nothing_else_changes(little_memory, monkeypatch):
+def test_batches_that_do_not_fit_are_halved(little_memory, monkeypatch):
     many = [image("cavity-tem", np.uint8, seed, shape=(1024, 1024)) for seed in range(4)] * 10
     settings = Detect()
     expected = list(detect_images(many, settings, 1, "cuda"))
@@ -139,7 +139,7 @@ def test_batches_that_do_not_fit_are_halved_and_nothing_else_changes(little_memo
         pd.testing.assert_frame_equal(a, b)
 
 
-def test_an_image_that_does_not_fit_alone_is_an_error_that_says_so(little_memory):
+def test_an_image_that_does_not_fit_alone_is_an_error(little_memory):
     little_memory(8 << 20)
     with pytest.raises(MemoryError, match="item 0 alone takes more than the GPU's memory") as caught:
         list(detect_images([image("cavity-tem", np.uint8, shape=(2048, 2048))] * 2, Detect(), 2, "cuda"))

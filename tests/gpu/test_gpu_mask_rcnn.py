@@ -79,7 +79,7 @@ def test_the_batch_changes_nothing(scenes, full_float32):
         np.testing.assert_allclose(a[[*BOX, "score"]], b[[*BOX, "score"]], rtol=0, atol=1e-2)
 
 
-def test_batches_that_do_not_fit_are_halved_and_nothing_is_lost(scenes):
+def test_batches_that_do_not_fit_are_halved_without_loss(scenes):
     detector = load_detector("cavity-tem", "cuda")
     large = [cv2.resize(scenes[0], (1024, 1024))] * 16  # one batch
     (alone,) = detector.detect(large[:1])

@@ -135,7 +135,7 @@ def test_a_sticky_error_costs_the_worker_and_no_task(client, tmp_path):
     assert done["1"]["pid"] != int((tmp_path / "marker").read_text())
 
 
-def test_more_memory_than_the_gpu_has_left_is_an_error_and_not_a_wait(client):
+def test_requests_beyond_free_gpu_memory_fail_at_once(client):
     """The pool of `client` is taken; nine tenths and more are not there any more."""
     started = time.monotonic()
     with (
@@ -146,7 +146,7 @@ def test_more_memory_than_the_gpu_has_left_is_an_error_and_not_a_wait(client):
     assert time.monotonic() - started < 300
 
 
-def test_a_triage_on_the_gpu_equals_the_exact_path_on_the_cpu(small_archive, tmp_path, monkeypatch):
+def test_a_gpu_triage_equals_the_exact_cpu_path(small_archive, tmp_path, monkeypatch):
     there = emqa_dask.triage_archive(str(small_archive), str(tmp_path / "gpu"), asked(), say=lambda text: None)
     settings = replace(asked(), {"run": {"scheduler": "in-process", "workers": 0}})
     for module in (candidates, log):

@@ -152,7 +152,7 @@ def test_what_is_judged_follows_from_the_members_words(done, settings):
         assert found.loc[key, "mutual_information_nats"] <= found.loc[key, "predictive_entropy_nats"] + 1e-12
 
 
-def test_maps_cover_the_image_and_their_largest_entropy_is_the_rows(done, settings):
+def test_maps_cover_the_image_and_contain_its_largest_entropy(done, settings):
     maps = table(done, "regions", settings)
     found = table(done, "classifications", settings)
     found = found.set_index("micrograph_id")
@@ -174,9 +174,7 @@ def test_batches_change_nothing(done, settings, archive, tmp_path):
         np.testing.assert_allclose(a[name], b[name], rtol=1e-3, atol=1e-4)
 
 
-def test_a_classifier_can_be_added_to_a_finished_workspace_and_detects_nothing_anew(
-    done, settings, here, archive, tmp_path
-):
+def test_a_classifier_added_later_repeats_no_detection(done, settings, here, archive, tmp_path):
     root = tmp_path / "ws"
     assert run(str(archive), str(root), here, say=quiet) == 0
     detections = {path: path.stat().st_mtime_ns for path in root.glob("detections-*/*.parquet")}
@@ -205,7 +203,7 @@ def test_rescore_replays_limits_and_runs_no_network(done, settings, here, tmp_pa
         rescore(str(root), replace(settings, {"classify": {"method": "softmax"}}), say=quiet)
 
 
-def test_a_member_that_is_gone_is_told_and_too_few_are_refused(done, settings, model, archive, tmp_path):
+def test_missing_members_are_reported_and_too_few_refused(done, settings, model, archive, tmp_path):
     broken = shutil.copytree(model, tmp_path / "model")
     (broken / "member_01.safetensors").unlink()
     changed = replace(settings, {"classify": {"model": str(broken)}})
@@ -232,7 +230,7 @@ def test_sessions_are_held_against_the_classifiers_images(done):
     assert found["n_reference"].max() == 50
 
 
-def test_a_session_has_a_row_with_its_shares_and_the_shape_of_its_entropies(done, settings):
+def test_a_session_row_has_class_shares_and_entropy_shape(done, settings):
     (row,) = parts.load_table(layout.sessions_uri(str(done)), tables.SESSIONS).to_dict("records")
     found = table(done, "classifications", settings)
     assert row["n_looked_at"] == len(found) == 14
@@ -254,7 +252,7 @@ def test_what_is_in_an_image_is_kept_beside_its_maps(done, settings):
 
 
 @pytest.mark.real
-def test_members_are_trained_on_workers_and_one_that_stops_goes_on_where_it_was(labelled, here, tmp_path):
+def test_members_train_on_workers_and_resume_after_a_stop(labelled, here, tmp_path):
     out = tmp_path / "m"
     said = []
     schedule = MemberSchedule(epochs=1, batch=32)
@@ -282,7 +280,7 @@ def test_members_are_trained_on_workers_and_one_that_stops_goes_on_where_it_was(
         np.testing.assert_allclose(values, alone[name], rtol=1e-3, atol=1e-4, err_msg=name)
 
 
-def test_images_of_which_no_shift_can_be_made_give_a_classifier_that_flags_nothing(here, tmp_path):
+def test_images_without_possible_shifts_give_a_classifier_without_flags(here, tmp_path):
     rng = np.random.default_rng(0)
     rows = []
     for k in range(60):

@@ -205,7 +205,7 @@ def test_agreement_is_one_for_equals_and_symmetric():
     assert three == {"a": 0.5, "b": 0.5, "c": 0.0}
 
 
-def test_the_verdict_rests_on_the_detector_that_can_be_trusted_more():
+def test_the_verdict_uses_the_more_trusted_detector():
     evidence = pd.DataFrame({"micrograph_id": list("aabbccdd"), "detector": ["log", "net"] * 4, "n_detections": 1.0})
     predictions = tables.empty(tables.PREDICTIONS).reindex(range(8)).drop(columns=["micrograph_id", "detector"])
     predictions = pd.concat([evidence[["micrograph_id", "detector"]], predictions], axis=1)

@@ -164,7 +164,7 @@ def test_retry_of_an_unknown_stage_names_those_that_there_are(lossy):
         retry(str(root), settings, stage="detection")
 
 
-def test_a_second_run_at_the_same_time_is_refused_and_status_says_who_is_at_work(lossy):
+def test_a_concurrent_run_is_refused_and_status_names_the_holder(lossy):
     archive, root, settings, *_ = lossy
     said: list[str] = []
     with lock.hold_lock(str(root)):

@@ -49,9 +49,7 @@ def used_kib(folder) -> int:
 
 @pytest.mark.real
 @pytest.mark.parametrize("stage", ["survey", "ingest", "detect"])
-def test_a_disk_that_is_full_in_the_middle_of_a_stage_ends_the_run_and_the_next_goes_on(
-    archive, expected, small_disk, stage
-):
+def test_a_full_disk_ends_the_run_and_the_next_resumes(archive, expected, small_disk, stage):
     disk = small_disk({"survey": 64, "ingest": 2400, "detect": 400_000}[stage])  # the store alone takes 3 MB
     root = disk / "ws"
     if stage == "detect":  # all is stored, and then there is room for some of the tables only

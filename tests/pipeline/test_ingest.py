@@ -137,7 +137,7 @@ class Killed(BaseException):
     """The process ends here."""
 
 
-def test_a_run_killed_at_any_write_leaves_what_an_undisturbed_one_leaves(sessions, small, tmp_path, monkeypatch):
+def test_a_run_killed_at_any_write_ends_as_undisturbed(sessions, small, tmp_path, monkeypatch):
     few = replace(small, {"archive": {"files_per_task": 9}})
     run(tmp_path / "whole", sessions, few)
     write_whole = files.write_whole
@@ -285,7 +285,7 @@ def test_a_list_that_names_a_file_twice_gives_one_row(small, tmp_path):
 
 
 @pytest.mark.parametrize("prefix", ["", "file://"])
-def test_the_workspace_is_no_part_of_the_archive_it_lies_in(small, tmp_path, prefix):
+def test_a_workspace_inside_the_archive_is_not_scanned(small, tmp_path, prefix):
     micrograph(tmp_path / "a.tif")
     root = f"{prefix}{tmp_path}/ws"
     marker.claim_workspace(root, str(tmp_path))
@@ -328,7 +328,7 @@ def test_a_file_on_which_its_reader_dies_costs_one_row(sessions, small, tmp_path
     pd.testing.assert_frame_equal(catalog(root).sort_index(), catalog(tmp_path / "whole").sort_index())
 
 
-def test_a_task_that_is_lost_blames_nobody_and_is_tried_again_by_the_next_run(sessions, small, tmp_path):
+def test_a_lost_task_blames_no_file_and_is_repeated(sessions, small, tmp_path):
     def losing(function, tasks, stage):
         for task in tasks:
             (result,) = execute(function, [task], stage=stage)
@@ -420,7 +420,7 @@ def test_nothing_is_there_before_the_first_ingest(tmp_path):
     assert not files.exists(layout.catalog_uri(str(tmp_path)))
 
 
-def test_a_task_names_its_files_and_what_their_rows_depend_on(sessions, small, tmp_path):
+def test_a_task_names_its_files_and_their_dependencies(sessions, small, tmp_path):
     def names(settings):
         tasks = ingest._tasks(str(tmp_path), str(sessions), settings, [], digests.DigestSet(), digests.DigestSet())
         return [task.name for task in tasks if isinstance(task, Task)]

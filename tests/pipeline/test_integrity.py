@@ -200,7 +200,7 @@ def test_a_flipped_number_of_provenance_is_not_believed(root, archive, here):
     assert json.loads(path.read_text())["verdicts"].get("trust", 0) < 999
 
 
-def test_a_value_outside_of_its_interval_is_refused_with_a_remedy(root, archive, here):
+def test_a_value_outside_its_interval_is_refused_with_remedy(root, archive, here):
     victim = one_of(root, "predictions-*/*")
     rows = parts.load_table(str(victim), tables.PREDICTIONS)
     rows.loc[0, ["predicted_f1_low", "predicted_f1", "predicted_f1_high"]] = 0.68, 0.27, 0.66

@@ -95,7 +95,7 @@ def test_predictions_made_together_are_those_of_tasks_to_the_byte(copy, settings
     assert new["n_images"].sum() == sum(len(rows) for rows in micrograph_ledger.iter_current(str(copy)))
 
 
-def test_evidence_made_again_is_that_of_the_run_to_the_byte(copy, short):
+def test_detection_features_are_repeated_to_the_byte(copy, short):
     """That was made image by image from pixels, this from the table of a partition's detections."""
     expected = {table: content(copy, short, table) for table in ("evidence", "predictions")}
     for table in expected:
@@ -186,7 +186,7 @@ def test_a_damaged_part_is_left_to_its_own_task(copy, settings):
     assert path.read_bytes() == whole
 
 
-def test_a_model_that_does_not_fit_fails_by_partitions_and_is_forgotten(copy, short, fitted, tmp_path):
+def test_an_incompatible_model_fails_partitions_and_is_not_stored(copy, short, fitted, tmp_path):
     folder = shutil.copytree(fitted, tmp_path / "unfit")
     card = models.load_card(folder)
     card["quality_model"]["columns"] = ["no_such_feature", *card["quality_model"]["columns"][1:]]
@@ -229,7 +229,7 @@ def test_workers_make_the_same_parts(copy, settings):
     assert set(new["worker"]) != {"in-process"}
 
 
-def test_the_settings_of_the_runs_to_come_stay_as_they_are(copy, short):
+def test_settings_of_later_runs_do_not_change(copy, short):
     """Rescoring starts no worker, and says nothing of that in settings.toml: neither at its end nor when it fails."""
     local = replace(short, {"run": {"scheduler": "local"}})
     assert rescore(str(copy), local, say=quiet) == 0

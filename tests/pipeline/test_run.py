@@ -93,7 +93,7 @@ def test_tables_do_not_depend_on_the_shard_length(done, small_archive, here, tmp
     assert_same_results(done, tmp_path / "ws", here, other)
 
 
-def test_tables_do_not_depend_on_the_order_of_files_or_on_batches(done, small_archive, here, tmp_path):
+def test_tables_do_not_depend_on_file_order_or_batches(done, small_archive, here, tmp_path):
     files = sorted(p.relative_to(small_archive).as_posix() for p in small_archive.rglob("*") if p.is_file())
     np.random.default_rng(3).shuffle(files)
     shutil.copytree(small_archive, tmp_path / "copy")
@@ -148,7 +148,7 @@ def test_five_added_files_execute_only_their_own(done, small_archive, here, tmp_
     assert added["reasons"].map(lambda codes: "duplicate" in codes).sum() >= 4
 
 
-def test_a_changed_file_is_judged_anew_and_the_others_are_kept(small_archive, here, tmp_path):
+def test_a_changed_file_is_processed_again_and_others_kept(small_archive, here, tmp_path):
     archive = tmp_path / "archive"
     root = tmp_path / "ws"
     shutil.copytree(small_archive, archive)
@@ -199,7 +199,7 @@ def test_a_lost_part_is_made_again(done, small_archive, here, tmp_path):
     assert_same_results(done, root, here, here)
 
 
-def test_a_file_that_vanishes_before_it_is_stored_is_a_row_and_costs_nobody_else(small_archive, here, tmp_path):
+def test_a_file_that_vanishes_is_one_failed_row(small_archive, here, tmp_path):
     archive = tmp_path / "archive"
     root = tmp_path / "ws"
     shutil.copytree(small_archive, archive)

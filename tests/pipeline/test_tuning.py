@@ -63,7 +63,7 @@ def lattice(tmp_path):
     return str(tmp_path / "srtio3.toml")
 
 
-def test_every_micrograph_is_in_the_cohort_that_it_was_sampled_for(workspace, atomic):
+def test_every_sampled_micrograph_is_in_its_acquisition_group(workspace, atomic):
     found = acquisition_groups.sample_groups(workspace, n_images=1)
     assert sorted(c.n_micrographs for c in found) == [1, 2, 2]
     assert {len(c.rows) for c in found} == {1}
@@ -109,7 +109,7 @@ def size_of(points, scene) -> float:
 
 
 @pytest.mark.real
-def test_workers_give_the_settings_of_one_process_for_a_reward_of_ones_own(workspace, atomic, tmp_path, monkeypatch):
+def test_workers_tune_custom_rewards_as_one_process_does(workspace, atomic, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", ".")
     wanted = TuneOptions(rewards=("tests.pipeline.test_tuning:size_of",), evaluations=10, cohorts=("*perfect*",))
     tune_log(workspace, str(tmp_path / "here.toml"), atomic, wanted, say=quiet)
@@ -134,7 +134,7 @@ def test_what_cannot_be_tuned_for_is_named(workspace, atomic, tmp_path, wanted, 
     assert not (tmp_path / "s.toml").exists()
 
 
-def test_a_lattice_without_pixel_size_is_an_error_with_its_remedy(workspace, lattice, tmp_path, capsys):
+def test_a_lattice_without_pixel_size_is_an_error(workspace, lattice, tmp_path, capsys):
     command = ["tune", "log", workspace, "--lattice", lattice, "--cohort", "unscaled.tif", "--out", str(tmp_path / "s")]
     assert main([*command, "--scheduler", "in-process"]) == 1
     assert "--nm-per-pixel" in capsys.readouterr().err

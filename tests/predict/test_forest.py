@@ -49,7 +49,7 @@ def saved(fitted, tmp_path):
     return tmp_path / "model"
 
 
-def test_mean_lies_in_the_interval_and_all_in_0_to_1(fitted):
+def test_means_lie_in_their_intervals_within_0_and_1(fitted):
     table, _ = labelled(300, 2)
     table.loc[::7, list(forest.PAPER_FEATURES)] *= 1e6  # far outside, too
     p = forest.predict_forest(fitted, table)
@@ -196,7 +196,7 @@ def test_the_bundled_forest_predicts_a_whole_table():
 
 
 @pytest.mark.parametrize("n_rows", [1, 2, 3, 7])
-def test_a_row_is_predicted_the_same_in_every_bit_whatever_lies_beside_it(n_rows):
+def test_predictions_of_a_row_do_not_depend_on_others(n_rows):
     """A partition that has lost an image to quarantine, or is cut otherwise, says the same of the others."""
     table, _ = labelled(40, 11)
     directory = models.locate_model("log-synthetic")
@@ -270,7 +270,7 @@ def test_the_published_table_gives_the_known_figures():
     assert by_image == pytest.approx([0.134, 0.100, 0.733], abs=0.004)
 
 
-def test_the_published_table_keeps_the_identities_and_a_rotated_one_is_refused():
+def test_the_published_identities_hold_and_rotated_columns_are_refused():
     table = read_open_table()
     identities.check_identities(table)
     rotated = ["precision", "recall", "area_ratio"]

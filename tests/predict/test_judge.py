@@ -67,7 +67,7 @@ def test_rows_are_judged_one_by_one(fitted):
         )
 
 
-def test_every_mean_lies_in_its_interval_and_all_in_0_to_1(fitted):
+def test_every_mean_lies_in_its_interval_within_bounds(fitted):
     table = labelled(60, 3)
     table.loc[::7, list(PAPER_FEATURES)] *= 1e4  # far outside, too
     p = quality_model.predict_quality(fitted, table)
@@ -76,7 +76,7 @@ def test_every_mean_lies_in_its_interval_and_all_in_0_to_1(fitted):
         assert ((low >= 0) & (low <= mean) & (mean <= high) & (high <= 1)).all()
 
 
-def test_what_can_be_learned_is_and_what_cannot_has_a_wide_interval(fitted):
+def test_learnable_targets_are_learned_and_noise_has_wide_intervals(fitted):
     table = labelled(300, 4)
     p = quality_model.predict_quality(fitted, table)
     assert np.abs(p["predicted_f1"] - table["true_f1"]).mean() < 0.12

@@ -40,7 +40,7 @@ def test_values_of_trees_are_those_of_the_tree_explainer(model):
 
 
 @pytest.mark.parametrize("kind", ["gaussian_process", "boosting"])
-def test_values_of_a_black_box_are_those_of_the_exact_explainer(kind):
+def test_black_box_values_equal_the_exact_explainer(kind):
     """The names are of no concept, so that every feature is a player."""
     columns = tuple("abcd")
     values, targets = drawn(1, d=len(columns))

@@ -156,7 +156,7 @@ def test_a_classifiers_columns_sort_and_are_searched(classified):
     assert set(column(classified, "class")) == {"equiaxed grains"}
 
 
-def test_the_larger_view_tells_of_the_class_where_there_is_one(classified, opened):
+def test_the_larger_view_shows_the_class(classified, opened):
     classified.evaluate("open(order.find((i) => data.class[i] !== null && data.mutual[i] !== null))")
     told = classified.locator("#view-numbers").inner_text()
     for words in ("Class", "Probability", "Predictive entropy, nats", "mutual information", "Shift", "limit 1"):

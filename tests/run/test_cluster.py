@@ -100,7 +100,7 @@ def test_the_scheduler_remembers_little(client):
     assert found == {"allowed_failures": 0, "tasks": 0, "groups": 0, "stage": ["stage"]}
 
 
-def test_tasks_may_start_processes_and_a_worker_takes_the_memory_it_is_given():
+def test_tasks_start_processes_and_workers_have_their_memory_limit():
     with open_cluster(Settings(run=Run(workers=1, memory_gib=1.5))) as client:
         (info,) = client.scheduler_info()["workers"].values()
         assert info["memory_limit"] == 1.5 * 2**30
@@ -217,7 +217,7 @@ def test_a_cluster_with_a_stopped_fork_server_closes_quietly():
 
 
 @pytest.mark.skipif(START_METHOD != "forkserver" or sys.platform != "linux", reason="there is no fork server here")
-def test_a_fork_server_that_is_stopped_at_the_start_is_replaced():
+def test_a_fork_server_stopped_at_start_is_replaced():
     program = textwrap.dedent(
         """
         import os, signal

@@ -99,7 +99,7 @@ def test_work_that_is_done_is_not_lost_with_the_scheduler(tmp_path, blow):
         process.send_signal(blow)
 
 
-def test_a_scheduler_that_never_answers_is_an_error_with_the_remedy(tmp_path):
+def test_a_silent_scheduler_is_an_error_with_remedy(tmp_path):
     with cluster(tmp_path) as (where, process):
         with open_cluster(remotely(where), say=lambda text: None):
             pass

@@ -145,7 +145,7 @@ def test_gpus_that_are_not_there_or_hidden_are_named(driver, monkeypatch, device
 
 @pytest.mark.real
 @pytest.mark.parametrize("is_async", [False, True])
-def test_a_pool_that_cannot_be_had_ends_the_run_and_says_why(two_gpus, no_driver, monkeypatch, is_async):
+def test_a_failed_memory_pool_ends_the_run_with_reason(two_gpus, no_driver, monkeypatch, is_async):
     """The workers' processes start, and the first thing that fails is what RMM asks of the device."""
     import dask_cuda.local_cuda_cluster
     import dask_cuda.worker_common
@@ -211,9 +211,7 @@ def lose_device(marker, call=None):
 
 @pytest.mark.real
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_workers_are_one_process_per_gpu_with_the_environment_set_also_after_a_lost_device(
-    two_gpus, no_driver, monkeypatch, tmp_path
-):
+def test_each_gpu_has_one_worker_also_after_device_loss(two_gpus, no_driver, monkeypatch, tmp_path):
     monkeypatch.setenv("DASK_CUDA_TEST_DISABLE_DEVICE_SPECIFIC", "1")
     monkeypatch.setenv("NUMBA_NUM_THREADS", "7")
     said = []

@@ -23,7 +23,7 @@ def test_what_the_package_needs_is_found():
 
 
 @pytest.mark.real
-def test_a_scheduler_that_does_not_answer_is_a_finding_with_its_remedy(monkeypatch):
+def test_a_silent_scheduler_is_a_finding_with_remedy(monkeypatch):
     monkeypatch.setattr(remote, "CONNECT_S", 0.5)
     said = []
     assert examine(said.append, Settings(run=Run(scheduler="tcp://127.0.0.1:1"))) == 1

@@ -138,7 +138,7 @@ def test_here_and_on_workers_the_results_are_the_same(client, function):
     assert len(here) == 9
 
 
-def test_a_failing_task_is_a_record_and_the_others_go_on(place):
+def test_a_failing_task_is_a_record_and_others_continue(place):
     results = {r.task.name: r for r in execute(stubborn, tasks(6, 5), stage="s", client=place)}
     assert {name: r.outcome for name, r in results.items()} == {
         "p0": "done",
@@ -155,7 +155,7 @@ def test_a_failing_task_is_a_record_and_the_others_go_on(place):
     assert failed.event["n_images"] == 5
 
 
-def test_an_exception_that_cannot_be_pickled_and_too_little_memory_are_records(place):
+def test_unpicklable_exceptions_and_exceeded_memory_are_records(place):
     (result,) = execute(unpicklable_error, [Task("a")], stage="s", client=place)
     assert (result.kind, result.error) == ("error", "Stubborn: really")
     (result,) = execute(hungry, [Task("a")], stage="s", client=place)
@@ -166,7 +166,7 @@ def test_nothing_to_do_is_nothing(place):
     assert list(execute(square, [], stage="s", client=place)) == []
 
 
-def test_in_process_the_iterator_is_drawn_one_task_at_a_time():
+def test_in_process_runs_take_one_task_at_a_time():
     drawn = []
     source = (drawn.append(i) or Task(str(i), (i,)) for i in itertools.count())
     for n, _ in enumerate(itertools.islice(execute(square, source, stage="s"), 5)):
@@ -225,7 +225,7 @@ def test_a_record_that_cannot_be_pickled_is_a_failure(client):
 
 
 @pytest.mark.real
-def test_what_kills_a_worker_is_found_and_costs_its_neighbours_nothing(client):
+def test_a_task_that_kills_workers_is_isolated(client):
     results = list(execute(one_of_its_calls_dies, tasks(6, 3), stage="s", client=client))
     final = {r.task.name: r for r in results if r.outcome != "lost"}
     assert len(final) == len(results) - sum(r.outcome == "lost" for r in results) == 6
@@ -242,7 +242,7 @@ def test_what_kills_a_worker_is_found_and_costs_its_neighbours_nothing(client):
 
 
 @pytest.mark.real
-def test_bundled_tasks_give_the_same_results_and_one_does_not_cost_the_others(client):
+def test_bundled_tasks_give_equal_results_and_isolate_failures(client):
     plain = said(execute(stubborn, tasks(11), stage="s"))
     assert plain == said(execute(stubborn, tasks(11), stage="s", client=client, bundle=4))
     results = list(execute(one_of_its_calls_dies, tasks(6, 3), stage="s", client=client, bundle=3))
@@ -253,7 +253,7 @@ def test_bundled_tasks_give_the_same_results_and_one_does_not_cost_the_others(cl
 
 
 @pytest.mark.real
-def test_a_gpu_that_is_lost_restarts_its_worker_and_its_tasks_run_again(client, tmp_path):
+def test_a_lost_gpu_restarts_its_worker_and_repeats_tasks(client, tmp_path):
     todo = [Task(f"p{i}", (i, str(tmp_path / "lost"))) for i in range(6)]
     results = list(execute(lose_the_gpu_once, todo, stage="s", client=client, bundle=2))
     final = {r.task.name: r for r in results if r.outcome != "lost"}
@@ -267,7 +267,7 @@ def test_a_gpu_that_is_lost_restarts_its_worker_and_its_tasks_run_again(client, 
 
 
 @pytest.mark.real
-def test_a_task_whose_worker_is_lost_every_time_is_given_up_and_the_others_go_on(client):
+def test_a_task_that_always_loses_its_worker_is_abandoned(client):
     results = list(execute(die, tasks(5), stage="s", client=client))
     final = {r.task.name: r for r in results if r.outcome != "lost"}
     assert {name for name, r in final.items() if r.outcome == "done"} == {"p0", "p1", "p3", "p4"}

@@ -14,7 +14,7 @@ GIB = 2**30
 
 
 @pytest.mark.real
-def test_a_run_that_can_be_done_is_let_go_and_leaves_nothing_behind(client, tmp_path):
+def test_a_feasible_run_passes_and_leaves_no_files(client, tmp_path):
     root = tmp_path / "a [new] workspace"
     said = []
     needs = Needs(partition_bytes=GIB // 4, output_bytes=GIB // 8, image_px=1 << 20)
@@ -54,7 +54,7 @@ def test_a_worker_that_offers_a_gpu_is_enough(tmp_path):
 
 
 @pytest.mark.real
-def test_a_relative_workspace_is_seen_only_where_it_is_relative_to(client, tmp_path, monkeypatch):
+def test_a_relative_workspace_exists_in_its_directory_only(client, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RuntimeError, match=r"workspace run: tls://.* does not see what .*: give an absolute path"):
         preflight.check_workers(client, Settings(), NO_NEEDS, root="run")
@@ -92,13 +92,13 @@ def test_versions_are_those_of_what_is_installed():
 @pytest.mark.parametrize(
     ("limit_gib", "n_threads", "is_enough"), [(2, 1, True), (2, 2, False), (4, 2, True), (0, 9, 1)]
 )
-def test_memory_is_for_as_many_images_as_a_worker_has_threads(limit_gib, n_threads, is_enough):
+def test_memory_counts_one_image_per_worker_thread(limit_gib, n_threads, is_enough):
     need = preflight.estimate_memory_bytes(0, 4096 * 4096)
     worker = {"memory_limit": limit_gib * GIB, "nthreads": n_threads}
     assert (preflight.find_small_memory({"tcp://a": worker}, need) == []) == is_enough
 
 
-def test_memory_grows_with_the_image_and_in_a_bucket_with_the_shard():
+def test_memory_grows_with_image_size_and_bucket_shards():
     sizes = [preflight.estimate_memory_bytes(GIB, side * side) for side in (0, 1024, 2048, 4096)]
     assert sizes == sorted(set(sizes))
     in_strips = preflight.estimate_memory_bytes(GIB, 8192 * 8192)

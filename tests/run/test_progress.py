@@ -66,7 +66,7 @@ def test_on_a_terminal_it_is_a_bar():
     assert "1 failed" in said
 
 
-def test_a_stage_without_tasks_says_nothing_and_an_early_end_says_where_it_was():
+def test_stages_without_tasks_print_nothing_and_early_ends_their_position():
     out = io.StringIO()
     assert list(show_progress([], "detect", 0, stream=out)) == []
     assert out.getvalue() == ""

@@ -65,7 +65,7 @@ def what_a_task_finds():
 
 
 @pytest.mark.real
-def test_a_plain_worker_is_made_fit_by_file_and_by_address_and_is_left_running(plain):
+def test_a_plain_worker_is_prepared_and_left_running(plain):
     said = []
     with open_cluster(remotely(f"file:{plain}"), ["json.tool"], said.append) as client:
         address = client.scheduler.address
@@ -78,7 +78,7 @@ def test_a_plain_worker_is_made_fit_by_file_and_by_address_and_is_left_running(p
 
 
 @pytest.mark.real
-def test_a_worker_that_comes_late_is_waited_for_and_made_fit(tmp_path):
+def test_a_late_worker_is_awaited_and_prepared(tmp_path):
     path = tmp_path / "scheduler.json"
     said = []
     is_waiting = threading.Event()
@@ -116,7 +116,7 @@ def test_no_worker_is_an_error_with_the_remedy():
 
 
 @pytest.mark.real
-def test_a_worker_that_lacks_a_module_is_an_error_with_the_remedy(plain):
+def test_a_worker_without_a_module_is_an_error(plain):
     with (
         pytest.raises(RuntimeError, match=r"cannot import.*no_such_module.*install this emqa_dask there"),
         open_cluster(remotely(f"file:{plain}"), ["emqa_dask.no_such_module"]),
@@ -125,7 +125,7 @@ def test_a_worker_that_lacks_a_module_is_an_error_with_the_remedy(plain):
 
 
 @pytest.mark.real
-def test_nobody_at_the_address_is_an_error_that_says_what_was_tried(monkeypatch):
+def test_an_address_without_scheduler_is_an_error(monkeypatch):
     monkeypatch.setattr(remote, "CONNECT_S", 0.5)
     with pytest.raises(RuntimeError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1 .*dask scheduler"):
         open_cluster(remotely("tcp://127.0.0.1:1")).__enter__()
@@ -135,7 +135,7 @@ def test_nobody_at_the_address_is_an_error_that_says_what_was_tried(monkeypatch)
     ("text", "problem"),
     [(None, "no such scheduler file"), ("{", "not a scheduler file"), ('{"a": 1}', "not a sch"), ("[]", "not a sch")],
 )
-def test_a_file_that_names_no_scheduler_is_an_error_with_the_remedy(tmp_path, text, problem):
+def test_a_file_without_scheduler_is_an_error(tmp_path, text, problem):
     path = tmp_path / "scheduler.json"
     said = []
     if text is not None:
@@ -149,6 +149,6 @@ def test_a_file_that_names_no_scheduler_is_an_error_with_the_remedy(tmp_path, te
     ("address", "folder", "remedy"),
     [("tls://127.0.0.1:1", "", "speaks TLS only: set run.tls"), ("tcp://127.0.0.1:1", "certificates", "leave run.tls")],
 )
-def test_tls_on_one_side_only_is_refused_before_anything_is_sent(address, folder, remedy):
+def test_tls_on_one_side_only_is_refused_first(address, folder, remedy):
     with pytest.raises(RuntimeError, match=remedy):
         open_cluster(remotely(address, tls=folder)).__enter__()

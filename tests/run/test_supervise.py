@@ -118,7 +118,7 @@ def test_a_call_is_the_function_here_or_in_a_child(isolated):
         (eat, "memory", "over the limit of 1,024 MiB"),
     ],
 )
-def test_a_call_that_ends_its_process_says_why_and_the_next_is_well(isolated, function, kind, said):
+def test_a_call_that_ends_its_process_reports_the_reason(isolated, function, kind, said):
     with pytest.raises(CallFailed, match=said) as caught:
         isolated(function)
     assert caught.value.kind == kind
@@ -132,7 +132,7 @@ def test_a_segfault_leaves_its_traceback(isolated):
     assert "in segfault" in caught.value.traceback
 
 
-def test_a_call_that_hangs_with_the_gil_is_ended_and_says_where():
+def test_a_call_that_hangs_is_ended_and_located():
     with Supervised(timeout_s=1, is_isolated=True) as call:
         with pytest.raises(CallFailed, match=r"not done after 1 s") as caught:
             call(hold_the_gil)

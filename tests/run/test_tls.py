@@ -57,7 +57,7 @@ def test_certificates_are_not_overwritten(certificates):
     assert (certificates / "key.pem").read_bytes() == before
 
 
-def test_a_folder_without_certificates_is_an_error_that_names_the_file(tmp_path):
+def test_a_folder_without_certificates_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"ca\.pem is not there: run\.tls is a folder with"):
         open_cluster(Settings(run=Run(tls=str(tmp_path)))).__enter__()
 
@@ -74,7 +74,7 @@ def test_local_workers_speak_tls_only(certificates, others):
 
 
 @pytest.mark.real
-def test_a_scheduler_that_was_started_with_tls_is_used_with_the_same_folder(certificates, others, tmp_path):
+def test_a_tls_scheduler_is_used_with_the_same_folder(certificates, others, tmp_path):
     path = tmp_path / "scheduler.json"
     host = ("--host", "tls://127.0.0.1")
     with started(scheduler(path, *host, *options(certificates)), worker(path, *host, *options(certificates))):

@@ -92,7 +92,7 @@ def test_nothing_half_is_ever_seen_and_all_arrives(faulty):
     assert met >= {"500", "503", "reset before", "reset after", "reset within", "stall"}
 
 
-def test_a_large_upload_goes_in_parts_and_is_aborted_where_one_fails(healthy, monkeypatch):
+def test_a_large_upload_goes_in_parts_or_is_aborted(healthy, monkeypatch):
     bucket, proxy = healthy
     monkeypatch.setattr(uris, "MAX_ATTEMPTS", 2)
     monkeypatch.setattr(files, "_UPLOAD_BYTES", 5 * 2**20)

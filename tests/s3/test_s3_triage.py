@@ -83,7 +83,7 @@ def assert_same_tables(root: str, on_disk: str, settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("scheduler", ["in-process", "local"])
-def test_the_tables_on_a_faulty_bucket_are_those_on_a_disk(faulty, s3_port, archive, on_disk, scheduler):
+def test_tables_on_a_faulty_bucket_equal_those_on_disk(faulty, s3_port, archive, on_disk, scheduler):
     bucket, proxy = faulty
     source = upload(archive, bucket, s3_port)
     settings = replace(Settings(), SETTINGS | {"run": {"scheduler": scheduler, "workers": 2}})

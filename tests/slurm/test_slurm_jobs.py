@@ -110,7 +110,7 @@ def jobs(slurm, monkeypatch):
 
 
 @pytest.mark.real
-def test_jobs_follow_the_work_and_one_that_is_cancelled_is_replaced(slurm, jobs, tmp_path):
+def test_jobs_follow_the_work_and_cancelled_ones_are_replaced(slurm, jobs, tmp_path):
     wanted = settings({"memory_gib": 1.0, "wait_s": 300.0}, max_jobs=3, log_folder=str(tmp_path / "logs"))
     with open_cluster(wanted, say=lambda text: None) as client:
         assert len(jobs()) == 1
@@ -127,7 +127,7 @@ def test_jobs_follow_the_work_and_one_that_is_cancelled_is_replaced(slurm, jobs,
 
 
 @pytest.mark.real
-def test_a_job_of_several_workers_that_speak_tls_is_replaced_as_a_whole(slurm, jobs, tmp_path):
+def test_a_job_of_several_tls_workers_is_replaced_whole(slurm, jobs, tmp_path):
     """dask-jobqueue alone would count on its workers for ever."""
     certificates = tls.write_certificates(tmp_path / "certificates")
     wanted = settings(
@@ -146,7 +146,7 @@ def test_a_job_of_several_workers_that_speak_tls_is_replaced_as_a_whole(slurm, j
 
 
 @pytest.mark.real
-def test_a_job_that_cannot_start_a_worker_is_an_error_with_its_last_words(slurm, jobs, tmp_path):
+def test_a_job_without_worker_is_an_error_with_its_log(slurm, jobs, tmp_path):
     prologue = ("echo the disk is not mounted >&2", "exit 7")
     wanted = settings(
         {"memory_gib": 1.0, "wait_s": 300.0}, min_jobs=3, prologue=prologue, log_folder=str(tmp_path / "logs")
@@ -157,7 +157,7 @@ def test_a_job_that_cannot_start_a_worker_is_an_error_with_its_last_words(slurm,
 
 
 @pytest.mark.real
-def test_a_job_that_slurm_would_refuse_is_an_error_with_its_words(jobs, tmp_path):
+def test_a_job_refused_by_slurm_is_an_error_with_reason(jobs, tmp_path):
     wanted = settings({"memory_gib": 500.0}, log_folder=str(tmp_path / "logs"))
     with pytest.raises(RuntimeError, match=r"SLURM refuses such a job: .*node configuration.*run.memory_gib"):
         open_cluster(wanted).__enter__()

@@ -92,7 +92,7 @@ def test_slurm_would_take_the_driver_as_it_is(submit):
     assert re.fullmatch(r"sbatch: Job \d+ to start at \S+ using 4 processors on nodes n\d in partition all", said)
 
 
-def test_a_driver_whose_time_is_up_goes_back_into_the_queue_and_then_on(slurm, submit, expected, tmp_path):
+def test_a_driver_at_its_time_limit_is_requeued_and_resumes(slurm, submit, expected, tmp_path):
     job = int(submit("--parsable"))
     wait_until(lambda: n_parts(tmp_path) >= 3, "three partitions are done", timeout_s=300)
     done = {path: path.stat().st_mtime_ns for path in (tmp_path / "ws").glob("predictions-*/*.parquet")}

@@ -23,7 +23,7 @@ def test_it_is_a_set_and_adding_says_what_is_new(batches):
 
 
 @given(st.lists(st.binary(min_size=16, max_size=16), unique=True, max_size=20))
-def test_ids_of_hex_digits_are_their_own_digests_whatever_bytes_they_have(ids):
+def test_hexadecimal_ids_are_their_own_digests(ids):
     found = DigestSet()
     assert found.add(digests.parse_hex_ids(i.hex() for i in ids)).all()
     assert found.has(digests.parse_hex_ids(i.hex() for i in ids)).all()

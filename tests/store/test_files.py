@@ -55,7 +55,7 @@ def test_an_interrupted_write_changes_nothing(folder, before, stop):
     assert [p.rpartition("/")[2] for p in left] == ([] if before is None else ["f.bin"])
 
 
-def test_names_are_sorted_and_leave_out_hidden_ones_and_no_folder_is_empty(tmp_path):
+def test_names_are_sorted_without_hidden_ones(tmp_path):
     for name in ("b", "a", ".b.1234.partial"):
         (tmp_path / name).write_bytes(b"")
     assert files.list_names(str(tmp_path)) == ["a", "b"]

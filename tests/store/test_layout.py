@@ -57,7 +57,7 @@ def test_a_folder_with_other_things_is_refused_and_left_alone(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_an_empty_folder_and_one_with_hidden_files_can_be_claimed(tmp_path):
+def test_folders_without_visible_files_can_be_claimed(tmp_path):
     (tmp_path / ".DS_Store").write_text("x")
     marker.claim_workspace(str(tmp_path), "/data/a")
     assert marker.read_source(str(tmp_path)) == "/data/a"

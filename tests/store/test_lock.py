@@ -102,7 +102,7 @@ def make_old(root, seconds: float) -> None:
             os.utime(file, (os.stat(file).st_mtime - seconds,) * 2)
 
 
-def test_a_second_run_is_refused_with_who_holds_it_and_the_remedy(root):
+def test_a_second_run_is_refused_with_holder_and_remedy(root):
     with (
         lock.hold_lock(root) as held,
         pytest.raises(RuntimeError, match=rf"in use by process {os.getpid()} on .+, started 20.+delete lock\.json"),
@@ -220,7 +220,7 @@ def test_release_leaves_no_moment_with_a_part_of_the_chain(root, monkeypatch):
 
 
 @pytest.mark.parametrize("how", ["taken", "deleted"])
-def test_a_holder_that_lost_the_lock_is_told_and_leaves_the_new_one_alone(root, how):
+def test_a_holder_that_lost_the_lock_leaves_the_new_one(root, how):
     with lock.hold_lock(root, beat_s=0.05) as held:
         mine = own(root)
         other = record()
@@ -244,7 +244,7 @@ def test_a_lost_lock_is_noticed_without_the_thread(root):
             held.check()
 
 
-def test_who_was_late_for_a_stale_lock_that_is_free_again_holds_nothing(root, monkeypatch):
+def test_a_late_claim_of_a_stale_lock_holds_nothing(root, monkeypatch):
     """A rival reads a stale record; before it takes over, others take over, release, and a third run starts."""
     stale = record()
     put(root, stale)
@@ -292,7 +292,7 @@ def test_without_hard_links_it_is_the_same(tmp_path, monkeypatch):
 
 
 @pytest.mark.real
-def test_a_killed_holder_is_taken_over_and_a_live_one_is_not(tmp_path):
+def test_only_the_lock_of_a_killed_holder_is_taken_over(tmp_path):
     first = start(HOLD, tmp_path, 600)
     try:
         assert first.stdout.readline() == "held\n"
@@ -352,7 +352,7 @@ def test_a_suspended_holder_that_is_continued_keeps_the_lock(tmp_path):
 
 
 @pytest.mark.real
-def test_racing_processes_hold_it_one_at_a_time_also_for_a_stale_lock(tmp_path):
+def test_racing_processes_hold_the_lock_one_at_a_time(tmp_path):
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         pass
     racing = [start(RACE, tmp_path / "ws", tmp_path / "inside", ended.pid) for _ in range(3)]

@@ -122,7 +122,7 @@ def test_every_micrograph_reads_back_bit_for_bit(tmp_path_factory, dtype, shape,
     assert same(array[:].reshape(shape[0], -1), images.reshape(shape[0], -1))
 
 
-def test_later_files_never_touch_a_shard_and_their_gap_is_recorded(tmp_path):
+def test_later_files_never_touch_a_shard(tmp_path):
     root = str(tmp_path)
     images = noise((12, 16, 16), "uint16", 1)
     rows = ingest(root, images[:7], store=Store(shard_length=4), prefix="a")
@@ -147,7 +147,7 @@ def test_later_files_never_touch_a_shard_and_their_gap_is_recorded(tmp_path):
         micrographs.read_window(root, name, 7)
 
 
-def test_a_stack_whose_making_was_interrupted_is_made_by_the_next_run(tmp_path):
+def test_an_interrupted_stack_is_completed_by_the_next_run(tmp_path):
     root = str(tmp_path)
     images = noise((3, 8, 8), "uint8", 6)
     ingest(root, images)
@@ -201,7 +201,7 @@ def test_stacks_are_valid_ome_zarr_and_open_with_ome_zarr(tmp_path, dtype, nm_pe
     assert zarr.open_group(layout.stacks_folder(root), mode="r")[rows["stack"].iloc[0]]["0"].shape == images.shape
 
 
-def test_a_large_micrograph_is_cut_into_bands_and_streamed_by_windows(tmp_path, monkeypatch):
+def test_a_large_micrograph_is_streamed_in_bands(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "BAND_BYTES", 1000)
     root = str(tmp_path)
     images = noise((3, 53, 40), "uint16", 2)
@@ -228,7 +228,7 @@ IMAGE = noise((8, 8), "uint8", 3)
         (IMAGE[:, :7], r"it has uint8 \(8, 7\) now"),
     ],
 )
-def test_a_file_that_changed_since_the_survey_leaves_its_slot_absent_and_its_neighbours_whole(tmp_path, now, said):
+def test_a_file_changed_since_the_survey_leaves_its_slot_absent(tmp_path, now, said):
     root = str(tmp_path)
     images = [IMAGE.T.copy(), IMAGE, IMAGE[::-1].copy()]
     rows = planned(root, images, store=Store(shard_length=3))
@@ -242,7 +242,7 @@ def test_a_file_that_changed_since_the_survey_leaves_its_slot_absent_and_its_nei
         next(micrographs.iterate_micrographs(root, partition, [1]))
 
 
-def test_an_error_while_reading_costs_one_slot_but_never_a_shard_that_is_there(tmp_path):
+def test_a_read_error_costs_one_slot_and_no_shard(tmp_path):
     root = str(tmp_path)
     images = noise((2, 8, 8), "uint8", 3)
     rows = planned(root, images, store=Store(shard_length=2))

@@ -59,7 +59,7 @@ def test_a_part_keeps_its_schema_and_values(tmp_path, name, rows):
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(0, 20), max_size=4), columns=st.sampled_from([None, ["score", "micrograph_id"]]))
-def test_a_table_is_the_same_however_it_is_cut_into_parts(tmp_path_factory, cuts, columns):
+def test_a_table_does_not_depend_on_its_parts(tmp_path_factory, cuts, columns):
     root = str(tmp_path_factory.mktemp("w"))
     rows = pd.DataFrame({"micrograph_id": [f"m{i}" for i in range(20)], "score": [i / 20 for i in range(20)]})
     edges = [0, *sorted(cuts), 20]
@@ -70,7 +70,7 @@ def test_a_table_is_the_same_however_it_is_cut_into_parts(tmp_path_factory, cuts
     pandas.testing.assert_frame_equal(found, expected if columns is None else expected[columns])
 
 
-def test_no_part_and_no_file_give_an_empty_table_with_all_columns(tmp_path):
+def test_absent_parts_give_an_empty_table_with_all_columns(tmp_path):
     root = str(tmp_path)
     expected = tables.empty(tables.FLAGS)
     pandas.testing.assert_frame_equal(parts.read_table(root, "flags", tables.FLAGS), expected)
@@ -78,7 +78,7 @@ def test_no_part_and_no_file_give_an_empty_table_with_all_columns(tmp_path):
     assert parts.list_parts(root, "flags") == []
 
 
-def test_a_partition_that_was_asked_for_and_has_no_part_is_an_error(tmp_path):
+def test_a_requested_partition_without_part_is_an_error(tmp_path):
     parts.write_part(str(tmp_path), "d", "a", [], tables.FLAGS)
     with pytest.raises(FileNotFoundError):
         parts.read_table(str(tmp_path), "d", tables.FLAGS, partitions=["a", "b"])
@@ -99,7 +99,7 @@ def test_half_a_part_is_no_part(tmp_path):
     assert parts.has_part(root, "d", "a")
 
 
-def test_a_part_with_other_columns_is_not_taken_for_this_one(tmp_path):
+def test_a_part_with_other_columns_is_not_accepted(tmp_path):
     root = str(tmp_path)
     parts.write_part(root, "d", "a", [], tables.FLAGS)
     assert not parts.has_part(root, "d", "a", tables.EVENTS)
@@ -121,7 +121,7 @@ def test_hidden_and_foreign_files_are_no_parts(tmp_path):
     assert parts.list_parts(str(tmp_path), "d") == ["s-00000000", "s-00000008"]
 
 
-def test_json_is_read_as_it_was_written_and_has_no_nan(tmp_path):
+def test_json_is_read_as_written_and_has_no_nan(tmp_path):
     uri = files.join(str(tmp_path), "p.json")
     parts.write_json(uri, {"ü": [1, None, "x"]})
     assert parts.read_json(uri) == {"ü": [1, None, "x"]}
@@ -129,7 +129,7 @@ def test_json_is_read_as_it_was_written_and_has_no_nan(tmp_path):
         parts.write_json(uri, math.nan)
 
 
-def test_a_table_written_and_read_in_pieces_is_the_same_table(tmp_path):
+def test_a_table_survives_writing_and_reading_in_pieces(tmp_path):
     uri = str(tmp_path / "events.parquet")
     rows = pd.DataFrame({"stage": [f"s{i}" for i in range(25)], "attempt": 1})
     with parts.open_table_writer(uri, tables.EVENTS) as write:
@@ -169,7 +169,7 @@ def test_rows_that_are_left_out_are_the_others(tmp_path):
     assert list(parts.iterate_table(uri, tables.EVENTS, row_filter=("stage", "z"))) == []
 
 
-def test_parts_written_together_are_those_written_one_by_one_to_the_byte(tmp_path):
+def test_parts_written_together_equal_parts_written_singly(tmp_path):
     table = "predictions"
     schema = tables.PREDICTIONS
     rng = np.random.default_rng(5)
@@ -187,7 +187,7 @@ def test_parts_written_together_are_those_written_one_by_one_to_the_byte(tmp_pat
     assert parts.list_parts(str(tmp_path / "all"), table) == sorted(names)
 
 
-def test_a_row_of_no_part_is_refused_and_nothing_is_written(tmp_path):
+def test_a_row_of_no_part_is_refused_before_writing(tmp_path):
     rows = pd.DataFrame({"micrograph_id": ["m0", "m1"]})
     with pytest.raises(ValueError, match="of 'b', none of these"):
         parts.write_parts(str(tmp_path), "predictions", rows, ["a", "b"], ["a"], tables.PREDICTIONS)
@@ -203,7 +203,7 @@ def test_rows_that_are_left_out_of_parts_are_the_others(tmp_path):
     assert list(found["micrograph_id"]) == ["a1", "b3"]
 
 
-def test_a_part_is_the_same_from_memory_and_from_the_disk(tmp_path, monkeypatch):
+def test_a_part_is_equal_from_memory_and_disk(tmp_path, monkeypatch):
     rows = pd.DataFrame({"micrograph_id": [f"m{k}" for k in range(50)], "jpeg": [bytes([k]) * 99 for k in range(50)]})
     parts.write_part(str(tmp_path), "thumbnails", "a", rows, tables.THUMBNAILS)
     read = [parts.read_part(str(tmp_path), "thumbnails", "a", tables.THUMBNAILS)]

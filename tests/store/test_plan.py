@@ -83,7 +83,7 @@ def test_the_laws(first, second, length, sizes, others, bounds):
 
 @settings(deadline=None, max_examples=25)
 @given(keys=KEYS)
-def test_within_a_stack_the_order_is_that_of_the_scan_and_rows_are_as_they_came(keys):
+def test_a_stack_has_the_order_of_the_scan(keys):
     table = rows(keys)
     done, _, _ = planned(table)
     for _, members in done.groupby("stack"):

@@ -92,7 +92,7 @@ def shard(tmp_path):
     return tmp_path / "s", grid, images
 
 
-def test_a_black_micrograph_is_stored_and_an_empty_slot_is_not_black(shard):
+def test_black_micrographs_are_stored_and_empty_slots_are_absent(shard):
     path, grid, images = shard
     np.testing.assert_array_equal(next(shards.read_micrographs(str(path), grid, [1])), images[1])
     with pytest.raises(OSError, match="micrograph 2 is missing: its file could not be read"):
@@ -127,7 +127,7 @@ def test_a_shard_cut_short_anywhere_raises(shard):
 
 
 @pytest.mark.parametrize("heights", [[8, 1], [7], [], [3, 3]])
-def test_windows_that_do_not_add_up_are_refused_and_leave_nothing(tmp_path, heights):
+def test_incomplete_windows_are_refused_and_leave_no_files(tmp_path, heights):
     grid = Grid(8, 8, np.dtype("uint8"), 4, 3, None)
     with pytest.raises(ValueError, match="rows"):
         shards.write_shard(str(tmp_path / "s"), grid, [[np.zeros((h, 8), np.uint8) for h in heights]])
@@ -141,7 +141,7 @@ def test_a_window_of_another_shape_or_dtype_is_refused(tmp_path, window):
 
 
 @given(height=st.integers(1, 10**6), width=st.integers(1, 10**6), itemsize=st.sampled_from([1, 2, 4, 8, 16]))
-def test_a_chunk_is_a_micrograph_or_an_even_band_of_bounded_size(height, width, itemsize):
+def test_a_chunk_is_a_micrograph_or_bounded_band(height, width, itemsize):
     rows = shards.choose_band_rows(height, width, itemsize)
     assert 1 <= rows <= height
     assert rows == 1 or (rows - 1) * width * itemsize <= shards.BAND_BYTES

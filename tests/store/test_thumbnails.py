@@ -55,7 +55,7 @@ def test_a_constant_image_is_mid_grey(dtype, fill):
     assert (decoded(make_thumbnail(np.full((300, 300), fill, dtype))) == 128).all()
 
 
-def test_contrast_does_not_depend_on_gain_and_offset_nor_on_a_hot_pixel():
+def test_contrast_ignores_gain_offset_and_a_hot_pixel():
     image = np.random.default_rng(0).integers(0, 200, (256, 256))
     plain = decoded(make_thumbnail(image.astype(np.uint8))).astype(int)
     scaled = decoded(make_thumbnail((image * 100 + 1000).astype(np.uint16))).astype(int)
@@ -67,7 +67,7 @@ def test_contrast_does_not_depend_on_gain_and_offset_nor_on_a_hot_pixel():
     assert plain.max() > 245
 
 
-def test_pixels_that_are_not_finite_are_black_and_do_not_spread():
+def test_nonfinite_pixels_are_black_and_do_not_spread():
     image = np.tile(np.linspace(1, 2, 512, dtype=np.float32), (512, 1))
     whole = decoded(make_thumbnail(image)).astype(int)
     image[:256, 256:] = np.nan

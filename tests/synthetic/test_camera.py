@@ -15,7 +15,7 @@ def test_shot_noise_has_the_variance_of_the_mean(dose):
     assert electrons.var() == pytest.approx(dose, rel=0.03)
 
 
-def test_readout_and_gain_add_in_quadrature_and_the_point_spread_correlates():
+def test_noise_adds_in_quadrature_and_point_spread_correlates_it():
     settings = {"dose_e_per_px": 100.0, "gain_spread": 0.1, "read_noise_e": 10.0}
     electrons = camera.expose(np.random.default_rng(2), FLAT, mtf_sigma_px=0.0, **settings)
     assert electrons.var() == pytest.approx(100 + 100 + 100, rel=0.04)

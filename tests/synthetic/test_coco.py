@@ -35,7 +35,7 @@ def reference(mask):
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 40), st.floats(0.02, 1.0))
-def test_runs_and_strings_equal_the_reference_and_decode_to_the_mask(seed, height, width, filled):
+def test_encoded_runs_equal_the_reference_and_decode_exactly(seed, height, width, filled):
     rng = np.random.default_rng(seed)
     shape = (height, width)
     masks = []

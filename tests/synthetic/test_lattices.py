@@ -54,7 +54,7 @@ def test_the_nearest_spacing_is_the_crystals():
     assert set(sample.labels) == {"Sr", "Ti"}
 
 
-def test_column_boxes_surround_their_sites_with_the_width_at_one_over_e():
+def test_column_boxes_have_the_width_at_1_over_e():
     sample = lattices.make(np.random.default_rng(4), (200, 200), column_sigma_px=3.0, nm_per_pixel=0.01, disorder=False)
     y0, x0, y1, x1 = sample.boxes.T
     y, x = sample.meta["sites_yx"].T
@@ -75,7 +75,7 @@ def test_neither_phase_has_islands_of_a_few_columns(seed):
         assert len(sizes) == 1 or sizes.min() >= (5 * sample.meta["spacing_px"]) ** 2
 
 
-def test_the_disordered_region_has_no_column_and_about_the_same_brightness():
+def test_the_disordered_region_has_no_column_and_equal_brightness():
     sample = lattices.make(np.random.default_rng(5), (256, 256), disorder=True, **CLEAN)
     region = sample.meta["disordered"]
     assert 0.05 < region.mean() < 0.6

@@ -8,7 +8,7 @@ from emqa_dask.synthetic import particles
 
 @pytest.mark.parametrize(("mode", "sign"), [("haadf", 1), ("bf", -1)])
 @pytest.mark.parametrize("support", ["oxide", "carbon"])
-def test_particles_are_bright_in_dark_field_and_dark_in_bright_field(mode, sign, support):
+def test_particle_contrast_follows_dark_or_bright_field(mode, sign, support):
     clean = {"dose_e_per_px": np.inf, "mtf_sigma_px": 0.0}
     sample = particles.make(
         np.random.default_rng(7), (256, 256), mode=mode, support=support, n=12, median_radius_px=7, sigma_log=0.1,
@@ -24,7 +24,7 @@ def test_particles_are_bright_in_dark_field_and_dark_in_bright_field(mode, sign,
 
 
 @pytest.mark.parametrize("support", ["oxide", "carbon"])
-def test_at_most_n_particles_are_drawn_and_most_of_them_find_a_place(support):
+def test_at_most_n_particles_are_drawn(support):
     sample = particles.make(np.random.default_rng(3), (400, 400), support=support, n=60, median_radius_px=5)
     assert 40 <= len(sample.boxes) <= 60
 

@@ -15,7 +15,7 @@ def fingerprint(sample):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(family):
+def test_equal_seeds_give_equal_bytes_and_others_differ(family):
     first, again, other = (fingerprint(make_sample(family, np.random.default_rng(s), (150, 170))) for s in (4, 4, 5))
     assert first == again
     assert first[1] != other[1]
@@ -37,7 +37,7 @@ def test_boxes_are_the_tight_boxes_of_masks_inside_the_image(family, seed):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_images_have_the_shape_and_dtype_asked_for_and_are_finite(family):
+def test_images_are_finite_with_requested_shape_and_dtype(family):
     for dtype in ("uint8", "uint16", "float32"):
         image = make_sample(family, np.random.default_rng(1), (64, 190), dtype=dtype).image
         assert image.shape == (64, 190)

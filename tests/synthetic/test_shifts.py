@@ -17,7 +17,7 @@ def fields_of_view(n, shape, dtype="uint8"):
 
 @pytest.mark.parametrize("shape", [(64, 64), (64, 97), (150, 80), (300, 280)])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
-def test_every_image_gives_one_of_each_kind_as_it_is_stored(shape, dtype):
+def test_every_image_gives_one_stored_image_per_kind(shape, dtype):
     images = fields_of_view(4, shape, dtype)
     before = [image.copy() for image in images]
     made = shifted_examples(images, 1)
@@ -44,7 +44,7 @@ def test_an_example_follows_from_the_seed_and_its_place_alone():
             np.testing.assert_array_equal(a, b)
 
 
-def test_acquisition_keeps_the_content_and_a_part_of_the_new_classes_the_tones():
+def test_acquisition_shifts_keep_content_and_some_classes_keep_tones():
     images = fields_of_view(60, (96, 96))
     made = shifted_examples(images, 2)
     new = made["new_class"]
@@ -64,7 +64,7 @@ def noise(image):
     return np.median(np.abs(cv2.Laplacian(image.astype(np.float32), cv2.CV_32F)))
 
 
-def test_a_new_class_has_the_noise_of_the_images_where_it_has_their_tones():
+def test_new_classes_with_equal_tones_have_equal_noise():
     images = fields_of_view(60, (96, 96))
     made = shifted_examples(images, 4)["new_class"]
     alike = [abs(np.sort(i, axis=None).astype(int) - np.sort(m, axis=None)).max() <= 1 for i, m in zip(images, made)]
@@ -96,7 +96,7 @@ def unit_image(shape):
 
 
 @pytest.mark.parametrize("name", CONDITIONS)
-def test_every_condition_changes_the_image_but_not_what_is_in_it(name):
+def test_every_condition_changes_the_image_but_not_its_content(name):
     unit = unit_image((96, 110))
     before = unit.copy()
     found = [CONDITIONS[name](np.random.default_rng(seed), unit) for seed in range(8)]

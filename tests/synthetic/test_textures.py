@@ -7,13 +7,13 @@ from scipy.stats import spearmanr
 from emqa_dask.synthetic import textures
 
 
-def test_a_lot_is_deterministic_and_no_two_of_many_are_alike():
+def test_lots_are_deterministic_and_all_different():
     lots = [tuple(textures.lot_parameters(lot).values()) for lot in range(200)]
     assert lots == [tuple(textures.lot_parameters(lot).values()) for lot in range(200)]
     assert len(set(lots)) == 200
 
 
-def test_grains_have_the_size_of_their_lot_in_seen_and_unseen_lots():
+def test_grains_have_the_size_of_their_lot():
     lots = [*range(4), *range(100, 106)]
     asked = [textures.lot_parameters(lot)["radius_um"] for lot in lots]
     seen = []
@@ -33,7 +33,7 @@ def test_masks_are_visible_parts_and_so_never_overlap():
     assert sample.meta["lot"] == 3
 
 
-def test_the_acquisition_may_be_given_and_leaves_the_powder_as_it_is():
+def test_a_given_acquisition_does_not_change_the_powder():
     exposure = {"dose_e_per_px": np.inf, "mtf_sigma_px": 0.0}
 
     def taken(**settings):

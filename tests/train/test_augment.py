@@ -40,7 +40,7 @@ def test_masks_lie_on_the_bright_objects_of_a_crop(seed):
         assert box_of(mask.astype(bool)) == [box[1], box[0], box[3] - box[1], box[2] - box[0]]
 
 
-def test_the_same_seed_draws_the_same_crop_and_no_seed_inverts():
+def test_equal_seeds_draw_equal_crops_and_none_inverts():
     image, masks, labels = scene()
     bright = np.zeros(2)
     for seed in range(40):

@@ -57,7 +57,7 @@ def test_bfloat16_learns_it_too(tmp_path):
         MemberSchedule(precision="float16")
 
 
-def test_an_ensemble_learns_what_can_be_told_apart_and_becomes_a_model(tmp_path):
+def test_an_ensemble_learns_separable_classes_and_becomes_a_model(tmp_path):
     out = tmp_path / "stripes"
     prepare(out, n=200, epochs=6, card_entries={"labels": "labels.csv"})
     assert ensemble.list_unfinished(out) == [0, 1]
@@ -79,7 +79,7 @@ def test_an_ensemble_learns_what_can_be_told_apart_and_becomes_a_model(tmp_path)
     np.testing.assert_allclose(held["test.probabilities"], loaded.predict_windows(gratings(200)[0][180:])[0], atol=1e-5)
 
 
-def test_a_member_interrupted_at_any_epoch_ends_as_one_that_was_not(tmp_path):
+def test_a_member_interrupted_at_any_epoch_ends_equal(tmp_path):
     prepare(tmp_path / "straight")
     prepare(tmp_path / "broken")
     record = ensemble.train_member(tmp_path / "straight", 1, say=silent)
@@ -104,7 +104,7 @@ def test_a_member_interrupted_at_any_epoch_ends_as_one_that_was_not(tmp_path):
         np.testing.assert_array_equal(tensor, other[name], err_msg=name)
 
 
-def test_a_finished_member_is_never_trained_again_and_an_unfinished_one_stops_the_end(tmp_path):
+def test_finished_members_are_not_repeated_and_unfinished_ones_block(tmp_path):
     out = tmp_path / "m"
     prepare(out, epochs=1)
     record = ensemble.train_member(out, 0, say=silent)
@@ -211,7 +211,7 @@ def test_a_split_keeps_groups_together_and_shares_every_class():
     assert (single == "train").sum() == pytest.approx(800, abs=5)
 
 
-def test_windows_of_labelled_images_know_their_image_and_small_ones_are_named():
+def test_windows_know_their_image_and_small_images_are_named():
     rng = np.random.default_rng(0)
     images = [("a", rng.random((16, 16))), ("b", rng.random((64, 80))), ("c", rng.random((24, 16)))]
     stack, source = cut_windows(images, WINDOWS, max_per_image=5)

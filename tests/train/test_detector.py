@@ -32,7 +32,7 @@ def short(disc_set, plain, tmp_path):
     return run
 
 
-def test_a_resumed_training_ends_at_the_weights_of_one_that_nothing_stopped(short, tmp_path):
+def test_a_resumed_training_ends_at_the_same_weights(short, tmp_path):
     short("whole", validation_interval=4)
 
     def stop(line):
@@ -74,7 +74,7 @@ def test_a_frozen_backbone_stays_and_the_rest_learns(short, tmp_path):
     assert card["training"]["started_from_digest"] == models.digest_card(tmp_path / "first")
 
 
-def test_a_start_with_other_classes_keeps_all_but_its_last_layers(short, disc_set, plain, tmp_path):
+def test_other_classes_replace_the_last_layers_only(short, disc_set, plain, tmp_path):
     short("first")
     file, folder, content = disc_set(2, "rings")
     content["categories"] = [{"id": 7, "name": "ring"}, {"id": 8, "name": "disc"}]
@@ -94,7 +94,7 @@ def test_boxes_alone_are_said_on_the_card(disc_set, plain, tmp_path):
     assert card["training"]["held_back"]
 
 
-def test_a_failure_leaves_a_model_that_is_there_as_it_was(short, disc_set, plain, tmp_path):
+def test_a_failure_does_not_change_an_existing_model(short, disc_set, plain, tmp_path):
     short("model")
     before = {p.name: p.read_bytes() for p in (tmp_path / "model").iterdir()}
     file, folder, content = disc_set(2, "bad")

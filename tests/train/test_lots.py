@@ -40,7 +40,7 @@ def run(runs):
     return runs[0], runs[1][-1]
 
 
-def test_fields_of_view_never_lie_in_two_splits_and_every_lot_has_its_share():
+def test_each_field_has_one_split_and_lots_are_balanced():
     own, split = lot_images.own(3, 4, (3, 1, 2))
     for field in np.unique(own.source):
         assert len(set(split[own.source == field])) == len(set(own.lot[own.source == field])) == 1
@@ -51,7 +51,7 @@ def test_fields_of_view_never_lie_in_two_splits_and_every_lot_has_its_share():
     assert own.windows.max() == 1
 
 
-def test_a_seed_draws_its_own_fields_and_none_of_them_again():
+def test_every_seed_draws_fields_of_its_own():
     one, same, other = (lot_images.draw([0, 1], 2, lot_images.OWN, (seed, 0)) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one.windows, same.windows)
     for a in (one, other):
@@ -68,7 +68,7 @@ def test_what_is_changed_is_the_acquisition_alone():
         assert np.corrcoef(usual.ravel(), changed.ravel())[0, 1] > 0.8  # the same field of view
 
 
-def test_unseen_lots_are_none_of_the_known_and_photographs_of_no_lot(tmp_path):
+def test_unseen_lots_and_photographs_belong_to_no_known_lot(tmp_path):
     parts = lot_images.foreign_parts(0, 3, 4, 5, tmp_path)
     assert set(parts["unseen"].lot) == {3, 4}
     assert set(parts["photographs"].lot) == {-1}
@@ -76,7 +76,7 @@ def test_unseen_lots_are_none_of_the_known_and_photographs_of_no_lot(tmp_path):
     assert "cifar10" not in parts
 
 
-def test_shares_of_the_training_fields_are_nested_and_hold_every_lot():
+def test_shares_of_training_fields_are_nested_with_every_lot():
     own, split = lot_images.own(3, 4, (3, 1, 2))
     some = [lots_training.of_share(own, split, share) for share in (0.1, 0.67, 1.0)]
     np.testing.assert_array_equal(some[2], split == "train")
@@ -85,7 +85,7 @@ def test_shares_of_the_training_fields_are_nested_and_hold_every_lot():
         assert np.all(np.bincount(own.lot[less]) == 4 * fields)
 
 
-def test_without_time_the_study_is_of_what_is_trained_and_a_later_run_goes_on(runs):
+def test_a_study_without_time_is_continued_by_a_later_run(runs):
     _, (nothing, little, whole) = runs
     assert nothing["seeds"] == {}
     assert "--minutes" in lots_verdicts.tables(nothing)
@@ -124,7 +124,7 @@ def test_the_study_measures_every_method_and_writes_figures(run):
         assert (given.out / f"lots_{name}.png").stat().st_size > 5000
 
 
-def test_softmax_is_the_first_member_and_the_ensemble_all_of_them(run):
+def test_softmax_is_one_member_and_the_ensemble_all(run):
     _, found = run
     for seed in found["seeds"].values():
         for method, members in (("softmax", "1"), ("ensemble", "2")):
@@ -133,7 +133,7 @@ def test_softmax_is_the_first_member_and_the_ensemble_all_of_them(run):
             assert again == pytest.approx(held, abs=2e-4)
 
 
-def test_the_learning_curve_has_a_point_for_every_share_and_a_law_from_three_on(run):
+def test_the_learning_curve_has_every_share_and_a_law(run):
     _, found = run
     for method, members in (("softmax", 1), ("dropout", 16), ("ensemble", 1)):
         points = found["learning_curve"][method]["points"]
@@ -151,7 +151,7 @@ def test_a_second_run_trains_nothing_and_finds_the_same(run):
     assert [card.stat().st_mtime_ns for card in cards] == before
 
 
-def test_cohorts_are_told_by_the_shape_of_their_entropies_and_not_where_there_is_nothing_to_tell():
+def test_cohorts_differ_in_the_shape_of_their_entropies():
     def words(doubt):
         """Three classes; the kinds differ by how sure a classifier is of them."""
         found = {}

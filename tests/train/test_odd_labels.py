@@ -131,7 +131,7 @@ def test_run_lengths_are_counted_as_pycocotools_writes_them():
         assert coco.count_run_length_pixels(text + "Q5") != mask.size
 
 
-def test_a_mask_of_too_many_pixels_is_refused_before_it_is_decoded(folder):
+def test_a_mask_too_large_is_refused_before_decoding(folder):
     from pycocotools import mask as coco_mask
 
     content = copy.deepcopy(CONTENT)

@@ -124,7 +124,7 @@ def test_a_doubt_and_a_refusal_say_their_numbers():
     assert row["explanation"].endswith("The classifier could not look at it: it is smaller than 64 px.")
 
 
-def test_a_shift_stands_beside_other_findings_in_the_order_of_the_rules():
+def test_a_shift_has_its_position_in_the_rule_order():
     row = judged(archive=one_image(ood_distance=2.0), shift="new_class", shift_score=2.0)
     assert (row["verdict"], row["reasons"]) == ("out_of_domain", ["new_class", "out_of_domain"])
     row = judged(archive=one_image(predicted_f1_low=0.1), shift="unrelated", shift_score=2.0)
@@ -137,7 +137,7 @@ def test_a_shift_stands_beside_other_findings_in_the_order_of_the_rules():
     assert (row["verdict"], row["reasons"]) == ("junk", ["blank"])
 
 
-def test_numbers_reach_the_table_and_a_defocus_comes_with_the_features():
+def test_numbers_reach_the_table_and_defocus_the_features():
     row = judged(archive=one_image(defocus_nm=812.5), shift="new_class", shift_score=1.5)
     assert row[OWN].tolist() == ["faceted", 0.93, 0.25, 0.05, 1.5, "new_class"]
     assert row["defocus_nm"] == 812.5

@@ -81,7 +81,7 @@ def test_non_finite_pixels_are_flagged_beside_the_rest(good):
     assert list(found["flag"]) == ["nonfinite_pixels"]
 
 
-def test_a_flag_has_the_number_its_limit_and_both_in_the_sentence(good):
+def test_a_flag_has_value_and_limit_in_its_text(good):
     blurred = apply_fault("blur", good, np.random.default_rng(0))
     row = flag_images(features_of(blurred)).set_index("flag").loc["blur"]
     assert row["value"] < row["limit"] == DEFAULT_LIMITS.blur_detail_cpp

@@ -171,7 +171,7 @@ def test_flags_keep_their_numbers_and_unknown_ones_are_reviewed():
     assert "Flag 'flag_of_the_future': found flag_of_the_future at 9.0." in row["explanation"]
 
 
-def test_pixels_that_are_all_nonfinite_are_junk_and_some_are_review():
+def test_all_nonfinite_pixels_are_junk_and_some_are_review():
     assert decide_archive(**with_flags(one_image(), ("nonfinite_pixels", 1.0)), settings=STRICT)["verdict"][0] == "junk"
     assert (
         decide_archive(**with_flags(one_image(), ("nonfinite_pixels", 0.1)), settings=STRICT)["verdict"][0] == "review"

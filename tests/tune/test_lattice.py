@@ -43,7 +43,7 @@ def test_a_crystal_along_its_zone_axis_is_the_projected_cell(name):
     assert crystal.four_nearest_nm == pytest.approx(cell.four_nearest_nm, rel=1e-3)
 
 
-def test_oxygen_adds_two_columns_to_those_of_the_heavy_atoms_and_one_lies_on_titanium():
+def test_oxygen_adds_two_columns_and_one_lies_on_titanium():
     every = lattice.make_crystal_physics([0.3905] * 3, CUBIC, PEROVSKITE, [0, 0, 1])
     heavy = lattice.make_crystal_physics([0.3905] * 3, CUBIC, PEROVSKITE[:2], [0, 0, 1])
     assert every.columns_per_nm2 == pytest.approx(4 / 0.3905**2)
@@ -86,7 +86,7 @@ def test_another_basis_of_the_same_lattice_is_the_same_physics(name, up, down, i
 
 @settings(deadline=None)
 @given(axes, st.permutations(range(3)), st.tuples(*[st.sampled_from([-1, 1])] * 3))
-def test_axes_that_a_cubic_crystal_does_not_tell_apart_give_one_physics(axis, order, signs):
+def test_equivalent_axes_of_cubic_crystals_give_equal_physics(axis, order, signs):
     here = lattice.make_crystal_physics([0.4078] * 3, CUBIC, FCC, axis)
     there = lattice.make_crystal_physics([0.4078] * 3, CUBIC, FCC, [signs[k] * axis[order[k]] for k in range(3)])
     assert there.columns_per_nm2 == pytest.approx(here.columns_per_nm2)
@@ -105,7 +105,7 @@ def test_columns_times_their_period_hold_the_crystals_atoms(axis):
 
 @settings(deadline=None)
 @given(st.floats(0.2, 0.9), st.floats(0.2, 0.9), st.floats(0.2, 0.9), *[st.floats(60, 120)] * 3, axes)
-def test_any_cell_with_one_atom_has_one_column_over_the_volume(a, b, c, alpha, beta, gamma, axis):
+def test_any_cell_with_one_atom_has_one_column(a, b, c, alpha, beta, gamma, axis):
     assume(abs(alpha - beta) + 5 < gamma < alpha + beta - 5 and alpha + beta + gamma < 350)
     cosines = np.cos(np.radians([alpha, beta, gamma]))
     volume = a * b * c * math.sqrt(1 - (cosines**2).sum() + 2 * cosines.prod())
@@ -116,7 +116,7 @@ def test_any_cell_with_one_atom_has_one_column_over_the_volume(a, b, c, alpha, b
     assert 1 / physics.columns_per_nm2 == pytest.approx(volume / math.sqrt(edges @ metric @ edges))
 
 
-def test_a_density_and_a_number_of_columns_per_cell_are_enough_for_a_count():
+def test_density_and_columns_per_cell_give_a_count():
     particles = lattice.make_density_physics(2500)
     assert lattice.compute_expected_count(particles, (1000, 2000), 0.5) == pytest.approx(2500 * 0.5 * 1.0)
     assert math.isnan(particles.spacing_nm)

@@ -159,7 +159,7 @@ def test_gain_and_offset_change_nothing(damaged, gain, offset):
     np.testing.assert_allclose(changed.points["p_disordered"], found.points["p_disordered"], atol=0.02)
 
 
-def test_the_order_of_the_points_changes_nothing_and_a_second_run_neither(damaged):
+def test_results_do_not_depend_on_point_order_or_repetition(damaged):
     sample, points, found = damaged
     turn = np.random.default_rng(0).permutation(len(points))
     shuffled = compute_order_map(sample.image, points.iloc[turn])

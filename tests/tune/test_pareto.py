@@ -100,7 +100,7 @@ def test_the_distances_differ_on_a_concave_front():
     assert pareto.select_nearest_to_ideal(values, "euclidean") == 1
 
 
-def test_a_range_that_is_not_worth_a_trade_does_not_decide():
+def test_a_range_too_small_to_trade_does_not_decide():
     values = [[0.016, 0.005], [0.105, 0.003], [0.179, 0.0]]
     assert pareto.select_nearest_to_ideal(values) == 1
     assert pareto.select_nearest_to_ideal(values, min_range=0.1) == 0
@@ -115,7 +115,7 @@ def test_a_small_least_range_changes_nothing(values):
         assert pareto.select_nearest_to_ideal(values, distance, min_range=0.5) == here
 
 
-def test_ties_go_to_the_first_objective_and_then_to_the_first_row():
+def test_ties_go_to_the_first_objective_then_row():
     values = [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]
     assert [pareto.select_nearest_to_ideal(values, distance) for distance in pareto.DISTANCES] == [1, 1]
 

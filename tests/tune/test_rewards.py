@@ -50,7 +50,7 @@ def test_the_true_columns_have_no_error(name, turn):
 
 
 @pytest.mark.parametrize(("name", "turn"), CASES)
-def test_jitter_is_the_residual_and_a_mirrored_or_thinned_lattice_is_one(name, turn):
+def test_jitter_is_the_residual_also_of_mirrored_lattices(name, turn):
     points, scene = lattice(name, turn)
     rng = np.random.default_rng(1)
     yx = points[["y_px", "x_px"]].to_numpy()
@@ -75,7 +75,7 @@ def test_the_count_error_is_that_of_the_count(every, first):
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 90))
-def test_where_the_edge_cuts_a_lattice_does_not_change_its_count(dy, dx, turn):
+def test_the_image_edge_does_not_change_a_lattice_count(dy, dx, turn):
     shape = (150, 170)
     cos = math.cos(math.radians(turn))
     sin = math.sin(math.radians(turn))
@@ -185,7 +185,7 @@ def test_an_own_reward_gets_points_and_scene(tmp_path, monkeypatch):
     assert load_reward("my_rewards:few")(points, scene) == len(points) / (260 * 240)
 
 
-def test_the_physics_of_a_square_lattice_by_its_density_is_that_by_its_cell():
+def test_square_lattice_physics_by_density_equals_that_by_cell():
     points, scene = lattice("Au [001]")
     density = LatticePhysics(scene.physics.columns_per_nm2)
     for name in ("count_error", "crowding", "size_prior"):

@@ -31,7 +31,7 @@ def run(evaluate=conflict, **changes):
 
 @settings(deadline=None)
 @given(st.tuples(unit, unit, unit, unit))
-def test_every_point_of_the_cube_is_a_setting_that_a_detector_takes(point):
+def test_every_point_of_the_cube_is_a_valid_setting(point):
     settings = SPACE.make_settings(point)
     Detect(**settings).check()
     assert settings["min_sigma"] < settings["max_sigma"]
@@ -126,7 +126,7 @@ def test_the_chosen_settings_are_those_that_were_evaluated():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_settings_that_fail_stay_in_the_table_and_off_the_front(method):
+def test_failed_settings_stay_in_the_table_off_the_front(method):
     def failing(settings):
         values = conflict(settings)
         values[[s["overlap"] > 0.5 for s in settings], 0] = np.nan
@@ -142,7 +142,7 @@ def test_settings_that_fail_stay_in_the_table_and_off_the_front(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_when_all_fails_the_search_ends_and_the_choice_says_so(method):
+def test_a_search_ends_and_reports_when_all_settings_fail(method):
     result = run(lambda settings: np.full((len(settings), 2), np.nan), method=method, reference=None)
     assert len(result.table) == 24
     assert (result.table["hypervolume"] == 0).all()

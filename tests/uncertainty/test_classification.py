@@ -50,7 +50,7 @@ def directory(tmp_path):
     return write(tmp_path / "films")
 
 
-def test_rows_come_in_the_order_of_the_micrographs_whatever_the_members_order(directory):
+def test_rows_have_the_order_of_the_micrographs(directory):
     ids = ["c", "a", "b"]
     said = said_of(ids)
     known = known_of(ids)

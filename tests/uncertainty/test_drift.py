@@ -63,9 +63,7 @@ def test_false_discoveries_are_held_beside_true_ones():
     [(1, ["a"], 1.0, 0.92), (4, ["a", "b"], 1.0, 0.75), (4, ["a", "b"], 1.25, 0.93), (1, ["a"], 1.5, 0.99)],
 )
 @pytest.mark.parametrize("is_held_out", [False, True])
-def test_a_shift_of_one_standard_deviation_is_found_with_thirty_images(
-    is_held_out, n_cohorts, quantities, shift, least
-):
+def test_thirty_images_show_a_shift_of_one_standard_deviation(is_held_out, n_cohorts, quantities, shift, least):
     """The more rows are corrected for, the more it takes: in 200 archives 97 % of one row's, 83 % of one in eight."""
     rng = np.random.default_rng(3)
     found = []
@@ -79,7 +77,7 @@ def test_a_shift_of_one_standard_deviation_is_found_with_thirty_images(
     assert np.mean(found) >= least
 
 
-def test_a_small_shift_of_many_images_is_significant_but_does_not_matter():
+def test_a_small_shift_of_many_images_is_no_drift():
     rng = np.random.default_rng(4)
     values = session("c", 3000, rng, 0.25)
     reference = session("", 3000, rng)
@@ -116,7 +114,7 @@ def test_only_ranks_count(seed, is_held_out):
     np.testing.assert_allclose(back[["statistic", "p_value"]], found[["statistic", "p_value"]], rtol=1e-9)
 
 
-def test_two_cohorts_alone_say_the_same_of_each_other_with_the_opposite_sign():
+def test_two_cohorts_alone_have_opposite_drifts():
     rng = np.random.default_rng(5)
     found = detect_drifts(archive(rng, (30, 50), (0, 1)), None, quantities=["a"])
     assert found["effect"].tolist() == pytest.approx([-found["effect"][1], found["effect"][1]])
@@ -155,7 +153,7 @@ def test_what_is_unknown_is_as_if_it_were_not_there():
     pd.testing.assert_frame_equal(found, detect_drifts(values, None, quantities=["a"]))
 
 
-def test_small_cohorts_and_those_without_a_reference_are_listed_and_not_drifted():
+def test_small_cohorts_and_those_without_reference_are_not_drifted():
     rng = np.random.default_rng(8)
     values = archive(rng, (40, 7, 8), (0, 50, 50))
     found = detect_drifts(values, session("", 40, rng), quantities=["a"]).set_index("cohort")
@@ -174,7 +172,7 @@ def test_small_cohorts_and_those_without_a_reference_are_listed_and_not_drifted(
     assert few["reference_median"].notna().all()
 
 
-def test_a_constant_has_no_drift_and_the_infinite_counts_as_far():
+def test_a_constant_has_no_drift_and_infinity_is_far():
     values = archive(np.random.default_rng(9)).assign(a=3.5)
     found = detect_drifts(values, None, quantities=["a"])
     assert found["p_value"].eq(1).all()
@@ -271,7 +269,7 @@ def test_without_dates_the_order_of_the_rows_is_the_time():
 
 
 @pytest.mark.skipif(not ACQUISITIONS.exists(), reason="the real acquisitions (shared/data/hrtem_metadata) are not here")
-def test_sessions_that_changed_their_pixel_size_are_found_among_real_ones():
+def test_real_sessions_with_a_changed_pixel_size_are_found():
     told = pd.read_csv(ACQUISITIONS)
     days = pd.to_datetime(told["Date"], format="%m/%d/%y").dt.strftime("%Y-%m-%d")
     values = pd.DataFrame({"cohort": told["Folder"], "acquired": days, "nm_per_pixel": told["Pixel Scale (nm)"]})

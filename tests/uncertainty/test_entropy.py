@@ -17,7 +17,7 @@ def ensemble(seed: int, members: int = 5, n: int = 40, classes: int = 7, sharpne
 @given(
     st.integers(0, 2**32), st.integers(1, 9), st.integers(0, 20), st.integers(1, 12), st.sampled_from([0.02, 0.3, 5.0])
 )
-def test_information_is_between_0_and_entropy_and_entropy_below_ln_k(seed, members, n, classes, sharpness):
+def test_information_is_at_most_entropy_and_entropy_ln_k(seed, members, n, classes, sharpness):
     p = ensemble(seed, members, n, classes, sharpness)
     information = mutual_information(p)
     entropy = predictive_entropy(p)
@@ -80,7 +80,7 @@ def test_a_missing_axis_is_named():
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 50), st.integers(2, 40), st.integers(1, 30))
-def test_the_shape_of_a_cohort_has_one_size_and_the_order_of_images_is_not_in_it(seed, n, classes, bins):
+def test_entropy_shapes_have_one_size_and_ignore_image_order(seed, n, classes, bins):
     rng = np.random.default_rng(seed)
     entropy = rng.uniform(0, np.log(classes), n)
     shape = summarise_entropies(entropy, classes, bins)
@@ -92,7 +92,7 @@ def test_the_shape_of_a_cohort_has_one_size_and_the_order_of_images_is_not_in_it
     assert shape["mean"] == pytest.approx(entropy.mean() / np.log(classes))
 
 
-def test_the_shape_is_of_entropy_as_a_share_of_the_largest_one():
+def test_the_entropy_shape_is_relative_to_the_largest_entropy():
     share = np.random.default_rng(0).beta(1, 4, 200)
     of_5 = summarise_entropies(share * np.log(5), 5)
     of_30 = summarise_entropies(share * np.log(30), 30)

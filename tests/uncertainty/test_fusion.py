@@ -6,7 +6,7 @@ import pytest
 from emqa_dask.uncertainty import fusion
 
 
-def test_false_flags_are_held_to_their_share_and_any_score_can_flag():
+def test_false_flags_keep_their_share_and_any_score_flags():
     rng = np.random.default_rng(2)
     shares = []
     for _ in range(200):

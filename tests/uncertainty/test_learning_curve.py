@@ -16,7 +16,7 @@ N = np.array([100, 200, 400, 800, 1600])
 
 
 @given(st.floats(0, 0.2), st.floats(1, 5), st.floats(0.3, 1.2))
-def test_a_law_is_recovered_and_the_labels_for_a_target_reach_it(floor, loss, exponent):
+def test_a_law_is_recovered_and_predicts_labels_for_targets(floor, loss, exponent):
     law = LearningCurve(floor, loss, exponent)
     seen = predict_accuracy(law, N)
     if seen.min() <= 0:
@@ -29,7 +29,7 @@ def test_a_law_is_recovered_and_the_labels_for_a_target_reach_it(floor, loss, ex
         assert predict_accuracy(found, compute_labels_needed(found, target)) == pytest.approx(target, abs=1e-9)
 
 
-def test_an_overconfident_curve_asks_for_fewer_labels_and_a_noisy_one_stays_near():
+def test_overconfident_curves_need_fewer_labels_and_noisy_ones_similar():
     law = LearningCurve(0.02, 3.0, 0.5)
     rng = np.random.default_rng(0)
     noisy = fit_learning_curve(N, predict_accuracy(law, N) + rng.normal(0, 0.003, len(N)))
@@ -38,7 +38,7 @@ def test_an_overconfident_curve_asks_for_fewer_labels_and_a_noisy_one_stays_near
     assert compute_labels_needed(overconfident, 0.9) < compute_labels_needed(law, 0.9)
 
 
-def test_more_is_asked_for_a_higher_target_until_the_floor_is_in_the_way():
+def test_higher_targets_need_more_labels_up_to_the_floor():
     law = LearningCurve(0.05, 3.0, 0.5)
     needed = [compute_labels_needed(law, target) for target in (0.6, 0.8, 0.9, 0.94)]
     assert needed == sorted(needed)

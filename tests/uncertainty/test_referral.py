@@ -40,7 +40,7 @@ def test_rows_of_equal_uncertainty_may_come_in_any_order():
 
 
 @pytest.mark.parametrize("target", [0.01, 0.05, 0.1])
-def test_the_threshold_keeps_the_target_risk_and_no_larger_one_does(target):
+def test_the_threshold_is_the_largest_with_the_target_risk(target):
     uncertainty, error = answers(2)
     threshold, coverage = find_risk_threshold(uncertainty, error, target)
     kept = uncertainty <= threshold
@@ -66,7 +66,7 @@ def test_the_budget_is_not_exceeded_and_is_used(share):
     assert find_budget_threshold([1, 1, 1, 2], 0.6) == (1.0, 0.75)
 
 
-def test_the_area_under_the_roc_curve_is_that_of_scikit_learn():
+def test_the_roc_area_equals_that_of_scikit_learn():
     rng = np.random.default_rng(9)
     for decimals in (1, 8):
         score = np.round(rng.random(300), decimals)

@@ -31,14 +31,14 @@ def test_the_error_is_that_of_torchmetrics(n_bins, overconfidence):
 
 
 @pytest.mark.parametrize("binning", ["width", "mass"])
-def test_the_error_is_small_for_honest_and_grows_with_broken_promises(binning):
+def test_calibration_error_is_small_for_calibrated_probabilities_and_grows(binning):
     honest, sharp, sharper = (
         expected_calibration_error(*drawn(3, n=8000, overconfidence=c), binning=binning) for c in (1.0, 2.0, 4.0)
     )
     assert honest < 0.02 < sharp < sharper
 
 
-def test_bins_hold_every_row_once_and_equal_mass_means_equal_numbers():
+def test_bins_contain_every_row_once_in_equal_numbers():
     p, y = drawn(4, n=403)
     for binning in ("width", "mass"):
         table = reliability_table(p, y, 20, binning)
@@ -58,7 +58,7 @@ def test_right_and_certain_costs_nothing_wrong_and_certain_much():
     assert negative_log_likelihood(np.full((2, 4), 0.25), [0, 3]) == pytest.approx(np.log(4))
 
 
-def test_the_temperature_that_was_put_in_is_found_and_no_class_changes():
+def test_the_temperature_is_recovered_and_no_class_changes():
     p, y = drawn(5, n=6000, overconfidence=2.5)
     temperature = fit_temperature(p, y)
     assert temperature == pytest.approx(2.5, rel=0.06)

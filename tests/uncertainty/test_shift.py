@@ -40,7 +40,7 @@ def known():
     return fitted(np.random.default_rng(0))
 
 
-def test_kinds_are_told_apart_and_all_columns_are_those_of_the_table(known):
+def test_kinds_are_distinguished_with_all_columns_present(known):
     rng = np.random.default_rng(1)
     for kind in WAYS:
         judged = shift_model.classify_shift(known, draw(rng, 100, kind)[0])
@@ -56,7 +56,7 @@ def test_kinds_are_told_apart_and_all_columns_are_those_of_the_table(known):
     assert table.num_rows == 100
 
 
-def test_scores_are_0_at_the_median_of_held_out_images_and_1_at_their_95_percentile():
+def test_scores_are_0_at_median_and_1_at_95_percent():
     rng = np.random.default_rng(2)
     train, y = draw(rng, 200)
     held = draw(rng, 300)[0]
@@ -183,7 +183,7 @@ def told(**n_by_kind):
     return pd.DataFrame({"shift": kinds, "shift_probability": np.where(kinds == "none", np.nan, 0.8)})
 
 
-def test_a_cohort_has_the_kind_of_most_of_its_images_unless_false_flags_explain_them():
+def test_a_cohort_has_the_majority_kind_beyond_false_flags():
     assert shift_model.classify_cohort_shift(told(none=80, acquisition=7, unrelated=5)) == "acquisition"
     assert shift_model.classify_cohort_shift(told(none=95, acquisition=5)) == "none"
     assert shift_model.classify_cohort_shift(told(none=80, acquisition=20), false_flags=0.2) == "none"

@@ -19,7 +19,7 @@ def far(x, y, some):
     return embedding_distances.compute_distances([member], [background], np.asarray(some)[None])[:, 0]
 
 
-def test_distances_grow_with_the_distance_and_do_not_ask_for_units():
+def test_distances_grow_with_separation_and_ignore_units():
     rng = np.random.default_rng(0)
     x, y, _ = clusters(rng)
     steps = x.mean(axis=0) + np.linspace(5, 60, 12)[:, None] * rng.normal(size=20)
