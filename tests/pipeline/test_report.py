@@ -145,7 +145,7 @@ def facts(failures: pd.DataFrame) -> RunFacts:
 def test_batches_of_any_size_give_the_rows_of_the_whole(tmp_path, monkeypatch, seed, small):
     root = str(tmp_path)
     failures = make_workspace(root, seed=seed)
-    monkeypatch.setattr(duplicates, "SMALL", small)
+    monkeypatch.setattr(duplicates, "MAX_EXHAUSTIVE", small)
     triage, flags = decide_in_memory(root, failures)
     seen = set(triage["reasons"].explode())
     assert seen >= {"duplicate", "near_duplicate", "pixel_size_suspect", "quarantined", "not_judged", "frames_lost"}

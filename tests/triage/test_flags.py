@@ -15,7 +15,7 @@ from emqa_dask.triage import duplicates
 from emqa_dask.triage.duplicates import flag_duplicates
 from emqa_dask.triage.flag_list import FLAGS
 from emqa_dask.triage.flags import DEFAULT_LIMITS, flag_images, measure_flag
-from emqa_dask.triage.grain import agreement
+from emqa_dask.triage.sign_correlation import correlate_signs
 
 pytest.importorskip("cv2")
 """The statistics are another room's; the pipeline alone may import both, so a test does what it does."""
@@ -248,29 +248,31 @@ def test_buckets_find_what_comparing_all_pairs_finds(monkeypatch):
     rows, features = many(1500, 100)
     exact = flag_duplicates(rows, features)
     assert len(exact) == 100
-    monkeypatch.setattr(duplicates, "SMALL", 0)
+    monkeypatch.setattr(duplicates, "MAX_EXHAUSTIVE", 0)
     bucketed = flag_duplicates(rows, features)
     assert len(bucketed) >= 98
     assert set(bucketed["micrograph_id"]) <= set(exact["micrograph_id"])
 
 
 def fft_agreement(one, other):
-    """What agreement() means, by correlation: signs of 64 x 64 px at shifts of up to 16 px, over the overlap."""
+    """What correlate_signs() means, by correlation: signs of 64 x 64 px at shifts of up to 16 px, over the overlap."""
     a, b = (2.0 * np.unpackbits(v.astype(">u8").view(np.uint8)).reshape(64, 64) - 1 for v in (one, other))
     crossed = np.fft.irfft2(np.fft.rfft2(a, (128, 128)) * np.fft.rfft2(b, (128, 128)).conj(), (128, 128))
     shift = np.arange(-16, 17)
     return (crossed[np.ix_(shift, shift)] / np.outer(64 - np.abs(shift), 64 - np.abs(shift))).max()
 
 
-def test_grains_agree_as_correlation_says():
+def test_signs_correlate_as_fourier_transforms_say():
     rng = np.random.default_rng(3)
     grain = rng.integers(0, 2**64, (6, 64), dtype=np.uint64)
     grain[3, 5:] = grain[2, :-5] << np.uint64(7)  # the same, moved by 5 rows and 7 columns
     i, j = np.triu_indices(6)
-    found = agreement(grain, i, j, 0, 64)
+    found = correlate_signs(grain, i, j, 0, 64)
     np.testing.assert_allclose(found, [fft_agreement(grain[a], grain[b]) for a, b in zip(i, j)], atol=1e-12)
     assert found[i == j] == pytest.approx(1)
-    assert found[(i == 2) & (j == 3)] == agreement(grain, np.array([3]), np.array([2]), 28, 36) == pytest.approx(1)
+    assert (
+        found[(i == 2) & (j == 3)] == correlate_signs(grain, np.array([3]), np.array([2]), 28, 36) == pytest.approx(1)
+    )
 
 
 def test_cost_is_not_quadratic():

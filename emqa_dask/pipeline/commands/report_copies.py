@@ -33,13 +33,13 @@ class MicrographIndex:
 
     def add(self, rows: pd.DataFrame, signatures: pd.Series) -> None:
         """Add `rows` of the ledger with their signatures (bytes, or null)."""
-        packed = duplicates.pack(signatures)
+        packed = duplicates.pack_signatures(signatures)
         self._signatures.put(packed.tobytes())
         for columns, spill in self._identities.items():
-            spill.put(duplicates.identities(*(rows[column] for column in columns)).tobytes())
-        self._shapes.append(duplicates.shape_numbers(rows["height_px"], rows["width_px"]))
+            spill.put(duplicates.compute_identities(*(rows[column] for column in columns)).tobytes())
+        self._shapes.append(duplicates.encode_shapes(rows["height_px"], rows["width_px"]))
         self._has_tones.append(duplicates.has_tones(packed))
-        group = duplicates.identities(label_acquisition_groups(rows))[:, 0]
+        group = duplicates.compute_identities(label_acquisition_groups(rows))[:, 0]
         self._groups.append(group)
         self._nm_per_pixel.append(np.where(group > 0, rows["nm_per_pixel"].to_numpy(float), np.nan))
         self.n_micrographs += len(rows)
@@ -91,7 +91,7 @@ class Copies(NamedTuple):
         rows["row"] = listed.value_parent_indices().to_numpy(zero_copy_only=False)
         positions = np.arange(first, first + len(table))
         copies = [
-            duplicates.finding(self.agreement[k], self._read_name(self.original[k])) | {"row": k - first}
+            duplicates.describe_copy(self.agreement[k], self._read_name(self.original[k])) | {"row": k - first}
             for k in positions[self.original[positions] != positions]
         ]
         copies = [row for row in copies if getattr(settings, row["flag"])]
@@ -120,9 +120,9 @@ def find_copies(merged: Iterable[pa.Table], index: MicrographIndex, names: Spill
         keys = list(zip(rows["uri"], rows["frame"], strict=True))
         for one, other in zip([last_key, *keys], keys):
             if one == other:
-                raise ValueError(f"micrograph {duplicates.place(*one)!r} occurs twice in the ledger")
+                raise ValueError(f"micrograph {duplicates.name_frame(*one)!r} occurs twice in the ledger")
         last_key = keys[-1] if keys else last_key
-        encoded = [duplicates.place(*key).encode() for key in keys]
+        encoded = [duplicates.name_frame(*key).encode() for key in keys]
         names.put(b"".join(encoded))
         lengths.append(np.fromiter(map(len, encoded), np.int64, len(encoded)))
         numbers.append(rows["number"].to_numpy(np.int32))
