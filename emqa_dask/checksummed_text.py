@@ -10,19 +10,19 @@ CHECKSUMMED_FORMAT = 4  # of workspaces: a marker of it has a checksum, those of
 
 
 def add_checksum(text: str, head: bytes = b"") -> bytes:
-    """TOML `text` between the comment `head`, which says how to change it, and a comment with the SHA-256 of both."""
+    """TOML `text` after the comment `head` and before a comment with the SHA-256 of both."""
     data = head + text.encode()
     return data + DIGEST_LINE + hashlib.sha256(data).hexdigest().encode() + b"\n"
 
 
 def strip_checksum(data: bytes) -> bytes | None:
-    """What seal_text() was given, with the first comment; None where a bit of it has changed."""
+    """The text that add_checksum() was given, with its head; None when any bit of it has changed."""
     text, _, digest = data.rpartition(DIGEST_LINE)
     return text if hashlib.sha256(text).hexdigest().encode() == digest.strip() else None
 
 
 def has_checksum(data: bytes) -> bool:
-    """Has seal_text() written `data`, be it changed since? One wrong bit in the comments does not hide it."""
+    """Whether add_checksum() wrote `data`, even if it has changed; one wrong bit in the comments does not matter."""
     is_signed = DIGEST_LINE in data or re.search(rb"[0-9a-f]{60}\s*\Z", data) is not None
     return is_signed or data.startswith(SETTINGS_HEAD[:17])
 

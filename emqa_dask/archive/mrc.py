@@ -103,5 +103,5 @@ def _make_header(record: np.ndarray, extended: bytes) -> Header:
     # In float32 and in this order, so that the size equals RosettaSciIO's to the last digit.
     with np.errstate(all="ignore"):
         nm = float(record["cell"][0] / record["m"][0]) / 10 if record["m"][0] > 0 else math.nan
-    # 1 Angstrom is what many programs write when they know no scale; it is kept, and cohort_suspects() may flag it.
+    # Many programs write 1 Angstrom for an unknown scale; it is kept, and find_pixel_size_outliers() may flag it.
     return headers.set_pixel_size(Header(foreign=foreign), nm if math.isfinite(nm) else math.nan)

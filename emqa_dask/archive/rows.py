@@ -1,4 +1,4 @@
-"""Values of files as rows hold them: fit_row(), and texts of one line for reasons, errors, damage and headers."""
+"""Values from files, changed so that a table can hold them; one-line texts for reasons, errors and damage."""
 
 import json
 import math
@@ -16,7 +16,7 @@ NAME_COLUMNS = ("instrument", "acquired", "format")
 
 
 def fit_row(row: dict[str, Any], schema: pa.Schema) -> dict[str, Any]:
-    """`row` with every value such that a table of `schema` can hold it: a file may say, or be, anything.
+    """`row` with values that a table of `schema` can hold, whatever the file contained.
 
     Integers are cut to their type's range, what is no number becomes NaN or 0, texts become valid UTF-8 without NUL.
     """

@@ -1,4 +1,4 @@
-"""What a file is by its first bytes, and by its suffix where the bytes do not say."""
+"""Format of a file by its first bytes, or by its suffix if the bytes are not conclusive."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Source and Frame: what one file holds, and how to read rows of it; damage, luma, colour and the quiet() context."""
+"""Source and Frame: contents of one file, and how rows of it are read; damage, luma and captured warnings."""
 
 import logging
 import warnings
@@ -12,11 +12,11 @@ import numpy as np
 
 from emqa_dask.archive.headers import Header
 
-WINDOW_BYTES = 64 * 2**20  # pixels decoded at a time, where the format lets us
+WINDOW_BYTES = 64 * 2**20  # decoded at a time, if the format allows it
 
 
 class ReadError(ValueError):
-    """A file that should hold micrographs and could not be read; the text is one plain sentence."""
+    """A file that should contain micrographs and could not be read; the message is one plain sentence."""
 
     format: str | None = None  # what the content looks like
 
@@ -25,12 +25,12 @@ _RECORDED_DAMAGE: ContextVar[list[str] | None] = ContextVar("damage", default=No
 
 
 def is_damage_recorded() -> bool:
-    """Whether somebody asks for the damage of the rows that are being read: to look for it can cost as much time."""
+    """Whether damage of the rows that are read is recorded; the search for damage can take as long as reading."""
     return _RECORDED_DAMAGE.get() is not None
 
 
 def record_damage(sentence: str) -> None:
-    """Say of the rows that are being read that pixels of them are damaged or absent; Frame.read_with_colour() tells."""
+    """Record that pixels of the rows that are read are damaged or absent; Frame.read_with_colour() returns it."""
     notes = _RECORDED_DAMAGE.get()
     if notes is not None and sentence not in notes:
         notes.append(sentence)
@@ -157,7 +157,8 @@ def count_coloured(rgb: np.ndarray) -> int:
     red = rgb[..., 0]
     green = rgb[..., 1]
     blue = rgb[..., 2]
-    high, low = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
+    high = np.maximum(np.maximum(red, green), blue)
+    low = np.minimum(np.minimum(red, green), blue)
     with np.errstate(invalid="ignore", over="ignore"):  # infinite pixels
         difference = high - low if rgb.dtype.kind == "u" else high.astype(np.float64) - low
     return int(np.count_nonzero(difference > 0.08 * full))
@@ -174,7 +175,7 @@ class _MessageCollector(logging.Handler):
 
 @contextmanager
 def capture_warnings() -> Iterator[list[str]]:
-    """Collect what the reading libraries warn of or log, instead of letting it reach the terminal."""
+    """Messages that the reading libraries warn of or log, which then do not reach the terminal."""
     notes: list[str] = []
     loggers = [logging.getLogger(name) for name in ("tifffile", "rsciio")]
     before = [(log, log.propagate, list(log.handlers)) for log in loggers]

@@ -1,4 +1,4 @@
-"""survey(): one archive entry -> its catalog row and a row for each micrograph; hashes and decodes every byte once."""
+"""Catalog row of an archive entry and a row for each of its micrographs; every byte is hashed and decoded once."""
 
 import hashlib
 import os
@@ -163,7 +163,7 @@ def hash_content(path: str | Path) -> tuple[str, int]:
 def fetch_file(path: str, sidecar: str = "") -> Iterator[str]:
     """`path` itself where it is local; a temporary copy of an fsspec URI (file or Zarr folder), removed afterwards.
 
-    Of a .ser its .emi is fetched too, of a .emi its .ser files, and the text `beside` an image where one is named.
+    With a .ser its .emi is fetched, with a .emi its .ser files, and the text file `sidecar` if it is given.
     """
     if "://" not in path:
         yield path

@@ -21,7 +21,7 @@ from emqa_dask.archive.headers import (
 def read_tiff_header(tif: tifffile.TiffFile, page: tifffile.TiffPage) -> Header:
     """What the tags of one page say; of the vendors' forms the first that is there decides the pixel size.
 
-    Resolution tags alone count only where they can be a microscope's (see headers.resolution_nm).
+    Resolution tags alone count only where they can be a microscope's (see headers.resolution_to_nm).
     """
     tags = {t.name: t.value for t in page.tags.values() if t.count < 2000}
     tags = {k: v for k, v in tags.items() if not k.endswith(("Offsets", "ByteCounts"))}

@@ -11,10 +11,10 @@ const make = (tag, name, ...children) => {
 const verdictNames = data.verdicts.map(([name]) => name);
 const codeNames = data.codes.map(([code]) => code);
 const state = { query: "", verdict: "", reason: "", sort: "uri", up: true, page: 0, size: 50, overlay: true, map: false, floor: 0 };
-// Columns of a classifier's answers come only where there is one.
+// The columns of a classifier are in the data only when there is one.
 const hasClasses = "class" in data;
 const className = (i) => hasClasses && data.class[i] !== null ? data.class_names[data.class[i]] : "";
-const haystack = data.uri.map((uri, i) =>
+const searchTexts = data.uri.map((uri, i) =>
   [uri, data.text[i], data.format[i], data.id[i] ?? "", className(i), ...data.reasons[i].map((k) => data.codes[k][2])]
     .join("\n").toLowerCase());
 let order = data.uri.map((_, i) => i);
@@ -39,9 +39,9 @@ const chips = (i) => make("span", "chips", ...data.reasons[i].map((k) => {
 }));
 const number = (value, digits) => value === null ? "–"
   : value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
-// Rounded away from trust, as the explanations are: 0.699 is no 0.70, and a distance of 1.001 is above 1.
-const lower = (value, digits) => value === null ? "–" : number(Math.floor(value * 10 ** digits + 1e-6) / 10 ** digits, digits);
-const further = (value, digits) => value === null ? "–" : number(Math.ceil(value * 10 ** digits - 1e-6) / 10 ** digits + 0, digits);
+// Rounded as in the explanations, so that a value never appears to meet its limit: 0.699 is shown as 0.69.
+const roundDown = (value, digits) => value === null ? "–" : number(Math.floor(value * 10 ** digits + 1e-6) / 10 ** digits, digits);
+const roundUp = (value, digits) => value === null ? "–" : number(Math.ceil(value * 10 ** digits - 1e-6) / 10 ** digits + 0, digits);
 const pixelSize = (value) => value === null ? "–" : String(Number(value.toPrecision(3)));
 const baseName = (i) => data.uri[i].slice(data.uri[i].lastIndexOf("/") + 1) || data.uri[i];
 const folder = (i) => data.uri[i].slice(0, data.uri[i].lastIndexOf("/") + 1);
@@ -53,11 +53,11 @@ function colour(score) {
   const k = score < 0.5 ? 0 : 1, t = score * 2 - k;
   return `rgb(${STOPS[k].map((a, c) => Math.round(a + (STOPS[k + 1][c] - a) * t)).join(" ")})`;
 }
-const fractions = (raw, at) => [0, 2, 4, 6, 8].map((k) => raw.getUint16(at + k, true) / 65535);
-function shade(pen, canvas, raw) {
+const readFractions = (raw, offset) => [0, 2, 4, 6, 8].map((k) => raw.getUint16(offset + k, true) / 65535);
+function drawMap(pen, canvas, raw) {
   pen.globalAlpha = 0.45;
-  for (let at = 0; at < raw.byteLength; at += 10) {
-    const [y0, x0, y1, x1, entropy] = fractions(raw, at);
+  for (let offset = 0; offset < raw.byteLength; offset += 10) {
+    const [y0, x0, y1, x1, entropy] = readFractions(raw, offset);
     pen.fillStyle = colour(entropy);
     // On whole pixels, so that no seam shows between cells.
     const [top, left, bottom, right] = [y0 * canvas.height, x0 * canvas.width, y1 * canvas.height, x1 * canvas.width].map(Math.round);
@@ -65,42 +65,42 @@ function shade(pen, canvas, raw) {
   }
   pen.globalAlpha = 1;
 }
-function draw(canvas, i) {
+function drawOverlay(canvas, i) {
   const { width, height } = canvas.getBoundingClientRect();
   const ratio = window.devicePixelRatio || 1;
   canvas.width = Math.round(width * ratio);
   canvas.height = Math.round(height * ratio);
   const pen = canvas.getContext("2d");
   if (!pen || !canvas.width || !canvas.height) return;
-  if (state.map && hasClasses && data.maps[i]) shade(pen, canvas, new DataView(bytesOf(data.maps[i]).buffer));
+  if (state.map && hasClasses && data.maps[i]) drawMap(pen, canvas, new DataView(bytesOf(data.maps[i]).buffer));
   if (!state.overlay || !data.boxes[i]) return;
   const raw = new DataView(bytesOf(data.boxes[i]).buffer);
   const isLarge = width > 200;
   pen.lineWidth = (isLarge ? 1.5 : 0.8) * ratio;
   // The weakest first, so that the strongest lie on top.
-  for (let at = Math.min(raw.byteLength, isLarge ? Infinity : 10 * data.few) - 10; at >= 0; at -= 10) {
-    const [y0, x0, y1, x1, score] = fractions(raw, at);
+  for (let offset = Math.min(raw.byteLength, isLarge ? Infinity : 10 * data.few) - 10; offset >= 0; offset -= 10) {
+    const [y0, x0, y1, x1, score] = readFractions(raw, offset);
     if (score + 1e-4 < state.floor) continue;
     pen.strokeStyle = colour(score);
     pen.strokeRect(x0 * canvas.width, y0 * canvas.height, (x1 - x0) * canvas.width, (y1 - y0) * canvas.height);
   }
 }
-function picture(i) {
+function makePicture(i) {
   if (!data.jpeg[i]) return make("span", "no-picture", "no picture");
   const image = make("img", "");
   image.alt = "";
   const canvas = make("canvas", "");
   const frame = make("span", "picture", image, canvas);
-  image.addEventListener("load", () => draw(canvas, i));
+  image.addEventListener("load", () => drawOverlay(canvas, i));
   image.addEventListener("error", () => frame.replaceWith(make("span", "no-picture", "no picture")));
   image.src = `data:image/jpeg;base64,${data.jpeg[i]}`;
   canvas.dataset.row = i;
   return frame;
 }
-const redraw = () => document.querySelectorAll("canvas[data-row]").forEach((c) => draw(c, Number(c.dataset.row)));
+const redrawOverlays = () => document.querySelectorAll("canvas[data-row]").forEach((c) => drawOverlay(c, Number(c.dataset.row)));
 
 // ---- the table ------------------------------------------------------------------------------------------------
-function interval(i) {
+function drawInterval(i) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   svg.setAttribute("class", "interval");
   svg.setAttribute("viewBox", "0 0 100 8");
@@ -116,27 +116,27 @@ function interval(i) {
   rect(100 * data.f1[i] - 1, 2, 0, 8, "point");
   return svg;
 }
-function f1Cell(i) {
+function makeF1Cell(i) {
   if (data.f1[i] === null) return make("span", "", "–");
   const ends = data.low[i] === null || data.high[i] === null ? null
-    : make("span", "ends", `${lower(data.low[i], 2)} to ${number(data.high[i], 2)}`);
-  return make("span", "f1", number(data.f1[i], 2), ends, ends && interval(i));
+    : make("span", "ends", `${roundDown(data.low[i], 2)} to ${number(data.high[i], 2)}`);
+  return make("span", "f1", number(data.f1[i], 2), ends, ends && drawInterval(i));
 }
-function cell(name, label, ...children) {
+function makeCell(name, label, ...children) {
   const td = make("td", name, ...children);
   if (label) td.dataset.label = label;
   return td;
 }
-function classCells(i) {
+function makeClassCells(i) {
   const shift = data.shift[i] === null ? "–" : data.shift_names[data.shift[i]];
-  const score = data.shift_score[i] === null ? null : make("span", "ends", `score ${further(data.shift_score[i], 2)}`);
+  const score = data.shift_score[i] === null ? null : make("span", "ends", `score ${roundUp(data.shift_score[i], 2)}`);
   return [
-    cell("c-class", "Class", className(i) ? make("bdi", "", className(i)) : "–"),
-    cell("number", "p", lower(data.probability[i], 2)),
-    cell("number", "H, nats", further(data.entropy[i], 3)),
-    cell("c-shift", "Shift", make("span", "shift", shift), score)];
+    makeCell("c-class", "Class", className(i) ? make("bdi", "", className(i)) : "–"),
+    makeCell("number", "p", roundDown(data.probability[i], 2)),
+    makeCell("number", "H, nats", roundUp(data.entropy[i], 3)),
+    makeCell("c-shift", "Shift", make("span", "shift", shift), score)];
 }
-function row(i) {
+function makeRow(i) {
   const open = make("button", "name", make("bdi", "", baseName(i)));
   open.type = "button";
   open.title = data.uri[i];
@@ -144,17 +144,17 @@ function row(i) {
   const facts = [data.stacked[i] ? `frame ${data.frame[i]}` : null, size, data.format[i] || null].filter(Boolean);
   const place = folder(i) ? make("bdi", "folder", folder(i)) : null;
   const tr = make("tr", "",
-    cell("c-picture", "", picture(i)),
-    cell("c-verdict", "", badge(i)),
-    cell("c-name", "", open, place, make("span", "facts", facts.join(", "))),
-    cell("c-why", "", chips(i), make("span", "text", data.text[i])),
-    cell("number", "Detections", number(data.n[i], 0)),
-    cell("number c-f1", "Predicted F1", f1Cell(i)),
-    cell("number", "Distance", further(data.distance[i], 2)),
-    cell("number", "nm / px", pixelSize(data.nm[i])),
-    ...(hasClasses ? classCells(i) : []));
+    makeCell("c-picture", "", makePicture(i)),
+    makeCell("c-verdict", "", badge(i)),
+    makeCell("c-name", "", open, place, make("span", "facts", facts.join(", "))),
+    makeCell("c-why", "", chips(i), make("span", "text", data.text[i])),
+    makeCell("number", "Detections", number(data.n[i], 0)),
+    makeCell("number c-f1", "Predicted F1", makeF1Cell(i)),
+    makeCell("number", "Distance", roundUp(data.distance[i], 2)),
+    makeCell("number", "nm / px", pixelSize(data.nm[i])),
+    ...(hasClasses ? makeClassCells(i) : []));
   tr.dataset.row = i;
-  // Said outright, because on narrow screens the rows are laid out as cards, which takes their roles away.
+  // On narrow screens rows are laid out as cards, which removes their implicit roles.
   tr.setAttribute("role", "row");
   [...tr.cells].forEach((td) => td.setAttribute("role", "cell"));
   return tr;
@@ -167,13 +167,13 @@ const keys = {
   class: (i) => data.class[i], p: (i) => data.probability[i], entropy: (i) => data.entropy[i],
   shift: (i) => data.shift_score[i],
 };
-function select() {
+function selectRows() {
   const query = state.query.trim().toLowerCase().split(/\s+/).filter(Boolean);
   const verdict = verdictNames.indexOf(state.verdict), reason = codeNames.indexOf(state.reason);
   order = data.uri.map((_, i) => i).filter((i) =>
     (!state.verdict || data.verdict[i] === verdict) &&
     (!state.reason || data.reasons[i].includes(reason)) &&
-    query.every((word) => haystack[i].includes(word)));
+    query.every((word) => searchTexts[i].includes(word)));
   const key = keys[state.sort], sign = state.up ? 1 : -1;
   // Rows come by URI and frame; unknown values stay at the end in both directions.
   order.sort((a, b) => {
@@ -183,23 +183,23 @@ function select() {
     return sign * (x - y) || a - b;
   });
 }
-function show() {
+function showPage() {
   const pages = Math.max(1, Math.ceil(order.length / state.size));
   state.page = Math.min(Math.max(state.page, 0), pages - 1);
-  const first = state.page * state.size, here = order.slice(first, first + state.size);
-  byId("rows").replaceChildren(...here.map(row));
+  const first = state.page * state.size, visible = order.slice(first, first + state.size);
+  byId("rows").replaceChildren(...visible.map(makeRow));
   byId("empty").hidden = order.length > 0;
   byId("count").textContent = order.length
-    ? `${(first + 1).toLocaleString("en")} to ${(first + here.length).toLocaleString("en")} of ${order.length.toLocaleString("en")}` +
+    ? `${(first + 1).toLocaleString("en")} to ${(first + visible.length).toLocaleString("en")} of ${order.length.toLocaleString("en")}` +
       (order.length < data.uri.length ? `, filtered from ${data.uri.length.toLocaleString("en")}` : "")
     : "0 rows";
   byId("previous").disabled = state.page === 0;
   byId("next").disabled = state.page === pages - 1;
 }
-function update() {
+function updateTable() {
   state.page = 0;
-  select();
-  show();
+  selectRows();
+  showPage();
   document.querySelectorAll("th[data-sort]").forEach((th) => {
     if (th.dataset.sort === state.sort) th.setAttribute("aria-sort", state.up ? "ascending" : "descending");
     else th.removeAttribute("aria-sort");
@@ -211,31 +211,31 @@ function update() {
   byId("sort").value = `${state.sort} ${state.up}`;
   byId("clear").disabled = !(state.query || state.verdict || state.reason);
 }
-function clear() {
+function clearFilters() {
   Object.assign(state, { query: "", verdict: "", reason: "" });
   byId("search").value = "";
-  update();
+  updateTable();
 }
-function turn(by) {
+function turnPage(by) {
   state.page += by;
-  show();
+  showPage();
   byId("images").scrollIntoView();
 }
 
 // ---- the larger view ------------------------------------------------------------------------------------------
-function classPairs(i) {
+function makeClassPairs(i) {
   if (!className(i)) return [["Class", "–"]];
   const shared = data.mutual[i] === null ? "" : `, of it mutual information ${number(data.mutual[i], 3)}`;
   const shift = data.shift[i] === null ? "unknown" : data.shift_names[data.shift[i]];
   return [
     ["Class", make("bdi", "", className(i))],
-    ["Probability", lower(data.probability[i], 3)],
-    ["Predictive entropy, nats", further(data.entropy[i], 3) + shared],
-    ["Shift", shift + (data.shift_score[i] === null ? "" : ` (score ${further(data.shift_score[i], 2)}, limit 1)`)],
+    ["Probability", roundDown(data.probability[i], 3)],
+    ["Predictive entropy, nats", roundUp(data.entropy[i], 3) + shared],
+    ["Shift", shift + (data.shift_score[i] === null ? "" : ` (score ${roundUp(data.shift_score[i], 2)}, limit 1)`)],
   ];
 }
 let viewed = 0; // position in `order`
-function fill() {
+function fillView() {
   const i = order[viewed];
   byId("view-name").replaceChildren(make("bdi", "", baseName(i)));
   byId("view-where").replaceChildren(make("bdi", "", data.uri[i]), data.stacked[i] ? `, frame ${data.frame[i]}` : "");
@@ -245,11 +245,11 @@ function fill() {
   const pairs = [
     ...(data.detector[i] ? [["Detector", data.detector[i] + (data.detector_agreement[i] === null ? "" : ` (agreement with the others ${number(data.detector_agreement[i], 2)})`)]] : []),
     ["Detections", number(data.n[i], 0) + (data.n[i] > drawn && drawn ? ` (strongest ${drawn} drawn)` : "")],
-    ["Predicted F1", data.f1[i] === null ? "–" : `${number(data.f1[i], 3)} (${lower(data.low[i], 3)} to ${number(data.high[i], 3)})`],
+    ["Predicted F1", data.f1[i] === null ? "–" : `${number(data.f1[i], 3)} (${roundDown(data.low[i], 3)} to ${number(data.high[i], 3)})`],
     ...(data.precision[i] === null ? [] : [["Predicted precision, recall", `${number(data.precision[i], 2)}, ${number(data.recall[i], 2)}`]]),
-    ["Distance to training images", further(data.distance[i], 3)],
+    ["Distance to training images", roundUp(data.distance[i], 3)],
     ["Pixel size", data.nm[i] === null ? "unknown" : `${pixelSize(data.nm[i])} nm` + (data.source[i] ? ` (${data.source[i]})` : "")],
-    ...(hasClasses ? classPairs(i) : []),
+    ...(hasClasses ? makeClassPairs(i) : []),
     ...(data.defocus[i] === null ? [] : [["Defocus, from Thon rings", `${number(data.defocus[i], 0)} nm`]]),
     ["Size", data.height[i] === null ? "–" : `${data.height[i]} × ${data.width[i]} px`],
     ["Format", data.format[i] || "not recognised"],
@@ -257,28 +257,28 @@ function fill() {
   ];
   byId("view-numbers").replaceChildren(...pairs.flatMap(([name, value]) => [make("dt", "", name), make("dd", "", value)]));
   byId("view-picture").style.setProperty("--ratio", data.height[i] ? data.width[i] / data.height[i] : 1);
-  byId("view-picture").replaceChildren(picture(i));
+  byId("view-picture").replaceChildren(makePicture(i));
   byId("view-previous").disabled = viewed === 0;
   byId("view-next").disabled = viewed === order.length - 1;
 }
-function step(by) {
+function stepView(by) {
   viewed = Math.min(Math.max(viewed + by, 0), order.length - 1);
-  fill();
+  fillView();
 }
-function open(i) {
+function openView(i) {
   viewed = order.indexOf(i);
   byId("view").showModal();
-  fill();
+  fillView();
 }
 
-// ---- what people do -------------------------------------------------------------------------------------------
-const on = (id, event, act) => byId(id).addEventListener(event, act);
+// ---- events -------------------------------------------------------------------------------------------
+const addListener = (id, event, act) => byId(id).addEventListener(event, act);
 document.querySelectorAll("th[data-sort]").forEach((th) => {
   const label = th.textContent;
   th.firstElementChild.addEventListener("click", () => {
     state.up = state.sort === th.dataset.sort ? !state.up : true;
     state.sort = th.dataset.sort;
-    update();
+    updateTable();
   });
   for (const up of [true, false]) {
     const option = make("option", "", `${label}, ${up ? "up" : "down"}`);
@@ -286,39 +286,39 @@ document.querySelectorAll("th[data-sort]").forEach((th) => {
     byId("sort").append(option);
   }
 });
-on("sort", "change", (e) => { const [key, up] = e.target.value.split(" "); state.sort = key; state.up = up === "true"; update(); });
+addListener("sort", "change", (e) => { const [key, up] = e.target.value.split(" "); state.sort = key; state.up = up === "true"; updateTable(); });
 document.querySelectorAll(".card, .reasons button").forEach((button) => button.addEventListener("click", () => {
   const kind = button.dataset.verdict ? "verdict" : "reason", value = button.dataset[kind];
   state[kind] = state[kind] === value ? "" : value;
-  update();
+  updateTable();
 }));
 let typing = 0;
-on("search", "input", (e) => { clearTimeout(typing); typing = setTimeout(() => { state.query = e.target.value; update(); }, 120); });
-on("verdict", "change", (e) => { state.verdict = e.target.value; update(); });
-on("reason", "change", (e) => { state.reason = e.target.value; update(); });
-on("size", "change", (e) => { state.size = Number(e.target.value); state.page = 0; show(); });
-on("clear", "click", clear);
-on("clear-2", "click", clear);
-on("previous", "click", () => turn(-1));
-on("next", "click", () => turn(1));
-for (const what of hasClasses ? ["overlay", "map"] : ["overlay"]) for (const id of [what, `view-${what}`]) on(id, "change", (e) => {
-  state[what] = byId(what).checked = byId(`view-${what}`).checked = e.target.checked;
-  redraw();
+addListener("search", "input", (e) => { clearTimeout(typing); typing = setTimeout(() => { state.query = e.target.value; updateTable(); }, 120); });
+addListener("verdict", "change", (e) => { state.verdict = e.target.value; updateTable(); });
+addListener("reason", "change", (e) => { state.reason = e.target.value; updateTable(); });
+addListener("size", "change", (e) => { state.size = Number(e.target.value); state.page = 0; showPage(); });
+addListener("clear", "click", clearFilters);
+addListener("clear-2", "click", clearFilters);
+addListener("previous", "click", () => turnPage(-1));
+addListener("next", "click", () => turnPage(1));
+for (const layer of hasClasses ? ["overlay", "map"] : ["overlay"]) for (const id of [layer, `view-${layer}`]) addListener(id, "change", (e) => {
+  state[layer] = byId(layer).checked = byId(`view-${layer}`).checked = e.target.checked;
+  redrawOverlays();
 });
-on("floor", "input", (e) => { state.floor = Number(e.target.value); byId("floor-value").textContent = state.floor.toFixed(2); redraw(); });
-on("rows", "click", (e) => {
+addListener("floor", "input", (e) => { state.floor = Number(e.target.value); byId("floor-value").textContent = state.floor.toFixed(2); redrawOverlays(); });
+addListener("rows", "click", (e) => {
   const tr = e.target.closest("tr");
-  if (tr && !String(window.getSelection())) open(Number(tr.dataset.row));
+  if (tr && !String(window.getSelection())) openView(Number(tr.dataset.row));
 });
-on("view-close", "click", () => byId("view").close());
-on("view-previous", "click", () => step(-1));
-on("view-next", "click", () => step(1));
-on("view", "click", (e) => { if (e.target === byId("view")) byId("view").close(); });
-on("view", "keydown", (e) => {
-  if (e.key === "ArrowLeft") step(-1);
-  if (e.key === "ArrowRight") step(1);
+addListener("view-close", "click", () => byId("view").close());
+addListener("view-previous", "click", () => stepView(-1));
+addListener("view-next", "click", () => stepView(1));
+addListener("view", "click", (e) => { if (e.target === byId("view")) byId("view").close(); });
+addListener("view", "keydown", (e) => {
+  if (e.key === "ArrowLeft") stepView(-1);
+  if (e.key === "ArrowRight") stepView(1);
 });
-on("view", "close", () => document.querySelector(`tr[data-row="${order[viewed]}"] .name`)?.focus());
+addListener("view", "close", () => document.querySelector(`tr[data-row="${order[viewed]}"] .name`)?.focus());
 let resizing = 0;
-window.addEventListener("resize", () => { clearTimeout(resizing); resizing = setTimeout(redraw, 100); });
-update();
+window.addEventListener("resize", () => { clearTimeout(resizing); resizing = setTimeout(redrawOverlays, 100); });
+updateTable();

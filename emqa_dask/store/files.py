@@ -1,4 +1,4 @@
-"""Bytes in and out of a workspace, whole or not at all, on a local disk or any fsspec file system."""
+"""Files of a workspace, read and written whole or not at all, on a local disk or any fsspec file system."""
 
 import contextlib
 import io
@@ -16,16 +16,16 @@ from fsspec.implementations.local import LocalFileSystem
 
 from emqa_dask import uris
 
-# Uploads up to twice this size are one PUT; larger ones (huge micrographs) go in parts of it, aborted if one fails.
+# Uploads up to twice this size are one PUT; larger uploads are sent in pieces of it and aborted if one fails.
 _UPLOAD_BYTES = 128 * 2**20
-_PARTIAL = re.compile(r"\..+\.[0-9a-f]{12}\.partial", re.DOTALL)  # what _write_local calls a file until it is whole
+_PARTIAL = re.compile(r"\..+\.[0-9a-f]{12}\.partial", re.DOTALL)  # name of a file that is not whole yet
 
 locate = uris.locate
 redact = uris.redact
 
 
 def is_local(uri: str) -> bool:
-    """Does `uri` name something on a local disk?"""
+    """Whether `uri` is on a local disk."""
     return isinstance(locate(uri)[0], LocalFileSystem)
 
 
@@ -35,7 +35,7 @@ def join(root: str, *names: str) -> str:
 
 
 def exists(uri: str) -> bool:
-    """Is there a file `uri`?"""
+    """Whether file `uri` exists."""
     fs, path = locate(uri)
     if "s3" not in fs.protocol:
         return fs.exists(path)
@@ -48,16 +48,16 @@ def exists(uri: str) -> bool:
 
 
 def list_names(uri: str) -> list[str]:
-    """Sorted names of what lies in folder `uri`, without hidden and half-written files; empty when there is none."""
+    """Sorted names of the items in folder `uri`, without hidden and half-written files; empty without such a folder."""
     fs, path = locate(uri)
-    is_on_disk = isinstance(fs, LocalFileSystem)  # then without fsspec, which takes ten times as long
     try:
-        found = (
-            os.listdir(path) if is_on_disk else [p.rstrip("/").rpartition("/")[2] for p in fs.ls(path, detail=False)]
-        )
+        if isinstance(fs, LocalFileSystem):
+            names = os.listdir(path)  # fsspec takes ten times as long
+        else:
+            names = [p.rstrip("/").rpartition("/")[2] for p in fs.ls(path, detail=False)]
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(name for name in found if name and not name.startswith("."))
+    return sorted(name for name in names if name and not name.startswith("."))
 
 
 def read_bytes(uri: str) -> bytes:
@@ -67,17 +67,17 @@ def read_bytes(uri: str) -> bytes:
 
 
 def open_read(uri: str) -> BinaryIO:
-    """File `uri`, open to read all or most of it: of a bucket in one request; FileNotFoundError when there is none."""
+    """File `uri`, open for reading all or most of it; a bucket is asked once. FileNotFoundError when there is none."""
     fs, path = locate(uri)
     return fs.open(path, "rb") if isinstance(fs, LocalFileSystem) else io.BytesIO(fs.cat_file(path))
 
 
 @contextlib.contextmanager
 def write_whole(uri: str) -> Iterator[BinaryIO]:
-    """An open binary file that appears under its name only once the block has ended without an exception.
+    """An open binary file that gets its name when the block ends without an exception.
 
-    Locally: a hidden name beside it, fsync, rename. On a bucket: one upload at the end.
-    OSError (a full disk, say) names the file and leaves nothing behind.
+    On a disk: write under a hidden name, fsync, rename. In a bucket: one upload at the end. An OSError (say, of a full
+    disk) names the file and leaves no partial file.
     """
     fs, path = locate(uri)
     write = _write_local if isinstance(fs, LocalFileSystem) else _write_remote
@@ -140,9 +140,9 @@ def write_bytes(uri: str, data: bytes) -> None:
 
 
 def create_exclusively(uri: str, data: bytes) -> bool:
-    """Write file `uri` where there is none: of all who try at once one does. False where there is one.
+    """Write file `uri` if there is none; of several simultaneous writers one succeeds. False when the file exists.
 
-    A bucket that does not know If-None-Match keeps what came last: read it again after a moment.
+    A bucket without If-None-Match keeps the last of simultaneous uploads: read the file again after a moment.
     """
     fs, path = locate(uri)
     try:
@@ -177,7 +177,7 @@ def _publish_exclusively(partial: str, path: str) -> None:
 
 
 def read_modified_s(uri: str) -> float:
-    """When file `uri` was last written, in seconds since 1970 by the clock of whatever keeps it."""
+    """Time of the last write to file `uri`, in seconds since 1970 by the clock of the disk or bucket."""
     fs, path = locate(uri)
     return os.stat(path).st_mtime if isinstance(fs, LocalFileSystem) else fs.modified(path).timestamp()
 
@@ -188,14 +188,14 @@ def write_text(uri: str, text: str) -> None:
 
 
 def remove_file(uri: str) -> None:
-    """Delete file `uri` if it is there."""
+    """Delete file `uri` if it exists."""
     fs, path = locate(uri)
     with contextlib.suppress(FileNotFoundError):
         fs.rm_file(path)
 
 
 def read_size(uri: str) -> int:
-    """Bytes of file `uri`; 0 where there is none."""
+    """Size of file `uri` in bytes; 0 when there is none."""
     fs, path = locate(uri)
     try:
         return os.stat(path).st_size if isinstance(fs, LocalFileSystem) else int(fs.size(path))
@@ -204,7 +204,7 @@ def read_size(uri: str) -> int:
 
 
 def move_file(uri: str, target: str) -> None:
-    """Move file `uri` to `target`, which is not there yet; nothing where there is no file."""
+    """Move file `uri` to `target`, which must not exist; without a file nothing happens."""
     fs, path = locate(uri)
     destination = locate(target)[1]
     if isinstance(fs, LocalFileSystem):
@@ -216,20 +216,21 @@ def move_file(uri: str, target: str) -> None:
 
 
 def copy_file(uri: str, target: str) -> None:
-    """Copy file `uri` to `target`, which is there whole or as it was."""
+    """Copy file `uri` to `target`, whole or not at all."""
     with open_read(uri) as source, write_whole(target) as stream:
         shutil.copyfileobj(source, stream, 2**22)
 
 
 def remove_partial_files(uri: str) -> None:
-    """Delete what writers that were killed have left half-written in the folder `uri`; its only writer may call this.
+    """Delete files that killed writers have left half-written in folder `uri`; only its single writer may call this.
 
-    On a bucket there is nothing to see: an upload that did not end is no file.
+    Buckets have none: an upload that did not end is no file.
     """
     fs, path = locate(uri)
-    if isinstance(fs, LocalFileSystem):
-        with contextlib.suppress(FileNotFoundError), os.scandir(path) as found:
-            for item in found:
-                if _PARTIAL.fullmatch(item.name) and item.is_file(follow_symlinks=False):
-                    with contextlib.suppress(FileNotFoundError):
-                        os.unlink(item.path)
+    if not isinstance(fs, LocalFileSystem):
+        return
+    with contextlib.suppress(FileNotFoundError), os.scandir(path) as items:
+        for item in items:
+            if _PARTIAL.fullmatch(item.name) and item.is_file(follow_symlinks=False):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(item.path)

@@ -1,4 +1,4 @@
-"""Tables on disk as Parquet, each file whole or not at all: a stage's parts (one per partition) and single tables."""
+"""Tables as Parquet files that are written whole or not at all: parts of a stage (one per partition), single tables."""
 
 import contextlib
 import io
@@ -19,17 +19,17 @@ from emqa_dask import tables
 from emqa_dask.store import checksum, files, layout
 
 Rows: TypeAlias = pd.DataFrame | list[dict]
-RowFilter = tuple[str, str | Sequence[str]]  # a column, and the value or values in it of the rows that are wanted
-pa.set_memory_pool(pa.system_memory_pool())  # pyarrow's own keeps some 100 MB of what was freed
-MAX_BUFFERED_BYTES = 2**20  # files up to this size are read in one go
+RowFilter = tuple[str, str | Sequence[str]]  # a column, and the value or values of the rows that are kept
+pa.set_memory_pool(pa.system_memory_pool())  # pyarrow's default pool keeps some 100 MB of freed memory
+MAX_BUFFERED_BYTES = 2**20  # files up to this size are read at once
 N_WRITER_THREADS = 4  # threads that write parts
-N_FAILED_KEY = b"emqa_dask.n_failed"  # key of a part's metadata: how many images failed when it was made
+N_FAILED_KEY = b"emqa_dask.n_failed"  # key of a part's metadata: number of images that failed when it was made
 VERSION_REMEDY = "another version of emqa_dask wrote it: use that one, or give another --workspace"
-ROWS_PER_GROUP = 16_384  # of a row group: tables that grow with the archive are read and written by so many rows
+ROWS_PER_GROUP = 16_384  # of tables that grow with the archive, which are read and written row group by row group
 
 
 class DamagedTable(ValueError):
-    """A table at `uri` whose bytes are not those that were written."""
+    """The table at `uri` is not as it was written."""
 
     def __init__(self, uri: str, why: object):
         super().__init__(f"{uri} is damaged ({why}): run `emqa triage` on its workspace, which makes it again")
@@ -37,14 +37,14 @@ class DamagedTable(ValueError):
 
 
 def write_table(uri: str, rows: Rows, schema: pa.Schema) -> int:
-    """Write `rows` as a table of exactly `schema`; gives the number of bytes. An empty table has all its columns."""
+    """Write `rows` as a table of exactly `schema`; returns its number of bytes. An empty table has all columns."""
     return _write_table(uri, tables.conform(rows, schema))
 
 
 def _write_table(uri: str, table: pa.Table) -> int:
     buffer = io.BytesIO()
-    # Parts are small (one partition), so they are encoded in memory and written in one go. Of 30 rows a page of zstd,
-    # a dictionary of numbers and statistics cost thrice the time to write and to read, and no byte less.
+    # Parts are small (one partition), so they are encoded in memory and written at once. For 30 rows, zstd,
+    # dictionaries of numbers and statistics took three times as long to write and to read, and saved no byte.
     pq.write_table(
         table, buffer, compression="lz4", use_dictionary=_list_text_columns(table.schema), write_statistics=False
     )
@@ -54,26 +54,26 @@ def _write_table(uri: str, table: pa.Table) -> int:
 
 
 def _list_text_columns(schema: pa.Schema) -> list[str]:
-    """The columns of text, as Parquet names them: what is worth a dictionary."""
+    """Columns of text, as Parquet names them; only they get a dictionary."""
     lists = [f"{field.name}.list.element" for field in schema if field.type == pa.list_(pa.string())]
     return [field.name for field in schema if field.type == pa.string()] + lists
 
 
 def load_table(uri: str, schema: pa.Schema, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """The table at `uri` (all columns of `schema`, or those named); an empty one where there is no file.
+    """The table at `uri` (all columns of `schema`, or those named); an empty table when there is no file.
 
-    DamagedTable when its bytes are not those that were written, ValueError when it has another schema.
+    Raises DamagedTable for a table that is not as it was written, and ValueError for another schema.
     """
-    wanted = _select_columns(schema, columns)
+    selected = _select_columns(schema, columns)
     try:
-        return _load_columns(uri, wanted).to_pandas()
+        return _load_columns(uri, selected).to_pandas()
     except FileNotFoundError:
-        return tables.empty(wanted)
+        return tables.empty(selected)
 
 
 @contextlib.contextmanager
 def open_table_writer(uri: str, schema: pa.Schema) -> Iterator[Callable[[Rows], None]]:
-    """write(rows): a table of any length in row groups, of which one is in memory; there whole once the block ends."""
+    """A function write(rows) that appends rows to the table at `uri`; the table appears when the block ends."""
     with files.write_whole(uri) as stream:
         with pq.ParquetWriter(stream, schema, compression="zstd") as writer:
             yield lambda rows: writer.write_table(tables.conform(rows, schema), row_group_size=ROWS_PER_GROUP)
@@ -87,42 +87,45 @@ def iterate_table(
     rows: int = ROWS_PER_GROUP,
     row_filter: RowFilter | None = None,
 ) -> Iterator[pd.DataFrame]:
-    """As load_table(), but a table of at most `rows` rows after the other; none where there is no file.
+    """As load_table(), in consecutive tables of at most `rows` rows; none when there is no file.
 
-    `only` (column, value or values) leaves out other rows before they become pandas'; tables without rows are left out
-    then.
+    `row_filter` (column, value or values) drops other rows before they become pandas objects, and tables without rows.
     """
-    wanted = _select_columns(schema, columns)
+    selected = _select_columns(schema, columns)
     try:
-        with _open_table(uri, wanted) as found:
-            for group in range(found.num_row_groups):  # else the readers of all groups stay until the end
-                for batch in found.iter_batches(rows, [group], wanted.names, use_threads=False):
-                    table = pa.Table.from_batches([batch]).select(wanted.names).cast(wanted)
-                    if row_filter is not None:
-                        table = _filter_rows(table, row_filter)
-                    if row_filter is None or len(table):
-                        yield table.to_pandas()
+        with _open_table(uri, selected) as file:
+            for table in _iterate_batches(file, selected, rows):
+                kept = table if row_filter is None else _filter_rows(table, row_filter)
+                if row_filter is None or len(kept):
+                    yield kept.to_pandas()
     except FileNotFoundError:
         return
 
 
-def _filter_rows(table: pa.Table, only: RowFilter) -> pa.Table:
-    column, values = only
-    known = pa.array([values] if isinstance(values, str) else values, table.schema.field(column).type)
-    return table.filter(pc.is_in(table[column], known))
+def _iterate_batches(file: pq.ParquetFile, schema: pa.Schema, rows: int) -> Iterator[pa.Table]:
+    # One row group per reader: a reader of all groups would keep each group's buffers until the end.
+    for group in range(file.num_row_groups):
+        for batch in file.iter_batches(rows, [group], schema.names, use_threads=False):
+            yield pa.Table.from_batches([batch]).select(schema.names).cast(schema)
+
+
+def _filter_rows(table: pa.Table, row_filter: RowFilter) -> pa.Table:
+    column, values = row_filter
+    accepted = pa.array([values] if isinstance(values, str) else values, table.schema.field(column).type)
+    return table.filter(pc.is_in(table[column], accepted))
 
 
 def count_rows(uri: str) -> int:
-    """How many rows the table at `uri` has; 0 where there is no file."""
+    """Number of rows of the table at `uri`; 0 when there is no file."""
     try:
-        with _open_table(uri, pa.schema([])) as found:
-            return found.metadata.num_rows
+        with _open_table(uri, pa.schema([])) as file:
+            return file.metadata.num_rows
     except FileNotFoundError:
         return 0
 
 
 def verify_table(uri: str) -> bytes:
-    """The checksum of the table at `uri`; DamagedTable unless its bytes are those that were written."""
+    """Checksum of the table at `uri`; DamagedTable when it is not as it was written."""
     try:
         with files.open_read(uri) as stream:
             return checksum.verify_checksum(stream)
@@ -131,9 +134,9 @@ def verify_table(uri: str) -> bytes:
 
 
 def write_part(root: str, table: str, name: str, rows: Rows, schema: pa.Schema, n_failed: int = 0) -> int:
-    """Write the part of partition `name` into folder `table` of the workspace; gives its bytes.
+    """Write the part of partition `name` into folder `table` of the workspace; returns its number of bytes.
 
-    `n_failed` images have no rows in it, since they failed: a table of their failures belongs to it.
+    `n_failed` images have no rows in it because they failed; another table lists their failures.
     """
     conformed = tables.conform(rows, schema)
     if n_failed:
@@ -148,7 +151,7 @@ def read_n_failed(uri: str) -> int:
             checksum.verify_checksum(stream)
             if N_FAILED_KEY not in checksum.read_footer(
                 stream
-            ):  # of nearly all parts; to parse it takes ten times as long
+            ):  # true of nearly all parts; parsing takes ten times as long
                 return 0
             return int(pq.read_schema(stream).metadata[N_FAILED_KEY])
     except checksum.ChecksumError as error:
@@ -158,10 +161,10 @@ def read_n_failed(uri: str) -> int:
 def write_parts(
     root: str, table: str, rows: pd.DataFrame, row_parts: ArrayLike, names: Sequence[str], schema: pa.Schema
 ) -> None:
-    """Write the parts `names` at once: of each the `rows`, in their order, whose entry of `of` (n,) is its name.
+    """Write the parts `names`: to each the `rows`, in their order, whose entry in `row_parts` (n,) is its name.
 
-    The same bytes as write_part() writes one by one; a part without rows is written, too. Some threads write, since
-    disks and buckets answer late. ValueError for an entry of `of` that is not in `names`; then nothing is written.
+    The bytes are those of write_part(); parts without rows are written, too. Several threads write, because disks and
+    buckets answer late. Raises ValueError, before anything is written, for an entry that is not in `names`.
     """
     code = pd.Index(names).get_indexer(np.asarray(row_parts, dtype=object))
     if (code < 0).any():
@@ -172,12 +175,12 @@ def write_parts(
     whole = tables.conform(rows.iloc[order], schema)
     ends = np.cumsum(np.bincount(code, minlength=len(names)))
     with ThreadPoolExecutor(N_WRITER_THREADS) as pool:
-        written = [
+        futures = [
             pool.submit(_write_table, layout.part_uri(root, table, name), whole.slice(start, stop - start))
             for name, start, stop in zip(names, (0, *ends[:-1].tolist()), ends.tolist())
         ]
-        for one in written:
-            one.result()
+        for future in futures:
+            future.result()
 
 
 def read_part(
@@ -188,10 +191,10 @@ def read_part(
 
 
 def has_part(root: str, table: str, name: str, schema: pa.Schema | None = None) -> bool:
-    """Is there a whole, valid part: does its checksum fit, and are its columns those of `schema` (when given)?"""
+    """Whether there is a part with the right checksum and, if `schema` is given, with its columns."""
     try:
-        with _open_table(layout.part_uri(root, table, name), pa.schema([])) as found:
-            return schema is None or found.schema_arrow.equals(schema)
+        with _open_table(layout.part_uri(root, table, name), pa.schema([])) as file:
+            return schema is None or file.schema_arrow.equals(schema)
     except (FileNotFoundError, DamagedTable):
         return False
 
@@ -209,17 +212,17 @@ def read_table(
     partitions: Iterable[str] | None = None,
     row_filter: RowFilter | None = None,
 ) -> pd.DataFrame:
-    """All parts of folder `table` (or those of `partitions`, in that order) under one another; of them the rows `only`.
+    """Rows of all parts of folder `table` (or of `partitions`, in that order) that pass `row_filter`.
 
-    No part gives an empty table with all its columns. A partition that was named and has no part is an error
-    (FileNotFoundError): rows are never left out in silence.
+    Without parts the table is empty and has all columns. Raises FileNotFoundError for a partition in `partitions`
+    without a part, so that rows are never missing without an error.
     """
-    wanted = _select_columns(schema, columns)
+    selected = _select_columns(schema, columns)
     chosen = list_parts(root, table) if partitions is None else partitions
-    loaded = (_load_columns(layout.part_uri(root, table, name), wanted) for name in chosen)
+    loaded = (_load_columns(layout.part_uri(root, table, name), selected) for name in chosen)
     if row_filter is not None:
         loaded = (_filter_rows(one, row_filter) for one in loaded)
-    return pa.concat_tables([wanted.empty_table(), *loaded]).to_pandas()
+    return pa.concat_tables([selected.empty_table(), *loaded]).to_pandas()
 
 
 def write_json(uri: str, value: object) -> None:
@@ -240,7 +243,7 @@ def _select_columns(schema: pa.Schema, columns: Sequence[str] | None) -> pa.Sche
 
 
 def _open_buffered(uri: str) -> BinaryIO | pa.NativeFile:
-    """File `uri`, open; a small one is in memory, from where its columns are read in two thirds of the time."""
+    """File `uri`, open for reading; a small file is in memory, so that reading columns takes a third less time."""
     stream = files.open_read(uri)
     size = stream.seek(0, os.SEEK_END)
     stream.seek(0)
@@ -251,32 +254,32 @@ def _open_buffered(uri: str) -> BinaryIO | pa.NativeFile:
 
 
 @contextlib.contextmanager
-def _open_table(uri: str, wanted: pa.Schema) -> Iterator[pq.ParquetFile]:
-    """The Parquet file at `uri`, seen to be whole and to have the columns `wanted`.
+def _open_table(uri: str, selected: pa.Schema) -> Iterator[pq.ParquetFile]:
+    """The Parquet file at `uri`, after checks of its checksum and of the columns in `schema`.
 
-    FileNotFoundError without a file; DamagedTable, or ValueError with the remedy.
+    Raises FileNotFoundError without a file, DamagedTable, or ValueError with the remedy for other columns.
     """
-    stream = _open_buffered(uri)  # outside of what follows: a bucket that does not answer is no damaged file
+    stream = _open_buffered(uri)  # outside of the try block: a bucket that does not answer is no damaged file
     try:
         with stream:
             checksum.verify_checksum(stream)
-            with pq.ParquetFile(stream) as found:
-                _check_columns(uri, found.schema_arrow, wanted)
-                yield found
+            with pq.ParquetFile(stream) as file:
+                _check_columns(uri, file.schema_arrow, selected)
+                yield file
     except (checksum.ChecksumError, pa.ArrowInvalid, OSError) as error:
         if isinstance(error, FileNotFoundError | PermissionError):
             raise
         raise DamagedTable(uri, error) from error
 
 
-def _check_columns(uri: str, found: pa.Schema, wanted: pa.Schema) -> None:
+def _check_columns(uri: str, found: pa.Schema, selected: pa.Schema) -> None:
     types = {field.name: field for field in found}
-    if missing := sorted(set(wanted.names) - set(types)):
+    if missing := sorted(set(selected.names) - set(types)):
         raise ValueError(f"{uri} lacks the columns {', '.join(missing)}: {VERSION_REMEDY}")
-    if not pa.schema([types[name] for name in wanted.names]).equals(wanted):
+    if not pa.schema([types[name] for name in selected.names]).equals(selected):
         raise ValueError(f"{uri} has columns of other types: {VERSION_REMEDY}")
 
 
-def _load_columns(uri: str, wanted: pa.Schema) -> pa.Table:
-    with _open_table(uri, wanted) as found:
-        return found.read(columns=wanted.names, use_threads=False).select(wanted.names)
+def _load_columns(uri: str, selected: pa.Schema) -> pa.Table:
+    with _open_table(uri, selected) as file:
+        return file.read(columns=selected.names, use_threads=False).select(selected.names)

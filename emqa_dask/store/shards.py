@@ -17,17 +17,17 @@ from numcodecs.abc import Codec
 from emqa_dask.store import files
 
 BAND_BYTES = 64 * 2**20  # a chunk is a whole micrograph up to this size, else a band of rows
-MAX_SLOTS = 4096  # that find_length() looks for: archives of a million images have shards of some tens
+MAX_SLOTS = 4096  # that find_shard_length() tries; shards of archives with a million images have some tens
 _ABSENT = np.uint64(2**64 - 1)
 
 
 class LostFrame(Exception):
-    """A micrograph that cannot be had from its file any more."""
+    """A micrograph that can no longer be read from its file."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """How a stack is cut: (height, width) in px, dtype, rows per chunk, micrographs per shard, codec."""
+    """Chunks and shards of a stack: (height, width) in px, dtype, rows per chunk, micrographs per shard, codec."""
 
     height: int
     width: int
@@ -171,7 +171,7 @@ def find_shard_length(uri: str, bands: int, least: int) -> int:
 
 
 def _is_intact(stream: BinaryIO, entries: np.ndarray) -> bool:
-    """Does every chunk at `entries` (bands, 2) fit its checksum?"""
+    """Whether every chunk at `entries` (bands, 2) fits its checksum."""
     for offset, size in entries[entries[:, 0] != _ABSENT]:
         stream.seek(int(offset))
         try:
@@ -199,7 +199,8 @@ def _read_band(
     stream.seek(int(entry[0]))
     data = _strip_crc(stream.read(int(entry[1])), what)
     top = band * grid.rows
-    start, stop = max(first, top), min(first + len(out), top + grid.rows)
+    start = max(first, top)
+    stop = min(first + len(out), top + grid.rows)
     part = out[start - first : stop - first]
     chunk = part if len(part) == grid.rows else np.empty((grid.rows, grid.width), grid.dtype)
     flat = chunk.view(np.uint8).reshape(-1)

@@ -157,11 +157,11 @@ def test_a_classifiers_columns_sort_and_are_searched(classified):
 
 
 def test_the_larger_view_shows_the_class(classified, opened):
-    classified.evaluate("open(order.find((i) => data.class[i] !== null && data.mutual[i] !== null))")
+    classified.evaluate("openView(order.find((i) => data.class[i] !== null && data.mutual[i] !== null))")
     told = classified.locator("#view-numbers").inner_text()
     for words in ("Class", "Probability", "Predictive entropy, nats", "mutual information", "Shift", "limit 1"):
         assert words in told
-    opened.evaluate("open(order.find((i) => data.f1[i] !== null))")
+    opened.evaluate("openView(order.find((i) => data.f1[i] !== null))")
     assert "Class" not in opened.locator("#view-numbers").inner_text()
     assert opened.locator("#classes, th[data-sort=class]").count() == 0
 
@@ -285,7 +285,7 @@ def test_entropy_maps_are_laid_over_the_pictures_when_asked_for(classified):
 def test_the_larger_view_keeps_the_shape_of_every_image(opened):
     opened.set_viewport_size({"width": 1200, "height": 600})
     for shape in ("height[i] === data.width[i]", "height[i] < data.width[i]"):
-        opened.evaluate(f"open(order.find((i) => data.jpeg[i] && data.height[i] > 9 && data.{shape}))")
+        opened.evaluate(f"openView(order.find((i) => data.jpeg[i] && data.height[i] > 9 && data.{shape}))")
         opened.evaluate(LOADED)
         shown, natural = opened.evaluate(
             """() => [document.querySelector('#view-picture img')].flatMap(
@@ -298,7 +298,7 @@ def test_the_larger_view_keeps_the_shape_of_every_image(opened):
 
 def test_a_box_lies_on_its_object(opened):
     """The brightest pixels of the picture are inside the boxes: overlay and picture share one geometry."""
-    opened.evaluate("open(data.boxes.findIndex((b, i) => b && data.height[i] < data.width[i] && data.n[i] > 100))")
+    opened.evaluate("openView(data.boxes.findIndex((b, i) => b && data.height[i] < data.width[i] && data.n[i] > 100))")
     opened.evaluate(LOADED)
     inside, outside = opened.evaluate(
         """() => {
