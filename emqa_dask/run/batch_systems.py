@@ -124,8 +124,8 @@ class BatchSystem:
 
     def parse_jobs(self, text: str) -> dict[str, str]:
         """State of every job by its number that has not ended, from the output of `list_command`."""
-        found = (re.match(self.listed_job, line.strip()) for line in text.splitlines())
-        states = {match["job"]: match["state"] for match in found if match}
+        matches = (re.match(self.listed_job, line.strip()) for line in text.splitlines())
+        states = {match["job"]: match["state"] for match in matches if match}
         return {job: self.state_names.get(s, s) for job, s in states.items() if s not in self.ended_states}
 
 

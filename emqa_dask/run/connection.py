@@ -38,19 +38,19 @@ def watch_connection(client: Client) -> Iterator[Client]:
     closed, which ends them.
     """
     address = client.scheduler.address
-    pulse = _Heartbeat(client)
+    heartbeat = _Heartbeat(client)
     try:
         yield client
     except (Exception, *_CANCELLED) as error:
-        if (is_lost := pulse.has_lost()) or isinstance(error, _CANCELLED):
-            why = pulse.why or ("it closed the connection" if is_lost else "it cancelled the tasks")
+        if (is_lost := heartbeat.has_lost()) or isinstance(error, _CANCELLED):
+            reason = heartbeat.reason or ("it closed the connection" if is_lost else "it cancelled the tasks")
             raise RuntimeError(
-                f"the Dask scheduler at {address} was lost ({why}); what is finished is kept, so start it and run the "
-                "same command again"
+                f"the Dask scheduler at {address} was lost ({reason}); what is finished is kept, so start it and run "
+                "the same command again"
             ) from error
         raise
     finally:
-        pulse.stop()
+        heartbeat.stop()
         close_client(client)
 
 
@@ -59,10 +59,11 @@ class _Heartbeat:
 
     def __init__(self, client: Client):
         self.client = client
-        self.why = ""
+        self.reason = ""
         self._scheduler = client.scheduler
         self._loop = client.loop.asyncio_loop
-        self._seen: dict[str, tuple[float, float]] = {}  # worker -> its own time at its last sign, ours when we saw it
+        # worker -> its own time at its last sign of life, and our time when that was received
+        self._last_signs: dict[str, tuple[float, float]] = {}
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="emqa-scheduler", daemon=True)
         self._thread.start()
@@ -84,7 +85,7 @@ class _Heartbeat:
                 continue
             n_unanswered += 1
             if n_unanswered == MAX_UNANSWERED and not self._is_over.is_set():
-                self.why = self.why or f"it was silent for {n_unanswered * ANSWER_S:.0f} s"
+                self.reason = self.reason or f"it was silent for {n_unanswered * ANSWER_S:.0f} s"
                 abort_client(self.client)
                 return
 
@@ -99,29 +100,37 @@ class _Heartbeat:
             question.cancel()
             return False
         except Exception as error:  # the connection is gone; the client sees that, too, and ends
-            self.why = self.why or describe_error(error)
+            self.reason = self.reason or describe_error(error)
             return False
         return True
 
     def _silent(self, workers: dict[str, dict]) -> list[str]:
         now = time.monotonic()
-        before = self._seen
-        self._seen = {}
+        earlier_signs = self._last_signs
+        self._last_signs = {}
         for address, worker in workers.items():
-            said, seen = before.get(address, (None, now))
-            self._seen[address] = (said, seen) if said == worker["last_seen"] else (worker["last_seen"], now)
-        return [address for address, (_, seen) in self._seen.items() if now - seen > SILENT_S]
+            sign, since = earlier_signs.get(address, (None, now))
+            self._last_signs[address] = (sign, since) if sign == worker["last_seen"] else (worker["last_seen"], now)
+        return [address for address, (_, since) in self._last_signs.items() if now - since > SILENT_S]
 
     async def _restart(self, silent: list[str]) -> None:
         """Start workers anew, as their scheduler would later; not those that are at other people's tasks."""
         processing = await self._scheduler.processing(workers=silent)
-        ours = set(self.client.futures)
-        mine = [address for address in silent if not (keys := set(processing.get(address, ()))) or keys & ours]
-        for address in mine:
-            self._seen.pop(address, None)
-        if mine:
+        own_keys = set(self.client.futures)
+        own_workers = []
+        for address in silent:
+            task_keys = set(processing.get(address, ()))
+            if not task_keys or task_keys & own_keys:
+                own_workers.append(address)
+        for address in own_workers:
+            self._last_signs.pop(address, None)
+        if own_workers:
             await self._scheduler.restart_workers(
-                workers=mine, timeout=ANSWER_S, wait_for_workers=False, on_error="return", stimulus_id="emqa-silent"
+                workers=own_workers,
+                timeout=ANSWER_S,
+                wait_for_workers=False,
+                on_error="return",
+                stimulus_id="emqa-silent",
             )
 
 

@@ -47,10 +47,10 @@ def open_cuda(settings: Settings, preload: Sequence[str] = (), say: Callable[[st
     import dask
     from distributed import Client
 
-    found = list_gpus(settings.cuda.devices)
-    if run.workers > len(found):
-        raise ValueError(f"run.workers is {run.workers}, but there is one worker per GPU, and {len(found)} of those")
-    found = found[: run.workers or None]
+    gpus = list_gpus(settings.cuda.devices)
+    if run.workers > len(gpus):
+        raise ValueError(f"run.workers is {run.workers}, but there is one worker per GPU, and {len(gpus)} of those")
+    gpus = gpus[: run.workers or None]
     security = tls.load_security(run.tls) or (tls.make_temporary_security() if settings.local.tls else None)
     config = make_dask_configuration(preload) | {"distributed.worker.multiprocessing-method": "spawn"}
     start_tracker()
@@ -59,12 +59,12 @@ def open_cuda(settings: Settings, preload: Sequence[str] = (), say: Callable[[st
         stack.enter_context(set_variables(SPAWN_VARIABLES))
         stack.enter_context(start_without_main())
         asyncio_log = logging.getLogger("asyncio")
-        before = asyncio_log.level
+        former_level = asyncio_log.level
         asyncio_log.setLevel(logging.CRITICAL)  # it would print a traceback for every worker that cannot start
-        opened = stack.enter_context(watch_workers())
+        clusters = stack.enter_context(watch_workers())
         try:
             cluster = cluster_class(
-                CUDA_VISIBLE_DEVICES=[gpu.device for gpu in found],
+                CUDA_VISIBLE_DEVICES=[gpu.device for gpu in gpus],
                 threads_per_worker=1,
                 memory_limit=int(run.memory_gib * GIB) or "auto",
                 device_memory_limit=None,  # tasks return small records: nothing on a GPU is Dask's to spill
@@ -79,7 +79,7 @@ def open_cuda(settings: Settings, preload: Sequence[str] = (), say: Callable[[st
             )
             stack.enter_context(cluster)
             cluster.sync(wait_for_nannies, cluster)
-            opened.append(cluster)
+            clusters.append(cluster)
         except Exception as error:
             cause = describe_error(find_root_cause(error))
             raise RuntimeError(
@@ -87,9 +87,9 @@ def open_cuda(settings: Settings, preload: Sequence[str] = (), say: Callable[[st
                 "cuda.rmm_pool_fraction lower, or name other GPUs in cuda.devices"
             ) from error
         finally:
-            asyncio_log.setLevel(before)
+            asyncio_log.setLevel(former_level)
         client = stack.enter_context(Client(cluster, security=security))
-        say("; ".join(f"GPU {gpu.device}: {gpu.name}, {gpu.memory_bytes / GIB:.0f} GiB" for gpu in found))
+        say("; ".join(f"GPU {gpu.device}: {gpu.name}, {gpu.memory_bytes / GIB:.0f} GiB" for gpu in gpus))
         yield client
 
 
@@ -113,29 +113,31 @@ def list_gpus(devices: Sequence[str] = ()) -> list[Gpu]:
     import pynvml
     from dask_cuda.utils import get_device_total_memory
 
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible_devices = os.environ.get("CUDA_VISIBLE_DEVICES")
     device = ""
     try:
         pynvml.nvmlInit()
         if not devices:
-            n = pynvml.nvmlDeviceGetCount()
-            devices = map(str, range(n)) if hidden is None else filter(None, map(str.strip, hidden.split(",")))
-        found = []
+            every_device = map(str, range(pynvml.nvmlDeviceGetCount()))
+            devices = (
+                every_device if visible_devices is None else filter(None, map(str.strip, visible_devices.split(",")))
+            )
+        gpus = []
         for device in devices:
             index = int(device) if device.isdigit() else device
             by_uuid = pynvml.nvmlDeviceGetHandleByUUID
             handle = pynvml.nvmlDeviceGetHandleByIndex(index) if device.isdigit() else by_uuid(device.encode())
-            found.append(Gpu(device, pynvml.nvmlDeviceGetName(handle), get_device_total_memory(index)))
+            gpus.append(Gpu(device, pynvml.nvmlDeviceGetName(handle), get_device_total_memory(index)))
     except pynvml.NVMLError as error:
-        which = f"GPU {device}" if device else "the NVIDIA driver"
+        name = f"GPU {device}" if device else "the NVIDIA driver"
         raise RuntimeError(
-            f"run.scheduler is 'cuda', but {which} does not answer ({error}): `nvidia-smi` has to list it; in a "
+            f"run.scheduler is 'cuda', but {name} does not answer ({error}): `nvidia-smi` has to list it; in a "
             "container start with --gpus all. Nothing is run on the CPU instead; run.scheduler = 'local' does that"
         ) from error
-    if not found:
-        because = "" if hidden is None else f" (CUDA_VISIBLE_DEVICES is {hidden!r})"
-        raise RuntimeError(f"run.scheduler is 'cuda', but there is no GPU here{because}")
-    return found
+    if not gpus:
+        reason = "" if visible_devices is None else f" (CUDA_VISIBLE_DEVICES is {visible_devices!r})"
+        raise RuntimeError(f"run.scheduler is 'cuda', but there is no GPU here{reason}")
+    return gpus
 
 
 def make_cluster_class() -> type:

@@ -24,14 +24,15 @@ def list_requirements() -> list[tuple[str, str | None, bool]]:
     """(name, installed version or None, is it new enough) of every dependency that the package declares."""
     rows = []
     for text in importlib.metadata.requires("emqa_dask") or []:
-        wanted = Requirement(text)
-        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+        requirement = Requirement(text)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
         try:
-            found = importlib.metadata.version(wanted.name)
+            version = importlib.metadata.version(requirement.name)
         except importlib.metadata.PackageNotFoundError:
-            found = None
-        rows.append((wanted.name, found, found is not None and wanted.specifier.contains(found, prereleases=True)))
+            version = None
+        is_new_enough = version is not None and requirement.specifier.contains(version, prereleases=True)
+        rows.append((requirement.name, version, is_new_enough))
     return rows
 
 
@@ -50,19 +51,19 @@ def examine(say: Callable[[str], None], settings: Settings | None = None) -> int
 
     With `settings` whose scheduler is elsewhere a worker of it is had, and looked at from the current folder.
     """
-    bad = 0
+    n_bad = 0
 
     def line(is_ok: bool | None, what: str, remedy: str = "") -> None:
-        nonlocal bad
-        bad += is_ok is False
+        nonlocal n_bad
+        n_bad += is_ok is False
         mark = {True: "ok  ", False: "BAD ", None: "note"}[is_ok]
         say(f"{mark}  {what}" + (f": {remedy}" if remedy and is_ok is not True else ""))
 
     pythons = SpecifierSet(importlib.metadata.metadata("emqa_dask")["Requires-Python"])
     is_tested = pythons.contains(platform.python_version(), prereleases=True)
     line(is_tested, f"Python {platform.python_version()} on {platform.platform()}", f"it has to be {pythons}")
-    for name, found, is_new_enough in list_requirements():
-        line(is_new_enough, f"{name} {found or 'missing'}", f"pip install --upgrade {name}")
+    for name, version, is_new_enough in list_requirements():
+        line(is_new_enough, f"{name} {version or 'missing'}", f"pip install --upgrade {name}")
     cores = count_cores()
     memory = psutil.virtual_memory()
     line(True, f"{cores} cores, {memory.total / GIB:.1f} GiB memory, {memory.available / GIB:.1f} GiB of it free")
@@ -70,9 +71,9 @@ def examine(say: Callable[[str], None], settings: Settings | None = None) -> int
     for label, folder in (("here", "."), ("temporary files", tempfile.gettempdir())):
         free = shutil.disk_usage(folder).free
         line(free > GIB, f"{free / GIB:.1f} GiB disk free ({label})", "free some space")
-    found = list_gpu_names()
-    line(bool(found) or None, f"GPU: {', '.join(found) or 'none'}", "fine; everything runs on the CPU")
-    if found:
+    gpu_names = list_gpu_names()
+    line(bool(gpu_names) or None, f"GPU: {', '.join(gpu_names) or 'none'}", "fine; everything runs on the CPU")
+    if gpu_names:
         for name in ("cupy-cuda13x", "cucim-cu13", "dask-cuda", "rmm-cu13"):
             try:
                 line(True, f"{name} {importlib.metadata.version(name)}")
@@ -87,5 +88,5 @@ def examine(say: Callable[[str], None], settings: Settings | None = None) -> int
             line(False, f"scheduler {settings.run.scheduler}", " ".join(str(error).split()))
         else:
             line(True, f"scheduler {settings.run.scheduler}: {n_workers} workers that can do this")
-    say("This machine can run emqa_dask." if not bad else f"{bad} findings to mend.")
-    return int(bad > 0)
+    say("This machine can run emqa_dask." if not n_bad else f"{n_bad} findings to mend.")
+    return int(n_bad > 0)

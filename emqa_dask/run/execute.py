@@ -101,15 +101,15 @@ class _Dispatch:
         results = []
         for future in futures:
             attempts = self._in_flight.pop(future)
-            found = values.get(future) or collect_future(future, attempts, self.stage, self.client)
+            attempt_results = values.get(future) or collect_future(future, attempts, self.stage, self.client)
             future.release()
-            for attempt, result in zip(attempts, found, strict=True):
+            for attempt, result in zip(attempts, attempt_results, strict=True):
                 if result.outcome == "lost":
                     is_isolated = result.kind != "device"
                     self._again.append(replace(attempt, number=attempt.number + 1, is_isolated=is_isolated))
                 results.append(replace(result, task=attempt.task))
-            if found[-1].kind == "device":
-                self.client.restart_workers([found[-1].event["worker"]], raise_for_error=False)
+            if attempt_results[-1].kind == "device":
+                self.client.restart_workers([attempt_results[-1].event["worker"]], raise_for_error=False)
         return results
 
     def cancel(self) -> None:
@@ -151,13 +151,13 @@ class _Room:
     def __init__(self, client, tasks_per_worker: int):
         self.client = client
         self.tasks_per_worker = tasks_per_worker
-        self.asked = float("-inf")
+        self.updated_s = float("-inf")
         self.n = 1
 
     def __call__(self) -> int:
-        if time.monotonic() - self.asked > ROOM_INTERVAL_S:
+        if time.monotonic() - self.updated_s > ROOM_INTERVAL_S:
             self.n = count_slots(self.client, self.tasks_per_worker)
-            self.asked = time.monotonic()
+            self.updated_s = time.monotonic()
         return self.n
 
 
@@ -182,12 +182,12 @@ def make_lost_result(attempt: Attempt, error: Exception, stage: str) -> Result:
     """What is to be said of an attempt whose worker died, or whose record could not be sent."""
     outcome = "failed"
     kind = "error"
-    said = describe_error(error)
+    message = describe_error(error)
     if type(error).__name__ == "KilledWorker":
         outcome = "lost" if attempt.number < MAX_WORKER_LOSSES else "failed"
         kind = "crash"
-        said = f"its worker process was lost {attempt.number} times"
+        message = f"its worker process was lost {attempt.number} times"
     worker = str(getattr(getattr(error, "last_worker", None), "address", ""))
-    text = "".join(traceback.format_exception(error))
-    found = make_event(attempt, stage, outcome, worker=worker)
-    return Result(attempt.task, outcome, found, kind=kind, error=said, traceback=text)
+    trace = "".join(traceback.format_exception(error))
+    lost_event = make_event(attempt, stage, outcome, worker=worker)
+    return Result(attempt.task, outcome, lost_event, kind=kind, error=message, traceback=trace)

@@ -66,31 +66,31 @@ class IsolatedProcess:
         peak = 0
         try:
             self.pipe.send_bytes(pickle.dumps((function, args, timeout_s), pickle.HIGHEST_PROTOCOL))
-            watched = psutil.Process(self.worker.pid)
+            process = psutil.Process(self.worker.pid)
             if not self.pipe.poll(START_S):
                 raise CallFailed("timeout", f"no process for it could be started within {START_S:g} s", self._where())
             self.pipe.recv()  # it has the call: from now on time is its own
             deadline = time.monotonic() + timeout_s + GRACE_S if timeout_s else float("inf")
             while not self.pipe.poll(MEMORY_INTERVAL_S):
                 with contextlib.suppress(psutil.Error):
-                    peak = max(peak, watched.memory_info().rss)
+                    peak = max(peak, process.memory_info().rss)
                 if memory_bytes and peak > memory_bytes:
                     text = f"it took {peak / 2**20:,.0f} MiB, over the limit of {memory_bytes / 2**20:,.0f} MiB"
                     raise CallFailed("memory", f"{text}: give the workers more memory", self._where(), 1, peak)
                 if time.monotonic() > deadline:
-                    if watched.status() == psutil.STATUS_STOPPED:
+                    if process.status() == psutil.STATUS_STOPPED:
                         raise Suspended
                     text = f"it was not done after {timeout_s:g} s: raise run.timeout_s if it only is slow"
                     raise CallFailed("timeout", text, self._where(), 1, peak)
-            outcome, *said = self.pipe.recv()
+            outcome, *answer = self.pipe.recv()
         except (EOFError, ConnectionError, psutil.NoSuchProcess):
             self.worker.join(5)
             raise CallFailed("crash", describe_exit(self.worker.exitcode), self._where(), 1, peak) from None
         if outcome == "returned":
-            return said[0]
+            return answer[0]
         if outcome in _ENVIRONMENT_ERROR_BY_NAME:
-            raise _ENVIRONMENT_ERROR_BY_NAME[outcome](*said)
-        kind, error, trace = said
+            raise _ENVIRONMENT_ERROR_BY_NAME[outcome](*answer)
+        kind, error, trace = answer
         raise CallFailed(kind, error, trace, 1, peak)
 
     def _where(self) -> str:

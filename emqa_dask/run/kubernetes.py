@@ -48,7 +48,7 @@ def open_kubernetes(settings: Settings, preload: Sequence[str] = (), say: Say = 
     namespace = {"namespace": section.namespace} if section.namespace else {}
     with contextlib.ExitStack() as stack:
         try:
-            made = (
+            made_cluster = (
                 KubeCluster(custom_cluster_spec=manifest, quiet=True, **namespace)
                 if manifest
                 else KubeCluster.from_name(section.cluster, quiet=True, **namespace)
@@ -58,7 +58,7 @@ def open_kubernetes(settings: Settings, preload: Sequence[str] = (), say: Say = 
                 f"Kubernetes gave no DaskCluster {name} ({describe_error(error)}): see `kubectl describe daskcluster "
                 f"{name}` and the logs of the Dask operator and of the scheduler's pod"
             ) from error
-        cluster = stack.enter_context(made)
+        cluster = stack.enter_context(made_cluster)
         client = stack.enter_context(watch_connection(OneSchedulerClient(cluster)))
         if manifest and not run.workers:
             cluster.adapt(minimum=section.min_workers, maximum=section.max_workers)

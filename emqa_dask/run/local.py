@@ -80,10 +80,10 @@ def open_local(settings: Settings, preload: Sequence[str] = (), say: Callable[[s
             "env": dict(os.environ) | SPAWN_VARIABLES | WORKER_VARIABLES | {"TMPDIR": get_scratch_folder()},
             **memory,
         }
-        opened = stack.enter_context(watch_workers())
+        clusters = stack.enter_context(watch_workers())
         cluster = start_cluster(LocalCluster, options, say)
         stack.callback(close_cluster, cluster)
-        opened.append(cluster)
+        clusters.append(cluster)
         yield stack.enter_context(Client(cluster, security=security))
 
 
@@ -120,37 +120,37 @@ def watch_workers() -> Iterator[list]:
     continues all of them before there are two looks. Dask gives a nanny up whose worker dies just when it looks again
     for one that died 15 s ago; what it gave up is started anew. A cluster that is still being started is watched, too.
     """
-    opened: list = []
+    clusters: list = []
     n_workers = 0
-    is_over = threading.Event()
+    is_ended = threading.Event()
 
     def watch() -> None:
         nonlocal n_workers
-        before: set[psutil.Process] = set()
-        while not is_over.wait(WATCH_INTERVAL_S):
-            stopped = {process for process in list_descendants(*opened) if is_stopped(process)}
-            for process in stopped & before:
+        stopped_before: set[psutil.Process] = set()
+        while not is_ended.wait(WATCH_INTERVAL_S):
+            stopped = {process for process in list_descendants(*clusters) if is_stopped(process)}
+            for process in stopped & stopped_before:
                 with contextlib.suppress(psutil.Error):
                     process.kill()
-            before = stopped
-            for cluster in opened:
+            stopped_before = stopped
+            for cluster in clusters:
                 n_workers = n_workers or len(cluster.worker_spec)
                 if cluster.status.name == "running" and len(cluster.workers) < n_workers:
                     cluster.scale(n_workers)
 
     threading.Thread(target=watch, name="emqa-local", daemon=True).start()
     try:
-        yield opened
+        yield clusters
     finally:
-        is_over.set()
+        is_ended.set()
 
 
 def list_descendants(*clusters) -> set[psutil.Process]:
     """Processes that this one has started, and workers whose fork server has gone."""
     tracker_pid = resource_tracker._resource_tracker._pid  # type: ignore[attr-defined]  # has no public name
-    found = {p for p in psutil.Process().children(recursive=True) if p.pid != tracker_pid}
+    processes = {p for p in psutil.Process().children(recursive=True) if p.pid != tracker_pid}
     for nanny in [nanny for cluster in clusters for nanny in list(cluster.workers.values())]:
         pid = getattr(nanny, "pid", None)
         with contextlib.suppress(psutil.Error):
-            found |= {psutil.Process(pid)} if pid else set()
-    return found
+            processes |= {psutil.Process(pid)} if pid else set()
+    return processes

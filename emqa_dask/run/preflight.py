@@ -85,15 +85,15 @@ def check_workers(client, settings: Settings, needs: Needs, *, root: str, say: C
     if client is not None:
         workers = client.scheduler_info(n_workers=-1)["workers"]
         on_cpu = bool(settings.detect.networks) and settings.run.device == "cpu"
-        has = {"has_networks": on_cpu, "has_classifier": bool(settings.classify.model)}
-        need = estimate_memory_bytes(needs.partition_bytes, needs.image_px, is_bucket=_is_bucket(root), **has)
-        findings += find_missing_gpus(workers, settings) + find_small_memory(workers, need)
+        options = {"has_networks": on_cpu, "has_classifier": bool(settings.classify.model)}
+        need_bytes = estimate_memory_bytes(needs.partition_bytes, needs.image_px, is_bucket=_is_bucket(root), **options)
+        findings += find_missing_gpus(workers, settings) + find_small_memory(workers, need_bytes)
         with write_probe(root, findings) as probe:
             one_per_host = list({worker["host"]: address for address, worker in workers.items()}.values())
-            found = drop_departed(client.run(read_versions, on_error="return"))
-            reached = client.run(check_access, root, probe, workers=one_per_host, on_error="return") if probe else {}
-            reached = drop_departed(reached)
-        findings += compare_versions(found, read_scheduler_versions(client)) + describe_access_failures(reached, root)
+            versions = drop_departed(client.run(read_versions, on_error="return"))
+            access = client.run(check_access, root, probe, workers=one_per_host, on_error="return") if probe else {}
+            access = drop_departed(access)
+        findings += compare_versions(versions, read_scheduler_versions(client)) + describe_access_failures(access, root)
         if len(one_per_host) > 1:
             say(f"looked at {len(workers)} workers on {len(one_per_host)} hosts")
     if findings:
@@ -124,18 +124,19 @@ def find_missing_gpus(workers: dict, settings: Settings) -> list[str]:
 
 
 def find_small_memory(workers: dict, need: int) -> list[str]:
-    small = []
+    lacking = []
     for worker in workers.values():
         limit = worker["memory_limit"] or float("inf")
-        wanted = LIBRARIES_BYTES + worker["nthreads"] * (need - LIBRARIES_BYTES)
-        if limit * USABLE_MEMORY_SHARE < wanted:
-            small.append((limit, wanted))
-    if not small:
+        needed = LIBRARIES_BYTES + worker["nthreads"] * (need - LIBRARIES_BYTES)
+        if limit * USABLE_MEMORY_SHARE < needed:
+            lacking.append((limit, needed))
+    if not lacking:
         return []
-    limit, wanted = min(small)
+    limit, needed = min(lacking)
     return [
-        f"{len(small)} of {len(workers)} workers have too little memory: {limit / GIB:.1f} GiB, and the largest image "
-        f"takes {wanted / GIB:.1f}: set run.memory_gib higher with fewer run.workers, or run.threads_per_worker lower"
+        f"{len(lacking)} of {len(workers)} workers have too little memory: {limit / GIB:.1f} GiB, and the largest "
+        f"image takes {needed / GIB:.1f}: set run.memory_gib higher with fewer run.workers, or "
+        "run.threads_per_worker lower"
     ]
 
 
@@ -148,9 +149,9 @@ def read_versions() -> dict[str, str]:
     return versions
 
 
-def drop_departed(found: dict) -> dict:
+def drop_departed(answers: dict) -> dict:
     """`found` without the workers that left meanwhile: that is no finding, others take their tasks."""
-    return {where: answer for where, answer in found.items() if type(answer).__name__ != "CommClosedError"}
+    return {where: answer for where, answer in answers.items() if type(answer).__name__ != "CommClosedError"}
 
 
 def read_scheduler_versions(client) -> dict:
@@ -160,22 +161,23 @@ def read_scheduler_versions(client) -> dict:
         return {"the scheduler": error}
 
 
-def compare_versions(*found: dict[str, dict | Exception]) -> list[str]:
-    here = read_versions()
-    other = defaultdict(list)
-    silent = []
-    for where, versions in [pair for group in found for pair in group.items()]:
+def compare_versions(*groups: dict[str, dict | Exception]) -> list[str]:
+    own_versions = read_versions()
+    places_by_version = defaultdict(list)
+    failures = []
+    for where, versions in [pair for group in groups for pair in group.items()]:
         if isinstance(versions, BaseException):
-            silent.append(
+            failures.append(
                 f"{where} cannot run what tasks need ({describe_error(versions)}): install this emqa_dask there"
             )
             continue
-        for name in sorted(here.keys() | versions.keys()):
-            if versions.get(name) != here.get(name):
-                other[name, versions.get(name, "missing")].append(where)
-    return silent[:3] + [
-        f"{name} is {version} on {format_addresses(places)} and {here.get(name, 'missing')} here: install the same"
-        for (name, version), places in other.items()
+        for name in sorted(own_versions.keys() | versions.keys()):
+            if versions.get(name) != own_versions.get(name):
+                places_by_version[name, versions.get(name, "missing")].append(where)
+    return failures[:3] + [
+        f"{name} is {version} on {format_addresses(places)} and "
+        f"{own_versions.get(name, 'missing')} here: install the same"
+        for (name, version), places in places_by_version.items()
     ]
 
 
@@ -209,21 +211,24 @@ def check_access(root: str, name: str) -> str:
     fs, path = locate(root)
     if not fs.exists(f"{path}/{name}"):
         return "does not see what is in it"
-    mine = f"{path}/{name}-{socket.gethostname()}-{os.getpid()}"
-    fs.pipe_file(mine, b"!")
-    return "" if fs.cat_file(mine) == b"!" else "does not read what it has written to it"
+    own_probe = f"{path}/{name}-{socket.gethostname()}-{os.getpid()}"
+    fs.pipe_file(own_probe, b"!")
+    return "" if fs.cat_file(own_probe) == b"!" else "does not read what it has written to it"
 
 
-def describe_access_failures(reached: dict[str, str | Exception], root: str) -> list[str]:
-    why = defaultdict(list)
-    for where, text in reached.items():
+def describe_access_failures(access: dict[str, str | Exception], root: str) -> list[str]:
+    places_by_reason = defaultdict(list)
+    for where, text in access.items():
         if isinstance(text, BaseException):
             text = f"cannot write to it ({redact(describe_error(text))})"
         if text:
-            why[text].append(where)
+            places_by_reason[text].append(where)
     is_relative = not _is_bucket(root) and not os.path.isabs(root)
     remedy = "give an absolute path" if is_relative else "choose one on a disk or in a bucket that all of them share"
-    return [f"workspace {redact(root)}: {format_addresses(places)} {text}: {remedy}" for text, places in why.items()]
+    return [
+        f"workspace {redact(root)}: {format_addresses(places)} {text}: {remedy}"
+        for text, places in places_by_reason.items()
+    ]
 
 
 def find_full_disk(root: str, output_bytes: int) -> list[str]:

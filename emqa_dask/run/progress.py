@@ -31,7 +31,7 @@ def show_progress(
     """
     stream = sys.stderr if stream is None else stream
     bar = tqdm(total=total, desc=stage, unit=f" {unit}", file=stream, disable=not stream.isatty(), dynamic_ncols=True)
-    started = said = time.monotonic()
+    started = last_line_s = time.monotonic()
     n_images = n_tasks = n_failed = 0
     silence = _SilenceReporter(stage, bar, stream, every_s, waits_for)
     try:
@@ -44,8 +44,8 @@ def show_progress(
             if n_failed:
                 bar.set_postfix_str(f"{n_failed} failed", refresh=False)
             now = time.monotonic()
-            if bar.disable and now - said >= every_s:
-                said = now
+            if bar.disable and now - last_line_s >= every_s:
+                last_line_s = now
                 print(format_progress(stage, n_images, total, now - started, n_failed, unit), file=stream, flush=True)
             yield result
     finally:

@@ -48,9 +48,9 @@ def open_remote(settings: Settings, preload: Sequence[str] = (), say: Say = prin
     try:
         client = OneSchedulerClient(address, timeout=CONNECT_S, security=tls.load_security(run.tls))
     except OSError as error:
-        why = f" ({' '.join(str(error.__cause__ or error).split())})"
+        cause = f" ({' '.join(str(error.__cause__ or error).split())})"
         raise RuntimeError(
-            f"no Dask scheduler answers at {address} within {CONNECT_S:.0f} s{why}: is it running, can this machine "
+            f"no Dask scheduler answers at {address} within {CONNECT_S:.0f} s{cause}: is it running, can this machine "
             f"reach it, and has it the same certificates? `dask scheduler --host ADDRESS --port PORT` starts one"
         ) from error
     with watch_connection(client):
@@ -75,16 +75,16 @@ def wait_for_workers(client, wait_s: float, say: Say, hint: Callable[[], str]) -
 
     `hint` is asked every second and told to `say` at first and then every minute; what it raises ends the wait.
     """
-    began = time.monotonic()
-    said = None
+    started = time.monotonic()
+    last_message_s = None
     while not client.nthreads():
         now = time.monotonic()
         text = hint()
-        if wait_s and now - began > wait_s:
+        if wait_s and now - started > wait_s:
             raise RuntimeError(f"no worker came within {wait_s:g} s (run.wait_s; 0 waits for ever): {text}")
-        if said is None or now - said >= MESSAGE_INTERVAL_S:
+        if last_message_s is None or now - last_message_s >= MESSAGE_INTERVAL_S:
             say(f"waiting for the first worker: {text}")
-            said = now
+            last_message_s = now
         time.sleep(min(1.0, max(wait_s / 10, 0.05)) if wait_s else 1.0)
 
 
@@ -93,7 +93,7 @@ def read_address(scheduler: str, wait_s: float, say: Say) -> str:
     if not scheduler.startswith("file:"):
         return scheduler
     path = Path(scheduler.removeprefix("file:").removeprefix("//")).expanduser()
-    began = time.monotonic()
+    started = time.monotonic()
     has_said = False
     while True:
         try:
@@ -102,7 +102,7 @@ def read_address(scheduler: str, wait_s: float, say: Say) -> str:
             problem = f"{path}: no such scheduler file"
         except (ValueError, KeyError, TypeError) as error:  # or not all of it is written yet
             problem = f"{path}: not a scheduler file of Dask ({describe_error(error)})"
-        if wait_s and time.monotonic() - began > wait_s:
+        if wait_s and time.monotonic() - started > wait_s:
             raise RuntimeError(
                 f"{problem}, after {wait_s:g} s (run.wait_s): `dask scheduler --scheduler-file {path}` writes it; it "
                 f"has to lie where this machine can read it"

@@ -36,10 +36,10 @@ def get_scratch_folder() -> str:
 
 def remove_abandoned_folders() -> None:
     """Remove the folders of processes of this user and machine that have ended, and nothing else."""
-    with contextlib.suppress(OSError), os.scandir(find_root()) as found:
-        for item in found:
-            if item.name.startswith(PREFIX) and item.is_dir(follow_symlinks=False) and is_abandoned(item):
-                shutil.rmtree(item.path, ignore_errors=True)
+    with contextlib.suppress(OSError), os.scandir(find_root()) as entries:
+        for entry in entries:
+            if entry.name.startswith(PREFIX) and entry.is_dir(follow_symlinks=False) and is_abandoned(entry):
+                shutil.rmtree(entry.path, ignore_errors=True)
 
 
 def find_root() -> str:
@@ -49,12 +49,12 @@ def find_root() -> str:
     return SHORT_ROOT if is_long and os.access(SHORT_ROOT, os.W_OK | os.X_OK) else root
 
 
-def is_abandoned(item: os.DirEntry) -> bool:
+def is_abandoned(entry: os.DirEntry) -> bool:
     """Was it made by a process of ours that is gone? Where that cannot be told, it was not."""
     try:
-        if item.stat(follow_symlinks=False).st_uid != os.getuid():
+        if entry.stat(follow_symlinks=False).st_uid != os.getuid():
             return False
-        owner = json.loads(Path(item.path, MARKER).read_text())
+        owner = json.loads(Path(entry.path, MARKER).read_text())
         if owner["machine"] != identify_boot():
             return False
         return abs(start_since_boot_s(psutil.Process(owner["pid"])) - owner["start_s"]) >= 1

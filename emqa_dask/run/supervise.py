@@ -80,7 +80,7 @@ class Supervised:
     def __call__(self, function: Callable, *args: Any, label: str = "", megapixels: float = 0.0) -> Any:
         limit = compute_time_limit_s(self.timeout_s, megapixels)
         with _note_label(label):
-            before = 0
+            n_failures = 0
             if not self.is_isolated:
                 try:
                     with _watchdog(limit if self.may_exit else 0.0), guard_device():
@@ -88,11 +88,11 @@ class Supervised:
                 except (DeviceLost, *ENVIRONMENT_ERRORS):
                     raise
                 except Exception:
-                    before = 1
+                    n_failures = 1
                     self.close()  # alone, in a fresh process
-            return self._isolated(function, args, limit, before)
+            return self._isolated(function, args, limit, n_failures)
 
-    def _isolated(self, function: Callable, args: tuple, limit: float, before: int) -> Any:
+    def _isolated(self, function: Callable, args: tuple, limit: float, n_failures: int) -> Any:
         n_suspended = 0
         while True:
             if self._child is None:
@@ -105,14 +105,14 @@ class Supervised:
                 n_suspended += 1
                 if n_suspended == MAX_SUSPENDED:
                     raise CallFailed(
-                        "timeout", f"its process was stopped {n_suspended} times", "", before + 1
+                        "timeout", f"its process was stopped {n_suspended} times", "", n_failures + 1
                     ) from None
-            except CallFailed as died:
-                died.attempts += before
+            except CallFailed as failure:
+                failure.attempts += n_failures
                 self.close()
-                if is_fresh or died.kind == "timeout":
+                if is_fresh or failure.kind == "timeout":
                     raise
-                before += 1
+                n_failures += 1
 
     def close(self) -> None:
         """End the child process, if there is one."""
@@ -173,7 +173,7 @@ def _watchdog(timeout_s: float) -> Iterator[None]:
 
 def _set_watchdog() -> None:
     if _deadlines_by_thread:
-        left = max(min(_deadlines_by_thread.values()) - time.monotonic(), 0.001)
-        faulthandler.dump_traceback_later(left, exit=True, file=_DEVNULL)  # the isolated call will tell
+        seconds_left = max(min(_deadlines_by_thread.values()) - time.monotonic(), 0.001)
+        faulthandler.dump_traceback_later(seconds_left, exit=True, file=_DEVNULL)  # the isolated call will tell
     else:
         faulthandler.cancel_dump_traceback_later()

@@ -77,7 +77,7 @@ def run_packed_attempts(packed: bytes) -> list[Result]:
 def run_task(function: Callable, attempt: Attempt, stage: str, limits: Limits) -> Result:
     """Run one task where we are; whatever it raises becomes text, since an exception may not survive pickling."""
     started = time.time()
-    clock = time.perf_counter()
+    clock_start = time.perf_counter()
     task = attempt.task
     value = {}
     failure = {}
@@ -101,7 +101,7 @@ def run_task(function: Callable, attempt: Attempt, stage: str, limits: Limits) -
         failure = {"kind": classify_error(error), "error": describe_error(error), "traceback": text}
         if isinstance(error, CallFailed):  # of a call that the function cannot do without
             failure = {"kind": error.kind, "error": error.error, "traceback": error.traceback}
-    found = make_event(
+    task_event = make_event(
         attempt,
         stage,
         outcome,
@@ -109,10 +109,10 @@ def run_task(function: Callable, attempt: Attempt, stage: str, limits: Limits) -
         bytes=int(value.get("bytes", 0)),
         worker=get_worker_address(),
         started=started,
-        seconds=time.perf_counter() - clock,
+        seconds=time.perf_counter() - clock_start,
         peak_memory_bytes=measure_peak_memory_bytes(),
     )
-    return Result(task, outcome, found, value, **failure)
+    return Result(task, outcome, task_event, value, **failure)
 
 
 def make_event(attempt: Attempt, stage: str, outcome: str, **known) -> dict:

@@ -27,8 +27,8 @@ def load_security(folder: str):
     for path in (ca, cert, key):
         if not path.is_file():
             raise FileNotFoundError(f"{path} is not there: run.tls is a folder with {', '.join(NAMES)}")
-    own = {f"tls_{role}_{kind}": str(path) for role in _ROLES for kind, path in (("cert", cert), ("key", key))}
-    return Security(require_encryption=True, tls_ca_file=str(ca), **own)
+    roles = {f"tls_{role}_{kind}": str(path) for role in _ROLES for kind, path in (("cert", cert), ("key", key))}
+    return Security(require_encryption=True, tls_ca_file=str(ca), **roles)
 
 
 def make_temporary_security():
@@ -58,8 +58,8 @@ def make_temporary_security():
     formats = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     secret = key.private_bytes(*formats).decode()
     public = certificate.public_bytes(formats[0]).decode()
-    own = {f"tls_{role}_{kind}": pem for role in _ROLES for kind, pem in (("cert", public), ("key", secret))}
-    return Security(require_encryption=True, tls_ca_file=public, **own)
+    roles = {f"tls_{role}_{kind}": pem for role in _ROLES for kind, pem in (("cert", public), ("key", secret))}
+    return Security(require_encryption=True, tls_ca_file=public, **roles)
 
 
 def write_certificates(folder: str | Path, days: int = 365) -> Path:
@@ -77,15 +77,15 @@ def write_certificates(folder: str | Path, days: int = 365) -> Path:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     new_key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        made = Path(scratch)
-        run_openssl(made, "req", "-x509", *new_key, "-keyout", "ca.key", "-out", "ca.pem",
+        new_folder = Path(scratch)
+        run_openssl(new_folder, "req", "-x509", *new_key, "-keyout", "ca.key", "-out", "ca.pem",
                  "-subj", "/CN=emqa_dask authority", "-days", str(days))  # fmt: skip
-        run_openssl(made, "req", *new_key, "-keyout", "key.pem", "-out", "request.pem", "-subj", "/CN=emqa_dask")
-        run_openssl(made, "x509", "-req", "-in", "request.pem", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
-                 "-out", "cert.pem", "-days", str(days))  # fmt: skip
-        (made / "key.pem").chmod(0o600)
+        run_openssl(new_folder, "req", *new_key, "-keyout", "key.pem", "-out", "request.pem", "-subj", "/CN=emqa_dask")
+        run_openssl(new_folder, "x509", "-req", "-in", "request.pem", "-CA", "ca.pem", "-CAkey", "ca.key",
+                 "-CAcreateserial", "-out", "cert.pem", "-days", str(days))  # fmt: skip
+        (new_folder / "key.pem").chmod(0o600)
         for name in NAMES:
-            os.replace(made / name, folder / name)
+            os.replace(new_folder / name, folder / name)
     return folder
 
 

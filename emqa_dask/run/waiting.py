@@ -19,20 +19,20 @@ def make_wait_message(client) -> Callable[[], str]:
 
 def ask_workers(client) -> list[tuple[str, float]]:
     """(label, seconds) of every call on the workers; of tasks, where a worker does not answer in time."""
-    found: list[dict] = []
+    answers: list[dict] = []
 
-    def ask() -> None:
+    def request_labels() -> None:
         try:
-            found.append(client.run(list_running_labels, on_error="return"))
+            answers.append(client.run(list_running_labels, on_error="return"))
         except Exception:  # the scheduler was lost: the run ends, and says that
-            found.append({})
+            answers.append({})
 
-    thread = threading.Thread(target=ask, name="emqa-waiting", daemon=True)
+    thread = threading.Thread(target=request_labels, name="emqa-waiting", daemon=True)
     thread.start()
     thread.join(ANSWER_S)
-    if not found:  # a library holds the interpreter of a worker
+    if not answers:  # a library holds the interpreter of a worker
         return [(f"{key[-1]} on {worker}", 0.0) for worker, keys in list_processing(client).items() for key in keys[:1]]
-    return [pair for labels in found[0].values() if isinstance(labels, (list, tuple)) for pair in labels]
+    return [pair for labels in answers[0].values() if isinstance(labels, (list, tuple)) for pair in labels]
 
 
 def list_processing(client) -> dict[str, tuple]:
@@ -44,9 +44,9 @@ def list_processing(client) -> dict[str, tuple]:
 
 def format_labels(labels: list[tuple[str, float]]) -> str:
     longest = sorted((pair for pair in labels if pair[0]), key=lambda pair: -pair[1])
-    told = [make_printable(label) + (f" ({seconds:.0f} s)" if seconds else "") for label, seconds in longest[:N_SHOWN]]
+    shown = [make_printable(label) + (f" ({seconds:.0f} s)" if seconds else "") for label, seconds in longest[:N_SHOWN]]
     more = f" and {len(longest) - N_SHOWN} more" if len(longest) > N_SHOWN else ""
-    return ", ".join(told) + more
+    return ", ".join(shown) + more
 
 
 def make_printable(label: str) -> str:

@@ -191,10 +191,10 @@ def start_tracker() -> None:
 @contextlib.contextmanager
 def set_variables(variables: dict[str, str]) -> Iterator[None]:
     """Set `variables` in this process, whose children inherit them; afterwards all is as it was."""
-    before = {name: os.environ.get(name) for name in variables}
+    former = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
         yield
     finally:
-        for name, value in before.items():
+        for name, value in former.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
