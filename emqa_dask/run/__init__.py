@@ -1,1 +1,1 @@
-"""Knows tasks, not micrographs: executor, cluster, progress."""
+"""Execution of tasks: Dask clusters, supervision, progress. Nothing here knows about micrographs."""

@@ -120,7 +120,7 @@ def cluster_options(settings: Settings, preload: Sequence[str] = ()) -> dict[str
 
 
 def _variables(section: Batch, preload: Sequence[str]) -> dict[str, str]:
-    """Environment of the workers: what a worker of dask-cuda has no options for is said here, as for any other."""
+    """Environment of the workers. Workers of dask-cuda have no option for a lifetime, so it is set here."""
     lifetime = {
         "DASK_DISTRIBUTED__WORKER__LIFETIME__DURATION": f"{section.walltime_s - section.leave_s} s",
         "DASK_DISTRIBUTED__WORKER__LIFETIME__STAGGER": f"{section.leave_s / 2} s",
@@ -129,7 +129,7 @@ def _variables(section: Batch, preload: Sequence[str]) -> dict[str, str]:
 
 
 def _scheduler_host(section: Batch) -> dict[str, str]:
-    """Where the scheduler listens; ValueError where the settings do not say: it would be every network."""
+    """Listening address of the scheduler; ValueError without one, since it would listen on every network."""
     interfaces = psutil.net_if_addrs()
     name = section.SECTION
     if section.scheduler_host:
@@ -142,7 +142,7 @@ def _scheduler_host(section: Batch) -> dict[str, str]:
 
 
 def _test_script(system: BatchSystem, name: str, script: str) -> None:
-    """RuntimeError with the words of the batch system where it would refuse the job; nothing is submitted."""
+    """RuntimeError with the message of the batch system where it would refuse the job; nothing is submitted."""
     if not system.test_command:
         return
     ran = subprocess.run([*system.test_command], input=script, capture_output=True, text=True, timeout=TEST_S)

@@ -1,4 +1,4 @@
-"""Jobs of a batch system that follow the work: as many as there is work for, and new ones for those that have ended."""
+"""Adaptive number of jobs of a batch system, and replacement of jobs that have ended."""
 
 import asyncio
 import getpass
@@ -22,12 +22,12 @@ Say = Callable[[str], None]
 
 
 def job_of_worker(worker) -> str:
-    """The name of the job that a worker (a WorkerState), one of several in it, belongs to."""
+    """Name of the job to which a worker (a WorkerState), one of several in the job, belongs."""
     return worker.name.rpartition("-")[0]
 
 
 def record_refusals(job_class: Any) -> Any:
-    """A subclass of a job class of dask-jobqueue whose jobs keep, as `refusal`, why they could not be submitted."""
+    """Subclass of a job class of dask-jobqueue whose jobs keep the reason for a failed submission as `refusal`."""
 
     class RecordedJob(job_class):
         refusal = ""
@@ -90,7 +90,7 @@ class AdaptiveJobs(Adaptive):
                 self._started.discard(name)
 
     def _lose(self, job: Any) -> None:
-        """Note that `job` ended without a worker, and let some time pass before the next one."""
+        """Record that `job` ended without a worker, and delay the next one."""
         self._n_lost += 1
         self._rest_until = time.monotonic() + min(FIRST_REST_S * 2 ** (self._n_lost - 1), REST_S)
         if job.job_id is None:  # as by a limit on the jobs of one user
@@ -138,7 +138,7 @@ def list_jobs(system: BatchSystem) -> dict[str, str] | None:
 
 
 def _fill_in_user(part: str) -> str:
-    """An argument of a command, where {uid} and {user} stand for this user."""
+    """`part` of a command, with this user in place of {uid} and {user}."""
     if part == "{uid}":
         return str(os.getuid())
     return getpass.getuser() if part == "{user}" else part

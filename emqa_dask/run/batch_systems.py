@@ -14,7 +14,7 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Job:
-    """What a job of a batch system asks for."""
+    """Resources of one job of a batch system."""
 
     section: Any  # the section of the settings: a Batch, or a subclass with keys of its own
     n_cores: int
@@ -26,7 +26,7 @@ class Job:
 
     @property
     def walltime(self) -> str:
-        """HH:MM:SS without days, as all systems but SLURM take it."""
+        """HH:MM:SS without days: all systems but SLURM take it."""
         minutes, seconds = divmod(self.section.walltime_s, 60)
         return f"{minutes // 60:02d}:{minutes % 60:02d}:{seconds:02d}"
 
@@ -104,7 +104,7 @@ def request_htcondor(job: Job) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class BatchSystem:
-    """A batch system.
+    """Commands and job script of a batch system.
 
     `cluster_class` is the name of its class in dask_jobqueue, which writes the job script. `request(job)` gives those
     of its arguments that ask for resources. In `list_command` {uid} and {user} stand for this user.

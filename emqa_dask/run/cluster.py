@@ -1,4 +1,4 @@
-"""Dask workers by name: open_cluster() gives a client of those that run.scheduler names, or None for this process."""
+"""Dask workers of every kind: open_cluster() connects to those that run.scheduler names."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +30,7 @@ def open_cluster(settings: Settings, preload: Sequence[str] = (), say: Callable[
 
 
 def import_opener(scheduler: str) -> Callable:
-    """Each scheduler's module is imported when it is asked for: the next one's packages may not be installed."""
+    """Function that opens a cluster. A scheduler's module is imported on use, since its packages are optional."""
     if scheduler in BATCH_SYSTEMS:
         from emqa_dask.run.batch import open_batch as opener
     elif scheduler == "local":

@@ -1,4 +1,4 @@
-"""A driver's connection to a scheduler of another process: watched from a thread, and its loss said in one way."""
+"""Connection of a driver to a scheduler in another process; a thread watches it and reports its loss."""
 
 import asyncio
 import concurrent.futures
@@ -20,7 +20,7 @@ _CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
 
 
 class OneSchedulerClient(Client):
-    """A Client that is closed when it loses its scheduler: another one at its address knows nothing of its tasks."""
+    """Client that closes when it loses its scheduler. A new scheduler at the same address has none of its tasks."""
 
     async def _ensure_connected(self, timeout=None) -> None:
         await asyncio.wait_for(super()._ensure_connected(timeout=timeout), timeout)  # all of it: a silent one, too
@@ -31,7 +31,7 @@ class OneSchedulerClient(Client):
 
 @contextlib.contextmanager
 def watch_connection(client: Client) -> Iterator[Client]:
-    """`client`, closed at the end; RuntimeError with the remedy for whatever it raises once its scheduler is lost.
+    """`client`, closed at the end; any error after the loss of its scheduler is a RuntimeError with the remedy.
 
     A scheduler that was ended closes its connections. One that was stopped, or whose network is gone, keeps them and
     never answers, and neither do calls that wait for it: it is asked from a thread, and when it is silent the client is
@@ -55,7 +55,7 @@ def watch_connection(client: Client) -> Iterator[Client]:
 
 
 class _Heartbeat:
-    """Asks the scheduler for a sign of life, of its own and of the workers, until stop()."""
+    """Thread that asks the scheduler for signs of life, of its own and of the workers, until stop()."""
 
     def __init__(self, client: Client):
         self.client = client
@@ -69,7 +69,7 @@ class _Heartbeat:
         self._thread.start()
 
     def has_lost(self) -> bool:
-        """Is the connection gone, or is the scheduler silent? Then this waits for as long as it may take to answer."""
+        """Whether the connection is gone or the scheduler is silent; waits up to ANSWER_S for an answer."""
         return self.client.status != "running" or not self._ask()  # of a connection that was just cut it may not know
 
     def stop(self) -> None:
@@ -90,7 +90,7 @@ class _Heartbeat:
                 return
 
     def _ask(self) -> bool:
-        """Does the scheduler answer? Then workers that have been silent for long are started anew."""
+        """Whether the scheduler answers; workers that have been silent for long are restarted."""
         try:
             question = asyncio.run_coroutine_threadsafe(self._scheduler.identity(n_workers=-1), self._loop)
             silent = self._silent(question.result(ANSWER_S)["workers"])
@@ -114,7 +114,7 @@ class _Heartbeat:
         return [address for address, (_, since) in self._last_signs.items() if now - since > SILENT_S]
 
     async def _restart(self, silent: list[str]) -> None:
-        """Start workers anew, as their scheduler would later; not those that are at other people's tasks."""
+        """Restart silent workers, except those with tasks of other clients."""
         processing = await self._scheduler.processing(workers=silent)
         own_keys = set(self.client.futures)
         own_workers = []
@@ -135,7 +135,7 @@ class _Heartbeat:
 
 
 def abort_client(client: Client) -> None:
-    """Close the client at once, without a word to its scheduler: whatever waits for that ends with an error."""
+    """Close the client at once and without a message to its scheduler; pending calls end with an error."""
 
     async def abort() -> None:
         if client.status == "running":

@@ -1,4 +1,4 @@
-"""One worker per GPU of this machine, by dask-cuda; the GPU's memory is one RMM pool, for cupy and torch together."""
+"""One worker per GPU of this machine, by dask-cuda, with one RMM memory pool for cupy and torch."""
 
 import contextlib
 import logging
@@ -94,7 +94,7 @@ def open_cuda(settings: Settings, preload: Sequence[str] = (), say: Callable[[st
 
 
 async def wait_for_nannies(cluster) -> None:
-    """Raise what kept a worker from starting: dask-cuda goes on without it, even when none is left."""
+    """Raise the error that kept a worker from starting: dask-cuda continues without the worker."""
     for nanny in list(cluster.workers.values()):
         await nanny
 
@@ -106,7 +106,7 @@ def find_root_cause(error: BaseException) -> BaseException:
 
 
 def list_gpus(devices: Sequence[str] = ()) -> list[Gpu]:
-    """The GPUs in `devices`, or else in CUDA_VISIBLE_DEVICES, or else all; RuntimeError where one is not there.
+    """GPUs in `devices`, else in CUDA_VISIBLE_DEVICES, else all; RuntimeError where one does not exist.
 
     Asks the driver's management library, which makes no CUDA context in this process.
     """
@@ -141,7 +141,7 @@ def list_gpus(devices: Sequence[str] = ()) -> list[Gpu]:
 
 
 def make_cluster_class() -> type:
-    """dask-cuda's cluster, whose workers get our environment as well as their CUDA_VISIBLE_DEVICES."""
+    """Cluster class of dask-cuda whose workers get our environment and their CUDA_VISIBLE_DEVICES."""
     try:
         from dask_cuda import LocalCUDACluster
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""emqa doctor: can this machine run emqa_dask? Versions, cores, memory, disk, GPU, and what to do where it cannot."""
+"""Check of this machine for emqa doctor: versions, cores, memory, disk, GPU, with the remedy for each finding."""
 
 import importlib.metadata
 import os
@@ -21,7 +21,7 @@ GIB = 2**30
 
 
 def list_requirements() -> list[tuple[str, str | None, bool]]:
-    """(name, installed version or None, is it new enough) of every dependency that the package declares."""
+    """(name, installed version or None, whether it is new enough) of every declared dependency."""
     rows = []
     for text in importlib.metadata.requires("emqa_dask") or []:
         requirement = Requirement(text)
@@ -37,7 +37,7 @@ def list_requirements() -> list[tuple[str, str | None, bool]]:
 
 
 def list_gpu_names() -> list[str]:
-    """Names of the NVIDIA GPUs that the driver shows; empty where there is no driver."""
+    """Names of the NVIDIA GPUs that the driver lists; empty without a driver."""
     if shutil.which("nvidia-smi") is None:
         return []
     answer = subprocess.run(
@@ -47,7 +47,7 @@ def list_gpu_names() -> list[str]:
 
 
 def examine(say: Callable[[str], None], settings: Settings | None = None) -> int:
-    """Say one line a finding; returns 0 when everything needed is there, else 1.
+    """Report one line per finding; returns 0 when every requirement holds, else 1.
 
     With `settings` whose scheduler is elsewhere a worker of it is had, and looked at from the current folder.
     """

@@ -1,4 +1,4 @@
-"""One small executor: tasks from an iterator, here or on Dask workers, a bounded number of them in flight."""
+"""Executor of tasks from an iterator, in this process or on Dask workers, with a bounded number in flight."""
 
 import contextlib
 import itertools
@@ -30,7 +30,7 @@ def execute(
     resources: dict[str, float] | None = None,
     bundle: int = 1,
 ) -> Iterator[Result]:
-    """Run `function(*task.args, call=call)` for every task and yield results as they come, in any order.
+    """Results of `function(*task.args, call=call)` for every task as they come, in any order.
 
     `function` is a module-level function that writes its own results to storage and returns a small record: a dict, in
     which outcome ("done" if absent, "found" where its part was there), n_images and bytes go into the event. It makes
@@ -131,7 +131,7 @@ def _run_on_workers(dispatch: _Dispatch) -> Iterator[Result]:
 
 
 def take_lost_attempt(again: deque[Attempt], in_flight: Iterable[list[Attempt]]) -> list[Attempt]:
-    """One of the attempts that were lost before, taken from `again`; none where it has to wait.
+    """One of the lost attempts in `again`, which is removed from it; none where all have to wait.
 
     Of those lost `SUSPECT` times only one is in flight at a time: else the last innocent ones could share every worker
     that the guilty one takes along.
@@ -146,7 +146,7 @@ def take_lost_attempt(again: deque[Attempt], in_flight: Iterable[list[Attempt]])
 
 
 class _Room:
-    """room() tasks may be in flight on the workers that are there: never fewer than one; asked anew once a second."""
+    """Callable that returns how many tasks may be in flight, at least one; updated once a second."""
 
     def __init__(self, client, tasks_per_worker: int):
         self.client = client
@@ -162,13 +162,13 @@ class _Room:
 
 
 def count_slots(client, tasks_per_worker: int) -> int:
-    """Tasks that may be in flight on the workers that are there now: never fewer than one."""
+    """Number of tasks that may be in flight on the present workers; at least one."""
     threads = client.nthreads().values()
     return max(1, sum(max(tasks_per_worker, n + 1) for n in threads))
 
 
 def collect_future(future, attempts: list[Attempt], stage: str, client) -> list[Result]:
-    """The results of a finished future; of one whose worker died, Results that say so."""
+    """Results of a completed future; those of a lost worker have the outcome lost or failed."""
     try:
         return future.result()
     except Exception as error:
@@ -179,7 +179,7 @@ def collect_future(future, attempts: list[Attempt], stage: str, client) -> list[
 
 
 def make_lost_result(attempt: Attempt, error: Exception, stage: str) -> Result:
-    """What is to be said of an attempt whose worker died, or whose record could not be sent."""
+    """Result of an attempt whose worker died, or whose record could not be sent."""
     outcome = "failed"
     kind = "error"
     message = describe_error(error)

@@ -1,4 +1,4 @@
-"""Executor: the interface by which commands run tasks, wherever these run."""
+"""Executor: the interface through which commands run tasks."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol

@@ -1,4 +1,4 @@
-"""A child process that does one call after the other, watched from outside: Isolated.call(), CallFailed."""
+"""Child process for calls that may crash, hang or take too much memory: IsolatedProcess, CallFailed."""
 
 import contextlib
 import faulthandler
@@ -29,7 +29,7 @@ ENVIRONMENT_ERRORS = (ModelError, ImportError)  # no image is to blame for these
 
 
 class CallFailed(Exception):
-    """A call that failed for good; kind is error, crash, timeout or memory, as in tables.FAILURES."""
+    """A call that failed for good; `kind` is error, crash, timeout or memory, as in tables.FAILURES."""
 
     def __init__(self, kind: str, error: str, traceback: str = "", attempts: int = 1, peak_memory_bytes: int = 0):
         super().__init__(error)
@@ -41,11 +41,11 @@ class CallFailed(Exception):
 
 
 class Suspended(Exception):
-    """The child of a call was stopped by somebody (SIGSTOP): that says nothing of the call."""
+    """The child of a call was stopped by a signal (SIGSTOP), which is no failure of the call."""
 
 
 class IsolatedProcess:
-    """A process that does one call after the other, and the end of the pipe to it."""
+    """A child process that runs one call after the other, and the parent's end of the pipe to it."""
 
     def __init__(self, module: str):
         context: Any = multiprocessing.get_context(START_METHOD)  # typed as a context without Process
@@ -61,7 +61,7 @@ class IsolatedProcess:
         self.n_calls = 0
 
     def call(self, function: Callable, args: tuple, timeout_s: float, memory_bytes: int) -> Any:
-        """function(*args); raises CallFailed, one of ENVIRONMENT_ERRORS, or Suspended."""
+        """Value of function(*args); raises CallFailed, one of ENVIRONMENT_ERRORS, or Suspended."""
         self.n_calls += 1
         peak = 0
         try:
@@ -98,7 +98,7 @@ class IsolatedProcess:
             return notes.read()[-20_000:]
 
     def end(self) -> None:
-        """End the process, whatever it does."""
+        """Kill the process and remove its notes."""
         self.pipe.close()
         self.worker.kill()
         self.worker.join(5)
@@ -110,7 +110,7 @@ _ENVIRONMENT_ERROR_BY_NAME = {error.__name__: error for error in ENVIRONMENT_ERR
 
 
 def start_process(process) -> None:
-    """Start `process`; a fork server that somebody has stopped (SIGSTOP), and so never answers, is replaced."""
+    """Start `process`; a fork server that was stopped (SIGSTOP) is replaced."""
     for is_last in (False, False, False, True):
         errors: list[BaseException] = []
         thread = threading.Thread(target=start_or_note_error, args=(process, errors), daemon=True)
@@ -143,7 +143,7 @@ def find_fork_server() -> psutil.Process | None:
 
 
 def is_stopped(process: psutil.Process) -> bool:
-    """Was it stopped by a signal, as by SIGSTOP or Ctrl-Z?"""
+    """Whether a signal (SIGSTOP, Ctrl-Z) has stopped the process."""
     try:
         return process.status() == psutil.STATUS_STOPPED
     except psutil.Error:
@@ -151,7 +151,7 @@ def is_stopped(process: psutil.Process) -> bool:
 
 
 def serve_calls(pipe, notes_path: str) -> None:
-    """What a child does: answer calls until the other end is closed."""
+    """Main function of a child: run calls until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, daemon=True).start()
     with open(notes_path, "w") as notes:
@@ -190,7 +190,7 @@ def end_with_parent() -> None:
 
 
 def classify_error(error: BaseException) -> str:
-    """memory or error."""
+    """Kind of failure: memory or error."""
     return "memory" if isinstance(error, MemoryError) else "error"
 
 

@@ -1,4 +1,4 @@
-"""Workers in pods of the Dask operator: a DaskCluster that is made for the run, or one that is there."""
+"""Workers in pods of the Dask operator, in a new DaskCluster or an existing one."""
 
 import asyncio
 import concurrent.futures
@@ -24,7 +24,7 @@ Say = Callable[[str], None]
 
 @contextlib.contextmanager
 def open_kubernetes(settings: Settings, preload: Sequence[str] = (), say: Say = print) -> Iterator:
-    """A distributed Client of workers in pods, once there is one; a DaskCluster that was made here is deleted.
+    """A distributed Client of workers in pods, once there is one; a DaskCluster made here is deleted.
 
     `run.workers` is their number; 0 lets the operator's autoscaler choose between `kubernetes.min_workers` and
     `max_workers`. With `kubernetes.cluster` a DaskCluster that is there is used, and neither scaled nor deleted. Raises
@@ -70,7 +70,7 @@ def open_kubernetes(settings: Settings, preload: Sequence[str] = (), say: Say = 
 
 
 def make_manifest(settings: Settings, preload: Sequence[str], name: str) -> dict:
-    """The DaskCluster resource that the operator is asked for; ValueError without an image."""
+    """Manifest of the DaskCluster resource; ValueError without an image."""
     from dask_kubernetes.operator.kubecluster.kubecluster import make_cluster_spec
 
     run = settings.run
@@ -112,7 +112,7 @@ def make_manifest(settings: Settings, preload: Sequence[str], name: str) -> dict
 
 
 def check_operator(namespace: str | None) -> None:
-    """RuntimeError, with the remedy, where no Kubernetes answers or it does not know the operator's resources."""
+    """RuntimeError with the remedy where no Kubernetes answers, or where it lacks the operator's resources."""
     import kr8s
 
     async def status() -> int:

@@ -33,7 +33,7 @@ WATCH_INTERVAL_S = 5.0  # between looks at this process's children
 
 
 def start_fork_server(preload: Sequence[str] = ()) -> None:
-    """Start the fork server now: it imports `preload` on another core while this process imports what it needs itself.
+    """Start the fork server early: it imports `preload` while this process imports its own modules.
 
     open_cluster() then finds it running. Nothing happens where there is no fork server.
     """
@@ -88,7 +88,7 @@ def open_local(settings: Settings, preload: Sequence[str] = (), say: Callable[[s
 
 
 def start_cluster(make_cluster: Callable, options: dict, say: Callable[[str], None]):
-    """`make_cluster(**options)`, tried again: a worker that dies while it starts takes the whole cluster along."""
+    """`make_cluster(**options)`, with several tries: one worker that dies at its start ends the whole cluster."""
     for n_left in reversed(range(MAX_STARTS)):
         try:
             return make_cluster(**options)
@@ -102,7 +102,7 @@ def start_cluster(make_cluster: Callable, options: dict, say: Callable[[str], No
 
 
 def close_cluster(cluster) -> None:
-    """Close `cluster`; what does not leave by itself, as with a fork server that was stopped, is ended."""
+    """Close `cluster`, and kill the processes that do not end."""
     try:
         cluster.close()
     except Exception:
@@ -113,7 +113,7 @@ def close_cluster(cluster) -> None:
 
 @contextlib.contextmanager
 def watch_workers() -> Iterator[list]:
-    """Gives a list for a cluster: it keeps the workers that it began with, and none that is stopped (SIGSTOP).
+    """List for a cluster, whose workers are watched: stopped ones (SIGSTOP) and lost ones are replaced.
 
     A stopped process never answers, and keeps its connections: whoever waits for it would wait for ever. A worker, a
     fork server or a child of theirs that is stopped is ended, and so replaced. Ctrl-Z stops this process, too, and `fg`
@@ -146,7 +146,7 @@ def watch_workers() -> Iterator[list]:
 
 
 def list_descendants(*clusters) -> set[psutil.Process]:
-    """Processes that this one has started, and workers whose fork server has gone."""
+    """Processes that this process has started, and workers whose fork server has ended."""
     tracker_pid = resource_tracker._resource_tracker._pid  # type: ignore[attr-defined]  # has no public name
     processes = {p for p in psutil.Process().children(recursive=True) if p.pid != tracker_pid}
     for nanny in [nanny for cluster in clusters for nanny in list(cluster.workers.values())]:

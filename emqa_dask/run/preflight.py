@@ -1,4 +1,4 @@
-"""Before anything is submitted: can these workers do this run? All that they cannot, with its remedy, at once."""
+"""Check of workers before the first task: versions, memory, GPUs, and access to the workspace."""
 
 import contextlib
 import importlib.metadata
@@ -17,11 +17,7 @@ from emqa_dask.settings.schedulers import BATCH_SYSTEMS
 from emqa_dask.uris import locate, redact
 
 GIB = 2**30
-SAME_VERSION = (
-    "emqa_dask",
-    "dask",
-    "distributed",
-)  # these talk to each other; of the others a patch release may differ
+SAME_VERSION = ("emqa_dask", "dask", "distributed")  # they talk to each other; others may differ in a patch release
 SAME_MINOR_VERSION = ("numpy", "zarr", "pyarrow")
 # What a task takes (measured with 16-bit images of 1024 to 16384 px a side): an interpreter with every library, and for
 # an image, of which there is one at a time, about ten float32 copies; larger ones are dealt with in strips.
@@ -49,7 +45,7 @@ NO_NEEDS = Needs()
 
 
 def check_devices(settings: Settings) -> None:
-    """ValueError where the workers to be started would leave their GPUs idle, or would lack the GPU that tasks need.
+    """ValueError where workers would leave their GPUs idle, or would lack the GPU that tasks need.
 
     Of workers that somebody else has started check() knows more.
     """
@@ -63,7 +59,7 @@ def check_devices(settings: Settings) -> None:
 
 
 def _requested_gpus(settings: Settings) -> tuple[str, int]:
-    """The setting that asks for GPUs, and how many for each job, pod or machine; "" where others start the workers."""
+    """The setting that requests GPUs, and their number; "" where others start the workers."""
     name = settings.run.scheduler
     if name == "cuda":
         return "run.scheduler is 'cuda'", 1
@@ -77,7 +73,7 @@ def _requested_gpus(settings: Settings) -> tuple[str, int]:
 
 
 def check_workers(client, settings: Settings, needs: Needs, *, root: str, say: Callable[[str], None] = print) -> None:
-    """Raise RuntimeError with every finding and its remedy when the workers of `client` cannot do the run.
+    """RuntimeError with every finding and its remedy where the workers of `client` cannot do the run.
 
     `root` is the workspace. A `client` of None is a run in this process.
     """
@@ -108,7 +104,7 @@ def estimate_memory_bytes(
     has_networks: bool = False,
     has_classifier: bool = False,
 ) -> int:
-    """What one task at a time needs: libraries, one image's working copies, and for a bucket the shard to be sent."""
+    """Memory of one task: libraries, working copies of one image, and in a bucket the shard to be sent."""
     is_whole = image_px <= MAX_WHOLE_IMAGE_PX
     work = image_px * PER_PIXEL_BYTES if is_whole else STRIP_PX * PER_PIXEL_BYTES + image_px * PER_PIXEL_OF_STRIPS_BYTES
     work += min(image_px, TILE_PX) * PER_PIXEL_OF_NETWORKS_BYTES if has_networks else 0
@@ -150,7 +146,7 @@ def read_versions() -> dict[str, str]:
 
 
 def drop_departed(answers: dict) -> dict:
-    """`found` without the workers that left meanwhile: that is no finding, others take their tasks."""
+    """`answers` without workers that have left: other workers take their tasks."""
     return {where: answer for where, answer in answers.items() if type(answer).__name__ != "CommClosedError"}
 
 
@@ -183,7 +179,7 @@ def compare_versions(*groups: dict[str, dict | Exception]) -> list[str]:
 
 @contextlib.contextmanager
 def write_probe(root: str, findings: list[str]):
-    """A file in `root` that workers look for; its name, or None with a finding where even this process cannot write."""
+    """Name of a file in `root` for the workers to read; None, with a finding, where this process cannot write."""
     name = f".probe-{uuid.uuid4().hex[:12]}"
     fs = None
     try:
@@ -207,7 +203,7 @@ _LITERAL = {ord(c): f"[{c}]" for c in "*?["}
 
 
 def check_access(root: str, name: str) -> str:
-    """In a worker: what keeps it from reading and writing `root`; empty when nothing does."""
+    """On a worker: the reason why it cannot read and write `root`; empty when it can."""
     fs, path = locate(root)
     if not fs.exists(f"{path}/{name}"):
         return "does not see what is in it"
@@ -232,7 +228,7 @@ def describe_access_failures(access: dict[str, str | Exception], root: str) -> l
 
 
 def find_full_disk(root: str, output_bytes: int) -> list[str]:
-    """Where a local disk has less room than the run will need; of buckets nobody knows."""
+    """Finding where a local disk has less free space than the run needs; nothing is known of buckets."""
     if _is_bucket(root) or not output_bytes:
         return []
     folder = os.path.abspath(locate(root)[1])

@@ -1,4 +1,4 @@
-"""A bar with rate and time left on a terminal; elsewhere a line now and then, and one at the end of a stage."""
+"""Progress of a stage: a bar on a terminal, or else lines."""
 
 import contextlib
 import sys
@@ -24,7 +24,7 @@ def show_progress(
     every_s: float = LINE_INTERVAL_S,
     waits_for: Callable[[], str] = lambda: "",
 ) -> Iterator[Result]:
-    """Yield `results` unchanged and show how far they are: images done of `total`, rate, time left, failures.
+    """`results` unchanged, while progress is shown: images done of `total`, rate, time left, failures.
 
     On a terminal a bar; otherwise a line every `every_s` seconds and one at the end (none for no task).
     Where no result comes for as long, either says what `waits_for` says. `stream` is where it goes, by default stderr.
@@ -57,7 +57,7 @@ def show_progress(
 
 
 class _SilenceReporter:
-    """Says what a run waits for, each time that nothing has come since `last` for `every_s` seconds."""
+    """Thread that reports what a run waits for whenever no result has come for `every_s` seconds."""
 
     def __init__(self, stage: str, bar: tqdm, stream: TextIO, every_s: float, waits_for: Callable[[], str]):
         self.stage = stage
@@ -98,7 +98,7 @@ def format_progress(stage: str, n: int, total: int | None, seconds: float, n_fai
 
 
 def format_duration(seconds: float) -> str:
-    """A duration as people write it: 4.2 s, 5:23, 2:05:00."""
+    """A duration as text: 4.2 s, 5:23, 2:05:00."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -1,4 +1,4 @@
-"""Workers of a scheduler that somebody else has started: by its address or its file."""
+"""Workers of a scheduler that runs already, by its address or its scheduler file."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ Say = Callable[[str], None]
 
 
 class PrepareWorker(WorkerPlugin):
-    """Makes a plain `dask worker` fit for our tasks; to set it up again changes nothing."""
+    """Plugin that prepares a plain `dask worker` for our tasks; repeating it changes nothing."""
 
     name = "emqa_dask"
 
@@ -34,7 +34,7 @@ class PrepareWorker(WorkerPlugin):
 
 @contextlib.contextmanager
 def open_remote(settings: Settings, preload: Sequence[str] = (), say: Say = print) -> Iterator:
-    """A distributed Client of the scheduler at `run.scheduler`, once it has a worker; neither is ended.
+    """A distributed Client of the scheduler at `run.scheduler`, once it has a worker; neither is stopped.
 
     Workers need no preparation: a plugin gives them the environment and imports `preload`, also in those that come
     later. RuntimeError says what was tried, and the remedy; it also comes when the scheduler is lost meanwhile.
@@ -71,7 +71,7 @@ def open_remote(settings: Settings, preload: Sequence[str] = (), say: Say = prin
 
 
 def wait_for_workers(client, wait_s: float, say: Say, hint: Callable[[], str]) -> None:
-    """Return when `client` has a worker; RuntimeError after `wait_s` (0 = never), with what `hint` says meanwhile.
+    """Return when `client` has a worker; RuntimeError with the text of `hint` after `wait_s` (0 = never).
 
     `hint` is asked every second and told to `say` at first and then every minute; what it raises ends the wait.
     """
@@ -89,7 +89,7 @@ def wait_for_workers(client, wait_s: float, say: Say, hint: Callable[[], str]) -
 
 
 def read_address(scheduler: str, wait_s: float, say: Say) -> str:
-    """The address in `tcp://...`, or in the file that `file:...` names, which may still have to be written."""
+    """Address `tcp://...`, or the one in the file that `file:...` names; waits until the file is written."""
     if not scheduler.startswith("file:"):
         return scheduler
     path = Path(scheduler.removeprefix("file:").removeprefix("//")).expanduser()

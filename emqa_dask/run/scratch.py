@@ -1,4 +1,4 @@
-"""A folder of this process for temporary files, and the removal of those that killed processes have left."""
+"""Folder for temporary files of this process, and removal of the folders of killed processes."""
 
 import atexit
 import contextlib
@@ -20,7 +20,7 @@ _folders_by_pid: dict[int, str] = {}  # process -> its folder: a forked child ha
 
 
 def get_scratch_folder() -> str:
-    """The folder of this process in the temporary one, which only this user can enter; removed when it ends.
+    """Folder of this process in the temporary folder; only this user can enter it. Removed at exit.
 
     The first call also removes the folders of processes that have ended without that.
     """
@@ -35,7 +35,7 @@ def get_scratch_folder() -> str:
 
 
 def remove_abandoned_folders() -> None:
-    """Remove the folders of processes of this user and machine that have ended, and nothing else."""
+    """Remove the folders of ended processes of this user and machine, and nothing else."""
     with contextlib.suppress(OSError), os.scandir(find_root()) as entries:
         for entry in entries:
             if entry.name.startswith(PREFIX) and entry.is_dir(follow_symlinks=False) and is_abandoned(entry):
@@ -43,14 +43,14 @@ def remove_abandoned_folders() -> None:
 
 
 def find_root() -> str:
-    """The temporary folder, or SHORT."""
+    """The temporary folder, or SHORT_ROOT where its path is too long."""
     root = tempfile.gettempdir()
     is_long = len(os.fsencode(root)) > MAX_ROOT_LENGTH
     return SHORT_ROOT if is_long and os.access(SHORT_ROOT, os.W_OK | os.X_OK) else root
 
 
 def is_abandoned(entry: os.DirEntry) -> bool:
-    """Was it made by a process of ours that is gone? Where that cannot be told, it was not."""
+    """Whether a process of this user that has ended made the folder; False where that is unknown."""
     try:
         if entry.stat(follow_symlinks=False).st_uid != os.getuid():
             return False

@@ -1,4 +1,4 @@
-"""Call a function under supervision: what crashes, hangs, runs out of memory or raises ends that call and no other."""
+"""Supervision of calls: a crash, hang, excess of memory or exception ends one call and no other."""
 
 import contextlib
 import faulthandler
@@ -38,12 +38,12 @@ Call = Callable[..., Any]  # call(function, *args, label="", megapixels=0.0) -> 
 
 
 def call_directly(function: Callable, *args: Any, label: str = "", megapixels: float = 0.0) -> Any:
-    """The call itself, unsupervised; its exceptions are its own."""
+    """Value of the call without supervision; its exceptions are raised as they are."""
     return function(*args)
 
 
 def compute_time_limit_s(timeout_s: float, megapixels: float) -> float:
-    """Seconds that a call on `megapixels` may take where one on a plain image may take `timeout_s`; 0 = for ever."""
+    """Seconds for a call on `megapixels`, from those for a plain image (`timeout_s`); 0 = no limit."""
     return timeout_s * max(1.0, megapixels / BASE_MEGAPIXELS)
 
 
@@ -141,7 +141,7 @@ def _note_label(label: str) -> Iterator[None]:
 
 
 def list_running_labels() -> list[tuple[str, float]]:
-    """(label, seconds so far) of the calls that this process is at, the oldest first."""
+    """(label, seconds so far) of the running calls of this process, the oldest first."""
     now = time.monotonic()
     return sorted(
         ((label, now - since) for label, since in _labels_by_thread.copy().values()), key=lambda pair: -pair[1]
@@ -155,7 +155,7 @@ _lock = threading.Lock()
 
 @contextlib.contextmanager
 def _watchdog(timeout_s: float) -> Iterator[None]:
-    """End this process when the block takes over `timeout_s`; there is one timer for the calls of all threads."""
+    """End this process when the block takes over `timeout_s`; all threads share one timer."""
     if not timeout_s:
         yield
         return

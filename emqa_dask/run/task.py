@@ -1,4 +1,4 @@
-"""A task, what became of it, and the running of it where we are: in a Dask worker, or in this process."""
+"""Tasks, their results, and the function that runs a task in a Dask worker or in this process."""
 
 import pickle
 import resource
@@ -27,7 +27,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Limits:
-    """What one call in a task may cost, see supervise.Supervised; 0 = no limit on time, the worker's own on memory."""
+    """Limits of one call in a task; 0 = no limit on time, the worker's own limit on memory."""
 
     timeout_s: float = 0.0
     memory_bytes: int = 0
@@ -38,7 +38,7 @@ NO_LIMITS = Limits()
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a task: `value` (the function's record) or `error` and `traceback`, and its `event`."""
+    """Result of a task: `value` (the function's record) or `error` and `traceback`, and its `event`."""
 
     task: Task
     outcome: str  # done, found, failed, or lost: its worker went away, and the task is given to another
@@ -51,7 +51,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A task that is tried for the `number`-th time, `is_isolated` once it has lost a worker."""
+    """The `number`-th attempt at a task; `is_isolated` once the task has lost a worker."""
 
     task: Task
     number: int = 1
@@ -59,7 +59,7 @@ class Attempt:
 
 
 def run_packed_attempts(packed: bytes) -> list[Result]:
-    """Results of run_task() on a worker, one after the other; tasks and arguments, which the driver has, stay there.
+    """Results of run_task() on a worker; their tasks, which the driver has, are left out.
 
     Once the GPU is lost, the rest is lost, too.
     """
@@ -75,7 +75,7 @@ def run_packed_attempts(packed: bytes) -> list[Result]:
 
 
 def run_task(function: Callable, attempt: Attempt, stage: str, limits: Limits) -> Result:
-    """Run one task where we are; whatever it raises becomes text, since an exception may not survive pickling."""
+    """Result of one task in this process. An exception becomes text, since it may not survive pickling."""
     started = time.time()
     clock_start = time.perf_counter()
     task = attempt.task
@@ -116,7 +116,7 @@ def run_task(function: Callable, attempt: Attempt, stage: str, limits: Limits) -
 
 
 def make_event(attempt: Attempt, stage: str, outcome: str, **known) -> dict:
-    """The row of tables.EVENTS of an attempt; what is not `known` is nothing. A lost one has dealt with no image."""
+    """Row of tables.EVENTS for an attempt; columns not in `known` are zero. A lost attempt has no images."""
     row = {"stage": stage, "partition": attempt.task.name, "worker": "", "started": time.time(), "seconds": 0.0}
     row |= {"n_images": attempt.task.n_images, "bytes": 0, "peak_memory_bytes": 0} | known
     row |= {"attempt": attempt.number, "outcome": outcome}
@@ -130,7 +130,7 @@ def measure_peak_memory_bytes() -> int:
 
 
 def get_dask_worker():
-    """The Dask worker that runs this, or None."""
+    """The Dask worker that runs this code, or None."""
     distributed = sys.modules.get("distributed")
     try:
         return distributed.get_worker() if distributed else None
@@ -139,12 +139,12 @@ def get_dask_worker():
 
 
 def get_worker_address() -> str:
-    """The address of the Dask worker that runs this, or in-process."""
+    """Address of the Dask worker that runs this code, or in-process."""
     worker = get_dask_worker()
     return worker.address if worker else IN_PROCESS
 
 
 def compute_memory_limit_bytes(worker) -> int:
-    """What a child of this worker may take: the worker's share, less what the worker itself holds."""
+    """Memory for a child of this worker: the worker's share without what the worker itself uses."""
     share = worker.memory_manager.memory_limit if worker else psutil.virtual_memory().total
     return max(int(share) - psutil.Process().memory_info().rss, int(share) // 2) if share else 0

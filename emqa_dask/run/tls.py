@@ -14,7 +14,7 @@ _ROLES = ("client", "scheduler", "worker")
 
 
 def load_security(folder: str):
-    """A distributed Security with which nothing but TLS is spoken; None for the empty `folder`.
+    """Security of distributed that allows TLS only; None for the empty `folder`.
 
     Everybody has the same certificate: who has the folder belongs to the cluster. FileNotFoundError where it lacks a
     file.
@@ -32,7 +32,7 @@ def load_security(folder: str):
 
 
 def make_temporary_security():
-    """A distributed Security of this run alone: its key and certificate are in memory, and reach workers by their pipe.
+    """Security of distributed for this run only; key and certificate exist in memory.
 
     As Security.temporary() of distributed, but with a key of an elliptic curve: 1 ms instead of 20 to 200, and the
     handshake of every connection is shorter.
@@ -63,7 +63,7 @@ def make_temporary_security():
 
 
 def write_certificates(folder: str | Path, days: int = 365) -> Path:
-    """Make `folder` with ca.pem, cert.pem and key.pem for a test or a small lab, valid for `days`; returns it.
+    """`folder`, in which ca.pem, cert.pem and key.pem were written for a test or a small lab.
 
     The authority's key is thrown away: it signs this one certificate and no other. FileExistsError where `folder` is
     there and not empty, RuntimeError without the openssl command.

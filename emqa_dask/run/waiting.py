@@ -1,4 +1,4 @@
-"""What a run waits for when nothing is done for a while: the images or files that its workers are at."""
+"""What a run waits for when no task ends: the images or files that its workers process."""
 
 import threading
 from collections.abc import Callable
@@ -10,7 +10,7 @@ N_SHOWN = 3  # of those that have taken longest
 
 
 def make_wait_message(client) -> Callable[[], str]:
-    """A function that says what the calls are at that have taken longest; empty where nobody says.
+    """Function that returns the labels of the longest running calls as text; empty without any.
 
     `client` is a distributed Client, or None for a run in this process.
     """

@@ -1,4 +1,4 @@
-"""What a worker process is, whoever starts it: its environment, its Dask configuration, what it does first and last.
+"""Environment, Dask configuration, start and end of a worker process, whoever starts it.
 
 Dask imports this module in workers and nannies as a preload; run.remote brings it to workers that others started.
 """
@@ -46,12 +46,12 @@ START_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_met
 
 
 def count_cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def make_dask_configuration(preload: Sequence[str] = ()) -> dict[str, object]:
-    """Dask's configuration of the scheduler and the workers that we start, as dask.config.set() takes it."""
+    """Configuration of the scheduler and the workers that we start, for dask.config.set()."""
     modules = ["emqa_dask.run.workers", *preload]
     return {
         "distributed.worker.multiprocessing-method": START_METHOD,
@@ -83,7 +83,7 @@ def make_dask_configuration(preload: Sequence[str] = ()) -> dict[str, object]:
 
 
 def make_worker_environment(preload: Sequence[str] = ()) -> dict[str, str]:
-    """The environment of a `dask worker` (or `dask scheduler`) that starts elsewhere: variables and configuration."""
+    """Environment of a `dask worker` or `dask scheduler` elsewhere: variables and configuration."""
     config = make_dask_configuration(preload) | {"distributed.nanny.preload": ["emqa_dask.run.workers"]}
     named = {"DASK_" + key.replace(".", "__").replace("-", "_").upper(): repr(v) for key, v in config.items()}
     return SPAWN_VARIABLES | WORKER_VARIABLES | named
@@ -102,14 +102,14 @@ def make_rmm_options(fraction: float, is_async: bool) -> dict[str, object]:
 
 
 def make_gpu_worker_arguments(settings: Settings) -> list[str]:
-    """The options of a `dask cuda worker`: the resource GPU, and its memory as run.cuda has it on one machine."""
+    """Options of a `dask cuda worker`: the resource GPU, and the memory pool of [cuda]."""
     options = make_rmm_options(settings.cuda.rmm_pool_fraction, settings.cuda.rmm_async)
     flags = [f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}") for name, value in options.items()]
     return ["--resources", "GPU=1", "--set-rmm-allocator-for-libs=cupy,torch", *flags]
 
 
 def dask_setup(server) -> None:
-    """Leave Ctrl-C to the driver, and leave quickly.
+    """Ignore Ctrl-C, which the driver handles, and exit without taking the interpreter down.
 
     The terminal sends Ctrl-C to every process, and the driver closes the workers. Taking down an interpreter with every
     library loaded took 3 to 4 s, so a worker, which leaves nothing behind that would need it, does without.
@@ -158,7 +158,7 @@ async def prepare_worker(preload: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def start_without_main() -> Iterator[None]:
-    """Start processes that do not import `__main__` again.
+    """Block in which new processes do not import `__main__`.
 
     Tasks are functions of importable modules. A script without `if __name__ == "__main__":` would otherwise start
     itself in every worker, and one that is read from stdin could not start any.
@@ -176,7 +176,7 @@ def start_without_main() -> Iterator[None]:
 
 
 def start_tracker() -> None:
-    """Start multiprocessing's resource tracker, which outlives a driver that is killed, and cleans up quietly.
+    """Start multiprocessing's resource tracker, which outlives a killed driver, without its warnings.
 
     It would tell the terminal of every semaphore that it removes ("leaked semaphore objects"). Sockets and temporary
     files of multiprocessing go where the next run removes what is left of a killed one.
@@ -190,7 +190,7 @@ def start_tracker() -> None:
 
 @contextlib.contextmanager
 def set_variables(variables: dict[str, str]) -> Iterator[None]:
-    """Set `variables` in this process, whose children inherit them; afterwards all is as it was."""
+    """Block in which this process and its children have `variables`; they are restored afterwards."""
     former = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
