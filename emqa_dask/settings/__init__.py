@@ -100,9 +100,9 @@ SECTIONS = (
 )
 
 
-def _hint(key: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(key, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+def _hint(key: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(key, names, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(names)}"
 
 
 def _coerce(value: object, annotation: object, key: str) -> Any:
@@ -183,17 +183,17 @@ def _cohorts(tables: object, common: Detect, source: str) -> tuple[Cohort, ...]:
     hints = _field_types(Detect) | matching
     for key in ("detectors", "precision"):  # the same for a whole run
         del hints[key]
-    found = []
+    cohorts = []
     for table in tables:
         for key in table:
             if key not in hints:
                 raise SettingsError(f"unknown setting cohorts.{key}{_hint(key, list(hints))}")
-        known = {key: _coerce(value, hints[key], f"{source}: cohorts.{key}") for key, value in sorted(table.items())}
-        changes = tuple((key, value) for key, value in known.items() if key not in matching)
-        found.append(Cohort(**{key: known[key] for key in matching if key in known}, changes=changes))
-        check_values(found[-1], "cohorts")
-        _check("detect", found[-1].detect(common))
-    return tuple(found)
+        values = {key: _coerce(value, hints[key], f"{source}: cohorts.{key}") for key, value in sorted(table.items())}
+        changes = tuple((key, value) for key, value in values.items() if key not in matching)
+        cohorts.append(Cohort(**{key: values[key] for key in matching if key in values}, changes=changes))
+        check_values(cohorts[-1], "cohorts")
+        _check("detect", cohorts[-1].detect(common))
+    return tuple(cohorts)
 
 
 def template_names() -> list[str]:

@@ -50,9 +50,9 @@ def flag_duplicates(micrographs: pd.DataFrame, features: pd.DataFrame) -> pd.Dat
     original, agreement = find_duplicates(same, shapes, has_tones(signatures), signatures.__getitem__)
     copies = np.flatnonzero(original != np.arange(len(rows)))
     names = [name_frame(rows["uri"][k], rows["frame"][k]) for k in original[copies]]
-    found = [describe_copy(agreement[k], name) for k, name in zip(copies, names, strict=True)]
+    flags = [describe_copy(agreement[k], name) for k, name in zip(copies, names, strict=True)]
     ids = rows["micrograph_id"].to_numpy(object)[copies]
-    return tables.conform([{"micrograph_id": i} | f for i, f in zip(ids, found)], tables.FLAGS).to_pandas()
+    return tables.conform([{"micrograph_id": name} | flag for name, flag in zip(ids, flags)], tables.FLAGS).to_pandas()
 
 
 def name_frame(uri: str, frame: int) -> str:
@@ -76,8 +76,8 @@ def is_copy_name(uris: pd.Series) -> NDArray:
 
 def compute_identities(*columns: Iterable) -> NDArray:
     """(n, 2) uint64 that are equal where all n entries of `columns` are; zeros where the first is unknown."""
-    made = [_digest_values(values) if not pd.isna(values[0]) else bytes(16) for values in zip(*columns, strict=True)]
-    return np.frombuffer(b"".join(made), np.uint64).reshape(-1, 2)
+    digests = [_digest_values(values) if not pd.isna(values[0]) else bytes(16) for values in zip(*columns, strict=True)]
+    return np.frombuffer(b"".join(digests), np.uint64).reshape(-1, 2)
 
 
 def _digest_values(values: tuple) -> bytes:
@@ -163,15 +163,15 @@ def _list_bucket_neighbours(rows: NDArray, read: ReadSignatures, folder: str | N
     directions = [rng.standard_normal((TONE_BYTES, n_bits + 1)).astype(np.float32) for _ in range(N_TABLES)]
     sample = _normalise_tones(read(rows[:: -(-n // BLOCK)]))
     middles = [np.median(sample @ d[:, 1:], axis=0) for d in directions]
-    with tempfile.TemporaryFile(dir=folder) as kept:  # the keys of all sets of buckets are 128 bytes per image
+    with tempfile.TemporaryFile(dir=folder) as key_file:  # the keys of all sets of buckets are 128 bytes per image
         for k in range(0, n, BLOCK):
             tones = _normalise_tones(read(rows[k : k + BLOCK]))
             for t in range(N_TABLES):
-                kept.seek(8 * (t * n + k))
-                kept.write(_compute_bucket_keys(tones @ directions[t], middles[t]).tobytes())
+                key_file.seek(8 * (t * n + k))
+                key_file.write(_compute_bucket_keys(tones @ directions[t], middles[t]).tobytes())
         for t in range(N_TABLES):
-            kept.seek(8 * t * n)
-            yield from _pair_neighbours(np.frombuffer(kept.read(8 * n), np.uint64))
+            key_file.seek(8 * t * n)
+            yield from _pair_neighbours(np.frombuffer(key_file.read(8 * n), np.uint64))
 
 
 def _pair_neighbours(keys: NDArray) -> Pairs:

@@ -20,15 +20,15 @@ def flag_images(features: pd.DataFrame, settings: Flags = DEFAULT_LIMITS) -> pd.
     Rows come in the order of the images, then of FLAGS. No rows give an empty table. Raises KeyError for a missing
     column.
     """
-    found = []
+    raised = []
     with np.errstate(invalid="ignore", over="ignore"):
         for order, flag in enumerate(FLAGS):
             if not getattr(settings, flag.code):
                 continue
             values, limit, is_raised = measure_flag(flag, features, settings)
             for k in np.flatnonzero(is_raised):
-                found.append((k, order, flag, float(values.iloc[k]), limit))
-    found.sort(key=lambda row: row[:2])
+                raised.append((k, order, flag, float(values.iloc[k]), limit))
+    raised.sort(key=lambda row: row[:2])
     rows = [
         {
             "micrograph_id": features["micrograph_id"].iloc[k],
@@ -37,7 +37,7 @@ def flag_images(features: pd.DataFrame, settings: Flags = DEFAULT_LIMITS) -> pd.
             "limit": limit,
             "text": _write_sentence(flag, features, k, value, limit),
         }
-        for k, _, flag, value, limit in found
+        for k, _, flag, value, limit in raised
     ]
     return tables.conform(rows, tables.FLAGS).to_pandas()
 

@@ -48,16 +48,16 @@ def gather_rows(
 
     Raises ValueError for a micrograph that occurs twice or that the ledger does not have, and for impossible intervals.
     """
-    for rows, made in _read_batches(root, settings):
-        signatures = made["features"].set_index("micrograph_id")["signature"].reindex(rows["micrograph_id"])
+    for rows, own_tables in _read_batches(root, settings):
+        signatures = own_tables["features"].set_index("micrograph_id")["signature"].reindex(rows["micrograph_id"])
         numbers = np.arange(index.n_micrographs, index.n_micrographs + len(rows), dtype="int32")
         index.add(rows, signatures)
         rows["failure"] = describe_failures(rows["micrograph_id"], failures)
-        if "classifications" in made:
+        if "classifications" in own_tables:
             rows["cohort"] = name_groups(rows)
-        flat = join_tables(rows, made["features"], made["predictions"], made.get("classifications"))
+        flat = join_tables(rows, own_tables["features"], own_tables["predictions"], own_tables.get("classifications"))
         flat = tables.conform(flat.assign(number=numbers), NUMBERED_ROWS)
-        runs.add(flat.append_column("flags", _list_flags(rows, made["features"], settings.flags)))
+        runs.add(flat.append_column("flags", _list_flags(rows, own_tables["features"], settings.flags)))
     columns = ["uri", "content_sha256", *FILE_COLUMNS, "is_present"]
     for catalog in parts.iterate_table(layout.catalog_uri(root), tables.CATALOG, columns):
         catalog["status"] = catalog["status"].where(catalog["is_present"].ne(False), "removed")
@@ -78,18 +78,18 @@ def _read_batches(root: str, settings: Settings) -> Iterator[tuple[pd.DataFrame,
         if rows.empty:
             continue
         _check_unique(rows[["micrograph_id"]], "the ledger")
-        made = {}
+        own_tables = {}
         for table, folder in folder_names.items():
             names = [name for name in rows["partition"].unique() if name in part_names[table]]
-            made[table] = parts.read_table(root, folder, SCHEMAS[table], COLUMNS[table], partitions=names)
+            own_tables[table] = parts.read_table(root, folder, SCHEMAS[table], COLUMNS[table], partitions=names)
             keys = [name for name in ("micrograph_id", "detector") if name in COLUMNS[table]]
-            _check_unique(made[table][keys], folder)
-            _check_in_ledger(made[table]["micrograph_id"], ledger["micrograph_id"], folder)
-        _check_intervals(made["predictions"], folder_names["predictions"])
-        made["predictions"] = select_detector(
-            made.pop("evidence"), made["predictions"], detector_order, settings.triage.max_ood_distance
+            _check_unique(own_tables[table][keys], folder)
+            _check_in_ledger(own_tables[table]["micrograph_id"], ledger["micrograph_id"], folder)
+        _check_intervals(own_tables["predictions"], folder_names["predictions"])
+        own_tables["predictions"] = select_detector(
+            own_tables.pop("evidence"), own_tables["predictions"], detector_order, settings.triage.max_ood_distance
         )
-        yield rows, made
+        yield rows, own_tables
 
 
 def _list_flags(rows: pd.DataFrame, features: pd.DataFrame, settings: Flags) -> pa.ListArray:
