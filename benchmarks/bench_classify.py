@@ -63,7 +63,7 @@ def measure(folder: Path, given: argparse.Namespace) -> dict[int, list[tuple[flo
     """For each number of workers and round: images a second of the command, and of the stage as it says itself."""
     (folder / "archive").mkdir()
     for k in range(given.images):
-        image = textures.make(np.random.default_rng([3, k]), (given.size, given.size), lot=k % 8).image
+        image = textures.draw_texture(np.random.default_rng([3, k]), (given.size, given.size), lot=k % 8).image
         tifffile.imwrite(folder / f"archive/{k:04d}.tif", image)
     model = write_model(folder / "model", given)
     shared = ["--classifier", str(model), "--set", f"store.shard_length={max(1, given.images // 8)}"]

@@ -26,7 +26,7 @@ from emqa_dask.pipeline.tasks.predict import join_evidence
 from emqa_dask.predict.predictions import predict_images
 from emqa_dask.settings import Settings
 from emqa_dask.synthetic.faults import FAULTS, FOREIGN, apply_fault, make_foreign, noise_level
-from emqa_dask.synthetic.profiles import MAKE, make_sample
+from emqa_dask.synthetic.profiles import FAMILIES, make_sample
 from emqa_dask.triage import decide
 from emqa_dask.triage.detector_choice import select_detector
 from emqa_dask.triage.duplicates import flag_duplicates
@@ -60,7 +60,7 @@ def noise_share(image):
 
 
 def micrograph(rng, k):
-    return make_sample(list(MAKE)[k % len(MAKE)], rng).image
+    return make_sample(list(FAMILIES)[k % len(FAMILIES)], rng).image
 
 
 def optical_fault(fault, rng, k):

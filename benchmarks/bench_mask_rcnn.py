@@ -32,7 +32,7 @@ from pycocotools.mask import encode
 
 from emqa_dask import models, networks
 from emqa_dask.detect.mask_rcnn import load_detector
-from emqa_dask.detect.mask_rcnn.card import CONFIG, TASK, WEIGHTS, Card, read
+from emqa_dask.detect.mask_rcnn.card import CONFIG, TASK, WEIGHTS, Card, read_card
 from emqa_dask.detect.mask_rcnn.detector import Detector
 from emqa_dask.detect.normalise import normalise
 
@@ -234,7 +234,7 @@ def high_water() -> int:
 
 
 def measured(directory: Path, images: list[np.ndarray], options: argparse.Namespace) -> dict:
-    card = read(directory)
+    card = read_card(directory)
     detector = load_detector(directory, options.device, options.precision)
     figures = alternating(detector, PLAIN[card.family](card, options.device), images, options.rounds)
     figures["share_of_time"] = where_time_goes(detector, images)
@@ -279,7 +279,7 @@ def main() -> None:
     images = of_folders(options.images, options.most) if options.images else drawn(options.size, options.number)
     runs_of = {}
     if options.alone:
-        card = read(options.model)
+        card = read_card(options.model)
         if options.alone == "stage":
             load_detector(options.model, options.device).detect(images)
         else:

@@ -26,7 +26,7 @@ from emqa_dask.detect.log import detect_image
 from emqa_dask.detect.normalise import normalise
 from emqa_dask.settings import load_settings
 from emqa_dask.synthetic import camera, cavities, faults, lattices, overlays, textures
-from emqa_dask.synthetic.sample import Sample, loguniform
+from emqa_dask.synthetic.sample import Sample, draw_log_uniform
 from emqa_dask.train import augment, scores
 from emqa_dask.train.detector import ARCHITECTURE, INPUT
 from emqa_dask.train.detector_export import ModelTarget
@@ -44,7 +44,7 @@ WIDE_SHARE = 0.6
 HOPELESS_STEPS = 961  # until then images are drawn with contrast and dose down to hopeless
 SHAPES = ((512, 512), (512, 512), (384, 384), (448, 640))
 TOGETHER = ("unseen", "hopeless_too", "speckled", "wide")  # of `draw`
-# Domains of the closing measurement, each by choices of `cavities.make`, on unseen seeds.
+# Domains of the closing measurement, each by choices of `cavities.draw_cavities`, on unseen seeds.
 CLEAN = {"dose_e_per_px": 1500.0, "mtf_sigma_px": 0.6}
 DOMAINS = {
     "overfocus": {"defocus": "over"},
@@ -64,7 +64,7 @@ def draw(rng: np.random.Generator, *, how: str = "kept") -> Sample:
     """One micrograph as people have them; some with burned-in text, some without a cavity.
 
     `how` "kept": as an operator would have kept it. Contrast that drowns in the foil's mottle teaches a network to find
-    cavities in every mottle, so it is shown to the first steps alone. Sizes are spread further than `cavities.make`
+    cavities in every mottle, so it is shown to the first steps alone. Sizes are spread further than `draw_cavities`
     has them: specks with wide fringes, and faceted cavities of a third of the image.
     """
     shape = SHAPES[int(rng.integers(len(SHAPES)))]
@@ -72,74 +72,78 @@ def draw(rng: np.random.Generator, *, how: str = "kept") -> Sample:
         sample = draw_nothing(rng, str(rng.choice(NOTHING)), shape)
     else:
         ways = {"wide": draw_wide, "hopeless_too": draw_any, "speckled": draw_speckled}
-        sample = cavities.make(rng, shape, **ways.get(how, draw_kept)(rng))
+        sample = cavities.draw_cavities(rng, shape, **ways.get(how, draw_kept)(rng))
     if rng.random() < 0.15:
-        burn = overlays.scale_bar if rng.random() < 0.7 else overlays.banner
+        burn = overlays.draw_scale_bar if rng.random() < 0.7 else overlays.draw_banner
         sample = Sample(burn(sample.image, rng), sample.boxes, sample.masks, sample.labels, sample.nm_per_pixel)
     return sample
 
 
 def draw_any(rng: np.random.Generator) -> dict:
-    """Choices for `cavities.make` that leave contrast and dose from trivial to hopeless."""
-    clear = {"contrast": loguniform(rng, 0.3, 1.2), "exposure": camera.draw_settings(rng, low_dose=100)}
+    """Choices for `cavities.draw_cavities` that leave contrast and dose from trivial to hopeless."""
+    clear = {"contrast": draw_log_uniform(rng, 0.3, 1.2), "exposure": camera.draw_settings(rng, low_dose=100)}
     return clear if rng.random() < 0.6 else {}
 
 
 def draw_kept(rng: np.random.Generator) -> dict:
-    """Choices for `cavities.make` of which cavities can be seen, from specks to a third of the image."""
+    """Choices for `cavities.draw_cavities` of which cavities can be seen, from specks to a third of the image."""
     background = float(rng.choice([0.15, 0.5, 1.0, 1.5], p=[0.25, 0.3, 0.3, 0.15]))
     choices = {
         "background": background,
-        "contrast": loguniform(rng, 0.35, 1.3) * max(1.0, background),
-        "amplitude": loguniform(rng, 0.02, 0.35),
+        "contrast": draw_log_uniform(rng, 0.35, 1.3) * max(1.0, background),
+        "amplitude": draw_log_uniform(rng, 0.02, 0.35),
         "exposure": camera.draw_settings(rng, low_dose=60),
     }
     kind = rng.random()
     if kind < 0.3:  # specks: dark dots in bright rings, or the reverse
-        median = loguniform(rng, 3.5, 8)
-        choices |= {"median_radius_px": median, "fringe_px": min(loguniform(rng, 2, 7), 1.2 * median)}
+        median = draw_log_uniform(rng, 3.5, 8)
+        choices |= {"median_radius_px": median, "fringe_px": min(draw_log_uniform(rng, 2, 7), 1.2 * median)}
     elif kind < 0.55:
-        median = loguniform(rng, 22, 85)
-        choices |= {"median_radius_px": median, "fringe_px": loguniform(rng, 2, 14), "n": int(rng.integers(1, 14))}
+        median = draw_log_uniform(rng, 22, 85)
+        choices |= {
+            "median_radius_px": median,
+            "fringe_px": draw_log_uniform(rng, 2, 14),
+            "n": int(rng.integers(1, 14)),
+        }
     return choices
 
 
 def draw_speckled(rng: np.random.Generator) -> dict:
-    """Choices for `cavities.make` of small cavities in amorphous speckle that the same defocus makes as coarse."""
-    median = loguniform(rng, 3.5, 12)
+    """Choices for `draw_cavities` of small cavities in amorphous speckle that the same defocus makes as coarse."""
+    median = draw_log_uniform(rng, 3.5, 12)
     return {
         "defocus": "over" if rng.random() < 0.6 else "under",
         "facet": None if rng.random() < 0.2 else False,
         "median_radius_px": median,
         "sigma_log": rng.uniform(0.15, 0.5),
-        "fringe_px": min(loguniform(rng, 2.5, 8), 1.3 * median),
+        "fringe_px": min(draw_log_uniform(rng, 2.5, 8), 1.3 * median),
         "n": int(rng.integers(25, 260)),
-        "background": loguniform(rng, 0.2, 1.0),
-        "contrast": loguniform(rng, 0.15, 0.6),
-        "amplitude": loguniform(rng, 0.012, 0.2),
-        "exposure": camera.draw_settings(rng, low_dose=150) | {"mtf_sigma_px": loguniform(rng, 0.4, 2.5)},
+        "background": draw_log_uniform(rng, 0.2, 1.0),
+        "contrast": draw_log_uniform(rng, 0.15, 0.6),
+        "amplitude": draw_log_uniform(rng, 0.012, 0.2),
+        "exposure": camera.draw_settings(rng, low_dose=150) | {"mtf_sigma_px": draw_log_uniform(rng, 0.4, 2.5)},
     }
 
 
 def draw_wide(rng: np.random.Generator) -> dict:
-    """Choices for `cavities.make` as `draw_kept`, with fringes up to twice the radius and many faint cavities."""
+    """Choices for `draw_cavities` as `draw_kept`, with fringes up to twice the radius and many faint cavities."""
     choices = draw_kept(rng)
-    median = choices.setdefault("median_radius_px", loguniform(rng, 4, 30))
+    median = choices.setdefault("median_radius_px", draw_log_uniform(rng, 4, 30))
     if rng.random() < 0.6:
         choices |= {
-            "fringe_px": min(14.0, median * loguniform(rng, 0.4, 1.8)),
-            "amplitude": loguniform(rng, 0.012, 0.1),
+            "fringe_px": min(14.0, median * draw_log_uniform(rng, 0.4, 1.8)),
+            "amplitude": draw_log_uniform(rng, 0.012, 0.1),
         }
     if rng.random() < 0.5:
         room = 512 * 512 / (np.pi * median**2)
-        choices["n"] = int(np.clip(room * loguniform(rng, 0.05, 0.5), 3, 350))
+        choices["n"] = int(np.clip(room * draw_log_uniform(rng, 0.05, 0.5), 3, 350))
     return choices
 
 
 def draw_nothing(rng: np.random.Generator, kind: str, shape: tuple[int, int]) -> Sample:
     """A picture in which there is no cavity."""
     if kind == "foil":
-        return cavities.make(rng, shape, n=0)
+        return cavities.draw_cavities(rng, shape, n=0)
     if kind in ("grains", "columns"):
         image = (textures if kind == "grains" else lattices).make(rng, shape).image
     else:
@@ -205,7 +209,7 @@ def unseen(n: int, lot: int, choices: dict | None = None, *, how: str = "kept") 
     rngs = [np.random.default_rng([SEED + 1, lot, k]) for k in range(n)]
     if choices is None:
         return [truth(draw(rng, how=how)) for rng in rngs]
-    return [truth(cavities.make(rng, (512, 512), **{**draw_kept(rng), **choices})) for rng in rngs]
+    return [truth(cavities.draw_cavities(rng, (512, 512), **{**draw_kept(rng), **choices})) for rng in rngs]
 
 
 def describe(args: argparse.Namespace) -> dict:

@@ -25,10 +25,10 @@ from torch.nn import functional
 from emqa_dask import classifiers, models, networks
 from emqa_dask.classify import content
 from emqa_dask.synthetic import foreign
-from emqa_dask.synthetic.conditions import reacquired
+from emqa_dask.synthetic.conditions import reacquire
 from emqa_dask.synthetic.contents import CONTENTS, MICROGRAPHS, cut, resized
-from emqa_dask.synthetic.profiles import MAKE, make_sample
-from emqa_dask.synthetic.sample import loguniform
+from emqa_dask.synthetic.profiles import FAMILIES, make_sample
+from emqa_dask.synthetic.sample import draw_log_uniform
 from emqa_dask.uncertainty.referral import auroc
 
 PICTURE_PX = 192
@@ -40,7 +40,7 @@ TEMPERATURE = 0.1
 RATE = 2e-3
 # How often each family is drawn.
 DRAWN = {name: 2.0 if name in MICROGRAPHS else 1.0 for name in CONTENTS} | {"particles": 4.0}
-DRAWN |= dict.fromkeys(MAKE, 1.0) | {"photograph": 5.0, "plot": 0.7, "diffraction": 0.7, "eds_map": 0.5}
+DRAWN |= dict.fromkeys(FAMILIES, 1.0) | {"photograph": 5.0, "plot": 0.7, "diffraction": 0.7, "eds_map": 0.5}
 
 
 def main() -> None:
@@ -76,15 +76,17 @@ def draw(rng: np.random.Generator, family: str) -> np.ndarray:
     if family in CONTENTS:
         made = CONTENTS[family](rng, side)
     else:
-        if family in MAKE:
+        if family in FAMILIES:
             whole = make_sample(family, rng).image.astype(np.float32)
             least = 0.15
         else:
-            size = int(loguniform(rng, 100, 900)) if family == "photograph" else int(rng.integers(200, 700))
+            size = int(draw_log_uniform(rng, 100, 900)) if family == "photograph" else int(rng.integers(200, 700))
             whole = foreign.make_foreign(family, rng, (size, size)).astype(np.float32)
             least = 0.3
         whole = whole if whole.ndim == 2 else whole @ np.array([0.299, 0.587, 0.114], np.float32)
-        made = cv2.GaussianBlur(resized(cut(rng, whole, loguniform(rng, least, 1)), side), (0, 0), rng.uniform(0.3, 1))
+        made = cv2.GaussianBlur(
+            resized(cut(rng, whole, draw_log_uniform(rng, least, 1)), side), (0, 0), rng.uniform(0.3, 1)
+        )
     made = -made if rng.random() < 0.3 else made
     low, high = np.percentile(made, [0.5, 99.5])
     return np.rint(40 + 160 * np.clip((made - low) / max(high - low, 1e-6), -0.25, 1.25)).astype(np.uint8)
@@ -106,12 +108,12 @@ def _draw(seed, k, family):
 
 def window(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
     """A window of `picture`, (64, 64) float32: somewhere, turned, at some scale, noisy, mostly recorded otherwise."""
-    share = loguniform(rng, 1, 1.6) * WINDOW_PX / PICTURE_PX
+    share = draw_log_uniform(rng, 1, 1.6) * WINDOW_PX / PICTURE_PX
     unit = resized((cut(rng, picture, share).astype(np.float32) - 40) / 160, (WINDOW_PX, WINDOW_PX))
     unit = np.rot90(unit, rng.integers(4))
     unit = np.ascontiguousarray(unit[:, ::-1] if rng.random() < 0.5 else unit)
-    unit += np.float32(loguniform(rng, 0.01, 0.12)) * rng.standard_normal(unit.shape, dtype=np.float32)
-    return np.clip(reacquired(rng, unit) if rng.random() < 0.8 else unit, -1, 3)
+    unit += np.float32(draw_log_uniform(rng, 0.01, 0.12)) * rng.standard_normal(unit.shape, dtype=np.float32)
+    return np.clip(reacquire(rng, unit) if rng.random() < 0.8 else unit, -1, 3)
 
 
 class Batches(torch.utils.data.IterableDataset):

@@ -54,7 +54,7 @@ DOMAIN = (
     "radial_fraction",
     "centre_excess",
 )
-FAMILIES = (*profiles.MAKE, "nothing")
+FAMILIES = (*profiles.FAMILIES, "nothing")
 NOTHING = ("cavity-tem", "nanoparticle-tem", "photograph", "plot", "diffraction", "eds_map", "blank")
 SETTINGS_PER_IMAGE = 3
 SHAPES = ((384, 384), (448, 448), (512, 512), (640, 480))
@@ -190,9 +190,9 @@ def evaluate(rows: pd.DataFrame) -> dict[str, dict]:
 def beyond_domain(domain: domain_distance.Domain, n: int = 20) -> dict[str, float]:
     """The fraction of `n` new micrographs of every family, and of other pictures, that lie beyond a distance of 1."""
     found = {}
-    for kind in (*profiles.MAKE, *NOTHING[2:]):
+    for kind in (*profiles.FAMILIES, *NOTHING[2:]):
         rngs = [np.random.default_rng([SEED + 1, i]) for i in range(n)]
-        if kind in profiles.MAKE:
+        if kind in profiles.FAMILIES:
             pictures = [profiles.make_sample(kind, rng).image for rng in rngs]
         else:
             pictures = [faults.apply_fault(kind, np.zeros((512, 512), np.uint8), rng) for rng in rngs]

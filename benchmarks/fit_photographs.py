@@ -20,7 +20,7 @@ from emqa_dask.featurise.foreign import SCENE_STATISTICS
 from emqa_dask.featurise.images import image_statistics
 from emqa_dask.synthetic import foreign
 from emqa_dask.synthetic.faults import apply_fault
-from emqa_dask.synthetic.profiles import MAKE, make_sample
+from emqa_dask.synthetic.profiles import FAMILIES, make_sample
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 FAULTS = ("blur", "drift", "astigmatism", "saturation", "charging", "banner", "scale_bar", "x_rays")
@@ -61,12 +61,12 @@ def photographs(seed, n_crops):
 def micrographs(seed, n):
     """(source, grey image)."""
     for i in range(n):
-        name = list(MAKE)[i % len(MAKE)]
+        name = list(FAMILIES)[i % len(FAMILIES)]
         yield name, make_sample(name, np.random.default_rng([seed, i])).image
     for i in range(n // 4):
         rng = np.random.default_rng([seed, 1, i])
-        fault = FAULTS[i // len(MAKE) % len(FAULTS)]
-        yield fault, apply_fault(fault, make_sample(list(MAKE)[i % len(MAKE)], rng).image, rng)
+        fault = FAULTS[i // len(FAMILIES) % len(FAULTS)]
+        yield fault, apply_fault(fault, make_sample(list(FAMILIES)[i % len(FAMILIES)], rng).image, rng)
     for folder in ("uw_cavity", "arda_stem_np", "uw_loops", "emps"):
         for path in sorted((REAL / folder).glob("images/**/*.[jp][pn]g")):
             yield folder, cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
@@ -81,7 +81,7 @@ def fit(marks, is_photograph, sources):
         scaler.transform(marks), is_photograph, sample_weight=weight / weight.mean()
     )
     weights = model.coef_[0] / scaler.scale_
-    return weights, -float(np.quantile(marks[np.isin(sources, list(MAKE))] @ weights, 0.996))
+    return weights, -float(np.quantile(marks[np.isin(sources, list(FAMILIES))] @ weights, 0.996))
 
 
 def main():

@@ -99,7 +99,7 @@ def make_written(format_: str, path: Path, rng: np.random.Generator) -> np.ndarr
     """As emqa synthesise writes it."""
     _, dtypes, most, _ = writers.FORMATS[format_]
     frames = np.stack([draw_image(rng, dtypes[0]) for _ in range(min(most, 3))])
-    writers.write(path, format_, frames, 0.02)
+    writers.write_frames(path, format_, frames, 0.02)
     if format_ == "jpeg":
         return cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_GRAYSCALE)[None]
     return frames

@@ -66,7 +66,7 @@ def compute_areas(boxes: ArrayLike) -> NDArray[np.float64]:
 def compute_iou(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
     """Intersection over union of every pair, len(a) x len(b), in [0, 1]; 0 for boxes without area.
 
-    Dense: for thousands of boxes on each side use overlaps(), which gives only the pairs that touch.
+    Dense: for thousands of boxes on each side use find_overlaps(), which gives only the pairs that touch.
     """
     a = as_boxes(a)
     b = as_boxes(b)
@@ -118,12 +118,32 @@ def _candidates(a: NDArray, b: NDArray) -> Iterator[tuple[NDArray, NDArray]]:
 
 
 def match_boxes(predicted: ArrayLike, true: ArrayLike, iou_threshold: float = 0.1, rule: str = "greedy") -> Match:
-    """One-to-one matching of predicted (n x 4) to true boxes (m x 4); classes and scores play no part.
+    """One-to-one matching of predicted to true boxes; classes and scores are not used.
 
-    `greedy` (Li et al., Digital Discovery 4 (2025) 987, as released): true boxes in their order; each takes the best
-    prediction that is left, if its IoU is at least `iou_threshold`; of equals the first. `optimal`: the assignment
-    with the most matches and, among those, the largest sum of IoU (Hungarian). Empty inputs match nothing. Raises
-    ValueError for an unknown rule, a threshold outside (0, 1] and malformed boxes.
+    Parameters
+    ----------
+    predicted, true : array (n, 4), array (m, 4)
+        Boxes y0, x0, y1, x1, px, half-open.
+    iou_threshold : float
+        Smallest intersection over union of a match, in (0, 1].
+    rule : {"greedy", "optimal"}
+        "greedy": each true box, in order, takes the remaining prediction of the largest IoU, of equals the first.
+        "optimal": the assignment with the most matches and, among those, the largest sum of IoU (Hungarian method).
+
+    Returns
+    -------
+    Match
+        Counts of true positives, false positives and false negatives, and the pairs of indices. Empty inputs match
+        nothing.
+
+    Raises
+    ------
+    ValueError
+        For an unknown rule, a threshold outside (0, 1] and malformed boxes.
+
+    References
+    ----------
+    Li et al., Digital Discovery 4 (2025) 987: the greedy rule, as in the released code.
     """
     if rule not in RULES:
         raise ValueError(f"rule is {rule!r}: it is one of {', '.join(RULES)}")

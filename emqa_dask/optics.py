@@ -50,12 +50,37 @@ def contrast_transfer(
     voltage_kv: ArrayLike,
     focal_spread_nm: ArrayLike = 0,
 ) -> NDArray | float:
-    """Contrast transfer of a weak phase object, `T(q) = E(q) sin(chi(q))`, in [-1, 1], float64; arguments broadcast.
+    """Contrast transfer function of a weak phase object, `T(q) = E(q) sin(chi(q))`, in [-1, 1].
 
-    `E = exp(-(pi lambda delta q^2 / 2)^2)` with the 1/e focal spread delta is the temporal coherence envelope; chi
-    and the sign of the defocus as in `aberration_phase`. T is minus the imaginary part of abTEM's `CTF`
-    (`exp(-i chi)` and the envelope) at `C10 = defocus_nm`. Williams & Carter ch. 28; paper C's source of information.
-    NaN stays NaN. Raises ValueError for a voltage that is not above 0 and for a negative focal spread.
+    `E = exp(-(pi lambda delta q^2 / 2)^2)` is the envelope of temporal coherence; chi is that of `aberration_phase`. T
+    is minus the imaginary part of abTEM's `CTF` (`exp(-i chi)` and the envelope) at `C10 = defocus_nm`.
+
+    Parameters
+    ----------
+    q_per_nm : array or float
+        Spatial frequencies, cycles/nm. All arguments broadcast against each other.
+    defocus_nm : array or float
+        Positive for overfocus, negative for underfocus.
+    cs_mm : array or float
+        Spherical aberration C30, mm.
+    voltage_kv : array or float
+        Acceleration voltage, kV.
+    focal_spread_nm : array or float
+        1/e half width delta of the focal spread, nm.
+
+    Returns
+    -------
+    array or float
+        T, float64; NaN where an argument is NaN.
+
+    Raises
+    ------
+    ValueError
+        For a voltage that is not above 0 and a negative focal spread.
+
+    References
+    ----------
+    Williams & Carter, Transmission Electron Microscopy, ch. 28.
     """
     envelope = temporal_envelope(q_per_nm, voltage_kv, focal_spread_nm)
     return envelope * np.sin(aberration_phase(q_per_nm, defocus_nm, cs_mm, voltage_kv))

@@ -113,7 +113,7 @@ def bundled_distances(pictures):
     )
 
 
-@pytest.mark.parametrize("family", list(profiles.MAKE))
+@pytest.mark.parametrize("family", list(profiles.FAMILIES))
 def test_new_micrographs_are_within_the_bundled_domain(family):
     far = bundled_distances(
         profiles.make_sample(family, np.random.default_rng([9, i]), (512, 512)).image for i in range(6)

@@ -21,7 +21,7 @@ from emqa_dask.pipeline.tasks import measure, predict
 from emqa_dask.predict.true_quality import compute_true_quality
 from emqa_dask.settings import Settings, replace
 from emqa_dask.synthetic import camera, cavities, faults, profiles
-from emqa_dask.synthetic.sample import loguniform
+from emqa_dask.synthetic.sample import draw_log_uniform
 
 SEED = 990_000_000  # no test, no demo and no other fit draws from here
 SHAPES = ((384, 384), (512, 512), (448, 448), (400, 560))
@@ -66,13 +66,13 @@ def draw(cohort: str, i: int) -> Picture:
     name = f"{cohort}-{i}"
     if cohort == "nothing":
         return draw_nothing(NOTHING[i % len(NOTHING)], rng, shape, name)
-    if cohort in profiles.MAKE:
+    if cohort in profiles.FAMILIES:
         sample = profiles.make_sample(cohort, rng, shape, clear=i % 2 == 0)
     elif cohort == "bad":
-        sample = cavities.make(rng, shape)
+        sample = cavities.draw_cavities(rng, shape)
     else:
-        clear = {"contrast": loguniform(rng, 0.3, 1.2), "exposure": camera.draw_settings(rng, low_dose=60)}
-        sample = cavities.make(rng, shape, **clear | CAVITIES.get(cohort, {}))
+        clear = {"contrast": draw_log_uniform(rng, 0.3, 1.2), "exposure": camera.draw_settings(rng, low_dose=60)}
+        sample = cavities.draw_cavities(rng, shape, **clear | CAVITIES.get(cohort, {}))
     image = sample.image
     if cohort == "degraded":
         fault = DEGRADATIONS[i % len(DEGRADATIONS)]
@@ -86,7 +86,7 @@ def draw_nothing(kind: str, rng: np.random.Generator, shape: tuple[int, int], na
         family = "cavity-tem" if kind == "foil" else "nanoparticle-tem"
         image = profiles.make_sample(family, rng, shape, clear=True, n=0).image
     elif kind == "noise":
-        grain = rng.normal(0, 1, shape) if rng.random() < 0.5 else rng.poisson(loguniform(rng, 1, 100), shape)
+        grain = rng.normal(0, 1, shape) if rng.random() < 0.5 else rng.poisson(draw_log_uniform(rng, 1, 100), shape)
         image = grain.astype(np.float32)
     else:
         image = faults.apply_fault(kind, np.zeros(shape, np.uint8), rng)

@@ -46,7 +46,7 @@ def physics_of(cell: str) -> LatticePhysics:
 def synthetic(cell: str, seed: int, spacing_px: float = 13.0, shape: tuple[int, int] = (288, 288)) -> Case:
     """A lattice of columns with a standard deviation of 0.2 spacings."""
     physics = physics_of(cell)
-    sample = lattices.make(
+    sample = lattices.draw_lattice(
         np.random.default_rng(seed), shape, cell=cell, nm_per_pixel=physics.spacing_nm / spacing_px, jitter_px=0.0,
         column_sigma_px=0.2 * spacing_px, exposure=UNLIMITED, **QUIET,
     )  # fmt: skip

@@ -59,7 +59,7 @@ def draw(
 
 
 def _field(seed: list[int], lot: int, set_to: Acquisition) -> NDArray[np.float32]:
-    sample = textures.make(
+    sample = textures.draw_texture(
         np.random.default_rng(seed), (FIELD_PX, FIELD_PX), lot=lot, nm_per_pixel=NM_PER_PIXEL, dtype="float32",
         exposure={"dose_e_per_px": set_to.dose_e_per_px, "mtf_sigma_px": 0.4, "read_noise_e": 1.0},
         blur_px=set_to.blur_px, side_rad=set_to.side_rad,
@@ -91,7 +91,7 @@ def foreign_parts(
     }
     found["unseen"] = draw(range(lots, lots + max(1, 2 * lots // 3)), fields, OWN, (seed, 9), each)
     rng = np.random.default_rng([seed, 10])
-    found["photographs"] = _unrelated([_grey(foreign.photograph(rng, (256, 256))) for _ in range(photographs)])
+    found["photographs"] = _unrelated([_grey(foreign.draw_photograph(rng, (256, 256))) for _ in range(photographs)])
     file = data / "cifar10_ood/cifar10_train.npz"
     if file.is_file():
         images = np.load(file)["X"]

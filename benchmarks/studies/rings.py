@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from emqa_dask.featurise.rings import thon_rings
+from emqa_dask.featurise.rings import measure_thon_rings
 from emqa_dask.optics import compute_wavelength, temporal_envelope
 from emqa_dask.synthetic import fields, foreign
-from emqa_dask.synthetic.films import ATOM_NM, amorphous_film
+from emqa_dask.synthetic.films import ATOM_NM, draw_amorphous_film
 from emqa_dask.synthetic.profiles import make_sample
-from emqa_dask.synthetic.sample import loguniform
+from emqa_dask.synthetic.sample import draw_log_uniform
 
 FAMILIES = ("nanoparticle-tem", "atomic-stem", "sem-texture")
 SHAPES = ((512, 512), (1024, 1024))
@@ -26,9 +26,9 @@ TOLERANCE = 0.05
 
 
 def draw(rng: np.random.Generator) -> dict:
-    defocus = float(rng.choice([-1, 1])) * loguniform(rng, 300, 3000)
+    defocus = float(rng.choice([-1, 1])) * draw_log_uniform(rng, 300, 3000)
     return {
-        "nm_per_pixel": loguniform(rng, 0.03, 0.25),
+        "nm_per_pixel": draw_log_uniform(rng, 0.03, 0.25),
         "defocus_nm": defocus,
         "voltage_kv": float(rng.choice([80, 120, 200, 300])),
         "cs_mm": float(rng.choice([0.0, 1.2, 2.7])),
@@ -38,7 +38,7 @@ def draw(rng: np.random.Generator) -> dict:
         "astigmatism_nm": float(rng.uniform(0, 0.2)) * abs(defocus),
         "astigmatism_deg": float(rng.uniform(0, 180)),
         "contrast": float(rng.choice([0.03, 0.1])),
-        "dose_e_per_px": loguniform(rng, 3, 500),
+        "dose_e_per_px": draw_log_uniform(rng, 3, 500),
     }
 
 
@@ -69,9 +69,9 @@ def films(n: int) -> pd.DataFrame:
         rng = np.random.default_rng([1, seed])
         film = draw(rng)
         shape = SHAPES[seed % 2]
-        image = amorphous_film(rng, shape, **film)
+        image = draw_amorphous_film(rng, shape, **film)
         start = time.process_time()
-        found = thon_rings(image, film["nm_per_pixel"], film["voltage_kv"], cs_mm=film["cs_mm"])
+        found = measure_thon_rings(image, film["nm_per_pixel"], film["voltage_kv"], cs_mm=film["cs_mm"])
         seconds = time.process_time() - start
         error = found.defocus_nm / abs(film["defocus_nm"]) - 1
         seen = visible_rings(film, shape[0])
@@ -84,12 +84,12 @@ def ringless(name: str, rng: np.random.Generator, shape: tuple[int, int]) -> np.
     if name in FAMILIES:
         return make_sample(name, rng, shape, clear=bool(rng.random() < 0.5)).image
     if name == "white noise":
-        return rng.poisson(loguniform(rng, 1, 100), shape)
+        return rng.poisson(draw_log_uniform(rng, 1, 100), shape)
     if name == "fractal":
-        texture = fields.fractal(rng, shape, exponent=rng.uniform(0.5, 3), finest_px=float(rng.choice([2, 4, 10])))
-        return texture + 0.05 * fields.white(rng, shape)
+        texture = fields.draw_fractal(rng, shape, exponent=rng.uniform(0.5, 3), finest_px=float(rng.choice([2, 4, 10])))
+        return texture + 0.05 * fields.draw_white_noise(rng, shape)
     if name == "blurred noise":
-        return fields.white(rng, shape, rng.uniform(0.3, 3)) + 0.05 * fields.white(rng, shape)
+        return fields.draw_white_noise(rng, shape, rng.uniform(0.3, 3)) + 0.05 * fields.draw_white_noise(rng, shape)
     image = foreign.make_foreign(name, rng, shape)
     return image.mean(axis=2) if image.ndim == 3 else image
 
@@ -102,7 +102,7 @@ def others(n: int) -> pd.DataFrame:
             image = ringless(name, rng, SHAPES[seed % 2])
             kv = float(rng.choice([80, 200, 300]))
             cs = float(rng.choice([0.0, 1.2, 2.7]))
-            found = thon_rings(image, loguniform(rng, 0.03, 0.5), kv, cs_mm=cs)
+            found = measure_thon_rings(image, draw_log_uniform(rng, 0.03, 0.5), kv, cs_mm=cs)
             rows.append({"kind": name, "seed": seed, "is_found": np.isfinite(found.defocus_nm)} | found._asdict())
     return pd.DataFrame(rows)
 

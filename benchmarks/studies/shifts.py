@@ -217,7 +217,7 @@ def _lots(rng: np.random.Generator, n_lots: int = 8, n: int = 60) -> tuple:
 
     def field(lot, size_nm=1.0, **changed):
         nm = size_nm * 1000 * textures.lot_parameters(lot)["radius_um"] / 8 * rng.uniform(0.9, 1.1)
-        return textures.make(
+        return textures.draw_texture(
             rng, (128, 128), lot=lot, nm_per_pixel=nm, dtype="uint8", exposure=EXPOSURE | changed
         ).image
 

@@ -51,7 +51,7 @@ def halve(image: np.ndarray, taps: np.ndarray) -> np.ndarray:
     """`image` (h, w; float32) under a smoothing kernel, at the centres of its 2 x 2 blocks: (h // 2, w // 2).
 
     `taps` (float32, an even number) are the half of the kernel along an axis that lies before such a centre, outermost
-    first; the other half mirrors it. Edges are reflected as in laplace().
+    first; the other half mirrors it. Edges are reflected as in compute_laplacian().
     """
     height, width = (size // 2 for size in image.shape)
     rows, columns = (_reflect_indices(2 * n, len(taps)) for n in (height, width))

@@ -139,14 +139,14 @@ def drop_border(maxima: Maxima, shape: tuple[int, int], border: tuple[int, int])
 
 
 def tabulate_maxima(maxima: Maxima, sigmas: np.ndarray) -> pd.DataFrame:
-    """Table of `maxima`: y_px, x_px, sigma_px, response (float64), polarity (int8); all columns for no maxima."""
+    """Table of `make_maxima`: y_px, x_px, sigma_px, response (float64), polarity (int8); all columns for no maxima."""
     sigma = np.asarray(sigmas, np.float64)[maxima.scale]
     values = (maxima.y.astype(np.float64), maxima.x.astype(np.float64), sigma, maxima.response, maxima.polarity)
     return pd.DataFrame(dict(zip(COLUMNS, values)))
 
 
 def tabulate_refined_maxima(maxima: Maxima, sigmas: np.ndarray, log_scale: bool) -> pd.DataFrame:
-    """Table of the fitted tops of `maxima`, columns as in `tabulate_maxima`, highest top first.
+    """Table of the fitted tops of `make_maxima`, columns as in `tabulate_maxima`, highest top first.
 
     Between two scales sigma is interpolated as they are spaced: geometrically with `log_scale`, else linearly.
     """

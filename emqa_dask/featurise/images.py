@@ -4,22 +4,42 @@ import cv2
 import numpy as np
 
 from emqa_dask.featurise import foreign, overlays
-from emqa_dask.featurise.signature import signature
-from emqa_dask.featurise.spectrum import spectrum_statistics, tiles
+from emqa_dask.featurise.signature import compute_signature
+from emqa_dask.featurise.spectrum import compute_spectrum_statistics, cut_tiles
 from emqa_dask.tables import IMAGE_STATISTICS
 
 SAMPLE_PX = 1 << 18  # pixels that histograms are made from, taken on a regular grid
 
 
 def image_statistics(image: np.ndarray, *, colour_fraction: float = 0.0) -> dict[str, float]:
-    """The numbers of `tables.IMAGE_STATISTICS` for one 2-D image (h, w) of any integer, float or bool dtype.
+    """Statistics of one micrograph: the numbers of `tables.IMAGE_STATISTICS`.
 
-    colour_fraction: fraction of pixels with colour in the file that the image came from. Where contrast is meant,
-    numbers are in units of the grey range (0.5 to 99.5 percentile), so that gain and offset do not change them.
-    Non-finite pixels are counted, then replaced by the median. Cost is bounded: at most 16 tiles of 256 px and a
-    view of 1024 px are looked at. NaN where the image is too small for a number to exist; an image without finite
-    pixels or of size 0 has `nonfinite_fraction` and the side, and NaN elsewhere. Raises ValueError for an image that
-    is not 2-D.
+    Numbers about contrast are in units of the grey range (0.5 to 99.5 percentile), so gain and offset do not change
+    them. Non-finite pixels are counted, then replaced by the median. Cost is bounded: at most 16 tiles of 256 px and a
+    view of 1024 px are evaluated.
+
+    Parameters
+    ----------
+    image : array (h, w)
+        Any integer, float or bool dtype.
+    colour_fraction : float
+        Fraction of pixels with colour in the file that the image came from.
+
+    Returns
+    -------
+    dict of str to float
+        NaN where the image is too small for a number. An image without finite pixels has `nonfinite_fraction`,
+        `short_side_px` and `colour_fraction`, and NaN elsewhere.
+
+    Raises
+    ------
+    ValueError
+        If the image is not two-dimensional.
+
+    References
+    ----------
+    Welch, IEEE Trans. Audio Electroacoust. 15 (1967) 70: the power spectrum.
+    Bigun & Granlund, ICCV 1987, 433: the coherence of the structure tensor.
     """
     return _statistics(image, colour_fraction)[0]
 
@@ -27,7 +47,7 @@ def image_statistics(image: np.ndarray, *, colour_fraction: float = 0.0) -> dict
 def image_features(image: np.ndarray, *, colour_fraction: float = 0.0) -> dict[str, float | bytes]:
     """`image_statistics` and the `signature` of the same image in one pass: a row's part of `tables.FEATURES`."""
     statistics, pixels = _statistics(image, colour_fraction)
-    return {**statistics, "signature": signature(pixels)}
+    return {**statistics, "signature": compute_signature(pixels)}
 
 
 def _statistics(image: np.ndarray, colour_fraction: float) -> tuple[dict[str, float], np.ndarray]:
@@ -49,16 +69,18 @@ def _statistics(image: np.ndarray, colour_fraction: float) -> tuple[dict[str, fl
     unit = np.float32(1 / span if span > 1e-30 else 0)
     # Hits and hot pixels stay far above the rest, but not so far that float32 cannot hold their squares.
     bounded = np.clip(pixels, np.float32(low - span), np.float32(low + 20 * span))
-    cut = (tiles(bounded) - np.float32(low)) * unit
-    out |= spectrum_statistics(np.clip(cut, -0.5, 1.5))
-    view, factor = overlays.view_of(bounded, low, high)
-    banner_rows = overlays.banner_rows(view)
+    cut = (cut_tiles(bounded) - np.float32(low)) * unit
+    out |= compute_spectrum_statistics(np.clip(cut, -0.5, 1.5))
+    view, factor = overlays.make_view(bounded, low, high)
+    banner_rows = overlays.measure_banner_rows(view)
     out["banner_rows"] = banner_rows * factor
-    runs = overlays.edge_runs(view)
-    out |= overlays.scale_bar(view, factor, runs)
-    out["line_horizontal"] = overlays.longest(runs, view.shape[1])
-    out["line_vertical"] = overlays.longest(overlays.edge_runs(np.ascontiguousarray(view.T)), view.shape[0])
-    out |= overlays.stripes(view, banner_rows)
+    runs = overlays.find_edge_runs(view)
+    out |= overlays.find_scale_bar(view, factor, runs)
+    out["line_horizontal"] = overlays.measure_longest_line(runs, view.shape[1])
+    out["line_vertical"] = overlays.measure_longest_line(
+        overlays.find_edge_runs(np.ascontiguousarray(view.T)), view.shape[0]
+    )
+    out |= overlays.count_stripes(view, banner_rows)
     out |= foreign.diffraction_statistics(view) | foreign.scene_statistics(view[: len(view) - banner_rows])
     out |= foreign.count_statistics(_middle(pixels)) | _impulses((_middle(bounded) - np.float32(low)) * unit)
     return {name: float(out[name]) for name in IMAGE_STATISTICS}, pixels

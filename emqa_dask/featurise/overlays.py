@@ -6,7 +6,7 @@ import numpy as np
 VIEW_PX = 1024  # overlays are looked for on a view of at most this side: letters and bars survive it
 
 
-def view_of(image: np.ndarray, low: float, high: float) -> tuple[np.ndarray, float]:
+def make_view(image: np.ndarray, low: float, high: float) -> tuple[np.ndarray, float]:
     """`image` (h, w) of at most 1024 px a side, `low` to 0, `high` to 1, clipped to -0.5...1.5; and the decimation."""
     h, w = image.shape
     factor = max(h, w) / VIEW_PX
@@ -19,7 +19,7 @@ def view_of(image: np.ndarray, low: float, high: float) -> tuple[np.ndarray, flo
     return np.clip((small - np.float32(low)) / np.float32(max(high - low, 1e-30)), -0.5, 1.5), factor
 
 
-def edge_runs(view: np.ndarray, step: float = 0.18) -> list[np.ndarray]:
+def find_edge_runs(view: np.ndarray, step: float = 0.18) -> list[np.ndarray]:
     """Straight horizontal runs (n, 3: y, x0, x1) of at least 8 % of the width along which grey rises, and falls,
     downwards.
 
@@ -45,12 +45,12 @@ def edge_runs(view: np.ndarray, step: float = 0.18) -> list[np.ndarray]:
     return found
 
 
-def longest(runs: list[np.ndarray], width: int) -> float:
+def measure_longest_line(runs: list[np.ndarray], width: int) -> float:
     """The largest share of `width` that one row's `runs` cover, 0 without any: marks cut a plot's axis in pieces."""
     return float(max(np.bincount(r[:, 0], r[:, 2] - r[:, 1], minlength=1).max() for r in runs) / max(width, 1))
 
 
-def scale_bar(view: np.ndarray, factor: float, runs: list[np.ndarray]) -> dict[str, float]:
+def find_scale_bar(view: np.ndarray, factor: float, runs: list[np.ndarray]) -> dict[str, float]:
     """The likeliest burned-in bar: a flat, thin, axis-parallel rectangle between two opposite steps of equal extent.
 
     `runs` are the view's edge_runs. `scale_bar_contrast` is the bar's least step against its four sides in grey
@@ -103,7 +103,7 @@ def _bar_contrast(view: np.ndarray, y0: int, x0: int, y1: int, x1: int) -> float
     return float(min(np.median(part) for part in (above, below, left, right)))
 
 
-def banner_rows(view: np.ndarray) -> int:
+def measure_banner_rows(view: np.ndarray) -> int:
     """Rows of the view's information bar along the bottom: one ground level, ink on it, a sharp start; 0 without."""
     h, w = view.shape
     if h < 64 or w < 64:
@@ -139,7 +139,7 @@ def _bar_rows(part: np.ndarray, ground: float, tolerance: float, h: int) -> int:
     return rows if is_text and is_flat else 0
 
 
-def stripes(view: np.ndarray, skip_rows: int) -> dict[str, float]:
+def count_stripes(view: np.ndarray, skip_rows: int) -> dict[str, float]:
     """Rows at which at least three of eight neighbouring segments jump together: charging stripes along the scan.
 
     A jump is over six robust deviations of the segment's row-to-row changes and 6 % of the range; `skip_rows` at

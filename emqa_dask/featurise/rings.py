@@ -30,8 +30,8 @@ TURNS = 6
 ANGLES = np.arange(SECTORS) * np.pi / SECTORS
 
 
-class Rings(NamedTuple):
-    """What `thon_rings` finds. All but `quality` are NaN where no rings are seen."""
+class ThonRings(NamedTuple):
+    """What `measure_thon_rings` finds. All but `quality` are NaN where no rings are seen."""
 
     defocus_nm: float = np.nan  # magnitude of the mean: one image does not tell the sign
     defocus_long_nm: float = np.nan  # magnitude where it is largest, and where smallest
@@ -59,9 +59,9 @@ class Spectrum(NamedTuple):
     n: NDArray  # (r, SECTORS) pixels of the transform that a cell holds
 
 
-def thon_rings(
+def measure_thon_rings(
     image: NDArray, nm_per_pixel: float, voltage_kv: float, *, cs_mm: float = 1.2, amplitude: float = 0.1
-) -> Rings:
+) -> ThonRings:
     """Defocus, astigmatism and information limit of `image` (h, w) from the rings of its spectrum.
 
     The middle 1024 px are looked at. `cs_mm` is the spherical aberration, `amplitude` the share of amplitude contrast
@@ -72,22 +72,22 @@ def thon_rings(
     if np.ndim(image) != 2:
         raise ValueError(f"image of shape {np.shape(image)}: give one frame (h, w) in grey")
     known = np.isfinite(nm_per_pixel) and np.isfinite(voltage_kv) and nm_per_pixel > 0 and voltage_kv > 0
-    spectrum = spectrum_of(image, nm_per_pixel) if known else None
+    spectrum = compute_log_spectrum(image, nm_per_pixel) if known else None
     lens = Lens(float(compute_wavelength(voltage_kv)), 1e6 * cs_mm, float(np.arcsin(amplitude))) if known else None
     found = _search(spectrum, lens) if spectrum else None
     if found is None:
-        return Rings()
+        return ThonRings()
     defoci, limit, quality = _settled(spectrum, lens, *found)
     if quality < MIN_QUALITY:
-        return Rings(quality=quality)
+        return ThonRings(quality=quality)
     mean = abs(float(defoci[0]))
     spread = float(np.hypot(defoci[1], defoci[2]))
     turn = np.arctan2(defoci[2], defoci[1]) / 2 + (np.pi / 2 if defoci[0] < 0 else 0)
     angle = float(np.rad2deg(turn) % 180)
-    return Rings(mean, mean + spread, mean - spread, angle, float(spectrum.q[limit]), quality)
+    return ThonRings(mean, mean + spread, mean - spread, angle, float(spectrum.q[limit]), quality)
 
 
-def spectrum_of(image: NDArray, nm_per_pixel: float) -> Spectrum | None:
+def compute_log_spectrum(image: NDArray, nm_per_pixel: float) -> Spectrum | None:
     """Log-power of the middle of `image` (h, w), Hann window, in rings and sectors; None below 256 px and when flat."""
     t = min(*image.shape, SIDE_PX) // 2 * 2
     if t < MIN_SIDE_PX:

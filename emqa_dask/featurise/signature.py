@@ -8,7 +8,7 @@ GRAIN_PX = 64
 N_BYTES = TONE_PX**2 + GRAIN_PX**2 // 8
 
 
-def signature(image: np.ndarray) -> bytes:
+def compute_signature(image: np.ndarray) -> bytes:
     """768 bytes for a finite 2-D float32 image: 16 x 16 tones (int8) and 64 x 64 signs of the grain (bits).
 
     Tones: block means, mean 0, 32 = one standard deviation; they survive gain, offset, depth, re-compression and small

@@ -39,7 +39,7 @@ SPECTRUM_STATISTICS = (
 VISIBLE = 0.004  # contrast of a band, as a fraction of the grey range, that an eye still sees on a screen
 
 
-def tiles(image: np.ndarray, *, tile_px: int = TILE_PX, max_tiles: int = MAX_TILES) -> np.ndarray:
+def cut_tiles(image: np.ndarray, *, tile_px: int = TILE_PX, max_tiles: int = MAX_TILES) -> np.ndarray:
     """Square cut-outs (n, t, t) spread evenly over `image` (h, w), float32; t is a power of two <= tile_px and the
     side.
 
@@ -59,7 +59,7 @@ def tiles(image: np.ndarray, *, tile_px: int = TILE_PX, max_tiles: int = MAX_TIL
     return np.stack([image[y : y + t, x : x + t] for y in ys for x in xs]).astype(np.float32)
 
 
-def mean_periodogram(cut: np.ndarray) -> np.ndarray:
+def compute_mean_periodogram(cut: np.ndarray) -> np.ndarray:
     """Welch's estimate of the power (t, t // 2 + 1) of tiles (n, t, t): plane removed, Hann window, averaged.
 
     White noise of variance v has power v everywhere. n = 0 gives zeros.
@@ -115,7 +115,7 @@ def _rings(power: np.ndarray) -> tuple:
     return plain, np.exp(logs / np.maximum(count, 1)), np.exp(logs.sum(1) / count.sum(1))
 
 
-def spectrum_statistics(cut: np.ndarray) -> dict[str, float]:
+def compute_spectrum_statistics(cut: np.ndarray) -> dict[str, float]:
     """Statistics of tiles (n, t, t) whose grey range (0.5 to 99.5 percentile of the image) is 1.
 
     `noise_floor`: standard deviation of the white part of the noise. `detail_cpp`: cycles/px up to which the rings of
@@ -129,7 +129,7 @@ def spectrum_statistics(cut: np.ndarray) -> dict[str, float]:
     n, t, _ = cut.shape
     if n == 0:
         return dict.fromkeys(SPECTRUM_STATISTICS, np.nan)
-    power = mean_periodogram(cut)
+    power = compute_mean_periodogram(cut)
     _, _, count, _, middle, templates, lengths, pairs = _polar(t)
     plain, cells, ring_geometric = _rings(power)
     ring_mean = plain.sum(1) / count.sum(1)

@@ -13,9 +13,9 @@ import numpy as np
 from emqa_dask import output_folders
 from emqa_dask.number_ranges import check_integer, check_seed
 from emqa_dask.synthetic import coco, sessions, writers
-from emqa_dask.synthetic.faults import FAULTS, FOREIGN, apply_fault, make_foreign, near_duplicate
+from emqa_dask.synthetic.faults import FAULTS, FOREIGN, apply_fault, make_foreign, make_near_duplicate
 from emqa_dask.synthetic.profiles import PROFILES, make_sample
-from emqa_dask.synthetic.sample import Sample, tight_boxes
+from emqa_dask.synthetic.sample import Sample, compute_tight_boxes
 from emqa_dask.synthetic.sessions import Visit
 
 FAULT_SHARE = 0.3  # of the micrographs of an archive
@@ -76,28 +76,15 @@ def synthesise(
     visits = sessions.draw_visits(rng, PROFILES[profile], int(np.clip(n // 8, 1, 60)), shape)
     files = _plan(rng, n, faults, visits)
 
-    images = []
-    annotations = []
-    rows = []
-    for number, file in enumerate(files):
-        name = _path(file, number, visits[file.visit])
-        content = _write(out / name, number, files, visits, seed)
-        for frame, (sample, fault) in enumerate(zip(content.samples, file.frames)):
-            rows.append({"file": name, "frame": frame, "fault": fault, "severity": content.severities[frame]})
-            images.append(_image_record(len(images) + 1, name, frame, fault, sample, content, visits[file.visit]))
-            if fault not in UNANNOTATED:
-                annotations += coco.annotations(sample, len(images), len(annotations) + 1)
-        if progress is not None:
-            progress(len(rows), n)
+    images, annotations, rows = _write_files(out, files, visits, seed, n, progress)
     others = sessions.write_others(out, rng, visits)
-
-    truth.mkdir(parents=True, exist_ok=True)
     document = {
         "info": {"description": f"emqa synthesise: profile {profile}, n {n}, seed {seed}"},
         "images": images,
         "annotations": annotations,
         "categories": [{"id": number, "name": name} for name, number in coco.CATEGORIES.items()],
     }
+    truth.mkdir(parents=True, exist_ok=True)
     (truth / "annotations.json").write_text(json.dumps(document), encoding="utf-8")
     _write_csv(truth / "faults.csv", ("file", "frame", "fault", "severity"), rows)
     _write_csv(truth / "others.csv", ("file", "kind"), others)
@@ -108,6 +95,26 @@ def synthesise(
         "faults": dict(Counter(row["fault"] or "none" for row in rows)),
         "truth": str(truth),
     }
+
+
+def _write_files(
+    out: Path, files: list[File], visits: list[Visit], seed: int, n: int, progress: Callable[[int, int], None] | None
+) -> tuple[list[dict], list[dict], list[dict]]:
+    """Write the `files`; returns the images and annotations of COCO and the rows of faults.csv."""
+    images: list[dict] = []
+    annotations: list[dict] = []
+    rows: list[dict] = []
+    for number, file in enumerate(files):
+        name = _path(file, number, visits[file.visit])
+        content = _write(out / name, number, files, visits, seed)
+        for frame, (sample, fault) in enumerate(zip(content.samples, file.frames)):
+            rows.append({"file": name, "frame": frame, "fault": fault, "severity": content.severities[frame]})
+            images.append(_image_record(len(images) + 1, name, frame, fault, sample, content, visits[file.visit]))
+            if fault not in UNANNOTATED:
+                annotations += coco.annotations(sample, len(images), len(annotations) + 1)
+        if progress is not None:
+            progress(len(rows), n)
+    return images, annotations, rows
 
 
 def _refuse(out: Path, truth: Path, profile: str, n: int, faults: tuple[str, ...]) -> None:
@@ -173,14 +180,14 @@ def _write(path: Path, number: int, files: list[File], visits: list[Visit], seed
     visit = visits[files[source].visit]
     content = _content(np.random.default_rng([seed, len(files), source]), files[source], visit)
     if file.frames[0] == "near_duplicate":
-        again = near_duplicate(content.pixels[0], np.random.default_rng([seed, len(files), number]))
+        again = make_near_duplicate(content.pixels[0], np.random.default_rng([seed, len(files), number]))
         content = Content(again[None], content.samples, [1.0], content.nm_per_pixel)
     elif file.frames[0] == "duplicate":
         content = Content(content.pixels, content.samples, [1.0], content.nm_per_pixel)
     meta = {"instrument": visit.instrument, "acquired": visit.moment(source)}
     voltage = content.samples[0].meta.get("voltage_kv")
     path.parent.mkdir(parents=True, exist_ok=True)
-    writers.write(
+    writers.write_frames(
         path,
         file.format,
         content.pixels,
@@ -193,7 +200,7 @@ def _write(path: Path, number: int, files: list[File], visits: list[Visit], seed
 def _content(rng: np.random.Generator, file: File, visit: Visit) -> Content:
     if file.frames[0] in FOREIGN:
         picture = make_foreign(file.frames[0], rng, visit.shape)
-        empty = Sample(picture, tight_boxes([]), [], [], float("nan"), {})
+        empty = Sample(picture, compute_tight_boxes([]), [], [], float("nan"), {})
         return Content(picture[None], [empty], [1.0], None)
     _, dtypes, _, carries_size = writers.FORMATS[file.format]
     dtype = str(rng.choice(dtypes))

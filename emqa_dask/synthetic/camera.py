@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from emqa_dask.synthetic.sample import loguniform
+from emqa_dask.synthetic.sample import draw_log_uniform
 
 
 def expose(
@@ -41,10 +41,10 @@ def expose(
 
 def draw_settings(rng: np.random.Generator, *, low_dose: float = 20.0, high_dose: float = 3000.0) -> dict:
     """Settings for `expose` as people's cameras have them: dose log-uniform from hopeless to clean."""
-    dose = loguniform(rng, low_dose, high_dose)
+    dose = draw_log_uniform(rng, low_dose, high_dose)
     return {
         "dose_e_per_px": dose,
-        "mtf_sigma_px": loguniform(rng, 0.3, 1.5),
+        "mtf_sigma_px": draw_log_uniform(rng, 0.3, 1.5),
         "gain_spread": float(rng.choice([0.0, 0.005, 0.02], p=[0.5, 0.3, 0.2])),
         "read_noise_e": float(rng.uniform(0, 0.3) * np.sqrt(dose)),
         "seam": bool(rng.random() < 0.08),
@@ -58,15 +58,15 @@ def digitise(rng: np.random.Generator, electrons: np.ndarray, dtype: str) -> np.
     exports do. Raises ValueError for another dtype.
     """
     if dtype == "float32":
-        return (electrons * np.float32(loguniform(rng, 0.5, 20))).astype(np.float32)
+        return (electrons * np.float32(draw_log_uniform(rng, 0.5, 20))).astype(np.float32)
     if dtype == "uint16":
         top = max(float(electrons.max()), 1e-6)
-        scale = loguniform(rng, 2000, 50000) / top
+        scale = draw_log_uniform(rng, 2000, 50000) / top
         offset = rng.uniform(0, 300)
         return np.clip(np.rint(electrons * np.float32(scale) + np.float32(offset)), 0, 65535).astype(np.uint16)
     if dtype != "uint8":
         raise ValueError(f"dtype {dtype!r} is not one of uint8, uint16, float32")
-    clip = loguniform(rng, 0.005, 0.15)
+    clip = draw_log_uniform(rng, 0.005, 0.15)
     low, high = np.percentile(electrons[::4, ::4], [clip, 100 - clip])
     head = rng.uniform(0, 0.15)
     unit = np.clip((electrons - low) / max(high - low, 1e-6), 0, 1) * np.float32(1 - head) + np.float32(head / 2)

@@ -1,16 +1,18 @@
 """Cavities (voids, bubbles) in a TEM foil: Fresnel fringes from the contrast transfer, diffraction contrast, noise."""
 
+from typing import NamedTuple
+
 import numpy as np
 from scipy import fft
 from scipy.spatial.transform import Rotation
 
 from emqa_dask.synthetic import camera, fields, optics, shapes
-from emqa_dask.synthetic.sample import Mask, Sample, given, loguniform, tight_boxes, trim
+from emqa_dask.synthetic.sample import Mask, Sample, compute_tight_boxes, draw_log_uniform, trim_mask, use_given
 
 PAD_PX = 32  # rendered beyond every edge, so that the Fourier transform's wrap-around stays out of the image
 
 
-def make(
+def draw_cavities(
     rng: np.random.Generator,
     shape: tuple[int, int] = (512, 512),
     *,
@@ -35,73 +37,101 @@ def make(
     the 99.5th percentile of the cavities' relative contrast; `background` scales the diffraction contrast (0: none).
     `exposure` goes to `camera.expose`. The foil is a weak phase object, relative intensity
     `1 + CTF * missing thickness`: fringes, overlaps and the speckle of the amorphous surface come from
-    one transfer function (see `optics.transfer`). Raises ValueError for an unknown `defocus`.
+    one transfer function (see `optics.compute_transfer`). Raises ValueError for an unknown `defocus`.
     """
-    defocus = given(defocus, str(rng.choice(["over", "under"])))
+    defocus = use_given(defocus, str(rng.choice(["over", "under"])))
     if defocus not in ("over", "under"):
         raise ValueError(f"defocus {defocus!r} is neither 'over' nor 'under'")
     size = min(shape)
-    median = given(median_radius_px, min(loguniform(rng, 3.5, 45), size / 12))
-    spread = given(sigma_log, rng.uniform(0.1, 0.55))
+    median = use_given(median_radius_px, min(draw_log_uniform(rng, 3.5, 45), size / 12))
+    spread = use_given(sigma_log, rng.uniform(0.1, 0.55))
     room = 0.8 * shape[0] * shape[1] / (np.pi * median**2 * np.exp(2 * spread**2))
-    n = given(n, int(np.clip(room * loguniform(rng, 0.02, 0.45), 1, 350)))
-    nm_per_pixel = given(nm_per_pixel, loguniform(rng, 0.1, 1.5))
-    voltage_kv = float(rng.choice([80, 120, 200, 300], p=[0.05, 0.15, 0.6, 0.2]))
-    fringe = given(fringe_px, min(loguniform(rng, 1.2, 8.0), 0.7 * median + 1))
-    amplitude = given(amplitude, loguniform(rng, 0.012, 0.3))
-    contrast = given(contrast, loguniform(rng, 0.12, 1.3))
-    background = given(background, float(rng.choice([0.15, 0.5, 1.0, 1.8], p=[0.25, 0.3, 0.35, 0.1])))
-    magnitude = (fringe * nm_per_pixel) ** 2 / optics.compute_wavelength(voltage_kv)
-
-    padded = tuple(fft.next_fast_len(length + 2 * PAD_PX, real=True) for length in shape)
-    radii = shapes.log_normal_radii(rng, n, median, spread, 1.5, size / 3)
-    missing, masks, sizes = _draw(rng, radii, shape, padded, facet)
-    # Wide fringes need coherent illumination: a beam divergence that damps the second fringe, not the first.
-    divergence_mrad = rng.uniform(0.05, 0.35) * fringe * nm_per_pixel / magnitude * 1e3 / np.pi
-    kernel = optics.transfer(
-        padded,
-        nm_per_pixel=nm_per_pixel,
-        defocus_nm=magnitude if defocus == "over" else -magnitude,
-        voltage_kv=voltage_kv,
-        amplitude=amplitude,
-        convergence_mrad=divergence_mrad,
+    n = use_given(n, int(np.clip(room * draw_log_uniform(rng, 0.02, 0.45), 1, 350)))
+    imaging = _draw_imaging(
+        rng, median, defocus, nm_per_pixel, fringe_px, amplitude, contrast=contrast, background=background
     )
-    cut = np.s_[PAD_PX : PAD_PX + shape[0], PAD_PX : PAD_PX + shape[1]]
-    signal = optics.image_of(missing, kernel)[cut]
-    top = np.percentile(np.abs(signal[missing[cut] > 0]), 99.5) if masks else 1.0
-    signal = signal * np.float32(contrast / max(top, 1e-9))
-    speckle = background * loguniform(rng, 0.005, 0.13)
-    if background > 0:
-        signal += speckle * fields.standardise(optics.image_of(fields.white(rng, padded), kernel)[cut])
-    # Neither a black nor a white fringe is without end: contrast saturates, alike on both sides.
-    intensity = (1 + 0.9 * np.tanh(signal / 0.9)) * np.exp(background * _foil(rng, shape))
-    settings = given(exposure, camera.draw_settings(rng))
-    dtype = given(dtype, str(rng.choice(["uint8", "uint16", "float32"], p=[0.5, 0.4, 0.1])))
+    padded = tuple(fft.next_fast_len(length + 2 * PAD_PX, real=True) for length in shape)
+    radii = shapes.draw_log_normal_radii(rng, n, median, spread, 1.5, size / 3)
+    missing, masks, sizes = _draw(rng, radii, shape, padded, facet)
+    intensity, speckle = _render(rng, shape, missing, bool(masks), imaging)
+    settings = use_given(exposure, camera.draw_settings(rng))
+    dtype = use_given(dtype, str(rng.choice(["uint8", "uint16", "float32"], p=[0.5, 0.4, 0.1])))
     image = camera.record(rng, intensity, dtype, settings)
     meta = {
         "family": "cavity-tem",
         "defocus": defocus,
-        "defocus_nm": float(magnitude if defocus == "over" else -magnitude),
-        "fringe_px": float(fringe),
-        "voltage_kv": voltage_kv,
-        "amplitude": float(amplitude),
-        "contrast": float(contrast),
-        "background": float(background),
+        "defocus_nm": float(imaging.defocus_nm),
+        "fringe_px": float(imaging.fringe_px),
+        "voltage_kv": imaging.voltage_kv,
+        "amplitude": float(imaging.amplitude),
+        "contrast": float(imaging.contrast),
+        "background": float(imaging.background),
         "speckle": float(speckle),
         "radii_px": sizes,
         **settings,
     }
-    return Sample(image, tight_boxes(masks), masks, ["cavity"] * len(masks), float(nm_per_pixel), meta)
+    labels = ["cavity"] * len(masks)
+    return Sample(image, compute_tight_boxes(masks), masks, labels, float(imaging.nm_per_pixel), meta)
+
+
+class Imaging(NamedTuple):
+    """Conditions of one image, see draw_cavities()."""
+
+    nm_per_pixel: float
+    voltage_kv: float
+    defocus_nm: float  # negative for underfocus
+    fringe_px: float
+    amplitude: float
+    contrast: float
+    background: float
+
+
+def _draw_imaging(rng, median_px, defocus, nm_per_pixel, fringe_px, amplitude, *, contrast, background) -> Imaging:
+    """Imaging conditions for cavities of median radius `median_px`; what is None is drawn."""
+    nm_per_pixel = use_given(nm_per_pixel, draw_log_uniform(rng, 0.1, 1.5))
+    voltage_kv = float(rng.choice([80, 120, 200, 300], p=[0.05, 0.15, 0.6, 0.2]))
+    fringe_px = use_given(fringe_px, min(draw_log_uniform(rng, 1.2, 8.0), 0.7 * median_px + 1))
+    amplitude = use_given(amplitude, draw_log_uniform(rng, 0.012, 0.3))
+    contrast = use_given(contrast, draw_log_uniform(rng, 0.12, 1.3))
+    background = use_given(background, float(rng.choice([0.15, 0.5, 1.0, 1.8], p=[0.25, 0.3, 0.35, 0.1])))
+    magnitude = (fringe_px * nm_per_pixel) ** 2 / optics.compute_wavelength(voltage_kv)
+    defocus_nm = magnitude if defocus == "over" else -magnitude
+    return Imaging(nm_per_pixel, voltage_kv, defocus_nm, fringe_px, amplitude, contrast, background)
+
+
+def _render(rng, shape, missing, has_objects, imaging: Imaging) -> tuple[np.ndarray, float]:
+    """Relative intensity (h, w) of a foil with the padded map of `missing` thickness, and the speckle's strength."""
+    # Wide fringes need coherent illumination: a beam divergence that damps the second fringe, not the first.
+    divergence_mrad = rng.uniform(0.05, 0.35) * imaging.fringe_px * imaging.nm_per_pixel
+    divergence_mrad = divergence_mrad / abs(imaging.defocus_nm) * 1e3 / np.pi
+    kernel = optics.compute_transfer(
+        missing.shape,
+        nm_per_pixel=imaging.nm_per_pixel,
+        defocus_nm=imaging.defocus_nm,
+        voltage_kv=imaging.voltage_kv,
+        amplitude=imaging.amplitude,
+        convergence_mrad=divergence_mrad,
+    )
+    inner = np.s_[PAD_PX : PAD_PX + shape[0], PAD_PX : PAD_PX + shape[1]]
+    signal = optics.compute_contrast(missing, kernel)[inner]
+    top = np.percentile(np.abs(signal[missing[inner] > 0]), 99.5) if has_objects else 1.0
+    signal = signal * np.float32(imaging.contrast / max(top, 1e-9))
+    speckle = imaging.background * draw_log_uniform(rng, 0.005, 0.13)
+    if imaging.background > 0:
+        noise = fields.draw_white_noise(rng, missing.shape)
+        signal += speckle * fields.standardise(optics.compute_contrast(noise, kernel)[inner])
+    # Neither a black nor a white fringe is without end: contrast saturates, alike on both sides.
+    return (1 + 0.9 * np.tanh(signal / 0.9)) * np.exp(imaging.background * _foil(rng, shape)), speckle
 
 
 def _draw(rng, radii, shape, padded, facet) -> tuple[np.ndarray, list[Mask], np.ndarray]:
     """The padded map of missing thickness (px), the masks that show in the image, and the radii of those."""
     missing = np.zeros(padded, np.float32)
-    centres = shapes.scatter(rng, radii, shape, overlap=float(rng.choice([0.0, 0.25, 0.7], p=[0.4, 0.4, 0.2])))
+    centres = shapes.place_circles(rng, radii, shape, overlap=float(rng.choice([0.0, 0.25, 0.7], p=[0.4, 0.4, 0.2])))
     # Facets follow the crystal: all cavities of one grain share an orientation, two grains at most in a frame.
     family = str(rng.choice(["octahedron", "cube", "dodecahedron"]))
     truncation = rng.uniform(0.62, 0.9)
-    crystals = [shapes.facets(turn, truncation=truncation, family=family) for turn in Rotation.random(2, rng=rng)]
+    crystals = [shapes.make_facets(turn, truncation=truncation, family=family) for turn in Rotation.random(2, rng=rng)]
     share = rng.uniform(0, 1)
     masks = []
     sizes = []
@@ -110,12 +140,12 @@ def _draw(rng, radii, shape, padded, facet) -> tuple[np.ndarray, list[Mask], np.
             continue
         faceted = rng.random() < share if facet is None else facet
         if faceted and radius >= 4:
-            y0, x0, patch = shapes.polyhedron(cy, cx, radius, *crystals[int(rng.random() < 0.2)])
+            y0, x0, patch = shapes.project_polyhedron(cy, cx, radius, *crystals[int(rng.random() < 0.2)])
         else:
-            y0, x0, patch = shapes.spheroid(
+            y0, x0, patch = shapes.project_spheroid(
                 cy, cx, radius, aspect=1 + 0.12 * abs(rng.normal()), angle=rng.uniform(0, np.pi)
             )
-        mask = trim(y0, x0, patch > 0, shape)
+        mask = trim_mask(y0, x0, patch > 0, shape)
         visible = rng.uniform(0.45, 1.0)  # cavities cut by the foil's surfaces are shallower than wide
         top, left = max(0, -y0 - PAD_PX), max(0, -x0 - PAD_PX)
         patch = patch[top : padded[0] - PAD_PX - y0, left : padded[1] - PAD_PX - x0]
@@ -129,16 +159,20 @@ def _draw(rng, radii, shape, padded, facet) -> tuple[np.ndarray, list[Mask], np.
 
 def _foil(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     """Log-intensity of the foil: wedge, mottle, bend contours, grains, dislocations and black spots."""
-    foil = rng.uniform(0, 0.15) * fields.gradient(rng, shape)
+    foil = rng.uniform(0, 0.15) * fields.draw_gradient(rng, shape)
     # Two scales of strain: damage and dots of some pixels, and slow mottle.
-    fine = loguniform(rng, 0.02, 0.14)
-    coarse = loguniform(rng, 0.02, 0.1)
-    foil += fine * fields.fractal(rng, shape, exponent=rng.uniform(0.6, 1.8), finest_px=loguniform(rng, 5, 24))
-    foil += coarse * fields.fractal(rng, shape, exponent=rng.uniform(2, 3.4), finest_px=loguniform(rng, 6, 24))
+    fine = draw_log_uniform(rng, 0.02, 0.14)
+    coarse = draw_log_uniform(rng, 0.02, 0.1)
+    foil += fine * fields.draw_fractal(
+        rng, shape, exponent=rng.uniform(0.6, 1.8), finest_px=draw_log_uniform(rng, 5, 24)
+    )
+    foil += coarse * fields.draw_fractal(
+        rng, shape, exponent=rng.uniform(2, 3.4), finest_px=draw_log_uniform(rng, 6, 24)
+    )
     if rng.random() < 0.45:
-        foil += loguniform(rng, 0.08, 0.4) * fields.bend_contours(rng, shape, int(rng.integers(1, 4)))
+        foil += draw_log_uniform(rng, 0.08, 0.4) * fields.draw_bend_contours(rng, shape, int(rng.integers(1, 4)))
     if rng.random() < 0.2:
-        foil += loguniform(rng, 0.03, 0.15) * fields.grains(rng, shape, int(rng.integers(2, 12)))
+        foil += draw_log_uniform(rng, 0.03, 0.15) * fields.draw_grains(rng, shape, int(rng.integers(2, 12)))
     if rng.random() < 0.5:
-        foil += loguniform(rng, 0.1, 0.7) * fields.dislocations(rng, shape, int(rng.integers(1, 14)))
+        foil += draw_log_uniform(rng, 0.1, 0.7) * fields.draw_dislocations(rng, shape, int(rng.integers(1, 14)))
     return foil

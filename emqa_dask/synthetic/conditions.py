@@ -1,4 +1,4 @@
-"""Other conditions of acquisition and processing put on an image's pixels, its content kept: CONDITIONS, reacquired.
+"""Other conditions of acquisition and processing put on an image's pixels, its content kept: CONDITIONS, reacquire().
 
 Other than faults, they are no defects: people record and save like this, only not as the training images were.
 """
@@ -12,10 +12,10 @@ from scipy import fft
 
 from emqa_dask.synthetic import fields
 from emqa_dask.synthetic.faults import noise_level
-from emqa_dask.synthetic.sample import loguniform
+from emqa_dask.synthetic.sample import draw_log_uniform
 
 
-def reacquired(
+def reacquire(
     rng: np.random.Generator, unit: NDArray[np.float32], names: Sequence[str] | None = None
 ) -> NDArray[np.float32]:
     """The content of `unit` (h, w), float32, grey range 0 to 1, under one to three other conditions; new array.
@@ -43,24 +43,24 @@ def _zoomed(rng: np.random.Generator, unit: NDArray[np.float32], factor: float) 
 
 
 def _noisier(rng, unit, sigma, grain_px=0.0):
-    return unit + np.float32(sigma) * fields.white(rng, unit.shape, grain_px)
+    return unit + np.float32(sigma) * fields.draw_white_noise(rng, unit.shape, grain_px)
 
 
 def _magnification(rng, unit):
-    factor = loguniform(rng, 1.3, 2)
+    factor = draw_log_uniform(rng, 1.3, 2)
     return _zoomed(rng, unit, factor if rng.random() < 0.5 else 1 / factor)
 
 
 def _blur(rng, unit):
     """Optics blur and detectors add their noise after; or the whole was smoothed. Along one axis more: astigmatism."""
-    along = loguniform(rng, 0.8, 4)
+    along = draw_log_uniform(rng, 0.8, 4)
     across = along if rng.random() < 0.6 else along * rng.uniform(0.1, 0.6)
     soft = cv2.GaussianBlur(unit, (0, 0), sigmaX=along, sigmaY=across)
     return _noisier(rng, soft, noise_level(unit)) if rng.random() < 0.5 else soft
 
 
 def _drift(rng, unit):
-    length = loguniform(rng, 3, 14)
+    length = draw_log_uniform(rng, 3, 14)
     half = int(np.ceil(length / 2))
     angle = rng.uniform(0, np.pi)
     kernel = np.zeros((2 * half + 1,) * 2, np.float32)
@@ -73,55 +73,55 @@ def _drift(rng, unit):
 def _jitter(rng, unit):
     """Lines of a scan that are out of place, each by itself or with its neighbours."""
     h, w = unit.shape
-    steps = fields.white(rng, (h, 1), rng.choice([0.0, 2.0])) * np.float32(loguniform(rng, 0.3, 2.5))
+    steps = fields.draw_white_noise(rng, (h, 1), rng.choice([0.0, 2.0])) * np.float32(draw_log_uniform(rng, 0.3, 2.5))
     x, y = np.meshgrid(np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32))
     return cv2.remap(unit, x + steps, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
 
 
 def _shading(rng, unit):
-    return unit + np.float32(loguniform(rng, 0.25, 1)) * fields.gradient(rng, unit.shape)
+    return unit + np.float32(draw_log_uniform(rng, 0.25, 1)) * fields.draw_gradient(rng, unit.shape)
 
 
 def _charging(rng, unit):
     h = unit.shape[0]
     steps = rng.standard_normal(h) * (rng.random(h) < 8 / np.sqrt(h))
-    rows = np.float32(loguniform(rng, 0.08, 0.4)) * (steps + 0.15 * rng.standard_normal(h)).astype(np.float32)
+    rows = np.float32(draw_log_uniform(rng, 0.08, 0.4)) * (steps + 0.15 * rng.standard_normal(h)).astype(np.float32)
     return unit + cv2.GaussianBlur(rows[:, None], (1, 0), 0.7 + 3 * rng.random())
 
 
 def _dose(rng, unit):
-    electrons = loguniform(rng, 2, 40)
+    electrons = draw_log_uniform(rng, 2, 40)
     counts = rng.poisson(electrons * np.clip(unit + 0.15, 0.02, None)).astype(np.float32) / np.float32(electrons)
-    spread = loguniform(rng, 0.3, 1.5)  # of the scintillator
+    spread = draw_log_uniform(rng, 0.3, 1.5)  # of the scintillator
     return cv2.GaussianBlur(counts, (0, 0), spread) if spread > 0.6 else counts
 
 
 def _noise(rng, unit):
-    return _noisier(rng, unit, loguniform(rng, 0.06, 0.4), rng.choice([0.0, 0.0, 0.6, 1.2]))
+    return _noisier(rng, unit, draw_log_uniform(rng, 0.06, 0.4), rng.choice([0.0, 0.0, 0.6, 1.2]))
 
 
 def _pattern(rng, unit):
     """A pattern that the detector or the mains lay over the image: columns, rows, or a wave along them."""
     n = unit.shape[1]
     if rng.random() < 0.5:
-        line = fields.white(rng, (1, n))
+        line = fields.draw_white_noise(rng, (1, n))
     else:
-        line = np.sin(2 * np.pi * (np.arange(n, dtype=np.float32) / loguniform(rng, 3, 20) + rng.random()))[None]
-    amount = np.float32(loguniform(rng, 0.04, 0.25))
+        line = np.sin(2 * np.pi * (np.arange(n, dtype=np.float32) / draw_log_uniform(rng, 3, 20) + rng.random()))[None]
+    amount = np.float32(draw_log_uniform(rng, 0.04, 0.25))
     return unit + amount * (line if rng.random() < 0.5 else cv2.resize(line, (*unit.shape[:1], 1)).T)
 
 
 def _impulses(rng, unit):
     """Hot and dead pixels, x-rays."""
     hit = rng.random(unit.shape)
-    share = loguniform(rng, 0.002, 0.05)
+    share = draw_log_uniform(rng, 0.002, 0.05)
     bright, dark = rng.permutation([1.0, rng.random()]) * share
-    return np.where(hit < bright, loguniform(rng, 1, 2), np.where(hit > 1 - dark, rng.uniform(-0.3, 0), unit))
+    return np.where(hit < bright, draw_log_uniform(rng, 1, 2), np.where(hit > 1 - dark, rng.uniform(-0.3, 0), unit))
 
 
 def _double_image(rng, unit):
     angle = rng.uniform(0, 2 * np.pi)
-    length = loguniform(rng, 2, 10)
+    length = draw_log_uniform(rng, 2, 10)
     shift = np.array([[1, 0, length * np.cos(angle)], [0, 1, length * np.sin(angle)]], np.float32)
     moved = cv2.warpAffine(unit, shift, unit.shape[::-1], borderMode=cv2.BORDER_REFLECT)
     share = np.float32(rng.uniform(0.3, 0.5))
@@ -135,11 +135,11 @@ def _transfer(rng, unit):
     q = np.hypot(fft.fftfreq(2 * h)[:, None], fft.rfftfreq(2 * w)[None])
     way = rng.integers(3)
     if way == 0:
-        gain = q < loguniform(rng, 0.08, 0.3)
+        gain = q < draw_log_uniform(rng, 0.08, 0.3)
     elif way == 1:
-        gain = np.cos(np.pi / 2 * (q / loguniform(rng, 0.03, 0.2)) ** 2)
+        gain = np.cos(np.pi / 2 * (q / draw_log_uniform(rng, 0.03, 0.2)) ** 2)
     else:
-        gain = 1 - np.exp(-((q / loguniform(rng, 0.01, 0.06)) ** 2))
+        gain = 1 - np.exp(-((q / draw_log_uniform(rng, 0.01, 0.06)) ** 2))
     gain = np.where(q == 0, 1, gain)
     return fft.irfft2(fft.rfft2(whole) * gain, s=whole.shape)[:h, :w]
 
@@ -157,13 +157,13 @@ def _inversion(rng, unit):
 
 
 def _gamma(rng, unit):
-    exponent = loguniform(rng, 1.6, 3.5)
+    exponent = draw_log_uniform(rng, 1.6, 3.5)
     return np.clip(unit, 0, 1) ** np.float32(exponent if rng.random() < 0.5 else 1 / exponent)
 
 
 def _gain(rng, unit):
     """Other brightness and contrast, as set at the detector: other grey values, none of them lost."""
-    return np.float32(loguniform(rng, 0.25, 1.5)) * unit + np.float32(rng.uniform(-0.4, 0.8))
+    return np.float32(draw_log_uniform(rng, 0.25, 1.5)) * unit + np.float32(rng.uniform(-0.4, 0.8))
 
 
 def _clipping(rng, unit):
@@ -173,7 +173,7 @@ def _clipping(rng, unit):
 
 def _levelling(rng, unit):
     """Tones evened out over the image, as background subtraction and local contrast do."""
-    reach = loguniform(rng, 4, 24)
+    reach = draw_log_uniform(rng, 4, 24)
     flat = unit - cv2.GaussianBlur(unit, (0, 0), reach)
     if rng.random() < 0.5:
         flat = flat / np.sqrt(cv2.GaussianBlur(flat * flat, (0, 0), reach) + 0.003)
@@ -187,11 +187,13 @@ def _equalisation(rng, unit):
     if rng.random() < 0.5:
         return cv2.equalizeHist(pixels).astype(np.float32) / 255
     tiles = int(rng.integers(2, 9))
-    return cv2.createCLAHE(float(loguniform(rng, 2, 20)), (tiles, tiles)).apply(pixels).astype(np.float32) / 255
+    return cv2.createCLAHE(float(draw_log_uniform(rng, 2, 20)), (tiles, tiles)).apply(pixels).astype(np.float32) / 255
 
 
 def _sharpening(rng, unit):
-    return unit + np.float32(loguniform(rng, 0.8, 4)) * (unit - cv2.GaussianBlur(unit, (0, 0), rng.uniform(0.8, 2.5)))
+    return unit + np.float32(draw_log_uniform(rng, 0.8, 4)) * (
+        unit - cv2.GaussianBlur(unit, (0, 0), rng.uniform(0.8, 2.5))
+    )
 
 
 def _denoising(rng, unit):
@@ -200,12 +202,14 @@ def _denoising(rng, unit):
         return cv2.medianBlur(np.ascontiguousarray(unit), int(rng.choice([3, 5])))
     if way == 1:
         pixels = np.rint(255 * np.clip(unit, 0, 1)).astype(np.uint8)
-        return cv2.fastNlMeansDenoising(pixels, None, float(loguniform(rng, 5, 40)), 5, 11).astype(np.float32) / 255
-    return cv2.bilateralFilter(unit, 5, float(loguniform(rng, 0.1, 0.6)), 2.0)
+        return (
+            cv2.fastNlMeansDenoising(pixels, None, float(draw_log_uniform(rng, 5, 40)), 5, 11).astype(np.float32) / 255
+        )
+    return cv2.bilateralFilter(unit, 5, float(draw_log_uniform(rng, 0.1, 0.6)), 2.0)
 
 
 def _coarse_levels(rng, unit):
-    n = np.float32(loguniform(rng, 5, 40))
+    n = np.float32(draw_log_uniform(rng, 5, 40))
     return np.rint(np.clip(unit, 0, 1) * n) / n
 
 

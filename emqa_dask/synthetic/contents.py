@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emqa_dask.synthetic import camera, cavities, fields, lattices, particles, textures
-from emqa_dask.synthetic.sample import loguniform
+from emqa_dask.synthetic.sample import draw_log_uniform
 
 _DRAWN_PX = 256  # generators of whole micrographs need the room
 
 
-def other_content(rng: np.random.Generator, shape: tuple[int, int]) -> NDArray[np.float32]:
+def draw_content(rng: np.random.Generator, shape: tuple[int, int]) -> NDArray[np.float32]:
     """A content of CONTENTS at a random scale, (h, w) float32; its 0.5 and 99.5 percentile are 0 and 1."""
     names = list(CONTENTS)
     weights = np.array([2.0 if name in MICROGRAPHS else 1.0 for name in names])  # the nearest to what people have
@@ -41,17 +41,17 @@ def _micrograph(make: Callable) -> Callable:
         size = tuple(min(max(_DRAWN_PX, n), 1024) for n in shape)
         # Well exposed: noise is what acquisition adds.
         options = {"exposure": camera.draw_settings(rng, low_dose=400) | {"seam": False}}
-        options |= {"lot": int(rng.integers(100, 1000))} if make is textures.make else {}
+        options |= {"lot": int(rng.integers(100, 1000))} if make is textures.draw_texture else {}
         image = make(rng, size, **options).image.astype(np.float32)
         least = min(1.0, 0.9 * min(shape) / min(size))
-        return resized(cut(rng, image, loguniform(rng, least, 1)), shape)
+        return resized(cut(rng, image, draw_log_uniform(rng, least, 1)), shape)
 
     return drawn
 
 
 def _scale(rng, shape):
     """A length, px, that a small and a large image may have."""
-    return loguniform(rng, 3, max(6, min(min(shape) / 4, 64)))
+    return draw_log_uniform(rng, 3, max(6, min(min(shape) / 4, 64)))
 
 
 def _blobs(rng, shape):
@@ -81,7 +81,7 @@ def _leaves(rng, shape):
 
 def _grains(rng, shape):
     n = int(np.clip(shape[0] * shape[1] / _scale(rng, shape) ** 2 / 4, 3, 400))
-    made = fields.grains(rng, shape, n)
+    made = fields.draw_grains(rng, shape, n)
     edges = cv2.Laplacian(made, cv2.CV_32F)
     return [made, np.abs(edges), made + edges][int(rng.integers(3))]
 
@@ -104,35 +104,37 @@ def _fibres(rng, shape):
 def _two_phases(rng, shape):
     """A random field cut at a level, sharply or softly: spinodal, porous, islands."""
     reach = _scale(rng, shape)
-    field = fields.white(rng, shape, reach / 2) - fields.white(rng, shape, reach) * rng.uniform(0, 1)
-    return np.tanh((field - rng.uniform(-1, 1)) * loguniform(rng, 1, 20))
+    field = fields.draw_white_noise(rng, shape, reach / 2) - fields.draw_white_noise(rng, shape, reach) * rng.uniform(
+        0, 1
+    )
+    return np.tanh((field - rng.uniform(-1, 1)) * draw_log_uniform(rng, 1, 20))
 
 
 def _mottle(rng, shape):
-    return fields.fractal(rng, shape, exponent=rng.uniform(1, 4), finest_px=loguniform(rng, 2, 6))
+    return fields.draw_fractal(rng, shape, exponent=rng.uniform(1, 4), finest_px=draw_log_uniform(rng, 2, 6))
 
 
 def _lamellae(rng, shape):
     """Waves along one direction, bent a little: lamellae, fringes, moire."""
-    bend = rng.uniform(0, 1.5) * fields.fractal(rng, shape, exponent=4, finest_px=8)
+    bend = rng.uniform(0, 1.5) * fields.draw_fractal(rng, shape, exponent=4, finest_px=8)
     angle = rng.uniform(0, np.pi)
     y, x = np.mgrid[: shape[0], : shape[1]]
     wave = np.sin(2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / (2 * _scale(rng, shape)) + bend)
-    return np.tanh(wave * loguniform(rng, 0.3, 8))
+    return np.tanh(wave * draw_log_uniform(rng, 0.3, 8))
 
 
 def _contours(rng, shape):
-    return fields.bend_contours(rng, shape, int(rng.integers(1, 5))) + rng.uniform(0, 1) * fields.dislocations(
-        rng, shape, int(rng.integers(2, 20))
-    )
+    return fields.draw_bend_contours(rng, shape, int(rng.integers(1, 5))) + rng.uniform(
+        0, 1
+    ) * fields.draw_dislocations(rng, shape, int(rng.integers(2, 20)))
 
 
 MICROGRAPHS = ("powder", "particles", "lattice", "cavities")
 CONTENTS: dict[str, Callable] = {
-    "powder": _micrograph(textures.make),
-    "particles": _micrograph(particles.make),
-    "lattice": _micrograph(lattices.make),
-    "cavities": _micrograph(cavities.make),
+    "powder": _micrograph(textures.draw_texture),
+    "particles": _micrograph(particles.draw_particles),
+    "lattice": _micrograph(lattices.draw_lattice),
+    "cavities": _micrograph(cavities.draw_cavities),
     "blobs": _blobs,
     "leaves": _leaves,
     "grains": _grains,

@@ -7,7 +7,7 @@ from scipy import fft, ndimage
 from emqa_dask.synthetic import overlays
 from emqa_dask.synthetic.foreign import FOREIGN, make_foreign
 
-__all__ = ["FAULTS", "FOREIGN", "apply_fault", "make_foreign", "near_duplicate", "noise_level"]
+__all__ = ["FAULTS", "FOREIGN", "apply_fault", "make_foreign", "make_near_duplicate", "noise_level"]
 
 FAULTS = {
     "blur": "out of focus: the specimen's detail is gone, the detector's noise is not",
@@ -202,10 +202,10 @@ _CHANGES = {
     "blank": _blank,
     "charging": _charging,
     "x_rays": _x_rays,
-    "banner": lambda image, rng, severity: overlays.banner(image, rng, severity=severity),
-    "scale_bar": lambda image, rng, severity: overlays.scale_bar(image, rng, severity=severity),
+    "banner": lambda image, rng, severity: overlays.draw_banner(image, rng, severity=severity),
+    "scale_bar": lambda image, rng, severity: overlays.draw_scale_bar(image, rng, severity=severity),
     "duplicate": lambda image, rng, severity: image.copy(),
-    "near_duplicate": lambda image, rng, severity: near_duplicate(image, rng),
+    "near_duplicate": lambda image, rng, severity: make_near_duplicate(image, rng),
 }
 
 
@@ -222,7 +222,7 @@ def apply_fault(name: str, image: np.ndarray, rng: np.random.Generator, *, sever
     return _CHANGES[name](image, rng, severity)
 
 
-def near_duplicate(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def make_near_duplicate(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The same frame saved again: gain and offset, a shift of up to 1 %, JPEG-like re-compression, a little noise."""
     h, w = image.shape
     out = image.astype(np.float64)

@@ -112,14 +112,14 @@ def _scene(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     return _to_uint8(cv2.GaussianBlur(picture, (0, 0), 0.8) + 3 * grain[..., None])
 
 
-def photograph(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+def draw_photograph(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     """A photograph in colour (h, w, 3) or, one time in three, grey (h, w); uint8."""
     picture = _cropped(rng, shape) if rng.random() < 0.7 else _scene(rng, shape)
     picture = _recoloured(picture, rng)
     return _grey(picture) if rng.random() < 0.33 else picture
 
 
-def plot(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+def draw_plot(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     """A diagram on white: axes, ticks, letters, curves, bars or points; colour (h, w, 3) or grey (h, w); uint8."""
     h, w = shape
     picture = np.full((h, w, 3), 255.0)
@@ -177,7 +177,7 @@ def plot(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     return _grey(picture) if rng.random() < 0.5 else picture
 
 
-def diffraction(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+def draw_diffraction(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     """A selected-area pattern, grey (h, w) uint8: spots or rings, central beam or its stop, diffuse halo, noise."""
     h, w = shape
     size = min(h, w)
@@ -220,7 +220,7 @@ def diffraction(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     return _to_uint8(counts)
 
 
-def eds_map(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+def draw_eds_map(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     """One element's counts in a colour on black or in grey, or a composite of two or three elements; uint8.
 
     Counts are 0 to a few a pixel, as a minutes-long map has (Poisson), sometimes binned 2 x 2.
@@ -246,4 +246,6 @@ def eds_map(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
 
 def make_foreign(name: str, rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     """A picture of kind `name` of FOREIGN and of `shape` (h, w): uint8, (h, w) grey or (h, w, 3) RGB."""
-    return {"photograph": photograph, "plot": plot, "diffraction": diffraction, "eds_map": eds_map}[name](rng, shape)
+    return {"photograph": draw_photograph, "plot": draw_plot, "diffraction": draw_diffraction, "eds_map": draw_eds_map}[
+        name
+    ](rng, shape)

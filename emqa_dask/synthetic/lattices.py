@@ -5,7 +5,7 @@ import numpy as np
 from scipy import sparse
 
 from emqa_dask.synthetic import camera, fields
-from emqa_dask.synthetic.sample import Mask, Sample, given, loguniform, tight_boxes
+from emqa_dask.synthetic.sample import Mask, Sample, compute_tight_boxes, draw_log_uniform, use_given
 
 # of a square's side: no island of order or disorder is smaller; less repeats nothing
 PERIODS = 3
@@ -40,7 +40,7 @@ CELLS = {
 }
 
 
-def make(
+def draw_lattice(
     rng: np.random.Generator,
     shape: tuple[int, int] = (512, 512),
     *,
@@ -63,50 +63,35 @@ def make(
     (bool image) give way to amorphous speckle of the same mean intensity. A column's mask is the disc within 1/e of its
     maximum, radius `sqrt(2) sigma`. `background` scales thickness variation. Raises ValueError for an unknown cell.
     """
-    cell = given(cell, str(rng.choice(sorted(CELLS))))
+    cell = use_given(cell, str(rng.choice(sorted(CELLS))))
     if cell not in CELLS:
         raise ValueError(f"cell {cell!r} is not one of {', '.join(sorted(CELLS))}")
     a_nm, b_nm, gamma_deg, basis = CELLS[cell]
     spacing_nm = _nearest_spacing_nm(a_nm, b_nm, gamma_deg, basis)
     # A spacing of 7 to 26 px: about 300 to 5000 columns in 512 x 512.
-    nm_per_pixel = given(nm_per_pixel, spacing_nm / loguniform(rng, 7, 26))
-    sigma = given(column_sigma_px, max(1.2, spacing_nm / nm_per_pixel * rng.uniform(0.13, 0.3)))
-    rotation_deg = given(rotation_deg, rng.uniform(0, 90))
-    jitter = given(jitter_px, float(rng.choice([0.0, 0.03, 0.12])) * spacing_nm / nm_per_pixel)
-    vacancies = given(vacancies, float(rng.choice([0.0, 0.01, 0.06])))
-    disorder = given(disorder, bool(rng.random() < 0.35))
-    background = given(background, loguniform(rng, 0.05, 1.0))
+    nm_per_pixel = use_given(nm_per_pixel, spacing_nm / draw_log_uniform(rng, 7, 26))
+    sigma = use_given(column_sigma_px, max(1.2, spacing_nm / nm_per_pixel * rng.uniform(0.13, 0.3)))
+    rotation_deg = use_given(rotation_deg, rng.uniform(0, 90))
+    jitter = use_given(jitter_px, float(rng.choice([0.0, 0.03, 0.12])) * spacing_nm / nm_per_pixel)
+    vacancies = use_given(vacancies, float(rng.choice([0.0, 0.01, 0.06])))
+    disorder = use_given(disorder, bool(rng.random() < 0.35))
+    background = use_given(background, draw_log_uniform(rng, 0.05, 1.0))
 
     sites, weights, names = _sites(rng, shape, cell, nm_per_pixel, rotation_deg, margin_px=4 * sigma)
-    keep = rng.random(len(sites)) >= vacancies
-    sites = sites[keep]
-    weights = weights[keep]
-    names = names[keep]
+    is_present = rng.random(len(sites)) >= vacancies
+    sites, weights, names = sites[is_present], weights[is_present], names[is_present]
     sites = sites + jitter * rng.standard_normal(sites.shape)
     cell_nm = np.sqrt(a_nm * b_nm * np.sin(np.radians(gamma_deg)))
     least_px = (max(PERIODS * cell_nm, SPACINGS * spacing_nm) / nm_per_pixel) ** 2
     disordered = _region(rng, shape, least_px) if disorder else np.zeros(shape, bool)
     nearest = np.clip(np.rint(sites).astype(int), 0, np.array(shape) - 1)
-    ordered = ~disordered[nearest[:, 0], nearest[:, 1]]
-    sites = sites[ordered]
-    weights = weights[ordered]
-    names = names[ordered]
+    is_ordered = ~disordered[nearest[:, 0], nearest[:, 1]]
+    sites, weights, names = sites[is_ordered], weights[is_ordered], names[is_ordered]
 
-    columns = _render(sites, weights, sigma, shape)
-    signal = columns * (1 + 0.5 * background * fields.gradient(rng, shape))
-    if disorder:
-        level = float(columns[~disordered].mean()) if (~disordered).any() else 1.0
-        speckle = level * np.clip(1 + 0.45 * fields.white(rng, shape, 0.8 * sigma), 0, None)
-        blend = cv2.GaussianBlur(disordered.astype(np.float32), (0, 0), sigma)
-        signal = signal * (1 - blend) + speckle * blend
-    # Diffuse scattering and surface contamination lift the valleys.
-    floor = loguniform(rng, 0.05, 1.5) * float(columns.mean())
-    haze = 1 + 0.4 * background * fields.fractal(rng, shape, exponent=2.8, finest_px=max(4.0, 3 * sigma))
-    intensity = signal + floor * np.clip(haze, 0.1, None)
-    intensity = intensity / max(float(intensity.mean()), 1e-6)
+    intensity = _compute_intensity(rng, _render(sites, weights, sigma, shape), disordered, sigma, background, disorder)
     drawn = camera.draw_settings(rng, low_dose=0.7, high_dose=700)
-    settings = given(exposure, drawn | {"mtf_sigma_px": 0.0, "seam": False})  # a scanned image has neither
-    dtype = given(dtype, str(rng.choice(["uint8", "uint16", "float32"], p=[0.3, 0.45, 0.25])))
+    settings = use_given(exposure, drawn | {"mtf_sigma_px": 0.0, "seam": False})  # a scanned image has neither
+    dtype = use_given(dtype, str(rng.choice(["uint8", "uint16", "float32"], p=[0.3, 0.45, 0.25])))
     image = camera.record(rng, intensity, dtype, settings)
     masks, shown = _discs(sites, np.sqrt(2) * sigma, shape)
     meta = {
@@ -120,7 +105,23 @@ def make(
         "voltage_kv": float(rng.choice([80, 200, 300])),
         **settings,
     }
-    return Sample(image, tight_boxes(masks), masks, names[shown].tolist(), float(nm_per_pixel), meta)
+    return Sample(image, compute_tight_boxes(masks), masks, names[shown].tolist(), float(nm_per_pixel), meta)
+
+
+def _compute_intensity(rng, columns, disordered, sigma, background, has_disorder) -> np.ndarray:
+    """Relative intensity, 1 on average, of an image of `columns` with speckle in its `disordered` part and haze."""
+    shape = columns.shape
+    signal = columns * (1 + 0.5 * background * fields.draw_gradient(rng, shape))
+    if has_disorder:
+        level = float(columns[~disordered].mean()) if (~disordered).any() else 1.0
+        speckle = level * np.clip(1 + 0.45 * fields.draw_white_noise(rng, shape, 0.8 * sigma), 0, None)
+        blend = cv2.GaussianBlur(disordered.astype(np.float32), (0, 0), sigma)
+        signal = signal * (1 - blend) + speckle * blend
+    # Diffuse scattering and surface contamination lift the valleys.
+    floor = draw_log_uniform(rng, 0.05, 1.5) * float(columns.mean())
+    haze = 1 + 0.4 * background * fields.draw_fractal(rng, shape, exponent=2.8, finest_px=max(4.0, 3 * sigma))
+    intensity = signal + floor * np.clip(haze, 0.1, None)
+    return intensity / max(float(intensity.mean()), 1e-6)
 
 
 def _vectors(a: float, b: float, gamma_deg: float, rotation_deg: float) -> np.ndarray:
@@ -200,7 +201,7 @@ def _discs(sites: np.ndarray, radius: float, shape: tuple[int, int]) -> tuple[li
 
 def _region(rng: np.random.Generator, shape: tuple[int, int], least_px: float) -> np.ndarray:
     """A random region of about 10 to 50 % of the image, bool, without islands and holes of less than `least_px`."""
-    field = fields.gradient(rng, shape) + 0.5 * fields.fractal(rng, shape, exponent=4.5, finest_px=24)
+    field = fields.draw_gradient(rng, shape) + 0.5 * fields.draw_fractal(rng, shape, exponent=4.5, finest_px=24)
     region = field > np.quantile(field, rng.uniform(0.5, 0.9))
     for phase in (True, False):
         _, labels, about, _ = cv2.connectedComponentsWithStats((region == phase).astype(np.uint8))

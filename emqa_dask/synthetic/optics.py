@@ -6,7 +6,7 @@ from scipy import fft
 from emqa_dask.optics import compute_wavelength
 
 
-def transfer(
+def compute_transfer(
     shape: tuple[int, int],
     *,
     nm_per_pixel: float,
@@ -45,6 +45,6 @@ def transfer(
     return (amplitude * np.cos(chi) - phase * np.sin(chi)) * np.exp(-damping)
 
 
-def image_of(thickness: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Contrast (logarithm of relative intensity) that `kernel` of `transfer` makes of a thickness map, float32."""
+def compute_contrast(thickness: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """Contrast (log of relative intensity) of a thickness map by the `kernel` of `compute_transfer`, float32."""
     return fft.irfft2(fft.rfft2(thickness) * kernel, s=thickness.shape)

@@ -33,14 +33,14 @@ def black_level(image: np.ndarray) -> float:
     return float(min(0.0, np.nanmin(np.where(np.isfinite(image), image, np.inf), initial=0.0)))
 
 
-def stamp(image: np.ndarray, ink: np.ndarray, value: float) -> np.ndarray:
+def blend_ink(image: np.ndarray, ink: np.ndarray, value: float) -> np.ndarray:
     """`image` with `value` where the uint8 mask `ink` is 255, blended where it lies between; same dtype."""
     share = ink / 255.0
     mixed = image.astype(np.float64) * (1 - share) + value * share
     return (np.rint(mixed) if np.issubdtype(image.dtype, np.integer) else mixed).astype(image.dtype)
 
 
-def banner(image: np.ndarray, rng: np.random.Generator, *, severity: float = 1.0) -> np.ndarray:
+def draw_banner(image: np.ndarray, rng: np.random.Generator, *, severity: float = 1.0) -> np.ndarray:
     """The lower 5-13 % of `image` overprinted with an information bar as FEI, Zeiss, JEOL or Hitachi draw it.
 
     Shape (h, w) and dtype stay, so the bar hides specimen, as in files that the instrument's software saved.
@@ -97,11 +97,11 @@ def banner(image: np.ndarray, rng: np.random.Generator, *, severity: float = 1.0
     if design in ("fei", "zeiss"):
         ink[0] = 255
         ink[-1] = 255
-    out[h - rows :] = stamp(out[h - rows :], ink, letters)
+    out[h - rows :] = blend_ink(out[h - rows :], ink, letters)
     return out
 
 
-def scale_bar(image: np.ndarray, rng: np.random.Generator, *, severity: float = 1.0) -> np.ndarray:
+def draw_scale_bar(image: np.ndarray, rng: np.random.Generator, *, severity: float = 1.0) -> np.ndarray:
     """A bar of 10-35 % of the width and its length in letters burned into a corner of `image`, as in published figures.
 
     White or black ink, whichever stands out; sometimes on a plate of the other. Shape (h, w) and dtype stay.
@@ -138,4 +138,4 @@ def scale_bar(image: np.ndarray, rng: np.random.Generator, *, severity: float = 
         plate[max(above - int(letter) - pad, 0) : y1 + pad, max(min(x0, x0 + (length - width) // 2) - pad, 0) :][
             :, : max(length, width) + 2 * pad
         ] = 255
-    return stamp(stamp(image, plate, other), ink, value)
+    return blend_ink(blend_ink(image, plate, other), ink, value)

@@ -3,17 +3,17 @@
 import numpy as np
 
 from emqa_dask.synthetic import camera, cavities, lattices, particles, textures
-from emqa_dask.synthetic.sample import Sample, loguniform
+from emqa_dask.synthetic.sample import Sample, draw_log_uniform
 
 # Profile -> families with their share. `demo` is what `emqa synthesise` and `make demo` write: mixed, with every fault.
-MAKE = {
-    "cavity-tem": cavities.make,
-    "nanoparticle-tem": particles.make,
-    "atomic-stem": lattices.make,
-    "sem-texture": textures.make,
+FAMILIES = {
+    "cavity-tem": cavities.draw_cavities,
+    "nanoparticle-tem": particles.draw_particles,
+    "atomic-stem": lattices.draw_lattice,
+    "sem-texture": textures.draw_texture,
 }
 PROFILES = {
-    **{name: {name: 1.0} for name in MAKE},
+    **{name: {name: 1.0} for name in FAMILIES},
     "mixed": {"cavity-tem": 0.4, "nanoparticle-tem": 0.3, "atomic-stem": 0.15, "sem-texture": 0.15},
     "demo": {"cavity-tem": 0.5, "nanoparticle-tem": 0.3, "atomic-stem": 0.1, "sem-texture": 0.1},
 }
@@ -41,5 +41,5 @@ def make_sample(
     if clear:
         choices = {"exposure": camera.draw_settings(rng, low_dose=150)} | choices
         if family in CLEAR_CONTRAST:
-            choices = {"contrast": loguniform(rng, *CLEAR_CONTRAST[family])} | choices
-    return MAKE[family](rng, shape or drawn, **choices)
+            choices = {"contrast": draw_log_uniform(rng, *CLEAR_CONTRAST[family])} | choices
+    return FAMILIES[family](rng, shape or drawn, **choices)

@@ -27,7 +27,7 @@ class Sample:
     meta: dict = field(default_factory=dict)
 
 
-def trim(y0: int, x0: int, inside: np.ndarray, shape: tuple[int, int]) -> Mask | None:
+def trim_mask(y0: int, x0: int, inside: np.ndarray, shape: tuple[int, int]) -> Mask | None:
     """The mask clipped to an image of `shape` and cut to its tight box; None when no pixel is left."""
     top, left = max(0, -y0), max(0, -x0)
     crop = inside[top : max(top, shape[0] - y0), left : max(left, shape[1] - x0)]
@@ -38,13 +38,13 @@ def trim(y0: int, x0: int, inside: np.ndarray, shape: tuple[int, int]) -> Mask |
     return int(y0 + top + rows[0]), int(x0 + left + columns[0]), tight
 
 
-def tight_boxes(masks: list[Mask]) -> np.ndarray:
+def compute_tight_boxes(masks: list[Mask]) -> np.ndarray:
     """Boxes of trimmed masks: n x 4 float64, `y0, x0, y1, x1`, half-open; 0 x 4 for no mask."""
     boxes = [(y0, x0, y0 + crop.shape[0], x0 + crop.shape[1]) for y0, x0, crop in masks]
     return np.array(boxes, dtype=np.float64).reshape(-1, 4)
 
 
-def paste(masks: list[Mask], shape: tuple[int, int]) -> np.ndarray:
+def merge_masks(masks: list[Mask], shape: tuple[int, int]) -> np.ndarray:
     """The union of `masks` as one bool image of `shape`."""
     union = np.zeros(shape, dtype=bool)
     for y0, x0, crop in masks:
@@ -52,11 +52,11 @@ def paste(masks: list[Mask], shape: tuple[int, int]) -> np.ndarray:
     return union
 
 
-def loguniform(rng: np.random.Generator, low: float, high: float) -> float:
+def draw_log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
     """One number whose logarithm is uniform between those of `low` and `high`."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
-def given(value, drawn):
+def use_given(value, drawn):
     """`value` unless it is None, then `drawn`; drawn all the same, so that one choice never shifts the rest."""
     return drawn if value is None else value

@@ -7,7 +7,7 @@ import numpy as np
 
 from emqa_dask.synthetic import lattices, writers
 from emqa_dask.synthetic.profiles import SHAPE_SHARES, SHAPES
-from emqa_dask.synthetic.sample import loguniform
+from emqa_dask.synthetic.sample import draw_log_uniform
 
 _OPERATORS = ("JD", "Müller", "a.kowalska", "guest03", "O'Brien", "sato", "课题组", "nils")
 _TOPICS = (
@@ -104,7 +104,7 @@ def draw_visits(
                 shape=tuple(shape) if shape else SHAPES[int(rng.choice(len(SHAPES), p=SHAPE_SHARES))],
                 formats=tuple(str(singles[(2 * k + i) % len(singles)]) for i in (0, 1)),
                 stack_format=stacks[k % len(stacks)],
-                nm_per_pixel=float(f"{loguniform(rng, *pixels):.3g}") if pixels else None,
+                nm_per_pixel=float(f"{draw_log_uniform(rng, *pixels):.3g}") if pixels else None,
                 choices=choices,
                 pattern=str(rng.choice(_NAMES)),
                 instrument=str(rng.choice(_INSTRUMENTS)),

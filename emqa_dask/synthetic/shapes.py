@@ -11,14 +11,14 @@ _DODECAHEDRON = np.array([np.roll([0, i, j], shift) for shift in range(3) for i 
 )
 
 
-def log_normal_radii(
+def draw_log_normal_radii(
     rng: np.random.Generator, n: int, median: float, sigma: float, low: float, high: float
 ) -> np.ndarray:
     """`n` radii, float64: log-normal about `median` with `sigma` of the logarithm, clipped to [low, high]."""
     return np.clip(median * np.exp(sigma * rng.standard_normal(n)), low, high)
 
 
-def scatter(
+def place_circles(
     rng: np.random.Generator, radii: np.ndarray, shape: tuple[int, int], *, overlap: float, margin: float = 0.3
 ) -> np.ndarray:
     """Centres (n x 2 float64, y then x) of circles that overlap by at most `overlap` of the smaller diameter.
@@ -51,7 +51,7 @@ def _grid(cy: float, cx: float, reach: float) -> tuple[int, int, np.ndarray, np.
     return y0, x0, (np.arange(y0, y1) - cy)[:, None], (np.arange(x0, x1) - cx)[None, :]
 
 
-def spheroid(
+def project_spheroid(
     cy: float, cx: float, radius: float, *, aspect: float = 1.0, angle: float = 0.0
 ) -> tuple[int, int, np.ndarray]:
     """A spheroid's projected thickness, px: `(y0, x0, patch)`, float32, 0 outside; `aspect` is long over short axis."""
@@ -62,7 +62,7 @@ def spheroid(
     return y0, x0, (2 * short * np.sqrt(np.clip(1 - u * u - v * v, 0, None))).astype(np.float32)
 
 
-def facets(rotation: Rotation, *, truncation: float, family: str) -> tuple[np.ndarray, np.ndarray]:
+def make_facets(rotation: Rotation, *, truncation: float, family: str) -> tuple[np.ndarray, np.ndarray]:
     """A crystal's face normals (k x 3, columns x, y, z) and distances, for a shadow with the area of a unit circle.
 
     `family` is octahedron (truncated by cube faces), cube (truncated by octahedron faces) or dodecahedron (with
@@ -80,10 +80,10 @@ def facets(rotation: Rotation, *, truncation: float, family: str) -> tuple[np.nd
     return normals, distances / np.sqrt(shadow.sum() * (axis[1] - axis[0]) ** 2 / np.pi)
 
 
-def polyhedron(cy: float, cx: float, radius: float, normals: np.ndarray, distances: np.ndarray):
+def project_polyhedron(cy: float, cx: float, radius: float, normals: np.ndarray, distances: np.ndarray):
     """A faceted crystal's projected thickness, px: `(y0, x0, patch)`, float32, 0 outside.
 
-    `normals` and `distances` are from `facets`; `radius` is that of the circle with the shadow's area.
+    `normals` and `distances` are from `make_facets`; `radius` is that of the circle with the shadow's area.
     """
     y0, x0, y, x = _grid(cy, cx, 1.6 * radius)
     return y0, x0, _chord(normals, distances * radius, y, x).astype(np.float32)

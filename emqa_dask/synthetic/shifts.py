@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from emqa_dask.synthetic import fields
-from emqa_dask.synthetic.conditions import CONDITIONS, reacquired
-from emqa_dask.synthetic.contents import cut, other_content, resized
+from emqa_dask.synthetic.conditions import CONDITIONS, reacquire
+from emqa_dask.synthetic.contents import cut, draw_content, resized
 from emqa_dask.synthetic.faults import noise_level
 from emqa_dask.synthetic.foreign import FOREIGN, make_foreign
-from emqa_dask.synthetic.sample import loguniform
+from emqa_dask.synthetic.sample import draw_log_uniform
 
 KINDS = ("acquisition", "new_class", "unrelated")
 SMALLEST_PX = 64
@@ -47,7 +47,7 @@ def shifted_examples(
         content, keeps = _new_class(rngs[1], unit)
         made = (
             # Grey values are what is changed most easily, by whoever exports an image: they do not make a new content.
-            (reacquired(rngs[0], unit, conditions), rngs[0].random() < 0.6),
+            (reacquire(rngs[0], unit, conditions), rngs[0].random() < 0.6),
             (content, keeps),
             (_unrelated(rngs[2], unit.shape), rngs[2].random() < 0.3),
         )
@@ -65,12 +65,12 @@ def _new_class(rng, unit) -> tuple[NDArray[np.float32], bool]:
     """
     way = rng.choice(["as drawn", "under other conditions", "drawn", "deformed"], p=[0.3, 0.3, 0.2, 0.2])
     if way == "drawn":
-        return _recorded_alike(rng, other_content(rng, unit.shape), unit), True
+        return _recorded_alike(rng, draw_content(rng, unit.shape), unit), True
     if way == "deformed":
         return _recorded_alike(rng, _deformed(rng, unit), unit), True
     grain = np.float32(noise_level(unit)) * rng.standard_normal(unit.shape, dtype=np.float32)
-    made = other_content(rng, unit.shape) + grain
-    return made if way == "as drawn" else reacquired(rng, made), rng.random() < 0.5
+    made = draw_content(rng, unit.shape) + grain
+    return made if way == "as drawn" else reacquire(rng, made), rng.random() < 0.5
 
 
 def _unrelated(rng, shape) -> NDArray[np.float32]:
@@ -79,7 +79,7 @@ def _unrelated(rng, shape) -> NDArray[np.float32]:
     # From a thumbnail that was enlarged, and is soft, to a small part of a large picture; larger ones than cameras make
     # would only take time.
     most = max(1.0, min(4.0, 1600 / max(shape)))
-    factor = loguniform(rng, 0.35, most) if name == "photograph" else loguniform(rng, 1, most)
+    factor = draw_log_uniform(rng, 0.35, most) if name == "photograph" else draw_log_uniform(rng, 1, most)
     picture = make_foreign(name, rng, tuple(max(24, round(n * factor)) for n in shape)).astype(np.float32) / 255
     grey = picture if picture.ndim == 2 else picture @ np.array([0.299, 0.587, 0.114], np.float32)
     return resized(cut(rng, grey, rng.uniform(min(1, 1 / factor), 1)), shape)
@@ -89,13 +89,13 @@ def _deformed(rng, unit):
     """`unit` stretched along one direction, shrunk across it, and bent: the same matter in other shapes."""
     h, w = unit.shape
     angle = rng.uniform(0, np.pi)
-    along = loguniform(rng, 1.3, 3)
-    across = loguniform(rng, 0.5, 1)
+    along = draw_log_uniform(rng, 1.3, 3)
+    across = draw_log_uniform(rng, 0.5, 1)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     matrix = turn @ np.diag([1 / along, 1 / across]) @ turn.T
     at = np.stack(np.meshgrid(np.arange(w) - w / 2, np.arange(h) - h / 2), axis=-1) @ matrix.T + [w / 2, h / 2]
-    bend = loguniform(rng, 0.3, 4)
-    x, y = (at[..., k] + bend * fields.fractal(rng, (h, w), exponent=3.5, finest_px=8) for k in (0, 1))
+    bend = draw_log_uniform(rng, 0.3, 4)
+    x, y = (at[..., k] + bend * fields.draw_fractal(rng, (h, w), exponent=3.5, finest_px=8) for k in (0, 1))
     maps = [np.ascontiguousarray(m, np.float32) for m in (x, y)]
     return cv2.remap(unit, *maps, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
 
@@ -134,9 +134,9 @@ def _unit(image: NDArray, k: int) -> tuple[NDArray[np.float32], float, float]:
 def _other_range(rng, dtype: np.dtype, low: float, span: float) -> tuple[float, float]:
     """Where 0 lies, and how far from there 1, in a picture that was not recorded as these images were."""
     if dtype.kind == "f":
-        return low, span * loguniform(rng, 0.2, 5)
+        return low, span * draw_log_uniform(rng, 0.2, 5)
     ends = np.iinfo(dtype)
-    room = (1.0 if dtype.itemsize == 1 else loguniform(rng, 0.05, 1)) * (ends.max - max(ends.min, 0))
+    room = (1.0 if dtype.itemsize == 1 else draw_log_uniform(rng, 0.05, 1)) * (ends.max - max(ends.min, 0))
     low = room * rng.uniform(0, 0.08)
     return low, room - low
 

@@ -5,7 +5,7 @@ import numpy as np
 from scipy import ndimage
 
 from emqa_dask.synthetic import camera, fields, shapes
-from emqa_dask.synthetic.sample import Sample, given, loguniform, tight_boxes, trim
+from emqa_dask.synthetic.sample import Sample, compute_tight_boxes, draw_log_uniform, trim_mask, use_given
 
 
 def lot_parameters(lot: int) -> dict:
@@ -15,13 +15,13 @@ def lot_parameters(lot: int) -> dict:
     """
     rng = np.random.default_rng([0x5E4, lot])
     return {
-        "radius_um": loguniform(rng, 0.25, 2.5),
+        "radius_um": draw_log_uniform(rng, 0.25, 2.5),
         "sigma_log": float(rng.uniform(0.1, 0.6)),
         "aspect": float(1 + rng.exponential(0.6)),
         "squareness": float(rng.choice([2.0, 2.6, 4.0, 8.0])),
         "alignment": float(rng.uniform(0, 1)),
         "direction_rad": float(rng.uniform(0, np.pi)),
-        "roughness": loguniform(rng, 0.005, 0.12),
+        "roughness": draw_log_uniform(rng, 0.005, 0.12),
         "roughness_exponent": float(rng.uniform(1.5, 3.2)),
         "edge": float(rng.uniform(0.2, 1.2)),
         "flatness": float(rng.uniform(0.2, 0.9)),
@@ -30,7 +30,7 @@ def lot_parameters(lot: int) -> dict:
     }
 
 
-def make(
+def draw_texture(
     rng: np.random.Generator,
     shape: tuple[int, int] = (512, 512),
     *,
@@ -50,38 +50,26 @@ def make(
     edges, and a detector on one side. Objects are the grains of which at least half is in sight: masks are their
     visible pixels. Raises ValueError for a negative lot.
     """
-    lot = given(lot, int(rng.integers(0, 10)))
+    lot = use_given(lot, int(rng.integers(0, 10)))
     if lot < 0:
         raise ValueError(f"lot is {lot}, must not be negative")
     powder = lot_parameters(lot)
     # The magnification varies a little within a lot, as operators do.
-    nm_per_pixel = given(nm_per_pixel, 1000 * powder["radius_um"] / loguniform(rng, 11, 26))
+    nm_per_pixel = use_given(nm_per_pixel, 1000 * powder["radius_um"] / draw_log_uniform(rng, 11, 26))
     radius = 1000 * powder["radius_um"] / nm_per_pixel
     n = int(np.clip(powder["packing"] * shape[0] * shape[1] / (np.pi * radius**2), 4, 1200))
-    radii = shapes.log_normal_radii(rng, n, radius, powder["sigma_log"], 3, min(shape) / 3)
+    radii = shapes.draw_log_normal_radii(rng, n, radius, powder["sigma_log"], 3, min(shape) / 3)
     height, owner, areas = _stack(rng, radii, shape, powder)
 
-    height += (
-        radius * powder["roughness"] * fields.fractal(rng, shape, exponent=powder["roughness_exponent"], finest_px=2.5)
-    )
-    height = cv2.GaussianBlur(height, (0, 0), 0.9)
-    slope_y = cv2.Sobel(height, cv2.CV_32F, 0, 1, scale=1 / 8)
-    slope_x = cv2.Sobel(height, cv2.CV_32F, 1, 0, scale=1 / 8)
-    tilt = np.sqrt(1 + slope_y**2 + slope_x**2)
-    side = given(side_rad, rng.uniform(0, 2 * np.pi))
-    # A hollow collects fewer secondary electrons than a summit.
-    hollow = height - cv2.blur(height, (int(2 * radius) | 1,) * 2)
-    signal = (
-        0.5
-        + 0.5 * powder["edge"] * (np.minimum(tilt, 4) - 1)
-        + 0.18 * (np.sin(side) * slope_y + np.cos(side) * slope_x) / tilt
-    )
-    signal += 0.35 * np.tanh(hollow / radius)
-    signal = np.clip(signal + powder["level"] + 0.05 * fields.gradient(rng, shape), 0.05, None)
-    blur = given(blur_px, loguniform(rng, 0.4, 2.2))
+    roughness = fields.draw_fractal(rng, shape, exponent=powder["roughness_exponent"], finest_px=2.5)
+    height += radius * powder["roughness"] * roughness
+    side = use_given(side_rad, rng.uniform(0, 2 * np.pi))
+    signal = _shade(cv2.GaussianBlur(height, (0, 0), 0.9), radius, powder, side)
+    signal = np.clip(signal + powder["level"] + 0.05 * fields.draw_gradient(rng, shape), 0.05, None)
+    blur = use_given(blur_px, draw_log_uniform(rng, 0.4, 2.2))
     signal = cv2.GaussianBlur(signal, (0, 0), blur)
-    settings = given(exposure, camera.draw_settings(rng, low_dose=15) | {"mtf_sigma_px": 0.0, "seam": False})
-    dtype = given(dtype, str(rng.choice(["uint8", "uint16"], p=[0.75, 0.25])))
+    settings = use_given(exposure, camera.draw_settings(rng, low_dose=15) | {"mtf_sigma_px": 0.0, "seam": False})
+    dtype = use_given(dtype, str(rng.choice(["uint8", "uint16"], p=[0.75, 0.25])))
     image = camera.record(rng, signal / float(signal.mean()), dtype, settings)
     masks = _visible(owner, areas)
     meta = {
@@ -92,12 +80,25 @@ def make(
         "voltage_kv": float(rng.choice([5, 10, 15, 20])),
         **settings,
     }
-    return Sample(image, tight_boxes(masks), masks, ["grain"] * len(masks), float(nm_per_pixel), meta)
+    return Sample(image, compute_tight_boxes(masks), masks, ["grain"] * len(masks), float(nm_per_pixel), meta)
+
+
+def _shade(height: np.ndarray, radius: float, powder: dict, side_rad: float) -> np.ndarray:
+    """Secondary-electron signal of a surface: tilt, edges, a detector at direction `side_rad`, and hollows."""
+    slope_y = cv2.Sobel(height, cv2.CV_32F, 0, 1, scale=1 / 8)
+    slope_x = cv2.Sobel(height, cv2.CV_32F, 1, 0, scale=1 / 8)
+    tilt = np.sqrt(1 + slope_y**2 + slope_x**2)
+    # A hollow collects fewer secondary electrons than a summit.
+    hollow = height - cv2.blur(height, (int(2 * radius) | 1,) * 2)
+    edges = 0.5 * powder["edge"] * (np.minimum(tilt, 4) - 1)
+    signal = 0.5 + edges + 0.18 * (np.sin(side_rad) * slope_y + np.cos(side_rad) * slope_x) / tilt
+    signal += 0.35 * np.tanh(hollow / radius)
+    return signal
 
 
 def _stack(rng, radii, shape, powder) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Height map (px, float32), which grain owns a pixel (0: none), and every grain's full area inside the image."""
-    height = (0.3 * radii.mean() * fields.fractal(rng, shape, exponent=3.5, finest_px=16)).astype(np.float32)
+    height = (0.3 * radii.mean() * fields.draw_fractal(rng, shape, exponent=3.5, finest_px=16)).astype(np.float32)
     height -= height.max()
     owner = np.zeros(shape, np.int32)
     areas = np.zeros(len(radii) + 1)
@@ -149,7 +150,7 @@ def _visible(owner: np.ndarray, areas: np.ndarray) -> list:
     wanted = np.flatnonzero((seen >= 0.5 * np.maximum(areas, 1)) & (seen >= 20))
     slices = ndimage.find_objects(owner, max_label=len(areas))
     return [
-        trim(slices[k - 1][0].start, slices[k - 1][1].start, owner[slices[k - 1]] == k, owner.shape)
+        trim_mask(slices[k - 1][0].start, slices[k - 1][1].start, owner[slices[k - 1]] == k, owner.shape)
         for k in wanted
         if k > 0
     ]

@@ -24,7 +24,7 @@ FORMATS = {
 }
 
 
-def write(
+def write_frames(
     path: Path, format_: str, frames: np.ndarray, nm_per_pixel: float | None, *, meta: dict | None = None
 ) -> None:
     """`frames` (n x h x w, or n x h x w x 3 uint8 for png, jpeg and tiff) to `path` as `format_`, a key of `FORMATS`.

@@ -21,7 +21,7 @@ def boxes_of(table, least=0.5):
 @pytest.mark.parametrize("defocus", ["over", "under"])
 def test_it_finds_clear_cavities(detector, defocus):
     rng = np.random.default_rng(["over", "under"].index(defocus) + 4000)
-    sample = cavities.make(
+    sample = cavities.draw_cavities(
         rng, (384, 384), defocus=defocus, n=20, median_radius_px=12, fringe_px=4, contrast=0.8, background=0.3
     )
     table = detector.detect([sample.image], nm_per_pixel=0.5)[0]
@@ -33,7 +33,7 @@ def test_it_finds_clear_cavities(detector, defocus):
 
 
 def test_it_finds_next_to_nothing_in_an_empty_foil(detector):
-    sample = cavities.make(np.random.default_rng(4100), (384, 384), n=0, background=0.5)
+    sample = cavities.draw_cavities(np.random.default_rng(4100), (384, 384), n=0, background=0.5)
     assert len(boxes_of(detector.detect([sample.image])[0])) <= 3
 
 

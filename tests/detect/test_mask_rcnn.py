@@ -12,7 +12,7 @@ from emqa_dask.detect.mask_rcnn import card as cards
 from emqa_dask.detect.mask_rcnn import load_detector
 from emqa_dask.detect.mask_rcnn import masks as mk
 from emqa_dask.detect.mask_rcnn.detector import COLUMNS, Detector
-from emqa_dask.detect.mask_rcnn.speed import as_products, fold, planar
+from emqa_dask.detect.mask_rcnn.speed import fold_batch_norms, make_planar, replace_by_products
 from emqa_dask.detect.normalise import normalise
 from tests.detect.conftest import SMALL, spread, write_model
 
@@ -233,11 +233,11 @@ def test_batch_norms_are_folded_and_the_function_stays():
     x = torch.randn(2, 1, 96, 64)
     with torch.inference_mode():
         before = net.backbone(x)
-        assert fold(net) == 20
+        assert fold_batch_norms(net) == 20
         after = net.backbone(x)
     for key, value in before.items():
         torch.testing.assert_close(after[key], value, rtol=1e-4, atol=1e-4 * float(value.abs().max()))
-    assert fold(net) == 0
+    assert fold_batch_norms(net) == 0
 
 
 def test_one_by_one_convolutions_are_the_same_as_products():
@@ -248,16 +248,16 @@ def test_one_by_one_convolutions_are_the_same_as_products():
     x = torch.randn(2, 1, 96, 64)
     with torch.inference_mode():
         before = net.backbone(x)
-        assert as_products(net) == 4 + 2 + 1  # four levels of the pyramid, objectness and boxes, mask logits
+        assert replace_by_products(net) == 4 + 2 + 1  # four levels of the pyramid, objectness and boxes, mask logits
         after = net.backbone(x)
     for key, value in before.items():
         torch.testing.assert_close(after[key], value, rtol=1e-4, atol=1e-5 * float(value.abs().max()))
-        assert torch.equal(planar(value), value.contiguous())
-        assert planar(value).is_contiguous()
+        assert torch.equal(make_planar(value), value.contiguous())
+        assert make_planar(value).is_contiguous()
 
 
 def test_norms_in_training_are_left():
-    assert fold(networks.build_detector(SMALL).train()) == 0
+    assert fold_batch_norms(networks.build_detector(SMALL).train()) == 0
 
 
 def test_a_model_is_loaded_again_only_after_a_change(small_model, tmp_path):
@@ -334,7 +334,7 @@ def test_devices_and_precisions(small_model):
 
 def test_the_bundled_names_are_known():
     with pytest.raises(ValueError, match="not the card of a Mask R-CNN"):
-        cards.read("log-synthetic")
+        cards.read_card("log-synthetic")
 
 
 def test_tables_of_images_can_be_put_together(small_model, scenes):

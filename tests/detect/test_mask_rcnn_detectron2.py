@@ -92,7 +92,7 @@ def test_rows_are_those_of_the_default_predictor(imported, scenes):
     predictor = default_predictor(*imported[1:])
     found = load_detector(imported[0]).detect(scenes[:4])
     for image, rows in zip(scenes, found, strict=False):
-        grey = with_detectron2.eight_bit(normalise(image, 1.0, 99.0))
+        grey = with_detectron2.convert_to_uint8(normalise(image, 1.0, 99.0))
         expected = predictor(np.repeat(grey[..., None], 3, axis=2))["instances"]
         assert len(rows) == len(expected) > 5
         boxes = expected.pred_boxes.tensor.numpy()

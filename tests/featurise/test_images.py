@@ -10,8 +10,8 @@ from hypothesis.extra import numpy as hnp
 
 from emqa_dask import tables
 from emqa_dask.featurise.images import image_features, image_statistics
-from emqa_dask.featurise.signature import N_BYTES, signature
-from emqa_dask.featurise.spectrum import mean_periodogram, spectrum_statistics, tiles
+from emqa_dask.featurise.signature import N_BYTES, compute_signature
+from emqa_dask.featurise.spectrum import compute_mean_periodogram, compute_spectrum_statistics, cut_tiles
 from emqa_dask.synthetic.faults import apply_fault
 from emqa_dask.synthetic.profiles import make_sample
 
@@ -142,9 +142,9 @@ def test_drift_is_measured_with_its_length_and_angle(angle):
 
 def test_white_noise_has_its_power_and_no_structure():
     noise = np.random.default_rng(0).normal(0, 0.2, (512, 512)).astype(np.float32)
-    cut = tiles(noise)
-    assert mean_periodogram(cut).mean() == pytest.approx(0.04, rel=0.03)
-    measured = spectrum_statistics(cut)
+    cut = cut_tiles(noise)
+    assert compute_mean_periodogram(cut).mean() == pytest.approx(0.04, rel=0.03)
+    measured = compute_spectrum_statistics(cut)
     assert measured["noise_floor"] == pytest.approx(0.2, rel=0.05)
     assert measured["autocorrelation_excess"] < 1e-3
     assert measured["drift_contrast"] < 0.1
@@ -154,11 +154,11 @@ def test_tiles_bound_the_cost_and_cover_the_frame():
     for shape in ((32, 1024), (256, 256), (768, 512), (2816, 2048), (64, 40_000)):
         marked = np.zeros(shape, np.float32)
         marked[-1, -1] = 1
-        cut = tiles(marked)
+        cut = cut_tiles(marked)
         assert 1 <= len(cut) <= 16
         assert cut.shape[1] == cut.shape[2] <= 256
         assert cut[-1, -1, -1] == 1
-    assert tiles(np.zeros((31, 500), np.float32)).shape[0] == 0
+    assert cut_tiles(np.zeros((31, 500), np.float32)).shape[0] == 0
 
 
 def test_blur_lowers_the_detail_step_by_step(good):
@@ -190,14 +190,14 @@ def test_the_box_of_a_scale_bar_covers_the_bar(shape):
 
 def test_signature_survives_gain_and_depth_and_tells_images_apart(good):
     def tones(image):
-        v = np.frombuffer(signature(image.astype(np.float32)), np.int8)[:256].astype(float)
+        v = np.frombuffer(compute_signature(image.astype(np.float32)), np.int8)[:256].astype(float)
         return v / np.linalg.norm(v)
 
     other = make_sample("sem-texture", np.random.default_rng(4), (384, 512)).image
     assert tones(good) @ tones(good * 3.0 + 7) > 0.999
     assert tones(good) @ tones(other) < 0.8
-    assert signature(np.full((100, 100), 3.0, np.float32)) == bytes(N_BYTES)
-    assert signature(np.zeros((0, 0), np.float32)) == bytes(N_BYTES)
+    assert compute_signature(np.full((100, 100), 3.0, np.float32)) == bytes(N_BYTES)
+    assert compute_signature(np.zeros((0, 0), np.float32)) == bytes(N_BYTES)
 
 
 def test_cost_is_bounded_for_large_images():

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from benchmarks.studies import rings
-from emqa_dask.featurise.rings import MIN_QUALITY, Rings, thon_rings
+from emqa_dask.featurise.rings import MIN_QUALITY, ThonRings, measure_thon_rings
 from emqa_dask.synthetic import fields, foreign
-from emqa_dask.synthetic.films import amorphous_film
+from emqa_dask.synthetic.films import draw_amorphous_film
 from emqa_dask.synthetic.profiles import make_sample
 
 CLEAR = {"contrast": 0.1, "dose_e_per_px": 200.0, "amplitude": 0.1, "convergence_mrad": 0.05}
@@ -31,13 +31,15 @@ LENSES = [  # kV, Cs mm, nm/px, defocus nm
 def film(seed: int, lens: tuple, shape: tuple[int, int] = (640, 640), **more: float) -> np.ndarray:
     kv, cs, nm_per_pixel, defocus = lens
     imaging = {"voltage_kv": kv, "cs_mm": cs, "focal_spread_nm": 3.0} | CLEAR | more
-    return amorphous_film(np.random.default_rng(seed), shape, nm_per_pixel=nm_per_pixel, defocus_nm=defocus, **imaging)
+    return draw_amorphous_film(
+        np.random.default_rng(seed), shape, nm_per_pixel=nm_per_pixel, defocus_nm=defocus, **imaging
+    )
 
 
 @pytest.mark.parametrize("lens", LENSES)
 def test_the_defocus_is_recovered(lens):
     kv, cs, nm_per_pixel, defocus = lens
-    found = thon_rings(film(3, lens), nm_per_pixel, kv, cs_mm=cs)
+    found = measure_thon_rings(film(3, lens), nm_per_pixel, kv, cs_mm=cs)
     assert found.defocus_nm == pytest.approx(abs(defocus), rel=0.03)
     assert found.defocus_long_nm / found.defocus_short_nm == pytest.approx(1, abs=0.05)
     assert MIN_QUALITY <= found.quality <= 1
@@ -48,7 +50,7 @@ def test_the_defocus_is_recovered(lens):
 @pytest.mark.parametrize("defocus", [-800.0, 800.0])
 def test_astigmatism_and_its_direction_are_recovered(defocus, angle):
     image = film(1, (200, 1.2, 0.12, defocus), astigmatism_nm=100.0, astigmatism_deg=angle)
-    found = thon_rings(image, 0.12, 200, cs_mm=1.2)
+    found = measure_thon_rings(image, 0.12, 200, cs_mm=1.2)
     assert [found.defocus_long_nm, found.defocus_short_nm] == pytest.approx([900, 700], rel=0.02)
     longest = angle if defocus > 0 else angle + 90  # where the magnitude is largest
     assert abs((found.astigmatism_deg - longest + 90) % 180 - 90) < 3
@@ -56,14 +58,14 @@ def test_astigmatism_and_its_direction_are_recovered(defocus, angle):
 
 def test_turning_the_image_turns_the_astigmatism_and_nothing_else():
     image = film(2, (200, 1.2, 0.12, -700.0), astigmatism_nm=70.0, astigmatism_deg=20.0)
-    found, turned = (thon_rings(x, 0.12, 200, cs_mm=1.2) for x in (image, np.rot90(image)))
+    found, turned = (measure_thon_rings(x, 0.12, 200, cs_mm=1.2) for x in (image, np.rot90(image)))
     assert turned.defocus_nm == pytest.approx(found.defocus_nm, rel=0.005)
     assert abs((turned.astigmatism_deg - found.astigmatism_deg) % 180 - 90) < 3
 
 
 def test_the_information_limit_falls_with_focal_spread_and_dose():
     def limit(**more: float) -> float:
-        return thon_rings(film(4, (200, 1.2, 0.06, -500.0), **more), 0.06, 200, cs_mm=1.2).limit_per_nm
+        return measure_thon_rings(film(4, (200, 1.2, 0.06, -500.0), **more), 0.06, 200, cs_mm=1.2).limit_per_nm
 
     limits = [limit(focal_spread_nm=spread, convergence_mrad=0.01) for spread in (2.0, 8.0, 16.0)]
     assert limits[0] > 1.2 * limits[1] > 1.2 * 1.2 * limits[2]
@@ -72,10 +74,10 @@ def test_the_information_limit_falls_with_focal_spread_and_dose():
 
 def test_grey_scale_offset_and_a_few_x_rays_change_nothing():
     image = film(5, (300, 1.2, 0.1, -900.0))
-    found = thon_rings(image, 0.1, 300)
+    found = measure_thon_rings(image, 0.1, 300)
     counts = np.rint(image * 20 + 400).astype(np.uint16)
     counts[np.random.default_rng(0).integers(0, 640, (2, 60)).tolist()] = 65535
-    assert thon_rings(counts, 0.1, 300).defocus_nm == pytest.approx(found.defocus_nm, rel=0.01)
+    assert measure_thon_rings(counts, 0.1, 300).defocus_nm == pytest.approx(found.defocus_nm, rel=0.01)
 
 
 def ringless(name: str, rng: np.random.Generator) -> np.ndarray:
@@ -87,7 +89,7 @@ def ringless(name: str, rng: np.random.Generator) -> np.ndarray:
         return image.mean(axis=2) if image.ndim == 3 else image
     if name == "white":
         return rng.poisson(30, shape)
-    return fields.fractal(rng, shape, exponent=rng.uniform(0.5, 3)) + 0.05 * fields.white(rng, shape)
+    return fields.draw_fractal(rng, shape, exponent=rng.uniform(0.5, 3)) + 0.05 * fields.draw_white_noise(rng, shape)
 
 
 def test_images_without_rings_give_nan():
@@ -97,7 +99,7 @@ def test_images_without_rings_give_nan():
         for seed in range(8):
             rng = np.random.default_rng([seed, names.index(name)])
             image = ringless(name, rng)
-            found = thon_rings(image, float(np.exp(rng.uniform(-3.5, -0.7))), 200)
+            found = measure_thon_rings(image, float(np.exp(rng.uniform(-3.5, -0.7))), 200)
             assert 0 <= found.quality <= 1
             if np.isfinite(found.defocus_nm):
                 wrong.append((name, seed, found))
@@ -108,7 +110,7 @@ def test_images_without_rings_give_nan():
 
 def test_a_film_drowned_in_noise_gives_nan_not_a_number():
     for seed in range(6):
-        found = thon_rings(film(seed, (200, 1.2, 0.1, -700.0), dose_e_per_px=0.3, contrast=0.02), 0.1, 200)
+        found = measure_thon_rings(film(seed, (200, 1.2, 0.1, -700.0), dose_e_per_px=0.3, contrast=0.02), 0.1, 200)
         assert np.isnan(found.defocus_nm)
 
 
@@ -123,15 +125,15 @@ def test_a_film_drowned_in_noise_gives_nan_not_a_number():
     ],
 )
 def test_what_cannot_be_known_is_nan_with_quality_0(image, nm_per_pixel, kv):
-    found = thon_rings(image, nm_per_pixel, kv)
-    assert isinstance(found, Rings)
+    found = measure_thon_rings(image, nm_per_pixel, kv)
+    assert isinstance(found, ThonRings)
     assert np.isnan(found[:5]).all()
     assert found.quality == 0
 
 
 def test_a_stack_is_refused():
     with pytest.raises(ValueError, match="one frame"):
-        thon_rings(np.zeros((3, 512, 512)), 0.1, 200)
+        measure_thon_rings(np.zeros((3, 512, 512)), 0.1, 200)
 
 
 def test_the_study_writes_what_it_found(tmp_path, monkeypatch, capsys):

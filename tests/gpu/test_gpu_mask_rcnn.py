@@ -32,7 +32,9 @@ def full_float32():
 @pytest.fixture(scope="module")
 def scenes():
     shapes = [(384, 384), (256, 400), (384, 384)]
-    made = (cavities.make(np.random.default_rng(k), shape, n=15, contrast=0.6) for k, shape in enumerate(shapes))
+    made = (
+        cavities.draw_cavities(np.random.default_rng(k), shape, n=15, contrast=0.6) for k, shape in enumerate(shapes)
+    )
     return [sample.image for sample in made]
 
 

@@ -79,7 +79,7 @@ def archive(tmp_path_factory):
     for kind in ("bars", "rows"):
         for k in range(6):
             tifffile.imwrite(root / f"{kind}{k}.tif", stripes(rng, kind))
-    photograph = foreign.photograph(rng, (80, 96))
+    photograph = foreign.draw_photograph(rng, (80, 96))
     grey = photograph if photograph.ndim == 2 else photograph.mean(axis=-1)
     tifffile.imwrite(root / "photograph.tif", (grey * 200).astype(np.uint16))
     tifffile.imwrite(root / "small.tif", stripes(rng, "bars", (24, 96)))

@@ -50,9 +50,9 @@ def draw_disks(radius_px: float) -> np.ndarray:
 def archive(tmp_path_factory):
     """Disks of 8 nm at 0.25 and at 0.5 nm/px, and disks of 40 px without a pixel size."""
     folder = tmp_path_factory.mktemp("disks")
-    writers.write(folder / "fine.mrc", "mrc", draw_disks(16)[None], 0.25)
-    writers.write(folder / "coarse.mrc", "mrc", draw_disks(8)[None], 0.5)
-    writers.write(folder / "unknown.tif", "tiff", draw_disks(20)[None], None)
+    writers.write_frames(folder / "fine.mrc", "mrc", draw_disks(16)[None], 0.25)
+    writers.write_frames(folder / "coarse.mrc", "mrc", draw_disks(8)[None], 0.5)
+    writers.write_frames(folder / "unknown.tif", "tiff", draw_disks(20)[None], None)
     return folder
 
 

@@ -40,7 +40,9 @@ def archive(tmp_path_factory):
         (folder / session).mkdir(parents=True)
         for k, disorder in enumerate((False, True)):
             choices = {"nm_per_pixel": NM, "vacancies": 0.0, "jitter_px": 0.0, "background": 0.1, "disorder": disorder}
-            sample = lattices.make(np.random.default_rng([len(session), k]), (320, 320), cell="SrTiO3 [001]", **choices)
+            sample = lattices.draw_lattice(
+                np.random.default_rng([len(session), k]), (320, 320), cell="SrTiO3 [001]", **choices
+            )
             image = sample.image.astype(float)
             image = ((image - image.min()) / np.ptp(image) * 60000).astype(np.uint16)
             per_um = (1000 / NM, 1000 / NM)

@@ -6,7 +6,7 @@ from scipy import fft, ndimage
 from scipy.spatial.transform import Rotation
 
 from emqa_dask.synthetic import cavities, optics, particles, shapes
-from emqa_dask.synthetic.sample import paste
+from emqa_dask.synthetic.sample import merge_masks
 
 CLEAN = {"background": 0.0, "dtype": "float32", "exposure": {"dose_e_per_px": np.inf, "mtf_sigma_px": 0.0}}
 
@@ -14,11 +14,11 @@ CLEAN = {"background": 0.0, "dtype": "float32", "exposure": {"dose_e_per_px": np
 def rim_and_inside(seed, defocus, facet):
     """Mean contrast of a band one fringe wide outside the cavity, and of one just inside, relative to the bare foil."""
     rng = np.random.default_rng(seed)
-    sample = cavities.make(
+    sample = cavities.draw_cavities(
         rng, (256, 256), defocus=defocus, facet=facet, n=1, median_radius_px=30, sigma_log=0.05,
         fringe_px=5.0, amplitude=0.02, contrast=0.3, **CLEAN,
     )  # fmt: skip
-    inside = paste(sample.masks, sample.image.shape)
+    inside = merge_masks(sample.masks, sample.image.shape)
     distance = ndimage.distance_transform_edt(~inside)
     depth = ndimage.distance_transform_edt(inside)
     bare = np.median(sample.image[distance > 40])
@@ -40,13 +40,13 @@ def test_the_rim_is_bright_in_overfocus_and_dark_in_underfocus(seed, facet):
 
 def test_another_defocus_is_refused():
     with pytest.raises(ValueError, match="'in'"):
-        cavities.make(np.random.default_rng(0), (64, 64), defocus="in")
+        cavities.draw_cavities(np.random.default_rng(0), (64, 64), defocus="in")
 
 
-@pytest.mark.parametrize("make", [cavities.make, particles.make])
+@pytest.mark.parametrize("make", [cavities.draw_cavities, particles.draw_particles])
 def test_sizes_follow_the_log_normal_asked_for(make):
     rng = np.random.default_rng(8)
-    extra = {"facet": None} if make is cavities.make else {"support": "carbon"}
+    extra = {"facet": None} if make is cavities.draw_cavities else {"support": "carbon"}
     sample = make(rng, (1400, 1400), n=300, median_radius_px=14.0, sigma_log=0.3, **extra)
     y0, x0, y1, x1 = sample.boxes.T
     whole = (y0 > 0) & (x0 > 0) & (y1 < 1400) & (x1 < 1400)
@@ -58,9 +58,11 @@ def test_sizes_follow_the_log_normal_asked_for(make):
 
 def test_overlapping_cavities_keep_whole_masks():
     for seed in range(20):
-        sample = cavities.make(np.random.default_rng(seed), (300, 300), n=60, median_radius_px=22, sigma_log=0.2)
+        sample = cavities.draw_cavities(
+            np.random.default_rng(seed), (300, 300), n=60, median_radius_px=22, sigma_log=0.2
+        )
         area = sum(int(crop.sum()) for _, _, crop in sample.masks)
-        union = int(paste(sample.masks, sample.image.shape).sum())
+        union = int(merge_masks(sample.masks, sample.image.shape).sum())
         assert area >= union
         if area > 1.1 * union:
             return
@@ -69,7 +71,7 @@ def test_overlapping_cavities_keep_whole_masks():
 
 def test_a_spheres_thickness_adds_up_to_its_volume():
     for cy, cx in ((30.0, 30.0), (30.3, 29.6)):
-        *_, patch = shapes.spheroid(cy, cx, 20.0)
+        *_, patch = shapes.project_spheroid(cy, cx, 20.0)
         assert patch.sum() == pytest.approx(4 / 3 * np.pi * 20.0**3, rel=5e-3)
         assert patch.max() == pytest.approx(40.0, rel=5e-3)
 
@@ -78,16 +80,16 @@ def test_a_spheres_thickness_adds_up_to_its_volume():
 @pytest.mark.parametrize("family", ["octahedron", "cube", "dodecahedron"])
 def test_a_facetted_shadow_has_the_area_of_its_circle(seed, family):
     turn = Rotation.random(rng=np.random.default_rng(seed))
-    normals, distances = shapes.facets(turn, truncation=0.75, family=family)
-    *_, patch = shapes.polyhedron(40.2, 39.7, 30.0, normals, distances)
+    normals, distances = shapes.make_facets(turn, truncation=0.75, family=family)
+    *_, patch = shapes.project_polyhedron(40.2, 39.7, 30.0, normals, distances)
     assert (patch > 0).sum() == pytest.approx(np.pi * 30.0**2, rel=0.04)
     assert not patch[0].any()
     assert not patch[:, -1].any()
 
 
 def test_an_uncut_cube_has_its_volume_and_its_square_shadow():
-    normals, distances = shapes.facets(Rotation.identity(), truncation=1.0, family="cube")
-    *_, patch = shapes.polyhedron(0.5, 0.5, 30.0, normals, distances)
+    normals, distances = shapes.make_facets(Rotation.identity(), truncation=1.0, family="cube")
+    *_, patch = shapes.project_polyhedron(0.5, 0.5, 30.0, normals, distances)
     side = 30.0 * np.sqrt(np.pi)
     assert patch.max() == pytest.approx(side, rel=0.02)
     assert patch.sum() == pytest.approx(side**3, rel=0.06)
@@ -95,7 +97,7 @@ def test_an_uncut_cube_has_its_volume_and_its_square_shadow():
 
 def test_scattered_circles_keep_their_distance():
     radii = np.full(60, 10.0)
-    centres = shapes.scatter(np.random.default_rng(0), radii, (300, 300), overlap=0.0)
+    centres = shapes.place_circles(np.random.default_rng(0), radii, (300, 300), overlap=0.0)
     centres = centres[~np.isnan(centres[:, 0])]
     gaps = np.linalg.norm(centres[:, None] - centres[None], axis=-1) + 1e9 * np.eye(len(centres))
     assert len(centres) > 40
@@ -107,7 +109,8 @@ def test_wavelength_and_transfer_follow_the_textbook():
     assert optics.compute_wavelength(200) == pytest.approx(0.00250793, rel=1e-5)
     settings = {"nm_per_pixel": 0.5, "cs_mm": 0.0, "focal_spread_nm": 0.0, "convergence_mrad": 0.0}
     over, under = (
-        optics.transfer((128, 128), defocus_nm=df, amplitude=0.1, **settings).astype(float) for df in (800.0, -800.0)
+        optics.compute_transfer((128, 128), defocus_nm=df, amplitude=0.1, **settings).astype(float)
+        for df in (800.0, -800.0)
     )
     assert over[0, 0] == pytest.approx(0.1)
     q2 = fft.fftfreq(128, 0.5)[:, None] ** 2 + fft.rfftfreq(128, 0.5)[None] ** 2
@@ -117,7 +120,9 @@ def test_wavelength_and_transfer_follow_the_textbook():
 
 
 def test_envelopes_only_damp():
-    plain = optics.transfer((64, 64), nm_per_pixel=0.1, defocus_nm=-300, focal_spread_nm=0, convergence_mrad=0)
-    damped = optics.transfer((64, 64), nm_per_pixel=0.1, defocus_nm=-300, focal_spread_nm=8, convergence_mrad=0.5)
+    plain = optics.compute_transfer((64, 64), nm_per_pixel=0.1, defocus_nm=-300, focal_spread_nm=0, convergence_mrad=0)
+    damped = optics.compute_transfer(
+        (64, 64), nm_per_pixel=0.1, defocus_nm=-300, focal_spread_nm=8, convergence_mrad=0.5
+    )
     assert (np.abs(damped) <= np.abs(plain) + 1e-6).all()
     assert np.abs(damped[32, 0]) < 0.1 * np.abs(plain).max()

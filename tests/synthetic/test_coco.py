@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from emqa_dask.synthetic import coco
 from emqa_dask.synthetic.profiles import make_sample
-from emqa_dask.synthetic.sample import paste, trim
+from emqa_dask.synthetic.sample import merge_masks, trim_mask
 
 
 def reference(mask):
@@ -42,11 +42,11 @@ def test_encoded_runs_equal_the_reference_and_decode_exactly(seed, height, width
     while len(masks) < 3:
         size = rng.integers(1, 30, 2)
         corner = rng.integers(-10, [height, width])
-        mask = trim(*corner, rng.random(size) < filled, shape)
-        masks += [mask] if mask is not None else [trim(0, 0, np.ones(shape, bool), shape)]
+        mask = trim_mask(*corner, rng.random(size) < filled, shape)
+        masks += [mask] if mask is not None else [trim_mask(0, 0, np.ones(shape, bool), shape)]
     runs, begins = coco.run_lengths(masks, shape)
     for mask, text, a, b in zip(masks, coco.encode(runs, begins), begins, begins[1:]):
-        whole = paste([mask], shape)
+        whole = merge_masks([mask], shape)
         counts, expected = reference(whole)
         assert runs[a:b].tolist() == counts
         assert text == expected

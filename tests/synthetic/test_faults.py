@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from emqa_dask.synthetic.faults import FAULTS, FOREIGN, apply_fault, make_foreign, near_duplicate, noise_level
+from emqa_dask.synthetic.faults import FAULTS, FOREIGN, apply_fault, make_foreign, make_near_duplicate, noise_level
 
 
 def micrograph(dtype=np.uint16, shape=(192, 224), seed=0):
@@ -71,8 +71,8 @@ def test_severity_scales_a_fault():
 def test_near_duplicates_differ_but_little():
     image = micrograph(np.uint8)
     for seed in range(8):
-        copy = near_duplicate(image, np.random.default_rng(seed))
+        copy = make_near_duplicate(image, np.random.default_rng(seed))
         assert not np.array_equal(copy, image)
         assert abs(float(copy.mean()) - float(image.mean())) < 40
-    flat = near_duplicate(np.full((64, 64), 7, np.uint8), np.random.default_rng(0))
+    flat = make_near_duplicate(np.full((64, 64), 7, np.uint8), np.random.default_rng(0))
     assert not np.array_equal(flat, np.full((64, 64), 7))

@@ -18,7 +18,7 @@ CLEAN = {
 
 @pytest.mark.parametrize("cell", sorted(lattices.CELLS))
 def test_sites_are_the_maxima_of_the_columns(cell):
-    sample = lattices.make(
+    sample = lattices.draw_lattice(
         np.random.default_rng(2),
         (200, 180),
         cell=cell,
@@ -45,7 +45,7 @@ def test_sites_are_the_maxima_of_the_columns(cell):
 
 
 def test_the_nearest_spacing_is_the_crystals():
-    sample = lattices.make(
+    sample = lattices.draw_lattice(
         np.random.default_rng(3), (300, 300), cell="SrTiO3 [001]", nm_per_pixel=0.02, disorder=False, **CLEAN
     )
     nearest = cKDTree(sample.meta["sites_yx"]).query(sample.meta["sites_yx"], k=2)[0][:, 1]
@@ -55,7 +55,9 @@ def test_the_nearest_spacing_is_the_crystals():
 
 
 def test_column_boxes_have_the_width_at_1_over_e():
-    sample = lattices.make(np.random.default_rng(4), (200, 200), column_sigma_px=3.0, nm_per_pixel=0.01, disorder=False)
+    sample = lattices.draw_lattice(
+        np.random.default_rng(4), (200, 200), column_sigma_px=3.0, nm_per_pixel=0.01, disorder=False
+    )
     y0, x0, y1, x1 = sample.boxes.T
     y, x = sample.meta["sites_yx"].T
     assert ((y0 - 0.5 <= y) & (y <= y1 - 0.5) & (x0 - 0.5 <= x) & (x <= x1 - 0.5)).all()
@@ -67,7 +69,7 @@ def test_column_boxes_have_the_width_at_1_over_e():
 
 @pytest.mark.parametrize("seed", range(6))
 def test_neither_phase_has_islands_of_a_few_columns(seed):
-    sample = lattices.make(np.random.default_rng(seed), (300, 320), disorder=True, nm_per_pixel=0.03)
+    sample = lattices.draw_lattice(np.random.default_rng(seed), (300, 320), disorder=True, nm_per_pixel=0.03)
     region = sample.meta["disordered"]
     assert 0 < region.mean() < 1
     for phase in (region, ~region):
@@ -76,7 +78,7 @@ def test_neither_phase_has_islands_of_a_few_columns(seed):
 
 
 def test_the_disordered_region_has_no_column_and_equal_brightness():
-    sample = lattices.make(np.random.default_rng(5), (256, 256), disorder=True, **CLEAN)
+    sample = lattices.draw_lattice(np.random.default_rng(5), (256, 256), disorder=True, **CLEAN)
     region = sample.meta["disordered"]
     assert 0.05 < region.mean() < 0.6
     y, x = np.rint(sample.meta["sites_yx"]).astype(int).T
@@ -86,8 +88,8 @@ def test_the_disordered_region_has_no_column_and_equal_brightness():
 
 def test_vacancies_and_jitter_are_as_asked():
     settings = {"cell": "Au [001]", "nm_per_pixel": 0.012, "rotation_deg": 10.0, "disorder": False}
-    perfect = lattices.make(np.random.default_rng(6), (400, 400), jitter_px=0.0, vacancies=0.0, **settings)
-    spoilt = lattices.make(np.random.default_rng(6), (400, 400), jitter_px=0.8, vacancies=0.1, **settings)
+    perfect = lattices.draw_lattice(np.random.default_rng(6), (400, 400), jitter_px=0.0, vacancies=0.0, **settings)
+    spoilt = lattices.draw_lattice(np.random.default_rng(6), (400, 400), jitter_px=0.8, vacancies=0.1, **settings)
     n = len(perfect.boxes)
     assert len(spoilt.boxes) == pytest.approx(0.9 * n, abs=3.5 * np.sqrt(0.09 * n) + 5)
     inner = spoilt.meta["sites_yx"]
@@ -98,4 +100,4 @@ def test_vacancies_and_jitter_are_as_asked():
 
 def test_an_unknown_cell_is_refused():
     with pytest.raises(ValueError, match="Unobtainium"):
-        lattices.make(np.random.default_rng(0), (64, 64), cell="Unobtainium")
+        lattices.draw_lattice(np.random.default_rng(0), (64, 64), cell="Unobtainium")

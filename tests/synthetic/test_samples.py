@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from emqa_dask.synthetic.profiles import MAKE, PROFILES, make_sample
-from emqa_dask.synthetic.sample import paste, tight_boxes, trim
+from emqa_dask.synthetic.profiles import FAMILIES, PROFILES, make_sample
+from emqa_dask.synthetic.sample import compute_tight_boxes, merge_masks, trim_mask
 
-FAMILIES = sorted(MAKE)
+FAMILIES = sorted(FAMILIES)
 
 
 def fingerprint(sample):
@@ -32,7 +32,7 @@ def test_boxes_are_the_tight_boxes_of_masks_inside_the_image(family, seed):
     for mask, (y0, x0, y1, x1) in zip(sample.masks, sample.boxes):
         assert 0 <= y0 < y1 <= 140
         assert 0 <= x0 < x1 <= 210
-        rows, columns = np.nonzero(paste([mask], sample.image.shape))
+        rows, columns = np.nonzero(merge_masks([mask], sample.image.shape))
         assert (rows.min(), columns.min(), rows.max() + 1, columns.max() + 1) == (y0, x0, y1, x1)
 
 
@@ -53,7 +53,7 @@ def test_drawn_shapes_are_of_the_sizes_people_have():
 
 def test_mixed_draws_every_family():
     families = {make_sample("mixed", np.random.default_rng(s), (64, 64)).meta["family"] for s in range(40)}
-    assert families == set(MAKE)
+    assert families == set(FAMILIES)
 
 
 def test_an_unknown_profile_is_refused_with_the_known_ones():
@@ -66,14 +66,14 @@ def test_an_unknown_profile_is_refused_with_the_known_ones():
 
 def test_trim_clips_at_every_edge_and_drops_what_is_outside():
     inside = np.ones((4, 6), bool)
-    assert tight_boxes([trim(-2, -3, inside, (10, 10)), trim(8, 7, inside, (10, 10))]).tolist() == [
+    assert compute_tight_boxes([trim_mask(-2, -3, inside, (10, 10)), trim_mask(8, 7, inside, (10, 10))]).tolist() == [
         [0, 0, 2, 3],
         [8, 7, 10, 10],
     ]
-    assert trim(20, 3, inside, (10, 10)) is None
-    assert trim(-9, 3, inside, (10, 10)) is None
-    assert trim(3, 3, np.zeros((2, 2), bool), (10, 10)) is None
-    assert tight_boxes([]).shape == (0, 4)
+    assert trim_mask(20, 3, inside, (10, 10)) is None
+    assert trim_mask(-9, 3, inside, (10, 10)) is None
+    assert trim_mask(3, 3, np.zeros((2, 2), bool), (10, 10)) is None
+    assert compute_tight_boxes([]).shape == (0, 4)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from emqa_dask.synthetic import textures
-from emqa_dask.synthetic.conditions import CONDITIONS, reacquired
+from emqa_dask.synthetic.conditions import CONDITIONS, reacquire
 from emqa_dask.synthetic.contents import CONTENTS
 from emqa_dask.synthetic.shifts import KINDS, shifted_examples
 
@@ -12,7 +12,7 @@ EXPOSURE = {"dose_e_per_px": 300.0, "mtf_sigma_px": 0.4, "gain_spread": 0.0, "re
 
 def fields_of_view(n, shape, dtype="uint8"):
     rng = np.random.default_rng(3)
-    return [textures.make(rng, shape, lot=k % 4, dtype=dtype, exposure=EXPOSURE).image for k in range(n)]
+    return [textures.draw_texture(rng, shape, lot=k % 4, dtype=dtype, exposure=EXPOSURE).image for k in range(n)]
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (64, 97), (150, 80), (300, 280)])
@@ -122,10 +122,10 @@ def test_every_content_is_drawn_at_any_size(name):
 def test_conditions_may_be_left_out():
     unit = unit_image((64, 64))
     for seed in range(20):
-        made = reacquired(np.random.default_rng(seed), unit, ["gain", "inversion"])
+        made = reacquire(np.random.default_rng(seed), unit, ["gain", "inversion"])
         assert abs(np.corrcoef(made.ravel(), unit.ravel())[0, 1]) > 0.999  # linear in the grey values, both
     with pytest.raises(KeyError):
-        reacquired(np.random.default_rng(0), unit, ["weather"])
+        reacquire(np.random.default_rng(0), unit, ["weather"])
     images = fields_of_view(3, (64, 64))
     some = shifted_examples(images, 1, conditions=["noise"])
     assert not np.array_equal(some["acquisition"][0], shifted_examples(images, 1)["acquisition"][0])

@@ -212,7 +212,7 @@ def test_a_written_file_gives_its_pixels_back(tmp_path, format_):
         shape = (min(most, 3), 23, 31)
         frames = (rng.uniform(0, 200, shape) if dtype == "float32" else rng.integers(0, 200, shape)).astype(dtype)
         path = tmp_path / f"übung {dtype}{suffix}"
-        writers.write(path, format_, frames, 0.25, meta={"voltage_kv": 200.0, "acquired": "2021-03-04T10:11:12"})
+        writers.write_frames(path, format_, frames, 0.25, meta={"voltage_kv": 200.0, "acquired": "2021-03-04T10:11:12"})
         if suffix in (".png", ".jpg"):
             import imageio.v3 as imageio
 
@@ -233,7 +233,7 @@ def test_hdf5_files_carry_no_clock(tmp_path):
     frames = np.arange(600, dtype=np.uint16).reshape(1, 20, 30)
     for name in ("emd", "hspy", "ome"):
         for copy in ("a", "b"):
-            writers.write(tmp_path / f"{copy}.{name}", name, frames, 0.1)
+            writers.write_frames(tmp_path / f"{copy}.{name}", name, frames, 0.1)
         assert (tmp_path / f"a.{name}").read_bytes() == (tmp_path / f"b.{name}").read_bytes()
     with h5py.File(tmp_path / "a.emd") as file:
         assert file["signals/image/data"].shape == (30, 20)
@@ -241,6 +241,6 @@ def test_hdf5_files_carry_no_clock(tmp_path):
 
 def test_frames_that_a_format_cannot_hold_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"x\.png.*uint8"):
-        writers.write(tmp_path / "x.png", "png", np.zeros((1, 4, 4), np.float32), None)
+        writers.write_frames(tmp_path / "x.png", "png", np.zeros((1, 4, 4), np.float32), None)
     with pytest.raises(ValueError, match="1 frame"):
-        writers.write(tmp_path / "x.tif", "fei", np.zeros((2, 4, 4), np.uint16), None)
+        writers.write_frames(tmp_path / "x.tif", "fei", np.zeros((2, 4, 4), np.uint16), None)

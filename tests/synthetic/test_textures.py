@@ -18,14 +18,14 @@ def test_grains_have_the_size_of_their_lot():
     asked = [textures.lot_parameters(lot)["radius_um"] for lot in lots]
     seen = []
     for lot in lots:
-        sample = textures.make(np.random.default_rng(lot), (384, 384), lot=lot)
+        sample = textures.draw_texture(np.random.default_rng(lot), (384, 384), lot=lot)
         areas = [crop.sum() * sample.nm_per_pixel**2 for _, _, crop in sample.masks]
         seen.append(np.sqrt(np.median(areas) / np.pi))
     assert spearmanr(asked, seen).statistic > 0.9
 
 
 def test_masks_are_visible_parts_and_so_never_overlap():
-    sample = textures.make(np.random.default_rng(1), (256, 256), lot=3)
+    sample = textures.draw_texture(np.random.default_rng(1), (256, 256), lot=3)
     count = np.zeros((256, 256), int)
     for y0, x0, crop in sample.masks:
         count[y0 : y0 + crop.shape[0], x0 : x0 + crop.shape[1]] += crop
@@ -38,7 +38,7 @@ def test_a_given_acquisition_does_not_change_the_powder():
 
     def taken(**settings):
         rng = np.random.default_rng(7)
-        return textures.make(rng, (128, 128), lot=5, dtype="float32", exposure=exposure, **settings)
+        return textures.draw_texture(rng, (128, 128), lot=5, dtype="float32", exposure=exposure, **settings)
 
     sharp = taken(blur_px=0.4)
     soft = taken(blur_px=3.0)
@@ -54,4 +54,4 @@ def test_a_given_acquisition_does_not_change_the_powder():
 
 def test_a_negative_lot_is_refused():
     with pytest.raises(ValueError, match="-1"):
-        textures.make(np.random.default_rng(0), (64, 64), lot=-1)
+        textures.draw_texture(np.random.default_rng(0), (64, 64), lot=-1)

@@ -41,7 +41,7 @@ def test_it_finds_clear_cavities_better_than_a_blob_filter(bundled, defocus):
     blobs = []
     for seed in range(2):
         rng = np.random.default_rng([4_711, seed])
-        sample = cavities.make(rng, (256, 256), defocus=defocus, n=15, median_radius_px=9.0, **CLEAR)
+        sample = cavities.draw_cavities(rng, (256, 256), defocus=defocus, n=15, median_radius_px=9.0, **CLEAR)
         truths.append(scores.GroundTruth(normalise(sample.image, *card["input"].values()), sample.masks, [1] * 99))
         table = detect_image(sample.image, load_settings(template="cavity-tem").detect)
         blobs.append(

@@ -9,7 +9,7 @@ import pytest
 
 from emqa_dask import tables
 from emqa_dask.settings import Flags
-from emqa_dask.synthetic.faults import FAULTS, FOREIGN, apply_fault, make_foreign, near_duplicate
+from emqa_dask.synthetic.faults import FAULTS, FOREIGN, apply_fault, make_foreign, make_near_duplicate
 from emqa_dask.synthetic.profiles import make_sample
 from emqa_dask.triage import duplicates
 from emqa_dask.triage.duplicates import flag_duplicates
@@ -174,7 +174,7 @@ def copies():
         make_sample(profile, rng, (384, 384)).image
         for profile in ("cavity-tem", "nanoparticle-tem", "atomic-stem", "sem-texture") * 3
     ]
-    near = [near_duplicate(image, rng) for image in originals]
+    near = [make_near_duplicate(image, rng) for image in originals]
     return archive([*originals, *near, originals[0].copy(), originals[5].copy()])
 
 

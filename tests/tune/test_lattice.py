@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from emqa_dask.synthetic.lattices import CELLS, make
+from emqa_dask.synthetic.lattices import CELLS, draw_lattice
 from emqa_dask.tune import lattice
 
 CUBIC = [90.0, 90.0, 90.0]
@@ -57,7 +57,7 @@ def test_oxygen_adds_two_columns_and_one_lies_on_titanium():
 def test_the_expected_count_is_that_of_the_synthetic_lattice(name):
     physics = of_cell(name)
     shape = (400, 500)
-    sample = make(
+    sample = draw_lattice(
         np.random.default_rng(1), shape, cell=name, nm_per_pixel=physics.spacing_nm / 9, jitter_px=0.0, vacancies=0.0,
         disorder=False,
     )  # fmt: skip

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emqa_dask.synthetic.lattices import CELLS, make
+from emqa_dask.synthetic.lattices import CELLS, draw_lattice
 from emqa_dask.tune import boundaries, rewards
 from emqa_dask.tune.lattice import LatticePhysics, make_cell_physics, make_density_physics
 from emqa_dask.tune.rewards import Scene, load_reward
@@ -23,7 +23,7 @@ def lattice(name="SrTiO3 [001]", turn=20.0, seed=0):
     """The sites of a lattice as a table of points, and their scene."""
     a, b, gamma, basis = CELLS[name]
     physics = make_cell_physics(a, b, gamma, [(u, v) for u, v, *_ in basis])
-    sample = make(
+    sample = draw_lattice(
         np.random.default_rng(seed), (260, 240), cell=name, rotation_deg=turn, nm_per_pixel=physics.spacing_nm / PX,
         jitter_px=0.0, vacancies=0.0, disorder=False,
     )  # fmt: skip

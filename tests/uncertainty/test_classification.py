@@ -7,8 +7,8 @@ import safetensors.numpy
 
 from emqa_dask import imaging_conditions, models, tables
 from emqa_dask.featurise.images import image_statistics
-from emqa_dask.featurise.rings import thon_rings
-from emqa_dask.synthetic.films import amorphous_film
+from emqa_dask.featurise.rings import measure_thon_rings
+from emqa_dask.synthetic.films import draw_amorphous_film
 from emqa_dask.uncertainty.classification import classify_images, compute_entropy_limit
 
 CLASSES = ["amorphous", "crystal", "void"]
@@ -111,8 +111,8 @@ def test_films_of_other_defoci_are_a_changed_acquisition(tmp_path):
     rows = []
     for k in range(32):
         defocus = rng.uniform(-330, -270) if k < 26 else rng.uniform(-1000, -800)
-        image = amorphous_film(rng, (512, 512), nm_per_pixel=0.06, defocus_nm=defocus, cs_mm=1.2, voltage_kv=200.0)
-        found = thon_rings(image, 0.06, 200.0, cs_mm=1.2)
+        image = draw_amorphous_film(rng, (512, 512), nm_per_pixel=0.06, defocus_nm=defocus, cs_mm=1.2, voltage_kv=200.0)
+        found = measure_thon_rings(image, 0.06, 200.0, cs_mm=1.2)
         rows.append(image_statistics(image) | {"defocus_nm": found.defocus_nm, "voltage_kv": 200.0})
     known = pd.DataFrame(rows).assign(micrograph_id=[f"m{k}" for k in range(32)], largest_region_entropy_nats=0.5)
     conditions = imaging_conditions.fit_training_conditions(known["defocus_nm"][:26], known["voltage_kv"][:26])

@@ -4,7 +4,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from emqa_dask import models
-from emqa_dask.detect.mask_rcnn.card import Card, read
+from emqa_dask.detect.mask_rcnn.card import Card, read_card
 from emqa_dask.detect.mask_rcnn.detector import Detector
 from emqa_dask.settings.stages import PRECISIONS
 
@@ -12,18 +12,45 @@ __all__ = ["Card", "Detector", "load_detector", "read"]
 
 
 def load_detector(name: str | Path, device: str = "cpu", precision: str = "float32") -> Detector:
-    """The detector in a model directory, or a bundled one by its name, on `device` ("cpu" or "cuda").
+    """The Mask R-CNN of a model directory; unchanged, it is loaded once per process.
 
-    The same directory, unchanged, is loaded once per process. `precision` "bfloat16" or "float16" runs the layers in
-    16 bits where PyTorch holds that safe: faster on hardware made for it, and scores then move by some 0.01. Raises
-    models.ModelError, naming the file, for what the card or the weights have wrong (see card.read), ModelNotFound
-    without card, models.MissingPackage when the family's library is not installed, RuntimeError when "cuda" has no GPU.
+    Parameters
+    ----------
+    name : str or Path
+        A model directory, or the name of a bundled model.
+    device : {"cpu", "cuda"}
+        Where the network runs.
+    precision : {"float32", "bfloat16", "float16"}
+        Of the layers where PyTorch considers it safe. 16 bits are faster where hardware has them; scores change by
+        about 0.01.
+
+    Returns
+    -------
+    Detector
+        `detector.detect(images)` gives a table of `tables.DETECTIONS` for each image.
+
+    Raises
+    ------
+    ValueError
+        For an unknown device or precision.
+    models.ModelNotFound
+        If there is no card.
+    models.ModelError
+        If the card or the weights are wrong; it names the file (see `read_card`).
+    models.MissingPackage
+        If the library of the model's family is not installed.
+    RuntimeError
+        If the device is "cuda" and there is no GPU.
+
+    References
+    ----------
+    He et al., Mask R-CNN, ICCV 2017, 2980.
     """
     if device not in ("cpu", "cuda"):
         raise ValueError(f"device is {device!r}: it has to be 'cpu' or 'cuda'")
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}: it is one of {', '.join(PRECISIONS)}")
-    card = read(name)
+    card = read_card(name)
     return _loaded(str(card.directory.resolve()), card.digest, device, precision)
 
 
@@ -33,7 +60,7 @@ def _loaded(directory: str, digest: str, device: str, precision: str) -> Detecto
 
     if device == "cuda" and not torch.cuda.is_available():
         raise RuntimeError("device 'cuda' was asked for, but there is no usable GPU here")
-    card = read(directory)
+    card = read_card(directory)
     with models.blame_model(card.directory):
         if card.family == "torchvision":
             from emqa_dask.detect.mask_rcnn.with_torchvision import load

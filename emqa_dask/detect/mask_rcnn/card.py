@@ -44,7 +44,7 @@ class Card:
         return int(self.architecture.get("max_detections", MAX_DETECTIONS))
 
 
-def read(name: str | Path) -> Card:
+def read_card(name: str | Path) -> Card:
     """The card of a model directory, or of a bundled model, after its files were checked against their SHA-256.
 
     Raises ModelNotFound where there is no card, and models.ModelError for a file that was changed, a pickle in the

@@ -74,7 +74,7 @@ def import_detectron2(
     limits = {"score_floor": SCORE_FLOOR, "max_detections": MAX_DETECTIONS, **(card or {}).get("architecture", {})}
 
     def fill(folder: Path) -> None:
-        (folder / CONFIG).write_text(with_detectron2.complete(Path(config), len(classes)), encoding="utf-8")
+        (folder / CONFIG).write_text(with_detectron2.complete_config(Path(config), len(classes)), encoding="utf-8")
         model, _ = with_detectron2.build(folder / CONFIG, limits["score_floor"], limits["max_detections"], "cpu")
         state = read_checkpoint(Path(checkpoint))
         state = {key: tensor for key, tensor in state.items() if key not in _CONSTANTS and "cell_anchors" not in key}

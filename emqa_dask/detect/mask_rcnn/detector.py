@@ -54,7 +54,7 @@ class Detector:
 
         `images` are (h, w) of any real dtype and of any sizes; they are not changed. Each is normalised by itself as
         the card says; NaN pixels take the median. Those above the card's `tile_px` are cut into tiles that overlap by
-        twice its `halo_px`: objects up to that diameter have their whole mask. What stands beside an image, and in
+        twice its `compute_halo`: objects up to that diameter have their whole mask. What stands beside an image, and in
         which order, changes its rows by rounding at most. Images without contrast, without a finite pixel, without
         pixels, and such that the network's scaling would leave no pixel of, have no rows.
 

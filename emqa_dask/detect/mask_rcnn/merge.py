@@ -24,10 +24,10 @@ class Window(NamedTuple):
 
 
 def windows(shape: tuple[int, int], tile_px: int, halo_px: int) -> list[Window]:
-    """Windows of at most `tile_px` a side that cover an image of `shape` and share 2 `halo_px` or more.
+    """Windows of at most `tile_px` a side that cover an image of `shape` and share 2 `compute_halo` or more.
 
     All have one size, so that a network which scales its input sees all at one scale; what they own covers the plane
-    once. `tile_px` has to exceed 2 `halo_px`. An image up to `tile_px` is one window; an empty one has none.
+    once. `tile_px` has to exceed 2 `compute_halo`. An image up to `tile_px` is one window; an empty one has none.
     """
     if 0 in shape:
         return []

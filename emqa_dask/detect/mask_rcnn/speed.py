@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def fold(net: "nn.Module") -> int:
+def fold_batch_norms(net: "nn.Module") -> int:
     """Folds, in place, every frozen or evaluated BatchNorm2d of `net` that follows a convolution; gives their number.
 
     Two layouts are known: detectron2's, in which the convolution holds its `norm`, and torchvision's, in which they
@@ -74,7 +74,7 @@ def _fold(convolution: "nn.Conv2d", norm: "nn.Module") -> None:
         convolution.bias = nn.Parameter(shift.to(convolution.weight.dtype), requires_grad=False)
 
 
-def as_products(net: "nn.Module") -> int:
+def replace_by_products(net: "nn.Module") -> int:
     """Computes, in place, the plain 1 x 1 convolutions of `net` as matrix products; gives their number.
 
     For a CPU and channels-last tensors, where a product needs no copy of its input: PyTorch's own way of a single
@@ -97,7 +97,7 @@ def _product(module: "nn.Conv2d", x: "torch.Tensor") -> "torch.Tensor":
     return out if activation is None else activation(out)
 
 
-def planar(x: "torch.Tensor") -> "torch.Tensor":
+def make_planar(x: "torch.Tensor") -> "torch.Tensor":
     """`x` (n, c, h, w) with its channels one after the other in memory.
 
     torchvision's roi_align makes such a copy of each level every time it is called, by a way that is ten times slower.
@@ -113,7 +113,7 @@ def planar(x: "torch.Tensor") -> "torch.Tensor":
     return out.view(n, c, h, w)
 
 
-def by_the_few(function: "Callable[[torch.Tensor], torch.Tensor]", few: int = 32) -> Callable:
+def apply_in_groups(function: "Callable[[torch.Tensor], torch.Tensor]", few: int = 32) -> Callable:
     """`function` of n objects (the first axis), `few` at a time: its layers then stay in the cache, and small."""
 
     def call(x: "torch.Tensor") -> "torch.Tensor":

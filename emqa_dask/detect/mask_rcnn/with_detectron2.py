@@ -8,7 +8,7 @@ from emqa_dask import models, networks
 from emqa_dask.detect.mask_rcnn.card import CONFIG, WEIGHTS, Card
 from emqa_dask.detect.mask_rcnn.masks import paste_as_detectron2
 from emqa_dask.detect.mask_rcnn.network import Found, Network, autocast
-from emqa_dask.detect.mask_rcnn.speed import as_products, by_the_few, fold, planar
+from emqa_dask.detect.mask_rcnn.speed import apply_in_groups, fold_batch_norms, make_planar, replace_by_products
 
 INSTALL = (
     "this model needs detectron2, which is not installed, and has no wheels for this Python: "
@@ -33,10 +33,10 @@ def load(card: Card, device: str, precision: str) -> Network:
     from detectron2.data.transforms import ResizeShortestEdge
 
     networks.load_weights(model, card.directory / WEIGHTS)
-    fold(model.eval().requires_grad_(False))
+    fold_batch_norms(model.eval().requires_grad_(False))
     if device == "cpu":
-        as_products(model)
-        model.roi_heads.mask_head.layers = by_the_few(model.roi_heads.mask_head.layers)
+        replace_by_products(model)
+        model.roi_heads.mask_head.layers = apply_in_groups(model.roi_heads.mask_head.layers)
     model.to(device, memory_format=torch.channels_last)
     shortest = cfg.INPUT.MIN_SIZE_TEST
     longest = cfg.INPUT.MAX_SIZE_TEST
@@ -50,7 +50,7 @@ def load(card: Card, device: str, precision: str) -> Network:
             batch = model.preprocess_image(inputs)
             features = model.backbone(batch.tensor)
             proposals, _ = model.proposal_generator(batch, features, None)
-            features = {level: planar(values) for level, values in features.items()}
+            features = {level: make_planar(values) for level, values in features.items()}
             results, _ = model.roi_heads(batch, features, proposals, None)
         return [_found(result, height, width) for result in results]
 
@@ -92,7 +92,7 @@ def build(config: Path, score_floor: float, max_detections: int, device: str):
         raise ValueError(f"{config}: no network can be built of it: {type(error).__name__} {error}") from error
 
 
-def complete(config: Path, n_classes: int) -> str:
+def complete_config(config: Path, n_classes: int) -> str:
     """A detectron2 config with all that it builds on and every default, as YAML; for `n_classes` classes of objects.
 
     Raises FileNotFoundError, ImportError without detectron2, and ValueError for what is no such config, among them
@@ -135,12 +135,12 @@ def _library():
 
 def _pixels(image: np.ndarray, resize, channels: int) -> np.ndarray:
     """`image` as detectron2 takes it: 8-bit grey, scaled by Pillow, then float32 (channels, h, w), 0 to 255."""
-    grey = eight_bit(image)
+    grey = convert_to_uint8(image)
     grey = resize.get_transform(grey).apply_image(grey)
     return np.repeat(grey[None].astype(np.float32), channels, axis=0)
 
 
-def eight_bit(image: np.ndarray) -> np.ndarray:
+def convert_to_uint8(image: np.ndarray) -> np.ndarray:
     """A normalised image (0 to 1 at the card's percentiles) as uint8; what lies beyond 0...1 is cut."""
     return np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8)
 

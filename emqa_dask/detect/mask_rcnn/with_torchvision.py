@@ -8,7 +8,7 @@ from emqa_dask import networks
 from emqa_dask.detect.mask_rcnn.card import WEIGHTS, Card
 from emqa_dask.detect.mask_rcnn.masks import paste_as_torchvision
 from emqa_dask.detect.mask_rcnn.network import Found, Network, autocast
-from emqa_dask.detect.mask_rcnn.speed import as_products, by_the_few, fold, planar
+from emqa_dask.detect.mask_rcnn.speed import apply_in_groups, fold_batch_norms, make_planar, replace_by_products
 
 
 def load(card: Card, device: str, precision: str) -> Network:
@@ -23,11 +23,11 @@ def load(card: Card, device: str, precision: str) -> Network:
 
     net = networks.build_detector(card.architecture)
     networks.load_weights(net, card.directory / WEIGHTS)
-    fold(net.eval().requires_grad_(False))
+    fold_batch_norms(net.eval().requires_grad_(False))
     if device == "cpu":
-        as_products(net)
+        replace_by_products(net)
         heads = net.roi_heads
-        heads.mask_head.forward = by_the_few(nn.Sequential(*heads.mask_head, *heads.mask_predictor))
+        heads.mask_head.forward = apply_in_groups(nn.Sequential(*heads.mask_head, *heads.mask_predictor))
         heads.mask_predictor = nn.Identity()
     net.to(device, memory_format=torch.channels_last)
     full = networks.complete_architecture(card.architecture)
@@ -42,7 +42,7 @@ def load(card: Card, device: str, precision: str) -> Network:
             inputs.tensors = inputs.tensors.contiguous(memory_format=torch.channels_last)
             features = net.backbone(inputs.tensors)
             proposals, _ = net.rpn(inputs, features)
-            features = {level: planar(values) for level, values in features.items()}
+            features = {level: make_planar(values) for level, values in features.items()}
             results, _ = net.roi_heads(features, proposals, inputs.image_sizes)
         return [
             Found(

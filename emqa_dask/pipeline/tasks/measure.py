@@ -133,7 +133,7 @@ def measure_thon_rings(image: np.ndarray, row: dict, featurise: Featurise) -> di
         or not (nm > 0 and voltage > 0)
     ):
         return dict.fromkeys(THON_RINGS, float("nan"))
-    estimate = rings.thon_rings(image, nm, voltage, cs_mm=featurise.cs_mm)
+    estimate = rings.measure_thon_rings(image, nm, voltage, cs_mm=featurise.cs_mm)
     return dict(zip(THON_RINGS, estimate, strict=True))
 
 

@@ -33,7 +33,7 @@ def see(folder: str, device: str, paths: list[Path], cs_mm: float, call: Call = 
     for path in paths:
         image, nm, voltage = read(path)
         one = _seen_images(folder, device, [image])
-        defocus = rings.thon_rings(image, nm, voltage, cs_mm=cs_mm).defocus_nm
+        defocus = rings.measure_thon_rings(image, nm, voltage, cs_mm=cs_mm).defocus_nm
         said.append(one._replace(features=one.features.assign(defocus_nm=defocus, voltage_kv=voltage)))
     return {"n_images": len(paths), "seen": _joined(said)}
 
