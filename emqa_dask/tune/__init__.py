@@ -1,1 +1,1 @@
-"""Reward-driven choice of a detector's settings."""
+"""Choice of a detector's settings by rewards, and order maps."""

@@ -1,4 +1,4 @@
-"""Where Bayesian optimisation looks next: Gaussian processes on random weightings of the objectives (ParEGO)."""
+"""Points that Bayesian optimisation evaluates next: Gaussian processes on random weightings of objectives (ParEGO)."""
 
 import warnings
 
@@ -11,7 +11,7 @@ from skopt.learning.gaussian_process.kernels import ConstantKernel, Matern, Whit
 from emqa_dask.tune import pareto
 
 N_CANDIDATES = 1024  # points of the unit cube among which the most promising is taken
-FRONT_SPREADS = (0.02, 0.1)  # of the unit cube: how far from the front half of them are looked for
+FRONT_SPREADS = (0.02, 0.1)  # of the unit cube: standard deviations of the half that lies around the front
 AUGMENTATION = 0.05  # share of the plain sum in the Chebyshev scalarisation (Knowles 2006)
 
 
@@ -19,30 +19,30 @@ def propose_points(points: NDArray, values: NDArray, count: int, seed: int) -> l
     """`count` points (d,) of the unit cube to evaluate next, from n evaluated `points` (n x d) and `values` (n x m).
 
     Each is the best by expected improvement of another random weighting of the objectives, all minimised: a batch
-    spreads over the front, as does the search (Knowles, ParEGO, IEEE Trans. Evol. Comput. 10 (2006) 50). Objectives
-    are taken logarithmically above their best value: counts that are off by 20 and by 2 are both bad, but 0.02 and 0.2
-    are not the same. NaN and infinity count as the worst finite value. The same arguments give the same points.
+    spreads over the front, as does the search (Knowles, ParEGO, IEEE Trans. Evol. Comput. 10 (2006) 50). Objectives are
+    logarithms of the distance to their best value: errors of 20 and 2 are both bad, but 0.02 and 0.2 differ. NaN and
+    infinity count as the worst finite value. The same arguments give the same points.
     """
     rng = np.random.default_rng([seed, len(points)])
     values = scale_objectives(values)
-    asked: list[NDArray] = []
+    proposed: list[NDArray] = []
     for _ in range(count):
         target = scalarise(values, rng.dirichlet(np.ones(values.shape[1])))
         model = _fit_process(points, target, rng)
         candidates = _draw_candidates(points, values, rng)
         best = candidates[int(np.argmax(expected_improvement(*_predict(model, candidates), target.min())))]
-        asked.append(best)
-        # Until it is known the point counts as its nearest neighbour, so that the batch's next looks elsewhere.
+        proposed.append(best)
+        # Until it is evaluated the point has its neighbour's values, so that the next of the batch lies elsewhere.
         nearest = int(((points - best) ** 2).sum(axis=1).argmin())
         points = np.vstack([points, best])
         values = np.vstack([values, values[nearest]])
-    return asked
+    return proposed
 
 
 def scale_objectives(values: NDArray) -> NDArray[np.float64]:
     """`values` (n x m) as logarithms of the distance to each objective's best, in 0...1; failures as the worst.
 
-    What is nearer to the best than a tenth of the median distance is not told apart much.
+    Distances below a tenth of the median distance hardly differ.
     """
     out = np.zeros(values.shape)
     for k, column in enumerate(values.T):
@@ -83,13 +83,13 @@ def _fit_process(points: NDArray, target: NDArray, rng: np.random.Generator) -> 
         kernel + WhiteKernel(0.01, (1e-4, 0.5)), normalize_y=True, random_state=int(rng.integers(2**31))
     )
     with warnings.catch_warnings():
-        # A hyperparameter at its bound is what bounds are for.
+        # A hyperparameter at its bound gives a warning, and is acceptable.
         warnings.simplefilter("ignore")
         return model.fit(points, target)
 
 
-def _predict(model: GaussianProcessRegressor, at: NDArray) -> tuple[NDArray, NDArray]:
+def _predict(model: GaussianProcessRegressor, points: NDArray) -> tuple[NDArray, NDArray]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        mean, std = model.predict(at, return_std=True)
+        mean, std = model.predict(points, return_std=True)
     return mean, np.maximum(std, 1e-6)

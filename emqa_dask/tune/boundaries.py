@@ -1,4 +1,4 @@
-"""Whether an image has an edge where a detection says that an object ends: evidence that needs no label."""
+"""Alignment of the image gradient with the boundaries of detections: a measure that needs no label."""
 
 import math
 
@@ -22,13 +22,13 @@ def compute_radii(points: pd.DataFrame) -> NDArray[np.float64]:
 
 
 def compute_gradient_alignment(points: pd.DataFrame, image: NDArray) -> NDArray[np.float64]:
-    """How well the gradient points across each detection's boundary all the way round, -1...1: (n,) float64.
+    """Alignment of the gradient with the normal of each detection's boundary, -1...1: (n,) float64.
 
-    1: inwards everywhere round a bright object (outwards round a dark one); 0: any direction; the best of `RINGS`. It
-    is the mean of the radial part of the gradient over its length, half with every direction counting the same, half
-    with strong gradients counting more, so contrast does not matter. `image` is (h, w) of any real dtype; NaN and
-    infinite pixels count as its median. `polarity` 0 or absent is bright or dark, whichever fits. Directions beyond the
-    image's edges do not count. No points give an empty array.
+    1: inwards everywhere around a bright object (outwards around a dark one); 0: any direction. The best of
+    `RING_RADII` counts. It is the mean of the radial part of the gradient over its length, half with every direction
+    counting the same, half with strong gradients counting more, so contrast does not matter. `image` is (h, w) of any
+    real dtype; NaN and infinite pixels count as its median. `polarity` 0 or absent is bright or dark, whichever fits.
+    Directions beyond the image's edges do not count. No points give an empty array.
     """
     if len(points) == 0:
         return np.zeros(0)
@@ -50,8 +50,10 @@ def compute_gradient_alignment(points: pd.DataFrame, image: NDArray) -> NDArray[
 
 def _fill_nonfinite(image: NDArray) -> NDArray[np.float32]:
     pixels = np.asarray(image, np.float32)
-    is_ok = np.isfinite(pixels)
-    return pixels if is_ok.all() else np.where(is_ok, pixels, np.median(pixels[is_ok]) if is_ok.any() else 0)
+    is_finite = np.isfinite(pixels)
+    if is_finite.all():
+        return pixels
+    return np.where(is_finite, pixels, np.median(pixels[is_finite]) if is_finite.any() else 0)
 
 
 def _compute_gradient(pixels: NDArray, blur: float) -> tuple[tuple[NDArray, NDArray], NDArray]:
@@ -71,7 +73,7 @@ def _compute_gradient(pixels: NDArray, blur: float) -> tuple[tuple[NDArray, NDAr
 def _compute_inward_share(
     gradient: tuple[NDArray, NDArray], scale: NDArray, y: NDArray, x: NDArray, radius: NDArray
 ) -> NDArray:
-    """The share of the gradient that points to the centre, on a circle round each place: (n,), -1...1."""
+    """The share of the gradient that points to the centre, on a circle around each centre: (n,), -1...1."""
     angle = np.arange(N_DIRECTIONS) * (2 * math.pi / N_DIRECTIONS)
     sine = np.sin(angle)
     cosine = np.cos(angle)

@@ -1,4 +1,4 @@
-"""NSGA-II by pymoo, asked and told: a way through the space to compare Bayesian optimisation with."""
+"""Populations of NSGA-II (pymoo), a baseline for Bayesian optimisation."""
 
 from collections.abc import Generator
 
@@ -13,9 +13,9 @@ POPULATION_SIZE = 12  # a budget of 60 is five generations
 
 
 def generate_populations(first: NDArray, n_objectives: int, seed: int) -> Generator[NDArray, NDArray, None]:
-    """Populations (p x d, unit cube) to evaluate, `first` the first; after each, send() its objectives (p x m).
+    """Populations (p x d, unit cube) to evaluate, starting with `first`; send() takes the objectives (p x m) of each.
 
-    NaN and infinity count as worse than everything finite. The same answers give the same populations.
+    NaN and infinity count as worse than everything finite. The same objectives give the same populations.
     """
     problem = Problem(n_var=first.shape[1], n_obj=n_objectives, xl=0.0, xu=1.0)
     algorithm = NSGA2(pop_size=len(first), sampling=first)

@@ -1,4 +1,4 @@
-"""What physics says about a lattice image: columns per nm^2, their spacing, the projected cell; from a TOML file."""
+"""Prior knowledge of a lattice image from a TOML file: columns per nm^2, their spacing, the projected cell."""
 
 import math
 import tomllib
@@ -9,7 +9,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-MERGE_TOLERANCE = 1e-3  # fractional coordinates closer than this are one column
+from emqa_dask.tune.cells import (
+    complete_basis,
+    compute_cell_matrix,
+    compute_cell_vectors,
+    compute_distances,
+    compute_reduction,
+    merge_columns,
+)
+
 FORM_KEYS = {
     "cell": {"a_nm", "b_nm", "gamma_deg", "columns", "columns_per_cell"},
     "crystal": {"a_nm", "b_nm", "c_nm", "alpha_deg", "beta_deg", "gamma_deg", "atoms", "zone_axis"},
@@ -21,7 +29,7 @@ Vectors = tuple[tuple[float, float], tuple[float, float]]
 
 @dataclass(frozen=True)
 class LatticePhysics:
-    """What is known of the objects in view before an image is looked at."""
+    """What physics predicts of the objects in an image."""
 
     columns_per_nm2: float  # atomic columns (or particles) per area
     spacing_nm: float = math.nan  # between nearest neighbours; NaN where only a density is known
@@ -38,8 +46,8 @@ class LatticePhysics:
             return 4 / math.sqrt(self.columns_per_nm2)
         if self.basis is None:
             shrink = math.sqrt(1 / (self.columns_per_nm2 * abs(np.linalg.det(self.vectors_nm))))
-            return float(_compute_distances(np.array(self.vectors_nm) * shrink, np.zeros((1, 2)))[:, :4].sum())
-        return float(_compute_distances(np.array(self.vectors_nm), np.array(self.basis))[:, :4].sum(axis=1).min())
+            return float(compute_distances(np.array(self.vectors_nm) * shrink, np.zeros((1, 2)))[:, :4].sum())
+        return float(compute_distances(np.array(self.vectors_nm), np.array(self.basis))[:, :4].sum(axis=1).min())
 
 
 def compute_expected_count(physics: LatticePhysics, shape: tuple[int, int], nm_per_pixel: float) -> float:
@@ -54,14 +62,14 @@ def check_pixel_size(nm_per_pixel: float) -> float:
     """`nm_per_pixel`; ValueError with the remedy unless it is a positive number."""
     if not (math.isfinite(nm_per_pixel) and nm_per_pixel > 0):
         raise ValueError(
-            f"nm_per_pixel is {nm_per_pixel}: a lattice without pixel size says nothing about an image; set "
+            f"nm_per_pixel is {nm_per_pixel}: a lattice needs the pixel size of the image; set "
             "archive.nm_per_pixel in the settings, or --nm-per-pixel"
         )
     return nm_per_pixel
 
 
 def make_density_physics(count_per_um2: float) -> LatticePhysics:
-    """Physics of objects of which only the number per square micrometre is known; ValueError unless positive."""
+    """Physics of objects with a known number per square micrometre; ValueError unless it is positive."""
     if not (math.isfinite(count_per_um2) and count_per_um2 > 0):
         raise ValueError(f"count_per_um2 is {count_per_um2}: it has to be above 0")
     return LatticePhysics(columns_per_nm2=count_per_um2 / 1e6)
@@ -80,7 +88,7 @@ def make_cell_physics(
     `columns_per_cell` is their number, and the spacing is NaN unless it is 1. Columns that coincide count once. Raises
     ValueError for sides or angles that make no cell, and unless exactly one of the two is given.
     """
-    vectors = _compute_cell_vectors(a_nm, b_nm, gamma_deg)
+    vectors = compute_cell_vectors(a_nm, b_nm, gamma_deg)
     if (columns is None) == (columns_per_cell is None):
         raise ValueError("a cell needs either columns = [[u, v], ...] or columns_per_cell = n")
     if columns_per_cell == 1:
@@ -89,7 +97,7 @@ def make_cell_physics(
         return _make_basis_physics(vectors, _check_table(columns, 2, "columns"))
     if columns_per_cell < 1:
         raise ValueError(f"columns_per_cell is {columns_per_cell}: it has to be at least 1")
-    turn = _compute_reduction(vectors)
+    turn = compute_reduction(vectors)
     return LatticePhysics(
         columns_per_cell / abs(np.linalg.det(vectors)), math.nan, _convert_pairs(turn @ vectors), None
     )
@@ -108,8 +116,8 @@ def make_crystal_physics(
     axis = np.asarray(zone_axis)
     if axis.shape != (3,) or axis.dtype.kind not in "iu" or not axis.any():
         raise ValueError(f"zone_axis is {list(zone_axis)}: three whole numbers [u, v, w], not all 0, are needed")
-    cell = _compute_cell_matrix(lengths_nm, angles_deg)
-    lattice = _complete_basis(axis // np.gcd.reduce(axis))  # two translations and the shortest one along the axis
+    cell = compute_cell_matrix(lengths_nm, angles_deg)
+    lattice = complete_basis(axis // np.gcd.reduce(axis))  # two translations and the shortest one along the axis
     along = lattice[2] @ cell
     across = np.linalg.svd(along[None])[2][1:]  # two unit vectors in the image plane
     vectors = lattice[:2] @ cell @ across.T
@@ -173,10 +181,10 @@ def _parse_lattice(values: dict) -> LatticePhysics:
 
 def _make_basis_physics(vectors: NDArray, fractions: NDArray) -> LatticePhysics:
     """Physics of a projected cell with columns at `fractions` (k x 2), coinciding ones merged, in reduced form."""
-    turn = _compute_reduction(vectors)
+    turn = compute_reduction(vectors)
     vectors = turn @ vectors
-    fractions = _merge_columns(fractions @ np.linalg.inv(turn))
-    spacing = _compute_distances(vectors, fractions)[:, 0].min()
+    fractions = merge_columns(fractions @ np.linalg.inv(turn))
+    spacing = compute_distances(vectors, fractions)[:, 0].min()
     density = len(fractions) / abs(np.linalg.det(vectors))
     return LatticePhysics(float(density), float(spacing), _convert_pairs(vectors), _convert_pairs(fractions))
 
@@ -192,73 +200,3 @@ def _check_table(values: ArrayLike, width: int, name: str) -> NDArray[np.float64
             f"{name} has shape {array.shape}: a list of at least one row of {width} finite numbers is needed"
         )
     return array
-
-
-def _compute_cell_vectors(a: float, b: float, gamma_deg: float) -> NDArray[np.float64]:
-    if not (0 < a < math.inf and 0 < b < math.inf and 0 < gamma_deg < 180):
-        raise ValueError(f"a_nm {a}, b_nm {b}, gamma_deg {gamma_deg}: positive lengths and an angle in 0...180 needed")
-    gamma = math.radians(gamma_deg)
-    return np.array([[0.0, a], [b * math.sin(gamma), b * math.cos(gamma)]])
-
-
-def _compute_cell_matrix(lengths: Sequence[float], angles_deg: Sequence[float]) -> NDArray[np.float64]:
-    """Rows a, b, c in Cartesian coordinates (nm)."""
-    cosines = np.cos(np.radians(np.asarray(angles_deg, np.float64)))
-    sizes = np.asarray(lengths, np.float64)
-    metric = np.array([[1, cosines[2], cosines[1]], [cosines[2], 1, cosines[0]], [cosines[1], cosines[0], 1]])
-    if not ((sizes > 0).all() and np.isfinite(sizes).all() and (np.linalg.eigvalsh(metric) > 1e-9).all()):
-        raise ValueError(f"lengths {sizes.tolist()} nm and angles {list(angles_deg)} degrees make no cell")
-    return np.linalg.cholesky(metric) * sizes[:, None]
-
-
-def _complete_basis(axis: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Three whole-number rows of determinant +-1, the last of them `axis` (whose greatest common divisor is 1).
-
-    Euclid's algorithm on columns: unimodular steps turn the axis into (0, 0, +-1); the same steps undone, row by row,
-    turn the unit vectors into the basis.
-    """
-    rest = axis.astype(np.int64).copy()
-    basis = np.eye(3, dtype=np.int64)
-    while np.count_nonzero(rest) > 1:
-        order = np.argsort(np.where(rest == 0, np.iinfo(np.int64).max, abs(rest)), kind="stable")
-        small = order[0]
-        large = next(k for k in order[1:] if rest[k])
-        times = rest[large] // rest[small]
-        rest[large] -= times * rest[small]
-        basis[small] += times * basis[large]
-    last = int(np.flatnonzero(rest)[0])
-    others = [k for k in range(3) if k != last]
-    return np.stack([basis[others[0]], basis[others[1]], rest[last] * basis[last]])
-
-
-def _compute_reduction(vectors: NDArray) -> NDArray[np.int64]:
-    """Whole numbers T (2 x 2, determinant +-1): the rows of T @ vectors are the cell's shortest (Gauss, 1801)."""
-    turn = np.eye(2, dtype=np.int64)
-    for _ in range(1000):
-        a, b = turn @ vectors
-        if a @ a > b @ b * (1 + 1e-12):
-            turn = turn[::-1]
-            continue
-        times = round(float(a @ b / (a @ a)))
-        if times == 0 or abs(a @ b) <= 0.5 * (a @ a) * (1 + 1e-12):
-            return turn
-        turn = np.stack([turn[0], turn[1] - times * turn[0]])
-    raise ValueError(f"the cell {vectors.tolist()} cannot be reduced: its two vectors are almost parallel")
-
-
-def _merge_columns(fractions: NDArray) -> NDArray[np.float64]:
-    """Distinct rows of `fractions` (k x 2) modulo 1, in [0, 1), in order of appearance."""
-    kept: list[NDArray] = []
-    for row in fractions - np.floor(fractions + MERGE_TOLERANCE / 2):
-        gaps = np.array([row - other for other in kept]).reshape(-1, 2)
-        if not (abs(gaps - np.rint(gaps)) < MERGE_TOLERANCE).all(axis=1).any():
-            kept.append(np.clip(row, 0, np.nextafter(1, 0)))
-    return np.array(kept)
-
-
-def _compute_distances(vectors: NDArray, fractions: NDArray) -> NDArray[np.float64]:
-    """Distances from each column to the others, nearest first: k x many; the cell has to be reduced."""
-    steps = np.stack(np.meshgrid(np.arange(-4, 5), np.arange(-4, 5), indexing="ij"), axis=-1).reshape(-1, 2)
-    gaps = (fractions[None, :, None] - fractions[:, None, None] + steps) @ vectors
-    lengths = np.sort(np.linalg.norm(gaps, axis=-1).reshape(len(fractions), -1), axis=1)
-    return lengths[:, 1:]  # the first is the column itself

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from emqa_dask.tune.order import OrderMap
 
-# Tol's bright scheme: told apart with any colour vision
+# Tol's bright scheme, distinguishable with any colour vision
 ORDERED = "#4477aa"
 DISORDERED = "#ee6677"
 
@@ -17,8 +17,8 @@ DISORDERED = "#ee6677"
 def draw_overlay(image: NDArray, order_map: OrderMap, *, title: str | None = None) -> Figure:
     """`image` (h, w) in grey between its 1st and 99th percentile, with `order_map` over it.
 
-    Regions are tinted and outlined, points blue (ordered) or red (in a region). The title says the share of the area,
-    or why it is unknown. The figure belongs to no window or global state. Raises ValueError when the image's shape is
+    Regions are tinted and outlined, points blue (ordered) or red (in a region). The title states the share of the area,
+    or why it is unknown. The figure has no global state. Raises ValueError when the image's shape is
     not the map's.
     """
     if np.shape(image) != order_map.mask.shape:
@@ -55,5 +55,5 @@ def paint_overlay(axes, image: NDArray, order_map: OrderMap, title: str | None =
 
 
 def save_overlay(path: str | PathLike, image: NDArray, order_map: OrderMap, *, title: str | None = None) -> None:
-    """`overlay` written to `path`; its ending says the format (png, svg, pdf)."""
+    """`overlay` written to `path`; its suffix gives the format (png, svg, pdf)."""
     draw_overlay(image, order_map, title=title).savefig(path)

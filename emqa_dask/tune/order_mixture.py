@@ -13,20 +13,24 @@ from emqa_dask.tune import pareto
 from emqa_dask.tune.periodicity import HALF_ORDER
 
 COVARIANCES = ("full", "tied", "diag", "spherical")
-THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # of the posterior; below 0.5 the ordered component is the likelier one
+THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # of the posterior; below 0.5 the ordered component is more likely
 MIN_AREA_SPACINGS = 8.0  # of a region, in squared spacings over the squared ordered level: a vacancy disturbs 1.5 to 2
 MIN_DEPTH_SPACINGS = 1.2  # radius of the largest disc in a region, in spacings over the root of the ordered level
 MAX_MEAN_ORDER = 0.32  # mean order of a region, in units of the ordered level
 
 
 class Mixture(NamedTuple):
+    """A Gaussian mixture of ordered and disordered places."""
+
     model: GaussianMixture
     disordered: int  # the component
-    low: float  # mean order of the disordered component, in units of the ordered level
-    high: float  # that of the other
+    disordered_order: float  # mean order of the disordered component, in units of the ordered level
+    ordered_order: float  # that of the ordered component
 
 
 class TunedMixture(NamedTuple):
+    """The mixture, covariance type and threshold that were chosen, with both rewards."""
+
     mixture: Mixture | None  # None: nothing is disordered
     covariance: str | None
     threshold: float
@@ -37,9 +41,9 @@ class TunedMixture(NamedTuple):
 def fit_mixture(values: NDArray, covariance: str, seed: int = 0) -> Mixture | None:
     """A mixture of two on `values` (n, 2: order in units of the ordered level, scatter), or None without disorder.
 
-    EM starts from the points on either side of half order, so that nothing is drawn. The disordered component has the
-    lower mean order and the larger mean scatter; when the two disagree, or there are fewer than three points on one
-    side, there is none.
+    EM starts from the points on either side of half order, so that no random start is needed. The disordered component
+    has the lower mean order and the larger mean scatter; when the two disagree, or there are fewer than three points on
+    one side, there is none.
     """
     low = values[:, 0] < HALF_ORDER
     if min(low.sum(), (~low).sum()) < 3:
@@ -73,14 +77,14 @@ def _compute_precisions(parts: tuple[NDArray, NDArray], covariance: str) -> NDAr
 def compute_posterior(mixture: Mixture, values: NDArray) -> NDArray:
     """Probability that each of `values` (..., 2) belongs to the disordered component, (...) float64.
 
-    Of two Gaussians the wider wins far out on both sides, and a narrow ordered component would leave every boundary and
-    vacancy to the other. A boundary place is part of both, and ordered for its larger part when its order is above
-    the middle of the two means. So p is 0 from that middle, or from half order, on; and 1 below the disordered mean.
+    Far from both means the wider Gaussian has the higher density, so a narrow ordered component would lose every
+    boundary and vacancy to the disordered one. A boundary place is mostly ordered when its order is above the middle of
+    the two means. So p is 0 above that middle and above half order, and 1 below the disordered mean.
     """
     flat = values.reshape(-1, values.shape[-1])
     p = mixture.model.predict_proba(flat)[:, mixture.disordered]
-    limit = min((mixture.low + mixture.high) / 2, 0.5)
-    p = np.where(flat[:, 0] >= limit, 0.0, np.where(flat[:, 0] <= mixture.low, 1.0, p))
+    limit = min((mixture.disordered_order + mixture.ordered_order) / 2, 0.5)
+    p = np.where(flat[:, 0] >= limit, 0.0, np.where(flat[:, 0] <= mixture.disordered_order, 1.0, p))
     return p.reshape(values.shape[:-1])
 
 
@@ -109,8 +113,10 @@ def find_regions(disordered: NDArray, order: NDArray, spacing_px: float, level: 
 
 
 def measure_regions(mask: NDArray, px: float = 1.0) -> tuple[float, float]:
-    """Compactness 4 pi area / perimeter^2 and perimeter (px) of all regions of `mask` whose pixels are `px` wide; NaN
-    without any. Where a region is cut by the image's edge, the edge counts."""
+    """Compactness 4 pi area / perimeter^2 and perimeter (px) of all regions of `mask`, whose pixels are `px` wide.
+
+    The image's edge counts where it cuts a region. NaN without a region.
+    """
     if not mask.any():
         return np.nan, np.nan
     length = float(perimeter(np.pad(mask, 1)))
@@ -120,7 +126,7 @@ def measure_regions(mask: NDArray, px: float = 1.0) -> tuple[float, float]:
 def tune_mixture(
     values: NDArray,
     fields: NDArray,
-    judged: NDArray,
+    is_assessable: NDArray,
     step_px: float,
     spacing_px: float,
     level: float,
@@ -130,9 +136,9 @@ def tune_mixture(
 ) -> TunedMixture:
     """The covariance type and threshold whose regions are compact and have a short perimeter.
 
-    `values` (n, 2) are the points', `fields` (a, b, 2) the image's every `step_px`, `judged` (a, b) where regions may
-    be. All pairs are tried; those without a region do not count. Of the Pareto front, the pair nearest to the ideal
-    point is taken, objectives normalised over the front (Barakati et al.); ties go to the earlier pair.
+    `values` (n, 2) are the points', `fields` (a, b, 2) the image's every `step_px`, `is_assessable` (a, b) where
+    regions may be. All pairs are tried; those without a region do not count. Of the Pareto front, the pair nearest to
+    the ideal point is taken, objectives normalised over the front (Barakati et al.); ties go to the earlier pair.
     """
     tried = []
     for covariance in covariances:
@@ -141,7 +147,7 @@ def tune_mixture(
             continue
         p = compute_posterior(mixture, fields)
         for threshold in thresholds:
-            mask = find_regions((p >= threshold) & judged, fields[..., 0], spacing_px / step_px, level)
+            mask = find_regions((p >= threshold) & is_assessable, fields[..., 0], spacing_px / step_px, level)
             tried.append(TunedMixture(mixture, covariance, threshold, *measure_regions(mask, step_px)))
     tried = [choice for choice in tried if np.isfinite(choice.perimeter_px)]
     if not tried:

@@ -1,4 +1,4 @@
-"""Settings that no other beats in every objective: the Pareto front, its hypervolume, and the choice of one of it."""
+"""Pareto front of objectives, its hypervolume, and the choice of one of its rows."""
 
 import moocore
 import numpy as np
@@ -21,7 +21,7 @@ def check_objectives(objectives: ArrayLike) -> NDArray[np.float64]:
 
 
 def find_pareto_front(objectives: ArrayLike) -> NDArray[np.bool_]:
-    """Which rows of `objectives` (n x m) no other row dominates: bool (n,).
+    """Mask (n,) bool of the rows of `objectives` (n x m) that no other row dominates.
 
     A row dominates another when it is nowhere larger and somewhere smaller. Equal rows stay together. A row with NaN
     or infinity never belongs to the front and dominates nothing. No rows give an empty array.
@@ -77,7 +77,8 @@ def normalise_objectives(objectives: ArrayLike, min_range: ArrayLike = 0.0) -> N
     front = array[find_pareto_front(array)]
     if len(front) == 0:
         return np.full(array.shape, np.nan)
-    low, high = front.min(axis=0), front.max(axis=0)
+    low = front.min(axis=0)
+    high = front.max(axis=0)
     span = np.maximum(high - low, min_range)
     return (array - low) / np.where(span > 0, span, 1.0)
 
@@ -86,9 +87,9 @@ def select_nearest_to_ideal(objectives: ArrayLike, distance: str = "euclidean", 
     """The row of `objectives` (n x m) on the Pareto front that is nearest to the ideal point (the front's minima).
 
     `distance` is "euclidean" or "chebyshev", taken after normalisation over the front (Barakati et al., Physics-based
-    reward driven image analysis in microscopy; `min_range` see `normalised`). Ties go to the other distance, then to
-    the smaller first objective (and second, ...), then to the first row. Raises ValueError for an unknown distance, and
-    when no row is finite.
+    reward driven image analysis in microscopy; `min_range` see `normalise_objectives`). Ties are decided by the other
+    distance, then by the smaller first objective (and second, ...), then by the order of rows. Raises ValueError for an
+    unknown distance, and when no row is finite.
     """
     if distance not in DISTANCES:
         raise ValueError(f"distance is {distance!r}: it is one of {', '.join(DISTANCES)}")
@@ -99,6 +100,6 @@ def select_nearest_to_ideal(objectives: ArrayLike, distance: str = "euclidean", 
     lengths = {"euclidean": np.sqrt((unit**2).sum(axis=1)), "chebyshev": unit.max(axis=1)}
     first = lengths.pop(distance)
     (second,) = lengths.values()
-    # Rounding must not decide between points that are equally far.
+    # Without rounding, float errors would decide between points at equal distance.
     keys = [np.round(key, 9) for key in (first, second, *unit.T)]
     return int(front[np.lexsort((front, *keys[::-1]))[0]])

@@ -1,4 +1,4 @@
-"""Figures of a search: the Pareto front and the choice, hypervolume against evaluations, a map of windows."""
+"""Figures of a search: Pareto front and choice, hypervolume against evaluations, map of tiles."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from emqa_dask.tune.search import Trace
 from emqa_dask.tune.tiles import find_nearest_tile
 
-# Colours that differ also for colour-blind readers (Okabe and Ito 2008).
+# Distinguishable with any colour vision (Okabe and Ito 2008).
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 GREY = "#8a8a8a"
 
@@ -73,7 +73,7 @@ def plot_pareto_front(trace: Trace, labels: Sequence[str] | None = None, min_ran
 
 
 def plot_hypervolume(volumes: Mapping[str, NDArray], unit: str = "hypervolume") -> Figure:
-    """Hypervolume against evaluations for one or several methods: median over seeds, band from quartile to quartile.
+    """Hypervolume against evaluations for one or several methods: median over seeds, band between quartiles.
 
     `volumes` maps a method to an array (seeds, evaluations), or (evaluations,) for one seed.
     """
@@ -81,27 +81,27 @@ def plot_hypervolume(volumes: Mapping[str, NDArray], unit: str = "hypervolume") 
     floors = []
     for colour, (method, values) in zip(COLOURS, volumes.items()):
         values = np.atleast_2d(np.asarray(values, np.float64))
-        at = np.arange(1, values.shape[1] + 1)
+        evaluations = np.arange(1, values.shape[1] + 1)
         low, middle, high = np.quantile(values, [0.25, 0.5, 0.75], axis=0)
         floors.append(low[len(low) // 5])
         seeds = f" ({len(values)} seeds)" if len(values) > 1 else ""
-        axis.plot(at, middle, color=colour, lw=1.8, drawstyle="steps-post", label=method + seeds)
+        axis.plot(evaluations, middle, color=colour, lw=1.8, drawstyle="steps-post", label=method + seeds)
         if len(values) > 1:
-            axis.fill_between(at, low, high, color=colour, alpha=0.15, step="post", lw=0)
+            axis.fill_between(evaluations, low, high, color=colour, alpha=0.15, step="post", lw=0)
     axis.set_xlabel("evaluations")
     axis.set_ylabel(unit)
     axis.set_xlim(left=1)
     if floors and axis.get_ylim()[1] > min(floors):
-        # The first few evaluations say nothing: room for where the methods differ.
+        # The axis starts above the first evaluations, to show where the methods differ.
         axis.set_ylim(bottom=min(floors) - 0.05 * (axis.get_ylim()[1] - min(floors)))
     axis.legend(frameon=False, fontsize=9, loc="lower right")
     return figure
 
 
 def plot_tile_map(table: pd.DataFrame, names: Mapping[str, str], image: NDArray | None = None) -> Figure:
-    """A map for each column of `table` (of `windows.tune_windows`) in `names`, which maps columns to labels with units.
+    """A map for each column of `table` (of `tiles.tune_tiles`) in `names`, which maps columns to labels with units.
 
-    Every window colours the pixels that are nearest to its centre, over the `image` in grey where it is given.
+    Every tile colours the pixels that are nearest to its centre, over the `image` in grey where it is given.
     """
     height, width = (int(table[side].max()) if len(table) else 1 for side in ("y1", "x1"))
     figure, axes = make_figure(5.6, float(np.clip(0.7 + 4.3 * height / width, 1.8, 8)), len(names))
@@ -115,10 +115,10 @@ def plot_tile_map(table: pd.DataFrame, names: Mapping[str, str], image: NDArray 
             extent=(-0.5, width - 0.5, height - 0.5, -0.5),
         )  # fmt: skip
         figure.colorbar(shown, ax=axis, label=label, shrink=0.85)
-        for part in table.itertuples():
-            if not np.isfinite(getattr(part, name)):
-                corner = (part.x0 - 0.5, part.y0 - 0.5)
-                sides = part.x1 - part.x0, part.y1 - part.y0
+        for tile in table.itertuples():
+            if not np.isfinite(getattr(tile, name)):
+                corner = (tile.x0 - 0.5, tile.y0 - 0.5)
+                sides = tile.x1 - tile.x0, tile.y1 - tile.y0
                 axis.add_patch(Rectangle(corner, *sides, fill=False, hatch="//", edgecolor=GREY, lw=0))
         axis.set_xlabel("x (px)")
         axis.set_ylabel("y (px)")
@@ -126,7 +126,7 @@ def plot_tile_map(table: pd.DataFrame, names: Mapping[str, str], image: NDArray 
 
 
 def _fill_tiles(table: pd.DataFrame, name: str, shape: tuple[int, int], cells: int = 200) -> NDArray[np.float64]:
-    """Values of the nearest window on a grid of at most `cells` x `cells` over an image of `shape`."""
+    """Values of the nearest tile on a grid of at most `cells` x `cells` over an image of `shape`."""
     y, x = (np.linspace(0, side - 1, min(side, cells)) for side in shape)
     grid = np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1).reshape(-1, 2)
     index = find_nearest_tile(table, grid[:, 0], grid[:, 1])

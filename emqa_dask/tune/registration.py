@@ -1,4 +1,4 @@
-"""How far points lie from the perfect lattice that fits them best: turned, shifted and mirrored freely."""
+"""Residual of points from the perfect lattice that fits them best, after rotation, shift and mirroring."""
 
 import math
 
@@ -8,15 +8,15 @@ from scipy.spatial import cKDTree
 
 from emqa_dask.tune.lattice import LatticePhysics, check_pixel_size
 
-N_START_POINTS = 150  # points around the middle that the fit starts from: further out a small turn is a large shift
-PHASE_STEP = 0.2  # of a period: what a step of the turn may shift the furthest of them
+N_START_POINTS = 150  # points around the centre that the fit starts from: further out a small rotation is a large shift
+PHASE_STEP = 0.2  # of a period: largest shift of the furthest of them by one step of the rotation
 
 
 def compute_lattice_rms(points: NDArray, physics: LatticePhysics, nm_per_pixel: float) -> float:
     """Root mean square distance of `points` (n x 2; y, x; px) to the nearest site of the best lattice, in spacings.
 
     The lattice is `physics.vectors_nm` with its basis (one column at the corners without), turned, shifted, mirrored,
-    strained a little by least squares. A perfect lattice gives 0; points that know nothing of it about 0.38 of the
+    strained a little by least squares. A perfect lattice gives 0; random points about 0.38 of the
     mean distance between sites. Fewer than 4 points give NaN. Raises ValueError where physics has no cell.
     """
     if physics.vectors_nm is None:
@@ -42,7 +42,7 @@ def compute_spacing_px(physics: LatticePhysics, nm_per_pixel: float) -> float:
 
 
 def _fit_residual(points: NDArray, vectors: NDArray, basis: NDArray) -> float:
-    """Residual (px) after the best turn, the best offset, and least squares over ever more points."""
+    """Residual (px) after the best rotation, the best offset, and least squares over ever more points."""
     order = np.argsort((points**2).sum(axis=1), kind="stable")
     vectors = vectors @ _make_rotation(_find_orientation(points[order[:N_START_POINTS]], vectors, basis))
     offset = _find_offset(points[order[:N_START_POINTS]], vectors, basis)
@@ -68,7 +68,7 @@ def _compute_structure_factors(basis: NDArray) -> tuple[NDArray, NDArray]:
 
 
 def _find_orientation(points: NDArray, vectors: NDArray, basis: NDArray) -> float:
-    """The turn (radians) at which the points' structure factors match those of the basis best.
+    """The rotation (radians) at which the points' structure factors match those of the basis best.
 
     Four of the shortest reciprocal vectors that the basis does not forbid are enough, and their phases change least.
     """
@@ -81,17 +81,17 @@ def _find_orientation(points: NDArray, vectors: NDArray, basis: NDArray) -> floa
     reach = np.linalg.norm(points, axis=1).max() * np.linalg.norm(reciprocal, axis=1).max()
     angles = np.arange(0, np.pi, PHASE_STEP / max(reach, PHASE_STEP))
     turned = np.einsum("gi,aij->agj", reciprocal, np.array([_make_rotation(angle) for angle in angles]))
-    found = abs(np.exp(2j * np.pi * turned @ points.T).mean(axis=2))
-    return float(angles[int((found * weight).sum(axis=1).argmax())])
+    measured = abs(np.exp(2j * np.pi * turned @ points.T).mean(axis=2))
+    return float(angles[int((measured * weight).sum(axis=1).argmax())])
 
 
 def _find_offset(points: NDArray, vectors: NDArray, basis: NDArray) -> NDArray:
     """The shift (px) that gives the points' structure factors the phases of the basis: the best of a grid."""
     hk, factors = _compute_structure_factors(basis)
-    found = np.exp(2j * np.pi * (points @ np.linalg.inv(vectors)) @ hk.T).mean(axis=0)
+    measured = np.exp(2j * np.pi * (points @ np.linalg.inv(vectors)) @ hk.T).mean(axis=0)
     steps = np.arange(48) / 48
     trial = np.stack(np.meshgrid(steps, steps, indexing="ij"), axis=-1).reshape(-1, 2)
-    match = (np.exp(-2j * np.pi * trial @ hk.T) * (found * factors.conj())).real.sum(axis=1)
+    match = (np.exp(-2j * np.pi * trial @ hk.T) * (measured * factors.conj())).real.sum(axis=1)
     return trial[int(match.argmax())] @ vectors
 
 
@@ -106,7 +106,7 @@ def _find_nearest_sites(points, vectors, offset, basis) -> tuple[NDArray, NDArra
 
 
 def _refine_lattice(points, vectors, offset, basis) -> tuple[NDArray, NDArray]:
-    """Cell and offset that bring the sites nearest to `points`, given which site is whose."""
+    """Cell and offset from a linear fit of the sites nearest to `points`."""
     sites, distance = _find_nearest_sites(points, vectors, offset, basis)
     near = distance <= max(np.median(distance) * 2.5, 1e-9)  # an interstitial must not pull the lattice
     design = np.column_stack([sites, np.ones(len(sites))])[near]

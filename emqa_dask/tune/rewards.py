@@ -1,4 +1,4 @@
-"""What a detection result is worth, as plain functions of its points and their scene; all are to be minimised."""
+"""Rewards of a detection result: functions of its points and their scene, all to be minimised."""
 
 import importlib
 import math
@@ -18,12 +18,12 @@ from emqa_dask.tune.registration import compute_lattice_rms, compute_spacing_px
 CROWDING_LIMIT = 0.75  # of the lattice's own summed distance to four neighbours; below it a point is crowded
 MATCH_IOU = 0.3  # between a detection's box and the reference's
 MATCH_SPACINGS = 0.3  # of the spacing: points of two tables nearer than this are one column
-TAPER_SPACINGS = 2.0  # spacings over which an image's edge counts less and less: see `tapered_count`
-CLEAR_ALIGNMENT = 0.7  # alignment of a boundary from which a detection counts for, not against, the settings
+TAPER_SPACINGS = 2.0  # spacings over which the weight of points falls to 0 at the edge: see `count_tapered`
+CLEAR_ALIGNMENT = 0.7  # gradient alignment of a boundary above which a detection counts in favour
 
 
 class Scene(NamedTuple):
-    """What a reward may look at beside the points."""
+    """What a reward takes into account beside the points."""
 
     image: NDArray  # (h, w), real; the micrograph, on any scale
     nm_per_pixel: float = math.nan  # NaN when unknown
@@ -37,9 +37,9 @@ Reward = Callable[[pd.DataFrame, Scene], float]
 def load_reward(name: str) -> Reward:
     """The reward of that name, or the function at an import path "package.module:function".
 
-    A function of one's own gets the same arguments: the points (columns y_px, x_px, sigma_px, score, y0, x0, y1, x1)
-    and the scene; it returns a number to be minimised, NaN or infinity where it cannot judge. Raises ValueError for
-    names that do not exist, with those that do.
+    A user's function gets the same arguments: the points (columns y_px, x_px, sigma_px, score, y0, x0, y1, x1) and the
+    scene; it returns a number to be minimised, NaN or infinity where the reward is unknown. Raises ValueError for names
+    that do not exist, with those that do.
     """
     if ":" not in name:
         if name not in REWARDS:
@@ -47,18 +47,18 @@ def load_reward(name: str) -> Reward:
         return REWARDS[name]
     module, _, function = name.partition(":")
     try:
-        found = getattr(importlib.import_module(module), function)
+        function_object = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"reward {name!r} cannot be imported: {error}") from error
-    if not callable(found):
-        raise ValueError(f"reward {name!r} is a {type(found).__name__}, not a function")
-    return found
+    if not callable(function_object):
+        raise ValueError(f"reward {name!r} is a {type(function_object).__name__}, not a function")
+    return function_object
 
 
 def signed_count_error(points: pd.DataFrame, scene: Scene) -> float:
     """QC: (points - expected) / expected; -1 when nothing is found. A figure to look at; its minimum is no aim.
 
-    Points count as `tapered_count` says, and so does the area. Barakati et al., Physics-based reward driven image
+    Points are counted by `count_tapered`, and the area likewise. Barakati et al., Physics-based reward driven image
     analysis in microscopy, eq. 1, where each counts one: then columns beyond the edge whose flanks are in view, found
     on the edge, make up for columns missed inside. Raises ValueError without physics or pixel size, as all rewards
     that need them.
@@ -75,10 +75,10 @@ def count_tapered(points: pd.DataFrame, scene: Scene) -> float:
     A sine squared lies between. A lattice's columns then count as density times the weights' integral, as good as
     wherever the edge cuts the cells. No point gives 0.
     """
-    place = _list_centres(points)
-    weights = np.ones(len(place))
+    centres = _list_centres(points)
+    weights = np.ones(len(centres))
     for axis, (side, width) in enumerate(zip(scene.image.shape, _compute_tapers_px(scene))):
-        inside = np.minimum(place[:, axis] + 0.5, side - 0.5 - place[:, axis])
+        inside = np.minimum(centres[:, axis] + 0.5, side - 0.5 - centres[:, axis])
         weights *= np.sin(0.5 * np.pi * np.clip(inside / width, 0, 1)) ** 2
     return float(weights.sum())
 
@@ -99,22 +99,22 @@ def count_error(points: pd.DataFrame, scene: Scene) -> float:
 def crowding(points: pd.DataFrame, scene: Scene) -> float:
     """ER: points whose summed distance to their four nearest neighbours is below DS, over the expected number.
 
-    DS is `CROWDED` times what the lattice itself has (`Physics.four_nearest_nm`): an extra point amid four columns of a
-    square lattice has 0.71 of it. Fewer than five points have no four neighbours and give 0; other rewards have to see
-    those. Barakati et al., eq. 2, where DS is a number of pixels.
+    DS is `CROWDING_LIMIT` times that of the lattice (`LatticePhysics.four_nearest_nm`): an extra point amid four
+    columns of a square lattice has 0.71 of it. Fewer than five points have no four neighbours and give 0; other rewards
+    have to see those. Barakati et al., eq. 2, where DS is a number of pixels.
     """
     expected = _compute_expected(scene)
-    place = _list_centres(points)
-    if len(place) < 5:
+    centres = _list_centres(points)
+    if len(centres) < 5:
         return 0.0
-    summed = cKDTree(place).query(place, k=5)[0].sum(axis=1) * scene.nm_per_pixel
+    summed = cKDTree(centres).query(centres, k=5)[0].sum(axis=1) * scene.nm_per_pixel
     return float((summed < CROWDING_LIMIT * scene.physics.four_nearest_nm).sum() / expected)
 
 
 def lattice_residual(points: pd.DataFrame, scene: Scene) -> float:
     """Rms distance of the points to the best-fitting lattice of the physics, in spacings; see `registration`.
 
-    About 0.4 for points that know nothing of the lattice; infinite for fewer than 4. Needs a cell.
+    About 0.4 for random points; infinite for fewer than 4. Needs a cell.
     """
     _compute_expected(scene)
     residual = compute_lattice_rms(_list_centres(points), scene.physics, scene.nm_per_pixel)
@@ -125,7 +125,7 @@ def disagreement(points: pd.DataFrame, scene: Scene) -> float:
     """1 - F1 of the points against `scene.reference` (a network's result, or labels); 0 when both are empty.
 
     A reference with boxes is matched one to one at an IoU of `MATCH_IOU`; one with places only by mutual nearest
-    neighbours within `MATCH_SPACING` of the spacing. Raises ValueError without a reference, and without physics in the
+    neighbours within `MATCH_SPACINGS` of the spacing. Raises ValueError without a reference, and without physics in the
     second case.
     """
     if scene.reference is None:
@@ -136,10 +136,10 @@ def disagreement(points: pd.DataFrame, scene: Scene) -> float:
         return 0.0 if math.isnan(f1) else 1 - f1
     _compute_expected(scene)
     reach = MATCH_SPACINGS * compute_spacing_px(scene.physics, scene.nm_per_pixel)
-    found = _list_centres(points)
+    detected = _list_centres(points)
     true = _list_centres(scene.reference)
-    total = len(found) + len(true)
-    return 1 - 2 * len(match_mutual_nearest(found, true, reach)) / total if total else 0.0
+    total = len(detected) + len(true)
+    return 1 - 2 * len(match_mutual_nearest(detected, true, reach)) / total if total else 0.0
 
 
 def match_mutual_nearest(a: NDArray, b: NDArray, reach: float) -> NDArray[np.int64]:
@@ -169,12 +169,12 @@ def size_prior(points: pd.DataFrame, scene: Scene) -> float:
 
 
 def doubtful_count(points: pd.DataFrame, scene: Scene) -> float:
-    """Detections without a clear boundary less those with one: -sum(alignment - `CLEAR`) over the points; 0 for none.
+    """Detections without a clear boundary less those with one: -sum(alignment - `CLEAR_ALIGNMENT`); 0 for no points.
 
-    Needs neither labels nor physics: an object has an edge all the way round (`boundaries.alignment`). Every clear one
-    pays, every doubtful one costs, so neither few sure detections nor all possible ones win. For many small particles;
-    where texture is finer than the particles search from a larger min_sigma, or use `doubtful_area`. Our own construct:
-    benchmarks/studies/log_star.py says what it is worth.
+    Needs neither labels nor physics: an object has an edge all the way round (`boundaries.compute_gradient_alignment`).
+    A clear one lowers the value, a doubtful one raises it, so neither few sure detections nor all possible ones are
+    best. For many small particles; where texture is finer than the particles search from a larger min_sigma, or use
+    `doubtful_area`. Our own construct: benchmarks/studies/log_star.py says what it is worth.
     """
     return float((CLEAR_ALIGNMENT - compute_gradient_alignment(points, scene.image)).sum())
 

@@ -1,4 +1,4 @@
-"""Search for settings that several rewards agree on: ask a batch, evaluate it anywhere, tell; three ways to ask."""
+"""Multi-objective search for settings: Bayesian (ParEGO), random (Sobol), evolutionary (NSGA-II)."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ class Trace(NamedTuple):
     reference: tuple[float, ...]  # the point that hypervolumes are measured from
 
     def select_row(self, distance: str = "euclidean", min_range: ArrayLike = 0.0) -> pd.Series:
-        """The row that `pareto.nearest_to_ideal` picks."""
+        """The row of the table that `pareto.select_nearest_to_ideal` selects."""
         return self.table.iloc[self._select_row_number(distance, min_range)]
 
     def select_settings(self, distance: str = "euclidean", min_range: ArrayLike = 0.0) -> dict:
@@ -51,7 +51,7 @@ def run_search(
     initial: Sequence[dict] = (),
     reference: Sequence[float] | None = None,
 ) -> Trace:
-    """Evaluate `evaluations` settings of `space` for `objectives` (names, all minimised), `batch` at a time.
+    """Trace of a search: `evaluations` settings of `space`, `batch` at a time, for `objectives` (names; minimised).
 
     `evaluate` gets a list of settings and returns their objectives, (k, m) in the same order, wherever it computes
     them; what comes next depends on the batches alone, so a seed gives one trace whatever finishes first. NaN and
@@ -67,24 +67,24 @@ def run_search(
         raise ValueError(f"method is {method!r}: it is one of {', '.join(METHODS)}")
     if evaluations < 1 or batch < 1 or not objectives or not space.names:
         raise ValueError(
-            f"{evaluations} evaluations in batches of {batch}: both at least 1, something to search and judge"
+            f"{evaluations} evaluations in batches of {batch}: both at least 1, and something to search for"
         )
     points = []
     settings = []
     values = np.zeros((0, len(objectives)))
     propose = _make_proposer(method, len(space.names), len(objectives), evaluations, seed)
-    waiting = [(space.locate(known), known) for known in initial]
+    waiting = [(space.locate(candidate), candidate) for candidate in initial]
     while len(settings) < evaluations:
         count = min(batch, evaluations - len(settings))
-        asked = waiting[:count]
+        proposed = waiting[:count]
         waiting = waiting[count:]
-        for point in propose(np.array(points).reshape(-1, len(space.names)), values, count - len(asked)):
-            asked.append((point, space.make_settings(point)))
-        new = np.asarray(evaluate([known for _, known in asked]), np.float64)
-        if new.shape != (len(asked), len(objectives)):
-            raise ValueError(f"evaluate gave {new.shape} for {len(asked)} settings and {len(objectives)} objectives")
-        points += [point for point, _ in asked]
-        settings += [known for _, known in asked]
+        for point in propose(np.array(points).reshape(-1, len(space.names)), values, count - len(proposed)):
+            proposed.append((point, space.make_settings(point)))
+        new = np.asarray(evaluate([candidate for _, candidate in proposed]), np.float64)
+        if new.shape != (len(proposed), len(objectives)):
+            raise ValueError(f"evaluate gave {new.shape} for {len(proposed)} settings and {len(objectives)} objectives")
+        points += [point for point, _ in proposed]
+        settings += [candidate for _, candidate in proposed]
         values = np.concatenate([values, new])
     return make_trace(settings, values, objectives, reference)
 
@@ -120,7 +120,7 @@ def _make_proposer(method: str, n_dims: int, n_objectives: int, evaluations: int
 
 
 def _make_evolution(first: NDArray, n_objectives: int, seed: int) -> Propose:
-    """Generation after generation; a batch ends with its generation, since the next depends on all of this one."""
+    """A proposer by NSGA-II. A batch ends with its generation, because the next one depends on all of it."""
     populations = evolution.generate_populations(first, n_objectives, seed)
     waiting = list(next(populations))
     size = len(waiting)
@@ -130,8 +130,8 @@ def _make_evolution(first: NDArray, n_objectives: int, seed: int) -> Propose:
         if not waiting and count:
             waiting = list(populations.send(values[-size:]))
             size = len(waiting)
-        given = waiting[:count]
+        proposed = waiting[:count]
         waiting = waiting[count:]
-        return given
+        return proposed
 
     return propose

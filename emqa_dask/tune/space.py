@@ -1,4 +1,4 @@
-"""The settings of a LoG detector that a search may choose, as a unit cube; min_sigma < max_sigma is built in."""
+"""The search space of a LoG detector's settings as a unit cube; every point has min_sigma < max_sigma."""
 
 import math
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ Bounds = tuple[float, float]
 class SearchSpace:
     """Bounds of the searched settings; equal bounds fix one. Logarithmic, but for the overlap.
 
-    The largest sigma is searched as a multiple of the smallest, so no part of the space is lost to settings that make
-    no sense. Sigmas lie on a grid that starts at the lowest: many settings share their scales, and a threshold or an
+    The largest sigma is searched as a multiple of the smallest, so every point of the space is a valid
+    setting. Sigmas lie on a grid that starts at the lowest: many settings share their scales, and a threshold or an
     overlap costs nothing where the candidates of those scales are kept. Raises ValueError for bounds that cannot be.
     """
 
@@ -58,9 +58,10 @@ class SearchSpace:
 
     def make_settings(self, unit: Sequence[float]) -> dict[str, float | int | bool]:
         """Settings as `settings.Detect` has them, at a point of the unit cube (one coordinate for each of `names`)."""
-        at = dict(zip(self.names, unit))
+        coordinates = dict(zip(self.names, unit))
         value = {
-            name: _interpolate_bounds(getattr(self, name), at.get(name, 0.0), name != "overlap") for name in FIELDS
+            name: _interpolate_bounds(getattr(self, name), coordinates.get(name, 0.0), name != "overlap")
+            for name in FIELDS
         }
         low = self.min_sigma[0]
         step = self.scales_per_octave
@@ -81,9 +82,9 @@ class SearchSpace:
         return np.array([_locate_in_bounds(getattr(self, name), value[name], name != "overlap") for name in self.names])
 
 
-def _interpolate_bounds(bounds: Bounds, at: float, is_log: bool) -> float:
+def _interpolate_bounds(bounds: Bounds, fraction: float, is_log: bool) -> float:
     low, high = bounds
-    return float(low * (high / low) ** at if is_log else low + (high - low) * at)
+    return float(low * (high / low) ** fraction if is_log else low + (high - low) * fraction)
 
 
 def _locate_in_bounds(bounds: Bounds, value: float, is_log: bool) -> float:

@@ -12,7 +12,7 @@ from emqa_dask.detect.log import detect_image
 from emqa_dask.settings import Detect
 from emqa_dask.synthetic.lattices import CELLS
 from emqa_dask.synthetic.profiles import make_sample
-from emqa_dask.tune import order_mixture, periodicity
+from emqa_dask.tune import band_filter, order_mixture, translations
 from emqa_dask.tune.order import compute_order_map
 from emqa_dask.tune.order_figures import draw_overlay, save_overlay
 
@@ -113,7 +113,7 @@ def test_grains_are_no_disorder(turns):
 
 
 def test_a_texture_without_a_lattice_is_disordered_throughout():
-    texture = periodicity.blur_image(np.random.default_rng(1).standard_normal(SHAPE), 2.5)
+    texture = band_filter.blur_image(np.random.default_rng(1).standard_normal(SHAPE), 2.5)
     found = compute_order_map(texture, columns(texture, 12))
     assert found.area_fraction > 0.97
     assert found.points["is_disordered"].mean() > 0.97
@@ -222,7 +222,7 @@ def test_rewards_of_known_shapes():
 def test_translations_are_those_of_the_lattice():
     sample, _ = crystal(0, cell="MoS2 [001]", rotation_deg=0.0, jitter_px=0.0)
     a = 0.316 / sample.nm_per_pixel
-    found = periodicity.find_translations(periodicity.filter_band(sample.image, sample.meta["spacing_px"]), None)
+    found = translations.find_translations(band_filter.filter_band(sample.image, sample.meta["spacing_px"]), None)
     lengths = np.sort(np.hypot(*found.T))
     np.testing.assert_allclose(lengths[:6], a, rtol=0.02)
     np.testing.assert_allclose(lengths[6:12], np.sqrt(3) * a, rtol=0.02)
@@ -272,7 +272,7 @@ def test_a_multislice_crystal_is_ordered_until_a_part_is_scrambled(name):
     rng = np.random.default_rng(0)
     truth = np.zeros(image.shape, bool)
     truth[100:260, 140:320] = True
-    part = periodicity.blur_image(rng.standard_normal(image.shape), 5.0)
+    part = band_filter.blur_image(rng.standard_normal(image.shape), 5.0)
     part = image.mean() + image.std() * part / part.std() + 0.1 * image.std() * rng.standard_normal(image.shape)
     scrambled = np.where(truth, part, image)
     assert iou(compute_order_map(scrambled, columns(scrambled, 28)).mask, truth) > 0.75
