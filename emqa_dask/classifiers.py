@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import torch
 
 WIDE_RESNET = "wide_resnet"
-# What a card may leave out. `n_classes` it has to give.
+# Values of keys that a card may omit. `n_classes` is required.
 DEFAULTS = {
     "backbone": WIDE_RESNET,  # or the name of a torchvision classifier that ends in a linear layer
     "channels": 1,  # of the image
@@ -26,17 +26,17 @@ def complete_architecture(architecture: Mapping) -> dict:
         missing = [] if "n_classes" in architecture else ["n_classes"]
         raise ValueError(f"[architecture]: missing {missing}, unknown {unknown}; known: {['n_classes', *DEFAULTS]}")
     full = {**DEFAULTS, **architecture}
-    wrong = []
+    errors = []
     if full["n_classes"] < 2:
-        wrong.append(f"n_classes is {full['n_classes']}: there is nothing to tell apart below 2")
+        errors.append(f"n_classes is {full['n_classes']}: there is nothing to tell apart below 2")
     if full["channels"] < 1:
-        wrong.append(f"channels is {full['channels']}: at least 1")
+        errors.append(f"channels is {full['channels']}: at least 1")
     if not 0 <= full["dropout"] < 1:
-        wrong.append(f"dropout is {full['dropout']}: a probability from 0 to below 1")
+        errors.append(f"dropout is {full['dropout']}: a probability from 0 to below 1")
     if full["backbone"] == WIDE_RESNET and (full["depth"] < 10 or (full["depth"] - 4) % 6 or full["widen"] < 1):
-        wrong.append(f"depth is {full['depth']}, widen {full['widen']}: depth is 10, 16, 22, ..., widen 1, 2, ...")
-    if wrong:
-        raise ValueError(f"[architecture] {'; '.join(wrong)}")
+        errors.append(f"depth is {full['depth']}, widen {full['widen']}: depth is 10, 16, 22, ..., widen 1, 2, ...")
+    if errors:
+        raise ValueError(f"[architecture] {'; '.join(errors)}")
     return full
 
 
@@ -77,10 +77,10 @@ def build_content_network(n_families: int) -> "torch.nn.Module":
 
 
 def set_dropout_pass(net: "torch.nn.Module", seed: int | None, number: int = 0) -> None:
-    """From now on, in evaluation mode, every dropout of `net` drops what (seed, number) say; None drops nothing.
+    """Sets the units that every dropout of `net` drops in evaluation mode, by (seed, number); None drops nothing.
 
-    Of one pass all images lose the same activations: a pass is one thinned network, so neither the order of images nor
-    the size of batches changes what comes out.
+    In one pass all images lose the same activations: a pass is one thinned network, so neither the order of images nor
+    the size of batches changes the result.
     """
     for layer, module in enumerate(m for m in net.modules() if isinstance(m, _define_layers().Dropout)):
         module.drawn_from = None if seed is None else (seed, number, layer)
@@ -88,7 +88,7 @@ def set_dropout_pass(net: "torch.nn.Module", seed: int | None, number: int = 0) 
 
 @functools.cache
 def _define_layers() -> SimpleNamespace:
-    """Our own kinds of layers. Made once: networks are stacked only if their classes are the same."""
+    """Classes of layers, defined once: vmap stacks only networks of the same classes."""
     import numpy as np
     import torch
     from torch import Tensor, nn
@@ -102,11 +102,11 @@ def _define_layers() -> SimpleNamespace:
             self.head = head
 
         def forward(self, x: Tensor, embedding: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-            found = self.body(x)
-            return (self.head(found), found) if embedding else self.head(found)
+            features = self.body(x)
+            return (self.head(features), features) if embedding else self.head(features)
 
     class Dropout(nn.Module):
-        """Drops at random in training; in evaluation nothing, or the units that `set_dropout_pass` chose."""
+        """Dropout; in evaluation it drops nothing, or the units that `set_dropout_pass` chose."""
 
         def __init__(self, p: float) -> None:
             super().__init__()
@@ -136,12 +136,12 @@ def _define_layers() -> SimpleNamespace:
             self.dropout = _make_dropout(dropout)
 
         def forward(self, x: Tensor) -> Tensor:
-            ready = self.relu(self.norm1(x))
-            around = x if self.shortcut is None else self.shortcut(ready)
-            return around + self.conv2(self.dropout(self.relu(self.norm2(self.conv1(ready)))))
+            activated = self.relu(self.norm1(x))
+            shortcut = x if self.shortcut is None else self.shortcut(activated)
+            return shortcut + self.conv2(self.dropout(self.relu(self.norm2(self.conv1(activated)))))
 
     class Mean(nn.Module):
-        """The mean over an image: unlike AdaptiveAvgPool2d it has a rule for vmap."""
+        """Mean over an image; unlike AdaptiveAvgPool2d it works under vmap."""
 
         def forward(self, x: Tensor) -> Tensor:
             return x.mean(dim=(-2, -1))

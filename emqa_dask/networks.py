@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import torch
 
 BACKBONES = ("resnet18", "resnet34", "resnet50")
-# What a card may leave out. `n_classes` (foreground classes), `backbone` and `anchor_sizes` it has to give.
+# Values of keys that a card may omit. `n_classes` (foreground classes), `backbone` and `anchor_sizes` are required.
 DEFAULTS = {
     "fpn_channels": 64,
     "aspect_ratios": [0.5, 1.0, 2.0],
@@ -91,7 +91,7 @@ def build_detector(architecture: Mapping) -> "torch.nn.Module":
     )
     sizes = tuple(tuple(_list_sizes(level)) for level in full["anchor_sizes"])
     anchors = detection.anchor_utils.AnchorGenerator(sizes, (tuple(full["aspect_ratios"]),) * N_PYRAMID_LEVELS)
-    passed = {key: full[key] for key in full if key.startswith(("rpn_", "box_")) and key != "box_channels"}
+    options = {key: full[key] for key in full if key.startswith(("rpn_", "box_")) and key != "box_channels"}
     net = detection.MaskRCNN(
         backbone,
         rpn_anchor_generator=anchors,
@@ -107,7 +107,7 @@ def build_detector(architecture: Mapping) -> "torch.nn.Module":
         box_nms_thresh=full["nms_iou"],
         box_detections_per_img=full["max_detections"],
         _skip_resize=True,  # in training: crops come at the scale of inference
-        **passed,
+        **options,
     )
     if not full["min_size"]:
         net.transform.resize = _keep_size
@@ -127,20 +127,20 @@ def save_weights(net: "torch.nn.Module", path: Path, *, half: bool = False) -> N
     import torch
     from safetensors.torch import save
 
-    def kept(tensor: torch.Tensor) -> torch.Tensor:
+    def convert(tensor: torch.Tensor) -> torch.Tensor:
         tensor = tensor.detach().cpu().contiguous()
         return tensor.half() if half and tensor.dtype == torch.float32 else tensor
 
     # save_file() would leave it readable by its owner only
-    path.write_bytes(save({name: kept(tensor) for name, tensor in net.state_dict().items()}))
+    path.write_bytes(save({name: convert(tensor) for name, tensor in net.state_dict().items()}))
 
 
 def centre_scores(source: Path, target: Path, threshold: float) -> None:
     """Copies the weights of `source` to `target` with a higher background: a score of `threshold` becomes 0.5.
 
     The log-odds of every object against background fall by those of `threshold`; the order of scores within a class
-    stays. A network trained on crowded crops is sure of far too much: scores that a threshold of 0.95 suits best leave
-    no room between it and 1.
+    stays. A network trained on crowded crops is overconfident: with a best threshold of 0.95 only the scores between it
+    and 1 would be left.
     """
     import torch
     from safetensors.torch import load_file, save
@@ -162,18 +162,18 @@ def load_weights(net: "torch.nn.Module", path: Path, *, skip: tuple[str, ...] = 
     """
     from safetensors.torch import load_file
 
-    found = {name: tensor for name, tensor in load_file(str(path)).items() if not name.startswith(skip or ("\0",))}
+    stored = {name: tensor for name, tensor in load_file(str(path)).items() if not name.startswith(skip or ("\0",))}
     own = {name: tensor for name, tensor in net.state_dict().items() if not name.startswith(skip or ("\0",))}
-    wrong = {
-        "missing": [name for name in own if name not in found],
-        "unexpected": [name for name in found if name not in own],
+    faults = {
+        "missing": [name for name in own if name not in stored],
+        "unexpected": [name for name in stored if name not in own],
         "of another shape": [
-            f"{name} {tuple(found[name].shape)}, not {tuple(own[name].shape)}"
+            f"{name} {tuple(stored[name].shape)}, not {tuple(own[name].shape)}"
             for name in own
-            if name in found and own[name].shape != found[name].shape
+            if name in stored and own[name].shape != stored[name].shape
         ],
     }
-    said = [f"{len(names)} {kind} ({', '.join(names[:3])})" for kind, names in wrong.items() if names]
-    if said:
-        raise ValueError(f"{path}: these weights are of another architecture than the card's: {'; '.join(said)}")
-    net.load_state_dict({**net.state_dict(), **{name: found[name].to(own[name].dtype) for name in own}})
+    texts = [f"{len(names)} {kind} ({', '.join(names[:3])})" for kind, names in faults.items() if names]
+    if texts:
+        raise ValueError(f"{path}: these weights are of another architecture than the card's: {'; '.join(texts)}")
+    net.load_state_dict({**net.state_dict(), **{name: stored[name].to(own[name].dtype) for name in own}})

@@ -1,4 +1,4 @@
-"""Micrographs as a classifier sees them: intensities in [0, 1], square windows of one size on a grid."""
+"""Windows of a classifier: intensities in [0, 1], squares of one size on a grid."""
 
 from dataclasses import dataclass
 
@@ -12,18 +12,18 @@ class WindowSettings:
     """The table `[input]` of a classifier's card."""
 
     size_px: int  # side of a window
-    whole: bool = False  # the image is shrunk until its shorter side is a window's
-    low_percentile: float = 0.5  # these percentiles of an image become 0 and 1; beyond them it is cut off
+    whole: bool = False  # the image is shrunk so that its shorter side is that of a window
+    low_percentile: float = 0.5  # this and the next percentile of an image become 0 and 1
     high_percentile: float = 99.5
     stride_px: int = 0  # from window to window, after shrinking; 0: half a window
-    max_windows: int = 36  # of an image: a larger one is looked at here and there, evenly
+    max_windows: int = 36  # of an image; a larger image gets as many, evenly placed
 
     def __post_init__(self) -> None:
         if self.size_px < 8:
             raise ValueError(f"[input] size_px is {self.size_px}: the side of a window, at least 8 px")
         if not 0 <= self.low_percentile < self.high_percentile <= 100:
-            told = f"{self.low_percentile} and {self.high_percentile}"
-            raise ValueError(f"[input] percentiles are {told}: they have to rise within 0...100")
+            pair = f"{self.low_percentile} and {self.high_percentile}"
+            raise ValueError(f"[input] percentiles are {pair}: they have to rise within 0...100")
         if not 0 <= self.stride_px <= self.size_px:
             raise ValueError(f"[input] stride_px is {self.stride_px}: 0 to size_px, or some pixels are never seen")
         if self.max_windows < 1:
@@ -36,7 +36,7 @@ class WindowSettings:
 
 
 def explain_refusal(shape: tuple[int, ...], view: WindowSettings) -> str:
-    """Why an image of `shape` cannot be looked at; "" when it can."""
+    """Why an image of `shape` has no window; "" when it has."""
     if len(shape) != 2:
         return f"an image of shape {tuple(shape)}: two dimensions are needed"
     if min(shape) < view.size_px:
@@ -51,9 +51,9 @@ def normalise_image(image: NDArray, view: WindowSettings) -> NDArray[np.float32]
     `refusal`'s reason, and for an image that is not of real numbers.
     """
     image = np.asarray(image)
-    said = explain_refusal(image.shape, view)
-    if said or image.dtype.kind not in "buif":
-        raise ValueError(said or f"the image is {image.dtype}: real numbers are needed")
+    refusal = explain_refusal(image.shape, view)
+    if refusal or image.dtype.kind not in "buif":
+        raise ValueError(refusal or f"the image is {image.dtype}: real numbers are needed")
     pixels: NDArray = image.astype(np.float64 if image.dtype.itemsize > 2 else np.float32)
     is_finite = np.isfinite(pixels)
     finite = pixels[is_finite]
@@ -62,7 +62,8 @@ def normalise_image(image: NDArray, view: WindowSettings) -> NDArray[np.float32]
     else:
         low, middle, high = np.percentile(finite, [view.low_percentile, 50, view.high_percentile])
         if not high > low:
-            low, high = finite.min(), finite.max()
+            low = finite.min()
+            high = finite.max()
         pixels = np.where(is_finite, pixels, middle)
         span = high - low
         pixels = np.clip((pixels - low) / span, 0, 1) if np.isfinite(span) and span > 0 else np.zeros(image.shape)
@@ -76,8 +77,8 @@ def normalise_image(image: NDArray, view: WindowSettings) -> NDArray[np.float32]
 
 def compute_starts(length: int, size: int, step: int) -> NDArray[np.int64]:
     """First pixels of windows along an axis: every `step`, and one more that ends at the edge where pixels are left."""
-    found = np.arange(0, length - size + 1, step)
-    return found if found[-1] == length - size else np.append(found, length - size)
+    starts = np.arange(0, length - size + 1, step)
+    return starts if starts[-1] == length - size else np.append(starts, length - size)
 
 
 def compute_corners(shape: tuple[int, int], view: WindowSettings) -> NDArray[np.int64]:

@@ -1,1 +1,1 @@
-"""Training: the detectors that other rooms run."""
+"""Training of detectors and of classifier ensembles."""

@@ -1,4 +1,4 @@
-"""What a COCO file says, value by value: every error names the file and the entry, whatever stands for a value."""
+"""Values of a COCO file, checked one by one; every error names the file and the entry."""
 
 import json
 import os
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-MAX_SIDE_PX = 2**20  # of an image's side: no camera has more, and a mask of it is an array in memory
+MAX_SIDE_PX = 2**20  # of an image; no camera has more, and its mask is an array in memory
 MAX_IMAGE_PX = 2**32  # of an image
-MAX_VALUE_LETTERS = 60  # letters of a value that an error shows
+MAX_VALUE_LETTERS = 60  # of a value in an error
 
 
 def read_lists(file: str | Path, keys: Sequence[str]) -> list[list]:
@@ -30,11 +30,11 @@ def read_lists(file: str | Path, keys: Sequence[str]) -> list[list]:
 
 
 def index_by_id(rows: list, kind: str, keys: Sequence[str], file: str | Path) -> dict[Hashable, dict]:
-    """The objects `rows` by their ids, all with `keys`; ValueError names the file and the entry that is not so."""
-    for place, row in enumerate(rows):
+    """The objects `rows` by their ids, all with `keys`; ValueError names the file and an invalid entry."""
+    for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict) or not is_id(row.get("id")):
-            said = "is not an object" if not isinstance(row, dict) else f"has the id {format_value(row.get('id'))}"
-            raise ValueError(f"{file}: {kind} number {place + 1} of the file {said}: an id is a whole number or a text")
+            fault = "is not an object" if not isinstance(row, dict) else f"has the id {format_value(row.get('id'))}"
+            raise ValueError(f"{file}: {kind} number {number} of the file {fault}: an id is a whole number or a text")
         if absent := [key for key in keys if key not in row]:
             raise ValueError(f"{file}: {kind} {format_value(row['id'])}: it has no {absent[0]}")
     for key, n in Counter(row["id"] for row in rows).items():
@@ -44,24 +44,24 @@ def index_by_id(rows: list, kind: str, keys: Sequence[str], file: str | Path) ->
 
 
 def parse_shape(row: dict, file: str | Path) -> tuple[int, int]:
-    """Height and width of an image of a COCO file, px; ValueError names the image for what is no size."""
+    """Height and width of an image of a COCO file, px; ValueError names an image without a valid size."""
     for key in ("height", "width"):
         value = row[key]
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not 1 <= value <= MAX_SIDE_PX or value != int(value):
-            said = f"{key} is {format_value(value)}: a whole number of pixels from 1 to {MAX_SIDE_PX:,}"
-            raise ValueError(f"{file}: image {format_value(row['id'])}: {said}")
+            fault = f"{key} is {format_value(value)}: a whole number of pixels from 1 to {MAX_SIDE_PX:,}"
+            raise ValueError(f"{file}: image {format_value(row['id'])}: {fault}")
     if row["height"] * row["width"] > MAX_IMAGE_PX:
         raise ValueError(f"{file}: image {format_value(row['id'])}: {row['height']} x {row['width']} px are too many")
     return int(row["height"]), int(row["width"])
 
 
 def parse_file_name(row: dict, file: str | Path) -> str:
-    """The file_name of an image of a COCO file; ValueError names the image for what is no name of a file."""
+    """The file_name of an image of a COCO file; ValueError names an image without a valid name."""
     name = row["file_name"]
     try:
         is_name = isinstance(name, str) and "\0" not in name and 0 < max(map(len, os.fsencode(name).split(b"/"))) < 256
-    except UnicodeEncodeError:  # half of a letter
+    except UnicodeEncodeError:  # a lone surrogate
         is_name = False
     if not is_name:
         raise ValueError(
@@ -71,7 +71,7 @@ def parse_file_name(row: dict, file: str | Path) -> str:
 
 
 def is_id(value: object) -> bool:
-    """Is `value` what an id can be: a whole number or a text?"""
+    """Whether `value` can be an id: a whole number or a text."""
     return isinstance(value, int | str) and not isinstance(value, bool)
 
 

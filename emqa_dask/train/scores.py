@@ -1,4 +1,4 @@
-"""How well a network finds objects whose masks are known: F1 of boxes, AP of masks at IoU 0.5."""
+"""Scores of a network on images with known masks: F1 of boxes, average precision of masks at IoU 0.5."""
 
 import contextlib
 import io
@@ -17,7 +17,7 @@ THRESHOLDS = (*(round(0.05 * k, 2) for k in range(1, 20)), 0.97, 0.98, 0.99)
 
 
 class GroundTruth(NamedTuple):
-    """An image and all that is in it."""
+    """An image and all its objects."""
 
     image: np.ndarray  # (h, w) float32, normalised
     masks: list[Mask]
@@ -25,7 +25,7 @@ class GroundTruth(NamedTuple):
 
 
 class Detections(NamedTuple):
-    """What a network found in an image, best first."""
+    """Detections of a network in an image, best first."""
 
     boxes: np.ndarray  # (n, 4) float64: y0, x0, y1, x1, px
     scores: np.ndarray  # (n,)
@@ -73,7 +73,7 @@ def count_matches(
 
 
 def compute_f1(counts: np.ndarray) -> np.ndarray:
-    """F1 (n,) of tp, fp, fn (n, 3): 1 where nothing was to be found and nothing was."""
+    """F1 (n,) of tp, fp, fn (n, 3): 1 for an image without objects and detections."""
     tp, fp, fn = counts.T
     total = 2 * tp + fp + fn
     return np.where(total > 0, 2 * tp / np.maximum(total, 1), 1.0)
@@ -113,14 +113,14 @@ def compute_mask_ap50(found: Sequence[Detections], truths: Sequence[GroundTruth]
         true = COCO()
         true.dataset = {"images": images, "annotations": annotations, "categories": classes}
         true.createIndex()
-        judge = COCOeval(true, true.loadRes(results), "segm")
-        judge.params.iouThrs = np.array([0.5])
-        judge.params.maxDets = [1, 100, 1000]
-        judge.params.areaRng = [[0, 1e10]]
-        judge.params.areaRngLbl = ["all"]
-        judge.evaluate()
-        judge.accumulate()
-    precision = judge.eval["precision"][:, :, :, 0, -1]
+        evaluation = COCOeval(true, true.loadRes(results), "segm")
+        evaluation.params.iouThrs = np.array([0.5])
+        evaluation.params.maxDets = [1, 100, 1000]
+        evaluation.params.areaRng = [[0, 1e10]]
+        evaluation.params.areaRngLbl = ["all"]
+        evaluation.evaluate()
+        evaluation.accumulate()
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]
     return float(precision[precision > -1].mean()) if (precision > -1).any() else np.nan
 
 
@@ -129,8 +129,8 @@ def evaluate_network(
 ) -> dict[str, float]:
     """Scores of `net` on images, for both IoU 0.1 and 0.5, with `mask_ap50` and the score threshold of the F1.
 
-    `image_f1_iou_*` is the mean of the images' F1, `box_f1_iou_*` that of all their boxes together, which crowded
-    images rule. The threshold is that of the best mean F1 at IoU 0.5 on these images, unless given.
+    `image_f1_iou_*` is the mean of the images' F1, `box_f1_iou_*` that of all their boxes together, dominated by
+    crowded images. The threshold is that of the best mean F1 at IoU 0.5 on these images, unless given.
     """
     was_training = net.training
     net.eval()

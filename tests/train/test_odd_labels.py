@@ -10,7 +10,7 @@ import pytest
 
 from emqa_dask.cli import main
 from emqa_dask.pipeline.workspace import labels
-from emqa_dask.train import class_labels, coco
+from emqa_dask.train import class_labels, coco, coco_masks
 from emqa_dask.tune import lattice
 
 ODD = [
@@ -127,8 +127,8 @@ def test_run_lengths_are_counted_as_pycocotools_writes_them():
         shape = rng.integers(1, 60, 2)
         mask = np.asfortranarray(rng.random(shape) < rng.random()).astype(np.uint8)
         text = coco_mask.encode(mask)["counts"].decode()
-        assert coco.count_run_length_pixels(text) == mask.size, k
-        assert coco.count_run_length_pixels(text + "Q5") != mask.size
+        assert coco_masks.count_run_length_pixels(text) == mask.size, k
+        assert coco_masks.count_run_length_pixels(text + "Q5") != mask.size
 
 
 def test_a_mask_too_large_is_refused_before_decoding(folder):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from emqa_dask.train import coco_json as coco
 
-TOLERANCE_PX = 1.0  # that a box may stick out of its image, as rounded coordinates do
+TOLERANCE_PX = 1.0  # by which a box may reach out of its image, as rounded coordinates do
 MAX_LISTED_ERRORS = 10  # findings that an error names
 
 
@@ -24,37 +24,42 @@ class LabelledMicrograph(NamedTuple):
 
 
 def read_labels(path: str | Path) -> list[LabelledMicrograph]:
-    """The images of the COCO file at `path`, those without an object too; crowds are left out.
+    """The images of the COCO file at `path`, also those without an object; crowds are left out.
 
-    An image may say which `frame` of its file it is (0). ValueError names the file and the annotation for JSON that is
-    no COCO, ids that occur twice, unknown images, and boxes without width or height or outside their image.
+    An image may have the key `frame`, the number of the frame in its file (0). ValueError names the file and the
+    annotation for JSON that is no COCO, ids that occur twice, unknown images, and boxes without width or height or
+    outside their image.
     """
-    image_list, annotations = coco.read_lists(path, ("images", "annotations"))
-    images = coco.index_by_id(image_list, "image", ("height", "width", "file_name"), path)
+    image_rows, annotation_rows = coco.read_lists(path, ("images", "annotations"))
+    images = coco.index_by_id(image_rows, "image", ("height", "width", "file_name"), path)
     shapes = {key: coco.parse_shape(row, path) for key, row in images.items()}
     names = {key: coco.parse_file_name(row, path) for key, row in images.items()}
-    wrong = [
-        f"image {key!r} has the frame {coco.format_value(row['frame'])}"
-        for key, row in images.items()
-        if _has_bad_frame(row)
-    ]
-    found: dict[object, list] = {key: [] for key in images}
-    for key, row in coco.index_by_id(annotations, "annotation", (), path).items():
-        text = _find_fault(row, shapes)
-        if text:
-            wrong.append(f"annotation {key!r} {text}")
+    errors = []
+    for key, row in images.items():
+        if _has_bad_frame(row):
+            errors.append(f"image {key!r} has the frame {coco.format_value(row['frame'])}")
+    boxes: dict[object, list] = {key: [] for key in images}
+    for key, row in coco.index_by_id(annotation_rows, "annotation", (), path).items():
+        fault = _find_fault(row, shapes)
+        if fault:
+            errors.append(f"annotation {key!r} {fault}")
         elif not row.get("iscrowd", 0):
             x, y, width, height = row["bbox"]
-            found[row["image_id"]].append([y, x, y + height, x + width])
-    if wrong:
-        more = f"; and {len(wrong) - MAX_LISTED_ERRORS} more" if len(wrong) > MAX_LISTED_ERRORS else ""
-        raise ValueError(f"{path}: {'; '.join(wrong[:MAX_LISTED_ERRORS])}{more}")
-    if not found:
+            boxes[row["image_id"]].append([y, x, y + height, x + width])
+    if errors:
+        raise ValueError(f"{path}: {_list_errors(errors)}")
+    if not boxes:
         raise ValueError(f"{path}: it has no images")
     return [
         LabelledMicrograph(names[key], images[key].get("frame", 0), shapes[key], np.array(rows, float).reshape(-1, 4))
-        for key, rows in found.items()
+        for key, rows in boxes.items()
     ]
+
+
+def _list_errors(errors: list[str]) -> str:
+    """The first errors and the number of the others."""
+    more = f"; and {len(errors) - MAX_LISTED_ERRORS} more" if len(errors) > MAX_LISTED_ERRORS else ""
+    return "; ".join(errors[:MAX_LISTED_ERRORS]) + more
 
 
 def _has_bad_frame(image: Mapping) -> bool:
@@ -63,7 +68,7 @@ def _has_bad_frame(image: Mapping) -> bool:
 
 
 def _find_fault(row: Mapping, shapes: Mapping) -> str:
-    """What is wrong with an annotation; "" if nothing is."""
+    """The fault of an annotation; "" without any."""
     if not coco.is_id(row.get("image_id")) or row["image_id"] not in shapes:
         return f"is of image {coco.format_value(row.get('image_id'))}, which the file does not list"
     box = coco.parse_numbers(row.get("bbox"))
@@ -83,36 +88,45 @@ def match_labels(
 ) -> dict[str, NDArray[np.float64]]:
     """micrograph_id -> true boxes, for labels of `ledger` (micrograph_id, uri, frame, height_px, width_px).
 
-    A label's name is the URI, or the end of one single URI ("day 1/a.tif" of "scans/day 1/a.tif"). ValueError names the
-    labels of images that the workspace does not have, that could be several, or that have another size.
+    A label's name is the URI, or the end of exactly one URI ("day 1/a.tif" of "scans/day 1/a.tif"). ValueError names
+    the labels of images that the workspace does not have, that match several micrographs, or that have another size.
     """
-    of_uri = ledger.groupby("uri").groups
-    by_end: dict[str, set[str]] = {}
-    for uri in of_uri:
-        for k in range(uri.count("/") + 1):
-            by_end.setdefault(uri.split("/", k)[-1], set()).add(uri)
-    found = {}
-    wrong = []
+    rows_by_uri = ledger.groupby("uri").groups
+    uris_by_ending = _index_endings(rows_by_uri)
+    boxes: dict[str, NDArray[np.float64]] = {}
+    errors = []
     for label in labels:
-        uris = {label.name} if label.name in of_uri else by_end.get(label.name, set())
+        uris = {label.name} if label.name in rows_by_uri else uris_by_ending.get(label.name, set())
         if len(uris) != 1:
-            wrong.append(
-                f"{label.name!r} is " + (f"one of {len(uris)} micrographs" if uris else "not in the workspace")
-            )
+            count = f"one of {len(uris)} micrographs" if uris else "not in the workspace"
+            errors.append(f"{label.name!r} is {count}")
             continue
-        rows = ledger.loc[of_uri[next(iter(uris))]]
+        rows = ledger.loc[rows_by_uri[next(iter(uris))]]
         rows = rows[rows["frame"] == label.frame]
-        if rows.empty:
-            wrong.append(f"{label.name!r} has no frame {label.frame}")
-        elif (shape := (int(rows["height_px"].iloc[0]), int(rows["width_px"].iloc[0]))) != label.shape:
-            wrong.append(
-                f"{label.name!r} is {shape[0]} x {shape[1]} px, labelled as {label.shape[0]} x {label.shape[1]}"
-            )
-        elif (key := rows["micrograph_id"].iloc[0]) in found:
-            wrong.append(f"{label.name!r} is labelled twice")
+        fault = _find_mismatch(label, rows, boxes)
+        if fault:
+            errors.append(f"{label.name!r} {fault}")
         else:
-            found[key] = label.boxes
-    if wrong:
-        more = f"; and {len(wrong) - MAX_LISTED_ERRORS} more" if len(wrong) > MAX_LISTED_ERRORS else ""
-        raise ValueError(f"{path}: {len(wrong)} labelled images: {'; '.join(wrong[:MAX_LISTED_ERRORS])}{more}")
-    return found
+            boxes[rows["micrograph_id"].iloc[0]] = label.boxes
+    if errors:
+        raise ValueError(f"{path}: {len(errors)} labelled images: {_list_errors(errors)}")
+    return boxes
+
+
+def _index_endings(uris: Mapping) -> dict[str, set[str]]:
+    """URIs by each of their endings that begins with a name of a folder or file."""
+    endings: dict[str, set[str]] = {}
+    for uri in uris:
+        for k in range(uri.count("/") + 1):
+            endings.setdefault(uri.split("/", k)[-1], set()).add(uri)
+    return endings
+
+
+def _find_mismatch(label: LabelledMicrograph, rows: pd.DataFrame, boxes: Mapping) -> str:
+    """Why a label does not belong to the micrograph of its name and frame; "" when it does."""
+    if rows.empty:
+        return f"has no frame {label.frame}"
+    shape = (int(rows["height_px"].iloc[0]), int(rows["width_px"].iloc[0]))
+    if shape != label.shape:
+        return f"is {shape[0]} x {shape[1]} px, labelled as {label.shape[0]} x {label.shape[1]}"
+    return "is labelled twice" if rows["micrograph_id"].iloc[0] in boxes else ""
