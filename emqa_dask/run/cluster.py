@@ -3,8 +3,8 @@
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
+from emqa_dask.run.devices import check_devices
 from emqa_dask.run.local import start_fork_server
-from emqa_dask.run.preflight import check_devices
 from emqa_dask.run.workers import count_cores
 from emqa_dask.settings import Settings
 from emqa_dask.settings.schedulers import BATCH_SYSTEMS

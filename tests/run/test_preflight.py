@@ -7,6 +7,7 @@ from distributed import LocalCluster
 
 from emqa_dask.run import preflight
 from emqa_dask.run.cluster import open_cluster
+from emqa_dask.run.devices import check_devices
 from emqa_dask.run.preflight import NO_NEEDS, Needs
 from emqa_dask.settings import Run, Settings, replace
 
@@ -156,4 +157,4 @@ def test_gpus_that_would_idle_or_lack_are_refused(scheduler, changes, said):
     ],
 )
 def test_devices_that_fit_the_workers_are_taken(scheduler, changes):
-    preflight.check_devices(replace(replace(Settings(), {"run": {"scheduler": scheduler}}), changes))
+    check_devices(replace(replace(Settings(), {"run": {"scheduler": scheduler}}), changes))
