@@ -32,8 +32,8 @@ def locate_model(name: str) -> Path:
     for path in (Path(name), BUNDLED / name):
         if (path / "card.toml").is_file():
             return path
-    known = ", ".join(sorted(p.name for p in BUNDLED.iterdir() if p.is_dir())) if BUNDLED.is_dir() else "none"
-    raise ModelNotFound(f"no model {name!r}: neither a directory with a card.toml nor a bundled one ({known})")
+    bundled = ", ".join(sorted(p.name for p in BUNDLED.iterdir() if p.is_dir())) if BUNDLED.is_dir() else "none"
+    raise ModelNotFound(f"no model {name!r}: neither a directory with a card.toml nor a bundled one ({bundled})")
 
 
 def verify_models(names: Iterable[str | Path]) -> None:
@@ -50,21 +50,21 @@ def read_card(directory: Path) -> dict:
 
     A card without a checksum, as others may write it, is taken as it is. The files are not looked at, see load_card().
     """
-    where = directory / "card.toml"
+    path = directory / "card.toml"
     try:
-        data = where.read_bytes()
+        data = path.read_bytes()
         if checksummed_text.has_checksum(data) and checksummed_text.strip_checksum(data) is None:
             raise ModelError(
-                f"{where}: was changed or damaged since it was written (its last line has its SHA-256): "
+                f"{path}: was changed or damaged since it was written (its last line has its SHA-256): "
                 f"{describe_remedy(directory)}; delete its last line if the change was meant"
             )
         return tomllib.loads(data.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f"{where}: not valid TOML: {error}; {describe_remedy(directory)}") from error
+        raise ModelError(f"{path}: not valid TOML: {error}; {describe_remedy(directory)}") from error
     except FileNotFoundError as error:
-        raise ModelNotFound(f"{where} is not there: {describe_remedy(directory)}") from error
+        raise ModelNotFound(f"{path} is not there: {describe_remedy(directory)}") from error
     except OSError as error:
-        raise ModelError(f"{where} cannot be read ({error.strerror}): {describe_remedy(directory)}") from error
+        raise ModelError(f"{path} cannot be read ({error.strerror}): {describe_remedy(directory)}") from error
 
 
 def check_file(directory: Path, name: str, card: Mapping) -> Path:
@@ -73,19 +73,21 @@ def check_file(directory: Path, name: str, card: Mapping) -> Path:
     if not isinstance(listed, Mapping) or name not in listed:
         raise ModelError(f"{directory / 'card.toml'}: has no SHA-256 of {name}; {describe_remedy(directory)}")
     try:
-        found = hash_file(directory / name)
+        actual = hash_file(directory / name)
     except FileNotFoundError as error:
-        where = directory / "card.toml"
+        card_path = directory / "card.toml"
         raise ModelNotFound(
-            f"{where} lists {name}, which is not there ({directory / name}): {describe_remedy(directory)}"
+            f"{card_path} lists {name}, which is not there ({directory / name}): {describe_remedy(directory)}"
         ) from error
     except OSError as error:
         raise ModelError(
             f"{directory / name} cannot be read ({error.strerror}): {describe_remedy(directory)}"
         ) from error
-    if found != listed[name]:
-        said = f"SHA-256 is {found[:12]}, the card says {str(listed[name])[:12]}"
-        raise ModelError(f"{directory / name}: {said}: the file was changed or damaged; {describe_remedy(directory)}")
+    if actual != listed[name]:
+        problem = f"SHA-256 is {actual[:12]}, the card says {str(listed[name])[:12]}"
+        raise ModelError(
+            f"{directory / name}: {problem}: the file was changed or damaged; {describe_remedy(directory)}"
+        )
     return directory / name
 
 

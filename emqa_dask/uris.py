@@ -41,11 +41,11 @@ def _s3_options(protocol: str) -> dict:
     Botocore repeats requests that failed before their answer's body, s3fs those that failed in it. One stream per file:
     with several, s3fs asks for the size of each file before it reads it.
     """
-    said = fsspec.config.conf.get("s3", {}) | fsspec.config.conf.get(protocol, {})
+    configured = fsspec.config.conf.get("s3", {}) | fsspec.config.conf.get(protocol, {})
     retries = {"mode": "standard", "total_max_attempts": MAX_ATTEMPTS}
     config = {"connect_timeout": TIMEOUT_S, "read_timeout": TIMEOUT_S, "retries": retries}
-    mine = {"use_listings_cache": False, "max_concurrency": 1}
-    return mine | said | {"config_kwargs": config | said.get("config_kwargs", {})}
+    defaults = {"use_listings_cache": False, "max_concurrency": 1}
+    return defaults | configured | {"config_kwargs": config | configured.get("config_kwargs", {})}
 
 
 _SECRET_NAMES = (

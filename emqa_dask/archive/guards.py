@@ -41,15 +41,15 @@ def check_hdf5(file: h5py.File, path: Path) -> None:
         if isinstance(kind, h5py.ExternalLink):
             others.append(kind.filename)
 
-    def node(name: str, found: object) -> None:
-        if not isinstance(found, h5py.Dataset) or found.shape is None:
+    def node(name: str, item: object) -> None:
+        if not isinstance(item, h5py.Dataset) or item.shape is None:
             return
-        others.extend(source[0] for source in found.external or ())
-        if found.is_virtual:
-            others.extend(source.file_name for source in found.virtual_sources())
+        others.extend(source[0] for source in item.external or ())
+        if item.is_virtual:
+            others.extend(source.file_name for source in item.virtual_sources())
             return
         try:
-            _check_dataset(found)
+            _check_dataset(item)
         except ReadError as error:
             problems.append(error)
 
@@ -123,16 +123,16 @@ def check_tiff(path: str | Path) -> None:
         if len(head) < 16:
             return
         queue = [struct.unpack_from(order + offset, head, 8 if is_big else 4)[0]]
-        seen = set()
+        visited = set()
         size = struct.calcsize
         while queue:
-            at = queue.pop()
-            if at in seen or not at:
+            directory_offset = queue.pop()
+            if directory_offset in visited or not directory_offset:
                 continue
-            seen.add(at)
-            if len(seen) > MAX_PAGES:
+            visited.add(directory_offset)
+            if len(visited) > MAX_PAGES:
                 raise ReadError(f"a TIFF of over {MAX_PAGES:,} pages is not read: split it")
-            file.seek(at)
+            file.seek(directory_offset)
             data = file.read(size(order + count))
             if len(data) < size(order + count):
                 continue

@@ -69,18 +69,18 @@ def _detect_layout(file: h5py.File, suffix: str) -> tuple[str, str, dict] | None
 
 def _list_arrays(file: h5py.File) -> list[tuple[str, tuple[int, ...], int]]:
     """(name, shape, bytes) of every numeric dataset of two or more dimensions."""
-    found: list[tuple[str, tuple[int, ...], int]] = []
+    arrays: list[tuple[str, tuple[int, ...], int]] = []
     count = 0
 
     def visit(name: str, node: h5py.HLObject) -> bool | None:
         nonlocal count
         count += 1
         if isinstance(node, h5py.Dataset) and node.ndim >= 2 and 0 not in node.shape:
-            found.append((name, node.shape, int(np.prod(node.shape, dtype=float)) * node.dtype.itemsize))
+            arrays.append((name, node.shape, int(np.prod(node.shape, dtype=float)) * node.dtype.itemsize))
         return True if count > _MAX_OBJECTS else None
 
     file.visititems(visit)
-    return found
+    return arrays
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,8 @@ def _open_single_array(path: Path, file: h5py.File, arrays: list) -> Source:
     """HDF5 of no known layout: an image or stack when exactly one array can be one."""
     images = [(n, s) for n, s, _ in arrays if len(s) <= 3 and min(s[-2:]) > 1 and file[n].dtype.kind in "biuf"]
     if len(images) != 1:
-        what = f"{len(images)} arrays could be images" if images else "no array of numbers is an image or a stack"
-        return Source("HDF5", "signal", f"HDF5 of an unknown layout: {what}")
+        problem = f"{len(images)} arrays could be images" if images else "no array of numbers is an image or a stack"
+        return Source("HDF5", "signal", f"HDF5 of an unknown layout: {problem}")
     name, shape = images[0]
     dataset = file[name]
     header = Header(foreign=flatten_metadata({**dict(file.attrs), **dict(dataset.attrs)}))

@@ -71,8 +71,8 @@ def _list_chunks(dataset: h5py.Dataset, plane: tuple[int, ...], y0: int, y1: int
 def _find_external_damage(dataset: h5py.Dataset, folder: str) -> str:
     for name, offset, size in dataset.external:
         path = os.path.join(folder, os.fsdecode(name))
-        there = max(0, os.path.getsize(path) - offset) if os.path.exists(path) else 0
-        wanted = min(size, dataset.nbytes)
-        if there < wanted:
-            return f"the file {os.path.basename(path)} holds {there:,} of {wanted:,} bytes of {dataset.name}"
+        n_present = max(0, os.path.getsize(path) - offset) if os.path.exists(path) else 0
+        n_expected = min(size, dataset.nbytes)
+        if n_present < n_expected:
+            return f"the file {os.path.basename(path)} holds {n_present:,} of {n_expected:,} bytes of {dataset.name}"
     return ""

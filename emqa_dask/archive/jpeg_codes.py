@@ -139,13 +139,13 @@ def _refine_ac(bits, position, lookup, first, final, run, mask):
 @numba.njit(nogil=True, cache=True)
 def _check_end(bits, position, n_bytes):
     """Kind of damage at the end of an interval, which may have fewer than 8 bits of padding, all ones or all zeros."""
-    left = 8 * n_bytes - position
-    if left < 0:
+    n_bits = 8 * n_bytes - position
+    if n_bits < 0:
         return SHORT
-    if left >= 8:
+    if n_bits >= 8:
         return SURPLUS
-    padding = np.int64(bits[n_bytes - 1]) & ((1 << left) - 1) if left else 0
-    return WHOLE if padding == 0 or padding == (1 << left) - 1 else PADDING
+    padding = np.int64(bits[n_bytes - 1]) & ((1 << n_bits) - 1) if n_bits else 0
+    return WHOLE if padding == 0 or padding == (1 << n_bits) - 1 else PADDING
 
 
 @numba.njit(nogil=True, cache=True, inline="always")

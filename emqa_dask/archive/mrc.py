@@ -51,8 +51,8 @@ def open_mrc(path: str | Path) -> Source:
     mode = int(record["mode"])
     (width, height, n_sections) = (int(v) for v in record["n"])
     if mode not in DTYPES:
-        what = "complex values (a Fourier transform)" if mode in (3, 4) else "packed 4-bit values"
-        return Source("MRC", "signal", f"MRC of mode {mode}: {what}, not read as micrographs")
+        content = "complex values (a Fourier transform)" if mode in (3, 4) else "packed 4-bit values"
+        return Source("MRC", "signal", f"MRC of mode {mode}: {content}, not read as micrographs")
     dtype = np.dtype(DTYPES[mode]).newbyteorder(record.dtype["mode"].byteorder)
     offset = 1024 + int(record["nsymbt"])
     header = _make_header(record, extended)
@@ -97,9 +97,9 @@ def _make_header(record: np.ndarray, extended: bytes) -> Header:
     foreign |= {f"label_{i}": v for i, v in enumerate(labels) if v}
     if int(record["nsymbt"]) == 128 * 1024 and len(extended) >= 128:
         fei = dict(zip(_FEI_FIELDS, np.frombuffer(extended, "<f4", count=len(_FEI_FIELDS)).tolist()))
-        found = Header(magnification=parse_positive(fei["magnification"]), exposure_s=parse_positive(fei["exp_time"]),
+        header = Header(magnification=parse_positive(fei["magnification"]), exposure_s=parse_positive(fei["exp_time"]),
                        foreign=foreign | fei)  # fmt: skip
-        return headers.set_pixel_size(found, parse_positive(fei["pixel_size"], 1e9))
+        return headers.set_pixel_size(header, parse_positive(fei["pixel_size"], 1e9))
     # In float32 and in this order, so that the size equals RosettaSciIO's to the last digit.
     with np.errstate(all="ignore"):
         nm = float(record["cell"][0] / record["m"][0]) / 10 if record["m"][0] > 0 else math.nan

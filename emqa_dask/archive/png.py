@@ -1,4 +1,4 @@
-"""find_png_damage(): the checksums of a PNG's chunks and of its compressed pixels, which Pillow passes over."""
+"""Damage of a PNG by the checksums of its chunks and compressed pixels, which Pillow does not check."""
 
 import struct
 import zlib
@@ -12,40 +12,41 @@ def find_png_damage(data: bytes, n_bytes: int) -> str:
 
     n_bytes: what the pixels are decoded to, at most; a stream that goes on is not followed further.
     """
-    at = 8
+    position = 8
     inflate = zlib.decompressobj()
-    left = n_bytes + _BLOCK
+    n_left = n_bytes + _BLOCK
     has_end = False
     view = memoryview(data)
-    while at + 8 <= len(data):
-        length, name = struct.unpack_from(">I4s", data, at)
-        body = view[at + 8 : at + 8 + length]
-        if len(body) < length or at + 12 + length > len(data):
+    while position + 8 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, position)
+        body = view[position + 8 : position + 8 + length]
+        if len(body) < length or position + 12 + length > len(data):
             return f"a chunk ends after {len(body):,} of {length:,} bytes"
         if (
             name in _CHECKED
-            and zlib.crc32(view[at + 4 : at + 8 + length]) != struct.unpack_from(">I", data, at + 8 + length)[0]
+            and zlib.crc32(view[position + 4 : position + 8 + length])
+            != struct.unpack_from(">I", data, position + 8 + length)[0]
         ):
             return f"the checksum of a chunk {name.decode()} does not fit"
-        at += 12 + length
+        position += 12 + length
         if name == b"IEND":
             has_end = True
             break
-        if name == b"IDAT" and left > 0 and not inflate.eof:
+        if name == b"IDAT" and n_left > 0 and not inflate.eof:
             try:
-                left -= _inflate(inflate, body, left)
+                n_left -= _inflate(inflate, body, n_left)
             except zlib.error as error:
                 return f"the compressed pixels are broken: {error}"
     if not has_end:
         return "its end is missing"
-    return "" if inflate.eof or left <= 0 else "the compressed pixels end early"
+    return "" if inflate.eof or n_left <= 0 else "the compressed pixels end early"
 
 
-def _inflate(inflate, body: memoryview, left: int) -> int:
+def _inflate(inflate, body: memoryview, limit: int) -> int:
     """Bytes that `body` unpacks to, about `left` at most; a block in memory at a time."""
     size = 0
     data = body
-    while len(data) and size < left and not inflate.eof:
+    while len(data) and size < limit and not inflate.eof:
         size += len(inflate.decompress(data, _BLOCK))
         data = inflate.unconsumed_tail
     return size

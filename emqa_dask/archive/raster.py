@@ -127,8 +127,8 @@ def _find_gif_damage(data: bytes, size: tuple[int, int]) -> str:
 
 
 def _find_webp_damage(data: bytes, size: tuple[int, int]) -> str:
-    said = int.from_bytes(data[4:8], "little") + 8
-    return f"it ends after {len(data):,} of {said:,} bytes" if said > len(data) else ""
+    n_stated = int.from_bytes(data[4:8], "little") + 8
+    return f"it ends after {len(data):,} of {n_stated:,} bytes" if n_stated > len(data) else ""
 
 
 _DAMAGE_FINDERS = {

@@ -1,4 +1,4 @@
-"""open_source(): one file -> what it is and its frames, by a table of formats; read_micrograph() for one image."""
+"""Readers of all formats: one file -> its kind and its frames; read_micrograph() for one image."""
 
 import os
 from collections.abc import Callable
@@ -178,9 +178,38 @@ def _describe_non_image(path: Path, suffix: str, name: str | None, expected: str
 
 
 def read_micrograph(path: str | Path, frame: int = 0) -> tuple[np.ndarray, Header]:
-    """Image number `frame` of the file at `path`: (height, width) array in the acquired dtype, and its Header.
+    """Image and imaging conditions of one micrograph in a file.
 
-    Colour becomes grey. Raises FileNotFoundError, or ReadError (a ValueError) that names the file and what is wrong.
+    Reads all formats that the triage of an archive reads. Colour becomes grey (luma, ITU-R BT.601).
+
+    Parameters
+    ----------
+    path : str or Path
+        File on a local disk, or a Zarr folder.
+    frame : int, default 0
+        Position of the image in the file, for files with several images.
+
+    Returns
+    -------
+    image : ndarray of shape (height, width)
+        Pixels in the data type in which they were acquired.
+    header : Header
+        Pixel size (nm), voltage (kV), magnification, instrument, date, dose and exposure time; NaN or None for unknown
+        values. `header.foreign` contains the metadata of the file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no file at `path`.
+    ReadError
+        A ValueError that names the file and the fault: the file is damaged, contains no micrograph, or has no image at
+        position `frame`.
+
+    Examples
+    --------
+    >>> image, header = read_micrograph("grid3/cell_07.dm4")  # doctest: +SKIP
+    >>> image.shape, image.dtype, header.nm_per_pixel  # doctest: +SKIP
+    ((2048, 2048), dtype('uint16'), 0.31)
     """
     path = Path(path)
     try:

@@ -65,8 +65,8 @@ def make_source(signals: list[dict], format: str) -> Source:
             if verdict.kind == "signal" and np.dtype(signal["data"].dtype).kind == "c" and signal["data"].ndim == 2:
                 complex_frames += _make_frames(signal)
     if frames:
-        left = f"{len(others)} other signals left out: {others[0].reason}" if others else ""
-        return Source(format, "stack" if len(frames) > 1 else "micrograph", left, tuple(frames))
+        remark = f"{len(others)} other signals left out: {others[0].reason}" if others else ""
+        return Source(format, "stack" if len(frames) > 1 else "micrograph", remark, tuple(frames))
     if others:
         return Source(format, others[0].kind, others[0].reason, tuple(complex_frames))
     return Source(format, "spectrum", f"{format} without any image in it")
@@ -84,11 +84,11 @@ def classify_signal(signal: dict) -> SignalKind:
     if len(shape) < 2 or (sum(n > 1 for n in shape) == 0 and len(shape) != 2):
         return SignalKind("spectrum", f"a spectrum or profile of {size} points, not an image")
     if any(u.strip().lower() in _ENERGY for u in units) or signal_type.startswith(("EDS", "EELS", "CL")):
-        what = "a spectrum image" if len(shape) >= 3 else "a series of spectra"
-        return SignalKind("spectrum", f"{what} of {size} values, not a micrograph")
+        description = "a spectrum image" if len(shape) >= 3 else "a series of spectra"
+        return SignalKind("spectrum", f"{description} of {size} values, not a micrograph")
     if any(headers.is_reciprocal(u) for u in units[-2:]):
-        what = "a diffraction pattern" if len(shape) == 2 else "a stack of diffraction patterns"
-        return SignalKind("diffraction", f"{what} of {size} pixels in {units[-1]}, not a micrograph")
+        description = "a diffraction pattern" if len(shape) == 2 else "a stack of diffraction patterns"
+        return SignalKind("diffraction", f"{description} of {size} pixels in {units[-1]}, not a micrograph")
     if len(shape) > 3:
         return SignalKind("diffraction", f"{len(shape)}-dimensional data of {size} values (4D-STEM?), not micrographs")
     if dtype.kind == "c":

@@ -97,7 +97,7 @@ def join_lines(words: str) -> str:
 
 def dump_header(foreign: Any) -> str:
     """Foreign metadata as strict JSON below 4 kB: flat, scalars only, later entries dropped; "{}" for none."""
-    kept: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     size = 2
     for key, value in headers.flatten_metadata(foreign).items():
         try:
@@ -106,5 +106,5 @@ def dump_header(foreign: Any) -> str:
             continue
         if size > MAX_HEADER_BYTES:
             break
-        kept[join_lines(key)] = join_lines(value) if isinstance(value, str) else value
-    return json.dumps(kept, allow_nan=False)
+        entries[join_lines(key)] = join_lines(value) if isinstance(value, str) else value
+    return json.dumps(entries, allow_nan=False)

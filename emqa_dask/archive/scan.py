@@ -35,12 +35,12 @@ def scan_archive(source: str | Path, exclude: tuple[str, ...] = ()) -> Iterator[
     """
     name = os.fspath(source)
     entries = scan_remote(name) if "://" in name else _scan_local(Path(name))
-    kept = (e for e in entries if not any(fnmatchcase(e.uri, pattern) for pattern in exclude))
-    first = next(kept, None)
+    included = (e for e in entries if not any(fnmatchcase(e.uri, pattern) for pattern in exclude))
+    first = next(included, None)
     if first is None:
         cause = "every file is excluded (archive.exclude)" if exclude else "there is no file in it"
         raise ValueError(f"{name}: {cause}; give a folder that holds micrographs")
-    return chain([first], kept)
+    return chain([first], included)
 
 
 def _scan_local(path: Path) -> Iterator[Entry]:

@@ -38,17 +38,17 @@ def add_sidecar(path: Path, source: Source) -> Source:
     if not any(mark in words for mark in SIDECAR_KEYS):
         return source
     with capture_warnings():
-        found = parse_sidecar(words)
-    return replace(source, frames=tuple(replace(f, header=_merge_headers(f.header, found)) for f in source.frames))
+        header = parse_sidecar(words)
+    return replace(source, frames=tuple(replace(f, header=_merge_headers(f.header, header)) for f in source.frames))
 
 
-def _merge_headers(own: Header, found: Header) -> Header:
-    known = {
+def _merge_headers(own: Header, sidecar: Header) -> Header:
+    values = {
         name: value
         for name in ("voltage_kv", "magnification", "instrument", "acquired", "nm_per_pixel", "nm_per_pixel_source")
-        if (value := getattr(found, name)) is not None and value == value and value != "none"
+        if (value := getattr(sidecar, name)) is not None and value == value and value != "none"
     }
-    return replace(own, **known, foreign={**found.foreign, **own.foreign})
+    return replace(own, **values, foreign={**sidecar.foreign, **own.foreign})
 
 
 def parse_sidecar(words: str) -> Header:

@@ -120,11 +120,11 @@ def add_damage(source: Source, sentence: str, shape: tuple[int, ...] | None = No
         return frame.read_rows(y0, y1)
 
     def noted(frame: Frame) -> Frame:
-        left = [frame.height_px, frame.width_px] if shape is None else list(shape)
+        sizes = [frame.height_px, frame.width_px] if shape is None else list(shape)
         for size in (frame.height_px, frame.width_px):
-            if size not in left:
+            if size not in sizes:
                 return frame
-            left.remove(size)
+            sizes.remove(size)
         return replace(frame, read_rows=partial(read_rows, frame))
 
     return replace(source, frames=tuple(map(noted, source.frames)))

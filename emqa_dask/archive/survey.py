@@ -44,7 +44,7 @@ def survey_file(entry: Entry, settings: Archive) -> tuple[dict, list[dict]]:
     except Exception as error:
         _set_failed(row, error)
     row["reason"] = join_lines(row["reason"])
-    return fit_row(row, tables.CATALOG), [fit_row(found, tables.MICROGRAPHS) for found in micrographs]
+    return fit_row(row, tables.CATALOG), [fit_row(micrograph, tables.MICROGRAPHS) for micrograph in micrographs]
 
 
 def _survey_local_file(path: str, row: dict, settings: Archive) -> list[dict]:
@@ -191,26 +191,26 @@ def _safe_file_name(remote: str) -> str:
 
 def _fetch_folder(fs: Any, remote: str, local: str) -> None:
     """Copy all files below `remote`, or the file that is called so; ReadError where a name leads out of it."""
-    for found in fs.find(remote):
-        if found == remote:
+    for path in fs.find(remote):
+        if path == remote:
             return fs.get_file(remote, local)
-        name = found[len(remote) :].lstrip("/")
+        name = path[len(remote) :].lstrip("/")
         if any(part in ("", ".", "..") for part in name.split("/")) or os.path.isabs(name):
             raise ReadError(f"the Zarr folder holds a file whose name leads out of it: {name!r}")
         target = os.path.join(local, name)
         os.makedirs(os.path.dirname(target), exist_ok=True)
-        fs.get_file(found, target)
+        fs.get_file(path, target)
 
 
 def _fetch_companions(fs: Any, remote: str, folder: str) -> None:
     parent, _, name = remote.rpartition("/")
     stem, suffix = os.path.splitext(name)
-    found = []
+    companions = []
     if suffix.lower() == ".ser":
-        found = [f"{parent}/{re.sub(r'_[0-9]+$', '', stem)}.emi"]
+        companions = [f"{parent}/{re.sub(r'_[0-9]+$', '', stem)}.emi"]
     elif suffix.lower() == ".emi":
         listed = (p for p in fs.ls(parent, detail=False) if p.rpartition("/")[2].startswith(f"{stem}_"))
-        found = sorted(p for p in listed if p.lower().endswith(".ser"))
-    for path in found:
+        companions = sorted(p for p in listed if p.lower().endswith(".ser"))
+    for path in companions:
         with suppress(FileNotFoundError):
             fs.get_file(path, os.path.join(folder, _safe_file_name(path)))

@@ -29,9 +29,10 @@ def open_ser(path: Path) -> Source:
         "acquired": headers.parse_date(conditions.get("AcquireDate")),
         "exposure_s": parse_positive(conditions.get("Integration time")),
     }
-    known = {k: v for k, v in update.items() if v is not None and v == v}
+    values = {k: v for k, v in update.items() if v is not None and v == v}
     frames = [
-        replace(f, header=replace(f.header, **known, foreign={**conditions, **f.header.foreign})) for f in source.frames
+        replace(f, header=replace(f.header, **values, foreign={**conditions, **f.header.foreign}))
+        for f in source.frames
     ]
     return replace(source, frames=tuple(frames))
 

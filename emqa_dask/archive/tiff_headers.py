@@ -40,11 +40,11 @@ def read_tiff_header(tif: tifffile.TiffFile, page: tifffile.TiffPage) -> Header:
         _read_imagej,
     ):
         try:
-            found = read(tif, page, plain)
+            header = read(tif, page, plain)
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError):
             continue  # a vendor's tag that is broken must not cost us the pixels
-        if found is not None:
-            return found
+        if header is not None:
+            return header
     unit = headers.parse_number(page.tags.valueof(296, 2))
     return set_pixel_size(plain, headers.resolution_to_nm(page.tags.valueof(282), int(unit) if unit == unit else 0))
 
@@ -56,14 +56,14 @@ def _read_fei(tif, page, plain: Header) -> Header | None:
     metres = parse_positive(get_entry(tree, "Scan.PixelWidth"))
     if math.isnan(metres):
         metres = parse_positive(get_entry(tree, "IRBeam.HFW")) / parse_positive(get_entry(tree, "Image.ResolutionX"))
-    found = Header(
+    header = Header(
         voltage_kv=parse_positive(get_first_entry(tree, "Beam.HV", "EBeam.HV"), 1e-3),
         instrument=clean_text(get_first_entry(tree, "System.SystemType", "System.Type")),
         acquired=headers.parse_date(get_entry(tree, "User.Date"), get_entry(tree, "User.Time"), month_first=True),
         exposure_s=parse_positive(get_entry(tree, "Scan.FrameTime")),
         foreign=tree,
     )
-    return set_pixel_size(found, metres * 1e9)
+    return set_pixel_size(header, metres * 1e9)
 
 
 def _read_fei_xml(tif, page, plain: Header) -> Header | None:
@@ -73,9 +73,9 @@ def _read_fei_xml(tif, page, plain: Header) -> Header | None:
         return None
     value = lambda name: _find_xml_element(xml, name)[0]  # noqa: E731
     size, unit = next(
-        (found for n in ("PixelWidth", "pixelWidth", "X") if (found := _find_xml_element(xml, n))[0]), (None, None)
+        (header for n in ("PixelWidth", "pixelWidth", "X") if (header := _find_xml_element(xml, n))[0]), (None, None)
     )
-    found = Header(
+    header = Header(
         voltage_kv=parse_positive(value("AccelerationVoltage") or value("HighVoltage"), 1e-3),
         magnification=parse_positive(value("NominalMagnification")),
         instrument=clean_text(value("InstrumentModel") or value("SystemType")),
@@ -83,7 +83,7 @@ def _read_fei_xml(tif, page, plain: Header) -> Header | None:
         exposure_s=parse_positive(value("ExposureTime")),
         foreign=plain.foreign,
     )
-    return set_pixel_size(found, length_to_nm(size, unit or "m"))
+    return set_pixel_size(header, length_to_nm(size, unit or "m"))
 
 
 def _find_xml_element(xml: str, name: str) -> tuple[str | None, str | None]:
@@ -101,7 +101,7 @@ def _read_zeiss(tif, page, plain: Header) -> Header | None:
     value = lambda key: (tree.get(key) or (None, None))[1]  # noqa: E731
     # The scale at index 3 belongs to a display of 1024 columns (so RosettaSciIO, rsciio/tiff).
     nm = parse_positive(tree[""][3]) * 1024 / page.imagewidth * 1e9
-    found = Header(
+    header = Header(
         voltage_kv=parse_positive(value("ap_actualkv")),
         magnification=_parse_zeiss_magnification(value("ap_mag")),
         instrument=clean_text(value("dp_sem")) or clean_text(value("sv_serial_number")),
@@ -109,7 +109,7 @@ def _read_zeiss(tif, page, plain: Header) -> Header | None:
         exposure_s=parse_positive(value("ap_frame_time")),
         foreign={k: v[1] for k, v in tree.items() if k and isinstance(v, tuple) and len(v) > 1},
     )
-    return set_pixel_size(found, nm)
+    return set_pixel_size(header, nm)
 
 
 def _parse_zeiss_magnification(value: Any) -> float:
@@ -122,7 +122,7 @@ def _read_tvips(tif, page, plain: Header) -> Header | None:
     if not page.is_tvips:
         return None
     tree = tif.tvips_metadata
-    found = Header(
+    header = Header(
         voltage_kv=parse_positive(tree.get("TemHighTension"), 1e-3),
         magnification=parse_positive(tree.get("TemMagnification")) if tree.get("TemMode") != 3 else math.nan,
         instrument=clean_text(tree.get("TemName")) or plain.instrument,
@@ -130,7 +130,7 @@ def _read_tvips(tif, page, plain: Header) -> Header | None:
         acquired=plain.acquired,
         foreign=tree,
     )
-    return set_pixel_size(found, parse_positive(tree.get("PixelSizeX")))
+    return set_pixel_size(header, parse_positive(tree.get("PixelSizeX")))
 
 
 def _read_sis(tif, page, plain: Header) -> Header | None:
@@ -141,14 +141,14 @@ def _read_sis(tif, page, plain: Header) -> Header | None:
         value = page.tags.valueof(tag)
         tree.update(value if isinstance(value, dict) else {})
     acquired = tree.get("datetime")
-    found = Header(
+    header = Header(
         magnification=parse_positive(tree.get("magnification")),
         instrument=clean_text(tree.get("cameraname")) or plain.instrument,
         acquired=acquired.isoformat() if hasattr(acquired, "isoformat") else plain.acquired,
         exposure_s=parse_positive((page.tags.valueof(34665) or {}).get("ExposureTime")),
         foreign={**plain.foreign, **tree},
     )
-    return set_pixel_size(found, round(parse_positive(tree.get("pixelsizex")), 15) * 1e9)
+    return set_pixel_size(header, round(parse_positive(tree.get("pixelsizex")), 15) * 1e9)
 
 
 def _read_jeol(tif, page, plain: Header) -> Header | None:
@@ -159,14 +159,14 @@ def _read_jeol(tif, page, plain: Header) -> Header | None:
     value = lambda name: _find_xml_element(xml, name)[0]  # noqa: E731
     magnification = parse_positive(value("SelectorValue")) if value("ModeString") != "DIFF" else math.nan
     inch_or_cm_nm = 2.54e7 if page.tags.valueof(296, 2) == 2 else 1e7
-    found = Header(
+    header = Header(
         voltage_kv=parse_positive(value("AccelerationVoltage"), 1e-3),
         magnification=magnification,
         instrument=clean_text(value("Instruments")) or plain.instrument,
         acquired=plain.acquired,
         foreign={**plain.foreign, "ModeString": value("ModeString"), "EosMode": value("EosMode")},
     )
-    return set_pixel_size(found, inch_or_cm_nm / parse_positive(page.tags.valueof(282)) / magnification)
+    return set_pixel_size(header, inch_or_cm_nm / parse_positive(page.tags.valueof(282)) / magnification)
 
 
 def _read_ome(tif, page, plain: Header) -> Header | None:
@@ -181,14 +181,14 @@ def _read_ome(tif, page, plain: Header) -> Header | None:
     exposure = re.search(r'ExposureTime="([^"]*)"(?:\s+ExposureTimeUnit="(\w+)")?', xml)
     microscope = re.search(r"<(?:\w+:)?Microscope\s[^>]*?Model=\"([^\"]*)\"", xml)
     seconds = {"ms": 1e-3, "µs": 1e-6, None: 1.0, "s": 1.0}.get(exposure[2], math.nan) if exposure else math.nan
-    found = Header(
+    header = Header(
         magnification=parse_positive(magnification[1]) if magnification else math.nan,
         instrument=clean_text(microscope[1]) if microscope else None,
         acquired=headers.parse_date(acquired[1]) if acquired else plain.acquired,
         exposure_s=parse_positive(exposure[1], seconds) if exposure else math.nan,
         foreign={**{k: v for k, v in plain.foreign.items() if k != "ImageDescription"}, **attributes},
     )
-    return set_pixel_size(found, nm)
+    return set_pixel_size(header, nm)
 
 
 def _read_digitalmicrograph(tif, page, plain: Header) -> Header | None:
@@ -202,5 +202,5 @@ def _read_imagej(tif, page, plain: Header) -> Header | None:
     unit = (description or {}).get("unit")
     if unit is None:
         return None
-    found = set_pixel_size(plain, length_to_nm(1 / parse_positive(page.tags.valueof(282)), str(unit)))
-    return None if str(unit) in ("inch", "pixel", "cm") else found
+    header = set_pixel_size(plain, length_to_nm(1 / parse_positive(page.tags.valueof(282)), str(unit)))
+    return None if str(unit) in ("inch", "pixel", "cm") else header

@@ -45,9 +45,9 @@ def check_blosc_file(path: Path) -> None:
     with open(path, "rb") as file:
         head = file.read(16)
         n_bytes = file.seek(0, 2)
-    said = int.from_bytes(head[12:16], "little") if len(head) == 16 else 16
-    if n_bytes < said:
-        raise ReadError(f"Zarr chunks are broken: {path.name} ends after {n_bytes:,} of {said:,} bytes")
+    n_stated = int.from_bytes(head[12:16], "little") if len(head) == 16 else 16
+    if n_bytes < n_stated:
+        raise ReadError(f"Zarr chunks are broken: {path.name} ends after {n_bytes:,} of {n_stated:,} bytes")
 
 
 def _list_blocks(shape, sizes, plane: tuple[int, ...], y0: int, y1: int) -> list[tuple[int, ...]]:

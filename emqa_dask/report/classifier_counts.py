@@ -65,24 +65,24 @@ class ClassifierCounts:
 
         `classifications` may have `cohort` (text; null counts as "all") and `entropy_limit_nats`, as judge() takes it.
         """
-        known = classifications[classifications["micrograph_id"].isin(triage["micrograph_id"])]
-        if not len(known):
+        answers = classifications[classifications["micrograph_id"].isin(triage["micrograph_id"])]
+        if not len(answers):
             return
-        self.classifiers.update(known["classifier"].dropna())
-        self.n_refused += int(known["refusal"].notna().sum())
-        self.classes.update(known["predicted_class"].dropna())
-        self.shifts.update(known["shift"].dropna())
-        if "entropy_limit_nats" in known and len(self.limits) < 2:
-            self.limits |= set(known["entropy_limit_nats"].dropna().unique().tolist())
+        self.classifiers.update(answers["classifier"].dropna())
+        self.n_refused += int(answers["refusal"].notna().sum())
+        self.classes.update(answers["predicted_class"].dropna())
+        self.shifts.update(answers["shift"].dropna())
+        if "entropy_limit_nats" in answers and len(self.limits) < 2:
+            self.limits |= set(answers["entropy_limit_nats"].dropna().unique().tolist())
         defocus = triage.dropna(subset="micrograph_id").set_index("micrograph_id")["defocus_nm"]
-        cohort = known["cohort"] if "cohort" in known else pd.Series(None, index=known.index, dtype=object)
+        cohort = answers["cohort"] if "cohort" in answers else pd.Series(None, index=answers.index, dtype=object)
         numbers = pd.DataFrame(
             {
                 "cohort": cohort.astype(object).where(cohort.notna(), "all"),
-                "defocus": defocus.reindex(known["micrograph_id"]).to_numpy(float, na_value=np.nan),
-                "distance": known["imaging_distance"].to_numpy(float, na_value=np.nan),
-                "entropy": known["predictive_entropy_nats"].to_numpy(float, na_value=np.nan),
-                "is_out": known["shift"].isin(SHIFTS[1:]),
+                "defocus": defocus.reindex(answers["micrograph_id"]).to_numpy(float, na_value=np.nan),
+                "distance": answers["imaging_distance"].to_numpy(float, na_value=np.nan),
+                "entropy": answers["predictive_entropy_nats"].to_numpy(float, na_value=np.nan),
+                "is_out": answers["shift"].isin(SHIFTS[1:]),
             }
         )
         for name, rows in numbers.groupby("cohort", sort=True):
@@ -121,15 +121,15 @@ class ClassifierCounts:
         lines = [
             CohortLine(
                 name,
-                of["n"],
-                _estimate_median(of["defocus"]),
-                of["defocus"].sum() / of["n"],
-                _estimate_median(of["distance"]),
-                of["entropy"],
-                of["n_out"],
+                counts["n"],
+                _estimate_median(counts["defocus"]),
+                counts["defocus"].sum() / counts["n"],
+                _estimate_median(counts["distance"]),
+                counts["entropy"],
+                counts["n_out"],
                 (shifts or {}).get(name),
             )
-            for name, of in self.cohorts.items()
+            for name, counts in self.cohorts.items()
         ]
         rows = (
             select_largest_drifts(drifts) if drifts is not None and len(drifts) else pd.DataFrame(columns=DRIFT_COLUMNS)

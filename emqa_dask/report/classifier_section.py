@@ -49,14 +49,16 @@ def fill_section(
 ) -> dict:
     """What the template's section on the classifier needs: counts with shares, figures, and the longest tables cut."""
     limit = settings.max_entropy_nats or classes.entropy_limit_nats
-    most = max((n for _, n in classes.classes), default=1)
-    upto = max((ENTROPY_EDGES[1:][line.entropy > 0].max(initial=0) for line in classes.cohorts), default=1.0)
+    largest = max((n for _, n in classes.classes), default=1)
+    max_entropy_nats = max(
+        (ENTROPY_EDGES[1:][line.entropy > 0].max(initial=0) for line in classes.cohorts), default=1.0
+    )
     cohorts = [
         line._asdict()
         | {
             "shift": SHIFT_LABELS.get(line.shift, "–"),
             "svg": trends.draw_sparkline(
-                line.entropy, ENTROPY_EDGES, upto, f"Predictive entropy, 0 to {upto:.2g} nats"
+                line.entropy, ENTROPY_EDGES, max_entropy_nats, f"Predictive entropy, 0 to {max_entropy_nats:.2g} nats"
             ),
         }
         for line in classes.cohorts[:MAX_COHORTS]
@@ -66,7 +68,7 @@ def fill_section(
         plot = trends.draw_trend(classes.times, f"{format_code(classes.quantity)} over time", classes.reference_median)
     return classes._asdict() | {
         "figures": draw_classifier_distributions(column, verdicts, limit),
-        "rows": [{"name": name, "n": n, "share": n / most} for name, n in classes.classes[:MAX_CLASSES]],
+        "rows": [{"name": name, "n": n, "share": n / largest} for name, n in classes.classes[:MAX_CLASSES]],
         "n_beyond": sum(n for _, n in classes.classes[MAX_CLASSES:]),
         "kinds": [
             {"name": kind, "label": SHIFT_LABELS[kind], "n": classes.shifts[kind], "advice": ADVICE[kind]}
@@ -75,7 +77,7 @@ def fill_section(
         "drifts": classes.drifts.head(MAX_COHORTS).to_dict("records"),
         "n_drifts": len(classes.drifts),
         "cohorts": cohorts,
-        "upto": upto,
+        "upto": max_entropy_nats,
         "n_cohorts": len(classes.cohorts),
         "plot": plot,
         "quantity": format_code(classes.quantity or ""),

@@ -76,12 +76,12 @@ def _signed_axis(values: NDArray) -> Axis:
     ticks = [0, 1, *(d * 10**k for k in range(9) for d in (2, 5, 10))]
     ticks = [t for t in (*(-t for t in reversed(ticks[1:])), *ticks) if edges[0] <= np.arcsinh(t) <= edges[-1]]
     # Ticks keep a distance, so that their labels do not overlap; 0 and 1 come first.
-    kept = []
-    least = (edges[-1] - edges[0]) / 14
+    spaced = []
+    min_distance = (edges[-1] - edges[0]) / 14
     for t in sorted(ticks, key=abs):
-        if all(abs(np.arcsinh(t) - np.arcsinh(k)) >= least for k in kept):
-            kept.append(t)
-    ticks = [(float(t), f"{t:,g}") for t in sorted(kept)]
+        if all(abs(np.arcsinh(t) - np.arcsinh(k)) >= min_distance for k in spaced):
+            spaced.append(t)
+    ticks = [(float(t), f"{t:,g}") for t in sorted(spaced)]
     return Axis(edges, np.arcsinh, ticks, lambda a, b: f"{np.sinh(a):.3g} to {np.sinh(b):.3g}")
 
 
@@ -210,12 +210,12 @@ def _draw_figures(figures: Sequence[tuple], column: Callable[[str], NDArray], ve
     for name, title, axis, limit, form in figures:
         values = column(name)
         line = "not known for any image"
-        known = values[np.isfinite(values)]
-        if len(known):
-            quantiles = np.quantile(known, [0.05, 0.5, 0.95], overwrite_input=True)
+        finite = values[np.isfinite(values)]
+        if len(finite):
+            quantiles = np.quantile(finite, [0.05, 0.5, 0.95], overwrite_input=True)
             low, middle, high = (form.format(v) for v in quantiles)
-            line = f"median {middle}, 5 to 95 %: {low} to {high}; {len(known):,} images"
-        del known
+            line = f"median {middle}, 5 to 95 %: {low} to {high}; {len(finite):,} images"
+        del finite
         svg = draw_histogram(values, verdicts, axis, limit, f"{title}: {line}")
         out.append({"title": title, "line": line, "svg": svg})
     return out

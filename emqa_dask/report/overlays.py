@@ -51,8 +51,8 @@ def encode_boxes(shown: pd.DataFrame, detections: pd.DataFrame) -> dict[str, str
     rows = detections[detections["micrograph_id"].isin(sizes.index)]
     rows = rows.sort_values(["micrograph_id", "score"], ascending=[True, False], kind="stable")
     # Detections below the score floor are stored, too; only the n_detections strongest ones count.
-    most = sizes["n_detections"].fillna(MAX_BOXES).clip(upper=MAX_BOXES).reindex(rows["micrograph_id"]).to_numpy()
-    rows = rows[rows.groupby("micrograph_id").cumcount().to_numpy() < most]
+    n_boxes = sizes["n_detections"].fillna(MAX_BOXES).clip(upper=MAX_BOXES).reindex(rows["micrograph_id"]).to_numpy()
+    rows = rows[rows.groupby("micrograph_id").cumcount().to_numpy() < n_boxes]
     height, width = sizes[["height_px", "width_px"]].reindex(rows["micrograph_id"]).to_numpy().T
     values = rows[["y0", "x0", "y1", "x1", "score"]].to_numpy(float)
     values = values / np.stack([height, width, height, width, np.ones(len(rows))], axis=1)

@@ -26,10 +26,10 @@ def defuse_formula(text: str) -> str:
         return text
     if text[0] in "\t\r\n":
         return f"'{text}"
-    seen = next(
+    first_visible = next(
         (c for c in text if unicodedata.category(c) not in INVISIBLE_CATEGORIES and c not in INVISIBLE_LETTERS), ""
     )
-    return f"'{text}" if unicodedata.normalize("NFKC", seen).startswith(FORMULA_STARTS) else text
+    return f"'{text}" if unicodedata.normalize("NFKC", first_visible).startswith(FORMULA_STARTS) else text
 
 
 def format_triage_csv(triage: pd.DataFrame, header: bool = True) -> str:

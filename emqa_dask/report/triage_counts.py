@@ -1,4 +1,4 @@
-"""What the page says of all rows of the triage table, gathered from one batch after the other."""
+"""Counts over all rows of the triage table, and the choice of the rows that the page shows; added batch by batch."""
 
 from collections import Counter
 
@@ -42,9 +42,11 @@ class Overview:
         is_first = ~rows["uri"].duplicated() & rows["uri"].ne(self._last_uri)
         is_partial = rows["reasons"].map(lambda codes: "frames_lost" in codes).astype(bool)
         kinds = (rows["status"].eq("failed"), is_partial & is_first, rows["status"].eq("skipped"))
-        for title, where in zip(FILE_LISTS, kinds, strict=True):
-            self.n_listed[title] += int(where.sum())
-            first = rows.loc[where, ["uri", "format", "explanation"]].head(MAX_LISTED_FILES - len(self.listed[title]))
+        for title, is_listed in zip(FILE_LISTS, kinds, strict=True):
+            self.n_listed[title] += int(is_listed.sum())
+            first = rows.loc[is_listed, ["uri", "format", "explanation"]].head(
+                MAX_LISTED_FILES - len(self.listed[title])
+            )
             self.listed[title] += first.to_dict("records")
         self._chosen.append(select_keys(rows))
         for verdict, first in self._chosen[-1].groupby("verdict", sort=False)["reason"]:

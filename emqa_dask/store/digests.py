@@ -36,24 +36,24 @@ class DigestSet:
         self._sorted: list[np.ndarray] = []  # (2, n), sorted by the first row; each over twice as long as the next
 
     def __len__(self) -> int:
-        return sum(known.shape[1] for known in self._sorted)
+        return sum(block.shape[1] for block in self._sorted)
 
     def has(self, digests: np.ndarray) -> np.ndarray:
         """Which of `digests` are in the set."""
-        found = np.zeros(len(digests), bool)
+        is_member = np.zeros(len(digests), bool)
         for heads, tails in self._sorted:
-            left = np.arange(len(digests))
-            at = np.searchsorted(heads, digests[:, 0])
-            while len(left):  # twice where two digests have one half in common, which is next to never
-                is_near = heads[np.minimum(at, len(heads) - 1)] == digests[left, 0]
-                is_near &= at < len(heads)
-                left = left[is_near]
-                at = at[is_near]
-                is_it = tails[at] == digests[left, 1]
-                found[left[is_it]] = True
-                left = left[~is_it]
-                at = at[~is_it] + 1
-        return found
+            candidates = np.arange(len(digests))
+            positions = np.searchsorted(heads, digests[:, 0])
+            while len(candidates):  # twice where two digests have one half in common, which is next to never
+                is_near = heads[np.minimum(positions, len(heads) - 1)] == digests[candidates, 0]
+                is_near &= positions < len(heads)
+                candidates = candidates[is_near]
+                positions = positions[is_near]
+                is_it = tails[positions] == digests[candidates, 1]
+                is_member[candidates[is_it]] = True
+                candidates = candidates[~is_it]
+                positions = positions[~is_it] + 1
+        return is_member
 
     def add(self, digests: np.ndarray) -> np.ndarray:
         """Add `digests`; True where one was not there before, nor earlier among them."""
@@ -64,8 +64,8 @@ class DigestSet:
         is_new &= ~self.has(digests)
         added = ordered[is_new[order]].T
         while added.shape[1] and self._sorted and self._sorted[-1].shape[1] <= 2 * added.shape[1]:
-            both = np.concatenate([self._sorted.pop(), added], axis=1)
-            added = both[:, np.argsort(both[0], kind="stable")]  # merges sorted stretches
+            merged = np.concatenate([self._sorted.pop(), added], axis=1)
+            added = merged[:, np.argsort(merged[0], kind="stable")]  # merges sorted stretches
         if added.shape[1]:
             self._sorted.append(np.ascontiguousarray(added))
         return is_new

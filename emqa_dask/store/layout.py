@@ -113,5 +113,5 @@ def parse_shape(name: str) -> tuple[int, int, str]:
 
 def parse_pixel_size_nm(name: str) -> float:
     """Pixel size in nm of a stack, from its name; NaN for "nopx"."""
-    found = re.search(r"-([0-9.e-]+)nm$", name)
-    return float(found.group(1)) if found else math.nan
+    match = re.search(r"-([0-9.e-]+)nm$", name)
+    return float(match.group(1)) if match else math.nan

@@ -71,9 +71,10 @@ class HeldLock:
         if not 0 <= time.time() - self._seen_s < 2 * self._beat_s:
             self._look()
         if self._is_lost:
-            by = f"taken by {_describe_record(self._taken_by)}" if self._taken_by else "deleted"
+            cause = f"taken by {_describe_record(self._taken_by)}" if self._taken_by else "deleted"
             raise RuntimeError(
-                f"{files.redact(self._root)}: the lock of this run was {by}, while this run was suspended or silent; "
+                f"{files.redact(self._root)}: the lock of this run was {cause}, "
+                "while this run was suspended or silent; "
                 "nothing is damaged: run the same command again when the other one has ended"
             )
 
@@ -116,9 +117,9 @@ def hold_lock(
     machine has ended, or has been suspended for SUSPENDED_S, for which this waits; or when on another machine it gave
     no sign of life for `limit_s` seconds (it does every `beat_s`). What only reads a workspace needs no lock.
     """
-    mine = _make_own_record()
-    _acquire(root, mine, say, limit_s)
-    held = HeldLock(root, mine.token, beat_s)
+    record = _make_own_record()
+    _acquire(root, record, say, limit_s)
+    held = HeldLock(root, record.token, beat_s)
     try:
         yield held
     finally:
@@ -186,8 +187,8 @@ def _wait_for_suspended_holder(root: str, say: Callable[[str], None] | None, lim
     return chain
 
 
-def _acquire(root: str, mine: LockRecord, say: Callable[[str], None] | None, limit_s: float) -> None:
-    data = json.dumps(asdict(mine), indent=2).encode() + b"\n"
+def _acquire(root: str, record: LockRecord, say: Callable[[str], None] | None, limit_s: float) -> None:
+    data = json.dumps(asdict(record), indent=2).encode() + b"\n"
     for _ in range(50):
         before = _wait_for_suspended_holder(root, say, limit_s)
         if before and is_alive(root, before, limit_s):
@@ -201,13 +202,13 @@ def _acquire(root: str, mine: LockRecord, say: Callable[[str], None] | None, lim
             time.sleep(_SETTLE_S)
         # Not what create() said: an upload that was repeated after a lost answer finds its own record in its way.
         chain = read_chain(root)
-        if chain and chain[-1].token == mine.token:
+        if chain and chain[-1].token == record.token:
             if before and say is not None:
-                what = "is suspended" if _is_suspended(before[-1]) else "has ended"
-                say(f"took over the lock of {_describe_record(before[-1])}, which {what}")
+                cause = "is suspended" if _is_suspended(before[-1]) else "has ended"
+                say(f"took over the lock of {_describe_record(before[-1])}, which {cause}")
             return
         with contextlib.suppress(FileNotFoundError):
-            if _parse_record(files.read_bytes(place)).token == mine.token:
+            if _parse_record(files.read_bytes(place)).token == record.token:
                 files.remove_file(place)
         time.sleep(random.uniform(0, 0.1))
     raise RuntimeError(f"{files.redact(root)} could not be locked: others take and release it all the time; try again")
@@ -226,10 +227,10 @@ def _beat_uri(root: str, token: str) -> str:
 def _parse_record(data: bytes) -> LockRecord:
     """The record in `data`, or one of an unknown run: where there are no hard links, a record may be half written."""
     try:
-        said = json.loads(data)
-        found = LockRecord(**{field.name: field.type(said[field.name]) for field in fields(LockRecord)})
-        if found.token == uuid.UUID(found.token).hex:  # it becomes part of a file's name
-            return found
+        document = json.loads(data)
+        record = LockRecord(**{field.name: field.type(document[field.name]) for field in fields(LockRecord)})
+        if record.token == uuid.UUID(record.token).hex:  # it becomes part of a file's name
+            return record
     except (ValueError, KeyError, TypeError):
         pass
     return LockRecord(hashlib.sha256(data).hexdigest()[:32])

@@ -40,16 +40,16 @@ def write_partition(
             f"{partition.name}: {len(partition)} slots, {len(sha256)} checksums, shards of {cut.shard_length}"
         )
     uri = stacks.shard_uri(root, partition, cut.shard_length)
-    kept = _find_valid_slots(uri, cut, sha256) if files.exists(uri) else None
+    valid_slots = _find_valid_slots(uri, cut, sha256) if files.exists(uri) else None
     stored = 0
     lost = {}
-    if kept is None or len(kept) < len(partition):
+    if valid_slots is None or len(valid_slots) < len(partition):
         files.remove_partial_files(uri.rpartition("/")[0])
-        stored = _write_shard(uri, cut, read_frame, names, lost, kept or set())
+        stored = _write_shard(uri, cut, read_frame, names, lost, valid_slots or set())
         try:
             changed = _find_changed_files(uri, cut, read_frame, sha256, names, lost)
         except Exception:
-            if kept is None:
+            if valid_slots is None:
                 files.remove_file(uri)
             raise
         if changed:
@@ -68,16 +68,16 @@ def _find_valid_slots(uri: str, cut: Grid, sha256: Sequence[str]) -> set[int]:
     right = set()
     for slot, expected in enumerate(sha256):
         try:
-            found = list(_hash_stored(uri, cut, [slot]))
+            checksums = list(_hash_stored(uri, cut, [slot]))
         except OSError:
             continue
-        if found == [expected]:
+        if checksums == [expected]:
             right.add(slot)
     return right
 
 
 def _write_shard(
-    uri: str, cut: Grid, read_frame: Callable, names: Sequence[str], lost: dict[int, str], kept: set[int]
+    uri: str, cut: Grid, read_frame: Callable, names: Sequence[str], lost: dict[int, str], valid_slots: set[int]
 ) -> int:
     """Write the shard without the micrographs in `lost`, to which those are added that cannot be read.
 
@@ -87,7 +87,7 @@ def _write_shard(
     def windows(i: int) -> Iterator[np.ndarray]:
         if i in lost:
             raise shards.LostFrame(lost[i])
-        if i in kept:
+        if i in valid_slots:
             yield from _read_stored_windows(uri, cut, i)
             return
         try:
@@ -125,8 +125,8 @@ def _find_changed_files(
     """Read the shard back; gives {i: why} of micrographs whose file changed. OSError when it is the store's fault."""
     slots = [i for i in range(len(sha256)) if i not in lost]
     changed = {}
-    for i, found in zip(slots, _hash_stored(uri, cut, slots), strict=True):
-        if found == sha256[i]:
+    for i, stored_sha256 in zip(slots, _hash_stored(uri, cut, slots), strict=True):
+        if stored_sha256 == sha256[i]:
             continue
         if hash_pixels(read_frame(i)) == sha256[i]:
             raise OSError(f"{names[i]} does not read back from {uri} as it was written: check the disk")

@@ -95,9 +95,9 @@ def iterate_table(
     try:
         with _open_table(uri, selected) as file:
             for table in _iterate_batches(file, selected, rows):
-                kept = table if row_filter is None else _filter_rows(table, row_filter)
-                if row_filter is None or len(kept):
-                    yield kept.to_pandas()
+                rows_left = table if row_filter is None else _filter_rows(table, row_filter)
+                if row_filter is None or len(rows_left):
+                    yield rows_left.to_pandas()
     except FileNotFoundError:
         return
 
@@ -272,8 +272,8 @@ def _open_table(uri: str, selected: pa.Schema) -> Iterator[pq.ParquetFile]:
         raise DamagedTable(uri, error) from error
 
 
-def _check_columns(uri: str, found: pa.Schema, selected: pa.Schema) -> None:
-    types = {field.name: field for field in found}
+def _check_columns(uri: str, schema: pa.Schema, selected: pa.Schema) -> None:
+    types = {field.name: field for field in schema}
     if missing := sorted(set(selected.names) - set(types)):
         raise ValueError(f"{uri} lacks the columns {', '.join(missing)}: {VERSION_REMEDY}")
     if not pa.schema([types[name] for name in selected.names]).equals(selected):

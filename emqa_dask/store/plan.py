@@ -42,7 +42,7 @@ class OccupiedSlots:
 
 
 def choose_shard_lengths(
-    counts: Mapping[str, int], known: Mapping[str, int], slots: OccupiedSlots, settings: Store
+    counts: Mapping[str, int], existing: Mapping[str, int], slots: OccupiedSlots, settings: Store
 ) -> dict[str, int]:
     """Micrographs per shard of the stacks in `counts` ({stack: new micrographs}); a stack keeps that of `known`.
 
@@ -51,10 +51,10 @@ def choose_shard_lengths(
     """
     lengths = {}
     for stack in sorted(counts):
-        if stack in slots.runs and stack not in known:
+        if stack in slots.runs and stack not in existing:
             raise ValueError(f"stack {stack} is in the table but not in the store: was it deleted?")
         lengths[stack] = (
-            known.get(stack) or settings.shard_length or _choose_shard_length(stack, counts[stack], settings)
+            existing.get(stack) or settings.shard_length or _choose_shard_length(stack, counts[stack], settings)
         )
     return lengths
 
@@ -79,16 +79,16 @@ def plan_partitions(
     boundary (`lengths`: micrographs per shard), so a shard that exists is never touched. The slots go into `slots`. All
     depends on the order of the micrographs only, not on how they come in batches: they are cut anew to `rows`.
     """
-    left = None
+    waiting_rows = None
     for batch in rebatch(batches, rows):
-        both = batch if left is None else pd.concat([left, batch], ignore_index=True)
-        done, left = _cut_partitions(both, slots, lengths)
+        pending = batch if waiting_rows is None else pd.concat([waiting_rows, batch], ignore_index=True)
+        done, waiting_rows = _cut_partitions(pending, slots, lengths)
         yield from done
-        if len(left) > waiting:
-            done, left = _cut_partitions(left, slots, lengths, is_short=True)
+        if len(waiting_rows) > waiting:
+            done, waiting_rows = _cut_partitions(waiting_rows, slots, lengths, is_short=True)
             yield from done
-    if left is not None:
-        yield from _cut_partitions(left, slots, lengths, is_short=True)[0]
+    if waiting_rows is not None:
+        yield from _cut_partitions(waiting_rows, slots, lengths, is_short=True)[0]
 
 
 def _cut_partitions(
@@ -112,8 +112,10 @@ def _cut_partitions(
     planned = rows.take(order[taken]).reset_index(drop=True)
     planned["index"] = start[code] + position
     heads = np.flatnonzero(np.r_[True, (np.diff(first) != 0) | (np.diff(code) != 0)])
-    of = [Partition(names[code[i]], int(first[i]), int(first[i]) + 1).name for i in heads]
-    planned["partition"] = pd.Series(of, dtype="str").repeat(np.diff(np.r_[heads, len(planned)])).to_numpy()
+    partition_names = [Partition(names[code[i]], int(first[i]), int(first[i]) + 1).name for i in heads]
+    planned["partition"] = (
+        pd.Series(partition_names, dtype="str").repeat(np.diff(np.r_[heads, len(planned)])).to_numpy()
+    )
     slots.add(planned)
     return [planned], rows.take(np.sort(order[~taken])).reset_index(drop=True)
 

@@ -80,15 +80,15 @@ def _cut_chunks(windows: Iterable[np.ndarray], grid: Grid) -> Iterator[np.ndarra
         if len(window) > grid.height - done:
             raise ValueError(f"more than {grid.height} rows")
         while len(window):
-            at = done % grid.rows
-            if at == 0 and len(window) >= grid.rows:
+            row = done % grid.rows
+            if row == 0 and len(window) >= grid.rows:
                 yield window[: grid.rows]
                 taken = grid.rows
             else:
-                chunk = np.zeros((grid.rows, grid.width), grid.dtype) if at == 0 else chunk
-                taken = min(grid.rows - at, len(window))
-                chunk[at : at + taken] = window[:taken]
-                if at + taken == grid.rows or done + taken == grid.height:
+                chunk = np.zeros((grid.rows, grid.width), grid.dtype) if row == 0 else chunk
+                taken = min(grid.rows - row, len(window))
+                chunk[row : row + taken] = window[:taken]
+                if row + taken == grid.rows or done + taken == grid.height:
                     yield chunk
             done = done + taken
             window = window[taken:]
@@ -109,9 +109,9 @@ def _has_crc(data: bytes) -> bool:
     return len(data) >= 4 and google_crc32c.value(data[:-4]).to_bytes(4, "little") == data[-4:]
 
 
-def _strip_crc(data: bytes, what: str) -> memoryview:
+def _strip_crc(data: bytes, name: str) -> memoryview:
     if not _has_crc(data):
-        raise OSError(f"{what} is damaged: its checksum does not fit")
+        raise OSError(f"{name} is damaged: its checksum does not fit")
     return memoryview(data)[:-4]
 
 
@@ -153,10 +153,10 @@ def find_damaged_slots(uri: str, grid: Grid, n_slots: int) -> list[int]:
         return list(range(n_slots))
 
 
-def find_shard_length(uri: str, bands: int, least: int) -> int:
+def find_shard_length(uri: str, bands: int, min_length: int) -> int:
     """The number of slots, `least` or more, whose index fits its checksum at the end of the shard; 0 for none."""
     size = files.read_size(uri)
-    lengths = range(least, min(size // (16 * bands), MAX_SLOTS) + 1)
+    lengths = range(min_length, min(size // (16 * bands), MAX_SLOTS) + 1)
     if not lengths:
         return 0
     fs, path = files.locate(uri)
@@ -191,13 +191,13 @@ def _read_index(stream: BinaryIO, uri: str, grid: Grid) -> np.ndarray:
 
 
 def _read_band(
-    stream: BinaryIO, what: str, entry: np.ndarray, grid: Grid, band: int, out: np.ndarray, first: int
+    stream: BinaryIO, name: str, entry: np.ndarray, grid: Grid, band: int, out: np.ndarray, first: int
 ) -> None:
     """Decode the chunk at `entry` (offset, size) and copy its part into `out`, whose first row is row `first`."""
     if entry[0] == _ABSENT:
-        raise OSError(f"{what} is missing: its file could not be read when the others were stored")
+        raise OSError(f"{name} is missing: its file could not be read when the others were stored")
     stream.seek(int(entry[0]))
-    data = _strip_crc(stream.read(int(entry[1])), what)
+    data = _strip_crc(stream.read(int(entry[1])), name)
     top = band * grid.rows
     start = max(first, top)
     stop = min(first + len(out), top + grid.rows)
@@ -206,12 +206,12 @@ def _read_band(
     flat = chunk.view(np.uint8).reshape(-1)
     if grid.codec is None:
         if len(data) != flat.nbytes:
-            raise OSError(f"{what} is damaged: {len(data)} bytes instead of {flat.nbytes}")
+            raise OSError(f"{name} is damaged: {len(data)} bytes instead of {flat.nbytes}")
         flat[:] = np.frombuffer(data, np.uint8)
     else:
         try:
             grid.codec.decode(data, flat)
         except (RuntimeError, ValueError) as error:
-            raise OSError(f"{what} is damaged: {error}") from error
+            raise OSError(f"{name} is damaged: {error}") from error
     if chunk is not part:
         part[:] = chunk[start - top : stop - top]

@@ -93,10 +93,10 @@ class _RunReader:
         self._read()
 
     def _read(self) -> None:
-        at = next(self._chunks, None)
+        location = next(self._chunks, None)
         self.rows = None
-        if at is not None:
-            self.rows = pa.ipc.read_record_batch(pa.py_buffer(self._runs.get(*at)), self._runs.schema)
+        if location is not None:
+            self.rows = pa.ipc.read_record_batch(pa.py_buffer(self._runs.get(*location)), self._runs.schema)
             self.first = self._key(0)
             self.last = self._key(len(self.rows) - 1)
 

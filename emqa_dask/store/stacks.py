@@ -173,19 +173,25 @@ def _choose_compressors(settings: Store, itemsize: int) -> list[dict]:
 def _make_codec(compressors: Sequence[dict]) -> Codec | None:
     """The numcodecs codec that does what a stack's compressors do."""
     for codec in compressors:
-        how = codec.get("configuration", {})
+        configuration = codec.get("configuration", {})
         if codec["name"] == "zstd":
-            return Zstd(level=how["level"])
+            return Zstd(level=configuration["level"])
         if codec["name"] == "blosc":
-            return Blosc(how["cname"], how["clevel"], Blosc.BITSHUFFLE, how["blocksize"], how["typesize"])
+            return Blosc(
+                configuration["cname"],
+                configuration["clevel"],
+                Blosc.BITSHUFFLE,
+                configuration["blocksize"],
+                configuration["typesize"],
+            )
     return None
 
 
 def _describe_multiscales(name: str, nm_per_pixel: float) -> dict:
     """OME-Zarr 0.5 `multiscales` metadata: axis n is of no standard type, y and x are nanometres where known."""
-    known = nm_per_pixel == nm_per_pixel
-    unit = {"unit": "nanometer"} if known else {}
-    scale = nm_per_pixel if known else 1.0
+    is_known = nm_per_pixel == nm_per_pixel
+    unit = {"unit": "nanometer"} if is_known else {}
+    scale = nm_per_pixel if is_known else 1.0
     levels = [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1.0, scale, scale]}]}]
     axes = [{"name": "n"}, {"name": "y", "type": "space", **unit}, {"name": "x", "type": "space", **unit}]
     return {"ome": {"version": "0.5", "multiscales": [{"name": name, "axes": axes, "datasets": levels}]}}
