@@ -44,7 +44,7 @@ from emqa_dask.train.class_labels import split_groups
 from emqa_dask.train.ensemble_plan import EnsembleOptions, TrainingSet, prepare_training
 from emqa_dask.train.schedules import MemberSchedule
 from emqa_dask.uncertainty import entropy, referral, shift_model
-from emqa_dask.uncertainty.shift_scores import EnsembleOutputs
+from emqa_dask.uncertainty.ensemble_outputs import EnsembleOutputs
 from emqa_dask.windows import WindowSettings, normalise_image
 
 SETS = ("loops_bfstem", "np_stem", "cavity_tem", "particles_em")

@@ -72,7 +72,7 @@ images that are held out come the card's figures and what counts as out of domai
 
 def run_train_ensemble(options: argparse.Namespace) -> int:
     """A classifier ensemble from a CSV of labels."""
-    from emqa_dask.pipeline.commands.train_domain import Wanted
+    from emqa_dask.pipeline.commands.train_domain import DomainOptions
     from emqa_dask.pipeline.commands.train_ensemble import train_ensemble
     from emqa_dask.train.ensemble_plan import EnsembleOptions
     from emqa_dask.train.schedules import MemberSchedule
@@ -106,7 +106,7 @@ def run_train_ensemble(options: argparse.Namespace) -> int:
         images=options.images,
         windows_per_image=options.windows_per_image,
         min_members=options.min_members,
-        domain_options=Wanted(options.false_flags, options.examples, shifted, settings.featurise.cs_mm),
+        domain_options=DomainOptions(options.false_flags, options.examples, shifted, settings.featurise.cs_mm),
         say=say,
     )
     return 0

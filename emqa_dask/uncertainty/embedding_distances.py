@@ -1,4 +1,4 @@
-"""How far images lie from those that an ensemble was trained on, by its members' embeddings: three distances."""
+"""Distances of images to an ensemble's training images, by its members' embeddings: three distances per member."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -33,54 +33,58 @@ def fit_embedding_reference(embeddings: ArrayLike, y: ArrayLike) -> EmbeddingRef
     if not np.isfinite(values).all():
         raise ValueError(f"{(~np.isfinite(values)).any(axis=1).sum()} embeddings are not finite")
     means = np.stack([values[y == name].mean(axis=0) for name in names])
-    eigenvalues, vectors = np.linalg.eigh(
-        ledoit_wolf(values - means[np.searchsorted(names, y)], assume_centered=True)[0]
-    )
-    keep = eigenvalues > 1e-12 * max(eigenvalues[-1], 1e-300)
-    whiten = vectors[:, keep] / np.sqrt(eigenvalues[keep])
-    # In the order in which it is saved: sums differ in their last bits with the order of the memory.
+    residuals = values - means[np.searchsorted(names, y)]
+    eigenvalues, vectors = np.linalg.eigh(ledoit_wolf(residuals, assume_centered=True)[0])
+    is_kept = eigenvalues > 1e-12 * max(eigenvalues[-1], 1e-300)
+    whiten = vectors[:, is_kept] / np.sqrt(eigenvalues[is_kept])
+    # In the memory order of a saved array: sums differ in their last bits with it.
     return EmbeddingReference(means @ whiten, np.ascontiguousarray(whiten), np.zeros((0, whiten.shape[1]), np.float32))
 
 
-def fit_member_reference(values: NDArray, y: NDArray, keep: NDArray) -> tuple[EmbeddingReference, EmbeddingReference]:
-    """A member's training embeddings about their classes' means, with the rows to keep, and about their mean."""
-    values = np.asarray(values, float)
-    known = fit_embedding_reference(values, y)
+def fit_member_reference(values: NDArray, y: NDArray, kept: NDArray) -> tuple[EmbeddingReference, EmbeddingReference]:
+    """A member's training embeddings (n, d) about their classes' means, with the rows `kept`, and about one mean."""
+    reference = fit_embedding_reference(values, y)
     background = fit_embedding_reference(values, np.zeros(len(y)))
-    return known._replace(rows=np.ascontiguousarray(values[keep] @ known.whiten, np.float32)), background
+    return _add_rows(reference, values, kept), background
+
+
+def fit_content_reference(values: NDArray, kept: NDArray) -> EmbeddingReference:
+    """Training embeddings (n, d) about one mean, whatever the classes, with the rows `kept`."""
+    return _add_rows(fit_embedding_reference(values, np.zeros(len(values))), values, kept)
+
+
+def _add_rows(reference: EmbeddingReference, values: NDArray, kept: NDArray) -> EmbeddingReference:
+    """The reference with the whitened rows `kept` of embeddings (n, d)."""
+    rows = np.asarray(values, float)[kept] @ reference.whiten
+    return reference._replace(rows=np.ascontiguousarray(rows, np.float32))
 
 
 def compute_distances(
-    members: Sequence[EmbeddingReference], backgrounds: Sequence[EmbeddingReference], seen: NDArray
+    members: Sequence[EmbeddingReference], backgrounds: Sequence[EmbeddingReference], embeddings: NDArray
 ) -> NDArray[np.float64]:
     """Distances (3, k, n) of k members' embeddings (k, n, d): Mahalanobis, to the nearest training rows, relative.
 
     Mahalanobis: to the nearest class mean (Lee et al., NeurIPS 2018). Relative: its square less that to the mean of
-    all classes under their common covariance (Ren et al., arXiv 2106.09022): it sees past what all classes share.
+    all classes under their common covariance (Ren et al., arXiv 2106.09022), which removes what all classes share.
 
-    Neighbours are sought where the classes' common covariance is 1, not on the sphere of Sun et al. (ICML 2022): there
-    the directions that tell classes apart drown in the others.
+    Neighbours are taken where the classes' common covariance is 1, not on the sphere of Sun et al. (ICML 2022): there
+    the directions that separate classes are lost among the others.
     """
-    found = []
-    for member, background, values in zip(members, backgrounds, seen):
-        values = np.asarray(values, float)
-        # Not by BLAS, whose last bits depend on how many rows there are: an image's score is its own.
-        points, all_in_one = (np.einsum("nd,dr->nr", values, kind.whiten) for kind in (member, background))
-        own = cdist(points, member.means).min(axis=1)
-        relative = own**2 - cdist(all_in_one, background.means)[:, 0] ** 2
-        found.append((own, domain_distance.compute_neighbour_distances(points, member.rows), relative))
-    return np.array(found).transpose(1, 0, 2)
+    distances = []
+    for member, background, values in zip(members, backgrounds, embeddings):
+        points = _whiten_rows(values, member)
+        mahalanobis = cdist(points, member.means).min(axis=1)
+        to_mean = cdist(_whiten_rows(values, background), background.means)[:, 0]
+        nearest = domain_distance.compute_neighbour_distances(points, member.rows)
+        distances.append((mahalanobis, nearest, mahalanobis**2 - to_mean**2))
+    return np.array(distances).transpose(1, 0, 2)
 
 
-def fit_content_reference(values: NDArray, keep: NDArray) -> EmbeddingReference:
-    """Training embeddings (n, d) about their one mean, whatever the classes, with the rows to keep."""
-    values = np.asarray(values, float)
-    known = fit_embedding_reference(values, np.zeros(len(values)))
-    return known._replace(rows=np.ascontiguousarray(values[keep] @ known.whiten, np.float32))
+def compute_content_distances(reference: EmbeddingReference, values: NDArray) -> NDArray[np.float64]:
+    """Mean distance (n,) of embeddings (n, d) to the nearest rows: domain_distance.compute_neighbour_distances()."""
+    return domain_distance.compute_neighbour_distances(_whiten_rows(values, reference), reference.rows)
 
 
-def compute_content_distances(known: EmbeddingReference, values: NDArray) -> NDArray[np.float64]:
-    """Mean distance (n,) of embeddings (n, d) to the nearest rows: see ood.nearest."""
-    return domain_distance.compute_neighbour_distances(
-        np.einsum("nd,dr->nr", np.asarray(values, float), known.whiten), known.rows
-    )
+def _whiten_rows(values: NDArray, reference: EmbeddingReference) -> NDArray[np.float64]:
+    # Not by BLAS, whose last bits depend on how many rows there are: an image's distance is its own.
+    return np.einsum("nd,dr->nr", np.asarray(values, float), reference.whiten)

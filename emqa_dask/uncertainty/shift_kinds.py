@@ -1,4 +1,4 @@
-"""What simulated shifts teach: log odds of a shift against none, and of its kinds; as plain arrays."""
+"""Logistic regressions of shifts: log odds of a shift, and probabilities of its kinds; as plain arrays."""
 
 from dataclasses import dataclass
 
@@ -7,43 +7,42 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax, logsumexp
 from sklearn.linear_model import LogisticRegression
 
-INVERSE_PENALTY = 0.05  # of the weights: inverse of their penalty
+INVERSE_PENALTY = 0.05  # scikit-learn's C: the inverse of the penalty on the weights
 
 
 @dataclass(frozen=True)
 class LogisticModel:
-    """A multinomial logistic regression on evidence (n, f)."""
+    """A multinomial logistic regression on features (n, f)."""
 
     weights: NDArray[np.float64]  # (classes, f)
     bias: NDArray[np.float64]  # (classes,)
 
 
-def fit_logistic_model(evidence: NDArray, of: NDArray) -> LogisticModel:
-    """The regression of evidence (n, f) of classes `of` (n,), 0 and above; every class weighs the same.
+def fit_logistic_model(features: NDArray, labels: NDArray) -> LogisticModel:
+    """The regression of features (n, f) on classes `labels` (n,), 0 and above; every class has the same weight.
 
-    Linear, so that what lies farther out than any example is no less of a shift. One class alone is certain.
+    Linear, so that an image farther out than any example is no less of a shift. A single class has probability 1.
     """
-    if not of.any():
-        return LogisticModel(np.zeros((1, evidence.shape[1])), np.zeros(1))
-    model = LogisticRegression(C=INVERSE_PENALTY, class_weight="balanced", max_iter=3000).fit(evidence, of)
-    if len(model.classes_) == 2:  # scikit-learn keeps the second's alone
-        return LogisticModel(
-            np.stack([-model.coef_[0], model.coef_[0]]) / 2, np.array([-0.5, 0.5]) * model.intercept_[0]
-        )
-    return LogisticModel(np.ascontiguousarray(model.coef_), model.intercept_)
+    if not labels.any():
+        return LogisticModel(np.zeros((1, features.shape[1])), np.zeros(1))
+    fitted = LogisticRegression(C=INVERSE_PENALTY, class_weight="balanced", max_iter=3000).fit(features, labels)
+    if len(fitted.classes_) == 2:  # scikit-learn keeps the weights of the second class alone
+        weights = np.stack([-fitted.coef_[0], fitted.coef_[0]]) / 2
+        return LogisticModel(weights, np.array([-0.5, 0.5]) * fitted.intercept_[0])
+    return LogisticModel(np.ascontiguousarray(fitted.coef_), fitted.intercept_)
 
 
-def compute_shift_log_odds(odds: LogisticModel, evidence: NDArray) -> NDArray[np.float64]:
+def compute_shift_log_odds(model: LogisticModel, features: NDArray) -> NDArray[np.float64]:
     """Log odds (n,) of any other class against class 0, which is no shift."""
-    logits = _compute_logits(odds, evidence)
+    logits = _compute_logits(model, features)
     return logsumexp(logits[:, 1:], axis=1) - logits[:, 0]
 
 
-def compute_log_probabilities(odds: LogisticModel, evidence: NDArray) -> NDArray[np.float64]:
+def compute_log_probabilities(model: LogisticModel, features: NDArray) -> NDArray[np.float64]:
     """Log probability (n, classes) of each class."""
-    return log_softmax(_compute_logits(odds, evidence), axis=1)
+    return log_softmax(_compute_logits(model, features), axis=1)
 
 
-def _compute_logits(odds: LogisticModel, evidence: NDArray) -> NDArray[np.float64]:
+def _compute_logits(model: LogisticModel, features: NDArray) -> NDArray[np.float64]:
     # Not by BLAS: its last bits depend on how many rows there are.
-    return np.einsum("nf,kf->nk", evidence, odds.weights) + odds.bias
+    return np.einsum("nf,kf->nk", features, model.weights) + model.bias

@@ -1,44 +1,41 @@
-"""Whether an image lies out of a classifier's domain, and what kind of shift took it there: fit, judge, save, load.
+"""The shift model of a classifier: whether an image is out of its domain, and which kind of shift is the cause.
 
-Zhang et al. name three kinds and tell them apart by the entropy of a cohort. Here every image is judged by itself, by
-its entropy, distances of its embeddings and distances of its statistics, weighed by what a user's own images give when
-they are shifted (synthetic.shifts): our construct.
+Zhang et al. name three kinds and distinguish them by the entropies of a cohort. Here every image is classified by
+itself, by its entropy, the distances of its embeddings and of its statistics. The weights come from shifted versions of
+the user's own images (synthetic.shifts). This is our own construct.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import safetensors.numpy
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binom
 
-from emqa_dask import domain_distance, models
 from emqa_dask.tables import SHIFT_SCORES, SHIFTS
-from emqa_dask.uncertainty import embedding_distances, fusion, shift_kinds, shift_scores
+from emqa_dask.uncertainty import fusion, shift_kinds, shift_scores
+from emqa_dask.uncertainty.domain_reference import DomainReference, check_fit, drop_missing_members
+from emqa_dask.uncertainty.domain_reference_fit import fit_domain_reference
+from emqa_dask.uncertainty.ensemble_outputs import EnsembleOutputs, find_finite_rows, select_rows
 from emqa_dask.uncertainty.shift_kinds import LogisticModel
-from emqa_dask.uncertainty.shift_scores import DomainReference, EnsembleOutputs
 
-SHIFT_MODEL_FILE = "shift.safetensors"
-N_FOLDS = 5
-# Percentiles of held-out images at which a score by itself counts as much as the learnt one at its 95th: false flags
-# are better spent on the latter. What no example resembles shows in the embeddings first.
+N_FOLDS = 5  # of the cross-fitting
+MAX_TRAINING_ROWS = 2000  # training images that the logistic regression is fitted to
+# Percentiles of held-out images at which a score by itself counts as much as the regression's at its 95th: false flags
+# are better spent on the regression. A shift without an example is seen in the embeddings first.
 SCORE_PERCENTILES = {"mahalanobis": 97.5, "nearest": 97.5, "content": 97.5, "statistics": 99.5, "spectrum": 99.5}
 
 
 @dataclass(frozen=True)
 class ShiftModel:
-    """What in-domain images look like to an ensemble, and what shifted ones do."""
+    """The domain reference of an ensemble, and regressions fitted to shifted images."""
 
-    yardsticks: DomainReference
-    kinds: tuple[str, ...]  # none, then the kinds of shift that there were examples of
-    odds: LogisticModel  # of any shift, on all of the evidence
-    among: (
-        LogisticModel  # of the kinds of shift, on the scores: statistics tell made examples apart better than real ones
-    )
-    scale: fusion.FusionScale  # of "learnt" and the distances
+    reference: DomainReference
+    kinds: tuple[str, ...]  # none, then the kinds of shift with examples
+    shift_logits: LogisticModel  # of no shift and each kind, from all features
+    kind_logits: LogisticModel  # of the kinds, from the scores: statistics separate made examples better than real ones
+    scale: fusion.FusionScale  # of "learnt", the log odds of any shift, and the distances
     false_flags: float  # share of in-domain images that may be flagged
 
 
@@ -53,198 +50,143 @@ def fit_shift_model(
     held_out_groups: ArrayLike | None = None,
     seed: int = 0,
 ) -> ShiftModel:
-    """What `judge` needs, from training images, in-domain images held out of training, and shifted examples by kind.
+    """A shift model from training images, in-domain images held out of training, and shifted examples by kind.
 
     `y` (n,) are the classes and `groups` (n,) the source images of the training rows; `held_out_groups` (m,) those of
-    the held-out ones (default: each its own). Example j of each kind is taken to be made of held-out image j modulo m,
-    as synthetic.shifts gives them. The fused score is the largest of what a logistic regression says against "none"
-    and of the five distances: the regression must not open the door to what it has no example of, but a distance by
-    itself flags only what is farther out than nearly all held-out images. The limit is split-conformal: of new images
-    like the held-out ones about `false_flags` are above it; the regression's word on a held-out image is that of a fit
-    without its group (cross-fitting). Raises ValueError for arrays that do not fit, unknown kinds, and too few images
-    or sources.
+    the held-out ones (default: each its own). Example j of each kind is made of held-out image j modulo m, as by
+    synthetic.shifts. The fused score is the largest of the log odds of a shift, by a logistic regression, and the five
+    distances: the regression must not accept what it has no example of, but a distance by itself flags only images
+    that are farther out than nearly all held-out images. The limit is split-conformal: of new images like the held-out
+    ones about `false_flags` are above it; the log odds of a held-out image come from a fit without its group
+    (cross-fitting). Raises ValueError for arrays that do not fit together, unknown kinds, and too few images or
+    sources.
     """
+    _check_kinds(shifted)
+    reference = fit_domain_reference(train, y, groups, held_out, seed=seed)
+    kinds = ("none", *(kind for kind in SHIFTS[1:] if kind in shifted))
+    for kind in kinds[1:]:
+        check_fit(shifted[kind], kind, reference)
+    own = shift_scores.compute_shift_features(reference, held_out)
+    trained = shift_scores.compute_shift_features(reference, train)
+    trained = trained[np.sort(np.random.default_rng(seed).permutation(len(trained))[:MAX_TRAINING_ROWS])]
+    parts = [shift_scores.compute_shift_features(reference, shifted[kind]) for kind in kinds[1:]]
+    x = np.concatenate(parts)
+    labels = np.repeat(np.arange(1, len(kinds)), [len(part) for part in parts])
+    folds = _assign_folds(np.arange(len(own)) if held_out_groups is None else held_out_groups, seed)
+    x_folds = np.concatenate([folds[np.arange(len(part)) % len(own)] for part in parts])
+    learnt = np.zeros(len(own))
+    for k in range(N_FOLDS):
+        logits = _fit_shift_logits(own[folds != k], trained, x[x_folds != k], labels[x_folds != k], seed)
+        learnt[folds == k] = shift_kinds.compute_shift_log_odds(logits, own[folds == k])
+    distances = _select_distances(shift_scores.compute_shift_scores(reference, held_out))
+    return ShiftModel(
+        reference=reference,
+        kinds=kinds,
+        shift_logits=_fit_shift_logits(own, trained, x, labels, seed),
+        kind_logits=shift_kinds.fit_logistic_model(shift_scores.select_score_columns(x), labels - 1),
+        scale=fusion.fit_scale({"learnt": learnt, **distances}, false_flags, SCORE_PERCENTILES),
+        false_flags=false_flags,
+    )
+
+
+def _check_kinds(shifted: Mapping[str, EnsembleOutputs]) -> None:
+    """Raises ValueError for unknown kinds of shift, and for none."""
     unknown = [kind for kind in shifted if kind not in SHIFTS[1:]]
     if unknown or not shifted:
         raise ValueError(f"shifted has {', '.join(unknown) or 'no kind'}: kinds are {', '.join(SHIFTS[1:])}")
-    yardsticks = shift_scores.fit_domain_reference(train, y, groups, held_out, seed=seed)
-    kinds = ("none", *(kind for kind in SHIFTS[1:] if kind in shifted))
-    for kind in kinds[1:]:
-        shift_scores.check_outputs(shifted[kind], kind, yardsticks)
-    own, trained = (shift_scores.compute_shift_features(yardsticks, seen) for seen in (held_out, train))
-    trained = trained[np.sort(np.random.default_rng(seed).permutation(len(trained))[: shift_scores.MAX_EMBEDDINGS])]
-    parts = [shift_scores.compute_shift_features(yardsticks, shifted[kind]) for kind in kinds[1:]]
-    x = np.concatenate(parts)
-    of = np.repeat(np.arange(1, len(kinds)), [len(part) for part in parts])
-    n = len(own)
-    folds = _assign_folds(np.arange(n) if held_out_groups is None else held_out_groups, seed)
-    fold = np.concatenate([folds[np.arange(len(part)) % n] for part in parts])
-    learnt = np.zeros(n)
-    for k in range(N_FOLDS):
-        odds = _fit_shift_logits(own[folds != k], trained, x[fold != k], of[fold != k], seed)
-        learnt[folds == k] = shift_kinds.compute_shift_log_odds(odds, own[folds == k])
-    apart = _select_distances(shift_scores.compute_shift_scores(yardsticks, held_out))
-    scale = fusion.fit_scale({"learnt": learnt, **apart}, false_flags, SCORE_PERCENTILES)
-    among = shift_kinds.fit_logistic_model(shift_scores.select_score_columns(x), of - 1)
-    return ShiftModel(yardsticks, kinds, _fit_shift_logits(own, trained, x, of, seed), among, scale, false_flags)
 
 
-def classify_shift(known: ShiftModel, seen: EnsembleOutputs) -> pd.DataFrame:
-    """Rows of what is said of n images: the scores, shift_score, shift, shift_probability, because.
+def _fit_shift_logits(own: NDArray, trained: NDArray, shifted: NDArray, labels: NDArray, seed: int) -> LogisticModel:
+    """The regression of any shift from features of held-out, training and shifted images.
 
-    Columns as in tables.CLASSIFICATIONS, index 0 to n - 1. A row is its own: it does not depend on the others. Where
-    probabilities or embeddings are not finite, scores are NaN and shift is null; a member of which no embedding is
-    known has no word in the distances. An image whose shift_score is 1 or
-    below has shift "none" and no probability; above, the most probable kind, with its probability among the kinds.
-    Raises ValueError for fewer members' embeddings than `fit` had, other sizes of arrays, and missing statistics.
-    """
-    shift_scores.check_outputs(seen, "seen", known.yardsticks)
-    yardsticks, seen = shift_scores.drop_missing_members(known.yardsticks, seen)
-    n = len(seen.features)
-    heard = np.flatnonzero(shift_scores.find_finite_rows(seen))
-    columns = {f"{name}_score": np.full(n, np.nan) for name in (*SHIFT_SCORES, "shift")}
-    columns["shift"] = np.full(n, None, object)
-    columns["shift_probability"] = np.full(n, np.nan)
-    because: list[list[str]] = [[] for _ in range(n)]
-    if len(heard):
-        seen = shift_scores.select_rows(seen, heard)
-        scores = shift_scores.compute_shift_scores(yardsticks, seen)
-        z = shift_scores.standardise_statistics(yardsticks, seen)
-        x = shift_scores.compute_shift_features(yardsticks, seen)
-        learnt = shift_kinds.compute_shift_log_odds(known.odds, x)
-        score = fusion.fuse_scores(known.scale, {"learnt": learnt, **_select_distances(scores)}) / known.scale.limit
-        among = shift_kinds.compute_log_probabilities(known.among, shift_scores.select_score_columns(x))
-        p = np.exp(among.max(axis=1))
-        is_flagged = score > 1
-        for name, values in {**scores, "shift": score}.items():
-            columns[f"{name}_score"][heard] = values
-        columns["shift_probability"][heard] = np.where(is_flagged, p, np.nan)
-        kinds = np.array(known.kinds[1:], object)[among.argmax(axis=1)]
-        columns["shift"][heard] = np.where(is_flagged, kinds, "none")
-        for k in np.flatnonzero(is_flagged):
-            own = {name: values[k] for name, values in scores.items()}
-            because[heard[k]] = shift_scores.describe_shift(yardsticks, own, seen.features.iloc[k], z[k])
-    return pd.DataFrame({**columns, "because": because}, index=range(n))
-
-
-def _select_distances(scores: Mapping[str, NDArray]) -> dict[str, NDArray]:
-    """The distances; entropy has no word of its own in the fused score: it may be low where an image is foreign."""
-    return {name: values for name, values in scores.items() if name != "entropy"}
-
-
-def _fit_shift_logits(own: NDArray, trained: NDArray, shifted: NDArray, of: NDArray, seed: int) -> LogisticModel:
-    """The odds from held-out, training and shifted images' evidence.
-
-    Of training images the scores are too good, as the networks and the domains know them, but their statistics are as
-    in-domain as any: each takes the scores of some held-out image.
+    Scores of training images are too good, since networks and domains were fitted to them, but their statistics are as
+    in-domain as any: each training image takes the scores of a random held-out image.
     """
     lent = np.random.default_rng(seed).integers(0, len(own), len(trained))
-    trained = np.concatenate([own[lent, : shift_scores.N_SCORES], trained[:, shift_scores.N_SCORES :]], axis=1)
+    n_scores = shift_scores.N_SCORES
+    trained = np.concatenate([own[lent, :n_scores], trained[:, n_scores:]], axis=1)
     none = np.zeros(len(own) + len(trained), int)
-    return shift_kinds.fit_logistic_model(np.concatenate([own, trained, shifted]), np.concatenate([none, of]))
+    return shift_kinds.fit_logistic_model(np.concatenate([own, trained, shifted]), np.concatenate([none, labels]))
 
 
 def _assign_folds(groups: ArrayLike, seed: int) -> NDArray[np.int64]:
-    """A fold (n,) for each row, of about equal sizes; rows of a group are in one."""
-    _, of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    """A fold (n,) for each row, of about equal sizes; rows of a group are in one fold."""
+    _, positions, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     if len(sizes) < 2:
         raise ValueError("the held-out images are of one source: hold out images of two sources at least")
     order = np.random.default_rng(seed).permutation(len(sizes))
     ends = np.cumsum(sizes[order])
     fold = np.empty(len(sizes), int)
     fold[order] = np.minimum((ends - sizes[order] / 2) * N_FOLDS / ends[-1], N_FOLDS - 1).astype(int)
-    return fold[of]
+    return fold[positions]
 
 
-def classify_cohort_shift(told: pd.DataFrame, *, false_flags: float = 0.05, significance: float = 0.01) -> str | None:
-    """The kind of shift of a whole cohort, from what `judge` says of its images (columns shift, shift_probability).
+def _select_distances(scores: Mapping[str, NDArray]) -> dict[str, NDArray]:
+    """The scores without entropy, which may be low for a foreign image and is no part of the fused score."""
+    return {name: values for name, values in scores.items() if name != "entropy"}
 
-    What shifts one image of a session shifts most of them, so that together they tell the kind more surely than each.
-    "none" unless more images are out of domain than false flags explain (binomial test); else the kind with the largest
-    sum of probabilities. None where no image was judged.
+
+def classify_shift(model: ShiftModel, outputs: EnsembleOutputs) -> pd.DataFrame:
+    """Columns of tables.CLASSIFICATIONS for n images, index 0 to n - 1: the scores, shift_score, shift,
+    shift_probability and because.
+
+    A row does not depend on the others. Where probabilities or embeddings are not finite, scores are NaN and shift is
+    null; a member without any embedding does not count in the distances. An image whose shift_score is 1 or below has
+    shift "none" and no probability; above, the most probable kind, with its probability among the kinds. Raises
+    ValueError for fewer members' embeddings than in the fit, other sizes of arrays, and missing statistics.
     """
-    told = told[told["shift"].notna()]
-    flagged = told[told["shift"].ne("none")]
-    if not len(told):
+    check_fit(outputs, "outputs", model.reference)
+    reference, outputs = drop_missing_members(model.reference, outputs)
+    n = len(outputs.features)
+    table = pd.DataFrame(np.nan, range(n), [f"{name}_score" for name in (*SHIFT_SCORES, "shift")])
+    table["shift"] = np.full(n, None, object)
+    table["shift_probability"] = np.nan
+    table["because"] = pd.Series([[] for _ in range(n)], index=range(n), dtype=object)
+    finite = np.flatnonzero(find_finite_rows(outputs))
+    if len(finite):
+        rows = _classify_finite(model, reference, select_rows(outputs, finite))
+        for name in rows:
+            column = table[name].to_numpy(copy=True)
+            column[finite] = rows[name].to_numpy()
+            table[name] = column
+    return table
+
+
+def _classify_finite(model: ShiftModel, reference: DomainReference, outputs: EnsembleOutputs) -> pd.DataFrame:
+    """The columns of classify_shift() for images whose outputs are all finite."""
+    scores = shift_scores.compute_shift_scores(reference, outputs)
+    standardised = shift_scores.standardise_statistics(reference, outputs)
+    features = shift_scores.compute_shift_features(reference, outputs)
+    learnt = shift_kinds.compute_shift_log_odds(model.shift_logits, features)
+    fused = fusion.fuse_scores(model.scale, {"learnt": learnt, **_select_distances(scores)})
+    shift_score = fused / model.scale.limit
+    is_flagged = shift_score > 1
+    log_probabilities = shift_kinds.compute_log_probabilities(
+        model.kind_logits, shift_scores.select_score_columns(features)
+    )
+    kinds = np.array(model.kinds[1:], object)[log_probabilities.argmax(axis=1)]
+    table = pd.DataFrame({f"{name}_score": values for name, values in scores.items()})
+    table["shift_score"] = shift_score
+    table["shift"] = np.where(is_flagged, kinds, "none")
+    table["shift_probability"] = np.where(is_flagged, np.exp(log_probabilities.max(axis=1)), np.nan)
+    because = pd.Series([[] for _ in range(len(table))], dtype=object)
+    for k in np.flatnonzero(is_flagged):
+        own = {name: values[k] for name, values in scores.items()}
+        because[k] = shift_scores.describe_shift(reference, own, outputs.features.iloc[k], standardised[k])
+    return table.assign(because=because)
+
+
+def classify_cohort_shift(rows: pd.DataFrame, *, false_flags: float = 0.05, significance: float = 0.01) -> str | None:
+    """The kind of shift of a whole cohort, from the columns shift and shift_probability of its images.
+
+    A cause that shifts one image of a session shifts most of them: together they give the kind more surely than each.
+    "none" unless more images are out of domain than false flags explain (binomial test); else the kind with the largest
+    sum of probabilities. None where no image was classified.
+    """
+    classified = rows[rows["shift"].notna()]
+    flagged = classified[classified["shift"].ne("none")]
+    if not len(classified):
         return None
-    if binom.sf(len(flagged) - 1, len(told), false_flags) > significance:
+    if binom.sf(len(flagged) - 1, len(classified), false_flags) > significance:
         return "none"
     return str(flagged.groupby("shift")["shift_probability"].sum().idxmax())
-
-
-def write_shift_model(known: ShiftModel, directory: Path) -> dict:
-    """Writes FILE and returns the card's table `shift`: kinds, names and limit."""
-    directory.mkdir(parents=True, exist_ok=True)
-    arrays, table = _pack_reference(known.yardsticks)
-    arrays |= {f"odds.{name}": array for name, array in vars(known.odds).items()}
-    arrays |= {f"kinds.{name}": array for name, array in vars(known.among).items()}
-    arrays |= {"middle": known.scale.middle, "span": known.scale.span}
-    content = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
-    (directory / SHIFT_MODEL_FILE).write_bytes(content)  # save_file() would leave it readable by its owner only
-    table |= {"kinds": list(known.kinds), "fused": list(known.scale.names), "limit": known.scale.limit}
-    table |= {"false_flags": known.false_flags, "content": models.digest_card(models.CONTENT_MODEL)}
-    return {"shift": table}
-
-
-def read_shift_model(directory: Path) -> ShiftModel | None:
-    """What `save` wrote, its file checked against the card's SHA-256; None for a model whose card has no `shift`."""
-    card = models.read_card(directory)
-    if "shift" not in card:
-        return None
-    if SHIFT_MODEL_FILE not in card.get("files", {}):
-        raise ValueError(
-            f"{directory / 'card.toml'}: has a table shift but no {SHIFT_MODEL_FILE}; train the classifier again"
-        )
-    if card["shift"].get("content") != models.digest_card(models.CONTENT_MODEL):
-        said = "what is in domain was learnt with another version's network `content`"
-        raise ValueError(f"{directory / 'card.toml'}: {said}; train the classifier again")
-    table = card["shift"]
-    arrays = safetensors.numpy.load_file(models.check_file(directory, SHIFT_MODEL_FILE, card))
-    scale = fusion.FusionScale(tuple(table["fused"]), arrays["middle"], arrays["span"], table["limit"])
-    yardsticks = _unpack_reference(arrays, table)
-    odds, among = (_select_prefixed(arrays, prefix) for prefix in ("odds", "kinds"))
-    return ShiftModel(
-        yardsticks, tuple(table["kinds"]), LogisticModel(**odds), LogisticModel(**among), scale, table["false_flags"]
-    )
-
-
-def _pack_reference(known: DomainReference) -> tuple[dict[str, NDArray], dict]:
-    """The arrays of `known` by name, and what a card's table has to say of them."""
-    arrays = {name: getattr(known, name) for name in ("typical", "middle", "span", "disagreement", "centre", "spread")}
-    arrays = {f"scores.{name}": array for name, array in arrays.items()}
-    table: dict = {"members": len(known.members)}
-    for name, members in (("member", known.members), ("background", known.backgrounds)):
-        for k, member in enumerate(members):
-            arrays |= {f"{name}_{k}.{key}": array for key, array in member._asdict().items()}
-    arrays |= {f"content.{key}": array for key, array in known.content._asdict().items()}
-    for name in ("statistics", "spectrum"):
-        domain = getattr(known, name)
-        arrays |= {f"{name}.{key}": getattr(domain, key) for key in ("centre", "scale", "whiten", "rows")}
-        table[name] = {"columns": list(domain.columns), "limit": domain.limit}
-    return arrays, table
-
-
-def _unpack_reference(arrays: Mapping[str, NDArray], table: Mapping) -> DomainReference:
-    """What `_pack` took apart."""
-    members, backgrounds = (
-        tuple(
-            embedding_distances.EmbeddingReference(**_select_prefixed(arrays, f"{name}_{k}"))
-            for k in range(table["members"])
-        )
-        for name in ("member", "background")
-    )
-    statistics, spectrum = (
-        domain_distance.Domain(
-            tuple(table[name]["columns"]), **_select_prefixed(arrays, name), limit=table[name]["limit"]
-        )
-        for name in ("statistics", "spectrum")
-    )
-    content = embedding_distances.EmbeddingReference(**_select_prefixed(arrays, "content"))
-    return DomainReference(
-        members, backgrounds, content, statistics=statistics, spectrum=spectrum, **_select_prefixed(arrays, "scores")
-    )
-
-
-def _select_prefixed(arrays: Mapping[str, NDArray], prefix: str) -> dict[str, NDArray]:
-    """Those whose names begin with `prefix` and a dot, by the rest of the name."""
-    return {key.removeprefix(f"{prefix}."): a for key, a in arrays.items() if key.startswith(f"{prefix}.")}

@@ -15,7 +15,7 @@ import pandas as pd
 import tifffile
 from PIL import Image
 
-from emqa_dask.pipeline.commands.train_domain import Wanted
+from emqa_dask.pipeline.commands.train_domain import DomainOptions
 from emqa_dask.pipeline.commands.train_ensemble import train_ensemble
 from emqa_dask.pipeline.commands.triage import run
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, STAGES, folders
@@ -65,7 +65,7 @@ def make_model(folder: Path) -> Path:
         replace(Settings(), {"run": {"scheduler": "in-process"}}),
         EnsembleOptions(window_settings, n_members=2, architecture=architecture, schedule=schedule),
         windows_per_image=4,
-        domain_options=Wanted(examples=40),
+        domain_options=DomainOptions(examples=40),
         say=lambda text: None,
     )
     return folder / "stripes"

@@ -13,7 +13,7 @@ from emqa_dask import load_ensemble, models, mutual_information, predictive_entr
 from emqa_dask.cli import main
 from emqa_dask.pipeline.commands.make_tables import TASK_COLUMNS
 from emqa_dask.pipeline.commands.rescore import rescore
-from emqa_dask.pipeline.commands.train_domain import Wanted
+from emqa_dask.pipeline.commands.train_domain import DomainOptions
 from emqa_dask.pipeline.commands.train_ensemble import train_ensemble
 from emqa_dask.pipeline.commands.triage import run
 from emqa_dask.pipeline.tasks.classify import classify_partition
@@ -65,7 +65,7 @@ def model(labelled, here, tmp_path_factory):
     out = tmp_path_factory.mktemp("models") / "stripes"
     schedule = MemberSchedule(epochs=4, batch=32, halve_every=3)
     options = EnsembleOptions(WINDOWS, n_members=2, architecture=TINY, schedule=schedule)
-    domain_options = Wanted(examples=60)
+    domain_options = DomainOptions(examples=60)
     labels = str(labelled / "labels.csv")
     train_ensemble(labels, out, here, options, windows_per_image=6, domain_options=domain_options, say=quiet)
     return out
@@ -257,7 +257,7 @@ def test_members_train_on_workers_and_resume_after_a_stop(labelled, here, tmp_pa
     said = []
     schedule = MemberSchedule(epochs=1, batch=32)
     ensemble_options = EnsembleOptions(WINDOWS, n_members=3, architecture=TINY, schedule=schedule)
-    options = {"options": ensemble_options, "domain_options": Wanted(examples=20)}
+    options = {"options": ensemble_options, "domain_options": DomainOptions(examples=20)}
     options |= {"windows_per_image": 2, "say": said.append}
     local = replace(here, {"run": {"scheduler": "local", "workers": 2}})
     labels = str(labelled / "labels.csv")

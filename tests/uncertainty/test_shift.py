@@ -3,8 +3,9 @@ import pandas as pd
 import pytest
 
 from emqa_dask import models, tables
-from emqa_dask.uncertainty import embedding_distances, shift_model
-from emqa_dask.uncertainty.shift_scores import SPECTRUM, STATISTICS, EnsembleOutputs
+from emqa_dask.uncertainty import embedding_distances, shift_files, shift_model
+from emqa_dask.uncertainty.domain_reference import SPECTRUM, STATISTICS
+from emqa_dask.uncertainty.ensemble_outputs import EnsembleOutputs
 
 D = 12
 MEMBERS = 3
@@ -101,13 +102,17 @@ def test_a_row_is_its_own(known):
         seen.embeddings[:, order],
         seen.features.iloc[order],
         seen.content[order],
-        seen.foreign[order],
+        seen.foreign_log_odds[order],
     )
     pd.testing.assert_frame_equal(
         shift_model.classify_shift(known, part), judged.iloc[order].reset_index(drop=True), check_exact=True
     )
     none = EnsembleOutputs(
-        seen.probabilities[:, :0], seen.embeddings[:, :0], seen.features.iloc[:0], seen.content[:0], seen.foreign[:0]
+        seen.probabilities[:, :0],
+        seen.embeddings[:, :0],
+        seen.features.iloc[:0],
+        seen.content[:0],
+        seen.foreign_log_odds[:0],
     )
     assert list(shift_model.classify_shift(known, none).columns) == list(judged.columns)
 
@@ -158,24 +163,24 @@ def test_distances_of_embeddings_do_not_ask_for_units_or_axes():
 
 def test_what_is_saved_judges_alike_and_is_checked(known, tmp_path):
     seen = draw(np.random.default_rng(10), 40, "acquisition")[0]
-    models.write_card(tmp_path, {"name": "some", **shift_model.write_shift_model(known, tmp_path)})
-    again = shift_model.read_shift_model(tmp_path)
+    models.write_card(tmp_path, {"name": "some", **shift_files.write_shift_model(known, tmp_path)})
+    again = shift_files.read_shift_model(tmp_path)
     pd.testing.assert_frame_equal(
         shift_model.classify_shift(again, seen), shift_model.classify_shift(known, seen), check_exact=True
     )
-    content = bytearray((tmp_path / shift_model.SHIFT_MODEL_FILE).read_bytes())
+    content = bytearray((tmp_path / shift_files.SHIFT_MODEL_FILE).read_bytes())
     content[-1] ^= 1
-    (tmp_path / shift_model.SHIFT_MODEL_FILE).write_bytes(content)
+    (tmp_path / shift_files.SHIFT_MODEL_FILE).write_bytes(content)
     with pytest.raises(ValueError, match="SHA-256"):
-        shift_model.read_shift_model(tmp_path)
+        shift_files.read_shift_model(tmp_path)
 
 
 def test_what_was_learnt_with_another_network_of_contents_is_refused(known, tmp_path):
-    table = shift_model.write_shift_model(known, tmp_path)
+    table = shift_files.write_shift_model(known, tmp_path)
     table["shift"]["content"] = "0" * 64
     models.write_card(tmp_path, {"name": "some", **table})
     with pytest.raises(ValueError, match="another version's network `content`; train the classifier again"):
-        shift_model.read_shift_model(tmp_path)
+        shift_files.read_shift_model(tmp_path)
 
 
 def told(**n_by_kind):
@@ -217,7 +222,7 @@ def test_order_does_not_matter_to_a_cohort(known):
 
 def test_a_model_without_shifts_has_none(tmp_path):
     models.write_card(tmp_path, {"name": "some"})
-    assert shift_model.read_shift_model(tmp_path) is None
+    assert shift_files.read_shift_model(tmp_path) is None
 
 
 def test_what_does_not_fit_is_refused(known):

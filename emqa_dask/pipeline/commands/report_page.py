@@ -37,10 +37,10 @@ def write_sessions(root: str, settings: Settings, classes: ClassifierCounts) -> 
     if not settings.classify.model:
         return None
     # Imported here, since it takes a second that runs without a classifier need not wait for.
-    from emqa_dask.pipeline.workspace.sessions import drifting
+    from emqa_dask.pipeline.workspace.sessions import compute_session_drifts
     from emqa_dask.uncertainty.drift import summarise_over_time
 
-    result = drifting(root, settings)
+    result = compute_session_drifts(root, settings)
     with parts.open_table_writer(layout.drifts_uri(root), tables.DRIFTS) as write:
         write(result.drifts)
     with parts.open_table_writer(layout.sessions_uri(root), tables.SESSIONS) as write:

@@ -14,8 +14,8 @@ from emqa_dask import classifiers, models, output_folders
 from emqa_dask.backend import to_device
 from emqa_dask.number_ranges import check_integer, check_number, check_seed
 from emqa_dask.pipeline import PRELOAD
-from emqa_dask.pipeline.commands.train_domain import Wanted, learn
-from emqa_dask.pipeline.tasks.train_domain import read
+from emqa_dask.pipeline.commands.train_domain import DomainOptions, fit_classifier_domain
+from emqa_dask.pipeline.tasks.train_domain import read_image
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.execute import execute
 from emqa_dask.run.progress import show_progress
@@ -39,7 +39,7 @@ def train_ensemble(
     images: str = "",
     windows_per_image: int = 64,
     min_members: int | None = None,
-    domain_options: Wanted | None = None,
+    domain_options: DomainOptions | None = None,
     say: Say = print,
 ) -> dict:
     """The card of the model directory `out`: an ensemble trained on the images that the CSV `labels` names.
@@ -51,7 +51,7 @@ def train_ensemble(
     when fewer than `min_members` (None: all) could be trained: run it again. FileExistsError where `out` or its
     `.training` folder exists and is not from a training.
     """
-    domain_options = domain_options or Wanted()
+    domain_options = domain_options or DomainOptions()
     _check_options(options, windows_per_image, min_members, domain_options)
     out = Path(os.path.abspath(out))
     output_folders.check_folder(out, locate_training(out))
@@ -72,7 +72,7 @@ def train_ensemble(
 
 
 def _check_options(
-    options: EnsembleOptions, windows_per_image: int, min_members: int | None, domain_options: Wanted
+    options: EnsembleOptions, windows_per_image: int, min_members: int | None, domain_options: DomainOptions
 ) -> None:
     """Raises ValueError for a number out of its range, before any image is read."""
     check_integer("members", options.n_members, 1, 1000)
@@ -123,7 +123,7 @@ def _prepare_windows(
     out: Path, root: Path, table: pd.DataFrame, options: EnsembleOptions, windows_per_image: int
 ) -> int:
     """Number of windows that were cut from the images and written for the members."""
-    images = ((uri, read(root / uri)[0]) for uri in table["uri"])
+    images = ((uri, read_image(root / uri)[0]) for uri in table["uri"])
     windows, sources = class_labels.cut_windows(images, options.window_settings, max_per_image=windows_per_image)
     names = sorted(set(table["label"]))
     rows = table.iloc[sources]
@@ -137,7 +137,7 @@ def _train_on_workers(
     root: Path,
     table: pd.DataFrame,
     settings: Settings,
-    domain_options: Wanted,
+    domain_options: DomainOptions,
     n_required: int,
     say: Say,
 ) -> dict:
@@ -150,7 +150,9 @@ def _train_on_workers(
             say(f"{len(client.nthreads())} workers; dashboard: {client.dashboard_link}")
         workers = Workers(client, device)
         _train_members(out, workers, n_required, say)
-        complete = functools.partial(learn, root, table, domain_options, say, workers.compute_all, device)
+        complete = functools.partial(
+            fit_classifier_domain, root, table, domain_options, say, workers.compute_all, device
+        )
         return ensemble.join_members(out, compute_held_out_scores, min_members=n_required, complete=complete)
 
 
