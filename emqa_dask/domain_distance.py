@@ -1,4 +1,4 @@
-"""How far an image's features lie from those of a model's training images: the out-of-domain distance."""
+"""Out-of-domain distance: how far an image's features lie from those of a model's training images."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,9 +14,10 @@ from scipy.spatial.distance import cdist
 from emqa_dask import models
 
 DOMAIN_FILE = "domain.safetensors"
-N_NEIGHBOURS = 5  # their mean distance: one odd training image does not open the door for its like
+N_NEIGHBOURS = 5  # their mean distance: one unusual training image does not make others like it in-domain
 MAX_ROWS = 1500  # training images kept
-_BATCH_ROWS = 2000
+MIN_IMAGES = 20  # training images, below which no domain is fitted
+_BATCH_ROWS = 2000  # rows whose distances are in memory at a time
 
 
 @dataclass(frozen=True)
@@ -39,51 +40,64 @@ def fit_domain(
     Every feature is centred on its median, divided by its interquartile range and passed through arcsinh, so that heavy
     tails and units do not matter; then whitened with a Ledoit-Wolf covariance. A distance is the mean Euclidean
     distance to the N_NEIGHBOURS nearest training images (Sun et al., ICML 2022, "deep nearest neighbors", on features
-    of the image instead of a network's). An unknown (NaN) feature counts as typical. Features that never vary in
-    training are refused with ValueError, as are fewer than 20 images.
+    of the image instead of a network's). An unknown (NaN) feature counts as typical. Raises ValueError for features
+    that never vary in training and for fewer than MIN_IMAGES images.
     """
     from sklearn.covariance import ledoit_wolf
     from sklearn.model_selection import GroupKFold
 
     values = _select_values(features, columns)
-    if len(values) < 20:
-        raise ValueError(f"{len(values)} images are too few to say what is typical: at least 20")
+    if len(values) < MIN_IMAGES:
+        raise ValueError(f"{len(values)} images are too few to say what is typical: at least {MIN_IMAGES}")
     centre = np.nanmedian(values, axis=0)
-    scale = np.subtract(*np.nanpercentile(values, [75, 25], axis=0)) / 1.349
-    scale = np.where(scale > 0, scale, np.nanstd(values, axis=0))
-    if not (scale > 0).all():
-        flat = [name for name, s in zip(columns, scale) if not s > 0]
-        raise ValueError(f"features that never vary in training say nothing: {', '.join(flat)}")
+    scale = _compute_scale(values, columns)
     points = _standardise(values, centre, scale)
     eigenvalues, vectors = np.linalg.eigh(ledoit_wolf(points)[0])
-    points = points @ (whiten := vectors / np.sqrt(eigenvalues))
+    whiten = vectors / np.sqrt(eigenvalues)
+    points = points @ whiten
     folds = GroupKFold(min(5, len(np.unique(groups)))).split(points, groups=groups)
     held_out = np.concatenate([compute_neighbour_distances(points[test], points[train]) for train, test in folds])
-    keep = np.sort(np.random.default_rng(seed).permutation(len(points))[:MAX_ROWS])
-    rows = points[keep].astype(np.float32)
-    return Domain(tuple(columns), centre, scale, whiten, rows, float(np.quantile(held_out, quantile)))
+    kept = np.sort(np.random.default_rng(seed).permutation(len(points))[:MAX_ROWS])
+    return Domain(
+        columns=tuple(columns),
+        centre=centre,
+        scale=scale,
+        whiten=whiten,
+        rows=points[kept].astype(np.float32),
+        limit=float(np.quantile(held_out, quantile)),
+    )
+
+
+def _compute_scale(values: NDArray, columns: Sequence[str]) -> NDArray[np.float64]:
+    """Interquartile ranges (d,) as standard deviations; ValueError for columns that never vary."""
+    scale = np.subtract(*np.nanpercentile(values, [75, 25], axis=0)) / 1.349  # of a normal distribution
+    scale = np.where(scale > 0, scale, np.nanstd(values, axis=0))
+    constant = [name for name, width in zip(columns, scale) if not width > 0]
+    if constant:
+        raise ValueError(f"features that never vary in training carry no information: {', '.join(constant)}")
+    return scale
 
 
 def compute_domain_distances(domain: Domain, features: pd.DataFrame) -> NDArray[np.float64]:
-    """Distance of n rows to the training images, (n,), 1 = the 99th percentile of held-out ones; more is further.
+    """Distances (n,) of n rows to the training images: 1 = the 99th percentile of held-out ones; more is further.
 
     NaN where no feature is known. Infinite features count as very far. Raises ValueError for missing columns.
     """
     values = _select_values(features, domain.columns)
     # Not by BLAS, whose last bits depend on how many rows there are: a row's distance is its own.
     points = np.einsum("nf,fk->nk", _standardise(values, domain.centre, domain.scale), domain.whiten)
-    found = compute_neighbour_distances(points, domain.rows) / domain.limit
-    return np.where(np.isnan(values).all(axis=1), np.nan, found)
+    distances = compute_neighbour_distances(points, domain.rows) / domain.limit
+    return np.where(np.isnan(values).all(axis=1), np.nan, distances)
 
 
 def compute_neighbour_distances(points: NDArray, rows: NDArray) -> NDArray[np.float64]:
-    """Mean distance (n,) of points (n, d) to the N_NEIGHBOURS nearest of `rows` (m, d); some points at a time."""
+    """Mean distance (n,) of points (n, d) to the N_NEIGHBOURS nearest of `rows` (m, d), by batches of points."""
     k = min(N_NEIGHBOURS, len(rows))
-    found = [np.zeros(0)]
-    for start in range(0, len(points), _BATCH_ROWS):
-        apart = cdist(points[start : start + _BATCH_ROWS], rows)
-        found.append(np.partition(apart, k - 1, axis=1)[:, :k].mean(axis=1))
-    return np.concatenate(found)
+    batches = [np.zeros(0)]
+    for first in range(0, len(points), _BATCH_ROWS):
+        distances = cdist(points[first : first + _BATCH_ROWS], rows)
+        batches.append(np.partition(distances, k - 1, axis=1)[:, :k].mean(axis=1))
+    return np.concatenate(batches)
 
 
 def _select_values(features: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.float64]:
@@ -100,7 +114,7 @@ def _standardise(values: NDArray, centre: NDArray, scale: NDArray) -> NDArray[np
 
 
 def write_domain(domain: Domain, directory: Path) -> dict:
-    """Writes `domain.safetensors` and returns the domain's part of the card: columns and limit, under `domain`."""
+    """Writes DOMAIN_FILE and returns the card's table `domain`: columns and limit."""
     directory.mkdir(parents=True, exist_ok=True)
     arrays = {f.name: getattr(domain, f.name) for f in dataclasses.fields(Domain)}
     columns = arrays.pop("columns")

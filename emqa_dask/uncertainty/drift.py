@@ -1,4 +1,4 @@
-"""Whether a whole session has drifted though no image of it stands out, and how a quantity went over time."""
+"""Drift of whole sessions of which no image stands out by itself, and a quantity over time."""
 
 from collections.abc import Sequence
 
@@ -9,9 +9,7 @@ from scipy.stats import false_discovery_control, ks_2samp, kstwo
 
 from emqa_dask import tables
 
-MAX_EXACT_VALUES = (
-    1000  # values in both samples: up to here the exact distribution, which is off the asymptotic one by up to 2x
-)
+MAX_EXACT_VALUES = 1000  # in both samples: below, the asymptotic distribution is off by up to 2x
 
 
 def detect_drifts(
@@ -23,83 +21,105 @@ def detect_drifts(
     least_effect: float = 0.33,
     min_images: int = 8,
 ) -> pd.DataFrame:
-    """Rows of tables.DRIFTS: each cohort's values of each quantity against the reference's, by cohort.
+    """Rows of tables.DRIFTS: each cohort's values of each quantity compared with the reference's, by cohort.
 
     `values` has a row per image: `cohort` (rows without one are left out), `acquired` (ISO 8601, null when unknown) and
-    the quantities (float, NaN = unknown: ignored). `reference` has the same quantities of the images that a cohort is
-    held against; None holds it against all other cohorts together, of which a drifted one is a part: then its effect
-    on the others is that of a mixture, small where it is one of many.
+    the quantities (float, NaN = unknown: ignored). `reference` has the same quantities of the images to compare with;
+    None compares each cohort with all others together, which include the drifted ones: then the effect on the others
+    is that of a mixture, small where a drifted cohort is one of many.
 
-    Two-sample Kolmogorov-Smirnov, corrected over all rows so that of what is called drifted a share of
-    `false_discoveries` at most is expected to be false (Benjamini & Hochberg, J. R. Stat. Soc. B 57, 289, 1995); with
-    many images every cohort differs, so that Cliff's delta (2 U / (n m) - 1 with Mann-Whitney's U) has to reach
-    `least_effect` as well: 0.33 is what Romano et al. (2006) call medium. A session that spreads more about the same
-    middle is therefore none. Measured at these limits, a shift of one standard deviation in 30 images, against 200, is
-    found in 96 % of archives where it is the only row, in 82 to 88 % as one of four to eight; of 1.25 in 97 % or more.
+    Two-sample Kolmogorov-Smirnov tests, corrected over all rows so that among the rows called drifted a share of at
+    most `false_discoveries` is expected to be false (Benjamini & Hochberg, J. R. Stat. Soc. B 57, 289, 1995). With
+    many images every cohort differs significantly, so Cliff's delta (2 U / (n m) - 1 with Mann-Whitney's U) has to
+    reach `least_effect` as well: 0.33 is what Romano et al. (2006) call medium. A session with another spread about
+    the same middle is therefore not drifted. Measured at these limits, a shift of one standard deviation in 30 images,
+    against 200, is found in 96 % of archives where it is the only row, in 82 to 88 % as one of four to eight; of 1.25
+    in 97 % or more.
 
-    Fewer than `min_images` values on either side are listed with NaN and not drifted. Only ranks count: a monotone
-    transformation of a quantity, or another order of the rows, changes nothing but the medians.
+    Cohorts with less than `min_images` values on either side are listed with NaN and not drifted. Only ranks count: a
+    monotone transformation of a quantity, or another order of the rows, changes nothing but the medians.
 
-    No rows, or no quantities, give an empty table. Raises ValueError for columns that are missing and for limits that
-    make no sense.
+    No rows, or no quantities, give an empty table. Raises ValueError for missing columns and invalid limits.
     """
     _check_arguments(values, reference, quantities, false_discoveries, least_effect, min_images)
     values = values[values["cohort"].notna()]
-    groups = {str(name): at for name, at in values.groupby("cohort", sort=True).indices.items()}
-    dates = {name: values["acquired"].iloc[at].dropna() for name, at in groups.items()}
+    pool = values if reference is None else reference
+    cohorts = values.groupby("cohort", sort=True).indices
     rows = []
     for quantity in quantities:
-        whole = values[quantity].to_numpy(float)
-        pool = np.sort(_drop_unknown((values if reference is None else reference)[quantity].to_numpy(float)))
-        for name, at in groups.items():
-            own = np.sort(_drop_unknown(whole[at]))
-            found = _compare_samples(own, pool, reference is None, min_images)
-            first, last = (dates[name].min(), dates[name].max()) if len(dates[name]) else (None, None)
-            rows.append({"cohort": name, "quantity": quantity, "first_acquired": first, "last_acquired": last, **found})
-    out = pd.DataFrame(rows, columns=[name for name in tables.DRIFTS.names if name != "reference"])
-    out["reference"] = "others" if reference is None else "held_out"
-    is_known = out["p_value"].notna().to_numpy()
-    if is_known.any():
-        p = out.loc[is_known, "p_value"].to_numpy(float)
-        out.loc[is_known, "p_corrected"] = false_discovery_control(p, method="bh")
-    is_sure = out["p_corrected"].astype(float) <= false_discoveries
-    out["is_drifted"] = is_sure & (out["effect"].astype(float).abs() >= least_effect)
-    out = out.sort_values("cohort", kind="stable", ignore_index=True)  # of a cohort in the order of `quantities`
-    return tables.conform(out, tables.DRIFTS).to_pandas()
+        known_pool = np.sort(_drop_unknown(pool[quantity].to_numpy(float)))
+        column = values[quantity].to_numpy(float)
+        for name, indices in cohorts.items():
+            own = np.sort(_drop_unknown(column[indices]))
+            figures = _compare_samples(own, known_pool, reference is None, min_images)
+            rows.append({"cohort": str(name), "quantity": quantity, **_find_period(values, indices), **figures})
+    table = pd.DataFrame(rows, columns=[name for name in tables.DRIFTS.names if name != "reference"])
+    table["reference"] = "others" if reference is None else "held_out"
+    table = _mark_drifted(table, false_discoveries, least_effect)
+    table = table.sort_values("cohort", kind="stable", ignore_index=True)  # in a cohort in the order of `quantities`
+    return tables.conform(table, tables.DRIFTS).to_pandas()
+
+
+def _find_period(values: pd.DataFrame, indices: NDArray) -> dict[str, str | None]:
+    """First and last date of acquisition of the rows `indices`; None without dates."""
+    dates = values["acquired"].iloc[indices].dropna()
+    if not len(dates):
+        return {"first_acquired": None, "last_acquired": None}
+    return {"first_acquired": dates.min(), "last_acquired": dates.max()}
+
+
+def _mark_drifted(table: pd.DataFrame, false_discoveries: float, least_effect: float) -> pd.DataFrame:
+    """`table` with p_corrected, over all rows with a p_value, and is_drifted."""
+    is_tested = table["p_value"].notna().to_numpy()
+    if is_tested.any():
+        p = table.loc[is_tested, "p_value"].to_numpy(float)
+        table.loc[is_tested, "p_corrected"] = false_discovery_control(p, method="bh")
+    is_significant = table["p_corrected"].astype(float) <= false_discoveries
+    is_large = table["effect"].astype(float).abs() >= least_effect
+    table["is_drifted"] = is_significant & is_large
+    return table
 
 
 def summarise_over_time(values: pd.DataFrame, quantity: str, n_bins: int = 12) -> pd.DataFrame:
-    """`quantity` in up to `n_bins` stretches: start, end, n, and median, low (5 %) and high (95 %) of its known values.
+    """`quantity` in up to `n_bins` intervals: start, end, n, and median, low (5 %) and high (95 %) of known values.
 
-    Where images have a date (`acquired`, ISO 8601; one with a time zone counts in UTC), the stretches are equally long
-    in time, start and end are datetime64, and images without a date are left out. Where none has one they are by rank:
-    equally many rows, in their order, start and end (exclusive) are int64. Stretches without a known value are left
-    out; no values give no rows. Raises ValueError for a missing column, or n_bins below 1.
+    Where images have a date (`acquired`, ISO 8601; one with a time zone counts in UTC), the intervals are equally long
+    in time, start and end are datetime64, and images without a date are left out. Where none has one the intervals
+    are by rank: equally many rows, in their order; start and end (exclusive) are int64. Intervals without a known
+    value are left out; no values give no rows. Raises ValueError for a missing column, or n_bins below 1.
     """
     missing = [name for name in ("acquired", quantity) if name not in values]
     if missing or n_bins < 1:
         raise ValueError(f"columns missing: {missing}; n_bins is {n_bins}: give both columns, and 1 bin at least")
-    y = values[quantity].to_numpy(float)
-    when = pd.to_datetime(values["acquired"], format="ISO8601", errors="coerce", utc=True).dt.tz_localize(None)
-    is_dated = bool((when.notna() & ~np.isnan(y)).any())
-    x = (when if is_dated else pd.Series(np.arange(len(y), dtype="int64"))).to_numpy()
-    keep = ~np.isnan(y) & ~(np.isnat(x) if is_dated else np.zeros(len(x), bool))
-    x, y = x[keep].astype("datetime64[s]" if is_dated else "int64"), y[keep]
     columns = ["start", "end", "n", "median", "low", "high"]
+    x, y = _select_dated(values, quantity)
     if not len(x):
         return pd.DataFrame(columns=columns)
-    first = int(x.min().astype("int64"))
-    last = int(x.max().astype("int64"))
-    end = last if is_dated and last > first else last + 1
+    positions = x.astype("int64")
+    is_date = x.dtype.kind == "M"
+    first = int(positions.min())
+    last = int(positions.max())
+    end = last if is_date and last > first else last + 1
     edges = np.unique(np.round(np.linspace(first, end, n_bins + 1)).astype("int64"))
-    bins = np.clip(np.searchsorted(edges, x.astype("int64"), "right") - 1, 0, len(edges) - 2)
+    bins = np.clip(np.searchsorted(edges, positions, "right") - 1, 0, len(edges) - 2)
     rows = []
-    for b in np.unique(bins):
-        here = y[bins == b]
-        low, middle, high = np.quantile(here, [0.05, 0.5, 0.95])
-        rows.append((edges[b], edges[b + 1], len(here), middle, low, high))
-    out = pd.DataFrame(rows, columns=columns)
-    return out.assign(**{name: out[name].to_numpy().astype(x.dtype) for name in ("start", "end")})
+    for k in np.unique(bins):
+        inside = y[bins == k]
+        low, median, high = np.quantile(inside, [0.05, 0.5, 0.95])
+        rows.append((edges[k], edges[k + 1], len(inside), median, low, high))
+    table = pd.DataFrame(rows, columns=columns)
+    return table.assign(**{name: table[name].to_numpy().astype(x.dtype) for name in ("start", "end")})
+
+
+def _select_dated(values: pd.DataFrame, quantity: str) -> tuple[NDArray, NDArray[np.float64]]:
+    """Times (datetime64[s]) and values of the images with both; without any date, row numbers (int64) and values."""
+    y = values[quantity].to_numpy(float)
+    is_known = ~np.isnan(y)
+    dates = pd.to_datetime(values["acquired"], format="ISO8601", errors="coerce", utc=True).dt.tz_localize(None)
+    is_dated = dates.notna().to_numpy() & is_known
+    if is_dated.any():
+        return dates.to_numpy()[is_dated].astype("datetime64[s]"), y[is_dated]
+    return np.arange(len(y), dtype="int64")[is_known], y[is_known]
 
 
 def _drop_unknown(values: NDArray) -> NDArray:
@@ -107,28 +127,39 @@ def _drop_unknown(values: NDArray) -> NDArray:
 
 
 def _compare_samples(own: NDArray, pool: NDArray, is_within: bool, min_images: int) -> dict[str, float]:
-    """The numbers of a row for sorted values; `is_within`: `own` is a part of `pool`, and is held against the rest."""
+    """The figures of a row for sorted values; `is_within`: `own` is a part of `pool` and is compared with the rest."""
     n = len(own)
-    m = len(pool) - (len(own) if is_within else 0)
-    found = {"n": n, "n_reference": m, "median": _compute_median(own)}
+    m = len(pool) - (n if is_within else 0)
     names = ("reference_median", "statistic", "p_value", "p_corrected", "effect")
+    figures = {"n": n, "n_reference": m, "median": _compute_median(own), **dict.fromkeys(names, np.nan)}
     if min(n, m) == 0:
-        return found | dict.fromkeys(names, np.nan)
-    taken = _find_positions(pool, own) if is_within else np.zeros(0, int)
-    found |= dict.fromkeys(names, np.nan) | {"reference_median": _compute_median(_find_middle_values(pool, taken))}
+        return figures
+    positions = _find_positions(pool, own) if is_within else np.zeros(0, int)
+    figures["reference_median"] = _compute_median(_find_middle_values(pool, positions))
     if min(n, m) < min_images:
-        return found
-    at, after = (np.searchsorted(own, own, side) for side in ("left", "right"))
-    below, upto = (np.searchsorted(pool, own, side) for side in ("left", "right"))
-    below, upto = (below - at, upto - after) if is_within else (below, upto)
-    # The distance of two step functions is largest at a step of `own`: just behind it, or just in front of it.
-    statistic = float(max((after / n - upto / m).max(), (below / m - at / n).max(), 0.0))
-    effect = float((below + upto).sum() / (n * m) - 1)
+        return figures
+    statistic, effect = _compute_statistics(own, pool, is_within)
     if n + m <= MAX_EXACT_VALUES:
-        p = float(ks_2samp(own, np.delete(pool, taken), method="exact").pvalue)
+        p = float(ks_2samp(own, np.delete(pool, positions), method="exact").pvalue)
     else:
         p = float(np.clip(kstwo.sf(statistic, round(n * m / (n + m))), 0, 1))
-    return found | {"statistic": statistic, "p_value": p, "effect": effect}
+    return figures | {"statistic": statistic, "p_value": p, "effect": effect}
+
+
+def _compute_statistics(own: NDArray, pool: NDArray, is_within: bool) -> tuple[float, float]:
+    """Kolmogorov-Smirnov statistic and Cliff's delta of sorted values; arguments as in _compare_samples()."""
+    n = len(own)
+    m = len(pool) - (n if is_within else 0)
+    own_below = np.searchsorted(own, own, "left")
+    own_up_to = np.searchsorted(own, own, "right")
+    below = np.searchsorted(pool, own, "left")
+    up_to = np.searchsorted(pool, own, "right")
+    if is_within:
+        below = below - own_below
+        up_to = up_to - own_up_to
+    # The distance of two step functions is largest at a step of `own`: just behind it, or just in front of it.
+    statistic = float(max((own_up_to / n - up_to / m).max(), (below / m - own_below / n).max(), 0.0))
+    return statistic, float((below + up_to).sum() / (n * m) - 1)
 
 
 def _find_positions(pool: NDArray, own: NDArray) -> NDArray:
@@ -137,7 +168,7 @@ def _find_positions(pool: NDArray, own: NDArray) -> NDArray:
 
 
 def _find_middle_values(pool: NDArray, taken: NDArray) -> NDArray:
-    """The two values (twice the one) in the middle of sorted `pool` without the positions `taken`."""
+    """The two middle values (twice the same for an odd number) of sorted `pool` without the positions `taken`."""
     m = len(pool) - len(taken)
     middle = np.array([(m - 1) // 2, m // 2])
     return pool[middle + np.searchsorted(taken - np.arange(len(taken)), middle, "right")]

@@ -1,4 +1,4 @@
-"""How many labels an accuracy takes: a power law through a learning curve, from labels or from confidence alone."""
+"""Learning curves: a power law of accuracy against number of labels, and the labels needed for an accuracy."""
 
 from typing import NamedTuple
 
@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar, nnls
 
-EXPONENT_RANGE = (0.05, 2.0)  # a slower law is as good as flat, a faster one has reached its ceiling
+EXPONENT_RANGE = (0.05, 2.0)  # below, the law is as good as flat; above, it has reached its ceiling
 
 
 class LearningCurve(NamedTuple):
-    """`accuracy = 1 - floor - loss * n ** -exponent`: error falls as a power law to a floor (all from 0 up)."""
+    """`accuracy = 1 - floor - loss * n ** -exponent`: error falls as a power law to a floor (all fields from 0 up)."""
 
-    floor: float  # error that no number of labels takes away
+    floor: float  # error that no number of labels removes
     loss: float
     exponent: float
 
@@ -51,22 +51,22 @@ def fit_learning_curve(n_labels: ArrayLike, accuracy: ArrayLike) -> LearningCurv
 
 
 def predict_accuracy(curve: LearningCurve, n_labels: ArrayLike) -> NDArray:
-    """What the law says of `n_labels` labels (any shape); not below 0."""
+    """Accuracy of the law for `n_labels` labels (any shape); not below 0."""
     return np.maximum(0, 1 - curve.floor - curve.loss * np.asarray(n_labels, float) ** -curve.exponent)
 
 
 def compute_labels_needed(curve: LearningCurve, target: float) -> float:
-    """The number of labels from which the law reaches the accuracy `target`; inf where its floor is in the way.
+    """Number of labels from which the law reaches the accuracy `target`; inf where its floor prevents it.
 
-    Far outside of the numbers of labels that the curve was fitted to it is a guess. Raises ValueError for a target
+    Far outside the numbers of labels that the curve was fitted to it is a guess. Raises ValueError for a target
     outside of (0, 1).
     """
     if not 0 < target < 1:
         raise ValueError(f"target accuracy {target:g} is not between 0 and 1")
-    wanted = 1 - target - curve.floor
+    reducible_error = 1 - target - curve.floor
     if curve.loss == 0:
-        return 1.0 if wanted >= 0 else np.inf
-    if wanted <= 1e-12:  # rounding: no number of labels would do
+        return 1.0 if reducible_error >= 0 else np.inf
+    if reducible_error <= 1e-12:  # rounding: no number of labels would do
         return np.inf
     with np.errstate(over="ignore"):
-        return float(max(1.0, np.float64(curve.loss / wanted) ** (1 / curve.exponent)))
+        return float(max(1.0, np.float64(curve.loss / reducible_error) ** (1 / curve.exponent)))

@@ -1,4 +1,4 @@
-"""Which answers to hand to a person: risk against coverage, and the threshold for a target risk or a budget."""
+"""Referral of uncertain classifications to a person: risk-coverage curve, thresholds for a target risk or a budget."""
 
 from typing import NamedTuple
 
@@ -7,6 +7,8 @@ from numpy.typing import ArrayLike, NDArray
 
 
 class RiskCoverage(NamedTuple):
+    """A risk-coverage curve of n rows, by ascending coverage."""
+
     coverage: NDArray  # (n,) share of rows kept, ascending, 1 / n to 1
     risk: NDArray  # (n,) mean error of the rows kept
     area: float  # mean risk over all coverages; lower is better
@@ -14,11 +16,30 @@ class RiskCoverage(NamedTuple):
 
 
 def risk_coverage(uncertainty: ArrayLike, error: ArrayLike) -> RiskCoverage:
-    """Mean error of the k most certain rows for every k, and its mean over k: the area under the curve.
+    """Risk-coverage curve: mean error of the k most certain rows for every k, and the area under it.
 
-    `uncertainty` (n,) grows with doubt; `error` (n,) is 1 for a wrong answer and 0 for a right one, or any loss from
-    0 up. Rows of equal uncertainty count with the mean of their errors, so that their order changes nothing. Geifman
-    & El-Yaniv, NIPS 2017; paper D's referral. Raises ValueError for no rows, unequal lengths, NaN, a negative error.
+    Parameters
+    ----------
+    uncertainty : array_like, shape (n,)
+        Grows with the uncertainty, such as `predictive_entropy`. Rows of equal uncertainty count with the mean of
+        their errors, so that their order changes nothing.
+    error : array_like, shape (n,)
+        1 for a wrong answer and 0 for a right one, or any loss from 0 up.
+
+    Returns
+    -------
+    RiskCoverage
+        Arrays `coverage` (1 / n to 1), `risk` and `uncertainty` (the largest one that is kept), each of shape (n,),
+        and `area`, the mean risk over all coverages.
+
+    Raises
+    ------
+    ValueError
+        For no rows, unequal lengths, NaN and a negative error.
+
+    References
+    ----------
+    Geifman & El-Yaniv, NIPS (2017). Zhang et al. refer images to a person by the entropy of an ensemble.
     """
     uncertainty = np.asarray(uncertainty, float)
     error = np.asarray(error, float)
@@ -31,11 +52,11 @@ def risk_coverage(uncertainty: ArrayLike, error: ArrayLike) -> RiskCoverage:
     if error.min() < 0:
         raise ValueError(f"error {error.min():g} of row {error.argmin()} is negative")
     order = np.argsort(uncertainty, kind="stable")
-    levels, of, sizes = np.unique(uncertainty[order], return_inverse=True, return_counts=True)
-    mean = np.bincount(of, error[order]) / sizes
+    levels, positions, sizes = np.unique(uncertainty[order], return_inverse=True, return_counts=True)
+    mean = np.bincount(positions, error[order]) / sizes
     count = np.arange(1, len(error) + 1)
-    risk = np.cumsum(mean[of]) / count
-    return RiskCoverage(count / len(error), risk, float(risk.mean()), levels[of])
+    risk = np.cumsum(mean[positions]) / count
+    return RiskCoverage(count / len(error), risk, float(risk.mean()), levels[positions])
 
 
 def find_risk_threshold(uncertainty: ArrayLike, error: ArrayLike, risk: float) -> tuple[float, float]:
@@ -45,8 +66,10 @@ def find_risk_threshold(uncertainty: ArrayLike, error: ArrayLike, risk: float) -
     (-inf, 0.0) when no threshold reaches the target: then all rows need a person.
     """
     curve = risk_coverage(uncertainty, error)
-    fits = np.flatnonzero(_mark_level_ends(curve.uncertainty) & (curve.risk <= risk + 1e-12))
-    return (float(curve.uncertainty[fits[-1]]), float(curve.coverage[fits[-1]])) if len(fits) else (-np.inf, 0.0)
+    reached = np.flatnonzero(_mark_level_ends(curve.uncertainty) & (curve.risk <= risk + 1e-12))
+    if not len(reached):
+        return -np.inf, 0.0
+    return float(curve.uncertainty[reached[-1]]), float(curve.coverage[reached[-1]])
 
 
 def find_budget_threshold(uncertainty: ArrayLike, share: float) -> tuple[float, float]:
@@ -59,12 +82,12 @@ def find_budget_threshold(uncertainty: ArrayLike, share: float) -> tuple[float, 
     curve = risk_coverage(uncertainty, np.zeros(len(np.asarray(uncertainty))))
     if share == 1:
         return -np.inf, 0.0
-    at = np.flatnonzero(_mark_level_ends(curve.uncertainty) & (curve.coverage >= 1 - share - 1e-12))[0]
-    return float(curve.uncertainty[at]), float(curve.coverage[at])
+    first = np.flatnonzero(_mark_level_ends(curve.uncertainty) & (curve.coverage >= 1 - share - 1e-12))[0]
+    return float(curve.uncertainty[first]), float(curve.coverage[first])
 
 
 def auroc(score: ArrayLike, is_positive: ArrayLike) -> float:
-    """Chance that a positive's score lies above a negative's, ties counting half: the area under the ROC curve.
+    """Area under the ROC curve: probability that a positive's score is above a negative's, ties counting half.
 
     `score` (n,), `is_positive` (n,) bool. NaN where one of the two kinds is missing. Raises ValueError for a NaN score.
     """
@@ -78,11 +101,11 @@ def auroc(score: ArrayLike, is_positive: ArrayLike) -> float:
     m = int((~positive).sum())
     if n == 0 or m == 0:
         return float("nan")
-    _, of, sizes = np.unique(score, return_inverse=True, return_counts=True)
-    rank = (np.cumsum(sizes) - (sizes - 1) / 2)[of]
+    _, positions, sizes = np.unique(score, return_inverse=True, return_counts=True)
+    rank = (np.cumsum(sizes) - (sizes - 1) / 2)[positions]
     return float((rank[positive].sum() - n * (n + 1) / 2) / (n * m))
 
 
 def _mark_level_ends(ascending: NDArray) -> NDArray:
-    """Where a run of equal values ends (n,), bool."""
+    """Last of each run of equal values (n,), bool."""
     return np.append(ascending[1:] > ascending[:-1], True)

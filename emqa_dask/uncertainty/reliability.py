@@ -1,4 +1,4 @@
-"""Whether a classifier's confidence is to be believed: likelihood, calibration error by bins, one temperature."""
+"""Calibration of a classifier's confidence: likelihood, expected calibration error, temperature scaling."""
 
 from typing import Literal
 
@@ -9,11 +9,11 @@ from scipy.optimize import minimize_scalar
 
 from emqa_dask.uncertainty.entropy import check_probabilities
 
-MIN_PROBABILITY = 1e-12  # the smallest probability that a likelihood takes: a certain and wrong answer costs 27.6 nats
+MIN_PROBABILITY = 1e-12  # floor of probabilities in logarithms: a certain and wrong answer costs 27.6 nats
 
 
 def negative_log_likelihood(p: ArrayLike, y: ArrayLike) -> float:
-    """Mean `-ln p(y)`, nats, of probabilities p (n, classes) and true classes y (n,); p is cut at 1e-12 below.
+    """Mean `-ln p(y)`, nats, of probabilities p (n, classes) and true classes y (n,); p is at least MIN_PROBABILITY.
 
     Errors as in `expected_calibration_error`.
     """
@@ -24,12 +24,37 @@ def negative_log_likelihood(p: ArrayLike, y: ArrayLike) -> float:
 def expected_calibration_error(
     p: ArrayLike, y: ArrayLike, n_bins: int = 20, binning: Literal["width", "mass"] = "width"
 ) -> float:
-    """`sum_j (B_j / N) |accuracy_j - confidence_j|` over bins of the largest probability, in [0, 1].
+    """Expected calibration error: mean difference of accuracy and confidence, over bins of the confidence.
 
-    p (n, classes) are probabilities, of an ensemble the mean; y (n,) the true classes, 0 to classes - 1. `width` cuts
-    [0, 1] into `n_bins` equal bins (paper D with 20; its further 1 / N_b is a misprint), `mass` cuts the sorted
-    confidences into `n_bins` groups of equal size, which no empty bin flatters. Raises ValueError for no rows, shapes
-    that do not fit, probabilities that are none, classes outside, and an unknown `binning`.
+    `sum_j (B_j / N) |accuracy_j - confidence_j|`, with B_j of N images in bin j of the largest probability.
+
+    Parameters
+    ----------
+    p : array_like, shape (n, classes)
+        Probabilities of n images; of an ensemble the members' mean.
+    y : array_like of int, shape (n,)
+        True classes, 0 to classes - 1.
+    n_bins : int, default 20
+        Number of bins.
+    binning : {"width", "mass"}, default "width"
+        "width" divides [0, 1] into equal bins; "mass" divides the sorted confidences into groups of equal size, so
+        that no bin is empty.
+
+    Returns
+    -------
+    float
+        The error, in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        For no rows, shapes that do not fit, invalid probabilities, classes outside 0 to classes - 1, and an unknown
+        `binning`.
+
+    References
+    ----------
+    Naeini et al., AAAI (2015). Guo et al., ICML (2017), eq. 3. Zhang et al. use equal widths with 20 bins; the further
+    factor 1 / N_b of their equation is a misprint.
     """
     table = reliability_table(p, y, n_bins, binning)
     return float((table["share"] * (table["accuracy"] - table["confidence"]).abs()).sum())
@@ -49,28 +74,41 @@ def reliability_table(
     confidence = p.max(axis=1)
     is_right = p.argmax(axis=1) == y
     if binning == "width":
-        edges = np.linspace(0, 1, n_bins + 1)
-        of = np.clip(np.searchsorted(edges, confidence, side="right") - 1, 0, n_bins - 1)
-        low, high = edges[:-1], edges[1:]
+        bins, low, high = _bin_by_width(confidence, n_bins)
     elif binning == "mass":
-        of = np.empty(len(y), int)
-        of[np.argsort(confidence, kind="stable")] = np.arange(len(y)) * n_bins // len(y)
-        groups = [confidence[of == k] for k in range(n_bins)]
-        low, high = (np.array([end(g) if len(g) else np.nan for g in groups]) for end in (np.min, np.max))
+        bins, low, high = _bin_by_mass(confidence, n_bins)
     else:
         raise ValueError(f"binning {binning!r} is neither 'width' nor 'mass'")
-    n = np.bincount(of, minlength=n_bins)
+    n = np.bincount(bins, minlength=n_bins)
     table = pd.DataFrame({"low": low, "high": high, "n": n, "share": n / len(y)})
     for name, values in (("confidence", confidence), ("accuracy", is_right)):
-        table[name] = np.bincount(of, values, n_bins) / np.maximum(n, 1)
+        table[name] = np.bincount(bins, values, n_bins) / np.maximum(n, 1)
     return table[table["n"] > 0].reset_index(drop=True)
 
 
-def fit_temperature(p: ArrayLike, y: ArrayLike) -> float:
-    """The temperature in [0.05, 20] at which held-out rows are most likely; above 1 takes confidence back.
+def _bin_by_width(confidence: NDArray, n_bins: int) -> tuple[NDArray, NDArray, NDArray]:
+    """Bin (n,) of each confidence, and lower and upper ends (n_bins,) of equal bins of [0, 1]."""
+    edges = np.linspace(0, 1, n_bins + 1)
+    bins = np.clip(np.searchsorted(edges, confidence, side="right") - 1, 0, n_bins - 1)
+    return bins, edges[:-1], edges[1:]
 
-    p (n, classes), y (n,), errors as in `expected_calibration_error`. One number cannot change a class, only the
-    confidence in it. Guo et al., ICML 2017.
+
+def _bin_by_mass(confidence: NDArray, n_bins: int) -> tuple[NDArray, NDArray, NDArray]:
+    """Bin (n,) of each confidence, and ends (n_bins,) of groups of equal size; NaN for an empty one."""
+    n = len(confidence)
+    bins = np.empty(n, int)
+    bins[np.argsort(confidence, kind="stable")] = np.arange(n) * n_bins // n
+    groups = [confidence[bins == k] for k in range(n_bins)]
+    low = np.array([group.min() if len(group) else np.nan for group in groups])
+    high = np.array([group.max() if len(group) else np.nan for group in groups])
+    return bins, low, high
+
+
+def fit_temperature(p: ArrayLike, y: ArrayLike) -> float:
+    """The temperature in [0.05, 20] of maximum likelihood for held-out rows; above 1 it lowers the confidence.
+
+    p (n, classes), y (n,), errors as in `expected_calibration_error`. Temperature
+    scaling changes the confidence in a class, not the class. Guo et al., ICML 2017.
     """
     p, y = _check_labelled(p, y)
     logs = np.log(np.maximum(p, MIN_PROBABILITY))
@@ -85,7 +123,7 @@ def fit_temperature(p: ArrayLike, y: ArrayLike) -> float:
 
 
 def apply_temperature(p: ArrayLike, temperature: float) -> NDArray:
-    """Probabilities (..., classes) as the softmax of their logarithms divided by `temperature` (above 0) gives them."""
+    """Temperature-scaled probabilities (..., classes): softmax of their logarithms over `temperature` (above 0)."""
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature:g}: it has to be above 0")
     logs = np.log(np.maximum(np.asarray(p, float), MIN_PROBABILITY)) / temperature

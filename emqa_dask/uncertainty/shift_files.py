@@ -52,7 +52,7 @@ def read_shift_model(directory: Path) -> ShiftModel | None:
         )
     if table.get("content") != models.digest_card(models.CONTENT_MODEL):
         raise ValueError(
-            f"{directory / 'card.toml'}: its domain was fitted with another version of the network `content`; train "
+            f"{directory / 'card.toml'}: its domain was fitted with another version's network `content`; train "
             "the classifier again"
         )
     arrays = safetensors.numpy.load_file(models.check_file(directory, SHIFT_MODEL_FILE, card))
