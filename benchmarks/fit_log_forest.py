@@ -21,6 +21,7 @@ import sklearn
 from scipy.stats import spearmanr
 
 import emqa_dask
+from benchmarks import forest_fit
 from emqa_dask import boxes, domain_distance, models, settings
 from emqa_dask.detect.log import detect_image
 from emqa_dask.featurise.detections import detection_features
@@ -36,7 +37,7 @@ SCORE_FLOOR = 0.1
 COVERAGE = 0.9
 CONDITIONS = {"detector": "log", "score_floor": SCORE_FLOOR, "iou_threshold": IOU_THRESHOLD, "rule": RULE}
 # More image statistics fit these families better and real micrographs worse: they tell the forest which family it sees.
-COLUMNS = (*forest.SCALE_FREE_FEATURES, "noise_floor")
+COLUMNS = (*forest_fit.SCALE_FREE_FEATURES, "noise_floor")
 # Free of gain, offset and magnification, so that good micrographs of other microscopes are near, and photographs,
 # plots and diffraction patterns are not.
 DOMAIN = (
@@ -143,8 +144,8 @@ def table_of(n_images: int) -> pd.DataFrame:
 
 
 def fit(rows: pd.DataFrame, groups: pd.Series) -> forest.Forest:
-    pipeline = forest.create_pipeline(n_trees=100, min_samples_leaf=8, max_features=1 / 3)
-    return forest.fit_forest(
+    pipeline = forest_fit.create_pipeline(n_trees=100, min_samples_leaf=8, max_features=1 / 3)
+    return forest_fit.fit_forest(
         rows, rows["true_f1"], groups, columns=COLUMNS, coverage=COVERAGE, pipeline=pipeline, **CONDITIONS
     )
 

@@ -25,11 +25,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from benchmarks.forest_fit import SCALE_FREE_FEATURES
 from benchmarks.studies import cohort_images
 from benchmarks.studies.labelled_cohorts_figures import draw_figures
 from emqa_dask import domain_distance, models
 from emqa_dask.predict import conformal, cross_validation, regressors
-from emqa_dask.predict.forest import PAPER_FEATURES, SCALE_FREE_FEATURES, select_values
+from emqa_dask.predict.forest import PAPER_FEATURES, select_values
 
 CIRCULARITY = ("mean_circularity", "std_circularity")
 IMAGE = (

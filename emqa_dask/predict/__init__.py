@@ -1,1 +1,1 @@
-"""Features to predictions: matching, forest, out-of-domain distance, flags."""
+"""How good the detections of an image are: predicted F1, precision and recall, intervals, reasons, calibration."""

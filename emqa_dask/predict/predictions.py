@@ -19,7 +19,7 @@ class LoadedModel(NamedTuple):
     forest: forest.Forest | None
     quality_model: quality_model.QualityModel
     domain: domain_distance.Domain | None
-    conditions: imaging_conditions.TrainingConditions | None  # of its training images, where their rings told them
+    conditions: imaging_conditions.TrainingConditions | None  # of its training images, where they are known
 
 
 @functools.lru_cache(maxsize=8)

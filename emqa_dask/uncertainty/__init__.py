@@ -1,0 +1,1 @@
+"""How uncertain a classifier is: entropy, calibration, referral, distribution shift and drift."""

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
+from benchmarks import forest_fit
 from emqa_dask import models, settings, tables
 from emqa_dask.detect.log import detect_image
 from emqa_dask.featurise.detections import detection_features
@@ -23,7 +24,7 @@ from emqa_dask.synthetic import faults, profiles
 
 OPEN_TABLE = Path(__file__).parents[3] / "shared/data/uw_rf_f1_table/rf_f1_features_open.csv"
 CONDITIONS = {"detector": "log", "score_floor": 0.1, "iou_threshold": 0.1}
-SMALL = forest.create_pipeline(n_trees=20, min_samples_leaf=3)
+SMALL = forest_fit.create_pipeline(n_trees=20, min_samples_leaf=3)
 
 
 def labelled(n, seed):
@@ -40,7 +41,7 @@ def labelled(n, seed):
 @pytest.fixture(scope="module")
 def fitted():
     table, f1 = labelled(400, 1)
-    return forest.fit_forest(table, f1, np.arange(400) // 4, pipeline=SMALL, **CONDITIONS)
+    return forest_fit.fit_forest(table, f1, np.arange(400) // 4, pipeline=SMALL, **CONDITIONS)
 
 
 @pytest.fixture
@@ -69,13 +70,13 @@ def test_the_interval_covers_new_images_as_often_as_it_says(fitted):
 def test_conformal_widths_cover_their_own_rows(seed, coverage):
     rng = np.random.default_rng(seed)
     mean, spread, true = rng.uniform(size=(3, 60))
-    low, high = forest.compute_interval(mean, spread, forest.compute_conformal_widths(mean, spread, true, coverage))
+    low, high = forest.compute_interval(mean, spread, forest_fit.compute_conformal_widths(mean, spread, true, coverage))
     assert np.mean((true >= low) & (true <= high)) >= coverage
 
 
 def test_a_wider_coverage_gives_a_wider_interval():
     mean, spread, true = np.random.default_rng(0).uniform(size=(3, 500))
-    widths = np.array([forest.compute_conformal_widths(mean, spread, true, c) for c in (0.5, 0.8, 0.9, 0.99)])
+    widths = np.array([forest_fit.compute_conformal_widths(mean, spread, true, c) for c in (0.5, 0.8, 0.9, 0.99)])
     assert (np.diff(widths, axis=0) > 0).all()
 
 
@@ -125,11 +126,11 @@ def test_a_missing_column_is_named(fitted, name):
 def test_a_fit_refuses_what_it_cannot_learn_from():
     table, f1 = labelled(30, 8)
     with pytest.raises(ValueError, match="one group"):
-        forest.fit_forest(table, f1, np.zeros(30), pipeline=SMALL, **CONDITIONS)
+        forest_fit.fit_forest(table, f1, np.zeros(30), pipeline=SMALL, **CONDITIONS)
     with pytest.raises(ValueError, match="true_f1"):
-        forest.fit_forest(table, np.where(f1 > 0.5, np.nan, f1), np.arange(30), pipeline=SMALL, **CONDITIONS)
+        forest_fit.fit_forest(table, np.where(f1 > 0.5, np.nan, f1), np.arange(30), pipeline=SMALL, **CONDITIONS)
     with pytest.raises(ValueError, match="mean_size"):
-        forest.fit_forest(table.assign(mean_size=np.nan), f1, np.arange(30), pipeline=SMALL, **CONDITIONS)
+        forest_fit.fit_forest(table.assign(mean_size=np.nan), f1, np.arange(30), pipeline=SMALL, **CONDITIONS)
 
 
 def test_a_saved_forest_predicts_the_same(fitted, saved):
@@ -259,13 +260,13 @@ def test_the_published_table_gives_the_known_figures():
 
     repeats = [
         figures(
-            forest.predict_held_out(
-                forest.create_pipeline(seed=s), values, f1, np.random.default_rng(s).permutation(588)
+            forest_fit.predict_held_out(
+                forest_fit.create_pipeline(seed=s), values, f1, np.random.default_rng(s).permutation(588)
             )[0]
         )
         for s in range(3)
     ]
-    by_image = figures(forest.predict_held_out(forest.create_pipeline(), values, f1, table["names"])[0])
+    by_image = figures(forest_fit.predict_held_out(forest_fit.create_pipeline(), values, f1, table["names"])[0])
     assert np.mean(repeats, axis=0) == pytest.approx([0.131, 0.097, 0.744], abs=0.006)
     assert by_image == pytest.approx([0.134, 0.100, 0.733], abs=0.004)
 

@@ -71,9 +71,9 @@ def calibrate(
         n_objects = sum(map(len, labelled.boxes.values()))
         say(f"{len(labelled.rows)} labelled micrographs with {n_objects} objects")
         for name, directory in directories.items():
-            found, domain = _fit_detector(name, labelled, settings, iou_threshold)
-            _write_model(directory, name, found, domain, labelled, labels)
-            _print_report(name, found, say)
+            fitted, domain = _fit_detector(name, labelled, settings, iou_threshold)
+            _write_model(directory, name, fitted, domain, labelled, labels)
+            _print_report(name, fitted, say)
         written = [str(directory) for directory in directories.values()]
         named = (*written, *(model for model in settings.predict.models if model not in written))
         stored_settings.write_settings(root, replace(settings, {"predict": {"models": list(named)}}))
@@ -156,7 +156,7 @@ def _fit_detector(
     rows = labelled.rows
     acquisition = label_acquisition_groups(rows).fillna("").astype(str)
     session = acquisition + "|" + rows["uri"].str.rpartition("/")[0]
-    found = calibration.calibrate_quality_model(
+    fitted = calibration.calibrate_quality_model(
         features,
         truth,
         groups=dict(zip(rows["micrograph_id"], rows["content_sha256"])),
@@ -166,8 +166,8 @@ def _fit_detector(
         rule=rule,
     )
     if failed:
-        found.notes.append(f"{len(failed)} labelled micrographs failed in the run: {', '.join(failed[:MAX_NAMED])}")
-    return found, domain_distance.read_domain(directory) if directory else _fit_domain(features, rows)
+        fitted.notes.append(f"{len(failed)} labelled micrographs failed in the run: {', '.join(failed[:MAX_NAMED])}")
+    return fitted, domain_distance.read_domain(directory) if directory else _fit_domain(features, rows)
 
 
 def _fit_domain(features: pd.DataFrame, rows: pd.DataFrame) -> domain_distance.Domain | None:
@@ -184,7 +184,7 @@ def _fit_domain(features: pd.DataFrame, rows: pd.DataFrame) -> domain_distance.D
 def _write_model(
     directory: Path,
     name: str,
-    found: calibration.Calibration,
+    fitted: calibration.Calibration,
     domain: domain_distance.Domain | None,
     labelled: LabelledMicrographs,
     labels: str,
@@ -199,16 +199,16 @@ def _write_model(
         "versions": {"emqa_dask": __version__},
     }
     with output_folders.write_folder(directory) as fresh:
-        calibration.write_calibration(found, fresh, f"{name}-calibrated", domain, **card)
+        calibration.write_calibration(fitted, fresh, f"{name}-calibrated", domain, **card)
 
 
-def _print_report(name: str, found: calibration.Calibration, say: Say) -> None:
-    say(f"{name}: {found.model.kind}, F1 at IoU {found.model.iou_threshold:g} ({found.model.rule})")
+def _print_report(name: str, fitted: calibration.Calibration, say: Say) -> None:
+    say(f"{name}: {fitted.model.kind}, F1 at IoU {fitted.model.iou_threshold:g} ({fitted.model.rule})")
     say(f"  {'held out':<22}{'n':>6}{'MAE':>8}{'RMSE':>8}{'R2':>8}{'coverage':>10}{'width':>8}")
-    for row in found.report.itertuples():
+    for row in fitted.report.itertuples():
         say(
             f"  {row.protocol:<22}{row.n:>6}{row.mae:>8.3f}{row.rmse:>8.3f}{row.r2:>8.2f}{row.coverage:>10.2f}"
             f"{row.width:>8.2f}"
         )
-    for note in found.notes:
+    for note in fitted.notes:
         say(f"  {note}")
