@@ -54,7 +54,7 @@ def copy(done, tmp_path):
     return shutil.copytree(done, tmp_path / "ws")
 
 
-@pytest.fixture(params=["the bundled forest", "a calibrated judge"])
+@pytest.fixture(params=["the bundled forest", "a calibrated model"])
 def settings(request, short, fitted):
     return short if request.param == "the bundled forest" else replace(short, {"predict": {"models": [fitted]}})
 

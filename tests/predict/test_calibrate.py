@@ -81,7 +81,7 @@ def test_images_without_detections_or_objects_have_what_can_be_known():
         compute_true_quality(pd.concat([detections, detections.assign(detector="log")]), {})
 
 
-def test_a_calibrated_judge_predicts_images_without_labels(made, fifty):
+def test_a_calibrated_model_predicts_images_without_labels(made, fifty):
     features, truth = made
     p = quality_model.predict_quality(fifty[0].model, features.iloc[50:])
     true = truth.iloc[50:].set_index(p.index)
@@ -129,7 +129,7 @@ def test_twenty_labels_correct_a_base_that_is_off(made):
     assert set(found.tried["candidate"]) >= {"base", "recalibrated base", "few features", "gaussian process"}
 
 
-def test_a_calibrated_judge_is_a_model_directory(made, fifty, tmp_path):
+def test_a_calibration_is_written_as_a_model_directory(made, fifty, tmp_path):
     features, _ = made
     write_calibration(fifty[0], tmp_path / "m", "mine", trained_on="a made-up run")
     card = models.load_card(tmp_path / "m")

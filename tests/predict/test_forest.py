@@ -82,7 +82,7 @@ def test_a_wider_coverage_gives_a_wider_interval():
 
 @hypothesis_settings(max_examples=10, deadline=None)
 @given(st.permutations(range(12)))
-def test_rows_are_judged_one_by_one(fitted, order):
+def test_rows_are_predicted_one_by_one(fitted, order):
     table, _ = labelled(12, 4)
     whole = forest.predict_forest(fitted, table)
     pd.testing.assert_frame_equal(forest.predict_forest(fitted, table.iloc[list(order)]), whole.iloc[list(order)])

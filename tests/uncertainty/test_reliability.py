@@ -62,10 +62,10 @@ def test_the_temperature_is_recovered_and_no_class_changes():
     p, y = drawn(5, n=6000, overconfidence=2.5)
     temperature = fit_temperature(p, y)
     assert temperature == pytest.approx(2.5, rel=0.06)
-    cooled = apply_temperature(p, temperature)
-    np.testing.assert_array_equal(cooled.argmax(1), p.argmax(1))
-    assert expected_calibration_error(cooled, y) < 0.3 * expected_calibration_error(p, y)
-    assert negative_log_likelihood(cooled, y) < negative_log_likelihood(p, y)
+    scaled = apply_temperature(p, temperature)
+    np.testing.assert_array_equal(scaled.argmax(1), p.argmax(1))
+    assert expected_calibration_error(scaled, y) < 0.3 * expected_calibration_error(p, y)
+    assert negative_log_likelihood(scaled, y) < negative_log_likelihood(p, y)
     assert apply_temperature(p, 1.0) == pytest.approx(p, abs=1e-9)
 
 

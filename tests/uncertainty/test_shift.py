@@ -44,16 +44,16 @@ def known():
 def test_kinds_are_distinguished_with_all_columns_present(known):
     rng = np.random.default_rng(1)
     for kind in WAYS:
-        judged = shift_model.classify_shift(known, draw(rng, 100, kind)[0])
-        assert (judged["shift"] == kind).mean() > 0.85
+        rows = shift_model.classify_shift(known, draw(rng, 100, kind)[0])
+        assert (rows["shift"] == kind).mean() > 0.85
         names = {f"{name}_score" for name in tables.SHIFT_SCORES} | {"shift_score", "shift", "shift_probability"}
-        assert set(judged.columns) == names | {"because"}
-        flagged = judged["shift"] != "none"
-        assert ((judged["shift_score"] > 1) == flagged).all()
-        assert judged["shift_probability"][flagged].between(1 / 3, 1).all()
-        assert judged["shift_probability"][~flagged].isna().all()
-        assert (judged["because"].map(len) > 0).tolist() == flagged.tolist()
-    table = tables.conform(judged.assign(micrograph_id="0" * 32), tables.CLASSIFICATIONS)
+        assert set(rows.columns) == names | {"because"}
+        flagged = rows["shift"] != "none"
+        assert ((rows["shift_score"] > 1) == flagged).all()
+        assert rows["shift_probability"][flagged].between(1 / 3, 1).all()
+        assert rows["shift_probability"][~flagged].isna().all()
+        assert (rows["because"].map(len) > 0).tolist() == flagged.tolist()
+    table = tables.conform(rows.assign(micrograph_id="0" * 32), tables.CLASSIFICATIONS)
     assert table.num_rows == 100
 
 
@@ -62,9 +62,9 @@ def test_scores_are_0_at_median_and_1_at_95_percent():
     train, y = draw(rng, 200)
     held = draw(rng, 300)[0]
     known = shift_model.fit_shift_model(train, y, np.arange(200), held, {"unrelated": draw(rng, 100, "unrelated")[0]})
-    judged = shift_model.classify_shift(known, held)
+    rows = shift_model.classify_shift(known, held)
     for name in tables.SHIFT_SCORES:
-        np.testing.assert_allclose(np.percentile(judged[f"{name}_score"], [50, 95]), [0, 1], atol=1e-6)
+        np.testing.assert_allclose(np.percentile(rows[f"{name}_score"], [50, 95]), [0, 1], atol=1e-6)
 
 
 def test_false_flags_are_held_to_their_share():
@@ -80,22 +80,22 @@ def test_a_shift_without_examples_is_flagged_all_the_same():
     rng = np.random.default_rng(4)
     known = fitted(rng, kinds=("acquisition",))
     for kind in ("new_class", "unrelated"):
-        judged = shift_model.classify_shift(known, draw(rng, 100, kind, strength=2)[0])
-        assert (judged["shift_score"] > 1).mean() > 0.95
+        rows = shift_model.classify_shift(known, draw(rng, 100, kind, strength=2)[0])
+        assert (rows["shift_score"] > 1).mean() > 0.95
 
 
 def test_entropy_cannot_hide_what_the_distances_see(known):
     seen = draw(np.random.default_rng(12), 100, "new_class", strength=2)[0]
     sure = np.zeros_like(seen.probabilities)
     sure[:, :, 0] = 1  # every member is certain, and of the same class
-    judged = shift_model.classify_shift(known, seen._replace(probabilities=sure))
-    assert (judged["entropy_score"] < 0).all()
-    assert (judged["shift_score"] > 1).mean() > 0.95
+    rows = shift_model.classify_shift(known, seen._replace(probabilities=sure))
+    assert (rows["entropy_score"] < 0).all()
+    assert (rows["shift_score"] > 1).mean() > 0.95
 
 
 def test_a_row_is_its_own(known):
     seen = draw(np.random.default_rng(5), 37, "new_class")[0]
-    judged = shift_model.classify_shift(known, seen)
+    rows = shift_model.classify_shift(known, seen)
     order = np.random.default_rng(6).permutation(37)[:9]
     part = EnsembleOutputs(
         seen.probabilities[:, order],
@@ -105,7 +105,7 @@ def test_a_row_is_its_own(known):
         seen.foreign_log_odds[order],
     )
     pd.testing.assert_frame_equal(
-        shift_model.classify_shift(known, part), judged.iloc[order].reset_index(drop=True), check_exact=True
+        shift_model.classify_shift(known, part), rows.iloc[order].reset_index(drop=True), check_exact=True
     )
     none = EnsembleOutputs(
         seen.probabilities[:, :0],
@@ -114,7 +114,7 @@ def test_a_row_is_its_own(known):
         seen.content[:0],
         seen.foreign_log_odds[:0],
     )
-    assert list(shift_model.classify_shift(known, none).columns) == list(judged.columns)
+    assert list(shift_model.classify_shift(known, none).columns) == list(rows.columns)
 
 
 def test_the_evidence_names_what_is_unlike(known):
@@ -131,18 +131,18 @@ def test_images_that_no_network_has_seen_are_unknown(known):
     seen = draw(np.random.default_rng(8), 5)[0]
     p = seen.probabilities.copy()
     p[:, 2] = np.nan
-    judged = shift_model.classify_shift(known, seen._replace(probabilities=p))
-    assert judged["shift"].isna().tolist() == [False, False, True, False, False]
-    assert np.isnan(judged["shift_score"][2])
+    rows = shift_model.classify_shift(known, seen._replace(probabilities=p))
+    assert rows["shift"].isna().tolist() == [False, False, True, False, False]
+    assert np.isnan(rows["shift_score"][2])
     rest = shift_model.classify_shift(known, seen)
-    pd.testing.assert_frame_equal(judged.drop(2), rest.drop(2), check_exact=True)
+    pd.testing.assert_frame_equal(rows.drop(2), rest.drop(2), check_exact=True)
 
 
 def test_unknown_statistics_count_as_typical(known):
     seen = draw(np.random.default_rng(9), 50)[0]
-    judged = shift_model.classify_shift(known, seen._replace(features=seen.features * np.nan))
-    assert np.isfinite(judged["shift_score"]).all()
-    assert (judged["shift"] == "none").mean() > 0.8
+    rows = shift_model.classify_shift(known, seen._replace(features=seen.features * np.nan))
+    assert np.isfinite(rows["shift_score"]).all()
+    assert (rows["shift"] == "none").mean() > 0.8
 
 
 def test_distances_of_embeddings_do_not_ask_for_units_or_axes():
@@ -161,7 +161,7 @@ def test_distances_of_embeddings_do_not_ask_for_units_or_axes():
     np.testing.assert_allclose(found[1], found[0], rtol=1e-4, atol=1e-4)
 
 
-def test_what_is_saved_judges_alike_and_is_checked(known, tmp_path):
+def test_saved_model_classifies_alike_and_is_checked(known, tmp_path):
     seen = draw(np.random.default_rng(10), 40, "acquisition")[0]
     models.write_card(tmp_path, {"name": "some", **shift_files.write_shift_model(known, tmp_path)})
     again = shift_files.read_shift_model(tmp_path)
@@ -206,18 +206,18 @@ def test_a_cohort_is_told_apart_where_an_image_is_not(known):
     own = []
     for kind in ("acquisition", "new_class", "unrelated"):
         for _ in range(10):
-            judged = shift_model.classify_shift(known, draw(rng, 20, kind, strength=0.45)[0])
-            n_right += shift_model.classify_cohort_shift(judged) == kind
-            own.append((judged["shift"] == kind).mean())
+            rows = shift_model.classify_shift(known, draw(rng, 20, kind, strength=0.45)[0])
+            n_right += shift_model.classify_cohort_shift(rows) == kind
+            own.append((rows["shift"] == kind).mean())
     assert n_right >= 28
     assert np.mean(own) < 0.92
 
 
 def test_order_does_not_matter_to_a_cohort(known):
-    judged = shift_model.classify_shift(known, draw(np.random.default_rng(22), 40, "acquisition")[0])
-    assert shift_model.classify_cohort_shift(
-        judged.sample(frac=1, random_state=1)
-    ) == shift_model.classify_cohort_shift(judged)
+    rows = shift_model.classify_shift(known, draw(np.random.default_rng(22), 40, "acquisition")[0])
+    assert shift_model.classify_cohort_shift(rows.sample(frac=1, random_state=1)) == shift_model.classify_cohort_shift(
+        rows
+    )
 
 
 def test_a_model_without_shifts_has_none(tmp_path):

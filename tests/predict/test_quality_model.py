@@ -1,4 +1,4 @@
-"""Laws of the judge: intervals for groups never seen, SHAP values and their words, files, refusals; trees as arrays."""
+"""Laws of quality models: intervals for new groups, SHAP values and their words, files, refusals; trees as arrays."""
 
 import itertools
 import math
@@ -57,7 +57,7 @@ def fitted(request):
     return fit(request.param)
 
 
-def test_rows_are_judged_one_by_one(fitted):
+def test_rows_are_predicted_one_by_one(fitted):
     table = labelled(12, 2)
     whole = quality_model.predict_quality(fitted, table)
     order = np.random.default_rng(0).permutation(12)
@@ -278,7 +278,7 @@ def test_recalibration_finds_a_line_whatever_the_sizes_of_groups():
 
 
 @pytest.mark.parametrize("kind", ["forest", "gaussian_process"])
-def test_a_saved_judge_predicts_the_same_in_every_bit(kind, tmp_path):
+def test_a_saved_model_predicts_the_same_in_every_bit(kind, tmp_path):
     made = fit(kind, n=40)
     models.write_card(tmp_path / "m", quality_files.write_quality_model(made, tmp_path / "m"))
     table = labelled(30, 13)
