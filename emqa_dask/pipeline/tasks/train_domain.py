@@ -40,7 +40,9 @@ def examine_images(folder: str, device: str, paths: list[Path], cs_mm: float, ca
     return {"n_images": len(paths), "outputs": join_outputs(parts)}
 
 
-def examine_shifted_images(folder: str, device: str, numbered: list[tuple[int, Path]], call: Call = call_directly) -> dict:
+def examine_shifted_images(
+    folder: str, device: str, numbered: list[tuple[int, Path]], call: Call = call_directly
+) -> dict:
     """Task: outputs on an example of every kind of shift made from each image; `numbered` are consecutive numbers.
 
     `refused` has the reason where no example can be made of an image.
