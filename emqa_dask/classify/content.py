@@ -1,4 +1,4 @@
-"""What is in an image, however it was recorded: the embedding of the bundled network `content`, and its families."""
+"""Content of an image, independent of its acquisition: embedding and families of the bundled network `content`."""
 
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -25,16 +25,16 @@ def embed_windows(windows: NDArray[np.float32], device: str = "cpu") -> tuple[ND
     import torch
 
     net, is_foreign = _load_network(device)
-    found = []
+    batches = []
     n = max(1, BATCH_PX // max(1, int(np.prod(windows.shape[1:]))))
     with torch.inference_mode():
         for start in range(0, len(windows), n):
             batch = torch.from_numpy(stretch_contrast(windows[start : start + n])[:, None]).to(device)
             logits, embedding = net(batch, embedding=True)
-            found.append((embedding.cpu().numpy(), compute_foreign_log_odds(logits, is_foreign).cpu().numpy()))
-    if not found:
+            batches.append((embedding.cpu().numpy(), compute_foreign_log_odds(logits, is_foreign).cpu().numpy()))
+    if not batches:
         return np.zeros((0, 128), np.float32), np.zeros(0, np.float32)
-    return tuple(np.concatenate(part) for part in zip(*found))
+    return tuple(np.concatenate(part) for part in zip(*batches))
 
 
 def compute_foreign_log_odds(logits: "torch.Tensor", is_foreign: "torch.Tensor") -> "torch.Tensor":

@@ -1,4 +1,4 @@
-"""Networks of one architecture evaluated together: one after the other, by vmap, or as grouped convolutions."""
+"""Evaluation of several networks of one architecture: in a loop, by vmap, or as grouped convolutions."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -11,28 +11,28 @@ EVALUATIONS = ("loop", "vmap", "grouped")
 Evaluate = Callable[["torch.Tensor"], tuple["torch.Tensor", "torch.Tensor"]]
 
 
-def make_evaluator(nets: Sequence["torch.nn.Module"], way: str) -> Evaluate:
-    """What takes images (n, channels, h, w) to logits (members, n, classes) and embeddings (members, n, d).
+def make_evaluator(nets: Sequence["torch.nn.Module"], evaluation: str) -> Evaluate:
+    """A function from images (n, channels, h, w) to logits (members, n, classes) and embeddings (members, n, d).
 
-    All ways agree to rounding. `vmap` stacks the weights of any network; `grouped` joins those of a wide ResNet side by
-    side along the channels. Raises ValueError for another way, no network, and a network that cannot be grouped.
+    All evaluations agree to rounding. `vmap` stacks the weights of any network; `grouped` joins those of a wide ResNet
+    along the channels. Raises ValueError for an unknown evaluation, no network, and a network that cannot be grouped.
     """
-    if way not in EVALUATIONS or not nets:
+    if evaluation not in EVALUATIONS or not nets:
         raise ValueError(
-            f"{len(nets)} networks, way {way!r}: at least one network, way one of {', '.join(EVALUATIONS)}"
+            f"{len(nets)} networks, way {evaluation!r}: at least one network, way one of {', '.join(EVALUATIONS)}"
         )
-    return {"loop": _make_loop, "vmap": _make_vmap, "grouped": _make_grouped}[way](nets)
+    return {"loop": _make_loop, "vmap": _make_vmap, "grouped": _make_grouped}[evaluation](nets)
 
 
 def _make_loop(nets) -> Evaluate:
     import torch
 
-    nets = [net.to(memory_format=torch.channels_last) for net in nets]  # themselves: their dropout may be told its pass
+    nets = [net.to(memory_format=torch.channels_last) for net in nets]  # no copies: their dropout pass may be set
 
     def evaluate(images):
         images = images.contiguous(memory_format=torch.channels_last)
-        found = [net(images, embedding=True) for net in nets]
-        return torch.stack([logits for logits, _ in found]), torch.stack([embedding for _, embedding in found])
+        outputs = [net(images, embedding=True) for net in nets]
+        return torch.stack([logits for logits, _ in outputs]), torch.stack([embedding for _, embedding in outputs])
 
     return evaluate
 
@@ -52,7 +52,7 @@ def _make_vmap(nets) -> Evaluate:
 
 
 def _fold_norms(net):
-    """A copy of `net` whose batch normalisations are what they are in evaluation: a factor and a sum by channel.
+    """A copy of `net` whose batch normalisations are replaced by a factor and a summand for each channel.
 
     On a GPU vmap has no batch normalisation for the memory layout in which cuDNN leaves its results.
     """
@@ -84,25 +84,25 @@ def _make_grouped(nets) -> Evaluate:
     n = len(nets)
     body = copy.deepcopy(nets[0].body)
     others = [dict(net.body.named_modules()) for net in nets]
-    first = True  # all members share the image
+    is_first = True  # the first convolution: all members share the image
     for place, module in list(body.named_modules()):
         same = [layers[place] for layers in others]
         if isinstance(module, nn.Conv2d):
             if module.groups != 1 or module.bias is not None:
-                raise ValueError("only a wide ResNet's convolutions can be grouped; take the way 'vmap'")
-            inner = module.in_channels * (1 if first else n)
+                raise ValueError("only a wide ResNet's convolutions can be grouped; use 'vmap'")
+            inner = module.in_channels * (1 if is_first else n)
             joined = nn.Conv2d(
                 inner, module.out_channels * n, module.kernel_size, module.stride, module.padding,
-                groups=1 if first else n, bias=False,
+                groups=1 if is_first else n, bias=False,
             )  # fmt: skip
             joined.weight.data = torch.cat([m.weight.data for m in same])
-            first = False
+            is_first = False
         elif isinstance(module, nn.BatchNorm2d):
             joined = nn.BatchNorm2d(module.num_features * n, eps=module.eps)
             for name in ("weight", "bias", "running_mean", "running_var"):
                 getattr(joined, name).data = torch.cat([getattr(m, name).data for m in same])
         elif isinstance(module, nn.Linear | nn.LayerNorm) or hasattr(module, "drawn_from"):
-            raise ValueError(f"a layer {type(module).__name__} cannot be grouped; take the way 'vmap'")
+            raise ValueError(f"a layer {type(module).__name__} cannot be grouped; use 'vmap'")
         else:
             continue
         parent, _, name = place.rpartition(".")

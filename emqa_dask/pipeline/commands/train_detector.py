@@ -54,14 +54,14 @@ def import_detector(
         convert.import_detectron2(config, checkpoint, out, name=name, classes=classes)
         return
     try:
-        told = tomllib.loads(Path(architecture).read_text(encoding="utf-8"))
+        table = tomllib.loads(Path(architecture).read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{architecture}: not valid TOML: {error}") from error
-    told = told.get("architecture", told)
-    if not isinstance(told, dict):
-        raise ValueError(f"{architecture}: architecture is {told!r}: it has to be a table")
-    try:  # torchvision ends in errors of any kind over what is no architecture
-        networks.build_detector({"n_classes": len(classes), **told})
+    table = table.get("architecture", table)
+    if not isinstance(table, dict):
+        raise ValueError(f"{architecture}: architecture is {table!r}: it has to be a table")
+    try:  # torchvision raises errors of any kind for an invalid architecture
+        networks.build_detector({"n_classes": len(classes), **table})
     except Exception as error:
         raise ValueError(f"{architecture}: no Mask R-CNN can be built of it: {error}") from error
-    convert.import_torchvision(checkpoint, told, out, name=name, classes=classes)
+    convert.import_torchvision(checkpoint, table, out, name=name, classes=classes)
