@@ -63,7 +63,7 @@ class ClassifierCounts:
     def add(self, triage: pd.DataFrame, classifications: pd.DataFrame) -> None:
         """Rows of tables.TRIAGE, and those of tables.CLASSIFICATIONS that belong to them.
 
-        `classifications` may have `cohort` (text; null counts as "all") and `entropy_limit_nats`, as judge() takes it.
+        `classifications` may have `cohort` (text; null counts as "all") and `entropy_limit_nats`, see triage.rows.ROWS.
         """
         answers = classifications[classifications["micrograph_id"].isin(triage["micrograph_id"])]
         if not len(answers):

@@ -15,20 +15,13 @@ from typing import Any, Protocol
 import tomli_w
 
 from emqa_dask.settings.flags import Flags
+from emqa_dask.settings.renamed_keys import RENAMED_KEYS as RENAMED_KEYS
+from emqa_dask.settings.renamed_keys import refuse_renamed_keys
 from emqa_dask.settings.rules import SettingsError, check_values, shorten
 from emqa_dask.settings.schedulers import Run, SchedulerSections
 from emqa_dask.settings.stages import Archive, Classify, Cohort, Detect, Featurise, Predict, Report, Store, Triage
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
-RENAMED_KEYS = {  # former name -> present name, both as section.key; the former one is refused
-    "detect.device": "run.device",
-    "report.trust_f1": "triage.trust_f1",
-    "report.max_ood_distance": "triage.max_ood_distance",
-    "report.max_entropy_nats": "triage.max_entropy_nats",
-    "report.review_share": "triage.review_share",
-    "report.target_risk": "triage.target_risk",
-    "predict.forests": "predict.models",
-}
 
 
 @dataclass(frozen=True)
@@ -132,7 +125,7 @@ def replace(settings: Settings, changes: dict[str, dict[str, object]], source: s
 
     Raises SettingsError, which names `source`, for a setting that does not exist (any more) or cannot have its value.
     """
-    _refuse_renamed_keys(changes, source)
+    refuse_renamed_keys(changes, source)
     updates = {}
     for section, values in changes.items():
         if section == "cohorts":
@@ -156,18 +149,6 @@ def replace(settings: Settings, changes: dict[str, dict[str, object]], source: s
         return dataclasses.replace(settings, **updates).check()
     except SettingsError as error:
         raise error if str(error).startswith(source) else SettingsError(f"{source}: {error}") from error
-
-
-def _refuse_renamed_keys(changes: dict, source: str) -> None:
-    """Raises SettingsError with the present name of the first key in `changes` that has been renamed."""
-    for section, values in changes.items():
-        for key in values if isinstance(values, dict) else ():
-            if name := RENAMED_KEYS.get(f"{section}.{key}"):
-                new_section, _, new_key = name.partition(".")
-                raise SettingsError(
-                    f"{source}: setting {section}.{key} was renamed: write {name}, "
-                    f"which is {new_key} in section [{new_section}]"
-                )
 
 
 def _field_types(record: type) -> dict[str, object]:
