@@ -101,3 +101,16 @@ def test_changelog_names_every_renamed_setting():
     text = (REPOSITORY / "CHANGELOG.md").read_text()
     missing = [key for pair in RENAMED_KEYS.items() for key in pair if f"`{key}`" not in text]
     assert missing == []
+
+
+def test_the_map_of_tests_lists_every_folder():
+    folders = {
+        path.parent.relative_to(REPOSITORY / "tests").as_posix() for path in REPOSITORY.glob("tests/*/test_*.py")
+    }
+    rows = re.findall(r"^\| `(\w+)/` \|", (REPOSITORY / "tests/README.md").read_text(), re.MULTILINE)
+    assert sorted(rows) == sorted(folders)
+
+
+def test_files_named_in_the_map_of_tests_exist():
+    names = re.findall(r"`([\w/]+\.py)`", (REPOSITORY / "tests/README.md").read_text())
+    assert [name for name in names if not (REPOSITORY / "tests" / name.removeprefix("tests/")).is_file()] == []

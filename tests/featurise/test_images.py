@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from emqa_dask import tables
-from emqa_dask.featurise import images
+from emqa_dask.featurise import foreign, images, overlays, spectrum
 from emqa_dask.featurise.images import image_features, image_statistics
 from emqa_dask.featurise.signature import N_BYTES, compute_signature
 from emqa_dask.featurise.spectrum import compute_mean_periodogram, compute_spectrum_statistics, cut_tiles
@@ -202,26 +202,27 @@ def test_signature_survives_gain_and_depth_and_tells_images_apart(good):
 
 
 def test_large_images_are_measured_on_as_many_pixels(monkeypatch):
-    """Pixels are counted that reach spectrum, overlays and foreign, after tiles() and view_of() reduced the image."""
-    n_pixels = []
+    """Two functions see the whole image and reduce it: to tiles, and to a view. All others see few pixels of it."""
+    sizes = []
 
-    def count_pixels(function):
-        def counting(*args, **kwargs):
-            n_pixels[-1] += sum(array.size for array in args if isinstance(array, np.ndarray))
+    def record_sizes(function):
+        def recording(*args, **kwargs):
+            sizes[-1] += [array.size for array in args if isinstance(array, np.ndarray)]
             return function(*args, **kwargs)
 
-        return counting
+        return recording
 
-    measuring = {images.spectrum_statistics.__module__, images.overlays.__name__, images.foreign.__name__}
-    for module in (images, images.overlays, images.foreign):
+    measuring = {module.__name__ for module in (foreign, overlays, spectrum)}
+    for module in (images, foreign, overlays):
         for name, function in list(vars(module).items()):
-            is_reducing = name in ("tiles", "view_of")
-            if inspect.isfunction(function) and function.__module__ in measuring and not is_reducing:
-                monkeypatch.setattr(module, name, count_pixels(function))
-    small = np.random.default_rng(0).random((1024, 1024)).astype(np.float32)
-    for image in (small, np.tile(small, (3, 3))):
-        n_pixels.append(0)
-        image_statistics(image)
+            if inspect.isfunction(function) and function.__module__ in measuring:
+                monkeypatch.setattr(module, name, record_sizes(function))
+    n_pixels = []
+    for side in (1500, 4500):
+        sizes.append([])
+        image_statistics(np.tile(np.random.default_rng(0).random((500, 500)), (side // 500, side // 500)))
+        assert sizes[-1].count(side**2) == 2
+        n_pixels.append(sum(sizes[-1]) - 2 * side**2)
     assert 0 < n_pixels[1] < 2 * n_pixels[0]
 
 
