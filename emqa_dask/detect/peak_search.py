@@ -71,15 +71,21 @@ def search_rows(grids, steps, weights, firsts, height, width, start, stop, sign,
             if not is_peak:
                 continue
             refine_cube(cube, steps[0] > 0 and steps[2] > 0, 0 < y < height - 1, 0 < x < width - 1, fit)
-            out[0, n] = y
-            out[1, n] = x
-            out[2, n] = cube[1, 1, 1]
-            out[3, n] = fit[1]
-            out[4, n] = fit[2]
-            out[5, n] = fit[0]
-            out[6, n] = fit[3]
+            _store_peak(out, n, y, x, cube[1, 1, 1], fit)
             n += 1
     return n
+
+
+@numba.njit(nogil=True, cache=True)
+def _store_peak(out, n, y, x, value, fit):
+    """Fill column n of `out`; `fit` is that of refine_cube()."""
+    out[0, n] = y
+    out[1, n] = x
+    out[2, n] = value
+    out[3, n] = fit[1]
+    out[4, n] = fit[2]
+    out[5, n] = fit[0]
+    out[6, n] = fit[3]
 
 
 @numba.njit(nogil=True, cache=True)

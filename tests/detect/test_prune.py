@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 from skimage.feature.blob import _blob_overlap, _prune_blobs
 
-from emqa_dask.detect.prune import order_as_set, prune_as_skimage, prune_largest_first
+from emqa_dask.detect.prune import prune_as_skimage, prune_largest_first
+from emqa_dask.detect.set_order import order_as_set
 
 
 @settings(deadline=None, max_examples=60)
