@@ -63,24 +63,24 @@ def load_ensemble(
     ----------
     Lakshminarayanan, Pritzel, Blundell, Simple and scalable predictive uncertainty estimation using deep ensembles,
     NeurIPS 2017. Gal, Ghahramani, Dropout as a Bayesian approximation, ICML 2016.
-
-    Examples
-    --------
-    >>> ensemble = emqa_dask.load_ensemble("lots")  # doctest: +SKIP
-    >>> p = ensemble.predict_probabilities([image])  # doctest: +SKIP
     """
-    if device not in BATCH_WINDOWS:
-        raise ValueError(f"device is {device!r}: it has to be 'cpu' or 'cuda'")
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision is {precision!r}: it is one of {', '.join(PRECISIONS)}")
-    if method is not None and method not in cards.METHODS:
-        raise ValueError(f"method is {method!r}: it is one of {', '.join(cards.METHODS)}")
+    _check_options(device, method, precision)
     card = cards.read_classifier_card(name)
     if classes is not None:
         card.check_classes(classes)
     # A member may vanish while the card stays, so the usable files are part of the cache's key.
     method = method or card.method
     return _load_ensemble(str(card.directory.resolve()), card.digest, card.files, device, method, precision)
+
+
+def _check_options(device: str, method: str | None, precision: str) -> None:
+    """Raises ValueError for an unknown device, method or precision."""
+    if device not in BATCH_WINDOWS:
+        raise ValueError(f"device is {device!r}: it has to be 'cpu' or 'cuda'")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}: it is one of {', '.join(PRECISIONS)}")
+    if method is not None and method not in cards.METHODS:
+        raise ValueError(f"method is {method!r}: it is one of {', '.join(cards.METHODS)}")
 
 
 @lru_cache(maxsize=4)

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
 from emqa_dask.tune import band_filter, order_mixture, periodicity, translations
+from emqa_dask.tune.order_input import check_image, check_points, check_search
 
 MIN_POINTS = 30  # with fewer points the order is unknown
 N_COMPONENTS = 8  # principal components of patches
@@ -61,9 +62,9 @@ def compute_order_map(
     (None: about 8 spacings). Raises ValueError for images that are not two-dimensional, real and finite, points outside
     the image, and settings that make no sense.
     """
-    image = _check_image(image)
-    points_px = _check_points(points, image.shape)
-    candidates = _check_search(covariance, threshold, patch_px, window_px)
+    image = check_image(image)
+    points_px = check_points(points, image.shape)
+    candidates = check_search(covariance, threshold, patch_px, window_px)
     spacing = _measure_spacing(points_px)
     settings = {"verdict": "", "covariance": None, "threshold": np.nan, "compactness": np.nan, "perimeter_px": np.nan}
     settings |= {"spacing_px": spacing, "patch_px": 0, "n_lattices": 0, "order_level": np.nan, "seed": seed}
@@ -138,45 +139,6 @@ def _map_texture(filtered: band_filter.FilteredImage, points_px: NDArray) -> tup
         _find_assessable(filtered, points_px),
         np.ones(len(points_px)),
         {"verdict": "disordered: a texture without a lattice"},
-    )
-
-
-def _check_image(image: NDArray) -> NDArray:
-    image = np.asarray(image)
-    if image.ndim != 2 or image.dtype.kind not in "buif" or image.size == 0:
-        raise ValueError(f"the image has shape {image.shape} and dtype {image.dtype}: it has to be (h, w) real numbers")
-    image = image.astype(np.float64)
-    if not np.isfinite(image).all():
-        raise ValueError("the image holds NaN or infinite pixels: replace them, by the median for instance")
-    return image
-
-
-def _check_points(points: ArrayLike | pd.DataFrame, shape: tuple[int, int]) -> NDArray:
-    if isinstance(points, pd.DataFrame):
-        points = points[["y_px", "x_px"]].to_numpy()
-    points_px = np.asarray(points, np.float64)
-    points_px = points_px.reshape(0, 2) if points_px.size == 0 else points_px
-    if points_px.ndim != 2 or points_px.shape[1] != 2:
-        raise ValueError(f"the points have shape {points_px.shape}: they have to be (n, 2), y and x in px")
-    inside = ((points_px >= -0.5) & (points_px <= np.array(shape) - 0.5)).all(axis=1)
-    if not inside.all():
-        raise ValueError(f"point {points_px[~inside][0]} lies outside the image of {shape}: points are y, x in px")
-    return points_px
-
-
-def _check_search(covariance, threshold, patch_px, window_px) -> tuple[tuple[str, ...], tuple[float, ...]]:
-    """The covariance types and thresholds to try."""
-    types = order_mixture.COVARIANCES
-    if covariance is not None and covariance not in types:
-        raise ValueError(f"covariance is {covariance!r}: it is one of {', '.join(types)}, or None to tune it")
-    if threshold is not None and not 0 < threshold < 1:
-        raise ValueError(f"threshold is {threshold}: it has to be in (0, 1), or None to tune it")
-    for name, value, least in (("patch_px", patch_px, 3), ("window_px", window_px, 1)):
-        if value is not None and value < least:
-            raise ValueError(f"{name} is {value}: it has to be at least {least}, or None")
-    return (
-        types if covariance is None else (covariance,),
-        order_mixture.THRESHOLDS if threshold is None else (float(threshold),),
     )
 
 

@@ -1,0 +1,46 @@
+"""Checked inputs of an order map: image, points and searched settings."""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from emqa_dask.tune import order_mixture
+
+
+def check_image(image: NDArray) -> NDArray:
+    image = np.asarray(image)
+    if image.ndim != 2 or image.dtype.kind not in "buif" or image.size == 0:
+        raise ValueError(f"the image has shape {image.shape} and dtype {image.dtype}: it has to be (h, w) real numbers")
+    image = image.astype(np.float64)
+    if not np.isfinite(image).all():
+        raise ValueError("the image holds NaN or infinite pixels: replace them, by the median for instance")
+    return image
+
+
+def check_points(points: ArrayLike | pd.DataFrame, shape: tuple[int, int]) -> NDArray:
+    if isinstance(points, pd.DataFrame):
+        points = points[["y_px", "x_px"]].to_numpy()
+    points_px = np.asarray(points, np.float64)
+    points_px = points_px.reshape(0, 2) if points_px.size == 0 else points_px
+    if points_px.ndim != 2 or points_px.shape[1] != 2:
+        raise ValueError(f"the points have shape {points_px.shape}: they have to be (n, 2), y and x in px")
+    inside = ((points_px >= -0.5) & (points_px <= np.array(shape) - 0.5)).all(axis=1)
+    if not inside.all():
+        raise ValueError(f"point {points_px[~inside][0]} lies outside the image of {shape}: points are y, x in px")
+    return points_px
+
+
+def check_search(covariance, threshold, patch_px, window_px) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """The covariance types and thresholds to try."""
+    types = order_mixture.COVARIANCES
+    if covariance is not None and covariance not in types:
+        raise ValueError(f"covariance is {covariance!r}: it is one of {', '.join(types)}, or None to tune it")
+    if threshold is not None and not 0 < threshold < 1:
+        raise ValueError(f"threshold is {threshold}: it has to be in (0, 1), or None to tune it")
+    for name, value, least in (("patch_px", patch_px, 3), ("window_px", window_px, 1)):
+        if value is not None and value < least:
+            raise ValueError(f"{name} is {value}: it has to be at least {least}, or None")
+    return (
+        types if covariance is None else (covariance,),
+        order_mixture.THRESHOLDS if threshold is None else (float(threshold),),
+    )
