@@ -24,6 +24,7 @@ from unittest import mock
 import numpy as np
 
 from benchmarks import workspaces
+from benchmarks.compare_workspaces import find_table_files
 from emqa_dask.cli import main as emqa
 from emqa_dask.run.workers import SPAWN_VARIABLES, WORKER_VARIABLES
 from emqa_dask.store import checksum
@@ -98,9 +99,12 @@ def say(command: list[str]) -> tuple[int, str]:
 
 def victims(reference: Path, kind: str) -> list[Path]:
     """The files of a kind that the workspace's settings name: there may be tables of earlier ones, too."""
-    made = set(workspaces.folders(reference).values())
+    files = [path for name in workspaces.list_tables(reference) for path in find_table_files(reference, name)]
+    folders = {path.parent.name for path in files if path.parent != reference}
     found = [path.relative_to(reference) for path in sorted(reference.glob(KINDS[kind])) if path.is_file()]
-    return [path for path in found if path.parts[0] in made or "-" not in path.parts[0] or kind == "copy of the ledger"]
+    return [
+        path for path in found if path.parts[0] in folders or "-" not in path.parts[0] or kind == "copy of the ledger"
+    ]
 
 
 def try_case(folder: Path, kind: str, number: int, seed: int) -> Case:
@@ -132,7 +136,7 @@ def judge(code: int, words: str, is_made_again: bool, folder: Path, victim: str,
     root = folder / "ws"
     reference = folder / "reference"
     if code in (0, 2):
-        if workspaces.differences(root, reference):
+        if workspaces.list_differences(root, reference):
             return "silent, different"
         return "repaired" if is_made_again else "silent, equal"
     if Path(victim).name not in words:
@@ -143,7 +147,7 @@ def judge(code: int, words: str, is_made_again: bool, folder: Path, victim: str,
         (folder / "mine.toml").write_text((reference / "settings.toml").read_text())
         triage = [*triage, "--settings", str(folder / "mine.toml")]
     code, words = say(triage)
-    return "named" if code in (0, 2) and not workspaces.differences(root, reference) else "remedy failed"
+    return "named" if code in (0, 2) and not workspaces.list_differences(root, reference) else "remedy failed"
 
 
 def run_share(folder: Path, cases: list[tuple[str, int]], n: int, seed: int) -> list[Case]:

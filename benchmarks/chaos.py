@@ -89,7 +89,7 @@ class Parts:
         self.damaged = []
 
     def look(self) -> None:
-        now = workspaces.parts(self.workspace)
+        now = workspaces.list_parts(self.workspace)
         for path, stamp in self.seen.items():
             if now.get(path, stamp) != stamp:  # what a survey has found is removed once it is in the catalog
                 (self.repeated if path in self.held else self.raced).add(path.relative_to(self.workspace).as_posix())
@@ -98,7 +98,7 @@ class Parts:
     def hold(self) -> None:
         """From now on what is there is finished: it has to be whole, and to stay as it is."""
         self.look()
-        self.damaged += workspaces.damaged([path for path in self.seen if path not in self.held])
+        self.damaged += workspaces.list_damaged_parts([path for path in self.seen if path not in self.held])
         self.held = dict(self.seen)
 
 
@@ -110,7 +110,7 @@ def strike(blow: Blow, driver: Driver, cluster: victims.DaskCluster | None, rng:
         elif blow.victim == "SIGTERM":
             driver.popen.terminate()
         else:
-            found = victims.playing(blow.victim, driver, cluster)
+            found = victims.list_processes_of_role(blow.victim, driver, cluster)
             if not found:
                 return False
             rng.choice(found).send_signal(signal.Signals[blow.signal])
@@ -172,7 +172,7 @@ def disturb(
 
 def _judge_end(run: Run, code: int, struck: list[Blow], log: Path) -> None:
     """Was the driver allowed to end, and did it say why?"""
-    said = workspaces.last_words(log)
+    said = workspaces.read_last_line(log)
     is_named = any(words in said for words in NAMES_SCHEDULER)
     if code == 1 and is_named and any(b.victim == "scheduler" and b.stage != "never struck" for b in run.blows):
         return  # it may not be back yet
@@ -202,7 +202,7 @@ def _attempt(
         if cluster is not None:
             cluster.mend(replace_s=REPLACE_S)
         if todo and time.monotonic() - since >= todo[0].wait_s:
-            stage = workspaces.stage(workspace)
+            stage = workspaces.describe_progress(workspace)
             parts.hold()
             if stage.startswith(todo[0].not_before) and strike(todo[0], driver, cluster, rng):
                 blow = todo.pop(0)
@@ -216,7 +216,7 @@ def _attempt(
                 if blow.victim in ("driver", "SIGTERM", "SIGINT"):
                     _see_it_leave(driver, blow, run)
         if driver.seconds() > limit_s:
-            run.broken.append(f"still running after {limit_s:.0f} s ({workspaces.stage(workspace)})")
+            run.broken.append(f"still running after {limit_s:.0f} s ({workspaces.describe_progress(workspace)})")
             break
     return struck
 
@@ -227,7 +227,7 @@ def _see_it_leave(driver: Driver, blow: Blow, run: Run) -> None:
     while time.monotonic() < deadline and (driver.popen.poll() is None or _left(driver)):
         time.sleep(POLL_S)
     if left := _left(driver):
-        names = ", ".join(sorted({victims.words(p)[-60:] for p in left}))
+        names = ", ".join(sorted({victims.read_command_line(p)[-60:] for p in left}))
         run.broken.append(f"{len(left)} processes alive {LEAVE_S:.0f} s after {blow.victim}: {names}")
     code = driver.popen.poll()
     if blow.victim in ("SIGTERM", "SIGINT"):
@@ -247,10 +247,10 @@ def _left(driver: Driver) -> list[psutil.Process]:
     going = [process for process in processes if not victims.is_stopped(process.pid)]
     if len(going) == len(processes):
         return going
-    return [process for process in going if not any(name in victims.words(process) for name in WAITING)]
+    return [process for process in going if not any(name in victims.read_command_line(process) for name in WAITING)]
 
 
-def undisturbed(archive: Path, workspace: Path, options: list[str]) -> tuple[int, float]:
+def run_undisturbed(archive: Path, workspace: Path, options: list[str]) -> tuple[int, float]:
     """(exit code, seconds) of a run that nobody disturbs; RuntimeError when it does not end well."""
     driver = Driver(archive, workspace, options, workspace.with_suffix(".log"))
     try:
@@ -258,13 +258,13 @@ def undisturbed(archive: Path, workspace: Path, options: list[str]) -> tuple[int
     finally:
         driver.end()
     if code not in (0, 2):
-        said = workspaces.last_words(workspace.with_suffix(".log"))
+        said = workspaces.read_last_line(workspace.with_suffix(".log"))
         raise RuntimeError(f"the undisturbed run ended with {code}: {said}")
     return code, driver.seconds()
 
 
 @contextlib.contextmanager
-def scheduler(setup: str, log: Path) -> Iterator[tuple[str, victims.DaskCluster | None]]:
+def open_scheduler(setup: str, log: Path) -> Iterator[tuple[str, victims.DaskCluster | None]]:
     """The value of --scheduler for a set-up, and the cluster that it needs, closed at the end."""
     if setup == "local":
         yield "local", None
@@ -276,7 +276,7 @@ def scheduler(setup: str, log: Path) -> Iterator[tuple[str, victims.DaskCluster 
         cluster.close()
 
 
-def draw(number: int, setup: str, seconds: float, rng: random.Random) -> Run:
+def draw_blows(number: int, setup: str, seconds: float, rng: random.Random) -> Run:
     """The blows of run `number`, at moments anywhere in `seconds`: every role and signal in turn, then up to two more.
 
     What is stopped last in a run of a cluster by hand is replaced by somebody, see REPLACE_S.
@@ -297,7 +297,7 @@ def chaos(
     seed: int,
     shard_length: int,
     keep: bool = False,
-    draw: Callable[[int, str, float, random.Random], Run] = draw,
+    draw: Callable[[int, str, float, random.Random], Run] = draw_blows,
 ) -> dict:
     """`n_runs` disturbed runs on one archive of `n` micrographs; the figures, a record for every run among them."""
     rng = random.Random(seed)
@@ -308,14 +308,14 @@ def chaos(
     seconds = {}
     for setup in setups:
         workspace = scratch / f"undisturbed-{setup}"
-        with scheduler(setup, scratch / f"undisturbed-{setup}-cluster.log") as (address, _):
-            undisturbed(archive, workspace, ["--scheduler", address, *common])  # the first one compiles
+        with open_scheduler(setup, scratch / f"undisturbed-{setup}-cluster.log") as (address, _):
+            run_undisturbed(archive, workspace, ["--scheduler", address, *common])  # the first one compiles
             _forget(workspace)
-            code, seconds[setup] = undisturbed(archive, workspace, ["--scheduler", address, *common])
+            code, seconds[setup] = run_undisturbed(archive, workspace, ["--scheduler", address, *common])
         print(f"undisturbed, {setup}: {seconds[setup]:.1f} s, exit code {code}", flush=True)
-        if found := workspaces.differences(workspace, reference):
+        if found := workspaces.list_differences(workspace, reference):
             raise RuntimeError(f"undisturbed runs differ, {setup} from {setups[0]}: {', '.join(found[:6])}")
-    n_parts = len(workspaces.parts(reference))
+    n_parts = len(workspaces.list_parts(reference))
     n_partitions = len(list(reference.glob("micrographs.zarr/*/0/c/*/0/0")))
     print(f"{n_partitions} partitions, {n_parts} parts\n{HEAD}", flush=True)
     runs = []
@@ -325,14 +325,14 @@ def chaos(
             run = draw(number // len(setups), setup, seconds[setup], rng)
             run.number = number + 1
             workspace = scratch / f"run-{run.number}"
-            with scheduler(setup, scratch / f"run-{run.number}-cluster.log") as (address, cluster):
+            with open_scheduler(setup, scratch / f"run-{run.number}-cluster.log") as (address, cluster):
                 options = ["--scheduler", address, *common]
                 limit_s = 120 + 8 * seconds[setup]
                 disturb(archive, workspace, run, options, cluster=cluster, rng=rng, limit_s=limit_s)
             if run.blows[0].stage != "never struck" or run.broken or not tries_left:
                 break
             _forget(workspace)
-        judge(run, workspace, reference, code)
+        check_laws(run, workspace, reference, code)
         runs.append(run)
         print(line(run), flush=True)
         for text in run.broken:
@@ -364,15 +364,15 @@ def _forget(workspace: Path) -> None:
     workspace.with_suffix(".log").unlink(missing_ok=True)
 
 
-def judge(run: Run, workspace: Path, reference: Path, code: int) -> None:
+def check_laws(run: Run, workspace: Path, reference: Path, code: int) -> None:
     """Compare a run that has ended with the undisturbed one."""
-    run.unequal = workspaces.differences(workspace, reference)
+    run.unequal = workspaces.list_differences(workspace, reference)
     if run.unequal:
         shown = ", ".join(run.unequal[:6])
         run.broken.append(f"{len(run.unequal)} differences from the undisturbed run: {shown}")
     if run.exit_codes[-1] != code:
         run.broken.append(f"ended with {run.exit_codes[-1]}, the undisturbed run with {code}")
-    run.left = workspaces.partials(workspace)
+    run.left = workspaces.list_partial_files(workspace)
 
 
 def name(blow: Blow) -> str:

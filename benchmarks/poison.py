@@ -45,8 +45,8 @@ def kinds(n_of_each: int) -> list[str]:
 
 def guilty_images(reference: Path, n_of_each: int, rng: random.Random) -> pd.DataFrame:
     """Micrographs to poison, of files and contents of their own, that no finding on another image refers to."""
-    rows = workspaces.table(reference, "micrographs").to_pandas()
-    flags = workspaces.table(reference, "flags").to_pandas()
+    rows = workspaces.read_sorted_table(reference, "micrographs").to_pandas()
+    flags = workspaces.read_sorted_table(reference, "flags").to_pandas()
     copies = flags.loc[flags["flag"].str.contains("duplicate"), "micrograph_id"]
     fit = ~rows["pixel_sha256"].duplicated(keep=False) & ~rows["micrograph_id"].isin(copies)
     rows = rows[fit].groupby("uri").head(1)
@@ -100,13 +100,13 @@ def without(table: pa.Table, uris: set[str], ids: set[str]) -> pa.Table:
     return table
 
 
-def judge(workspace: Path, reference: Path, stage: str, guilty: pd.DataFrame) -> tuple[list[str], list[dict]]:
+def check_laws(workspace: Path, reference: Path, stage: str, guilty: pd.DataFrame) -> tuple[list[str], list[dict]]:
     """Laws that the workspace breaks, in words; and a row for every guilty image: what it should be and what it is."""
     expected = reference_of(reference)
     broken = []
     rows = []
-    failures = workspaces.table(workspace, "failures").to_pandas()
-    triage = workspaces.table(workspace, "triage").to_pandas()
+    failures = workspaces.read_sorted_table(workspace, "failures").to_pandas()
+    triage = workspaces.read_sorted_table(workspace, "triage").to_pandas()
     images = expected["micrographs"].to_pandas().assign(content=lambda rows: rows["pixel_sha256"])
     images = images.merge(guilty[["uri", "content"]], on=["uri", "content"])
     guilty_ids = set(images["micrograph_id"])
@@ -129,20 +129,21 @@ def judge(workspace: Path, reference: Path, stage: str, guilty: pd.DataFrame) ->
         broken.append(f"{len(innocent)} files are blamed that are not guilty: {', '.join(innocent[:3])}")
     # Of a file that could not be surveyed nothing but its own rows may be known; an image that could not be searched
     # is an image of the archive like any other, and may have a thumbnail.
-    for name in workspaces.KEYS.keys() - {"failures"}:
+    for name in expected.keys() - {"failures"}:
         has_all = stage == "detect" and name in ("catalog", "micrographs")
         uris = set(guilty["uri"]) if stage == "survey" else set()
-        tables = [workspaces.table(workspace, name), expected[name]]
+        tables = [workspaces.read_sorted_table(workspace, name), expected[name]]
         if not has_all:
             tables = [without(table, uris, guilty_ids) for table in tables]
         if stage == "survey" and "path" in tables[0].column_names:  # the archive without the guilty lies elsewhere
             tables = [table.drop_columns("path") for table in tables]
-        broken += [f"of the innocent, other than without poison: {text}" for text in workspaces.unequal(name, *tables)]
+        unequal = workspaces.list_unequal_columns(name, *tables)
+        broken += [f"of the innocent, other than without poison: {text}" for text in unequal]
     return broken, rows
 
 
 def reference_of(reference: Path) -> dict[str, pa.Table]:
-    return {name: workspaces.table(reference, name) for name in workspaces.KEYS}
+    return workspaces.read_tables(reference)
 
 
 def poison(scratch: Path, archive: Path, stage: str, n_of_each: int, seed: int, options: list[str]) -> dict:
@@ -160,7 +161,7 @@ def poison(scratch: Path, archive: Path, stage: str, n_of_each: int, seed: int, 
             (healthy / uri).unlink()
     before = start(healthy, clean, options, stage, nobody, 900)
     if before["exit_code"] not in (0, 2):
-        said = workspaces.last_words(clean.with_suffix(".log"))
+        said = workspaces.read_last_line(clean.with_suffix(".log"))
         raise RuntimeError(f"the run without poison ended with {before['exit_code']}: {said}")
     if stage == "detect":
         guilty = guilty_images(clean, n_of_each, rng)
@@ -168,12 +169,15 @@ def poison(scratch: Path, archive: Path, stage: str, n_of_each: int, seed: int, 
     ran = start(archive, workspace, options, stage, guilty, limit_s)
     figures = {"stage": stage, "guilty": len(guilty), "seconds_clean": before["seconds"], "seconds": ran["seconds"]}
     if ran["exit_code"] is None:
-        return figures | {"rows": [], "broken": [f"not done after {limit_s:.0f} s ({workspaces.stage(workspace)})"]}
+        return figures | {
+            "rows": [],
+            "broken": [f"not done after {limit_s:.0f} s ({workspaces.describe_progress(workspace)})"],
+        }
     if ran["exit_code"] != 2:
-        said = workspaces.last_words(workspace.with_suffix(".log"))
+        said = workspaces.read_last_line(workspace.with_suffix(".log"))
         return figures | {"rows": [], "broken": [f"ended with {ran['exit_code']}, not 2: {said}"]}
-    broken, rows = judge(workspace, clean, stage, guilty)
-    figures["half_written_files_left"] = len(workspaces.partials(workspace))
+    broken, rows = check_laws(workspace, clean, stage, guilty)
+    figures["half_written_files_left"] = len(workspaces.list_partial_files(workspace))
     longest = _longest(workspace) if stage == "detect" else FILES_PER_TASK
     most = before["looked"].total() + len(guilty) * (longest + TRIES)
     figures |= {
@@ -187,10 +191,10 @@ def poison(scratch: Path, archive: Path, stage: str, n_of_each: int, seed: int, 
     if ran["looked"].total() > most:
         broken.append(f"{ran['looked'].total()} evaluations, over {most}")
 
-    held = workspaces.parts(workspace)
+    held = workspaces.list_parts(workspace)
     again = start(archive, workspace, options, stage, guilty, limit_s)
     figures |= {"seconds_again": again["seconds"], "evaluations_again": again["looked"].total()}
-    if (again["exit_code"], again["looked"].total(), workspaces.parts(workspace)) != (2, 0, held):
+    if (again["exit_code"], again["looked"].total(), workspaces.list_parts(workspace)) != (2, 0, held):
         broken.append(f"a second run ended with {again['exit_code']} after {again['looked'].total()} evaluations")
     broken += _retried(workspace, clean) if stage == "detect" else []
     return figures | {"rows": rows, "broken": broken}
@@ -198,7 +202,7 @@ def poison(scratch: Path, archive: Path, stage: str, n_of_each: int, seed: int, 
 
 def _longest(workspace: Path) -> int:
     """Micrographs in the largest partition."""
-    return int(workspaces.table(workspace, "micrographs").to_pandas()["partition"].value_counts().max())
+    return int(workspaces.read_sorted_table(workspace, "micrographs").to_pandas()["partition"].value_counts().max())
 
 
 def _retried(workspace: Path, clean: Path) -> list[str]:
@@ -207,7 +211,7 @@ def _retried(workspace: Path, clean: Path) -> list[str]:
     ran = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     if ran.returncode != 0:
         return [f"emqa retry --failed ended with {ran.returncode}: {ran.stderr.strip()[-200:]}"]
-    found = workspaces.differences(workspace, clean)
+    found = workspaces.list_differences(workspace, clean)
     return [f"after emqa retry --failed, other than without poison: {', '.join(found[:6])}"] if found else []
 
 

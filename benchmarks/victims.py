@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.workspaces import TAG, Driver, tagged
+from benchmarks.workspaces import TAG, Driver, list_tagged_processes
 
 SPAWNED = "multiprocessing.spawn import spawn_main"
 FORK_SERVER = "multiprocessing.forkserver import main"
@@ -65,7 +65,7 @@ class DaskCluster:
         self.nannies = [n if n.poll() is None else self._start_nanny() for n in self.nannies]
 
     def close(self) -> None:
-        for process in tagged(self.tag):  # also workers whose nanny is gone
+        for process in list_tagged_processes(self.tag):  # also workers whose nanny is gone
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         for popen in (*self.nannies, self.scheduler):
@@ -92,7 +92,7 @@ def _children(pid: int) -> list[psutil.Process]:
         return []
 
 
-def words(process: psutil.Process) -> str:
+def read_command_line(process: psutil.Process) -> str:
     """Its command line; empty when it is gone."""
     try:
         return " ".join(process.cmdline())
@@ -102,10 +102,10 @@ def words(process: psutil.Process) -> str:
 
 def _is_python_child(process: psutil.Process) -> bool:
     """Was it started by multiprocessing to run Python, and not to track resources?"""
-    return any(start in words(process) for start in (SPAWNED, FORK_SERVER))
+    return any(start in read_command_line(process) for start in (SPAWNED, FORK_SERVER))
 
 
-def playing(role: str, driver: Driver, cluster: DaskCluster | None) -> list[psutil.Process]:
+def list_processes_of_role(role: str, driver: Driver, cluster: DaskCluster | None) -> list[psutil.Process]:
     """The processes that play `role` now."""
     if role == "driver":
         return [psutil.Process(driver.popen.pid)]
@@ -116,8 +116,8 @@ def playing(role: str, driver: Driver, cluster: DaskCluster | None) -> list[psut
     if cluster is not None:
         return cluster.workers()
     children = _children(driver.popen.pid)
-    servers = [p for p in children if FORK_SERVER in words(p)]
+    servers = [p for p in children if FORK_SERVER in read_command_line(p)]
     if role == "fork server":
         return servers
     forked = [p for server in servers for p in _children(server.pid)]
-    return forked + [p for p in children if SPAWNED in words(p)]
+    return forked + [p for p in children if SPAWNED in read_command_line(p)]

@@ -1,9 +1,8 @@
-"""What chaos.py and poison.py share: an archive, starting `emqa triage`, and what two workspaces have in common."""
+"""Archive, runs of `emqa triage` and byte-for-byte comparison of workspaces, for chaos.py, poison.py and bitrot.py."""
 
 import contextlib
 import csv
 import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -17,25 +16,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tifffile
 
+from benchmarks.compare_workspaces import EXCLUDED_COLUMNS, KEYS, find_table_files
 from emqa_dask.synthetic.archive import synthesise
 from emqa_dask.synthetic.profiles import make_sample
 
 SHAPE = (224, 288)  # px; small, so that dying and starting again is most of what happens
-# Every table that a run leaves for people, with the columns that its rows are sorted by.
-KEYS = {
-    "catalog": ("uri",),
-    "micrographs": ("micrograph_id",),
-    "thumbnails": ("micrograph_id",),
-    "detections": ("micrograph_id",),  # stable: within a micrograph the order of the rows counts, strongest first
-    "features": ("micrograph_id",),
-    "predictions": ("micrograph_id",),
-    "flags": ("micrograph_id", "flag"),
-    "failures": ("uri", "stage", "kind"),
-    "triage": ("uri", "frame"),
-}
-# All columns are compared but these: which worker met a failure, and what it held then, is chance. What else is of the
-# run and not of the archive lies in events.parquet and provenance.json, which are no results.
-OF_THE_RUN = {"worker", "peak_memory_bytes"}
 TAG = "EMQA_BENCHMARK"  # environment variable by which a run's processes are known, whoever their parent is by now
 
 
@@ -78,7 +63,7 @@ class Driver:
 
     def left(self) -> list[psutil.Process]:
         """Processes of this run that are alive, the driver itself among them."""
-        return tagged(self.tag)
+        return list_tagged_processes(self.tag)
 
     def end(self) -> None:
         """Kill whatever is left of the run."""
@@ -88,7 +73,7 @@ class Driver:
         self.popen.wait()
 
 
-def tagged(tag: str) -> list[psutil.Process]:
+def list_tagged_processes(tag: str) -> list[psutil.Process]:
     """Living processes whose environment has `tag`: also those that lost their parent."""
     found = []
     for process in psutil.process_iter():
@@ -100,48 +85,46 @@ def tagged(tag: str) -> list[psutil.Process]:
     return found
 
 
-def last_words(log: Path) -> str:
+def read_last_line(log: Path) -> str:
     """The last line that a driver said: its error, if there is one."""
     lines = [line.rpartition("\r")[2] for line in log.read_text(errors="replace").strip().splitlines()]
     errors = [line for line in lines if line.startswith("emqa: ")]
     return (errors or lines or [""])[-1]
 
 
-def folders(workspace: Path) -> dict[str, str]:
-    """Folder of every table that has parts, as provenance.json says."""
-    return json.loads((workspace / "provenance.json").read_text())["folders"]
+def read_sorted_table(workspace: Path, name: str) -> pa.Table:
+    """Table `name` of KEYS, all its parts, sorted by its key, without EXCLUDED_COLUMNS; OSError where it is missing."""
+    files = find_table_files(workspace, name)
+    if not files:
+        raise FileNotFoundError(f"{workspace} has no table {name}")
+    table = pa.concat_tables([pq.ParquetFile(path).read() for path in files])
+    table = table.drop_columns([column for column in EXCLUDED_COLUMNS.get(name, ()) if column in table.column_names])
+    return table.sort_by([(key, "ascending") for key in KEYS[name]])
 
 
-def table(workspace: Path, name: str) -> pa.Table:
-    """Table `name` of KEYS, all its parts, sorted by its key."""
-    single = workspace / f"{name}.parquet"
-    if name in (where := folders(workspace)):
-        parts = sorted((workspace / where[name]).glob("*.parquet"))
-        found = pa.concat_tables([pq.ParquetFile(path).read() for path in parts])
-    else:
-        found = pq.ParquetFile(single).read()
-    found = found.drop_columns([column for column in found.column_names if column in OF_THE_RUN])
-    return found.sort_by([(key, "ascending") for key in KEYS[name]])
+def list_tables(workspace: Path) -> list[str]:
+    """Names of the tables that a run left in `workspace`."""
+    return [name for name in KEYS if not name.endswith(".csv") and find_table_files(workspace, name)]
 
 
-def tables(workspace: Path) -> dict[str, pa.Table]:
-    return {name: table(workspace, name) for name in KEYS}
+def read_tables(workspace: Path) -> dict[str, pa.Table]:
+    return {name: read_sorted_table(workspace, name) for name in list_tables(workspace)}
 
 
-def csv_rows(workspace: Path) -> list[tuple[str, ...]]:
+def read_csv_rows(workspace: Path) -> list[tuple[str, ...]]:
     """triage.csv: its header, then its rows, sorted."""
     with (workspace / "triage.csv").open(newline="", encoding="utf-8-sig") as stream:
         header, *rows = map(tuple, csv.reader(stream))
     return [header, *sorted(rows)]
 
 
-def pixels(workspace: Path) -> dict[str, str]:
+def compute_stack_digests(workspace: Path) -> dict[str, str]:
     """SHA-256 of every file of the stacks: shards and their metadata."""
     paths = (p for p in (workspace / "micrographs.zarr").rglob("*") if p.is_file() and not p.name.startswith("."))
     return {str(p.relative_to(workspace)): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
 
 
-def same_bytes(a: pa.ChunkedArray, b: pa.ChunkedArray) -> bool:
+def has_same_bytes(a: pa.ChunkedArray, b: pa.ChunkedArray) -> bool:
     """Are two columns equal in every bit, NaN and -0.0 included?"""
     if a.type != b.type or len(a) != len(b):
         return False
@@ -151,34 +134,34 @@ def same_bytes(a: pa.ChunkedArray, b: pa.ChunkedArray) -> bool:
     return bits[0] == bits[1] and pc.is_null(a).equals(pc.is_null(b))
 
 
-def unequal(name: str, a: pa.Table, b: pa.Table) -> list[str]:
+def list_unequal_columns(name: str, a: pa.Table, b: pa.Table) -> list[str]:
     """What is different between two tables, in words; nothing where they are equal byte for byte."""
     if a.schema != b.schema:
         return [f"{name}: other columns"]
     if len(a) != len(b):
         return [f"{name}: {len(a)} rows, not {len(b)}"]
-    return [f"{name}.{column}" for column in a.column_names if not same_bytes(a[column], b[column])]
+    return [f"{name}.{column}" for column in a.column_names if not has_same_bytes(a[column], b[column])]
 
 
-def differences(workspace: Path, reference: Path) -> list[str]:
+def list_differences(workspace: Path, reference: Path) -> list[str]:
     """Every table, column, and file of pixels in which `workspace` is not `reference`, byte for byte."""
     found = []
-    for name in KEYS:
+    for name in sorted({*list_tables(workspace), *list_tables(reference)}):
         try:
-            found += unequal(name, table(workspace, name), table(reference, name))
+            found += list_unequal_columns(name, read_sorted_table(workspace, name), read_sorted_table(reference, name))
         except (OSError, pa.ArrowInvalid) as error:
             found.append(f"{name}: {error}")
-    if not (workspace / "triage.csv").is_file() or csv_rows(workspace) != csv_rows(reference):
+    if not (workspace / "triage.csv").is_file() or read_csv_rows(workspace) != read_csv_rows(reference):
         found.append("triage.csv")
-    ours = pixels(workspace)
-    theirs = pixels(reference)
+    ours = compute_stack_digests(workspace)
+    theirs = compute_stack_digests(reference)
     return found + sorted(path for path in ours.keys() | theirs.keys() if ours.get(path) != theirs.get(path))
 
 
 Stamp = tuple[int, int]  # inode and modification time, ns: both are others after a file was written again
 
 
-def parts(workspace: Path) -> dict[Path, Stamp]:
+def list_parts(workspace: Path) -> dict[Path, Stamp]:
     """Every part that is there: files of table folders, and shards."""
     found = {}
     for path in (*workspace.glob("*/*.parquet"), *workspace.glob("micrographs.zarr/*/0/c/*/0/0")):
@@ -191,7 +174,7 @@ def parts(workspace: Path) -> dict[Path, Stamp]:
     return found
 
 
-def damaged(paths: list[Path]) -> list[str]:
+def list_damaged_parts(paths: list[Path]) -> list[str]:
     """Parts with a final name that cannot be read to their end."""
     bad = []
     for path in paths:
@@ -205,12 +188,12 @@ def damaged(paths: list[Path]) -> list[str]:
     return bad
 
 
-def partials(workspace: Path) -> list[str]:
+def list_partial_files(workspace: Path) -> list[str]:
     """Half-written files that were left behind."""
     return sorted(str(p.relative_to(workspace)) for p in workspace.rglob("*.partial"))
 
 
-def stage(workspace: Path) -> str:
+def describe_progress(workspace: Path) -> str:
     """How far a run has come, by what lies in its workspace."""
     if not (workspace / "workspace.json").exists():
         return "start"

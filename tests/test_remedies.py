@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import tifffile
 
-from benchmarks.workspaces import differences
+from benchmarks.workspaces import list_differences
 from emqa_dask.cli import main
 from emqa_dask.store import lock, stored_settings
 from emqa_dask.synthetic.profiles import make_sample
@@ -72,7 +72,7 @@ def test_tables_that_a_verb_needs_come_back(root, done, capsys, name, verb):
     error = fails_in_one_line(capsys, verb, root, *(HERE if verb not in ("rescore", "status") else ()))
     assert str(root / name) in error
     assert run_remedy(error) == 0
-    assert differences(root, done) == []
+    assert list_differences(root, done) == []
     assert main([verb, str(root), *(HERE if verb not in ("rescore", "status") else ())]) == 0
 
 
@@ -84,7 +84,7 @@ def test_a_damaged_table_that_status_reads_comes_back(root, done, archive, capsy
     assert "run `emqa triage` on its workspace" in error
     assert triage(archive, root) == 0
     assert main(["status", str(root)]) == 0
-    assert differences(root, done) == []
+    assert list_differences(root, done) == []
 
 
 @pytest.mark.parametrize("table", ["thumbnails", "detections", "evidence", "features", "predictions"])
@@ -97,7 +97,7 @@ def test_missing_parts_come_back_by_retry(root, done, capsys, table, is_reported
             assert main(["report", str(root)]) in (0, 2)
     error = fails_in_one_line(capsys, "report", root)
     assert run_remedy(error) == 0
-    assert differences(root, done) == []
+    assert list_differences(root, done) == []
 
 
 def test_rescoring_without_detections_names_what_makes_them(root, done, capsys):
@@ -107,7 +107,7 @@ def test_rescoring_without_detections_names_what_makes_them(root, done, capsys):
     assert "lack detections" in error
     assert run_remedy(error) == 0
     assert main(["rescore", str(root)]) == 0
-    assert differences(root, done) == []
+    assert list_differences(root, done) == []
 
 
 def test_rescoring_that_needs_pixels_names_what_reads_them(root, capsys):
@@ -133,7 +133,7 @@ def test_verify_names_what_makes_all_again(root, done, capsys):
         path.write_bytes(path.read_bytes()[:-5])
     assert main(["verify", str(root)]) == 2
     assert run_remedy(capsys.readouterr().out) == 0
-    assert differences(root, done) == []
+    assert list_differences(root, done) == []
     assert main(["verify", str(root)]) == 0
 
 
@@ -151,7 +151,7 @@ def test_verify_names_what_is_missing(root, done, capsys, kind):
     assert "1 files are damaged" in said
     assert run_remedy(said) == 0
     assert main(["verify", str(root)]) == 0
-    assert differences(root, done) == []
+    assert list_differences(root, done) == []
 
 
 @pytest.mark.parametrize("kind", ["micrographs.zarr/**/zarr.json", "micrographs.zarr/zarr.json"])
@@ -163,7 +163,7 @@ def test_metadata_that_are_lost_cost_no_pixel(root, done, archive, kind, tmp_pat
     for uri in last:  # whose shards must not be taken for damaged: nothing else has these pixels
         lose_bytes(mine / uri)
     assert triage(mine, root, "--moved-from", archive) == 0
-    assert differences(root, done) == ["micrographs.path"]
+    assert list_differences(root, done) == ["micrographs.path"]
 
 
 def test_settings_that_are_lost_are_asked_for(root, done, archive, capsys):
@@ -174,7 +174,7 @@ def test_settings_that_are_lost_are_asked_for(root, done, archive, capsys):
         error = fails_in_one_line(capsys, *command)
         assert f"{root / 'settings.toml'} is missing" in error
     assert run_remedy(error, "--settings", given) == 0
-    assert differences(root, done) == []
+    assert list_differences(root, done) == []
     assert stored_settings.read_settings(str(root)) == stored_settings.read_settings(str(done))
 
 
@@ -192,7 +192,7 @@ def test_an_archive_without_its_images_loses_nothing(root, done, archive, capsys
         shutil.rmtree(archive)
         aside.rename(archive)
     assert triage(archive, root) == 0
-    assert differences(root, done) == []
+    assert list_differences(root, done) == []
 
 
 def test_a_workspace_in_an_empty_archive_is_no_archive(done, archive, capsys):
@@ -206,7 +206,7 @@ def test_a_workspace_in_an_empty_archive_is_no_archive(done, archive, capsys):
         for path in aside.iterdir():
             path.rename(archive / path.name)
         assert triage(archive, root) == 0
-        assert differences(root, done) == []
+        assert list_differences(root, done) == []
     finally:
         for path in aside.iterdir():
             path.rename(archive / path.name)
@@ -222,7 +222,7 @@ def test_a_moved_archive_continues_by_the_named_option(root, done, archive, caps
     error = fails_in_one_line(capsys, "triage", archive, "--workspace", root, "--moved-from", root.parent, *HERE)
     option = shlex.split(re.search("give (--moved-from [^(]+)", error)[1])
     assert triage(archive, root, *option) == 0
-    assert differences(root, done) == []
+    assert list_differences(root, done) == []
 
 
 def test_the_remedy_removes_a_lock_of_a_dead_run(root, archive, capsys):
@@ -256,7 +256,7 @@ def test_a_marker_that_is_damaged_with_the_ledger_comes_back(root, done, archive
         assert "give the archive that it is in" in fails_in_one_line(capsys, *other)
     command = shlex.split(re.search("`emqa ([^`]+)`", error)[1])
     assert main([str(archive) if word == "SRC" else word for word in command] + list(HERE)) == 0
-    assert differences(root, done) == []
+    assert list_differences(root, done) == []
 
 
 @pytest.mark.parametrize("name", MISPLACED)
@@ -282,7 +282,7 @@ def test_what_is_in_the_wrong_place_is_moved_away(root, done, archive, capsys, n
     if MISPLACED[name] != "a link":
         assert (mine / "mine.txt" if mine.is_dir() else mine).read_text() == "mine"
     assert triage(archive, root) == 0
-    assert differences(root, done) == []
+    assert list_differences(root, done) == []
 
 
 def test_a_read_only_workspace_is_one_line(root, archive, done, capsys):
@@ -299,7 +299,7 @@ def test_a_read_only_workspace_is_one_line(root, archive, done, capsys):
     finally:
         subprocess.run(["umount", "-l", str(root)], check=True)
     assert triage(archive, writable) == 0
-    assert differences(writable, done) == []
+    assert list_differences(writable, done) == []
 
 
 def lose_bytes(path: Path) -> bytes:
@@ -337,7 +337,7 @@ def test_lost_failures_are_no_images_without_results(lossy, done, tmp_path, kind
     name = one_of(root, "failures-thumbnails/*").name
     blow(one_of(root, kind.replace("*", name)))
     assert triage(archive, root) == 0
-    assert differences(root, done) == ["micrographs.path"]
+    assert list_differences(root, done) == ["micrographs.path"]
     assert not list(root.glob("failures-*/*"))
 
 
@@ -346,7 +346,7 @@ def test_failed_images_come_back_by_what_status_names(lossy, done, tmp_path, cap
     assert main(["status", str(root)]) == 2
     assert run_remedy(capsys.readouterr().out) == 0
     assert main(["status", str(root)]) == 0
-    assert differences(root, done) == ["micrographs.path"]
+    assert list_differences(root, done) == ["micrographs.path"]
 
 
 def test_images_without_results_are_never_exit_code_0(root):

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.workspaces import differences
+from benchmarks.workspaces import list_differences
 from emqa_dask.run.workers import SPAWN_VARIABLES, WORKER_VARIABLES
 
 EMQA = (sys.executable, "-m", "emqa_dask")
@@ -32,4 +32,4 @@ def undisturbed(archive: Path, workspace: Path, *options: str) -> Path:
 
 def assert_same_tables(workspace: Path, expected: Path) -> None:
     """Every table, shard and the CSV are the same, byte for byte after sorting."""
-    assert differences(workspace, expected) == []
+    assert list_differences(workspace, expected) == []

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import tifffile
 
-from benchmarks.workspaces import differences
+from benchmarks.workspaces import list_differences
 from emqa_dask import tables
 from emqa_dask.cli import main
 from emqa_dask.pipeline.commands.retry import retry
@@ -74,7 +74,7 @@ def test_a_damaged_or_lost_file_is_made_again(root, done, archive, here, kind, b
     blow(victim)
     code, said = triage(archive, root, here)
     assert code == 0, said
-    assert differences(root, done) == []
+    assert list_differences(root, done) == []
     if kind != "provenance.json":
         parts_or_bytes(victim, done / victim.relative_to(root))
     assert "nothing was new" in triage(archive, root, here)[1][-2]
@@ -106,14 +106,14 @@ def test_a_lost_ledger_without_its_copy_is_read_anew(root, done, archive, here):
         (root / name).unlink()
     code, said = triage(archive, root, here)
     assert code == 0, said
-    assert differences(root, done) == []
+    assert list_differences(root, done) == []
     assert "not_stored" not in set(pd.read_parquet(root / "triage.parquet")["reasons"].explode())
 
 
 def test_a_whole_stack_that_was_deleted_is_stored_again(root, done, archive, here):
     shutil.rmtree(one_of(root, "micrographs.zarr/*/0/c/*/0/0").parents[4])
     assert triage(archive, root, here)[0] == 0
-    assert differences(root, done) == []
+    assert list_differences(root, done) == []
 
 
 def test_only_images_whose_source_is_gone_are_lost(tmp_path, here):
@@ -223,7 +223,7 @@ def test_verify_reads_all_and_its_remedy_helps(root, done, archive, here, capsys
     assert sum("damaged" in line for line in said) == 4, said
     assert said[-1] == f"3 files are damaged: `emqa triage {archive} --workspace {root}` makes them again"
     assert triage(archive, root, replace(here, {"store": {"verify_gib": 0}}))[0] == 0
-    assert differences(root, done) == []
+    assert list_differences(root, done) == []
     assert verify(str(root), said.append) == 0
 
 
