@@ -114,10 +114,10 @@ def emqa(arguments: Sequence[object], limit_s: float) -> tuple[int | None, str]:
     """(exit code or None after `limit_s`, stderr) of a command."""
     command = [sys.executable, "-m", "emqa_dask", *map(str, arguments)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s, stdin=subprocess.DEVNULL)
+        process = subprocess.run(command, capture_output=True, text=True, timeout=limit_s, stdin=subprocess.DEVNULL)
     except subprocess.TimeoutExpired:
         return None, f"not done after {limit_s:g} s"
-    return done.returncode, done.stderr
+    return process.returncode, process.stderr
 
 
 def examine(chosen: Sequence[Case], archive: Path, folder: Path, jobs: int, limit_s: float) -> Iterator[Outcome]:

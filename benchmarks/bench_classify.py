@@ -45,18 +45,18 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
+    options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="emqa-classify-"))
     try:
-        found = measure(folder, given)
+        results = measure(folder, options)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    for n, rounds in found.items():
+    for n, rounds in results.items():
         whole, stage = (statistics.median(values) for values in zip(*rounds))
-        windows = given.windows * given.members * stage
+        windows = options.windows * options.members * stage
         print(f"{n} workers: {whole:.2f} images/s from start to exit; stage {stage:.2f}/s, {windows:.0f} forwards/s")
-    if given.json:
-        given.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 def measure(folder: Path, given: argparse.Namespace) -> dict[int, list[tuple[float, float]]]:
@@ -68,15 +68,15 @@ def measure(folder: Path, given: argparse.Namespace) -> dict[int, list[tuple[flo
     model = write_model(folder / "model", given)
     shared = ["--classifier", str(model), "--set", f"store.shard_length={max(1, given.images // 8)}"]
     run("ingest", str(folder / "archive"), "--workspace", str(folder / "ws"), *shared)
-    found: dict[int, list] = {n: [] for n in given.workers}
+    results: dict[int, list] = {n: [] for n in given.workers}
     for _ in range(given.rounds):
         for n in given.workers:
             for table in [*folder.glob("ws/probabilities-*"), *folder.glob("ws/regions-*")]:
                 shutil.rmtree(table)
             seconds, said = run("classify", str(folder / "ws"), *shared, "--workers", str(n))
             stage = float(re.findall(r"classify: \d+ images in .*, ([0-9.]+)/s", said)[-1])
-            found[n].append((given.images / seconds, stage))
-    return found
+            results[n].append((given.images / seconds, stage))
+    return results
 
 
 def write_model(out: Path, given: argparse.Namespace) -> Path:
@@ -104,10 +104,10 @@ def write_model(out: Path, given: argparse.Namespace) -> Path:
 def run(*command: str) -> tuple[float, str]:
     """Seconds that a command takes, and what it says; RuntimeError where it fails."""
     started = time.perf_counter()
-    done = subprocess.run([*EMQA, *command], capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"emqa {command[0]}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return time.perf_counter() - started, done.stdout + done.stderr
+    process = subprocess.run([*EMQA, *command], capture_output=True, text=True)
+    if process.returncode:
+        raise RuntimeError(f"emqa {command[0]}: {process.stdout[-2000:]}{process.stderr[-2000:]}")
+    return time.perf_counter() - started, process.stdout + process.stderr
 
 
 if __name__ == "__main__":

@@ -37,12 +37,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--wall", action="store_true", help="wall time on the CPU too")
     parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    told = {"n_classes": given.classes, "backbone": given.backbone}
-    nets = [classifiers.build_classifier(told).to(given.device) for _ in range(given.members)]
-    wet = classifiers.build_classifier({**told, "dropout": 0.3}).to(given.device)
-    images = torch.rand(given.batch, 1, given.size, given.size, device=given.device)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    told = {"n_classes": options.classes, "backbone": options.backbone}
+    nets = [classifiers.build_classifier(told).to(options.device) for _ in range(options.members)]
+    wet = classifiers.build_classifier({**told, "dropout": 0.3}).to(options.device)
+    images = torch.rand(options.batch, 1, options.size, options.size, device=options.device)
     ways = {}
     failed = {}
     for way in EVALUATIONS:
@@ -53,35 +53,35 @@ def main() -> None:
     alone = make_evaluator([wet], "loop")
 
     def passes(x):
-        for number in range(given.members):
+        for number in range(options.members):
             classifiers.set_dropout_pass(wet, 0, number)
-            found = alone(x)
-        return found
+            results = alone(x)
+        return results
 
     single = make_evaluator(nets[:1], "loop")
-    ways |= {f"{given.members} passes of MC dropout": passes, "one network": single}
-    clock = time.perf_counter if given.wall or given.device == "cuda" else time.process_time
+    ways |= {f"{options.members} passes of MC dropout": passes, "one network": single}
+    clock = time.perf_counter if options.wall or options.device == "cuda" else time.process_time
     with torch.inference_mode():
         reference = ways["loop"](images)[0]
         off = {way: float((ways[way](images)[0] - reference).abs().max()) for way in EVALUATIONS if way in ways}
-        times = measured(ways, images, given.rounds, clock)
-    found = {
-        "machine": torch.cuda.get_device_name() if given.device == "cuda" else platform.processor() or "CPU",
+        times = measured(ways, images, options.rounds, clock)
+    results = {
+        "machine": torch.cuda.get_device_name() if options.device == "cuda" else platform.processor() or "CPU",
         "torch": torch.__version__,
-        "settings": {key: str(value) for key, value in vars(given).items()},
-        "windows_per_s": {way: round(given.batch / seconds, 2) for way, seconds in times.items()},
+        "settings": {key: str(value) for key, value in vars(options).items()},
+        "windows_per_s": {way: round(options.batch / seconds, 2) for way, seconds in times.items()},
         "speed_against_loop": {way: round(times["loop"] / seconds, 3) for way, seconds in times.items()},
         "largest_difference_to_loop": off,
         "cannot": failed,
     }
-    print(json.dumps(found, indent=1))
-    if given.json:
-        given.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    print(json.dumps(results, indent=1))
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
 
 
 def measured(ways: dict[str, Callable], images, rounds: int, clock: Callable[[], float]) -> dict[str, float]:
     """Seconds of the fastest of `rounds`, the ways in turns."""
-    found = dict.fromkeys(ways, float("inf"))
+    results = dict.fromkeys(ways, float("inf"))
     for way in ways.values():
         way(images)
     for _ in range(rounds):
@@ -90,8 +90,8 @@ def measured(ways: dict[str, Callable], images, rounds: int, clock: Callable[[],
             began = clock()
             way(images)
             _wait(images)
-            found[name] = min(found[name], clock() - began)
-    return found
+            results[name] = min(results[name], clock() - began)
+    return results
 
 
 def _wait(images) -> None:

@@ -133,8 +133,8 @@ def measured(rows):
 
 
 def flags_of(features, known):
-    found = pd.concat([flag_images(features), flag_duplicates(known, features)], ignore_index=True)
-    return found.merge(known[["micrograph_id", "fault", "name"]], on="micrograph_id")
+    results = pd.concat([flag_images(features), flag_duplicates(known, features)], ignore_index=True)
+    return results.merge(known[["micrograph_id", "fault", "name"]], on="micrograph_id")
 
 
 def verdicts(seed, n_per_fault):
@@ -186,18 +186,18 @@ def main():
     cv2.setNumThreads(1)
     started = time.perf_counter()
     features, known = measured(images(args.seed, args.n_good, args.n_per_fault))
-    found = flags_of(features, known)
+    results = flags_of(features, known)
     if args.save:
         args.save.mkdir(parents=True, exist_ok=True)
         features.merge(known, on="micrograph_id").to_pickle(args.save / "features.pkl")
-        found.to_pickle(args.save / "flags.pkl")
-    table, n = rates(found, known)
+        results.to_pickle(args.save / "flags.pkl")
+    table, n = rates(results, known)
     recall = {fault: float(table.loc[fault, fault]) if fault in table.columns else 0.0 for fault in FAULTS}
     good = table.loc["good"]
     missed = [
         f"{row.fault} {row.name}"
         for row in known[known["fault"].isin(NEVER_TRUSTED)].itertuples(index=False)
-        if not set(found.loc[found["micrograph_id"] == row.micrograph_id, "flag"]) - NOTES
+        if not set(results.loc[results["micrograph_id"] == row.micrograph_id, "flag"]) - NOTES
     ]
     with pd.option_context("display.width", 250, "display.max_columns", 40):
         print(

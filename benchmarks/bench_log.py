@@ -61,8 +61,8 @@ def by_simple_blob_detector(pixels: np.ndarray, search: dict) -> Rows:
     parameters.minDistBetweenBlobs = 1
     grey = (255 * np.clip(pixels, 0, 1)).astype(np.uint8)
     detector = cv2.SimpleBlobDetector_create(parameters)  # type: ignore[attr-defined]  # not in OpenCV's stubs
-    found = detector.detect(grey)
-    return np.array([(p.pt[1], p.pt[0], p.size / 2 / np.sqrt(2)) for p in found]).reshape(-1, 3)
+    results = detector.detect(grey)
+    return np.array([(p.pt[1], p.pt[0], p.size / 2 / np.sqrt(2)) for p in results]).reshape(-1, 3)
 
 
 def by_dask_image(pixels: np.ndarray, search: dict) -> Rows:
@@ -86,8 +86,8 @@ def by_trackpy(pixels: np.ndarray, search: dict) -> Rows:
 
     trackpy.quiet()
     diameter = int(np.sqrt(2) * (search["min_sigma"] + search["max_sigma"])) // 2 * 2 + 1
-    found = trackpy.locate(pixels, diameter, engine="python")
-    return np.column_stack([found["y"], found["x"], np.full(len(found), diameter / 2 / np.sqrt(2))])
+    results = trackpy.locate(pixels, diameter, engine="python")
+    return np.column_stack([results["y"], results["x"], np.full(len(results), diameter / 2 / np.sqrt(2))])
 
 
 def by_detect_image(pixels: np.ndarray, search: dict) -> Rows:
@@ -154,16 +154,16 @@ def timed(detectors: dict, pixels: np.ndarray, search: dict, rounds: int) -> dic
         except ImportError as error:
             table[name] = {"missing": str(error)}
     seconds: dict[str, list[float]] = {name: [] for name in ready}
-    found = {}
+    results = {}
     for _ in range(rounds):
         for name, function in ready.items():
             start = time.perf_counter()
-            found[name] = function(pixels, search)
+            results[name] = function(pixels, search)
             seconds[name].append(time.perf_counter() - start)
     for name in ready:
         times = seconds[name]
         table[name] = {"seconds": median(times[1:] or times), "first": times[0]}
-        table[name] |= {"n_blobs": len(found[name]), "rows": found[name]}
+        table[name] |= {"n_blobs": len(results[name]), "rows": results[name]}
     return {name: table[name] for name in detectors}
 
 
@@ -191,8 +191,8 @@ def compared(table: dict[str, dict], reference: str, sigmas: np.ndarray, megapix
 def peak_memory(name: str, size: int, log_scale: bool) -> int | None:
     """Peak resident memory (bytes) of detector `name` on a scene, in a fresh process, less that before the call."""
     command = [sys.executable, "-m", "benchmarks.bench_log", "--size", str(size), "--measure-memory", name]
-    done = subprocess.run(command + ["--log-scale"] * log_scale, capture_output=True, text=True)
-    return int(done.stdout) if done.returncode == 0 else None
+    process = subprocess.run(command + ["--log-scale"] * log_scale, capture_output=True, text=True)
+    return int(process.stdout) if process.returncode == 0 else None
 
 
 def measure_memory(name: str, size: int, search: dict) -> int:
@@ -212,28 +212,28 @@ def high_water() -> int:
 
 def costs(rounds: int, largest: int) -> dict[str, dict]:
     """ms per megapixel of the three searches against image size, number of scales and largest scale."""
-    chosen = {name: DETECTORS[name] for name in SHORT}
-    found: dict[str, dict] = {"size_px": {}, "num_sigma": {}, "max_sigma": {}}
+    selection = {name: DETECTORS[name] for name in SHORT}
+    results: dict[str, dict] = {"size_px": {}, "num_sigma": {}, "max_sigma": {}}
     cases = [("size_px", n, n, {}) for n in (256, 512, 1024, 2048, 4096) if n <= largest]
     cases += [("num_sigma", n, 1024, {"num_sigma": n}) for n in (5, 10, 20, 40)]
     cases += [("max_sigma", n, 1024, {"max_sigma": n}) for n in (8, 15, 30, 60)]
     for axis, value, size, change in cases:
         pixels = normalise(scene(size), 1, 99)
-        table = timed(chosen, pixels, SEARCH | {"log_scale": True} | change, rounds if size < 2048 else 1)
-        found[axis][value] = {name: 1e3 * row["seconds"] / pixels.size * 1e6 for name, row in table.items()}
-    return found
+        table = timed(selection, pixels, SEARCH | {"log_scale": True} | change, rounds if size < 2048 else 1)
+        results[axis][value] = {name: 1e3 * row["seconds"] / pixels.size * 1e6 for name, row in table.items()}
+    return results
 
 
 def images_of(folders: list[Path], most: int) -> dict[str, np.ndarray]:
     """Grey float32 images of `folders`, normalised, at most `most` a folder, evenly chosen."""
-    found = {}
+    results = {}
     for folder in folders:
         paths = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in (".png", ".jpg", ".jpeg", ".tif", ".tiff")]
         for path in paths[:: max(1, -(-len(paths) // most))]:
             pixels = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
             if pixels is not None:
-                found[f"{folder.parent.name}/{path.name}"] = normalise(pixels, 1, 99)
-    return found
+                results[f"{folder.parent.name}/{path.name}"] = normalise(pixels, 1, 99)
+    return results
 
 
 def pooled(images: dict[str, np.ndarray], detectors: dict, search: dict, reference: str) -> dict[str, dict]:

@@ -43,26 +43,26 @@ BOX = ["x0", "y0", "x1", "y1"]
 
 def drawn(size: int, n: int) -> list[np.ndarray]:
     """`n` uint16 images of `size` x `size` px: disks on noise."""
-    found = []
+    results = []
     for seed in range(n):
         rng = np.random.default_rng(seed)
         image = 20000 + 1500 * rng.standard_normal((size, size))
         for _ in range(round(200 * (size / 1024) ** 2)):
             y, x = rng.integers(0, size, 2)
             cv2.circle(image, (int(x), int(y)), int(rng.uniform(4, 24)), 20000 + float(rng.choice([-6000, 6000])), -1)
-        found.append(np.clip(image, 0, 65535).astype(np.uint16))
-    return found
+        results.append(np.clip(image, 0, 65535).astype(np.uint16))
+    return results
 
 
 def of_folders(folders: list[Path], most: int) -> list[np.ndarray]:
     """Grey images of `folders`, at most `most` a folder, evenly chosen."""
-    found = []
+    results = []
     for folder in folders:
         paths = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in (".png", ".jpg", ".jpeg", ".tif", ".tiff")]
         read_ones = [cv2.imread(str(p), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH) for p in paths]
         read_ones = [image for image in read_ones if image is not None]
-        found += read_ones[:: max(1, -(-len(read_ones) // most))]
-    return found
+        results += read_ones[:: max(1, -(-len(read_ones) // most))]
+    return results
 
 
 def random_torchvision(folder: Path, detections: int) -> None:
@@ -104,8 +104,8 @@ def random_detectron2(folder: Path, detections: int, change: dict) -> None:
 
 
 def _write(folder: Path, family: str, architecture: dict, classes: list[str]) -> None:
-    given = {"low_percentile": 1.0, "high_percentile": 99.0}
-    card = {"name": f"random {family}", "task": TASK, "family": family, "classes": classes, "input": given}
+    options = {"low_percentile": 1.0, "high_percentile": 99.0}
+    card = {"name": f"random {family}", "task": TASK, "family": family, "classes": classes, "input": options}
     models.write_card(folder, card | {"architecture": architecture})
 
 
@@ -119,9 +119,9 @@ def plain_torchvision(card: Card, device: str) -> Callable:
     def detect(image: np.ndarray):
         pixels = torch.from_numpy(normalise(image, card.low_percentile, card.high_percentile)).to(device)
         with torch.no_grad():
-            (found,) = net([pixels[None].expand(channels, -1, -1)])
-        masks = (found["masks"][:, 0] > 0.5).cpu().numpy()
-        return found["boxes"].cpu().numpy(), [encode(np.asfortranarray(mask.astype(np.uint8))) for mask in masks]
+            (results,) = net([pixels[None].expand(channels, -1, -1)])
+        masks = (results["masks"][:, 0] > 0.5).cpu().numpy()
+        return results["boxes"].cpu().numpy(), [encode(np.asfortranarray(mask.astype(np.uint8))) for mask in masks]
 
     return detect
 
@@ -142,9 +142,9 @@ def plain_detectron2(card: Card, device: str) -> Callable:
     def detect(image: np.ndarray):
         pixels = np.clip(normalise(image, card.low_percentile, card.high_percentile), 0, 1)
         grey = np.rint(255 * pixels).astype(np.uint8)
-        found = predictor(np.repeat(grey[..., None], 3, axis=2))["instances"].to("cpu")
-        masks = found.pred_masks.numpy()
-        return found.pred_boxes.tensor.numpy(), [encode(np.asfortranarray(mask.astype(np.uint8))) for mask in masks]
+        results = predictor(np.repeat(grey[..., None], 3, axis=2))["instances"].to("cpu")
+        masks = results.pred_masks.numpy()
+        return results.pred_boxes.tensor.numpy(), [encode(np.asfortranarray(mask.astype(np.uint8))) for mask in masks]
 
     return detect
 
@@ -224,8 +224,8 @@ def peak_memory(options: argparse.Namespace, directory: Path, name: str) -> int 
     command += ["--threads", str(options.threads)]
     command += ["--size", str(options.size), "--number", str(options.number), "--most", str(options.most)]
     command += ["--device", options.device, *(["--images", *map(str, options.images)] if options.images else [])]
-    done = subprocess.run(command, capture_output=True, text=True)
-    return int(done.stdout.split()[-1]) if done.returncode == 0 else None
+    process = subprocess.run(command, capture_output=True, text=True)
+    return int(process.stdout.split()[-1]) if process.returncode == 0 else None
 
 
 def high_water() -> int:

@@ -55,15 +55,15 @@ def vary(root: str, settings, n_detections: int) -> None:
     where = folders(settings)
     for partition, rows in micrograph_ledger.iter_partitions(root, make_tables.TASK_COLUMNS):
         rng = np.random.default_rng(int(partition.name.encode().hex()[-12:], 16))
-        found = []
+        results = []
         evidence = []
         for row in rows.to_dict("records"):
-            found.append(draw_detections(rng, row["micrograph_id"], n_detections))
-            evidence += measure.summarise_image(row, found[-1], settings)
+            results.append(draw_detections(rng, row["micrograph_id"], n_detections))
+            evidence += measure.summarise_image(row, results[-1], settings)
         features = parts.read_table(root, where["features"], SCHEMAS["features"], None, partitions=[partition.name])
         for name in tables.IMAGE_STATISTICS:
             features[name] *= rng.normal(1, 0.02, len(features))
-        changed = {"detections": pd.concat(found, ignore_index=True), "evidence": pd.DataFrame(evidence)}
+        changed = {"detections": pd.concat(results, ignore_index=True), "evidence": pd.DataFrame(evidence)}
         for table, values in (changed | {"features": features}).items():
             parts.write_part(root, where[table], partition.name, values, SCHEMAS[table])
 
@@ -92,10 +92,10 @@ def write_labels(root: str, path: Path, n: int) -> None:
     rng = np.random.default_rng(7)
     ledger = pd.concat(micrograph_ledger.iter_current(root, ("micrograph_id", "uri", "partition")), ignore_index=True)
     ledger = ledger.iloc[np.sort(rng.choice(len(ledger), n, replace=False))]
-    found = parts.read_table(
+    results = parts.read_table(
         root, folders(settings)["detections"], SCHEMAS["detections"], None, sorted(set(ledger["partition"]))
     )
-    by_image = dict(list(found.groupby("micrograph_id")))
+    by_image = dict(list(results.groupby("micrograph_id")))
     images = []
     annotations = []
     for k, row in enumerate(ledger.itertuples(), 1):
@@ -115,10 +115,10 @@ def write_labels(root: str, path: Path, n: int) -> None:
 def timed(*command: str) -> float:
     """Seconds that a command of emqa takes; RuntimeError with what it said where it fails."""
     started = time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", "emqa_dask", *command], capture_output=True, text=True)
+    process = subprocess.run([sys.executable, "-m", "emqa_dask", *command], capture_output=True, text=True)
     seconds = time.perf_counter() - started
-    if done.returncode:
-        raise RuntimeError(f"emqa {command[0]}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+    if process.returncode:
+        raise RuntimeError(f"emqa {command[0]}: {process.stdout[-2000:]}{process.stderr[-2000:]}")
     return seconds
 
 
@@ -135,15 +135,15 @@ def time_predictions(n: int) -> dict[str, float]:
 
     known = drawn(600)
     new = drawn(n)
-    found = {}
+    results = {}
     conditions = {"detector": "net", "score_floor": 0.1, "iou_threshold": 0.1}
     for kind in ("gaussian_process", "extra_trees", "forest"):
         made = quality_fit.fit_quality_model(known, known, np.arange(600) % 8, kind=kind, **conditions)
         quality_model.predict_quality(made, new.head(9))  # compiled
         started = time.perf_counter()
         quality_model.predict_quality(made, new)
-        found[kind] = time.perf_counter() - started
-    return found
+        results[kind] = time.perf_counter() - started
+    return results
 
 
 def main() -> int:
@@ -159,22 +159,22 @@ def main() -> int:
         root = make_workspace(folder, options.images, options.detections)
         write_labels(root, folder / "labels.json", options.labelled)
         print(f"workspace of {options.images:,} images made in {time.perf_counter() - started:.0f} s", flush=True)
-        found: dict[str, Any] = {"first_rescore_s": timed("rescore", root)}
-        found["calibrate_s"] = timed("calibrate", root, str(folder / "labels.json"))
-        found["rescore_s"] = timed("rescore", root)
-        found["floor_s"] = timed("rescore", root, "--set", "featurise.score_floor=0.2")
+        results: dict[str, Any] = {"first_rescore_s": timed("rescore", root)}
+        results["calibrate_s"] = timed("calibrate", root, str(folder / "labels.json"))
+        results["rescore_s"] = timed("rescore", root)
+        results["floor_s"] = timed("rescore", root, "--set", "featurise.score_floor=0.2")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    print(f"rescore, with the bundled model:          {found['first_rescore_s']:6.1f} s")
-    print(f"calibrate on {options.labelled} labelled images:        {found['calibrate_s']:6.1f} s")
-    print(f"rescore, predictions by the fitted model: {found['rescore_s']:6.1f} s")
-    print(f"rescore, with another score floor:        {found['floor_s']:6.1f} s  (all at most {BOUND_S:.0f} s)")
-    found["predict_s"] = time_predictions(options.images)
-    for kind, seconds in found["predict_s"].items():
+    print(f"rescore, with the bundled model:          {results['first_rescore_s']:6.1f} s")
+    print(f"calibrate on {options.labelled} labelled images:        {results['calibrate_s']:6.1f} s")
+    print(f"rescore, predictions by the fitted model: {results['rescore_s']:6.1f} s")
+    print(f"rescore, with another score floor:        {results['floor_s']:6.1f} s  (all at most {BOUND_S:.0f} s)")
+    results["predict_s"] = time_predictions(options.images)
+    for kind, seconds in results["predict_s"].items():
         print(f"prediction of {options.images:,} images by {kind}: {seconds:.1f} s")
     if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
-    ok = max(seconds for name, seconds in found.items() if name != "predict_s") <= BOUND_S
+        options.json.write_text(json.dumps(results, indent=1) + "\n")
+    ok = max(seconds for name, seconds in results.items() if name != "predict_s") <= BOUND_S
     print("all bounds hold" if ok else "a bound is broken")
     return int(not ok)
 

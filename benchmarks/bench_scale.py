@@ -68,19 +68,19 @@ def peak_mib() -> float:
 
 def bench(n: int, keep: str | None) -> dict:
     folder = Path(keep or tempfile.mkdtemp(prefix="emqa-scale-"))
-    found = {"n": n}
+    results = {"n": n}
     try:
         write_archive(folder / "archive", n)
         for step in STEPS:
             command = [sys.executable, "-m", "benchmarks.bench_scale", "--step", step, "--folder", str(folder)]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-            found[step] = json.loads(done.stdout.splitlines()[-1])
-        found["us_per_image"] = 1e6 * found["run"]["driver_cpu_s"] / n
-        found["report_us_per_image"] = 1e6 * found["report"]["driver_cpu_s"] / n
+            process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            results[step] = json.loads(process.stdout.splitlines()[-1])
+        results["us_per_image"] = 1e6 * results["run"]["driver_cpu_s"] / n
+        results["report_us_per_image"] = 1e6 * results["report"]["driver_cpu_s"] / n
     finally:
         if not keep:
             shutil.rmtree(folder, ignore_errors=True)
-    return found
+    return results
 
 
 def main() -> None:

@@ -97,14 +97,14 @@ def main() -> None:
     settings = replace(Settings(), {"run": {"workers": 2}, "store": {"shard_length": 4}})
     with tempfile.TemporaryDirectory(prefix="emqa-workers-") as folder:
         root = prepare(Path(folder), options.n, options.size, settings)
-        found: dict[tuple[str, int], list[float]] = {(stage, n): [] for stage in ("plain", "LoG") for n in (1, 2)}
+        results: dict[tuple[str, int], list[float]] = {(stage, n): [] for stage in ("plain", "LoG") for n in (1, 2)}
         for _ in range(options.rounds):
             for n in (1, 2):
-                found["plain", n].append(plain(n, root, settings))
+                results["plain", n].append(plain(n, root, settings))
                 with open_cluster(replace(settings, {"run": {"workers": n}}), PRELOAD, quiet) as client:
                     client.wait_for_workers(n)
-                    found["LoG", n].append(detect(client, root, settings))
-        for (stage, n), rates in found.items():
+                    results["LoG", n].append(detect(client, root, settings))
+        for (stage, n), rates in results.items():
             rows.append({"stage": stage, "workers": n, "per_s": statistics.median(rates), "rates": rates})
     for n in (1, 2, 4, 8, 16, 32):
         with open_cluster(replace(settings, {"run": {"workers": n}}), ["benchmarks.scale_stubs"], quiet) as client:

@@ -101,9 +101,9 @@ def victims(reference: Path, kind: str) -> list[Path]:
     """The files of a kind that the workspace's settings name: there may be tables of earlier ones, too."""
     files = [path for name in workspaces.list_tables(reference) for path in find_table_files(reference, name)]
     folders = {path.parent.name for path in files if path.parent != reference}
-    found = [path.relative_to(reference) for path in sorted(reference.glob(KINDS[kind])) if path.is_file()]
+    results = [path.relative_to(reference) for path in sorted(reference.glob(KINDS[kind])) if path.is_file()]
     return [
-        path for path in found if path.parts[0] in folders or "-" not in path.parts[0] or kind == "copy of the ledger"
+        path for path in results if path.parts[0] in folders or "-" not in path.parts[0] or kind == "copy of the ledger"
     ]
 
 
@@ -114,8 +114,8 @@ def try_case(folder: Path, kind: str, number: int, seed: int) -> Case:
     reference = folder / "reference"
     shutil.rmtree(root)
     shutil.copytree(reference, root, copy_function=os.link)  # emqa writes files beside and renames them
-    found = victims(reference, kind)
-    victim = str(found[rng.integers(len(found))])
+    results = victims(reference, kind)
+    victim = str(results[rng.integers(len(results))])
     data = bytearray((root / victim).read_bytes())
     bit = int(rng.integers(8 * len(data)))
     data[bit // 8] ^= 1 << bit % 8

@@ -110,10 +110,10 @@ def strike(blow: Blow, driver: Driver, cluster: victims.DaskCluster | None, rng:
         elif blow.victim == "SIGTERM":
             driver.popen.terminate()
         else:
-            found = victims.list_processes_of_role(blow.victim, driver, cluster)
-            if not found:
+            results = victims.list_processes_of_role(blow.victim, driver, cluster)
+            if not results:
                 return False
-            rng.choice(found).send_signal(signal.Signals[blow.signal])
+            rng.choice(results).send_signal(signal.Signals[blow.signal])
     except (psutil.NoSuchProcess, ProcessLookupError):
         return False
     return True
@@ -313,8 +313,8 @@ def chaos(
             _forget(workspace)
             code, seconds[setup] = run_undisturbed(archive, workspace, ["--scheduler", address, *common])
         print(f"undisturbed, {setup}: {seconds[setup]:.1f} s, exit code {code}", flush=True)
-        if found := workspaces.list_differences(workspace, reference):
-            raise RuntimeError(f"undisturbed runs differ, {setup} from {setups[0]}: {', '.join(found[:6])}")
+        if results := workspaces.list_differences(workspace, reference):
+            raise RuntimeError(f"undisturbed runs differ, {setup} from {setups[0]}: {', '.join(results[:6])}")
     n_parts = len(workspaces.list_parts(reference))
     n_partitions = len(list(reference.glob("micrographs.zarr/*/0/c/*/0/0")))
     print(f"{n_partitions} partitions, {n_parts} parts\n{HEAD}", flush=True)
@@ -382,18 +382,18 @@ def name(blow: Blow) -> str:
 
 def by_blow(runs: list[Run]) -> dict[str, dict[str, float]]:
     """Of every victim and signal: blows that fell, runs with one, how many broke a law, and the longest end after."""
-    found = {}
+    results = {}
     for each in sorted({name(blow) for run in runs for blow in run.blows if blow.stage != "never struck"}):
         hit = [run for run in runs if any(name(b) == each and b.stage != "never struck" for b in run.blows)]
         n = sum(name(b) == each and b.stage != "never struck" for run in hit for b in run.blows)
         longest = max(run.seconds_after for run in hit)
-        found[each] = {
+        results[each] = {
             "blows": n,
             "runs": len(hit),
             "broken": sum(bool(r.broken) for r in hit),
             "longest_s": round(longest, 1),
         }
-    return found
+    return results
 
 
 HEAD = "run  set-up  exit codes     starts      s  after  equal   again left  blows"
@@ -440,8 +440,11 @@ def main() -> int:
         )
     if options.json:
         Path(options.json).write_text(json.dumps(figures, indent=2) + "\n")
-    for each, found in figures["blows"].items():
-        print(f"  {each:<20} {found['blows']:>3} blows, {found['broken']} broken, at most {found['longest_s']} s after")
+    for each, results in figures["blows"].items():
+        print(
+            f"  {each:<20} {results['blows']:>3} blows, {results['broken']} broken, "
+            f"at most {results['longest_s']} s after"
+        )
     print(
         f"{figures['n_runs']} runs, {figures['n_starts']} starts: tables equal in {figures['n_equal']}, "
         f"{figures['n_repeated_parts']} finished parts repeated, {figures['n_raced_parts']} written twice in a race, "

@@ -162,9 +162,9 @@ def crops_of(step: int) -> list[augment.Crop]:
     crops = []
     for k in range(CROPS):
         rng = np.random.default_rng([SEED, step, k])
-        found = truth(draw(rng, how="kept" if step >= HOPELESS_STEPS else "hopeless_too"))
+        results = truth(draw(rng, how="kept" if step >= HOPELESS_STEPS else "hopeless_too"))
         scales = (1.0, 1.0) if rng.random() < 0.3 else (0.5, 1.8)
-        crop = augment.draw_crop(*found, rng, size=SIZE, scales=scales, intensity=rng.random() < 0.7)
+        crop = augment.draw_crop(*results, rng, size=SIZE, scales=scales, intensity=rng.random() < 0.7)
         crops.append(crop)
     return crops
 
@@ -175,9 +175,9 @@ def wide_crops_of(step: int) -> list[augment.Crop]:
     for k in range(CROPS):
         rng = np.random.default_rng([SEED + 2, step, k])
         wide = rng.random() < WIDE_SHARE
-        found = truth(draw(rng, how="wide" if wide else "kept"))
+        results = truth(draw(rng, how="wide" if wide else "kept"))
         scales = WIDE_SCALES if wide else (0.5, 1.8)
-        crops.append(augment.draw_crop(*found, rng, size=SIZE, scales=scales, intensity=rng.random() < 0.7))
+        crops.append(augment.draw_crop(*results, rng, size=SIZE, scales=scales, intensity=rng.random() < 0.7))
     return crops
 
 
@@ -194,14 +194,14 @@ def batches(crops_of: Callable, first: int) -> Iterator[list[augment.Crop]]:
 
 def unseen_wide(n: int, first: int = 0) -> list[scores.GroundTruth]:
     """`n` crops of 384 px of the second part's kind, of seeds that no step uses."""
-    found = []
+    results = []
     for k in range(first, first + n):
         rng = np.random.default_rng([SEED + 3, k])
         crop = augment.draw_crop(*truth(draw(rng, how="wide")), rng, size=384, scales=WIDE_SCALES, intensity=False)
         corners = crop.boxes.astype(int)
         masks = [(y0, x0, m[y0:y1, x0:x1]) for (y0, x0, y1, x1), m in zip(corners, crop.masks)]
-        found.append(scores.GroundTruth(crop.image, masks, [1] * len(masks)))
-    return found
+        results.append(scores.GroundTruth(crop.image, masks, [1] * len(masks)))
+    return results
 
 
 def unseen(n: int, lot: int, choices: dict | None = None, *, how: str = "kept") -> list[scores.GroundTruth]:
@@ -294,18 +294,18 @@ def measure(args: argparse.Namespace) -> None:
     networks.load_weights(net, args.out / "weights.safetensors")
     card.pop("files")
     validation = unseen(args.images // 2, 0) + unseen_wide(args.images // 2)
-    measured = {"validation": scores.evaluate_network(net, validation)}
-    threshold = measured["validation"]["score_threshold"]
+    measurements = {"validation": scores.evaluate_network(net, validation)}
+    threshold = measurements["validation"]["score_threshold"]
     log_threshold = scores.select_threshold(by_log(validation), validation)
     print(f"score thresholds: {threshold}, LoG {log_threshold}", flush=True)
     for lot, (name, choices) in enumerate({**dict.fromkeys(TOGETHER), **DOMAINS}.items(), start=1):
         images = unseen_wide(args.images, 100) if name == "wide" else unseen(args.images, lot, choices, how=name)
-        found = scores.evaluate_network(net, images, threshold)
+        results = scores.evaluate_network(net, images, threshold)
         for iou in (0.1, 0.5):
             counts = scores.count_matches(by_log(images), images, iou, log_threshold)
-            found[f"log_image_f1_iou_{iou}"] = scores.compute_f1(counts).mean()
-        measured[name] = found
-        rounded = {key: {k: round(float(v), 4) for k, v in row.items()} for key, row in measured.items()}
+            results[f"log_image_f1_iou_{iou}"] = scores.compute_f1(counts).mean()
+        measurements[name] = results
+        rounded = {key: {k: round(float(v), 4) for k, v in row.items()} for key, row in measurements.items()}
         print(name, rounded[name], flush=True)
         models.write_card(args.out, {**card, "measured": rounded})
 

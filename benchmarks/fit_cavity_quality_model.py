@@ -52,8 +52,8 @@ def fit(
 ) -> tuple[quality_model.QualityModel, str, dict[str, float]]:
     """A quality model of cohort_images.table(), its candidate, and the candidates' errors on left-out cohorts."""
     cohorts = rows["cohort"].to_numpy()
-    found = labelled_cohorts.choose(rows, cohorts, ALONE)
-    kind, columns = ALONE[found.name]
+    results = labelled_cohorts.choose(rows, cohorts, ALONE)
+    kind, columns = ALONE[results.name]
     targets = {}
     for name, column in quality_model.TARGETS.items():
         known = rows[rows[column].notna()]  # no recall where there was nothing to be found
@@ -66,7 +66,7 @@ def fit(
     made = quality_fit.build_quality_model(
         targets, tuple(columns), values, rows["true_f1"], kind, labelled_cohorts.COVERAGE, conditions
     )
-    return made, found.name, found.errors
+    return made, results.name, results.errors
 
 
 def verdicts(detector: str, forests: tuple[str, ...], n: int, settings: Settings | None = None) -> pd.DataFrame:
@@ -84,9 +84,9 @@ def verdicts(detector: str, forests: tuple[str, ...], n: int, settings: Settings
             row = {"micrograph_id": name, "colour_fraction": colour, "nm_per_pixel": np.nan, "voltage_kv": np.nan}
             row |= {"height_px": image.shape[0], "width_px": image.shape[1]}
             objects = measure.detect_with_networks([image], [np.nan], settings.detect, settings.run.device)
-            found = pd.concat([detect_image(image, settings.detect), *objects])
-            evidence += measure.summarise_image(row, found, settings)
-            rows.append(measure.featurise_image(image, row, found, settings))
+            results = pd.concat([detect_image(image, settings.detect), *objects])
+            evidence += measure.summarise_image(row, results, settings)
+            rows.append(measure.featurise_image(image, row, results, settings))
             kinds.append(kind)
     features = tables.conform(rows, tables.FEATURES).to_pandas()
     evidence = predict.join_evidence(tables.conform(evidence, tables.EVIDENCE).to_pandas(), features)
@@ -118,10 +118,10 @@ def main() -> int:
     made, name, errors = fit(rows, network, settings.featurise.score_floor)
     typical = rows[~rows["cohort"].isin(labelled_cohorts.NOT_TYPICAL)]
     domain = domain_distance.fit_domain(typical, typical["cohort"], columns=labelled_cohorts.DOMAIN)
-    measured = {"left_out_cohorts_mae": {key.replace(",", ""): round(value, 4) for key, value in errors.items()}}
+    measurements = {"left_out_cohorts_mae": {key.replace(",", ""): round(value, 4) for key, value in errors.items()}}
     if options.study:
         told = json.loads((options.study / "summary.json").read_text())
-        measured |= {key.replace(" ", "_"): value for key, value in told.items() if isinstance(value, dict)}
+        measurements |= {key.replace(" ", "_"): value for key, value in told.items() if isinstance(value, dict)}
     card = {
         "name": options.out.name,
         "task": f"predict F1, precision and recall of {network} on an image from its detections",
@@ -135,7 +135,7 @@ def main() -> int:
         "versions": {"emqa_dask": emqa_dask.__version__},
         **quality_files.write_quality_model(made, options.out),
         **domain_distance.write_domain(domain, options.out),
-        "measured": measured,
+        "measured": measurements,
     }
     models.write_card(options.out, card)
     size = sum(p.stat().st_size for p in options.out.iterdir())
@@ -145,7 +145,7 @@ def main() -> int:
     print(judged.to_string())
     print(f"trusted pictures that are no micrographs: {trusted} of {judged.to_numpy().sum()} (at most 0)")
     counts = {str(kind): {str(k): int(v) for k, v in row.items()} for kind, row in judged.iterrows()}
-    models.write_card(options.out, {**card, "measured": measured | {"verdicts_on_foreign_pictures": counts}})
+    models.write_card(options.out, {**card, "measured": measurements | {"verdicts_on_foreign_pictures": counts}})
     return int(trusted > 0)
 
 

@@ -48,26 +48,26 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--pictures", type=int, default=25_000)
     parser.add_argument("--minutes", type=float, default=40)
-    given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     torch.set_num_threads(2)
-    pictures, names = drawn(given.pictures, seed=0)
+    pictures, names = drawn(options.pictures, seed=0)
     families = sorted(DRAWN)
     net = classifiers.build_content_network(len(families))
-    steps = train(net, pictures, names, given.minutes)
+    steps = train(net, pictures, names, options.minutes)
     fit_head(net, windows_of(pictures[:12_000], seed=1), names[:12_000], families)
-    measured = measure(net, families)
-    networks.save_weights(net, given.out / content.WEIGHTS, half=True)
+    measurements = measure(net, families)
+    networks.save_weights(net, options.out / content.WEIGHTS, half=True)
     card = {
         "name": "content",
         "what": "embeddings of what is in a window of 64 px, grey, however it was recorded; trained on drawn pictures",
         "families": {"names": families, "foreign": list(foreign.FOREIGN)},
-        "training": {"pictures": len(pictures), "steps": steps, "minutes": given.minutes},
-        "measured": measured,
+        "training": {"pictures": len(pictures), "steps": steps, "minutes": options.minutes},
+        "measured": measurements,
     }
-    models.write_card(given.out, card)
-    print(measured)
+    models.write_card(options.out, card)
+    print(measurements)
 
 
 def draw(rng: np.random.Generator, family: str) -> np.ndarray:
@@ -98,8 +98,8 @@ def drawn(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     names = np.random.default_rng([seed, 0]).choice(list(DRAWN), size=n, p=share / share.sum())
     os.environ |= {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}  # of the processes
     with multiprocessing.get_context("spawn").Pool(2) as pool:
-        found = pool.starmap(_draw, [(seed, k, str(name)) for k, name in enumerate(names)], chunksize=50)
-    return np.stack(found), names
+        results = pool.starmap(_draw, [(seed, k, str(name)) for k, name in enumerate(names)], chunksize=50)
+    return np.stack(results), names
 
 
 def _draw(seed, k, family):
@@ -128,12 +128,12 @@ class Batches(torch.utils.data.IterableDataset):
         cv2.setNumThreads(1)
         share = np.sqrt([len(of) for of in self.of])
         while True:
-            chosen = rng.choice(len(self.pictures), PICTURES, replace=False)
+            selection = rng.choice(len(self.pictures), PICTURES, replace=False)
             if rng.random() < 0.7:  # the nearest are the hardest to tell apart
                 families = rng.choice(len(self.of), FAMILIES_IN_A_BATCH, replace=False, p=share / share.sum())
                 each = PICTURES // FAMILIES_IN_A_BATCH
-                chosen = np.concatenate([rng.permutation(self.of[family])[:each] for family in families])
-            stack = [window(rng, self.pictures[k]) for k in chosen for _ in range(VIEWS)]
+                selection = np.concatenate([rng.permutation(self.of[family])[:each] for family in families])
+            stack = [window(rng, self.pictures[k]) for k in selection for _ in range(VIEWS)]
             yield torch.from_numpy(content.stretch_contrast(np.stack(stack)))
 
 
@@ -151,12 +151,12 @@ def train(net: torch.nn.Module, pictures: np.ndarray, names: np.ndarray, minutes
         for group in optimiser.param_groups:
             group["lr"] = RATE * min(1, (step + 1) / 100) * (0.5 + 0.5 * np.cos(np.pi * done)) + 1e-6
         with torch.autocast("cpu", torch.bfloat16):
-            found = ahead(net.body(batch[:, None].to(memory_format=torch.channels_last)))
-        found = functional.normalize(found.float(), dim=1)
+            results = ahead(net.body(batch[:, None].to(memory_format=torch.channels_last)))
+        results = functional.normalize(results.float(), dim=1)
         of = torch.arange(len(batch)) // VIEWS
         itself = torch.eye(len(batch), dtype=torch.bool)
         same = (of[:, None] == of) & ~itself
-        odds = (found @ found.T / TEMPERATURE).masked_fill(itself, -1e9).log_softmax(dim=1)
+        odds = (results @ results.T / TEMPERATURE).masked_fill(itself, -1e9).log_softmax(dim=1)
         loss = -odds.masked_fill(~same, 0).sum(dim=1).mean() / (VIEWS - 1)
         optimiser.zero_grad()
         loss.backward()
@@ -174,11 +174,11 @@ def windows_of(pictures: np.ndarray, seed: int) -> np.ndarray:
 
 
 def fit_head(net: torch.nn.Module, windows: np.ndarray, names: np.ndarray, families: list[str]) -> None:
-    found = embedded(net, windows)
-    centre = found.mean(axis=0)
-    spread = found.std(axis=0) + 1e-6
-    model = LogisticRegression(max_iter=1000).fit((found - centre) / spread, names)
-    weight = np.zeros((len(families), found.shape[1]))
+    results = embedded(net, windows)
+    centre = results.mean(axis=0)
+    spread = results.std(axis=0) + 1e-6
+    model = LogisticRegression(max_iter=1000).fit((results - centre) / spread, names)
+    weight = np.zeros((len(families), results.shape[1]))
     bias = np.full(len(families), -1e3)
     rows = [families.index(name) for name in model.classes_]
     weight[rows] = model.coef_ / spread

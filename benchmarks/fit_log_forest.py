@@ -107,15 +107,15 @@ def inform_detect(image: np.ndarray, true: np.ndarray, rng: np.random.Generator)
 
 def measure(image: np.ndarray, true: np.ndarray, detect: settings.Detect) -> dict:
     """Features of the detections on one image, and their F1 against the `true` boxes and against shifted ones."""
-    found = detect_image(image, detect)
-    found = found[found["score"] >= SCORE_FLOOR]
-    predicted = found[["y0", "x0", "y1", "x1"]].to_numpy()
+    results = detect_image(image, detect)
+    results = results[results["score"] >= SCORE_FLOOR]
+    predicted = results[["y0", "x0", "y1", "x1"]].to_numpy()
     match = boxes.match_boxes(predicted, true, IOU_THRESHOLD, RULE)
     # The same objects half an image further: what matches now, matches by chance.
     half = np.tile(np.array(image.shape) // 2, 2)
     elsewhere = np.where((true[:, [0, 1, 0, 1]] >= half), true - half, true + half)
     return {
-        **detection_features(predicted, found["score"].to_numpy(), image.shape),
+        **detection_features(predicted, results["score"].to_numpy(), image.shape),
         "true_f1": match.f1,
         "precision": match.precision,
         "recall": match.recall,
@@ -157,7 +157,7 @@ def figures(rows: pd.DataFrame, predicted: pd.DataFrame) -> dict:
     low, high = predicted["predicted_f1_low"].to_numpy(), predicted["predicted_f1_high"].to_numpy()
     error = mean - true
     varies = true.std() > 0
-    found = {
+    results = {
         "mean_f1": true.mean(),
         "mae": np.abs(error).mean(),
         "rmse": np.sqrt(np.mean(error**2)),
@@ -169,28 +169,28 @@ def figures(rows: pd.DataFrame, predicted: pd.DataFrame) -> dict:
         "above_low": np.mean(true >= low),
         "width": np.mean(high - low),
     }
-    return {"n": len(rows), **{name: round(float(value), 3) for name, value in found.items() if np.isfinite(value)}}
+    return {"n": len(rows), **{name: round(float(value), 3) for name, value in results.items() if np.isfinite(value)}}
 
 
 def evaluate(rows: pd.DataFrame) -> dict[str, dict]:
     """Figures on images (by fifths) and on families that the fit, its interval included, had not seen."""
     fold = rows["image"].str.rpartition("-")[2].astype(int) % 5
-    found = {}
+    results = {}
     for name, parts in (("images", fold), ("families", rows["family"])):
         predicted = pd.concat(
             forest.predict_forest(fit(rows[parts != part], rows["image"][parts != part]), rows[parts == part])
             for part in parts.unique()
         ).loc[rows.index]
-        found[f"held_out_{name}"] = figures(rows, predicted)
+        results[f"held_out_{name}"] = figures(rows, predicted)
         for family in FAMILIES:
             here = rows["family"] == family
-            found[f"held_out_{name}_{family}"] = figures(rows[here], predicted[here])
-    return found
+            results[f"held_out_{name}_{family}"] = figures(rows[here], predicted[here])
+    return results
 
 
 def beyond_domain(domain: domain_distance.Domain, n: int = 20) -> dict[str, float]:
     """The fraction of `n` new micrographs of every family, and of other pictures, that lie beyond a distance of 1."""
-    found = {}
+    results = {}
     for kind in (*profiles.FAMILIES, *NOTHING[2:]):
         rngs = [np.random.default_rng([SEED + 1, i]) for i in range(n)]
         if kind in profiles.FAMILIES:
@@ -200,10 +200,10 @@ def beyond_domain(domain: domain_distance.Domain, n: int = 20) -> dict[str, floa
         far = domain_distance.compute_domain_distances(
             domain, pd.DataFrame([image_statistics(picture) for picture in pictures])
         )
-        found[kind] = float(np.mean(far > 1))
-        print(f"{kind:20s} {found[kind]:5.2f} beyond a distance of 1, median {np.median(far):.2f}")
+        results[kind] = float(np.mean(far > 1))
+        print(f"{kind:20s} {results[kind]:5.2f} beyond a distance of 1, median {np.median(far):.2f}")
     print()
-    return found
+    return results
 
 
 def main() -> None:
@@ -226,11 +226,11 @@ def main() -> None:
 
     known = np.isfinite(forest.select_values(table, COLUMNS)).all(axis=1)
     rows = table[(table["n_detections"] > 0) & known].reset_index(drop=True)
-    measured = evaluate(rows)
-    print(pd.DataFrame(measured).T.to_string(), "\n")
+    measurements = evaluate(rows)
+    print(pd.DataFrame(measurements).T.to_string(), "\n")
     # The interval is calibrated on held-out images: it holds for images like these, which is what the domain is for.
     # How much less it holds for a family that was not drawn is measured above and in the card.
-    fitted = fit(rows, rows["image"])
+    model = fit(rows, rows["image"])
     once = table[::SETTINGS_PER_IMAGE]
     # Degraded images teach the forest what low F1 looks like; the domain is that of images as an operator keeps them.
     once = once[(once["family"] != "nothing") & (once["degradation"] == "none")]
@@ -247,9 +247,9 @@ def main() -> None:
         "n_images": len(table) // SETTINGS_PER_IMAGE,
         "n_rows": len(rows),
         "versions": {"emqa_dask": emqa_dask.__version__, "scikit-learn": sklearn.__version__},
-        **forest.write_forest(fitted, options.out),
+        **forest.write_forest(model, options.out),
         **domain_distance.write_domain(domain, options.out),
-        "measured": {**measured, "beyond_domain": beyond},
+        "measured": {**measurements, "beyond_domain": beyond},
     }
     models.write_card(options.out, card)
     size = sum(p.stat().st_size for p in options.out.iterdir())

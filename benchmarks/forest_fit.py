@@ -48,8 +48,8 @@ def predict_held_out(
     mean = np.empty(len(values))
     spread = np.empty(len(values))
     for fit_rows, held_out in GroupKFold(min(n_folds, n_groups)).split(values, true_f1, groups):
-        fitted = clone(pipeline).fit(values[fit_rows], true_f1[fit_rows])
-        mean[held_out], spread[held_out] = predict_trees(fitted, values[held_out])
+        model = clone(pipeline).fit(values[fit_rows], true_f1[fit_rows])
+        mean[held_out], spread[held_out] = predict_trees(model, values[held_out])
     return mean, spread
 
 

@@ -130,14 +130,14 @@ def wrong_share(path: Path, frame: int, truth: dict) -> float:
     expected = truth["frames"][frame].astype(float)
     try:
         with np.errstate(all="ignore"):
-            found = read_micrograph(path, frame)[0].astype(float)
+            results = read_micrograph(path, frame)[0].astype(float)
     except ValueError:
         return 1.0
-    if found.shape != expected.shape:
+    if results.shape != expected.shape:
         return 1.0
     limit = WRONG_BY * max(np.ptp(expected), 1)
     with np.errstate(invalid="ignore"):
-        return float(np.mean(~(np.abs(found - expected) <= limit)))
+        return float(np.mean(~(np.abs(results - expected) <= limit)))
 
 
 def judge(archive: Path, workspace: Path, truths: dict[str, dict], run: dict, stall_s: float) -> tuple[dict, list[str]]:

@@ -143,8 +143,8 @@ def checked_ranges(path: Path, kind: str) -> tuple[tuple[int, int], ...]:
 
 def real_seeds(folder: Path = REAL) -> list[Seed]:
     """Files of instruments, where ../shared/data is at hand."""
-    found = [p for p in sorted(folder.glob("formats_*/**/*")) if p.suffix in REAL_SUFFIXES and p.is_file()]
-    small = [p for p in found if p.stat().st_size <= REAL_BYTES]
+    results = [p for p in sorted(folder.glob("formats_*/**/*")) if p.suffix in REAL_SUFFIXES and p.is_file()]
+    small = [p for p in results if p.stat().st_size <= REAL_BYTES]
     return [Seed(f"real {p.suffix[1:]}", p.suffix, p.read_bytes(), None, checked_ranges(p, "real")) for p in small]
 
 

@@ -50,8 +50,8 @@ def guilty_images(reference: Path, n_of_each: int, rng: random.Random) -> pd.Dat
     copies = flags.loc[flags["flag"].str.contains("duplicate"), "micrograph_id"]
     fit = ~rows["pixel_sha256"].duplicated(keep=False) & ~rows["micrograph_id"].isin(copies)
     rows = rows[fit].groupby("uri").head(1)
-    chosen = rows.iloc[rng.sample(range(len(rows)), 4 * n_of_each)]
-    return chosen.assign(poison=kinds(n_of_each), content=chosen["pixel_sha256"])[["uri", "poison", "content"]]
+    selection = rows.iloc[rng.sample(range(len(rows)), 4 * n_of_each)]
+    return selection.assign(poison=kinds(n_of_each), content=selection["pixel_sha256"])[["uri", "poison", "content"]]
 
 
 def guilty_files(archive: Path, n_of_each: int, rng: random.Random) -> pd.DataFrame:
@@ -62,8 +62,8 @@ def guilty_files(archive: Path, n_of_each: int, rng: random.Random) -> pd.DataFr
     rows = pd.DataFrame({"uri": sorted(single)})
     rows["content"] = [hashlib.sha256((archive / uri).read_bytes()).hexdigest() for uri in rows["uri"]]
     rows = rows[~rows["content"].duplicated(keep=False)]
-    chosen = rows.iloc[rng.sample(range(len(rows)), 4 * n_of_each)]
-    return chosen.assign(poison=kinds(n_of_each))
+    selection = rows.iloc[rng.sample(range(len(rows)), 4 * n_of_each)]
+    return selection.assign(poison=kinds(n_of_each))
 
 
 def start(archive: Path, workspace: Path, options: list[str], stage: str, guilty: pd.DataFrame, limit_s: float) -> dict:
@@ -111,16 +111,16 @@ def check_laws(workspace: Path, reference: Path, stage: str, guilty: pd.DataFram
     images = images.merge(guilty[["uri", "content"]], on=["uri", "content"])
     guilty_ids = set(images["micrograph_id"])
     for image in guilty.itertuples():
-        found = failures[failures["uri"] == image.uri]
-        row = {"uri": image.uri, "poison": image.poison, "n_rows": len(found)}
-        if len(found):
-            row |= found.iloc[0][["stage", "kind", "error", "attempts"]].to_dict() | {
-                "attempts": int(found.attempts.iloc[0])
+        results = failures[failures["uri"] == image.uri]
+        row = {"uri": image.uri, "poison": image.poison, "n_rows": len(results)}
+        if len(results):
+            row |= results.iloc[0][["stage", "kind", "error", "attempts"]].to_dict() | {
+                "attempts": int(results.attempts.iloc[0])
             }
         of_image = triage[(triage["uri"] == image.uri) & (triage["status"] == "failed")]
         row["reasons"] = list(of_image["reasons"].iloc[0]) if len(of_image) == 1 else None
         kind = KIND_OF[image.poison]
-        right = len(found) == 1 and row["kind"] == kind and row["stage"] in STAGES_OF[stage]
+        right = len(results) == 1 and row["kind"] == kind and row["stage"] in STAGES_OF[stage]
         row["is_right"] = bool(right and TELLS[kind] in row["error"] and row["reasons"])
         if not row["is_right"]:
             broken.append(f"{image.uri} ({image.poison}): {row}")
@@ -211,8 +211,8 @@ def _retried(workspace: Path, clean: Path) -> list[str]:
     ran = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     if ran.returncode != 0:
         return [f"emqa retry --failed ended with {ran.returncode}: {ran.stderr.strip()[-200:]}"]
-    found = workspaces.list_differences(workspace, clean)
-    return [f"after emqa retry --failed, other than without poison: {', '.join(found[:6])}"] if found else []
+    results = workspaces.list_differences(workspace, clean)
+    return [f"after emqa retry --failed, other than without poison: {', '.join(results[:6])}"] if results else []
 
 
 def show(figures: dict) -> None:
@@ -253,8 +253,8 @@ def main() -> int:
             show(figures[-1])
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     if options.json:
-        found = {"micrographs": options.n, "seed": options.seed, "machine": machine, "stages": figures}
-        Path(options.json).write_text(json.dumps(found, indent=2) + "\n")
+        results = {"micrographs": options.n, "seed": options.seed, "machine": machine, "stages": figures}
+        Path(options.json).write_text(json.dumps(results, indent=2) + "\n")
     return 1 if any(of["broken"] for of in figures) else 0
 
 

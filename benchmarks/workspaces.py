@@ -75,14 +75,14 @@ class Driver:
 
 def list_tagged_processes(tag: str) -> list[psutil.Process]:
     """Living processes whose environment has `tag`: also those that lost their parent."""
-    found = []
+    results = []
     for process in psutil.process_iter():
         try:
             if process.status() != psutil.STATUS_ZOMBIE and process.environ().get(TAG) == tag:
-                found.append(process)
+                results.append(process)
         except (psutil.Error, OSError):
             continue
-    return found
+    return results
 
 
 def read_last_line(log: Path) -> str:
@@ -145,17 +145,19 @@ def list_unequal_columns(name: str, a: pa.Table, b: pa.Table) -> list[str]:
 
 def list_differences(workspace: Path, reference: Path) -> list[str]:
     """Every table, column, and file of pixels in which `workspace` is not `reference`, byte for byte."""
-    found = []
+    results = []
     for name in sorted({*list_tables(workspace), *list_tables(reference)}):
         try:
-            found += list_unequal_columns(name, read_sorted_table(workspace, name), read_sorted_table(reference, name))
+            results += list_unequal_columns(
+                name, read_sorted_table(workspace, name), read_sorted_table(reference, name)
+            )
         except (OSError, pa.ArrowInvalid) as error:
-            found.append(f"{name}: {error}")
+            results.append(f"{name}: {error}")
     if not (workspace / "triage.csv").is_file() or read_csv_rows(workspace) != read_csv_rows(reference):
-        found.append("triage.csv")
+        results.append("triage.csv")
     ours = compute_stack_digests(workspace)
     theirs = compute_stack_digests(reference)
-    return found + sorted(path for path in ours.keys() | theirs.keys() if ours.get(path) != theirs.get(path))
+    return results + sorted(path for path in ours.keys() | theirs.keys() if ours.get(path) != theirs.get(path))
 
 
 Stamp = tuple[int, int]  # inode and modification time, ns: both are others after a file was written again
@@ -163,15 +165,15 @@ Stamp = tuple[int, int]  # inode and modification time, ns: both are others afte
 
 def list_parts(workspace: Path) -> dict[Path, Stamp]:
     """Every part that is there: files of table folders, and shards."""
-    found = {}
+    results = {}
     for path in (*workspace.glob("*/*.parquet"), *workspace.glob("micrographs.zarr/*/0/c/*/0/0")):
         try:
             stat = path.stat()
         except FileNotFoundError:
             continue
         if not path.name.startswith("."):
-            found[path] = (stat.st_ino, stat.st_mtime_ns)
-    return found
+            results[path] = (stat.st_ino, stat.st_mtime_ns)
+    return results
 
 
 def list_damaged_parts(paths: list[Path]) -> list[str]:

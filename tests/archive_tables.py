@@ -219,12 +219,12 @@ def maps_of(micrographs: pd.DataFrame) -> pd.DataFrame:
     """Rows of tables.REGIONS: 3 x 4 overlapping windows over each micrograph that has a size, surest on the left."""
     rows = micrographs.dropna(subset=["height_px", "width_px"])
     rows = rows[rows["height_px"].gt(8) & rows["width_px"].gt(8)]
-    found = []
+    results = []
     for name, height, width in rows[["micrograph_id", "height_px", "width_px"]].itertuples(index=False):
         window = {"height_px": height / 2, "width_px": width / 2}
         starts = {"y0": np.linspace(0, height / 2, 3), "x0": np.linspace(0, width / 2, 4)}
-        found.append({"micrograph_id": name, **window, **starts, "predictive_entropy_nats": np.tile(np.arange(4), 3)})
-    return pd.DataFrame(found)
+        results.append({"micrograph_id": name, **window, **starts, "predictive_entropy_nats": np.tile(np.arange(4), 3)})
+    return pd.DataFrame(results)
 
 
 def render_page(

@@ -11,7 +11,7 @@ from emqa_dask.synthetic.archive import synthesise
 
 
 @pytest.fixture(scope="session")
-def here() -> Settings:
+def in_process() -> Settings:
     """Settings for a run in this process."""
     return replace(Settings(), {"run": {"scheduler": "in-process"}})
 

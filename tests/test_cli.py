@@ -188,7 +188,7 @@ def test_bad_files_end_with_2_and_a_row_each(tmp_path):
 
 
 @pytest.mark.real
-def test_ctrl_c_ends_with_130_and_the_next_run_resumes(small_archive, tmp_path, here):
+def test_ctrl_c_ends_with_130_and_the_next_run_resumes(small_archive, tmp_path, in_process):
     root = tmp_path / "ws"
     command = [sys.executable, "-u", "-m", "emqa_dask", "triage", str(small_archive), "--workspace", str(root)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -57,9 +57,9 @@ def main() -> None:
     counts = pd.DataFrame.from_dict(rows, orient="index")
     options.out.mkdir(parents=True, exist_ok=True)
     counts.assign(true=np.round(true, 1)).to_csv(options.out / "cavity_counts.csv", index_label="image")
-    found = judged(counts, true)
-    (options.out / "cavity_counts.json").write_text(json.dumps(found, indent=1))
-    print(pd.DataFrame(found).round(3).to_string(index=False))
+    results = judged(counts, true)
+    (options.out / "cavity_counts.json").write_text(json.dumps(results, indent=1))
+    print(pd.DataFrame(results).round(3).to_string(index=False))
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ def real(cohort: str) -> list[Picture]:
     """Images of a labelled set, halved until no side exceeds REAL_SIDE; none where the set is not at hand."""
     from benchmarks.studies.particles import cohorts
 
-    found = []
+    results = []
     for labelled in sorted((one for many in cohorts(cohort).values() for one in many), key=lambda one: one.name):
         image = labelled.image
         boxes = labelled.boxes
@@ -116,8 +116,8 @@ def real(cohort: str) -> list[Picture]:
             scale = np.tile(np.array(half[::-1]) / image.shape, 2)
             image = cv2.resize(image, half, interpolation=cv2.INTER_AREA)
             boxes = boxes * scale
-        found.append(Picture(f"{cohort}-{labelled.name}", image, boxes))
-    return found
+        results.append(Picture(f"{cohort}-{labelled.name}", image, boxes))
+    return results
 
 
 def pictures(cohort: str, n: int) -> list[Picture]:
@@ -142,14 +142,14 @@ def measured(cohort: str, n: int, detector: str, cache: Path) -> pd.DataFrame:
     known = pd.read_parquet(common / "features.parquet")
     truth = pd.read_parquet(common / "truth.parquet")
     if not of_network.exists():
-        found = []
+        results = []
         for first in range(0, len(pixels), 8):  # so that progress is seen
             part = pixels[first : first + 8]
             tables_of = measure.detect_with_networks(part, [np.nan] * len(part), settings.detect, settings.run.device)
             for name, table in zip(known["micrograph_id"][first : first + 8], tables_of, strict=True):
-                found.append(table[OF_DETECTIONS].assign(micrograph_id=name))
+                results.append(table[OF_DETECTIONS].assign(micrograph_id=name))
         of_network.parent.mkdir(parents=True, exist_ok=True)
-        pd.concat(found, ignore_index=True).to_parquet(of_network)
+        pd.concat(results, ignore_index=True).to_parquet(of_network)
     detections = pd.concat([pd.read_parquet(common / "log.parquet"), pd.read_parquet(of_network)], ignore_index=True)
     return rows_of(cohort, known, detections, truth, settings)
 
@@ -169,10 +169,10 @@ def _measure_common(images: list[Picture], folder: Path, settings: Settings) -> 
     for name, image, boxes, colour in images:
         row = {"micrograph_id": name, "colour_fraction": colour, "height_px": image.shape[0]}
         row |= {"width_px": image.shape[1], "nm_per_pixel": np.nan, "voltage_kv": np.nan}
-        found = detect_image(image, settings.detect)
-        blobs.append(found[OF_DETECTIONS].assign(micrograph_id=name))
+        results = detect_image(image, settings.detect)
+        blobs.append(results[OF_DETECTIONS].assign(micrograph_id=name))
         said = {key: row[key] for key in ("height_px", "width_px")}
-        features.append(measure.featurise_image(image, row, found, settings) | said)
+        features.append(measure.featurise_image(image, row, results, settings) | said)
         truth.append(pd.DataFrame(boxes, columns=CORNERS).assign(micrograph_id=name))
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / "images.npz", **{f"{k:04d}": picture.image for k, picture in enumerate(images)})
@@ -210,14 +210,14 @@ def table(
     detector: str, cache: Path, n: int, cohorts: tuple[str, ...] = (*SYNTHETIC, *REAL), say: Callable = print
 ) -> pd.DataFrame:
     """measured() of every cohort that is at hand, in one table; says how far it is."""
-    found = []
+    results = []
     started = time.perf_counter()
     for k, cohort in enumerate(at_hand(cohorts)):
-        found.append(measured(cohort, n, detector, cache))
+        results.append(measured(cohort, n, detector, cache))
         past = time.perf_counter() - started
         left = past / (k + 1) * (len(at_hand(cohorts)) - k - 1)
-        say(f"{cohort}: {len(found[-1]) // 2} images; {past:.0f} s, about {left:.0f} s left")
-    return pd.concat(found, ignore_index=True)
+        say(f"{cohort}: {len(results[-1]) // 2} images; {past:.0f} s, about {left:.0f} s left")
+    return pd.concat(results, ignore_index=True)
 
 
 def at_hand(cohorts: tuple[str, ...]) -> tuple[str, ...]:

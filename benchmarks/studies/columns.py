@@ -114,8 +114,8 @@ def judged(points: pd.DataFrame, case: Case) -> dict[str, float]:
 
 def skimage_points(image: np.ndarray) -> pd.DataFrame:
     """`skimage.feature.blob_log` with its defaults, on the image scaled to 0...1."""
-    found = blob_log(unit_range(image))
-    return pd.DataFrame(found, columns=["y_px", "x_px", "sigma_px"])
+    results = blob_log(unit_range(image))
+    return pd.DataFrame(results, columns=["y_px", "x_px", "sigma_px"])
 
 
 class Network(nn.Module):
@@ -150,8 +150,8 @@ def train_network(steps: int, seed: int, largest_noise: float) -> tuple[Network,
     pool = [example(rng) for _ in range(24)]
     for _ in range(steps):
         images, heats = zip(*(crop(pool[int(rng.integers(len(pool)))], rng, largest_noise) for _ in range(6)))
-        found = network(torch.from_numpy(np.stack(images))[:, None])
-        loss = ((torch.sigmoid(found) - torch.from_numpy(np.stack(heats))) ** 2).mean() * 20
+        results = network(torch.from_numpy(np.stack(images))[:, None])
+        loss = ((torch.sigmoid(results) - torch.from_numpy(np.stack(heats))) ** 2).mean() * 20
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

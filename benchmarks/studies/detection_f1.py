@@ -61,8 +61,8 @@ class Study:
         true = self.table[target].to_numpy(dtype=np.float64)
 
         def fit_predict(fit: NDArray, held_out: NDArray) -> NDArray:
-            fitted = regressors.fit_regressor(kind, self.values[fit], true[fit], self.columns, seed, self.splits[fit])
-            return regressors.predict_regressor(fitted, self.values[held_out])[0]
+            model = regressors.fit_regressor(kind, self.values[fit], true[fit], self.columns, seed, self.splits[fit])
+            return regressors.predict_regressor(model, self.values[held_out])[0]
 
         return cross_validation.predict_out_of_fold(self.folds(protocol, seed), len(true), fit_predict)
 
@@ -70,16 +70,16 @@ class Study:
         """Rows of table 2: all, every split in the paper's order, and the two kinds' means."""
         true = self.table[target].to_numpy(dtype=np.float64)
         splits = sorted(set(self.splits), key=lambda s: (not is_grouped(s), -(self.splits == s).sum(), s))
-        found = {}
+        results = {}
         for split in ("all", *splits):
             here = np.full(len(true), True) if split == "all" else self.splits == split
             each = pd.DataFrame([cross_validation.compute_errors(true[here], p[here]) for p in predictions]).mean()
-            found[split] = {"split": split, "protocol": protocol, "n": float(here.sum()), **each[METRICS]}
+            results[split] = {"split": split, "protocol": protocol, "n": float(here.sum()), **each[METRICS]}
         for name, grouped in SUMMARIES.items():
-            some = pd.DataFrame([found[split] for split in splits if is_grouped(split) == grouped])
+            some = pd.DataFrame([results[split] for split in splits if is_grouped(split) == grouped])
             if len(some):
-                found[name] = {"split": name, "protocol": protocol, **some[["n", *METRICS]].mean()}
-        return list(found.values())
+                results[name] = {"split": name, "protocol": protocol, **some[["n", *METRICS]].mean()}
+        return list(results.values())
 
     def coverage(self, kind: str, nominal: float = 0.9) -> dict[str, float]:
         """Coverage and width of the interval on splits left out, calibrated on the others only.
@@ -91,27 +91,27 @@ class Study:
         names = np.unique(self.splits)
         if len(names) < 3:
             return {}
-        found = {}
+        results = {}
         for i, a in enumerate(names):
             for b in names[i:]:
                 held_out = np.isin(self.splits, [a, b])
                 fit = ~np.isin(self.images, self.images[held_out])
-                fitted = regressors.fit_regressor(
+                model = regressors.fit_regressor(
                     kind, self.values[fit], true[fit], self.columns, groups=self.splits[fit]
                 )
                 mean, spread = np.full((2, len(true)), np.nan)
-                mean[held_out], spread[held_out] = regressors.predict_regressor(fitted, self.values[held_out])
-                found[a, b] = found[b, a] = (mean, spread)
+                mean[held_out], spread[held_out] = regressors.predict_regressor(model, self.values[held_out])
+                results[a, b] = results[b, a] = (mean, spread)
         low, high = np.empty((2, len(true)))
         for a in names:
             here = self.splits == a
-            others = [(self.splits == b, found[a, b]) for b in names if b != a]
+            others = [(self.splits == b, results[a, b]) for b in names if b != a]
             mean, spread, f1, group = (
                 np.concatenate(part)
                 for part in zip(*[(m[rows], s[rows], true[rows], self.splits[rows]) for rows, (m, s) in others])
             )
             widths = conformal.compute_group_widths(mean, spread, f1, group, nominal)
-            own_mean, own_spread = found[a, a]
+            own_mean, own_spread = results[a, a]
             low[here], high[here] = conformal.compute_interval(own_mean[here], own_spread[here], widths)
         inside = (true >= low) & (true <= high)
         each = cross_validation.average_over_groups(inside, self.splits)
@@ -267,7 +267,7 @@ def summarise(
         },
         "f1_at_least_0.5": {name: round(float(at_half[name]), 4) for name in by_threshold.columns[1:]},
         "interval_on_left_out_splits": {
-            kind: {name: round(value, 4) for name, value in found.items()} for kind, found in coverage.items()
+            kind: {name: round(value, 4) for name, value in results.items()} for kind, results in coverage.items()
         },
         "notes": notes,
     }

@@ -30,9 +30,9 @@ def rank_features(
     if kind.endswith("gaussian_process"):
         raise ValueError("features are ranked by a model of trees, not by a Gaussian process")
     values = features[list(columns)].to_numpy(dtype=np.float64)
-    fitted = regressors.fit_regressor(kind, values, np.asarray(targets, dtype=np.float64), columns)
+    model = regressors.fit_regressor(kind, values, np.asarray(targets, dtype=np.float64), columns)
     drawn = np.random.default_rng(0).permutation(len(values))[:n_background]
-    effects, base = compute_tree_shap_values(fitted, values, values[drawn])
+    effects, base = compute_tree_shap_values(model, values, values[drawn])
     importance = np.abs(effects).mean(axis=0)
     order = np.argsort(-importance, kind="stable")
     return Ranking(tuple(columns[i] for i in order), importance[order], effects[:, order], base)

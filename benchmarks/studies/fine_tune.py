@@ -94,21 +94,21 @@ def add_masks(content: dict, folder: Path) -> None:
 
 def truths(file: Path, folder: Path) -> list[tuple[np.ndarray, scores.GroundTruth]]:
     """Every image as it is, and as the network sees it with its truth."""
-    found = []
+    results = []
     for picture in coco.read_coco_sets([(file, folder)])[0]:
         image = read_grey_image(picture.path)
-        found.append((image, scores.GroundTruth(normalise(image, 1, 99), picture.masks, picture.labels)))
-    return found
+        results.append((image, scores.GroundTruth(normalise(image, 1, 99), picture.masks, picture.labels)))
+    return results
 
 
 def by_log(name: str, images: list) -> list[scores.Detections]:
     detect = load_settings(template=TEMPLATES[name]).detect
-    found = []
+    results = []
     for image, _ in images:
         table = detect_image(image, detect).sort_values("score", ascending=False)
         boxes = table[["y0", "x0", "y1", "x1"]].to_numpy(np.float64)
-        found.append(scores.Detections(boxes, table["score"].to_numpy(), np.ones(len(table), np.int64), []))
-    return found
+        results.append(scores.Detections(boxes, table["score"].to_numpy(), np.ones(len(table), np.int64), []))
+    return results
 
 
 def by_network(model: Path, images: list, *, masks: bool) -> list[scores.Detections]:
@@ -120,16 +120,16 @@ def by_network(model: Path, images: list, *, masks: bool) -> list[scores.Detecti
 def row_of(name: str, method: str, seen: tuple, unseen: tuple) -> dict:
     """F1 on the unseen half, pooled and as the mean over images, at the seen half's best threshold."""
     (found_seen, images_seen) = seen
-    (found, images) = unseen
+    (results, images) = unseen
     known = [truth for _, truth in images_seen]
     threshold = scores.select_threshold(found_seen, known)
     row = {"set": name, "detector": method, "images": len(images), "score_threshold": threshold}
     for iou in IOUS:
-        counts = scores.count_matches(found, [truth for _, truth in images], iou, threshold)
+        counts = scores.count_matches(results, [truth for _, truth in images], iou, threshold)
         row[f"box_f1_iou_{iou}"] = round(float(scores.compute_f1(counts.sum(axis=0, keepdims=True))[0]), 4)
         row[f"image_f1_iou_{iou}"] = round(float(scores.compute_f1(counts).mean()), 4)
-    if any(f.masks for f in found):
-        row["mask_ap50"] = round(scores.compute_mask_ap50(found, [t for _, t in images]), 4)
+    if any(f.masks for f in results):
+        row["mask_ap50"] = round(scores.compute_mask_ap50(results, [t for _, t in images]), 4)
     return row
 
 

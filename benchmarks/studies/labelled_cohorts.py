@@ -106,8 +106,8 @@ def choose(rows: pd.DataFrame, units: NDArray, candidates: dict = CANDIDATES, ta
         values = select_values(rows, columns)
 
         def fit_predict(fit, test, kind=kind, columns=columns, values=values):
-            fitted = regressors.fit_regressor(kind, values[fit], true[fit], columns, groups=units[fit])
-            return np.stack(regressors.predict_regressor(fitted, values[test]), axis=1)
+            model = regressors.fit_regressor(kind, values[fit], true[fit], columns, groups=units[fit])
+            return np.stack(regressors.predict_regressor(model, values[test]), axis=1)
 
         held_out[name] = cross_validation.predict_out_of_fold(
             cross_validation.make_grouped_folds(units, N_INNER), len(rows), fit_predict
@@ -118,8 +118,8 @@ def choose(rows: pd.DataFrame, units: NDArray, candidates: dict = CANDIDATES, ta
     kind, columns = candidates[best]
     mean, spread = held_out[best].T
     widths = conformal.compute_group_widths(np.clip(mean, 0, 1), spread, true, units, COVERAGE)
-    fitted = regressors.fit_regressor(kind, select_values(rows, columns), true, columns, groups=units)
-    return Chosen(best, columns, fitted, widths, errors)
+    model = regressors.fit_regressor(kind, select_values(rows, columns), true, columns, groups=units)
+    return Chosen(best, columns, model, widths, errors)
 
 
 def predict(chosen: Chosen, rows: pd.DataFrame) -> pd.DataFrame:
@@ -136,10 +136,12 @@ def held_out(task: tuple[pd.DataFrame, NDArray, NDArray, bool]) -> tuple[pd.Data
     known = rows.iloc[fit]
     new = rows.iloc[test]
     units = known["cohort"].to_numpy() if by_cohort else np.arange(len(known))
-    chosen = choose(known, units)
+    selection = choose(known, units)
     typical = known[~known["cohort"].isin(NOT_TYPICAL)]
     domain = domain_distance.fit_domain(typical, typical["cohort"], columns=DOMAIN)
-    return predict(chosen, new).assign(distance=domain_distance.compute_domain_distances(domain, new)), chosen.errors
+    return predict(selection, new).assign(
+        distance=domain_distance.compute_domain_distances(domain, new)
+    ), selection.errors
 
 
 def study(rows: pd.DataFrame, workers: int) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -149,17 +151,19 @@ def study(rows: pd.DataFrame, workers: int) -> tuple[pd.DataFrame, pd.DataFrame]
         "random": (cross_validation.make_random_folds(len(rows)), False),
         "leave one cohort out": (cross_validation.make_leave_one_out_folds(cohort), True),
     }
-    found = []
-    tried = []
+    results = []
+    candidates = []
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         for protocol, (folds, by_cohort) in tests.items():
             tasks = [(rows, fit, test, by_cohort) for fit, test in folds]
             for k, (table, errors) in enumerate(pool.map(held_out, tasks)):
-                found.append(rows.join(table, how="right").assign(protocol=protocol))
-                left = ", ".join(sorted(set(found[-1]["cohort"]))) if by_cohort else f"part {k}"
-                tried += [{"protocol": protocol, "left_out": left, "candidate": c, "mae": e} for c, e in errors.items()]
+                results.append(rows.join(table, how="right").assign(protocol=protocol))
+                left = ", ".join(sorted(set(results[-1]["cohort"]))) if by_cohort else f"part {k}"
+                candidates += [
+                    {"protocol": protocol, "left_out": left, "candidate": c, "mae": e} for c, e in errors.items()
+                ]
                 print(f"{protocol} {k + 1}/{len(tasks)}: {left}, {table['candidate'].iloc[0]}", flush=True)
-    return pd.concat(found, ignore_index=True), pd.DataFrame(tried)
+    return pd.concat(results, ignore_index=True), pd.DataFrame(candidates)
 
 
 def figures_of(rows: pd.DataFrame) -> dict[str, float]:
@@ -173,7 +177,7 @@ def figures_of(rows: pd.DataFrame) -> dict[str, float]:
     bad = true < LOW
     sure = rows["low"].to_numpy() >= GOOD
     varied = len(rows) > 2 and np.ptp(true) > 0 and np.ptp(mean) > 0
-    found = {
+    results = {
         "n": len(rows),
         "mean_f1": true.mean(),
         **{name: cross_validation.compute_errors(true, mean)[name] for name in ("mae", "rmse", "r2")},
@@ -190,7 +194,7 @@ def figures_of(rows: pd.DataFrame) -> dict[str, float]:
         "precision_of_low_end_at_0.5": good[sure].mean() if sure.any() else np.nan,
         "share_with_low_end_at_0.5": sure.mean(),
     }
-    return {name: round(float(value), 4) for name, value in found.items() if np.isfinite(value)}
+    return {name: round(float(value), 4) for name, value in results.items() if np.isfinite(value)}
 
 
 def summary(found: pd.DataFrame) -> dict:
@@ -234,19 +238,19 @@ def main() -> None:
     kept = usable(rows, card["name"])
     asked = rows[rows["detector"] == card["name"]]
     print(f"{len(kept)} of {len(asked)} images have detections, a truth and all features")
-    found, tried = study(kept, options.workers)
-    cohorts = by_cohort(found)
+    results, candidates = study(kept, options.workers)
+    cohorts = by_cohort(results)
     told = {
         "detector": card["name"],
         "images": len(kept),
         "without_detections": int((asked["n_detections"] == 0).sum()),
     }
-    told |= summary(found)
-    found[list(WRITTEN)].to_csv(options.out / "rows.csv", index=False)
+    told |= summary(results)
+    results[list(WRITTEN)].to_csv(options.out / "rows.csv", index=False)
     cohorts.to_csv(options.out / "cohorts.csv", index=False)
-    tried.to_csv(options.out / "tried.csv", index=False)
+    candidates.to_csv(options.out / "tried.csv", index=False)
     (options.out / "summary.json").write_text(json.dumps(told, indent=1) + "\n")
-    draw_figures(options.out, found)
+    draw_figures(options.out, results)
     print(json.dumps(told, indent=1))
     shown = ["cohort", "n", "mean_f1", "mae", "bias", "coverage", "width", "in_domain"]
     print(cohorts[cohorts["protocol"] == "leave one cohort out"][shown].to_string(index=False))

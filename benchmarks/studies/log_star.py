@@ -30,8 +30,8 @@ WORTH = 0.1  # least range of an objective on the front: a trade of 0.2 % agains
 def evaluator(case: columns.Case, log: columns.Log, names=OBJECTIVES):
     """A function that judges settings by rewards on one image."""
     scene = Scene(case.image, case.nm_per_pixel, case.physics)
-    chosen = [rewards.load_reward(name) for name in names]
-    return lambda asked: [[judge(log.points(s), scene) for judge in chosen] for s in asked]
+    selection = [rewards.load_reward(name) for name in names]
+    return lambda asked: [[judge(log.points(s), scene) for judge in selection] for s in asked]
 
 
 def against_noise(arguments) -> tuple[list[dict], dict]:
@@ -56,14 +56,14 @@ def one_noise(case: columns.Case, noise: float, seed: int, network) -> list[dict
     trace = run_search(evaluator(case, log), space, OBJECTIVES, evaluations=BUDGET, seed=seed, reference=VALUED)
     seconds = time.perf_counter() - started
     reached = (trace.table[list(OBJECTIVES)] <= FIT).all(axis=1)
-    found = {
+    results = {
         "LoG*": log.points(trace.select_settings(min_range=WORTH)),
         "LoG, defaults": detect_image(case.image, Detect(polarity="bright")),
         "LoG, scikit-image": columns.skimage_points(case.image),
         "network": columns.network_points(network, case.image),
     }
     rows = []
-    for method, points in found.items():
+    for method, points in results.items():
         row = {"case": case.name, "noise": noise, "seed": seed, "method": method, **columns.judged(points, case)}
         row["n_true"] = len(case.sites)
         if method == "LoG*":
@@ -168,18 +168,18 @@ def by_window(arguments, out: Path) -> dict:
     log = columns.Log(case.image)
     space = SearchSpace.make_for_physics(case.physics, case.nm_per_pixel)
     trace = run_search(evaluator(case, log), space, OBJECTIVES, evaluations=BUDGET, seed=0, reference=VALUED)
-    tried = trace.table.drop(columns=["evaluation", *OBJECTIVES, "is_pareto", "hypervolume"]).to_dict("records")
-    chosen = [rewards.load_reward(name) for name in OBJECTIVES]
+    candidates = trace.table.drop(columns=["evaluation", *OBJECTIVES, "is_pareto", "hypervolume"]).to_dict("records")
+    selection = [rewards.load_reward(name) for name in OBJECTIVES]
 
     def evaluate(window, asked):
         scene = Scene(case.image[window.y0 : window.y1, window.x0 : window.x1], case.nm_per_pixel, case.physics)
-        return [[judge(select_points(log.points(s), window), scene) for judge in chosen] for s in asked]
+        return [[judge(select_points(log.points(s), window), scene) for judge in selection] for s in asked]
 
-    table = tune_tiles(place_tiles(case.image.shape, 192, 96), tried, evaluate, OBJECTIVES, min_range=WORTH)
+    table = tune_tiles(place_tiles(case.image.shape, 192, 96), candidates, evaluate, OBJECTIVES, min_range=WORTH)
     kept = []
     for index, row in table.iterrows():
         points = log.points(
-            {key: row[key] for key in tried[0]} | {"num_sigma": int(row["num_sigma"]), "log_scale": True}
+            {key: row[key] for key in candidates[0]} | {"num_sigma": int(row["num_sigma"]), "log_scale": True}
         )
         kept.append(points[find_nearest_tile(table, points["y_px"], points["x_px"]) == index])
     labels = {"threshold": "threshold (of the grey range)", "max_sigma": "max_sigma (px)"}
@@ -258,13 +258,13 @@ def held_out(rows: list[dict]) -> list[dict]:
     ]
     sources = list(table.groupby("source"))
     parts += [(f"{one} chooses for {other}", a, b) for one, a in sources for other, b in sources if one != other]
-    found = []
+    results = []
     for name, choosing, judged in parts:
         if len(choosing) and len(judged):
             way = max(ways, key=lambda way, part=choosing: mean(part, way))
-            found.append({"case": name, "chosen": way, "f1": mean(judged, way), "template": mean(judged, "template")})
-            print(json.dumps(found[-1]), flush=True)
-    return found
+            results.append({"case": name, "chosen": way, "f1": mean(judged, way), "template": mean(judged, "template")})
+            print(json.dumps(results[-1]), flush=True)
+    return results
 
 
 def main() -> None:

@@ -72,8 +72,8 @@ def _field(seed: list[int], lot: int, set_to: Acquisition) -> NDArray[np.float32
 @lru_cache(maxsize=1)
 def own(seed: int, lots: int, fields: tuple[int, int, int], each: Callable = map) -> tuple[Fields, NDArray]:
     """Windows of the first `lots` lots and their split (n,): so many fields of each to train, validate and test."""
-    found = draw(range(lots), sum(fields), OWN, (seed, 0), each)
-    return found, split_groups(found.lot, found.source, shares=fields, seed=seed)
+    results = draw(range(lots), sum(fields), OWN, (seed, 0), each)
+    return results, split_groups(results.lot, results.source, shares=fields, seed=seed)
 
 
 def foreign_parts(
@@ -85,18 +85,18 @@ def foreign_parts(
     the next two for every three known ones, `fields`. Photographs' lot is -1.
     """
     of_each = max(1, fields // len(CHANGED))
-    found = {
+    results = {
         f"changed: {name}": draw(range(lots), of_each, settings, (seed, 1 + k), each)
         for k, (name, settings) in enumerate(CHANGED.items())
     }
-    found["unseen"] = draw(range(lots, lots + max(1, 2 * lots // 3)), fields, OWN, (seed, 9), each)
+    results["unseen"] = draw(range(lots, lots + max(1, 2 * lots // 3)), fields, OWN, (seed, 9), each)
     rng = np.random.default_rng([seed, 10])
-    found["photographs"] = _unrelated([_grey(foreign.draw_photograph(rng, (256, 256))) for _ in range(photographs)])
+    results["photographs"] = _unrelated([_grey(foreign.draw_photograph(rng, (256, 256))) for _ in range(photographs)])
     file = data / "cifar10_ood/cifar10_train.npz"
     if file.is_file():
         images = np.load(file)["X"]
-        found["cifar10"] = _unrelated([_grey(images[k]) for k in rng.permutation(len(images))[:photographs]])
-    return found
+        results["cifar10"] = _unrelated([_grey(images[k]) for k in rng.permutation(len(images))[:photographs]])
+    return results
 
 
 def _grey(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -82,7 +82,10 @@ def study(given: argparse.Namespace) -> dict:
 
 def _study(given: argparse.Namespace, each: Callable) -> dict:
     lots_training.train(given, each)
-    found = {"settings": {key: value for key, value in vars(given).items() if key not in ("out", "data")}, "seeds": {}}
+    results = {
+        "settings": {key: value for key, value in vars(given).items() if key not in ("out", "data")},
+        "seeds": {},
+    }
     words = {}
     truth = {}
     for seed in given.seeds:
@@ -91,18 +94,18 @@ def _study(given: argparse.Namespace, each: Callable) -> dict:
             words[seed] = said(parts, seed, given)
             truth[seed] = {name: part.lot for name, part in parts.items()}
             truth[seed]["changed"] = _changed(truth[seed])
-            found["seeds"][str(seed)] = measure(words[seed], truth[seed], seed, given)
+            results["seeds"][str(seed)] = measure(words[seed], truth[seed], seed, given)
             lots_figures.images(given.out, {name: part.windows for name, part in parts.items()})
     curve = learning_curve(given)
-    found |= {
+    results |= {
         "learning_curve": curve,
         "shapes": shapes(words, given),
-        "orderings": lots_verdicts.orderings(found["seeds"]),
+        "orderings": lots_verdicts.orderings(results["seeds"]),
     }
-    (given.out / "lots.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
-    print(lots_verdicts.tables(found))
+    (given.out / "lots.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+    print(lots_verdicts.tables(results))
     lots_figures.draw(given.out, words, truth, curve)
-    return found
+    return results
 
 
 def _folder(given: argparse.Namespace, seed: int) -> Path:
@@ -122,7 +125,7 @@ def said(parts: dict[str, lot_images.Fields], seed: int, given: argparse.Namespa
 
     "changed" are all changed acquisitions together.
     """
-    found = {}
+    results = {}
     for method in METHODS:
         folder = _folder(given, seed) / ("dropout" if method == "dropout" else "ensemble")
         networks = load_ensemble(folder, given.device, method=method, classes=classes(given))
@@ -133,9 +136,9 @@ def said(parts: dict[str, lot_images.Fields], seed: int, given: argparse.Namespa
             looked = {name: networks.predict_windows(part.windows)[0].mean(axis=0) for name, part in parts.items()}
             np.savez_compressed(kept, **looked)
         with np.load(kept) as file:
-            found[method] = {name: file[name] for name in parts}
-        found[method]["changed"] = _changed(found[method])
-    return found
+            results[method] = {name: file[name] for name in parts}
+        results[method]["changed"] = _changed(results[method])
+    return results
 
 
 def _changed(parts: dict[str, NDArray]) -> NDArray:
@@ -147,7 +150,7 @@ def measure(
     words: dict[str, dict[str, NDArray]], truth: dict[str, NDArray], seed: int, given: argparse.Namespace
 ) -> dict:
     """By method its figures on the test windows; of foreign parts entropy's AUROC and mean, and the accuracy."""
-    found = {}
+    results = {}
     for method, parts in words.items():
         doubt = {name: entropy.predictive_entropy(p[None]) for name, p in parts.items()}
         row = figures(parts["test"][None], truth["test"])
@@ -158,14 +161,14 @@ def measure(
                 row[f"auroc {name}"] = referral.auroc(both, np.arange(len(both)) >= len(doubt["test"]))
             if name.startswith("changed"):
                 row[f"accuracy {name}"] = float((parts[name].argmax(axis=1) == truth[name]).mean())
-        found[method] = {key: round(value, 4) for key, value in row.items()}
+        results[method] = {key: round(value, 4) for key, value in row.items()}
         for key, value in tempered(method, seed, given).items():
-            found[method][f"{key} tempered"] = value
+            results[method][f"{key} tempered"] = value
     held = load_file(_folder(given, seed) / "ensemble/held_out.safetensors")
     p = held["test.probabilities"]
     y = held["test.classes"]
     sizes = sorted({len(p), *(2**k for k in range(5) if 2**k < len(p))})
-    return {"members": len(p), "methods": found, "by_members": {str(n): figures(p[:n], y) for n in sizes}}
+    return {"members": len(p), "methods": results, "by_members": {str(n): figures(p[:n], y) for n in sizes}}
 
 
 def tempered(method: str, seed: int, given: argparse.Namespace) -> dict:
@@ -186,7 +189,7 @@ def learning_curve(given: argparse.Namespace) -> dict:
 
     Ensembles have `curve_members` members at every share, the whole included.
     """
-    found = {}
+    results = {}
     for method in METHODS:
         rows = []
         for share in (*sorted(given.shares), 1.0):
@@ -199,14 +202,14 @@ def learning_curve(given: argparse.Namespace) -> dict:
             used = {"softmax": 1, "dropout": len(p), "ensemble": min(given.curve_members, len(p))}[method]
             labels = models.load_card(folder)["training"]["train_windows"]
             rows.append({"labels": labels, "members": used, **figures(p[:used], held["test.classes"])})
-        found[method] = {"points": rows}
+        results[method] = {"points": rows}
         if len(rows) >= 3:
             n = [row["labels"] for row in rows]
             for name in ("accuracy", "confidence"):
                 law = fit_learning_curve(n, [row[name] for row in rows])
                 needed = compute_labels_needed(law, given.target)
-                found[method][name] = {**law._asdict(), "labels_needed": needed if np.isfinite(needed) else None}
-    return found
+                results[method][name] = {**law._asdict(), "labels_needed": needed if np.isfinite(needed) else None}
+    return results
 
 
 def shapes(words: dict[int, dict[str, dict[str, NDArray]]], given: argparse.Namespace) -> dict:
@@ -214,7 +217,7 @@ def shapes(words: dict[int, dict[str, dict[str, NDArray]]], given: argparse.Name
 
     Shapes are scaled by their deviations; a cohort gets the kind whose mean over the other seeds' cohorts is nearest.
     """
-    found = {}
+    results = {}
     for method in METHODS if len(words) > 1 else ():
         rows = [
             (seed, kind, list(summarise_entropies(cohort, given.lots).values()))
@@ -230,14 +233,14 @@ def shapes(words: dict[int, dict[str, dict[str, NDArray]]], given: argparse.Name
             middles = np.stack([shape[others & (kinds == kind)].mean(axis=0) for kind in KINDS])
             away = (((shape[~others, None] - middles) / scale) ** 2).sum(axis=2)
             told[~others] = np.array(KINDS)[away.argmin(axis=1)]
-        found[method] = {
+        results[method] = {
             "told": round(float((told == kinds).mean()), 3),
             "cohorts": len(rows),
             **{f"told {kind}": round(float((told == kinds)[kinds == kind].mean()), 3) for kind in KINDS},
             "names": list(summarise_entropies([], given.lots)),
             "mean": {kind: shape[kinds == kind].mean(axis=0).round(4).tolist() for kind in KINDS},
         }
-    return found
+    return results
 
 
 def _cohorts(doubt: NDArray, seed: int, size: int) -> list[NDArray]:

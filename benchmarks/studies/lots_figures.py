@@ -100,8 +100,8 @@ def images(out: Path, parts: dict[str, NDArray[np.float32]], each: int = 12) -> 
     each = min(each, *(len(windows) for windows in parts.values()))
     rows = []
     for windows in parts.values():
-        chosen = windows[np.linspace(0, len(windows) - 1, each).astype(int)]
-        rows.append(np.concatenate(list(np.pad(chosen, ((0, 0), (1, 1), (1, 1)))), axis=1))
+        selection = windows[np.linspace(0, len(windows) - 1, each).astype(int)]
+        rows.append(np.concatenate(list(np.pad(selection, ((0, 0), (1, 1), (1, 1)))), axis=1))
     figure, (axis,) = _new(1, 0.85 * each + 1, 0.85 * len(rows))
     axis.imshow(np.concatenate(rows), cmap="gray", vmin=0, vmax=1)
     axis.set_xticks([])

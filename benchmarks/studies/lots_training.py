@@ -45,12 +45,12 @@ def classes(given: argparse.Namespace) -> list[str]:
 
 def plans(given: argparse.Namespace) -> list[Plan]:
     """All that the options ask for; only the first seed has a learning curve."""
-    found = []
+    results = []
     for seed in given.seeds:
-        found += [Plan(seed, "dropout", 1.0, 1), Plan(seed, "ensemble", 1.0, given.lot_members)]
+        results += [Plan(seed, "dropout", 1.0, 1), Plan(seed, "ensemble", 1.0, given.lot_members)]
         for share in given.shares if seed == given.seeds[0] else ():
-            found += [Plan(seed, "dropout", share, 1), Plan(seed, "ensemble", share, given.curve_members)]
-    return found
+            results += [Plan(seed, "dropout", share, 1), Plan(seed, "ensemble", share, given.curve_members)]
+    return results
 
 
 @contextmanager
@@ -148,8 +148,8 @@ def _prepare(plan: Plan, given: argparse.Namespace, each: Callable) -> None:
 
 def of_share(own: lot_images.Fields, split: NDArray, share: float) -> NDArray[np.bool_]:
     """Rows (n,) of the first `share` of every lot's training fields, one field at least; shares are nested."""
-    found = np.zeros(len(split), bool)
+    results = np.zeros(len(split), bool)
     for lot in np.unique(own.lot):
         fields = np.unique(own.source[(own.lot == lot) & (split == "train")])
-        found |= np.isin(own.source, fields[: max(1, round(share * len(fields)))])
-    return found & (split == "train")
+        results |= np.isin(own.source, fields[: max(1, round(share * len(fields)))])
+    return results & (split == "train")

@@ -28,16 +28,16 @@ RISING = ("test", "changed", "unseen", "photographs")
 
 def orderings(seeds: dict) -> list[dict]:
     """Of each ordering: what it says, whether it `holds` in the mean over seeds, in how many `seeds` of `of`."""
-    found = []
+    results = []
     for says, (key, sign, pairs) in ORDERINGS.items():
         rows = [seed["methods"] for seed in seeds.values() if key in seed["methods"]["ensemble"]]
         gains = np.array([[sign * (row[a][key] - row[b][key]) for a, b in pairs] for row in rows])
-        found += [_verdict(says, gains)] if len(rows) else []
+        results += [_verdict(says, gains)] if len(rows) else []
     for method in ("softmax", "dropout", "ensemble"):
         rows = [[seed["methods"][method][f"entropy {kind}"] for kind in RISING] for seed in seeds.values()]
         if rows:
-            found.append(_verdict(f"{method}'s mean entropy rises: {' < '.join(RISING)}", np.diff(np.array(rows))))
-    return found
+            results.append(_verdict(f"{method}'s mean entropy rises: {' < '.join(RISING)}", np.diff(np.array(rows))))
+    return results
 
 
 def _verdict(says: str, gains: np.ndarray) -> dict:

@@ -43,26 +43,26 @@ def one(cell: str, seed: int, exposure: str, disorder: bool) -> tuple[dict, Samp
     sample = make_sample("atomic-stem", rng, SHAPE, clear=exposure == "clear", cell=cell, disorder=disorder)
     points = columns(sample)
     start = time.perf_counter()
-    found = compute_order_map(sample.image, points)
+    results = compute_order_map(sample.image, points)
     seconds = time.perf_counter() - start
     truth = sample.meta["disordered"]
-    union = (found.mask | truth).sum()
+    union = (results.mask | truth).sum()
     row = {
         "cell": cell,
         "seed": seed,
         "exposure": exposure,
         "is_perfect": not disorder,
-        "iou": (found.mask & truth).sum() / union if disorder else np.nan,
+        "iou": (results.mask & truth).sum() / union if disorder else np.nan,
         "true_fraction": truth.mean(),
-        "area_fraction": found.area_fraction,
+        "area_fraction": results.area_fraction,
         "spacing_px": sample.meta["spacing_px"],
         "dose_e_per_px": sample.meta["dose_e_per_px"],
         "n_points": len(points),
         "seconds": seconds,
-        "covariance": found.settings["covariance"],
-        "threshold": found.settings["threshold"],
+        "covariance": results.settings["covariance"],
+        "threshold": results.settings["threshold"],
     }
-    return row, sample, found
+    return row, sample, results
 
 
 def study(n_seeds: int, n_perfect: int) -> tuple[pd.DataFrame, list]:
@@ -72,10 +72,10 @@ def study(n_seeds: int, n_perfect: int) -> tuple[pd.DataFrame, list]:
     shown = []
     for exposure in ("clear", "default"):
         for seed in range(n_seeds):
-            row, sample, found = one(cells[seed % len(cells)], seed, exposure, disorder=True)
+            row, sample, results = one(cells[seed % len(cells)], seed, exposure, disorder=True)
             rows.append(row)
             if exposure == "clear":
-                shown.append((row, sample, found))
+                shown.append((row, sample, results))
         for cell in cells:
             rows += [one(cell, seed, exposure, disorder=False)[0] for seed in range(n_perfect)]
     return pd.DataFrame(rows), shown
@@ -109,11 +109,11 @@ def summary(rows: pd.DataFrame) -> dict:
 def figure(shown: list, path: Path) -> None:
     """The six clear maps around the quantiles of IoU, the true outline in yellow."""
     ranked = sorted(shown, key=lambda item: item[0]["iou"])
-    chosen = [ranked[round(q)] for q in np.linspace(0, len(ranked) - 1, min(6, len(ranked)))]
+    selection = [ranked[round(q)] for q in np.linspace(0, len(ranked) - 1, min(6, len(ranked)))]
     sheet = Figure(figsize=(12, 8.6), dpi=100, layout="constrained")
     FigureCanvasAgg(sheet)
-    for axes, (row, sample, found) in zip(sheet.subplots(2, 3).ravel(), chosen):
-        paint_overlay(axes, sample.image, found, f"{row['cell']}, seed {row['seed']}, IoU {row['iou']:.2f}")
+    for axes, (row, sample, results) in zip(sheet.subplots(2, 3).ravel(), selection):
+        paint_overlay(axes, sample.image, results, f"{row['cell']}, seed {row['seed']}, IoU {row['iou']:.2f}")
         axes.contour(sample.meta["disordered"], levels=[0.5], colors="#ccbb44", linewidths=1.2)
     sheet.savefig(path)
 
@@ -124,14 +124,14 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for the summary")
     parser.add_argument("--seeds", type=int, default=24, help="damaged crystals per exposure")
     parser.add_argument("--perfect", type=int, default=20, help="perfect crystals per cell and exposure")
-    given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
-    rows, shown = study(given.seeds, given.perfect)
-    rows.to_csv(given.out / "order_map.csv", index=False)
-    figure(shown, given.out / "order_map.png")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    rows, shown = study(options.seeds, options.perfect)
+    rows.to_csv(options.out / "order_map.csv", index=False)
+    figure(shown, options.out / "order_map.png")
     text = json.dumps(summary(rows), indent=2)
-    if given.json:
-        given.json.write_text(text + "\n")
+    if options.json:
+        options.json.write_text(text + "\n")
     print(text)
 
 

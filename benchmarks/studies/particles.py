@@ -28,21 +28,21 @@ def cohorts(source: str) -> dict[str, list[Labelled]]:
     if not folder.exists():
         return {}
     labels = json.loads((folder / "annotations_coco.json").read_text())
-    found: dict[str, list[Labelled]] = {}
+    results: dict[str, list[Labelled]] = {}
     for entry in labels["images"]:
         name = Path(entry["file_name"]).name
         xywh = [a["bbox"] for a in labels["annotations"] if a["image_id"] == entry["id"]]
         x, y, w, h = np.array(xywh, float).reshape(-1, 4).T
         image = np.asarray(Image.open(folder / "images" / name).convert("L"))
         key = re.sub(r"\d*\.\w+$", "", name) if source == "arda_stem_np" else name
-        found.setdefault(key, []).append(Labelled(name, image, np.stack([y, x, y + h, x + w], axis=1)))
-    return found
+        results.setdefault(key, []).append(Labelled(name, image, np.stack([y, x, y + h, x + w], axis=1)))
+    return results
 
 
 def true_f1(points, labelled: Labelled) -> float:
     """F1 of the points' boxes against the labels at an IoU of 0.3, greedy; 0 when nothing is found."""
-    found = points[CORNERS].to_numpy() if len(points) else np.zeros((0, 4))
-    return boxes.match_boxes(found, labelled.boxes, IOU).f1
+    results = points[CORNERS].to_numpy() if len(points) else np.zeros((0, 4))
+    return boxes.match_boxes(results, labelled.boxes, IOU).f1
 
 
 def middle(image: np.ndarray, side: int = 1024) -> np.ndarray:
@@ -55,5 +55,5 @@ def skimage_f1(labelled: Labelled) -> float:
     """F1 of `skimage.feature.blob_log` with its defaults."""
     y, x, sigma = blob_log(labelled.image).T
     r = np.sqrt(2) * sigma
-    found = np.stack([y + 0.5 - r, x + 0.5 - r, y + 0.5 + r, x + 0.5 + r], axis=1)
-    return boxes.match_boxes(found, labelled.boxes, IOU).f1
+    results = np.stack([y + 0.5 - r, x + 0.5 - r, y + 0.5 + r, x + 0.5 + r], axis=1)
+    return boxes.match_boxes(results, labelled.boxes, IOU).f1

@@ -17,7 +17,7 @@ def figures(p: NDArray, y: NDArray) -> dict:
     is_wrong = mean.argmax(axis=1) != y
     doubt = entropy.predictive_entropy(p)
     curve = referral.risk_coverage(doubt, is_wrong)
-    found = {
+    results = {
         "accuracy": float(1 - is_wrong.mean()),
         "confidence": float(mean.max(axis=1).mean()),
         "nll": reliability.negative_log_likelihood(mean, y),
@@ -29,5 +29,5 @@ def figures(p: NDArray, y: NDArray) -> dict:
         "n": len(y),
     }
     if 0 < is_wrong.sum() < len(y):
-        found["auroc_wrong_by_entropy"] = referral.auroc(doubt, is_wrong)
-    return {key: round(value, 4) for key, value in found.items()}
+        results["auroc_wrong_by_entropy"] = referral.auroc(doubt, is_wrong)
+    return {key: round(value, 4) for key, value in results.items()}

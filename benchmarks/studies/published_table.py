@@ -73,25 +73,25 @@ def read_published(path: str | Path) -> pd.DataFrame:
 def _rename_columns(raw: pd.DataFrame, path: Path) -> pd.DataFrame:
     """The columns of a published file with this package's names; ValueError names those that are missing."""
     keys = {re.sub(r"[^a-z0-9]", "", str(column).lower()): column for column in reversed(raw.columns)}
-    found = {}
+    results = {}
     missing = []
     for name, spellings in {**_NAMES, **_FRACTIONS}.items():
         column = _find_column(keys, spellings)
         if column is not None:
-            found[name] = raw[column]
+            results[name] = raw[column]
         elif name in _BINS:
             column = _find_column(keys, _BINS[name])
             if column is None:
                 missing.append(_BINS[name][0].replace("num0", "num_0."))
             else:
-                found[name] = _to_numbers(raw[column]) / _to_numbers(found["n_detections"])
+                results[name] = _to_numbers(raw[column]) / _to_numbers(results["n_detections"])
         elif name not in _OPTIONAL:
             missing.append(f"{name} ({spellings[0]})")
         if name == "n_detections" and column is None:
             break
     if missing:
         raise ValueError(f"{path}: the table lacks {', '.join(missing)}; it has {', '.join(map(str, raw.columns))}")
-    table = pd.DataFrame({n: v if n in ("image", "split") else _to_numbers(v) for n, v in found.items()})
+    table = pd.DataFrame({n: v if n in ("image", "split") else _to_numbers(v) for n, v in results.items()})
     table["image"] = table["image"].astype(str).str.strip()
     table["split"] = table["split"].astype(str).str.split().str.join("").str.replace(":", ": ")
     return table

@@ -71,12 +71,12 @@ def films(n: int) -> pd.DataFrame:
         shape = SHAPES[seed % 2]
         image = draw_amorphous_film(rng, shape, **film)
         start = time.process_time()
-        found = measure_thon_rings(image, film["nm_per_pixel"], film["voltage_kv"], cs_mm=film["cs_mm"])
+        results = measure_thon_rings(image, film["nm_per_pixel"], film["voltage_kv"], cs_mm=film["cs_mm"])
         seconds = time.process_time() - start
-        error = found.defocus_nm / abs(film["defocus_nm"]) - 1
+        error = results.defocus_nm / abs(film["defocus_nm"]) - 1
         seen = visible_rings(film, shape[0])
         more = {"side_px": shape[0], "visible_rings": seen, "error": error, "cpu_s": seconds}
-        rows.append(film | more | {f"found_{name}": value for name, value in found._asdict().items()})
+        rows.append(film | more | {f"found_{name}": value for name, value in results._asdict().items()})
     return pd.DataFrame(rows)
 
 
@@ -102,8 +102,8 @@ def others(n: int) -> pd.DataFrame:
             image = ringless(name, rng, SHAPES[seed % 2])
             kv = float(rng.choice([80, 200, 300]))
             cs = float(rng.choice([0.0, 1.2, 2.7]))
-            found = measure_thon_rings(image, draw_log_uniform(rng, 0.03, 0.5), kv, cs_mm=cs)
-            rows.append({"kind": name, "seed": seed, "is_found": np.isfinite(found.defocus_nm)} | found._asdict())
+            results = measure_thon_rings(image, draw_log_uniform(rng, 0.03, 0.5), kv, cs_mm=cs)
+            rows.append({"kind": name, "seed": seed, "is_found": np.isfinite(results.defocus_nm)} | results._asdict())
     return pd.DataFrame(rows)
 
 

@@ -63,17 +63,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    given.out.mkdir(parents=True, exist_ok=True)
-    found = {}
-    for task in given.tasks:
-        for seed in given.seeds:
-            cohorts = look(task, seed, given)
-            found[f"{task} {seed}"] = study(*cohorts, embedded=given.embedded, seed=seed)
-            print(task, seed, json.dumps(found[f"{task} {seed}"], indent=1), flush=True)
-            (given.out / "shifts.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+    options.out.mkdir(parents=True, exist_ok=True)
+    results = {}
+    for task in options.tasks:
+        for seed in options.seeds:
+            cohorts = look(task, seed, options)
+            results[f"{task} {seed}"] = study(*cohorts, embedded=options.embedded, seed=seed)
+            print(task, seed, json.dumps(results[f"{task} {seed}"], indent=1), flush=True)
+            (options.out / "shifts.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
 
 
 def look(task: str, seed: int, given: argparse.Namespace) -> tuple:
@@ -120,7 +120,7 @@ def study(seen: dict, kinds: dict, truth: dict, *, embedded: int, seed: int) -> 
     y = truth["test"][0]
     is_wrong = p.mean(axis=0).argmax(axis=1) != y
     doubt = entropy.predictive_entropy(p)
-    found = {
+    results = {
         "n": {name: len(s.features) for name, s in seen.items()},
         "accuracy": float(1 - is_wrong.mean()),
         "auroc_wrong_by_entropy": referral.auroc(doubt, is_wrong),
@@ -134,15 +134,15 @@ def study(seen: dict, kinds: dict, truth: dict, *, embedded: int, seed: int) -> 
         both = pd.concat([judged["test"], judged[name]])
         is_shifted = np.arange(len(both)) >= len(judged["test"])
         row = {s: referral.auroc(both[f"{s}_score"], is_shifted) for s in (*SHIFT_SCORES, "shift")}
-        found["cohorts"][name] = {**row, "flagged": float((judged[name]["shift"] != "none").mean())}
+        results["cohorts"][name] = {**row, "flagged": float((judged[name]["shift"] != "none").mean())}
     for name in kinds:
         share = judged[name]["shift"].value_counts(normalize=True)
-        found["kinds"][f"{kinds[name]}: {name}"] = {kind: float(share.get(kind, 0)) for kind in SHIFTS}
+        results["kinds"][f"{kinds[name]}: {name}"] = {kind: float(share.get(kind, 0)) for kind in SHIFTS}
     told = {name: shift_model.classify_cohort_shift(judged[name]) for name in kinds}
-    found["kinds_of_cohorts"] = {f"{kinds[name]}: {name}": kind for name, kind in told.items()}
-    found["cohorts_right"] = [sum(told[name] == kinds[name] for name in kinds), len(kinds)]
-    found["kinds_right"] = _by_kind(judged, kinds)
-    return _rounded(found)
+    results["kinds_of_cohorts"] = {f"{kinds[name]}: {name}": kind for name, kind in told.items()}
+    results["cohorts_right"] = [sum(told[name] == kinds[name] for name in kinds), len(kinds)]
+    results["kinds_right"] = _by_kind(judged, kinds)
+    return _rounded(results)
 
 
 def _by_kind(judged: dict, kinds: dict) -> dict[str, float]:

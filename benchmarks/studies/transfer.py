@@ -76,12 +76,12 @@ def fine_tuned(networks: pd.DataFrame, outward: float, plane: float) -> dict:
 
 def drawn_again(networks: pd.DataFrame, draws: int) -> list[float]:
     """Held-out Spearman of the signed measure for networks drawn with replacement, condition by condition."""
-    found = []
+    results = []
     for seed in range(draws):
         again = networks.groupby("pretrain_defocus").sample(frac=1, replace=True, random_state=seed)
         pairs, _ = measure(losses(again, "pretrain_defocus", "best_pretrain_val"))
-        found.append(float(spearmanr(pairs["signed_shift"], pairs["loss"])[0]))
-    return found
+        results.append(float(spearmanr(pairs["signed_shift"], pairs["loss"])[0]))
+    return results
 
 
 def plot(pairs: pd.DataFrame, scores: dict[str, float], path: Path) -> None:

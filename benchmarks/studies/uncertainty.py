@@ -27,13 +27,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "../shared/data")
     parser.add_argument("--tasks", nargs="+", default=["patches", "lots"], choices=["patches", "lots"])
     lots.add_options(parser)
-    given = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    given.out.mkdir(parents=True, exist_ok=True)
-    if "patches" in given.tasks:
-        shifts.main(["--out", str(given.out), "--data", str(given.data), "--tasks", *OF_PATCHES])
-    if "lots" in given.tasks:
-        lots.study(given)
+    options.out.mkdir(parents=True, exist_ok=True)
+    if "patches" in options.tasks:
+        shifts.main(["--out", str(options.out), "--data", str(options.data), "--tasks", *OF_PATCHES])
+    if "lots" in options.tasks:
+        lots.study(options)
 
 
 if __name__ == "__main__":

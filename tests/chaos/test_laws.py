@@ -13,11 +13,11 @@ from emqa_dask.pipeline.commands.triage import run
 
 
 @pytest.fixture(scope="module")
-def twins(small_archive, here, tmp_path_factory):
+def twins(small_archive, in_process, tmp_path_factory):
     """Two workspaces of one archive, run one after the other."""
     pair = [tmp_path_factory.mktemp("twins") / name for name in "ab"]
     for workspace in pair:
-        run(str(small_archive), str(workspace), here, say=lambda text: None)
+        run(str(small_archive), str(workspace), in_process, say=lambda text: None)
     return pair
 
 

@@ -45,9 +45,9 @@ def write_model(folder, architecture, seed=0, **card):
     net = spread(networks.build_detector(architecture), seed)
     folder.mkdir(parents=True)
     networks.save_weights(net, folder / "weights.safetensors")
-    given = {"input": {"low_percentile": 1.0, "high_percentile": 99.0}, "classes": ["cavity", "void"]} | card
+    options = {"input": {"low_percentile": 1.0, "high_percentile": 99.0}, "classes": ["cavity", "void"]} | card
     about = {"name": "small", "task": "instance segmentation", "family": "torchvision", "licence": "MIT"}
-    models.write_card(folder, about | given | {"architecture": architecture})
+    models.write_card(folder, about | options | {"architecture": architecture})
     return net
 
 

@@ -61,13 +61,13 @@ def labelled(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def model(labelled, here, tmp_path_factory):
+def model(labelled, in_process, tmp_path_factory):
     out = tmp_path_factory.mktemp("models") / "stripes"
     schedule = MemberSchedule(epochs=4, batch=32, halve_every=3)
     options = EnsembleOptions(WINDOWS, n_members=2, architecture=TINY, schedule=schedule)
     domain_options = DomainOptions(examples=60)
     labels = str(labelled / "labels.csv")
-    train_ensemble(labels, out, here, options, windows_per_image=6, domain_options=domain_options, say=quiet)
+    train_ensemble(labels, out, in_process, options, windows_per_image=6, domain_options=domain_options, say=quiet)
     return out
 
 
@@ -87,8 +87,8 @@ def archive(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def settings(here, model):
-    return replace(here, {"classify": {"model": str(model)}, "run": {"batch_size": 5}})
+def settings(in_process, model):
+    return replace(in_process, {"classify": {"model": str(model)}, "run": {"batch_size": 5}})
 
 
 @pytest.fixture(scope="module")
@@ -114,11 +114,11 @@ def test_the_card_tells_what_was_measured(model):
     assert sum(bars["reliability_n"]) == bars["n"] == 300
 
 
-def test_a_training_that_is_finished_is_not_done_again(labelled, model, here):
+def test_a_training_that_is_finished_is_not_done_again(labelled, model, in_process):
     before = (model / "card.toml").read_bytes()
     said = []
     options = EnsembleOptions(WINDOWS, n_members=2)
-    card = train_ensemble(str(labelled / "labels.csv"), model, here, options, say=said.append)
+    card = train_ensemble(str(labelled / "labels.csv"), model, in_process, options, say=said.append)
     assert (model / "card.toml").read_bytes() == before
     assert card["name"] == "stripes"
     assert any("trained already" in line for line in said)
@@ -174,9 +174,9 @@ def test_batches_change_nothing(done, settings, archive, tmp_path):
         np.testing.assert_allclose(a[name], b[name], rtol=1e-3, atol=1e-4)
 
 
-def test_a_classifier_added_later_repeats_no_detection(done, settings, here, archive, tmp_path):
+def test_a_classifier_added_later_repeats_no_detection(done, settings, in_process, archive, tmp_path):
     root = tmp_path / "ws"
-    assert run(str(archive), str(root), here, say=quiet) == 0
+    assert run(str(archive), str(root), in_process, say=quiet) == 0
     detections = {path: path.stat().st_mtime_ns for path in root.glob("detections-*/*.parquet")}
     triage = parts.load_table(layout.triage_uri(str(root)), tables.TRIAGE)
     assert triage["predicted_class"].isna().all()
@@ -189,7 +189,7 @@ def test_a_classifier_added_later_repeats_no_detection(done, settings, here, arc
     )
 
 
-def test_rescore_replays_limits_and_runs_no_network(done, settings, here, tmp_path):
+def test_rescore_replays_limits_and_runs_no_network(done, settings, in_process, tmp_path):
     root = shutil.copytree(done, tmp_path / "ws")
     every = replace(settings, {"triage": {"max_entropy_nats": 1e-9}})
     assert rescore(str(root), every, say=quiet) == 0
@@ -252,14 +252,14 @@ def test_what_is_in_an_image_is_kept_beside_its_maps(done, settings):
 
 
 @pytest.mark.real
-def test_members_train_on_workers_and_resume_after_a_stop(labelled, here, tmp_path):
+def test_members_train_on_workers_and_resume_after_a_stop(labelled, in_process, tmp_path):
     out = tmp_path / "m"
     said = []
     schedule = MemberSchedule(epochs=1, batch=32)
     ensemble_options = EnsembleOptions(WINDOWS, n_members=3, architecture=TINY, schedule=schedule)
     options = {"options": ensemble_options, "domain_options": DomainOptions(examples=20)}
     options |= {"windows_per_image": 2, "say": said.append}
-    local = replace(here, {"run": {"scheduler": "local", "workers": 2}})
+    local = replace(in_process, {"run": {"scheduler": "local", "workers": 2}})
     labels = str(labelled / "labels.csv")
     stop = tmp_path / "m.training" / "member_01"  # a folder in its place stops that member alone
     stopping = options | {"say": lambda line: stop.mkdir() if "finished members" in line else None}
@@ -273,14 +273,14 @@ def test_members_train_on_workers_and_resume_after_a_stop(labelled, here, tmp_pa
     train_ensemble(labels, str(out), local, **options)
     assert load_ensemble(out).n_members == 3
     assert [line.split(":")[0] for line in said if line.startswith("member_")] == ["member_01"]
-    train_ensemble(labels, str(tmp_path / "alone"), here, **options)
+    train_ensemble(labels, str(tmp_path / "alone"), in_process, **options)
     there, alone = (load_file(folder / "shift.safetensors") for folder in (out, tmp_path / "alone"))
     assert there.keys() == alone.keys()
     for name, values in there.items():
         np.testing.assert_allclose(values, alone[name], rtol=1e-3, atol=1e-4, err_msg=name)
 
 
-def test_images_without_possible_shifts_give_a_classifier_without_flags(here, tmp_path):
+def test_images_without_possible_shifts_give_a_classifier_without_flags(in_process, tmp_path):
     rng = np.random.default_rng(0)
     rows = []
     for k in range(60):
@@ -289,7 +289,7 @@ def test_images_without_possible_shifts_give_a_classifier_without_flags(here, tm
     pd.DataFrame(rows).to_csv(tmp_path / "labels.csv", index=False)
     schedule = MemberSchedule(epochs=1, batch=32)
     options = EnsembleOptions(WINDOWS, n_members=1, architecture=TINY, schedule=schedule)
-    card = train_ensemble(str(tmp_path / "labels.csv"), tmp_path / "m", here, options, say=quiet)
+    card = train_ensemble(str(tmp_path / "labels.csv"), tmp_path / "m", in_process, options, say=quiet)
     assert "64 px at least are needed" in card["training"]["out_of_domain"]
     assert load_ensemble(tmp_path / "m").n_members == 1
 
@@ -319,17 +319,17 @@ def test_the_verbs(labelled, archive, tmp_path, monkeypatch, capsys):
         ("file,label\n000.tif,a\n", "lacks the column uri"),
     ],
 )
-def test_labels_that_cannot_be_learnt_from_name_the_line(csv, said, labelled, here, tmp_path):
+def test_labels_that_cannot_be_learnt_from_name_the_line(csv, said, labelled, in_process, tmp_path):
     (tmp_path / "bad.csv").write_text(csv)
     options = EnsembleOptions(WINDOWS)
     with pytest.raises(ValueError, match=said):
-        train_ensemble(str(tmp_path / "bad.csv"), tmp_path / "m", here, options, images=str(labelled), say=quiet)
+        train_ensemble(str(tmp_path / "bad.csv"), tmp_path / "m", in_process, options, images=str(labelled), say=quiet)
     assert not list(tmp_path.glob("m*"))
 
 
-def test_classify_without_a_classifier_says_so(done, here):
+def test_classify_without_a_classifier_says_so(done, in_process):
     with pytest.raises(SettingsError, match="--classifier"):
-        run(None, str(done), here, steps=("classify",), say=quiet)
+        run(None, str(done), in_process, steps=("classify",), say=quiet)
 
 
 def test_tables_are_made_from_what_is_upstream():

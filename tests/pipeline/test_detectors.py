@@ -30,11 +30,11 @@ def table(root, name: str, settings) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def both(here, tmp_path_factory):
+def both(in_process, tmp_path_factory):
     """Settings of a run with the LoG and a small network of random weights."""
     model = tmp_path_factory.mktemp("models") / "small"
     write_model(model, SMALL)
-    return replace(here, {"detect": {"detectors": ["log", str(model)]}, "run": {"batch_size": 3}})
+    return replace(in_process, {"detect": {"detectors": ["log", str(model)]}, "run": {"batch_size": 3}})
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +62,13 @@ def test_every_image_has_evidence_of_every_detector(done, both):
     assert evidence["detector_agreement"].between(0, 1).all()
 
 
-def test_a_detector_beside_it_changes_nothing_of_another(done, both, here, small_archive, tmp_path):
-    assert run(str(small_archive), str(tmp_path / "ws"), here, say=quiet) == 0
-    alone = table(tmp_path / "ws", "detections", here)
+def test_a_detector_beside_it_changes_nothing_of_another(done, both, in_process, small_archive, tmp_path):
+    assert run(str(small_archive), str(tmp_path / "ws"), in_process, say=quiet) == 0
+    alone = table(tmp_path / "ws", "detections", in_process)
     beside = table(done, "detections", both)
     beside = beside[beside["detector"] == "log"].reset_index(drop=True)
     pd.testing.assert_frame_equal(alone, beside)
-    assert table(tmp_path / "ws", "evidence", here)["detector_agreement"].isna().all()
+    assert table(tmp_path / "ws", "evidence", in_process)["detector_agreement"].isna().all()
 
 
 def test_batches_change_nothing(done, both, small_archive, tmp_path):

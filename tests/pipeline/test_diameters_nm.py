@@ -60,9 +60,9 @@ def read_table(root, name: str, settings) -> pd.DataFrame:
     return parts.read_table(str(root), folders(settings)[name], SCHEMAS[name])
 
 
-def test_images_of_two_pixel_sizes_are_searched_for_one_size(archive, here, tmp_path):
+def test_images_of_two_pixel_sizes_are_searched_for_one_size(archive, in_process, tmp_path):
     px = {"min_sigma": 12.0, "max_sigma": 18.0, "threshold": 0.15, "polarity": "bright"}
-    settings = replace(here, {"detect": px | SIZES})
+    settings = replace(in_process, {"detect": px | SIZES})
     assert run(str(archive), str(tmp_path / "ws"), settings, say=lambda *_: None) == 0
     triage = pd.read_parquet(tmp_path / "ws" / "triage.parquet").set_index("uri")
     found = read_table(tmp_path / "ws", "detections", settings).groupby("micrograph_id")

@@ -52,15 +52,15 @@ def surveyed_only(archive, root, settings) -> None:
 
 
 @pytest.fixture(scope="module")
-def lossy(small_archive, here, tmp_path_factory):
-    return make_lossy(tmp_path_factory.mktemp("lossy"), small_archive, here)
+def lossy(small_archive, in_process, tmp_path_factory):
+    return make_lossy(tmp_path_factory.mktemp("lossy"), small_archive, in_process)
 
 
-def make_lossy(folder, small_archive, here):
+def make_lossy(folder, small_archive, in_process):
     """A workspace in which a file of a shard of several was damaged when it was to be stored; and the whole file."""
     archive = folder / "archive"
     root = folder / "ws"
-    settings = replace(here, {"store": {"shard_length": 8}})
+    settings = replace(in_process, {"store": {"shard_length": 8}})
     shutil.copytree(small_archive, archive)
     surveyed_only(archive, root, settings)
     sizes = [(len(p), p.name, rows["uri"].iloc[0]) for p, rows in micrograph_ledger.iter_partitions(str(root))]
@@ -124,8 +124,8 @@ def test_a_failure_does_not_pass_for_an_image_without_detections(lossy, tmp_path
     assert (triage.loc[victim, "status"], triage.loc[victim, "verdict"]) == ("failed", "unknown")
 
 
-def test_retry_makes_the_failed_partition_again_and_nothing_else(small_archive, here, tmp_path):
-    archive, root, settings, whole, uri, name = make_lossy(tmp_path, small_archive, here)
+def test_retry_makes_the_failed_partition_again_and_nothing_else(small_archive, in_process, tmp_path):
+    archive, root, settings, whole, uri, name = make_lossy(tmp_path, small_archive, in_process)
     whole.rename(archive / uri)
     before = written(root)
     code, said = quietly(retry, str(root), settings, stage="detect")
@@ -144,17 +144,17 @@ def test_retry_makes_the_failed_partition_again_and_nothing_else(small_archive, 
         pd.testing.assert_frame_equal(rows, results(root, settings)[table])
 
 
-def test_retry_reads_files_again_that_could_not_be_read(small_archive, here, tmp_path):
+def test_retry_reads_files_again_that_could_not_be_read(small_archive, in_process, tmp_path):
     archive = tmp_path / "archive"
     root = tmp_path / "ws"
     shutil.copytree(small_archive, archive)
     whole = next(path for path in sorted(archive.rglob("*.tif")))
     data = whole.read_bytes()
     whole.write_bytes(b"")
-    code, _ = quietly(run, str(archive), str(root), here)
+    code, _ = quietly(run, str(archive), str(root), in_process)
     assert code == 2
     whole.write_bytes(data)
-    code, said = quietly(retry, str(root), here, stage="ingest")
+    code, said = quietly(retry, str(root), in_process, stage="ingest")
     assert code == 0, said
 
 

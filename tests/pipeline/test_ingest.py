@@ -43,8 +43,8 @@ def sessions(tmp_path_factory):
 
 
 @pytest.fixture
-def small(here):
-    return replace(here, {"archive": {"files_per_task": 3}, "store": {"shard_length": 4}})
+def small(in_process):
+    return replace(in_process, {"archive": {"files_per_task": 3}, "store": {"shard_length": 4}})
 
 
 def run(root, archive, settings, seed=None, call=call_directly) -> list[Result]:

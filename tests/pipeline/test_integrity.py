@@ -43,9 +43,9 @@ def archive(small_archive, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def done(archive, here, tmp_path_factory):
+def done(archive, in_process, tmp_path_factory):
     root = tmp_path_factory.mktemp("done") / "ws"
-    assert triage(archive, root, here)[0] == 0
+    assert triage(archive, root, in_process)[0] == 0
     return root
 
 
@@ -69,15 +69,15 @@ REMADE = (
 
 @pytest.mark.parametrize("kind", REMADE)
 @pytest.mark.parametrize("blow", [flip, Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-9])])
-def test_a_damaged_or_lost_file_is_made_again(root, done, archive, here, kind, blow):
+def test_a_damaged_or_lost_file_is_made_again(root, done, archive, in_process, kind, blow):
     victim = one_of(root, kind)
     blow(victim)
-    code, said = triage(archive, root, here)
+    code, said = triage(archive, root, in_process)
     assert code == 0, said
     assert list_differences(root, done) == []
     if kind != "provenance.json":
         parts_or_bytes(victim, done / victim.relative_to(root))
-    assert "nothing was new" in triage(archive, root, here)[1][-2]
+    assert "nothing was new" in triage(archive, root, in_process)[1][-2]
 
 
 def parts_or_bytes(path: Path, expected: Path) -> None:
@@ -92,38 +92,38 @@ def parts_or_bytes(path: Path, expected: Path) -> None:
         assert path.stat().st_size > 10_000
 
 
-def test_detections_made_again_do_not_make_features_again(root, archive, here):
+def test_detections_made_again_do_not_make_features_again(root, archive, in_process):
     features = {path: path.stat().st_mtime_ns for path in root.glob("features-*/*")}
     flip(one_of(root, "detections-*/*"))
-    _, said = triage(archive, root, here)
+    _, said = triage(archive, root, in_process)
     assert any("damaged: " in line and "put aside as " in line for line in said)
     assert {path: path.stat().st_mtime_ns for path in root.glob("features-*/*")} == features
     assert len(list((root / "damaged").iterdir())) == 1
 
 
-def test_a_lost_ledger_without_its_copy_is_read_anew(root, done, archive, here):
+def test_a_lost_ledger_without_its_copy_is_read_anew(root, done, archive, in_process):
     for name in ("micrographs.parquet", "micrographs-copy.parquet"):
         (root / name).unlink()
-    code, said = triage(archive, root, here)
+    code, said = triage(archive, root, in_process)
     assert code == 0, said
     assert list_differences(root, done) == []
     assert "not_stored" not in set(pd.read_parquet(root / "triage.parquet")["reasons"].explode())
 
 
-def test_a_whole_stack_that_was_deleted_is_stored_again(root, done, archive, here):
+def test_a_whole_stack_that_was_deleted_is_stored_again(root, done, archive, in_process):
     shutil.rmtree(one_of(root, "micrographs.zarr/*/0/c/*/0/0").parents[4])
-    assert triage(archive, root, here)[0] == 0
+    assert triage(archive, root, in_process)[0] == 0
     assert list_differences(root, done) == []
 
 
-def test_only_images_whose_source_is_gone_are_lost(tmp_path, here):
+def test_only_images_whose_source_is_gone_are_lost(tmp_path, in_process):
     archive = tmp_path / "archive"
     root = tmp_path / "ws"
     archive.mkdir()
     for k in range(3):
         image = make_sample("nanoparticle-tem", np.random.default_rng(k), (96, 96), clear=True).image
         tifffile.imwrite(archive / f"{k}.tif", image)
-    settings = replace(here, {"store": {"shard_length": 3}})
+    settings = replace(in_process, {"store": {"shard_length": 3}})
     assert triage(archive, root, settings)[0] == 0
     one_of(root, "micrographs.zarr/*/0/c/*/0/0").unlink()
     source = (archive / "1.tif").rename(tmp_path / "aside.tif")
@@ -161,16 +161,16 @@ def test_report_names_missing_parts_and_keeps_what_is_there(root, capsys):
     assert main(["report", str(root)]) == 0
 
 
-def test_removed_files_say_so_and_are_no_failures(root, archive, here):
+def test_removed_files_say_so_and_are_no_failures(root, archive, in_process):
     rows = pd.read_parquet(root / "triage.parquet")
     gone = archive / rows.loc[rows["status"] == "ok", "uri"].iloc[0]
     bad = archive / "bad.tif"
     bad.write_bytes(b"II*\0" + b"\xff" * 100)
-    assert triage(archive, root, here)[0] == 2
+    assert triage(archive, root, in_process)[0] == 2
     bad.unlink()
     aside = gone.rename(archive.parent / "aside")
     try:
-        code, said = triage(archive, root, here)
+        code, said = triage(archive, root, in_process)
     finally:
         aside.rename(gone)
     now = pd.read_parquet(root / "triage.parquet").set_index("uri")
@@ -178,41 +178,41 @@ def test_removed_files_say_so_and_are_no_failures(root, archive, here):
         row = now.loc[path.relative_to(archive).as_posix()]
         assert (row["status"], row["verdict"], list(row["reasons"])) == ("removed", "unknown", ["removed"])
     assert (code, len(pd.read_parquet(root / "failures.parquet"))) == (0, 0), said
-    assert triage(archive, root, here)[0] == 0
+    assert triage(archive, root, in_process)[0] == 0
     again = pd.read_parquet(root / "triage.parquet")
     pd.testing.assert_frame_equal(again[again["uri"] != "bad.tif"].reset_index(drop=True), rows)
 
 
-def test_not_stored_is_never_exit_code_0(root, here):
+def test_not_stored_is_never_exit_code_0(root, in_process):
     ledger = parts.load_table(layout.micrographs_uri(str(root)), tables.MICROGRAPHS)
     for uri in (layout.micrographs_uri(str(root)), layout.micrographs_copy_uri(str(root))):
         parts.write_table(uri, ledger[1:], tables.MICROGRAPHS)
     said: list[str] = []
-    assert run(None, str(root), here, steps=("predict", "report"), is_rescoring=True, say=said.append) == 2
+    assert run(None, str(root), in_process, steps=("predict", "report"), is_rescoring=True, say=said.append) == 2
 
 
-def test_a_flipped_number_of_provenance_is_not_believed(root, archive, here):
+def test_a_flipped_number_of_provenance_is_not_believed(root, archive, in_process):
     path = root / "provenance.json"
     document = json.loads(path.read_text())
     document["verdicts"]["trust"] = 999
     path.write_text(json.dumps(document))
-    assert not any("999" in line for line in triage(archive, root, here)[1])
+    assert not any("999" in line for line in triage(archive, root, in_process)[1])
     assert json.loads(path.read_text())["verdicts"].get("trust", 0) < 999
 
 
-def test_a_value_outside_its_interval_is_refused_with_remedy(root, archive, here):
+def test_a_value_outside_its_interval_is_refused_with_remedy(root, archive, in_process):
     victim = one_of(root, "predictions-*/*")
     rows = parts.load_table(str(victim), tables.PREDICTIONS)
     rows.loc[0, ["predicted_f1_low", "predicted_f1", "predicted_f1_high"]] = 0.68, 0.27, 0.66
     parts.write_table(str(victim), rows, tables.PREDICTIONS)
-    changed = replace(here, {"report": {"max_rows": 7}})
+    changed = replace(in_process, {"report": {"max_rows": 7}})
     with pytest.raises(ValueError, match=f"{victim.parent.name}: micrograph .* 0.27 in an interval of 0.68 to 0.66"):
         triage(archive, root, changed)
     shutil.rmtree(victim.parent)  # the remedy that the message states
     assert triage(archive, root, changed)[0] == 0
 
 
-def test_verify_reads_all_and_its_remedy_helps(root, done, archive, here, capsys):
+def test_verify_reads_all_and_its_remedy_helps(root, done, archive, in_process, capsys):
     said: list[str] = []
     assert main(["verify", str(root)]) == 0
     assert capsys.readouterr().out == "every stored file is as it was written\n"
@@ -222,15 +222,16 @@ def test_verify_reads_all_and_its_remedy_helps(root, done, archive, here, capsys
     assert verify(str(root), said.append) == 2
     assert sum("damaged" in line for line in said) == 4, said
     assert said[-1] == f"3 files are damaged: `emqa triage {archive} --workspace {root}` makes them again"
-    assert triage(archive, root, replace(here, {"store": {"verify_gib": 0}}))[0] == 0
+    assert triage(archive, root, replace(in_process, {"store": {"verify_gib": 0}}))[0] == 0
     assert list_differences(root, done) == []
     assert verify(str(root), said.append) == 0
 
 
-def test_rescoring_reads_no_pixel(root, here, monkeypatch):
+def test_rescoring_reads_no_pixel(root, in_process, monkeypatch):
     asked = []
     monkeypatch.setattr(micrographs, "find_damaged_slots", lambda *of: asked.append(of))
     assert (
-        run(None, str(root), here, steps=("featurise", "predict", "report"), is_rescoring=True, say=asked.append) == 0
+        run(None, str(root), in_process, steps=("featurise", "predict", "report"), is_rescoring=True, say=asked.append)
+        == 0
     )
     assert not [of for of in asked if isinstance(of, tuple)]

@@ -89,7 +89,7 @@ def test_dates_that_changed_with_the_copy_detect_nothing_anew(moved):
 
 
 @pytest.mark.parametrize("is_absolute", [False, True])
-def test_a_list_of_files_may_move(small_archive, tmp_path, here, is_absolute):
+def test_a_list_of_files_may_move(small_archive, tmp_path, in_process, is_absolute):
     old = tmp_path / "old"
     new = tmp_path / "new"
     root = tmp_path / "ws"

@@ -27,9 +27,9 @@ def quiet(*_) -> None:
 
 
 @pytest.fixture(scope="module")
-def short(here):
+def short(in_process):
     """Settings that cut the archive into many partitions."""
-    return replace(here, {"store": {"shard_length": 2}})
+    return replace(in_process, {"store": {"shard_length": 2}})
 
 
 @pytest.fixture(scope="module")

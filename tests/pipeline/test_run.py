@@ -44,15 +44,15 @@ def assert_same_results(one, other, settings_one, settings_other) -> None:
 
 
 @pytest.fixture(scope="module")
-def done(small_archive, here, tmp_path_factory):
+def done(small_archive, in_process, tmp_path_factory):
     """A finished workspace of the small archive, in this process. Tests that change it work on a copy."""
     root = tmp_path_factory.mktemp("done") / "ws"
-    code, said = quietly(small_archive, root, here)
+    code, said = quietly(small_archive, root, in_process)
     assert code == 0, said
     return root
 
 
-def test_a_run_leaves_what_others_rely_on(done, small_archive, here):
+def test_a_run_leaves_what_others_rely_on(done, small_archive, in_process):
     names = ["catalog.parquet", "triage.parquet", "triage.csv", "failures.parquet", "events.parquet", "provenance.json"]
     for name in [*names, "micrographs.zarr", "report/index.html", "settings.toml"]:
         assert (done / name).exists(), name
@@ -87,46 +87,46 @@ def test_stored_micrographs_are_the_files_bit_for_bit(done, small_archive):
 
 
 @pytest.mark.parametrize("shard_length", [1, 3])
-def test_tables_do_not_depend_on_the_shard_length(done, small_archive, here, tmp_path, shard_length):
-    other = replace(here, {"store": {"shard_length": shard_length}})
+def test_tables_do_not_depend_on_the_shard_length(done, small_archive, in_process, tmp_path, shard_length):
+    other = replace(in_process, {"store": {"shard_length": shard_length}})
     assert quietly(small_archive, tmp_path / "ws", other)[0] == 0
-    assert_same_results(done, tmp_path / "ws", here, other)
+    assert_same_results(done, tmp_path / "ws", in_process, other)
 
 
-def test_tables_do_not_depend_on_file_order_or_batches(done, small_archive, here, tmp_path):
+def test_tables_do_not_depend_on_file_order_or_batches(done, small_archive, in_process, tmp_path):
     files = sorted(p.relative_to(small_archive).as_posix() for p in small_archive.rglob("*") if p.is_file())
     np.random.default_rng(3).shuffle(files)
     shutil.copytree(small_archive, tmp_path / "copy")
     (tmp_path / "copy" / "list.txt").write_text("\n".join(files))
-    other = replace(here, {"archive": {"files_per_task": 5}})
+    other = replace(in_process, {"archive": {"files_per_task": 5}})
     assert quietly(tmp_path / "copy" / "list.txt", tmp_path / "ws", other)[0] == 0
-    assert_same_results(done, tmp_path / "ws", here, other)
+    assert_same_results(done, tmp_path / "ws", in_process, other)
 
 
 @pytest.mark.real
-def test_tables_are_the_same_on_dask_workers(done, small_archive, here, tmp_path):
-    workers = replace(here, {"run": {"scheduler": "local", "workers": 2}})
+def test_tables_are_the_same_on_dask_workers(done, small_archive, in_process, tmp_path):
+    workers = replace(in_process, {"run": {"scheduler": "local", "workers": 2}})
     assert quietly(small_archive, tmp_path / "ws", workers)[0] == 0
-    assert_same_results(done, tmp_path / "ws", here, workers)
+    assert_same_results(done, tmp_path / "ws", in_process, workers)
     events = pd.read_parquet(layout.events_uri(str(tmp_path / "ws")))
     assert events["worker"].str.startswith("tls://127.0.0.1").all()
     assert set(events["outcome"]) == {"done"}
 
 
-def test_a_second_run_executes_no_task_and_writes_no_table(done, small_archive, here):
+def test_a_second_run_executes_no_task_and_writes_no_table(done, small_archive, in_process):
     before = {p: p.stat().st_mtime_ns for p in done.rglob("*") if p.is_file() and p.name != "settings.toml"}
-    code, said = quietly(small_archive, done, here)
+    code, said = quietly(small_archive, done, in_process)
     assert code == 0
     assert "nothing was new" in "\n".join(said)
     changed = {p.name for p, when in before.items() if p.stat().st_mtime_ns != when}
     assert changed <= {"failures.parquet"}
 
 
-def test_five_added_files_execute_only_their_own(done, small_archive, here, tmp_path):
+def test_five_added_files_execute_only_their_own(done, small_archive, in_process, tmp_path):
     archive = tmp_path / "archive"
     root = tmp_path / "ws"
     shutil.copytree(small_archive, archive)
-    assert quietly(archive, root, here)[0] == 0
+    assert quietly(archive, root, in_process)[0] == 0
     n_events = len(pd.read_parquet(layout.events_uri(str(root))))
     before = {
         p: p.stat().st_mtime_ns for p in root.rglob("*") if (p.is_file() and "c" in p.parts) or p.suffix == ".parquet"
@@ -135,7 +135,7 @@ def test_five_added_files_execute_only_their_own(done, small_archive, here, tmp_
     images = sorted(p for p in archive.rglob("*.png"))[:1]
     for k in range(5):
         shutil.copy(images[0], archive / f"added {k}.png")
-    assert quietly(archive, root, here)[0] == 0
+    assert quietly(archive, root, in_process)[0] == 0
     events = pd.read_parquet(layout.events_uri(str(root))).iloc[n_events:]
     assert events.loc[events["stage"] == "survey", "n_images"].sum() == 5
     assert events.loc[events["stage"] == "detect", "n_images"].sum() == 5
@@ -148,16 +148,16 @@ def test_five_added_files_execute_only_their_own(done, small_archive, here, tmp_
     assert added["reasons"].map(lambda codes: "duplicate" in codes).sum() >= 4
 
 
-def test_a_changed_file_is_processed_again_and_others_kept(small_archive, here, tmp_path):
+def test_a_changed_file_is_processed_again_and_others_kept(small_archive, in_process, tmp_path):
     archive = tmp_path / "archive"
     root = tmp_path / "ws"
     shutil.copytree(small_archive, archive)
-    assert quietly(archive, root, here)[0] == 0
+    assert quietly(archive, root, in_process)[0] == 0
     old = triage_of(root)
     one, other = sorted(archive.rglob("*.png"))[:2]
     shutil.copy(other, one)
     os.utime(one, (1, 1))
-    assert quietly(archive, root, here)[0] == 0
+    assert quietly(archive, root, in_process)[0] == 0
     rows = triage_of(root)
     assert len(rows) == len(old)
     changed = set(rows["micrograph_id"].dropna()) ^ set(old["micrograph_id"].dropna())
@@ -166,44 +166,46 @@ def test_a_changed_file_is_processed_again_and_others_kept(small_archive, here, 
     assert still["uri"].duplicated().sum() == old["uri"].duplicated().sum()
 
 
-def test_new_settings_redo_only_what_depends_on_them(done, small_archive, here, tmp_path):
+def test_new_settings_redo_only_what_depends_on_them(done, small_archive, in_process, tmp_path):
     root = tmp_path / "ws"
     shutil.copytree(done, root)
     n_events = len(pd.read_parquet(layout.events_uri(str(root))))
-    floor = replace(here, {"featurise": {"score_floor": here.featurise.score_floor}, "triage": {"trust_f1": 0.99}})
+    floor = replace(
+        in_process, {"featurise": {"score_floor": in_process.featurise.score_floor}, "triage": {"trust_f1": 0.99}}
+    )
     quietly(small_archive, root, floor)
     assert len(pd.read_parquet(layout.events_uri(str(root)))) == n_events
     assert not triage_of(root)["verdict"].eq("trust").any()
-    fewer = replace(here, {"detect": {"threshold": 0.3}})
+    fewer = replace(in_process, {"detect": {"threshold": 0.3}})
     quietly(small_archive, root, fewer)
     events = pd.read_parquet(layout.events_uri(str(root))).iloc[n_events:]
     assert set(events["stage"]) == {"read", "detect", "featurise", "predict"}
     assert triage_of(root)["n_detections"].sum() < triage_of(done)["n_detections"].sum()
 
 
-def test_steps_alone_give_the_tables_of_the_whole(done, small_archive, here, tmp_path):
+def test_steps_alone_give_the_tables_of_the_whole(done, small_archive, in_process, tmp_path):
     root = tmp_path / "ws"
-    assert quietly(small_archive, root, here, steps=["ingest"])[0] == 0
+    assert quietly(small_archive, root, in_process, steps=["ingest"])[0] == 0
     for step in ("detect", "featurise", "predict", "report"):
-        assert quietly(None, root, here, steps=[step])[0] == 0
-    assert_same_results(done, root, here, here)
+        assert quietly(None, root, in_process, steps=[step])[0] == 0
+    assert_same_results(done, root, in_process, in_process)
 
 
-def test_a_lost_part_is_made_again(done, small_archive, here, tmp_path):
+def test_a_lost_part_is_made_again(done, small_archive, in_process, tmp_path):
     root = tmp_path / "ws"
     shutil.copytree(done, root)
-    victim = sorted((root / folders(here)["features"]).glob("*.parquet"))[0]
+    victim = sorted((root / folders(in_process)["features"]).glob("*.parquet"))[0]
     victim.unlink()
-    assert quietly(small_archive, root, here)[0] == 0
+    assert quietly(small_archive, root, in_process)[0] == 0
     assert victim.exists()
-    assert_same_results(done, root, here, here)
+    assert_same_results(done, root, in_process, in_process)
 
 
-def test_a_file_that_vanishes_is_one_failed_row(small_archive, here, tmp_path):
+def test_a_file_that_vanishes_is_one_failed_row(small_archive, in_process, tmp_path):
     archive = tmp_path / "archive"
     root = tmp_path / "ws"
     shutil.copytree(small_archive, archive)
-    one_stack = replace(here, {"store": {"shard_length": 64}})
+    one_stack = replace(in_process, {"store": {"shard_length": 64}})
 
     def survey_only(function, tasks, stage, total=None):
         return list(execute(function, tasks, stage=stage))
@@ -225,20 +227,22 @@ def test_a_file_that_vanishes_is_one_failed_row(small_archive, here, tmp_path):
     assert failures["uri"].tolist() == [gone.relative_to(archive).as_posix()]
 
 
-def test_what_was_surveyed_is_stored_after_the_archive_settings_change(small_archive, here, tmp_path):
+def test_what_was_surveyed_is_stored_after_the_archive_settings_change(small_archive, in_process, tmp_path):
     root = tmp_path / "ws"
     marker.claim_workspace(str(root), str(small_archive))
-    ingest.ingest(str(root), str(small_archive), here, lambda f, tasks, stage: list(execute(f, tasks, stage=stage)))
-    other = replace(here, {"archive": {"max_megapixels": 300.0}})
+    ingest.ingest(
+        str(root), str(small_archive), in_process, lambda f, tasks, stage: list(execute(f, tasks, stage=stage))
+    )
+    other = replace(in_process, {"archive": {"max_megapixels": 300.0}})
     assert quietly(small_archive, root, other)[0] == 0
     assert not triage_of(root)["reasons"].map(lambda codes: "not_judged" in codes).any()
 
 
-def test_status_and_estimate_speak(done, small_archive, here):
+def test_status_and_estimate_speak(done, small_archive, in_process):
     said: list[str] = []
     assert status(str(done), said.append) == 0
     assert "unfinished" not in "\n".join(said)
     said.clear()
-    assert estimate(str(small_archive), here, said.append, n_sample=4) == 0
+    assert estimate(str(small_archive), in_process, said.append, n_sample=4) == 0
     n_files = sum(p.is_file() for p in Path(small_archive).rglob("*"))
     assert said[0].startswith(f"{n_files} files")

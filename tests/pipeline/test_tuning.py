@@ -28,8 +28,8 @@ def quiet(text: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def atomic(here):
-    return replace(load_settings(template="atomic-stem"), {"run": {"scheduler": here.run.scheduler}})
+def atomic(in_process):
+    return replace(load_settings(template="atomic-stem"), {"run": {"scheduler": in_process.run.scheduler}})
 
 
 @pytest.fixture(scope="module")

@@ -83,8 +83,8 @@ class Slurm:
     def jobs(self, *states: str) -> dict[int, str]:
         """Job numbers and states: of all that SLURM remembers, or only those in one of `states`."""
         lines = self("squeue", "--noheader", "--all", "--states=all", "--format=%A %T").splitlines()
-        found = {int(job): state for job, state in map(str.split, lines)}
-        return {job: state for job, state in found.items() if not states or state in states}
+        results = {int(job): state for job, state in map(str.split, lines)}
+        return {job: state for job, state in results.items() if not states or state in states}
 
     def log(self) -> str:
         return "\n".join(f"== {p.name}\n{p.read_text(errors='replace')[-3000:]}" for p in self.folder.glob("*.log"))
@@ -162,11 +162,11 @@ def _path() -> str:
 
 def _free_ports(n: int) -> list[int]:
     """Ports that are free now, below those that the system gives to clients."""
-    found = []
+    results = []
     port = 16000 + secrets.randbelow(8000)
-    while len(found) < n:
+    while len(results) < n:
         port += 1
         with socket.socket() as listener, contextlib.suppress(OSError):
             listener.bind(("127.0.0.1", port))
-            found.append(port)
-    return found
+            results.append(port)
+    return results

@@ -54,10 +54,10 @@ def disc_set(tmp_path):
         folder.mkdir()
         content = {"images": [], "annotations": [], "categories": [{"id": 7, "name": "disc"}]}
         for k in range(1, n + 1):
-            image, found = discs(np.random.default_rng([seed, k]))
+            image, results = discs(np.random.default_rng([seed, k]))
             cv2.imwrite(str(folder / f"{k}.png"), image)
             content["images"].append({"id": k, "file_name": f"{k}.png", "height": 80, "width": 80})
-            for mask in found:
+            for mask in results:
                 row = {"id": len(content["annotations"]) + 1, "image_id": k, "category_id": 7, "bbox": box_of(mask)}
                 if masks:
                     rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
