@@ -42,26 +42,26 @@ MAX_MODULE_LINES = 400
 MAX_TEST_NAME_WORDS = 10
 # What is left of older code, by package: these numbers may only become smaller.
 N_BARE_NAMES: dict[str, int] = {
-    ".": 33,
-    "archive": 64,
-    "classify": 4,
+    ".": 16,
+    "archive": 28,
+    "classify": 2,
     "cli": 10,
     "detect": 40,
     "detect/mask_rcnn": 30,
-    "featurise": 50,
-    "pipeline/commands": 48,
-    "pipeline/tasks": 9,
-    "pipeline/workspace": 33,
-    "predict": 23,
-    "report": 21,
-    "run": 77,
-    "settings": 8,
-    "store": 87,
-    "synthetic": 60,
-    "train": 28,
-    "triage": 14,
-    "tune": 83,
-    "uncertainty": 94,
+    "featurise": 45,
+    "pipeline/commands": 26,
+    "pipeline/tasks": 6,
+    "pipeline/workspace": 18,
+    "predict": 17,
+    "report": 12,
+    "run": 21,
+    "settings": 5,
+    "store": 45,
+    "synthetic": 58,
+    "train": 18,
+    "triage": 1,
+    "tune": 34,
+    "uncertainty": 14,
 }
 N_LONG_ASSIGNMENTS: dict[str, int] = {
     "archive": 8,
@@ -80,20 +80,9 @@ N_LONG_ASSIGNMENTS: dict[str, int] = {
 # Lines of functions that may be longer than MAX_FUNCTION_LINES: drawing of samples and public functions whose docstring
 # documents every parameter.
 LONG_FUNCTIONS: dict[str, int] = {
-    "emqa_dask/classify/loading.py:load_ensemble": 66,
     "emqa_dask/detect/blobs.py:find_blobs": 85,
-    "emqa_dask/detect/peak_search.py:search_rows": 63,
-    "emqa_dask/featurise/detections.py:detection_features": 63,
-    "emqa_dask/synthetic/archive.py:synthesise": 62,
-    "emqa_dask/synthetic/cavities.py:make": 82,
-    "emqa_dask/synthetic/lattices.py:make": 81,
-    "emqa_dask/synthetic/particles.py:make": 64,
-    "emqa_dask/synthetic/textures.py:make": 63,
-}
-# Loops over pixels that numba compiles, and loops over files.
-DEEP_FUNCTIONS: set[str] = {
-    "emqa_dask/store/files.py:remove_partial_files",
-    "emqa_dask/store/parts.py:iterate_table",
+    "emqa_dask/featurise/detections.py:detection_features": 73,
+    "emqa_dask/synthetic/lattices.py:draw_lattice": 66,
 }
 BLOCKS = (ast.If, ast.For, ast.While, ast.With, ast.Try, ast.Match)
 
@@ -187,7 +176,7 @@ def test_functions_are_short_except_those_named_here():
 def test_blocks_are_not_nested_deeply():
     functions = [(f"{path}:{function.name}", function) for path, tree in MODULES for function in list_functions(tree)]
     depths = {name: measure_nesting(function) for name, function in functions}
-    assert {name for name, depth in depths.items() if depth > MAX_NESTING} <= DEEP_FUNCTIONS
+    assert {name: depth for name, depth in depths.items() if depth > MAX_NESTING} == {}
 
 
 def test_modules_are_not_too_long():
