@@ -33,6 +33,7 @@ from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
 from emqa_dask.predict import quality_fit, quality_model
 from emqa_dask.settings import load_settings, replace
 from emqa_dask.store import parts, stored_settings
+from emqa_dask.store.layout import Workspace
 
 BOUND_S = 10.0
 CORNERS = ["y0", "x0", "y1", "x1"]
@@ -53,7 +54,7 @@ def draw_detections(rng: np.random.Generator, name: str, n: int) -> pd.DataFrame
 def vary(root: str, settings, n_detections: int) -> None:
     """Gives every image of a stub workspace detections, evidence and statistics of its own."""
     where = folders(settings)
-    for partition, rows in micrograph_ledger.iter_partitions(root, make_tables.TASK_COLUMNS):
+    for partition, rows in micrograph_ledger.iter_partitions(Workspace(root), make_tables.TASK_COLUMNS):
         rng = np.random.default_rng(int(partition.name.encode().hex()[-12:], 16))
         results = []
         evidence = []
@@ -90,7 +91,9 @@ def write_labels(root: str, path: Path, n: int) -> None:
     """COCO labels of `n` images: detections are true with the odds that their scores promise, and some are missing."""
     settings = stored_settings.read_settings(root)
     rng = np.random.default_rng(7)
-    ledger = pd.concat(micrograph_ledger.iter_current(root, ("micrograph_id", "uri", "partition")), ignore_index=True)
+    ledger = pd.concat(
+        micrograph_ledger.iter_current(Workspace(root), ("micrograph_id", "uri", "partition")), ignore_index=True
+    )
     ledger = ledger.iloc[np.sort(rng.choice(len(ledger), n, replace=False))]
     results = parts.read_table(
         root, folders(settings)["detections"], SCHEMAS["detections"], None, sorted(set(ledger["partition"]))

@@ -28,6 +28,7 @@ from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.execute import Task, execute
 from emqa_dask.run.workers import SPAWN_VARIABLES, START_METHOD, WORKER_VARIABLES, set_variables
 from emqa_dask.settings import Settings, replace
+from emqa_dask.store.layout import Workspace
 
 
 def quiet(text: str) -> None:
@@ -46,7 +47,8 @@ def tasks_of(root: str, settings: Settings) -> list[Task]:
     shutil.rmtree(Path(root) / folders(settings)["detections"], ignore_errors=True)
     wanted = ("thumbnails", "detections")
     return [
-        Task(p.name, (root, p, rows, settings, wanted), len(p)) for p, rows in micrograph_ledger.iter_partitions(root)
+        Task(p.name, (root, p, rows, settings, wanted), len(p))
+        for p, rows in micrograph_ledger.iter_partitions(Workspace(root))
     ]
 
 

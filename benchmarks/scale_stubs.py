@@ -45,10 +45,10 @@ def survey(entry, settings) -> tuple[dict, list[dict]]:
     return row | {"n_frames": 1}, [frame]
 
 
-def survey_files(root, name, entries, settings, call) -> dict:
+def survey_files(workspace, name, entries, settings, call) -> dict:
     """pipeline.tasks.survey.survey_files() with survey() as above."""
     survey_tasks.survey_file = survey
-    return survey_tasks.survey_files(root, name, entries, settings)
+    return survey_tasks.survey_files(workspace, name, entries, settings)
 
 
 @functools.lru_cache(maxsize=1)
@@ -72,11 +72,11 @@ def _example() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame, 
     return blobs.head(3), evidence, features, predicted, make_thumbnail(image, 32)
 
 
-def make_partition(root, partition, rows, settings, wanted, call) -> dict:
+def make_partition(workspace, partition, rows, settings, wanted, call) -> dict:
     """Every part that partition_tables.make_tables() would write, from one example image, with a signature each."""
     started = time.perf_counter()
     where = folders(settings)
-    if all(parts.has_part(root, where[t], partition.name, SCHEMAS[t]) for t in wanted):
+    if all(parts.has_part(workspace.uri, where[t], partition.name, SCHEMAS[t]) for t in wanted):
         return {"outcome": "found", "n_images": len(rows), "stages": {"stub": time.perf_counter() - started}}
     blobs, evidence, features, predicted, jpeg = _example()
     ids = rows["micrograph_id"].to_numpy()
@@ -93,7 +93,7 @@ def make_partition(root, partition, rows, settings, wanted, call) -> dict:
     tones = rng.integers(-127, 128, (n, size), np.int8)
     repeated["features"]["signature"] = [row.tobytes() for row in tones]
     for table in wanted:
-        parts.write_part(root, where[table], partition.name, repeated[table], SCHEMAS[table])
+        parts.write_part(workspace.uri, where[table], partition.name, repeated[table], SCHEMAS[table])
     n_bytes = n * SIZE_PX * SIZE_PX * 2
     return {"n_images": n, "bytes": n_bytes, "stages": {"stub": time.perf_counter() - started}}
 

@@ -2,36 +2,11 @@
 
 import math
 import re
+from dataclasses import dataclass
 
 import numpy as np
 
 from emqa_dask.store import files
-
-
-def catalog_uri(root: str) -> str:
-    return files.join(root, "catalog.parquet")
-
-
-def micrographs_uri(root: str) -> str:
-    return files.join(root, "micrographs.parquet")
-
-
-def micrographs_copy_uri(root: str) -> str:
-    """Second copy of the ledger, because the ledger cannot be made from other files."""
-    return files.join(root, "micrographs-copy.parquet")
-
-
-def damaged_folder(root: str) -> str:
-    """Folder into which damaged files are moved."""
-    return files.join(root, "damaged")
-
-
-def stacks_folder(root: str) -> str:
-    return files.join(root, "micrographs.zarr")
-
-
-def stack_folder(root: str, name: str) -> str:
-    return files.join(root, "micrographs.zarr", name)
 
 
 def name_table_folder(stage: str, digest: str = "") -> str:
@@ -45,53 +20,98 @@ PART_FOLDER_PREFIXES = (
 )
 
 
-def list_table_folders(root: str) -> list[str]:
-    """Names of the folders with parts in a workspace, for all settings."""
-    return [name for name in files.list_names(root) if name.split("-")[0] in PART_FOLDER_PREFIXES]
+@dataclass(frozen=True)
+class Workspace:
+    """The folder or bucket with all results of an archive; its properties are the URIs of what lies in it."""
 
+    uri: str
 
-def part_uri(root: str, table: str, name: str) -> str:
-    return files.join(root, table, f"{name}.parquet")
+    @property
+    def catalog(self) -> str:
+        """Table of files, tables.CATALOG."""
+        return files.join(self.uri, "catalog.parquet")
 
+    @property
+    def micrographs(self) -> str:
+        """Ledger of micrographs, tables.MICROGRAPHS."""
+        return files.join(self.uri, "micrographs.parquet")
 
-def triage_uri(root: str) -> str:
-    return files.join(root, "triage.parquet")
+    @property
+    def micrographs_copy(self) -> str:
+        """Second copy of the ledger, because the ledger cannot be made from other files."""
+        return files.join(self.uri, "micrographs-copy.parquet")
 
+    @property
+    def triage(self) -> str:
+        """Table of verdicts, tables.TRIAGE."""
+        return files.join(self.uri, "triage.parquet")
 
-def triage_csv_uri(root: str) -> str:
-    return files.join(root, "triage.csv")
+    @property
+    def triage_csv(self) -> str:
+        """The table of verdicts for spreadsheets."""
+        return files.join(self.uri, "triage.csv")
 
+    @property
+    def flags(self) -> str:
+        """Table of image flags, tables.FLAGS."""
+        return files.join(self.uri, "flags.parquet")
 
-def flags_uri(root: str) -> str:
-    return files.join(root, "flags.parquet")
+    @property
+    def drifts(self) -> str:
+        """Table of tests for drift, tables.DRIFTS."""
+        return files.join(self.uri, "drifts.parquet")
 
+    @property
+    def sessions(self) -> str:
+        """Table of sessions, tables.SESSIONS."""
+        return files.join(self.uri, "sessions.parquet")
 
-def drifts_uri(root: str) -> str:
-    return files.join(root, "drifts.parquet")
+    @property
+    def failures(self) -> str:
+        """Table of failures, tables.FAILURES."""
+        return files.join(self.uri, "failures.parquet")
 
+    @property
+    def events(self) -> str:
+        """Folder with parts of tables.EVENTS."""
+        return files.join(self.uri, "events.parquet")
 
-def sessions_uri(root: str) -> str:
-    return files.join(root, "sessions.parquet")
+    @property
+    def provenance(self) -> str:
+        """How the outputs were made, and their digests."""
+        return files.join(self.uri, "provenance.json")
 
+    @property
+    def settings_file(self) -> str:
+        """The settings of the last run."""
+        return files.join(self.uri, "settings.toml")
 
-def failures_uri(root: str) -> str:
-    return files.join(root, "failures.parquet")
+    @property
+    def report(self) -> str:
+        """The page with the results."""
+        return files.join(self.uri, "report", "index.html")
 
+    @property
+    def damaged(self) -> str:
+        """Folder into which damaged files are moved."""
+        return files.join(self.uri, "damaged")
 
-def events_uri(root: str) -> str:
-    return files.join(root, "events.parquet")
+    @property
+    def stacks(self) -> str:
+        """OME-Zarr group of all stacks."""
+        return files.join(self.uri, "micrographs.zarr")
 
+    def stack(self, name: str) -> str:
+        """OME-Zarr image of one stack."""
+        return files.join(self.stacks, name)
 
-def provenance_uri(root: str) -> str:
-    return files.join(root, "provenance.json")
+    def part(self, table_folder: str, name: str) -> str:
+        """The part `name` in a folder of parts."""
+        return files.join(self.uri, table_folder, f"{name}.parquet")
 
-
-def settings_uri(root: str) -> str:
-    return files.join(root, "settings.toml")
-
-
-def report_uri(root: str) -> str:
-    return files.join(root, "report", "index.html")
+    def list_table_folders(self) -> list[str]:
+        """Names of the folders with parts, for all settings."""
+        return [name for name in files.list_names(self.uri) if name.split("-")[0] in PART_FOLDER_PREFIXES]
 
 
 def name_stack(height_px: int, width_px: int, dtype: str, nm_per_pixel: float) -> str:

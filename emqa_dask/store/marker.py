@@ -4,7 +4,8 @@ import contextlib
 import shlex
 
 from emqa_dask import checksummed_text
-from emqa_dask.store import files, layout
+from emqa_dask.store import files
+from emqa_dask.store.layout import Workspace
 
 WORKSPACE_FORMAT = 4  # of workspaces; those of another format are refused
 
@@ -134,7 +135,7 @@ def _has_workspace_tables(root: str) -> bool:
     names = set(files.list_names(root))
     if {"catalog.parquet", "micrographs.parquet"} <= names:
         return True
-    return "settings.toml" in names and checksummed_text.has_checksum(files.read_bytes(layout.settings_uri(root)))
+    return "settings.toml" in names and checksummed_text.has_checksum(files.read_bytes(Workspace(root).settings_file))
 
 
 def _check_ledger(root: str, source: str) -> None:
@@ -147,7 +148,7 @@ def _check_ledger(root: str, source: str) -> None:
 
     if source.lower().endswith((".txt", ".lst", ".list")):
         return
-    for uri in (layout.micrographs_uri(root), layout.micrographs_copy_uri(root)):
+    for uri in (Workspace(root).micrographs, Workspace(root).micrographs_copy):
         with contextlib.suppress(parts.DamagedTable):
             for rows in parts.iterate_table(uri, tables.MICROGRAPHS, ["path"], rows=1):
                 path = rows["path"].iloc[0]

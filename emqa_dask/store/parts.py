@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike
 
 from emqa_dask import tables
-from emqa_dask.store import checksum, files, layout
+from emqa_dask.store import checksum, files
+from emqa_dask.store.layout import Workspace
 
 Rows: TypeAlias = pd.DataFrame | list[dict]
 RowFilter = tuple[str, str | Sequence[str]]  # a column, and the value or values of the rows that are kept
@@ -141,7 +142,7 @@ def write_part(root: str, table: str, name: str, rows: Rows, schema: pa.Schema, 
     conformed = tables.conform(rows, schema)
     if n_failed:
         conformed = conformed.replace_schema_metadata({N_FAILED_KEY: str(n_failed)})
-    return _write_table(layout.part_uri(root, table, name), conformed)
+    return _write_table(Workspace(root).part(table, name), conformed)
 
 
 def read_n_failed(uri: str) -> int:
@@ -176,7 +177,7 @@ def write_parts(
     ends = np.cumsum(np.bincount(code, minlength=len(names)))
     with ThreadPoolExecutor(N_WRITER_THREADS) as pool:
         futures = [
-            pool.submit(_write_table, layout.part_uri(root, table, name), whole.slice(start, stop - start))
+            pool.submit(_write_table, Workspace(root).part(table, name), whole.slice(start, stop - start))
             for name, start, stop in zip(names, (0, *ends[:-1].tolist()), ends.tolist())
         ]
         for future in futures:
@@ -187,13 +188,13 @@ def read_part(
     root: str, table: str, name: str, schema: pa.Schema, columns: Sequence[str] | None = None
 ) -> pd.DataFrame:
     """The part of partition `name`; FileNotFoundError when there is none."""
-    return _load_columns(layout.part_uri(root, table, name), _select_columns(schema, columns)).to_pandas()
+    return _load_columns(Workspace(root).part(table, name), _select_columns(schema, columns)).to_pandas()
 
 
 def has_part(root: str, table: str, name: str, schema: pa.Schema | None = None) -> bool:
     """Whether there is a part with the right checksum and, if `schema` is given, with its columns."""
     try:
-        with _open_table(layout.part_uri(root, table, name), pa.schema([])) as file:
+        with _open_table(Workspace(root).part(table, name), pa.schema([])) as file:
             return schema is None or file.schema_arrow.equals(schema)
     except (FileNotFoundError, DamagedTable):
         return False
@@ -219,7 +220,7 @@ def read_table(
     """
     selected = _select_columns(schema, columns)
     chosen = list_parts(root, table) if partitions is None else partitions
-    loaded = (_load_columns(layout.part_uri(root, table, name), selected) for name in chosen)
+    loaded = (_load_columns(Workspace(root).part(table, name), selected) for name in chosen)
     if row_filter is not None:
         loaded = (_filter_rows(one, row_filter) for one in loaded)
     return pa.concat_tables([selected.empty_table(), *loaded]).to_pandas()

@@ -19,6 +19,7 @@ from emqa_dask.checksummed_text import hash_document
 from emqa_dask.partition import Partition
 from emqa_dask.settings import Store
 from emqa_dask.store import files, layout, shards
+from emqa_dask.store.layout import Workspace
 from emqa_dask.store.shards import Grid
 
 ATTRIBUTE_KEY = "emqa_dask"  # the key of what we keep in a document's attributes
@@ -79,14 +80,14 @@ def write_documents(root: str, name: str, array: dict, occupied: Sequence[tuple[
     group = _GROUP_DOCUMENT | {
         "attributes": _describe_multiscales(name, layout.parse_pixel_size_nm(name)) | {ATTRIBUTE_KEY: ours}
     }
-    folder = layout.stack_folder(root, name)
+    folder = Workspace(root).stack(name)
     _write_changed(files.join(folder, "zarr.json"), group)
     _write_changed(files.join(folder, "0", "zarr.json"), array)
 
 
 def write_root(root: str) -> None:
     """Write the document of all stacks, unless it is there as it should be."""
-    _write_changed(files.join(layout.stacks_folder(root), "zarr.json"), _GROUP_DOCUMENT)
+    _write_changed(files.join(Workspace(root).stacks, "zarr.json"), _GROUP_DOCUMENT)
 
 
 def _write_changed(uri: str, document: dict) -> None:
@@ -96,8 +97,8 @@ def _write_changed(uri: str, document: dict) -> None:
 
 def is_damaged(root: str, name: str) -> bool:
     """Is a document of stack `name`, or that of all stacks, missing or damaged?"""
-    folder = layout.stack_folder(root, name)
-    places = layout.stacks_folder(root), folder, files.join(folder, "0")
+    folder = Workspace(root).stack(name)
+    places = Workspace(root).stacks, folder, files.join(folder, "0")
     return any(_read_document(files.join(place, "zarr.json")) is None for place in places)
 
 
@@ -113,7 +114,7 @@ def read_array_document(root: str, name: str) -> dict:
 
     FileNotFoundError where there is neither.
     """
-    folder = layout.stack_folder(root, name)
+    folder = Workspace(root).stack(name)
     if array := _read_document(files.join(folder, "0", "zarr.json")):
         return array
     if group := _read_document(files.join(folder, "zarr.json")):
@@ -219,7 +220,7 @@ def _write_document(uri: str, document: dict) -> None:
 
 def list_stacks(root: str) -> list[str]:
     """Sorted names of the stacks of a workspace."""
-    return [name for name in files.list_names(layout.stacks_folder(root)) if name != "zarr.json"]
+    return [name for name in files.list_names(Workspace(root).stacks) if name != "zarr.json"]
 
 
 def read_shard_lengths(root: str) -> dict[str, int]:
@@ -249,6 +250,4 @@ def read_grid(root: str, name: str) -> Grid:
 
 def shard_uri(root: str, partition: Partition, shard_length: int) -> str:
     """Where the shard of `partition` lies."""
-    return files.join(
-        layout.stack_folder(root, partition.stack), "0", "c", str(partition.start // shard_length), "0", "0"
-    )
+    return files.join(Workspace(root).stack(partition.stack), "0", "c", str(partition.start // shard_length), "0", "0")

@@ -5,14 +5,15 @@ import shlex
 
 from emqa_dask import checksummed_text
 from emqa_dask.settings import Settings, SettingsError, dump, parse
-from emqa_dask.store import files, layout
+from emqa_dask.store import files
+from emqa_dask.store.layout import Workspace
 from emqa_dask.store.marker import DamagedMarker, check_format, format_triage_command, load_marker
 
 
 def write_settings(root: str, changed: Settings) -> None:
     """Write `changed` as the settings of the workspace, with a checksum in the last line."""
     files.write_bytes(
-        layout.settings_uri(root), checksummed_text.add_checksum(dump(changed), checksummed_text.SETTINGS_HEAD)
+        Workspace(root).settings_file, checksummed_text.add_checksum(dump(changed), checksummed_text.SETTINGS_HEAD)
     )
 
 
@@ -23,7 +24,7 @@ def read_settings(root: str) -> Settings:
     missing or was changed since emqa wrote it.
     """
     source = "SRC"
-    uri = layout.settings_uri(root)
+    uri = Workspace(root).settings_file
     with contextlib.suppress(DamagedMarker):
         if marker := load_marker(root):
             source = check_format(root, *marker)
@@ -34,7 +35,7 @@ def read_settings(root: str) -> Settings:
     try:
         data = files.read_bytes(uri)
     except (FileNotFoundError, NotADirectoryError):
-        known_tables = (layout.catalog_uri(root), layout.micrographs_uri(root), layout.micrographs_copy_uri(root))
+        known_tables = (Workspace(root).catalog, Workspace(root).micrographs, Workspace(root).micrographs_copy)
         if not any(map(files.exists, known_tables)):
             return Settings()
         raise SettingsError(f"{uri} is missing, and other settings would give other results: {remedy}") from None

@@ -22,6 +22,7 @@ from emqa_dask.pipeline.tasks import survey as survey_tasks
 from emqa_dask.pipeline.workspace import part_folders
 from emqa_dask.settings import Archive, Settings
 from emqa_dask.store import parts
+from emqa_dask.store.layout import Workspace
 
 YEAR_NS = 365 * 86400 * 10**9
 LARGE = [10**400, -(10**400), 10**5000, 2**63, -(2**63) - 1]
@@ -61,7 +62,7 @@ def test_dates_before_1970_and_after_2262(tmp_path):
     if kept["new"] != dates["new"]:
         pytest.skip("this file system holds no date after 2262")
     entries = list(scan_archive(tmp_path))
-    survey_tasks.survey_files(str(tmp_path / "w"), "part", entries, Settings())
+    survey_tasks.survey_files(Workspace(str(tmp_path / "w")), "part", entries, Settings())
     rows = parts.read_part(str(tmp_path / "w"), part_folders.SURVEY_FILES, "part", tables.CATALOG).set_index("uri")
     assert rows["status"].eq("ok").all()
     assert rows.loc["old.tif", "modified_ns"] == -20 * YEAR_NS
@@ -91,7 +92,7 @@ def test_row_that_fits_into_no_table_costs_that_file_alone(tmp_path, monkeypatch
         return row, found
 
     monkeypatch.setattr(survey_tasks, "survey_file", read)
-    survey_tasks.survey_files(str(tmp_path / "w"), "part", entries, Settings())
+    survey_tasks.survey_files(Workspace(str(tmp_path / "w")), "part", entries, Settings())
     rows = parts.read_part(str(tmp_path / "w"), part_folders.SURVEY_FILES, "part", tables.CATALOG)
     frames = parts.read_part(str(tmp_path / "w"), part_folders.SURVEY_FRAMES, "part", tables.MICROGRAPHS)
     assert list(rows["status"]) == ["ok", "failed", "ok"]

@@ -23,7 +23,8 @@ from emqa_dask.pipeline.workspace.failures import write_failures
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, downstream, folders, upstream
 from emqa_dask.run.supervise import CallFailed
 from emqa_dask.settings import SettingsError, replace
-from emqa_dask.store import layout, parts
+from emqa_dask.store import parts
+from emqa_dask.store.layout import Workspace
 from emqa_dask.synthetic import foreign
 from emqa_dask.train.ensemble_plan import EnsembleOptions
 from emqa_dask.train.schedules import MemberSchedule
@@ -125,7 +126,7 @@ def test_a_training_that_is_finished_is_not_done_again(labelled, model, in_proce
 
 
 def test_every_image_has_a_class_or_a_reason(done, settings, archive):
-    triage = parts.load_table(layout.triage_uri(str(done)), tables.TRIAGE).set_index("uri")
+    triage = parts.load_table(Workspace(str(done)).triage, tables.TRIAGE).set_index("uri")
     assert len(triage) == len(list(archive.iterdir()))
     for kind in ("bars", "rows"):
         own = triage[triage.index.str.startswith(kind)]
@@ -178,14 +179,14 @@ def test_a_classifier_added_later_repeats_no_detection(done, settings, in_proces
     root = tmp_path / "ws"
     assert run(str(archive), str(root), in_process, say=quiet) == 0
     detections = {path: path.stat().st_mtime_ns for path in root.glob("detections-*/*.parquet")}
-    triage = parts.load_table(layout.triage_uri(str(root)), tables.TRIAGE)
+    triage = parts.load_table(Workspace(str(root)).triage, tables.TRIAGE)
     assert triage["predicted_class"].isna().all()
     assert triage["shift"].isna().all()
     assert run(str(archive), str(root), settings, say=quiet) == 0
     assert detections == {path: path.stat().st_mtime_ns for path in root.glob("detections-*/*.parquet")}
     pd.testing.assert_frame_equal(
-        parts.load_table(layout.triage_uri(str(root)), tables.TRIAGE),
-        parts.load_table(layout.triage_uri(str(done)), tables.TRIAGE),
+        parts.load_table(Workspace(str(root)).triage, tables.TRIAGE),
+        parts.load_table(Workspace(str(done)).triage, tables.TRIAGE),
     )
 
 
@@ -193,7 +194,7 @@ def test_rescore_replays_limits_and_runs_no_network(done, settings, in_process, 
     root = shutil.copytree(done, tmp_path / "ws")
     every = replace(settings, {"triage": {"max_entropy_nats": 1e-9}})
     assert rescore(str(root), every, say=quiet) == 0
-    triage = parts.load_table(layout.triage_uri(str(root)), tables.TRIAGE)
+    triage = parts.load_table(Workspace(str(root)).triage, tables.TRIAGE)
     known = triage[
         triage["predictive_entropy_nats"].gt(1e-9) & triage["shift"].eq("none") & triage["verdict"].ne("junk")
     ]
@@ -223,7 +224,7 @@ def test_missing_members_are_reported_and_too_few_refused(done, settings, model,
 
 
 def test_sessions_are_held_against_the_classifiers_images(done):
-    found = parts.load_table(layout.drifts_uri(str(done)), tables.DRIFTS)
+    found = parts.load_table(Workspace(str(done)).drifts, tables.DRIFTS)
     assert set(found["cohort"]) == {"all"}
     assert set(found["reference"]) == {"held_out"}
     assert (found["n"] <= 14).all()
@@ -231,7 +232,7 @@ def test_sessions_are_held_against_the_classifiers_images(done):
 
 
 def test_a_session_row_has_class_shares_and_entropy_shape(done, settings):
-    (row,) = parts.load_table(layout.sessions_uri(str(done)), tables.SESSIONS).to_dict("records")
+    (row,) = parts.load_table(Workspace(str(done)).sessions, tables.SESSIONS).to_dict("records")
     found = table(done, "classifications", settings)
     assert row["n_looked_at"] == len(found) == 14
     kinds = [row[f"{kind}_fraction"] for kind in tables.SHIFTS[1:]]
@@ -304,7 +305,7 @@ def test_the_verbs(labelled, archive, tmp_path, monkeypatch, capsys):
     assert parts.load_table("ws/triage.parquet", tables.TRIAGE)["predicted_class"].notna().sum() == 13
     assert main(["classify", "ws", "--scheduler", "in-process"]) == 0
     page = (tmp_path / "ws/report/index.html").read_text()
-    assert "What the classifier says" in page
+    assert "Results of the classifier" in page
     assert re.search(r'"maps":\[(null,)*"', page)  # of images that were looked at
     assert main(["triage", str(archive), "--dry-run", "--classifier", "m", "--scheduler", "in-process"]) == 0
     assert main(["status", "ws"]) == 0
@@ -348,7 +349,7 @@ def test_images_that_lack_only_their_regions_fail_visibly(done, settings, tmp_pa
     shutil.rmtree(root / folders(settings)["classifications"])
     ((partition, rows),) = (
         (partition, rows)
-        for partition, rows in micrograph_ledger.iter_partitions(str(root), TASK_COLUMNS)
+        for partition, rows in micrograph_ledger.iter_partitions(Workspace(str(root)), TASK_COLUMNS)
         if (rows["uri"] == "bars0.tif").any()
     )
     victim = rows["micrograph_id"][rows["uri"] == "bars0.tif"].item()
@@ -358,7 +359,7 @@ def test_images_that_lack_only_their_regions_fail_visibly(done, settings, tmp_pa
             raise CallFailed("crash", "it crashed")
         return function(*arguments)
 
-    record = make_tables(str(root), partition, rows, settings, ("regions", "classifications"), call)
+    record = make_tables(Workspace(str(root)), partition, rows, settings, ("regions", "classifications"), call)
     assert record["n_failed"] == 1
     failures = list(write_and_load_failures(root, settings).itertuples())
     assert [(row.micrograph_id, row.stage, row.error) for row in failures] == [(victim, "classify", "it crashed")]
@@ -368,5 +369,5 @@ def test_images_that_lack_only_their_regions_fail_visibly(done, settings, tmp_pa
 
 
 def write_and_load_failures(root, settings) -> pd.DataFrame:
-    write_failures(str(root), settings)
-    return parts.load_table(layout.failures_uri(str(root)), tables.FAILURES)
+    write_failures(Workspace(str(root)), settings)
+    return parts.load_table(Workspace(str(root)).failures, tables.FAILURES)

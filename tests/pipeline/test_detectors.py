@@ -16,7 +16,8 @@ from emqa_dask.pipeline.workspace.labels import read_labels
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
 from emqa_dask.predict.predictions import load_quality_model
 from emqa_dask.settings import SettingsError, replace
-from emqa_dask.store import layout, parts, stored_settings
+from emqa_dask.store import parts, stored_settings
+from emqa_dask.store.layout import Workspace
 from emqa_dask.triage.detector_choice import select_detector
 from tests.detect.conftest import SMALL, write_model
 
@@ -95,7 +96,7 @@ def test_a_detector_without_a_model_is_not_judged(done, both):
     none = predictions[predictions["detector"] == "small"]
     assert set(none["evidence"]) == {"no_model"}
     assert none["predicted_f1"].isna().all()
-    rows = pd.read_parquet(layout.triage_uri(str(done)))
+    rows = pd.read_parquet(Workspace(str(done)).triage)
     assert set(rows["detector"].dropna()) == {"log"}
 
 
@@ -106,7 +107,7 @@ def test_another_score_floor_needs_no_pixel(copy, both, small_archive, tmp_path)
     assert rescore(str(copy), changed, say=quiet) == 0
     fresh = tmp_path / "fresh"
     assert run(str(small_archive), str(fresh), changed, say=quiet) == 0
-    one, other = (pd.read_parquet(layout.triage_uri(str(root))) for root in (copy, fresh))
+    one, other = (pd.read_parquet(Workspace(str(root)).triage) for root in (copy, fresh))
     pd.testing.assert_frame_equal(one, other)
     floor = replace(both, {"featurise": {"score_floor": 0.3}, "predict": {"models": [str(_at_floor(tmp_path, 0.3))]}})
     assert rescore(str(copy), floor, say=quiet) == 0

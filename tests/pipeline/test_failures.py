@@ -19,7 +19,8 @@ from emqa_dask.pipeline.workspace.part_folders import failures_folder
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
 from emqa_dask.run.execute import execute
 from emqa_dask.settings import replace
-from emqa_dask.store import files, layout, lock, marker, parts
+from emqa_dask.store import files, lock, marker, parts
+from emqa_dask.store.layout import Workspace
 
 
 def quietly(function, *args, **options) -> tuple[int, list[str]]:
@@ -39,7 +40,7 @@ def results(root, settings) -> dict[str, pd.DataFrame]:
         rows = parts.read_table(str(root), folder, SCHEMAS[table])
         by = ["micrograph_id", *(c for c in ("y_px", "x_px") if c in rows)]
         found[table] = rows.sort_values(by, ignore_index=True)
-    found["triage"] = parts.load_table(layout.triage_uri(str(root)), tables.TRIAGE)
+    found["triage"] = parts.load_table(Workspace(str(root)).triage, tables.TRIAGE)
     return found
 
 
@@ -47,7 +48,10 @@ def surveyed_only(archive, root, settings) -> None:
     """A workspace whose archive is surveyed, and nothing else."""
     marker.claim_workspace(str(root), str(archive))
     ingest.ingest(
-        str(root), str(archive), settings, lambda function, tasks, stage: execute(function, tasks, stage=stage)
+        Workspace(str(root)),
+        str(archive),
+        settings,
+        lambda function, tasks, stage: execute(function, tasks, stage=stage),
     )
 
 
@@ -63,7 +67,9 @@ def make_lossy(folder, small_archive, in_process):
     settings = replace(in_process, {"store": {"shard_length": 8}})
     shutil.copytree(small_archive, archive)
     surveyed_only(archive, root, settings)
-    sizes = [(len(p), p.name, rows["uri"].iloc[0]) for p, rows in micrograph_ledger.iter_partitions(str(root))]
+    sizes = [
+        (len(p), p.name, rows["uri"].iloc[0]) for p, rows in micrograph_ledger.iter_partitions(Workspace(str(root)))
+    ]
     _, name, uri = max(sizes)
     whole = Path(shutil.copy2(archive / uri, folder / "whole"))
     (archive / uri).write_bytes(bytes(whole.stat().st_size))  # of the same size and date: it is not surveyed again
@@ -75,16 +81,16 @@ def make_lossy(folder, small_archive, in_process):
 
 def test_what_fails_is_written_down_and_costs_nobody_else(lossy):
     _, root, settings, _, uri, _ = lossy
-    failures = parts.load_table(layout.failures_uri(str(root)), tables.FAILURES)
+    failures = parts.load_table(Workspace(str(root)).failures, tables.FAILURES)
     (row,) = failures.to_dict("records")
     assert (row["uri"], row["stage"], row["kind"], row["attempts"]) == (uri, "store", "error", 2)
     assert "changed since it was surveyed" in row["error"]
     assert "Traceback" in row["traceback"]
-    triage = parts.load_table(layout.triage_uri(str(root)), tables.TRIAGE).set_index("uri")
+    triage = parts.load_table(Workspace(str(root)).triage, tables.TRIAGE).set_index("uri")
     assert (triage.loc[[uri], "status"] == "failed").all()
     judged = triage.loc[triage.index != uri]
     assert set(judged.loc[judged["status"] == "failed"].index) == set()
-    n = sum(len(rows) for rows in micrograph_ledger.iter_current(str(root)))
+    n = sum(len(rows) for rows in micrograph_ledger.iter_current(Workspace(str(root))))
     for rows in results(root, settings).values():
         assert rows["micrograph_id"].nunique() in (n - 1, n)  # triage has a row for it, the others have none
 
@@ -120,7 +126,7 @@ def test_a_failure_does_not_pass_for_an_image_without_detections(lossy, tmp_path
     assert code == 2
     made = parts.read_table(str(copy), folders(other)[table], SCHEMAS[table])
     assert victim not in set(made["micrograph_id"])
-    triage = parts.load_table(layout.triage_uri(str(copy)), tables.TRIAGE).set_index("micrograph_id")
+    triage = parts.load_table(Workspace(str(copy)).triage, tables.TRIAGE).set_index("micrograph_id")
     assert (triage.loc[victim, "status"], triage.loc[victim, "verdict"]) == ("failed", "unknown")
 
 
@@ -137,7 +143,7 @@ def test_retry_makes_the_failed_partition_again_and_nothing_else(small_archive, 
     shard_and_parts = {path for path in before if after.get(path) != before[path]}
     assert all(name in path or "micrographs.zarr" in path or "failures-" in path for path in shard_and_parts)
     assert len([path for path in shard_and_parts if "micrographs.zarr" in path]) == 1
-    assert parts.load_table(layout.failures_uri(str(root)), tables.FAILURES).empty
+    assert parts.load_table(Workspace(str(root)).failures, tables.FAILURES).empty
     surveyed_only(archive, tmp_path / "other", settings)
     assert quietly(run, str(archive), str(tmp_path / "other"), settings)[0] == 0
     for table, rows in results(tmp_path / "other", settings).items():
@@ -179,5 +185,5 @@ def test_a_concurrent_run_is_refused_and_status_names_the_holder(lossy):
     watching.join(30)
     assert not watching.is_alive()
     assert any("partitions" in line for line in said)
-    assert files.exists(layout.triage_uri(str(root)))
+    assert files.exists(Workspace(str(root)).triage)
     assert code in (0, 2)

@@ -18,7 +18,8 @@ from emqa_dask.pipeline.workspace import batches, file_catalog, micrograph_ledge
 from emqa_dask.run.execute import Result, Task, execute
 from emqa_dask.run.supervise import CallFailed, call_directly
 from emqa_dask.settings import replace
-from emqa_dask.store import digests, files, layout, marker, parts, plan, stacks
+from emqa_dask.store import digests, files, marker, parts, plan, stacks
+from emqa_dask.store.layout import Workspace
 
 FILES = "survey", "survey-micrographs"
 
@@ -59,7 +60,7 @@ def run(root, archive, settings, seed=None, call=call_directly) -> list[Result]:
             done.append(result)
             yield result
 
-    ingest.ingest(str(root), str(archive), settings, execute_here)
+    ingest.ingest(Workspace(str(root)), str(archive), settings, execute_here)
     return done
 
 
@@ -67,21 +68,21 @@ def left(root) -> dict[str, object]:
     """Both tables as they are, and what the stacks say of themselves."""
     root = str(root)
     found = {
-        "catalog": files.read_bytes(layout.catalog_uri(root)),
-        "ledger": files.read_bytes(layout.micrographs_uri(root)),
+        "catalog": files.read_bytes(Workspace(root).catalog),
+        "ledger": files.read_bytes(Workspace(root).micrographs),
     }
     for stack in stacks.read_shard_lengths(root):
         for name in ("zarr.json", "0/zarr.json"):
-            found[f"{stack}/{name}"] = parts.read_json(files.join(layout.stack_folder(root, stack), name))
+            found[f"{stack}/{name}"] = parts.read_json(files.join(Workspace(root).stack(stack), name))
     return found
 
 
 def catalog(root) -> pd.DataFrame:
-    return parts.load_table(layout.catalog_uri(str(root)), tables.CATALOG).set_index("uri")
+    return parts.load_table(Workspace(str(root)).catalog, tables.CATALOG).set_index("uri")
 
 
 def ledger(root) -> pd.DataFrame:
-    return parts.load_table(layout.micrographs_uri(str(root)), tables.MICROGRAPHS)
+    return parts.load_table(Workspace(str(root)).micrographs, tables.MICROGRAPHS)
 
 
 def assert_lawful(root, archive) -> None:
@@ -93,7 +94,7 @@ def assert_lawful(root, archive) -> None:
     assert slots["micrograph_id"].is_unique
     assert not slots.duplicated(["stack", "index"]).any()
     lengths = stacks.read_shard_lengths(str(root))
-    found = list(micrograph_ledger.iter_partitions(str(root)))
+    found = list(micrograph_ledger.iter_partitions(Workspace(str(root))))
     assert len({partition.name for partition, _ in found}) == len(found) == slots["partition"].nunique()
     pd.testing.assert_frame_equal(pd.concat([of for _, of in found], ignore_index=True), slots)
     for partition, of in found:
@@ -102,9 +103,7 @@ def assert_lawful(root, archive) -> None:
         assert partition.start % lengths[partition.stack] == 0
         assert len(partition) <= lengths[partition.stack]
     for stack, of in slots.groupby("stack"):
-        said = parts.read_json(files.join(layout.stack_folder(str(root), stack), "zarr.json"))["attributes"][
-            "emqa_dask"
-        ]
+        said = parts.read_json(files.join(Workspace(str(root)).stack(stack), "zarr.json"))["attributes"]["emqa_dask"]
         assert [i for run in said["occupied"] for i in range(*run)] == sorted(of["index"])
     for folder in FILES:
         assert parts.list_parts(str(root), folder) == []
@@ -171,7 +170,7 @@ def test_a_run_killed_at_any_write_ends_as_undisturbed(sessions, small, tmp_path
         if not is_killed:
             n_writes = fatal
             break
-        if not files.exists(layout.catalog_uri(str(root))):
+        if not files.exists(Workspace(str(root)).catalog):
             assert [r.outcome for r in again].count("found") == n_found
     assert n_writes > 12
 
@@ -224,14 +223,14 @@ def test_changed_touched_moved_and_deleted_files(sessions, small, tmp_path):
     pd.testing.assert_frame_equal(after.head(len(before)), before)
     assert list(after["uri"].iloc[len(before) :]) == ["moved.tif", "session 0/image 02.tif"]
     assert catalog(root).loc["session 0/image 04.tif", "modified_ns"] == 5_000_000_000
-    now = pd.concat(micrograph_ledger.iter_current(str(root)))
+    now = pd.concat(micrograph_ledger.iter_current(Workspace(str(root))))
     assert list(now.columns) == tables.MICROGRAPHS.names
     assert now["uri"].value_counts()["session 0/image 02.tif"] == 1
     assert len(now) == len(after) - 3  # but for what image 02 was before, and the two files that are gone
     gone = catalog(root)["is_present"].eq(False)
     assert sorted(gone.index[gone]) == ["session 0/image 06.tif", "session 0/image 08.tif"]
     pd.testing.assert_frame_equal(
-        pd.concat(micrograph_ledger.iter_current(str(root), ["uri", "frame"])), now[["uri", "frame"]]
+        pd.concat(micrograph_ledger.iter_current(Workspace(str(root)), ["uri", "frame"])), now[["uri", "frame"]]
     )
 
 
@@ -321,7 +320,7 @@ def test_a_file_on_which_its_reader_dies_costs_one_row(sessions, small, tmp_path
     assert (failure["traceback"], failure["attempts"], failure["peak_memory_bytes"]) == ("where", 2, 123)
 
     assert run(root, sessions, small) == []  # once more only when asked to
-    file_catalog.forget_files(str(root), [guilty])
+    file_catalog.forget_files(Workspace(str(root)), [guilty])
     assert parts.list_parts(str(root), part_folders.SURVEY_FAILURES) == []
     assert [r.task.n_images for r in run(root, sessions, small)] == [1]
     assert_lawful(root, sessions)
@@ -334,11 +333,11 @@ def test_a_lost_task_blames_no_file_and_is_repeated(sessions, small, tmp_path):
             (result,) = execute(function, [task], stage=stage)
             if any(entry.uri.endswith("05.tif") for entry in task.args[2]):
                 for folder in FILES:
-                    files.remove_file(layout.part_uri(str(tmp_path / "ws"), folder, task.name))
+                    files.remove_file(Workspace(str(tmp_path / "ws")).part(folder, task.name))
                 result = Result(task, "failed", result.event, kind="crash", error="its worker was lost 10 times")
             yield result
 
-    ingest.ingest(str(tmp_path / "ws"), str(sessions), small, losing)
+    ingest.ingest(Workspace(str(tmp_path / "ws")), str(sessions), small, losing)
     assert_lawful(tmp_path / "ws", sessions)
     lost = catalog(tmp_path / "ws")["reason"].eq(part_folders.LOST)
     assert lost.sum() == 3
@@ -360,10 +359,10 @@ def test_forgetting_during_a_survey_that_was_killed_surveys_again(sessions, smal
             raise Killed
 
     with pytest.raises(Killed):
-        ingest.ingest(root, str(sessions), small, one_task)
+        ingest.ingest(Workspace(root), str(sessions), small, one_task)
     (name,) = parts.list_parts(root, FILES[0])
     assert victim in set(parts.read_part(root, FILES[0], name, tables.CATALOG)["uri"])
-    file_catalog.forget_files(root, [victim])
+    file_catalog.forget_files(Workspace(root), [victim])
     assert [r.outcome for r in run(tmp_path, sessions, small)].count("found") == 0
 
 
@@ -398,31 +397,35 @@ def test_a_file_that_comes_in_between_changes_few_batches(at):
 
 def test_partitions_and_current_stream_whole_partitions(sessions, small, tmp_path, monkeypatch):
     run(tmp_path, sessions, small)
-    whole = [(partition, of) for partition, of in micrograph_ledger.iter_partitions(str(tmp_path))]
-    now = pd.concat(micrograph_ledger.iter_current(str(tmp_path)), ignore_index=True)
+    whole = [(partition, of) for partition, of in micrograph_ledger.iter_partitions(Workspace(str(tmp_path)))]
+    now = pd.concat(micrograph_ledger.iter_current(Workspace(str(tmp_path))), ignore_index=True)
     for rows in (1, 2, 5):
         monkeypatch.setattr(plan, "MICROGRAPHS_PER_BATCH", rows)
         for (partition, of), (same, columns) in zip(
-            whole, micrograph_ledger.iter_partitions(str(tmp_path), ["uri", "frame"]), strict=True
+            whole, micrograph_ledger.iter_partitions(Workspace(str(tmp_path)), ["uri", "frame"]), strict=True
         ):
             assert partition == same
             pd.testing.assert_frame_equal(columns.reset_index(drop=True), of[["uri", "frame"]].reset_index(drop=True))
-        assert list(micrograph_ledger.list_partitions(str(tmp_path))) == [partition for partition, _ in whole]
-        pieces = list(micrograph_ledger.iter_current(str(tmp_path)))
+        assert list(micrograph_ledger.list_partitions(Workspace(str(tmp_path)))) == [
+            partition for partition, _ in whole
+        ]
+        pieces = list(micrograph_ledger.iter_current(Workspace(str(tmp_path))))
         assert not pd.concat([of["partition"].drop_duplicates() for of in pieces]).duplicated().any()
         pd.testing.assert_frame_equal(pd.concat(pieces, ignore_index=True), now)
 
 
 def test_nothing_is_there_before_the_first_ingest(tmp_path):
-    assert list(micrograph_ledger.iter_partitions(str(tmp_path))) == []
-    assert list(micrograph_ledger.iter_current(str(tmp_path))) == []
-    file_catalog.forget_files(str(tmp_path), ["a.tif"])
-    assert not files.exists(layout.catalog_uri(str(tmp_path)))
+    assert list(micrograph_ledger.iter_partitions(Workspace(str(tmp_path)))) == []
+    assert list(micrograph_ledger.iter_current(Workspace(str(tmp_path)))) == []
+    file_catalog.forget_files(Workspace(str(tmp_path)), ["a.tif"])
+    assert not files.exists(Workspace(str(tmp_path)).catalog)
 
 
 def test_a_task_names_its_files_and_their_dependencies(sessions, small, tmp_path):
     def names(settings):
-        tasks = ingest._tasks(str(tmp_path), str(sessions), settings, [], digests.DigestSet(), digests.DigestSet())
+        tasks = ingest._tasks(
+            Workspace(str(tmp_path)), str(sessions), settings, [], digests.DigestSet(), digests.DigestSet()
+        )
         return [task.name for task in tasks if isinstance(task, Task)]
 
     assert names(small) == names(small)

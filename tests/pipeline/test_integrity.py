@@ -17,7 +17,8 @@ from emqa_dask.pipeline.commands.triage import run
 from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.pipeline.workspace.integrity import verify
 from emqa_dask.settings import replace
-from emqa_dask.store import layout, micrographs, parts
+from emqa_dask.store import micrographs, parts
+from emqa_dask.store.layout import Workspace
 from emqa_dask.synthetic.profiles import make_sample
 
 
@@ -133,7 +134,7 @@ def test_only_images_whose_source_is_gone_are_lost(tmp_path, in_process):
     failures = pd.read_parquet(root / "failures.parquet")
     assert failures["uri"].tolist() == ["1.tif"]
     assert failures["error"].str.contains("1.tif").all()
-    (partition,) = micrograph_ledger.list_partitions(str(root))
+    (partition,) = micrograph_ledger.list_partitions(Workspace(str(root)))
     kept = micrographs.iterate_micrographs(str(root), partition, ledger.loc[["0.tif", "2.tif"], "index"])
     assert [micrographs.hash_pixels(image) for image in kept] == list(ledger.loc[["0.tif", "2.tif"], "pixel_sha256"])
     source.rename(archive / "1.tif")
@@ -184,8 +185,8 @@ def test_removed_files_say_so_and_are_no_failures(root, archive, in_process):
 
 
 def test_not_stored_is_never_exit_code_0(root, in_process):
-    ledger = parts.load_table(layout.micrographs_uri(str(root)), tables.MICROGRAPHS)
-    for uri in (layout.micrographs_uri(str(root)), layout.micrographs_copy_uri(str(root))):
+    ledger = parts.load_table(Workspace(str(root)).micrographs, tables.MICROGRAPHS)
+    for uri in (Workspace(str(root)).micrographs, Workspace(str(root)).micrographs_copy):
         parts.write_table(uri, ledger[1:], tables.MICROGRAPHS)
     said: list[str] = []
     assert run(None, str(root), in_process, steps=("predict", "report"), is_rescoring=True, say=said.append) == 2

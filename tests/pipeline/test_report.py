@@ -14,7 +14,8 @@ from emqa_dask.pipeline.workspace import micrograph_ledger, provenance
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
 from emqa_dask.report.spreadsheet import format_triage_csv
 from emqa_dask.settings import Settings, replace
-from emqa_dask.store import layout, parts, plan, spill
+from emqa_dask.store import parts, plan, spill
+from emqa_dask.store.layout import Workspace
 from emqa_dask.triage import duplicates
 from emqa_dask.triage.flags import flag_images
 from emqa_dask.triage.rules import RULES
@@ -45,7 +46,7 @@ def make_workspace(root: str, n_files: int = 90, seed: int = 0) -> pd.DataFrame:
             "error": pd.Series(np.where(status == "failed", "ValueError: it ends early", None), dtype=object),
         }
     ).sample(frac=1, random_state=seed)
-    parts.write_table(layout.catalog_uri(root), catalog, tables.CATALOG)
+    parts.write_table(Workspace(root).catalog, catalog, tables.CATALOG)
 
     index = np.repeat(np.arange(n_files), n_frames)
     n = len(index)
@@ -71,7 +72,7 @@ def make_workspace(root: str, n_files: int = 90, seed: int = 0) -> pd.DataFrame:
     ledger = pd.concat([ledger, gone]).sort_values(["stack", "uri", "frame"], ignore_index=True)
     ledger["index"] = ledger.groupby("stack").cumcount()
     ledger["partition"] = [f"{s}-{k // 6 * 6:08d}" for s, k in zip(ledger["stack"], ledger["index"])]
-    parts.write_table(layout.micrographs_uri(root), ledger, tables.MICROGRAPHS)
+    parts.write_table(Workspace(root).micrographs, ledger, tables.MICROGRAPHS)
 
     n = len(ledger)
     features = pd.DataFrame({name: rng.uniform(0, 1, n) for name in tables.IMAGE_STATISTICS})
@@ -115,8 +116,8 @@ def make_workspace(root: str, n_files: int = 90, seed: int = 0) -> pd.DataFrame:
 
 def decide_in_memory(root: str, failures: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(triage, flags) of all tables at once, in the order of (uri, frame)."""
-    catalog = parts.load_table(layout.catalog_uri(root), tables.CATALOG)
-    micrographs = pd.concat(micrograph_ledger.iter_current(root), ignore_index=True)
+    catalog = parts.load_table(Workspace(root).catalog, tables.CATALOG)
+    micrographs = pd.concat(micrograph_ledger.iter_current(Workspace(root)), ignore_index=True)
     micrographs = micrographs.assign(
         is_nm_per_pixel_suspect=find_pixel_size_outliers(
             micrographs["nm_per_pixel"], report_copies.label_acquisition_groups(micrographs)
@@ -158,12 +159,12 @@ def test_batches_of_any_size_give_the_rows_of_the_whole(tmp_path, monkeypatch, s
         monkeypatch.setattr(module, name, size)
     monkeypatch.setattr(duplicates, "BLOCK", 40)
     before = set(tmp_path.iterdir())
-    assert report(root, "/archive", SETTINGS, facts(failures))
-    assert provenance.read(root)["verdicts"] == triage["verdict"].value_counts().to_dict()
+    assert report(Workspace(root), "/archive", SETTINGS, facts(failures))
+    assert provenance.read(Workspace(root))["verdicts"] == triage["verdict"].value_counts().to_dict()
     pd.testing.assert_frame_equal(
-        parts.load_table(layout.triage_uri(root), tables.TRIAGE), tables.conform(triage, tables.TRIAGE).to_pandas()
+        parts.load_table(Workspace(root).triage, tables.TRIAGE), tables.conform(triage, tables.TRIAGE).to_pandas()
     )
-    pd.testing.assert_frame_equal(parts.load_table(layout.flags_uri(root), tables.FLAGS), flags)
+    pd.testing.assert_frame_equal(parts.load_table(Workspace(root).flags, tables.FLAGS), flags)
     assert (tmp_path / "triage.csv").read_bytes() == format_triage_csv(triage).encode()
     added = {path.name for path in set(tmp_path.iterdir()) - before}
     assert added == {"triage.parquet", "triage.csv", "flags.parquet", "report", "provenance.json"}
@@ -172,36 +173,36 @@ def test_batches_of_any_size_give_the_rows_of_the_whole(tmp_path, monkeypatch, s
 def test_what_has_not_changed_is_known_without_reading_a_table(tmp_path, monkeypatch):
     root = str(tmp_path)
     failures = make_workspace(root, 30)
-    assert report(root, "/archive", SETTINGS, facts(failures))
+    assert report(Workspace(root), "/archive", SETTINGS, facts(failures))
     with monkeypatch.context() as patch:
         for name in ("load_table", "iterate_table", "read_part", "read_table"):
             patch.setattr(parts, name, None)
-        assert not report(root, "/archive", SETTINGS, facts(failures))
+        assert not report(Workspace(root), "/archive", SETTINGS, facts(failures))
     page = tmp_path / "report" / "index.html"
     assert "emqa retry" in page.read_text()
     later = facts(failures[1:])
-    assert report(root, "/archive", SETTINGS, later)
+    assert report(Workspace(root), "/archive", SETTINGS, later)
     other = replace(SETTINGS, {"triage": {"trust_f1": 0.9}})
-    assert report(root, "/archive", other, later)
-    assert not report(root, "/archive", other, later)
+    assert report(Workspace(root), "/archive", other, later)
+    assert not report(Workspace(root), "/archive", other, later)
     victim = sorted((tmp_path / folders(SETTINGS)["features"]).iterdir())[0]
     victim.unlink()
-    assert report(root, "/archive", other, later)
-    catalog = parts.load_table(layout.catalog_uri(root), tables.CATALOG)
-    parts.write_table(layout.catalog_uri(root), catalog, tables.CATALOG)
-    assert report(root, "/archive", other, later)
+    assert report(Workspace(root), "/archive", other, later)
+    catalog = parts.load_table(Workspace(root).catalog, tables.CATALOG)
+    parts.write_table(Workspace(root).catalog, catalog, tables.CATALOG)
+    assert report(Workspace(root), "/archive", other, later)
 
 
 def test_a_changed_rule_makes_a_new_report(tmp_path, monkeypatch):
     root = str(tmp_path)
     failures = make_workspace(root, 30)
-    assert report(root, "/archive", SETTINGS, facts(failures))
+    assert report(Workspace(root), "/archive", SETTINGS, facts(failures))
     rules = tuple(rule._replace(verdict="review") if rule.code == "banner" else rule for rule in RULES)
     with monkeypatch.context() as patch:
         patch.setattr(report_key, "RULES", rules)
-        assert report(root, "/archive", SETTINGS, facts(failures))
-        assert not report(root, "/archive", SETTINGS, facts(failures))
-    assert report(root, "/archive", SETTINGS, facts(failures))
+        assert report(Workspace(root), "/archive", SETTINGS, facts(failures))
+        assert not report(Workspace(root), "/archive", SETTINGS, facts(failures))
+    assert report(Workspace(root), "/archive", SETTINGS, facts(failures))
 
 
 @pytest.mark.parametrize("change", [{"flags": {"blur": False}}, {"flags": {"drift_contrast": 0.5}},
@@ -209,10 +210,10 @@ def test_a_changed_rule_makes_a_new_report(tmp_path, monkeypatch):
 def test_a_changed_limit_makes_a_new_report(tmp_path, change):
     root = str(tmp_path)
     failures = make_workspace(root, 30)
-    assert report(root, "/archive", SETTINGS, facts(failures))
+    assert report(Workspace(root), "/archive", SETTINGS, facts(failures))
     changed = replace(SETTINGS, change)
-    assert report(root, "/archive", changed, facts(failures))
-    assert not report(root, "/archive", changed, facts(failures))
+    assert report(Workspace(root), "/archive", changed, facts(failures))
+    assert not report(Workspace(root), "/archive", changed, facts(failures))
 
 
 @pytest.mark.parametrize(
@@ -227,33 +228,33 @@ def test_changed_templates_and_code_make_a_new_report(tmp_path, monkeypatch, sou
     assert report_key.digest_sources(package) == report_key.digest_sources(report_key.PACKAGE)
     root = str(tmp_path / "workspace")
     failures = make_workspace(root, 12)
-    assert report(root, "/archive", SETTINGS, facts(failures))
+    assert report(Workspace(root), "/archive", SETTINGS, facts(failures))
     monkeypatch.setattr(report_key, "PACKAGE", package)
-    assert not report(root, "/archive", SETTINGS, facts(failures))
+    assert not report(Workspace(root), "/archive", SETTINGS, facts(failures))
     file = package / source
     file.write_bytes(file.read_bytes() + b" ")
-    assert report(root, "/archive", SETTINGS, facts(failures))
-    assert not report(root, "/archive", SETTINGS, facts(failures))
+    assert report(Workspace(root), "/archive", SETTINGS, facts(failures))
+    assert not report(Workspace(root), "/archive", SETTINGS, facts(failures))
 
 
 def test_switched_off_copies_are_not_flagged(tmp_path):
     root = str(tmp_path)
     failures = make_workspace(root)
     codes = {"duplicate", "near_duplicate", "charging"}
-    report(root, "/archive", SETTINGS, facts(failures))
-    whole = parts.load_table(layout.flags_uri(root), tables.FLAGS)
+    report(Workspace(root), "/archive", SETTINGS, facts(failures))
+    whole = parts.load_table(Workspace(root).flags, tables.FLAGS)
     assert set(whole["flag"]) >= codes
-    report(root, "/archive", replace(SETTINGS, {"flags": dict.fromkeys(codes, False)}), facts(failures))
+    report(Workspace(root), "/archive", replace(SETTINGS, {"flags": dict.fromkeys(codes, False)}), facts(failures))
     rest = whole[~whole["flag"].isin(codes)].reset_index(drop=True)
-    pd.testing.assert_frame_equal(parts.load_table(layout.flags_uri(root), tables.FLAGS), rest)
-    triage = parts.load_table(layout.triage_uri(root), tables.TRIAGE)
+    pd.testing.assert_frame_equal(parts.load_table(Workspace(root).flags, tables.FLAGS), rest)
+    triage = parts.load_table(Workspace(root).triage, tables.TRIAGE)
     assert not codes & set(triage["reasons"].explode())
 
 
 def test_a_report_that_ends_early_leaves_the_last_one(tmp_path, monkeypatch):
     root = str(tmp_path)
     run_facts = facts(make_workspace(root, 30))
-    report(root, "/archive", SETTINGS, run_facts)
+    report(Workspace(root), "/archive", SETTINGS, run_facts)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     other = replace(SETTINGS, {"triage": {"trust_f1": 0.9}})
     monkeypatch.setattr(report_verdicts, "BATCH_ROWS", 7)
@@ -266,9 +267,9 @@ def test_a_report_that_ends_early_leaves_the_last_one(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("emqa_dask.report.spreadsheet.format_triage_csv", failing)
         with pytest.raises(OSError, match="No space"):
-            report(root, "/archive", other, run_facts)
+            report(Workspace(root), "/archive", other, run_facts)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
-    assert report(root, "/archive", other, run_facts)
+    assert report(Workspace(root), "/archive", other, run_facts)
 
 
 def test_no_secret_gets_into_the_report(tmp_path, monkeypatch):
@@ -276,7 +277,7 @@ def test_no_secret_gets_into_the_report(tmp_path, monkeypatch):
     run_facts = facts(make_workspace(root, 20))
     source = "s3://key:SECRET@bucket/archive?token=SECRET"
     monkeypatch.setattr("sys.argv", ["emqa", "triage", source])
-    report(root, source, SETTINGS, run_facts)
+    report(Workspace(root), source, SETTINGS, run_facts)
     for path in ("provenance.json", "report/index.html"):
         text = (tmp_path / path).read_text()
         assert "SECRET" not in text
@@ -286,10 +287,10 @@ def test_no_secret_gets_into_the_report(tmp_path, monkeypatch):
 def test_an_archive_without_a_micrograph_has_its_report(tmp_path):
     root = str(tmp_path)
     row = {"uri": "notes.txt", "status": "skipped", "reason": "text", "size_bytes": 3}
-    parts.write_table(layout.catalog_uri(root), [row], tables.CATALOG)
-    assert report(root, "/archive", SETTINGS, facts(tables.empty(tables.FAILURES)))
-    assert provenance.read(root)["verdicts"] == {"unknown": 1}
-    assert parts.load_table(layout.triage_uri(root), tables.TRIAGE)["reasons"][0].tolist() == ["not_a_micrograph"]
+    parts.write_table(Workspace(root).catalog, [row], tables.CATALOG)
+    assert report(Workspace(root), "/archive", SETTINGS, facts(tables.empty(tables.FAILURES)))
+    assert provenance.read(Workspace(root))["verdicts"] == {"unknown": 1}
+    assert parts.load_table(Workspace(root).triage, tables.TRIAGE)["reasons"][0].tolist() == ["not_a_micrograph"]
 
 
 @pytest.mark.parametrize("table", ["catalog", "micrographs", "features"])
@@ -300,9 +301,9 @@ def test_what_is_there_twice_is_refused(tmp_path, table):
         uri = sorted((tmp_path / folders(SETTINGS)[table]).iterdir())[0].as_posix()
         schema = tables.FEATURES
     else:
-        uri = getattr(layout, f"{table}_uri")(root)
+        uri = getattr(Workspace(root), table)
         schema = SCHEMAS.get(table, getattr(tables, table.upper()))
     rows = parts.load_table(uri, schema)
     parts.write_table(uri, pd.concat([rows, rows[10:11] if len(rows) > 10 else rows]), schema)
     with pytest.raises(ValueError, match="twice"):
-        report(root, "/archive", SETTINGS, facts(failures))
+        report(Workspace(root), "/archive", SETTINGS, facts(failures))

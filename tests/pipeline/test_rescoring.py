@@ -19,7 +19,8 @@ from emqa_dask.pipeline.tasks import partition_tables
 from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
 from emqa_dask.settings import replace
-from emqa_dask.store import files, layout, parts, stored_settings
+from emqa_dask.store import files, parts, stored_settings
+from emqa_dask.store.layout import Workspace
 
 
 def quiet(*_) -> None:
@@ -71,8 +72,10 @@ def forget(root, settings) -> None:
 def by_tasks(root, settings) -> dict[str, bytes]:
     """The predictions as a task for each partition makes them; they are gone afterwards."""
     forget(root, settings)
-    for partition, rows in micrograph_ledger.iter_partitions(str(root), TASK_COLUMNS):
-        partition_tables.make_tables(str(root), partition, rows, settings, ("evidence", "features", "predictions"))
+    for partition, rows in micrograph_ledger.iter_partitions(Workspace(str(root)), TASK_COLUMNS):
+        partition_tables.make_tables(
+            Workspace(str(root)), partition, rows, settings, ("evidence", "features", "predictions")
+        )
     made = content(root, settings)
     forget(root, settings)
     return made
@@ -92,7 +95,7 @@ def test_predictions_made_together_are_those_of_tasks_to_the_byte(copy, settings
     assert rows["predicted_f1"].notna().any()
     new = events(copy).iloc[before:]
     assert list(new["stage"]) == ["predict"]  # one task for all
-    assert new["n_images"].sum() == sum(len(rows) for rows in micrograph_ledger.iter_current(str(copy)))
+    assert new["n_images"].sum() == sum(len(rows) for rows in micrograph_ledger.iter_current(Workspace(str(copy))))
 
 
 def test_detection_features_are_repeated_to_the_byte(copy, short):
@@ -126,7 +129,7 @@ def test_another_score_floor_is_judged_by_models_for_it_alone(copy, short, small
 def test_a_bundle_is_bounded_and_all_of_them_are_everything(done, short):
     names = set(parts.list_parts(str(done), "thumbnails"))
     left_out = min(names)
-    bundles = [task.args[1] for task in bundled_tables.iter_bundles(str(done), names - {left_out}, short, 5)]
+    bundles = [task.args[1] for task in bundled_tables.iter_bundles(Workspace(str(done)), names - {left_out}, short, 5)]
     assert all(len(rows) <= 5 for rows in bundles)
     assert len(bundles) > 1
     rows = pd.concat(bundles)
@@ -194,12 +197,12 @@ def test_an_incompatible_model_fails_partitions_and_is_not_stored(copy, short, f
     unfit = replace(short, {"predict": {"models": [str(folder)]}})
     assert rescore(str(copy), unfit, say=quiet) == 2
     assert content(copy, unfit) == {}
-    failures = parts.load_table(layout.failures_uri(str(copy)), tables.FAILURES)
+    failures = parts.load_table(Workspace(str(copy)).failures, tables.FAILURES)
     assert set(failures["stage"]) == {"predictions"}
-    assert len(failures) == sum(len(rows) for rows in micrograph_ledger.iter_current(str(copy)))
+    assert len(failures) == sum(len(rows) for rows in micrograph_ledger.iter_current(Workspace(str(copy))))
     assert failures["error"].str.contains("no_such_feature").all()
     assert rescore(str(copy), short, say=quiet) == 0
-    assert parts.load_table(layout.failures_uri(str(copy)), tables.FAILURES).empty
+    assert parts.load_table(Workspace(str(copy)).failures, tables.FAILURES).empty
 
 
 def test_a_bucket_gets_the_same_parts(copy, short, fitted):
@@ -252,6 +255,6 @@ def test_every_table_is_that_of_a_run_from_the_start(copy, small_archive, settin
     for table, folder in folders(settings).items():
         one, other = (parts.read_table(str(root), folder, SCHEMAS[table]) for root in (copy, fresh))
         pd.testing.assert_frame_equal(one, other)
-    for table in (layout.triage_uri, layout.flags_uri):
-        one, other = (pd.read_parquet(table(str(root))) for root in (copy, fresh))
+    for table in ("triage", "flags"):
+        one, other = (pd.read_parquet(getattr(Workspace(str(root)), table)) for root in (copy, fresh))
         pd.testing.assert_frame_equal(one, other)

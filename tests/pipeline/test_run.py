@@ -18,7 +18,8 @@ from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
 from emqa_dask.run.execute import execute
 from emqa_dask.settings import replace
-from emqa_dask.store import layout, marker, micrographs, parts
+from emqa_dask.store import marker, micrographs, parts
+from emqa_dask.store.layout import Workspace
 
 
 def quietly(source, root, settings, **options) -> tuple[int, list[str]]:
@@ -34,7 +35,7 @@ def table(root, name: str, settings) -> pd.DataFrame:
 
 
 def triage_of(root) -> pd.DataFrame:
-    return pd.read_parquet(layout.triage_uri(str(root)))
+    return pd.read_parquet(Workspace(str(root)).triage)
 
 
 def assert_same_results(one, other, settings_one, settings_other) -> None:
@@ -58,7 +59,7 @@ def test_a_run_leaves_what_others_rely_on(done, small_archive, in_process):
         assert (done / name).exists(), name
     rows = triage_of(done)
     assert list(rows.columns) == tables.TRIAGE.names
-    provenance = parts.read_json(layout.provenance_uri(str(done)))
+    provenance = parts.read_json(Workspace(str(done)).provenance)
     for folder in provenance["folders"].values():
         assert list((done / folder).glob("*.parquet"))
 
@@ -68,16 +69,16 @@ def test_every_file_and_frame_has_exactly_one_row(done, small_archive):
     files = {p.relative_to(small_archive).as_posix() for p in small_archive.rglob("*") if p.is_file()}
     assert set(rows["uri"]) == files
     assert not rows.duplicated(["uri", "frame"]).any()
-    catalog = pd.read_parquet(layout.catalog_uri(str(done)))
+    catalog = pd.read_parquet(Workspace(str(done)).catalog)
     n_rows = catalog["n_frames"].clip(lower=1).sum()
     assert len(rows) == n_rows
     assert set(rows["verdict"]) <= set(tables.VERDICTS)
 
 
 def test_stored_micrographs_are_the_files_bit_for_bit(done, small_archive):
-    ledger = pd.read_parquet(layout.micrographs_uri(str(done)))
+    ledger = pd.read_parquet(Workspace(str(done)).micrographs)
     seen = 0
-    for partition, rows in micrograph_ledger.iter_partitions(str(done)):
+    for partition, rows in micrograph_ledger.iter_partitions(Workspace(str(done))):
         for stored, row in zip(micrographs.read_partition(str(done), partition), rows.itertuples(), strict=True):
             original = open_source(small_archive / row.uri).frames[row.frame].read()
             assert stored.dtype == original.dtype
@@ -108,7 +109,7 @@ def test_tables_are_the_same_on_dask_workers(done, small_archive, in_process, tm
     workers = replace(in_process, {"run": {"scheduler": "local", "workers": 2}})
     assert quietly(small_archive, tmp_path / "ws", workers)[0] == 0
     assert_same_results(done, tmp_path / "ws", in_process, workers)
-    events = pd.read_parquet(layout.events_uri(str(tmp_path / "ws")))
+    events = pd.read_parquet(Workspace(str(tmp_path / "ws")).events)
     assert events["worker"].str.startswith("tls://127.0.0.1").all()
     assert set(events["outcome"]) == {"done"}
 
@@ -127,7 +128,7 @@ def test_five_added_files_execute_only_their_own(done, small_archive, in_process
     root = tmp_path / "ws"
     shutil.copytree(small_archive, archive)
     assert quietly(archive, root, in_process)[0] == 0
-    n_events = len(pd.read_parquet(layout.events_uri(str(root))))
+    n_events = len(pd.read_parquet(Workspace(str(root)).events))
     before = {
         p: p.stat().st_mtime_ns for p in root.rglob("*") if (p.is_file() and "c" in p.parts) or p.suffix == ".parquet"
     }
@@ -136,7 +137,7 @@ def test_five_added_files_execute_only_their_own(done, small_archive, in_process
     for k in range(5):
         shutil.copy(images[0], archive / f"added {k}.png")
     assert quietly(archive, root, in_process)[0] == 0
-    events = pd.read_parquet(layout.events_uri(str(root))).iloc[n_events:]
+    events = pd.read_parquet(Workspace(str(root)).events).iloc[n_events:]
     assert events.loc[events["stage"] == "survey", "n_images"].sum() == 5
     assert events.loc[events["stage"] == "detect", "n_images"].sum() == 5
     kept = [p for p, when in before.items() if p.parent != root]
@@ -162,23 +163,23 @@ def test_a_changed_file_is_processed_again_and_others_kept(small_archive, in_pro
     assert len(rows) == len(old)
     changed = set(rows["micrograph_id"].dropna()) ^ set(old["micrograph_id"].dropna())
     assert len(changed) == 2
-    still = pd.concat(micrograph_ledger.iter_current(str(root), ["uri"]))
+    still = pd.concat(micrograph_ledger.iter_current(Workspace(str(root)), ["uri"]))
     assert still["uri"].duplicated().sum() == old["uri"].duplicated().sum()
 
 
 def test_new_settings_redo_only_what_depends_on_them(done, small_archive, in_process, tmp_path):
     root = tmp_path / "ws"
     shutil.copytree(done, root)
-    n_events = len(pd.read_parquet(layout.events_uri(str(root))))
+    n_events = len(pd.read_parquet(Workspace(str(root)).events))
     floor = replace(
         in_process, {"featurise": {"score_floor": in_process.featurise.score_floor}, "triage": {"trust_f1": 0.99}}
     )
     quietly(small_archive, root, floor)
-    assert len(pd.read_parquet(layout.events_uri(str(root)))) == n_events
+    assert len(pd.read_parquet(Workspace(str(root)).events)) == n_events
     assert not triage_of(root)["verdict"].eq("trust").any()
     fewer = replace(in_process, {"detect": {"threshold": 0.3}})
     quietly(small_archive, root, fewer)
-    events = pd.read_parquet(layout.events_uri(str(root))).iloc[n_events:]
+    events = pd.read_parquet(Workspace(str(root)).events).iloc[n_events:]
     assert set(events["stage"]) == {"read", "detect", "featurise", "predict"}
     assert triage_of(root)["n_detections"].sum() < triage_of(done)["n_detections"].sum()
 
@@ -211,7 +212,7 @@ def test_a_file_that_vanishes_is_one_failed_row(small_archive, in_process, tmp_p
         return list(execute(function, tasks, stage=stage))
 
     marker.claim_workspace(str(root), str(archive))
-    ingest.ingest(str(root), str(archive), one_stack, survey_only)
+    ingest.ingest(Workspace(str(root)), str(archive), one_stack, survey_only)
     gone = sorted(archive.rglob("*.png"))[0]
     gone.unlink()
     code, _ = quietly(None, root, one_stack, steps=("detect", "featurise", "predict", "report"))
@@ -223,7 +224,7 @@ def test_a_file_that_vanishes_is_one_failed_row(small_archive, in_process, tmp_p
     others = rows.drop(index=gone.relative_to(archive).as_posix())
     assert others.loc[others["micrograph_id"].notna(), "predicted_f1"].count() > 0
     assert not others["reasons"].map(lambda codes: "not_judged" in codes).any()
-    failures = pd.read_parquet(layout.failures_uri(str(root)))
+    failures = pd.read_parquet(Workspace(str(root)).failures)
     assert failures["uri"].tolist() == [gone.relative_to(archive).as_posix()]
 
 
@@ -231,7 +232,10 @@ def test_what_was_surveyed_is_stored_after_the_archive_settings_change(small_arc
     root = tmp_path / "ws"
     marker.claim_workspace(str(root), str(small_archive))
     ingest.ingest(
-        str(root), str(small_archive), in_process, lambda f, tasks, stage: list(execute(f, tasks, stage=stage))
+        Workspace(str(root)),
+        str(small_archive),
+        in_process,
+        lambda f, tasks, stage: list(execute(f, tasks, stage=stage)),
     )
     other = replace(in_process, {"archive": {"max_megapixels": 300.0}})
     assert quietly(small_archive, root, other)[0] == 0

@@ -15,7 +15,8 @@ from emqa_dask.pipeline.commands.tune_order import map_order
 from emqa_dask.pipeline.workspace import acquisition_groups, micrograph_ledger
 from emqa_dask.pipeline.workspace.stages import folders
 from emqa_dask.settings import Cohort, load_settings, replace
-from emqa_dask.store import layout, parts
+from emqa_dask.store import parts
+from emqa_dask.store.layout import Workspace
 from emqa_dask.synthetic import lattices
 from emqa_dask.tables import DETECTIONS
 
@@ -66,7 +67,7 @@ def lattice(tmp_path):
 
 
 def test_every_sampled_micrograph_is_in_its_acquisition_group(workspace, atomic):
-    found = acquisition_groups.sample_groups(workspace, n_images=1)
+    found = acquisition_groups.sample_groups(Workspace(workspace), n_images=1)
     assert sorted(c.n_micrographs for c in found) == [1, 2, 2]
     assert {len(c.rows) for c in found} == {1}
     numbered = [dataclasses.replace(c.cohort, changes=(("threshold", 0.1 + k / 100),)) for k, c in enumerate(found)]
@@ -75,14 +76,16 @@ def test_every_sampled_micrograph_is_in_its_acquisition_group(workspace, atomic)
         for row in cohort.rows.itertuples():
             how = settings.detect_of(row.uri, row.instrument, row.magnification)
             assert how.threshold == 0.1 + k / 100
-    pd.testing.assert_frame_equal(found[0].rows, acquisition_groups.sample_groups(workspace, n_images=1)[0].rows)
+    pd.testing.assert_frame_equal(
+        found[0].rows, acquisition_groups.sample_groups(Workspace(workspace), n_images=1)[0].rows
+    )
 
 
 def test_patterns_make_cohorts_in_their_order(workspace):
-    found = acquisition_groups.sample_groups(workspace, 9, ("*perfect*", "day*"))
+    found = acquisition_groups.sample_groups(Workspace(workspace), 9, ("*perfect*", "day*"))
     assert [(c.cohort.uri, c.n_micrographs) for c in found] == [("*perfect*", 2), ("day*", 2)]
     with pytest.raises(ValueError, match="--cohort nothing/"):
-        acquisition_groups.sample_groups(workspace, 9, ("nothing/*",))
+        acquisition_groups.sample_groups(Workspace(workspace), 9, ("nothing/*",))
 
 
 def test_tuning_writes_settings_that_find_the_columns(workspace, atomic, lattice, tmp_path):
@@ -152,9 +155,9 @@ def test_a_run_searches_each_cohort_with_its_own_settings(archive, atomic, tmp_p
     def detections(name, settings) -> pd.DataFrame:
         root = str(tmp_path / name)
         assert run(str(archive), root, settings, steps=("ingest", "detect"), say=quiet) == 0
-        uris = pd.concat(micrograph_ledger.iter_current(root, ["micrograph_id", "uri"])).set_index("micrograph_id")[
-            "uri"
-        ]
+        uris = pd.concat(micrograph_ledger.iter_current(Workspace(root), ["micrograph_id", "uri"])).set_index(
+            "micrograph_id"
+        )["uri"]
         rows = parts.read_table(root, folders(settings)["detections"], DETECTIONS)
         return rows.assign(uri=rows["micrograph_id"].map(uris)).sort_values(["uri"], kind="stable")
 
@@ -189,7 +192,7 @@ def test_order_is_mapped_once_and_told_in_tables_and_overlays(workspace, atomic,
 def test_triage_has_the_disordered_fraction_where_it_is_asked_for(archive, atomic, tmp_path, order):
     settings = replace(atomic, {"featurise": {"order": order}})
     assert run(str(archive), str(tmp_path / "ws"), settings, say=quiet) == 0
-    rows = pd.read_parquet(layout.triage_uri(str(tmp_path / "ws"))).set_index("uri")["disordered_fraction"]
+    rows = pd.read_parquet(Workspace(str(tmp_path / "ws")).triage).set_index("uri")["disordered_fraction"]
     if order:
         assert rows["day 1/perfect.tif"] == 0
         assert rows["day 1/disordered.tif"] > 0.02

@@ -12,7 +12,8 @@ import pytest
 from emqa_dask.pipeline.commands.triage import triage_archive
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
 from emqa_dask.settings import Settings, replace
-from emqa_dask.store import files, layout, parts
+from emqa_dask.store import files, parts
+from emqa_dask.store.layout import Workspace
 from emqa_dask.synthetic.archive import synthesise
 
 pytestmark = pytest.mark.real
@@ -57,10 +58,10 @@ def tables_of(root: str, settings: Settings) -> dict[str, pd.DataFrame]:
     where = folders(settings)
     made = {name: parts.read_table(root, where[name], schema) for name, schema in SCHEMAS.items() if name in where}
     for uri in (
-        layout.triage_uri(root),
-        layout.catalog_uri(root),
-        layout.micrographs_uri(root),
-        layout.flags_uri(root),
+        Workspace(root).triage,
+        Workspace(root).catalog,
+        Workspace(root).micrographs,
+        Workspace(root).flags,
     ):
         fs, path = files.locate(uri)
         with fs.open(path, "rb") as stream:
@@ -78,8 +79,8 @@ def assert_same_tables(root: str, on_disk: str, settings: Settings) -> None:
         pd.testing.assert_frame_equal(
             found[name].reset_index(drop=True), rows.reset_index(drop=True), check_exact=True, obj=name
         )
-    csv = files.read_bytes(layout.triage_csv_uri(root))
-    assert csv == files.read_bytes(layout.triage_csv_uri(on_disk))
+    csv = files.read_bytes(Workspace(root).triage_csv)
+    assert csv == files.read_bytes(Workspace(on_disk).triage_csv)
 
 
 @pytest.mark.parametrize("scheduler", ["in-process", "local"])
@@ -109,8 +110,8 @@ def test_requests_are_few_and_none_is_made_for_nothing(healthy, s3_port, archive
         place = path[0].removeprefix(f"/{bucket[5:]}").strip("/")
         place = re.sub(r"-[0-9a-f]{8}/", "-*/", place)
         counts[kind, "archive" if place.startswith("data") or "prefix=data" in path[2] else place or path[2][-60:]] += 1
-    micrographs = pd.read_parquet(layout.micrographs_uri(on_disk))
-    n_files = len(pd.read_parquet(layout.catalog_uri(on_disk)))
+    micrographs = pd.read_parquet(Workspace(on_disk).micrographs)
+    n_files = len(pd.read_parquet(Workspace(on_disk).catalog))
     n_images = len(micrographs)
     n_partitions = micrographs["partition"].nunique()
     for (kind, place), n in sorted(counts.items(), key=lambda item: -item[1])[:25]:

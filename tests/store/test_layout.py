@@ -64,7 +64,7 @@ def test_folders_without_visible_files_can_be_claimed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("marker", "said"),
+    ("content", "said"),
     [
         ('{"format": 99, "source": "/data/a"}', "workspace format 99"),
         ("{", "damaged"),
@@ -76,8 +76,8 @@ def test_folders_without_visible_files_can_be_claimed(tmp_path):
         ('{"format": 1, "source": "/data/a"}', "of an older emqa_dask: run `emqa triage /data/a --workspace NEW`"),
     ],
 )
-def test_a_later_or_damaged_marker_is_refused(tmp_path, marker, said):
-    (tmp_path / marker.MARKER_NAME).write_text(marker)
+def test_a_later_or_damaged_marker_is_refused(tmp_path, content, said):
+    (tmp_path / marker.MARKER_NAME).write_text(content)
     for check in (lambda root: marker.claim_workspace(root, "/data/a"), marker.read_source):
         with pytest.raises(ValueError, match=said) as raised:
             check(str(tmp_path))

@@ -21,6 +21,7 @@ from emqa_dask import tables
 from emqa_dask.partition import Partition
 from emqa_dask.settings import Store
 from emqa_dask.store import layout, marker, micrographs, plan, shards, stacks
+from emqa_dask.store.layout import Workspace
 
 NONE = tables.empty(tables.MICROGRAPHS)
 DTYPES = ("bool", "uint8", "uint16", ">i2", "<u4", "int64", "float16", ">f4", "float64", "complex64", "complex128")
@@ -117,7 +118,7 @@ def test_every_micrograph_reads_back_bit_for_bit(tmp_path_factory, dtype, shape,
             assert same(a, images[index])
             assert same(b, images[index])
             assert same(micrographs.read_window(root, name, index), images[index])
-    array = zarr.open_array(f"{layout.stack_folder(root, name)}/0", mode="r")
+    array = zarr.open_array(f"{Workspace(root).stack(name)}/0", mode="r")
     assert array.dtype == np.dtype(dtype).newbyteorder("=")
     assert same(array[:].reshape(shape[0], -1), images.reshape(shape[0], -1))
 
@@ -175,7 +176,7 @@ def test_metadata_are_what_zarr_python_would_write(tmp_path, dtype, compression)
         zarr.storage.MemoryStore(), shape=(7, 6, 5), dtype=kind, chunks=(1, 6, 5), shards=(4, 6, 5), filters=None,
         compressors=[*compressors, Crc32cCodec()], fill_value=0, dimension_names=("n", "y", "x"), zarr_format=3,
     )  # fmt: skip
-    written = json.loads(Path(layout.stack_folder(str(tmp_path), name), "0", "zarr.json").read_text())
+    written = json.loads(Path(Workspace(str(tmp_path)).stack(name), "0", "zarr.json").read_text())
     document = theirs.metadata.to_buffer_dict(zarr.core.buffer.default_buffer_prototype())["zarr.json"]
     assert list(written.pop("attributes")) == ["emqa_dask"]
     assert written | {"attributes": {}} == json.loads(document.to_bytes())
@@ -188,7 +189,7 @@ def test_stacks_are_valid_ome_zarr_and_open_with_ome_zarr(tmp_path, dtype, nm_pe
     root = str(tmp_path)
     images = np.arange(5 * 6 * 7).reshape(5, 6, 7).astype(dtype)
     rows = ingest(root, images, nm_per_pixel=nm_per_pixel, store=Store(shard_length=2))
-    path = layout.stack_folder(root, rows["stack"].iloc[0])
+    path = Workspace(root).stack(rows["stack"].iloc[0])
     model = Image.from_zarr(zarr.open_group(path, mode="r"))
     (level,) = model.attributes.ome.multiscales
     assert [axis.name for axis in level.axes] == ["n", "y", "x"]
@@ -198,7 +199,7 @@ def test_stacks_are_valid_ome_zarr_and_open_with_ome_zarr(tmp_path, dtype, nm_pe
     assert level.datasets[0].coordinateTransformations[0].scale == [1.0, scale, scale]
     (node,) = ome_zarr.reader.Reader(ome_zarr.io.parse_url(path))()
     np.testing.assert_array_equal(node.data[0].compute(scheduler="synchronous"), images)
-    assert zarr.open_group(layout.stacks_folder(root), mode="r")[rows["stack"].iloc[0]]["0"].shape == images.shape
+    assert zarr.open_group(Workspace(root).stacks, mode="r")[rows["stack"].iloc[0]]["0"].shape == images.shape
 
 
 def test_a_large_micrograph_is_streamed_in_bands(tmp_path, monkeypatch):
@@ -212,7 +213,7 @@ def test_a_large_micrograph_is_streamed_in_bands(tmp_path, monkeypatch):
     assert same(micrographs.read_partition(root, partition)[0], images[0])
     window = micrographs.read_window(root, partition.stack, 1, slice(17, 31), slice(5, 9))
     np.testing.assert_array_equal(window, images[1][17:31, 5:9])
-    array = zarr.open_array(f"{layout.stack_folder(root, partition.stack)}/0", mode="r")
+    array = zarr.open_array(f"{Workspace(root).stack(partition.stack)}/0", mode="r")
     np.testing.assert_array_equal(array[:], images)
 
 

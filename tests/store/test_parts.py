@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from emqa_dask import tables
-from emqa_dask.store import files, layout, parts
+from emqa_dask.store import files, parts
+from emqa_dask.store.layout import Workspace
 
 SCHEMAS = {name: value for name, value in vars(tables).items() if isinstance(value, pa.Schema)}
 
@@ -49,7 +50,7 @@ def test_a_part_keeps_its_schema_and_values(tmp_path, name, rows):
     given_rows = {"none": [], "some": sample(schema, 3), "nulls": [{schema.names[0]: None}] * 2}[rows]
     parts.write_part(root, "t", "p", given_rows, schema)
     assert parts.has_part(root, "t", "p", schema)
-    assert pq.read_schema(layout.part_uri(root, "t", "p")).equals(schema)
+    assert pq.read_schema(Workspace(root).part("t", "p")).equals(schema)
     expected = tables.conform(given_rows, schema).to_pandas()
     pandas.testing.assert_frame_equal(parts.read_part(root, "t", "p", schema), expected)
     # and once more: what was read can be written
@@ -74,7 +75,7 @@ def test_absent_parts_give_an_empty_table_with_all_columns(tmp_path):
     root = str(tmp_path)
     expected = tables.empty(tables.FLAGS)
     pandas.testing.assert_frame_equal(parts.read_table(root, "flags", tables.FLAGS), expected)
-    pandas.testing.assert_frame_equal(parts.load_table(layout.catalog_uri(root), tables.FLAGS), expected)
+    pandas.testing.assert_frame_equal(parts.load_table(Workspace(root).catalog, tables.FLAGS), expected)
     assert parts.list_parts(root, "flags") == []
 
 

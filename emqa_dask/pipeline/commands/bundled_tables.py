@@ -10,6 +10,7 @@ from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.run.executor import Executor
 from emqa_dask.run.task import Task
 from emqa_dask.settings import Settings
+from emqa_dask.store.layout import Workspace
 
 PREDICTED_TOGETHER = (
     1024  # micrographs whose predictions are made at once: those of the longest partition, or of many short ones
@@ -34,48 +35,48 @@ def say_unfit_models(settings: Settings, say: Callable[[str], None]) -> None:
             )
 
 
-def make_evidence(root: str, settings: Settings, names: set[str], execute: Executor) -> set[str]:
+def make_evidence(workspace: Workspace, settings: Settings, names: set[str], execute: Executor) -> set[str]:
     """Make the evidence of the partitions `names`, which have what it is made from; those that could be made."""
-    return _make_bundled(make_evidence_together, "featurise", SUMMARISED_TOGETHER, root, settings, names, execute)
+    return _make_bundled(make_evidence_together, "featurise", SUMMARISED_TOGETHER, workspace, settings, names, execute)
 
 
-def make_predictions(root: str, settings: Settings, names: set[str], execute: Executor) -> set[str]:
+def make_predictions(workspace: Workspace, settings: Settings, names: set[str], execute: Executor) -> set[str]:
     """Make the predictions of the partitions `names`, which have what they are made from; those that could be made."""
-    return _make_bundled(make_predictions_together, "predict", PREDICTED_TOGETHER, root, settings, names, execute)
+    return _make_bundled(make_predictions_together, "predict", PREDICTED_TOGETHER, workspace, settings, names, execute)
 
 
 def _make_bundled(
     function: Callable,
     stage: str,
     max_micrographs: int,
-    root: str,
+    workspace: Workspace,
     settings: Settings,
     names: set[str],
     execute: Executor,
 ) -> set[str]:
-    tasks = iter_bundles(root, names, settings, max_micrographs) if names else ()
-    results = execute(function, tasks, stage, micrograph_ledger.count_micrographs(root, names))
+    tasks = iter_bundles(workspace, names, settings, max_micrographs) if names else ()
+    results = execute(function, tasks, stage, micrograph_ledger.count_micrographs(workspace, names))
     bundles_done = (result.task.args[1]["partition"] for result in results if result.outcome != "failed")
     return {name for partitions in bundles_done for name in partitions}
 
 
-def iter_bundles(root: str, names: set[str], settings: Settings, max_micrographs: int) -> Iterator[Task]:
-    """Tasks for the partitions `names`, in the ledger's order, of `most` micrographs, or of one partition."""
+def iter_bundles(workspace: Workspace, names: set[str], settings: Settings, max_micrographs: int) -> Iterator[Task]:
+    """Tasks for the partitions `names`, in the ledger's order: of at most `max_micrographs`, or of one partition."""
     bundle = []
     n = 0
-    for partition, rows in micrograph_ledger.iter_partitions(root, LEDGER_COLUMNS):
+    for partition, rows in micrograph_ledger.iter_partitions(workspace, LEDGER_COLUMNS):
         if partition.name not in names:
             continue
         if bundle and n + len(rows) > max_micrographs:
-            yield _task(root, bundle, settings)
+            yield _task(workspace, bundle, settings)
             bundle = []
             n = 0
         bundle.append(rows)
         n += len(rows)
     if bundle:
-        yield _task(root, bundle, settings)
+        yield _task(workspace, bundle, settings)
 
 
-def _task(root: str, bundle: list[pd.DataFrame], settings: Settings) -> Task:
+def _task(workspace: Workspace, bundle: list[pd.DataFrame], settings: Settings) -> Task:
     rows = pd.concat(bundle, ignore_index=True)
-    return Task(rows["partition"].iloc[0], (root, rows, settings), len(rows))
+    return Task(rows["partition"].iloc[0], (workspace, rows, settings), len(rows))

@@ -22,6 +22,7 @@ from emqa_dask.predict.predictions import load_quality_model
 from emqa_dask.predict.true_quality import compute_true_quality
 from emqa_dask.settings import Settings, replace
 from emqa_dask.store import files, lock, marker, parts, stored_settings
+from emqa_dask.store.layout import Workspace
 
 Say = Callable[[str], None]
 LEDGER_COLUMNS = ("micrograph_id", "uri", "frame", "content_sha256", "height_px", "width_px", "partition")
@@ -60,14 +61,15 @@ def calibrate(
     or by `iou_threshold` (greedy). Raises ValueError, naming images and rows, for labels of other micrographs, a
     detector that the run does not have, and less than 8 labelled images with detections.
     """
+    workspace = Workspace(root)
     marker.read_source(root)
     if iou_threshold is not None:
         check_number("--iou", iou_threshold, 0, 1)
-    folder = _locate_output(root, out)
+    folder = _locate_output(workspace, out)
     directories = {name: _name_directory(folder, name) for name in _select_detectors(settings, detectors)}
     output_folders.check_folder(*directories.values())
     with lock.hold_lock(root, say):
-        labelled = _read_labelled(root, settings, labels)
+        labelled = _read_labelled(workspace, settings, labels)
         n_objects = sum(map(len, labelled.boxes.values()))
         say(f"{len(labelled.rows)} labelled micrographs with {n_objects} objects")
         for name, directory in directories.items():
@@ -90,13 +92,13 @@ def _select_detectors(settings: Settings, detectors: Sequence[str]) -> Sequence[
     return detectors or list(available)
 
 
-def _locate_output(root: str, out: str) -> Path:
+def _locate_output(workspace: Workspace, out: str) -> Path:
     """The folder of the models: `out`, or MODELS in a local workspace."""
     if out:
         return Path(os.path.abspath(out))
-    if not files.is_local(root):
-        raise ValueError(f"{files.redact(root)} is a bucket, and models are read from folders: give --out DIR")
-    return Path(os.path.abspath(files.locate(root)[1])) / MODELS
+    if not files.is_local(workspace.uri):
+        raise ValueError(f"{files.redact(workspace.uri)} is a bucket, and models are read from folders: give --out DIR")
+    return Path(os.path.abspath(files.locate(workspace.uri)[1])) / MODELS
 
 
 def _name_directory(folder: Path, name: str) -> Path:
@@ -106,27 +108,27 @@ def _name_directory(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def _read_labelled(root: str, settings: Settings, labels: str) -> LabelledMicrographs:
+def _read_labelled(workspace: Workspace, settings: Settings, labels: str) -> LabelledMicrographs:
     """The labelled micrographs of the workspace; ValueError where their tables were not made."""
     empty = tables.empty(tables.MICROGRAPHS)[[*LEDGER_COLUMNS]]
-    ledger = pd.concat([empty, *micrograph_ledger.iter_current(root, LEDGER_COLUMNS)]).reset_index(drop=True)
+    ledger = pd.concat([empty, *micrograph_ledger.iter_current(workspace, LEDGER_COLUMNS)]).reset_index(drop=True)
     boxes = match_labels(read_labels(labels), ledger, labels)
     rows = ledger[ledger["micrograph_id"].isin(boxes)].reset_index(drop=True)
-    read = {table: _read_table(root, settings, table, rows) for table in ("detections", "evidence", "features")}
+    read = {table: _read_table(workspace, settings, table, rows) for table in ("detections", "evidence", "features")}
     return LabelledMicrographs(rows, boxes, **read)
 
 
-def _read_table(root: str, settings: Settings, table: str, rows: pd.DataFrame) -> pd.DataFrame:
+def _read_table(workspace: Workspace, settings: Settings, table: str, rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of a table of the workspace for the micrographs `rows`; ValueError where a part was not made."""
     folder = folders(settings)[table]
     partitions = sorted(set(rows["partition"]))
-    missing = set(partitions) - set(parts.list_parts(root, folder))
+    missing = set(partitions) - set(parts.list_parts(workspace.uri, folder))
     if missing:
         raise ValueError(
             f"{len(missing)} partitions with labelled micrographs have no {table} for these settings: run "
-            f"`emqa featurise {files.redact(root)}` first"
+            f"`emqa featurise {files.redact(workspace.uri)}` first"
         )
-    content = parts.read_table(root, folder, SCHEMAS[table], None, partitions=partitions)
+    content = parts.read_table(workspace.uri, folder, SCHEMAS[table], None, partitions=partitions)
     return content[content["micrograph_id"].isin(rows["micrograph_id"])].reset_index(drop=True)
 
 

@@ -22,15 +22,16 @@ from emqa_dask.run.executor import Executor
 from emqa_dask.run.supervise import CallFailed
 from emqa_dask.run.task import Task
 from emqa_dask.settings import Settings
-from emqa_dask.store import aside, digests, files, layout, parts, plan, stacks
+from emqa_dask.store import aside, digests, files, parts, plan, stacks
 from emqa_dask.store.digests import DigestSet
+from emqa_dask.store.layout import Workspace
 
 # threads that read a survey's parts, and how many parts each at a time
 READERS = 4
 PARTS = 8
 
 
-def ingest(root: str, source: str, settings: Settings, execute: Executor) -> None:
+def ingest(workspace: Workspace, source: str, settings: Settings, execute: Executor) -> None:
     """Survey the files that the catalog does not know yet, then plan: catalog.parquet and micrographs.parquet.
 
     micrographs.parquet is a ledger: rows are added, never changed, since a slot that was given away stays so. Which of
@@ -41,7 +42,7 @@ def ingest(root: str, source: str, settings: Settings, execute: Executor) -> Non
     uris = DigestSet()
     present = DigestSet()
     counts = Counter()
-    for result in execute(survey_files, _tasks(root, source, settings, names, uris, present), "survey"):
+    for result in execute(survey_files, _tasks(workspace, source, settings, names, uris, present), "survey"):
         if result.outcome == "failed":  # not for what a file holds: the task as a whole could not be done
             died = CallFailed(result.kind, result.error, result.traceback, result.event["attempt"])
             task_root, name, entries = result.task.args[:3]
@@ -49,41 +50,41 @@ def ingest(root: str, source: str, settings: Settings, execute: Executor) -> Non
         else:
             counts.update(result.value["stacks"])
     if not counts:
-        _check_not_all_gone(root, source, present)
+        _check_not_all_gone(workspace, source, present)
     if names:
-        _enter_micrographs(root, names, counts, settings)
-        _enter_files(root, names, uris)
-    _note_presence(root, present)
-    if not parts.count_rows(layout.catalog_uri(root)):
+        _enter_micrographs(workspace, names, counts, settings)
+        _enter_files(workspace, names, uris)
+    _note_presence(workspace, present)
+    if not parts.count_rows(workspace.catalog):
         raise ValueError(f"{source}: there is no file in it beside the workspace; name a folder of micrographs")
     for folder in (SURVEY_FILES, SURVEY_FRAMES):  # the tables have it all, also what a run that was killed has left
-        _remove(root, folder, parts.list_parts(root, folder))
+        _remove(workspace, folder, parts.list_parts(workspace.uri, folder))
 
 
 def _tasks(
-    root: str, source: str, settings: Settings, names: list[str], uris: DigestSet, present: DigestSet
+    workspace: Workspace, source: str, settings: Settings, names: list[str], uris: DigestSet, present: DigestSet
 ) -> Iterator[Task]:
     """A task for each batch of new files, in the order of the scan; their names and URIs are noted."""
     # The rows of files depend on these settings, too.
     settings_key = repr((settings.archive.max_megapixels, settings.archive.nm_per_pixel)).encode()
-    entries_of_files = iter_new_files(root, source, settings.archive, uris, present)
+    entries_of_files = iter_new_files(workspace, source, settings.archive, uris, present)
     for entries, keys in iter_batches(entries_of_files, settings.archive.files_per_task):
         names.append(hashlib.sha256(settings_key + b"".join(keys)).hexdigest()[:16])
-        yield Task(names[-1], (root, names[-1], entries, settings), len(entries))
+        yield Task(names[-1], (workspace, names[-1], entries, settings), len(entries))
 
 
-def _enter_micrographs(root: str, names: Sequence[str], counts: Counter, settings: Settings) -> None:
+def _enter_micrographs(workspace: Workspace, names: Sequence[str], counts: Counter, settings: Settings) -> None:
     """Give the micrographs that were surveyed their slots: behind the others in the ledger, and in the stacks."""
-    uri = layout.micrographs_uri(root)
+    uri = workspace.micrographs
     ids = DigestSet()
     slots = plan.OccupiedSlots()
     for rows in parts.iterate_table(uri, tables.MICROGRAPHS, ["micrograph_id", "stack", "index"]):
         ids.add(digests.parse_hex_ids(rows["micrograph_id"]))
         slots.add(rows)
-    lengths = plan.choose_shard_lengths(counts, stacks.read_shard_lengths(root), slots, settings.store)
+    lengths = plan.choose_shard_lengths(counts, stacks.read_shard_lengths(workspace.uri), slots, settings.store)
 
     def new() -> Iterator[pd.DataFrame]:
-        for rows in _surveyed(root, SURVEY_FRAMES, names):
+        for rows in _surveyed(workspace, SURVEY_FRAMES, names):
             is_planned = ids.has(digests.parse_hex_ids(rows["micrograph_id"]))  # before: the file was only touched
             yield rows[~is_planned]
 
@@ -98,31 +99,33 @@ def _enter_micrographs(root: str, names: Sequence[str], counts: Counter, setting
         for rows in itertools.chain([first], planned):
             write(rows)
             partitions_planned.update(rows["partition"])
-        aside.put_aside_parts(root, partitions_planned)
-        stacks.prepare_stacks(root, slots.runs, {s: n for s, n in lengths.items() if s in slots.runs}, settings.store)
+        aside.put_aside_parts(workspace.uri, partitions_planned)
+        stacks.prepare_stacks(
+            workspace.uri, slots.runs, {s: n for s, n in lengths.items() if s in slots.runs}, settings.store
+        )
 
-    aside.copy_ledger(root)
+    aside.copy_ledger(workspace.uri)
 
 
-def _check_not_all_gone(root: str, source: str, present: DigestSet) -> None:
+def _check_not_all_gone(workspace: Workspace, source: str, present: DigestSet) -> None:
     """ValueError where the archive had images, and none of their files is among `present`: it is not mounted, say."""
     n_gone = 0
     columns = ["uri", "n_frames", "is_present"]
-    for rows in parts.iterate_table(layout.catalog_uri(root), tables.CATALOG, columns):
+    for rows in parts.iterate_table(workspace.catalog, tables.CATALOG, columns):
         rows = rows[rows["n_frames"].gt(0) & rows["is_present"].ne(False)]
         if present.has(digests.digest_texts(rows["uri"])).any():
             return
         n_gone += len(rows)
     if n_gone:
         raise ValueError(
-            f"{files.redact(source)} has none of the {n_gone:,} images of {files.redact(root)} any more: mount it or "
-            "put them back, and run the same command again; all results are kept"
+            f"{files.redact(source)} has none of the {n_gone:,} images of {files.redact(workspace.uri)} any more: "
+            "mount it or put them back, and run the same command again; all results are kept"
         )
 
 
-def _note_presence(root: str, present: DigestSet) -> None:
+def _note_presence(workspace: Workspace, present: DigestSet) -> None:
     """Note in the catalog which of its files the archive still has: those of `present`."""
-    uri = layout.catalog_uri(root)
+    uri = workspace.catalog
 
     def is_present(rows: pd.DataFrame) -> np.ndarray:
         return present.has(digests.digest_texts(rows["uri"]))
@@ -134,24 +137,24 @@ def _note_presence(root: str, present: DigestSet) -> None:
                 write(rows.assign(is_present=is_present(rows)))
 
 
-def _enter_files(root: str, names: Sequence[str], uris: DigestSet) -> None:
+def _enter_files(workspace: Workspace, names: Sequence[str], uris: DigestSet) -> None:
     """Enter the files that were surveyed (of digests `uris`) into the catalog, behind those that were not."""
 
     def again(rows: pd.DataFrame) -> np.ndarray:
         return uris.has(digests.digest_texts(rows["uri"]))
 
-    _drop_failures(root, again, sorted(set(parts.list_parts(root, SURVEY_FAILURES)) - set(names)))
-    _rewrite_catalog(root, again, plan.rebatch(_surveyed(root, SURVEY_FILES, names)))
+    _drop_failures(workspace, again, sorted(set(parts.list_parts(workspace.uri, SURVEY_FAILURES)) - set(names)))
+    _rewrite_catalog(workspace, again, plan.rebatch(_surveyed(workspace, SURVEY_FILES, names)))
 
 
-def _surveyed(root: str, folder: str, names: Sequence[str]) -> Iterator[pd.DataFrame]:
+def _surveyed(workspace: Workspace, folder: str, names: Sequence[str]) -> Iterator[pd.DataFrame]:
     """The parts `names`, some at a time, in their order; others are read meanwhile, since a bucket answers late."""
     schema = tables.CATALOG if folder == SURVEY_FILES else tables.MICROGRAPHS
     with ThreadPoolExecutor(READERS) as pool:
         reading: deque[Future[pd.DataFrame]] = deque()
         for start in range(0, len(names), PARTS):
             some = names[start : start + PARTS]
-            reading.append(pool.submit(parts.read_table, root, folder, schema, partitions=some))
+            reading.append(pool.submit(parts.read_table, workspace.uri, folder, schema, partitions=some))
             if len(reading) == READERS:
                 yield reading.popleft().result()
         while reading:

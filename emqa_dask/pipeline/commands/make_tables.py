@@ -16,6 +16,7 @@ from emqa_dask.run.preflight import Needs
 from emqa_dask.run.task import Task
 from emqa_dask.settings import Settings
 from emqa_dask.store import layout, parts
+from emqa_dask.store.layout import Workspace
 
 # The columns of the ledger that a task gets: not the headers, which are 1 kB of each micrograph and pass the scheduler.
 TASK_COLUMNS = (
@@ -25,7 +26,7 @@ TASK_COLUMNS = (
 STORED = {False: 1, True: 2}  # pixels of one byte, or of more, per byte that the store takes (see store.stacks)
 
 
-def make_tables(root: str, settings: Settings, steps: list[str], execute: Executor) -> None:
+def make_tables(workspace: Workspace, settings: Settings, steps: list[str], execute: Executor) -> None:
     """One task for every partition that lacks a table of `steps`, or of what those are made from.
 
     Where all that takes pixels is there, evidence is made before, and then predictions, of many partitions in a task;
@@ -35,25 +36,24 @@ def make_tables(root: str, settings: Settings, steps: list[str], execute: Execut
     final_tables = [table for step in steps for table in tables_of_step(step) if table in table_folders]
     needed = upstream(final_tables, table_folders)
     bundled = [table for table in ("evidence", "predictions") if "predictions" in needed]
-    progress = _find_progress(root, table_folders, needed, bundled)
+    progress = _find_progress(workspace, table_folders, needed, bundled)
     finished = progress.finished
     for table in bundled:
         make = make_evidence if table == "evidence" else make_predictions
-        finished = (finished & progress.bundled[table]) | make(
-            root, settings, finished - progress.bundled[table], execute
-        )
-    n_images, n_tasks, needs = _sum_unfinished(root, finished, progress.stored)
+        have_table = progress.bundled[table]
+        finished = (finished & have_table) | make(workspace, settings, finished - have_table, execute)
+    n_images, n_tasks, needs = _sum_unfinished(workspace, finished, progress.stored)
     if not n_images:
         return
     tasks = (
-        Task(partition.name, (root, partition, rows, settings, needed), len(partition))
-        for partition, rows in micrograph_ledger.iter_partitions(root, TASK_COLUMNS)
+        Task(partition.name, (workspace, partition, rows, settings, needed), len(partition))
+        for partition, rows in micrograph_ledger.iter_partitions(workspace, TASK_COLUMNS)
         if partition.name not in finished
     )
     stage = "triage" if "predict" in steps else steps[-1]
     for result in execute(make_partition, tasks, stage, n_images, needs, n_tasks):
         if result.outcome == "failed":
-            failures.fail_partition(root, settings, result)
+            failures.fail_partition(workspace, settings, result)
 
 
 class _Progress(NamedTuple):
@@ -64,7 +64,9 @@ class _Progress(NamedTuple):
     bundled: dict[str, set[str]]  # bundled table -> those that have it
 
 
-def _find_progress(root: str, table_folders: dict[str, str], needed: Iterable[str], bundled: list[str]) -> _Progress:
+def _find_progress(
+    workspace: Workspace, table_folders: dict[str, str], needed: Iterable[str], bundled: list[str]
+) -> _Progress:
     """What is made already of the tables `needed`; failures of partitions that lack the table are forgotten.
 
     Few listings are in memory at a time: a million images are 60,000 names.
@@ -72,12 +74,12 @@ def _find_progress(root: str, table_folders: dict[str, str], needed: Iterable[st
     finished: set[str] | None = None
     stored: set[str] = set()
     with_bundled: dict[str, set[str]] = {}
-    existing = set(layout.list_table_folders(root))  # a bucket is asked once for them all
+    existing = set(workspace.list_table_folders())  # a bucket is asked once for them all
     for table in needed:
         folder = table_folders[table]
-        names = set(parts.list_parts(root, folder)) if folder in existing else set()
+        names = set(parts.list_parts(workspace.uri, folder)) if folder in existing else set()
         if failures_folder(folder) in existing:
-            failures.forget_unfinished(root, table_folders, table, names)
+            failures.forget_unfinished(workspace, table_folders, table, names)
         if finished is None:
             stored = names
         if table in bundled:
@@ -87,12 +89,12 @@ def _find_progress(root: str, table_folders: dict[str, str], needed: Iterable[st
     return _Progress(stored, finished or set(), with_bundled)
 
 
-def _sum_unfinished(root: str, finished: set[str], stored: set[str]) -> tuple[int, int, Needs]:
+def _sum_unfinished(workspace: Workspace, finished: set[str], stored: set[str]) -> tuple[int, int, Needs]:
     """(images, partitions, needs) of the partitions that are not `finished`."""
     n_images = 0
     n_tasks = 0
     needs = Needs()
-    for partition in micrograph_ledger.list_partitions(root):
+    for partition in micrograph_ledger.list_partitions(workspace):
         if partition.name not in finished:
             n_images += len(partition)
             n_tasks += 1

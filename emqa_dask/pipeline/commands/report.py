@@ -18,7 +18,8 @@ from emqa_dask.report import spreadsheet
 from emqa_dask.report.classifier_counts import ClassifierCounts
 from emqa_dask.report.triage_counts import Overview
 from emqa_dask.settings import Settings
-from emqa_dask.store import files, layout, parts
+from emqa_dask.store import files, parts
+from emqa_dask.store.layout import Workspace
 
 
 class RunFacts(NamedTuple):
@@ -29,20 +30,20 @@ class RunFacts(NamedTuple):
     failures: pd.DataFrame  # rows of tables.FAILURES
 
 
-def report(root: str, source: str, settings: Settings, run_facts: RunFacts) -> bool:
+def report(workspace: Workspace, source: str, settings: Settings, run_facts: RunFacts) -> bool:
     """Decide the verdicts and write the tables and the page; False where all of them are there already.
 
     Memory does not grow with the archive but for some 50 bytes per micrograph.
     """
-    key = compute_report_key(root, settings, run_facts.failures)
-    stored = provenance.read(root)
-    if stored.get("report_key") == key and not provenance.damaged_outputs(root, stored):
+    key = compute_report_key(workspace, settings, run_facts.failures)
+    stored = provenance.read(workspace)
+    if stored.get("report_key") == key and not provenance.damaged_outputs(workspace, stored):
         return False
-    overview, classes = _write_tables(root, settings, run_facts.failures)
-    section = write_sessions(root, settings, classes)
-    facts = run_facts._asdict() | collect_facts(root, source, settings)
-    with files.write_whole(layout.report_uri(root)) as stream:
-        for text in render_page(root, overview, settings, facts, section):
+    overview, classes = _write_tables(workspace, settings, run_facts.failures)
+    section = write_sessions(workspace, settings, classes)
+    facts = run_facts._asdict() | collect_facts(workspace, source, settings)
+    with files.write_whole(workspace.report) as stream:
+        for text in render_page(workspace, overview, settings, facts, section):
             stream.write(text.encode())
     record = {name: facts[name] for name in ("command", "archive", "started", "seconds", "versions")}
     record |= {
@@ -55,20 +56,22 @@ def report(root: str, source: str, settings: Settings, run_facts: RunFacts) -> b
         "first_reasons": {verdict: dict(counts.most_common()) for verdict, counts in overview.first_reasons.items()},
         "report_key": key,
     }
-    provenance.write(root, record, _list_outputs(root, settings))
+    provenance.write(workspace, record, _list_outputs(workspace, settings))
     return True
 
 
-def _write_tables(root: str, settings: Settings, failures: pd.DataFrame) -> tuple[Overview, ClassifierCounts]:
+def _write_tables(
+    workspace: Workspace, settings: Settings, failures: pd.DataFrame
+) -> tuple[Overview, ClassifierCounts]:
     """Counts over all rows, for the page; writes the verdicts as triage.parquet and triage.csv, and flags.parquet."""
     overview = Overview(settings.report.max_rows)
     classes = ClassifierCounts()
     with ExitStack() as stack:
-        write_triage = stack.enter_context(parts.open_table_writer(layout.triage_uri(root), tables.TRIAGE))
-        write_flags = stack.enter_context(parts.open_table_writer(layout.flags_uri(root), tables.FLAGS))
-        csv = stack.enter_context(files.write_whole(layout.triage_csv_uri(root)))
+        write_triage = stack.enter_context(parts.open_table_writer(workspace.triage, tables.TRIAGE))
+        write_flags = stack.enter_context(parts.open_table_writer(workspace.flags, tables.FLAGS))
+        csv = stack.enter_context(files.write_whole(workspace.triage_csv))
         csv.write(spreadsheet.format_triage_csv(tables.empty(tables.TRIAGE)).encode())
-        for triage, flags, classifications in decide_batches(root, settings, failures):
+        for triage, flags, classifications in decide_batches(workspace, settings, failures):
             write_triage(triage)
             write_flags(flags)
             csv.write(spreadsheet.format_triage_csv(triage, header=False).encode())
@@ -77,7 +80,7 @@ def _write_tables(root: str, settings: Settings, failures: pd.DataFrame) -> tupl
     return overview, classes
 
 
-def _list_outputs(root: str, settings: Settings) -> list[str]:
+def _list_outputs(workspace: Workspace, settings: Settings) -> list[str]:
     """The files that a report consists of."""
-    own = [layout.triage_uri(root), layout.flags_uri(root), layout.triage_csv_uri(root), layout.report_uri(root)]
-    return own + ([layout.drifts_uri(root), layout.sessions_uri(root)] if settings.classify.model else [])
+    own = [workspace.triage, workspace.flags, workspace.triage_csv, workspace.report]
+    return own + ([workspace.drifts, workspace.sessions] if settings.classify.model else [])

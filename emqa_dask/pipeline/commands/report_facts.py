@@ -7,22 +7,23 @@ import sys
 
 from emqa_dask import __version__, models, tables
 from emqa_dask.settings import Settings, dump
-from emqa_dask.store import files, layout, parts
+from emqa_dask.store import files, parts
+from emqa_dask.store.layout import Workspace
 
 PACKAGES = ("dask", "distributed", "zarr", "numpy", "scipy", "opencv-python-headless", "scikit-learn", "rosettasciio")
 CARD_SECTIONS = ("forest", "quality_model", "training", "matching", "ensemble")  # of model cards, shown on the page
 
 
-def collect_facts(root: str, source: str, settings: Settings) -> dict:
+def collect_facts(workspace: Workspace, source: str, settings: Settings) -> dict:
     """Facts by name, without credentials: archive, workspace, command, sizes, versions, settings and models."""
     is_command = sys.argv[0].endswith(("emqa", "__main__.py"))
     command = shlex.join(["emqa", *sys.argv[1:]]) if is_command else "Python"
-    catalog = parts.iterate_table(layout.catalog_uri(root), tables.CATALOG, ["size_bytes"])
+    catalog = parts.iterate_table(workspace.catalog, tables.CATALOG, ["size_bytes"])
     return {
         "archive": files.redact(source),
-        "workspace": files.redact(root),
+        "workspace": files.redact(workspace.uri),
         "command": files.redact(command),
-        "n_files": parts.count_rows(layout.catalog_uri(root)),
+        "n_files": parts.count_rows(workspace.catalog),
         "n_bytes": sum(int(rows["size_bytes"].sum()) for rows in catalog),
         "versions": list_versions(),
         "settings": files.redact(dump(settings)),

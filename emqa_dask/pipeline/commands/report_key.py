@@ -10,7 +10,8 @@ import emqa_dask
 from emqa_dask.pipeline.workspace import provenance
 from emqa_dask.pipeline.workspace.stages import folders
 from emqa_dask.settings import Settings, digest
-from emqa_dask.store import layout, parts
+from emqa_dask.store import parts
+from emqa_dask.store.layout import Workspace
 from emqa_dask.triage.rules import RULES
 
 PACKAGE = Path(emqa_dask.__file__).parent
@@ -20,17 +21,17 @@ SOURCES = ("triage/*", "report/*", "uncertainty/*", "tables/*", "pipeline/comman
 SUFFIXES = {".py", ".j2", ".css", ".js"}
 
 
-def compute_report_key(root: str, settings: Settings, failures: pd.DataFrame) -> str:
+def compute_report_key(workspace: Workspace, settings: Settings, failures: pd.DataFrame) -> str:
     """Digest of tables, catalog, ledger, failures, limits, rules, templates and code of a report.
 
     Large files are not read: a part never changes, and catalog and ledger only together with their date.
     """
     table_folders = folders(settings)
-    part_names = [parts.list_parts(root, folder) for folder in table_folders.values()]
+    part_names = [parts.list_parts(workspace.uri, folder) for folder in table_folders.values()]
     return digest(
         table_folders,
         [[len(names), hashlib.sha256("\n".join(names).encode()).hexdigest()] for names in part_names],
-        [provenance.version_of(uri) for uri in (layout.catalog_uri(root), layout.micrographs_uri(root))],
+        [provenance.version_of(uri) for uri in (workspace.catalog, workspace.micrographs)],
         hashlib.sha256(failures.to_json(orient="records").encode()).hexdigest(),
         [dataclasses.asdict(record) for record in (settings.flags, settings.triage, settings.report)],
         [rule._asdict() for rule in RULES],

@@ -13,7 +13,8 @@ from emqa_dask.report import overlays, page
 from emqa_dask.report.classifier_counts import ClassifierCounts, ClassifierSection, find_most_drifted
 from emqa_dask.report.triage_counts import Overview
 from emqa_dask.settings import Settings
-from emqa_dask.store import layout, parts
+from emqa_dask.store import parts
+from emqa_dask.store.layout import Workspace
 from emqa_dask.triage.rules import CLASSIFIER_CODES, RULES
 
 PARTITIONS_PER_READ = 24  # partitions whose shown images' detections are in memory at a time
@@ -32,7 +33,7 @@ class Drawings(NamedTuple):
     entropy_maps: dict[str, str]
 
 
-def write_sessions(root: str, settings: Settings, classes: ClassifierCounts) -> ClassifierSection | None:
+def write_sessions(workspace: Workspace, settings: Settings, classes: ClassifierCounts) -> ClassifierSection | None:
     """The page's section on the classifier; tests whether sessions have drifted, and writes drifts and sessions."""
     if not settings.classify.model:
         return None
@@ -40,10 +41,10 @@ def write_sessions(root: str, settings: Settings, classes: ClassifierCounts) -> 
     from emqa_dask.pipeline.workspace.sessions import compute_session_drifts
     from emqa_dask.uncertainty.drift import summarise_over_time
 
-    result = compute_session_drifts(root, settings)
-    with parts.open_table_writer(layout.drifts_uri(root), tables.DRIFTS) as write:
+    result = compute_session_drifts(workspace, settings)
+    with parts.open_table_writer(workspace.drifts, tables.DRIFTS) as write:
         write(result.drifts)
-    with parts.open_table_writer(layout.sessions_uri(root), tables.SESSIONS) as write:
+    with parts.open_table_writer(workspace.sessions, tables.SESSIONS) as write:
         write(result.sessions)
     quantity = find_most_drifted(result.drifts)
     kinds = dict(zip(result.sessions["cohort"], result.sessions["shift"]))
@@ -52,16 +53,16 @@ def write_sessions(root: str, settings: Settings, classes: ClassifierCounts) -> 
 
 
 def render_page(
-    root: str, overview: Overview, settings: Settings, facts: dict, section: ClassifierSection | None
+    workspace: Workspace, overview: Overview, settings: Settings, facts: dict, section: ClassifierSection | None
 ) -> Iterator[str]:
     """The page in pieces; of the triage table it reads a column at a time, and the rows that are shown."""
 
     def read_column(name: str) -> NDArray:
-        batches = parts.iterate_table(layout.triage_uri(root), tables.TRIAGE, [name])
+        batches = parts.iterate_table(workspace.triage, tables.TRIAGE, [name])
         return np.concatenate([np.zeros(0), *(rows[name].to_numpy(float, na_value=np.nan) for rows in batches)])
 
-    shown = _read_shown_rows(root, overview.choose_shown_rows())
-    drawings = _read_drawings(root, shown, settings)
+    shown = _read_shown_rows(workspace, overview.choose_shown_rows())
+    drawings = _read_drawings(workspace, shown, settings)
     rules = [rule for rule in RULES if section or rule.code not in CLASSIFIER_CODES]
     return page.render_page(
         overview,
@@ -77,32 +78,32 @@ def render_page(
     )
 
 
-def _read_shown_rows(root: str, positions: NDArray) -> pd.DataFrame:
+def _read_shown_rows(workspace: Workspace, positions: NDArray) -> pd.DataFrame:
     """Rows of tables.TRIAGE at sorted `positions`."""
     shown = [tables.empty(tables.TRIAGE)]
     first = 0
-    for rows in parts.iterate_table(layout.triage_uri(root), tables.TRIAGE):
+    for rows in parts.iterate_table(workspace.triage, tables.TRIAGE):
         own_positions = positions[(positions >= first) & (positions < first + len(rows))]
         shown.append(rows.iloc[own_positions - first])
         first += len(rows)
     return pd.concat(shown, ignore_index=True)
 
 
-def _group_by_partition(root: str, ids: pd.Series) -> dict[str, list[str]]:
+def _group_by_partition(workspace: Workspace, ids: pd.Series) -> dict[str, list[str]]:
     """Partition -> those of `ids` that it has; partitions without any are left out."""
     grouped: dict[str, list[str]] = {}
-    for rows in parts.iterate_table(layout.micrographs_uri(root), tables.MICROGRAPHS, ["micrograph_id", "partition"]):
+    for rows in parts.iterate_table(workspace.micrographs, tables.MICROGRAPHS, ["micrograph_id", "partition"]):
         for name, group in rows[rows["micrograph_id"].isin(ids)].groupby("partition"):
             grouped.setdefault(name, []).extend(group["micrograph_id"])
     return grouped
 
 
-def _read_drawings(root: str, shown: pd.DataFrame, settings: Settings) -> Drawings:
+def _read_drawings(workspace: Workspace, shown: pd.DataFrame, settings: Settings) -> Drawings:
     """Drawings of the micrographs in `shown`, some partitions at a time."""
     drawings = Drawings({}, {}, {})
-    partitions = _group_by_partition(root, shown["micrograph_id"].dropna())
+    partitions = _group_by_partition(workspace, shown["micrograph_id"].dropna())
     folder_names = {table: name for table, name in folders(settings).items() if table in DRAWING_COLUMNS}
-    part_names = {table: set(parts.list_parts(root, folder)) for table, folder in folder_names.items()}
+    part_names = {table: set(parts.list_parts(workspace.uri, folder)) for table, folder in folder_names.items()}
     detector = shown.dropna(subset="micrograph_id").set_index("micrograph_id")["detector"]
     max_entropy_nats = np.nan
     if "regions" in folder_names:
@@ -114,7 +115,7 @@ def _read_drawings(root: str, shown: pd.DataFrame, settings: Settings) -> Drawin
         ids = [micrograph_id for name in batch for micrograph_id in partitions[name]]
         rows = {
             table: parts.read_table(
-                root,
+                workspace.uri,
                 folder,
                 SCHEMAS[table],
                 DRAWING_COLUMNS[table],

@@ -13,7 +13,8 @@ from emqa_dask.pipeline.workspace.acquisition_groups import name_groups
 from emqa_dask.pipeline.workspace.detectors import name_detectors
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
 from emqa_dask.settings import Flags, Settings
-from emqa_dask.store import layout, parts
+from emqa_dask.store import parts
+from emqa_dask.store.layout import Workspace
 from emqa_dask.store.spill import ExternalSort
 from emqa_dask.triage.detector_choice import select_detector
 from emqa_dask.triage.flags import flag_images
@@ -42,13 +43,13 @@ SPILLED_ROWS = NUMBERED_ROWS.append(pa.field("flags", pa.list_(FLAG_TYPE)))
 
 
 def gather_rows(
-    root: str, settings: Settings, failures: pd.DataFrame, runs: ExternalSort, index: MicrographIndex
+    workspace: Workspace, settings: Settings, failures: pd.DataFrame, runs: ExternalSort, index: MicrographIndex
 ) -> None:
     """Put all rows (SPILLED_ROWS) of files and micrographs into `runs`, and all micrographs into `index`.
 
     Raises ValueError for a micrograph that occurs twice or that the ledger does not have, and for impossible intervals.
     """
-    for rows, own_tables in _read_batches(root, settings):
+    for rows, own_tables in _read_batches(workspace, settings):
         signatures = own_tables["features"].set_index("micrograph_id")["signature"].reindex(rows["micrograph_id"])
         numbers = np.arange(index.n_micrographs, index.n_micrographs + len(rows), dtype="int32")
         index.add(rows, signatures)
@@ -59,21 +60,21 @@ def gather_rows(
         flat = tables.conform(flat.assign(number=numbers), NUMBERED_ROWS)
         runs.add(flat.append_column("flags", _list_flags(rows, own_tables["features"], settings.flags)))
     columns = ["uri", "content_sha256", *FILE_COLUMNS, "is_present"]
-    for catalog in parts.iterate_table(layout.catalog_uri(root), tables.CATALOG, columns):
+    for catalog in parts.iterate_table(workspace.catalog, tables.CATALOG, columns):
         catalog["status"] = catalog["status"].where(catalog["is_present"].ne(False), "removed")
         flat = tables.conform(list_files(catalog), NUMBERED_ROWS)
         runs.add(flat.append_column("flags", pa.nulls(len(flat), pa.list_(FLAG_TYPE))))
 
 
-def _read_batches(root: str, settings: Settings) -> Iterator[tuple[pd.DataFrame, dict[str, pd.DataFrame]]]:
+def _read_batches(workspace: Workspace, settings: Settings) -> Iterator[tuple[pd.DataFrame, dict[str, pd.DataFrame]]]:
     """(rows of the ledger, rows of each table of COLUMNS for them), some thousand micrographs at a time.
 
     `predictions` are those of select_detector(), which contain `evidence`.
     """
     folder_names = {table: folder for table, folder in folders(settings).items() if table in COLUMNS}
-    part_names = {table: set(parts.list_parts(root, folder)) for table, folder in folder_names.items()}
+    part_names = {table: set(parts.list_parts(workspace.uri, folder)) for table, folder in folder_names.items()}
     detector_order = list(name_detectors(settings.detect))
-    for ledger, is_current in micrograph_ledger.iter_ledger(root, LEDGER_COLUMNS):
+    for ledger, is_current in micrograph_ledger.iter_ledger(workspace, LEDGER_COLUMNS):
         rows = ledger[is_current].reset_index(drop=True)
         if rows.empty:
             continue
@@ -81,7 +82,9 @@ def _read_batches(root: str, settings: Settings) -> Iterator[tuple[pd.DataFrame,
         own_tables = {}
         for table, folder in folder_names.items():
             names = [name for name in rows["partition"].unique() if name in part_names[table]]
-            own_tables[table] = parts.read_table(root, folder, SCHEMAS[table], COLUMNS[table], partitions=names)
+            own_tables[table] = parts.read_table(
+                workspace.uri, folder, SCHEMAS[table], COLUMNS[table], partitions=names
+            )
             keys = [name for name in ("micrograph_id", "detector") if name in COLUMNS[table]]
             _check_unique(own_tables[table][keys], folder)
             _check_in_ledger(own_tables[table]["micrograph_id"], ledger["micrograph_id"], folder)

@@ -12,6 +12,7 @@ from emqa_dask.pipeline.commands.report_copies import MicrographIndex, find_copi
 from emqa_dask.pipeline.commands.report_rows import SPILLED_ROWS, gather_rows
 from emqa_dask.settings import Settings
 from emqa_dask.store import files
+from emqa_dask.store.layout import Workspace
 from emqa_dask.store.spill import ExternalSort, SpillFile
 from emqa_dask.triage import decide
 from emqa_dask.triage.rows import FILE_FRAME, list_classifications
@@ -19,7 +20,9 @@ from emqa_dask.triage.rows import FILE_FRAME, list_classifications
 BATCH_ROWS = 8192  # rows that are decided together: some 10 MB
 
 
-def decide_batches(root: str, settings: Settings, failures: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, ...]]:
+def decide_batches(
+    workspace: Workspace, settings: Settings, failures: pd.DataFrame
+) -> Iterator[tuple[pd.DataFrame, ...]]:
     """(rows of tables.TRIAGE, their rows of tables.FLAGS, of tables.CLASSIFICATIONS) in batches.
 
     Triage comes by (uri, frame), flags by its rows; classifications have cohort and entropy_limit_nats beside their
@@ -29,13 +32,13 @@ def decide_batches(root: str, settings: Settings, failures: pd.DataFrame) -> Ite
     bytes per micrograph; about 1.5 kB per micrograph lie on the workspace's disk, or on that of the temporary files if
     the workspace is a bucket, until this is over. Raises ValueError where a micrograph or a file occurs twice.
     """
-    folder = files.locate(root)[1] if files.is_local(root) else None
+    folder = files.locate(workspace.uri)[1] if files.is_local(workspace.uri) else None
     entropy_limit_nats = find_entropy_limit(settings)
     with ExitStack() as stack:
         runs = stack.enter_context(ExternalSort(SPILLED_ROWS, ("uri", "frame"), folder))
         spills = [stack.enter_context(SpillFile(folder)) for _ in range(4)]
         index = MicrographIndex(*spills[:3])
-        gather_rows(root, settings, failures, runs, index)
+        gather_rows(workspace, settings, failures, runs, index)
         is_suspect = index.find_suspect_sizes()
         copies = find_copies(runs.iterate_sorted(BATCH_ROWS), index, spills[3], folder)
         n_decided = 0

@@ -7,6 +7,7 @@ from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.pipeline.workspace.stages import folders
 from emqa_dask.settings import Settings, SettingsError
 from emqa_dask.store import marker, parts, stored_settings
+from emqa_dask.store.layout import Workspace
 
 
 def rescore(root: str, settings: Settings, say: Callable[[str], None] = print) -> int:
@@ -15,6 +16,7 @@ def rescore(root: str, settings: Settings, say: Callable[[str], None] = print) -
     Score floor, models and limits may have changed; no pixel is read. SettingsError when [detect] or what else asks for
     pixels has changed: that takes a run.
     """
+    workspace = Workspace(root)
     source = marker.read_source(root)
     old_settings = stored_settings.read_settings(root)
     old_folders = folders(old_settings)
@@ -29,7 +31,7 @@ def rescore(root: str, settings: Settings, say: Callable[[str], None] = print) -
     finished = set(parts.list_parts(root, new_folders["features"])) & set(
         parts.list_parts(root, new_folders["detections"])
     )
-    for partition in micrograph_ledger.list_partitions(root):
+    for partition in micrograph_ledger.list_partitions(workspace):
         n_lacking += partition.name not in finished
     if n_lacking:
         raise ValueError(

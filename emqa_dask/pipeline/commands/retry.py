@@ -9,7 +9,8 @@ from emqa_dask.pipeline.workspace.failures import drop_parts
 from emqa_dask.pipeline.workspace.part_folders import failures_folder
 from emqa_dask.pipeline.workspace.stages import STAGES, downstream, folders
 from emqa_dask.settings import Settings
-from emqa_dask.store import layout, lock, marker, parts
+from emqa_dask.store import lock, marker, parts
+from emqa_dask.store.layout import Workspace
 
 Say = Callable[[str], None]
 # In which a file or an image can fail; a thumbnail is made from what is stored.
@@ -22,12 +23,13 @@ def retry(root: str, settings: Settings, stage: str | None = None, say: Say = pr
     A file that could not be read is surveyed again; a partition with an image that failed makes that table and those
     made from it again.
     """
+    workspace = Workspace(root)
     source = marker.read_source(root)
     if stage is not None and stage not in FAILING_STAGES:
         raise ValueError(f"--stage {stage}: known are {', '.join(FAILING_STAGES)}")
     with lock.hold_lock(root, say):
-        n_files = _forget_unread_files(root) if stage in (None, "ingest") else 0
-        n_partitions = _drop_failed_partitions(root, settings, stage)
+        n_files = _forget_unread_files(workspace) if stage in (None, "ingest") else 0
+        n_partitions = _drop_failed_partitions(workspace, settings, stage)
     if not n_files and not n_partitions:
         say("nothing has failed" + (f" in {stage}" if stage else "") + ": there is nothing to try again")
     else:
@@ -35,27 +37,25 @@ def retry(root: str, settings: Settings, stage: str | None = None, say: Say = pr
     return run(source, root, settings, say=say)
 
 
-def _forget_unread_files(root: str) -> int:
+def _forget_unread_files(workspace: Workspace) -> int:
     """Let the next ingest survey again the files that could not be read; how many there are."""
     unread: set[str] = set()
     only_failed = ("status", "failed")
-    for rows in parts.iterate_table(
-        layout.catalog_uri(root), tables.CATALOG, ["uri", "status"], row_filter=only_failed
-    ):
+    for rows in parts.iterate_table(workspace.catalog, tables.CATALOG, ["uri", "status"], row_filter=only_failed):
         unread |= set(rows["uri"])
     if unread:
-        file_catalog.forget_files(root, unread)
+        file_catalog.forget_files(workspace, unread)
     return len(unread)
 
 
-def _drop_failed_partitions(root: str, settings: Settings, stage: str | None) -> int:
+def _drop_failed_partitions(workspace: Workspace, settings: Settings, stage: str | None) -> int:
     """Drop the tables of partitions with images that failed in `stage` (None: any), and those made from them."""
     table_folders = folders(settings)
     n_partitions = 0
     for table, folder in table_folders.items():
-        for name in parts.list_parts(root, failures_folder(folder)):
-            failed = parts.read_part(root, failures_folder(folder), name, tables.FAILURES, ["stage"])["stage"]
+        for name in parts.list_parts(workspace.uri, failures_folder(folder)):
+            failed = parts.read_part(workspace.uri, failures_folder(folder), name, tables.FAILURES, ["stage"])["stage"]
             if stage is None or stage in set(failed):
-                drop_parts(root, table_folders, downstream(table, table_folders), name)
+                drop_parts(workspace, table_folders, downstream(table, table_folders), name)
                 n_partitions += 1
     return n_partitions

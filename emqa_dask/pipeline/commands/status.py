@@ -10,51 +10,55 @@ from emqa_dask.pipeline.workspace import micrograph_ledger, preconditions
 from emqa_dask.pipeline.workspace.stages import folders
 from emqa_dask.run.progress import format_duration
 from emqa_dask.settings import Settings
-from emqa_dask.store import files, layout, lock, marker, parts, stored_settings
+from emqa_dask.store import files, lock, marker, parts, stored_settings
+from emqa_dask.store.layout import Workspace
 
 Say = Callable[[str], None]
 
 
 def status(root: str, say: Say = print) -> int:
     """Say what a workspace holds and what is missing; 0, or 2 when files or tasks failed."""
+    workspace = Workspace(root)
     source = marker.read_source(root)
     settings = stored_settings.read_settings(root)
-    if files.exists(layout.triage_uri(root)):
-        preconditions.require_tables(root, source)
+    if files.exists(workspace.triage):
+        preconditions.require_tables(workspace, source)
     say(f"workspace {files.redact(root)} of archive {files.redact(source)}")
     if holder := lock.describe_holder(root):
         say(f"  at work: {holder}")
     states = Counter()
     n_failed = 0
     first = []
-    for rows in parts.iterate_table(layout.catalog_uri(root), tables.CATALOG, ["status"]):
+    for rows in parts.iterate_table(workspace.catalog, tables.CATALOG, ["status"]):
         states.update(rows["status"])
     say(f"  files {states.total():,}: " + ", ".join(f"{states[s]:,} {s}" for s in tables.STATUSES))
-    n_micrographs, done = progress(root, settings)
+    n_micrographs, done = progress(workspace, settings)
     n_partitions = done.pop("partitions")
     say(f"  micrographs {n_micrographs:,} in {n_partitions:,} partitions")
     for table, n in done.items():
         say(f"  {table:<12} {n:,} of {n_partitions:,} partitions" + ("" if n == n_partitions else "  (unfinished)"))
-    for rows in parts.iterate_table(layout.failures_uri(root), tables.FAILURES, ["uri", "stage", "kind", "error"]):
+    for rows in parts.iterate_table(workspace.failures, tables.FAILURES, ["uri", "stage", "kind", "error"]):
         n_failed = n_failed + len(rows)
         first = [*first, *rows.head(10 - len(first)).itertuples()]
     for row in first:
         say(f"  failed: {row.uri!r} ({row.stage}, {row.kind}): {row.error}")
     if n_failed > len(first):
-        say(f"  and {n_failed - len(first):,} more in {layout.failures_uri(root)}")
+        say(f"  and {n_failed - len(first):,} more in {workspace.failures}")
     if n_failed:
         say(f"  try them again: {marker.format_command('retry', root, '--failed')}")
-    if files.exists(layout.provenance_uri(root)):
-        tell(root, say)
+    if files.exists(workspace.provenance):
+        tell(workspace, say)
     return 2 if n_failed else 0
 
 
-def progress(root: str, settings: Settings) -> tuple[int, dict[str, int]]:
+def progress(workspace: Workspace, settings: Settings) -> tuple[int, dict[str, int]]:
     """(micrographs in the ledger, partitions that have each table); "partitions" is how many there are."""
-    made_partitions = {table: set(parts.list_parts(root, folder)) for table, folder in folders(settings).items()}
+    made_partitions = {
+        table: set(parts.list_parts(workspace.uri, folder)) for table, folder in folders(settings).items()
+    }
     n_micrographs = 0
     done = {"partitions": 0} | dict.fromkeys(made_partitions, 0)
-    for partition in micrograph_ledger.list_partitions(root):
+    for partition in micrograph_ledger.list_partitions(workspace):
         n_micrographs += len(partition)
         done["partitions"] += 1
         for table, names in made_partitions.items():
@@ -64,11 +68,12 @@ def progress(root: str, settings: Settings) -> tuple[int, dict[str, int]]:
 
 def watch(root: str, every_s: float = 10.0, say: Say = print) -> int:
     """Say every `every_s` seconds how far the run on `root` is, until none is at work; then its status."""
+    workspace = Workspace(root)
     marker.read_source(root)
     first_look = None
     while holder := lock.describe_holder(root):
         settings = stored_settings.read_settings(root)
-        n_micrographs, done = progress(root, settings)
+        n_micrographs, done = progress(workspace, settings)
         n_all = done["partitions"]
         now_s = time.monotonic()
         n_done = done["predictions"]

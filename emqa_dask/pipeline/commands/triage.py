@@ -23,7 +23,8 @@ from emqa_dask.pipeline.workspace.stages import STEPS, STEPS_WITH_PIXELS, folder
 from emqa_dask.run.progress import format_duration
 from emqa_dask.run.task import IN_PROCESS
 from emqa_dask.settings import Settings, SettingsError
-from emqa_dask.store import files, layout, lock, marker, parts, stored_settings
+from emqa_dask.store import files, lock, marker, parts, stored_settings
+from emqa_dask.store.layout import Workspace
 
 Say = Callable[[str], None]
 
@@ -35,7 +36,7 @@ def triage_archive(source: str, workspace: str, settings: Settings | None = None
     rows, not exceptions.
     """
     run(source, workspace, settings or Settings(), say=say)
-    return parts.load_table(layout.triage_uri(workspace), tables.TRIAGE)
+    return parts.load_table(Workspace(workspace).triage, tables.TRIAGE)
 
 
 def run(
@@ -53,6 +54,7 @@ def run(
     no pixel is read and no worker is started, whatever scheduler the settings name. RuntimeError when another run works
     on `root`.
     """
+    workspace = Workspace(root)
     started = time.time()
     steps = tuple(step for step in steps if step != "classify" or settings.classify.model)
     has_workers = not is_rescoring and settings.run.scheduler != IN_PROCESS
@@ -60,22 +62,22 @@ def run(
     if not has_workers:  # no GPU where one is asked for: say so now; of workers, preflight does
         to_device(np.zeros(1), settings.run.device)
     if "ingest" in steps:
-        source = _claim(source, root, settings)
+        source = _claim(source, workspace, settings)
     source = marker.read_source(root)
     seconds: dict[str, float] = {}
     with lock.hold_lock(root, say) as held, ExitStack() as stack:
-        _examine(root, source, settings, steps, say, has_pixels=not is_rescoring)
+        _examine(workspace, source, settings, steps, say, has_pixels=not is_rescoring)
         stored_settings.write_settings(root, settings)
-        with journal.recording(root, held.check) as record:
+        with journal.recording(workspace, held.check) as record:
             execute = RunExecutor(root, settings, record, say, stack, has_workers=has_workers)
             if "ingest" in steps:
-                ingest.ingest(root, source, settings, execute)
+                ingest.ingest(workspace, source, settings, execute)
                 seconds["survey"] = time.time() - started
-            seconds |= _make_tables(root, settings, steps, execute)
-        n_failures = write_failures(root, settings)
+            seconds |= _make_tables(workspace, settings, steps, execute)
+        n_failures = write_failures(workspace, settings)
         if "report" in steps:
             began = time.time()
-            n_failures += _report(root, source, settings, steps, started, say)
+            n_failures += _report(workspace, source, settings, steps, started, say)
             seconds["report"] = time.time() - began
     say("time: " + ", ".join(f"{name} {format_duration(s)}" for name, s in seconds.items()))
     return 2 if n_failures else 0
@@ -99,51 +101,57 @@ def _check_models(settings: Settings, steps: Collection[str], say: Say) -> None:
         say_unfit_models(settings, say)
 
 
-def _claim(source: str, root: str, settings: Settings) -> str:
-    """`source` as an absolute path, after `root` was made its workspace; an absent archive makes no workspace."""
+def _claim(source: str, workspace: Workspace, settings: Settings) -> str:
+    """`source` as an absolute path, after `workspace` was made its workspace; an absent archive makes no workspace."""
     source = source if "://" in source else os.path.abspath(source)
     next(iter(scan.scan_archive(source, settings.archive.exclude)))
-    marker.claim_workspace(root, source)
+    marker.claim_workspace(workspace.uri, source)
     return source
 
 
-def _examine(root: str, source: str, settings: Settings, steps: Collection[str], say: Say, *, has_pixels: bool) -> None:
+def _examine(
+    workspace: Workspace, source: str, settings: Settings, steps: Collection[str], say: Say, *, has_pixels: bool
+) -> None:
     """Remove what a killed run has left half-written, and put aside what is damaged."""
     for folder in ("", journal.EVENTS, SURVEY_FILES, SURVEY_FRAMES, *folders(settings).values()):
-        files.remove_partial_files(files.join(root, folder))
-    integrity.examine(root, settings, say, has_pixels=has_pixels and bool(STEPS_WITH_PIXELS.intersection(steps)))
+        files.remove_partial_files(files.join(workspace.uri, folder))
+    integrity.examine(workspace, settings, say, has_pixels=has_pixels and bool(STEPS_WITH_PIXELS.intersection(steps)))
     if "ingest" not in steps:
-        preconditions.require_tables(root, source)
+        preconditions.require_tables(workspace, source)
 
 
-def _make_tables(root: str, settings: Settings, steps: Collection[str], execute: RunExecutor) -> dict[str, float]:
+def _make_tables(
+    workspace: Workspace, settings: Settings, steps: Collection[str], execute: RunExecutor
+) -> dict[str, float]:
     """Make the tables of `steps`; the seconds that this took, under the names of the steps."""
     began = time.time()
     steps = [step for step in steps if tables_of_step(step)]
     if not steps:
         return {}
-    make_tables(root, settings, steps, execute)
+    make_tables(workspace, settings, steps, execute)
     return {", ".join(step for step in steps if step != "ingest") or "store": time.time() - began}
 
 
-def _report(root: str, source: str, settings: Settings, steps: Collection[str], started: float, say: Say) -> int:
+def _report(
+    workspace: Workspace, source: str, settings: Settings, steps: Collection[str], started: float, say: Say
+) -> int:
     """Write the report unless it is there already, and say what it says; the number of rows without a result."""
-    failures = parts.load_table(layout.failures_uri(root), tables.FAILURES)
+    failures = parts.load_table(workspace.failures, tables.FAILURES)
     if tuple(steps) == ("report",):
-        preconditions.require_parts(root, settings)
-    is_new = report(root, source, settings, RunFacts(started, journal.stage_seconds(root), failures))
-    tell(root, say)
-    say(f"report: {layout.report_uri(root)}" + ("" if is_new else " (nothing was new)"))
-    return provenance.n_unfinished(root)
+        preconditions.require_parts(workspace, settings)
+    is_new = report(workspace, source, settings, RunFacts(started, journal.stage_seconds(workspace), failures))
+    tell(workspace, say)
+    say(f"report: {workspace.report}" + ("" if is_new else " (nothing was new)"))
+    return provenance.n_unfinished(workspace)
 
 
-def tell(root: str, say: Say) -> None:
+def tell(workspace: Workspace, say: Say) -> None:
     """Say how many micrographs got which verdict, and the main reasons, as provenance.json has them."""
-    facts = provenance.read(root)
+    facts = provenance.read(workspace)
     if not facts:
         say(
-            f"  {files.redact(layout.provenance_uri(root))} is damaged: "
-            f"{marker.format_command('report', root)} writes it again"
+            f"  {files.redact(workspace.provenance)} is damaged: "
+            f"{marker.format_command('report', workspace.uri)} writes it again"
         )
         return
     width = max(map(len, tables.VERDICTS))

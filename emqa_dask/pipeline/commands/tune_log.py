@@ -25,6 +25,7 @@ from emqa_dask.run.execute import execute
 from emqa_dask.run.task import Limits, Task
 from emqa_dask.settings import Detect, Settings
 from emqa_dask.store import marker
+from emqa_dask.store.layout import Workspace
 from emqa_dask.tune import lattice, rewards, search
 from emqa_dask.tune.lattice import LatticePhysics
 from emqa_dask.tune.space import SearchSpace
@@ -102,12 +103,13 @@ def tune_log(root: str, out: str, settings: Settings, options: TuneOptions, say:
     in threshold and overlap filter it once. ValueError where rewards need a missing value, FileExistsError where `out`
     or the folder exists and is not from a tuning.
     """
+    workspace = Workspace(root)
     marker.read_source(root)
     options.check()
     tune_log_files.check_out(out)
     physics = options.read_physics()
     names = options.select_rewards()
-    groups = sample_groups(root, options.images, options.cohorts)
+    groups = sample_groups(workspace, options.images, options.cohorts)
     tuned = []
     with open_cluster(settings, (*PRELOAD, evaluate_settings.__module__), say) as client:
         for group in groups:

@@ -14,6 +14,7 @@ from emqa_dask.run.progress import show_progress
 from emqa_dask.run.task import Limits, Task
 from emqa_dask.settings import Settings
 from emqa_dask.store import files, marker, parts
+from emqa_dask.store.layout import Workspace
 
 COLUMNS = ["micrograph_id", "uri", "frame", "stack", "index", "instrument", "magnification", "nm_per_pixel"]
 MARKER = "emqa tune order.txt"  # marks a folder of order maps, as workspace.json marks a workspace
@@ -29,9 +30,10 @@ def map_order(root: str, out: str, settings: Settings, globs: tuple[str, ...] = 
     each, and overlays/ with a PNG for each micrograph. A micrograph with parts is not mapped again. ValueError where no
     URI matches, FileExistsError where `out` is not empty and not a folder of order maps.
     """
+    workspace = Workspace(root)
     marker.read_source(root)
     check_out(out)
-    tasks = list(_make_tasks(root, out, settings, globs))
+    tasks = list(_make_tasks(workspace, out, settings, globs))
     if not tasks:
         condition = f"whose URI matches {', '.join(globs)}" if globs else "in it"
         raise ValueError(f"{root}: there is no micrograph {condition}: give an archive or a --cohort that has some")
@@ -74,11 +76,11 @@ def _has_marker(out: str) -> bool:
     return fs.isfile(path) and fs.cat_file(path) == MARKER_CONTENT
 
 
-def _make_tasks(root: str, out: str, settings: Settings, globs: tuple[str, ...]) -> Iterator[Task]:
+def _make_tasks(workspace: Workspace, out: str, settings: Settings, globs: tuple[str, ...]) -> Iterator[Task]:
     """A task for each micrograph that matches, with the detector's settings of its cohort."""
-    for rows in micrograph_ledger.iter_current(root, COLUMNS):
+    for rows in micrograph_ledger.iter_current(workspace, COLUMNS):
         for row in rows.to_dict("records"):
             if not globs or any(fnmatchcase(row["uri"], pattern) for pattern in globs):
                 place = (row["uri"], row["instrument"], row["magnification"], row["nm_per_pixel"])
                 detect = settings.detect_of(*place)
-                yield Task(row["micrograph_id"], (root, row, out, detect), 1)
+                yield Task(row["micrograph_id"], (workspace, row, out, detect), 1)

@@ -22,6 +22,7 @@ from emqa_dask.run.supervise import Call, CallFailed
 from emqa_dask.run.task import get_worker_address
 from emqa_dask.settings import Detect, Settings
 from emqa_dask.store import micrographs, parts, thumbnails
+from emqa_dask.store.layout import Workspace
 
 
 @dataclasses.dataclass
@@ -96,7 +97,7 @@ class ImageStages:
 
 
 def measure_partition(
-    root: str,
+    workspace: Workspace,
     partition: Partition,
     rows: pd.DataFrame,
     settings: Settings,
@@ -109,8 +110,8 @@ def measure_partition(
     """
     stored_detections = None
     if "detections" not in new_rows and ("evidence" in new_rows or "features" in new_rows):
-        stored_detections = _read_detections(root, partition, settings)
-    images = micrographs.iterate_micrographs(root, partition, rows["index"])
+        stored_detections = _read_detections(workspace, partition, settings)
+    images = micrographs.iterate_micrographs(workspace.uri, partition, rows["index"])
     for group_settings, chunk_rows in _chunks(rows.to_dict("records"), settings, _batch_size(settings, new_rows)):
         with stages.timed("read"):
             chunk = Chunk(chunk_rows, list(itertools.islice(images, len(chunk_rows))))
@@ -204,9 +205,11 @@ def classify(
     return {table: rows[table] for table in classified}
 
 
-def _read_detections(root: str, partition: Partition, settings: Settings) -> dict[str, pd.DataFrame]:
+def _read_detections(workspace: Workspace, partition: Partition, settings: Settings) -> dict[str, pd.DataFrame]:
     folder = folders(settings)["detections"]
-    return dict(list(parts.read_part(root, folder, partition.name, tables.DETECTIONS).groupby("micrograph_id")))
+    return dict(
+        list(parts.read_part(workspace.uri, folder, partition.name, tables.DETECTIONS).groupby("micrograph_id"))
+    )
 
 
 def _batch_size(settings: Settings, new_rows: dict[str, list]) -> int:

@@ -18,13 +18,14 @@ from emqa_dask.predict.predictions import predict_images
 from emqa_dask.run.supervise import Call, call_directly
 from emqa_dask.settings import Settings
 from emqa_dask.store import micrographs, parts
+from emqa_dask.store.layout import Workspace
 
 # Tables that are made from other tables at the end, by the stages of step predict.
 PREDICTED = tuple(table for table, stage in TABLES.items() if stage.step == "predict")
 
 
 def make_tables(
-    root: str,
+    workspace: Workspace,
     partition: Partition,
     rows: pd.DataFrame,
     settings: Settings,
@@ -40,19 +41,19 @@ def make_tables(
     seconds of each.
     """
     table_folders = folders(settings)
-    missing = _find_missing(root, partition, table_folders, final_tables)
+    missing = _find_missing(workspace, partition, table_folders, final_tables)
     stages = ImageStages(call)
-    remaining = _store_or_find(root, partition, rows, table_folders, missing, stages)
+    remaining = _store_or_find(workspace, partition, rows, table_folders, missing, stages)
     new_rows: dict[str, list] = {table: [] for table in missing if table not in PREDICTED}
     if set(new_rows) == {"evidence"}:  # another score floor: no pixel is needed
         with stages.timed("featurise"):
-            new_rows["evidence"] = summarise_detections(root, remaining, settings, [partition.name])
+            new_rows["evidence"] = summarise_detections(workspace, remaining, settings, [partition.name])
     elif new_rows:
-        measure_partition(root, partition, remaining, settings, new_rows, stages)
-    _write(root, partition, table_folders, new_rows, stages)
+        measure_partition(workspace, partition, remaining, settings, new_rows, stages)
+    _write(workspace, partition, table_folders, new_rows, stages)
     if set(PREDICTED) & set(missing):
         with stages.timed("predict"):
-            _predict(root, partition, rows, settings, table_folders, missing)
+            _predict(workspace, partition, rows, settings, table_folders, missing)
     n_bytes = sum(row.height_px * row.width_px * np.dtype(row.dtype).itemsize for row in remaining.itertuples())
     return {
         "stages": stages.seconds,
@@ -64,7 +65,7 @@ def make_tables(
 
 
 def _find_missing(
-    root: str, partition: Partition, table_folders: dict[str, str], final_tables: Collection[str]
+    workspace: Workspace, partition: Partition, table_folders: dict[str, str], final_tables: Collection[str]
 ) -> list[str]:
     """The tables of `final_tables` that have to be made; with damaged pixels also the thumbnails, made with the shard.
 
@@ -73,18 +74,20 @@ def _find_missing(
     missing = [
         table
         for table in final_tables
-        if not parts.has_part(root, table_folders[table], partition.name, SCHEMAS[table])
+        if not parts.has_part(workspace.uri, table_folders[table], partition.name, SCHEMAS[table])
     ]
-    if "thumbnails" in missing or not (NEEDS_PIXELS & set(missing) and micrographs.find_damaged_slots(root, partition)):
+    if "thumbnails" in missing or not (
+        NEEDS_PIXELS & set(missing) and micrographs.find_damaged_slots(workspace.uri, partition)
+    ):
         return missing
-    if not len(failed_ids(root, table_folders["thumbnails"], partition.name)):
+    if not len(failed_ids(workspace, table_folders["thumbnails"], partition.name)):
         return ["thumbnails", *missing]
-    drop_parts(root, table_folders, downstream("thumbnails", table_folders)[1:], partition.name)
+    drop_parts(workspace, table_folders, downstream("thumbnails", table_folders)[1:], partition.name)
     return list(final_tables)
 
 
 def _store_or_find(
-    root: str,
+    workspace: Workspace,
     partition: Partition,
     rows: pd.DataFrame,
     table_folders: dict[str, str],
@@ -94,35 +97,39 @@ def _store_or_find(
     """The micrographs of `rows` that are in the store, and on which the stages before those to be made did not fail."""
     if "thumbnails" in missing:
         with stages.timed("store"):
-            stages.failures["thumbnails"] = store_partition(root, partition, rows, stages.call)
+            stages.failures["thumbnails"] = store_partition(workspace, partition, rows, stages.call)
         failed = [failure["micrograph_id"] for failure in stages.failures["thumbnails"]]
     else:
         stored = parts.read_part(
-            root, table_folders["thumbnails"], partition.name, tables.THUMBNAILS, ["micrograph_id"]
+            workspace.uri, table_folders["thumbnails"], partition.name, tables.THUMBNAILS, ["micrograph_id"]
         )
         failed = rows["micrograph_id"][~rows["micrograph_id"].isin(stored["micrograph_id"])]
     if {"evidence", "features"} & set(missing) and "detections" not in missing:
         # An image without detections and one on which detection failed both have no rows.
-        failed = [*failed, *failed_ids(root, table_folders["detections"], partition.name)]
+        failed = [*failed, *failed_ids(workspace, table_folders["detections"], partition.name)]
     return rows[~rows["micrograph_id"].isin(failed)]
 
 
 def _write(
-    root: str, partition: Partition, table_folders: dict[str, str], new_rows: dict[str, list], stages: ImageStages
+    workspace: Workspace,
+    partition: Partition,
+    table_folders: dict[str, str],
+    new_rows: dict[str, list],
+    stages: ImageStages,
 ) -> None:
     """Write the tables `new_rows`, each after its failures."""
     for table, rows in new_rows.items():
         failures = stages.failures[table]
         if failures:
             folder = failures_folder(table_folders[table])
-            parts.write_part(root, folder, partition.name, failures, tables.FAILURES)
+            parts.write_part(workspace.uri, folder, partition.name, failures, tables.FAILURES)
         if table in ("detections", "probabilities") and rows:
             rows = pd.concat(rows, ignore_index=True)
-        parts.write_part(root, table_folders[table], partition.name, rows, SCHEMAS[table], len(failures))
+        parts.write_part(workspace.uri, table_folders[table], partition.name, rows, SCHEMAS[table], len(failures))
 
 
 def _predict(
-    root: str,
+    workspace: Workspace,
     partition: Partition,
     rows: pd.DataFrame,
     settings: Settings,
@@ -132,16 +139,18 @@ def _predict(
     """Write the tables PREDICTED, as far as they are `missing`; `rows` are all of the partition's micrographs."""
 
     def read(table: str, columns: list[str] | None = None) -> pd.DataFrame:
-        return parts.read_part(root, table_folders[table], partition.name, SCHEMAS[table], columns)
+        return parts.read_part(workspace.uri, table_folders[table], partition.name, SCHEMAS[table], columns)
 
     features = read("features", FEATURE_COLUMNS)
     features = features.merge(rows[["micrograph_id", "voltage_kv"]], on="micrograph_id", how="left")
     if "predictions" in missing:
         predicted = predict_images(join_evidence(read("evidence"), features), settings.predict.models)
-        parts.write_part(root, table_folders["predictions"], partition.name, predicted, tables.PREDICTIONS)
+        parts.write_part(workspace.uri, table_folders["predictions"], partition.name, predicted, tables.PREDICTIONS)
     if "classifications" in missing:
         for table in ("probabilities", "regions"):
-            failed = failed_ids(root, table_folders[table], partition.name)
+            failed = failed_ids(workspace, table_folders[table], partition.name)
             features = features[~features["micrograph_id"].isin(failed)]
         classified = classify_micrographs(read("probabilities"), read("regions"), features, settings)
-        parts.write_part(root, table_folders["classifications"], partition.name, classified, tables.CLASSIFICATIONS)
+        parts.write_part(
+            workspace.uri, table_folders["classifications"], partition.name, classified, tables.CLASSIFICATIONS
+        )

@@ -16,9 +16,10 @@ from emqa_dask.partition import Partition
 from emqa_dask.pipeline.tasks.measure_images import megapixels, micrograph_failure
 from emqa_dask.run.supervise import Call, CallFailed
 from emqa_dask.store import micrographs
+from emqa_dask.store.layout import Workspace
 
 
-def store_partition(root: str, partition: Partition, rows: pd.DataFrame, call: Call) -> list[dict]:
+def store_partition(workspace: Workspace, partition: Partition, rows: pd.DataFrame, call: Call) -> list[dict]:
     """Write the shard of `partition`; micrographs.write_partition() compares every checksum.
 
     Returns the failures: micrographs that cannot be read any more, or are not what was surveyed.
@@ -42,7 +43,7 @@ def store_partition(root: str, partition: Partition, rows: pd.DataFrame, call: C
                 raise
 
         checksums = list(rows["pixel_sha256"])
-        lost = micrographs.write_partition(root, partition, read_windows, checksums, list(rows["uri"]))["lost"]
+        lost = micrographs.write_partition(workspace.uri, partition, read_windows, checksums, list(rows["uri"]))["lost"]
     return [
         micrograph_failure(records[slot], "store", dead.get(slot) or CallFailed("error", error))
         for slot, error in lost.items()

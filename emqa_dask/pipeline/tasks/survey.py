@@ -15,6 +15,7 @@ from emqa_dask.run.supervise import Call, CallFailed, call_directly, describe_er
 from emqa_dask.run.task import get_worker_address
 from emqa_dask.settings import Settings
 from emqa_dask.store import files, layout, parts
+from emqa_dask.store.layout import Workspace
 
 UNFIT = (ValueError, TypeError, ArithmeticError, pa.ArrowException)  # what a value that no column can hold raises
 UNSTORABLE = "a value of it fits into no table; this is a fault of its reader: please report it with the error"
@@ -26,14 +27,16 @@ REASONS = {
 }
 
 
-def survey_files(root: str, name: str, entries: list[Entry], settings: Settings, call: Call = call_directly) -> dict:
+def survey_files(
+    workspace: Workspace, name: str, entries: list[Entry], settings: Settings, call: Call = call_directly
+) -> dict:
     """Survey `entries` and write their rows as parts `name` of the survey's two tables, of its failures before.
 
     A file that cannot be surveyed (`call` raises CallFailed) is a failed row like any other. The record says, beside
     n_images and bytes, how many micrographs of which stack there are under "stacks", and n_failed.
     """
-    if parts.has_part(root, SURVEY_FILES, name, tables.CATALOG):
-        stacks = parts.read_part(root, SURVEY_FRAMES, name, tables.MICROGRAPHS, ["stack"])["stack"]
+    if parts.has_part(workspace.uri, SURVEY_FILES, name, tables.CATALOG):
+        stacks = parts.read_part(workspace.uri, SURVEY_FRAMES, name, tables.MICROGRAPHS, ["stack"])["stack"]
         return {"outcome": "found", "n_images": len(entries), "stacks": dict(Counter(stacks))}
     rows = []
     frames = []
@@ -50,16 +53,16 @@ def survey_files(root: str, name: str, entries: list[Entry], settings: Settings,
         for frame in frames_of_file:
             size = (frame["height_px"], frame["width_px"], frame["dtype"], frame["nm_per_pixel"])
             frames.append(frame | {"stack": layout.name_stack(*size), "path": escape_name(entry.path)})
-    write(root, name, rows, frames, failures)
+    write(workspace, name, rows, frames, failures)
     n_bytes = sum(entry.size_bytes for entry in entries)
     stacks = dict(Counter(frame["stack"] for frame in frames))
     return {"n_images": len(entries), "bytes": n_bytes, "stacks": stacks, "n_failed": len(failures)}
 
 
-def survey_lost(root: str, name: str, entries: list[Entry], died: CallFailed, worker: str) -> None:
+def survey_lost(workspace: Workspace, name: str, entries: list[Entry], died: CallFailed, worker: str) -> None:
     """What survey_files() would have written, for a batch that failed as a whole: no file of it is to blame."""
     write(
-        root,
+        workspace,
         name,
         [failed(e, died) | {"reason": LOST} for e in entries],
         [],
@@ -67,13 +70,13 @@ def survey_lost(root: str, name: str, entries: list[Entry], died: CallFailed, wo
     )
 
 
-def write(root: str, name: str, rows: list[dict], frames: list[dict], failures: list[dict]) -> None:
+def write(workspace: Workspace, name: str, rows: list[dict], frames: list[dict], failures: list[dict]) -> None:
     """Write a batch's parts; a file whose rows no table can hold becomes a failed row, and the others stand."""
     try:
-        _write(root, name, rows, frames, failures)
+        _write(workspace, name, rows, frames, failures)
     except UNFIT:
         rows, frames = storable(rows, frames)
-        _write(root, name, rows, frames, failures)
+        _write(workspace, name, rows, frames, failures)
 
 
 def storable(rows: list[dict], frames: list[dict]) -> tuple[list[dict], list[dict]]:
@@ -95,14 +98,14 @@ def storable(rows: list[dict], frames: list[dict]) -> tuple[list[dict], list[dic
     return fitting, fitting_frames
 
 
-def _write(root: str, name: str, rows: list[dict], frames: list[dict], failures: list[dict]) -> None:
+def _write(workspace: Workspace, name: str, rows: list[dict], frames: list[dict], failures: list[dict]) -> None:
     """Write a batch's parts; it is done once that of its files is there, so that comes last."""
     if failures:
-        parts.write_part(root, SURVEY_FAILURES, name, failures, tables.FAILURES)
+        parts.write_part(workspace.uri, SURVEY_FAILURES, name, failures, tables.FAILURES)
     else:  # what an attempt that was killed has written
-        files.remove_file(layout.part_uri(root, SURVEY_FAILURES, name))
-    parts.write_part(root, SURVEY_FRAMES, name, frames, tables.MICROGRAPHS)
-    parts.write_part(root, SURVEY_FILES, name, rows, tables.CATALOG)
+        files.remove_file(workspace.part(SURVEY_FAILURES, name))
+    parts.write_part(workspace.uri, SURVEY_FRAMES, name, frames, tables.MICROGRAPHS)
+    parts.write_part(workspace.uri, SURVEY_FILES, name, rows, tables.CATALOG)
 
 
 def failed(entry: Entry, died: CallFailed) -> dict:

@@ -12,6 +12,7 @@ from emqa_dask.detect.candidates import Candidates, find_candidates, select_dete
 from emqa_dask.run.supervise import Call, call_directly
 from emqa_dask.settings import Detect
 from emqa_dask.store import micrographs
+from emqa_dask.store.layout import Workspace
 from emqa_dask.tune import rewards, tiles
 from emqa_dask.tune.lattice import LatticePhysics
 
@@ -28,13 +29,15 @@ class TunedImage(NamedTuple):
 
     def read_pixels(self) -> np.ndarray:
         """The image, as stored."""
-        return _read_image(self.root, self.row["stack"], self.row["index"])
+        return _read_image(Workspace(self.root), self.row["stack"], self.row["index"])
 
     def detect_points(self, settings: Detect) -> pd.DataFrame:
         """Detections with `settings`; the scale space is searched once for all settings with the same scales."""
         scales = {key: getattr(settings, key) for key in SCALE_SETTINGS}
         floor = dataclasses.replace(self.floor, **scales)
-        return select_detections(_find_candidates(self.root, self.row["stack"], self.row["index"], floor), settings)
+        return select_detections(
+            _find_candidates(Workspace(self.root), self.row["stack"], self.row["index"], floor), settings
+        )
 
 
 def evaluate_settings(
@@ -76,10 +79,10 @@ def _compute_rewards(points: pd.DataFrame, scene: rewards.Scene, names: Sequence
 
 
 @functools.lru_cache(maxsize=8)
-def _read_image(root: str, stack: str, index: int) -> np.ndarray:
-    return micrographs.read_window(root, stack, index)
+def _read_image(workspace: Workspace, stack: str, index: int) -> np.ndarray:
+    return micrographs.read_window(workspace.uri, stack, index)
 
 
 @functools.lru_cache(maxsize=64)
-def _find_candidates(root: str, stack: str, index: int, floor: Detect) -> Candidates:
-    return find_candidates(_read_image(root, stack, index), floor)
+def _find_candidates(workspace: Workspace, stack: str, index: int, floor: Detect) -> Candidates:
+    return find_candidates(_read_image(workspace, stack, index), floor)

@@ -12,6 +12,7 @@ from emqa_dask.detect.normalise import normalise
 from emqa_dask.run.supervise import Call, call_directly
 from emqa_dask.settings import Detect
 from emqa_dask.store import files, micrographs, parts
+from emqa_dask.store.layout import Workspace
 from emqa_dask.tune import order, order_figures
 
 FIGURE_DPI = 150
@@ -19,12 +20,12 @@ MAX_NAME_LETTERS = 100  # of the URI in the name of an overlay; file systems all
 SUMMARY_SETTINGS = ("verdict", "covariance", "threshold", "spacing_px")
 
 
-def map_micrograph(root: str, row: dict, out: str, settings: Detect, call: Call = call_directly) -> dict:
+def map_micrograph(workspace: Workspace, row: dict, out: str, settings: Detect, call: Call = call_directly) -> dict:
     """Maps one micrograph and writes its parts; the part of order.parquet is the last, so it marks a finished map."""
     micrograph_id = row["micrograph_id"]
     if parts.has_part(out, "order.parquet", micrograph_id, tables.ORDER):
         return {"outcome": "found"}
-    image = micrographs.read_window(root, row["stack"], row["index"])
+    image = micrographs.read_window(workspace.uri, row["stack"], row["index"])
     title = f"{row['uri']}, frame {row['frame']}"
     order_map, figure = call(compute_overlay_map, image, settings, title, label=row["uri"], megapixels=image.size / 1e6)
     with files.write_whole(_locate_overlay(out, row)) as stream:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.settings import Cohort
+from emqa_dask.store.layout import Workspace
 
 COLUMNS = ["micrograph_id", "uri", "frame", "stack", "index", "instrument", "magnification", "nm_per_pixel"]
 GROUP_KEY = ["pattern", "instrument", "magnification"]
@@ -30,7 +31,7 @@ class GroupSample(NamedTuple):
         return _join_name(folder, self.cohort.instrument, self.cohort.magnification)
 
 
-def sample_groups(root: str, n_images: int, globs: Sequence[str] = ()) -> list[GroupSample]:
+def sample_groups(workspace: Workspace, n_images: int, globs: Sequence[str] = ()) -> list[GroupSample]:
     """Groups of the workspace's micrographs: instrument x magnification x uppermost folder, each with a sample.
 
     With `globs` there is one group for each pattern on the URI, for all instruments. At most `n_images` micrographs of
@@ -38,7 +39,7 @@ def sample_groups(root: str, n_images: int, globs: Sequence[str] = ()) -> list[G
     order of the result the first group that matches a micrograph is its own. Raises ValueError where a pattern, or the
     workspace, has no micrograph.
     """
-    rows, counts = _collect_rows(root, n_images, globs)
+    rows, counts = _collect_rows(workspace, n_images, globs)
     groups = []
     for key, group_rows in rows.groupby(GROUP_KEY):
         cohort = Cohort(uri=key[0], instrument=key[1], magnification=float(key[2]))
@@ -48,16 +49,16 @@ def sample_groups(root: str, n_images: int, globs: Sequence[str] = ()) -> list[G
             f"--cohort {pattern}: no micrograph of the archive has such a URI, or an earlier pattern has it"
         )
     if not groups:
-        raise ValueError(f"{root}: there is no micrograph in it to tune for: give an archive that has some")
+        raise ValueError(f"{workspace.uri}: there is no micrograph in it to tune for: give an archive that has some")
     ranks = {pattern: k for k, pattern in enumerate(globs)}
     return sorted(groups, key=lambda g: (ranks.get(g.cohort.uri, 0), *_rank_generality(g.cohort), g.cohort.uri))
 
 
-def _collect_rows(root: str, n_images: int, globs: Sequence[str]) -> tuple[pd.DataFrame, Counter]:
+def _collect_rows(workspace: Workspace, n_images: int, globs: Sequence[str]) -> tuple[pd.DataFrame, Counter]:
     """The first `n_images` rows of every group by id, and the number of micrographs of every group."""
     kept = pd.DataFrame(columns=list(dict.fromkeys([*COLUMNS, *GROUP_KEY])))
     counts: Counter[tuple] = Counter()
-    for rows in micrograph_ledger.iter_current(root, COLUMNS):
+    for rows in micrograph_ledger.iter_current(workspace, COLUMNS):
         rows = _add_group_key(rows, globs)
         counts.update(rows.groupby(GROUP_KEY).size().to_dict())
         kept = pd.concat([kept, rows], ignore_index=True) if len(kept) else rows

@@ -10,8 +10,9 @@ from emqa_dask import tables
 from emqa_dask.archive import entries, scan
 from emqa_dask.pipeline.workspace.part_folders import LOST
 from emqa_dask.settings import Archive
-from emqa_dask.store import digests, files, layout, parts
+from emqa_dask.store import digests, files, parts
 from emqa_dask.store.digests import DigestSet
+from emqa_dask.store.layout import Workspace
 
 GROWTH = 16  # a batch has up to so many times archive.files_per_task files
 BATCHES = 64  # of one size before the size doubles
@@ -21,14 +22,14 @@ REFUSED = r"megapixels are over the limit of ([^;]+);"  # what survey.check_budg
 
 
 def iter_new_files(
-    root: str, source: str, settings: Archive, uris: DigestSet, present: DigestSet
+    workspace: Workspace, source: str, settings: Archive, uris: DigestSet, present: DigestSet
 ) -> Iterator[tuple[entries.Entry, bytes]]:
     """Entries of the archive that are not in the catalog with this size and date, nor in the workspace itself.
 
     Digests of their URIs go into `uris`, those of all files of the archive into `present`.
     """
-    surveyed = find_surveyed_files(root, settings)
-    fs, path = files.locate(root)
+    surveyed = find_surveyed_files(workspace, settings)
+    fs, path = files.locate(workspace.uri)
     inside = tuple(f"{name.rstrip('/')}/" for name in (path, fs.unstrip_protocol(path)))
     entries = scan.scan_archive(source if "://" in source else os.path.abspath(source), settings.exclude)
     while listed := list(itertools.islice(entries, LISTED)):
@@ -42,7 +43,7 @@ def iter_new_files(
             yield outside[i], bytes(keys[i])
 
 
-def find_surveyed_files(root: str, settings: Archive) -> DigestSet:
+def find_surveyed_files(workspace: Workspace, settings: Archive) -> DigestSet:
     """The files of the catalog that need not be surveyed again.
 
     That is all but those whose task was lost, those too large for a limit that was raised since, and those whose
@@ -51,10 +52,10 @@ def find_surveyed_files(root: str, settings: Archive) -> DigestSet:
     surveyed = DigestSet()
     stored = DigestSet()
     limit = float(f"{settings.max_megapixels:g}")
-    for rows in parts.iterate_table(layout.micrographs_uri(root), tables.MICROGRAPHS, ["uri", "content_sha256"]):
+    for rows in parts.iterate_table(workspace.micrographs, tables.MICROGRAPHS, ["uri", "content_sha256"]):
         stored.add(digests.digest_contents(rows))
     columns = ["uri", "content_sha256", "size_bytes", "modified_ns", "format", "reason", "n_frames"]
-    for rows in parts.iterate_table(layout.catalog_uri(root), tables.CATALOG, columns):
+    for rows in parts.iterate_table(workspace.catalog, tables.CATALOG, columns):
         rows = rows[rows["reason"].ne(LOST) & (rows["n_frames"].eq(0) | stored.has(digests.digest_contents(rows)))]
         refused = rows["reason"].str.contains("over the limit", regex=False).fillna(False).to_numpy(bool)
         limits = rows["reason"][refused].str.extract(REFUSED, expand=False).astype(float)

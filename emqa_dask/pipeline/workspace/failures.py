@@ -11,8 +11,9 @@ from emqa_dask.pipeline.workspace.stages import downstream, folders
 from emqa_dask.run.supervise import CallFailed
 from emqa_dask.run.task import Result
 from emqa_dask.settings import Settings
-from emqa_dask.store import digests, files, layout, parts
+from emqa_dask.store import digests, files, parts
 from emqa_dask.store.digests import DigestSet
+from emqa_dask.store.layout import Workspace
 
 
 def failure_row(uri: str, micrograph_id: str | None, stage: str, died: CallFailed, worker: str) -> dict:
@@ -22,63 +23,63 @@ def failure_row(uri: str, micrograph_id: str | None, stage: str, died: CallFaile
     return row | {column: getattr(died, column) for column in columns}
 
 
-def failed_ids(root: str, folder: str, name: str) -> pd.Series:
+def failed_ids(workspace: Workspace, folder: str, name: str) -> pd.Series:
     """micrograph_ids that failed when the part `name` of `folder` was made."""
-    uri = layout.part_uri(root, failures_folder(folder), name)
+    uri = workspace.part(failures_folder(folder), name)
     ids = parts.load_table(uri, tables.FAILURES, ["micrograph_id"])["micrograph_id"]
-    return ids[:0] if len(ids) and _are_outdated(root, folder, name) else ids
+    return ids[:0] if len(ids) and _are_outdated(workspace, folder, name) else ids
 
 
-def _are_outdated(root: str, folder: str, name: str) -> bool:
+def _are_outdated(workspace: Workspace, folder: str, name: str) -> bool:
     """Are the failures of the part `name` of `folder` those of an attempt that was killed: did no image fail later?"""
     try:
-        return not parts.read_n_failed(layout.part_uri(root, folder, name))
+        return not parts.read_n_failed(workspace.part(folder, name))
     except (FileNotFoundError, parts.DamagedTable):
         return False
 
 
-def fail_partition(root: str, settings: Settings, result: Result) -> None:
+def fail_partition(workspace: Workspace, settings: Settings, result: Result) -> None:
     """Write down that a partition as a whole failed: no image of it is blamed, and the next run tries it again."""
     table_folders = folders(settings)
     name = result.task.name
     rows = result.task.args[2]
-    table = next((t for t in table_folders if not parts.has_part(root, table_folders[t], name)), None)
+    table = next((t for t in table_folders if not parts.has_part(workspace.uri, table_folders[t], name)), None)
     if table is not None:
         columns = {"stage": table, "kind": result.kind, "error": result.error, "traceback": result.traceback}
         columns |= {"attempts": result.event["attempt"], "worker": result.event["worker"], "peak_memory_bytes": 0}
         failures = rows[["uri", "micrograph_id"]].assign(**columns)
-        parts.write_part(root, failures_folder(table_folders[table]), name, failures, tables.FAILURES)
+        parts.write_part(workspace.uri, failures_folder(table_folders[table]), name, failures, tables.FAILURES)
 
 
-def drop_parts(root: str, table_folders: dict[str, str], dropped_tables: Sequence[str], name: str) -> None:
+def drop_parts(workspace: Workspace, table_folders: dict[str, str], dropped_tables: Sequence[str], name: str) -> None:
     """Remove the parts `name` of the tables `dropped_tables`, downstream ones first, then what they say of failures."""
     for table in reversed(dropped_tables):
-        files.remove_file(layout.part_uri(root, table_folders[table], name))
-        files.remove_file(layout.part_uri(root, failures_folder(table_folders[table]), name))
+        files.remove_file(workspace.part(table_folders[table], name))
+        files.remove_file(workspace.part(failures_folder(table_folders[table]), name))
 
 
-def forget_unfinished(root: str, table_folders: dict[str, str], table: str, finished_partitions: set[str]) -> None:
+def forget_unfinished(
+    workspace: Workspace, table_folders: dict[str, str], table: str, finished_partitions: set[str]
+) -> None:
     """Remove failures of `table` from partitions that lack it, and what was made without these images: all is tried
     again. `finished_partitions` are the partitions that have the table."""
-    for name in set(parts.list_parts(root, failures_folder(table_folders[table]))) - finished_partitions:
-        drop_parts(root, table_folders, downstream(table, table_folders), name)
+    for name in set(parts.list_parts(workspace.uri, failures_folder(table_folders[table]))) - finished_partitions:
+        drop_parts(workspace, table_folders, downstream(table, table_folders), name)
 
 
-def iter_failures(root: str, settings: Settings) -> Iterator[pd.DataFrame]:
+def iter_failures(workspace: Workspace, settings: Settings) -> Iterator[pd.DataFrame]:
     """All failures for these settings: of files that could not be read, then of stages."""
-    yield from _iter_failures_of_files(root)
-    yield from _iter_failures_of_stages(root, settings)
+    yield from _iter_failures_of_files(workspace)
+    yield from _iter_failures_of_stages(workspace, settings)
 
 
-def _iter_failures_of_files(root: str) -> Iterator[pd.DataFrame]:
+def _iter_failures_of_files(workspace: Workspace) -> Iterator[pd.DataFrame]:
     """Files of the catalog that could not be read; with more details where the reader crashed or hung."""
-    names = parts.list_parts(root, SURVEY_FAILURES)
-    surveys = [parts.read_part(root, SURVEY_FAILURES, name, tables.FAILURES) for name in names]
+    names = parts.list_parts(workspace.uri, SURVEY_FAILURES)
+    surveys = [parts.read_part(workspace.uri, SURVEY_FAILURES, name, tables.FAILURES) for name in names]
     crashes = pd.concat([tables.empty(tables.FAILURES), *surveys]).drop_duplicates("uri", keep="last").set_index("uri")
     columns = ["uri", "status", "reason", "error", "is_present"]
-    for unread in parts.iterate_table(
-        layout.catalog_uri(root), tables.CATALOG, columns, row_filter=("status", "failed")
-    ):
+    for unread in parts.iterate_table(workspace.catalog, tables.CATALOG, columns, row_filter=("status", "failed")):
         unread = unread[unread["is_present"].ne(False)]
         rows = pd.DataFrame({"uri": unread["uri"], "stage": "ingest", "kind": "error", "traceback": "", "attempts": 1})
         rows["error"] = unread["error"].where(unread["error"].notna() & unread["error"].ne(""), unread["reason"])
@@ -88,30 +89,32 @@ def _iter_failures_of_files(root: str) -> Iterator[pd.DataFrame]:
         yield pd.concat([rows[~is_crash], crashes.loc[rows["uri"][is_crash]].reset_index()], ignore_index=True)
 
 
-def _iter_failures_of_stages(root: str, settings: Settings) -> Iterator[pd.DataFrame]:
+def _iter_failures_of_stages(workspace: Workspace, settings: Settings) -> Iterator[pd.DataFrame]:
     """Micrographs of the archive on which a stage failed; failures that are outdated are removed."""
-    existing = set(layout.list_table_folders(root))
+    existing = set(workspace.list_table_folders())
     table_folders = dict.fromkeys(folders(settings).values())
     with_failures = [folder for folder in table_folders if failures_folder(folder) in existing]
-    listed = [(folder, name) for folder in with_failures for name in parts.list_parts(root, failures_folder(folder))]
+    listed = [
+        (folder, name) for folder in with_failures for name in parts.list_parts(workspace.uri, failures_folder(folder))
+    ]
     if not listed:
         return
     present = DigestSet()
-    for rows in micrograph_ledger.iter_current(root, ["micrograph_id"]):
+    for rows in micrograph_ledger.iter_current(workspace, ["micrograph_id"]):
         present.add(digests.parse_hex_ids(rows["micrograph_id"]))
     for folder, name in listed:
-        if _are_outdated(root, folder, name):
-            files.remove_file(layout.part_uri(root, failures_folder(folder), name))
+        if _are_outdated(workspace, folder, name):
+            files.remove_file(workspace.part(failures_folder(folder), name))
             continue
-        rows = parts.read_part(root, failures_folder(folder), name, tables.FAILURES)
+        rows = parts.read_part(workspace.uri, failures_folder(folder), name, tables.FAILURES)
         yield rows[present.has(digests.parse_hex_ids(rows["micrograph_id"]))]
 
 
-def write_failures(root: str, settings: Settings) -> int:
+def write_failures(workspace: Workspace, settings: Settings) -> int:
     """Write failures.parquet anew; gives its number of rows."""
     n = 0
-    with parts.open_table_writer(layout.failures_uri(root), tables.FAILURES) as write:
-        for rows in iter_failures(root, settings):
+    with parts.open_table_writer(workspace.failures, tables.FAILURES) as write:
+        for rows in iter_failures(workspace, settings):
             if len(rows):
                 n += len(rows)
                 write(rows)

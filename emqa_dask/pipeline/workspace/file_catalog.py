@@ -8,16 +8,17 @@ import pandas as pd
 
 from emqa_dask import tables
 from emqa_dask.pipeline.workspace.part_folders import SURVEY_FAILURES, SURVEY_FILES, SURVEY_FRAMES
-from emqa_dask.store import files, layout, parts
+from emqa_dask.store import files, parts
+from emqa_dask.store.layout import Workspace
 
 REMOVERS = 16  # threads that remove them: a bucket answers late
 
 
 def _rewrite_catalog(
-    root: str, is_over: Callable[[pd.DataFrame], np.ndarray], new: Iterable[pd.DataFrame] = ()
+    workspace: Workspace, is_over: Callable[[pd.DataFrame], np.ndarray], new: Iterable[pd.DataFrame] = ()
 ) -> None:
     """Drop the rows that are over from the catalog, and add the tables `new` behind the others."""
-    uri = layout.catalog_uri(root)
+    uri = workspace.catalog
     with parts.open_table_writer(uri, tables.CATALOG) as write:
         for rows in parts.iterate_table(uri, tables.CATALOG):
             write(rows[~is_over(rows)])
@@ -25,7 +26,7 @@ def _rewrite_catalog(
             write(rows)
 
 
-def forget_files(root: str, uris: Iterable[str]) -> None:
+def forget_files(workspace: Workspace, uris: Iterable[str]) -> None:
     """Let the next ingest survey the files `uris` again: drop their rows from the catalog, and what else says them.
 
     Micrographs that they gave keep their slots.
@@ -35,26 +36,26 @@ def forget_files(root: str, uris: Iterable[str]) -> None:
     def is_forgotten(rows: pd.DataFrame) -> pd.Series:
         return rows["uri"].isin(uris)
 
-    for name in parts.list_parts(root, SURVEY_FILES):  # of a survey that was killed
-        if is_forgotten(parts.read_part(root, SURVEY_FILES, name, tables.CATALOG, ["uri"])).any():
-            _remove(root, SURVEY_FILES, [name])
-            _remove(root, SURVEY_FRAMES, [name])
-    _drop_failures(root, is_forgotten, parts.list_parts(root, SURVEY_FAILURES))
-    if files.exists(layout.catalog_uri(root)):
-        _rewrite_catalog(root, is_forgotten)
+    for name in parts.list_parts(workspace.uri, SURVEY_FILES):  # of a survey that was killed
+        if is_forgotten(parts.read_part(workspace.uri, SURVEY_FILES, name, tables.CATALOG, ["uri"])).any():
+            _remove(workspace, SURVEY_FILES, [name])
+            _remove(workspace, SURVEY_FRAMES, [name])
+    _drop_failures(workspace, is_forgotten, parts.list_parts(workspace.uri, SURVEY_FAILURES))
+    if files.exists(workspace.catalog):
+        _rewrite_catalog(workspace, is_forgotten)
 
 
-def _drop_failures(root: str, is_over: Callable[[pd.DataFrame], pd.Series], names: Iterable[str]) -> None:
+def _drop_failures(workspace: Workspace, is_over: Callable[[pd.DataFrame], pd.Series], names: Iterable[str]) -> None:
     """Drop the rows that are over from the parts `names` of what surveys say of failures."""
     for name in names:
-        rows = parts.read_part(root, SURVEY_FAILURES, name, tables.FAILURES)
+        rows = parts.read_part(workspace.uri, SURVEY_FAILURES, name, tables.FAILURES)
         remaining = rows[~is_over(rows)]
         if remaining.empty:
-            _remove(root, SURVEY_FAILURES, [name])
+            _remove(workspace, SURVEY_FAILURES, [name])
         elif len(remaining) < len(rows):
-            parts.write_part(root, SURVEY_FAILURES, name, remaining, tables.FAILURES)
+            parts.write_part(workspace.uri, SURVEY_FAILURES, name, remaining, tables.FAILURES)
 
 
-def _remove(root: str, folder: str, names: Sequence[str]) -> None:
+def _remove(workspace: Workspace, folder: str, names: Sequence[str]) -> None:
     with ThreadPoolExecutor(REMOVERS) as pool:
-        list(pool.map(files.remove_file, [layout.part_uri(root, folder, name) for name in names]))
+        list(pool.map(files.remove_file, [workspace.part(folder, name) for name in names]))

@@ -15,6 +15,7 @@ from emqa_dask.pipeline.workspace.part_folders import SURVEY_FILES, SURVEY_FRAME
 from emqa_dask.pipeline.workspace.stages import downstream, folders
 from emqa_dask.settings import Settings, Store
 from emqa_dask.store import aside, files, layout, lock, marker, micrographs, parts, stacks, stored_settings
+from emqa_dask.store.layout import Workspace
 
 Say = Callable[[str], None]
 READERS = 4  # threads that read what is looked at
@@ -22,8 +23,10 @@ GIB = 2**30
 THUMBNAILS = layout.name_table_folder("thumbnails")
 
 
-def examine(root: str, settings: Settings, say: Say, *, all_files: bool = False, has_pixels: bool = True) -> int:
-    """Put aside every damaged table of `root`, say which, and give their number; without the outputs of the report.
+def examine(
+    workspace: Workspace, settings: Settings, say: Say, *, all_files: bool = False, has_pixels: bool = True
+) -> int:
+    """Number of damaged tables of `workspace` that are put aside, each of them said; without the outputs of the report.
 
     Tables of runs with these `settings` are read (`all_files`: of all runs), and the stored pixels unless they are
     over store.verify_gib, or no step needs any (`has_pixels`). Where a shard is missing or damaged, the part of
@@ -31,18 +34,18 @@ def examine(root: str, settings: Settings, say: Say, *, all_files: bool = False,
     bytes the bucket's own checksums guard, only what is missing is looked for, unless `all_files`. The caller holds the
     workspace's lock.
     """
-    names = files.list_names(root)
-    if not any(layout.catalog_uri(root).endswith(f"/{name}") or name.startswith("micrographs") for name in names):
+    names = files.list_names(workspace.uri)
+    if not any(workspace.catalog.endswith(f"/{name}") or name.startswith("micrographs") for name in names):
         return 0  # nothing was stored yet
-    is_read = all_files or files.is_local(root)
-    n_damaged = _examine_ledger(root, say) + _examine_catalog(root, say)
+    is_read = all_files or files.is_local(workspace.uri)
+    n_damaged = _examine_ledger(workspace, say) + _examine_catalog(workspace, say)
     if is_read:
-        part_folders = layout.list_table_folders(root) if all_files else _folders_of_run(settings)
-        n_damaged += _examine_parts(root, part_folders, folders(settings), say)
-    partitions = list(micrograph_ledger.list_partitions(root))
-    n_damaged += _examine_stacks(root, partitions, settings.store, say)
+        part_folders = workspace.list_table_folders() if all_files else _folders_of_run(settings)
+        n_damaged += _examine_parts(workspace, part_folders, folders(settings), say)
+    partitions = list(micrograph_ledger.list_partitions(workspace))
+    n_damaged += _examine_stacks(workspace, partitions, settings.store, say)
     limit_bytes = math.inf if all_files else settings.store.verify_gib * GIB
-    return n_damaged + _examine_shards(root, partitions, limit_bytes, is_read and has_pixels, say)
+    return n_damaged + _examine_shards(workspace, partitions, limit_bytes, is_read and has_pixels, say)
 
 
 def verify(root: str, say: Say) -> int:
@@ -50,22 +53,23 @@ def verify(root: str, say: Say) -> int:
 
     ValueError, with the remedy, where the settings or a model are damaged.
     """
+    workspace = Workspace(root)
     marker.read_source(root)
     settings = stored_settings.read_settings(root)
     models.verify_models(
         (*settings.detect.networks, *settings.predict.models, *filter(None, [settings.classify.model]))
     )
     with lock.hold_lock(root, say):
-        listed = {layout.part_uri(root, folder, name) for folder, name in _list_parts(root, folders(settings).values())}
-        lost = [] if files.exists(layout.catalog_uri(root)) else [layout.catalog_uri(root)]
-        if not any(map(files.exists, (layout.micrographs_uri(root), layout.micrographs_copy_uri(root)))):
-            lost.append(layout.micrographs_uri(root))
-        n_damaged = examine(root, settings, say, all_files=True)
-        document = provenance.read(root)
-        lost += [uri for uri in preconditions.find_missing_parts(root, settings) if uri not in listed]
-        lost += [layout.failures_uri(root)] if document and not read_checksum(layout.failures_uri(root)) else []
-        lost += [layout.provenance_uri(root)] if not document and files.exists(layout.triage_uri(root)) else []
-        for uri in (*lost, *provenance.damaged_outputs(root, document)):
+        listed = {workspace.part(folder, name) for folder, name in _list_parts(workspace, folders(settings).values())}
+        lost = [] if files.exists(workspace.catalog) else [workspace.catalog]
+        if not any(map(files.exists, (workspace.micrographs, workspace.micrographs_copy))):
+            lost.append(workspace.micrographs)
+        n_damaged = examine(workspace, settings, say, all_files=True)
+        document = provenance.read(workspace)
+        lost += [uri for uri in preconditions.find_missing_parts(workspace, settings) if uri not in listed]
+        lost += [workspace.failures] if document and not read_checksum(workspace.failures) else []
+        lost += [workspace.provenance] if not document and files.exists(workspace.triage) else []
+        for uri in (*lost, *provenance.damaged_outputs(workspace, document)):
             n_damaged += 1
             say(f"damaged or missing: {uri}")
     if n_damaged:
@@ -90,69 +94,67 @@ def read_checksum(uri: str) -> bytes:
         return b""
 
 
-def _examine_ledger(root: str, say: Say) -> int:
+def _examine_ledger(workspace: Workspace, say: Say) -> int:
     """Make the ledger and its copy the same where one of them is damaged or missing."""
-    ledger = layout.micrographs_uri(root)
-    copy = layout.micrographs_copy_uri(root)
+    ledger = workspace.micrographs
+    copy = workspace.micrographs_copy
     checksums = read_checksum(ledger), read_checksum(copy)
     if not any(map(files.exists, (ledger, copy))) or (checksums[0] and checksums[0] == checksums[1]):
         return 0
     is_copy_damaged = files.exists(copy) and not checksums[1]
     if checksums[0]:
-        aside.copy_ledger(root)  # where a run was killed before it had done so, nothing is damaged
+        aside.copy_ledger(workspace.uri)  # where a run was killed before it had done so, nothing is damaged
         if is_copy_damaged:
             say(f"damaged: {copy}, made again")
         return int(is_copy_damaged)
-    aside.put_aside(root, ledger)
+    aside.put_aside(workspace.uri, ledger)
     if checksums[1]:
         files.copy_file(copy, ledger)
         say(f"damaged or missing: {ledger}, replaced by its copy")
     else:
-        aside.put_aside(root, copy)
+        aside.put_aside(workspace.uri, copy)
         say(f"damaged: {ledger} and its copy; `emqa triage` reads the archive anew, and all is made again")
     return 1
 
 
-def _examine_catalog(root: str, say: Say) -> int:
-    uri = layout.catalog_uri(root)
+def _examine_catalog(workspace: Workspace, say: Say) -> int:
+    uri = workspace.catalog
     if not files.exists(uri) or read_checksum(uri):
         return 0
-    say(f"damaged: {uri}, put aside as {aside.put_aside(root, uri)}; `emqa triage` reads the archive anew")
+    say(f"damaged: {uri}, put aside as {aside.put_aside(workspace.uri, uri)}; `emqa triage` reads the archive anew")
     return 1
 
 
-def _examine_parts(root: str, chosen: Iterable[str], table_folders: dict[str, str], say: Say) -> int:
+def _examine_parts(workspace: Workspace, chosen: Iterable[str], table_folders: dict[str, str], say: Say) -> int:
     """Read every part of the folders `chosen`, and put aside those that are damaged with what they belong to.
 
     Where a part has lost its failures, it is made again with all tables of `table_folders` that were made from it.
     """
-    pairs = _list_parts(root, chosen)
+    pairs = _list_parts(workspace, chosen)
     n_damaged = 0
     with ThreadPoolExecutor(READERS) as pool:
-        counts = pool.map(_count_failed, [layout.part_uri(root, folder, name) for folder, name in pairs])
+        counts = pool.map(_count_failed, [workspace.part(folder, name) for folder, name in pairs])
         for (folder, name), n_failed in zip(pairs, counts, strict=True):
-            uri = layout.part_uri(root, folder, name)
+            uri = workspace.part(folder, name)
             if n_failed is None:
-                say(f"damaged: {uri}, put aside as {aside.put_aside(root, uri)}")
+                say(f"damaged: {uri}, put aside as {aside.put_aside(workspace.uri, uri)}")
                 table = _paired_folder(folder)
-            elif n_failed and not files.exists(layout.part_uri(root, failures_folder(folder), name)):
-                say(
-                    f"missing: {layout.part_uri(root, failures_folder(folder), name)}; what it belongs to is made again"
-                )
+            elif n_failed and not files.exists(workspace.part(failures_folder(folder), name)):
+                say(f"missing: {workspace.part(failures_folder(folder), name)}; what it belongs to is made again")
                 table = folder
             else:
                 continue
             n_damaged += 1
             if table:
-                aside.put_aside(root, layout.part_uri(root, table, name))
+                aside.put_aside(workspace.uri, workspace.part(table, name))
             if dependent := [other for other in table_folders if table_folders[other] == table]:
-                failures.drop_parts(root, table_folders, downstream(dependent[0], table_folders)[1:], name)
+                failures.drop_parts(workspace, table_folders, downstream(dependent[0], table_folders)[1:], name)
     return n_damaged
 
 
-def _list_parts(root: str, chosen: Iterable[str]) -> list[tuple[str, str]]:
+def _list_parts(workspace: Workspace, chosen: Iterable[str]) -> list[tuple[str, str]]:
     """(folder, name) of the parts in the folders `chosen`."""
-    return [(folder, name) for folder in chosen for name in parts.list_parts(root, folder)]
+    return [(folder, name) for folder in chosen for name in parts.list_parts(workspace.uri, folder)]
 
 
 def _count_failed(uri: str) -> int | None:
@@ -171,19 +173,19 @@ def _paired_folder(folder: str) -> str:
     return folder.removeprefix(start) if folder.startswith(start) else ""
 
 
-def _examine_stacks(root: str, partitions: Sequence[Partition], settings: Store, say: Say) -> int:
+def _examine_stacks(workspace: Workspace, partitions: Sequence[Partition], settings: Store, say: Say) -> int:
     """Write the metadata of stacks again where a document is missing or damaged."""
     of_stacks: dict[str, list[Partition]] = {}
     for partition in partitions:
         of_stacks.setdefault(partition.stack, []).append(partition)
-    damaged = [name for name in of_stacks if stacks.is_damaged(root, name)]
+    damaged = [name for name in of_stacks if stacks.is_damaged(workspace.uri, name)]
     if damaged:
-        stacks.write_root(root)
+        stacks.write_root(workspace.uri)
     for name in damaged:
         *shape, dtype = layout.parse_shape(name)
-        cut = {"shard_length": _shard_length(root, of_stacks[name], settings), "occupied": _runs(of_stacks[name])}
-        stacks.open_or_grow(root, name, tuple(shape), dtype, **cut, settings=settings)
-        say(f"damaged: the metadata of {layout.stack_folder(root, name)}, written again")
+        cut = {"shard_length": _shard_length(workspace, of_stacks[name], settings), "occupied": _runs(of_stacks[name])}
+        stacks.open_or_grow(workspace.uri, name, tuple(shape), dtype, **cut, settings=settings)
+        say(f"damaged: the metadata of {workspace.stack(name)}, written again")
     return len(damaged)
 
 
@@ -196,39 +198,43 @@ def _runs(partitions: Sequence[Partition]) -> list[tuple[int, int]]:
     return runs
 
 
-def _shard_length(root: str, partitions: Sequence[Partition], settings: Store) -> int:
+def _shard_length(workspace: Workspace, partitions: Sequence[Partition], settings: Store) -> int:
     """Micrographs per shard of a stack: every shard has a partition, which starts where it does; one alone says it."""
     starts = math.gcd(*(partition.start for partition in partitions))
     only = partitions[0]
-    return starts or stacks.find_shard_length(root, only) or max(settings.shard_length, len(only))
+    return starts or stacks.find_shard_length(workspace.uri, only) or max(settings.shard_length, len(only))
 
 
-def _examine_shards(root: str, partitions: Iterable[Partition], limit_bytes: float, is_read: bool, say: Say) -> int:
+def _examine_shards(
+    workspace: Workspace, partitions: Iterable[Partition], limit_bytes: float, is_read: bool, say: Say
+) -> int:
     """Put aside the thumbnails of partitions whose shard is missing or damaged: store and thumbnails are one stage."""
-    names_with_thumbnails = set(parts.list_parts(root, THUMBNAILS))
+    names_with_thumbnails = set(parts.list_parts(workspace.uri, THUMBNAILS))
     stored = [partition for partition in partitions if partition.name in names_with_thumbnails]
-    sizes = [_size(root, partition) for partition in stored]
+    sizes = [_size(workspace, partition) for partition in stored]
     is_read = is_read and sum(sizes) <= limit_bytes
-    find_damaged = partial(_damaged_slots, root, is_read)
+    find_damaged = partial(_damaged_slots, workspace, is_read)
     n_damaged = 0
     with ThreadPoolExecutor(READERS) as pool, _progress(sum(sizes) * is_read) as progress:
         for partition, size, slots in zip(stored, sizes, pool.map(find_damaged, stored, sizes), strict=True):
             progress.update(size)
             if slots:
                 n_damaged += 1
-                aside.put_aside(root, layout.part_uri(root, THUMBNAILS, partition.name))
+                aside.put_aside(workspace.uri, workspace.part(THUMBNAILS, partition.name))
                 say(f"damaged: {len(slots)} of {len(partition)} stored micrographs of {partition.name}")
     return n_damaged
 
 
-def _size(root: str, partition: Partition) -> int:
+def _size(workspace: Workspace, partition: Partition) -> int:
     """Bytes of the shard of `partition`; 0 without one."""
-    return files.read_size(stacks.shard_uri(root, partition, stacks.read_grid(root, partition.stack).shard_length))
+    return files.read_size(
+        stacks.shard_uri(workspace.uri, partition, stacks.read_grid(workspace.uri, partition.stack).shard_length)
+    )
 
 
-def _damaged_slots(root: str, is_read: bool, partition: Partition, size: int) -> list[int]:
+def _damaged_slots(workspace: Workspace, is_read: bool, partition: Partition, size: int) -> list[int]:
     if is_read:
-        return micrographs.find_damaged_slots(root, partition)
+        return micrographs.find_damaged_slots(workspace.uri, partition)
     return [] if size else list(range(len(partition)))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from emqa_dask import tables
 from emqa_dask.run.task import Result
 from emqa_dask.store import parts
+from emqa_dask.store.layout import Workspace
 
 EVENTS = "events.parquet"  # a folder of parts, which readers of Parquet take for one table
 FLUSH_S = 20.0
@@ -15,7 +16,7 @@ FLUSH_ROWS = 5000
 
 
 @contextlib.contextmanager
-def recording(root: str, check: Callable[[], None] = lambda: None) -> Iterator[Callable[[Result], None]]:
+def recording(workspace: Workspace, check: Callable[[], None] = lambda: None) -> Iterator[Callable[[Result], None]]:
     """record(result) adds its events to events.parquet, in parts of some seconds; `check` is called with each."""
     run = f"{time.time_ns() // 1_000_000:013d}-{uuid.uuid4().hex[:6]}"
     number = 0
@@ -25,7 +26,7 @@ def recording(root: str, check: Callable[[], None] = lambda: None) -> Iterator[C
     def flush() -> None:
         nonlocal number, flushed_s, rows
         if rows:
-            parts.write_part(root, EVENTS, f"{run}-{number:05d}", rows, tables.EVENTS)
+            parts.write_part(workspace.uri, EVENTS, f"{run}-{number:05d}", rows, tables.EVENTS)
         number = number + 1
         flushed_s = time.monotonic()
         rows = []
@@ -58,11 +59,11 @@ def _events(result: Result) -> list[dict]:
     return rows
 
 
-def stage_seconds(root: str) -> dict[str, float]:
+def stage_seconds(workspace: Workspace) -> dict[str, float]:
     """Worker-seconds of every stage so far."""
     total: dict[str, float] = {}
-    for name in parts.list_parts(root, EVENTS):
-        events = parts.read_part(root, EVENTS, name, tables.EVENTS, ["stage", "seconds"])
+    for name in parts.list_parts(workspace.uri, EVENTS):
+        events = parts.read_part(workspace.uri, EVENTS, name, tables.EVENTS, ["stage", "seconds"])
         for stage, seconds in events.groupby("stage", sort=False)["seconds"].sum().items():
             total[stage] = total.get(stage, 0.0) + seconds
     return {stage: round(seconds, 3) for stage, seconds in total.items()}

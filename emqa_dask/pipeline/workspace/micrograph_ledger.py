@@ -7,60 +7,63 @@ import pandas as pd
 
 from emqa_dask import tables
 from emqa_dask.partition import Partition
-from emqa_dask.store import digests, layout, parts, plan
+from emqa_dask.store import digests, parts, plan
 from emqa_dask.store.digests import DigestSet
+from emqa_dask.store.layout import Workspace
 
 
-def iter_partitions(root: str, columns: Sequence[str] | None = None) -> Iterator[tuple[Partition, pd.DataFrame]]:
+def iter_partitions(
+    workspace: Workspace, columns: Sequence[str] | None = None
+) -> Iterator[tuple[Partition, pd.DataFrame]]:
     """Every partition in the ledger's order, with its rows in the order of its slots: all columns, or `columns`.
 
     One stretch of the ledger is in memory at a time.
     """
-    for rows in _whole_partitions(root, columns):
+    for rows in _whole_partitions(workspace, columns):
         shown = rows if columns is None else rows[list(columns)]
         for partition, positions in plan.split_by_partition(rows):
             yield partition, shown.iloc[positions]
 
 
-def list_partitions(root: str) -> Iterator[Partition]:
+def list_partitions(workspace: Workspace) -> Iterator[Partition]:
     """The partitions alone."""
-    for rows in _whole_partitions(root, ()):
+    for rows in _whole_partitions(workspace, ()):
         yield from (partition for partition, _ in plan.split_by_partition(rows))
 
 
-def count_micrographs(root: str, names: set[str]) -> int:
+def count_micrographs(workspace: Workspace, names: set[str]) -> int:
     """How many micrographs the partitions `names` have."""
-    return sum(len(partition) for partition in list_partitions(root) if partition.name in names) if names else 0
+    return sum(len(partition) for partition in list_partitions(workspace) if partition.name in names) if names else 0
 
 
-def iter_current(root: str, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
+def iter_current(workspace: Workspace, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
     """Micrographs whose file, with this content, is in the archive: tables of whole partitions, in the ledger's order.
 
     Each has some thousand rows of tables.MICROGRAPHS (all columns, or those named); none is empty.
     """
-    for rows, is_current in iter_ledger(root, columns):
+    for rows, is_current in iter_ledger(workspace, columns):
         if is_current.any():
             yield rows[is_current].reset_index(drop=True)
 
 
-def iter_ledger(root: str, columns: Sequence[str] | None = None) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
+def iter_ledger(
+    workspace: Workspace, columns: Sequence[str] | None = None
+) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
     """All micrographs in tables of whole partitions, and (n,) which of them iter_current() has."""
     present = DigestSet()
-    for rows in parts.iterate_table(layout.catalog_uri(root), tables.CATALOG, ["uri", "content_sha256", "is_present"]):
+    for rows in parts.iterate_table(workspace.catalog, tables.CATALOG, ["uri", "content_sha256", "is_present"]):
         present.add(digests.digest_contents(rows[rows["content_sha256"].notna() & rows["is_present"].ne(False)]))
     read_columns = None if columns is None else [*columns, "uri", "content_sha256"]
-    for rows in _whole_partitions(root, read_columns):
+    for rows in _whole_partitions(workspace, read_columns):
         yield rows if columns is None else rows[list(columns)], present.has(digests.digest_contents(rows))
 
 
-def _whole_partitions(root: str, columns: Sequence[str] | None) -> Iterator[pd.DataFrame]:
+def _whole_partitions(workspace: Workspace, columns: Sequence[str] | None) -> Iterator[pd.DataFrame]:
     """The ledger in tables that end where a partition does."""
     if columns is not None:
         columns = list(dict.fromkeys([*columns, "stack", "index", "partition"]))
     left = None
-    for rows in parts.iterate_table(
-        layout.micrographs_uri(root), tables.MICROGRAPHS, columns, plan.MICROGRAPHS_PER_BATCH
-    ):
+    for rows in parts.iterate_table(workspace.micrographs, tables.MICROGRAPHS, columns, plan.MICROGRAPHS_PER_BATCH):
         rows = rows if left is None else pd.concat([left, rows], ignore_index=True)
         last = rows["partition"].eq(rows["partition"].iloc[-1]).to_numpy()
         end = int(np.argmax(last))

@@ -10,7 +10,8 @@ import pandas as pd
 from emqa_dask import tables
 from emqa_dask.archive import name_escapes, scan
 from emqa_dask.pipeline.workspace.part_folders import SURVEY_FRAMES
-from emqa_dask.store import files, layout, lock, marker, parts
+from emqa_dask.store import files, lock, marker, parts
+from emqa_dask.store.layout import Workspace
 
 LOOKED_FOR = 20  # files of the workspace of which one has to lie in the new place
 Locate = Callable[[str, str], str]  # (URI, path until now) -> path from now on, as the ledger has it
@@ -23,6 +24,7 @@ def take_over(root: str, old: str, new: str, say: Callable[[str], None] = print)
     anew. When it is killed in between, it can be done again. ValueError where `root` is of neither archive and where
     its files do not lie in `new`.
     """
+    workspace = Workspace(root)
     old = absolute_source(old)
     new = absolute_source(new)
     owner = marker.read_source(root)
@@ -31,12 +33,12 @@ def take_over(root: str, old: str, new: str, say: Callable[[str], None] = print)
     if owner != old:
         raise ValueError(f"{root} belongs to {owner}, not to {old}: give {shlex.join(['--moved-from', owner])}")
     locate = _locator(new)
-    _check_files(root, new, locate)
+    _check_files(workspace, new, locate)
     with lock.hold_lock(root, say):
         for name in parts.list_parts(root, SURVEY_FRAMES):  # of a survey that was killed
             rows = parts.read_part(root, SURVEY_FRAMES, name, tables.MICROGRAPHS)
             parts.write_part(root, SURVEY_FRAMES, name, _move(rows, locate), tables.MICROGRAPHS)
-        uri = layout.micrographs_uri(root)
+        uri = workspace.micrographs
         if files.exists(uri):
             with parts.open_table_writer(uri, tables.MICROGRAPHS) as write:
                 for rows in parts.iterate_table(uri, tables.MICROGRAPHS):
@@ -70,13 +72,13 @@ def _move(rows: pd.DataFrame, locate: Locate) -> pd.DataFrame:
     return rows.assign(path=[locate(uri, path) for uri, path in zip(rows["uri"], rows["path"], strict=True)])
 
 
-def _check_files(root: str, new: str, locate: Locate) -> None:
+def _check_files(workspace: Workspace, new: str, locate: Locate) -> None:
     """ValueError where none of the first files of the workspace lies in `new`."""
-    batches = parts.iterate_table(layout.micrographs_uri(root), tables.MICROGRAPHS, ["uri", "path"], LOOKED_FOR)
+    batches = parts.iterate_table(workspace.micrographs, tables.MICROGRAPHS, ["uri", "path"], LOOKED_FOR)
     for rows in itertools.islice(batches, 1):
         paths = [name_escapes.unescape_name(path) for path in _move(rows, locate)["path"]]
         if not any(files.exists(path) or files.list_names(path) for path in paths):
             raise ValueError(
-                f"{new} is not the archive of {root}: {rows['uri'].iloc[0]!r} should lie in it; give the folder in "
-                "which it does"
+                f"{new} is not the archive of {workspace.uri}: {rows['uri'].iloc[0]!r} should lie in it; give the "
+                "folder in which it does"
             )

@@ -7,7 +7,8 @@ from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.pipeline.workspace.detectors import name_detectors
 from emqa_dask.pipeline.workspace.stages import downstream, folders
 from emqa_dask.settings import Settings
-from emqa_dask.store import files, layout, marker, parts
+from emqa_dask.store import files, marker, parts
+from emqa_dask.store.layout import Workspace
 from emqa_dask.tables import CATALOG
 
 
@@ -21,45 +22,46 @@ def verify_models(settings: Settings, steps: Collection[str]) -> None:
         models.verify_models([models.CONTENT_MODEL])
 
 
-def require_tables(root: str, source: str) -> None:
+def require_tables(workspace: Workspace, source: str) -> None:
     """ValueError where the catalog or the ledger is gone: only a run that reads the archive makes them again."""
-    for uri in (layout.catalog_uri(root), layout.micrographs_uri(root)):
-        if not files.exists(uri) and not (uri == layout.micrographs_uri(root) and _has_no_images(root)):
+    for uri in (workspace.catalog, workspace.micrographs):
+        if not files.exists(uri) and not (uri == workspace.micrographs and _has_no_images(workspace)):
             raise ValueError(
-                f"{files.redact(uri)} is missing or damaged: run {marker.format_triage_command(root, source)}, which "
-                "makes it again; results that are there are kept"
+                f"{files.redact(uri)} is missing or damaged: run "
+                f"{marker.format_triage_command(workspace.uri, source)}, which makes it again; "
+                "results that are there are kept"
             )
 
 
-def _has_no_images(root: str) -> bool:
+def _has_no_images(workspace: Workspace) -> bool:
     """Are there no micrographs in the files of the catalog?"""
     return not any(
-        rows["n_frames"].gt(0).any() for rows in parts.iterate_table(layout.catalog_uri(root), CATALOG, ["n_frames"])
+        rows["n_frames"].gt(0).any() for rows in parts.iterate_table(workspace.catalog, CATALOG, ["n_frames"])
     )
 
 
-def require_parts(root: str, settings: Settings) -> None:
+def require_parts(workspace: Workspace, settings: Settings) -> None:
     """ValueError where find_missing_parts() finds any: a report without them would say less, or something else."""
-    if missing := find_missing_parts(root, settings):
+    if missing := find_missing_parts(workspace, settings):
         rest = f" and {len(missing) - 1:,} more parts are" if missing[1:] else " is"
         raise ValueError(
-            f"{files.redact(missing[0])}{rest} missing: {marker.format_command('retry', root, '--failed')} makes them; "
-            "the report was not changed"
+            f"{files.redact(missing[0])}{rest} missing: {marker.format_command('retry', workspace.uri, '--failed')} "
+            "makes them; the report was not changed"
         )
 
 
-def find_missing_parts(root: str, settings: Settings) -> list[str]:
+def find_missing_parts(workspace: Workspace, settings: Settings) -> list[str]:
     """URIs of parts that are missing, and from which others or the report that is there were made."""
     table_folders = folders(settings)
-    has_report = files.exists(layout.triage_uri(root))
-    finished = {table: set(parts.list_parts(root, folder)) for table, folder in table_folders.items()}
+    has_report = files.exists(workspace.triage)
+    finished = {table: set(parts.list_parts(workspace.uri, folder)) for table, folder in table_folders.items()}
     needed = {
         table: set().union(*(finished[other] for other in downstream(table, table_folders)[1:]))
         for table in table_folders
     }
     return [
-        layout.part_uri(root, table_folders[table], partition.name)
-        for partition in micrograph_ledger.list_partitions(root)
+        workspace.part(table_folders[table], partition.name)
+        for partition in micrograph_ledger.list_partitions(workspace)
         for table in table_folders
         if partition.name not in finished[table] and (has_report or partition.name in needed[table])
     ]

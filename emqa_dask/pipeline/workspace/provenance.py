@@ -5,37 +5,38 @@ import json
 from collections.abc import Iterable
 
 from emqa_dask.checksummed_text import hash_document
-from emqa_dask.store import files, layout, parts
+from emqa_dask.store import files, parts
+from emqa_dask.store.layout import Workspace
 
 _BLOCK_BYTES = 2**22
 
 
-def write(root: str, facts: dict, outputs: Iterable[str]) -> None:
+def write(workspace: Workspace, facts: dict, outputs: Iterable[str]) -> None:
     """Write `facts` with the digests of the files `outputs`, and of all that itself."""
-    digests = {uri.removeprefix(root).strip("/"): digest_of(uri) for uri in outputs}
+    digests = {uri.removeprefix(workspace.uri).strip("/"): digest_of(uri) for uri in outputs}
     document = facts | {"outputs": digests}
-    parts.write_json(layout.provenance_uri(root), document | {"sha256": hash_document(document)})
+    parts.write_json(workspace.provenance, document | {"sha256": hash_document(document)})
 
 
-def read(root: str) -> dict:
+def read(workspace: Workspace) -> dict:
     """What write() wrote; empty where there is nothing, or where it is damaged: a report writes it again."""
     try:
-        document = json.loads(files.read_bytes(layout.provenance_uri(root)))
+        document = json.loads(files.read_bytes(workspace.provenance))
         written = document.pop("sha256")
     except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
         return {}
     return document if written == hash_document(document) else {}
 
 
-def damaged_outputs(root: str, document: dict) -> list[str]:
+def damaged_outputs(workspace: Workspace, document: dict) -> list[str]:
     """Those of the outputs that `document` has digests of which are not there, or not as they were written."""
-    outputs = {files.join(root, name): digest for name, digest in document.get("outputs", {}).items()}
+    outputs = {files.join(workspace.uri, name): digest for name, digest in document.get("outputs", {}).items()}
     return [uri for uri, digest in outputs.items() if digest_of(uri) != digest]
 
 
-def n_unfinished(root: str) -> int:
+def n_unfinished(workspace: Workspace) -> int:
     """Rows of files that are not in the ledger, and of micrographs without results, as the last report counted them."""
-    unknown = read(root).get("first_reasons", {}).get("unknown", {})
+    unknown = read(workspace).get("first_reasons", {}).get("unknown", {})
     return sum(unknown.get(reason, 0) for reason in ("not_stored", "not_judged"))
 
 

@@ -13,6 +13,7 @@ from emqa_dask.pipeline.workspace import acquisition_groups, micrograph_ledger
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
 from emqa_dask.settings import Settings
 from emqa_dask.store import parts
+from emqa_dask.store.layout import Workspace
 from emqa_dask.uncertainty import drift, shift_model
 from emqa_dask.uncertainty.entropy import summarise_entropies
 
@@ -41,9 +42,9 @@ class SessionDrifts(NamedTuple):
     sessions: pd.DataFrame  # as tables.SESSIONS
 
 
-def compute_session_drifts(root: str, settings: Settings) -> SessionDrifts:
+def compute_session_drifts(workspace: Workspace, settings: Settings) -> SessionDrifts:
     """A sample of every cohort of a run with a classifier, its drifts and its properties."""
-    values = _sample_cohorts(root, folders(settings))
+    values = _sample_cohorts(workspace, folders(settings))
     directory = models.locate_model(settings.classify.model)
     drifts = drift.detect_drifts(values, _read_reference(directory), quantities=QUANTITIES)
     return SessionDrifts(values, drifts, _summarise_cohorts(values, drifts, models.read_card(directory)))
@@ -78,21 +79,21 @@ def _summarise_cohorts(values: pd.DataFrame, drifts: pd.DataFrame, card: Mapping
     return pd.DataFrame(rows, columns=tables.SESSIONS.names)
 
 
-def _sample_cohorts(root: str, table_folders: dict[str, str]) -> pd.DataFrame:
+def _sample_cohorts(workspace: Workspace, table_folders: dict[str, str]) -> pd.DataFrame:
     """A row per sampled micrograph: an even sample, since ids are hashes, and the same one each time."""
     columns = {
         "classifications": [*CLASSIFICATION_QUANTITIES, *CLASSIFICATION_COLUMNS],
         "features": [*FEATURE_QUANTITIES, *FEATURE_COLUMNS],
     }
-    partitions = {table: set(parts.list_parts(root, table_folders[table])) for table in columns}
+    partitions = {table: set(parts.list_parts(workspace.uri, table_folders[table])) for table in columns}
     names = ["micrograph_id", "uri", "cohort", "acquired", *QUANTITIES, *CLASSIFICATION_COLUMNS, *FEATURE_COLUMNS]
     sample = pd.DataFrame(columns=names)
-    for rows in micrograph_ledger.iter_current(root, LEDGER_COLUMNS):
+    for rows in micrograph_ledger.iter_current(workspace, LEDGER_COLUMNS):
         rows = rows.assign(cohort=acquisition_groups.name_groups(rows))
         for table, wanted in columns.items():
             present = [name for name in rows["partition"].unique() if name in partitions[table]]
             content = parts.read_table(
-                root, table_folders[table], SCHEMAS[table], ["micrograph_id", *wanted], partitions=present
+                workspace.uri, table_folders[table], SCHEMAS[table], ["micrograph_id", *wanted], partitions=present
             )
             rows = rows.merge(content, on="micrograph_id", how="inner", validate="one_to_one")
         rows = rows[names]
