@@ -65,7 +65,7 @@ def test_help_teaches_every_verb():
 def test_readme_documents_every_verb():
     readme = (REPOSITORY / "README.md").read_text()
     for verb in build_parser()._subparsers._group_actions[0].choices:
-        assert f"emqa {verb}" in readme, verb
+        assert f"`{verb}`" in readme, verb
 
 
 def test_a_wrong_command_line_ends_with_1():
