@@ -3,11 +3,11 @@
 import contextlib
 import shlex
 
-from emqa_dask import checksummed_text
-from emqa_dask.store import files
+from emqa_dask import checksummed_text, tables
+from emqa_dask.store import files, parts
 from emqa_dask.store.layout import Workspace
 
-WORKSPACE_FORMAT = 4  # of workspaces; those of another format are refused
+WORKSPACE_FORMAT = 5  # of workspaces; those of another format are refused
 
 
 MARKER_NAME = "workspace.json"
@@ -143,8 +143,6 @@ def _check_ledger(root: str, source: str) -> None:
 
     If the ledger is damaged or missing, its copy is read; without both there is no check.
     """
-    from emqa_dask import tables
-    from emqa_dask.store import parts  # which imports this module
 
     if source.lower().endswith((".txt", ".lst", ".list")):
         return

@@ -184,7 +184,7 @@ def test_damaged_settings_have_remedies_that_work(moved, capsys, data):
         assert main(["report", str(root)]) == 0
 
 
-@pytest.mark.parametrize("data", [b"{", b"", b"\xff", b'{"format": 4, "source": "/x", "sha256": ""}', None])
+@pytest.mark.parametrize("data", [b"{", b"", b"\xff", b'{"format": 5, "source": "/x", "sha256": ""}', None])
 def test_a_damaged_or_lost_marker_is_restored_by_triage(moved, capsys, data):
     _, new, root = moved
     new.rename(moved[0])

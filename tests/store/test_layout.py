@@ -70,9 +70,9 @@ def test_folders_without_visible_files_can_be_claimed(tmp_path):
         ("{", "damaged"),
         ("[]", "damaged"),
         ('{"format": 1}', "damaged"),
-        ('{"format": 4, "source": 3}', "damaged"),
+        ('{"format": 5, "source": 3}', "damaged"),
         ("[" * 100_000, "damaged"),
-        ('{"format": 4, "source": "/data/b", "sha256": "0"}', "damaged"),
+        ('{"format": 5, "source": "/data/b", "sha256": "0"}', "damaged"),
         ('{"format": 1, "source": "/data/a"}', "of an older emqa_dask: run `emqa triage /data/a --workspace NEW`"),
     ],
 )
