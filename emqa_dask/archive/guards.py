@@ -139,7 +139,9 @@ def check_tiff(path: str | Path) -> None:
             n = min(struct.unpack(order + count, data)[0], 4096)
             data = file.read(n * size("<" + entry) + size("<" + offset))
             for k in range(len(data) // size("<" + entry)):
-                tag, kind, n_values, value = struct.unpack_from(order + entry, data, k * size("<" + entry))
+                fields = struct.unpack_from(order + entry, data, k * size("<" + entry))
+                tag, kind = fields[:2]
+                n_values, value = fields[2:]
                 if tag in (273, 279, 324, 325) and n_values > MAX_SEGMENTS:
                     raise ReadError(f"a TIFF with {n_values:,} strips or tiles is not read")
                 if n_values * (1, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)[min(kind, 18)] > MAX_TAG_BYTES:

@@ -14,8 +14,10 @@ def find_hdf5_damage(dataset: h5py.Dataset, plane: tuple[int, ...] = (), rows: t
     folder = os.path.dirname(os.path.realpath(dataset.file.filename))
     if dataset.is_virtual:
         names = {source.file_name for source in dataset.virtual_sources()} - {"."}
-        lost = sorted(name for name in names if not os.path.exists(os.path.join(folder, name)))
-        return f"{len(lost)} of {len(names)} files that hold {dataset.name} are absent, first {lost[0]}" if lost else ""
+        absent_files = sorted(name for name in names if not os.path.exists(os.path.join(folder, name)))
+        if not absent_files:
+            return ""
+        return f"{len(absent_files)} of {len(names)} files that hold {dataset.name} are absent, first {absent_files[0]}"
     if dataset.external:
         return _find_external_damage(dataset, folder)
     if not dataset.chunks:

@@ -141,7 +141,9 @@ def _read_quantisation(body: bytes, state: _JpegState) -> None:
 
 
 def _read_frame(body: bytes, state: _JpegState, is_progressive: bool) -> None:
-    state.precision, height, width, n = struct.unpack_from(">BHHB", body)
+    fields = struct.unpack_from(">BHHB", body)
+    state.precision = fields[0]
+    height, width, n = fields[1:]
     if state.components or n > 4:
         raise _UnsupportedJpeg
     state.is_progressive = is_progressive
@@ -154,10 +156,10 @@ def _read_frame(body: bytes, state: _JpegState, is_progressive: bool) -> None:
     if len(state.components) < n:
         raise ValueError("two components of one name")
     n_blocks = 0
-    for _, across, down, _ in state.components.values():
+    for _, n_across, n_down, _ in state.components.values():
         rows, columns = _count_units(state)
         state.first_blocks.append(n_blocks)
-        n_blocks += rows * down * columns * across
+        n_blocks += rows * n_down * columns * n_across
     state.masks = np.zeros(n_blocks if is_progressive else 1, np.uint64)
 
 
@@ -198,21 +200,22 @@ def _scan_components(body: bytes, state: _JpegState) -> tuple[list[list[int]], l
     first_blocks = []
     for k in range(n):
         identity, tables = body[1 + 2 * k : 3 + 2 * k]
-        place, across, down, table = state.components[identity]
+        place, *factors, table = state.components[identity]
+        n_across, n_down = factors
         limit = (8 << state.precision >> 1) // max(state.quantisation.get(table, 1), 1) + 1
-        component = [across, down, tables >> 4 & 3, tables & 3, n_columns * across, limit]
+        component = [n_across, n_down, tables >> 4 & 3, tables & 3, n_columns * n_across, limit]
         if n == 1:  # in a scan of one component a unit is a block, and only blocks with pixels are in it
-            grid = _count_blocks(state, across, down)
+            grid = _count_blocks(state, n_across, n_down)
             component[:2] = 1, 1
         components.append(component)
         first_blocks.append(state.first_blocks[place])
     return components, first_blocks, grid
 
 
-def _count_blocks(state: _JpegState, across: int, down: int) -> tuple[int, int]:
+def _count_blocks(state: _JpegState, n_across: int, n_down: int) -> tuple[int, int]:
     """Rows and columns of blocks with pixels of one component."""
     max_across = max(c[1] for c in state.components.values())
     max_down = max(c[2] for c in state.components.values())
-    height = math.ceil(state.size[0] * down / max_down)
-    width = math.ceil(state.size[1] * across / max_across)
+    height = math.ceil(state.size[0] * n_down / max_down)
+    width = math.ceil(state.size[1] * n_across / max_across)
     return math.ceil(height / 8), math.ceil(width / 8)

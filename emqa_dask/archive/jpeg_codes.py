@@ -6,7 +6,15 @@ import numpy as np
 from emqa_dask.backend import use_wide_vectors
 
 use_wide_vectors()
-WHOLE, SHORT, INVALID, OVERFLOW, SURPLUS, NO_RESTART, PADDING, RANGE = range(8)
+# Kinds of damage of a scan; the texts are in jpeg.py.
+WHOLE = 0
+SHORT = 1
+INVALID = 2
+OVERFLOW = 3
+SURPLUS = 4
+NO_RESTART = 5
+PADDING = 6
+RANGE = 7
 _MARGIN = 1024  # bytes behind an interval; a block has under 64 codes of at most 31 bits
 
 
@@ -47,8 +55,8 @@ def _copy_interval(data, start, end, out):
 def _peek_bits(bits, position):
     """The 16 bits from bit `position` on."""
     k = position >> 3
-    word = np.int64(bits[k]) << 16 | np.int64(bits[k + 1]) << 8 | np.int64(bits[k + 2])
-    return word >> (8 - (position & 7)) & 0xFFFF
+    bits_24 = np.int64(bits[k]) << 16 | np.int64(bits[k + 1]) << 8 | np.int64(bits[k + 2])
+    return bits_24 >> (8 - (position & 7)) & 0xFFFF
 
 
 @numba.njit(nogil=True, cache=True)
@@ -151,26 +159,29 @@ def _check_end(bits, position, n_bytes):
 @numba.njit(nogil=True, cache=True, inline="always")
 def _follow_dc(bits, position, lookups, table, bands, last, c, limit):
     """Follow the DC code of one block of component c -> position or minus the kind of damage."""
-    first, _, before, after = bands
-    if first > 0:
+    is_refinement = bands[2]
+    shift = bands[3]
+    if bands[0] > 0:
         return position
-    if before:
+    if is_refinement:
         return position + 1
     position, step = _decode_dc(bits, position, lookups[table])
     if position < 0:
         return np.int64(-INVALID)
     last[c] += step
-    return np.int64(-RANGE) if abs(last[c] << after) > limit else position
+    return np.int64(-RANGE) if abs(last[c] << shift) > limit else position
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
 def _follow_ac(bits, position, lookups, table, bands, run, is_progressive, masks, block):
     """Follow the AC codes of one block -> (position or minus the kind of damage, number of blocks to skip)."""
-    first, final, before, _ = bands
-    if run > 0 and not before:
+    first = bands[0]
+    final = bands[1]
+    is_refinement = bands[2]
+    if run > 0 and not is_refinement:
         return position, run - 1
     mask = masks[block] if is_progressive else np.uint64(0)
-    if before and is_progressive:
+    if is_refinement and is_progressive:
         position, run, mask = _refine_ac(bits, position, lookups[table], first, final, run, mask)
     else:
         position, run, mask = _decode_ac(bits, position, lookups[table], first, final, run, mask)
@@ -187,12 +198,17 @@ def _follow_unit(
 ):
     """Follow all blocks of one unit -> (position or minus the kind of damage, number of blocks to skip)."""
     for c in range(len(components)):
-        across, down, dc_table, ac_table, row_blocks, limit = components[c]
-        for k in range(across * down):
+        n_across = components[c, 0]
+        n_down = components[c, 1]
+        dc_table = components[c, 2]
+        ac_table = components[c, 3]
+        row_blocks = components[c, 4]
+        limit = components[c, 5]
+        for k in range(n_across * n_down):
             block = 0
             if is_progressive:
-                row = unit // n_columns * down + k // across
-                block = first_blocks[c] + row * row_blocks + unit % n_columns * across + k % across
+                row = unit // n_columns * n_down + k // n_across
+                block = first_blocks[c] + row * row_blocks + unit % n_columns * n_across + k % n_across
             position = _follow_dc(bits, position, lookups, dc_table, bands, last, c, limit)
             if position >= 0 and bands[1] > 0:
                 position, run = _follow_ac(

@@ -218,10 +218,10 @@ def read_micrograph(path: str | Path, frame: int = 0) -> tuple[np.ndarray, Heade
             raise ReadError(f"holds no micrograph: {source.reason}")
         if not 0 <= frame < len(source.frames):
             raise ReadError(f"frame is {frame}: the file has {len(source.frames)}, numbered from 0")
-        chosen = source.frames[frame]
-        image = np.empty((chosen.height_px, chosen.width_px), np.dtype(chosen.dtype))
-        for y0, y1 in chosen.row_ranges():
-            image[y0:y1] = chosen.read(y0, y1)
+        micrograph = source.frames[frame]
+        image = np.empty((micrograph.height_px, micrograph.width_px), np.dtype(micrograph.dtype))
+        for y0, y1 in micrograph.row_ranges():
+            image[y0:y1] = micrograph.read(y0, y1)
     except ReadError as error:
         raise ReadError(f"{path}: {error}") from error
-    return image, chosen.header
+    return image, micrograph.header

@@ -20,11 +20,11 @@ def fit_row(row: dict[str, Any], schema: pa.Schema) -> dict[str, Any]:
 
     Integers are cut to their type's range, what is no number becomes NaN or 0, texts become valid UTF-8 without NUL.
     """
-    fitted = {name: _fit_value(value, schema.field(name).type) for name, value in row.items()}
+    values = {name: _fit_value(value, schema.field(name).type) for name, value in row.items()}
     for name in NAME_COLUMNS:
-        if fitted.get(name):
-            fitted[name] = fitted[name][:MAX_NAME_CHARACTERS]
-    return fitted
+        if values.get(name):
+            values[name] = values[name][:MAX_NAME_CHARACTERS]
+    return values
 
 
 def _fit_value(value: Any, kind: pa.DataType) -> Any:
@@ -66,8 +66,8 @@ def describe_damage(notes: list[str]) -> str | None:
     """The first notes on a frame's damaged pixels as one text, and how many more there are; None for none."""
     if not notes:
         return None
-    more = f"; and {len(notes) - MAX_DAMAGE_NOTES:,} more" if len(notes) > MAX_DAMAGE_NOTES else ""
-    return join_lines("; ".join(notes[:MAX_DAMAGE_NOTES]))[:500] + more
+    remainder = f"; and {len(notes) - MAX_DAMAGE_NOTES:,} more" if len(notes) > MAX_DAMAGE_NOTES else ""
+    return join_lines("; ".join(notes[:MAX_DAMAGE_NOTES]))[:500] + remainder
 
 
 def describe_error(error: BaseException) -> str:
@@ -90,9 +90,9 @@ def format_error(error: BaseException) -> str:
     return join_lines(f"{type(error).__name__}: {error}")[:1000]
 
 
-def join_lines(words: str) -> str:
+def join_lines(text: str) -> str:
     """Valid UTF-8 on one line."""
-    return " ".join(words.encode("utf-8", "backslashreplace").decode().replace("\0", "").split())
+    return " ".join(text.encode("utf-8", "backslashreplace").decode().replace("\0", "").split())
 
 
 def dump_header(foreign: Any) -> str:

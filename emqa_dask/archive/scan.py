@@ -164,8 +164,8 @@ def _scan_list(path: Path) -> Iterator[Entry]:
 def _list_uri(full: str, folder: str) -> str:
     """Archive-relative URI of a file in a list: its path from the list's folder, or the whole path outside of it."""
     relative = os.path.relpath(full, folder)
-    inside = relative if not relative.startswith("..") else full.lstrip("/")
-    return inside.replace(os.sep, "/")
+    uri = relative if not relative.startswith("..") else full.lstrip("/")
+    return uri.replace(os.sep, "/")
 
 
 def _listed_entries(full: str, uri: str) -> Iterator[Entry]:

@@ -33,12 +33,12 @@ def add_sidecar(path: Path, source: Source) -> Source:
         return source
     if source.frames[0].header.nm_per_pixel == source.frames[0].header.nm_per_pixel:
         return source
-    beside = path.with_suffix(".txt")
-    words = _read_text(beside) if beside.is_file() else ""
-    if not any(mark in words for mark in SIDECAR_KEYS):
+    sidecar_path = path.with_suffix(".txt")
+    text = _read_text(sidecar_path) if sidecar_path.is_file() else ""
+    if not any(mark in text for mark in SIDECAR_KEYS):
         return source
     with capture_warnings():
-        header = parse_sidecar(words)
+        header = parse_sidecar(text)
     return replace(source, frames=tuple(replace(f, header=_merge_headers(f.header, header)) for f in source.frames))
 
 
@@ -51,9 +51,9 @@ def _merge_headers(own: Header, sidecar: Header) -> Header:
     return replace(own, **values, foreign={**sidecar.foreign, **own.foreign})
 
 
-def parse_sidecar(words: str) -> Header:
+def parse_sidecar(text: str) -> Header:
     """A JEOL ($CM_MAG 5000 ...) or Hitachi (PixelSize=12.4 ...) text -> Header; NaN and None for what is not there."""
-    pairs = re.findall(r"^\s*(?:\$+|)([A-Za-z_]\w*)[ =]+(.*?)\s*$", words, re.MULTILINE)
+    pairs = re.findall(r"^\s*(?:\$+|)([A-Za-z_]\w*)[ =]+(.*?)\s*$", text, re.MULTILINE)
     fields = {key: value for key, value in pairs if value}
     voltage = parse_positive(fields.get("CM_ACCEL_VOLT"))
     if math.isnan(voltage):

@@ -178,16 +178,16 @@ def capture_warnings() -> Iterator[list[str]]:
     """Messages that the reading libraries warn of or log, which then do not reach the terminal."""
     notes: list[str] = []
     loggers = [logging.getLogger(name) for name in ("tifffile", "rsciio")]
-    before = [(log, log.propagate, list(log.handlers)) for log in loggers]
+    old_states = [(log, log.propagate, list(log.handlers)) for log in loggers]
     for log in loggers:
         log.propagate = False
         log.handlers = [_MessageCollector(notes)]
     try:
-        with warnings.catch_warnings(record=True) as caught:
+        with warnings.catch_warnings(record=True) as records:
             warnings.simplefilter("always")
             yield notes
-        notes.extend(str(w.message) for w in caught)
+        notes.extend(str(w.message) for w in records)
     finally:
-        for log, propagate, handlers in before:
+        for log, propagate, handlers in old_states:
             log.propagate = propagate
             log.handlers = handlers

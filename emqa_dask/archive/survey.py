@@ -73,18 +73,18 @@ def _set_failed(row: dict, error: Exception) -> None:
 
 def _survey_frames(row: dict, source: Source, settings: Archive) -> list[dict]:
     rows = []
-    lost = []
+    failures = []
     for number, frame in enumerate(source.frames):
         try:
             rows.append(_survey_frame(row, number, frame, settings))
         except Exception as error:
-            lost.append((number, describe_error(error), format_error(error)))
+            failures.append((number, describe_error(error), format_error(error)))
     row["n_frames"] = len(rows)
     row["status"] = "ok" if rows else "failed"
-    if lost:
-        number, reason, row["error"] = lost[0]
+    if failures:
+        number, reason, row["error"] = failures[0]
         if len(source.frames) > 1:
-            reason = f"{len(lost)} of {len(source.frames)} frames lost, the first is frame {number}: {reason}"
+            reason = f"{len(failures)} of {len(source.frames)} frames lost, the first is frame {number}: {reason}"
         row["reason"] = "; ".join(filter(None, (row["reason"], reason)))
     return rows
 

@@ -142,7 +142,8 @@ def _read_channels(read, y0: int, y1: int) -> np.ndarray:
 
 def _read_contiguous(path, offset, shape, dtype, number, y0: int, y1: int) -> np.ndarray:
     """Rows of pixels that lie as they are in the file; shape is (planes, height, width, samples)."""
-    planes, height, width, samples = shape
+    planes, height = shape[:2]
+    width, samples = shape[2:]
     row_bytes = width * samples * dtype.itemsize
     parts = []
     with open(path, "rb") as file:
@@ -165,15 +166,17 @@ def _read_segments(path, page: tifffile.TiffPage, number: int, y0: int, y1: int)
     width = page.imagewidth
     out = np.zeros((y1 - y0, width, samples), page.dtype)
     segment_h = page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
-    across = math.ceil(width / page.tilewidth) if page.is_tiled else 1
-    down = math.ceil(page.imagelength / segment_h)
+    n_across = math.ceil(width / page.tilewidth) if page.is_tiled else 1
+    n_down = math.ceil(page.imagelength / segment_h)
     planes = samples if page.planarconfig == 2 and samples > 1 else 1
-    needed = planes * down * across
+    needed = planes * n_down * n_across
     if min(len(page.dataoffsets), len(page.databytecounts)) < needed:
         raise ReadError(f"truncated TIFF: page {number} lists {len(page.dataoffsets)} of {needed} strips or tiles")
     with open(path, "rb") as file:
         for plane in range(planes):
-            for index in range((plane * down + y0 // segment_h) * across, (plane * down - (-y1 // segment_h)) * across):
+            first = (plane * n_down + y0 // segment_h) * n_across
+            stop = (plane * n_down - (-y1 // segment_h)) * n_across
+            for index in range(first, stop):
                 offset = page.dataoffsets[index]
                 n_bytes = page.databytecounts[index]
                 if offset == 0 or n_bytes == 0:
@@ -234,15 +237,15 @@ def _find_lzw_damage(page: tifffile.TiffPage, data: bytes, index: int) -> str:
     whole = page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
     row_bits = (page.tilewidth if page.is_tiled else page.imagewidth) * page.bitspersample
     row_bytes = (row_bits * (1 if page.planarconfig == 2 else page.samplesperpixel) + 7) // 8
-    down = math.ceil(page.imagelength / whole)
-    shown = whole if page.is_tiled else min(whole, page.imagelength - index % down * whole)
+    n_down = math.ceil(page.imagelength / whole)
+    n_rows = whole if page.is_tiled else min(whole, page.imagelength - index % n_down * whole)
     try:
         n_bytes = len(imagecodecs.lzw_decode(data, out=whole * row_bytes + 1))
     except (RuntimeError, ValueError):
         return ""  # its decoder says so
-    if n_bytes in (shown * row_bytes, whole * row_bytes):  # some write the last strip as long as the others
+    if n_bytes in (n_rows * row_bytes, whole * row_bytes):  # some write the last strip as long as the others
         return ""
-    return f"it decodes to {n_bytes:,} bytes or more instead of {shown * row_bytes:,}"
+    return f"it decodes to {n_bytes:,} bytes or more instead of {n_rows * row_bytes:,}"
 
 
 def _load_palette(page: tifffile.TiffPage) -> np.ndarray:
