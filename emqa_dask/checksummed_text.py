@@ -6,7 +6,7 @@ import re
 
 SETTINGS_HEAD = b"# Written by emqa, which notices any change: use --set SECTION.KEY=VALUE or --settings with a copy.\n"
 DIGEST_LINE = b"\n# sha256: "
-CHECKSUMMED_FORMAT = 4  # of workspaces: a marker of it has a checksum, those of earlier ones have none
+CHECKSUMMED_FORMATS = (4, 5)  # of workspaces: their markers have a checksum
 
 
 def add_checksum(text: str, head: bytes = b"") -> bytes:
@@ -41,7 +41,7 @@ def parse_marker(data: bytes) -> tuple[int, str] | None:
         source = marker["source"]
         if not isinstance(version, int) or not isinstance(source, str):
             return None
-        if "sha256" not in marker and version != CHECKSUMMED_FORMAT:
+        if "sha256" not in marker and version not in CHECKSUMMED_FORMATS:
             return version, source
         return (version, source) if marker["sha256"] == _hash_marker(version, source) else None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):

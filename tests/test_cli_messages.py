@@ -1,6 +1,5 @@
 """What the command line says: one line whatever goes wrong, nothing that steers the terminal, names that make sense."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from emqa_dask import checksummed_text
 from emqa_dask.cli import main
 from emqa_dask.cli.messages import explain
 from emqa_dask.cli.options import default_workspace
@@ -99,7 +99,7 @@ def test_every_verb_refuses_a_workspace_of_another_format(workspace, small_archi
     root = tmp_path / "ws"
     shutil.copytree(workspace, root)
     source = marker.read_source(str(root))
-    (root / "workspace.json").write_text(json.dumps({"format": version, "source": source}))
+    (root / "workspace.json").write_bytes(checksummed_text.format_marker(version, source))
     before = state(root)
     commands = [(verb[0], root, *verb[1:]) for verb in VERBS]
     commands += [(verb, small_archive, "--workspace", root) for verb in ("triage", "ingest")]

@@ -1,6 +1,5 @@
 """Laws of the layout: stack names are safe and tell stacks apart; a workspace belongs to one archive."""
 
-import json
 import math
 import random
 import re
@@ -95,7 +94,7 @@ def test_a_file_or_no_workspace_is_refused(tmp_path):
 
 @pytest.mark.parametrize("version", [marker.WORKSPACE_FORMAT - 1, marker.WORKSPACE_FORMAT + 1])
 def test_settings_of_another_format_are_not_read(tmp_path, version):
-    (tmp_path / marker.MARKER_NAME).write_text(json.dumps({"format": version, "source": "/data/a"}))
+    (tmp_path / marker.MARKER_NAME).write_bytes(checksummed_text.format_marker(version, "/data/a"))
     (tmp_path / "settings.toml").write_text("[of_another]\nversion = 1\n")
     with pytest.raises(ValueError, match=f"has workspace format {version}"):
         stored_settings.read_settings(str(tmp_path))
