@@ -339,7 +339,7 @@ def test_a_lost_task_blames_no_file_and_is_repeated(sessions, small, tmp_path):
 
     ingest.ingest(Workspace(str(tmp_path / "ws")), str(sessions), small, losing)
     assert_lawful(tmp_path / "ws", sessions)
-    lost = catalog(tmp_path / "ws")["reason"].eq(part_folders.LOST)
+    lost = catalog(tmp_path / "ws")["reason"].eq(part_folders.SURVEY_FAILED)
     assert lost.sum() == 3
     said = parts.read_table(str(tmp_path / "ws"), part_folders.SURVEY_FAILURES, tables.FAILURES)
     assert set(said["uri"]) == set(lost.index[lost])

@@ -93,10 +93,10 @@ def test_tuning_writes_settings_that_find_the_columns(workspace, atomic, lattice
     for name in ("one", "two"):
         (tuned,) = tune_log(workspace, str(tmp_path / f"{name}.toml"), atomic, wanted, say=quiet)
     assert (tmp_path / "one.toml").read_text() == (tmp_path / "two.toml").read_text()
-    assert tuned.chosen["count_error"] < 0.03
+    assert tuned.chosen_row["count_error"] < 0.03
     settings = load_settings(tmp_path / "one.toml")
     (cohort,) = settings.cohorts
-    assert dict(cohort.changes)["min_sigma"] == tuned.chosen["min_sigma"]
+    assert dict(cohort.changes)["min_sigma"] == tuned.chosen_row["min_sigma"]
     assert settings.detect == atomic.detect
     made = {path.name for path in (tmp_path / "one.tune").rglob("*.*")}
     expected = {"pareto.png", "hypervolume.png", "windows.csv", "windows-0.png"}

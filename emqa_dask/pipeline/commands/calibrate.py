@@ -73,13 +73,13 @@ def calibrate(
         n_objects = sum(map(len, labelled.boxes.values()))
         say(f"{len(labelled.rows)} labelled micrographs with {n_objects} objects")
         for name, directory in directories.items():
-            fitted, domain = _fit_detector(name, labelled, settings, iou_threshold)
-            _write_model(directory, name, fitted, domain, labelled, labels)
-            _print_report(name, fitted, say)
-        written = [str(directory) for directory in directories.values()]
-        named = (*written, *(model for model in settings.predict.models if model not in written))
+            result, domain = _fit_detector(name, labelled, settings, iou_threshold)
+            _write_model(directory, name, result, domain, labelled, labels)
+            _print_report(name, result, say)
+        paths = [str(directory) for directory in directories.values()]
+        named = (*paths, *(model for model in settings.predict.models if model not in paths))
         stored_settings.write_settings(root, replace(settings, {"predict": {"models": list(named)}}))
-    say(f"models: {', '.join(written)}; see what they change: emqa rescore {root}")
+    say(f"models: {', '.join(paths)}; see what they change: emqa rescore {root}")
     return 0
 
 
@@ -158,7 +158,7 @@ def _fit_detector(
     rows = labelled.rows
     acquisition = label_acquisition_groups(rows).fillna("").astype(str)
     session = acquisition + "|" + rows["uri"].str.rpartition("/")[0]
-    fitted = calibration.calibrate_quality_model(
+    result = calibration.calibrate_quality_model(
         features,
         truth,
         groups=dict(zip(rows["micrograph_id"], rows["content_sha256"])),
@@ -168,8 +168,8 @@ def _fit_detector(
         rule=rule,
     )
     if failed:
-        fitted.notes.append(f"{len(failed)} labelled micrographs failed in the run: {', '.join(failed[:MAX_NAMED])}")
-    return fitted, domain_distance.read_domain(directory) if directory else _fit_domain(features, rows)
+        result.notes.append(f"{len(failed)} labelled micrographs failed in the run: {', '.join(failed[:MAX_NAMED])}")
+    return result, domain_distance.read_domain(directory) if directory else _fit_domain(features, rows)
 
 
 def _fit_domain(features: pd.DataFrame, rows: pd.DataFrame) -> domain_distance.Domain | None:
@@ -186,7 +186,7 @@ def _fit_domain(features: pd.DataFrame, rows: pd.DataFrame) -> domain_distance.D
 def _write_model(
     directory: Path,
     name: str,
-    fitted: calibration.Calibration,
+    result: calibration.Calibration,
     domain: domain_distance.Domain | None,
     labelled: LabelledMicrographs,
     labels: str,
@@ -201,16 +201,16 @@ def _write_model(
         "versions": {"emqa_dask": __version__},
     }
     with output_folders.write_folder(directory) as fresh:
-        calibration.write_calibration(fitted, fresh, f"{name}-calibrated", domain, **card)
+        calibration.write_calibration(result, fresh, f"{name}-calibrated", domain, **card)
 
 
-def _print_report(name: str, fitted: calibration.Calibration, say: Say) -> None:
-    say(f"{name}: {fitted.model.kind}, F1 at IoU {fitted.model.iou_threshold:g} ({fitted.model.rule})")
+def _print_report(name: str, result: calibration.Calibration, say: Say) -> None:
+    say(f"{name}: {result.model.kind}, F1 at IoU {result.model.iou_threshold:g} ({result.model.rule})")
     say(f"  {'held out':<22}{'n':>6}{'MAE':>8}{'RMSE':>8}{'R2':>8}{'coverage':>10}{'width':>8}")
-    for row in fitted.report.itertuples():
+    for row in result.report.itertuples():
         say(
             f"  {row.protocol:<22}{row.n:>6}{row.mae:>8.3f}{row.rmse:>8.3f}{row.r2:>8.2f}{row.coverage:>10.2f}"
             f"{row.width:>8.2f}"
         )
-    for note in fitted.notes:
+    for note in result.notes:
         say(f"  {note}")

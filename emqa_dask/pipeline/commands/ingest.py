@@ -140,11 +140,11 @@ def _note_presence(workspace: Workspace, present: DigestSet) -> None:
 def _enter_files(workspace: Workspace, names: Sequence[str], uris: DigestSet) -> None:
     """Enter the files that were surveyed (of digests `uris`) into the catalog, behind those that were not."""
 
-    def again(rows: pd.DataFrame) -> np.ndarray:
+    def is_surveyed(rows: pd.DataFrame) -> np.ndarray:
         return uris.has(digests.digest_texts(rows["uri"]))
 
-    _drop_failures(workspace, again, sorted(set(parts.list_parts(workspace.uri, SURVEY_FAILURES)) - set(names)))
-    _rewrite_catalog(workspace, again, plan.rebatch(_surveyed(workspace, SURVEY_FILES, names)))
+    _drop_failures(workspace, is_surveyed, sorted(set(parts.list_parts(workspace.uri, SURVEY_FAILURES)) - set(names)))
+    _rewrite_catalog(workspace, is_surveyed, plan.rebatch(_surveyed(workspace, SURVEY_FILES, names)))
 
 
 def _surveyed(workspace: Workspace, folder: str, names: Sequence[str]) -> Iterator[pd.DataFrame]:

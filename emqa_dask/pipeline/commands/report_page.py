@@ -61,13 +61,13 @@ def render_page(
         batches = parts.iterate_table(workspace.triage, tables.TRIAGE, [name])
         return np.concatenate([np.zeros(0), *(rows[name].to_numpy(float, na_value=np.nan) for rows in batches)])
 
-    shown = _read_shown_rows(workspace, overview.choose_shown_rows())
-    drawings = _read_drawings(workspace, shown, settings)
+    shown_rows = _read_shown_rows(workspace, overview.choose_shown_rows())
+    drawings = _read_drawings(workspace, shown_rows, settings)
     rules = [rule for rule in RULES if section or rule.code not in CLASSIFIER_CODES]
     return page.render_page(
         overview,
         read_column,
-        shown,
+        shown_rows,
         drawings.boxes,
         drawings.pictures,
         facts,
@@ -80,13 +80,13 @@ def render_page(
 
 def _read_shown_rows(workspace: Workspace, positions: NDArray) -> pd.DataFrame:
     """Rows of tables.TRIAGE at sorted `positions`."""
-    shown = [tables.empty(tables.TRIAGE)]
+    batches = [tables.empty(tables.TRIAGE)]
     first = 0
     for rows in parts.iterate_table(workspace.triage, tables.TRIAGE):
         own_positions = positions[(positions >= first) & (positions < first + len(rows))]
-        shown.append(rows.iloc[own_positions - first])
+        batches.append(rows.iloc[own_positions - first])
         first += len(rows)
-    return pd.concat(shown, ignore_index=True)
+    return pd.concat(batches, ignore_index=True)
 
 
 def _group_by_partition(workspace: Workspace, ids: pd.Series) -> dict[str, list[str]]:
@@ -98,13 +98,13 @@ def _group_by_partition(workspace: Workspace, ids: pd.Series) -> dict[str, list[
     return grouped
 
 
-def _read_drawings(workspace: Workspace, shown: pd.DataFrame, settings: Settings) -> Drawings:
-    """Drawings of the micrographs in `shown`, some partitions at a time."""
+def _read_drawings(workspace: Workspace, shown_rows: pd.DataFrame, settings: Settings) -> Drawings:
+    """Drawings of the micrographs in `shown_rows`, some partitions at a time."""
     drawings = Drawings({}, {}, {})
-    partitions = _group_by_partition(workspace, shown["micrograph_id"].dropna())
+    partitions = _group_by_partition(workspace, shown_rows["micrograph_id"].dropna())
     folder_names = {table: name for table, name in folders(settings).items() if table in DRAWING_COLUMNS}
     part_names = {table: set(parts.list_parts(workspace.uri, folder)) for table, folder in folder_names.items()}
-    detector = shown.dropna(subset="micrograph_id").set_index("micrograph_id")["detector"]
+    detector = shown_rows.dropna(subset="micrograph_id").set_index("micrograph_id")["detector"]
     max_entropy_nats = np.nan
     if "regions" in folder_names:
         card = models.read_card(models.locate_model(settings.classify.model))
@@ -126,9 +126,11 @@ def _read_drawings(workspace: Workspace, shown: pd.DataFrame, settings: Settings
         }
         detections = rows["detections"]
         is_of_row = detections["detector"].to_numpy() == detector.reindex(detections["micrograph_id"]).to_numpy()
-        drawings.boxes.update(overlays.encode_boxes(shown[shown["micrograph_id"].isin(ids)], detections[is_of_row]))
+        drawings.boxes.update(
+            overlays.encode_boxes(shown_rows[shown_rows["micrograph_id"].isin(ids)], detections[is_of_row])
+        )
         jpegs = rows["thumbnails"].dropna()
         drawings.pictures.update(zip(jpegs["micrograph_id"], jpegs["jpeg"], strict=True))
         if "regions" in rows:
-            drawings.entropy_maps.update(overlays.encode_entropy_maps(shown, rows["regions"], max_entropy_nats))
+            drawings.entropy_maps.update(overlays.encode_entropy_maps(shown_rows, rows["regions"], max_entropy_nats))
     return drawings

@@ -32,10 +32,10 @@ def status(root: str, say: Say = print) -> int:
     for rows in parts.iterate_table(workspace.catalog, tables.CATALOG, ["status"]):
         states.update(rows["status"])
     say(f"  files {states.total():,}: " + ", ".join(f"{states[s]:,} {s}" for s in tables.STATUSES))
-    n_micrographs, done = progress(workspace, settings)
-    n_partitions = done.pop("partitions")
+    n_micrographs, part_counts = progress(workspace, settings)
+    n_partitions = part_counts.pop("partitions")
     say(f"  micrographs {n_micrographs:,} in {n_partitions:,} partitions")
-    for table, n in done.items():
+    for table, n in part_counts.items():
         say(f"  {table:<12} {n:,} of {n_partitions:,} partitions" + ("" if n == n_partitions else "  (unfinished)"))
     for rows in parts.iterate_table(workspace.failures, tables.FAILURES, ["uri", "stage", "kind", "error"]):
         n_failed = n_failed + len(rows)
@@ -57,13 +57,13 @@ def progress(workspace: Workspace, settings: Settings) -> tuple[int, dict[str, i
         table: set(parts.list_parts(workspace.uri, folder)) for table, folder in folders(settings).items()
     }
     n_micrographs = 0
-    done = {"partitions": 0} | dict.fromkeys(made_partitions, 0)
+    part_counts = {"partitions": 0} | dict.fromkeys(made_partitions, 0)
     for partition in micrograph_ledger.list_partitions(workspace):
         n_micrographs += len(partition)
-        done["partitions"] += 1
+        part_counts["partitions"] += 1
         for table, names in made_partitions.items():
-            done[table] += partition.name in names
-    return n_micrographs, done
+            part_counts[table] += partition.name in names
+    return n_micrographs, part_counts
 
 
 def watch(root: str, every_s: float = 10.0, say: Say = print) -> int:
@@ -73,10 +73,10 @@ def watch(root: str, every_s: float = 10.0, say: Say = print) -> int:
     first_look = None
     while holder := lock.describe_holder(root):
         settings = stored_settings.read_settings(root)
-        n_micrographs, done = progress(workspace, settings)
-        n_all = done["partitions"]
+        n_micrographs, part_counts = progress(workspace, settings)
+        n_all = part_counts["partitions"]
         now_s = time.monotonic()
-        n_done = done["predictions"]
+        n_done = part_counts["predictions"]
         left = ""
         if first_look and n_done > first_look[1]:
             rate = (n_done - first_look[1]) / (now_s - first_look[0])

@@ -95,8 +95,8 @@ def _fit_shift_model(
         raise ValueError("no image was held out of the training")
     rows = pd.concat([splits[name].rows for name in held_out], ignore_index=True)
     paths = [examiner.root / uri for uri in rows["uri"][: options.examples]]
-    made = examiner.examine_shifted((paths * MAX_EXAMPLES_PER_IMAGE)[: options.examples])
-    shifted = {kind: [outputs] for kind, outputs in made.items()}
+    examples = examiner.examine_shifted((paths * MAX_EXAMPLES_PER_IMAGE)[: options.examples])
+    shifted = {kind: [outputs] for kind, outputs in examples.items()}
     for kind, directory in options.shifted:
         files = sorted(path for path in Path(directory).iterdir() if path.is_file())
         if own := examiner.examine_examples(files, say):
@@ -119,12 +119,12 @@ def _draw_figures(folder: Path, card: Mapping) -> None:
     """Writes <split>.png: reliability and referral of the held-out images."""
     file = folder / HELD_OUT_FILE
     held_out = safetensors.numpy.load_file(file) if file.is_file() else {}
-    for name, measured in card["measured"].items():
+    for name, figure_table in card["measured"].items():
         p = held_out[f"{name}.probabilities"]
         is_wrong = p.mean(axis=0).argmax(axis=1) != held_out[f"{name}.classes"]
         curve = referral.risk_coverage(entropy.predictive_entropy(p), is_wrong)
-        bins = {key: measured[f"reliability_{key}"] for key in ("confidence", "accuracy", "n")}
-        title = f"{card['name']}, {name}: ECE {measured['ece']:.3f}"
+        bins = {key: figure_table[f"reliability_{key}"] for key in ("confidence", "accuracy", "n")}
+        title = f"{card['name']}, {name}: ECE {figure_table['ece']:.3f}"
         figures.plot_held_out(bins, curve.coverage, curve.risk, title).savefig(folder / f"{name}.png", dpi=120)
 
 
@@ -172,12 +172,12 @@ class _Examiner(NamedTuple):
         parts = [record["outputs"] for record in records if "outputs" in record]
         return join_outputs(parts) if parts else None
 
-    def _run_tasks(self, function: Callable, items: Sequence, label: str, *more: object) -> list[dict]:
+    def _run_tasks(self, function: Callable, items: Sequence, label: str, *extra_arguments: object) -> list[dict]:
         """Records of `function` for all items, in order."""
         batches: Iterable[Sequence] = (
             items[first : first + IMAGES_PER_TASK] for first in range(0, len(items), IMAGES_PER_TASK)
         )
-        arguments = [(str(self.folder), self.device, batch, *more) for batch in batches]
+        arguments = [(str(self.folder), self.device, batch, *extra_arguments) for batch in batches]
         return self.each(function, arguments, label)
 
 

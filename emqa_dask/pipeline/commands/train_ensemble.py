@@ -93,8 +93,8 @@ def _read_labels(labels: str, root: Path, seed: int, say: Say) -> pd.DataFrame:
     """The labels with the columns y (class number), group and split."""
     table = class_labels.read_class_labels(labels, lambda uri: (root / uri).is_file())
     names = sorted(set(table["label"]))
-    more = ", ..." if len(names) > MAX_LISTED_CLASSES else ""
-    say(f"{len(table)} images of {len(names)} classes: {', '.join(names[:MAX_LISTED_CLASSES])}{more}")
+    ending = ", ..." if len(names) > MAX_LISTED_CLASSES else ""
+    say(f"{len(table)} images of {len(names)} classes: {', '.join(names[:MAX_LISTED_CLASSES])}{ending}")
     table = table.assign(y=np.searchsorted(names, table["label"]), group=_fill_groups(table))
     return table.assign(split=_fill_splits(table, seed))
 
@@ -106,8 +106,8 @@ def _fill_groups(table: pd.DataFrame) -> pd.Series:
 
 def _fill_splits(table: pd.DataFrame, seed: int) -> np.ndarray:
     """The column `split`; images without a split are assigned at random."""
-    drawn = class_labels.split_groups(table["y"], table["group"], seed=seed)
-    return np.where(table["split"].ne(""), table["split"], drawn) if "split" in table else drawn
+    splits = class_labels.split_groups(table["y"], table["group"], seed=seed)
+    return np.where(table["split"].ne(""), table["split"], splits) if "split" in table else splits
 
 
 def _load_trained(out: Path, say: Say) -> dict:
@@ -223,7 +223,7 @@ def compute_held_out_scores(p: np.ndarray, y: np.ndarray) -> dict:
     entropy_nats = entropy.predictive_entropy(p)
     diagram = reliability.reliability_table(mean, y)
     curve = referral.risk_coverage(entropy_nats, is_wrong)
-    measured = {
+    figures = {
         "n": len(y),
         "accuracy": round(float(1 - is_wrong.mean()), 4),
         "nll": round(reliability.negative_log_likelihood(mean, y), 4),
@@ -234,13 +234,13 @@ def compute_held_out_scores(p: np.ndarray, y: np.ndarray) -> dict:
         "temperature": round(reliability.fit_temperature(mean, y), 4),
     }
     if 0 < is_wrong.sum() < len(y):
-        measured["auroc_wrong_by_entropy"] = round(referral.auroc(entropy_nats, is_wrong), 4)
+        figures["auroc_wrong_by_entropy"] = round(referral.auroc(entropy_nats, is_wrong), 4)
     bins = {f"reliability_{name}": diagram[name].round(4).tolist() for name in ("confidence", "accuracy", "n")}
-    return measured | bins
+    return figures | bins
 
 
 def _show_scores(card: Mapping, out: Path, say: Say) -> None:
-    for split, measured in card.get("measured", {}).items():
-        numbers = {key: value for key, value in measured.items() if not isinstance(value, list)}
+    for split, figures in card.get("measured", {}).items():
+        numbers = {key: value for key, value in figures.items() if not isinstance(value, list)}
         say(f"{split}: " + ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in numbers.items()))
     say(f"model directory {out}: emqa triage SRC --classifier {out}")

@@ -65,10 +65,10 @@ def run(
         source = _claim(source, workspace, settings)
     source = marker.read_source(root)
     seconds: dict[str, float] = {}
-    with lock.hold_lock(root, say) as held, ExitStack() as stack:
+    with lock.hold_lock(root, say) as run_lock, ExitStack() as stack:
         _examine(workspace, source, settings, steps, say, has_pixels=not is_rescoring)
         stored_settings.write_settings(root, settings)
-        with journal.recording(workspace, held.check) as record:
+        with journal.recording(workspace, run_lock.check) as record:
             execute = RunExecutor(root, settings, record, say, stack, has_workers=has_workers)
             if "ingest" in steps:
                 ingest.ingest(workspace, source, settings, execute)

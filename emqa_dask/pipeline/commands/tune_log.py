@@ -170,8 +170,8 @@ class GroupTuning:
         for number, method in enumerate(methods):
             traces[method] = self._search(method, number * options.evaluations, n_total)
         trace = traces[options.method]
-        chosen = trace.select_row(options.choose, MIN_OBJECTIVE_RANGE)
-        tuned = TunedGroup(self.group, traces, chosen, trace.table.iloc[0], self._tune_tiles(trace))
+        chosen_row = trace.select_row(options.choose, MIN_OBJECTIVE_RANGE)
+        tuned = TunedGroup(self.group, traces, chosen_row, trace.table.iloc[0], self._tune_tiles(trace))
         for line in tuned.describe(self.names):
             self.say(line)
         return tuned

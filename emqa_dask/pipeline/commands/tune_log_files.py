@@ -31,14 +31,14 @@ class TunedGroup(NamedTuple):
 
     group: GroupSample
     traces: dict[str, search.Trace]  # by method; the chosen method comes first
-    chosen: pd.Series  # row of the trace with the chosen settings
-    before: pd.Series  # row of the trace with the settings that were in use
+    chosen_row: pd.Series  # row of the trace with the chosen settings
+    initial_row: pd.Series  # row of the trace with the settings that were in use
     tiles: pd.DataFrame  # uri and the columns of tune.tiles; no rows unless tiles were tuned
 
     def describe(self, names: Sequence[str]) -> list[str]:
         """A line with the settings and objectives before and after tuning, each."""
         lines = []
-        for label, row in (("before", self.before), ("after", self.chosen)):
+        for label, row in (("before", self.initial_row), ("after", self.chosen_row)):
             objectives = ", ".join(f"{name} {row[name]:.3g}" for name in names)
             sigmas = f"sigma {row.min_sigma:.3g} to {row.max_sigma:.3g} px"
             lines.append(
@@ -123,7 +123,7 @@ def _get_key(cohort: Cohort) -> tuple:
 def _make_cohort(tuned: TunedGroup, detect: Detect) -> Cohort:
     """The section [[cohorts]] of a tuned group. Its scales are in px, so diameters in nm of `detect` are cleared."""
     types = {"num_sigma": int, "log_scale": bool}
-    changes = {key: types.get(key, float)(tuned.chosen[key]) for key in SEARCHED_SETTINGS}
+    changes = {key: types.get(key, float)(tuned.chosen_row[key]) for key in SEARCHED_SETTINGS}
     if detect.max_diameter_nm > 0:
         changes |= {"min_diameter_nm": 0.0, "max_diameter_nm": 0.0}
     return dataclasses.replace(tuned.group.cohort, changes=tuple(sorted(changes.items())))

@@ -56,7 +56,8 @@ def _make_region_row(micrograph_id: str, classifier: str, output: "ImageOutputs"
     """The row of tables.REGIONS: maps over the windows, and the image's content."""
     p = output.window_probabilities
     p = p.reshape(len(p), -1, p.shape[-1])
-    y0, x0, y1, x1 = np.moveaxis(output.window_boxes, -1, 0)
+    y0, x0 = np.moveaxis(output.window_boxes[..., :2], -1, 0)
+    y1, x1 = np.moveaxis(output.window_boxes[..., 2:], -1, 0)
     return {
         "micrograph_id": micrograph_id,
         "classifier": classifier,

@@ -67,9 +67,9 @@ def summarise_images(rows: Iterable[dict], detections: pd.DataFrame, settings: S
     """
     columns = _columns(detections)
     positions = pd.Series(np.arange(len(detections))).groupby(detections["micrograph_id"].to_numpy(object)).indices
-    nothing = np.zeros(0, np.intp)
+    no_positions = np.zeros(0, np.intp)
     for row in rows:
-        own = positions.get(row["micrograph_id"], nothing)
+        own = positions.get(row["micrograph_id"], no_positions)
         yield _summarise(row, _Detections(*(column[own] for column in columns)), settings)
 
 
@@ -95,11 +95,11 @@ def _summarise(row: dict, detections: _Detections, settings: Settings) -> list[d
     """A row of tables.EVIDENCE for every detector of `settings`."""
     floor = settings.featurise.score_floor
     limits = name_detectors(settings.detect)
-    counted = {name: (detections.score >= floor) & (detections.detector == name) for name in limits}
-    agreements = compute_agreement({name: detections.boxes[mask] for name, mask in counted.items()})
+    masks = {name: (detections.score >= floor) & (detections.detector == name) for name in limits}
+    agreements = compute_agreement({name: detections.boxes[mask] for name, mask in masks.items()})
     shape = (row["height_px"], row["width_px"])
     rows = []
-    for name, mask in counted.items():
+    for name, mask in masks.items():
         circularity = None if name == "log" else detections.circularity[mask]
         columns = {
             "micrograph_id": row["micrograph_id"],

@@ -175,20 +175,20 @@ def featurise(
     stages: ImageStages,
 ) -> dict[str, list[dict]]:
     """Rows of tables.EVIDENCE and tables.FEATURES, as far as they are in `new_rows`."""
-    measured = [table for table in ("evidence", "features") if table in new_rows]
-    if not measured:
+    new_tables = [table for table in ("evidence", "features") if table in new_rows]
+    if not new_tables:
         return {}
-    nothing = tables.empty(tables.DETECTIONS)
-    own_detections = [detections.get(row["micrograph_id"], nothing) for row in chunk.rows]
+    no_detections = tables.empty(tables.DETECTIONS)
+    own_detections = [detections.get(row["micrograph_id"], no_detections) for row in chunk.rows]
     same = [settings] * len(chunk.rows)
     results = stages.call_each(
-        "featurise", measured[0], chunk, measure_image, chunk.images, chunk.rows, own_detections, same
+        "featurise", new_tables[0], chunk, measure_image, chunk.images, chunk.rows, own_detections, same
     )
     rows = {
         "evidence": [row for evidence, _ in results.values() for row in evidence],
         "features": [features for _, features in results.values()],
     }
-    return {table: rows[table] for table in measured}
+    return {table: rows[table] for table in new_tables}
 
 
 def classify(

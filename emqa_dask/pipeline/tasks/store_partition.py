@@ -43,10 +43,12 @@ def store_partition(workspace: Workspace, partition: Partition, rows: pd.DataFra
                 raise
 
         checksums = list(rows["pixel_sha256"])
-        lost = micrographs.write_partition(workspace.uri, partition, read_windows, checksums, list(rows["uri"]))["lost"]
+        errors = micrographs.write_partition(workspace.uri, partition, read_windows, checksums, list(rows["uri"]))[
+            "lost"
+        ]
     return [
         micrograph_failure(records[slot], "store", dead.get(slot) or CallFailed("error", error))
-        for slot, error in lost.items()
+        for slot, error in errors.items()
     ]
 
 

@@ -10,7 +10,7 @@ from emqa_dask.archive.name_escapes import escape_name
 from emqa_dask.archive.rows import fit_row
 from emqa_dask.archive.survey import survey_file
 from emqa_dask.pipeline.workspace.failures import failure_row
-from emqa_dask.pipeline.workspace.part_folders import LOST, SURVEY_FAILURES, SURVEY_FILES, SURVEY_FRAMES
+from emqa_dask.pipeline.workspace.part_folders import SURVEY_FAILED, SURVEY_FAILURES, SURVEY_FILES, SURVEY_FRAMES
 from emqa_dask.run.supervise import Call, CallFailed, call_directly, describe_error
 from emqa_dask.run.task import get_worker_address
 from emqa_dask.settings import Settings
@@ -64,7 +64,7 @@ def survey_lost(workspace: Workspace, name: str, entries: list[Entry], died: Cal
     write(
         workspace,
         name,
-        [failed(e, died) | {"reason": LOST} for e in entries],
+        [failed(e, died) | {"reason": SURVEY_FAILED} for e in entries],
         [],
         [failure(e, died, worker) for e in entries],
     )

@@ -55,5 +55,5 @@ def _summarise(row: dict, order_map: order.OrderMap) -> dict[str, Any]:
     """The row of tables.ORDER."""
     identity = {key: row[key] for key in ("micrograph_id", "uri", "frame")}
     settings = {key: order_map.settings[key] for key in SUMMARY_SETTINGS}
-    measured = {"disordered_fraction": order_map.area_fraction, "n_points": len(order_map.points)}
-    return identity | settings | measured
+    figures = {"disordered_fraction": order_map.area_fraction, "n_points": len(order_map.points)}
+    return identity | settings | figures

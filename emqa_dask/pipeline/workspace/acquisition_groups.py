@@ -56,14 +56,16 @@ def sample_groups(workspace: Workspace, n_images: int, globs: Sequence[str] = ()
 
 def _collect_rows(workspace: Workspace, n_images: int, globs: Sequence[str]) -> tuple[pd.DataFrame, Counter]:
     """The first `n_images` rows of every group by id, and the number of micrographs of every group."""
-    kept = pd.DataFrame(columns=list(dict.fromkeys([*COLUMNS, *GROUP_KEY])))
+    first_rows = pd.DataFrame(columns=list(dict.fromkeys([*COLUMNS, *GROUP_KEY])))
     counts: Counter[tuple] = Counter()
     for rows in micrograph_ledger.iter_current(workspace, COLUMNS):
         rows = _add_group_key(rows, globs)
         counts.update(rows.groupby(GROUP_KEY).size().to_dict())
-        kept = pd.concat([kept, rows], ignore_index=True) if len(kept) else rows
-        kept = kept.sort_values("micrograph_id", kind="stable").groupby(GROUP_KEY, sort=False).head(n_images)
-    return kept, counts
+        first_rows = pd.concat([first_rows, rows], ignore_index=True) if len(first_rows) else rows
+        first_rows = (
+            first_rows.sort_values("micrograph_id", kind="stable").groupby(GROUP_KEY, sort=False).head(n_images)
+        )
+    return first_rows, counts
 
 
 def name_groups(rows: pd.DataFrame) -> pd.Series:

@@ -8,7 +8,7 @@ import numpy as np
 
 from emqa_dask import tables
 from emqa_dask.archive import entries, scan
-from emqa_dask.pipeline.workspace.part_folders import LOST
+from emqa_dask.pipeline.workspace.part_folders import SURVEY_FAILED
 from emqa_dask.settings import Archive
 from emqa_dask.store import digests, files, parts
 from emqa_dask.store.digests import DigestSet
@@ -30,17 +30,21 @@ def iter_new_files(
     """
     surveyed = find_surveyed_files(workspace, settings)
     fs, path = files.locate(workspace.uri)
-    inside = tuple(f"{name.rstrip('/')}/" for name in (path, fs.unstrip_protocol(path)))
+    workspace_folders = tuple(f"{name.rstrip('/')}/" for name in (path, fs.unstrip_protocol(path)))
     entries = scan.scan_archive(source if "://" in source else os.path.abspath(source), settings.exclude)
     while listed := list(itertools.islice(entries, LISTED)):
-        outside = [entry for entry in listed if not f"{entry.path}/".startswith(inside)]
-        of_uris = digests.digest_texts(entry.uri for entry in outside)
+        archive_entries = [entry for entry in listed if not f"{entry.path}/".startswith(workspace_folders)]
+        of_uris = digests.digest_texts(entry.uri for entry in archive_entries)
         present.add(of_uris)
-        keys = _keys([e.uri for e in outside], [e.size_bytes for e in outside], [e.modified_ns for e in outside])
+        keys = _keys(
+            [e.uri for e in archive_entries],
+            [e.size_bytes for e in archive_entries],
+            [e.modified_ns for e in archive_entries],
+        )
         unknown = np.flatnonzero(~surveyed.has(keys))
         is_first = uris.add(of_uris[unknown])  # a list may name a file twice
         for i in unknown[is_first]:
-            yield outside[i], bytes(keys[i])
+            yield archive_entries[i], bytes(keys[i])
 
 
 def find_surveyed_files(workspace: Workspace, settings: Archive) -> DigestSet:
@@ -56,7 +60,9 @@ def find_surveyed_files(workspace: Workspace, settings: Archive) -> DigestSet:
         stored.add(digests.digest_contents(rows))
     columns = ["uri", "content_sha256", "size_bytes", "modified_ns", "format", "reason", "n_frames"]
     for rows in parts.iterate_table(workspace.catalog, tables.CATALOG, columns):
-        rows = rows[rows["reason"].ne(LOST) & (rows["n_frames"].eq(0) | stored.has(digests.digest_contents(rows)))]
+        rows = rows[
+            rows["reason"].ne(SURVEY_FAILED) & (rows["n_frames"].eq(0) | stored.has(digests.digest_contents(rows)))
+        ]
         refused = rows["reason"].str.contains("over the limit", regex=False).fillna(False).to_numpy(bool)
         limits = rows["reason"][refused].str.extract(REFUSED, expand=False).astype(float)
         rows = rows.drop(index=limits.index[limits < limit])

@@ -61,15 +61,15 @@ def verify(root: str, say: Say) -> int:
     )
     with lock.hold_lock(root, say):
         listed = {workspace.part(folder, name) for folder, name in _list_parts(workspace, folders(settings).values())}
-        lost = [] if files.exists(workspace.catalog) else [workspace.catalog]
+        missing_uris = [] if files.exists(workspace.catalog) else [workspace.catalog]
         if not any(map(files.exists, (workspace.micrographs, workspace.micrographs_copy))):
-            lost.append(workspace.micrographs)
+            missing_uris.append(workspace.micrographs)
         n_damaged = examine(workspace, settings, say, all_files=True)
         document = provenance.read(workspace)
-        lost += [uri for uri in preconditions.find_missing_parts(workspace, settings) if uri not in listed]
-        lost += [workspace.failures] if document and not read_checksum(workspace.failures) else []
-        lost += [workspace.provenance] if not document and files.exists(workspace.triage) else []
-        for uri in (*lost, *provenance.damaged_outputs(workspace, document)):
+        missing_uris += [uri for uri in preconditions.find_missing_parts(workspace, settings) if uri not in listed]
+        missing_uris += [workspace.failures] if document and not read_checksum(workspace.failures) else []
+        missing_uris += [workspace.provenance] if not document and files.exists(workspace.triage) else []
+        for uri in (*missing_uris, *provenance.damaged_outputs(workspace, document)):
             n_damaged += 1
             say(f"damaged or missing: {uri}")
     if n_damaged:
@@ -125,12 +125,12 @@ def _examine_catalog(workspace: Workspace, say: Say) -> int:
     return 1
 
 
-def _examine_parts(workspace: Workspace, chosen: Iterable[str], table_folders: dict[str, str], say: Say) -> int:
-    """Read every part of the folders `chosen`, and put aside those that are damaged with what they belong to.
+def _examine_parts(workspace: Workspace, part_folders: Iterable[str], table_folders: dict[str, str], say: Say) -> int:
+    """Read every part of the folders `part_folders`, and put aside those that are damaged with what they belong to.
 
     Where a part has lost its failures, it is made again with all tables of `table_folders` that were made from it.
     """
-    pairs = _list_parts(workspace, chosen)
+    pairs = _list_parts(workspace, part_folders)
     n_damaged = 0
     with ThreadPoolExecutor(READERS) as pool:
         counts = pool.map(_count_failed, [workspace.part(folder, name) for folder, name in pairs])
@@ -152,9 +152,9 @@ def _examine_parts(workspace: Workspace, chosen: Iterable[str], table_folders: d
     return n_damaged
 
 
-def _list_parts(workspace: Workspace, chosen: Iterable[str]) -> list[tuple[str, str]]:
-    """(folder, name) of the parts in the folders `chosen`."""
-    return [(folder, name) for folder in chosen for name in parts.list_parts(workspace.uri, folder)]
+def _list_parts(workspace: Workspace, part_folders: Iterable[str]) -> list[tuple[str, str]]:
+    """(folder, name) of the parts in the folders `part_folders`."""
+    return [(folder, name) for folder in part_folders for name in parts.list_parts(workspace.uri, folder)]
 
 
 def _count_failed(uri: str) -> int | None:
@@ -175,16 +175,23 @@ def _paired_folder(folder: str) -> str:
 
 def _examine_stacks(workspace: Workspace, partitions: Sequence[Partition], settings: Store, say: Say) -> int:
     """Write the metadata of stacks again where a document is missing or damaged."""
-    of_stacks: dict[str, list[Partition]] = {}
+    stack_partitions: dict[str, list[Partition]] = {}
     for partition in partitions:
-        of_stacks.setdefault(partition.stack, []).append(partition)
-    damaged = [name for name in of_stacks if stacks.is_damaged(workspace.uri, name)]
+        stack_partitions.setdefault(partition.stack, []).append(partition)
+    damaged = [name for name in stack_partitions if stacks.is_damaged(workspace.uri, name)]
     if damaged:
         stacks.write_root(workspace.uri)
     for name in damaged:
         *shape, dtype = layout.parse_shape(name)
-        cut = {"shard_length": _shard_length(workspace, of_stacks[name], settings), "occupied": _runs(of_stacks[name])}
-        stacks.open_or_grow(workspace.uri, name, tuple(shape), dtype, **cut, settings=settings)
+        stacks.open_or_grow(
+            workspace.uri,
+            name,
+            tuple(shape),
+            dtype,
+            shard_length=_shard_length(workspace, stack_partitions[name], settings),
+            occupied=_runs(stack_partitions[name]),
+            settings=settings,
+        )
         say(f"damaged: the metadata of {workspace.stack(name)}, written again")
     return len(damaged)
 
@@ -201,8 +208,12 @@ def _runs(partitions: Sequence[Partition]) -> list[tuple[int, int]]:
 def _shard_length(workspace: Workspace, partitions: Sequence[Partition], settings: Store) -> int:
     """Micrographs per shard of a stack: every shard has a partition, which starts where it does; one alone says it."""
     starts = math.gcd(*(partition.start for partition in partitions))
-    only = partitions[0]
-    return starts or stacks.find_shard_length(workspace.uri, only) or max(settings.shard_length, len(only))
+    first_partition = partitions[0]
+    return (
+        starts
+        or stacks.find_shard_length(workspace.uri, first_partition)
+        or max(settings.shard_length, len(first_partition))
+    )
 
 
 def _examine_shards(

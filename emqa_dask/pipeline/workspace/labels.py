@@ -44,7 +44,8 @@ def read_labels(path: str | Path) -> list[LabelledMicrograph]:
         if fault:
             errors.append(f"annotation {key!r} {fault}")
         elif not row.get("iscrowd", 0):
-            x, y, width, height = row["bbox"]
+            x, y = row["bbox"][:2]
+            width, height = row["bbox"][2:]
             boxes[row["image_id"]].append([y, x, y + height, x + width])
     if errors:
         raise ValueError(f"{path}: {_list_errors(errors)}")
@@ -58,8 +59,8 @@ def read_labels(path: str | Path) -> list[LabelledMicrograph]:
 
 def _list_errors(errors: list[str]) -> str:
     """The first errors and the number of the others."""
-    more = f"; and {len(errors) - MAX_LISTED_ERRORS} more" if len(errors) > MAX_LISTED_ERRORS else ""
-    return "; ".join(errors[:MAX_LISTED_ERRORS]) + more
+    ending = f"; and {len(errors) - MAX_LISTED_ERRORS} more" if len(errors) > MAX_LISTED_ERRORS else ""
+    return "; ".join(errors[:MAX_LISTED_ERRORS]) + ending
 
 
 def _has_bad_frame(image: Mapping) -> bool:
@@ -74,7 +75,8 @@ def _find_fault(row: Mapping, shapes: Mapping) -> str:
     box = coco.parse_numbers(row.get("bbox"))
     if box is None or len(box) != 4:
         return f"has no box: bbox is {coco.format_value(row.get('bbox'))}, not x, y, width, height"
-    x, y, width, height = box
+    x, y = box[:2]
+    width, height = box[2:]
     if not (width > 0 and height > 0):
         return f"has a box of {width:g} x {height:g} px"
     rows, columns = shapes[row["image_id"]]

@@ -20,9 +20,9 @@ def iter_partitions(
     One stretch of the ledger is in memory at a time.
     """
     for rows in _whole_partitions(workspace, columns):
-        shown = rows if columns is None else rows[list(columns)]
+        shown_rows = rows if columns is None else rows[list(columns)]
         for partition, positions in plan.split_by_partition(rows):
-            yield partition, shown.iloc[positions]
+            yield partition, shown_rows.iloc[positions]
 
 
 def list_partitions(workspace: Workspace) -> Iterator[Partition]:

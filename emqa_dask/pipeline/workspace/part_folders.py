@@ -9,4 +9,4 @@ def failures_folder(table_folder: str) -> str:
 SURVEY_FILES = "survey"  # parts of tables.CATALOG, which ingest enters into the catalog
 SURVEY_FRAMES = "survey-micrographs"  # parts of tables.MICROGRAPHS, which ingest enters into the ledger
 SURVEY_FAILURES = failures_folder(SURVEY_FILES)
-LOST = "the task that was to survey it failed; the next run tries it again"  # reason of a file in the catalog
+SURVEY_FAILED = "the task that was to survey it failed; the next run tries it again"  # reason of a file in the catalog

@@ -22,10 +22,10 @@ def read(workspace: Workspace) -> dict:
     """What write() wrote; empty where there is nothing, or where it is damaged: a report writes it again."""
     try:
         document = json.loads(files.read_bytes(workspace.provenance))
-        written = document.pop("sha256")
+        digest = document.pop("sha256")
     except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
         return {}
-    return document if written == hash_document(document) else {}
+    return document if digest == hash_document(document) else {}
 
 
 def damaged_outputs(workspace: Workspace, document: dict) -> list[str]:

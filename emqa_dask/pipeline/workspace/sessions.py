@@ -90,10 +90,14 @@ def _sample_cohorts(workspace: Workspace, table_folders: dict[str, str]) -> pd.D
     sample = pd.DataFrame(columns=names)
     for rows in micrograph_ledger.iter_current(workspace, LEDGER_COLUMNS):
         rows = rows.assign(cohort=acquisition_groups.name_groups(rows))
-        for table, wanted in columns.items():
+        for table, column_names in columns.items():
             present = [name for name in rows["partition"].unique() if name in partitions[table]]
             content = parts.read_table(
-                workspace.uri, table_folders[table], SCHEMAS[table], ["micrograph_id", *wanted], partitions=present
+                workspace.uri,
+                table_folders[table],
+                SCHEMAS[table],
+                ["micrograph_id", *column_names],
+                partitions=present,
             )
             rows = rows.merge(content, on="micrograph_id", how="inner", validate="one_to_one")
         rows = rows[names]
