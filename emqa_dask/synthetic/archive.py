@@ -132,24 +132,25 @@ def _refuse(out: Path, truth: Path, profile: str, n: int, faults: tuple[str, ...
 
 def _plan(rng: np.random.Generator, n: int, faults: tuple[str, ...], visits: list[Visit]) -> list[File]:
     """The files to write, `n` frames in all: stacks first, then single images, then copies of good single images."""
-    wanted = max(round(FAULT_SHARE * n), len(faults) if n >= 40 else 0) if faults else 0
-    drawn = [str(name) for _ in range(-(-wanted // max(len(faults), 1))) for name in rng.permutation(faults)][:wanted]
+    n_faults = max(round(FAULT_SHARE * n), len(faults) if n >= 40 else 0) if faults else 0
+    n_rounds = -(-n_faults // max(len(faults), 1))
+    fault_names = [str(name) for _ in range(n_rounds) for name in rng.permutation(faults)][:n_faults]
     if n < 4:  # too few for a copy and its original
-        drawn = [name for name in drawn if name not in COPIES]
-    copies = [name for name in drawn if name in COPIES]
-    foreign = [name for name in drawn if name in FOREIGN]
-    changed = [name for name in drawn if name not in COPIES and name not in FOREIGN]
-    frames = [str(name) for name in rng.permutation(changed + [""] * (n - len(drawn)))]
+        fault_names = [name for name in fault_names if name not in COPIES]
+    copies = [name for name in fault_names if name in COPIES]
+    foreign = [name for name in fault_names if name in FOREIGN]
+    changed = [name for name in fault_names if name not in COPIES and name not in FOREIGN]
+    frames = [str(name) for name in rng.permutation(changed + [""] * (n - len(fault_names)))]
 
     files = []
     for stack in range(0 if n < 16 else max(2, n // 36)):
         length = int(rng.integers(2, 6)) if len(frames) > 12 else 2
         # An operator does not put a bar on one frame of a stack.
-        inside = [name for name in frames if name not in ("banner", "scale_bar")][:length]
-        for name in inside:
+        stack_frames = [name for name in frames if name not in ("banner", "scale_bar")][:length]
+        for name in stack_frames:
             frames.remove(name)
         visit = stack % len(visits)
-        files.append(File(visit, visits[visit].stack_format, tuple(inside)))
+        files.append(File(visit, visits[visit].stack_format, tuple(stack_frames)))
     for number, fault in enumerate(frames + foreign):
         visit = number % len(visits)
         options = visits[visit].formats
@@ -180,8 +181,8 @@ def _write(path: Path, number: int, files: list[File], visits: list[Visit], seed
     visit = visits[files[source].visit]
     content = _content(np.random.default_rng([seed, len(files), source]), files[source], visit)
     if file.frames[0] == "near_duplicate":
-        again = make_near_duplicate(content.pixels[0], np.random.default_rng([seed, len(files), number]))
-        content = Content(again[None], content.samples, [1.0], content.nm_per_pixel)
+        near_duplicate = make_near_duplicate(content.pixels[0], np.random.default_rng([seed, len(files), number]))
+        content = Content(near_duplicate[None], content.samples, [1.0], content.nm_per_pixel)
     elif file.frames[0] == "duplicate":
         content = Content(content.pixels, content.samples, [1.0], content.nm_per_pixel)
     meta = {"instrument": visit.instrument, "acquired": visit.moment(source)}
@@ -202,7 +203,8 @@ def _content(rng: np.random.Generator, file: File, visit: Visit) -> Content:
         picture = make_foreign(file.frames[0], rng, visit.shape)
         empty = Sample(picture, compute_tight_boxes([]), [], [], float("nan"), {})
         return Content(picture[None], [empty], [1.0], None)
-    _, dtypes, _, carries_size = writers.FORMATS[file.format]
+    dtypes = writers.FORMATS[file.format][1]
+    carries_size = writers.FORMATS[file.format][3]
     dtype = str(rng.choice(dtypes))
     nm_per_pixel = visit.pixel_size(rng)
     forgets_size = rng.random() < 0.15

@@ -38,30 +38,30 @@ def run_lengths(masks: list[Mask], shape: tuple[int, int]) -> tuple[np.ndarray, 
     owner = owner[np.r_[True, ~joined]]
     ends = ends[np.r_[~joined, True]]
     last = np.r_[owner[:-1] != owner[1:], True]
-    before = np.where(np.r_[True, last[:-1]], 0, np.r_[0, ends[:-1]])
+    previous_ends = np.where(np.r_[True, last[:-1]], 0, np.r_[0, ends[:-1]])
     tails = np.where(last, shape[0] * shape[1] - ends, 0)
-    runs = np.stack([starts - before, ends - starts, tails], axis=1)
-    kept = np.ones(runs.shape, bool)
-    kept[:, 2] = tails > 0
-    counts = np.bincount(owner, weights=kept.sum(axis=1), minlength=len(masks)).astype(np.int64)
-    return runs[kept], np.concatenate([[0], np.cumsum(counts)])
+    runs = np.stack([starts - previous_ends, ends - starts, tails], axis=1)
+    is_nonempty = np.ones(runs.shape, bool)
+    is_nonempty[:, 2] = tails > 0
+    counts = np.bincount(owner, weights=is_nonempty.sum(axis=1), minlength=len(masks)).astype(np.int64)
+    return runs[is_nonempty], np.concatenate([[0], np.cumsum(counts)])
 
 
 def encode(runs: np.ndarray, begins: np.ndarray) -> list[str]:
     """`run_lengths` as COCO's compressed strings: differences to the run before last, 5 bits a character."""
     place = np.arange(len(runs)) - np.repeat(begins[:-1], np.diff(begins))
     deltas = runs.copy()
-    far = np.flatnonzero(place > 2)
-    deltas[far] -= runs[far - 2]
+    later_runs = np.flatnonzero(place > 2)
+    deltas[later_runs] -= runs[later_runs - 2]
     characters = []
     used = []
-    more = np.ones(len(deltas), bool)
-    while more.any():
+    has_bits = np.ones(len(deltas), bool)
+    while has_bits.any():
         low = deltas & 31
         deltas = deltas >> 5
-        used.append(more)
-        more = more & np.where(low & 16, deltas != -1, deltas != 0)
-        characters.append((low + 32 * more + 48).astype(np.uint8))
+        used.append(has_bits)
+        has_bits = has_bits & np.where(low & 16, deltas != -1, deltas != 0)
+        characters.append((low + 32 * has_bits + 48).astype(np.uint8))
     if not used:
         return []
     filled = np.stack(used, axis=1)
@@ -101,7 +101,8 @@ def annotations(sample: Sample, image_id: int, first_id: int) -> list[dict]:
     for number, (mask, box, label, text) in enumerate(
         zip(sample.masks, sample.boxes.tolist(), sample.labels, counts), start=first_id
     ):
-        y0, x0, y1, x1 = box
+        y0, x0 = box[:2]
+        y1, x1 = box[2:]
         rows.append(
             {
                 "id": number,

@@ -38,8 +38,8 @@ def _zoomed(rng: np.random.Generator, unit: NDArray[np.float32], factor: float) 
     maps = np.meshgrid(x + np.arange(w) / factor, y + np.arange(h) / factor)
     source = cv2.GaussianBlur(unit, (0, 0), 0.45 / factor) if factor < 1 else unit
     maps = [m.astype(np.float32) for m in maps]
-    moved = cv2.remap(source, *maps, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
-    return _noisier(rng, moved, max(noise_level(unit) ** 2 - noise_level(moved) ** 2, 0) ** 0.5)
+    image = cv2.remap(source, *maps, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+    return _noisier(rng, image, max(noise_level(unit) ** 2 - noise_level(image) ** 2, 0) ** 0.5)
 
 
 def _noisier(rng, unit, sigma, grain_px=0.0):
@@ -53,9 +53,9 @@ def _magnification(rng, unit):
 
 def _blur(rng, unit):
     """Optics blur and detectors add their noise after; or the whole was smoothed. Along one axis more: astigmatism."""
-    along = draw_log_uniform(rng, 0.8, 4)
-    across = along if rng.random() < 0.6 else along * rng.uniform(0.1, 0.6)
-    soft = cv2.GaussianBlur(unit, (0, 0), sigmaX=along, sigmaY=across)
+    sigma_x_px = draw_log_uniform(rng, 0.8, 4)
+    sigma_y_px = sigma_x_px if rng.random() < 0.6 else sigma_x_px * rng.uniform(0.1, 0.6)
+    soft = cv2.GaussianBlur(unit, (0, 0), sigmaX=sigma_x_px, sigmaY=sigma_y_px)
     return _noisier(rng, soft, noise_level(unit)) if rng.random() < 0.5 else soft
 
 
@@ -66,8 +66,8 @@ def _drift(rng, unit):
     kernel = np.zeros((2 * half + 1,) * 2, np.float32)
     ends = [[round(16 * (half + s * f(angle) * length / 2)) for f in (np.cos, np.sin)] for s in (-1, 1)]
     cv2.line(kernel, *ends, 1.0, 1, cv2.LINE_AA, shift=4)
-    moved = cv2.filter2D(unit, -1, kernel / max(kernel.sum(), 1e-6), borderType=cv2.BORDER_REFLECT)
-    return _noisier(rng, moved, noise_level(unit))
+    image = cv2.filter2D(unit, -1, kernel / max(kernel.sum(), 1e-6), borderType=cv2.BORDER_REFLECT)
+    return _noisier(rng, image, noise_level(unit))
 
 
 def _jitter(rng, unit):
@@ -123,9 +123,9 @@ def _double_image(rng, unit):
     angle = rng.uniform(0, 2 * np.pi)
     length = draw_log_uniform(rng, 2, 10)
     shift = np.array([[1, 0, length * np.cos(angle)], [0, 1, length * np.sin(angle)]], np.float32)
-    moved = cv2.warpAffine(unit, shift, unit.shape[::-1], borderMode=cv2.BORDER_REFLECT)
+    image = cv2.warpAffine(unit, shift, unit.shape[::-1], borderMode=cv2.BORDER_REFLECT)
     share = np.float32(rng.uniform(0.3, 0.5))
-    return (1 - share) * unit + share * moved
+    return (1 - share) * unit + share * image
 
 
 def _transfer(rng, unit):

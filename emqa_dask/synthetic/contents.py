@@ -16,14 +16,14 @@ def draw_content(rng: np.random.Generator, shape: tuple[int, int]) -> NDArray[np
     """A content of CONTENTS at a random scale, (h, w) float32; its 0.5 and 99.5 percentile are 0 and 1."""
     names = list(CONTENTS)
     weights = np.array([2.0 if name in MICROGRAPHS else 1.0 for name in names])  # the nearest to what people have
-    made = CONTENTS[str(rng.choice(names, p=weights / weights.sum()))](rng, shape)
+    content = CONTENTS[str(rng.choice(names, p=weights / weights.sum()))](rng, shape)
     if rng.random() < 0.3:
-        made = -made
-    low, high = np.percentile(made, [0.5, 99.5])
-    return ((made - low) / max(high - low, 1e-6)).astype(np.float32)
+        content = -content
+    low, high = np.percentile(content, [0.5, 99.5])
+    return ((content - low) / max(high - low, 1e-6)).astype(np.float32)
 
 
-def cut(rng: np.random.Generator, image: NDArray, share: float) -> NDArray:
+def draw_crop(rng: np.random.Generator, image: NDArray, share: float) -> NDArray:
     """A part of `image`, `share` of its sides long, at least 16 px."""
     h, w = (min(n, max(16, round(share * n))) for n in image.shape)
     y, x = (int(rng.integers(0, n - m + 1)) for n, m in zip(image.shape, (h, w)))
@@ -37,16 +37,16 @@ def resized(image: NDArray, shape: tuple[int, int]) -> NDArray[np.float32]:
 
 
 def _micrograph(make: Callable) -> Callable:
-    def drawn(rng, shape):
+    def draw_part(rng, shape):
         size = tuple(min(max(_DRAWN_PX, n), 1024) for n in shape)
         # Well exposed: noise is what acquisition adds.
         options = {"exposure": camera.draw_settings(rng, low_dose=400) | {"seam": False}}
         options |= {"lot": int(rng.integers(100, 1000))} if make is textures.draw_texture else {}
         image = make(rng, size, **options).image.astype(np.float32)
-        least = min(1.0, 0.9 * min(shape) / min(size))
-        return resized(cut(rng, image, draw_log_uniform(rng, least, 1)), shape)
+        min_share = min(1.0, 0.9 * min(shape) / min(size))
+        return resized(draw_crop(rng, image, draw_log_uniform(rng, min_share, 1)), shape)
 
-    return drawn
+    return draw_part
 
 
 def _scale(rng, shape):
@@ -66,28 +66,28 @@ def _blobs(rng, shape):
 
 def _leaves(rng, shape):
     """Disks and boxes that hide each other, of one grey each: the dead leaves of Lee, Mumford & Huang (2001)."""
-    made = np.zeros(shape, np.float32)
+    canvas = np.zeros(shape, np.float32)
     smallest = _scale(rng, shape)
     for _ in range(int(np.clip(3 * shape[0] * shape[1] / smallest**2, 10, 1500))):
         radius = min(smallest * rng.random() ** -0.5, min(shape) / 2)
         y, x = (int(v) for v in rng.uniform(0, 1, 2) * shape)
         if rng.random() < 0.5:
-            cv2.circle(made, (x, y), int(radius), float(rng.random()), -1, cv2.LINE_AA)
+            cv2.circle(canvas, (x, y), int(radius), float(rng.random()), -1, cv2.LINE_AA)
         else:
             box = cv2.boxPoints(((x, y), (2 * radius, radius), rng.uniform(0, 180))).astype(np.int32)
-            cv2.fillConvexPoly(made, box, float(rng.random()), cv2.LINE_AA)
-    return made
+            cv2.fillConvexPoly(canvas, box, float(rng.random()), cv2.LINE_AA)
+    return canvas
 
 
 def _grains(rng, shape):
     n = int(np.clip(shape[0] * shape[1] / _scale(rng, shape) ** 2 / 4, 3, 400))
-    made = fields.draw_grains(rng, shape, n)
-    edges = cv2.Laplacian(made, cv2.CV_32F)
-    return [made, np.abs(edges), made + edges][int(rng.integers(3))]
+    grains = fields.draw_grains(rng, shape, n)
+    edges = cv2.Laplacian(grains, cv2.CV_32F)
+    return [grains, np.abs(edges), grains + edges][int(rng.integers(3))]
 
 
 def _fibres(rng, shape):
-    made = np.zeros(shape, np.float32)
+    canvas = np.zeros(shape, np.float32)
     width = max(1, round(_scale(rng, shape) / 3))
     direction = rng.uniform(0, np.pi)
     spread = rng.uniform(0, 1.5)
@@ -97,8 +97,8 @@ def _fibres(rng, shape):
         y, x = rng.uniform(0, 1, 2) * shape
         step = 0.5 * reach * np.array([np.cos(angle), np.sin(angle)])
         ends = [tuple(int(v) for v in np.array([x, y]) + side * step) for side in (-1, 1)]
-        cv2.line(made, *ends, float(rng.uniform(0.3, 1)), width, cv2.LINE_AA)
-    return made
+        cv2.line(canvas, *ends, float(rng.uniform(0.3, 1)), width, cv2.LINE_AA)
+    return canvas
 
 
 def _two_phases(rng, shape):

@@ -73,8 +73,8 @@ def _drift(image, rng, severity):
             ix = np.floor(xx).astype(int) + dx
             np.add.at(kernel, (iy, ix), (1 - abs(yy - iy)) * (1 - abs(xx - ix)))
     kernel /= kernel.sum()
-    moved = cv2.filter2D(image.astype(np.float64), -1, kernel, borderType=cv2.BORDER_REFLECT)
-    return _exposed(moved, image, rng)
+    signal = cv2.filter2D(image.astype(np.float64), -1, kernel, borderType=cv2.BORDER_REFLECT)
+    return _exposed(signal, image, rng)
 
 
 def _astigmatism(image, rng, severity):
@@ -85,18 +85,18 @@ def _astigmatism(image, rng, severity):
     qy = fft.fftfreq(padded.shape[0])[:, None]
     qx = fft.rfftfreq(padded.shape[1])[None]
     q2 = qy**2 + qx**2
-    along = np.cos(2 * (np.arctan2(qy, qx) - angle))  # +1 on the first axis, -1 on the second
+    azimuth = np.cos(2 * (np.arctan2(qy, qx) - angle))  # +1 on the first axis, -1 on the second
     size = np.sqrt(h * w)
     if rng.random() < 0.5:  # TEM: first zeros of the contrast transfer at two different frequencies
         first = severity * rng.uniform(36, 52)
         second = rng.uniform(5, 10)
         a1, a2 = (0.5 * (size / 512 * p / 2) ** 2 for p in (first, second))
-        phase = np.pi * ((a1 + a2) / 2 + (a1 - a2) / 2 * along) * q2
+        phase = np.pi * ((a1 + a2) / 2 + (a1 - a2) / 2 * azimuth) * q2
         transfer = np.cos(phase) * np.exp(-phase / 5)  # coherence fails first where defocus is large
     else:  # STEM and SEM: an elliptical probe
         long_px = severity * rng.uniform(0.014, 0.022) * size
         short_px = long_px / rng.uniform(4, 7)
-        var = (long_px**2 + short_px**2) / 2 + (long_px**2 - short_px**2) / 2 * along
+        var = (long_px**2 + short_px**2) / 2 + (long_px**2 - short_px**2) / 2 * azimuth
         transfer = np.exp(-2 * np.pi**2 * var * q2)
     signal = fft.irfft2(fft.rfft2(padded) * transfer, s=padded.shape)[pad : pad + h, pad : pad + w]
     return _exposed(np.clip(signal, min(float(image.min()), 0.0), None), image, rng)
@@ -115,9 +115,9 @@ def _full_scale(image, rng):
 def _saturation(image, rng, severity):
     top = _full_scale(image, rng)
     share = float(np.clip(severity * rng.uniform(0.08, 0.30), 0, 0.9))
-    low, cut = np.percentile(image, [0.5, 100 * (1 - share)])
+    low, high = np.percentile(image, [0.5, 100 * (1 - share)])
     base = rng.uniform(0.0, 0.25) * top
-    gain = (top - base) / max(cut - low, 1e-12)
+    gain = (top - base) / max(high - low, 1e-12)
     return _to_dtype(np.clip((image.astype(np.float64) - low) * gain + base, 0, top), image)
 
 

@@ -89,13 +89,13 @@ def draw_dislocations(rng: np.random.Generator, shape: tuple[int, int], n: int) 
         steps = np.linspace(-0.5, 0.5, 12) * length
         angle = rng.uniform(0, np.pi)
         bend = rng.normal(0, 0.25) * length
-        along = steps
-        across = bend * (steps / length) ** 2 * 4
+        long_px = steps
+        short_px = bend * (steps / length) ** 2 * 4
         centre = rng.uniform(0, 1, 2) * shape
         points = np.stack(
             [
-                centre[1] + along * np.cos(angle) - across * np.sin(angle),
-                centre[0] + along * np.sin(angle) + across * np.cos(angle),
+                centre[1] + long_px * np.cos(angle) - short_px * np.sin(angle),
+                centre[0] + long_px * np.sin(angle) + short_px * np.cos(angle),
             ],
             axis=1,
         )

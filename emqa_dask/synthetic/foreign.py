@@ -191,12 +191,12 @@ def draw_diffraction(rng: np.random.Generator, shape: tuple[int, int]) -> np.nda
     if kind != "rings":
         a, b = size * rng.uniform(0.05, 0.12, 2)
         angle = rng.uniform(0, np.pi)
-        between = rng.uniform(np.pi / 3, np.pi / 2)
+        lattice_angle = rng.uniform(np.pi / 3, np.pi / 2)
         spot = max(size * rng.uniform(0.003, 0.008), 1.0)
         n = int(size / min(a, b)) + 1
         i, j = (g.ravel() for g in np.mgrid[-n : n + 1, -n : n + 1])
-        py = cy + i * a * np.sin(angle) + j * b * np.sin(angle + between)
-        px = cx + i * a * np.cos(angle) + j * b * np.cos(angle + between)
+        py = cy + i * a * np.sin(angle) + j * b * np.sin(angle + lattice_angle)
+        px = cx + i * a * np.cos(angle) + j * b * np.cos(angle + lattice_angle)
         strength = np.exp(-np.hypot(py - cy, px - cx) / reach) * rng.uniform(0.2, 1.0, len(py))
         keep = (py > 0) & (py < h - 1) & (px > 0) & (px < w - 1) & (strength > 0.01)
         deposit = np.zeros((h, w))
@@ -210,9 +210,9 @@ def draw_diffraction(rng: np.random.Generator, shape: tuple[int, int]) -> np.nda
     if rng.random() < 0.4:  # beam stop: a needle from an edge to the centre
         angle = rng.uniform(0, 2 * np.pi)
         tip = (int(cx), int(cy))
-        far = (int(cx + 2 * size * np.cos(angle)), int(cy + 2 * size * np.sin(angle)))
+        needle_end = (int(cx + 2 * size * np.cos(angle)), int(cy + 2 * size * np.sin(angle)))
         stop = np.zeros((h, w), np.float32)
-        cv2.line(stop, tip, far, 1.0, max(int(0.03 * size), 1))
+        cv2.line(stop, tip, needle_end, 1.0, max(int(0.03 * size), 1))
         cv2.circle(stop, tip, max(int(0.03 * size), 1), 1.0, -1)
         picture *= 1 - 0.97 * stop
     counts = rng.poisson(np.clip(picture, 0, 1.2) * rng.uniform(60, 600)).astype(np.float64)
@@ -231,8 +231,8 @@ def draw_eds_map(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray
 
     def element():
         field = ndimage.gaussian_filter(rng.standard_normal(low), min(low) * rng.uniform(0.02, 0.08))
-        where = field > np.quantile(field, rng.uniform(0.5, 0.85))
-        counts = rng.poisson(np.where(where, rng.uniform(0.3, 1.5), rng.uniform(0.01, 0.06)))
+        has_element = field > np.quantile(field, rng.uniform(0.5, 0.85))
+        counts = rng.poisson(np.where(has_element, rng.uniform(0.3, 1.5), rng.uniform(0.01, 0.06)))
         big = np.kron(counts, np.ones((binned, binned)))[:h, :w]
         return np.clip(big / max(counts.max(), 1), 0, 1)
 
@@ -240,8 +240,8 @@ def draw_eds_map(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray
     if kind == "grey":
         return _to_uint8(255 * element())
     colours = np.array([(255, 0, 0), (0, 255, 0), (0, 80, 255), (255, 255, 0), (255, 0, 255), (0, 255, 255)], float)
-    chosen = rng.permutation(len(colours))[: 1 if kind == "colour" else int(rng.integers(2, 4))]
-    return _to_uint8(sum(element()[..., None] * colours[k] for k in chosen))
+    colour_indices = rng.permutation(len(colours))[: 1 if kind == "colour" else int(rng.integers(2, 4))]
+    return _to_uint8(sum(element()[..., None] * colours[k] for k in colour_indices))
 
 
 def make_foreign(name: str, rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:

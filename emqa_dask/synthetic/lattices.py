@@ -63,11 +63,8 @@ def draw_lattice(
     (bool image) give way to amorphous speckle of the same mean intensity. A column's mask is the disc within 1/e of its
     maximum, radius `sqrt(2) sigma`. `background` scales thickness variation. Raises ValueError for an unknown cell.
     """
-    cell = use_given(cell, str(rng.choice(sorted(CELLS))))
-    if cell not in CELLS:
-        raise ValueError(f"cell {cell!r} is not one of {', '.join(sorted(CELLS))}")
-    a_nm, b_nm, gamma_deg, basis = CELLS[cell]
-    spacing_nm = _nearest_spacing_nm(a_nm, b_nm, gamma_deg, basis)
+    cell = _draw_cell(rng, cell)
+    spacing_nm = _nearest_spacing_nm(*CELLS[cell])
     # A spacing of 7 to 26 px: about 300 to 5000 columns in 512 x 512.
     nm_per_pixel = use_given(nm_per_pixel, spacing_nm / draw_log_uniform(rng, 7, 26))
     sigma = use_given(column_sigma_px, max(1.2, spacing_nm / nm_per_pixel * rng.uniform(0.13, 0.3)))
@@ -81,31 +78,41 @@ def draw_lattice(
     is_present = rng.random(len(sites)) >= vacancies
     sites, weights, names = sites[is_present], weights[is_present], names[is_present]
     sites = sites + jitter * rng.standard_normal(sites.shape)
-    cell_nm = np.sqrt(a_nm * b_nm * np.sin(np.radians(gamma_deg)))
-    least_px = (max(PERIODS * cell_nm, SPACINGS * spacing_nm) / nm_per_pixel) ** 2
-    disordered = _region(rng, shape, least_px) if disorder else np.zeros(shape, bool)
+    disordered = _region(rng, shape, _compute_min_side_nm(cell) / nm_per_pixel) if disorder else np.zeros(shape, bool)
     nearest = np.clip(np.rint(sites).astype(int), 0, np.array(shape) - 1)
     is_ordered = ~disordered[nearest[:, 0], nearest[:, 1]]
     sites, weights, names = sites[is_ordered], weights[is_ordered], names[is_ordered]
 
     intensity = _compute_intensity(rng, _render(sites, weights, sigma, shape), disordered, sigma, background, disorder)
-    drawn = camera.draw_settings(rng, low_dose=0.7, high_dose=700)
-    settings = use_given(exposure, drawn | {"mtf_sigma_px": 0.0, "seam": False})  # a scanned image has neither
+    settings = use_given(exposure, _draw_exposure(rng))
     dtype = use_given(dtype, str(rng.choice(["uint8", "uint16", "float32"], p=[0.3, 0.45, 0.25])))
     image = camera.record(rng, intensity, dtype, settings)
-    masks, shown = _discs(sites, np.sqrt(2) * sigma, shape)
+    masks, visible_indices = _discs(sites, np.sqrt(2) * sigma, shape)
     meta = {
         "family": "atomic-stem",
         "cell": cell,
         "rotation_deg": float(rotation_deg),
         "spacing_px": float(spacing_nm / nm_per_pixel),
         "column_sigma_px": float(sigma),
-        "sites_yx": sites[shown],
+        "sites_yx": sites[visible_indices],
         "disordered": disordered,
         "voltage_kv": float(rng.choice([80, 200, 300])),
         **settings,
     }
-    return Sample(image, compute_tight_boxes(masks), masks, names[shown].tolist(), float(nm_per_pixel), meta)
+    return Sample(image, compute_tight_boxes(masks), masks, names[visible_indices].tolist(), float(nm_per_pixel), meta)
+
+
+def _draw_cell(rng: np.random.Generator, cell: str | None) -> str:
+    """`cell`, or a random name of CELLS where it is None. ValueError for another name."""
+    cell = use_given(cell, str(rng.choice(sorted(CELLS))))
+    if cell not in CELLS:
+        raise ValueError(f"cell {cell!r} is not one of {', '.join(sorted(CELLS))}")
+    return cell
+
+
+def _draw_exposure(rng: np.random.Generator) -> dict:
+    """Random camera settings without transfer function and seam: a scanned image has neither."""
+    return camera.draw_settings(rng, low_dose=0.7, high_dose=700) | {"mtf_sigma_px": 0.0, "seam": False}
 
 
 def _compute_intensity(rng, columns, disordered, sigma, background, has_disorder) -> np.ndarray:
@@ -138,9 +145,16 @@ def _nearest_spacing_nm(a: float, b: float, gamma_deg: float, basis) -> float:
     return float(lengths[lengths > 1e-6].min())
 
 
+def _compute_min_side_nm(cell: str) -> float:
+    """Side of a square of the smallest island of order or disorder in a lattice of `cell`."""
+    a_nm, b_nm, gamma_deg = CELLS[cell][:3]
+    cell_nm = np.sqrt(a_nm * b_nm * np.sin(np.radians(gamma_deg)))
+    return max(PERIODS * cell_nm, SPACINGS * _nearest_spacing_nm(*CELLS[cell]))
+
+
 def _sites(rng, shape, cell, nm_per_pixel, rotation_deg, margin_px) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Positions (n x 2, y then x, px), intensities and labels of all columns in the image and `margin_px` around it."""
-    a, b, gamma, basis = CELLS[cell]
+    a, b, gamma = CELLS[cell][:3]
     vectors = _vectors(a, b, gamma, rotation_deg) / nm_per_pixel
     origin = np.array(shape) / 2 + rng.uniform(-0.5, 0.5, 2) @ vectors
     reach = (
@@ -150,12 +164,12 @@ def _sites(rng, shape, cell, nm_per_pixel, rotation_deg, margin_px) -> tuple[np.
     sites = []
     weights = []
     names = []
-    for u, v, weight, name in basis:
+    for u, v, weight, name in CELLS[cell][3]:
         points = origin + np.stack([i + u, j + v], axis=1) @ vectors
-        inside = ((points > -margin_px) & (points < np.array(shape) - 1 + margin_px)).all(axis=1)
-        sites.append(points[inside])
-        weights.append(np.full(inside.sum(), weight))
-        names.append(np.full(inside.sum(), name, dtype=object))
+        is_inside = ((points > -margin_px) & (points < np.array(shape) - 1 + margin_px)).all(axis=1)
+        sites.append(points[is_inside])
+        weights.append(np.full(is_inside.sum(), weight))
+        names.append(np.full(is_inside.sum(), name, dtype=object))
     return np.concatenate(sites), np.concatenate(weights), np.concatenate(names)
 
 
@@ -179,34 +193,34 @@ def _render(sites: np.ndarray, weights: np.ndarray, sigma: float, shape: tuple[i
 
 def _discs(sites: np.ndarray, radius: float, shape: tuple[int, int]) -> tuple[list[Mask], np.ndarray]:
     """Disc masks of the columns whose site lies in the image, and the indices of those."""
-    shown = np.flatnonzero(((sites >= 0) & (sites <= np.array(shape) - 1)).all(axis=1))
+    visible_indices = np.flatnonzero(((sites >= 0) & (sites <= np.array(shape) - 1)).all(axis=1))
     reach = int(np.ceil(radius))
-    corner = np.rint(sites[shown]).astype(int) - reach
+    corner = np.rint(sites[visible_indices]).astype(int) - reach
     y, x = (corner[:, axis, None] + np.arange(2 * reach + 1) for axis in (0, 1))
-    dy2 = (y - sites[shown][:, :1]) ** 2
-    dx2 = (x - sites[shown][:, 1:]) ** 2
+    dy2 = (y - sites[visible_indices][:, :1]) ** 2
+    dx2 = (x - sites[visible_indices][:, 1:]) ** 2
     dy2[(y < 0) | (y >= shape[0])] = np.inf
     dx2[(x < 0) | (x >= shape[1])] = np.inf
-    inside = dy2[:, :, None] + dx2[:, None, :] <= radius * radius
+    discs = dy2[:, :, None] + dx2[:, None, :] <= radius * radius
     spans = []
     for axis in (2, 1):
-        any_ = inside.any(axis=axis)
+        any_ = discs.any(axis=axis)
         spans += [any_.argmax(axis=1), any_.shape[1] - any_[:, ::-1].argmax(axis=1)]
     masks = [
         (int(cy + top), int(cx + left), disc[top:bottom, left:right])
-        for (cy, cx), disc, top, bottom, left, right in zip(corner, inside, *spans)
+        for (cy, cx), disc, top, bottom, left, right in zip(corner, discs, *spans)
     ]
-    return masks, shown
+    return masks, visible_indices
 
 
-def _region(rng: np.random.Generator, shape: tuple[int, int], least_px: float) -> np.ndarray:
-    """A random region of about 10 to 50 % of the image, bool, without islands and holes of less than `least_px`."""
+def _region(rng: np.random.Generator, shape: tuple[int, int], min_side_px: float) -> np.ndarray:
+    """A random region of about 10 to 50 % of the image, bool, without islands and holes below `min_side_px` squared."""
     field = fields.draw_gradient(rng, shape) + 0.5 * fields.draw_fractal(rng, shape, exponent=4.5, finest_px=24)
     region = field > np.quantile(field, rng.uniform(0.5, 0.9))
     for phase in (True, False):
-        _, labels, about, _ = cv2.connectedComponentsWithStats((region == phase).astype(np.uint8))
-        sizes = about[:, cv2.CC_STAT_AREA]
-        is_small = sizes < min(least_px, sizes[1:].max(initial=0))  # the largest part stays, however small
+        labels, stats = cv2.connectedComponentsWithStats((region == phase).astype(np.uint8))[1:3]
+        sizes = stats[:, cv2.CC_STAT_AREA]
+        is_small = sizes < min(min_side_px**2, sizes[1:].max(initial=0))  # the largest part stays, however small
         is_small[0] = False  # the other phase
         region ^= is_small[labels]
     return region

@@ -119,8 +119,8 @@ def draw_scale_bar(image: np.ndarray, rng: np.random.Generator, *, severity: flo
     x0 = x0 if rng.random() < 0.5 else w - x0 - length
     y1 = h - int(h * rng.uniform(0.03, 0.07)) if rng.random() < 0.85 else int(h * 0.05 + thick + 1.8 * letter)
     y0 = max(y1 - thick, 0)
-    above = y0 - int(0.4 * letter)
-    region = image[max(above - int(letter), 0) : y1, max(x0, 0) : x0 + length]
+    baseline = y0 - int(0.4 * letter)
+    region = image[max(baseline - int(letter), 0) : y1, max(x0, 0) : x0 + length]
     finite = region[np.isfinite(region)]
     level = float(finite.mean()) if finite.size else black
     use_white = level < 0.55 * (white + black) if rng.random() < 0.9 else level < 0.5 * white
@@ -131,11 +131,17 @@ def draw_scale_bar(image: np.ndarray, rng: np.random.Generator, *, severity: flo
     (tw, th), _ = cv2.getTextSize(text, font, 1.0, heavy)
     width = int(tw * letter / max(th, 1))
     draw_text(
-        ink, text, int(np.clip(x0 + (length - width) / 2, 0, max(w - width, 0))), above, letter, font, thickness=heavy
+        ink,
+        text,
+        int(np.clip(x0 + (length - width) / 2, 0, max(w - width, 0))),
+        baseline,
+        letter,
+        font,
+        thickness=heavy,
     )
     if rng.random() < 0.2:
         pad = int(0.4 * letter)
-        plate[max(above - int(letter) - pad, 0) : y1 + pad, max(min(x0, x0 + (length - width) // 2) - pad, 0) :][
+        plate[max(baseline - int(letter) - pad, 0) : y1 + pad, max(min(x0, x0 + (length - width) // 2) - pad, 0) :][
             :, : max(length, width) + 2 * pad
         ] = 255
     return blend_ink(blend_ink(image, plate, other), ink, value)

@@ -37,9 +37,9 @@ def make_sample(
         raise ValueError(f"shape {tuple(shape)}: micrographs are drawn from 16 px a side")
     families = PROFILES[profile]
     family = str(rng.choice(list(families), p=list(families.values())))
-    drawn = SHAPES[int(rng.choice(len(SHAPES), p=SHAPE_SHARES))]
+    default_shape = SHAPES[int(rng.choice(len(SHAPES), p=SHAPE_SHARES))]
     if clear:
         choices = {"exposure": camera.draw_settings(rng, low_dose=150)} | choices
         if family in CLEAR_CONTRAST:
             choices = {"contrast": draw_log_uniform(rng, *CLEAR_CONTRAST[family])} | choices
-    return FAMILIES[family](rng, shape or drawn, **choices)
+    return FAMILIES[family](rng, shape or default_shape, **choices)

@@ -27,10 +27,10 @@ class Sample:
     meta: dict = field(default_factory=dict)
 
 
-def trim_mask(y0: int, x0: int, inside: np.ndarray, shape: tuple[int, int]) -> Mask | None:
+def trim_mask(y0: int, x0: int, patch: np.ndarray, shape: tuple[int, int]) -> Mask | None:
     """The mask clipped to an image of `shape` and cut to its tight box; None when no pixel is left."""
     top, left = max(0, -y0), max(0, -x0)
-    crop = inside[top : max(top, shape[0] - y0), left : max(left, shape[1] - x0)]
+    crop = patch[top : max(top, shape[0] - y0), left : max(left, shape[1] - x0)]
     rows, columns = np.flatnonzero(crop.any(axis=1)), np.flatnonzero(crop.any(axis=0))
     if rows.size == 0:
         return None
@@ -57,6 +57,6 @@ def draw_log_uniform(rng: np.random.Generator, low: float, high: float) -> float
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
-def use_given(value, drawn):
-    """`value` unless it is None, then `drawn`; drawn all the same, so that one choice never shifts the rest."""
-    return drawn if value is None else value
+def use_given(value, fallback):
+    """`value` unless it is None, then `fallback`; drawn all the same, so that one choice never shifts the rest."""
+    return fallback if value is None else value

@@ -74,8 +74,8 @@ def draw_visits(
     rng: np.random.Generator, shares: dict[str, float], count: int, shape: tuple[int, int] | None
 ) -> list[Visit]:
     """`count` sessions: every family of `shares` once if there are enough, then by share; formats dealt out in turn."""
-    singles = rng.permutation([name for name, (_, _, most, _) in writers.FORMATS.items() if most == 1])
-    stacks = [name for name, (_, _, most, _) in writers.FORMATS.items() if most > 1]
+    singles = rng.permutation([name for name, (_, _, max_frames, _) in writers.FORMATS.items() if max_frames == 1])
+    stacks = [name for name, (_, _, max_frames, _) in writers.FORMATS.items() if max_frames > 1]
     names = list(shares)
     families = [*names, *rng.choice(names, size=max(count - len(names), 0), p=list(shares.values()))][:count]
     visits = []
@@ -132,8 +132,8 @@ def write_others(out: Path, rng: np.random.Generator, visits: list[Visit]) -> li
     axis = {"name": "Energy", "scale": 0.01, "offset": 0.0, "units": "keV"}
     data = rng.poisson(counts).astype(np.uint32)
     writers.write_hspy(spectrum / "EDS spectrum 1.hspy", data, [axis], title="EDS", signal_type="EDS_TEM")
-    found = (notes / "README first.txt", table / "stage_positions.csv", spectrum / "EDS spectrum 1.hspy")
+    paths = (notes / "README first.txt", table / "stage_positions.csv", spectrum / "EDS spectrum 1.hspy")
     return [
         {"file": path.relative_to(out).as_posix(), "kind": kind}
-        for path, kind in zip(found, ("text", "text", "spectrum"))
+        for path, kind in zip(paths, ("text", "text", "spectrum"))
     ]

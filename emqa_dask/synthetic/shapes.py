@@ -45,10 +45,13 @@ def place_circles(
     return centres
 
 
-def _grid(cy: float, cx: float, reach: float) -> tuple[int, int, np.ndarray, np.ndarray]:
+def _grid(cy: float, cx: float, reach: float) -> tuple[tuple[int, int], tuple[np.ndarray, np.ndarray]]:
+    """Corner (y0, x0) of a window of `reach` px around a centre; y and x of its pixels relative to the centre."""
     y0, x0 = int(np.floor(cy - reach)), int(np.floor(cx - reach))
     y1, x1 = int(np.ceil(cy + reach)) + 1, int(np.ceil(cx + reach)) + 1
-    return y0, x0, (np.arange(y0, y1) - cy)[:, None], (np.arange(x0, x1) - cx)[None, :]
+    y = (np.arange(y0, y1) - cy)[:, None]
+    x = (np.arange(x0, x1) - cx)[None, :]
+    return (y0, x0), (y, x)
 
 
 def project_spheroid(
@@ -57,7 +60,7 @@ def project_spheroid(
     """A spheroid's projected thickness, px: `(y0, x0, patch)`, float32, 0 outside; `aspect` is long over short axis."""
     long = radius * np.sqrt(aspect)
     short = radius / np.sqrt(aspect)
-    y0, x0, y, x = _grid(cy, cx, long)
+    (y0, x0), (y, x) = _grid(cy, cx, long)
     u, v = (x * np.cos(angle) + y * np.sin(angle)) / long, (y * np.cos(angle) - x * np.sin(angle)) / short
     return y0, x0, (2 * short * np.sqrt(np.clip(1 - u * u - v * v, 0, None))).astype(np.float32)
 
@@ -85,7 +88,7 @@ def project_polyhedron(cy: float, cx: float, radius: float, normals: np.ndarray,
 
     `normals` and `distances` are from `make_facets`; `radius` is that of the circle with the shadow's area.
     """
-    y0, x0, y, x = _grid(cy, cx, 1.6 * radius)
+    (y0, x0), (y, x) = _grid(cy, cx, 1.6 * radius)
     return y0, x0, _chord(normals, distances * radius, y, x).astype(np.float32)
 
 

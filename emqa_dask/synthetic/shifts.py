@@ -14,7 +14,7 @@ from scipy import fft
 
 from emqa_dask.synthetic import fields
 from emqa_dask.synthetic.conditions import CONDITIONS, reacquire
-from emqa_dask.synthetic.contents import cut, draw_content, resized
+from emqa_dask.synthetic.contents import draw_content, draw_crop, resized
 from emqa_dask.synthetic.faults import noise_level
 from emqa_dask.synthetic.foreign import FOREIGN, make_foreign
 from emqa_dask.synthetic.sample import draw_log_uniform
@@ -34,7 +34,7 @@ def shifted_examples(
     image by its place, for one that is not two-dimensional, below 64 px, not of real numbers or without any finite
     pixel.
     """
-    found: dict[str, list[NDArray]] = {kind: [] for kind in KINDS}
+    examples: dict[str, list[NDArray]] = {kind: [] for kind in KINDS}
     for k, image in enumerate(images, first):
         image = np.asarray(image)
         if image.ndim != 2 or min(image.shape) < SMALLEST_PX or image.dtype.kind not in "uif":
@@ -45,16 +45,16 @@ def shifted_examples(
         unit, low, span = _unit(image, k)
         rngs = [np.random.default_rng([seed, k, number]) for number in range(len(KINDS))]
         content, keeps = _new_class(rngs[1], unit)
-        made = (
+        variants = (
             # Grey values are what is changed most easily, by whoever exports an image: they do not make a new content.
             (reacquire(rngs[0], unit, conditions), rngs[0].random() < 0.6),
             (content, keeps),
             (_unrelated(rngs[2], unit.shape), rngs[2].random() < 0.3),
         )
-        for kind, rng, (pixels, is_alike) in zip(KINDS, rngs, made):
+        for kind, rng, (pixels, is_alike) in zip(KINDS, rngs, variants):
             ends = (low, span) if is_alike else _other_range(rng, image.dtype, low, span)
-            found[kind].append(_stored(pixels, *ends, image.dtype))
-    return found
+            examples[kind].append(_stored(pixels, *ends, image.dtype))
+    return examples
 
 
 def _new_class(rng, unit) -> tuple[NDArray[np.float32], bool]:
@@ -69,8 +69,8 @@ def _new_class(rng, unit) -> tuple[NDArray[np.float32], bool]:
     if way == "deformed":
         return _recorded_alike(rng, _deformed(rng, unit), unit), True
     grain = np.float32(noise_level(unit)) * rng.standard_normal(unit.shape, dtype=np.float32)
-    made = draw_content(rng, unit.shape) + grain
-    return made if way == "as drawn" else reacquire(rng, made), rng.random() < 0.5
+    content = draw_content(rng, unit.shape) + grain
+    return content if way == "as drawn" else reacquire(rng, content), rng.random() < 0.5
 
 
 def _unrelated(rng, shape) -> NDArray[np.float32]:
@@ -78,24 +78,24 @@ def _unrelated(rng, shape) -> NDArray[np.float32]:
     name = str(rng.choice(list(FOREIGN), p=[0.79, 0.09, 0.06, 0.06]))
     # From a thumbnail that was enlarged, and is soft, to a small part of a large picture; larger ones than cameras make
     # would only take time.
-    most = max(1.0, min(4.0, 1600 / max(shape)))
-    factor = draw_log_uniform(rng, 0.35, most) if name == "photograph" else draw_log_uniform(rng, 1, most)
+    max_factor = max(1.0, min(4.0, 1600 / max(shape)))
+    factor = draw_log_uniform(rng, 0.35, max_factor) if name == "photograph" else draw_log_uniform(rng, 1, max_factor)
     picture = make_foreign(name, rng, tuple(max(24, round(n * factor)) for n in shape)).astype(np.float32) / 255
     grey = picture if picture.ndim == 2 else picture @ np.array([0.299, 0.587, 0.114], np.float32)
-    return resized(cut(rng, grey, rng.uniform(min(1, 1 / factor), 1)), shape)
+    return resized(draw_crop(rng, grey, rng.uniform(min(1, 1 / factor), 1)), shape)
 
 
 def _deformed(rng, unit):
     """`unit` stretched along one direction, shrunk across it, and bent: the same matter in other shapes."""
     h, w = unit.shape
     angle = rng.uniform(0, np.pi)
-    along = draw_log_uniform(rng, 1.3, 3)
-    across = draw_log_uniform(rng, 0.5, 1)
+    stretch = draw_log_uniform(rng, 1.3, 3)
+    shrink = draw_log_uniform(rng, 0.5, 1)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    matrix = turn @ np.diag([1 / along, 1 / across]) @ turn.T
-    at = np.stack(np.meshgrid(np.arange(w) - w / 2, np.arange(h) - h / 2), axis=-1) @ matrix.T + [w / 2, h / 2]
+    matrix = turn @ np.diag([1 / stretch, 1 / shrink]) @ turn.T
+    points = np.stack(np.meshgrid(np.arange(w) - w / 2, np.arange(h) - h / 2), axis=-1) @ matrix.T + [w / 2, h / 2]
     bend = draw_log_uniform(rng, 0.3, 4)
-    x, y = (at[..., k] + bend * fields.draw_fractal(rng, (h, w), exponent=3.5, finest_px=8) for k in (0, 1))
+    x, y = (points[..., k] + bend * fields.draw_fractal(rng, (h, w), exponent=3.5, finest_px=8) for k in (0, 1))
     maps = [np.ascontiguousarray(m, np.float32) for m in (x, y)]
     return cv2.remap(unit, *maps, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
 
@@ -113,8 +113,8 @@ def _recorded_alike(rng, content, like):
     gain[coarse] = np.sqrt(rings[1][coarse].sum() / max(rings[0][coarse].sum(), 1e-20))
     noise = fft.rfft2(rng.standard_normal(like.shape))  # where the content has nothing, there is noise to have
     noise *= np.sqrt(np.clip(rings[1] - gain**2 * rings[0], 0, None) / like.size)[ring]
-    made = fft.irfft2(fft.rfft2(content - content.mean()) * np.minimum(gain, 1e3)[ring] + noise, s=like.shape)
-    order = np.argsort(made, axis=None, kind="stable")
+    signal = fft.irfft2(fft.rfft2(content - content.mean()) * np.minimum(gain, 1e3)[ring] + noise, s=like.shape)
+    order = np.argsort(signal, axis=None, kind="stable")
     out = np.empty(like.size, np.float32)
     out[order] = np.sort(like, axis=None)
     return out.reshape(like.shape)

@@ -122,16 +122,16 @@ def _stack(rng, radii, shape, powder) -> tuple[np.ndarray, np.ndarray, np.ndarra
         x = (np.arange(x0, x1, dtype=np.float32) - np.float32(cx))[None, :]
         u, v = (x * cos + y * sin) / np.float32(long), (y * cos - x * sin) / np.float32(short)
         depth = 1 - _power(u * u, p / 2) - _power(v * v, p / 2)
-        inside = depth > 0
+        is_grain = depth > 0
         root = np.sqrt(np.maximum(depth, 0))
         bump = np.float32(short * (1 - flat * 0.8)) * (root if p < 3 else np.sqrt(root))
         lean = rng.normal(0, 0.12, 2).astype(np.float32)
         top = bump + lean[0] * y + lean[1] * x + np.float32(rng.uniform(0, 1.5) * radius)
         window = np.s_[y0:y1, x0:x1]
-        wins = inside & (top > height[window])
+        wins = is_grain & (top > height[window])
         np.copyto(height[window], top, where=wins)
         np.copyto(owner[window], index, where=wins)
-        areas[index] = inside.sum()
+        areas[index] = is_grain.sum()
     return height, owner, areas
 
 
@@ -146,11 +146,11 @@ def _power(squares: np.ndarray, exponent: float) -> np.ndarray:
 
 def _visible(owner: np.ndarray, areas: np.ndarray) -> list:
     """Masks of the grains of which at least half, and 20 pixels, is in sight."""
-    seen = np.bincount(owner.ravel(), minlength=len(areas))
-    wanted = np.flatnonzero((seen >= 0.5 * np.maximum(areas, 1)) & (seen >= 20))
+    visible_areas = np.bincount(owner.ravel(), minlength=len(areas))
+    grain_indices = np.flatnonzero((visible_areas >= 0.5 * np.maximum(areas, 1)) & (visible_areas >= 20))
     slices = ndimage.find_objects(owner, max_label=len(areas))
     return [
         trim_mask(slices[k - 1][0].start, slices[k - 1][1].start, owner[slices[k - 1]] == k, owner.shape)
-        for k in wanted
+        for k in grain_indices
         if k > 0
     ]

@@ -33,10 +33,11 @@ def write_frames(
     `voltage_kv`, `instrument` and `acquired` (ISO 8601), used where the format has a place for them. Same input, same
     bytes. Raises KeyError for an unknown format, ValueError for frames that it cannot hold.
     """
-    _, dtypes, most, _ = FORMATS[format_]
-    if len(frames) > most or (frames.ndim == 3 and str(frames.dtype) not in dtypes):
+    dtypes, max_frames = FORMATS[format_][1:3]
+    if len(frames) > max_frames or (frames.ndim == 3 and str(frames.dtype) not in dtypes):
         raise ValueError(
-            f"{path.name}: {format_} takes {most} frame(s) of {', '.join(dtypes)}, not {len(frames)} of {frames.dtype}"
+            f"{path.name}: {format_} takes {max_frames} frame(s) of {', '.join(dtypes)}, "
+            f"not {len(frames)} of {frames.dtype}"
         )
     _WRITERS[format_](path, frames, nm_per_pixel, meta or {})
 
@@ -48,10 +49,10 @@ def _plain_tiff(path, frames, nm_per_pixel, meta):
 def _imagej(path, frames, nm_per_pixel, meta):
     # ImageJ keeps pixels per unit in the resolution tags and the unit in its description; people use micron and nm.
     unit, nm_per_unit = ("nm", 1.0) if len(frames) > 1 else ("micron", 1000.0)
-    known = nm_per_pixel is not None
-    size = {"resolution": (nm_per_unit / nm_per_pixel,) * 2} if known else {}
+    has_size = nm_per_pixel is not None
+    size = {"resolution": (nm_per_unit / nm_per_pixel,) * 2} if has_size else {}
     stack = frames if len(frames) > 1 else frames[0]
-    metadata = {"axes": "TYX"[-stack.ndim :], **({"unit": unit} if known else {})}
+    metadata = {"axes": "TYX"[-stack.ndim :], **({"unit": unit} if has_size else {})}
     tifffile.imwrite(path, stack, imagej=True, metadata=metadata, **size)
 
 

@@ -7,7 +7,7 @@ import torch
 from emqa_dask import models
 from emqa_dask.classify import content, load_ensemble
 from emqa_dask.synthetic.conditions import reacquire
-from emqa_dask.synthetic.contents import CONTENTS, cut
+from emqa_dask.synthetic.contents import CONTENTS, draw_crop
 from emqa_dask.synthetic.foreign import FOREIGN, make_foreign
 
 torch.set_num_threads(1)
@@ -16,7 +16,7 @@ torch.set_num_threads(1)
 def windows(seed, pictures):
     """Of each picture a window under other conditions."""
     rng = np.random.default_rng(seed)
-    return np.stack([np.clip(reacquire(rng, cut(rng, picture, 0.5)), 0, 1) for picture in pictures])
+    return np.stack([np.clip(reacquire(rng, draw_crop(rng, picture, 0.5)), 0, 1) for picture in pictures])
 
 
 def pictures(seed, n):
