@@ -28,7 +28,7 @@ class Calibration:
 
     model: QualityModel
     report: pd.DataFrame  # a row per protocol: see calibrate_quality_model()
-    tried: pd.DataFrame  # a row per candidate: `candidate`, `mae` on left-out groups, `is_chosen`
+    candidate_errors: pd.DataFrame  # a row per candidate: `candidate`, `mae` on left-out groups, `is_chosen`
     notes: list[str]  # rows that were left out, and why
 
 
@@ -73,23 +73,23 @@ def calibrate_quality_model(
     fits = CandidateFits(rows, base, coverage)
     report = pd.DataFrame(_evaluate_protocols(fits))
     choices = _choose_candidates(fits, notes)
-    tried = [
+    candidate_errors = [
         {"candidate": name, "mae": error, "is_chosen": name == choices["f1"].name}
         for name, error in choices["f1"].errors.items()
     ]
     model = _build_model(rows, choices, base, coverage, conditions)
-    return Calibration(model, report, pd.DataFrame(tried), notes)
+    return Calibration(model, report, pd.DataFrame(candidate_errors), notes)
 
 
 def _choose_candidates(fits: CandidateFits, notes: list[str]) -> dict[str, Choice]:
     """The chosen candidate of every target that is known for enough images; adds to `notes` those that are not."""
     choices = {}
     for name, true in fits.rows.truths.items():
-        known = np.flatnonzero(np.isfinite(true))
-        if len(known) < MIN_IMAGES:
-            notes.append(f"{name} is known for {len(known)} images only: it is not predicted")
+        labelled_rows = np.flatnonzero(np.isfinite(true))
+        if len(labelled_rows) < MIN_IMAGES:
+            notes.append(f"{name} is known for {len(labelled_rows)} images only: it is not predicted")
         else:
-            choices[name] = fits.choose_candidate(name, known)
+            choices[name] = fits.choose_candidate(name, labelled_rows)
     return choices
 
 
@@ -172,13 +172,13 @@ def _evaluate_protocol(
     """A row of the report. labels: (n,), what n_groups counts."""
     rows = fits.rows
     predicted = np.full((len(rows.values), 3), np.nan)
-    chosen = set()
+    names = set()
     for fit_rows, held_out in folds:
         choice = fits.choose_candidate("f1", fit_rows)
         predicted[held_out] = np.stack(predict_interval(choice.target, rows.columns, rows.values[held_out]), axis=1)
-        chosen.add(choice.name)
+        names.add(choice.name)
     counts = {"protocol": protocol, "n": len(rows.values), "n_groups": len(np.unique(labels))}
-    return {**counts, **_compute_errors(rows.truths["f1"], *predicted.T), "candidates": ", ".join(sorted(chosen))}
+    return {**counts, **_compute_errors(rows.truths["f1"], *predicted.T), "candidates": ", ".join(sorted(names))}
 
 
 def _compute_errors(true: NDArray, mean: NDArray, low: NDArray, high: NDArray) -> dict[str, float]:
@@ -207,15 +207,24 @@ def write_calibration(
     record = write_quality_model(calibration.model, directory)
     if domain is not None:
         record |= domain_distance.write_domain(domain, directory)
-    measured = {}
+    figures = {}
     for row in calibration.report.to_dict("records"):
         protocol = row.pop("protocol").replace(" ", "_")
-        measured[protocol] = {
+        figures[protocol] = {
             key: value if isinstance(value, (str, int)) else round(float(value), 4)
             for key, value in row.items()
             if isinstance(value, str) or np.isfinite(value)
         }
-    tried = {row["candidate"].replace(" ", "_"): round(row["mae"], 4) for row in calibration.tried.to_dict("records")}
+    candidate_errors = {
+        row["candidate"].replace(" ", "_"): round(row["mae"], 4)
+        for row in calibration.candidate_errors.to_dict("records")
+    }
     task = f"predict F1, precision and recall of {calibration.model.detector} on an image from its detections"
-    description = {"name": name, "task": task, "notes": calibration.notes, "measured": measured, "tried_mae": tried}
+    description = {
+        "name": name,
+        "task": task,
+        "notes": calibration.notes,
+        "measured": figures,
+        "tried_mae": candidate_errors,
+    }
     models.write_card(directory, {**description, **card, **record})

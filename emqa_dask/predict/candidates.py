@@ -80,17 +80,17 @@ class CandidateFits:
             unit_errors[name] = np.bincount(positions, np.abs(mean - true)[fit_rows]) / sizes
         errors = {name: float(each.mean()) for name, each in unit_errors.items()}
         best = unit_errors[min(errors, key=errors.get)]
-        chosen = next(
+        chosen_name = next(
             name
             for name, each in unit_errors.items()
             if errors[name] <= best.mean() + MARGIN * (each - best).std(ddof=1) / np.sqrt(len(units))
         )
-        mean, spread = self._predict_held_out(chosen, target, folds)
+        mean, spread = self._predict_held_out(chosen_name, target, folds)
         low, high = conformal.compute_group_widths(
             mean[fit_rows], spread[fit_rows], true[fit_rows], self.rows.units[fit_rows], self.coverage
         )
-        fitted = self._fit_candidate(chosen, target, fit_rows)
-        return Choice(chosen, TargetModel(fitted.components, fitted.offset, low, high), errors)
+        model = self._fit_candidate(chosen_name, target, fit_rows)
+        return Choice(chosen_name, TargetModel(model.components, model.offset, low, high), errors)
 
     def _make_inner_folds(self, fit_rows: NDArray) -> list[tuple[NDArray, NDArray]]:
         """Folds of `fit_rows`, as row numbers of the whole table."""
@@ -108,8 +108,8 @@ class CandidateFits:
         for fit_rows, held_out in folds:
             key = (name, target, fit_rows.tobytes(), held_out.tobytes())
             if key not in self.cache:
-                fitted = self._fit_candidate(name, target, fit_rows)
-                self.cache[key] = predict_target(fitted, self.rows.columns, self.rows.values[held_out])
+                model = self._fit_candidate(name, target, fit_rows)
+                self.cache[key] = predict_target(model, self.rows.columns, self.rows.values[held_out])
             predicted[:, held_out] = self.cache[key]
         return np.clip(predicted[0], 0, 1), predicted[1]
 

@@ -53,19 +53,20 @@ def fit_gaussian_process(
     std = float(targets.std()) or 1.0
     rows = (values - centre) / scale
     standardised = (targets - mean) / std
-    drawn = np.sort(rng.permutation(len(rows))[:MAX_SEARCH_ROWS])
-    parameters = _maximise_likelihood(rows[drawn], standardised[drawn], None if groups is None else groups[drawn])
+    sample = np.sort(rng.permutation(len(rows))[:MAX_SEARCH_ROWS])
+    parameters = _maximise_likelihood(rows[sample], standardised[sample], None if groups is None else groups[sample])
     covariance, _, _ = _compute_covariance(parameters, *_compare_pairs(rows, groups))
     lower = cholesky(covariance, lower=True)
     inverse_lower = solve_triangular(lower, np.eye(len(rows)), lower=True)
-    amplitude, length, linear, offset, noise, group_variance = parameters
+    kernel = parameters[:5].copy()
+    kernel[4] = parameters[4] + parameters[5]  # a new row is of a group of its own
     return GaussianProcess(
         centre=centre,
         scale=scale,
         rows=np.ascontiguousarray(rows),
         weights=cho_solve((lower, True), standardised),
         factor=np.ascontiguousarray(np.triu(inverse_lower.T)),
-        kernel=np.array([amplitude, length, linear, offset, noise + group_variance]),
+        kernel=kernel,
         target=np.array([mean, std]),
     )
 
@@ -85,7 +86,9 @@ def _compute_covariance(
     parameters: NDArray, distance: NDArray, product: NDArray, is_same_group: NDArray | None
 ) -> tuple[NDArray, ...]:
     """Covariance of all rows, its Matern part, and the derivative of that part by the logarithm of the length."""
-    amplitude, length, linear, offset, noise, group_variance = parameters
+    amplitude, length = parameters[:2]
+    linear, offset = parameters[2:4]
+    noise, group_variance = parameters[4:]
     r = np.sqrt(3) / length * distance
     decay = amplitude * np.exp(-r)
     matern = (1 + r) * decay
@@ -122,7 +125,8 @@ def _compute_likelihood(
         return 1e10, np.zeros(len(logs))
     weights = dpotrs(factor, targets, lower=1)[0]
     inner = dpotrs(factor, identity, lower=1)[0] - np.outer(weights, weights)
-    _, _, linear, offset, noise, group_variance = parameters
+    linear, offset = parameters[2:4]
+    noise, group_variance = parameters[4:]
     _, product, is_same_group = pairs
     slopes = [
         np.vdot(inner, matern),
@@ -169,7 +173,10 @@ def _predict_scaled(values, rows, weights, factor, kernel):
 @numba.njit(cache=True)
 def _covary_row(covariance, row, rows, weights, kernel):
     """Fills the covariances (n,) of a row (d,) with the training rows, and returns its mean."""
-    amplitude, length, linear, offset, _ = kernel
+    amplitude = kernel[0]
+    length = kernel[1]
+    linear = kernel[2]
+    offset = kernel[3]
     mean = 0.0
     for j in range(len(rows)):
         square = 0.0
@@ -200,8 +207,8 @@ def _multiply_factor(projected, covariance, factor, size):
 @numba.njit(cache=True)
 def _compute_spread(projected, row, kernel):
     """Standard deviation of the prediction for a row (d,), noise included."""
-    amplitude, _, linear, offset, noise = kernel
-    variance = amplitude + offset + noise
+    linear = kernel[2]
+    variance = kernel[0] + kernel[3] + kernel[4]  # amplitude, offset and noise
     for f in range(len(row)):
         variance += linear * row[f] * row[f]
     for j in range(len(projected)):

@@ -17,10 +17,8 @@ def find_violations(table: pd.DataFrame) -> dict[str, NDArray[np.bool_]]:
     number; area_ratio = n_detections * mean_size; true_f1 = 2PR / (P + R), 0 or NaN where nothing matched; precision,
     recall and true_f1 are in [0, 1]. Values rounded to 9 decimals pass; precision may be NaN without detections.
     """
-    p, r, f1, n, ratio, size = (
-        table[name].to_numpy(dtype=np.float64)
-        for name in ("precision", "recall", "true_f1", "n_detections", "area_ratio", "mean_size")
-    )
+    p, r, f1 = (table[name].to_numpy(dtype=np.float64) for name in ("precision", "recall", "true_f1"))
+    n, ratio, size = (table[name].to_numpy(dtype=np.float64) for name in ("n_detections", "area_ratio", "mean_size"))
     p = np.where(np.isnan(p) & (n == 0), 0, p)  # no detections: undefined, nothing matched
     size = np.where(np.isnan(size) & (n == 0), 0, size)
     expected = np.divide(2 * p * r, p + r, out=np.zeros(len(p)), where=p + r > 0)
@@ -44,8 +42,8 @@ def restore_rotated_columns(table: pd.DataFrame, rows: NDArray[np.bool_]) -> pd.
 def find_rotated_rows(table: pd.DataFrame) -> NDArray[np.bool_]:
     """Rows (n,) that break an identity and keep all of them once ROTATED_COLUMNS are put back."""
     rows = np.logical_or.reduce(list(find_violations(table).values()))
-    after = np.logical_or.reduce(list(find_violations(restore_rotated_columns(table, rows)).values()))
-    return rows & ~after
+    still_broken = np.logical_or.reduce(list(find_violations(restore_rotated_columns(table, rows)).values()))
+    return rows & ~still_broken
 
 
 def check_identities(table: pd.DataFrame, name: Callable[[object], str] = str) -> None:

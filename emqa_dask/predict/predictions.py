@@ -31,8 +31,8 @@ def _load_model(directory: Path, digest: str) -> LoadedModel:
         conditions = imaging_conditions.read_training_conditions(card)
         if "quality_model" in card:
             return LoadedModel(None, quality_files.read_quality_model(directory), domain, conditions)
-        fitted = forest.read_forest(directory)
-        return LoadedModel(fitted, quality_model.convert_forest(fitted), domain, conditions)
+        forest_model = forest.read_forest(directory)
+        return LoadedModel(forest_model, quality_model.convert_forest(forest_model), domain, conditions)
 
 
 def predict_images(features: pd.DataFrame, named: str | Path | Sequence[str | Path]) -> pd.DataFrame:

@@ -68,8 +68,8 @@ def fit_target(
     groups = np.asarray(groups)
 
     def fit_predict(fit: NDArray, held_out: NDArray) -> NDArray:
-        fitted = regressors.fit_regressor(kind, values[fit], true[fit], columns, groups=groups[fit])
-        return np.stack(regressors.predict_regressor(fitted, values[held_out]), axis=1)
+        fold_model = regressors.fit_regressor(kind, values[fit], true[fit], columns, groups=groups[fit])
+        return np.stack(regressors.predict_regressor(fold_model, values[held_out]), axis=1)
 
     folds = _make_folds(groups, images)
     mean, spread = cross_validation.predict_out_of_fold(folds, len(true), fit_predict).T
@@ -104,7 +104,7 @@ def build_quality_model(
     conditions: detector, score_floor, iou_threshold and rule.
     """
     order = np.argsort(np.asarray(true_f1), kind="stable")
-    drawn = order[np.round(np.linspace(0.1, 0.9, N_BACKGROUND) * (len(order) - 1)).astype(int)]
+    background_rows = order[np.round(np.linspace(0.1, 0.9, N_BACKGROUND) * (len(order) - 1)).astype(int)]
     spread = np.subtract(*np.percentile(values, [75, 25], axis=0))
     spread = np.where(spread > 0, spread, values.std(axis=0))
     return QualityModel(
@@ -114,7 +114,7 @@ def build_quality_model(
         kind=kind,
         typical=np.median(values, axis=0),
         spread=np.where(spread > 0, spread, 1.0),
-        background=values[drawn],
+        background=values[background_rows],
         **conditions,
     )
 

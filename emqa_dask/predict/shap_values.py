@@ -196,10 +196,10 @@ def _fill_coalition_squares(squares, own, other):
         gain = own[g]
         loss = other[g]
         for c in range(step):
-            before = squares[c]
-            after = squares[c + step]
-            for j in range(len(before)):
-                after[j] = before[j] + gain[j] - loss[j]
+            smaller = squares[c]
+            larger = squares[c + step]
+            for j in range(len(smaller)):
+                larger[j] = smaller[j] + gain[j] - loss[j]
 
 
 @numba.njit(cache=True)

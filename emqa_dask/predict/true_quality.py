@@ -31,9 +31,9 @@ def compute_true_quality(
     """
     if "detector" in detections and detections["detector"].nunique() > 1:
         raise ValueError(f"detections of several detectors: {', '.join(sorted(detections['detector'].unique()))}")
-    kept = detections[detections["score"] >= score_floor]
-    corners = kept[["y0", "x0", "y1", "x1"]].to_numpy(dtype=np.float64)
-    indices = kept.groupby("micrograph_id").indices
+    counted_detections = detections[detections["score"] >= score_floor]
+    corners = counted_detections[["y0", "x0", "y1", "x1"]].to_numpy(dtype=np.float64)
+    indices = counted_detections.groupby("micrograph_id").indices
     rows = []
     for image, true in truth_boxes.items():
         predicted = corners[indices.get(image, np.zeros(0, dtype=np.int64))]

@@ -105,7 +105,7 @@ def test_the_report_has_all_protocols_side_by_side(fifty):
     assert report["n_groups"].tolist() == [50, 50, 5]
     assert report[["mae", "rmse", "r2", "coverage", "width"]].notna().all(axis=None)
     assert (report["mae"] <= report["rmse"]).all()
-    assert fifty[0].tried["is_chosen"].sum() == 1
+    assert fifty[0].candidate_errors["is_chosen"].sum() == 1
     assert 0 < fifty[1] < 200  # models fitted: 158
 
 
@@ -133,7 +133,7 @@ def test_twenty_labels_correct_a_base_that_is_off(made):
         for model in (found.model, base)
     )
     assert error < 0.7 * before
-    assert set(found.tried["candidate"]) >= {"base", "recalibrated base", "few features", "gaussian process"}
+    assert set(found.candidate_errors["candidate"]) >= {"base", "recalibrated base", "few features", "gaussian process"}
 
 
 def test_a_calibration_is_written_as_a_model_directory(made, fifty, tmp_path):
