@@ -28,8 +28,9 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--scheduler",
         metavar="NAME",
-        help="where the workers are: local (this machine), cuda (its GPUs), slurm, kubernetes, tcp://host:port or "
-        "file:scheduler.json (a Dask scheduler that runs already), in-process (nowhere); most have a settings section",
+        help="where the workers are: local (this machine), cuda (its GPUs), slurm, pbs, lsf, sge, htcondor, "
+        "kubernetes, tcp://host:port or file:scheduler.json (a Dask scheduler that runs already), in-process "
+        "(nowhere); most have a settings section",
     )
     group.add_argument(
         "--detector",
