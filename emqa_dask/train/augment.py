@@ -45,8 +45,8 @@ def draw_crop(
     corner = rng.uniform(np.minimum(room, 0), np.maximum(room, 0))
     if len(masks) and rng.random() < 0.5:
         y0, x0, pixels = masks[int(rng.integers(len(masks)))]
-        near = np.array([y0, x0]) + np.array(pixels.shape) / 2 - side * rng.uniform(0.25, 0.75, 2)
-        corner = np.clip(near, np.minimum(room, 0), np.maximum(room, 0))
+        object_corner = np.array([y0, x0]) + np.array(pixels.shape) / 2 - side * rng.uniform(0.25, 0.75, 2)
+        corner = np.clip(object_corner, np.minimum(room, 0), np.maximum(room, 0))
     top, left = (int(v) for v in np.floor(corner))
     crop = cut_crop(image, masks, labels, top, left, side, size)
     turns = int(rng.integers(4))
@@ -98,13 +98,13 @@ def _cut_mask(mask: Mask, top: int, left: int, side: int, size: int) -> np.ndarr
     factor = size / side
     shift = ((np.array([x0 - left, y0 - top]) + 0.5) * factor) - 0.5
     matrix = np.array([[factor, 0, shift[0]], [0, factor, shift[1]]])
-    shown = cv2.warpAffine(pixels.astype(np.uint8) * 255, matrix, (size, size), flags=cv2.INTER_LINEAR) > 127
-    rows = np.flatnonzero(shown.any(axis=1))
-    columns = np.flatnonzero(shown.any(axis=0))
+    pixels_in_crop = cv2.warpAffine(pixels.astype(np.uint8) * 255, matrix, (size, size), flags=cv2.INTER_LINEAR) > 127
+    rows = np.flatnonzero(pixels_in_crop.any(axis=1))
+    columns = np.flatnonzero(pixels_in_crop.any(axis=0))
     if rows.size == 0 or min(np.ptp(rows), np.ptp(columns)) + 1 < MIN_SIDE_PX:
         return None
     n_required = max(MIN_PIXELS, MIN_VISIBLE_SHARE * factor**2 * np.count_nonzero(pixels))
-    return shown if np.count_nonzero(shown) >= n_required else None
+    return pixels_in_crop if np.count_nonzero(pixels_in_crop) >= n_required else None
 
 
 def compute_mask_boxes(stack: np.ndarray) -> np.ndarray:

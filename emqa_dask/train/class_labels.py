@@ -86,8 +86,8 @@ def _find_split_faults(table: pd.DataFrame) -> list[str]:
 
 def _list_errors(errors: Sequence[str]) -> str:
     """The first errors and the number of the others."""
-    more = f"; and {len(errors) - MAX_LISTED_ERRORS} more" if len(errors) > MAX_LISTED_ERRORS else ""
-    return "; ".join(errors[:MAX_LISTED_ERRORS]) + more
+    ending = f"; and {len(errors) - MAX_LISTED_ERRORS} more" if len(errors) > MAX_LISTED_ERRORS else ""
+    return "; ".join(errors[:MAX_LISTED_ERRORS]) + ending
 
 
 def cut_windows(

@@ -105,7 +105,7 @@ def _check_box(row: dict, shape: tuple[int, int], refuse: Refusal) -> np.ndarray
         raise refuse(f"bbox is {format_value(row.get('bbox'))}: it has to be x, y, width, height")
     if (box[2:] <= 0).any():
         raise refuse(f"the box is {box[2]:g} wide and {box[3]:g} high; remove it or correct it")
-    over = max(-box[0], -box[1], box[0] + box[2] - shape[1], box[1] + box[3] - shape[0])
-    if over > TOLERANCE_PX:
-        raise refuse(f"its box {box.tolist()} reaches {over:g} px out of the image of {shape[1]} x {shape[0]} px")
+    excess_px = max(-box[0], -box[1], box[0] + box[2] - shape[1], box[1] + box[3] - shape[0])
+    if excess_px > TOLERANCE_PX:
+        raise refuse(f"its box {box.tolist()} reaches {excess_px:g} px out of the image of {shape[1]} x {shape[0]} px")
     return box

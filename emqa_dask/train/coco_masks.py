@@ -102,7 +102,8 @@ def count_run_length_pixels(text: str) -> int:
 
 def draw_ellipse(box: Sequence[float], shape: Shape, refuse: Refusal) -> Mask:
     """The ellipse inscribed in a box x, y, width, height: pixels whose centres lie in it, at least the central one."""
-    x, y, width, height = box
+    x, y = box[:2]
+    width, height = box[2:]
     y0 = max(0, int(np.floor(y)))
     x0 = max(0, int(np.floor(x)))
     y1 = min(shape[0], int(np.ceil(y + height)))

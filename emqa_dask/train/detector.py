@@ -128,19 +128,19 @@ def train_detector(
     percentiles = (card["input"]["low_percentile"], card["input"]["high_percentile"])
     images = DetectorImages(rows, read, normalise, percentiles)
     images.check()
-    chosen, held_back = split_images(len(rows), options.validation_share, options.seed)
-    schedule = options.make_schedule(count_steps_per_epoch(rows, chosen, options.crops))
+    training_images, held_back = split_images(len(rows), options.validation_share, options.seed)
+    schedule = options.make_schedule(count_steps_per_epoch(rows, training_images, options.crops))
     card["training"] |= {
         "sets": [Path(file).name for file, _ in sets],
-        **_describe_images(rows, chosen, held_back),
+        **_describe_images(rows, training_images, held_back),
         **_describe_options(options, schedule),
     }
     card |= {"name": out.name, "licence": options.licence}
     interval = schedule.validation_interval
-    say(f"{len(chosen)} images to learn from, {len(held_back)} held back, {interval} steps an epoch")
+    say(f"{len(training_images)} images to learn from, {len(held_back)} held back, {interval} steps an epoch")
     return fit_detector(
         net,
-        partial(draw_batches, images, chosen, card["architecture"], options.crops, options.seed),
+        partial(draw_batches, images, training_images, card["architecture"], options.crops, options.seed),
         ModelTarget(out, card),
         schedule,
         validation=[images.make_truth(k) for k in held_back],
@@ -150,11 +150,13 @@ def train_detector(
     )
 
 
-def _describe_images(rows: Sequence[coco.LabelledImage], chosen: Sequence[int], held_back: Sequence[int]) -> dict:
+def _describe_images(
+    rows: Sequence[coco.LabelledImage], training_images: Sequence[int], held_back: Sequence[int]
+) -> dict:
     """Entries of the card's [training] on the images."""
     return {
-        "images": len(chosen),
-        "objects": sum(len(rows[k].masks) for k in chosen),
+        "images": len(training_images),
+        "objects": sum(len(rows[k].masks) for k in training_images),
         "masks_that_are_ellipses_of_boxes": sum(row.n_ellipses for row in rows),
         "crowds_left_out": sum(row.n_crowds for row in rows),
         "held_back": sorted(rows[k].path.name for k in held_back),

@@ -27,12 +27,12 @@ def export_model(net: "torch.nn.Module", target: ModelTarget, progress: Progress
     """Writes the model directory, whole or not at all."""
     card = target.card
     scores = {name: value for name, value in (progress.best or {}).items() if not _is_nan(value)}
-    measured = {**card.get("measured", {}), **({"validation": scores} if scores else {})}
+    figures = {**card.get("measured", {}), **({"validation": scores} if scores else {})}
     training = {**card.get("training", {}), "steps": progress.n_rounds}
     with output_folders.write_folder(target.folder) as fresh:
         networks.save_weights(net, fresh / WEIGHTS, half=target.has_half_weights)
         _write_tables(fresh, progress)
-        models.write_card(fresh, {**card, "training": training, "measured": measured})
+        models.write_card(fresh, {**card, "training": training, "measured": figures})
 
 
 def complete_model(folder: Path, progress: Progress) -> None:

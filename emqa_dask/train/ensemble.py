@@ -122,13 +122,13 @@ def join_members(
     for k in finished:
         models.load_card(locate_member(folder, k))
     held_out = _load_held_out(folder, plan, finished)
-    measured = {
+    figures = {
         name: dict(measure(held_out[f"{name}.probabilities"], held_out[f"{name}.classes"]))
         for name in HELD_OUT_SPLITS
         if f"{name}.classes" in held_out
     }
     files = {k: f"{locate_member(folder, k).name}.safetensors" for k in finished}
-    card = _make_card(plan, list(files.values()), _read_records(folder, finished), measured)
+    card = _make_card(plan, list(files.values()), _read_records(folder, finished), figures)
     with output_folders.write_folder(out) as fresh:
         for k, file in files.items():
             shutil.copyfile(locate_member(folder, k) / WEIGHTS, fresh / file)
@@ -169,7 +169,7 @@ def _read_records(folder: Path, finished: Sequence[int]) -> dict[str, list]:
     return {key: [record[key] for record in records] for key in records[0]}
 
 
-def _make_card(plan: Mapping, files: list[str], records: Mapping, measured: Mapping) -> dict:
+def _make_card(plan: Mapping, files: list[str], records: Mapping, figures: Mapping) -> dict:
     """The card of the model directory."""
     n_windows = {f"{split}_windows": n for split, n in plan["n"].items()}
     return {
@@ -188,5 +188,5 @@ def _make_card(plan: Mapping, files: list[str], records: Mapping, measured: Mapp
         },
         "training": {**plan["training"], **n_windows, **plan["schedule"]},
         "members": dict(records),
-        "measured": dict(measured),
+        "measured": dict(figures),
     }

@@ -61,7 +61,10 @@ class TrainingSet(NamedTuple):
 
     def check(self, size_px: int) -> None:
         """Raises ValueError for arrays that do not fit and for a class without a training row."""
-        windows, classes, split, names = self
+        windows = self.windows
+        classes = self.classes
+        split = self.split
+        names = self.names
         is_square = windows.ndim == 3 and windows.shape[1:] == (size_px, size_px)
         if not is_square or classes.shape != split.shape or len(classes) != len(windows):
             shapes = f"windows {windows.shape}, classes {classes.shape}, split {split.shape}"

@@ -45,14 +45,14 @@ def detect_objects(net: "torch.nn.Module", image: np.ndarray, *, masks: bool = T
         batch, _ = net.transform([torch.from_numpy(np.ascontiguousarray(image, np.float32))[None].to(device)])
         features = net.backbone(batch.tensors)
         proposals, _ = net.rpn(batch, features)
-        found = net.roi_heads(features, proposals, batch.image_sizes)[0][0]
-        places = resize_boxes(found["boxes"], batch.image_sizes[0], image.shape).cpu()
+        outputs = net.roi_heads(features, proposals, batch.image_sizes)[0][0]
+        places = resize_boxes(outputs["boxes"], batch.image_sizes[0], image.shape).cpu()
         encoded = []
         for k in range(len(places) if masks else 0):
-            pasted = paste_masks_in_image(found["masks"][k : k + 1].cpu(), places[k : k + 1], image.shape)[0, 0] > 0.5
+            pasted = paste_masks_in_image(outputs["masks"][k : k + 1].cpu(), places[k : k + 1], image.shape)[0, 0] > 0.5
             encoded.append(coco_mask.encode(np.asfortranarray(pasted.numpy().astype(np.uint8))))
-        scores = found["scores"].cpu().numpy()
-        labels = found["labels"].cpu().numpy()
+        scores = outputs["scores"].cpu().numpy()
+        labels = outputs["labels"].cpu().numpy()
     return Detections(places.numpy()[:, [1, 0, 3, 2]].astype(np.float64), scores, labels, encoded)
 
 
@@ -62,11 +62,11 @@ def compute_true_boxes(masks: Sequence[Mask]) -> np.ndarray:
 
 
 def count_matches(
-    found: Sequence[Detections], truths: Sequence[GroundTruth], iou: float, threshold: float
+    detections: Sequence[Detections], truths: Sequence[GroundTruth], iou: float, threshold: float
 ) -> np.ndarray:
     """Each image's tp, fp and fn (n, 3) int64 of boxes at a score threshold, matched greedily."""
     rows = []
-    for detected, truth in zip(found, truths):
+    for detected, truth in zip(detections, truths):
         match = boxes.match_boxes(detected.boxes[detected.scores >= threshold], compute_true_boxes(truth.masks), iou)
         rows.append((match.tp, match.fp, match.fn))
     return np.array(rows, np.int64).reshape(-1, 3)
@@ -79,13 +79,13 @@ def compute_f1(counts: np.ndarray) -> np.ndarray:
     return np.where(total > 0, 2 * tp / np.maximum(total, 1), 1.0)
 
 
-def select_threshold(found: Sequence[Detections], truths: Sequence[GroundTruth], iou: float = 0.5) -> float:
+def select_threshold(detections: Sequence[Detections], truths: Sequence[GroundTruth], iou: float = 0.5) -> float:
     """The score threshold of `THRESHOLDS` with the highest mean F1 of the images' boxes; of equals the lowest."""
-    means = [compute_f1(count_matches(found, truths, iou, threshold)).mean() for threshold in THRESHOLDS]
+    means = [compute_f1(count_matches(detections, truths, iou, threshold)).mean() for threshold in THRESHOLDS]
     return THRESHOLDS[int(np.argmax(means))]
 
 
-def compute_mask_ap50(found: Sequence[Detections], truths: Sequence[GroundTruth]) -> float:
+def compute_mask_ap50(detections: Sequence[Detections], truths: Sequence[GroundTruth]) -> float:
     """COCO's average precision of masks at IoU 0.5, mean over classes, 1,000 detections an image; NaN without truth."""
     from pycocotools import mask as coco_mask
     from pycocotools.coco import COCO
@@ -93,7 +93,7 @@ def compute_mask_ap50(found: Sequence[Detections], truths: Sequence[GroundTruth]
 
     annotations = []
     results = []
-    for number, (detected, truth) in enumerate(zip(found, truths), start=1):
+    for number, (detected, truth) in enumerate(zip(detections, truths), start=1):
         for (y, x, pixels), label in zip(truth.masks, truth.labels):
             whole = np.zeros(truth.image.shape, np.uint8, order="F")
             whole[y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels
@@ -134,17 +134,17 @@ def evaluate_network(
     """
     was_training = net.training
     net.eval()
-    found = [detect_objects(net, truth.image) for truth in truths]
+    detections = [detect_objects(net, truth.image) for truth in truths]
     net.train(was_training)
-    threshold = select_threshold(found, truths) if threshold is None else threshold
-    measured = {}
+    threshold = select_threshold(detections, truths) if threshold is None else threshold
+    f1_scores = {}
     for iou in (0.1, 0.5):
-        counts = count_matches(found, truths, iou, threshold)
-        measured[f"image_f1_iou_{iou}"] = float(compute_f1(counts).mean())
-        measured[f"box_f1_iou_{iou}"] = float(compute_f1(counts.sum(axis=0, keepdims=True))[0])
+        counts = count_matches(detections, truths, iou, threshold)
+        f1_scores[f"image_f1_iou_{iou}"] = float(compute_f1(counts).mean())
+        f1_scores[f"box_f1_iou_{iou}"] = float(compute_f1(counts.sum(axis=0, keepdims=True))[0])
     return {
-        **measured,
-        "mask_ap50": compute_mask_ap50(found, truths),
+        **f1_scores,
+        "mask_ap50": compute_mask_ap50(detections, truths),
         "score_threshold": threshold,
         "n_images": len(truths),
         "n_objects": sum(len(truth.masks) for truth in truths),

@@ -142,8 +142,8 @@ def _classify_shifts(p: NDArray, embeddings: NDArray, features: pd.DataFrame, cl
     """The columns of shift_model.classify_shift(), unknown for a classifier without a shift model."""
     if classifier.shift is None:
         table = pd.DataFrame({"shift_score": np.nan, "shift_probability": np.nan}, index=features.index)
-        nothing = pd.Series([None] * len(table), dtype=object)
-        return table.assign(shift=nothing, because=_make_empty_lists(table.index))
+        no_shifts = pd.Series([None] * len(table), dtype=object)
+        return table.assign(shift=no_shifts, because=_make_empty_lists(table.index))
     content = np.stack(features["content"].to_list())
     log_odds = features["foreign_log_odds"].to_numpy(float)
     outputs = EnsembleOutputs(p, embeddings, features, content, log_odds)

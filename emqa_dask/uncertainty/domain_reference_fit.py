@@ -28,9 +28,11 @@ def fit_domain_reference(
     """
     _check_training(train, y, groups, held_out)
     n = train.probabilities.shape[1]
-    kept = np.sort(np.random.default_rng(seed).permutation(n)[:MAX_EMBEDDINGS])
-    fitted = [embedding_distances.fit_member_reference(member, np.asarray(y), kept) for member in train.embeddings]
-    members, backgrounds = (tuple(part) for part in zip(*fitted))
+    positions = np.sort(np.random.default_rng(seed).permutation(n)[:MAX_EMBEDDINGS])
+    references = [
+        embedding_distances.fit_member_reference(member, np.asarray(y), positions) for member in train.embeddings
+    ]
+    members, backgrounds = (tuple(part) for part in zip(*references))
     statistics = _fit_domain(train.features, groups, STATISTICS, seed)
     spectrum = _fit_domain(train.features, groups, SPECTRUM, seed)
     values = train.features[[*statistics.columns, *spectrum.columns]].to_numpy(float)
@@ -38,7 +40,7 @@ def fit_domain_reference(
     reference = DomainReference(
         members=members,
         backgrounds=backgrounds,
-        content=embedding_distances.fit_content_reference(train.content, kept),
+        content=embedding_distances.fit_content_reference(train.content, positions),
         distance_scale=np.stack([np.zeros((3, len(members))), np.ones((3, len(members)))]),
         statistics=statistics,
         spectrum=spectrum,

@@ -104,9 +104,9 @@ def summarise_over_time(values: pd.DataFrame, quantity: str, n_bins: int = 12) -
     bins = np.clip(np.searchsorted(edges, positions, "right") - 1, 0, len(edges) - 2)
     rows = []
     for k in np.unique(bins):
-        inside = y[bins == k]
-        low, median, high = np.quantile(inside, [0.05, 0.5, 0.95])
-        rows.append((edges[k], edges[k + 1], len(inside), median, low, high))
+        bin_values = y[bins == k]
+        low, median, high = np.quantile(bin_values, [0.05, 0.5, 0.95])
+        rows.append((edges[k], edges[k + 1], len(bin_values), median, low, high))
     table = pd.DataFrame(rows, columns=columns)
     return table.assign(**{name: table[name].to_numpy().astype(x.dtype) for name in ("start", "end")})
 
@@ -152,14 +152,14 @@ def _compute_statistics(own: NDArray, pool: NDArray, is_within: bool) -> tuple[f
     m = len(pool) - (n if is_within else 0)
     own_below = np.searchsorted(own, own, "left")
     own_up_to = np.searchsorted(own, own, "right")
-    below = np.searchsorted(pool, own, "left")
-    up_to = np.searchsorted(pool, own, "right")
+    n_below = np.searchsorted(pool, own, "left")
+    n_up_to = np.searchsorted(pool, own, "right")
     if is_within:
-        below = below - own_below
-        up_to = up_to - own_up_to
+        n_below = n_below - own_below
+        n_up_to = n_up_to - own_up_to
     # The distance of two step functions is largest at a step of `own`: just behind it, or just in front of it.
-    statistic = float(max((own_up_to / n - up_to / m).max(), (below / m - own_below / n).max(), 0.0))
-    return statistic, float((below + up_to).sum() / (n * m) - 1)
+    statistic = float(max((own_up_to / n - n_up_to / m).max(), (n_below / m - own_below / n).max(), 0.0))
+    return statistic, float((n_below + n_up_to).sum() / (n * m) - 1)
 
 
 def _find_positions(pool: NDArray, own: NDArray) -> NDArray:
@@ -167,11 +167,11 @@ def _find_positions(pool: NDArray, own: NDArray) -> NDArray:
     return np.searchsorted(pool, own, "left") + np.arange(len(own)) - np.searchsorted(own, own, "left")
 
 
-def _find_middle_values(pool: NDArray, taken: NDArray) -> NDArray:
-    """The two middle values (twice the same for an odd number) of sorted `pool` without the positions `taken`."""
-    m = len(pool) - len(taken)
+def _find_middle_values(pool: NDArray, positions: NDArray) -> NDArray:
+    """The two middle values (twice the same for an odd number) of sorted `pool` without those at `positions`."""
+    m = len(pool) - len(positions)
     middle = np.array([(m - 1) // 2, m // 2])
-    return pool[middle + np.searchsorted(taken - np.arange(len(taken)), middle, "right")]
+    return pool[middle + np.searchsorted(positions - np.arange(len(positions)), middle, "right")]
 
 
 def _compute_median(values: NDArray) -> float:

@@ -41,21 +41,23 @@ def fit_embedding_reference(embeddings: ArrayLike, y: ArrayLike) -> EmbeddingRef
     return EmbeddingReference(means @ whiten, np.ascontiguousarray(whiten), np.zeros((0, whiten.shape[1]), np.float32))
 
 
-def fit_member_reference(values: NDArray, y: NDArray, kept: NDArray) -> tuple[EmbeddingReference, EmbeddingReference]:
-    """A member's training embeddings (n, d) about their classes' means, with the rows `kept`, and about one mean."""
+def fit_member_reference(
+    values: NDArray, y: NDArray, positions: NDArray
+) -> tuple[EmbeddingReference, EmbeddingReference]:
+    """A member's training embeddings (n, d) about class means, with the rows at `positions`, and about one mean."""
     reference = fit_embedding_reference(values, y)
     background = fit_embedding_reference(values, np.zeros(len(y)))
-    return _add_rows(reference, values, kept), background
+    return _add_rows(reference, values, positions), background
 
 
-def fit_content_reference(values: NDArray, kept: NDArray) -> EmbeddingReference:
-    """Training embeddings (n, d) about one mean, whatever the classes, with the rows `kept`."""
-    return _add_rows(fit_embedding_reference(values, np.zeros(len(values))), values, kept)
+def fit_content_reference(values: NDArray, positions: NDArray) -> EmbeddingReference:
+    """Training embeddings (n, d) about one mean, whatever the classes, with the rows at `positions`."""
+    return _add_rows(fit_embedding_reference(values, np.zeros(len(values))), values, positions)
 
 
-def _add_rows(reference: EmbeddingReference, values: NDArray, kept: NDArray) -> EmbeddingReference:
-    """The reference with the whitened rows `kept` of embeddings (n, d)."""
-    rows = np.asarray(values, float)[kept] @ reference.whiten
+def _add_rows(reference: EmbeddingReference, values: NDArray, positions: NDArray) -> EmbeddingReference:
+    """The reference with the whitened rows at `positions` of embeddings (n, d)."""
+    rows = np.asarray(values, float)[positions] @ reference.whiten
     return reference._replace(rows=np.ascontiguousarray(rows, np.float32))
 
 

@@ -40,15 +40,15 @@ def find_finite_rows(outputs: EnsembleOutputs) -> NDArray[np.bool_]:
     return is_finite & np.isfinite(outputs.content).all(axis=1) & np.isfinite(outputs.foreign_log_odds)
 
 
-def select_rows(outputs: EnsembleOutputs, chosen: NDArray) -> EnsembleOutputs:
+def select_rows(outputs: EnsembleOutputs, selection: NDArray) -> EnsembleOutputs:
     """The chosen rows (mask or positions), numbered from 0."""
-    positions = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
+    positions = np.flatnonzero(selection) if selection.dtype == bool else selection
     return EnsembleOutputs(
-        outputs.probabilities[:, chosen],
-        outputs.embeddings[:, chosen],
+        outputs.probabilities[:, selection],
+        outputs.embeddings[:, selection],
         outputs.features.iloc[positions].reset_index(drop=True),
-        outputs.content[chosen],
-        outputs.foreign_log_odds[chosen],
+        outputs.content[selection],
+        outputs.foreign_log_odds[selection],
     )
 
 

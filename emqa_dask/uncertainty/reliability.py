@@ -138,7 +138,7 @@ def _check_labelled(p: ArrayLike, y: ArrayLike) -> tuple[NDArray, NDArray]:
         raise ValueError(f"probabilities {p.shape} and classes {y.shape}: give (n, classes) and (n,) with n above 0")
     if y.dtype.kind not in "iu":
         raise ValueError(f"true classes are {y.dtype}: give their numbers, 0 to {p.shape[1] - 1}")
-    outside = np.flatnonzero((y < 0) | (y >= p.shape[1]))
-    if len(outside):
-        raise ValueError(f"class {y[outside[0]]} of row {outside[0]} is not one of 0 to {p.shape[1] - 1}")
+    invalid_rows = np.flatnonzero((y < 0) | (y >= p.shape[1]))
+    if len(invalid_rows):
+        raise ValueError(f"class {y[invalid_rows[0]]} of row {invalid_rows[0]} is not one of 0 to {p.shape[1] - 1}")
     return check_probabilities(p[None])[0], y

@@ -25,11 +25,11 @@ def fit_logistic_model(features: NDArray, labels: NDArray) -> LogisticModel:
     """
     if not labels.any():
         return LogisticModel(np.zeros((1, features.shape[1])), np.zeros(1))
-    fitted = LogisticRegression(C=INVERSE_PENALTY, class_weight="balanced", max_iter=3000).fit(features, labels)
-    if len(fitted.classes_) == 2:  # scikit-learn keeps the weights of the second class alone
-        weights = np.stack([-fitted.coef_[0], fitted.coef_[0]]) / 2
-        return LogisticModel(weights, np.array([-0.5, 0.5]) * fitted.intercept_[0])
-    return LogisticModel(np.ascontiguousarray(fitted.coef_), fitted.intercept_)
+    regression = LogisticRegression(C=INVERSE_PENALTY, class_weight="balanced", max_iter=3000).fit(features, labels)
+    if len(regression.classes_) == 2:  # scikit-learn keeps the weights of the second class alone
+        weights = np.stack([-regression.coef_[0], regression.coef_[0]]) / 2
+        return LogisticModel(weights, np.array([-0.5, 0.5]) * regression.intercept_[0])
+    return LogisticModel(np.ascontiguousarray(regression.coef_), regression.intercept_)
 
 
 def compute_shift_log_odds(model: LogisticModel, features: NDArray) -> NDArray[np.float64]:

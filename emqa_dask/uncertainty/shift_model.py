@@ -102,9 +102,9 @@ def _fit_shift_logits(own: NDArray, trained: NDArray, shifted: NDArray, labels: 
     Scores of training images are too good, since networks and domains were fitted to them, but their statistics are as
     in-domain as any: each training image takes the scores of a random held-out image.
     """
-    lent = np.random.default_rng(seed).integers(0, len(own), len(trained))
+    positions = np.random.default_rng(seed).integers(0, len(own), len(trained))
     n_scores = shift_scores.N_SCORES
-    trained = np.concatenate([own[lent, :n_scores], trained[:, n_scores:]], axis=1)
+    trained = np.concatenate([own[positions, :n_scores], trained[:, n_scores:]], axis=1)
     none = np.zeros(len(own) + len(trained), int)
     return shift_kinds.fit_logistic_model(np.concatenate([own, trained, shifted]), np.concatenate([none, labels]))
 
