@@ -51,7 +51,6 @@ N_BARE_NAMES: dict[str, int] = {
     "report": 12,
     "run": 21,
     "settings": 5,
-    "store": 45,
     "triage": 1,
     "tune": 34,
 }

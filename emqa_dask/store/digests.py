@@ -62,12 +62,12 @@ class DigestSet:
         is_new = np.zeros(len(digests), bool)
         is_new[order] = _differs_from_previous(ordered)
         is_new &= ~self.has(digests)
-        added = ordered[is_new[order]].T
-        while added.shape[1] and self._sorted and self._sorted[-1].shape[1] <= 2 * added.shape[1]:
-            merged = np.concatenate([self._sorted.pop(), added], axis=1)
-            added = merged[:, np.argsort(merged[0], kind="stable")]  # merges sorted stretches
-        if added.shape[1]:
-            self._sorted.append(np.ascontiguousarray(added))
+        new_digests = ordered[is_new[order]].T
+        while new_digests.shape[1] and self._sorted and self._sorted[-1].shape[1] <= 2 * new_digests.shape[1]:
+            merged = np.concatenate([self._sorted.pop(), new_digests], axis=1)
+            new_digests = merged[:, np.argsort(merged[0], kind="stable")]  # merges sorted stretches
+        if new_digests.shape[1]:
+            self._sorted.append(np.ascontiguousarray(new_digests))
         return is_new
 
 

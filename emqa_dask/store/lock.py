@@ -119,11 +119,11 @@ def hold_lock(
     """
     record = _make_own_record()
     _acquire(root, record, say, limit_s)
-    held = HeldLock(root, record.token, beat_s)
+    lock = HeldLock(root, record.token, beat_s)
     try:
-        yield held
+        yield lock
     finally:
-        held._release()
+        lock._release()
 
 
 def describe_holder(root: str) -> str:
@@ -190,22 +190,22 @@ def _wait_for_suspended_holder(root: str, say: Callable[[str], None] | None, lim
 def _acquire(root: str, record: LockRecord, say: Callable[[str], None] | None, limit_s: float) -> None:
     data = json.dumps(asdict(record), indent=2).encode() + b"\n"
     for _ in range(50):
-        before = _wait_for_suspended_holder(root, say, limit_s)
-        if before and is_alive(root, before, limit_s):
+        old_chain = _wait_for_suspended_holder(root, say, limit_s)
+        if old_chain and is_alive(root, old_chain, limit_s):
             raise RuntimeError(
-                f"{files.redact(root)} is in use by {_describe_record(before[-1])}: wait for it or end it there; "
+                f"{files.redact(root)} is in use by {_describe_record(old_chain[-1])}: wait for it or end it there; "
                 f"if you are sure that it is gone, delete {LOCK_NAME} there"
             )
-        place = _record_uris(root, before, of_next=True)[-1]
+        place = _record_uris(root, old_chain, of_next=True)[-1]
         files.create_exclusively(place, data)
         if not files.is_local(root):
             time.sleep(_SETTLE_S)
         # Not what create() said: an upload that was repeated after a lost answer finds its own record in its way.
         chain = read_chain(root)
         if chain and chain[-1].token == record.token:
-            if before and say is not None:
-                cause = "is suspended" if _is_suspended(before[-1]) else "has ended"
-                say(f"took over the lock of {_describe_record(before[-1])}, which {cause}")
+            if old_chain and say is not None:
+                cause = "is suspended" if _is_suspended(old_chain[-1]) else "has ended"
+                say(f"took over the lock of {_describe_record(old_chain[-1])}, which {cause}")
             return
         with contextlib.suppress(FileNotFoundError):
             if _parse_record(files.read_bytes(place)).token == record.token:
@@ -259,11 +259,11 @@ def _measure_silence_s(root: str, chain: list[LockRecord]) -> float:
     probe = _beat_uri(root, uuid.uuid4().hex)
     try:
         files.write_bytes(probe, b"")
-        now = files.read_modified_s(probe)
+        now_s = files.read_modified_s(probe)
         files.remove_file(probe)
     except OSError:  # who may only read it has to trust the own clock
-        now = time.time()
-    return now - max(signs)
+        now_s = time.time()
+    return now_s - max(signs)
 
 
 def _read_modified_s(uri: str) -> float:

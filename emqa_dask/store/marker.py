@@ -62,9 +62,9 @@ def read_source(root: str) -> str:
     if _has_workspace_tables(root):
         raise DamagedMarker(_describe_marker_remedy(root, "is missing"))
     fs, path = files.locate(root)
-    why = f"there is no {MARKER_NAME} in it" if files.list_names(root) else "it is empty, or does not exist"
-    why = "it is a file" if fs.isfile(path) else why
-    raise ValueError(f"{root} is not an emqa workspace: {why}; give the folder that emqa triage has made")
+    reason = f"there is no {MARKER_NAME} in it" if files.list_names(root) else "it is empty, or does not exist"
+    reason = "it is a file" if fs.isfile(path) else reason
+    raise ValueError(f"{root} is not an emqa workspace: {reason}; give the folder that emqa triage has made")
 
 
 def is_workspace(root: str) -> bool:
@@ -120,9 +120,9 @@ def _check_owner(root: str, owner: str, source: str) -> None:
         )
 
 
-def format_command(*words: str) -> str:
-    """The command `emqa WORDS` as a shell takes it, without passwords, between backticks: a remedy."""
-    return f"`{files.redact(shlex.join(['emqa', *map(str, words)]))}`"
+def format_command(*arguments: str) -> str:
+    """The command `emqa ARGUMENTS` as a shell takes it, without passwords, between backticks: a remedy."""
+    return f"`{files.redact(shlex.join(['emqa', *map(str, arguments)]))}`"
 
 
 def format_triage_command(root: str, source: str) -> str:

@@ -34,41 +34,41 @@ def write_partition(
     is damaged, the micrographs that are right are kept, and the others are read from their files again. Raises OSError
     when the store gives other pixels than were written, and deletes the shard if it is a new one.
     """
-    cut = stacks.read_grid(root, partition.stack)
-    if partition.start % cut.shard_length or not len(partition) == len(sha256) == len(names) <= cut.shard_length:
+    grid = stacks.read_grid(root, partition.stack)
+    if partition.start % grid.shard_length or not len(partition) == len(sha256) == len(names) <= grid.shard_length:
         raise ValueError(
-            f"{partition.name}: {len(partition)} slots, {len(sha256)} checksums, shards of {cut.shard_length}"
+            f"{partition.name}: {len(partition)} slots, {len(sha256)} checksums, shards of {grid.shard_length}"
         )
-    uri = stacks.shard_uri(root, partition, cut.shard_length)
-    valid_slots = _find_valid_slots(uri, cut, sha256) if files.exists(uri) else None
+    uri = stacks.shard_uri(root, partition, grid.shard_length)
+    valid_slots = _find_valid_slots(uri, grid, sha256) if files.exists(uri) else None
     stored = 0
-    lost = {}
+    failures = {}
     if valid_slots is None or len(valid_slots) < len(partition):
         files.remove_partial_files(uri.rpartition("/")[0])
-        stored = _write_shard(uri, cut, read_frame, names, lost, valid_slots or set())
+        stored = _write_shard(uri, grid, read_frame, names, failures, valid_slots or set())
         try:
-            changed = _find_changed_files(uri, cut, read_frame, sha256, names, lost)
+            changed = _find_changed_files(uri, grid, read_frame, sha256, names, failures)
         except Exception:
             if valid_slots is None:
                 files.remove_file(uri)
             raise
         if changed:
-            lost |= changed
-            stored = _write_shard(uri, cut, read_frame, names, lost, set(range(len(names))) - lost.keys())
+            failures |= changed
+            stored = _write_shard(uri, grid, read_frame, names, failures, set(range(len(names))) - failures.keys())
     return {
-        "n_images": len(partition) - len(lost),
-        "bytes": len(partition) * cut.height * cut.width * cut.dtype.itemsize,
+        "n_images": len(partition) - len(failures),
+        "bytes": len(partition) * grid.height * grid.width * grid.dtype.itemsize,
         "stored_bytes": stored,
-        "lost": lost,
+        "lost": failures,
     }
 
 
-def _find_valid_slots(uri: str, cut: Grid, sha256: Sequence[str]) -> set[int]:
+def _find_valid_slots(uri: str, grid: Grid, sha256: Sequence[str]) -> set[int]:
     """The slots of the shard at `uri` that hold the micrographs with these checksums."""
     right = set()
     for slot, expected in enumerate(sha256):
         try:
-            checksums = list(_hash_stored(uri, cut, [slot]))
+            checksums = list(_hash_stored(uri, grid, [slot]))
         except OSError:
             continue
         if checksums == [expected]:
@@ -77,36 +77,36 @@ def _find_valid_slots(uri: str, cut: Grid, sha256: Sequence[str]) -> set[int]:
 
 
 def _write_shard(
-    uri: str, cut: Grid, read_frame: Callable, names: Sequence[str], lost: dict[int, str], valid_slots: set[int]
+    uri: str, grid: Grid, read_frame: Callable, names: Sequence[str], failures: dict[int, str], valid_slots: set[int]
 ) -> int:
-    """Write the shard without the micrographs in `lost`, to which those are added that cannot be read.
+    """Write the shard without the micrographs in `failures`, to which those are added that cannot be read.
 
-    The slots `kept` are copied from the shard that is there.
+    The slots in `valid_slots` are copied from the shard that is there.
     """
 
     def windows(i: int) -> Iterator[np.ndarray]:
-        if i in lost:
-            raise shards.LostFrame(lost[i])
+        if i in failures:
+            raise shards.LostFrame(failures[i])
         if i in valid_slots:
-            yield from _read_stored_windows(uri, cut, i)
+            yield from _read_stored_windows(uri, grid, i)
             return
         try:
-            yield from _check_windows(read_frame(i), names[i], cut)
+            yield from _check_windows(read_frame(i), names[i], grid)
         except MemoryError:
             raise
         except Exception as error:
-            lost[i] = (
+            failures[i] = (
                 str(error) if isinstance(error, shards.LostFrame) else f"{names[i]}: {type(error).__name__}: {error}"
             )
-            raise shards.LostFrame(lost[i]) from error
+            raise shards.LostFrame(failures[i]) from error
 
-    return shards.write_shard(uri, cut, (windows(i) for i in range(len(names))))
+    return shards.write_shard(uri, grid, (windows(i) for i in range(len(names))))
 
 
-def _read_stored_windows(uri: str, cut: Grid, slot: int) -> Iterator[np.ndarray]:
+def _read_stored_windows(uri: str, grid: Grid, slot: int) -> Iterator[np.ndarray]:
     """The micrograph in `slot` of the shard at `uri`, by windows of a chunk each."""
-    for top in range(0, cut.height, cut.rows):
-        yield from shards.read_micrographs(uri, cut, [slot], (top, min(top + cut.rows, cut.height)))
+    for top in range(0, grid.height, grid.rows):
+        yield from shards.read_micrographs(uri, grid, [slot], (top, min(top + grid.rows, grid.height)))
 
 
 def find_damaged_slots(root: str, partition: Partition) -> list[int]:
@@ -114,18 +114,18 @@ def find_damaged_slots(root: str, partition: Partition) -> list[int]:
 
     A slot that was left absent when the shard was written is not damaged.
     """
-    cut = stacks.read_grid(root, partition.stack)
-    uri = stacks.shard_uri(root, partition, cut.shard_length)
-    return shards.find_damaged_slots(uri, cut, len(partition))
+    grid = stacks.read_grid(root, partition.stack)
+    uri = stacks.shard_uri(root, partition, grid.shard_length)
+    return shards.find_damaged_slots(uri, grid, len(partition))
 
 
 def _find_changed_files(
-    uri: str, cut: Grid, read_frame: Callable, sha256: Sequence[str], names: Sequence[str], lost: dict[int, str]
+    uri: str, grid: Grid, read_frame: Callable, sha256: Sequence[str], names: Sequence[str], failures: dict[int, str]
 ) -> dict[int, str]:
     """Read the shard back; gives {i: why} of micrographs whose file changed. OSError when it is the store's fault."""
-    slots = [i for i in range(len(sha256)) if i not in lost]
+    slots = [i for i in range(len(sha256)) if i not in failures]
     changed = {}
-    for i, stored_sha256 in zip(slots, _hash_stored(uri, cut, slots), strict=True):
+    for i, stored_sha256 in zip(slots, _hash_stored(uri, grid, slots), strict=True):
         if stored_sha256 == sha256[i]:
             continue
         if hash_pixels(read_frame(i)) == sha256[i]:
@@ -134,24 +134,24 @@ def _find_changed_files(
     return changed
 
 
-def _check_windows(frame: np.ndarray | Iterable[np.ndarray], name: str, cut: Grid) -> Iterator[np.ndarray]:
+def _check_windows(frame: np.ndarray | Iterable[np.ndarray], name: str, grid: Grid) -> Iterator[np.ndarray]:
     """The windows of one micrograph, in the stack's byte order; LostFrame when it is not what was surveyed."""
     height = 0
     for window in [frame] if isinstance(frame, np.ndarray) else frame:
-        if window.ndim != 2 or window.shape[1] != cut.width or stacks.to_little_endian(window.dtype) != cut.dtype:
+        if window.ndim != 2 or window.shape[1] != grid.width or stacks.to_little_endian(window.dtype) != grid.dtype:
             raise shards.LostFrame(f"{name} changed since it was surveyed: it has {window.dtype} {window.shape} now")
         height += len(window)
-        yield window.astype(cut.dtype, copy=False)
-    if height != cut.height:
-        raise shards.LostFrame(f"{name} changed since it was surveyed: it has {height} rows now, not {cut.height}")
+        yield window.astype(grid.dtype, copy=False)
+    if height != grid.height:
+        raise shards.LostFrame(f"{name} changed since it was surveyed: it has {height} rows now, not {grid.height}")
 
 
-def _hash_stored(uri: str, cut: Grid, slots: Sequence[int]) -> Iterator[str]:
+def _hash_stored(uri: str, grid: Grid, slots: Sequence[int]) -> Iterator[str]:
     """SHA-256 of the micrographs in `slots` of a shard, a chunk in memory at a time."""
     sums = [hashlib.sha256() for _ in slots]
-    for top in range(0, cut.height, cut.rows):
-        rows = (top, min(top + cut.rows, cut.height))
-        for total, window in zip(sums, shards.read_micrographs(uri, cut, slots, rows), strict=True):
+    for top in range(0, grid.height, grid.rows):
+        rows = (top, min(top + grid.rows, grid.height))
+        for total, window in zip(sums, shards.read_micrographs(uri, grid, slots, rows), strict=True):
             total.update(window.data.cast("B"))
     return (total.hexdigest() for total in sums)
 
@@ -161,32 +161,32 @@ def read_partition(root: str, partition: Partition) -> np.ndarray:
 
     OSError when one is missing or damaged: a missing chunk never reads as black.
     """
-    cut = stacks.read_grid(root, partition.stack)
-    images = np.empty((len(partition), cut.height, cut.width), cut.dtype)
-    uri = stacks.shard_uri(root, partition, cut.shard_length)
-    for i, image in enumerate(shards.read_micrographs(uri, cut, range(len(partition)))):
+    grid = stacks.read_grid(root, partition.stack)
+    images = np.empty((len(partition), grid.height, grid.width), grid.dtype)
+    uri = stacks.shard_uri(root, partition, grid.shard_length)
+    for i, image in enumerate(shards.read_micrographs(uri, grid, range(len(partition)))):
         images[i] = image
     return images
 
 
 def iterate_micrographs(root: str, partition: Partition, indices: Iterable[int] | None = None) -> Iterator[np.ndarray]:
     """The micrographs (y, x) of `partition`, or those at `indices` of the stack's n axis, one in memory at a time."""
-    cut = stacks.read_grid(root, partition.stack)
+    grid = stacks.read_grid(root, partition.stack)
     slots = range(len(partition)) if indices is None else [int(i) - partition.start for i in indices]
     if any(not 0 <= slot < len(partition) for slot in slots):
         raise IndexError(f"{partition.name} holds {partition.start}...{partition.stop - 1}")
-    return shards.read_micrographs(stacks.shard_uri(root, partition, cut.shard_length), cut, slots)
+    return shards.read_micrographs(stacks.shard_uri(root, partition, grid.shard_length), grid, slots)
 
 
 def read_window(
     root: str, stack: str, index: int, rows: slice = slice(None), columns: slice = slice(None)
 ) -> np.ndarray:
     """A window (y, x) of the micrograph at `index` of `stack`; only the chunks that it touches are read."""
-    cut = stacks.read_grid(root, stack)
-    start, stop, step = rows.indices(cut.height)
+    grid = stacks.read_grid(root, stack)
+    start, stop, step = rows.indices(grid.height)
     if step != 1:
         raise ValueError("rows of a window are consecutive")
-    partition = Partition(stack, index // cut.shard_length * cut.shard_length, index + 1)
-    uri = stacks.shard_uri(root, partition, cut.shard_length)
-    (image,) = shards.read_micrographs(uri, cut, [index % cut.shard_length], (start, max(start, stop)))
+    partition = Partition(stack, index // grid.shard_length * grid.shard_length, index + 1)
+    uri = stacks.shard_uri(root, partition, grid.shard_length)
+    (image,) = shards.read_micrographs(uri, grid, [index % grid.shard_length], (start, max(start, stop)))
     return image[:, columns]

@@ -32,8 +32,8 @@ ROWS_PER_GROUP = 16_384  # of tables that grow with the archive, which are read 
 class DamagedTable(ValueError):
     """The table at `uri` is not as it was written."""
 
-    def __init__(self, uri: str, why: object):
-        super().__init__(f"{uri} is damaged ({why}): run `emqa triage` on its workspace, which makes it again")
+    def __init__(self, uri: str, reason: object):
+        super().__init__(f"{uri} is damaged ({reason}): run `emqa triage` on its workspace, which makes it again")
         self.uri = uri
 
 
@@ -219,8 +219,8 @@ def read_table(
     without a part, so that rows are never missing without an error.
     """
     selected = _select_columns(schema, columns)
-    chosen = list_parts(root, table) if partitions is None else partitions
-    loaded = (_load_columns(Workspace(root).part(table, name), selected) for name in chosen)
+    names = list_parts(root, table) if partitions is None else partitions
+    loaded = (_load_columns(Workspace(root).part(table, name), selected) for name in names)
     if row_filter is not None:
         loaded = (_filter_rows(one, row_filter) for one in loaded)
     return pa.concat_tables([selected.empty_table(), *loaded]).to_pandas()

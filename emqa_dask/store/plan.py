@@ -82,11 +82,11 @@ def plan_partitions(
     waiting_rows = None
     for batch in rebatch(batches, rows):
         pending = batch if waiting_rows is None else pd.concat([waiting_rows, batch], ignore_index=True)
-        done, waiting_rows = _cut_partitions(pending, slots, lengths)
-        yield from done
+        planned, waiting_rows = _cut_partitions(pending, slots, lengths)
+        yield from planned
         if len(waiting_rows) > waiting:
-            done, waiting_rows = _cut_partitions(waiting_rows, slots, lengths, is_short=True)
-            yield from done
+            planned, waiting_rows = _cut_partitions(waiting_rows, slots, lengths, is_short=True)
+            yield from planned
     if waiting_rows is not None:
         yield from _cut_partitions(waiting_rows, slots, lengths, is_short=True)[0]
 
@@ -103,13 +103,13 @@ def _cut_partitions(
     start = -(-stop // length) * length
     n_taken = n if is_short else n // length * length
     position = np.arange(len(rows)) - np.repeat(np.cumsum(n) - n, n)  # in its stack
-    taken = position < n_taken[code[order]]
-    if not taken.any():
+    is_taken = position < n_taken[code[order]]
+    if not is_taken.any():
         return [], rows
-    code = code[order[taken]]
-    position = position[taken]
+    code = code[order[is_taken]]
+    position = position[is_taken]
     first = position // length[code] * length[code] + start[code]  # slot of its partition
-    planned = rows.take(order[taken]).reset_index(drop=True)
+    planned = rows.take(order[is_taken]).reset_index(drop=True)
     planned["index"] = start[code] + position
     heads = np.flatnonzero(np.r_[True, (np.diff(first) != 0) | (np.diff(code) != 0)])
     partition_names = [Partition(names[code[i]], int(first[i]), int(first[i]) + 1).name for i in heads]
@@ -117,7 +117,7 @@ def _cut_partitions(
         pd.Series(partition_names, dtype="str").repeat(np.diff(np.r_[heads, len(planned)])).to_numpy()
     )
     slots.add(planned)
-    return [planned], rows.take(np.sort(order[~taken])).reset_index(drop=True)
+    return [planned], rows.take(np.sort(order[~is_taken])).reset_index(drop=True)
 
 
 def rebatch(batches: Iterable[pd.DataFrame], rows: int = MICROGRAPHS_PER_BATCH) -> Iterator[pd.DataFrame]:
@@ -126,10 +126,10 @@ def rebatch(batches: Iterable[pd.DataFrame], rows: int = MICROGRAPHS_PER_BATCH) 
     n = 0
     for batch in batches:
         while len(batch):
-            taken = batch.iloc[: rows - n]
+            head = batch.iloc[: rows - n]
             batch = batch.iloc[rows - n :]
-            waiting.append(taken)
-            n += len(taken)
+            waiting.append(head)
+            n += len(head)
             if n == rows:
                 yield pd.concat(waiting, ignore_index=True)
                 waiting = []

@@ -72,28 +72,28 @@ def write_shard(uri: str, grid: Grid, frames: Iterable[Iterable[np.ndarray]]) ->
 
 def _cut_chunks(windows: Iterable[np.ndarray], grid: Grid) -> Iterator[np.ndarray]:
     """Chunks of (rows, width), the last one filled up with zeros, from windows of any heights."""
-    done = 0
+    n_rows = 0
     chunk = None
     for window in windows:
         if window.ndim != 2 or window.shape[1] != grid.width or window.dtype != grid.dtype:
             raise ValueError(f"a window of {window.dtype} {window.shape} in a stack of {grid.dtype} x {grid.width}")
-        if len(window) > grid.height - done:
+        if len(window) > grid.height - n_rows:
             raise ValueError(f"more than {grid.height} rows")
         while len(window):
-            row = done % grid.rows
+            row = n_rows % grid.rows
             if row == 0 and len(window) >= grid.rows:
                 yield window[: grid.rows]
-                taken = grid.rows
+                n_new = grid.rows
             else:
                 chunk = np.zeros((grid.rows, grid.width), grid.dtype) if row == 0 else chunk
-                taken = min(grid.rows - row, len(window))
-                chunk[row : row + taken] = window[:taken]
-                if row + taken == grid.rows or done + taken == grid.height:
+                n_new = min(grid.rows - row, len(window))
+                chunk[row : row + n_new] = window[:n_new]
+                if row + n_new == grid.rows or n_rows + n_new == grid.height:
                     yield chunk
-            done = done + taken
-            window = window[taken:]
-    if done != grid.height:
-        raise ValueError(f"{done} rows instead of {grid.height}")
+            n_rows = n_rows + n_new
+            window = window[n_new:]
+    if n_rows != grid.height:
+        raise ValueError(f"{n_rows} rows instead of {grid.height}")
 
 
 def _encode_chunk(chunk: np.ndarray, codec: Codec | None) -> bytes:

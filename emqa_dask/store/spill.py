@@ -17,7 +17,7 @@ class SpillFile:
         self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
         self.n_bytes = 0
 
-    def put(self, data: bytes | memoryview) -> int:
+    def append(self, data: bytes | memoryview) -> int:
         """Append `data`; gives the offset at which it lies."""
         offset = self.n_bytes
         rest = memoryview(data).cast("B")
@@ -42,27 +42,27 @@ class SpillFile:
 
 
 class ExternalSort(SpillFile):
-    """A table of `schema` in any order in, sorted by the columns `by` out, each of them ascending and never null.
+    """A table of `schema` in any order in, sorted by `sort_columns` out, each of them ascending and never null.
 
     An external merge sort: runs of RUN rows are sorted in memory and put aside, then read side by side.
     """
 
-    def __init__(self, schema: pa.Schema, by: Sequence[str], folder: str | None = None):
+    def __init__(self, schema: pa.Schema, sort_columns: Sequence[str], folder: str | None = None):
         super().__init__(folder)
         self.schema = schema
-        self.by = list(by)
+        self.sort_columns = list(sort_columns)
         self._waiting: list[pa.Table] = []
         self._runs: list[list[tuple[int, int]]] = []  # (offset, bytes) of the chunks of each run
 
     def add(self, rows: pa.Table) -> None:
         self._waiting.append(rows.select(self.schema.names).cast(self.schema))
         if sum(map(len, self._waiting)) >= ROWS_PER_RUN:
-            self._put_run()
+            self._write_run()
 
     def iterate_sorted(self, n_rows: int) -> Iterator[pa.Table]:
         """All rows, sorted, in tables of `n_rows` rows or a little more; can be asked for again."""
         if self._waiting:
-            self._put_run()
+            self._write_run()
         runs = [_RunReader(self, chunks) for chunks in self._runs]
         ready: list[pa.RecordBatch] = []
         while runs:
@@ -74,14 +74,14 @@ class ExternalSort(SpillFile):
                 yield self._sorted(pa.Table.from_batches(ready, self.schema))
                 ready = []
 
-    def _put_run(self) -> None:
+    def _write_run(self) -> None:
         rows = self._sorted(pa.concat_tables(self._waiting))
         self._waiting = []
         chunks = [batch.serialize() for batch in rows.combine_chunks().to_batches(ROWS_PER_CHUNK)]
-        self._runs.append([(self.put(chunk), chunk.size) for chunk in chunks])
+        self._runs.append([(self.append(chunk), chunk.size) for chunk in chunks])
 
     def _sorted(self, rows: pa.Table) -> pa.Table:
-        return rows.sort_by([(name, "ascending") for name in self.by])
+        return rows.sort_by([(name, "ascending") for name in self.sort_columns])
 
 
 class _RunReader:
@@ -101,18 +101,18 @@ class _RunReader:
             self.last = self._key(len(self.rows) - 1)
 
     def _key(self, k: int) -> tuple:
-        return tuple(self.rows[name][k].as_py() for name in self._runs.by)
+        return tuple(self.rows[name][k].as_py() for name in self._runs.sort_columns)
 
     def take(self, last: tuple) -> list[pa.RecordBatch]:
         """Cut off the rows whose key is not above `last`."""
         if self.first > last:
             return []
         if self.last <= last:
-            taken = self.rows
+            rows = self.rows
             self._read()
-            return [taken]
+            return [rows]
         n = bisect_right(range(len(self.rows)), last, key=self._key)
-        taken = self.rows.slice(0, n)
+        rows = self.rows.slice(0, n)
         self.rows = self.rows.slice(n)
         self.first = self._key(0)
-        return [taken]
+        return [rows]

@@ -76,9 +76,9 @@ def write_documents(root: str, name: str, array: dict, occupied: Sequence[tuple[
 
     A stack is there once its array's is, whatever a run that was killed in here has left.
     """
-    ours = {"occupied": [list(run) for run in occupied], "array": array}
+    attributes = {"occupied": [list(run) for run in occupied], "array": array}
     group = _GROUP_DOCUMENT | {
-        "attributes": _describe_multiscales(name, layout.parse_pixel_size_nm(name)) | {ATTRIBUTE_KEY: ours}
+        "attributes": _describe_multiscales(name, layout.parse_pixel_size_nm(name)) | {ATTRIBUTE_KEY: attributes}
     }
     folder = Workspace(root).stack(name)
     _write_changed(files.join(folder, "zarr.json"), group)
@@ -126,28 +126,28 @@ def read_array_document(root: str, name: str) -> dict:
 # takes half a second and, where cupy is installed, 190 MB of every process, and its stores need several requests for
 # each document of a bucket. Specification: zarr-specs.readthedocs.io, v3 core 3.1.
 _CRC32C = {"name": "crc32c"}
-_LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
+_LITTLE_ENDIAN = {"name": "bytes", "configuration": {"endian": "little"}}
 
 
 def _describe_array(kind: np.dtype, shape: tuple[int, int], length: int, shard_length: int, settings: Store) -> dict:
     """Zarr's metadata of an array of `length` micrographs."""
     rows = shards.choose_band_rows(*shape, kind.itemsize)
     bands = -(-shape[0] // rows)
-    as_bytes = _LITTLE if kind.itemsize > 1 else {"name": "bytes"}
+    as_bytes = _LITTLE_ENDIAN if kind.itemsize > 1 else {"name": "bytes"}
     sharding = {
         "chunk_shape": [1, rows, shape[1]],
         "codecs": [as_bytes, *_choose_compressors(settings, kind.itemsize), _CRC32C],
-        "index_codecs": [_LITTLE, _CRC32C],
+        "index_codecs": [_LITTLE_ENDIAN, _CRC32C],
         "index_location": "end",
     }
-    cut = {"chunk_shape": [shard_length, bands * rows, shape[1]]}
+    shard_grid = {"chunk_shape": [shard_length, bands * rows, shape[1]]}
     zero = np.zeros((), kind).item()
     return {
         "zarr_format": 3,
         "node_type": "array",
         "shape": [length, *shape],
         "data_type": kind.name,
-        "chunk_grid": {"name": "regular", "configuration": cut},
+        "chunk_grid": {"name": "regular", "configuration": shard_grid},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
         "fill_value": [zero.real, zero.imag] if isinstance(zero, complex) else zero,
         "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
@@ -202,19 +202,19 @@ def _read_document(uri: str) -> dict | None:
     """The document at `uri` as it was given to _write(); None where there is none, or where it is damaged."""
     try:
         document = json.loads(files.read_bytes(uri))
-        written = document["attributes"][ATTRIBUTE_KEY].pop("sha256")
+        sha256 = document["attributes"][ATTRIBUTE_KEY].pop("sha256")
     except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
         return None
     if not document["attributes"][ATTRIBUTE_KEY]:
         del document["attributes"][ATTRIBUTE_KEY]
-    return document if written == hash_document(document) else None
+    return document if sha256 == hash_document(document) else None
 
 
 def _write_document(uri: str, document: dict) -> None:
     """Write `document` with its own SHA-256 among its attributes."""
     attributes = document["attributes"]
-    ours = attributes.get(ATTRIBUTE_KEY, {}) | {"sha256": hash_document(document)}
-    document = document | {"attributes": attributes | {ATTRIBUTE_KEY: ours}}
+    stack_attributes = attributes.get(ATTRIBUTE_KEY, {}) | {"sha256": hash_document(document)}
+    document = document | {"attributes": attributes | {ATTRIBUTE_KEY: stack_attributes}}
     files.write_text(uri, json.dumps(document, indent=2) + "\n")
 
 
@@ -239,13 +239,12 @@ def read_grid(root: str, name: str) -> Grid:
     """How stack `name` is cut; FileNotFoundError when there is no such stack."""
     metadata = read_array_document(root, name)
     (sharding,) = metadata["codecs"]
-    cut = sharding["configuration"]["chunk_shape"]
+    chunk_shape = sharding["configuration"]["chunk_shape"]
     codecs = sharding["configuration"]["codecs"]
     shard_length = metadata["chunk_grid"]["configuration"]["chunk_shape"][0]
     _, height, width = metadata["shape"]
-    return Grid(
-        height, width, to_little_endian(np.dtype(metadata["data_type"])), cut[1], shard_length, _make_codec(codecs)
-    )
+    dtype = to_little_endian(np.dtype(metadata["data_type"]))
+    return Grid(height, width, dtype, chunk_shape[1], shard_length, _make_codec(codecs))
 
 
 def shard_uri(root: str, partition: Partition, shard_length: int) -> str:

@@ -54,7 +54,7 @@ def test_a_table_is_never_in_memory_as_a_whole(monkeypatch):
 @given(st.lists(st.binary(max_size=50), max_size=20))
 def test_bytes_come_back(pieces):
     with SpillFile() as spilled:
-        at = [spilled.put(piece) for piece in pieces]
+        at = [spilled.append(piece) for piece in pieces]
         assert spilled.n_bytes == sum(map(len, pieces))
         for offset, piece in reversed(list(zip(at, pieces))):
             assert spilled.get(offset, len(piece)) == piece
@@ -62,6 +62,6 @@ def test_bytes_come_back(pieces):
 
 def test_nothing_is_left_in_the_folder(tmp_path):
     spilled = SpillFile(str(tmp_path))
-    spilled.put(b"abc")
+    spilled.append(b"abc")
     assert list(tmp_path.iterdir()) == []
     spilled.close()

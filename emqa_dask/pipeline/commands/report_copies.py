@@ -34,9 +34,9 @@ class MicrographIndex:
     def add(self, rows: pd.DataFrame, signatures: pd.Series) -> None:
         """Add `rows` of the ledger with their signatures (bytes, or null)."""
         packed = duplicates.pack_signatures(signatures)
-        self._signatures.put(packed.tobytes())
+        self._signatures.append(packed.tobytes())
         for columns, spill in self._identities.items():
-            spill.put(duplicates.compute_identities(*(rows[column] for column in columns)).tobytes())
+            spill.append(duplicates.compute_identities(*(rows[column] for column in columns)).tobytes())
         self._shapes.append(duplicates.encode_shapes(rows["height_px"], rows["width_px"]))
         self._has_tones.append(duplicates.has_tones(packed))
         group = duplicates.compute_identities(label_acquisition_groups(rows))[:, 0]
@@ -123,7 +123,7 @@ def find_copies(merged: Iterable[pa.Table], index: MicrographIndex, names: Spill
                 raise ValueError(f"micrograph {duplicates.name_frame(*one)!r} occurs twice in the ledger")
         last_key = keys[-1] if keys else last_key
         encoded = [duplicates.name_frame(*key).encode() for key in keys]
-        names.put(b"".join(encoded))
+        names.append(b"".join(encoded))
         lengths.append(np.fromiter(map(len, encoded), np.int64, len(encoded)))
         numbers.append(rows["number"].to_numpy(np.int32))
         is_copy_name.append(duplicates.is_copy_name(rows["uri"]))
