@@ -52,7 +52,6 @@ N_BARE_NAMES: dict[str, int] = {
     "run": 21,
     "settings": 5,
     "triage": 1,
-    "tune": 34,
 }
 N_LONG_ASSIGNMENTS: dict[str, int] = {
     "cli": 1,

@@ -49,9 +49,9 @@ def scale_objectives(values: NDArray) -> NDArray[np.float64]:
         ok = np.isfinite(column)
         if not ok.any():
             continue
-        above = np.where(ok, column, column[ok].max()) - column[ok].min()
-        above = np.log(above + max(0.1 * float(np.median(above)), 1e-9))
-        out[:, k] = (above - above.min()) / max(float(np.ptp(above)), 1e-9)
+        excess = np.where(ok, column, column[ok].max()) - column[ok].min()
+        excess = np.log(excess + max(0.1 * float(np.median(excess)), 1e-9))
+        out[:, k] = (excess - excess.min()) / max(float(np.ptp(excess)), 1e-9)
     return out
 
 
@@ -71,9 +71,9 @@ def _draw_candidates(points: NDArray, values: NDArray, rng: np.random.Generator)
     """Half anywhere in the unit cube, half around the points of the front."""
     half = N_CANDIDATES // 2
     front = points[pareto.find_pareto_front(values)]
-    near = front[rng.integers(len(front), size=half)]
-    near = near + rng.normal(0, rng.choice(FRONT_SPREADS, size=(half, 1)), near.shape)
-    return np.vstack([rng.random((half, points.shape[1])), np.clip(near, 0, 1)])
+    front_samples = front[rng.integers(len(front), size=half)]
+    front_samples = front_samples + rng.normal(0, rng.choice(FRONT_SPREADS, size=(half, 1)), front_samples.shape)
+    return np.vstack([rng.random((half, points.shape[1])), np.clip(front_samples, 0, 1)])
 
 
 def _fit_process(points: NDArray, target: NDArray, rng: np.random.Generator) -> GaussianProcessRegressor:

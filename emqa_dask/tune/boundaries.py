@@ -39,10 +39,10 @@ def compute_gradient_alignment(points: pd.DataFrame, image: NDArray) -> NDArray[
     inwards = np.full((len(RING_RADII), len(points)), np.nan)
     pixels = _fill_nonfinite(image)
     for step in np.unique(level):
-        chosen = np.flatnonzero(level == step)
+        members = np.flatnonzero(level == step)
         gradient, scale = _compute_gradient(pixels, 2.0 ** (step / 2))
         for k, ring in enumerate(RING_RADII):
-            inwards[k, chosen] = _compute_inward_share(gradient, scale, y[chosen], x[chosen], ring * radius[chosen])
+            inwards[k, members] = _compute_inward_share(gradient, scale, y[members], x[members], ring * radius[members])
     polarity = points["polarity"].to_numpy(np.float64) if "polarity" in points else np.zeros(len(points))
     signed = np.where(polarity == 0, abs(inwards), inwards * polarity)
     return signed.max(axis=0)
@@ -80,13 +80,13 @@ def _compute_inward_share(
     row = np.rint((y[:, None] + radius[:, None] * sine + 0.5) * scale[0] - 0.5).astype(int)
     column = np.rint((x[:, None] + radius[:, None] * cosine + 0.5) * scale[1] - 0.5).astype(int)
     height, width = gradient[0].shape
-    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    is_inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
     row = row.clip(0, height - 1)
     column = column.clip(0, width - 1)
-    down = gradient[0][row, column].astype(np.float64)
-    right = gradient[1][row, column].astype(np.float64)
-    length = np.hypot(down, right) * inside
-    radial = -(down * sine + right * cosine) * inside
+    row_slope = gradient[0][row, column].astype(np.float64)
+    column_slope = gradient[1][row, column].astype(np.float64)
+    length = np.hypot(row_slope, column_slope) * is_inside
+    radial = -(row_slope * sine + column_slope * cosine) * is_inside
     strong = radial.sum(axis=1) / np.maximum(length.sum(axis=1), 1e-12)
     every = np.divide(radial, length, out=np.zeros_like(radial), where=length > 0).sum(axis=1)
-    return 0.5 * (strong + every / np.maximum(inside.sum(axis=1), 1))
+    return 0.5 * (strong + every / np.maximum(is_inside.sum(axis=1), 1))

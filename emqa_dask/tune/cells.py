@@ -64,12 +64,12 @@ def compute_reduction(vectors: NDArray) -> NDArray[np.int64]:
 
 def merge_columns(fractions: NDArray) -> NDArray[np.float64]:
     """Distinct rows of `fractions` (k x 2) modulo 1, in [0, 1), in order of appearance."""
-    kept: list[NDArray] = []
+    distinct: list[NDArray] = []
     for row in fractions - np.floor(fractions + MERGE_TOLERANCE / 2):
-        gaps = np.array([row - other for other in kept]).reshape(-1, 2)
+        gaps = np.array([row - other for other in distinct]).reshape(-1, 2)
         if not (abs(gaps - np.rint(gaps)) < MERGE_TOLERANCE).all(axis=1).any():
-            kept.append(np.clip(row, 0, np.nextafter(1, 0)))
-    return np.array(kept)
+            distinct.append(np.clip(row, 0, np.nextafter(1, 0)))
+    return np.array(distinct)
 
 
 def compute_distances(vectors: NDArray, fractions: NDArray) -> NDArray[np.float64]:

@@ -118,9 +118,9 @@ def make_crystal_physics(
         raise ValueError(f"zone_axis is {list(zone_axis)}: three whole numbers [u, v, w], not all 0, are needed")
     cell = compute_cell_matrix(lengths_nm, angles_deg)
     lattice = complete_basis(axis // np.gcd.reduce(axis))  # two translations and the shortest one along the axis
-    along = lattice[2] @ cell
-    across = np.linalg.svd(along[None])[2][1:]  # two unit vectors in the image plane
-    vectors = lattice[:2] @ cell @ across.T
+    sight_line = lattice[2] @ cell
+    plane_axes = np.linalg.svd(sight_line[None])[2][1:]  # two unit vectors in the image plane
+    vectors = lattice[:2] @ cell @ plane_axes.T
     fractions = _check_table(atoms, 3, "atoms") @ np.linalg.inv(lattice)
     return _make_basis_physics(vectors, fractions[:, :2])
 
@@ -150,15 +150,15 @@ def _parse_lattice(values: dict) -> LatticePhysics:
     crystal = values.get("crystal")
     form = next((f for f, k in (("density", "count_per_um2"), ("spacings", "spacings_nm")) if k in values), "cell")
     form = "crystal" if crystal is not None else form
-    given = set(crystal if crystal is not None else values)
+    keys = set(crystal if crystal is not None else values)
     if crystal is not None and len(values) > 1:
         raise ValueError(
             f"beside [crystal] there is {', '.join(sorted(set(values) - {'crystal'}))}: give one form only"
         )
-    if surplus := sorted(given - FORM_KEYS[form]):
+    if surplus := sorted(keys - FORM_KEYS[form]):
         raise ValueError(f"unknown key {surplus[0]!r}; a {form} has {', '.join(sorted(FORM_KEYS[form]))}")
     optional = {"columns", "columns_per_cell"} if form == "cell" else set()
-    if missing := sorted(FORM_KEYS[form] - given - optional):
+    if missing := sorted(FORM_KEYS[form] - keys - optional):
         raise ValueError(f"{missing[0]} is missing; a {form} has {', '.join(sorted(FORM_KEYS[form]))}")
     if form == "density":
         return make_density_physics(values["count_per_um2"])

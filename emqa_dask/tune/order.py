@@ -151,11 +151,12 @@ def _measure_spacing(points_px: NDArray) -> float:
 
 def _find_assessable(filtered: band_filter.FilteredImage, points_px: NDArray) -> NDArray:
     """Places (h, w) bool that are no vacuum: with points nearby, or a twentieth of the texture at the points."""
-    away = np.ones(filtered.signal.shape, np.uint8)
-    y, x = _round_to_pixels(points_px, away.shape)
-    away[y, x] = 0
+    is_empty = np.ones(filtered.signal.shape, np.uint8)
+    y, x = _round_to_pixels(points_px, is_empty.shape)
+    is_empty[y, x] = 0
     is_near = (
-        cv2.distanceTransform(away, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= POINT_REACH_SPACINGS * filtered.spacing_px
+        cv2.distanceTransform(is_empty, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        <= POINT_REACH_SPACINGS * filtered.spacing_px
     )
     return is_near | (filtered.texture > MIN_TEXTURE * np.median(filtered.texture[y, x]))
 

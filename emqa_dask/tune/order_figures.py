@@ -46,8 +46,8 @@ def paint_overlay(axes, image: NDArray, order_map: OrderMap, title: str | None =
         axes.contour(x, y, np.pad(mask, 1).astype(float), levels=[0.5], colors=DISORDERED, linewidths=1.2)
     points = order_map.points
     is_disordered = points["is_disordered"].to_numpy(bool)
-    for chosen, colour in ((~is_disordered, ORDERED), (is_disordered, DISORDERED)):
-        axes.plot(points["x_px"][chosen], points["y_px"][chosen], ".", color=colour, markersize=2)
+    for mask_of_points, colour in ((~is_disordered, ORDERED), (is_disordered, DISORDERED)):
+        axes.plot(points["x_px"][mask_of_points], points["y_px"][mask_of_points], ".", color=colour, markersize=2)
     axes.set(xlim=(-0.5, mask.shape[1] - 0.5), ylim=(mask.shape[0] - 0.5, -0.5), xticks=[], yticks=[])
     share = order_map.area_fraction
     text = order_map.settings["verdict"] if np.isnan(share) else f"disordered: {100 * share:.1f} % of the area"

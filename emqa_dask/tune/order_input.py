@@ -24,9 +24,9 @@ def check_points(points: ArrayLike | pd.DataFrame, shape: tuple[int, int]) -> ND
     points_px = points_px.reshape(0, 2) if points_px.size == 0 else points_px
     if points_px.ndim != 2 or points_px.shape[1] != 2:
         raise ValueError(f"the points have shape {points_px.shape}: they have to be (n, 2), y and x in px")
-    inside = ((points_px >= -0.5) & (points_px <= np.array(shape) - 0.5)).all(axis=1)
-    if not inside.all():
-        raise ValueError(f"point {points_px[~inside][0]} lies outside the image of {shape}: points are y, x in px")
+    is_inside = ((points_px >= -0.5) & (points_px <= np.array(shape) - 0.5)).all(axis=1)
+    if not is_inside.all():
+        raise ValueError(f"point {points_px[~is_inside][0]} lies outside the image of {shape}: points are y, x in px")
     return points_px
 
 
@@ -37,9 +37,9 @@ def check_search(covariance, threshold, patch_px, window_px) -> tuple[tuple[str,
         raise ValueError(f"covariance is {covariance!r}: it is one of {', '.join(types)}, or None to tune it")
     if threshold is not None and not 0 < threshold < 1:
         raise ValueError(f"threshold is {threshold}: it has to be in (0, 1), or None to tune it")
-    for name, value, least in (("patch_px", patch_px, 3), ("window_px", window_px, 1)):
-        if value is not None and value < least:
-            raise ValueError(f"{name} is {value}: it has to be at least {least}, or None")
+    for name, value, minimum in (("patch_px", patch_px, 3), ("window_px", window_px, 1)):
+        if value is not None and value < minimum:
+            raise ValueError(f"{name} is {value}: it has to be at least {minimum}, or None")
     return (
         types if covariance is None else (covariance,),
         order_mixture.THRESHOLDS if threshold is None else (float(threshold),),

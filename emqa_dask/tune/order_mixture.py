@@ -103,9 +103,11 @@ def find_regions(disordered: NDArray, order: NDArray, spacing_px: float, level: 
     pieces = label(disordered, connectivity=1)
     n_px = np.bincount(pieces.ravel())
     mean = np.bincount(pieces.ravel(), order.ravel()) / np.maximum(n_px, 1)
-    kept = (n_px >= min_area) & (mean <= MAX_MEAN_ORDER) & np.isin(np.arange(len(n_px)), pieces[depth >= min_depth])
-    kept[0] = False
-    mask = kept[pieces]
+    is_region = (
+        (n_px >= min_area) & (mean <= MAX_MEAN_ORDER) & np.isin(np.arange(len(n_px)), pieces[depth >= min_depth])
+    )
+    is_region[0] = False
+    mask = is_region[pieces]
     holes = label(~mask, connectivity=1)
     small = np.bincount(holes.ravel()) < MIN_AREA_SPACINGS * spacing_px**2
     small[0] = False
@@ -140,7 +142,7 @@ def tune_mixture(
     regions may be. All pairs are tried; those without a region do not count. Of the Pareto front, the pair nearest to
     the ideal point is taken, objectives normalised over the front (Barakati et al.); ties go to the earlier pair.
     """
-    tried = []
+    choices = []
     for covariance in covariances:
         mixture = fit_mixture(values, covariance, seed)
         if mixture is None:
@@ -148,8 +150,8 @@ def tune_mixture(
         p = compute_posterior(mixture, fields)
         for threshold in thresholds:
             mask = find_regions((p >= threshold) & is_assessable, fields[..., 0], spacing_px / step_px, level)
-            tried.append(TunedMixture(mixture, covariance, threshold, *measure_regions(mask, step_px)))
-    tried = [choice for choice in tried if np.isfinite(choice.perimeter_px)]
-    if not tried:
+            choices.append(TunedMixture(mixture, covariance, threshold, *measure_regions(mask, step_px)))
+    choices = [choice for choice in choices if np.isfinite(choice.perimeter_px)]
+    if not choices:
         return TunedMixture(None, None, np.nan, np.nan, np.nan)
-    return tried[pareto.select_nearest_to_ideal([(-choice.compactness, choice.perimeter_px) for choice in tried])]
+    return choices[pareto.select_nearest_to_ideal([(-choice.compactness, choice.perimeter_px) for choice in choices])]

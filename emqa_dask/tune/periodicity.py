@@ -104,12 +104,12 @@ def measure_repetition(filtered: FilteredImage, shifts: NDArray, window_px: floa
     total -= mean * mean
     variance = np.maximum(total - windowed(noise), 0.05 * total)
     variance += max(0.1 * float(np.median(variance)), 1e-12)
-    inside = np.ones_like(mean)
+    coverage = np.ones_like(mean)
     values = np.empty((len(shifts), *mean.shape), np.float32)
     for k, shift in enumerate(shifts):
         shared = windowed(signal * shifted(signal, shift)) - mean * shifted(mean, shift)
         values[k] = shared / np.maximum(variance, shifted(variance, shift))
-        values[k][shifted(inside, shift) < 0.999] = -np.inf
+        values[k][shifted(coverage, shift) < 0.999] = -np.inf
     n_best = max(2, 2 * len(shifts) // 3)
     best = -np.partition(-values, n_best - 1, axis=0)[:n_best]
     is_known = np.isfinite(best)

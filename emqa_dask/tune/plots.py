@@ -46,8 +46,10 @@ def plot_pareto_front(trace: Trace, labels: Sequence[str] | None = None, min_ran
     table = trace.table
     (figure, (axis,)) = make_figure()
     finite = np.isfinite(table[list(trace.objectives)]).all(axis=1)
-    shown = table[finite]
-    points = axis.scatter(shown[names[0]], shown[names[1]], c=shown["evaluation"], cmap="viridis", s=22, alpha=0.8)
+    finite_rows = table[finite]
+    points = axis.scatter(
+        finite_rows[names[0]], finite_rows[names[1]], c=finite_rows["evaluation"], cmap="viridis", s=22, alpha=0.8
+    )
     figure.colorbar(points, ax=axis, label="evaluation", pad=0.02)
     front = table[table["is_pareto"]].sort_values(names[0])
     axis.step(
@@ -59,8 +61,8 @@ def plot_pareto_front(trace: Trace, labels: Sequence[str] | None = None, min_ran
             style = {"facecolors": "none", "edgecolors": "black", "linewidths": 1.4, "marker": marker, "s": size}
             axis.scatter([row[names[0]]], [row[names[1]]], label=f"nearest, {distance.capitalize()}", zorder=3, **style)
     for name, scale, limits in ((names[0], axis.set_xscale, axis.set_xlim), (names[1], axis.set_yscale, axis.set_ylim)):
-        steps = shown[name][shown[name] > 0]
-        if len(steps) and steps.max() > 30 * steps.min() and shown[name].min() >= 0:
+        steps = finite_rows[name][finite_rows[name] > 0]
+        if len(steps) and steps.max() > 30 * steps.min() and finite_rows[name].min() >= 0:
             linear = 10 ** np.ceil(np.log10(steps.min()))
             scale("symlog", linthresh=linear)
             limits(-0.25 * linear, 1.6 * steps.max())
@@ -110,11 +112,11 @@ def plot_tile_map(table: pd.DataFrame, names: Mapping[str, str], image: NDArray 
             low, high = np.nanpercentile(image, [1, 99])
             axis.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-9))
         values = _fill_tiles(table, name, (height, width))
-        shown = axis.imshow(
+        picture = axis.imshow(
             values, cmap="viridis", alpha=1.0 if image is None else 0.45, interpolation="nearest",
             extent=(-0.5, width - 0.5, height - 0.5, -0.5),
         )  # fmt: skip
-        figure.colorbar(shown, ax=axis, label=label, shrink=0.85)
+        figure.colorbar(picture, ax=axis, label=label, shrink=0.85)
         for tile in table.itertuples():
             if not np.isfinite(getattr(tile, name)):
                 corner = (tile.x0 - 0.5, tile.y0 - 0.5)

@@ -48,11 +48,11 @@ def _fit_residual(points: NDArray, vectors: NDArray, basis: NDArray) -> float:
     offset = _find_offset(points[order[:N_START_POINTS]], vectors, basis)
     count = min(30, len(points))
     while True:
-        near = points[order[:count]]
+        inner_points = points[order[:count]]
         for _ in range(3):
-            vectors, offset = _refine_lattice(near, vectors, offset, basis)
+            vectors, offset = _refine_lattice(inner_points, vectors, offset, basis)
         if count == len(points):
-            gaps = near - _find_nearest_sites(near, vectors, offset, basis)[0] @ vectors - offset
+            gaps = inner_points - _find_nearest_sites(inner_points, vectors, offset, basis)[0] @ vectors - offset
             return float(np.sqrt((gaps**2).sum(axis=1).mean()))
         count = min(2 * count, len(points))
 
@@ -81,17 +81,17 @@ def _find_orientation(points: NDArray, vectors: NDArray, basis: NDArray) -> floa
     reach = np.linalg.norm(points, axis=1).max() * np.linalg.norm(reciprocal, axis=1).max()
     angles = np.arange(0, np.pi, PHASE_STEP / max(reach, PHASE_STEP))
     turned = np.einsum("gi,aij->agj", reciprocal, np.array([_make_rotation(angle) for angle in angles]))
-    measured = abs(np.exp(2j * np.pi * turned @ points.T).mean(axis=2))
-    return float(angles[int((measured * weight).sum(axis=1).argmax())])
+    amplitudes = abs(np.exp(2j * np.pi * turned @ points.T).mean(axis=2))
+    return float(angles[int((amplitudes * weight).sum(axis=1).argmax())])
 
 
 def _find_offset(points: NDArray, vectors: NDArray, basis: NDArray) -> NDArray:
     """The shift (px) that gives the points' structure factors the phases of the basis: the best of a grid."""
     hk, factors = _compute_structure_factors(basis)
-    measured = np.exp(2j * np.pi * (points @ np.linalg.inv(vectors)) @ hk.T).mean(axis=0)
+    point_factors = np.exp(2j * np.pi * (points @ np.linalg.inv(vectors)) @ hk.T).mean(axis=0)
     steps = np.arange(48) / 48
     trial = np.stack(np.meshgrid(steps, steps, indexing="ij"), axis=-1).reshape(-1, 2)
-    match = (np.exp(-2j * np.pi * trial @ hk.T) * (measured * factors.conj())).real.sum(axis=1)
+    match = (np.exp(-2j * np.pi * trial @ hk.T) * (point_factors * factors.conj())).real.sum(axis=1)
     return trial[int(match.argmax())] @ vectors
 
 
@@ -99,19 +99,19 @@ def _find_nearest_sites(points, vectors, offset, basis) -> tuple[NDArray, NDArra
     """The site of the lattice nearest to each point, in fractions of the cell (n x 2), and its distance (px)."""
     cells = (points - offset) @ np.linalg.inv(vectors)
     corners = np.array([(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)])
-    inside = (basis[:, None] + corners).reshape(-1, 2)
+    sites = (basis[:, None] + corners).reshape(-1, 2)
     whole = np.floor(cells)
-    distance, index = cKDTree(inside @ vectors).query((cells - whole) @ vectors)
-    return whole + inside[index], distance
+    distance, index = cKDTree(sites @ vectors).query((cells - whole) @ vectors)
+    return whole + sites[index], distance
 
 
 def _refine_lattice(points, vectors, offset, basis) -> tuple[NDArray, NDArray]:
     """Cell and offset from a linear fit of the sites nearest to `points`."""
     sites, distance = _find_nearest_sites(points, vectors, offset, basis)
-    near = distance <= max(np.median(distance) * 2.5, 1e-9)  # an interstitial must not pull the lattice
-    design = np.column_stack([sites, np.ones(len(sites))])[near]
+    is_near = distance <= max(np.median(distance) * 2.5, 1e-9)  # an interstitial must not pull the lattice
+    design = np.column_stack([sites, np.ones(len(sites))])[is_near]
     if np.linalg.matrix_rank(design) < 3:
         return vectors, offset
-    solved = np.linalg.lstsq(design, points[near], rcond=None)[0]
+    solved = np.linalg.lstsq(design, points[is_near], rcond=None)[0]
     strain = np.linalg.inv(vectors) @ solved[:2] - np.eye(2)
     return (solved[:2], solved[2]) if abs(strain).max() < 0.1 else (vectors, offset)

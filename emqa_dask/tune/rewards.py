@@ -78,8 +78,8 @@ def count_tapered(points: pd.DataFrame, scene: Scene) -> float:
     centres = _list_centres(points)
     weights = np.ones(len(centres))
     for axis, (side, width) in enumerate(zip(scene.image.shape, _compute_tapers_px(scene))):
-        inside = np.minimum(centres[:, axis] + 0.5, side - 0.5 - centres[:, axis])
-        weights *= np.sin(0.5 * np.pi * np.clip(inside / width, 0, 1)) ** 2
+        edge_distance = np.minimum(centres[:, axis] + 0.5, side - 0.5 - centres[:, axis])
+        weights *= np.sin(0.5 * np.pi * np.clip(edge_distance / width, 0, 1)) ** 2
     return float(weights.sum())
 
 

@@ -109,11 +109,11 @@ def _make_proposer(method: str, n_dims: int, n_objectives: int, evaluations: int
     if method == "evolution":
         return _make_evolution(spread[: evolution.POPULATION_SIZE], n_objectives, seed)
     n_first = evaluations if method == "random" else N_INITIAL_POINTS
-    drawn = iter(spread)
+    draws = iter(spread)
 
     def propose(points: NDArray, values: NDArray, count: int) -> list[NDArray]:
         if len(points) < n_first:
-            return [next(drawn) for _ in range(count)]
+            return [next(draws) for _ in range(count)]
         return bayes.propose_points(points, values, count, seed)
 
     return propose

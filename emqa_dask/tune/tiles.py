@@ -60,13 +60,13 @@ def tune_tiles(
     for tile in tiles:
         values = np.asarray(evaluate_tile(tile, candidates), np.float64).reshape(len(candidates), len(objectives))
         if not np.isfinite(values).all(axis=1).any():
-            chosen = dict.fromkeys(names, math.nan)
+            settings = dict.fromkeys(names, math.nan)
             best_values = np.full(len(objectives), np.nan)
         else:
             best = pareto.select_nearest_to_ideal(values, distance, min_range)
-            chosen = candidates[best]
+            settings = candidates[best]
             best_values = values[best]
-        rows.append(tile._asdict() | chosen | dict(zip(objectives, best_values)))
+        rows.append(tile._asdict() | settings | dict(zip(objectives, best_values)))
     return pd.DataFrame(rows, columns=[*Tile._fields, *names, *objectives])
 
 

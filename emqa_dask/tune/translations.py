@@ -71,21 +71,21 @@ def _find_peaks(filtered: FilteredImage, mask: NDArray | None) -> tuple[NDArray,
     radius = np.hypot(lag[:, None], lag[None, :])
     ring = np.rint(radius).astype(int)
     mean = ndimage.mean(correlation, ring, np.arange(ring.max() + 1))
-    beyond = radius > 0.6 * filtered.spacing_px
-    deviation = np.sqrt((correlation[~beyond] ** 2).sum() / n_px)
+    is_outer = radius > 0.6 * filtered.spacing_px
+    deviation = np.sqrt((correlation[~is_outer] ** 2).sum() / n_px)
     width = 2 * int(max(1, 0.2 * filtered.spacing_px)) + 1
-    peak = (correlation == ndimage.maximum_filter(correlation, width)) & beyond & (radius < reach - 1)
+    peak = (correlation == ndimage.maximum_filter(correlation, width)) & is_outer & (radius < reach - 1)
     peak &= correlation - mean[ring] > MIN_PEAK_DEVIATIONS * deviation
     return correlation, *np.nonzero(peak)
 
 
 def _locate_vertex(values: NDArray, y: NDArray, x: NDArray, dy: int, dx: int) -> NDArray:
     """Offset of the vertex of the parabola through three values around (y, x)."""
-    before = values[y - dy, x - dx]
-    here = values[y, x]
-    after = values[y + dy, x + dx]
-    bend = before - 2 * here + after
-    return np.where(bend < 0, 0.5 * (before - after) / np.where(bend < 0, bend, 1), 0.0)
+    previous = values[y - dy, x - dx]
+    centre = values[y, x]
+    following = values[y + dy, x + dx]
+    bend = previous - 2 * centre + following
+    return np.where(bend < 0, 0.5 * (previous - following) / np.where(bend < 0, bend, 1), 0.0)
 
 
 def compute_autocorrelation(signal: NDArray, reach: int, mask: NDArray | None) -> tuple[NDArray, int, float]:
