@@ -60,32 +60,16 @@ def detection_features(
     """
     boxes = bx.as_boxes(boxes)
     scores = np.asarray(scores)
-    n = len(boxes)
-    _check_lengths(n, scores, image_shape, masks)
-    if n == 0:
+    _check_lengths(len(boxes), scores, image_shape, masks)
+    if len(boxes) == 0:
         zeros = dict.fromkeys((*SCORE_BINS, "n_detections", "area_ratio"), 0.0)
         return {name: zeros.get(name, np.nan) for name in DETECTION_FEATURES}
-    score_fractions = _compute_score_fractions(scores)
-    scores = scores.astype(np.float64)
     if circularity is None:
         circularity = _ellipse_circularity(boxes) if masks is None else _hull_circularity(masks)
     circularity = np.asarray(circularity, np.float64)
-    if circularity.shape != (n,):
-        raise ValueError(f"circularity has shape {circularity.shape} for {n} boxes")
-    areas = bx.compute_areas(boxes)
-    sizes = areas / (image_shape[0] * image_shape[1])
-    total = areas.sum()
-    return {
-        **score_fractions,
-        "n_detections": float(n),
-        "area_ratio": float(sizes.sum()),
-        "image_confidence": float(areas @ scores / total) if total > 0 else np.nan,
-        "mean_score": float(scores.mean()),
-        "std_score": float(scores.std()),
-        "mean_size": float(sizes.mean()),
-        "std_size": float(sizes.std()),
-        **_mean_and_std(circularity),
-    }
+    if circularity.shape != scores.shape:
+        raise ValueError(f"circularity has shape {circularity.shape} for {len(boxes)} boxes")
+    return _compute_features(boxes, scores, circularity, image_shape)
 
 
 def _check_lengths(n: int, scores: NDArray, image_shape: tuple[int, int], masks: Sequence[NDArray] | None) -> None:
@@ -98,6 +82,28 @@ def _check_lengths(n: int, scores: NDArray, image_shape: tuple[int, int], masks:
         raise ValueError(f"image_shape is {image_shape}: it needs at least one pixel")
     if not ((scores >= 0) & (scores <= 1)).all():
         raise ValueError("scores have to be in [0, 1]")
+
+
+def _compute_features(
+    boxes: NDArray, scores: NDArray, circularity: NDArray[np.float64], image_shape: tuple[int, int]
+) -> dict[str, float]:
+    """The features of at least one detection, from values that were checked."""
+    score_fractions = _compute_score_fractions(scores)
+    scores = scores.astype(np.float64)
+    areas = bx.compute_areas(boxes)
+    sizes = areas / (image_shape[0] * image_shape[1])
+    total = areas.sum()
+    return {
+        **score_fractions,
+        "n_detections": float(len(boxes)),
+        "area_ratio": float(sizes.sum()),
+        "image_confidence": float(areas @ scores / total) if total > 0 else np.nan,
+        "mean_score": float(scores.mean()),
+        "std_score": float(scores.std()),
+        "mean_size": float(sizes.mean()),
+        "std_size": float(sizes.std()),
+        **_mean_and_std(circularity),
+    }
 
 
 def _compute_score_fractions(scores: NDArray) -> dict[str, float]:

@@ -69,8 +69,8 @@ def _statistics(image: np.ndarray, colour_fraction: float) -> tuple[dict[str, fl
     unit = np.float32(1 / span if span > 1e-30 else 0)
     # Hits and hot pixels stay far above the rest, but not so far that float32 cannot hold their squares.
     bounded = np.clip(pixels, np.float32(low - span), np.float32(low + 20 * span))
-    cut = (cut_tiles(bounded) - np.float32(low)) * unit
-    out |= compute_spectrum_statistics(np.clip(cut, -0.5, 1.5))
+    tiles = (cut_tiles(bounded) - np.float32(low)) * unit
+    out |= compute_spectrum_statistics(np.clip(tiles, -0.5, 1.5))
     view, factor = overlays.make_view(bounded, low, high)
     banner_rows = overlays.measure_banner_rows(view)
     out["banner_rows"] = banner_rows * factor
@@ -102,7 +102,7 @@ def _quantiles(ordered: np.ndarray, fractions) -> np.ndarray:
     return ordered[np.rint(np.asarray(fractions) * (len(ordered) - 1)).astype(int)]
 
 
-def _below(ordered: np.ndarray, value: float) -> int:
+def _count_below(ordered: np.ndarray, value: float) -> int:
     # In the array's own dtype: a float64 key would make searchsorted convert the whole array.
     return int(np.searchsorted(ordered, ordered.dtype.type(value)))
 
@@ -132,15 +132,15 @@ def _tones(ordered: np.ndarray, dtype: np.dtype, low: float, span: float) -> dic
             "skewness": 0.0,
         }
     upper, inner_low, inner_high = (float(v) for v in _quantiles(ordered, (0.999, 0.001, 0.999)))
-    inner = ordered[_below(ordered, inner_low) : len(ordered) - _below(-ordered[::-1], -inner_high)]
+    inner = ordered[_count_below(ordered, inner_low) : len(ordered) - _count_below(-ordered[::-1], -inner_high)]
     histogram = np.histogram(np.clip(ordered, low, low + span), bins=256, range=(low, low + span))[0] / n
     filled = histogram[histogram > 0]
     # Detectors clip at one value; JPEG spreads it by a few levels. The pile is the density there over the one below it.
     end = last if dtype != np.uint8 else max(last, 250.0)
     width = 0.012 * (last - first)
-    second, third = (_below(ordered, end - k * width) for k in (1, 4))
+    second, third = (_count_below(ordered, end - k * width) for k in (1, 4))
     top_band = (n - second) / n
-    below = (second - third) / n
+    band_fraction = (second - third) / n
     centred = (np.clip(ordered, low, low + span) - low) / span
     centred = centred - centred.mean()
     deviation = float(centred.std())
@@ -151,8 +151,8 @@ def _tones(ordered: np.ndarray, dtype: np.dtype, low: float, span: float) -> dic
         "top_level": _share_of_range(upper, dtype),
         "mode_fraction": float(np.convolve(histogram, np.ones(3)).max()),
         "saturated_fraction": float(top_band),
-        "saturated_density_ratio": float(top_band / max(below / 3, 1e-4)),
-        "floor_fraction": _below(ordered, first + width) / n,
+        "saturated_density_ratio": float(top_band / max(band_fraction / 3, 1e-4)),
+        "floor_fraction": _count_below(ordered, first + width) / n,
         "skewness": float((centred * centred * centred).mean() / deviation**3) if deviation > 1e-6 else 0.0,
     }
 
@@ -168,10 +168,10 @@ def _impulses(image: np.ndarray) -> dict[str, float]:
     """Pixels that overtop all eight neighbours by far more than noise makes others do, and by 20 % of the range."""
     if min(image.shape) < 8:
         return {"impulses_per_mpx": 0.0}
-    over = (image - cv2.dilate(image, _RING))[2:-2, 2:-2]
-    part = np.sort(over[::3, ::3], axis=None)
+    excess = (image - cv2.dilate(image, _RING))[2:-2, 2:-2]
+    part = np.sort(excess[::3, ::3], axis=None)
     centre, high = (float(v) for v in _quantiles(part, (0.5, 0.985)))
-    y, x = np.nonzero(over > max(centre + 4 * (high - centre), 0.25))
+    y, x = np.nonzero(excess > max(centre + 4 * (high - centre), 0.25))
     if len(y) == 0:
         return {"impulses_per_mpx": 0.0}
     # The neighbours of an atom or of a bright speck are raised too; those of a hit are like the ground farther out.
@@ -179,9 +179,9 @@ def _impulses(image: np.ndarray) -> dict[str, float]:
     padded = np.pad(image, 3, mode="edge")
     patch = np.lib.stride_tricks.sliding_window_view(padded, (7, 7))[y, x]
     peak = patch[:, 3, 3]
-    near = patch[:, 2:5, 2:5].sum((1, 2))
+    neighbour_sum = patch[:, 2:5, 2:5].sum((1, 2))
     wide = patch.sum((1, 2))
-    far = (wide - near) / 40
-    near = (near - peak) / 8
-    alone = near - far < 0.12 * (peak - far)
-    return {"impulses_per_mpx": float(alone.sum() * 1e6 / over.size)}
+    surround = (wide - neighbour_sum) / 40
+    neighbour_mean = (neighbour_sum - peak) / 8
+    alone = neighbour_mean - surround < 0.12 * (peak - surround)
+    return {"impulses_per_mpx": float(alone.sum() * 1e6 / excess.size)}

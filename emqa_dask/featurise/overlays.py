@@ -32,7 +32,7 @@ def find_edge_runs(view: np.ndarray, step: float = 0.18) -> list[np.ndarray]:
     rise[1:-1] = view[2:] - view[:-2]
     rise = cv2.blur(rise, (7, 1))
     rise[:, [0, -1]] = 0
-    found = []
+    runs_by_sign = []
     for mask in (rise > step, rise < -step):
         change = np.flatnonzero(mask.ravel()[1:] != mask.ravel()[:-1]) + 1
         starts = change[::2]
@@ -41,8 +41,8 @@ def find_edge_runs(view: np.ndarray, step: float = 0.18) -> list[np.ndarray]:
         starts = starts[long]
         stops = stops[long]
         order = np.argsort(starts - stops, kind="stable")[:150]
-        found.append(np.stack([starts // w, starts % w, starts % w + stops - starts], 1)[order])
-    return found
+        runs_by_sign.append(np.stack([starts // w, starts % w, starts % w + stops - starts], 1)[order])
+    return runs_by_sign
 
 
 def measure_longest_line(runs: list[np.ndarray], width: int) -> float:
@@ -53,7 +53,7 @@ def measure_longest_line(runs: list[np.ndarray], width: int) -> float:
 def find_scale_bar(view: np.ndarray, factor: float, runs: list[np.ndarray]) -> dict[str, float]:
     """The likeliest burned-in bar: a flat, thin, axis-parallel rectangle between two opposite steps of equal extent.
 
-    `runs` are the view's edge_runs. `scale_bar_contrast` is the bar's least step against its four sides in grey
+    `runs` are those of find_edge_runs(). `scale_bar_contrast` is the bar's least step against its four sides in grey
     ranges (0: none found); the box is in pixels of the full image, half-open, NaN where there is none.
     """
     none = {"scale_bar_contrast": 0.0, **dict.fromkeys((f"scale_bar_{k}" for k in ("y0", "x0", "y1", "x1")), np.nan)}
@@ -90,17 +90,17 @@ def _bar_contrast(view: np.ndarray, y0: int, x0: int, y1: int, x1: int) -> float
     thick = y1 - y0
     if x0 <= 2 or x1 >= w - 2 or y0 < 3 or y1 > h - 3 or length < 4 * thick or length > 0.6 * w:
         return 0.0
-    cut = (x1 - x0) // 12 + 3
-    inside = view[(y0 + y1) // 2, x0 + cut : x1 - cut]
-    level = float(np.median(inside)) if inside.size else 0.5
-    if inside.size < 6 or inside.std() > 0.015 or 0.15 < level < 0.8:  # ink is white or black
+    margin = (x1 - x0) // 12 + 3
+    core = view[(y0 + y1) // 2, x0 + margin : x1 - margin]
+    level = float(np.median(core)) if core.size else 0.5
+    if core.size < 6 or core.std() > 0.015 or 0.15 < level < 0.8:  # ink is white or black
         return 0.0
-    above, below = (np.abs(view[y, x0:x1] - level) for y in (y0 - 3, min(y1 + 2, h - 1)))
-    beside = view[y0:y1, max(x0 - 9, 0) : max(x0 - 4, 1)], view[y0:y1, x1 + 4 : x1 + 9]
-    left, right = (np.abs(part - level) for part in beside)
-    if min(np.quantile(above, 0.2), np.quantile(below, 0.2)) < 0.1 or not right.size:
+    step_above, step_below = (np.abs(view[y, x0:x1] - level) for y in (y0 - 3, min(y1 + 2, h - 1)))
+    sides = view[y0:y1, max(x0 - 9, 0) : max(x0 - 4, 1)], view[y0:y1, x1 + 4 : x1 + 9]
+    left, right = (np.abs(part - level) for part in sides)
+    if min(np.quantile(step_above, 0.2), np.quantile(step_below, 0.2)) < 0.1 or not right.size:
         return 0.0
-    return float(min(np.median(part) for part in (above, below, left, right)))
+    return float(min(np.median(part) for part in (step_above, step_below, left, right)))
 
 
 def measure_banner_rows(view: np.ndarray) -> int:
@@ -110,9 +110,9 @@ def measure_banner_rows(view: np.ndarray) -> int:
         return 0
     part = view[h - int(0.3 * h) :]
     counts, levels = np.histogram(part[-max(h // 14, 8) :], bins=100, range=(-0.52, 1.52))
-    near = part[-max(h // 14, 8) :]
-    near = near[np.abs(near - levels[counts.argmax()] - 0.0102) < 0.0103]
-    ground = float(np.median(near)) if near.size else 0.0
+    ground_pixels = part[-max(h // 14, 8) :]
+    ground_pixels = ground_pixels[np.abs(ground_pixels - levels[counts.argmax()] - 0.0102) < 0.0103]
+    ground = float(np.median(ground_pixels)) if ground_pixels.size else 0.0
     # Exact first: on a dark specimen a black bar differs from what is above it in little but its lack of noise.
     return max((_bar_rows(part, ground, tolerance, h) for tolerance in (0.008, 0.05)), default=0)
 
@@ -122,20 +122,20 @@ def _bar_rows(part: np.ndarray, ground: float, tolerance: float, h: int) -> int:
     share = (np.abs(part - ground) < tolerance).mean(axis=1)
     equal = (np.abs(np.diff(part, axis=1)) < 0.004).mean(axis=1)
     # Rows full of letters and the lines around the bar hold less ground: gaps of up to 6 rows are bridged.
-    inside = cv2.dilate((share >= 0.25).astype(np.uint8)[:, None], np.ones((7, 1), np.uint8))[:, 0].astype(bool)
-    outside = np.flatnonzero(~inside)
-    rows = reach - 1 - int(outside[-1]) - 3 if len(outside) else reach
+    is_bar_row = cv2.dilate((share >= 0.25).astype(np.uint8)[:, None], np.ones((7, 1), np.uint8))[:, 0].astype(bool)
+    other_rows = np.flatnonzero(~is_bar_row)
+    rows = reach - 1 - int(other_rows[-1]) - 3 if len(other_rows) else reach
     if not max(8, 0.02 * h) <= rows <= 0.19 * h:
         return 0
     y0 = reach - rows
-    above = slice(max(y0 - 14, 0), max(y0 - 3, 1))
-    within = slice(y0 + 2, reach - 1)
-    jump = np.median(share[within]) - np.median(share[above])
-    calm = np.median(equal[within]) - np.median(equal[above])
-    ink = np.abs(part[within] - ground) > 0.35
+    rows_above = slice(max(y0 - 14, 0), max(y0 - 3, 1))
+    bar_rows = slice(y0 + 2, reach - 1)
+    jump = np.median(share[bar_rows]) - np.median(share[rows_above])
+    calm = np.median(equal[bar_rows]) - np.median(equal[rows_above])
+    ink = np.abs(part[bar_rows] - ground) > 0.35
     marks = np.abs(np.diff(ink.view(np.int8), axis=1)).sum(axis=1)
     is_text = 0.003 < ink.mean() < 0.55 and np.quantile(marks, 0.75) >= 8
-    is_flat = jump > 0.35 or (np.median(equal[within]) > 0.5 and (jump > 0.25 or calm > 0.25))
+    is_flat = jump > 0.35 or (np.median(equal[bar_rows]) > 0.5 and (jump > 0.25 or calm > 0.25))
     return rows if is_text and is_flat else 0
 
 

@@ -71,13 +71,13 @@ def measure_thon_rings(
     """
     if np.ndim(image) != 2:
         raise ValueError(f"image of shape {np.shape(image)}: give one frame (h, w) in grey")
-    known = np.isfinite(nm_per_pixel) and np.isfinite(voltage_kv) and nm_per_pixel > 0 and voltage_kv > 0
-    spectrum = compute_log_spectrum(image, nm_per_pixel) if known else None
-    lens = Lens(float(compute_wavelength(voltage_kv)), 1e6 * cs_mm, float(np.arcsin(amplitude))) if known else None
-    found = _search(spectrum, lens) if spectrum else None
-    if found is None:
+    has_optics = np.isfinite(nm_per_pixel) and np.isfinite(voltage_kv) and nm_per_pixel > 0 and voltage_kv > 0
+    spectrum = compute_log_spectrum(image, nm_per_pixel) if has_optics else None
+    lens = Lens(float(compute_wavelength(voltage_kv)), 1e6 * cs_mm, float(np.arcsin(amplitude))) if has_optics else None
+    estimate = _search(spectrum, lens) if spectrum else None
+    if estimate is None:
         return ThonRings()
-    defoci, limit, quality = _settled(spectrum, lens, *found)
+    defoci, limit, quality = _settled(spectrum, lens, *estimate)
     if quality < MIN_QUALITY:
         return ThonRings(quality=quality)
     mean = abs(float(defoci[0]))
@@ -93,14 +93,14 @@ def compute_log_spectrum(image: NDArray, nm_per_pixel: float) -> Spectrum | None
     if t < MIN_SIDE_PX:
         return None
     y, x = ((length - t) // 2 for length in image.shape)
-    cut = image[y : y + t, x : x + t].astype(np.float32)
-    low, high = np.percentile(cut[::8, ::8], [1, 99])
+    tile = image[y : y + t, x : x + t].astype(np.float32)
+    low, high = np.percentile(tile[::8, ::8], [1, 99])
     if not high > low:
         return None
-    cut = np.clip(cut, 2 * low - high, 2 * high - low)  # X-rays and hot pixels are white noise of their own
+    tile = np.clip(tile, 2 * low - high, 2 * high - low)  # X-rays and hot pixels are white noise of their own
     window = np.hanning(t + 1)[:t].astype(np.float32)
-    cut = (cut - cut.mean()) * window * window[:, None]
-    f = fft.rfft2(cut, workers=1)
+    tile = (tile - tile.mean()) * window * window[:, None]
+    f = fft.rfft2(tile, workers=1)
     power = f.real**2 + f.imag**2
     if not np.isfinite(power[1, 1]):  # a NaN in the image is in every frequency
         return None
@@ -139,7 +139,7 @@ def _detrended(spectrum: Spectrum, low: int, top: int) -> NDArray:
 def _search(spectrum: Spectrum, lens: Lens) -> tuple[NDArray, int, int] | None:
     """Signed defocus and its two astigmatic parts (3,), and the band of rings [low, top) that shows them best."""
     best = 0.0
-    found = None
+    estimate = None
     for octaves in np.arange(8) / 2:
         top = int(0.98 * len(spectrum.q) * 2**-octaves)
         low = max(4, top // 5)
@@ -148,28 +148,28 @@ def _search(spectrum: Spectrum, lens: Lens) -> tuple[NDArray, int, int] | None:
         evidence, defoci = _search_band(spectrum, lens, low, top)
         if evidence > best:
             best = evidence
-            found = (defoci, low, top)
-    return found
+            estimate = (defoci, low, top)
+    return estimate
 
 
 def _search_band(spectrum: Spectrum, lens: Lens, low: int, top: int) -> tuple[float, NDArray | None]:
     q = spectrum.q[low:top]
     rest = _detrended(spectrum, low, top)
     u = np.linspace(q[0] ** 2, q[-1] ** 2, POINTS)
-    at = np.interp(np.sqrt(u), q, np.arange(len(q)))
-    below = np.minimum(at.astype(int), len(q) - 2)
-    part = (at - below)[:, None]
-    x = (rest[below] * (1 - part) + rest[below + 1] * part).T
+    ring_position = np.interp(np.sqrt(u), q, np.arange(len(q)))
+    ring_below = np.minimum(ring_position.astype(int), len(q) - 2)
+    part = (ring_position - ring_below)[:, None]
+    x = (rest[ring_below] * (1 - part) + rest[ring_below + 1] * part).T
     f = np.fft.fftfreq(4 * POINTS, u[1] - u[0])
     can_be = (np.abs(f) * (u[-1] - u[0]) >= MIN_RINGS) & (np.abs(f) * 2 * q[-1] * spectrum.q[1] < MAX_RINGS_PER_BIN)
-    tried = np.flatnonzero(can_be)
-    if not len(tried):
+    candidates = np.flatnonzero(can_be)
+    if not len(candidates):
         return 0.0, None
-    known = np.exp(-1j * lens.phase(np.sqrt(u), 0.0))
-    rings = fft.fft((x * known).astype(np.complex64), len(f), axis=1, workers=1)
+    aberration_phasor = np.exp(-1j * lens.phase(np.sqrt(u), 0.0))
+    rings = fft.fft((x * aberration_phasor).astype(np.complex64), len(f), axis=1, workers=1)
     gain = -(rings * np.exp(-2j * np.pi * f * u[0]).astype(np.complex64)).real * np.float32(2 / POINTS)
     noise = float(np.square(x - x.mean(axis=0)).mean()) / SECTORS + 1e-9
-    signed = np.where(tried < len(f) // 2, tried, tried - len(f))
+    signed = np.where(candidates < len(f) // 2, candidates, candidates - len(f))
     best = 0.0
     defoci = None
     for ratio, turn in [(0.0, 0.0), *((a, b * np.pi / TURNS) for a in RATIOS for b in range(TURNS))]:
@@ -180,7 +180,7 @@ def _search_band(spectrum: Spectrum, lens: Lens, low: int, top: int) -> tuple[fl
         if evidence > best:
             parts = np.array([1.0, ratio * np.cos(2 * turn), ratio * np.sin(2 * turn)])
             best = evidence
-            defoci = f[tried[k]] / lens.wavelength_nm * parts
+            defoci = f[candidates[k]] / lens.wavelength_nm * parts
     return best, defoci
 
 
@@ -192,7 +192,7 @@ def _settled(spectrum: Spectrum, lens: Lens, defoci: NDArray, low: int, top: int
     low, top = max(4, min(low, limit // 6)), max(limit, low + 24)
     mirrored = -defoci - np.array([2 * lens.cs_nm * lens.wavelength_nm**2 * middle, 0, 0])
     both = [_refined(spectrum, lens, start, low, top) for start in (defoci, mirrored)]
-    defoci, deviations = max(both, key=lambda found: found[1])
+    defoci, deviations = max(both, key=lambda estimate: estimate[1])
     local = _local(spectrum, lens, defoci)
     quality = float(np.clip(np.nan_to_num(local[low:top]).mean(), 0, 1))
     n_rings = abs(np.diff(lens.phase(spectrum.q[[low, top - 1]], defoci[0]))[0]) / (2 * np.pi)
@@ -208,16 +208,16 @@ def _refined(spectrum: Spectrum, lens: Lens, start: NDArray, low: int, top: int)
     weighed = (n / n.sum() * _detrended(spectrum, low, top)).astype(np.float32)
     unit = 1 / (2 * np.pi * lens.wavelength_nm * float(q[-1, 0]) ** 2)  # a radian at the end of the band
     shapes = np.stack([np.ones(SECTORS), np.cos(2 * ANGLES), np.sin(2 * ANGLES)]) * unit
-    known = lens.phase(q, 0.0)
+    in_focus_phase = lens.phase(q, 0.0)
     slope = np.float32(2 * np.pi * lens.wavelength_nm) * q * q
 
     def cost(p: NDArray) -> tuple[float, NDArray]:
-        phase = known + slope * (p @ shapes).astype(np.float32)
+        phase = in_focus_phase + slope * (p @ shapes).astype(np.float32)
         return float((weighed * np.cos(phase)).sum()), -shapes @ (weighed * np.sin(phase) * slope).sum(axis=0)
 
     options = {"maxiter": 20, "gtol": 1e-4}
-    found = optimize.minimize(cost, start / unit, jac=True, method="BFGS", options=options)
-    return found.x * unit, -float(found.fun) / np.sqrt(0.5 * float(np.square(weighed).sum()) + 1e-30)
+    optimum = optimize.minimize(cost, start / unit, jac=True, method="BFGS", options=options)
+    return optimum.x * unit, -float(optimum.fun) / np.sqrt(0.5 * float(np.square(weighed).sum()) + 1e-30)
 
 
 def _local(spectrum: Spectrum, lens: Lens, defoci: NDArray) -> NDArray:
@@ -258,5 +258,5 @@ def _local(spectrum: Spectrum, lens: Lens, defoci: NDArray) -> NDArray:
 def _limit(local: NDArray, low: int, top: int) -> int:
     """The ring up to which the local correlation stays at 0.5 or more, from the band's best one on."""
     k = low + int(np.nan_to_num(local[low:top], nan=-1).argmax())
-    below = np.flatnonzero(~(local[k:] >= 0.5))
-    return k + max(int(below[0]) - 1, 0) if len(below) else len(local) - 1
+    uncorrelated_rings = np.flatnonzero(~(local[k:] >= 0.5))
+    return k + max(int(uncorrelated_rings[0]) - 1, 0) if len(uncorrelated_rings) else len(local) - 1

@@ -33,8 +33,8 @@ def _grain(image: np.ndarray) -> np.ndarray:
     if min(h, w) < GRAIN_PX + 2 * rim:
         return np.zeros((GRAIN_PX, GRAIN_PX), bool)
     y, x = (h - GRAIN_PX) // 2, (w - GRAIN_PX) // 2
-    cut = image[y - rim : y + GRAIN_PX + rim, x - rim : x + GRAIN_PX + rim]
-    fine = cv2.GaussianBlur(cut, (0, 0), 1.0) - cv2.GaussianBlur(cut, (0, 0), 3.0)
+    tile = image[y - rim : y + GRAIN_PX + rim, x - rim : x + GRAIN_PX + rim]
+    fine = cv2.GaussianBlur(tile, (0, 0), 1.0) - cv2.GaussianBlur(tile, (0, 0), 3.0)
     fine = fine[rim:-rim, rim:-rim]
     # Rounding leaves a pattern in a flat middle that two images can share.
-    return fine > 0 if np.abs(fine).max() > 1e-5 * max(float(np.abs(cut).max()), 1e-30) else np.zeros(fine.shape, bool)
+    return fine > 0 if np.abs(fine).max() > 1e-5 * max(float(np.abs(tile).max()), 1e-30) else np.zeros(fine.shape, bool)

@@ -1,6 +1,7 @@
 """Power spectrum: how fine an image's detail is, its noise, and whether drift or astigmatism shaped it."""
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from scipy import fft
@@ -8,20 +9,6 @@ from scipy import fft
 TILE_PX = 256
 MAX_TILES = 16
 N_SECTORS = 16
-STATISTICS = (
-    "noise_floor",
-    "detail_cpp",
-    "spectrum_slope",
-    "spectrum_slope_last_octave",
-    "autocorrelation_excess",
-    "anisotropy",
-    "drift_contrast",
-    "drift_px",
-    "drift_angle_deg",
-    "astigmatism_contrast",
-    "first_zero_long_px",
-    "first_zero_short_px",
-)
 SPECTRUM_STATISTICS = (
     "noise_floor",
     "detail_cpp",
@@ -59,27 +46,39 @@ def cut_tiles(image: np.ndarray, *, tile_px: int = TILE_PX, max_tiles: int = MAX
     return np.stack([image[y : y + t, x : x + t] for y in ys for x in xs]).astype(np.float32)
 
 
-def compute_mean_periodogram(cut: np.ndarray) -> np.ndarray:
+def compute_mean_periodogram(tiles: np.ndarray) -> np.ndarray:
     """Welch's estimate of the power (t, t // 2 + 1) of tiles (n, t, t): plane removed, Hann window, averaged.
 
     White noise of variance v has power v everywhere. n = 0 gives zeros.
     """
-    n, t, _ = cut.shape
+    n, t, _ = tiles.shape
     if n == 0:
         return np.zeros((t, t // 2 + 1), np.float32)
     ramp = np.linspace(-1, 1, t, dtype=np.float32)
-    cut = cut - cut.mean(axis=(1, 2), keepdims=True)
-    slope_y, slope_x = (cut.mean(axis=2) @ ramp, cut.mean(axis=1) @ ramp) / (ramp @ ramp)
-    cut -= slope_y[:, None, None] * ramp[:, None] + slope_x[:, None, None] * ramp
+    tiles = tiles - tiles.mean(axis=(1, 2), keepdims=True)
+    slope_y, slope_x = (tiles.mean(axis=2) @ ramp, tiles.mean(axis=1) @ ramp) / (ramp @ ramp)
+    tiles -= slope_y[:, None, None] * ramp[:, None] + slope_x[:, None, None] * ramp
     window = np.hanning(t + 1)[:t].astype(np.float32)
     window = np.outer(window, window)
     window /= np.sqrt(np.mean(window**2))
-    f = fft.rfft2(cut * window, workers=1)
+    f = fft.rfft2(tiles * window, workers=1)
     return (f.real**2 + f.imag**2).mean(axis=0) / t**2
 
 
+class _PolarGrid(NamedTuple):
+    """Cells of the spectrum of a tile (t, t), r rings x N_SECTORS sectors, and templates of their power."""
+
+    is_in_ring: np.ndarray  # (t, t // 2 + 1) bool: frequencies that belong to a cell
+    cell: np.ndarray  # (n,) index of the cell of each of them
+    count: np.ndarray  # (r, N_SECTORS) frequencies in each cell
+    middle: np.ndarray  # (r,) cycles/px
+    templates: np.ndarray  # (m, r, N_SECTORS): drift by each length, then astigmatism by each pair
+    lengths: np.ndarray  # (l,) px that the specimen drifts
+    pairs: np.ndarray  # (m - l, 2) px: the first zeros along the long and the short axis
+
+
 @lru_cache(maxsize=8)
-def _polar(t: int) -> tuple:
+def _polar(t: int) -> _PolarGrid:
     """Polar cells of a half plane: rings a quarter octave wide x sectors; and the drift and astigmatism templates."""
     qy = fft.fftfreq(t)[:, None]
     qx = fft.rfftfreq(t)[None]
@@ -87,9 +86,9 @@ def _polar(t: int) -> tuple:
     angle = np.mod(np.arctan2(qy, qx), np.pi)
     edges = np.geomspace(3 / t, 0.5, int(np.ceil(4 * np.log2(t / 6))) + 1)
     ring = np.digitize(q, edges) - 1
-    inside = (ring >= 0) & (ring < len(edges) - 1)
+    is_in_ring = (ring >= 0) & (ring < len(edges) - 1)
     sector = np.minimum((angle / np.pi * N_SECTORS).astype(int), N_SECTORS - 1)
-    cell = (ring * N_SECTORS + sector)[inside]
+    cell = (ring * N_SECTORS + sector)[is_in_ring]
     count = np.bincount(cell, minlength=(len(edges) - 1) * N_SECTORS).reshape(-1, N_SECTORS)
     middle = np.sqrt(edges[1:] * edges[:-1])
     # Points inside a cell, so that a template is its cell's mean, as the data are. Axes: ring, sector, q, angle.
@@ -102,20 +101,20 @@ def _polar(t: int) -> tuple:
     astigmatism = [np.cos(np.pi / 4 * qs**2 * (a**2 + b**2 + (a**2 - b**2) * np.cos(2 * theta))) ** 2 for a, b in pairs]
     templates = np.stack([m.mean(axis=(2, 3)) for m in drift + astigmatism]) + 0.01
     templates /= templates.mean(axis=2, keepdims=True)
-    return inside, cell, count, edges, middle, templates, lengths, np.array(pairs)
+    return _PolarGrid(is_in_ring, cell, count, middle, templates, lengths, np.array(pairs))
 
 
 def _rings(power: np.ndarray) -> tuple:
     """Arithmetic and geometric mean power of polar cells, and of rings; a lattice's peaks hardly raise the latter."""
-    inside, cell, count, *_ = _polar(power.shape[0])
-    n = count.size
-    values = power[inside]
-    plain = np.bincount(cell, values, n).reshape(count.shape)
-    logs = np.bincount(cell, np.log(values + 1e-12), n).reshape(count.shape)
+    grid = _polar(power.shape[0])
+    count = grid.count
+    values = power[grid.is_in_ring]
+    plain = np.bincount(grid.cell, values, count.size).reshape(count.shape)
+    logs = np.bincount(grid.cell, np.log(values + 1e-12), count.size).reshape(count.shape)
     return plain, np.exp(logs / np.maximum(count, 1)), np.exp(logs.sum(1) / count.sum(1))
 
 
-def compute_spectrum_statistics(cut: np.ndarray) -> dict[str, float]:
+def compute_spectrum_statistics(tiles: np.ndarray) -> dict[str, float]:
     """Statistics of tiles (n, t, t) whose grey range (0.5 to 99.5 percentile of the image) is 1.
 
     `noise_floor`: standard deviation of the white part of the noise. `detail_cpp`: cycles/px up to which the rings of
@@ -126,35 +125,37 @@ def compute_spectrum_statistics(cut: np.ndarray) -> dict[str, float]:
     at `first_zero_long_px`, `first_zero_short_px`) explain, 0 where they do not; cf. Zhang, J. Struct. Biol. 193
     (2016) 1 for fitting such transfers to spectra. All NaN without tiles.
     """
-    n, t, _ = cut.shape
+    n, t, _ = tiles.shape
     if n == 0:
         return dict.fromkeys(SPECTRUM_STATISTICS, np.nan)
-    power = compute_mean_periodogram(cut)
-    _, _, count, _, middle, templates, lengths, pairs = _polar(t)
+    power = compute_mean_periodogram(tiles)
+    grid = _polar(t)
+    count = grid.count
+    middle = grid.middle
     plain, cells, ring_geometric = _rings(power)
     ring_mean = plain.sum(1) / count.sum(1)
     floor = float(max(np.median(plain[-2:] / np.maximum(count[-2:], 1), axis=1).max(), 1e-12))
     visible = VISIBLE**2 / (2 * np.pi * middle**2 * np.log(2))
-    over = np.log(np.maximum(ring_mean, 1e-12) / np.maximum(2 * floor, visible))
-    out = {"noise_floor": floor**0.5, "detail_cpp": float(middle[0])} | _fall(over, ring_mean - floor, middle)
+    log_excess = np.log(np.maximum(ring_mean, 1e-12) / np.maximum(2 * floor, visible))
+    out = {"noise_floor": floor**0.5, "detail_cpp": float(middle[0])} | _fall(log_excess, ring_mean - floor, middle)
     out["autocorrelation_excess"] = _structure(power, n)
-    return out | _anisotropy(cells, ring_geometric, count, middle, templates, lengths, pairs)
+    return out | _anisotropy(cells, ring_geometric, grid)
 
 
-def _fall(over: np.ndarray, signal: np.ndarray, middle: np.ndarray) -> dict[str, float]:
-    """Where rings' log-power `over` the limit of sight last crosses 0, and the exponents of q^-p before that."""
-    seen = np.flatnonzero(over > 0)
-    if len(seen) < 2:
+def _fall(log_excess: np.ndarray, signal: np.ndarray, middle: np.ndarray) -> dict[str, float]:
+    """Where the rings' log-power above the limit of sight last crosses 0, and the exponents of q^-p before that."""
+    visible_rings = np.flatnonzero(log_excess > 0)
+    if len(visible_rings) < 2:
         return {"spectrum_slope": np.nan, "spectrum_slope_last_octave": np.nan}
-    last = seen[-1]
+    last = visible_rings[-1]
     logs = np.log(middle)
-    step = over[last] / (over[last] - over[last + 1]) if last + 1 < len(middle) else 0.0
+    step = log_excess[last] / (log_excess[last] - log_excess[last + 1]) if last + 1 < len(middle) else 0.0
     detail = logs[last] + step * (logs[min(last + 1, len(middle) - 1)] - logs[last])
     power = np.log(np.maximum(signal, 1e-12))
     start = max(last - 4, 0)
     return {
         "detail_cpp": float(np.exp(detail)),
-        "spectrum_slope": float(-np.polyfit(logs[seen], power[seen], 1)[0]),
+        "spectrum_slope": float(-np.polyfit(logs[visible_rings], power[visible_rings], 1)[0]),
         "spectrum_slope_last_octave": float((power[start] - power[last]) / (logs[last] - logs[start]))
         if last > start
         else np.nan,
@@ -174,37 +175,37 @@ def _structure(power: np.ndarray, n: int) -> float:
     best = 0.0
     for spread_px in (0.0, 2.0):  # averaged over neighbouring lags, faint but large objects rise over the noise
         window = np.exp(-2 * (np.pi * spread_px) ** 2 * q2)
-        away = float(np.abs(fft.irfft2(power * window, s=(t, t), workers=1)[ring]).max()) / total
+        correlation = float(np.abs(fft.irfft2(power * window, s=(t, t), workers=1)[ring]).max()) / total
         # Bartlett's standard error of an autocorrelation, from the spectrum itself; 0.26: the Hann window squared.
         error = float(np.sqrt(((null * window) ** 2).mean() / (0.26 * n * t * t))) / float(power.mean())
-        best = max(best, away - 5.5 * error)
+        best = max(best, correlation - 5.5 * error)
     return best
 
 
-def _anisotropy(cells, rings, count, middle, templates, lengths, pairs) -> dict[str, float]:
+def _anisotropy(cells: np.ndarray, rings: np.ndarray, grid: _PolarGrid) -> dict[str, float]:
     out = dict.fromkeys(("anisotropy", "drift_contrast", "astigmatism_contrast"), 0.0)
     out |= dict.fromkeys(("drift_px", "drift_angle_deg", "first_zero_long_px", "first_zero_short_px"), np.nan)
-    invisible = 1e-6 / (2 * np.pi * middle**2 * np.log(2))
+    invisible = 1e-6 / (2 * np.pi * grid.middle**2 * np.log(2))
     ground = np.maximum(max(np.median(cells[-1]), np.median(cells[-2])), invisible)
-    use = (count > 0).all(1) & (rings > 2 * ground)
+    use = (grid.count > 0).all(1) & (rings > 2 * ground)
     if use.sum() < 3:
         return out
     data = np.log(cells / ground[:, None] + 1)[use]
-    model = np.log(np.maximum(rings / ground - 1, 0)[None, :, None] * templates + 2)[:, use]
+    model = np.log(np.maximum(rings / ground - 1, 0)[None, :, None] * grid.templates + 2)[:, use]
     data, model = (3 * np.tanh((v - v.mean(-1, keepdims=True)) / 3) for v in (data, model))
-    weight = np.sqrt(count[use].sum(1))
+    weight = np.sqrt(grid.count[use].sum(1))
     weight = weight / weight.sum() / N_SECTORS
     out["anisotropy"] = float(np.sqrt((weight[:, None] * data**2).sum()))
     # Every angle at once: circular correlation along the sectors. The gain is the drop in the sum of squares.
     spectra = (weight[:, None] * np.fft.rfft(data) * np.fft.rfft(model).conj()).sum(1)
     gain = 2 * np.fft.irfft(spectra, N_SECTORS) - (weight[:, None] * model**2).sum((1, 2))[:, None]
-    n = len(lengths)
+    n = len(grid.lengths)
     k, shift = np.unravel_index(gain[:n].argmax(), gain[:n].shape)
     out["drift_contrast"] = float(np.sqrt(max(gain[k, shift], 0)))
     if gain[k, shift] > 0:  # frequency and shift share their axis: power fades along the motion
-        out |= {"drift_px": float(lengths[k]), "drift_angle_deg": float(shift * 180 / N_SECTORS)}
+        out |= {"drift_px": float(grid.lengths[k]), "drift_angle_deg": float(shift * 180 / N_SECTORS)}
     k, shift = np.unravel_index(gain[n:].argmax(), gain[n:].shape)
     out["astigmatism_contrast"] = float(np.sqrt(max(gain[n + k, shift], 0)))
     if gain[n + k, shift] > 0:
-        out |= {"first_zero_long_px": float(pairs[k, 0]), "first_zero_short_px": float(pairs[k, 1])}
+        out |= {"first_zero_long_px": float(grid.pairs[k, 0]), "first_zero_short_px": float(grid.pairs[k, 1])}
     return out
