@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from emqa_dask import classifiers
-from emqa_dask.classify.evaluation import EVALUATIONS, make_evaluator
+from emqa_dask.classify.evaluation import EVALUATION_METHODS, make_evaluator
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
     images = torch.rand(options.batch, 1, options.size, options.size, device=options.device)
     ways = {}
     failed = {}
-    for way in EVALUATIONS:
+    for way in EVALUATION_METHODS:
         try:
             ways[way] = make_evaluator(nets, way)
         except ValueError as error:
@@ -63,7 +63,7 @@ def main() -> None:
     clock = time.perf_counter if options.wall or options.device == "cuda" else time.process_time
     with torch.inference_mode():
         reference = ways["loop"](images)[0]
-        off = {way: float((ways[way](images)[0] - reference).abs().max()) for way in EVALUATIONS if way in ways}
+        off = {way: float((ways[way](images)[0] - reference).abs().max()) for way in EVALUATION_METHODS if way in ways}
         times = measured(ways, images, options.rounds, clock)
     results = {
         "machine": torch.cuda.get_device_name() if options.device == "cuda" else platform.processor() or "CPU",

@@ -32,7 +32,7 @@ from pycocotools.mask import encode
 
 from emqa_dask import models, networks
 from emqa_dask.detect.mask_rcnn import load_detector
-from emqa_dask.detect.mask_rcnn.card import CONFIG, TASK, WEIGHTS, Card, read_card
+from emqa_dask.detect.mask_rcnn.card import CONFIG, TASK, WEIGHTS, DetectorCard, read_detector_card
 from emqa_dask.detect.mask_rcnn.detector import Detector
 from emqa_dask.detect.normalise import normalise
 
@@ -106,10 +106,10 @@ def random_detectron2(folder: Path, detections: int, change: dict) -> None:
 def _write(folder: Path, family: str, architecture: dict, classes: list[str]) -> None:
     options = {"low_percentile": 1.0, "high_percentile": 99.0}
     card = {"name": f"random {family}", "task": TASK, "family": family, "classes": classes, "input": options}
-    models.write_card(folder, card | {"architecture": architecture})
+    models.write_model_card(folder, card | {"architecture": architecture})
 
 
-def plain_torchvision(card: Card, device: str) -> Callable:
+def plain_torchvision(card: DetectorCard, device: str) -> Callable:
     """image -> (boxes x0 y0 x1 y1, RLE): torchvision's model as it is."""
     net = networks.build_detector(card.architecture)
     networks.load_weights(net, card.directory / WEIGHTS)
@@ -126,7 +126,7 @@ def plain_torchvision(card: Card, device: str) -> Callable:
     return detect
 
 
-def plain_detectron2(card: Card, device: str) -> Callable:
+def plain_detectron2(card: DetectorCard, device: str) -> Callable:
     """image -> (boxes x0 y0 x1 y1, RLE): detectron2's DefaultPredictor as it is."""
     from detectron2.config import CfgNode, get_cfg
     from detectron2.engine import DefaultPredictor
@@ -234,7 +234,7 @@ def high_water() -> int:
 
 
 def measured(directory: Path, images: list[np.ndarray], options: argparse.Namespace) -> dict:
-    card = read_card(directory)
+    card = read_detector_card(directory)
     detector = load_detector(directory, options.device, options.precision)
     figures = alternating(detector, PLAIN[card.family](card, options.device), images, options.rounds)
     figures["share_of_time"] = where_time_goes(detector, images)
@@ -279,7 +279,7 @@ def main() -> None:
     images = of_folders(options.images, options.most) if options.images else drawn(options.size, options.number)
     runs_of = {}
     if options.alone:
-        card = read_card(options.model)
+        card = read_detector_card(options.model)
         if options.alone == "stage":
             load_detector(options.model, options.device).detect(images)
         else:

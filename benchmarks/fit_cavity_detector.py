@@ -258,7 +258,7 @@ def train(args: argparse.Namespace) -> None:
     if args.second:
         networks.load_weights(net, args.second / "weights.safetensors")
         validation = validation[: args.images // 2] + unseen_wide(args.images // 2)
-        first = models.load_card(args.second)["training"]
+        first = models.load_model_card(args.second)["training"]
         card["training"] |= {"first_part_steps": first["steps"], "images": CROPS * (args.steps + first["steps"])}
     fit_detector(
         net,
@@ -289,7 +289,7 @@ def measure(args: argparse.Namespace) -> None:
     import torch
 
     torch.set_num_threads(1)
-    card = models.load_card(args.out)
+    card = models.load_model_card(args.out)
     net = networks.build_detector(card["architecture"])
     networks.load_weights(net, args.out / "weights.safetensors")
     card.pop("files")
@@ -307,7 +307,7 @@ def measure(args: argparse.Namespace) -> None:
         measurements[name] = results
         rounded = {key: {k: round(float(v), 4) for k, v in row.items()} for key, row in measurements.items()}
         print(name, rounded[name], flush=True)
-        models.write_card(args.out, {**card, "measured": rounded})
+        models.write_model_card(args.out, {**card, "measured": rounded})
 
 
 if __name__ == "__main__":

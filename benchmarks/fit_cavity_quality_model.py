@@ -112,7 +112,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=models.BUNDLED / "cavity-tem-f1")
     options = parser.parse_args()
     settings = cohort_images.settings_of(options.detector)
-    network = models.load_card(models.locate_model(options.detector))["name"]
+    network = models.load_model_card(models.locate_model(options.detector))["name"]
     every = cohort_images.table(options.detector, options.cache, options.images, cohort_images.SYNTHETIC)
     rows = labelled_cohorts.usable(every, network)
     made, name, errors = fit(rows, network, settings.featurise.score_floor)
@@ -137,7 +137,7 @@ def main() -> int:
         **domain_distance.write_domain(domain, options.out),
         "measured": measurements,
     }
-    models.write_card(options.out, card)
+    models.write_model_card(options.out, card)
     size = sum(p.stat().st_size for p in options.out.iterdir())
     print(f"{options.out}: {name}, {len(rows)} rows, {size / 2**20:.2f} MiB")
     judged = verdicts(options.detector, (str(options.out), "log-synthetic"), options.foreign)
@@ -145,7 +145,7 @@ def main() -> int:
     print(judged.to_string())
     print(f"trusted pictures that are no micrographs: {trusted} of {judged.to_numpy().sum()} (at most 0)")
     counts = {str(kind): {str(k): int(v) for k, v in row.items()} for kind, row in judged.iterrows()}
-    models.write_card(options.out, {**card, "measured": measurements | {"verdicts_on_foreign_pictures": counts}})
+    models.write_model_card(options.out, {**card, "measured": measurements | {"verdicts_on_foreign_pictures": counts}})
     return int(trusted > 0)
 
 

@@ -58,7 +58,7 @@ def main() -> None:
     steps = train(net, pictures, names, options.minutes)
     fit_head(net, windows_of(pictures[:12_000], seed=1), names[:12_000], families)
     measurements = measure(net, families)
-    networks.save_weights(net, options.out / content.WEIGHTS, half=True)
+    networks.save_weights(net, options.out / content.WEIGHTS, is_half_precision=True)
     card = {
         "name": "content",
         "what": "embeddings of what is in a window of 64 px, grey, however it was recorded; trained on drawn pictures",
@@ -66,7 +66,7 @@ def main() -> None:
         "training": {"pictures": len(pictures), "steps": steps, "minutes": options.minutes},
         "measured": measurements,
     }
-    models.write_card(options.out, card)
+    models.write_model_card(options.out, card)
     print(measurements)
 
 

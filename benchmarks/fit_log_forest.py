@@ -251,7 +251,7 @@ def main() -> None:
         **domain_distance.write_domain(domain, options.out),
         "measured": {**measurements, "beyond_domain": beyond},
     }
-    models.write_card(options.out, card)
+    models.write_model_card(options.out, card)
     size = sum(p.stat().st_size for p in options.out.iterdir())
     print(f"{options.out}: {size / 2**20:.2f} MiB, {time.perf_counter() - start:.0f} s in all")
 

@@ -126,7 +126,7 @@ def write_domain(domain: Domain, directory: Path) -> dict:
 
 def read_domain(directory: Path) -> Domain | None:
     """The domain in a model directory, its file checked against the card's SHA-256; None for a model without one."""
-    card = models.read_card(directory)
+    card = models.read_model_card(directory)
     if "domain" not in card:
         return None
     if DOMAIN_FILE not in card.get("files", {}):

@@ -47,14 +47,14 @@ def compute_phase_shift(
     simulation (thickness, spherical aberration). `outward` 0 gives the plain difference.
     """
     q = np.asarray(q_per_nm, float)
-    train_phase = aberration_phase(q, train.defocus_nm, train.cs_mm, train.voltage_kv)
-    test_phase = aberration_phase(q, test.defocus_nm, test.cs_mm, test.voltage_kv)
-    train_plane = aberration_phase(q, train.defocus_nm - plane_nm, train.cs_mm, train.voltage_kv)
-    test_plane = aberration_phase(q, test.defocus_nm - plane_nm, test.cs_mm, test.voltage_kv)
+    train_phase_rad = aberration_phase(q, train.defocus_nm, train.cs_mm, train.voltage_kv)
+    test_phase_rad = aberration_phase(q, test.defocus_nm, test.cs_mm, test.voltage_kv)
+    train_plane_phase_rad = aberration_phase(q, train.defocus_nm - plane_nm, train.cs_mm, train.voltage_kv)
+    test_plane_phase_rad = aberration_phase(q, test.defocus_nm - plane_nm, test.cs_mm, test.voltage_kv)
     weight = np.asarray(temporal_envelope(q, test.voltage_kv, test.focal_spread_nm)) ** 2
     weight /= weight.sum()
-    beyond = np.maximum(np.abs(test_plane) - np.abs(train_plane), 0)
-    return float(weight @ (np.abs(test_phase - train_phase) + outward * beyond))
+    beyond = np.maximum(np.abs(test_plane_phase_rad) - np.abs(train_plane_phase_rad), 0)
+    return float(weight @ (np.abs(test_phase_rad - train_phase_rad) + outward * beyond))
 
 
 class TrainingConditions(NamedTuple):

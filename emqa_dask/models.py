@@ -1,4 +1,4 @@
-"""A model is a directory: card.toml + safetensors or skops files; write_card(), load_card() verifies it, digest()."""
+"""A model is a directory: card.toml + safetensors or skops files; write_model_card(), load_model_card() verifies it."""
 
 import contextlib
 import functools
@@ -42,13 +42,13 @@ def verify_models(names: Iterable[str | Path]) -> None:
     Reads every file once (a second for 2 GB): to be called once a run, before any work.
     """
     for name in names:
-        load_card(locate_model(str(name)))
+        load_model_card(locate_model(str(name)))
 
 
-def read_card(directory: Path) -> dict:
+def read_model_card(directory: Path) -> dict:
     """The model's card; ModelError when it is not TOML, or was changed since it was written.
 
-    A card without a checksum, as others may write it, is taken as it is. The files are not looked at, see load_card().
+    A card without a checksum, as others may write it, is taken as it is. load_model_card() looks at the files, too.
     """
     path = directory / "card.toml"
     try:
@@ -124,15 +124,15 @@ def blame_model(directory: Path) -> Iterator[None]:
         ) from error
 
 
-def load_card(directory: Path) -> dict:
+def load_model_card(directory: Path) -> dict:
     """The model's card, after checking every file that it lists against its SHA-256."""
-    card = read_card(directory)
+    card = read_model_card(directory)
     for name in card.get("files", {}):
         check_file(directory, name, card)
     return card
 
 
-def digest_card(directory: Path) -> str:
+def digest_model_card(directory: Path) -> str:
     """SHA-256 of the model's card, which holds the SHA-256 of its files."""
     try:
         return hash_file(directory / "card.toml")
@@ -146,12 +146,12 @@ def read_detector_and_floor(name: str) -> tuple[str, float]:
     ModelError for a changed file, and for the card of another model.
     """
     directory = locate_model(name)
-    return _read_detector_and_floor(directory, digest_card(directory))
+    return _read_detector_and_floor(directory, digest_model_card(directory))
 
 
 @functools.lru_cache(maxsize=8)
 def _read_detector_and_floor(directory: Path, digest: str) -> tuple[str, float]:
-    card = load_card(directory)
+    card = load_model_card(directory)
     for kind in ("quality_model", "forest"):
         if kind in card:
             with blame_model(directory):
@@ -161,7 +161,7 @@ def _read_detector_and_floor(directory: Path, digest: str) -> tuple[str, float]:
     raise ModelError(f"{directory / 'card.toml'}: neither the card of a quality model nor of a forest")
 
 
-def write_card(directory: Path, card: Mapping[str, object]) -> None:
+def write_model_card(directory: Path, card: Mapping[str, object]) -> None:
     """Writes `card` (strings, numbers, flags, lists of them, and tables of these) as card.toml.
 
     Its table `files` is made here: every other file of the directory with its SHA-256. Raises ValueError for NaN.

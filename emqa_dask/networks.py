@@ -122,14 +122,14 @@ def _keep_size(image: "torch.Tensor", target: dict | None = None) -> tuple["torc
     return image, target
 
 
-def save_weights(net: "torch.nn.Module", path: Path, *, half: bool = False) -> None:
-    """Every parameter and buffer of `net` as safetensors; `half` stores floats in 16 bits (half the size)."""
+def save_weights(net: "torch.nn.Module", path: Path, *, is_half_precision: bool = False) -> None:
+    """Every parameter and buffer of `net` as safetensors; floats in 16 bits with `is_half_precision`."""
     import torch
     from safetensors.torch import save
 
     def convert(tensor: torch.Tensor) -> torch.Tensor:
         tensor = tensor.detach().cpu().contiguous()
-        return tensor.half() if half and tensor.dtype == torch.float32 else tensor
+        return tensor.half() if is_half_precision and tensor.dtype == torch.float32 else tensor
 
     # save_file() would leave it readable by its owner only
     path.write_bytes(save({name: convert(tensor) for name, tensor in net.state_dict().items()}))

@@ -38,13 +38,13 @@ def check_folder(*folders: str | Path) -> None:
     """
     for folder in map(make_absolute, folders):
         if os.path.lexists(folder):
-            if reason := find_foreign(folder):
+            if reason := find_foreign_files(folder):
                 raise FileExistsError(
                     f"{folder} is there and is not what emqa would write there ({reason}): nothing of it is replaced; "
                     "give another name, or move it away"
                 )
         else:
-            check_parents(folder)
+            check_parent_folders(folder)
 
 
 def check_collection(folder: str | Path) -> None:
@@ -55,7 +55,7 @@ def check_collection(folder: str | Path) -> None:
     elif folder.is_dir():
         check_folder(*(path for path in sorted(folder.iterdir()) if not _is_hidden(path)))
     else:
-        check_parents(folder)
+        check_parent_folders(folder)
 
 
 def check_free(path: str | Path) -> None:
@@ -63,10 +63,10 @@ def check_free(path: str | Path) -> None:
     path = make_absolute(path)
     if os.path.lexists(path):
         raise FileExistsError(f"{path} is there already: give another name, or move it away")
-    check_parents(path)
+    check_parent_folders(path)
 
 
-def check_parents(path: Path) -> None:
+def check_parent_folders(path: Path) -> None:
     """Raises NotADirectoryError where a file is in the place of a folder above `path`."""
     for parent in path.parents:
         if os.path.lexists(parent):
@@ -75,14 +75,14 @@ def check_parents(path: Path) -> None:
             return
 
 
-def find_foreign(folder: Path) -> str:
+def find_foreign_files(folder: Path) -> str:
     """What in `folder` emqa_dask did not write, or would not recognise, in words; "" for a folder that is ours."""
     if folder.is_symlink():
         return "it is a symbolic link"
     if not folder.is_dir():
         return "it is a file"
     try:
-        listed = models.read_card(folder).get("files")
+        listed = models.read_model_card(folder).get("files")
     except models.ModelError:
         return "it has no card.toml of emqa"
     if not isinstance(listed, dict) or not listed:
@@ -93,7 +93,7 @@ def find_foreign(folder: Path) -> str:
         if entry.is_symlink():
             return f"{entry.name} is a symbolic link"
         if entry.is_dir():
-            if not _is_hidden(Path(entry.path)) and (reason := find_foreign(Path(entry.path))):
+            if not _is_hidden(Path(entry.path)) and (reason := find_foreign_files(Path(entry.path))):
                 return f"{entry.name}: {reason}"
         elif entry.name != "card.toml":
             if entry.name not in listed:
@@ -124,7 +124,7 @@ def write_folder(target: str | Path) -> Iterator[Path]:
 def remove_folder(folder: str | Path) -> None:
     """Removes `folder` where it is ours; any other stays as it is."""
     folder = make_absolute(folder)
-    if os.path.lexists(folder) and not find_foreign(folder):
+    if os.path.lexists(folder) and not find_foreign_files(folder):
         _remove_listed(folder)
 
 
@@ -214,7 +214,7 @@ def _remove_listed(folder: Path) -> None:
         if entry.is_dir(follow_symlinks=False):
             (_remove_hidden if _is_hidden(Path(entry.path)) else _remove_listed)(Path(entry.path))
     with contextlib.suppress(models.ModelError):
-        for name in (*models.read_card(folder).get("files", {}), "card.toml"):
+        for name in (*models.read_model_card(folder).get("files", {}), "card.toml"):
             if (folder / name).is_file() and not (folder / name).is_symlink() and Path(name).name == name:
                 (folder / name).unlink()
     with contextlib.suppress(OSError):

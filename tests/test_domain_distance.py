@@ -78,7 +78,7 @@ def test_training_images_held_out_by_group_set_the_scale():
 
 
 def test_a_saved_domain_measures_the_same(domain, tmp_path):
-    models.write_card(tmp_path, domain_distance.write_domain(domain, tmp_path))
+    models.write_model_card(tmp_path, domain_distance.write_domain(domain, tmp_path))
     table = images(30, 10, shift=1)
     np.testing.assert_array_equal(
         domain_distance.compute_domain_distances(domain_distance.read_domain(tmp_path), table),
@@ -93,7 +93,7 @@ def test_a_saved_domain_measures_the_same(domain, tmp_path):
 
 
 def test_a_model_without_domain_has_none(tmp_path):
-    models.write_card(tmp_path, {"name": "a forest alone"})
+    models.write_model_card(tmp_path, {"name": "a forest alone"})
     assert domain_distance.read_domain(tmp_path) is None
 
 

@@ -13,7 +13,7 @@ from emqa_dask import models, output_folders
 def write(target, text="weights", meanwhile=lambda: None, **card):
     with output_folders.write_folder(target) as fresh:
         (fresh / "weights.bin").write_text(text)
-        models.write_card(fresh, {"name": "a", **card})
+        models.write_model_card(fresh, {"name": "a", **card})
         meanwhile()
 
 
@@ -128,7 +128,7 @@ def slow(old, new):
 output_folders.os.rename = slow
 with output_folders.write_folder(target) as fresh:
     (fresh / "weights.bin").write_text("new")
-    models.write_card(fresh, {"name": "a"})
+    models.write_model_card(fresh, {"name": "a"})
     if moment == "write":
         print("now", flush=True)
         time.sleep(60)

@@ -112,9 +112,9 @@ def test_a_bundled_model_is_installed_again_and_others_are_restored(tmp_path):
 def stamped(name: str, folder: Path, change) -> Path:
     """A copy of a model with other content and a card that says so: as an ill-made model has it."""
     made = copy(name, folder)
-    card = {key: value for key, value in models.load_card(made).items() if key != "files"}
+    card = {key: value for key, value in models.load_model_card(made).items() if key != "files"}
     change(made, card)
-    models.write_card(made, card)
+    models.write_model_card(made, card)
     return made
 
 
@@ -144,7 +144,7 @@ def test_a_classifier_that_cannot_be_loaded_is_named(tmp_path):
     card |= {"architecture": {"n_classes": 2, "depth": 10, "widen": 1}}
     members = {"method": "ensemble", "members": ["weights.safetensors"]}
     for told in (members, members | {"members": [{}]}, members | {"passes": "many"}, 3):
-        models.write_card(tmp_path, card | {"ensemble": told})
+        models.write_model_card(tmp_path, card | {"ensemble": told})
         with pytest.raises(models.ModelError, match=str(tmp_path)):
             load_ensemble(tmp_path)
 
@@ -166,22 +166,24 @@ def test_a_changed_card_is_refused_until_its_checksum_is_removed(tmp_path):
     card.write_text(whole.replace("score_floor = 0.1", "score_floor = 0.2"))
     assert card.read_text() != whole
     with pytest.raises(models.ModelError, match=r"was changed or damaged .*; delete its last line"):
-        models.load_card(directory)
+        models.load_model_card(directory)
     card.write_text(card.read_text().rstrip("\n").rpartition("\n")[0] + "\n")  # what the message says
-    assert models.load_card(directory)["forest"]["score_floor"] == 0.2
-    models.write_card(directory, {key: value for key, value in models.read_card(directory).items() if key != "files"})
-    assert models.load_card(directory)["forest"]["score_floor"] == 0.2
+    assert models.load_model_card(directory)["forest"]["score_floor"] == 0.2
+    models.write_model_card(
+        directory, {key: value for key, value in models.read_model_card(directory).items() if key != "files"}
+    )
+    assert models.load_model_card(directory)["forest"]["score_floor"] == 0.2
 
 
 def test_no_flipped_bit_of_a_card_gives_another_model(tmp_path):
     directory = copy("log-synthetic", tmp_path)
-    expected = models.read_card(directory)
+    expected = models.read_model_card(directory)
     whole = (directory / "card.toml").read_bytes()
     for bit in range(0, 8 * len(whole), 7):  # every bit of the byte in turn
         data = bytearray(whole)
         data[bit // 8] ^= 1 << bit % 8
         (directory / "card.toml").write_bytes(data)
         try:
-            assert models.read_card(directory) == expected, bit
+            assert models.read_model_card(directory) == expected, bit
         except models.ModelError:
             continue

@@ -38,7 +38,7 @@ def test_weights_go_round_and_give_the_same_detections(tmp_path):
     other = predictions(second, 70, 90)
     assert len(one["boxes"]) > 0
     assert all(torch.equal(one[name], other[name]) for name in one)
-    networks.save_weights(first, tmp_path / "half.safetensors", half=True)
+    networks.save_weights(first, tmp_path / "half.safetensors", is_half_precision=True)
     networks.load_weights(second, tmp_path / "half.safetensors")
     sizes = [(tmp_path / name).stat().st_size for name in ("w.safetensors", "half.safetensors")]
     assert sizes[1] < 0.55 * sizes[0]

@@ -24,7 +24,7 @@ import pandas as pd
 from emqa_dask import networks
 from emqa_dask.detect.log import detect_image
 from emqa_dask.detect.normalise import normalise
-from emqa_dask.models import load_card
+from emqa_dask.models import load_model_card
 from emqa_dask.settings import load_settings
 from emqa_dask.synthetic.coco import encode, run_lengths
 from emqa_dask.train import coco, scores
@@ -112,7 +112,7 @@ def by_log(name: str, images: list) -> list[scores.Detections]:
 
 
 def by_network(model: Path, images: list, *, masks: bool) -> list[scores.Detections]:
-    net = networks.build_detector(load_card(model)["architecture"])
+    net = networks.build_detector(load_model_card(model)["architecture"])
     networks.load_weights(net, model / "weights.safetensors")
     return [scores.detect_objects(net, truth.image, masks=masks) for _, truth in images]
 

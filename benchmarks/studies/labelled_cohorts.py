@@ -234,7 +234,7 @@ def main() -> None:
     if lacking:
         print(f"not at hand, left out: {', '.join(lacking)}")
     rows = cohort_images.table(options.detector, options.cache, options.images, here)
-    card = models.load_card(models.locate_model(options.detector))
+    card = models.load_model_card(models.locate_model(options.detector))
     kept = usable(rows, card["name"])
     asked = rows[rows["detector"] == card["name"]]
     print(f"{len(kept)} of {len(asked)} images have detections, a truth and all features")

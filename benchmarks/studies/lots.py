@@ -130,7 +130,7 @@ def said(parts: dict[str, lot_images.Fields], seed: int, given: argparse.Namespa
         folder = _folder(given, seed) / ("dropout" if method == "dropout" else "ensemble")
         networks = load_ensemble(folder, given.device, method=method, classes=classes(given))
         kept = folder.with_name(
-            f"said_{method}_{models.digest_card(folder)[:16]}.npz"
+            f"said_{method}_{models.digest_model_card(folder)[:16]}.npz"
         )  # not in a folder that is replaced
         if not kept.is_file():
             looked = {name: networks.predict_windows(part.windows)[0].mean(axis=0) for name, part in parts.items()}
@@ -200,7 +200,7 @@ def learning_curve(given: argparse.Namespace) -> dict:
             held = load_file(folder / "held_out.safetensors")
             p = held["test.probabilities"]
             used = {"softmax": 1, "dropout": len(p), "ensemble": min(given.curve_members, len(p))}[method]
-            labels = models.load_card(folder)["training"]["train_windows"]
+            labels = models.load_model_card(folder)["training"]["train_windows"]
             rows.append({"labels": labels, "members": used, **figures(p[:used], held["test.classes"])})
         results[method] = {"points": rows}
         if len(rows) >= 3:

@@ -44,8 +44,10 @@ def _measure_decompressed(compressor: str, data: bytes, limit: int) -> int:
 def _decompress_stream(compressor: str, data: bytes, limit: int) -> tuple:
     """(decompressor, number of decompressed bytes, data left over) after the first of several joined streams."""
     is_deflate = compressor in ("zlib", "gzip")
-    make: Callable = {"bz2": bz2.BZ2Decompressor, "lzma": lzma.LZMADecompressor}.get(compressor, zlib.decompressobj)
-    decompressor = make(47) if is_deflate else make()  # 47: zlib or gzip, told by the header
+    make_decompressor: Callable = {"bz2": bz2.BZ2Decompressor, "lzma": lzma.LZMADecompressor}.get(
+        compressor, zlib.decompressobj
+    )
+    decompressor = make_decompressor(47) if is_deflate else make_decompressor()  # 47: zlib or gzip, told by the header
     size = 0
     while not decompressor.eof and size <= limit:
         block = decompressor.decompress(data, _BLOCK_BYTES)

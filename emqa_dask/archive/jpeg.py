@@ -31,7 +31,7 @@ class _UnsupportedJpeg(Exception):
 class _JpegState:
     """Contents of the segments of a JPEG that were read so far."""
 
-    lookups: np.ndarray = field(default_factory=lambda: np.zeros((8, 65536), np.uint16))
+    huffman_tables: np.ndarray = field(default_factory=lambda: np.zeros((8, 65536), np.uint16))
     quantisation: dict[int, int] = field(default_factory=dict)  # table: step of the DC coefficient
     interval: int = 0
     is_progressive: bool = False
@@ -113,7 +113,7 @@ def _read_huffman_tables(body: bytes, state: _JpegState) -> None:
             raise ValueError("a table of codes that no scan can name")
         counts = body[position + 1 : position + 17]
         symbols = body[position + 17 : position + 17 + sum(counts)]
-        state.lookups[4 * kind + number] = _make_lookup(counts, symbols)
+        state.huffman_tables[4 * kind + number] = _make_lookup(counts, symbols)
         position += 17 + sum(counts)
 
 
@@ -182,7 +182,7 @@ def _check_scan(array: np.ndarray, start: int, end: int, body: bytes, state: _Jp
         return "a scan of an impossible range of coefficients"
     bands = (int(first), int(final) if state.is_progressive else 63, bits >> 4, bits & 15)
     damage, unit = follow_scan(
-        array, start, end, state.lookups, np.array(components, np.int64), grid, state.interval, bands,
+        array, start, end, state.huffman_tables, np.array(components, np.int64), grid, state.interval, bands,
         state.is_progressive, state.masks, np.array(first_blocks, np.int64),
     )  # fmt: skip
     state.n_scans += 1

@@ -157,7 +157,7 @@ def _check_end(bits, position, n_bytes):
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
-def _follow_dc(bits, position, lookups, table, bands, last, c, limit):
+def _follow_dc(bits, position, huffman_tables, table, bands, last, c, limit):
     """Follow the DC code of one block of component c -> position or minus the kind of damage."""
     is_refinement = bands[2]
     shift = bands[3]
@@ -165,7 +165,7 @@ def _follow_dc(bits, position, lookups, table, bands, last, c, limit):
         return position
     if is_refinement:
         return position + 1
-    position, step = _decode_dc(bits, position, lookups[table])
+    position, step = _decode_dc(bits, position, huffman_tables[table])
     if position < 0:
         return np.int64(-INVALID)
     last[c] += step
@@ -173,7 +173,7 @@ def _follow_dc(bits, position, lookups, table, bands, last, c, limit):
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
-def _follow_ac(bits, position, lookups, table, bands, run, is_progressive, masks, block):
+def _follow_ac(bits, position, huffman_tables, table, bands, run, is_progressive, masks, block):
     """Follow the AC codes of one block -> (position or minus the kind of damage, number of blocks to skip)."""
     first = bands[0]
     final = bands[1]
@@ -182,9 +182,9 @@ def _follow_ac(bits, position, lookups, table, bands, run, is_progressive, masks
         return position, run - 1
     mask = masks[block] if is_progressive else np.uint64(0)
     if is_refinement and is_progressive:
-        position, run, mask = _refine_ac(bits, position, lookups[table], first, final, run, mask)
+        position, run, mask = _refine_ac(bits, position, huffman_tables[table], first, final, run, mask)
     else:
-        position, run, mask = _decode_ac(bits, position, lookups[table], first, final, run, mask)
+        position, run, mask = _decode_ac(bits, position, huffman_tables[table], first, final, run, mask)
     if is_progressive:
         masks[block] = mask
     elif run > 0 and position >= 0:
@@ -194,7 +194,19 @@ def _follow_ac(bits, position, lookups, table, bands, run, is_progressive, masks
 
 @numba.njit(nogil=True, cache=True, inline="always")
 def _follow_unit(
-    bits, n_bytes, position, run, unit, lookups, components, n_columns, bands, is_progressive, last, masks, first_blocks
+    bits,
+    n_bytes,
+    position,
+    run,
+    unit,
+    huffman_tables,
+    components,
+    n_columns,
+    bands,
+    is_progressive,
+    last,
+    masks,
+    first_blocks,
 ):
     """Follow all blocks of one unit -> (position or minus the kind of damage, number of blocks to skip)."""
     for c in range(len(components)):
@@ -209,10 +221,10 @@ def _follow_unit(
             if is_progressive:
                 row = unit // n_columns * n_down + k // n_across
                 block = first_blocks[c] + row * row_blocks + unit % n_columns * n_across + k % n_across
-            position = _follow_dc(bits, position, lookups, dc_table, bands, last, c, limit)
+            position = _follow_dc(bits, position, huffman_tables, dc_table, bands, last, c, limit)
             if position >= 0 and bands[1] > 0:
                 position, run = _follow_ac(
-                    bits, position, lookups, 4 + ac_table, bands, run, is_progressive, masks, block
+                    bits, position, huffman_tables, 4 + ac_table, bands, run, is_progressive, masks, block
                 )
             if position < 0:
                 return position, run
@@ -222,12 +234,14 @@ def _follow_unit(
 
 
 @numba.njit(nogil=True, cache=True)
-def follow_scan(data, start, end, lookups, components, grid, interval, bands, is_progressive, masks, first_blocks):
+def follow_scan(
+    data, start, end, huffman_tables, components, grid, interval, bands, is_progressive, masks, first_blocks
+):
     """Follow the codes of one scan, data[start:end] -> (kind of damage or WHOLE, number of units followed).
 
-    lookups: (8, 65536) uint16, four tables of DC codes and four of AC codes: the code's length times 256, plus its
-    symbol. components: (n, 6) int64, of each component the blocks across and down a unit, the DC and the AC table, the
-    blocks in a row and the largest DC value. grid: units down and across. bands: first and last coefficient, bits
+    huffman_tables: (8, 65536) uint16, four tables of DC codes and four of AC codes: the code's length times 256, plus
+    its symbol. components: (n, 6) int64, of each component the blocks across and down a unit, the DC and the AC table,
+    the blocks in a row and the largest DC value. grid: units down and across. bands: first and last coefficient, bits
     before and after. masks: which coefficients of each block are non-zero so far (progressive); the blocks of a
     component start at first_blocks.
     """
@@ -243,8 +257,8 @@ def follow_scan(data, start, end, lookups, components, grid, interval, bands, is
         stop = min(begin + interval, n_units) if interval else n_units
         for unit in range(begin, stop):
             position, run = _follow_unit(
-                bits, n_bytes, position, run, unit, lookups, components, grid[1], bands, is_progressive, last, masks,
-                first_blocks,
+                bits, n_bytes, position, run, unit, huffman_tables, components, grid[1], bands, is_progressive, last,
+                masks, first_blocks,
             )  # fmt: skip
             if position < 0:
                 return -position, unit

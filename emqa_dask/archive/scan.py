@@ -35,12 +35,12 @@ def scan_archive(source: str | Path, exclude: tuple[str, ...] = ()) -> Iterator[
     """
     name = os.fspath(source)
     entries = scan_remote(name) if "://" in name else _scan_local(Path(name))
-    included = (e for e in entries if not any(fnmatchcase(e.uri, pattern) for pattern in exclude))
-    first = next(included, None)
+    included_files = (e for e in entries if not any(fnmatchcase(e.uri, pattern) for pattern in exclude))
+    first = next(included_files, None)
     if first is None:
         cause = "every file is excluded (archive.exclude)" if exclude else "there is no file in it"
         raise ValueError(f"{name}: {cause}; give a folder that holds micrographs")
-    return chain([first], included)
+    return chain([first], included_files)
 
 
 def _scan_local(path: Path) -> Iterator[Entry]:

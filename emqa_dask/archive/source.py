@@ -188,6 +188,6 @@ def capture_warnings() -> Iterator[list[str]]:
             yield notes
         notes.extend(str(w.message) for w in records)
     finally:
-        for log, propagate, handlers in old_states:
-            log.propagate = propagate
+        for log, propagates_messages, handlers in old_states:
+            log.propagate = propagates_messages
             log.handlers = handlers

@@ -39,9 +39,13 @@ class ClassifierCard:
     def check_classes(self, classes: Sequence[str]) -> None:
         """Raises ValueError unless `classes` are the card's, in the card's order."""
         if tuple(classes) != self.classes:
-            extra = sorted(set(classes) - set(self.classes))
-            absent = sorted(set(self.classes) - set(classes))
-            reason = f"not on the card: {extra}, missing: {absent}" if extra or absent else "their order differs"
+            unknown_classes = sorted(set(classes) - set(self.classes))
+            absent_classes = sorted(set(self.classes) - set(classes))
+            reason = (
+                f"not on the card: {unknown_classes}, missing: {absent_classes}"
+                if unknown_classes or absent_classes
+                else "their order differs"
+            )
             raise ValueError(f"{self.directory / 'card.toml'}: other classes than this classifier's: {reason}")
 
 
@@ -52,7 +56,7 @@ def read_classifier_card(name: str | Path) -> ClassifierCard:
     missing and invalid keys, and fewer usable members than `min_members` (by default half of the members).
     """
     directory = models.locate_model(str(name))
-    table = models.read_card(directory)
+    table = models.read_model_card(directory)
     with models.blame_model(directory / "card.toml"):  # also values of other types than a card's
         card = _parse_card(directory, table)
     check_members(card)
@@ -66,7 +70,7 @@ def _parse_card(directory: Path, table: Mapping) -> ClassifierCard:
     faults = {file: fault for file in members if (fault := _find_fault(directory, file, table["files"]))}
     return ClassifierCard(
         directory=directory,
-        digest=models.digest_card(directory),
+        digest=models.digest_model_card(directory),
         name=str(table["name"]),
         classes=tuple(table["classes"]),
         architecture=classifiers.complete_architecture(table["architecture"]),

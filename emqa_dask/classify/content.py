@@ -24,22 +24,22 @@ def embed_windows(windows: NDArray[np.float32], device: str = "cpu") -> tuple[ND
     """
     import torch
 
-    net, is_foreign = _load_network(device)
+    net, is_foreign_family = _load_network(device)
     batches = []
     n = max(1, BATCH_PX // max(1, int(np.prod(windows.shape[1:]))))
     with torch.inference_mode():
         for start in range(0, len(windows), n):
             batch = torch.from_numpy(stretch_contrast(windows[start : start + n])[:, None]).to(device)
             logits, embedding = net(batch, embedding=True)
-            batches.append((embedding.cpu().numpy(), compute_foreign_log_odds(logits, is_foreign).cpu().numpy()))
+            batches.append((embedding.cpu().numpy(), compute_foreign_log_odds(logits, is_foreign_family).cpu().numpy()))
     if not batches:
         return np.zeros((0, 128), np.float32), np.zeros(0, np.float32)
     return tuple(np.concatenate(part) for part in zip(*batches))
 
 
-def compute_foreign_log_odds(logits: "torch.Tensor", is_foreign: "torch.Tensor") -> "torch.Tensor":
-    """Log odds (n,) of the families `is_foreign` (k,) bool against the others, from their logits (n, k)."""
-    return logits[:, is_foreign].logsumexp(dim=-1) - logits[:, ~is_foreign].logsumexp(dim=-1)
+def compute_foreign_log_odds(logits: "torch.Tensor", is_foreign_family: "torch.Tensor") -> "torch.Tensor":
+    """Log odds (n,) of the families `is_foreign_family` (k,) bool against the others, from their logits (n, k)."""
+    return logits[:, is_foreign_family].logsumexp(dim=-1) - logits[:, ~is_foreign_family].logsumexp(dim=-1)
 
 
 def stretch_contrast(windows: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -53,10 +53,10 @@ def _load_network(device: str):
     import torch
 
     directory = models.CONTENT_MODEL
-    card = models.read_card(directory)
+    model_card = models.read_model_card(directory)
     with models.blame_model(directory):
-        families = card["families"]["names"]
+        families = model_card["families"]["names"]
         net = classifiers.build_content_network(len(families))
-        networks.load_weights(net, models.check_file(directory, WEIGHTS, card))
-        is_foreign = torch.tensor([name in card["families"]["foreign"] for name in families])
-    return net.to(device).eval(), is_foreign.to(device)
+        networks.load_weights(net, models.check_file(directory, WEIGHTS, model_card))
+        is_foreign_family = torch.tensor([name in model_card["families"]["foreign"] for name in families])
+    return net.to(device).eval(), is_foreign_family.to(device)

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     import torch
 
 BATCH_WINDOWS = {"cpu": 64, "cuda": 1024}  # windows that go through the networks at once
-EVALUATION = "loop"  # of evaluation.EVALUATIONS, the fastest on CPU and GPU: see benchmarks/bench_ensemble.py
+EVALUATION_METHOD = (
+    "loop"  # of evaluation.EVALUATION_METHODS, the fastest on CPU and GPU: see benchmarks/bench_ensemble.py
+)
 
 
 class ImageOutputs(NamedTuple):
@@ -34,7 +36,7 @@ class _WindowGrids(NamedTuple):
 
     images: list[NDArray[np.float32]]
     corners: list[NDArray[np.int64]]  # (rows, columns, 2) for each image
-    owners: NDArray[np.int64]  # (windows,): number of the image of each window
+    image_numbers: NDArray[np.int64]  # (windows,): number of the image of each window
     places: NDArray[np.int64]  # (windows, 2): first row and column of each window
 
     @property
@@ -65,7 +67,7 @@ class Ensemble:
         self.precision = precision
         self._nets = [net.to(device, getattr(torch, precision)).eval() for net in nets]
         is_single = len(nets) == 1  # MC dropout sets the pass of its network, which works in the loop only
-        self._evaluate = make_evaluator(self._nets, EVALUATION if is_single else evaluation or EVALUATION)
+        self._evaluate = make_evaluator(self._nets, EVALUATION_METHOD if is_single else evaluation or EVALUATION_METHOD)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -120,7 +122,7 @@ class Ensemble:
             p.append(batch_p)
             contents.append(batch_contents)
             log_odds.append(batch_odds)
-            embedding_sums = embedding_sums + _sum_by_image(batch_embeddings, grids.owners[chosen], len(images))
+            embedding_sums = embedding_sums + _sum_by_image(batch_embeddings, grids.image_numbers[chosen], len(images))
         window_values = np.concatenate(p, axis=1), np.concatenate(contents), np.concatenate(log_odds)
         return [self._collect_outputs(k, images[k], grids, window_values, embedding_sums) for k in range(len(images))]
 
@@ -133,12 +135,12 @@ class Ensemble:
             except ValueError as error:
                 raise ValueError(f"image {k}: {error}") from error
         corners = [windows.compute_corners(image.shape, self.card.window_settings) for image in prepared]
-        owners = np.repeat(np.arange(len(images)), [grid.shape[0] * grid.shape[1] for grid in corners])
-        return _WindowGrids(prepared, corners, owners, np.concatenate([grid.reshape(-1, 2) for grid in corners]))
+        image_numbers = np.repeat(np.arange(len(images)), [grid.shape[0] * grid.shape[1] for grid in corners])
+        return _WindowGrids(prepared, corners, image_numbers, np.concatenate([grid.reshape(-1, 2) for grid in corners]))
 
     def _cut_windows(self, grids: _WindowGrids, chosen: slice) -> NDArray[np.float32]:
         """Copies (n, size, size) of some windows: all windows of a large image would need too much memory."""
-        pairs = zip(grids.owners[chosen], grids.places[chosen])
+        pairs = zip(grids.image_numbers[chosen], grids.places[chosen])
         settings = self.card.window_settings
         return np.stack([windows.cut_window(grids.images[owner], corner, settings) for owner, corner in pairs])
 
@@ -157,12 +159,12 @@ class Ensemble:
         p, contents, log_odds = window_values
         own_p = p[:, own]
         scale = np.array(np.shape(image)) / grids.images[k].shape
-        last = corners + self.card.window_settings.size_px
+        end_corners = corners + self.card.window_settings.size_px
         return ImageOutputs(
             own_p.mean(axis=1),
             (embedding_sums[:, k] / (ends[k + 1] - ends[k])).astype(np.float32),
             own_p.reshape(len(own_p), *corners.shape[:2], -1),
-            np.concatenate([corners * scale, last * scale], axis=-1),
+            np.concatenate([corners * scale, end_corners * scale], axis=-1),
             contents[own].mean(axis=0),
             float(log_odds[own].mean()),
         )
@@ -197,8 +199,8 @@ class Ensemble:
         return np.concatenate(probabilities), np.concatenate(embeddings)
 
 
-def _sum_by_image(embeddings: NDArray, owners: NDArray, n_images: int) -> NDArray[np.float64]:
+def _sum_by_image(embeddings: NDArray, image_numbers: NDArray, n_images: int) -> NDArray[np.float64]:
     """Sums (members, images, d) of windows' embeddings (members, windows, d)."""
     sums = np.zeros((len(embeddings), n_images, embeddings.shape[2]))
-    np.add.at(sums, np.s_[:, owners], embeddings)
+    np.add.at(sums, np.s_[:, image_numbers], embeddings)
     return sums

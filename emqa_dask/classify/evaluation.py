@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-EVALUATIONS = ("loop", "vmap", "grouped")
+EVALUATION_METHODS = ("loop", "vmap", "grouped")
 Evaluate = Callable[["torch.Tensor"], tuple["torch.Tensor", "torch.Tensor"]]
 
 
@@ -17,9 +17,10 @@ def make_evaluator(nets: Sequence["torch.nn.Module"], evaluation: str) -> Evalua
     All evaluations agree to rounding. `vmap` stacks the weights of any network; `grouped` joins those of a wide ResNet
     along the channels. Raises ValueError for an unknown evaluation, no network, and a network that cannot be grouped.
     """
-    if evaluation not in EVALUATIONS or not nets:
+    if evaluation not in EVALUATION_METHODS or not nets:
         raise ValueError(
-            f"{len(nets)} networks, way {evaluation!r}: at least one network, way one of {', '.join(EVALUATIONS)}"
+            f"{len(nets)} networks, way {evaluation!r}: at least one network, "
+            f"way one of {', '.join(EVALUATION_METHODS)}"
         )
     return {"loop": _make_loop, "vmap": _make_vmap, "grouped": _make_grouped}[evaluation](nets)
 
@@ -44,11 +45,11 @@ def _make_vmap(nets) -> Evaluate:
     stacked = torch.func.stack_module_state(nets)
     skeleton = copy.deepcopy(nets[0]).to("meta")
 
-    def one(parameters, buffers, images):
+    def call_one_network(parameters, buffers, images):
         return torch.func.functional_call(skeleton, (parameters, buffers), (images,), {"embedding": True})
 
-    mapped = torch.vmap(one, in_dims=(0, 0, None))
-    return lambda images: mapped(*stacked, images)
+    vectorised_network = torch.vmap(call_one_network, in_dims=(0, 0, None))
+    return lambda images: vectorised_network(*stacked, images)
 
 
 def _fold_norms(net):
@@ -82,38 +83,38 @@ def _make_grouped(nets) -> Evaluate:
     from torch import nn
 
     n = len(nets)
-    body = copy.deepcopy(nets[0].body)
-    others = [dict(net.body.named_modules()) for net in nets]
+    grouped_backbone = copy.deepcopy(nets[0].body)
+    layers_by_member = [dict(net.body.named_modules()) for net in nets]
     is_first = True  # the first convolution: all members share the image
-    for place, module in list(body.named_modules()):
-        same = [layers[place] for layers in others]
+    for place, module in list(grouped_backbone.named_modules()):
+        member_layers = [layers[place] for layers in layers_by_member]
         if isinstance(module, nn.Conv2d):
             if module.groups != 1 or module.bias is not None:
                 raise ValueError("only a wide ResNet's convolutions can be grouped; use 'vmap'")
-            inner = module.in_channels * (1 if is_first else n)
+            n_channels = module.in_channels * (1 if is_first else n)
             joined = nn.Conv2d(
-                inner, module.out_channels * n, module.kernel_size, module.stride, module.padding,
+                n_channels, module.out_channels * n, module.kernel_size, module.stride, module.padding,
                 groups=1 if is_first else n, bias=False,
             )  # fmt: skip
-            joined.weight.data = torch.cat([m.weight.data for m in same])
+            joined.weight.data = torch.cat([m.weight.data for m in member_layers])
             is_first = False
         elif isinstance(module, nn.BatchNorm2d):
             joined = nn.BatchNorm2d(module.num_features * n, eps=module.eps)
             for name in ("weight", "bias", "running_mean", "running_var"):
-                getattr(joined, name).data = torch.cat([getattr(m, name).data for m in same])
+                getattr(joined, name).data = torch.cat([getattr(m, name).data for m in member_layers])
         elif isinstance(module, nn.Linear | nn.LayerNorm) or hasattr(module, "drawn_from"):
             raise ValueError(f"a layer {type(module).__name__} cannot be grouped; use 'vmap'")
         else:
             continue
         parent, _, name = place.rpartition(".")
-        setattr(body.get_submodule(parent), name, joined)
-    body = body.eval().to(next(nets[0].parameters()).device, memory_format=torch.channels_last)
+        setattr(grouped_backbone.get_submodule(parent), name, joined)
+    grouped_backbone = grouped_backbone.eval().to(next(nets[0].parameters()).device, memory_format=torch.channels_last)
     weight = torch.stack([net.head.weight.data for net in nets])
     bias = torch.stack([net.head.bias.data for net in nets])
 
     def evaluate(images):
         images = images.contiguous(memory_format=torch.channels_last)
-        embedding = body(images).unflatten(1, (n, -1)).transpose(0, 1)
+        embedding = grouped_backbone(images).unflatten(1, (n, -1)).transpose(0, 1)
         return torch.baddbmm(bias[:, None], embedding, weight.transpose(1, 2)), embedding
 
     return evaluate

@@ -26,8 +26,8 @@ def make_probability_rows(
     """
     rows = []
     for micrograph_id, output in zip(micrograph_ids, outputs, strict=True):
-        numbers = range(len(output.probabilities)) if member_numbers is None else member_numbers
-        for k, number in enumerate(numbers):
+        numbers_of_members = range(len(output.probabilities)) if member_numbers is None else member_numbers
+        for k, number in enumerate(numbers_of_members):
             rows.append(
                 {
                     "micrograph_id": micrograph_id,

@@ -87,13 +87,13 @@ def run_train_ensemble(options: argparse.Namespace) -> int:
     architecture = {"backbone": options.backbone, "dropout": dropout}
     if options.backbone == "wide_resnet":
         architecture |= {"depth": options.depth, "widen": options.widen}
-    scheduled = ("epochs", "patience", "batch", "learning_rate", "halve_every", "precision")
+    schedule_options = ("epochs", "patience", "batch", "learning_rate", "halve_every", "precision")
     ensemble_options = EnsembleOptions(
         WindowSettings(options.window, options.whole, max_windows=options.windows_per_image),
         n_members=options.members if options.method == "ensemble" else 1,
         method=options.method,
         architecture=architecture,
-        schedule=MemberSchedule(**{name: getattr(options, name) for name in scheduled}),
+        schedule=MemberSchedule(**{name: getattr(options, name) for name in schedule_options}),
         seed=options.seed,
         licence=options.licence,
     )

@@ -7,19 +7,19 @@ import sys
 import traceback
 import warnings
 
-LONGEST = 2000  # characters of an error's text
-SPACE = "free some space and run the same command again; what is finished is kept"
-AWAY = "restore it, or move it away, and run the same command again"
+MAX_MESSAGE_CHARACTERS = 2000  # characters of an error's text
+DISK_FULL_ADVICE = "free some space and run the same command again; what is finished is kept"
+WRONG_PLACE_ADVICE = "restore it, or move it away, and run the same command again"
 MISPLACED = {
     errno.EISDIR: "is a folder where a file should be",
     errno.ENOTDIR: "cannot be: a file is in the place of one of its folders",
     errno.EEXIST: "cannot be written: a file or a broken link is in the place of one of its folders",
     errno.ELOOP: "is a symbolic link that leads back to itself",
 }
-NOT_ALLOWED = "ask its owner, or copy it to where you may read and write"
+PERMISSION_ADVICE = "ask its owner, or copy it to where you may read and write"
 EXPECTED = (ValueError, OSError, RuntimeError, ImportError)
 NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError", "ProfileNotFound")
-CREDENTIALS = (
+CREDENTIALS_ADVICE = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or write ~/.aws/credentials; for a public bucket set "
     """FSSPEC_S3='{"anon": true}'"""
 )
@@ -32,37 +32,41 @@ def say(text: str) -> None:
     print(escape_controls(text), flush=True)
 
 
-def tell_error(error: BaseException, task: str) -> None:
-    """Print `error` as one line on stderr; `task` is what was being done, to what."""
+def tell_error(error: BaseException, task_description: str) -> None:
+    """Print `error` as one line on stderr; `task_description` is what was being done, to what."""
     from emqa_dask.uris import escape_controls, redact
 
-    print(f"emqa: {escape_controls(redact(explain(error, task)))} (EMQA_TRACEBACK=1 shows where)", file=sys.stderr)
+    print(
+        f"emqa: {escape_controls(redact(explain(error, task_description)))} (EMQA_TRACEBACK=1 shows where)",
+        file=sys.stderr,
+    )
 
 
-def explain(error: BaseException, task: str) -> str:
-    """What went wrong and what to do, in one line; `task` is what was being done, to what."""
+def explain(error: BaseException, task_description: str) -> str:
+    """What went wrong and what to do, in one line; `task_description` is what was being done, to what."""
     name = type(error).__name__
     text = " ".join(str(error).split())
-    if len(text) > LONGEST:
-        text = f"{text[:LONGEST]}..."
+    if len(text) > MAX_MESSAGE_CHARACTERS:
+        text = f"{text[:MAX_MESSAGE_CHARACTERS]}..."
     if getattr(error, "errno", None) == errno.ENOSPC:
-        return text if "free some space" in text else f"{text}: {SPACE}"
+        return text if "free some space" in text else f"{text}: {DISK_FULL_ADVICE}"
     if isinstance(error, OSError) and error.filename and error.errno in MISPLACED:
-        return f"{error.filename} {MISPLACED[error.errno]}: {AWAY}"
+        return f"{error.filename} {MISPLACED[error.errno]}: {WRONG_PLACE_ADVICE}"
     if isinstance(error, OSError) and error.filename and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return f"{error.filename}: {error.strerror}; {NOT_ALLOWED}"
+        return f"{error.filename}: {error.strerror}; {PERMISSION_ADVICE}"
     if name in NO_CREDENTIALS or (isinstance(error, PermissionError) and not error.filename and "/" not in text):
-        return f"{task}: S3 gave no access ({text}): {CREDENTIALS}"
+        return f"{task_description}: S3 gave no access ({text}): {CREDENTIALS_ADVICE}"
     if isinstance(error, ModuleNotFoundError) and error.name and "install" not in text:
-        return f"{task}: the package {error.name.partition('.')[0]} is not installed: install it with pip"
+        return f"{task_description}: the package {error.name.partition('.')[0]} is not installed: install it with pip"
     if isinstance(error, MemoryError):
-        return f"{task}: not enough memory ({text or name}): take fewer workers (--workers) or a larger machine"
+        remedy = "take fewer workers (--workers) or a larger machine"
+        return f"{task_description}: not enough memory ({text or name}): {remedy}"
     if isinstance(error, EXPECTED) and not isinstance(error, RecursionError):
-        return text if text and _is_raised_here(error) else f"{task}: {text or name}"
+        return text if text and _is_raised_here(error) else f"{task_description}: {text or name}"
     package = type(error).__module__.partition(".")[0]
     if package not in ("builtins", "emqa_dask"):
-        return f"{task}: {package} failed with {name}: {text}"
-    return f"{task} failed with {name}: {text}; this is a fault of emqa_dask, please report it"
+        return f"{task_description}: {package} failed with {name}: {text}"
+    return f"{task_description} failed with {name}: {text}; this is a fault of emqa_dask, please report it"
 
 
 def _is_raised_here(error: BaseException) -> bool:

@@ -55,8 +55,8 @@ def settings_changes(options: argparse.Namespace) -> dict[str, dict[str, object]
     changes: dict[str, dict[str, object]] = {}
     for text in options.changes:
         key, equals, value = text.partition("=")
-        section, dot, name = key.partition(".")
-        if not (equals and dot):
+        section, separator, name = key.partition(".")
+        if not (equals and separator):
             raise SettingsError(f"--set {text}: write it as section.key=value, e.g. detect.threshold=0.2")
         try:
             parsed = ast.literal_eval({"true": "True", "false": "False"}.get(value, value))

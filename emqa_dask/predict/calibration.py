@@ -227,4 +227,4 @@ def write_calibration(
         "measured": figures,
         "tried_mae": candidate_errors,
     }
-    models.write_card(directory, {**description, **card, **record})
+    models.write_model_card(directory, {**description, **card, **record})

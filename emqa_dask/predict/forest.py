@@ -124,7 +124,7 @@ def read_forest(directory: Path) -> Forest:
     """
     from emqa_dask.predict import skops_files
 
-    card = models.load_card(directory)
+    card = models.load_model_card(directory)
     if "forest" not in card or FOREST_FILE not in card.get("files", {}):
         raise models.ModelError(f"{directory / 'card.toml'}: not the card of a forest")
     pipeline = skops_files.load(directory / FOREST_FILE, trusted=list(TRUSTED_TYPES))

@@ -25,7 +25,7 @@ class LoadedModel(NamedTuple):
 @functools.lru_cache(maxsize=8)
 def _load_model(directory: Path, digest: str) -> LoadedModel:
     """The contents of a model directory, read once a process: a partition predicts in less time than loading takes."""
-    card = models.load_card(directory)
+    card = models.load_model_card(directory)
     with models.blame_model(directory):
         domain = domain_distance.read_domain(directory)
         conditions = imaging_conditions.read_training_conditions(card)
@@ -74,7 +74,7 @@ def _make_empty_predictions(features: pd.DataFrame) -> pd.DataFrame:
 
 def _predict_with_model(features: pd.DataFrame, directory: Path) -> pd.DataFrame:
     """Rows of `tables.PREDICTIONS` for rows of one detector, by the model in `directory`."""
-    model = _load_model(directory, models.digest_card(directory))
+    model = _load_model(directory, models.digest_model_card(directory))
     table = quality_model.predict_quality(model.quality_model, features)
     if model.forest is not None:  # the forest's own numbers, to the last bit
         forest_table = forest.predict_forest(model.forest, features)
@@ -92,4 +92,4 @@ def _predict_with_model(features: pd.DataFrame, directory: Path) -> pd.DataFrame
 def load_quality_model(model: str | Path) -> quality_model.QualityModel:
     """The quality model in a directory or bundled model; a forest is converted to a model of F1 alone."""
     directory = models.locate_model(str(model))
-    return _load_model(directory, models.digest_card(directory)).quality_model
+    return _load_model(directory, models.digest_model_card(directory)).quality_model

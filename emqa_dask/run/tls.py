@@ -71,7 +71,7 @@ def write_certificates(folder: str | Path, days: int = 365) -> Path:
     folder = Path(folder)
     if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} is there and not an empty folder: choose another folder, or move it away")
-    output_folders.check_parents(output_folders.make_absolute(folder))
+    output_folders.check_parent_folders(output_folders.make_absolute(folder))
     if shutil.which("openssl") is None:
         raise RuntimeError("certificates are made by the openssl command, which is not here: install OpenSSL")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)

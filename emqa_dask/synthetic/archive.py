@@ -127,7 +127,7 @@ def _refuse(out: Path, truth: Path, profile: str, n: int, faults: tuple[str, ...
     for folder in (out, truth):
         if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir() or any(folder.iterdir())):
             raise FileExistsError(f"{folder} is there and not empty: choose another name, or move it away")
-        output_folders.check_parents(output_folders.make_absolute(folder))
+        output_folders.check_parent_folders(output_folders.make_absolute(folder))
 
 
 def _plan(rng: np.random.Generator, n: int, faults: tuple[str, ...], visits: list[Visit]) -> list[File]:

@@ -60,14 +60,14 @@ def save_checkpoint(folder: Path, training: Training) -> None:
             best = {name: tensor.cpu().contiguous() for name, tensor in training.best_weights.items()}
             save_file(best, str(fresh / BEST_WEIGHTS))
         (fresh / PROGRESS).write_text(json.dumps(asdict(training.progress)), encoding="utf-8")
-        models.write_card(fresh, {"task": "checkpoint of a training"})
+        models.write_model_card(fresh, {"task": "checkpoint of a training"})
 
 
 def load_checkpoint(folder: Path, training: Training) -> None:
     """Fills `training` from what `save_checkpoint` wrote; ModelError for a damaged checkpoint."""
     from safetensors.torch import load_file
 
-    models.load_card(folder)
+    models.load_model_card(folder)
     with models.blame_model(folder):
         networks.load_weights(training.net, folder / WEIGHTS)
         _load_moments(training.optimiser, folder / MOMENTS)

@@ -199,7 +199,7 @@ def _load_start(options: DetectorOptions, card: dict[str, Any]) -> tuple["torch.
         raise ValueError("an architecture can be chosen only for a network that starts from random weights")
     n_classes = len(card["classes"])
     folder = models.locate_model(str(options.start))
-    start_card = models.load_card(folder)
+    start_card = models.load_model_card(folder)
     if start_card.get("task") != card["task"] or start_card.get("family") != card["family"]:
         kind = f"{start_card.get('family')} for {start_card.get('task')!r}"
         raise ValueError(f"{folder}: {kind}: only torchvision detectors train here")
@@ -208,5 +208,5 @@ def _load_start(options: DetectorOptions, card: dict[str, Any]) -> tuple["torch.
         net = networks.build_detector(architecture)
         skip = HEADS if start_card["architecture"]["n_classes"] != n_classes else ()
         networks.load_weights(net, folder / WEIGHTS, skip=skip)
-    card["training"] |= {"started_from": start_card["name"], "started_from_digest": models.digest_card(folder)}
+    card["training"] |= {"started_from": start_card["name"], "started_from_digest": models.digest_model_card(folder)}
     return net, {**card, "architecture": architecture, "input": dict(start_card["input"])}

@@ -30,21 +30,21 @@ def export_model(net: "torch.nn.Module", target: ModelTarget, progress: Progress
     figures = {**card.get("measured", {}), **({"validation": scores} if scores else {})}
     training = {**card.get("training", {}), "steps": progress.n_rounds}
     with output_folders.write_folder(target.folder) as fresh:
-        networks.save_weights(net, fresh / WEIGHTS, half=target.has_half_weights)
+        networks.save_weights(net, fresh / WEIGHTS, is_half_precision=target.has_half_weights)
         _write_tables(fresh, progress)
-        models.write_card(fresh, {**card, "training": training, "measured": figures})
+        models.write_model_card(fresh, {**card, "training": training, "measured": figures})
 
 
 def complete_model(folder: Path, progress: Progress) -> None:
     """Adds the tables of the whole training, and shifts scores so that the best threshold becomes 0.5."""
     threshold = (progress.best or {}).get("score_threshold", 0.5)
-    card = models.load_card(folder)
+    card = models.load_model_card(folder)
     card.pop("files")
     card["training"]["best_threshold_that_became_0.5"] = threshold
     with output_folders.write_folder(folder) as fresh:
         networks.centre_scores(folder / WEIGHTS, fresh / WEIGHTS, threshold)
         _write_tables(fresh, progress)
-        models.write_card(fresh, card)
+        models.write_model_card(fresh, card)
 
 
 def _write_tables(folder: Path, progress: Progress) -> None:

@@ -65,7 +65,7 @@ def train_member(
                 record |= _score_split(name, p.mean(axis=0), splits[name].classes)
         networks.save_weights(net, fresh / WEIGHTS)
         (fresh / RECORD).write_text(json.dumps(record), encoding="utf-8")
-        models.write_card(fresh, {"task": "member of an ensemble"})
+        models.write_model_card(fresh, {"task": "member of an ensemble"})
     output_folders.remove_folder(locate_checkpoint(member))
     return record
 
@@ -120,7 +120,7 @@ def join_members(
     plan = read_plan(folder)
     finished = _list_finished(out, plan, min_members)
     for k in finished:
-        models.load_card(locate_member(folder, k))
+        models.load_model_card(locate_member(folder, k))
     held_out = _load_held_out(folder, plan, finished)
     figures = {
         name: dict(measure(held_out[f"{name}.probabilities"], held_out[f"{name}.classes"]))
@@ -136,7 +136,7 @@ def join_members(
             save_file(held_out, str(fresh / HELD_OUT))
         if complete is not None:
             complete(fresh, card)
-        models.write_card(fresh, card)
+        models.write_model_card(fresh, card)
     output_folders.remove_folder(folder)
     return card
 

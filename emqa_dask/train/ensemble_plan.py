@@ -101,7 +101,7 @@ def prepare_training(out: Path, training_set: TrainingSet, options: EnsembleOpti
         np.save(fresh / WINDOWS, ordered.windows)
         np.save(fresh / CLASSES, ordered.classes)
         (fresh / PLAN).write_text(json.dumps(plan, indent=1), encoding="utf-8")
-        models.write_card(fresh, {"task": "training of an ensemble"})
+        models.write_model_card(fresh, {"task": "training of an ensemble"})
     return folder
 
 
@@ -147,7 +147,7 @@ def read_plan(folder: Path) -> dict:
     """The plan in `folder`; FileNotFoundError where nothing was prepared."""
     if not (folder / PLAN).is_file():
         raise FileNotFoundError(f"{folder}: no training was prepared here")
-    return json.loads(models.check_file(folder, PLAN, models.read_card(folder)).read_text(encoding="utf-8"))
+    return json.loads(models.check_file(folder, PLAN, models.read_model_card(folder)).read_text(encoding="utf-8"))
 
 
 def load_splits(folder: Path, plan: Mapping) -> dict[str, LabelledWindows]:

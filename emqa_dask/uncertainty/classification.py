@@ -31,12 +31,12 @@ class Classifier(NamedTuple):
 
 def load_classifier(directory: Path) -> Classifier:
     """The classifier in a model directory; its networks need not be there."""
-    return _load_cached(directory, models.digest_card(directory))
+    return _load_cached(directory, models.digest_model_card(directory))
 
 
 @functools.lru_cache(maxsize=4)
 def _load_cached(directory: Path, digest: str) -> Classifier:
-    card = models.read_card(directory)
+    card = models.read_model_card(directory)
     with models.blame_model(directory):
         return _build_classifier(directory, card)
 

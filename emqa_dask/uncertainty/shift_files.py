@@ -36,13 +36,13 @@ def write_shift_model(model: ShiftModel, directory: Path) -> dict:
     content = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     (directory / SHIFT_MODEL_FILE).write_bytes(content)  # save_file() would leave it readable by its owner only
     table |= {"kinds": list(model.kinds), "fused": list(model.scale.names), "limit": model.scale.limit}
-    table |= {"false_flags": model.false_flags, "content": models.digest_card(models.CONTENT_MODEL)}
+    table |= {"false_flags": model.false_flags, "content": models.digest_model_card(models.CONTENT_MODEL)}
     return {"shift": table}
 
 
 def read_shift_model(directory: Path) -> ShiftModel | None:
     """The shift model in a directory, its file checked against the card's SHA-256; None without a table `shift`."""
-    card = models.read_card(directory)
+    card = models.read_model_card(directory)
     if "shift" not in card:
         return None
     table = card["shift"]
@@ -50,7 +50,7 @@ def read_shift_model(directory: Path) -> ShiftModel | None:
         raise ValueError(
             f"{directory / 'card.toml'}: has a table shift but no {SHIFT_MODEL_FILE}; train the classifier again"
         )
-    if table.get("content") != models.digest_card(models.CONTENT_MODEL):
+    if table.get("content") != models.digest_model_card(models.CONTENT_MODEL):
         raise ValueError(
             f"{directory / 'card.toml'}: its domain was fitted with another version's network `content`; train "
             "the classifier again"

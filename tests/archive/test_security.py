@@ -131,11 +131,11 @@ def test_a_model_with_a_foreign_type_is_refused(tmp_path):
     sys.modules[__name__].Foreign = Foreign
     Foreign.__qualname__ = "Foreign"
     skops.io.dump(Foreign(), tmp_path / forest.FOREST_FILE)
-    models.write_card(tmp_path, {"forest": {"columns": ["a"]}})
+    models.write_model_card(tmp_path, {"forest": {"columns": ["a"]}})
     with pytest.raises(skops.io.exceptions.UntrustedTypesFoundException):
         forest.read_forest(tmp_path)
     (tmp_path / forest.FOREST_FILE).write_bytes(pickle.dumps(Marks(tmp_path / "marker")))
-    models.write_card(tmp_path, {"forest": {"columns": ["a"]}})
+    models.write_model_card(tmp_path, {"forest": {"columns": ["a"]}})
     with pytest.raises((zipfile.BadZipFile, ValueError)):
         forest.read_forest(tmp_path)
     assert not (tmp_path / "marker").exists()

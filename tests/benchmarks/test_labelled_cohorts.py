@@ -62,7 +62,7 @@ def test_evidence_and_truth_are_those_of_the_pipeline():
 def test_cache_key_of_a_network_depends_on_its_detections_only(tmp_path):
     def write(weights: bytes, **card):
         (tmp_path / "weights.safetensors").write_bytes(weights)
-        models.write_card(tmp_path, {"name": "net", "input": {"low_percentile": 1.0}, **card})
+        models.write_model_card(tmp_path, {"name": "net", "input": {"low_percentile": 1.0}, **card})
         return cohort_images.key(str(tmp_path))
 
     first = write(b"1", measured={"f1": 0.5})
@@ -135,8 +135,9 @@ def test_widths_are_conformal_ones_of_left_out_cohorts():
 
 def test_the_bundled_quality_model_fits_the_bundled_network():
     folder = models.locate_model("cavity-tem-f1")
-    assert models.load_card(folder)["network"] == cohort_images.key("cavity-tem")
+    assert models.load_model_card(folder)["network"] == cohort_images.key("cavity-tem")
     assert (
-        quality_files.read_quality_model(folder).detector == models.load_card(models.locate_model("cavity-tem"))["name"]
+        quality_files.read_quality_model(folder).detector
+        == models.load_model_card(models.locate_model("cavity-tem"))["name"]
     )
     assert sum(path.stat().st_size for path in folder.iterdir()) < 2 * 2**20

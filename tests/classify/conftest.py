@@ -23,7 +23,7 @@ def write_ensemble(folder, n=4, seeds=None, method="ensemble", **ensemble):
         networks.save_weights(net, folder / files[-1])
     told = {"method": method, "members": files, "passes": 5, "seed": 3, **ensemble}
     card = {"name": folder.name, "task": "classification", "classes": ["a", "b", "c"], "architecture": SMALL}
-    models.write_card(folder, {**card, "input": {"size_px": 16, "stride_px": 8}, "ensemble": told})
+    models.write_model_card(folder, {**card, "input": {"size_px": 16, "stride_px": 8}, "ensemble": told})
     return folder
 
 

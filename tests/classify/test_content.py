@@ -32,7 +32,7 @@ def pictures(seed, n):
 
 def test_the_model_is_small_complete_and_has_measured_figures():
     folder = models.CONTENT_MODEL
-    card = models.load_card(folder)
+    card = models.load_model_card(folder)
     assert sum(path.stat().st_size for path in folder.iterdir()) < 2e6
     assert set(card["families"]["foreign"]) == set(FOREIGN) < set(card["families"]["names"])
     assert card["measured"]["n"] > 0

@@ -7,11 +7,11 @@ import torch
 from emqa_dask import classifiers, load_ensemble, models, networks, tables
 from emqa_dask.classify import Ensemble, make_probability_rows
 from emqa_dask.classify import ensemble as ensembles
-from emqa_dask.classify.evaluation import EVALUATIONS, make_evaluator
+from emqa_dask.classify.evaluation import EVALUATION_METHODS, make_evaluator
 
 
 def nets_of(model):
-    card = models.load_card(model)
+    card = models.load_model_card(model)
     found = []
     for file in card["ensemble"]["members"]:
         net = classifiers.build_classifier(card["architecture"] | {"dropout": 0.0})
@@ -20,7 +20,7 @@ def nets_of(model):
     return found
 
 
-@pytest.mark.parametrize("way", EVALUATIONS)
+@pytest.mark.parametrize("way", EVALUATION_METHODS)
 def test_members_together_say_what_each_says_alone(model, way):
     nets = nets_of(model)
     x = torch.rand(3, 1, 16, 16)
@@ -144,7 +144,7 @@ def test_weights_with_valid_checksum_and_wrong_shape_are_omitted(model):
     (model / "member_00.safetensors").write_bytes(b"no safetensors")
     table = tomllib.loads((model / "card.toml").read_text())
     table.pop("files")
-    models.write_card(model, table)
+    models.write_model_card(model, table)
     assert load_ensemble(model).member_summary.startswith("3 of 4 members; member_00.safetensors: ")
 
 
@@ -205,9 +205,9 @@ def test_other_classes_and_images_below_a_window_are_refused(model):
     ],
 )
 def test_what_a_card_has_wrong_is_named(model, change, said):
-    table = models.load_card(model)
+    table = models.load_model_card(model)
     table.pop("files")
-    models.write_card(model, {**table, **change})
+    models.write_model_card(model, {**table, **change})
     with pytest.raises(ValueError, match=f"card.toml: .*{said}"):
         load_ensemble(model)
 

@@ -47,7 +47,7 @@ def write_model(folder, architecture, seed=0, **card):
     networks.save_weights(net, folder / "weights.safetensors")
     options = {"input": {"low_percentile": 1.0, "high_percentile": 99.0}, "classes": ["cavity", "void"]} | card
     about = {"name": "small", "task": "instance segmentation", "family": "torchvision", "licence": "MIT"}
-    models.write_card(folder, about | options | {"architecture": architecture})
+    models.write_model_card(folder, about | options | {"architecture": architecture})
     return net
 
 

@@ -266,14 +266,14 @@ def test_a_model_is_loaded_again_only_after_a_change(small_model, tmp_path):
     first = load_detector(folder)
     assert load_detector(str(folder)) is first
     assert load_detector(folder, precision="bfloat16") is not first
-    given = {k: v for k, v in models.load_card(folder).items() if k != "files"}
-    models.write_card(folder, given | {"name": "other"})
+    given = {k: v for k, v in models.load_model_card(folder).items() if k != "files"}
+    models.write_model_card(folder, given | {"name": "other"})
     assert load_detector(folder).card.name == "other"
 
 
 def _changed(folder, **changes):
-    given = {k: v for k, v in models.load_card(folder).items() if k != "files"}
-    models.write_card(folder, {k: v for k, v in (given | changes).items() if v is not None})
+    given = {k: v for k, v in models.load_model_card(folder).items() if k != "files"}
+    models.write_model_card(folder, {k: v for k, v in (given | changes).items() if v is not None})
 
 
 @pytest.mark.parametrize(
@@ -334,7 +334,7 @@ def test_devices_and_precisions(small_model):
 
 def test_the_bundled_names_are_known():
     with pytest.raises(ValueError, match="not the card of a Mask R-CNN"):
-        cards.read_card("log-synthetic")
+        cards.read_detector_card("log-synthetic")
 
 
 def test_tables_of_images_can_be_put_together(small_model, scenes):

@@ -31,7 +31,7 @@ def test_an_imported_checkpoint_is_the_same_network(small_model, scenes, tmp_pat
     detector = load_detector(tmp_path / "m")
     assert_plain(detector.detect(scenes[:1])[0], plain(net, scenes[0]))
     assert (detector.card.name, detector.card.tile_px, detector.card.low_percentile) == ("mine", 1024, 1.0)
-    assert models.load_card(tmp_path / "m")["training"] == {"cohort": "ours"}
+    assert models.load_model_card(tmp_path / "m")["training"] == {"cohort": "ours"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pth", "m"]
 
 

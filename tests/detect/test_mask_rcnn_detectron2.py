@@ -181,8 +181,8 @@ def test_a_card_of_another_number_of_classes_is_named(imported, tmp_path):
 
     folder = tmp_path / "m"
     shutil.copytree(imported[0], folder)
-    given = {k: v for k, v in models.load_card(folder).items() if k != "files"}
-    models.write_card(folder, given | {"classes": ["one"]})
+    given = {k: v for k, v in models.load_model_card(folder).items() if k != "files"}
+    models.write_model_card(folder, given | {"classes": ["one"]})
     with pytest.raises(ValueError, match="NUM_CLASSES is 2, the card names 1"):
         load_detector(folder)
 
@@ -190,9 +190,9 @@ def test_a_card_of_another_number_of_classes_is_named(imported, tmp_path):
 def test_without_the_library_it_says_how_to_install_it(tmp_path, monkeypatch):
     net = write_model(tmp_path / "m", SMALL)
     (tmp_path / "m" / "config.yaml").write_text(yaml.safe_dump(BASE))
-    given = {k: v for k, v in models.load_card(tmp_path / "m").items() if k != "files"}
+    given = {k: v for k, v in models.load_model_card(tmp_path / "m").items() if k != "files"}
     networks.save_weights(net, tmp_path / "m" / "weights.safetensors")
-    models.write_card(tmp_path / "m", given | {"family": "detectron2"})
+    models.write_model_card(tmp_path / "m", given | {"family": "detectron2"})
     real = builtins.__import__
 
     def without(name, *args, **kwargs):

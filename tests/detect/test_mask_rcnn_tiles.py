@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from emqa_dask.detect.mask_rcnn import masks as mk
-from emqa_dask.detect.mask_rcnn.card import Card
+from emqa_dask.detect.mask_rcnn.card import DetectorCard
 from emqa_dask.detect.mask_rcnn.detector import COLUMNS, Detector
 from emqa_dask.detect.mask_rcnn.merge import claimed, doubles, windows
 from emqa_dask.detect.mask_rcnn.network import Found, Network
 
-CARD = Card(Path(), "", "components", "torchvision", ("disk",), {}, 0.0, 100.0, 256, 48)
+CARD = DetectorCard(Path(), "", "components", "torchvision", ("disk",), {}, 0.0, 100.0, 256, 48)
 
 
 def components(images):

@@ -6,7 +6,7 @@ import torch
 
 from emqa_dask import classifiers, load_ensemble, models, networks
 from emqa_dask.classify import content
-from emqa_dask.classify.evaluation import EVALUATIONS, make_evaluator
+from emqa_dask.classify.evaluation import EVALUATION_METHODS, make_evaluator
 from emqa_dask.train import ensemble
 from emqa_dask.train.ensemble_plan import EnsembleOptions, TrainingSet, prepare_training
 from emqa_dask.train.schedules import MemberSchedule
@@ -26,7 +26,7 @@ def model(tmp_path):
         networks.save_weights(classifiers.build_classifier(SMALL), folder / file)
     card = {"name": "m", "task": "classification", "classes": ["a", "b"], "architecture": SMALL}
     ensemble = {"method": "ensemble", "members": files, "passes": 4}
-    models.write_card(folder, {**card, "input": {"size_px": 16}, "ensemble": ensemble})
+    models.write_model_card(folder, {**card, "input": {"size_px": 16}, "ensemble": ensemble})
     return folder
 
 
@@ -46,7 +46,7 @@ def test_window_probabilities_are_equal_on_both_devices(n, side):
 
 @pytest.mark.parametrize("more", [{}, {"depth": 16, "widen": 2}])
 @pytest.mark.parametrize(("n", "side"), [(4, 16), (300, 64)])  # cuDNN chooses the layout by size
-@pytest.mark.parametrize("way", EVALUATIONS)
+@pytest.mark.parametrize("way", EVALUATION_METHODS)
 def test_members_together_say_what_each_says_alone(way, n, side, more):
     nets = [classifiers.build_classifier(SMALL | {"dropout": 0.0} | more).cuda() for _ in range(3)]
     x = torch.rand(n, 1, side, side, device="cuda")

@@ -104,7 +104,7 @@ def table(root, name, settings):
 
 
 def test_the_card_tells_what_was_measured(model):
-    card = models.load_card(model)
+    card = models.load_model_card(model)
     assert card["measured"]["test"]["accuracy"] > 0.9
     assert card["measured"]["domain"]["n"] == 30
     assert 0 <= card["measured"]["domain"]["false_flags_on_test"] <= 0.3

@@ -117,9 +117,9 @@ def test_another_score_floor_needs_no_pixel(copy, both, small_archive, tmp_path)
 def _at_floor(folder, floor: float):
     """The bundled model, said to be for another score floor."""
     out = shutil.copytree(models.locate_model("log-synthetic"), folder / "forest")
-    card = models.load_card(out)
+    card = models.load_model_card(out)
     card["forest"]["score_floor"] = floor
-    models.write_card(out, {key: value for key, value in card.items() if key != "files"})
+    models.write_model_card(out, {key: value for key, value in card.items() if key != "files"})
     return out
 
 
@@ -150,7 +150,7 @@ def test_calibration_fits_every_detector_and_later_runs_use_it(copy, both, truth
     assert calibrate(str(copy), str(truth), both, say=said.append) == 0
     settings = stored_settings.read_settings(str(copy))
     assert [load_quality_model(f).detector for f in settings.predict.models[:2]] == ["log", "small"]
-    card = models.load_card(copy / "models" / "small")
+    card = models.load_model_card(copy / "models" / "small")
     assert {"random", "grouped_by_image"} <= set(card["measured"])
     assert all(0 <= of["coverage"] <= 1 for of in card["measured"].values())
     assert rescore(str(copy), settings, say=quiet) == 0

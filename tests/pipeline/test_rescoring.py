@@ -191,9 +191,9 @@ def test_a_damaged_part_is_left_to_its_own_task(copy, settings):
 
 def test_an_incompatible_model_fails_partitions_and_is_not_stored(copy, short, fitted, tmp_path):
     folder = shutil.copytree(fitted, tmp_path / "unfit")
-    card = models.load_card(folder)
+    card = models.load_model_card(folder)
     card["quality_model"]["columns"] = ["no_such_feature", *card["quality_model"]["columns"][1:]]
-    models.write_card(folder, card)
+    models.write_model_card(folder, card)
     unfit = replace(short, {"predict": {"models": [str(folder)]}})
     assert rescore(str(copy), unfit, say=quiet) == 2
     assert content(copy, unfit) == {}

@@ -139,7 +139,7 @@ def test_twenty_labels_correct_a_base_that_is_off(made):
 def test_a_calibration_is_written_as_a_model_directory(made, fifty, tmp_path):
     features, _ = made
     write_calibration(fifty[0], tmp_path / "m", "mine", trained_on="a made-up run")
-    card = models.load_card(tmp_path / "m")
+    card = models.load_model_card(tmp_path / "m")
     assert card["measured"]["leave_one_session_out"]["mae"] == round(fifty[0].report["mae"][2], 4)
     assert card["trained_on"] == "a made-up run"
     p = predict_images(features, tmp_path / "m")

@@ -46,7 +46,7 @@ def fitted():
 
 @pytest.fixture
 def saved(fitted, tmp_path):
-    models.write_card(tmp_path / "model", forest.write_forest(fitted, tmp_path / "model"))
+    models.write_model_card(tmp_path / "model", forest.write_forest(fitted, tmp_path / "model"))
     return tmp_path / "model"
 
 
@@ -152,13 +152,13 @@ def test_a_changed_file_is_refused(saved):
 
 def test_a_file_with_anything_but_trees_is_refused(saved):
     skops.io.dump(make_pipeline(FunctionTransformer(os.system)), saved / forest.FOREST_FILE)
-    models.write_card(saved, {"forest": {}})
+    models.write_model_card(saved, {"forest": {}})
     with pytest.raises(skops.io.exceptions.UntrustedTypesFoundException):
         forest.read_forest(saved)
 
 
 def test_another_model_is_not_a_forest(tmp_path):
-    models.write_card(tmp_path, {"name": "something else"})
+    models.write_model_card(tmp_path, {"name": "something else"})
     with pytest.raises(ValueError, match="not the card of a forest"):
         forest.read_forest(tmp_path)
 
@@ -173,8 +173,8 @@ def test_a_card_reads_back(tmp_path):
         "list": ["a", "b"],
         "deep": {"er": {"k": [1.5]}},
     }
-    models.write_card(tmp_path, card)
-    read = models.load_card(tmp_path)
+    models.write_model_card(tmp_path, card)
+    read = models.load_model_card(tmp_path)
     assert list(read.pop("files")) == ["weights with space.bin"]
     assert read == card
 
@@ -182,7 +182,7 @@ def test_a_card_reads_back(tmp_path):
 def test_the_bundled_forest_predicts_a_whole_table():
     table, _ = labelled(40, 10)
     directory = models.locate_model("log-synthetic")
-    card = models.load_card(directory)
+    card = models.load_model_card(directory)
     for name in {*card["forest"]["columns"], *card["domain"]["columns"]} - set(table):
         table[name] = 0.5
     table.loc[3, "n_detections"] = 0
@@ -201,7 +201,7 @@ def test_predictions_of_a_row_do_not_depend_on_others(n_rows):
     """A partition that has lost an image to quarantine, or is cut otherwise, says the same of the others."""
     table, _ = labelled(40, 11)
     directory = models.locate_model("log-synthetic")
-    card = models.load_card(directory)
+    card = models.load_model_card(directory)
     rng = np.random.default_rng(12)
     for name in {*card["forest"]["columns"], *card["domain"]["columns"]} - set(table):
         table[name] = rng.lognormal(size=len(table))

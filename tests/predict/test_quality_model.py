@@ -280,7 +280,7 @@ def test_recalibration_finds_a_line_whatever_the_sizes_of_groups():
 @pytest.mark.parametrize("kind", ["forest", "gaussian_process"])
 def test_a_saved_model_predicts_the_same_in_every_bit(kind, tmp_path):
     made = fit(kind, n=40)
-    models.write_card(tmp_path / "m", quality_files.write_quality_model(made, tmp_path / "m"))
+    models.write_model_card(tmp_path / "m", quality_files.write_quality_model(made, tmp_path / "m"))
     table = labelled(30, 13)
     pd.testing.assert_frame_equal(
         quality_model.predict_quality(quality_files.read_quality_model(tmp_path / "m"), table),
@@ -321,7 +321,7 @@ def test_a_fit_refuses_what_it_cannot_learn_from():
 
 def test_the_bundled_forest_gives_f1_with_reasons_and_nothing_else():
     table = labelled(20, 16).assign(detector="log")
-    card = models.load_card(models.locate_model("log-synthetic"))
+    card = models.load_model_card(models.locate_model("log-synthetic"))
     for name in {*card["forest"]["columns"], *card["domain"]["columns"]} - set(table):
         table[name] = 0.5
     table["score_floor"] = card["forest"]["score_floor"]
@@ -361,7 +361,7 @@ def test_ranking_finds_the_feature_that_lowers_the_error():
 def test_imaging_conditions_unlike_those_of_training_count_as_a_distance(tmp_path):
     card = quality_files.write_quality_model(fit("forest", n=40), tmp_path / "m")
     known = imaging_conditions.fit_training_conditions(np.linspace(280, 320, 40), np.full(40, 200.0))
-    models.write_card(tmp_path / "m", card | imaging_conditions.make_card_table(known))
+    models.write_model_card(tmp_path / "m", card | imaging_conditions.make_card_table(known))
     table = labelled(4, 13).assign(defocus_nm=[300.0, 900.0, np.nan, 300.0], voltage_kv=[200.0, 200.0, 200.0, np.nan])
     far = predict_images(table, tmp_path / "m")["ood_distance"]
     assert far[0] <= 1 < far[1]

@@ -18,7 +18,7 @@ CLEAR = {"contrast": 0.9, "background": 0.5, "exposure": {"dose_e_per_px": 800.0
 @pytest.fixture(scope="module")
 def bundled():
     folder = models.locate_model("cavity-tem")
-    card = models.load_card(folder)
+    card = models.load_model_card(folder)
     net = networks.build_detector(card["architecture"])
     networks.load_weights(net, folder / "weights.safetensors")
     return folder, card, net

@@ -64,7 +64,7 @@ def test_an_ensemble_learns_separable_classes_and_becomes_a_model(tmp_path):
     records = [ensemble.train_member(out, k, say=silent) for k in range(2)]
     assert ensemble.list_unfinished(out) == []
     card = ensemble.join_members(out, measure)
-    assert card == {key: value for key, value in models.load_card(out).items() if key != "files"}
+    assert card == {key: value for key, value in models.load_model_card(out).items() if key != "files"}
     assert card["measured"]["test"] == {"accuracy": pytest.approx(1, abs=0.1), "members": 2}
     assert card["members"]["seed"] == [0, 1]
     assert records[0]["test_nll"] != records[1]["test_nll"]

@@ -69,9 +69,9 @@ def test_a_frozen_backbone_stays_and_the_rest_learns(short, tmp_path):
     assert not torch.equal(first["rpn.head.cls_logits.weight"], frozen["rpn.head.cls_logits.weight"])
     running = [name for name in body if "running" in name]
     assert all(torch.equal(first[name], free[name]) for name in running)
-    card = models.load_card(tmp_path / "frozen")
+    card = models.load_model_card(tmp_path / "frozen")
     assert card["training"]["frozen_backbone"] is True
-    assert card["training"]["started_from_digest"] == models.digest_card(tmp_path / "first")
+    assert card["training"]["started_from_digest"] == models.digest_model_card(tmp_path / "first")
 
 
 def test_other_classes_replace_the_last_layers_only(short, disc_set, plain, tmp_path):
@@ -83,13 +83,13 @@ def test_other_classes_replace_the_last_layers_only(short, disc_set, plain, tmp_
     detector.train_detector([(file, folder)], tmp_path / "two", options, normalise=plain, say=silent)
     two = load_file(tmp_path / "two" / "weights.safetensors")
     assert two["roi_heads.box_predictor.cls_score.weight"].shape[0] == 3
-    assert models.load_card(tmp_path / "two")["classes"] == ["ring", "disc"]
+    assert models.load_model_card(tmp_path / "two")["classes"] == ["ring", "disc"]
 
 
 def test_boxes_alone_are_said_on_the_card(disc_set, plain, tmp_path):
     file, folder, content = disc_set(2, masks=False)
     detector.train_detector([(file, folder)], tmp_path / "m", replace(FEW, n_steps=1), normalise=plain, say=silent)
-    card = models.load_card(tmp_path / "m")
+    card = models.load_model_card(tmp_path / "m")
     assert card["training"]["masks_that_are_ellipses_of_boxes"] == len(content["annotations"])
     assert card["training"]["held_back"]
 
@@ -114,7 +114,7 @@ def test_a_failure_does_not_change_an_existing_model(short, disc_set, plain, tmp
 def test_a_start_of_another_family_is_refused(short, tmp_path):
     folder = tmp_path / "other"
     folder.mkdir()
-    models.write_card(folder, {"name": "other", "task": "instance segmentation", "family": "detectron2"})
+    models.write_model_card(folder, {"name": "other", "task": "instance segmentation", "family": "detectron2"})
     with pytest.raises(ValueError, match="only torchvision detectors train here"):
         short(start=folder)
 

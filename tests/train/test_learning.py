@@ -27,7 +27,7 @@ def test_a_few_steps_on_few_images_find_their_objects(disc_set, plain, tmp_path)
         rows = list(csv.DictReader(table))
     assert [row["step"] for row in rows] == ["30", "60"]
     assert best["image_f1_iou_0.5"] == max(float(row["image_f1_iou_0.5"]) for row in rows)
-    card = models.load_card(out)
+    card = models.load_model_card(out)
     assert card["measured"]["validation"]["image_f1_iou_0.5"] == best["image_f1_iou_0.5"]
     pictures, _ = coco.read_coco_sets([(file, folder)])
     truths = [

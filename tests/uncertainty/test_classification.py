@@ -24,7 +24,7 @@ def write(directory, **more):
     held["validation.classes"][doubtful] = (held["validation.classes"][doubtful] + 1) % 3
     (directory / "held_out.safetensors").write_bytes(safetensors.numpy.save(held))
     card = {"name": "films", "task": "classification", "classes": CLASSES, "input": {"size_px": 64}}
-    models.write_card(directory, card | {"ensemble": {"method": "ensemble", "temperature": 1.5}} | more)
+    models.write_model_card(directory, card | {"ensemble": {"method": "ensemble", "temperature": 1.5}} | more)
     return directory
 
 

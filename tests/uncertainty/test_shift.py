@@ -163,7 +163,7 @@ def test_distances_of_embeddings_do_not_ask_for_units_or_axes():
 
 def test_saved_model_classifies_alike_and_is_checked(known, tmp_path):
     seen = draw(np.random.default_rng(10), 40, "acquisition")[0]
-    models.write_card(tmp_path, {"name": "some", **shift_files.write_shift_model(known, tmp_path)})
+    models.write_model_card(tmp_path, {"name": "some", **shift_files.write_shift_model(known, tmp_path)})
     again = shift_files.read_shift_model(tmp_path)
     pd.testing.assert_frame_equal(
         shift_model.classify_shift(again, seen), shift_model.classify_shift(known, seen), check_exact=True
@@ -178,7 +178,7 @@ def test_saved_model_classifies_alike_and_is_checked(known, tmp_path):
 def test_what_was_learnt_with_another_network_of_contents_is_refused(known, tmp_path):
     table = shift_files.write_shift_model(known, tmp_path)
     table["shift"]["content"] = "0" * 64
-    models.write_card(tmp_path, {"name": "some", **table})
+    models.write_model_card(tmp_path, {"name": "some", **table})
     with pytest.raises(ValueError, match="another version's network `content`; train the classifier again"):
         shift_files.read_shift_model(tmp_path)
 
@@ -221,7 +221,7 @@ def test_order_does_not_matter_to_a_cohort(known):
 
 
 def test_a_model_without_shifts_has_none(tmp_path):
-    models.write_card(tmp_path, {"name": "some"})
+    models.write_model_card(tmp_path, {"name": "some"})
     assert shift_files.read_shift_model(tmp_path) is None
 
 

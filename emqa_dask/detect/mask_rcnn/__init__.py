@@ -4,11 +4,11 @@ from functools import lru_cache
 from pathlib import Path
 
 from emqa_dask import models
-from emqa_dask.detect.mask_rcnn.card import Card, read_card
+from emqa_dask.detect.mask_rcnn.card import DetectorCard, read_detector_card
 from emqa_dask.detect.mask_rcnn.detector import Detector
 from emqa_dask.settings.stages import PRECISIONS
 
-__all__ = ["Card", "Detector", "load_detector", "read"]
+__all__ = ["Detector", "DetectorCard", "load_detector", "read"]
 
 
 def load_detector(name: str | Path, device: str = "cpu", precision: str = "float32") -> Detector:
@@ -36,7 +36,7 @@ def load_detector(name: str | Path, device: str = "cpu", precision: str = "float
     models.ModelNotFound
         If there is no card.
     models.ModelError
-        If the card or the weights are wrong; it names the file (see `read_card`).
+        If the card or the weights are wrong; it names the file (see `read_detector_card`).
     models.MissingPackage
         If the library of the model's family is not installed.
     RuntimeError
@@ -50,7 +50,7 @@ def load_detector(name: str | Path, device: str = "cpu", precision: str = "float
         raise ValueError(f"device is {device!r}: it has to be 'cpu' or 'cuda'")
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}: it is one of {', '.join(PRECISIONS)}")
-    card = read_card(name)
+    card = read_detector_card(name)
     return _loaded(str(card.directory.resolve()), card.digest, device, precision)
 
 
@@ -60,7 +60,7 @@ def _loaded(directory: str, digest: str, device: str, precision: str) -> Detecto
 
     if device == "cuda" and not torch.cuda.is_available():
         raise RuntimeError("device 'cuda' was asked for, but there is no usable GPU here")
-    card = read_card(directory)
+    card = read_detector_card(directory)
     with models.blame_model(card.directory):
         if card.family == "torchvision":
             from emqa_dask.detect.mask_rcnn.with_torchvision import load

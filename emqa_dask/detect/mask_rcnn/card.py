@@ -19,7 +19,7 @@ HALO_PX = 128
 
 
 @dataclass(frozen=True)
-class Card:
+class DetectorCard:
     """What `read` found in a model directory."""
 
     directory: Path
@@ -44,7 +44,7 @@ class Card:
         return int(self.architecture.get("max_detections", MAX_DETECTIONS))
 
 
-def read_card(name: str | Path) -> Card:
+def read_detector_card(name: str | Path) -> DetectorCard:
     """The card of a model directory, or of a bundled model, after its files were checked against their SHA-256.
 
     Raises ModelNotFound where there is no card, and models.ModelError for a file that was changed, a pickle in the
@@ -60,7 +60,7 @@ def read_card(name: str | Path) -> Card:
         )
     directory = models.locate_model(str(name))
     where = directory / "card.toml"
-    table = models.load_card(directory)
+    table = models.load_model_card(directory)
     if table.get("task") != TASK or table.get("family") not in FAMILIES:
         said = f"task {table.get('task')!r}, family {table.get('family')!r}"
         raise models.ModelError(
@@ -76,7 +76,7 @@ def read_card(name: str | Path) -> Card:
         return _checked(directory, table)
 
 
-def _checked(directory: Path, table: Mapping) -> Card:
+def _checked(directory: Path, table: Mapping) -> DetectorCard:
     given = table["input"]
     classes = table["classes"]
     architecture = dict(table.get("architecture", {}))
@@ -92,9 +92,9 @@ def _checked(directory: Path, table: Mapping) -> Card:
     halo = given.get("halo_px", HALO_PX)
     if not 0 <= 4 * halo <= tile or tile < 1:
         wrong.append(f"[input] tile_px is {tile}, halo_px {halo}: a tile has to be at least four halos wide")
-    card = Card(
-        directory, models.digest_card(directory), str(table["name"]), table["family"], tuple(classes), architecture,
-        float(low), float(high), int(tile), int(halo),
+    card = DetectorCard(
+        directory, models.digest_model_card(directory), str(table["name"]), table["family"], tuple(classes),
+        architecture, float(low), float(high), int(tile), int(halo),
     )  # fmt: skip
     if not 0 <= card.score_floor < 1 or card.max_detections < 1:
         wrong.append(f"score_floor is {card.score_floor}, max_detections {card.max_detections}")

@@ -152,4 +152,4 @@ def _write(out: Path, fill: Callable[[Path], None], card: Mapping[str, object]) 
     output_folders.check_free(out)
     with output_folders.write_folder(out) as folder:
         fill(folder)
-        models.write_card(folder, card)
+        models.write_model_card(folder, card)

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from emqa_dask import backend, tables
 from emqa_dask.detect.mask_rcnn import masks as mk
-from emqa_dask.detect.mask_rcnn.card import Card
+from emqa_dask.detect.mask_rcnn.card import DetectorCard
 from emqa_dask.detect.mask_rcnn.merge import Window, claimed, doubles, windows
 from emqa_dask.detect.mask_rcnn.network import Found, Network
 from emqa_dask.detect.normalise import Limits, compute_intensity_limits, convert_to_real, normalise
@@ -43,7 +43,7 @@ class _Objects(NamedTuple):
 class Detector:
     """A Mask R-CNN, loaded. `card` says what it is; `batch_px` how much goes through it at once."""
 
-    def __init__(self, card: Card, network: Network, device: str):
+    def __init__(self, card: DetectorCard, network: Network, device: str):
         self.card = card
         self.device = device
         self.batch_px = BATCH_PX[device]

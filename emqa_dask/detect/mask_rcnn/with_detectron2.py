@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from emqa_dask import models, networks
-from emqa_dask.detect.mask_rcnn.card import CONFIG, WEIGHTS, Card
+from emqa_dask.detect.mask_rcnn.card import CONFIG, WEIGHTS, DetectorCard
 from emqa_dask.detect.mask_rcnn.masks import paste_as_detectron2
 from emqa_dask.detect.mask_rcnn.network import Found, Network, autocast
 from emqa_dask.detect.mask_rcnn.speed import apply_in_groups, fold_batch_norms, make_planar, replace_by_products
@@ -16,7 +16,7 @@ INSTALL = (
 )
 
 
-def load(card: Card, device: str, precision: str) -> Network:
+def load(card: DetectorCard, device: str, precision: str) -> Network:
     """The network of a detectron2 model directory on `device`, ready to run.
 
     It gives what detectron2's `DefaultPredictor` gives for the same image as 8-bit grey, up to rounding. Raises

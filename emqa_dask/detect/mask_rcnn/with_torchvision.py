@@ -5,13 +5,13 @@ import math
 import numpy as np
 
 from emqa_dask import networks
-from emqa_dask.detect.mask_rcnn.card import WEIGHTS, Card
+from emqa_dask.detect.mask_rcnn.card import WEIGHTS, DetectorCard
 from emqa_dask.detect.mask_rcnn.masks import paste_as_torchvision
 from emqa_dask.detect.mask_rcnn.network import Found, Network, autocast
 from emqa_dask.detect.mask_rcnn.speed import apply_in_groups, fold_batch_norms, make_planar, replace_by_products
 
 
-def load(card: Card, device: str, precision: str) -> Network:
+def load(card: DetectorCard, device: str, precision: str) -> Network:
     """The network of a torchvision model directory on `device`, ready to run.
 
     It gives what the plain torchvision model gives for the same normalised image, up to rounding; masks are not pasted

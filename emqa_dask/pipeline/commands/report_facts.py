@@ -44,14 +44,14 @@ def list_networks(settings: Settings) -> tuple[str, ...]:
 
 def digest_models(names: tuple[str, ...]) -> dict[str, str]:
     """Digest of each model by its name."""
-    return {name: models.digest_card(models.locate_model(name)) for name in names}
+    return {name: models.digest_model_card(models.locate_model(name)) for name in names}
 
 
 def _describe_models(settings: Settings) -> dict[str, str]:
     """Entries of the model cards: training, detector and measured quality of each model."""
     descriptions = {}
     for name in dict.fromkeys((*list_networks(settings), *settings.predict.models)):
-        card = models.read_card(models.locate_model(name))
+        card = models.read_model_card(models.locate_model(name))
         entries = {key: str(value) for key, value in card.items() if not isinstance(value, dict)}
         for section in CARD_SECTIONS:
             plain = {key: value for key, value in card.get(section, {}).items() if not isinstance(value, list | dict)}

@@ -51,7 +51,7 @@ def fit_classifier_domain(
     """
     card["ensemble"]["temperature"] = card["measured"].get("validation", {}).get("temperature", 1.0)
     _draw_figures(folder, card)
-    models.write_card(folder, card)
+    models.write_model_card(folder, card)
     examiner = _Examiner(root, folder, device, options.cs_mm, each)
     splits = _examine_splits(examiner, table, say)
     held_out = _select_held_out({name: len(split.rows) for name, split in splits.items()})

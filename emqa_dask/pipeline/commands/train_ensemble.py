@@ -112,7 +112,7 @@ def _fill_splits(table: pd.DataFrame, seed: int) -> np.ndarray:
 
 def _load_trained(out: Path, say: Say) -> dict:
     """The card of a finished ensemble; FileExistsError for a model directory of another kind."""
-    card = models.load_card(out)
+    card = models.load_model_card(out)
     if card.get("task") != "classification":
         raise FileExistsError(f"{out} is a model directory of another kind: give another --out")
     say(f"{out} is trained already; take another --out to train anew")

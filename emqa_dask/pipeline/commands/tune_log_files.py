@@ -51,7 +51,7 @@ def check_out(out: str) -> None:
     """Raises FileExistsError, with the remedy, where `out` or the folder beside it is not from a tuning."""
     folder = locate_figures(out)
     if files.is_local(out):
-        output_folders.check_parents(output_folders.make_absolute(files.locate(out)[1]))
+        output_folders.check_parent_folders(output_folders.make_absolute(files.locate(out)[1]))
         output_folders.check_collection(files.locate(folder)[1])
     elif files.list_names(folder):  # the origin of a folder in a bucket is not known
         raise FileExistsError(f"{files.redact(folder)} is there already: give another --out")
@@ -90,7 +90,7 @@ def write_figures(folder: str, contents: dict[str, bytes]) -> None:
     with output_folders.write_folder(files.locate(folder)[1]) as fresh:
         for name, content in contents.items():
             (fresh / name).write_bytes(content)
-        models.write_card(fresh, {"task": "traces and figures of emqa tune log"})
+        models.write_model_card(fresh, {"task": "traces and figures of emqa tune log"})
 
 
 def _check_file(out: str) -> None:

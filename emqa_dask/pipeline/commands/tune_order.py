@@ -62,7 +62,7 @@ def check_out(out: str) -> None:
     is_used = bool(files.list_names(out))
     if files.is_local(out):
         path = files.locate(out)[1]
-        output_folders.check_parents(output_folders.make_absolute(path))
+        output_folders.check_parent_folders(output_folders.make_absolute(path))
         is_used = os.path.lexists(path) and (not os.path.isdir(path) or bool(os.listdir(path)))
     if is_used and not _has_marker(out):
         raise FileExistsError(

@@ -13,7 +13,7 @@ def _max_detections(networks: tuple[str, ...]) -> dict[str, int]:
     for name in networks:
         from emqa_dask.detect import mask_rcnn  # a run without networks does well without torch
 
-        card = mask_rcnn.read_card(models.locate_model(name))
+        card = mask_rcnn.read_detector_card(models.locate_model(name))
         if card.name in limits or card.name == "log":
             raise ValueError(f"detect.detectors: two are named {card.name!r}; rename one in its card.toml")
         limits[card.name] = card.max_detections

@@ -47,7 +47,7 @@ def compute_session_drifts(workspace: Workspace, settings: Settings) -> SessionD
     values = _sample_cohorts(workspace, folders(settings))
     directory = models.locate_model(settings.classify.model)
     drifts = drift.detect_drifts(values, _read_reference(directory), quantities=QUANTITIES)
-    return SessionDrifts(values, drifts, _summarise_cohorts(values, drifts, models.read_card(directory)))
+    return SessionDrifts(values, drifts, _summarise_cohorts(values, drifts, models.read_model_card(directory)))
 
 
 def _summarise_cohorts(values: pd.DataFrame, drifts: pd.DataFrame, card: Mapping) -> pd.DataFrame:
@@ -110,7 +110,7 @@ def _sample_cohorts(workspace: Workspace, table_folders: dict[str, str]) -> pd.D
 
 def _read_reference(directory: Path) -> pd.DataFrame | None:
     """QUANTITIES of the classifier's held-out images; None for a model without REFERENCE_FILE."""
-    card = models.read_card(directory)
+    card = models.read_model_card(directory)
     if REFERENCE_FILE not in card.get("files", {}):
         return None
     values = safetensors.numpy.load_file(models.check_file(directory, REFERENCE_FILE, card))

@@ -71,7 +71,7 @@ def folders(settings: Settings) -> dict[str, str]:
     }
     if settings.classify.model:
         classify = settings.classify
-        networks = (_model_digest(classify.model), models.digest_card(models.CONTENT_MODEL))
+        networks = (_model_digest(classify.model), models.digest_model_card(models.CONTENT_MODEL))
         probabilities = _stage_digest("classify", classify.method, classify.precision, settings.run.device, *networks)
         digests |= {"probabilities": probabilities, "regions": probabilities}
         digests["classifications"] = _stage_digest("uncertainty", probabilities, features)
@@ -84,7 +84,7 @@ def _stage_digest(name: str, *inputs) -> str:
 
 def _model_digest(name: str) -> str:
     """A model counts by its content, not by where it lies."""
-    return models.digest_card(models.locate_model(name))
+    return models.digest_model_card(models.locate_model(name))
 
 
 def _detect_by_content(settings: Detect) -> Detect:
