@@ -205,6 +205,10 @@ def read_micrograph(path: str | Path, frame: int = 0) -> tuple[np.ndarray, Heade
         A ValueError that names the file and the fault: the file is damaged, contains no micrograph, or has no image at
         position `frame`.
 
+    References
+    ----------
+    Recommendation ITU-R BT.601-7 (2011), for the luma of colour images.
+
     Examples
     --------
     >>> image, header = read_micrograph("grid3/cell_07.dm4")  # doctest: +SKIP

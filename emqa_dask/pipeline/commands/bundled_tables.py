@@ -1,4 +1,4 @@
-"""Evidence and predictions of many partitions at once: tasks for bundles of partitions, before those of each."""
+"""Tasks that make the evidence and the predictions of several partitions at once."""
 
 from collections.abc import Callable, Iterator
 
@@ -24,7 +24,7 @@ LEDGER_COLUMNS = ("micrograph_id", "voltage_kv", "height_px", "width_px", "parti
 
 
 def say_unfit_models(settings: Settings, say: Callable[[str], None]) -> None:
-    """Say which models are for another score floor, and so for no detection of this run."""
+    """Reports the models for another score floor: they predict no detection of this run."""
     floor = settings.featurise.score_floor
     for model in settings.predict.models:
         detector, model_floor = models.read_detector_and_floor(model)
@@ -36,12 +36,12 @@ def say_unfit_models(settings: Settings, say: Callable[[str], None]) -> None:
 
 
 def make_evidence(workspace: Workspace, settings: Settings, names: set[str], execute: Executor) -> set[str]:
-    """Make the evidence of the partitions `names`, which have what it is made from; those that could be made."""
+    """Names of the partitions whose evidence was made, of `names`; the needed tables of all of these exist."""
     return _make_bundled(make_evidence_together, "featurise", SUMMARISED_TOGETHER, workspace, settings, names, execute)
 
 
 def make_predictions(workspace: Workspace, settings: Settings, names: set[str], execute: Executor) -> set[str]:
-    """Make the predictions of the partitions `names`, which have what they are made from; those that could be made."""
+    """Names of the partitions whose predictions were made, of `names`; the needed tables of all of these exist."""
     return _make_bundled(make_predictions_together, "predict", PREDICTED_TOGETHER, workspace, settings, names, execute)
 
 
@@ -61,7 +61,7 @@ def _make_bundled(
 
 
 def iter_bundles(workspace: Workspace, names: set[str], settings: Settings, max_micrographs: int) -> Iterator[Task]:
-    """Tasks for the partitions `names`, in the ledger's order: of at most `max_micrographs`, or of one partition."""
+    """Tasks for the partitions `names` in the ledger's order, each of at most `max_micrographs` or one partition."""
     bundle = []
     n = 0
     for partition, rows in micrograph_ledger.iter_partitions(workspace, LEDGER_COLUMNS):

@@ -1,4 +1,4 @@
-"""--dry-run: what an archive holds, and what the run would cost, from a sample of it."""
+"""Counts and estimated cost of a run (--dry-run), from a sample of the archive."""
 
 import random
 import time
@@ -17,7 +17,7 @@ Say = Callable[[str], None]
 
 
 def estimate(source: str, settings: Settings, say: Say = print, n_sample: int = 16) -> int:
-    """--dry-run: count the archive, try a sample of it in this process, and say what the whole would cost."""
+    """Reports the size of the archive and the cost of its run, estimated from a sample that this process runs."""
     rng = random.Random(0)
     sample = []
     n_files = 0

@@ -22,7 +22,7 @@ MAX_BUNDLE = 8  # partitions in a task of Dask, at most
 
 
 class RunExecutor:
-    """Runs tasks wherever the run does; an Executor."""
+    """Executor of a run: runs tasks on its workers, or in this process."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class RunExecutor:
         *,
         has_workers: bool,
     ):
-        """Workers are closed with `stack`; `record` gets every result. Without workers tasks run in this process."""
+        """`stack` closes the workers; `record` gets every result. Without workers, tasks run in this process."""
         self._root = root
         self._settings = settings
         self._record = record
@@ -77,7 +77,7 @@ class RunExecutor:
                 yield result
 
     def _open_client(self):
-        """The client of the workers, which are started now unless they were; None without workers."""
+        """The client of the workers, which start at the first call; None without workers."""
         if self._client is None and self._has_workers:
             self._client = self._stack.enter_context(open_cluster(self._settings, PRELOAD, self._say))
             n_workers = len(self._client.nthreads())
@@ -86,7 +86,7 @@ class RunExecutor:
 
 
 def _check_disk(result: Result) -> None:
-    """OSError where the disk is full: every other task would fail of it, too."""
+    """Raises OSError when the disk is full, because all other tasks would fail, too."""
     if f"[Errno {errno.ENOSPC}]" in result.error:
         raise OSError(
             errno.ENOSPC,

@@ -1,6 +1,6 @@
-"""Ingest: which files are new, what is in them, and which stack, slot and partition their micrographs get.
+"""Ingest: surveys new files and assigns their micrographs to stacks, slots and partitions.
 
-Tables that grow with the archive pass through in pieces; of each file and micrograph only digests stay in memory.
+Tables that grow with the archive are processed in batches; memory holds only digests of files and micrographs.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ PARTS = 8
 
 
 def ingest(workspace: Workspace, source: str, settings: Settings, execute: Executor) -> None:
-    """Survey the files that the catalog does not know yet, then plan: catalog.parquet and micrographs.parquet.
+    """Surveys the files that are not in the catalog and writes catalog.parquet and micrographs.parquet.
 
     micrographs.parquet is a ledger: rows are added, never changed, since a slot that was given away stays so. Which of
     them the archive still holds, current() says. ValueError when there is no file beside the workspace, and where none
@@ -64,7 +64,7 @@ def ingest(workspace: Workspace, source: str, settings: Settings, execute: Execu
 def _tasks(
     workspace: Workspace, source: str, settings: Settings, names: list[str], uris: DigestSet, present: DigestSet
 ) -> Iterator[Task]:
-    """A task for each batch of new files, in the order of the scan; their names and URIs are noted."""
+    """A task for each batch of new files, in the order of the scan; notes their names and URIs."""
     # The rows of files depend on these settings, too.
     settings_key = repr((settings.archive.max_megapixels, settings.archive.nm_per_pixel)).encode()
     entries_of_files = iter_new_files(workspace, source, settings.archive, uris, present)
@@ -74,7 +74,7 @@ def _tasks(
 
 
 def _enter_micrographs(workspace: Workspace, names: Sequence[str], counts: Counter, settings: Settings) -> None:
-    """Give the micrographs that were surveyed their slots: behind the others in the ledger, and in the stacks."""
+    """Assigns slots to the surveyed micrographs, after those in the ledger and in the stacks."""
     uri = workspace.micrographs
     ids = DigestSet()
     slots = plan.OccupiedSlots()
@@ -124,7 +124,7 @@ def _check_not_all_gone(workspace: Workspace, source: str, present: DigestSet) -
 
 
 def _note_presence(workspace: Workspace, present: DigestSet) -> None:
-    """Note in the catalog which of its files the archive still has: those of `present`."""
+    """Updates the column is_present of the catalog: files in `present` are still in the archive."""
     uri = workspace.catalog
 
     def is_present(rows: pd.DataFrame) -> np.ndarray:
@@ -138,7 +138,7 @@ def _note_presence(workspace: Workspace, present: DigestSet) -> None:
 
 
 def _enter_files(workspace: Workspace, names: Sequence[str], uris: DigestSet) -> None:
-    """Enter the files that were surveyed (of digests `uris`) into the catalog, behind those that were not."""
+    """Adds the surveyed files (digests `uris`) to the end of the catalog."""
 
     def is_surveyed(rows: pd.DataFrame) -> np.ndarray:
         return uris.has(digests.digest_texts(rows["uri"]))
@@ -148,7 +148,7 @@ def _enter_files(workspace: Workspace, names: Sequence[str], uris: DigestSet) ->
 
 
 def _surveyed(workspace: Workspace, folder: str, names: Sequence[str]) -> Iterator[pd.DataFrame]:
-    """The parts `names`, some at a time, in their order; others are read meanwhile, since a bucket answers late."""
+    """The parts `names` in order, a few at a time. Threads read ahead, because a bucket has a long latency."""
     schema = tables.CATALOG if folder == SURVEY_FILES else tables.MICROGRAPHS
     with ThreadPoolExecutor(READERS) as pool:
         reading: deque[Future[pd.DataFrame]] = deque()

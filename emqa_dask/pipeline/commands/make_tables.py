@@ -1,4 +1,4 @@
-"""Tables of partitions: bundles of partitions first, then one task for every partition that lacks a table."""
+"""Makes the tables of partitions: first by bundles of partitions, then by one task per unfinished partition."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -27,7 +27,7 @@ STORED = {False: 1, True: 2}  # pixels of one byte, or of more, per byte that th
 
 
 def make_tables(workspace: Workspace, settings: Settings, steps: list[str], execute: Executor) -> None:
-    """One task for every partition that lacks a table of `steps`, or of what those are made from.
+    """Makes the tables of `steps`, and the tables that they need, by one task per unfinished partition.
 
     Where all that takes pixels is there, evidence is made before, and then predictions, of many partitions in a task;
     what fails there is left to the partitions' own tasks.
@@ -57,7 +57,7 @@ def make_tables(workspace: Workspace, settings: Settings, steps: list[str], exec
 
 
 class _Progress(NamedTuple):
-    """Names of partitions, as far as a workspace has their tables."""
+    """Names of the partitions that have each table."""
 
     stored: set[str]  # that have the first table, which is made with the shard
     finished: set[str]  # that have all tables but the bundled ones
@@ -67,9 +67,9 @@ class _Progress(NamedTuple):
 def _find_progress(
     workspace: Workspace, table_folders: dict[str, str], needed: Iterable[str], bundled: list[str]
 ) -> _Progress:
-    """What is made already of the tables `needed`; failures of partitions that lack the table are forgotten.
+    """Progress of the tables `needed`; removes the failures of partitions that lack the table.
 
-    Few listings are in memory at a time: a million images are 60,000 names.
+    Memory holds few listings at a time: a million images have 60,000 names.
     """
     finished: set[str] | None = None
     stored: set[str] = set()

@@ -30,10 +30,48 @@ Say = Callable[[str], None]
 
 
 def triage_archive(source: str, workspace: str, settings: Settings | None = None, *, say: Say = print) -> pd.DataFrame:
-    """Triage the archive `source` into `workspace`; returns the table of tables.TRIAGE, one row or more per file.
+    """Verdicts on all files of an archive: the table triage.parquet of its workspace.
 
-    Raises ValueError or OSError, with the remedy, for what makes the run impossible; files that cannot be read are
-    rows, not exceptions.
+    Runs all steps on the archive: survey, storage, detection, features, predictions, verdicts and report. Finished work
+    in the workspace is not done again. The command `emqa triage` does the same.
+
+    Parameters
+    ----------
+    source : str
+        Archive: a folder, a file, a list of files, or the URI of a folder in a bucket.
+    workspace : str
+        Workspace: a folder, or the URI of a folder in a bucket. It is made if it does not exist, and belongs to this
+        archive.
+    settings : Settings, optional
+        Settings of the run, by default those of `Settings()`; `load_settings` reads them from a file.
+    say : callable, default print
+        Gets every line of progress as text.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns of `tables.TRIAGE`, with one row per micrograph and one row per file without micrographs, in the order
+        of URI and frame. A file that cannot be read has a row with the status "failed" and a reason.
+
+    Raises
+    ------
+    ValueError
+        If settings do not fit together, a model is missing or damaged, the archive contains no files, or the workspace
+        belongs to another archive. The message names the remedy.
+    OSError
+        If the archive does not exist or the disk of the workspace is full.
+    RuntimeError
+        If another run uses the workspace, or the requested device or workers are not available.
+
+    References
+    ----------
+    Dunn, Wasserman & Ramdas, J. Am. Stat. Assoc. 118 (2023) 2491, for the intervals of the predicted quality. Geifman &
+    El-Yaniv, NIPS (2017), for the referral of uncertain classifications.
+
+    Examples
+    --------
+    >>> table = triage_archive("scans", "scans-triage")  # doctest: +SKIP
+    >>> table["verdict"].value_counts()  # doctest: +SKIP
     """
     run(source, workspace, settings or Settings(), say=say)
     return parts.load_table(Workspace(workspace).triage, tables.TRIAGE)
