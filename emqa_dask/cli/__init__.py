@@ -40,8 +40,8 @@ def script() -> int:
 def _task(options: argparse.Namespace) -> str:
     """What the command line asks for, in a few words: the verb, its kind, and what it is done to."""
     subjects = [getattr(options, name, None) for name in ("source", "checkpoint", "labels", "workspace", "out")]
-    words = [options.verb, getattr(options, "kind", None), next(filter(None, subjects), None)]
-    return " ".join(filter(None, words))
+    parts = [options.verb, getattr(options, "kind", None), next(filter(None, subjects), None)]
+    return " ".join(filter(None, parts))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,16 +11,16 @@ WORKERS_PER_CORE = 16
 
 def check_local(settings: Settings, n_cores: int) -> None:
     """SettingsError for more workers than a machine of `n_cores` bears, and for a host that is not its own."""
-    most = max(FEW_WORKERS, WORKERS_PER_CORE * n_cores)
-    if settings.run.workers > most:
+    max_workers = max(FEW_WORKERS, WORKERS_PER_CORE * n_cores)
+    if settings.run.workers > max_workers:
         raise SettingsError(
-            f"run.workers is {settings.run.workers}: this machine has {n_cores} cores; give at most {most}"
+            f"run.workers is {settings.run.workers}: this machine has {n_cores} cores; give at most {max_workers}"
         )
     host = settings.local.host
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as server:
-            server.bind(address)
+        address_info = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(*address_info[:3]) as server:  # family, type, protocol
+            server.bind(address_info[-1])
     except (OSError, ValueError) as error:
         raise SettingsError(
             f"local.host is {host!r}, which is no address of this machine ({error}): give 127.0.0.1"

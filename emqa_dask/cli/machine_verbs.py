@@ -32,14 +32,16 @@ def run_synthesise(options: argparse.Namespace) -> int:
 
     with tqdm(desc="synthesise", unit=" images", disable=not sys.stderr.isatty()) as bar:
 
-        def progress(done: int, total: int) -> None:
+        def progress(n_done: int, total: int) -> None:
             bar.total = total
-            bar.update(done - bar.n)
+            bar.update(n_done - bar.n)
 
-        made = synthesise(options.out, options.profile, options.n, options.seed, progress=progress)
-    say(f"{made['n_micrographs']} micrographs in {made['n_files']} files in {options.out}; truth: {made['truth']}")
-    say("formats: " + ", ".join(f"{name} {n}" for name, n in sorted(made["formats"].items())))
-    say("faults: " + ", ".join(f"{name} {n}" for name, n in sorted(made["faults"].items())))
+        counts = synthesise(options.out, options.profile, options.n, options.seed, progress=progress)
+    say(
+        f"{counts['n_micrographs']} micrographs in {counts['n_files']} files in {options.out}; truth: {counts['truth']}"
+    )
+    say("formats: " + ", ".join(f"{name} {n}" for name, n in sorted(counts["formats"].items())))
+    say("faults: " + ", ".join(f"{name} {n}" for name, n in sorted(counts["faults"].items())))
     return 0
 
 

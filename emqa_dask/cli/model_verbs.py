@@ -31,8 +31,8 @@ def run_calibrate(options: argparse.Namespace) -> int:
     settings = read_settings(options, options.workspace)
     from emqa_dask.pipeline.commands.calibrate import calibrate
 
-    chosen = {"detectors": options.detectors, "iou_threshold": options.iou, "out": options.out}
-    return calibrate(options.workspace, options.labels, settings, **chosen, say=say)
+    arguments = {"detectors": options.detectors, "iou_threshold": options.iou, "out": options.out}
+    return calibrate(options.workspace, options.labels, settings, **arguments, say=say)
 
 
 def add_rescore(verbs) -> None:
@@ -129,9 +129,9 @@ def add_import(verbs) -> None:
         "read from it.",
     )
     detector.add_argument("checkpoint", metavar="CHECKPOINT", help=".pth, .pkl or .safetensors")
-    how = detector.add_mutually_exclusive_group(required=True)
-    how.add_argument("--config", metavar="YAML", help="detectron2's configuration")
-    how.add_argument("--architecture", metavar="TOML", help="torchvision's architecture")
+    architecture = detector.add_mutually_exclusive_group(required=True)
+    architecture.add_argument("--config", metavar="YAML", help="detectron2's configuration")
+    architecture.add_argument("--architecture", metavar="TOML", help="torchvision's architecture")
     detector.add_argument("--classes", metavar="NAME", nargs="+", required=True, help="in the order of the network")
     detector.add_argument("--out", metavar="MODEL_DIR", required=True)
     detector.set_defaults(run=run_import)

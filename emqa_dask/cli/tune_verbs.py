@@ -109,9 +109,9 @@ def run_tune_log(options: argparse.Namespace) -> int:
 
     root, settings = _workspace_and_settings(options)
     names = {field.name for field in dataclasses.fields(tune_log.TuneOptions)}
-    chosen = {name: value for name, value in vars(options).items() if name in names}
+    values = {name: value for name, value in vars(options).items() if name in names}
     tune_options = tune_log.TuneOptions(
-        **{name: tuple(value) if isinstance(value, list) else value for name, value in chosen.items()}
+        **{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     )
     tune_options.check()
     tune_log_files.check_out(options.out)

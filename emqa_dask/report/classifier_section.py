@@ -25,18 +25,18 @@ ADVICE = {
 }
 
 
-def list_class_columns(shown: pd.DataFrame) -> dict:
+def list_class_columns(triage: pd.DataFrame) -> dict:
     """The table's columns on classes; a class is its position among the names in order."""
-    names = sorted(shown["predicted_class"].dropna().unique())
+    names = sorted(triage["predicted_class"].dropna().unique())
     return {
         "class_names": [escape_invisible(name) for name in names],
         "shift_names": [SHIFT_LABELS[kind] for kind in SHIFTS],
-        "class": _to_codes(shown["predicted_class"], names),
-        "probability": to_json_numbers(shown["class_probability"], 4),
-        "entropy": to_json_numbers(shown["predictive_entropy_nats"], 5),
-        "mutual": to_json_numbers(shown["mutual_information_nats"], 5),
-        "shift": _to_codes(shown["shift"], SHIFTS),
-        "shift_score": to_json_numbers(shown["shift_score"], 4),
+        "class": _to_codes(triage["predicted_class"], names),
+        "probability": to_json_numbers(triage["class_probability"], 4),
+        "entropy": to_json_numbers(triage["predictive_entropy_nats"], 5),
+        "mutual": to_json_numbers(triage["mutual_information_nats"], 5),
+        "shift": _to_codes(triage["shift"], SHIFTS),
+        "shift_score": to_json_numbers(triage["shift_score"], 4),
     }
 
 

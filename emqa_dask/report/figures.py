@@ -38,8 +38,8 @@ def _linear_axis(values: NDArray) -> Axis:
 
 def _log_axis(values: NDArray) -> Axis:
     """Bins of equal ratio, two to eight per decade; zeros have their own bin, on the left after a gap of one bin."""
-    above = values[values > 0]
-    low, high = np.log10(np.clip([above.min(), above.max()], 1e-12, 1e12)) if len(above) else (0.0, 1.0)
+    positives = values[values > 0]
+    low, high = np.log10(np.clip([positives.min(), positives.max()], 1e-12, 1e12)) if len(positives) else (0.0, 1.0)
     n = int(np.clip(24 // max(high - low, 1), 2, 8))
     high = max(np.floor(high * n) + 1, np.floor(low * n) + n) / n
     low = np.floor(low * n) / n
@@ -138,9 +138,9 @@ def _draw_bars(counts: NDArray, axis: Axis, to_x: Callable) -> list[str]:
         x0 = to_x(axis.edges[b]) + 0.6
         x1 = to_x(axis.edges[b + 1]) - 0.6
         y = float(FLOOR)
-        words = ", ".join(f"{c:,} {v.replace('_', ' ')}" for v, c in zip(VERDICTS, counts[:, b]) if c)
+        label = ", ".join(f"{c:,} {v.replace('_', ' ')}" for v, c in zip(VERDICTS, counts[:, b]) if c)
         name = escape(axis.name(axis.edges[b], axis.edges[b + 1]))
-        parts.append(f"<g><title>{name}: {totals[b]:,} ({words})</title>")
+        parts.append(f"<g><title>{name}: {totals[b]:,} ({label})</title>")
         for verdict, count in zip(VERDICTS, counts[:, b], strict=True):
             h = (FLOOR - TOP) * count / totals.max()
             y -= h

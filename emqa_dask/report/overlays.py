@@ -12,13 +12,13 @@ MAX_BOXES = 300  # detections drawn per image, the strongest; more hide the imag
 MAX_BOXES_IN_TABLE = 60  # detections drawn on a thumbnail of the table
 
 
-def encode_entropy_maps(shown: pd.DataFrame, regions: pd.DataFrame, most_nats: float) -> dict[str, str]:
+def encode_entropy_maps(triage: pd.DataFrame, regions: pd.DataFrame, most_nats: float) -> dict[str, str]:
     """Map of predictive entropy per image, as encode_boxes() encodes it, with entropy / `most_nats` as score.
 
-    `regions` (tables.REGIONS) has rows of some images in `shown`. Windows overlap; the cell of a window ends half-way
+    `regions` (tables.REGIONS) has rows of some images in `triage`. Windows overlap; the cell of a window ends half-way
     to the centres of its neighbours, so that cells cover the image once.
     """
-    sizes = shown.dropna(subset="micrograph_id").set_index("micrograph_id")[["height_px", "width_px"]].astype(float)
+    sizes = triage.dropna(subset="micrograph_id").set_index("micrograph_id")[["height_px", "width_px"]].astype(float)
     maps = {}
     for row in regions[regions["micrograph_id"].isin(sizes.index)].itertuples():
         height, width = sizes.loc[row.micrograph_id]
@@ -41,12 +41,12 @@ def _encode_fractions(fractions: NDArray) -> NDArray[np.uint16]:
     return np.round(np.clip(np.nan_to_num(fractions), 0, 1) * 65535).astype("<u2")
 
 
-def encode_boxes(shown: pd.DataFrame, detections: pd.DataFrame) -> dict[str, str]:
+def encode_boxes(triage: pd.DataFrame, detections: pd.DataFrame) -> dict[str, str]:
     """Strongest detections per image: base64 of uint16 values y0, x0, y1, x1 (fractions of the image size) and score.
 
-    `shown` has rows of tables.TRIAGE; `detections` (tables.DETECTIONS) has all rows of some of these images.
+    `triage` has rows of tables.TRIAGE; `detections` (tables.DETECTIONS) has all rows of some of these images.
     """
-    sizes = shown.dropna(subset="micrograph_id").set_index("micrograph_id")
+    sizes = triage.dropna(subset="micrograph_id").set_index("micrograph_id")
     sizes = sizes[["height_px", "width_px", "n_detections"]].astype(float)
     rows = detections[detections["micrograph_id"].isin(sizes.index)]
     rows = rows.sort_values(["micrograph_id", "score"], ascending=[True, False], kind="stable")
@@ -59,4 +59,4 @@ def encode_boxes(shown: pd.DataFrame, detections: pd.DataFrame) -> dict[str, str
     packed = _encode_fractions(values)
     names, starts = np.unique(rows["micrograph_id"].to_numpy(object).astype(str), return_index=True)
     cuts = np.split(packed, starts[1:]) if len(names) else []
-    return {name: base64.b64encode(cut.tobytes()).decode() for name, cut in zip(names, cuts, strict=True)}
+    return {name: base64.b64encode(part.tobytes()).decode() for name, part in zip(names, cuts, strict=True)}

@@ -44,7 +44,7 @@ ADVICE = {
 def render_page(
     overview: Overview,
     read_column: Callable[[str], NDArray],
-    shown: pd.DataFrame,
+    triage: pd.DataFrame,
     boxes: Mapping[str, str],
     jpegs: Mapping[str, bytes],
     facts: dict,
@@ -53,10 +53,10 @@ def render_page(
     classes: ClassifierSection | None = None,
     maps: Mapping[str, str] | None = None,
 ) -> Iterator[str]:
-    """HTML of the page, piece by piece: counts, figures and failures of all rows, and a table of the rows in `shown`.
+    """HTML of the page, piece by piece: counts, figures and failures of all rows, and a table of the rows in `triage`.
 
-    `overview` and `read_column` (see figures.draw_distributions) describe all rows; `shown` has rows of tables.TRIAGE;
-    `boxes` (see overlays.encode_boxes) and `jpegs` are those of `shown` by micrograph_id, as far as there are any.
+    `overview` and `read_column` (see figures.draw_distributions) describe all rows; `triage` has rows of tables.TRIAGE;
+    `boxes` (see overlays.encode_boxes) and `jpegs` are those of `triage` by micrograph_id, as far as there are any.
     `facts`, all of them optional: archive, workspace, command, started (s since the epoch, or text), n_files, n_bytes,
     seconds (stage -> s), versions (name -> version), settings (TOML text), models (name -> figure), failures
     (tables.FAILURES); any other entry is shown as it is. `rules` are the rules of the verdicts, each with code, verdict
@@ -66,10 +66,10 @@ def render_page(
     Without rows the page says that there are none.
     """
     sources = {name: files("emqa_dask.report").joinpath(name).read_text("utf-8") for name in _SOURCES}
-    columns = list_columns(shown, boxes, jpegs, rules)
+    columns = list_columns(triage, boxes, jpegs, rules)
     section = None
     if classes:
-        columns |= list_class_columns_and_maps(shown, maps or {})
+        columns |= list_class_columns_and_maps(triage, maps or {})
         section = fill_section(classes, read_column, overview.verdict_codes, settings)
     return _load_template().generate(
         css=Markup(sources["page.css"]),
@@ -84,7 +84,7 @@ def render_page(
         rules=rules,
         labels={**LABELS, "note": "No change"},
         n_rows=overview.n_rows,
-        n_shown=len(shown),
+        n_shown=len(triage),
         n_micrographs=overview.n_micrographs,
         n_max_drawn=MAX_BOXES,
         n_few_drawn=MAX_BOXES_IN_TABLE,

@@ -33,41 +33,41 @@ _INTEGERS = {"n": "n_detections", "height": "height_px", "width": "width_px"}
 
 
 def list_columns(
-    shown: pd.DataFrame, boxes: Mapping[str, str], jpegs: Mapping[str, bytes], rules: Sequence
+    triage: pd.DataFrame, boxes: Mapping[str, str], jpegs: Mapping[str, bytes], rules: Sequence
 ) -> dict[str, list | int]:
     """Columns of the table as lists, and the names that its codes refer to; pictures as base64, None without one."""
     positions = {rule.code: k for k, rule in enumerate(rules)}
-    ids = shown["micrograph_id"].astype(object).where(shown["micrograph_id"].notna(), None)
+    ids = triage["micrograph_id"].astype(object).where(triage["micrograph_id"].notna(), None)
     return {
         "few": MAX_BOXES_IN_TABLE,
         "verdicts": [[verdict, LABELS[verdict]] for verdict in VERDICTS],
         "codes": [[rule.code, rule.meaning, format_code(rule.code)] for rule in rules],
-        "uri": shown["uri"].map(escape_invisible).tolist(),
-        "frame": shown["frame"].tolist(),
-        "stacked": shown["uri"].isin(shown.loc[shown["frame"].gt(0), "uri"]).astype(int).tolist(),
-        "verdict": pd.Categorical(shown["verdict"], VERDICTS).codes.tolist(),
-        "reasons": [[positions[code] for code in reasons] for reasons in shown["reasons"]],
-        "text": shown["explanation"].map(escape_invisible).tolist(),
-        **_list_numbers(shown),
-        "detector": shown["detector"].map(escape_invisible).tolist(),
-        "source": shown["nm_per_pixel_source"].map(escape_invisible).tolist(),
-        "format": shown["format"].map(escape_invisible).tolist(),
+        "uri": triage["uri"].map(escape_invisible).tolist(),
+        "frame": triage["frame"].tolist(),
+        "stacked": triage["uri"].isin(triage.loc[triage["frame"].gt(0), "uri"]).astype(int).tolist(),
+        "verdict": pd.Categorical(triage["verdict"], VERDICTS).codes.tolist(),
+        "reasons": [[positions[code] for code in reasons] for reasons in triage["reasons"]],
+        "text": triage["explanation"].map(escape_invisible).tolist(),
+        **_list_numbers(triage),
+        "detector": triage["detector"].map(escape_invisible).tolist(),
+        "source": triage["nm_per_pixel_source"].map(escape_invisible).tolist(),
+        "format": triage["format"].map(escape_invisible).tolist(),
         "id": ids.tolist(),
         "jpeg": [base64.b64encode(jpegs[i]).decode() if i in jpegs else None for i in ids],
         "boxes": [boxes.get(i) for i in ids],
     }
 
 
-def _list_numbers(shown: pd.DataFrame) -> dict[str, list]:
-    reals = {name: to_json_numbers(shown[column], digits) for name, (column, digits) in _REALS.items()}
+def _list_numbers(triage: pd.DataFrame) -> dict[str, list]:
+    reals = {name: to_json_numbers(triage[column], digits) for name, (column, digits) in _REALS.items()}
     integers = {
-        name: [None if v is pd.NA else int(v) for v in shown[column].astype("Int64")]
+        name: [None if v is pd.NA else int(v) for v in triage[column].astype("Int64")]
         for name, column in _INTEGERS.items()
     }
     return reals | integers
 
 
-def list_class_columns_and_maps(shown: pd.DataFrame, maps: Mapping[str, str]) -> dict[str, list]:
+def list_class_columns_and_maps(triage: pd.DataFrame, maps: Mapping[str, str]) -> dict[str, list]:
     """Columns of the table for a classifier's results, with the entropy map of each image; None without one."""
-    ids = shown["micrograph_id"].astype(object)
-    return classifier_section.list_class_columns(shown) | {"maps": [maps.get(i) for i in ids]}
+    ids = triage["micrograph_id"].astype(object)
+    return classifier_section.list_class_columns(triage) | {"maps": [maps.get(i) for i in ids]}

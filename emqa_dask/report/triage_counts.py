@@ -28,7 +28,9 @@ class Overview:
         self.n_listed = Counter()
         self.listed = {title: [] for title in FILE_LISTS}
         self._codes = [np.zeros(0, np.int8)]
-        self._chosen = [select_keys(pd.DataFrame(columns=["verdict", "reasons", "micrograph_id", "uri"], dtype=object))]
+        self._candidates = [
+            select_keys(pd.DataFrame(columns=["verdict", "reasons", "micrograph_id", "uri"], dtype=object))
+        ]
         self._last_uri = None
 
     def add(self, rows: pd.DataFrame) -> None:
@@ -48,11 +50,11 @@ class Overview:
                 MAX_LISTED_FILES - len(self.listed[title])
             )
             self.listed[title] += first.to_dict("records")
-        self._chosen.append(select_keys(rows))
-        for verdict, first in self._chosen[-1].groupby("verdict", sort=False)["reason"]:
+        self._candidates.append(select_keys(rows))
+        for verdict, first in self._candidates[-1].groupby("verdict", sort=False)["reason"]:
             self.first_reasons[verdict].update(code for code in first if code)
-        if sum(map(len, self._chosen)) > MAX_CANDIDATE_ROWS:
-            self._chosen = [drop_never_chosen(pd.concat(self._chosen), self.max_rows)]
+        if sum(map(len, self._candidates)) > MAX_CANDIDATE_ROWS:
+            self._candidates = [drop_never_chosen(pd.concat(self._candidates), self.max_rows)]
         self.n_rows += len(rows)
         self.n_micrographs += int(rows["height_px"].notna().sum())
         self._last_uri = rows["uri"].iloc[-1]
@@ -65,7 +67,7 @@ class Overview:
 
     def choose_shown_rows(self) -> np.ndarray:
         """Positions of the rows that the page shows, ascending: choose()."""
-        return np.sort(choose_rows(pd.concat(self._chosen), self.max_rows).index.to_numpy(int))
+        return np.sort(choose_rows(pd.concat(self._candidates), self.max_rows).index.to_numpy(int))
 
 
 def select_keys(rows: pd.DataFrame) -> pd.DataFrame:

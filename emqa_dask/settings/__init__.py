@@ -232,8 +232,8 @@ def _read_toml(path: Path) -> dict:
     except FileNotFoundError:
         raise SettingsError(f"{path}: no such settings file") from None
     except OSError as error:
-        why = error.strerror or error
-        raise SettingsError(f"{path}: cannot be read as a settings file: {why}; give another file") from error
+        reason = error.strerror or error
+        raise SettingsError(f"{path}: cannot be read as a settings file: {reason}; give another file") from error
 
 
 def dump(settings: Settings) -> str:

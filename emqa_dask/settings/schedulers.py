@@ -50,8 +50,8 @@ class Run:
 
 
 def _has_port(address: str, lowest: int) -> bool:
-    found = re.fullmatch(r".*:([0-9]{1,5})", address)
-    return found is not None and lowest <= int(found[1]) <= LAST_PORT
+    match = re.fullmatch(r".*:([0-9]{1,5})", address)
+    return match is not None and lowest <= int(match[1]) <= LAST_PORT
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,8 @@ class Batch:
         match = WALLTIME.fullmatch(self.walltime)
         if match is None:
             raise ValueError(f"{self.SECTION}.walltime is {self.walltime!r}: it has to be [days-]HH:MM:SS")
-        days, hours, minutes, seconds = (int(n or 0) for n in match.groups())
+        days, *clock = (int(n or 0) for n in match.groups())
+        hours, minutes, seconds = clock
         return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 

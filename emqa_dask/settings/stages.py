@@ -44,8 +44,8 @@ class Store:
     }
 
     def check(self) -> None:
-        known = ("auto", "zstd", "none")
-        require(self.compression in known, "store.compression", self.compression, "is 'auto', 'zstd' or 'none'")
+        compressions = ("auto", "zstd", "none")
+        require(self.compression in compressions, "store.compression", self.compression, "is 'auto', 'zstd' or 'none'")
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,8 @@ class Classify:
         require(
             self.precision in PRECISIONS, "classify.precision", self.precision, f"is one of {', '.join(PRECISIONS)}"
         )
-        known = ("", "softmax", "dropout", "ensemble")
-        require(self.method in known, "classify.method", self.method, "is softmax, dropout, ensemble or empty")
+        methods = ("", "softmax", "dropout", "ensemble")
+        require(self.method in methods, "classify.method", self.method, "is softmax, dropout, ensemble or empty")
 
 
 @dataclass(frozen=True)
@@ -190,8 +190,8 @@ class Predict:
     models: tuple[str, ...] = ("log-synthetic", "cavity-tem-f1")
 
     def check(self) -> None:
-        known = "names model directories or bundled models"
-        require(bool(self.models) and all(self.models), "predict.models", self.models, known)
+        demand = "names model directories or bundled models"
+        require(bool(self.models) and all(self.models), "predict.models", self.models, demand)
 
 
 @dataclass(frozen=True)

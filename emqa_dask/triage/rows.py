@@ -75,8 +75,8 @@ def describe_failures(micrograph_ids: pd.Series, failures: pd.DataFrame) -> pd.S
         return pd.Series(None, index=micrograph_ids.index, dtype=object)
     texts = "Stage " + first["stage"] + " failed on it (" + first["kind"] + "): "
     texts = texts.astype(object) + first["error"].fillna("no error was recorded").astype(object)
-    described = micrograph_ids.map(texts).astype(object)
-    return described.where(described.notna(), None)
+    descriptions = micrograph_ids.map(texts).astype(object)
+    return descriptions.where(descriptions.notna(), None)
 
 
 def list_classifications(rows: pd.DataFrame) -> pd.DataFrame:
