@@ -105,13 +105,13 @@ class _Heartbeat:
         return True
 
     def _silent(self, workers: dict[str, dict]) -> list[str]:
-        now = time.monotonic()
+        now_s = time.monotonic()
         earlier_signs = self._last_signs
         self._last_signs = {}
         for address, worker in workers.items():
-            sign, since = earlier_signs.get(address, (None, now))
-            self._last_signs[address] = (sign, since) if sign == worker["last_seen"] else (worker["last_seen"], now)
-        return [address for address, (_, since) in self._last_signs.items() if now - since > SILENT_S]
+            sign, sign_s = earlier_signs.get(address, (None, now_s))
+            self._last_signs[address] = (sign, sign_s) if sign == worker["last_seen"] else (worker["last_seen"], now_s)
+        return [address for address, (_, sign_s) in self._last_signs.items() if now_s - sign_s > SILENT_S]
 
     async def _restart(self, silent: list[str]) -> None:
         """Restart silent workers, except those with tasks of other clients."""

@@ -53,11 +53,11 @@ def examine(say: Callable[[str], None], settings: Settings | None = None) -> int
     """
     n_bad = 0
 
-    def line(is_ok: bool | None, what: str, remedy: str = "") -> None:
+    def line(is_ok: bool | None, finding: str, remedy: str = "") -> None:
         nonlocal n_bad
         n_bad += is_ok is False
         mark = {True: "ok  ", False: "BAD ", None: "note"}[is_ok]
-        say(f"{mark}  {what}" + (f": {remedy}" if remedy and is_ok is not True else ""))
+        say(f"{mark}  {finding}" + (f": {remedy}" if remedy and is_ok is not True else ""))
 
     pythons = SpecifierSet(importlib.metadata.metadata("emqa_dask")["Requires-Python"])
     is_tested = pythons.contains(platform.python_version(), prereleases=True)

@@ -72,13 +72,13 @@ class _Dispatch:
         self._token = uuid.uuid4().hex[:12]  # a key is an identity: an old result or error never comes back under it
         self._numbers = itertools.count()
         self._fresh = map(Attempt, self.tasks)
-        self._again: deque[Attempt] = deque()
+        self._lost_attempts: deque[Attempt] = deque()
         self._in_flight: dict[Any, list[Attempt]] = {}  # future -> its attempts
 
     def submit(self) -> None:
         """Submit attempts as long as there is room on the workers."""
         while len(self._in_flight) < self.room():
-            attempts = take_lost_attempt(self._again, self._in_flight.values())
+            attempts = take_lost_attempt(self._lost_attempts, self._in_flight.values())
             attempts = attempts or list(itertools.islice(self._fresh, self.bundle))
             if not attempts:
                 return
@@ -106,7 +106,7 @@ class _Dispatch:
             for attempt, result in zip(attempts, attempt_results, strict=True):
                 if result.outcome == "lost":
                     is_isolated = result.kind != "device"
-                    self._again.append(replace(attempt, number=attempt.number + 1, is_isolated=is_isolated))
+                    self._lost_attempts.append(replace(attempt, number=attempt.number + 1, is_isolated=is_isolated))
                 results.append(replace(result, task=attempt.task))
             if attempt_results[-1].kind == "device":
                 self.client.restart_workers([attempt_results[-1].event["worker"]], raise_for_error=False)
@@ -130,17 +130,17 @@ def _run_on_workers(dispatch: _Dispatch) -> Iterator[Result]:
         dispatch.cancel()
 
 
-def take_lost_attempt(again: deque[Attempt], in_flight: Iterable[list[Attempt]]) -> list[Attempt]:
-    """One of the lost attempts in `again`, which is removed from it; none where all have to wait.
+def take_lost_attempt(lost_attempts: deque[Attempt], in_flight: Iterable[list[Attempt]]) -> list[Attempt]:
+    """One of the lost attempts in `lost_attempts`, which is removed from it; none where all have to wait.
 
     Of those lost `SUSPECT` times only one is in flight at a time: else the last innocent ones could share every worker
     that the guilty one takes along.
     """
-    for k, attempt in enumerate(again):
+    for k, attempt in enumerate(lost_attempts):
         if attempt.number <= SUSPECT_LOSSES or not any(
             a.number > SUSPECT_LOSSES for others in in_flight for a in others
         ):
-            del again[k]
+            del lost_attempts[k]
             return [attempt]
     return []
 

@@ -51,13 +51,13 @@ class IsolatedProcess:
         context: Any = multiprocessing.get_context(START_METHOD)  # typed as a context without Process
         if START_METHOD == "forkserver":  # it imports what the calls need once; a child is then there in 20 ms
             context.set_forkserver_preload([module])
-        self.pipe, theirs = context.Pipe()
+        self.pipe, child_pipe = context.Pipe()
         with tempfile.NamedTemporaryFile(dir=get_scratch_folder(), suffix=".trace", delete=False) as notes:
             self.notes = notes.name
-        self.worker = context.Process(target=serve_calls, args=(theirs, self.notes), daemon=True)
+        self.worker = context.Process(target=serve_calls, args=(child_pipe, self.notes), daemon=True)
         with start_without_main():
             start_process(self.worker)
-        theirs.close()
+        child_pipe.close()
         self.n_calls = 0
 
     def call(self, function: Callable, args: tuple, timeout_s: float, memory_bytes: int) -> Any:
@@ -68,7 +68,9 @@ class IsolatedProcess:
             self.pipe.send_bytes(pickle.dumps((function, args, timeout_s), pickle.HIGHEST_PROTOCOL))
             process = psutil.Process(self.worker.pid)
             if not self.pipe.poll(START_S):
-                raise CallFailed("timeout", f"no process for it could be started within {START_S:g} s", self._where())
+                raise CallFailed(
+                    "timeout", f"no process for it could be started within {START_S:g} s", self._read_notes()
+                )
             self.pipe.recv()  # it has the call: from now on time is its own
             deadline = time.monotonic() + timeout_s + GRACE_S if timeout_s else float("inf")
             while not self.pipe.poll(MEMORY_INTERVAL_S):
@@ -76,16 +78,16 @@ class IsolatedProcess:
                     peak = max(peak, process.memory_info().rss)
                 if memory_bytes and peak > memory_bytes:
                     text = f"it took {peak / 2**20:,.0f} MiB, over the limit of {memory_bytes / 2**20:,.0f} MiB"
-                    raise CallFailed("memory", f"{text}: give the workers more memory", self._where(), 1, peak)
+                    raise CallFailed("memory", f"{text}: give the workers more memory", self._read_notes(), 1, peak)
                 if time.monotonic() > deadline:
                     if process.status() == psutil.STATUS_STOPPED:
                         raise Suspended
                     text = f"it was not done after {timeout_s:g} s: raise run.timeout_s if it only is slow"
-                    raise CallFailed("timeout", text, self._where(), 1, peak)
+                    raise CallFailed("timeout", text, self._read_notes(), 1, peak)
             outcome, *answer = self.pipe.recv()
         except (EOFError, ConnectionError, psutil.NoSuchProcess):
             self.worker.join(5)
-            raise CallFailed("crash", describe_exit(self.worker.exitcode), self._where(), 1, peak) from None
+            raise CallFailed("crash", describe_exit(self.worker.exitcode), self._read_notes(), 1, peak) from None
         if outcome == "returned":
             return answer[0]
         if outcome in _ENVIRONMENT_ERROR_BY_NAME:
@@ -93,7 +95,7 @@ class IsolatedProcess:
         kind, error, trace = answer
         raise CallFailed(kind, error, trace, 1, peak)
 
-    def _where(self) -> str:
+    def _read_notes(self) -> str:
         with open(self.notes, encoding="utf-8", errors="replace") as notes:
             return notes.read()[-20_000:]
 
@@ -174,7 +176,7 @@ def answer_call(packed: bytes, notes, pipe) -> tuple:
             faulthandler.dump_traceback_later(timeout_s, file=notes)
         return ("returned", function(*args))
     except ENVIRONMENT_ERRORS as error:
-        kind = next(name for name, of in _ENVIRONMENT_ERROR_BY_NAME.items() if isinstance(error, of))
+        kind = next(name for name, error_type in _ENVIRONMENT_ERROR_BY_NAME.items() if isinstance(error, error_type))
         return (kind, str(error))
     except Exception as error:
         return ("raised", classify_error(error), describe_error(error), "".join(traceback.format_exception(error)))

@@ -117,8 +117,8 @@ def check_operator(namespace: str | None) -> None:
 
     async def status() -> int:
         api = await kr8s.asyncio.api(namespace=namespace)
-        what = {"version": "kubernetes.dask.org/v1", "namespace": api.namespace, "url": "daskclusters"}
-        async with api.call_api("GET", **what, params={"limit": 1}, raise_for_status=False) as response:
+        resource = {"version": "kubernetes.dask.org/v1", "namespace": api.namespace, "url": "daskclusters"}
+        async with api.call_api("GET", **resource, params={"limit": 1}, raise_for_status=False) as response:
             return response.status_code
 
     with concurrent.futures.ThreadPoolExecutor(1) as pool:  # this thread may have an event loop, as in a notebook

@@ -118,7 +118,7 @@ def read_versions() -> dict[str, str]:
 
 def drop_departed(answers: dict) -> dict:
     """`answers` without workers that have left: other workers take their tasks."""
-    return {where: answer for where, answer in answers.items() if type(answer).__name__ != "CommClosedError"}
+    return {address: answer for address, answer in answers.items() if type(answer).__name__ != "CommClosedError"}
 
 
 def read_scheduler_versions(client) -> dict:
@@ -132,15 +132,15 @@ def compare_versions(*groups: dict[str, dict | Exception]) -> list[str]:
     own_versions = read_versions()
     places_by_version = defaultdict(list)
     failures = []
-    for where, versions in [pair for group in groups for pair in group.items()]:
+    for place, versions in [pair for group in groups for pair in group.items()]:
         if isinstance(versions, BaseException):
             failures.append(
-                f"{where} cannot run what tasks need ({describe_error(versions)}): install this emqa_dask there"
+                f"{place} cannot run what tasks need ({describe_error(versions)}): install this emqa_dask there"
             )
             continue
         for name in sorted(own_versions.keys() | versions.keys()):
             if versions.get(name) != own_versions.get(name):
-                places_by_version[name, versions.get(name, "missing")].append(where)
+                places_by_version[name, versions.get(name, "missing")].append(place)
     return failures[:3] + [
         f"{name} is {version} on {format_addresses(places)} and "
         f"{own_versions.get(name, 'missing')} here: install the same"
@@ -185,11 +185,11 @@ def check_access(root: str, name: str) -> str:
 
 def describe_access_failures(access: dict[str, str | Exception], root: str) -> list[str]:
     places_by_reason = defaultdict(list)
-    for where, text in access.items():
+    for place, text in access.items():
         if isinstance(text, BaseException):
             text = f"cannot write to it ({redact(describe_error(text))})"
         if text:
-            places_by_reason[text].append(where)
+            places_by_reason[text].append(place)
     is_relative = not _is_bucket(root) and not os.path.isabs(root)
     remedy = "give an absolute path" if is_relative else "choose one on a disk or in a bucket that all of them share"
     return [

@@ -43,10 +43,10 @@ def show_progress(
             bar.update(result.event["n_images"])
             if n_failed:
                 bar.set_postfix_str(f"{n_failed} failed", refresh=False)
-            now = time.monotonic()
-            if bar.disable and now - last_line_s >= every_s:
-                last_line_s = now
-                print(format_progress(stage, n_images, total, now - started, n_failed, unit), file=stream, flush=True)
+            now_s = time.monotonic()
+            if bar.disable and now_s - last_line_s >= every_s:
+                last_line_s = now_s
+                print(format_progress(stage, n_images, total, now_s - started, n_failed, unit), file=stream, flush=True)
             yield result
     finally:
         silence.is_over.set()

@@ -78,13 +78,13 @@ def wait_for_workers(client, wait_s: float, say: Say, hint: Callable[[], str]) -
     started = time.monotonic()
     last_message_s = None
     while not client.nthreads():
-        now = time.monotonic()
+        now_s = time.monotonic()
         text = hint()
-        if wait_s and now - started > wait_s:
+        if wait_s and now_s - started > wait_s:
             raise RuntimeError(f"no worker came within {wait_s:g} s (run.wait_s; 0 waits for ever): {text}")
-        if last_message_s is None or now - last_message_s >= MESSAGE_INTERVAL_S:
+        if last_message_s is None or now_s - last_message_s >= MESSAGE_INTERVAL_S:
             say(f"waiting for the first worker: {text}")
-            last_message_s = now
+            last_message_s = now_s
         time.sleep(min(1.0, max(wait_s / 10, 0.05)) if wait_s else 1.0)
 
 

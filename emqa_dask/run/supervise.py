@@ -142,9 +142,9 @@ def _note_label(label: str) -> Iterator[None]:
 
 def list_running_labels() -> list[tuple[str, float]]:
     """(label, seconds so far) of the running calls of this process, the oldest first."""
-    now = time.monotonic()
+    now_s = time.monotonic()
     return sorted(
-        ((label, now - since) for label, since in _labels_by_thread.copy().values()), key=lambda pair: -pair[1]
+        ((label, now_s - start_s) for label, start_s in _labels_by_thread.copy().values()), key=lambda pair: -pair[1]
     )
 
 

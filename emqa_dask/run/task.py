@@ -63,7 +63,9 @@ def run_packed_attempts(packed: bytes) -> list[Result]:
 
     Once the GPU is lost, the rest is lost, too.
     """
-    function, attempts, stage, limits = pickle.loads(packed)
+    call = pickle.loads(packed)
+    function, attempts = call[:2]
+    stage, limits = call[2:]
     results: list[Result] = []
     for attempt in attempts:
         if results and results[-1].kind == "device":
@@ -115,10 +117,10 @@ def run_task(function: Callable, attempt: Attempt, stage: str, limits: Limits) -
     return Result(task, outcome, task_event, value, **failure)
 
 
-def make_event(attempt: Attempt, stage: str, outcome: str, **known) -> dict:
-    """Row of tables.EVENTS for an attempt; columns not in `known` are zero. A lost attempt has no images."""
+def make_event(attempt: Attempt, stage: str, outcome: str, **columns) -> dict:
+    """Row of tables.EVENTS for an attempt; columns that are not given are zero. A lost attempt has no images."""
     row = {"stage": stage, "partition": attempt.task.name, "worker": "", "started": time.time(), "seconds": 0.0}
-    row |= {"n_images": attempt.task.n_images, "bytes": 0, "peak_memory_bytes": 0} | known
+    row |= {"n_images": attempt.task.n_images, "bytes": 0, "peak_memory_bytes": 0} | columns
     row |= {"attempt": attempt.number, "outcome": outcome}
     return row | ({"n_images": 0} if outcome == "lost" else {})
 

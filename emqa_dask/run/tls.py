@@ -44,15 +44,15 @@ def make_temporary_security():
 
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "emqa_dask")])
-    now = datetime.datetime.now(datetime.UTC)
+    start_time = datetime.datetime.now(datetime.UTC)
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))  # a clock may be set while the run lasts
-        .not_valid_after(now + datetime.timedelta(days=365))
+        .not_valid_before(start_time - datetime.timedelta(days=1))  # a clock may be set while the run lasts
+        .not_valid_after(start_time + datetime.timedelta(days=365))
         .sign(key, hashes.SHA256())
     )
     formats = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

@@ -44,9 +44,11 @@ def list_processing(client) -> dict[str, tuple]:
 
 def format_labels(labels: list[tuple[str, float]]) -> str:
     longest = sorted((pair for pair in labels if pair[0]), key=lambda pair: -pair[1])
-    shown = [make_printable(label) + (f" ({seconds:.0f} s)" if seconds else "") for label, seconds in longest[:N_SHOWN]]
-    more = f" and {len(longest) - N_SHOWN} more" if len(longest) > N_SHOWN else ""
-    return ", ".join(shown) + more
+    descriptions = [
+        make_printable(label) + (f" ({seconds:.0f} s)" if seconds else "") for label, seconds in longest[:N_SHOWN]
+    ]
+    suffix = f" and {len(longest) - N_SHOWN} more" if len(longest) > N_SHOWN else ""
+    return ", ".join(descriptions) + suffix
 
 
 def make_printable(label: str) -> str:
