@@ -89,7 +89,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     kind = type(error)
     if kind.__name__ == "OutOfMemoryError" and kind.__module__.partition(".")[0] in ("cupy", "torch"):
         return True
-    return isinstance(error, MemoryError | RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+    return isinstance(error, MemoryError | RuntimeError) and any(phrase in str(error) for phrase in OUT_OF_MEMORY)
 
 
 def is_sticky(error: BaseException) -> bool:
@@ -101,7 +101,7 @@ def _sticky(error: BaseException | None) -> BaseException | None:
     while error is not None:
         text = str(error)
         is_cuda = isinstance(error, MemoryError | RuntimeError) and "cuda" in text.lower()
-        if is_cuda and any(words in text for words in STICKY.values()):
+        if is_cuda and any(phrase in text for phrase in STICKY.values()):
             return error
         error = error.__cause__ or error.__context__
     return None
@@ -132,7 +132,7 @@ def run_in_batches(function: Callable[[list], Iterable], items: Iterable, size: 
     batch: list = []
     n_done = 0
     while batch := batch + list(itertools.islice(source, max(0, size - len(batch)))):
-        results = _tried(function, batch[:size], n_done)
+        results = _try_batch(function, batch[:size], n_done)
         if results is None:
             # Only here is the exception gone, and with it the arrays that its traceback kept.
             free_device_memory()
@@ -143,7 +143,7 @@ def run_in_batches(function: Callable[[list], Iterable], items: Iterable, size: 
         yield from results
 
 
-def _tried(function: Callable[[list], Iterable], batch: list, n_done: int) -> list | None:
+def _try_batch(function: Callable[[list], Iterable], batch: list, n_done: int) -> list | None:
     """`function(batch)` as a list; None when it has to be tried with fewer items."""
     try:
         results = list(function(batch))

@@ -90,12 +90,12 @@ def find_overlaps(a: ArrayLike, b: ArrayLike, iou_threshold: float) -> tuple[NDA
         raise ValueError(f"iou_threshold is {iou_threshold}: it has to be in (0, 1]")
     a = as_boxes(a)
     b = as_boxes(b)
-    found = [np.zeros((3, 0))]
+    pairs = [np.zeros((3, 0))]
     for i, j in _candidates(a, b):
         value = _iou(a[i], b[j])
         keep = value >= iou_threshold
-        found.append(np.stack([i[keep], j[keep], value[keep]]))
-    i, j, value = np.concatenate(found, axis=1)
+        pairs.append(np.stack([i[keep], j[keep], value[keep]]))
+    i, j, value = np.concatenate(pairs, axis=1)
     order = np.lexsort((j, i))
     return i[order].astype(np.int64), j[order].astype(np.int64), value[order]
 
@@ -182,5 +182,5 @@ def _optimal(p: NDArray, t: NDArray, value: NDArray, n: int, m: int) -> NDArray[
         i, j = linear_sum_assignment(weight, maximize=True)
         keep = weight[i, j] > 0
         pairs.append(np.column_stack([rows[i[keep]], columns[j[keep]]]))
-    found = np.concatenate(pairs)
-    return found[np.lexsort((found[:, 0], found[:, 1]))]
+    matches = np.concatenate(pairs)
+    return matches[np.lexsort((matches[:, 0], matches[:, 1]))]

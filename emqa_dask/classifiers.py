@@ -118,8 +118,8 @@ def _define_layers() -> SimpleNamespace:
                 return nn.functional.dropout(x, self.p)
             if self.drawn_from is None:
                 return x
-            kept = np.random.default_rng(self.drawn_from).random(x.shape[1:], dtype=np.float32) >= self.p
-            return x * (torch.from_numpy(kept).to(x) / (1 - self.p))
+            is_kept = np.random.default_rng(self.drawn_from).random(x.shape[1:], dtype=np.float32) >= self.p
+            return x * (torch.from_numpy(is_kept).to(x) / (1 - self.p))
 
     class Block(nn.Module):
         """Batch normalisation and ReLU before each of two 3 x 3 convolutions; a shortcut around both."""

@@ -57,13 +57,13 @@ def fit_domain(
     points = points @ whiten
     folds = GroupKFold(min(5, len(np.unique(groups)))).split(points, groups=groups)
     held_out = np.concatenate([compute_neighbour_distances(points[test], points[train]) for train, test in folds])
-    kept = np.sort(np.random.default_rng(seed).permutation(len(points))[:MAX_ROWS])
+    row_indices = np.sort(np.random.default_rng(seed).permutation(len(points))[:MAX_ROWS])
     return Domain(
         columns=tuple(columns),
         centre=centre,
         scale=scale,
         whiten=whiten,
-        rows=points[kept].astype(np.float32),
+        rows=points[row_indices].astype(np.float32),
         limit=float(np.quantile(held_out, quantile)),
     )
 

@@ -53,8 +53,8 @@ def compute_phase_shift(
     test_plane_phase_rad = aberration_phase(q, test.defocus_nm - plane_nm, test.cs_mm, test.voltage_kv)
     weight = np.asarray(temporal_envelope(q, test.voltage_kv, test.focal_spread_nm)) ** 2
     weight /= weight.sum()
-    beyond = np.maximum(np.abs(test_plane_phase_rad) - np.abs(train_plane_phase_rad), 0)
-    return float(weight @ (np.abs(test_phase_rad - train_phase_rad) + outward * beyond))
+    excess = np.maximum(np.abs(test_plane_phase_rad) - np.abs(train_plane_phase_rad), 0)
+    return float(weight @ (np.abs(test_phase_rad - train_phase_rad) + outward * excess))
 
 
 class TrainingConditions(NamedTuple):
@@ -82,11 +82,11 @@ def fit_training_conditions(
     defocus = defocus[is_known]
     voltage = voltage[is_known]
     order = np.lexsort((defocus, voltage))
-    kept = order[np.unique(np.linspace(0, n - 1, min(n, MAX_CONDITIONS)).round().astype(int))]
-    defocus = defocus[kept]
-    voltage = voltage[kept]
+    indices = order[np.unique(np.linspace(0, n - 1, min(n, MAX_CONDITIONS)).round().astype(int))]
+    defocus = defocus[indices]
+    voltage = voltage[indices]
     distances = []
-    for k in range(len(kept)):
+    for k in range(len(indices)):
         others = TrainingConditions(np.delete(defocus, k), np.delete(voltage, k), 1.0)
         distances.append(_find_nearest_shift(others, defocus[k], voltage[k]))
     rank = min(len(distances), _compute_rank(len(distances), false_flags))

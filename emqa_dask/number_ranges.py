@@ -35,11 +35,11 @@ def check_integer(name: str, value: object, low: int, high: int = MAX_COUNT) -> 
     _check(name, value, isinstance(value, int), Range(low, high), rule)
 
 
-def check_number(name: str, value: object, above: float, high: float = math.inf) -> None:
-    """Raises ValueError unless `value` is a finite number above `above` and at most `high`."""
+def check_number(name: str, value: object, low: float, high: float = math.inf) -> None:
+    """Raises ValueError unless `value` is a finite number above `low` and at most `high`."""
     is_finite = isinstance(value, int | float) and math.isfinite(value)
     limit = f" and at most {high:g}" if math.isfinite(high) else ""
-    _check(name, value, is_finite, Range(above, high, includes_low=False), f"a number above {above:g}{limit}")
+    _check(name, value, is_finite, Range(low, high, includes_low=False), f"a number above {low:g}{limit}")
 
 
 def check_fraction(name: str, value: object) -> None:

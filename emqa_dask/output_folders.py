@@ -114,11 +114,11 @@ def write_folder(target: str | Path) -> Iterator[Path]:
     check_folder(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     restore_interrupted(target)
-    with _make_hidden_folder(target) as hidden:
-        (hidden / NEW_FOLDER).mkdir()
-        yield hidden / NEW_FOLDER
-        _sync(hidden / NEW_FOLDER)
-        _replace_folder(target, hidden)
+    with _make_hidden_folder(target) as hidden_folder:
+        (hidden_folder / NEW_FOLDER).mkdir()
+        yield hidden_folder / NEW_FOLDER
+        _sync(hidden_folder / NEW_FOLDER)
+        _replace_folder(target, hidden_folder)
 
 
 def remove_folder(folder: str | Path) -> None:
@@ -130,15 +130,15 @@ def remove_folder(folder: str | Path) -> None:
 
 def restore_interrupted(target: Path) -> None:
     """Removes what processes that were killed have left half-written beside `target`; one that they moved comes back"""
-    for hidden in sorted(target.parent.glob(".*.partial")):
-        if not _is_hidden(hidden, target.name):
+    for hidden_folder in sorted(target.parent.glob(".*.partial")):
+        if not _is_hidden(hidden_folder, target.name):
             continue
-        with (hidden / MARKER).open("r+") as marker:
+        with (hidden_folder / MARKER).open("r+") as marker:
             if not _lock(marker):
                 continue  # its process is at work
-            if os.path.lexists(hidden / OLD_FOLDER) and not os.path.lexists(target):
-                os.rename(hidden / OLD_FOLDER, target)
-            _remove_hidden(hidden)
+            if os.path.lexists(hidden_folder / OLD_FOLDER) and not os.path.lexists(target):
+                os.rename(hidden_folder / OLD_FOLDER, target)
+            _remove_hidden(hidden_folder)
 
 
 def make_absolute(path: str | Path) -> Path:
@@ -148,15 +148,15 @@ def make_absolute(path: str | Path) -> Path:
 
 @contextlib.contextmanager
 def _make_hidden_folder(target: Path) -> Iterator[Path]:
-    hidden = Path(tempfile.mkdtemp(prefix=f".{target.name}-", suffix=".partial", dir=target.parent))
+    hidden_folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", suffix=".partial", dir=target.parent))
     try:
-        with (hidden / MARKER).open("w", encoding="utf-8") as marker:
+        with (hidden_folder / MARKER).open("w", encoding="utf-8") as marker:
             _lock(marker)
             marker.write(f"{MARKER_TEXT}{target.name}\n")
             marker.flush()
-            yield hidden
+            yield hidden_folder
     finally:
-        _remove_hidden(hidden)
+        _remove_hidden(hidden_folder)
 
 
 def _is_hidden(folder: Path, name: str = "") -> bool:
@@ -184,28 +184,28 @@ def _lock(marker: TextIO) -> bool:
     return True
 
 
-def _replace_folder(target: Path, hidden: Path) -> None:
+def _replace_folder(target: Path, hidden_folder: Path) -> None:
     """Gives the new folder its name; renaming never replaces a file, nor a folder with anything in it."""
     check_folder(target)  # somebody may have put something there meanwhile
     if os.path.lexists(target):
-        os.rename(target, hidden / OLD_FOLDER)
+        os.rename(target, hidden_folder / OLD_FOLDER)
     try:
-        os.rename(hidden / NEW_FOLDER, target)
+        os.rename(hidden_folder / NEW_FOLDER, target)
     except BaseException:
-        if os.path.lexists(hidden / OLD_FOLDER):
-            os.rename(hidden / OLD_FOLDER, target)
+        if os.path.lexists(hidden_folder / OLD_FOLDER):
+            os.rename(hidden_folder / OLD_FOLDER, target)
         raise
 
 
-def _remove_hidden(hidden: Path) -> None:
+def _remove_hidden(hidden_folder: Path) -> None:
     """Removes a hidden folder: what was written there by nobody else, and of what was replaced the files of its card"""
-    shutil.rmtree(hidden / NEW_FOLDER, ignore_errors=True)
-    if os.path.lexists(hidden / OLD_FOLDER):
-        _remove_listed(hidden / OLD_FOLDER)
+    shutil.rmtree(hidden_folder / NEW_FOLDER, ignore_errors=True)
+    if os.path.lexists(hidden_folder / OLD_FOLDER):
+        _remove_listed(hidden_folder / OLD_FOLDER)
     with contextlib.suppress(FileNotFoundError):  # another process was faster
-        if os.listdir(hidden) == [MARKER]:
-            (hidden / MARKER).unlink()
-            hidden.rmdir()
+        if os.listdir(hidden_folder) == [MARKER]:
+            (hidden_folder / MARKER).unlink()
+            hidden_folder.rmdir()
 
 
 def _remove_listed(folder: Path) -> None:
