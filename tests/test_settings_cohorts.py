@@ -25,12 +25,12 @@ max_sigma = 9.5
 
 def test_the_first_cohort_that_has_a_micrograph_counts():
     settings = parse(TEXT, "s.toml")
-    first = settings.detect_of("session-1/a.tif", "Themis", 94000.0)
-    second = settings.detect_of("session-1/a.tif", "Titan", 94000.0)
+    first = settings.resolve_detect_settings("session-1/a.tif", "Themis", 94000.0)
+    second = settings.resolve_detect_settings("session-1/a.tif", "Titan", 94000.0)
     assert (first.threshold, first.overlap, first.min_sigma) == (0.1, 0.4, settings.detect.min_sigma)
     assert (second.threshold, second.min_sigma, second.max_sigma) == (0.2, 2.0, 9.5)
     for uri, instrument, magnification in (("other/a.tif", "Themis", 94000.0), ("session-2/a.tif", None, float("nan"))):
-        assert settings.detect_of(uri, instrument, magnification) is settings.detect
+        assert settings.resolve_detect_settings(uri, instrument, magnification) is settings.detect
 
 
 def test_cohorts_are_read_back_as_they_were_written():
@@ -62,9 +62,9 @@ def test_what_a_cohort_cannot_have_is_named_with_its_file(table, said):
 
 def test_diameters_of_a_cohort_become_sigmas():
     settings = parse('[[cohorts]]\nuri = "a/*"\nmin_diameter_nm = 4\nmax_diameter_nm = 20\n', "s.toml")
-    detect = settings.detect_of("a/b.tif", None, float("nan"), 0.5)
+    detect = settings.resolve_detect_settings("a/b.tif", None, float("nan"), 0.5)
     assert (detect.min_sigma, detect.max_sigma) == pytest.approx((2.8284, 14.1421), abs=1e-4)
-    assert settings.detect_of("b/b.tif", None, float("nan"), 0.5) is settings.detect
+    assert settings.resolve_detect_settings("b/b.tif", None, float("nan"), 0.5) is settings.detect
 
 
 @pytest.mark.parametrize("sizes", ["min_diameter_nm = 4", "max_diameter_nm = 4", "min_diameter_nm = -1"])

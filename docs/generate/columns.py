@@ -20,9 +20,9 @@ FILES = {
     "SESSIONS": "sessions.parquet",
     "EVENTS": "events.parquet",
     "FAILURES": "failures.parquet",
-    "ORDER": "order.parquet in the folder of emqa tune order",
-    "ORDER_WINDOWS": "windows.parquet in the folder of emqa tune order",
-    "ORDER_POINTS": "points.parquet in the folder of emqa tune order",
+    "LATTICE_ORDER": "order.parquet in the folder of emqa tune order",
+    "LATTICE_ORDER_WINDOWS": "windows.parquet in the folder of emqa tune order",
+    "LATTICE_ORDER_POINTS": "points.parquet in the folder of emqa tune order",
 }
 UNITS = {
     "dose_e_per_nm2": "e/nm²",

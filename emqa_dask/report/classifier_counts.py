@@ -12,7 +12,7 @@ from emqa_dask.tables import SHIFTS
 
 ENTROPY_EDGES = np.arange(0, 141) * 0.05  # nats, up to ln 1096
 LOG_EDGES = np.arange(-3 * 48, 7 * 48 + 1) / 48  # decimal logarithms: a median is right to 2.5 %
-MAX_COHORTS = 2000  # counted one by one, the first ones; what comes later is counted together
+MAX_COUNTED_COHORTS = 2000  # counted one by one, the first ones; what comes later is counted together
 FURTHER_COHORTS = "(further cohorts)"
 
 
@@ -22,10 +22,10 @@ class CohortLine(NamedTuple):
     cohort: str
     n: int
     defocus_nm: float  # median of those with rings; NaN without
-    with_rings: float  # share of its micrographs
+    thon_ring_fraction: float  # share of its micrographs
     imaging_distance: float  # median of the known ones; NaN without
     entropy: NDArray[np.int64]  # (140,) counts between ENTROPY_EDGES
-    n_out: int  # of any kind of shift
+    n_shifted: int  # of any kind of shift
     shift: str | None  # of the cohort as a whole, one of tables.SHIFTS; None where unknown
 
 
@@ -49,7 +49,7 @@ class ClassifierSection(NamedTuple):
 class ClassifierCounts:
     """Counts over all classified micrographs; add() batches, then section().
 
-    In memory are some 5 kB for each of at most MAX_COHORTS cohorts, whatever the number of micrographs.
+    In memory are some 5 kB for each of at most MAX_COUNTED_COHORTS cohorts, whatever the number of micrographs.
     """
 
     def __init__(self):
@@ -76,27 +76,27 @@ class ClassifierCounts:
             self.limits |= set(answers["entropy_limit_nats"].dropna().unique().tolist())
         defocus = triage.dropna(subset="micrograph_id").set_index("micrograph_id")["defocus_nm"]
         cohort = answers["cohort"] if "cohort" in answers else pd.Series(None, index=answers.index, dtype=object)
-        numbers = pd.DataFrame(
+        answer_values = pd.DataFrame(
             {
                 "cohort": cohort.astype(object).where(cohort.notna(), "all"),
                 "defocus": defocus.reindex(answers["micrograph_id"]).to_numpy(float, na_value=np.nan),
                 "distance": answers["imaging_distance"].to_numpy(float, na_value=np.nan),
                 "entropy": answers["predictive_entropy_nats"].to_numpy(float, na_value=np.nan),
-                "is_out": answers["shift"].isin(SHIFTS[1:]),
+                "is_shifted": answers["shift"].isin(SHIFTS[1:]),
             }
         )
-        for name, rows in numbers.groupby("cohort", sort=True):
+        for name, rows in answer_values.groupby("cohort", sort=True):
             self._count(str(name), rows)
 
     def _count(self, name: str, rows: pd.DataFrame) -> None:
-        if name not in self.cohorts and len(self.cohorts) >= MAX_COHORTS:
+        if name not in self.cohorts and len(self.cohorts) >= MAX_COUNTED_COHORTS:
             name = FURTHER_COHORTS
         if name not in self.cohorts:
             logs = {key: np.zeros(len(LOG_EDGES) - 1, np.int64) for key in ("defocus", "distance")}
-            self.cohorts[name] = {"n": 0, "n_out": 0, "entropy": np.zeros(len(ENTROPY_EDGES) - 1, np.int64), **logs}
+            self.cohorts[name] = {"n": 0, "n_shifted": 0, "entropy": np.zeros(len(ENTROPY_EDGES) - 1, np.int64), **logs}
         counts = self.cohorts[name]
         counts["n"] += len(rows)
-        counts["n_out"] += int(rows["is_out"].sum())
+        counts["n_shifted"] += int(rows["is_shifted"].sum())
         for key in ("defocus", "distance"):
             values = rows[key].dropna().to_numpy()
             logs = np.log10(np.clip(values, 10 ** LOG_EDGES[0], 10 ** LOG_EDGES[-1]))
@@ -118,7 +118,7 @@ class ClassifierCounts:
         """
         if not self.cohorts:
             return None
-        lines = [
+        cohort_lines = [
             CohortLine(
                 name,
                 counts["n"],
@@ -126,18 +126,18 @@ class ClassifierCounts:
                 counts["defocus"].sum() / counts["n"],
                 _estimate_median(counts["distance"]),
                 counts["entropy"],
-                counts["n_out"],
+                counts["n_shifted"],
                 (shifts or {}).get(name),
             )
             for name, counts in self.cohorts.items()
         ]
-        rows = (
+        drift_rows = (
             select_largest_drifts(drifts) if drifts is not None and len(drifts) else pd.DataFrame(columns=DRIFT_COLUMNS)
         )
-        middle = np.nan
+        reference_median = np.nan
         if quantity is not None and drifts is not None:
-            middles = drifts.loc[drifts["quantity"].eq(quantity) & drifts["reference"].eq("held_out")]
-            middle = float(middles["reference_median"].median()) if len(middles) else np.nan
+            reference_rows = drifts.loc[drifts["quantity"].eq(quantity) & drifts["reference"].eq("held_out")]
+            reference_median = float(reference_rows["reference_median"].median()) if len(reference_rows) else np.nan
         return ClassifierSection(
             classifiers=tuple(sorted(self.classifiers)),
             n_classified=self.classes.total(),
@@ -145,12 +145,12 @@ class ClassifierCounts:
             classes=tuple(sorted(self.classes.items(), key=lambda pair: (-pair[1], pair[0]))),
             shifts={kind: self.shifts[kind] for kind in SHIFTS},
             entropy_limit_nats=next(iter(self.limits)) if len(self.limits) == 1 else np.nan,
-            cohorts=tuple(sorted(lines, key=lambda line: (-line.n, line.cohort))),
-            drifts=rows,
-            n_drifted=int(rows["is_drifted"].sum()),
+            cohorts=tuple(sorted(cohort_lines, key=lambda line: (-line.n, line.cohort))),
+            drifts=drift_rows,
+            n_drifted=int(drift_rows["is_drifted"].sum()),
             quantity=quantity,
             times=times,
-            reference_median=middle,
+            reference_median=reference_median,
         )
 
 

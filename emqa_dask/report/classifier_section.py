@@ -15,7 +15,7 @@ from emqa_dask.settings import Triage
 from emqa_dask.tables import SHIFTS
 
 MAX_CLASSES = 30  # counted one by one, the most frequent
-MAX_COHORTS = 60  # rows of the tables of cohorts
+MAX_COHORT_ROWS = 60  # rows of the tables of cohorts
 SHIFT_LABELS = {"none": "none", "acquisition": "acquisition", "new_class": "new class", "unrelated": "unrelated"}
 ADVICE = {
     "none": "As in training: the class can be used where the entropy is below its limit.",
@@ -31,17 +31,19 @@ def list_class_columns(triage: pd.DataFrame) -> dict:
     return {
         "class_names": [escape_invisible(name) for name in names],
         "shift_names": [SHIFT_LABELS[kind] for kind in SHIFTS],
-        "class": _to_codes(triage["predicted_class"], names),
+        "class": list_category_codes(triage["predicted_class"], names),
         "probability": to_json_numbers(triage["class_probability"], 4),
         "entropy": to_json_numbers(triage["predictive_entropy_nats"], 5),
         "mutual": to_json_numbers(triage["mutual_information_nats"], 5),
-        "shift": _to_codes(triage["shift"], SHIFTS),
+        "shift": list_category_codes(triage["shift"], SHIFTS),
         "shift_score": to_json_numbers(triage["shift_score"], 4),
     }
 
 
-def _to_codes(values: pd.Series, names: Sequence[str]) -> list:
-    return [None if code < 0 else int(code) for code in pd.Categorical(values, names).codes]
+def list_category_codes(values: pd.Series, categories: Sequence[str]) -> list:
+    return [
+        None if category_code < 0 else int(category_code) for category_code in pd.Categorical(values, categories).codes
+    ]
 
 
 def fill_section(
@@ -61,7 +63,7 @@ def fill_section(
                 line.entropy, ENTROPY_EDGES, max_entropy_nats, f"Predictive entropy, 0 to {max_entropy_nats:.2g} nats"
             ),
         }
-        for line in classes.cohorts[:MAX_COHORTS]
+        for line in classes.cohorts[:MAX_COHORT_ROWS]
     ]
     plot = Markup("")
     if classes.times is not None and classes.quantity:
@@ -74,7 +76,7 @@ def fill_section(
             {"name": kind, "label": SHIFT_LABELS[kind], "n": classes.shifts[kind], "advice": ADVICE[kind]}
             for kind in SHIFTS
         ],
-        "drifts": classes.drifts.head(MAX_COHORTS).to_dict("records"),
+        "drifts": classes.drifts.head(MAX_COHORT_ROWS).to_dict("records"),
         "n_drifts": len(classes.drifts),
         "cohorts": cohorts,
         "upto": max_entropy_nats,

@@ -19,9 +19,9 @@ def escape_invisible(text: object) -> str:
     return _INVISIBLE.sub(lambda m: SHORT_ESCAPES.get(m[0], f"\\u{ord(m[0]):04x}"), str(text))
 
 
-def format_code(code: str) -> str:
+def format_code(reason_code: str) -> str:
     """The code of a reason, or a column's name, as words."""
-    return code.replace("_", " ").replace(" f1", " F1").replace("x rays", "X-rays").replace("eds ", "EDS ")
+    return reason_code.replace("_", " ").replace(" f1", " F1").replace("x rays", "X-rays").replace("eds ", "EDS ")
 
 
 def format_date(started: object) -> str:

@@ -42,7 +42,7 @@ def format_triage_csv(triage: pd.DataFrame, header: bool = True) -> str:
     Lines end in \\n, also inside names that contain one; write it as UTF-8 with newline="". No rows give the header.
     """
     table = triage.copy()
-    table["reasons"] = [";".join(map(defuse_formula, codes)) for codes in table["reasons"]]
+    table["reasons"] = [";".join(map(defuse_formula, reason_codes)) for reason_codes in table["reasons"]]
     for column in TEXT_COLUMNS:  # not by dtype: a column without any text may have another
         text = table[column].astype(object).where(table[column].notna(), "").astype(str)
         table[column] = text.map(defuse_formula)

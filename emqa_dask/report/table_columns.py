@@ -46,7 +46,7 @@ def list_columns(
         "frame": triage["frame"].tolist(),
         "stacked": triage["uri"].isin(triage.loc[triage["frame"].gt(0), "uri"]).astype(int).tolist(),
         "verdict": pd.Categorical(triage["verdict"], VERDICTS).codes.tolist(),
-        "reasons": [[positions[code] for code in reasons] for reasons in triage["reasons"]],
+        "reasons": [[positions[reason_code] for reason_code in reason_codes] for reason_codes in triage["reasons"]],
         "text": triage["explanation"].map(escape_invisible).tolist(),
         **_list_numbers(triage),
         "detector": triage["detector"].map(escape_invisible).tolist(),

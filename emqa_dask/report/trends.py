@@ -23,9 +23,9 @@ def draw_trend(times: pd.DataFrame, label: str, reference: float = np.nan) -> Ma
 
     `times` as uncertainty.drift.summarise_over_time() gives it: start and end are dates, or positions of images.
     """
-    numbers = times[["median", "low", "high"]].to_numpy(float)
-    times = times[np.isfinite(numbers).all(1)]
-    numbers = numbers[np.isfinite(numbers).all(1)]
+    period_statistics = times[["median", "low", "high"]].to_numpy(float)
+    times = times[np.isfinite(period_statistics).all(1)]
+    period_statistics = period_statistics[np.isfinite(period_statistics).all(1)]
     if not len(times):
         return Markup("")
     is_dated = times["start"].dtype.kind == "M"
@@ -33,7 +33,7 @@ def draw_trend(times: pd.DataFrame, label: str, reference: float = np.nan) -> Ma
     start, end = (times[name].to_numpy().astype(unit).astype(float) for name in ("start", "end"))
     first = start.min()
     last = end.max()
-    bottom, top, ticks = _choose_scale(numbers, reference)
+    bottom, top, ticks = _choose_scale(period_statistics, reference)
 
     def to_x(value):
         return LEFT + (WIDTH - LEFT - RIGHT) * (value - first) / (last - first)
@@ -43,7 +43,7 @@ def draw_trend(times: pd.DataFrame, label: str, reference: float = np.nan) -> Ma
 
     parts = [part for tick in ticks for part in _draw_tick(tick, to_y(tick))]
     names = _name_stretches(times, is_dated)
-    columns = (to_x(start), to_x(end), to_y(numbers), numbers, times["n"], *names)
+    columns = (to_x(start), to_x(end), to_y(period_statistics), period_statistics, times["n"], *names)
     parts += [_draw_period(*row) for row in zip(*columns, strict=True)]
     if np.isfinite(reference):
         y = f"{to_y(reference):.1f}"
@@ -99,10 +99,10 @@ def draw_sparkline(counts: NDArray, edges: NDArray, high: float, label: str) -> 
     return Markup(f"{head}<title>{name}</title>{''.join(parts)}{axis}</svg>")
 
 
-def _choose_scale(numbers: NDArray, reference: float) -> tuple[float, float, NDArray]:
+def _choose_scale(period_statistics: NDArray, reference: float) -> tuple[float, float, NDArray]:
     """Lower and upper end of the vertical axis, and three to six round numbers between them."""
-    low = numbers[:, 1].min()
-    high = numbers[:, 2].max()
+    low = period_statistics[:, 1].min()
+    high = period_statistics[:, 2].max()
     if np.isfinite(reference):
         low = min(low, reference)
         high = max(high, reference)

@@ -27,7 +27,7 @@ class Overview:
         self.first_reasons = {verdict: Counter() for verdict in VERDICTS}
         self.n_listed = Counter()
         self.listed = {title: [] for title in FILE_LISTS}
-        self._codes = [np.zeros(0, np.int8)]
+        self._verdict_codes = [np.zeros(0, np.int8)]
         self._candidates = [
             select_keys(pd.DataFrame(columns=["verdict", "reasons", "micrograph_id", "uri"], dtype=object))
         ]
@@ -39,10 +39,10 @@ class Overview:
         rows = rows.set_axis(np.arange(self.n_rows, self.n_rows + len(rows)))
         self.verdicts.update(rows["verdict"])
         self.statuses.update(rows["status"])
-        self.reasons.update(code for codes in rows["reasons"] for code in codes)
-        self._codes.append(pd.Categorical(rows["verdict"], VERDICTS).codes.astype(np.int8))
+        self.reasons.update(reason_code for reason_codes in rows["reasons"] for reason_code in reason_codes)
+        self._verdict_codes.append(pd.Categorical(rows["verdict"], VERDICTS).codes.astype(np.int8))
         is_first = ~rows["uri"].duplicated() & rows["uri"].ne(self._last_uri)
-        is_partial = rows["reasons"].map(lambda codes: "frames_lost" in codes).astype(bool)
+        is_partial = rows["reasons"].map(lambda reason_codes: "frames_lost" in reason_codes).astype(bool)
         kinds = (rows["status"].eq("failed"), is_partial & is_first, rows["status"].eq("skipped"))
         for title, is_listed in zip(FILE_LISTS, kinds, strict=True):
             self.n_listed[title] += int(is_listed.sum())
@@ -52,7 +52,7 @@ class Overview:
             self.listed[title] += first.to_dict("records")
         self._candidates.append(select_keys(rows))
         for verdict, first in self._candidates[-1].groupby("verdict", sort=False)["reason"]:
-            self.first_reasons[verdict].update(code for code in first if code)
+            self.first_reasons[verdict].update(reason_code for reason_code in first if reason_code)
         if sum(map(len, self._candidates)) > MAX_CANDIDATE_ROWS:
             self._candidates = [drop_never_chosen(pd.concat(self._candidates), self.max_rows)]
         self.n_rows += len(rows)
@@ -62,8 +62,8 @@ class Overview:
     @property
     def verdict_codes(self) -> np.ndarray:
         """(n_rows,) int8, positions in VERDICTS."""
-        self._codes = [np.concatenate(self._codes)]
-        return self._codes[0]
+        self._verdict_codes = [np.concatenate(self._verdict_codes)]
+        return self._verdict_codes[0]
 
     def choose_shown_rows(self) -> np.ndarray:
         """Positions of the rows that the page shows, ascending: choose()."""
@@ -72,7 +72,7 @@ class Overview:
 
 def select_keys(rows: pd.DataFrame) -> pd.DataFrame:
     """What the choice of rows depends on."""
-    reason = [codes[0] if len(codes) else "" for codes in rows["reasons"]]
+    reason = [reason_codes[0] if len(reason_codes) else "" for reason_codes in rows["reasons"]]
     return rows[["verdict", "micrograph_id", "uri"]].assign(reason=pd.Series(reason, index=rows.index, dtype=object))
 
 

@@ -135,8 +135,8 @@ def _scheduler_host(section: Batch) -> dict[str, str]:
     if section.scheduler_host:
         return {"host": section.scheduler_host}
     if section.interface not in interfaces:
-        is_wrong = f"{name}.interface is {section.interface!r}"
-        problem = is_wrong if section.interface else "nodes have to reach the scheduler in this process"
+        missing_interface = f"{name}.interface is {section.interface!r}"
+        problem = missing_interface if section.interface else "nodes have to reach the scheduler in this process"
         raise ValueError(f"{problem}: set {name}.interface to one of {', '.join(interfaces)}, or {name}.scheduler_host")
     return {"interface": section.interface}
 

@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from emqa_dask.run.cluster import open_cluster
-from emqa_dask.run.preflight import NO_NEEDS, check_workers
+from emqa_dask.run.preflight import UNKNOWN_WORKLOAD, check_workers
 from emqa_dask.run.workers import count_cores
 from emqa_dask.settings import Settings
 
@@ -82,7 +82,7 @@ def examine(say: Callable[[str], None], settings: Settings | None = None) -> int
     if settings is not None and settings.run.scheduler not in ("local", "in-process"):
         try:
             with open_cluster(settings, say=say) as client:
-                check_workers(client, settings, NO_NEEDS, root=os.getcwd(), say=say)
+                check_workers(client, settings, UNKNOWN_WORKLOAD, root=os.getcwd(), say=say)
                 n_workers = len(client.nthreads())
         except (ValueError, OSError, RuntimeError) as error:
             line(False, f"scheduler {settings.run.scheduler}", " ".join(str(error).split()))

@@ -16,7 +16,7 @@ from emqa_dask.run.task import NO_LIMITS, Attempt, Limits, Result, Task, make_ev
 
 MAX_WORKER_LOSSES = 5  # workers that one task may lose before it is given up; no image is blamed for that
 SUSPECT_LOSSES = 2  # workers lost by a task, from which on it no longer shares one with another such task
-ROOM_INTERVAL_S = 1.0  # between looks at how many workers there are
+WORKER_COUNT_INTERVAL_S = 1.0  # between looks at how many workers there are
 
 
 def execute(
@@ -48,8 +48,8 @@ def execute(
     """
     if client is None:
         return (run_task(function, Attempt(task), stage, limits) for task in tasks)
-    room = _Room(client, tasks_per_worker)
-    return _run_on_workers(_Dispatch(function, iter(tasks), stage, client, room, bundle, limits, resources))
+    count_capacity = _TaskCapacity(client, tasks_per_worker)
+    return _run_on_workers(_Dispatch(function, iter(tasks), stage, client, count_capacity, bundle, limits, resources))
 
 
 @dataclass
@@ -60,7 +60,7 @@ class _Dispatch:
     tasks: Iterator[Task]
     stage: str
     client: Any
-    room: "_Room"
+    count_capacity: "_TaskCapacity"
     bundle: int
     limits: Limits
     resources: dict[str, float] | None
@@ -77,7 +77,7 @@ class _Dispatch:
 
     def submit(self) -> None:
         """Submit attempts as long as there is room on the workers."""
-        while len(self._in_flight) < self.room():
+        while len(self._in_flight) < self.count_capacity():
             attempts = take_lost_attempt(self._lost_attempts, self._in_flight.values())
             attempts = attempts or list(itertools.islice(self._fresh, self.bundle))
             if not attempts:
@@ -105,10 +105,10 @@ class _Dispatch:
             future.release()
             for attempt, result in zip(attempts, attempt_results, strict=True):
                 if result.outcome == "lost":
-                    is_isolated = result.kind != "device"
+                    is_isolated = result.failure_kind != "device"
                     self._lost_attempts.append(replace(attempt, number=attempt.number + 1, is_isolated=is_isolated))
                 results.append(replace(result, task=attempt.task))
-            if attempt_results[-1].kind == "device":
+            if attempt_results[-1].failure_kind == "device":
                 self.client.restart_workers([attempt_results[-1].event["worker"]], raise_for_error=False)
         return results
 
@@ -145,23 +145,23 @@ def take_lost_attempt(lost_attempts: deque[Attempt], in_flight: Iterable[list[At
     return []
 
 
-class _Room:
+class _TaskCapacity:
     """Callable that returns how many tasks may be in flight, at least one; updated once a second."""
 
     def __init__(self, client, tasks_per_worker: int):
         self.client = client
         self.tasks_per_worker = tasks_per_worker
         self.updated_s = float("-inf")
-        self.n = 1
+        self.n_tasks = 1
 
     def __call__(self) -> int:
-        if time.monotonic() - self.updated_s > ROOM_INTERVAL_S:
-            self.n = count_slots(self.client, self.tasks_per_worker)
+        if time.monotonic() - self.updated_s > WORKER_COUNT_INTERVAL_S:
+            self.n_tasks = count_task_capacity(self.client, self.tasks_per_worker)
             self.updated_s = time.monotonic()
-        return self.n
+        return self.n_tasks
 
 
-def count_slots(client, tasks_per_worker: int) -> int:
+def count_task_capacity(client, tasks_per_worker: int) -> int:
     """Number of tasks that may be in flight on the present workers; at least one."""
     threads = client.nthreads().values()
     return max(1, sum(max(tasks_per_worker, n + 1) for n in threads))
@@ -181,13 +181,13 @@ def collect_future(future, attempts: list[Attempt], stage: str, client) -> list[
 def make_lost_result(attempt: Attempt, error: Exception, stage: str) -> Result:
     """Result of an attempt whose worker died, or whose record could not be sent."""
     outcome = "failed"
-    kind = "error"
+    failure_kind = "error"
     message = describe_error(error)
     if type(error).__name__ == "KilledWorker":
         outcome = "lost" if attempt.number < MAX_WORKER_LOSSES else "failed"
-        kind = "crash"
+        failure_kind = "crash"
         message = f"its worker process was lost {attempt.number} times"
     worker = str(getattr(getattr(error, "last_worker", None), "address", ""))
     trace = "".join(traceback.format_exception(error))
     lost_event = make_event(attempt, stage, outcome, worker=worker)
-    return Result(attempt.task, outcome, lost_event, kind=kind, error=message, traceback=trace)
+    return Result(attempt.task, outcome, lost_event, failure_kind=failure_kind, error=message, traceback=trace)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
-from emqa_dask.run.preflight import NO_NEEDS, Needs
+from emqa_dask.run.preflight import UNKNOWN_WORKLOAD, StageWorkload
 from emqa_dask.run.task import Result, Task
 
 
@@ -16,11 +16,11 @@ class Executor(Protocol):
         tasks: Iterable[Task],
         stage: str,
         total: int | None = None,
-        needs: Needs = NO_NEEDS,
+        workload: StageWorkload = UNKNOWN_WORKLOAD,
         n_tasks: int = 0,
     ) -> Iterator[Result]:
         """Results of `function(*task.args, call=call)` for every task, in any order, as run.execute.execute() says.
 
-        Progress is shown as images of `total`; None is unknown. `needs` are checked before the first task. Many tasks
+        Progress is shown as images of `total`; None is unknown. `workload` is checked before the first task. Many tasks
         (`n_tasks`, 0 is unknown) travel to a worker in bundles.
         """

@@ -29,11 +29,13 @@ ENVIRONMENT_ERRORS = (ModelError, ImportError)  # no image is to blame for these
 
 
 class CallFailed(Exception):
-    """A call that failed for good; `kind` is error, crash, timeout or memory, as in tables.FAILURES."""
+    """A call that failed for good; `failure_kind` is error, crash, timeout or memory, as in tables.FAILURES."""
 
-    def __init__(self, kind: str, error: str, traceback: str = "", attempts: int = 1, peak_memory_bytes: int = 0):
+    def __init__(
+        self, failure_kind: str, error: str, traceback: str = "", attempts: int = 1, peak_memory_bytes: int = 0
+    ):
         super().__init__(error)
-        self.kind = kind
+        self.failure_kind = failure_kind
         self.error = error
         self.traceback = traceback
         self.attempts = attempts
@@ -77,13 +79,13 @@ class IsolatedProcess:
                 with contextlib.suppress(psutil.Error):
                     peak = max(peak, process.memory_info().rss)
                 if memory_bytes and peak > memory_bytes:
-                    text = f"it took {peak / 2**20:,.0f} MiB, over the limit of {memory_bytes / 2**20:,.0f} MiB"
-                    raise CallFailed("memory", f"{text}: give the workers more memory", self._read_notes(), 1, peak)
+                    message = f"it took {peak / 2**20:,.0f} MiB, over the limit of {memory_bytes / 2**20:,.0f} MiB"
+                    raise CallFailed("memory", f"{message}: give the workers more memory", self._read_notes(), 1, peak)
                 if time.monotonic() > deadline:
                     if process.status() == psutil.STATUS_STOPPED:
                         raise Suspended
-                    text = f"it was not done after {timeout_s:g} s: raise run.timeout_s if it only is slow"
-                    raise CallFailed("timeout", text, self._read_notes(), 1, peak)
+                    message = f"it was not done after {timeout_s:g} s: raise run.timeout_s if it only is slow"
+                    raise CallFailed("timeout", message, self._read_notes(), 1, peak)
             outcome, *answer = self.pipe.recv()
         except (EOFError, ConnectionError, psutil.NoSuchProcess):
             self.worker.join(5)
@@ -92,8 +94,8 @@ class IsolatedProcess:
             return answer[0]
         if outcome in _ENVIRONMENT_ERROR_BY_NAME:
             raise _ENVIRONMENT_ERROR_BY_NAME[outcome](*answer)
-        kind, error, trace = answer
-        raise CallFailed(kind, error, trace, 1, peak)
+        failure_kind, error, trace = answer
+        raise CallFailed(failure_kind, error, trace, 1, peak)
 
     def _read_notes(self) -> str:
         with open(self.notes, encoding="utf-8", errors="replace") as notes:
@@ -115,7 +117,7 @@ def start_process(process) -> None:
     """Start `process`; a fork server that was stopped (SIGSTOP) is replaced."""
     for is_last in (False, False, False, True):
         errors: list[BaseException] = []
-        thread = threading.Thread(target=start_or_note_error, args=(process, errors), daemon=True)
+        thread = threading.Thread(target=collect_start_error, args=(process, errors), daemon=True)
         thread.start()
         while thread.is_alive():
             thread.join(FORK_SERVER_INTERVAL_S)
@@ -128,7 +130,7 @@ def start_process(process) -> None:
         time.sleep(RESTART_PAUSE_S)
 
 
-def start_or_note_error(process, errors: list[BaseException]) -> None:
+def collect_start_error(process, errors: list[BaseException]) -> None:
     try:
         process.start()
     except BaseException as error:
@@ -176,8 +178,10 @@ def answer_call(packed: bytes, notes, pipe) -> tuple:
             faulthandler.dump_traceback_later(timeout_s, file=notes)
         return ("returned", function(*args))
     except ENVIRONMENT_ERRORS as error:
-        kind = next(name for name, error_type in _ENVIRONMENT_ERROR_BY_NAME.items() if isinstance(error, error_type))
-        return (kind, str(error))
+        error_name = next(
+            name for name, error_type in _ENVIRONMENT_ERROR_BY_NAME.items() if isinstance(error, error_type)
+        )
+        return (error_name, str(error))
     except Exception as error:
         return ("raised", classify_error(error), describe_error(error), "".join(traceback.format_exception(error)))
     finally:

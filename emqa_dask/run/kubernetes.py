@@ -18,7 +18,7 @@ POD_MEMORY_FACTOR = (
 )
 IDLE_S = 3600  # after which the operator deletes a cluster whose driver has died
 MIB_PER_GIB = 1024
-OPERATOR_URL = "https://kubernetes.dask.org/en/latest/installing.html"
+DASK_OPERATOR_URL = "https://kubernetes.dask.org/en/latest/installing.html"
 Say = Callable[[str], None]
 
 
@@ -44,7 +44,7 @@ def open_kubernetes(settings: Settings, preload: Sequence[str] = (), say: Say = 
         )
     name = section.cluster or f"emqa-{uuid.uuid4().hex[:8]}"
     manifest = None if section.cluster else make_manifest(settings, preload, name)
-    check_operator(section.namespace or None)
+    check_dask_operator(section.namespace or None)
     namespace = {"namespace": section.namespace} if section.namespace else {}
     with contextlib.ExitStack() as stack:
         try:
@@ -111,11 +111,11 @@ def make_manifest(settings: Settings, preload: Sequence[str], name: str) -> dict
     return manifest
 
 
-def check_operator(namespace: str | None) -> None:
+def check_dask_operator(namespace: str | None) -> None:
     """RuntimeError with the remedy where no Kubernetes answers, or where it lacks the operator's resources."""
     import kr8s
 
-    async def status() -> int:
+    async def request_status_code() -> int:
         api = await kr8s.asyncio.api(namespace=namespace)
         resource = {"version": "kubernetes.dask.org/v1", "namespace": api.namespace, "url": "daskclusters"}
         async with api.call_api("GET", **resource, params={"limit": 1}, raise_for_status=False) as response:
@@ -123,13 +123,15 @@ def check_operator(namespace: str | None) -> None:
 
     with concurrent.futures.ThreadPoolExecutor(1) as pool:  # this thread may have an event loop, as in a notebook
         try:
-            code = pool.submit(asyncio.run, status()).result()
+            status_code = pool.submit(asyncio.run, request_status_code()).result()
         except Exception as error:
             raise RuntimeError(
                 f"no Kubernetes answers ({describe_error(error)}): `kubectl get daskclusters` has to work here, with a "
                 "kubeconfig or the service account of a pod"
             ) from error
-    if code == 404:
-        raise RuntimeError(f"the Dask operator is not installed in this Kubernetes: see {OPERATOR_URL}")
-    if code != 200:
-        raise RuntimeError(f"Kubernetes answers {code} to `kubectl get daskclusters`: its administrator can allow that")
+    if status_code == 404:
+        raise RuntimeError(f"the Dask operator is not installed in this Kubernetes: see {DASK_OPERATOR_URL}")
+    if status_code != 200:
+        raise RuntimeError(
+            f"Kubernetes answers {status_code} to `kubectl get daskclusters`: its administrator can allow that"
+        )

@@ -126,13 +126,13 @@ def watch_workers() -> Iterator[list]:
 
     def watch() -> None:
         nonlocal n_workers
-        stopped_before: set[psutil.Process] = set()
+        previously_stopped: set[psutil.Process] = set()
         while not is_ended.wait(WATCH_INTERVAL_S):
-            stopped = {process for process in list_descendants(*clusters) if is_stopped(process)}
-            for process in stopped & stopped_before:
+            stopped_processes = {process for process in list_descendants(*clusters) if is_stopped(process)}
+            for process in stopped_processes & previously_stopped:
                 with contextlib.suppress(psutil.Error):
                     process.kill()
-            stopped_before = stopped
+            previously_stopped = stopped_processes
             for cluster in clusters:
                 n_workers = n_workers or len(cluster.worker_spec)
                 if cluster.status.name == "running" and len(cluster.workers) < n_workers:

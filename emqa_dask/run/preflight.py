@@ -32,7 +32,7 @@ CLASSIFIER_BYTES = GIB  # 16 wide ResNets on batches of 64 windows, torch includ
 USABLE_MEMORY_SHARE = 0.95  # of its memory limit, beyond which a worker is ended by its nanny
 
 
-class Needs(NamedTuple):
+class StageWorkload(NamedTuple):
     """Sizes of the work of a stage; 0 is unknown."""
 
     partition_bytes: int = 0  # pixels of the largest partition
@@ -40,26 +40,30 @@ class Needs(NamedTuple):
     image_px: int = 0  # pixels of the largest image
 
 
-NO_NEEDS = Needs()
+UNKNOWN_WORKLOAD = StageWorkload()
 
 
-def check_workers(client, settings: Settings, needs: Needs, *, root: str, say: Callable[[str], None] = print) -> None:
+def check_workers(
+    client, settings: Settings, workload: StageWorkload, *, root: str, say: Callable[[str], None] = print
+) -> None:
     """RuntimeError with every finding and its remedy where the workers of `client` cannot do the run.
 
     `root` is the workspace. A `client` of None is a run in this process.
     """
-    findings = find_full_disk(root, needs.output_bytes)
+    findings = find_full_disk(root, workload.output_bytes)
     if client is not None:
         workers = client.scheduler_info(n_workers=-1)["workers"]
         on_cpu = bool(settings.detect.networks) and settings.run.device == "cpu"
         options = {"has_networks": on_cpu, "has_classifier": bool(settings.classify.model)}
-        need_bytes = estimate_memory_bytes(needs.partition_bytes, needs.image_px, is_bucket=_is_bucket(root), **options)
+        need_bytes = estimate_memory_bytes(
+            workload.partition_bytes, workload.image_px, is_bucket=_is_bucket(root), **options
+        )
         findings += find_missing_gpus(workers, settings) + find_small_memory(workers, need_bytes)
         with write_probe(root, findings) as probe:
             one_per_host = list({worker["host"]: address for address, worker in workers.items()}.values())
-            versions = drop_departed(client.run(read_versions, on_error="return"))
+            versions = drop_disconnected_workers(client.run(read_versions, on_error="return"))
             access = client.run(check_access, root, probe, workers=one_per_host, on_error="return") if probe else {}
-            access = drop_departed(access)
+            access = drop_disconnected_workers(access)
         findings += compare_versions(versions, read_scheduler_versions(client)) + describe_access_failures(access, root)
         if len(one_per_host) > 1:
             say(f"looked at {len(workers)} workers on {len(one_per_host)} hosts")
@@ -116,9 +120,11 @@ def read_versions() -> dict[str, str]:
     return versions
 
 
-def drop_departed(answers: dict) -> dict:
+def drop_disconnected_workers(answer_by_worker: dict) -> dict:
     """`answers` without workers that have left: other workers take their tasks."""
-    return {address: answer for address, answer in answers.items() if type(answer).__name__ != "CommClosedError"}
+    return {
+        address: answer for address, answer in answer_by_worker.items() if type(answer).__name__ != "CommClosedError"
+    }
 
 
 def read_scheduler_versions(client) -> dict:

@@ -110,7 +110,7 @@ class Supervised:
             except CallFailed as failure:
                 failure.attempts += n_failures
                 self.close()
-                if is_fresh or failure.kind == "timeout":
+                if is_fresh or failure.failure_kind == "timeout":
                     raise
                 n_failures += 1
 

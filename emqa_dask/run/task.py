@@ -44,7 +44,7 @@ class Result:
     outcome: str  # done, found, failed, or lost: its worker went away, and the task is given to another
     event: dict  # a row of tables.EVENTS
     value: dict = field(default_factory=dict)
-    kind: str = ""  # of a failure, as in tables.FAILURES: error, memory or crash
+    failure_kind: str = ""  # of a failure, as in tables.FAILURES: error, memory or crash
     error: str = ""
     traceback: str = ""
 
@@ -68,7 +68,7 @@ def run_packed_attempts(packed: bytes) -> list[Result]:
     stage, limits = call[2:]
     results: list[Result] = []
     for attempt in attempts:
-        if results and results[-1].kind == "device":
+        if results and results[-1].failure_kind == "device":
             event = results[-1].event | {"partition": attempt.task.name, "seconds": 0.0, "attempt": attempt.number}
             results.append(replace(results[-1], event=event))
         else:
@@ -96,13 +96,13 @@ def run_task(function: Callable, attempt: Attempt, stage: str, limits: Limits) -
         outcome = value.get("outcome", "done")
     except DeviceLost as error:
         outcome = "lost"
-        failure = {"kind": "device", "error": describe_error(error)}
+        failure = {"failure_kind": "device", "error": describe_error(error)}
     except Exception as error:
         outcome = "failed"
         text = "".join(traceback.format_exception(error))
-        failure = {"kind": classify_error(error), "error": describe_error(error), "traceback": text}
+        failure = {"failure_kind": classify_error(error), "error": describe_error(error), "traceback": text}
         if isinstance(error, CallFailed):  # of a call that the function cannot do without
-            failure = {"kind": error.kind, "error": error.error, "traceback": error.traceback}
+            failure = {"failure_kind": error.failure_kind, "error": error.error, "traceback": error.traceback}
     task_event = make_event(
         attempt,
         stage,

@@ -85,8 +85,10 @@ def make_dask_configuration(preload: Sequence[str] = ()) -> dict[str, object]:
 def make_worker_environment(preload: Sequence[str] = ()) -> dict[str, str]:
     """Environment of a `dask worker` or `dask scheduler` elsewhere: variables and configuration."""
     config = make_dask_configuration(preload) | {"distributed.nanny.preload": ["emqa_dask.run.workers"]}
-    named = {"DASK_" + key.replace(".", "__").replace("-", "_").upper(): repr(v) for key, v in config.items()}
-    return SPAWN_VARIABLES | WORKER_VARIABLES | named
+    dask_variables = {
+        "DASK_" + key.replace(".", "__").replace("-", "_").upper(): repr(value) for key, value in config.items()
+    }
+    return SPAWN_VARIABLES | WORKER_VARIABLES | dask_variables
 
 
 # For a `dask cuda worker` that starts elsewhere: no process that has touched CUDA is forked, and CUDA numbers GPUs as
@@ -163,16 +165,20 @@ def start_without_main() -> Iterator[None]:
     Tasks are functions of importable modules. A script without `if __name__ == "__main__":` would otherwise start
     itself in every worker, and one that is read from stdin could not start any.
     """
-    prepare = multiprocessing.spawn.get_preparation_data
+    get_preparation_data = multiprocessing.spawn.get_preparation_data
 
-    def without_main(name: str) -> dict:
-        return {k: v for k, v in prepare(name).items() if k not in ("init_main_from_name", "init_main_from_path")}
+    def prepare_without_main(name: str) -> dict:
+        return {
+            k: v
+            for k, v in get_preparation_data(name).items()
+            if k not in ("init_main_from_name", "init_main_from_path")
+        }
 
-    multiprocessing.spawn.get_preparation_data = without_main
+    multiprocessing.spawn.get_preparation_data = prepare_without_main
     try:
         yield
     finally:
-        multiprocessing.spawn.get_preparation_data = prepare
+        multiprocessing.spawn.get_preparation_data = get_preparation_data
 
 
 def start_tracker() -> None:

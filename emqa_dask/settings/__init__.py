@@ -63,16 +63,16 @@ class Settings(SchedulerSections):
             _check(name, getattr(self, name))
         for cohort in self.cohorts:
             check_values(cohort, "cohorts")
-            _check("detect", cohort.detect(self.detect))
+            _check("detect", cohort.merge_detect_settings(self.detect))
         return self
 
-    def detect_of(
+    def resolve_detect_settings(
         self, uri: str, instrument: str | None, magnification: float, nm_per_pixel: float = math.nan
     ) -> Detect:
         """The settings of [detect] for one micrograph, sizes in px; `nm_per_pixel` NaN: the pixel size is unknown."""
-        cohort = next((c for c in self.cohorts if c.has(uri, instrument, magnification)), None)
-        detect = self.detect if cohort is None else cohort.detect(self.detect)
-        return detect.with_pixel_size(nm_per_pixel)
+        cohort = next((candidate for candidate in self.cohorts if candidate.has(uri, instrument, magnification)), None)
+        detect_settings = self.detect if cohort is None else cohort.merge_detect_settings(self.detect)
+        return detect_settings.with_pixel_size(nm_per_pixel)
 
 
 class Section(Protocol):
@@ -160,8 +160,8 @@ def _cohorts(tables: object, common: Detect, source: str) -> tuple[Cohort, ...]:
     """The [[cohorts]] of a settings file; SettingsError for what is not there, or cannot be."""
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise SettingsError("[[cohorts]] has to be a list of tables")
-    matching = {name: hint for name, hint in _field_types(Cohort).items() if name != "changes"}
-    hints = _field_types(Detect) | matching
+    selector_types = {name: hint for name, hint in _field_types(Cohort).items() if name != "changes"}
+    hints = _field_types(Detect) | selector_types
     for key in ("detectors", "precision"):  # the same for a whole run
         del hints[key]
     cohorts = []
@@ -170,10 +170,10 @@ def _cohorts(tables: object, common: Detect, source: str) -> tuple[Cohort, ...]:
             if key not in hints:
                 raise SettingsError(f"unknown setting cohorts.{key}{_hint(key, list(hints))}")
         values = {key: _coerce(value, hints[key], f"{source}: cohorts.{key}") for key, value in sorted(table.items())}
-        changes = tuple((key, value) for key, value in values.items() if key not in matching)
-        cohorts.append(Cohort(**{key: values[key] for key in matching if key in values}, changes=changes))
+        changes = tuple((key, value) for key, value in values.items() if key not in selector_types)
+        cohorts.append(Cohort(**{key: values[key] for key in selector_types if key in values}, changes=changes))
         check_values(cohorts[-1], "cohorts")
-        _check("detect", cohorts[-1].detect(common))
+        _check("detect", cohorts[-1].merge_detect_settings(common))
     return tuple(cohorts)
 
 
@@ -239,12 +239,15 @@ def _read_toml(path: Path) -> dict:
 def dump(settings: Settings) -> str:
     """`settings` as TOML text that load_settings() reads back."""
     texts = [tomli_w.dumps({section: dataclasses.asdict(getattr(settings, section))}) for section in SECTIONS]
-    texts += [f"[[cohorts]]\n{tomli_w.dumps(cohort.plain())}" for cohort in settings.cohorts]
+    texts += [f"[[cohorts]]\n{tomli_w.dumps(cohort.to_toml_table())}" for cohort in settings.cohorts]
     return "\n".join(texts)
 
 
 def digest(*parts: object) -> str:
     """8 hex digits that name settings records, model digests and upstream digests together, in order."""
-    plain = [dataclasses.asdict(p) if dataclasses.is_dataclass(p) and not isinstance(p, type) else p for p in parts]
-    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    json_parts = [
+        dataclasses.asdict(part) if dataclasses.is_dataclass(part) and not isinstance(part, type) else part
+        for part in parts
+    ]
+    text = json.dumps(json_parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -38,8 +38,8 @@ class Run:
     }
 
     def check(self) -> None:
-        is_known = self.scheduler in NAMES or self.scheduler.startswith(ADDRESSES)
-        rule = f"is {', '.join(NAMES)}, tcp://host:port, or file: and a scheduler file"
+        is_known = self.scheduler in SCHEDULER_NAMES or self.scheduler.startswith(ADDRESSES)
+        rule = f"is {', '.join(SCHEDULER_NAMES)}, tcp://host:port, or file: and a scheduler file"
         require(is_known, "run.scheduler", self.scheduler, rule)
         if self.scheduler.startswith(("tcp://", "tls://")):
             require(_has_port(self.scheduler.rstrip("/"), 1), "run.scheduler", self.scheduler, rule)
@@ -229,5 +229,5 @@ class SchedulerSections:
     kubernetes: Kubernetes = field(default_factory=Kubernetes)
 
 
-NAMES = ("in-process", *(section.name for section in fields(SchedulerSections)))
-BATCH_SYSTEMS = tuple(name for name in NAMES[1:] if isinstance(getattr(SchedulerSections(), name), Batch))
+SCHEDULER_NAMES = ("in-process", *(section.name for section in fields(SchedulerSections)))
+BATCH_SYSTEMS = tuple(name for name in SCHEDULER_NAMES[1:] if isinstance(getattr(SchedulerSections(), name), Batch))

@@ -157,11 +157,11 @@ class Cohort:
             return False
         return self.magnification in (0.0, magnification) and fnmatchcase(uri, self.uri)
 
-    def detect(self, common: Detect) -> Detect:
+    def merge_detect_settings(self, common: Detect) -> Detect:
         """The settings of its micrographs."""
         return replace(common, **dict(self.changes))
 
-    def plain(self) -> dict[str, object]:
+    def to_toml_table(self) -> dict[str, object]:
         """As a table of the settings file."""
         return {"uri": self.uri, "instrument": self.instrument, "magnification": self.magnification} | dict(
             self.changes

@@ -58,11 +58,11 @@ class DigestSet:
     def add(self, digests: np.ndarray) -> np.ndarray:
         """Add `digests`; True where one was not there before, nor earlier among them."""
         order = np.lexsort((digests[:, 1], digests[:, 0]))  # stable: of equal ones the first comes first
-        ordered = digests[order]
+        sorted_digests = digests[order]
         is_new = np.zeros(len(digests), bool)
-        is_new[order] = _differs_from_previous(ordered)
+        is_new[order] = _differs_from_previous(sorted_digests)
         is_new &= ~self.has(digests)
-        new_digests = ordered[is_new[order]].T
+        new_digests = sorted_digests[is_new[order]].T
         while new_digests.shape[1] and self._sorted and self._sorted[-1].shape[1] <= 2 * new_digests.shape[1]:
             merged = np.concatenate([self._sorted.pop(), new_digests], axis=1)
             new_digests = merged[:, np.argsort(merged[0], kind="stable")]  # merges sorted stretches
@@ -71,6 +71,6 @@ class DigestSet:
         return is_new
 
 
-def _differs_from_previous(ordered: np.ndarray) -> np.ndarray:
+def _differs_from_previous(sorted_digests: np.ndarray) -> np.ndarray:
     """Which rows are not the row before them."""
-    return np.r_[np.ones(min(len(ordered), 1), bool), (ordered[1:] != ordered[:-1]).any(axis=1)]
+    return np.r_[np.ones(min(len(sorted_digests), 1), bool), (sorted_digests[1:] != sorted_digests[:-1]).any(axis=1)]

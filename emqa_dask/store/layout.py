@@ -9,9 +9,9 @@ import numpy as np
 from emqa_dask.store import files
 
 
-def name_table_folder(stage: str, digest: str = "") -> str:
+def name_table_folder(table_name: str, digest: str = "") -> str:
     """Name of the folder of a stage's parts: "detections-3fa2c1d0", or just "thumbnails" without a digest."""
-    return f"{stage}-{digest}" if digest else stage
+    return f"{table_name}-{digest}" if digest else table_name
 
 
 PART_FOLDER_PREFIXES = (
@@ -87,7 +87,7 @@ class Workspace:
         return files.join(self.uri, "settings.toml")
 
     @property
-    def report(self) -> str:
+    def report_page(self) -> str:
         """The page with the results."""
         return files.join(self.uri, "report", "index.html")
 

@@ -13,7 +13,7 @@ WORKSPACE_FORMAT = 5  # of workspaces; those of another format are refused
 MARKER_NAME = "workspace.json"
 
 
-class DamagedMarker(ValueError):
+class DamagedMarkerError(ValueError):
     """The marker of a workspace cannot be read."""
 
 
@@ -34,7 +34,7 @@ def claim_workspace(root: str, source: str) -> None:
             )
     try:
         marker = load_marker(root)
-    except DamagedMarker:
+    except DamagedMarkerError:
         if not _has_workspace_tables(root):
             raise
         marker = None
@@ -60,7 +60,7 @@ def read_source(root: str) -> str:
     if marker is not None:
         return check_format(root, *marker)
     if _has_workspace_tables(root):
-        raise DamagedMarker(_describe_marker_remedy(root, "is missing"))
+        raise DamagedMarkerError(_describe_marker_remedy(root, "is missing"))
     fs, path = files.locate(root)
     reason = f"there is no {MARKER_NAME} in it" if files.list_names(root) else "it is empty, or does not exist"
     reason = "it is a file" if fs.isfile(path) else reason
@@ -78,14 +78,14 @@ def write_marker(root: str, source: str) -> None:
 
 
 def load_marker(root: str) -> tuple[int, str] | None:
-    """(format version, archive); None where there is no marker, DamagedMarker where it cannot be read."""
+    """(format version, archive); None where there is no marker, DamagedMarkerError where it cannot be read."""
     try:
         data = files.read_bytes(files.join(root, MARKER_NAME))
     except (FileNotFoundError, NotADirectoryError):
         return None
     marker = checksummed_text.parse_marker(data)
     if marker is None:
-        raise DamagedMarker(_describe_marker_remedy(root, "is damaged"))
+        raise DamagedMarkerError(_describe_marker_remedy(root, "is damaged"))
     return marker
 
 

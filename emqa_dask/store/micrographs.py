@@ -41,39 +41,41 @@ def write_partition(
         )
     uri = stacks.shard_uri(root, partition, grid.shard_length)
     valid_slots = _find_valid_slots(uri, grid, sha256) if files.exists(uri) else None
-    stored = 0
+    stored_bytes = 0
     failures = {}
     if valid_slots is None or len(valid_slots) < len(partition):
         files.remove_partial_files(uri.rpartition("/")[0])
-        stored = _write_shard(uri, grid, read_frame, names, failures, valid_slots or set())
+        stored_bytes = _write_shard(uri, grid, read_frame, names, failures, valid_slots or set())
         try:
-            changed = _find_changed_files(uri, grid, read_frame, sha256, names, failures)
+            change_messages = _find_changed_files(uri, grid, read_frame, sha256, names, failures)
         except Exception:
             if valid_slots is None:
                 files.remove_file(uri)
             raise
-        if changed:
-            failures |= changed
-            stored = _write_shard(uri, grid, read_frame, names, failures, set(range(len(names))) - failures.keys())
+        if change_messages:
+            failures |= change_messages
+            stored_bytes = _write_shard(
+                uri, grid, read_frame, names, failures, set(range(len(names))) - failures.keys()
+            )
     return {
         "n_images": len(partition) - len(failures),
         "bytes": len(partition) * grid.height * grid.width * grid.dtype.itemsize,
-        "stored_bytes": stored,
+        "stored_bytes": stored_bytes,
         "lost": failures,
     }
 
 
 def _find_valid_slots(uri: str, grid: Grid, sha256: Sequence[str]) -> set[int]:
     """The slots of the shard at `uri` that hold the micrographs with these checksums."""
-    right = set()
+    valid_slots = set()
     for slot, expected in enumerate(sha256):
         try:
             checksums = list(_hash_stored(uri, grid, [slot]))
         except OSError:
             continue
         if checksums == [expected]:
-            right.add(slot)
-    return right
+            valid_slots.add(slot)
+    return valid_slots
 
 
 def _write_shard(
@@ -124,14 +126,14 @@ def _find_changed_files(
 ) -> dict[int, str]:
     """Read the shard back; gives {i: why} of micrographs whose file changed. OSError when it is the store's fault."""
     slots = [i for i in range(len(sha256)) if i not in failures]
-    changed = {}
+    change_messages = {}
     for i, stored_sha256 in zip(slots, _hash_stored(uri, grid, slots), strict=True):
         if stored_sha256 == sha256[i]:
             continue
         if hash_pixels(read_frame(i)) == sha256[i]:
             raise OSError(f"{names[i]} does not read back from {uri} as it was written: check the disk")
-        changed[i] = f"{names[i]} changed since it was surveyed: its pixels are others now"
-    return changed
+        change_messages[i] = f"{names[i]} changed since it was surveyed: its pixels are others now"
+    return change_messages
 
 
 def _check_windows(frame: np.ndarray | Iterable[np.ndarray], name: str, grid: Grid) -> Iterator[np.ndarray]:

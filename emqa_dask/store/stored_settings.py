@@ -7,13 +7,13 @@ from emqa_dask import checksummed_text
 from emqa_dask.settings import Settings, SettingsError, dump, parse
 from emqa_dask.store import files
 from emqa_dask.store.layout import Workspace
-from emqa_dask.store.marker import DamagedMarker, check_format, format_triage_command, load_marker
+from emqa_dask.store.marker import DamagedMarkerError, check_format, format_triage_command, load_marker
 
 
-def write_settings(root: str, changed: Settings) -> None:
+def write_settings(root: str, settings: Settings) -> None:
     """Write `changed` as the settings of the workspace, with a checksum in the last line."""
     files.write_bytes(
-        Workspace(root).settings_file, checksummed_text.add_checksum(dump(changed), checksummed_text.SETTINGS_HEAD)
+        Workspace(root).settings_file, checksummed_text.add_checksum(dump(settings), checksummed_text.SETTINGS_HEAD)
     )
 
 
@@ -25,7 +25,7 @@ def read_settings(root: str) -> Settings:
     """
     source = "SRC"
     uri = Workspace(root).settings_file
-    with contextlib.suppress(DamagedMarker):
+    with contextlib.suppress(DamagedMarkerError):
         if marker := load_marker(root):
             source = check_format(root, *marker)
     remedy = (

@@ -13,7 +13,7 @@ from emqa_dask.tables.classifications import (
 )
 from emqa_dask.tables.detections import DETECTION_FEATURES, DETECTIONS, EVIDENCE, PREDICTIONS, SCORE_BINS
 from emqa_dask.tables.images import FEATURES, FLAGS, IMAGE_STATISTICS, THON_RINGS
-from emqa_dask.tables.order import ORDER, ORDER_POINTS, ORDER_WINDOWS
+from emqa_dask.tables.order import LATTICE_ORDER, LATTICE_ORDER_POINTS, LATTICE_ORDER_WINDOWS
 from emqa_dask.tables.runs import EVENTS, FAILURES
 from emqa_dask.tables.schema import conform, empty, with_column
 from emqa_dask.tables.verdicts import TRIAGE, VERDICTS
@@ -36,9 +36,9 @@ ALL_TABLES = {
     "triage": TRIAGE,
     "events": EVENTS,
     "failures": FAILURES,
-    "order": ORDER,
-    "order_windows": ORDER_WINDOWS,
-    "order_points": ORDER_POINTS,
+    "order": LATTICE_ORDER,
+    "order_windows": LATTICE_ORDER_WINDOWS,
+    "order_points": LATTICE_ORDER_POINTS,
 }
 
 __all__ = [
@@ -55,10 +55,10 @@ __all__ = [
     "FEATURES",
     "FLAGS",
     "IMAGE_STATISTICS",
+    "LATTICE_ORDER",
+    "LATTICE_ORDER_POINTS",
+    "LATTICE_ORDER_WINDOWS",
     "MICROGRAPHS",
-    "ORDER",
-    "ORDER_POINTS",
-    "ORDER_WINDOWS",
     "PREDICTIONS",
     "PROBABILITIES",
     "REGIONS",

@@ -12,7 +12,7 @@ _WINDOW_LIMITS = {
 }
 
 # A row per image that `emqa tune order` has mapped.
-ORDER = define_schema(
+LATTICE_ORDER = define_schema(
     {
         **ID,
         "uri": (pa.string(), "Path of the file in the archive."),
@@ -35,7 +35,7 @@ ORDER = define_schema(
     }
 )
 # A row per window of these images.
-ORDER_WINDOWS = define_schema(
+LATTICE_ORDER_WINDOWS = define_schema(
     {
         **ID,
         **{name: (pa.int64(), text) for name, text in _WINDOW_LIMITS.items()},
@@ -47,7 +47,7 @@ ORDER_WINDOWS = define_schema(
     }
 )
 # A row per detected point of these images.
-ORDER_POINTS = define_schema(
+LATTICE_ORDER_POINTS = define_schema(
     {
         **ID,
         "y_px": (pa.float64(), "Row of the point in px."),

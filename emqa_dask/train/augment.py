@@ -41,26 +41,26 @@ def draw_crop(
     """
     scale = float(np.exp(rng.uniform(*np.log(scales))))
     side = max(8, round(size / scale))
-    room = np.array(image.shape) - side
-    corner = rng.uniform(np.minimum(room, 0), np.maximum(room, 0))
+    max_corner = np.array(image.shape) - side
+    corner = rng.uniform(np.minimum(max_corner, 0), np.maximum(max_corner, 0))
     if len(masks) and rng.random() < 0.5:
         y0, x0, pixels = masks[int(rng.integers(len(masks)))]
         object_corner = np.array([y0, x0]) + np.array(pixels.shape) / 2 - side * rng.uniform(0.25, 0.75, 2)
-        corner = np.clip(object_corner, np.minimum(room, 0), np.maximum(room, 0))
+        corner = np.clip(object_corner, np.minimum(max_corner, 0), np.maximum(max_corner, 0))
     top, left = (int(v) for v in np.floor(corner))
     crop = cut_crop(image, masks, labels, top, left, side, size)
     turns = int(rng.integers(4))
     flip = rng.random() < 0.5
-    picture = np.rot90(crop.image, turns)
-    stack = np.rot90(crop.masks, turns, axes=(1, 2))
+    crop_image = np.rot90(crop.image, turns)
+    crop_masks = np.rot90(crop.masks, turns, axes=(1, 2))
     if flip:
-        picture = picture[:, ::-1]
-        stack = stack[:, :, ::-1]
-    picture = picture.copy()
-    stack = stack.copy()
+        crop_image = crop_image[:, ::-1]
+        crop_masks = crop_masks[:, :, ::-1]
+    crop_image = crop_image.copy()
+    crop_masks = crop_masks.copy()
     if intensity:
-        picture = vary_intensity(picture, rng)
-    return Crop(picture, compute_mask_boxes(stack), stack, crop.labels)
+        crop_image = vary_intensity(crop_image, rng)
+    return Crop(crop_image, compute_mask_boxes(crop_masks), crop_masks, crop.labels)
 
 
 def cut_crop(

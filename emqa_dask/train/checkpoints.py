@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = "weights.safetensors"
 BEST_WEIGHTS = "best.safetensors"
-MOMENTS = "optimiser.safetensors"
+OPTIMISER_STATE = "optimiser.safetensors"
 PROGRESS = "state.json"
 
 
@@ -55,7 +55,7 @@ def save_checkpoint(folder: Path, training: Training) -> None:
 
     with output_folders.write_folder(folder) as fresh:
         networks.save_weights(training.net, fresh / WEIGHTS)
-        _save_moments(training.optimiser, fresh / MOMENTS)
+        _save_optimiser_state(training.optimiser, fresh / OPTIMISER_STATE)
         if training.best_weights:
             best = {name: tensor.cpu().contiguous() for name, tensor in training.best_weights.items()}
             save_file(best, str(fresh / BEST_WEIGHTS))
@@ -70,26 +70,26 @@ def load_checkpoint(folder: Path, training: Training) -> None:
     models.load_model_card(folder)
     with models.blame_model(folder):
         networks.load_weights(training.net, folder / WEIGHTS)
-        _load_moments(training.optimiser, folder / MOMENTS)
+        _load_optimiser_state(training.optimiser, folder / OPTIMISER_STATE)
         training.progress = Progress(**json.loads((folder / PROGRESS).read_text(encoding="utf-8")))
         if (folder / BEST_WEIGHTS).is_file():
             training.best_weights = load_file(str(folder / BEST_WEIGHTS))
 
 
-def _save_moments(optimiser: "torch.optim.Optimizer", path: Path) -> None:
+def _save_optimiser_state(optimiser: "torch.optim.Optimizer", path: Path) -> None:
     """Writes the state of every parameter of the optimiser as safetensors."""
     from safetensors.torch import save_file
 
-    moments = {
+    arrays = {
         f"{number}.{name}": value.detach().cpu().contiguous()
         for number, values in optimiser.state_dict()["state"].items()
         for name, value in values.items()
     }
-    save_file(moments, str(path))
+    save_file(arrays, str(path))
 
 
-def _load_moments(optimiser: "torch.optim.Optimizer", path: Path) -> None:
-    """Fills the optimiser from what `_save_moments` wrote."""
+def _load_optimiser_state(optimiser: "torch.optim.Optimizer", path: Path) -> None:
+    """Fills the optimiser from what `_save_optimiser_state` wrote."""
     from safetensors.torch import load_file
 
     state: dict = {}

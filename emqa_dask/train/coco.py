@@ -16,7 +16,7 @@ from emqa_dask.train.coco_json import (
     parse_shape,
     read_lists,
 )
-from emqa_dask.train.coco_masks import TOLERANCE_PX, Refusal, decode_mask, draw_ellipse
+from emqa_dask.train.coco_masks import TOLERANCE_PX, AnnotationErrorMaker, decode_mask, draw_ellipse
 
 
 class LabelledImage(NamedTuple):
@@ -56,9 +56,9 @@ def _read_set(file: Path, folder: Path, classes: list[str]) -> list[LabelledImag
     classes += [name for name in dict.fromkeys(names.values()) if name not in classes]
     numbers = {key: classes.index(name) + 1 for key, name in names.items()}
     for row in annotations:
-        refuse = Refusal(file, f"annotation {row['id']}")
-        _check_keys(row, images, numbers, refuse)
-        images[row["image_id"]] = _add_annotation(images[row["image_id"]], row, numbers, refuse)
+        make_error = AnnotationErrorMaker(file, f"annotation {row['id']}")
+        _check_keys(row, images, numbers, make_error)
+        images[row["image_id"]] = _add_annotation(images[row["image_id"]], row, numbers, make_error)
     return list(images.values())
 
 
@@ -73,39 +73,43 @@ def _list_images(file: Path, folder: Path, rows: list) -> dict[Hashable, Labelle
     return {key: LabelledImage(path, shapes[key], [], [], 0, 0) for key, path in paths.items()}
 
 
-def _check_keys(row: dict, images: Mapping, class_numbers: Mapping, refuse: Refusal) -> None:
+def _check_keys(row: dict, images: Mapping, class_numbers: Mapping, make_error: AnnotationErrorMaker) -> None:
     """Raises ValueError for an annotation of an unknown image or category."""
     image_id = row.get("image_id")
     if not is_id(image_id) or image_id not in images:
-        raise refuse(f"its image {format_value(image_id)} is not in the file")
+        raise make_error(f"its image {format_value(image_id)} is not in the file")
     category_id = row.get("category_id")
     if not is_id(category_id) or category_id not in class_numbers:
         first = format_value(list(class_numbers)[:10])
-        raise refuse(f"category {format_value(category_id)} is not one of {first}")
+        raise make_error(f"category {format_value(category_id)} is not one of {first}")
 
 
-def _add_annotation(image: LabelledImage, row: dict, class_numbers: Mapping, refuse: Refusal) -> LabelledImage:
+def _add_annotation(
+    image: LabelledImage, row: dict, class_numbers: Mapping, make_error: AnnotationErrorMaker
+) -> LabelledImage:
     """The image with one more object, or one more crowd that is left out."""
     if row.get("iscrowd"):
         return image._replace(n_crowds=image.n_crowds + 1)
-    box = _check_box(row, image.shape, refuse)
+    box = _check_box(row, image.shape, make_error)
     segmentation = row.get("segmentation")
     if segmentation:
-        image.masks.append(decode_mask(segmentation, image.shape, refuse))
+        image.masks.append(decode_mask(segmentation, image.shape, make_error))
     else:
-        image.masks.append(draw_ellipse(box, image.shape, refuse))
+        image.masks.append(draw_ellipse(box, image.shape, make_error))
     image.labels.append(class_numbers[row["category_id"]])
     return image if segmentation else image._replace(n_ellipses=image.n_ellipses + 1)
 
 
-def _check_box(row: dict, shape: tuple[int, int], refuse: Refusal) -> np.ndarray:
+def _check_box(row: dict, shape: tuple[int, int], make_error: AnnotationErrorMaker) -> np.ndarray:
     """The annotation's x, y, width and height as float64."""
     box = parse_numbers(row.get("bbox"))
     if box is None or box.shape != (4,):
-        raise refuse(f"bbox is {format_value(row.get('bbox'))}: it has to be x, y, width, height")
+        raise make_error(f"bbox is {format_value(row.get('bbox'))}: it has to be x, y, width, height")
     if (box[2:] <= 0).any():
-        raise refuse(f"the box is {box[2]:g} wide and {box[3]:g} high; remove it or correct it")
+        raise make_error(f"the box is {box[2]:g} wide and {box[3]:g} high; remove it or correct it")
     excess_px = max(-box[0], -box[1], box[0] + box[2] - shape[1], box[1] + box[3] - shape[0])
     if excess_px > TOLERANCE_PX:
-        raise refuse(f"its box {box.tolist()} reaches {excess_px:g} px out of the image of {shape[1]} x {shape[0]} px")
+        raise make_error(
+            f"its box {box.tolist()} reaches {excess_px:g} px out of the image of {shape[1]} x {shape[0]} px"
+        )
     return box

@@ -13,7 +13,7 @@ TOLERANCE_PX = 1.0  # by which a box may reach out of its image, as rounded coor
 Shape = tuple[int, int]  # height, width, px
 
 
-class Refusal(NamedTuple):
+class AnnotationErrorMaker(NamedTuple):
     """Makes errors that name a file and an annotation in it."""
 
     file: Path
@@ -23,49 +23,49 @@ class Refusal(NamedTuple):
         return ValueError(f"{self.file}: {self.place}: {text}")
 
 
-def decode_mask(segmentation: object, shape: Shape, refuse: Refusal) -> Mask:
+def decode_mask(segmentation: object, shape: Shape, make_error: AnnotationErrorMaker) -> Mask:
     """The mask of polygons or run lengths, cut to its object."""
     from pycocotools import mask as coco_mask
 
     if isinstance(segmentation, dict):
-        rle = _check_run_lengths(segmentation, shape, refuse)
+        rle = _check_run_lengths(segmentation, shape, make_error)
     elif isinstance(segmentation, list) and all(_is_polygon(points) for points in segmentation):
-        rle = _encode_polygons(segmentation, shape, refuse)
+        rle = _encode_polygons(segmentation, shape, make_error)
     else:
-        raise refuse("its segmentation is neither run lengths nor polygons of three points or more")
-    return _trim_mask(0, 0, coco_mask.decode(rle).astype(bool), refuse)
+        raise make_error("its segmentation is neither run lengths nor polygons of three points or more")
+    return _trim_mask(0, 0, coco_mask.decode(rle).astype(bool), make_error)
 
 
-def _check_run_lengths(segmentation: dict, shape: Shape, refuse: Refusal) -> dict:
+def _check_run_lengths(segmentation: dict, shape: Shape, make_error: AnnotationErrorMaker) -> dict:
     """Run lengths as pycocotools takes them; ValueError unless they make as many pixels as the image has."""
     from pycocotools import mask as coco_mask
 
     size = segmentation.get("size")
     n_px = shape[0] * shape[1]
     if not isinstance(size, list) or size != list(shape):
-        raise refuse(f"its mask is of size {format_value(size)}, the image {list(shape)} (height, width)")
+        raise make_error(f"its mask is of size {format_value(size)}, the image {list(shape)} (height, width)")
     counts = segmentation.get("counts")
     if isinstance(counts, list):
         if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in counts):
-            raise refuse("its run lengths are not all whole numbers from 0")
+            raise make_error("its run lengths are not all whole numbers from 0")
         if sum(counts) != n_px:
-            raise refuse(f"its run lengths add up to {sum(counts)}, the image has {n_px} px")
+            raise make_error(f"its run lengths add up to {sum(counts)}, the image has {n_px} px")
         return coco_mask.frPyObjects(segmentation, *shape)
     if not isinstance(counts, str):
-        raise refuse("its mask has no counts")
+        raise make_error("its mask has no counts")
     if count_run_length_pixels(counts) != n_px:
-        raise refuse(f"its compressed run lengths do not make {n_px} px: it is damaged")
+        raise make_error(f"its compressed run lengths do not make {n_px} px: it is damaged")
     return {"size": list(shape), "counts": counts.encode()}
 
 
-def _encode_polygons(polygons: list, shape: Shape, refuse: Refusal) -> dict:
+def _encode_polygons(polygons: list, shape: Shape, make_error: AnnotationErrorMaker) -> dict:
     """Run lengths of polygons; ValueError for one that reaches out of the image."""
     from pycocotools import mask as coco_mask
 
     points = np.concatenate([parse_numbers(polygon).reshape(-1, 2) for polygon in polygons])
     excess_px = max((-points).max(), (points - np.array(shape[::-1])).max())
     if not excess_px <= TOLERANCE_PX:
-        raise refuse(f"a polygon reaches {excess_px:g} px out of the image of {shape[1]} x {shape[0]} px")
+        raise make_error(f"a polygon reaches {excess_px:g} px out of the image of {shape[1]} x {shape[0]} px")
     return coco_mask.merge(coco_mask.frPyObjects(polygons, *shape))
 
 
@@ -100,7 +100,7 @@ def count_run_length_pixels(text: str) -> int:
     return -1 if shift else sum(runs)
 
 
-def draw_ellipse(box: Sequence[float], shape: Shape, refuse: Refusal) -> Mask:
+def draw_ellipse(box: Sequence[float], shape: Shape, make_error: AnnotationErrorMaker) -> Mask:
     """The ellipse inscribed in a box x, y, width, height: pixels whose centres lie in it, at least the central one."""
     x, y = box[:2]
     width, height = box[2:]
@@ -113,14 +113,14 @@ def draw_ellipse(box: Sequence[float], shape: Shape, refuse: Refusal) -> Mask:
     pixels = rows[:, None] ** 2 + columns[None] ** 2 <= 1
     if pixels.size and not pixels.any():
         pixels[pixels.shape[0] // 2, pixels.shape[1] // 2] = True
-    return _trim_mask(y0, x0, pixels, refuse)
+    return _trim_mask(y0, x0, pixels, make_error)
 
 
-def _trim_mask(y0: int, x0: int, pixels: np.ndarray, refuse: Refusal) -> Mask:
+def _trim_mask(y0: int, x0: int, pixels: np.ndarray, make_error: AnnotationErrorMaker) -> Mask:
     """The mask cut to its object; ValueError for a mask without a pixel."""
     rows = np.flatnonzero(pixels.any(axis=1))
     columns = np.flatnonzero(pixels.any(axis=0))
     if rows.size == 0:
-        raise refuse("its mask has no pixel in the image")
+        raise make_error("its mask has no pixel in the image")
     cropped = pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].copy()
     return y0 + int(rows[0]), x0 + int(columns[0]), cropped

@@ -13,7 +13,7 @@ from emqa_dask.train import scores
 from emqa_dask.train.augment import Crop
 from emqa_dask.train.checkpoints import Training, has_checkpoint, load_checkpoint, locate_checkpoint
 from emqa_dask.train.detector_export import ModelTarget, complete_model, export_model
-from emqa_dask.train.loop import run_rounds, take_step
+from emqa_dask.train.loop import run_training_rounds, take_optimiser_step
 from emqa_dask.train.schedules import DetectorSchedule
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def fit_detector(
     batches = draw_batches(training.progress.n_rounds)
     rounds = DetectorRounds(training, schedule, target, batches, validation, device, say)
     minutes = schedule.checkpoint_minutes
-    run_rounds(training, schedule, rounds.train_step, checkpoint, checkpoint_minutes=minutes, say=say)
+    run_training_rounds(training, schedule, rounds.train_step, checkpoint, checkpoint_minutes=minutes, say=say)
     if target.folder.exists():
         complete_model(target.folder, training.progress)
     output_folders.remove_folder(checkpoint)
@@ -104,7 +104,7 @@ class DetectorRounds:
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=has_bfloat16):
             losses = self.training.net(*make_tensors(crops, self.device))
         loss = sum(losses.values())
-        take_step(self.training, loss, f"step {k + 1}", max_gradient_norm=self.schedule.max_gradient_norm)
+        take_optimiser_step(self.training, loss, f"step {k + 1}", max_gradient_norm=self.schedule.max_gradient_norm)
         return {"loss": loss, **losses}
 
     def _record(self, k: int, losses: dict[str, "torch.Tensor"], duration_s: float) -> None:
@@ -144,9 +144,12 @@ def make_optimiser(net: "torch.nn.Module", schedule: DetectorSchedule) -> "torch
     import torch
 
     parameters = select_trainable(net, schedule.is_backbone_frozen)
-    decayed = [p for p in parameters if p.ndim > 1]
-    others = [p for p in parameters if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    weight_decay_parameters = [parameter for parameter in parameters if parameter.ndim > 1]
+    other_parameters = [parameter for parameter in parameters if parameter.ndim <= 1]
+    groups = [
+        {"params": weight_decay_parameters, "weight_decay": schedule.weight_decay},
+        {"params": other_parameters, "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(groups, lr=schedule.learning_rate)
 
 

@@ -28,7 +28,7 @@ HELD_OUT = "held_out.safetensors"
 HELD_OUT_SPLITS = SPLITS[1:]
 
 Measure = Callable[[NDArray, NDArray], Mapping]  # (probabilities, classes) -> entries of the card
-Complete = Callable[[Path, dict], None]  # (folder, card): writes more files, adds to the card
+ExtraFileWriter = Callable[[Path, dict], None]  # (folder, card): writes more files, adds to the card
 
 
 def train_member(
@@ -104,14 +104,14 @@ def count_finished(out: Path) -> int:
 
 
 def join_members(
-    out: Path, measure: Measure, *, min_members: int | None = None, complete: Complete | None = None
+    out: Path, measure: Measure, *, min_members: int | None = None, write_extra_files: ExtraFileWriter | None = None
 ) -> dict:
     """The card of the model directory `out`, which is written from the finished members; `<out>.training` is removed.
 
     `measure(p, y)` takes probabilities (members, n, classes) and classes (n,) of held-out windows and returns the
-    card's [measured.validation] and [measured.test]. `complete(folder, card)` may add files and entries before the card
-    is written. Probabilities and classes of held-out windows are stored in `held_out.safetensors`; the passes of MC
-    dropout count as members there. Raises ValueError when fewer than `min_members` (None: all) are finished.
+    card's [measured.validation] and [measured.test]. `write_extra_files(folder, card)` may add files and entries before
+    the card is written. Probabilities and classes of held-out windows are stored in `held_out.safetensors`; the passes
+    of MC dropout count as members there. Raises ValueError when fewer than `min_members` (None: all) are finished.
     """
     from safetensors.numpy import save_file
 
@@ -134,8 +134,8 @@ def join_members(
             shutil.copyfile(locate_member(folder, k) / WEIGHTS, fresh / file)
         if held_out:
             save_file(held_out, str(fresh / HELD_OUT))
-        if complete is not None:
-            complete(fresh, card)
+        if write_extra_files is not None:
+            write_extra_files(fresh, card)
         models.write_model_card(fresh, card)
     output_folders.remove_folder(folder)
     return card

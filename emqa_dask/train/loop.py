@@ -33,7 +33,7 @@ class Schedule(Protocol):
         ...
 
 
-def run_rounds(
+def run_training_rounds(
     training: Training,
     schedule: Schedule,
     train_round: Callable[[int], str],
@@ -67,7 +67,9 @@ def is_finished(progress: Progress, schedule: Schedule) -> bool:
     return progress.n_rounds >= schedule.n_rounds or n_without_gain >= schedule.max_rounds_without_gain
 
 
-def take_step(training: Training, loss: "torch.Tensor", place: str, *, max_gradient_norm: float | None = None) -> None:
+def take_optimiser_step(
+    training: Training, loss: "torch.Tensor", place: str, *, max_gradient_norm: float | None = None
+) -> None:
     """Updates the weights by the gradient of `loss`.
 
     Raises FloatingPointError, naming `place` (as "step 3"), where the loss is not finite.

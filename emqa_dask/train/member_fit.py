@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from emqa_dask import classifiers, output_folders
 from emqa_dask.train.checkpoints import Training, has_checkpoint, load_checkpoint
-from emqa_dask.train.loop import run_rounds, take_step
+from emqa_dask.train.loop import run_training_rounds, take_optimiser_step
 from emqa_dask.train.schedules import MemberSchedule
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ def fit_member(
         load_checkpoint(checkpoint, training)
     truth = torch.from_numpy(np.ascontiguousarray(training_data.classes)).to(device)
     rounds = MemberRounds(training, schedule, training_data, truth, validation_data, architecture["channels"], seed)
-    run_rounds(training, schedule, rounds.train_epoch, checkpoint, checkpoint_minutes=checkpoint_minutes, say=say)
+    run_training_rounds(
+        training, schedule, rounds.train_epoch, checkpoint, checkpoint_minutes=checkpoint_minutes, say=say
+    )
     net.load_state_dict(training.best_weights)
     progress = training.progress
     record = {
@@ -104,7 +106,7 @@ class MemberRounds:
         losses = []
         for rows in _split_batches(rng.permutation(len(self.data.windows)), self.schedule.batch):
             loss = self._compute_loss(np.sort(rows), rng)
-            take_step(self.training, loss, f"epoch {k + 1}")
+            take_optimiser_step(self.training, loss, f"epoch {k + 1}")
             losses.append(loss.item())
         return float(np.mean(losses))
 

@@ -48,7 +48,7 @@ def trained(tmp_path_factory) -> Path:
 
 
 def test_training_example_leaves_the_described_files(trained):
-    places = {name: columns.find_file(name) for name in columns.list_schemas() if not name.startswith("ORDER")}
+    places = {name: columns.find_file(name) for name in columns.list_schemas() if not name.startswith("LATTICE_ORDER")}
     assert [name for name, place in places.items() if not any((trained / "workspace").glob(place))] == []
 
 

@@ -334,7 +334,9 @@ def test_a_lost_task_blames_no_file_and_is_repeated(sessions, small, tmp_path):
             if any(entry.uri.endswith("05.tif") for entry in task.args[2]):
                 for folder in FILES:
                     files.remove_file(Workspace(str(tmp_path / "ws")).part(folder, task.name))
-                result = Result(task, "failed", result.event, kind="crash", error="its worker was lost 10 times")
+                result = Result(
+                    task, "failed", result.event, failure_kind="crash", error="its worker was lost 10 times"
+                )
             yield result
 
     ingest.ingest(Workspace(str(tmp_path / "ws")), str(sessions), small, losing)

@@ -74,7 +74,7 @@ def test_every_sampled_micrograph_is_in_its_acquisition_group(workspace, atomic)
     settings = dataclasses.replace(atomic, cohorts=tuple(numbered))
     for k, cohort in enumerate(found):
         for row in cohort.rows.itertuples():
-            how = settings.detect_of(row.uri, row.instrument, row.magnification)
+            how = settings.resolve_detect_settings(row.uri, row.instrument, row.magnification)
             assert how.threshold == 0.1 + k / 100
     pd.testing.assert_frame_equal(
         found[0].rows, acquisition_groups.sample_groups(Workspace(workspace), n_images=1)[0].rows

@@ -68,8 +68,8 @@ def test_counts_and_medians_are_those_of_the_tables(archive, classifications, se
     for line in section.cohorts:
         own = both[both["cohort"].eq(line.cohort)]
         assert line.n == len(own)
-        assert line.n_out == own["shift"].isin(["acquisition", "new_class", "unrelated"]).sum()
-        assert line.with_rings == pytest.approx(own["defocus_nm"].notna().mean())
+        assert line.n_shifted == own["shift"].isin(["acquisition", "new_class", "unrelated"]).sum()
+        assert line.thon_ring_fraction == pytest.approx(own["defocus_nm"].notna().mean())
         assert line.defocus_nm == pytest.approx(own["defocus_nm"].quantile(0.5, "higher"), rel=0.025)
         assert line.imaging_distance == pytest.approx(own["imaging_distance"].quantile(0.5, "higher"), rel=0.025)
         np.testing.assert_array_equal(
@@ -78,7 +78,7 @@ def test_counts_and_medians_are_those_of_the_tables(archive, classifications, se
 
 
 def test_further_cohorts_are_counted_together(archive, classifications, monkeypatch):
-    monkeypatch.setattr(classifier_counts, "MAX_COHORTS", 3)
+    monkeypatch.setattr(classifier_counts, "MAX_COUNTED_COHORTS", 3)
     triage, answers = made(archive, classifications, 1)
     answers["cohort"] = [f"c{k % 20:02d}" for k in range(len(answers))]
     section = gathered(triage, answers, 10).make_section()

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from emqa_dask import tables
-from emqa_dask.run.execute import MAX_WORKER_LOSSES, Limits, Task, count_slots, execute
+from emqa_dask.run.execute import MAX_WORKER_LOSSES, Limits, Task, count_task_capacity, execute
 from emqa_dask.run.supervise import CallFailed
 
 CALLS = itertools.count()
@@ -45,7 +45,7 @@ def one_of_its_calls_dies(x, call):
         try:
             call(exit_at_two, y)
         except CallFailed as died:
-            lost.append((y, died.kind, died.error))
+            lost.append((y, died.failure_kind, died.error))
     return {"lost": lost, "n_images": 3}
 
 
@@ -72,7 +72,7 @@ def stand_still(call):
     try:
         call(sleep_long)
     except CallFailed as died:
-        return {"kind": died.kind, "traceback": died.traceback}
+        return {"kind": died.failure_kind, "traceback": died.traceback}
 
 
 class Stubborn(Exception):
@@ -103,7 +103,7 @@ def tasks(n, n_images=1):
 def said(results):
     """What must not depend on where a task ran, sorted by task."""
     kept = ("stage", "partition", "n_images", "bytes", "attempt", "outcome")
-    rows = [(r.task, r.outcome, r.value, r.kind, r.error, {k: r.event[k] for k in kept}) for r in results]
+    rows = [(r.task, r.outcome, r.value, r.failure_kind, r.error, {k: r.event[k] for k in kept}) for r in results]
     return sorted(rows, key=lambda row: row[0].name)
 
 
@@ -149,7 +149,7 @@ def test_a_failing_task_is_a_record_and_others_continue(place):
         "p5": "found",
     }
     failed = results["p4"]
-    assert (failed.kind, failed.error, failed.value) == ("error", "ValueError: 4 is bad", {})
+    assert (failed.failure_kind, failed.error, failed.value) == ("error", "ValueError: 4 is bad", {})
     assert 'raise ValueError(f"{x} is\\nbad")' in failed.traceback
     assert failed.event["outcome"] == "failed"
     assert failed.event["n_images"] == 5
@@ -157,9 +157,9 @@ def test_a_failing_task_is_a_record_and_others_continue(place):
 
 def test_unpicklable_exceptions_and_exceeded_memory_are_records(place):
     (result,) = execute(unpicklable_error, [Task("a")], stage="s", client=place)
-    assert (result.kind, result.error) == ("error", "Stubborn: really")
+    assert (result.failure_kind, result.error) == ("error", "Stubborn: really")
     (result,) = execute(hungry, [Task("a")], stage="s", client=place)
-    assert (result.kind, result.error) == ("memory", "MemoryError")
+    assert (result.failure_kind, result.error) == ("memory", "MemoryError")
 
 
 def test_nothing_to_do_is_nothing(place):
@@ -176,7 +176,9 @@ def test_in_process_runs_take_one_task_at_a_time():
 @pytest.mark.real
 @pytest.mark.parametrize(("per_worker", "expected"), [(1, 4), (3, 6)])
 def test_no_more_than_a_window_of_tasks_is_in_flight(client, per_worker, expected):
-    assert count_slots(client, per_worker) == expected  # two workers of one thread each: at least two tasks for each
+    assert (
+        count_task_capacity(client, per_worker) == expected
+    )  # two workers of one thread each: at least two tasks for each
     drawn = 0
     finished = 0
     most = 0
@@ -272,7 +274,7 @@ def test_a_task_that_always_loses_its_worker_is_abandoned(client):
     final = {r.task.name: r for r in results if r.outcome != "lost"}
     assert {name for name, r in final.items() if r.outcome == "done"} == {"p0", "p1", "p3", "p4"}
     dead = final["p2"]
-    assert (dead.outcome, dead.kind, dead.event["attempt"]) == ("failed", "crash", MAX_WORKER_LOSSES)
+    assert (dead.outcome, dead.failure_kind, dead.event["attempt"]) == ("failed", "crash", MAX_WORKER_LOSSES)
     assert dead.error == f"its worker process was lost {MAX_WORKER_LOSSES} times"
     client.wait_for_workers(2)
 

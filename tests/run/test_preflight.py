@@ -8,7 +8,7 @@ from distributed import LocalCluster
 from emqa_dask.run import preflight
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.devices import check_devices
-from emqa_dask.run.preflight import NO_NEEDS, Needs
+from emqa_dask.run.preflight import UNKNOWN_WORKLOAD, StageWorkload
 from emqa_dask.settings import Run, Settings, replace
 
 GIB = 2**30
@@ -18,17 +18,19 @@ GIB = 2**30
 def test_a_feasible_run_passes_and_leaves_no_files(client, tmp_path):
     root = tmp_path / "a [new] workspace"
     said = []
-    needs = Needs(partition_bytes=GIB // 4, output_bytes=GIB // 8, image_px=1 << 20)
-    preflight.check_workers(client, Settings(), needs, root=str(root), say=said.append)
+    workload = StageWorkload(partition_bytes=GIB // 4, output_bytes=GIB // 8, image_px=1 << 20)
+    preflight.check_workers(client, Settings(), workload, root=str(root), say=said.append)
     assert list(root.iterdir()) == []
     assert said == []
 
 
 def test_without_workers_the_disk_is_looked_at(tmp_path):
-    preflight.check_workers(None, Settings(), NO_NEEDS, root=str(tmp_path))
+    preflight.check_workers(None, Settings(), UNKNOWN_WORKLOAD, root=str(tmp_path))
     with pytest.raises(RuntimeError, match=r"GiB free, and the run writes about 1,048,576\.0 GiB: free some space"):
-        preflight.check_workers(None, Settings(), Needs(output_bytes=GIB << 20), root=str(tmp_path / "not there"))
-    preflight.check_workers(None, Settings(), Needs(output_bytes=GIB << 20), root="memory://bucket/run")
+        preflight.check_workers(
+            None, Settings(), StageWorkload(output_bytes=GIB << 20), root=str(tmp_path / "not there")
+        )
+    preflight.check_workers(None, Settings(), StageWorkload(output_bytes=GIB << 20), root="memory://bucket/run")
 
 
 @pytest.mark.real
@@ -36,7 +38,7 @@ def test_all_findings_are_said_at_once(client, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RuntimeError) as found:
         preflight.check_workers(
-            client, Settings(run=Run(device="cuda")), Needs(output_bytes=GIB << 20, image_px=1 << 40),
+            client, Settings(run=Run(device="cuda")), StageWorkload(output_bytes=GIB << 20, image_px=1 << 40),
             root=str(tmp_path / "file" / "workspace"),
         )  # fmt: skip
     text = str(found.value)
@@ -51,14 +53,14 @@ def test_a_worker_that_offers_a_gpu_is_enough(tmp_path):
     settings = Settings(run=Run(device="cuda"))
     options = {"n_workers": 1, "processes": False, "dashboard_address": "127.0.0.1:0"}
     with LocalCluster(resources={"GPU": 1}, **options) as cluster, cluster.get_client() as client:
-        preflight.check_workers(client, settings, NO_NEEDS, root=str(tmp_path))
+        preflight.check_workers(client, settings, UNKNOWN_WORKLOAD, root=str(tmp_path))
 
 
 @pytest.mark.real
 def test_a_relative_workspace_exists_in_its_directory_only(client, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RuntimeError, match=r"workspace run: tls://.* does not see what .*: give an absolute path"):
-        preflight.check_workers(client, Settings(), NO_NEEDS, root="run")
+        preflight.check_workers(client, Settings(), UNKNOWN_WORKLOAD, root="run")
 
 
 def test_workers_that_cannot_write_are_named_with_their_error():
@@ -118,7 +120,7 @@ def test_a_worker_with_too_little_memory_is_found(tmp_path):
         open_cluster(Settings(run=Run(workers=1, memory_gib=0.75))) as client,
         pytest.raises(RuntimeError, match=r"1 of 1 workers have too little memory: 0\.8 GiB.*takes 1\.3: set run\.mem"),
     ):
-        preflight.check_workers(client, Settings(), Needs(image_px=4096 * 4096), root=str(tmp_path))
+        preflight.check_workers(client, Settings(), StageWorkload(image_px=4096 * 4096), root=str(tmp_path))
 
 
 def test_secrets_are_not_said():

@@ -121,7 +121,7 @@ def test_a_call_is_the_function_here_or_in_a_child(isolated):
 def test_a_call_that_ends_its_process_reports_the_reason(isolated, function, kind, said):
     with pytest.raises(CallFailed, match=said) as caught:
         isolated(function)
-    assert caught.value.kind == kind
+    assert caught.value.failure_kind == kind
     assert caught.value.attempts == 1
     assert isolated(double, 4) == 8
 
@@ -137,7 +137,7 @@ def test_a_call_that_hangs_is_ended_and_located():
         with pytest.raises(CallFailed, match=r"not done after 1 s") as caught:
             call(hold_the_gil)
         assert call(double, 1) == 2
-    assert caught.value.kind == "timeout"
+    assert caught.value.failure_kind == "timeout"
     assert "in hold_the_gil" in caught.value.traceback
 
 
@@ -146,7 +146,7 @@ def test_an_exception_is_one_wherever_it_is_raised(is_isolated):
     with Supervised(is_isolated=is_isolated) as call, pytest.raises(CallFailed, match="ValueError: 3 is bad") as caught:
         call(refuse, 3)
     died = caught.value
-    assert (died.kind, died.error, died.attempts) == ("error", "ValueError: 3 is bad", 1 if is_isolated else 2)
+    assert (died.failure_kind, died.error, died.attempts) == ("error", "ValueError: 3 is bad", 1 if is_isolated else 2)
     assert "in refuse" in died.traceback
 
 
@@ -193,7 +193,7 @@ def test_a_call_is_out_of_time_once_only(tmp_path):
         with pytest.raises(CallFailed, match="not done after 1 s") as caught:
             call(note_and_sleep, path, 60)
     assert len(path.read_text().splitlines()) == 1
-    assert (caught.value.kind, caught.value.attempts) == ("timeout", 1)
+    assert (caught.value.failure_kind, caught.value.attempts) == ("timeout", 1)
 
 
 def test_a_larger_image_may_take_longer(tmp_path):

@@ -171,10 +171,10 @@ def test_settings_that_emqa_has_not_written_are_refused(tmp_path, data):
 def test_a_marker_is_only_restored_beside_our_tables(tmp_path):
     for name in ("workspace.json", "thesis.tex"):
         (tmp_path / name).write_text("{")
-    with pytest.raises(marker.DamagedMarker):
+    with pytest.raises(marker.DamagedMarkerError):
         marker.claim_workspace(str(tmp_path), "/data/a")
     (tmp_path / "settings.toml").write_text("[tool]\n")
-    with pytest.raises(marker.DamagedMarker):
+    with pytest.raises(marker.DamagedMarkerError):
         marker.claim_workspace(str(tmp_path), "/data/a")
     stored_settings.write_settings(str(tmp_path), Settings())
     marker.claim_workspace(str(tmp_path), "/data/a")

@@ -10,7 +10,7 @@ from emqa_dask.pipeline import PRELOAD
 from emqa_dask.run import preflight
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.execute import execute
-from emqa_dask.run.preflight import NO_NEEDS, Needs
+from emqa_dask.run.preflight import UNKNOWN_WORKLOAD, StageWorkload
 from emqa_dask.run.progress import show_progress
 from emqa_dask.run.task import Limits, Result, Task
 from emqa_dask.run.waiting import make_wait_message
@@ -49,16 +49,16 @@ class RunExecutor:
         tasks: Iterable[Task],
         stage: str,
         total: int | None = None,
-        needs: Needs = NO_NEEDS,
+        workload: StageWorkload = UNKNOWN_WORKLOAD,
         n_tasks: int = 0,
     ) -> Iterator[Result]:
-        """Results of `function` on `tasks`, as they come; preflight.check_workers() verifies `needs` first."""
+        """Results of `function` on `tasks`, as they come; preflight.check_workers() verifies `workload` first."""
         tasks = iter(tasks)
         first = next(tasks, None)
         if first is None:
             return
         client = self._open_client()
-        preflight.check_workers(client, self._settings, needs, root=self._root, say=self._say)
+        preflight.check_workers(client, self._settings, workload, root=self._root, say=self._say)
         results = execute(
             function,
             itertools.chain([first], tasks),

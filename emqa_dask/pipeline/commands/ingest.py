@@ -44,7 +44,7 @@ def ingest(workspace: Workspace, source: str, settings: Settings, execute: Execu
     counts = Counter()
     for result in execute(survey_files, _tasks(workspace, source, settings, names, uris, present), "survey"):
         if result.outcome == "failed":  # not for what a file holds: the task as a whole could not be done
-            died = CallFailed(result.kind, result.error, result.traceback, result.event["attempt"])
+            died = CallFailed(result.failure_kind, result.error, result.traceback, result.event["attempt"])
             task_root, name, entries = result.task.args[:3]
             survey.survey_lost(task_root, name, entries, died, result.event["worker"])
         else:

@@ -12,7 +12,7 @@ from emqa_dask.pipeline.workspace import failures, micrograph_ledger
 from emqa_dask.pipeline.workspace.part_folders import failures_folder
 from emqa_dask.pipeline.workspace.stages import folders, tables_of_step, upstream
 from emqa_dask.run.executor import Executor
-from emqa_dask.run.preflight import Needs
+from emqa_dask.run.preflight import StageWorkload
 from emqa_dask.run.task import Task
 from emqa_dask.settings import Settings
 from emqa_dask.store import layout, parts
@@ -42,7 +42,7 @@ def make_tables(workspace: Workspace, settings: Settings, steps: list[str], exec
         make = make_evidence if table == "evidence" else make_predictions
         have_table = progress.bundled[table]
         finished = (finished & have_table) | make(workspace, settings, finished - have_table, execute)
-    n_images, n_tasks, needs = _sum_unfinished(workspace, finished, progress.stored)
+    n_images, n_tasks, workload = _sum_unfinished_work(workspace, finished, progress.stored)
     if not n_images:
         return
     tasks = (
@@ -51,7 +51,7 @@ def make_tables(workspace: Workspace, settings: Settings, steps: list[str], exec
         if partition.name not in finished
     )
     stage = "triage" if "predict" in steps else steps[-1]
-    for result in execute(make_partition, tasks, stage, n_images, needs, n_tasks):
+    for result in execute(make_partition, tasks, stage, n_images, workload, n_tasks):
         if result.outcome == "failed":
             failures.fail_partition(workspace, settings, result)
 
@@ -89,26 +89,26 @@ def _find_progress(
     return _Progress(stored, finished or set(), with_bundled)
 
 
-def _sum_unfinished(workspace: Workspace, finished: set[str], stored: set[str]) -> tuple[int, int, Needs]:
-    """(images, partitions, needs) of the partitions that are not `finished`."""
+def _sum_unfinished_work(workspace: Workspace, finished: set[str], stored: set[str]) -> tuple[int, int, StageWorkload]:
+    """(images, partitions, workload) of the partitions that are not `finished`."""
     n_images = 0
     n_tasks = 0
-    needs = Needs()
+    workload = StageWorkload()
     for partition in micrograph_ledger.list_partitions(workspace):
         if partition.name not in finished:
             n_images += len(partition)
             n_tasks += 1
-            needs = _add_needs(needs, partition, partition.name in stored)
-    return n_images, n_tasks, needs
+            workload = _add_workload(workload, partition, partition.name in stored)
+    return n_images, n_tasks, workload
 
 
-def _add_needs(needs: Needs, partition: Partition, is_stored: bool) -> Needs:
-    """`needs` with one more partition."""
+def _add_workload(workload: StageWorkload, partition: Partition, is_stored: bool) -> StageWorkload:
+    """`workload` with one more partition."""
     height, width, dtype = layout.parse_shape(partition.stack)
     n_bytes = len(partition) * height * width * np.dtype(dtype).itemsize
     n_written = 0 if is_stored else n_bytes // STORED[np.dtype(dtype).itemsize > 1]
-    return Needs(
-        partition_bytes=max(needs.partition_bytes, n_bytes),
-        output_bytes=needs.output_bytes + n_written,
-        image_px=max(needs.image_px, height * width),
+    return StageWorkload(
+        partition_bytes=max(workload.partition_bytes, n_bytes),
+        output_bytes=workload.output_bytes + n_written,
+        image_px=max(workload.image_px, height * width),
     )

@@ -42,7 +42,7 @@ def report(workspace: Workspace, source: str, settings: Settings, run_facts: Run
     overview, classes = _write_tables(workspace, settings, run_facts.failures)
     section = write_sessions(workspace, settings, classes)
     facts = run_facts._asdict() | collect_facts(workspace, source, settings)
-    with files.write_whole(workspace.report) as stream:
+    with files.write_whole(workspace.report_page) as stream:
         for text in render_page(workspace, overview, settings, facts, section):
             stream.write(text.encode())
     record = {name: facts[name] for name in ("command", "archive", "started", "seconds", "versions")}
@@ -82,5 +82,5 @@ def _write_tables(
 
 def _list_outputs(workspace: Workspace, settings: Settings) -> list[str]:
     """The files that a report consists of."""
-    own = [workspace.triage, workspace.flags, workspace.triage_csv, workspace.report]
+    own = [workspace.triage, workspace.flags, workspace.triage_csv, workspace.report_page]
     return own + ([workspace.drifts, workspace.sessions] if settings.classify.model else [])

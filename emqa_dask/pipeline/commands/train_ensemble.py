@@ -153,7 +153,7 @@ def _train_on_workers(
         complete = functools.partial(
             fit_classifier_domain, root, table, domain_options, say, workers.compute_all, device
         )
-        return ensemble.join_members(out, compute_held_out_scores, min_members=n_required, complete=complete)
+        return ensemble.join_members(out, compute_held_out_scores, min_members=n_required, write_extra_files=complete)
 
 
 @dataclass(frozen=True)

@@ -179,7 +179,7 @@ def _report(
         preconditions.require_parts(workspace, settings)
     is_new = report(workspace, source, settings, RunFacts(started, journal.stage_seconds(workspace), failures))
     tell(workspace, say)
-    say(f"report: {workspace.report}" + ("" if is_new else " (nothing was new)"))
+    say(f"report: {workspace.report_page}" + ("" if is_new else " (nothing was new)"))
     return provenance.n_unfinished(workspace)
 
 

@@ -155,7 +155,7 @@ class GroupTuning:
         has_pixel_size = rows["nm_per_pixel"].notna().any()
         median_nm = float(np.nanmedian(rows["nm_per_pixel"])) if has_pixel_size else math.nan
         space = _make_space(physics, median_nm)
-        defaults = group.cohort.detect(settings.detect).with_pixel_size(median_nm)
+        defaults = group.cohort.merge_detect_settings(settings.detect).with_pixel_size(median_nm)
         timeout_s = settings.run.timeout_s
         return cls(root, group, rows, defaults, space, options, physics, names, timeout_s, client, say)
 

@@ -51,7 +51,7 @@ def map_order(root: str, out: str, settings: Settings, globs: tuple[str, ...] = 
 
 def _describe_maps(out: str) -> str:
     """Numbers of micrographs with and without disordered regions."""
-    maps = parts.read_table(out, "order.parquet", tables.ORDER)
+    maps = parts.read_table(out, "order.parquet", tables.LATTICE_ORDER)
     fraction = maps["disordered_fraction"]
     counts = f"{fraction.gt(0).sum()} with disordered regions, {fraction.eq(0).sum()} ordered"
     return f"{len(maps)} micrographs: {counts}, {fraction.isna().sum()} unknown"
@@ -82,5 +82,5 @@ def _make_tasks(workspace: Workspace, out: str, settings: Settings, globs: tuple
         for row in rows.to_dict("records"):
             if not globs or any(fnmatchcase(row["uri"], pattern) for pattern in globs):
                 place = (row["uri"], row["instrument"], row["magnification"], row["nm_per_pixel"])
-                detect = settings.detect_of(*place)
+                detect = settings.resolve_detect_settings(*place)
                 yield Task(row["micrograph_id"], (workspace, row, out, detect), 1)

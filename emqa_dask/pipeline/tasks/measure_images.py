@@ -224,7 +224,9 @@ def _chunks(rows: list[dict], settings: Settings, n: int) -> Iterator[tuple[Sett
     """At most `n` consecutive `rows` of one cohort and pixel size, and the settings with those of [detect] for them."""
 
     def detect_settings(row: dict) -> Detect:
-        return settings.detect_of(row["uri"], row["instrument"], row["magnification"], row["nm_per_pixel"])
+        return settings.resolve_detect_settings(
+            row["uri"], row["instrument"], row["magnification"], row["nm_per_pixel"]
+        )
 
     for of_cohort, same in itertools.groupby(rows, detect_settings):
         while chunk := list(itertools.islice(same, n)):

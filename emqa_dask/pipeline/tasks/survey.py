@@ -111,7 +111,7 @@ def _write(workspace: Workspace, name: str, rows: list[dict], frames: list[dict]
 def failed(entry: Entry, died: CallFailed) -> dict:
     """The row of tables.CATALOG of a file on which its reader died."""
     columns = {"format": None, "kind": "unknown", "status": "failed", "content_sha256": None, "n_frames": 0}
-    columns |= {"is_present": True, "reason": REASONS.get(died.kind, REASONS["error"]), "error": died.error}
+    columns |= {"is_present": True, "reason": REASONS.get(died.failure_kind, REASONS["error"]), "error": died.error}
     return {key: getattr(entry, key) for key in ("uri", "size_bytes", "modified_ns")} | columns
 
 

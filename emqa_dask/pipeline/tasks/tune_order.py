@@ -23,7 +23,7 @@ SUMMARY_SETTINGS = ("verdict", "covariance", "threshold", "spacing_px")
 def map_micrograph(workspace: Workspace, row: dict, out: str, settings: Detect, call: Call = call_directly) -> dict:
     """Maps one micrograph and writes its parts; the part of order.parquet is the last, so it marks a finished map."""
     micrograph_id = row["micrograph_id"]
-    if parts.has_part(out, "order.parquet", micrograph_id, tables.ORDER):
+    if parts.has_part(out, "order.parquet", micrograph_id, tables.LATTICE_ORDER):
         return {"outcome": "found"}
     image = micrographs.read_window(workspace.uri, row["stack"], row["index"])
     title = f"{row['uri']}, frame {row['frame']}"
@@ -32,9 +32,9 @@ def map_micrograph(workspace: Workspace, row: dict, out: str, settings: Detect, 
         figure.savefig(stream, format="png", dpi=FIGURE_DPI)
     tiles = order_map.tiles.assign(micrograph_id=micrograph_id)
     points = order_map.points.assign(micrograph_id=micrograph_id)
-    parts.write_part(out, "windows.parquet", micrograph_id, tiles, tables.ORDER_WINDOWS)
-    parts.write_part(out, "points.parquet", micrograph_id, points, tables.ORDER_POINTS)
-    parts.write_part(out, "order.parquet", micrograph_id, [_summarise(row, order_map)], tables.ORDER)
+    parts.write_part(out, "windows.parquet", micrograph_id, tiles, tables.LATTICE_ORDER_WINDOWS)
+    parts.write_part(out, "points.parquet", micrograph_id, points, tables.LATTICE_ORDER_POINTS)
+    parts.write_part(out, "order.parquet", micrograph_id, [_summarise(row, order_map)], tables.LATTICE_ORDER)
     return {}
 
 
@@ -52,7 +52,7 @@ def _locate_overlay(out: str, row: dict) -> str:
 
 
 def _summarise(row: dict, order_map: order.OrderMap) -> dict[str, Any]:
-    """The row of tables.ORDER."""
+    """The row of tables.LATTICE_ORDER."""
     identity = {key: row[key] for key in ("micrograph_id", "uri", "frame")}
     settings = {key: order_map.settings[key] for key in SUMMARY_SETTINGS}
     figures = {"disordered_fraction": order_map.area_fraction, "n_points": len(order_map.points)}

@@ -45,7 +45,7 @@ def fail_partition(workspace: Workspace, settings: Settings, result: Result) -> 
     rows = result.task.args[2]
     table = next((t for t in table_folders if not parts.has_part(workspace.uri, table_folders[t], name)), None)
     if table is not None:
-        columns = {"stage": table, "kind": result.kind, "error": result.error, "traceback": result.traceback}
+        columns = {"stage": table, "kind": result.failure_kind, "error": result.error, "traceback": result.traceback}
         columns |= {"attempts": result.event["attempt"], "worker": result.event["worker"], "peak_memory_bytes": 0}
         failures = rows[["uri", "micrograph_id"]].assign(**columns)
         parts.write_part(workspace.uri, failures_folder(table_folders[table]), name, failures, tables.FAILURES)

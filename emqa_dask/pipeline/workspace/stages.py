@@ -55,7 +55,7 @@ def folders(settings: Settings) -> dict[str, str]:
 
     Its name has a digest of the stage, its version, its settings, its models and the folders of the tables it needs.
     """
-    cohorts = [cohort.plain() for cohort in settings.cohorts]
+    cohorts = [cohort.to_toml_table() for cohort in settings.cohorts]
     detect = _detect_by_content(settings.detect)
     detections = _stage_digest("detect", detect, settings.run.device, *cohorts)
     evidence = _stage_digest("evidence", settings.featurise.score_floor, detections)
