@@ -21,7 +21,7 @@ import pandas as pd
 from emqa_dask import tables
 from emqa_dask.detect.log import detect_image
 from emqa_dask.featurise.images import image_features
-from emqa_dask.pipeline.tasks.measure import measure_image as measure_image
+from emqa_dask.pipeline.tasks.image_measurement import measure_image as measure_image
 from emqa_dask.pipeline.tasks.predict import join_evidence
 from emqa_dask.predict.predictions import predict_images
 from emqa_dask.settings import Settings

@@ -32,8 +32,8 @@ from pycocotools.mask import encode
 
 from emqa_dask import models, networks
 from emqa_dask.detect.mask_rcnn import load_detector
-from emqa_dask.detect.mask_rcnn.card import CONFIG, TASK, WEIGHTS, DetectorCard, read_detector_card
 from emqa_dask.detect.mask_rcnn.detector import Detector
+from emqa_dask.detect.mask_rcnn.detector_card import CONFIG, TASK, WEIGHTS, DetectorCard, read_detector_card
 from emqa_dask.detect.normalise import normalise
 
 SMALL = {"backbone": "resnet18", "n_classes": 1, "fpn_channels": 64, "anchor_sizes": [8, 16, 32, 64, 128]}
@@ -199,18 +199,17 @@ def where_time_goes(loaded: Detector, images: list[np.ndarray]) -> dict[str, flo
 
     def paste(*args):
         start = time.perf_counter()
-        for crop in loaded._network.paste(*args):
+        for crop in loaded._network.paste_masks(*args):
             spent["paste"] += time.perf_counter() - start
             yield crop
             start = time.perf_counter()
 
-    detector = Detector(
-        loaded.card, loaded._network._replace(predict=timed("network", loaded._network.predict), paste=paste),
-        loaded.device,
-    )  # fmt: skip
+    network = loaded._network
+    timed_network = network._replace(predict_objects=timed("network", network.predict_objects), paste_masks=paste)
+    detector = Detector(loaded.card, timed_network, loaded.device)
     detector._normalised = timed("normalise", detector._normalised)
-    detector._table = timed("measure and RLE and table", detector._table)
-    detector._objects = timed("runs", detector._objects)
+    detector._make_table = timed("measure and RLE and table", detector._make_table)
+    detector._collect_objects = timed("runs", detector._collect_objects)
     start = time.perf_counter()
     detector.detect(images)
     whole = time.perf_counter() - start

@@ -27,7 +27,7 @@ from benchmarks import scale_stubs
 from benchmarks.bench_scale import write_archive
 from emqa_dask import tables
 from emqa_dask.pipeline.commands import ingest, make_tables, triage
-from emqa_dask.pipeline.tasks import measure
+from emqa_dask.pipeline.tasks import image_measurement
 from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
 from emqa_dask.predict import quality_fit, quality_model
@@ -60,7 +60,7 @@ def vary(root: str, settings, n_detections: int) -> None:
         evidence = []
         for row in rows.to_dict("records"):
             results.append(draw_detections(rng, row["micrograph_id"], n_detections))
-            evidence += measure.summarise_image(row, results[-1], settings)
+            evidence += image_measurement.summarise_image(row, results[-1], settings)
         features = parts.read_table(root, where["features"], SCHEMAS["features"], None, partitions=[partition.name])
         for name in tables.IMAGE_STATISTICS:
             features[name] *= rng.normal(1, 0.02, len(features))

@@ -26,10 +26,10 @@ from benchmarks.studies import cohort_images, labelled_cohorts
 from benchmarks.studies.cohort_images import IOU, RULE
 from emqa_dask import domain_distance, models, tables
 from emqa_dask.detect.log import detect_image
-from emqa_dask.pipeline.tasks import measure, predict
+from emqa_dask.pipeline.tasks import image_measurement, predict
 from emqa_dask.pipeline.workspace import detectors
 from emqa_dask.predict import quality_files, quality_fit, quality_model
-from emqa_dask.predict.forest import select_values
+from emqa_dask.predict.forest import select_feature_values
 from emqa_dask.predict.predictions import predict_images
 from emqa_dask.settings import Settings
 from emqa_dask.triage import decide
@@ -57,12 +57,12 @@ def fit(
     targets = {}
     for name, column in quality_model.TARGETS.items():
         known = rows[rows[column].notna()]  # no recall where there was nothing to be found
-        values = select_values(known, columns)
+        values = select_feature_values(known, columns)
         true = quality_fit.check_truth(known[column])
         groups = known["cohort"].to_numpy()
         targets[name] = quality_fit.fit_target(kind, columns, values, true, groups, None, labelled_cohorts.COVERAGE)
     conditions = {"detector": detector, "score_floor": score_floor, "iou_threshold": IOU, "rule": RULE}
-    values = select_values(rows, columns)
+    values = select_feature_values(rows, columns)
     made = quality_fit.build_quality_model(
         targets, tuple(columns), values, rows["true_f1"], kind, labelled_cohorts.COVERAGE, conditions
     )
@@ -83,10 +83,10 @@ def verdicts(detector: str, forests: tuple[str, ...], n: int, settings: Settings
             _, image, _, colour = cohort_images.draw_nothing(kind, rng, cohort_images.SHAPES[k % 4], name)
             row = {"micrograph_id": name, "colour_fraction": colour, "nm_per_pixel": np.nan, "voltage_kv": np.nan}
             row |= {"height_px": image.shape[0], "width_px": image.shape[1]}
-            objects = measure.detect_with_networks([image], [np.nan], settings.detect, settings.run.device)
+            objects = image_measurement.detect_with_networks([image], [np.nan], settings.detect, settings.run.device)
             results = pd.concat([detect_image(image, settings.detect), *objects])
-            evidence += measure.summarise_image(row, results, settings)
-            rows.append(measure.featurise_image(image, row, results, settings))
+            evidence += image_measurement.summarise_image(row, results, settings)
+            rows.append(image_measurement.featurise_image(image, row, results, settings))
             kinds.append(kind)
     features = tables.conform(rows, tables.FEATURES).to_pandas()
     evidence = predict.join_evidence(tables.conform(evidence, tables.EVIDENCE).to_pandas(), features)

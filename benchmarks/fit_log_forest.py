@@ -224,7 +224,7 @@ def main() -> None:
     chance = ["true_f1", "chance_f1", "true_f1_at_0.1", "chance_f1_at_0.1"]
     print(table.groupby("family")[chance].mean().round(3).to_string(), "\n")
 
-    known = np.isfinite(forest.select_values(table, COLUMNS)).all(axis=1)
+    known = np.isfinite(forest.select_feature_values(table, COLUMNS)).all(axis=1)
     rows = table[(table["n_detections"] > 0) & known].reset_index(drop=True)
     measurements = evaluate(rows)
     print(pd.DataFrame(measurements).T.to_string(), "\n")

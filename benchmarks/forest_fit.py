@@ -11,7 +11,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from emqa_dask.predict.forest import PAPER_FEATURES, SPREAD_FLOOR, Forest, predict_trees, select_values
+from emqa_dask.predict.forest import PAPER_FEATURES, SPREAD_FLOOR, Forest, predict_trees, select_feature_values
 from emqa_dask.tables import SCORE_BINS
 
 # PAPER_FEATURES without pixels: equal for an image twice as large with twice the objects. size_variation is derived.
@@ -89,7 +89,7 @@ def fit_forest(
     labels; rows of one label are never both in the fit and in the test (image, parent image or, better, family). Raises
     ValueError for missing or non-finite values and for a single group.
     """
-    values = select_values(features, columns)
+    values = select_feature_values(features, columns)
     true_f1 = np.asarray(true_f1, dtype=np.float64)
     if not np.isfinite(values).all():
         bad = [c for c, ok in zip(columns, np.isfinite(values).all(axis=0)) if not ok]

@@ -55,7 +55,7 @@ def survey_files(workspace, name, entries, settings, call) -> dict:
 def _example() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame, bytes]:
     """Detections, evidence, features, prediction and thumbnail of one real synthetic micrograph."""
     from emqa_dask.detect.log import detect_image
-    from emqa_dask.pipeline.tasks import measure, predict
+    from emqa_dask.pipeline.tasks import image_measurement, predict
     from emqa_dask.predict.predictions import predict_images
     from emqa_dask.store.thumbnails import make_thumbnail
     from emqa_dask.synthetic.profiles import make_sample
@@ -65,7 +65,7 @@ def _example() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame, 
     blobs = detect_image(image, settings.detect)
     row = {"micrograph_id": "0" * 32, "colour_fraction": 0.0, "nm_per_pixel": 0.31, "voltage_kv": 200.0}
     row |= {"height_px": image.shape[0], "width_px": image.shape[1]}
-    evidence, features = measure.measure_image(image, row, blobs, settings)
+    evidence, features = image_measurement.measure_image(image, row, blobs, settings)
     evidence = tables.conform(evidence, tables.EVIDENCE).to_pandas()
     features = tables.conform([features], tables.FEATURES).to_pandas()
     predicted = predict_images(predict.join_evidence(evidence, features), settings.predict.models)

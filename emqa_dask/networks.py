@@ -59,7 +59,7 @@ def complete_architecture(architecture: Mapping) -> dict:
         raise ValueError(
             f"[architecture] anchor_sizes has {len(full['anchor_sizes'])} levels, the pyramid {N_PYRAMID_LEVELS}"
         )
-    if len({sum(1 for _ in _list_sizes(level)) for level in full["anchor_sizes"]}) != 1:
+    if len({sum(1 for _ in _list_anchor_sizes(level)) for level in full["anchor_sizes"]}) != 1:
         raise ValueError("[architecture] anchor_sizes: every level needs as many sizes as the others")
     if len(full["image_mean"]) not in (1, 3) or len(full["image_std"]) != len(full["image_mean"]):
         raise ValueError("[architecture] image_mean and image_std hold one number each, or three each")
@@ -89,7 +89,7 @@ def build_detector(architecture: Mapping) -> "torch.nn.Module":
     backbone = BackboneWithFPN(
         body, {f"layer{i + 1}": str(i) for i in range(4)}, [width * 2**i for i in range(4)], channels
     )
-    sizes = tuple(tuple(_list_sizes(level)) for level in full["anchor_sizes"])
+    sizes = tuple(tuple(_list_anchor_sizes(level)) for level in full["anchor_sizes"])
     anchors = detection.anchor_utils.AnchorGenerator(sizes, (tuple(full["aspect_ratios"]),) * N_PYRAMID_LEVELS)
     options = {key: full[key] for key in full if key.startswith(("rpn_", "box_")) and key != "box_channels"}
     net = detection.MaskRCNN(
@@ -114,7 +114,7 @@ def build_detector(architecture: Mapping) -> "torch.nn.Module":
     return net.eval()
 
 
-def _list_sizes(level: int | list[int] | tuple[int, ...]) -> list[int]:
+def _list_anchor_sizes(level: int | list[int] | tuple[int, ...]) -> list[int]:
     return list(level) if isinstance(level, list | tuple) else [level]
 
 

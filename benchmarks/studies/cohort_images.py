@@ -17,7 +17,7 @@ import pandas as pd
 
 from emqa_dask import models, tables
 from emqa_dask.detect.log import detect_image
-from emqa_dask.pipeline.tasks import measure, predict
+from emqa_dask.pipeline.tasks import image_measurement, predict
 from emqa_dask.predict.true_quality import compute_true_quality
 from emqa_dask.settings import Settings, replace
 from emqa_dask.synthetic import camera, cavities, faults, profiles
@@ -145,7 +145,9 @@ def measured(cohort: str, n: int, detector: str, cache: Path) -> pd.DataFrame:
         results = []
         for first in range(0, len(pixels), 8):  # so that progress is seen
             part = pixels[first : first + 8]
-            tables_of = measure.detect_with_networks(part, [np.nan] * len(part), settings.detect, settings.run.device)
+            tables_of = image_measurement.detect_with_networks(
+                part, [np.nan] * len(part), settings.detect, settings.run.device
+            )
             for name, table in zip(known["micrograph_id"][first : first + 8], tables_of, strict=True):
                 results.append(table[OF_DETECTIONS].assign(micrograph_id=name))
         of_network.parent.mkdir(parents=True, exist_ok=True)
@@ -172,7 +174,7 @@ def _measure_common(images: list[Picture], folder: Path, settings: Settings) -> 
         results = detect_image(image, settings.detect)
         blobs.append(results[OF_DETECTIONS].assign(micrograph_id=name))
         said = {key: row[key] for key in ("height_px", "width_px")}
-        features.append(measure.featurise_image(image, row, results, settings) | said)
+        features.append(image_measurement.featurise_image(image, row, results, settings) | said)
         truth.append(pd.DataFrame(boxes, columns=CORNERS).assign(micrograph_id=name))
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / "images.npz", **{f"{k:04d}": picture.image for k, picture in enumerate(images)})
@@ -191,7 +193,7 @@ def rows_of(
     nothing = detections.iloc[:0]
     evidence = []
     for row in known[["micrograph_id", "height_px", "width_px"]].to_dict("records"):
-        evidence += measure.summarise_image(row, by_image.get(row["micrograph_id"], nothing), settings)
+        evidence += image_measurement.summarise_image(row, by_image.get(row["micrograph_id"], nothing), settings)
     evidence = tables.conform(evidence, tables.EVIDENCE).to_pandas()
     boxes = {name: np.zeros((0, 4)) for name in known["micrograph_id"]}
     boxes |= {name: of[CORNERS].to_numpy(float) for name, of in truth.groupby("micrograph_id")}

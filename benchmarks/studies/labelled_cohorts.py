@@ -30,7 +30,7 @@ from benchmarks.studies import cohort_images
 from benchmarks.studies.labelled_cohorts_figures import draw_figures
 from emqa_dask import domain_distance, models
 from emqa_dask.predict import conformal, cross_validation, regressors
-from emqa_dask.predict.forest import PAPER_FEATURES, select_values
+from emqa_dask.predict.forest import PAPER_FEATURES, select_feature_values
 
 CIRCULARITY = ("mean_circularity", "std_circularity")
 IMAGE = (
@@ -91,7 +91,7 @@ def usable(rows: pd.DataFrame, detector: str) -> pd.DataFrame:
     """Rows of one detector that have detections, a truth and all features that a candidate asks for."""
     rows = rows[(rows["detector"] == detector) & (rows["n_detections"] > 0) & rows["true_f1"].notna()]
     columns = sorted({c for _, names in CANDIDATES.values() for c in names})
-    return rows[np.isfinite(select_values(rows, columns)).all(axis=1)].reset_index(drop=True)
+    return rows[np.isfinite(select_feature_values(rows, columns)).all(axis=1)].reset_index(drop=True)
 
 
 def choose(rows: pd.DataFrame, units: NDArray, candidates: dict = CANDIDATES, target: str = "true_f1") -> Chosen:
@@ -103,7 +103,7 @@ def choose(rows: pd.DataFrame, units: NDArray, candidates: dict = CANDIDATES, ta
     held_out = {}
     errors = {}
     for name, (kind, columns) in candidates.items():
-        values = select_values(rows, columns)
+        values = select_feature_values(rows, columns)
 
         def fit_predict(fit, test, kind=kind, columns=columns, values=values):
             model = regressors.fit_regressor(kind, values[fit], true[fit], columns, groups=units[fit])
@@ -118,13 +118,13 @@ def choose(rows: pd.DataFrame, units: NDArray, candidates: dict = CANDIDATES, ta
     kind, columns = candidates[best]
     mean, spread = held_out[best].T
     widths = conformal.compute_group_widths(np.clip(mean, 0, 1), spread, true, units, COVERAGE)
-    model = regressors.fit_regressor(kind, select_values(rows, columns), true, columns, groups=units)
+    model = regressors.fit_regressor(kind, select_feature_values(rows, columns), true, columns, groups=units)
     return Chosen(best, columns, model, widths, errors)
 
 
 def predict(chosen: Chosen, rows: pd.DataFrame) -> pd.DataFrame:
     """`predicted`, `low`, `high` of every row, and `candidate`."""
-    mean, spread = regressors.predict_regressor(chosen.regressor, select_values(rows, chosen.columns))
+    mean, spread = regressors.predict_regressor(chosen.regressor, select_feature_values(rows, chosen.columns))
     mean = np.clip(mean, 0, 1)
     low, high = conformal.compute_interval(mean, spread, chosen.widths)
     return pd.DataFrame({"predicted": mean, "low": low, "high": high, "candidate": chosen.name}, rows.index)

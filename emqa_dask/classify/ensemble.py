@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emqa_dask import classifiers, windows
-from emqa_dask.classify import card as cards
-from emqa_dask.classify import content
+from emqa_dask.classify import classifier_card, content
 from emqa_dask.classify.evaluation import make_evaluator
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ class Ensemble:
 
     def __init__(
         self,
-        card: cards.ClassifierCard,
+        card: classifier_card.ClassifierCard,
         nets: Sequence["torch.nn.Module"],
         device: str,
         evaluation: str | None = None,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emqa_dask import classifiers, models, networks
-from emqa_dask.classify import card as cards
+from emqa_dask.classify import classifier_card
 from emqa_dask.classify.ensemble import BATCH_WINDOWS, Ensemble
 from emqa_dask.settings.stages import PRECISIONS
 
@@ -65,7 +65,7 @@ def load_ensemble(
     NeurIPS 2017. Gal, Ghahramani, Dropout as a Bayesian approximation, ICML 2016.
     """
     _check_options(device, method, precision)
-    card = cards.read_classifier_card(name)
+    card = classifier_card.read_classifier_card(name)
     if classes is not None:
         card.check_classes(classes)
     # A member may vanish while the card stays, so the usable files are part of the cache's key.
@@ -79,8 +79,8 @@ def _check_options(device: str, method: str | None, precision: str) -> None:
         raise ValueError(f"device is {device!r}: it has to be 'cpu' or 'cuda'")
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}: it is one of {', '.join(PRECISIONS)}")
-    if method is not None and method not in cards.METHODS:
-        raise ValueError(f"method is {method!r}: it is one of {', '.join(cards.METHODS)}")
+    if method is not None and method not in classifier_card.METHODS:
+        raise ValueError(f"method is {method!r}: it is one of {', '.join(classifier_card.METHODS)}")
 
 
 @lru_cache(maxsize=4)
@@ -92,17 +92,17 @@ def _load_ensemble(
 
     if device == "cuda" and not torch.cuda.is_available():
         raise RuntimeError("device 'cuda' was asked for, but there is no usable GPU here")
-    card = cards.read_classifier_card(directory)
+    card = classifier_card.read_classifier_card(directory)
     if method == "dropout" and not card.architecture["dropout"]:
         raise models.ModelError(f"{directory}: method 'dropout' needs a network trained with dropout: take another one")
     nets, faults = _load_members(card)
     usable = tuple(file for file in card.files if file not in faults)
     card = replace(card, files=usable, faults=faults, method=method)
-    cards.check_members(card)
+    classifier_card.check_members(card)
     return Ensemble(card, nets if method == "ensemble" else nets[:1], device, precision=precision)
 
 
-def _load_members(card: cards.ClassifierCard) -> tuple[list["torch.nn.Module"], dict[str, str]]:
+def _load_members(card: classifier_card.ClassifierCard) -> tuple[list["torch.nn.Module"], dict[str, str]]:
     """The networks of the usable members, and the faults of the others by file."""
     from safetensors import SafetensorError
 

@@ -37,7 +37,7 @@ def script() -> int:
     return code
 
 
-def _task(options: argparse.Namespace) -> str:
+def _describe_task(options: argparse.Namespace) -> str:
     """What the command line asks for, in a few words: the verb, its kind, and what it is done to."""
     subjects = [getattr(options, name, None) for name in ("source", "checkpoint", "labels", "workspace", "out")]
     parts = [options.verb, getattr(options, "kind", None), next(filter(None, subjects), None)]
@@ -63,5 +63,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("EMQA_TRACEBACK"):
             raise
-        tell_error(error, _task(options))
+        tell_error(error, _describe_task(options))
         return 1

@@ -52,7 +52,7 @@ def run_triage(options: argparse.Namespace) -> int:
         from emqa_dask.pipeline.commands.estimate import estimate
 
         return estimate(options.source, read_settings(options, options.workspace), say)
-    _take_over(options)
+    _take_over_workspace(options)
     return _run_steps(options, tuple(STEP_HELP))
 
 
@@ -74,7 +74,7 @@ def run_step(options: argparse.Namespace) -> int:
     """One step on a workspace."""
     if options.verb == "ingest":
         _choose_workspace(options)
-        _take_over(options)
+        _take_over_workspace(options)
     else:
         check_workspace(options.workspace)
     return _run_steps(options, (options.verb,))
@@ -87,12 +87,12 @@ def _choose_workspace(options: argparse.Namespace) -> None:
         say(f"workspace: {options.workspace}")
 
 
-def _take_over(options: argparse.Namespace) -> None:
+def _take_over_workspace(options: argparse.Namespace) -> None:
     """With --moved-from: let the workspace of the archive's old place go on with its new one."""
     if options.moved_from:
-        from emqa_dask.pipeline.workspace.moving import take_over
+        from emqa_dask.pipeline.workspace.moving import take_over_workspace
 
-        take_over(options.workspace, options.moved_from, options.source, say)
+        take_over_workspace(options.workspace, options.moved_from, options.source, say)
 
 
 def check_workspace(root: str) -> None:

@@ -63,7 +63,7 @@ def find_blobs(
     pandas.DataFrame
         Columns y_px, x_px, sigma_px, response (float64) and polarity (int8, +1 or -1), strongest first; no rows when
         nothing is found. `attrs["too_many_blobs"]` is True when only the strongest maxima were examined: more than
-        `MAX_BLOBS` of one polarity, or more than `prune.MAX_PAIRS` pairs near each other.
+        `MAX_BLOBS` of one polarity, or more than `prune.MAX_DISK_PAIRS` pairs near each other.
 
     Raises
     ------

@@ -11,7 +11,7 @@ import pandas as pd
 from emqa_dask import tables
 from emqa_dask.backend import to_device
 from emqa_dask.detect import log_exact, log_fast, scales, tiles
-from emqa_dask.detect.normalise import Limits, convert_to_real, find_finite, normalise
+from emqa_dask.detect.normalise import IntensityLimits, convert_to_real, find_finite, normalise
 from emqa_dask.detect.prune import count_affordable, prune_largest_first
 from emqa_dask.detect.scales import Maxima, SearchRegion
 from emqa_dask.detect.tiles import Strip
@@ -31,7 +31,7 @@ class Candidates(NamedTuple):
 
 
 def find_candidates(
-    image: np.ndarray, settings: Detect, limits: Limits | None = None, device: str = "cpu"
+    image: np.ndarray, settings: Detect, limits: IntensityLimits | None = None, device: str = "cpu"
 ) -> Candidates:
     """Candidates of one micrograph, from which `select_detections` makes the rows of `log.detect_image`.
 
@@ -49,7 +49,7 @@ def find_candidates_in_strips(
     read: Callable[[int, int], np.ndarray],
     shape: tuple[int, int],
     settings: Detect,
-    limits: Limits | None = None,
+    limits: IntensityLimits | None = None,
     strip_px: int | None = None,
     device: str = "cpu",
 ) -> Candidates:
@@ -127,7 +127,7 @@ def make_search_region(image: np.ndarray, settings: Detect, strip: Strip, shape:
     return SearchRegion(y0, y1, border_columns, shape[1] - border_columns, find_finite(image))
 
 
-def centre_intensities(image: np.ndarray, settings: Detect, limits: Limits | None = None) -> np.ndarray:
+def centre_intensities(image: np.ndarray, settings: Detect, limits: IntensityLimits | None = None) -> np.ndarray:
     """`image` on the normalised scale, less 0.5.
 
     Truncated kernels answer a flat image with 0.002 of its value: centred, bright and dark stay mirror images.

@@ -79,12 +79,12 @@ def _laplace(image, smooth, second, rows, columns, factor, out):
     height, width = image.shape
     n = len(smooth) - 1
     tile = np.empty((ROWS + 2 * n, COLUMNS), smooth.dtype)
-    sum_0 = np.empty(COLUMNS, smooth.dtype)
-    sum_2 = np.empty(COLUMNS, smooth.dtype)
+    smoothed_sums = np.empty(COLUMNS, smooth.dtype)
+    derived_sums = np.empty(COLUMNS, smooth.dtype)
     smoothed = np.empty((ROWS, width), image.dtype)
     derived = np.empty((ROWS, width), image.dtype)
-    line_0 = np.empty(width + 2 * n, smooth.dtype)
-    line_2 = np.empty(width + 2 * n, smooth.dtype)
+    smoothed_line = np.empty(width + 2 * n, smooth.dtype)
+    derived_line = np.empty(width + 2 * n, smooth.dtype)
     for y0 in range(0, height, ROWS):
         n_rows = min(ROWS, height - y0)
         for x0 in range(0, width, COLUMNS):
@@ -95,20 +95,20 @@ def _laplace(image, smooth, second, rows, columns, factor, out):
                 for x in range(n_columns):
                     target[x] = source[x]
             for i in range(n_rows):
-                _along_y(tile, i, smooth, second, sum_0[:n_columns], sum_2[:n_columns])
+                _along_y(tile, i, smooth, second, smoothed_sums[:n_columns], derived_sums[:n_columns])
                 for x in range(n_columns):
-                    smoothed[i, x0 + x] = sum_0[x]
-                    derived[i, x0 + x] = sum_2[x]
+                    smoothed[i, x0 + x] = smoothed_sums[x]
+                    derived[i, x0 + x] = derived_sums[x]
         for i in range(n_rows):
-            _reflect_line(smoothed[i], columns, n, line_0)
-            _reflect_line(derived[i], columns, n, line_2)
+            _reflect_line(smoothed[i], columns, n, smoothed_line)
+            _reflect_line(derived[i], columns, n, derived_line)
             for x0 in range(0, width, COLUMNS):
                 n_columns = min(COLUMNS, width - x0)
-                _along_x(line_0[x0 : x0 + n_columns + 2 * n], second, sum_0[:n_columns])
-                _along_x(line_2[x0 : x0 + n_columns + 2 * n], smooth, sum_2[:n_columns])
+                _along_x(smoothed_line[x0 : x0 + n_columns + 2 * n], second, smoothed_sums[:n_columns])
+                _along_x(derived_line[x0 : x0 + n_columns + 2 * n], smooth, derived_sums[:n_columns])
                 for x in range(n_columns):
                     # Rounded one by one and then added, as scipy does.
-                    both = image.dtype.type(sum_2[x]) + image.dtype.type(sum_0[x])
+                    both = image.dtype.type(derived_sums[x]) + image.dtype.type(smoothed_sums[x])
                     out[y0 + i, x0 + x] = -both * factor
 
 
@@ -164,9 +164,9 @@ def _along_y(rows, first, w, v, to_w, to_v):
 def _reflect_line(values, columns, n, line):
     """Fill `line` with `values` and n reflected ones at each end."""
     width = len(values)
-    inner = line[n : n + width]
+    line_centre = line[n : n + width]
     for x in range(width):
-        inner[x] = values[x]
+        line_centre[x] = values[x]
     for x in range(n):
         line[x] = values[columns[x]]
         line[n + width + x] = values[columns[n + width + x]]

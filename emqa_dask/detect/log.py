@@ -17,12 +17,12 @@ from emqa_dask.detect.candidates import (
     select_detections,
     select_sigmas,
 )
-from emqa_dask.detect.normalise import Limits, convert_to_real
+from emqa_dask.detect.normalise import IntensityLimits, convert_to_real
 from emqa_dask.settings import Detect
 
 
 def detect_image(
-    image: np.ndarray, settings: Detect, limits: Limits | None = None, device: str = "cpu"
+    image: np.ndarray, settings: Detect, limits: IntensityLimits | None = None, device: str = "cpu"
 ) -> pd.DataFrame:
     """Detections of one micrograph: rows of `tables.DETECTIONS` without micrograph_id, strongest first.
 
@@ -76,7 +76,7 @@ def detect_strips(
     read: Callable[[int, int], np.ndarray],
     shape: tuple[int, int],
     settings: Detect,
-    limits: Limits | None = None,
+    limits: IntensityLimits | None = None,
     strip_px: int | None = None,
     device: str = "cpu",
 ) -> pd.DataFrame:

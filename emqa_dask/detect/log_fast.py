@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from emqa_dask.detect import filters, halving, peaks, scales, surface
+from emqa_dask.detect import filters, image_halving, peaks, scales, surface
 from emqa_dask.detect.peaks import Layer
 from emqa_dask.detect.scales import Maxima, SearchRegion
 
@@ -89,7 +89,7 @@ def _make_smoothing_kernel() -> np.ndarray:
 
 def _halve_image(image: np.ndarray) -> np.ndarray:
     """`image` smoothed, at the centres of its 2 x 2 blocks: there a reflected grid continues itself."""
-    return halving.halve(image, np.convolve(_make_smoothing_kernel(), [0.5, 0.5])[:HALF_TAPS].astype(np.float32))
+    return image_halving.halve(image, np.convolve(_make_smoothing_kernel(), [0.5, 0.5])[:HALF_TAPS].astype(np.float32))
 
 
 @functools.lru_cache(maxsize=256)

@@ -10,7 +10,7 @@ CEILING = 2.0
 SAMPLE_PX = 1 << 20  # percentiles are taken from at most about this many pixels, on a regular grid
 
 
-class Limits(NamedTuple):
+class IntensityLimits(NamedTuple):
     """Intensities of an image, in its own units."""
 
     low: float  # becomes 0
@@ -19,7 +19,7 @@ class Limits(NamedTuple):
 
 
 def normalise(
-    image: np.ndarray, low_percentile: float, high_percentile: float, limits: Limits | None = None
+    image: np.ndarray, low_percentile: float, high_percentile: float, limits: IntensityLimits | None = None
 ) -> np.ndarray:
     """`image` (h, w) of any real dtype as float32, `low_percentile` at 0 and `high_percentile` at 1.
 
@@ -67,7 +67,7 @@ def find_finite(image: np.ndarray) -> np.ndarray | None:
     return None if is_finite.all() else is_finite
 
 
-def compute_intensity_limits(image: np.ndarray, low_percentile: float, high_percentile: float) -> Limits:
+def compute_intensity_limits(image: np.ndarray, low_percentile: float, high_percentile: float) -> IntensityLimits:
     """The intensities at two percentiles, and the median, of the finite pixels of `image` (h, w).
 
     Where the percentiles coincide (nearly all pixels equal), the extremes are taken instead. No finite pixel gives
@@ -80,12 +80,12 @@ def compute_intensity_limits(image: np.ndarray, low_percentile: float, high_perc
     if sample.dtype.kind == "f":
         sample = sample[np.isfinite(sample)]
     if sample.size == 0:
-        return Limits(0.0, 0.0, 0.0)
+        return IntensityLimits(0.0, 0.0, 0.0)
     low, high, median = _percentiles(sample, low_percentile, high_percentile, 50)
     if not high > low:
         finite = image if image.dtype.kind != "f" else image[np.isfinite(image)]
         low, high = float(finite.min()), float(finite.max())
-    return Limits(low, high, median)
+    return IntensityLimits(low, high, median)
 
 
 def _percentiles(values: np.ndarray, *percentiles: float) -> list[float]:

@@ -94,7 +94,7 @@ def _mark(grid, i, sign, low, marks):
     row = grid[i]
     up = grid[max(i - 1, 0)]
     down = grid[min(i + 1, len(grid) - 1)]
-    inner = row[1:]
+    row_interior = row[1:]
     right = row[2:]
     n = up[1:]
     s = down[1:]
@@ -104,7 +104,7 @@ def _mark(grid, i, sign, low, marks):
     marks[0] = sign * row[0] > low
     marks[-1] = sign * row[-1] > low
     for x in range(len(row) - 2):
-        v = sign * inner[x]
+        v = sign * row_interior[x]
         is_high = (v > low) & (v >= sign * n[x]) & (v >= sign * s[x]) & (v >= sign * row[x]) & (v >= sign * right[x])
         inner_marks[x] = (
             is_high & (v >= sign * up[x]) & (v >= sign * ne[x]) & (v >= sign * down[x]) & (v >= sign * se[x])
@@ -117,7 +117,7 @@ def _mark_coarse(grid, i, sign, low, marks):
     row = grid[i]
     up = grid[max(i - 1, 0)]
     down = grid[min(i + 1, len(grid) - 1)]
-    inner = row[1:]
+    row_interior = row[1:]
     right = row[2:]
     inner_marks = marks[1:]
     n = up[1:]
@@ -129,7 +129,7 @@ def _mark_coarse(grid, i, sign, low, marks):
     half = grid.dtype.type(0.5)
     reach = grid.dtype.type(MAX_VERTEX_DISTANCE)
     for x in range(len(row) - 2):
-        c = sign * inner[x]
+        c = sign * row_interior[x]
         top = sign * n[x]
         bottom = sign * s[x]
         left = sign * row[x]

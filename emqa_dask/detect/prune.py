@@ -8,10 +8,10 @@ from scipy.spatial import cKDTree
 
 from emqa_dask.detect.set_order import order_as_set
 
-MAX_PAIRS = 10_000_000  # of disks near each other that prune_as_skimage() compares: about 0.5 GB
+MAX_DISK_PAIRS = 10_000_000  # of disks near each other that prune_as_skimage() compares: about 0.5 GB
 
 
-def count_affordable(y: np.ndarray, x: np.ndarray, sigma: np.ndarray, limit: int = MAX_PAIRS) -> int:
+def count_affordable(y: np.ndarray, x: np.ndarray, sigma: np.ndarray, limit: int = MAX_DISK_PAIRS) -> int:
     """Number of blobs, from the first, that have at most `limit` pairs near each other: n, or n/2, or n/4, ..."""
     n = len(sigma)
     while n > 1 and _bound_pairs(y[:n], x[:n], _max_reach(sigma[:n])) > limit:
@@ -180,10 +180,10 @@ def _is_over(y: np.ndarray, x: np.ndarray, sigma: np.ndarray, pairs: np.ndarray,
 def _compute_lens_fraction(d: np.ndarray, r1: np.ndarray, r2: np.ndarray) -> np.ndarray:
     """Area of the lens that two crossing disks share, over the smaller disk's area."""
     kind = d.dtype
-    acos1 = np.arccos(np.clip((d**2 + r1**2 - r2**2) / (2 * d * r1), -1, 1).astype(np.float64)).astype(kind)
-    acos2 = np.arccos(np.clip((d**2 + r2**2 - r1**2) / (2 * d * r2), -1, 1).astype(np.float64)).astype(kind)
+    half_angle_1 = np.arccos(np.clip((d**2 + r1**2 - r2**2) / (2 * d * r1), -1, 1).astype(np.float64)).astype(kind)
+    half_angle_2 = np.arccos(np.clip((d**2 + r2**2 - r1**2) / (2 * d * r2), -1, 1).astype(np.float64)).astype(kind)
     product = abs((-d + r2 + r1) * (d - r2 + r1) * (d + r2 - r1) * (d + r2 + r1)).astype(np.float64)
-    area = r1**2 * acos1 + r2**2 * acos2 - (0.5 * np.sqrt(product)).astype(kind)
+    area = r1**2 * half_angle_1 + r2**2 * half_angle_2 - (0.5 * np.sqrt(product)).astype(kind)
     return area / (math.pi * np.minimum(r1, r2) ** 2)
 
 

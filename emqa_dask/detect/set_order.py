@@ -33,8 +33,8 @@ def _insert(table, mask, key, hashed):
     perturb = hashed
     slot = np.int64(hashed & np.uint64(mask))
     while True:
-        n_probes = 10 if slot + 9 <= mask else 1
-        for s in range(slot, slot + n_probes):
+        n_neighbour_slots = 10 if slot + 9 <= mask else 1
+        for s in range(slot, slot + n_neighbour_slots):
             if table[s] < 0:
                 table[s] = key
                 return

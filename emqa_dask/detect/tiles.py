@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from emqa_dask.detect.normalise import Limits, compute_intensity_limits
+from emqa_dask.detect.normalise import IntensityLimits, compute_intensity_limits
 
 WHOLE_PX = 1 << 25  # images up to this many pixels are processed in one piece
 STRIP_PX = 1 << 23  # pixels that a strip of a larger image owns, about; some 50 bytes of memory each, halo included
@@ -39,7 +39,7 @@ def plan_strips(shape: tuple[int, int], halo: int, unit: int, strip_px: int | No
 
 def sample_intensity_limits(
     read: Callable[[int, int], np.ndarray], shape: tuple[int, int], percentiles: tuple[float, float], n_rows: int = 256
-) -> Limits:
+) -> IntensityLimits:
     """The intensities at two percentiles, and the median, of an image of `shape` that need not fit in memory.
 
     Up to `WHOLE_PX` pixels from all of it, beyond from `n_rows` rows spread evenly; `read(y0, y1)` gives rows

@@ -114,10 +114,10 @@ def _compute_score_fractions(scores: NDArray) -> dict[str, float]:
 
 
 def _mean_and_std(circularity: NDArray) -> dict[str, float]:
-    finite = circularity[np.isfinite(circularity)]
+    finite_circularity = circularity[np.isfinite(circularity)]
     return {
-        "mean_circularity": float(finite.mean()) if finite.size else float("nan"),
-        "std_circularity": float(finite.std()) if finite.size else float("nan"),
+        "mean_circularity": float(finite_circularity.mean()) if finite_circularity.size else float("nan"),
+        "std_circularity": float(finite_circularity.std()) if finite_circularity.size else float("nan"),
     }
 
 

@@ -95,15 +95,17 @@ def count_statistics(image: np.ndarray) -> dict[str, float]:
     low = image.min() if image.size else 0
     # JPEG lifts empty pixels a little; a hit must not lift the limit with the range.
     high = np.quantile(image[::4, ::4], 0.995) if image.size else 0
-    is_occupied = (image > low + EMPTY_RANGE * (high - low)).astype(np.float32)
-    share = float(is_occupied.mean()) if image.size else 0.0
-    if min(image.shape) < 16 or share in (0.0, 1.0):
-        return {"empty_fraction": 1 - share, "occupancy_decorrelation": 0.0}
-    centred = is_occupied - share
-    along_y = (centred[:-4] * centred[4:]).mean()
-    along_x = (centred[:, :-4] * centred[:, 4:]).mean()
-    decorrelation = float(1 - (along_y + along_x) / (2 * share * (1 - share)))
-    return {"empty_fraction": 1 - share, "occupancy_decorrelation": decorrelation}
+    pixel_occupancy = (image > low + EMPTY_RANGE * (high - low)).astype(np.float32)
+    occupied_fraction = float(pixel_occupancy.mean()) if image.size else 0.0
+    if min(image.shape) < 16 or occupied_fraction in (0.0, 1.0):
+        return {"empty_fraction": 1 - occupied_fraction, "occupancy_decorrelation": 0.0}
+    centred = pixel_occupancy - occupied_fraction
+    autocorrelation_y = (centred[:-4] * centred[4:]).mean()
+    autocorrelation_x = (centred[:, :-4] * centred[:, 4:]).mean()
+    decorrelation = float(
+        1 - (autocorrelation_y + autocorrelation_x) / (2 * occupied_fraction * (1 - occupied_fraction))
+    )
+    return {"empty_fraction": 1 - occupied_fraction, "occupancy_decorrelation": decorrelation}
 
 
 def scene_statistics(view: np.ndarray) -> dict[str, float]:
@@ -202,12 +204,12 @@ def _histogram_divergence(small: np.ndarray) -> float:
     h, w = (side // 64 for side in small.shape)
     levels = np.minimum((small[: 64 * h, : 64 * w] * 16).astype(np.int64), 15)
     tile = np.arange(64 * h)[:, None] // 64 * w + np.arange(64 * w) // 64
-    share = np.bincount((tile * 16 + levels).ravel(), minlength=16 * h * w).reshape(-1, 16) / 4096
+    bin_fractions = np.bincount((tile * 16 + levels).ravel(), minlength=16 * h * w).reshape(-1, 16) / 4096
 
     def entropy(p):
         return -(p * np.log(np.maximum(p, 1e-12))).sum(axis=-1)
 
-    return float(entropy(share.mean(axis=0)) - entropy(share).mean())
+    return float(entropy(bin_fractions.mean(axis=0)) - entropy(bin_fractions).mean())
 
 
 def _flat_block_noise(view: np.ndarray) -> float:

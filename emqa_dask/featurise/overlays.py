@@ -119,10 +119,12 @@ def measure_banner_rows(view: np.ndarray) -> int:
 
 def _bar_rows(part: np.ndarray, ground: float, tolerance: float, h: int) -> int:
     reach = len(part)
-    share = (np.abs(part - ground) < tolerance).mean(axis=1)
+    ground_fraction = (np.abs(part - ground) < tolerance).mean(axis=1)
     equal = (np.abs(np.diff(part, axis=1)) < 0.004).mean(axis=1)
     # Rows full of letters and the lines around the bar hold less ground: gaps of up to 6 rows are bridged.
-    is_bar_row = cv2.dilate((share >= 0.25).astype(np.uint8)[:, None], np.ones((7, 1), np.uint8))[:, 0].astype(bool)
+    is_bar_row = cv2.dilate((ground_fraction >= 0.25).astype(np.uint8)[:, None], np.ones((7, 1), np.uint8))[
+        :, 0
+    ].astype(bool)
     other_rows = np.flatnonzero(~is_bar_row)
     rows = reach - 1 - int(other_rows[-1]) - 3 if len(other_rows) else reach
     if not max(8, 0.02 * h) <= rows <= 0.19 * h:
@@ -130,7 +132,7 @@ def _bar_rows(part: np.ndarray, ground: float, tolerance: float, h: int) -> int:
     y0 = reach - rows
     rows_above = slice(max(y0 - 14, 0), max(y0 - 3, 1))
     bar_rows = slice(y0 + 2, reach - 1)
-    jump = np.median(share[bar_rows]) - np.median(share[rows_above])
+    jump = np.median(ground_fraction[bar_rows]) - np.median(ground_fraction[rows_above])
     calm = np.median(equal[bar_rows]) - np.median(equal[rows_above])
     ink = np.abs(part[bar_rows] - ground) > 0.35
     marks = np.abs(np.diff(ink.view(np.int8), axis=1)).sum(axis=1)

@@ -77,7 +77,7 @@ def measure_thon_rings(
     estimate = _search(spectrum, lens) if spectrum else None
     if estimate is None:
         return ThonRings()
-    defoci, limit, quality = _settled(spectrum, lens, *estimate)
+    defoci, limit, quality = _refine_defoci(spectrum, lens, *estimate)
     if quality < MIN_QUALITY:
         return ThonRings(quality=quality)
     mean = abs(float(defoci[0]))
@@ -184,7 +184,7 @@ def _search_band(spectrum: Spectrum, lens: Lens, low: int, top: int) -> tuple[fl
     return best, defoci
 
 
-def _settled(spectrum: Spectrum, lens: Lens, defoci: NDArray, low: int, top: int) -> tuple[NDArray, int, float]:
+def _refine_defoci(spectrum: Spectrum, lens: Lens, defoci: NDArray, low: int, top: int) -> tuple[NDArray, int, float]:
     """The defoci (3,) refined, of the likelier sign; the ring of the information limit; and the quality."""
     defoci, _ = _refined(spectrum, lens, defoci, low, top)
     limit = _limit(_local(spectrum, lens, defoci), low, top)

@@ -147,17 +147,21 @@ def _fall(log_excess: np.ndarray, signal: np.ndarray, middle: np.ndarray) -> dic
     visible_rings = np.flatnonzero(log_excess > 0)
     if len(visible_rings) < 2:
         return {"spectrum_slope": np.nan, "spectrum_slope_last_octave": np.nan}
-    last = visible_rings[-1]
+    last_ring = visible_rings[-1]
     logs = np.log(middle)
-    step = log_excess[last] / (log_excess[last] - log_excess[last + 1]) if last + 1 < len(middle) else 0.0
-    detail = logs[last] + step * (logs[min(last + 1, len(middle) - 1)] - logs[last])
+    step = (
+        log_excess[last_ring] / (log_excess[last_ring] - log_excess[last_ring + 1])
+        if last_ring + 1 < len(middle)
+        else 0.0
+    )
+    detail = logs[last_ring] + step * (logs[min(last_ring + 1, len(middle) - 1)] - logs[last_ring])
     power = np.log(np.maximum(signal, 1e-12))
-    start = max(last - 4, 0)
+    start = max(last_ring - 4, 0)
     return {
         "detail_cpp": float(np.exp(detail)),
         "spectrum_slope": float(-np.polyfit(logs[visible_rings], power[visible_rings], 1)[0]),
-        "spectrum_slope_last_octave": float((power[start] - power[last]) / (logs[last] - logs[start]))
-        if last > start
+        "spectrum_slope_last_octave": float((power[start] - power[last_ring]) / (logs[last_ring] - logs[start]))
+        if last_ring > start
         else np.nan,
     }
 

@@ -12,7 +12,7 @@ from threadpoolctl import ThreadpoolController
 from emqa_dask import domain_distance, models
 from emqa_dask.predict import cross_validation
 from emqa_dask.predict.candidates import CandidateFits, Choice, LabelledRows
-from emqa_dask.predict.forest import PAPER_FEATURES, select_values
+from emqa_dask.predict.forest import PAPER_FEATURES, select_feature_values
 from emqa_dask.predict.quality_files import write_quality_model
 from emqa_dask.predict.quality_fit import build_quality_model
 from emqa_dask.predict.quality_model import TARGETS, QualityModel, predict_interval
@@ -142,7 +142,7 @@ def _arrange_rows(
         if len(np.unique(session_labels)) < MIN_SESSIONS:
             session_labels = None
     return LabelledRows(
-        values=select_values(table, columns),
+        values=select_feature_values(table, columns),
         columns=columns,
         truths={name: table[column].to_numpy(dtype=np.float64) for name, column in TARGETS.items()},
         groups=np.array([str((groups or {}).get(name, name)) for name in names]),

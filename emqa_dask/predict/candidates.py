@@ -137,9 +137,14 @@ class CandidateFits:
 
     def _average_with_base(self, name: str, target: str, fit_rows: NDArray) -> TargetModel:
         """The mean of the recalibrated base and candidate `name`."""
-        one = scale_target(self._fit_candidate("recalibrated base", target, fit_rows), 0.0, 0.5)
-        two = scale_target(self._fit_candidate(name, target, fit_rows), 0.0, 0.5)
-        return TargetModel((*one.components, *two.components), one.offset + two.offset, 0.0, 0.0)
+        recalibrated_base = scale_target(self._fit_candidate("recalibrated base", target, fit_rows), 0.0, 0.5)
+        candidate = scale_target(self._fit_candidate(name, target, fit_rows), 0.0, 0.5)
+        return TargetModel(
+            (*recalibrated_base.components, *candidate.components),
+            recalibrated_base.offset + candidate.offset,
+            0.0,
+            0.0,
+        )
 
     def _fit_regressor(self, name: str, target: str, fit_rows: NDArray) -> TargetModel:
         """A single regressor fitted to `fit_rows`."""

@@ -63,7 +63,7 @@ def compute_interval(mean: NDArray, spread: NDArray, widths: tuple[float, float]
     return np.clip(mean - widths[0] * scale, 0, 1), np.clip(mean + widths[1] * scale, 0, 1)
 
 
-def select_values(features: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.float64]:
+def select_feature_values(features: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.float64]:
     """Values (n, columns) of a table; `size_variation` is std_size / mean_size. ValueError names missing columns."""
     if "size_variation" in columns and "size_variation" not in features.columns:
         features = features.assign(size_variation=features["std_size"] / features["mean_size"])
@@ -95,7 +95,7 @@ def predict_forest(forest: Forest, features: pd.DataFrame) -> pd.DataFrame:
     floor or detector.
     """
     check_conditions(forest, features, "forest")
-    values = select_values(features, forest.columns)
+    values = select_feature_values(features, forest.columns)
     counts = features["n_detections"].to_numpy(dtype=np.float64)
     is_predicted = (counts > 0) & np.isfinite(values).all(axis=1)
     table = pd.DataFrame(np.nan, features.index, ["predicted_f1", "predicted_f1_low", "predicted_f1_high"])

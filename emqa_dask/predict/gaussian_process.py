@@ -103,10 +103,17 @@ def _maximise_likelihood(rows: NDArray, targets: NDArray, groups: NDArray | None
     """The six parameters of maximum marginal likelihood, by its gradient in their logarithms."""
     from scipy.optimize import minimize  # processes that only predict do not import it
 
-    pairs = _compare_pairs(rows, groups)
+    pair_statistics = _compare_pairs(rows, groups)
     identity = np.eye(len(rows))
     parameters = np.exp(
-        minimize(_compute_likelihood, _START, (targets, pairs, identity), jac=True, bounds=_BOUNDS, method="L-BFGS-B").x
+        minimize(
+            _compute_likelihood,
+            _START,
+            (targets, pair_statistics, identity),
+            jac=True,
+            bounds=_BOUNDS,
+            method="L-BFGS-B",
+        ).x
     )
     if groups is None:
         parameters[5] = 0.0
@@ -114,11 +121,11 @@ def _maximise_likelihood(rows: NDArray, targets: NDArray, groups: NDArray | None
 
 
 def _compute_likelihood(
-    logs: NDArray, targets: NDArray, pairs: tuple[NDArray, NDArray, NDArray | None], identity: NDArray
+    logs: NDArray, targets: NDArray, pair_statistics: tuple[NDArray, NDArray, NDArray | None], identity: NDArray
 ) -> tuple[float, NDArray]:
     """Negative log marginal likelihood and its gradient (6,) (Rasmussen & Williams 5.9)."""
     parameters = np.exp(logs)
-    covariance, matern, length_slope = _compute_covariance(parameters, *pairs)
+    covariance, matern, length_slope = _compute_covariance(parameters, *pair_statistics)
     # LAPACK itself: for matrices of some labelled images SciPy's wrappers take longer than the computation.
     factor, failed = dpotrf(covariance, lower=1)
     if failed:
@@ -127,7 +134,7 @@ def _compute_likelihood(
     inner = dpotrs(factor, identity, lower=1)[0] - np.outer(weights, weights)
     linear, offset = parameters[2:4]
     noise, group_variance = parameters[4:]
-    _, product, is_same_group = pairs
+    _, product, is_same_group = pair_statistics
     slopes = [
         np.vdot(inner, matern),
         np.vdot(inner, length_slope),

@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from emqa_dask.predict import conformal, cross_validation, regressors
-from emqa_dask.predict.forest import PAPER_FEATURES, select_values
+from emqa_dask.predict.forest import PAPER_FEATURES, select_feature_values
 from emqa_dask.predict.quality_model import TARGETS, Component, QualityModel, TargetModel
 
 MAX_LEFT_OUT = 10  # groups; more of them are spread over as many folds
@@ -121,7 +121,7 @@ def build_quality_model(
 
 def select_finite_values(features: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.float64]:
     """Values (n, columns) of a table, or ValueError naming the columns with NaN or infinite values."""
-    values = select_values(features, columns)
+    values = select_feature_values(features, columns)
     is_finite = np.isfinite(values).all(axis=0)
     if not is_finite.all():
         bad = [name for name, ok in zip(columns, is_finite) if not ok]

@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from emqa_dask.predict import conformal, reasons, regressors
-from emqa_dask.predict.forest import SPREAD_FLOOR, Forest, check_conditions, select_values
+from emqa_dask.predict.forest import SPREAD_FLOOR, Forest, check_conditions, select_feature_values
 from emqa_dask.predict.trees import convert_pipeline
 
 TARGETS = {"f1": "true_f1", "precision": "precision", "recall": "recall"}  # predicted name: column of the truth
@@ -85,7 +85,7 @@ def predict_quality(model: QualityModel, features: pd.DataFrame) -> pd.DataFrame
     for features of another score floor or detector.
     """
     check_conditions(model, features, "model")
-    values = select_values(features, model.columns)
+    values = select_feature_values(features, model.columns)
     counts = features["n_detections"].to_numpy(dtype=np.float64)
     is_predicted = (counts > 0) & np.isfinite(values).all(axis=1)
     table: dict[str, object] = {"detector": np.full(len(features), model.detector, dtype=object)}

@@ -41,7 +41,7 @@ PHRASES = {  # feature: sentence, format of the value
 }
 
 
-class _Group(NamedTuple):
+class _FeatureGroup(NamedTuple):
     """A group of features that is explained together."""
 
     indices: list[int]  # of its features in the row
@@ -72,11 +72,13 @@ def compute_group_shap_values(
 
 
 @functools.lru_cache(maxsize=32)
-def _arrange_groups(columns: tuple[str, ...]) -> list[_Group]:
+def _arrange_groups(columns: tuple[str, ...]) -> list[_FeatureGroup]:
     """The groups of group_features(columns)."""
     index = {name: i for i, name in enumerate(columns)}
     share_texts = {name: text for bins, text in SHARE_TEXTS.items() for name in bins}
-    return [_Group([index[name] for name in group], share_texts.get(group[0])) for group in group_features(columns)]
+    return [
+        _FeatureGroup([index[name] for name in group], share_texts.get(group[0])) for group in group_features(columns)
+    ]
 
 
 def describe_effects(
@@ -110,7 +112,7 @@ def describe_effects(
     return texts
 
 
-def _describe_share(columns, group: _Group, row, typical, deviations) -> tuple[str, str]:
+def _describe_share(columns, group: _FeatureGroup, row, typical, deviations) -> tuple[str, str]:
     """The share of scores in the group's bins as a sentence, and the typical share."""
     indices = group.indices
     text = group.share_text
@@ -122,7 +124,7 @@ def _describe_share(columns, group: _Group, row, typical, deviations) -> tuple[s
     return f"{sum(row[i] for i in indices):.0%} {text}", f"{sum(typical[i] for i in indices):.0%}"
 
 
-def _describe_feature(columns, group: _Group, row, typical, relative) -> tuple[str, str]:
+def _describe_feature(columns, group: _FeatureGroup, row, typical, relative) -> tuple[str, str]:
     """The feature of the group that is furthest from its typical value as a sentence, and the typical value."""
     i = max(group.indices, key=lambda k: relative[k])
     sentence, style = PHRASES.get(columns[i], (f"{columns[i].replace('_', ' ')} is {{}}", "{:.3g}"))

@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from emqa_dask import boxes
-from emqa_dask.predict.forest import PAPER_FEATURES, select_values
+from emqa_dask.predict.forest import PAPER_FEATURES, select_feature_values
 from emqa_dask.predict.identities import check_identities
 from emqa_dask.predict.quality_model import TARGETS
 
@@ -101,7 +101,7 @@ def _drop_unusable(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
             notes.append(f"{int(is_bad.sum())} labelled images {reason}: {names}")
     rows = rows[(rows["n_detections"] > 0) & rows["true_f1"].notna()].reset_index(drop=True)
     check_identities(rows.assign(recall=rows["recall"].fillna(0)), lambda i: str(rows["micrograph_id"][i]))
-    is_finite = np.isfinite(select_values(rows, PAPER_FEATURES)).all(axis=1)
+    is_finite = np.isfinite(select_feature_values(rows, PAPER_FEATURES)).all(axis=1)
     if not is_finite.all():
         names = ", ".join(rows["micrograph_id"][~is_finite])
         notes.append(f"{(~is_finite).sum()} labelled images with unknown features: {names}")

@@ -14,7 +14,7 @@ from emqa_dask import find_blobs
 from emqa_dask.detect import blobs, log_exact, log_fast, scales
 from emqa_dask.detect.candidates import Candidates, find_candidates, find_candidates_in_strips, select_detections
 from emqa_dask.detect.log import detect_image
-from emqa_dask.detect.normalise import Limits
+from emqa_dask.detect.normalise import IntensityLimits
 from emqa_dask.detect.prune import count_affordable
 from emqa_dask.settings import Detect
 from emqa_dask.synthetic.profiles import make_sample
@@ -79,7 +79,7 @@ def test_the_law_holds_where_the_cap_is_reached(image):
 def test_strips_give_the_candidates_of_the_whole_image(image, max_detections, strip_px):
     settings = dataclasses.replace(FLOOR, max_detections=max_detections, threshold=0.005, exclude_border=3)
     whole = find_candidates(image, settings)
-    limits = Limits(*np.nanpercentile(image, [1, 99, 50]))
+    limits = IntensityLimits(*np.nanpercentile(image, [1, 99, 50]))
     whole = find_candidates(image, settings, limits)
     parts = find_candidates_in_strips(lambda y0, y1: image[y0:y1], image.shape, settings, limits, strip_px)
     assert all(np.array_equal(a, b) for a, b in zip(whole.maxima, parts.maxima))

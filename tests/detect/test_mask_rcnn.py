@@ -8,7 +8,7 @@ import pytest
 
 import emqa_dask
 from emqa_dask import models, networks, tables
-from emqa_dask.detect.mask_rcnn import card as cards
+from emqa_dask.detect.mask_rcnn import detector_card as cards
 from emqa_dask.detect.mask_rcnn import load_detector
 from emqa_dask.detect.mask_rcnn import masks as mk
 from emqa_dask.detect.mask_rcnn.detector import COLUMNS, Detector
@@ -125,9 +125,9 @@ def test_batches_are_halved_when_memory_runs_out(small_model, scenes, said):
         sizes.append(len(images))
         if len(images) > most:
             raise said
-        return loaded._network.predict(images)
+        return loaded._network.predict_objects(images)
 
-    detector = Detector(loaded.card, loaded._network._replace(predict=predict), "cpu")
+    detector = Detector(loaded.card, loaded._network._replace(predict_objects=predict), "cpu")
     detector.batch_px = 4 * 144 * 128
     for a, b, image in zip(detector.detect(scenes), expected, scenes, strict=True):
         assert_same(a, b, image.shape)
@@ -146,7 +146,7 @@ def test_other_errors_are_not_taken_for_memory(small_model, scenes):
         raise RuntimeError("shapes do not fit")
 
     with pytest.raises(RuntimeError, match="shapes do not fit"):
-        Detector(loaded.card, loaded._network._replace(predict=predict), "cpu").detect(scenes)
+        Detector(loaded.card, loaded._network._replace(predict_objects=predict), "cpu").detect(scenes)
 
 
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.int16, np.uint16, np.uint32, np.float16, np.float32, np.float64])

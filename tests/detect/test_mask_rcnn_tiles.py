@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from emqa_dask.detect.mask_rcnn import masks as mk
-from emqa_dask.detect.mask_rcnn.card import DetectorCard
 from emqa_dask.detect.mask_rcnn.detector import COLUMNS, Detector
-from emqa_dask.detect.mask_rcnn.merge import claimed, doubles, windows
+from emqa_dask.detect.mask_rcnn.detector_card import DetectorCard
+from emqa_dask.detect.mask_rcnn.merge import find_claimed_boxes, find_doubles, windows
 from emqa_dask.detect.mask_rcnn.network import Found, Network
 
 CARD = DetectorCard(Path(), "", "components", "torchvision", ("disk",), {}, 0.0, 100.0, 256, 48)
@@ -88,7 +88,7 @@ def test_windows_cover_the_image_and_own_each_place_once(height, width, tile_px,
     found = windows((height, width), tile_px, halo_px)
     assert len({(w.y1 - w.y0, w.x1 - w.x0) for w in found}) == 1
     for low, high, size in ((0, 2, height), (1, 3, width)):
-        spans = sorted({(w[low], w[high], w.owned[low], w.owned[high]) for w in found})
+        spans = sorted({(w[low], w[high], w.core_box[low], w.core_box[high]) for w in found})
         assert spans[0][0] == 0
         assert spans[-1][1] == size
         assert spans[0][2] == -np.inf
@@ -110,14 +110,14 @@ def test_empty_images_have_no_window_and_small_ones_one():
 
 def test_an_object_at_a_seam_is_kept_once():
     left, right = windows((100, 380), 256, 32)
-    seam = left.owned[3]
+    seam = left.core_box[3]
     box = np.array([[10, seam - 6, 22, seam + 7.0]])
-    assert claimed(box, left).all()
-    assert claimed(box, right).all()
+    assert find_claimed_boxes(box, left).all()
+    assert find_claimed_boxes(box, right).all()
     pair = np.concatenate([box, box + 0.3])
-    drop = doubles(pair, np.array([0.9, 0.8]), np.zeros(2, int), np.array([0, 1]), np.array([False, True]))
+    drop = find_doubles(pair, np.array([0.9, 0.8]), np.zeros(2, int), np.array([0, 1]), np.array([False, True]))
     assert drop.tolist() == [True, False]  # the tile that owns it, whatever the score
-    other = doubles(pair, np.array([0.9, 0.8]), np.array([0, 1]), np.array([0, 1]), np.array([False, True]))
+    other = find_doubles(pair, np.array([0.9, 0.8]), np.array([0, 1]), np.array([0, 1]), np.array([False, True]))
     assert not other.any()  # two classes: two objects
-    same = doubles(pair, np.array([0.9, 0.8]), np.zeros(2, int), np.array([0, 0]), np.array([True, True]))
+    same = find_doubles(pair, np.array([0.9, 0.8]), np.zeros(2, int), np.array([0, 0]), np.array([True, True]))
     assert not same.any()  # one tile: the network has suppressed what is one object

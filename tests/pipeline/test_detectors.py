@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from emqa_dask import models, tables
-from emqa_dask.featurise.agreement import compute_agreement
+from emqa_dask.featurise.detector_agreement import compute_agreement
 from emqa_dask.pipeline.commands.calibrate import calibrate
 from emqa_dask.pipeline.commands.rescore import rescore
 from emqa_dask.pipeline.commands.triage import run

@@ -8,7 +8,7 @@ import pytest
 
 from emqa_dask.archive import name_escapes, scan
 from emqa_dask.cli import main
-from emqa_dask.pipeline.workspace.moving import take_over
+from emqa_dask.pipeline.workspace.moving import take_over_workspace
 from emqa_dask.settings import Settings, dump
 from emqa_dask.store import lock, marker, stored_settings
 
@@ -113,7 +113,7 @@ def test_a_single_file_may_move(small_archive, tmp_path):
     shutil.copy2(next(small_archive.rglob("*.tif")), old)
     assert main(["ingest", str(old), "--workspace", str(root), *HERE]) == 0
     old.rename(new)
-    take_over(str(root), str(old), str(new))
+    take_over_workspace(str(root), str(old), str(new))
     assert set(ledger(root)["path"]) == {str(new)}
 
 
@@ -123,13 +123,13 @@ def test_another_archive_is_no_new_place(moved, tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "x.tif").write_bytes(b"x")
     with pytest.raises(ValueError, match="is not the archive of"):
-        take_over(str(root), str(old), str(tmp_path / "other"))
+        take_over_workspace(str(root), str(old), str(tmp_path / "other"))
     with pytest.raises(ValueError, match=f"belongs to {old}, not to .*: give --moved-from"):
-        take_over(str(root), str(tmp_path / "third"), str(new))
+        take_over_workspace(str(root), str(tmp_path / "third"), str(new))
     with pytest.raises(FileNotFoundError):
-        take_over(str(root), str(old), str(tmp_path / "nowhere"))
+        take_over_workspace(str(root), str(old), str(tmp_path / "nowhere"))
     with pytest.raises(ValueError, match="is not an emqa workspace"):
-        take_over(str(tmp_path / "none"), str(old), str(new))
+        take_over_workspace(str(tmp_path / "none"), str(old), str(new))
     assert (root / "micrographs.parquet").read_bytes() == before
     assert marker.read_source(str(root)) == str(old)
 
@@ -143,7 +143,7 @@ def test_killed_before_the_marker_it_can_be_done_again(moved, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(marker, "write_marker", die)
         with pytest.raises(KeyboardInterrupt):
-            take_over(str(root), str(old), str(new))
+            take_over_workspace(str(root), str(old), str(new))
     assert marker.read_source(str(root)) == str(old)
     assert not lock.describe_holder(str(root))
     assert triage(new, root, "--moved-from", old) == 0

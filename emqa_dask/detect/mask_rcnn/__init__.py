@@ -4,8 +4,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from emqa_dask import models
-from emqa_dask.detect.mask_rcnn.card import DetectorCard, read_detector_card
 from emqa_dask.detect.mask_rcnn.detector import Detector
+from emqa_dask.detect.mask_rcnn.detector_card import DetectorCard, read_detector_card
 from emqa_dask.settings.stages import PRECISIONS
 
 __all__ = ["Detector", "DetectorCard", "load_detector", "read"]

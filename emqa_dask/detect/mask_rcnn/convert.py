@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from emqa_dask import models, networks, output_folders
-from emqa_dask.detect.mask_rcnn.card import CONFIG, MAX_DETECTIONS, SCORE_FLOOR, TASK, WEIGHTS
+from emqa_dask.detect.mask_rcnn.detector_card import CONFIG, MAX_DETECTIONS, SCORE_FLOOR, TASK, WEIGHTS
 
 if TYPE_CHECKING:
     import torch
@@ -46,11 +46,13 @@ def import_torchvision(
     net = networks.build_detector({"n_classes": len(classes), **architecture})
 
     def fill(folder: Path) -> None:
-        _fill(net, read_checkpoint(Path(checkpoint)), Path(checkpoint))
+        _load_state(net, read_checkpoint(Path(checkpoint)), Path(checkpoint))
         networks.save_weights(net, folder / WEIGHTS)
 
     architecture = {"n_classes": len(classes), **architecture}
-    _write(Path(out), fill, _card(name, "torchvision", classes, {**(card or {}), "architecture": architecture}))
+    _write_folder(
+        Path(out), fill, _make_card(name, "torchvision", classes, {**(card or {}), "architecture": architecture})
+    )
 
 
 def import_detectron2(
@@ -78,10 +80,10 @@ def import_detectron2(
         model, _ = with_detectron2.build(folder / CONFIG, limits["score_floor"], limits["max_detections"], "cpu")
         state = read_checkpoint(Path(checkpoint))
         state = {key: tensor for key, tensor in state.items() if key not in _CONSTANTS and "cell_anchors" not in key}
-        _fill(model, state, Path(checkpoint))
+        _load_state(model, state, Path(checkpoint))
         networks.save_weights(model, folder / WEIGHTS)
 
-    _write(Path(out), fill, _card(name, "detectron2", classes, {**(card or {}), "architecture": limits}))
+    _write_folder(Path(out), fill, _make_card(name, "detectron2", classes, {**(card or {}), "architecture": limits}))
 
 
 def read_checkpoint(path: Path) -> "dict[str, torch.Tensor]":
@@ -128,7 +130,7 @@ class _Arrays(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def _fill(net: "torch.nn.Module", state: "dict[str, torch.Tensor]", path: Path) -> None:
+def _load_state(net: "torch.nn.Module", state: "dict[str, torch.Tensor]", path: Path) -> None:
     """Strictly, but for counters of training batches; names of older versions as the library knows them."""
     try:
         missing, unexpected = net.load_state_dict(state, strict=False)
@@ -137,17 +139,17 @@ def _fill(net: "torch.nn.Module", state: "dict[str, torch.Tensor]", path: Path) 
         raise ValueError(f"{path}: its weights are of another architecture: {first}") from error
     wrong = {"missing": missing, "unexpected": unexpected}
     wrong = {what: [key for key in keys if not key.endswith("num_batches_tracked")] for what, keys in wrong.items()}
-    said = [f"{len(keys)} {what} ({', '.join(keys[:3])})" for what, keys in wrong.items() if keys]
-    if said:
-        raise ValueError(f"{path}: its weights are of another architecture: {'; '.join(said)}")
+    mismatches = [f"{len(keys)} {what} ({', '.join(keys[:3])})" for what, keys in wrong.items() if keys]
+    if mismatches:
+        raise ValueError(f"{path}: its weights are of another architecture: {'; '.join(mismatches)}")
 
 
-def _card(name: str, family: str, classes: Sequence[str], more: Mapping[str, object]) -> dict:
-    given = {"low_percentile": 1.0, "high_percentile": 99.0, **more.get("input", {})}
-    return {"name": name, "task": TASK, "family": family, "classes": list(classes), **more, "input": given}
+def _make_card(name: str, family: str, classes: Sequence[str], optional_entries: Mapping[str, object]) -> dict:
+    given = {"low_percentile": 1.0, "high_percentile": 99.0, **optional_entries.get("input", {})}
+    return {"name": name, "task": TASK, "family": family, "classes": list(classes), **optional_entries, "input": given}
 
 
-def _write(out: Path, fill: Callable[[Path], None], card: Mapping[str, object]) -> None:
+def _write_folder(out: Path, fill: Callable[[Path], None], card: Mapping[str, object]) -> None:
     """The directory as a whole or not at all."""
     output_folders.check_free(out)
     with output_folders.write_folder(out) as folder:

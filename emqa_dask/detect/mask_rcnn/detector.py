@@ -12,10 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from emqa_dask import backend, tables
 from emqa_dask.detect.mask_rcnn import masks as mk
-from emqa_dask.detect.mask_rcnn.card import DetectorCard
-from emqa_dask.detect.mask_rcnn.merge import Window, claimed, doubles, windows
+from emqa_dask.detect.mask_rcnn.detector_card import DetectorCard
+from emqa_dask.detect.mask_rcnn.merge import Window, find_claimed_boxes, find_doubles, windows
 from emqa_dask.detect.mask_rcnn.network import Found, Network
-from emqa_dask.detect.normalise import Limits, compute_intensity_limits, convert_to_real, normalise
+from emqa_dask.detect.normalise import IntensityLimits, compute_intensity_limits, convert_to_real, normalise
 
 COLUMNS = [name for name in tables.DETECTIONS.names if name != "micrograph_id"]
 BATCH_PX = {"cpu": 1 << 20, "cuda": 1 << 24}  # pixels, after scaling, that go through the network together
@@ -25,7 +25,7 @@ class _Piece(NamedTuple):
     image: int
     tile: int
     window: Window
-    limits: Limits
+    limits: IntensityLimits
 
 
 class _Objects(NamedTuple):
@@ -35,7 +35,7 @@ class _Objects(NamedTuple):
     scores: NDArray
     classes: NDArray
     tiles: NDArray
-    owned: NDArray
+    is_centre_in_core: NDArray
     runs: list[mk.Runs]
     is_capped: bool
 
@@ -73,14 +73,14 @@ class Detector:
         def finish(batch: list[_Piece], found: list[Found]) -> None:
             for piece, one in zip(batch, found):
                 k = piece.image
-                waiting[k].append(self._objects(piece, one))
+                waiting[k].append(self._collect_objects(piece, one))
                 if len(waiting[k]) == len(pieces[k]):
-                    results[k] = self._table(waiting[k], images[k].shape, sizes[k])
+                    results[k] = self._make_table(waiting[k], images[k].shape, sizes[k])
                     waiting[k] = []
 
         for k, parts in enumerate(pieces):
             if not parts:
-                results[k] = self._table([], images[k].shape, sizes[k])
+                results[k] = self._make_table([], images[k].shape, sizes[k])
         self._run(images, [piece for parts in pieces for piece in parts], finish)
         return results
 
@@ -92,7 +92,7 @@ class Detector:
         return [_Piece(k, tile, window, limits) for tile, window in enumerate(cut) if self._px(window) > 0]
 
     def _px(self, window: Window) -> int:
-        return math.prod(self._network.scaled((window.y1 - window.y0, window.x1 - window.x0)))
+        return math.prod(self._network.compute_network_shape((window.y1 - window.y0, window.x1 - window.x0)))
 
     def _run(self, images: list[np.ndarray], pieces: list[_Piece], finish: Callable) -> None:
         """The network on all pieces; the batch after is normalised and the one before finished while it runs."""
@@ -110,7 +110,7 @@ class Detector:
                 current = batch
                 batch = next(batches, None)
                 ahead = submit(prepare, batch) if batch else None
-                found = self._predicted(pixels)
+                found = self._predict_objects(pixels)
                 if done is not None:
                     done.result()
                 done = submit(finish, current, found)
@@ -133,10 +133,10 @@ class Detector:
                 yield same[:n]
                 same = same[n:]
 
-    def _predicted(self, pixels: list[np.ndarray]) -> list[Found]:
+    def _predict_objects(self, pixels: list[np.ndarray]) -> list[Found]:
         try:
             with backend.guard_device():
-                return self._network.predict(pixels)
+                return self._network.predict_objects(pixels)
         except Exception as error:
             if not _is_out_of_memory(error):
                 raise
@@ -149,37 +149,37 @@ class Detector:
         backend.free_device_memory()  # here the exception is gone, and what its traceback held
         self.batch_px = max(1, self.batch_px // 2)
         half = len(pixels) // 2
-        return self._predicted(pixels[:half]) + self._predicted(pixels[half:])
+        return self._predict_objects(pixels[:half]) + self._predict_objects(pixels[half:])
 
-    def _objects(self, piece: _Piece, found: Found) -> _Objects:
+    def _collect_objects(self, piece: _Piece, found: Found) -> _Objects:
         """What `found` says of the image that `piece` is a part of: masks as runs, no longer as pixels."""
         window = piece.window
         shape = window.y1 - window.y0, window.x1 - window.x0
         boxes = found.boxes.double().numpy()[:, [1, 0, 3, 2]] + [window.y0, window.x0, window.y0, window.x0]
-        keep = np.flatnonzero(claimed(boxes, window))
-        crops = self._network.paste(found.masks[keep], found.boxes[keep], shape)
+        keep = np.flatnonzero(find_claimed_boxes(boxes, window))
+        crops = self._network.paste_masks(found.masks[keep], found.boxes[keep], shape)
         shift = np.array([window.x0, window.y0, window.y0])
         runs = [mk.runs(crop) + shift for crop in crops]
         centre = (boxes[keep, :2] + boxes[keep, 2:]) / 2
-        owned = ((centre >= window.owned[:2]) & (centre < window.owned[2:])).all(axis=1)
+        is_centre_in_core = ((centre >= window.core_box[:2]) & (centre < window.core_box[2:])).all(axis=1)
         return _Objects(
             boxes[keep],
             found.scores.double().numpy()[keep],
             found.classes.numpy()[keep],
             np.full(len(keep), piece.tile),
-            owned,
+            is_centre_in_core,
             runs,
             len(found.scores) >= self.card.max_detections,
         )
 
-    def _table(self, parts: list[_Objects], shape: tuple[int, int], nm_per_pixel: float) -> pd.DataFrame:
+    def _make_table(self, parts: list[_Objects], shape: tuple[int, int], nm_per_pixel: float) -> pd.DataFrame:
         parts = sorted(parts, key=lambda part: part.tiles[0] if len(part.tiles) else -1)
         empty = _Objects(
             np.zeros((0, 4)), np.zeros(0), np.zeros(0, int), np.zeros(0, int), np.zeros(0, bool), [], False
         )
-        boxes, scores, classes, tiles, owned = (np.concatenate(c) for c in list(zip(empty, *parts))[:5])
+        boxes, scores, classes, tiles, is_centre_in_core = (np.concatenate(c) for c in list(zip(empty, *parts))[:5])
         runs = [run for part in parts for run in part.runs]
-        order = np.flatnonzero(~doubles(boxes, scores, classes, tiles, owned))
+        order = np.flatnonzero(~find_doubles(boxes, scores, classes, tiles, is_centre_in_core))
         order = order[np.argsort(-scores[order], kind="stable")][: self.card.max_detections]
         boxes = boxes[order]
         runs = [runs[k] for k in order]

@@ -20,7 +20,7 @@ class Window(NamedTuple):
     x0: int
     y1: int
     x1: int
-    owned: tuple[float, float, float, float]  # y0, x0, y1, x1; infinite at the image's edges
+    core_box: tuple[float, float, float, float]  # y0, x0, y1, x1; infinite at the image's edges
 
 
 def windows(shape: tuple[int, int], tile_px: int, halo_px: int) -> list[Window]:
@@ -51,30 +51,35 @@ def _spans(size: int, tile_px: int, halo_px: int) -> list[tuple[int, int, float,
     return list(zip(starts, [s + length for s in starts], [-math.inf, *seams], [*seams, math.inf]))
 
 
-def claimed(boxes: NDArray, window: Window) -> NDArray[np.bool_]:
+def find_claimed_boxes(boxes: NDArray, window: Window) -> NDArray[np.bool_]:
     """Which of n boxes (y0, x0, y1, x1; px of the image) `window` may keep: those whose centre it owns, or nearly."""
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-    low, high = np.array(window.owned[:2]) - MARGIN_PX, np.array(window.owned[2:]) + MARGIN_PX
+    low, high = np.array(window.core_box[:2]) - MARGIN_PX, np.array(window.core_box[2:]) + MARGIN_PX
     return ((centre >= low) & (centre < high)).all(axis=1)
 
 
-def doubles(
-    boxes: NDArray, scores: NDArray, classes: NDArray, tiles: NDArray, owned: NDArray, iou_threshold: float = 0.5
+def find_doubles(
+    boxes: NDArray,
+    scores: NDArray,
+    classes: NDArray,
+    tiles: NDArray,
+    is_centre_in_core: NDArray,
+    iou_threshold: float = 0.5,
 ) -> NDArray[np.bool_]:
     """Which of n detections another tile has found too, and keeps.
 
     Two are one object when they are of one class and two tiles and their boxes' IoU reaches `iou_threshold`. The one
     in the tile that owns its centre stays, else the higher score, else the lower tile.
     """
-    drop = np.zeros(len(boxes), bool)
+    is_double = np.zeros(len(boxes), bool)
     if len(np.unique(tiles)) < 2:
-        return drop
+        return is_double
     i, j, _ = bx.find_overlaps(boxes, boxes, iou_threshold)
     pair = (i != j) & (tiles[i] != tiles[j]) & (classes[i] == classes[j])
     partners: dict[int, list[int]] = {}
     for a, b in zip(i[pair].tolist(), j[pair].tolist()):
         partners.setdefault(a, []).append(b)
-    for a in np.lexsort((tiles, -scores, ~owned)).tolist():
-        if not drop[a]:
-            drop[partners.get(a, [])] = True
-    return drop
+    for a in np.lexsort((tiles, -scores, ~is_centre_in_core)).tolist():
+        if not is_double[a]:
+            is_double[partners.get(a, [])] = True
+    return is_double

@@ -23,9 +23,11 @@ class Found(NamedTuple):
 class Network(NamedTuple):
     """A loaded network. Images are (h, w) float32, all of one size, as detect.normalise.normalise gives them."""
 
-    predict: Callable[[list[np.ndarray]], list[Found]]
-    paste: Callable[["torch.Tensor", "torch.Tensor", tuple[int, int]], Iterator[Crop]]
-    scaled: Callable[[tuple[int, int]], tuple[int, int]]  # the size at which an image of (h, w) goes through the layers
+    predict_objects: Callable[[list[np.ndarray]], list[Found]]
+    paste_masks: Callable[["torch.Tensor", "torch.Tensor", tuple[int, int]], Iterator[Crop]]
+    compute_network_shape: Callable[
+        [tuple[int, int]], tuple[int, int]
+    ]  # the size at which an image of (h, w) goes through the layers
 
 
 def autocast(device: str, precision: str):

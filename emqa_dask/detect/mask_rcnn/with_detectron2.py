@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from emqa_dask import models, networks
-from emqa_dask.detect.mask_rcnn.card import CONFIG, WEIGHTS, DetectorCard
+from emqa_dask.detect.mask_rcnn.detector_card import CONFIG, WEIGHTS, DetectorCard
 from emqa_dask.detect.mask_rcnn.masks import paste_as_detectron2
 from emqa_dask.detect.mask_rcnn.network import Found, Network, autocast
 from emqa_dask.detect.mask_rcnn.speed import apply_in_groups, fold_batch_norms, make_planar, replace_by_products
@@ -43,7 +43,7 @@ def load(card: DetectorCard, device: str, precision: str) -> Network:
     resize = ResizeShortestEdge([shortest, shortest], longest)
 
     @torch.inference_mode()
-    def predict(images: list[np.ndarray]) -> list[Found]:
+    def predict_objects(images: list[np.ndarray]) -> list[Found]:
         height, width = images[0].shape
         inputs = [{"image": torch.from_numpy(_pixels(image, resize, len(cfg.MODEL.PIXEL_MEAN)))} for image in images]
         with autocast(device, precision):
@@ -54,10 +54,10 @@ def load(card: DetectorCard, device: str, precision: str) -> Network:
             results, _ = model.roi_heads(batch, features, proposals, None)
         return [_found(result, height, width) for result in results]
 
-    def scaled(shape: tuple[int, int]) -> tuple[int, int]:
+    def compute_network_shape(shape: tuple[int, int]) -> tuple[int, int]:
         return ResizeShortestEdge.get_output_shape(*shape, shortest, longest) if shortest else shape
 
-    return Network(predict, paste_as_detectron2, scaled)
+    return Network(predict_objects, paste_as_detectron2, compute_network_shape)
 
 
 def build(config: Path, score_floor: float, max_detections: int, device: str):
@@ -78,8 +78,8 @@ def build(config: Path, score_floor: float, max_detections: int, device: str):
     except (yaml.YAMLError, KeyError, ValueError, AssertionError, AttributeError, TypeError, RecursionError) as error:
         raise ValueError(f"{config}: not a detectron2 config: {error}") from error
     if cfg.MODEL.META_ARCHITECTURE != "GeneralizedRCNN" or not cfg.MODEL.MASK_ON:
-        said = f"META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE}, MASK_ON {cfg.MODEL.MASK_ON}"
-        raise ValueError(f"{config}: {said}: only a Mask R-CNN (GeneralizedRCNN, MASK_ON true) can be run")
+        model_description = f"META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE}, MASK_ON {cfg.MODEL.MASK_ON}"
+        raise ValueError(f"{config}: {model_description}: only a Mask R-CNN (GeneralizedRCNN, MASK_ON true) can be run")
     cfg.MODEL.DEVICE = device
     cfg.MODEL.WEIGHTS = ""
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = score_floor

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from emqa_dask import networks
-from emqa_dask.detect.mask_rcnn.card import WEIGHTS, DetectorCard
+from emqa_dask.detect.mask_rcnn.detector_card import WEIGHTS, DetectorCard
 from emqa_dask.detect.mask_rcnn.masks import paste_as_torchvision
 from emqa_dask.detect.mask_rcnn.network import Found, Network, autocast
 from emqa_dask.detect.mask_rcnn.speed import apply_in_groups, fold_batch_norms, make_planar, replace_by_products
@@ -34,7 +34,7 @@ def load(card: DetectorCard, device: str, precision: str) -> Network:
     channels = len(full["image_mean"])
 
     @torch.inference_mode()
-    def predict(images: list[np.ndarray]) -> list[Found]:
+    def predict_objects(images: list[np.ndarray]) -> list[Found]:
         shape = images[0].shape
         batch = torch.from_numpy(np.stack(images)[:, None]).to(device).expand(-1, channels, -1, -1)
         with autocast(device, precision):
@@ -54,10 +54,10 @@ def load(card: DetectorCard, device: str, precision: str) -> Network:
             for found, size in zip(results, inputs.image_sizes)
         ]
 
-    def scaled(shape: tuple[int, int]) -> tuple[int, int]:
+    def compute_network_shape(shape: tuple[int, int]) -> tuple[int, int]:
         if not full["min_size"]:
             return shape
         factor = min(full["min_size"] / min(shape), (full["max_size"] or math.inf) / max(shape))
         return tuple(math.floor(n * factor) for n in shape)
 
-    return Network(predict, paste_as_torchvision, scaled)
+    return Network(predict_objects, paste_as_torchvision, compute_network_shape)

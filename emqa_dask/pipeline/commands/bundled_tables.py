@@ -68,15 +68,15 @@ def iter_bundles(workspace: Workspace, names: set[str], settings: Settings, max_
         if partition.name not in names:
             continue
         if bundle and n + len(rows) > max_micrographs:
-            yield _task(workspace, bundle, settings)
+            yield _make_task(workspace, bundle, settings)
             bundle = []
             n = 0
         bundle.append(rows)
         n += len(rows)
     if bundle:
-        yield _task(workspace, bundle, settings)
+        yield _make_task(workspace, bundle, settings)
 
 
-def _task(workspace: Workspace, bundle: list[pd.DataFrame], settings: Settings) -> Task:
+def _make_task(workspace: Workspace, bundle: list[pd.DataFrame], settings: Settings) -> Task:
     rows = pd.concat(bundle, ignore_index=True)
     return Task(rows["partition"].iloc[0], (workspace, rows, settings), len(rows))

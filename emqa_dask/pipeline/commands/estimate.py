@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from emqa_dask.archive import readers, scan
 from emqa_dask.archive.survey import fetch_file, survey_file
-from emqa_dask.pipeline.tasks import measure
+from emqa_dask.pipeline.tasks import image_measurement
 from emqa_dask.pipeline.tasks.classify import classify_partition
 from emqa_dask.run.cluster import count_cores
 from emqa_dask.run.progress import format_duration
@@ -40,7 +40,9 @@ def estimate(source: str, settings: Settings, say: Say = print, n_sample: int = 
         for frame in frames:
             with fetch_file(entry.path) as path:
                 image = readers.open_source(path).frames[frame["frame"]].read()
-            measure.measure_image(image, frame, measure.detect_objects(image, frame, settings), settings)
+            image_measurement.measure_image(
+                image, frame, image_measurement.detect_objects(image, frame, settings), settings
+            )
             if settings.classify.model:
                 classify_partition([frame["micrograph_id"]], [image], settings)
             megapixels = megapixels + image.size / 1e6

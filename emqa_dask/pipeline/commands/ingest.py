@@ -151,11 +151,11 @@ def _surveyed(workspace: Workspace, folder: str, names: Sequence[str]) -> Iterat
     """The parts `names` in order, a few at a time. Threads read ahead, because a bucket has a long latency."""
     schema = tables.CATALOG if folder == SURVEY_FILES else tables.MICROGRAPHS
     with ThreadPoolExecutor(READERS) as pool:
-        reading: deque[Future[pd.DataFrame]] = deque()
+        pending_tables: deque[Future[pd.DataFrame]] = deque()
         for start in range(0, len(names), PARTS):
             some = names[start : start + PARTS]
-            reading.append(pool.submit(parts.read_table, workspace.uri, folder, schema, partitions=some))
-            if len(reading) == READERS:
-                yield reading.popleft().result()
-        while reading:
-            yield reading.popleft().result()
+            pending_tables.append(pool.submit(parts.read_table, workspace.uri, folder, schema, partitions=some))
+            if len(pending_tables) == READERS:
+                yield pending_tables.popleft().result()
+        while pending_tables:
+            yield pending_tables.popleft().result()

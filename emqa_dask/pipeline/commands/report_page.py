@@ -18,14 +18,14 @@ from emqa_dask.store.layout import Workspace
 from emqa_dask.triage.rules import CLASSIFIER_CODES, RULES
 
 PARTITIONS_PER_READ = 24  # partitions whose shown images' detections are in memory at a time
-DRAWING_COLUMNS = {  # of each table, for micrographs that are shown
+PAGE_IMAGE_COLUMNS = {  # of each table, for micrographs that are shown
     "detections": ["micrograph_id", "detector", "y0", "x0", "y1", "x1", "score"],
     "thumbnails": ["micrograph_id", "jpeg"],
     "regions": ["micrograph_id", "y0", "x0", "height_px", "width_px", "predictive_entropy_nats"],
 }
 
 
-class Drawings(NamedTuple):
+class PageImages(NamedTuple):
     """What is drawn for micrographs, by micrograph_id, where there is any."""
 
     boxes: dict[str, str]
@@ -62,19 +62,19 @@ def render_page(
         return np.concatenate([np.zeros(0), *(rows[name].to_numpy(float, na_value=np.nan) for rows in batches)])
 
     shown_rows = _read_shown_rows(workspace, overview.choose_shown_rows())
-    drawings = _read_drawings(workspace, shown_rows, settings)
+    page_images = _read_page_images(workspace, shown_rows, settings)
     rules = [rule for rule in RULES if section or rule.code not in CLASSIFIER_CODES]
     return page.render_page(
         overview,
         read_column,
         shown_rows,
-        drawings.boxes,
-        drawings.pictures,
+        page_images.boxes,
+        page_images.pictures,
         facts,
         settings.triage,
         rules,
         section,
-        drawings.entropy_maps,
+        page_images.entropy_maps,
     )
 
 
@@ -98,11 +98,11 @@ def _group_by_partition(workspace: Workspace, ids: pd.Series) -> dict[str, list[
     return grouped
 
 
-def _read_drawings(workspace: Workspace, shown_rows: pd.DataFrame, settings: Settings) -> Drawings:
-    """Drawings of the micrographs in `shown_rows`, some partitions at a time."""
-    drawings = Drawings({}, {}, {})
+def _read_page_images(workspace: Workspace, shown_rows: pd.DataFrame, settings: Settings) -> PageImages:
+    """Drawn images of the micrographs in `shown_rows`, some partitions at a time."""
+    page_images = PageImages({}, {}, {})
     partitions = _group_by_partition(workspace, shown_rows["micrograph_id"].dropna())
-    folder_names = {table: name for table, name in folders(settings).items() if table in DRAWING_COLUMNS}
+    folder_names = {table: name for table, name in folders(settings).items() if table in PAGE_IMAGE_COLUMNS}
     part_names = {table: set(parts.list_parts(workspace.uri, folder)) for table, folder in folder_names.items()}
     detector = shown_rows.dropna(subset="micrograph_id").set_index("micrograph_id")["detector"]
     max_entropy_nats = np.nan
@@ -118,7 +118,7 @@ def _read_drawings(workspace: Workspace, shown_rows: pd.DataFrame, settings: Set
                 workspace.uri,
                 folder,
                 SCHEMAS[table],
-                DRAWING_COLUMNS[table],
+                PAGE_IMAGE_COLUMNS[table],
                 [name for name in batch if name in part_names[table]],
                 ("micrograph_id", ids),
             )
@@ -126,11 +126,11 @@ def _read_drawings(workspace: Workspace, shown_rows: pd.DataFrame, settings: Set
         }
         detections = rows["detections"]
         is_of_row = detections["detector"].to_numpy() == detector.reindex(detections["micrograph_id"]).to_numpy()
-        drawings.boxes.update(
+        page_images.boxes.update(
             overlays.encode_boxes(shown_rows[shown_rows["micrograph_id"].isin(ids)], detections[is_of_row])
         )
         jpegs = rows["thumbnails"].dropna()
-        drawings.pictures.update(zip(jpegs["micrograph_id"], jpegs["jpeg"], strict=True))
+        page_images.pictures.update(zip(jpegs["micrograph_id"], jpegs["jpeg"], strict=True))
         if "regions" in rows:
-            drawings.entropy_maps.update(overlays.encode_entropy_maps(shown_rows, rows["regions"], max_entropy_nats))
-    return drawings
+            page_images.entropy_maps.update(overlays.encode_entropy_maps(shown_rows, rows["regions"], max_entropy_nats))
+    return page_images

@@ -50,9 +50,9 @@ def gather_rows(
     Raises ValueError for a micrograph that occurs twice or that the ledger does not have, and for impossible intervals.
     """
     for rows, own_tables in _read_batches(workspace, settings):
-        signatures = own_tables["features"].set_index("micrograph_id")["signature"].reindex(rows["micrograph_id"])
+        image_signatures = own_tables["features"].set_index("micrograph_id")["signature"].reindex(rows["micrograph_id"])
         numbers = np.arange(index.n_micrographs, index.n_micrographs + len(rows), dtype="int32")
-        index.add(rows, signatures)
+        index.add(rows, image_signatures)
         rows["failure"] = describe_failures(rows["micrograph_id"], failures)
         if "classifications" in own_tables:
             rows["cohort"] = name_groups(rows)

@@ -23,7 +23,10 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def train_detector(
-    sets: Sequence[tuple[str, str]], out: str, options: detector.DetectorOptions, say: Callable[[str], None] = print
+    coco_datasets: Sequence[tuple[str, str]],
+    out: str,
+    options: detector.DetectorOptions,
+    say: Callable[[str], None] = print,
 ) -> dict:
     """Validation scores of a detector that was trained on images of any format; see `detector.train_detector`.
 
@@ -31,7 +34,7 @@ def train_detector(
     """
     if options.start is not None:
         options = dataclasses.replace(options, start=models.locate_model(str(options.start)))
-    pairs = [(Path(coco), Path(images)) for coco, images in sets]
+    pairs = [(Path(coco), Path(images)) for coco, images in coco_datasets]
     return detector.train_detector(pairs, Path(out), options, normalise=normalise, read=read_image, say=say)
 
 

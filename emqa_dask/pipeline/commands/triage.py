@@ -104,7 +104,7 @@ def run(
     source = marker.read_source(root)
     seconds: dict[str, float] = {}
     with lock.hold_lock(root, say) as run_lock, ExitStack() as stack:
-        _examine(workspace, source, settings, steps, say, has_pixels=not is_rescoring)
+        _check_workspace(workspace, source, settings, steps, say, has_pixels=not is_rescoring)
         stored_settings.write_settings(root, settings)
         with journal.recording(workspace, run_lock.check) as record:
             execute = RunExecutor(root, settings, record, say, stack, has_workers=has_workers)
@@ -114,9 +114,9 @@ def run(
             seconds |= _make_tables(workspace, settings, steps, execute)
         n_failures = write_failures(workspace, settings)
         if "report" in steps:
-            began = time.time()
+            start_time_s = time.time()
             n_failures += _report(workspace, source, settings, steps, started, say)
-            seconds["report"] = time.time() - began
+            seconds["report"] = time.time() - start_time_s
     say("time: " + ", ".join(f"{name} {format_duration(s)}" for name, s in seconds.items()))
     return 2 if n_failures else 0
 
@@ -127,7 +127,7 @@ def _check_models(settings: Settings, steps: Collection[str], say: Say) -> None:
         raise SettingsError("nothing is classified without a model: give --classifier MODEL_DIR")
     preconditions.verify_models(settings, steps)
     if settings.classify.model:
-        from emqa_dask.classify import card as classifier_cards  # a run without a classifier does well without these
+        from emqa_dask.classify import classifier_card as classifier_cards
         from emqa_dask.uncertainty import classification
 
         card = classifier_cards.read_classifier_card(settings.classify.model)
@@ -147,13 +147,15 @@ def _claim(source: str, workspace: Workspace, settings: Settings) -> str:
     return source
 
 
-def _examine(
+def _check_workspace(
     workspace: Workspace, source: str, settings: Settings, steps: Collection[str], say: Say, *, has_pixels: bool
 ) -> None:
     """Remove what a killed run has left half-written, and put aside what is damaged."""
     for folder in ("", journal.EVENTS, SURVEY_FILES, SURVEY_FRAMES, *folders(settings).values()):
         files.remove_partial_files(files.join(workspace.uri, folder))
-    integrity.examine(workspace, settings, say, has_pixels=has_pixels and bool(STEPS_WITH_PIXELS.intersection(steps)))
+    integrity.put_aside_damaged_tables(
+        workspace, settings, say, has_pixels=has_pixels and bool(STEPS_WITH_PIXELS.intersection(steps))
+    )
     if "ingest" not in steps:
         preconditions.require_tables(workspace, source)
 
@@ -162,12 +164,12 @@ def _make_tables(
     workspace: Workspace, settings: Settings, steps: Collection[str], execute: RunExecutor
 ) -> dict[str, float]:
     """Make the tables of `steps`; the seconds that this took, under the names of the steps."""
-    began = time.time()
+    start_time_s = time.time()
     steps = [step for step in steps if tables_of_step(step)]
     if not steps:
         return {}
     make_tables(workspace, settings, steps, execute)
-    return {", ".join(step for step in steps if step != "ingest") or "store": time.time() - began}
+    return {", ".join(step for step in steps if step != "ingest") or "store": time.time() - start_time_s}
 
 
 def _report(

@@ -18,7 +18,7 @@ from emqa_dask.number_ranges import check_integer, check_number, check_seed
 from emqa_dask.pipeline import PRELOAD
 from emqa_dask.pipeline.commands import tune_log_files
 from emqa_dask.pipeline.commands.tune_log_files import TunedGroup
-from emqa_dask.pipeline.tasks.tune_log import SEARCHED_SETTINGS, TunedImage, evaluate_settings, evaluate_tiles
+from emqa_dask.pipeline.tasks.tune_log import SEARCHED_SETTINGS, TuningImage, evaluate_settings, evaluate_tiles
 from emqa_dask.pipeline.workspace.acquisition_groups import GroupSample, sample_groups
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.execute import execute
@@ -166,12 +166,12 @@ class GroupTuning:
         self.say(f"{self.group.name}: {sample}, {options.evaluations} evaluations of {', '.join(self.names)}")
         methods = options.select_methods()
         n_total = options.evaluations * len(methods)
-        traces = {}
+        search_traces = {}
         for number, method in enumerate(methods):
-            traces[method] = self._search(method, number * options.evaluations, n_total)
-        trace = traces[options.method]
+            search_traces[method] = self._search(method, number * options.evaluations, n_total)
+        trace = search_traces[options.method]
         chosen_row = trace.select_row(options.choose, MIN_OBJECTIVE_RANGE)
-        tuned = TunedGroup(self.group, traces, chosen_row, trace.table.iloc[0], self._tune_tiles(trace))
+        tuned = TunedGroup(self.group, search_traces, chosen_row, trace.table.iloc[0], self._tune_tiles(trace))
         for line in tuned.describe(self.names):
             self.say(line)
         return tuned
@@ -223,7 +223,7 @@ class GroupTuning:
         lowest = min([self.space.threshold[0], *(candidate["threshold"] for candidate in candidates)])
         floor = dataclasses.replace(self.defaults, threshold=lowest)
         settings = [dataclasses.replace(self.defaults, **candidate) for candidate in candidates]
-        images = [TunedImage(self.root, row, floor) for row in self.rows.to_dict("records")]
+        images = [TuningImage(self.root, row, floor) for row in self.rows.to_dict("records")]
         tasks = [Task(str(k), (image, settings, self.names, self.physics), 1) for k, image in enumerate(images)]
         records = {}
         for result in execute(function, tasks, stage="tune", client=self.client, limits=Limits(self.timeout_s)):

@@ -30,7 +30,7 @@ class TunedGroup(NamedTuple):
     """The result of tuning a group."""
 
     group: GroupSample
-    traces: dict[str, search.Trace]  # by method; the chosen method comes first
+    search_traces: dict[str, search.Trace]  # by method; the chosen method comes first
     chosen_row: pd.Series  # row of the trace with the chosen settings
     initial_row: pd.Series  # row of the trace with the settings that were in use
     tiles: pd.DataFrame  # uri and the columns of tune.tiles; no rows unless tiles were tuned
@@ -131,7 +131,9 @@ def _make_cohort(tuned: TunedGroup, detect: Detect) -> Cohort:
 
 def _make_files(tuned: TunedGroup, method: str) -> dict[str, bytes]:
     """Traces, tables and figures of a group, by the names of their files."""
-    contents = {f"trace-{name}.csv": trace.table.to_csv(index=False).encode() for name, trace in tuned.traces.items()}
+    contents = {
+        f"trace-{name}.csv": trace.table.to_csv(index=False).encode() for name, trace in tuned.search_traces.items()
+    }
     if len(tuned.tiles):
         table = tuned.tiles.assign(uri=tuned.tiles["uri"].map(defuse_formula))
         contents["windows.csv"] = table.to_csv(index=False).encode()
@@ -144,19 +146,19 @@ def _make_files(tuned: TunedGroup, method: str) -> dict[str, bytes]:
 
 def _draw_figures(tuned: TunedGroup, method: str) -> dict[str, "Figure"]:
     """Hypervolume, Pareto front (of two objectives or more) and a map of tiles for each micrograph."""
-    figures = {"hypervolume": plots.plot_hypervolume(_compute_hypervolumes(tuned.traces))}
-    if len(tuned.traces[method].objectives) > 1:
-        figures["pareto"] = plots.plot_pareto_front(tuned.traces[method])
+    figures = {"hypervolume": plots.plot_hypervolume(_compute_hypervolumes(tuned.search_traces))}
+    if len(tuned.search_traces[method].objectives) > 1:
+        figures["pareto"] = plots.plot_pareto_front(tuned.search_traces[method])
     for k, (uri, table) in enumerate(tuned.tiles.groupby("uri", sort=False)):
         labels = {"threshold": f"threshold, {uri}", "overlap": "overlap"}
         figures[f"windows-{k}"] = plots.plot_tile_map(table, labels)
     return figures
 
 
-def _compute_hypervolumes(traces: dict[str, search.Trace]) -> dict[str, np.ndarray]:
+def _compute_hypervolumes(search_traces: dict[str, search.Trace]) -> dict[str, np.ndarray]:
     """Hypervolume after each evaluation, by method, from one common reference point."""
-    reference = np.max([trace.reference for trace in traces.values()], axis=0)
+    reference = np.max([trace.reference for trace in search_traces.values()], axis=0)
     return {
         method: pareto.compute_hypervolume_trace(trace.table[list(trace.objectives)].to_numpy(), reference)
-        for method, trace in traces.items()
+        for method, trace in search_traces.items()
     }

@@ -77,8 +77,10 @@ def classify_micrographs(
     probabilities: pd.DataFrame, regions: pd.DataFrame, features: pd.DataFrame, settings: Settings
 ) -> pd.DataFrame:
     """A row of tables.CLASSIFICATIONS for each micrograph of `features`, which include voltage_kv; no network runs."""
-    maps = regions["predictive_entropy_nats"]
-    largest = maps.map(lambda values: float(np.max(values)) if len(values) else np.nan)
-    contents = regions[["micrograph_id", "content", "foreign_log_odds"]].assign(largest_region_entropy_nats=largest)
+    entropy_maps = regions["predictive_entropy_nats"]
+    largest_entropies = entropy_maps.map(lambda values: float(np.max(values)) if len(values) else np.nan)
+    contents = regions[["micrograph_id", "content", "foreign_log_odds"]].assign(
+        largest_region_entropy_nats=largest_entropies
+    )
     merged = features.merge(contents, on="micrograph_id", how="left", validate="one_to_one")
     return classify_images(probabilities, merged, models.locate_model(settings.classify.model))

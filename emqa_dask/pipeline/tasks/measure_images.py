@@ -15,7 +15,12 @@ from emqa_dask import tables
 from emqa_dask.detect import log
 from emqa_dask.partition import Partition
 from emqa_dask.pipeline.tasks.classify import classify_partition
-from emqa_dask.pipeline.tasks.measure import add_diameters_nm, detect_with_log, detect_with_networks, measure_image
+from emqa_dask.pipeline.tasks.image_measurement import (
+    add_diameters_nm,
+    detect_with_log,
+    detect_with_networks,
+    measure_image,
+)
 from emqa_dask.pipeline.workspace.failures import failure_row
 from emqa_dask.pipeline.workspace.stages import folders
 from emqa_dask.run.supervise import Call, CallFailed

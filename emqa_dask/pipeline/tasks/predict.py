@@ -27,7 +27,7 @@ def summarise_detections(workspace: Workspace, rows: pd.DataFrame, settings: Set
 
     From the detections that are there: no pixel is needed.
     """
-    from emqa_dask.pipeline.tasks.measure import summarise_images
+    from emqa_dask.pipeline.tasks.image_measurement import summarise_images
 
     table_folders = folders(settings)
     detections = parts.read_table(

@@ -75,14 +75,14 @@ def write(workspace: Workspace, name: str, rows: list[dict], frames: list[dict],
     try:
         _write(workspace, name, rows, frames, failures)
     except UNFIT:
-        rows, frames = storable(rows, frames)
+        rows, frames = select_storable_rows(rows, frames)
         _write(workspace, name, rows, frames, failures)
 
 
-def storable(rows: list[dict], frames: list[dict]) -> tuple[list[dict], list[dict]]:
+def select_storable_rows(rows: list[dict], frames: list[dict]) -> tuple[list[dict], list[dict]]:
     """`rows` and `frames`, of whose files those that do not fit into the tables are failed ones without frames."""
-    fitting = []
-    fitting_frames = []
+    storable_rows = []
+    storable_frames = []
     for row in rows:
         own = [frame for frame in frames if frame["uri"] == row["uri"]]
         try:
@@ -93,9 +93,9 @@ def storable(rows: list[dict], frames: list[dict]) -> tuple[list[dict], list[dic
             entry = Entry(str(row["uri"]), "", row["size_bytes"], row["modified_ns"])
             row = fit_row(failed(entry, died) | {"reason": UNSTORABLE}, tables.CATALOG)
             own = []
-        fitting.append(row)
-        fitting_frames += own
-    return fitting, fitting_frames
+        storable_rows.append(row)
+        storable_frames += own
+    return storable_rows, storable_frames
 
 
 def _write(workspace: Workspace, name: str, rows: list[dict], frames: list[dict], failures: list[dict]) -> None:

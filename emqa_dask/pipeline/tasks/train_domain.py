@@ -33,7 +33,7 @@ def examine_images(folder: str, device: str, paths: list[Path], cs_mm: float, ca
     parts = []
     for path in paths:
         image, nm_per_pixel, voltage_kv = read_image(path)
-        outputs = _examine(folder, device, [image])
+        outputs = _classify_images(folder, device, [image])
         defocus_nm = rings.measure_thon_rings(image, nm_per_pixel, voltage_kv, cs_mm=cs_mm).defocus_nm
         features = outputs.features.assign(defocus_nm=defocus_nm, voltage_kv=voltage_kv)
         parts.append(outputs._replace(features=features))
@@ -41,19 +41,19 @@ def examine_images(folder: str, device: str, paths: list[Path], cs_mm: float, ca
 
 
 def examine_shifted_images(
-    folder: str, device: str, numbered: list[tuple[int, Path]], call: Call = call_directly
+    folder: str, device: str, numbered_paths: list[tuple[int, Path]], call: Call = call_directly
 ) -> dict:
-    """Task: outputs on an example of every kind of shift made from each image; `numbered` are consecutive numbers.
+    """Task: outputs on an example of every kind of shift made from each image; the numbers are consecutive.
 
     `refused` has the reason where no example can be made of an image.
     """
-    images = [_crop_centre(read_image(path)[0], SHIFTED_PX) for _, path in numbered]
+    images = [_crop_centre(read_image(path)[0], SHIFTED_PX) for _, path in numbered_paths]
     try:
-        examples = shifts.shifted_examples(images, first=numbered[0][0])
+        examples = shifts.shifted_examples(images, first=numbered_paths[0][0])
     except ValueError as error:
         return {"n_images": 0, "refused": str(error)}
-    outputs = {kind: _examine(folder, device, images) for kind, images in examples.items()}
-    return {"n_images": len(numbered)} | outputs
+    outputs = {kind: _classify_images(folder, device, images) for kind, images in examples.items()}
+    return {"n_images": len(numbered_paths)} | outputs
 
 
 def examine_shift_examples(folder: str, device: str, paths: list[Path], call: Call = call_directly) -> dict:
@@ -65,11 +65,11 @@ def examine_shift_examples(folder: str, device: str, paths: list[Path], call: Ca
             images.append(read_image(path)[0])
         except ValueError as error:
             left_out.append(str(error))
-    outputs = {"outputs": _examine(folder, device, images)} if images else {}
+    outputs = {"outputs": _classify_images(folder, device, images)} if images else {}
     return {"n_images": len(paths), "left_out": left_out} | outputs
 
 
-def _examine(folder: str, device: str, images: Sequence[np.ndarray]) -> EnsembleOutputs:
+def _classify_images(folder: str, device: str, images: Sequence[np.ndarray]) -> EnsembleOutputs:
     """Outputs of the ensemble in `folder` on those images that it accepts."""
     from emqa_dask.classify import load_ensemble
     from emqa_dask.classify.rows import N_EMBEDDED_MEMBERS

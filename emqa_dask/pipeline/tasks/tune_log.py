@@ -20,7 +20,7 @@ SEARCHED_SETTINGS = ("threshold", "overlap", "min_sigma", "max_sigma", "num_sigm
 SCALE_SETTINGS = ("min_sigma", "max_sigma", "num_sigma", "log_scale")
 
 
-class TunedImage(NamedTuple):
+class TuningImage(NamedTuple):
     """A micrograph on which settings are evaluated."""
 
     root: str  # workspace
@@ -41,7 +41,7 @@ class TunedImage(NamedTuple):
 
 
 def evaluate_settings(
-    image: TunedImage,
+    image: TuningImage,
     settings: Sequence[Detect],
     names: Sequence[str],
     physics: LatticePhysics | None,
@@ -55,7 +55,7 @@ def evaluate_settings(
 def evaluate_tiles(
     size_px: int,
     distance: str,
-    image: TunedImage,
+    image: TuningImage,
     settings: Sequence[Detect],
     names: Sequence[str],
     physics: LatticePhysics | None,

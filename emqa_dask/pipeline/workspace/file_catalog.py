@@ -15,14 +15,14 @@ REMOVERS = 16  # threads that remove them: a bucket answers late
 
 
 def _rewrite_catalog(
-    workspace: Workspace, is_over: Callable[[pd.DataFrame], np.ndarray], new: Iterable[pd.DataFrame] = ()
+    workspace: Workspace, is_over: Callable[[pd.DataFrame], np.ndarray], new_tables: Iterable[pd.DataFrame] = ()
 ) -> None:
-    """Drop the rows that are over from the catalog, and add the tables `new` behind the others."""
+    """Drop the rows that are over from the catalog, and add the tables `new_tables` behind the others."""
     uri = workspace.catalog
     with parts.open_table_writer(uri, tables.CATALOG) as write:
         for rows in parts.iterate_table(uri, tables.CATALOG):
             write(rows[~is_over(rows)])
-        for rows in new:
+        for rows in new_tables:
             write(rows)
 
 

@@ -23,7 +23,7 @@ GIB = 2**30
 THUMBNAILS = layout.name_table_folder("thumbnails")
 
 
-def examine(
+def put_aside_damaged_tables(
     workspace: Workspace, settings: Settings, say: Say, *, all_files: bool = False, has_pixels: bool = True
 ) -> int:
     """Number of damaged tables of `workspace` that are put aside, each of them said; without the outputs of the report.
@@ -64,7 +64,7 @@ def verify(root: str, say: Say) -> int:
         missing_uris = [] if files.exists(workspace.catalog) else [workspace.catalog]
         if not any(map(files.exists, (workspace.micrographs, workspace.micrographs_copy))):
             missing_uris.append(workspace.micrographs)
-        n_damaged = examine(workspace, settings, say, all_files=True)
+        n_damaged = put_aside_damaged_tables(workspace, settings, say, all_files=True)
         document = provenance.read(workspace)
         missing_uris += [uri for uri in preconditions.find_missing_parts(workspace, settings) if uri not in listed]
         missing_uris += [workspace.failures] if document and not read_checksum(workspace.failures) else []
@@ -221,18 +221,20 @@ def _examine_shards(
 ) -> int:
     """Put aside the thumbnails of partitions whose shard is missing or damaged: store and thumbnails are one stage."""
     names_with_thumbnails = set(parts.list_parts(workspace.uri, THUMBNAILS))
-    stored = [partition for partition in partitions if partition.name in names_with_thumbnails]
-    sizes = [_size(workspace, partition) for partition in stored]
+    stored_partitions = [partition for partition in partitions if partition.name in names_with_thumbnails]
+    sizes = [_size(workspace, partition) for partition in stored_partitions]
     is_read = is_read and sum(sizes) <= limit_bytes
-    find_damaged = partial(_damaged_slots, workspace, is_read)
+    find_damaged = partial(_find_damaged_slots, workspace, is_read)
     n_damaged = 0
     with ThreadPoolExecutor(READERS) as pool, _progress(sum(sizes) * is_read) as progress:
-        for partition, size, slots in zip(stored, sizes, pool.map(find_damaged, stored, sizes), strict=True):
+        for partition, size, damaged_slots in zip(
+            stored_partitions, sizes, pool.map(find_damaged, stored_partitions, sizes), strict=True
+        ):
             progress.update(size)
-            if slots:
+            if damaged_slots:
                 n_damaged += 1
                 aside.put_aside(workspace.uri, workspace.part(THUMBNAILS, partition.name))
-                say(f"damaged: {len(slots)} of {len(partition)} stored micrographs of {partition.name}")
+                say(f"damaged: {len(damaged_slots)} of {len(partition)} stored micrographs of {partition.name}")
     return n_damaged
 
 
@@ -243,7 +245,7 @@ def _size(workspace: Workspace, partition: Partition) -> int:
     )
 
 
-def _damaged_slots(workspace: Workspace, is_read: bool, partition: Partition, size: int) -> list[int]:
+def _find_damaged_slots(workspace: Workspace, is_read: bool, partition: Partition, size: int) -> list[int]:
     if is_read:
         return micrographs.find_damaged_slots(workspace.uri, partition)
     return [] if size else list(range(len(partition)))

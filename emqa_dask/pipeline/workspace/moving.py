@@ -13,38 +13,38 @@ from emqa_dask.pipeline.workspace.part_folders import SURVEY_FRAMES
 from emqa_dask.store import files, lock, marker, parts
 from emqa_dask.store.layout import Workspace
 
-LOOKED_FOR = 20  # files of the workspace of which one has to lie in the new place
-Locate = Callable[[str, str], str]  # (URI, path until now) -> path from now on, as the ledger has it
+N_CHECKED_FILES = 20  # files of the workspace of which one has to lie in the new place
+PathLocator = Callable[[str, str], str]  # (URI, path until now) -> path from now on, as the ledger has it
 
 
-def take_over(root: str, old: str, new: str, say: Callable[[str], None] = print) -> None:
-    """Make `root`, the workspace of archive `old`, that of `new`, where the same files lie under the same names.
+def take_over_workspace(root: str, old_source: str, new_source: str, say: Callable[[str], None] = print) -> None:
+    """Make `root`, the workspace of archive `old_source`, that of `new_source`, which has the same files.
 
     URIs are relative to the archive, so every id and result stays; the paths of the files and the marker are written
     anew. When it is killed in between, it can be done again. ValueError where `root` is of neither archive and where
-    its files do not lie in `new`.
+    its files do not lie in `new_source`.
     """
     workspace = Workspace(root)
-    old = absolute_source(old)
-    new = absolute_source(new)
+    old_source = absolute_source(old_source)
+    new_source = absolute_source(new_source)
     owner = marker.read_source(root)
-    if owner == new:
+    if owner == new_source:
         return
-    if owner != old:
-        raise ValueError(f"{root} belongs to {owner}, not to {old}: give {shlex.join(['--moved-from', owner])}")
-    locate = _locator(new)
-    _check_files(workspace, new, locate)
+    if owner != old_source:
+        raise ValueError(f"{root} belongs to {owner}, not to {old_source}: give {shlex.join(['--moved-from', owner])}")
+    locate = _make_path_locator(new_source)
+    _check_files(workspace, new_source, locate)
     with lock.hold_lock(root, say):
         for name in parts.list_parts(root, SURVEY_FRAMES):  # of a survey that was killed
             rows = parts.read_part(root, SURVEY_FRAMES, name, tables.MICROGRAPHS)
-            parts.write_part(root, SURVEY_FRAMES, name, _move(rows, locate), tables.MICROGRAPHS)
+            parts.write_part(root, SURVEY_FRAMES, name, _move_paths(rows, locate), tables.MICROGRAPHS)
         uri = workspace.micrographs
         if files.exists(uri):
             with parts.open_table_writer(uri, tables.MICROGRAPHS) as write:
                 for rows in parts.iterate_table(uri, tables.MICROGRAPHS):
-                    write(_move(rows, locate))
-        marker.write_marker(root, new)
-    say(f"{root} was of {old}, from now on it is of {new}")
+                    write(_move_paths(rows, locate))
+        marker.write_marker(root, new_source)
+    say(f"{root} was of {old_source}, from now on it is of {new_source}")
 
 
 def absolute_source(source: str) -> str:
@@ -52,7 +52,7 @@ def absolute_source(source: str) -> str:
     return source if "://" in source else os.path.abspath(source)
 
 
-def _locator(source: str) -> Locate:
+def _make_path_locator(source: str) -> PathLocator:
     """Where the files of the archive `source` lie; FileNotFoundError or ValueError where there is none."""
     first = next(iter(scan.scan_archive(source)))
     if first.uri == ".":
@@ -68,17 +68,17 @@ def _locator(source: str) -> Locate:
     return lambda uri, path: name_escapes.escape_name(f"{folder}{name_escapes.unescape_name(uri)}{link}{rest}")
 
 
-def _move(rows: pd.DataFrame, locate: Locate) -> pd.DataFrame:
+def _move_paths(rows: pd.DataFrame, locate: PathLocator) -> pd.DataFrame:
     return rows.assign(path=[locate(uri, path) for uri, path in zip(rows["uri"], rows["path"], strict=True)])
 
 
-def _check_files(workspace: Workspace, new: str, locate: Locate) -> None:
-    """ValueError where none of the first files of the workspace lies in `new`."""
-    batches = parts.iterate_table(workspace.micrographs, tables.MICROGRAPHS, ["uri", "path"], LOOKED_FOR)
+def _check_files(workspace: Workspace, new_source: str, locate: PathLocator) -> None:
+    """ValueError where none of the first files of the workspace lies in `new_source`."""
+    batches = parts.iterate_table(workspace.micrographs, tables.MICROGRAPHS, ["uri", "path"], N_CHECKED_FILES)
     for rows in itertools.islice(batches, 1):
-        paths = [name_escapes.unescape_name(path) for path in _move(rows, locate)["path"]]
+        paths = [name_escapes.unescape_name(path) for path in _move_paths(rows, locate)["path"]]
         if not any(files.exists(path) or files.list_names(path) for path in paths):
             raise ValueError(
-                f"{new} is not the archive of {workspace.uri}: {rows['uri'].iloc[0]!r} should lie in it; give the "
-                "folder in which it does"
+                f"{new_source} is not the archive of {workspace.uri}: {rows['uri'].iloc[0]!r} should lie in it; "
+                "give the folder in which it does"
             )

@@ -58,7 +58,7 @@ def _summarise_cohorts(values: pd.DataFrame, drifts: pd.DataFrame, card: Mapping
     rows = []
     for name, images in values.groupby("cohort", sort=True):
         dates = images["acquired"].dropna()
-        kinds = images["shift"].dropna()
+        shift_kinds = images["shift"].dropna()
         entropies = images["predictive_entropy_nats"].dropna()
         rows.append(
             {
@@ -67,7 +67,7 @@ def _summarise_cohorts(values: pd.DataFrame, drifts: pd.DataFrame, card: Mapping
                 "first_acquired": dates.min() if len(dates) else None,
                 "last_acquired": dates.max() if len(dates) else None,
                 "out_of_domain_fraction": images["shift_score"].dropna().gt(1).mean(),
-                **{f"{kind}_fraction": kinds.eq(kind).mean() for kind in tables.SHIFTS[1:]},
+                **{f"{kind}_fraction": shift_kinds.eq(kind).mean() for kind in tables.SHIFTS[1:]},
                 "shift": shift_model.classify_cohort_shift(images, false_flags=false_flags),
                 "defocus_nm": images["defocus_nm"].median(),
                 "with_rings_fraction": images["defocus_nm"].notna().mean(),

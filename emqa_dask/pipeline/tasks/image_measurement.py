@@ -11,8 +11,8 @@ from emqa_dask import models
 from emqa_dask.detect import log
 from emqa_dask.detect.normalise import normalise
 from emqa_dask.featurise import rings
-from emqa_dask.featurise.agreement import compute_agreement
 from emqa_dask.featurise.detections import detection_features
+from emqa_dask.featurise.detector_agreement import compute_agreement
 from emqa_dask.featurise.images import image_features
 from emqa_dask.pipeline.workspace.detectors import name_detectors
 from emqa_dask.settings import Detect, Featurise, Run, Settings

@@ -43,10 +43,10 @@ def _split_line(line, columns, x0, n_pairs, n, even, odd):
     first = 2 * x0 - n
     last = first + 2 * n_pairs
     if first >= 0 and last <= len(line):
-        inner = line[first:last]
+        pixels = line[first:last]
         for k in range(n_pairs):
-            even[k] = inner[2 * k]
-            odd[k] = inner[2 * k + 1]
+            even[k] = pixels[2 * k]
+            odd[k] = pixels[2 * k + 1]
     else:
         for k in range(n_pairs):
             even[k] = line[columns[2 * (x0 + k)]]

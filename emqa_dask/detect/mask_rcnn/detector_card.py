@@ -62,9 +62,9 @@ def read_detector_card(name: str | Path) -> DetectorCard:
     where = directory / "card.toml"
     table = models.load_model_card(directory)
     if table.get("task") != TASK or table.get("family") not in FAMILIES:
-        said = f"task {table.get('task')!r}, family {table.get('family')!r}"
+        task_and_family = f"task {table.get('task')!r}, family {table.get('family')!r}"
         raise models.ModelError(
-            f"{where}: not the card of a Mask R-CNN: {said}; it has to be {TASK!r}, {' or '.join(FAMILIES)}"
+            f"{where}: not the card of a Mask R-CNN: {task_and_family}; it has to be {TASK!r}, {' or '.join(FAMILIES)}"
         )
     needed = [WEIGHTS, *([CONFIG] if table["family"] == "detectron2" else [])]
     missing = [file for file in needed if file not in table.get("files", {})]
