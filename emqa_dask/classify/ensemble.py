@@ -114,14 +114,14 @@ class Ensemble:
         log_odds = []
         embedding_sums = 0.0
         for start in range(0, len(grids.places), BATCH_WINDOWS[self.device]):
-            chosen = slice(start, start + BATCH_WINDOWS[self.device])
-            stack = self._cut_windows(grids, chosen)
+            batch = slice(start, start + BATCH_WINDOWS[self.device])
+            stack = self._cut_windows(grids, batch)
             batch_p, batch_embeddings = self.predict_windows(stack)
             batch_contents, batch_odds = content.embed_windows(stack, self.device)
             p.append(batch_p)
             contents.append(batch_contents)
             log_odds.append(batch_odds)
-            embedding_sums = embedding_sums + _sum_by_image(batch_embeddings, grids.image_numbers[chosen], len(images))
+            embedding_sums = embedding_sums + _sum_by_image(batch_embeddings, grids.image_numbers[batch], len(images))
         window_values = np.concatenate(p, axis=1), np.concatenate(contents), np.concatenate(log_odds)
         return [self._collect_outputs(k, images[k], grids, window_values, embedding_sums) for k in range(len(images))]
 
@@ -137,9 +137,9 @@ class Ensemble:
         image_numbers = np.repeat(np.arange(len(images)), [grid.shape[0] * grid.shape[1] for grid in corners])
         return _WindowGrids(prepared, corners, image_numbers, np.concatenate([grid.reshape(-1, 2) for grid in corners]))
 
-    def _cut_windows(self, grids: _WindowGrids, chosen: slice) -> NDArray[np.float32]:
+    def _cut_windows(self, grids: _WindowGrids, batch: slice) -> NDArray[np.float32]:
         """Copies (n, size, size) of some windows: all windows of a large image would need too much memory."""
-        pairs = zip(grids.image_numbers[chosen], grids.places[chosen])
+        pairs = zip(grids.image_numbers[batch], grids.places[batch])
         settings = self.card.window_settings
         return np.stack([windows.cut_window(grids.images[owner], corner, settings) for owner, corner in pairs])
 

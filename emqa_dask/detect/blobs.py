@@ -1,4 +1,9 @@
-"""find_blobs(): blobs of an image by the Laplacian of Gaussian, as scikit-image finds them or faster."""
+"""find_blobs(): blobs of an image by the Laplacian of Gaussian, as scikit-image finds them or faster.
+
+The fast method computes in float32, large scales on coarser grids. Place, scale and response are those of the top of a
+quadratic surface through the 27 values around a maximum. The largest blobs are kept first, whatever the order of the
+maxima. At most `MAX_BLOBS` maxima of each polarity and `prune.MAX_DISK_PAIRS` pairs near each other are examined.
+"""
 
 from typing import Any
 
@@ -28,20 +33,16 @@ def find_blobs(
     threshold_rel: float | None = None,
     method: str = "exact",
 ) -> pd.DataFrame:
-    """Blobs of an image: maxima over place and scale of the scale-normalised Laplacian of Gaussian.
-
-    The response is -sigma^2 times the Laplacian of Gaussian. A disk of radius r has its maximum at sigma = r / sqrt(2).
+    """Blobs of an image: maxima over place and scale of -sigma^2 times its Laplacian of Gaussian.
 
     Parameters
     ----------
     image : array (h, w)
         Any real dtype, numpy or cupy. Integers are divided by the largest value of their dtype.
-    min_sigma, max_sigma : float
-        Smallest and largest scale, px.
-    num_sigma : int
-        Number of scales.
-    threshold : float or None
-        Lower bound of the response; None: the lowest response of the scale space.
+    min_sigma, max_sigma, num_sigma : float, float, int
+        Smallest and largest scale, px, and number of scales. A disk of radius r has its maximum at r / sqrt(2).
+    threshold, threshold_rel : float or None
+        Lower bounds of the response, absolute (None: its lowest value) and relative to its highest; the larger counts.
     overlap : float or None
         Shared fraction of the smaller disk's area above which the smaller blob is removed; None keeps all.
     log_scale : bool
@@ -49,27 +50,20 @@ def find_blobs(
     exclude_border : int, tuple of two int, or False
         Width of the border without blobs, px; for rows and columns.
     polarity : {"bright", "dark", "both"}
-        Blobs brighter than their surroundings, darker, or both, pruned together: a bright rim does not outlive the
-        larger, dark cavity that it surrounds.
-    threshold_rel : float or None
-        Lower bound of the response as a fraction of the highest one; the larger of both bounds counts.
+        Blobs brighter than their surroundings, darker, or both, pruned together.
     method : {"exact", "fast"}
-        "exact" gives the blobs of `skimage.feature.blob_log` 0.26, also on a GPU. "fast", for numpy arrays, computes in
-        float32, large scales on coarser grids; place, scale and response are those of the top of a quadratic surface
-        through the 27 values around a maximum, and the largest blobs are kept first, whatever the order of the maxima.
+        "exact" gives the blobs of `skimage.feature.blob_log` 0.26, also on a GPU; "fast" is for numpy arrays.
 
     Returns
     -------
     pandas.DataFrame
-        Columns y_px, x_px, sigma_px, response (float64) and polarity (int8, +1 or -1), strongest first; no rows when
-        nothing is found. `attrs["too_many_blobs"]` is True when only the strongest maxima were examined: more than
-        `MAX_BLOBS` of one polarity, or more than `prune.MAX_DISK_PAIRS` pairs near each other.
+        Columns y_px, x_px, sigma_px, response (float64) and polarity (int8, +1 or -1), strongest first.
+        `attrs["too_many_blobs"]` is True where only the strongest maxima were examined.
 
     Raises
     ------
     ValueError
-        If the image is not two-dimensional and real or holds NaN or infinity (`detect.normalise.normalise` replaces
-        these), if max_sigma exceeds its longer side, or if an argument is out of range.
+        If the image is not two-dimensional, real and finite, or if an argument is out of range.
 
     References
     ----------
@@ -78,27 +72,39 @@ def find_blobs(
     image = _check_image(image, method)
     sigmas = scales.compute_sigmas(min_sigma, max_sigma, num_sigma, log_scale, image.dtype)
     border = scales.parse_border(exclude_border)
+    _check_search(image, max_sigma, polarity)
+    maxima = _find_maxima(image, sigmas, threshold, polarity, threshold_rel, method)
+    capped_maxima = scales.cap_maxima(maxima, MAX_BLOBS)
+    blobs, is_limited = _prune(scales.drop_border(capped_maxima, image.shape, border), sigmas, overlap, method)
+    rows = _tabulate(blobs, sigmas, log_scale, method)
+    rows.attrs["too_many_blobs"] = is_limited or len(capped_maxima.y) < len(maxima.y)
+    return rows
+
+
+def _tabulate(blobs: Maxima, sigmas: np.ndarray, log_scale: bool, method: str) -> pd.DataFrame:
+    if method == "fast":
+        return scales.tabulate_refined_maxima(blobs, sigmas, log_scale)
+    return scales.tabulate_maxima(blobs, sigmas)
+
+
+def _prune(maxima: Maxima, sigmas: np.ndarray, overlap: float | None, method: str) -> tuple[Maxima, bool]:
+    """The blobs that remain, and whether weak maxima were left out because too many pairs lie near each other.
+
+    A bright rim does not outlive the larger, dark cavity that it surrounds: both polarities are pruned together.
+    """
+    if overlap is None:
+        return maxima, False
+    n_affordable = count_affordable(maxima.y, maxima.x, sigmas[maxima.scale])
+    strongest = scales.select_maxima(maxima, slice(n_affordable))
+    prune = prune_maxima if method == "fast" else _prune_as_skimage
+    return prune(strongest, sigmas, overlap), n_affordable < len(maxima.y)
+
+
+def _check_search(image: Any, max_sigma: float, polarity: str) -> None:
+    """ValueError unless the polarity is known and the largest scale is at most the image's longer side."""
     scales.parse_polarity(polarity)
     if image.size and max_sigma > max(image.shape):
         raise ValueError(f"max_sigma is {max_sigma} px, the image {image.shape[0]} x {image.shape[1]} px: lower it")
-    find_maxima = _find_fast_maxima if method == "fast" else _find_exact_maxima
-    maxima = find_maxima(image, sigmas, threshold, polarity, threshold_rel)
-    n_maxima = len(maxima.y)
-    maxima = scales.cap_maxima(maxima, MAX_BLOBS)
-    is_full = len(maxima.y) < n_maxima
-    maxima = scales.drop_border(maxima, image.shape, border)
-    if overlap is not None:
-        n_affordable = count_affordable(maxima.y, maxima.x, sigmas[maxima.scale])
-        is_full |= n_affordable < len(maxima.y)
-        maxima = scales.select_maxima(maxima, slice(n_affordable))
-        prune = prune_maxima if method == "fast" else _prune_as_skimage
-        maxima = prune(maxima, sigmas, overlap)
-    if method == "fast":
-        rows = scales.tabulate_refined_maxima(maxima, sigmas, log_scale)
-    else:
-        rows = scales.tabulate_maxima(maxima, sigmas)
-    rows.attrs["too_many_blobs"] = is_full
-    return rows
 
 
 def _check_image(image: Any, method: str) -> Any:
@@ -116,14 +122,17 @@ def _check_image(image: Any, method: str) -> Any:
     return image.astype(np.float32, copy=False) if method == "fast" else image
 
 
-def _find_exact_maxima(image, sigmas, threshold, polarity, threshold_rel) -> Maxima:
+def _find_maxima(image, sigmas, threshold, polarity, threshold_rel, method) -> Maxima:
+    """The strongest maxima; one more than `MAX_BLOBS` of a polarity shows that some were left out."""
+    if method == "fast":
+        return _find_fast_maxima(image, sigmas, threshold, polarity, threshold_rel)
     return log_exact.find_scale_maxima(
         image, sigmas, threshold, polarity, threshold_rel, max_per_polarity=MAX_BLOBS + 1
     )
 
 
 def _find_fast_maxima(image, sigmas, threshold, polarity, threshold_rel) -> Maxima:
-    """As _find_exact_maxima() in float32; none in a constant image."""
+    """As log_exact.find_scale_maxima() in float32; none in a constant image."""
     if image.size == 0 or image.min() == image.max():
         return scales.NO_MAXIMA
     maxima = log_fast.find_scale_maxima(image, sigmas, threshold, polarity, max_per_polarity=MAX_BLOBS + 1)

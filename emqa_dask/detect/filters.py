@@ -173,14 +173,14 @@ def _reflect_line(values, columns, n, line):
 
 
 @numba.njit(nogil=True, cache=True)
-def _along_x(line, w, to):
-    """Fill `to` with the sums of a line, n values longer at each end, under one kernel, in the same order."""
+def _along_x(line, w, sums):
+    """Fill `sums` with those of a line, n values longer at each end, under one kernel, in the same order."""
     n = len(w) - 1
     last = 2 * n
-    width = len(to)
+    width = len(sums)
     middle = line[n : n + width]
     for x in range(width):
-        to[x] = middle[x] * w[n]
+        sums[x] = middle[x] * w[n]
     k = 0
     while k + 4 <= n:
         a0 = line[k : k + width]
@@ -196,12 +196,14 @@ def _along_x(line, w, to):
         w2 = w[k + 2]
         w3 = w[k + 3]
         for x in range(width):
-            to[x] = to[x] + (a0[x] + b0[x]) * w0 + (a1[x] + b1[x]) * w1 + (a2[x] + b2[x]) * w2 + (a3[x] + b3[x]) * w3
+            sums[x] = (
+                sums[x] + (a0[x] + b0[x]) * w0 + (a1[x] + b1[x]) * w1 + (a2[x] + b2[x]) * w2 + (a3[x] + b3[x]) * w3
+            )
         k += 4
     while k < n:
         a0 = line[k:]
         b0 = line[last - k :]
         w0 = w[k]
         for x in range(width):
-            to[x] += (a0[x] + b0[x]) * w0
+            sums[x] += (a0[x] + b0[x]) * w0
         k += 1

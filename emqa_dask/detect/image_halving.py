@@ -70,11 +70,11 @@ def _halve_rows(tile, i, taps, target):
 
 
 @numba.njit(nogil=True, cache=True)
-def _halve_line(even, odd, taps, to):
-    """Fill `to` with sums of pixels at equal distances from the middle between pixels 2 j + n and 2 j + n + 1."""
+def _halve_line(even, odd, taps, target):
+    """Fill `target` with sums of pixels at equal distances from the middle between pixels 2 j + n and 2 j + n + 1."""
     n = len(taps)
-    width = len(to)
-    to[:] = 0
+    width = len(target)
+    target[:] = 0
     for k in range(0, n, 2):
         a0 = odd[k // 2 :]
         b0 = even[n - k // 2 :]
@@ -83,4 +83,4 @@ def _halve_line(even, odd, taps, to):
         b1 = odd[n - k // 2 - 1 :]
         w1 = taps[k + 1]
         for x in range(width):
-            to[x] += (a0[x] + b0[x]) * w0 + (a1[x] + b1[x]) * w1
+            target[x] += (a0[x] + b0[x]) * w0 + (a1[x] + b1[x]) * w1

@@ -37,7 +37,7 @@ def find_scale_maxima(
     collect = _collect_on_host if xp is np else _collect_on_device
     maxima, n_peaks, lowest = collect(image, sigmas, signs, floor, max_per_polarity, region)
     n_values = image.size * len(sigmas)
-    kept = []
+    maxima_by_sign = []
     for sign in signs:
         part = scales.select_maxima(maxima, maxima.polarity == sign)
         limit = lowest[sign] if threshold is None else floor
@@ -47,8 +47,8 @@ def find_scale_maxima(
         # Where every value is a maximum the scale space is constant, and nothing is a blob; a single value has no
         # neighbours, and scikit-image only compares it with the threshold.
         keep = (part.response > limit) & (n_values == 1 or n_peaks[sign] < n_values)
-        kept.append(scales.select_maxima(part, keep))
-    return scales.sort_maxima(kept)
+        maxima_by_sign.append(scales.select_maxima(part, keep))
+    return scales.sort_maxima(maxima_by_sign)
 
 
 def _collect_on_host(image, sigmas, signs, floor, max_per_polarity, region) -> tuple[Maxima, dict, dict]:
@@ -82,35 +82,35 @@ def _collect_on_device(image, sigmas, signs, floor, max_per_polarity, region) ->
         response = -ndi.gaussian_laplace(image, sigmas[k]) * float(sigmas[k] ** 2)
         return response, {sign: ndi.maximum_filter(sign * response, size=3, mode="nearest") for sign in signs}
 
-    before = None
+    previous_layer = None
     layer = compute_layer(0)
     for k in range(len(sigmas)):
-        after = compute_layer(k + 1) if k + 1 < len(sigmas) else None
+        next_layer = compute_layer(k + 1) if k + 1 < len(sigmas) else None
         for sign in signs:
-            y, x = xp.nonzero(_find_peaks(sign, before, layer, after, floor))
+            y, x = xp.nonzero(_find_peaks(sign, previous_layer, layer, next_layer, floor))
             if floor == -math.inf:
                 lowest[sign] = min(lowest[sign], float((sign * layer[0]).min()))
             n_peaks[sign] += len(y)
             keep = scales.is_in_region(region, y, x)
             y, x = y[keep], x[keep]
-            stack = [None if one is None else sign * one[0] for one in (before, layer, after)]
+            stack = [None if one is None else sign * one[0] for one in (previous_layer, layer, next_layer)]
             rows = _gather_neighbourhoods(xp, stack, y, x, k)
             tables[sign] = _keep_strongest(xp, [*tables[sign], rows], max_per_polarity)
-        before = layer
-        layer = after
+        previous_layer = layer
+        layer = next_layer
     return _move_to_host(xp, tables, image.shape, max_per_polarity), n_peaks, lowest
 
 
-def _find_peaks(sign: int, before, layer, after, floor: float):
+def _find_peaks(sign: int, previous_layer, layer, next_layer, floor: float):
     """Mask of the pixels of `layer` above `floor` that no neighbour in place and scale exceeds, times `sign`.
 
     Layers are pairs of the response and its maximum filter for each sign.
     """
     value = sign * layer[0]
     is_peak = (value == layer[1][sign]) & (value > floor)
-    for beside in (before, after):
-        if beside is not None:
-            is_peak &= value >= beside[1][sign]
+    for neighbour in (previous_layer, next_layer):
+        if neighbour is not None:
+            is_peak &= value >= neighbour[1][sign]
     return is_peak
 
 
@@ -129,12 +129,12 @@ def _gather_neighbourhoods(xp, stack: list, y, x, k: int):
 
     On the device. Pixels at the edge and scales at the ends are repeated beyond them.
     """
-    here = stack[1]
+    middle = stack[1]
     has_both = stack[0] is not None and stack[2] is not None
     step = xp.arange(-1, 2)
-    rows = xp.clip(y[:, None, None] + step[:, None], 0, here.shape[0] - 1)
-    columns = xp.clip(x[:, None, None] + step, 0, here.shape[1] - 1)
-    values = [(here if layer is None else layer)[rows, columns].reshape(len(y), 9) for layer in stack]
+    rows = xp.clip(y[:, None, None] + step[:, None], 0, middle.shape[0] - 1)
+    columns = xp.clip(x[:, None, None] + step, 0, middle.shape[1] - 1)
+    values = [(middle if layer is None else layer)[rows, columns].reshape(len(y), 9) for layer in stack]
     place = xp.stack([y, x, xp.full(y.shape, k), xp.full(y.shape, int(has_both))], axis=1)
     return xp.concatenate([part.astype(np.float64) for part in (place, *values)], axis=1)
 
@@ -150,7 +150,8 @@ def _keep_strongest(xp, tables: list, max_rows: int | None) -> list:
 
 def _make_maxima(sign: int, rows: np.ndarray, shape: tuple[int, int]) -> Maxima:
     """Maxima from rows of _gather_neighbourhoods() on the host."""
-    y, x, k, has_scales = rows[:, :4].T
+    y, x, k = rows[:, :3].T
+    has_scales = rows[:, 3]
     cubes = rows[:, 4:].reshape(-1, 3, 3, 3)
     has_both = np.column_stack([has_scales > 0, (y > 0) & (y < shape[0] - 1), (x > 0) & (x < shape[1] - 1)])
     return scales.make_maxima(sign, y, x, k, cubes[:, 1, 1, 1], surface.refine_cubes(cubes, has_both))

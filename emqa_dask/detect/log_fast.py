@@ -59,8 +59,8 @@ def compute_layers(image: np.ndarray, sigmas: np.ndarray, steps: list[int] | Non
     if max(steps) > 1:
         # Reflection at the far edges lies on the coarse grids only if their step divides the size: else, lay it out.
         margin = compute_halo(max(sigmas))
-        after = [0 if n % max(steps) == 0 else margin + -(n + margin) % max(steps) for n in image.shape]
-        coarse = cv2.copyMakeBorder(image, 0, after[0], 0, after[1], cv2.BORDER_REFLECT)
+        far_margins = [0 if n % max(steps) == 0 else margin + -(n + margin) % max(steps) for n in image.shape]
+        coarse = cv2.copyMakeBorder(image, 0, far_margins[0], 0, far_margins[1], cv2.BORDER_REFLECT)
         for step in (2**k for k in range(1, max(steps).bit_length())):
             coarse = grids[step] = _halve_image(coarse)
     rings = {step: deque(maxlen=peaks.N_LAYERS_IN_MEMORY) for step in grids}

@@ -93,8 +93,8 @@ def _percentiles(values: np.ndarray, *percentiles: float) -> list[float]:
     if values.dtype in (np.uint8, np.uint16):
         ranks = np.array(percentiles) / 100 * (len(values) - 1)
         cumulated = np.cumsum(np.bincount(values))
-        below, above = (np.searchsorted(cumulated, f(ranks), side="right") for f in (np.floor, np.ceil))
-        return [float(v) for v in below + (above - below) * (ranks - np.floor(ranks))]
+        lower_values, upper_values = (np.searchsorted(cumulated, f(ranks), side="right") for f in (np.floor, np.ceil))
+        return [float(v) for v in lower_values + (upper_values - lower_values) * (ranks - np.floor(ranks))]
     if values.dtype.kind != "f":
         values = values.astype(np.float64)
     return [float(v) for v in np.percentile(values, percentiles)]

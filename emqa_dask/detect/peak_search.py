@@ -92,22 +92,26 @@ def _store_peak(out, n, y, x, value, fit):
 def _mark(grid, i, sign, low, marks):
     """Mark the pixels of row i above `low` that none of their eight neighbours exceeds; the ends are not compared."""
     row = grid[i]
-    up = grid[max(i - 1, 0)]
-    down = grid[min(i + 1, len(grid) - 1)]
+    row_above = grid[max(i - 1, 0)]
+    row_below = grid[min(i + 1, len(grid) - 1)]
     row_interior = row[1:]
     right = row[2:]
-    n = up[1:]
-    s = down[1:]
+    n = row_above[1:]
+    s = row_below[1:]
     inner_marks = marks[1:]
-    ne = up[2:]
-    se = down[2:]
+    ne = row_above[2:]
+    se = row_below[2:]
     marks[0] = sign * row[0] > low
     marks[-1] = sign * row[-1] > low
     for x in range(len(row) - 2):
         v = sign * row_interior[x]
         is_high = (v > low) & (v >= sign * n[x]) & (v >= sign * s[x]) & (v >= sign * row[x]) & (v >= sign * right[x])
         inner_marks[x] = (
-            is_high & (v >= sign * up[x]) & (v >= sign * ne[x]) & (v >= sign * down[x]) & (v >= sign * se[x])
+            is_high
+            & (v >= sign * row_above[x])
+            & (v >= sign * ne[x])
+            & (v >= sign * row_below[x])
+            & (v >= sign * se[x])
         )
 
 
@@ -115,15 +119,15 @@ def _mark(grid, i, sign, low, marks):
 def _mark_coarse(grid, i, sign, low, marks):
     """Mark the pixels of row i above `low` that are maxima or whose surface has its top nearby."""
     row = grid[i]
-    up = grid[max(i - 1, 0)]
-    down = grid[min(i + 1, len(grid) - 1)]
+    row_above = grid[max(i - 1, 0)]
+    row_below = grid[min(i + 1, len(grid) - 1)]
     row_interior = row[1:]
     right = row[2:]
     inner_marks = marks[1:]
-    n = up[1:]
-    s = down[1:]
-    ne = up[2:]
-    se = down[2:]
+    n = row_above[1:]
+    s = row_below[1:]
+    ne = row_above[2:]
+    se = row_below[2:]
     marks[0] = sign * row[0] > low
     marks[-1] = sign * row[-1] > low
     half = grid.dtype.type(0.5)
@@ -134,9 +138,9 @@ def _mark_coarse(grid, i, sign, low, marks):
         bottom = sign * s[x]
         left = sign * row[x]
         right_ = sign * right[x]
-        nw = sign * up[x]
+        nw = sign * row_above[x]
         ne_ = sign * ne[x]
-        sw = sign * down[x]
+        sw = sign * row_below[x]
         se_ = sign * se[x]
         gy = half * (bottom - top)
         gx = half * (right_ - left)
@@ -177,22 +181,22 @@ def _estimate_top(grids, steps, sign, i, j, height, width, floor):
     grid = grids[1]
     step = steps[1]
     h, w = grid.shape
-    up = i - 1
-    down = i + 1
+    i_above = i - 1
+    i_below = i + 1
     left = j - 1
     right = j + 1
-    if i == 0 or j == 0 or down == h or right == w:
-        up = reflect_index(up, h)
-        down = reflect_index(down, h)
+    if i == 0 or j == 0 or i_below == h or right == w:
+        i_above = reflect_index(i_above, h)
+        i_below = reflect_index(i_below, h)
         left = reflect_index(left, w)
         right = reflect_index(right, w)
-    top, dy, dx = _find_vertex(grid, sign, i, j, up, down, left, right)
+    top, dy, dx = _find_vertex(grid, sign, i, j, i_above, i_below, left, right)
     if top == -np.inf or top < floor - 2 * SURFACE_ERROR * abs(floor):
         return NOWHERE
     for k in (0, 2):
         if steps[k] == step:
-            beside = _evaluate(differentiate(grids[k], sign, i, j, up, down, left, right), dy, dx)
-            if beside - top > SURFACE_ERROR * abs(top):
+            neighbour_top = _evaluate(differentiate(grids[k], sign, i, j, i_above, i_below, left, right), dy, dx)
+            if neighbour_top - top > SURFACE_ERROR * abs(top):
                 return NOWHERE
     y = math.floor(step * (i + dy + 0.5))
     x = math.floor(step * (j + dx + 0.5))
@@ -204,31 +208,37 @@ def _estimate_top(grids, steps, sign, i, j, height, width, floor):
 
 
 @numba.njit(nogil=True, cache=True)
-def _find_vertex(grid, sign, i, j, up, down, left, right):
+def _find_vertex(grid, sign, i, j, i_above, i_below, left, right):
     """Height and place (top, dy, dx; coarse pixels) of the top of the quadratic surface around a coarse pixel.
 
     The pixel itself if it is a maximum and the surface has no top near it; a top of -inf if neither.
     """
-    c, gy, gx, yy, xx, xy = differentiate(grid, sign, i, j, up, down, left, right)
+    c, gradient, hessian = differentiate(grid, sign, i, j, i_above, i_below, left, right)
+    gy, gx = gradient
+    yy, xx, xy = hessian
     det = yy * xx - xy * xy
     dy = dx = 2.0
     if yy < 0 and det > 0:
         dy = (xy * gx - xx * gy) / det
         dx = (xy * gy - yy * gx) / det
     if abs(dy) > MAX_VERTEX_DISTANCE or abs(dx) > MAX_VERTEX_DISTANCE:
-        direct = max(max(sign * grid[up, j], sign * grid[down, j]), max(sign * grid[i, left], sign * grid[i, right]))
-        north = max(sign * grid[up, left], sign * grid[up, right])
-        south = max(sign * grid[down, left], sign * grid[down, right])
+        direct = max(
+            max(sign * grid[i_above, j], sign * grid[i_below, j]), max(sign * grid[i, left], sign * grid[i, right])
+        )
+        north = max(sign * grid[i_above, left], sign * grid[i_above, right])
+        south = max(sign * grid[i_below, left], sign * grid[i_below, right])
         if not (c > direct and c > north and c > south):
             return -np.inf, 0.0, 0.0
         dy = dx = 0.0
-    return _evaluate((c, gy, gx, yy, xx, xy), dy, dx), dy, dx
+    return _evaluate((c, gradient, hessian), dy, dx), dy, dx
 
 
 @numba.njit(nogil=True, cache=True)
 def _evaluate(derivatives, dy, dx):
     """The quadratic surface with `derivatives`, as differentiate() gives them, at the offset (dy, dx)."""
-    c, gy, gx, yy, xx, xy = derivatives
+    c, gradient, hessian = derivatives
+    gy, gx = gradient
+    yy, xx, xy = hessian
     return c + gy * dy + gx * dx + 0.5 * (yy * dy * dy + xx * dx * dx) + xy * dy * dx
 
 

@@ -53,47 +53,53 @@ def collect_peaks(
     are collected, so memory is three layers and about 200 bytes for each of these; None keeps all. Peaks outside
     `region` are dropped, but count in the second result, as do duplicates, which coarse grids give.
     """
-    kept = scales.NO_MAXIMA
+    strongest = scales.NO_MAXIMA
     fresh: list[Maxima] = []
     n_fresh = 0
     n_peaks = dict.fromkeys(signs, 0)
-    for k, before, layer, after in _neighbouring_layers(layers):
+    for k, previous_layer, layer, next_layer in _neighbouring_layers(layers):
         for sign in signs:
-            for peaks in search_layer(before, layer, after, shape, sign, floor):
+            for peaks in search_layer(previous_layer, layer, next_layer, shape, sign, floor):
                 fit = (peaks.dscale, peaks.dy, peaks.dx, peaks.top)
                 part = scales.make_maxima(sign, peaks.y, peaks.x, np.full(len(peaks.y), k), peaks.value, fit)
                 fresh.append(scales.select_maxima(part, scales.is_in_region(region, part.y, part.x)))
                 n_fresh = n_fresh + len(fresh[-1].y)
                 n_peaks[sign] = n_peaks[sign] + len(peaks.y)
                 if max_per_polarity is not None and n_fresh > max(max_per_polarity, CHUNK_PX):
-                    kept = scales.keep_strongest([kept, *fresh], max_per_polarity)
+                    strongest = scales.keep_strongest([strongest, *fresh], max_per_polarity)
                     fresh = []
                     n_fresh = 0
-    return scales.keep_strongest([kept, *fresh], max_per_polarity), n_peaks
+    return scales.keep_strongest([strongest, *fresh], max_per_polarity), n_peaks
 
 
 def _neighbouring_layers(layers: Iterable[Layer]) -> Iterator[tuple[int, Layer | None, Layer, Layer | None]]:
     """Yield every layer's index, the layer before, itself, and the layer after; None at the ends."""
-    before = None
+    previous_layer = None
     layer = None
-    for k, after in enumerate(itertools.chain(layers, [None])):
+    for k, next_layer in enumerate(itertools.chain(layers, [None])):
         if layer is not None:
-            yield k - 1, before, layer, after
-        before = layer
-        layer = after
+            yield k - 1, previous_layer, layer, next_layer
+        previous_layer = layer
+        layer = next_layer
 
 
 def search_layer(
-    before: Layer | None, layer: Layer, after: Layer | None, shape: tuple[int, int], sign: int, floor: float
+    previous_layer: Layer | None,
+    layer: Layer,
+    next_layer: Layer | None,
+    shape: tuple[int, int],
+    sign: int,
+    floor: float,
 ) -> Iterator[Peaks]:
     """Yield the peaks of `layer` above `floor`, of `sign` times the values, of a part of its rows at a time.
 
-    `before` and `after` are the neighbouring scales; `shape` is that of the image. The number of peaks in a part is at
-    most `CHUNK_PX` or a row. On a coarse grid a peak may come more than once (`scales.keep_strongest` keeps one). The
-    tops are those of quadratic surfaces through the 27 values around a peak; see `surface.refine_cubes`.
+    `previous_layer` and `next_layer` are the neighbouring scales; `shape` is that of the image. The number of peaks in
+    a part is at most `CHUNK_PX` or a row. On a coarse grid a peak may come more than once (`scales.keep_strongest`
+    keeps one). The tops are those of quadratic surfaces through the 27 values around a peak; see
+    `surface.refine_cubes`.
     """
     none = Layer(np.empty((1, 1), layer.grid.dtype), 0)
-    grids, steps = zip(before or none, layer, after or none)
+    grids, steps = zip(previous_layer or none, layer, next_layer or none)
     weights, firsts = zip(*(compute_lagrange_weights(max(step, 1)) for step in steps))
     n_rows = min(max(1, CHUNK_PX // layer.grid.shape[1]), len(layer.grid))
     columns = np.empty((len(Peaks._fields), n_rows * layer.grid.shape[1]))

@@ -29,8 +29,8 @@ def _bound_pairs(y: np.ndarray, x: np.ndarray, reach: float) -> int:
         return len(y) * (len(y) - 1) // 2
     counts = np.zeros((row.max() + 2, column.max() + 2))
     np.add.at(counts, (row, column), 1)
-    near = sum(np.roll(counts, (dy, dx), (0, 1)) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
-    return int((counts * near).sum() - len(y)) // 2
+    neighbour_counts = sum(np.roll(counts, (dy, dx), (0, 1)) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
+    return int((counts * neighbour_counts).sum() - len(y)) // 2
 
 
 def _max_reach(sigma: np.ndarray) -> float:
@@ -134,12 +134,12 @@ def prune_as_skimage(y: np.ndarray, x: np.ndarray, sigma: np.ndarray, overlap: f
         return np.zeros(0, bool)
     tree = cKDTree(np.column_stack([y, x]))
     pairs = tree.query_pairs(_max_reach(sigma), output_type="ndarray")
-    near = _find_touching(pairs, y, x, sigma)
-    near = near[_is_over(y, x, sigma, pairs[near], overlap)]
-    if len(near) == 0:
+    close_pairs = _find_touching(pairs, y, x, sigma)
+    close_pairs = close_pairs[_is_over(y, x, sigma, pairs[close_pairs], overlap)]
+    if len(close_pairs) == 0:
         return np.ones(len(sigma), bool)
     is_over = np.zeros(len(pairs), bool)
-    is_over[near] = True
+    is_over[close_pairs] = True
     order = order_as_set(pairs)
     return _remove_smaller(pairs, order[is_over[order]], sigma)
 
@@ -147,15 +147,15 @@ def prune_as_skimage(y: np.ndarray, x: np.ndarray, sigma: np.ndarray, overlap: f
 @numba.njit(cache=True)
 def _find_touching(pairs, y, x, sigma):
     """Indices of the pairs whose disks may share area, with a margin for rounding."""
-    near = np.empty(len(pairs), np.int64)
+    close_pairs = np.empty(len(pairs), np.int64)
     n = 0
     for p in range(len(pairs)):
         i = pairs[p, 0]
         j = pairs[p, 1]
         if (y[i] - y[j]) ** 2 + (x[i] - x[j]) ** 2 <= 2.001 * (sigma[i] + sigma[j]) ** 2:
-            near[n] = p
+            close_pairs[n] = p
             n += 1
-    return near[:n]
+    return close_pairs[:n]
 
 
 def _is_over(y: np.ndarray, x: np.ndarray, sigma: np.ndarray, pairs: np.ndarray, overlap: float) -> np.ndarray:

@@ -73,7 +73,8 @@ def make_maxima(sign: int, y, x, scale, response, fit=None) -> Maxima:
     y, x, scale = (np.asarray(column, np.int64) for column in (y, x, scale))
     response = np.asarray(response, np.float64)
     zeros = np.zeros(len(response))
-    dscale, dy, dx, top = (zeros, zeros, zeros, response) if fit is None else fit
+    dscale, dy, dx = (zeros, zeros, zeros) if fit is None else fit[:3]
+    top = response if fit is None else fit[3]
     return Maxima(y, x, scale, response, np.full(len(response), sign, np.int8), dy, dx, dscale, top)
 
 

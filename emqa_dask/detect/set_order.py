@@ -64,9 +64,9 @@ def _order_as_set(pairs):
         _insert(table, size - 1, p, hashes[p])
         used = p + 1
         if used * 5 >= (size - 1) * 3:
-            least = used * 2 if used > 50000 else used * 4
+            min_size = used * 2 if used > 50000 else used * 4
             size = 8
-            while size <= least:
+            while size <= min_size:
                 size *= 2
             keys = _list_keys(table, used)
             table = np.full(size, -1, np.int32)

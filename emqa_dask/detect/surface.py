@@ -48,15 +48,17 @@ def reflect_index(i, n):
 
 
 @numba.njit(nogil=True, cache=True)
-def differentiate(grid, sign, i, j, up, down, left, right):
+def differentiate(grid, sign, i, j, i_above, i_below, left, right):
     """Value, gradient (y, x) and Hessian (yy, xx, xy) at a pixel, by central differences."""
     c = sign * grid[i, j]
-    n = sign * grid[up, j]
-    s = sign * grid[down, j]
+    n = sign * grid[i_above, j]
+    s = sign * grid[i_below, j]
     e = sign * grid[i, right]
     t = sign * grid[i, left]
-    xy = 0.25 * sign * (grid[down, right] - grid[down, left] - grid[up, right] + grid[up, left])
-    return c, 0.5 * (s - n), 0.5 * (e - t), s + n - 2 * c, e + t - 2 * c, xy
+    xy = 0.25 * sign * (grid[i_below, right] - grid[i_below, left] - grid[i_above, right] + grid[i_above, left])
+    gradient = (0.5 * (s - n), 0.5 * (e - t))
+    hessian = (s + n - 2 * c, e + t - 2 * c, xy)
+    return c, gradient, hessian
 
 
 @numba.njit(nogil=True, cache=True)
