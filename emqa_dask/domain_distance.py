@@ -126,10 +126,10 @@ def write_domain(domain: Domain, directory: Path) -> dict:
 
 def read_domain(directory: Path) -> Domain | None:
     """The domain in a model directory, its file checked against the card's SHA-256; None for a model without one."""
-    card = models.read_model_card(directory)
-    if "domain" not in card:
+    model_card = models.read_model_card(directory)
+    if "domain" not in model_card:
         return None
-    if DOMAIN_FILE not in card.get("files", {}):
+    if DOMAIN_FILE not in model_card.get("files", {}):
         raise ValueError(f"{directory / 'card.toml'}: names a domain but no {DOMAIN_FILE}")
-    arrays = safetensors.numpy.load_file(models.check_file(directory, DOMAIN_FILE, card))
-    return Domain(tuple(card["domain"]["columns"]), **arrays, limit=card["domain"]["limit"])
+    arrays = safetensors.numpy.load_file(models.check_file(directory, DOMAIN_FILE, model_card))
+    return Domain(tuple(model_card["domain"]["columns"]), **arrays, limit=model_card["domain"]["limit"])

@@ -128,11 +128,11 @@ def make_card_table(conditions: TrainingConditions | None) -> dict:
     return {"imaging": table}
 
 
-def read_training_conditions(card: Mapping) -> TrainingConditions | None:
+def read_training_conditions(model_card: Mapping) -> TrainingConditions | None:
     """The conditions on a model's card; None where it has none."""
-    if "imaging" not in card:
+    if "imaging" not in model_card:
         return None
-    table = card["imaging"]
+    table = model_card["imaging"]
     return TrainingConditions(
         np.array(table["defocus_nm"], float), np.array(table["voltage_kv"], float), table["limit_rad"]
     )

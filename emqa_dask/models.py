@@ -67,9 +67,9 @@ def read_model_card(directory: Path) -> dict:
         raise ModelError(f"{path} cannot be read ({error.strerror}): {describe_remedy(directory)}") from error
 
 
-def check_file(directory: Path, name: str, card: Mapping) -> Path:
+def check_file(directory: Path, name: str, model_card: Mapping) -> Path:
     """The path of the model's file `name`; ModelError where it is not there or not what the card says."""
-    listed = card.get("files", {})
+    listed = model_card.get("files", {})
     if not isinstance(listed, Mapping) or name not in listed:
         raise ModelError(f"{directory / 'card.toml'}: has no SHA-256 of {name}; {describe_remedy(directory)}")
     try:
@@ -126,10 +126,10 @@ def blame_model(directory: Path) -> Iterator[None]:
 
 def load_model_card(directory: Path) -> dict:
     """The model's card, after checking every file that it lists against its SHA-256."""
-    card = read_model_card(directory)
-    for name in card.get("files", {}):
-        check_file(directory, name, card)
-    return card
+    model_card = read_model_card(directory)
+    for name in model_card.get("files", {}):
+        check_file(directory, name, model_card)
+    return model_card
 
 
 def digest_model_card(directory: Path) -> str:
@@ -151,24 +151,24 @@ def read_detector_and_floor(name: str) -> tuple[str, float]:
 
 @functools.lru_cache(maxsize=8)
 def _read_detector_and_floor(directory: Path, digest: str) -> tuple[str, float]:
-    card = load_model_card(directory)
+    model_card = load_model_card(directory)
     for kind in ("quality_model", "forest"):
-        if kind in card:
+        if kind in model_card:
             with blame_model(directory):
-                return str(card[kind]["detector"]), float(card[kind]["score_floor"])
-    if "judge" in card:
+                return str(model_card[kind]["detector"]), float(model_card[kind]["score_floor"])
+    if "judge" in model_card:
         raise ModelError(f"{directory / 'card.toml'}: of a model that emqa_dask 0.1 made: run `emqa calibrate` again")
     raise ModelError(f"{directory / 'card.toml'}: neither the card of a quality model nor of a forest")
 
 
-def write_model_card(directory: Path, card: Mapping[str, object]) -> None:
-    """Writes `card` (strings, numbers, flags, lists of them, and tables of these) as card.toml.
+def write_model_card(directory: Path, model_card: Mapping[str, object]) -> None:
+    """Writes `model_card` (strings, numbers, flags, lists of them, and tables of these) as card.toml.
 
     Its table `files` is made here: every other file of the directory with its SHA-256. Raises ValueError for NaN.
     """
     names = sorted(p.name for p in directory.iterdir() if p.is_file() and p.name != "card.toml")
     files = {name: hash_file(directory / name) for name in names}
-    text = "\n".join(_format_table({**card, "files": files})) + "\n"
+    text = "\n".join(_format_table({**model_card, "files": files})) + "\n"
     (directory / "card.toml").write_bytes(checksummed_text.add_checksum(text))
 
 

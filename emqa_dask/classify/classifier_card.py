@@ -58,9 +58,9 @@ def read_classifier_card(name: str | Path) -> ClassifierCard:
     directory = models.locate_model(str(name))
     table = models.read_model_card(directory)
     with models.blame_model(directory / "card.toml"):  # also values of other types than a card's
-        card = _parse_card(directory, table)
-    check_members(card)
-    return card
+        model_card = _parse_card(directory, table)
+    check_members(model_card)
+    return model_card
 
 
 def _parse_card(directory: Path, table: Mapping) -> ClassifierCard:
@@ -127,13 +127,15 @@ def _check_ensemble(table: Mapping) -> list[str]:
     return errors
 
 
-def check_members(card: ClassifierCard) -> None:
+def check_members(model_card: ClassifierCard) -> None:
     """Raises models.ModelError when fewer than the card's `min_members` are usable."""
-    n_required = max(1, card.min_members)
-    if len(card.files) < n_required:
-        faults = "; ".join(f"{file}: {fault}" for file, fault in card.faults.items())
-        counts = f"{len(card.files)} of {card.n_members} members can be used, at least {n_required} are needed"
-        raise models.ModelError(f"{card.directory}: {counts} ({faults}); copy them again or train them again")
+    n_required = max(1, model_card.min_members)
+    if len(model_card.files) < n_required:
+        faults = "; ".join(f"{file}: {fault}" for file, fault in model_card.faults.items())
+        counts = (
+            f"{len(model_card.files)} of {model_card.n_members} members can be used, at least {n_required} are needed"
+        )
+        raise models.ModelError(f"{model_card.directory}: {counts} ({faults}); copy them again or train them again")
 
 
 def _find_fault(directory: Path, file: str, checksums: Mapping[str, str]) -> str:

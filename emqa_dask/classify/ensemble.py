@@ -53,7 +53,7 @@ class Ensemble:
 
     def __init__(
         self,
-        card: classifier_card.ClassifierCard,
+        model_card: classifier_card.ClassifierCard,
         nets: Sequence["torch.nn.Module"],
         device: str,
         evaluation: str | None = None,
@@ -61,7 +61,7 @@ class Ensemble:
     ) -> None:
         import torch
 
-        self.card = card
+        self.card = model_card
         self.device = device
         self.precision = precision
         self._nets = [net.to(device, getattr(torch, precision)).eval() for net in nets]

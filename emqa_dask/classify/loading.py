@@ -65,12 +65,14 @@ def load_ensemble(
     NeurIPS 2017. Gal, Ghahramani, Dropout as a Bayesian approximation, ICML 2016.
     """
     _check_options(device, method, precision)
-    card = classifier_card.read_classifier_card(name)
+    model_card = classifier_card.read_classifier_card(name)
     if classes is not None:
-        card.check_classes(classes)
+        model_card.check_classes(classes)
     # A member may vanish while the card stays, so the usable files are part of the cache's key.
-    method = method or card.method
-    return _load_ensemble(str(card.directory.resolve()), card.digest, card.files, device, method, precision)
+    method = method or model_card.method
+    return _load_ensemble(
+        str(model_card.directory.resolve()), model_card.digest, model_card.files, device, method, precision
+    )
 
 
 def _check_options(device: str, method: str | None, precision: str) -> None:
@@ -92,27 +94,27 @@ def _load_ensemble(
 
     if device == "cuda" and not torch.cuda.is_available():
         raise RuntimeError("device 'cuda' was asked for, but there is no usable GPU here")
-    card = classifier_card.read_classifier_card(directory)
-    if method == "dropout" and not card.architecture["dropout"]:
+    model_card = classifier_card.read_classifier_card(directory)
+    if method == "dropout" and not model_card.architecture["dropout"]:
         raise models.ModelError(f"{directory}: method 'dropout' needs a network trained with dropout: take another one")
-    nets, faults = _load_members(card)
-    usable = tuple(file for file in card.files if file not in faults)
-    card = replace(card, files=usable, faults=faults, method=method)
-    classifier_card.check_members(card)
-    return Ensemble(card, nets if method == "ensemble" else nets[:1], device, precision=precision)
+    nets, faults = _load_members(model_card)
+    usable = tuple(file for file in model_card.files if file not in faults)
+    model_card = replace(model_card, files=usable, faults=faults, method=method)
+    classifier_card.check_members(model_card)
+    return Ensemble(model_card, nets if method == "ensemble" else nets[:1], device, precision=precision)
 
 
-def _load_members(card: classifier_card.ClassifierCard) -> tuple[list["torch.nn.Module"], dict[str, str]]:
+def _load_members(model_card: classifier_card.ClassifierCard) -> tuple[list["torch.nn.Module"], dict[str, str]]:
     """The networks of the usable members, and the faults of the others by file."""
     from safetensors import SafetensorError
 
     nets = []
-    faults = dict(card.faults)
-    for file in card.files:
-        with models.blame_model(card.directory):
-            net = classifiers.build_classifier(card.architecture)
+    faults = dict(model_card.faults)
+    for file in model_card.files:
+        with models.blame_model(model_card.directory):
+            net = classifiers.build_classifier(model_card.architecture)
         try:
-            networks.load_weights(net, card.directory / file)
+            networks.load_weights(net, model_card.directory / file)
         except (ValueError, OSError, SafetensorError) as error:
             faults[file] = str(error)
         else:

@@ -198,11 +198,11 @@ def write_calibration(
     directory: Path,
     name: str,
     domain: domain_distance.Domain | None = None,
-    **card: object,
+    **model_card: object,
 ) -> None:
     """Writes a model directory: the quality model, a domain for the out-of-domain distance, and a card.
 
-    The card has the report under `measured`, and the entries of `card`.
+    The card has the report under `measured`, and the entries of `model_card`.
     """
     record = write_quality_model(calibration.model, directory)
     if domain is not None:
@@ -227,4 +227,4 @@ def write_calibration(
         "measured": figures,
         "tried_mae": candidate_errors,
     }
-    models.write_model_card(directory, {**description, **card, **record})
+    models.write_model_card(directory, {**description, **model_card, **record})

@@ -124,11 +124,11 @@ def read_forest(directory: Path) -> Forest:
     """
     from emqa_dask.predict import skops_files
 
-    card = models.load_model_card(directory)
-    if "forest" not in card or FOREST_FILE not in card.get("files", {}):
+    model_card = models.load_model_card(directory)
+    if "forest" not in model_card or FOREST_FILE not in model_card.get("files", {}):
         raise models.ModelError(f"{directory / 'card.toml'}: not the card of a forest")
     pipeline = skops_files.load(directory / FOREST_FILE, trusted=list(TRUSTED_TYPES))
-    record = card["forest"]
+    record = model_card["forest"]
     for name in ("score_floor", "iou_threshold", "coverage", "width_low", "width_high"):
         if not isinstance(record.get(name), int | float):
             raise models.ModelError(f"{directory / 'card.toml'}: [forest] {name} is {record.get(name)!r}, not a number")

@@ -25,11 +25,11 @@ class LoadedModel(NamedTuple):
 @functools.lru_cache(maxsize=8)
 def _load_model(directory: Path, digest: str) -> LoadedModel:
     """The contents of a model directory, read once a process: a partition predicts in less time than loading takes."""
-    card = models.load_model_card(directory)
+    model_card = models.load_model_card(directory)
     with models.blame_model(directory):
         domain = domain_distance.read_domain(directory)
-        conditions = imaging_conditions.read_training_conditions(card)
-        if "quality_model" in card:
+        conditions = imaging_conditions.read_training_conditions(model_card)
+        if "quality_model" in model_card:
             return LoadedModel(None, quality_files.read_quality_model(directory), domain, conditions)
         forest_model = forest.read_forest(directory)
         return LoadedModel(forest_model, quality_model.convert_forest(forest_model), domain, conditions)

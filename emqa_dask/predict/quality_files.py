@@ -48,11 +48,11 @@ def _pack_component(component: Component) -> tuple[dict, dict[str, NDArray]]:
 
 def read_quality_model(directory: Path) -> QualityModel:
     """The quality model in a directory, its file checked against the card's SHA-256; ModelError for another model."""
-    card = models.load_model_card(directory)
-    if "quality_model" not in card or QUALITY_MODEL_FILE not in card.get("files", {}):
+    model_card = models.load_model_card(directory)
+    if "quality_model" not in model_card or QUALITY_MODEL_FILE not in model_card.get("files", {}):
         raise models.ModelError(f"{directory / 'card.toml'}: not the card of a quality model")
     arrays = safetensors.numpy.load_file(directory / QUALITY_MODEL_FILE)
-    record = dict(card["quality_model"])
+    record = dict(model_card["quality_model"])
     targets = {name: _unpack_target(name, table, arrays) for name, table in record.pop("targets").items()}
     columns = tuple(record.pop("columns"))
     return QualityModel(targets, columns, **record, **{name: arrays[name] for name in ARRAYS})

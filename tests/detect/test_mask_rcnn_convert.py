@@ -27,7 +27,9 @@ def test_an_imported_checkpoint_is_the_same_network(small_model, scenes, tmp_pat
         state = {f"module.{key}": value for key, value in state.items() if not key.endswith("num_batches_tracked")}
     torch.save({"model": state, "epoch": 3} if layout != "plain" else state, tmp_path / "a.pth")
     card = {"licence": "MIT", "input": {"tile_px": 1024}, "training": {"cohort": "ours"}}
-    convert.import_torchvision(tmp_path / "a.pth", without(SMALL, "n_classes"), tmp_path / "m", **ABOUT, card=card)
+    convert.import_torchvision(
+        tmp_path / "a.pth", without(SMALL, "n_classes"), tmp_path / "m", **ABOUT, model_card=card
+    )
     detector = load_detector(tmp_path / "m")
     assert_plain(detector.detect(scenes[:1])[0], plain(net, scenes[0]))
     assert (detector.card.name, detector.card.tile_px, detector.card.low_percentile) == ("mine", 1024, 1.0)

@@ -69,7 +69,7 @@ def imported(detectron2, tmp_path_factory):
         folder / "out" / "small",
         name="two",
         classes=["loop", "void"],
-        card={"licence": "MIT"},
+        model_card={"licence": "MIT"},
     )
     return folder / "out" / "small", folder / "config.yaml", folder / "model.pth"
 

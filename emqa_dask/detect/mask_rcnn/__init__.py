@@ -50,8 +50,8 @@ def load_detector(name: str | Path, device: str = "cpu", precision: str = "float
         raise ValueError(f"device is {device!r}: it has to be 'cpu' or 'cuda'")
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}: it is one of {', '.join(PRECISIONS)}")
-    card = read_detector_card(name)
-    return _loaded(str(card.directory.resolve()), card.digest, device, precision)
+    model_card = read_detector_card(name)
+    return _loaded(str(model_card.directory.resolve()), model_card.digest, device, precision)
 
 
 @lru_cache(maxsize=4)
@@ -60,10 +60,10 @@ def _loaded(directory: str, digest: str, device: str, precision: str) -> Detecto
 
     if device == "cuda" and not torch.cuda.is_available():
         raise RuntimeError("device 'cuda' was asked for, but there is no usable GPU here")
-    card = read_detector_card(directory)
-    with models.blame_model(card.directory):
-        if card.family == "torchvision":
+    model_card = read_detector_card(directory)
+    with models.blame_model(model_card.directory):
+        if model_card.family == "torchvision":
             from emqa_dask.detect.mask_rcnn.with_torchvision import load
         else:
             from emqa_dask.detect.mask_rcnn.with_detectron2 import load
-        return Detector(card, load(card, device, precision), device)
+        return Detector(model_card, load(model_card, device, precision), device)

@@ -33,11 +33,11 @@ def import_torchvision(
     *,
     name: str,
     classes: Sequence[str],
-    card: Mapping[str, object] | None = None,
+    model_card: Mapping[str, object] | None = None,
 ) -> None:
     """A model directory `out` from a torchvision Mask R-CNN's .pth (or .safetensors).
 
-    `architecture` as networks.build() takes it; `card` is what else the card shall say (input, training, matching,
+    `architecture` as networks.build() takes it; `model_card` is what else the card says (input, training, matching,
     licence). The checkpoint is a state dict, or holds one as `model`, `state_dict` or `model_state_dict`. Raises
     ValueError for a checkpoint that holds more than tensors, or those of another architecture, and FileExistsError
     where `out` exists; nothing is left behind then.
@@ -51,7 +51,7 @@ def import_torchvision(
 
     architecture = {"n_classes": len(classes), **architecture}
     _write_folder(
-        Path(out), fill, _make_card(name, "torchvision", classes, {**(card or {}), "architecture": architecture})
+        Path(out), fill, _make_card(name, "torchvision", classes, {**(model_card or {}), "architecture": architecture})
     )
 
 
@@ -62,18 +62,22 @@ def import_detectron2(
     *,
     name: str,
     classes: Sequence[str],
-    card: Mapping[str, object] | None = None,
+    model_card: Mapping[str, object] | None = None,
 ) -> None:
     """A model directory `out` from detectron2's config.yaml and checkpoint (.pth, or .pkl of numpy arrays).
 
-    The config may build on others (`_BASE_`, local files); what is written is complete. `card` may have a table
+    The config may build on others (`_BASE_`, local files); what is written is complete. `model_card` may have a table
     `architecture` with `score_floor` and `max_detections`, which stand above the config's. Raises as
     import_torchvision(), and ImportError without detectron2.
     """
     from emqa_dask.detect.mask_rcnn import with_detectron2
 
     output_folders.check_free(out)
-    limits = {"score_floor": SCORE_FLOOR, "max_detections": MAX_DETECTIONS, **(card or {}).get("architecture", {})}
+    limits = {
+        "score_floor": SCORE_FLOOR,
+        "max_detections": MAX_DETECTIONS,
+        **(model_card or {}).get("architecture", {}),
+    }
 
     def fill(folder: Path) -> None:
         (folder / CONFIG).write_text(with_detectron2.complete_config(Path(config), len(classes)), encoding="utf-8")
@@ -83,7 +87,9 @@ def import_detectron2(
         _load_state(model, state, Path(checkpoint))
         networks.save_weights(model, folder / WEIGHTS)
 
-    _write_folder(Path(out), fill, _make_card(name, "detectron2", classes, {**(card or {}), "architecture": limits}))
+    _write_folder(
+        Path(out), fill, _make_card(name, "detectron2", classes, {**(model_card or {}), "architecture": limits})
+    )
 
 
 def read_checkpoint(path: Path) -> "dict[str, torch.Tensor]":
@@ -149,9 +155,9 @@ def _make_card(name: str, family: str, classes: Sequence[str], optional_entries:
     return {"name": name, "task": TASK, "family": family, "classes": list(classes), **optional_entries, "input": given}
 
 
-def _write_folder(out: Path, fill: Callable[[Path], None], card: Mapping[str, object]) -> None:
+def _write_folder(out: Path, fill: Callable[[Path], None], model_card: Mapping[str, object]) -> None:
     """The directory as a whole or not at all."""
     output_folders.check_free(out)
     with output_folders.write_folder(out) as folder:
         fill(folder)
-        models.write_model_card(folder, card)
+        models.write_model_card(folder, model_card)

@@ -41,10 +41,10 @@ class _Objects(NamedTuple):
 
 
 class Detector:
-    """A Mask R-CNN, loaded. `card` says what it is; `batch_px` how much goes through it at once."""
+    """A Mask R-CNN, loaded. `model_card` says what it is; `batch_px` how much goes through it at once."""
 
-    def __init__(self, card: DetectorCard, network: Network, device: str):
-        self.card = card
+    def __init__(self, model_card: DetectorCard, network: Network, device: str):
+        self.card = model_card
         self.device = device
         self.batch_px = BATCH_PX[device]
         self._network = network

@@ -92,12 +92,12 @@ def _checked(directory: Path, table: Mapping) -> DetectorCard:
     halo = given.get("halo_px", HALO_PX)
     if not 0 <= 4 * halo <= tile or tile < 1:
         wrong.append(f"[input] tile_px is {tile}, halo_px {halo}: a tile has to be at least four halos wide")
-    card = DetectorCard(
+    model_card = DetectorCard(
         directory, models.digest_model_card(directory), str(table["name"]), table["family"], tuple(classes),
         architecture, float(low), float(high), int(tile), int(halo),
     )  # fmt: skip
-    if not 0 <= card.score_floor < 1 or card.max_detections < 1:
-        wrong.append(f"score_floor is {card.score_floor}, max_detections {card.max_detections}")
+    if not 0 <= model_card.score_floor < 1 or model_card.max_detections < 1:
+        wrong.append(f"score_floor is {model_card.score_floor}, max_detections {model_card.max_detections}")
     if wrong:
         raise models.ModelError(f"{directory / 'card.toml'}: {'; '.join(wrong)}")
-    return card
+    return model_card

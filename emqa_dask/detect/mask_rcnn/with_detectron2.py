@@ -16,23 +16,23 @@ INSTALL = (
 )
 
 
-def load(card: DetectorCard, device: str, precision: str) -> Network:
+def load(model_card: DetectorCard, device: str, precision: str) -> Network:
     """The network of a detectron2 model directory on `device`, ready to run.
 
     It gives what detectron2's `DefaultPredictor` gives for the same image as 8-bit grey, up to rounding. Raises
     ImportError, saying how to install it, without detectron2; ValueError for a config that is not a Mask R-CNN's or
     not of the card's number of classes, and where the weights are of another architecture.
     """
-    model, cfg = build(card.directory / CONFIG, card.score_floor, card.max_detections, device)
-    if len(card.classes) != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
+    model, cfg = build(model_card.directory / CONFIG, model_card.score_floor, model_card.max_detections, device)
+    if len(model_card.classes) != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
         raise ValueError(
-            f"{card.directory / CONFIG}: NUM_CLASSES is {cfg.MODEL.ROI_HEADS.NUM_CLASSES}, "
-            f"the card names {len(card.classes)} classes"
+            f"{model_card.directory / CONFIG}: NUM_CLASSES is {cfg.MODEL.ROI_HEADS.NUM_CLASSES}, "
+            f"the card names {len(model_card.classes)} classes"
         )
     import torch
     from detectron2.data.transforms import ResizeShortestEdge
 
-    networks.load_weights(model, card.directory / WEIGHTS)
+    networks.load_weights(model, model_card.directory / WEIGHTS)
     fold_batch_norms(model.eval().requires_grad_(False))
     if device == "cpu":
         replace_by_products(model)

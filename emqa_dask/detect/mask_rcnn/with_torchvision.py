@@ -11,7 +11,7 @@ from emqa_dask.detect.mask_rcnn.network import Found, Network, autocast
 from emqa_dask.detect.mask_rcnn.speed import apply_in_groups, fold_batch_norms, make_planar, replace_by_products
 
 
-def load(card: DetectorCard, device: str, precision: str) -> Network:
+def load(model_card: DetectorCard, device: str, precision: str) -> Network:
     """The network of a torchvision model directory on `device`, ready to run.
 
     It gives what the plain torchvision model gives for the same normalised image, up to rounding; masks are not pasted
@@ -21,8 +21,8 @@ def load(card: DetectorCard, device: str, precision: str) -> Network:
     from torch import nn
     from torchvision.models.detection.transform import resize_boxes
 
-    net = networks.build_detector(card.architecture)
-    networks.load_weights(net, card.directory / WEIGHTS)
+    net = networks.build_detector(model_card.architecture)
+    networks.load_weights(net, model_card.directory / WEIGHTS)
     fold_batch_norms(net.eval().requires_grad_(False))
     if device == "cpu":
         replace_by_products(net)
@@ -30,7 +30,7 @@ def load(card: DetectorCard, device: str, precision: str) -> Network:
         heads.mask_head.forward = apply_in_groups(nn.Sequential(*heads.mask_head, *heads.mask_predictor))
         heads.mask_predictor = nn.Identity()
     net.to(device, memory_format=torch.channels_last)
-    full = networks.complete_architecture(card.architecture)
+    full = networks.complete_architecture(model_card.architecture)
     channels = len(full["image_mean"])
 
     @torch.inference_mode()

@@ -194,14 +194,14 @@ def _write_model(
     """Writes the model directory: the whole of it, or nothing."""
     features = labelled.features.merge(labelled.rows[["micrograph_id", "voltage_kv"]], on="micrograph_id")
     conditions = imaging_conditions.fit_training_conditions(features["defocus_nm"], features["voltage_kv"])
-    card = {
+    model_card = {
         "trained_on": f"{len(labelled.rows)} labelled micrographs of {Path(labels).name}",
         "made_by": "emqa calibrate",
         **imaging_conditions.make_card_table(conditions),
         "versions": {"emqa_dask": __version__},
     }
     with output_folders.write_folder(directory) as fresh:
-        calibration.write_calibration(result, fresh, f"{name}-calibrated", domain, **card)
+        calibration.write_calibration(result, fresh, f"{name}-calibrated", domain, **model_card)
 
 
 def _print_report(name: str, result: calibration.Calibration, say: Say) -> None:

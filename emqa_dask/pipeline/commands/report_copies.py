@@ -22,18 +22,18 @@ class MicrographIndex:
     Signatures and the identities by pixels and by content lie in files.
     """
 
-    def __init__(self, signatures: SpillFile, pixels: SpillFile, contents: SpillFile):
+    def __init__(self, image_signatures: SpillFile, pixels: SpillFile, contents: SpillFile):
         self.n_micrographs = 0
-        self._signatures = signatures
+        self._signatures = image_signatures
         self._identities = {duplicates.PIXELS: pixels, duplicates.CONTENT: contents}
         self._shapes: list[NDArray] = []
         self._has_tones: list[NDArray] = []
         self._nm_per_pixel: list[NDArray] = []
         self._groups: list[NDArray] = []
 
-    def add(self, rows: pd.DataFrame, signatures: pd.Series) -> None:
+    def add(self, rows: pd.DataFrame, image_signatures: pd.Series) -> None:
         """Add `rows` of the ledger with their signatures (bytes, or null)."""
-        packed = duplicates.pack_signatures(signatures)
+        packed = duplicates.pack_signatures(image_signatures)
         self._signatures.append(packed.tobytes())
         for columns, spill in self._identities.items():
             spill.append(duplicates.compute_identities(*(rows[column] for column in columns)).tobytes())

@@ -51,15 +51,17 @@ def _describe_models(settings: Settings) -> dict[str, str]:
     """Entries of the model cards: training, detector and measured quality of each model."""
     descriptions = {}
     for name in dict.fromkeys((*list_networks(settings), *settings.predict.models)):
-        card = models.read_model_card(models.locate_model(name))
-        entries = {key: str(value) for key, value in card.items() if not isinstance(value, dict)}
+        model_card = models.read_model_card(models.locate_model(name))
+        entries = {key: str(value) for key, value in model_card.items() if not isinstance(value, dict)}
         for section in CARD_SECTIONS:
-            plain = {key: value for key, value in card.get(section, {}).items() if not isinstance(value, list | dict)}
+            plain = {
+                key: value for key, value in model_card.get(section, {}).items() if not isinstance(value, list | dict)
+            }
             entries |= {key: str(value) for key, value in plain.items()}
-        for key, figure_table in card.get("measured", {}).items():
+        for key, figure_table in model_card.get("measured", {}).items():
             pairs = figure_table.items() if isinstance(figure_table, dict) else [(key, figure_table)]
             figures = [f"{label.replace('_', ' ')} {figure}" for label, figure in pairs if not isinstance(figure, list)]
             entries[f"measured {key}"] = ", ".join(figures)
-        title = card.get("name", name)
+        title = model_card.get("name", name)
         descriptions |= {f"{title}: {key}": value for key, value in entries.items() if key != "name"}
     return descriptions

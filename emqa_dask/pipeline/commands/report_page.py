@@ -107,8 +107,8 @@ def _read_page_images(workspace: Workspace, shown_rows: pd.DataFrame, settings: 
     detector = shown_rows.dropna(subset="micrograph_id").set_index("micrograph_id")["detector"]
     max_entropy_nats = np.nan
     if "regions" in folder_names:
-        card = models.read_model_card(models.locate_model(settings.classify.model))
-        max_entropy_nats = np.log(len(card["classes"]))
+        model_card = models.read_model_card(models.locate_model(settings.classify.model))
+        max_entropy_nats = np.log(len(model_card["classes"]))
     names = list(partitions)
     for start in range(0, len(names), PARTITIONS_PER_READ):
         batch = names[start : start + PARTITIONS_PER_READ]

@@ -43,31 +43,41 @@ class ExaminedSplit(NamedTuple):
 
 
 def fit_classifier_domain(
-    root: Path, table: pd.DataFrame, options: DomainOptions, say: Say, each: Each, device: str, folder: Path, card: dict
+    root: Path,
+    table: pd.DataFrame,
+    options: DomainOptions,
+    say: Say,
+    each: Each,
+    device: str,
+    folder: Path,
+    model_card: dict,
 ) -> None:
-    """complete(folder, card) of classifier.finish(): the domain, fitted to images and not to windows.
+    """complete(folder, model_card) of classifier.finish(): the domain, fitted to images and not to windows.
 
     `each` calls a task's function for every tuple of arguments, here or on workers, on `device`.
     """
-    card["ensemble"]["temperature"] = card["measured"].get("validation", {}).get("temperature", 1.0)
-    _draw_figures(folder, card)
-    models.write_model_card(folder, card)
+    model_card["ensemble"]["temperature"] = model_card["measured"].get("validation", {}).get("temperature", 1.0)
+    _draw_figures(folder, model_card)
+    models.write_model_card(folder, model_card)
     examiner = _Examiner(root, folder, device, options.cs_mm, each)
     splits = _examine_splits(examiner, table, say)
     held_out = _select_held_out({name: len(split.rows) for name, split in splits.items()})
     try:
         model = _fit_shift_model(examiner, splits, held_out, options, say)
     except ValueError as error:  # too few images: still a classifier, but one that flags nothing
-        card["training"]["out_of_domain"] = f"nothing is flagged: {error}"
-        say(card["training"]["out_of_domain"])
+        model_card["training"]["out_of_domain"] = f"nothing is flagged: {error}"
+        say(model_card["training"]["out_of_domain"])
         return
-    card |= write_shift_model(model, folder)
+    model_card |= write_shift_model(model, folder)
     features = splits["train"].outputs.features
     conditions = imaging_conditions.fit_training_conditions(features["defocus_nm"], features["voltage_kv"])
-    card |= imaging_conditions.make_card_table(conditions)
+    model_card |= imaging_conditions.make_card_table(conditions)
     if "test" in splits and "test" not in held_out:
         is_flagged = shift_model.classify_shift(model, splits["test"].outputs)["shift_score"].gt(1)
-        card["measured"]["domain"] = {"n": len(is_flagged), "false_flags_on_test": round(float(is_flagged.mean()), 4)}
+        model_card["measured"]["domain"] = {
+            "n": len(is_flagged),
+            "false_flags_on_test": round(float(is_flagged.mean()), 4),
+        }
     _write_reference(folder, model, join_outputs([splits[name].outputs for name in held_out]))
 
 
@@ -115,16 +125,16 @@ def _fit_shift_model(
     )
 
 
-def _draw_figures(folder: Path, card: Mapping) -> None:
+def _draw_figures(folder: Path, model_card: Mapping) -> None:
     """Writes <split>.png: reliability and referral of the held-out images."""
     file = folder / HELD_OUT_FILE
     held_out = safetensors.numpy.load_file(file) if file.is_file() else {}
-    for name, figure_table in card["measured"].items():
+    for name, figure_table in model_card["measured"].items():
         p = held_out[f"{name}.probabilities"]
         is_wrong = p.mean(axis=0).argmax(axis=1) != held_out[f"{name}.classes"]
         curve = referral.risk_coverage(entropy.predictive_entropy(p), is_wrong)
         bins = {key: figure_table[f"reliability_{key}"] for key in ("confidence", "accuracy", "n")}
-        title = f"{card['name']}, {name}: ECE {figure_table['ece']:.3f}"
+        title = f"{model_card['name']}, {name}: ECE {figure_table['ece']:.3f}"
         figures.plot_held_out(bins, curve.coverage, curve.risk, title).savefig(folder / f"{name}.png", dpi=120)
 
 

@@ -58,7 +58,7 @@ def train_ensemble(
     root = Path(images) if images else Path(os.path.abspath(labels)).parent
     table = _read_labels(labels, root, options.seed, say)
     if out.exists() and not locate_training(out).is_dir():
-        card = _load_trained(out, say)
+        model_card = _load_trained(out, say)
     else:
         entries = {"labels": Path(labels).name, "images": len(table), **options.card_entries}
         options = replace(options, card_entries=entries)
@@ -66,9 +66,9 @@ def train_ensemble(
         size_px = options.window_settings.size_px
         say(f"{n_windows} windows of {size_px} px; finished members stay in {locate_training(out)}")
         n_required = options.n_members if min_members is None else min_members
-        card = _train_on_workers(out, root, table, settings, domain_options, n_required, say)
-    _show_scores(card, out, say)
-    return card
+        model_card = _train_on_workers(out, root, table, settings, domain_options, n_required, say)
+    _show_scores(model_card, out, say)
+    return model_card
 
 
 def _check_options(
@@ -112,11 +112,11 @@ def _fill_splits(table: pd.DataFrame, seed: int) -> np.ndarray:
 
 def _load_trained(out: Path, say: Say) -> dict:
     """The card of a finished ensemble; FileExistsError for a model directory of another kind."""
-    card = models.load_model_card(out)
-    if card.get("task") != "classification":
+    model_card = models.load_model_card(out)
+    if model_card.get("task") != "classification":
         raise FileExistsError(f"{out} is a model directory of another kind: give another --out")
     say(f"{out} is trained already; take another --out to train anew")
-    return card
+    return model_card
 
 
 def _prepare_windows(
@@ -239,8 +239,8 @@ def compute_held_out_scores(p: np.ndarray, y: np.ndarray) -> dict:
     return figures | bins
 
 
-def _show_scores(card: Mapping, out: Path, say: Say) -> None:
-    for split, figures in card.get("measured", {}).items():
+def _show_scores(model_card: Mapping, out: Path, say: Say) -> None:
+    for split, figures in model_card.get("measured", {}).items():
         numbers = {key: value for key, value in figures.items() if not isinstance(value, list)}
         say(f"{split}: " + ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in numbers.items()))
     say(f"model directory {out}: emqa triage SRC --classifier {out}")

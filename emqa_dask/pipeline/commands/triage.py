@@ -130,11 +130,11 @@ def _check_models(settings: Settings, steps: Collection[str], say: Say) -> None:
         from emqa_dask.classify import classifier_card as classifier_cards
         from emqa_dask.uncertainty import classification
 
-        card = classifier_cards.read_classifier_card(settings.classify.model)
-        classification.load_classifier(card.directory)  # what is missing or was changed is said now
-        if card.faults:
-            left_out = "; ".join(f"{file}: {fault}" for file, fault in card.faults.items())
-            say(f"{card.name}: {len(card.files)} of {card.n_members} members are used ({left_out})")
+        model_card = classifier_cards.read_classifier_card(settings.classify.model)
+        classification.load_classifier(model_card.directory)  # what is missing or was changed is said now
+        if model_card.faults:
+            left_out = "; ".join(f"{file}: {fault}" for file, fault in model_card.faults.items())
+            say(f"{model_card.name}: {len(model_card.files)} of {model_card.n_members} members are used ({left_out})")
     if "predict" in steps:
         say_unfit_models(settings, say)
 

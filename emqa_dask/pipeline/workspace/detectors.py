@@ -13,10 +13,10 @@ def _max_detections(networks: tuple[str, ...]) -> dict[str, int]:
     for name in networks:
         from emqa_dask.detect import mask_rcnn  # a run without networks does well without torch
 
-        card = mask_rcnn.read_detector_card(models.locate_model(name))
-        if card.name in limits or card.name == "log":
-            raise ValueError(f"detect.detectors: two are named {card.name!r}; rename one in its card.toml")
-        limits[card.name] = card.max_detections
+        model_card = mask_rcnn.read_detector_card(models.locate_model(name))
+        if model_card.name in limits or model_card.name == "log":
+            raise ValueError(f"detect.detectors: two are named {model_card.name!r}; rename one in its card.toml")
+        limits[model_card.name] = model_card.max_detections
     return limits
 
 

@@ -50,10 +50,10 @@ def compute_session_drifts(workspace: Workspace, settings: Settings) -> SessionD
     return SessionDrifts(values, drifts, _summarise_cohorts(values, drifts, models.read_model_card(directory)))
 
 
-def _summarise_cohorts(values: pd.DataFrame, drifts: pd.DataFrame, card: Mapping) -> pd.DataFrame:
+def _summarise_cohorts(values: pd.DataFrame, drifts: pd.DataFrame, model_card: Mapping) -> pd.DataFrame:
     """A row of tables.SESSIONS for each cohort."""
-    n_classes = len(card["classes"])
-    false_flags = card.get("shift", {}).get("false_flags", FALSE_FLAGS)
+    n_classes = len(model_card["classes"])
+    false_flags = model_card.get("shift", {}).get("false_flags", FALSE_FLAGS)
     drifted = drifts[drifts["is_drifted"]].sort_values("effect", key=lambda effect: -effect.abs(), kind="stable")
     rows = []
     for name, images in values.groupby("cohort", sort=True):
@@ -110,8 +110,8 @@ def _sample_cohorts(workspace: Workspace, table_folders: dict[str, str]) -> pd.D
 
 def _read_reference(directory: Path) -> pd.DataFrame | None:
     """QUANTITIES of the classifier's held-out images; None for a model without REFERENCE_FILE."""
-    card = models.read_model_card(directory)
-    if REFERENCE_FILE not in card.get("files", {}):
+    model_card = models.read_model_card(directory)
+    if REFERENCE_FILE not in model_card.get("files", {}):
         return None
-    values = safetensors.numpy.load_file(models.check_file(directory, REFERENCE_FILE, card))
+    values = safetensors.numpy.load_file(models.check_file(directory, REFERENCE_FILE, model_card))
     return pd.DataFrame({name: np.asarray(values[name], float) for name in QUANTITIES})
