@@ -20,10 +20,15 @@ def select_detector(
     for table in (evidence, predictions):
         if table.duplicated(keys).any():
             raise ValueError(f"micrograph_id {table['micrograph_id'][table.duplicated(keys)].iloc[0]!r} occurs twice")
-    both = evidence.merge(predictions.assign(is_predicted=True), on=keys, how="left")
-    low = both["predicted_f1_low"].to_numpy(float)
-    is_out = both["ood_distance"].gt(max_ood_distance).to_numpy()
-    position = both["detector"].map({name: k for k, name in enumerate(order)}).fillna(len(order)).to_numpy()
+    evidence_with_predictions = evidence.merge(predictions.assign(is_predicted=True), on=keys, how="left")
+    low = evidence_with_predictions["predicted_f1_low"].to_numpy(float)
+    is_out = evidence_with_predictions["ood_distance"].gt(max_ood_distance).to_numpy()
+    position = (
+        evidence_with_predictions["detector"]
+        .map({name: k for k, name in enumerate(order)})
+        .fillna(len(order))
+        .to_numpy()
+    )
     rank = np.lexsort((position, -np.nan_to_num(low, nan=-1.0), is_out | np.isnan(low)))
-    first = both.iloc[rank].drop_duplicates("micrograph_id")
+    first = evidence_with_predictions.iloc[rank].drop_duplicates("micrograph_id")
     return first.sort_index(ignore_index=True)

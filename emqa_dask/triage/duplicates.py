@@ -101,7 +101,7 @@ def has_tones(signatures: NDArray) -> NDArray:
 
 
 def find_duplicates(
-    same: Iterable[NDArray], shapes: NDArray, is_toned: NDArray, read: ReadSignatures, folder: str | None = None
+    identities: Iterable[NDArray], shapes: NDArray, is_toned: NDArray, read: ReadSignatures, folder: str | None = None
 ) -> tuple[NDArray, NDArray]:
     """(original, agreement) of n images: the row that each repeats, or its own; and how well they agree.
 
@@ -115,20 +115,20 @@ def find_duplicates(
     neighbours in buckets of random projections are compared (locality-sensitive hashing, Charikar, STOC 2002), one of
     16 sets of buckets after the other. Most of these pairs differ in the first eight rows of signs already.
     """
-    original = _find_first_equal(same, len(shapes))
+    original = _find_first_equal(identities, len(shapes))
     agreement = np.full(len(shapes), np.nan)
     rows = np.flatnonzero((original == np.arange(len(shapes))) & is_toned).astype(np.int32)
     is_small = len(rows) <= MAX_EXHAUSTIVE
     pairs = _list_similar_pairs(rows, read) if is_small else _list_bucket_neighbours(rows, read, folder)
     for a, b in pairs:
-        _compare_pairs(rows[a], rows[b], shapes, read, original, agreement, is_small)
+        _compare_candidate_copies(rows[a], rows[b], shapes, read, original, agreement, is_small)
     return original, agreement
 
 
-def _find_first_equal(same: Iterable[NDArray], n: int) -> NDArray:
+def _find_first_equal(identities: Iterable[NDArray], n: int) -> NDArray:
     """(n,) the first row with the same identity of any kind, for every row."""
     first = np.arange(n, dtype=np.int32)
-    for keys in same:
+    for keys in identities:
         order = np.argsort(keys[:, 0], kind="stable").astype(np.int32)  # half of an identity is enough to sort by
         starts = np.zeros(n, bool)
         for column in keys.T:  # one after the other: memory
@@ -162,13 +162,13 @@ def _list_bucket_neighbours(rows: NDArray, read: ReadSignatures, folder: str | N
     n_bits = int(np.clip(np.ceil(np.log2(n)) - 1, 4, 24))
     directions = [rng.standard_normal((TONE_BYTES, n_bits + 1)).astype(np.float32) for _ in range(N_TABLES)]
     sample = _normalise_tones(read(rows[:: -(-n // BLOCK)]))
-    middles = [np.median(sample @ d[:, 1:], axis=0) for d in directions]
+    projection_medians = [np.median(sample @ d[:, 1:], axis=0) for d in directions]
     with tempfile.TemporaryFile(dir=folder) as key_file:  # the keys of all sets of buckets are 128 bytes per image
         for k in range(0, n, BLOCK):
             tones = _normalise_tones(read(rows[k : k + BLOCK]))
             for t in range(N_TABLES):
                 key_file.seek(8 * (t * n + k))
-                key_file.write(_compute_bucket_keys(tones @ directions[t], middles[t]).tobytes())
+                key_file.write(_compute_bucket_keys(tones @ directions[t], projection_medians[t]).tobytes())
         for t in range(N_TABLES):
             key_file.seek(8 * t * n)
             yield from _pair_neighbours(np.frombuffer(key_file.read(8 * n), np.uint64))
@@ -190,15 +190,15 @@ def _pair_neighbours(keys: NDArray) -> Pairs:
         yield pairs.min(axis=0), pairs.max(axis=0)
 
 
-def _compute_bucket_keys(projected: NDArray, middles: NDArray) -> NDArray:
+def _compute_bucket_keys(projected: NDArray, projection_medians: NDArray) -> NDArray:
     """(n,) uint64: the bucket in the upper half; in the lower one the first projection, so that keys sort by it."""
-    bits = projected[:, 1:] > middles
+    bits = projected[:, 1:] > projection_medians
     bucket = bits @ (np.uint64(1) << np.arange(bits.shape[1], dtype=np.uint64))
     raw = np.ascontiguousarray(projected[:, 0]).view(np.uint32)
     return bucket << np.uint64(32) | np.where(raw >> 31, ~raw, raw | np.uint32(1 << 31)).astype(np.uint64)
 
 
-def _compare_pairs(
+def _compare_candidate_copies(
     a: NDArray, b: NDArray, shapes: NDArray, read: ReadSignatures, original: NDArray, agreement: NDArray, is_small: bool
 ) -> None:
     """Enter rows `a` as the originals of rows `b` where they are near-duplicates, and earlier than those entered."""

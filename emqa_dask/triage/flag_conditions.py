@@ -54,9 +54,11 @@ def has_optical_directions(features: pd.DataFrame, limits: Flags) -> pd.Series:
     # A lattice has directions of its own, which motion explains not at all and an elliptical transfer badly.
     fraction = (features["astigmatism_contrast"] / features["anisotropy"].clip(lower=1e-6)) ** 2
     drift = features["drift_contrast"]
-    both = (fraction > limits.astigmatism_fraction) & (drift > limits.astigmatism_drift_contrast)
-    one = (fraction > limits.astigmatism_strong_fraction) | (drift > limits.astigmatism_strong_drift_contrast)
-    return both | one
+    exceeds_both_limits = (fraction > limits.astigmatism_fraction) & (drift > limits.astigmatism_drift_contrast)
+    exceeds_strong_limit = (fraction > limits.astigmatism_strong_fraction) | (
+        drift > limits.astigmatism_strong_drift_contrast
+    )
+    return exceeds_both_limits | exceeds_strong_limit
 
 
 def is_unscaled(features: pd.DataFrame, limits: Flags) -> pd.Series:

@@ -44,8 +44,8 @@ def list_flag_findings(rows: pd.DataFrame, flags: pd.DataFrame, codes: Collectio
     positions = pd.Series(rows.index, index=rows["micrograph_id"])
     positions = positions[positions.index.notna()]
     flags = flags[flags["micrograph_id"].isin(positions.index)]
-    has_no_pixel = flags["flag"].eq("nonfinite_pixels") & flags["value"].ge(1)
-    code = flags["flag"].astype(object).where(~has_no_pixel, "no_finite_pixels")
+    lacks_finite_pixels = flags["flag"].eq("nonfinite_pixels") & flags["value"].ge(1)
+    code = flags["flag"].astype(object).where(~lacks_finite_pixels, "no_finite_pixels")
     is_listed = code.isin(list(codes))
     text = flags["text"].astype(object).where(flags["text"].notna() & flags["text"].ne(""), code)
     text = text.where(is_listed, "Flag '" + flags["flag"].astype(object) + "': " + text)

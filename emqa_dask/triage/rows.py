@@ -46,8 +46,8 @@ def join_tables(
     FEATURE_COLUMNS; predictions: as select_detector() returns them; classifications: rows of tables.CLASSIFICATIONS
     and, where it is known, entropy_limit_nats. Raises ValueError where a table has two rows of one micrograph.
     """
-    own_columns = [name for name in micrographs if name in ROWS.names]
-    joined = micrographs[own_columns].reset_index(drop=True)
+    row_columns = [name for name in micrographs if name in ROWS.names]
+    joined = micrographs[row_columns].reset_index(drop=True)
     parts = [features.filter(("micrograph_id", *FEATURE_COLUMNS)), predictions]
     if classifications is not None:
         parts.append(classifications.rename(columns=CLASS_NAMES))

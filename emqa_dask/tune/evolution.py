@@ -23,7 +23,7 @@ def generate_populations(first: NDArray, n_objectives: int, seed: int) -> Genera
     while True:
         population = algorithm.ask()
         values = yield population.get("X")
-        worst = np.finfo(np.float64).max ** 0.25
-        values = np.where(np.isfinite(values), values, worst)
+        failed_value = np.finfo(np.float64).max ** 0.25
+        values = np.where(np.isfinite(values), values, failed_value)
         Evaluator().eval(StaticProblem(problem, F=values), population)
         algorithm.tell(infills=population)

@@ -154,11 +154,11 @@ def _find_assessable(filtered: band_filter.FilteredImage, points_px: NDArray) ->
     is_empty = np.ones(filtered.signal.shape, np.uint8)
     y, x = _round_to_pixels(points_px, is_empty.shape)
     is_empty[y, x] = 0
-    is_near = (
+    is_near_point = (
         cv2.distanceTransform(is_empty, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
         <= POINT_REACH_SPACINGS * filtered.spacing_px
     )
-    return is_near | (filtered.texture > MIN_TEXTURE * np.median(filtered.texture[y, x]))
+    return is_near_point | (filtered.texture > MIN_TEXTURE * np.median(filtered.texture[y, x]))
 
 
 def _compute_scatter(

@@ -32,15 +32,17 @@ def check_points(points: ArrayLike | pd.DataFrame, shape: tuple[int, int]) -> ND
 
 def check_search(covariance, threshold, patch_px, window_px) -> tuple[tuple[str, ...], tuple[float, ...]]:
     """The covariance types and thresholds to try."""
-    types = order_mixture.COVARIANCES
-    if covariance is not None and covariance not in types:
-        raise ValueError(f"covariance is {covariance!r}: it is one of {', '.join(types)}, or None to tune it")
+    covariance_types = order_mixture.COVARIANCES
+    if covariance is not None and covariance not in covariance_types:
+        raise ValueError(
+            f"covariance is {covariance!r}: it is one of {', '.join(covariance_types)}, or None to tune it"
+        )
     if threshold is not None and not 0 < threshold < 1:
         raise ValueError(f"threshold is {threshold}: it has to be in (0, 1), or None to tune it")
     for name, value, minimum in (("patch_px", patch_px, 3), ("window_px", window_px, 1)):
         if value is not None and value < minimum:
             raise ValueError(f"{name} is {value}: it has to be at least {minimum}, or None")
     return (
-        types if covariance is None else (covariance,),
+        covariance_types if covariance is None else (covariance,),
         order_mixture.THRESHOLDS if threshold is None else (float(threshold),),
     )

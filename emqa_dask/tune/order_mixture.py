@@ -14,8 +14,8 @@ from emqa_dask.tune.periodicity import HALF_ORDER
 
 COVARIANCES = ("full", "tied", "diag", "spherical")
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # of the posterior; below 0.5 the ordered component is more likely
-MIN_AREA_SPACINGS = 8.0  # of a region, in squared spacings over the squared ordered level: a vacancy disturbs 1.5 to 2
-MIN_DEPTH_SPACINGS = 1.2  # radius of the largest disc in a region, in spacings over the root of the ordered level
+MIN_AREA_SQUARED_SPACINGS = 8.0  # of a region, over the squared ordered level: a vacancy disturbs 1.5 to 2
+MIN_INSCRIBED_RADIUS_SPACINGS = 1.2  # of the largest disc in a region, over the root of the ordered level
 MAX_MEAN_ORDER = 0.32  # mean order of a region, in units of the ordered level
 
 
@@ -96,20 +96,22 @@ def find_regions(disordered: NDArray, order: NDArray, spacing_px: float, level: 
     periodicity at order 1: where sites are displaced at random, whole neighbourhoods repeat badly by chance. Holes of
     less than 8 squared spacings are filled.
     """
-    min_area = MIN_AREA_SPACINGS * (spacing_px / level) ** 2
-    min_depth = MIN_DEPTH_SPACINGS * spacing_px / np.sqrt(level)
+    min_area = MIN_AREA_SQUARED_SPACINGS * (spacing_px / level) ** 2
+    min_inscribed_radius = MIN_INSCRIBED_RADIUS_SPACINGS * spacing_px / np.sqrt(level)
     padded = np.pad(disordered.astype(np.uint8), 1)
     depth = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
     pieces = label(disordered, connectivity=1)
     n_px = np.bincount(pieces.ravel())
     mean = np.bincount(pieces.ravel(), order.ravel()) / np.maximum(n_px, 1)
     is_region = (
-        (n_px >= min_area) & (mean <= MAX_MEAN_ORDER) & np.isin(np.arange(len(n_px)), pieces[depth >= min_depth])
+        (n_px >= min_area)
+        & (mean <= MAX_MEAN_ORDER)
+        & np.isin(np.arange(len(n_px)), pieces[depth >= min_inscribed_radius])
     )
     is_region[0] = False
     mask = is_region[pieces]
     holes = label(~mask, connectivity=1)
-    small = np.bincount(holes.ravel()) < MIN_AREA_SPACINGS * spacing_px**2
+    small = np.bincount(holes.ravel()) < MIN_AREA_SQUARED_SPACINGS * spacing_px**2
     small[0] = False
     return mask | small[holes]
 

@@ -60,7 +60,7 @@ def compute_hypervolume(objectives: ArrayLike, reference: ArrayLike) -> float:
     return float((widths * (reference[1] - array[:, 1])).sum())
 
 
-def compute_hypervolume_trace(objectives: ArrayLike, reference: ArrayLike) -> NDArray[np.float64]:
+def compute_hypervolume_history(objectives: ArrayLike, reference: ArrayLike) -> NDArray[np.float64]:
     """The hypervolume of the first 1, 2, ..., n rows of `objectives`: (n,), never falling."""
     array = check_objectives(objectives)
     return np.array([compute_hypervolume(array[: k + 1], reference) for k in range(len(array))])

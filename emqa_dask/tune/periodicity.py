@@ -90,28 +90,28 @@ def measure_repetition(filtered: FilteredImage, shifts: NDArray, window_px: floa
     height, width = signal.shape
     small = (-(-width // step), -(-height // step))
 
-    def windowed(values):
-        coarse = values if step == 1 else cv2.resize(values, small, interpolation=cv2.INTER_AREA)
+    def average_in_window(image):
+        coarse = image if step == 1 else cv2.resize(image, small, interpolation=cv2.INTER_AREA)
         return blur_image(coarse, window_px / step)
 
-    def shifted(values, shift):
-        size = values.shape[::-1]
+    def shift_image(image, shift):
+        size = image.shape[::-1]
         move = np.float32([[1, 0, -shift[1] * size[0] / width], [0, 1, -shift[0] * size[1] / height]])
-        return cv2.warpAffine(values, move, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+        return cv2.warpAffine(image, move, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
 
-    mean = windowed(signal)
-    total = windowed(signal * signal)
+    mean = average_in_window(signal)
+    total = average_in_window(signal * signal)
     total -= mean * mean
-    variance = np.maximum(total - windowed(noise), 0.05 * total)
+    variance = np.maximum(total - average_in_window(noise), 0.05 * total)
     variance += max(0.1 * float(np.median(variance)), 1e-12)
     coverage = np.ones_like(mean)
-    values = np.empty((len(shifts), *mean.shape), np.float32)
+    repetitions = np.empty((len(shifts), *mean.shape), np.float32)
     for k, shift in enumerate(shifts):
-        shared = windowed(signal * shifted(signal, shift)) - mean * shifted(mean, shift)
-        values[k] = shared / np.maximum(variance, shifted(variance, shift))
-        values[k][shifted(coverage, shift) < 0.999] = -np.inf
+        shared = average_in_window(signal * shift_image(signal, shift)) - mean * shift_image(mean, shift)
+        repetitions[k] = shared / np.maximum(variance, shift_image(variance, shift))
+        repetitions[k][shift_image(coverage, shift) < 0.999] = -np.inf
     n_best = max(2, 2 * len(shifts) // 3)
-    best = -np.partition(-values, n_best - 1, axis=0)[:n_best]
+    best = -np.partition(-repetitions, n_best - 1, axis=0)[:n_best]
     is_known = np.isfinite(best)
     return (np.where(is_known, best, 0).sum(axis=0) / np.maximum(is_known.sum(axis=0), 1)).astype(np.float32)
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
-from emqa_dask.tune.search import Trace
+from emqa_dask.tune.search import SearchHistory
 from emqa_dask.tune.tiles import find_nearest_tile
 
 # Distinguishable with any colour vision (Okabe and Ito 2008).
@@ -34,18 +34,20 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     return Path(path)
 
 
-def plot_pareto_front(trace: Trace, labels: Sequence[str] | None = None, min_range: ArrayLike = 0.0) -> Figure:
+def plot_pareto_front(
+    history: SearchHistory, labels: Sequence[str] | None = None, min_range: ArrayLike = 0.0
+) -> Figure:
     """All evaluated settings of a search in the plane of its first two objectives, the front, and both choices.
 
     `labels` name the axes with their units. Settings without finite objectives are counted in the title. An
     objective that spans decades is shown logarithmically, linear near zero, so that zeros are seen.
     """
-    names = trace.objectives[:2]
+    names = history.objectives[:2]
     if len(names) < 2:
-        raise ValueError(f"a front needs two objectives: this search has {', '.join(trace.objectives)}")
-    table = trace.table
+        raise ValueError(f"a front needs two objectives: this search has {', '.join(history.objectives)}")
+    table = history.table
     (figure, (axis,)) = make_figure()
-    finite = np.isfinite(table[list(trace.objectives)]).all(axis=1)
+    finite = np.isfinite(table[list(history.objectives)]).all(axis=1)
     finite_rows = table[finite]
     points = axis.scatter(
         finite_rows[names[0]], finite_rows[names[1]], c=finite_rows["evaluation"], cmap="viridis", s=22, alpha=0.8
@@ -57,7 +59,7 @@ def plot_pareto_front(trace: Trace, labels: Sequence[str] | None = None, min_ran
     )
     if len(front):
         for distance, marker, size in (("euclidean", "o", 150), ("chebyshev", "s", 260)):
-            row = trace.select_row(distance, min_range)
+            row = history.select_row(distance, min_range)
             style = {"facecolors": "none", "edgecolors": "black", "linewidths": 1.4, "marker": marker, "s": size}
             axis.scatter([row[names[0]]], [row[names[1]]], label=f"nearest, {distance.capitalize()}", zorder=3, **style)
     for name, scale, limits in ((names[0], axis.set_xscale, axis.set_xlim), (names[1], axis.set_yscale, axis.set_ylim)):

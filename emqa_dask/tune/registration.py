@@ -108,10 +108,10 @@ def _find_nearest_sites(points, vectors, offset, basis) -> tuple[NDArray, NDArra
 def _refine_lattice(points, vectors, offset, basis) -> tuple[NDArray, NDArray]:
     """Cell and offset from a linear fit of the sites nearest to `points`."""
     sites, distance = _find_nearest_sites(points, vectors, offset, basis)
-    is_near = distance <= max(np.median(distance) * 2.5, 1e-9)  # an interstitial must not pull the lattice
-    design = np.column_stack([sites, np.ones(len(sites))])[is_near]
+    is_near_site = distance <= max(np.median(distance) * 2.5, 1e-9)  # an interstitial must not pull the lattice
+    design = np.column_stack([sites, np.ones(len(sites))])[is_near_site]
     if np.linalg.matrix_rank(design) < 3:
         return vectors, offset
-    solved = np.linalg.lstsq(design, points[is_near], rcond=None)[0]
+    solved = np.linalg.lstsq(design, points[is_near_site], rcond=None)[0]
     strain = np.linalg.inv(vectors) @ solved[:2] - np.eye(2)
     return (solved[:2], solved[2]) if abs(strain).max() < 0.1 else (vectors, offset)

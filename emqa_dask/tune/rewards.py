@@ -136,10 +136,10 @@ def disagreement(points: pd.DataFrame, scene: Scene) -> float:
         return 0.0 if math.isnan(f1) else 1 - f1
     _compute_expected(scene)
     reach = MATCH_SPACINGS * compute_spacing_px(scene.physics, scene.nm_per_pixel)
-    detected = _list_centres(points)
-    true = _list_centres(scene.reference)
-    total = len(detected) + len(true)
-    return 1 - 2 * len(match_mutual_nearest(detected, true, reach)) / total if total else 0.0
+    detected_centres = _list_centres(points)
+    reference_centres = _list_centres(scene.reference)
+    total = len(detected_centres) + len(reference_centres)
+    return 1 - 2 * len(match_mutual_nearest(detected_centres, reference_centres, reach)) / total if total else 0.0
 
 
 def match_mutual_nearest(a: NDArray, b: NDArray, reach: float) -> NDArray[np.int64]:

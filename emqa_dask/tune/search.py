@@ -18,7 +18,7 @@ Evaluate = Callable[[list[dict]], ArrayLike]
 Propose = Callable[[NDArray, NDArray, int], list[NDArray]]
 
 
-class Trace(NamedTuple):
+class SearchHistory(NamedTuple):
     """A search, evaluation by evaluation."""
 
     table: pd.DataFrame  # evaluation, the settings, the objectives, is_pareto, hypervolume
@@ -50,11 +50,11 @@ def run_search(
     batch: int = 4,
     initial: Sequence[dict] = (),
     reference: Sequence[float] | None = None,
-) -> Trace:
+) -> SearchHistory:
     """Trace of a search: `evaluations` settings of `space`, `batch` at a time, for `objectives` (names; minimised).
 
     `evaluate` gets a list of settings and returns their objectives, (k, m) in the same order, wherever it computes
-    them; what comes next depends on the batches alone, so a seed gives one trace whatever finishes first. NaN and
+    them; what comes next depends on the batches alone, so a seed gives one history whatever finishes first. NaN and
     infinite objectives mark settings that fail: they stay in the table, off the front. `initial` settings (such as
     those in use) are evaluated first and count. `reference` is where hypervolumes are measured from, by default the
     largest finite value of each objective. Raises ValueError for an unknown method, for budgets below 1 and for
@@ -86,10 +86,12 @@ def run_search(
         points += [point for point, _ in proposed]
         settings += [candidate for _, candidate in proposed]
         values = np.concatenate([values, new])
-    return make_trace(settings, values, objectives, reference)
+    return make_search_history(settings, values, objectives, reference)
 
 
-def make_trace(settings: list[dict], values: NDArray, names: Sequence[str], reference: Sequence[float] | None) -> Trace:
+def make_search_history(
+    settings: list[dict], values: NDArray, names: Sequence[str], reference: Sequence[float] | None
+) -> SearchHistory:
     """The record of `settings` and their objectives `values` (n x m), in the order in which they were evaluated."""
     if reference is None:
         finite = np.where(np.isfinite(values), values, -np.inf).max(axis=0)
@@ -98,8 +100,8 @@ def make_trace(settings: list[dict], values: NDArray, names: Sequence[str], refe
     table.insert(0, "evaluation", np.arange(1, len(settings) + 1))
     table[list(names)] = values
     table["is_pareto"] = pareto.find_pareto_front(values)
-    table["hypervolume"] = pareto.compute_hypervolume_trace(values, reference)
-    return Trace(table, tuple(names), tuple(map(float, reference)))
+    table["hypervolume"] = pareto.compute_hypervolume_history(values, reference)
+    return SearchHistory(table, tuple(names), tuple(map(float, reference)))
 
 
 def _make_proposer(method: str, n_dims: int, n_objectives: int, evaluations: int, seed: int) -> Propose:

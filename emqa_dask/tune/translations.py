@@ -103,12 +103,12 @@ def compute_autocorrelation(signal: NDArray, reach: int, mask: NDArray | None) -
     centred = (signal - float((signal * weight).sum()) / n_px) * weight
     shape = [fft.next_fast_len(n + reach + 1, real=True) for n in signal.shape]
 
-    def lags(values):
+    def correlate_lags(values):
         power = np.abs(fft.rfft2(values, shape)) ** 2
         return np.roll(fft.irfft2(power, shape), (reach, reach), (0, 1))[: 2 * reach + 1, : 2 * reach + 1]
 
-    pairs = lags(weight)
-    values = np.where(pairs > 0.02 * n_px, lags(centred) / np.maximum(pairs, 1), 0)
+    n_pixel_pairs = correlate_lags(weight)
+    values = np.where(n_pixel_pairs > 0.02 * n_px, correlate_lags(centred) / np.maximum(n_pixel_pairs, 1), 0)
     # The FFT's rounding breaks the symmetry of exact opposites, and a peak must not lose its own.
     values = (values + values[::-1, ::-1]) / 2
     return values / max(float(values[reach, reach]), 1e-30), reach, n_px

@@ -43,15 +43,15 @@ def detect_drifts(
     """
     _check_arguments(values, reference, quantities, false_discoveries, least_effect, min_images)
     values = values[values["cohort"].notna()]
-    pool = values if reference is None else reference
+    compared_images = values if reference is None else reference
     cohorts = values.groupby("cohort", sort=True).indices
     rows = []
     for quantity in quantities:
-        known_pool = np.sort(_drop_unknown(pool[quantity].to_numpy(float)))
+        pooled_values = np.sort(_drop_missing_values(compared_images[quantity].to_numpy(float)))
         column = values[quantity].to_numpy(float)
         for name, indices in cohorts.items():
-            own = np.sort(_drop_unknown(column[indices]))
-            figures = _compare_samples(own, known_pool, reference is None, min_images)
+            cohort_values = np.sort(_drop_missing_values(column[indices]))
+            figures = _compare_samples(cohort_values, pooled_values, reference is None, min_images)
             rows.append({"cohort": str(name), "quantity": quantity, **_find_period(values, indices), **figures})
     table = pd.DataFrame(rows, columns=[name for name in tables.DRIFTS.names if name != "reference"])
     table["reference"] = "others" if reference is None else "held_out"
@@ -70,10 +70,10 @@ def _find_period(values: pd.DataFrame, indices: NDArray) -> dict[str, str | None
 
 def _mark_drifted(table: pd.DataFrame, false_discoveries: float, least_effect: float) -> pd.DataFrame:
     """`table` with p_corrected, over all rows with a p_value, and is_drifted."""
-    is_tested = table["p_value"].notna().to_numpy()
-    if is_tested.any():
-        p = table.loc[is_tested, "p_value"].to_numpy(float)
-        table.loc[is_tested, "p_corrected"] = false_discovery_control(p, method="bh")
+    has_p_value = table["p_value"].notna().to_numpy()
+    if has_p_value.any():
+        p = table.loc[has_p_value, "p_value"].to_numpy(float)
+        table.loc[has_p_value, "p_corrected"] = false_discovery_control(p, method="bh")
     is_significant = table["p_corrected"].astype(float) <= false_discoveries
     is_large = table["effect"].astype(float).abs() >= least_effect
     table["is_drifted"] = is_significant & is_large
@@ -122,56 +122,71 @@ def _select_dated(values: pd.DataFrame, quantity: str) -> tuple[NDArray, NDArray
     return np.arange(len(y), dtype="int64")[is_known], y[is_known]
 
 
-def _drop_unknown(values: NDArray) -> NDArray:
+def _drop_missing_values(values: NDArray) -> NDArray:
     return values[~np.isnan(values)]
 
 
-def _compare_samples(own: NDArray, pool: NDArray, is_within: bool, min_images: int) -> dict[str, float]:
-    """The figures of a row for sorted values; `is_within`: `own` is a part of `pool` and is compared with the rest."""
-    n = len(own)
-    m = len(pool) - (n if is_within else 0)
+def _compare_samples(
+    cohort_values: NDArray, pooled_values: NDArray, is_cohort_pooled: bool, min_images: int
+) -> dict[str, float]:
+    """The figures of a row for sorted values.
+
+    `is_cohort_pooled`: `cohort_values` is a part of `pooled_values`, and is compared with the rest.
+    """
+    n = len(cohort_values)
+    m = len(pooled_values) - (n if is_cohort_pooled else 0)
     names = ("reference_median", "statistic", "p_value", "p_corrected", "effect")
-    figures = {"n": n, "n_reference": m, "median": _compute_median(own), **dict.fromkeys(names, np.nan)}
+    figures = {"n": n, "n_reference": m, "median": _compute_median(cohort_values), **dict.fromkeys(names, np.nan)}
     if min(n, m) == 0:
         return figures
-    positions = _find_positions(pool, own) if is_within else np.zeros(0, int)
-    figures["reference_median"] = _compute_median(_find_middle_values(pool, positions))
+    positions = _find_cohort_positions(pooled_values, cohort_values) if is_cohort_pooled else np.zeros(0, int)
+    figures["reference_median"] = _compute_median(_find_middle_values(pooled_values, positions))
     if min(n, m) < min_images:
         return figures
-    statistic, effect = _compute_statistics(own, pool, is_within)
+    statistic, effect = _compute_statistics(cohort_values, pooled_values, is_cohort_pooled)
     if n + m <= MAX_EXACT_VALUES:
-        p = float(ks_2samp(own, np.delete(pool, positions), method="exact").pvalue)
+        p = float(ks_2samp(cohort_values, np.delete(pooled_values, positions), method="exact").pvalue)
     else:
         p = float(np.clip(kstwo.sf(statistic, round(n * m / (n + m))), 0, 1))
     return figures | {"statistic": statistic, "p_value": p, "effect": effect}
 
 
-def _compute_statistics(own: NDArray, pool: NDArray, is_within: bool) -> tuple[float, float]:
+def _compute_statistics(cohort_values: NDArray, pooled_values: NDArray, is_cohort_pooled: bool) -> tuple[float, float]:
     """Kolmogorov-Smirnov statistic and Cliff's delta of sorted values; arguments as in _compare_samples()."""
-    n = len(own)
-    m = len(pool) - (n if is_within else 0)
-    own_below = np.searchsorted(own, own, "left")
-    own_up_to = np.searchsorted(own, own, "right")
-    n_below = np.searchsorted(pool, own, "left")
-    n_up_to = np.searchsorted(pool, own, "right")
-    if is_within:
-        n_below = n_below - own_below
-        n_up_to = n_up_to - own_up_to
-    # The distance of two step functions is largest at a step of `own`: just behind it, or just in front of it.
-    statistic = float(max((own_up_to / n - n_up_to / m).max(), (n_below / m - own_below / n).max(), 0.0))
-    return statistic, float((n_below + n_up_to).sum() / (n * m) - 1)
+    n = len(cohort_values)
+    m = len(pooled_values) - (n if is_cohort_pooled else 0)
+    n_cohort_below = np.searchsorted(cohort_values, cohort_values, "left")
+    n_cohort_not_above = np.searchsorted(cohort_values, cohort_values, "right")
+    n_pooled_below = np.searchsorted(pooled_values, cohort_values, "left")
+    n_pooled_not_above = np.searchsorted(pooled_values, cohort_values, "right")
+    if is_cohort_pooled:
+        n_pooled_below = n_pooled_below - n_cohort_below
+        n_pooled_not_above = n_pooled_not_above - n_cohort_not_above
+    # The distance of two step functions is largest at a step of `cohort_values`, just behind or just before it.
+    statistic = float(
+        max(
+            (n_cohort_not_above / n - n_pooled_not_above / m).max(),
+            (n_pooled_below / m - n_cohort_below / n).max(),
+            0.0,
+        )
+    )
+    return statistic, float((n_pooled_below + n_pooled_not_above).sum() / (n * m) - 1)
 
 
-def _find_positions(pool: NDArray, own: NDArray) -> NDArray:
-    """Ascending positions in sorted `pool` of the sorted values `own`, which are a part of it; each once."""
-    return np.searchsorted(pool, own, "left") + np.arange(len(own)) - np.searchsorted(own, own, "left")
+def _find_cohort_positions(pooled_values: NDArray, cohort_values: NDArray) -> NDArray:
+    """Ascending positions in sorted `pooled_values` of the sorted `cohort_values`, a part of it; each once."""
+    return (
+        np.searchsorted(pooled_values, cohort_values, "left")
+        + np.arange(len(cohort_values))
+        - np.searchsorted(cohort_values, cohort_values, "left")
+    )
 
 
-def _find_middle_values(pool: NDArray, positions: NDArray) -> NDArray:
-    """The two middle values (twice the same for an odd number) of sorted `pool` without those at `positions`."""
-    m = len(pool) - len(positions)
+def _find_middle_values(pooled_values: NDArray, positions: NDArray) -> NDArray:
+    """The two middle values of sorted `pooled_values` without those at `positions`; twice the same if odd."""
+    m = len(pooled_values) - len(positions)
     middle = np.array([(m - 1) // 2, m // 2])
-    return pool[middle + np.searchsorted(positions - np.arange(len(positions)), middle, "right")]
+    return pooled_values[middle + np.searchsorted(positions - np.arange(len(positions)), middle, "right")]
 
 
 def _compute_median(values: NDArray) -> float:

@@ -66,25 +66,34 @@ def fit_shift_model(
     kinds = ("none", *(kind for kind in SHIFTS[1:] if kind in shifted))
     for kind in kinds[1:]:
         check_fit(shifted[kind], kind, reference)
-    own = shift_scores.compute_shift_features(reference, held_out)
-    trained = shift_scores.compute_shift_features(reference, train)
-    trained = trained[np.sort(np.random.default_rng(seed).permutation(len(trained))[:MAX_TRAINING_ROWS])]
-    parts = [shift_scores.compute_shift_features(reference, shifted[kind]) for kind in kinds[1:]]
-    x = np.concatenate(parts)
-    labels = np.repeat(np.arange(1, len(kinds)), [len(part) for part in parts])
-    folds = _assign_folds(np.arange(len(own)) if held_out_groups is None else held_out_groups, seed)
-    x_folds = np.concatenate([folds[np.arange(len(part)) % len(own)] for part in parts])
-    learnt = np.zeros(len(own))
+    held_out_features = shift_scores.compute_shift_features(reference, held_out)
+    training_features = shift_scores.compute_shift_features(reference, train)
+    training_order = np.random.default_rng(seed).permutation(len(training_features))
+    training_features = training_features[np.sort(training_order[:MAX_TRAINING_ROWS])]
+    features_by_kind = [shift_scores.compute_shift_features(reference, shifted[kind]) for kind in kinds[1:]]
+    shifted_features = np.concatenate(features_by_kind)
+    labels = np.repeat(np.arange(1, len(kinds)), [len(kind_features) for kind_features in features_by_kind])
+    folds = _assign_folds(np.arange(len(held_out_features)) if held_out_groups is None else held_out_groups, seed)
+    shifted_folds = np.concatenate(
+        [folds[np.arange(len(kind_features)) % len(held_out_features)] for kind_features in features_by_kind]
+    )
+    held_out_log_odds = np.zeros(len(held_out_features))
     for k in range(N_FOLDS):
-        logits = _fit_shift_logits(own[folds != k], trained, x[x_folds != k], labels[x_folds != k], seed)
-        learnt[folds == k] = shift_kinds.compute_shift_log_odds(logits, own[folds == k])
+        logits = _fit_shift_logits(
+            held_out_features[folds != k],
+            training_features,
+            shifted_features[shifted_folds != k],
+            labels[shifted_folds != k],
+            seed,
+        )
+        held_out_log_odds[folds == k] = shift_kinds.compute_shift_log_odds(logits, held_out_features[folds == k])
     distances = _select_distances(shift_scores.compute_shift_scores(reference, held_out))
     return ShiftModel(
         reference=reference,
         kinds=kinds,
-        shift_logits=_fit_shift_logits(own, trained, x, labels, seed),
-        kind_logits=shift_kinds.fit_logistic_model(shift_scores.select_score_columns(x), labels - 1),
-        scale=fusion.fit_scale({"learnt": learnt, **distances}, false_flags, SCORE_PERCENTILES),
+        shift_logits=_fit_shift_logits(held_out_features, training_features, shifted_features, labels, seed),
+        kind_logits=shift_kinds.fit_logistic_model(shift_scores.select_score_columns(shifted_features), labels - 1),
+        scale=fusion.fit_scale({"learnt": held_out_log_odds, **distances}, false_flags, SCORE_PERCENTILES),
         false_flags=false_flags,
     )
 
@@ -96,17 +105,23 @@ def _check_kinds(shifted: Mapping[str, EnsembleOutputs]) -> None:
         raise ValueError(f"shifted has {', '.join(unknown) or 'no kind'}: kinds are {', '.join(SHIFTS[1:])}")
 
 
-def _fit_shift_logits(own: NDArray, trained: NDArray, shifted: NDArray, labels: NDArray, seed: int) -> LogisticModel:
+def _fit_shift_logits(
+    held_out_features: NDArray, training_features: NDArray, shifted_features: NDArray, labels: NDArray, seed: int
+) -> LogisticModel:
     """The regression of any shift from features of held-out, training and shifted images.
 
     Scores of training images are too good, since networks and domains were fitted to them, but their statistics are as
     in-domain as any: each training image takes the scores of a random held-out image.
     """
-    positions = np.random.default_rng(seed).integers(0, len(own), len(trained))
+    positions = np.random.default_rng(seed).integers(0, len(held_out_features), len(training_features))
     n_scores = shift_scores.N_SCORES
-    trained = np.concatenate([own[positions, :n_scores], trained[:, n_scores:]], axis=1)
-    none = np.zeros(len(own) + len(trained), int)
-    return shift_kinds.fit_logistic_model(np.concatenate([own, trained, shifted]), np.concatenate([none, labels]))
+    training_features = np.concatenate(
+        [held_out_features[positions, :n_scores], training_features[:, n_scores:]], axis=1
+    )
+    none = np.zeros(len(held_out_features) + len(training_features), int)
+    return shift_kinds.fit_logistic_model(
+        np.concatenate([held_out_features, training_features, shifted_features]), np.concatenate([none, labels])
+    )
 
 
 def _assign_folds(groups: ArrayLike, seed: int) -> NDArray[np.int64]:
@@ -155,10 +170,10 @@ def classify_shift(model: ShiftModel, outputs: EnsembleOutputs) -> pd.DataFrame:
 def _classify_finite(model: ShiftModel, reference: DomainReference, outputs: EnsembleOutputs) -> pd.DataFrame:
     """The columns of classify_shift() for images whose outputs are all finite."""
     scores = shift_scores.compute_shift_scores(reference, outputs)
-    standardised = shift_scores.standardise_statistics(reference, outputs)
+    standardised_statistics = shift_scores.standardise_statistics(reference, outputs)
     features = shift_scores.compute_shift_features(reference, outputs)
-    learnt = shift_kinds.compute_shift_log_odds(model.shift_logits, features)
-    fused = fusion.fuse_scores(model.scale, {"learnt": learnt, **_select_distances(scores)})
+    log_odds = shift_kinds.compute_shift_log_odds(model.shift_logits, features)
+    fused = fusion.fuse_scores(model.scale, {"learnt": log_odds, **_select_distances(scores)})
     shift_score = fused / model.scale.limit
     is_flagged = shift_score > 1
     log_probabilities = shift_kinds.compute_log_probabilities(
@@ -171,8 +186,10 @@ def _classify_finite(model: ShiftModel, reference: DomainReference, outputs: Ens
     table["shift_probability"] = np.where(is_flagged, np.exp(log_probabilities.max(axis=1)), np.nan)
     because = pd.Series([[] for _ in range(len(table))], dtype=object)
     for k in np.flatnonzero(is_flagged):
-        own = {name: values[k] for name, values in scores.items()}
-        because[k] = shift_scores.describe_shift(reference, own, outputs.features.iloc[k], standardised[k])
+        image_scores = {name: values[k] for name, values in scores.items()}
+        because[k] = shift_scores.describe_shift(
+            reference, image_scores, outputs.features.iloc[k], standardised_statistics[k]
+        )
     return table.assign(because=because)
 
 

@@ -28,7 +28,7 @@ SCORE_TEXTS = {
 def compute_shift_scores(reference: DomainReference, outputs: EnsembleOutputs) -> dict[str, NDArray[np.float64]]:
     """Each of tables.SHIFT_SCORES of n images, (n,): 0 = median of held-out in-domain images, 1 = 95th percentile."""
     mahalanobis, nearest, _ = _compute_member_distances(reference, outputs)
-    raw = {
+    unscaled_scores = {
         "entropy": entropy.predictive_entropy(outputs.probabilities),
         "mahalanobis": mahalanobis,
         "nearest": nearest,
@@ -39,7 +39,7 @@ def compute_shift_scores(reference: DomainReference, outputs: EnsembleOutputs) -
     scores = {}
     for name, median, step in zip(SHIFT_SCORES, reference.score_medians, reference.score_steps):
         # An image without any statistic is typical by them: the other scores decide.
-        values = np.where(np.isnan(raw[name]), median, raw[name])
+        values = np.where(np.isnan(unscaled_scores[name]), median, unscaled_scores[name])
         scores[name] = (values - median) / step
     return scores
 
@@ -48,9 +48,9 @@ def standardise_statistics(reference: DomainReference, outputs: EnsembleOutputs)
     """The statistics (n, c) less their medians, in half in-domain ranges, through arcsinh; unknown ones are 0."""
     values = outputs.features[list(reference.statistic_names)].to_numpy(float)
     with np.errstate(over="ignore"):
-        scaled = (values - reference.statistic_medians) / reference.statistic_ranges
-        standardised = np.arcsinh(np.clip(scaled, -1e100, 1e100))
-    return np.clip(np.nan_to_num(standardised, nan=0.0), -MAX_STANDARDISED, MAX_STANDARDISED)
+        standardised = (values - reference.statistic_medians) / reference.statistic_ranges
+        compressed = np.arcsinh(np.clip(standardised, -1e100, 1e100))
+    return np.clip(np.nan_to_num(compressed, nan=0.0), -MAX_STANDARDISED, MAX_STANDARDISED)
 
 
 def compute_shift_features(reference: DomainReference, outputs: EnsembleOutputs) -> NDArray[np.float64]:
@@ -74,7 +74,7 @@ def select_score_columns(features: NDArray) -> NDArray[np.float64]:
 
 
 def describe_shift(
-    reference: DomainReference, scores: Mapping[str, float], features: pd.Series, standardised: NDArray
+    reference: DomainReference, scores: Mapping[str, float], features: pd.Series, standardised_statistics: NDArray
 ) -> list[str]:
     """Reasons for the shift of one image: scores above 1, largest first, then at most MAX_TEXTS unusual statistics."""
     texts = [
@@ -82,8 +82,8 @@ def describe_shift(
         for name in sorted(scores, key=scores.get, reverse=True)
         if scores[name] > 1
     ]
-    for k in np.argsort(-np.abs(standardised), kind="stable")[:MAX_TEXTS]:
-        if abs(standardised[k]) > np.arcsinh(1):
+    for k in np.argsort(-np.abs(standardised_statistics), kind="stable")[:MAX_TEXTS]:
+        if abs(standardised_statistics[k]) > np.arcsinh(1):
             name = reference.statistic_names[k]
             usual = reference.statistic_medians[k]
             texts.append(f"{name.replace('_', ' ')} {features[name]:.3g}, typically {usual:.3g}")

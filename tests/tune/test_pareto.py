@@ -68,9 +68,9 @@ def test_a_third_objective_that_is_constant_is_a_factor(values):
 @settings(deadline=None)
 @given(tables)
 def test_hypervolumes_never_fall_and_end_at_that_of_the_whole(values):
-    traced = pareto.compute_hypervolume_trace(values, REFERENCE)
-    assert (np.diff(traced) >= 0).all()
-    assert traced[-1] == pareto.compute_hypervolume(values, REFERENCE)
+    hypervolumes = pareto.compute_hypervolume_history(values, REFERENCE)
+    assert (np.diff(hypervolumes) >= 0).all()
+    assert hypervolumes[-1] == pareto.compute_hypervolume(values, REFERENCE)
 
 
 @settings(deadline=None)

@@ -176,7 +176,7 @@ class GroupTuning:
             self.say(line)
         return tuned
 
-    def _search(self, method: str, n_before: int, n_total: int) -> search.Trace:
+    def _search(self, method: str, n_before: int, n_total: int) -> search.SearchHistory:
         """The trace of one method; `n_before` evaluations of `n_total` were done by other methods."""
         n_done = n_before
         batch = self.options.batch
@@ -208,7 +208,7 @@ class GroupTuning:
         mean = np.nanmean(np.where(has_value, values, 0.0), axis=0)
         return np.where(has_value, mean, np.inf)
 
-    def _tune_tiles(self, trace: search.Trace) -> pd.DataFrame:
+    def _tune_tiles(self, trace: search.SearchHistory) -> pd.DataFrame:
         """The best of the evaluated settings in every tile of the sampled micrographs."""
         if self.options.windows is None:
             return pd.DataFrame({"uri": []})

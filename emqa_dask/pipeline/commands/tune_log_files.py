@@ -30,7 +30,7 @@ class TunedGroup(NamedTuple):
     """The result of tuning a group."""
 
     group: GroupSample
-    search_traces: dict[str, search.Trace]  # by method; the chosen method comes first
+    search_traces: dict[str, search.SearchHistory]  # by method; the chosen method comes first
     chosen_row: pd.Series  # row of the trace with the chosen settings
     initial_row: pd.Series  # row of the trace with the settings that were in use
     tiles: pd.DataFrame  # uri and the columns of tune.tiles; no rows unless tiles were tuned
@@ -155,10 +155,10 @@ def _draw_figures(tuned: TunedGroup, method: str) -> dict[str, "Figure"]:
     return figures
 
 
-def _compute_hypervolumes(search_traces: dict[str, search.Trace]) -> dict[str, np.ndarray]:
+def _compute_hypervolumes(search_traces: dict[str, search.SearchHistory]) -> dict[str, np.ndarray]:
     """Hypervolume after each evaluation, by method, from one common reference point."""
     reference = np.max([trace.reference for trace in search_traces.values()], axis=0)
     return {
-        method: pareto.compute_hypervolume_trace(trace.table[list(trace.objectives)].to_numpy(), reference)
+        method: pareto.compute_hypervolume_history(trace.table[list(trace.objectives)].to_numpy(), reference)
         for method, trace in search_traces.items()
     }
