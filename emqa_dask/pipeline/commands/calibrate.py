@@ -53,13 +53,13 @@ def calibrate(
     out: str = "",
     say: Say = print,
 ) -> int:
-    """Fit quality models to the micrographs of `root` that the COCO file `labels` lists; returns 0.
+    """Exit code 0. Fits quality models to the micrographs of `root` that the COCO file `labels` lists.
 
     For every detector of the run, or those named, a model directory <out>/<detector> is written (default of `out`: the
-    workspace's models/) with the errors on held-out images, groups and sessions. The workspace's settings then name it:
-    `rescore` and every later run use it. No detector runs. Boxes are matched by IoU and rule of the model used so far,
-    or by `iou_threshold` (greedy). Raises ValueError, naming images and rows, for labels of other micrographs, a
-    detector that the run does not have, and less than 8 labelled images with detections.
+    workspace's models/) with the errors on held-out images, groups and sessions. Its name enters the workspace's
+    settings, so that `rescore` and every later run use it. No detector runs. Boxes are matched by IoU and rule of the
+    present model, or by `iou_threshold` (greedy). Raises ValueError, naming images and rows, for labels of other
+    micrographs, a detector that the run does not have, and less than 8 labelled images with detections.
     """
     workspace = Workspace(root)
     marker.read_source(root)
@@ -191,7 +191,7 @@ def _write_model(
     labelled: LabelledMicrographs,
     labels: str,
 ) -> None:
-    """Writes the model directory: the whole of it, or nothing."""
+    """Writes the model directory, whole or not at all."""
     features = labelled.features.merge(labelled.rows[["micrograph_id", "voltage_kv"]], on="micrograph_id")
     conditions = imaging_conditions.fit_training_conditions(features["defocus_nm"], features["voltage_kv"])
     model_card = {

@@ -34,9 +34,9 @@ PARTS = 8
 def ingest(workspace: Workspace, source: str, settings: Settings, execute: Executor) -> None:
     """Surveys the files that are not in the catalog and writes catalog.parquet and micrographs.parquet.
 
-    micrographs.parquet is a ledger: rows are added, never changed, since a slot that was given away stays so. Which of
-    them the archive still holds, current() says. ValueError when there is no file beside the workspace, and where none
-    of its images is there any more.
+    micrographs.parquet is a ledger: rows are added and never changed, because a slot is never assigned again.
+    `iter_current` lists the micrographs that the archive still contains. Raises ValueError when the archive contains no
+    file outside the workspace, or none of the files whose images are stored.
     """
     names = []
     uris = DigestSet()
@@ -108,7 +108,7 @@ def _enter_micrographs(workspace: Workspace, names: Sequence[str], counts: Count
 
 
 def _check_not_all_gone(workspace: Workspace, source: str, present: DigestSet) -> None:
-    """ValueError where the archive had images, and none of their files is among `present`: it is not mounted, say."""
+    """Raises ValueError when no file with images is in `present`, for example because the archive is not mounted."""
     n_gone = 0
     columns = ["uri", "n_frames", "is_present"]
     for rows in parts.iterate_table(workspace.catalog, tables.CATALOG, columns):

@@ -29,8 +29,8 @@ STORED = {False: 1, True: 2}  # pixels of one byte, or of more, per byte that th
 def make_tables(workspace: Workspace, settings: Settings, steps: list[str], execute: Executor) -> None:
     """Makes the tables of `steps`, and the tables that they need, by one task per unfinished partition.
 
-    Where all that takes pixels is there, evidence is made before, and then predictions, of many partitions in a task;
-    what fails there is left to the partitions' own tasks.
+    Partitions whose tables from pixels exist get evidence and then predictions first, by tasks for many partitions.
+    Partitions that fail in these get a task of their own.
     """
     table_folders = folders(settings)
     final_tables = [table for step in steps for table in tables_of_step(step) if table in table_folders]

@@ -1,4 +1,4 @@
-"""emqa report: triage.parquet, triage.csv, flags.parquet, the page, and provenance.json, from the tables of a run."""
+"""emqa report: writes triage.parquet, triage.csv, flags.parquet, the page and provenance.json from a run's tables."""
 
 import platform
 import time
@@ -23,7 +23,7 @@ from emqa_dask.store.layout import Workspace
 
 
 class RunFacts(NamedTuple):
-    """What the page and provenance.json say of the run."""
+    """Facts about a run for the page and provenance.json."""
 
     started: float  # s since the epoch
     seconds: dict[str, float]  # of workers, by stage
@@ -31,9 +31,9 @@ class RunFacts(NamedTuple):
 
 
 def report(workspace: Workspace, source: str, settings: Settings, run_facts: RunFacts) -> bool:
-    """Decide the verdicts and write the tables and the page; False where all of them are there already.
+    """Whether a report was written: decides the verdicts and writes tables and page unless they are up to date.
 
-    Memory does not grow with the archive but for some 50 bytes per micrograph.
+    Memory grows by about 50 bytes per micrograph.
     """
     key = compute_report_key(workspace, settings, run_facts.failures)
     stored = provenance.read(workspace)
@@ -63,7 +63,7 @@ def report(workspace: Workspace, source: str, settings: Settings, run_facts: Run
 def _write_tables(
     workspace: Workspace, settings: Settings, failures: pd.DataFrame
 ) -> tuple[Overview, ClassifierCounts]:
-    """Counts over all rows, for the page; writes the verdicts as triage.parquet and triage.csv, and flags.parquet."""
+    """Counts over all rows, for the page. Writes triage.parquet, triage.csv and flags.parquet."""
     overview = Overview(settings.report.max_rows)
     classes = ClassifierCounts()
     with ExitStack() as stack:
@@ -81,6 +81,6 @@ def _write_tables(
 
 
 def _list_outputs(workspace: Workspace, settings: Settings) -> list[str]:
-    """The files that a report consists of."""
+    """The files of a report."""
     own = [workspace.triage, workspace.flags, workspace.triage_csv, workspace.report_page]
     return own + ([workspace.drifts, workspace.sessions] if settings.classify.model else [])

@@ -1,4 +1,4 @@
-"""Copies and suspect pixel sizes: what needs all micrographs at once, in about 50 bytes of memory for each."""
+"""Copies and suspect pixel sizes, found among all micrographs with about 50 bytes of memory for each."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from emqa_dask.triage.rows import FILE_FRAME
 class MicrographIndex:
     """Shapes, pixel sizes and signatures of all current micrographs, in the order of the ledger.
 
-    Signatures and the identities by pixels and by content lie in files.
+    Files store the signatures and the identities by pixels and by content.
     """
 
     def __init__(self, image_signatures: SpillFile, pixels: SpillFile, contents: SpillFile):
@@ -45,11 +45,11 @@ class MicrographIndex:
         self.n_micrographs += len(rows)
 
     def find_suspect_sizes(self) -> NDArray:
-        """(n,) bool: pixel sizes unlike those of their acquisition groups."""
+        """Pixel sizes that differ from those of their acquisition groups: (n,) bool."""
         return find_pixel_size_outliers(_concatenate(self._nm_per_pixel, float), _concatenate(self._groups, np.uint64))
 
     def find_duplicates(self, numbers: NDArray, folder: str | None) -> tuple[NDArray, NDArray]:
-        """duplicates.find_duplicates() of the micrographs `numbers`, in this order of precedence."""
+        """Duplicates among the micrographs `numbers`, in this order of precedence; see `duplicates.find_duplicates`."""
         same = (self._read_identities(spill)[numbers] for spill in self._identities.values())
         shapes = _concatenate(self._shapes, np.uint32)[numbers]
         has_tones = _concatenate(self._has_tones, bool)[numbers]
@@ -61,7 +61,7 @@ class MicrographIndex:
         return np.frombuffer(spill.get(0, spill.n_bytes), np.uint64).reshape(-1, 2)
 
     def read_signatures(self, numbers: NDArray) -> NDArray:
-        """Signatures (m, bytes) of the micrographs `numbers`; neighbours are read in one go."""
+        """Signatures (m, bytes) of the micrographs `numbers`; one read gets adjacent ones."""
         size = duplicates.SIGNATURE_BYTES
         data = bytearray()
         starts = np.flatnonzero(np.diff(numbers, prepend=-9) != 1)
@@ -71,7 +71,7 @@ class MicrographIndex:
 
 
 class Copies(NamedTuple):
-    """Which of n micrographs, by (uri, frame), repeat which."""
+    """Copies among n micrographs in the order of (uri, frame)."""
 
     original: NDArray  # (n,) position of the micrograph that each repeats, or its own
     agreement: NDArray  # (n,) of duplicates.find_duplicates()
@@ -79,9 +79,9 @@ class Copies(NamedTuple):
     name_ends: NDArray  # (n + 1,) offsets in `names`
 
     def list_flags(self, table: pa.Table, first: int, settings: Flags) -> pd.DataFrame:
-        """Rows of tables.FLAGS of the micrographs in `table` (SPILLED_ROWS): of each image, then that of a copy.
+        """Rows of tables.FLAGS of the micrographs in `table` (SPILLED_ROWS); the flag of a copy comes last.
 
-        The micrographs of `table` have the positions from `first` on. Flags that `settings` switches off are left out.
+        The positions of the micrographs of `table` start at `first`. Flags that `settings` switches off are left out.
         """
         table = table.combine_chunks()
         listed = (
@@ -136,7 +136,7 @@ def find_copies(merged: Iterable[pa.Table], index: MicrographIndex, names: Spill
 
 
 def label_acquisition_groups(micrographs: pd.DataFrame) -> pd.Series:
-    """Labels of instrument, magnification and shape: such images should share a pixel size; null where unknown."""
+    """Labels of instrument, magnification and shape, whose images should share a pixel size; null where unknown."""
     instrument = micrographs["instrument"]
     magnification = micrographs["magnification"]
     shape = micrographs["height_px"].astype(str) + "x" + micrographs["width_px"].astype(str)

@@ -1,4 +1,4 @@
-"""The page of a report: numbers of all rows, and rows with boxes, thumbnails and entropy maps for some of them."""
+"""The page of a report: counts over all rows, and some rows with boxes, thumbnails and entropy maps."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -26,7 +26,7 @@ PAGE_IMAGE_COLUMNS = {  # of each table, for micrographs that are shown
 
 
 class PageImages(NamedTuple):
-    """What is drawn for micrographs, by micrograph_id, where there is any."""
+    """Boxes, thumbnails and entropy maps by micrograph_id; a micrograph without one has no entry."""
 
     boxes: dict[str, str]
     pictures: dict[str, bytes]  # JPEG
@@ -34,7 +34,7 @@ class PageImages(NamedTuple):
 
 
 def write_sessions(workspace: Workspace, settings: Settings, classes: ClassifierCounts) -> ClassifierSection | None:
-    """The page's section on the classifier; tests whether sessions have drifted, and writes drifts and sessions."""
+    """The page's section on the classifier. Tests sessions for drift; writes drifts and sessions."""
     if not settings.classify.model:
         return None
     # Imported here, since it takes a second that runs without a classifier need not wait for.
@@ -55,7 +55,7 @@ def write_sessions(workspace: Workspace, settings: Settings, classes: Classifier
 def render_page(
     workspace: Workspace, overview: Overview, settings: Settings, facts: dict, section: ClassifierSection | None
 ) -> Iterator[str]:
-    """The page in pieces; of the triage table it reads a column at a time, and the rows that are shown."""
+    """The page in pieces. Reads one column of the triage table at a time, and the shown rows."""
 
     def read_column(name: str) -> NDArray:
         batches = parts.iterate_table(workspace.triage, tables.TRIAGE, [name])
@@ -90,7 +90,7 @@ def _read_shown_rows(workspace: Workspace, positions: NDArray) -> pd.DataFrame:
 
 
 def _group_by_partition(workspace: Workspace, ids: pd.Series) -> dict[str, list[str]]:
-    """Partition -> those of `ids` that it has; partitions without any are left out."""
+    """Partition -> its ids among `ids`; partitions without such ids are left out."""
     grouped: dict[str, list[str]] = {}
     for rows in parts.iterate_table(workspace.micrographs, tables.MICROGRAPHS, ["micrograph_id", "partition"]):
         for name, group in rows[rows["micrograph_id"].isin(ids)].groupby("partition"):

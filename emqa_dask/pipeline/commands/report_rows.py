@@ -1,4 +1,4 @@
-"""The rows that verdicts are decided from: one pass over the tables of a workspace, checked against its ledger."""
+"""Input rows of the verdicts, gathered in one pass over a workspace's tables and checked against its ledger."""
 
 from collections.abc import Iterator
 
@@ -45,9 +45,9 @@ SPILLED_ROWS = NUMBERED_ROWS.append(pa.field("flags", pa.list_(FLAG_TYPE)))
 def gather_rows(
     workspace: Workspace, settings: Settings, failures: pd.DataFrame, runs: ExternalSort, index: MicrographIndex
 ) -> None:
-    """Put all rows (SPILLED_ROWS) of files and micrographs into `runs`, and all micrographs into `index`.
+    """Adds all rows (SPILLED_ROWS) of files and micrographs to `runs`, and all micrographs to `index`.
 
-    Raises ValueError for a micrograph that occurs twice or that the ledger does not have, and for impossible intervals.
+    Raises ValueError for a micrograph that occurs twice or is not in the ledger, and for impossible intervals.
     """
     for rows, own_tables in _read_batches(workspace, settings):
         image_signatures = own_tables["features"].set_index("micrograph_id")["signature"].reindex(rows["micrograph_id"])
@@ -67,9 +67,9 @@ def gather_rows(
 
 
 def _read_batches(workspace: Workspace, settings: Settings) -> Iterator[tuple[pd.DataFrame, dict[str, pd.DataFrame]]]:
-    """(rows of the ledger, rows of each table of COLUMNS for them), some thousand micrographs at a time.
+    """Batches of some thousand micrographs: (rows of the ledger, their rows of each table of COLUMNS).
 
-    `predictions` are those of select_detector(), which contain `evidence`.
+    `predictions` are the rows that `select_detector` chooses, with the columns of `evidence`.
     """
     folder_names = {table: folder for table, folder in folders(settings).items() if table in COLUMNS}
     part_names = {table: set(parts.list_parts(workspace.uri, folder)) for table, folder in folder_names.items()}
@@ -119,7 +119,7 @@ def _check_in_ledger(ids: pd.Series, ledger_ids: pd.Series, folder: str) -> None
 
 
 def _check_intervals(predictions: pd.DataFrame, folder: str) -> None:
-    """ValueError unless 0 <= low <= mean <= high <= 1 wherever these are known."""
+    """Raises ValueError unless 0 <= low <= mean <= high <= 1 in all rows where these are known."""
     for name in ("predicted_f1", "predicted_precision", "predicted_recall"):
         low, mean, high = (predictions[name + end].to_numpy() for end in ("_low", "", "_high"))
         is_wrong = (low > mean) | (mean > high) | (low < 0) | (high > 1)

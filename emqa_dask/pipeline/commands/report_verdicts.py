@@ -1,4 +1,4 @@
-"""Verdicts on an archive of any size: what is global in compact arrays first, then batches in the order of the URI."""
+"""Verdicts on an archive of any size: first compact arrays over all rows, then batches in the order of the URI."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -23,14 +23,14 @@ BATCH_ROWS = 8192  # rows that are decided together: some 10 MB
 def decide_batches(
     workspace: Workspace, settings: Settings, failures: pd.DataFrame
 ) -> Iterator[tuple[pd.DataFrame, ...]]:
-    """(rows of tables.TRIAGE, their rows of tables.FLAGS, of tables.CLASSIFICATIONS) in batches.
+    """Batches of (rows of tables.TRIAGE, their rows of tables.FLAGS, their rows of tables.CLASSIFICATIONS).
 
-    Triage comes by (uri, frame), flags by its rows; classifications have cohort and entropy_limit_nats beside their
-    own columns.
+    Triage is sorted by (uri, frame), and flags follow its rows. Classifications also have the columns cohort and
+    entropy_limit_nats.
 
-    Micrographs without a part of a table count as unfinished. In memory are some 10 MB of rows and, at a time, about 50
-    bytes per micrograph; about 1.5 kB per micrograph lie on the workspace's disk, or on that of the temporary files if
-    the workspace is a bucket, until this is over. Raises ValueError where a micrograph or a file occurs twice.
+    Micrographs without a part of a table count as unfinished. Memory holds some 10 MB of rows and about 50 bytes per
+    micrograph. Temporary files take about 1.5 kB per micrograph on the workspace's disk, or on that of the temporary
+    folder if the workspace is a bucket. Raises ValueError where a micrograph or a file occurs twice.
     """
     folder = files.locate(workspace.uri)[1] if files.is_local(workspace.uri) else None
     entropy_limit_nats = find_entropy_limit(settings)
@@ -54,7 +54,7 @@ def decide_batches(
 
 
 def find_entropy_limit(settings: Settings) -> float:
-    """Predictive entropy, nats, above which a person looks; NaN without a classifier, or where none is known."""
+    """Predictive entropy, nats, above which a person reviews an image; NaN without a classifier or a known limit."""
     if not settings.classify.model:
         return float("nan")
     limits = settings.triage
@@ -68,7 +68,7 @@ def find_entropy_limit(settings: Settings) -> float:
 
 
 def _complete_files(merged: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """`merged` with a file's own row in front of each stretch of its micrographs, also where a table cuts a file."""
+    """`merged` with the row of each file before its micrographs, also where the batches divide a file."""
     last_file = None
     has_micrographs = False
     for table in merged:

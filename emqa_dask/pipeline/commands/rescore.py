@@ -1,4 +1,4 @@
-"""emqa rescore: replay verdicts on what the detectors have left. No detector runs, and no pixel is read."""
+"""emqa rescore: new verdicts from stored detections. No detector runs, and no pixel is read."""
 
 from collections.abc import Callable
 
@@ -11,10 +11,10 @@ from emqa_dask.store.layout import Workspace
 
 
 def rescore(root: str, settings: Settings, say: Callable[[str], None] = print) -> int:
-    """Replay evidence, predictions and verdicts on what the detectors have left, with `settings`; as run().
+    """Exit code of a run that makes evidence, predictions and verdicts from stored detections, with `settings`.
 
-    Score floor, models and limits may have changed; no pixel is read. SettingsError when [detect] or what else asks for
-    pixels has changed: that takes a run.
+    Score floor, models and limits may have changed; no pixel is read. Raises SettingsError when [detect] or another
+    setting that needs pixels has changed: `emqa triage` is needed then. Exit codes are those of `triage.run`.
     """
     workspace = Workspace(root)
     source = marker.read_source(root)

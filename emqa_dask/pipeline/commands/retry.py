@@ -1,4 +1,4 @@
-"""emqa retry: the failed work of a workspace, tried again."""
+"""emqa retry: repeats the failed work of a workspace."""
 
 from collections.abc import Callable
 
@@ -18,10 +18,10 @@ FAILING_STAGES = ("ingest", "store", "thumbnail", *(stage.name for stage in STAG
 
 
 def retry(root: str, settings: Settings, stage: str | None = None, say: Say = print) -> int:
-    """Try again what failed, in `stage` or anywhere, with all steps; as run(). Finished work of others is kept.
+    """Exit code of a run that repeats failed work, of `stage` or of all stages. Other finished work is kept.
 
-    A file that could not be read is surveyed again; a partition with an image that failed makes that table and those
-    made from it again.
+    A file that could not be read is surveyed again. A partition with a failed image makes that table, and the tables
+    made from it, again. Exit codes are those of `triage.run`.
     """
     workspace = Workspace(root)
     source = marker.read_source(root)
@@ -38,7 +38,7 @@ def retry(root: str, settings: Settings, stage: str | None = None, say: Say = pr
 
 
 def _forget_unread_files(workspace: Workspace) -> int:
-    """Let the next ingest survey again the files that could not be read; how many there are."""
+    """Number of files that could not be read. Removes them from the catalog, so that the next ingest surveys them."""
     unread: set[str] = set()
     only_failed = ("status", "failed")
     for rows in parts.iterate_table(workspace.catalog, tables.CATALOG, ["uri", "status"], row_filter=only_failed):
@@ -49,7 +49,7 @@ def _forget_unread_files(workspace: Workspace) -> int:
 
 
 def _drop_failed_partitions(workspace: Workspace, settings: Settings, stage: str | None) -> int:
-    """Drop the tables of partitions with images that failed in `stage` (None: any), and those made from them."""
+    """Number of removed tables of partitions with images that failed in `stage` (None: any)."""
     table_folders = folders(settings)
     n_partitions = 0
     for table, folder in table_folders.items():

@@ -1,4 +1,4 @@
-"""emqa status: what a workspace holds, once or as it grows."""
+"""emqa status: reports the content of a workspace, once or repeatedly while it grows."""
 
 import time
 from collections import Counter
@@ -17,7 +17,7 @@ Say = Callable[[str], None]
 
 
 def status(root: str, say: Say = print) -> int:
-    """Say what a workspace holds and what is missing; 0, or 2 when files or tasks failed."""
+    """Exit code: 0, or 2 when files or tasks failed. Reports the content of a workspace and its missing tables."""
     workspace = Workspace(root)
     source = marker.read_source(root)
     settings = stored_settings.read_settings(root)
@@ -52,7 +52,7 @@ def status(root: str, say: Say = print) -> int:
 
 
 def progress(workspace: Workspace, settings: Settings) -> tuple[int, dict[str, int]]:
-    """(micrographs in the ledger, partitions that have each table); "partitions" is how many there are."""
+    """Number of micrographs in the ledger, and number of partitions with each table ("partitions": all partitions)."""
     made_partitions = {
         table: set(parts.list_parts(workspace.uri, folder)) for table, folder in folders(settings).items()
     }
@@ -67,7 +67,7 @@ def progress(workspace: Workspace, settings: Settings) -> tuple[int, dict[str, i
 
 
 def watch(root: str, every_s: float = 10.0, say: Say = print) -> int:
-    """Say every `every_s` seconds how far the run on `root` is, until none is at work; then its status."""
+    """Exit code of `status` after the run on `root` has ended. Reports its progress every `every_s` seconds."""
     workspace = Workspace(root)
     marker.read_source(root)
     first_look = None

@@ -1,4 +1,4 @@
-"""emqa train detector and emqa import detector: networks from labelled images, or from other people's checkpoints."""
+"""emqa train detector and emqa import detector: networks from labelled images, or from checkpoints."""
 
 import dataclasses
 import tomllib
@@ -15,7 +15,7 @@ from emqa_dask.train import detector
 
 
 def read_image(path: Path) -> np.ndarray:
-    """The first micrograph of a file in any format that an archive may have. ValueError names a file without one."""
+    """The first micrograph of a file in any format of an archive. Raises ValueError for a file without one."""
     frames = readers.open_source(str(path)).frames
     if not frames:
         raise ValueError(f"{path}: there is no micrograph in it")
@@ -43,8 +43,8 @@ def import_detector(
 ) -> None:
     """A model directory from a checkpoint: of detectron2 with `config`, of torchvision with `architecture` (TOML).
 
-    FileExistsError where `out` is there; ValueError, naming the file, for one that cannot be read, and class names that
-    occur twice.
+    Raises FileExistsError where `out` exists, and ValueError, naming the file, for a file that cannot be read and for
+    class names that occur twice.
     """
     output_folders.check_free(out)
     name = Path(out).name

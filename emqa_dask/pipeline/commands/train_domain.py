@@ -52,9 +52,9 @@ def fit_classifier_domain(
     folder: Path,
     model_card: dict,
 ) -> None:
-    """complete(folder, model_card) of classifier.finish(): the domain, fitted to images and not to windows.
+    """Fits the domain to images, not windows; adds it to the ensemble in `folder` and to `model_card`.
 
-    `each` calls a task's function for every tuple of arguments, here or on workers, on `device`.
+    `each` calls a task's function for every tuple of arguments, in this process or on workers, on `device`.
     """
     model_card["ensemble"]["temperature"] = model_card["measured"].get("validation", {}).get("temperature", 1.0)
     _draw_figures(folder, model_card)

@@ -44,11 +44,11 @@ def train_ensemble(
 ) -> dict:
     """The card of the model directory `out`: an ensemble trained on the images that the CSV `labels` names.
 
-    URIs are relative to the folder `images`, by default the CSV's own. Members are trained on the workers of
-    run.scheduler, each by itself. An interrupted training keeps its finished members and resumes the others from their
-    last checkpoints. `domain_options` control how the domain is learnt. `out` and its `.training` folder have to be on
-    a disk that the workers see. ValueError, naming files and lines, for labels that cannot be learnt from; RuntimeError
-    when fewer than `min_members` (None: all) could be trained: run it again. FileExistsError where `out` or its
+    URIs are relative to the folder `images`, by default the folder of the CSV. Each member is a task for the workers of
+    run.scheduler. An interrupted training keeps its finished members and resumes the others from their last
+    checkpoints. `domain_options` are the options of the fit of the domain. `out` and its `.training` folder have to be
+    on a disk that the workers share. Raises ValueError, naming files and lines, for labels that are no training set;
+    RuntimeError when fewer than `min_members` (None: all) could be trained; and FileExistsError where `out` or its
     `.training` folder exists and is not from a training.
     """
     domain_options = domain_options or DomainOptions()
@@ -100,7 +100,7 @@ def _read_labels(labels: str, root: Path, seed: int, say: Say) -> pd.DataFrame:
 
 
 def _fill_groups(table: pd.DataFrame) -> pd.Series:
-    """What stays together when images are split: the column `group`, or the image by itself."""
+    """Groups that splits keep together: the column `group`, or each image as a group."""
     return table["group"].where(table["group"].ne(""), table["uri"]) if "group" in table else table["uri"]
 
 

@@ -1,4 +1,4 @@
-"""emqa triage: the steps one after the other on a workspace; triage_archive() is the same for Python."""
+"""emqa triage: runs the steps on a workspace; `triage_archive` is the same for Python."""
 
 import os
 import time
@@ -86,11 +86,11 @@ def run(
     is_rescoring: bool = False,
     say: Say = print,
 ) -> int:
-    """Run `steps` on workspace `root`, saying what happens; 0 when all went well, 2 when a file or a task failed.
+    """Exit code of a run of `steps` on workspace `root`: 0, or 2 when a file or a task failed.
 
-    `source` is the archive, which only the step ingest needs. What is done already is not done again. `is_rescoring`:
-    no pixel is read and no worker is started, whatever scheduler the settings name. RuntimeError when another run works
-    on `root`.
+    `source` is the archive; only the step ingest needs it. Finished work is not repeated. `is_rescoring`: no pixel is
+    read and no worker is started, whatever scheduler the settings name. Raises RuntimeError when another run uses
+    `root`.
     """
     workspace = Workspace(root)
     started = time.time()
@@ -122,7 +122,7 @@ def run(
 
 
 def _check_models(settings: Settings, steps: Collection[str], say: Say) -> None:
-    """Raise, with the remedy, before any work where a model of `steps` is missing or damaged; say which are unfit."""
+    """Raises an error, with the remedy, for a missing or damaged model of `steps`; reports models that do not fit."""
     if not steps:
         raise SettingsError("nothing is classified without a model: give --classifier MODEL_DIR")
     preconditions.verify_models(settings, steps)
@@ -140,7 +140,7 @@ def _check_models(settings: Settings, steps: Collection[str], say: Say) -> None:
 
 
 def _claim(source: str, workspace: Workspace, settings: Settings) -> str:
-    """`source` as an absolute path, after `workspace` was made its workspace; an absent archive makes no workspace."""
+    """`source` as an absolute path. Makes `workspace` its workspace, unless the archive does not exist."""
     source = source if "://" in source else os.path.abspath(source)
     next(iter(scan.scan_archive(source, settings.archive.exclude)))
     marker.claim_workspace(workspace.uri, source)
@@ -150,7 +150,7 @@ def _claim(source: str, workspace: Workspace, settings: Settings) -> str:
 def _check_workspace(
     workspace: Workspace, source: str, settings: Settings, steps: Collection[str], say: Say, *, has_pixels: bool
 ) -> None:
-    """Remove what a killed run has left half-written, and put aside what is damaged."""
+    """Removes partial files of a killed run, and puts damaged files aside."""
     for folder in ("", journal.EVENTS, SURVEY_FILES, SURVEY_FRAMES, *folders(settings).values()):
         files.remove_partial_files(files.join(workspace.uri, folder))
     integrity.put_aside_damaged_tables(
@@ -163,7 +163,7 @@ def _check_workspace(
 def _make_tables(
     workspace: Workspace, settings: Settings, steps: Collection[str], execute: RunExecutor
 ) -> dict[str, float]:
-    """Make the tables of `steps`; the seconds that this took, under the names of the steps."""
+    """Seconds by the names of the steps. Makes the tables of `steps`."""
     start_time_s = time.time()
     steps = [step for step in steps if tables_of_step(step)]
     if not steps:
@@ -175,7 +175,7 @@ def _make_tables(
 def _report(
     workspace: Workspace, source: str, settings: Settings, steps: Collection[str], started: float, say: Say
 ) -> int:
-    """Write the report unless it is there already, and say what it says; the number of rows without a result."""
+    """Number of rows without a result. Writes the report unless it is up to date, and prints its counts."""
     failures = parts.load_table(workspace.failures, tables.FAILURES)
     if tuple(steps) == ("report",):
         preconditions.require_parts(workspace, settings)
@@ -186,7 +186,7 @@ def _report(
 
 
 def tell(workspace: Workspace, say: Say) -> None:
-    """Say how many micrographs got which verdict, and the main reasons, as provenance.json has them."""
+    """Prints the number of micrographs by verdict with the main reasons, from provenance.json."""
     facts = provenance.read(workspace)
     if not facts:
         say(

@@ -1,7 +1,7 @@
 """emqa tune log: settings of [detect] for each group of micrographs, chosen by rewards on a sample of the group.
 
-A group is instrument x magnification x folder, or the micrographs that a pattern selects. The settings file gets a
-section [[cohorts]] for each group.
+A group has one instrument, magnification and folder, or the micrographs that a pattern selects. The settings file
+gets a section [[cohorts]] for each group.
 """
 
 import dataclasses
@@ -72,7 +72,7 @@ class TuneOptions:
         self.select_rewards()
 
     def read_physics(self) -> LatticePhysics | None:
-        """What is known of the objects, if anything; ValueError where both a lattice and a density are given."""
+        """Known physics of the objects, or None; ValueError where both a lattice and a density are given."""
         if self.lattice and self.count_per_um2 is not None:
             raise ValueError("--lattice and --count-per-um2 exclude each other: a lattice says the density, too")
         if self.lattice:

@@ -23,12 +23,12 @@ Say = Callable[[str], None]
 
 
 def map_order(root: str, out: str, settings: Settings, globs: tuple[str, ...] = (), say: Say = print) -> int:
-    """0, or 2 when some micrographs failed, after mapping the disorder of the micrographs of workspace `root`.
+    """Exit code: 0, or 2 when some micrographs failed. Maps the disorder of the micrographs of workspace `root`.
 
     With `globs` only the micrographs whose URI matches one of them are mapped. The folder `out` gets order.parquet,
-    windows.parquet and points.parquet, folders with a part for each micrograph that Parquet readers take for one table
-    each, and overlays/ with a PNG for each micrograph. A micrograph with parts is not mapped again. ValueError where no
-    URI matches, FileExistsError where `out` is not empty and not a folder of order maps.
+    windows.parquet and points.parquet, and overlays/ with a PNG for each micrograph. Each table is a folder with a part
+    for each micrograph, which Parquet readers read as one table. A micrograph with parts is not mapped again. Raises
+    ValueError where no URI matches, and FileExistsError where `out` is not empty and not a folder of order maps.
     """
     workspace = Workspace(root)
     marker.read_source(root)

@@ -1,4 +1,4 @@
-"""Outputs of an ensemble for a partition's images, and the classifications that follow from stored outputs."""
+"""Outputs of an ensemble for a partition's images, and classifications from stored outputs."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,8 @@ def classify_partition(
 ) -> list[tuple[pd.DataFrame, dict | None]]:
     """Rows of tables.PROBABILITIES and the row of tables.REGIONS of each image.
 
-    An image smaller than the classifier's window has no rows, and None. The ensemble is loaded once per process.
+    An image smaller than the classifier's window has no rows of the first table, and None instead of the second. A
+    process loads the ensemble once.
     """
     from emqa_dask import classify  # imports torch, which only runs with a classifier need
 

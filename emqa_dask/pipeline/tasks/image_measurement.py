@@ -24,7 +24,7 @@ MAX_RINGS_NM = 0.3  # pixels above which no image holds the three rings that an 
 def detect_with_networks(
     images: list[np.ndarray], nm_per_pixel: list[float], settings: Detect, device: str
 ) -> list[pd.DataFrame]:
-    """Detections of all networks on each image, one table an image; the networks are loaded once a process."""
+    """Detections of all networks, one table per image. A process loads the networks once."""
     from emqa_dask.detect.mask_rcnn import load_detector
 
     by_network = []
@@ -51,19 +51,19 @@ def add_diameters_nm(blobs: pd.DataFrame, row: dict) -> pd.DataFrame:
 
 
 def detect_with_log(images: list[np.ndarray], settings: Detect, run: Run) -> list[pd.DataFrame]:
-    """log.detect_images() as a list."""
+    """Detections by Laplacian of Gaussian on each image; see `log.detect_images`."""
     return list(log.detect_images(images, settings, run.batch_size, run.device))
 
 
 def summarise_image(row: dict, detections: pd.DataFrame, settings: Settings) -> list[dict]:
-    """The rows of tables.EVIDENCE of one micrograph: for every detector what it found at or above the score floor."""
+    """Rows of tables.EVIDENCE of one micrograph: a summary of the detections of each detector above the score floor."""
     return _summarise(row, _columns(detections), settings)
 
 
 def summarise_images(rows: Iterable[dict], detections: pd.DataFrame, settings: Settings) -> Iterator[list[dict]]:
-    """summarise_image() of each of the micrographs `rows`; `detections` has those of all of them, and of others.
+    """Rows of tables.EVIDENCE of each micrograph in `rows`. `detections` may have rows of other micrographs.
 
-    As arrays from the start: to cut a table for each image took ten times as long as its summary.
+    Columns become arrays once, because selecting a table for each image took ten times as long as the summary.
     """
     columns = _columns(detections)
     positions = pd.Series(np.arange(len(detections))).groupby(detections["micrograph_id"].to_numpy(object)).indices
@@ -124,7 +124,7 @@ def featurise_image(image: np.ndarray, row: dict, detections: pd.DataFrame, sett
 
 
 def measure_thon_rings(image: np.ndarray, row: dict, featurise: Featurise) -> dict[str, float]:
-    """The columns tables.THON_RINGS of one micrograph; NaN where rings are not looked for or could not be told."""
+    """The columns tables.THON_RINGS of one micrograph; NaN where rings were not searched or not resolved."""
     nm = row["nm_per_pixel"]
     voltage = row["voltage_kv"]
     if (
@@ -140,12 +140,12 @@ def measure_thon_rings(image: np.ndarray, row: dict, featurise: Featurise) -> di
 def measure_image(
     image: np.ndarray, row: dict, detections: pd.DataFrame, settings: Settings
 ) -> tuple[list[dict], dict]:
-    """summarise_image() and featurise_image() of one image."""
+    """Rows of tables.EVIDENCE and the row of tables.FEATURES of one image."""
     return summarise_image(row, detections, settings), featurise_image(image, row, detections, settings)
 
 
 def measure_disorder(image: np.ndarray, blobs: pd.DataFrame, settings: Settings) -> float:
-    """Share of the area without lattice order around the detections; NaN where it is not asked for, or unknown."""
+    """Share of the area without lattice order around the detections; NaN where it is not required or unknown."""
     if not settings.featurise.order or "log" not in settings.detect.detectors:
         return float("nan")
     from emqa_dask.tune import order  # most runs do well without scikit-learn's mixtures

@@ -1,4 +1,4 @@
-"""What a worker does with the images of a partition: thumbnail, detect, featurise, classify, a few images at a time."""
+"""Stages on the images of a partition: thumbnails, detections, features, classes; a few images at a time."""
 
 import dataclasses
 import itertools
@@ -32,20 +32,20 @@ from emqa_dask.store.layout import Workspace
 
 @dataclasses.dataclass
 class Chunk:
-    """Some images of one acquisition group: those on which no stage has failed yet."""
+    """Images of one acquisition group on which no stage has failed."""
 
     rows: list[dict]  # of the ledger
     images: list[np.ndarray]
 
     def drop(self, failed_ids: set[str]) -> None:
-        """Leave out the images on which a stage has failed."""
+        """Removes the images on which a stage has failed."""
         positions = [k for k, row in enumerate(self.rows) if row["micrograph_id"] not in failed_ids]
         self.rows = [self.rows[k] for k in positions]
         self.images = [self.images[k] for k in positions]
 
 
 class ImageStages:
-    """Calls the functions of stages on images; notes the seconds of each stage, and the images on which it fails."""
+    """Calls the functions of stages on images, and records the seconds and the failed images of each stage."""
 
     def __init__(self, call: Call):
         self.call = call
@@ -54,7 +54,7 @@ class ImageStages:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Add the seconds of the block to those of `stage`."""
+        """Adds the seconds of the block to those of `stage`."""
         started = time.perf_counter()
         try:
             yield
@@ -62,9 +62,9 @@ class ImageStages:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
 
     def call_each(self, stage: str, table: str, chunk: Chunk, function: Callable, *columns: Sequence) -> dict[str, Any]:
-        """What `function` returns for every image, by micrograph_id; its arguments are the image's items of `columns`.
+        """Results of `function` by micrograph_id; its arguments are the items of `columns` of an image.
 
-        An image on which it fails leaves `chunk` and becomes a failure of `table`.
+        An image on which it fails is removed from `chunk` and becomes a failure of `table`.
         """
         results: dict[str, Any] = {}
         failed = set()
@@ -83,9 +83,9 @@ class ImageStages:
     def call_batch(
         self, stage: str, table: str, chunk: Chunk, function: Callable, columns: Sequence[list], *options
     ) -> dict[str, Any]:
-        """What `function` returns for the lists `columns` of all images at once, by micrograph_id.
+        """Results by micrograph_id of one call of `function` with the lists `columns` of all images.
 
-        Where it fails for the batch, it is called for each image by itself, with lists of one, as call_each() does.
+        If the batch fails, it is called for each image with lists of one item, as in `call_each`.
         """
         if len(chunk.rows) > 1:
             size = sum(map(megapixels, chunk.rows))
@@ -109,7 +109,7 @@ def measure_partition(
     new_rows: dict[str, list],
     stages: ImageStages,
 ) -> None:
-    """Add the rows of a partition to the tables `new_rows`, as far as stages on images make them.
+    """Adds the rows of a partition to those tables of `new_rows` that stages on images make.
 
     `rows` are the micrographs to measure. A few images are in memory at a time.
     """
@@ -160,7 +160,7 @@ def detect(chunk: Chunk, settings: Settings, stages: ImageStages) -> dict[str, p
 
 
 def _detect_blobs(chunk: Chunk, settings: Settings, stages: ImageStages) -> dict[str, pd.DataFrame]:
-    """Blobs of each image; a GPU pays by batches, a CPU takes images one by one."""
+    """Blobs of each image: in batches on a GPU, one by one on a CPU."""
     detect_settings = settings.detect
     if settings.run.device == "cuda":
         blobs = stages.call_batch(
@@ -179,7 +179,7 @@ def featurise(
     new_rows: dict[str, list],
     stages: ImageStages,
 ) -> dict[str, list[dict]]:
-    """Rows of tables.EVIDENCE and tables.FEATURES, as far as they are in `new_rows`."""
+    """Rows of tables.EVIDENCE and tables.FEATURES, for those of them in `new_rows`."""
     new_tables = [table for table in ("evidence", "features") if table in new_rows]
     if not new_tables:
         return {}
@@ -199,7 +199,7 @@ def featurise(
 def classify(
     chunk: Chunk, settings: Settings, new_rows: dict[str, list], stages: ImageStages
 ) -> dict[str, list[pd.DataFrame | dict]]:
-    """Rows of tables.PROBABILITIES (a table per image) and tables.REGIONS, as far as they are in `new_rows`."""
+    """Rows of tables.PROBABILITIES (a table per image) and tables.REGIONS, for those of them in `new_rows`."""
     classified = [table for table in ("probabilities", "regions") if table in new_rows]
     columns = [[row["micrograph_id"] for row in chunk.rows], chunk.images]
     results = stages.call_batch("classify", classified[0], chunk, classify_partition, columns, settings)
@@ -218,7 +218,7 @@ def _read_detections(workspace: Workspace, partition: Partition, settings: Setti
 
 
 def _batch_size(settings: Settings, new_rows: dict[str, list]) -> int:
-    """How many images are in memory together: a GPU and a network pay by batches, nothing else does."""
+    """Number of images in memory together: several for a GPU or a network, which are faster on batches, else one."""
     is_classified = "probabilities" in new_rows or "regions" in new_rows
     is_detected_in_batches = settings.run.device == "cuda" or bool(settings.detect.networks)
     is_batched = is_classified or ("detections" in new_rows and is_detected_in_batches)
@@ -226,7 +226,7 @@ def _batch_size(settings: Settings, new_rows: dict[str, list]) -> int:
 
 
 def _chunks(rows: list[dict], settings: Settings, n: int) -> Iterator[tuple[Settings, list[dict]]]:
-    """At most `n` consecutive `rows` of one cohort and pixel size, and the settings with those of [detect] for them."""
+    """Chunks of at most `n` consecutive `rows` of one cohort and pixel size, and the settings for each chunk."""
 
     def detect_settings(row: dict) -> Detect:
         return settings.resolve_detect_settings(

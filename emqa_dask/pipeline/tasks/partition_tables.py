@@ -1,4 +1,4 @@
-"""What a worker does with a partition: make every table that it lacks, reading its pixels once."""
+"""The task of a partition: makes its missing tables and reads its pixels once."""
 
 from collections.abc import Collection
 
@@ -32,13 +32,13 @@ def make_tables(
     final_tables: tuple[str, ...],
     call: Call = call_directly,
 ) -> dict:
-    """Make every table of `final_tables` that `partition` lacks, in the order of stages.
+    """Record of the task that makes every table of `final_tables` that `partition` lacks, in the order of stages.
 
     `rows` are the partition's micrographs in the order of its slots, with the columns make_tables.TASK_COLUMNS.
-    Every table is a part of its own, written whole. A micrograph on which a stage fails for good (`call` raises
-    CallFailed) is in neither that stage's table nor those made from it, but in the part of tables.FAILURES that is
-    written first, into the folder "failures-<table's folder>". The record has "n_failed" and under "stages" the
-    seconds of each.
+    Every table is one part, written whole. A micrograph on which a stage fails finally (`call` raises CallFailed) has
+    no row in that stage's table and the tables made from it. It has a row in the part of tables.FAILURES in the folder
+    "failures-<table's folder>", which is written first. The record has "n_failed" and under "stages" the seconds of
+    each.
     """
     table_folders = folders(settings)
     missing = _find_missing(workspace, partition, table_folders, final_tables)
@@ -67,9 +67,9 @@ def make_tables(
 def _find_missing(
     workspace: Workspace, partition: Partition, table_folders: dict[str, str], final_tables: Collection[str]
 ) -> list[str]:
-    """The tables of `final_tables` that have to be made; with damaged pixels also the thumbnails, made with the shard.
+    """The missing tables of `final_tables`; for damaged pixels also the thumbnails, which are made with the shard.
 
-    What was made without images that could not be stored is dropped where these may be stored now.
+    Removes tables that were made without unstored images, if these may be stored now.
     """
     missing = [
         table
@@ -94,7 +94,7 @@ def _store_or_find(
     missing: Collection[str],
     stages: ImageStages,
 ) -> pd.DataFrame:
-    """The micrographs of `rows` that are in the store, and on which the stages before those to be made did not fail."""
+    """The micrographs of `rows` that are in the store and did not fail in the stages of existing tables."""
     if "thumbnails" in missing:
         with stages.timed("store"):
             stages.failures["thumbnails"] = store_partition(workspace, partition, rows, stages.call)
@@ -117,7 +117,7 @@ def _write(
     new_rows: dict[str, list],
     stages: ImageStages,
 ) -> None:
-    """Write the tables `new_rows`, each after its failures."""
+    """Writes the tables `new_rows`, each after its failures."""
     for table, rows in new_rows.items():
         failures = stages.failures[table]
         if failures:
@@ -136,7 +136,7 @@ def _predict(
     table_folders: dict[str, str],
     missing: Collection[str],
 ) -> None:
-    """Write the tables PREDICTED, as far as they are `missing`; `rows` are all of the partition's micrographs."""
+    """Writes those of the tables PREDICTED that are `missing`; `rows` are all micrographs of the partition."""
 
     def read(table: str, columns: list[str] | None = None) -> pd.DataFrame:
         return parts.read_part(workspace.uri, table_folders[table], partition.name, SCHEMAS[table], columns)

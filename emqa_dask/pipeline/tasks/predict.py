@@ -1,4 +1,4 @@
-"""Evidence and predictions from what was detected: of one partition in its task, or of many partitions at once."""
+"""Evidence and predictions from stored detections, of one partition or of several at once."""
 
 import itertools
 import time
@@ -18,14 +18,14 @@ FEATURE_COLUMNS = [name for name in tables.FEATURES.names if name != "signature"
 
 
 def join_evidence(evidence: pd.DataFrame, features: pd.DataFrame) -> pd.DataFrame:
-    """A row per micrograph and detector with all that is known of both: what models predict from."""
+    """Input of the quality models: a row per micrograph and detector with the columns of evidence and features."""
     return evidence.merge(features, on="micrograph_id", how="inner", validate="many_to_one")
 
 
 def summarise_detections(workspace: Workspace, rows: pd.DataFrame, settings: Settings, names: list[str]) -> list[dict]:
-    """The rows of tables.EVIDENCE of the micrographs `rows` of partitions `names`, as far as their features are there.
+    """Rows of tables.EVIDENCE of those micrographs `rows` of partitions `names` that have features.
 
-    From the detections that are there: no pixel is needed.
+    They are computed from stored detections, without pixels.
     """
     from emqa_dask.pipeline.tasks.image_measurement import summarise_images
 
@@ -41,9 +41,9 @@ def summarise_detections(workspace: Workspace, rows: pd.DataFrame, settings: Set
 def make_evidence_together(
     workspace: Workspace, rows: pd.DataFrame, settings: Settings, call: Call = call_directly
 ) -> dict:
-    """Make the evidence of partitions whose thumbnails, detections and features are there, as make_tables() does.
+    """Record of the task that makes the evidence of partitions with thumbnails, detections and features.
 
-    `rows`, errors: see make_predictions_together().
+    `rows` and errors: see `make_predictions_together`.
     """
     started = time.perf_counter()
     table_folders = folders(settings)
@@ -62,12 +62,12 @@ def make_evidence_together(
 def make_predictions_together(
     workspace: Workspace, rows: pd.DataFrame, settings: Settings, call: Call = call_directly
 ) -> dict:
-    """Make the predictions of partitions whose evidence and features are there, as make_tables() does.
+    """Record of the task that makes the predictions of partitions with evidence and features.
 
-    `rows` are their micrographs, with the columns OF_LEDGER. A partition of 32 images by itself takes four times as
-    long as its share of a thousand. Raises ValueError or FileNotFoundError where a part is damaged or gone, and
-    whatever models raise: then partitions are dealt with one by one, and it is known whose fault it was. Parts that are
-    written stay.
+    `rows` are their micrographs, with the columns bundled_tables.LEDGER_COLUMNS. A partition of 32 images takes four
+    times as long by itself as in a task of a thousand images. Raises ValueError or FileNotFoundError where a part is
+    damaged or missing, and the errors of models; the partitions then get one task each, which identifies the faulty
+    one. Parts that were written remain.
     """
     from emqa_dask.predict.predictions import predict_images  # where it runs: a driver of many workers does without
 

@@ -1,4 +1,4 @@
-"""What a worker does to store a partition: decode its files once more and write their pixels as a shard."""
+"""The storage of a partition: decodes its files again and writes their pixels as a shard."""
 
 import functools
 import os
@@ -20,9 +20,9 @@ from emqa_dask.store.layout import Workspace
 
 
 def store_partition(workspace: Workspace, partition: Partition, rows: pd.DataFrame, call: Call) -> list[dict]:
-    """Write the shard of `partition`; micrographs.write_partition() compares every checksum.
+    """Failures of the storage of `partition`. Writes its shard; `write_partition` compares every checksum.
 
-    Returns the failures: micrographs that cannot be read any more, or are not what was surveyed.
+    A failure is a micrograph that cannot be read any more or differs from the surveyed one.
     """
     records = rows.to_dict("records")
     dead: dict[int, CallFailed] = {}

@@ -1,4 +1,4 @@
-"""What a worker does first: survey a batch of files, and write what is in them as parts of the survey's two tables."""
+"""The survey of a batch of files: writes parts of the survey's tables of files and of micrographs."""
 
 from collections import Counter
 
@@ -30,10 +30,10 @@ REASONS = {
 def survey_files(
     workspace: Workspace, name: str, entries: list[Entry], settings: Settings, call: Call = call_directly
 ) -> dict:
-    """Survey `entries` and write their rows as parts `name` of the survey's two tables, of its failures before.
+    """Record of the survey of `entries`. Writes the parts `name` of its failures, micrographs and files.
 
-    A file that cannot be surveyed (`call` raises CallFailed) is a failed row like any other. The record says, beside
-    n_images and bytes, how many micrographs of which stack there are under "stacks", and n_failed.
+    A file that cannot be surveyed (`call` raises CallFailed) gets a row with the status failed. The record has
+    n_images, bytes, n_failed, and the number of micrographs by stack under "stacks".
     """
     if parts.has_part(workspace.uri, SURVEY_FILES, name, tables.CATALOG):
         stacks = parts.read_part(workspace.uri, SURVEY_FRAMES, name, tables.MICROGRAPHS, ["stack"])["stack"]
@@ -60,7 +60,7 @@ def survey_files(
 
 
 def survey_lost(workspace: Workspace, name: str, entries: list[Entry], died: CallFailed, worker: str) -> None:
-    """What survey_files() would have written, for a batch that failed as a whole: no file of it is to blame."""
+    """Writes failed rows for all files of a batch whose task failed; no single file caused the failure."""
     write(
         workspace,
         name,
@@ -71,7 +71,7 @@ def survey_lost(workspace: Workspace, name: str, entries: list[Entry], died: Cal
 
 
 def write(workspace: Workspace, name: str, rows: list[dict], frames: list[dict], failures: list[dict]) -> None:
-    """Write a batch's parts; a file whose rows no table can hold becomes a failed row, and the others stand."""
+    """Writes the parts of a batch; a file whose rows do not fit the schema gets a failed row."""
     try:
         _write(workspace, name, rows, frames, failures)
     except UNFIT:
@@ -80,7 +80,7 @@ def write(workspace: Workspace, name: str, rows: list[dict], frames: list[dict],
 
 
 def select_storable_rows(rows: list[dict], frames: list[dict]) -> tuple[list[dict], list[dict]]:
-    """`rows` and `frames`, of whose files those that do not fit into the tables are failed ones without frames."""
+    """`rows` and `frames`, in which files that do not fit the schema are failed and have no frames."""
     storable_rows = []
     storable_frames = []
     for row in rows:
@@ -99,7 +99,7 @@ def select_storable_rows(rows: list[dict], frames: list[dict]) -> tuple[list[dic
 
 
 def _write(workspace: Workspace, name: str, rows: list[dict], frames: list[dict], failures: list[dict]) -> None:
-    """Write a batch's parts; it is done once that of its files is there, so that comes last."""
+    """Writes the parts of a batch. The part of files is the last, because it marks a finished batch."""
     if failures:
         parts.write_part(workspace.uri, SURVEY_FAILURES, name, failures, tables.FAILURES)
     else:  # what an attempt that was killed has written
@@ -109,12 +109,12 @@ def _write(workspace: Workspace, name: str, rows: list[dict], frames: list[dict]
 
 
 def failed(entry: Entry, died: CallFailed) -> dict:
-    """The row of tables.CATALOG of a file on which its reader died."""
+    """The row of tables.CATALOG of a file whose reader crashed."""
     columns = {"format": None, "kind": "unknown", "status": "failed", "content_sha256": None, "n_frames": 0}
     columns |= {"is_present": True, "reason": REASONS.get(died.failure_kind, REASONS["error"]), "error": died.error}
     return {key: getattr(entry, key) for key in ("uri", "size_bytes", "modified_ns")} | columns
 
 
 def failure(entry: Entry, died: CallFailed, worker: str) -> dict:
-    """The row of tables.FAILURES of a file on which its reader died."""
+    """The row of tables.FAILURES of a file whose reader crashed."""
     return failure_row(entry.uri, None, "ingest", died, worker)

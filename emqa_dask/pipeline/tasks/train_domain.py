@@ -1,4 +1,4 @@
-"""What a worker computes to fit a classifier's domain: outputs of the ensemble on images and on shifted images."""
+"""Tasks of the fit of a classifier's domain: outputs of the ensemble on images and on shifted images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,7 +70,7 @@ def examine_shift_examples(folder: str, device: str, paths: list[Path], call: Ca
 
 
 def _classify_images(folder: str, device: str, images: Sequence[np.ndarray]) -> EnsembleOutputs:
-    """Outputs of the ensemble in `folder` on those images that it accepts."""
+    """Outputs of the ensemble in `folder` on the images that it accepts."""
     from emqa_dask.classify import load_ensemble
     from emqa_dask.classify.rows import N_EMBEDDED_MEMBERS
 

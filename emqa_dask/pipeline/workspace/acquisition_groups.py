@@ -34,10 +34,10 @@ class GroupSample(NamedTuple):
 def sample_groups(workspace: Workspace, n_images: int, globs: Sequence[str] = ()) -> list[GroupSample]:
     """Groups of the workspace's micrographs: instrument x magnification x uppermost folder, each with a sample.
 
-    With `globs` there is one group for each pattern on the URI, for all instruments. At most `n_images` micrographs of
-    a group are sampled, in the order of their ids: ids are hashes, so the sample is even, and always the same. In the
-    order of the result the first group that matches a micrograph is its own. Raises ValueError where a pattern, or the
-    workspace, has no micrograph.
+    With `globs` each pattern on the URI is one group, for all instruments. At most `n_images` micrographs of a group
+    are sampled, in the order of their ids. Because ids are hashes, the sample is even and reproducible. A micrograph
+    belongs to the first group of the result that matches it. Raises ValueError where a pattern or the workspace has no
+    micrograph.
     """
     rows, counts = _collect_rows(workspace, n_images, globs)
     groups = []

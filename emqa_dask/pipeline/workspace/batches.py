@@ -1,4 +1,4 @@
-"""Which files of an archive are new, and in which batches they are surveyed."""
+"""New files of an archive, and the batches in which they are surveyed."""
 
 import itertools
 import os
@@ -24,9 +24,9 @@ REFUSED = r"megapixels are over the limit of ([^;]+);"  # what survey.check_budg
 def iter_new_files(
     workspace: Workspace, source: str, settings: Archive, uris: DigestSet, present: DigestSet
 ) -> Iterator[tuple[entries.Entry, bytes]]:
-    """Entries of the archive that are not in the catalog with this size and date, nor in the workspace itself.
+    """Entries of the archive that are new or changed: not in the catalog with this size and date, nor in the workspace.
 
-    Digests of their URIs go into `uris`, those of all files of the archive into `present`.
+    Adds the digests of their URIs to `uris`, and those of all files of the archive to `present`.
     """
     surveyed = find_surveyed_files(workspace, settings)
     fs, path = files.locate(workspace.uri)
@@ -48,9 +48,9 @@ def iter_new_files(
 
 
 def find_surveyed_files(workspace: Workspace, settings: Archive) -> DigestSet:
-    """The files of the catalog that need not be surveyed again.
+    """Digests of the files of the catalog that need no further survey.
 
-    That is all but those whose task was lost, those too large for a limit that was raised since, and those whose
+    These are all files except files whose task failed, files over a limit that was raised since, and files whose
     micrographs are not in the ledger.
     """
     surveyed = DigestSet()
@@ -80,10 +80,10 @@ def _keys(uris: Iterable[str], sizes: Iterable[int], dates: Iterable[int]) -> np
 def iter_batches(
     entries: Iterable[tuple[entries.Entry, bytes]], smallest: int
 ) -> Iterator[tuple[list[entries.Entry], list[bytes]]]:
-    """`entries`, each with its key, in batches of `smallest` at first and up to GROWTH times that later.
+    """Batches of `entries`, each with its key: `smallest` entries at first, later up to GROWTH times as many.
 
-    A larger batch ends behind a key that happens to be divisible, so that after a file has come or gone most batches
-    are the same as before: what a survey that was killed has done is found again.
+    A larger batch can end at half its size, after a key that is divisible by that. Most batches therefore stay the same
+    when a file is added or removed, so that a repeated survey finds the parts of an interrupted one.
     """
     batch = []
     keys = []

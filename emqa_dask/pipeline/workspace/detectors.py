@@ -1,4 +1,4 @@
-"""The detectors of a run as its tables name them, and the most detections that each may give."""
+"""Detectors of a run by their names in tables, and the largest number of detections of each."""
 
 import functools
 
@@ -21,9 +21,9 @@ def _max_detections(networks: tuple[str, ...]) -> dict[str, int]:
 
 
 def name_detectors(settings: Detect) -> dict[str, int]:
-    """The detectors as the tables name them, in order, and the most detections that each may give.
+    """Names of the detectors in order -> largest number of detections of each.
 
-    Raises FileNotFoundError for a model that is not there and ValueError for a card that says something impossible.
+    Raises FileNotFoundError for a missing model and ValueError for a card with an impossible value.
     """
     limits = iter(_max_detections(settings.networks).items())
     return dict(("log", settings.max_detections) if name == "log" else next(limits) for name in settings.detectors)

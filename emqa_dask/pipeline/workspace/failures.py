@@ -31,7 +31,7 @@ def failed_ids(workspace: Workspace, folder: str, name: str) -> pd.Series:
 
 
 def _are_outdated(workspace: Workspace, folder: str, name: str) -> bool:
-    """Are the failures of the part `name` of `folder` those of an attempt that was killed: did no image fail later?"""
+    """Whether the part `name` of `folder` has no failed image, so that its failures are those of a killed attempt."""
     try:
         return not parts.read_n_failed(workspace.part(folder, name))
     except (FileNotFoundError, parts.DamagedTable):
@@ -39,7 +39,7 @@ def _are_outdated(workspace: Workspace, folder: str, name: str) -> bool:
 
 
 def fail_partition(workspace: Workspace, settings: Settings, result: Result) -> None:
-    """Write down that a partition as a whole failed: no image of it is blamed, and the next run tries it again."""
+    """Records the failure of a whole partition, without a failed image; the next run repeats it."""
     table_folders = folders(settings)
     name = result.task.name
     rows = result.task.args[2]
@@ -52,7 +52,7 @@ def fail_partition(workspace: Workspace, settings: Settings, result: Result) -> 
 
 
 def drop_parts(workspace: Workspace, table_folders: dict[str, str], dropped_tables: Sequence[str], name: str) -> None:
-    """Remove the parts `name` of the tables `dropped_tables`, downstream ones first, then what they say of failures."""
+    """Removes the parts `name` of the tables `dropped_tables`, downstream ones first, then their failures."""
     for table in reversed(dropped_tables):
         files.remove_file(workspace.part(table_folders[table], name))
         files.remove_file(workspace.part(failures_folder(table_folders[table]), name))
@@ -61,8 +61,10 @@ def drop_parts(workspace: Workspace, table_folders: dict[str, str], dropped_tabl
 def forget_unfinished(
     workspace: Workspace, table_folders: dict[str, str], table: str, finished_partitions: set[str]
 ) -> None:
-    """Remove failures of `table` from partitions that lack it, and what was made without these images: all is tried
-    again. `finished_partitions` are the partitions that have the table."""
+    """Removes the failures of `table` in partitions that lack it, and the tables made without these images.
+
+    The run makes them again. `finished_partitions` are the partitions that have the table.
+    """
     for name in set(parts.list_parts(workspace.uri, failures_folder(table_folders[table]))) - finished_partitions:
         drop_parts(workspace, table_folders, downstream(table, table_folders), name)
 
@@ -111,7 +113,7 @@ def _iter_failures_of_stages(workspace: Workspace, settings: Settings) -> Iterat
 
 
 def write_failures(workspace: Workspace, settings: Settings) -> int:
-    """Write failures.parquet anew; gives its number of rows."""
+    """Number of rows of failures.parquet, which is written anew."""
     n = 0
     with parts.open_table_writer(workspace.failures, tables.FAILURES) as write:
         for rows in iter_failures(workspace, settings):

@@ -1,4 +1,4 @@
-"""Files of a workspace's catalog: which are surveyed again."""
+"""Removal of files from a workspace's catalog, so that they are surveyed again."""
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +17,7 @@ REMOVERS = 16  # threads that remove them: a bucket answers late
 def _rewrite_catalog(
     workspace: Workspace, is_over: Callable[[pd.DataFrame], np.ndarray], new_tables: Iterable[pd.DataFrame] = ()
 ) -> None:
-    """Drop the rows that are over from the catalog, and add the tables `new_tables` behind the others."""
+    """Removes the outdated rows from the catalog, and adds the tables `new_tables` at its end."""
     uri = workspace.catalog
     with parts.open_table_writer(uri, tables.CATALOG) as write:
         for rows in parts.iterate_table(uri, tables.CATALOG):
@@ -27,9 +27,9 @@ def _rewrite_catalog(
 
 
 def forget_files(workspace: Workspace, uris: Iterable[str]) -> None:
-    """Let the next ingest survey the files `uris` again: drop their rows from the catalog, and what else says them.
+    """Removes the files `uris` from the catalog and the survey's failures, so that the next ingest surveys them again.
 
-    Micrographs that they gave keep their slots.
+    Their micrographs keep their slots.
     """
     uris = set(uris)
 
@@ -46,7 +46,7 @@ def forget_files(workspace: Workspace, uris: Iterable[str]) -> None:
 
 
 def _drop_failures(workspace: Workspace, is_over: Callable[[pd.DataFrame], pd.Series], names: Iterable[str]) -> None:
-    """Drop the rows that are over from the parts `names` of what surveys say of failures."""
+    """Removes the outdated rows from the parts `names` of the survey's failures."""
     for name in names:
         rows = parts.read_part(workspace.uri, SURVEY_FAILURES, name, tables.FAILURES)
         remaining = rows[~is_over(rows)]

@@ -1,4 +1,4 @@
-"""What is stored, held against its checksums before a run: what is damaged is put aside, so that it is made again."""
+"""Checks of stored files against their checksums; damaged files are put aside and made again."""
 
 import math
 import sys
@@ -26,13 +26,12 @@ THUMBNAILS = layout.name_table_folder("thumbnails")
 def put_aside_damaged_tables(
     workspace: Workspace, settings: Settings, say: Say, *, all_files: bool = False, has_pixels: bool = True
 ) -> int:
-    """Number of damaged tables of `workspace` that are put aside, each of them said; without the outputs of the report.
+    """Number of damaged files of `workspace`, except outputs of the report. Puts them aside and reports each.
 
-    Tables of runs with these `settings` are read (`all_files`: of all runs), and the stored pixels unless they are
-    over store.verify_gib, or no step needs any (`has_pixels`). Where a shard is missing or damaged, the part of
-    thumbnails that was made with it is put aside. A ledger that is damaged is replaced by its copy. Of a bucket, whose
-    bytes the bucket's own checksums guard, only what is missing is looked for, unless `all_files`. The caller holds the
-    workspace's lock.
+    Tables of runs with these `settings` are read (`all_files`: of all runs), and the stored pixels unless they exceed
+    store.verify_gib or no step needs pixels (`has_pixels`). Where a shard is missing or damaged, the part of thumbnails
+    that was made with it is put aside. A damaged ledger is replaced by its copy. A bucket has its own checksums, so
+    that only missing files are searched there, unless `all_files`. The caller holds the workspace's lock.
     """
     names = files.list_names(workspace.uri)
     if not any(workspace.catalog.endswith(f"/{name}") or name.startswith("micrographs") for name in names):
@@ -49,9 +48,9 @@ def put_aside_damaged_tables(
 
 
 def verify(root: str, say: Say) -> int:
-    """Read every stored file of workspace `root`, say which are damaged, put these aside; 0, or 2 if any is.
+    """Exit code: 0, or 2 for damaged files. Reads every stored file of workspace `root` and puts damaged ones aside.
 
-    ValueError, with the remedy, where the settings or a model are damaged.
+    Raises ValueError, with the remedy, where the settings or a model are damaged.
     """
     workspace = Workspace(root)
     marker.read_source(root)
@@ -87,7 +86,7 @@ def _folders_of_run(settings: Settings) -> list[str]:
 
 
 def read_checksum(uri: str) -> bytes:
-    """The checksum of the table at `uri`; empty where there is none, or where it does not fit."""
+    """The checksum of the table at `uri`; empty for a missing table and for a wrong checksum."""
     try:
         return parts.verify_table(uri)
     except (FileNotFoundError, parts.DamagedTable):
@@ -95,7 +94,7 @@ def read_checksum(uri: str) -> bytes:
 
 
 def _examine_ledger(workspace: Workspace, say: Say) -> int:
-    """Make the ledger and its copy the same where one of them is damaged or missing."""
+    """1 for a damaged ledger or copy of it, else 0. Restores one from the other."""
     ledger = workspace.micrographs
     copy = workspace.micrographs_copy
     checksums = read_checksum(ledger), read_checksum(copy)
@@ -126,9 +125,9 @@ def _examine_catalog(workspace: Workspace, say: Say) -> int:
 
 
 def _examine_parts(workspace: Workspace, part_folders: Iterable[str], table_folders: dict[str, str], say: Say) -> int:
-    """Read every part of the folders `part_folders`, and put aside those that are damaged with what they belong to.
+    """Number of damaged parts in the folders `part_folders`. Puts them aside with the tables that depend on them.
 
-    Where a part has lost its failures, it is made again with all tables of `table_folders` that were made from it.
+    A part whose failures are missing is made again, with all tables of `table_folders` that were made from it.
     """
     pairs = _list_parts(workspace, part_folders)
     n_damaged = 0
@@ -158,7 +157,7 @@ def _list_parts(workspace: Workspace, part_folders: Iterable[str]) -> list[tuple
 
 
 def _count_failed(uri: str) -> int | None:
-    """How many images failed when the part at `uri` was made; None where it is damaged."""
+    """Number of images that failed when the part at `uri` was made; None where it is damaged."""
     try:
         return parts.read_n_failed(uri)
     except (FileNotFoundError, parts.DamagedTable):
@@ -166,7 +165,7 @@ def _count_failed(uri: str) -> int | None:
 
 
 def _paired_folder(folder: str) -> str:
-    """The folder whose parts are valid with those of `folder` alone: a table with its failures; "" for none."""
+    """The folder whose parts are valid only with those of `folder`, such as a table with its failures; "" for none."""
     if folder == SURVEY_FRAMES:
         return SURVEY_FILES
     start = failures_folder("")
@@ -174,7 +173,7 @@ def _paired_folder(folder: str) -> str:
 
 
 def _examine_stacks(workspace: Workspace, partitions: Sequence[Partition], settings: Store, say: Say) -> int:
-    """Write the metadata of stacks again where a document is missing or damaged."""
+    """Number of stacks with missing or damaged metadata, which are written again."""
     stack_partitions: dict[str, list[Partition]] = {}
     for partition in partitions:
         stack_partitions.setdefault(partition.stack, []).append(partition)
@@ -197,7 +196,7 @@ def _examine_stacks(workspace: Workspace, partitions: Sequence[Partition], setti
 
 
 def _runs(partitions: Sequence[Partition]) -> list[tuple[int, int]]:
-    """Half-open stretches of the slots of one stack that are given away."""
+    """Half-open ranges of assigned slots of one stack."""
     runs: list[tuple[int, int]] = []
     for partition in partitions:
         start = runs.pop()[0] if runs and runs[-1][1] == partition.start else partition.start
@@ -206,7 +205,7 @@ def _runs(partitions: Sequence[Partition]) -> list[tuple[int, int]]:
 
 
 def _shard_length(workspace: Workspace, partitions: Sequence[Partition], settings: Store) -> int:
-    """Micrographs per shard of a stack: every shard has a partition, which starts where it does; one alone says it."""
+    """Micrographs per shard of a stack: the greatest common divisor of the partitions' starts, or the stored length."""
     starts = math.gcd(*(partition.start for partition in partitions))
     first_partition = partitions[0]
     return (
@@ -219,7 +218,7 @@ def _shard_length(workspace: Workspace, partitions: Sequence[Partition], setting
 def _examine_shards(
     workspace: Workspace, partitions: Iterable[Partition], limit_bytes: float, is_read: bool, say: Say
 ) -> int:
-    """Put aside the thumbnails of partitions whose shard is missing or damaged: store and thumbnails are one stage."""
+    """Number of missing or damaged shards. Puts their thumbnails aside, because one stage makes both."""
     names_with_thumbnails = set(parts.list_parts(workspace.uri, THUMBNAILS))
     stored_partitions = [partition for partition in partitions if partition.name in names_with_thumbnails]
     sizes = [_size(workspace, partition) for partition in stored_partitions]

@@ -1,4 +1,4 @@
-"""What a run writes down beside its results: an event for every task, as they come, and the failures at its end."""
+"""The journal of a run: an event for every task, and the failures at its end."""
 
 import contextlib
 import time
@@ -17,7 +17,7 @@ FLUSH_ROWS = 5000
 
 @contextlib.contextmanager
 def recording(workspace: Workspace, check: Callable[[], None] = lambda: None) -> Iterator[Callable[[Result], None]]:
-    """record(result) adds its events to events.parquet, in parts of some seconds; `check` is called with each."""
+    """Function record(result) that adds events to events.parquet, in parts of some seconds; `check` precedes a part."""
     run = f"{time.time_ns() // 1_000_000:013d}-{uuid.uuid4().hex[:6]}"
     number = 0
     flushed_s = time.monotonic()
@@ -47,7 +47,7 @@ def recording(workspace: Workspace, check: Callable[[], None] = lambda: None) ->
 
 
 def _events(result: Result) -> list[dict]:
-    """A task's event; of a task with several stages, an event for each, one after the other."""
+    """Events of a task, one per stage, in order."""
     stages = result.value.get("stages")
     if not stages:
         return [result.event]

@@ -1,4 +1,4 @@
-"""Labels that people made: true boxes of some of a workspace's micrographs, from COCO JSON."""
+"""Manual labels: true boxes of some micrographs of a workspace, from COCO JSON."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,9 +26,9 @@ class LabelledMicrograph(NamedTuple):
 def read_labels(path: str | Path) -> list[LabelledMicrograph]:
     """The images of the COCO file at `path`, also those without an object; crowds are left out.
 
-    An image may have the key `frame`, the number of the frame in its file (0). ValueError names the file and the
-    annotation for JSON that is no COCO, ids that occur twice, unknown images, and boxes without width or height or
-    outside their image.
+    An image may have the key `frame`, the number of the frame in its file (0). Raises ValueError, naming the
+    file and the annotation, for JSON that is no COCO, ids that occur twice, unknown images, and boxes without width or
+    height or outside their image.
     """
     image_rows, annotation_rows = coco.read_lists(path, ("images", "annotations"))
     images = coco.index_by_id(image_rows, "image", ("height", "width", "file_name"), path)
@@ -125,7 +125,7 @@ def _index_endings(uris: Mapping) -> dict[str, set[str]]:
 
 
 def _find_mismatch(label: LabelledMicrograph, rows: pd.DataFrame, boxes: Mapping) -> str:
-    """Why a label does not belong to the micrograph of its name and frame; "" when it does."""
+    """The reason why a label does not fit the micrograph of its name and frame; "" when it fits."""
     if rows.empty:
         return f"has no frame {label.frame}"
     shape = (int(rows["height_px"].iloc[0]), int(rows["width_px"].iloc[0]))

@@ -1,4 +1,4 @@
-"""Micrographs of a workspace: all of the ledger, those that the archive still holds, and those of each partition."""
+"""Micrographs of a workspace: all of the ledger, those that the archive still contains, and those of a partition."""
 
 from collections.abc import Iterator, Sequence
 
@@ -17,7 +17,7 @@ def iter_partitions(
 ) -> Iterator[tuple[Partition, pd.DataFrame]]:
     """Every partition in the ledger's order, with its rows in the order of its slots: all columns, or `columns`.
 
-    One stretch of the ledger is in memory at a time.
+    Memory holds one row group of the ledger at a time.
     """
     for rows in _whole_partitions(workspace, columns):
         shown_rows = rows if columns is None else rows[list(columns)]
@@ -26,18 +26,18 @@ def iter_partitions(
 
 
 def list_partitions(workspace: Workspace) -> Iterator[Partition]:
-    """The partitions alone."""
+    """The partitions, in the ledger's order."""
     for rows in _whole_partitions(workspace, ()):
         yield from (partition for partition, _ in plan.split_by_partition(rows))
 
 
 def count_micrographs(workspace: Workspace, names: set[str]) -> int:
-    """How many micrographs the partitions `names` have."""
+    """Number of micrographs in the partitions `names`."""
     return sum(len(partition) for partition in list_partitions(workspace) if partition.name in names) if names else 0
 
 
 def iter_current(workspace: Workspace, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
-    """Micrographs whose file, with this content, is in the archive: tables of whole partitions, in the ledger's order.
+    """Micrographs whose file is in the archive with this content: tables of whole partitions, in the ledger's order.
 
     Each has some thousand rows of tables.MICROGRAPHS (all columns, or those named); none is empty.
     """
@@ -49,7 +49,7 @@ def iter_current(workspace: Workspace, columns: Sequence[str] | None = None) -> 
 def iter_ledger(
     workspace: Workspace, columns: Sequence[str] | None = None
 ) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
-    """All micrographs in tables of whole partitions, and (n,) which of them iter_current() has."""
+    """All micrographs in tables of whole partitions, and whether the archive still contains each: (n,) bool."""
     present = DigestSet()
     for rows in parts.iterate_table(workspace.catalog, tables.CATALOG, ["uri", "content_sha256", "is_present"]):
         present.add(digests.digest_contents(rows[rows["content_sha256"].notna() & rows["is_present"].ne(False)]))
@@ -59,7 +59,7 @@ def iter_ledger(
 
 
 def _whole_partitions(workspace: Workspace, columns: Sequence[str] | None) -> Iterator[pd.DataFrame]:
-    """The ledger in tables that end where a partition does."""
+    """The ledger in tables of whole partitions."""
     if columns is not None:
         columns = list(dict.fromkeys([*columns, "stack", "index", "partition"]))
     left = None

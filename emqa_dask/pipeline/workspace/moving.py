@@ -1,4 +1,4 @@
-"""An archive that was moved, renamed or mounted elsewhere: its workspace goes on with it. No pixel is read."""
+"""Adapts a workspace to an archive that was moved, renamed or mounted elsewhere. No pixel is read."""
 
 import itertools
 import os
@@ -18,11 +18,11 @@ PathLocator = Callable[[str, str], str]  # (URI, path until now) -> path from no
 
 
 def take_over_workspace(root: str, old_source: str, new_source: str, say: Callable[[str], None] = print) -> None:
-    """Make `root`, the workspace of archive `old_source`, that of `new_source`, which has the same files.
+    """Makes `root`, the workspace of archive `old_source`, that of `new_source`, which has the same files.
 
-    URIs are relative to the archive, so every id and result stays; the paths of the files and the marker are written
-    anew. When it is killed in between, it can be done again. ValueError where `root` is of neither archive and where
-    its files do not lie in `new_source`.
+    URIs are relative to the archive, so every id and result stays. The paths of the files and the marker are written
+    anew. An interrupted call can be repeated. Raises ValueError where `root` belongs to neither archive, and where its
+    files are not in `new_source`.
     """
     workspace = Workspace(root)
     old_source = absolute_source(old_source)
@@ -48,12 +48,12 @@ def take_over_workspace(root: str, old_source: str, new_source: str, say: Callab
 
 
 def absolute_source(source: str) -> str:
-    """`source` as a workspace's marker has it."""
+    """`source` in the form of a workspace's marker: an absolute path or a URI."""
     return source if "://" in source else os.path.abspath(source)
 
 
 def _make_path_locator(source: str) -> PathLocator:
-    """Where the files of the archive `source` lie; FileNotFoundError or ValueError where there is none."""
+    """A function that locates files of the archive `source`; FileNotFoundError or ValueError for a missing archive."""
     first = next(iter(scan.scan_archive(source)))
     if first.uri == ".":
         raise PermissionError(f"{source}: {first.problem}; ask its owner")
@@ -73,7 +73,7 @@ def _move_paths(rows: pd.DataFrame, locate: PathLocator) -> pd.DataFrame:
 
 
 def _check_files(workspace: Workspace, new_source: str, locate: PathLocator) -> None:
-    """ValueError where none of the first files of the workspace lies in `new_source`."""
+    """Raises ValueError where `new_source` has none of the first files of the workspace."""
     batches = parts.iterate_table(workspace.micrographs, tables.MICROGRAPHS, ["uri", "path"], N_CHECKED_FILES)
     for rows in itertools.islice(batches, 1):
         paths = [name_escapes.unescape_name(path) for path in _move_paths(rows, locate)["path"]]

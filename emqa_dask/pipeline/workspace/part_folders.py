@@ -1,8 +1,8 @@
-"""Folders of parts in a workspace, beside those of stages: failures, and the two tables that a survey writes."""
+"""Folders of parts that do not belong to stages: failures, and the two tables of the survey."""
 
 
 def failures_folder(table_folder: str) -> str:
-    """The folder with the failures of the table in `table_folder`: parts of tables.FAILURES, where there are any."""
+    """The folder with the failures (parts of tables.FAILURES) of the table in `table_folder`."""
     return f"failures-{table_folder}"
 
 

@@ -1,4 +1,4 @@
-"""What steps need before they begin: an error with the remedy, before any work and before good results are replaced."""
+"""Conditions of steps, checked before any work and before results are replaced; errors name the remedy."""
 
 from collections.abc import Collection
 
@@ -13,7 +13,7 @@ from emqa_dask.tables import CATALOG
 
 
 def verify_models(settings: Settings, steps: Collection[str]) -> None:
-    """models.ModelError, naming the file and the remedy, unless the models of detection and prediction are whole."""
+    """Raises models.ModelError, naming file and remedy, for a damaged model of detection or prediction."""
     networks = settings.detect.networks if "detect" in steps else ()
     models.verify_models([*networks, *(settings.predict.models if "predict" in steps else ())])
     if networks:
@@ -23,7 +23,7 @@ def verify_models(settings: Settings, steps: Collection[str]) -> None:
 
 
 def require_tables(workspace: Workspace, source: str) -> None:
-    """ValueError where the catalog or the ledger is gone: only a run that reads the archive makes them again."""
+    """Raises ValueError for a missing catalog or ledger; only a run that reads the archive makes them again."""
     for uri in (workspace.catalog, workspace.micrographs):
         if not files.exists(uri) and not (uri == workspace.micrographs and _has_no_images(workspace)):
             raise ValueError(
@@ -34,14 +34,14 @@ def require_tables(workspace: Workspace, source: str) -> None:
 
 
 def _has_no_images(workspace: Workspace) -> bool:
-    """Are there no micrographs in the files of the catalog?"""
+    """Whether the files of the catalog contain no micrographs."""
     return not any(
         rows["n_frames"].gt(0).any() for rows in parts.iterate_table(workspace.catalog, CATALOG, ["n_frames"])
     )
 
 
 def require_parts(workspace: Workspace, settings: Settings) -> None:
-    """ValueError where find_missing_parts() finds any: a report without them would say less, or something else."""
+    """Raises ValueError for missing parts, because a report without them would be incomplete or different."""
     if missing := find_missing_parts(workspace, settings):
         rest = f" and {len(missing) - 1:,} more parts are" if missing[1:] else " is"
         raise ValueError(
@@ -51,7 +51,7 @@ def require_parts(workspace: Workspace, settings: Settings) -> None:
 
 
 def find_missing_parts(workspace: Workspace, settings: Settings) -> list[str]:
-    """URIs of parts that are missing, and from which others or the report that is there were made."""
+    """URIs of missing parts from which existing parts or the existing report were made."""
     table_folders = folders(settings)
     has_report = files.exists(workspace.triage)
     finished = {table: set(parts.list_parts(workspace.uri, folder)) for table, folder in table_folders.items()}

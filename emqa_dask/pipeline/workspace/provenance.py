@@ -1,4 +1,4 @@
-"""provenance.json: how the outputs of a workspace were made, and the digests by which they are seen to be whole."""
+"""provenance.json: the origin of the outputs of a workspace, and their digests."""
 
 import hashlib
 import json
@@ -12,14 +12,14 @@ _BLOCK_BYTES = 2**22
 
 
 def write(workspace: Workspace, facts: dict, outputs: Iterable[str]) -> None:
-    """Write `facts` with the digests of the files `outputs`, and of all that itself."""
+    """Writes `facts` with the digests of the files `outputs`, and the digest of the document."""
     digests = {uri.removeprefix(workspace.uri).strip("/"): digest_of(uri) for uri in outputs}
     document = facts | {"outputs": digests}
     parts.write_json(workspace.provenance, document | {"sha256": hash_document(document)})
 
 
 def read(workspace: Workspace) -> dict:
-    """What write() wrote; empty where there is nothing, or where it is damaged: a report writes it again."""
+    """The document that `write` has written; empty where it is missing or damaged."""
     try:
         document = json.loads(files.read_bytes(workspace.provenance))
         digest = document.pop("sha256")
@@ -29,19 +29,19 @@ def read(workspace: Workspace) -> dict:
 
 
 def damaged_outputs(workspace: Workspace, document: dict) -> list[str]:
-    """Those of the outputs that `document` has digests of which are not there, or not as they were written."""
+    """Outputs that are missing or whose digest differs from the one in `document`."""
     outputs = {files.join(workspace.uri, name): digest for name, digest in document.get("outputs", {}).items()}
     return [uri for uri, digest in outputs.items() if digest_of(uri) != digest]
 
 
 def n_unfinished(workspace: Workspace) -> int:
-    """Rows of files that are not in the ledger, and of micrographs without results, as the last report counted them."""
+    """Number of rows without results in the last report: unstored files and unfinished micrographs."""
     unknown = read(workspace).get("first_reasons", {}).get("unknown", {})
     return sum(unknown.get(reason, 0) for reason in ("not_stored", "not_judged"))
 
 
 def digest_of(uri: str) -> str:
-    """SHA-256 of a local file; of a file in a bucket, which has its own checksums, its version; empty without one."""
+    """SHA-256 of a local file, or the version of a file in a bucket; empty for a missing file."""
     if not files.is_local(uri):
         return "-".join(map(str, version_of(uri)))
     sha256 = hashlib.sha256()
@@ -55,7 +55,7 @@ def digest_of(uri: str) -> str:
 
 
 def version_of(uri: str) -> list:
-    """Changes whenever the file is written, without reading it; [] where there is none."""
+    """A value that changes whenever the file is written, from its metadata; [] for a missing file."""
     fs, path = files.locate(uri)
     try:
         if files.is_local(uri):

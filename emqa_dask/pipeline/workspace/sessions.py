@@ -1,4 +1,4 @@
-"""Properties of whole sessions, and whether they have drifted from the classifier's in-domain images."""
+"""Properties of sessions, and their drifts from the classifier's in-domain images."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -80,7 +80,7 @@ def _summarise_cohorts(values: pd.DataFrame, drifts: pd.DataFrame, model_card: M
 
 
 def _sample_cohorts(workspace: Workspace, table_folders: dict[str, str]) -> pd.DataFrame:
-    """A row per sampled micrograph: an even sample, since ids are hashes, and the same one each time."""
+    """A row per sampled micrograph, of the first ids of each cohort: an even sample, because ids are hashes."""
     columns = {
         "classifications": [*CLASSIFICATION_QUANTITIES, *CLASSIFICATION_COLUMNS],
         "features": [*FEATURE_QUANTITIES, *FEATURE_COLUMNS],

@@ -1,4 +1,4 @@
-"""The stages from an image to its verdict, the tables that each makes, and the folder that each table lies in."""
+"""The stages from an image to its verdict, with the tables that each makes and the folders of the tables."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -83,7 +83,7 @@ def _stage_digest(name: str, *inputs) -> str:
 
 
 def _model_digest(name: str) -> str:
-    """A model counts by its content, not by where it lies."""
+    """Digest of a model's content, which does not depend on its folder."""
     return models.digest_model_card(models.locate_model(name))
 
 
@@ -94,7 +94,7 @@ def _detect_by_content(settings: Detect) -> Detect:
 
 
 def upstream(final_tables: Iterable[str], run_tables: Iterable[str]) -> tuple[str, ...]:
-    """The tables `final_tables` and all that they are made from, as far as a run has them (`run_tables`), in order."""
+    """The tables `final_tables` and all tables that they are made from, among `run_tables`, in order."""
     collected: set[str] = set()
 
     def collect(table: str) -> None:
@@ -108,5 +108,5 @@ def upstream(final_tables: Iterable[str], run_tables: Iterable[str]) -> tuple[st
 
 
 def downstream(table: str, run_tables: Iterable[str]) -> tuple[str, ...]:
-    """`table` and all that is made from it, as far as a run has them (`run_tables`), in order."""
+    """`table` and all tables that are made from it, among `run_tables`, in order."""
     return tuple(other for other in run_tables if table in upstream([other], SCHEMAS))
