@@ -15,7 +15,7 @@ from emqa_dask.detect.mask_rcnn import masks as mk
 from emqa_dask.detect.mask_rcnn.detector import COLUMNS, Detector
 from emqa_dask.detect.mask_rcnn.detector_card import DetectorCard
 from emqa_dask.detect.mask_rcnn.merge import find_claimed_boxes, find_doubles, windows
-from emqa_dask.detect.mask_rcnn.network import Found, Network
+from emqa_dask.detect.mask_rcnn.network import Network, Predictions
 
 CARD = DetectorCard(Path(), "", "components", "torchvision", ("disk",), {}, 0.0, 100.0, 256, 48)
 
@@ -31,7 +31,7 @@ def components(images):
         boxes = [[slices[k][1].start, slices[k][0].start, slices[k][1].stop, slices[k][0].stop] for k in order]
         small = [torch.nn.functional.interpolate(masks[k], (28, 28), mode="area")[0] for k in order]
         found.append(
-            Found(
+            Predictions(
                 torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
                 torch.tensor([float(masks[k].sum()) / 1e4 for k in order]),
                 torch.zeros(len(order), dtype=torch.int64),

@@ -100,25 +100,25 @@ def read_checkpoint(path: Path) -> "dict[str, torch.Tensor]":
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            held = load_file(str(path))
+            content = load_file(str(path))
         elif path.suffix in (".pkl", ".pickle"):
             with path.open("rb") as file:
-                held = _Arrays(file, encoding="latin1").load()
+                content = _Arrays(file, encoding="latin1").load()
         else:
-            held = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # a damaged pickle can end in any
         raise ValueError(f"{path}: not a checkpoint of tensors alone: {str(error).splitlines()[0]}") from error
-    if isinstance(held, Mapping) and "blobs" in held:
+    if isinstance(content, Mapping) and "blobs" in content:
         raise ValueError(f"{path}: a Caffe2 model: load it with detectron2's DetectionCheckpointer and save it as .pth")
     for key in ("model", "state_dict", "model_state_dict"):
-        if isinstance(held, Mapping) and isinstance(held.get(key), Mapping):
-            held = held[key]
-    if not isinstance(held, Mapping) or not held:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not content:
         raise ValueError(f"{path}: holds no state dict, neither by itself nor as model, state_dict or model_state_dict")
     tensors = {}
-    for key, value in held.items():
+    for key, value in content.items():
         if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
             value = torch.from_numpy(np.array(value))
         if not isinstance(value, torch.Tensor):
@@ -144,15 +144,22 @@ def _load_state(net: "torch.nn.Module", state: "dict[str, torch.Tensor]", path: 
         first = "; ".join(line.strip() for line in str(error).splitlines()[1:4])
         raise ValueError(f"{path}: its weights are of another architecture: {first}") from error
     wrong = {"missing": missing, "unexpected": unexpected}
-    wrong = {what: [key for key in keys if not key.endswith("num_batches_tracked")] for what, keys in wrong.items()}
-    mismatches = [f"{len(keys)} {what} ({', '.join(keys[:3])})" for what, keys in wrong.items() if keys]
+    wrong = {status: [key for key in keys if not key.endswith("num_batches_tracked")] for status, keys in wrong.items()}
+    mismatches = [f"{len(keys)} {status} ({', '.join(keys[:3])})" for status, keys in wrong.items() if keys]
     if mismatches:
         raise ValueError(f"{path}: its weights are of another architecture: {'; '.join(mismatches)}")
 
 
 def _make_card(name: str, family: str, classes: Sequence[str], optional_entries: Mapping[str, object]) -> dict:
-    given = {"low_percentile": 1.0, "high_percentile": 99.0, **optional_entries.get("input", {})}
-    return {"name": name, "task": TASK, "family": family, "classes": list(classes), **optional_entries, "input": given}
+    input_table = {"low_percentile": 1.0, "high_percentile": 99.0, **optional_entries.get("input", {})}
+    return {
+        "name": name,
+        "task": TASK,
+        "family": family,
+        "classes": list(classes),
+        **optional_entries,
+        "input": input_table,
+    }
 
 
 def _write_folder(out: Path, fill: Callable[[Path], None], model_card: Mapping[str, object]) -> None:

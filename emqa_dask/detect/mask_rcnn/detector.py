@@ -14,7 +14,7 @@ from emqa_dask import backend, tables
 from emqa_dask.detect.mask_rcnn import masks as mk
 from emqa_dask.detect.mask_rcnn.detector_card import DetectorCard
 from emqa_dask.detect.mask_rcnn.merge import Window, find_claimed_boxes, find_doubles, windows
-from emqa_dask.detect.mask_rcnn.network import Found, Network
+from emqa_dask.detect.mask_rcnn.network import Network, Predictions
 from emqa_dask.detect.normalise import IntensityLimits, compute_intensity_limits, convert_to_real, normalise
 
 COLUMNS = [name for name in tables.DETECTIONS.names if name != "micrograph_id"]
@@ -70,8 +70,8 @@ class Detector:
         waiting: list[list[_Objects]] = [[] for _ in images]
         results: list[pd.DataFrame | None] = [None] * len(images)
 
-        def finish(batch: list[_Piece], found: list[Found]) -> None:
-            for piece, one in zip(batch, found):
+        def finish(batch: list[_Piece], predictions: list[Predictions]) -> None:
+            for piece, one in zip(batch, predictions):
                 k = piece.image
                 waiting[k].append(self._collect_objects(piece, one))
                 if len(waiting[k]) == len(pieces[k]):
@@ -88,8 +88,8 @@ class Detector:
         limits = compute_intensity_limits(image, self.card.low_percentile, self.card.high_percentile)
         if not limits.high > limits.low:
             return []
-        cut = windows(image.shape, self.card.tile_px, self.card.halo_px)
-        return [_Piece(k, tile, window, limits) for tile, window in enumerate(cut) if self._px(window) > 0]
+        tile_windows = windows(image.shape, self.card.tile_px, self.card.halo_px)
+        return [_Piece(k, tile, window, limits) for tile, window in enumerate(tile_windows) if self._px(window) > 0]
 
     def _px(self, window: Window) -> int:
         return math.prod(self._network.compute_network_shape((window.y1 - window.y0, window.x1 - window.x0)))
@@ -103,37 +103,38 @@ class Detector:
         with _helper(self.device) as submit:
             batches = self._batches(pieces)
             batch = next(batches, None)
-            done = None
+            pending = None
             ahead = submit(prepare, batch) if batch else None
             while batch:
                 pixels = ahead.result()
                 current = batch
                 batch = next(batches, None)
                 ahead = submit(prepare, batch) if batch else None
-                found = self._predict_objects(pixels)
-                if done is not None:
-                    done.result()
-                done = submit(finish, current, found)
-            if done is not None:
-                done.result()
+                predictions = self._predict_objects(pixels)
+                if pending is not None:
+                    pending.result()
+                pending = submit(finish, current, predictions)
+            if pending is not None:
+                pending.result()
 
     def _normalised(self, image: np.ndarray, piece: _Piece) -> np.ndarray:
-        y0, x0, y1, x1 = piece.window[:4]
-        return normalise(image[y0:y1, x0:x1], self.card.low_percentile, self.card.high_percentile, piece.limits)
+        window = piece.window
+        pixels = image[window.y0 : window.y1, window.x0 : window.x1]
+        return normalise(pixels, self.card.low_percentile, self.card.high_percentile, piece.limits)
 
     def _batches(self, pieces: list[_Piece]) -> Iterator[list[_Piece]]:
         """Pieces of one size together, as many as `batch_px` holds at that moment, one at least."""
         sizes: dict[tuple[int, int], list[_Piece]] = {}
         for piece in pieces:
-            y0, x0, y1, x1 = piece.window[:4]
-            sizes.setdefault((y1 - y0, x1 - x0), []).append(piece)
+            size = (piece.window.y1 - piece.window.y0, piece.window.x1 - piece.window.x0)
+            sizes.setdefault(size, []).append(piece)
         for same in sizes.values():
             while same:
                 n = max(1, self.batch_px // self._px(same[0].window))
                 yield same[:n]
                 same = same[n:]
 
-    def _predict_objects(self, pixels: list[np.ndarray]) -> list[Found]:
+    def _predict_objects(self, pixels: list[np.ndarray]) -> list[Predictions]:
         try:
             with backend.guard_device():
                 return self._network.predict_objects(pixels)
@@ -151,25 +152,25 @@ class Detector:
         half = len(pixels) // 2
         return self._predict_objects(pixels[:half]) + self._predict_objects(pixels[half:])
 
-    def _collect_objects(self, piece: _Piece, found: Found) -> _Objects:
-        """What `found` says of the image that `piece` is a part of: masks as runs, no longer as pixels."""
+    def _collect_objects(self, piece: _Piece, predictions: Predictions) -> _Objects:
+        """The predicted objects in coordinates of the image that `piece` is a part of; masks as runs, not as pixels."""
         window = piece.window
         shape = window.y1 - window.y0, window.x1 - window.x0
-        boxes = found.boxes.double().numpy()[:, [1, 0, 3, 2]] + [window.y0, window.x0, window.y0, window.x0]
+        boxes = predictions.boxes.double().numpy()[:, [1, 0, 3, 2]] + [window.y0, window.x0, window.y0, window.x0]
         keep = np.flatnonzero(find_claimed_boxes(boxes, window))
-        crops = self._network.paste_masks(found.masks[keep], found.boxes[keep], shape)
+        crops = self._network.paste_masks(predictions.masks[keep], predictions.boxes[keep], shape)
         shift = np.array([window.x0, window.y0, window.y0])
         runs = [mk.runs(crop) + shift for crop in crops]
         centre = (boxes[keep, :2] + boxes[keep, 2:]) / 2
         is_centre_in_core = ((centre >= window.core_box[:2]) & (centre < window.core_box[2:])).all(axis=1)
         return _Objects(
             boxes[keep],
-            found.scores.double().numpy()[keep],
-            found.classes.numpy()[keep],
+            predictions.scores.double().numpy()[keep],
+            predictions.classes.numpy()[keep],
             np.full(len(keep), piece.tile),
             is_centre_in_core,
             runs,
-            len(found.scores) >= self.card.max_detections,
+            len(predictions.scores) >= self.card.max_detections,
         )
 
     def _make_table(self, parts: list[_Objects], shape: tuple[int, int], nm_per_pixel: float) -> pd.DataFrame:
@@ -177,29 +178,31 @@ class Detector:
         empty = _Objects(
             np.zeros((0, 4)), np.zeros(0), np.zeros(0, int), np.zeros(0, int), np.zeros(0, bool), [], False
         )
-        boxes, scores, classes, tiles, is_centre_in_core = (np.concatenate(c) for c in list(zip(empty, *parts))[:5])
+        columns = [np.concatenate(values) for values in list(zip(empty, *parts))[:5]]
+        boxes, scores, classes = columns[:3]
+        tiles, is_centre_in_core = columns[3:]
         runs = [run for part in parts for run in part.runs]
         order = np.flatnonzero(~find_doubles(boxes, scores, classes, tiles, is_centre_in_core))
         order = order[np.argsort(-scores[order], kind="stable")][: self.card.max_detections]
         boxes = boxes[order]
         runs = [runs[k] for k in order]
-        measured = np.array([mk.measure(run) for run in runs]).reshape(-1, 3)
+        mask_shapes = np.array([mk.measure(run) for run in runs]).reshape(-1, 3)
         rows = pd.DataFrame(
             {
                 "y_px": (boxes[:, 0] + boxes[:, 2]) / 2 - 0.5,
                 "x_px": (boxes[:, 1] + boxes[:, 3]) / 2 - 0.5,
                 **dict(zip(("y0", "x0", "y1", "x1"), boxes.T)),
                 "sigma_px": np.nan,
-                "area_px": measured[:, 0],
+                "area_px": mask_shapes[:, 0],
                 "response": np.nan,
                 "score": scores[order],
                 "polarity": np.zeros(len(order), np.int8),
                 "label": pd.Series([self.card.classes[k] for k in classes[order]], dtype=object),
                 "detector": pd.Series([self.card.name] * len(order), dtype=object),
                 "mask_rle": pd.Series(mk.encode(runs, shape), dtype=object),
-                "circularity": measured[:, 1],
-                "diameter_px": measured[:, 2],
-                "diameter_nm": measured[:, 2] * nm_per_pixel,
+                "circularity": mask_shapes[:, 1],
+                "diameter_px": mask_shapes[:, 2],
+                "diameter_nm": mask_shapes[:, 2] * nm_per_pixel,
             },
             index=range(len(order)),
         )[COLUMNS]

@@ -51,33 +51,34 @@ def read_detector_card(name: str | Path) -> DetectorCard:
     place of weights, a card of another kind of model, and keys that are missing or make no sense, which it names.
     """
     path = Path(name)
-    held = [path] if path.is_file() else sorted(path.iterdir()) if path.is_dir() else []
-    pickles = [file.name for file in held if file.suffix in PICKLES]
+    files = [path] if path.is_file() else sorted(path.iterdir()) if path.is_dir() else []
+    pickles = [file.name for file in files if file.suffix in PICKLES]
     if pickles and not (path / WEIGHTS).is_file():
         raise models.ModelError(
             f"{path}: {pickles[0]} is a pickle, which can run any code when it is opened: "
             "make a model directory of it once with `emqa import detector`"
         )
     directory = models.locate_model(str(name))
-    where = directory / "card.toml"
+    card_path = directory / "card.toml"
     table = models.load_model_card(directory)
     if table.get("task") != TASK or table.get("family") not in FAMILIES:
         task_and_family = f"task {table.get('task')!r}, family {table.get('family')!r}"
         raise models.ModelError(
-            f"{where}: not the card of a Mask R-CNN: {task_and_family}; it has to be {TASK!r}, {' or '.join(FAMILIES)}"
+            f"{card_path}: not the card of a Mask R-CNN: {task_and_family}; "
+            f"it has to be {TASK!r}, {' or '.join(FAMILIES)}"
         )
     needed = [WEIGHTS, *([CONFIG] if table["family"] == "detectron2" else [])]
     missing = [file for file in needed if file not in table.get("files", {})]
     keys = ["name", "classes", "input", *(["architecture"] if table["family"] == "torchvision" else [])]
     missing += [key for key in keys if not table.get(key)]
     if missing:
-        raise models.ModelError(f"{where}: lacks {', '.join(missing)}")
+        raise models.ModelError(f"{card_path}: lacks {', '.join(missing)}")
     with models.blame_model(directory / "card.toml"):  # values of other kinds than a card's
         return _checked(directory, table)
 
 
 def _checked(directory: Path, table: Mapping) -> DetectorCard:
-    given = table["input"]
+    input_table = table["input"]
     classes = table["classes"]
     architecture = dict(table.get("architecture", {}))
     wrong = []
@@ -85,11 +86,11 @@ def _checked(directory: Path, table: Mapping) -> DetectorCard:
         wrong.append("classes has to be a list of names")
     elif architecture.get("n_classes", len(classes)) != len(classes):
         wrong.append(f"classes has {len(classes)} names, [architecture] n_classes is {architecture['n_classes']}")
-    low, high = given.get("low_percentile", 1.0), given.get("high_percentile", 99.0)
+    low, high = input_table.get("low_percentile", 1.0), input_table.get("high_percentile", 99.0)
     if not 0 <= low < high <= 100:
         wrong.append(f"[input] percentiles are {low} and {high}: they have to rise within 0...100")
-    tile = given.get("tile_px", TILE_PX)
-    halo = given.get("halo_px", HALO_PX)
+    tile = input_table.get("tile_px", TILE_PX)
+    halo = input_table.get("halo_px", HALO_PX)
     if not 0 <= 4 * halo <= tile or tile < 1:
         wrong.append(f"[input] tile_px is {tile}, halo_px {halo}: a tile has to be at least four halos wide")
     model_card = DetectorCard(

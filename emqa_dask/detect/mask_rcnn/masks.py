@@ -84,22 +84,22 @@ def runs(crop: Crop) -> Runs:
     return np.column_stack([column + crop.x0, start + crop.y0, stop + crop.y0])
 
 
-def encode(found: Sequence[Runs], shape: tuple[int, int]) -> list[str]:
+def encode(mask_runs: Sequence[Runs], shape: tuple[int, int]) -> list[str]:
     """COCO's compressed RLE counts (ascii) of masks in an image of `shape` (h, w): equal to pycocotools' `encode`."""
     from pycocotools.mask import frPyObjects
 
-    if not found:
+    if not mask_runs:
         return []
     size = [int(shape[0]), int(shape[1])]
-    plain = [{"size": size, "counts": _counts(run, shape)} for run in found]
+    plain = [{"size": size, "counts": _counts(run, shape)} for run in mask_runs]
     return [coded["counts"].decode("ascii") for coded in frPyObjects(plain, *size)]
 
 
 def _counts(run: Runs, shape: tuple[int, int]) -> list[int]:
     """Lengths of the stretches of 0 and 1, in turn, down the columns."""
     start, stop = run[:, 0] * shape[0] + run[:, 1], run[:, 0] * shape[0] + run[:, 2]
-    apart = start[1:] != stop[:-1]  # a run that reaches the last row goes on in the next column's first
-    start, stop = start[np.append(True, apart)[: len(start)]], stop[np.append(apart, True)[: len(stop)]]
+    is_gap = start[1:] != stop[:-1]  # a run that reaches the last row goes on in the next column's first
+    start, stop = start[np.append(True, is_gap)[: len(start)]], stop[np.append(is_gap, True)[: len(stop)]]
     ends = np.concatenate([[0], np.column_stack([start, stop]).ravel(), [shape[0] * shape[1]]])
     counts = np.diff(ends).tolist()
     return counts[:-1] if counts[-1] == 0 else counts

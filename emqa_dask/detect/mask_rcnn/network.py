@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import torch
 
 
-class Found(NamedTuple):
+class Predictions(NamedTuple):
     """Objects in one image, best score first; tensors on the CPU, float32."""
 
     boxes: "torch.Tensor"  # (n, 4): x0, y0, x1, y1; px of the image as it went in
@@ -23,7 +23,7 @@ class Found(NamedTuple):
 class Network(NamedTuple):
     """A loaded network. Images are (h, w) float32, all of one size, as detect.normalise.normalise gives them."""
 
-    predict_objects: Callable[[list[np.ndarray]], list[Found]]
+    predict_objects: Callable[[list[np.ndarray]], list[Predictions]]
     paste_masks: Callable[["torch.Tensor", "torch.Tensor", tuple[int, int]], Iterator[Crop]]
     compute_network_shape: Callable[
         [tuple[int, int]], tuple[int, int]

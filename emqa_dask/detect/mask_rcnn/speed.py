@@ -25,9 +25,9 @@ def fold_batch_norms(net: "nn.Module") -> int:
     for module in list(net.modules()):
         children = dict(module.named_children())
         for name, norm in children.items():
-            before = children.get(name.replace("bn", "conv") if name.startswith("bn") else _previous(name))
-            if _is_norm(norm) and _is_convolution(before) and norm is not before:
-                _fold(before, norm)
+            convolution = children.get(name.replace("bn", "conv") if name.startswith("bn") else _previous(name))
+            if _is_norm(norm) and _is_convolution(convolution) and norm is not convolution:
+                _fold(convolution, norm)
                 setattr(module, name, _identity())
                 n += 1
     return n
@@ -63,8 +63,10 @@ def _fold(convolution: "nn.Conv2d", norm: "nn.Module") -> None:
     from torch import nn
 
     with torch.no_grad():
-        double = [getattr(norm, name) for name in ("running_var", "running_mean", "weight", "bias")]
-        variance, mean, weight, bias = (None if values is None else values.double() for values in double)
+        statistics = [getattr(norm, name) for name in ("running_var", "running_mean", "weight", "bias")]
+        double = [None if values is None else values.double() for values in statistics]
+        variance, mean = double[:2]
+        weight, bias = double[2:]
         scale = (variance + norm.eps).rsqrt() * (1 if weight is None else weight)
         shift = (0 if bias is None else bias) - mean * scale
         if convolution.bias is not None:
@@ -106,7 +108,8 @@ def make_planar(x: "torch.Tensor") -> "torch.Tensor":
 
     if x.is_contiguous() or x.device.type != "cpu":
         return x.contiguous()
-    n, c, h, w = x.shape
+    n, c = x.shape[:2]
+    h, w = x.shape[2:]
     out = torch.empty((n, c, h * w), dtype=x.dtype)
     for plane, image in zip(out, x.permute(0, 2, 3, 1).reshape(n, h * w, c)):
         plane.copy_(image.t())  # of two dimensions: PyTorch goes through it in blocks

@@ -7,7 +7,7 @@ import numpy as np
 from emqa_dask import models, networks
 from emqa_dask.detect.mask_rcnn.detector_card import CONFIG, WEIGHTS, DetectorCard
 from emqa_dask.detect.mask_rcnn.masks import paste_as_detectron2
-from emqa_dask.detect.mask_rcnn.network import Found, Network, autocast
+from emqa_dask.detect.mask_rcnn.network import Network, Predictions, autocast
 from emqa_dask.detect.mask_rcnn.speed import apply_in_groups, fold_batch_norms, make_planar, replace_by_products
 
 INSTALL = (
@@ -43,7 +43,7 @@ def load(model_card: DetectorCard, device: str, precision: str) -> Network:
     resize = ResizeShortestEdge([shortest, shortest], longest)
 
     @torch.inference_mode()
-    def predict_objects(images: list[np.ndarray]) -> list[Found]:
+    def predict_objects(images: list[np.ndarray]) -> list[Predictions]:
         height, width = images[0].shape
         inputs = [{"image": torch.from_numpy(_pixels(image, resize, len(cfg.MODEL.PIXEL_MEAN)))} for image in images]
         with autocast(device, precision):
@@ -52,7 +52,7 @@ def load(model_card: DetectorCard, device: str, precision: str) -> Network:
             proposals, _ = model.proposal_generator(batch, features, None)
             features = {level: make_planar(values) for level, values in features.items()}
             results, _ = model.roi_heads(batch, features, proposals, None)
-        return [_found(result, height, width) for result in results]
+        return [_convert_result(result, height, width) for result in results]
 
     def compute_network_shape(shape: tuple[int, int]) -> tuple[int, int]:
         return ResizeShortestEdge.get_output_shape(*shape, shortest, longest) if shortest else shape
@@ -71,10 +71,10 @@ def build(config: Path, score_floor: float, max_detections: int, device: str):
     import yaml
 
     try:
-        given = yaml.safe_load(config.read_text(encoding="utf-8"))
-        if not isinstance(given, dict) or "_BASE_" in given:
+        settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+        if not isinstance(settings, dict) or "_BASE_" in settings:
             raise ValueError("it has to be one table of settings, without _BASE_: `emqa import detector` writes such")
-        cfg.merge_from_other_cfg(CfgNode(given))
+        cfg.merge_from_other_cfg(CfgNode(settings))
     except (yaml.YAMLError, KeyError, ValueError, AssertionError, AttributeError, TypeError, RecursionError) as error:
         raise ValueError(f"{config}: not a detectron2 config: {error}") from error
     if cfg.MODEL.META_ARCHITECTURE != "GeneralizedRCNN" or not cfg.MODEL.MASK_ON:
@@ -117,8 +117,8 @@ def complete_config(config: Path, n_classes: int) -> str:
     ) as error:
         raise ValueError(f"{config}: not a detectron2 config: {error}") from error
     if n_classes != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
-        found = cfg.MODEL.ROI_HEADS.NUM_CLASSES
-        raise ValueError(f"{config}: MODEL.ROI_HEADS.NUM_CLASSES is {found}, {n_classes} class names were given")
+        n_configured = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+        raise ValueError(f"{config}: MODEL.ROI_HEADS.NUM_CLASSES is {n_configured}, {n_classes} class names were given")
     cfg.MODEL.WEIGHTS = cfg.OUTPUT_DIR = ""
     return cfg.dump()
 
@@ -145,12 +145,17 @@ def convert_to_uint8(image: np.ndarray) -> np.ndarray:
     return np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8)
 
 
-def _found(result, height: int, width: int) -> Found:
+def _convert_result(result, height: int, width: int) -> Predictions:
     """One image's results in the pixels of the image as it came; as detectron2's detector_postprocess()."""
     boxes = result.pred_boxes
     boxes.scale(width / result.image_size[1], height / result.image_size[0])
     boxes.clip((height, width))
-    kept = boxes.nonempty()
+    is_nonempty = boxes.nonempty()
     masks = result.pred_masks[:, 0] if len(boxes) else result.scores.new_zeros((0, 28, 28))
-    tensors = (boxes.tensor[kept].float(), result.scores[kept].float(), result.pred_classes[kept], masks[kept].float())
-    return Found(*(tensor.cpu() for tensor in tensors))
+    tensors = (
+        boxes.tensor[is_nonempty].float(),
+        result.scores[is_nonempty].float(),
+        result.pred_classes[is_nonempty],
+        masks[is_nonempty].float(),
+    )
+    return Predictions(*(tensor.cpu() for tensor in tensors))

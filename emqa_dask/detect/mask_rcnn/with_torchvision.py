@@ -7,7 +7,7 @@ import numpy as np
 from emqa_dask import networks
 from emqa_dask.detect.mask_rcnn.detector_card import WEIGHTS, DetectorCard
 from emqa_dask.detect.mask_rcnn.masks import paste_as_torchvision
-from emqa_dask.detect.mask_rcnn.network import Found, Network, autocast
+from emqa_dask.detect.mask_rcnn.network import Network, Predictions, autocast
 from emqa_dask.detect.mask_rcnn.speed import apply_in_groups, fold_batch_norms, make_planar, replace_by_products
 
 
@@ -34,7 +34,7 @@ def load(model_card: DetectorCard, device: str, precision: str) -> Network:
     channels = len(full["image_mean"])
 
     @torch.inference_mode()
-    def predict_objects(images: list[np.ndarray]) -> list[Found]:
+    def predict_objects(images: list[np.ndarray]) -> list[Predictions]:
         shape = images[0].shape
         batch = torch.from_numpy(np.stack(images)[:, None]).to(device).expand(-1, channels, -1, -1)
         with autocast(device, precision):
@@ -45,13 +45,13 @@ def load(model_card: DetectorCard, device: str, precision: str) -> Network:
             features = {level: make_planar(values) for level, values in features.items()}
             results, _ = net.roi_heads(features, proposals, inputs.image_sizes)
         return [
-            Found(
-                resize_boxes(found["boxes"].float(), size, shape).cpu(),
-                found["scores"].float().cpu(),
-                found["labels"].cpu() - 1,
-                found["masks"][:, 0].float().cpu(),
+            Predictions(
+                resize_boxes(result["boxes"].float(), size, shape).cpu(),
+                result["scores"].float().cpu(),
+                result["labels"].cpu() - 1,
+                result["masks"][:, 0].float().cpu(),
             )
-            for found, size in zip(results, inputs.image_sizes)
+            for result, size in zip(results, inputs.image_sizes)
         ]
 
     def compute_network_shape(shape: tuple[int, int]) -> tuple[int, int]:
