@@ -36,12 +36,12 @@ def say_unfit_models(settings: Settings, say: Callable[[str], None]) -> None:
 
 
 def make_evidence(workspace: Workspace, settings: Settings, names: set[str], execute: Executor) -> set[str]:
-    """Names of the partitions whose evidence was made, of `names`; the needed tables of all of these exist."""
+    """Those of the partitions `names` whose evidence was made. The tables that it needs exist for all of them."""
     return _make_bundled(make_evidence_together, "featurise", SUMMARISED_TOGETHER, workspace, settings, names, execute)
 
 
 def make_predictions(workspace: Workspace, settings: Settings, names: set[str], execute: Executor) -> set[str]:
-    """Names of the partitions whose predictions were made, of `names`; the needed tables of all of these exist."""
+    """Those of the partitions `names` whose predictions were made. The tables that these need exist for all of them."""
     return _make_bundled(make_predictions_together, "predict", PREDICTED_TOGETHER, workspace, settings, names, execute)
 
 

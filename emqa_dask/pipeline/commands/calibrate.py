@@ -29,7 +29,7 @@ LEDGER_COLUMNS = ("micrograph_id", "uri", "frame", "content_sha256", "height_px"
 LEDGER_COLUMNS += ("instrument", "magnification", "voltage_kv")
 MATCHING = (0.1, "greedy")  # IoU and rule of the published study, used without a base model and --iou
 MODELS = "models"  # folder of the workspace
-MIN_DOMAIN_IMAGES = 20  # what domain_distance.fit_domain needs
+MIN_DOMAIN_IMAGES = 20  # minimum of domain_distance.fit_domain
 MAX_NAMED = 10  # failed micrographs that a note names
 
 

@@ -41,7 +41,7 @@ class RunExecutor:
         self._say = say
         self._stack = stack
         self._has_workers = has_workers
-        self._client: Any = None  # of Dask, once there are workers
+        self._client: Any = None  # Dask client, after workers were started
 
     def __call__(
         self,
@@ -52,7 +52,7 @@ class RunExecutor:
         workload: StageWorkload = UNKNOWN_WORKLOAD,
         n_tasks: int = 0,
     ) -> Iterator[Result]:
-        """Results of `function` on `tasks`, as they come; preflight.check_workers() verifies `workload` first."""
+        """Results of `function` on `tasks` as they finish. `preflight.check_workers` verifies `workload` first."""
         tasks = iter(tasks)
         first = next(tasks, None)
         if first is None:

@@ -43,7 +43,7 @@ def ingest(workspace: Workspace, source: str, settings: Settings, execute: Execu
     present = DigestSet()
     counts = Counter()
     for result in execute(survey_files, _tasks(workspace, source, settings, names, uris, present), "survey"):
-        if result.outcome == "failed":  # not for what a file holds: the task as a whole could not be done
+        if result.outcome == "failed":  # the whole task failed, not a single file
             died = CallFailed(result.failure_kind, result.error, result.traceback, result.event["attempt"])
             task_root, name, entries = result.task.args[:3]
             survey.survey_lost(task_root, name, entries, died, result.event["worker"])
@@ -57,7 +57,7 @@ def ingest(workspace: Workspace, source: str, settings: Settings, execute: Execu
     _note_presence(workspace, present)
     if not parts.count_rows(workspace.catalog):
         raise ValueError(f"{source}: there is no file in it beside the workspace; name a folder of micrographs")
-    for folder in (SURVEY_FILES, SURVEY_FRAMES):  # the tables have it all, also what a run that was killed has left
+    for folder in (SURVEY_FILES, SURVEY_FRAMES):  # catalog and ledger contain all their rows, also those of killed runs
         _remove(workspace, folder, parts.list_parts(workspace.uri, folder))
 
 

@@ -13,7 +13,7 @@ from emqa_dask.store import lock, marker, parts
 from emqa_dask.store.layout import Workspace
 
 Say = Callable[[str], None]
-# In which a file or an image can fail; a thumbnail is made from what is stored.
+# Stages in which a file or an image can fail. Thumbnails are made from stored pixels, so they are a stage of their own.
 FAILING_STAGES = ("ingest", "store", "thumbnail", *(stage.name for stage in STAGES[1:] if stage.has_pixels))
 
 

@@ -1,4 +1,4 @@
-"""The domain of a trained ensemble: limits, distances and regressions of shifts, written beside its members."""
+"""The domain of a trained ensemble: limits, distances and regressions of shifts, in its model directory."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path

@@ -97,7 +97,7 @@ def run(
     steps = tuple(step for step in steps if step != "classify" or settings.classify.model)
     has_workers = not is_rescoring and settings.run.scheduler != IN_PROCESS
     _check_models(settings, steps, say)
-    if not has_workers:  # no GPU where one is asked for: say so now; of workers, preflight does
+    if not has_workers:  # fails now if a requested GPU is missing; preflight checks the GPUs of workers
         to_device(np.zeros(1), settings.run.device)
     if "ingest" in steps:
         source = _claim(source, workspace, settings)
@@ -131,7 +131,7 @@ def _check_models(settings: Settings, steps: Collection[str], say: Say) -> None:
         from emqa_dask.uncertainty import classification
 
         model_card = classifier_cards.read_classifier_card(settings.classify.model)
-        classification.load_classifier(model_card.directory)  # what is missing or was changed is said now
+        classification.load_classifier(model_card.directory)  # raises for missing or changed files
         if model_card.faults:
             left_out = "; ".join(f"{file}: {fault}" for file, fault in model_card.faults.items())
             say(f"{model_card.name}: {len(model_card.files)} of {model_card.n_members} members are used ({left_out})")

@@ -17,7 +17,7 @@ from emqa_dask.settings import Settings
 from emqa_dask.store import files, layout, parts
 from emqa_dask.store.layout import Workspace
 
-UNFIT = (ValueError, TypeError, ArithmeticError, pa.ArrowException)  # what a value that no column can hold raises
+UNFIT = (ValueError, TypeError, ArithmeticError, pa.ArrowException)  # errors of values that fit no column
 UNSTORABLE = "a value of it fits into no table; this is a fault of its reader: please report it with the error"
 REASONS = {
     "crash": "the reader crashed on it; the file is probably damaged",
@@ -102,7 +102,7 @@ def _write(workspace: Workspace, name: str, rows: list[dict], frames: list[dict]
     """Writes the parts of a batch. The part of files is the last, because it marks a finished batch."""
     if failures:
         parts.write_part(workspace.uri, SURVEY_FAILURES, name, failures, tables.FAILURES)
-    else:  # what an attempt that was killed has written
+    else:  # a killed attempt may have written this part
         files.remove_file(workspace.part(SURVEY_FAILURES, name))
     parts.write_part(workspace.uri, SURVEY_FRAMES, name, frames, tables.MICROGRAPHS)
     parts.write_part(workspace.uri, SURVEY_FILES, name, rows, tables.CATALOG)

@@ -18,7 +18,7 @@ from emqa_dask.store import aside, files, layout, lock, marker, micrographs, par
 from emqa_dask.store.layout import Workspace
 
 Say = Callable[[str], None]
-READERS = 4  # threads that read what is looked at
+READERS = 4  # threads that read the stored files
 GIB = 2**30
 THUMBNAILS = layout.name_table_folder("thumbnails")
 

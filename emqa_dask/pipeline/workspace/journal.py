@@ -41,7 +41,7 @@ def recording(workspace: Workspace, check: Callable[[], None] = lambda: None) ->
         yield record
         flush()
     except BaseException:
-        with contextlib.suppress(OSError):  # the disk is full, say: the first error says so
+        with contextlib.suppress(OSError):  # such as a full disk, which the first error reports
             flush()
         raise
 

@@ -13,7 +13,7 @@ from emqa_dask.pipeline.workspace.part_folders import SURVEY_FRAMES
 from emqa_dask.store import files, lock, marker, parts
 from emqa_dask.store.layout import Workspace
 
-N_CHECKED_FILES = 20  # files of the workspace of which one has to lie in the new place
+N_CHECKED_FILES = 20  # first files of the workspace; the new archive must contain one of them
 PathLocator = Callable[[str, str], str]  # (URI, path until now) -> path from now on, as the ledger has it
 
 

@@ -31,7 +31,7 @@ CLASSIFICATION_COLUMNS = ("imaging_distance", "shift_score", "shift", "shift_pro
 FEATURE_COLUMNS = ("defocus_nm",)  # reported, not tested
 LEDGER_COLUMNS = ["micrograph_id", "uri", "instrument", "magnification", "acquired", "partition"]
 MAX_SAMPLED = 400  # images of a cohort
-FALSE_FLAGS = 0.05  # where the classifier's card does not say
+FALSE_FLAGS = 0.05  # default for cards without this entry
 
 
 class SessionDrifts(NamedTuple):
