@@ -25,7 +25,7 @@ from emqa_dask.pipeline.tasks.image_measurement import measure_image as measure_
 from emqa_dask.pipeline.tasks.predict import join_evidence
 from emqa_dask.predict.predictions import predict_images
 from emqa_dask.settings import Settings
-from emqa_dask.synthetic.faults import FAULTS, FOREIGN, apply_fault, make_foreign, noise_level
+from emqa_dask.synthetic.faults import FAULTS, FOREIGN, apply_fault, estimate_noise_level, make_foreign_image
 from emqa_dask.synthetic.profiles import FAMILIES, make_sample
 from emqa_dask.triage import decide
 from emqa_dask.triage.detector_choice import select_detector
@@ -56,7 +56,7 @@ def noise_share(image):
     low, high = np.percentile(image, [0.5, 99.5])
     h, w = (side // 2 * 2 for side in image.shape)
     binned = image[:h, :w].reshape(h // 2, 2, w // 2, 2).mean((1, 3))
-    return max(noise_level(image), 2 * noise_level(binned)) / max(high - low, 1e-12)
+    return max(estimate_noise_level(image), 2 * estimate_noise_level(binned)) / max(high - low, 1e-12)
 
 
 def micrograph(rng, k):
@@ -82,7 +82,7 @@ def images(seed, n_good, n_per_fault, faults=tuple(FAULTS)):
             rng = np.random.default_rng([seed, number, k])
             if fault in FOREIGN:
                 shape = ((512, 512), (480, 640), (1024, 1024), (256, 256))[k % 4]
-                yield fault, *luma(make_foreign(fault, rng, shape))
+                yield fault, *luma(make_foreign_image(fault, rng, shape))
                 continue
             if fault in OPTICS:
                 yield fault, optical_fault(fault, rng, k), 0.0

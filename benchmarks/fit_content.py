@@ -26,7 +26,7 @@ from emqa_dask import classifiers, models, networks
 from emqa_dask.classify import content
 from emqa_dask.synthetic import foreign
 from emqa_dask.synthetic.conditions import reacquire
-from emqa_dask.synthetic.contents import CONTENTS, MICROGRAPHS, draw_crop, resized
+from emqa_dask.synthetic.contents import CONTENTS, MICROGRAPHS, draw_crop, resize_image
 from emqa_dask.synthetic.profiles import FAMILIES, make_sample
 from emqa_dask.synthetic.sample import draw_log_uniform
 from emqa_dask.uncertainty.referral import auroc
@@ -81,11 +81,11 @@ def draw(rng: np.random.Generator, family: str) -> np.ndarray:
             least = 0.15
         else:
             size = int(draw_log_uniform(rng, 100, 900)) if family == "photograph" else int(rng.integers(200, 700))
-            whole = foreign.make_foreign(family, rng, (size, size)).astype(np.float32)
+            whole = foreign.make_foreign_image(family, rng, (size, size)).astype(np.float32)
             least = 0.3
         whole = whole if whole.ndim == 2 else whole @ np.array([0.299, 0.587, 0.114], np.float32)
         made = cv2.GaussianBlur(
-            resized(draw_crop(rng, whole, draw_log_uniform(rng, least, 1)), side), (0, 0), rng.uniform(0.3, 1)
+            resize_image(draw_crop(rng, whole, draw_log_uniform(rng, least, 1)), side), (0, 0), rng.uniform(0.3, 1)
         )
     made = -made if rng.random() < 0.3 else made
     low, high = np.percentile(made, [0.5, 99.5])
@@ -109,7 +109,7 @@ def _draw(seed, k, family):
 def window(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
     """A window of `picture`, (64, 64) float32: somewhere, turned, at some scale, noisy, mostly recorded otherwise."""
     share = draw_log_uniform(rng, 1, 1.6) * WINDOW_PX / PICTURE_PX
-    unit = resized((draw_crop(rng, picture, share).astype(np.float32) - 40) / 160, (WINDOW_PX, WINDOW_PX))
+    unit = resize_image((draw_crop(rng, picture, share).astype(np.float32) - 40) / 160, (WINDOW_PX, WINDOW_PX))
     unit = np.rot90(unit, rng.integers(4))
     unit = np.ascontiguousarray(unit[:, ::-1] if rng.random() < 0.5 else unit)
     unit += np.float32(draw_log_uniform(rng, 0.01, 0.12)) * rng.standard_normal(unit.shape, dtype=np.float32)

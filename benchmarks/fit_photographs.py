@@ -39,7 +39,7 @@ def _grey(rgb):
 def photographs(seed, n_crops):
     """(source, grey image); the two views of one motorcycle are one source."""
     rng = np.random.default_rng(seed)
-    sources = {name: foreign._photograph_file(name) for name in foreign._PHOTOGRAPHS}
+    sources = {name: foreign._load_photograph(name) for name in foreign._PHOTOGRAPHS}
     sources |= {name: sklearn.datasets.load_sample_image(name) for name in ("china.jpg", "flower.jpg")}
     for name, rgb in sources.items():
         grey = _grey(rgb)
@@ -51,7 +51,7 @@ def photographs(seed, n_crops):
             way = cv2.INTER_AREA if part.shape[0] > size[1] else cv2.INTER_CUBIC
             yield name.split("_left")[0].split("_right")[0], cv2.resize(part.astype(np.uint8), size, interpolation=way)
     for _ in range(3 * n_crops):
-        yield "scene", _grey(foreign._scene(rng, (512, 512)))
+        yield "scene", _grey(foreign._draw_street_scene(rng, (512, 512)))
     for path in sorted((REAL / SMALL).glob("*.npz")):
         with np.load(path) as data:
             for small in next(data[key] for key in data.files if data[key].ndim == 4):

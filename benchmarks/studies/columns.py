@@ -169,7 +169,7 @@ def example(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A clean lattice image in 0...1 and the heat map of its columns, maxima 1."""
     cell = str(rng.choice(sorted(lattices.CELLS)))
     case = synthetic(cell, int(rng.integers(2**31)), spacing_px=rng.uniform(10, 16), shape=(256, 256))
-    heat = lattices._render(case.sites, np.ones(len(case.sites)), 2.0, case.image.shape)
+    heat = lattices._render_columns(case.sites, np.ones(len(case.sites)), 2.0, case.image.shape)
     return case.image, np.minimum(heat, 1).astype(np.float32)
 
 

@@ -26,7 +26,7 @@ from emqa_dask.detect.log import detect_image
 from emqa_dask.detect.normalise import normalise
 from emqa_dask.models import load_model_card
 from emqa_dask.settings import load_settings
-from emqa_dask.synthetic.coco import encode, run_lengths
+from emqa_dask.synthetic.coco import compute_run_lengths, encode_run_lengths
 from emqa_dask.train import coco, scores
 from emqa_dask.train.detector import DetectorOptions, train_detector
 from emqa_dask.train.detector_data import CropOptions, read_grey_image
@@ -88,7 +88,7 @@ def add_masks(content: dict, folder: Path) -> None:
             crop = ids[y : y + h, x : x + w] == boxes[key]
             row["segmentation"] = {
                 "size": list(ids.shape),
-                "counts": encode(*run_lengths([(y, x, crop)], ids.shape))[0],
+                "counts": encode_run_lengths(*compute_run_lengths([(y, x, crop)], ids.shape))[0],
             }
 
 

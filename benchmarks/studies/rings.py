@@ -90,7 +90,7 @@ def ringless(name: str, rng: np.random.Generator, shape: tuple[int, int]) -> np.
         return texture + 0.05 * fields.draw_white_noise(rng, shape)
     if name == "blurred noise":
         return fields.draw_white_noise(rng, shape, rng.uniform(0.3, 3)) + 0.05 * fields.draw_white_noise(rng, shape)
-    image = foreign.make_foreign(name, rng, shape)
+    image = foreign.make_foreign_image(name, rng, shape)
     return image.mean(axis=2) if image.ndim == 3 else image
 
 

@@ -4,7 +4,7 @@ python -m benchmarks.studies.shifts --out DIR [--data patches64's and cifar10_oo
 
 Real patches of 64 px, split by source image. Tasks: `loops` (a loop or none) and `without_SET` (which of the other
 three sets a patch is from). `lots`: synthetic powders (synthetic.textures), eight lots taken at one dose. The fit sees
-training patches, validation patches and shifted_examples (synthetic.shifts) of the latter. It is asked about test
+training patches, validation patches and make_shifted_examples (synthetic.shifts) of the latter. It is asked about test
 patches (kind none) and
 - acquisition: test patches spoilt by other code than the examples' (synthetic.faults, and `_SPOILT`, as said there);
   of lots: new fields of the same lots at another dose, point spread, read-out noise or magnification;
@@ -36,8 +36,8 @@ from emqa_dask.classify import Ensemble, load_ensemble
 from emqa_dask.featurise.images import image_statistics
 from emqa_dask.synthetic import camera, textures
 from emqa_dask.synthetic.faults import apply_fault
-from emqa_dask.synthetic.foreign import make_foreign
-from emqa_dask.synthetic.shifts import shifted_examples
+from emqa_dask.synthetic.foreign import make_foreign_image
+from emqa_dask.synthetic.shifts import make_shifted_examples
 from emqa_dask.tables import SHIFT_SCORES, SHIFTS
 from emqa_dask.train import ensemble
 from emqa_dask.train.class_labels import split_groups
@@ -106,7 +106,7 @@ def look(task: str, seed: int, given: argparse.Namespace) -> tuple:
 
 
 def _examples(ensemble: Ensemble, images: list, seed: int, times: int) -> dict[str, EnsembleOutputs]:
-    return {f"fit {kind}": _seen(ensemble, made) for kind, made in shifted_examples(images * times, seed).items()}
+    return {f"fit {kind}": _seen(ensemble, made) for kind, made in make_shifted_examples(images * times, seed).items()}
 
 
 def study(seen: dict, kinds: dict, truth: dict, *, embedded: int, seed: int) -> dict:
@@ -216,7 +216,7 @@ def _lots(rng: np.random.Generator, n_lots: int = 8, n: int = 60) -> tuple:
     """Fields of `n_lots` powders (128 px) and the shifted cohorts, as `_patches` gives them."""
 
     def field(lot, size_nm=1.0, **changed):
-        nm = size_nm * 1000 * textures.lot_parameters(lot)["radius_um"] / 8 * rng.uniform(0.9, 1.1)
+        nm = size_nm * 1000 * textures.draw_lot_parameters(lot)["radius_um"] / 8 * rng.uniform(0.9, 1.1)
         return textures.draw_texture(
             rng, (128, 128), lot=lot, nm_per_pixel=nm, dtype="uint8", exposure=EXPOSURE | changed
         ).image
@@ -229,8 +229,11 @@ def _lots(rng: np.random.Generator, n_lots: int = 8, n: int = 60) -> tuple:
         "read-out noise": ("acquisition", [field(k, read_noise_e=rng.uniform(100, 250)) for k in few]),
         "magnification": ("acquisition", [field(k, rng.choice([0.5, 1.8])) for k in few]),
         "other lots": ("new_class", [field(k) for k in np.repeat(np.arange(100, 140), 3)]),
-        "diagrams": ("unrelated", [_small(make_foreign("plot", rng, (512, 512)), 128) for _ in range(80)]),
-        "diffraction": ("unrelated", [_small(make_foreign("diffraction", rng, (512, 512)), 128) for _ in range(80)]),
+        "diagrams": ("unrelated", [_small(make_foreign_image("plot", rng, (512, 512)), 128) for _ in range(80)]),
+        "diffraction": (
+            "unrelated",
+            [_small(make_foreign_image("diffraction", rng, (512, 512)), 128) for _ in range(80)],
+        ),
     }
     images = np.stack([field(k) for k in lots])
     return images, lots, np.arange(len(lots)), [f"lot {k}" for k in range(n_lots)], others

@@ -13,10 +13,10 @@ import numpy as np
 from emqa_dask import output_folders
 from emqa_dask.number_ranges import check_integer, check_seed
 from emqa_dask.synthetic import coco, sessions, writers
-from emqa_dask.synthetic.faults import FAULTS, FOREIGN, apply_fault, make_foreign, make_near_duplicate
+from emqa_dask.synthetic.faults import FAULTS, FOREIGN, apply_fault, make_foreign_image, make_near_duplicate
 from emqa_dask.synthetic.profiles import PROFILES, make_sample
 from emqa_dask.synthetic.sample import Sample, compute_tight_boxes
-from emqa_dask.synthetic.sessions import Visit
+from emqa_dask.synthetic.sessions import SessionPlan
 
 FAULT_SHARE = 0.3  # of the micrographs of an archive
 COPIES = ("duplicate", "near_duplicate")
@@ -30,7 +30,7 @@ UNANNOTATED = ("blank", "near_duplicate", *FOREIGN)
 class File:
     """A file to write: which session, in which format, a fault or "" for every frame; `copy_of` is a file's number."""
 
-    visit: int
+    session_index: int
     format: str
     frames: tuple[str, ...]
     copy_of: int | None = None
@@ -71,13 +71,13 @@ def synthesise(
     truth = out.with_name(out.name + ".truth")
     faults = tuple(FAULTS) if faults is None else tuple(faults)
     check_seed("seed", seed)
-    _refuse(out, truth, profile, n, faults)
+    _check_arguments(out, truth, profile, n, faults)
     rng = np.random.default_rng([seed, n])
-    visits = sessions.draw_visits(rng, PROFILES[profile], int(np.clip(n // 8, 1, 60)), shape)
-    files = _plan(rng, n, faults, visits)
+    session_plans = sessions.plan_sessions(rng, PROFILES[profile], int(np.clip(n // 8, 1, 60)), shape)
+    files = plan_files(rng, n, faults, session_plans)
 
-    images, annotations, rows = _write_files(out, files, visits, seed, n, progress)
-    others = sessions.write_others(out, rng, visits)
+    images, annotations, rows = _write_files(out, files, session_plans, seed, n, progress)
+    non_micrographs = sessions.write_non_micrographs(out, rng, session_plans)
     document = {
         "info": {"description": f"emqa synthesise: profile {profile}, n {n}, seed {seed}"},
         "images": images,
@@ -87,9 +87,9 @@ def synthesise(
     truth.mkdir(parents=True, exist_ok=True)
     (truth / "annotations.json").write_text(json.dumps(document), encoding="utf-8")
     _write_csv(truth / "faults.csv", ("file", "frame", "fault", "severity"), rows)
-    _write_csv(truth / "others.csv", ("file", "kind"), others)
+    _write_csv(truth / "others.csv", ("file", "kind"), non_micrographs)
     return {
-        "n_files": len(files) + len(others),
+        "n_files": len(files) + len(non_micrographs),
         "n_micrographs": len(rows),
         "formats": dict(Counter(file.format for file in files)),
         "faults": dict(Counter(row["fault"] or "none" for row in rows)),
@@ -98,26 +98,35 @@ def synthesise(
 
 
 def _write_files(
-    out: Path, files: list[File], visits: list[Visit], seed: int, n: int, progress: Callable[[int, int], None] | None
+    out: Path,
+    files: list[File],
+    session_plans: list[SessionPlan],
+    seed: int,
+    n: int,
+    progress: Callable[[int, int], None] | None,
 ) -> tuple[list[dict], list[dict], list[dict]]:
     """Write the `files`; returns the images and annotations of COCO and the rows of faults.csv."""
     images: list[dict] = []
     annotations: list[dict] = []
     rows: list[dict] = []
     for number, file in enumerate(files):
-        name = _path(file, number, visits[file.visit])
-        content = _write(out / name, number, files, visits, seed)
+        name = format_file_path(file, number, session_plans[file.session_index])
+        content = _write_file(out / name, number, files, session_plans, seed)
         for frame, (sample, fault) in enumerate(zip(content.samples, file.frames)):
             rows.append({"file": name, "frame": frame, "fault": fault, "severity": content.severities[frame]})
-            images.append(_image_record(len(images) + 1, name, frame, fault, sample, content, visits[file.visit]))
+            images.append(
+                _make_image_record(
+                    len(images) + 1, name, frame, fault, sample, content, session_plans[file.session_index]
+                )
+            )
             if fault not in UNANNOTATED:
-                annotations += coco.annotations(sample, len(images), len(annotations) + 1)
+                annotations += coco.make_annotations(sample, len(images), len(annotations) + 1)
         if progress is not None:
             progress(len(rows), n)
     return images, annotations, rows
 
 
-def _refuse(out: Path, truth: Path, profile: str, n: int, faults: tuple[str, ...]) -> None:
+def _check_arguments(out: Path, truth: Path, profile: str, n: int, faults: tuple[str, ...]) -> None:
     if profile not in PROFILES:
         raise ValueError(f"profile {profile!r} is not one of {', '.join(PROFILES)}")
     check_integer("n", n, 1)
@@ -130,7 +139,9 @@ def _refuse(out: Path, truth: Path, profile: str, n: int, faults: tuple[str, ...
         output_folders.check_parent_folders(output_folders.make_absolute(folder))
 
 
-def _plan(rng: np.random.Generator, n: int, faults: tuple[str, ...], visits: list[Visit]) -> list[File]:
+def plan_files(
+    rng: np.random.Generator, n: int, faults: tuple[str, ...], session_plans: list[SessionPlan]
+) -> list[File]:
     """The files to write, `n` frames in all: stacks first, then single images, then copies of good single images."""
     n_faults = max(round(FAULT_SHARE * n), len(faults) if n >= 40 else 0) if faults else 0
     n_rounds = -(-n_faults // max(len(faults), 1))
@@ -149,43 +160,43 @@ def _plan(rng: np.random.Generator, n: int, faults: tuple[str, ...], visits: lis
         stack_frames = [name for name in frames if name not in ("banner", "scale_bar")][:length]
         for name in stack_frames:
             frames.remove(name)
-        visit = stack % len(visits)
-        files.append(File(visit, visits[visit].stack_format, tuple(stack_frames)))
+        session_index = stack % len(session_plans)
+        files.append(File(session_index, session_plans[session_index].stack_format, tuple(stack_frames)))
     for number, fault in enumerate(frames + foreign):
-        visit = number % len(visits)
-        options = visits[visit].formats
-        format_ = options[number // len(visits) % len(options)]
+        session_index = number % len(session_plans)
+        options = session_plans[session_index].formats
+        format_ = options[number // len(session_plans) % len(options)]
         if fault in FOREIGN:
             format_ = str(rng.choice(["tiff", "png"] if fault == "diffraction" else ["jpeg", "png"]))
         elif fault in LOSSLESS_ONLY and format_ == "jpeg":
             format_ = "png"
-        files.append(File(visit, format_, (fault,)))
+        files.append(File(session_index, format_, (fault,)))
     good = [number for number, file in enumerate(files) if file.frames == ("",)]
     for name in copies:
         original = int(rng.choice(good))
         # A duplicate turns up on another drive, a near-duplicate beside its original.
-        visit = int(rng.integers(len(visits))) if name == "duplicate" else files[original].visit
-        files.append(File(visit, files[original].format, (name,), original))
+        session_index = int(rng.integers(len(session_plans))) if name == "duplicate" else files[original].session_index
+        files.append(File(session_index, files[original].format, (name,), original))
     return files
 
 
-def _path(file: File, number: int, visit: Visit) -> str:
+def format_file_path(file: File, number: int, session: SessionPlan) -> str:
     copied = " - Copy" if file.frames[0] == "duplicate" else ""
-    return f"{visit.folder}/{visit.file_name(number)}{copied}{writers.FORMATS[file.format][0]}"
+    return f"{session.folder}/{session.format_file_name(number)}{copied}{writers.FORMATS[file.format][0]}"
 
 
-def _write(path: Path, number: int, files: list[File], visits: list[Visit], seed: int) -> Content:
+def _write_file(path: Path, number: int, files: list[File], session_plans: list[SessionPlan], seed: int) -> Content:
     """Write file `number`; a copy is drawn again from its original's seed, so it needs no memory of it."""
     file = files[number]
     source = number if file.copy_of is None else file.copy_of
-    visit = visits[files[source].visit]
-    content = _content(np.random.default_rng([seed, len(files), source]), files[source], visit)
+    session = session_plans[files[source].session_index]
+    content = _draw_file_content(np.random.default_rng([seed, len(files), source]), files[source], session)
     if file.frames[0] == "near_duplicate":
         near_duplicate = make_near_duplicate(content.pixels[0], np.random.default_rng([seed, len(files), number]))
         content = Content(near_duplicate[None], content.samples, [1.0], content.nm_per_pixel)
     elif file.frames[0] == "duplicate":
         content = Content(content.pixels, content.samples, [1.0], content.nm_per_pixel)
-    meta = {"instrument": visit.instrument, "acquired": visit.moment(source)}
+    meta = {"instrument": session.instrument, "acquired": session.format_acquisition_time(source)}
     voltage = content.samples[0].meta.get("voltage_kv")
     path.parent.mkdir(parents=True, exist_ok=True)
     writers.write_frames(
@@ -198,22 +209,28 @@ def _write(path: Path, number: int, files: list[File], visits: list[Visit], seed
     return content
 
 
-def _content(rng: np.random.Generator, file: File, visit: Visit) -> Content:
+def _draw_file_content(rng: np.random.Generator, file: File, session: SessionPlan) -> Content:
     if file.frames[0] in FOREIGN:
-        picture = make_foreign(file.frames[0], rng, visit.shape)
-        empty = Sample(picture, compute_tight_boxes([]), [], [], float("nan"), {})
-        return Content(picture[None], [empty], [1.0], None)
+        foreign_image = make_foreign_image(file.frames[0], rng, session.shape)
+        empty = Sample(foreign_image, compute_tight_boxes([]), [], [], float("nan"), {})
+        return Content(foreign_image[None], [empty], [1.0], None)
     dtypes = writers.FORMATS[file.format][1]
     carries_size = writers.FORMATS[file.format][3]
     dtype = str(rng.choice(dtypes))
-    nm_per_pixel = visit.pixel_size(rng)
+    nm_per_pixel = session.draw_pixel_size(rng)
     forgets_size = rng.random() < 0.15
     samples = []
     pixels = []
     severities = []
     for fault in file.frames:
         sample = make_sample(
-            visit.family, rng, visit.shape, clear=True, dtype=dtype, nm_per_pixel=nm_per_pixel, **visit.choices
+            session.micrograph_family,
+            rng,
+            session.shape,
+            clear=True,
+            dtype=dtype,
+            nm_per_pixel=nm_per_pixel,
+            **session.choices,
         )
         nm_per_pixel = sample.nm_per_pixel  # one a file: what the first frame drew holds for the rest
         severity = round(float(rng.uniform(1.0, 1.4)), 2) if fault else 0.0
@@ -223,7 +240,7 @@ def _content(rng: np.random.Generator, file: File, visit: Visit) -> Content:
     return Content(np.stack(pixels), samples, severities, nm_per_pixel if carries_size and not forgets_size else None)
 
 
-def _image_record(number, name, frame, fault, sample, content, visit) -> dict:
+def _make_image_record(number, name, frame, fault, sample, content, session) -> dict:
     return {
         "id": number,
         "file_name": name,
@@ -233,7 +250,7 @@ def _image_record(number, name, frame, fault, sample, content, visit) -> dict:
         "nm_per_pixel": None if np.isnan(sample.nm_per_pixel) else sample.nm_per_pixel,
         "nm_per_pixel_in_file": content.nm_per_pixel,
         "family": sample.meta.get("family"),
-        "session": visit.folder,
+        "session": session.folder,
         "fault": fault,
         "is_annotated": fault not in UNANNOTATED,
     }

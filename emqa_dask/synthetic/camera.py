@@ -74,7 +74,7 @@ def digitise(rng: np.random.Generator, electrons: np.ndarray, dtype: str) -> np.
     return np.rint(255 * unit ** np.float32(gamma)).astype(np.uint8)
 
 
-def soften(image: np.ndarray, quality: int) -> np.ndarray:
+def compress_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
     """A uint8 image after JPEG at `quality` (1-100): the loss that exported micrographs carry; same shape and dtype."""
     _, buffer = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(quality)])
     return cv2.imdecode(buffer, cv2.IMREAD_GRAYSCALE)
@@ -84,4 +84,4 @@ def record(rng: np.random.Generator, intensity: np.ndarray, dtype: str, settings
     """`expose` then `digitise`, and for half of the uint8 images the softness of a JPEG: the image as archived."""
     image = digitise(rng, expose(rng, intensity, **settings), dtype)
     quality = int(rng.integers(55, 97))
-    return soften(image, quality) if dtype == "uint8" and rng.random() < 0.5 else image
+    return compress_jpeg(image, quality) if dtype == "uint8" and rng.random() < 0.5 else image

@@ -52,8 +52,8 @@ def draw_cavities(
     )
     padded = tuple(fft.next_fast_len(length + 2 * PAD_PX, real=True) for length in shape)
     radii = shapes.draw_log_normal_radii(rng, n, median, spread, 1.5, size / 3)
-    missing, masks, sizes = _draw(rng, radii, shape, padded, facet)
-    intensity, speckle = _render(rng, shape, missing, bool(masks), imaging)
+    missing, masks, sizes = _draw_cavity_map(rng, radii, shape, padded, facet)
+    intensity, speckle = _render_micrograph(rng, shape, missing, bool(masks), imaging)
     settings = use_given(exposure, camera.draw_settings(rng))
     dtype = use_given(dtype, str(rng.choice(["uint8", "uint16", "float32"], p=[0.5, 0.4, 0.1])))
     image = camera.record(rng, intensity, dtype, settings)
@@ -99,7 +99,7 @@ def _draw_imaging(rng, median_px, defocus, nm_per_pixel, fringe_px, amplitude, *
     return Imaging(nm_per_pixel, voltage_kv, defocus_nm, fringe_px, amplitude, contrast, background)
 
 
-def _render(rng, shape, missing, has_objects, imaging: Imaging) -> tuple[np.ndarray, float]:
+def _render_micrograph(rng, shape, missing, has_objects, imaging: Imaging) -> tuple[np.ndarray, float]:
     """Relative intensity (h, w) of a foil with the padded map of `missing` thickness, and the speckle's strength."""
     # Wide fringes need coherent illumination: a beam divergence that damps the second fringe, not the first.
     divergence_mrad = rng.uniform(0.05, 0.35) * imaging.fringe_px * imaging.nm_per_pixel
@@ -121,24 +121,27 @@ def _render(rng, shape, missing, has_objects, imaging: Imaging) -> tuple[np.ndar
         noise = fields.draw_white_noise(rng, missing.shape)
         signal += speckle * fields.standardise(optics.compute_contrast(noise, kernel)[inner])
     # Neither a black nor a white fringe is without end: contrast saturates, alike on both sides.
-    return (1 + 0.9 * np.tanh(signal / 0.9)) * np.exp(imaging.background * _foil(rng, shape)), speckle
+    return (1 + 0.9 * np.tanh(signal / 0.9)) * np.exp(imaging.background * _draw_foil(rng, shape)), speckle
 
 
-def _draw(rng, radii, shape, padded, facet) -> tuple[np.ndarray, list[Mask], np.ndarray]:
+def _draw_cavity_map(rng, radii, shape, padded, facet) -> tuple[np.ndarray, list[Mask], np.ndarray]:
     """The padded map of missing thickness (px), the masks that show in the image, and the radii of those."""
     missing = np.zeros(padded, np.float32)
     centres = shapes.place_circles(rng, radii, shape, overlap=float(rng.choice([0.0, 0.25, 0.7], p=[0.4, 0.4, 0.2])))
     # Facets follow the crystal: all cavities of one grain share an orientation, two grains at most in a frame.
-    family = str(rng.choice(["octahedron", "cube", "dodecahedron"]))
+    crystal_shape = str(rng.choice(["octahedron", "cube", "dodecahedron"]))
     truncation = rng.uniform(0.62, 0.9)
-    crystals = [shapes.make_facets(turn, truncation=truncation, family=family) for turn in Rotation.random(2, rng=rng)]
-    share = rng.uniform(0, 1)
+    crystals = [
+        shapes.make_facets(turn, truncation=truncation, crystal_shape=crystal_shape)
+        for turn in Rotation.random(2, rng=rng)
+    ]
+    faceted_fraction = rng.uniform(0, 1)
     masks = []
     sizes = []
     for radius, (cy, cx) in zip(radii, centres):
         if np.isnan(cy):
             continue
-        faceted = rng.random() < share if facet is None else facet
+        faceted = rng.random() < faceted_fraction if facet is None else facet
         if faceted and radius >= 4:
             y0, x0, patch = shapes.project_polyhedron(cy, cx, radius, *crystals[int(rng.random() < 0.2)])
         else:
@@ -157,7 +160,7 @@ def _draw(rng, radii, shape, padded, facet) -> tuple[np.ndarray, list[Mask], np.
     return missing, masks, np.array(sizes)
 
 
-def _foil(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+def _draw_foil(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     """Log-intensity of the foil: wedge, mottle, bend contours, grains, dislocations and black spots."""
     foil = rng.uniform(0, 0.15) * fields.draw_gradient(rng, shape)
     # Two scales of strain: damage and dots of some pixels, and slow mottle.

@@ -9,7 +9,7 @@ from emqa_dask.synthetic.sample import Mask, Sample
 CATEGORIES = {"cavity": 1, "particle": 2, "column": 3, "grain": 4}
 
 
-def run_lengths(masks: list[Mask], shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def compute_run_lengths(masks: list[Mask], shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """COCO's uncompressed `counts` of non-empty masks: all runs in one int64 array, and where each mask's runs begin.
 
     A mask's runs alternate between 0 and 1, first of 0, over an image of `shape` in column-major order; they add up to
@@ -47,8 +47,8 @@ def run_lengths(masks: list[Mask], shape: tuple[int, int]) -> tuple[np.ndarray, 
     return runs[is_nonempty], np.concatenate([[0], np.cumsum(counts)])
 
 
-def encode(runs: np.ndarray, begins: np.ndarray) -> list[str]:
-    """`run_lengths` as COCO's compressed strings: differences to the run before last, 5 bits a character."""
+def encode_run_lengths(runs: np.ndarray, begins: np.ndarray) -> list[str]:
+    """`compute_run_lengths` as COCO's compressed strings: differences to the run before last, 5 bits a character."""
     place = np.arange(len(runs)) - np.repeat(begins[:-1], np.diff(begins))
     deltas = runs.copy()
     later_runs = np.flatnonzero(place > 2)
@@ -70,8 +70,8 @@ def encode(runs: np.ndarray, begins: np.ndarray) -> list[str]:
     return [text[a:b] for a, b in pairwise(cuts)]
 
 
-def decode(counts: str, shape: tuple[int, int]) -> np.ndarray:
-    """The bool image of `shape` that `encode(run_lengths(...))` came from."""
+def decode_run_lengths(counts: str, shape: tuple[int, int]) -> np.ndarray:
+    """The bool image of `shape` that `encode_run_lengths(compute_run_lengths(...))` came from."""
     runs: list[int] = []
     value = 0
     bits = 0
@@ -90,13 +90,13 @@ def decode(counts: str, shape: tuple[int, int]) -> np.ndarray:
     return flat.reshape(shape[::-1]).T
 
 
-def annotations(sample: Sample, image_id: int, first_id: int) -> list[dict]:
+def make_annotations(sample: Sample, image_id: int, first_id: int) -> list[dict]:
     """COCO annotations of `sample`: `bbox` as x, y, width, height; `segmentation` compressed; numbered from `first_id`.
 
     Columns of atoms keep their element in `name` and share the category `column`. No object gives an empty list.
     """
     shape = sample.image.shape
-    counts = encode(*run_lengths(sample.masks, shape))
+    counts = encode_run_lengths(*compute_run_lengths(sample.masks, shape))
     rows = []
     for number, (mask, box, label, text) in enumerate(
         zip(sample.masks, sample.boxes.tolist(), sample.labels, counts), start=first_id

@@ -1,13 +1,13 @@
-"""Faults put on good micrographs, labelled: FAULTS, apply_fault, near_duplicate; and make_foreign for what is none."""
+"""Faults put on good micrographs, and their labels; foreign images, which are no micrographs."""
 
 import cv2
 import numpy as np
 from scipy import fft, ndimage
 
 from emqa_dask.synthetic import overlays
-from emqa_dask.synthetic.foreign import FOREIGN, make_foreign
+from emqa_dask.synthetic.foreign import FOREIGN, make_foreign_image
 
-__all__ = ["FAULTS", "FOREIGN", "apply_fault", "make_foreign", "make_near_duplicate", "noise_level"]
+__all__ = ["FAULTS", "FOREIGN", "apply_fault", "estimate_noise_level", "make_foreign_image", "make_near_duplicate"]
 
 FAULTS = {
     "blur": "out of focus: the specimen's detail is gone, the detector's noise is not",
@@ -26,7 +26,7 @@ FAULTS = {
 }
 
 
-def noise_level(image: np.ndarray) -> float:
+def estimate_noise_level(image: np.ndarray) -> float:
     """Standard deviation of the white noise in a 2-D image, from the median of its diagonal second differences.
 
     Donoho & Johnstone 1994 (median of the finest diagonal wavelet coefficients / 0.6745). 0 for images below 3 x 3.
@@ -45,20 +45,20 @@ def _to_dtype(values: np.ndarray, like: np.ndarray) -> np.ndarray:
     return values.astype(like.dtype)
 
 
-def _exposed(signal: np.ndarray, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _apply_exposure(signal: np.ndarray, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """`signal` with the noise that `image` has: optics spoil the signal, and the detector adds its noise after."""
-    noise = noise_level(image)
+    noise = estimate_noise_level(image)
     mean = max(float(signal.mean() - min(signal.min(), 0)), 1e-12)
     grain = noise * np.sqrt(np.clip(signal / mean, 0.3, 3.0)) if signal.min() >= 0 else noise
     return _to_dtype(signal + grain * rng.standard_normal(signal.shape), image)
 
 
-def _blur(image, rng, severity):
+def _blur_image(image, rng, severity):
     sigma = severity * rng.uniform(0.012, 0.020) * np.sqrt(image.size)
-    return _exposed(ndimage.gaussian_filter(image.astype(np.float64), sigma, mode="reflect"), image, rng)
+    return _apply_exposure(ndimage.gaussian_filter(image.astype(np.float64), sigma, mode="reflect"), image, rng)
 
 
-def _drift(image, rng, severity):
+def _add_drift(image, rng, severity):
     length = severity * rng.uniform(0.028, 0.06) * np.sqrt(image.size)
     angle = rng.uniform(0, np.pi)
     n = int(np.ceil(length)) | 1
@@ -74,10 +74,10 @@ def _drift(image, rng, severity):
             np.add.at(kernel, (iy, ix), (1 - abs(yy - iy)) * (1 - abs(xx - ix)))
     kernel /= kernel.sum()
     signal = cv2.filter2D(image.astype(np.float64), -1, kernel, borderType=cv2.BORDER_REFLECT)
-    return _exposed(signal, image, rng)
+    return _apply_exposure(signal, image, rng)
 
 
-def _astigmatism(image, rng, severity):
+def _add_astigmatism(image, rng, severity):
     h, w = image.shape
     angle = rng.uniform(0, np.pi)
     pad = int(0.06 * np.sqrt(h * w)) + 1
@@ -99,10 +99,10 @@ def _astigmatism(image, rng, severity):
         var = (long_px**2 + short_px**2) / 2 + (long_px**2 - short_px**2) / 2 * azimuth
         transfer = np.exp(-2 * np.pi**2 * var * q2)
     signal = fft.irfft2(fft.rfft2(padded) * transfer, s=padded.shape)[pad : pad + h, pad : pad + w]
-    return _exposed(np.clip(signal, min(float(image.min()), 0.0), None), image, rng)
+    return _apply_exposure(np.clip(signal, min(float(image.min()), 0.0), None), image, rng)
 
 
-def _full_scale(image, rng):
+def _find_full_scale(image, rng):
     """Where the detector clips: the dtype's end, or 12, 14 or 16 bit for deeper integers; the data's for floats."""
     if image.dtype == np.uint8:
         return 255.0
@@ -112,16 +112,16 @@ def _full_scale(image, rng):
     return float(np.nanmax(image))
 
 
-def _saturation(image, rng, severity):
-    top = _full_scale(image, rng)
-    share = float(np.clip(severity * rng.uniform(0.08, 0.30), 0, 0.9))
-    low, high = np.percentile(image, [0.5, 100 * (1 - share)])
+def _saturate_detector(image, rng, severity):
+    top = _find_full_scale(image, rng)
+    saturated_fraction = float(np.clip(severity * rng.uniform(0.08, 0.30), 0, 0.9))
+    low, high = np.percentile(image, [0.5, 100 * (1 - saturated_fraction)])
     base = rng.uniform(0.0, 0.25) * top
     gain = (top - base) / max(high - low, 1e-12)
     return _to_dtype(np.clip((image.astype(np.float64) - low) * gain + base, 0, top), image)
 
 
-def _under_exposure(image, rng, severity):
+def _under_expose(image, rng, severity):
     values = image.astype(np.float64)
     low, high = np.percentile(values, [0.1, 99.9])
     relative = np.clip((values - min(low, 0) * 1.0) / max(high - min(low, 0), 1e-12), 0, None)
@@ -132,7 +132,7 @@ def _under_exposure(image, rng, severity):
     return (counts * float(high) / 1000).astype(image.dtype)
 
 
-def _blank(image, rng, severity):
+def _make_blank(image, rng, severity):
     h, w = image.shape
     top = 255.0 if image.dtype == np.uint8 else 4095.0
     if rng.random() < 0.15:
@@ -144,7 +144,7 @@ def _blank(image, rng, severity):
     return _to_dtype(level * shade + noise, image)
 
 
-def _charging(image, rng, severity):
+def _add_charging(image, rng, severity):
     h, w = image.shape
     out = image.astype(np.float64)
     low, high = np.percentile(out, [1, 99])
@@ -168,7 +168,7 @@ def _charging(image, rng, severity):
     return _to_dtype(np.clip(out, min(float(image.min()), 0.0), max(top, 1e-12)), image)
 
 
-def _x_rays(image, rng, severity):
+def _add_x_rays(image, rng, severity):
     h, w = image.shape
     low, high = float(image.min()), float(image.max())
     if image.dtype == np.uint8:  # whoever exports to 8 bits stretches the contrast to the hits too
@@ -194,14 +194,14 @@ def _x_rays(image, rng, severity):
 
 
 _CHANGES = {
-    "blur": _blur,
-    "drift": _drift,
-    "astigmatism": _astigmatism,
-    "saturation": _saturation,
-    "under_exposure": _under_exposure,
-    "blank": _blank,
-    "charging": _charging,
-    "x_rays": _x_rays,
+    "blur": _blur_image,
+    "drift": _add_drift,
+    "astigmatism": _add_astigmatism,
+    "saturation": _saturate_detector,
+    "under_exposure": _under_expose,
+    "blank": _make_blank,
+    "charging": _add_charging,
+    "x_rays": _add_x_rays,
     "banner": lambda image, rng, severity: overlays.draw_banner(image, rng, severity=severity),
     "scale_bar": lambda image, rng, severity: overlays.draw_scale_bar(image, rng, severity=severity),
     "duplicate": lambda image, rng, severity: image.copy(),
@@ -216,8 +216,8 @@ def apply_fault(name: str, image: np.ndarray, rng: np.random.Generator, *, sever
     (photograph, plot, ...) gives a new picture of the same shape in grey, in its dtype. KeyError for another name.
     """
     if name in FOREIGN:
-        picture = make_foreign(name, rng, image.shape)
-        grey = picture.astype(np.float64)
+        foreign_image = make_foreign_image(name, rng, image.shape)
+        grey = foreign_image.astype(np.float64)
         return _to_dtype(np.rint(grey if grey.ndim == 2 else grey @ [0.299, 0.587, 0.114]), image)
     return _CHANGES[name](image, rng, severity)
 

@@ -42,9 +42,9 @@ def draw_gradient(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarra
     x = np.linspace(-1, 1, shape[1], dtype=np.float32)[None, :]
     angle = rng.uniform(0, 2 * np.pi)
     curve = rng.uniform(-0.4, 0.4, size=3)
-    along_y = np.float32(0.7 * np.cos(angle)) * y + np.float32(curve[0]) * y * y
-    along_x = np.float32(0.7 * np.sin(angle)) * x + np.float32(curve[1]) * x * x
-    return along_y + along_x + np.float32(curve[2]) * y * x
+    gradient_along_y = np.float32(0.7 * np.cos(angle)) * y + np.float32(curve[0]) * y * y
+    gradient_along_x = np.float32(0.7 * np.sin(angle)) * x + np.float32(curve[1]) * x * x
+    return gradient_along_y + gradient_along_x + np.float32(curve[2]) * y * x
 
 
 def draw_bend_contours(rng: np.random.Generator, shape: tuple[int, int], n: int) -> np.ndarray:

@@ -30,7 +30,7 @@ _PHOTOGRAPHS = (
 
 
 @cache
-def _photograph_file(name: str) -> np.ndarray:
+def _load_photograph(name: str) -> np.ndarray:
     import skimage.data
 
     path = Path(skimage.data.__file__).parent / name
@@ -40,25 +40,25 @@ def _photograph_file(name: str) -> np.ndarray:
     return image[..., ::-1]
 
 
-def _to_uint8(picture: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+def _to_uint8(image: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
-def _grey(picture: np.ndarray) -> np.ndarray:
-    return _to_uint8(picture.astype(np.float64) @ [0.299, 0.587, 0.114])
+def _convert_to_grey(image: np.ndarray) -> np.ndarray:
+    return _to_uint8(image.astype(np.float64) @ [0.299, 0.587, 0.114])
 
 
-def _recoloured(photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _recolour_photograph(photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     gains = rng.uniform(0.75, 1.25, 3)
     return _to_uint8(255 * (photo / 255.0) ** rng.uniform(0.7, 1.4) * gains)
 
 
-def _cropped(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    photo = _photograph_file(str(rng.choice(_PHOTOGRAPHS)))
+def _crop_photograph(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    photo = _load_photograph(str(rng.choice(_PHOTOGRAPHS)))
     h, w = photo.shape[:2]
-    share = rng.uniform(0.6, 1.0)
-    ch = max(int(h * share), 2)
-    cw = max(int(w * share), 2)
+    side_fraction = rng.uniform(0.6, 1.0)
+    ch = max(int(h * side_fraction), 2)
+    cw = max(int(w * side_fraction), 2)
     y, x = rng.integers(0, h - ch + 1), rng.integers(0, w - cw + 1)
     crop = photo[y : y + ch, x : x + cw]
     if rng.random() < 0.5:
@@ -67,30 +67,30 @@ def _cropped(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     return cv2.resize(np.ascontiguousarray(crop), (shape[1], shape[0]), interpolation=shrink)
 
 
-def _scene(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+def _draw_street_scene(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     """A procedural street: sky, sun, hills, houses with windows, trees, a road, soft shadows, a little sensor noise."""
     h, w = shape
     y = np.linspace(0, 1, h)[:, None, None]
-    horizon = rng.uniform(0.35, 0.6)
+    horizon_y = rng.uniform(0.35, 0.6)
     sky = rng.uniform([60, 110, 180], [140, 180, 255])
     haze = rng.uniform(190, 245, 3)
     ground = rng.uniform([50, 60, 30], [150, 140, 110])
-    picture = np.where(y < horizon, sky + (haze - sky) * y / horizon, ground * (0.7 + 0.5 * (y - horizon)))
-    picture = np.ascontiguousarray(np.broadcast_to(picture, (h, w, 3)), dtype=np.float64)
+    scene = np.where(y < horizon_y, sky + (haze - sky) * y / horizon_y, ground * (0.7 + 0.5 * (y - horizon_y)))
+    scene = np.ascontiguousarray(np.broadcast_to(scene, (h, w, 3)), dtype=np.float64)
     cloud = ndimage.gaussian_filter(rng.standard_normal((h, w)), (h / 30, w / 12))
-    picture += (40 * np.clip(cloud / (cloud.std() + 1e-12), 0, 2) * (y[..., 0] < horizon))[..., None]
+    scene += (40 * np.clip(cloud / (cloud.std() + 1e-12), 0, 2) * (y[..., 0] < horizon_y))[..., None]
     if rng.random() < 0.6:
-        centre = (int(rng.uniform(0, w)), int(rng.uniform(0, horizon * h)))
-        cv2.circle(picture, centre, max(int(0.05 * h), 1), (255, 245, 210), -1, cv2.LINE_AA)
-    hill = horizon - 0.1 * np.abs(np.interp(np.arange(w), np.linspace(0, w, 7), rng.uniform(0, 1, 7)))
-    picture[(np.arange(h)[:, None] / h > hill[None]) & (np.arange(h)[:, None] / h < horizon)] = ground * 0.8
+        centre = (int(rng.uniform(0, w)), int(rng.uniform(0, horizon_y * h)))
+        cv2.circle(scene, centre, max(int(0.05 * h), 1), (255, 245, 210), -1, cv2.LINE_AA)
+    hill = horizon_y - 0.1 * np.abs(np.interp(np.arange(w), np.linspace(0, w, 7), rng.uniform(0, 1, 7)))
+    scene[(np.arange(h)[:, None] / h > hill[None]) & (np.arange(h)[:, None] / h < horizon_y)] = ground * 0.8
     for _ in range(int(rng.integers(3, 8))):  # houses
         bw = int(rng.uniform(0.08, 0.25) * w)
         bh = int(rng.uniform(0.15, 0.5) * h)
         x0 = int(rng.uniform(-0.05, 0.95) * w)
-        y1 = int((horizon + rng.uniform(0.02, 0.25)) * h)
+        y1 = int((horizon_y + rng.uniform(0.02, 0.25)) * h)
         colour = rng.uniform(60, 220, 3)
-        cv2.rectangle(picture, (x0, y1 - bh), (x0 + bw, y1), tuple(colour), -1)
+        cv2.rectangle(scene, (x0, y1 - bh), (x0 + bw, y1), tuple(colour), -1)
         n = int(rng.integers(2, 5))
         m = int(rng.integers(2, 6))
         for i in range(n):
@@ -98,31 +98,31 @@ def _scene(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
                 wx = x0 + int((i + 0.25) * bw / n)
                 wy = y1 - bh + int((j + 0.25) * bh / m)
                 glass = tuple(colour * 0.35) if rng.random() < 0.8 else (250, 230, 160)
-                cv2.rectangle(picture, (wx, wy), (wx + bw // (2 * n), wy + bh // (2 * m)), glass, -1)
+                cv2.rectangle(scene, (wx, wy), (wx + bw // (2 * n), wy + bh // (2 * m)), glass, -1)
     for _ in range(int(rng.integers(2, 6))):  # trees
         x0 = int(rng.uniform(0, w))
-        y1 = int(rng.uniform(horizon, 1) * h)
+        y1 = int(rng.uniform(horizon_y, 1) * h)
         r = max(int(rng.uniform(0.03, 0.09) * h), 1)
-        cv2.rectangle(picture, (x0 - r // 6, y1 - 3 * r), (x0 + r // 6, y1), (70, 50, 35), -1)
+        cv2.rectangle(scene, (x0 - r // 6, y1 - 3 * r), (x0 + r // 6, y1), (70, 50, 35), -1)
         for _ in range(12):
             dy, dx = rng.normal(0, r / 1.6, 2)
             leaf = tuple(rng.uniform([30, 80, 20], [90, 160, 70]))
-            cv2.circle(picture, (int(x0 + dx), int(y1 - 3 * r + dy)), max(r // 2, 1), leaf, -1, cv2.LINE_AA)
+            cv2.circle(scene, (int(x0 + dx), int(y1 - 3 * r + dy)), max(r // 2, 1), leaf, -1, cv2.LINE_AA)
     grain = ndimage.gaussian_filter(rng.standard_normal((h, w)), 0.7)
-    return _to_uint8(cv2.GaussianBlur(picture, (0, 0), 0.8) + 3 * grain[..., None])
+    return _to_uint8(cv2.GaussianBlur(scene, (0, 0), 0.8) + 3 * grain[..., None])
 
 
 def draw_photograph(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     """A photograph in colour (h, w, 3) or, one time in three, grey (h, w); uint8."""
-    picture = _cropped(rng, shape) if rng.random() < 0.7 else _scene(rng, shape)
-    picture = _recoloured(picture, rng)
-    return _grey(picture) if rng.random() < 0.33 else picture
+    photograph = _crop_photograph(rng, shape) if rng.random() < 0.7 else _draw_street_scene(rng, shape)
+    photograph = _recolour_photograph(photograph, rng)
+    return _convert_to_grey(photograph) if rng.random() < 0.33 else photograph
 
 
 def draw_plot(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     """A diagram on white: axes, ticks, letters, curves, bars or points; colour (h, w, 3) or grey (h, w); uint8."""
     h, w = shape
-    picture = np.full((h, w, 3), 255.0)
+    plot_image = np.full((h, w, 3), 255.0)
     x0 = int(0.13 * w)
     x1 = int(0.95 * w)
     y0 = int(0.08 * h)
@@ -131,19 +131,19 @@ def draw_plot(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     black = (0, 0, 0)
     if rng.random() < 0.3:
         for t in np.linspace(0, 1, 7)[1:-1]:
-            cv2.line(picture, (x0, int(y0 + t * (y1 - y0))), (x1, int(y0 + t * (y1 - y0))), (220, 220, 220), line)
+            cv2.line(plot_image, (x0, int(y0 + t * (y1 - y0))), (x1, int(y0 + t * (y1 - y0))), (220, 220, 220), line)
     frame = rng.random() < 0.6
-    cv2.line(picture, (x0, y1), (x1, y1), black, line)
-    cv2.line(picture, (x0, y0), (x0, y1), black, line)
+    cv2.line(plot_image, (x0, y1), (x1, y1), black, line)
+    cv2.line(plot_image, (x0, y0), (x0, y1), black, line)
     if frame:
-        cv2.rectangle(picture, (x0, y0), (x1, y1), black, line)
+        cv2.rectangle(plot_image, (x0, y0), (x1, y1), black, line)
     ink = np.zeros((h, w), np.uint8)
     font = cv2.FONT_HERSHEY_SIMPLEX
     for k, t in enumerate(np.linspace(0, 1, 6)):
         tx = int(x0 + t * (x1 - x0))
         ty = int(y1 - t * (y1 - y0))
-        cv2.line(picture, (tx, y1), (tx, y1 + max(h // 80, 2)), black, line)
-        cv2.line(picture, (x0 - max(w // 80, 2), ty), (x0, ty), black, line)
+        cv2.line(plot_image, (tx, y1), (tx, y1 + max(h // 80, 2)), black, line)
+        cv2.line(plot_image, (x0 - max(w // 80, 2), ty), (x0, ty), black, line)
         draw_text(ink, str(k * int(rng.integers(1, 50))), tx - w // 60, int(y1 + 0.05 * h), 0.022 * h, font)
         draw_text(ink, f"{0.2 * k:.1f}", int(0.05 * w), ty + h // 100, 0.022 * h, font)
     draw_text(
@@ -159,7 +159,7 @@ def draw_plot(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
             for i, v in enumerate(rng.uniform(0.1, 0.9, n)):
                 left = int(x0 + (i + 0.15) * (x1 - x0) / n)
                 right = int(x0 + (i + 0.85) * (x1 - x0) / n)
-                cv2.rectangle(picture, (left, int(y1 - v * (y1 - y0))), (right, y1), colour, -1)
+                cv2.rectangle(plot_image, (left, int(y1 - v * (y1 - y0))), (right, y1), colour, -1)
             break
         peaks = rng.uniform(0, 1, (int(rng.integers(2, 8)), 3))
         v = sum(a * np.exp(-0.5 * ((t - m) / (0.01 + 0.08 * s)) ** 2) for m, a, s in peaks)
@@ -167,14 +167,14 @@ def draw_plot(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
         v = np.clip(v / (max(v.max(), 1e-9) * 1.1), 0, 1)
         points = np.stack([x0 + t * (x1 - x0), y1 - v * (y1 - y0)], 1).round().astype(np.int32)
         if kind == "curves":
-            cv2.polylines(picture, [points], False, colour, line, cv2.LINE_AA)
+            cv2.polylines(plot_image, [points], False, colour, line, cv2.LINE_AA)
         else:
             for p in points[:: int(rng.integers(6, 16))]:
-                cv2.circle(picture, tuple(int(c) for c in p), max(2 * line, 2), colour, -1, cv2.LINE_AA)
-    picture = _to_uint8(picture * (1 - ink[..., None] / 255.0))
+                cv2.circle(plot_image, tuple(int(c) for c in p), max(2 * line, 2), colour, -1, cv2.LINE_AA)
+    plot_image = _to_uint8(plot_image * (1 - ink[..., None] / 255.0))
     if rng.random() < 0.1:  # white on black, as acquisition software draws spectra
-        picture = 255 - picture
-    return _grey(picture) if rng.random() < 0.5 else picture
+        plot_image = 255 - plot_image
+    return _convert_to_grey(plot_image) if rng.random() < 0.5 else plot_image
 
 
 def draw_diffraction(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
@@ -185,7 +185,7 @@ def draw_diffraction(rng: np.random.Generator, shape: tuple[int, int]) -> np.nda
     cx = w * rng.uniform(0.45, 0.55)
     yy, xx = np.mgrid[0:h, 0:w].astype(np.float64)
     r = np.hypot(yy - cy, xx - cx)
-    picture = rng.uniform(0.1, 0.5) * np.exp(-r / (size * rng.uniform(0.06, 0.15)))
+    pattern = rng.uniform(0.1, 0.5) * np.exp(-r / (size * rng.uniform(0.06, 0.15)))
     reach = size * rng.uniform(0.18, 0.35)
     kind = rng.choice(["spots", "rings", "both"])
     if kind != "rings":
@@ -201,12 +201,12 @@ def draw_diffraction(rng: np.random.Generator, shape: tuple[int, int]) -> np.nda
         keep = (py > 0) & (py < h - 1) & (px > 0) & (px < w - 1) & (strength > 0.01)
         deposit = np.zeros((h, w))
         np.add.at(deposit, (py[keep].round().astype(int), px[keep].round().astype(int)), strength[keep])
-        picture += ndimage.gaussian_filter(deposit, spot) * 2 * np.pi * spot**2
+        pattern += ndimage.gaussian_filter(deposit, spot) * 2 * np.pi * spot**2
     if kind != "spots":
         for radius in np.sort(rng.uniform(0.08, 0.45, int(rng.integers(3, 8)))) * size:
             thick = max(size * rng.uniform(0.003, 0.008), 1.0)
-            picture += rng.uniform(0.2, 0.6) * np.exp(-radius / reach) * np.exp(-0.5 * ((r - radius) / thick) ** 2)
-    picture += 1.5 * np.exp(-0.5 * (r / (size * rng.uniform(0.008, 0.02))) ** 2)
+            pattern += rng.uniform(0.2, 0.6) * np.exp(-radius / reach) * np.exp(-0.5 * ((r - radius) / thick) ** 2)
+    pattern += 1.5 * np.exp(-0.5 * (r / (size * rng.uniform(0.008, 0.02))) ** 2)
     if rng.random() < 0.4:  # beam stop: a needle from an edge to the centre
         angle = rng.uniform(0, 2 * np.pi)
         tip = (int(cx), int(cy))
@@ -214,8 +214,8 @@ def draw_diffraction(rng: np.random.Generator, shape: tuple[int, int]) -> np.nda
         stop = np.zeros((h, w), np.float32)
         cv2.line(stop, tip, needle_end, 1.0, max(int(0.03 * size), 1))
         cv2.circle(stop, tip, max(int(0.03 * size), 1), 1.0, -1)
-        picture *= 1 - 0.97 * stop
-    counts = rng.poisson(np.clip(picture, 0, 1.2) * rng.uniform(60, 600)).astype(np.float64)
+        pattern *= 1 - 0.97 * stop
+    counts = rng.poisson(np.clip(pattern, 0, 1.2) * rng.uniform(60, 600)).astype(np.float64)
     counts = counts / max(np.percentile(counts, 99.7), 1) * 255 + rng.normal(rng.uniform(3, 12), 1.2, (h, w))
     return _to_uint8(counts)
 
@@ -244,7 +244,7 @@ def draw_eds_map(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray
     return _to_uint8(sum(element()[..., None] * colours[k] for k in colour_indices))
 
 
-def make_foreign(name: str, rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+def make_foreign_image(name: str, rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     """A picture of kind `name` of FOREIGN and of `shape` (h, w): uint8, (h, w) grey or (h, w, 3) RGB."""
     return {"photograph": draw_photograph, "plot": draw_plot, "diffraction": draw_diffraction, "eds_map": draw_eds_map}[
         name

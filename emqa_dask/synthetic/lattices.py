@@ -64,7 +64,7 @@ def draw_lattice(
     maximum, radius `sqrt(2) sigma`. `background` scales thickness variation. Raises ValueError for an unknown cell.
     """
     cell = _draw_cell(rng, cell)
-    spacing_nm = _nearest_spacing_nm(*CELLS[cell])
+    spacing_nm = _compute_nearest_spacing_nm(*CELLS[cell])
     # A spacing of 7 to 26 px: about 300 to 5000 columns in 512 x 512.
     nm_per_pixel = use_given(nm_per_pixel, spacing_nm / draw_log_uniform(rng, 7, 26))
     sigma = use_given(column_sigma_px, max(1.2, spacing_nm / nm_per_pixel * rng.uniform(0.13, 0.3)))
@@ -74,20 +74,24 @@ def draw_lattice(
     disorder = use_given(disorder, bool(rng.random() < 0.35))
     background = use_given(background, draw_log_uniform(rng, 0.05, 1.0))
 
-    sites, weights, names = _sites(rng, shape, cell, nm_per_pixel, rotation_deg, margin_px=4 * sigma)
+    sites, weights, names = _place_sites(rng, shape, cell, nm_per_pixel, rotation_deg, margin_px=4 * sigma)
     is_present = rng.random(len(sites)) >= vacancies
     sites, weights, names = sites[is_present], weights[is_present], names[is_present]
     sites = sites + jitter * rng.standard_normal(sites.shape)
-    disordered = _region(rng, shape, _compute_min_side_nm(cell) / nm_per_pixel) if disorder else np.zeros(shape, bool)
+    disordered = (
+        _draw_region(rng, shape, _compute_min_side_nm(cell) / nm_per_pixel) if disorder else np.zeros(shape, bool)
+    )
     nearest = np.clip(np.rint(sites).astype(int), 0, np.array(shape) - 1)
     is_ordered = ~disordered[nearest[:, 0], nearest[:, 1]]
     sites, weights, names = sites[is_ordered], weights[is_ordered], names[is_ordered]
 
-    intensity = _compute_intensity(rng, _render(sites, weights, sigma, shape), disordered, sigma, background, disorder)
+    intensity = _compute_intensity(
+        rng, _render_columns(sites, weights, sigma, shape), disordered, sigma, background, disorder
+    )
     settings = use_given(exposure, _draw_exposure(rng))
     dtype = use_given(dtype, str(rng.choice(["uint8", "uint16", "float32"], p=[0.3, 0.45, 0.25])))
     image = camera.record(rng, intensity, dtype, settings)
-    masks, visible_indices = _discs(sites, np.sqrt(2) * sigma, shape)
+    masks, visible_indices = _make_disc_masks(sites, np.sqrt(2) * sigma, shape)
     meta = {
         "family": "atomic-stem",
         "cell": cell,
@@ -131,16 +135,16 @@ def _compute_intensity(rng, columns, disordered, sigma, background, has_disorder
     return intensity / max(float(intensity.mean()), 1e-6)
 
 
-def _vectors(a: float, b: float, gamma_deg: float, rotation_deg: float) -> np.ndarray:
+def _compute_lattice_vectors(a: float, b: float, gamma_deg: float, rotation_deg: float) -> np.ndarray:
     gamma = np.deg2rad(gamma_deg)
     turn = np.deg2rad(rotation_deg)
     return np.array([[a * np.sin(turn), a * np.cos(turn)], [b * np.sin(turn + gamma), b * np.cos(turn + gamma)]])
 
 
-def _nearest_spacing_nm(a: float, b: float, gamma_deg: float, basis) -> float:
+def _compute_nearest_spacing_nm(a: float, b: float, gamma_deg: float, basis) -> float:
     uv = np.array([(u, v) for u, v, *_ in basis])
     shifts = np.array([(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)])
-    gaps = (uv[:, None, None] - uv[None, :, None] + shifts) @ _vectors(a, b, gamma_deg, 0)
+    gaps = (uv[:, None, None] - uv[None, :, None] + shifts) @ _compute_lattice_vectors(a, b, gamma_deg, 0)
     lengths = np.linalg.norm(gaps, axis=-1)
     return float(lengths[lengths > 1e-6].min())
 
@@ -149,13 +153,13 @@ def _compute_min_side_nm(cell: str) -> float:
     """Side of a square of the smallest island of order or disorder in a lattice of `cell`."""
     a_nm, b_nm, gamma_deg = CELLS[cell][:3]
     cell_nm = np.sqrt(a_nm * b_nm * np.sin(np.radians(gamma_deg)))
-    return max(PERIODS * cell_nm, SPACINGS * _nearest_spacing_nm(*CELLS[cell]))
+    return max(PERIODS * cell_nm, SPACINGS * _compute_nearest_spacing_nm(*CELLS[cell]))
 
 
-def _sites(rng, shape, cell, nm_per_pixel, rotation_deg, margin_px) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _place_sites(rng, shape, cell, nm_per_pixel, rotation_deg, margin_px) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Positions (n x 2, y then x, px), intensities and labels of all columns in the image and `margin_px` around it."""
     a, b, gamma = CELLS[cell][:3]
-    vectors = _vectors(a, b, gamma, rotation_deg) / nm_per_pixel
+    vectors = _compute_lattice_vectors(a, b, gamma, rotation_deg) / nm_per_pixel
     origin = np.array(shape) / 2 + rng.uniform(-0.5, 0.5, 2) @ vectors
     reach = (
         int(np.ceil((np.hypot(*shape) / 2 + margin_px) / (min(a, b) * np.sin(np.deg2rad(gamma)) / nm_per_pixel))) + 1
@@ -173,7 +177,7 @@ def _sites(rng, shape, cell, nm_per_pixel, rotation_deg, margin_px) -> tuple[np.
     return np.concatenate(sites), np.concatenate(weights), np.concatenate(names)
 
 
-def _render(sites: np.ndarray, weights: np.ndarray, sigma: float, shape: tuple[int, int]) -> np.ndarray:
+def _render_columns(sites: np.ndarray, weights: np.ndarray, sigma: float, shape: tuple[int, int]) -> np.ndarray:
     """The sum of Gaussian columns, float32: sampled at pixel centres within 4 sigma, so maxima lie on the sites."""
     reach = int(np.ceil(4 * sigma))
     offsets = np.arange(-reach, reach + 1)
@@ -191,7 +195,7 @@ def _render(sites: np.ndarray, weights: np.ndarray, sigma: float, shape: tuple[i
     return np.asarray((left.T @ right).todense(), dtype=np.float32)
 
 
-def _discs(sites: np.ndarray, radius: float, shape: tuple[int, int]) -> tuple[list[Mask], np.ndarray]:
+def _make_disc_masks(sites: np.ndarray, radius: float, shape: tuple[int, int]) -> tuple[list[Mask], np.ndarray]:
     """Disc masks of the columns whose site lies in the image, and the indices of those."""
     visible_indices = np.flatnonzero(((sites >= 0) & (sites <= np.array(shape) - 1)).all(axis=1))
     reach = int(np.ceil(radius))
@@ -213,7 +217,7 @@ def _discs(sites: np.ndarray, radius: float, shape: tuple[int, int]) -> tuple[li
     return masks, visible_indices
 
 
-def _region(rng: np.random.Generator, shape: tuple[int, int], min_side_px: float) -> np.ndarray:
+def _draw_region(rng: np.random.Generator, shape: tuple[int, int], min_side_px: float) -> np.ndarray:
     """A random region of about 10 to 50 % of the image, bool, without islands and holes below `min_side_px` squared."""
     field = fields.draw_gradient(rng, shape) + 0.5 * fields.draw_fractal(rng, shape, exponent=4.5, finest_px=24)
     region = field > np.quantile(field, rng.uniform(0.5, 0.9))

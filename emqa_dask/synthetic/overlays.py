@@ -15,7 +15,7 @@ def draw_text(ink: np.ndarray, text: str, x: int, y: int, height_px: float, font
     return int(x) + cv2.getTextSize(text, font, scale, thickness)[0][0]
 
 
-def white_level(image: np.ndarray) -> float:
+def find_white_level(image: np.ndarray) -> float:
     """The value that an instrument's software prints white with: the dtype's end, or the data's own maximum.
 
     8-bit ink is 255. Deeper cameras seldom use their whole range, and software prints at a power of two above the data.
@@ -28,16 +28,16 @@ def white_level(image: np.ndarray) -> float:
     return top if top > 0 else 1.0
 
 
-def black_level(image: np.ndarray) -> float:
+def find_black_level(image: np.ndarray) -> float:
     """The value that is printed black: zero, or the data's minimum where it is negative."""
     return float(min(0.0, np.nanmin(np.where(np.isfinite(image), image, np.inf), initial=0.0)))
 
 
 def blend_ink(image: np.ndarray, ink: np.ndarray, value: float) -> np.ndarray:
     """`image` with `value` where the uint8 mask `ink` is 255, blended where it lies between; same dtype."""
-    share = ink / 255.0
-    mixed = image.astype(np.float64) * (1 - share) + value * share
-    return (np.rint(mixed) if np.issubdtype(image.dtype, np.integer) else mixed).astype(image.dtype)
+    opacity = ink / 255.0
+    blended = image.astype(np.float64) * (1 - opacity) + value * opacity
+    return (np.rint(blended) if np.issubdtype(image.dtype, np.integer) else blended).astype(image.dtype)
 
 
 def draw_banner(image: np.ndarray, rng: np.random.Generator, *, severity: float = 1.0) -> np.ndarray:
@@ -48,8 +48,8 @@ def draw_banner(image: np.ndarray, rng: np.random.Generator, *, severity: float 
     h, w = image.shape
     rows = int(np.clip(round(h * rng.uniform(0.055, 0.12) * severity), 12, max(h // 3, 1)))
     rows = min(rows, h)
-    white = white_level(image)
-    black = black_level(image)
+    white = find_white_level(image)
+    black = find_black_level(image)
     design = rng.choice(["fei", "zeiss", "jeol", "hitachi"])
     out = image.copy()
     dark = design in ("fei", "jeol", "hitachi") or rng.random() < 0.3
@@ -107,8 +107,8 @@ def draw_scale_bar(image: np.ndarray, rng: np.random.Generator, *, severity: flo
     White or black ink, whichever stands out; sometimes on a plate of the other. Shape (h, w) and dtype stay.
     """
     h, w = image.shape
-    white = white_level(image)
-    black = black_level(image)
+    white = find_white_level(image)
+    black = find_black_level(image)
     length = int(np.clip(w * rng.uniform(0.12, 0.33) * severity, 8, 0.9 * w))
     thick = max(2, round(h * rng.uniform(0.006, 0.016) * severity))
     letter = max(7.0, h * rng.uniform(0.028, 0.05) * severity)

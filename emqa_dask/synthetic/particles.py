@@ -45,11 +45,11 @@ def draw_particles(
     blur = use_given(blur_px, draw_log_uniform(rng, 0.4, 3.0))
     nm_per_pixel = use_given(nm_per_pixel, draw_log_uniform(rng, 0.03, 0.6))
 
-    carrier = _oxide(rng, shape) if support == "oxide" else _carbon(rng, shape)
+    carrier = _draw_oxide(rng, shape) if support == "oxide" else _draw_carbon(rng, shape)
     # Some places have nothing to sit on: try more of them, keep the first n that hold.
     tries = min(int(n / max(float((carrier > BARE).mean()), 0.1)) + 1, 4 * n)
     radii = shapes.draw_log_normal_radii(rng, tries, median, spread, 1.3, min(shape) / 4)
-    metal, masks, sizes = _draw(rng, n, radii, shape, carrier, diffracts=mode == "bf")
+    metal, masks, sizes = _draw_particle_map(rng, n, radii, shape, carrier, diffracts=mode == "bf")
     signal = cv2.GaussianBlur(carrier + np.float32(contrast / (2 * median)) * metal, (0, 0), blur)
     intensity = _expose_haadf(rng, signal) if mode == "haadf" else _expose_bright_field(rng, signal)
     settings = use_given(exposure, camera.draw_settings(rng, low_dose=10, high_dose=1500))
@@ -84,16 +84,19 @@ def _expose_bright_field(rng: np.random.Generator, signal: np.ndarray) -> np.nda
     return intensity
 
 
-def _draw(rng, n, radii, shape, carrier, *, diffracts) -> tuple[np.ndarray, list[Mask], np.ndarray]:
+def _draw_particle_map(rng, n, radii, shape, carrier, *, diffracts) -> tuple[np.ndarray, list[Mask], np.ndarray]:
     """The map of metal thickness (px), the masks of at most `n` particles that show, and their radii."""
     metal = np.zeros(shape, np.float32)
     centres = shapes.place_circles(
         rng, radii, shape, overlap=float(rng.choice([0.0, 0.3, 0.8], p=[0.4, 0.4, 0.2])), margin=0.2
     )
-    share = float(rng.choice([0.0, 0.5, 1.0]))
+    faceted_fraction = float(rng.choice([0.0, 0.5, 1.0]))
     truncation = rng.uniform(0.65, 0.95)
-    family = str(rng.choice(["octahedron", "cube"]))
-    crystals = [shapes.make_facets(turn, truncation=truncation, family=family) for turn in Rotation.random(12, rng=rng)]
+    crystal_shape = str(rng.choice(["octahedron", "cube"]))
+    crystals = [
+        shapes.make_facets(turn, truncation=truncation, crystal_shape=crystal_shape)
+        for turn in Rotation.random(12, rng=rng)
+    ]
     masks = []
     sizes = []
     for radius, (cy, cx) in zip(radii, centres):
@@ -102,7 +105,7 @@ def _draw(rng, n, radii, shape, carrier, *, diffracts) -> tuple[np.ndarray, list
         row, column = np.clip([int(cy), int(cx)], 0, np.array(shape) - 1)
         if carrier[row, column] <= BARE:
             continue
-        if rng.random() < share and radius >= 4:
+        if rng.random() < faceted_fraction and radius >= 4:
             y0, x0, patch = shapes.project_polyhedron(cy, cx, radius, *crystals[int(rng.integers(len(crystals)))])
         else:
             y0, x0, patch = shapes.project_spheroid(
@@ -120,7 +123,7 @@ def _draw(rng, n, radii, shape, carrier, *, diffracts) -> tuple[np.ndarray, list
     return metal, masks, np.array(sizes)
 
 
-def _oxide(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+def _draw_oxide(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     """Relative thickness of agglomerated oxide grains, float32, about 1 where there is one layer, 0 in the holes."""
     size = min(shape)
     radius = draw_log_uniform(rng, size / 40, size / 8)
@@ -150,7 +153,7 @@ def _oxide(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     return cv2.GaussianBlur(thickness, (0, 0), draw_log_uniform(rng, 0.7, 3.0))
 
 
-def _carbon(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+def _draw_carbon(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     """Relative thickness of a carbon film, float32, about 1: fine granularity and slow waves."""
     film = 1 + rng.uniform(0, 0.3) * fields.draw_gradient(rng, shape)
     film += draw_log_uniform(rng, 0.01, 0.08) * fields.draw_fractal(

@@ -35,11 +35,11 @@ def make_sample(
         raise ValueError(f"profile {profile!r} is not one of {', '.join(PROFILES)}")
     if shape is not None and min(shape) < 16:
         raise ValueError(f"shape {tuple(shape)}: micrographs are drawn from 16 px a side")
-    families = PROFILES[profile]
-    family = str(rng.choice(list(families), p=list(families.values())))
+    family_weights = PROFILES[profile]
+    micrograph_family = str(rng.choice(list(family_weights), p=list(family_weights.values())))
     default_shape = SHAPES[int(rng.choice(len(SHAPES), p=SHAPE_SHARES))]
     if clear:
         choices = {"exposure": camera.draw_settings(rng, low_dose=150)} | choices
-        if family in CLEAR_CONTRAST:
-            choices = {"contrast": draw_log_uniform(rng, *CLEAR_CONTRAST[family])} | choices
-    return FAMILIES[family](rng, shape or default_shape, **choices)
+        if micrograph_family in CLEAR_CONTRAST:
+            choices = {"contrast": draw_log_uniform(rng, *CLEAR_CONTRAST[micrograph_family])} | choices
+    return FAMILIES[micrograph_family](rng, shape or default_shape, **choices)

@@ -39,11 +39,11 @@ _PIXELS = {
 
 
 @dataclass(frozen=True)
-class Visit:
+class SessionPlan:
     """One session: folder, family of micrographs, shape of the camera, formats saved, and what stays the same."""
 
     folder: str
-    family: str
+    micrograph_family: str
     shape: tuple[int, int]
     formats: tuple[str, ...]
     stack_format: str
@@ -53,33 +53,33 @@ class Visit:
     instrument: str
     day: str
 
-    def file_name(self, number: int) -> str:
+    def format_file_name(self, number: int) -> str:
         """A name without suffix, unique in the folder for each `number`."""
         return self.pattern.format(number)
 
-    def moment(self, number: int) -> str:
+    def format_acquisition_time(self, number: int) -> str:
         """When image `number` was taken, ISO 8601."""
         minutes = 9 * 60 + (7 * number) % (9 * 60)
         return f"{self.day}T{minutes // 60:02d}:{minutes % 60:02d}:{(13 * number) % 60:02d}"
 
-    def pixel_size(self, rng: np.random.Generator) -> float | None:
+    def draw_pixel_size(self, rng: np.random.Generator) -> float | None:
         """The session's pixel size (nm) at one of three neighbouring magnifications; None lets the family draw it."""
         step = float(rng.choice([0.5, 1.0, 2.0], p=[0.15, 0.7, 0.15]))
         if self.nm_per_pixel is None:
             return None
-        return self.nm_per_pixel * (1.0 if self.family == "atomic-stem" else step)
+        return self.nm_per_pixel * (1.0 if self.micrograph_family == "atomic-stem" else step)
 
 
-def draw_visits(
+def plan_sessions(
     rng: np.random.Generator, shares: dict[str, float], count: int, shape: tuple[int, int] | None
-) -> list[Visit]:
+) -> list[SessionPlan]:
     """`count` sessions: every family of `shares` once if there are enough, then by share; formats dealt out in turn."""
     singles = rng.permutation([name for name, (_, _, max_frames, _) in writers.FORMATS.items() if max_frames == 1])
     stacks = [name for name, (_, _, max_frames, _) in writers.FORMATS.items() if max_frames > 1]
     names = list(shares)
     families = [*names, *rng.choice(names, size=max(count - len(names), 0), p=list(shares.values()))][:count]
-    visits = []
-    for k, family in enumerate(families):
+    session_plans = []
+    for k, micrograph_family in enumerate(families):
         day = f"{rng.integers(2009, 2026)}-{rng.integers(1, 13):02d}-{rng.integers(1, 29):02d}"
         operator = str(rng.choice(_OPERATORS))
         topic = str(rng.choice(_TOPICS))
@@ -89,18 +89,18 @@ def draw_visits(
             f"{operator}/{day} {topic}",
             f"old drive/{topic}/{operator}",
         )
-        pixels = _PIXELS[str(family)]
+        pixels = _PIXELS[str(micrograph_family)]
         choices: dict = {}
-        if family == "sem-texture":
+        if micrograph_family == "sem-texture":
             choices["lot"] = int(rng.integers(0, 8))
-        if family == "atomic-stem":
+        if micrograph_family == "atomic-stem":
             choices["cell"] = str(rng.choice(sorted(lattices.CELLS)))
-        if family == "cavity-tem":
+        if micrograph_family == "cavity-tem":
             choices["facet"] = [True, False, None][int(rng.integers(3))]
-        visits.append(
-            Visit(
+        session_plans.append(
+            SessionPlan(
                 folder=str(rng.choice(styles)) + (f" {k + 1}" if k else ""),
-                family=str(family),
+                micrograph_family=str(micrograph_family),
                 shape=tuple(shape) if shape else SHAPES[int(rng.choice(len(SHAPES), p=SHAPE_SHARES))],
                 formats=tuple(str(singles[(2 * k + i) % len(singles)]) for i in (0, 1)),
                 stack_format=stacks[k % len(stacks)],
@@ -111,13 +111,13 @@ def draw_visits(
                 day=day,
             )
         )
-    return visits
+    return session_plans
 
 
-def write_others(out: Path, rng: np.random.Generator, visits: list[Visit]) -> list[dict]:
+def write_non_micrographs(out: Path, rng: np.random.Generator, session_plans: list[SessionPlan]) -> list[dict]:
     """Files that are no micrographs, as sessions leave them: notes, a table, a spectrum. Rows of `file` and `kind`."""
-    places = [visits[int(rng.integers(len(visits)))] for _ in range(3)]
-    notes, table, spectrum = (out / visit.folder for visit in places)
+    places = [session_plans[int(rng.integers(len(session_plans)))] for _ in range(3)]
+    notes, table, spectrum = (out / session.folder for session in places)
     for folder in (notes, table, spectrum):
         folder.mkdir(parents=True, exist_ok=True)
     (notes / "README first.txt").write_text(

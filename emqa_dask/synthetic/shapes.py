@@ -45,7 +45,7 @@ def place_circles(
     return centres
 
 
-def _grid(cy: float, cx: float, reach: float) -> tuple[tuple[int, int], tuple[np.ndarray, np.ndarray]]:
+def _make_pixel_grid(cy: float, cx: float, reach: float) -> tuple[tuple[int, int], tuple[np.ndarray, np.ndarray]]:
     """Corner (y0, x0) of a window of `reach` px around a centre; y and x of its pixels relative to the centre."""
     y0, x0 = int(np.floor(cy - reach)), int(np.floor(cx - reach))
     y1, x1 = int(np.ceil(cy + reach)) + 1, int(np.ceil(cx + reach)) + 1
@@ -60,26 +60,26 @@ def project_spheroid(
     """A spheroid's projected thickness, px: `(y0, x0, patch)`, float32, 0 outside; `aspect` is long over short axis."""
     long = radius * np.sqrt(aspect)
     short = radius / np.sqrt(aspect)
-    (y0, x0), (y, x) = _grid(cy, cx, long)
+    (y0, x0), (y, x) = _make_pixel_grid(cy, cx, long)
     u, v = (x * np.cos(angle) + y * np.sin(angle)) / long, (y * np.cos(angle) - x * np.sin(angle)) / short
     return y0, x0, (2 * short * np.sqrt(np.clip(1 - u * u - v * v, 0, None))).astype(np.float32)
 
 
-def make_facets(rotation: Rotation, *, truncation: float, family: str) -> tuple[np.ndarray, np.ndarray]:
+def make_facets(rotation: Rotation, *, truncation: float, crystal_shape: str) -> tuple[np.ndarray, np.ndarray]:
     """A crystal's face normals (k x 3, columns x, y, z) and distances, for a shadow with the area of a unit circle.
 
-    `family` is octahedron (truncated by cube faces), cube (truncated by octahedron faces) or dodecahedron (with
+    `crystal_shape` is octahedron (truncated by cube faces), cube (truncated by octahedron faces) or dodecahedron (with
     cube faces); a smaller `truncation` cuts corners deeper, 1 leaves them.
     """
     faces, cuts, corner = {
         "octahedron": (_OCTAHEDRON, _CUBE, np.sqrt(3)),
         "cube": (_CUBE, _OCTAHEDRON, np.sqrt(3)),
         "dodecahedron": (_DODECAHEDRON, _CUBE, np.sqrt(2)),
-    }[family]
+    }[crystal_shape]
     normals = rotation.apply(np.vstack([faces, cuts]))
     distances = np.concatenate([np.ones(len(faces)), np.full(len(cuts), corner * truncation)])
     axis = np.linspace(-1.9, 1.9, 96)
-    shadow = _chord(normals, distances, axis[:, None], axis[None, :]) > 0
+    shadow = _compute_chord_length(normals, distances, axis[:, None], axis[None, :]) > 0
     return normals, distances / np.sqrt(shadow.sum() * (axis[1] - axis[0]) ** 2 / np.pi)
 
 
@@ -88,11 +88,11 @@ def project_polyhedron(cy: float, cx: float, radius: float, normals: np.ndarray,
 
     `normals` and `distances` are from `make_facets`; `radius` is that of the circle with the shadow's area.
     """
-    (y0, x0), (y, x) = _grid(cy, cx, 1.6 * radius)
-    return y0, x0, _chord(normals, distances * radius, y, x).astype(np.float32)
+    (y0, x0), (y, x) = _make_pixel_grid(cy, cx, 1.6 * radius)
+    return y0, x0, _compute_chord_length(normals, distances * radius, y, x).astype(np.float32)
 
 
-def _chord(normals: np.ndarray, distances: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+def _compute_chord_length(normals: np.ndarray, distances: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     upper, lower = (
         np.full(np.broadcast_shapes(y.shape, x.shape), np.inf),
         np.full(np.broadcast_shapes(y.shape, x.shape), -np.inf),

@@ -14,16 +14,16 @@ from scipy import fft
 
 from emqa_dask.synthetic import fields
 from emqa_dask.synthetic.conditions import CONDITIONS, reacquire
-from emqa_dask.synthetic.contents import draw_content, draw_crop, resized
-from emqa_dask.synthetic.faults import noise_level
-from emqa_dask.synthetic.foreign import FOREIGN, make_foreign
+from emqa_dask.synthetic.contents import draw_content, draw_crop, resize_image
+from emqa_dask.synthetic.faults import estimate_noise_level
+from emqa_dask.synthetic.foreign import FOREIGN, make_foreign_image
 from emqa_dask.synthetic.sample import draw_log_uniform
 
 KINDS = ("acquisition", "new_class", "unrelated")
 SMALLEST_PX = 64
 
 
-def shifted_examples(
+def make_shifted_examples(
     images: Sequence[NDArray], seed: int = 0, *, conditions: Sequence[str] = tuple(CONDITIONS), first: int = 0
 ) -> dict[str, list[NDArray]]:
     """One example of each kind for each of `images` (h, w), of its shape and dtype: kind -> list of arrays.
@@ -42,50 +42,52 @@ def shifted_examples(
                 f"image {k} is {image.dtype} of shape {image.shape}: real numbers, two dimensions and {SMALLEST_PX} px "
                 "at least are needed"
             )
-        unit, low, span = _unit(image, k)
+        unit, low, span = _normalise_range(image, k)
         rngs = [np.random.default_rng([seed, k, number]) for number in range(len(KINDS))]
-        content, keeps = _new_class(rngs[1], unit)
+        content, keeps = _draw_new_class(rngs[1], unit)
         variants = (
             # Grey values are what is changed most easily, by whoever exports an image: they do not make a new content.
             (reacquire(rngs[0], unit, conditions), rngs[0].random() < 0.6),
             (content, keeps),
-            (_unrelated(rngs[2], unit.shape), rngs[2].random() < 0.3),
+            (_draw_unrelated_image(rngs[2], unit.shape), rngs[2].random() < 0.3),
         )
         for kind, rng, (pixels, is_alike) in zip(KINDS, rngs, variants):
-            ends = (low, span) if is_alike else _other_range(rng, image.dtype, low, span)
-            examples[kind].append(_stored(pixels, *ends, image.dtype))
+            ends = (low, span) if is_alike else _draw_other_range(rng, image.dtype, low, span)
+            examples[kind].append(_convert_to_dtype(pixels, *ends, image.dtype))
     return examples
 
 
-def _new_class(rng, unit) -> tuple[NDArray[np.float32], bool]:
+def _draw_new_class(rng, unit) -> tuple[NDArray[np.float32], bool]:
     """Another content of `unit`'s shape, and whether it was recorded as `unit` was.
 
     What comes from another specimen often comes from another instrument too: most contents are as they were drawn but
     for the noise, half of these under other conditions as well. A shift of both is one of content, the graver one.
     """
-    way = rng.choice(["as drawn", "under other conditions", "drawn", "deformed"], p=[0.3, 0.3, 0.2, 0.2])
-    if way == "drawn":
-        return _recorded_alike(rng, draw_content(rng, unit.shape), unit), True
-    if way == "deformed":
-        return _recorded_alike(rng, _deformed(rng, unit), unit), True
-    grain = np.float32(noise_level(unit)) * rng.standard_normal(unit.shape, dtype=np.float32)
+    origin = rng.choice(["as drawn", "under other conditions", "drawn", "deformed"], p=[0.3, 0.3, 0.2, 0.2])
+    if origin == "drawn":
+        return _match_recording(rng, draw_content(rng, unit.shape), unit), True
+    if origin == "deformed":
+        return _match_recording(rng, _deform_content(rng, unit), unit), True
+    grain = np.float32(estimate_noise_level(unit)) * rng.standard_normal(unit.shape, dtype=np.float32)
     content = draw_content(rng, unit.shape) + grain
-    return content if way == "as drawn" else reacquire(rng, content), rng.random() < 0.5
+    return content if origin == "as drawn" else reacquire(rng, content), rng.random() < 0.5
 
 
-def _unrelated(rng, shape) -> NDArray[np.float32]:
+def _draw_unrelated_image(rng, shape) -> NDArray[np.float32]:
     """A picture of FOREIGN, mostly a photograph, grey, 0 to 1."""
     name = str(rng.choice(list(FOREIGN), p=[0.79, 0.09, 0.06, 0.06]))
     # From a thumbnail that was enlarged, and is soft, to a small part of a large picture; larger ones than cameras make
     # would only take time.
     max_factor = max(1.0, min(4.0, 1600 / max(shape)))
     factor = draw_log_uniform(rng, 0.35, max_factor) if name == "photograph" else draw_log_uniform(rng, 1, max_factor)
-    picture = make_foreign(name, rng, tuple(max(24, round(n * factor)) for n in shape)).astype(np.float32) / 255
-    grey = picture if picture.ndim == 2 else picture @ np.array([0.299, 0.587, 0.114], np.float32)
-    return resized(draw_crop(rng, grey, rng.uniform(min(1, 1 / factor), 1)), shape)
+    foreign_image = (
+        make_foreign_image(name, rng, tuple(max(24, round(n * factor)) for n in shape)).astype(np.float32) / 255
+    )
+    grey = foreign_image if foreign_image.ndim == 2 else foreign_image @ np.array([0.299, 0.587, 0.114], np.float32)
+    return resize_image(draw_crop(rng, grey, rng.uniform(min(1, 1 / factor), 1)), shape)
 
 
-def _deformed(rng, unit):
+def _deform_content(rng, unit):
     """`unit` stretched along one direction, shrunk across it, and bent: the same matter in other shapes."""
     h, w = unit.shape
     angle = rng.uniform(0, np.pi)
@@ -100,16 +102,16 @@ def _deformed(rng, unit):
     return cv2.remap(unit, *maps, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
 
 
-def _recorded_alike(rng, content, like):
+def _match_recording(rng, content, like):
     """`content` with the radial spectrum of `like` at fine scales, its grey values in rank order, and so its noise."""
-    share = rng.uniform(0.15, 0.35) * min(1, 64 / min(like.shape)) ** 0.5
+    coarse_fraction = rng.uniform(0.15, 0.35) * min(1, 64 / min(like.shape)) ** 0.5
     power = [np.abs(fft.rfft2(image - image.mean())) ** 2 for image in (content, like)]
     q = np.hypot(fft.fftfreq(like.shape[0])[:, None], fft.rfftfreq(like.shape[1])[None])
     ring = np.minimum((q * min(like.shape)).astype(int), min(like.shape) // 2)
     n = np.maximum(np.bincount(ring.ravel()), 1)
     rings = [np.bincount(ring.ravel(), p.ravel()) / n for p in power]
     gain = np.sqrt(rings[1] / np.maximum(rings[0], 1e-9 * rings[0].max() + 1e-20))
-    coarse = np.arange(len(n)) < share * min(like.shape) / 2
+    coarse = np.arange(len(n)) < coarse_fraction * min(like.shape) / 2
     gain[coarse] = np.sqrt(rings[1][coarse].sum() / max(rings[0][coarse].sum(), 1e-20))
     noise = fft.rfft2(rng.standard_normal(like.shape))  # where the content has nothing, there is noise to have
     noise *= np.sqrt(np.clip(rings[1] - gain**2 * rings[0], 0, None) / like.size)[ring]
@@ -120,7 +122,7 @@ def _recorded_alike(rng, content, like):
     return out.reshape(like.shape)
 
 
-def _unit(image: NDArray, k: int) -> tuple[NDArray[np.float32], float, float]:
+def _normalise_range(image: NDArray, k: int) -> tuple[NDArray[np.float32], float, float]:
     """`image` with its 0.5 and 99.5 percentile at 0 and 1, and what takes it back: offset and span."""
     values = image.astype(np.float64)
     is_finite = np.isfinite(values)
@@ -131,7 +133,7 @@ def _unit(image: NDArray, k: int) -> tuple[NDArray[np.float32], float, float]:
     return ((np.where(is_finite, values, middle) - low) / span).astype(np.float32), low, span
 
 
-def _other_range(rng, dtype: np.dtype, low: float, span: float) -> tuple[float, float]:
+def _draw_other_range(rng, dtype: np.dtype, low: float, span: float) -> tuple[float, float]:
     """Where 0 lies, and how far from there 1, in a picture that was not recorded as these images were."""
     if dtype.kind == "f":
         return low, span * draw_log_uniform(rng, 0.2, 5)
@@ -141,7 +143,7 @@ def _other_range(rng, dtype: np.dtype, low: float, span: float) -> tuple[float, 
     return low, room - low
 
 
-def _stored(unit: NDArray, low: float, span: float, dtype: np.dtype) -> NDArray:
+def _convert_to_dtype(unit: NDArray, low: float, span: float, dtype: np.dtype) -> NDArray:
     values = np.clip(unit, -1, 3).astype(np.float64) * span + low
     if dtype.kind == "f":
         return values.astype(dtype)

@@ -8,7 +8,7 @@ from emqa_dask.synthetic import camera, fields, shapes
 from emqa_dask.synthetic.sample import Sample, compute_tight_boxes, draw_log_uniform, trim_mask, use_given
 
 
-def lot_parameters(lot: int) -> dict:
+def draw_lot_parameters(lot: int) -> dict:
     """What every image of `lot` (>= 0) shares: grain size and shape, roughness, edges, packing.
 
     Deterministic in `lot` alone, so that a range of lots can be held back as unseen.
@@ -53,25 +53,25 @@ def draw_texture(
     lot = use_given(lot, int(rng.integers(0, 10)))
     if lot < 0:
         raise ValueError(f"lot is {lot}, must not be negative")
-    powder = lot_parameters(lot)
+    powder = draw_lot_parameters(lot)
     # The magnification varies a little within a lot, as operators do.
     nm_per_pixel = use_given(nm_per_pixel, 1000 * powder["radius_um"] / draw_log_uniform(rng, 11, 26))
     radius = 1000 * powder["radius_um"] / nm_per_pixel
     n = int(np.clip(powder["packing"] * shape[0] * shape[1] / (np.pi * radius**2), 4, 1200))
     radii = shapes.draw_log_normal_radii(rng, n, radius, powder["sigma_log"], 3, min(shape) / 3)
-    height, owner, areas = _stack(rng, radii, shape, powder)
+    height, owner, areas = _stack_particles(rng, radii, shape, powder)
 
     roughness = fields.draw_fractal(rng, shape, exponent=powder["roughness_exponent"], finest_px=2.5)
     height += radius * powder["roughness"] * roughness
     side = use_given(side_rad, rng.uniform(0, 2 * np.pi))
-    signal = _shade(cv2.GaussianBlur(height, (0, 0), 0.9), radius, powder, side)
+    signal = _shade_surface(cv2.GaussianBlur(height, (0, 0), 0.9), radius, powder, side)
     signal = np.clip(signal + powder["level"] + 0.05 * fields.draw_gradient(rng, shape), 0.05, None)
     blur = use_given(blur_px, draw_log_uniform(rng, 0.4, 2.2))
     signal = cv2.GaussianBlur(signal, (0, 0), blur)
     settings = use_given(exposure, camera.draw_settings(rng, low_dose=15) | {"mtf_sigma_px": 0.0, "seam": False})
     dtype = use_given(dtype, str(rng.choice(["uint8", "uint16"], p=[0.75, 0.25])))
     image = camera.record(rng, signal / float(signal.mean()), dtype, settings)
-    masks = _visible(owner, areas)
+    masks = _list_visible_masks(owner, areas)
     meta = {
         "family": "sem-texture",
         "lot": int(lot),
@@ -83,7 +83,7 @@ def draw_texture(
     return Sample(image, compute_tight_boxes(masks), masks, ["grain"] * len(masks), float(nm_per_pixel), meta)
 
 
-def _shade(height: np.ndarray, radius: float, powder: dict, side_rad: float) -> np.ndarray:
+def _shade_surface(height: np.ndarray, radius: float, powder: dict, side_rad: float) -> np.ndarray:
     """Secondary-electron signal of a surface: tilt, edges, a detector at direction `side_rad`, and hollows."""
     slope_y = cv2.Sobel(height, cv2.CV_32F, 0, 1, scale=1 / 8)
     slope_x = cv2.Sobel(height, cv2.CV_32F, 1, 0, scale=1 / 8)
@@ -96,7 +96,7 @@ def _shade(height: np.ndarray, radius: float, powder: dict, side_rad: float) -> 
     return signal
 
 
-def _stack(rng, radii, shape, powder) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _stack_particles(rng, radii, shape, powder) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Height map (px, float32), which grain owns a pixel (0: none), and every grain's full area inside the image."""
     height = (0.3 * radii.mean() * fields.draw_fractal(rng, shape, exponent=3.5, finest_px=16)).astype(np.float32)
     height -= height.max()
@@ -121,7 +121,7 @@ def _stack(rng, radii, shape, powder) -> tuple[np.ndarray, np.ndarray, np.ndarra
         y = (np.arange(y0, y1, dtype=np.float32) - np.float32(cy))[:, None]
         x = (np.arange(x0, x1, dtype=np.float32) - np.float32(cx))[None, :]
         u, v = (x * cos + y * sin) / np.float32(long), (y * cos - x * sin) / np.float32(short)
-        depth = 1 - _power(u * u, p / 2) - _power(v * v, p / 2)
+        depth = 1 - _raise_to_power(u * u, p / 2) - _raise_to_power(v * v, p / 2)
         is_grain = depth > 0
         root = np.sqrt(np.maximum(depth, 0))
         bump = np.float32(short * (1 - flat * 0.8)) * (root if p < 3 else np.sqrt(root))
@@ -135,7 +135,7 @@ def _stack(rng, radii, shape, powder) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return height, owner, areas
 
 
-def _power(squares: np.ndarray, exponent: float) -> np.ndarray:
+def _raise_to_power(squares: np.ndarray, exponent: float) -> np.ndarray:
     """`squares ** exponent`, by multiplication where the exponent is 1, 2 or 4: np.power is ten times slower."""
     if exponent not in (1, 2, 4):
         return squares ** np.float32(exponent)
@@ -144,7 +144,7 @@ def _power(squares: np.ndarray, exponent: float) -> np.ndarray:
     return squares
 
 
-def _visible(owner: np.ndarray, areas: np.ndarray) -> list:
+def _list_visible_masks(owner: np.ndarray, areas: np.ndarray) -> list:
     """Masks of the grains of which at least half, and 20 pixels, is in sight."""
     visible_areas = np.bincount(owner.ravel(), minlength=len(areas))
     grain_indices = np.flatnonzero((visible_areas >= 0.5 * np.maximum(areas, 1)) & (visible_areas >= 20))

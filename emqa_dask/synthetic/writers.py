@@ -42,11 +42,11 @@ def write_frames(
     _WRITERS[format_](path, frames, nm_per_pixel, meta or {})
 
 
-def _plain_tiff(path, frames, nm_per_pixel, meta):
-    tifffile.imwrite(path, frames[0], metadata=None, software="Camera Control 4.1", datetime=_tiff_date(meta))
+def _write_plain_tiff(path, frames, nm_per_pixel, meta):
+    tifffile.imwrite(path, frames[0], metadata=None, software="Camera Control 4.1", datetime=_format_tiff_date(meta))
 
 
-def _imagej(path, frames, nm_per_pixel, meta):
+def _write_imagej_tiff(path, frames, nm_per_pixel, meta):
     # ImageJ keeps pixels per unit in the resolution tags and the unit in its description; people use micron and nm.
     unit, nm_per_unit = ("nm", 1.0) if len(frames) > 1 else ("micron", 1000.0)
     has_size = nm_per_pixel is not None
@@ -56,7 +56,7 @@ def _imagej(path, frames, nm_per_pixel, meta):
     tifffile.imwrite(path, stack, imagej=True, metadata=metadata, **size)
 
 
-def _fei(path, frames, nm_per_pixel, meta):
+def _write_fei_tiff(path, frames, nm_per_pixel, meta):
     # Thermo Fisher / FEI microscopes put an INI text into private tag 34682; lengths in metres.
     height, width = frames.shape[1:3]
     lines = [
@@ -81,10 +81,12 @@ def _fei(path, frames, nm_per_pixel, meta):
             f"HorFieldsize={metres * width:.6e}",
         ]
     text = "\r\n".join(lines) + "\r\n"
-    tifffile.imwrite(path, frames[0], metadata=None, extratags=[(34682, "s", 0, text, True)], datetime=_tiff_date(meta))
+    tifffile.imwrite(
+        path, frames[0], metadata=None, extratags=[(34682, "s", 0, text, True)], datetime=_format_tiff_date(meta)
+    )
 
 
-def _ome(path, frames, nm_per_pixel, meta):
+def _write_ome_tiff(path, frames, nm_per_pixel, meta):
     size = (
         {}
         if nm_per_pixel is None
@@ -100,7 +102,7 @@ def _ome(path, frames, nm_per_pixel, meta):
     tifffile.imwrite(path, frames[0], ome=True, metadata={"axes": "YX", "UUID": uuid, **size}, compression="zlib")
 
 
-def _mrc(path, frames, nm_per_pixel, meta):
+def _write_mrc(path, frames, nm_per_pixel, meta):
     """MRC2014 (Cheng et al., J. Struct. Biol. 192 (2015) 146): cell lengths in Angstrom, `MAP `, machine stamp."""
     n, height, width = frames.shape
     header = np.zeros(256, "<i4")
@@ -120,7 +122,7 @@ def _mrc(path, frames, nm_per_pixel, meta):
     path.write_bytes(header.tobytes() + frames.astype(frames.dtype.newbyteorder("<"), copy=False).tobytes())
 
 
-def _emd(path, frames, nm_per_pixel, meta):
+def _write_emd(path, frames, nm_per_pixel, meta):
     # The Berkeley (NCEM) layout as HyperSpy writes it: data transposed, one dim vector an axis.
     with h5py.File(path, "w") as file:
         file.attrs["version_major"] = 0
@@ -164,33 +166,33 @@ def write_hspy(path: Path, data: np.ndarray, axes: list[dict], *, title: str, si
         group.create_group("models")
 
 
-def _hspy(path, frames, nm_per_pixel, meta):
+def _write_hspy_image(path, frames, nm_per_pixel, meta):
     size = {"scale": nm_per_pixel or 1.0, "offset": 0.0, "units": "nm" if nm_per_pixel else None}
     write_hspy(path, frames[0], [{"name": "y", **size}, {"name": "x", **size}], title="image")
 
 
-def _picture(path, frames, nm_per_pixel, meta):
-    picture = frames[0][..., ::-1] if frames.ndim == 4 else frames[0]
+def _write_png_or_jpeg(path, frames, nm_per_pixel, meta):
+    image = frames[0][..., ::-1] if frames.ndim == 4 else frames[0]
     options = [cv2.IMWRITE_JPEG_QUALITY, 92] if path.suffix == ".jpg" else [cv2.IMWRITE_PNG_COMPRESSION, 1]
-    _, buffer = cv2.imencode(path.suffix, np.ascontiguousarray(picture), options)
+    _, buffer = cv2.imencode(path.suffix, np.ascontiguousarray(image), options)
     path.write_bytes(buffer.tobytes())  # not cv2.imwrite, which cannot open every unicode path
 
 
-def _tiff_date(meta: dict) -> str | None:
+def _format_tiff_date(meta: dict) -> str | None:
     return meta["acquired"][:19].replace("-", ":").replace("T", " ") if meta.get("acquired") else None
 
 
 _WRITERS = {
-    "tiff": _plain_tiff,
-    "imagej": _imagej,
-    "fei": _fei,
-    "ome": _ome,
-    "mrc": _mrc,
-    "emd": _emd,
-    "hspy": _hspy,
-    "png": _picture,
-    "png16": _picture,
-    "jpeg": _picture,
-    "tiff_stack": _imagej,
-    "mrc_stack": _mrc,
+    "tiff": _write_plain_tiff,
+    "imagej": _write_imagej_tiff,
+    "fei": _write_fei_tiff,
+    "ome": _write_ome_tiff,
+    "mrc": _write_mrc,
+    "emd": _write_emd,
+    "hspy": _write_hspy_image,
+    "png": _write_png_or_jpeg,
+    "png16": _write_png_or_jpeg,
+    "jpeg": _write_png_or_jpeg,
+    "tiff_stack": _write_imagej_tiff,
+    "mrc_stack": _write_mrc,
 }

@@ -8,7 +8,7 @@ from emqa_dask import models
 from emqa_dask.classify import content, load_ensemble
 from emqa_dask.synthetic.conditions import reacquire
 from emqa_dask.synthetic.contents import CONTENTS, draw_crop
-from emqa_dask.synthetic.foreign import FOREIGN, make_foreign
+from emqa_dask.synthetic.foreign import FOREIGN, make_foreign_image
 
 torch.set_num_threads(1)
 
@@ -52,7 +52,7 @@ def test_windows_of_a_picture_match_across_recording_conditions():
 def test_pictures_that_are_no_micrographs_have_higher_odds(kind):
     micrographs = content.embed_windows(windows(3, pictures(1, 4)))[1]
     rng = np.random.default_rng(4)
-    others = [make_foreign(kind, rng, (64, 64)).astype(np.float32) / 255 for _ in range(12)]
+    others = [make_foreign_image(kind, rng, (64, 64)).astype(np.float32) / 255 for _ in range(12)]
     others = np.stack([picture if picture.ndim == 2 else picture.mean(axis=2) for picture in others])
     assert (content.embed_windows(others)[1][:, None] > micrographs).mean() > 0.8
 

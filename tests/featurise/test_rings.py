@@ -85,7 +85,7 @@ def ringless(name: str, rng: np.random.Generator) -> np.ndarray:
     if name in ("nanoparticle-tem", "atomic-stem", "sem-texture"):
         return make_sample(name, rng, shape).image
     if name in foreign.FOREIGN:
-        image = foreign.make_foreign(name, rng, shape)
+        image = foreign.make_foreign_image(name, rng, shape)
         return image.mean(axis=2) if image.ndim == 3 else image
     if name == "white":
         return rng.poisson(30, shape)

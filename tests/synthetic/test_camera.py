@@ -52,5 +52,5 @@ def test_digitising_keeps_the_order_of_pixels_and_refuses_other_dtypes():
 def test_jpeg_softness_grows_as_quality_falls():
     rng = np.random.default_rng(5)
     image = rng.integers(60, 190, (128, 128)).astype(np.uint8)
-    errors = [np.abs(camera.soften(image, quality).astype(float) - image).mean() for quality in (95, 70, 30)]
+    errors = [np.abs(camera.compress_jpeg(image, quality).astype(float) - image).mean() for quality in (95, 70, 30)]
     assert errors[0] < errors[1] < errors[2]

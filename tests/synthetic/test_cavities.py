@@ -80,7 +80,7 @@ def test_a_spheres_thickness_adds_up_to_its_volume():
 @pytest.mark.parametrize("family", ["octahedron", "cube", "dodecahedron"])
 def test_a_facetted_shadow_has_the_area_of_its_circle(seed, family):
     turn = Rotation.random(rng=np.random.default_rng(seed))
-    normals, distances = shapes.make_facets(turn, truncation=0.75, family=family)
+    normals, distances = shapes.make_facets(turn, truncation=0.75, crystal_shape=family)
     *_, patch = shapes.project_polyhedron(40.2, 39.7, 30.0, normals, distances)
     assert (patch > 0).sum() == pytest.approx(np.pi * 30.0**2, rel=0.04)
     assert not patch[0].any()
@@ -88,7 +88,7 @@ def test_a_facetted_shadow_has_the_area_of_its_circle(seed, family):
 
 
 def test_an_uncut_cube_has_its_volume_and_its_square_shadow():
-    normals, distances = shapes.make_facets(Rotation.identity(), truncation=1.0, family="cube")
+    normals, distances = shapes.make_facets(Rotation.identity(), truncation=1.0, crystal_shape="cube")
     *_, patch = shapes.project_polyhedron(0.5, 0.5, 30.0, normals, distances)
     side = 30.0 * np.sqrt(np.pi)
     assert patch.max() == pytest.approx(side, rel=0.02)

@@ -44,22 +44,22 @@ def test_encoded_runs_equal_the_reference_and_decode_exactly(seed, height, width
         corner = rng.integers(-10, [height, width])
         mask = trim_mask(*corner, rng.random(size) < filled, shape)
         masks += [mask] if mask is not None else [trim_mask(0, 0, np.ones(shape, bool), shape)]
-    runs, begins = coco.run_lengths(masks, shape)
-    for mask, text, a, b in zip(masks, coco.encode(runs, begins), begins, begins[1:]):
+    runs, begins = coco.compute_run_lengths(masks, shape)
+    for mask, text, a, b in zip(masks, coco.encode_run_lengths(runs, begins), begins, begins[1:]):
         whole = merge_masks([mask], shape)
         counts, expected = reference(whole)
         assert runs[a:b].tolist() == counts
         assert text == expected
-        np.testing.assert_array_equal(coco.decode(text, shape), whole)
+        np.testing.assert_array_equal(coco.decode_run_lengths(text, shape), whole)
 
 
 def test_no_mask_gives_no_string():
-    assert coco.encode(*coco.run_lengths([], (5, 5))) == []
+    assert coco.encode_run_lengths(*coco.compute_run_lengths([], (5, 5))) == []
 
 
 def test_annotations_say_what_the_sample_holds():
     sample = make_sample("cavity-tem", np.random.default_rng(3), (128, 160))
-    rows = coco.annotations(sample, 7, 100)
+    rows = coco.make_annotations(sample, 7, 100)
     assert [row["id"] for row in rows] == list(range(100, 100 + len(sample.boxes)))
     for row, mask, (y0, x0, y1, x1) in zip(rows, sample.masks, sample.boxes):
         assert row["image_id"] == 7

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from emqa_dask.synthetic.faults import FAULTS, FOREIGN, apply_fault, make_foreign, make_near_duplicate, noise_level
+from emqa_dask.synthetic.faults import (
+    FAULTS,
+    FOREIGN,
+    apply_fault,
+    estimate_noise_level,
+    make_foreign_image,
+    make_near_duplicate,
+)
 
 
 def micrograph(dtype=np.uint16, shape=(192, 224), seed=0):
@@ -33,7 +40,7 @@ def test_a_fault_keeps_shape_and_dtype_and_is_repeatable(fault, dtype):
 @pytest.mark.parametrize("name", FOREIGN)
 def test_foreign_pictures_have_the_shape_and_are_8_bit(name):
     for seed, shape in enumerate([(256, 256), (200, 320), (320, 200)]):
-        picture = make_foreign(name, np.random.default_rng(seed), shape)
+        picture = make_foreign_image(name, np.random.default_rng(seed), shape)
         assert picture.dtype == np.uint8
         assert picture.shape in (shape, (*shape, 3))
         assert np.ptp(picture) > 50
@@ -47,7 +54,7 @@ def test_unknown_faults_are_refused():
 def test_blur_spoils_the_signal_and_leaves_the_noise():
     image = micrograph()
     blurred = apply_fault("blur", image, np.random.default_rng(1))
-    assert noise_level(blurred) == pytest.approx(noise_level(image), rel=0.25)
+    assert estimate_noise_level(blurred) == pytest.approx(estimate_noise_level(image), rel=0.25)
     blocks = [a[:192, :192].reshape(48, 4, 48, 4).mean((1, 3)) for a in (image, blurred)]
     steps = [np.quantile(np.abs(np.diff(b, axis=0)), 0.98) for b in blocks]
     assert steps[1] < 0.8 * steps[0]
@@ -56,8 +63,8 @@ def test_blur_spoils_the_signal_and_leaves_the_noise():
 @pytest.mark.parametrize("sigma", [0.5, 3.0, 40.0])
 def test_noise_level_is_the_standard_deviation_of_white_noise(sigma):
     noise = np.random.default_rng(0).normal(100, sigma, (256, 256))
-    assert noise_level(noise) == pytest.approx(sigma, rel=0.03)
-    assert noise_level(np.zeros((2, 2))) == 0
+    assert estimate_noise_level(noise) == pytest.approx(sigma, rel=0.03)
+    assert estimate_noise_level(np.zeros((2, 2))) == 0
 
 
 def test_severity_scales_a_fault():

@@ -5,7 +5,7 @@ import pytest
 from emqa_dask.synthetic import textures
 from emqa_dask.synthetic.conditions import CONDITIONS, reacquire
 from emqa_dask.synthetic.contents import CONTENTS
-from emqa_dask.synthetic.shifts import KINDS, shifted_examples
+from emqa_dask.synthetic.shifts import KINDS, make_shifted_examples
 
 EXPOSURE = {"dose_e_per_px": 300.0, "mtf_sigma_px": 0.4, "gain_spread": 0.0, "read_noise_e": 0.0, "seam": False}
 
@@ -20,7 +20,7 @@ def fields_of_view(n, shape, dtype="uint8"):
 def test_every_image_gives_one_stored_image_per_kind(shape, dtype):
     images = fields_of_view(4, shape, dtype)
     before = [image.copy() for image in images]
-    made = shifted_examples(images, 1)
+    made = make_shifted_examples(images, 1)
     assert tuple(made) == KINDS
     for some in made.values():
         assert [(m.shape, m.dtype) for m in some] == [(i.shape, i.dtype) for i in images]
@@ -31,14 +31,14 @@ def test_every_image_gives_one_stored_image_per_kind(shape, dtype):
 
 def test_an_example_follows_from_the_seed_and_its_place_alone():
     images = fields_of_view(6, (64, 64))
-    made = shifted_examples(images, 5)
-    fewer = shifted_examples(images[:3], 5)
-    other = shifted_examples(images, 6)
+    made = make_shifted_examples(images, 5)
+    fewer = make_shifted_examples(images[:3], 5)
+    other = make_shifted_examples(images, 6)
     for kind in KINDS:
         assert all(np.array_equal(a, b) for a, b in zip(made[kind], fewer[kind]))
         assert not any(np.array_equal(a, b) for a, b in zip(made[kind], other[kind]))
-    assert shifted_examples([]) == {kind: [] for kind in KINDS}
-    rest = shifted_examples(images[2:], 5, first=2)
+    assert make_shifted_examples([]) == {kind: [] for kind in KINDS}
+    rest = make_shifted_examples(images[2:], 5, first=2)
     for kind in KINDS:
         for a, b in zip(rest[kind], made[kind][2:], strict=True):
             np.testing.assert_array_equal(a, b)
@@ -46,7 +46,7 @@ def test_an_example_follows_from_the_seed_and_its_place_alone():
 
 def test_acquisition_shifts_keep_content_and_some_classes_keep_tones():
     images = fields_of_view(60, (96, 96))
-    made = shifted_examples(images, 2)
+    made = make_shifted_examples(images, 2)
     new = made["new_class"]
 
     def alike(kind):
@@ -66,7 +66,7 @@ def noise(image):
 
 def test_new_classes_with_equal_tones_have_equal_noise():
     images = fields_of_view(60, (96, 96))
-    made = shifted_examples(images, 4)["new_class"]
+    made = make_shifted_examples(images, 4)["new_class"]
     alike = [abs(np.sort(i, axis=None).astype(int) - np.sort(m, axis=None)).max() <= 1 for i, m in zip(images, made)]
     ratio = [noise(m) / noise(i) for i, m, a in zip(images, made, alike) if a]
     assert 0.6 < np.median(ratio) < 1.6
@@ -80,13 +80,13 @@ def test_new_classes_with_equal_tones_have_equal_noise():
 def test_what_is_no_image_is_refused_by_its_place(image):
     good = np.random.default_rng(0).random((64, 64))
     with pytest.raises(ValueError, match="image 1 "):
-        shifted_examples([good, image])
+        make_shifted_examples([good, image])
 
 
 def test_constant_and_partly_unknown_images_are_no_obstacle():
     holed = np.random.default_rng(0).random((80, 80)).astype(np.float32)
     holed[10:20, 10:20] = np.nan
-    for some in shifted_examples([np.full((64, 64), 7, np.uint8), holed], 3).values():
+    for some in make_shifted_examples([np.full((64, 64), 7, np.uint8), holed], 3).values():
         assert all(np.isfinite(image).all() for image in some)
 
 
@@ -127,6 +127,6 @@ def test_conditions_may_be_left_out():
     with pytest.raises(KeyError):
         reacquire(np.random.default_rng(0), unit, ["weather"])
     images = fields_of_view(3, (64, 64))
-    some = shifted_examples(images, 1, conditions=["noise"])
-    assert not np.array_equal(some["acquisition"][0], shifted_examples(images, 1)["acquisition"][0])
-    np.testing.assert_array_equal(some["unrelated"][2], shifted_examples(images, 1)["unrelated"][2])
+    some = make_shifted_examples(images, 1, conditions=["noise"])
+    assert not np.array_equal(some["acquisition"][0], make_shifted_examples(images, 1)["acquisition"][0])
+    np.testing.assert_array_equal(some["unrelated"][2], make_shifted_examples(images, 1)["unrelated"][2])

@@ -73,7 +73,7 @@ def test_coco_truth_is_consistent(demo):
     categories = {category["id"] for category in document["categories"]}
     for annotation in document["annotations"][::7]:
         shape = images[annotation["image_id"]]["height"], images[annotation["image_id"]]["width"]
-        mask = coco.decode(annotation["segmentation"]["counts"], shape)
+        mask = coco.decode_run_lengths(annotation["segmentation"]["counts"], shape)
         rows, columns = np.nonzero(mask)
         assert annotation["area"] == mask.sum() == len(rows)
         x, y, width, height = annotation["bbox"]

@@ -8,14 +8,14 @@ from emqa_dask.synthetic import textures
 
 
 def test_lots_are_deterministic_and_all_different():
-    lots = [tuple(textures.lot_parameters(lot).values()) for lot in range(200)]
-    assert lots == [tuple(textures.lot_parameters(lot).values()) for lot in range(200)]
+    lots = [tuple(textures.draw_lot_parameters(lot).values()) for lot in range(200)]
+    assert lots == [tuple(textures.draw_lot_parameters(lot).values()) for lot in range(200)]
     assert len(set(lots)) == 200
 
 
 def test_grains_have_the_size_of_their_lot():
     lots = [*range(4), *range(100, 106)]
-    asked = [textures.lot_parameters(lot)["radius_um"] for lot in lots]
+    asked = [textures.draw_lot_parameters(lot)["radius_um"] for lot in lots]
     seen = []
     for lot in lots:
         sample = textures.draw_texture(np.random.default_rng(lot), (384, 384), lot=lot)

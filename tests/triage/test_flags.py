@@ -9,7 +9,7 @@ import pytest
 from emqa_dask import tables
 from emqa_dask.featurise.images import image_features
 from emqa_dask.settings import Flags
-from emqa_dask.synthetic.faults import FAULTS, FOREIGN, apply_fault, make_foreign, make_near_duplicate
+from emqa_dask.synthetic.faults import FAULTS, FOREIGN, apply_fault, make_foreign_image, make_near_duplicate
 from emqa_dask.synthetic.profiles import make_sample
 from emqa_dask.triage import duplicates
 from emqa_dask.triage.duplicates import flag_duplicates
@@ -49,7 +49,7 @@ def test_every_fault_raises_its_flag(good, fault):
 
 @pytest.mark.parametrize("name", FOREIGN)
 def test_foreign_pictures_raise_their_flag(name):
-    picture = make_foreign(name, np.random.default_rng(2), (400, 512))
+    picture = make_foreign_image(name, np.random.default_rng(2), (400, 512))
     colour = 0.0
     if picture.ndim == 3:
         colour = float((np.ptp(picture.astype(int), axis=2) > 20).mean())

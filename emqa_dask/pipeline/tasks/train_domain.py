@@ -49,7 +49,7 @@ def examine_shifted_images(
     """
     images = [_crop_centre(read_image(path)[0], SHIFTED_PX) for _, path in numbered_paths]
     try:
-        examples = shifts.shifted_examples(images, first=numbered_paths[0][0])
+        examples = shifts.make_shifted_examples(images, first=numbered_paths[0][0])
     except ValueError as error:
         return {"n_images": 0, "refused": str(error)}
     outputs = {kind: _classify_images(folder, device, images) for kind, images in examples.items()}
