@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from emqa_dask.cli import main
 from emqa_dask.cli.arguments import build_parser
-from emqa_dask.cli.options import settings_changes
+from emqa_dask.cli.options import parse_settings_changes
 from emqa_dask.settings import SECTIONS, Settings, dump, parse, replace
 from emqa_dask.settings.schedulers import BATCH_SYSTEMS
 from emqa_dask.synthetic.archive import synthesise
@@ -87,7 +87,7 @@ def load(case: Case, root: Path) -> str | None:
 def round_trip(case: Case, root: Path) -> Outcome:
     """Load, write and read settings that cannot be run here."""
     options = build_parser().parse_args(["triage", str(root), "--set", case.option])
-    settings = replace(Settings(), settings_changes(options), "command line")
+    settings = replace(Settings(), parse_settings_changes(options), "command line")
     is_good = parse(dump(settings), "again") == settings
     return Outcome(case, is_good, "taken, read back the same" if is_good else "taken, read back otherwise", 0.0)
 

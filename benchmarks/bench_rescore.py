@@ -29,7 +29,7 @@ from emqa_dask import tables
 from emqa_dask.pipeline.commands import ingest, make_tables, triage
 from emqa_dask.pipeline.tasks import image_measurement
 from emqa_dask.pipeline.workspace import micrograph_ledger
-from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
+from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
 from emqa_dask.predict import quality_fit, quality_model
 from emqa_dask.settings import load_settings, replace
 from emqa_dask.store import parts, stored_settings
@@ -53,7 +53,7 @@ def draw_detections(rng: np.random.Generator, name: str, n: int) -> pd.DataFrame
 
 def vary(root: str, settings, n_detections: int) -> None:
     """Gives every image of a stub workspace detections, evidence and statistics of its own."""
-    where = folders(settings)
+    where = list_run_folders(settings)
     for partition, rows in micrograph_ledger.iter_partitions(Workspace(root), make_tables.TASK_COLUMNS):
         rng = np.random.default_rng(int(partition.name.encode().hex()[-12:], 16))
         results = []
@@ -96,7 +96,7 @@ def write_labels(root: str, path: Path, n: int) -> None:
     )
     ledger = ledger.iloc[np.sort(rng.choice(len(ledger), n, replace=False))]
     results = parts.read_table(
-        root, folders(settings)["detections"], SCHEMAS["detections"], None, sorted(set(ledger["partition"]))
+        root, list_run_folders(settings)["detections"], SCHEMAS["detections"], None, sorted(set(ledger["partition"]))
     )
     by_image = dict(list(results.groupby("micrograph_id")))
     images = []

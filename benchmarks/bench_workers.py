@@ -23,7 +23,7 @@ from benchmarks.bench_end_to_end import write_archive
 from emqa_dask.pipeline import PRELOAD
 from emqa_dask.pipeline.commands import make_tables, triage
 from emqa_dask.pipeline.workspace import micrograph_ledger
-from emqa_dask.pipeline.workspace.stages import folders
+from emqa_dask.pipeline.workspace.stages import list_run_folders
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.execute import Task, execute
 from emqa_dask.run.workers import SPAWN_VARIABLES, START_METHOD, WORKER_VARIABLES, set_variables
@@ -44,7 +44,7 @@ def prepare(folder: Path, n: int, size: int, settings: Settings) -> str:
 
 def tasks_of(root: str, settings: Settings) -> list[Task]:
     """The stage detect on all of the workspace, none of it done."""
-    shutil.rmtree(Path(root) / folders(settings)["detections"], ignore_errors=True)
+    shutil.rmtree(Path(root) / list_run_folders(settings)["detections"], ignore_errors=True)
     wanted = ("thumbnails", "detections")
     return [
         Task(p.name, (root, p, rows, settings, wanted), len(p))

@@ -14,7 +14,7 @@ import pandas as pd
 from emqa_dask import tables
 from emqa_dask.archive.survey import compute_micrograph_id
 from emqa_dask.pipeline.tasks import survey as survey_tasks
-from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
+from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
 from emqa_dask.settings import Settings
 from emqa_dask.store import parts
 
@@ -75,7 +75,7 @@ def _example() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame, 
 def make_partition(workspace, partition, rows, settings, wanted, call) -> dict:
     """Every part that partition_tables.make_tables() would write, from one example image, with a signature each."""
     started = time.perf_counter()
-    where = folders(settings)
+    where = list_run_folders(settings)
     if all(parts.has_part(workspace.uri, where[t], partition.name, SCHEMAS[t]) for t in wanted):
         return {"outcome": "found", "n_images": len(rows), "stages": {"stub": time.perf_counter() - started}}
     blobs, evidence, features, predicted, jpeg = _example()

@@ -94,10 +94,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def is_sticky(error: BaseException) -> bool:
     """Has `error`, or one that it was raised from or in the handling of, broken this process' GPU context for good?"""
-    return _sticky(error) is not None
+    return _is_sticky_error(error) is not None
 
 
-def _sticky(error: BaseException | None) -> BaseException | None:
+def _is_sticky_error(error: BaseException | None) -> BaseException | None:
     while error is not None:
         text = str(error)
         is_cuda = isinstance(error, MemoryError | RuntimeError) and "cuda" in text.lower()
@@ -113,7 +113,7 @@ def guard_device() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        sticky = _sticky(error)
+        sticky = _is_sticky_error(error)
         if sticky is None or isinstance(error, DeviceLost):
             raise
         raise DeviceLost(f"{type(sticky).__name__}: {sticky}") from error

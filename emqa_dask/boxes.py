@@ -70,10 +70,10 @@ def compute_iou(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
     """
     a = as_boxes(a)
     b = as_boxes(b)
-    return _iou(a[:, None], b[None])
+    return _compute_pair_iou(a[:, None], b[None])
 
 
-def _iou(a: NDArray, b: NDArray) -> NDArray[np.float64]:
+def _compute_pair_iou(a: NDArray, b: NDArray) -> NDArray[np.float64]:
     sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
     both = sides.clip(min=0).prod(axis=-1)
     union = (a[..., 2:] - a[..., :2]).prod(axis=-1) + (b[..., 2:] - b[..., :2]).prod(axis=-1) - both
@@ -91,8 +91,8 @@ def find_overlaps(a: ArrayLike, b: ArrayLike, iou_threshold: float) -> tuple[NDA
     a = as_boxes(a)
     b = as_boxes(b)
     pairs = [np.zeros((3, 0))]
-    for i, j in _candidates(a, b):
-        value = _iou(a[i], b[j])
+    for i, j in _iterate_overlapping_pairs(a, b):
+        value = _compute_pair_iou(a[i], b[j])
         keep = value >= iou_threshold
         pairs.append(np.stack([i[keep], j[keep], value[keep]]))
     i, j, value = np.concatenate(pairs, axis=1)
@@ -100,7 +100,7 @@ def find_overlaps(a: ArrayLike, b: ArrayLike, iou_threshold: float) -> tuple[NDA
     return i[order].astype(np.int64), j[order].astype(np.int64), value[order]
 
 
-def _candidates(a: NDArray, b: NDArray) -> Iterator[tuple[NDArray, NDArray]]:
+def _iterate_overlapping_pairs(a: NDArray, b: NDArray) -> Iterator[tuple[NDArray, NDArray]]:
     """Pairs (i, j) of boxes that overlap, a bounded number at a time."""
     if len(a) == 0 or len(b) == 0:
         return
@@ -150,12 +150,14 @@ def match_boxes(predicted: ArrayLike, true: ArrayLike, iou_threshold: float = 0.
     predicted = as_boxes(predicted)
     true = as_boxes(true)
     t, p, value = find_overlaps(true, predicted, iou_threshold)
-    pairs = _greedy(p, t, value) if rule == "greedy" else _optimal(p, t, value, len(predicted), len(true))
+    pairs = (
+        _match_greedily(p, t, value) if rule == "greedy" else _match_optimally(p, t, value, len(predicted), len(true))
+    )
     n = len(pairs)
     return Match(tp=n, fp=len(predicted) - n, fn=len(true) - n, pairs=pairs)
 
 
-def _greedy(p: NDArray, t: NDArray, value: NDArray) -> NDArray[np.int64]:
+def _match_greedily(p: NDArray, t: NDArray, value: NDArray) -> NDArray[np.int64]:
     order = np.lexsort((p, -value, t))
     used_p = set()
     used_t = set()
@@ -168,7 +170,7 @@ def _greedy(p: NDArray, t: NDArray, value: NDArray) -> NDArray[np.int64]:
     return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
 
-def _optimal(p: NDArray, t: NDArray, value: NDArray, n: int, m: int) -> NDArray[np.int64]:
+def _match_optimally(p: NDArray, t: NDArray, value: NDArray, n: int, m: int) -> NDArray[np.int64]:
     """Hungarian on each connected group of overlapping boxes, so that thousands of boxes stay small problems."""
     graph = coo_array((np.ones(len(p)), (p, n + t)), shape=(n + m, n + m))
     group = connected_components(graph, directed=False)[1][p]

@@ -134,7 +134,7 @@ def restore_interrupted(target: Path) -> None:
         if not _is_hidden(hidden_folder, target.name):
             continue
         with (hidden_folder / MARKER).open("r+") as marker:
-            if not _lock(marker):
+            if not _lock_marker(marker):
                 continue  # its process is at work
             if os.path.lexists(hidden_folder / OLD_FOLDER) and not os.path.lexists(target):
                 os.rename(hidden_folder / OLD_FOLDER, target)
@@ -151,7 +151,7 @@ def _make_hidden_folder(target: Path) -> Iterator[Path]:
     hidden_folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", suffix=".partial", dir=target.parent))
     try:
         with (hidden_folder / MARKER).open("w", encoding="utf-8") as marker:
-            _lock(marker)
+            _lock_marker(marker)
             marker.write(f"{MARKER_TEXT}{target.name}\n")
             marker.flush()
             yield hidden_folder
@@ -173,7 +173,7 @@ def _is_hidden(folder: Path, name: str = "") -> bool:
     return text == f"{MARKER_TEXT}{name}\n" if name else text.startswith(MARKER_TEXT)
 
 
-def _lock(marker: TextIO) -> bool:
+def _lock_marker(marker: TextIO) -> bool:
     """Takes the lock that tells the folder of a process at work from one of a process that was killed."""
     if fcntl is None:
         return False

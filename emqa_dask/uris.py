@@ -27,7 +27,7 @@ def locate(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
         raise ValueError(f"{redact(uri)}: a password in a URI would end up in tables; give it as FSSPEC_* variable")
     protocol = fsspec.core.split_protocol(uri)[0]
     if protocol in _S3_PROTOCOLS:  # not url_to_fs(): a key may hold "::"
-        fs = fsspec.filesystem(protocol, **_s3_options(protocol))
+        fs = fsspec.filesystem(protocol, **_make_s3_options(protocol))
         return fs, fs._strip_protocol(uri)
     fs, path = fsspec.core.url_to_fs(uri)
     if protocol not in _LOCAL_PROTOCOLS:
@@ -35,7 +35,7 @@ def locate(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     return fs, path
 
 
-def _s3_options(protocol: str) -> dict:
+def _make_s3_options(protocol: str) -> dict:
     """Options of s3fs, over which go those of the fsspec configuration.
 
     Botocore repeats requests that failed before their answer's body, s3fs those that failed in it. One stream per file:

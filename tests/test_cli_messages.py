@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from emqa_dask import checksummed_text
 from emqa_dask.cli import main
 from emqa_dask.cli.messages import explain
-from emqa_dask.cli.options import default_workspace
+from emqa_dask.cli.options import name_default_workspace
 from emqa_dask.store import marker
 from emqa_dask.uris import escape_controls
 from tests.test_cli import emqa, fails_in_one_line
@@ -152,7 +152,7 @@ def test_the_default_workspace_has_the_archives_name(source, name, tmp_path, mon
     folder = tmp_path / "data" / "session"
     folder.mkdir(parents=True)
     monkeypatch.chdir(folder)
-    assert default_workspace(source) == f"./{name}.emqa"
+    assert name_default_workspace(source) == f"./{name}.emqa"
 
 
 def test_an_archive_in_the_current_folder_names_no_hidden_workspace(small_archive, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from benchmarks.bad_settings import cases
 from emqa_dask.cli import main
 from emqa_dask.cli.arguments import build_parser
-from emqa_dask.cli.options import settings_changes
+from emqa_dask.cli.options import parse_settings_changes
 from emqa_dask.settings import (
     RENAMED_KEYS,
     SECTIONS,
@@ -183,7 +183,7 @@ def test_a_renamed_key_is_refused_with_its_new_name(old, new, tmp_path):
         load_settings(file)
     options = build_parser().parse_args(["triage", "archive", "--set", f"{old}=1"])
     with pytest.raises(SettingsError, match=re.escape(f"command line: {remedy}")):
-        replace(Settings(), settings_changes(options), "command line")
+        replace(Settings(), parse_settings_changes(options), "command line")
 
 
 @pytest.mark.parametrize("section", SECTIONS)
@@ -192,7 +192,7 @@ def test_a_bad_value_is_refused_by_name_or_read_back(section):
     for case in cases([section]):
         options = command.parse_args(["triage", "archive", "--set", case.option])
         try:
-            settings = replace(Settings(), settings_changes(options), "command line")
+            settings = replace(Settings(), parse_settings_changes(options), "command line")
         except SettingsError as error:
             assert str(error).startswith("command line: ")  # noqa: PT017
             assert f"{section}.{case.key}" in str(error)  # noqa: PT017

@@ -2,7 +2,7 @@
 
 import pytest
 
-from emqa_dask.pipeline.workspace.stages import folders
+from emqa_dask.pipeline.workspace.stages import list_run_folders
 from emqa_dask.settings import Settings, SettingsError, dump, parse, replace
 
 TEXT = """
@@ -42,8 +42,8 @@ def test_cohorts_are_read_back_as_they_were_written():
 def test_cohorts_change_the_folders_and_their_absence_does_not():
     settings = parse(TEXT, "s.toml")
     alone = replace(Settings(), {"detect": {"threshold": 0.2, "overlap": 0.4}})
-    assert folders(settings)["detections"] != folders(alone)["detections"]
-    assert folders(settings)["thumbnails"] == folders(alone)["thumbnails"]
+    assert list_run_folders(settings)["detections"] != list_run_folders(alone)["detections"]
+    assert list_run_folders(settings)["thumbnails"] == list_run_folders(alone)["thumbnails"]
 
 
 @pytest.mark.parametrize(

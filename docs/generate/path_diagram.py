@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from docs.generate import svg
 from docs.generate.source import constant_comments
 from emqa_dask import tables
-from emqa_dask.pipeline.workspace.stages import TABLES, tables_needed
+from emqa_dask.pipeline.workspace.stages import TABLES, list_needed_tables
 
 WIDTH_PX = 760
 GAP_PX = 20
@@ -32,7 +32,7 @@ def list_nodes() -> list[Node]:
         Node("micrographs", "ingest", ("catalog",), comments["MICROGRAPHS"]),
     ]
     for table, stage in TABLES.items():
-        sources = tables_needed(table)
+        sources = list_needed_tables(table)
         nodes.append(Node(table, stage.step, sources or ("micrographs",), comments[table.upper()]))
     used = {source for node in nodes for source in node.sources}
     ends = tuple(node.table for node in nodes if node.table not in used)

@@ -21,7 +21,7 @@ from emqa_dask.archive.source import (
     record_damage,
 )
 
-_MAX_OBJECTS = 100_000
+_MAX_HDF5_OBJECTS = 100_000
 
 
 def open_hdf5(path: str | Path) -> Source:
@@ -77,7 +77,7 @@ def _list_arrays(file: h5py.File) -> list[tuple[str, tuple[int, ...], int]]:
         count += 1
         if isinstance(node, h5py.Dataset) and node.ndim >= 2 and 0 not in node.shape:
             arrays.append((name, node.shape, int(np.prod(node.shape, dtype=float)) * node.dtype.itemsize))
-        return True if count > _MAX_OBJECTS else None
+        return True if count > _MAX_HDF5_OBJECTS else None
 
     file.visititems(visit)
     return arrays

@@ -30,7 +30,7 @@ def _read_tiff(path: Path) -> Source:
     return open_tiff(path)
 
 
-def _raster_reader(format: str) -> Callable[[Path], Source]:
+def _make_raster_reader(format: str) -> Callable[[Path], Source]:
     def read(path: Path) -> Source:
         from emqa_dask.archive.raster import open_raster
 
@@ -45,7 +45,7 @@ def _read_mrc(path: Path) -> Source:
     return open_mrc(path)
 
 
-def _rosetta_reader(format: str, plugin: str) -> Callable[[Path], Source]:
+def _make_rosetta_reader(format: str, plugin: str) -> Callable[[Path], Source]:
     def read(path: Path) -> Source:
         from emqa_dask.archive.rosetta import open_rosetta
 
@@ -66,9 +66,9 @@ def _read_emi(path: Path) -> Source:
     return open_emi(path)
 
 
-def _checked_reader(check: Callable[[Path], None], format: str, plugin: str) -> Callable[[Path], Source]:
+def _make_checked_reader(check: Callable[[Path], None], format: str, plugin: str) -> Callable[[Path], Source]:
     """As _rosetta(), for a plug-in that never returns from some broken files: `check` raises ReadError for them."""
-    open_file = _rosetta_reader(format, plugin)
+    open_file = _make_rosetta_reader(format, plugin)
 
     def read(path: Path) -> Source:
         check(path)
@@ -85,16 +85,16 @@ def _read_hdf5(path: Path) -> Source:
 
 READERS: dict[str, Callable[[Path], Source]] = {
     "TIFF": _read_tiff,
-    **{name: _raster_reader(name) for name in ("PNG", "JPEG", "BMP", "GIF", "WebP")},
+    **{name: _make_raster_reader(name) for name in ("PNG", "JPEG", "BMP", "GIF", "WebP")},
     "MRC": _read_mrc,
-    "DM3": _rosetta_reader("DM3", "digitalmicrograph"),
-    "DM4": _rosetta_reader("DM4", "digitalmicrograph"),
+    "DM3": _make_rosetta_reader("DM3", "digitalmicrograph"),
+    "DM4": _make_rosetta_reader("DM4", "digitalmicrograph"),
     "SER": _read_ser,
     "EMI": _read_emi,
     "HDF5": _read_hdf5,
-    **{name: _rosetta_reader(name, plugin) for name, plugin in RARE_FORMATS.values()},
-    "ELID": _checked_reader(check_elid, "ELID", "phenom"),
-    "DENS": _checked_reader(check_dens, "DENS", "dens"),
+    **{name: _make_rosetta_reader(name, plugin) for name, plugin in RARE_FORMATS.values()},
+    "ELID": _make_checked_reader(check_elid, "ELID", "phenom"),
+    "DENS": _make_checked_reader(check_dens, "DENS", "dens"),
 }
 
 

@@ -16,7 +16,7 @@ from emqa_dask.archive.source import WINDOW_BYTES, Frame, ReadError, Source, cap
 
 # Above this many bytes of pixels a container is opened lazily, by dask arrays computed in this thread.
 EAGER_BYTES = 256 * 2**20
-_ENERGY = ("ev", "kev", "mev", "wavelength", "cm^-1", "1/cm")
+_SPECTRUM_AXIS_UNITS = ("ev", "kev", "mev", "wavelength", "cm^-1", "1/cm")
 _ELEMENTS = (
     " H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb "
     "Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au "
@@ -83,7 +83,7 @@ def classify_signal(signal: dict) -> SignalKind:
     size = " x ".join(map(str, shape))
     if len(shape) < 2 or (sum(n > 1 for n in shape) == 0 and len(shape) != 2):
         return SignalKind("spectrum", f"a spectrum or profile of {size} points, not an image")
-    if any(u.strip().lower() in _ENERGY for u in units) or signal_type.startswith(("EDS", "EELS", "CL")):
+    if any(u.strip().lower() in _SPECTRUM_AXIS_UNITS for u in units) or signal_type.startswith(("EDS", "EELS", "CL")):
         description = "a spectrum image" if len(shape) >= 3 else "a series of spectra"
         return SignalKind("spectrum", f"{description} of {size} values, not a micrograph")
     if any(headers.is_reciprocal(u) for u in units[-2:]):

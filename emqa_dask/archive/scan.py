@@ -54,7 +54,7 @@ def _scan_local(path: Path) -> Iterator[Entry]:
         return _scan_folder(str(path), "")
     if path.suffix.lower() in _LIST_SUFFIXES:
         return _scan_list(path)
-    return iter([_local_entry(str(path), path.name)])
+    return iter([_make_local_entry(str(path), path.name)])
 
 
 def _is_zarr(folder: str) -> bool:
@@ -72,7 +72,7 @@ def _list_folder(folder: str, uri: str) -> tuple[list[os.DirEntry], Entry | None
     return sorted(items, key=lambda item: item.name if is_ascii else os.fsencode(item.name)), None
 
 
-def _folder_identity(folder: str) -> tuple[int, int]:
+def _identify_folder(folder: str) -> tuple[int, int]:
     try:
         status = os.stat(folder)
     except OSError:
@@ -86,7 +86,7 @@ def _scan_folder(folder: str, prefix: str) -> Iterator[Entry]:
     items, problem = _list_folder(folder, prefix.rstrip("/") or ".")
     if problem is not None:
         yield problem
-    stack = [(iter(items), prefix, _folder_identity(folder))]
+    stack = [(iter(items), prefix, _identify_folder(folder))]
     while stack:
         listing, prefix, _ = stack[-1]
         item = next(listing, None)
@@ -95,17 +95,17 @@ def _scan_folder(folder: str, prefix: str) -> Iterator[Entry]:
             continue
         uri = f"{prefix}{item.name}"
         open_folders = {identity for _, _, identity in stack} if item.is_symlink() else set()
-        entry = _item_entry(item, uri, root, open_folders)
+        entry = _make_item_entry(item, uri, root, open_folders)
         if entry is not None:
             yield entry
             continue
         items, problem = _list_folder(item.path, uri)
         if problem is not None:
             yield problem
-        stack.append((iter(items), f"{uri}/", _folder_identity(item.path)))
+        stack.append((iter(items), f"{uri}/", _identify_folder(item.path)))
 
 
-def _item_entry(item: os.DirEntry, uri: str, root: str, open_folders: set[tuple[int, int]]) -> Entry | None:
+def _make_item_entry(item: os.DirEntry, uri: str, root: str, open_folders: set[tuple[int, int]]) -> Entry | None:
     """Entry of one item of a folder; None for a folder that has to be listed."""
     try:
         is_folder = item.is_dir()
@@ -116,8 +116,8 @@ def _item_entry(item: os.DirEntry, uri: str, root: str, open_folders: set[tuple[
         problem = f"symbolic link to {target}, outside the archive: {remedy}"
         return Entry(escape_name(uri), item.path, problem=problem)
     if not is_folder or _is_zarr(item.path):
-        return _local_entry(item.path, uri)
-    if item.is_symlink() and _folder_identity(item.path) in open_folders:
+        return _make_local_entry(item.path, uri)
+    if item.is_symlink() and _identify_folder(item.path) in open_folders:
         return Entry(escape_name(uri), item.path, problem="symbolic link loop")
     return None
 
@@ -129,7 +129,7 @@ def _find_outside_target(link: str, root: str) -> str:
     return escape_name(target) if is_outside else ""
 
 
-def _local_entry(path: str, uri: str) -> Entry:
+def _make_local_entry(path: str, uri: str) -> Entry:
     """Entry of one file; never raises."""
     try:
         status = os.stat(path)
@@ -158,7 +158,7 @@ def _scan_list(path: Path) -> Iterator[Entry]:
                 uri = escape_uri(full.replace(os.sep, "/"))
             if hash(uri) not in paths:
                 paths[hash(uri)] = hash(full)
-                yield from _listed_entries(full, uri)
+                yield from _read_listed_entries(full, uri)
 
 
 def _list_uri(full: str, folder: str) -> str:
@@ -168,10 +168,10 @@ def _list_uri(full: str, folder: str) -> str:
     return uri.replace(os.sep, "/")
 
 
-def _listed_entries(full: str, uri: str) -> Iterator[Entry]:
+def _read_listed_entries(full: str, uri: str) -> Iterator[Entry]:
     if os.path.isdir(full) and not _is_zarr(full):
         yield from _scan_folder(full, f"{uri}/")
     elif not os.path.lexists(full):
         yield Entry(escape_name(uri), full, problem="named in the list, but there is no such file")
     else:
-        yield _local_entry(full, uri)
+        yield _make_local_entry(full, uri)

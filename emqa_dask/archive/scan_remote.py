@@ -21,7 +21,7 @@ def scan_remote(uri: str) -> Iterator[Entry]:
         return chain([first], entries)
     if not fs.exists(root):
         raise FileNotFoundError(f"{uri}: there is nothing; give the URI of the folder that holds the micrographs")
-    return iter([_remote_entry(fs.info(root), uri, root.rpartition("/")[2])] if fs.isfile(root) else ())
+    return iter([_make_remote_entry(fs.info(root), uri, root.rpartition("/")[2])] if fs.isfile(root) else ())
 
 
 def _scan_root(fs: Any, uri: str, root: str) -> Iterator[Entry]:
@@ -46,7 +46,7 @@ def _scan_s3(fs: Any, uri: str, root: str) -> Iterator[Entry]:
                 continue
             zarr_folder = _find_zarr_folder(name)
             sidecar = _join_uri(uri, text_key[len(prefix) :]) if text_key else ""
-            yield from _key_entries(item, uri, name, zarr_folder, sidecar)
+            yield from _make_key_entries(item, uri, name, zarr_folder, sidecar)
         if not page.get("IsTruncated"):
             return
         if zarr_folder and last_key[len(prefix) :].startswith(zarr_folder):  # do not list its chunks
@@ -62,12 +62,12 @@ def _pair_with_texts(items: list[dict]) -> Iterator[tuple[dict, str]]:
             yield item, text_key if item["Key"] != text_key else ""
 
 
-def _key_entries(item: dict, uri: str, name: str, zarr_folder: str, sidecar: str) -> Iterator[Entry]:
+def _make_key_entries(item: dict, uri: str, name: str, zarr_folder: str, sidecar: str) -> Iterator[Entry]:
     """The entry of one S3 key; none for a key without bytes that only marks a folder."""
     if zarr_folder:
         yield Entry(escape_uri(zarr_folder[:-1]), _join_uri(uri, zarr_folder[:-1]))
     elif not name.endswith("/"):
-        yield _remote_entry(item, _join_uri(uri, name), name, sidecar)
+        yield _make_remote_entry(item, _join_uri(uri, name), name, sidecar)
     elif item["Size"]:
         yield Entry(escape_uri(name), _join_uri(uri, name), item["Size"], problem="its key ends with a slash")
 
@@ -105,14 +105,14 @@ def _scan_remote_folder(fs: Any, uri: str, folder: str, prefix: str) -> Iterator
         if item["type"] != "directory":
             text = f"{name.rpartition('.')[0]}.txt"
             sidecar = _join_uri(uri, f"{prefix}{text}") if text in names and text != name else ""
-            yield _remote_entry(item, _join_uri(uri, f"{prefix}{name}"), f"{prefix}{name}", sidecar)
+            yield _make_remote_entry(item, _join_uri(uri, f"{prefix}{name}"), f"{prefix}{name}", sidecar)
         elif name.lower().endswith(ZARR_SUFFIXES):
             yield Entry(escape_uri(f"{prefix}{name}"), _join_uri(uri, f"{prefix}{name}"))
         else:
             yield from _scan_remote_folder(fs, uri, item["name"].rstrip("/"), f"{prefix}{name}/")
 
 
-def _remote_entry(item: dict, path: str, name: str, sidecar: str = "") -> Entry:
+def _make_remote_entry(item: dict, path: str, name: str, sidecar: str = "") -> Entry:
     dates = (item.get(key) for key in ("LastModified", "mtime", "created", "last_modified"))
     modified = next(filter(None, dates), 0)
     size = clip_integer(item.get("size") or item.get("Size") or 0) or 0

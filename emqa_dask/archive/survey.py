@@ -170,7 +170,7 @@ def fetch_file(path: str, sidecar: str = "") -> Iterator[str]:
         return
     fs, remote = uris.locate(path)
     with tempfile.TemporaryDirectory(prefix="emqa-", ignore_cleanup_errors=True) as folder:
-        local = os.path.join(folder, _safe_file_name(remote))
+        local = os.path.join(folder, _make_safe_file_name(remote))
         if local.lower().endswith(ZARR_SUFFIXES):
             _fetch_folder(fs, remote.rstrip("/"), local)
         else:
@@ -181,7 +181,7 @@ def fetch_file(path: str, sidecar: str = "") -> Iterator[str]:
         yield local
 
 
-def _safe_file_name(remote: str) -> str:
+def _make_safe_file_name(remote: str) -> str:
     """A name for the copy of `remote`: its own, where that is one that stays in its folder."""
     name = remote.rstrip("/").rpartition("/")[2].replace("\0", "")
     stem, suffix = os.path.splitext(name.replace(os.sep, "_").replace(os.altsep or os.sep, "_"))
@@ -213,4 +213,4 @@ def _fetch_companions(fs: Any, remote: str, folder: str) -> None:
         companions = sorted(p for p in listed if p.lower().endswith(".ser"))
     for path in companions:
         with suppress(FileNotFoundError):
-            fs.get_file(path, os.path.join(folder, _safe_file_name(path)))
+            fs.get_file(path, os.path.join(folder, _make_safe_file_name(path)))

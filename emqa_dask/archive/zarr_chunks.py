@@ -19,9 +19,9 @@ def count_absent_chunks(folder: Path, array: Any, plane: tuple[int, ...], y0: in
     """
     shards = _list_blocks(array.shape, array.shards or array.chunks, plane, y0, y1)
     if array.shards is None:
-        return sum(not (folder / _chunk_key(array, block)).is_file() for block in shards), len(shards)
+        return sum(not (folder / _make_chunk_key(array, block)).is_file() for block in shards), len(shards)
     inner = [s // c for s, c in zip(array.shards, array.chunks)]
-    indices = {block: _read_shard_index(folder / _chunk_key(array, block), array, inner) for block in shards}
+    indices = {block: _read_shard_index(folder / _make_chunk_key(array, block), array, inner) for block in shards}
     chunks = _list_blocks(array.shape, array.chunks, plane, y0, y1)
     n_absent = 0
     for chunk in chunks:
@@ -36,8 +36,8 @@ def check_blosc(folder: Path, array: Any, plane: tuple[int, ...], y0: int, y1: i
     if array.shards is not None or not any(type(codec).__name__.startswith("Blosc") for codec in codecs):
         return
     for block in _list_blocks(array.shape, array.chunks, plane, y0, y1):
-        if (folder / _chunk_key(array, block)).is_file():
-            check_blosc_file(folder / _chunk_key(array, block))
+        if (folder / _make_chunk_key(array, block)).is_file():
+            check_blosc_file(folder / _make_chunk_key(array, block))
 
 
 def check_blosc_file(path: Path) -> None:
@@ -58,7 +58,7 @@ def _list_blocks(shape, sizes, plane: tuple[int, ...], y0: int, y1: int) -> list
     return list(itertools.product(*ranges))
 
 
-def _chunk_key(array: Any, block: tuple[int, ...]) -> str:
+def _make_chunk_key(array: Any, block: tuple[int, ...]) -> str:
     return array.metadata.encode_chunk_key(block)
 
 

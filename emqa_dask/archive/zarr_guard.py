@@ -84,7 +84,7 @@ def _read_compression(array: dict) -> tuple[str, int]:
         names = [c.get("name") for c in array.get("codecs", [])]
         dtype = array.get("data_type")
         shape = array.get("chunk_grid", {}).get("configuration", {}).get("chunk_shape", [])
-    n_bytes = math.prod(int(n) for n in shape) * _item_bytes(dtype)
+    n_bytes = math.prod(int(n) for n in shape) * _count_item_bytes(dtype)
     if n_bytes > MAX_CHUNK_BYTES:
         raise ReadError(f"its chunks are of {n_bytes:,} bytes")
     names = [str(name).removeprefix("numcodecs.") for name in names]
@@ -94,7 +94,7 @@ def _read_compression(array: dict) -> tuple[str, int]:
     return (compressors[0] if compressors else "", n_bytes)
 
 
-def _item_bytes(dtype: Any) -> int:
+def _count_item_bytes(dtype: Any) -> int:
     try:
         return np.dtype(dtype).itemsize
     except TypeError:  # no type of numpy

@@ -97,7 +97,7 @@ def run_train_ensemble(options: argparse.Namespace) -> int:
         seed=options.seed,
         licence=options.licence,
     )
-    shifted = _shifted(options.shifted)
+    shifted = _parse_shift_folders(options.shifted)
     train_ensemble(
         options.labels,
         options.out,
@@ -112,7 +112,7 @@ def run_train_ensemble(options: argparse.Namespace) -> int:
     return 0
 
 
-def _shifted(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
+def _parse_shift_folders(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """KIND=DIR as pairs; SettingsError for another kind and a folder that is not there."""
     from emqa_dask.tables import SHIFTS
 

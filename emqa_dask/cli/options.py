@@ -50,7 +50,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--workers", metavar="N", type=int, help="worker processes; default: one per core, or per GPU")
 
 
-def settings_changes(options: argparse.Namespace) -> dict[str, dict[str, object]]:
+def parse_settings_changes(options: argparse.Namespace) -> dict[str, dict[str, object]]:
     """The settings that options change: section -> key -> value; SettingsError for a --set that is not one."""
     changes: dict[str, dict[str, object]] = {}
     for text in options.changes:
@@ -80,11 +80,11 @@ def read_settings(options: argparse.Namespace, workspace: str | None) -> Setting
             stored_settings,
         )
 
-        return replace(stored_settings.read_settings(workspace), settings_changes(options), "command line")
-    return replace(load_settings(options.settings, options.template), settings_changes(options), "command line")
+        return replace(stored_settings.read_settings(workspace), parse_settings_changes(options), "command line")
+    return replace(load_settings(options.settings, options.template), parse_settings_changes(options), "command line")
 
 
-def default_workspace(source: str) -> str:
+def name_default_workspace(source: str) -> str:
     """./<name of the archive>.emqa; the name is that of the folder, also for "." and "..", and not a hidden one."""
     if "://" not in source:
         source = os.path.abspath(source)

@@ -3,7 +3,7 @@
 import argparse
 
 from emqa_dask.cli.messages import say
-from emqa_dask.cli.options import add_settings, default_workspace, read_settings, warm_up_workers
+from emqa_dask.cli.options import add_settings, name_default_workspace, read_settings, warm_up_workers
 from emqa_dask.settings import Settings
 
 STEP_HELP = {  # by `emqa STEP`, as pipeline.workspace.stages.STEPS has them
@@ -83,7 +83,7 @@ def run_step(options: argparse.Namespace) -> int:
 def _choose_workspace(options: argparse.Namespace) -> None:
     """Fill in and say the workspace of an archive where none is given."""
     if options.workspace is None:
-        options.workspace = default_workspace(options.source)
+        options.workspace = name_default_workspace(options.source)
         say(f"workspace: {options.workspace}")
 
 

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 
 from emqa_dask.cli.messages import say
-from emqa_dask.cli.options import add_settings, default_workspace, read_settings
+from emqa_dask.cli.options import add_settings, name_default_workspace, read_settings
 from emqa_dask.settings import Settings
 
 
@@ -107,7 +107,7 @@ def run_tune_log(options: argparse.Namespace) -> int:
     """Settings of the blob detector, by rewards; impossible options are refused before any work."""
     from emqa_dask.pipeline.commands import tune_log, tune_log_files
 
-    root, settings = _workspace_and_settings(options)
+    root, settings = _open_workspace(options)
     names = {field.name for field in dataclasses.fields(tune_log.TuneOptions)}
     values = {name: value for name, value in vars(options).items() if name in names}
     tune_options = tune_log.TuneOptions(
@@ -124,18 +124,18 @@ def run_tune_order(options: argparse.Namespace) -> int:
     """Maps of disordered regions."""
     from emqa_dask.pipeline.commands import tune_order
 
-    root, settings = _workspace_and_settings(options)
+    root, settings = _open_workspace(options)
     tune_order.check_out(options.out)
     _ingest(options, root, settings)
     return tune_order.map_order(root, options.out, settings, tuple(options.cohorts), say=say)
 
 
-def _workspace_and_settings(options: argparse.Namespace) -> tuple[str, Settings]:
+def _open_workspace(options: argparse.Namespace) -> tuple[str, Settings]:
     """SRC as a workspace, or the workspace into which the archive SRC is read, as triage does; and its settings."""
     from emqa_dask.store import marker
 
     is_workspace = marker.is_workspace(options.source)
-    root = options.source if is_workspace else options.workspace or default_workspace(options.source)
+    root = options.source if is_workspace else options.workspace or name_default_workspace(options.source)
     return root, read_settings(options, root)
 
 

@@ -24,7 +24,7 @@ FREE_SETTINGS = ("threshold", "overlap", "polarity", "max_detections")  # that m
 class Candidates(NamedTuple):
     """Maxima of one image's scale space above a floor, before the choice of a polarity and before pruning."""
 
-    maxima: Maxima  # above settings.threshold, strongest first; at most max_candidates() of each polarity
+    maxima: Maxima  # above settings.threshold, strongest first; at most compute_max_candidates() of each polarity
     sigmas: np.ndarray  # the scales that maxima.scale counts, px
     shape: tuple[int, int]  # of the image, px
     settings: Detect  # of the search; its threshold is the floor
@@ -75,7 +75,7 @@ def find_candidates_in_strips(
         else:
             part = find_maxima_on_device(to_device(pixels, device), sigmas, region, settings, device)
         part = part._replace(y=part.y + strip.first)
-        maxima = scales.keep_strongest([maxima, part], max_candidates(settings))
+        maxima = scales.keep_strongest([maxima, part], compute_max_candidates(settings))
     return Candidates(maxima, sigmas, shape, settings)
 
 
@@ -83,7 +83,7 @@ def _find_maxima_on_host(
     pixels: np.ndarray, sigmas: np.ndarray, steps: list[int], region: SearchRegion, settings: Detect
 ) -> Maxima:
     floor, polarity = search_threshold_and_polarity(settings)
-    n_max = max_candidates(settings)
+    n_max = compute_max_candidates(settings)
     return log_fast.find_scale_maxima(pixels, sigmas, floor, polarity, steps, max_per_polarity=n_max, region=region)
 
 
@@ -92,11 +92,11 @@ def find_maxima_on_device(pixels, sigmas: np.ndarray, region: SearchRegion, sett
     if region.mask is not None:
         region = region._replace(mask=to_device(region.mask, device))
     floor, polarity = search_threshold_and_polarity(settings)
-    n_max = max_candidates(settings)
+    n_max = compute_max_candidates(settings)
     return log_exact.find_scale_maxima(pixels, sigmas, floor, polarity, max_per_polarity=n_max, region=region)
 
 
-def max_candidates(settings: Detect) -> int:
+def compute_max_candidates(settings: Detect) -> int:
     """Largest number of maxima of each polarity that a search keeps.
 
     It is one more than detections are selected from: a search that reaches it had more.

@@ -31,7 +31,7 @@ def compute_laplacian(
     out = np.empty(image.shape, image.dtype) if out is None else out
     # One type for numba, which would compile once more for arrays that are read-only.
     image = np.require(image, requirements=["C", "W"])
-    _laplace(image, smooth, second, rows, columns, image.dtype.type(factor), out)
+    _filter_laplace(image, smooth, second, rows, columns, image.dtype.type(factor), out)
     return out
 
 
@@ -42,8 +42,8 @@ def gaussian_laplace(image: np.ndarray, sigma: np.floating, out: np.ndarray | No
     processors than x86) and rounds otherwise, scipy itself is called.
     """
     if not is_rounded_as_scipy():
-        return _gaussian_laplace_of_scipy(image, sigma)
-    smooth, second = _halves(sigma)
+        return _filter_as_scipy(image, sigma)
+    smooth, second = _make_kernel_halves(sigma)
     return compute_laplacian(image, smooth, second, sigma**2, out)
 
 
@@ -58,15 +58,15 @@ def is_rounded_as_scipy() -> bool:
     """Whether compute_laplacian() gives the bits of this machine's scipy; tested on a small image."""
     image = np.random.default_rng(0).random((24, 40), np.float32)
     sigma = np.float32(3.3)
-    smooth, second = _halves(sigma)
-    return np.array_equal(compute_laplacian(image, smooth, second, sigma**2), _gaussian_laplace_of_scipy(image, sigma))
+    smooth, second = _make_kernel_halves(sigma)
+    return np.array_equal(compute_laplacian(image, smooth, second, sigma**2), _filter_as_scipy(image, sigma))
 
 
-def _gaussian_laplace_of_scipy(image: np.ndarray, sigma: np.floating) -> np.ndarray:
+def _filter_as_scipy(image: np.ndarray, sigma: np.floating) -> np.ndarray:
     return -ndimage.gaussian_laplace(image, sigma) * float(sigma**2)
 
 
-def _halves(sigma: np.floating) -> list[np.ndarray]:
+def _make_kernel_halves(sigma: np.floating) -> list[np.ndarray]:
     """Halves of scipy's kernels of orders 0 and 2: the response to a single bright pixel."""
     radius = int(4 * float(sigma) + 0.5)
     pixel = np.zeros(2 * radius + 1)
@@ -75,7 +75,7 @@ def _halves(sigma: np.floating) -> list[np.ndarray]:
 
 
 @numba.njit(nogil=True, cache=True)
-def _laplace(image, smooth, second, rows, columns, factor, out):
+def _filter_laplace(image, smooth, second, rows, columns, factor, out):
     height, width = image.shape
     n = len(smooth) - 1
     tile = np.empty((ROWS + 2 * n, COLUMNS), smooth.dtype)
@@ -95,7 +95,7 @@ def _laplace(image, smooth, second, rows, columns, factor, out):
                 for x in range(n_columns):
                     target[x] = source[x]
             for i in range(n_rows):
-                _along_y(tile, i, smooth, second, smoothed_sums[:n_columns], derived_sums[:n_columns])
+                _filter_along_y(tile, i, smooth, second, smoothed_sums[:n_columns], derived_sums[:n_columns])
                 for x in range(n_columns):
                     smoothed[i, x0 + x] = smoothed_sums[x]
                     derived[i, x0 + x] = derived_sums[x]
@@ -104,8 +104,8 @@ def _laplace(image, smooth, second, rows, columns, factor, out):
             _reflect_line(derived[i], columns, n, derived_line)
             for x0 in range(0, width, COLUMNS):
                 n_columns = min(COLUMNS, width - x0)
-                _along_x(smoothed_line[x0 : x0 + n_columns + 2 * n], second, smoothed_sums[:n_columns])
-                _along_x(derived_line[x0 : x0 + n_columns + 2 * n], smooth, derived_sums[:n_columns])
+                _filter_along_x(smoothed_line[x0 : x0 + n_columns + 2 * n], second, smoothed_sums[:n_columns])
+                _filter_along_x(derived_line[x0 : x0 + n_columns + 2 * n], smooth, derived_sums[:n_columns])
                 for x in range(n_columns):
                     # Rounded one by one and then added, as scipy does.
                     both = image.dtype.type(derived_sums[x]) + image.dtype.type(smoothed_sums[x])
@@ -113,7 +113,7 @@ def _laplace(image, smooth, second, rows, columns, factor, out):
 
 
 @numba.njit(nogil=True, cache=True)
-def _along_y(rows, first, w, v, to_w, to_v):
+def _filter_along_y(rows, first, w, v, to_w, to_v):
     """Fill `to_w` and `to_v` with the sums of 2 n + 1 rows under two kernels: four taps a pass, in scipy's order."""
     n = len(w) - 1
     last = first + 2 * n
@@ -173,7 +173,7 @@ def _reflect_line(values, columns, n, line):
 
 
 @numba.njit(nogil=True, cache=True)
-def _along_x(line, w, sums):
+def _filter_along_x(line, w, sums):
     """Fill `sums` with those of a line, n values longer at each end, under one kernel, in the same order."""
     n = len(w) - 1
     last = 2 * n

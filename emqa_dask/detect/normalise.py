@@ -81,14 +81,14 @@ def compute_intensity_limits(image: np.ndarray, low_percentile: float, high_perc
         sample = sample[np.isfinite(sample)]
     if sample.size == 0:
         return IntensityLimits(0.0, 0.0, 0.0)
-    low, high, median = _percentiles(sample, low_percentile, high_percentile, 50)
+    low, high, median = _compute_percentiles(sample, low_percentile, high_percentile, 50)
     if not high > low:
         finite = image if image.dtype.kind != "f" else image[np.isfinite(image)]
         low, high = float(finite.min()), float(finite.max())
     return IntensityLimits(low, high, median)
 
 
-def _percentiles(values: np.ndarray, *percentiles: float) -> list[float]:
+def _compute_percentiles(values: np.ndarray, *percentiles: float) -> list[float]:
     """Percentiles by linear interpolation, as numpy's; 8 and 16 bit integers through their histogram."""
     if values.dtype in (np.uint8, np.uint16):
         ranks = np.array(percentiles) / 100 * (len(values) - 1)

@@ -57,7 +57,7 @@ def collect_peaks(
     fresh: list[Maxima] = []
     n_fresh = 0
     n_peaks = dict.fromkeys(signs, 0)
-    for k, previous_layer, layer, next_layer in _neighbouring_layers(layers):
+    for k, previous_layer, layer, next_layer in _iterate_neighbouring_layers(layers):
         for sign in signs:
             for peaks in search_layer(previous_layer, layer, next_layer, shape, sign, floor):
                 fit = (peaks.dscale, peaks.dy, peaks.dx, peaks.top)
@@ -72,7 +72,7 @@ def collect_peaks(
     return scales.keep_strongest([strongest, *fresh], max_per_polarity), n_peaks
 
 
-def _neighbouring_layers(layers: Iterable[Layer]) -> Iterator[tuple[int, Layer | None, Layer, Layer | None]]:
+def _iterate_neighbouring_layers(layers: Iterable[Layer]) -> Iterator[tuple[int, Layer | None, Layer, Layer | None]]:
     """Yield every layer's index, the layer before, itself, and the layer after; None at the ends."""
     previous_layer = None
     layer = None

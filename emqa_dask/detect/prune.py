@@ -14,9 +14,9 @@ MAX_DISK_PAIRS = 10_000_000  # of disks near each other that prune_as_skimage() 
 def count_affordable(y: np.ndarray, x: np.ndarray, sigma: np.ndarray, limit: int = MAX_DISK_PAIRS) -> int:
     """Number of blobs, from the first, that have at most `limit` pairs near each other: n, or n/2, or n/4, ..."""
     n = len(sigma)
-    while n > 1 and _bound_pairs(y[:n], x[:n], _max_reach(sigma[:n])) > limit:
+    while n > 1 and _bound_pairs(y[:n], x[:n], _compute_max_reach(sigma[:n])) > limit:
         tree = cKDTree(np.column_stack([y[:n], x[:n]]))
-        if (tree.count_neighbors(tree, _max_reach(sigma[:n])) - n) // 2 <= limit:
+        if (tree.count_neighbors(tree, _compute_max_reach(sigma[:n])) - n) // 2 <= limit:
             break
         n //= 2
     return n
@@ -33,7 +33,7 @@ def _bound_pairs(y: np.ndarray, x: np.ndarray, reach: float) -> int:
     return int((counts * neighbour_counts).sum() - len(y)) // 2
 
 
-def _max_reach(sigma: np.ndarray) -> float:
+def _compute_max_reach(sigma: np.ndarray) -> float:
     """The distance within which scikit-image compares two disks."""
     return 2 * sigma.max() * math.sqrt(2)
 
@@ -133,7 +133,7 @@ def prune_as_skimage(y: np.ndarray, x: np.ndarray, sigma: np.ndarray, overlap: f
     if len(sigma) == 0:
         return np.zeros(0, bool)
     tree = cKDTree(np.column_stack([y, x]))
-    pairs = tree.query_pairs(_max_reach(sigma), output_type="ndarray")
+    pairs = tree.query_pairs(_compute_max_reach(sigma), output_type="ndarray")
     close_pairs = _find_touching(pairs, y, x, sigma)
     close_pairs = close_pairs[_is_over(y, x, sigma, pairs[close_pairs], overlap)]
     if len(close_pairs) == 0:

@@ -14,7 +14,7 @@ def order_as_set(pairs: np.ndarray) -> np.ndarray:
 
 
 @numba.njit(cache=True)
-def _tuple_hash(i, j):
+def _hash_pair(i, j):
     prime_1 = np.uint64(11400714785074694791)
     prime_2 = np.uint64(14029467366897019727)
     prime_5 = np.uint64(2870177450012600261)
@@ -57,7 +57,7 @@ def _list_keys(table, n):
 def _order_as_set(pairs):
     hashes = np.empty(len(pairs), np.uint64)
     for p in range(len(pairs)):
-        hashes[p] = _tuple_hash(pairs[p, 0], pairs[p, 1])
+        hashes[p] = _hash_pair(pairs[p, 0], pairs[p, 1])
     size = 8
     table = np.full(size, -1, np.int32)
     for p in range(len(pairs)):

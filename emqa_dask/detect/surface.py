@@ -142,9 +142,9 @@ def refine_cube(cube, has_scales, has_rows, has_columns, out):
         d2 = -(m2 * g0 + (h01 * h02 - h00 * h12) * g1 + (h00 * h11 - h01 * h01) * g2) / det
     else:
         h01 = h02 = h12 = 0.0
-        d0 = _vertex(g0, h00)
-        d1 = _vertex(g1, h11)
-        d2 = _vertex(g2, h22)
+        d0 = _locate_vertex(g0, h00)
+        d1 = _locate_vertex(g1, h11)
+        d2 = _locate_vertex(g2, h22)
     d0 = min(max(d0, -0.5), 0.5)
     d1 = min(max(d1, -0.5), 0.5)
     d2 = min(max(d2, -0.5), 0.5)
@@ -157,7 +157,7 @@ def refine_cube(cube, has_scales, has_rows, has_columns, out):
 
 
 @numba.njit(nogil=True, cache=True)
-def _vertex(gradient, curvature):
+def _locate_vertex(gradient, curvature):
     return -gradient / curvature if curvature < 0 else 0.0
 
 

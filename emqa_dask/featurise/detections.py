@@ -65,7 +65,7 @@ def detection_features(
         zeros = dict.fromkeys((*SCORE_BINS, "n_detections", "area_ratio"), 0.0)
         return {name: zeros.get(name, np.nan) for name in DETECTION_FEATURES}
     if circularity is None:
-        circularity = _ellipse_circularity(boxes) if masks is None else _hull_circularity(masks)
+        circularity = _compute_ellipse_circularity(boxes) if masks is None else _compute_hull_circularity(masks)
     circularity = np.asarray(circularity, np.float64)
     if circularity.shape != scores.shape:
         raise ValueError(f"circularity has shape {circularity.shape} for {len(boxes)} boxes")
@@ -102,7 +102,7 @@ def _compute_features(
         "std_score": float(scores.std()),
         "mean_size": float(sizes.mean()),
         "std_size": float(sizes.std()),
-        **_mean_and_std(circularity),
+        **_summarise_circularity(circularity),
     }
 
 
@@ -113,7 +113,7 @@ def _compute_score_fractions(scores: NDArray) -> dict[str, float]:
     return dict(zip(SCORE_BINS, (np.bincount(bins, minlength=10)[1:] / len(scores)).tolist()))
 
 
-def _mean_and_std(circularity: NDArray) -> dict[str, float]:
+def _summarise_circularity(circularity: NDArray) -> dict[str, float]:
     finite_circularity = circularity[np.isfinite(circularity)]
     return {
         "mean_circularity": float(finite_circularity.mean()) if finite_circularity.size else float("nan"),
@@ -121,7 +121,7 @@ def _mean_and_std(circularity: NDArray) -> dict[str, float]:
     }
 
 
-def _ellipse_circularity(boxes: NDArray) -> NDArray[np.float64]:
+def _compute_ellipse_circularity(boxes: NDArray) -> NDArray[np.float64]:
     """Heywood's circularity of the ellipses inscribed in n boxes; NaN for boxes without area."""
     a, b = (boxes[:, 2:] - boxes[:, :2]).T / 2
     # Ramanujan's perimeter; its relative error is below 1e-3 up to an aspect of 1:20, and 0 for a circle.
@@ -130,7 +130,7 @@ def _ellipse_circularity(boxes: NDArray) -> NDArray[np.float64]:
     return np.divide(perimeter, equal_circle, out=np.full(len(a), np.nan), where=equal_circle > 0)
 
 
-def _hull_circularity(masks: Sequence[NDArray]) -> NDArray[np.float64]:
+def _compute_hull_circularity(masks: Sequence[NDArray]) -> NDArray[np.float64]:
     """Heywood's circularity of the convex hulls of n masks, pixels taken as unit squares; NaN for empty masks."""
     circularity = np.full(len(masks), np.nan)
     for k, mask in enumerate(masks):

@@ -48,7 +48,7 @@ def diffraction_statistics(view: np.ndarray) -> dict[str, float]:
         return none
     log = np.log(brightness / top + 0.01)
     log -= log.mean()
-    peak, cy, cx = _symmetry_centre(log)
+    peak, cy, cx = _find_symmetry_centre(log)
     variance = float((log**2).sum())
     if variance <= 1e-9:
         return none
@@ -56,11 +56,11 @@ def diffraction_statistics(view: np.ndarray) -> dict[str, float]:
     return {
         "inversion_symmetry": float(peak / variance),
         "centre_excess": _centre_excess(brightness, radius, top),
-        "radial_fraction": float(_radial_variance(log, radius) / variance),
+        "radial_fraction": float(_compute_radial_variance(log, radius) / variance),
     }
 
 
-def _symmetry_centre(log: np.ndarray) -> tuple[float, float, float]:
+def _find_symmetry_centre(log: np.ndarray) -> tuple[float, float, float]:
     """Maximum of the self-convolution of a zero-mean image (h, w) near its middle, and the centre (y, x) there, px."""
     h, w = log.shape
     transform = fft.rfft2(log, s=(2 * h, 2 * w), workers=1)
@@ -77,7 +77,7 @@ def _centre_excess(brightness: np.ndarray, radius: np.ndarray, top: float) -> fl
     return float((inner.mean() - outer.mean()) / top) if inner.size and outer.size else 0.0
 
 
-def _radial_variance(log: np.ndarray, radius: np.ndarray) -> float:
+def _compute_radial_variance(log: np.ndarray, radius: np.ndarray) -> float:
     """Sum of squares of the radial mean of a zero-mean image, over its pixels."""
     ring = np.minimum(radius.astype(int), min(log.shape) // 2)
     n = np.bincount(ring.ravel())
@@ -124,18 +124,18 @@ def scene_statistics(view: np.ndarray) -> dict[str, float]:
     if float(small.var()) <= 1e-9:
         return dict.fromkeys(SCENE_STATISTICS, np.nan)
     statistics = {
-        **_block_statistics(small),
-        **_gradient_statistics(small),
-        **_histogram_statistics(small),
-        **_octave_statistics(small),
-        "histogram_divergence": _histogram_divergence(small),
-        "flat_block_noise": _flat_block_noise(view),
-        **_coherence(small),
+        **_compute_block_statistics(small),
+        **_compute_gradient_statistics(small),
+        **_compute_histogram_statistics(small),
+        **_compute_octave_statistics(small),
+        "histogram_divergence": _compute_histogram_divergence(small),
+        "flat_block_noise": _estimate_flat_block_noise(view),
+        **_compute_coherence(small),
     }
     return {name: statistics[name] for name in SCENE_STATISTICS}
 
 
-def _block_statistics(small: np.ndarray) -> dict[str, float]:
+def _compute_block_statistics(small: np.ndarray) -> dict[str, float]:
     """Means and standard deviations of blocks of 16 x 16 px: how tones and texture vary over the image."""
     h, w = (side // 16 * 16 for side in small.shape)
     blocks = small[:h, :w].reshape(h // 16, 16, w // 16, 16)
@@ -150,7 +150,7 @@ def _block_statistics(small: np.ndarray) -> dict[str, float]:
     }
 
 
-def _gradient_statistics(small: np.ndarray) -> dict[str, float]:
+def _compute_gradient_statistics(small: np.ndarray) -> dict[str, float]:
     """Magnitudes and directions of gradients by central differences, in grey ranges per 2 px."""
     gy = small[2:, 1:-1] - small[:-2, 1:-1]
     gx = small[1:-1, 2:] - small[1:-1, :-2]
@@ -167,7 +167,7 @@ def _gradient_statistics(small: np.ndarray) -> dict[str, float]:
     }
 
 
-def _histogram_statistics(small: np.ndarray) -> dict[str, float]:
+def _compute_histogram_statistics(small: np.ndarray) -> dict[str, float]:
     histogram = np.histogram(small, bins=64, range=(0, 1))[0] / small.size
     filled = histogram[histogram > 0]
     return {
@@ -176,7 +176,7 @@ def _histogram_statistics(small: np.ndarray) -> dict[str, float]:
     }
 
 
-def _octave_statistics(small: np.ndarray) -> dict[str, float]:
+def _compute_octave_statistics(small: np.ndarray) -> dict[str, float]:
     """Spread, kurtosis and skewness of the three finest octaves of a Laplacian pyramid."""
     log_spreads = []
     log_kurtoses = []
@@ -199,7 +199,7 @@ def _octave_statistics(small: np.ndarray) -> dict[str, float]:
     }
 
 
-def _histogram_divergence(small: np.ndarray) -> float:
+def _compute_histogram_divergence(small: np.ndarray) -> float:
     """Jensen-Shannon divergence of the histograms (16 bins) of 64 x 64 px tiles, nats: 0 where all tiles are alike."""
     h, w = (side // 64 for side in small.shape)
     levels = np.minimum((small[: 64 * h, : 64 * w] * 16).astype(np.int64), 15)
@@ -212,7 +212,7 @@ def _histogram_divergence(small: np.ndarray) -> float:
     return float(entropy(bin_fractions.mean(axis=0)) - entropy(bin_fractions).mean())
 
 
-def _flat_block_noise(view: np.ndarray) -> float:
+def _estimate_flat_block_noise(view: np.ndarray) -> float:
     """Log of the noise in the flattest twentieth of the blocks: finest diagonal Haar coefficients, in grey ranges.
 
     Shot noise is everywhere in a micrograph; a photograph's even areas have next to none.
@@ -225,7 +225,7 @@ def _flat_block_noise(view: np.ndarray) -> float:
     return float(np.log(np.sqrt(np.quantile(power, 0.05)) + 0.002))
 
 
-def _coherence(small: np.ndarray) -> dict[str, float]:
+def _compute_coherence(small: np.ndarray) -> dict[str, float]:
     """Mean coherence of the structure tensor over 5 px, and cos(4 angle) of its strong edges.
 
     Bigun & Granlund, ICCV 1987, 433.

@@ -41,31 +41,31 @@ def image_statistics(image: np.ndarray, *, colour_fraction: float = 0.0) -> dict
     Welch, IEEE Trans. Audio Electroacoust. 15 (1967) 70: the power spectrum.
     Bigun & Granlund, ICCV 1987, 433: the coherence of the structure tensor.
     """
-    return _statistics(image, colour_fraction)[0]
+    return _compute_tone_statistics(image, colour_fraction)[0]
 
 
 def image_features(image: np.ndarray, *, colour_fraction: float = 0.0) -> dict[str, float | bytes]:
     """`image_statistics` and the `signature` of the same image in one pass: a row's part of `tables.FEATURES`."""
-    statistics, pixels = _statistics(image, colour_fraction)
+    statistics, pixels = _compute_tone_statistics(image, colour_fraction)
     return {**statistics, "signature": compute_signature(pixels)}
 
 
-def _statistics(image: np.ndarray, colour_fraction: float) -> tuple[dict[str, float], np.ndarray]:
+def _compute_tone_statistics(image: np.ndarray, colour_fraction: float) -> tuple[dict[str, float], np.ndarray]:
     if image.ndim != 2:
         raise ValueError(f"image has {image.ndim} dimensions: a micrograph has 2")
     out = dict.fromkeys(IMAGE_STATISTICS, np.nan)
     out |= {"short_side_px": float(min(image.shape)), "colour_fraction": float(colour_fraction)}
-    pixels, out["nonfinite_fraction"] = _finite(image)
+    pixels, out["nonfinite_fraction"] = _clean_image(image)
     if pixels.size == 0 or out["nonfinite_fraction"] == 1:
         return out, np.zeros((0, 0), np.float32)
     stride = int(np.ceil(np.sqrt(pixels.size / SAMPLE_PX)))
     sample = np.sort(pixels[::stride, ::stride], axis=None)
-    low, high = (float(v) for v in _quantiles(sample, (0.005, 0.995)))
+    low, high = (float(v) for v in _compute_quantiles(sample, (0.005, 0.995)))
     span = high - low
     if span <= 1e-30:  # over 99 % of the pixels are equal: let the rest speak
         low, high = float(sample[0]), float(sample[-1])
         span = high - low
-    out |= _tones(sample, image.dtype, low, span)
+    out |= _compute_tones(sample, image.dtype, low, span)
     unit = np.float32(1 / span if span > 1e-30 else 0)
     # Hits and hot pixels stay far above the rest, but not so far that float32 cannot hold their squares.
     bounded = np.clip(pixels, np.float32(low - span), np.float32(low + 20 * span))
@@ -82,11 +82,13 @@ def _statistics(image: np.ndarray, colour_fraction: float) -> tuple[dict[str, fl
     )
     out |= overlays.count_stripes(view, banner_rows)
     out |= foreign.diffraction_statistics(view) | foreign.scene_statistics(view[: len(view) - banner_rows])
-    out |= foreign.count_statistics(_middle(pixels)) | _impulses((_middle(bounded) - np.float32(low)) * unit)
+    out |= foreign.count_statistics(_cut_middle(pixels)) | _count_impulses(
+        (_cut_middle(bounded) - np.float32(low)) * unit
+    )
     return {name: float(out[name]) for name in IMAGE_STATISTICS}, pixels
 
 
-def _finite(image: np.ndarray) -> tuple[np.ndarray, float]:
+def _clean_image(image: np.ndarray) -> tuple[np.ndarray, float]:
     """`image` as float32 without NaN and infinities, and their fraction; float64 is brought into float32's range."""
     if image.dtype.kind in "biu":
         return np.ascontiguousarray(image, dtype=np.float32), 0.0
@@ -98,7 +100,7 @@ def _finite(image: np.ndarray) -> tuple[np.ndarray, float]:
     return np.ascontiguousarray(values * scale, dtype=np.float32), bad
 
 
-def _quantiles(ordered: np.ndarray, fractions) -> np.ndarray:
+def _compute_quantiles(ordered: np.ndarray, fractions) -> np.ndarray:
     return ordered[np.rint(np.asarray(fractions) * (len(ordered) - 1)).astype(int)]
 
 
@@ -107,13 +109,13 @@ def _count_below(ordered: np.ndarray, value: float) -> int:
     return int(np.searchsorted(ordered, ordered.dtype.type(value)))
 
 
-def _middle(pixels: np.ndarray) -> np.ndarray:
+def _cut_middle(pixels: np.ndarray) -> np.ndarray:
     h, w = pixels.shape
     y, x = min(h, 1024), min(w, 1024)
     return pixels[(h - y) // 2 : (h - y) // 2 + y, (w - x) // 2 : (w - x) // 2 + x]
 
 
-def _tones(ordered: np.ndarray, dtype: np.dtype, low: float, span: float) -> dict[str, float]:
+def _compute_tones(ordered: np.ndarray, dtype: np.dtype, low: float, span: float) -> dict[str, float]:
     """Statistics of sorted grey values; `low` and `span` are the grey range."""
     n = len(ordered)
     first = float(ordered[0])
@@ -131,7 +133,7 @@ def _tones(ordered: np.ndarray, dtype: np.dtype, low: float, span: float) -> dic
             "floor_fraction": 1.0,
             "skewness": 0.0,
         }
-    upper, inner_low, inner_high = (float(v) for v in _quantiles(ordered, (0.999, 0.001, 0.999)))
+    upper, inner_low, inner_high = (float(v) for v in _compute_quantiles(ordered, (0.999, 0.001, 0.999)))
     inner = ordered[_count_below(ordered, inner_low) : len(ordered) - _count_below(-ordered[::-1], -inner_high)]
     histogram = np.histogram(np.clip(ordered, low, low + span), bins=256, range=(low, low + span))[0] / n
     filled = histogram[histogram > 0]
@@ -164,13 +166,13 @@ def _share_of_range(value: float, dtype: np.dtype) -> float:
 _RING = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], np.uint8)
 
 
-def _impulses(image: np.ndarray) -> dict[str, float]:
+def _count_impulses(image: np.ndarray) -> dict[str, float]:
     """Pixels that overtop all eight neighbours by far more than noise makes others do, and by 20 % of the range."""
     if min(image.shape) < 8:
         return {"impulses_per_mpx": 0.0}
     excess = (image - cv2.dilate(image, _RING))[2:-2, 2:-2]
     part = np.sort(excess[::3, ::3], axis=None)
-    centre, high = (float(v) for v in _quantiles(part, (0.5, 0.985)))
+    centre, high = (float(v) for v in _compute_quantiles(part, (0.5, 0.985)))
     y, x = np.nonzero(excess > max(centre + 4 * (high - centre), 0.25))
     if len(y) == 0:
         return {"impulses_per_mpx": 0.0}

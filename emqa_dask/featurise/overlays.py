@@ -72,7 +72,7 @@ def find_scale_bar(view: np.ndarray, factor: float, runs: list[np.ndarray]) -> d
             x1 = min(tops[i, 2], bottoms[j, 2])
             y0 = int(tops[i, 0])
             y1 = int(bottoms[j, 0])
-            contrast = _bar_contrast(view, y0, x0, y1, x1)
+            contrast = _measure_bar_contrast(view, y0, x0, y1, x1)
             if contrast * (x1 - x0) > best:
                 best = contrast * (x1 - x0)
                 box = (y0, x0, y1, x1, contrast)
@@ -83,7 +83,7 @@ def find_scale_bar(view: np.ndarray, factor: float, runs: list[np.ndarray]) -> d
     }
 
 
-def _bar_contrast(view: np.ndarray, y0: int, x0: int, y1: int, x1: int) -> float:
+def _measure_bar_contrast(view: np.ndarray, y0: int, x0: int, y1: int, x1: int) -> float:
     h, w = view.shape
     y1 = max(y1, y0 + 1)
     length = x1 - x0
@@ -114,10 +114,10 @@ def measure_banner_rows(view: np.ndarray) -> int:
     ground_pixels = ground_pixels[np.abs(ground_pixels - levels[counts.argmax()] - 0.0102) < 0.0103]
     ground = float(np.median(ground_pixels)) if ground_pixels.size else 0.0
     # Exact first: on a dark specimen a black bar differs from what is above it in little but its lack of noise.
-    return max((_bar_rows(part, ground, tolerance, h) for tolerance in (0.008, 0.05)), default=0)
+    return max((_count_bar_rows(part, ground, tolerance, h) for tolerance in (0.008, 0.05)), default=0)
 
 
-def _bar_rows(part: np.ndarray, ground: float, tolerance: float, h: int) -> int:
+def _count_bar_rows(part: np.ndarray, ground: float, tolerance: float, h: int) -> int:
     reach = len(part)
     ground_fraction = (np.abs(part - ground) < tolerance).mean(axis=1)
     equal = (np.abs(np.diff(part, axis=1)) < 0.004).mean(axis=1)

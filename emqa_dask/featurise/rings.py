@@ -104,13 +104,13 @@ def compute_log_spectrum(image: NDArray, nm_per_pixel: float) -> Spectrum | None
     power = f.real**2 + f.imag**2
     if not np.isfinite(power[1, 1]):  # a NaN in the image is in every frequency
         return None
-    cell, n = _cells(t)
+    cell, n = _make_polar_cells(t)
     total = np.bincount(cell, np.log(power + np.float32(1e-12) * power.mean()).ravel(), n.size + 1)[:-1]
     return Spectrum(np.arange(len(n)) / (t * nm_per_pixel), total.reshape(n.shape) / np.maximum(n, 1), n)
 
 
 @lru_cache(maxsize=4)
-def _cells(t: int) -> tuple[NDArray, NDArray]:
+def _make_polar_cells(t: int) -> tuple[NDArray, NDArray]:
     """The cell (t * (t // 2 + 1),) of every frequency, the last one for those left out, and cells' sizes."""
     qy = fft.fftfreq(t, 1 / t)[:, None]
     qx = fft.rfftfreq(t, 1 / t)[None]
@@ -123,7 +123,7 @@ def _cells(t: int) -> tuple[NDArray, NDArray]:
     return cell, np.bincount(cell, minlength=n + 1)[:-1].reshape(-1, SECTORS)
 
 
-def _detrended(spectrum: Spectrum, low: int, top: int) -> NDArray:
+def _detrend_log_power(spectrum: Spectrum, low: int, top: int) -> NDArray:
     """Log-power (top - low, SECTORS) of a band less a polynomial of degree 4 in q and each sector's mean."""
     power = spectrum.power[low:top]
     n = spectrum.n[low:top]
@@ -154,7 +154,7 @@ def _search(spectrum: Spectrum, lens: Lens) -> tuple[NDArray, int, int] | None:
 
 def _search_band(spectrum: Spectrum, lens: Lens, low: int, top: int) -> tuple[float, NDArray | None]:
     q = spectrum.q[low:top]
-    rest = _detrended(spectrum, low, top)
+    rest = _detrend_log_power(spectrum, low, top)
     u = np.linspace(q[0] ** 2, q[-1] ** 2, POINTS)
     ring_position = np.interp(np.sqrt(u), q, np.arange(len(q)))
     ring_below = np.minimum(ring_position.astype(int), len(q) - 2)
@@ -186,14 +186,14 @@ def _search_band(spectrum: Spectrum, lens: Lens, low: int, top: int) -> tuple[fl
 
 def _refine_defoci(spectrum: Spectrum, lens: Lens, defoci: NDArray, low: int, top: int) -> tuple[NDArray, int, float]:
     """The defoci (3,) refined, of the likelier sign; the ring of the information limit; and the quality."""
-    defoci, _ = _refined(spectrum, lens, defoci, low, top)
-    limit = _limit(_local(spectrum, lens, defoci), low, top)
+    defoci, _ = _fit_defoci(spectrum, lens, defoci, low, top)
+    limit = _limit(_correlate_locally(spectrum, lens, defoci), low, top)
     middle = (spectrum.q[low] ** 2 + spectrum.q[top - 1] ** 2) / 2
     low, top = max(4, min(low, limit // 6)), max(limit, low + 24)
     mirrored = -defoci - np.array([2 * lens.cs_nm * lens.wavelength_nm**2 * middle, 0, 0])
-    both = [_refined(spectrum, lens, start, low, top) for start in (defoci, mirrored)]
+    both = [_fit_defoci(spectrum, lens, start, low, top) for start in (defoci, mirrored)]
     defoci, deviations = max(both, key=lambda estimate: estimate[1])
-    local = _local(spectrum, lens, defoci)
+    local = _correlate_locally(spectrum, lens, defoci)
     quality = float(np.clip(np.nan_to_num(local[low:top]).mean(), 0, 1))
     n_rings = abs(np.diff(lens.phase(spectrum.q[[low, top - 1]], defoci[0]))[0]) / (2 * np.pi)
     limit = _limit(local, low, top)
@@ -201,11 +201,11 @@ def _refine_defoci(spectrum: Spectrum, lens: Lens, defoci: NDArray, low: int, to
     return defoci, limit, quality if is_lens and deviations >= MIN_DEVIATIONS else min(quality, 0.5)
 
 
-def _refined(spectrum: Spectrum, lens: Lens, start: NDArray, low: int, top: int) -> tuple[NDArray, float]:
+def _fit_defoci(spectrum: Spectrum, lens: Lens, start: NDArray, low: int, top: int) -> tuple[NDArray, float]:
     """The defoci (3,) near `start` where the band follows the rings best, and by how many deviations of noise."""
     q = spectrum.q[low:top, None].astype(np.float32)
     n = spectrum.n[low:top]
-    weighed = (n / n.sum() * _detrended(spectrum, low, top)).astype(np.float32)
+    weighed = (n / n.sum() * _detrend_log_power(spectrum, low, top)).astype(np.float32)
     unit = 1 / (2 * np.pi * lens.wavelength_nm * float(q[-1, 0]) ** 2)  # a radian at the end of the band
     shapes = np.stack([np.ones(SECTORS), np.cos(2 * ANGLES), np.sin(2 * ANGLES)]) * unit
     in_focus_phase = lens.phase(q, 0.0)
@@ -220,7 +220,7 @@ def _refined(spectrum: Spectrum, lens: Lens, start: NDArray, low: int, top: int)
     return optimum.x * unit, -float(optimum.fun) / np.sqrt(0.5 * float(np.square(weighed).sum()) + 1e-30)
 
 
-def _local(spectrum: Spectrum, lens: Lens, defoci: NDArray) -> NDArray:
+def _correlate_locally(spectrum: Spectrum, lens: Lens, defoci: NDArray) -> NDArray:
     """Correlation (r,) of spectrum and rings in a window of two rings around each frequency, a slope taken out of both.
 
     Sectors are stretched to the mean defocus first, then averaged. NaN where the window leaves the spectrum or the

@@ -24,10 +24,10 @@ def compute_signature(image: np.ndarray) -> bytes:
     flat = spread <= 1e-7 * max(float(np.abs(means).max()), 1e-30)
     tones = np.zeros_like(means) if flat else (means - means.mean()) / spread
     coarse = np.clip(np.rint(32 * tones), -127, 127).astype(np.int8)
-    return coarse.tobytes() + np.packbits(_grain(image)).tobytes()
+    return coarse.tobytes() + np.packbits(_compute_grain_signs(image)).tobytes()
 
 
-def _grain(image: np.ndarray) -> np.ndarray:
+def _compute_grain_signs(image: np.ndarray) -> np.ndarray:
     h, w = image.shape
     rim = 10
     if min(h, w) < GRAIN_PX + 2 * rim:

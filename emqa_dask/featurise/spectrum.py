@@ -78,7 +78,7 @@ class _PolarGrid(NamedTuple):
 
 
 @lru_cache(maxsize=8)
-def _polar(t: int) -> _PolarGrid:
+def _make_polar_grid(t: int) -> _PolarGrid:
     """Polar cells of a half plane: rings a quarter octave wide x sectors; and the drift and astigmatism templates."""
     qy = fft.fftfreq(t)[:, None]
     qx = fft.rfftfreq(t)[None]
@@ -104,9 +104,9 @@ def _polar(t: int) -> _PolarGrid:
     return _PolarGrid(is_in_ring, cell, count, middle, templates, lengths, np.array(pairs))
 
 
-def _rings(power: np.ndarray) -> tuple:
+def _average_rings(power: np.ndarray) -> tuple:
     """Arithmetic and geometric mean power of polar cells, and of rings; a lattice's peaks hardly raise the latter."""
-    grid = _polar(power.shape[0])
+    grid = _make_polar_grid(power.shape[0])
     count = grid.count
     values = power[grid.is_in_ring]
     plain = np.bincount(grid.cell, values, count.size).reshape(count.shape)
@@ -129,20 +129,22 @@ def compute_spectrum_statistics(tiles: np.ndarray) -> dict[str, float]:
     if n == 0:
         return dict.fromkeys(SPECTRUM_STATISTICS, np.nan)
     power = compute_mean_periodogram(tiles)
-    grid = _polar(t)
+    grid = _make_polar_grid(t)
     count = grid.count
     middle = grid.middle
-    plain, cells, ring_geometric = _rings(power)
+    plain, cells, ring_geometric = _average_rings(power)
     ring_mean = plain.sum(1) / count.sum(1)
     floor = float(max(np.median(plain[-2:] / np.maximum(count[-2:], 1), axis=1).max(), 1e-12))
     visible = VISIBLE**2 / (2 * np.pi * middle**2 * np.log(2))
     log_excess = np.log(np.maximum(ring_mean, 1e-12) / np.maximum(2 * floor, visible))
-    out = {"noise_floor": floor**0.5, "detail_cpp": float(middle[0])} | _fall(log_excess, ring_mean - floor, middle)
-    out["autocorrelation_excess"] = _structure(power, n)
-    return out | _anisotropy(cells, ring_geometric, grid)
+    out = {"noise_floor": floor**0.5, "detail_cpp": float(middle[0])} | _measure_power_decay(
+        log_excess, ring_mean - floor, middle
+    )
+    out["autocorrelation_excess"] = _measure_autocorrelation_excess(power, n)
+    return out | _measure_anisotropy(cells, ring_geometric, grid)
 
 
-def _fall(log_excess: np.ndarray, signal: np.ndarray, middle: np.ndarray) -> dict[str, float]:
+def _measure_power_decay(log_excess: np.ndarray, signal: np.ndarray, middle: np.ndarray) -> dict[str, float]:
     """Where the rings' log-power above the limit of sight last crosses 0, and the exponents of q^-p before that."""
     visible_rings = np.flatnonzero(log_excess > 0)
     if len(visible_rings) < 2:
@@ -166,7 +168,7 @@ def _fall(log_excess: np.ndarray, signal: np.ndarray, middle: np.ndarray) -> dic
     }
 
 
-def _structure(power: np.ndarray, n: int) -> float:
+def _measure_autocorrelation_excess(power: np.ndarray, n: int) -> float:
     t = power.shape[0]
     q2 = fft.fftfreq(t)[:, None] ** 2 + fft.rfftfreq(t)[None] ** 2
     lag = np.hypot(fft.fftfreq(t)[:, None], fft.fftfreq(t)[None]) * t
@@ -186,7 +188,7 @@ def _structure(power: np.ndarray, n: int) -> float:
     return best
 
 
-def _anisotropy(cells: np.ndarray, rings: np.ndarray, grid: _PolarGrid) -> dict[str, float]:
+def _measure_anisotropy(cells: np.ndarray, rings: np.ndarray, grid: _PolarGrid) -> dict[str, float]:
     out = dict.fromkeys(("anisotropy", "drift_contrast", "astigmatism_contrast"), 0.0)
     out |= dict.fromkeys(("drift_px", "drift_angle_deg", "first_zero_long_px", "first_zero_short_px"), np.nan)
     invisible = 1e-6 / (2 * np.pi * grid.middle**2 * np.log(2))

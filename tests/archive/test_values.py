@@ -16,7 +16,7 @@ from emqa_dask import tables
 from emqa_dask.archive.headers import Header, flatten_metadata
 from emqa_dask.archive.rows import clip_integer, dump_header, fit_row
 from emqa_dask.archive.scan import scan_archive
-from emqa_dask.archive.scan_remote import _remote_entry
+from emqa_dask.archive.scan_remote import _make_remote_entry
 from emqa_dask.archive.survey import survey_file
 from emqa_dask.pipeline.tasks import survey as survey_tasks
 from emqa_dask.pipeline.workspace import part_folders
@@ -75,7 +75,7 @@ def test_dates_before_1970_and_after_2262(tmp_path):
      (datetime(9999, 1, 1, tzinfo=UTC), 2**63 - 1), (datetime(1960, 1, 1, tzinfo=UTC), -315_619_200 * 10**9)],
 )  # fmt: skip
 def test_dates_of_buckets(when, kept):
-    entry = _remote_entry({"mtime": when, "size": 10**30}, "memory://x/a.tif", "a.tif")
+    entry = _make_remote_entry({"mtime": when, "size": 10**30}, "memory://x/a.tif", "a.tif")
     assert (entry.modified_ns, entry.size_bytes) == (kept, 2**63 - 1)
 
 

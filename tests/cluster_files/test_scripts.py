@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from emqa_dask.cli.arguments import build_parser
-from emqa_dask.cli.options import settings_changes
+from emqa_dask.cli.options import parse_settings_changes
 from emqa_dask.run.workers import make_gpu_worker_arguments
 from emqa_dask.settings import Settings, replace
 from tests.cluster_files.files import CLUSTER, REPOSITORY
@@ -96,5 +96,5 @@ def test_gpu_node_starts_what_dask_cuda_and_emqa_know(tmp_path):
     module, *arguments = says("triage", "archive", "--workspace", "ws")[1:]
     options = build_parser().parse_args(arguments)
     assert (module, options.scheduler, options.workspace) == ("emqa_dask", "cuda", "ws")
-    changed = replace(Settings(), settings_changes(options))
+    changed = replace(Settings(), parse_settings_changes(options))
     assert (changed.run.device, changed.run.tls) == ("cuda", str(tmp_path))

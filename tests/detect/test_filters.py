@@ -48,14 +48,14 @@ def test_where_scipy_rounds_otherwise_it_is_called(monkeypatch):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_part_with_margins_equals_the_whole_bitwise(dtype):
     image = np.random.default_rng(1).random((200, 310)).astype(dtype)
-    halves = [half.astype(dtype) for half in filters._halves(np.float64(3.0))]
+    halves = [half.astype(dtype) for half in filters._make_kernel_halves(np.float64(3.0))]
     whole, part = (filters.compute_laplacian(pixels, *halves, 9.0) for pixels in (image, image[37:150]))
     np.testing.assert_array_equal(part[12:-12], whole[49:138])
 
 
 def test_float32_sums_are_near_float64_ones():
     image = np.random.default_rng(2).random((80, 90), np.float32)
-    halves = filters._halves(np.float64(6.0))
+    halves = filters._make_kernel_halves(np.float64(6.0))
     exact = filters.compute_laplacian(image, *halves, 36.0)
     assert (
         abs(filters.compute_laplacian(image, *(half.astype(np.float32) for half in halves), 36.0) - exact).max() < 2e-6
@@ -73,7 +73,7 @@ SHOW = """
 import numpy as np
 from emqa_dask.detect import filters
 filters.gaussian_laplace(np.random.default_rng(0).random((64, 600)), np.float64(3))
-print(sum(code.count("zmm") for code in filters._along_y.inspect_asm().values()))
+print(sum(code.count("zmm") for code in filters._filter_along_y.inspect_asm().values()))
 """
 
 

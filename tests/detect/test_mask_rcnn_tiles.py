@@ -14,7 +14,7 @@ from scipy import ndimage
 from emqa_dask.detect.mask_rcnn import masks as mk
 from emqa_dask.detect.mask_rcnn.detector import COLUMNS, Detector
 from emqa_dask.detect.mask_rcnn.detector_card import DetectorCard
-from emqa_dask.detect.mask_rcnn.merge import find_claimed_boxes, find_doubles, windows
+from emqa_dask.detect.mask_rcnn.merge import find_claimed_boxes, find_doubles, make_tiles
 from emqa_dask.detect.mask_rcnn.network import Network, Predictions
 
 CARD = DetectorCard(Path(), "", "components", "torchvision", ("disk",), {}, 0.0, 100.0, 256, 48)
@@ -85,7 +85,7 @@ def test_an_object_larger_than_the_halo_is_found_once():
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(64, 700), st.integers(0, 20))
 def test_windows_cover_the_image_and_own_each_place_once(height, width, tile_px, halo_px):
-    found = windows((height, width), tile_px, halo_px)
+    found = make_tiles((height, width), tile_px, halo_px)
     assert len({(w.y1 - w.y0, w.x1 - w.x0) for w in found}) == 1
     for low, high, size in ((0, 2, height), (1, 3, width)):
         spans = sorted({(w[low], w[high], w.core_box[low], w.core_box[high]) for w in found})
@@ -104,12 +104,12 @@ def test_windows_cover_the_image_and_own_each_place_once(height, width, tile_px,
 
 
 def test_empty_images_have_no_window_and_small_ones_one():
-    assert windows((0, 5), 64, 8) == []
-    assert [w[:4] for w in windows((64, 5), 64, 8)] == [(0, 0, 64, 5)]
+    assert make_tiles((0, 5), 64, 8) == []
+    assert [w[:4] for w in make_tiles((64, 5), 64, 8)] == [(0, 0, 64, 5)]
 
 
 def test_an_object_at_a_seam_is_kept_once():
-    left, right = windows((100, 380), 256, 32)
+    left, right = make_tiles((100, 380), 256, 32)
     seam = left.core_box[3]
     box = np.array([[10, seam - 6, 22, seam + 7.0]])
     assert find_claimed_boxes(box, left).all()

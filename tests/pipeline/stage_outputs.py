@@ -18,7 +18,7 @@ from PIL import Image
 from emqa_dask.pipeline.commands.train_domain import DomainOptions
 from emqa_dask.pipeline.commands.train_ensemble import train_ensemble
 from emqa_dask.pipeline.commands.triage import run
-from emqa_dask.pipeline.workspace.stages import SCHEMAS, STAGES, folders
+from emqa_dask.pipeline.workspace.stages import SCHEMAS, STAGES, list_run_folders
 from emqa_dask.settings import Settings, replace
 from emqa_dask.store import parts
 from emqa_dask.train.ensemble_plan import EnsembleOptions
@@ -98,7 +98,7 @@ def compute_digests(folder: Path) -> dict[str, dict]:
     for stage in STAGES:
         tables = {}
         for table in stage.tables:
-            rows = parts.read_table(root, folders(settings)[table], SCHEMAS[table])
+            rows = parts.read_table(root, list_run_folders(settings)[table], SCHEMAS[table])
             if "jpeg" in rows:
                 rows["jpeg"] = [np.asarray(Image.open(io.BytesIO(jpeg)), float) for jpeg in rows["jpeg"]]
             tables[table] = digest_table(rows)

@@ -20,7 +20,7 @@ from emqa_dask.pipeline.tasks.classify import classify_partition
 from emqa_dask.pipeline.tasks.partition_tables import make_tables
 from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.pipeline.workspace.failures import write_failures
-from emqa_dask.pipeline.workspace.stages import SCHEMAS, downstream, folders, upstream
+from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_downstream_tables, list_run_folders, list_upstream_tables
 from emqa_dask.run.supervise import CallFailed
 from emqa_dask.settings import SettingsError, replace
 from emqa_dask.store import parts
@@ -100,7 +100,7 @@ def done(archive, settings, tmp_path_factory):
 
 
 def table(root, name, settings):
-    return parts.read_table(str(root), folders(settings)[name], SCHEMAS[name])
+    return parts.read_table(str(root), list_run_folders(settings)[name], SCHEMAS[name])
 
 
 def test_the_card_tells_what_was_measured(model):
@@ -335,18 +335,24 @@ def test_classify_without_a_classifier_says_so(done, in_process):
 
 def test_tables_are_made_from_what_is_upstream():
     for table_ in SCHEMAS:
-        assert table_ in upstream([table_], SCHEMAS)
-        assert table_ in downstream(table_, SCHEMAS)
-        for other in downstream(table_, SCHEMAS):
-            assert table_ in upstream([other], SCHEMAS)
-    assert upstream(["predictions"], SCHEMAS) == ("thumbnails", "detections", "evidence", "features", "predictions")
+        assert table_ in list_upstream_tables([table_], SCHEMAS)
+        assert table_ in list_downstream_tables(table_, SCHEMAS)
+        for other in list_downstream_tables(table_, SCHEMAS):
+            assert table_ in list_upstream_tables([other], SCHEMAS)
+    assert list_upstream_tables(["predictions"], SCHEMAS) == (
+        "thumbnails",
+        "detections",
+        "evidence",
+        "features",
+        "predictions",
+    )
 
 
 def test_images_that_lack_only_their_regions_fail_visibly(done, settings, tmp_path):
     root = tmp_path / "ws"
     shutil.copytree(done, root)
-    shutil.rmtree(root / folders(settings)["regions"])
-    shutil.rmtree(root / folders(settings)["classifications"])
+    shutil.rmtree(root / list_run_folders(settings)["regions"])
+    shutil.rmtree(root / list_run_folders(settings)["classifications"])
     ((partition, rows),) = (
         (partition, rows)
         for partition, rows in micrograph_ledger.iter_partitions(Workspace(str(root)), TASK_COLUMNS)

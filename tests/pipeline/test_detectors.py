@@ -13,7 +13,7 @@ from emqa_dask.pipeline.commands.calibrate import calibrate
 from emqa_dask.pipeline.commands.rescore import rescore
 from emqa_dask.pipeline.commands.triage import run
 from emqa_dask.pipeline.workspace.labels import read_labels
-from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
+from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
 from emqa_dask.predict.predictions import load_quality_model
 from emqa_dask.settings import SettingsError, replace
 from emqa_dask.store import parts, stored_settings
@@ -27,7 +27,7 @@ def quiet(*_) -> None:
 
 
 def table(root, name: str, settings) -> pd.DataFrame:
-    return parts.read_table(str(root), folders(settings)[name], SCHEMAS[name])
+    return parts.read_table(str(root), list_run_folders(settings)[name], SCHEMAS[name])
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +85,10 @@ def test_batches_change_nothing(done, both, small_archive, tmp_path):
 def test_a_model_that_was_moved_is_still_the_same(both, tmp_path):
     moved = shutil.copytree(both.detect.networks[0], tmp_path / "elsewhere")
     other = replace(both, {"detect": {"detectors": ["log", str(moved)]}})
-    assert folders(other) == folders(both)
+    assert list_run_folders(other) == list_run_folders(both)
     card = (moved / "card.toml").read_text()
     (moved / "card.toml").write_text(card.replace('licence = "MIT"', 'licence = "none"'))
-    assert folders(other)["detections"] != folders(both)["detections"]
+    assert list_run_folders(other)["detections"] != list_run_folders(both)["detections"]
 
 
 def test_a_detector_without_a_model_is_not_judged(done, both):
@@ -126,8 +126,8 @@ def _at_floor(folder, floor: float):
 def test_rescoring_refuses_what_takes_pixels(copy, both):
     with pytest.raises(SettingsError, match="detections"):
         rescore(str(copy), replace(both, {"detect": {"threshold": 0.3}}), say=quiet)
-    name = parts.list_parts(str(copy), folders(both)["features"])[0]
-    (copy / folders(both)["features"] / f"{name}.parquet").unlink()
+    name = parts.list_parts(str(copy), list_run_folders(both)["features"])[0]
+    (copy / list_run_folders(both)["features"] / f"{name}.parquet").unlink()
     with pytest.raises(ValueError, match=r"1 partitions of .* lack"):
         rescore(str(copy), both, say=quiet)
 

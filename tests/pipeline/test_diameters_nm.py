@@ -8,7 +8,7 @@ import pytest
 
 from emqa_dask.detect import log
 from emqa_dask.pipeline.commands.triage import run
-from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
+from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
 from emqa_dask.settings import Detect, replace
 from emqa_dask.store import parts
 from emqa_dask.synthetic import writers
@@ -57,7 +57,7 @@ def archive(tmp_path_factory):
 
 
 def read_table(root, name: str, settings) -> pd.DataFrame:
-    return parts.read_table(str(root), folders(settings)[name], SCHEMAS[name])
+    return parts.read_table(str(root), list_run_folders(settings)[name], SCHEMAS[name])
 
 
 def test_images_of_two_pixel_sizes_are_searched_for_one_size(archive, in_process, tmp_path):

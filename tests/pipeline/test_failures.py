@@ -15,8 +15,8 @@ from emqa_dask.pipeline.commands.retry import retry
 from emqa_dask.pipeline.commands.status import status, watch
 from emqa_dask.pipeline.commands.triage import run
 from emqa_dask.pipeline.workspace import micrograph_ledger
-from emqa_dask.pipeline.workspace.part_folders import failures_folder
-from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
+from emqa_dask.pipeline.workspace.part_folders import name_failures_folder
+from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
 from emqa_dask.run.execute import execute
 from emqa_dask.settings import replace
 from emqa_dask.store import files, lock, marker, parts
@@ -36,7 +36,7 @@ def written(root) -> dict[str, int]:
 
 def results(root, settings) -> dict[str, pd.DataFrame]:
     found = {}
-    for table, folder in folders(settings).items():
+    for table, folder in list_run_folders(settings).items():
         rows = parts.read_table(str(root), folder, SCHEMAS[table])
         by = ["micrograph_id", *(c for c in ("y_px", "x_px") if c in rows)]
         found[table] = rows.sort_values(by, ignore_index=True)
@@ -112,19 +112,19 @@ def test_a_failure_does_not_pass_for_an_image_without_detections(lossy, tmp_path
     archive, root, settings, *_ = lossy
     copy = tmp_path / "ws"
     shutil.copytree(root, copy)
-    detections = folders(settings)["detections"]
+    detections = list_run_folders(settings)["detections"]
     name = parts.list_parts(str(copy), detections)[0]
     rows = parts.read_part(str(copy), detections, name, tables.DETECTIONS)
     victim = parts.read_part(str(copy), "thumbnails", name, tables.THUMBNAILS)["micrograph_id"].iloc[0]
     parts.write_part(str(copy), detections, name, rows[rows["micrograph_id"] != victim], tables.DETECTIONS, 1)
     failure = {"uri": "x", "micrograph_id": victim, "stage": "detect", "kind": "crash", "error": "e", "attempts": 2}
-    parts.write_part(str(copy), failures_folder(detections), name, [failure], tables.FAILURES)
+    parts.write_part(str(copy), name_failures_folder(detections), name, [failure], tables.FAILURES)
     other = replace(settings, {"featurise": change})
     if table == "features":  # else its evidence from before the failure would be taken for the image's
-        shutil.rmtree(copy / folders(settings)["evidence"])
+        shutil.rmtree(copy / list_run_folders(settings)["evidence"])
     code, _ = quietly(run, str(archive), str(copy), other)
     assert code == 2
-    made = parts.read_table(str(copy), folders(other)[table], SCHEMAS[table])
+    made = parts.read_table(str(copy), list_run_folders(other)[table], SCHEMAS[table])
     assert victim not in set(made["micrograph_id"])
     triage = parts.load_table(Workspace(str(copy)).triage, tables.TRIAGE).set_index("micrograph_id")
     assert (triage.loc[victim, "status"], triage.loc[victim, "verdict"]) == ("failed", "unknown")

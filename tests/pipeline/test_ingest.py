@@ -425,7 +425,7 @@ def test_nothing_is_there_before_the_first_ingest(tmp_path):
 
 def test_a_task_names_its_files_and_their_dependencies(sessions, small, tmp_path):
     def names(settings):
-        tasks = ingest._tasks(
+        tasks = ingest._make_survey_tasks(
             Workspace(str(tmp_path)), str(sessions), settings, [], digests.DigestSet(), digests.DigestSet()
         )
         return [task.name for task in tasks if isinstance(task, Task)]

@@ -11,7 +11,7 @@ from emqa_dask.archive.headers import find_pixel_size_outliers
 from emqa_dask.pipeline.commands import report_copies, report_key, report_verdicts
 from emqa_dask.pipeline.commands.report import RunFacts, report
 from emqa_dask.pipeline.workspace import micrograph_ledger, provenance
-from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
+from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
 from emqa_dask.report.spreadsheet import format_triage_csv
 from emqa_dask.settings import Settings, replace
 from emqa_dask.store import parts, plan, spill
@@ -105,7 +105,7 @@ def make_workspace(root: str, n_files: int = 90, seed: int = 0) -> pd.DataFrame:
     made["detections"] = pd.DataFrame({"micrograph_id": ledger["micrograph_id"], **boxes})
     kept = {table: rng.random(n) < 0.95 for table in made}  # quarantined ones are not in a table
     kept["evidence"] = kept["features"]
-    for table, folder in folders(SETTINGS).items():
+    for table, folder in list_run_folders(SETTINGS).items():
         for k, (name, of) in enumerate(ledger.groupby("partition")):
             rows = made[table].loc[of.index[kept[table][of.index]]]
             if k % 9 != 4 or table == "thumbnails":  # unfinished
@@ -123,7 +123,10 @@ def decide_in_memory(root: str, failures: pd.DataFrame) -> tuple[pd.DataFrame, p
             micrographs["nm_per_pixel"], report_copies.label_acquisition_groups(micrographs)
         )
     )
-    made = {t: parts.read_table(root, folders(SETTINGS)[t], SCHEMAS[t]) for t in list(folders(SETTINGS))[2:]}
+    made = {
+        t: parts.read_table(root, list_run_folders(SETTINGS)[t], SCHEMAS[t])
+        for t in list(list_run_folders(SETTINGS))[2:]
+    }
     made = {t: rows[rows["micrograph_id"].isin(micrographs["micrograph_id"])] for t, rows in made.items()}
     flags = [flag_images(made["features"]), duplicates.flag_duplicates(micrographs, made["features"])]
     evidence = made.pop("evidence")
@@ -185,7 +188,7 @@ def test_what_has_not_changed_is_known_without_reading_a_table(tmp_path, monkeyp
     other = replace(SETTINGS, {"triage": {"trust_f1": 0.9}})
     assert report(Workspace(root), "/archive", other, later)
     assert not report(Workspace(root), "/archive", other, later)
-    victim = sorted((tmp_path / folders(SETTINGS)["features"]).iterdir())[0]
+    victim = sorted((tmp_path / list_run_folders(SETTINGS)["features"]).iterdir())[0]
     victim.unlink()
     assert report(Workspace(root), "/archive", other, later)
     catalog = parts.load_table(Workspace(root).catalog, tables.CATALOG)
@@ -298,7 +301,7 @@ def test_what_is_there_twice_is_refused(tmp_path, table):
     root = str(tmp_path)
     failures = make_workspace(root, 30)
     if table == "features":
-        uri = sorted((tmp_path / folders(SETTINGS)[table]).iterdir())[0].as_posix()
+        uri = sorted((tmp_path / list_run_folders(SETTINGS)[table]).iterdir())[0].as_posix()
         schema = tables.FEATURES
     else:
         uri = getattr(Workspace(root), table)

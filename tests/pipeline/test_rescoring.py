@@ -17,7 +17,7 @@ from emqa_dask.pipeline.commands.rescore import rescore
 from emqa_dask.pipeline.commands.triage import run
 from emqa_dask.pipeline.tasks import partition_tables
 from emqa_dask.pipeline.workspace import micrograph_ledger
-from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
+from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
 from emqa_dask.settings import replace
 from emqa_dask.store import files, parts, stored_settings
 from emqa_dask.store.layout import Workspace
@@ -61,12 +61,12 @@ def settings(request, short, fitted):
 
 
 def content(root, settings, table: str = "predictions") -> dict[str, bytes]:
-    folder = files.join(str(root), folders(settings)[table])
+    folder = files.join(str(root), list_run_folders(settings)[table])
     return {name: files.read_bytes(files.join(folder, name)) for name in files.list_names(folder)}
 
 
 def forget(root, settings) -> None:
-    shutil.rmtree(root / folders(settings)["predictions"], ignore_errors=True)
+    shutil.rmtree(root / list_run_folders(settings)["predictions"], ignore_errors=True)
 
 
 def by_tasks(root, settings) -> dict[str, bytes]:
@@ -91,7 +91,7 @@ def test_predictions_made_together_are_those_of_tasks_to_the_byte(copy, settings
     before = len(events(copy))
     assert rescore(str(copy), settings, say=quiet) == 0
     assert content(copy, settings) == expected
-    rows = parts.read_table(str(copy), folders(settings)["predictions"], tables.PREDICTIONS)
+    rows = parts.read_table(str(copy), list_run_folders(settings)["predictions"], tables.PREDICTIONS)
     assert rows["predicted_f1"].notna().any()
     new = events(copy).iloc[before:]
     assert list(new["stage"]) == ["predict"]  # one task for all
@@ -102,7 +102,7 @@ def test_detection_features_are_repeated_to_the_byte(copy, short):
     """That was made image by image from pixels, this from the table of a partition's detections."""
     expected = {table: content(copy, short, table) for table in ("evidence", "predictions")}
     for table in expected:
-        shutil.rmtree(copy / folders(short)[table])
+        shutil.rmtree(copy / list_run_folders(short)[table])
     before = len(events(copy))
     assert rescore(str(copy), short, say=quiet) == 0
     assert {table: content(copy, short, table) for table in expected} == expected
@@ -114,7 +114,7 @@ def test_another_score_floor_is_judged_by_models_for_it_alone(copy, short, small
     said = []
     assert rescore(str(copy), floor, say=said.append) == 0
     assert any("log-synthetic knows log at a score floor of 0.1, this run has 0.2" in line for line in said)
-    rows = parts.read_table(str(copy), folders(floor)["predictions"], tables.PREDICTIONS)
+    rows = parts.read_table(str(copy), list_run_folders(floor)["predictions"], tables.PREDICTIONS)
     assert set(rows["evidence"]) == {"no_model"}
     assert rows["predicted_f1"].isna().all()
     labels = small_archive.parent / f"{small_archive.name}.truth" / "annotations.json"
@@ -122,7 +122,7 @@ def test_another_score_floor_is_judged_by_models_for_it_alone(copy, short, small
     said.clear()
     fitted = stored_settings.read_settings(str(copy))
     assert rescore(str(copy), fitted, say=said.append) == 0
-    rows = parts.read_table(str(copy), folders(fitted)["predictions"], tables.PREDICTIONS)
+    rows = parts.read_table(str(copy), list_run_folders(fitted)["predictions"], tables.PREDICTIONS)
     assert rows["predicted_f1"].notna().any()
 
 
@@ -140,7 +140,7 @@ def test_a_bundle_is_bounded_and_all_of_them_are_everything(done, short):
 def test_only_what_is_lacking_is_made(copy, settings):
     expected = by_tasks(copy, settings)
     assert rescore(str(copy), settings, say=quiet) == 0
-    folder = copy / folders(settings)["predictions"]
+    folder = copy / list_run_folders(settings)["predictions"]
     for name in list(expected)[::2]:
         (folder / name).unlink()
     kept = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
@@ -181,7 +181,7 @@ def test_killed_in_between_and_run_again_it_gives_the_same(copy, short, fitted):
 def test_a_damaged_part_is_left_to_its_own_task(copy, settings):
     expected = by_tasks(copy, settings)
     name = sorted(expected)[1]
-    path = copy / folders(settings)["evidence"] / name
+    path = copy / list_run_folders(settings)["evidence"] / name
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     assert rescore(str(copy), settings, say=quiet) == 0
@@ -252,7 +252,7 @@ def test_every_table_is_that_of_a_run_from_the_start(copy, small_archive, settin
     assert run(str(small_archive), str(fresh), settings, say=quiet) == 0
     forget(copy, settings)
     assert rescore(str(copy), settings, say=quiet) == 0
-    for table, folder in folders(settings).items():
+    for table, folder in list_run_folders(settings).items():
         one, other = (parts.read_table(str(root), folder, SCHEMAS[table]) for root in (copy, fresh))
         pd.testing.assert_frame_equal(one, other)
     for table in ("triage", "flags"):

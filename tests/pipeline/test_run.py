@@ -15,7 +15,7 @@ from emqa_dask.pipeline.commands.estimate import estimate
 from emqa_dask.pipeline.commands.status import status
 from emqa_dask.pipeline.commands.triage import run
 from emqa_dask.pipeline.workspace import micrograph_ledger
-from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
+from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
 from emqa_dask.run.execute import execute
 from emqa_dask.settings import replace
 from emqa_dask.store import marker, micrographs, parts
@@ -29,7 +29,7 @@ def quietly(source, root, settings, **options) -> tuple[int, list[str]]:
 
 def table(root, name: str, settings) -> pd.DataFrame:
     """All rows of a table in an order of its own, so that two workspaces can be compared."""
-    rows = parts.read_table(str(root), folders(settings)[name], SCHEMAS[name])
+    rows = parts.read_table(str(root), list_run_folders(settings)[name], SCHEMAS[name])
     by = [c for c in rows.columns if rows[c].dtype != object or isinstance(rows[c].iloc[0] if len(rows) else "", str)]
     return rows.sort_values(by, ignore_index=True)
 
@@ -39,7 +39,7 @@ def triage_of(root) -> pd.DataFrame:
 
 
 def assert_same_results(one, other, settings_one, settings_other) -> None:
-    for name in folders(settings_one):
+    for name in list_run_folders(settings_one):
         pd.testing.assert_frame_equal(table(one, name, settings_one), table(other, name, settings_other))
     pd.testing.assert_frame_equal(triage_of(one), triage_of(other))
 
@@ -195,7 +195,7 @@ def test_steps_alone_give_the_tables_of_the_whole(done, small_archive, in_proces
 def test_a_lost_part_is_made_again(done, small_archive, in_process, tmp_path):
     root = tmp_path / "ws"
     shutil.copytree(done, root)
-    victim = sorted((root / folders(in_process)["features"]).glob("*.parquet"))[0]
+    victim = sorted((root / list_run_folders(in_process)["features"]).glob("*.parquet"))[0]
     victim.unlink()
     assert quietly(small_archive, root, in_process)[0] == 0
     assert victim.exists()

@@ -13,7 +13,7 @@ from emqa_dask.pipeline.commands.triage import run
 from emqa_dask.pipeline.commands.tune_log import TuneOptions, tune_log
 from emqa_dask.pipeline.commands.tune_order import map_order
 from emqa_dask.pipeline.workspace import acquisition_groups, micrograph_ledger
-from emqa_dask.pipeline.workspace.stages import folders
+from emqa_dask.pipeline.workspace.stages import list_run_folders
 from emqa_dask.settings import Cohort, load_settings, replace
 from emqa_dask.store import parts
 from emqa_dask.store.layout import Workspace
@@ -158,7 +158,7 @@ def test_a_run_searches_each_cohort_with_its_own_settings(archive, atomic, tmp_p
         uris = pd.concat(micrograph_ledger.iter_current(Workspace(root), ["micrograph_id", "uri"])).set_index(
             "micrograph_id"
         )["uri"]
-        rows = parts.read_table(root, folders(settings)["detections"], DETECTIONS)
+        rows = parts.read_table(root, list_run_folders(settings)["detections"], DETECTIONS)
         return rows.assign(uri=rows["micrograph_id"].map(uris)).sort_values(["uri"], kind="stable")
 
     found = detections("mixed", mixed)

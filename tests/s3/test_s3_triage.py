@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from emqa_dask.pipeline.commands.triage import triage_archive
-from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
+from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
 from emqa_dask.settings import Settings, replace
 from emqa_dask.store import files, parts
 from emqa_dask.store.layout import Workspace
@@ -55,7 +55,7 @@ def upload(archive, bucket: str, port: int) -> str:
 
 def tables_of(root: str, settings: Settings) -> dict[str, pd.DataFrame]:
     """All tables of a workspace, their rows in an order of their own."""
-    where = folders(settings)
+    where = list_run_folders(settings)
     made = {name: parts.read_table(root, where[name], schema) for name, schema in SCHEMAS.items() if name in where}
     for uri in (
         Workspace(root).triage,

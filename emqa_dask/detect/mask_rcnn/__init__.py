@@ -51,11 +51,11 @@ def load_detector(name: str | Path, device: str = "cpu", precision: str = "float
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}: it is one of {', '.join(PRECISIONS)}")
     model_card = read_detector_card(name)
-    return _loaded(str(model_card.directory.resolve()), model_card.digest, device, precision)
+    return _load_cached(str(model_card.directory.resolve()), model_card.digest, device, precision)
 
 
 @lru_cache(maxsize=4)
-def _loaded(directory: str, digest: str, device: str, precision: str) -> Detector:
+def _load_cached(directory: str, digest: str, device: str, precision: str) -> Detector:
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from emqa_dask import backend, tables
 from emqa_dask.detect.mask_rcnn import masks as mk
 from emqa_dask.detect.mask_rcnn.detector_card import DetectorCard
-from emqa_dask.detect.mask_rcnn.merge import Window, find_claimed_boxes, find_doubles, windows
+from emqa_dask.detect.mask_rcnn.merge import Window, find_claimed_boxes, find_doubles, make_tiles
 from emqa_dask.detect.mask_rcnn.network import Network, Predictions
 from emqa_dask.detect.normalise import IntensityLimits, compute_intensity_limits, convert_to_real, normalise
 
@@ -88,7 +88,7 @@ class Detector:
         limits = compute_intensity_limits(image, self.card.low_percentile, self.card.high_percentile)
         if not limits.high > limits.low:
             return []
-        tile_windows = windows(image.shape, self.card.tile_px, self.card.halo_px)
+        tile_windows = make_tiles(image.shape, self.card.tile_px, self.card.halo_px)
         return [_Piece(k, tile, window, limits) for tile, window in enumerate(tile_windows) if self._px(window) > 0]
 
     def _px(self, window: Window) -> int:
@@ -100,7 +100,7 @@ class Detector:
         def prepare(batch: list[_Piece]) -> list[np.ndarray]:
             return [self._normalised(images[piece.image], piece) for piece in batch]
 
-        with _helper(self.device) as submit:
+        with _make_submit(self.device) as submit:
             batches = self._batches(pieces)
             batch = next(batches, None)
             pending = None
@@ -219,18 +219,18 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 @contextmanager
-def _helper(device: str) -> Iterator[Callable[..., Future]]:
+def _make_submit(device: str) -> Iterator[Callable[..., Future]]:
     """submit(): in a thread beside the network where there is a core for it, else at once."""
     import torch
 
     if device == "cpu" and torch.get_num_threads() == 1:
-        yield _at_once
+        yield _run_at_once
         return
     with ThreadPoolExecutor(max_workers=1) as pool:
         yield pool.submit
 
 
-def _at_once(function: Callable, *args) -> Future:
+def _run_at_once(function: Callable, *args) -> Future:
     future = Future()
     future.set_result(function(*args))
     return future

@@ -74,10 +74,10 @@ def read_detector_card(name: str | Path) -> DetectorCard:
     if missing:
         raise models.ModelError(f"{card_path}: lacks {', '.join(missing)}")
     with models.blame_model(directory / "card.toml"):  # values of other kinds than a card's
-        return _checked(directory, table)
+        return _check_entries(directory, table)
 
 
-def _checked(directory: Path, table: Mapping) -> DetectorCard:
+def _check_entries(directory: Path, table: Mapping) -> DetectorCard:
     input_table = table["input"]
     classes = table["classes"]
     architecture = dict(table.get("architecture", {}))

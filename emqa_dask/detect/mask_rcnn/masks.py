@@ -91,11 +91,11 @@ def encode(mask_runs: Sequence[Runs], shape: tuple[int, int]) -> list[str]:
     if not mask_runs:
         return []
     size = [int(shape[0]), int(shape[1])]
-    plain = [{"size": size, "counts": _counts(run, shape)} for run in mask_runs]
+    plain = [{"size": size, "counts": _count_run_lengths(run, shape)} for run in mask_runs]
     return [coded["counts"].decode("ascii") for coded in frPyObjects(plain, *size)]
 
 
-def _counts(run: Runs, shape: tuple[int, int]) -> list[int]:
+def _count_run_lengths(run: Runs, shape: tuple[int, int]) -> list[int]:
     """Lengths of the stretches of 0 and 1, in turn, down the columns."""
     start, stop = run[:, 0] * shape[0] + run[:, 1], run[:, 0] * shape[0] + run[:, 2]
     is_gap = start[1:] != stop[:-1]  # a run that reaches the last row goes on in the next column's first

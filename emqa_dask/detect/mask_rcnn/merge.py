@@ -23,7 +23,7 @@ class Window(NamedTuple):
     core_box: tuple[float, float, float, float]  # y0, x0, y1, x1; infinite at the image's edges
 
 
-def windows(shape: tuple[int, int], tile_px: int, halo_px: int) -> list[Window]:
+def make_tiles(shape: tuple[int, int], tile_px: int, halo_px: int) -> list[Window]:
     """Windows of at most `tile_px` a side that cover an image of `shape` and share 2 `compute_halo` or more.
 
     All have one size, so that a network which scales its input sees all at one scale; what they own covers the plane
@@ -31,7 +31,7 @@ def windows(shape: tuple[int, int], tile_px: int, halo_px: int) -> list[Window]:
     """
     if 0 in shape:
         return []
-    rows, columns = (_spans(size, tile_px, halo_px) for size in shape)
+    rows, columns = (_compute_tile_spans(size, tile_px, halo_px) for size in shape)
     return [
         Window(y0, x0, y1, x1, (own_y0, own_x0, own_y1, own_x1))
         for y0, y1, own_y0, own_y1 in rows
@@ -39,7 +39,7 @@ def windows(shape: tuple[int, int], tile_px: int, halo_px: int) -> list[Window]:
     ]
 
 
-def _spans(size: int, tile_px: int, halo_px: int) -> list[tuple[int, int, float, float]]:
+def _compute_tile_spans(size: int, tile_px: int, halo_px: int) -> list[tuple[int, int, float, float]]:
     if size <= tile_px:
         return [(0, size, -math.inf, math.inf)]
     grid = GRID_PX if tile_px - 2 * halo_px >= 3 * GRID_PX else 1

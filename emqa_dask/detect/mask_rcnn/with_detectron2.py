@@ -45,7 +45,9 @@ def load(model_card: DetectorCard, device: str, precision: str) -> Network:
     @torch.inference_mode()
     def predict_objects(images: list[np.ndarray]) -> list[Predictions]:
         height, width = images[0].shape
-        inputs = [{"image": torch.from_numpy(_pixels(image, resize, len(cfg.MODEL.PIXEL_MEAN)))} for image in images]
+        inputs = [
+            {"image": torch.from_numpy(_prepare_pixels(image, resize, len(cfg.MODEL.PIXEL_MEAN)))} for image in images
+        ]
         with autocast(device, precision):
             batch = model.preprocess_image(inputs)
             features = model.backbone(batch.tensor)
@@ -67,7 +69,7 @@ def build(config: Path, score_floor: float, max_detections: int, device: str):
     ImportError without detectron2 and ValueError for a config that is none, not a Mask R-CNN's, or of which no network
     can be built.
     """
-    CfgNode, cfg, build_model = _library()
+    CfgNode, cfg, build_model = _import_library()
     import yaml
 
     try:
@@ -100,7 +102,7 @@ def complete_config(config: Path, n_classes: int) -> str:
     """
     if not config.is_file():
         raise FileNotFoundError(f"{config}: no such config")
-    _, cfg, _ = _library()
+    _, cfg, _ = _import_library()
     import yaml
 
     try:
@@ -123,7 +125,7 @@ def complete_config(config: Path, n_classes: int) -> str:
     return cfg.dump()
 
 
-def _library():
+def _import_library():
     """detectron2's CfgNode, a default config, and build_model()."""
     try:
         from detectron2.config import CfgNode, get_cfg
@@ -133,7 +135,7 @@ def _library():
     return CfgNode, get_cfg(), build_model
 
 
-def _pixels(image: np.ndarray, resize, channels: int) -> np.ndarray:
+def _prepare_pixels(image: np.ndarray, resize, channels: int) -> np.ndarray:
     """`image` as detectron2 takes it: 8-bit grey, scaled by Pillow, then float32 (channels, h, w), 0 to 255."""
     grey = convert_to_uint8(image)
     grey = resize.get_transform(grey).apply_image(grey)

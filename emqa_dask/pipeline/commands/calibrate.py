@@ -16,7 +16,7 @@ from emqa_dask.pipeline.tasks.predict import join_evidence
 from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.pipeline.workspace.detectors import name_detectors
 from emqa_dask.pipeline.workspace.labels import match_labels, read_labels
-from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
+from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
 from emqa_dask.predict import calibration, quality_model
 from emqa_dask.predict.predictions import load_quality_model
 from emqa_dask.predict.true_quality import compute_true_quality
@@ -120,7 +120,7 @@ def _read_labelled(workspace: Workspace, settings: Settings, labels: str) -> Lab
 
 def _read_table(workspace: Workspace, settings: Settings, table: str, rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of a table of the workspace for the micrographs `rows`; ValueError where a part was not made."""
-    folder = folders(settings)[table]
+    folder = list_run_folders(settings)[table]
     partitions = sorted(set(rows["partition"]))
     missing = set(partitions) - set(parts.list_parts(workspace.uri, folder))
     if missing:

@@ -42,7 +42,9 @@ def ingest(workspace: Workspace, source: str, settings: Settings, execute: Execu
     uris = DigestSet()
     present = DigestSet()
     counts = Counter()
-    for result in execute(survey_files, _tasks(workspace, source, settings, names, uris, present), "survey"):
+    for result in execute(
+        survey_files, _make_survey_tasks(workspace, source, settings, names, uris, present), "survey"
+    ):
         if result.outcome == "failed":  # the whole task failed, not a single file
             died = CallFailed(result.failure_kind, result.error, result.traceback, result.event["attempt"])
             task_root, name, entries = result.task.args[:3]
@@ -61,7 +63,7 @@ def ingest(workspace: Workspace, source: str, settings: Settings, execute: Execu
         _remove(workspace, folder, parts.list_parts(workspace.uri, folder))
 
 
-def _tasks(
+def _make_survey_tasks(
     workspace: Workspace, source: str, settings: Settings, names: list[str], uris: DigestSet, present: DigestSet
 ) -> Iterator[Task]:
     """A task for each batch of new files, in the order of the scan; notes their names and URIs."""
@@ -84,7 +86,7 @@ def _enter_micrographs(workspace: Workspace, names: Sequence[str], counts: Count
     lengths = plan.choose_shard_lengths(counts, stacks.read_shard_lengths(workspace.uri), slots, settings.store)
 
     def new() -> Iterator[pd.DataFrame]:
-        for rows in _surveyed(workspace, SURVEY_FRAMES, names):
+        for rows in _read_surveyed(workspace, SURVEY_FRAMES, names):
             is_planned = ids.has(digests.parse_hex_ids(rows["micrograph_id"]))  # before: the file was only touched
             yield rows[~is_planned]
 
@@ -144,10 +146,10 @@ def _enter_files(workspace: Workspace, names: Sequence[str], uris: DigestSet) ->
         return uris.has(digests.digest_texts(rows["uri"]))
 
     _drop_failures(workspace, is_surveyed, sorted(set(parts.list_parts(workspace.uri, SURVEY_FAILURES)) - set(names)))
-    _rewrite_catalog(workspace, is_surveyed, plan.rebatch(_surveyed(workspace, SURVEY_FILES, names)))
+    _rewrite_catalog(workspace, is_surveyed, plan.rebatch(_read_surveyed(workspace, SURVEY_FILES, names)))
 
 
-def _surveyed(workspace: Workspace, folder: str, names: Sequence[str]) -> Iterator[pd.DataFrame]:
+def _read_surveyed(workspace: Workspace, folder: str, names: Sequence[str]) -> Iterator[pd.DataFrame]:
     """The parts `names` in order, a few at a time. Threads read ahead, because a bucket has a long latency."""
     schema = tables.CATALOG if folder == SURVEY_FILES else tables.MICROGRAPHS
     with ThreadPoolExecutor(READERS) as pool:

@@ -9,8 +9,8 @@ from emqa_dask.partition import Partition
 from emqa_dask.pipeline.commands.bundled_tables import make_evidence, make_predictions
 from emqa_dask.pipeline.tasks.entry import make_partition
 from emqa_dask.pipeline.workspace import failures, micrograph_ledger
-from emqa_dask.pipeline.workspace.part_folders import failures_folder
-from emqa_dask.pipeline.workspace.stages import folders, tables_of_step, upstream
+from emqa_dask.pipeline.workspace.part_folders import name_failures_folder
+from emqa_dask.pipeline.workspace.stages import list_run_folders, list_step_tables, list_upstream_tables
 from emqa_dask.run.executor import Executor
 from emqa_dask.run.preflight import StageWorkload
 from emqa_dask.run.task import Task
@@ -32,9 +32,9 @@ def make_tables(workspace: Workspace, settings: Settings, steps: list[str], exec
     Partitions whose tables from pixels exist get evidence and then predictions first, by tasks for many partitions.
     Partitions that fail in these get a task of their own.
     """
-    table_folders = folders(settings)
-    final_tables = [table for step in steps for table in tables_of_step(step) if table in table_folders]
-    needed = upstream(final_tables, table_folders)
+    table_folders = list_run_folders(settings)
+    final_tables = [table for step in steps for table in list_step_tables(step) if table in table_folders]
+    needed = list_upstream_tables(final_tables, table_folders)
     bundled = [table for table in ("evidence", "predictions") if "predictions" in needed]
     progress = _find_progress(workspace, table_folders, needed, bundled)
     finished = progress.finished
@@ -78,7 +78,7 @@ def _find_progress(
     for table in needed:
         folder = table_folders[table]
         names = set(parts.list_parts(workspace.uri, folder)) if folder in existing else set()
-        if failures_folder(folder) in existing:
+        if name_failures_folder(folder) in existing:
             failures.forget_unfinished(workspace, table_folders, table, names)
         if finished is None:
             stored = names

@@ -13,7 +13,7 @@ from emqa_dask.pipeline.commands.report_key import compute_report_key
 from emqa_dask.pipeline.commands.report_page import render_page, write_sessions
 from emqa_dask.pipeline.commands.report_verdicts import decide_batches
 from emqa_dask.pipeline.workspace import provenance
-from emqa_dask.pipeline.workspace.stages import folders
+from emqa_dask.pipeline.workspace.stages import list_run_folders
 from emqa_dask.report import spreadsheet
 from emqa_dask.report.classifier_counts import ClassifierCounts
 from emqa_dask.report.triage_counts import Overview
@@ -37,7 +37,7 @@ def report(workspace: Workspace, source: str, settings: Settings, run_facts: Run
     """
     key = compute_report_key(workspace, settings, run_facts.failures)
     stored = provenance.read(workspace)
-    if stored.get("report_key") == key and not provenance.damaged_outputs(workspace, stored):
+    if stored.get("report_key") == key and not provenance.find_damaged_outputs(workspace, stored):
         return False
     overview, classes = _write_tables(workspace, settings, run_facts.failures)
     section = write_sessions(workspace, settings, classes)
@@ -49,7 +49,7 @@ def report(workspace: Workspace, source: str, settings: Settings, run_facts: Run
     record |= {
         "finished": time.time(),
         "host": platform.node(),
-        "folders": folders(settings),
+        "folders": list_run_folders(settings),
         "quality_models": digest_models(settings.predict.models),
         "networks": digest_models(list_networks(settings)),
         "verdicts": dict(overview.verdicts.most_common()),

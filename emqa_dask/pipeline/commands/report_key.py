@@ -8,7 +8,7 @@ import pandas as pd
 
 import emqa_dask
 from emqa_dask.pipeline.workspace import provenance
-from emqa_dask.pipeline.workspace.stages import folders
+from emqa_dask.pipeline.workspace.stages import list_run_folders
 from emqa_dask.settings import Settings, digest
 from emqa_dask.store import parts
 from emqa_dask.store.layout import Workspace
@@ -26,12 +26,12 @@ def compute_report_key(workspace: Workspace, settings: Settings, failures: pd.Da
 
     Large files are not read: a part never changes, and catalog and ledger only together with their date.
     """
-    table_folders = folders(settings)
+    table_folders = list_run_folders(settings)
     part_names = [parts.list_parts(workspace.uri, folder) for folder in table_folders.values()]
     return digest(
         table_folders,
         [[len(names), hashlib.sha256("\n".join(names).encode()).hexdigest()] for names in part_names],
-        [provenance.version_of(uri) for uri in (workspace.catalog, workspace.micrographs)],
+        [provenance.read_file_version(uri) for uri in (workspace.catalog, workspace.micrographs)],
         hashlib.sha256(failures.to_json(orient="records").encode()).hexdigest(),
         [dataclasses.asdict(record) for record in (settings.flags, settings.triage, settings.report)],
         [rule._asdict() for rule in RULES],

@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from emqa_dask import models, tables
-from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
+from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
 from emqa_dask.report import overlays, page
 from emqa_dask.report.classifier_counts import ClassifierCounts, ClassifierSection, find_most_drifted
 from emqa_dask.report.triage_counts import Overview
@@ -102,7 +102,7 @@ def _read_page_images(workspace: Workspace, shown_rows: pd.DataFrame, settings: 
     """Drawn images of the micrographs in `shown_rows`, some partitions at a time."""
     page_images = PageImages({}, {}, {})
     partitions = _group_by_partition(workspace, shown_rows["micrograph_id"].dropna())
-    folder_names = {table: name for table, name in folders(settings).items() if table in PAGE_IMAGE_COLUMNS}
+    folder_names = {table: name for table, name in list_run_folders(settings).items() if table in PAGE_IMAGE_COLUMNS}
     part_names = {table: set(parts.list_parts(workspace.uri, folder)) for table, folder in folder_names.items()}
     detector = shown_rows.dropna(subset="micrograph_id").set_index("micrograph_id")["detector"]
     max_entropy_nats = np.nan

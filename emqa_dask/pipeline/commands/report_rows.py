@@ -11,7 +11,7 @@ from emqa_dask.pipeline.commands.report_copies import MicrographIndex
 from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.pipeline.workspace.acquisition_groups import name_groups
 from emqa_dask.pipeline.workspace.detectors import name_detectors
-from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
+from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
 from emqa_dask.settings import Flags, Settings
 from emqa_dask.store import parts
 from emqa_dask.store.layout import Workspace
@@ -71,7 +71,7 @@ def _read_batches(workspace: Workspace, settings: Settings) -> Iterator[tuple[pd
 
     `predictions` are the rows that `select_detector` chooses, with the columns of `evidence`.
     """
-    folder_names = {table: folder for table, folder in folders(settings).items() if table in COLUMNS}
+    folder_names = {table: folder for table, folder in list_run_folders(settings).items() if table in COLUMNS}
     part_names = {table: set(parts.list_parts(workspace.uri, folder)) for table, folder in folder_names.items()}
     detector_order = list(name_detectors(settings.detect))
     for ledger, is_current in micrograph_ledger.iter_ledger(workspace, LEDGER_COLUMNS):
@@ -115,7 +115,9 @@ def _check_in_ledger(ids: pd.Series, ledger_ids: pd.Series, folder: str) -> None
     is_unknown = ~ids.isin(ledger_ids)
     if is_unknown.any():
         unknown = ids[is_unknown].iloc[0]
-        raise ValueError(f"{folder} has micrograph {unknown!r}, which the ledger does not have: {_remedy(folder)}")
+        raise ValueError(
+            f"{folder} has micrograph {unknown!r}, which the ledger does not have: {_describe_remedy(folder)}"
+        )
 
 
 def _check_intervals(predictions: pd.DataFrame, folder: str) -> None:
@@ -128,9 +130,9 @@ def _check_intervals(predictions: pd.DataFrame, folder: str) -> None:
             micrograph = predictions["micrograph_id"].iloc[k]
             raise ValueError(
                 f"{folder}: micrograph {micrograph} has a {name} of {mean[k]:g} in an interval of {low[k]:g} to "
-                f"{high[k]:g}, which cannot be: {_remedy(folder)}"
+                f"{high[k]:g}, which cannot be: {_describe_remedy(folder)}"
             )
 
 
-def _remedy(folder: str) -> str:
+def _describe_remedy(folder: str) -> str:
     return f"delete the folder {folder} of the workspace and run `emqa triage` again, which makes it anew"

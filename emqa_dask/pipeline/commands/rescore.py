@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from emqa_dask.pipeline.commands.triage import run
 from emqa_dask.pipeline.workspace import micrograph_ledger
-from emqa_dask.pipeline.workspace.stages import folders
+from emqa_dask.pipeline.workspace.stages import list_run_folders
 from emqa_dask.settings import Settings, SettingsError
 from emqa_dask.store import marker, parts, stored_settings
 from emqa_dask.store.layout import Workspace
@@ -19,8 +19,8 @@ def rescore(root: str, settings: Settings, say: Callable[[str], None] = print) -
     workspace = Workspace(root)
     source = marker.read_source(root)
     old_settings = stored_settings.read_settings(root)
-    old_folders = folders(old_settings)
-    new_folders = folders(settings)
+    old_folders = list_run_folders(old_settings)
+    new_folders = list_run_folders(settings)
     for table in ("detections", "features", "probabilities"):
         if table in new_folders and old_folders.get(table) != new_folders[table]:
             raise SettingsError(

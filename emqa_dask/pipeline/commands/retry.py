@@ -6,8 +6,8 @@ from emqa_dask import tables
 from emqa_dask.pipeline.commands.triage import run
 from emqa_dask.pipeline.workspace import file_catalog
 from emqa_dask.pipeline.workspace.failures import drop_parts
-from emqa_dask.pipeline.workspace.part_folders import failures_folder
-from emqa_dask.pipeline.workspace.stages import STAGES, downstream, folders
+from emqa_dask.pipeline.workspace.part_folders import name_failures_folder
+from emqa_dask.pipeline.workspace.stages import STAGES, list_downstream_tables, list_run_folders
 from emqa_dask.settings import Settings
 from emqa_dask.store import lock, marker, parts
 from emqa_dask.store.layout import Workspace
@@ -50,12 +50,14 @@ def _forget_unread_files(workspace: Workspace) -> int:
 
 def _drop_failed_partitions(workspace: Workspace, settings: Settings, stage: str | None) -> int:
     """Number of removed tables of partitions with images that failed in `stage` (None: any)."""
-    table_folders = folders(settings)
+    table_folders = list_run_folders(settings)
     n_partitions = 0
     for table, folder in table_folders.items():
-        for name in parts.list_parts(workspace.uri, failures_folder(folder)):
-            failed = parts.read_part(workspace.uri, failures_folder(folder), name, tables.FAILURES, ["stage"])["stage"]
+        for name in parts.list_parts(workspace.uri, name_failures_folder(folder)):
+            failed = parts.read_part(workspace.uri, name_failures_folder(folder), name, tables.FAILURES, ["stage"])[
+                "stage"
+            ]
             if stage is None or stage in set(failed):
-                drop_parts(workspace, table_folders, downstream(table, table_folders), name)
+                drop_parts(workspace, table_folders, list_downstream_tables(table, table_folders), name)
                 n_partitions += 1
     return n_partitions

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from emqa_dask import tables
 from emqa_dask.pipeline.commands.triage import tell
 from emqa_dask.pipeline.workspace import micrograph_ledger, preconditions
-from emqa_dask.pipeline.workspace.stages import folders
+from emqa_dask.pipeline.workspace.stages import list_run_folders
 from emqa_dask.run.progress import format_duration
 from emqa_dask.settings import Settings
 from emqa_dask.store import files, lock, marker, parts, stored_settings
@@ -54,7 +54,7 @@ def status(root: str, say: Say = print) -> int:
 def progress(workspace: Workspace, settings: Settings) -> tuple[int, dict[str, int]]:
     """Number of micrographs in the ledger, and number of partitions with each table ("partitions": all partitions)."""
     made_partitions = {
-        table: set(parts.list_parts(workspace.uri, folder)) for table, folder in folders(settings).items()
+        table: set(parts.list_parts(workspace.uri, folder)) for table, folder in list_run_folders(settings).items()
     }
     n_micrographs = 0
     part_counts = {"partitions": 0} | dict.fromkeys(made_partitions, 0)

@@ -19,7 +19,7 @@ from emqa_dask.pipeline.commands.report import RunFacts, report
 from emqa_dask.pipeline.workspace import integrity, journal, preconditions, provenance
 from emqa_dask.pipeline.workspace.failures import write_failures
 from emqa_dask.pipeline.workspace.part_folders import SURVEY_FILES, SURVEY_FRAMES
-from emqa_dask.pipeline.workspace.stages import STEPS, STEPS_WITH_PIXELS, folders, tables_of_step
+from emqa_dask.pipeline.workspace.stages import STEPS, STEPS_WITH_PIXELS, list_run_folders, list_step_tables
 from emqa_dask.run.progress import format_duration
 from emqa_dask.run.task import IN_PROCESS
 from emqa_dask.settings import Settings, SettingsError
@@ -106,7 +106,7 @@ def run(
     with lock.hold_lock(root, say) as run_lock, ExitStack() as stack:
         _check_workspace(workspace, source, settings, steps, say, has_pixels=not is_rescoring)
         stored_settings.write_settings(root, settings)
-        with journal.recording(workspace, run_lock.check) as record:
+        with journal.open_journal(workspace, run_lock.check) as record:
             execute = RunExecutor(root, settings, record, say, stack, has_workers=has_workers)
             if "ingest" in steps:
                 ingest.ingest(workspace, source, settings, execute)
@@ -151,7 +151,7 @@ def _check_workspace(
     workspace: Workspace, source: str, settings: Settings, steps: Collection[str], say: Say, *, has_pixels: bool
 ) -> None:
     """Removes partial files of a killed run, and puts damaged files aside."""
-    for folder in ("", journal.EVENTS, SURVEY_FILES, SURVEY_FRAMES, *folders(settings).values()):
+    for folder in ("", journal.EVENTS, SURVEY_FILES, SURVEY_FRAMES, *list_run_folders(settings).values()):
         files.remove_partial_files(files.join(workspace.uri, folder))
     integrity.put_aside_damaged_tables(
         workspace, settings, say, has_pixels=has_pixels and bool(STEPS_WITH_PIXELS.intersection(steps))
@@ -165,7 +165,7 @@ def _make_tables(
 ) -> dict[str, float]:
     """Seconds by the names of the steps. Makes the tables of `steps`."""
     start_time_s = time.time()
-    steps = [step for step in steps if tables_of_step(step)]
+    steps = [step for step in steps if list_step_tables(step)]
     if not steps:
         return {}
     make_tables(workspace, settings, steps, execute)
@@ -179,10 +179,10 @@ def _report(
     failures = parts.load_table(workspace.failures, tables.FAILURES)
     if tuple(steps) == ("report",):
         preconditions.require_parts(workspace, settings)
-    is_new = report(workspace, source, settings, RunFacts(started, journal.stage_seconds(workspace), failures))
+    is_new = report(workspace, source, settings, RunFacts(started, journal.sum_stage_seconds(workspace), failures))
     tell(workspace, say)
     say(f"report: {workspace.report_page}" + ("" if is_new else " (nothing was new)"))
-    return provenance.n_unfinished(workspace)
+    return provenance.count_unfinished(workspace)
 
 
 def tell(workspace: Workspace, say: Say) -> None:

@@ -57,7 +57,7 @@ def detect_with_log(images: list[np.ndarray], settings: Detect, run: Run) -> lis
 
 def summarise_image(row: dict, detections: pd.DataFrame, settings: Settings) -> list[dict]:
     """Rows of tables.EVIDENCE of one micrograph: a summary of the detections of each detector above the score floor."""
-    return _summarise(row, _columns(detections), settings)
+    return _summarise(row, _make_detection_columns(detections), settings)
 
 
 def summarise_images(rows: Iterable[dict], detections: pd.DataFrame, settings: Settings) -> Iterator[list[dict]]:
@@ -65,7 +65,7 @@ def summarise_images(rows: Iterable[dict], detections: pd.DataFrame, settings: S
 
     Columns become arrays once, because selecting a table for each image took ten times as long as the summary.
     """
-    columns = _columns(detections)
+    columns = _make_detection_columns(detections)
     positions = pd.Series(np.arange(len(detections))).groupby(detections["micrograph_id"].to_numpy(object)).indices
     no_positions = np.zeros(0, np.intp)
     for row in rows:
@@ -82,7 +82,7 @@ class _Detections(NamedTuple):
     circularity: NDArray[np.float64]  # (n,)
 
 
-def _columns(detections: pd.DataFrame) -> _Detections:
+def _make_detection_columns(detections: pd.DataFrame) -> _Detections:
     return _Detections(
         detections["detector"].to_numpy(object),
         detections[["y0", "x0", "y1", "x1"]].to_numpy(float),

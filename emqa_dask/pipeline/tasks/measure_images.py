@@ -21,8 +21,8 @@ from emqa_dask.pipeline.tasks.image_measurement import (
     detect_with_networks,
     measure_image,
 )
-from emqa_dask.pipeline.workspace.failures import failure_row
-from emqa_dask.pipeline.workspace.stages import folders
+from emqa_dask.pipeline.workspace.failures import make_failure_row
+from emqa_dask.pipeline.workspace.stages import list_run_folders
 from emqa_dask.run.supervise import Call, CallFailed
 from emqa_dask.run.task import get_worker_address
 from emqa_dask.settings import Detect, Settings
@@ -71,11 +71,11 @@ class ImageStages:
         for row, *arguments in zip(chunk.rows, *columns, strict=True):
             try:
                 with self.timed(stage):
-                    value = self.call(function, *arguments, label=row["uri"], megapixels=megapixels(row))
+                    value = self.call(function, *arguments, label=row["uri"], megapixels=count_megapixels(row))
                 results[row["micrograph_id"]] = value
             except CallFailed as died:
                 failed.add(row["micrograph_id"])
-                self.failures[table].append(micrograph_failure(row, stage, died))
+                self.failures[table].append(make_micrograph_failure(row, stage, died))
         if failed:
             chunk.drop(failed)
         return results
@@ -88,7 +88,7 @@ class ImageStages:
         If the batch fails, it is called for each image with lists of one item, as in `call_each`.
         """
         if len(chunk.rows) > 1:
-            size = sum(map(megapixels, chunk.rows))
+            size = sum(map(count_megapixels, chunk.rows))
             try:
                 with self.timed(stage):
                     values = self.call(function, *columns, *options, label=chunk.rows[0]["uri"], megapixels=size)
@@ -117,7 +117,9 @@ def measure_partition(
     if "detections" not in new_rows and ("evidence" in new_rows or "features" in new_rows):
         stored_detections = _read_detections(workspace, partition, settings)
     images = micrographs.iterate_micrographs(workspace.uri, partition, rows["index"])
-    for group_settings, chunk_rows in _chunks(rows.to_dict("records"), settings, _batch_size(settings, new_rows)):
+    for group_settings, chunk_rows in _make_chunks(
+        rows.to_dict("records"), settings, _choose_batch_size(settings, new_rows)
+    ):
         with stages.timed("read"):
             chunk = Chunk(chunk_rows, list(itertools.islice(images, len(chunk_rows))))
         if "thumbnails" in new_rows:
@@ -211,13 +213,13 @@ def classify(
 
 
 def _read_detections(workspace: Workspace, partition: Partition, settings: Settings) -> dict[str, pd.DataFrame]:
-    folder = folders(settings)["detections"]
+    folder = list_run_folders(settings)["detections"]
     return dict(
         list(parts.read_part(workspace.uri, folder, partition.name, tables.DETECTIONS).groupby("micrograph_id"))
     )
 
 
-def _batch_size(settings: Settings, new_rows: dict[str, list]) -> int:
+def _choose_batch_size(settings: Settings, new_rows: dict[str, list]) -> int:
     """Number of images in memory together: several for a GPU or a network, which are faster on batches, else one."""
     is_classified = "probabilities" in new_rows or "regions" in new_rows
     is_detected_in_batches = settings.run.device == "cuda" or bool(settings.detect.networks)
@@ -225,7 +227,7 @@ def _batch_size(settings: Settings, new_rows: dict[str, list]) -> int:
     return settings.run.batch_size if is_batched else 1
 
 
-def _chunks(rows: list[dict], settings: Settings, n: int) -> Iterator[tuple[Settings, list[dict]]]:
+def _make_chunks(rows: list[dict], settings: Settings, n: int) -> Iterator[tuple[Settings, list[dict]]]:
     """Chunks of at most `n` consecutive `rows` of one cohort and pixel size, and the settings for each chunk."""
 
     def detect_settings(row: dict) -> Detect:
@@ -238,11 +240,11 @@ def _chunks(rows: list[dict], settings: Settings, n: int) -> Iterator[tuple[Sett
             yield dataclasses.replace(settings, detect=of_cohort), chunk
 
 
-def micrograph_failure(row: dict, stage: str, died: CallFailed) -> dict:
+def make_micrograph_failure(row: dict, stage: str, died: CallFailed) -> dict:
     """The row of tables.FAILURES for the micrograph of the ledger `row`."""
-    return failure_row(row["uri"], row["micrograph_id"], stage, died, get_worker_address())
+    return make_failure_row(row["uri"], row["micrograph_id"], stage, died, get_worker_address())
 
 
-def megapixels(row: dict) -> float:
+def count_megapixels(row: dict) -> float:
     """Size of the micrograph of the ledger `row`."""
     return row["height_px"] * row["width_px"] / 1e6

@@ -11,9 +11,9 @@ from emqa_dask.pipeline.tasks.classify import classify_micrographs
 from emqa_dask.pipeline.tasks.measure_images import ImageStages, measure_partition
 from emqa_dask.pipeline.tasks.predict import FEATURE_COLUMNS, join_evidence, summarise_detections
 from emqa_dask.pipeline.tasks.store_partition import store_partition
-from emqa_dask.pipeline.workspace.failures import drop_parts, failed_ids
-from emqa_dask.pipeline.workspace.part_folders import failures_folder
-from emqa_dask.pipeline.workspace.stages import NEEDS_PIXELS, SCHEMAS, TABLES, downstream, folders
+from emqa_dask.pipeline.workspace.failures import drop_parts, read_failed_ids
+from emqa_dask.pipeline.workspace.part_folders import name_failures_folder
+from emqa_dask.pipeline.workspace.stages import NEEDS_PIXELS, SCHEMAS, TABLES, list_downstream_tables, list_run_folders
 from emqa_dask.predict.predictions import predict_images
 from emqa_dask.run.supervise import Call, call_directly
 from emqa_dask.settings import Settings
@@ -40,7 +40,7 @@ def make_tables(
     "failures-<table's folder>", which is written first. The record has "n_failed" and under "stages" the seconds of
     each.
     """
-    table_folders = folders(settings)
+    table_folders = list_run_folders(settings)
     missing = _find_missing(workspace, partition, table_folders, final_tables)
     stages = ImageStages(call)
     remaining = _store_or_find(workspace, partition, rows, table_folders, missing, stages)
@@ -80,9 +80,9 @@ def _find_missing(
         NEEDS_PIXELS & set(missing) and micrographs.find_damaged_slots(workspace.uri, partition)
     ):
         return missing
-    if not len(failed_ids(workspace, table_folders["thumbnails"], partition.name)):
+    if not len(read_failed_ids(workspace, table_folders["thumbnails"], partition.name)):
         return ["thumbnails", *missing]
-    drop_parts(workspace, table_folders, downstream("thumbnails", table_folders)[1:], partition.name)
+    drop_parts(workspace, table_folders, list_downstream_tables("thumbnails", table_folders)[1:], partition.name)
     return list(final_tables)
 
 
@@ -106,7 +106,7 @@ def _store_or_find(
         failed = rows["micrograph_id"][~rows["micrograph_id"].isin(stored["micrograph_id"])]
     if {"evidence", "features"} & set(missing) and "detections" not in missing:
         # An image without detections and one on which detection failed both have no rows.
-        failed = [*failed, *failed_ids(workspace, table_folders["detections"], partition.name)]
+        failed = [*failed, *read_failed_ids(workspace, table_folders["detections"], partition.name)]
     return rows[~rows["micrograph_id"].isin(failed)]
 
 
@@ -121,7 +121,7 @@ def _write(
     for table, rows in new_rows.items():
         failures = stages.failures[table]
         if failures:
-            folder = failures_folder(table_folders[table])
+            folder = name_failures_folder(table_folders[table])
             parts.write_part(workspace.uri, folder, partition.name, failures, tables.FAILURES)
         if table in ("detections", "probabilities") and rows:
             rows = pd.concat(rows, ignore_index=True)
@@ -148,7 +148,7 @@ def _predict(
         parts.write_part(workspace.uri, table_folders["predictions"], partition.name, predicted, tables.PREDICTIONS)
     if "classifications" in missing:
         for table in ("probabilities", "regions"):
-            failed = failed_ids(workspace, table_folders[table], partition.name)
+            failed = read_failed_ids(workspace, table_folders[table], partition.name)
             features = features[~features["micrograph_id"].isin(failed)]
         classified = classify_micrographs(read("probabilities"), read("regions"), features, settings)
         parts.write_part(

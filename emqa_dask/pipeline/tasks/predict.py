@@ -6,8 +6,8 @@ import time
 import pandas as pd
 
 from emqa_dask import tables
-from emqa_dask.pipeline.workspace.failures import failed_ids
-from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
+from emqa_dask.pipeline.workspace.failures import read_failed_ids
+from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
 from emqa_dask.run.supervise import Call, call_directly
 from emqa_dask.settings import Settings
 from emqa_dask.store import parts
@@ -29,11 +29,11 @@ def summarise_detections(workspace: Workspace, rows: pd.DataFrame, settings: Set
     """
     from emqa_dask.pipeline.tasks.image_measurement import summarise_images
 
-    table_folders = folders(settings)
+    table_folders = list_run_folders(settings)
     detections = parts.read_table(
         workspace.uri, table_folders["detections"], SCHEMAS["detections"], DETECTION_COLUMNS, names
     )
-    failed = {one for name in names for one in failed_ids(workspace, table_folders["features"], name)}
+    failed = {one for name in names for one in read_failed_ids(workspace, table_folders["features"], name)}
     records = rows[~rows["micrograph_id"].isin(failed)].to_dict("records")
     return list(itertools.chain.from_iterable(summarise_images(records, detections, settings)))
 
@@ -46,12 +46,12 @@ def make_evidence_together(
     `rows` and errors: see `make_predictions_together`.
     """
     started = time.perf_counter()
-    table_folders = folders(settings)
+    table_folders = list_run_folders(settings)
     names = list(dict.fromkeys(rows["partition"]))
     stored = parts.read_table(
         workspace.uri, table_folders["thumbnails"], SCHEMAS["thumbnails"], ["micrograph_id"], names
     )
-    failed = {one for name in names for one in failed_ids(workspace, table_folders["detections"], name)}
+    failed = {one for name in names for one in read_failed_ids(workspace, table_folders["detections"], name)}
     summarised = rows[rows["micrograph_id"].isin(stored["micrograph_id"]) & ~rows["micrograph_id"].isin(failed)]
     evidence = pd.DataFrame(summarise_detections(workspace, summarised, settings, names), columns=tables.EVIDENCE.names)
     partition_names = evidence["micrograph_id"].map(dict(zip(rows["micrograph_id"], rows["partition"])))
@@ -72,7 +72,7 @@ def make_predictions_together(
     from emqa_dask.predict.predictions import predict_images  # where it runs: a driver of many workers does without
 
     started = time.perf_counter()
-    table_folders = folders(settings)
+    table_folders = list_run_folders(settings)
     names = list(dict.fromkeys(rows["partition"]))
     features = parts.read_table(workspace.uri, table_folders["features"], SCHEMAS["features"], FEATURE_COLUMNS, names)
     evidence = parts.read_table(workspace.uri, table_folders["evidence"], SCHEMAS["evidence"], None, names)

@@ -13,7 +13,7 @@ from emqa_dask.archive.name_escapes import unescape_name
 from emqa_dask.archive.source import Frame, ReadError
 from emqa_dask.archive.survey import fetch_file
 from emqa_dask.partition import Partition
-from emqa_dask.pipeline.tasks.measure_images import megapixels, micrograph_failure
+from emqa_dask.pipeline.tasks.measure_images import count_megapixels, make_micrograph_failure
 from emqa_dask.run.supervise import Call, CallFailed
 from emqa_dask.store import micrographs
 from emqa_dask.store.layout import Workspace
@@ -34,9 +34,9 @@ def store_partition(workspace: Workspace, partition: Partition, rows: pd.DataFra
             if current["path"] != row["path"]:
                 copies.close()
                 current.update(path=row["path"], copy=copies.enter_context(fetch_file(unescape_name(row["path"]))))
-            size = {"label": row["uri"], "megapixels": megapixels(row)}
+            size = {"label": row["uri"], "megapixels": count_megapixels(row)}
             try:
-                for y0, y1 in call(frame_windows, current["copy"], row["frame"], **size):
+                for y0, y1 in call(read_row_windows, current["copy"], row["frame"], **size):
                     yield call(read_window, current["copy"], row["frame"], y0, y1, **size)
             except CallFailed as died:
                 dead[slot] = died
@@ -47,22 +47,22 @@ def store_partition(workspace: Workspace, partition: Partition, rows: pd.DataFra
             "lost"
         ]
     return [
-        micrograph_failure(records[slot], "store", dead.get(slot) or CallFailed("error", error))
+        make_micrograph_failure(records[slot], "store", dead.get(slot) or CallFailed("error", error))
         for slot, error in errors.items()
     ]
 
 
-def frame_windows(path: str, number: int) -> list[tuple[int, int]]:
+def read_row_windows(path: str, number: int) -> list[tuple[int, int]]:
     """Row windows of frame `number` of the file at `path`, see Frame.row_ranges()."""
-    return list(_frame(path, number).row_ranges())
+    return list(_open_frame(path, number).row_ranges())
 
 
 def read_window(path: str, number: int, y0: int, y1: int) -> np.ndarray:
     """Rows y0:y1 of frame `number` of the file at `path`."""
-    return _frame(path, number).read(y0, y1)
+    return _open_frame(path, number).read(y0, y1)
 
 
-def _frame(path: str, number: int) -> Frame:
+def _open_frame(path: str, number: int) -> Frame:
     frames = _open_source(path, os.stat(path).st_mtime_ns).frames
     if number >= len(frames):
         raise ReadError(f"changed since it was surveyed: it has no image {number} any more")

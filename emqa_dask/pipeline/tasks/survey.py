@@ -9,7 +9,7 @@ from emqa_dask.archive.entries import Entry
 from emqa_dask.archive.name_escapes import escape_name
 from emqa_dask.archive.rows import fit_row
 from emqa_dask.archive.survey import survey_file
-from emqa_dask.pipeline.workspace.failures import failure_row
+from emqa_dask.pipeline.workspace.failures import make_failure_row
 from emqa_dask.pipeline.workspace.part_folders import SURVEY_FAILED, SURVEY_FAILURES, SURVEY_FILES, SURVEY_FRAMES
 from emqa_dask.run.supervise import Call, CallFailed, call_directly, describe_error
 from emqa_dask.run.task import get_worker_address
@@ -46,9 +46,9 @@ def survey_files(
             pixels = entry.size_bytes / 2  # as far as can be told before it is read
             row, frames_of_file = call(survey_file, entry, settings.archive, label=entry.uri, megapixels=pixels / 1e6)
         except CallFailed as died:
-            row = failed(entry, died)
+            row = make_failed_file_row(entry, died)
             frames_of_file = []
-            failures.append(failure(entry, died, get_worker_address()))
+            failures.append(make_reader_failure(entry, died, get_worker_address()))
         rows.append(row)
         for frame in frames_of_file:
             size = (frame["height_px"], frame["width_px"], frame["dtype"], frame["nm_per_pixel"])
@@ -64,9 +64,9 @@ def survey_lost(workspace: Workspace, name: str, entries: list[Entry], died: Cal
     write(
         workspace,
         name,
-        [failed(e, died) | {"reason": SURVEY_FAILED} for e in entries],
+        [make_failed_file_row(e, died) | {"reason": SURVEY_FAILED} for e in entries],
         [],
-        [failure(e, died, worker) for e in entries],
+        [make_reader_failure(e, died, worker) for e in entries],
     )
 
 
@@ -91,7 +91,7 @@ def select_storable_rows(rows: list[dict], frames: list[dict]) -> tuple[list[dic
         except UNFIT as error:
             died = CallFailed("error", describe_error(error))
             entry = Entry(str(row["uri"]), "", row["size_bytes"], row["modified_ns"])
-            row = fit_row(failed(entry, died) | {"reason": UNSTORABLE}, tables.CATALOG)
+            row = fit_row(make_failed_file_row(entry, died) | {"reason": UNSTORABLE}, tables.CATALOG)
             own = []
         storable_rows.append(row)
         storable_frames += own
@@ -108,13 +108,13 @@ def _write(workspace: Workspace, name: str, rows: list[dict], frames: list[dict]
     parts.write_part(workspace.uri, SURVEY_FILES, name, rows, tables.CATALOG)
 
 
-def failed(entry: Entry, died: CallFailed) -> dict:
+def make_failed_file_row(entry: Entry, died: CallFailed) -> dict:
     """The row of tables.CATALOG of a file whose reader crashed."""
     columns = {"format": None, "kind": "unknown", "status": "failed", "content_sha256": None, "n_frames": 0}
     columns |= {"is_present": True, "reason": REASONS.get(died.failure_kind, REASONS["error"]), "error": died.error}
     return {key: getattr(entry, key) for key in ("uri", "size_bytes", "modified_ns")} | columns
 
 
-def failure(entry: Entry, died: CallFailed, worker: str) -> dict:
+def make_reader_failure(entry: Entry, died: CallFailed, worker: str) -> dict:
     """The row of tables.FAILURES of a file whose reader crashed."""
-    return failure_row(entry.uri, None, "ingest", died, worker)
+    return make_failure_row(entry.uri, None, "ingest", died, worker)

@@ -36,7 +36,7 @@ def iter_new_files(
         archive_entries = [entry for entry in listed if not f"{entry.path}/".startswith(workspace_folders)]
         of_uris = digests.digest_texts(entry.uri for entry in archive_entries)
         present.add(of_uris)
-        keys = _keys(
+        keys = _make_batch_keys(
             [e.uri for e in archive_entries],
             [e.size_bytes for e in archive_entries],
             [e.modified_ns for e in archive_entries],
@@ -69,11 +69,11 @@ def find_surveyed_files(workspace: Workspace, settings: Archive) -> DigestSet:
         # The scan does not walk through a Zarr folder, so its size is unknown there.
         is_zarr = rows["uri"].str.lower().str.endswith(entries.ZARR_SUFFIXES) | rows["format"].str.contains("Zarr")
         sizes = rows["size_bytes"].where(~is_zarr.fillna(False).astype(bool), 0)
-        surveyed.add(_keys(rows["uri"], sizes, rows["modified_ns"]))
+        surveyed.add(_make_batch_keys(rows["uri"], sizes, rows["modified_ns"]))
     return surveyed
 
 
-def _keys(uris: Iterable[str], sizes: Iterable[int], dates: Iterable[int]) -> np.ndarray:
+def _make_batch_keys(uris: Iterable[str], sizes: Iterable[int], dates: Iterable[int]) -> np.ndarray:
     return digests.digest_texts(f"{uri}\0{size}\0{date}" for uri, size, date in zip(uris, sizes, dates, strict=True))
 
 

@@ -7,7 +7,7 @@ from emqa_dask.settings import Detect
 
 
 @functools.lru_cache(maxsize=16)
-def _max_detections(networks: tuple[str, ...]) -> dict[str, int]:
+def _read_max_detections(networks: tuple[str, ...]) -> dict[str, int]:
     """Largest number of detections of every network, by the name on its card."""
     limits: dict[str, int] = {}
     for name in networks:
@@ -25,5 +25,5 @@ def name_detectors(settings: Detect) -> dict[str, int]:
 
     Raises FileNotFoundError for a missing model and ValueError for a card with an impossible value.
     """
-    limits = iter(_max_detections(settings.networks).items())
+    limits = iter(_read_max_detections(settings.networks).items())
     return dict(("log", settings.max_detections) if name == "log" else next(limits) for name in settings.detectors)

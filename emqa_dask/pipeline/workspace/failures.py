@@ -6,8 +6,8 @@ import pandas as pd
 
 from emqa_dask import tables
 from emqa_dask.pipeline.workspace import micrograph_ledger
-from emqa_dask.pipeline.workspace.part_folders import SURVEY_FAILURES, failures_folder
-from emqa_dask.pipeline.workspace.stages import downstream, folders
+from emqa_dask.pipeline.workspace.part_folders import SURVEY_FAILURES, name_failures_folder
+from emqa_dask.pipeline.workspace.stages import list_downstream_tables, list_run_folders
 from emqa_dask.run.supervise import CallFailed
 from emqa_dask.run.task import Result
 from emqa_dask.settings import Settings
@@ -16,16 +16,16 @@ from emqa_dask.store.digests import DigestSet
 from emqa_dask.store.layout import Workspace
 
 
-def failure_row(uri: str, micrograph_id: str | None, stage: str, died: CallFailed, worker: str) -> dict:
+def make_failure_row(uri: str, micrograph_id: str | None, stage: str, died: CallFailed, worker: str) -> dict:
     """The row of tables.FAILURES of a file, or of one micrograph of it."""
     columns = ("kind", "error", "traceback", "attempts", "peak_memory_bytes")
     row = {"uri": uri, "micrograph_id": micrograph_id, "stage": stage, "worker": worker}
     return row | {column: getattr(died, column) for column in columns}
 
 
-def failed_ids(workspace: Workspace, folder: str, name: str) -> pd.Series:
+def read_failed_ids(workspace: Workspace, folder: str, name: str) -> pd.Series:
     """micrograph_ids that failed when the part `name` of `folder` was made."""
-    uri = workspace.part(failures_folder(folder), name)
+    uri = workspace.part(name_failures_folder(folder), name)
     ids = parts.load_table(uri, tables.FAILURES, ["micrograph_id"])["micrograph_id"]
     return ids[:0] if len(ids) and _are_outdated(workspace, folder, name) else ids
 
@@ -40,7 +40,7 @@ def _are_outdated(workspace: Workspace, folder: str, name: str) -> bool:
 
 def fail_partition(workspace: Workspace, settings: Settings, result: Result) -> None:
     """Records the failure of a whole partition, without a failed image; the next run repeats it."""
-    table_folders = folders(settings)
+    table_folders = list_run_folders(settings)
     name = result.task.name
     rows = result.task.args[2]
     table = next((t for t in table_folders if not parts.has_part(workspace.uri, table_folders[t], name)), None)
@@ -48,14 +48,14 @@ def fail_partition(workspace: Workspace, settings: Settings, result: Result) -> 
         columns = {"stage": table, "kind": result.failure_kind, "error": result.error, "traceback": result.traceback}
         columns |= {"attempts": result.event["attempt"], "worker": result.event["worker"], "peak_memory_bytes": 0}
         failures = rows[["uri", "micrograph_id"]].assign(**columns)
-        parts.write_part(workspace.uri, failures_folder(table_folders[table]), name, failures, tables.FAILURES)
+        parts.write_part(workspace.uri, name_failures_folder(table_folders[table]), name, failures, tables.FAILURES)
 
 
 def drop_parts(workspace: Workspace, table_folders: dict[str, str], dropped_tables: Sequence[str], name: str) -> None:
     """Removes the parts `name` of the tables `dropped_tables`, downstream ones first, then their failures."""
     for table in reversed(dropped_tables):
         files.remove_file(workspace.part(table_folders[table], name))
-        files.remove_file(workspace.part(failures_folder(table_folders[table]), name))
+        files.remove_file(workspace.part(name_failures_folder(table_folders[table]), name))
 
 
 def forget_unfinished(
@@ -65,8 +65,8 @@ def forget_unfinished(
 
     The run makes them again. `finished_partitions` are the partitions that have the table.
     """
-    for name in set(parts.list_parts(workspace.uri, failures_folder(table_folders[table]))) - finished_partitions:
-        drop_parts(workspace, table_folders, downstream(table, table_folders), name)
+    for name in set(parts.list_parts(workspace.uri, name_failures_folder(table_folders[table]))) - finished_partitions:
+        drop_parts(workspace, table_folders, list_downstream_tables(table, table_folders), name)
 
 
 def iter_failures(workspace: Workspace, settings: Settings) -> Iterator[pd.DataFrame]:
@@ -94,10 +94,12 @@ def _iter_failures_of_files(workspace: Workspace) -> Iterator[pd.DataFrame]:
 def _iter_failures_of_stages(workspace: Workspace, settings: Settings) -> Iterator[pd.DataFrame]:
     """Micrographs of the archive on which a stage failed; failures that are outdated are removed."""
     existing = set(workspace.list_table_folders())
-    table_folders = dict.fromkeys(folders(settings).values())
-    with_failures = [folder for folder in table_folders if failures_folder(folder) in existing]
+    table_folders = dict.fromkeys(list_run_folders(settings).values())
+    with_failures = [folder for folder in table_folders if name_failures_folder(folder) in existing]
     listed = [
-        (folder, name) for folder in with_failures for name in parts.list_parts(workspace.uri, failures_folder(folder))
+        (folder, name)
+        for folder in with_failures
+        for name in parts.list_parts(workspace.uri, name_failures_folder(folder))
     ]
     if not listed:
         return
@@ -106,9 +108,9 @@ def _iter_failures_of_stages(workspace: Workspace, settings: Settings) -> Iterat
         present.add(digests.parse_hex_ids(rows["micrograph_id"]))
     for folder, name in listed:
         if _are_outdated(workspace, folder, name):
-            files.remove_file(workspace.part(failures_folder(folder), name))
+            files.remove_file(workspace.part(name_failures_folder(folder), name))
             continue
-        rows = parts.read_part(workspace.uri, failures_folder(folder), name, tables.FAILURES)
+        rows = parts.read_part(workspace.uri, name_failures_folder(folder), name, tables.FAILURES)
         yield rows[present.has(digests.parse_hex_ids(rows["micrograph_id"]))]
 
 

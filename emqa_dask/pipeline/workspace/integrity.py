@@ -11,8 +11,8 @@ from tqdm import tqdm
 from emqa_dask import models
 from emqa_dask.partition import Partition
 from emqa_dask.pipeline.workspace import failures, journal, micrograph_ledger, preconditions, provenance
-from emqa_dask.pipeline.workspace.part_folders import SURVEY_FILES, SURVEY_FRAMES, failures_folder
-from emqa_dask.pipeline.workspace.stages import downstream, folders
+from emqa_dask.pipeline.workspace.part_folders import SURVEY_FILES, SURVEY_FRAMES, name_failures_folder
+from emqa_dask.pipeline.workspace.stages import list_downstream_tables, list_run_folders
 from emqa_dask.settings import Settings, Store
 from emqa_dask.store import aside, files, layout, lock, marker, micrographs, parts, stacks, stored_settings
 from emqa_dask.store.layout import Workspace
@@ -39,8 +39,8 @@ def put_aside_damaged_tables(
     is_read = all_files or files.is_local(workspace.uri)
     n_damaged = _examine_ledger(workspace, say) + _examine_catalog(workspace, say)
     if is_read:
-        part_folders = workspace.list_table_folders() if all_files else _folders_of_run(settings)
-        n_damaged += _examine_parts(workspace, part_folders, folders(settings), say)
+        part_folders = workspace.list_table_folders() if all_files else _list_run_folders(settings)
+        n_damaged += _examine_parts(workspace, part_folders, list_run_folders(settings), say)
     partitions = list(micrograph_ledger.list_partitions(workspace))
     n_damaged += _examine_stacks(workspace, partitions, settings.store, say)
     limit_bytes = math.inf if all_files else settings.store.verify_gib * GIB
@@ -59,7 +59,9 @@ def verify(root: str, say: Say) -> int:
         (*settings.detect.networks, *settings.predict.models, *filter(None, [settings.classify.model]))
     )
     with lock.hold_lock(root, say):
-        listed = {workspace.part(folder, name) for folder, name in _list_parts(workspace, folders(settings).values())}
+        listed = {
+            workspace.part(folder, name) for folder, name in _list_parts(workspace, list_run_folders(settings).values())
+        }
         missing_uris = [] if files.exists(workspace.catalog) else [workspace.catalog]
         if not any(map(files.exists, (workspace.micrographs, workspace.micrographs_copy))):
             missing_uris.append(workspace.micrographs)
@@ -68,7 +70,7 @@ def verify(root: str, say: Say) -> int:
         missing_uris += [uri for uri in preconditions.find_missing_parts(workspace, settings) if uri not in listed]
         missing_uris += [workspace.failures] if document and not read_checksum(workspace.failures) else []
         missing_uris += [workspace.provenance] if not document and files.exists(workspace.triage) else []
-        for uri in (*missing_uris, *provenance.damaged_outputs(workspace, document)):
+        for uri in (*missing_uris, *provenance.find_damaged_outputs(workspace, document)):
             n_damaged += 1
             say(f"damaged or missing: {uri}")
     if n_damaged:
@@ -79,10 +81,10 @@ def verify(root: str, say: Say) -> int:
     return 2 if n_damaged else 0
 
 
-def _folders_of_run(settings: Settings) -> list[str]:
-    table_folders = list(dict.fromkeys(folders(settings).values()))
-    surveyed = [SURVEY_FILES, SURVEY_FRAMES, failures_folder(SURVEY_FILES)]
-    return [*table_folders, *map(failures_folder, table_folders), *surveyed, journal.EVENTS]
+def _list_run_folders(settings: Settings) -> list[str]:
+    table_folders = list(dict.fromkeys(list_run_folders(settings).values()))
+    surveyed = [SURVEY_FILES, SURVEY_FRAMES, name_failures_folder(SURVEY_FILES)]
+    return [*table_folders, *map(name_failures_folder, table_folders), *surveyed, journal.EVENTS]
 
 
 def read_checksum(uri: str) -> bytes:
@@ -137,9 +139,9 @@ def _examine_parts(workspace: Workspace, part_folders: Iterable[str], table_fold
             uri = workspace.part(folder, name)
             if n_failed is None:
                 say(f"damaged: {uri}, put aside as {aside.put_aside(workspace.uri, uri)}")
-                table = _paired_folder(folder)
-            elif n_failed and not files.exists(workspace.part(failures_folder(folder), name)):
-                say(f"missing: {workspace.part(failures_folder(folder), name)}; what it belongs to is made again")
+                table = _find_paired_folder(folder)
+            elif n_failed and not files.exists(workspace.part(name_failures_folder(folder), name)):
+                say(f"missing: {workspace.part(name_failures_folder(folder), name)}; what it belongs to is made again")
                 table = folder
             else:
                 continue
@@ -147,7 +149,9 @@ def _examine_parts(workspace: Workspace, part_folders: Iterable[str], table_fold
             if table:
                 aside.put_aside(workspace.uri, workspace.part(table, name))
             if dependent := [other for other in table_folders if table_folders[other] == table]:
-                failures.drop_parts(workspace, table_folders, downstream(dependent[0], table_folders)[1:], name)
+                failures.drop_parts(
+                    workspace, table_folders, list_downstream_tables(dependent[0], table_folders)[1:], name
+                )
     return n_damaged
 
 
@@ -164,11 +168,11 @@ def _count_failed(uri: str) -> int | None:
         return None
 
 
-def _paired_folder(folder: str) -> str:
+def _find_paired_folder(folder: str) -> str:
     """The folder whose parts are valid only with those of `folder`, such as a table with its failures; "" for none."""
     if folder == SURVEY_FRAMES:
         return SURVEY_FILES
-    start = failures_folder("")
+    start = name_failures_folder("")
     return folder.removeprefix(start) if folder.startswith(start) else ""
 
 
@@ -187,15 +191,15 @@ def _examine_stacks(workspace: Workspace, partitions: Sequence[Partition], setti
             name,
             tuple(shape),
             dtype,
-            shard_length=_shard_length(workspace, stack_partitions[name], settings),
-            occupied=_runs(stack_partitions[name]),
+            shard_length=_find_shard_length(workspace, stack_partitions[name], settings),
+            occupied=_merge_slot_ranges(stack_partitions[name]),
             settings=settings,
         )
         say(f"damaged: the metadata of {workspace.stack(name)}, written again")
     return len(damaged)
 
 
-def _runs(partitions: Sequence[Partition]) -> list[tuple[int, int]]:
+def _merge_slot_ranges(partitions: Sequence[Partition]) -> list[tuple[int, int]]:
     """Half-open ranges of assigned slots of one stack."""
     runs: list[tuple[int, int]] = []
     for partition in partitions:
@@ -204,7 +208,7 @@ def _runs(partitions: Sequence[Partition]) -> list[tuple[int, int]]:
     return runs
 
 
-def _shard_length(workspace: Workspace, partitions: Sequence[Partition], settings: Store) -> int:
+def _find_shard_length(workspace: Workspace, partitions: Sequence[Partition], settings: Store) -> int:
     """Micrographs per shard of a stack: the greatest common divisor of the partitions' starts, or the stored length."""
     starts = math.gcd(*(partition.start for partition in partitions))
     first_partition = partitions[0]
@@ -221,11 +225,11 @@ def _examine_shards(
     """Number of missing or damaged shards. Puts their thumbnails aside, because one stage makes both."""
     names_with_thumbnails = set(parts.list_parts(workspace.uri, THUMBNAILS))
     stored_partitions = [partition for partition in partitions if partition.name in names_with_thumbnails]
-    sizes = [_size(workspace, partition) for partition in stored_partitions]
+    sizes = [_read_shard_bytes(workspace, partition) for partition in stored_partitions]
     is_read = is_read and sum(sizes) <= limit_bytes
     find_damaged = partial(_find_damaged_slots, workspace, is_read)
     n_damaged = 0
-    with ThreadPoolExecutor(READERS) as pool, _progress(sum(sizes) * is_read) as progress:
+    with ThreadPoolExecutor(READERS) as pool, _open_progress_bar(sum(sizes) * is_read) as progress:
         for partition, size, damaged_slots in zip(
             stored_partitions, sizes, pool.map(find_damaged, stored_partitions, sizes), strict=True
         ):
@@ -237,7 +241,7 @@ def _examine_shards(
     return n_damaged
 
 
-def _size(workspace: Workspace, partition: Partition) -> int:
+def _read_shard_bytes(workspace: Workspace, partition: Partition) -> int:
     """Bytes of the shard of `partition`; 0 without one."""
     return files.read_size(
         stacks.shard_uri(workspace.uri, partition, stacks.read_grid(workspace.uri, partition.stack).shard_length)
@@ -250,6 +254,6 @@ def _find_damaged_slots(workspace: Workspace, is_read: bool, partition: Partitio
     return [] if size else list(range(len(partition)))
 
 
-def _progress(n_bytes: int) -> tqdm:
+def _open_progress_bar(n_bytes: int) -> tqdm:
     is_shown = sys.stderr.isatty() and n_bytes > GIB
     return tqdm(total=n_bytes, desc="verify", unit="B", unit_scale=True, disable=not is_shown, dynamic_ncols=True)

@@ -16,7 +16,7 @@ FLUSH_ROWS = 5000
 
 
 @contextlib.contextmanager
-def recording(workspace: Workspace, check: Callable[[], None] = lambda: None) -> Iterator[Callable[[Result], None]]:
+def open_journal(workspace: Workspace, check: Callable[[], None] = lambda: None) -> Iterator[Callable[[Result], None]]:
     """Function record(result) that adds events to events.parquet, in parts of some seconds; `check` precedes a part."""
     run = f"{time.time_ns() // 1_000_000:013d}-{uuid.uuid4().hex[:6]}"
     number = 0
@@ -32,7 +32,7 @@ def recording(workspace: Workspace, check: Callable[[], None] = lambda: None) ->
         rows = []
 
     def record(result: Result) -> None:
-        rows.extend(_events(result))
+        rows.extend(_make_events(result))
         if len(rows) >= FLUSH_ROWS or time.monotonic() - flushed_s > FLUSH_S:
             check()
             flush()
@@ -46,7 +46,7 @@ def recording(workspace: Workspace, check: Callable[[], None] = lambda: None) ->
         raise
 
 
-def _events(result: Result) -> list[dict]:
+def _make_events(result: Result) -> list[dict]:
     """Events of a task, one per stage, in order."""
     stages = result.value.get("stages")
     if not stages:
@@ -59,7 +59,7 @@ def _events(result: Result) -> list[dict]:
     return rows
 
 
-def stage_seconds(workspace: Workspace) -> dict[str, float]:
+def sum_stage_seconds(workspace: Workspace) -> dict[str, float]:
     """Worker-seconds of every stage so far."""
     total: dict[str, float] = {}
     for name in parts.list_parts(workspace.uri, EVENTS):

@@ -19,7 +19,7 @@ def iter_partitions(
 
     Memory holds one row group of the ledger at a time.
     """
-    for rows in _whole_partitions(workspace, columns):
+    for rows in _iterate_whole_partitions(workspace, columns):
         shown_rows = rows if columns is None else rows[list(columns)]
         for partition, positions in plan.split_by_partition(rows):
             yield partition, shown_rows.iloc[positions]
@@ -27,7 +27,7 @@ def iter_partitions(
 
 def list_partitions(workspace: Workspace) -> Iterator[Partition]:
     """The partitions, in the ledger's order."""
-    for rows in _whole_partitions(workspace, ()):
+    for rows in _iterate_whole_partitions(workspace, ()):
         yield from (partition for partition, _ in plan.split_by_partition(rows))
 
 
@@ -54,11 +54,11 @@ def iter_ledger(
     for rows in parts.iterate_table(workspace.catalog, tables.CATALOG, ["uri", "content_sha256", "is_present"]):
         present.add(digests.digest_contents(rows[rows["content_sha256"].notna() & rows["is_present"].ne(False)]))
     read_columns = None if columns is None else [*columns, "uri", "content_sha256"]
-    for rows in _whole_partitions(workspace, read_columns):
+    for rows in _iterate_whole_partitions(workspace, read_columns):
         yield rows if columns is None else rows[list(columns)], present.has(digests.digest_contents(rows))
 
 
-def _whole_partitions(workspace: Workspace, columns: Sequence[str] | None) -> Iterator[pd.DataFrame]:
+def _iterate_whole_partitions(workspace: Workspace, columns: Sequence[str] | None) -> Iterator[pd.DataFrame]:
     """The ledger in tables of whole partitions."""
     if columns is not None:
         columns = list(dict.fromkeys([*columns, "stack", "index", "partition"]))

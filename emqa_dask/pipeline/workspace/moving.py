@@ -25,8 +25,8 @@ def take_over_workspace(root: str, old_source: str, new_source: str, say: Callab
     files are not in `new_source`.
     """
     workspace = Workspace(root)
-    old_source = absolute_source(old_source)
-    new_source = absolute_source(new_source)
+    old_source = make_source_absolute(old_source)
+    new_source = make_source_absolute(new_source)
     owner = marker.read_source(root)
     if owner == new_source:
         return
@@ -47,7 +47,7 @@ def take_over_workspace(root: str, old_source: str, new_source: str, say: Callab
     say(f"{root} was of {old_source}, from now on it is of {new_source}")
 
 
-def absolute_source(source: str) -> str:
+def make_source_absolute(source: str) -> str:
     """`source` in the form of a workspace's marker: an absolute path or a URI."""
     return source if "://" in source else os.path.abspath(source)
 

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from emqa_dask import models
 from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.pipeline.workspace.detectors import name_detectors
-from emqa_dask.pipeline.workspace.stages import downstream, folders
+from emqa_dask.pipeline.workspace.stages import list_downstream_tables, list_run_folders
 from emqa_dask.settings import Settings
 from emqa_dask.store import files, marker, parts
 from emqa_dask.store.layout import Workspace
@@ -52,11 +52,11 @@ def require_parts(workspace: Workspace, settings: Settings) -> None:
 
 def find_missing_parts(workspace: Workspace, settings: Settings) -> list[str]:
     """URIs of missing parts from which existing parts or the existing report were made."""
-    table_folders = folders(settings)
+    table_folders = list_run_folders(settings)
     has_report = files.exists(workspace.triage)
     finished = {table: set(parts.list_parts(workspace.uri, folder)) for table, folder in table_folders.items()}
     needed = {
-        table: set().union(*(finished[other] for other in downstream(table, table_folders)[1:]))
+        table: set().union(*(finished[other] for other in list_downstream_tables(table, table_folders)[1:]))
         for table in table_folders
     }
     return [

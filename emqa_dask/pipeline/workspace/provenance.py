@@ -28,13 +28,13 @@ def read(workspace: Workspace) -> dict:
     return document if digest == hash_document(document) else {}
 
 
-def damaged_outputs(workspace: Workspace, document: dict) -> list[str]:
+def find_damaged_outputs(workspace: Workspace, document: dict) -> list[str]:
     """Outputs that are missing or whose digest differs from the one in `document`."""
     outputs = {files.join(workspace.uri, name): digest for name, digest in document.get("outputs", {}).items()}
     return [uri for uri, digest in outputs.items() if digest_of(uri) != digest]
 
 
-def n_unfinished(workspace: Workspace) -> int:
+def count_unfinished(workspace: Workspace) -> int:
     """Number of rows without results in the last report: unstored files and unfinished micrographs."""
     unknown = read(workspace).get("first_reasons", {}).get("unknown", {})
     return sum(unknown.get(reason, 0) for reason in ("not_stored", "not_judged"))
@@ -43,7 +43,7 @@ def n_unfinished(workspace: Workspace) -> int:
 def digest_of(uri: str) -> str:
     """SHA-256 of a local file, or the version of a file in a bucket; empty for a missing file."""
     if not files.is_local(uri):
-        return "-".join(map(str, version_of(uri)))
+        return "-".join(map(str, read_file_version(uri)))
     sha256 = hashlib.sha256()
     try:
         with files.open_read(uri) as stream:
@@ -54,7 +54,7 @@ def digest_of(uri: str) -> str:
     return sha256.hexdigest()
 
 
-def version_of(uri: str) -> list:
+def read_file_version(uri: str) -> list:
     """A value that changes whenever the file is written, from its metadata; [] for a missing file."""
     fs, path = files.locate(uri)
     try:

@@ -10,7 +10,7 @@ import safetensors.numpy
 
 from emqa_dask import models, tables
 from emqa_dask.pipeline.workspace import acquisition_groups, micrograph_ledger
-from emqa_dask.pipeline.workspace.stages import SCHEMAS, folders
+from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
 from emqa_dask.settings import Settings
 from emqa_dask.store import parts
 from emqa_dask.store.layout import Workspace
@@ -44,7 +44,7 @@ class SessionDrifts(NamedTuple):
 
 def compute_session_drifts(workspace: Workspace, settings: Settings) -> SessionDrifts:
     """A sample of every cohort of a run with a classifier, its drifts and its properties."""
-    values = _sample_cohorts(workspace, folders(settings))
+    values = _sample_cohorts(workspace, list_run_folders(settings))
     directory = models.locate_model(settings.classify.model)
     drifts = drift.detect_drifts(values, _read_reference(directory), quantities=QUANTITIES)
     return SessionDrifts(values, drifts, _summarise_cohorts(values, drifts, models.read_model_card(directory)))

@@ -39,67 +39,67 @@ STEPS = (*dict.fromkeys(stage.step for stage in STAGES), "report")
 STEPS_WITH_PIXELS = {stage.step for stage in STAGES if stage.has_pixels}
 
 
-def tables_of_step(step: str) -> tuple[str, ...]:
+def list_step_tables(step: str) -> tuple[str, ...]:
     """The tables that `emqa STEP` makes."""
     return tuple(table for table, stage in TABLES.items() if stage.step == step)
 
 
-def tables_needed(table: str) -> tuple[str, ...]:
+def list_needed_tables(table: str) -> tuple[str, ...]:
     """The tables that `table` is made from: those that its stage needs, and those that its stage makes before."""
     stage = TABLES[table]
     return (*stage.needs, *stage.tables[: stage.tables.index(table)])
 
 
-def folders(settings: Settings) -> dict[str, str]:
+def list_run_folders(settings: Settings) -> dict[str, str]:
     """The folder of every table of a run with these settings, in the order of STAGES.
 
     Its name has a digest of the stage, its version, its settings, its models and the folders of the tables it needs.
     """
     cohorts = [cohort.to_toml_table() for cohort in settings.cohorts]
     detect = _detect_by_content(settings.detect)
-    detections = _stage_digest("detect", detect, settings.run.device, *cohorts)
-    evidence = _stage_digest("evidence", settings.featurise.score_floor, detections)
+    detections = _digest_stage("detect", detect, settings.run.device, *cohorts)
+    evidence = _digest_stage("evidence", settings.featurise.score_floor, detections)
     featurise = settings.featurise
-    features = _stage_digest("featurise", featurise.order, featurise.rings, featurise.cs_mm, detections)
-    quality_models = [_model_digest(name) for name in settings.predict.models]
+    features = _digest_stage("featurise", featurise.order, featurise.rings, featurise.cs_mm, detections)
+    quality_models = [_digest_model(name) for name in settings.predict.models]
     digests = {
         "thumbnails": "",
         "detections": detections,
         "evidence": evidence,
         "features": features,
-        "predictions": _stage_digest("predict", *quality_models, evidence, features),
+        "predictions": _digest_stage("predict", *quality_models, evidence, features),
     }
     if settings.classify.model:
         classify = settings.classify
-        networks = (_model_digest(classify.model), models.digest_model_card(models.CONTENT_MODEL))
-        probabilities = _stage_digest("classify", classify.method, classify.precision, settings.run.device, *networks)
+        networks = (_digest_model(classify.model), models.digest_model_card(models.CONTENT_MODEL))
+        probabilities = _digest_stage("classify", classify.method, classify.precision, settings.run.device, *networks)
         digests |= {"probabilities": probabilities, "regions": probabilities}
-        digests["classifications"] = _stage_digest("uncertainty", probabilities, features)
+        digests["classifications"] = _digest_stage("uncertainty", probabilities, features)
     return {table: layout.name_table_folder(table, digests[table]) for table in TABLES if table in digests}
 
 
-def _stage_digest(name: str, *inputs) -> str:
+def _digest_stage(name: str, *inputs) -> str:
     return digest(name, VERSIONS[name], *inputs)
 
 
-def _model_digest(name: str) -> str:
+def _digest_model(name: str) -> str:
     """Digest of a model's content, which does not depend on its folder."""
     return models.digest_model_card(models.locate_model(name))
 
 
 def _detect_by_content(settings: Detect) -> Detect:
     """[detect] with the digest of each network instead of its name."""
-    names = [name if name == "log" else _model_digest(name) for name in settings.detectors]
+    names = [name if name == "log" else _digest_model(name) for name in settings.detectors]
     return dataclasses.replace(settings, detectors=tuple(names))
 
 
-def upstream(final_tables: Iterable[str], run_tables: Iterable[str]) -> tuple[str, ...]:
+def list_upstream_tables(final_tables: Iterable[str], run_tables: Iterable[str]) -> tuple[str, ...]:
     """The tables `final_tables` and all tables that they are made from, among `run_tables`, in order."""
     collected: set[str] = set()
 
     def collect(table: str) -> None:
         collected.add(table)
-        for source in tables_needed(table):
+        for source in list_needed_tables(table):
             collect(source)
 
     for table in final_tables:
@@ -107,6 +107,6 @@ def upstream(final_tables: Iterable[str], run_tables: Iterable[str]) -> tuple[st
     return tuple(table for table in run_tables if table in collected)
 
 
-def downstream(table: str, run_tables: Iterable[str]) -> tuple[str, ...]:
+def list_downstream_tables(table: str, run_tables: Iterable[str]) -> tuple[str, ...]:
     """`table` and all tables that are made from it, among `run_tables`, in order."""
-    return tuple(other for other in run_tables if table in upstream([other], SCHEMAS))
+    return tuple(other for other in run_tables if table in list_upstream_tables([other], SCHEMAS))
