@@ -66,7 +66,7 @@ class Detector:
         """
         images = [convert_to_real(np.asarray(image)) for image in images]
         sizes = np.broadcast_to(np.nan if nm_per_pixel is None else np.asarray(nm_per_pixel, float), len(images))
-        pieces = [self._pieces(k, image) for k, image in enumerate(images)]
+        pieces = [self._cut_pieces(k, image) for k, image in enumerate(images)]
         waiting: list[list[_Objects]] = [[] for _ in images]
         results: list[pd.DataFrame | None] = [None] * len(images)
 
@@ -84,24 +84,28 @@ class Detector:
         self._run(images, [piece for parts in pieces for piece in parts], finish)
         return results
 
-    def _pieces(self, k: int, image: np.ndarray) -> list[_Piece]:
+    def _cut_pieces(self, k: int, image: np.ndarray) -> list[_Piece]:
         limits = compute_intensity_limits(image, self.card.low_percentile, self.card.high_percentile)
         if not limits.high > limits.low:
             return []
         tile_windows = make_tiles(image.shape, self.card.tile_px, self.card.halo_px)
-        return [_Piece(k, tile, window, limits) for tile, window in enumerate(tile_windows) if self._px(window) > 0]
+        return [
+            _Piece(k, tile, window, limits)
+            for tile, window in enumerate(tile_windows)
+            if self._count_network_pixels(window) > 0
+        ]
 
-    def _px(self, window: Window) -> int:
+    def _count_network_pixels(self, window: Window) -> int:
         return math.prod(self._network.compute_network_shape((window.y1 - window.y0, window.x1 - window.x0)))
 
     def _run(self, images: list[np.ndarray], pieces: list[_Piece], finish: Callable) -> None:
         """The network on all pieces; the batch after is normalised and the one before finished while it runs."""
 
         def prepare(batch: list[_Piece]) -> list[np.ndarray]:
-            return [self._normalised(images[piece.image], piece) for piece in batch]
+            return [self._normalise_piece(images[piece.image], piece) for piece in batch]
 
         with _make_submit(self.device) as submit:
-            batches = self._batches(pieces)
+            batches = self._iterate_batches(pieces)
             batch = next(batches, None)
             pending = None
             ahead = submit(prepare, batch) if batch else None
@@ -117,12 +121,12 @@ class Detector:
             if pending is not None:
                 pending.result()
 
-    def _normalised(self, image: np.ndarray, piece: _Piece) -> np.ndarray:
+    def _normalise_piece(self, image: np.ndarray, piece: _Piece) -> np.ndarray:
         window = piece.window
         pixels = image[window.y0 : window.y1, window.x0 : window.x1]
         return normalise(pixels, self.card.low_percentile, self.card.high_percentile, piece.limits)
 
-    def _batches(self, pieces: list[_Piece]) -> Iterator[list[_Piece]]:
+    def _iterate_batches(self, pieces: list[_Piece]) -> Iterator[list[_Piece]]:
         """Pieces of one size together, as many as `batch_px` holds at that moment, one at least."""
         sizes: dict[tuple[int, int], list[_Piece]] = {}
         for piece in pieces:
@@ -130,7 +134,7 @@ class Detector:
             sizes.setdefault(size, []).append(piece)
         for same in sizes.values():
             while same:
-                n = max(1, self.batch_px // self._px(same[0].window))
+                n = max(1, self.batch_px // self._count_network_pixels(same[0].window))
                 yield same[:n]
                 same = same[n:]
 

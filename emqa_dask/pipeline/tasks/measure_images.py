@@ -53,7 +53,7 @@ class ImageStages:
         self.failures: defaultdict[str, list[dict]] = defaultdict(list)  # table -> rows of tables.FAILURES
 
     @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
+    def time_stage(self, stage: str) -> Iterator[None]:
         """Adds the seconds of the block to those of `stage`."""
         started = time.perf_counter()
         try:
@@ -70,7 +70,7 @@ class ImageStages:
         failed = set()
         for row, *arguments in zip(chunk.rows, *columns, strict=True):
             try:
-                with self.timed(stage):
+                with self.time_stage(stage):
                     value = self.call(function, *arguments, label=row["uri"], megapixels=count_megapixels(row))
                 results[row["micrograph_id"]] = value
             except CallFailed as died:
@@ -90,7 +90,7 @@ class ImageStages:
         if len(chunk.rows) > 1:
             size = sum(map(count_megapixels, chunk.rows))
             try:
-                with self.timed(stage):
+                with self.time_stage(stage):
                     values = self.call(function, *columns, *options, label=chunk.rows[0]["uri"], megapixels=size)
                 return {row["micrograph_id"]: value for row, value in zip(chunk.rows, values, strict=True)}
             except CallFailed:
@@ -120,7 +120,7 @@ def measure_partition(
     for group_settings, chunk_rows in _make_chunks(
         rows.to_dict("records"), settings, _choose_batch_size(settings, new_rows)
     ):
-        with stages.timed("read"):
+        with stages.time_stage("read"):
             chunk = Chunk(chunk_rows, list(itertools.islice(images, len(chunk_rows))))
         if "thumbnails" in new_rows:
             new_rows["thumbnails"] += make_thumbnails(chunk, settings, stages)

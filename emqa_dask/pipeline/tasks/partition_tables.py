@@ -46,13 +46,13 @@ def make_tables(
     remaining = _store_or_find(workspace, partition, rows, table_folders, missing, stages)
     new_rows: dict[str, list] = {table: [] for table in missing if table not in PREDICTED}
     if set(new_rows) == {"evidence"}:  # another score floor: no pixel is needed
-        with stages.timed("featurise"):
+        with stages.time_stage("featurise"):
             new_rows["evidence"] = summarise_detections(workspace, remaining, settings, [partition.name])
     elif new_rows:
         measure_partition(workspace, partition, remaining, settings, new_rows, stages)
     _write(workspace, partition, table_folders, new_rows, stages)
     if set(PREDICTED) & set(missing):
-        with stages.timed("predict"):
+        with stages.time_stage("predict"):
             _predict(workspace, partition, rows, settings, table_folders, missing)
     n_bytes = sum(row.height_px * row.width_px * np.dtype(row.dtype).itemsize for row in remaining.itertuples())
     return {
@@ -96,7 +96,7 @@ def _store_or_find(
 ) -> pd.DataFrame:
     """The micrographs of `rows` that are in the store and did not fail in the stages of existing tables."""
     if "thumbnails" in missing:
-        with stages.timed("store"):
+        with stages.time_stage("store"):
             stages.failures["thumbnails"] = store_partition(workspace, partition, rows, stages.call)
         failed = [failure["micrograph_id"] for failure in stages.failures["thumbnails"]]
     else:
