@@ -73,21 +73,17 @@ def draw_lattice(
     vacancies = use_given(vacancies, float(rng.choice([0.0, 0.01, 0.06])))
     disorder = use_given(disorder, bool(rng.random() < 0.35))
     background = use_given(background, draw_log_uniform(rng, 0.05, 1.0))
-
     sites, weights, names = _place_sites(rng, shape, cell, nm_per_pixel, rotation_deg, margin_px=4 * sigma)
     is_present = rng.random(len(sites)) >= vacancies
     sites, weights, names = sites[is_present], weights[is_present], names[is_present]
     sites = sites + jitter * rng.standard_normal(sites.shape)
-    disordered = (
-        _draw_region(rng, shape, _compute_min_side_nm(cell) / nm_per_pixel) if disorder else np.zeros(shape, bool)
-    )
+    min_side_px = _compute_min_side_nm(cell) / nm_per_pixel
+    disordered = _draw_region(rng, shape, min_side_px) if disorder else np.zeros(shape, bool)
     nearest = np.clip(np.rint(sites).astype(int), 0, np.array(shape) - 1)
     is_ordered = ~disordered[nearest[:, 0], nearest[:, 1]]
     sites, weights, names = sites[is_ordered], weights[is_ordered], names[is_ordered]
-
-    intensity = _compute_intensity(
-        rng, _render_columns(sites, weights, sigma, shape), disordered, sigma, background, disorder
-    )
+    columns = _render_columns(sites, weights, sigma, shape)
+    intensity = _compute_intensity(rng, columns, disordered, sigma, background, disorder)
     settings = use_given(exposure, _draw_exposure(rng))
     dtype = use_given(dtype, str(rng.choice(["uint8", "uint16", "float32"], p=[0.3, 0.45, 0.25])))
     image = camera.record(rng, intensity, dtype, settings)
