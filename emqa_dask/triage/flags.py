@@ -16,10 +16,12 @@ MIN_DETAIL_CPP = 1e-6  # cycles/px; stands for no detail at all in a sentence
 def flag_images(features: pd.DataFrame, settings: Flags = DEFAULT_LIMITS) -> pd.DataFrame:
     """Rows of `tables.FLAGS` for the images whose statistics pass a flag's limit; several flags an image are usual.
 
-    features: micrograph_id and the columns of `tables.IMAGE_STATISTICS`. An unknown (NaN) statistic passes no limit.
-    Rows come in the order of the images, then of FLAGS. No rows give an empty table. Raises KeyError for a missing
-    column.
+    features: micrograph_id, the columns of `tables.IMAGE_STATISTICS`, and nm_per_pixel for statistics in nm (without
+    the column it is unknown). An unknown (NaN) statistic passes no limit. Rows come in the order of the images, then of
+    FLAGS. No rows give an empty table. Raises KeyError for a missing column.
     """
+    if "nm_per_pixel" not in features:
+        features = features.assign(nm_per_pixel=np.nan)
     raised = []
     with np.errstate(invalid="ignore", over="ignore"):
         for order, flag in enumerate(FLAGS):

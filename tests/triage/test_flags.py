@@ -11,9 +11,9 @@ from emqa_dask.featurise.images import image_features
 from emqa_dask.settings import Flags
 from emqa_dask.synthetic.faults import FAULTS, FOREIGN, apply_fault, make_foreign_image, make_near_duplicate
 from emqa_dask.synthetic.profiles import make_sample
-from emqa_dask.triage import duplicates
+from emqa_dask.triage import duplicates, flags
 from emqa_dask.triage.duplicates import flag_duplicates
-from emqa_dask.triage.flag_list import FLAGS
+from emqa_dask.triage.flag_list import FLAGS, Flag
 from emqa_dask.triage.flags import DEFAULT_LIMITS, flag_images, measure_flag
 from emqa_dask.triage.sign_correlation import correlate_signs
 
@@ -293,3 +293,23 @@ def test_grey_photographs_are_told_by_their_scene(name):
     path = f"{data.__path__[0]}/{name}"
     picture = cv2.resize(cv2.imread(path, cv2.IMREAD_GRAYSCALE), (512, 512), interpolation=cv2.INTER_AREA)
     assert "photograph" in set(flag_images(features_of(picture))["flag"])
+
+
+def test_a_statistic_in_nm_knows_the_pixel_size(monkeypatch):
+    """A period of 20 px is 4 nm at 0.2 nm/px, 10 nm at 0.5 nm/px, and unknown without a pixel size."""
+    coarse = Flag(
+        code="blur",
+        verdict="review",
+        meaning="Period above 5 nm.",
+        statistic=lambda features: features["nm_per_pixel"] / features["detail_cpp"],
+        limit=5.0,
+        is_above=True,
+        text="{value:.0f} nm",
+    )
+    monkeypatch.setattr(flags, "FLAGS", (coarse,))
+    features = pd.DataFrame({"micrograph_id": ["a", "b", "c"], "detail_cpp": 0.05, "nm_per_pixel": [0.2, 0.5, np.nan]})
+    raised = flag_images(features)
+    assert raised[["micrograph_id", "value", "text"]].to_dict("records") == [
+        {"micrograph_id": "b", "value": pytest.approx(10.0), "text": "10 nm"}
+    ]
+    assert flag_images(features.drop(columns="nm_per_pixel")).empty

@@ -98,6 +98,7 @@ def _read_batches(workspace: Workspace, settings: Settings) -> Iterator[tuple[pd
 def _list_flags(rows: pd.DataFrame, features: pd.DataFrame, settings: Flags) -> pa.ListArray:
     """Flags of each of `rows`, as lists of FLAG_TYPE."""
     aligned = features.set_index("micrograph_id").reindex(rows["micrograph_id"]).reset_index()
+    aligned["nm_per_pixel"] = rows["nm_per_pixel"].to_numpy(float)
     flags = flag_images(aligned, settings)
     positions = pd.Index(rows["micrograph_id"]).get_indexer(flags["micrograph_id"])
     ends = np.searchsorted(positions, np.arange(len(rows) + 1)).astype("int32")

@@ -60,7 +60,8 @@ def list_run_folders(settings: Settings) -> dict[str, str]:
     detections = _digest_stage("detect", detect, settings.run.device, *cohorts)
     evidence = _digest_stage("evidence", settings.featurise.score_floor, detections)
     featurise = settings.featurise
-    features = _digest_stage("featurise", featurise.order, featurise.rings, featurise.cs_mm, detections)
+    inputs = (featurise.order, featurise.rings, featurise.cs_mm, *tables.IMAGE_STATISTICS)
+    features = _digest_stage("featurise", *inputs, detections)
     quality_models = [_digest_model(name) for name in settings.predict.models]
     digests = {
         "thumbnails": "",
