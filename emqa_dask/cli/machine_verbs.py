@@ -79,6 +79,6 @@ def add_doctor(verbs) -> None:
 
 def run_doctor(options: argparse.Namespace) -> int:
     """Whether this machine, or the workers of a scheduler, can run emqa_dask."""
-    from emqa_dask.run.doctor import examine
+    from emqa_dask.run.doctor import check_machine
 
-    return examine(say, read_settings(options, None))
+    return check_machine(say, read_settings(options, None))

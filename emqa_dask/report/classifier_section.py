@@ -51,7 +51,7 @@ def fill_section(
 ) -> dict:
     """What the template's section on the classifier needs: counts with shares, figures, and the longest tables cut."""
     limit = settings.max_entropy_nats or classes.entropy_limit_nats
-    largest = max((n for _, n in classes.classes), default=1)
+    max_class_count = max((n for _, n in classes.classes), default=1)
     max_entropy_nats = max(
         (ENTROPY_EDGES[1:][line.entropy > 0].max(initial=0) for line in classes.cohorts), default=1.0
     )
@@ -70,7 +70,7 @@ def fill_section(
         plot = trends.draw_trend(classes.times, f"{format_code(classes.quantity)} over time", classes.reference_median)
     return classes._asdict() | {
         "figures": draw_classifier_distributions(column, verdicts, limit),
-        "rows": [{"name": name, "n": n, "share": n / largest} for name, n in classes.classes[:MAX_CLASSES]],
+        "rows": [{"name": name, "n": n, "share": n / max_class_count} for name, n in classes.classes[:MAX_CLASSES]],
         "n_beyond": sum(n for _, n in classes.classes[MAX_CLASSES:]),
         "kinds": [
             {"name": kind, "label": SHIFT_LABELS[kind], "n": classes.shifts[kind], "advice": ADVICE[kind]}

@@ -206,16 +206,16 @@ def draw_classifier_distributions(
 
 
 def _draw_figures(figures: Sequence[tuple], column: Callable[[str], NDArray], verdicts: NDArray) -> list[dict]:
-    out = []
-    for name, title, axis, limit, form in figures:
+    drawings = []
+    for name, title, axis, limit, number_format in figures:
         values = column(name)
-        line = "not known for any image"
+        summary = "not known for any image"
         finite = values[np.isfinite(values)]
         if len(finite):
             quantiles = np.quantile(finite, [0.05, 0.5, 0.95], overwrite_input=True)
-            low, middle, high = (form.format(v) for v in quantiles)
-            line = f"median {middle}, 5 to 95 %: {low} to {high}; {len(finite):,} images"
+            low, median, high = (number_format.format(v) for v in quantiles)
+            summary = f"median {median}, 5 to 95 %: {low} to {high}; {len(finite):,} images"
         del finite
-        svg = draw_histogram(values, verdicts, axis, limit, f"{title}: {line}")
-        out.append({"title": title, "line": line, "svg": svg})
-    return out
+        svg = draw_histogram(values, verdicts, axis, limit, f"{title}: {summary}")
+        drawings.append({"title": title, "line": summary, "svg": svg})
+    return drawings

@@ -35,8 +35,12 @@ def format_duration(seconds: float) -> str:
     """A duration in the units that suit it."""
     if seconds < 120:
         return f"{seconds:.1f} s"
-    hours, rest = divmod(round(seconds), 3600)
-    return f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min {rest % 60:02d} s"
+    hours, remaining_seconds = divmod(round(seconds), 3600)
+    return (
+        f"{hours} h {remaining_seconds // 60} min"
+        if hours
+        else f"{remaining_seconds // 60} min {remaining_seconds % 60:02d} s"
+    )
 
 
 def format_bytes(n: float) -> str:

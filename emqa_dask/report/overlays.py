@@ -22,8 +22,8 @@ def encode_entropy_maps(triage: pd.DataFrame, regions: pd.DataFrame, most_nats: 
     maps = {}
     for row in regions[regions["micrograph_id"].isin(sizes.index)].itertuples():
         height, width = sizes.loc[row.micrograph_id]
-        y = _cell_edges(row.y0, row.height_px, height)
-        x = _cell_edges(row.x0, row.width_px, width)
+        y = _compute_cell_edges(row.y0, row.height_px, height)
+        x = _compute_cell_edges(row.x0, row.width_px, width)
         entropy = np.reshape(row.predictive_entropy_nats, (len(y) - 1, len(x) - 1)) / most_nats
         cells = [np.broadcast_to(part, entropy.shape) for part in (y[:-1, None], x[:-1], y[1:, None], x[1:], entropy)]
         values = np.stack(cells, axis=-1).reshape(-1, 5)
@@ -31,10 +31,10 @@ def encode_entropy_maps(triage: pd.DataFrame, regions: pd.DataFrame, most_nats: 
     return maps
 
 
-def _cell_edges(starts: NDArray, length: float, side: float) -> NDArray[np.float64]:
+def _compute_cell_edges(starts: NDArray, length: float, side: float) -> NDArray[np.float64]:
     starts = np.asarray(starts, float)
-    middles = starts + length / 2
-    return np.array([starts[0], *(middles[1:] + middles[:-1]) / 2, starts[-1] + length]) / side
+    centres = starts + length / 2
+    return np.array([starts[0], *(centres[1:] + centres[:-1]) / 2, starts[-1] + length]) / side
 
 
 def _encode_fractions(fractions: NDArray) -> NDArray[np.uint16]:

@@ -163,7 +163,7 @@ def _embed_json(data: dict) -> Markup:
 def _list_reasons(counts: Mapping[str, int], rules: Sequence) -> list[dict]:
     """Every reason that occurs, the most frequent first."""
     occurring = [(counts[rule.code], rule) for rule in rules if counts[rule.code]]
-    largest = max((n for n, _ in occurring), default=1)
+    max_count = max((n for n, _ in occurring), default=1)
     return [
         {
             "code": rule.code,
@@ -171,9 +171,9 @@ def _list_reasons(counts: Mapping[str, int], rules: Sequence) -> list[dict]:
             "verdict": rule.verdict,
             "meaning": rule.meaning,
             "n": n,
-            "share": n / largest,
+            "share": n / max_count,
         }
-        for n, rule in sorted(occurring, key=lambda pair: -pair[0])
+        for n, rule in sorted(occurring, key=lambda count_and_rule: -count_and_rule[0])
     ]
 
 

@@ -43,16 +43,16 @@ class Overview:
         self._verdict_codes.append(pd.Categorical(rows["verdict"], VERDICTS).codes.astype(np.int8))
         is_first = ~rows["uri"].duplicated() & rows["uri"].ne(self._last_uri)
         is_partial = rows["reasons"].map(lambda reason_codes: "frames_lost" in reason_codes).astype(bool)
-        kinds = (rows["status"].eq("failed"), is_partial & is_first, rows["status"].eq("skipped"))
-        for title, is_listed in zip(FILE_LISTS, kinds, strict=True):
+        masks_by_list = (rows["status"].eq("failed"), is_partial & is_first, rows["status"].eq("skipped"))
+        for title, is_listed in zip(FILE_LISTS, masks_by_list, strict=True):
             self.n_listed[title] += int(is_listed.sum())
-            first = rows.loc[is_listed, ["uri", "format", "explanation"]].head(
+            first_rows = rows.loc[is_listed, ["uri", "format", "explanation"]].head(
                 MAX_LISTED_FILES - len(self.listed[title])
             )
-            self.listed[title] += first.to_dict("records")
+            self.listed[title] += first_rows.to_dict("records")
         self._candidates.append(select_keys(rows))
-        for verdict, first in self._candidates[-1].groupby("verdict", sort=False)["reason"]:
-            self.first_reasons[verdict].update(reason_code for reason_code in first if reason_code)
+        for verdict, first_reasons in self._candidates[-1].groupby("verdict", sort=False)["reason"]:
+            self.first_reasons[verdict].update(reason_code for reason_code in first_reasons if reason_code)
         if sum(map(len, self._candidates)) > MAX_CANDIDATE_ROWS:
             self._candidates = [drop_never_chosen(pd.concat(self._candidates), self.max_rows)]
         self.n_rows += len(rows)

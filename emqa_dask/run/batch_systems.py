@@ -95,10 +95,10 @@ def request_htcondor(job: Job) -> dict[str, object]:
         attributes["request_gpus"] = section.gpus_per_job
     if section.account:
         attributes["accounting_group"] = section.account
-    pairs = (line.split("=", 1) for line in section.directives)
+    directives = (line.split("=", 1) for line in section.directives)
     return {
         "disk": f"{math.ceil(section.disk_gib * 1024)}MiB",
-        "job_extra_directives": attributes | {key.strip(): value.strip() for key, value in pairs},
+        "job_extra_directives": attributes | {name.strip(): value.strip() for name, value in directives},
     }
 
 

@@ -46,7 +46,7 @@ def list_gpu_names() -> list[str]:
     return answer.stdout.strip().splitlines() if answer.returncode == 0 else []
 
 
-def examine(say: Callable[[str], None], settings: Settings | None = None) -> int:
+def check_machine(say: Callable[[str], None], settings: Settings | None = None) -> int:
     """Report one line per finding; returns 0 when every requirement holds, else 1.
 
     With `settings` whose scheduler is elsewhere a worker of it is had, and looked at from the current folder.

@@ -68,8 +68,8 @@ def check_workers(
         if len(one_per_host) > 1:
             say(f"looked at {len(workers)} workers on {len(one_per_host)} hosts")
     if findings:
-        numbered = "; ".join(f"({n}) {text}" for n, text in enumerate(findings, 1)) if findings[1:] else findings[0]
-        raise RuntimeError(f"nothing was started: {numbered}")
+        finding_text = "; ".join(f"({n}) {text}" for n, text in enumerate(findings, 1)) if findings[1:] else findings[0]
+        raise RuntimeError(f"nothing was started: {finding_text}")
 
 
 def estimate_memory_bytes(
@@ -94,19 +94,19 @@ def find_missing_gpus(workers: dict, settings: Settings) -> list[str]:
     return [f"run.device is 'cuda', but none of {len(workers)} workers offers a GPU: {remedy}"]
 
 
-def find_small_memory(workers: dict, need: int) -> list[str]:
-    lacking = []
+def find_small_memory(workers: dict, task_bytes: int) -> list[str]:
+    small_workers = []
     for worker in workers.values():
-        limit = worker["memory_limit"] or float("inf")
-        needed = LIBRARIES_BYTES + worker["nthreads"] * (need - LIBRARIES_BYTES)
-        if limit * USABLE_MEMORY_SHARE < needed:
-            lacking.append((limit, needed))
-    if not lacking:
+        limit_bytes = worker["memory_limit"] or float("inf")
+        needed_bytes = LIBRARIES_BYTES + worker["nthreads"] * (task_bytes - LIBRARIES_BYTES)
+        if limit_bytes * USABLE_MEMORY_SHARE < needed_bytes:
+            small_workers.append((limit_bytes, needed_bytes))
+    if not small_workers:
         return []
-    limit, needed = min(lacking)
+    limit_bytes, needed_bytes = min(small_workers)
     return [
-        f"{len(lacking)} of {len(workers)} workers have too little memory: {limit / GIB:.1f} GiB, and the largest "
-        f"image takes {needed / GIB:.1f}: set run.memory_gib higher with fewer run.workers, or "
+        f"{len(small_workers)} of {len(workers)} workers have too little memory: {limit_bytes / GIB:.1f} GiB, and "
+        f"the largest image takes {needed_bytes / GIB:.1f}: set run.memory_gib higher with fewer run.workers, or "
         "run.threads_per_worker lower"
     ]
 
@@ -138,19 +138,19 @@ def compare_versions(*groups: dict[str, dict | Exception]) -> list[str]:
     own_versions = read_versions()
     places_by_version = defaultdict(list)
     failures = []
-    for place, versions in [pair for group in groups for pair in group.items()]:
+    for address, versions in [item for group in groups for item in group.items()]:
         if isinstance(versions, BaseException):
             failures.append(
-                f"{place} cannot run what tasks need ({describe_error(versions)}): install this emqa_dask there"
+                f"{address} cannot run what tasks need ({describe_error(versions)}): install this emqa_dask there"
             )
             continue
         for name in sorted(own_versions.keys() | versions.keys()):
             if versions.get(name) != own_versions.get(name):
-                places_by_version[name, versions.get(name, "missing")].append(place)
+                places_by_version[name, versions.get(name, "missing")].append(address)
     return failures[:3] + [
-        f"{name} is {version} on {format_addresses(places)} and "
+        f"{name} is {version} on {format_addresses(addresses)} and "
         f"{own_versions.get(name, 'missing')} here: install the same"
-        for (name, version), places in places_by_version.items()
+        for (name, version), addresses in places_by_version.items()
     ]
 
 
@@ -172,8 +172,8 @@ def write_probe(root: str, findings: list[str]):
     try:
         yield name
     finally:
-        for left in fs.glob(f"{path.translate(_LITERAL)}/{name}*"):
-            fs.rm_file(left)
+        for probe_path in fs.glob(f"{path.translate(_LITERAL)}/{name}*"):
+            fs.rm_file(probe_path)
 
 
 _LITERAL = {ord(c): f"[{c}]" for c in "*?["}
@@ -191,16 +191,16 @@ def check_access(root: str, name: str) -> str:
 
 def describe_access_failures(access: dict[str, str | Exception], root: str) -> list[str]:
     places_by_reason = defaultdict(list)
-    for place, text in access.items():
+    for address, text in access.items():
         if isinstance(text, BaseException):
             text = f"cannot write to it ({redact(describe_error(text))})"
         if text:
-            places_by_reason[text].append(place)
+            places_by_reason[text].append(address)
     is_relative = not _is_bucket(root) and not os.path.isabs(root)
     remedy = "give an absolute path" if is_relative else "choose one on a disk or in a bucket that all of them share"
     return [
-        f"workspace {redact(root)}: {format_addresses(places)} {text}: {remedy}"
-        for text, places in places_by_reason.items()
+        f"workspace {redact(root)}: {format_addresses(addresses)} {text}: {remedy}"
+        for text, addresses in places_by_reason.items()
     ]
 
 
@@ -231,5 +231,5 @@ def list_protocols(protocol: str | Iterable[str]) -> tuple[str, ...]:
     return (protocol,) if isinstance(protocol, str) else tuple(protocol)
 
 
-def format_addresses(places: list[str]) -> str:
-    return ", ".join(sorted(places)[:3]) + (f" and {len(places) - 3} more" if places[3:] else "")
+def format_addresses(addresses: list[str]) -> str:
+    return ", ".join(sorted(addresses)[:3]) + (f" and {len(addresses) - 3} more" if addresses[3:] else "")

@@ -90,17 +90,17 @@ class _SilenceReporter:
 def format_progress(stage: str, n: int, total: int | None, seconds: float, n_failed: int, unit: str = "images") -> str:
     """One line of progress: "detect: 120 of 4000 images, 12.0/s, 5:23 left, 1 task failed"."""
     rate = n / seconds if seconds > 0 else 0.0
-    failed = f", {n_failed} task{'s' * (n_failed > 1)} failed" if n_failed else ""
+    failure_text = f", {n_failed} task{'s' * (n_failed > 1)} failed" if n_failed else ""
     if total is None or n >= total:
-        return f"{stage}: {n} {unit} in {format_duration(seconds)}, {rate:.1f}/s{failed}"
-    left = f", {format_duration((total - n) / rate)} left" if rate > 0 else ""
-    return f"{stage}: {n} of {total} {unit}, {rate:.1f}/s{left}{failed}"
+        return f"{stage}: {n} {unit} in {format_duration(seconds)}, {rate:.1f}/s{failure_text}"
+    time_left_text = f", {format_duration((total - n) / rate)} left" if rate > 0 else ""
+    return f"{stage}: {n} of {total} {unit}, {rate:.1f}/s{time_left_text}{failure_text}"
 
 
 def format_duration(seconds: float) -> str:
     """A duration as text: 4.2 s, 5:23, 2:05:00."""
     if seconds < 60:
         return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, remaining_seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    return f"{hours}:{minutes:02d}:{remaining_seconds:02d}" if hours else f"{minutes}:{remaining_seconds:02d}"

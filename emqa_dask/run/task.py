@@ -148,5 +148,5 @@ def get_worker_address() -> str:
 
 def compute_memory_limit_bytes(worker) -> int:
     """Memory for a child of this worker: the worker's share without what the worker itself uses."""
-    share = worker.memory_manager.memory_limit if worker else psutil.virtual_memory().total
-    return max(int(share) - psutil.Process().memory_info().rss, int(share) // 2) if share else 0
+    worker_bytes = worker.memory_manager.memory_limit if worker else psutil.virtual_memory().total
+    return max(int(worker_bytes) - psutil.Process().memory_info().rss, int(worker_bytes) // 2) if worker_bytes else 0

@@ -64,8 +64,8 @@ class DigestSet:
         is_new &= ~self.has(digests)
         new_digests = sorted_digests[is_new[order]].T
         while new_digests.shape[1] and self._sorted and self._sorted[-1].shape[1] <= 2 * new_digests.shape[1]:
-            merged = np.concatenate([self._sorted.pop(), new_digests], axis=1)
-            new_digests = merged[:, np.argsort(merged[0], kind="stable")]  # merges sorted stretches
+            merged_digests = np.concatenate([self._sorted.pop(), new_digests], axis=1)
+            new_digests = merged_digests[:, np.argsort(merged_digests[0], kind="stable")]  # merges sorted stretches
         if new_digests.shape[1]:
             self._sorted.append(np.ascontiguousarray(new_digests))
         return is_new

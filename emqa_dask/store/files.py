@@ -167,9 +167,9 @@ def _publish_exclusively(partial: str, path: str) -> None:
     except FileExistsError:
         raise
     except OSError:  # a file system without hard links
-        with open(partial, "rb") as whole, open(path, "xb") as stream:
+        with open(partial, "rb") as partial_file, open(path, "xb") as stream:
             try:
-                shutil.copyfileobj(whole, stream)
+                shutil.copyfileobj(partial_file, stream)
             except BaseException:
                 os.unlink(path)
                 raise

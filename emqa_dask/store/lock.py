@@ -196,8 +196,8 @@ def _acquire(root: str, record: LockRecord, say: Callable[[str], None] | None, l
                 f"{files.redact(root)} is in use by {_describe_record(old_chain[-1])}: wait for it or end it there; "
                 f"if you are sure that it is gone, delete {LOCK_NAME} there"
             )
-        place = _record_uris(root, old_chain, of_next=True)[-1]
-        files.create_exclusively(place, data)
+        record_uri = _record_uris(root, old_chain, of_next=True)[-1]
+        files.create_exclusively(record_uri, data)
         if not files.is_local(root):
             time.sleep(_SETTLE_S)
         # Not what create() said: an upload that was repeated after a lost answer finds its own record in its way.
@@ -208,16 +208,16 @@ def _acquire(root: str, record: LockRecord, say: Callable[[str], None] | None, l
                 say(f"took over the lock of {_describe_record(old_chain[-1])}, which {cause}")
             return
         with contextlib.suppress(FileNotFoundError):
-            if _parse_record(files.read_bytes(place)).token == record.token:
-                files.remove_file(place)
+            if _parse_record(files.read_bytes(record_uri)).token == record.token:
+                files.remove_file(record_uri)
         time.sleep(random.uniform(0, 0.1))
     raise RuntimeError(f"{files.redact(root)} could not be locked: others take and release it all the time; try again")
 
 
 def _record_uris(root: str, chain: list[LockRecord], of_next: bool = False) -> list[str]:
     """Where the records of a chain lie, and with `of_next` where one over the last would."""
-    places = [files.join(root, LOCK_NAME), *(files.join(root, f".lock-{record.token}") for record in chain)]
-    return places if of_next else places[:-1]
+    record_uris = [files.join(root, LOCK_NAME), *(files.join(root, f".lock-{record.token}") for record in chain)]
+    return record_uris if of_next else record_uris[:-1]
 
 
 def _beat_uri(root: str, token: str) -> str:

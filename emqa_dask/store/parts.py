@@ -167,17 +167,17 @@ def write_parts(
     The bytes are those of write_part(); parts without rows are written, too. Several threads write, because disks and
     buckets answer late. Raises ValueError, before anything is written, for an entry that is not in `names`.
     """
-    code = pd.Index(names).get_indexer(np.asarray(row_parts, dtype=object))
-    if (code < 0).any():
+    part_indices = pd.Index(names).get_indexer(np.asarray(row_parts, dtype=object))
+    if (part_indices < 0).any():
         raise ValueError(
-            f"a row of {table} is of {np.asarray(row_parts, dtype=object)[code < 0][0]!r}, none of these parts"
+            f"a row of {table} is of {np.asarray(row_parts, dtype=object)[part_indices < 0][0]!r}, none of these parts"
         )
-    order = np.argsort(code, kind="stable")
-    whole = tables.conform(rows.iloc[order], schema)
-    ends = np.cumsum(np.bincount(code, minlength=len(names)))
+    order = np.argsort(part_indices, kind="stable")
+    sorted_table = tables.conform(rows.iloc[order], schema)
+    ends = np.cumsum(np.bincount(part_indices, minlength=len(names)))
     with ThreadPoolExecutor(N_WRITER_THREADS) as pool:
         futures = [
-            pool.submit(_write_table, Workspace(root).part(table, name), whole.slice(start, stop - start))
+            pool.submit(_write_table, Workspace(root).part(table, name), sorted_table.slice(start, stop - start))
             for name, start, stop in zip(names, (0, *ends[:-1].tolist()), ends.tolist())
         ]
         for future in futures:
@@ -220,10 +220,10 @@ def read_table(
     """
     selected = _select_columns(schema, columns)
     names = list_parts(root, table) if partitions is None else partitions
-    loaded = (_load_columns(Workspace(root).part(table, name), selected) for name in names)
+    part_tables = (_load_columns(Workspace(root).part(table, name), selected) for name in names)
     if row_filter is not None:
-        loaded = (_filter_rows(one, row_filter) for one in loaded)
-    return pa.concat_tables([selected.empty_table(), *loaded]).to_pandas()
+        part_tables = (_filter_rows(part_table, row_filter) for part_table in part_tables)
+    return pa.concat_tables([selected.empty_table(), *part_tables]).to_pandas()
 
 
 def write_json(uri: str, value: object) -> None:

@@ -95,29 +95,34 @@ def _cut_partitions(
     rows: pd.DataFrame, slots: OccupiedSlots, lengths: Mapping[str, int], is_short: bool = False
 ) -> tuple[list[pd.DataFrame], pd.DataFrame]:
     """([planned rows] or [], rows that wait): full shards, or all when short ones may be."""
-    code, names = pd.factorize(rows["stack"], sort=True)
-    order = np.argsort(code, kind="stable")
-    n = np.bincount(code, minlength=len(names))
-    length = np.array([lengths[name] for name in names], np.int64)
-    stop = np.array([slots.next_free_slot(name) for name in names], np.int64)
-    start = -(-stop // length) * length
-    n_taken = n if is_short else n // length * length
-    position = np.arange(len(rows)) - np.repeat(np.cumsum(n) - n, n)  # in its stack
-    is_taken = position < n_taken[code[order]]
-    if not is_taken.any():
+    stack_codes, names = pd.factorize(rows["stack"], sort=True)
+    order = np.argsort(stack_codes, kind="stable")
+    stack_counts = np.bincount(stack_codes, minlength=len(names))
+    shard_lengths = np.array([lengths[name] for name in names], np.int64)
+    stop_slots = np.array([slots.next_free_slot(name) for name in names], np.int64)
+    start_slots = -(-stop_slots // shard_lengths) * shard_lengths
+    n_planned = stack_counts if is_short else stack_counts // shard_lengths * shard_lengths
+    first_rows = np.cumsum(stack_counts) - stack_counts
+    stack_positions = np.arange(len(rows)) - np.repeat(first_rows, stack_counts)
+    is_planned = stack_positions < n_planned[stack_codes[order]]
+    if not is_planned.any():
         return [], rows
-    code = code[order[is_taken]]
-    position = position[is_taken]
-    first = position // length[code] * length[code] + start[code]  # slot of its partition
-    planned = rows.take(order[is_taken]).reset_index(drop=True)
-    planned["index"] = start[code] + position
-    heads = np.flatnonzero(np.r_[True, (np.diff(first) != 0) | (np.diff(code) != 0)])
-    partition_names = [Partition(names[code[i]], int(first[i]), int(first[i]) + 1).name for i in heads]
+    stack_codes = stack_codes[order[is_planned]]
+    stack_positions = stack_positions[is_planned]
+    row_shard_lengths = shard_lengths[stack_codes]
+    partition_starts = stack_positions // row_shard_lengths * row_shard_lengths + start_slots[stack_codes]
+    planned = rows.take(order[is_planned]).reset_index(drop=True)
+    planned["index"] = start_slots[stack_codes] + stack_positions
+    partition_rows = np.flatnonzero(np.r_[True, (np.diff(partition_starts) != 0) | (np.diff(stack_codes) != 0)])
+    partition_names = [
+        Partition(names[stack_codes[i]], int(partition_starts[i]), int(partition_starts[i]) + 1).name
+        for i in partition_rows
+    ]
     planned["partition"] = (
-        pd.Series(partition_names, dtype="str").repeat(np.diff(np.r_[heads, len(planned)])).to_numpy()
+        pd.Series(partition_names, dtype="str").repeat(np.diff(np.r_[partition_rows, len(planned)])).to_numpy()
     )
     slots.add(planned)
-    return [planned], rows.take(np.sort(order[~is_taken])).reset_index(drop=True)
+    return [planned], rows.take(np.sort(order[~is_planned])).reset_index(drop=True)
 
 
 def rebatch(batches: Iterable[pd.DataFrame], rows: int = MICROGRAPHS_PER_BATCH) -> Iterator[pd.DataFrame]:
@@ -140,14 +145,14 @@ def rebatch(batches: Iterable[pd.DataFrame], rows: int = MICROGRAPHS_PER_BATCH) 
 
 def split_by_partition(rows: pd.DataFrame) -> list[tuple[Partition, slice]]:
     """The partitions of planned `rows` (columns stack, index, partition) in their order, and where their rows are."""
-    code = pd.factorize(rows["partition"])[0]
-    starts = np.flatnonzero(np.diff(code, prepend=-1))
+    partition_codes = pd.factorize(rows["partition"])[0]
+    starts = np.flatnonzero(np.diff(partition_codes, prepend=-1))
     stops = np.r_[starts[1:], len(rows)][: len(starts)]
     names = rows["partition"].iloc[starts]
     stacks = rows["stack"].iloc[starts]
-    last = rows["index"].to_numpy(np.int64)[stops - 1]
+    last_slots = rows["index"].to_numpy(np.int64)[stops - 1]
     # The start comes from the name, so that it stays even when the first micrograph's row is not there.
     return [
         (Partition(stack, int(name.rpartition("-")[2]), int(index) + 1), slice(int(a), int(b)))
-        for stack, name, index, a, b in zip(stacks, names, last, starts, stops, strict=True)
+        for stack, name, index, a, b in zip(stacks, names, last_slots, starts, stops, strict=True)
     ]

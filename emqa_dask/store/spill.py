@@ -20,10 +20,10 @@ class SpillFile:
     def append(self, data: bytes | memoryview) -> int:
         """Append `data`; gives the offset at which it lies."""
         offset = self.n_bytes
-        rest = memoryview(data).cast("B")
+        unwritten = memoryview(data).cast("B")
         self._file.seek(offset)
-        while rest:
-            rest = rest[self._file.write(rest) :]
+        while unwritten:
+            unwritten = unwritten[self._file.write(unwritten) :]
         self.n_bytes = self._file.tell()
         return offset
 
@@ -64,23 +64,23 @@ class ExternalSort(SpillFile):
         if self._waiting:
             self._write_run()
         runs = [_RunReader(self, chunks) for chunks in self._runs]
-        ready: list[pa.RecordBatch] = []
+        mergeable_batches: list[pa.RecordBatch] = []
         while runs:
-            last = min(run.last for run in runs)  # what is not above it can be told from what is yet to be read
+            key_limit = min(run.last for run in runs)  # what is not above it can be told from what is yet to be read
             for run in runs:
-                ready += run.take(last)
+                mergeable_batches += run.take_rows(key_limit)
             runs = [run for run in runs if run.rows is not None]
-            if not runs or sum(map(len, ready)) >= n_rows:
-                yield self._sorted(pa.Table.from_batches(ready, self.schema))
-                ready = []
+            if not runs or sum(map(len, mergeable_batches)) >= n_rows:
+                yield self._sort_rows(pa.Table.from_batches(mergeable_batches, self.schema))
+                mergeable_batches = []
 
     def _write_run(self) -> None:
-        rows = self._sorted(pa.concat_tables(self._waiting))
+        rows = self._sort_rows(pa.concat_tables(self._waiting))
         self._waiting = []
         chunks = [batch.serialize() for batch in rows.combine_chunks().to_batches(ROWS_PER_CHUNK)]
         self._runs.append([(self.append(chunk), chunk.size) for chunk in chunks])
 
-    def _sorted(self, rows: pa.Table) -> pa.Table:
+    def _sort_rows(self, rows: pa.Table) -> pa.Table:
         return rows.sort_by([(name, "ascending") for name in self.sort_columns])
 
 
@@ -103,15 +103,15 @@ class _RunReader:
     def _key(self, k: int) -> tuple:
         return tuple(self.rows[name][k].as_py() for name in self._runs.sort_columns)
 
-    def take(self, last: tuple) -> list[pa.RecordBatch]:
-        """Cut off the rows whose key is not above `last`."""
-        if self.first > last:
+    def take_rows(self, key_limit: tuple) -> list[pa.RecordBatch]:
+        """Cut off the rows whose key is not above `key_limit`."""
+        if self.first > key_limit:
             return []
-        if self.last <= last:
+        if self.last <= key_limit:
             rows = self.rows
             self._read()
             return [rows]
-        n = bisect_right(range(len(self.rows)), last, key=self._key)
+        n = bisect_right(range(len(self.rows)), key_limit, key=self._key)
         rows = self.rows.slice(0, n)
         self.rows = self.rows.slice(n)
         self.first = self._key(0)

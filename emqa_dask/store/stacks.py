@@ -56,16 +56,16 @@ def open_or_grow(
     settings: Store,
 ) -> None:
     """Make stack `name` for micrographs of `shape` (y, x) px and `dtype`, or grow it to the slots `occupied`."""
-    kind = to_little_endian(np.dtype(dtype))
-    if kind.kind not in STORABLE_KINDS or kind.itemsize > (16 if kind.kind == "c" else 8):
-        raise ValueError(f"stack {name}: Zarr v3 has no dtype {kind.name}")
+    stored_dtype = to_little_endian(np.dtype(dtype))
+    if stored_dtype.kind not in STORABLE_KINDS or stored_dtype.itemsize > (16 if stored_dtype.kind == "c" else 8):
+        raise ValueError(f"stack {name}: Zarr v3 has no dtype {stored_dtype.name}")
     if min(shape) < 1:
         raise ValueError(f"stack {name}: a micrograph of {shape[0]} x {shape[1]} px has no pixels")
     length = occupied[-1][1] if occupied else 0
     try:
         array = read_array_document(root, name)
     except FileNotFoundError:
-        array = _describe_array(kind, shape, length, shard_length, settings)
+        array = _describe_array(stored_dtype, shape, length, shard_length, settings)
     if array["shape"][0] < length:
         array = array | {"shape": [length, *array["shape"][1:]]}
     write_documents(root, name, array, occupied)
@@ -98,8 +98,8 @@ def _write_changed(uri: str, document: dict) -> None:
 def is_damaged(root: str, name: str) -> bool:
     """Is a document of stack `name`, or that of all stacks, missing or damaged?"""
     folder = Workspace(root).stack(name)
-    places = Workspace(root).stacks, folder, files.join(folder, "0")
-    return any(_read_document(files.join(place, "zarr.json")) is None for place in places)
+    folders = Workspace(root).stacks, folder, files.join(folder, "0")
+    return any(_read_document(files.join(group_folder, "zarr.json")) is None for group_folder in folders)
 
 
 def find_shard_length(root: str, partition: Partition) -> int:
@@ -129,24 +129,24 @@ _CRC32C = {"name": "crc32c"}
 _LITTLE_ENDIAN = {"name": "bytes", "configuration": {"endian": "little"}}
 
 
-def _describe_array(kind: np.dtype, shape: tuple[int, int], length: int, shard_length: int, settings: Store) -> dict:
+def _describe_array(dtype: np.dtype, shape: tuple[int, int], length: int, shard_length: int, settings: Store) -> dict:
     """Zarr's metadata of an array of `length` micrographs."""
-    rows = shards.choose_band_rows(*shape, kind.itemsize)
+    rows = shards.choose_band_rows(*shape, dtype.itemsize)
     bands = -(-shape[0] // rows)
-    as_bytes = _LITTLE_ENDIAN if kind.itemsize > 1 else {"name": "bytes"}
+    as_bytes = _LITTLE_ENDIAN if dtype.itemsize > 1 else {"name": "bytes"}
     sharding = {
         "chunk_shape": [1, rows, shape[1]],
-        "codecs": [as_bytes, *_choose_compressors(settings, kind.itemsize), _CRC32C],
+        "codecs": [as_bytes, *_choose_compressors(settings, dtype.itemsize), _CRC32C],
         "index_codecs": [_LITTLE_ENDIAN, _CRC32C],
         "index_location": "end",
     }
     shard_grid = {"chunk_shape": [shard_length, bands * rows, shape[1]]}
-    zero = np.zeros((), kind).item()
+    zero = np.zeros((), dtype).item()
     return {
         "zarr_format": 3,
         "node_type": "array",
         "shape": [length, *shape],
-        "data_type": kind.name,
+        "data_type": dtype.name,
         "chunk_grid": {"name": "regular", "configuration": shard_grid},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
         "fill_value": [zero.real, zero.imag] if isinstance(zero, complex) else zero,
