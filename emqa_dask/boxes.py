@@ -75,9 +75,9 @@ def compute_iou(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
 
 def _compute_pair_iou(a: NDArray, b: NDArray) -> NDArray[np.float64]:
     sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    both = sides.clip(min=0).prod(axis=-1)
-    union = (a[..., 2:] - a[..., :2]).prod(axis=-1) + (b[..., 2:] - b[..., :2]).prod(axis=-1) - both
-    return np.divide(both, union, out=np.zeros_like(both), where=union > 0)
+    intersection_areas = sides.clip(min=0).prod(axis=-1)
+    union = (a[..., 2:] - a[..., :2]).prod(axis=-1) + (b[..., 2:] - b[..., :2]).prod(axis=-1) - intersection_areas
+    return np.divide(intersection_areas, union, out=np.zeros_like(intersection_areas), where=union > 0)
 
 
 def find_overlaps(a: ArrayLike, b: ArrayLike, iou_threshold: float) -> tuple[NDArray, NDArray, NDArray]:

@@ -25,25 +25,25 @@ def complete_architecture(architecture: Mapping) -> dict:
     if unknown or "n_classes" not in architecture:
         missing = [] if "n_classes" in architecture else ["n_classes"]
         raise ValueError(f"[architecture]: missing {missing}, unknown {unknown}; known: {['n_classes', *DEFAULTS]}")
-    full = {**DEFAULTS, **architecture}
+    table = {**DEFAULTS, **architecture}
     errors = []
-    if full["n_classes"] < 2:
-        errors.append(f"n_classes is {full['n_classes']}: there is nothing to tell apart below 2")
-    if full["channels"] < 1:
-        errors.append(f"channels is {full['channels']}: at least 1")
-    if not 0 <= full["dropout"] < 1:
-        errors.append(f"dropout is {full['dropout']}: a probability from 0 to below 1")
-    if full["backbone"] == WIDE_RESNET and (full["depth"] < 10 or (full["depth"] - 4) % 6 or full["widen"] < 1):
-        errors.append(f"depth is {full['depth']}, widen {full['widen']}: depth is 10, 16, 22, ..., widen 1, 2, ...")
+    if table["n_classes"] < 2:
+        errors.append(f"n_classes is {table['n_classes']}: there is nothing to tell apart below 2")
+    if table["channels"] < 1:
+        errors.append(f"channels is {table['channels']}: at least 1")
+    if not 0 <= table["dropout"] < 1:
+        errors.append(f"dropout is {table['dropout']}: a probability from 0 to below 1")
+    if table["backbone"] == WIDE_RESNET and (table["depth"] < 10 or (table["depth"] - 4) % 6 or table["widen"] < 1):
+        errors.append(f"depth is {table['depth']}, widen {table['widen']}: depth is 10, 16, 22, ..., widen 1, 2, ...")
     if errors:
         raise ValueError(f"[architecture] {'; '.join(errors)}")
-    return full
+    return table
 
 
 def build_classifier(architecture: Mapping) -> "torch.nn.Module":
     """A classifier of random weights, in evaluation mode, from a card's table `[architecture]` (keys: `DEFAULTS`).
 
-    Its `body` takes float32 (n, channels, h, w) in [0, 1] to embeddings (n, d), its `head` (linear) these to logits
+    Its `backbone` takes float32 (n, channels, h, w) in [0, 1] to embeddings (n, d), its `head` (linear) these to logits
     (n, n_classes); called with `embedding=True` it gives both. The wide ResNet of 16 layers, widened by 2, has 693,966
     parameters at 1 channel and 30 classes; its dropout lies between the two 3 x 3 convolutions of each block. Another
     backbone is torchvision's of that name: dropout where it has some, or before its last layer where it has none.
@@ -52,11 +52,11 @@ def build_classifier(architecture: Mapping) -> "torch.nn.Module":
     """
     full = complete_architecture(architecture)
     if full["backbone"] == WIDE_RESNET:
-        body, head = _build_wide_resnet(full)
+        backbone, head = _build_wide_resnet(full)
     else:
-        body, head = _build_torchvision(full)
+        backbone, head = _build_torchvision(full)
 
-    return _define_layers().Classifier(body, head).eval()
+    return _define_layers().Classifier(backbone, head).eval()
 
 
 def build_content_network(n_families: int) -> "torch.nn.Module":
@@ -68,12 +68,12 @@ def build_content_network(n_families: int) -> "torch.nn.Module":
     from torch import nn
 
     block = _define_layers().Block
-    body = nn.Sequential(
+    backbone = nn.Sequential(
         nn.Conv2d(1, 32, 5, 2, 2, bias=False),
         block(32, 32, 1, 0.0), block(32, 64, 2, 0.0), block(64, 128, 2, 0.0), block(128, 128, 1, 0.0),
         nn.BatchNorm2d(128), nn.ReLU(), _define_layers().Mean(),
     )  # fmt: skip
-    return _define_layers().Classifier(body, nn.Linear(128, n_families)).eval()
+    return _define_layers().Classifier(backbone, nn.Linear(128, n_families)).eval()
 
 
 def set_dropout_pass(net: "torch.nn.Module", seed: int | None, number: int = 0) -> None:
@@ -166,11 +166,11 @@ def _build_wide_resnet(full: Mapping) -> tuple:
                 _define_layers().Block(width, outer * full["widen"], stride if k == 0 else 1, full["dropout"])
             )
             width = outer * full["widen"]
-    body = nn.Sequential(*layers, nn.BatchNorm2d(width), nn.ReLU(), _define_layers().Mean())
-    for module in body.modules():
+    backbone = nn.Sequential(*layers, nn.BatchNorm2d(width), nn.ReLU(), _define_layers().Mean())
+    for module in backbone.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    return body, nn.Linear(width, full["n_classes"])
+    return backbone, nn.Linear(width, full["n_classes"])
 
 
 def _build_torchvision(full: Mapping) -> tuple:
@@ -182,24 +182,24 @@ def _build_torchvision(full: Mapping) -> tuple:
         raise ValueError(f"[architecture] backbone is {name!r}: neither {WIDE_RESNET} nor a classifier of torchvision")
     net = torchvision.models.get_model(name, weights=None)
     layers = dict(net.named_modules())
-    last = list(layers)[-1]
-    if not isinstance(layers[last], nn.Linear) or getattr(net, "aux_logits", False):
+    last_layer_path = list(layers)[-1]
+    if not isinstance(layers[last_layer_path], nn.Linear) or getattr(net, "aux_logits", False):
         raise ValueError(f"[architecture] backbone is {name!r}: it does not end in one linear layer; take another")
     has_dropout = False
     for place, module in layers.items():
         if isinstance(module, nn.Dropout):
             has_dropout = True
             _replace_module(net, place, _make_dropout(full["dropout"]))
-    first, conv = next((place, m) for place, m in layers.items() if isinstance(m, nn.Conv2d))
+    first_conv_path, conv = next((place, m) for place, m in layers.items() if isinstance(m, nn.Conv2d))
     if conv.in_channels != full["channels"]:
         shape: Any = {"kernel_size": conv.kernel_size, "stride": conv.stride, "padding": conv.padding}
         fresh = nn.Conv2d(full["channels"], conv.out_channels, **shape, bias=conv.bias is not None)
         nn.init.kaiming_normal_(fresh.weight, mode="fan_out", nonlinearity="relu")
-        _replace_module(net, first, fresh)
-    _replace_module(net, last, _make_dropout(0.0 if has_dropout else full["dropout"]))
-    return net, nn.Linear(layers[last].in_features, full["n_classes"])
+        _replace_module(net, first_conv_path, fresh)
+    _replace_module(net, last_layer_path, _make_dropout(0.0 if has_dropout else full["dropout"]))
+    return net, nn.Linear(layers[last_layer_path].in_features, full["n_classes"])
 
 
-def _replace_module(net: "torch.nn.Module", place: str, module: "torch.nn.Module") -> None:
-    parent, _, name = place.rpartition(".")
+def _replace_module(net: "torch.nn.Module", module_path: str, module: "torch.nn.Module") -> None:
+    parent, _, name = module_path.rpartition(".")
     setattr(net.get_submodule(parent), name, module)

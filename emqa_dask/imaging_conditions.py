@@ -87,8 +87,8 @@ def fit_training_conditions(
     voltage = voltage[indices]
     distances = []
     for k in range(len(indices)):
-        others = TrainingConditions(np.delete(defocus, k), np.delete(voltage, k), 1.0)
-        distances.append(_find_nearest_shift(others, defocus[k], voltage[k]))
+        remaining_conditions = TrainingConditions(np.delete(defocus, k), np.delete(voltage, k), 1.0)
+        distances.append(_find_nearest_shift(remaining_conditions, defocus[k], voltage[k]))
     rank = min(len(distances), _compute_rank(len(distances), false_flags))
     return TrainingConditions(defocus, voltage, max(float(np.sort(distances)[rank - 1]), MIN_LIMIT_RAD))
 

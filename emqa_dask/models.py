@@ -173,14 +173,15 @@ def write_model_card(directory: Path, model_card: Mapping[str, object]) -> None:
 
 
 def _format_table(table: Mapping[str, object], path: tuple[str, ...] = ()) -> list[str]:
-    plain = {key: value for key, value in table.items() if not isinstance(value, Mapping)}
+    scalar_entries = {key: value for key, value in table.items() if not isinstance(value, Mapping)}
     lines = [
-        f"{_format_key(key)} = {json.dumps(value, ensure_ascii=False, allow_nan=False)}" for key, value in plain.items()
+        f"{_format_key(key)} = {json.dumps(value, ensure_ascii=False, allow_nan=False)}"
+        for key, value in scalar_entries.items()
     ]
     for key, value in table.items():
         if isinstance(value, Mapping):
-            inner = (*path, key)
-            lines += ["", f"[{'.'.join(map(_format_key, inner))}]", *_format_table(value, inner)]
+            table_path = (*path, key)
+            lines += ["", f"[{'.'.join(map(_format_key, table_path))}]", *_format_table(value, table_path)]
     return lines
 
 

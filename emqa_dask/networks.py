@@ -80,14 +80,14 @@ def build_detector(architecture: Mapping) -> "torch.nn.Module":
     from torchvision.models.detection.faster_rcnn import TwoMLPHead
     from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 
-    body = getattr(resnet, full["backbone"])(weights=None)
+    backbone_body = getattr(resnet, full["backbone"])(weights=None)
     if len(full["image_mean"]) == 1:
-        body.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
-        nn.init.kaiming_normal_(body.conv1.weight, mode="fan_out", nonlinearity="relu")
-    width = body.inplanes // 8
+        backbone_body.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
+        nn.init.kaiming_normal_(backbone_body.conv1.weight, mode="fan_out", nonlinearity="relu")
+    width = backbone_body.inplanes // 8
     channels = full["fpn_channels"]
     backbone = BackboneWithFPN(
-        body, {f"layer{i + 1}": str(i) for i in range(4)}, [width * 2**i for i in range(4)], channels
+        backbone_body, {f"layer{i + 1}": str(i) for i in range(4)}, [width * 2**i for i in range(4)], channels
     )
     sizes = tuple(tuple(_list_anchor_sizes(level)) for level in full["anchor_sizes"])
     anchors = detection.anchor_utils.AnchorGenerator(sizes, (tuple(full["aspect_ratios"]),) * N_PYRAMID_LEVELS)
@@ -162,18 +162,24 @@ def load_weights(net: "torch.nn.Module", path: Path, *, skip: tuple[str, ...] = 
     """
     from safetensors.torch import load_file
 
-    stored = {name: tensor for name, tensor in load_file(str(path)).items() if not name.startswith(skip or ("\0",))}
-    own = {name: tensor for name, tensor in net.state_dict().items() if not name.startswith(skip or ("\0",))}
+    stored_tensors = {
+        name: tensor for name, tensor in load_file(str(path)).items() if not name.startswith(skip or ("\0",))
+    }
+    network_state = {name: tensor for name, tensor in net.state_dict().items() if not name.startswith(skip or ("\0",))}
     faults = {
-        "missing": [name for name in own if name not in stored],
-        "unexpected": [name for name in stored if name not in own],
+        "missing": [name for name in network_state if name not in stored_tensors],
+        "unexpected": [name for name in stored_tensors if name not in network_state],
         "of another shape": [
-            f"{name} {tuple(stored[name].shape)}, not {tuple(own[name].shape)}"
-            for name in own
-            if name in stored and own[name].shape != stored[name].shape
+            f"{name} {tuple(stored_tensors[name].shape)}, not {tuple(network_state[name].shape)}"
+            for name in network_state
+            if name in stored_tensors and network_state[name].shape != stored_tensors[name].shape
         ],
     }
-    texts = [f"{len(names)} {kind} ({', '.join(names[:3])})" for kind, names in faults.items() if names]
-    if texts:
-        raise ValueError(f"{path}: these weights are of another architecture than the card's: {'; '.join(texts)}")
-    net.load_state_dict({**net.state_dict(), **{name: stored[name].to(own[name].dtype) for name in own}})
+    fault_texts = [
+        f"{len(names)} {fault_kind} ({', '.join(names[:3])})" for fault_kind, names in faults.items() if names
+    ]
+    if fault_texts:
+        raise ValueError(f"{path}: these weights are of another architecture than the card's: {'; '.join(fault_texts)}")
+    net.load_state_dict(
+        {**net.state_dict(), **{name: stored_tensors[name].to(network_state[name].dtype) for name in network_state}}
+    )

@@ -22,8 +22,8 @@ class WindowSettings:
         if self.size_px < 8:
             raise ValueError(f"[input] size_px is {self.size_px}: the side of a window, at least 8 px")
         if not 0 <= self.low_percentile < self.high_percentile <= 100:
-            pair = f"{self.low_percentile} and {self.high_percentile}"
-            raise ValueError(f"[input] percentiles are {pair}: they have to rise within 0...100")
+            limits_text = f"{self.low_percentile} and {self.high_percentile}"
+            raise ValueError(f"[input] percentiles are {limits_text}: they have to rise within 0...100")
         if not 0 <= self.stride_px <= self.size_px:
             raise ValueError(f"[input] stride_px is {self.stride_px}: 0 to size_px, or some pixels are never seen")
         if self.max_windows < 1:
@@ -60,11 +60,11 @@ def normalise_image(image: NDArray, view: WindowSettings) -> NDArray[np.float32]
     if finite.size == 0:
         pixels = np.zeros(image.shape, np.float32)
     else:
-        low, middle, high = np.percentile(finite, [view.low_percentile, 50, view.high_percentile])
+        low, median, high = np.percentile(finite, [view.low_percentile, 50, view.high_percentile])
         if not high > low:
             low = finite.min()
             high = finite.max()
-        pixels = np.where(is_finite, pixels, middle)
+        pixels = np.where(is_finite, pixels, median)
         span = high - low
         pixels = np.clip((pixels - low) / span, 0, 1) if np.isfinite(span) and span > 0 else np.zeros(image.shape)
     pixels = pixels.astype(np.float32)
@@ -84,9 +84,9 @@ def compute_starts(length: int, size: int, step: int) -> NDArray[np.int64]:
 def compute_corners(shape: tuple[int, int], view: WindowSettings) -> NDArray[np.int64]:
     """First rows and columns (rows, columns, 2) of the windows of a prepared image of `shape`, max_windows at most."""
     axes = [compute_starts(n, view.size_px, view.step_px) for n in shape]
-    share = np.sqrt(view.max_windows / (len(axes[0]) * len(axes[1])))
-    if share < 1:
-        n_rows = min(max(1, round(share * len(axes[0]))), view.max_windows)
+    window_fraction = np.sqrt(view.max_windows / (len(axes[0]) * len(axes[1])))
+    if window_fraction < 1:
+        n_rows = min(max(1, round(window_fraction * len(axes[0]))), view.max_windows)
         counts = n_rows, min(len(axes[1]), view.max_windows // n_rows)
         ends = [np.array([0.5]) if k == 1 else np.linspace(0, 1, k) for k in counts]
         axes = [(end * (n - view.size_px)).round().astype(np.int64) for n, end in zip(shape, ends)]

@@ -64,9 +64,9 @@ def check_hdf5(file: h5py.File, path: Path) -> None:
 
 def _check_dataset(dataset: h5py.Dataset) -> None:
     n_bytes = math.prod(dataset.shape) * dataset.dtype.itemsize
-    stored = dataset.id.get_storage_size()
-    if n_bytes > 2**30 and stored * MAX_DEFLATE_RATIO < n_bytes and not dataset.external:
-        raise ReadError(f"{dataset.name} says that it has {n_bytes:,} bytes, and {stored:,} are stored")
+    stored_bytes = dataset.id.get_storage_size()
+    if n_bytes > 2**30 and stored_bytes * MAX_DEFLATE_RATIO < n_bytes and not dataset.external:
+        raise ReadError(f"{dataset.name} says that it has {n_bytes:,} bytes, and {stored_bytes:,} are stored")
     if not dataset.chunks:
         return
     chunk = math.prod(dataset.chunks) * dataset.dtype.itemsize
@@ -76,7 +76,7 @@ def _check_dataset(dataset: h5py.Dataset) -> None:
     filters = [plist.get_filter(k)[0] for k in range(plist.get_nfilters())]
     if filters.count(h5py.h5z.FILTER_DEFLATE) > 1:
         raise ReadError(f"{dataset.name} is compressed twice")
-    if h5py.h5z.FILTER_DEFLATE in filters and stored * MAX_DEFLATE_RATIO > chunk + SLACK_BYTES:
+    if h5py.h5z.FILTER_DEFLATE in filters and stored_bytes * MAX_DEFLATE_RATIO > chunk + SLACK_BYTES:
         skipped = 1 << filters.index(h5py.h5z.FILTER_DEFLATE)
         large = []
 

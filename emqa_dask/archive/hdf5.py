@@ -37,15 +37,15 @@ def open_hdf5(path: str | Path) -> Source:
             flavour = _detect_layout(file, path.suffix.lower())
             arrays = _list_arrays(file)
             damage = {name: (shape, find_hdf5_damage(file[name])) for name, shape, _ in arrays if flavour}
-            plain = _open_single_array(path, file, arrays) if flavour is None else None
+            single_array_source = _open_single_array(path, file, arrays) if flavour is None else None
     except ReadError:
         raise
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, UnicodeError, RecursionError) as error:
         if isinstance(error, OSError) and error.errno is not None and not isinstance(error, BlockingIOError):
             raise
         raise ReadError(f"broken HDF5: {' '.join(str(error).split())[:200]}") from error
-    if plain is not None:
-        return plain
+    if single_array_source is not None:
+        return single_array_source
     name, plugin, options = flavour
     n_bytes = max((n for _, _, n in arrays), default=0)
     if plugin == "hspy" and n_bytes > rosetta.EAGER_BYTES:  # lazily, the plug-in fails on unchunked data and stays open
@@ -117,8 +117,8 @@ def _read_hspy_signals(path: Path) -> list[dict]:
 
 def _read_attributes(group: h5py.Group) -> dict:
     """Attributes of a group and of the groups in it, as nested dictionaries."""
-    inner = {name: _read_attributes(node) for name, node in group.items() if isinstance(node, h5py.Group)}
-    return {name: v.decode() if isinstance(v, bytes) else v for name, v in group.attrs.items()} | inner
+    group_attributes = {name: _read_attributes(node) for name, node in group.items() if isinstance(node, h5py.Group)}
+    return {name: v.decode() if isinstance(v, bytes) else v for name, v in group.attrs.items()} | group_attributes
 
 
 def _open_single_array(path: Path, file: h5py.File, arrays: list) -> Source:

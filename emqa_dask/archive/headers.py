@@ -134,16 +134,16 @@ def resolution_to_nm(value: Any, unit: int) -> float:
 
 def flatten_metadata(tree: Any, prefix: str = "", depth: int = 0) -> dict[str, Any]:
     """Nested foreign metadata as flat {dotted name: number, bool or text of at most 120 characters}, without arrays."""
-    flat: dict[str, Any] = {}
+    flat_metadata: dict[str, Any] = {}
     if not isinstance(tree, Mapping) or depth > MAX_METADATA_DEPTH:
-        return flat
+        return flat_metadata
     for key, value in tree.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
-            flat.update(flatten_metadata(value, f"{name}.", depth + 1))
+            flat_metadata.update(flatten_metadata(value, f"{name}.", depth + 1))
         elif (scalar := _to_scalar(value)) is not None:
-            flat[name] = scalar
-    return flat
+            flat_metadata[name] = scalar
+    return flat_metadata
 
 
 def _to_scalar(value: Any) -> bool | int | float | str | None:

@@ -78,42 +78,42 @@ def _read_segments(data: bytes, state: _JpegState) -> str:
         if code in _MARKERS_WITHOUT_LENGTH:
             continue
         length = struct.unpack_from(">H", data, position)[0]
-        body = data[position + 2 : position + length]
+        segment_bytes = data[position + 2 : position + length]
         position += length
         if code != _START_OF_SCAN:
-            _read_segment(code, body, state)
+            _read_segment(code, segment_bytes, state)
             continue
         end = find_marker(array, position)
-        damage = _check_scan(array, position, end, body, state)
+        damage = _check_scan(array, position, end, segment_bytes, state)
         if damage:
             return damage
         position = end
 
 
-def _read_segment(code: int, body: bytes, state: _JpegState) -> None:
+def _read_segment(code: int, segment_bytes: bytes, state: _JpegState) -> None:
     """Add the contents of a segment to `state`; _UnsupportedJpeg for a kind of JPEG that cannot be followed."""
     if code == 0xC4:
-        _read_huffman_tables(body, state)
+        _read_huffman_tables(segment_bytes, state)
     elif code == 0xDB:
-        _read_quantisation(body, state)
+        _read_quantisation(segment_bytes, state)
     elif code == 0xDD:
-        state.interval = struct.unpack(">H", body)[0]
+        state.interval = struct.unpack(">H", segment_bytes)[0]
     elif code in _HUFFMAN_FRAMES:
-        _read_frame(body, state, code == 0xC2)
+        _read_frame(segment_bytes, state, code == 0xC2)
     elif code in _OTHER_FRAMES or code == 0xDC:
         raise _UnsupportedJpeg
 
 
-def _read_huffman_tables(body: bytes, state: _JpegState) -> None:
+def _read_huffman_tables(segment_bytes: bytes, state: _JpegState) -> None:
     position = 0
-    while position < len(body):
-        kind = body[position] >> 4  # 0: DC, 1: AC
-        number = body[position] & 15
-        if kind > 1 or number > 3:
+    while position < len(segment_bytes):
+        table_class = segment_bytes[position] >> 4  # 0: DC, 1: AC
+        number = segment_bytes[position] & 15
+        if table_class > 1 or number > 3:
             raise ValueError("a table of codes that no scan can name")
-        counts = body[position + 1 : position + 17]
-        symbols = body[position + 17 : position + 17 + sum(counts)]
-        state.huffman_tables[4 * kind + number] = _make_lookup(counts, symbols)
+        counts = segment_bytes[position + 1 : position + 17]
+        symbols = segment_bytes[position + 17 : position + 17 + sum(counts)]
+        state.huffman_tables[4 * table_class + number] = _make_lookup(counts, symbols)
         position += 17 + sum(counts)
 
 
@@ -131,17 +131,17 @@ def _make_lookup(counts: bytes, symbols: bytes) -> np.ndarray:
     return lookup
 
 
-def _read_quantisation(body: bytes, state: _JpegState) -> None:
+def _read_quantisation(segment_bytes: bytes, state: _JpegState) -> None:
     position = 0
-    while position < len(body):
-        is_wide = body[position] >> 4
-        number = body[position] & 15
-        state.quantisation[number] = struct.unpack_from(">H" if is_wide else ">B", body, position + 1)[0]
+    while position < len(segment_bytes):
+        is_wide = segment_bytes[position] >> 4
+        number = segment_bytes[position] & 15
+        state.quantisation[number] = struct.unpack_from(">H" if is_wide else ">B", segment_bytes, position + 1)[0]
         position += 1 + 64 * (2 if is_wide else 1)
 
 
-def _read_frame(body: bytes, state: _JpegState, is_progressive: bool) -> None:
-    fields = struct.unpack_from(">BHHB", body)
+def _read_frame(segment_bytes: bytes, state: _JpegState, is_progressive: bool) -> None:
+    fields = struct.unpack_from(">BHHB", segment_bytes)
     state.precision = fields[0]
     height, width, n = fields[1:]
     if state.components or n > 4:
@@ -150,9 +150,9 @@ def _read_frame(body: bytes, state: _JpegState, is_progressive: bool) -> None:
     state.size = (height, width)
     if not height or not width:  # a height that comes later
         raise _UnsupportedJpeg
-    for place in range(n):
-        identity, factors, table = body[6 + 3 * place : 9 + 3 * place]
-        state.components[identity] = (place, factors >> 4, factors & 15, table)
+    for component_number in range(n):
+        identity, factors, table = segment_bytes[6 + 3 * component_number : 9 + 3 * component_number]
+        state.components[identity] = (component_number, factors >> 4, factors & 15, table)
     if len(state.components) < n:
         raise ValueError("two components of one name")
     n_blocks = 0
@@ -170,14 +170,14 @@ def _count_units(state: _JpegState) -> tuple[int, int]:
     return math.ceil(state.size[0] / (8 * max_down)), math.ceil(state.size[1] / (8 * max_across))
 
 
-def _check_scan(array: np.ndarray, start: int, end: int, body: bytes, state: _JpegState) -> str:
-    """Phrase for the damage of the scan with header `body`; "" for none."""
+def _check_scan(array: np.ndarray, start: int, end: int, segment_bytes: bytes, state: _JpegState) -> str:
+    """Phrase for the damage of the scan with header `segment_bytes`; "" for none."""
     from emqa_dask.archive.jpeg_codes import follow_scan
 
-    n = body[0]
-    first, final, bits = body[1 + 2 * n : 4 + 2 * n]
+    n = segment_bytes[0]
+    first, final, bits = segment_bytes[1 + 2 * n : 4 + 2 * n]
     is_mixed = state.is_progressive and first == 0 and final > 0
-    components, first_blocks, grid = _scan_components(body, state)
+    components, first_blocks, grid = _scan_components(segment_bytes, state)
     if (n > 1 and first > 0) or final > 63 or first > final or is_mixed:
         return "a scan of an impossible range of coefficients"
     bands = (int(first), int(final) if state.is_progressive else 63, bits >> 4, bits & 15)
@@ -191,16 +191,16 @@ def _check_scan(array: np.ndarray, start: int, end: int, body: bytes, state: _Jp
     return f"{_DAMAGE_TEXTS[damage]}, at block {unit:,} of {grid[0] * grid[1]:,} of scan {state.n_scans}"
 
 
-def _scan_components(body: bytes, state: _JpegState) -> tuple[list[list[int]], list[int], tuple[int, int]]:
+def _scan_components(segment_bytes: bytes, state: _JpegState) -> tuple[list[list[int]], list[int], tuple[int, int]]:
     """(components, first_blocks, grid) of a scan, as follow_scan() takes them."""
-    n = body[0]
+    n = segment_bytes[0]
     grid = _count_units(state)
     n_columns = grid[1]
     components = []
     first_blocks = []
     for k in range(n):
-        identity, tables = body[1 + 2 * k : 3 + 2 * k]
-        place, *factors, table = state.components[identity]
+        identity, tables = segment_bytes[1 + 2 * k : 3 + 2 * k]
+        component_number, *factors, table = state.components[identity]
         n_across, n_down = factors
         limit = (8 << state.precision >> 1) // max(state.quantisation.get(table, 1), 1) + 1
         component = [n_across, n_down, tables >> 4 & 3, tables & 3, n_columns * n_across, limit]
@@ -208,7 +208,7 @@ def _scan_components(body: bytes, state: _JpegState) -> tuple[list[list[int]], l
             grid = _count_blocks(state, n_across, n_down)
             component[:2] = 1, 1
         components.append(component)
-        first_blocks.append(state.first_blocks[place])
+        first_blocks.append(state.first_blocks[component_number])
     return components, first_blocks, grid
 
 

@@ -157,7 +157,7 @@ def _check_end(bits, position, n_bytes):
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
-def _follow_dc(bits, position, huffman_tables, table, bands, last, c, limit):
+def _follow_dc(bits, position, huffman_tables, table, bands, dc_values, c, limit):
     """Follow the DC code of one block of component c -> position or minus the kind of damage."""
     is_refinement = bands[2]
     shift = bands[3]
@@ -168,8 +168,8 @@ def _follow_dc(bits, position, huffman_tables, table, bands, last, c, limit):
     position, step = _decode_dc(bits, position, huffman_tables[table])
     if position < 0:
         return np.int64(-INVALID)
-    last[c] += step
-    return np.int64(-RANGE) if abs(last[c] << shift) > limit else position
+    dc_values[c] += step
+    return np.int64(-RANGE) if abs(dc_values[c] << shift) > limit else position
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
@@ -204,7 +204,7 @@ def _follow_unit(
     n_columns,
     bands,
     is_progressive,
-    last,
+    dc_values,
     masks,
     first_blocks,
 ):
@@ -221,7 +221,7 @@ def _follow_unit(
             if is_progressive:
                 row = unit // n_columns * n_down + k // n_across
                 block = first_blocks[c] + row * row_blocks + unit % n_columns * n_across + k % n_across
-            position = _follow_dc(bits, position, huffman_tables, dc_table, bands, last, c, limit)
+            position = _follow_dc(bits, position, huffman_tables, dc_table, bands, dc_values, c, limit)
             if position >= 0 and bands[1] > 0:
                 position, run = _follow_ac(
                     bits, position, huffman_tables, 4 + ac_table, bands, run, is_progressive, masks, block
@@ -245,7 +245,7 @@ def follow_scan(
     before and after. masks: which coefficients of each block are non-zero so far (progressive); the blocks of a
     component start at first_blocks.
     """
-    last = np.zeros(len(components), np.int64)
+    dc_values = np.zeros(len(components), np.int64)
     n_units = grid[0] * grid[1]
     bits = np.empty(end - start + _MARGIN, np.uint8)
     source = start
@@ -253,12 +253,12 @@ def follow_scan(
         n_bytes, source, marker = _copy_interval(data, source, end, bits)
         position = np.int64(0)
         run = np.int64(0)
-        last[:] = 0
+        dc_values[:] = 0
         stop = min(begin + interval, n_units) if interval else n_units
         for unit in range(begin, stop):
             position, run = _follow_unit(
-                bits, n_bytes, position, run, unit, huffman_tables, components, grid[1], bands, is_progressive, last,
-                masks, first_blocks,
+                bits, n_bytes, position, run, unit, huffman_tables, components, grid[1], bands, is_progressive,
+                dc_values, masks, first_blocks,
             )  # fmt: skip
             if position < 0:
                 return -position, unit

@@ -19,9 +19,9 @@ def find_png_damage(data: bytes, n_bytes: int) -> str:
     view = memoryview(data)
     while position + 8 <= len(data):
         length, name = struct.unpack_from(">I4s", data, position)
-        body = view[position + 8 : position + 8 + length]
-        if len(body) < length or position + 12 + length > len(data):
-            return f"a chunk ends after {len(body):,} of {length:,} bytes"
+        compressed_pixels = view[position + 8 : position + 8 + length]
+        if len(compressed_pixels) < length or position + 12 + length > len(data):
+            return f"a chunk ends after {len(compressed_pixels):,} of {length:,} bytes"
         if (
             name in _CHECKED
             and zlib.crc32(view[position + 4 : position + 8 + length])
@@ -34,7 +34,7 @@ def find_png_damage(data: bytes, n_bytes: int) -> str:
             break
         if name == b"IDAT" and n_left > 0 and not inflate.eof:
             try:
-                n_left -= _inflate(inflate, body, n_left)
+                n_left -= _inflate(inflate, compressed_pixels, n_left)
             except zlib.error as error:
                 return f"the compressed pixels are broken: {error}"
     if not has_end:
@@ -42,10 +42,10 @@ def find_png_damage(data: bytes, n_bytes: int) -> str:
     return "" if inflate.eof or n_left <= 0 else "the compressed pixels end early"
 
 
-def _inflate(inflate, body: memoryview, limit: int) -> int:
-    """Bytes that `body` unpacks to, about `left` at most; a block in memory at a time."""
+def _inflate(inflate, compressed_pixels: memoryview, limit: int) -> int:
+    """Bytes that `compressed_pixels` unpacks to, about `left` at most; a block in memory at a time."""
     size = 0
-    data = body
+    data = compressed_pixels
     while len(data) and size < limit and not inflate.eof:
         size += len(inflate.decompress(data, _BLOCK))
         data = inflate.unconsumed_tail

@@ -53,14 +53,14 @@ def open_raster(path: str | Path, format: str) -> Source:
     if depth[0] == 16:
         is_colour = depth[1] in (2, 6)
         dtype = "uint16"
-        read = partial(_decode_png16, path, (width, height))
+        read_pixels = partial(_decode_png16, path, (width, height))
     else:
         is_colour = mode not in _GREY_MODES and mode not in ("LA", "La")
         dtype = _GREY_MODES.get(mode, "uint8")
-        read = partial(_decode, path, format, (width, height))
+        read_pixels = partial(_decode, path, format, (width, height))
     if n_frames > 1 and format in ("GIF", "WebP"):
         return Source(format, "signal", f"an animation of {n_frames} pictures, not a micrograph")
-    return Source(format, "micrograph", "", (Frame(height, width, dtype, header, read, height, is_colour),))
+    return Source(format, "micrograph", "", (Frame(height, width, dtype, header, read_pixels, height, is_colour),))
 
 
 def _describe_error(error: object) -> str:

@@ -156,7 +156,7 @@ def _open_zarr_folder(path: Path) -> Source:
 def _describe_non_image(path: Path, suffix: str, name: str | None, expected: str | None) -> Source:
     """The row of a file that holds no image: failed where its suffix promised one, else skipped."""
     failed = expected is not None and expected != "EMI"
-    named = f" (named {suffix})" if failed else ""
+    suffix_note = f" (named {suffix})" if failed else ""
     if name == "empty":
         failed = failed or suffix not in TEXT_SUFFIXES
         return Source(None, "unknown", "empty file (0 bytes)", is_failed=failed)
@@ -165,15 +165,17 @@ def _describe_non_image(path: Path, suffix: str, name: str | None, expected: str
     if name == "text":
         if not failed and sidecar.is_sidecar(path):
             return Source("text", "metadata", "text that a microscope wrote beside its image")
-        return Source("text", "text", f"text, not an image{named}", is_failed=failed)
+        return Source("text", "text", f"text, not an image{suffix_note}", is_failed=failed)
     if name == "ZIP" and suffix in ZIP_BASED_FORMATS:
         return Source(ZIP_BASED_FORMATS[suffix], "unknown", f"{ZIP_BASED_FORMATS[suffix]}, not an image")
     if name in ARCHIVE_FORMATS:
-        return Source(name, "archive", f"{name} archive{named}: unpack it to have its files triaged", is_failed=failed)
+        return Source(
+            name, "archive", f"{name} archive{suffix_note}: unpack it to have its files triaged", is_failed=failed
+        )
     if name is not None:
-        return Source(name, "unknown", f"{name}, not an image{named}", is_failed=failed)
+        return Source(name, "unknown", f"{name}, not an image{suffix_note}", is_failed=failed)
     if failed:
-        return Source(None, "unknown", f"not {expected} nor any other known format{named}", is_failed=True)
+        return Source(None, "unknown", f"not {expected} nor any other known format{suffix_note}", is_failed=True)
     return Source(None, "unknown", f"unknown format{f' ({suffix})' if suffix else ''}, no reader knows it")
 
 

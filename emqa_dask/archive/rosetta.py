@@ -202,13 +202,13 @@ def _apply_mapping(original: Mapping, metadata: Mapping, mapping: Mapping) -> di
         if value is None or not target:
             continue
         try:
-            place, convert = target
+            metadata_path, convert = target
             value = convert(value) if convert else value
         except Exception:  # one unreadable field must not cost the others
             continue
         if value is None:
             continue
-        *parents, leaf = place.split(".")
+        *parents, leaf = metadata_path.split(".")
         branch = tree
         for parent in parents:
             branch = branch.setdefault(parent, {})

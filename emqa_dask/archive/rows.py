@@ -27,16 +27,16 @@ def fit_row(row: dict[str, Any], schema: pa.Schema) -> dict[str, Any]:
     return values
 
 
-def _fit_value(value: Any, kind: pa.DataType) -> Any:
-    if pa.types.is_floating(kind):
+def _fit_value(value: Any, arrow_type: pa.DataType) -> Any:
+    if pa.types.is_floating(arrow_type):
         return headers.parse_number(value)
-    if pa.types.is_integer(kind):  # no null: pandas would make floats of the column, which hold 53 bits
-        return clip_integer(value, kind.bit_width) or 0
+    if pa.types.is_integer(arrow_type):  # no null: pandas would make floats of the column, which hold 53 bits
+        return clip_integer(value, arrow_type.bit_width) or 0
     if value is None:
         return None
-    if pa.types.is_boolean(kind):
+    if pa.types.is_boolean(arrow_type):
         return value if isinstance(value, bool) else None
-    if pa.types.is_string(kind):
+    if pa.types.is_string(arrow_type):
         return _fit_text(value)
     return value
 
@@ -97,7 +97,7 @@ def join_lines(text: str) -> str:
 
 def dump_header(foreign: Any) -> str:
     """Foreign metadata as strict JSON below 4 kB: flat, scalars only, later entries dropped; "{}" for none."""
-    entries: dict[str, Any] = {}
+    header_entries: dict[str, Any] = {}
     size = 2
     for key, value in headers.flatten_metadata(foreign).items():
         try:
@@ -106,5 +106,5 @@ def dump_header(foreign: Any) -> str:
             continue
         if size > MAX_HEADER_BYTES:
             break
-        entries[join_lines(key)] = join_lines(value) if isinstance(value, str) else value
-    return json.dumps(entries, allow_nan=False)
+        header_entries[join_lines(key)] = join_lines(value) if isinstance(value, str) else value
+    return json.dumps(header_entries, allow_nan=False)

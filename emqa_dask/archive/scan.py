@@ -135,11 +135,11 @@ def _make_local_entry(path: str, uri: str) -> Entry:
         status = os.stat(path)
     except OSError as error:
         return Entry(escape_name(uri), path, problem=describe_os_error(error))
-    kind = stat.S_IFMT(status.st_mode)
+    file_mode = stat.S_IFMT(status.st_mode)
     modified_ns = clip_integer(status.st_mtime_ns)  # file systems allow dates outside of 1678 to 2262
-    if kind == stat.S_IFDIR:
+    if file_mode == stat.S_IFDIR:
         return Entry(escape_name(uri), path, 0, modified_ns)
-    problem = "" if kind == stat.S_IFREG else f"{_SPECIAL_FILES.get(kind, 'something')}, not a file"
+    problem = "" if file_mode == stat.S_IFREG else f"{_SPECIAL_FILES.get(file_mode, 'something')}, not a file"
     return Entry(escape_name(uri), path, status.st_size, modified_ns, problem)
 
 
@@ -152,26 +152,28 @@ def _scan_list(path: Path) -> Iterator[Entry]:
             name = line.rstrip("\r\n")
             if not name.strip():
                 continue
-            full = os.path.normpath(os.path.join(folder, name))
-            uri = _list_uri(full, folder)
-            if paths.get(hash(uri), hash(full)) != hash(full):  # "/a/b.tif" and "a/b.tif" in the list's folder
-                uri = escape_uri(full.replace(os.sep, "/"))
+            full_path = os.path.normpath(os.path.join(folder, name))
+            uri = _list_uri(full_path, folder)
+            if paths.get(hash(uri), hash(full_path)) != hash(
+                full_path
+            ):  # "/a/b.tif" and "a/b.tif" in the list's folder
+                uri = escape_uri(full_path.replace(os.sep, "/"))
             if hash(uri) not in paths:
-                paths[hash(uri)] = hash(full)
-                yield from _read_listed_entries(full, uri)
+                paths[hash(uri)] = hash(full_path)
+                yield from _read_listed_entries(full_path, uri)
 
 
-def _list_uri(full: str, folder: str) -> str:
+def _list_uri(full_path: str, folder: str) -> str:
     """Archive-relative URI of a file in a list: its path from the list's folder, or the whole path outside of it."""
-    relative = os.path.relpath(full, folder)
-    uri = relative if not relative.startswith("..") else full.lstrip("/")
+    relative = os.path.relpath(full_path, folder)
+    uri = relative if not relative.startswith("..") else full_path.lstrip("/")
     return uri.replace(os.sep, "/")
 
 
-def _read_listed_entries(full: str, uri: str) -> Iterator[Entry]:
-    if os.path.isdir(full) and not _is_zarr(full):
-        yield from _scan_folder(full, f"{uri}/")
-    elif not os.path.lexists(full):
-        yield Entry(escape_name(uri), full, problem="named in the list, but there is no such file")
+def _read_listed_entries(full_path: str, uri: str) -> Iterator[Entry]:
+    if os.path.isdir(full_path) and not _is_zarr(full_path):
+        yield from _scan_folder(full_path, f"{uri}/")
+    elif not os.path.lexists(full_path):
+        yield Entry(escape_name(uri), full_path, problem="named in the list, but there is no such file")
     else:
-        yield _make_local_entry(full, uri)
+        yield _make_local_entry(full_path, uri)

@@ -82,8 +82,8 @@ def _find_zarr_folder(name: str) -> str:
 
 def _join_uri(uri: str, name: str) -> str:
     """The URI of `name` below `uri`, which may be a chain (zip://::s3://bucket/a.zip)."""
-    head, link, rest = uri.partition("::")
-    return f"{head}{'' if head.endswith('/') else '/'}{name}{link}{rest}"
+    head, link, inner_path = uri.partition("::")
+    return f"{head}{'' if head.endswith('/') else '/'}{name}{link}{inner_path}"
 
 
 def _scan_remote_folder(fs: Any, uri: str, folder: str, prefix: str) -> Iterator[Entry]:

@@ -42,19 +42,19 @@ def add_sidecar(path: Path, source: Source) -> Source:
     return replace(source, frames=tuple(replace(f, header=_merge_headers(f.header, header)) for f in source.frames))
 
 
-def _merge_headers(own: Header, sidecar: Header) -> Header:
+def _merge_headers(file_header: Header, sidecar: Header) -> Header:
     values = {
         name: value
         for name in ("voltage_kv", "magnification", "instrument", "acquired", "nm_per_pixel", "nm_per_pixel_source")
         if (value := getattr(sidecar, name)) is not None and value == value and value != "none"
     }
-    return replace(own, **values, foreign={**sidecar.foreign, **own.foreign})
+    return replace(file_header, **values, foreign={**sidecar.foreign, **file_header.foreign})
 
 
 def parse_sidecar(text: str) -> Header:
     """A JEOL ($CM_MAG 5000 ...) or Hitachi (PixelSize=12.4 ...) text -> Header; NaN and None for what is not there."""
-    pairs = re.findall(r"^\s*(?:\$+|)([A-Za-z_]\w*)[ =]+(.*?)\s*$", text, re.MULTILINE)
-    fields = {key: value for key, value in pairs if value}
+    key_value_pairs = re.findall(r"^\s*(?:\$+|)([A-Za-z_]\w*)[ =]+(.*?)\s*$", text, re.MULTILINE)
+    fields = {key: value for key, value in key_value_pairs if value}
     voltage = parse_positive(fields.get("CM_ACCEL_VOLT"))
     if math.isnan(voltage):
         voltage = parse_positive((fields.get("AcceleratingVoltage") or "").split(" ")[0], 1e-3)

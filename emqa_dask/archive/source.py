@@ -153,7 +153,7 @@ def convert_to_luma(rgb: np.ndarray) -> np.ndarray:
 
 def count_coloured(rgb: np.ndarray) -> int:
     """Number of pixels of (h, w, 3) whose channels differ by over 8 % of the full range (dtype's, or 1 for floats)."""
-    full = float(np.iinfo(rgb.dtype).max) if rgb.dtype.kind in "iu" else 1.0
+    full_scale = float(np.iinfo(rgb.dtype).max) if rgb.dtype.kind in "iu" else 1.0
     red = rgb[..., 0]
     green = rgb[..., 1]
     blue = rgb[..., 2]
@@ -161,7 +161,7 @@ def count_coloured(rgb: np.ndarray) -> int:
     low = np.minimum(np.minimum(red, green), blue)
     with np.errstate(invalid="ignore", over="ignore"):  # infinite pixels
         difference = high - low if rgb.dtype.kind == "u" else high.astype(np.float64) - low
-    return int(np.count_nonzero(difference > 0.08 * full))
+    return int(np.count_nonzero(difference > 0.08 * full_scale))
 
 
 class _MessageCollector(logging.Handler):

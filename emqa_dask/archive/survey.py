@@ -147,10 +147,10 @@ def hash_content(path: str | Path) -> tuple[str, int]:
         for folder, folders, names in os.walk(path):
             folders.sort()
             for name in sorted(names):
-                full = os.path.join(folder, name)
-                inner, n = hash_content(full)
+                full_path = os.path.join(folder, name)
+                inner_hash, n = hash_content(full_path)
                 n_bytes += n
-                digest.update(os.fsencode(os.path.relpath(full, path)) + b"\0" + inner.encode() + b"\0")
+                digest.update(os.fsencode(os.path.relpath(full_path, path)) + b"\0" + inner_hash.encode() + b"\0")
         return digest.hexdigest(), n_bytes
     with open(path, "rb", buffering=0) as file:
         while block := file.read(_BLOCK):

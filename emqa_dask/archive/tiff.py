@@ -104,8 +104,8 @@ def _count_contiguous_images(tif, page, pages) -> int:
     if not (tif.is_imagej and len(pages) == 1 and page.is_contiguous):
         return 1
     n_images = headers.parse_number((tif.imagej_metadata or {}).get("images", 1))
-    room = (tif.filehandle.size - page.dataoffsets[0]) // max(page.nbytes, 1)
-    return int(max(1, min(n_images, room))) if math.isfinite(n_images) else 1
+    n_possible_images = (tif.filehandle.size - page.dataoffsets[0]) // max(page.nbytes, 1)
+    return int(max(1, min(n_images, n_possible_images))) if math.isfinite(n_images) else 1
 
 
 def _make_frame(path, page, number: int, header: Header, k: int) -> Frame:
@@ -119,22 +119,24 @@ def _make_frame(path, page, number: int, header: Header, k: int) -> Frame:
         planes = page.samplesperpixel if page.planarconfig == 2 else 1
         shape = (planes, height, width, page.samplesperpixel // planes)
         rows = max(1, WINDOW_BYTES // row_bytes)
-        stored = page.dtype.newbyteorder(page.parent.byteorder)
-        read = partial(_read_contiguous, path, page.dataoffsets[0] + k * page.nbytes, shape, stored, number + k)
+        stored_dtype = page.dtype.newbyteorder(page.parent.byteorder)
+        read_rows = partial(
+            _read_contiguous, path, page.dataoffsets[0] + k * page.nbytes, shape, stored_dtype, number + k
+        )
     else:
         if page.compression in _JPEG:
             page.decode  # noqa: B018  it looks into the file, which is open now, and is kept
-        read = partial(_read_segments, path, page, number)
+        read_rows = partial(_read_segments, path, page, number)
     if page.photometric == 3:
-        read = partial(_read_palette, read, _load_palette(page))
+        read_rows = partial(_read_palette, read_rows, _load_palette(page))
     return Frame(
-        height, width, np.dtype(dtype).name, header, partial(_read_channels, read), min(rows, height), is_colour
+        height, width, np.dtype(dtype).name, header, partial(_read_channels, read_rows), min(rows, height), is_colour
     )
 
 
-def _read_channels(read, y0: int, y1: int) -> np.ndarray:
+def _read_channels(read_page, y0: int, y1: int) -> np.ndarray:
     """Grey as (h, w), RGB as (h, w, 3); alpha and other extra samples are dropped."""
-    rows = read(y0, y1)
+    rows = read_page(y0, y1)
     if rows.ndim == 3:
         rows = rows[..., :3] if rows.shape[-1] >= 3 else rows[..., 0]
     return rows
@@ -234,16 +236,16 @@ def _find_lzw_damage(page: tifffile.TiffPage, data: bytes, index: int) -> str:
     """LZW has no checksum; but a code that changed gives another number of bytes, mostly."""
     import imagecodecs
 
-    whole = page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
+    segment_rows = page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
     row_bits = (page.tilewidth if page.is_tiled else page.imagewidth) * page.bitspersample
     row_bytes = (row_bits * (1 if page.planarconfig == 2 else page.samplesperpixel) + 7) // 8
-    n_down = math.ceil(page.imagelength / whole)
-    n_rows = whole if page.is_tiled else min(whole, page.imagelength - index % n_down * whole)
+    n_down = math.ceil(page.imagelength / segment_rows)
+    n_rows = segment_rows if page.is_tiled else min(segment_rows, page.imagelength - index % n_down * segment_rows)
     try:
-        n_bytes = len(imagecodecs.lzw_decode(data, out=whole * row_bytes + 1))
+        n_bytes = len(imagecodecs.lzw_decode(data, out=segment_rows * row_bytes + 1))
     except (RuntimeError, ValueError):
         return ""  # its decoder says so
-    if n_bytes in (n_rows * row_bytes, whole * row_bytes):  # some write the last strip as long as the others
+    if n_bytes in (n_rows * row_bytes, segment_rows * row_bytes):  # some write the last strip as long as the others
         return ""
     return f"it decodes to {n_bytes:,} bytes or more instead of {n_rows * row_bytes:,}"
 
@@ -254,5 +256,5 @@ def _load_palette(page: tifffile.TiffPage) -> np.ndarray:
     return (table >> 8).astype(np.uint8) if page.bitspersample <= 8 else table
 
 
-def _read_palette(read, table: np.ndarray, y0: int, y1: int) -> np.ndarray:
-    return table[np.minimum(read(y0, y1), len(table) - 1)]
+def _read_palette(read_page, table: np.ndarray, y0: int, y1: int) -> np.ndarray:
+    return table[np.minimum(read_page(y0, y1), len(table) - 1)]

@@ -25,10 +25,10 @@ def read_tiff_header(tif: tifffile.TiffFile, page: tifffile.TiffPage) -> Header:
     """
     tags = {t.name: t.value for t in page.tags.values() if t.count < 2000}
     tags = {k: v for k, v in tags.items() if not k.endswith(("Offsets", "ByteCounts"))}
-    plain = Header(
+    baseline_header = Header(
         acquired=headers.parse_date(page.tags.valueof(306)), instrument=clean_text(page.tags.valueof(272)), foreign=tags
     )
-    for read in (
+    for read_header in (
         _read_fei,
         _read_fei_xml,
         _read_zeiss,
@@ -40,16 +40,18 @@ def read_tiff_header(tif: tifffile.TiffFile, page: tifffile.TiffPage) -> Header:
         _read_imagej,
     ):
         try:
-            header = read(tif, page, plain)
+            header = read_header(tif, page, baseline_header)
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError):
             continue  # a vendor's tag that is broken must not cost us the pixels
         if header is not None:
             return header
     unit = headers.parse_number(page.tags.valueof(296, 2))
-    return set_pixel_size(plain, headers.resolution_to_nm(page.tags.valueof(282), int(unit) if unit == unit else 0))
+    return set_pixel_size(
+        baseline_header, headers.resolution_to_nm(page.tags.valueof(282), int(unit) if unit == unit else 0)
+    )
 
 
-def _read_fei(tif, page, plain: Header) -> Header | None:
+def _read_fei(tif, page, baseline_header: Header) -> Header | None:
     if not page.is_fei:
         return None
     tree: Any = tif.fei_metadata
@@ -66,7 +68,7 @@ def _read_fei(tif, page, plain: Header) -> Header | None:
     return set_pixel_size(header, metres * 1e9)
 
 
-def _read_fei_xml(tif, page, plain: Header) -> Header | None:
+def _read_fei_xml(tif, page, baseline_header: Header) -> Header | None:
     """FEI_TITAN (34683): XML of newer ThermoFisher software."""
     xml = clean_text(page.tags.valueof(34683))
     if not xml:
@@ -79,9 +81,9 @@ def _read_fei_xml(tif, page, plain: Header) -> Header | None:
         voltage_kv=parse_positive(value("AccelerationVoltage") or value("HighVoltage"), 1e-3),
         magnification=parse_positive(value("NominalMagnification")),
         instrument=clean_text(value("InstrumentModel") or value("SystemType")),
-        acquired=headers.parse_date(value("AcquisitionDatetime") or value("time")) or plain.acquired,
+        acquired=headers.parse_date(value("AcquisitionDatetime") or value("time")) or baseline_header.acquired,
         exposure_s=parse_positive(value("ExposureTime")),
-        foreign=plain.foreign,
+        foreign=baseline_header.foreign,
     )
     return set_pixel_size(header, length_to_nm(size, unit or "m"))
 
@@ -94,7 +96,7 @@ def _find_xml_element(xml: str, name: str) -> tuple[str | None, str | None]:
     return (match[2], match[1]) if match else (None, None)
 
 
-def _read_zeiss(tif, page, plain: Header) -> Header | None:
+def _read_zeiss(tif, page, baseline_header: Header) -> Header | None:
     if not page.is_sem:
         return None
     tree = tif.sem_metadata
@@ -118,22 +120,22 @@ def _parse_zeiss_magnification(value: Any) -> float:
     return parse_positive(match[1], 1000 if match[2] else 1) if match else math.nan
 
 
-def _read_tvips(tif, page, plain: Header) -> Header | None:
+def _read_tvips(tif, page, baseline_header: Header) -> Header | None:
     if not page.is_tvips:
         return None
     tree = tif.tvips_metadata
     header = Header(
         voltage_kv=parse_positive(tree.get("TemHighTension"), 1e-3),
         magnification=parse_positive(tree.get("TemMagnification")) if tree.get("TemMode") != 3 else math.nan,
-        instrument=clean_text(tree.get("TemName")) or plain.instrument,
+        instrument=clean_text(tree.get("TemName")) or baseline_header.instrument,
         exposure_s=parse_positive(tree.get("ExposureTime"), 1e-3),
-        acquired=plain.acquired,
+        acquired=baseline_header.acquired,
         foreign=tree,
     )
     return set_pixel_size(header, parse_positive(tree.get("PixelSizeX")))
 
 
-def _read_sis(tif, page, plain: Header) -> Header | None:
+def _read_sis(tif, page, baseline_header: Header) -> Header | None:
     if not page.is_sis:
         return None
     tree: dict[str, Any] = {}
@@ -143,15 +145,15 @@ def _read_sis(tif, page, plain: Header) -> Header | None:
     acquired = tree.get("datetime")
     header = Header(
         magnification=parse_positive(tree.get("magnification")),
-        instrument=clean_text(tree.get("cameraname")) or plain.instrument,
-        acquired=acquired.isoformat() if hasattr(acquired, "isoformat") else plain.acquired,
+        instrument=clean_text(tree.get("cameraname")) or baseline_header.instrument,
+        acquired=acquired.isoformat() if hasattr(acquired, "isoformat") else baseline_header.acquired,
         exposure_s=parse_positive((page.tags.valueof(34665) or {}).get("ExposureTime")),
-        foreign={**plain.foreign, **tree},
+        foreign={**baseline_header.foreign, **tree},
     )
     return set_pixel_size(header, round(parse_positive(tree.get("pixelsizex")), 15) * 1e9)
 
 
-def _read_jeol(tif, page, plain: Header) -> Header | None:
+def _read_jeol(tif, page, baseline_header: Header) -> Header | None:
     """JEOL SightX: XML description with mode and magnification; the resolution tags give the camera's pixels."""
     if not str(page.tags.valueof(271, "")).startswith("JEOL") or "<TemReporter" not in page.description:
         return None
@@ -162,14 +164,14 @@ def _read_jeol(tif, page, plain: Header) -> Header | None:
     header = Header(
         voltage_kv=parse_positive(value("AccelerationVoltage"), 1e-3),
         magnification=magnification,
-        instrument=clean_text(value("Instruments")) or plain.instrument,
-        acquired=plain.acquired,
-        foreign={**plain.foreign, "ModeString": value("ModeString"), "EosMode": value("EosMode")},
+        instrument=clean_text(value("Instruments")) or baseline_header.instrument,
+        acquired=baseline_header.acquired,
+        foreign={**baseline_header.foreign, "ModeString": value("ModeString"), "EosMode": value("EosMode")},
     )
     return set_pixel_size(header, inch_or_cm_nm / parse_positive(page.tags.valueof(282)) / magnification)
 
 
-def _read_ome(tif, page, plain: Header) -> Header | None:
+def _read_ome(tif, page, baseline_header: Header) -> Header | None:
     xml = tif.ome_metadata
     pixels = re.search(r"<(?:\w+:)?Pixels\s[^>]*>", xml) if xml else None
     if pixels is None:
@@ -184,23 +186,23 @@ def _read_ome(tif, page, plain: Header) -> Header | None:
     header = Header(
         magnification=parse_positive(magnification[1]) if magnification else math.nan,
         instrument=clean_text(microscope[1]) if microscope else None,
-        acquired=headers.parse_date(acquired[1]) if acquired else plain.acquired,
+        acquired=headers.parse_date(acquired[1]) if acquired else baseline_header.acquired,
         exposure_s=parse_positive(exposure[1], seconds) if exposure else math.nan,
-        foreign={**{k: v for k, v in plain.foreign.items() if k != "ImageDescription"}, **attributes},
+        foreign={**{k: v for k, v in baseline_header.foreign.items() if k != "ImageDescription"}, **attributes},
     )
     return set_pixel_size(header, nm)
 
 
-def _read_digitalmicrograph(tif, page, plain: Header) -> Header | None:
+def _read_digitalmicrograph(tif, page, baseline_header: Header) -> Header | None:
     scale = page.tags.valueof(65009)
-    return None if scale is None else set_pixel_size(plain, length_to_nm(scale, page.tags.valueof(65003)))
+    return None if scale is None else set_pixel_size(baseline_header, length_to_nm(scale, page.tags.valueof(65003)))
 
 
-def _read_imagej(tif, page, plain: Header) -> Header | None:
+def _read_imagej(tif, page, baseline_header: Header) -> Header | None:
     """The unit stands in the description, the scale in the resolution tags (pixels per unit)."""
     description = tif.imagej_metadata if tif.is_imagej else None
     unit = (description or {}).get("unit")
     if unit is None:
         return None
-    header = set_pixel_size(plain, length_to_nm(1 / parse_positive(page.tags.valueof(282)), str(unit)))
+    header = set_pixel_size(baseline_header, length_to_nm(1 / parse_positive(page.tags.valueof(282)), str(unit)))
     return None if str(unit) in ("inch", "pixel", "cm") else header

@@ -20,13 +20,17 @@ def count_absent_chunks(folder: Path, array: Any, plane: tuple[int, ...], y0: in
     shards = _list_blocks(array.shape, array.shards or array.chunks, plane, y0, y1)
     if array.shards is None:
         return sum(not (folder / _make_chunk_key(array, block)).is_file() for block in shards), len(shards)
-    inner = [s // c for s, c in zip(array.shards, array.chunks)]
-    indices = {block: _read_shard_index(folder / _make_chunk_key(array, block), array, inner) for block in shards}
+    chunks_per_shard = [s // c for s, c in zip(array.shards, array.chunks)]
+    indices = {
+        block: _read_shard_index(folder / _make_chunk_key(array, block), array, chunks_per_shard) for block in shards
+    }
     chunks = _list_blocks(array.shape, array.chunks, plane, y0, y1)
     n_absent = 0
     for chunk in chunks:
-        index = indices[tuple(c // n for c, n in zip(chunk, inner))]
-        n_absent += index is None or bool((index[tuple(c % n for c, n in zip(chunk, inner))] == _ABSENT_OFFSET).all())
+        index = indices[tuple(c // n for c, n in zip(chunk, chunks_per_shard))]
+        n_absent += index is None or bool(
+            (index[tuple(c % n for c, n in zip(chunk, chunks_per_shard))] == _ABSENT_OFFSET).all()
+        )
     return n_absent, len(chunks)
 
 
@@ -62,7 +66,7 @@ def _make_chunk_key(array: Any, block: tuple[int, ...]) -> str:
     return array.metadata.encode_chunk_key(block)
 
 
-def _read_shard_index(path: Path, array: Any, inner: list[int]) -> np.ndarray | None:
+def _read_shard_index(path: Path, array: Any, chunk_shape: list[int]) -> np.ndarray | None:
     """(..., 2) offsets and lengths of a shard's chunks; None where there is no such file.
 
     An index that is not plain (compressed, say) is left to zarr-python: none of its chunks counts as absent.
@@ -71,15 +75,15 @@ def _read_shard_index(path: Path, array: Any, inner: list[int]) -> np.ndarray | 
         return None
     codec = next(c for c in array.metadata.codecs if type(c).__name__ == "ShardingCodec")
     names = [type(c).__name__ for c in codec.index_codecs]
-    n_bytes = 16 * math.prod(inner)
+    n_bytes = 16 * math.prod(chunk_shape)
     if names not in (["BytesCodec"], ["BytesCodec", "Crc32cCodec"]):
-        return np.zeros((*inner, 2), np.uint64)
+        return np.zeros((*chunk_shape, 2), np.uint64)
     tail = n_bytes + (4 if len(names) == 2 else 0)
     with open(path, "rb") as file:
         if str(getattr(codec.index_location, "value", codec.index_location)) == "end":
             file.seek(max(0, file.seek(0, 2) - tail))
         data = file.read(n_bytes)
     if len(data) < n_bytes:  # zarr-python says that it is broken
-        return np.zeros((*inner, 2), np.uint64)
+        return np.zeros((*chunk_shape, 2), np.uint64)
     endian = getattr(codec.index_codecs[0].endian, "value", "little")
-    return np.frombuffer(data, "<u8" if endian == "little" else ">u8").reshape(*inner, 2)
+    return np.frombuffer(data, "<u8" if endian == "little" else ">u8").reshape(*chunk_shape, 2)

@@ -139,9 +139,11 @@ class Ensemble:
 
     def _cut_windows(self, grids: _WindowGrids, batch: slice) -> NDArray[np.float32]:
         """Copies (n, size, size) of some windows: all windows of a large image would need too much memory."""
-        pairs = zip(grids.image_numbers[batch], grids.places[batch])
+        numbered_corners = zip(grids.image_numbers[batch], grids.places[batch])
         settings = self.card.window_settings
-        return np.stack([windows.cut_window(grids.images[owner], corner, settings) for owner, corner in pairs])
+        return np.stack(
+            [windows.cut_window(grids.images[owner], corner, settings) for owner, corner in numbered_corners]
+        )
 
     def _collect_outputs(
         self,
@@ -154,9 +156,9 @@ class Ensemble:
         """Outputs of image `k`, from those of all windows."""
         corners = grids.corners[k]
         ends = grids.ends
-        own = slice(ends[k], ends[k + 1])
+        image_windows = slice(ends[k], ends[k + 1])
         p, contents, log_odds = window_values
-        own_p = p[:, own]
+        own_p = p[:, image_windows]
         scale = np.array(np.shape(image)) / grids.images[k].shape
         end_corners = corners + self.card.window_settings.size_px
         return ImageOutputs(
@@ -164,8 +166,8 @@ class Ensemble:
             (embedding_sums[:, k] / (ends[k + 1] - ends[k])).astype(np.float32),
             own_p.reshape(len(own_p), *corners.shape[:2], -1),
             np.concatenate([corners * scale, end_corners * scale], axis=-1),
-            contents[own].mean(axis=0),
-            float(log_odds[own].mean()),
+            contents[image_windows].mean(axis=0),
+            float(log_odds[image_windows].mean()),
         )
 
     def predict_windows(self, stack: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -71,9 +71,9 @@ def _fold_norms(net):
             return torch.addcmul(self.summand, x, self.factor)
 
     net = copy.deepcopy(net)
-    for place, module in list(net.named_modules()):
+    for module_path, module in list(net.named_modules()):
         if isinstance(module, nn.BatchNorm2d):
-            parent, _, name = place.rpartition(".")
+            parent, _, name = module_path.rpartition(".")
             setattr(net.get_submodule(parent), name, Affine(module))
     return net
 
@@ -86,8 +86,8 @@ def _make_grouped(nets) -> Evaluate:
     grouped_backbone = copy.deepcopy(nets[0].body)
     layers_by_member = [dict(net.body.named_modules()) for net in nets]
     is_first = True  # the first convolution: all members share the image
-    for place, module in list(grouped_backbone.named_modules()):
-        member_layers = [layers[place] for layers in layers_by_member]
+    for module_path, module in list(grouped_backbone.named_modules()):
+        member_layers = [layers[module_path] for layers in layers_by_member]
         if isinstance(module, nn.Conv2d):
             if module.groups != 1 or module.bias is not None:
                 raise ValueError("only a wide ResNet's convolutions can be grouped; use 'vmap'")
@@ -106,7 +106,7 @@ def _make_grouped(nets) -> Evaluate:
             raise ValueError(f"a layer {type(module).__name__} cannot be grouped; use 'vmap'")
         else:
             continue
-        parent, _, name = place.rpartition(".")
+        parent, _, name = module_path.rpartition(".")
         setattr(grouped_backbone.get_submodule(parent), name, joined)
     grouped_backbone = grouped_backbone.eval().to(next(nets[0].parameters()).device, memory_format=torch.channels_last)
     weight = torch.stack([net.head.weight.data for net in nets])

@@ -116,10 +116,10 @@ def _parse_shift_folders(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """KIND=DIR as pairs; SettingsError for another kind and a folder that is not there."""
     from emqa_dask.tables import SHIFTS
 
-    pairs = []
+    shift_folders = []
     for text in texts:
         kind, _, folder = text.partition("=")
         if kind not in SHIFTS[1:] or not os.path.isdir(folder):
             raise SettingsError(f"--shifted {text}: write KIND=DIR with {', '.join(SHIFTS[1:])} and a folder of images")
-        pairs.append((kind, folder))
-    return tuple(pairs)
+        shift_folders.append((kind, folder))
+    return tuple(shift_folders)

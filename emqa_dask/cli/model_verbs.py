@@ -61,9 +61,9 @@ def run_rescore(options: argparse.Namespace) -> int:
 def add_train(verbs):
     """`emqa train detector`; returns the action that takes further kinds of training."""
     train = verbs.add_parser("train", help="train the networks that other verbs run", description="Train networks.")
-    kinds = train.add_subparsers(dest="kind", metavar="WHAT", required=True)
-    _add_train_detector(kinds)
-    return kinds
+    subcommands = train.add_subparsers(dest="kind", metavar="WHAT", required=True)
+    _add_train_detector(subcommands)
+    return subcommands
 
 
 def _add_train_detector(kinds) -> None:
@@ -120,8 +120,8 @@ def run_train_detector(options: argparse.Namespace) -> int:
 def add_import(verbs) -> None:
     """`emqa import detector`."""
     imports = verbs.add_parser("import", help="take over a checkpoint", description="Take over a checkpoint.")
-    kinds = imports.add_subparsers(dest="kind", metavar="WHAT", required=True)
-    detector = kinds.add_parser(
+    subcommands = imports.add_subparsers(dest="kind", metavar="WHAT", required=True)
+    detector = subcommands.add_parser(
         "detector",
         help="a Mask R-CNN's .pth or .pkl as a model directory",
         description="Convert a checkpoint of detectron2 (with its config.yaml) or torchvision (with an "

@@ -15,9 +15,9 @@ def add_tune(verbs) -> None:
         help="choose the detector's settings by what physics says of the result; map disorder",
         description="Tools that tune themselves by rewards (Barakati et al.): emqa tune log, emqa tune order.",
     )
-    kinds = tune.add_subparsers(dest="kind", metavar="WHAT", required=True)
-    _add_log(kinds)
-    _add_order(kinds)
+    subcommands = tune.add_subparsers(dest="kind", metavar="WHAT", required=True)
+    _add_log(subcommands)
+    _add_order(subcommands)
 
 
 def _add_log(kinds) -> None:

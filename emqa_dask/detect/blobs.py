@@ -155,12 +155,12 @@ def convert_to_float(image: Any) -> Any:
     xp, _ = get_array_modules(image)
     if getattr(image, "ndim", None) != 2:
         raise ValueError(f"the image has shape {np.shape(image)}: it has to be two-dimensional")
-    kind = image.dtype.kind
-    if kind == "f":
+    dtype_kind = image.dtype.kind
+    if dtype_kind == "f":
         return image.astype(np.float32 if image.dtype.itemsize <= 4 else np.float64, copy=False)
-    if kind == "b":
+    if dtype_kind == "b":
         return image.astype(np.float64)
-    if kind not in "iu":
+    if dtype_kind not in "iu":
         raise ValueError(f"the image's dtype is {image.dtype}: it has to be real numbers")
     scaled = image.astype(np.float64) * (1.0 / np.iinfo(image.dtype).max)
-    return xp.maximum(scaled, -1.0) if kind == "i" else scaled
+    return xp.maximum(scaled, -1.0) if dtype_kind == "i" else scaled

@@ -108,8 +108,8 @@ def _filter_laplace(image, smooth, second, rows, columns, factor, out):
                 _filter_along_x(derived_line[x0 : x0 + n_columns + 2 * n], smooth, derived_sums[:n_columns])
                 for x in range(n_columns):
                     # Rounded one by one and then added, as scipy does.
-                    both = image.dtype.type(derived_sums[x]) + image.dtype.type(smoothed_sums[x])
-                    out[y0 + i, x0 + x] = -both * factor
+                    laplacian = image.dtype.type(derived_sums[x]) + image.dtype.type(smoothed_sums[x])
+                    out[y0 + i, x0 + x] = -laplacian * factor
 
 
 @numba.njit(nogil=True, cache=True)

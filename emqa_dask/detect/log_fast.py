@@ -113,14 +113,14 @@ def _make_kernels(sigma: float, step: int) -> tuple[np.ndarray, np.ndarray]:
     design = np.zeros((len(x), 2 * n_side + 1))
     for column in range(2 * n_side + 1):
         design[column * step : column * step + len(smoothing), column] = smoothing
-    both = np.column_stack([target, target * ((x / sigma) ** 2 - 1)])
+    fit_columns = np.column_stack([target, target * ((x / sigma) ** 2 - 1)])
     if step > 1:
         # The sums are the response of a flat image: they weigh far more than any single value.
         n = np.arange(-radius, radius + 1)
         smooth = np.exp(-0.5 * (n / sigma) ** 2) / norm
         sums = [smooth.sum(), (smooth * ((n / sigma) ** 2 - 1)).sum()]
         design = np.vstack([design, 1e3 * design.sum(axis=0)])
-        both = np.vstack([both, 1e3 * np.array(sums)])
-        both = np.linalg.lstsq(design, both, rcond=None)[0]
-    halves = (0.5 * (both + both[::-1]))[: n_side + 1].astype(np.float32)
+        fit_columns = np.vstack([fit_columns, 1e3 * np.array(sums)])
+        fit_columns = np.linalg.lstsq(design, fit_columns, rcond=None)[0]
+    halves = (0.5 * (fit_columns + fit_columns[::-1]))[: n_side + 1].astype(np.float32)
     return np.ascontiguousarray(halves[:, 0]), np.ascontiguousarray(halves[:, 1])

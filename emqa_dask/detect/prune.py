@@ -71,10 +71,10 @@ def _prune_largest_first(y, x, sigma, order, overlap, cell):
         reach = 2 * math.sqrt(2) * sigma[i]
         top = max(int((y[i] - reach) / cell), 0)
         bottom = min(int((y[i] + reach) / cell), n_rows - 1)
-        left = max(int((x[i] - reach) / cell), 0)
-        right = min(int((x[i] + reach) / cell), n_columns - 1)
+        first_column = max(int((x[i] - reach) / cell), 0)
+        last_column = min(int((x[i] + reach) / cell), n_columns - 1)
         for row in range(top, bottom + 1):
-            for m in range(starts[row * n_columns + left], starts[row * n_columns + right + 1]):
+            for m in range(starts[row * n_columns + first_column], starts[row * n_columns + last_column + 1]):
                 j = members[m]
                 if is_kept[j] and rank[j] > rank[i]:
                     is_kept[j] = _is_separate(y, x, sigma, i, j, overlap)
@@ -179,11 +179,11 @@ def _is_over(y: np.ndarray, x: np.ndarray, sigma: np.ndarray, pairs: np.ndarray,
 
 def _compute_lens_fraction(d: np.ndarray, r1: np.ndarray, r2: np.ndarray) -> np.ndarray:
     """Area of the lens that two crossing disks share, over the smaller disk's area."""
-    kind = d.dtype
-    half_angle_1 = np.arccos(np.clip((d**2 + r1**2 - r2**2) / (2 * d * r1), -1, 1).astype(np.float64)).astype(kind)
-    half_angle_2 = np.arccos(np.clip((d**2 + r2**2 - r1**2) / (2 * d * r2), -1, 1).astype(np.float64)).astype(kind)
+    dtype = d.dtype
+    half_angle_1 = np.arccos(np.clip((d**2 + r1**2 - r2**2) / (2 * d * r1), -1, 1).astype(np.float64)).astype(dtype)
+    half_angle_2 = np.arccos(np.clip((d**2 + r2**2 - r1**2) / (2 * d * r2), -1, 1).astype(np.float64)).astype(dtype)
     product = abs((-d + r2 + r1) * (d - r2 + r1) * (d + r2 - r1) * (d + r2 + r1)).astype(np.float64)
-    area = r1**2 * half_angle_1 + r2**2 * half_angle_2 - (0.5 * np.sqrt(product)).astype(kind)
+    area = r1**2 * half_angle_1 + r2**2 * half_angle_2 - (0.5 * np.sqrt(product)).astype(dtype)
     return area / (math.pi * np.minimum(r1, r2) ** 2)
 
 

@@ -96,11 +96,11 @@ def keep_strongest(parts: list[Maxima], max_per_polarity: int | None) -> Maxima:
     """The strongest maxima of `parts`, sorted by sort_maxima(), without duplicates; None as the number keeps all."""
     every = sort_maxima(parts)
     # Duplicates are equal in all keys of the order, so they follow each other.
-    same = np.ones(max(0, len(every.y) - 1), bool)
+    equal_responses = np.ones(max(0, len(every.y) - 1), bool)
     for column in every[:5]:
-        same &= column[1:] == column[:-1]
-    if same.any():
-        every = select_maxima(every, np.append(True, ~same))
+        equal_responses &= column[1:] == column[:-1]
+    if equal_responses.any():
+        every = select_maxima(every, np.append(True, ~equal_responses))
     return every if max_per_polarity is None else cap_maxima(every, max_per_polarity)
 
 

@@ -34,8 +34,8 @@ def compute_lagrange_weights(step: int) -> tuple[np.ndarray, np.ndarray]:
         firsts[pixel] = math.floor(offset) - TAPS // 2 + 1
         nodes = firsts[pixel] + np.arange(TAPS)
         for k, node in enumerate(nodes):
-            others = np.delete(nodes, k)
-            weights[pixel, k] = np.prod((offset - others) / (node - others))
+            other_positions = np.delete(nodes, k)
+            weights[pixel, k] = np.prod((offset - other_positions) / (node - other_positions))
     return weights, firsts
 
 
@@ -91,15 +91,15 @@ def fill_neighbourhood(grid, step, weights, firsts, sign, y, x, height, width, l
         if first_j >= 0 and first_j + WIDE <= w and first_i >= 0 and first_i + TAPS <= h:
             for k in range(TAPS):
                 weight = along_y[k]
-                values = grid[first_i + k, first_j : first_j + WIDE]
+                layer_values = grid[first_i + k, first_j : first_j + WIDE]
                 for m in range(WIDE):
-                    line[m] += weight * values[m]
+                    line[m] += weight * layer_values[m]
         else:
             for k in range(TAPS):
                 weight = along_y[k]
-                values = grid[reflect_index(first_i + k, h)]
+                layer_values = grid[reflect_index(first_i + k, h)]
                 for m in range(WIDE):
-                    line[m] += weight * values[reflect_index(first_j + m, w)]
+                    line[m] += weight * layer_values[reflect_index(first_j + m, w)]
         for b in range(3):
             column = x + b - 1
             if not 0 <= column < width:
@@ -163,7 +163,7 @@ def _locate_vertex(gradient, curvature):
 
 @numba.njit(nogil=True, cache=True)
 def _refine_all(cubes, has_both, out):
-    one = np.empty(4)
+    refined_point = np.empty(4)
     for p in range(len(cubes)):
-        refine_cube(cubes[p], has_both[p, 0], has_both[p, 1], has_both[p, 2], one)
-        out[:, p] = one
+        refine_cube(cubes[p], has_both[p, 0], has_both[p, 1], has_both[p, 2], refined_point)
+        out[:, p] = refined_point

@@ -19,9 +19,9 @@ def compute_agreement(boxes: Mapping[str, ArrayLike]) -> dict[str, float]:
     f1_by_detector: dict[str, list[float]] = {name: [] for name in boxes}
     names = list(boxes)
     for k, name in enumerate(names):
-        for other in names[k + 1 :]:
-            f1 = match_boxes(boxes[name], boxes[other], IOU_THRESHOLD, "optimal").f1
+        for other_name in names[k + 1 :]:
+            f1 = match_boxes(boxes[name], boxes[other_name], IOU_THRESHOLD, "optimal").f1
             f1 = 1.0 if np.isnan(f1) else f1
             f1_by_detector[name].append(f1)
-            f1_by_detector[other].append(f1)
+            f1_by_detector[other_name].append(f1)
     return {name: float(np.mean(values)) if values else float("nan") for name, values in f1_by_detector.items()}

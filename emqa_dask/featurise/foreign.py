@@ -72,9 +72,13 @@ def _find_symmetry_centre(log: np.ndarray) -> tuple[float, float, float]:
 
 def _centre_excess(brightness: np.ndarray, radius: np.ndarray, top: float) -> float:
     side = min(brightness.shape)
-    inner = brightness[radius < 0.08 * side]
-    outer = brightness[radius > 0.4 * side]
-    return float((inner.mean() - outer.mean()) / top) if inner.size and outer.size else 0.0
+    centre_brightness = brightness[radius < 0.08 * side]
+    ring_brightness = brightness[radius > 0.4 * side]
+    return (
+        float((centre_brightness.mean() - ring_brightness.mean()) / top)
+        if centre_brightness.size and ring_brightness.size
+        else 0.0
+    )
 
 
 def _compute_radial_variance(log: np.ndarray, radius: np.ndarray) -> float:

@@ -92,12 +92,16 @@ def _clean_image(image: np.ndarray) -> tuple[np.ndarray, float]:
     """`image` as float32 without NaN and infinities, and their fraction; float64 is brought into float32's range."""
     if image.dtype.kind in "biu":
         return np.ascontiguousarray(image, dtype=np.float32), 0.0
-    good = np.isfinite(image)
-    bad = 1 - float(good.mean()) if image.size else 0.0
-    values = image if bad == 0 else np.where(good, image, np.median(image[good]) if good.any() else 0)
+    is_finite = np.isfinite(image)
+    nonfinite_fraction = 1 - float(is_finite.mean()) if image.size else 0.0
+    values = (
+        image
+        if nonfinite_fraction == 0
+        else np.where(is_finite, image, np.median(image[is_finite]) if is_finite.any() else 0)
+    )
     largest = float(np.abs(values).max(initial=0))
     scale = 1.0 if 1e-20 < largest < 1e30 or largest == 0 else 1 / largest
-    return np.ascontiguousarray(values * scale, dtype=np.float32), bad
+    return np.ascontiguousarray(values * scale, dtype=np.float32), nonfinite_fraction
 
 
 def _compute_quantiles(ordered: np.ndarray, fractions) -> np.ndarray:
@@ -118,10 +122,10 @@ def _cut_middle(pixels: np.ndarray) -> np.ndarray:
 def _compute_tones(ordered: np.ndarray, dtype: np.dtype, low: float, span: float) -> dict[str, float]:
     """Statistics of sorted grey values; `low` and `span` are the grey range."""
     n = len(ordered)
-    first = float(ordered[0])
-    last = float(ordered[-1])
+    min_value = float(ordered[0])
+    max_value = float(ordered[-1])
     if span <= 1e-30:
-        top = _share_of_range(first, dtype)
+        top = _share_of_range(min_value, dtype)
         return {
             "contrast": 0.0,
             "entropy_bits": 0.0,
@@ -134,12 +138,14 @@ def _compute_tones(ordered: np.ndarray, dtype: np.dtype, low: float, span: float
             "skewness": 0.0,
         }
     upper, inner_low, inner_high = (float(v) for v in _compute_quantiles(ordered, (0.999, 0.001, 0.999)))
-    inner = ordered[_count_below(ordered, inner_low) : len(ordered) - _count_below(-ordered[::-1], -inner_high)]
+    clipped_values = ordered[
+        _count_below(ordered, inner_low) : len(ordered) - _count_below(-ordered[::-1], -inner_high)
+    ]
     histogram = np.histogram(np.clip(ordered, low, low + span), bins=256, range=(low, low + span))[0] / n
     filled = histogram[histogram > 0]
     # Detectors clip at one value; JPEG spreads it by a few levels. The pile is the density there over the one below it.
-    end = last if dtype != np.uint8 else max(last, 250.0)
-    width = 0.012 * (last - first)
+    end = max_value if dtype != np.uint8 else max(max_value, 250.0)
+    width = 0.012 * (max_value - min_value)
     second, third = (_count_below(ordered, end - k * width) for k in (1, 4))
     top_band = (n - second) / n
     band_fraction = (second - third) / n
@@ -149,12 +155,12 @@ def _compute_tones(ordered: np.ndarray, dtype: np.dtype, low: float, span: float
     return {
         "contrast": span / max(abs(low) + abs(low + span), 1e-30),
         "entropy_bits": float(-(filled * np.log2(filled)).sum()),
-        "n_levels": float(1 + np.count_nonzero(np.diff(inner))),
+        "n_levels": float(1 + np.count_nonzero(np.diff(clipped_values))),
         "top_level": _share_of_range(upper, dtype),
         "mode_fraction": float(np.convolve(histogram, np.ones(3)).max()),
         "saturated_fraction": float(top_band),
         "saturated_density_ratio": float(top_band / max(band_fraction / 3, 1e-4)),
-        "floor_fraction": _count_below(ordered, first + width) / n,
+        "floor_fraction": _count_below(ordered, min_value + width) / n,
         "skewness": float((centred * centred * centred).mean() / deviation**3) if deviation > 1e-6 else 0.0,
     }
 

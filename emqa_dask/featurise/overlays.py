@@ -56,28 +56,28 @@ def find_scale_bar(view: np.ndarray, factor: float, runs: list[np.ndarray]) -> d
     `runs` are those of find_edge_runs(). `scale_bar_contrast` is the bar's least step against its four sides in grey
     ranges (0: none found); the box is in pixels of the full image, half-open, NaN where there is none.
     """
-    none = {"scale_bar_contrast": 0.0, **dict.fromkeys((f"scale_bar_{k}" for k in ("y0", "x0", "y1", "x1")), np.nan)}
+    no_bar = {"scale_bar_contrast": 0.0, **dict.fromkeys((f"scale_bar_{k}" for k in ("y0", "x0", "y1", "x1")), np.nan)}
     h, w = view.shape
     if min(h, w) < 48:
-        return none
+        return no_bar
     rises, falls = runs
-    best = 0.0
+    best_score = 0.0
     box = None
     for tops, bottoms in ((rises, falls), (falls, rises)):
         gap = bottoms[None, :, 0] - tops[:, None, 0]
-        fits = (gap >= 1) & (gap <= 0.05 * h)
-        fits &= np.abs(tops[:, None, 1:] - bottoms[None, :, 1:]).max(axis=2, initial=0) <= 6
-        for i, j in np.argwhere(fits):
+        is_match = (gap >= 1) & (gap <= 0.05 * h)
+        is_match &= np.abs(tops[:, None, 1:] - bottoms[None, :, 1:]).max(axis=2, initial=0) <= 6
+        for i, j in np.argwhere(is_match):
             x0 = max(tops[i, 1], bottoms[j, 1])
             x1 = min(tops[i, 2], bottoms[j, 2])
             y0 = int(tops[i, 0])
             y1 = int(bottoms[j, 0])
             contrast = _measure_bar_contrast(view, y0, x0, y1, x1)
-            if contrast * (x1 - x0) > best:
-                best = contrast * (x1 - x0)
+            if contrast * (x1 - x0) > best_score:
+                best_score = contrast * (x1 - x0)
                 box = (y0, x0, y1, x1, contrast)
     if box is None:
-        return none
+        return no_bar
     return {"scale_bar_contrast": float(box[4])} | {
         f"scale_bar_{k}": float(v * factor) for k, v in zip(("y0", "x0", "y1", "x1"), box[:4])
     }
@@ -118,7 +118,7 @@ def measure_banner_rows(view: np.ndarray) -> int:
 
 
 def _count_bar_rows(part: np.ndarray, ground: float, tolerance: float, h: int) -> int:
-    reach = len(part)
+    n_part_rows = len(part)
     ground_fraction = (np.abs(part - ground) < tolerance).mean(axis=1)
     equal = (np.abs(np.diff(part, axis=1)) < 0.004).mean(axis=1)
     # Rows full of letters and the lines around the bar hold less ground: gaps of up to 6 rows are bridged.
@@ -126,18 +126,18 @@ def _count_bar_rows(part: np.ndarray, ground: float, tolerance: float, h: int) -
         :, 0
     ].astype(bool)
     other_rows = np.flatnonzero(~is_bar_row)
-    rows = reach - 1 - int(other_rows[-1]) - 3 if len(other_rows) else reach
+    rows = n_part_rows - 1 - int(other_rows[-1]) - 3 if len(other_rows) else n_part_rows
     if not max(8, 0.02 * h) <= rows <= 0.19 * h:
         return 0
-    y0 = reach - rows
+    y0 = n_part_rows - rows
     rows_above = slice(max(y0 - 14, 0), max(y0 - 3, 1))
-    bar_rows = slice(y0 + 2, reach - 1)
-    jump = np.median(ground_fraction[bar_rows]) - np.median(ground_fraction[rows_above])
-    calm = np.median(equal[bar_rows]) - np.median(equal[rows_above])
-    ink = np.abs(part[bar_rows] - ground) > 0.35
-    marks = np.abs(np.diff(ink.view(np.int8), axis=1)).sum(axis=1)
-    is_text = 0.003 < ink.mean() < 0.55 and np.quantile(marks, 0.75) >= 8
-    is_flat = jump > 0.35 or (np.median(equal[bar_rows]) > 0.5 and (jump > 0.25 or calm > 0.25))
+    bar_rows = slice(y0 + 2, n_part_rows - 1)
+    ground_gain = np.median(ground_fraction[bar_rows]) - np.median(ground_fraction[rows_above])
+    equality_gain = np.median(equal[bar_rows]) - np.median(equal[rows_above])
+    is_ink = np.abs(part[bar_rows] - ground) > 0.35
+    n_transitions = np.abs(np.diff(is_ink.view(np.int8), axis=1)).sum(axis=1)
+    is_text = 0.003 < is_ink.mean() < 0.55 and np.quantile(n_transitions, 0.75) >= 8
+    is_flat = ground_gain > 0.35 or (np.median(equal[bar_rows]) > 0.5 and (ground_gain > 0.25 or equality_gain > 0.25))
     return rows if is_text and is_flat else 0
 
 

@@ -138,7 +138,7 @@ def _detrend_log_power(spectrum: Spectrum, low: int, top: int) -> NDArray:
 
 def _search(spectrum: Spectrum, lens: Lens) -> tuple[NDArray, int, int] | None:
     """Signed defocus and its two astigmatic parts (3,), and the band of rings [low, top) that shows them best."""
-    best = 0.0
+    best_evidence = 0.0
     estimate = None
     for octaves in np.arange(8) / 2:
         top = int(0.98 * len(spectrum.q) * 2**-octaves)
@@ -146,8 +146,8 @@ def _search(spectrum: Spectrum, lens: Lens) -> tuple[NDArray, int, int] | None:
         if top - low < 24:
             break
         evidence, defoci = _search_band(spectrum, lens, low, top)
-        if evidence > best:
-            best = evidence
+        if evidence > best_evidence:
+            best_evidence = evidence
             estimate = (defoci, low, top)
     return estimate
 
@@ -191,8 +191,8 @@ def _refine_defoci(spectrum: Spectrum, lens: Lens, defoci: NDArray, low: int, to
     middle = (spectrum.q[low] ** 2 + spectrum.q[top - 1] ** 2) / 2
     low, top = max(4, min(low, limit // 6)), max(limit, low + 24)
     mirrored = -defoci - np.array([2 * lens.cs_nm * lens.wavelength_nm**2 * middle, 0, 0])
-    both = [_fit_defoci(spectrum, lens, start, low, top) for start in (defoci, mirrored)]
-    defoci, deviations = max(both, key=lambda estimate: estimate[1])
+    estimates = [_fit_defoci(spectrum, lens, start, low, top) for start in (defoci, mirrored)]
+    defoci, deviations = max(estimates, key=lambda estimate: estimate[1])
     local = _correlate_locally(spectrum, lens, defoci)
     quality = float(np.clip(np.nan_to_num(local[low:top]).mean(), 0, 1))
     n_rings = abs(np.diff(lens.phase(spectrum.q[[low, top - 1]], defoci[0]))[0]) / (2 * np.pi)

@@ -109,9 +109,9 @@ def _average_rings(power: np.ndarray) -> tuple:
     grid = _make_polar_grid(power.shape[0])
     count = grid.count
     values = power[grid.is_in_ring]
-    plain = np.bincount(grid.cell, values, count.size).reshape(count.shape)
+    cell_sums = np.bincount(grid.cell, values, count.size).reshape(count.shape)
     logs = np.bincount(grid.cell, np.log(values + 1e-12), count.size).reshape(count.shape)
-    return plain, np.exp(logs / np.maximum(count, 1)), np.exp(logs.sum(1) / count.sum(1))
+    return cell_sums, np.exp(logs / np.maximum(count, 1)), np.exp(logs.sum(1) / count.sum(1))
 
 
 def compute_spectrum_statistics(tiles: np.ndarray) -> dict[str, float]:
@@ -178,14 +178,14 @@ def _measure_autocorrelation_excess(power: np.ndarray, n: int) -> float:
         return 0.0
     # What noise alone would be: level at low frequencies, whatever the camera blurs. Few strong modes do not count.
     null = np.minimum(power, 3 * np.median(power[q2 < 0.01]))
-    best = 0.0
+    max_excess = 0.0
     for spread_px in (0.0, 2.0):  # averaged over neighbouring lags, faint but large objects rise over the noise
         window = np.exp(-2 * (np.pi * spread_px) ** 2 * q2)
         correlation = float(np.abs(fft.irfft2(power * window, s=(t, t), workers=1)[ring]).max()) / total
         # Bartlett's standard error of an autocorrelation, from the spectrum itself; 0.26: the Hann window squared.
         error = float(np.sqrt(((null * window) ** 2).mean() / (0.26 * n * t * t))) / float(power.mean())
-        best = max(best, correlation - 5.5 * error)
-    return best
+        max_excess = max(max_excess, correlation - 5.5 * error)
+    return max_excess
 
 
 def _measure_anisotropy(cells: np.ndarray, rings: np.ndarray, grid: _PolarGrid) -> dict[str, float]:

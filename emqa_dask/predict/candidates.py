@@ -79,11 +79,11 @@ class CandidateFits:
             mean, _ = self._predict_held_out(name, target, folds)
             unit_errors[name] = np.bincount(positions, np.abs(mean - true)[fit_rows]) / sizes
         errors = {name: float(each.mean()) for name, each in unit_errors.items()}
-        best = unit_errors[min(errors, key=errors.get)]
+        best_errors = unit_errors[min(errors, key=errors.get)]
         chosen_name = next(
             name
             for name, each in unit_errors.items()
-            if errors[name] <= best.mean() + MARGIN * (each - best).std(ddof=1) / np.sqrt(len(units))
+            if errors[name] <= best_errors.mean() + MARGIN * (each - best_errors).std(ddof=1) / np.sqrt(len(units))
         )
         mean, spread = self._predict_held_out(chosen_name, target, folds)
         low, high = conformal.compute_group_widths(
@@ -159,5 +159,7 @@ class CandidateFits:
 
 def scale_target(target: TargetModel, offset: float, slope: float) -> TargetModel:
     """`target` times slope plus offset, with an interval of width 0."""
-    components = tuple(Component(slope * part.slope, part.columns, part.regressor) for part in target.components)
+    components = tuple(
+        Component(slope * component.slope, component.columns, component.regressor) for component in target.components
+    )
     return TargetModel(components, offset + slope * target.offset, 0.0, 0.0)

@@ -131,17 +131,17 @@ def _compute_likelihood(
     if failed:
         return 1e10, np.zeros(len(logs))
     weights = dpotrs(factor, targets, lower=1)[0]
-    inner = dpotrs(factor, identity, lower=1)[0] - np.outer(weights, weights)
+    gradient_matrix = dpotrs(factor, identity, lower=1)[0] - np.outer(weights, weights)
     linear, offset = parameters[2:4]
     noise, group_variance = parameters[4:]
     _, product, is_same_group = pair_statistics
     slopes = [
-        np.vdot(inner, matern),
-        np.vdot(inner, length_slope),
-        linear * np.vdot(inner, product),
-        offset * inner.sum(),
-        noise * np.trace(inner),
-        0.0 if is_same_group is None else group_variance * np.vdot(inner, is_same_group),
+        np.vdot(gradient_matrix, matern),
+        np.vdot(gradient_matrix, length_slope),
+        linear * np.vdot(gradient_matrix, product),
+        offset * gradient_matrix.sum(),
+        noise * np.trace(gradient_matrix),
+        0.0 if is_same_group is None else group_variance * np.vdot(gradient_matrix, is_same_group),
     ]
     value = 0.5 * targets @ weights + np.log(np.diag(factor)).sum()
     return float(value), 0.5 * np.array(slopes)
@@ -206,9 +206,9 @@ def _multiply_factor(projected, covariance, factor, size):
         column = factor[j, j:]
         for b in range(size):
             target = projected[b, j:]
-            share = covariance[b, j]
+            covariance_entry = covariance[b, j]
             for m in range(n - j):
-                target[m] += column[m] * share
+                target[m] += column[m] * covariance_entry
 
 
 @numba.njit(cache=True)

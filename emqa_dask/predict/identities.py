@@ -59,8 +59,8 @@ def check_identities(table: pd.DataFrame, name: Callable[[object], str] = str) -
     findings = []
     for kind in np.unique(kinds[kinds.any(axis=1)], axis=0):
         rows = (kinds == kind).all(axis=1)
-        texts = ", ".join(text for text, is_broken in zip(flags, kind) if is_broken)
-        findings.append(f"{texts} in {rows.sum()} rows: {', '.join(map(name, table.index[rows]))}")
+        value_texts = ", ".join(text for text, is_broken in zip(flags, kind) if is_broken)
+        findings.append(f"{value_texts} in {rows.sum()} rows: {', '.join(map(name, table.index[rows]))}")
     is_rotated = find_rotated_rows(table)
     if is_rotated.any():
         findings.append(

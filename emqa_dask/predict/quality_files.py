@@ -25,12 +25,12 @@ def write_quality_model(model: QualityModel, directory: Path) -> dict:
     record = {f.name: getattr(model, f.name) for f in fields(QualityModel) if f.name not in (*ARRAYS, "targets")}
     record = {**record, "columns": list(model.columns), "targets": {}}
     for name, target in model.targets.items():
-        own = {f.name: getattr(target, f.name) for f in fields(TargetModel) if f.name != "components"}
+        target_values = {f.name: getattr(target, f.name) for f in fields(TargetModel) if f.name != "components"}
         components = {}
         for i, component in enumerate(target.components):
             components[str(i)], own_arrays = _pack_component(component)
             arrays |= {f"{name}.{i}.{key}": array for key, array in own_arrays.items()}
-        record["targets"][name] = {**own, "components": components}
+        record["targets"][name] = {**target_values, "components": components}
     content = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     (directory / QUALITY_MODEL_FILE).write_bytes(content)  # save_file() would leave it readable by its owner only
     return {"quality_model": record}
@@ -63,9 +63,9 @@ def _unpack_target(name: str, table: Mapping, arrays: Mapping[str, NDArray]) -> 
     components = []
     for i, record in table["components"].items():
         prefix = f"{name}.{i}."
-        own = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
+        target_arrays = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
         if "is_mean" in record:
-            own["is_mean"] = record["is_mean"]
-        regressor = REGRESSOR_TYPES[record["type"]](**own)
+            target_arrays["is_mean"] = record["is_mean"]
+        regressor = REGRESSOR_TYPES[record["type"]](**target_arrays)
         components.append(Component(record["slope"], tuple(record["columns"]), regressor))
     return TargetModel(tuple(components), **{key: value for key, value in table.items() if key != "components"})

@@ -124,8 +124,8 @@ def select_finite_values(features: pd.DataFrame, columns: Sequence[str]) -> NDAr
     values = select_feature_values(features, columns)
     is_finite = np.isfinite(values).all(axis=0)
     if not is_finite.all():
-        bad = [name for name, ok in zip(columns, is_finite) if not ok]
-        raise ValueError(f"features hold NaN or infinite values: {', '.join(bad)}")
+        nonfinite_columns = [name for name, ok in zip(columns, is_finite) if not ok]
+        raise ValueError(f"features hold NaN or infinite values: {', '.join(nonfinite_columns)}")
     return values
 
 

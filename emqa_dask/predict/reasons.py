@@ -51,8 +51,8 @@ class _FeatureGroup(NamedTuple):
 def group_features(columns: Sequence[str]) -> list[tuple[str, ...]]:
     """`columns` in the groups of FEATURE_GROUPS; a feature that is in none of them is a group by itself."""
     present = [tuple(name for name in group if name in columns) for group in FEATURE_GROUPS]
-    rest = [(name,) for name in columns if not any(name in group for group in present)]
-    return [group for group in (*present, *rest) if group]
+    single_columns = [(name,) for name in columns if not any(name in group for group in present)]
+    return [group for group in (*present, *single_columns) if group]
 
 
 def compute_group_shap_values(

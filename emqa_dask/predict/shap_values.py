@@ -134,8 +134,10 @@ def compute_process_shap_values(
     without_group = -weights[n_groups - size, size][:, None]
     signed_weights = np.where(is_member, with_group, without_group)
     scaled = (np.asarray(values, dtype=np.float64) - model.centre) / model.scale
-    others = (np.asarray(background, dtype=np.float64) - model.centre) / model.scale
-    effects = _explain_process(scaled, others, model.rows, model.weights, model.kernel, players, signed_weights)
+    background_rows = (np.asarray(background, dtype=np.float64) - model.centre) / model.scale
+    effects = _explain_process(
+        scaled, background_rows, model.rows, model.weights, model.kernel, players, signed_weights
+    )
     return effects * model.target[1], float(predict_gaussian_process(model, background)[0].mean())
 
 
@@ -152,22 +154,22 @@ def _explain_process(values, background, rows, weights, kernel, players, signed_
     squares = np.empty((n_coalitions, n))
     buffer = np.empty(n)
     power = np.empty(n, np.int64)
-    own = np.empty((n_groups, n))
-    others = np.zeros((len(background), n_groups, n))
+    row_factors = np.empty((n_groups, n))
+    background_factors = np.zeros((len(background), n_groups, n))
     for b in range(len(background)):
-        _add_group_squares(others[b], background[b], rows, players)
+        _add_group_squares(background_factors[b], background[b], rows, players)
     slopes = np.zeros(d)  # of the linear part: a feature's own, whatever the coalition
     for f in range(d):
         for j in range(n):
             slopes[f] += linear * weights[j] * rows[j, f]
     for i in range(len(values)):
-        own[:] = 0.0
-        _add_group_squares(own, values[i], rows, players)
+        row_factors[:] = 0.0
+        _add_group_squares(row_factors, values[i], rows, players)
         totals[:] = 0.0
         for b in range(len(background)):
             for f in range(d):
                 effects[i, players[f]] += slopes[f] * (values[i, f] - background[b, f])
-            _fill_coalition_squares(squares, own, others[b])
+            _fill_coalition_squares(squares, row_factors, background_factors[b])
             for c in range(n_coalitions):
                 totals[c] += amplitude * _sum_matern(squares[c], weights, length, buffer, power)
         for c in range(n_coalitions):

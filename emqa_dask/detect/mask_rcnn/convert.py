@@ -73,7 +73,7 @@ def import_detectron2(
     from emqa_dask.detect.mask_rcnn import with_detectron2
 
     output_folders.check_free(out)
-    limits = {
+    config_limits = {
         "score_floor": SCORE_FLOOR,
         "max_detections": MAX_DETECTIONS,
         **(model_card or {}).get("architecture", {}),
@@ -81,14 +81,16 @@ def import_detectron2(
 
     def fill(folder: Path) -> None:
         (folder / CONFIG).write_text(with_detectron2.complete_config(Path(config), len(classes)), encoding="utf-8")
-        model, _ = with_detectron2.build(folder / CONFIG, limits["score_floor"], limits["max_detections"], "cpu")
+        model, _ = with_detectron2.build(
+            folder / CONFIG, config_limits["score_floor"], config_limits["max_detections"], "cpu"
+        )
         state = read_checkpoint(Path(checkpoint))
         state = {key: tensor for key, tensor in state.items() if key not in _CONSTANTS and "cell_anchors" not in key}
         _load_state(model, state, Path(checkpoint))
         networks.save_weights(model, folder / WEIGHTS)
 
     _write_folder(
-        Path(out), fill, _make_card(name, "detectron2", classes, {**(model_card or {}), "architecture": limits})
+        Path(out), fill, _make_card(name, "detectron2", classes, {**(model_card or {}), "architecture": config_limits})
     )
 
 
@@ -141,11 +143,13 @@ def _load_state(net: "torch.nn.Module", state: "dict[str, torch.Tensor]", path: 
     try:
         missing, unexpected = net.load_state_dict(state, strict=False)
     except RuntimeError as error:
-        first = "; ".join(line.strip() for line in str(error).splitlines()[1:4])
-        raise ValueError(f"{path}: its weights are of another architecture: {first}") from error
-    wrong = {"missing": missing, "unexpected": unexpected}
-    wrong = {status: [key for key in keys if not key.endswith("num_batches_tracked")] for status, keys in wrong.items()}
-    mismatches = [f"{len(keys)} {status} ({', '.join(keys[:3])})" for status, keys in wrong.items() if keys]
+        first_errors = "; ".join(line.strip() for line in str(error).splitlines()[1:4])
+        raise ValueError(f"{path}: its weights are of another architecture: {first_errors}") from error
+    faulty_keys = {"missing": missing, "unexpected": unexpected}
+    faulty_keys = {
+        status: [key for key in keys if not key.endswith("num_batches_tracked")] for status, keys in faulty_keys.items()
+    }
+    mismatches = [f"{len(keys)} {status} ({', '.join(keys[:3])})" for status, keys in faulty_keys.items() if keys]
     if mismatches:
         raise ValueError(f"{path}: its weights are of another architecture: {'; '.join(mismatches)}")
 

@@ -67,16 +67,16 @@ class Detector:
         images = [convert_to_real(np.asarray(image)) for image in images]
         sizes = np.broadcast_to(np.nan if nm_per_pixel is None else np.asarray(nm_per_pixel, float), len(images))
         pieces = [self._cut_pieces(k, image) for k, image in enumerate(images)]
-        waiting: list[list[_Objects]] = [[] for _ in images]
+        waiting_parts: list[list[_Objects]] = [[] for _ in images]
         results: list[pd.DataFrame | None] = [None] * len(images)
 
         def finish(batch: list[_Piece], predictions: list[Predictions]) -> None:
-            for piece, one in zip(batch, predictions):
+            for piece, image_predictions in zip(batch, predictions):
                 k = piece.image
-                waiting[k].append(self._collect_objects(piece, one))
-                if len(waiting[k]) == len(pieces[k]):
-                    results[k] = self._make_table(waiting[k], images[k].shape, sizes[k])
-                    waiting[k] = []
+                waiting_parts[k].append(self._collect_objects(piece, image_predictions))
+                if len(waiting_parts[k]) == len(pieces[k]):
+                    results[k] = self._make_table(waiting_parts[k], images[k].shape, sizes[k])
+                    waiting_parts[k] = []
 
         for k, parts in enumerate(pieces):
             if not parts:
@@ -85,12 +85,12 @@ class Detector:
         return results
 
     def _cut_pieces(self, k: int, image: np.ndarray) -> list[_Piece]:
-        limits = compute_intensity_limits(image, self.card.low_percentile, self.card.high_percentile)
-        if not limits.high > limits.low:
+        intensity_limits = compute_intensity_limits(image, self.card.low_percentile, self.card.high_percentile)
+        if not intensity_limits.high > intensity_limits.low:
             return []
         tile_windows = make_tiles(image.shape, self.card.tile_px, self.card.halo_px)
         return [
-            _Piece(k, tile, window, limits)
+            _Piece(k, tile, window, intensity_limits)
             for tile, window in enumerate(tile_windows)
             if self._count_network_pixels(window) > 0
         ]
@@ -128,15 +128,15 @@ class Detector:
 
     def _iterate_batches(self, pieces: list[_Piece]) -> Iterator[list[_Piece]]:
         """Pieces of one size together, as many as `batch_px` holds at that moment, one at least."""
-        sizes: dict[tuple[int, int], list[_Piece]] = {}
+        pieces_by_size: dict[tuple[int, int], list[_Piece]] = {}
         for piece in pieces:
             size = (piece.window.y1 - piece.window.y0, piece.window.x1 - piece.window.x0)
-            sizes.setdefault(size, []).append(piece)
-        for same in sizes.values():
-            while same:
-                n = max(1, self.batch_px // self._count_network_pixels(same[0].window))
-                yield same[:n]
-                same = same[n:]
+            pieces_by_size.setdefault(size, []).append(piece)
+        for equal_pieces in pieces_by_size.values():
+            while equal_pieces:
+                n = max(1, self.batch_px // self._count_network_pixels(equal_pieces[0].window))
+                yield equal_pieces[:n]
+                equal_pieces = equal_pieces[n:]
 
     def _predict_objects(self, pixels: list[np.ndarray]) -> list[Predictions]:
         try:
@@ -153,8 +153,8 @@ class Detector:
                 ) from error
         backend.free_device_memory()  # here the exception is gone, and what its traceback held
         self.batch_px = max(1, self.batch_px // 2)
-        half = len(pixels) // 2
-        return self._predict_objects(pixels[:half]) + self._predict_objects(pixels[half:])
+        n_half = len(pixels) // 2
+        return self._predict_objects(pixels[:n_half]) + self._predict_objects(pixels[n_half:])
 
     def _collect_objects(self, piece: _Piece, predictions: Predictions) -> _Objects:
         """The predicted objects in coordinates of the image that `piece` is a part of; masks as runs, not as pixels."""

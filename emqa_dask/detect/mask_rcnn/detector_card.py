@@ -81,24 +81,24 @@ def _check_entries(directory: Path, table: Mapping) -> DetectorCard:
     input_table = table["input"]
     classes = table["classes"]
     architecture = dict(table.get("architecture", {}))
-    wrong = []
+    faults = []
     if not isinstance(classes, list) or not all(isinstance(c, str) for c in classes):
-        wrong.append("classes has to be a list of names")
+        faults.append("classes has to be a list of names")
     elif architecture.get("n_classes", len(classes)) != len(classes):
-        wrong.append(f"classes has {len(classes)} names, [architecture] n_classes is {architecture['n_classes']}")
+        faults.append(f"classes has {len(classes)} names, [architecture] n_classes is {architecture['n_classes']}")
     low, high = input_table.get("low_percentile", 1.0), input_table.get("high_percentile", 99.0)
     if not 0 <= low < high <= 100:
-        wrong.append(f"[input] percentiles are {low} and {high}: they have to rise within 0...100")
+        faults.append(f"[input] percentiles are {low} and {high}: they have to rise within 0...100")
     tile = input_table.get("tile_px", TILE_PX)
     halo = input_table.get("halo_px", HALO_PX)
     if not 0 <= 4 * halo <= tile or tile < 1:
-        wrong.append(f"[input] tile_px is {tile}, halo_px {halo}: a tile has to be at least four halos wide")
+        faults.append(f"[input] tile_px is {tile}, halo_px {halo}: a tile has to be at least four halos wide")
     model_card = DetectorCard(
         directory, models.digest_model_card(directory), str(table["name"]), table["family"], tuple(classes),
         architecture, float(low), float(high), int(tile), int(halo),
     )  # fmt: skip
     if not 0 <= model_card.score_floor < 1 or model_card.max_detections < 1:
-        wrong.append(f"score_floor is {model_card.score_floor}, max_detections {model_card.max_detections}")
-    if wrong:
-        raise models.ModelError(f"{directory / 'card.toml'}: {'; '.join(wrong)}")
+        faults.append(f"score_floor is {model_card.score_floor}, max_detections {model_card.max_detections}")
+    if faults:
+        raise models.ModelError(f"{directory / 'card.toml'}: {'; '.join(faults)}")
     return model_card

@@ -91,8 +91,8 @@ def encode(mask_runs: Sequence[Runs], shape: tuple[int, int]) -> list[str]:
     if not mask_runs:
         return []
     size = [int(shape[0]), int(shape[1])]
-    plain = [{"size": size, "counts": _count_run_lengths(run, shape)} for run in mask_runs]
-    return [coded["counts"].decode("ascii") for coded in frPyObjects(plain, *size)]
+    uncompressed_masks = [{"size": size, "counts": _count_run_lengths(run, shape)} for run in mask_runs]
+    return [coded["counts"].decode("ascii") for coded in frPyObjects(uncompressed_masks, *size)]
 
 
 def _count_run_lengths(run: Runs, shape: tuple[int, int]) -> list[int]:

@@ -64,9 +64,9 @@ def _fold(convolution: "nn.Conv2d", norm: "nn.Module") -> None:
 
     with torch.no_grad():
         statistics = [getattr(norm, name) for name in ("running_var", "running_mean", "weight", "bias")]
-        double = [None if values is None else values.double() for values in statistics]
-        variance, mean = double[:2]
-        weight, bias = double[2:]
+        float64_values = [None if values is None else values.double() for values in statistics]
+        variance, mean = float64_values[:2]
+        weight, bias = float64_values[2:]
         scale = (variance + norm.eps).rsqrt() * (1 if weight is None else weight)
         shift = (0 if bias is None else bias) - mean * scale
         if convolution.bias is not None:
@@ -84,8 +84,8 @@ def replace_by_products(net: "nn.Module") -> int:
     """
     n = 0
     for module in net.modules():
-        plain = _is_convolution(module) and module.groups == 1 and getattr(module, "norm", None) is None
-        if plain and (module.kernel_size, module.stride, module.padding) == ((1, 1), (1, 1), (0, 0)):
+        is_plain_convolution = _is_convolution(module) and module.groups == 1 and getattr(module, "norm", None) is None
+        if is_plain_convolution and (module.kernel_size, module.stride, module.padding) == ((1, 1), (1, 1), (0, 0)):
             module.forward = partial(_product, module)
             n += 1
     return n

@@ -77,8 +77,8 @@ def calibrate(
             _write_model(directory, name, result, domain, labelled, labels)
             _print_report(name, result, say)
         paths = [str(directory) for directory in directories.values()]
-        named = (*paths, *(model for model in settings.predict.models if model not in paths))
-        stored_settings.write_settings(root, replace(settings, {"predict": {"models": list(named)}}))
+        named_models = (*paths, *(model for model in settings.predict.models if model not in paths))
+        stored_settings.write_settings(root, replace(settings, {"predict": {"models": list(named_models)}}))
     say(f"models: {', '.join(paths)}; see what they change: emqa rescore {root}")
     return 0
 
@@ -114,8 +114,10 @@ def _read_labelled(workspace: Workspace, settings: Settings, labels: str) -> Lab
     ledger = pd.concat([empty, *micrograph_ledger.iter_current(workspace, LEDGER_COLUMNS)]).reset_index(drop=True)
     boxes = match_labels(read_labels(labels), ledger, labels)
     rows = ledger[ledger["micrograph_id"].isin(boxes)].reset_index(drop=True)
-    read = {table: _read_table(workspace, settings, table, rows) for table in ("detections", "evidence", "features")}
-    return LabelledMicrographs(rows, boxes, **read)
+    labelled_tables = {
+        table: _read_table(workspace, settings, table, rows) for table in ("detections", "evidence", "features")
+    }
+    return LabelledMicrographs(rows, boxes, **labelled_tables)
 
 
 def _read_table(workspace: Workspace, settings: Settings, table: str, rows: pd.DataFrame) -> pd.DataFrame:

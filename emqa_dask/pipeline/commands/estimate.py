@@ -33,10 +33,10 @@ def estimate(source: str, settings: Settings, say: Say = print, n_sample: int = 
     megapixels = 0.0
     pixel_bytes = 0
     n_micrographs = 0
-    kinds = Counter()
+    n_files_by_kind = Counter()
     for entry in sample:
         row, frames = survey_file(entry, settings.archive)
-        kinds[row["kind"] if row["status"] == "ok" else row["status"]] += 1
+        n_files_by_kind[row["kind"] if row["status"] == "ok" else row["status"]] += 1
         for frame in frames:
             with fetch_file(entry.path) as path:
                 image = readers.open_source(path).frames[frame["frame"]].read()
@@ -53,7 +53,7 @@ def estimate(source: str, settings: Settings, say: Say = print, n_sample: int = 
     workers = settings.run.workers or count_cores()
     per_megapixel = 1000 * seconds / max(megapixels, 1e-9)
     say(f"{n_files:,} files, {n_bytes / 1e9:,.2f} GB")
-    say(f"a sample of {len(sample)}: {', '.join(f'{n} {kind}' for kind, n in kinds.most_common())}")
+    say(f"a sample of {len(sample)}: {', '.join(f'{n} {kind}' for kind, n in n_files_by_kind.most_common())}")
     say(f"about {n_micrographs * scale:,.0f} micrographs, {megapixels * scale:,.0f} megapixels")
     duration = format_duration(seconds * scale / workers)
     say(f"about {duration} on {workers} workers ({per_megapixel:,.0f} ms per megapixel)")

@@ -79,18 +79,20 @@ def _enter_micrographs(workspace: Workspace, names: Sequence[str], counts: Count
     """Assigns slots to the surveyed micrographs, after those in the ledger and in the stacks."""
     uri = workspace.micrographs
     ids = DigestSet()
-    slots = plan.OccupiedSlots()
+    occupied_slots = plan.OccupiedSlots()
     for rows in parts.iterate_table(uri, tables.MICROGRAPHS, ["micrograph_id", "stack", "index"]):
         ids.add(digests.parse_hex_ids(rows["micrograph_id"]))
-        slots.add(rows)
-    lengths = plan.choose_shard_lengths(counts, stacks.read_shard_lengths(workspace.uri), slots, settings.store)
+        occupied_slots.add(rows)
+    lengths = plan.choose_shard_lengths(
+        counts, stacks.read_shard_lengths(workspace.uri), occupied_slots, settings.store
+    )
 
     def new() -> Iterator[pd.DataFrame]:
         for rows in _read_surveyed(workspace, SURVEY_FRAMES, names):
             is_planned = ids.has(digests.parse_hex_ids(rows["micrograph_id"]))  # before: the file was only touched
             yield rows[~is_planned]
 
-    planned = plan.plan_partitions(new(), slots, lengths)
+    planned = plan.plan_partitions(new(), occupied_slots, lengths)
     first = next(planned, None)
     if first is None:
         return
@@ -103,7 +105,10 @@ def _enter_micrographs(workspace: Workspace, names: Sequence[str], counts: Count
             partitions_planned.update(rows["partition"])
         aside.put_aside_parts(workspace.uri, partitions_planned)
         stacks.prepare_stacks(
-            workspace.uri, slots.runs, {s: n for s, n in lengths.items() if s in slots.runs}, settings.store
+            workspace.uri,
+            occupied_slots.runs,
+            {s: n for s, n in lengths.items() if s in occupied_slots.runs},
+            settings.store,
         )
 
     aside.copy_ledger(workspace.uri)
@@ -155,8 +160,8 @@ def _read_surveyed(workspace: Workspace, folder: str, names: Sequence[str]) -> I
     with ThreadPoolExecutor(READERS) as pool:
         pending_tables: deque[Future[pd.DataFrame]] = deque()
         for start in range(0, len(names), PARTS):
-            some = names[start : start + PARTS]
-            pending_tables.append(pool.submit(parts.read_table, workspace.uri, folder, schema, partitions=some))
+            batch_names = names[start : start + PARTS]
+            pending_tables.append(pool.submit(parts.read_table, workspace.uri, folder, schema, partitions=batch_names))
             if len(pending_tables) == READERS:
                 yield pending_tables.popleft().result()
         while pending_tables:

@@ -39,9 +39,9 @@ def make_tables(workspace: Workspace, settings: Settings, steps: list[str], exec
     progress = _find_progress(workspace, table_folders, needed, bundled)
     finished = progress.finished
     for table in bundled:
-        make = make_evidence if table == "evidence" else make_predictions
+        task_function = make_evidence if table == "evidence" else make_predictions
         have_table = progress.bundled[table]
-        finished = (finished & have_table) | make(workspace, settings, finished - have_table, execute)
+        finished = (finished & have_table) | task_function(workspace, settings, finished - have_table, execute)
     n_images, n_tasks, workload = _sum_unfinished_work(workspace, finished, progress.stored)
     if not n_images:
         return

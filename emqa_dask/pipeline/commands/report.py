@@ -82,5 +82,5 @@ def _write_tables(
 
 def _list_outputs(workspace: Workspace, settings: Settings) -> list[str]:
     """The files of a report."""
-    own = [workspace.triage, workspace.flags, workspace.triage_csv, workspace.report_page]
-    return own + ([workspace.drifts, workspace.sessions] if settings.classify.model else [])
+    own_outputs = [workspace.triage, workspace.flags, workspace.triage_csv, workspace.report_page]
+    return own_outputs + ([workspace.drifts, workspace.sessions] if settings.classify.model else [])

@@ -50,11 +50,11 @@ class MicrographIndex:
 
     def find_duplicates(self, numbers: NDArray, folder: str | None) -> tuple[NDArray, NDArray]:
         """Duplicates among the micrographs `numbers`, in this order of precedence; see `duplicates.find_duplicates`."""
-        same = (self._read_identities(spill)[numbers] for spill in self._identities.values())
+        identities = (self._read_identities(spill)[numbers] for spill in self._identities.values())
         shapes = _concatenate(self._shapes, np.uint32)[numbers]
         has_tones = _concatenate(self._has_tones, bool)[numbers]
         return duplicates.find_duplicates(
-            same, shapes, has_tones, lambda rows: self.read_signatures(numbers[rows]), folder
+            identities, shapes, has_tones, lambda rows: self.read_signatures(numbers[rows]), folder
         )
 
     def _read_identities(self, spill: SpillFile) -> NDArray:
@@ -118,9 +118,9 @@ def find_copies(merged: Iterable[pa.Table], index: MicrographIndex, names: Spill
     for table in merged:
         rows = table.select(["uri", "frame", "number"]).filter(table["frame"].to_numpy() != FILE_FRAME).to_pandas()
         keys = list(zip(rows["uri"], rows["frame"], strict=True))
-        for one, other in zip([last_key, *keys], keys):
-            if one == other:
-                raise ValueError(f"micrograph {duplicates.name_frame(*one)!r} occurs twice in the ledger")
+        for previous_key, current_key in zip([last_key, *keys], keys):
+            if previous_key == current_key:
+                raise ValueError(f"micrograph {duplicates.name_frame(*previous_key)!r} occurs twice in the ledger")
         last_key = keys[-1] if keys else last_key
         encoded = [duplicates.name_frame(*key).encode() for key in keys]
         names.append(b"".join(encoded))

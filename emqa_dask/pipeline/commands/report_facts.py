@@ -33,8 +33,8 @@ def collect_facts(workspace: Workspace, source: str, settings: Settings) -> dict
 
 def list_versions() -> dict[str, str]:
     """Versions of emqa_dask, Python and the packages that results depend on."""
-    own = {"emqa_dask": __version__, "python": platform.python_version(), "platform": platform.platform()}
-    return own | {name: importlib.metadata.version(name) for name in PACKAGES}
+    base_versions = {"emqa_dask": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    return base_versions | {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def list_networks(settings: Settings) -> tuple[str, ...]:
@@ -52,16 +52,18 @@ def _describe_models(settings: Settings) -> dict[str, str]:
     descriptions = {}
     for name in dict.fromkeys((*list_networks(settings), *settings.predict.models)):
         model_card = models.read_model_card(models.locate_model(name))
-        entries = {key: str(value) for key, value in model_card.items() if not isinstance(value, dict)}
+        card_entries = {key: str(value) for key, value in model_card.items() if not isinstance(value, dict)}
         for section in CARD_SECTIONS:
-            plain = {
+            scalar_entries = {
                 key: value for key, value in model_card.get(section, {}).items() if not isinstance(value, list | dict)
             }
-            entries |= {key: str(value) for key, value in plain.items()}
+            card_entries |= {key: str(value) for key, value in scalar_entries.items()}
         for key, figure_table in model_card.get("measured", {}).items():
-            pairs = figure_table.items() if isinstance(figure_table, dict) else [(key, figure_table)]
-            figures = [f"{label.replace('_', ' ')} {figure}" for label, figure in pairs if not isinstance(figure, list)]
-            entries[f"measured {key}"] = ", ".join(figures)
+            figure_pairs = figure_table.items() if isinstance(figure_table, dict) else [(key, figure_table)]
+            figures = [
+                f"{label.replace('_', ' ')} {figure}" for label, figure in figure_pairs if not isinstance(figure, list)
+            ]
+            card_entries[f"measured {key}"] = ", ".join(figures)
         title = model_card.get("name", name)
-        descriptions |= {f"{title}: {key}": value for key, value in entries.items() if key != "name"}
+        descriptions |= {f"{title}: {key}": value for key, value in card_entries.items() if key != "name"}
     return descriptions

@@ -47,9 +47,9 @@ def write_sessions(workspace: Workspace, settings: Settings, classes: Classifier
     with parts.open_table_writer(workspace.sessions, tables.SESSIONS) as write:
         write(result.sessions)
     quantity = find_most_drifted(result.drifts)
-    kinds = dict(zip(result.sessions["cohort"], result.sessions["shift"]))
+    shift_kinds = dict(zip(result.sessions["cohort"], result.sessions["shift"]))
     trend = summarise_over_time(result.values, quantity) if quantity else None
-    return classes.make_section(result.drifts, quantity, trend, kinds)
+    return classes.make_section(result.drifts, quantity, trend, shift_kinds)
 
 
 def render_page(
@@ -81,11 +81,11 @@ def render_page(
 def _read_shown_rows(workspace: Workspace, positions: NDArray) -> pd.DataFrame:
     """Rows of tables.TRIAGE at sorted `positions`."""
     batches = [tables.empty(tables.TRIAGE)]
-    first = 0
+    first_number = 0
     for rows in parts.iterate_table(workspace.triage, tables.TRIAGE):
-        own_positions = positions[(positions >= first) & (positions < first + len(rows))]
-        batches.append(rows.iloc[own_positions - first])
-        first += len(rows)
+        own_positions = positions[(positions >= first_number) & (positions < first_number + len(rows))]
+        batches.append(rows.iloc[own_positions - first_number])
+        first_number += len(rows)
     return pd.concat(batches, ignore_index=True)
 
 

@@ -51,19 +51,21 @@ def gather_rows(
     """
     for rows, own_tables in _read_batches(workspace, settings):
         image_signatures = own_tables["features"].set_index("micrograph_id")["signature"].reindex(rows["micrograph_id"])
-        numbers = np.arange(index.n_micrographs, index.n_micrographs + len(rows), dtype="int32")
+        row_numbers = np.arange(index.n_micrographs, index.n_micrographs + len(rows), dtype="int32")
         index.add(rows, image_signatures)
         rows["failure"] = describe_failures(rows["micrograph_id"], failures)
         if "classifications" in own_tables:
             rows["cohort"] = name_groups(rows)
-        flat = join_tables(rows, own_tables["features"], own_tables["predictions"], own_tables.get("classifications"))
-        flat = tables.conform(flat.assign(number=numbers), NUMBERED_ROWS)
-        runs.add(flat.append_column("flags", _list_flags(rows, own_tables["features"], settings.flags)))
+        joined_rows = join_tables(
+            rows, own_tables["features"], own_tables["predictions"], own_tables.get("classifications")
+        )
+        joined_rows = tables.conform(joined_rows.assign(number=row_numbers), NUMBERED_ROWS)
+        runs.add(joined_rows.append_column("flags", _list_flags(rows, own_tables["features"], settings.flags)))
     columns = ["uri", "content_sha256", *FILE_COLUMNS, "is_present"]
     for catalog in parts.iterate_table(workspace.catalog, tables.CATALOG, columns):
         catalog["status"] = catalog["status"].where(catalog["is_present"].ne(False), "removed")
-        flat = tables.conform(list_files(catalog), NUMBERED_ROWS)
-        runs.add(flat.append_column("flags", pa.nulls(len(flat), pa.list_(FLAG_TYPE))))
+        joined_rows = tables.conform(list_files(catalog), NUMBERED_ROWS)
+        runs.add(joined_rows.append_column("flags", pa.nulls(len(joined_rows), pa.list_(FLAG_TYPE))))
 
 
 def _read_batches(workspace: Workspace, settings: Settings) -> Iterator[tuple[pd.DataFrame, dict[str, pd.DataFrame]]]:
@@ -108,8 +110,10 @@ def _list_flags(rows: pd.DataFrame, features: pd.DataFrame, settings: Flags) -> 
 
 def _check_unique(keys: pd.DataFrame, source: str) -> None:
     if keys.duplicated().any():
-        first = keys[keys.duplicated()].iloc[0]
-        raise ValueError(", ".join(f"{name} {value!r}" for name, value in first.items()) + f" occurs twice in {source}")
+        first_duplicate = keys[keys.duplicated()].iloc[0]
+        raise ValueError(
+            ", ".join(f"{name} {value!r}" for name, value in first_duplicate.items()) + f" occurs twice in {source}"
+        )
 
 
 def _check_in_ledger(ids: pd.Series, ledger_ids: pd.Series, folder: str) -> None:

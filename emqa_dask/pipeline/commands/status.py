@@ -77,14 +77,14 @@ def watch(root: str, every_s: float = 10.0, say: Say = print) -> int:
         n_all = part_counts["partitions"]
         now_s = time.monotonic()
         n_done = part_counts["predictions"]
-        left = ""
+        remaining_text = ""
         if first_look and n_done > first_look[1]:
             rate = (n_done - first_look[1]) / (now_s - first_look[0])
-            left = f", {format_duration((n_all - n_done) / rate)} left"
+            remaining_text = f", {format_duration((n_all - n_done) / rate)} left"
         first_look = first_look or (now_s, n_done)
         progress_text = (
             f"{n_done:,} of {n_all:,} partitions ({n_micrographs:,} micrographs)" if n_all else "surveying the archive"
         )
-        say(f"{time.strftime('%H:%M:%S')}  {progress_text}{left}; {holder}")
+        say(f"{time.strftime('%H:%M:%S')}  {progress_text}{remaining_text}; {holder}")
         time.sleep(every_s)
     return status(root, say)

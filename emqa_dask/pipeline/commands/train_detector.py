@@ -34,8 +34,8 @@ def train_detector(
     """
     if options.start is not None:
         options = dataclasses.replace(options, start=models.locate_model(str(options.start)))
-    pairs = [(Path(coco), Path(images)) for coco, images in coco_datasets]
-    return detector.train_detector(pairs, Path(out), options, normalise=normalise, read=read_image, say=say)
+    dataset_paths = [(Path(coco), Path(images)) for coco, images in coco_datasets]
+    return detector.train_detector(dataset_paths, Path(out), options, normalise=normalise, read=read_image, say=say)
 
 
 def import_detector(

@@ -109,8 +109,8 @@ def _fit_shift_model(
     shifted = {kind: [outputs] for kind, outputs in examples.items()}
     for kind, directory in options.shifted:
         files = sorted(path for path in Path(directory).iterdir() if path.is_file())
-        if own := examiner.examine_examples(files, say):
-            shifted[kind].append(own)
+        if example_outputs := examiner.examine_examples(files, say):
+            shifted[kind].append(example_outputs)
     counts = {kind: sum(len(part.features) for part in parts) for kind, parts in shifted.items()}
     say("examples of shifts: " + ", ".join(f"{n} {kind}" for kind, n in counts.items()))
     train = splits["train"]

@@ -91,8 +91,8 @@ class TuneOptions:
 
     def select_methods(self) -> list[str]:
         """The search method and, for baselines, the other methods."""
-        others = [method for method in search.METHODS if method != self.method]
-        return [self.method, *(others if self.baselines else [])]
+        other_methods = [method for method in search.METHODS if method != self.method]
+        return [self.method, *(other_methods if self.baselines else [])]
 
 
 def tune_log(root: str, out: str, settings: Settings, options: TuneOptions, say: Say = print) -> list[TunedGroup]:

@@ -65,10 +65,10 @@ def locate_figures(out: str) -> str:
 
 def write_results(out: str, settings: Settings, tuned: Sequence[TunedGroup], method: str) -> None:
     """Writes the settings of all tuned groups, and the traces and figures of the last one."""
-    new = [_make_cohort(group, settings.detect) for group in tuned]
-    new_keys = {_get_key(cohort) for cohort in new}
-    others = [cohort for cohort in settings.cohorts if _get_key(cohort) not in new_keys]
-    content = dump(dataclasses.replace(settings, cohorts=(*new, *others)).check()).encode()
+    new_cohorts = [_make_cohort(group, settings.detect) for group in tuned]
+    new_keys = {_get_key(cohort) for cohort in new_cohorts}
+    other_cohorts = [cohort for cohort in settings.cohorts if _get_key(cohort) not in new_keys]
+    content = dump(dataclasses.replace(settings, cohorts=(*new_cohorts, *other_cohorts)).check()).encode()
     write_settings(out, content)
     names = [re.sub(r"[^\w.-]+", "-", group.group.name).strip("-.") for group in tuned]
     name = names[-1] if names[-1] and names[-1] not in names[:-1] else f"{names[-1]}-{len(names)}"
@@ -122,8 +122,8 @@ def _get_key(cohort: Cohort) -> tuple:
 
 def _make_cohort(tuned: TunedGroup, detect: Detect) -> Cohort:
     """The section [[cohorts]] of a tuned group. Its scales are in px, so diameters in nm of `detect` are cleared."""
-    types = {"num_sigma": int, "log_scale": bool}
-    changes = {key: types.get(key, float)(tuned.chosen_row[key]) for key in SEARCHED_SETTINGS}
+    setting_types = {"num_sigma": int, "log_scale": bool}
+    changes = {key: setting_types.get(key, float)(tuned.chosen_row[key]) for key in SEARCHED_SETTINGS}
     if detect.max_diameter_nm > 0:
         changes |= {"min_diameter_nm": 0.0, "max_diameter_nm": 0.0}
     return dataclasses.replace(tuned.group.cohort, changes=tuple(sorted(changes.items())))

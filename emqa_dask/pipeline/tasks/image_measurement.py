@@ -69,8 +69,8 @@ def summarise_images(rows: Iterable[dict], detections: pd.DataFrame, settings: S
     positions = pd.Series(np.arange(len(detections))).groupby(detections["micrograph_id"].to_numpy(object)).indices
     no_positions = np.zeros(0, np.intp)
     for row in rows:
-        own = positions.get(row["micrograph_id"], no_positions)
-        yield _summarise(row, _Detections(*(column[own] for column in columns)), settings)
+        image_detections = positions.get(row["micrograph_id"], no_positions)
+        yield _summarise(row, _Detections(*(column[image_detections] for column in columns)), settings)
 
 
 class _Detections(NamedTuple):

@@ -169,8 +169,8 @@ def _detect_blobs(chunk: Chunk, settings: Settings, stages: ImageStages) -> dict
             "detect", "detections", chunk, detect_with_log, [chunk.images], detect_settings, settings.run
         )
     else:
-        same = [detect_settings] * len(chunk.rows)
-        blobs = stages.call_each("detect", "detections", chunk, log.detect_image, chunk.images, same)
+        settings_by_image = [detect_settings] * len(chunk.rows)
+        blobs = stages.call_each("detect", "detections", chunk, log.detect_image, chunk.images, settings_by_image)
     return {row["micrograph_id"]: add_diameters_nm(blobs[row["micrograph_id"]], row) for row in chunk.rows}
 
 
@@ -187,9 +187,9 @@ def featurise(
         return {}
     no_detections = tables.empty(tables.DETECTIONS)
     own_detections = [detections.get(row["micrograph_id"], no_detections) for row in chunk.rows]
-    same = [settings] * len(chunk.rows)
+    settings_by_image = [settings] * len(chunk.rows)
     results = stages.call_each(
-        "featurise", new_tables[0], chunk, measure_image, chunk.images, chunk.rows, own_detections, same
+        "featurise", new_tables[0], chunk, measure_image, chunk.images, chunk.rows, own_detections, settings_by_image
     )
     rows = {
         "evidence": [row for evidence, _ in results.values() for row in evidence],
@@ -235,8 +235,8 @@ def _make_chunks(rows: list[dict], settings: Settings, n: int) -> Iterator[tuple
             row["uri"], row["instrument"], row["magnification"], row["nm_per_pixel"]
         )
 
-    for of_cohort, same in itertools.groupby(rows, detect_settings):
-        while chunk := list(itertools.islice(same, n)):
+    for of_cohort, similar_rows in itertools.groupby(rows, detect_settings):
+        while chunk := list(itertools.islice(similar_rows, n)):
             yield dataclasses.replace(settings, detect=of_cohort), chunk
 
 

@@ -33,7 +33,7 @@ def summarise_detections(workspace: Workspace, rows: pd.DataFrame, settings: Set
     detections = parts.read_table(
         workspace.uri, table_folders["detections"], SCHEMAS["detections"], DETECTION_COLUMNS, names
     )
-    failed = {one for name in names for one in read_failed_ids(workspace, table_folders["features"], name)}
+    failed = {failed_id for name in names for failed_id in read_failed_ids(workspace, table_folders["features"], name)}
     records = rows[~rows["micrograph_id"].isin(failed)].to_dict("records")
     return list(itertools.chain.from_iterable(summarise_images(records, detections, settings)))
 
@@ -48,11 +48,15 @@ def make_evidence_together(
     started = time.perf_counter()
     table_folders = list_run_folders(settings)
     names = list(dict.fromkeys(rows["partition"]))
-    stored = parts.read_table(
+    stored_detections = parts.read_table(
         workspace.uri, table_folders["thumbnails"], SCHEMAS["thumbnails"], ["micrograph_id"], names
     )
-    failed = {one for name in names for one in read_failed_ids(workspace, table_folders["detections"], name)}
-    summarised = rows[rows["micrograph_id"].isin(stored["micrograph_id"]) & ~rows["micrograph_id"].isin(failed)]
+    failed = {
+        failed_id for name in names for failed_id in read_failed_ids(workspace, table_folders["detections"], name)
+    }
+    summarised = rows[
+        rows["micrograph_id"].isin(stored_detections["micrograph_id"]) & ~rows["micrograph_id"].isin(failed)
+    ]
     evidence = pd.DataFrame(summarise_detections(workspace, summarised, settings, names), columns=tables.EVIDENCE.names)
     partition_names = evidence["micrograph_id"].map(dict(zip(rows["micrograph_id"], rows["partition"])))
     parts.write_parts(workspace.uri, table_folders["evidence"], evidence, partition_names, names, tables.EVIDENCE)

@@ -84,17 +84,17 @@ def select_storable_rows(rows: list[dict], frames: list[dict]) -> tuple[list[dic
     storable_rows = []
     storable_frames = []
     for row in rows:
-        own = [frame for frame in frames if frame["uri"] == row["uri"]]
+        file_frames = [frame for frame in frames if frame["uri"] == row["uri"]]
         try:
             tables.conform([row], tables.CATALOG)
-            tables.conform(own, tables.MICROGRAPHS)
+            tables.conform(file_frames, tables.MICROGRAPHS)
         except UNFIT as error:
             died = CallFailed("error", describe_error(error))
             entry = Entry(str(row["uri"]), "", row["size_bytes"], row["modified_ns"])
             row = fit_row(make_failed_file_row(entry, died) | {"reason": UNSTORABLE}, tables.CATALOG)
-            own = []
+            file_frames = []
         storable_rows.append(row)
-        storable_frames += own
+        storable_frames += file_frames
     return storable_rows, storable_frames
 
 

@@ -76,9 +76,9 @@ def _classify_images(folder: str, device: str, images: Sequence[np.ndarray]) -> 
 
     ensemble = load_ensemble(folder, device)
     images = [image for image in images if not ensemble.explain_refusal(image.shape)]
-    examined = [one for image in images for one in ensemble.classify_images([image])]
-    p = np.stack([one.probabilities for one in examined], axis=1)
-    embeddings = np.stack([one.embeddings[:N_EMBEDDED_MEMBERS] for one in examined], axis=1)
-    content = np.stack([one.content for one in examined])
-    odds = np.array([one.foreign_log_odds for one in examined])
+    examined = [image_outputs for image in images for image_outputs in ensemble.classify_images([image])]
+    p = np.stack([image_outputs.probabilities for image_outputs in examined], axis=1)
+    embeddings = np.stack([image_outputs.embeddings[:N_EMBEDDED_MEMBERS] for image_outputs in examined], axis=1)
+    content = np.stack([image_outputs.content for image_outputs in examined])
+    odds = np.array([image_outputs.foreign_log_odds for image_outputs in examined])
     return EnsembleOutputs(p, embeddings, pd.DataFrame([image_statistics(image) for image in images]), content, odds)

@@ -49,7 +49,7 @@ def evaluate_settings(
 ) -> dict:
     """The rewards `names` of the detections with each of the settings: {"objectives": (settings, rewards)}."""
     scene = rewards.Scene(image.read_pixels(), image.row["nm_per_pixel"], physics)
-    return {"objectives": [_compute_rewards(image.detect_points(one), scene, names) for one in settings]}
+    return {"objectives": [_compute_rewards(image.detect_points(candidate), scene, names) for candidate in settings]}
 
 
 def evaluate_tiles(

@@ -131,11 +131,11 @@ def _examine_parts(workspace: Workspace, part_folders: Iterable[str], table_fold
 
     A part whose failures are missing is made again, with all tables of `table_folders` that were made from it.
     """
-    pairs = _list_parts(workspace, part_folders)
+    part_pairs = _list_parts(workspace, part_folders)
     n_damaged = 0
     with ThreadPoolExecutor(READERS) as pool:
-        counts = pool.map(_count_failed, [workspace.part(folder, name) for folder, name in pairs])
-        for (folder, name), n_failed in zip(pairs, counts, strict=True):
+        counts = pool.map(_count_failed, [workspace.part(folder, name) for folder, name in part_pairs])
+        for (folder, name), n_failed in zip(part_pairs, counts, strict=True):
             uri = workspace.part(folder, name)
             if n_failed is None:
                 say(f"damaged: {uri}, put aside as {aside.put_aside(workspace.uri, uri)}")
@@ -148,7 +148,7 @@ def _examine_parts(workspace: Workspace, part_folders: Iterable[str], table_fold
             n_damaged += 1
             if table:
                 aside.put_aside(workspace.uri, workspace.part(table, name))
-            if dependent := [other for other in table_folders if table_folders[other] == table]:
+            if dependent := [table_name for table_name in table_folders if table_folders[table_name] == table]:
                 failures.drop_parts(
                     workspace, table_folders, list_downstream_tables(dependent[0], table_folders)[1:], name
                 )

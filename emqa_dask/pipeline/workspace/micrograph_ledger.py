@@ -62,13 +62,13 @@ def _iterate_whole_partitions(workspace: Workspace, columns: Sequence[str] | Non
     """The ledger in tables of whole partitions."""
     if columns is not None:
         columns = list(dict.fromkeys([*columns, "stack", "index", "partition"]))
-    left = None
+    remaining_rows = None
     for rows in parts.iterate_table(workspace.micrographs, tables.MICROGRAPHS, columns, plan.MICROGRAPHS_PER_BATCH):
-        rows = rows if left is None else pd.concat([left, rows], ignore_index=True)
-        last = rows["partition"].eq(rows["partition"].iloc[-1]).to_numpy()
-        end = int(np.argmax(last))
-        left = rows.iloc[end:]
+        rows = rows if remaining_rows is None else pd.concat([remaining_rows, rows], ignore_index=True)
+        is_last_partition = rows["partition"].eq(rows["partition"].iloc[-1]).to_numpy()
+        end = int(np.argmax(is_last_partition))
+        remaining_rows = rows.iloc[end:]
         if end:
             yield rows.iloc[:end]
-    if left is not None:
-        yield left
+    if remaining_rows is not None:
+        yield remaining_rows

@@ -54,18 +54,18 @@ def make_source_absolute(source: str) -> str:
 
 def _make_path_locator(source: str) -> PathLocator:
     """A function that locates files of the archive `source`; FileNotFoundError or ValueError for a missing archive."""
-    first = next(iter(scan.scan_archive(source)))
-    if first.uri == ".":
-        raise PermissionError(f"{source}: {first.problem}; ask its owner")
+    first_entry = next(iter(scan.scan_archive(source)))
+    if first_entry.uri == ".":
+        raise PermissionError(f"{source}: {first_entry.problem}; ask its owner")
     is_remote = "://" in source
-    if first.path != source and not is_remote and os.path.isfile(source):  # a list, whose files may lie anywhere
+    if first_entry.path != source and not is_remote and os.path.isfile(source):  # a list, whose files may lie anywhere
         paths = {entry.uri: name_escapes.escape_name(entry.path) for entry in scan.scan_archive(source)}
         return paths.get
-    if first.path == source:
+    if first_entry.path == source:
         return lambda uri, path: name_escapes.escape_name(source)
-    head, link, rest = first.path.partition("::") if is_remote else (first.path, "", "")
-    folder = head.removesuffix(name_escapes.unescape_name(first.uri))
-    return lambda uri, path: name_escapes.escape_name(f"{folder}{name_escapes.unescape_name(uri)}{link}{rest}")
+    head, link, inner_path = first_entry.path.partition("::") if is_remote else (first_entry.path, "", "")
+    folder = head.removesuffix(name_escapes.unescape_name(first_entry.uri))
+    return lambda uri, path: name_escapes.escape_name(f"{folder}{name_escapes.unescape_name(uri)}{link}{inner_path}")
 
 
 def _move_paths(rows: pd.DataFrame, locate: PathLocator) -> pd.DataFrame:

@@ -43,10 +43,10 @@ def _has_no_images(workspace: Workspace) -> bool:
 def require_parts(workspace: Workspace, settings: Settings) -> None:
     """Raises ValueError for missing parts, because a report without them would be incomplete or different."""
     if missing := find_missing_parts(workspace, settings):
-        rest = f" and {len(missing) - 1:,} more parts are" if missing[1:] else " is"
+        remainder_text = f" and {len(missing) - 1:,} more parts are" if missing[1:] else " is"
         raise ValueError(
-            f"{files.redact(missing[0])}{rest} missing: {marker.format_command('retry', workspace.uri, '--failed')} "
-            "makes them; the report was not changed"
+            f"{files.redact(missing[0])}{remainder_text} missing: "
+            f"{marker.format_command('retry', workspace.uri, '--failed')} makes them; the report was not changed"
         )
 
 
@@ -56,7 +56,7 @@ def find_missing_parts(workspace: Workspace, settings: Settings) -> list[str]:
     has_report = files.exists(workspace.triage)
     finished = {table: set(parts.list_parts(workspace.uri, folder)) for table, folder in table_folders.items()}
     needed = {
-        table: set().union(*(finished[other] for other in list_downstream_tables(table, table_folders)[1:]))
+        table: set().union(*(finished[other_table] for other_table in list_downstream_tables(table, table_folders)[1:]))
         for table in table_folders
     }
     return [
