@@ -130,9 +130,9 @@ def _check_arguments(out: Path, truth: Path, profile: str, n: int, faults: tuple
     if profile not in PROFILES:
         raise ValueError(f"profile {profile!r} is not one of {', '.join(PROFILES)}")
     check_integer("n", n, 1)
-    unknown = sorted(set(faults) - set(FAULTS))
-    if unknown:
-        raise ValueError(f"unknown faults {', '.join(unknown)}; known: {', '.join(FAULTS)}")
+    unknown_faults = sorted(set(faults) - set(FAULTS))
+    if unknown_faults:
+        raise ValueError(f"unknown faults {', '.join(unknown_faults)}; known: {', '.join(FAULTS)}")
     for folder in (out, truth):
         if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir() or any(folder.iterdir())):
             raise FileExistsError(f"{folder} is there and not empty: choose another name, or move it away")
@@ -148,10 +148,10 @@ def plan_files(
     fault_names = [str(name) for _ in range(n_rounds) for name in rng.permutation(faults)][:n_faults]
     if n < 4:  # too few for a copy and its original
         fault_names = [name for name in fault_names if name not in COPIES]
-    copies = [name for name in fault_names if name in COPIES]
-    foreign = [name for name in fault_names if name in FOREIGN]
-    changed = [name for name in fault_names if name not in COPIES and name not in FOREIGN]
-    frames = [str(name) for name in rng.permutation(changed + [""] * (n - len(fault_names)))]
+    copy_names = [name for name in fault_names if name in COPIES]
+    foreign_names = [name for name in fault_names if name in FOREIGN]
+    faulty_frames = [name for name in fault_names if name not in COPIES and name not in FOREIGN]
+    frames = [str(name) for name in rng.permutation(faulty_frames + [""] * (n - len(fault_names)))]
 
     files = []
     for stack in range(0 if n < 16 else max(2, n // 36)):
@@ -162,7 +162,7 @@ def plan_files(
             frames.remove(name)
         session_index = stack % len(session_plans)
         files.append(File(session_index, session_plans[session_index].stack_format, tuple(stack_frames)))
-    for number, fault in enumerate(frames + foreign):
+    for number, fault in enumerate(frames + foreign_names):
         session_index = number % len(session_plans)
         options = session_plans[session_index].formats
         format_ = options[number // len(session_plans) % len(options)]
@@ -171,9 +171,9 @@ def plan_files(
         elif fault in LOSSLESS_ONLY and format_ == "jpeg":
             format_ = "png"
         files.append(File(session_index, format_, (fault,)))
-    good = [number for number, file in enumerate(files) if file.frames == ("",)]
-    for name in copies:
-        original = int(rng.choice(good))
+    good_file_numbers = [number for number, file in enumerate(files) if file.frames == ("",)]
+    for name in copy_names:
+        original = int(rng.choice(good_file_numbers))
         # A duplicate turns up on another drive, a near-duplicate beside its original.
         session_index = int(rng.integers(len(session_plans))) if name == "duplicate" else files[original].session_index
         files.append(File(session_index, files[original].format, (name,), original))
@@ -181,8 +181,8 @@ def plan_files(
 
 
 def format_file_path(file: File, number: int, session: SessionPlan) -> str:
-    copied = " - Copy" if file.frames[0] == "duplicate" else ""
-    return f"{session.folder}/{session.format_file_name(number)}{copied}{writers.FORMATS[file.format][0]}"
+    copy_suffix = " - Copy" if file.frames[0] == "duplicate" else ""
+    return f"{session.folder}/{session.format_file_name(number)}{copy_suffix}{writers.FORMATS[file.format][0]}"
 
 
 def _write_file(path: Path, number: int, files: list[File], session_plans: list[SessionPlan], seed: int) -> Content:
@@ -212,8 +212,8 @@ def _write_file(path: Path, number: int, files: list[File], session_plans: list[
 def _draw_file_content(rng: np.random.Generator, file: File, session: SessionPlan) -> Content:
     if file.frames[0] in FOREIGN:
         foreign_image = make_foreign_image(file.frames[0], rng, session.shape)
-        empty = Sample(foreign_image, compute_tight_boxes([]), [], [], float("nan"), {})
-        return Content(foreign_image[None], [empty], [1.0], None)
+        empty_sample = Sample(foreign_image, compute_tight_boxes([]), [], [], float("nan"), {})
+        return Content(foreign_image[None], [empty_sample], [1.0], None)
     dtypes = writers.FORMATS[file.format][1]
     carries_size = writers.FORMATS[file.format][3]
     dtype = str(rng.choice(dtypes))

@@ -45,15 +45,15 @@ def draw_cavities(
     size = min(shape)
     median = use_given(median_radius_px, min(draw_log_uniform(rng, 3.5, 45), size / 12))
     spread = use_given(sigma_log, rng.uniform(0.1, 0.55))
-    room = 0.8 * shape[0] * shape[1] / (np.pi * median**2 * np.exp(2 * spread**2))
-    n = use_given(n, int(np.clip(room * draw_log_uniform(rng, 0.02, 0.45), 1, 350)))
+    max_objects = 0.8 * shape[0] * shape[1] / (np.pi * median**2 * np.exp(2 * spread**2))
+    n = use_given(n, int(np.clip(max_objects * draw_log_uniform(rng, 0.02, 0.45), 1, 350)))
     imaging = _draw_imaging(
         rng, median, defocus, nm_per_pixel, fringe_px, amplitude, contrast=contrast, background=background
     )
-    padded = tuple(fft.next_fast_len(length + 2 * PAD_PX, real=True) for length in shape)
+    padded_shape = tuple(fft.next_fast_len(length + 2 * PAD_PX, real=True) for length in shape)
     radii = shapes.draw_log_normal_radii(rng, n, median, spread, 1.5, size / 3)
-    missing, masks, sizes = _draw_cavity_map(rng, radii, shape, padded, facet)
-    intensity, speckle = _render_micrograph(rng, shape, missing, bool(masks), imaging)
+    missing_thickness, masks, sizes = _draw_cavity_map(rng, radii, shape, padded_shape, facet)
+    intensity, speckle = _render_micrograph(rng, shape, missing_thickness, bool(masks), imaging)
     settings = use_given(exposure, camera.draw_settings(rng))
     dtype = use_given(dtype, str(rng.choice(["uint8", "uint16", "float32"], p=[0.5, 0.4, 0.1])))
     image = camera.record(rng, intensity, dtype, settings)
@@ -99,13 +99,13 @@ def _draw_imaging(rng, median_px, defocus, nm_per_pixel, fringe_px, amplitude, *
     return Imaging(nm_per_pixel, voltage_kv, defocus_nm, fringe_px, amplitude, contrast, background)
 
 
-def _render_micrograph(rng, shape, missing, has_objects, imaging: Imaging) -> tuple[np.ndarray, float]:
+def _render_micrograph(rng, shape, missing_thickness, has_objects, imaging: Imaging) -> tuple[np.ndarray, float]:
     """Relative intensity (h, w) of a foil with the padded map of `missing` thickness, and the speckle's strength."""
     # Wide fringes need coherent illumination: a beam divergence that damps the second fringe, not the first.
     divergence_mrad = rng.uniform(0.05, 0.35) * imaging.fringe_px * imaging.nm_per_pixel
     divergence_mrad = divergence_mrad / abs(imaging.defocus_nm) * 1e3 / np.pi
     kernel = optics.compute_transfer(
-        missing.shape,
+        missing_thickness.shape,
         nm_per_pixel=imaging.nm_per_pixel,
         defocus_nm=imaging.defocus_nm,
         voltage_kv=imaging.voltage_kv,
@@ -113,27 +113,27 @@ def _render_micrograph(rng, shape, missing, has_objects, imaging: Imaging) -> tu
         convergence_mrad=divergence_mrad,
     )
     inner = np.s_[PAD_PX : PAD_PX + shape[0], PAD_PX : PAD_PX + shape[1]]
-    signal = optics.compute_contrast(missing, kernel)[inner]
-    top = np.percentile(np.abs(signal[missing[inner] > 0]), 99.5) if has_objects else 1.0
+    signal = optics.compute_contrast(missing_thickness, kernel)[inner]
+    top = np.percentile(np.abs(signal[missing_thickness[inner] > 0]), 99.5) if has_objects else 1.0
     signal = signal * np.float32(imaging.contrast / max(top, 1e-9))
     speckle = imaging.background * draw_log_uniform(rng, 0.005, 0.13)
     if imaging.background > 0:
-        noise = fields.draw_white_noise(rng, missing.shape)
+        noise = fields.draw_white_noise(rng, missing_thickness.shape)
         signal += speckle * fields.standardise(optics.compute_contrast(noise, kernel)[inner])
     # Neither a black nor a white fringe is without end: contrast saturates, alike on both sides.
     return (1 + 0.9 * np.tanh(signal / 0.9)) * np.exp(imaging.background * _draw_foil(rng, shape)), speckle
 
 
-def _draw_cavity_map(rng, radii, shape, padded, facet) -> tuple[np.ndarray, list[Mask], np.ndarray]:
+def _draw_cavity_map(rng, radii, shape, padded_shape, facet) -> tuple[np.ndarray, list[Mask], np.ndarray]:
     """The padded map of missing thickness (px), the masks that show in the image, and the radii of those."""
-    missing = np.zeros(padded, np.float32)
+    missing_thickness = np.zeros(padded_shape, np.float32)
     centres = shapes.place_circles(rng, radii, shape, overlap=float(rng.choice([0.0, 0.25, 0.7], p=[0.4, 0.4, 0.2])))
     # Facets follow the crystal: all cavities of one grain share an orientation, two grains at most in a frame.
     crystal_shape = str(rng.choice(["octahedron", "cube", "dodecahedron"]))
     truncation = rng.uniform(0.62, 0.9)
     crystals = [
-        shapes.make_facets(turn, truncation=truncation, crystal_shape=crystal_shape)
-        for turn in Rotation.random(2, rng=rng)
+        shapes.make_facets(orientation, truncation=truncation, crystal_shape=crystal_shape)
+        for orientation in Rotation.random(2, rng=rng)
     ]
     faceted_fraction = rng.uniform(0, 1)
     masks = []
@@ -151,25 +151,25 @@ def _draw_cavity_map(rng, radii, shape, padded, facet) -> tuple[np.ndarray, list
         mask = trim_mask(y0, x0, patch > 0, shape)
         visible = rng.uniform(0.45, 1.0)  # cavities cut by the foil's surfaces are shallower than wide
         top, left = max(0, -y0 - PAD_PX), max(0, -x0 - PAD_PX)
-        patch = patch[top : padded[0] - PAD_PX - y0, left : padded[1] - PAD_PX - x0]
+        patch = patch[top : padded_shape[0] - PAD_PX - y0, left : padded_shape[1] - PAD_PX - x0]
         y, x = y0 + PAD_PX + top, x0 + PAD_PX + left
-        missing[y : y + patch.shape[0], x : x + patch.shape[1]] += visible * patch
+        missing_thickness[y : y + patch.shape[0], x : x + patch.shape[1]] += visible * patch
         if mask is not None and mask[2].sum() >= 4:
             masks.append(mask)
             sizes.append(float(radius))
-    return missing, masks, np.array(sizes)
+    return missing_thickness, masks, np.array(sizes)
 
 
 def _draw_foil(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     """Log-intensity of the foil: wedge, mottle, bend contours, grains, dislocations and black spots."""
     foil = rng.uniform(0, 0.15) * fields.draw_gradient(rng, shape)
     # Two scales of strain: damage and dots of some pixels, and slow mottle.
-    fine = draw_log_uniform(rng, 0.02, 0.14)
-    coarse = draw_log_uniform(rng, 0.02, 0.1)
-    foil += fine * fields.draw_fractal(
+    fine_amplitude = draw_log_uniform(rng, 0.02, 0.14)
+    coarse_amplitude = draw_log_uniform(rng, 0.02, 0.1)
+    foil += fine_amplitude * fields.draw_fractal(
         rng, shape, exponent=rng.uniform(0.6, 1.8), finest_px=draw_log_uniform(rng, 5, 24)
     )
-    foil += coarse * fields.draw_fractal(
+    foil += coarse_amplitude * fields.draw_fractal(
         rng, shape, exponent=rng.uniform(2, 3.4), finest_px=draw_log_uniform(rng, 6, 24)
     )
     if rng.random() < 0.45:

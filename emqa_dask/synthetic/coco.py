@@ -33,13 +33,13 @@ def compute_run_lengths(masks: list[Mask], shape: tuple[int, int]) -> tuple[np.n
     starts = (x0[owner] + column) * shape[0] + y0[owner] + row
     ends += starts
     # A run that ends at the foot of a column goes on at the head of the next.
-    joined = (ends[:-1] == starts[1:]) & (owner[:-1] == owner[1:])
-    starts = starts[np.r_[True, ~joined]]
-    owner = owner[np.r_[True, ~joined]]
-    ends = ends[np.r_[~joined, True]]
-    last = np.r_[owner[:-1] != owner[1:], True]
-    previous_ends = np.where(np.r_[True, last[:-1]], 0, np.r_[0, ends[:-1]])
-    tails = np.where(last, shape[0] * shape[1] - ends, 0)
+    is_joined = (ends[:-1] == starts[1:]) & (owner[:-1] == owner[1:])
+    starts = starts[np.r_[True, ~is_joined]]
+    owner = owner[np.r_[True, ~is_joined]]
+    ends = ends[np.r_[~is_joined, True]]
+    is_last_of_mask = np.r_[owner[:-1] != owner[1:], True]
+    previous_ends = np.where(np.r_[True, is_last_of_mask[:-1]], 0, np.r_[0, ends[:-1]])
+    tails = np.where(is_last_of_mask, shape[0] * shape[1] - ends, 0)
     runs = np.stack([starts - previous_ends, ends - starts, tails], axis=1)
     is_nonempty = np.ones(runs.shape, bool)
     is_nonempty[:, 2] = tails > 0
@@ -49,9 +49,9 @@ def compute_run_lengths(masks: list[Mask], shape: tuple[int, int]) -> tuple[np.n
 
 def encode_run_lengths(runs: np.ndarray, begins: np.ndarray) -> list[str]:
     """`compute_run_lengths` as COCO's compressed strings: differences to the run before last, 5 bits a character."""
-    place = np.arange(len(runs)) - np.repeat(begins[:-1], np.diff(begins))
+    run_number = np.arange(len(runs)) - np.repeat(begins[:-1], np.diff(begins))
     deltas = runs.copy()
-    later_runs = np.flatnonzero(place > 2)
+    later_runs = np.flatnonzero(run_number > 2)
     deltas[later_runs] -= runs[later_runs - 2]
     characters = []
     used = []
@@ -76,12 +76,12 @@ def decode_run_lengths(counts: str, shape: tuple[int, int]) -> np.ndarray:
     value = 0
     bits = 0
     for character in counts.encode("ascii"):
-        piece = character - 48
-        value |= (piece & 31) << bits
+        six_bits = character - 48
+        value |= (six_bits & 31) << bits
         bits += 5
-        if piece & 32:
+        if six_bits & 32:
             continue
-        if piece & 16:
+        if six_bits & 16:
             value -= 1 << bits
         runs.append(value + (runs[-2] if len(runs) > 2 else 0))
         value = 0

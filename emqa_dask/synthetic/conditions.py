@@ -61,10 +61,10 @@ def _blur_image(rng, unit):
 
 def _add_drift(rng, unit):
     length = draw_log_uniform(rng, 3, 14)
-    half = int(np.ceil(length / 2))
+    half_width_px = int(np.ceil(length / 2))
     angle = rng.uniform(0, np.pi)
-    kernel = np.zeros((2 * half + 1,) * 2, np.float32)
-    ends = [[round(16 * (half + s * f(angle) * length / 2)) for f in (np.cos, np.sin)] for s in (-1, 1)]
+    kernel = np.zeros((2 * half_width_px + 1,) * 2, np.float32)
+    ends = [[round(16 * (half_width_px + s * f(angle) * length / 2)) for f in (np.cos, np.sin)] for s in (-1, 1)]
     cv2.line(kernel, *ends, 1.0, 1, cv2.LINE_AA, shift=4)
     image = cv2.filter2D(unit, -1, kernel / max(kernel.sum(), 1e-6), borderType=cv2.BORDER_REFLECT)
     return _add_noise(rng, image, estimate_noise_level(unit))
@@ -152,8 +152,8 @@ def _bin_pixels(rng, unit):
     factor = int(rng.integers(2, 4))
     size = tuple(max(8, n // factor) for n in unit.shape[::-1])
     interpolations = [cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC]
-    small = cv2.resize(unit, size, interpolation=cv2.INTER_AREA)
-    return cv2.resize(small, unit.shape[::-1], interpolation=interpolations[int(rng.integers(3))])
+    binned_image = cv2.resize(unit, size, interpolation=cv2.INTER_AREA)
+    return cv2.resize(binned_image, unit.shape[::-1], interpolation=interpolations[int(rng.integers(3))])
 
 
 def _invert_greys(rng, unit):

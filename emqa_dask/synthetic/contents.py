@@ -32,8 +32,8 @@ def draw_crop(rng: np.random.Generator, image: NDArray, side_fraction: float) ->
 
 def resize_image(image: NDArray, shape: tuple[int, int]) -> NDArray[np.float32]:
     """`image` as float32 of `shape`."""
-    way = cv2.INTER_AREA if image.shape[0] > shape[0] else cv2.INTER_CUBIC
-    return cv2.resize(np.ascontiguousarray(image, np.float32), shape[::-1], interpolation=way)
+    interpolation = cv2.INTER_AREA if image.shape[0] > shape[0] else cv2.INTER_CUBIC
+    return cv2.resize(np.ascontiguousarray(image, np.float32), shape[::-1], interpolation=interpolation)
 
 
 def _make_micrograph_drawer(make: Callable) -> Callable:
@@ -67,9 +67,9 @@ def _draw_blobs(rng, shape):
 def _draw_dead_leaves(rng, shape):
     """Disks and boxes that hide each other, of one grey each: the dead leaves of Lee, Mumford & Huang (2001)."""
     canvas = np.zeros(shape, np.float32)
-    smallest = _draw_length_px(rng, shape)
-    for _ in range(int(np.clip(3 * shape[0] * shape[1] / smallest**2, 10, 1500))):
-        radius = min(smallest * rng.random() ** -0.5, min(shape) / 2)
+    min_radius_px = _draw_length_px(rng, shape)
+    for _ in range(int(np.clip(3 * shape[0] * shape[1] / min_radius_px**2, 10, 1500))):
+        radius = min(min_radius_px * rng.random() ** -0.5, min(shape) / 2)
         y, x = (int(v) for v in rng.uniform(0, 1, 2) * shape)
         if rng.random() < 0.5:
             cv2.circle(canvas, (x, y), int(radius), float(rng.random()), -1, cv2.LINE_AA)

@@ -81,16 +81,16 @@ def _add_astigmatism(image, rng, severity):
     h, w = image.shape
     angle = rng.uniform(0, np.pi)
     pad = int(0.06 * np.sqrt(h * w)) + 1
-    padded = np.pad(image.astype(np.float64), pad, mode="reflect")
-    qy = fft.fftfreq(padded.shape[0])[:, None]
-    qx = fft.rfftfreq(padded.shape[1])[None]
+    padded_image = np.pad(image.astype(np.float64), pad, mode="reflect")
+    qy = fft.fftfreq(padded_image.shape[0])[:, None]
+    qx = fft.rfftfreq(padded_image.shape[1])[None]
     q2 = qy**2 + qx**2
     azimuth = np.cos(2 * (np.arctan2(qy, qx) - angle))  # +1 on the first axis, -1 on the second
     size = np.sqrt(h * w)
     if rng.random() < 0.5:  # TEM: first zeros of the contrast transfer at two different frequencies
-        first = severity * rng.uniform(36, 52)
-        second = rng.uniform(5, 10)
-        a1, a2 = (0.5 * (size / 512 * p / 2) ** 2 for p in (first, second))
+        long_zero_period_px = severity * rng.uniform(36, 52)
+        short_zero_period_px = rng.uniform(5, 10)
+        a1, a2 = (0.5 * (size / 512 * p / 2) ** 2 for p in (long_zero_period_px, short_zero_period_px))
         phase = np.pi * ((a1 + a2) / 2 + (a1 - a2) / 2 * azimuth) * q2
         transfer = np.cos(phase) * np.exp(-phase / 5)  # coherence fails first where defocus is large
     else:  # STEM and SEM: an elliptical probe
@@ -98,7 +98,7 @@ def _add_astigmatism(image, rng, severity):
         short_px = long_px / rng.uniform(4, 7)
         var = (long_px**2 + short_px**2) / 2 + (long_px**2 - short_px**2) / 2 * azimuth
         transfer = np.exp(-2 * np.pi**2 * var * q2)
-    signal = fft.irfft2(fft.rfft2(padded) * transfer, s=padded.shape)[pad : pad + h, pad : pad + w]
+    signal = fft.irfft2(fft.rfft2(padded_image) * transfer, s=padded_image.shape)[pad : pad + h, pad : pad + w]
     return _apply_exposure(np.clip(signal, min(float(image.min()), 0.0), None), image, rng)
 
 
@@ -188,8 +188,8 @@ def _add_x_rays(image, rng, severity):
         t = np.arange(0, length, 0.5)
         sy = (y[k] + t * np.sin(angle)).astype(int)
         sx = (x[k] + t * np.cos(angle)).astype(int)
-        keep = (sy >= 0) & (sy < h) & (sx >= 0) & (sx < w)
-        out[sy[keep], sx[keep]] = np.asarray(top).astype(image.dtype)
+        is_inside = (sy >= 0) & (sy < h) & (sx >= 0) & (sx < w)
+        out[sy[is_inside], sx[is_inside]] = np.asarray(top).astype(image.dtype)
     return out
 
 
@@ -239,7 +239,7 @@ def make_near_duplicate(image: np.ndarray, rng: np.random.Generator) -> np.ndarr
         eight = np.clip(np.rint((out - low) / (high - low) * 255), 0, 255).astype(np.uint8)
         coded = cv2.imencode(".jpg", eight, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(70, 93))])[1]
         out = cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE) / 255.0 * (high - low) + low
-    same = _to_dtype(out, image)
-    if np.array_equal(same, image):  # e.g. a constant image: one grey level is all there is to change
-        same = _to_dtype(out + (1 if high < np.inf and np.issubdtype(image.dtype, np.integer) else 1e-3), image)
-    return same
+    duplicate = _to_dtype(out, image)
+    if np.array_equal(duplicate, image):  # e.g. a constant image: one grey level is all there is to change
+        duplicate = _to_dtype(out + (1 if high < np.inf and np.issubdtype(image.dtype, np.integer) else 1e-3), image)
+    return duplicate

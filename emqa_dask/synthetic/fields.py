@@ -28,11 +28,11 @@ def draw_fractal(
     Nothing in it is finer than `finest_px`: it is made on a grid of half that and enlarged, which saves its square.
     """
     step = max(1.0, finest_px / 2)
-    small = tuple(max(4, int(np.ceil(n / step)) + 2) for n in shape)
-    q2 = fft.fftfreq(small[0])[:, None] ** 2 + fft.rfftfreq(small[1])[None, :] ** 2
+    grid_shape = tuple(max(4, int(np.ceil(n / step)) + 2) for n in shape)
+    q2 = fft.fftfreq(grid_shape[0])[:, None] ** 2 + fft.rfftfreq(grid_shape[1])[None, :] ** 2
     q2[0, 0] = np.inf
-    spectrum = fft.rfft2(rng.standard_normal(small, dtype=np.float32)) * (q2 ** (-exponent / 4)).astype(np.float32)
-    values = fft.irfft2(spectrum, s=small)
+    spectrum = fft.rfft2(rng.standard_normal(grid_shape, dtype=np.float32)) * (q2 ** (-exponent / 4)).astype(np.float32)
+    values = fft.irfft2(spectrum, s=grid_shape)
     return standardise(cv2.resize(values, shape[::-1], interpolation=cv2.INTER_CUBIC))
 
 
@@ -65,13 +65,13 @@ def draw_bend_contours(rng: np.random.Generator, shape: tuple[int, int], n: int)
 def draw_grains(rng: np.random.Generator, shape: tuple[int, int], n: int) -> np.ndarray:
     """A polycrystal: `n` Voronoi cells of constant random level with wavy edges, float32, standard deviation 1."""
     step = 4
-    small = tuple(max(2, -(-length // step)) for length in shape)
-    seeds = rng.uniform(0, 1, size=(max(n, 1), 2)) * small
-    warp = [0.04 * max(small) * draw_fractal(rng, small, exponent=4, finest_px=4) for _ in range(2)]
-    y, x = np.mgrid[: small[0], : small[1]].astype(np.float32)
+    grid_shape = tuple(max(2, -(-length // step)) for length in shape)
+    seeds = rng.uniform(0, 1, size=(max(n, 1), 2)) * grid_shape
+    warp = [0.04 * max(grid_shape) * draw_fractal(rng, grid_shape, exponent=4, finest_px=4) for _ in range(2)]
+    y, x = np.mgrid[: grid_shape[0], : grid_shape[1]].astype(np.float32)
     y, x = y + warp[0], x + warp[1]
-    nearest = np.full(small, np.inf, np.float32)
-    level = np.zeros(small, np.float32)
+    nearest = np.full(grid_shape, np.inf, np.float32)
+    level = np.zeros(grid_shape, np.float32)
     for (sy, sx), value in zip(seeds, rng.standard_normal(len(seeds))):
         distance = (y - sy) ** 2 + (x - sx) ** 2
         closer = distance < nearest

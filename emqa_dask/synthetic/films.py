@@ -25,11 +25,14 @@ def draw_amorphous_film(
     `amplitude`, `focal_spread_nm`, `convergence_mrad`, `astigmatism_nm`, `astigmatism_deg`) go to
     `optics.compute_transfer`.
     """
-    padded = tuple(fft.next_fast_len(length + 64, real=True) for length in shape)
-    kernel = optics.compute_transfer(padded, nm_per_pixel=nm_per_pixel, defocus_nm=defocus_nm, **imaging)
-    q2 = fft.fftfreq(padded[0], nm_per_pixel)[:, None] ** 2 + fft.rfftfreq(padded[1], nm_per_pixel)[None] ** 2
+    padded_shape = tuple(fft.next_fast_len(length + 64, real=True) for length in shape)
+    kernel = optics.compute_transfer(padded_shape, nm_per_pixel=nm_per_pixel, defocus_nm=defocus_nm, **imaging)
+    q2 = (
+        fft.fftfreq(padded_shape[0], nm_per_pixel)[:, None] ** 2
+        + fft.rfftfreq(padded_shape[1], nm_per_pixel)[None] ** 2
+    )
     kernel = kernel * np.exp(-2 * (np.pi * ATOM_NM) ** 2 * q2).astype(np.float32)
-    speckle = optics.compute_contrast(fields.draw_white_noise(rng, padded), kernel)[
+    speckle = optics.compute_contrast(fields.draw_white_noise(rng, padded_shape), kernel)[
         32 : 32 + shape[0], 32 : 32 + shape[1]
     ]
     intensity = 1 + np.float32(contrast) * fields.standardise(speckle)

@@ -198,9 +198,11 @@ def draw_diffraction(rng: np.random.Generator, shape: tuple[int, int]) -> np.nda
         py = cy + i * a * np.sin(angle) + j * b * np.sin(angle + lattice_angle)
         px = cx + i * a * np.cos(angle) + j * b * np.cos(angle + lattice_angle)
         strength = np.exp(-np.hypot(py - cy, px - cx) / reach) * rng.uniform(0.2, 1.0, len(py))
-        keep = (py > 0) & (py < h - 1) & (px > 0) & (px < w - 1) & (strength > 0.01)
+        is_visible = (py > 0) & (py < h - 1) & (px > 0) & (px < w - 1) & (strength > 0.01)
         deposit = np.zeros((h, w))
-        np.add.at(deposit, (py[keep].round().astype(int), px[keep].round().astype(int)), strength[keep])
+        np.add.at(
+            deposit, (py[is_visible].round().astype(int), px[is_visible].round().astype(int)), strength[is_visible]
+        )
         pattern += ndimage.gaussian_filter(deposit, spot) * 2 * np.pi * spot**2
     if kind != "spots":
         for radius in np.sort(rng.uniform(0.08, 0.45, int(rng.integers(3, 8)))) * size:
@@ -211,10 +213,10 @@ def draw_diffraction(rng: np.random.Generator, shape: tuple[int, int]) -> np.nda
         angle = rng.uniform(0, 2 * np.pi)
         tip = (int(cx), int(cy))
         needle_end = (int(cx + 2 * size * np.cos(angle)), int(cy + 2 * size * np.sin(angle)))
-        stop = np.zeros((h, w), np.float32)
-        cv2.line(stop, tip, needle_end, 1.0, max(int(0.03 * size), 1))
-        cv2.circle(stop, tip, max(int(0.03 * size), 1), 1.0, -1)
-        pattern *= 1 - 0.97 * stop
+        beam_stop = np.zeros((h, w), np.float32)
+        cv2.line(beam_stop, tip, needle_end, 1.0, max(int(0.03 * size), 1))
+        cv2.circle(beam_stop, tip, max(int(0.03 * size), 1), 1.0, -1)
+        pattern *= 1 - 0.97 * beam_stop
     counts = rng.poisson(np.clip(pattern, 0, 1.2) * rng.uniform(60, 600)).astype(np.float64)
     counts = counts / max(np.percentile(counts, 99.7), 1) * 255 + rng.normal(rng.uniform(3, 12), 1.2, (h, w))
     return _to_uint8(counts)

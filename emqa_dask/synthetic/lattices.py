@@ -133,8 +133,13 @@ def _compute_intensity(rng, columns, disordered, sigma, background, has_disorder
 
 def _compute_lattice_vectors(a: float, b: float, gamma_deg: float, rotation_deg: float) -> np.ndarray:
     gamma = np.deg2rad(gamma_deg)
-    turn = np.deg2rad(rotation_deg)
-    return np.array([[a * np.sin(turn), a * np.cos(turn)], [b * np.sin(turn + gamma), b * np.cos(turn + gamma)]])
+    rotation_rad = np.deg2rad(rotation_deg)
+    return np.array(
+        [
+            [a * np.sin(rotation_rad), a * np.cos(rotation_rad)],
+            [b * np.sin(rotation_rad + gamma), b * np.cos(rotation_rad + gamma)],
+        ]
+    )
 
 
 def _compute_nearest_spacing_nm(a: float, b: float, gamma_deg: float, basis) -> float:
@@ -184,11 +189,13 @@ def _render_columns(sites: np.ndarray, weights: np.ndarray, sigma: float, shape:
     gx[(columns < 0) | (columns >= shape[1])] = 0
     # Separable: image = sum of outer products = Gy^T Gx with Gy, Gx sparse matrices of sites x pixels.
     starts = np.arange(len(sites) + 1) * len(offsets)
-    left = sparse.csr_matrix((gy.ravel(), np.clip(rows, 0, shape[0] - 1).ravel(), starts), shape=(len(sites), shape[0]))
-    right = sparse.csr_matrix(
+    y_profiles = sparse.csr_matrix(
+        (gy.ravel(), np.clip(rows, 0, shape[0] - 1).ravel(), starts), shape=(len(sites), shape[0])
+    )
+    x_profiles = sparse.csr_matrix(
         (gx.ravel(), np.clip(columns, 0, shape[1] - 1).ravel(), starts), shape=(len(sites), shape[1])
     )
-    return np.asarray((left.T @ right).todense(), dtype=np.float32)
+    return np.asarray((y_profiles.T @ x_profiles).todense(), dtype=np.float32)
 
 
 def _make_disc_masks(sites: np.ndarray, radius: float, shape: tuple[int, int]) -> tuple[list[Mask], np.ndarray]:

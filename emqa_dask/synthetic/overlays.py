@@ -124,7 +124,7 @@ def draw_scale_bar(image: np.ndarray, rng: np.random.Generator, *, severity: flo
     finite = region[np.isfinite(region)]
     level = float(finite.mean()) if finite.size else black
     use_white = level < 0.55 * (white + black) if rng.random() < 0.9 else level < 0.5 * white
-    value, other = (white, black) if use_white else (black, white)
+    value, plate_value = (white, black) if use_white else (black, white)
     ink = np.zeros((h, w), np.uint8)
     plate = np.zeros((h, w), np.uint8)
     ink[y0:y1, x0 : x0 + length] = 255
@@ -144,4 +144,4 @@ def draw_scale_bar(image: np.ndarray, rng: np.random.Generator, *, severity: flo
         plate[max(baseline - int(letter) - pad, 0) : y1 + pad, max(min(x0, x0 + (length - width) // 2) - pad, 0) :][
             :, : max(length, width) + 2 * pad
         ] = 255
-    return blend_ink(blend_ink(image, plate, other), ink, value)
+    return blend_ink(blend_ink(image, plate, plate_value), ink, value)

@@ -39,8 +39,8 @@ def draw_particles(
         raise ValueError(f"mode {mode!r} must be haadf or bf, support {support!r} must be oxide or carbon")
     median = use_given(median_radius_px, min(draw_log_uniform(rng, 2.5, 28), min(shape) / 14))
     spread = use_given(sigma_log, rng.uniform(0.12, 0.5))
-    room = shape[0] * shape[1] / (np.pi * median**2 * np.exp(2 * spread**2))
-    n = use_given(n, int(np.clip(room * draw_log_uniform(rng, 0.006, 0.25), 3, 400)))
+    max_objects = shape[0] * shape[1] / (np.pi * median**2 * np.exp(2 * spread**2))
+    n = use_given(n, int(np.clip(max_objects * draw_log_uniform(rng, 0.006, 0.25), 3, 400)))
     contrast = use_given(contrast, draw_log_uniform(rng, 0.15, 2.5) * (2.0 if support == "oxide" else 1.0))
     blur = use_given(blur_px, draw_log_uniform(rng, 0.4, 3.0))
     nm_per_pixel = use_given(nm_per_pixel, draw_log_uniform(rng, 0.03, 0.6))
@@ -94,8 +94,8 @@ def _draw_particle_map(rng, n, radii, shape, carrier, *, diffracts) -> tuple[np.
     truncation = rng.uniform(0.65, 0.95)
     crystal_shape = str(rng.choice(["octahedron", "cube"]))
     crystals = [
-        shapes.make_facets(turn, truncation=truncation, crystal_shape=crystal_shape)
-        for turn in Rotation.random(12, rng=rng)
+        shapes.make_facets(orientation, truncation=truncation, crystal_shape=crystal_shape)
+        for orientation in Rotation.random(12, rng=rng)
     ]
     masks = []
     sizes = []
@@ -130,9 +130,9 @@ def _draw_oxide(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     coverage = rng.uniform(1.0, 4.0)
     count = int(np.clip(coverage * shape[0] * shape[1] / (np.pi * radius**2), 3, 900))
     # Grains stick together: centres follow a smooth random density, its lowest part left bare.
-    step = 8
-    small = tuple(-(-length // step) for length in shape)
-    density = np.clip(fields.draw_fractal(rng, small, exponent=3.2, finest_px=2) + rng.uniform(0.2, 1.6), 0, None)
+    grid_step_px = 8
+    grid_shape = tuple(-(-length // grid_step_px) for length in shape)
+    density = np.clip(fields.draw_fractal(rng, grid_shape, exponent=3.2, finest_px=2) + rng.uniform(0.2, 1.6), 0, None)
     cells = (
         rng.choice(density.size, size=count, p=density.ravel() / density.sum())
         if density.any()
@@ -140,7 +140,7 @@ def _draw_oxide(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     )
     thickness = np.zeros(shape, np.float32)
     for cell in cells:
-        cy, cx = np.divmod(cell, small[1]) * np.array(step) + rng.uniform(0, step, 2)
+        cy, cx = np.divmod(cell, grid_shape[1]) * np.array(grid_step_px) + rng.uniform(0, grid_step_px, 2)
         r = radius * np.exp(0.3 * rng.standard_normal())
         y0, x0, patch = shapes.project_spheroid(
             cy, cx, r, aspect=1 + 0.6 * abs(rng.normal()), angle=rng.uniform(0, np.pi)

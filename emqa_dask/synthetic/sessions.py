@@ -116,12 +116,12 @@ def plan_sessions(
 
 def write_non_micrographs(out: Path, rng: np.random.Generator, session_plans: list[SessionPlan]) -> list[dict]:
     """Files that are no micrographs, as sessions leave them: notes, a table, a spectrum. Rows of `file` and `kind`."""
-    places = [session_plans[int(rng.integers(len(session_plans)))] for _ in range(3)]
-    notes, table, spectrum = (out / session.folder for session in places)
+    sessions_with_files = [session_plans[int(rng.integers(len(session_plans)))] for _ in range(3)]
+    notes, table, spectrum = (out / session.folder for session in sessions_with_files)
     for folder in (notes, table, spectrum):
         folder.mkdir(parents=True, exist_ok=True)
     (notes / "README first.txt").write_text(
-        f"Session of {places[0].day} on the {places[0].instrument}.\nAsk before deleting.\n"
+        f"Session of {sessions_with_files[0].day} on the {sessions_with_files[0].instrument}.\nAsk before deleting.\n"
     )
     lines = ["x_um,y_um,tilt_deg", *(f"{x:.3f},{y:.3f},0.0" for x, y in rng.uniform(-900, 900, (12, 2)))]
     (table / "stage_positions.csv").write_text("\n".join(lines) + "\n")

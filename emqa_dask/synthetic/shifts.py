@@ -93,8 +93,8 @@ def _deform_content(rng, unit):
     angle = rng.uniform(0, np.pi)
     stretch = draw_log_uniform(rng, 1.3, 3)
     shrink = draw_log_uniform(rng, 0.5, 1)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    matrix = turn @ np.diag([1 / stretch, 1 / shrink]) @ turn.T
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix = rotation @ np.diag([1 / stretch, 1 / shrink]) @ rotation.T
     points = np.stack(np.meshgrid(np.arange(w) - w / 2, np.arange(h) - h / 2), axis=-1) @ matrix.T + [w / 2, h / 2]
     bend = draw_log_uniform(rng, 0.3, 4)
     x, y = (points[..., k] + bend * fields.draw_fractal(rng, (h, w), exponent=3.5, finest_px=8) for k in (0, 1))
@@ -111,8 +111,8 @@ def _match_recording(rng, content, like):
     n = np.maximum(np.bincount(ring.ravel()), 1)
     rings = [np.bincount(ring.ravel(), p.ravel()) / n for p in power]
     gain = np.sqrt(rings[1] / np.maximum(rings[0], 1e-9 * rings[0].max() + 1e-20))
-    coarse = np.arange(len(n)) < coarse_fraction * min(like.shape) / 2
-    gain[coarse] = np.sqrt(rings[1][coarse].sum() / max(rings[0][coarse].sum(), 1e-20))
+    is_coarse = np.arange(len(n)) < coarse_fraction * min(like.shape) / 2
+    gain[is_coarse] = np.sqrt(rings[1][is_coarse].sum() / max(rings[0][is_coarse].sum(), 1e-20))
     noise = fft.rfft2(rng.standard_normal(like.shape))  # where the content has nothing, there is noise to have
     noise *= np.sqrt(np.clip(rings[1] - gain**2 * rings[0], 0, None) / like.size)[ring]
     signal = fft.irfft2(fft.rfft2(content - content.mean()) * np.minimum(gain, 1e3)[ring] + noise, s=like.shape)
@@ -128,9 +128,9 @@ def _normalise_range(image: NDArray, k: int) -> tuple[NDArray[np.float32], float
     is_finite = np.isfinite(values)
     if not is_finite.any():
         raise ValueError(f"image {k} has no finite pixel: leave it out")
-    low, middle, high = np.percentile(values[is_finite], [0.5, 50, 99.5])
+    low, median, high = np.percentile(values[is_finite], [0.5, 50, 99.5])
     span = high - low if high > low else 1.0
-    return ((np.where(is_finite, values, middle) - low) / span).astype(np.float32), low, span
+    return ((np.where(is_finite, values, median) - low) / span).astype(np.float32), low, span
 
 
 def _draw_other_range(rng, dtype: np.dtype, low: float, span: float) -> tuple[float, float]:
@@ -138,9 +138,9 @@ def _draw_other_range(rng, dtype: np.dtype, low: float, span: float) -> tuple[fl
     if dtype.kind == "f":
         return low, span * draw_log_uniform(rng, 0.2, 5)
     ends = np.iinfo(dtype)
-    room = (1.0 if dtype.itemsize == 1 else draw_log_uniform(rng, 0.05, 1)) * (ends.max - max(ends.min, 0))
-    low = room * rng.uniform(0, 0.08)
-    return low, room - low
+    usable_range = (1.0 if dtype.itemsize == 1 else draw_log_uniform(rng, 0.05, 1)) * (ends.max - max(ends.min, 0))
+    low = usable_range * rng.uniform(0, 0.08)
+    return low, usable_range - low
 
 
 def _convert_to_dtype(unit: NDArray, low: float, span: float, dtype: np.dtype) -> NDArray:

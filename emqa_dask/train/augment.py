@@ -49,11 +49,11 @@ def draw_crop(
         corner = np.clip(object_corner, np.minimum(max_corner, 0), np.maximum(max_corner, 0))
     top, left = (int(v) for v in np.floor(corner))
     crop = cut_crop(image, masks, labels, top, left, side, size)
-    turns = int(rng.integers(4))
-    flip = rng.random() < 0.5
-    crop_image = np.rot90(crop.image, turns)
-    crop_masks = np.rot90(crop.masks, turns, axes=(1, 2))
-    if flip:
+    n_quarter_turns = int(rng.integers(4))
+    is_flipped = rng.random() < 0.5
+    crop_image = np.rot90(crop.image, n_quarter_turns)
+    crop_masks = np.rot90(crop.masks, n_quarter_turns, axes=(1, 2))
+    if is_flipped:
         crop_image = crop_image[:, ::-1]
         crop_masks = crop_masks[:, :, ::-1]
     crop_image = crop_image.copy()

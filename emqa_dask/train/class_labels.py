@@ -80,8 +80,8 @@ def _find_split_faults(table: pd.DataFrame) -> list[str]:
     """Unknown splits, by line."""
     if "split" not in table.columns:
         return []
-    unknown = np.flatnonzero(~table["split"].isin([*SPLITS, ""]))
-    return [f"line {k + 2}: split is {table['split'][k]!r}, not {', '.join(SPLITS)}" for k in unknown]
+    unknown_rows = np.flatnonzero(~table["split"].isin([*SPLITS, ""]))
+    return [f"line {k + 2}: split is {table['split'][k]!r}, not {', '.join(SPLITS)}" for k in unknown_rows]
 
 
 def _list_errors(errors: Sequence[str]) -> str:
@@ -149,14 +149,14 @@ def split_groups(
 
 def _assign_groups(counts: NDArray, shares: NDArray, rng: np.random.Generator) -> NDArray[np.int64]:
     """The number of the split (groups,) of each group, from its rows by class, `counts` (groups, classes)."""
-    missing = np.outer(shares / np.sum(shares), counts.sum(axis=0))  # rows that each split lacks, by class
+    n_missing_rows = np.outer(shares / np.sum(shares), counts.sum(axis=0))  # rows that each split lacks, by class
     order = rng.permutation(len(counts))
     order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
     split_number = np.zeros(len(counts), int)
     for k in order:
-        gain = np.minimum(counts[k], missing) - np.maximum(counts[k] - np.maximum(missing, 0), 0)
-        fit = gain.sum(axis=1)
-        best = np.flatnonzero(fit >= fit.max() - 1e-9)
-        split_number[k] = rng.choice(best, p=shares[best] / shares[best].sum())
-        missing[split_number[k]] -= counts[k]
+        gain = np.minimum(counts[k], n_missing_rows) - np.maximum(counts[k] - np.maximum(n_missing_rows, 0), 0)
+        split_gain = gain.sum(axis=1)
+        best_splits = np.flatnonzero(split_gain >= split_gain.max() - 1e-9)
+        split_number[k] = rng.choice(best_splits, p=shares[best_splits] / shares[best_splits].sum())
+        n_missing_rows[split_number[k]] -= counts[k]
     return split_number

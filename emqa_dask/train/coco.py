@@ -54,11 +54,11 @@ def _read_set(file: Path, folder: Path, classes: list[str]) -> list[LabelledImag
     images = _list_images(file, folder, image_rows)
     annotations = index_by_id(annotation_rows, "annotation", (), file).values()
     classes += [name for name in dict.fromkeys(names.values()) if name not in classes]
-    numbers = {key: classes.index(name) + 1 for key, name in names.items()}
+    class_numbers = {key: classes.index(name) + 1 for key, name in names.items()}
     for row in annotations:
         make_error = AnnotationErrorMaker(file, f"annotation {row['id']}")
-        _check_keys(row, images, numbers, make_error)
-        images[row["image_id"]] = _add_annotation(images[row["image_id"]], row, numbers, make_error)
+        _check_keys(row, images, class_numbers, make_error)
+        images[row["image_id"]] = _add_annotation(images[row["image_id"]], row, class_numbers, make_error)
     return list(images.values())
 
 
@@ -80,8 +80,8 @@ def _check_keys(row: dict, images: Mapping, class_numbers: Mapping, make_error: 
         raise make_error(f"its image {format_value(image_id)} is not in the file")
     category_id = row.get("category_id")
     if not is_id(category_id) or category_id not in class_numbers:
-        first = format_value(list(class_numbers)[:10])
-        raise make_error(f"category {format_value(category_id)} is not one of {first}")
+        first_categories = format_value(list(class_numbers)[:10])
+        raise make_error(f"category {format_value(category_id)} is not one of {first_categories}")
 
 
 def _add_annotation(

@@ -23,23 +23,25 @@ def read_lists(file: str | Path, keys: Sequence[str]) -> list[list]:
         raise type(error)(f"{file} cannot be read ({error.strerror}): give a COCO JSON file") from error
     if not isinstance(content, dict):
         raise ValueError(f"{file}: not a COCO file of instances: it holds {type(content).__name__}, not an object")
-    wrong = [key for key in keys if not isinstance(content.get(key), list)]
-    if wrong:
-        raise ValueError(f"{file}: not a COCO file of instances: it has no list {wrong[0]!r}")
+    missing_keys = [key for key in keys if not isinstance(content.get(key), list)]
+    if missing_keys:
+        raise ValueError(f"{file}: not a COCO file of instances: it has no list {missing_keys[0]!r}")
     return [content[key] for key in keys]
 
 
-def index_by_id(rows: list, kind: str, keys: Sequence[str], file: str | Path) -> dict[Hashable, dict]:
+def index_by_id(rows: list, object_name: str, keys: Sequence[str], file: str | Path) -> dict[Hashable, dict]:
     """The objects `rows` by their ids, all with `keys`; ValueError names the file and an invalid entry."""
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict) or not is_id(row.get("id")):
             fault = "is not an object" if not isinstance(row, dict) else f"has the id {format_value(row.get('id'))}"
-            raise ValueError(f"{file}: {kind} number {number} of the file {fault}: an id is a whole number or a text")
+            raise ValueError(
+                f"{file}: {object_name} number {number} of the file {fault}: an id is a whole number or a text"
+            )
         if absent := [key for key in keys if key not in row]:
-            raise ValueError(f"{file}: {kind} {format_value(row['id'])}: it has no {absent[0]}")
+            raise ValueError(f"{file}: {object_name} {format_value(row['id'])}: it has no {absent[0]}")
     for key, n in Counter(row["id"] for row in rows).items():
         if n > 1:
-            raise ValueError(f"{file}: {kind} {key}: the id occurs {n} times; give each its own")
+            raise ValueError(f"{file}: {object_name} {key}: the id occurs {n} times; give each its own")
     return {row["id"]: row for row in rows}
 
 

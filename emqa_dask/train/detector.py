@@ -124,26 +124,26 @@ def train_detector(
     output_folders.check_folder(out, locate_checkpoint(out))
     torch.manual_seed(options.seed)
     rows, classes = coco.read_coco_sets(sets)
-    net, card = _make_network(options, classes)
-    percentiles = (card["input"]["low_percentile"], card["input"]["high_percentile"])
+    net, model_card = _make_network(options, classes)
+    percentiles = (model_card["input"]["low_percentile"], model_card["input"]["high_percentile"])
     images = DetectorImages(rows, read, normalise, percentiles)
     images.check()
-    training_images, held_back = split_images(len(rows), options.validation_share, options.seed)
+    training_images, validation_images = split_images(len(rows), options.validation_share, options.seed)
     schedule = options.make_schedule(count_steps_per_epoch(rows, training_images, options.crops))
-    card["training"] |= {
+    model_card["training"] |= {
         "sets": [Path(file).name for file, _ in sets],
-        **_describe_images(rows, training_images, held_back),
+        **_describe_images(rows, training_images, validation_images),
         **_describe_options(options, schedule),
     }
-    card |= {"name": out.name, "licence": options.licence}
+    model_card |= {"name": out.name, "licence": options.licence}
     interval = schedule.validation_interval
-    say(f"{len(training_images)} images to learn from, {len(held_back)} held back, {interval} steps an epoch")
+    say(f"{len(training_images)} images to learn from, {len(validation_images)} held back, {interval} steps an epoch")
     return fit_detector(
         net,
-        partial(draw_batches, images, training_images, card["architecture"], options.crops, options.seed),
-        ModelTarget(out, card),
+        partial(draw_batches, images, training_images, model_card["architecture"], options.crops, options.seed),
+        ModelTarget(out, model_card),
         schedule,
-        validation=[images.make_truth(k) for k in held_back],
+        validation=[images.make_truth(k) for k in validation_images],
         device=options.device,
         resume=options.resume,
         say=say,
@@ -176,7 +176,7 @@ def _describe_options(options: DetectorOptions, schedule: DetectorSchedule) -> d
 
 def _make_network(options: DetectorOptions, classes: list[str]) -> tuple["torch.nn.Module", dict[str, Any]]:
     """The network to train and the first part of its card."""
-    card = {
+    model_card = {
         "name": "",
         "task": "instance segmentation",
         "family": "torchvision",
@@ -187,26 +187,29 @@ def _make_network(options: DetectorOptions, classes: list[str]) -> tuple["torch.
         "matching": {"iou_threshold": 0.1, "rule": "greedy"},
     }
     if options.start is not None:
-        return _load_start(options, card)
-    changes = {**(options.architecture or {}), "n_classes": len(classes)}
-    architecture = networks.complete_architecture({**ARCHITECTURE, **changes})
-    return networks.build_detector(architecture), {**card, "architecture": architecture}
+        return _load_start(options, model_card)
+    architecture_settings = {**(options.architecture or {}), "n_classes": len(classes)}
+    architecture = networks.complete_architecture({**ARCHITECTURE, **architecture_settings})
+    return networks.build_detector(architecture), {**model_card, "architecture": architecture}
 
 
-def _load_start(options: DetectorOptions, card: dict[str, Any]) -> tuple["torch.nn.Module", dict[str, Any]]:
-    """The network of `options.start` with its last layers fit for the classes of `card`, and the card."""
+def _load_start(options: DetectorOptions, model_card: dict[str, Any]) -> tuple["torch.nn.Module", dict[str, Any]]:
+    """The network of `options.start` with its last layers fit for the classes of `model_card`, and the card."""
     if options.architecture is not None:
         raise ValueError("an architecture can be chosen only for a network that starts from random weights")
-    n_classes = len(card["classes"])
+    n_classes = len(model_card["classes"])
     folder = models.locate_model(str(options.start))
     start_card = models.load_model_card(folder)
-    if start_card.get("task") != card["task"] or start_card.get("family") != card["family"]:
-        kind = f"{start_card.get('family')} for {start_card.get('task')!r}"
-        raise ValueError(f"{folder}: {kind}: only torchvision detectors train here")
+    if start_card.get("task") != model_card["task"] or start_card.get("family") != model_card["family"]:
+        model_type = f"{start_card.get('family')} for {start_card.get('task')!r}"
+        raise ValueError(f"{folder}: {model_type}: only torchvision detectors train here")
     with models.blame_model(folder):
         architecture = networks.complete_architecture({**start_card["architecture"], "n_classes": n_classes})
         net = networks.build_detector(architecture)
         skip = HEADS if start_card["architecture"]["n_classes"] != n_classes else ()
         networks.load_weights(net, folder / WEIGHTS, skip=skip)
-    card["training"] |= {"started_from": start_card["name"], "started_from_digest": models.digest_model_card(folder)}
-    return net, {**card, "architecture": architecture, "input": dict(start_card["input"])}
+    model_card["training"] |= {
+        "started_from": start_card["name"],
+        "started_from_digest": models.digest_model_card(folder),
+    }
+    return net, {**model_card, "architecture": architecture, "input": dict(start_card["input"])}

@@ -79,20 +79,22 @@ class DetectorImages:
 
 def draw_batches(
     images: DetectorImages,
-    numbers: Sequence[int],
+    image_indices: Sequence[int],
     architecture: Mapping,
     options: CropOptions,
     seed: int,
     first_step: int,
 ) -> Iterator[list[augment.Crop]]:
-    """Crops of step `first_step` and all following ones, from the images of `numbers`.
+    """Crops of step `first_step` and all following ones, from the images `image_indices`.
 
     The crops of a step depend on (seed, step) only.
     """
     step = first_step
     while True:
         rng = np.random.default_rng([seed, step])
-        yield [_draw_crop(images, int(k), architecture, options, rng) for k in rng.choice(numbers, options.n_crops)]
+        yield [
+            _draw_crop(images, int(k), architecture, options, rng) for k in rng.choice(image_indices, options.n_crops)
+        ]
         step += 1
 
 
@@ -112,7 +114,7 @@ def compute_enlargement(shape: tuple[int, int], architecture: Mapping) -> float:
     return min(architecture["min_size"] / min(shape), (architecture["max_size"] or np.inf) / max(shape))
 
 
-def count_steps_per_epoch(rows: Sequence[LabelledImage], numbers: Sequence[int], options: CropOptions) -> int:
+def count_steps_per_epoch(rows: Sequence[LabelledImage], image_indices: Sequence[int], options: CropOptions) -> int:
     """Steps that draw as many crops as the images have room for, from 20 to 500."""
-    n_crops = sum(max(1, rows[k].shape[0] * rows[k].shape[1] // options.size_px**2) for k in numbers)
+    n_crops = sum(max(1, rows[k].shape[0] * rows[k].shape[1] // options.size_px**2) for k in image_indices)
     return max(20, min(500, n_crops // options.n_crops))

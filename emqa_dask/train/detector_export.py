@@ -25,26 +25,26 @@ class ModelTarget:
 
 def export_model(net: "torch.nn.Module", target: ModelTarget, progress: Progress) -> None:
     """Writes the model directory, whole or not at all."""
-    card = target.card
+    model_card = target.card
     scores = {name: value for name, value in (progress.best or {}).items() if not _is_nan(value)}
-    figures = {**card.get("measured", {}), **({"validation": scores} if scores else {})}
-    training = {**card.get("training", {}), "steps": progress.n_rounds}
+    card_scores = {**model_card.get("measured", {}), **({"validation": scores} if scores else {})}
+    training = {**model_card.get("training", {}), "steps": progress.n_rounds}
     with output_folders.write_folder(target.folder) as fresh:
         networks.save_weights(net, fresh / WEIGHTS, is_half_precision=target.has_half_weights)
         _write_tables(fresh, progress)
-        models.write_model_card(fresh, {**card, "training": training, "measured": figures})
+        models.write_model_card(fresh, {**model_card, "training": training, "measured": card_scores})
 
 
 def complete_model(folder: Path, progress: Progress) -> None:
     """Adds the tables of the whole training, and shifts scores so that the best threshold becomes 0.5."""
     threshold = (progress.best or {}).get("score_threshold", 0.5)
-    card = models.load_model_card(folder)
-    card.pop("files")
-    card["training"]["best_threshold_that_became_0.5"] = threshold
+    model_card = models.load_model_card(folder)
+    model_card.pop("files")
+    model_card["training"]["best_threshold_that_became_0.5"] = threshold
     with output_folders.write_folder(folder) as fresh:
         networks.centre_scores(folder / WEIGHTS, fresh / WEIGHTS, threshold)
         _write_tables(fresh, progress)
-        models.write_model_card(fresh, card)
+        models.write_model_card(fresh, model_card)
 
 
 def _write_tables(folder: Path, progress: Progress) -> None:

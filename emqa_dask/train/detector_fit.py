@@ -120,8 +120,8 @@ class DetectorRounds:
     def _validate(self) -> None:
         """Evaluates the network on the validation images, and writes it as a model if no earlier one was better."""
         progress = self.training.progress
-        figures = scores.evaluate_network(self.training.net, self.validation)
-        row = {name: round(float(value), 4) for name, value in figures.items()}
+        validation_scores = scores.evaluate_network(self.training.net, self.validation)
+        row = {name: round(float(value), 4) for name, value in validation_scores.items()}
         self.say("validation  " + "  ".join(f"{name} {value}" for name, value in row.items()))
         row = {"step": progress.n_rounds, **row}
         progress.validation.append(row)

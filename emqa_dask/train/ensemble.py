@@ -128,17 +128,17 @@ def join_members(
         if f"{name}.classes" in held_out
     }
     files = {k: f"{locate_member(folder, k).name}.safetensors" for k in finished}
-    card = _make_card(plan, list(files.values()), _read_records(folder, finished), figures)
+    model_card = _make_card(plan, list(files.values()), _read_records(folder, finished), figures)
     with output_folders.write_folder(out) as fresh:
         for k, file in files.items():
             shutil.copyfile(locate_member(folder, k) / WEIGHTS, fresh / file)
         if held_out:
             save_file(held_out, str(fresh / HELD_OUT))
         if write_extra_files is not None:
-            write_extra_files(fresh, card)
-        models.write_model_card(fresh, card)
+            write_extra_files(fresh, model_card)
+        models.write_model_card(fresh, model_card)
     output_folders.remove_folder(folder)
-    return card
+    return model_card
 
 
 def _list_finished(out: Path, plan: Mapping, min_members: int | None) -> list[int]:

@@ -69,9 +69,9 @@ class TrainingSet(NamedTuple):
         if not is_square or classes.shape != split.shape or len(classes) != len(windows):
             shapes = f"windows {windows.shape}, classes {classes.shape}, split {split.shape}"
             raise ValueError(f"{shapes}: windows are (n, {size_px}, {size_px}), the others (n,)")
-        trained = set(classes[split == "train"].tolist())
-        if not set(split) <= set(SPLITS) or trained != set(range(len(names))) or len(names) < 2:
-            present = [name for k, name in enumerate(names) if k in trained]
+        training_classes = set(classes[split == "train"].tolist())
+        if not set(split) <= set(SPLITS) or training_classes != set(range(len(names))) or len(names) < 2:
+            present = [name for k, name in enumerate(names) if k in training_classes]
             raise ValueError(f"of the classes {list(names)} the training rows have {present}: all, and two, are needed")
 
     def sort_by_split(self) -> "TrainingSet":
@@ -92,14 +92,14 @@ def prepare_training(out: Path, training_set: TrainingSet, options: EnsembleOpti
     folder = locate_training(out)
     output_folders.check_folder(out, folder)
     output_folders.restore_interrupted(folder)
-    ordered = training_set.sort_by_split()
-    plan = _make_plan(out.name, ordered, options, architecture)
+    sorted_set = training_set.sort_by_split()
+    plan = _make_plan(out.name, sorted_set, options, architecture)
     if (folder / PLAN).is_file():
         _check_same_plan(folder, plan)
         return folder
     with output_folders.write_folder(folder) as fresh:
-        np.save(fresh / WINDOWS, ordered.windows)
-        np.save(fresh / CLASSES, ordered.classes)
+        np.save(fresh / WINDOWS, sorted_set.windows)
+        np.save(fresh / CLASSES, sorted_set.classes)
         (fresh / PLAN).write_text(json.dumps(plan, indent=1), encoding="utf-8")
         models.write_model_card(fresh, {"task": "training of an ensemble"})
     return folder
@@ -126,10 +126,10 @@ def _make_plan(name: str, training_set: TrainingSet, options: EnsembleOptions, a
 
 def _check_same_plan(folder: Path, plan: Mapping) -> None:
     """Raises ValueError, naming the entries, where the folder has another plan."""
-    stored = read_plan(folder)
-    different = [key for key in plan if stored.get(key) != plan[key]]
-    if different:
-        keys = ", ".join(different)
+    stored_plan = read_plan(folder)
+    changed_keys = [key for key in plan if stored_plan.get(key) != plan[key]]
+    if changed_keys:
+        keys = ", ".join(changed_keys)
         raise ValueError(f"{folder}: a training with another {keys} was begun here; remove it or take another --out")
 
 

@@ -44,8 +44,8 @@ class DetectorSchedule:
         """Learning rate of step `k` (from 0): linear up, then half a cosine down to a hundredth."""
         if k < self.n_warm_up_steps:
             return self.learning_rate * (k + 1) / self.n_warm_up_steps
-        share = (k - self.n_warm_up_steps) / max(1, self.n_steps - self.n_warm_up_steps)
-        return self.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(share, 1.0))))
+        decay_fraction = (k - self.n_warm_up_steps) / max(1, self.n_steps - self.n_warm_up_steps)
+        return self.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(decay_fraction, 1.0))))
 
 
 @dataclass(frozen=True)

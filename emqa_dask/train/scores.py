@@ -46,14 +46,16 @@ def detect_objects(net: "torch.nn.Module", image: np.ndarray, *, masks: bool = T
         features = net.backbone(batch.tensors)
         proposals, _ = net.rpn(batch, features)
         outputs = net.roi_heads(features, proposals, batch.image_sizes)[0][0]
-        places = resize_boxes(outputs["boxes"], batch.image_sizes[0], image.shape).cpu()
+        boxes_xyxy = resize_boxes(outputs["boxes"], batch.image_sizes[0], image.shape).cpu()
         encoded = []
-        for k in range(len(places) if masks else 0):
-            pasted = paste_masks_in_image(outputs["masks"][k : k + 1].cpu(), places[k : k + 1], image.shape)[0, 0] > 0.5
+        for k in range(len(boxes_xyxy) if masks else 0):
+            pasted = (
+                paste_masks_in_image(outputs["masks"][k : k + 1].cpu(), boxes_xyxy[k : k + 1], image.shape)[0, 0] > 0.5
+            )
             encoded.append(coco_mask.encode(np.asfortranarray(pasted.numpy().astype(np.uint8))))
         scores = outputs["scores"].cpu().numpy()
         labels = outputs["labels"].cpu().numpy()
-    return Detections(places.numpy()[:, [1, 0, 3, 2]].astype(np.float64), scores, labels, encoded)
+    return Detections(boxes_xyxy.numpy()[:, [1, 0, 3, 2]].astype(np.float64), scores, labels, encoded)
 
 
 def compute_true_boxes(masks: Sequence[Mask]) -> np.ndarray:
@@ -95,9 +97,9 @@ def compute_mask_ap50(detections: Sequence[Detections], truths: Sequence[GroundT
     results = []
     for number, (detected, truth) in enumerate(zip(detections, truths), start=1):
         for (y, x, pixels), label in zip(truth.masks, truth.labels):
-            whole = np.zeros(truth.image.shape, np.uint8, order="F")
-            whole[y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels
-            rle = coco_mask.encode(whole)
+            image_mask = np.zeros(truth.image.shape, np.uint8, order="F")
+            image_mask[y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels
+            rle = coco_mask.encode(image_mask)
             row = {"id": len(annotations) + 1, "image_id": number, "category_id": int(label), "segmentation": rle}
             annotations.append({**row, "iscrowd": 0, "area": int(pixels.sum())})
         for score, label, rle in zip(detected.scores, detected.labels, detected.masks):
@@ -110,10 +112,10 @@ def compute_mask_ap50(detections: Sequence[Detections], truths: Sequence[GroundT
     classes = [{"id": int(k), "name": str(k)} for k in sorted({a["category_id"] for a in annotations})]
     images = [{"id": k, "height": t.image.shape[0], "width": t.image.shape[1]} for k, t in enumerate(truths, start=1)]
     with contextlib.redirect_stdout(io.StringIO()):
-        true = COCO()
-        true.dataset = {"images": images, "annotations": annotations, "categories": classes}
-        true.createIndex()
-        evaluation = COCOeval(true, true.loadRes(results), "segm")
+        coco_truth = COCO()
+        coco_truth.dataset = {"images": images, "annotations": annotations, "categories": classes}
+        coco_truth.createIndex()
+        evaluation = COCOeval(coco_truth, coco_truth.loadRes(results), "segm")
         evaluation.params.iouThrs = np.array([0.5])
         evaluation.params.maxDets = [1, 100, 1000]
         evaluation.params.areaRng = [[0, 1e10]]

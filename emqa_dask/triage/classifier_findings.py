@@ -63,14 +63,14 @@ def _describe_shift(rows: pd.DataFrame, is_shifted: pd.Series, shift: Shift) -> 
     texts = pd.Series("", index=rows.index, dtype=object)
     columns = ["shift_probability", "shift_score", "predictive_entropy_nats", "shift_because"]
     for k, probability, score, entropy, because in rows.loc[is_shifted, columns].itertuples():
-        numbers = []
+        measurements = []
         if not np.isnan(probability):
-            numbers.append(f"probability {probability:.2f}")
+            measurements.append(f"probability {probability:.2f}")
         if not np.isnan(score):
-            numbers.append(f"shift score {round_up(score, 2)}, and the limit is 1")
+            measurements.append(f"shift score {round_up(score, 2)}, and the limit is 1")
         if not np.isnan(entropy):
-            numbers.append(f"predictive entropy {round_up(entropy, 3)} nats")
-        sentences = [shift.meaning + (f" ({'; '.join(numbers)})" if numbers else "") + "."]
+            measurements.append(f"predictive entropy {round_up(entropy, 3)} nats")
+        sentences = [shift.meaning + (f" ({'; '.join(measurements)})" if measurements else "") + "."]
         if isinstance(because, list | tuple | np.ndarray) and len(because):
             evidence = [str(text).strip().rstrip(".") for text in because[:N_EVIDENCE]]
             sentences.append(f"Evidence: {'; '.join(evidence)}.")

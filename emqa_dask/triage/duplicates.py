@@ -30,7 +30,7 @@ BLOCK = 4096  # images, or pairs, that are compared together
 PIXELS = ("pixel_sha256", "height_px", "width_px", "dtype")
 CONTENT = ("content_sha256", "frame")
 
-Pairs = Iterator[tuple[NDArray, NDArray]]  # positions (m,) and (m,) of images to compare
+PairBlocks = Iterator[tuple[NDArray, NDArray]]  # positions (m,) and (m,) of images to compare
 ReadSignatures = Callable[[NDArray], NDArray]  # row numbers (m,) -> their signatures (m, SIGNATURE_BYTES) uint8
 
 
@@ -45,13 +45,13 @@ def flag_duplicates(micrographs: pd.DataFrame, features: pd.DataFrame) -> pd.Dat
     rows = micrographs.assign(is_copy=is_copy_name(micrographs["uri"]))
     rows = rows.sort_values(["is_copy", "uri", "frame"], kind="stable", ignore_index=True)
     signatures = pack_signatures(rows["micrograph_id"].map(features.set_index("micrograph_id")["signature"]))
-    same = (compute_identities(*(rows[c] for c in columns)) for columns in (PIXELS, CONTENT))
+    identities = (compute_identities(*(rows[c] for c in columns)) for columns in (PIXELS, CONTENT))
     shapes = encode_shapes(rows["height_px"], rows["width_px"])
-    original, agreement = find_duplicates(same, shapes, has_tones(signatures), signatures.__getitem__)
-    copies = np.flatnonzero(original != np.arange(len(rows)))
-    names = [name_frame(rows["uri"][k], rows["frame"][k]) for k in original[copies]]
-    flags = [describe_copy(agreement[k], name) for k, name in zip(copies, names, strict=True)]
-    ids = rows["micrograph_id"].to_numpy(object)[copies]
+    original, agreement = find_duplicates(identities, shapes, has_tones(signatures), signatures.__getitem__)
+    copy_rows = np.flatnonzero(original != np.arange(len(rows)))
+    names = [name_frame(rows["uri"][k], rows["frame"][k]) for k in original[copy_rows]]
+    flags = [describe_copy(agreement[k], name) for k, name in zip(copy_rows, names, strict=True)]
+    ids = rows["micrograph_id"].to_numpy(object)[copy_rows]
     return tables.conform([{"micrograph_id": name} | flag for name, flag in zip(ids, flags)], tables.FLAGS).to_pandas()
 
 
@@ -147,7 +147,7 @@ def _normalise_tones(signatures: NDArray) -> NDArray:
     return tones / np.linalg.norm(tones, axis=1)[:, None]
 
 
-def _list_similar_pairs(rows: NDArray, read: ReadSignatures) -> Pairs:
+def _list_similar_pairs(rows: NDArray, read: ReadSignatures) -> PairBlocks:
     """Pairs (a, b), a < b, of numbers in `rows` with similar tones, the earliest first."""
     tones = _normalise_tones(read(rows))
     a, b = np.nonzero(np.triu(tones @ tones.T > MIN_TONE_CORRELATION, 1))
@@ -155,7 +155,7 @@ def _list_similar_pairs(rows: NDArray, read: ReadSignatures) -> Pairs:
         yield a[k : k + BLOCK], b[k : k + BLOCK]
 
 
-def _list_bucket_neighbours(rows: NDArray, read: ReadSignatures, folder: str | None) -> Pairs:
+def _list_bucket_neighbours(rows: NDArray, read: ReadSignatures, folder: str | None) -> PairBlocks:
     """Pairs (a, b), a < b, of numbers in `rows` whose tones are neighbours in a bucket of random projections."""
     n = len(rows)
     rng = np.random.default_rng(20020519)
@@ -174,7 +174,7 @@ def _list_bucket_neighbours(rows: NDArray, read: ReadSignatures, folder: str | N
             yield from _pair_neighbours(np.frombuffer(key_file.read(8 * n), np.uint64))
 
 
-def _pair_neighbours(keys: NDArray) -> Pairs:
+def _pair_neighbours(keys: NDArray) -> PairBlocks:
     """Pairs (a, b), a < b, of positions in `keys` that are at most N_NEIGHBOURS apart in the order of one bucket."""
     order = np.argsort(keys, kind="stable").astype(np.int32)
     bucket = (keys >> np.uint64(32)).astype(np.uint32)[order]
@@ -194,8 +194,10 @@ def _compute_bucket_keys(projected: NDArray, projection_medians: NDArray) -> NDA
     """(n,) uint64: the bucket in the upper half; in the lower one the first projection, so that keys sort by it."""
     bits = projected[:, 1:] > projection_medians
     bucket = bits @ (np.uint64(1) << np.arange(bits.shape[1], dtype=np.uint64))
-    raw = np.ascontiguousarray(projected[:, 0]).view(np.uint32)
-    return bucket << np.uint64(32) | np.where(raw >> 31, ~raw, raw | np.uint32(1 << 31)).astype(np.uint64)
+    float_bits = np.ascontiguousarray(projected[:, 0]).view(np.uint32)
+    return bucket << np.uint64(32) | np.where(float_bits >> 31, ~float_bits, float_bits | np.uint32(1 << 31)).astype(
+        np.uint64
+    )
 
 
 def _compare_candidate_copies(
@@ -224,14 +226,14 @@ def _compare_candidate_copies(
         k = np.flatnonzero(is_similar & ~has_no_detail)
         min_correlation = np.maximum(MIN_SIGN_CORRELATION, MIN_SUM - tone_correlation[k]) - FIRST_ROWS_MARGIN
         is_similar[k] = correlate_signs(signs, i[k], j[k], *FIRST_ROWS) > min_correlation
-    rest = np.flatnonzero(is_similar)
-    rest = rest[np.lexsort((a[rest], b[rest]))]
+    open_pairs = np.flatnonzero(is_similar)
+    open_pairs = open_pairs[np.lexsort((a[open_pairs], b[open_pairs]))]
     # The earliest candidate of each row comes first: a row with an original need not be compared with later ones.
-    while len(rest):
-        is_next = np.ones(len(rest), bool)
-        is_next[1:] = b[rest[1:]] != b[rest[:-1]]
-        k = rest[is_next]
-        rest = rest[~is_next]
+    while len(open_pairs):
+        is_next = np.ones(len(open_pairs), bool)
+        is_next[1:] = b[open_pairs[1:]] != b[open_pairs[:-1]]
+        k = open_pairs[is_next]
+        open_pairs = open_pairs[~is_next]
         by_tone = np.where(tone_correlation[k] > MIN_TONE_CORRELATION_ALONE, tone_correlation[k], 0)
         by_signs = correlate_signs(signs, i[k], j[k], *ALL_ROWS)
         correlation = np.where(has_no_detail[k], by_tone, by_signs)
@@ -239,7 +241,7 @@ def _compare_candidate_copies(
         is_copy &= correlation.astype(np.float32) + tone_correlation[k] > MIN_SUM
         original[b[k[is_copy]]] = a[k[is_copy]]
         agreement[b[k[is_copy]]] = correlation[is_copy]
-        rest = rest[a[rest] < original[b[rest]]]
+        open_pairs = open_pairs[a[open_pairs] < original[b[open_pairs]]]
 
 
 def _multiply_rows(vectors: NDArray, i: NDArray, j: NDArray) -> NDArray:

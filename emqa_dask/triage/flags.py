@@ -57,7 +57,7 @@ def measure_flag(flag: Flag, features: pd.DataFrame, settings: Flags) -> tuple[p
 def _write_sentence(flag: Flag, features: pd.DataFrame, k: int, value: float, limit: float) -> str:
     names = {name for _, name, _, _ in Formatter().parse(flag.text)}
     # Only the columns that the sentence names: a row of sixty columns takes ten times as long to get.
-    numbers = {name: features[name].iloc[k] for name in sorted(names & tables.IMAGE_STATISTICS.keys())}
+    column_values = {name: features[name].iloc[k] for name in sorted(names & tables.IMAGE_STATISTICS.keys())}
     if "period_px" in names:
-        numbers["period_px"] = 1 / max(features["detail_cpp"].iloc[k], MIN_DETAIL_CPP)
-    return flag.text.format(value=value, limit=limit, percent=100 * value, limit_percent=100 * limit, **numbers)
+        column_values["period_px"] = 1 / max(features["detail_cpp"].iloc[k], MIN_DETAIL_CPP)
+    return flag.text.format(value=value, limit=limit, percent=100 * value, limit_percent=100 * limit, **column_values)

@@ -48,12 +48,12 @@ def join_tables(
     """
     row_columns = [name for name in micrographs if name in ROWS.names]
     joined = micrographs[row_columns].reset_index(drop=True)
-    parts = [features.filter(("micrograph_id", *FEATURE_COLUMNS)), predictions]
+    other_tables = [features.filter(("micrograph_id", *FEATURE_COLUMNS)), predictions]
     if classifications is not None:
-        parts.append(classifications.rename(columns=CLASS_NAMES))
-    for part in parts:
-        check_unique(part["micrograph_id"])
-        aligned = part.set_index("micrograph_id").reindex(joined["micrograph_id"])
+        other_tables.append(classifications.rename(columns=CLASS_NAMES))
+    for other_table in other_tables:
+        check_unique(other_table["micrograph_id"])
+        aligned = other_table.set_index("micrograph_id").reindex(joined["micrograph_id"])
         joined = joined.assign(**{name: aligned[name].to_numpy() for name in aligned if name in ROWS.names})
     joined["is_predicted"] = joined["is_predicted"].eq(True)
     return joined

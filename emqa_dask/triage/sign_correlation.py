@@ -26,21 +26,23 @@ def correlate_signs(signs, i, j, start, stop):
     signs: (n, SIGNS_PX) uint64, a row of SIGNS_PX signs each. The sign correlation is 1 - 2 x the fraction of signs
     that differ where the two overlap: 1 = the same, about 0 = chance. Rows `start` to `stop` (half-open) of i count.
     """
-    best = np.empty(len(i))
+    best_correlations = np.empty(len(i))
     for k in range(len(i)):
-        one = signs[i[k]]
-        other = signs[j[k]]
-        best[k] = -1.0
+        signs_i = signs[i[k]]
+        signs_j = signs[j[k]]
+        best_correlations[k] = -1.0
         for x in range(-MAX_SHIFT_PX, MAX_SHIFT_PX + 1):
             mask = np.uint64(0xFFFFFFFFFFFFFFFF) << np.uint64(abs(x))
-            left = np.uint64(max(x, 0))
-            right = np.uint64(max(-x, 0))
+            left_shift = np.uint64(max(x, 0))
+            right_shift = np.uint64(max(-x, 0))
             for y in range(-MAX_SHIFT_PX, MAX_SHIFT_PX + 1):
-                first = max(start, y)
-                last = min(stop, SIGNS_PX + y)
+                first_row = max(start, y)
+                last_row = min(stop, SIGNS_PX + y)
                 n_different = np.uint64(0)
-                for row in range(first, last):
-                    n_different += _count_ones(((one[row] << left) ^ (other[row - y] << right)) & mask)
-                correlation = 1 - 2 * float(n_different) / ((SIGNS_PX - abs(x)) * (last - first))
-                best[k] = max(best[k], correlation)
-    return best
+                for row in range(first_row, last_row):
+                    n_different += _count_ones(
+                        ((signs_i[row] << left_shift) ^ (signs_j[row - y] << right_shift)) & mask
+                    )
+                correlation = 1 - 2 * float(n_different) / ((SIGNS_PX - abs(x)) * (last_row - first_row))
+                best_correlations[k] = max(best_correlations[k], correlation)
+    return best_correlations

@@ -65,7 +65,9 @@ def decide(rows: pd.DataFrame, flags: pd.DataFrame, settings: Triage, rules: Seq
     reasons = _group_by_row(findings["row"], findings["code"], len(rows))
     rows["reasons"] = pd.Series(reasons.to_pylist(), dtype=object, index=rows.index)
     texts = _list_texts(rows, findings, settings)
-    rows["explanation"] = [" ".join(own) for own in _group_by_row(texts["row"], texts["text"], len(rows)).to_pylist()]
+    rows["explanation"] = [
+        " ".join(row_texts) for row_texts in _group_by_row(texts["row"], texts["text"], len(rows)).to_pylist()
+    ]
     return rows[tables.TRIAGE.names]
 
 
@@ -92,8 +94,8 @@ def _select_verdicts(findings: pd.DataFrame, rules: Sequence[Rule], n_rows: int)
     """(n_rows,) the verdict of each row's first finding that is no note; trust without one."""
     verdicts = np.full(n_rows, "trust", object)
     decisive = np.array([rule.verdict for rule in rules], object)[findings["rank"]]
-    first = findings[decisive != NOTE].drop_duplicates("row")
-    verdicts[first["row"]] = np.array([rule.verdict for rule in rules], object)[first["rank"]]
+    first_findings = findings[decisive != NOTE].drop_duplicates("row")
+    verdicts[first_findings["row"]] = np.array([rule.verdict for rule in rules], object)[first_findings["rank"]]
     return verdicts
 
 

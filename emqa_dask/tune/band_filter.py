@@ -28,14 +28,14 @@ def filter_band(image: NDArray, spacing_px: float) -> FilteredImage:
     pixels = ((pixels - pixels.mean(dtype=np.float64)) / max(float(pixels.std(dtype=np.float64)), 1e-30)).astype(
         np.float32
     )
-    fine = max(0.6, 0.1 * spacing_px)
-    smooth = blur_image(pixels, fine)
+    fine_sigma_px = max(0.6, 0.1 * spacing_px)
+    smooth = blur_image(pixels, fine_sigma_px)
     signal = smooth - blur_image(pixels, spacing_px)
     kernel = np.outer([1, -2, 1], [1, -2, 1]).astype(np.float32)
     rough = cv2.filter2D(pixels, -1, kernel, borderType=cv2.BORDER_REFLECT_101) ** 2 / 36
-    noise = blur_image(rough, 2 * spacing_px) / (4 * np.pi * fine * fine)
+    noise = blur_image(rough, 2 * spacing_px) / (4 * np.pi * fine_sigma_px * fine_sigma_px)
     # Half a spacing, so that a step (a particle's edge) does not count as texture far from it.
-    detail = blur_image((smooth - blur_image(pixels, max(2 * fine, 0.4 * spacing_px))) ** 2, 0.5 * spacing_px)
+    detail = blur_image((smooth - blur_image(pixels, max(2 * fine_sigma_px, 0.4 * spacing_px))) ** 2, 0.5 * spacing_px)
     contrast = np.sqrt(blur_image(signal * signal, spacing_px))
     contrast += max(0.1 * float(np.median(contrast)), 1e-6)
     return FilteredImage(signal / contrast, noise / contrast**2, np.sqrt(np.maximum(detail - 2 * noise, 0)), spacing_px)

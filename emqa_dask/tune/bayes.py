@@ -25,18 +25,18 @@ def propose_points(points: NDArray, values: NDArray, count: int, seed: int) -> l
     """
     rng = np.random.default_rng([seed, len(points)])
     values = scale_objectives(values)
-    proposed: list[NDArray] = []
+    proposed_points: list[NDArray] = []
     for _ in range(count):
         target = scalarise(values, rng.dirichlet(np.ones(values.shape[1])))
         model = _fit_process(points, target, rng)
         candidates = _draw_candidates(points, values, rng)
-        best = candidates[int(np.argmax(expected_improvement(*_predict(model, candidates), target.min())))]
-        proposed.append(best)
+        best_candidate = candidates[int(np.argmax(expected_improvement(*_predict(model, candidates), target.min())))]
+        proposed_points.append(best_candidate)
         # Until it is evaluated the point has its neighbour's values, so that the next of the batch lies elsewhere.
-        nearest = int(((points - best) ** 2).sum(axis=1).argmin())
-        points = np.vstack([points, best])
+        nearest = int(((points - best_candidate) ** 2).sum(axis=1).argmin())
+        points = np.vstack([points, best_candidate])
         values = np.vstack([values, values[nearest]])
-    return proposed
+    return proposed_points
 
 
 def scale_objectives(values: NDArray) -> NDArray[np.float64]:
@@ -44,15 +44,15 @@ def scale_objectives(values: NDArray) -> NDArray[np.float64]:
 
     Distances below a tenth of the median distance hardly differ.
     """
-    out = np.zeros(values.shape)
+    scaled = np.zeros(values.shape)
     for k, column in enumerate(values.T):
-        ok = np.isfinite(column)
-        if not ok.any():
+        is_finite = np.isfinite(column)
+        if not is_finite.any():
             continue
-        excess = np.where(ok, column, column[ok].max()) - column[ok].min()
+        excess = np.where(is_finite, column, column[is_finite].max()) - column[is_finite].min()
         excess = np.log(excess + max(0.1 * float(np.median(excess)), 1e-9))
-        out[:, k] = (excess - excess.min()) / max(float(np.ptp(excess)), 1e-9)
-    return out
+        scaled[:, k] = (excess - excess.min()) / max(float(np.ptp(excess)), 1e-9)
+    return scaled
 
 
 def scalarise(values: NDArray, weights: NDArray) -> NDArray[np.float64]:

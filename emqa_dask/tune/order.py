@@ -78,10 +78,12 @@ def compute_order_map(
         settings["patch_px"] = int(patch_px or round(PATCH_SPACINGS * filtered.spacing_px)) // 2 * 2 + 1
         lattice = periodicity.measure_periodicity(filtered)
         if lattice is None:
-            mask, p, extra = _map_texture(filtered, points_px)
+            mask, p, region_settings = _map_texture(filtered, points_px)
         else:
-            mask, p, extra = _map_lattice(filtered, lattice, points_px, settings["patch_px"], candidates, seed)
-        settings |= extra
+            mask, p, region_settings = _map_lattice(
+                filtered, lattice, points_px, settings["patch_px"], candidates, seed
+            )
+        settings |= region_settings
     return _make_order_map(points_px, mask, p, image.shape, window_px, settings)
 
 
@@ -111,11 +113,13 @@ def _map_lattice(filtered, lattice, points_px, patch_px, candidates, seed) -> tu
     # Sorted points, so that rounding does not depend on the order of the table.
     sorted_values = _interpolate(fields, points_px[np.lexsort(points_px.T[::-1])], shape)
     is_assessable = _find_assessable(filtered, points_px)
-    coarse = cv2.resize(is_assessable.astype(np.uint8), order.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
+    is_assessable_coarse = (
+        cv2.resize(is_assessable.astype(np.uint8), order.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
+    )
     step = shape[0] / order.shape[0]
     covariances, thresholds = candidates
     choice = order_mixture.tune_mixture(
-        sorted_values, fields, coarse, step, spacing, level, covariances, thresholds, seed
+        sorted_values, fields, is_assessable_coarse, step, spacing, level, covariances, thresholds, seed
     )
     settings |= {name: value for name, value in choice._asdict().items() if name != "mixture"}
     if choice.mixture is None:
@@ -170,8 +174,10 @@ def _compute_scatter(
     spread over one spacing.
     """
     y, x = _round_to_pixels(points_px, filtered.signal.shape)
-    half = patch_px // 2
-    padded = np.pad(filtered.signal, half, mode="reflect" if half < min(filtered.signal.shape) else "symmetric")
+    half_patch_px = patch_px // 2
+    padded = np.pad(
+        filtered.signal, half_patch_px, mode="reflect" if half_patch_px < min(filtered.signal.shape) else "symmetric"
+    )
     patches = np.lib.stride_tricks.sliding_window_view(padded, (patch_px, patch_px))[y, x].reshape(len(y), -1)
     patches = patches - patches.mean(axis=1, keepdims=True)
     patches /= np.maximum(np.linalg.norm(patches, axis=1, keepdims=True), 1e-6)
@@ -219,9 +225,13 @@ def _make_order_map(points_px, mask, p, shape, window_px, settings) -> OrderMap:
     edges = [np.rint(np.linspace(0, n, max(1, round(n / side)) + 1)).astype(int) for n in shape]
     y0, x0 = (a.ravel() for a in np.meshgrid(edges[0][:-1], edges[1][:-1], indexing="ij"))
     y1, x1 = (a.ravel() for a in np.meshgrid(edges[0][1:], edges[1][1:], indexing="ij"))
-    count = np.histogram2d(y, x, bins=edges)[0].astype(np.int64).ravel()
-    total = np.pad(region_mask.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    share = (total[y1, x1] - total[y0, x1] - total[y1, x0] + total[y0, x0]) / ((y1 - y0) * (x1 - x0))
-    share = np.full(len(share), np.nan) if mask is None else share
-    tiles = pd.DataFrame({"y0": y0, "x0": x0, "y1": y1, "x1": x1, "n_points": count, "disordered_fraction": share})
+    point_counts = np.histogram2d(y, x, bins=edges)[0].astype(np.int64).ravel()
+    cumulative_area = np.pad(region_mask.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    disordered_fraction = (
+        cumulative_area[y1, x1] - cumulative_area[y0, x1] - cumulative_area[y1, x0] + cumulative_area[y0, x0]
+    ) / ((y1 - y0) * (x1 - x0))
+    disordered_fraction = np.full(len(disordered_fraction), np.nan) if mask is None else disordered_fraction
+    tiles = pd.DataFrame(
+        {"y0": y0, "x0": x0, "y1": y1, "x1": x1, "n_points": point_counts, "disordered_fraction": disordered_fraction}
+    )
     return OrderMap(points, tiles, region_mask, float("nan") if mask is None else float(region_mask.mean()), settings)

@@ -48,15 +48,15 @@ def fit_mixture(values: NDArray, covariance: str, seed: int = 0) -> Mixture | No
     low = values[:, 0] < HALF_ORDER
     if min(low.sum(), (~low).sum()) < 3:
         return None
-    parts = values[low], values[~low]
+    samples_by_side = values[low], values[~low]
     model = GaussianMixture(
         2,
         covariance_type=covariance,
         reg_covar=1e-4,
         max_iter=200,
         weights_init=[low.mean(), 1 - low.mean()],
-        means_init=[part.mean(axis=0) for part in parts],
-        precisions_init=_compute_precisions(parts, covariance),
+        means_init=[side_samples.mean(axis=0) for side_samples in samples_by_side],
+        precisions_init=_compute_precisions(samples_by_side, covariance),
         random_state=seed,
     ).fit(values)
     order, scatter = model.means_.T
@@ -100,20 +100,20 @@ def find_regions(disordered: NDArray, order: NDArray, spacing_px: float, level: 
     min_inscribed_radius = MIN_INSCRIBED_RADIUS_SPACINGS * spacing_px / np.sqrt(level)
     padded = np.pad(disordered.astype(np.uint8), 1)
     depth = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-    pieces = label(disordered, connectivity=1)
-    n_px = np.bincount(pieces.ravel())
-    mean = np.bincount(pieces.ravel(), order.ravel()) / np.maximum(n_px, 1)
+    component_labels = label(disordered, connectivity=1)
+    n_px = np.bincount(component_labels.ravel())
+    mean = np.bincount(component_labels.ravel(), order.ravel()) / np.maximum(n_px, 1)
     is_region = (
         (n_px >= min_area)
         & (mean <= MAX_MEAN_ORDER)
-        & np.isin(np.arange(len(n_px)), pieces[depth >= min_inscribed_radius])
+        & np.isin(np.arange(len(n_px)), component_labels[depth >= min_inscribed_radius])
     )
     is_region[0] = False
-    mask = is_region[pieces]
+    mask = is_region[component_labels]
     holes = label(~mask, connectivity=1)
-    small = np.bincount(holes.ravel()) < MIN_AREA_SQUARED_SPACINGS * spacing_px**2
-    small[0] = False
-    return mask | small[holes]
+    is_small_hole = np.bincount(holes.ravel()) < MIN_AREA_SQUARED_SPACINGS * spacing_px**2
+    is_small_hole[0] = False
+    return mask | is_small_hole[holes]
 
 
 def measure_regions(mask: NDArray, px: float = 1.0) -> tuple[float, float]:

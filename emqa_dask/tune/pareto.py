@@ -30,8 +30,8 @@ def find_pareto_front(objectives: ArrayLike) -> NDArray[np.bool_]:
     finite = np.isfinite(array).all(axis=1)
     front = finite.copy()
     for i in np.flatnonzero(finite):
-        others = array[finite]
-        front[i] = not ((others <= array[i]).all(axis=1) & (others < array[i]).any(axis=1)).any()
+        finite_rows = array[finite]
+        front[i] = not ((finite_rows <= array[i]).all(axis=1) & (finite_rows < array[i]).any(axis=1)).any()
     return front
 
 

@@ -41,11 +41,11 @@ def measure_periodicity(filtered: FilteredImage) -> Periodicity | None:
     window = spacing * float(np.clip(0.5 * snr**-0.5, 0.5, 1.5))
     step = max(1, int(window // 1.75))
     order = measure_repetition(filtered, shifts, window, step)
-    ordered = order > HALF_ORDER * compute_ordered_level(order)
+    is_ordered = order > HALF_ORDER * compute_ordered_level(order)
     # Disordered regions have blurred the first translations; now only the ordered part is used.
-    refined = find_translations(filtered, _enlarge_mask(ordered, filtered.signal.shape))
-    if len(refined):
-        order = measure_repetition(filtered, refined, window, step)
+    refined_shifts = find_translations(filtered, _enlarge_mask(is_ordered, filtered.signal.shape))
+    if len(refined_shifts):
+        order = measure_repetition(filtered, refined_shifts, window, step)
     n_lattices = 1
     while n_lattices < MAX_LATTICES:
         grain = _measure_grain(filtered, order, window, step)
@@ -61,14 +61,14 @@ def _measure_grain(filtered: FilteredImage, order: NDArray, window: float, step:
     spacing = filtered.spacing_px
     limit = HALF_ORDER * compute_ordered_level(order)
     size = 2 * int(spacing / step) + 1
-    rest = ndimage.binary_opening(order < limit, np.ones((size, size)))
-    if rest.sum() * step**2 < 100 * spacing**2:
+    is_unordered = ndimage.binary_opening(order < limit, np.ones((size, size)))
+    if is_unordered.sum() * step**2 < 100 * spacing**2:
         return None
-    shifts = find_translations(filtered, _enlarge_mask(rest, filtered.signal.shape))
+    shifts = find_translations(filtered, _enlarge_mask(is_unordered, filtered.signal.shape))
     if not len(shifts):
         return None
     grain = measure_repetition(filtered, shifts, window, step)
-    return grain if (grain[rest] > limit).mean() > 0.3 else None
+    return grain if (grain[is_unordered] > limit).mean() > 0.3 else None
 
 
 def compute_ordered_level(order: NDArray) -> float:

@@ -147,9 +147,9 @@ def match_mutual_nearest(a: NDArray, b: NDArray, reach: float) -> NDArray[np.int
     if len(a) == 0 or len(b) == 0:
         return np.zeros((0, 2), np.int64)
     distance, j = cKDTree(b).query(a)
-    back = cKDTree(a).query(b)[1]
-    keep = (back[j] == np.arange(len(a))) & (distance <= reach)
-    return np.column_stack([np.flatnonzero(keep), j[keep]])
+    nearest_a = cKDTree(a).query(b)[1]
+    is_mutual = (nearest_a[j] == np.arange(len(a))) & (distance <= reach)
+    return np.column_stack([np.flatnonzero(is_mutual), j[is_mutual]])
 
 
 def size_prior(points: pd.DataFrame, scene: Scene) -> float:

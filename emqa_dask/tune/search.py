@@ -80,12 +80,14 @@ def run_search(
         waiting = waiting[count:]
         for point in propose(np.array(points).reshape(-1, len(space.names)), values, count - len(proposed)):
             proposed.append((point, space.make_settings(point)))
-        new = np.asarray(evaluate([candidate for _, candidate in proposed]), np.float64)
-        if new.shape != (len(proposed), len(objectives)):
-            raise ValueError(f"evaluate gave {new.shape} for {len(proposed)} settings and {len(objectives)} objectives")
+        new_values = np.asarray(evaluate([candidate for _, candidate in proposed]), np.float64)
+        if new_values.shape != (len(proposed), len(objectives)):
+            raise ValueError(
+                f"evaluate gave {new_values.shape} for {len(proposed)} settings and {len(objectives)} objectives"
+            )
         points += [point for point, _ in proposed]
         settings += [candidate for _, candidate in proposed]
-        values = np.concatenate([values, new])
+        values = np.concatenate([values, new_values])
     return make_search_history(settings, values, objectives, reference)
 
 

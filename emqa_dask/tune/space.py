@@ -65,13 +65,13 @@ class SearchSpace:
         }
         low = self.min_sigma[0]
         step = self.scales_per_octave
-        first = round(math.log2(value["min_sigma"] / low) * step)
+        first_step = round(math.log2(value["min_sigma"] / low) * step)
         n_steps = max(1, round(math.log2(value["sigma_ratio"]) * step))
         return {
             "threshold": value["threshold"],
             "overlap": value["overlap"],
-            "min_sigma": float(low * 2 ** (first / step)),
-            "max_sigma": float(low * 2 ** ((first + n_steps) / step)),
+            "min_sigma": float(low * 2 ** (first_step / step)),
+            "max_sigma": float(low * 2 ** ((first_step + n_steps) / step)),
             "num_sigma": n_steps + 1,
             "log_scale": True,
         }

@@ -63,9 +63,9 @@ def tune_tiles(
             settings = dict.fromkeys(names, math.nan)
             best_values = np.full(len(objectives), np.nan)
         else:
-            best = pareto.select_nearest_to_ideal(values, distance, min_range)
-            settings = candidates[best]
-            best_values = values[best]
+            best_index = pareto.select_nearest_to_ideal(values, distance, min_range)
+            settings = candidates[best_index]
+            best_values = values[best_index]
         rows.append(tile._asdict() | settings | dict(zip(objectives, best_values)))
     return pd.DataFrame(rows, columns=[*Tile._fields, *names, *objectives])
 
@@ -75,10 +75,10 @@ def select_points(points: pd.DataFrame, tile: Tile) -> pd.DataFrame:
     y = points["y_px"]
     x = points["x_px"]
     # Pixel centres are integers: pixel y0 begins at y0 - 0.5.
-    keep = (y >= tile.y0 - 0.5) & (y < tile.y1 - 0.5) & (x >= tile.x0 - 0.5) & (x < tile.x1 - 0.5)
+    is_in_tile = (y >= tile.y0 - 0.5) & (y < tile.y1 - 0.5) & (x >= tile.x0 - 0.5) & (x < tile.x1 - 0.5)
     offsets = {"y_px": tile.y0, "y0": tile.y0, "y1": tile.y0, "x_px": tile.x0, "x0": tile.x0, "x1": tile.x0}
-    return points[keep].assign(
-        **{name: points[name][keep] - offset for name, offset in offsets.items() if name in points}
+    return points[is_in_tile].assign(
+        **{name: points[name][is_in_tile] - offset for name, offset in offsets.items() if name in points}
     )
 
 

@@ -24,13 +24,13 @@ def find_translations(filtered: FilteredImage, mask: NDArray | None) -> NDArray:
     height = correlation[y, x]
     y, x = (axis[height >= MIN_RELATIVE_HEIGHT * height.max()] for axis in (y, x))
     reach = len(correlation) // 2
-    fine = np.stack(
+    peaks = np.stack(
         [y - reach + _locate_vertex(correlation, y, x, 1, 0), x - reach + _locate_vertex(correlation, y, x, 0, 1)], 1
     )
-    fine = _select_lattice(fine, 1.0 + 0.1 * filtered.spacing_px)
-    length = np.hypot(*fine.T)
-    last = np.sort(length)[min(N_TRANSLATIONS, len(length)) - 1]
-    return fine[length <= 1.03 * last + 0.1]
+    peaks = _select_lattice(peaks, 1.0 + 0.1 * filtered.spacing_px)
+    length = np.hypot(*peaks.T)
+    max_length = np.sort(length)[min(N_TRANSLATIONS, len(length)) - 1]
+    return peaks[length <= 1.03 * max_length + 0.1]
 
 
 def _select_lattice(peaks: NDArray, tolerance_px: float) -> NDArray:
@@ -39,15 +39,15 @@ def _select_lattice(peaks: NDArray, tolerance_px: float) -> NDArray:
     The second vector is the shortest one in another direction whose sum and difference with the first are peaks, too.
     """
     tree = cKDTree(peaks)
-    turn = np.lexsort((*np.round(peaks.T, 1), np.round(np.hypot(*peaks.T), 1)))
-    first = peaks[turn[0]]
-    for second in peaks[turn[1:]]:
-        area = first[0] * second[1] - first[1] * second[0]
-        if abs(area) < 0.3 * np.hypot(*first) * np.hypot(*second):
+    order = np.lexsort((*np.round(peaks.T, 1), np.round(np.hypot(*peaks.T), 1)))
+    first_vector = peaks[order[0]]
+    for second_vector in peaks[order[1:]]:
+        area = first_vector[0] * second_vector[1] - first_vector[1] * second_vector[0]
+        if abs(area) < 0.3 * np.hypot(*first_vector) * np.hypot(*second_vector):
             continue
-        if (tree.query([first + second, first - second])[0] < tolerance_px).all():
-            steps = np.rint(peaks @ np.linalg.inv([first, second]))
-            return peaks[np.hypot(*(peaks - steps @ [first, second]).T) < tolerance_px]
+        if (tree.query([first_vector + second_vector, first_vector - second_vector])[0] < tolerance_px).all():
+            steps = np.rint(peaks @ np.linalg.inv([first_vector, second_vector]))
+            return peaks[np.hypot(*(peaks - steps @ [first_vector, second_vector]).T) < tolerance_px]
     return peaks
 
 

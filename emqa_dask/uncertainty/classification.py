@@ -36,27 +36,27 @@ def load_classifier(directory: Path) -> Classifier:
 
 @functools.lru_cache(maxsize=4)
 def _load_cached(directory: Path, digest: str) -> Classifier:
-    card = models.read_model_card(directory)
+    model_card = models.read_model_card(directory)
     with models.blame_model(directory):
-        return _build_classifier(directory, card)
+        return _build_classifier(directory, model_card)
 
 
-def _build_classifier(directory: Path, card: dict) -> Classifier:
+def _build_classifier(directory: Path, model_card: dict) -> Classifier:
     """The classifier of a card and the files that it lists."""
-    p = np.zeros((1, 0, len(card["classes"])))
+    p = np.zeros((1, 0, len(model_card["classes"])))
     y = np.zeros(0, int)
-    if HELD_OUT_FILE in card["files"]:
-        held_out = safetensors.numpy.load_file(models.check_file(directory, HELD_OUT_FILE, card))
+    if HELD_OUT_FILE in model_card["files"]:
+        held_out = safetensors.numpy.load_file(models.check_file(directory, HELD_OUT_FILE, model_card))
         if "validation.classes" in held_out:
             p = held_out["validation.probabilities"]
             y = held_out["validation.classes"]
     return Classifier(
-        name=str(card["name"]),
-        classes=tuple(card["classes"]),
-        view=windows.WindowSettings(**card["input"]),
-        temperature=float(card["ensemble"].get("temperature", 1.0)),
+        name=str(model_card["name"]),
+        classes=tuple(model_card["classes"]),
+        view=windows.WindowSettings(**model_card["input"]),
+        temperature=float(model_card["ensemble"].get("temperature", 1.0)),
         shift=shift_files.read_shift_model(directory),
-        conditions=imaging_conditions.read_training_conditions(card),
+        conditions=imaging_conditions.read_training_conditions(model_card),
         uncertainty=entropy.predictive_entropy(p),
         is_wrong=p.mean(axis=0).argmax(axis=1) != y,
     )
@@ -89,13 +89,13 @@ def classify_images(probabilities: pd.DataFrame, features: pd.DataFrame, directo
         return tables.empty(tables.CLASSIFICATIONS)
     probabilities = probabilities[probabilities["micrograph_id"].isin(features["micrograph_id"])]
     is_classified = features["micrograph_id"].isin(probabilities["micrograph_id"])
-    parts = []
+    part_tables = []
     if not is_classified.all():
-        parts.append(_make_refusals(features[~is_classified], classifier))
+        part_tables.append(_make_refusals(features[~is_classified], classifier))
     if is_classified.any():
         rows = features[is_classified].reset_index(drop=True)
-        parts.append(_classify_rows(probabilities, rows, classifier))
-    table = pd.concat(parts).set_index("micrograph_id").loc[features["micrograph_id"]].reset_index()
+        part_tables.append(_classify_rows(probabilities, rows, classifier))
+    table = pd.concat(part_tables).set_index("micrograph_id").loc[features["micrograph_id"]].reset_index()
     return table.reindex(columns=tables.CLASSIFICATIONS.names)
 
 
@@ -119,15 +119,15 @@ def _classify_rows(probabilities: pd.DataFrame, features: pd.DataFrame, classifi
     position = pd.Index(features["micrograph_id"]).get_indexer(probabilities["micrograph_id"])
     probabilities = probabilities.iloc[np.lexsort((probabilities["member"], position))]
     p, embeddings = _stack_members(probabilities, len(features), classifier)
-    scaled = reliability.apply_temperature(p.mean(axis=0), classifier.temperature)
+    scaled_probabilities = reliability.apply_temperature(p.mean(axis=0), classifier.temperature)
     table = pd.DataFrame(
         {
             "micrograph_id": features["micrograph_id"],
             "classifier": classifier.name,
             "n_members": len(p),
             "refusal": pd.Series([None] * len(features), dtype=object),
-            "predicted_class": np.array(classifier.classes, object)[scaled.argmax(axis=1)],
-            "class_probability": scaled.max(axis=1),
+            "predicted_class": np.array(classifier.classes, object)[scaled_probabilities.argmax(axis=1)],
+            "class_probability": scaled_probabilities.max(axis=1),
             "predictive_entropy_nats": entropy.predictive_entropy(p),
             "mutual_information_nats": entropy.mutual_information(p),
             "variation_ratio": entropy.variation_ratio(p),

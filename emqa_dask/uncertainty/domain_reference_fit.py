@@ -32,7 +32,7 @@ def fit_domain_reference(
     references = [
         embedding_distances.fit_member_reference(member, np.asarray(y), positions) for member in train.embeddings
     ]
-    members, backgrounds = (tuple(part) for part in zip(*references))
+    members, backgrounds = (tuple(member_references) for member_references in zip(*references))
     statistics = _fit_domain(train.features, groups, STATISTICS, seed)
     spectrum = _fit_domain(train.features, groups, SPECTRUM, seed)
     values = train.features[[*statistics.columns, *spectrum.columns]].to_numpy(float)

@@ -51,8 +51,8 @@ def detect_drifts(
         column = values[quantity].to_numpy(float)
         for name, indices in cohorts.items():
             cohort_values = np.sort(_drop_missing_values(column[indices]))
-            figures = _compare_samples(cohort_values, pooled_values, reference is None, min_images)
-            rows.append({"cohort": str(name), "quantity": quantity, **_find_period(values, indices), **figures})
+            comparison = _compare_samples(cohort_values, pooled_values, reference is None, min_images)
+            rows.append({"cohort": str(name), "quantity": quantity, **_find_period(values, indices), **comparison})
     table = pd.DataFrame(rows, columns=[name for name in tables.DRIFTS.names if name != "reference"])
     table["reference"] = "others" if reference is None else "held_out"
     table = _mark_drifted(table, false_discoveries, least_effect)
@@ -88,19 +88,21 @@ def summarise_over_time(values: pd.DataFrame, quantity: str, n_bins: int = 12) -
     are by rank: equally many rows, in their order; start and end (exclusive) are int64. Intervals without a known
     value are left out; no values give no rows. Raises ValueError for a missing column, or n_bins below 1.
     """
-    missing = [name for name in ("acquired", quantity) if name not in values]
-    if missing or n_bins < 1:
-        raise ValueError(f"columns missing: {missing}; n_bins is {n_bins}: give both columns, and 1 bin at least")
+    missing_columns = [name for name in ("acquired", quantity) if name not in values]
+    if missing_columns or n_bins < 1:
+        raise ValueError(
+            f"columns missing: {missing_columns}; n_bins is {n_bins}: give both columns, and 1 bin at least"
+        )
     columns = ["start", "end", "n", "median", "low", "high"]
     x, y = _select_dated(values, quantity)
     if not len(x):
         return pd.DataFrame(columns=columns)
     positions = x.astype("int64")
     is_date = x.dtype.kind == "M"
-    first = int(positions.min())
-    last = int(positions.max())
-    end = last if is_date and last > first else last + 1
-    edges = np.unique(np.round(np.linspace(first, end, n_bins + 1)).astype("int64"))
+    first_position = int(positions.min())
+    last_position = int(positions.max())
+    end = last_position if is_date and last_position > first_position else last_position + 1
+    edges = np.unique(np.round(np.linspace(first_position, end, n_bins + 1)).astype("int64"))
     bins = np.clip(np.searchsorted(edges, positions, "right") - 1, 0, len(edges) - 2)
     rows = []
     for k in np.unique(bins):
@@ -136,19 +138,19 @@ def _compare_samples(
     n = len(cohort_values)
     m = len(pooled_values) - (n if is_cohort_pooled else 0)
     names = ("reference_median", "statistic", "p_value", "p_corrected", "effect")
-    figures = {"n": n, "n_reference": m, "median": _compute_median(cohort_values), **dict.fromkeys(names, np.nan)}
+    comparison = {"n": n, "n_reference": m, "median": _compute_median(cohort_values), **dict.fromkeys(names, np.nan)}
     if min(n, m) == 0:
-        return figures
+        return comparison
     positions = _find_cohort_positions(pooled_values, cohort_values) if is_cohort_pooled else np.zeros(0, int)
-    figures["reference_median"] = _compute_median(_find_middle_values(pooled_values, positions))
+    comparison["reference_median"] = _compute_median(_find_middle_values(pooled_values, positions))
     if min(n, m) < min_images:
-        return figures
+        return comparison
     statistic, effect = _compute_statistics(cohort_values, pooled_values, is_cohort_pooled)
     if n + m <= MAX_EXACT_VALUES:
         p = float(ks_2samp(cohort_values, np.delete(pooled_values, positions), method="exact").pvalue)
     else:
         p = float(np.clip(kstwo.sf(statistic, round(n * m / (n + m))), 0, 1))
-    return figures | {"statistic": statistic, "p_value": p, "effect": effect}
+    return comparison | {"statistic": statistic, "p_value": p, "effect": effect}
 
 
 def _compute_statistics(cohort_values: NDArray, pooled_values: NDArray, is_cohort_pooled: bool) -> tuple[float, float]:
@@ -185,8 +187,8 @@ def _find_cohort_positions(pooled_values: NDArray, cohort_values: NDArray) -> ND
 def _find_middle_values(pooled_values: NDArray, positions: NDArray) -> NDArray:
     """The two middle values of sorted `pooled_values` without those at `positions`; twice the same if odd."""
     m = len(pooled_values) - len(positions)
-    middle = np.array([(m - 1) // 2, m // 2])
-    return pooled_values[middle + np.searchsorted(positions - np.arange(len(positions)), middle, "right")]
+    middle_ranks = np.array([(m - 1) // 2, m // 2])
+    return pooled_values[middle_ranks + np.searchsorted(positions - np.arange(len(positions)), middle_ranks, "right")]
 
 
 def _compute_median(values: NDArray) -> float:
@@ -195,13 +197,13 @@ def _compute_median(values: NDArray) -> float:
 
 
 def _check_arguments(values, reference, quantities, false_discoveries, least_effect, min_images) -> None:
-    for name, table, needed in (
+    for name, table, required_columns in (
         ("values", values, ("cohort", "acquired", *quantities)),
         ("reference", reference, quantities),
     ):
-        missing = [] if table is None else [column for column in needed if column not in table]
-        if missing:
-            raise ValueError(f"{name} lacks the columns {', '.join(missing)}")
+        missing_columns = [] if table is None else [column for column in required_columns if column not in table]
+        if missing_columns:
+            raise ValueError(f"{name} lacks the columns {', '.join(missing_columns)}")
     if len(set(quantities)) != len(quantities):
         raise ValueError(f"quantities {list(quantities)} name one twice")
     if not 0 < false_discoveries < 1 or not 0 <= least_effect <= 1 or min_images < 2:

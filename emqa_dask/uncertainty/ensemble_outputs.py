@@ -52,12 +52,12 @@ def select_rows(outputs: EnsembleOutputs, selection: NDArray) -> EnsembleOutputs
     )
 
 
-def join_outputs(parts: Sequence[EnsembleOutputs]) -> EnsembleOutputs:
-    """The rows of all parts, numbered from 0."""
+def join_outputs(batches: Sequence[EnsembleOutputs]) -> EnsembleOutputs:
+    """The rows of all batches, numbered from 0."""
     return EnsembleOutputs(
-        np.concatenate([part.probabilities for part in parts], axis=1),
-        np.concatenate([part.embeddings for part in parts], axis=1),
-        pd.concat([part.features for part in parts], ignore_index=True),
-        np.concatenate([part.content for part in parts]),
-        np.concatenate([part.foreign_log_odds for part in parts]),
+        np.concatenate([batch.probabilities for batch in batches], axis=1),
+        np.concatenate([batch.embeddings for batch in batches], axis=1),
+        pd.concat([batch.features for batch in batches], ignore_index=True),
+        np.concatenate([batch.content for batch in batches]),
+        np.concatenate([batch.foreign_log_odds for batch in batches]),
     )

@@ -90,21 +90,24 @@ def summarise_entropies(entropy: ArrayLike, n_classes: int, n_bins: int = 10) ->
         raise ValueError(
             f"entropies {h.shape} of {n_classes} classes in {n_bins} bins: give (n,), two classes and a bin at least"
         )
-    highest = np.log(n_classes)
-    bad = np.flatnonzero(~((h >= -SUM_TOLERANCE) & (h <= highest + SUM_TOLERANCE)))
-    if len(bad):
-        raise ValueError(f"entropy {h[bad[0]]:g} of row {bad[0]} is not in 0...ln {n_classes} = {highest:.4g} nats")
-    h = np.clip(h / highest, 0, 1)
-    shares = np.histogram(h, n_bins, (0, 1))[0] / max(len(h), 1)
-    figures = {f"bin_{k:02d}": float(share) for k, share in enumerate(shares)}
+    max_entropy = np.log(n_classes)
+    invalid_rows = np.flatnonzero(~((h >= -SUM_TOLERANCE) & (h <= max_entropy + SUM_TOLERANCE)))
+    if len(invalid_rows):
+        raise ValueError(
+            f"entropy {h[invalid_rows[0]]:g} of row {invalid_rows[0]} is not in 0...ln {n_classes} = "
+            f"{max_entropy:.4g} nats"
+        )
+    h = np.clip(h / max_entropy, 0, 1)
+    bin_fractions = np.histogram(h, n_bins, (0, 1))[0] / max(len(h), 1)
+    entropy_statistics = {f"bin_{k:02d}": float(fraction) for k, fraction in enumerate(bin_fractions)}
     names = ("mean", "std", "skewness", "quantile_10", "quantile_50", "quantile_90")
     if len(h) == 0:
-        return figures | dict.fromkeys(names, np.nan)
+        return entropy_statistics | dict.fromkeys(names, np.nan)
     mean = h.mean()
     std = h.std()
     skewness = ((h - mean) ** 3).mean() / std**3 if std > 1e-9 else 0.0
     values = (mean, std, skewness, *np.quantile(h, (0.1, 0.5, 0.9)))
-    return figures | {name: float(value) for name, value in zip(names, values)}
+    return entropy_statistics | {name: float(value) for name, value in zip(names, values)}
 
 
 def check_probabilities(p: ArrayLike) -> NDArray:
@@ -115,18 +118,18 @@ def check_probabilities(p: ArrayLike) -> NDArray:
             f"probabilities of shape {p.shape}: give (members, n, classes) with a member and a class at least; "
             "p[None] makes one network's an ensemble of one"
         )
-    for fault, bad in (
+    for fault, is_invalid in (
         ("NaN or infinite", ~np.isfinite(p)),
         ("negative", p < 0),
         ("more than 1", p > 1 + SUM_TOLERANCE),
     ):
-        if bad.any():
-            member, row, k = np.argwhere(bad)[0]
+        if is_invalid.any():
+            member, row, k = np.argwhere(is_invalid)[0]
             raise ValueError(f"probability {p[member, row, k]:g} of member {member}, row {row}, class {k} is {fault}")
     total = p.sum(axis=2, keepdims=True)
-    bad = np.abs(total[..., 0] - 1) > SUM_TOLERANCE
-    if bad.any():
-        member, row = np.argwhere(bad)[0]
+    is_invalid = np.abs(total[..., 0] - 1) > SUM_TOLERANCE
+    if is_invalid.any():
+        member, row = np.argwhere(is_invalid)[0]
         raise ValueError(
             f"probabilities of member {member}, row {row} sum to {total[member, row, 0]:g}, not 1: pass a softmax's "
             "output, not its logits"

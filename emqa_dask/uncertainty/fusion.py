@@ -47,7 +47,7 @@ def fuse_scores(scale: FusionScale, scores: Mapping[str, ArrayLike]) -> NDArray[
 
 def _stack_scores(scores: Mapping[str, ArrayLike], names: Sequence[str]) -> NDArray[np.float64]:
     """Scores (m, k) of k names; ValueError for missing ones."""
-    missing = [name for name in names if name not in scores]
-    if missing or not names:
-        raise ValueError(f"scores {', '.join(missing) or 'of any kind'} are missing; given: {', '.join(scores)}")
+    missing_names = [name for name in names if name not in scores]
+    if missing_names or not names:
+        raise ValueError(f"scores {', '.join(missing_names) or 'of any kind'} are missing; given: {', '.join(scores)}")
     return np.stack([np.asarray(scores[name], float) for name in names], axis=1)

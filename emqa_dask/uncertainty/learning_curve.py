@@ -32,19 +32,21 @@ def fit_learning_curve(n_labels: ArrayLike, accuracy: ArrayLike) -> LearningCurv
             f"numbers of labels {n.shape} and accuracies {error.shape}: give (m,) each, with three different numbers "
             "of labels at least; a power law has three unknowns"
         )
-    for name, values, bad in (
+    for name, values, is_invalid in (
         ("number of labels", n, ~(n > 0) | np.isinf(n)),
         ("accuracy", 1 - error, ~((error >= 0) & (error <= 1))),
     ):
-        if bad.any():
-            raise ValueError(f"{name} {values[bad][0]:g} at place {np.flatnonzero(bad)[0]} is outside of its range")
+        if is_invalid.any():
+            raise ValueError(
+                f"{name} {values[is_invalid][0]:g} at place {np.flatnonzero(is_invalid)[0]} is outside of its range"
+            )
 
     def fit(exponent: float) -> tuple[NDArray, float]:
         return nnls(np.stack([np.ones_like(n), (n / n.max()) ** -exponent], axis=1), error)
 
     grid = np.linspace(*EXPONENT_RANGE, 79)
-    best = int(np.argmin([fit(exponent)[1] for exponent in grid]))
-    bounds = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
+    best_index = int(np.argmin([fit(exponent)[1] for exponent in grid]))
+    bounds = grid[max(best_index - 1, 0)], grid[min(best_index + 1, len(grid) - 1)]
     exponent = float(minimize_scalar(lambda e: fit(e)[1], bounds=bounds, method="bounded", options={"xatol": 1e-9}).x)
     (floor, loss), _ = fit(exponent)
     return LearningCurve(float(floor), float(loss * n.max() ** exponent), exponent)

@@ -46,9 +46,9 @@ def risk_coverage(uncertainty: ArrayLike, error: ArrayLike) -> RiskCoverage:
     if uncertainty.ndim != 1 or uncertainty.shape != error.shape or len(error) == 0:
         raise ValueError(f"uncertainty {uncertainty.shape} and error {error.shape}: give (n,) each, n above 0")
     for name, values in (("uncertainty", uncertainty), ("error", error)):
-        bad = np.flatnonzero(np.isnan(values))
-        if len(bad):
-            raise ValueError(f"{name} of row {bad[0]} is NaN: leave such rows out, or refer them by themselves")
+        nan_rows = np.flatnonzero(np.isnan(values))
+        if len(nan_rows):
+            raise ValueError(f"{name} of row {nan_rows[0]} is NaN: leave such rows out, or refer them by themselves")
     if error.min() < 0:
         raise ValueError(f"error {error.min():g} of row {error.argmin()} is negative")
     order = np.argsort(uncertainty, kind="stable")
@@ -72,18 +72,18 @@ def find_risk_threshold(uncertainty: ArrayLike, error: ArrayLike, risk: float) -
     return float(curve.uncertainty[reached[-1]]), float(curve.coverage[reached[-1]])
 
 
-def find_budget_threshold(uncertainty: ArrayLike, share: float) -> tuple[float, float]:
-    """The largest uncertainty to keep so that a `share` in [0, 1] of the rows at most is referred; and the coverage.
+def find_budget_threshold(uncertainty: ArrayLike, review_fraction: float) -> tuple[float, float]:
+    """The largest uncertainty to keep so that at most `review_fraction` of the rows are referred, and the coverage.
 
     Rows of equal uncertainty are kept together, so fewer may be referred than the budget allows. Needs no labels.
     """
-    if not 0 <= share <= 1:
-        raise ValueError(f"review budget {share:g} is not a share between 0 and 1")
+    if not 0 <= review_fraction <= 1:
+        raise ValueError(f"review budget {review_fraction:g} is not a share between 0 and 1")
     curve = risk_coverage(uncertainty, np.zeros(len(np.asarray(uncertainty))))
-    if share == 1:
+    if review_fraction == 1:
         return -np.inf, 0.0
-    first = np.flatnonzero(_mark_level_ends(curve.uncertainty) & (curve.coverage >= 1 - share - 1e-12))[0]
-    return float(curve.uncertainty[first]), float(curve.coverage[first])
+    first_row = np.flatnonzero(_mark_level_ends(curve.uncertainty) & (curve.coverage >= 1 - review_fraction - 1e-12))[0]
+    return float(curve.uncertainty[first_row]), float(curve.coverage[first_row])
 
 
 def auroc(score: ArrayLike, is_positive: ArrayLike) -> float:

@@ -98,9 +98,13 @@ def _bin_by_mass(confidence: NDArray, n_bins: int) -> tuple[NDArray, NDArray, ND
     n = len(confidence)
     bins = np.empty(n, int)
     bins[np.argsort(confidence, kind="stable")] = np.arange(n) * n_bins // n
-    groups = [confidence[bins == k] for k in range(n_bins)]
-    low = np.array([group.min() if len(group) else np.nan for group in groups])
-    high = np.array([group.max() if len(group) else np.nan for group in groups])
+    confidences_by_bin = [confidence[bins == k] for k in range(n_bins)]
+    low = np.array(
+        [bin_confidences.min() if len(bin_confidences) else np.nan for bin_confidences in confidences_by_bin]
+    )
+    high = np.array(
+        [bin_confidences.max() if len(bin_confidences) else np.nan for bin_confidences in confidences_by_bin]
+    )
     return bins, low, high
 
 
@@ -115,9 +119,9 @@ def fit_temperature(p: ArrayLike, y: ArrayLike) -> float:
     rows = np.arange(len(y))
 
     def cost(log_temperature: float) -> float:
-        scaled = logs / np.exp(log_temperature)
-        top = scaled.max(axis=1)
-        return float((np.log(np.exp(scaled - top[:, None]).sum(axis=1)) + top - scaled[rows, y]).mean())
+        scaled_logits = logs / np.exp(log_temperature)
+        top = scaled_logits.max(axis=1)
+        return float((np.log(np.exp(scaled_logits - top[:, None]).sum(axis=1)) + top - scaled_logits[rows, y]).mean())
 
     return float(np.exp(minimize_scalar(cost, bounds=(np.log(0.05), np.log(20)), method="bounded").x))
 
@@ -127,8 +131,8 @@ def apply_temperature(p: ArrayLike, temperature: float) -> NDArray:
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature:g}: it has to be above 0")
     logs = np.log(np.maximum(np.asarray(p, float), MIN_PROBABILITY)) / temperature
-    scaled = np.exp(logs - logs.max(axis=-1, keepdims=True))
-    return scaled / scaled.sum(axis=-1, keepdims=True)
+    exponentials = np.exp(logs - logs.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
 
 def _check_labelled(p: ArrayLike, y: ArrayLike) -> tuple[NDArray, NDArray]:

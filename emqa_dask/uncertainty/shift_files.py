@@ -42,11 +42,11 @@ def write_shift_model(model: ShiftModel, directory: Path) -> dict:
 
 def read_shift_model(directory: Path) -> ShiftModel | None:
     """The shift model in a directory, its file checked against the card's SHA-256; None without a table `shift`."""
-    card = models.read_model_card(directory)
-    if "shift" not in card:
+    model_card = models.read_model_card(directory)
+    if "shift" not in model_card:
         return None
-    table = card["shift"]
-    if SHIFT_MODEL_FILE not in card.get("files", {}):
+    table = model_card["shift"]
+    if SHIFT_MODEL_FILE not in model_card.get("files", {}):
         raise ValueError(
             f"{directory / 'card.toml'}: has a table shift but no {SHIFT_MODEL_FILE}; train the classifier again"
         )
@@ -55,7 +55,7 @@ def read_shift_model(directory: Path) -> ShiftModel | None:
             f"{directory / 'card.toml'}: its domain was fitted with another version's network `content`; train "
             "the classifier again"
         )
-    arrays = safetensors.numpy.load_file(models.check_file(directory, SHIFT_MODEL_FILE, card))
+    arrays = safetensors.numpy.load_file(models.check_file(directory, SHIFT_MODEL_FILE, model_card))
     return ShiftModel(
         reference=_unpack_reference(arrays, table),
         kinds=tuple(table["kinds"]),
@@ -99,8 +99,8 @@ def _unpack_members(arrays: Mapping[str, NDArray], name: str, n_members: int) ->
 
 
 def _unpack_domain(arrays: Mapping[str, NDArray], table: Mapping, name: str) -> domain_distance.Domain:
-    own = _select_prefixed(arrays, name)
-    return domain_distance.Domain(tuple(table[name]["columns"]), **own, limit=table[name]["limit"])
+    domain_arrays = _select_prefixed(arrays, name)
+    return domain_distance.Domain(tuple(table[name]["columns"]), **domain_arrays, limit=table[name]["limit"])
 
 
 def _select_prefixed(arrays: Mapping[str, NDArray], prefix: str) -> dict[str, NDArray]:

@@ -100,9 +100,9 @@ def fit_shift_model(
 
 def _check_kinds(shifted: Mapping[str, EnsembleOutputs]) -> None:
     """Raises ValueError for unknown kinds of shift, and for none."""
-    unknown = [kind for kind in shifted if kind not in SHIFTS[1:]]
-    if unknown or not shifted:
-        raise ValueError(f"shifted has {', '.join(unknown) or 'no kind'}: kinds are {', '.join(SHIFTS[1:])}")
+    unknown_kinds = [kind for kind in shifted if kind not in SHIFTS[1:]]
+    if unknown_kinds or not shifted:
+        raise ValueError(f"shifted has {', '.join(unknown_kinds) or 'no kind'}: kinds are {', '.join(SHIFTS[1:])}")
 
 
 def _fit_shift_logits(

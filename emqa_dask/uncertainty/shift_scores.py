@@ -85,8 +85,8 @@ def describe_shift(
     for k in np.argsort(-np.abs(standardised_statistics), kind="stable")[:MAX_TEXTS]:
         if abs(standardised_statistics[k]) > np.arcsinh(1):
             name = reference.statistic_names[k]
-            usual = reference.statistic_medians[k]
-            texts.append(f"{name.replace('_', ' ')} {features[name]:.3g}, typically {usual:.3g}")
+            median = reference.statistic_medians[k]
+            texts.append(f"{name.replace('_', ' ')} {features[name]:.3g}, typically {median:.3g}")
     return texts or ["no single score or statistic is unusual, but together they are like those of shifted images"]
 
 
