@@ -92,16 +92,17 @@ def _read_segments(data: bytes, state: _JpegState) -> str:
 
 def _read_segment(code: int, segment_bytes: bytes, state: _JpegState) -> None:
     """Add the contents of a segment to `state`; _UnsupportedJpeg for a kind of JPEG that cannot be followed."""
-    if code == 0xC4:
-        _read_huffman_tables(segment_bytes, state)
-    elif code == 0xDB:
-        _read_quantisation(segment_bytes, state)
-    elif code == 0xDD:
-        state.interval = struct.unpack(">H", segment_bytes)[0]
-    elif code in _HUFFMAN_FRAMES:
-        _read_frame(segment_bytes, state, code == 0xC2)
-    elif code in _OTHER_FRAMES or code == 0xDC:
+    if code in _OTHER_FRAMES or code == 0xDC:
         raise _UnsupportedJpeg
+    if code in _HUFFMAN_FRAMES:
+        _read_frame(segment_bytes, state, code == 0xC2)
+    match code:
+        case 0xC4:
+            _read_huffman_tables(segment_bytes, state)
+        case 0xDB:
+            _read_quantisation(segment_bytes, state)
+        case 0xDD:
+            state.interval = struct.unpack(">H", segment_bytes)[0]
 
 
 def _read_huffman_tables(segment_bytes: bytes, state: _JpegState) -> None:
