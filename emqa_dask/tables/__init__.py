@@ -36,9 +36,9 @@ ALL_TABLES = {
     "triage": TRIAGE,
     "events": EVENTS,
     "failures": FAILURES,
-    "order": LATTICE_ORDER,
-    "order_windows": LATTICE_ORDER_WINDOWS,
-    "order_points": LATTICE_ORDER_POINTS,
+    "lattice_order": LATTICE_ORDER,
+    "lattice_order_windows": LATTICE_ORDER_WINDOWS,
+    "lattice_order_points": LATTICE_ORDER_POINTS,
 }
 
 __all__ = [
