@@ -42,7 +42,8 @@ def execute(
 
     A worker that is lost gives a Result "lost" for each of its tasks, and these are run again with their calls isolated
     in child processes: whether one of them was guilty or the node was preempted need not be known, since a guilty image
-    now ends its child and is named by it. That costs no image anything; only after MAX_LOST workers a task has failed.
+    now ends its child and is named by it. That costs no image anything; a task fails only
+    after MAX_WORKER_LOSSES workers.
     Stopping early (KeyboardInterrupt, or closing the iterator) cancels what is in flight. Where the scheduler is lost,
     some exception of Dask is raised, of which run.connection makes one that says so.
     """
@@ -133,8 +134,8 @@ def _run_on_workers(dispatch: _Dispatch) -> Iterator[Result]:
 def take_lost_attempt(lost_attempts: deque[Attempt], in_flight: Iterable[list[Attempt]]) -> list[Attempt]:
     """One of the lost attempts in `lost_attempts`, which is removed from it; none where all have to wait.
 
-    Of those lost `SUSPECT` times only one is in flight at a time: else the last innocent ones could share every worker
-    that the guilty one takes along.
+    Of those lost `SUSPECT_LOSSES` times only one is in flight at a time: else the last innocent ones could share
+    every worker that the guilty one takes along.
     """
     for k, attempt in enumerate(lost_attempts):
         if attempt.number <= SUSPECT_LOSSES or not any(

@@ -27,7 +27,9 @@ def load_security(folder: str):
     for path in (ca, cert, key):
         if not path.is_file():
             raise FileNotFoundError(f"{path} is not there: run.tls is a folder with {', '.join(NAMES)}")
-    roles = {f"tls_{role}_{kind}": str(path) for role in _ROLES for kind, path in (("cert", cert), ("key", key))}
+    roles = {
+        f"tls_{role}_{file_kind}": str(path) for role in _ROLES for file_kind, path in (("cert", cert), ("key", key))
+    }
     return Security(require_encryption=True, tls_ca_file=str(ca), **roles)
 
 
@@ -58,7 +60,9 @@ def make_temporary_security():
     formats = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     secret = key.private_bytes(*formats).decode()
     public = certificate.public_bytes(formats[0]).decode()
-    roles = {f"tls_{role}_{kind}": pem for role in _ROLES for kind, pem in (("cert", public), ("key", secret))}
+    roles = {
+        f"tls_{role}_{file_kind}": pem for role in _ROLES for file_kind, pem in (("cert", public), ("key", secret))
+    }
     return Security(require_encryption=True, tls_ca_file=public, **roles)
 
 

@@ -166,18 +166,18 @@ class GroupTuning:
         self.say(f"{self.group.name}: {sample}, {options.evaluations} evaluations of {', '.join(self.names)}")
         methods = options.select_methods()
         n_total = options.evaluations * len(methods)
-        search_traces = {}
+        search_histories = {}
         for number, method in enumerate(methods):
-            search_traces[method] = self._search(method, number * options.evaluations, n_total)
-        trace = search_traces[options.method]
-        chosen_row = trace.select_row(options.choose, MIN_OBJECTIVE_RANGE)
-        tuned = TunedGroup(self.group, search_traces, chosen_row, trace.table.iloc[0], self._tune_tiles(trace))
+            search_histories[method] = self._search(method, number * options.evaluations, n_total)
+        history = search_histories[options.method]
+        chosen_row = history.select_row(options.choose, MIN_OBJECTIVE_RANGE)
+        tuned = TunedGroup(self.group, search_histories, chosen_row, history.table.iloc[0], self._tune_tiles(history))
         for line in tuned.describe(self.names):
             self.say(line)
         return tuned
 
     def _search(self, method: str, n_before: int, n_total: int) -> search.SearchHistory:
-        """The trace of one method; `n_before` evaluations of `n_total` were done by other methods."""
+        """The history of one method; `n_before` evaluations of `n_total` were done by other methods."""
         n_done = n_before
         batch = self.options.batch
 
@@ -208,11 +208,11 @@ class GroupTuning:
         mean = np.nanmean(np.where(has_value, values, 0.0), axis=0)
         return np.where(has_value, mean, np.inf)
 
-    def _tune_tiles(self, trace: search.SearchHistory) -> pd.DataFrame:
+    def _tune_tiles(self, history: search.SearchHistory) -> pd.DataFrame:
         """The best of the evaluated settings in every tile of the sampled micrographs."""
         if self.options.windows is None:
             return pd.DataFrame({"uri": []})
-        candidates = trace.table[list(SEARCHED_SETTINGS)].drop_duplicates().to_dict("records")
+        candidates = history.table[list(SEARCHED_SETTINGS)].drop_duplicates().to_dict("records")
         function = functools.partial(evaluate_tiles, self.options.windows, self.options.choose)
         records = self._run_tasks(function, candidates)
         tables = [record["table"].assign(uri=uri) for record, uri in zip(records, self.rows["uri"])]

@@ -30,9 +30,9 @@ class TunedGroup(NamedTuple):
     """The result of tuning a group."""
 
     group: GroupSample
-    search_traces: dict[str, search.SearchHistory]  # by method; the chosen method comes first
-    chosen_row: pd.Series  # row of the trace with the chosen settings
-    initial_row: pd.Series  # row of the trace with the settings that were in use
+    search_histories: dict[str, search.SearchHistory]  # by method; the chosen method comes first
+    chosen_row: pd.Series  # row of the history with the chosen settings
+    initial_row: pd.Series  # row of the history with the settings that were in use
     tiles: pd.DataFrame  # uri and the columns of tune.tiles; no rows unless tiles were tuned
 
     def describe(self, names: Sequence[str]) -> list[str]:
@@ -132,7 +132,8 @@ def _make_cohort(tuned: TunedGroup, detect: Detect) -> Cohort:
 def _make_files(tuned: TunedGroup, method: str) -> dict[str, bytes]:
     """Traces, tables and figures of a group, by the names of their files."""
     contents = {
-        f"trace-{name}.csv": trace.table.to_csv(index=False).encode() for name, trace in tuned.search_traces.items()
+        f"trace-{name}.csv": history.table.to_csv(index=False).encode()
+        for name, history in tuned.search_histories.items()
     }
     if len(tuned.tiles):
         table = tuned.tiles.assign(uri=tuned.tiles["uri"].map(defuse_formula))
@@ -146,19 +147,19 @@ def _make_files(tuned: TunedGroup, method: str) -> dict[str, bytes]:
 
 def _draw_figures(tuned: TunedGroup, method: str) -> dict[str, "Figure"]:
     """Hypervolume, Pareto front (of two objectives or more) and a map of tiles for each micrograph."""
-    figures = {"hypervolume": plots.plot_hypervolume(_compute_hypervolumes(tuned.search_traces))}
-    if len(tuned.search_traces[method].objectives) > 1:
-        figures["pareto"] = plots.plot_pareto_front(tuned.search_traces[method])
+    figures = {"hypervolume": plots.plot_hypervolume(_compute_hypervolumes(tuned.search_histories))}
+    if len(tuned.search_histories[method].objectives) > 1:
+        figures["pareto"] = plots.plot_pareto_front(tuned.search_histories[method])
     for k, (uri, table) in enumerate(tuned.tiles.groupby("uri", sort=False)):
         labels = {"threshold": f"threshold, {uri}", "overlap": "overlap"}
         figures[f"windows-{k}"] = plots.plot_tile_map(table, labels)
     return figures
 
 
-def _compute_hypervolumes(search_traces: dict[str, search.SearchHistory]) -> dict[str, np.ndarray]:
+def _compute_hypervolumes(search_histories: dict[str, search.SearchHistory]) -> dict[str, np.ndarray]:
     """Hypervolume after each evaluation, by method, from one common reference point."""
-    reference = np.max([trace.reference for trace in search_traces.values()], axis=0)
+    reference = np.max([history.reference for history in search_histories.values()], axis=0)
     return {
-        method: pareto.compute_hypervolume_history(trace.table[list(trace.objectives)].to_numpy(), reference)
-        for method, trace in search_traces.items()
+        method: pareto.compute_hypervolume_history(history.table[list(history.objectives)].to_numpy(), reference)
+        for method, history in search_histories.items()
     }
