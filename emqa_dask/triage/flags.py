@@ -20,8 +20,6 @@ def flag_images(features: pd.DataFrame, settings: Flags = DEFAULT_LIMITS) -> pd.
     the column it is unknown). An unknown (NaN) statistic passes no limit. Rows come in the order of the images, then of
     FLAGS. No rows give an empty table. Raises KeyError for a missing column.
     """
-    if "nm_per_pixel" not in features:
-        features = features.assign(nm_per_pixel=np.nan)
     raised = []
     with np.errstate(invalid="ignore", over="ignore"):
         for order, flag in enumerate(FLAGS):
@@ -46,6 +44,8 @@ def flag_images(features: pd.DataFrame, settings: Flags = DEFAULT_LIMITS) -> pd.
 
 def measure_flag(flag: Flag, features: pd.DataFrame, settings: Flags) -> tuple[pd.Series, float, np.ndarray]:
     """(values of the statistic, limit, whether the flag is raised) for every image."""
+    if "nm_per_pixel" not in features:
+        features = features.assign(nm_per_pixel=np.nan)
     values = features[flag.statistic] if isinstance(flag.statistic, str) else flag.statistic(features)
     limit = float(getattr(settings, flag.limit) if isinstance(flag.limit, str) else flag.limit)
     is_raised = values > limit if flag.is_above else values < limit
