@@ -18,9 +18,17 @@ from emqa_dask.store.layout import Workspace
 
 def make_failure_row(uri: str, micrograph_id: str | None, stage: str, died: CallFailed, worker: str) -> dict:
     """The row of tables.FAILURES of a file, or of one micrograph of it."""
-    columns = ("kind", "error", "traceback", "attempts", "peak_memory_bytes")
-    row = {"uri": uri, "micrograph_id": micrograph_id, "stage": stage, "worker": worker}
-    return row | {column: getattr(died, column) for column in columns}
+    return {
+        "uri": uri,
+        "micrograph_id": micrograph_id,
+        "stage": stage,
+        "worker": worker,
+        "kind": died.failure_kind,
+        "error": died.error,
+        "traceback": died.traceback,
+        "attempts": died.attempts,
+        "peak_memory_bytes": died.peak_memory_bytes,
+    }
 
 
 def read_failed_ids(workspace: Workspace, folder: str, name: str) -> pd.Series:
