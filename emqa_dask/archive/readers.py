@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from emqa_dask.archive import sidecar
+from emqa_dask.archive.checks.guards import check_dens, check_elid
+from emqa_dask.archive.checks.zarr_guard import check_zarr
 from emqa_dask.archive.entries import ZARR_SUFFIXES
-from emqa_dask.archive.guards import check_dens, check_elid
-from emqa_dask.archive.headers import Header
+from emqa_dask.archive.metadata.headers import Header
 from emqa_dask.archive.sniff import (
     ARCHIVE_FORMATS,
     HEAD_BYTES,
@@ -21,18 +22,17 @@ from emqa_dask.archive.sniff import (
     detect_format,
 )
 from emqa_dask.archive.source import ReadError, Source
-from emqa_dask.archive.zarr_guard import check_zarr
 
 
 def _read_tiff(path: Path) -> Source:
-    from emqa_dask.archive.tiff import open_tiff
+    from emqa_dask.archive.formats.tiff import open_tiff
 
     return open_tiff(path)
 
 
 def _make_raster_reader(format: str) -> Callable[[Path], Source]:
     def read(path: Path) -> Source:
-        from emqa_dask.archive.raster import open_raster
+        from emqa_dask.archive.formats.raster import open_raster
 
         return open_raster(path, format)
 
@@ -40,14 +40,14 @@ def _make_raster_reader(format: str) -> Callable[[Path], Source]:
 
 
 def _read_mrc(path: Path) -> Source:
-    from emqa_dask.archive.mrc import open_mrc
+    from emqa_dask.archive.formats.mrc import open_mrc
 
     return open_mrc(path)
 
 
 def _make_rosetta_reader(format: str, plugin: str) -> Callable[[Path], Source]:
     def read(path: Path) -> Source:
-        from emqa_dask.archive.rosetta import open_rosetta
+        from emqa_dask.archive.formats.rosetta import open_rosetta
 
         return open_rosetta(path, format, plugin, path.stat().st_size)
 
@@ -55,13 +55,13 @@ def _make_rosetta_reader(format: str, plugin: str) -> Callable[[Path], Source]:
 
 
 def _read_ser(path: Path) -> Source:
-    from emqa_dask.archive.tia import open_ser
+    from emqa_dask.archive.formats.tia import open_ser
 
     return open_ser(path)
 
 
 def _read_emi(path: Path) -> Source:
-    from emqa_dask.archive.tia import open_emi
+    from emqa_dask.archive.formats.tia import open_emi
 
     return open_emi(path)
 
@@ -78,7 +78,7 @@ def _make_checked_reader(check: Callable[[Path], None], format: str, plugin: str
 
 
 def _read_hdf5(path: Path) -> Source:
-    from emqa_dask.archive.hdf5 import open_hdf5
+    from emqa_dask.archive.formats.hdf5 import open_hdf5
 
     return open_hdf5(path)
 
@@ -145,10 +145,10 @@ def _open_zarr_folder(path: Path) -> Source:
             raise
         raise ReadError(f"broken Zarr folder: {error}") from error
     if path.suffix.lower() == ZARR_SUFFIXES[1]:
-        from emqa_dask.archive.omezarr import open_zspy
+        from emqa_dask.archive.formats.omezarr import open_zspy
 
         return open_zspy(path)
-    from emqa_dask.archive.omezarr import open_zarr
+    from emqa_dask.archive.formats.omezarr import open_zarr
 
     return open_zarr(path)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from emqa_dask.archive import headers
+from emqa_dask.archive.metadata import headers, values
 from emqa_dask.archive.source import ReadError
 
 MAX_HEADER_BYTES = 4000
@@ -29,7 +29,7 @@ def fit_row(row: dict[str, Any], schema: pa.Schema) -> dict[str, Any]:
 
 def _fit_value(value: Any, arrow_type: pa.DataType) -> Any:
     if pa.types.is_floating(arrow_type):
-        return headers.parse_number(value)
+        return values.parse_number(value)
     if pa.types.is_integer(arrow_type):  # no null: pandas would make floats of the column, which hold 53 bits
         return clip_integer(value, arrow_type.bit_width) or 0
     if value is None:

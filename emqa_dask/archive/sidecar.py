@@ -5,8 +5,11 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from emqa_dask.archive import headers
-from emqa_dask.archive.headers import Header, clean_text, length_to_nm, parse_positive
+from emqa_dask.archive.metadata import dates
+from emqa_dask.archive.metadata.headers import Header
+from emqa_dask.archive.metadata.pixel_size import set_pixel_size
+from emqa_dask.archive.metadata.units import length_to_nm
+from emqa_dask.archive.metadata.values import clean_text, parse_positive
 from emqa_dask.archive.source import Source, capture_warnings
 
 SIDECAR_KEYS = ("$CM_", "$$SM_", "[SemImageFile]")
@@ -62,14 +65,14 @@ def parse_sidecar(text: str) -> Header:
         voltage_kv=voltage,
         magnification=parse_positive(fields.get("CM_MAG") or fields.get("Magnification")),
         instrument=clean_text(fields.get("CM_INSTRUMENT") or fields.get("InstructName")),
-        acquired=headers.parse_date(
+        acquired=dates.parse_date(
             fields.get("CM_DATE") or fields.get("Date"), fields.get("CM_TIME") or fields.get("Time"), month_first=True
         ),
         foreign=fields,
     )
     marker = re.fullmatch(r"([\d.]+)\s*(\D+)", fields.get("SM_MICRON_MARKER", ""))
     if marker:
-        return headers.set_pixel_size(
+        return set_pixel_size(
             header, length_to_nm(marker[1], marker[2]) / parse_positive(fields.get("SM_MICRON_BAR")), "sidecar"
         )
-    return headers.set_pixel_size(header, length_to_nm((fields.get("PixelSize") or "").split(" ")[0], "nm"), "sidecar")
+    return set_pixel_size(header, length_to_nm((fields.get("PixelSize") or "").split(" ")[0], "nm"), "sidecar")

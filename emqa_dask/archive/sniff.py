@@ -2,7 +2,7 @@
 
 import re
 
-from emqa_dask.archive.mrc import parse_header
+from emqa_dask.archive.formats.mrc import parse_header
 
 HEAD_BYTES = 4096
 

@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from emqa_dask.archive.headers import Header
+from emqa_dask.archive.metadata.headers import Header
 
 WINDOW_BYTES = 64 * 2**20  # decoded at a time, if the format allows it
 
@@ -110,6 +110,7 @@ class Source:
     reason: str = ""  # one sentence: why it is no micrograph, or what to know about it
     frames: tuple[Frame, ...] = ()
     is_failed: bool = False  # it should be a micrograph by its name, but is none
+    n_frames_lost: int = 0  # images that the file should have and `frames` lacks; 1 where their number is unknown
 
 
 def add_damage(source: Source, sentence: str, shape: tuple[int, ...] | None = None) -> Source:

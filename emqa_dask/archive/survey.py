@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from emqa_dask import tables, uris
-from emqa_dask.archive import headers
 from emqa_dask.archive.entries import ZARR_SUFFIXES, Entry
+from emqa_dask.archive.metadata.pixel_size import set_pixel_size
 from emqa_dask.archive.readers import open_source
 from emqa_dask.archive.rows import describe_damage, describe_error, dump_header, fit_row, format_error, join_lines
 from emqa_dask.archive.source import Frame, ReadError, Source
@@ -33,7 +33,7 @@ def survey_file(entry: Entry, settings: Archive) -> tuple[dict, list[dict]]:
     row: dict[str, Any] = {
         "uri": entry.uri, "content_sha256": None, "size_bytes": entry.size_bytes, "modified_ns": entry.modified_ns,
         "format": None, "kind": "unknown", "status": "failed", "reason": entry.problem, "error": None, "n_frames": 0,
-        "is_present": True,
+        "n_frames_lost": 0, "is_present": True,
     }  # fmt: skip
     if entry.problem:
         return fit_row(row, tables.CATALOG), []
@@ -80,6 +80,7 @@ def _survey_frames(row: dict, source: Source, settings: Archive) -> list[dict]:
         except Exception as error:
             failures.append((number, describe_error(error), format_error(error)))
     row["n_frames"] = len(rows)
+    row["n_frames_lost"] = source.n_frames_lost + len(failures)
     row["status"] = "ok" if rows else "failed"
     if failures:
         number, reason, row["error"] = failures[0]
@@ -101,7 +102,7 @@ def _survey_frame(row: dict, number: int, frame: Frame, settings: Archive) -> di
         digest.update(np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<")).data)
     header = frame.header
     if not header.nm_per_pixel > 0 and settings.nm_per_pixel > 0:
-        header = headers.set_pixel_size(header, settings.nm_per_pixel, "user")
+        header = set_pixel_size(header, settings.nm_per_pixel, "user")
     return {
         "micrograph_id": compute_micrograph_id(row["content_sha256"], row["uri"], number),
         "uri": row["uri"],
@@ -114,13 +115,20 @@ def _survey_frame(row: dict, number: int, frame: Frame, settings: Archive) -> di
         "colour_fraction": n_coloured / (frame.height_px * frame.width_px),
         "damage": describe_damage(damage),
         "nm_per_pixel": header.nm_per_pixel,
+        "nm_per_pixel_y": header.nm_per_pixel_y,
         "nm_per_pixel_source": header.nm_per_pixel_source,
+        "pixel_size_problem": header.pixel_size_problem,
         "voltage_kv": header.voltage_kv,
         "magnification": header.magnification,
         "instrument": header.instrument,
         "acquired": header.acquired,
         "dose_e_per_nm2": header.dose_e_per_nm2,
         "exposure_s": header.exposure_s,
+        "detector": header.detector,
+        "stage_x_um": header.stage_x_um,
+        "stage_y_um": header.stage_y_um,
+        "stage_z_um": header.stage_z_um,
+        "tilt_deg": header.tilt_deg,
         "header": dump_header(header.foreign),
     }
 

@@ -7,7 +7,7 @@ from emqa_dask import checksummed_text, tables
 from emqa_dask.store import files, parts
 from emqa_dask.store.layout import Workspace
 
-WORKSPACE_FORMAT = 5  # of workspaces; those of another format are refused
+WORKSPACE_FORMAT = 6  # of workspaces; those of another format are refused
 
 
 MARKER_NAME = "workspace.json"

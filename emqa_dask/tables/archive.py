@@ -7,10 +7,16 @@ from emqa_dask.tables.schema import ID, Columns, define_schema
 STATUSES = ("ok", "failed", "skipped", "removed")  # of a row of triage; a row of the catalog is never "removed"
 
 _IMAGING_CONDITIONS: Columns = {
-    "nm_per_pixel": (pa.float64(), "Pixel size in nm. NaN when it is unknown."),
+    "nm_per_pixel": (pa.float64(), "Pixel size along x (columns) in nm. NaN when it is unknown."),
+    "nm_per_pixel_y": (pa.float64(), "Pixel size along y (rows) in nm; equal to that along x for square pixels."),
     "nm_per_pixel_source": (
         pa.string(),
         "Source of the pixel size: header (of the file), sidecar (a text file beside it), user (the settings) or none.",
+    ),
+    "pixel_size_problem": (
+        pa.string(),
+        "Why the pixel size may be wrong: entries of the file that contradict one another, an image that was "
+        "cropped or resized since, or a size that no microscope has. Null when nothing speaks against it.",
     ),
     "voltage_kv": (pa.float64(), "Acceleration voltage in kV. NaN when it is unknown."),
     "magnification": (pa.float64(), "Magnification that the microscope indicated. NaN when it is unknown."),
@@ -21,6 +27,11 @@ _IMAGING_CONDITIONS: Columns = {
     ),
     "dose_e_per_nm2": (pa.float64(), "Electron dose in electrons per square nanometre. NaN when it is unknown."),
     "exposure_s": (pa.float64(), "Exposure time or frame time in s. NaN when it is unknown."),
+    "detector": (pa.string(), "Name of the detector or camera as written in the file. Null when it is unknown."),
+    "stage_x_um": (pa.float64(), "Position of the stage along x in µm. NaN when it is unknown."),
+    "stage_y_um": (pa.float64(), "Position of the stage along y in µm. NaN when it is unknown."),
+    "stage_z_um": (pa.float64(), "Position of the stage along z in µm. NaN when it is unknown."),
+    "tilt_deg": (pa.float64(), "Tilt of the stage about its first axis in degrees. NaN when it is unknown."),
 }
 
 # A row per input file, whatever happened to it.
@@ -54,11 +65,15 @@ CATALOG = define_schema(
         ),
         "reason": (
             pa.string(),
-            "Why the file failed or was skipped, or a warning about an ok file (wrong suffix, lost frames). Empty "
+            "Why the file failed or was skipped, or a remark about an ok file (wrong suffix, lost frames). Empty "
             "otherwise.",
         ),
         "error": (pa.string(), "Type and text of the exception. Null when there was none."),
         "n_frames": (pa.int32(), "Number of micrographs that were read from the file."),
+        "n_frames_lost": (
+            pa.int32(),
+            "Number of images that the file should contain and that could not be read; 1 when the number is unknown.",
+        ),
         "is_present": (pa.bool_(), "False when the file was no longer in the archive at the last listing."),
     }
 )

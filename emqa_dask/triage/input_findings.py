@@ -16,7 +16,8 @@ def list_file_findings(rows: pd.DataFrame) -> pd.DataFrame:
     """
     text = _describe_file(rows)
     is_file = rows["is_file"]
-    is_lost = ~is_file & (rows["reason"].fillna("").ne("") | rows["file_status"].eq("failed"))
+    is_lost = ~is_file & (rows["n_frames_lost"].gt(0) | rows["file_status"].eq("failed"))
+    has_remark = ~is_file & ~is_lost & rows["reason"].fillna("").ne("")
     damage = rows["damage"]
     return pd.concat(
         [
@@ -25,6 +26,7 @@ def list_file_findings(rows: pd.DataFrame) -> pd.DataFrame:
             make_findings(is_file & rows["status"].eq("ok"), "not_stored", MEANINGS["not_stored"]),
             make_findings(is_file & rows["status"].eq("removed"), "removed", MEANINGS["removed"]),
             make_findings(is_lost, "frames_lost", text),
+            make_findings(has_remark, "remark", text),
             make_findings(damage.notna(), "damaged_pixels", write_sentences(damage.fillna(""))),
         ]
     )

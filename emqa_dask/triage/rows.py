@@ -8,7 +8,7 @@ from emqa_dask import tables
 FILE_FRAME = -1  # frame of a file's own row: it sorts before the micrographs of the file
 MICROGRAPH_COLUMNS = ("uri", "frame", "content_sha256", "height_px", "width_px", "nm_per_pixel", "nm_per_pixel_source")
 MICROGRAPH_COLUMNS += ("damage",)
-FILE_COLUMNS = ("format", "status", "reason", "error")  # of a file's own row only
+FILE_COLUMNS = ("format", "status", "reason", "error", "n_frames_lost")  # of a file's own row only
 FEATURE_COLUMNS = ("disordered_fraction", "defocus_nm")
 EVIDENCE_COLUMNS = ("n_detections", "is_capped", "detector_agreement")
 PREDICTION_COLUMNS = tuple(name for name in tables.PREDICTIONS.names if name != "micrograph_id")
@@ -102,7 +102,7 @@ def complete_rows(rows: pd.DataFrame) -> pd.DataFrame:
     is_file = rows["frame"].eq(FILE_FRAME)
     check_unique(rows.loc[~is_file, "micrograph_id"])
     check_unique(rows.loc[is_file, "uri"])
-    files = rows[is_file].set_index("uri")[list(FILE_COLUMNS)]
+    files = rows[is_file].set_index("uri").reindex(columns=FILE_COLUMNS)
     is_kept = ~is_file | ~rows["uri"].isin(rows.loc[~is_file, "uri"])
     rows = rows[is_kept].reset_index(drop=True).reindex(columns=ROWS.names)
     rows[list(FILE_COLUMNS)] = files.reindex(rows["uri"]).to_numpy(object)
@@ -119,5 +119,6 @@ def complete_rows(rows: pd.DataFrame) -> pd.DataFrame:
         elif pa.types.is_floating(field.type):
             rows[field.name] = pd.to_numeric(rows[field.name]).astype(float)
     integers = dict.fromkeys(("height_px", "width_px"), "Int64")
+    rows["n_frames_lost"] = pd.to_numeric(rows["n_frames_lost"]).fillna(0).astype("int64")
     rows["n_detections"] = pd.to_numeric(rows["n_detections"]).astype("Int64")
     return rows.astype(integers)

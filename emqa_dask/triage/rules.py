@@ -76,6 +76,7 @@ RULES = (
     Rule("uncertain_class", "review", "The classifier is less certain of the class than the limit for referral asks."),
     Rule(UNLISTED, "review", "A flag that this version has no rule for."),
     Rule("frames_lost", NOTE, "Part of the file could not be read; the frames that could are judged."),
+    Rule("remark", NOTE, "All images of the file could be read; there is something to know about it."),
     Rule("not_classified", NOTE, "The classifier could not look at the image."),
     *_list_flag_rules(NOTE),
 )

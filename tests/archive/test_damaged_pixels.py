@@ -16,7 +16,7 @@ import zarr
 from bad_files import image, write_mrc
 from PIL import Image
 
-from emqa_dask.archive.jpeg import find_jpeg_damage
+from emqa_dask.archive.checks.jpeg import find_jpeg_damage
 from emqa_dask.archive.readers import open_source
 from emqa_dask.archive.scan import scan_archive
 from emqa_dask.archive.survey import survey_file

@@ -8,16 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emqa_dask.archive.headers import (
-    NM_PER_UNIT,
-    find_pixel_size_outliers,
-    flatten_metadata,
-    is_reciprocal,
-    length_to_nm,
-    parse_date,
-    parse_number,
-    resolution_to_nm,
-)
+from emqa_dask.archive.metadata.dates import parse_date
+from emqa_dask.archive.metadata.headers import flatten_metadata
+from emqa_dask.archive.metadata.pixel_size import resolution_to_nm
+from emqa_dask.archive.metadata.pixel_size_outliers import find_pixel_size_outliers
+from emqa_dask.archive.metadata.units import is_reciprocal, length_to_nm, nm_per_unit, parse_length_nm
+from emqa_dask.archive.metadata.values import parse_number
 from emqa_dask.archive.rows import dump_header
 
 
@@ -27,12 +23,31 @@ def test_units_to_nm():
     assert [length_to_nm(*pair) for pair in same] == pytest.approx([0.5] * len(same))
 
 
-@pytest.mark.parametrize("pair", [(1, "px"), (1, ""), (1, None), (0, "nm"), (-1, "nm"), (math.inf, "nm"), ("x", "nm")])
+def test_vendors_spellings_of_units():
+    spelled = ["&#181;m", "[u_m]", "u_m", "\\u00b5m", "\\u00B5m", "micrometre", "Micrometers", "(um)", " µm "]
+    assert [nm_per_unit(unit) for unit in spelled] == pytest.approx([1e3] * len(spelled))
+    assert nm_per_unit("n_m") == nm_per_unit("[n_m]") == nm_per_unit("nanometer") == 1.0
+    assert nm_per_unit("inch") == 2.54e7
+    assert all(math.isnan(nm_per_unit(unit)) for unit in ("p_x", "pixel", "M", "s", "nm2", "1/nm"))
+
+
+def test_length_texts():
+    texts = ["1µm", "1000 nm", "1,0 µm", "0.001mm", "10000 Å"]
+    assert [parse_length_nm(text) for text in texts] == pytest.approx([1000] * len(texts))
+    assert parse_length_nm("2,48", "nm") == pytest.approx(2.48)
+    assert all(math.isnan(parse_length_nm(text)) for text in ("", "5", "x nm", "5 px", None))
+
+
+def test_an_axis_that_runs_backwards_has_a_size():
+    assert length_to_nm(-0.5, "nm") == 0.5
+
+
+@pytest.mark.parametrize("pair", [(1, "px"), (1, ""), (1, None), (0, "nm"), (math.inf, "nm"), ("x", "nm")])
 def test_no_length_is_nan(pair):
     assert math.isnan(length_to_nm(*pair))
 
 
-@given(st.floats(1e-6, 1e6), st.sampled_from(sorted(NM_PER_UNIT)))
+@given(st.floats(1e-6, 1e6), st.sampled_from(["pm", "Å", "nm", "µm", "mm", "cm", "m", "inch", "nanometre"]))
 def test_units_scale_linearly(value, unit):
     assert length_to_nm(2 * value, unit) == pytest.approx(2 * length_to_nm(value, unit))
 
@@ -44,7 +59,7 @@ def test_reciprocal_units_are_no_lengths():
     assert not any(is_reciprocal(u) for u in ("nm", "µm", "", None, "m"))
 
 
-@pytest.mark.parametrize("dpi", [72, 96, 150, 300, 600, 1200])
+@pytest.mark.parametrize("dpi", [72, 96, 150, 300, 600, 1200, 3200, 4000, 4800])
 def test_print_settings_are_no_pixel_size(dpi):
     assert math.isnan(resolution_to_nm((dpi, 1), 2))
     assert math.isnan(resolution_to_nm((dpi * 1000, 2540), 3))

@@ -18,7 +18,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from emqa_dask import read_micrograph
-from emqa_dask.archive.headers import length_to_nm
+from emqa_dask.archive.metadata.units import length_to_nm
 from emqa_dask.archive.readers import open_source
 from emqa_dask.archive.source import ReadError, capture_warnings, convert_to_luma
 
@@ -253,7 +253,7 @@ def test_hspy_written_by_rosettasciio(tmp_path, monkeypatch):
     with capture_warnings():
         import_module("rsciio.hspy").file_writer(str(tmp_path / "x.hspy"), signal)
     for limit in (2**30, 0):  # loaded by RosettaSciIO, and left in the file
-        monkeypatch.setattr("emqa_dask.archive.rosetta.EAGER_BYTES", limit)
+        monkeypatch.setattr("emqa_dask.archive.formats.rosetta.EAGER_BYTES", limit)
         assert len(open_source(tmp_path / "x.hspy").frames) == 3
         read, header = read_micrograph(tmp_path / "x.hspy", 1)
         np.testing.assert_array_equal(read, stack[1])
@@ -279,7 +279,7 @@ def test_ome_zarr_level_0(tmp_path, version):
 
 
 def test_windows_cover_the_frame_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("emqa_dask.archive.tiff.WINDOW_BYTES", 5000)
+    monkeypatch.setattr("emqa_dask.archive.formats.tiff.WINDOW_BYTES", 5000)
     expected = image(8, (60, 70))
     for options in ({}, {"tile": (16, 16), "compression": "zlib"}, {"rowsperstrip": 11, "compression": "lzw"}):
         tifffile.imwrite(tmp_path / "x.tif", expected, **options)
@@ -346,7 +346,7 @@ def test_header_of_an_ome_tiff_is_in_its_own_unit(tmp_path):
 def test_containers_too_large_to_load_give_the_same(real, monkeypatch, name):
     path = real / "formats_rsciio" / name
     eager = open_source(path)
-    monkeypatch.setattr("emqa_dask.archive.rosetta.EAGER_BYTES", 0)
+    monkeypatch.setattr("emqa_dask.archive.formats.rosetta.EAGER_BYTES", 0)
     lazy = open_source(path)
     assert len(lazy.frames) == len(eager.frames)
     for a, b in zip(eager.frames, lazy.frames):

@@ -157,7 +157,7 @@ def test_folders_may_lie_deeper_than_python_recurses(tmp_path):
 
 UNPRIVILEGED = """
     import os, sys
-    import emqa_dask.archive.tiff
+    import emqa_dask.archive.formats.tiff
     from emqa_dask.archive.scan import scan_archive
     from emqa_dask.archive.survey import survey_file
     from emqa_dask.settings import Archive

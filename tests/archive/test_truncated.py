@@ -52,7 +52,7 @@ def test_elid_without_its_end_is_named(real, tmp_path):
 
 
 def test_elid_that_unpacks_to_gigabytes_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("emqa_dask.archive.guards.MAX_ELID_BYTES", 2**20)
+    monkeypatch.setattr("emqa_dask.archive.checks.guards.MAX_ELID_BYTES", 2**20)
     (tmp_path / "x.elid").write_bytes(bz2.compress(bytes(2**21)))
     (entry,) = scan_archive(tmp_path / "x.elid")
     assert survey_file(entry, Archive())[0]["reason"] == "an ELID of over 1,048,576 bytes of data is not read"

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emqa_dask import tables
-from emqa_dask.archive.headers import Header, flatten_metadata
+from emqa_dask.archive.metadata.headers import Header, flatten_metadata
 from emqa_dask.archive.rows import clip_integer, dump_header, fit_row
 from emqa_dask.archive.scan import scan_archive
 from emqa_dask.archive.scan_remote import _make_remote_entry

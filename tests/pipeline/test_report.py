@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from emqa_dask import tables
-from emqa_dask.archive.headers import find_pixel_size_outliers
+from emqa_dask.archive.metadata.pixel_size_outliers import find_pixel_size_outliers
 from emqa_dask.pipeline.commands import report_copies, report_key, report_verdicts
 from emqa_dask.pipeline.commands.report import RunFacts, report
 from emqa_dask.pipeline.workspace import micrograph_ledger, provenance

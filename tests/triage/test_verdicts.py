@@ -147,7 +147,8 @@ def test_the_one_image_is_trusted_and_says_why():
         ({"n_detections": 0, "evidence": "no_detections", "predicted_f1": np.nan, "predicted_f1_low": np.nan},
          "review", ["no_detections"]),
         ({"predicted_f1": np.nan, "predicted_f1_low": np.nan, "evidence": "none"}, "review", ["no_prediction"]),
-        ({"reason": "2 of 3 frames lost"}, "trust", ["frames_lost"]),
+        ({"reason": "2 of 3 frames lost", "n_frames_lost": 2}, "trust", ["frames_lost"]),
+        ({"reason": "JPEG data, though named .tif"}, "trust", ["remark"]),
     ],
 )  # fmt: skip
 def test_each_rule_at_its_limit(values, verdict, reasons):

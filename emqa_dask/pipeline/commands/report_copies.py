@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from emqa_dask import tables
-from emqa_dask.archive.headers import find_pixel_size_outliers
+from emqa_dask.archive.metadata.pixel_size_outliers import find_pixel_size_outliers
 from emqa_dask.settings import Flags
 from emqa_dask.store.spill import SpillFile
 from emqa_dask.triage import duplicates

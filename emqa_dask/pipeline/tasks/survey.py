@@ -110,8 +110,9 @@ def _write(workspace: Workspace, name: str, rows: list[dict], frames: list[dict]
 
 def make_failed_file_row(entry: Entry, died: CallFailed) -> dict:
     """The row of tables.CATALOG of a file whose reader crashed."""
-    columns = {"format": None, "kind": "unknown", "status": "failed", "content_sha256": None, "n_frames": 0}
-    columns |= {"is_present": True, "reason": REASONS.get(died.failure_kind, REASONS["error"]), "error": died.error}
+    columns = {"format": None, "kind": "unknown", "status": "failed", "content_sha256": None}
+    columns |= {"n_frames": 0, "n_frames_lost": 0, "is_present": True}
+    columns |= {"reason": REASONS.get(died.failure_kind, REASONS["error"]), "error": died.error}
     return {key: getattr(entry, key) for key in ("uri", "size_bytes", "modified_ns")} | columns
 
 

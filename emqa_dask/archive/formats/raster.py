@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from emqa_dask.archive.headers import Header, clean_text, flatten_metadata, parse_date
-from emqa_dask.archive.jpeg import find_jpeg_damage
-from emqa_dask.archive.png import find_png_damage
+from emqa_dask.archive.checks.jpeg import find_jpeg_damage
+from emqa_dask.archive.checks.png import find_png_damage
+from emqa_dask.archive.metadata.dates import parse_date
+from emqa_dask.archive.metadata.headers import Header, flatten_metadata
+from emqa_dask.archive.metadata.values import clean_text
 from emqa_dask.archive.source import Frame, ReadError, Source, capture_warnings, is_damage_recorded, record_damage
 
 _GREY_MODES = {"1": "bool", "L": "uint8", "I;16": "uint16", "I;16B": "uint16", "I": "int32", "F": "float32"}

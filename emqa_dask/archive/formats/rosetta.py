@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from emqa_dask.archive import guards, headers
-from emqa_dask.archive.headers import Header, clean_text, get_entry, get_first_entry, parse_positive
+from emqa_dask.archive.checks import guards
+from emqa_dask.archive.metadata import dates, units
+from emqa_dask.archive.metadata.headers import Header, get_entry, get_first_entry
+from emqa_dask.archive.metadata.pixel_size import set_pixel_size
+from emqa_dask.archive.metadata.values import clean_text, parse_positive
 from emqa_dask.archive.source import WINDOW_BYTES, Frame, ReadError, Source, capture_warnings
 
 # Above this many bytes of pixels a container is opened lazily, by dask arrays computed in this thread.
@@ -78,17 +81,18 @@ def classify_signal(signal: dict) -> SignalKind:
     axes = signal["axes"]
     shape = tuple(int(n) for n in data.shape)
     dtype = np.dtype(data.dtype)
-    units = [str(a.get("units") or "") for a in axes]
+    axis_units = [str(a.get("units") or "") for a in axes]
     signal_type = str(get_entry(signal, "metadata.Signal.signal_type") or "")
     size = " x ".join(map(str, shape))
     if len(shape) < 2 or (sum(n > 1 for n in shape) == 0 and len(shape) != 2):
         return SignalKind("spectrum", f"a spectrum or profile of {size} points, not an image")
-    if any(u.strip().lower() in _SPECTRUM_AXIS_UNITS for u in units) or signal_type.startswith(("EDS", "EELS", "CL")):
+    is_spectral = any(unit.strip().lower() in _SPECTRUM_AXIS_UNITS for unit in axis_units)
+    if is_spectral or signal_type.startswith(("EDS", "EELS", "CL")):
         description = "a spectrum image" if len(shape) >= 3 else "a series of spectra"
         return SignalKind("spectrum", f"{description} of {size} values, not a micrograph")
-    if any(headers.is_reciprocal(u) for u in units[-2:]):
+    if any(units.is_reciprocal(u) for u in axis_units[-2:]):
         description = "a diffraction pattern" if len(shape) == 2 else "a stack of diffraction patterns"
-        return SignalKind("diffraction", f"{description} of {size} pixels in {units[-1]}, not a micrograph")
+        return SignalKind("diffraction", f"{description} of {size} pixels in {axis_units[-1]}, not a micrograph")
     if len(shape) > 3:
         return SignalKind("diffraction", f"{len(shape)}-dimensional data of {size} values (4D-STEM?), not micrographs")
     if dtype.kind == "c":
@@ -168,14 +172,14 @@ def make_header(signal: dict) -> Header:
         instrument=clean_text(instrument("microscope"))
         or clean_text(name)
         or clean_text(get_entry(original, "Instrument.InstrumentModel")),
-        acquired=headers.parse_date(get_entry(tree, "General.date"), get_entry(tree, "General.time"))
+        acquired=dates.parse_date(get_entry(tree, "General.date"), get_entry(tree, "General.time"))
         or _format_epoch(epoch),
         exposure_s=parse_positive(
             exposure or instrument("Camera.exposure", "Detector.Camera.exposure") or detector.get("ExposureTime")
         ),
         foreign=_select_metadata(original) or dict(signal.get("metadata") or {}),
     )
-    return headers.set_pixel_size(header, headers.length_to_nm(axis.get("scale"), axis.get("units")))
+    return set_pixel_size(header, units.length_to_nm(axis.get("scale"), axis.get("units")))
 
 
 def _get_velox_magnification(original: Mapping) -> Any:

@@ -6,9 +6,9 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from emqa_dask.archive import headers
-from emqa_dask.archive.headers import clean_text, parse_positive
-from emqa_dask.archive.rosetta import open_rosetta
+from emqa_dask.archive.formats.rosetta import open_rosetta
+from emqa_dask.archive.metadata import dates, values
+from emqa_dask.archive.metadata.values import clean_text, parse_positive
 from emqa_dask.archive.source import Frame, ReadError, Source
 
 
@@ -26,7 +26,7 @@ def open_ser(path: Path) -> Source:
         "voltage_kv": parse_positive(conditions.get("High tension")),
         "magnification": parse_positive(conditions.get("Magnification")),
         "instrument": (clean_text(conditions.get("Microscope")) or "").removeprefix("Microscope ") or None,
-        "acquired": headers.parse_date(conditions.get("AcquireDate")),
+        "acquired": dates.parse_date(conditions.get("AcquireDate")),
         "exposure_s": parse_positive(conditions.get("Integration time")),
     }
     values = {k: v for k, v in update.items() if v is not None and v == v}
@@ -52,8 +52,8 @@ def read_emi(emi: Path) -> dict[str, str]:
     out = dict(re.findall(r"<Label>([^<]*)</Label>\s*<Value>([^<]*)</Value>", xml))
     out |= dict(re.findall(r"<(AcquireDate|CameraNamePath)>([^<]*)<", xml))
     volts = re.search(r"<AcceleratingVoltage>([^<]*)<", xml)
-    if volts and math.isfinite(headers.parse_number(volts[1])):
-        out["High tension"] = str(headers.parse_number(volts[1]) / 1000)
+    if volts and math.isfinite(values.parse_number(volts[1])):
+        out["High tension"] = str(values.parse_number(volts[1]) / 1000)
     return out
 
 

@@ -7,9 +7,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from emqa_dask.archive import guards, rosetta
-from emqa_dask.archive.hdf5_chunks import check_lzf, find_hdf5_damage
-from emqa_dask.archive.headers import Header, flatten_metadata, length_to_nm, set_pixel_size
+from emqa_dask.archive.checks import guards
+from emqa_dask.archive.checks.hdf5_chunks import check_lzf, find_hdf5_damage
+from emqa_dask.archive.formats import rosetta
+from emqa_dask.archive.metadata.headers import Header, flatten_metadata
+from emqa_dask.archive.metadata.pixel_size import set_pixel_size
+from emqa_dask.archive.metadata.units import length_to_nm
 from emqa_dask.archive.source import (
     WINDOW_BYTES,
     Frame,

@@ -6,16 +6,11 @@ from typing import Any
 
 import tifffile
 
-from emqa_dask.archive import headers
-from emqa_dask.archive.headers import (
-    Header,
-    clean_text,
-    get_entry,
-    get_first_entry,
-    length_to_nm,
-    parse_positive,
-    set_pixel_size,
-)
+from emqa_dask.archive.metadata import dates, pixel_size, values
+from emqa_dask.archive.metadata.headers import Header, get_entry, get_first_entry
+from emqa_dask.archive.metadata.pixel_size import set_pixel_size
+from emqa_dask.archive.metadata.units import length_to_nm
+from emqa_dask.archive.metadata.values import clean_text, parse_positive
 
 
 def read_tiff_header(tif: tifffile.TiffFile, page: tifffile.TiffPage) -> Header:
@@ -26,7 +21,7 @@ def read_tiff_header(tif: tifffile.TiffFile, page: tifffile.TiffPage) -> Header:
     tags = {t.name: t.value for t in page.tags.values() if t.count < 2000}
     tags = {k: v for k, v in tags.items() if not k.endswith(("Offsets", "ByteCounts"))}
     baseline_header = Header(
-        acquired=headers.parse_date(page.tags.valueof(306)), instrument=clean_text(page.tags.valueof(272)), foreign=tags
+        acquired=dates.parse_date(page.tags.valueof(306)), instrument=clean_text(page.tags.valueof(272)), foreign=tags
     )
     for read_header in (
         _read_fei,
@@ -45,9 +40,9 @@ def read_tiff_header(tif: tifffile.TiffFile, page: tifffile.TiffPage) -> Header:
             continue  # a vendor's tag that is broken must not cost us the pixels
         if header is not None:
             return header
-    unit = headers.parse_number(page.tags.valueof(296, 2))
+    unit = values.parse_number(page.tags.valueof(296, 2))
     return set_pixel_size(
-        baseline_header, headers.resolution_to_nm(page.tags.valueof(282), int(unit) if unit == unit else 0)
+        baseline_header, pixel_size.resolution_to_nm(page.tags.valueof(282), int(unit) if unit == unit else 0)
     )
 
 
@@ -61,7 +56,7 @@ def _read_fei(tif, page, baseline_header: Header) -> Header | None:
     header = Header(
         voltage_kv=parse_positive(get_first_entry(tree, "Beam.HV", "EBeam.HV"), 1e-3),
         instrument=clean_text(get_first_entry(tree, "System.SystemType", "System.Type")),
-        acquired=headers.parse_date(get_entry(tree, "User.Date"), get_entry(tree, "User.Time"), month_first=True),
+        acquired=dates.parse_date(get_entry(tree, "User.Date"), get_entry(tree, "User.Time"), month_first=True),
         exposure_s=parse_positive(get_entry(tree, "Scan.FrameTime")),
         foreign=tree,
     )
@@ -81,7 +76,7 @@ def _read_fei_xml(tif, page, baseline_header: Header) -> Header | None:
         voltage_kv=parse_positive(value("AccelerationVoltage") or value("HighVoltage"), 1e-3),
         magnification=parse_positive(value("NominalMagnification")),
         instrument=clean_text(value("InstrumentModel") or value("SystemType")),
-        acquired=headers.parse_date(value("AcquisitionDatetime") or value("time")) or baseline_header.acquired,
+        acquired=dates.parse_date(value("AcquisitionDatetime") or value("time")) or baseline_header.acquired,
         exposure_s=parse_positive(value("ExposureTime")),
         foreign=baseline_header.foreign,
     )
@@ -107,7 +102,7 @@ def _read_zeiss(tif, page, baseline_header: Header) -> Header | None:
         voltage_kv=parse_positive(value("ap_actualkv")),
         magnification=_parse_zeiss_magnification(value("ap_mag")),
         instrument=clean_text(value("dp_sem")) or clean_text(value("sv_serial_number")),
-        acquired=headers.parse_date(value("ap_date"), value("ap_time")),
+        acquired=dates.parse_date(value("ap_date"), value("ap_time")),
         exposure_s=parse_positive(value("ap_frame_time")),
         foreign={k: v[1] for k, v in tree.items() if k and isinstance(v, tuple) and len(v) > 1},
     )
@@ -186,7 +181,7 @@ def _read_ome(tif, page, baseline_header: Header) -> Header | None:
     header = Header(
         magnification=parse_positive(magnification[1]) if magnification else math.nan,
         instrument=clean_text(microscope[1]) if microscope else None,
-        acquired=headers.parse_date(acquired[1]) if acquired else baseline_header.acquired,
+        acquired=dates.parse_date(acquired[1]) if acquired else baseline_header.acquired,
         exposure_s=parse_positive(exposure[1], seconds) if exposure else math.nan,
         foreign={**{k: v for k, v in baseline_header.foreign.items() if k != "ImageDescription"}, **attributes},
     )

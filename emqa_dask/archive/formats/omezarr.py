@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from emqa_dask.archive import guards
-from emqa_dask.archive.headers import Header, flatten_metadata, length_to_nm, set_pixel_size
+from emqa_dask.archive.checks import guards
+from emqa_dask.archive.checks.zarr_chunks import check_blosc, check_blosc_file, count_absent_chunks
+from emqa_dask.archive.metadata.headers import Header, flatten_metadata
+from emqa_dask.archive.metadata.pixel_size import set_pixel_size
+from emqa_dask.archive.metadata.units import length_to_nm
 from emqa_dask.archive.source import (
     WINDOW_BYTES,
     Frame,
@@ -21,7 +24,6 @@ from emqa_dask.archive.source import (
     is_damage_recorded,
     record_damage,
 )
-from emqa_dask.archive.zarr_chunks import check_blosc, check_blosc_file, count_absent_chunks
 
 
 def open_zarr(path: str | Path) -> Source:
@@ -62,7 +64,7 @@ def open_zspy(path: Path) -> Source:
     """A HyperSpy Zarr folder -> Source, by RosettaSciIO; its frames report absent chunks."""
     import zarr
 
-    from emqa_dask.archive.rosetta import open_rosetta
+    from emqa_dask.archive.formats.rosetta import open_rosetta
 
     source = open_rosetta(path, "ZSPY", "zspy", 2**62)
     with capture_warnings():

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import h5py
 
-from emqa_dask.archive.decompressed_size import MAX_DEFLATE_RATIO, SLACK_BYTES, check_decompressed_size
+from emqa_dask.archive.checks.decompressed_size import MAX_DEFLATE_RATIO, SLACK_BYTES, check_decompressed_size
+from emqa_dask.archive.checks.zarr_guard import MAX_CHUNK_BYTES
 from emqa_dask.archive.source import ReadError
-from emqa_dask.archive.zarr_guard import MAX_CHUNK_BYTES
 
 MAX_FRAMES = 100_000
 MAX_PAGES = 20_000  # of a TIFF: each costs kilobytes before its pixels are read

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from emqa_dask.archive import guards, headers
-from emqa_dask.archive.headers import Header, parse_positive
+from emqa_dask.archive.checks import guards
+from emqa_dask.archive.metadata.headers import Header
+from emqa_dask.archive.metadata.pixel_size import set_pixel_size
+from emqa_dask.archive.metadata.values import parse_positive
 from emqa_dask.archive.source import WINDOW_BYTES, Frame, ReadError, Source, record_damage
 
 # https://www.ccpem.ac.uk/mrc-format/mrc2014/ ; complex (3, 4) and packed 4-bit (101) data are not read.
@@ -99,9 +101,9 @@ def _make_header(record: np.ndarray, extended: bytes) -> Header:
         fei = dict(zip(_FEI_FIELDS, np.frombuffer(extended, "<f4", count=len(_FEI_FIELDS)).tolist()))
         header = Header(magnification=parse_positive(fei["magnification"]), exposure_s=parse_positive(fei["exp_time"]),
                        foreign=foreign | fei)  # fmt: skip
-        return headers.set_pixel_size(header, parse_positive(fei["pixel_size"], 1e9))
+        return set_pixel_size(header, parse_positive(fei["pixel_size"], 1e9))
     # In float32 and in this order, so that the size equals RosettaSciIO's to the last digit.
     with np.errstate(all="ignore"):
         nm = float(record["cell"][0] / record["m"][0]) / 10 if record["m"][0] > 0 else math.nan
     # Many programs write 1 Angstrom for an unknown scale; it is kept, and find_pixel_size_outliers() may flag it.
-    return headers.set_pixel_size(Header(foreign=foreign), nm if math.isfinite(nm) else math.nan)
+    return set_pixel_size(Header(foreign=foreign), nm if math.isfinite(nm) else math.nan)

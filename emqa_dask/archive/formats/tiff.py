@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from emqa_dask.archive import guards, headers
-from emqa_dask.archive.headers import Header
-from emqa_dask.archive.jpeg import find_jpeg_damage
+from emqa_dask.archive.checks import guards
+from emqa_dask.archive.checks.jpeg import find_jpeg_damage
+from emqa_dask.archive.metadata import values
+from emqa_dask.archive.metadata.headers import Header
+from emqa_dask.archive.metadata.tiff_headers import read_tiff_header
 from emqa_dask.archive.source import (
     WINDOW_BYTES,
     Frame,
@@ -20,7 +22,6 @@ from emqa_dask.archive.source import (
     is_damage_recorded,
     record_damage,
 )
-from emqa_dask.archive.tiff_headers import read_tiff_header
 
 _JPEG = (6, 7, 34892, 33007)
 _JPEG2000 = (33003, 33004, 33005, 34712)
@@ -103,7 +104,7 @@ def _count_contiguous_images(tif, page, pages) -> int:
     """Images behind the one page of an ImageJ hyperstack, which lists only the first; 1 elsewhere."""
     if not (tif.is_imagej and len(pages) == 1 and page.is_contiguous):
         return 1
-    n_images = headers.parse_number((tif.imagej_metadata or {}).get("images", 1))
+    n_images = values.parse_number((tif.imagej_metadata or {}).get("images", 1))
     n_possible_images = (tif.filehandle.size - page.dataoffsets[0]) // max(page.nbytes, 1)
     return int(max(1, min(n_images, n_possible_images))) if math.isfinite(n_images) else 1
 

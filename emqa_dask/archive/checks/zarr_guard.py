@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from emqa_dask.archive.decompressed_size import (
+from emqa_dask.archive.checks.decompressed_size import (
     COMPRESSORS,
     MAX_DEFLATE_RATIO,
     SIZED_COMPRESSORS,

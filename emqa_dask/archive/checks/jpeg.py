@@ -63,7 +63,7 @@ def find_jpeg_damage(data: bytes, tables: bytes = b"") -> str:
 
 def _read_segments(data: bytes, state: _JpegState) -> str:
     """Phrase for the damage of the first damaged scan; "" for none."""
-    from emqa_dask.archive.jpeg_codes import find_marker
+    from emqa_dask.archive.checks.jpeg_codes import find_marker
 
     array = np.frombuffer(data, np.uint8)
     position = 2
@@ -173,7 +173,7 @@ def _count_units(state: _JpegState) -> tuple[int, int]:
 
 def _check_scan(array: np.ndarray, start: int, end: int, segment_bytes: bytes, state: _JpegState) -> str:
     """Phrase for the damage of the scan with header `segment_bytes`; "" for none."""
-    from emqa_dask.archive.jpeg_codes import follow_scan
+    from emqa_dask.archive.checks.jpeg_codes import follow_scan
 
     n = segment_bytes[0]
     first, final, bits = segment_bytes[1 + 2 * n : 4 + 2 * n]

@@ -1,0 +1,58 @@
+"""Dates of acquisition as ISO 8601, from the notations that instruments use."""
+
+import re
+from datetime import datetime
+from typing import Any, ClassVar
+
+from emqa_dask.archive.metadata.values import clean_text
+
+# German names of months (and their short forms) and days, which dateutil does not know.
+_GERMAN_MONTHS = (
+    ("Januar", "Jan", "Jänner"), ("Februar", "Feb"), ("März", "Mrz", "Mär"), ("April", "Apr"), ("Mai",),
+    ("Juni", "Jun"), ("Juli", "Jul"), ("August", "Aug"), ("September", "Sep", "Sept"), ("Oktober", "Okt"),
+    ("November", "Nov"), ("Dezember", "Dez"),
+)  # fmt: skip
+_GERMAN_DAYS = (
+    ("Montag", "Mo"), ("Dienstag", "Di"), ("Mittwoch", "Mi"), ("Donnerstag", "Do"), ("Freitag", "Fr"),
+    ("Samstag", "Sa"), ("Sonntag", "So"),
+)  # fmt: skip
+
+
+def parse_date(value: Any, time: Any = None, *, month_first: bool = False) -> str | None:
+    """A date (and time) as ISO 8601; None when it cannot be read.
+
+    Takes 2019-12-05, 2018:11:15 19:42:31, 5 Dec 2019, 5. Dezember 2019, 05.12.2019. month_first: how 05/12/2019 is
+    read; dates with dots begin with the day, as in German.
+    """
+    date_text = " ".join(part for part in (clean_text(value), clean_text(time)) if part)[:64]
+    date_text = re.sub(r"^(\d{4}):(\d\d):(\d\d)", r"\1-\2-\3", date_text).removesuffix("Z")
+    if not date_text:
+        return None
+    try:
+        from dateutil import parser
+
+        is_dotted = re.match(r"(?:\D+\s)?\d{1,2}\.\s?(?:\d{1,2}\.|[^\W\d])", date_text) is not None
+        if is_dotted:
+            date_text = re.sub(r"(\d)\.\s?(?=[^\W\d])", r"\1 ", date_text)
+        options = {
+            "dayfirst": is_dotted or (not month_first and not re.match(r"\d{4}", date_text)),
+            "parserinfo": _make_parser_info(),
+        }
+        # The parser fills absent parts from a default; two defaults with different results reveal an incomplete date.
+        date = parser.parse(date_text, default=datetime(2001, 1, 1), **options)
+        other_date = parser.parse(date_text, default=datetime(2002, 2, 2), **options)
+    except (ValueError, OverflowError, TypeError):
+        return None
+    return date.isoformat() if date.date() == other_date.date() else None
+
+
+def _make_parser_info() -> Any:
+    """What dateutil takes for months and weekdays: English and German names."""
+    from dateutil import parser
+
+    class EnglishAndGerman(parser.parserinfo):
+        MONTHS: ClassVar = [(*names, *german) for names, german in zip(parser.parserinfo.MONTHS, _GERMAN_MONTHS)]
+        WEEKDAYS: ClassVar = [(*names, *german) for names, german in zip(parser.parserinfo.WEEKDAYS, _GERMAN_DAYS)]
+        JUMP: ClassVar = [*parser.parserinfo.JUMP, "um", "Uhr"]
+
+    return EnglishAndGerman()

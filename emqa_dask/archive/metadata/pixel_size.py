@@ -1,0 +1,101 @@
+"""The pixel size of an image, chosen from what its file states, and what is doubtful about it."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from emqa_dask.archive.metadata.headers import Header
+from emqa_dask.archive.metadata.values import parse_positive
+
+PLAUSIBLE_NM = (1e-3, 1e5)  # pixel sizes of electron micrographs: 1 pm to 0.1 mm
+PLAUSIBLE_RESOLUTION_NM = (1e-3, 1e4)  # of a bare TIFF resolution, which is a print setting above
+PRINT_DPI = (72, 96, 100, 120, 144, 150, 200, 240, 254, 300, 350, 360, 400, 600, 720, 800, 1200, 1270, 1600, 1800,
+             2000, 2400, 2438, 2540, 2720, 3000, 3200, 4000, 4800, 5000, 5400, 6400, 7200, 9600)  # fmt: skip
+PRINT_DPI_TOLERANCE = 0.02  # relative
+AGREEMENT = 0.02  # relative difference of two stated pixel sizes that are rounded forms of one
+
+
+@dataclass(frozen=True)
+class StatedSize:
+    """A pixel size as one place in the metadata states it, in nm; NaN where it states none."""
+
+    x_nm: float
+    y_nm: float = math.nan  # NaN: the same as along x
+    origin: str = ""  # the place, as the user finds it: "Scan.PixelWidth", "AP_IMAGE_PIXEL_SIZE"
+    image_width_px: float = math.nan  # of the image that the size was stated for; NaN: it does not say
+
+
+def set_pixel_size(header: Header, nm: float, source: str = "header", nm_y: float = math.nan) -> Header:
+    """`header` with this pixel size, unless `nm` is NaN; `nm_y` NaN: the pixels are square."""
+    if not nm > 0:
+        return header
+    y_nm = float(nm_y) if nm_y > 0 else float(nm)
+    return replace(header, nm_per_pixel=float(nm), nm_per_pixel_y=y_nm, nm_per_pixel_source=source)
+
+
+def choose_pixel_size(
+    header: Header, stated_sizes: Iterable[StatedSize], width_px: int, source: str = "header"
+) -> Header:
+    """`header` with the first plausible one of `stated_sizes`, and the problem where something speaks against it.
+
+    stated_sizes: the most reliable first. width_px: columns of the image as it is in the file. Sizes that no microscope
+    has are left out and become the problem where no other size is stated. A size that another one contradicts by more
+    than 2 %, or that was stated for an image of another width (which was cropped or resized since), is kept with the
+    problem.
+    """
+    sizes = [_make_absolute(size) for size in stated_sizes]
+    sizes = [size for size in sizes if size.x_nm > 0]
+    plausible = [size for size in sizes if PLAUSIBLE_NM[0] <= size.x_nm <= PLAUSIBLE_NM[1]]
+    if not plausible:
+        if not sizes:
+            return header
+        problem = f"{sizes[0].origin or 'the file'} states {sizes[0].x_nm:.4g} nm per pixel, which no microscope has"
+        return replace(header, pixel_size_problem=problem)
+    first_size = plausible[0]
+    problems = [_find_contradiction(first_size, plausible[1:]), _find_other_width(first_size, width_px)]
+    header = set_pixel_size(header, first_size.x_nm, source, first_size.y_nm)
+    return replace(header, pixel_size_problem="; ".join(filter(None, problems)) or None)
+
+
+def _make_absolute(size: StatedSize) -> StatedSize:
+    """`size` without signs, which say that an axis runs backwards."""
+    return replace(size, x_nm=abs(size.x_nm), y_nm=abs(size.y_nm))
+
+
+def _find_contradiction(first_size: StatedSize, others: Sequence[StatedSize]) -> str:
+    other = next((size for size in others if abs(size.x_nm / first_size.x_nm - 1) > AGREEMENT), None)
+    if other is None:
+        return ""
+    return (
+        f"{first_size.origin or 'one entry'} states {first_size.x_nm:.4g} nm per pixel, "
+        f"{other.origin or 'another'} {other.x_nm:.4g} nm"
+    )
+
+
+def _find_other_width(first_size: StatedSize, width_px: int) -> str:
+    if not first_size.image_width_px > 0 or round(first_size.image_width_px) == width_px:
+        return ""
+    return (
+        f"the pixel size was stated for an image {first_size.image_width_px:.0f} px wide and this one has {width_px}: "
+        "it was cropped or resized since"
+    )
+
+
+def has_square_pixels(header: Header, tolerance: float = 0.01) -> bool:
+    """Whether pixels are as high as wide, within `tolerance`; True where the pixel size is unknown."""
+    return not abs(header.nm_per_pixel_y / header.nm_per_pixel - 1) > tolerance
+
+
+def resolution_to_nm(value: Any, unit: int) -> float:
+    """Pixel size in nm of a TIFF resolution (pixels per inch, unit 2, or per cm, unit 3); NaN for a print setting.
+
+    72, 300, 4000 ... dots per inch are settings of printers and scanners (of the film, not of the specimen), and no
+    electron micrograph is coarser than 10 um per pixel.
+    """
+    per_unit = parse_positive(value)
+    dpi = per_unit * (2.54 if unit == 3 else 1.0)
+    if unit not in (2, 3) or any(abs(dpi - p) < PRINT_DPI_TOLERANCE * p for p in PRINT_DPI):
+        return math.nan
+    nm = (2.54e7 if unit == 2 else 1e7) / per_unit
+    return nm if PLAUSIBLE_RESOLUTION_NM[0] <= nm <= PLAUSIBLE_RESOLUTION_NM[1] else math.nan
