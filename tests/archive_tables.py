@@ -55,6 +55,7 @@ def make_archive(n_files: int = 60, seed: int = 0) -> dict[str, pd.DataFrame]:
             ),
             "error": pd.Series(np.where(status == "failed", "ValueError: bad </script> tag", None), dtype=object),
             "n_frames": n_frames.astype("int32"),
+            "n_frames_lost": partly.astype("int32"),
         }
     )
     index = np.repeat(np.arange(n_files), n_frames)

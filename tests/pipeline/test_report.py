@@ -35,14 +35,17 @@ def make_workspace(root: str, n_files: int = 90, seed: int = 0) -> pd.DataFrame:
     n_frames[10] = 40
     status[10] = "ok"
     content = [f"{k:064x}" for k in np.where(rng.random(n_files) < 0.1, 3, np.arange(n_files))]
+    formats = rng.choice(["TIFF", "DM3"], n_files)
+    has_lost = rng.random(n_files) < 0.1
     catalog = pd.DataFrame(
         {
             "uri": uris,
             "content_sha256": content,
             "size_bytes": 1000,
-            "format": rng.choice(["TIFF", "DM3"], n_files),
+            "format": formats,
             "status": status,
-            "reason": np.where(rng.random(n_files) < 0.1, "1 of 3 frames could not be read", ""),
+            "reason": np.where(has_lost, "1 of 3 frames could not be read", ""),
+            "n_frames_lost": has_lost.astype("int32"),
             "error": pd.Series(np.where(status == "failed", "ValueError: it ends early", None), dtype=object),
         }
     ).sample(frac=1, random_state=seed)

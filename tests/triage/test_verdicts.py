@@ -30,7 +30,7 @@ def one_image(**values) -> dict[str, pd.DataFrame]:
     }  # fmt: skip
     frame = pd.DataFrame([row])
     return {
-        "catalog": frame[["uri", "content_sha256", "format", "reason", "error", "status"]],
+        "catalog": frame[[c for c in tables.CATALOG.names if c in frame]],
         "micrographs": frame[[c for c in (*tables.MICROGRAPHS.names, "is_nm_per_pixel_suspect") if c in frame]],
         "features": frame[[c for c in ("micrograph_id", "n_detections", "is_capped") if c in frame]],
         "predictions": frame.reindex(columns=tables.PREDICTIONS.names),
