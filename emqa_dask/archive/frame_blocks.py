@@ -140,10 +140,12 @@ def _find_extent(array: Any, axes: ImageAxes, plane: tuple[int, ...], chunks: Se
     frame_shape = (int(shape[axes.y]), int(shape[axes.x]), *n_samples)
     frame_bytes = math.prod(frame_shape) * array.dtype.itemsize
     lengths = [_count_frames_of_chunk(shape, axes, k, chunks) for k in axes.stack]
+    slowest = next((j for j, n in enumerate(lengths) if n > 1), len(lengths))  # frames follow in the order of a C array
+    lengths[slowest + 1 :] = [int(shape[k]) for k in axes.stack[slowest + 1 :]]
     chunk_starts = [position // n * n for position, n in zip(plane, lengths, strict=True)]
     while math.prod(lengths) > 1 and math.prod(lengths) * frame_bytes > MAX_FILE_BYTES:
-        longest = lengths.index(max(lengths))
-        lengths[longest] = (lengths[longest] + 1) // 2
+        slowest = next(j for j, n in enumerate(lengths) if n > 1)
+        lengths[slowest] = (lengths[slowest] + 1) // 2
     starts = [c + (p - c) // n * n for c, p, n in zip(chunk_starts, plane, lengths, strict=True)]
     lengths = [min(n, int(shape[k]) - start) for n, k, start in zip(lengths, axes.stack, starts, strict=True)]
     return _Extent(tuple(starts), tuple(lengths), frame_shape)
