@@ -27,11 +27,13 @@ FILES = {
 UNITS = {
     "dose_e_per_nm2": "e/nm²",
     "nm_per_pixel": "nm/px",
+    "nm_per_pixel_y": "nm/px",
     "started": "s",
     "banner_rows": "px",
     "mpx": "Mpx",
     "px": "px",
     "nm": "nm",
+    "um": "µm",
     "kv": "kV",
     "s": "s",
     "seconds": "s",

@@ -43,6 +43,10 @@ const number = (value, digits) => value === null ? "–"
 const roundDown = (value, digits) => value === null ? "–" : number(Math.floor(value * 10 ** digits + 1e-6) / 10 ** digits, digits);
 const roundUp = (value, digits) => value === null ? "–" : number(Math.ceil(value * 10 ** digits - 1e-6) / 10 ** digits + 0, digits);
 const pixelSize = (value) => value === null ? "–" : String(Number(value.toPrecision(3)));
+const pixelSizes = (i) => { // along x, and along y where that differs
+  const [x, y] = [pixelSize(data.nm[i]), pixelSize(data.nm_y[i])];
+  return data.nm_y[i] === null || x === y ? x : `${x} × ${y}`;
+};
 const baseName = (i) => data.uri[i].slice(data.uri[i].lastIndexOf("/") + 1) || data.uri[i];
 const folder = (i) => data.uri[i].slice(0, data.uri[i].lastIndexOf("/") + 1);
 
@@ -151,7 +155,7 @@ function makeRow(i) {
     makeCell("number", "Detections", number(data.n[i], 0)),
     makeCell("number c-f1", "Predicted F1", makeF1Cell(i)),
     makeCell("number", "Distance", roundUp(data.distance[i], 2)),
-    makeCell("number", "nm / px", pixelSize(data.nm[i])),
+    makeCell("number", "nm / px", pixelSizes(i)),
     ...(hasClasses ? makeClassCells(i) : []));
   tr.dataset.row = i;
   // On narrow screens rows are laid out as cards, which removes their implicit roles.
@@ -248,7 +252,7 @@ function fillView() {
     ["Predicted F1", data.f1[i] === null ? "–" : `${number(data.f1[i], 3)} (${roundDown(data.low[i], 3)} to ${number(data.high[i], 3)})`],
     ...(data.precision[i] === null ? [] : [["Predicted precision, recall", `${number(data.precision[i], 2)}, ${number(data.recall[i], 2)}`]]),
     ["Distance to training images", roundUp(data.distance[i], 3)],
-    ["Pixel size", data.nm[i] === null ? "unknown" : `${pixelSize(data.nm[i])} nm` + (data.source[i] ? ` (${data.source[i]})` : "")],
+    ["Pixel size", data.nm[i] === null ? "unknown" : `${pixelSizes(i)} nm` + (data.source[i] ? ` (${data.source[i]})` : "")],
     ...(hasClasses ? makeClassPairs(i) : []),
     ...(data.defocus[i] === null ? [] : [["Defocus, from Thon rings", `${number(data.defocus[i], 0)} nm`]]),
     ["Size", data.height[i] === null ? "–" : `${data.height[i]} × ${data.width[i]} px`],

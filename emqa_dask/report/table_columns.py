@@ -27,6 +27,7 @@ _REALS = {
     "detector_agreement": ("detector_agreement", 4),
     "distance": ("ood_distance", 4),
     "nm": ("nm_per_pixel", 6),
+    "nm_y": ("nm_per_pixel_y", 6),
     "defocus": ("defocus_nm", 1),
 }
 _INTEGERS = {"n": "n_detections", "height": "height_px", "width": "width_px"}

@@ -63,6 +63,9 @@ class Flags:
     charging_bands: int = 4  # of eight; from this on the jumps are all over the image, not one object's
     x_rays: bool = True
     x_rays_per_mpx: float = 100.0  # lone bright pixels per megapixel; above: more than noise gives
+    pixel_size_conflict: bool = True
+    non_square_pixels: bool = True
+    non_square_ratio: float = 1.02  # longer / shorter side of a pixel; above: more than rounding of the metadata gives
     banner: bool = True
     banner_rows: int = 1  # rows at the lower end; above: more than a border
     scale_bar: bool = True
@@ -103,6 +106,7 @@ class Flags:
         "charging_rows": Range(0, 1000),
         "charging_bands": Range(0, 8),
         "x_rays_per_mpx": Range(0, 1_000_000),
+        "non_square_ratio": Range(1, 1000),
         "banner_rows": Range(0, 1_000_000),
         "scale_bar_contrast": FRACTION,
     }

@@ -55,7 +55,11 @@ TRIAGE = define_schema(
         "shift_score": (pa.float64(), "Combined shift score, above 1 out of domain; see classifications."),
         "shift": (pa.string(), "Kind of distribution shift; see classifications."),
         "defocus_nm": (pa.float64(), "Magnitude of the mean defocus in nm, from Thon rings; see features."),
-        "nm_per_pixel": (pa.float64(), "Pixel size in nm. NaN when it is unknown."),
+        "nm_per_pixel": (pa.float64(), "Pixel size along x (columns) in nm. NaN when it is unknown."),
+        "nm_per_pixel_y": (
+            pa.float64(),
+            "Pixel size along y (rows) in nm; equal to that along x for square pixels. NaN when it is unknown.",
+        ),
         "nm_per_pixel_source": (pa.string(), "Source of the pixel size: header, sidecar, user or none."),
         "is_nm_per_pixel_suspect": (
             pa.bool_(),

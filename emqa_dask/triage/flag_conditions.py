@@ -1,4 +1,4 @@
-"""What image flags compute from image statistics (features: columns of tables.IMAGE_STATISTICS), row by row."""
+"""What image flags compute, row by row, from image statistics (columns of tables.IMAGE_STATISTICS) and pixel sizes."""
 
 import numpy as np
 import pandas as pd
@@ -63,3 +63,9 @@ def has_optical_directions(features: pd.DataFrame, limits: Flags) -> pd.Series:
 
 def is_unscaled(features: pd.DataFrame, limits: Flags) -> pd.Series:
     return (features["contrast"] > 0) & ~(features["top_level"] > limits.raw_count_level)
+
+
+def compute_pixel_ratio(features: pd.DataFrame) -> pd.Series:
+    """Longer side of a pixel over the shorter one; NaN where one of them is unknown."""
+    ratio = features["nm_per_pixel_y"] / features["nm_per_pixel"]
+    return ratio.where(ratio >= 1, 1 / ratio)

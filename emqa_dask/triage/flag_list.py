@@ -1,4 +1,4 @@
-"""FLAGS, the list of image flags: what is measured, its limit, the sentence that reports it, and the verdict."""
+"""FLAGS, the list of image flags: what is measured or stated, its limit, the sentence that reports it, the verdict."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,6 +8,7 @@ import pandas as pd
 from emqa_dask.settings.flags import Flags
 from emqa_dask.triage.flag_conditions import (
     compute_line_fraction,
+    compute_pixel_ratio,
     compute_scaled_detail,
     has_colour,
     has_optical_directions,
@@ -20,6 +21,11 @@ from emqa_dask.triage.flag_conditions import (
 )
 from emqa_dask.triage.photographs import score_photographs
 
+PIXEL_SIZE_COLUMNS = (
+    "nm_per_pixel",
+    "nm_per_pixel_y",
+    "pixel_size_problem",
+)  # of tables.MICROGRAPHS, beside statistics
 ALL_PIXELS = 0.9999999  # a fraction of pixels that rounding errors of one 1e7th do not reach
 
 
@@ -28,13 +34,15 @@ class Flag(NamedTuple):
 
     The flag is raised where `statistic` passes the limit and `condition` holds. Two entries may have the same code: one
     of them is enough. `text` may name `value`, `limit`, `percent` and `limit_percent` (both times 100), `period_px` of
-    the finest detail, and every column of tables.IMAGE_STATISTICS.
+    the finest detail, every column of tables.IMAGE_STATISTICS, and those of PIXEL_SIZE_COLUMNS.
     """
 
     code: str  # also the name of its switch in [flags]
     verdict: str  # of an image with it, unless a rule of more importance holds; "note" changes no verdict
     meaning: str
-    statistic: str | Callable[[pd.DataFrame], pd.Series]  # a column of tables.IMAGE_STATISTICS, or computed from them
+    statistic: (
+        str | Callable[[pd.DataFrame], pd.Series]
+    )  # a column of tables.IMAGE_STATISTICS, or computed from columns
     limit: str | float  # a key of [flags]; or a number that follows from the definition of the flag
     is_above: bool  # the fault lies above the limit
     text: str
@@ -207,6 +215,25 @@ FLAGS = (
         is_above=True,
         text="{percent:.3g} % of the pixels are NaN or infinite",
         condition=lambda f, limits: f["nonfinite_fraction"] < 1,
+    ),
+    Flag(
+        code="pixel_size_conflict",
+        verdict="review",
+        meaning="The metadata of the file contradict the pixel size, or the image was cropped or resized since.",
+        statistic=lambda f: f["pixel_size_problem"].notna().astype(float),
+        limit=0.0,
+        is_above=True,
+        text="the pixel size may be wrong: {pixel_size_problem}",
+    ),
+    Flag(
+        code="non_square_pixels",
+        verdict="review",
+        meaning="Pixels are not square: detectors and quality models were fitted on images with square pixels.",
+        statistic=compute_pixel_ratio,
+        limit="non_square_ratio",
+        is_above=True,
+        text="pixels are not square: {nm_per_pixel:.4g} nm along x and {nm_per_pixel_y:.4g} nm along y, a ratio of "
+        "{value:.3f} (limit {limit:.3f})",
     ),
     Flag(
         code="banner",

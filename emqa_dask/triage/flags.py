@@ -1,4 +1,4 @@
-"""Flags of images: which of FLAGS their statistics raise, with value, limit and sentence."""
+"""Flags of images: which of FLAGS their statistics and pixel sizes raise, with value, limit and sentence."""
 
 from string import Formatter
 
@@ -7,7 +7,7 @@ import pandas as pd
 
 from emqa_dask import tables
 from emqa_dask.settings.flags import Flags
-from emqa_dask.triage.flag_list import FLAGS, Flag
+from emqa_dask.triage.flag_list import FLAGS, PIXEL_SIZE_COLUMNS, Flag
 
 DEFAULT_LIMITS = Flags()
 MIN_DETAIL_CPP = 1e-6  # cycles/px; stands for no detail at all in a sentence
@@ -16,10 +16,11 @@ MIN_DETAIL_CPP = 1e-6  # cycles/px; stands for no detail at all in a sentence
 def flag_images(features: pd.DataFrame, settings: Flags = DEFAULT_LIMITS) -> pd.DataFrame:
     """Rows of `tables.FLAGS` for the images whose statistics pass a flag's limit; several flags an image are usual.
 
-    features: micrograph_id, the columns of `tables.IMAGE_STATISTICS`, and nm_per_pixel for statistics in nm (without
-    the column it is unknown). An unknown (NaN) statistic passes no limit. Rows come in the order of the images, then of
-    FLAGS. No rows give an empty table. Raises KeyError for a missing column.
+    features: micrograph_id, the columns of `tables.IMAGE_STATISTICS`, and PIXEL_SIZE_COLUMNS (one that is absent is
+    unknown). An unknown (NaN) statistic passes no limit. Rows come in the order of the images, then of FLAGS. No rows
+    give an empty table. Raises KeyError for a missing statistic.
     """
+    features = complete_columns(features)
     raised = []
     with np.errstate(invalid="ignore", over="ignore"):
         for order, flag in enumerate(FLAGS):
@@ -42,10 +43,14 @@ def flag_images(features: pd.DataFrame, settings: Flags = DEFAULT_LIMITS) -> pd.
     return tables.conform(rows, tables.FLAGS).to_pandas()
 
 
+def complete_columns(features: pd.DataFrame) -> pd.DataFrame:
+    """`features` with all of PIXEL_SIZE_COLUMNS: NaN, which is unknown, where one is absent."""
+    return features.assign(**{name: np.nan for name in PIXEL_SIZE_COLUMNS if name not in features})
+
+
 def measure_flag(flag: Flag, features: pd.DataFrame, settings: Flags) -> tuple[pd.Series, float, np.ndarray]:
     """(values of the statistic, limit, whether the flag is raised) for every image."""
-    if "nm_per_pixel" not in features:
-        features = features.assign(nm_per_pixel=np.nan)
+    features = complete_columns(features)
     values = features[flag.statistic] if isinstance(flag.statistic, str) else flag.statistic(features)
     limit = float(getattr(settings, flag.limit) if isinstance(flag.limit, str) else flag.limit)
     is_raised = values > limit if flag.is_above else values < limit
@@ -57,7 +62,8 @@ def measure_flag(flag: Flag, features: pd.DataFrame, settings: Flags) -> tuple[p
 def _write_sentence(flag: Flag, features: pd.DataFrame, k: int, value: float, limit: float) -> str:
     names = {name for _, name, _, _ in Formatter().parse(flag.text)}
     # Only the columns that the sentence names: a row of sixty columns takes ten times as long to get.
-    column_values = {name: features[name].iloc[k] for name in sorted(names & tables.IMAGE_STATISTICS.keys())}
+    listed_columns = names & {*tables.IMAGE_STATISTICS, *PIXEL_SIZE_COLUMNS}
+    column_values = {name: features[name].iloc[k] for name in sorted(listed_columns)}
     if "period_px" in names:
         column_values["period_px"] = 1 / max(features["detail_cpp"].iloc[k], MIN_DETAIL_CPP)
     return flag.text.format(value=value, limit=limit, percent=100 * value, limit_percent=100 * limit, **column_values)

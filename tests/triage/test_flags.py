@@ -98,10 +98,12 @@ def test_every_flag_has_a_switch(good):
     assert {flag.code for flag in FLAGS} | {"duplicate", "near_duplicate"} == SWITCHES
     low = dict.fromkeys(tables.IMAGE_STATISTICS, 0.0)
     high = dict.fromkeys(tables.IMAGE_STATISTICS, 1e9)
-    features = pd.DataFrame([{"micrograph_id": "low", **low}, {"micrograph_id": "high", **high}])
+    sizes = {"nm_per_pixel": 0.5, "nm_per_pixel_y": 0.25, "pixel_size_problem": "two entries contradict each other"}
+    features = pd.DataFrame([{"micrograph_id": "low", **low}, {"micrograph_id": "high", **high, **sizes}])
     found = flag_images(features)
     raised = set(found["flag"])
     assert len(raised) > 10
+    assert raised >= {"non_square_pixels", "pixel_size_conflict"}
     for code in raised:
         rest = flag_images(features, Flags(**{code: False}))
         pd.testing.assert_frame_equal(rest, found[found["flag"] != code].reset_index(drop=True))
@@ -118,7 +120,8 @@ def test_every_limit_is_a_setting_of_its_unit(flag):
 def test_every_limit_counts_for_a_flag():
     rng = np.random.default_rng(0)
     values = [0.0, 0.05, 0.2, 0.4, 0.6, 0.9, 1.6, 3.0, 5.0, 30.0]
-    features = pd.DataFrame({name: rng.choice(values, 50_000) for name in tables.IMAGE_STATISTICS})
+    names = [*tables.IMAGE_STATISTICS, "nm_per_pixel", "nm_per_pixel_y"]
+    features = pd.DataFrame({name: rng.choice(values, 50_000) for name in names})
 
     def raised(settings: Flags) -> np.ndarray:
         with np.errstate(all="ignore"):
@@ -313,3 +316,33 @@ def test_a_statistic_in_nm_knows_the_pixel_size(monkeypatch):
         {"micrograph_id": "b", "value": pytest.approx(10.0), "text": "10 nm"}
     ]
     assert flag_images(features.drop(columns="nm_per_pixel")).empty
+
+
+@pytest.mark.parametrize(
+    ("x_nm", "y_nm", "ratio"),
+    [
+        (0.5, 0.5, None),
+        (0.5, 0.509, None),
+        (0.5, 0.515, 1.03),
+        (0.515, 0.5, 1.03),
+        (2.0, 8.0, 4.0),
+        (0.5, np.nan, None),
+    ],
+)
+def test_pixels_that_are_not_square_are_flagged(good, x_nm, y_nm, ratio):
+    sizes = features_of(good).assign(nm_per_pixel=x_nm, nm_per_pixel_y=y_nm, pixel_size_problem=None)
+    raised = flag_images(sizes)
+    if ratio is None:
+        assert raised.empty
+        return
+    assert raised["flag"].tolist() == ["non_square_pixels"]
+    assert raised["value"][0] == pytest.approx(ratio)
+    assert f"{x_nm:.4g} nm along x and {y_nm:.4g} nm along y" in raised["text"][0]
+
+
+def test_what_speaks_against_the_pixel_size_is_the_text(good):
+    problem = "Scan.PixelWidth states 2.5 nm per pixel, AP_IMAGE_PIXEL_SIZE 1.25 nm"
+    features = features_of(good, good).assign(pixel_size_problem=pd.Series([None, problem], dtype=object))
+    raised = flag_images(features)
+    assert raised[["micrograph_id", "flag"]].values.tolist() == [["m1", "pixel_size_conflict"]]
+    assert problem in raised["text"][0]
