@@ -1,73 +1,118 @@
-"""TIA files (.ser with pixels, .emi with metadata), by RosettaSciIO."""
+"""TIA files: images of .ser files, their imaging conditions from the .emi file beside them."""
 
-import math
 import re
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
-from emqa_dask.archive.formats.rosetta import open_rosetta
-from emqa_dask.archive.metadata import dates, values
-from emqa_dask.archive.metadata.values import clean_text, parse_positive
-from emqa_dask.archive.source import Frame, ReadError, Source
+import numpy as np
+
+from emqa_dask.archive.formats.ser import SerImage, SerSeries, is_finite_step, make_row_reader, read_series
+from emqa_dask.archive.metadata.emi import EmiObject, make_header, parse_acquire_date, read_emi, select_object
+from emqa_dask.archive.metadata.headers import Header
+from emqa_dask.archive.metadata.pixel_size import StatedSize, choose_pixel_size
+from emqa_dask.archive.source import WINDOW_BYTES, Frame, ReadError, Source
+
+MIN_RECIPROCAL_STEP = 1e4  # 1/m per pixel; patterns have 1e6 to 1e9, and no image has 10 km per pixel
 
 
 def open_ser(path: Path) -> Source:
-    """TIA .ser: pixels from it, microscope and mode from the .emi beside it where there is one."""
-    source = open_rosetta(path, "SER", "tia", path.stat().st_size)
+    """TIA .ser: images from it, microscope, mode and date from the .emi beside it where there is one."""
+    series = read_series(path)
+    if series.is_spectral:
+        return _describe_spectra(series)
+    if not series.images:
+        raise ReadError(series.problem or f"a SER without any of the {series.n_total:,} images that were planned")
     emi = find_emi(path)
-    conditions = read_emi(emi) if emi is not None else {}
-    if not conditions or not source.frames:
-        return source
-    mode = conditions.get("Mode", "")
-    if "Diffraction" in mode or ("STEM" in mode and "CameraNamePath" in conditions):
-        return Source("SER", "diffraction", f"a diffraction pattern by the mode in {emi.name}, not a micrograph")
-    update = {
-        "voltage_kv": parse_positive(conditions.get("High tension")),
-        "magnification": parse_positive(conditions.get("Magnification")),
-        "instrument": (clean_text(conditions.get("Microscope")) or "").removeprefix("Microscope ") or None,
-        "acquired": dates.parse_date(conditions.get("AcquireDate")),
-        "exposure_s": parse_positive(conditions.get("Integration time")),
-    }
-    values = {k: v for k, v in update.items() if v is not None and v == v}
-    frames = [
-        replace(f, header=replace(f.header, **values, foreign={**conditions, **f.header.foreign}))
-        for f in source.frames
-    ]
-    return replace(source, frames=tuple(frames))
+    entry = select_object(read_emi(emi), path) if emi is not None else None
+    not_image = _describe_other_kind(series, entry, emi)
+    if not_image is not None:
+        return not_image
+    frames = tuple(_make_frame(path, image, entry) for image in series.images)
+    n_lost = series.n_valid - len(frames)
+    reason = f"{n_lost} of {series.n_valid} images lost: {series.problem}" if n_lost else ""
+    if not n_lost and series.n_valid < series.n_total:
+        reason = f"the series was stopped after {series.n_valid} of {series.n_total} images"
+    return Source("SER", "stack" if len(frames) > 1 else "micrograph", reason, frames, n_frames_lost=n_lost)
+
+
+def _describe_spectra(series: SerSeries) -> Source:
+    if not series.n_valid:
+        return Source("SER", "spectrum", "a spectrum, which TIA keeps in the .emi file, not an image")
+    shape = " x ".join(str(d.size) for d in reversed(series.dimensions))
+    if series.n_valid == 1:
+        return Source("SER", "spectrum", "a spectrum, not an image")
+    return Source("SER", "spectrum", f"{series.n_valid:,} spectra ({shape} positions), not an image")
+
+
+def _describe_other_kind(series: SerSeries, entry: EmiObject | None, emi: Path | None) -> Source | None:
+    """What a series is whose elements are no micrographs; None for micrographs.
+
+    The unit of the pixels is not in the .ser file, but the size of the calibration tells m from 1/m.
+    """
+    image = series.images[0]
+    size = f"{image.height_px} x {image.width_px} pixels"
+    if np.dtype(image.dtype).kind == "c":
+        return Source("SER", "signal", f"complex values of {size} (a Fourier transform), not a micrograph")
+    if series.has_positions and len(series.images) > 1:
+        n = len(series.images)
+        return Source("SER", "diffraction", f"{n:,} images of {size} at {n:,} positions of the beam (4D-STEM data)")
+    patterns = "a diffraction pattern" if len(series.images) == 1 else "diffraction patterns"
+    if any(is_finite_step(s) and abs(s) > MIN_RECIPROCAL_STEP for s in (image.step_x, image.step_y)):
+        return Source("SER", "diffraction", f"{patterns} of {size}, calibrated in 1/m, not a micrograph")
+    if entry is None or entry.is_scanned:
+        return None
+    if entry.is_reciprocal or "Diffraction" in entry.mode or "STEM" in entry.mode:
+        name = emi.name if emi is not None else "the .emi"
+        return Source("SER", "diffraction", f"{patterns} of a camera by the mode in {name}, not a micrograph")
+    return None
+
+
+def _make_frame(path: Path, image: SerImage, entry: EmiObject | None) -> Frame:
+    time_s = image.time_s
+    header = make_header(entry, time_s) if entry is not None else Header(acquired=parse_acquire_date(None, time_s))
+    stated_sizes = []
+    if is_finite_step(image.step_x) and is_finite_step(image.step_y) and image.step_x != 1.0:  # 1: not calibrated
+        stated_sizes = [StatedSize(image.step_x * 1e9, image.step_y * 1e9, "the .ser")]
+    header = choose_pixel_size(header, stated_sizes, image.width_px)
+    rows = max(1, WINDOW_BYTES // (image.width_px * np.dtype(image.dtype).itemsize))
+    return Frame(
+        image.height_px,
+        image.width_px,
+        np.dtype(image.dtype).name,
+        header,
+        make_row_reader(path, image),
+        min(rows, image.height_px),
+    )
 
 
 def find_emi(ser: Path) -> Path | None:
-    """x_1.ser -> x.emi where that lies beside it."""
-    stem = re.sub(r"_\d+$", "", ser.stem)
-    return next((p for s in (".emi", ".EMI") if (p := ser.with_name(stem + s)).is_file()), None)
-
-
-def read_emi(emi: Path) -> dict[str, str]:
-    """Flat {label: value} of the first ObjectInfo in a .emi; empty when there is none."""
-    match = re.search(rb"<ObjectInfo>.*?</ObjectInfo>", emi.read_bytes(), re.DOTALL)
-    if match is None:
-        return {}
-    xml = match[0].decode("utf-8", "replace")
-    out = dict(re.findall(r"<Label>([^<]*)</Label>\s*<Value>([^<]*)</Value>", xml))
-    out |= dict(re.findall(r"<(AcquireDate|CameraNamePath)>([^<]*)<", xml))
-    volts = re.search(r"<AcceleratingVoltage>([^<]*)<", xml)
-    if volts and math.isfinite(values.parse_number(volts[1])):
-        out["High tension"] = str(values.parse_number(volts[1]) / 1000)
-    return out
+    """x_1.ser -> x.emi where that lies beside it, in upper or lower case."""
+    stems = dict.fromkeys((re.sub(r"_\d+$", "", ser.stem), ser.stem))
+    candidates = [ser.with_name(stem + suffix) for stem in stems for suffix in (".emi", ".EMI", ".Emi")]
+    return next((path for path in candidates if path.is_file()), None)
 
 
 def open_emi(path: Path) -> Source:
     """TIA .emi: metadata of the .ser files beside it, which carry the pixels; frames only for read_micrograph()."""
-    sers = sorted(p.name for p in path.parent.glob(f"{_escape_glob(path.stem)}_*") if p.suffix.lower() == ".ser")
-    if not sers:
+    names = _list_sers(path)
+    if not names:
         return Source("EMI", "metadata", "metadata of .ser files, none of which lies beside it")
-    names = ", ".join(sers[:3]) + (" ..." if len(sers) > 3 else "")
+    shown_names = ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
     frames: tuple[Frame, ...] = ()
-    with suppress(ReadError):  # the .ser's own row says what is wrong with it
-        frames = tuple(f for name in sers[:1] for f in open_ser(path.with_name(name)).frames)
-    return Source("EMI", "metadata", f"metadata of {names}, which carry the pixels", frames)
+    for name in names:
+        with suppress(ReadError):  # the .ser's own row says what is wrong with it
+            frames = open_ser(path.with_name(name)).frames
+        if frames:
+            break
+    return Source("EMI", "metadata", f"metadata of {shown_names}, which carry the pixels", frames)
 
 
-def _escape_glob(name: str) -> str:
-    return re.sub(r"([*?\[\]])", r"[\1]", name)
+def _list_sers(emi: Path) -> list[str]:
+    """Names of the .ser files of a .emi in its folder, by their numbers."""
+    pattern = re.compile(re.escape(emi.stem) + r"_(\d+)", re.IGNORECASE)
+    numbers = {}
+    for path in emi.parent.iterdir():
+        match = pattern.fullmatch(path.stem)
+        if match and path.suffix.lower() == ".ser":
+            numbers[path.name] = int(match[1])
+    return sorted(numbers, key=lambda name: (numbers[name], name))
