@@ -12,6 +12,7 @@ from emqa_dask.archive.checks.guards import check_dens, check_elid
 from emqa_dask.archive.checks.zarr_guard import check_zarr
 from emqa_dask.archive.entries import ZARR_SUFFIXES
 from emqa_dask.archive.metadata.headers import Header
+from emqa_dask.archive.metadata.pixel_size import refuse_impossible_size
 from emqa_dask.archive.sniff import (
     ARCHIVE_FORMATS,
     HEAD_BYTES,
@@ -116,7 +117,7 @@ def open_source(path: str | Path, *, sniffed: str | None = None) -> Source:
     path = Path(path)
     suffix = path.suffix.lower()
     if path.is_dir():
-        return _open_zarr_folder(path)
+        return _refuse_impossible_sizes(_open_zarr_folder(path))
     if sniffed is None:
         with open(path, "rb") as file:
             sniffed = detect_format(file.read(HEAD_BYTES), os.fstat(file.fileno()).st_size, suffix)
@@ -134,7 +135,15 @@ def open_source(path: str | Path, *, sniffed: str | None = None) -> Source:
     if expected is not None and expected != name and not (expected == "HDF5" and name.startswith("EMD")):
         lie = f"{source.format} data, though named {suffix}"
         source = replace(source, reason=f"{lie}; {source.reason}" if source.reason else lie)
-    return sidecar.add_sidecar(path, source)
+    return _refuse_impossible_sizes(sidecar.add_sidecar(path, source))
+
+
+def _refuse_impossible_sizes(source: Source) -> Source:
+    """`source`, whose frames have no pixel size that no microscope has, whichever reader stated it."""
+    headers = {id(frame.header): refuse_impossible_size(frame.header) for frame in source.frames}
+    if all(frame.header is headers[id(frame.header)] for frame in source.frames):
+        return source
+    return replace(source, frames=tuple(replace(f, header=headers[id(f.header)]) for f in source.frames))
 
 
 def _open_zarr_folder(path: Path) -> Source:

@@ -2,11 +2,15 @@
 
 import math
 
+import h5py
+import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from emqa_dask.archive.metadata.headers import Header
 from emqa_dask.archive.metadata.pixel_size import StatedSize, choose_pixel_size, has_square_pixels
+from emqa_dask.archive.readers import open_source
 
 
 def test_first_stated_size_counts():
@@ -51,3 +55,14 @@ def test_signs_do_not_count(x_nm, y_nm, sign):
     header = choose_pixel_size(Header(), [StatedSize(sign * x_nm, sign * y_nm)], 64)
     assert (header.nm_per_pixel, header.nm_per_pixel_y) == (x_nm, y_nm)
     assert has_square_pixels(header) == (abs(y_nm / x_nm - 1) <= 0.01)
+
+
+@pytest.mark.parametrize("nm", [5e8, 1e-5])
+def test_no_reader_gives_an_impossible_size(tmp_path, nm):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["image"] = np.zeros((64, 64), np.uint16)
+        file["image"].attrs["nm_per_pixel"] = nm
+    header = open_source(tmp_path / "a.h5").frames[0].header
+    assert math.isnan(header.nm_per_pixel)
+    assert math.isnan(header.nm_per_pixel_y)
+    assert "which no microscope has" in header.pixel_size_problem

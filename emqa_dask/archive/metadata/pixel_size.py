@@ -8,7 +8,7 @@ from typing import Any
 from emqa_dask.archive.metadata.headers import Header
 from emqa_dask.archive.metadata.values import parse_positive
 
-PLAUSIBLE_NM = (1e-3, 1e5)  # pixel sizes of electron micrographs: 1 pm to 0.1 mm
+PLAUSIBLE_NM = (1e-3, 1e6)  # pixel sizes: 1 pm, to 1 mm of a navigation camera in the chamber
 PLAUSIBLE_RESOLUTION_NM = (1e-3, 1e4)  # of a bare TIFF resolution, which is a print setting above
 PRINT_DPI = (72, 96, 100, 120, 144, 150, 200, 240, 254, 300, 350, 360, 400, 600, 720, 800, 1200, 1270, 1600, 1800,
              2000, 2400, 2438, 2540, 2720, 3000, 3200, 4000, 4800, 5000, 5400, 6400, 7200, 9600)  # fmt: skip
@@ -56,6 +56,22 @@ def choose_pixel_size(
     problems = [_find_contradiction(first_size, plausible[1:]), _find_other_width(first_size, width_px)]
     header = set_pixel_size(header, first_size.x_nm, source, first_size.y_nm)
     return replace(header, pixel_size_problem="; ".join(filter(None, problems)) or None)
+
+
+def refuse_impossible_size(header: Header) -> Header:
+    """`header`, whose pixel size is unknown with the problem where no microscope has such a size."""
+    sizes = (header.nm_per_pixel, header.nm_per_pixel_y)
+    impossible = [nm for nm in sizes if not PLAUSIBLE_NM[0] <= nm <= PLAUSIBLE_NM[1] and not math.isnan(nm)]
+    if not impossible:
+        return header
+    problem = f"the file states {impossible[0]:.4g} nm per pixel, which no microscope has"
+    return replace(
+        header,
+        nm_per_pixel=math.nan,
+        nm_per_pixel_y=math.nan,
+        nm_per_pixel_source="none",
+        pixel_size_problem=header.pixel_size_problem or problem,
+    )
 
 
 def _make_absolute(size: StatedSize) -> StatedSize:
