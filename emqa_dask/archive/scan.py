@@ -8,12 +8,12 @@ from itertools import chain
 from pathlib import Path
 
 from emqa_dask.archive.entries import ZARR_SUFFIXES, Entry, describe_os_error
+from emqa_dask.archive.file_lists import LIST_SUFFIXES, is_remote_name, read_listed_paths
 from emqa_dask.archive.name_escapes import escape_name, escape_uri
 from emqa_dask.archive.rows import clip_integer
 from emqa_dask.archive.scan_remote import scan_remote
 
 _ZARR_MARKERS = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
-_LIST_SUFFIXES = (".txt", ".lst", ".list")
 _SPECIAL_FILES = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
@@ -25,8 +25,8 @@ _SPECIAL_FILES = {
 def scan_archive(source: str | Path, exclude: tuple[str, ...] = ()) -> Iterator[Entry]:
     """Every file of `source` as an Entry, in the same order each time; one folder's listing in memory at a time.
 
-    source: a folder; a list file (.txt, .lst, .list: one path per line, absolute or relative to the list's folder); one
-    file; or an fsspec URI (s3://bucket/folder). exclude: glob patterns for the archive-relative URI ("*.txt", "raw/*").
+    source: a folder; a list file (.txt, .lst, .list, .csv, .tsv; see file_lists); one file; or an fsspec URI
+    (s3://bucket/folder). exclude: glob patterns for the archive-relative URI ("*.txt", "raw/*").
     A Zarr folder is one entry. Symbolic links are followed within the folder `source`. A link that loops or leads out
     of it is an entry with a problem, because the owner of an archive must not choose which other files are read; a
     list file may name any file.
@@ -52,7 +52,7 @@ def _scan_local(path: Path) -> Iterator[Entry]:
         raise FileNotFoundError(f"{path}: no such file or folder; give the folder that holds the micrographs")
     if path.is_dir() and not _is_zarr(str(path)):
         return _scan_folder(str(path), "")
-    if path.suffix.lower() in _LIST_SUFFIXES:
+    if path.suffix.lower() in LIST_SUFFIXES:
         return _scan_list(path)
     return iter([_make_local_entry(str(path), path.name)])
 
@@ -147,20 +147,13 @@ def _scan_list(path: Path) -> Iterator[Entry]:
     """Files that a list names, in its order. Repeated lines are dropped, and folders are scanned."""
     folder = str(path.parent)
     paths: dict[int, int] = {}  # hash of a URI -> hash of its path; no texts, since a list may have a million lines
-    with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
-        for line in lines:
-            name = line.rstrip("\r\n")
-            if not name.strip():
-                continue
-            full_path = os.path.normpath(os.path.join(folder, name))
-            uri = _list_uri(full_path, folder)
-            if paths.get(hash(uri), hash(full_path)) != hash(
-                full_path
-            ):  # "/a/b.tif" and "a/b.tif" in the list's folder
-                uri = escape_uri(full_path.replace(os.sep, "/"))
-            if hash(uri) not in paths:
-                paths[hash(uri)] = hash(full_path)
-                yield from _read_listed_entries(full_path, uri)
+    for full_path in read_listed_paths(path):
+        uri = _list_uri(full_path, folder)
+        if paths.get(hash(uri), hash(full_path)) != hash(full_path):  # "/a/b.tif" and "a/b.tif" in the list's folder
+            uri = escape_uri(full_path.replace(os.sep, "/"))
+        if hash(uri) not in paths:
+            paths[hash(uri)] = hash(full_path)
+            yield from _read_listed_entries(full_path, uri)
 
 
 def _list_uri(full_path: str, folder: str) -> str:
@@ -174,6 +167,7 @@ def _read_listed_entries(full_path: str, uri: str) -> Iterator[Entry]:
     if os.path.isdir(full_path) and not _is_zarr(full_path):
         yield from _scan_folder(full_path, f"{uri}/")
     elif not os.path.lexists(full_path):
-        yield Entry(escape_name(uri), full_path, problem="named in the list, but there is no such file")
+        remedy = "; a list cannot name a bucket's files: give their folder as a source" if is_remote_name(uri) else ""
+        yield Entry(escape_name(uri), full_path, problem=f"named in the list, but there is no such file{remedy}")
     else:
         yield _make_local_entry(full_path, uri)

@@ -144,7 +144,7 @@ def _check_ledger(root: str, source: str) -> None:
     If the ledger is damaged or missing, its copy is read; without both there is no check.
     """
 
-    if source.lower().endswith((".txt", ".lst", ".list")):
+    if source.lower().endswith((".txt", ".lst", ".list", ".csv", ".tsv")):
         return
     for uri in (Workspace(root).micrographs, Workspace(root).micrographs_copy):
         with contextlib.suppress(parts.DamagedTable):
