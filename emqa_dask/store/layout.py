@@ -114,15 +114,26 @@ class Workspace:
         return [name for name in files.list_names(self.uri) if name.split("-")[0] in PART_FOLDER_PREFIXES]
 
 
-def name_stack(height_px: int, width_px: int, dtype: str, nm_per_pixel: float) -> str:
+def name_stack(
+    height_px: int, width_px: int, dtype: str, nm_per_pixel: float, nm_per_pixel_y: float | None = None
+) -> str:
     """Name of the stack for micrographs of one shape, dtype and pixel size: "2048x2048-uint16-0.31nm".
 
-    Pixel sizes that differ in their first six digits get different names; NaN, infinite, zero and negative ones are
-    unknown: "nopx". Only letters, digits, ".", "-" and "x" occur, so that folders, keys and parts can have it.
+    Where the pixel size along y is known and differs, both are in it, in the order of the shape (y, x):
+    "2048x1024-uint16-0.31x0.62nm". Pixel sizes that differ in their first six digits get different names; NaN,
+    infinite, zero and negative ones are unknown: "nopx". Only letters, digits, ".", "-" and "x" occur, so that folders,
+    keys and parts can have it.
     """
-    size = float(nm_per_pixel) if nm_per_pixel is not None else math.nan
-    scale = f"{size:.6g}nm".replace("+", "") if math.isfinite(size) and size > 0 else "nopx"
+    x = _format_size(nm_per_pixel)
+    y = _format_size(nm_per_pixel_y) or x
+    scale = "nopx" if not x else f"{x}nm" if x == y else f"{y}x{x}nm"
     return f"{int(height_px)}x{int(width_px)}-{np.dtype(dtype).name}-{scale}"
+
+
+def _format_size(nm: float | None) -> str:
+    """`nm` with six digits; "" where it is unknown."""
+    size = float(nm) if nm is not None else math.nan
+    return f"{size:.6g}".replace("+", "") if math.isfinite(size) and size > 0 else ""
 
 
 def parse_shape(name: str) -> tuple[int, int, str]:
@@ -131,7 +142,10 @@ def parse_shape(name: str) -> tuple[int, int, str]:
     return int(height), int(width), dtype
 
 
-def parse_pixel_size_nm(name: str) -> float:
-    """Pixel size in nm of a stack, from its name; NaN for "nopx"."""
-    match = re.search(r"-([0-9.e-]+)nm$", name)
-    return float(match.group(1)) if match else math.nan
+def parse_pixel_sizes_nm(name: str) -> tuple[float, float]:
+    """Pixel sizes (y, x) in nm of a stack, from its name; NaN for "nopx"."""
+    match = re.search(r"-(?:([0-9.e-]+)x)?([0-9.e-]+)nm$", name)
+    if not match:
+        return math.nan, math.nan
+    y, x = match.groups()
+    return float(y or x), float(x)

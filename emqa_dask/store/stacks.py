@@ -78,7 +78,7 @@ def write_documents(root: str, name: str, array: dict, occupied: Sequence[tuple[
     """
     attributes = {"occupied": [list(run) for run in occupied], "array": array}
     group = _GROUP_DOCUMENT | {
-        "attributes": _describe_multiscales(name, layout.parse_pixel_size_nm(name)) | {ATTRIBUTE_KEY: attributes}
+        "attributes": _describe_multiscales(name, *layout.parse_pixel_sizes_nm(name)) | {ATTRIBUTE_KEY: attributes}
     }
     folder = Workspace(root).stack(name)
     _write_changed(files.join(folder, "zarr.json"), group)
@@ -188,12 +188,12 @@ def _make_codec(compressors: Sequence[dict]) -> Codec | None:
     return None
 
 
-def _describe_multiscales(name: str, nm_per_pixel: float) -> dict:
+def _describe_multiscales(name: str, y_nm: float, x_nm: float) -> dict:
     """OME-Zarr 0.5 `multiscales` metadata: axis n is of no standard type, y and x are nanometres where known."""
-    is_known = nm_per_pixel == nm_per_pixel
+    is_known = x_nm == x_nm
     unit = {"unit": "nanometer"} if is_known else {}
-    scale = nm_per_pixel if is_known else 1.0
-    levels = [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1.0, scale, scale]}]}]
+    scale = [1.0, y_nm, x_nm] if is_known else [1.0, 1.0, 1.0]
+    levels = [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": scale}]}]
     axes = [{"name": "n"}, {"name": "y", "type": "space", **unit}, {"name": "x", "type": "space", **unit}]
     return {"ome": {"version": "0.5", "multiscales": [{"name": name, "axes": axes, "datasets": levels}]}}
 

@@ -48,7 +48,11 @@ DETECTIONS = define_schema(
             "Diameter of the object in px. LoG: 2 sqrt(2) sigma. Mask: 2 sqrt(d_min d_max), where d_min and d_max are "
             "the smallest and largest distance from the mean of the convex hull's corners to a corner.",
         ),
-        "diameter_nm": (pa.float64(), "Diameter of the object in nm. NaN when the pixel size is unknown."),
+        "diameter_nm": (
+            pa.float64(),
+            "Diameter of the object in nm. Pixels that are not square count by their area. NaN when the pixel size is "
+            "unknown.",
+        ),
     }
 )
 

@@ -130,7 +130,7 @@ IMAGE_STATISTICS = {
 THON_RINGS: Columns = {
     "defocus_nm": (
         pa.float64(),
-        "Magnitude of the mean defocus in nm, from Thon rings. NaN when no rings were found.",
+        "Magnitude of the mean defocus in nm, from Thon rings. NaN when no rings were found or pixels are not square.",
     ),
     "defocus_long_nm": (
         pa.float64(),

@@ -50,12 +50,13 @@ class LatticePhysics:
         return float(compute_distances(np.array(self.vectors_nm), np.array(self.basis))[:, :4].sum(axis=1).min())
 
 
-def compute_expected_count(physics: LatticePhysics, shape: tuple[int, int], nm_per_pixel: float) -> float:
+def compute_expected_count(physics: LatticePhysics, shape: tuple[int, int], pixel_side_nm: float) -> float:
     """Columns in a field of view of `shape` px: its area times the density, not rounded.
 
-    Raises ValueError where `nm_per_pixel` is not a positive number.
+    `pixel_side_nm` is the side of a square pixel, or of the square with a pixel's area. Raises ValueError where it is
+    not a positive number.
     """
-    return physics.columns_per_nm2 * shape[0] * shape[1] * check_pixel_size(nm_per_pixel) ** 2
+    return physics.columns_per_nm2 * shape[0] * shape[1] * check_pixel_size(pixel_side_nm) ** 2
 
 
 def check_pixel_size(nm_per_pixel: float) -> float:

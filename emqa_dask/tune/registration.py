@@ -12,8 +12,8 @@ N_START_POINTS = 150  # points around the centre that the fit starts from: furth
 PHASE_STEP = 0.2  # of a period: largest shift of the furthest of them by one step of the rotation
 
 
-def compute_lattice_rms(points: NDArray, physics: LatticePhysics, nm_per_pixel: float) -> float:
-    """Root mean square distance of `points` (n x 2; y, x; px) to the nearest site of the best lattice, in spacings.
+def compute_lattice_rms(points: NDArray, physics: LatticePhysics) -> float:
+    """Root mean square distance of `points` (n x 2; y, x; nm) to the nearest site of the best lattice, in spacings.
 
     The lattice is `physics.vectors_nm` with its basis (one column at the corners without), turned, shifted, mirrored,
     strained a little by least squares. A perfect lattice gives 0; random points about 0.38 of the
@@ -23,26 +23,25 @@ def compute_lattice_rms(points: NDArray, physics: LatticePhysics, nm_per_pixel: 
         raise ValueError("lattice_residual needs a cell: the lattice file gives a density only")
     if len(points) < 4:
         return math.nan
-    vectors = np.array(physics.vectors_nm) / nm_per_pixel
+    vectors = np.array(physics.vectors_nm)
     basis = np.array(physics.basis or ((0.0, 0.0),))
-    unit = compute_spacing_px(physics, nm_per_pixel)
     points = points - points.mean(axis=0)
     fits = [_fit_residual(points, vectors * mirror, basis) for mirror in ((1.0, 1.0), (1.0, -1.0))]
-    return min(fits) / unit
+    return min(fits) / compute_spacing_nm(physics)
+
+
+def compute_spacing_nm(physics: LatticePhysics) -> float:
+    """Distance between nearest neighbours, nm; that of a square lattice of this density where it is unknown."""
+    return physics.spacing_nm if physics.spacing_nm > 0 else 1 / math.sqrt(physics.columns_per_nm2)
 
 
 def compute_spacing_px(physics: LatticePhysics, nm_per_pixel: float) -> float:
-    """Distance between nearest neighbours, px; that of a square lattice of this density where it is unknown.
-
-    ValueError where `nm_per_pixel` is not a positive number.
-    """
-    check_pixel_size(nm_per_pixel)
-    spacing = physics.spacing_nm if physics.spacing_nm > 0 else 1 / math.sqrt(physics.columns_per_nm2)
-    return spacing / nm_per_pixel
+    """Distance between nearest neighbours, px; ValueError where `nm_per_pixel` is not a positive number."""
+    return compute_spacing_nm(physics) / check_pixel_size(nm_per_pixel)
 
 
 def _fit_residual(points: NDArray, vectors: NDArray, basis: NDArray) -> float:
-    """Residual (px) after the best rotation, the best offset, and least squares over ever more points."""
+    """Residual after the best rotation, the best offset, and least squares over ever more points."""
     order = np.argsort((points**2).sum(axis=1), kind="stable")
     vectors = vectors @ _make_rotation(_find_orientation(points[order[:N_START_POINTS]], vectors, basis))
     offset = _find_offset(points[order[:N_START_POINTS]], vectors, basis)
@@ -86,7 +85,7 @@ def _find_orientation(points: NDArray, vectors: NDArray, basis: NDArray) -> floa
 
 
 def _find_offset(points: NDArray, vectors: NDArray, basis: NDArray) -> NDArray:
-    """The shift (px) that gives the points' structure factors the phases of the basis: the best of a grid."""
+    """The shift that gives the points' structure factors the phases of the basis: the best of a grid."""
     hk, factors = _compute_structure_factors(basis)
     point_factors = np.exp(2j * np.pi * (points @ np.linalg.inv(vectors)) @ hk.T).mean(axis=0)
     steps = np.arange(48) / 48
@@ -96,7 +95,7 @@ def _find_offset(points: NDArray, vectors: NDArray, basis: NDArray) -> NDArray:
 
 
 def _find_nearest_sites(points, vectors, offset, basis) -> tuple[NDArray, NDArray]:
-    """The site of the lattice nearest to each point, in fractions of the cell (n x 2), and its distance (px)."""
+    """The site of the lattice nearest to each point, in fractions of the cell (n x 2), and its distance."""
     cells = (points - offset) @ np.linalg.inv(vectors)
     corners = np.array([(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)])
     sites = (basis[:, None] + corners).reshape(-1, 2)

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from emqa_dask import boxes
+from emqa_dask.pixel_sides import compute_pixel_side_nm
 from emqa_dask.tune.boundaries import compute_gradient_alignment, compute_radii
 from emqa_dask.tune.lattice import LatticePhysics, compute_expected_count
-from emqa_dask.tune.registration import compute_lattice_rms, compute_spacing_px
+from emqa_dask.tune.registration import compute_lattice_rms, compute_spacing_nm, compute_spacing_px
 
 CROWDING_LIMIT = 0.75  # of the lattice's own summed distance to four neighbours; below it a point is crowded
 MATCH_IOU = 0.3  # between a detection's box and the reference's
@@ -26,9 +27,21 @@ class Scene(NamedTuple):
     """What a reward takes into account beside the points."""
 
     image: NDArray  # (h, w), real; the micrograph, on any scale
-    nm_per_pixel: float = math.nan  # NaN when unknown
+    nm_per_pixel: float = math.nan  # along x; NaN when unknown
     physics: LatticePhysics | None = None
     reference: pd.DataFrame | None = None  # other detections: boxes y0, x0, y1, x1, or points y_px, x_px
+    nm_per_pixel_y: float = math.nan  # along y; NaN: the same as along x
+
+    @property
+    def pixel_side_nm(self) -> float:
+        """Side of the square with a pixel's area; NaN when unknown."""
+        return float(compute_pixel_side_nm(self.nm_per_pixel, self.nm_per_pixel_y))
+
+    @property
+    def pixel_sides_nm(self) -> tuple[float, float]:
+        """Sides of a pixel along y and x."""
+        is_known = self.nm_per_pixel_y > 0
+        return (self.nm_per_pixel_y if is_known else self.nm_per_pixel), self.nm_per_pixel
 
 
 Reward = Callable[[pd.DataFrame, Scene], float]
@@ -85,10 +98,8 @@ def count_tapered(points: pd.DataFrame, scene: Scene) -> float:
 
 def _compute_tapers_px(scene: Scene) -> list[float]:
     """The width of the edge that counts less along each axis, at most half of the image."""
-    return [
-        min(TAPER_SPACINGS * compute_spacing_px(scene.physics, scene.nm_per_pixel), side / 2)
-        for side in scene.image.shape
-    ]
+    sides = zip(scene.image.shape, scene.pixel_sides_nm, strict=True)
+    return [min(TAPER_SPACINGS * compute_spacing_px(scene.physics, nm), length / 2) for length, nm in sides]
 
 
 def count_error(points: pd.DataFrame, scene: Scene) -> float:
@@ -104,10 +115,10 @@ def crowding(points: pd.DataFrame, scene: Scene) -> float:
     have to see those. Barakati et al., eq. 2, where DS is a number of pixels.
     """
     expected = _compute_expected(scene)
-    centres = _list_centres(points)
-    if len(centres) < 5:
+    centres_nm = _list_centres(points) * scene.pixel_sides_nm
+    if len(centres_nm) < 5:
         return 0.0
-    summed = cKDTree(centres).query(centres, k=5)[0].sum(axis=1) * scene.nm_per_pixel
+    summed = cKDTree(centres_nm).query(centres_nm, k=5)[0].sum(axis=1)
     return float((summed < CROWDING_LIMIT * scene.physics.four_nearest_nm).sum() / expected)
 
 
@@ -117,7 +128,7 @@ def lattice_residual(points: pd.DataFrame, scene: Scene) -> float:
     About 0.4 for random points; infinite for fewer than 4. Needs a cell.
     """
     _compute_expected(scene)
-    residual = compute_lattice_rms(_list_centres(points), scene.physics, scene.nm_per_pixel)
+    residual = compute_lattice_rms(_list_centres(points) * scene.pixel_sides_nm, scene.physics)
     return residual if math.isfinite(residual) else math.inf
 
 
@@ -135,11 +146,11 @@ def disagreement(points: pd.DataFrame, scene: Scene) -> float:
         f1 = boxes.match_boxes(points[corners], scene.reference[corners], MATCH_IOU, "optimal").f1
         return 0.0 if math.isnan(f1) else 1 - f1
     _compute_expected(scene)
-    reach = MATCH_SPACINGS * compute_spacing_px(scene.physics, scene.nm_per_pixel)
-    detected_centres = _list_centres(points)
-    reference_centres = _list_centres(scene.reference)
+    reach_nm = MATCH_SPACINGS * compute_spacing_nm(scene.physics)
+    detected_centres = _list_centres(points) * scene.pixel_sides_nm
+    reference_centres = _list_centres(scene.reference) * scene.pixel_sides_nm
     total = len(detected_centres) + len(reference_centres)
-    return 1 - 2 * len(match_mutual_nearest(detected_centres, reference_centres, reach)) / total if total else 0.0
+    return 1 - 2 * len(match_mutual_nearest(detected_centres, reference_centres, reach_nm)) / total if total else 0.0
 
 
 def match_mutual_nearest(a: NDArray, b: NDArray, reach: float) -> NDArray[np.int64]:
@@ -164,7 +175,7 @@ def size_prior(points: pd.DataFrame, scene: Scene) -> float:
         expected = float(_compute_sigmas(scene.reference).median())
     else:
         _compute_expected(scene)
-        expected = 0.225 * compute_spacing_px(scene.physics, scene.nm_per_pixel)
+        expected = 0.225 * compute_spacing_px(scene.physics, scene.pixel_side_nm)
     return abs(math.log(float(_compute_sigmas(points).median()) / expected))
 
 
@@ -199,7 +210,7 @@ def _compute_sigmas(table: pd.DataFrame) -> pd.Series:
 def _compute_expected(scene: Scene) -> float:
     if scene.physics is None:
         raise ValueError("this reward needs physics: a lattice file or a density (tune --lattice)")
-    return compute_expected_count(scene.physics, scene.image.shape, scene.nm_per_pixel)
+    return compute_expected_count(scene.physics, scene.image.shape, scene.pixel_side_nm)
 
 
 def _list_centres(points: pd.DataFrame) -> NDArray[np.float64]:

@@ -24,14 +24,29 @@ def test_the_name_says_what_is_in_the_stack():
 def test_an_unknown_pixel_size_is_nopx(size):
     name = layout.name_stack(1, 1, "uint8", size)
     assert name == "1x1-uint8-nopx"
-    assert math.isnan(layout.parse_pixel_size_nm(name))
+    assert all(math.isnan(size) for size in layout.parse_pixel_sizes_nm(name))
 
 
 @given(size=SIZES, dtype=st.sampled_from(["uint8", "float16", "complex128"]))
 def test_names_are_safe_and_say_the_pixel_size(size, dtype):
     name = layout.name_stack(7, 8, dtype, size)
     assert re.fullmatch(r"[A-Za-z0-9.-]+", name)
-    assert layout.parse_pixel_size_nm(name) == pytest.approx(size, rel=1e-5)
+    assert layout.parse_pixel_sizes_nm(name) == pytest.approx((size, size), rel=1e-5)
+
+
+@given(y=SIZES, x=SIZES, dtype=st.sampled_from(["uint8", "float16", "complex128"]))
+def test_names_have_both_sizes_of_pixels_that_are_not_square(y, x, dtype):
+    name = layout.name_stack(7, 8, dtype, x, y)
+    assert re.fullmatch(r"[A-Za-z0-9.-]+", name)
+    assert layout.parse_pixel_sizes_nm(name) == pytest.approx((y, x), rel=1e-5)
+    assert layout.parse_shape(name) == (7, 8, dtype)
+    assert (name == layout.name_stack(7, 8, dtype, x)) == (f"{y:.5e}" == f"{x:.5e}")
+
+
+def test_a_size_along_y_alone_is_no_pixel_size():
+    assert layout.name_stack(2048, 1024, "uint16", 0.62, 0.31) == "2048x1024-uint16-0.31x0.62nm"
+    assert layout.name_stack(4, 5, "uint8", math.nan, 0.31) == "4x5-uint8-nopx"
+    assert layout.name_stack(4, 5, "uint8", 0.31, math.nan) == layout.name_stack(4, 5, "uint8", 0.31, 0.31)
 
 
 @given(a=SIZES, b=SIZES)

@@ -49,7 +49,7 @@ def survey(images, prefix="m", nm_per_pixel=0.5):
 
 def assign(rows, present, store, known):
     """(`rows` with stack, index and partition behind `present`, the lengths of their stacks' shards, all slots)."""
-    size = [rows[c] for c in ("height_px", "width_px", "dtype", "nm_per_pixel")]
+    size = [rows[c] for c in ("height_px", "width_px", "dtype", "nm_per_pixel", "nm_per_pixel_y")]
     rows["stack"] = [layout.name_stack(*of) for of in zip(*size)]
     slots = plan.OccupiedSlots()
     slots.add(present)
@@ -200,6 +200,13 @@ def test_stacks_are_valid_ome_zarr_and_open_with_ome_zarr(tmp_path, dtype, nm_pe
     (node,) = ome_zarr.reader.Reader(ome_zarr.io.parse_url(path))()
     np.testing.assert_array_equal(node.data[0].compute(scheduler="synchronous"), images)
     assert zarr.open_group(Workspace(root).stacks, mode="r")[rows["stack"].iloc[0]]["0"].shape == images.shape
+
+
+def test_the_scale_of_a_stack_has_both_pixel_sizes(tmp_path):
+    name = layout.name_stack(6, 7, "uint8", 0.5, 0.25)
+    stacks.open_or_grow(str(tmp_path), name, (6, 7), "uint8", occupied=[(0, 1)], shard_length=1, settings=Store())
+    level = Image.from_zarr(zarr.open_group(Workspace(str(tmp_path)).stack(name), mode="r")).attributes.ome.multiscales
+    assert level[0].datasets[0].coordinateTransformations[0].scale == [1.0, 0.25, 0.5]
 
 
 def test_a_large_micrograph_is_streamed_in_bands(tmp_path, monkeypatch):

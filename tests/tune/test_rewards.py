@@ -153,6 +153,23 @@ def test_particles_need_a_density_only():
         rewards.lattice_residual(table(np.zeros((40, 2))), scene)
 
 
+@pytest.mark.parametrize("name", ["count_error", "crowding", "lattice_residual", "size_prior", "disagreement"])
+def test_rewards_are_those_of_square_pixels_when_rows_are_doubled(name):
+    points, scene = lattice()
+    rng = np.random.default_rng(4)
+    yx = points[["y_px", "x_px"]].to_numpy() + rng.normal(0, 0.05 * PX, (len(points), 2))
+    yx = yx[rng.random(len(yx)) < 0.9]
+    reference = points[["y_px", "x_px"]] if name == "disagreement" else None
+    scene = scene._replace(reference=reference)
+    stretched = scene._replace(image=np.repeat(scene.image, 2, axis=0), nm_per_pixel_y=scene.nm_per_pixel / 2)
+    if reference is not None:
+        stretched = stretched._replace(reference=reference * [2, 1] + [0.5, 0])
+    expected = load_reward(name)(table(yx), scene)
+    # Half as high pixels: the middle of row y is at 2 y + 0.5, and a sigma of s px is sqrt(2) s.
+    assert load_reward(name)(table(yx * [2, 1] + [0.5, 0], 2.25 * math.sqrt(2)), stretched) == pytest.approx(expected)
+    assert expected > 0 or name in ("crowding", "size_prior")
+
+
 @pytest.mark.parametrize("name", ["count_error", "signed_count_error", "crowding", "lattice_residual", "size_prior"])
 def test_what_a_reward_needs_is_asked_for(name):
     points, scene = lattice()

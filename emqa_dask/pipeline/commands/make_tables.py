@@ -21,7 +21,7 @@ from emqa_dask.store.layout import Workspace
 # The columns of the ledger that a task gets: not the headers, which are 1 kB of each micrograph and pass the scheduler.
 TASK_COLUMNS = (
     *("micrograph_id", "uri", "frame", "path", "pixel_sha256", "stack", "index", "height_px", "width_px", "dtype"),
-    *("colour_fraction", "instrument", "magnification", "nm_per_pixel", "voltage_kv"),
+    *("colour_fraction", "instrument", "magnification", "nm_per_pixel", "nm_per_pixel_y", "voltage_kv"),
 )
 STORED = {False: 1, True: 2}  # pixels of one byte, or of more, per byte that the store takes (see store.stacks)
 

@@ -20,6 +20,7 @@ from emqa_dask.pipeline.commands import tune_log_files
 from emqa_dask.pipeline.commands.tune_log_files import TunedGroup
 from emqa_dask.pipeline.tasks.tune_log import SEARCHED_SETTINGS, TuningImage, evaluate_settings, evaluate_tiles
 from emqa_dask.pipeline.workspace.acquisition_groups import GroupSample, sample_groups
+from emqa_dask.pixel_sides import compute_pixel_side_nm
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.execute import execute
 from emqa_dask.run.task import Limits, Task
@@ -151,9 +152,9 @@ class GroupTuning:
         """The search of a group, with its pixel size and search space."""
         rows = group.rows
         if options.nm_per_pixel is not None:
-            rows = rows.assign(nm_per_pixel=options.nm_per_pixel)
-        has_pixel_size = rows["nm_per_pixel"].notna().any()
-        median_nm = float(np.nanmedian(rows["nm_per_pixel"])) if has_pixel_size else math.nan
+            rows = rows.assign(nm_per_pixel=options.nm_per_pixel, nm_per_pixel_y=options.nm_per_pixel)
+        sides_nm = compute_pixel_side_nm(rows["nm_per_pixel"], rows["nm_per_pixel_y"])
+        median_nm = float(np.nanmedian(sides_nm)) if np.isfinite(sides_nm).any() else math.nan
         space = _make_space(physics, median_nm)
         defaults = group.cohort.merge_detect_settings(settings.detect).with_pixel_size(median_nm)
         timeout_s = settings.run.timeout_s

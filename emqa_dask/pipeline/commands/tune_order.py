@@ -8,6 +8,7 @@ from emqa_dask import output_folders, tables
 from emqa_dask.pipeline import PRELOAD
 from emqa_dask.pipeline.tasks.tune_order import map_micrograph
 from emqa_dask.pipeline.workspace import micrograph_ledger
+from emqa_dask.pixel_sides import compute_pixel_side_nm
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.execute import execute
 from emqa_dask.run.progress import show_progress
@@ -17,6 +18,7 @@ from emqa_dask.store import files, marker, parts
 from emqa_dask.store.layout import Workspace
 
 COLUMNS = ["micrograph_id", "uri", "frame", "stack", "index", "instrument", "magnification", "nm_per_pixel"]
+COLUMNS += ["nm_per_pixel_y"]
 MARKER = "emqa tune order.txt"  # marks a folder of order maps, as workspace.json marks a workspace
 MARKER_CONTENT = b"emqa tune order writes tables and overlays into this folder.\n"
 Say = Callable[[str], None]
@@ -81,6 +83,7 @@ def _make_tasks(workspace: Workspace, out: str, settings: Settings, globs: tuple
     for rows in micrograph_ledger.iter_current(workspace, COLUMNS):
         for row in rows.to_dict("records"):
             if not globs or any(fnmatchcase(row["uri"], pattern) for pattern in globs):
-                place = (row["uri"], row["instrument"], row["magnification"], row["nm_per_pixel"])
-                detect = settings.resolve_detect_settings(*place)
+                place = (row["uri"], row["instrument"], row["magnification"])
+                pixel_side_nm = float(compute_pixel_side_nm(row["nm_per_pixel"], row["nm_per_pixel_y"]))
+                detect = settings.resolve_detect_settings(*place, pixel_side_nm)
                 yield Task(row["micrograph_id"], (workspace, row, out, detect), 1)

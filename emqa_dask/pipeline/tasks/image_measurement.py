@@ -15,14 +15,20 @@ from emqa_dask.featurise.detections import detection_features
 from emqa_dask.featurise.detector_agreement import compute_agreement
 from emqa_dask.featurise.images import image_features
 from emqa_dask.pipeline.workspace.detectors import name_detectors
+from emqa_dask.pixel_sides import compute_pixel_side_nm, is_square_pixel
 from emqa_dask.settings import Detect, Featurise, Run, Settings
 from emqa_dask.tables import THON_RINGS
 
 MAX_RINGS_NM = 0.3  # pixels above which no image holds the three rings that an estimate needs
 
 
+def find_pixel_side_nm(row: dict) -> float:
+    """Side of the square with the area of a pixel of the micrograph of the ledger `row`; NaN where it is unknown."""
+    return float(compute_pixel_side_nm(row["nm_per_pixel"], row["nm_per_pixel_y"]))
+
+
 def detect_with_networks(
-    images: list[np.ndarray], nm_per_pixel: list[float], settings: Detect, device: str
+    images: list[np.ndarray], pixel_sides_nm: list[float], settings: Detect, device: str
 ) -> list[pd.DataFrame]:
     """Detections of all networks, one table per image. A process loads the networks once."""
     from emqa_dask.detect.mask_rcnn import load_detector
@@ -30,24 +36,25 @@ def detect_with_networks(
     by_network = []
     for name in settings.networks:
         detector = load_detector(models.locate_model(name), device, settings.precision)
-        by_network.append(detector.detect(images, nm_per_pixel))
+        by_network.append(detector.detect(images, pixel_sides_nm))
     return [pd.concat(of_image, ignore_index=True) for of_image in zip(*by_network, strict=True)]
 
 
 def detect_objects(image: np.ndarray, row: dict, settings: Settings) -> pd.DataFrame:
     """Detections of every detector on one micrograph, as rows of tables.DETECTIONS."""
     by_detector = []
-    detect_settings = settings.detect.with_pixel_size(row["nm_per_pixel"])
+    pixel_side_nm = find_pixel_side_nm(row)
+    detect_settings = settings.detect.with_pixel_size(pixel_side_nm)
     if "log" in detect_settings.detectors:
         by_detector.append(add_diameters_nm(log.detect_image(image, detect_settings, device=settings.run.device), row))
     if detect_settings.networks:
-        by_detector += detect_with_networks([image], [row["nm_per_pixel"]], detect_settings, settings.run.device)
+        by_detector += detect_with_networks([image], [pixel_side_nm], detect_settings, settings.run.device)
     return pd.concat(by_detector, ignore_index=True).assign(micrograph_id=row["micrograph_id"])
 
 
 def add_diameters_nm(blobs: pd.DataFrame, row: dict) -> pd.DataFrame:
-    """`blobs` with their diameters in nm, by the micrograph's pixel size."""
-    return blobs.assign(diameter_nm=blobs["diameter_px"] * row["nm_per_pixel"])
+    """`blobs` with their diameters in nm: of the circle with a blob's area, where pixels are not square."""
+    return blobs.assign(diameter_nm=blobs["diameter_px"] * find_pixel_side_nm(row))
 
 
 def detect_with_log(images: list[np.ndarray], settings: Detect, run: Run) -> list[pd.DataFrame]:
@@ -124,13 +131,16 @@ def featurise_image(image: np.ndarray, row: dict, detections: pd.DataFrame, sett
 
 
 def measure_thon_rings(image: np.ndarray, row: dict, featurise: Featurise) -> dict[str, float]:
-    """The columns tables.THON_RINGS of one micrograph; NaN where rings were not searched or not resolved."""
+    """The columns tables.THON_RINGS of one micrograph; NaN where rings were not searched or not resolved.
+
+    Pixels that are not square give NaN, since the rings of such an image are ellipses without any astigmatism.
+    """
     nm = row["nm_per_pixel"]
     voltage = row["voltage_kv"]
     if (
         featurise.rings == "off"
         or (featurise.rings == "auto" and not nm <= MAX_RINGS_NM)
-        or not (nm > 0 and voltage > 0)
+        or not (nm > 0 and voltage > 0 and is_square_pixel(nm, row["nm_per_pixel_y"]))
     ):
         return dict.fromkeys(THON_RINGS, float("nan"))
     estimate = rings.measure_thon_rings(image, nm, voltage, cs_mm=featurise.cs_mm)

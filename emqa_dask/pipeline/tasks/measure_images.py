@@ -19,6 +19,7 @@ from emqa_dask.pipeline.tasks.image_measurement import (
     add_diameters_nm,
     detect_with_log,
     detect_with_networks,
+    find_pixel_side_nm,
     measure_image,
 )
 from emqa_dask.pipeline.workspace.failures import make_failure_row
@@ -150,7 +151,7 @@ def detect(chunk: Chunk, settings: Settings, stages: ImageStages) -> dict[str, p
         by_detector.append(_detect_blobs(chunk, settings, stages))
     if settings.detect.networks:
         options = (settings.detect, settings.run.device)
-        columns = [chunk.images, [row["nm_per_pixel"] for row in chunk.rows]]
+        columns = [chunk.images, [find_pixel_side_nm(row) for row in chunk.rows]]
         by_detector.append(stages.call_batch("detect", "detections", chunk, detect_with_networks, columns, *options))
     ids = [row["micrograph_id"] for row in chunk.rows]
     return {
@@ -232,7 +233,7 @@ def _make_chunks(rows: list[dict], settings: Settings, n: int) -> Iterator[tuple
 
     def detect_settings(row: dict) -> Detect:
         return settings.resolve_detect_settings(
-            row["uri"], row["instrument"], row["magnification"], row["nm_per_pixel"]
+            row["uri"], row["instrument"], row["magnification"], find_pixel_side_nm(row)
         )
 
     for of_cohort, similar_rows in itertools.groupby(rows, detect_settings):

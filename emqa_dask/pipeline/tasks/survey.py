@@ -51,7 +51,7 @@ def survey_files(
             failures.append(make_reader_failure(entry, died, get_worker_address()))
         rows.append(row)
         for frame in frames_of_file:
-            size = (frame["height_px"], frame["width_px"], frame["dtype"], frame["nm_per_pixel"])
+            size = [frame[name] for name in ("height_px", "width_px", "dtype", "nm_per_pixel", "nm_per_pixel_y")]
             frames.append(frame | {"stack": layout.name_stack(*size), "path": escape_name(entry.path)})
     write(workspace, name, rows, frames, failures)
     n_bytes = sum(entry.size_bytes for entry in entries)

@@ -9,6 +9,7 @@ import pandas as pd
 from emqa_dask.archive import readers
 from emqa_dask.featurise import rings
 from emqa_dask.featurise.images import image_statistics
+from emqa_dask.pixel_sides import is_square_pixel
 from emqa_dask.run.supervise import Call, call_directly
 from emqa_dask.synthetic import shifts
 from emqa_dask.uncertainty.ensemble_outputs import EnsembleOutputs, join_outputs
@@ -17,9 +18,13 @@ SHIFTED_PX = 1024  # largest side of an image that an example of a shift is made
 
 
 def read_image(path: Path) -> tuple[np.ndarray, float, float]:
-    """The first micrograph of a file, its pixel size in nm and voltage in kV, NaN where unknown."""
+    """The first micrograph of a file, its pixel size in nm and voltage in kV, NaN where unknown.
+
+    The pixel size of pixels that are not square is NaN, too: it is for Thon rings, which are circles in square pixels.
+    """
     image, header = readers.read_micrograph(path)
-    return image, header.nm_per_pixel, header.voltage_kv
+    is_square = is_square_pixel(header.nm_per_pixel, header.nm_per_pixel_y)
+    return image, header.nm_per_pixel if is_square else np.nan, header.voltage_kv
 
 
 def _crop_centre(image: np.ndarray, side_px: int) -> np.ndarray:

@@ -24,7 +24,7 @@ class TuningImage(NamedTuple):
     """A micrograph on which settings are evaluated."""
 
     root: str  # workspace
-    row: dict[str, Any]  # stack, index and nm_per_pixel
+    row: dict[str, Any]  # stack, index, nm_per_pixel and nm_per_pixel_y
     floor: Detect  # settings of the lowest threshold; candidates of this threshold are kept in memory
 
     def read_pixels(self) -> np.ndarray:
@@ -48,7 +48,7 @@ def evaluate_settings(
     call: Call = call_directly,
 ) -> dict:
     """The rewards `names` of the detections with each of the settings: {"objectives": (settings, rewards)}."""
-    scene = rewards.Scene(image.read_pixels(), image.row["nm_per_pixel"], physics)
+    scene = _make_scene(image.read_pixels(), image, physics)
     return {"objectives": [_compute_rewards(image.detect_points(candidate), scene, names) for candidate in settings]}
 
 
@@ -67,11 +67,15 @@ def evaluate_tiles(
     candidate_rows = [{key: getattr(one, key) for key in SEARCHED_SETTINGS} for one in settings]
 
     def evaluate(tile: tiles.Tile, _: list[dict]) -> list[list[float]]:
-        scene = rewards.Scene(pixels[tile.y0 : tile.y1, tile.x0 : tile.x1], image.row["nm_per_pixel"], physics)
+        scene = _make_scene(pixels[tile.y0 : tile.y1, tile.x0 : tile.x1], image, physics)
         return [_compute_rewards(tiles.select_points(one, tile), scene, names) for one in points]
 
     placed = tiles.place_tiles(pixels.shape, size_px, max(1, size_px // 2))
     return {"table": tiles.tune_tiles(placed, candidate_rows, evaluate, names, distance)}
+
+
+def _make_scene(pixels: np.ndarray, image: TuningImage, physics: LatticePhysics | None) -> rewards.Scene:
+    return rewards.Scene(pixels, image.row["nm_per_pixel"], physics, nm_per_pixel_y=image.row["nm_per_pixel_y"])
 
 
 def _compute_rewards(points: pd.DataFrame, scene: rewards.Scene, names: Sequence[str]) -> list[float]:

@@ -13,6 +13,7 @@ from emqa_dask.settings import Cohort
 from emqa_dask.store.layout import Workspace
 
 COLUMNS = ["micrograph_id", "uri", "frame", "stack", "index", "instrument", "magnification", "nm_per_pixel"]
+COLUMNS += ["nm_per_pixel_y"]
 GROUP_KEY = ["pattern", "instrument", "magnification"]
 ANY_URI = "*"
 
