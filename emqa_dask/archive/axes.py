@@ -131,6 +131,17 @@ def iterate_planes(shape: Sequence[int], axes: ImageAxes) -> Iterator[tuple[int,
     return itertools.product(*(range(int(shape[k])) for k in axes.stack))
 
 
+def list_spans(
+    shape: Sequence[int], axes: ImageAxes, plane: tuple[int, ...], y0: int, y1: int
+) -> list[tuple[int, int]]:
+    """(first, last + 1) index along each axis of an array of `shape`, for rows y0:y1 of one of its images."""
+    spans = [(0, int(n)) for n in shape]
+    for k, position in zip(axes.stack, plane, strict=True):
+        spans[k] = (position, position + 1)
+    spans[axes.y] = (y0, y1)
+    return spans
+
+
 def read_plane(array: Any, axes: ImageAxes, plane: tuple[int, ...], y0: int, y1: int) -> np.ndarray:
     """Rows y0:y1 of one image as (h, w) or (h, w, 3), from an array that is sliced (numpy, h5py, zarr, dask).
 

@@ -9,8 +9,6 @@ import numpy as np
 
 from emqa_dask.archive import sidecar
 from emqa_dask.archive.checks.guards import check_dens, check_elid
-from emqa_dask.archive.checks.zarr_guard import check_zarr
-from emqa_dask.archive.entries import ZARR_SUFFIXES
 from emqa_dask.archive.metadata.headers import Header
 from emqa_dask.archive.metadata.pixel_size import refuse_impossible_size
 from emqa_dask.archive.sniff import (
@@ -117,7 +115,9 @@ def open_source(path: str | Path, *, sniffed: str | None = None) -> Source:
     path = Path(path)
     suffix = path.suffix.lower()
     if path.is_dir():
-        return _refuse_impossible_sizes(_open_zarr_folder(path))
+        from emqa_dask.archive.formats.zarr_images import open_zarr_folder
+
+        return _refuse_impossible_sizes(open_zarr_folder(path))
     if sniffed is None:
         with open(path, "rb") as file:
             sniffed = detect_format(file.read(HEAD_BYTES), os.fstat(file.fileno()).st_size, suffix)
@@ -144,22 +144,6 @@ def _refuse_impossible_sizes(source: Source) -> Source:
     if all(frame.header is headers[id(frame.header)] for frame in source.frames):
         return source
     return replace(source, frames=tuple(replace(f, header=headers[id(f.header)]) for f in source.frames))
-
-
-def _open_zarr_folder(path: Path) -> Source:
-    try:
-        check_zarr(path)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        if isinstance(error, ReadError):
-            raise
-        raise ReadError(f"broken Zarr folder: {error}") from error
-    if path.suffix.lower() == ZARR_SUFFIXES[1]:
-        from emqa_dask.archive.formats.omezarr import open_zspy
-
-        return open_zspy(path)
-    from emqa_dask.archive.formats.omezarr import open_zarr
-
-    return open_zarr(path)
 
 
 def _describe_non_image(path: Path, suffix: str, name: str | None, expected: str | None) -> Source:

@@ -156,6 +156,6 @@ BOMBS: dict[str, Callable[[Path], object]] = {
     "zstd2.zarr": lambda p: zarr_v2(p, imagecodecs.zstd_encode(bytes(BIG)), compressor={"id": "zstd", "level": 1}),
     "gzip.zarr": lambda p: zarr_v3(p, zeros(BIG, True), "gzip"),
     "zstd.zarr": lambda p: zarr_v3(p, imagecodecs.zstd_encode(bytes(BIG)), "zstd"),
-    "frames.zarr": lambda p: zarr_v2(p, b"", shape=(2**40, 8, 8), chunks=(1, 8, 8)),
+    "frames.zarr": lambda p: zarr_v2(p, b"", shape=(2**40, SIDE, SIDE), chunks=(1, SIDE, SIDE)),
     "chunk.zarr": lambda p: zarr_v2(p, b"", shape=(SIDE, SIDE), chunks=(2**20, 2**13)),
 }  # fmt: skip

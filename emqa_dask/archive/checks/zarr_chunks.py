@@ -1,30 +1,34 @@
-"""absent_chunks(): chunks of a Zarr array that were lost or never written; check_blosc(): those that were cut."""
+"""Chunks of a Zarr array: those that are absent, cut, or would unpack to too much."""
 
 import itertools
 import math
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from emqa_dask.archive.checks.decompressed_size import COMPRESSORS, SIZED_COMPRESSORS, check_decompressed_size
+from emqa_dask.archive.checks.zarr_files import ZarrFiles
 from emqa_dask.archive.source import ReadError
 
+Spans = Sequence[tuple[int, int]]  # first and last + 1 index along each axis of an array
 _ABSENT_OFFSET = np.uint64(2**64 - 1)  # offset and length of a chunk that a shard does not have
+_HEADER_BYTES = 32  # of a chunk: they contain its stated size
 
 
-def count_absent_chunks(folder: Path, array: Any, plane: tuple[int, ...], y0: int, y1: int) -> tuple[int, int]:
-    """(chunks that are absent, chunks that there should be) among those of rows y0:y1 of one plane of `array`.
+def count_absent_chunks(files: ZarrFiles, array: Any, spans: Spans) -> tuple[int, int]:
+    """(chunks that are absent, chunks that there should be) among those of this part of `array`.
 
-    zarr-python reads the fill value there. folder: of the array itself. An inner chunk of a shard counts as a chunk.
+    zarr-python reads the fill value there. An inner chunk of a shard counts as a chunk.
     """
-    shards = _list_blocks(array.shape, array.shards or array.chunks, plane, y0, y1)
+    shards = _list_blocks(array.shards or array.chunks, spans)
     if array.shards is None:
-        return sum(not (folder / _make_chunk_key(array, block)).is_file() for block in shards), len(shards)
+        return sum(not files.is_file(_make_chunk_name(array, block)) for block in shards), len(shards)
     chunks_per_shard = [s // c for s, c in zip(array.shards, array.chunks)]
     indices = {
-        block: _read_shard_index(folder / _make_chunk_key(array, block), array, chunks_per_shard) for block in shards
+        block: _read_shard_index(files, _make_chunk_name(array, block), array, chunks_per_shard) for block in shards
     }
-    chunks = _list_blocks(array.shape, array.chunks, plane, y0, y1)
+    chunks = _list_blocks(array.chunks, spans)
     n_absent = 0
     for chunk in chunks:
         index = indices[tuple(c // n for c, n in zip(chunk, chunks_per_shard))]
@@ -34,55 +38,82 @@ def count_absent_chunks(folder: Path, array: Any, plane: tuple[int, ...], y0: in
     return n_absent, len(chunks)
 
 
-def check_blosc(folder: Path, array: Any, plane: tuple[int, ...], y0: int, y1: int) -> None:
-    """ReadError for a chunk of these rows that is shorter than its Blosc header says: Blosc reads on behind its end."""
-    codecs = [getattr(array.metadata, "compressor", None), *getattr(array.metadata, "codecs", ())]
-    if array.shards is not None or not any(type(codec).__name__.startswith("Blosc") for codec in codecs):
+def check_chunks(files: ZarrFiles, array: Any, spans: Spans) -> None:
+    """ReadError for a chunk of this part of `array` that must not be decoded.
+
+    Blosc reads on behind the end of a chunk that is shorter than its header says. Chunks within shards can unpack to
+    any size.
+    """
+    if array.shards is not None:
+        _check_shards(files, array, spans)
         return
-    for block in _list_blocks(array.shape, array.chunks, plane, y0, y1):
-        if (folder / _make_chunk_key(array, block)).is_file():
-            check_blosc_file(folder / _make_chunk_key(array, block))
+    codecs = [getattr(array.metadata, "compressor", None), *getattr(array.metadata, "codecs", ())]
+    if not any(type(codec).__name__.startswith("Blosc") for codec in codecs):
+        return
+    for block in _list_blocks(array.chunks, spans):
+        name = _make_chunk_name(array, block)
+        if files.is_file(name):
+            check_blosc_file(files, name)
 
 
-def check_blosc_file(path: Path) -> None:
+def check_blosc_file(files: ZarrFiles, name: str) -> None:
     """ReadError where a Blosc buffer is shorter than it says."""
-    with open(path, "rb") as file:
-        head = file.read(16)
-        n_bytes = file.seek(0, 2)
+    head = files.read(name, 16)
+    n_bytes = files.get_size(name)
     n_stated = int.from_bytes(head[12:16], "little") if len(head) == 16 else 16
     if n_bytes < n_stated:
-        raise ReadError(f"Zarr chunks are broken: {path.name} ends after {n_bytes:,} of {n_stated:,} bytes")
+        chunk_name = name.rpartition("/")[2]
+        raise ReadError(f"Zarr chunks are broken: {chunk_name} ends after {n_bytes:,} of {n_stated:,} bytes")
 
 
-def _list_blocks(shape, sizes, plane: tuple[int, ...], y0: int, y1: int) -> list[tuple[int, ...]]:
-    """Positions in the grid of blocks of `sizes` that rows y0:y1 of a plane touch."""
-    ranges = [range(k // n, k // n + 1) for k, n in zip(plane, sizes)]
-    ranges.append(range(y0 // sizes[-2], math.ceil(y1 / sizes[-2])))
-    ranges.append(range(math.ceil(shape[-1] / sizes[-1])))
-    return list(itertools.product(*ranges))
+def _check_shards(files: ZarrFiles, array: Any, spans: Spans) -> None:
+    """ReadError where a chunk in a shard unpacks to much more than it should."""
+    names = [type(c).__name__.removesuffix("Codec").lower() for c in _find_sharding_codec(array).codecs]
+    compressors = [name for name in names if name in COMPRESSORS]
+    if not compressors:
+        return
+    n_bytes = math.prod(array.chunks) * np.dtype(array.dtype).itemsize
+    chunks_per_shard = [s // c for s, c in zip(array.shards, array.chunks)]
+    for block in _list_blocks(array.shards, spans):
+        name = _make_chunk_name(array, block)
+        index = _read_shard_index(files, name, array, chunks_per_shard)
+        size = files.get_size(name) if index is not None else 0
+        for offset, length in [] if index is None else index.reshape(-1, 2).tolist():
+            if length and offset + length <= size:
+                n_read = min(length, _HEADER_BYTES) if compressors[0] in SIZED_COMPRESSORS else length
+                data = files.read(name, n_read, offset)
+                check_decompressed_size(compressors[0], data, n_bytes, name)
 
 
-def _make_chunk_key(array: Any, block: tuple[int, ...]) -> str:
-    return array.metadata.encode_chunk_key(block)
+def _list_blocks(sizes: Sequence[int], spans: Spans) -> list[tuple[int, ...]]:
+    """Positions in the grid of blocks of `sizes` that these spans touch."""
+    return list(itertools.product(*(range(a // n, math.ceil(b / n)) for (a, b), n in zip(spans, sizes))))
 
 
-def _read_shard_index(path: Path, array: Any, chunk_shape: list[int]) -> np.ndarray | None:
+def _make_chunk_name(array: Any, block: tuple[int, ...]) -> str:
+    key = array.metadata.encode_chunk_key(block)
+    return f"{array.path}/{key}" if array.path else key
+
+
+def _find_sharding_codec(array: Any) -> Any:
+    return next(c for c in array.metadata.codecs if type(c).__name__ == "ShardingCodec")
+
+
+def _read_shard_index(files: ZarrFiles, name: str, array: Any, chunk_shape: list[int]) -> np.ndarray | None:
     """(..., 2) offsets and lengths of a shard's chunks; None where there is no such file.
 
     An index that is not plain (compressed, say) is left to zarr-python: none of its chunks counts as absent.
     """
-    if not path.is_file():
+    if not files.is_file(name):
         return None
-    codec = next(c for c in array.metadata.codecs if type(c).__name__ == "ShardingCodec")
+    codec = _find_sharding_codec(array)
     names = [type(c).__name__ for c in codec.index_codecs]
     n_bytes = 16 * math.prod(chunk_shape)
     if names not in (["BytesCodec"], ["BytesCodec", "Crc32cCodec"]):
         return np.zeros((*chunk_shape, 2), np.uint64)
     tail = n_bytes + (4 if len(names) == 2 else 0)
-    with open(path, "rb") as file:
-        if str(getattr(codec.index_location, "value", codec.index_location)) == "end":
-            file.seek(max(0, file.seek(0, 2) - tail))
-        data = file.read(n_bytes)
+    is_last = str(getattr(codec.index_location, "value", codec.index_location)) == "end"
+    data = files.read(name, n_bytes, -tail if is_last else 0)
     if len(data) < n_bytes:  # zarr-python says that it is broken
         return np.zeros((*chunk_shape, 2), np.uint64)
     endian = getattr(codec.index_codecs[0].endian, "value", "little")

@@ -1,10 +1,7 @@
-"""Guard against Zarr folders that run code, read other folders, or fill the memory from a few bytes."""
+"""Guard against Zarr data that run code, read other folders, or fill the memory from a few bytes."""
 
 import json
 import math
-import os
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,46 +13,49 @@ from emqa_dask.archive.checks.decompressed_size import (
     SLACK_BYTES,
     check_decompressed_size,
 )
+from emqa_dask.archive.checks.zarr_files import METADATA_NAMES, ZarrFiles
 from emqa_dask.archive.source import ReadError
 
 MAX_CHUNK_BYTES = 2 * 2**30  # of one chunk after decompression
 MAX_METADATA_BYTES = 64 * 2**20
 _HEADER_BYTES = 32  # of a chunk: they contain its stated size
-_METADATA_FILES = {"zarr.json", ".zarray", ".zmetadata"}
-_ATTRIBUTE_FILES = {".zattrs", ".zgroup"}
+_DOCUMENTS = ("zarr.json", ".zarray", ".zmetadata")
 
 
-def check_zarr(folder: Path) -> None:
-    """Raises ReadError for a Zarr folder with links out of it, pickles, or chunks that decompress to too much."""
-    root = os.path.join(os.path.realpath(folder), "")
+def check_zarr(files: ZarrFiles) -> None:
+    """Raises ReadError for Zarr data with links out of them, pickles, or chunks that decompress to too much."""
     compression: dict[str, tuple[str, int]] = {}  # folder of an array -> compressor and bytes of a chunk
-    for parent, folders, names in os.walk(folder):
-        _check_links(folder, root, parent, (*folders, *names))
-        for name in _METADATA_FILES & set(names):
-            document = _load_metadata(os.path.join(parent, name))
+    for name in files.iterate_names():
+        parent, _, file_name = name.rpartition("/")
+        if file_name in METADATA_NAMES:
+            files.check_size(name, MAX_METADATA_BYTES)
+        if file_name in _DOCUMENTS:
+            document = _load_metadata(files, name)
             if any("pickle" in str(codec).lower() for codec in _find_values(document, ("id", "name"))):
                 raise ReadError("its chunks are pickles, which run any code that they hold: not read")
             if "shape" in document:
                 compression[parent] = _read_compression(document)
-        array = next((p for p in (parent, *map(str, Path(parent).parents)) if p in compression), None)
-        if array is not None:
-            for name in set(names) - _METADATA_FILES - _ATTRIBUTE_FILES:
-                _check_chunk(os.path.join(parent, name), *compression[array])
+        elif file_name not in METADATA_NAMES:
+            array_folder = _find_array_folder(parent, compression)
+            if array_folder is not None:
+                _check_chunk(files, name, *compression[array_folder])
 
 
-def _check_links(folder: Path, root: str, parent: str, names: Iterable[str]) -> None:
-    for name in names:
-        path = os.path.join(parent, name)
-        if os.path.islink(path) and not os.path.realpath(path).startswith(root):
-            raise ReadError(f"{os.path.relpath(path, folder)} is a symbolic link to another folder: not followed")
+def _find_array_folder(folder: str, compression: dict) -> str | None:
+    """`folder` or the nearest one above it that is an array; None without one."""
+    while folder not in compression:
+        if not folder:
+            return None
+        folder = folder.rpartition("/")[0]
+    return folder
 
 
-def _load_metadata(path: str) -> dict:
-    """The JSON object in file `path`; an empty one for any other JSON."""
-    if os.path.getsize(path) > MAX_METADATA_BYTES:
-        raise ReadError("its metadata are too large")
-    with open(path, "rb") as file:
-        document = json.load(file)
+def _load_metadata(files: ZarrFiles, name: str) -> dict:
+    """The JSON object in file `name`; an empty one for any other text, which zarr-python refuses."""
+    try:
+        document = json.loads(files.read(name, MAX_METADATA_BYTES))
+    except ValueError:
+        return {}
     return document if isinstance(document, dict) else {}
 
 
@@ -101,12 +101,12 @@ def _count_item_bytes(dtype: Any) -> int:
         return 8
 
 
-def _check_chunk(path: str, compressor: str, n_bytes: int) -> None:
+def _check_chunk(files: ZarrFiles, name: str, compressor: str, n_bytes: int) -> None:
+    limit = n_bytes + SLACK_BYTES
+    files.check_size(name, limit)
     if compressor not in COMPRESSORS:
         return
-    is_small = os.path.getsize(path) * MAX_DEFLATE_RATIO <= n_bytes + SLACK_BYTES
-    if compressor in ("zlib", "gzip") and is_small:
+    if compressor in ("zlib", "gzip") and files.get_size(name) * MAX_DEFLATE_RATIO <= limit:
         return
-    with open(path, "rb") as file:
-        data = file.read(_HEADER_BYTES if compressor in SIZED_COMPRESSORS else n_bytes + SLACK_BYTES)
-    check_decompressed_size(compressor, data, n_bytes, os.path.basename(path))
+    data = files.read(name, _HEADER_BYTES if compressor in SIZED_COMPRESSORS else limit)
+    check_decompressed_size(compressor, data, n_bytes, name.rpartition("/")[2])
