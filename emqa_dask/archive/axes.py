@@ -12,8 +12,11 @@ from emqa_dask.archive.metadata.units import is_reciprocal
 MIN_IMAGE_PX = 16  # of a side; an array of unnamed axes whose last two are shorter is no stack of images
 MAX_SAMPLES = 16  # along a last axis that counts detectors or colours
 MAX_ASPECT = 4.0  # of an image in an array of unnamed axes; longer ones may be spectra
-_Y_NAMES = ("y", "height", "row", "rows", "scan y", "scan_y", "dim_y", "lines", "line")
-_X_NAMES = ("x", "width", "column", "columns", "col", "scan x", "scan_x", "dim_x", "samples_x")
+_Y_NAMES = ("y", "height", "row", "rows", "scan y", "scan_y", "dim_y", "lines", "line", "r_y", "image_y")
+_X_NAMES = ("x", "width", "column", "columns", "col", "scan x", "scan_x", "dim_x", "samples_x", "r_x", "image_x")
+_STACK_NAMES = ("t", "time", "z", "depth", "frame", "frames", "image", "images", "slice", "slices", "tilt", "tilts",
+                "angle", "tilt angle", "theta", "focus", "defocus", "index", "series", "page", "detector", "detectors",
+                "stack", "n", "i")  # fmt: skip
 _COLOUR_NAMES = ("rgb", "rgba", "colour", "color", "s", "samples", "sample")
 _CHANNEL_NAMES = ("c", "channel", "channels")
 _SPECTRUM_NAMES = ("e", "energy", "energy loss", "eloss", "energyloss", "wavelength", "lambda", "x-ray energy")
@@ -62,11 +65,22 @@ def identify_axes(
     not_image = _find_other_kind(shape, size, clean_names, clean_units)
     if not_image is not None:
         return not_image
-    y = next((k for k, name in enumerate(clean_names) if name in _Y_NAMES), None)
-    x = next((k for k, name in enumerate(clean_names) if name in _X_NAMES), None)
+    y, x = _find_named_pair(shape, clean_names)
     if y is not None and x is not None:
         return _identify_named(shape, clean_names, y, x)
     return _identify_by_shape(shape, size, dtype)
+
+
+def _find_named_pair(shape: tuple[int, ...], names: list[str]) -> tuple[int | None, int | None]:
+    """Positions of the rows and columns by names; by the names of the other axes where all those are known."""
+    y = next((k for k, name in enumerate(names) if name in _Y_NAMES), None)
+    x = next((k for k, name in enumerate(names) if name in _X_NAMES), None)
+    is_counted = [name in _STACK_NAMES or name in _COLOUR_NAMES + _CHANNEL_NAMES for name in names]
+    image_axes = [k for k, counted in enumerate(is_counted) if not counted and (shape[k] > 1 or k in (y, x))]
+    if (y is not None and x is not None) or not any(is_counted) or len(image_axes) != 2:
+        return y, x
+    first, second = image_axes
+    return (second, first) if x == first or y == second else (first, second)
 
 
 def _find_other_kind(shape: tuple[int, ...], size: str, names: list[str], units: list[str]) -> NoImage | None:

@@ -72,3 +72,10 @@ def test_read_plane_is_the_transposed_array(names, data):
     for k, plane in enumerate(planes):
         for source in (array, da.from_array(array)):
             np.testing.assert_array_equal(read_plane(source, axes, plane, y0, 7), expected[k, y0:])
+
+
+def test_names_of_the_other_axes_leave_the_image():
+    assert identify_axes((4, 12, 9), "u2", ["time", "dim2", "dim3"]) == ImageAxes(1, 2, None, (0,))
+    assert identify_axes((12, 9, 4), "u2", ["dim1", "dim2", "z"]) == ImageAxes(0, 1, None, (2,))
+    assert identify_axes((4, 12, 9), "u2", ["frame", "x", ""]) == ImageAxes(2, 1, None, (0,))
+    assert identify_axes((22, 30), "f4", ["R_x", "R_y"]) == ImageAxes(1, 0)
