@@ -14,6 +14,8 @@ from emqa_dask import tables
 FORMULA_STARTS = ("=", "+", "-", "@", "\u2212")
 INVISIBLE_CATEGORIES = ("Cc", "Cf", "Cs", "Co", "Cn", "Zs", "Zl", "Zp", "Mn", "Me")
 INVISIBLE_LETTERS = "\u115f\u1160\u2800\u3164\uffa0"  # letters and signs without ink
+MAX_CELL_CHARACTERS = 32_000  # Excel cuts a cell after 32,767 and puts the rest into further rows
+ENCODING = "utf-8-sig"  # of the file; without the byte order mark Excel shows µ as Âµ
 TEXT_COLUMNS = [field.name for field in tables.TRIAGE if pa.types.is_string(field.type) or pa.types.is_list(field.type)]
 
 
@@ -38,14 +40,19 @@ def format_triage_csv(triage: pd.DataFrame, header: bool = True) -> str:
     Without `header` it is a further piece of such text.
     Text that a spreadsheet would run as a formula gets an apostrophe in front (see defuse()), so a URI that starts with
     one of FORMULA_STARTS is not exactly the file's name here; triage.parquet holds it as it is. Numbers are never
-    changed.
-    Lines end in \\n, also inside names that contain one; write it as UTF-8 with newline="". No rows give the header.
+    changed; their decimal point is a dot. Texts end with "..." after MAX_CELL_CHARACTERS.
+    Lines end in \\n, also inside names that contain one; write the header in ENCODING, further pieces as UTF-8, and all
+    with newline="". No rows give the header.
     """
     table = triage.copy()
     table["reasons"] = [";".join(map(defuse_formula, reason_codes)) for reason_codes in table["reasons"]]
     for column in TEXT_COLUMNS:  # not by dtype: a column without any text may have another
         text = table[column].astype(object).where(table[column].notna(), "").astype(str)
-        table[column] = text.map(defuse_formula)
+        table[column] = text.map(defuse_formula).map(_shorten)
     text = io.StringIO()
     table.to_csv(text, index=False, header=header, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
     return text.getvalue()
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= MAX_CELL_CHARACTERS else f"{text[:MAX_CELL_CHARACTERS]}..."

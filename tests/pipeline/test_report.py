@@ -171,7 +171,11 @@ def test_batches_of_any_size_give_the_rows_of_the_whole(tmp_path, monkeypatch, s
         parts.load_table(Workspace(root).triage, tables.TRIAGE), tables.conform(triage, tables.TRIAGE).to_pandas()
     )
     pd.testing.assert_frame_equal(parts.load_table(Workspace(root).flags, tables.FLAGS), flags)
-    assert (tmp_path / "triage.csv").read_bytes() == format_triage_csv(triage).encode()
+    assert (tmp_path / "triage.csv").read_bytes() == format_triage_csv(triage).encode("utf-8-sig")
+    shown = pd.read_csv(tmp_path / "triage.csv", keep_default_na=False, na_values={"predicted_f1": ""})
+    assert list(shown.columns) == tables.TRIAGE.names
+    assert shown["uri"].str.removeprefix("'").tolist() == triage["uri"].tolist()
+    np.testing.assert_array_equal(shown["predicted_f1"], triage["predicted_f1"].to_numpy(float))
     added = {path.name for path in set(tmp_path.iterdir()) - before}
     assert added == {"triage.parquet", "triage.csv", "flags.parquet", "report", "provenance.json"}
 

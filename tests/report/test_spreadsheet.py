@@ -89,5 +89,11 @@ def test_what_a_classifier_says_comes_along(archive, classifications):
             assert there[column] == "" if pd.isna(number) else float(there[column]) == number
 
 
+def test_long_texts_fit_into_a_cell():
+    rows = tables.empty(tables.TRIAGE).reindex([0]).assign(uri="=" + "\u00b5" * 50_000, reasons=[["blur"]])
+    cells = next(csv.DictReader(io.StringIO(format_triage_csv(rows), newline="")))
+    assert cells["uri"] == "'=" + "\u00b5" * 31_998 + "..."
+
+
 def test_no_rows_give_the_header():
     assert format_triage_csv(tables.empty(tables.TRIAGE)).strip() == ",".join(f'"{n}"' for n in tables.TRIAGE.names)

@@ -70,7 +70,7 @@ def _write_tables(
         write_triage = stack.enter_context(parts.open_table_writer(workspace.triage, tables.TRIAGE))
         write_flags = stack.enter_context(parts.open_table_writer(workspace.flags, tables.FLAGS))
         csv = stack.enter_context(files.write_whole(workspace.triage_csv))
-        csv.write(spreadsheet.format_triage_csv(tables.empty(tables.TRIAGE)).encode())
+        csv.write(spreadsheet.format_triage_csv(tables.empty(tables.TRIAGE)).encode(spreadsheet.ENCODING))
         for triage, flags, classifications in decide_batches(workspace, settings, failures):
             write_triage(triage)
             write_flags(flags)
