@@ -1,7 +1,34 @@
 """emqa_dask: triage large archives of electron micrographs. Names load on first use: the import stays light."""
 
+import os
+import sys
 from importlib import import_module
 from typing import Any
+
+UNSUPPORTED_SYSTEM = (
+    "emqa_dask runs on Linux, not on Windows itself: install it in WSL (`wsl --install`, then as on Linux), "
+    "or run it with Docker (cluster/Dockerfile)"
+)
+
+
+def _check_system() -> None:
+    """Raises ImportError on a system without the POSIX modules; the command line ends with that sentence alone."""
+    try:
+        import fcntl  # noqa: F401
+        import resource  # noqa: F401
+    except ImportError:
+        is_posix = False
+    else:
+        is_posix = sys.platform != "win32"
+    if is_posix:
+        return
+    program = os.path.basename(sys.argv[0] if sys.argv else "").lower()
+    if program == "-m" or program.partition(".")[0] in ("emqa", "emqa-script"):
+        sys.exit(f"emqa: {UNSUPPORTED_SYSTEM}")  # exit code 1
+    raise ImportError(UNSUPPORTED_SYSTEM)
+
+
+_check_system()
 
 __version__ = "0.2.0"
 

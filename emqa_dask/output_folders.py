@@ -5,6 +5,7 @@ folders that are ours in turn, and nothing is a symbolic link. Every other file 
 """
 
 import contextlib
+import fcntl
 import os
 import re
 import shutil
@@ -15,11 +16,6 @@ from pathlib import Path
 from typing import TextIO
 
 from emqa_dask import models
-
-try:
-    import fcntl
-except ImportError:  # Windows: what a killed process leaves half-written stays there
-    fcntl = None  # type: ignore[assignment]  # a name is a module for mypy, or None, not both
 
 MARKER = "emqa writes a folder here.txt"  # in the hidden folder beside the one that is written
 MARKER_TEXT = (
@@ -175,8 +171,6 @@ def _is_hidden(folder: Path, name: str = "") -> bool:
 
 def _lock_marker(marker: TextIO) -> bool:
     """Takes the lock that tells the folder of a process at work from one of a process that was killed."""
-    if fcntl is None:
-        return False
     try:
         fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

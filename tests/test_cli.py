@@ -44,6 +44,29 @@ def test_imports_stay_light(code):
     assert found.stdout.strip() == "[]"
 
 
+SIMULATED_SYSTEMS = {
+    "Windows": "sys.platform = 'win32'",
+    "no resource": "sys.modules['resource'] = None",
+    "no fcntl": "sys.modules['fcntl'] = None",
+}
+
+
+@pytest.mark.parametrize("system", SIMULATED_SYSTEMS)
+def test_unsupported_systems_are_refused_in_one_sentence(system):
+    start = f"import sys; {SIMULATED_SYSTEMS[system]}; "
+    commands = {
+        "import": f"{start}import emqa_dask",
+        "emqa": f"{start}sys.argv = ['C:/Python/Scripts/emqa.exe', 'triage']; from emqa_dask.cli import script",
+        "module": f"{start}import runpy; sys.argv = ['-m']; runpy.run_module('emqa_dask', run_name='__main__')",
+    }
+    for name, code in commands.items():
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 1, name
+        last_line = done.stderr.strip().splitlines()[-1]
+        assert re.fullmatch(r"(ImportError|emqa): emqa_dask runs on Linux.* not on Windows.*WSL.*Docker.*", last_line)
+        assert ("Traceback" in done.stderr) == (name == "import")
+
+
 def test_public_names_load_on_use():
     import emqa_dask
 
