@@ -77,7 +77,7 @@ def _make_checked_reader(check: Callable[[Path], None], format: str, plugin: str
 
 
 def _read_hdf5(path: Path) -> Source:
-    from emqa_dask.archive.formats.hdf5 import open_hdf5
+    from emqa_dask.archive.formats.hdf5.reader import open_hdf5
 
     return open_hdf5(path)
 
