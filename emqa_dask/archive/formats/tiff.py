@@ -11,7 +11,7 @@ from emqa_dask.archive.checks import guards
 from emqa_dask.archive.checks.jpeg import find_jpeg_damage
 from emqa_dask.archive.metadata import values
 from emqa_dask.archive.metadata.headers import Header
-from emqa_dask.archive.metadata.tiff_headers import read_tiff_header
+from emqa_dask.archive.metadata.tiff_headers import TiffHeaders
 from emqa_dask.archive.source import (
     WINDOW_BYTES,
     Frame,
@@ -26,6 +26,7 @@ from emqa_dask.archive.source import (
 _JPEG = (6, 7, 34892, 33007)
 _JPEG2000 = (33003, 33004, 33005, 34712)
 _LZW = 5
+_DIFFRACTION = "a diffraction pattern"
 _READABLE_PHOTOMETRICS = (0, 1, 2, 3, 6)  # white is zero, black is zero, RGB, palette, YCbCr
 
 
@@ -47,6 +48,8 @@ def open_tiff(path: str | Path) -> Source:
         reason = f"the list of pages is broken after page {len(pages)}: {_describe_error(lists[0])}"
     if not pages:
         raise ReadError("truncated TIFF: no page can be found")
+    if left_out and all(_DIFFRACTION in text for text in left_out) and not frames:
+        return Source(name, "diffraction", f"{left_out[0].partition(' is ')[2]}, not a micrograph")
     if not frames:
         raise ReadError(f"TIFF without a readable image: {'; '.join(sorted(set(left_out)))}")
     source = Source(name, "stack" if len(frames) > 1 else "micrograph", reason, tuple(frames))
@@ -73,13 +76,17 @@ def _make_frames(path, tif, pages) -> tuple[list[Frame], list[str]]:
     """The frames, and why the other pages are none."""
     frames = []
     left_out = []
+    headers = TiffHeaders(tif)
     acquisitions = [p for p in pages if p.is_sis]  # the other page of these files is a rendered preview
     for number, page in enumerate(pages, 1):
         problem = _explain_rejection(page)
         if problem or (acquisitions and not page.is_sis and page.samplesperpixel > 1):
             left_out.append(f"page {number} is {problem or 'a preview'}")
             continue
-        header = read_tiff_header(tif, page)
+        header, diffraction = headers.read(page)
+        if diffraction:
+            left_out.append(f"page {number} is {_DIFFRACTION} by {diffraction}")
+            continue
         n_images = _count_contiguous_images(tif, page, pages)
         for k in range(n_images):
             frames.append(_make_frame(path, page, number, header, k))

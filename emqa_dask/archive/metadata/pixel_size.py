@@ -9,10 +9,7 @@ from emqa_dask.archive.metadata.headers import Header
 from emqa_dask.archive.metadata.values import parse_positive
 
 PLAUSIBLE_NM = (1e-3, 1e6)  # pixel sizes: 1 pm, to 1 mm of a navigation camera in the chamber
-PLAUSIBLE_RESOLUTION_NM = (1e-3, 1e4)  # of a bare TIFF resolution, which is a print setting above
-PRINT_DPI = (72, 96, 100, 120, 144, 150, 200, 240, 254, 300, 350, 360, 400, 600, 720, 800, 1200, 1270, 1600, 1800,
-             2000, 2400, 2438, 2540, 2720, 3000, 3200, 4000, 4800, 5000, 5400, 6400, 7200, 9600)  # fmt: skip
-PRINT_DPI_TOLERANCE = 0.02  # relative
+FINEST_SCANNER_NM = 1e3  # per pixel: 25,400 dpi; the finest drum and film scanners have half as many
 AGREEMENT = 0.02  # relative difference of two stated pixel sizes that are rounded forms of one
 
 
@@ -103,15 +100,19 @@ def has_square_pixels(header: Header, tolerance: float = 0.01) -> bool:
     return not abs(header.nm_per_pixel_y / header.nm_per_pixel - 1) > tolerance
 
 
-def resolution_to_nm(value: Any, unit: int) -> float:
-    """Pixel size in nm of a TIFF resolution (pixels per inch, unit 2, or per cm, unit 3); NaN for a print setting.
+def is_scanner_resolution(nm: float) -> bool:
+    """Whether a pixel size can come from the dots per inch of a scanner or printer; False for NaN.
 
-    72, 300, 4000 ... dots per inch are settings of printers and scanners (of the film, not of the specimen), and no
-    electron micrograph is coarser than 10 um per pixel.
+    These are the size of a pixel on the film or paper, not on the specimen. A resolution without a word of a
+    microscope beside it is trusted only where it is finer than any scanner's.
     """
-    per_unit = parse_positive(value)
-    dpi = per_unit * (2.54 if unit == 3 else 1.0)
-    if unit not in (2, 3) or any(abs(dpi - p) < PRINT_DPI_TOLERANCE * p for p in PRINT_DPI):
-        return math.nan
-    nm = (2.54e7 if unit == 2 else 1e7) / per_unit
-    return nm if PLAUSIBLE_RESOLUTION_NM[0] <= nm <= PLAUSIBLE_RESOLUTION_NM[1] else math.nan
+    return nm >= FINEST_SCANNER_NM
+
+
+def resolution_to_nm(value: Any, unit: int) -> float:
+    """Pixel size in nm of a TIFF resolution (pixels per inch, unit 2, or per cm, unit 3).
+
+    NaN for what a scanner or printer could have, and for what no microscope has.
+    """
+    nm = {2: 2.54e7, 3: 1e7}.get(unit, math.nan) / parse_positive(value)
+    return nm if nm >= PLAUSIBLE_NM[0] and not is_scanner_resolution(nm) else math.nan

@@ -16,6 +16,11 @@ _NM_PER_OTHER_UNIT = {
     "a": 0.1, "å": 0.1, "ang": 0.1, "angs": 0.1, "angstrom": 0.1, "angstroms": 0.1, "ångström": 0.1, "ångstrom": 0.1,
     "angström": 0.1, "micron": 1e3, "microns": 1e3, "inch": 2.54e7, "inches": 2.54e7, "in": 2.54e7, "thou": 2.54e4,
 }  # fmt: skip
+_PREFIX_FACTORS = {"f": 1e-15, "p": 1e-12, "n": 1e-9, "u": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3}
+_SECONDS_PER_UNIT = {
+    "sec": 1.0, "secs": 1.0, "second": 1.0, "seconds": 1.0, "msec": 1e-3, "usec": 1e-6,
+    "min": 60.0, "mins": 60.0, "minutes": 60.0, "hours": 3600.0,
+}  # fmt: skip
 _RECIPROCAL_UNIT = re.compile(r"^\s*1\s*/|\^?\s*[-−]\s*1\s*$|^m?rad$|⁻¹|^mrads?$")
 _LENGTH = re.compile(r"\s*([-+]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][-+]?\d+)?)\s*([^\d\s].*?)?\s*")
 
@@ -60,3 +65,16 @@ def parse_length_nm(text: Any, default_unit: str = "") -> float:
     """
     match = _LENGTH.fullmatch(clean_text(text) or "")
     return length_to_nm(match[1], match[2] or default_unit) if match else math.nan
+
+
+def convert_to_base_unit(value: Any, unit: Any, base_unit: str) -> float:
+    """`value`, a quantity in `unit` (ms, pA, kV), in `base_unit`: "s", "A" or "V"; NaN for any other unit."""
+    name = normalise_unit(unit)
+    prefix = name.removesuffix(base_unit.lower())
+    if base_unit == "s" and name in _SECONDS_PER_UNIT:
+        factor = _SECONDS_PER_UNIT[name]
+    elif name.endswith(base_unit.lower()) and prefix in _PREFIX_FACTORS:
+        factor = _PREFIX_FACTORS[prefix]
+    else:
+        factor = math.nan
+    return parse_number(value) * factor

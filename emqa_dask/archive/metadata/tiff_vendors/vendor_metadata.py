@@ -1,0 +1,75 @@
+"""VendorMetadata: what one vendor's tags say about an image, before a pixel size is chosen; and what vendors share."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import tifffile
+
+from emqa_dask.archive.metadata.headers import Header
+from emqa_dask.archive.metadata.pixel_size import StatedSize
+from emqa_dask.archive.metadata.texts import decode_text
+from emqa_dask.archive.metadata.values import parse_number
+
+ELEMENTARY_CHARGE_C = 1.602176634e-19
+MAX_TAG_BYTES = 2**24  # of a tag that is read as text; the longest real ones have some 100 KiB
+_SIZE_FIELDS = ("nm_per_pixel", "nm_per_pixel_y", "nm_per_pixel_source", "pixel_size_problem", "foreign")
+
+
+@dataclass(frozen=True)
+class VendorMetadata:
+    """What the tags of one vendor say about an image."""
+
+    header: Header = field(default_factory=Header)  # without a pixel size
+    sizes: tuple[StatedSize, ...] = ()  # the most reliable first
+    diffraction: str = ""  # what shows that the image is a diffraction pattern: "the unit 1/nm"; "" for an image
+    problem: str = ""  # why the sizes may be wrong, or why there is none
+
+
+def merge_headers(headers: Sequence[Header]) -> Header:
+    """The first known value of every field but the pixel size; `foreign` has the entries of all."""
+    values: dict[str, Any] = {}
+    for entry in fields(Header):
+        if entry.name not in _SIZE_FIELDS:
+            known_values = (getattr(h, entry.name) for h in headers if not _is_unknown(getattr(h, entry.name)))
+            values[entry.name] = next(known_values, entry.default)
+    foreign: dict[str, Any] = {}
+    for header in reversed(headers):
+        foreign.update(header.foreign)
+    return replace(Header(foreign=foreign), **values)
+
+
+def _is_unknown(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def compute_dose(current_a: float, time_s: float, nm: float, nm_y: float) -> float:
+    """Electrons per square nanometre that `current_a` brings into a pixel of `nm` by `nm_y` in `time_s`."""
+    electrons_per_nm2 = current_a * time_s / ELEMENTARY_CHARGE_C / (nm * nm_y) if nm * nm_y > 0 else math.nan
+    return electrons_per_nm2 if 0 < electrons_per_nm2 < math.inf else math.nan
+
+
+def metres_to_um(value: Any) -> float:
+    """A position in metres as micrometres; NaN where it is no number."""
+    return parse_number(value) * 1e6
+
+
+def radians_to_degrees(value: Any) -> float:
+    """An angle in radians as degrees; NaN where it is no number."""
+    return math.degrees(parse_number(value))
+
+
+def read_tag_text(page: tifffile.TiffPage, code: int) -> str:
+    """Text of a tag, whatever its type; "" when there is none. The file has to be open."""
+    tag = page.tags.get(code)
+    if tag is None:
+        return ""
+    value = tag.value
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, bytes):  # a tag that tifffile parses on its own, or an array of numbers
+        file = page.parent.filehandle
+        file.seek(tag.valueoffset)
+        value = file.read(min(tag.valuebytecount, MAX_TAG_BYTES))
+    return decode_text(value[:MAX_TAG_BYTES].rstrip(b"\0"))
