@@ -2,7 +2,7 @@
 
 import re
 
-from emqa_dask.archive.formats.mrc import parse_header
+from emqa_dask.archive.formats.mrc_header import parse_header
 
 HEAD_BYTES = 4096
 
@@ -21,8 +21,9 @@ ARCHIVE_FORMATS = ("ZIP", "gzip", "7z", "RAR", "xz", "zstd", "bzip2")
 SUFFIXES = {
     ".tif": "TIFF", ".tiff": "TIFF", ".btf": "TIFF", ".tf8": "TIFF", ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG",
     ".jpe": "JPEG", ".gif": "GIF", ".bmp": "BMP", ".webp": "WebP", ".mrc": "MRC", ".mrcs": "MRC", ".map": "MRC",
-    ".st": "MRC", ".ali": "MRC", ".rec": "MRC", ".dm3": "DM3", ".dm4": "DM4", ".ser": "SER", ".emi": "EMI",
-    ".emd": "HDF5", ".h5": "HDF5", ".hdf5": "HDF5", ".hspy": "HDF5", ".nxs": "HDF5", ".de5": "HDF5", ".elid": "ELID",
+    ".st": "MRC", ".ali": "MRC", ".rec": "MRC", ".preali": "MRC", ".dm3": "DM3", ".dm4": "DM4", ".ser": "SER",
+    ".emi": "EMI", ".emd": "HDF5", ".h5": "HDF5", ".hdf5": "HDF5", ".hspy": "HDF5", ".nxs": "HDF5", ".de5": "HDF5",
+    ".elid": "ELID",
 }  # fmt: skip
 # Formats of rarer instruments, known by suffix alone: suffix -> (name, RosettaSciIO plug-in).
 RARE_FORMATS = {
