@@ -14,7 +14,7 @@ class Entry(NamedTuple):
     size_bytes: int = 0  # 0 for Zarr folders, whose chunks are not listed yet
     modified_ns: int = 0
     problem: str = ""  # why it cannot be read, as far as the listing tells
-    sidecar: str = ""  # text file that may belong to an image in a bucket; local ones are found by their name
+    sidecars: tuple[str, ...] = ()  # files that may belong to an image in a bucket; local ones are found by their name
 
 
 def describe_os_error(error: OSError) -> str:

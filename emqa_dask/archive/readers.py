@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from emqa_dask.archive import sidecar
+from emqa_dask.archive import sidecars
 from emqa_dask.archive.checks.guards import check_dens, check_elid
 from emqa_dask.archive.metadata.headers import Header
 from emqa_dask.archive.metadata.pixel_size import refuse_impossible_size
@@ -135,7 +135,7 @@ def open_source(path: str | Path, *, sniffed: str | None = None) -> Source:
     if expected is not None and expected != name and not (expected == "HDF5" and name.startswith("EMD")):
         lie = f"{source.format} data, though named {suffix}"
         source = replace(source, reason=f"{lie}; {source.reason}" if source.reason else lie)
-    return _refuse_impossible_sizes(sidecar.add_sidecar(path, source))
+    return sidecars.add_sidecars(path, _refuse_impossible_sizes(source))
 
 
 def _refuse_impossible_sizes(source: Source) -> Source:
@@ -155,9 +155,9 @@ def _describe_non_image(path: Path, suffix: str, name: str | None, expected: str
         return Source(None, "unknown", "empty file (0 bytes)", is_failed=failed)
     if name == "resource fork" or path.name.startswith("._"):
         return Source("AppleDouble", "metadata", "macOS resource fork of another file, no image")
+    if name in ("text", None) and not failed and (description := sidecars.describe_sidecar(path)):
+        return Source("text", "metadata", description)
     if name == "text":
-        if not failed and sidecar.is_sidecar(path):
-            return Source("text", "metadata", "text that a microscope wrote beside its image")
         return Source("text", "text", f"text, not an image{suffix_note}", is_failed=failed)
     if name == "ZIP" and suffix in ZIP_BASED_FORMATS:
         return Source(ZIP_BASED_FORMATS[suffix], "unknown", f"{ZIP_BASED_FORMATS[suffix]}, not an image")

@@ -1,11 +1,12 @@
 """Files of an archive in a bucket, or below any other fsspec URI."""
 
 from collections.abc import Iterator
-from itertools import chain, groupby
+from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any
 
 from emqa_dask import uris
+from emqa_dask.archive.companions import MAX_SIDECAR_BYTES, find_sidecars, index_sidecars, is_sidecar_name
 from emqa_dask.archive.entries import ZARR_SUFFIXES, Entry, describe_os_error
 from emqa_dask.archive.name_escapes import escape_uri
 from emqa_dask.archive.rows import clip_integer
@@ -35,39 +36,61 @@ def _scan_s3(fs: Any, uri: str, root: str) -> Iterator[Entry]:
     bucket, folder, _ = fs.split_path(root)
     prefix = f"{folder}/" if folder else ""
     zarr_folder = ""
+    for items, indices in _index_pages(_list_s3_pages(fs, bucket, prefix)):
+        for item in items:
+            name = item["Key"][len(prefix) :]
+            if zarr_folder and name.startswith(zarr_folder):
+                continue
+            zarr_folder = _find_zarr_folder(name)
+            (parent, slash, file_name) = name.rpartition("/")
+            index = indices.get(f"{prefix}{parent}{slash}", {})
+            sidecars = tuple(_join_uri(uri, f"{parent}{slash}{n}") for n in find_sidecars(file_name, index))
+            yield from _make_key_entries(item, uri, name, zarr_folder, sidecars)
+
+
+def _list_s3_pages(fs: Any, bucket: str, prefix: str) -> Iterator[list[dict]]:
+    """The pages of an S3 listing, of a thousand keys each; most chunks of a Zarr folder are left out."""
     last_key = ""
     while True:
         start = {"StartAfter": last_key} if last_key else {}
         page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **start)
-        for item, text_key in _pair_with_texts(page.get("Contents", [])):
-            last_key = item["Key"]
-            name = last_key[len(prefix) :]
-            if zarr_folder and name.startswith(zarr_folder):
-                continue
-            zarr_folder = _find_zarr_folder(name)
-            sidecar = _join_uri(uri, text_key[len(prefix) :]) if text_key else ""
-            yield from _make_key_entries(item, uri, name, zarr_folder, sidecar)
-        if not page.get("IsTruncated"):
+        items = page.get("Contents", [])
+        yield items
+        if not page.get("IsTruncated") or not items:
             return
-        if zarr_folder and last_key[len(prefix) :].startswith(zarr_folder):  # do not list its chunks
+        last_key = items[-1]["Key"]
+        if zarr_folder := _find_zarr_folder(last_key[len(prefix) :]):  # do not list its chunks
             last_key = f"{prefix}{zarr_folder}\U0010ffff"
 
 
-def _pair_with_texts(items: list[dict]) -> Iterator[tuple[dict, str]]:
-    """Items of an S3 listing, each with the key of the text file that has the same name; "" without one."""
-    for _, group in groupby(items, key=lambda item: item["Key"].rpartition(".")[0]):
-        same_name = list(group)
-        text_key = next((item["Key"] for item in same_name if item["Key"].endswith(".txt")), "")
-        for item in same_name:
-            yield item, text_key if item["Key"] != text_key else ""
+def _index_pages(pages: Iterator[list[dict]]) -> Iterator[tuple[list[dict], dict[str, dict[str, list[str]]]]]:
+    """Each page with the sidecars of this page and both its neighbours: {folder: index_sidecars()}.
+
+    Keys are in order, so that a sidecar and its image are neighbours in the listing.
+    """
+    previous_page: list[dict] = []
+    page = next(pages, [])
+    for next_page in chain(pages, [[]]):
+        yield page, _index_keys([*previous_page, *page, *next_page])
+        previous_page = page
+        page = next_page
 
 
-def _make_key_entries(item: dict, uri: str, name: str, zarr_folder: str, sidecar: str) -> Iterator[Entry]:
+def _index_keys(items: list[dict]) -> dict[str, dict[str, list[str]]]:
+    names: dict[str, list[str]] = {}
+    for item in items:
+        (parent, slash, name) = item["Key"].rpartition("/")
+        if is_sidecar_name(name) and item["Size"] <= MAX_SIDECAR_BYTES:
+            names.setdefault(f"{parent}{slash}", []).append(name)
+    return {parent: index_sidecars(in_folder) for parent, in_folder in names.items()}
+
+
+def _make_key_entries(item: dict, uri: str, name: str, zarr_folder: str, sidecars: tuple[str, ...]) -> Iterator[Entry]:
     """The entry of one S3 key; none for a key without bytes that only marks a folder."""
     if zarr_folder:
         yield Entry(escape_uri(zarr_folder[:-1]), _join_uri(uri, zarr_folder[:-1]))
     elif not name.endswith("/"):
-        yield _make_remote_entry(item, _join_uri(uri, name), name, sidecar)
+        yield _make_remote_entry(item, _join_uri(uri, name), name, sidecars)
     elif item["Size"]:
         yield Entry(escape_uri(name), _join_uri(uri, name), item["Size"], problem="its key ends with a slash")
 
@@ -97,26 +120,29 @@ def _scan_remote_folder(fs: Any, uri: str, folder: str, prefix: str) -> Iterator
             problem=f"folder: {describe_os_error(error)}",
         )
         return
-    names = {item["name"].rpartition("/")[2] for item in listing}
+    index = index_sidecars(
+        item["name"].rpartition("/")[2]
+        for item in listing
+        if item["type"] != "directory" and (item.get("size") or 0) <= MAX_SIDECAR_BYTES
+    )
     for item in listing:
         name = item["name"].rstrip("/").rpartition("/")[2]
         if not name or item["name"].rstrip("/") == folder:
             continue
         if item["type"] != "directory":
-            text = f"{name.rpartition('.')[0]}.txt"
-            sidecar = _join_uri(uri, f"{prefix}{text}") if text in names and text != name else ""
-            yield _make_remote_entry(item, _join_uri(uri, f"{prefix}{name}"), f"{prefix}{name}", sidecar)
+            sidecars = tuple(_join_uri(uri, f"{prefix}{n}") for n in find_sidecars(name, index))
+            yield _make_remote_entry(item, _join_uri(uri, f"{prefix}{name}"), f"{prefix}{name}", sidecars)
         elif name.lower().endswith(ZARR_SUFFIXES):
             yield Entry(escape_uri(f"{prefix}{name}"), _join_uri(uri, f"{prefix}{name}"))
         else:
             yield from _scan_remote_folder(fs, uri, item["name"].rstrip("/"), f"{prefix}{name}/")
 
 
-def _make_remote_entry(item: dict, path: str, name: str, sidecar: str = "") -> Entry:
+def _make_remote_entry(item: dict, path: str, name: str, sidecars: tuple[str, ...] = ()) -> Entry:
     dates = (item.get(key) for key in ("LastModified", "mtime", "created", "last_modified"))
     modified = next(filter(None, dates), 0)
     size = clip_integer(item.get("size") or item.get("Size") or 0) or 0
-    return Entry(escape_uri(name), path, size, _to_nanoseconds(modified), sidecar=sidecar)
+    return Entry(escape_uri(name), path, size, _to_nanoseconds(modified), sidecars=sidecars)
 
 
 def _to_nanoseconds(date: Any) -> int:

@@ -2,9 +2,8 @@
 
 import hashlib
 import os
-import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from emqa_dask import tables, uris
+from emqa_dask.archive import companions
 from emqa_dask.archive.entries import ZARR_SUFFIXES, Entry
 from emqa_dask.archive.metadata.pixel_size import set_pixel_size
 from emqa_dask.archive.readers import open_source
@@ -39,7 +39,7 @@ def survey_file(entry: Entry, settings: Archive) -> tuple[dict, list[dict]]:
         return fit_row(row, tables.CATALOG), []
     micrographs: list[dict] = []
     try:
-        with fetch_file(entry.path, entry.sidecar) as path:
+        with fetch_file(entry.path, entry.sidecars) as path:
             micrographs = _survey_local_file(path, row, settings)
     except Exception as error:
         _set_failed(row, error)
@@ -168,10 +168,10 @@ def hash_content(path: str | Path) -> tuple[str, int]:
 
 
 @contextmanager
-def fetch_file(path: str, sidecar: str = "") -> Iterator[str]:
+def fetch_file(path: str, sidecars: Sequence[str] = ()) -> Iterator[str]:
     """`path` itself where it is local; a temporary copy of an fsspec URI (file or Zarr folder), removed afterwards.
 
-    With a .ser its .emi is fetched, with a .emi its .ser files, and the text file `sidecar` if it is given.
+    The files at the URIs `sidecars` are fetched with it, and other files that belong to it (see companions.py).
     """
     if "://" not in path:
         yield path
@@ -183,9 +183,7 @@ def fetch_file(path: str, sidecar: str = "") -> Iterator[str]:
             _fetch_folder(fs, remote.rstrip("/"), local)
         else:
             fs.get_file(remote, local)
-            _fetch_companions(fs, remote, folder)
-            if sidecar:
-                fs.get_file(uris.locate(sidecar)[1], os.path.join(folder, f"{os.path.splitext(local)[0]}.txt"))
+            _fetch_companions(fs, remote, folder, [uris.locate(sidecar)[1] for sidecar in sidecars])
         yield local
 
 
@@ -210,15 +208,13 @@ def _fetch_folder(fs: Any, remote: str, local: str) -> None:
         fs.get_file(path, target)
 
 
-def _fetch_companions(fs: Any, remote: str, folder: str) -> None:
-    parent, _, name = remote.rpartition("/")
-    stem, suffix = os.path.splitext(name)
-    companions = []
-    if suffix.lower() == ".ser":
-        companions = [f"{parent}/{re.sub(r'_[0-9]+$', '', stem)}.emi"]
-    elif suffix.lower() == ".emi":
-        listed = (p for p in fs.ls(parent, detail=False) if p.rpartition("/")[2].startswith(f"{stem}_"))
-        companions = sorted(p for p in listed if p.lower().endswith(".ser"))
-    for path in companions:
+def _fetch_companions(fs: Any, remote: str, folder: str, sidecars: Sequence[str]) -> None:
+    """Copy the files that belong to `remote`. One that is gone since the listing costs what it says, no more."""
+    (parent, _, name) = remote.rpartition("/")
+    paths = [*sidecars, *(f"{parent}/{part}" for part in companions.list_parts(name))]
+    if name.lower().endswith(".emi"):
+        listed = (p for p in fs.ls(parent, detail=False) if p.rpartition("/")[2].startswith(f"{name[:-4]}_"))
+        paths += sorted(p for p in listed if p.lower().endswith(".ser"))
+    for path in paths:
         with suppress(FileNotFoundError):
             fs.get_file(path, os.path.join(folder, _make_safe_file_name(path)))

@@ -89,7 +89,7 @@ def test_what_lies_beside_an_image_is_read_with_it(healthy, tmp_path):
     for key, data in {"a.jpg": image, "a.txt": text, "b.jpg": image, "c.txt": text}.items():
         put(bucket, key, data)
     entries = {e.uri: e for e in scan_archive(bucket)}
-    assert {e.uri: e.sidecar for e in entries.values() if e.sidecar} == {"a.jpg": f"{bucket}/a.txt"}
+    assert {e.uri: e.sidecars for e in entries.values() if e.sidecars} == {"a.jpg": (f"{bucket}/a.txt",)}
     proxy.requests.clear()
     (with_text,) = survey_file(entries["a.jpg"], Archive())[1]
     (alone,) = survey_file(entries["b.jpg"], Archive())[1]

@@ -12,13 +12,15 @@ _SPACED_PAIR = re.compile(r"\s*\$+(\S+)\s+(.*?)\s*")  # "$CM_MAG 5000", as JEOL 
 
 
 def decode_text(data: bytes) -> str:
-    """`data` as text: by its byte order mark, as UTF-8 where it is valid, else by what charset-normalizer finds.
+    """`data` as text: by its byte order mark, NULs, as UTF-8 where it is valid, else by what charset-normalizer finds.
 
     A text that is ASCII but for lone western letters and signs (µ, °, Å, ü) is Windows-1252: too few for a guess.
     """
     for mark, encoding in _BYTE_ORDER_MARKS:
         if data.startswith(mark):
             return data.decode(encoding, "replace")
+    if encoding := _find_wide_encoding(data[:_MAX_DETECTED_BYTES]):
+        return data.decode(encoding, "replace")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
@@ -30,6 +32,15 @@ def decode_text(data: bytes) -> str:
     candidates = ["cp932", "cp1252", "utf_16_le", "utf_16_be", "gb18030", "latin_1"]
     best = from_bytes(data[:_MAX_DETECTED_BYTES], cp_isolation=candidates).best()
     return data.decode(best.encoding if best is not None else "latin-1", "replace")
+
+
+def _find_wide_encoding(data: bytes) -> str:
+    """UTF-16 without its mark, whose western letters have a NUL in every second byte; "" for other texts."""
+    n_even = data[::2].count(0)
+    n_odd = data[1::2].count(0)
+    if 2 * max(n_even, n_odd) < len(data) // 2 or 8 * min(n_even, n_odd) > max(n_even, n_odd):
+        return ""
+    return "utf-16-le" if n_odd > n_even else "utf-16-be"
 
 
 def parse_key_values(text: str) -> dict[str, str]:

@@ -1,0 +1,82 @@
+"""XML that Thermo Fisher's EPU and Tomography write beside an image: <MicroscopeImage>."""
+
+import math
+import re
+from typing import Any
+
+from emqa_dask.archive.metadata import dates
+from emqa_dask.archive.metadata.headers import Header
+from emqa_dask.archive.metadata.pixel_size import StatedSize
+from emqa_dask.archive.metadata.sidecars.sidecar_metadata import ImageFile, SidecarMetadata, parse_position_um
+from emqa_dask.archive.metadata.units import length_to_nm, nm_per_unit
+from emqa_dask.archive.metadata.values import clean_text, parse_number, parse_positive
+from emqa_dask.archive.metadata.xml_text import find_elements, find_text, parse_xml
+
+_EPU_ROOT = re.compile(r"<(?:\w+:)?MicroscopeImage[\s>]")
+
+
+def is_epu(text: str) -> bool:
+    """Whether `text` is XML that EPU writes beside an image."""
+    return _EPU_ROOT.search(text) is not None
+
+
+def read_epu(text: str, image: ImageFile) -> list[SidecarMetadata]:
+    """Conditions of one exposure. Each of several frames has its part of the exposure's dose and time."""
+    root = parse_xml(text)
+    properties = _read_properties(root)
+    camera = _find_descendant(root, "acquisition", "camera")
+    (x_um, y_um, z_um) = (parse_position_um(_find_value(root, "stage", "Position", axis), "m") for axis in "XYZ")
+    is_diffraction = (find_text(root, "ProjectorMode") or "").lower() == "diffraction"
+    header = Header(
+        voltage_kv=parse_positive(find_text(root, "AccelerationVoltage"), 1e-3),
+        magnification=parse_positive(_find_value(root, "TemMagnification", "NominalMagnification")),
+        instrument=clean_text(find_text(root, "InstrumentModel")),
+        acquired=dates.parse_date(find_text(root, "acquisitionDateTime")),
+        dose_e_per_nm2=parse_positive(properties.get("Dose"), 1e-18 / image.n_frames),  # it is in e/m2
+        exposure_s=parse_positive(_find_value(camera, "ExposureTime"), 1 / image.n_frames),
+        detector=clean_text(properties.get("DetectorCommercialName") or _find_value(camera, "Name")),
+        stage_x_um=x_um,
+        stage_y_um=y_um,
+        stage_z_um=z_um,
+        tilt_deg=math.degrees(parse_number(_find_value(root, "stage", "Position", "A"))),
+        foreign=properties,
+    )
+    size = StatedSize(
+        _read_size_nm(root, "x"), _read_size_nm(root, "y"), "SpatialScale", _read_image_width(camera, image.width_px)
+    )
+    return [SidecarMetadata(header, () if is_diffraction else (size,))]
+
+
+def _find_descendant(element: Any, *names: str) -> Any:
+    """The first element called names[-1], inside one called names[-2], and so on, below `element`; None for none."""
+    for name in names:
+        element = next(find_elements(element, name), None)
+    return element
+
+
+def _find_value(element: Any, *names: str) -> str | None:
+    found_element = _find_descendant(element, *names)
+    return found_element.text if found_element is not None else None
+
+
+def _read_size_nm(root: Any, axis: str) -> float:
+    pixel_size = _find_descendant(root, "SpatialScale", "pixelSize", axis)
+    units = (clean_text(e.text) for unit in find_elements(pixel_size, "unit") for e in unit.iter())
+    unit = next((unit for unit in units if nm_per_unit(unit) > 0), "m")
+    return length_to_nm(_find_value(pixel_size, "numericValue"), unit)
+
+
+def _read_image_width(camera: Any, width_px: int) -> float:
+    """Width of the image that the XML belongs to: the area that was read out, in pixels of the sensor or binned."""
+    area_px = parse_positive(_find_value(camera, "ReadoutArea", "width"))
+    binned_px = area_px / parse_positive(_find_value(camera, "Binning", "x"))
+    return binned_px if binned_px == width_px else area_px
+
+
+def _read_properties(root: Any) -> dict[str, str]:
+    """The keys and values of <CustomData>."""
+    pairs = (
+        (_find_value(pair, "Key"), clean_text(_find_value(pair, "Value")))
+        for pair in find_elements(root, "KeyValueOfstringanyType")
+    )
+    return {key: value for key, value in pairs if key and value}

@@ -1,0 +1,73 @@
+"""Metadata files of SerialEM and Tomography beside images (.mdoc, .idoc): PixelSpacing = 2.7, [ZValue = 0]."""
+
+import math
+import re
+from collections.abc import Mapping
+
+from emqa_dask.archive.metadata import dates
+from emqa_dask.archive.metadata.headers import Header
+from emqa_dask.archive.metadata.pixel_size import StatedSize
+from emqa_dask.archive.metadata.sidecars.sidecar_metadata import ImageFile, SidecarMetadata, parse_position_um
+from emqa_dask.archive.metadata.texts import parse_key_values
+from emqa_dask.archive.metadata.values import clean_text, parse_number, parse_positive
+
+_SECTION = re.compile(r"^[ \t]*\[(ZValue|FrameSet|Image)\s*=\s*([^\]\n]*?)\s*\]", re.MULTILINE)
+_INSTRUMENT = re.compile(r"^\s*\[T\s*=\s*(?:SerialEM|Tomography):\s*(?:\w+ on\s+)?(\S.*?)\s{2,}\d", re.MULTILINE)
+_E_PER_NM2 = 100.0  # of one electron per square Angstrom
+
+
+def is_serialem(text: str) -> bool:
+    """Whether `text` is a metadata file of SerialEM."""
+    return _SECTION.search(text) is not None
+
+
+def read_serialem(text: str, image: ImageFile) -> list[SidecarMetadata]:
+    """Conditions of each frame where every frame has its section, or else those that all frames share."""
+    names = [f"{kind} = {name}" for kind, name in _SECTION.findall(text) if kind != "Image" or name == image.name]
+    values = parse_key_values(_SECTION.sub(r"[\1 = \2]", text))
+    common = {key: value for key, value in values.items() if "." not in key}
+    sections = [common | _select_section(values, name.lower()) for name in names]
+    match = _INSTRUMENT.search(text)
+    instrument = clean_text(match[1]) if match else None
+    if len(sections) == image.n_frames:
+        return [_read_section(section, 1, instrument) for section in sections]
+    if len(sections) == 1:  # one exposure, of which each frame is a part
+        return [_read_section(sections[0], image.n_frames, instrument)]
+    if not sections:  # of a series of files, without this one
+        return []
+    first = sections[0]
+    shared = {key: value for key, value in first.items() if all(s.get(key) == value for s in sections)}
+    return [_read_section(shared, 1, instrument)]
+
+
+def _select_section(values: Mapping[str, str], name: str) -> dict[str, str]:
+    prefix = f"{name}."
+    return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
+
+
+def _read_section(section: Mapping[str, str], n_parts: int, instrument: str | None) -> SidecarMetadata:
+    (x, _, y) = section.get("stageposition", "").partition(" ")
+    dose = parse_positive(section.get("exposuredose"), _E_PER_NM2 / n_parts)
+    if n_parts > 1:  # "0.43 4": 0.43 electrons per square Angstrom in each of 4 frames
+        first_frame = parse_positive(section.get("framedosesandnumber", "").partition(" ")[0], _E_PER_NM2)
+        dose = first_frame if first_frame > 0 else dose
+    header = Header(
+        voltage_kv=parse_positive(section.get("voltage")),
+        magnification=parse_positive(section.get("magnification")),
+        instrument=instrument,
+        acquired=dates.parse_date(section.get("datetime")),
+        dose_e_per_nm2=dose,
+        exposure_s=parse_positive(section.get("exposuretime"), 1 / n_parts),
+        stage_x_um=parse_position_um(x, "um"),
+        stage_y_um=parse_position_um(y, "um"),
+        stage_z_um=parse_position_um(section.get("stagez"), "um"),
+        tilt_deg=parse_number(section.get("tiltangle")),
+        foreign=section,
+    )
+    image_size = section.get("imagesize", "").split()
+    size = StatedSize(
+        parse_positive(section.get("pixelspacing"), 0.1),
+        origin="PixelSpacing",
+        image_width_px=parse_positive(image_size[0]) if image_size else math.nan,
+    )
+    return SidecarMetadata(header, (size,))
