@@ -76,7 +76,7 @@ def _find_named_pair(shape: tuple[int, ...], names: list[str]) -> tuple[int | No
     y = next((k for k, name in enumerate(names) if name in _Y_NAMES), None)
     x = next((k for k, name in enumerate(names) if name in _X_NAMES), None)
     is_counted = [name in _STACK_NAMES or name in _COLOUR_NAMES + _CHANNEL_NAMES for name in names]
-    image_axes = [k for k, counted in enumerate(is_counted) if not counted and (shape[k] > 1 or k in (y, x))]
+    image_axes = [k for k in range(len(names)) if not is_counted[k] and (shape[k] > 1 or k in (y, x))]
     if (y is not None and x is not None) or not any(is_counted) or len(image_axes) != 2:
         return y, x
     first, second = image_axes

@@ -3,7 +3,7 @@
 import dask.array as da
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emqa_dask.archive.axes import ImageAxes, NoImage, count_planes, identify_axes, iterate_planes, read_plane
@@ -58,6 +58,7 @@ def test_names_decide():
     assert identify_axes((64, 64), "u1", ["y", "x"], ["1/nm", "1/nm"]).kind == "diffraction"
 
 
+@settings(deadline=None)
 @given(st.permutations("tyxc"), st.data())
 def test_read_plane_is_the_transposed_array(names, data):
     sizes = {"t": 2, "y": 7, "x": 5, "c": 3}

@@ -9,8 +9,8 @@ import h5py
 from emqa_dask.archive.source import ReadError
 
 
-def find_hdf5_damage(dataset: h5py.Dataset, plane: tuple[int, ...] = (), rows: tuple[int, int] | None = None) -> str:
-    """Which values of `dataset` (of these rows of one plane, where given) are absent, one phrase; "" for none."""
+def find_hdf5_damage(dataset: h5py.Dataset, index: tuple[int | slice, ...] | None = None) -> str:
+    """Which values of `dataset` (of the part at `index`, where given) are absent, one phrase; "" for none."""
     folder = os.path.dirname(os.path.realpath(dataset.file.filename))
     if dataset.is_virtual:
         names = {source.file_name for source in dataset.virtual_sources()} - {"."}
@@ -26,15 +26,15 @@ def find_hdf5_damage(dataset: h5py.Dataset, plane: tuple[int, ...] = (), rows: t
     n_chunks = math.prod(math.ceil(n / c) for n, c in zip(dataset.shape, dataset.chunks))
     if dataset.id.get_num_chunks() >= n_chunks:
         return ""
-    if rows is None:
+    if index is None:
         n_absent = n_chunks - dataset.id.get_num_chunks()
     else:
-        n_absent, n_chunks = _count_absent(dataset, plane, *rows)
+        n_absent, n_chunks = _count_absent(dataset, index)
     return f"{n_absent:,} of {n_chunks:,} chunks of {dataset.name} are absent: they read as fill" if n_absent else ""
 
 
-def check_lzf(dataset: h5py.Dataset, plane: tuple[int, ...], y0: int, y1: int) -> None:
-    """ReadError for an LZF chunk of these rows that does not decode to its size: h5py gives memory as it was then."""
+def check_lzf(dataset: h5py.Dataset, index: tuple[int | slice, ...]) -> None:
+    """ReadError for an LZF chunk of the part at `index` that does not decode to its size: h5py gives old memory then."""
     plist = dataset.id.get_create_plist()
     filters = [plist.get_filter(k)[0] for k in range(plist.get_nfilters())]
     if not filters or filters[-1] != h5py.h5z.FILTER_LZF:
@@ -42,7 +42,7 @@ def check_lzf(dataset: h5py.Dataset, plane: tuple[int, ...], y0: int, y1: int) -
     import imagecodecs
 
     n_bytes = math.prod(dataset.chunks) * dataset.dtype.itemsize
-    for block in _list_chunks(dataset, plane, y0, y1):
+    for block in _list_chunks(dataset, index):
         if dataset.id.get_chunk_info_by_coord(block).byte_offset is None:
             continue
         mask, data = dataset.id.read_direct_chunk(block)
@@ -56,17 +56,17 @@ def check_lzf(dataset: h5py.Dataset, plane: tuple[int, ...], y0: int, y1: int) -
             raise ReadError(f"HDF5 data are broken: a chunk of {dataset.name} decodes to other than {n_bytes:,} bytes")
 
 
-def _count_absent(dataset: h5py.Dataset, plane: tuple[int, ...], y0: int, y1: int) -> tuple[int, int]:
-    blocks = _list_chunks(dataset, plane, y0, y1)
+def _count_absent(dataset: h5py.Dataset, index: tuple[int | slice, ...]) -> tuple[int, int]:
+    blocks = _list_chunks(dataset, index)
     return sum(dataset.id.get_chunk_info_by_coord(b).byte_offset is None for b in blocks), len(blocks)
 
 
-def _list_chunks(dataset: h5py.Dataset, plane: tuple[int, ...], y0: int, y1: int) -> list[tuple[int, ...]]:
-    """First indices of the chunks that rows y0:y1 of a plane touch."""
-    sizes = dataset.chunks
-    starts = [range(k // n * n, k // n * n + 1, n) for k, n in zip(plane, sizes)]
-    starts.append(range(y0 // sizes[-2] * sizes[-2], y1, sizes[-2]))
-    starts.append(range(0, dataset.shape[-1], sizes[-1]))
+def _list_chunks(dataset: h5py.Dataset, index: tuple[int | slice, ...]) -> list[tuple[int, ...]]:
+    """First indices of the chunks that the part at `index` touches."""
+    starts = []
+    for part, n, size in zip(index, dataset.shape, dataset.chunks, strict=True):
+        first, stop, _ = part.indices(n) if isinstance(part, slice) else (part, part + 1, 1)
+        starts.append(range(first // size * size, stop, size))
     return list(itertools.product(*starts))
 
 

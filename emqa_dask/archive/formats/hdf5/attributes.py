@@ -1,0 +1,161 @@
+"""Attributes and small datasets of HDF5 as Python values: texts, numbers, lists; JSON in attributes is parsed."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import h5py
+import numpy as np
+
+MAX_JSON_CHARACTERS = 2**20  # of a text that is parsed as JSON
+MAX_ATTRIBUTE_ELEMENTS = 4096  # of an array that is kept
+MAX_SETTINGS = 2000  # small datasets and attributes that are collected of a file
+MAX_SETTING_ELEMENTS = 64  # of a dataset that is a setting and no data
+
+
+def convert_value(value: Any) -> Any:
+    """A value of h5py as text, number, bool or list; None for empty and other ones."""
+    if isinstance(value, bytes | np.bytes_):
+        return bytes(value).decode("utf-8", "replace")
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, np.ndarray):
+        if value.size == 0 or value.size > MAX_ATTRIBUTE_ELEMENTS:
+            return None
+        if value.dtype.kind == "S" and value.dtype.itemsize == 1 and value.size > 1:
+            return value.tobytes().decode("utf-8", "replace").rstrip("\0")  # Imaris writes texts as single characters
+        items = [convert_value(item) for item in value.reshape(-1).tolist()]
+        return items[0] if len(items) == 1 else items
+    if isinstance(value, np.generic):
+        return convert_value(value.item())
+    return value if isinstance(value, int | float | bool) else None
+
+
+def read_attributes(node: h5py.HLObject) -> dict[str, Any]:
+    """Attributes of a group or dataset; those that cannot be read are left out."""
+    attributes = {}
+    for name in node.attrs:
+        try:
+            value = convert_value(node.attrs[name])
+        except (OSError, TypeError, ValueError, KeyError, RuntimeError, UnicodeError):
+            continue
+        if value is not None:
+            attributes[name] = value
+    return attributes
+
+
+def read_attribute(node: h5py.HLObject, name: str) -> Any:
+    """One attribute; None where it is absent or cannot be read."""
+    try:
+        return convert_value(node.attrs[name]) if name in node.attrs else None
+    except (OSError, TypeError, ValueError, KeyError, RuntimeError, UnicodeError):
+        return None
+
+
+def read_text(node: h5py.HLObject, name: str) -> str:
+    """One attribute as stripped text; "" where it is absent or no text."""
+    value = read_attribute(node, name)
+    value = value[0] if isinstance(value, list) and value else value
+    return value.strip("\0 \t\r\n") if isinstance(value, str) else ""
+
+
+def read_small_dataset(dataset: h5py.Dataset) -> Any:
+    """The value of a dataset of a few elements; None for a larger one and one that cannot be read."""
+    if dataset.shape is None or dataset.size > MAX_SETTING_ELEMENTS or dataset.size == 0:
+        return None
+    try:
+        value = dataset[()]
+        if read_text(dataset, "MATLAB_class") == "char":
+            return "".join(map(chr, np.asarray(value).reshape(-1).tolist()))
+        return convert_value(value)
+    except (OSError, TypeError, ValueError, KeyError, RuntimeError, UnicodeError):
+        return None
+
+
+def parse_json(text: Any) -> Any:
+    """The JSON value of `text`; None for any other text."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "replace")
+    if not isinstance(text, str) or len(text) > MAX_JSON_CHARACTERS or text.lstrip()[:1] not in ("{", "["):
+        return None
+    try:
+        return json.loads(text.rstrip("\0 \r\n"))
+    except (ValueError, RecursionError):
+        return None
+
+
+def collect_settings(file: h5py.File, dataset: h5py.Dataset) -> dict[str, Any]:
+    """Settings that hold for `dataset`, by lower-case leaf name; the nearest one counts.
+
+    From the attributes of the dataset and of the groups that it is in, the small datasets in these groups, and the
+    rest of the file where all of one name agree. The units of a small dataset are in "<name>_units".
+    """
+    settings: dict[str, Any] = {}
+    _add_settings(settings, read_attributes(dataset))
+    group = dataset.parent
+    for _ in range(len(dataset.name.split("/"))):
+        _add_settings(settings, read_attributes(group))
+        _add_settings(settings, dict(_iterate_small_datasets(group)))
+        if group.name == "/":
+            break
+        group = group.parent
+    for name, values in _collect_remote_settings(file).items():
+        if all(value == values[0] for value in values):
+            _add_settings(settings, {name: values[0]})
+    return settings
+
+
+def _iterate_small_datasets(group: h5py.Group) -> Iterator[tuple[str, Any]]:
+    for number, (name, link_class) in enumerate(_iterate_members(group)):
+        if number > MAX_SETTINGS:
+            return
+        if link_class is h5py.Dataset:
+            dataset = group[name]
+            value = read_small_dataset(dataset)
+            if value is not None:
+                yield name, value
+                unit = read_text(dataset, "units") or read_text(dataset, "unit")
+                if unit:
+                    yield f"{name}_units", unit
+
+
+def _iterate_members(group: h5py.Group) -> Iterator[tuple[str, Any]]:
+    for name in group:
+        try:
+            yield name, group.get(name, getclass=True)
+        except (KeyError, OSError, RuntimeError):
+            continue
+
+
+def _collect_remote_settings(file: h5py.File) -> dict[str, list]:
+    """{name: values} of the attributes and small datasets of all groups of the file."""
+    values: dict[str, list] = {}
+    n_settings = 0
+
+    def visit(name: str, node: h5py.HLObject) -> bool | None:
+        nonlocal n_settings
+        if isinstance(node, h5py.Group):
+            group_settings = read_attributes(node) | dict(_iterate_small_datasets(node))
+            for key, value in group_settings.items():
+                values.setdefault(normalise_name(key), []).append(value)
+                n_settings += 1
+        return True if n_settings > MAX_SETTINGS else None
+
+    file.visititems(visit)
+    return values
+
+
+def normalise_name(name: str) -> str:
+    """`name` in lower case with single underscores: "Pixel Size (nm)" becomes "pixel_size_nm"."""
+    words = "".join(c if c.isalnum() else " " for c in str(name).replace("µ", "u").replace("Å", "A")).split()
+    return "_".join(words).lower()
+
+
+def _add_settings(settings: dict[str, Any], values: Mapping[str, Any], depth: int = 0) -> None:
+    """Add `values` whose names are new; JSON texts and mappings by their leaves."""
+    for name, value in values.items():
+        branch = value if isinstance(value, Mapping) else parse_json(value)
+        if isinstance(branch, Mapping) and depth < 4:
+            _add_settings(settings, branch, depth + 1)
+        elif name:
+            settings.setdefault(normalise_name(name), value)
