@@ -123,16 +123,16 @@ def _write_mrc(path, frames, nm_per_pixel, meta):
 
 
 def _write_emd(path, frames, nm_per_pixel, meta):
-    # The Berkeley (NCEM) layout as HyperSpy writes it: data transposed, one dim vector an axis.
+    # The Berkeley (NCEM) layout of EMD 0.2: dim1 describes the first axis of the array.
     with h5py.File(path, "w") as file:
         file.attrs["version_major"] = 0
         file.attrs["version_minor"] = 2
         file.create_group("microscope").attrs["voltage"] = meta.get("voltage_kv", 0.0)
-        group = file.create_group("signals/image")
+        group = file.create_group("data/image")
         group.attrs["emd_group_type"] = 1
-        group.create_dataset("data", data=frames[0].T)
-        for name, axis in (("dim1", "x"), ("dim2", "y")):
-            dim = group.create_dataset(name, data=np.array([0.0, nm_per_pixel or 1.0]))
+        group.create_dataset("data", data=frames[0])
+        for name, axis, length in zip(("dim1", "dim2"), "yx", frames[0].shape):
+            dim = group.create_dataset(name, data=np.arange(length) * (nm_per_pixel or 1.0))
             dim.attrs["name"] = axis
             dim.attrs["units"] = "[n_m]" if nm_per_pixel else "[p_x]"
 

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import tifffile
-from rsciio import emd as ncem
+from ncempy.io import emd as ncem
 from rsciio import hspy, mrc
 from rsciio import tiff as rsciio_tiff
 
@@ -82,7 +82,7 @@ def test_coco_truth_is_consistent(demo):
 
 
 def read_back(path: Path) -> tuple[np.ndarray, float | None]:
-    """Pixels and pixel size (nm) as RosettaSciIO or tifffile gives them; None where there is none."""
+    """Pixels and pixel size (nm) as RosettaSciIO, ncempy or tifffile gives them; None where there is none."""
     to_nm = {"nm": 1.0, "µm": 1e3, "um": 1e3, "m": 1e9}
     if path.name.endswith(".ome.tif"):
         with tifffile.TiffFile(path) as file:
@@ -96,7 +96,12 @@ def read_back(path: Path) -> tuple[np.ndarray, float | None]:
             if imagej.get("unit") == "nm":  # which RosettaSciIO does not read
                 pixels, per_unit = file.pages[0].tags["XResolution"].value
                 return file.asarray(), per_unit / pixels
-    reader = {".tif": rsciio_tiff, ".mrc": mrc, ".mrcs": mrc, ".emd": ncem, ".hspy": hspy}[path.suffix]
+    if path.suffix == ".emd":
+        content = ncem.emdReader(path)
+        assert content["pixelName"] == ["y", "x"]
+        unit = content["pixelUnit"][-1]
+        return content["data"], content["pixelSize"][-1] if unit == "[n_m]" else None
+    reader = {".tif": rsciio_tiff, ".mrc": mrc, ".mrcs": mrc, ".hspy": hspy}[path.suffix]
     with warnings.catch_warnings():  # RosettaSciIO's MRC reader leaves its file to the garbage collector
         warnings.simplefilter("ignore", ResourceWarning)
         signal = reader.file_reader(str(path))[0]
@@ -236,7 +241,7 @@ def test_hdf5_files_carry_no_clock(tmp_path):
             writers.write_frames(tmp_path / f"{copy}.{name}", name, frames, 0.1)
         assert (tmp_path / f"a.{name}").read_bytes() == (tmp_path / f"b.{name}").read_bytes()
     with h5py.File(tmp_path / "a.emd") as file:
-        assert file["signals/image/data"].shape == (30, 20)
+        assert file["data/image/data"].shape == (20, 30)
 
 
 def test_frames_that_a_format_cannot_hold_are_refused(tmp_path):

@@ -13,6 +13,7 @@ from pathlib import Path
 import h5py
 
 from emqa_dask.archive.checks.decompressed_size import MAX_DEFLATE_RATIO, SLACK_BYTES, check_decompressed_size
+from emqa_dask.archive.checks.hdf5_filters import check_plugin_chunks
 from emqa_dask.archive.checks.zarr_guard import MAX_CHUNK_BYTES
 from emqa_dask.archive.source import ReadError
 
@@ -72,6 +73,7 @@ def _check_dataset(dataset: h5py.Dataset) -> None:
     chunk = math.prod(dataset.chunks) * dataset.dtype.itemsize
     if chunk > MAX_CHUNK_BYTES:
         raise ReadError(f"{dataset.name} has chunks of {chunk:,} bytes")
+    check_plugin_chunks(dataset)
     plist = dataset.id.get_create_plist()
     filters = [plist.get_filter(k)[0] for k in range(plist.get_nfilters())]
     if filters.count(h5py.h5z.FILTER_DEFLATE) > 1:

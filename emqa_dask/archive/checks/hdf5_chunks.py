@@ -34,7 +34,7 @@ def find_hdf5_damage(dataset: h5py.Dataset, index: tuple[int | slice, ...] | Non
 
 
 def check_lzf(dataset: h5py.Dataset, index: tuple[int | slice, ...]) -> None:
-    """ReadError for an LZF chunk of the part at `index` that does not decode to its size: h5py gives old memory then."""
+    """ReadError for an LZF chunk of the part at `index` that does not decode to its size (h5py gives old memory)."""
     plist = dataset.id.get_create_plist()
     filters = [plist.get_filter(k)[0] for k in range(plist.get_nfilters())]
     if not filters or filters[-1] != h5py.h5z.FILTER_LZF:

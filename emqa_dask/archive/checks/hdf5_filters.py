@@ -1,6 +1,7 @@
 """Compression filters of HDF5 that are plug-ins: loaded when a dataset needs them, and named where one is absent."""
 
 import math
+from contextlib import suppress
 from typing import IO
 
 import h5py
@@ -34,10 +35,8 @@ def load_filters(dataset: h5py.Dataset) -> None:
     for code, _, name in list_filters(dataset):
         if h5py.h5z.filter_avail(code):
             continue
-        try:
+        with suppress(ImportError):
             import hdf5plugin  # noqa: F401 - its import registers the filters
-        except ImportError:
-            pass
         if not h5py.h5z.filter_avail(code):
             label = _NAMES.get(code) or name or "of an unknown name"
             raise ReadError(

@@ -147,8 +147,8 @@ def _collect_remote_settings(file: h5py.File) -> dict[str, list]:
 
 def normalise_name(name: str) -> str:
     """`name` in lower case with single underscores: "Pixel Size (nm)" becomes "pixel_size_nm"."""
-    words = "".join(c if c.isalnum() else " " for c in str(name).replace("µ", "u").replace("Å", "A")).split()
-    return "_".join(words).lower()
+    name_words = "".join(c if c.isalnum() else " " for c in str(name).replace("µ", "u").replace("Å", "A")).split()
+    return "_".join(name_words).lower()
 
 
 def _add_settings(settings: dict[str, Any], values: Mapping[str, Any], depth: int = 0) -> None:

@@ -1,5 +1,6 @@
 """Pixel size and imaging conditions of plain HDF5, from settings under the names that people and programs use."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -32,7 +33,11 @@ _UNIT_NAMES = (
     "voxel_size_unit", "spatial_units", "spatial_unit", "length_unit", "length_units", "resolution_unit",
     "resolution_units", "units", "unit",
 )  # fmt: skip
+_VOLTAGE_NAME = re.compile(r"(?:accelerat(?:ion|ing)_)?(?:voltage|high_?tension|ht|eht|beam_energy|e0)(?:_(k?e?v))?")
+_VOLTAGE = re.compile(r"([\d.,eE+]+)\s*(k?e?V)?")
 MAX_STATED_SIZES = 8  # that are compared
+MAX_BARE_KV = 1000.0  # kV of a number without unit; a larger one is in V
+VOLTAGES_KV = (0.05, 3000.0)  # of electron microscopes
 
 
 def read_header(settings: Mapping[str, Any], shape: Sequence[int], axes: ImageAxes) -> Header:
@@ -126,23 +131,22 @@ def _parse_sizes(value: Any, unit: str, shape: Sequence[int], axes: ImageAxes) -
 def read_voltage_kv(settings: Mapping[str, Any]) -> float:
     """Acceleration voltage in kV; a number without a unit above 1,000 is in V."""
     for name, value in settings.items():
-        match = re.fullmatch(
-            r"(?:accelerat(?:ion|ing)_)?(?:voltage|high_?tension|ht|eht|beam_energy|e0)(?:_(k?e?v))?", name
-        )
+        match = _VOLTAGE_NAME.fullmatch(name)
         if not match:
             continue
-        text = clean_text(value) if isinstance(value, str) else None
-        parsed = re.fullmatch(r"\s*([\d.,eE+]+)\s*(k?e?V)?\s*", text or "")
+        parsed = _VOLTAGE.fullmatch(clean_text(value) or "")
         number = parse_positive(parsed[1] if parsed else value)
-        unit = (match[1] or (parsed[2] if parsed else "") or str(settings.get(f"{name}_units", ""))).lower().strip("[]")
-        kv = number if unit in ("kv", "kev", "k_v") else number / 1000 if unit in ("v", "ev") or number > 1000 else number
-        if 0.05 <= kv <= 3000:
+        unit = match[1] or (parsed[2] if parsed else "") or settings.get(f"{name}_units") or ""
+        unit = str(unit).lower().strip("[]").replace("_", "")
+        is_volts = unit in ("v", "ev") or (unit not in ("kv", "kev") and number > MAX_BARE_KV)
+        kv = number / 1000 if is_volts else number
+        if VOLTAGES_KV[0] <= kv <= VOLTAGES_KV[1]:
             return kv
-    return float("nan")
+    return math.nan
 
 
 def _read_number(settings: Mapping[str, Any], *names: str) -> float:
-    return next((n for name in names if (n := parse_positive(settings.get(name))) > 0), float("nan"))
+    return next((n for name in names if (n := parse_positive(settings.get(name))) > 0), math.nan)
 
 
 def _read_text(settings: Mapping[str, Any], *names: str) -> str | None:
@@ -163,20 +167,20 @@ def _read_dose(settings: Mapping[str, Any]) -> float:
     for name in ("dose_e_per_nm2", "electron_dose_e_per_nm2", "dose_e_nm2"):
         if parse_positive(settings.get(name)) > 0:
             return parse_positive(settings[name])
-    per_angstrom = _read_number(settings, "dose_e_per_a2", "dose_e_per_angstrom2", "electron_dose_e_per_a2", "dose_e_a2")
-    return per_angstrom * 100.0
+    names = ("dose_e_per_a2", "dose_e_per_angstrom2", "electron_dose_e_per_a2", "dose_e_a2")
+    return _read_number(settings, *names) * 100.0  # from per square angstrom
 
 
 def _read_seconds(settings: Mapping[str, Any], *names: str) -> float:
     for name in names:
-        for suffix, factor in (("_s", 1.0), ("_ms", 1e-3), ("_us", 1e-6), ("", float("nan"))):
+        for suffix, factor in (("_s", 1.0), ("_ms", 1e-3), ("_us", 1e-6), ("", math.nan)):
             value = settings.get(f"{name}{suffix}")
             if suffix == "":
                 unit = str(settings.get(f"{name}_units", "s")).strip("[]").lower()
-                factor = {"s": 1.0, "sec": 1.0, "seconds": 1.0, "ms": 1e-3, "us": 1e-6}.get(unit, float("nan"))
+                factor = {"s": 1.0, "sec": 1.0, "seconds": 1.0, "ms": 1e-3, "us": 1e-6}.get(unit, math.nan)
             if parse_positive(value, factor) > 0:
                 return parse_positive(value, factor)
-    return float("nan")
+    return math.nan
 
 
 def _read_micrometres(settings: Mapping[str, Any], *names: str) -> float:
@@ -186,7 +190,7 @@ def _read_micrometres(settings: Mapping[str, Any], *names: str) -> float:
             unit = suffix[1:] or str(settings.get(f"{name}_units", ""))
             if number == number and nm_per_unit(unit) > 0:
                 return number * nm_per_unit(unit) / 1000.0
-    return float("nan")
+    return math.nan
 
 
 def _read_tilt(settings: Mapping[str, Any]) -> float:
@@ -194,7 +198,7 @@ def _read_tilt(settings: Mapping[str, Any]) -> float:
         number = parse_number(settings.get(name))
         if number == number:
             return number
-    return float("nan")
+    return math.nan
 
 
 def normalise_settings(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 from emqa_dask.archive.axes import ImageAxes, NoImage, count_planes, iterate_planes
 from emqa_dask.archive.checks import guards
 from emqa_dask.archive.checks.hdf5_chunks import check_lzf, find_hdf5_damage
-from emqa_dask.archive.formats.hdf5.filters import load_filters
+from emqa_dask.archive.checks.hdf5_filters import load_filters
 from emqa_dask.archive.frame_blocks import read_plane_of_block
 from emqa_dask.archive.metadata.headers import Header
 from emqa_dask.archive.source import (
@@ -145,7 +145,8 @@ def _read_rows(path: Path, image: ImageDataset, plane: tuple[int, ...], y0: int,
         with h5py.File(path, "r") as file:
             dataset = file[image.name]
             load_filters(dataset)
-            if is_damage_recorded() and not _is_complete(str(path), modified_ns, image.name):
+            is_linked = dataset.is_virtual or bool(dataset.external)  # other files, which can change meanwhile
+            if is_damage_recorded() and (is_linked or not _is_complete(str(path), modified_ns, image.name)):
                 damage = find_hdf5_damage(dataset, _make_index(image, plane, y0, y1))
                 if damage:
                     record_damage(damage)

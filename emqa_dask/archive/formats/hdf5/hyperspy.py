@@ -7,8 +7,8 @@ import h5py
 import numpy as np
 
 from emqa_dask.archive.checks.hdf5_chunks import find_hdf5_damage
+from emqa_dask.archive.checks.hdf5_filters import load_filters
 from emqa_dask.archive.formats import rosetta
-from emqa_dask.archive.formats.hdf5.filters import load_filters
 from emqa_dask.archive.source import ReadError, Source, add_damage
 
 

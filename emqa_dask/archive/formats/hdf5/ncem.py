@@ -1,4 +1,4 @@
-"""EMD of Berkeley (NCEM, EMD 0.2 to 1.0; HyperSpy, py4DSTEM, Prismatic): arrays whose axes are described by dim1, dim2."""
+"""EMD of Berkeley (NCEM; HyperSpy, py4DSTEM, Prismatic): arrays whose axes are described by dim1, dim2 and so on."""
 
 import re
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from emqa_dask.archive.axes import NoImage, identify_axes
+from emqa_dask.archive.axes import ImageAxes, NoImage, identify_axes
 from emqa_dask.archive.formats.hdf5.arrays import name_detectors, read_arrays, sort_naturally
 from emqa_dask.archive.formats.hdf5.attributes import collect_settings, read_attributes, read_text
 from emqa_dask.archive.formats.hdf5.axis_scales import AxisScale, measure_step, state_axis_size
@@ -16,7 +16,7 @@ from emqa_dask.archive.formats.hdf5.calibration import normalise_settings, read_
 from emqa_dask.archive.formats.hdf5.datasets import Contents, ImageDataset, OtherArray, make_image
 from emqa_dask.archive.formats.hdf5.roles import describe_role
 from emqa_dask.archive.metadata.headers import Header
-from emqa_dask.archive.metadata.pixel_size import choose_pixel_size
+from emqa_dask.archive.metadata.pixel_size import StatedSize, choose_pixel_size
 from emqa_dask.archive.metadata.units import normalise_unit
 
 _FORMAT = "EMD (NCEM)"
@@ -66,9 +66,9 @@ def _find_arrays(file: h5py.File) -> list[h5py.Dataset]:
         leaf = name.rpartition("/")[2]
         group = node.parent
         has_dims = any(_DIM.fullmatch(member) for member in group)
-        if "emd_group_type" in group.attrs and (leaf in _DATA_NAMES or has_dims) and not _DIM.fullmatch(leaf):
-            if node.dtype.kind in "biufc" and node.size > 1:
-                datasets.append(node)
+        is_array = "emd_group_type" in group.attrs and (leaf in _DATA_NAMES or has_dims) and not _DIM.fullmatch(leaf)
+        if is_array and node.dtype.kind in "biufc" and node.size > 1:
+            datasets.append(node)
 
     file.visititems(visit)
     return sort_naturally(datasets)
@@ -84,13 +84,33 @@ def _read_array(file: h5py.File, dataset: h5py.Dataset) -> ImageDataset | NoImag
     if any(scale.name.lower() == "complex" for scale in scales):
         size = " x ".join(map(str, dataset.shape))
         return NoImage("signal", f"complex values of {size} numbers (a Fourier transform or a wave), not a micrograph")
-    axes = identify_axes(dataset.shape, dataset.dtype, [s.name for s in scales], [s.unit for s in scales])
+    axes = _find_axes(dataset, scales)
     if isinstance(axes, NoImage):
         return axes
-    return make_image(dataset, axes, _make_header(file, dataset, scales, state_axis_size(scales, axes, "dims"), axes.x))
+    return make_image(dataset, axes, _make_header(file, dataset, axes, state_axis_size(scales, axes, "dims")))
 
 
-def _make_header(file: h5py.File, dataset: h5py.Dataset, scales: Sequence[AxisScale], size, x: int) -> Header:
+def _find_axes(dataset: h5py.Dataset, scales: Sequence[AxisScale]) -> ImageAxes | NoImage:
+    """Axes of the images by the names and units of the dims.
+
+    HyperSpy transposes its arrays and writes two values per dim: where it leaves the names empty, the first axis of
+    the file counts columns.
+    """
+    names = [scale.name for scale in scales]
+    units = [scale.unit for scale in scales]
+    dims = [dataset.parent.get(f"dim{k + 1}") for k in range(dataset.ndim)]
+    is_short = [isinstance(dim, h5py.Dataset) and dim.shape == (2,) for dim in dims]
+    if any(names) or not all(is_short) or set(dataset.shape) == {2}:
+        return identify_axes(dataset.shape, dataset.dtype, names, units)
+    axes = identify_axes(dataset.shape[::-1], dataset.dtype, [], units[::-1])
+    if isinstance(axes, NoImage):
+        return axes
+    last = dataset.ndim - 1
+    colour = None if axes.colour is None else last - axes.colour
+    return ImageAxes(last - axes.y, last - axes.x, colour, tuple(last - k for k in axes.stack))
+
+
+def _make_header(file: h5py.File, dataset: h5py.Dataset, axes: ImageAxes, size: StatedSize) -> Header:
     settings = collect_settings(file, dataset)
     for name in ("microscope", "sample", "user"):
         group = file.get(name)
@@ -99,10 +119,11 @@ def _make_header(file: h5py.File, dataset: h5py.Dataset, scales: Sequence[AxisSc
             if name == "microscope" and "name" in group_settings:
                 group_settings.setdefault("microscope", group_settings["name"])
             settings = group_settings | settings
-    settings = {name: value for name, value in settings.items() if not name.startswith(("version_", "emd_group"))}
-    header = read_header(settings, (1,) * (x + 1), _NO_SIZE)
-    header = replace(header, nm_per_pixel=np.nan, nm_per_pixel_y=np.nan, pixel_size_problem=None)
-    return choose_pixel_size(replace(header, nm_per_pixel_source="none"), [size], dataset.shape[x])
+    header = read_header(settings, dataset.shape, axes)
+    if size.x_nm > 0:
+        header = replace(header, nm_per_pixel=np.nan, nm_per_pixel_y=np.nan, pixel_size_problem=None)
+        header = choose_pixel_size(header, [size], dataset.shape[axes.x])
+    return header
 
 
 def _read_dims(dataset: h5py.Dataset) -> list[AxisScale]:
@@ -114,16 +135,15 @@ def _read_dims(dataset: h5py.Dataset) -> list[AxisScale]:
     if not all(isinstance(node, h5py.Dataset) for node in nodes):
         return [AxisScale()] * dataset.ndim
     lengths = [node.shape[0] if node.ndim == 1 else 0 for node in nodes]
-    if _are_reversed(lengths, dataset.shape, [read_text(node, "name") for node in nodes]):
+    if _are_reversed(lengths, dataset.shape):
         nodes = nodes[::-1]
     return [_read_dim(node, length) for node, length in zip(nodes, dataset.shape)]
 
 
-def _are_reversed(lengths: Sequence[int], shape: Sequence[int], names: Sequence[str]) -> bool:
+def _are_reversed(lengths: Sequence[int], shape: Sequence[int]) -> bool:
     """Whether dims describe the axes from the last to the first.
 
-    dim1 is the first axis by the specification. Lengths that fit the shape only in reverse say otherwise.
-    HyperSpy transposes its images and writes two values per dim: without names, its first dim counts columns.
+    dim1 is the first axis by the specification; lengths that fit the shape only in reverse say otherwise.
     """
     fits = all(length in (n, 0, 2) for length, n in zip(lengths, shape))
     fits_reversed = all(length in (n, 0, 2) for length, n in zip(lengths, shape[::-1]))

@@ -37,8 +37,8 @@ def describe_role(name: str) -> NoImage | None:
     for part in reversed(parts):
         tokens = _split_words(part)
         joined = "".join(tokens)
-        for words, role in _ROLES:
-            if joined in words or any(token in words for token in tokens):
+        for role_words, role in _ROLES:
+            if joined in role_words or any(token in role_words for token in tokens):
                 return NoImage("signal", role)
         if joined in _DIFFRACTION or any(token in _DIFFRACTION for token in tokens):
             return NoImage("diffraction", "a diffraction pattern")
