@@ -113,6 +113,8 @@ def _survey_frame(row: dict, number: int, frame: Frame, settings: Archive) -> di
         "width_px": frame.width_px,
         "dtype": frame.dtype,
         "colour_fraction": n_coloured / (frame.height_px * frame.width_px),
+        "colour": "colour" if n_coloured > 0.001 * frame.height_px * frame.width_px else None,
+        "annotated_fraction": 0.0,
         "damage": describe_damage(damage),
         "nm_per_pixel": header.nm_per_pixel,
         "nm_per_pixel_y": header.nm_per_pixel_y,

@@ -24,7 +24,6 @@ class Flags:
     too_small: bool = True
     too_small_px: int = 48  # px, of the shorter side; below: no room for an object and its surroundings
     photograph: bool = True
-    photograph_colour_fraction: float = 0.03  # of the pixels; above: detectors of microscopes record no colour
     photograph_score: float = 0.7  # of a logistic regression on grey pictures; above: edges and tones of a scene
     plot: bool = True
     plot_line_fraction: float = 0.45  # of both sides; above: straight lines as long as axes and frames
@@ -39,6 +38,7 @@ class Flags:
     eds_map_empty_fraction: float = 0.33  # of the pixels; above: counts are rare
     eds_map_decorrelation: float = 0.3  # 1 - correlation of counts 4 px apart; above: counts are scattered
     eds_map_levels: int = 90  # grey levels; below: counts, not intensities
+    eds_map_colour_fraction: float = 0.03  # of the pixels; above: in colour, whatever the number of levels
     raw_count_level: float = 0.1  # brightest pixel / largest of its type; below: raw counts, not scaled to the type
     blur: bool = True
     blur_detail_cpp: float = 0.08  # cycles/px at 512 px a side, as optics limits detail per field of view; below: blur
@@ -77,7 +77,6 @@ class Flags:
         "blank_correlation": FRACTION,
         "nonfinite_pixels_fraction": FRACTION,
         "too_small_px": Range(0, 1_000_000),
-        "photograph_colour_fraction": FRACTION,
         "photograph_score": FRACTION,
         "plot_line_fraction": FRACTION,
         "plot_ground_fraction": FRACTION,
@@ -89,6 +88,7 @@ class Flags:
         "eds_map_empty_fraction": FRACTION,
         "eds_map_decorrelation": Range(0, 2),
         "eds_map_levels": Range(0, 1_000_000_000),
+        "eds_map_colour_fraction": FRACTION,
         "raw_count_level": FRACTION,
         "blur_detail_cpp": Range(0, 100),
         "blur_fall_coarse": Range(0, 100),

@@ -91,7 +91,18 @@ MICROGRAPHS = define_schema(
         "dtype": (pa.string(), "NumPy name of the data type of the pixels, as acquired."),
         "colour_fraction": (
             pa.float64(),
-            "Fraction of the pixels whose red, green and blue values differ by more than 8 %. 0 for grey files.",
+            "Fraction of the pixels whose red, green and blue values differ by more than 8 %. 0 for grey files, and "
+            "where the colours are those of a colour map or of annotations.",
+        ),
+        "colour": (
+            pa.string(),
+            "What the colours of the file are: 'colour map' and its name (the micrograph has the intensities that the "
+            "map shows), 'annotations' (replaced by their surroundings), both, or 'colour' (the micrograph has the "
+            "luma). Null for a grey file.",
+        ),
+        "annotated_fraction": (
+            pa.float64(),
+            "Fraction of the pixels that coloured annotations covered and that were replaced by their surroundings.",
         ),
         "damage": (
             pa.string(),

@@ -36,7 +36,8 @@ def is_count_map(features: pd.DataFrame, limits: Flags) -> pd.Series:
 
 
 def has_colour(features: pd.DataFrame, limits: Flags) -> pd.Series:
-    return features["colour_fraction"] > limits.photograph_colour_fraction
+    is_mapped = features["colour"].fillna("").str.startswith("colour map")
+    return (features["colour_fraction"] > limits.eds_map_colour_fraction) | is_mapped
 
 
 def is_no_drawing(features: pd.DataFrame, limits: Flags) -> pd.Series:

@@ -10,7 +10,6 @@ from emqa_dask.triage.flag_conditions import (
     compute_line_fraction,
     compute_pixel_ratio,
     compute_scaled_detail,
-    has_colour,
     has_optical_directions,
     has_optical_fall,
     is_count_map,
@@ -49,8 +48,6 @@ class Flag(NamedTuple):
     condition: Callable[[pd.DataFrame, Flags], pd.Series] | None = None
 
 
-_PHOTOGRAPH = "The picture is a photograph, not a micrograph."
-
 # Flags of the same verdict come in the order of their importance, which is that of the reasons in triage.parquet.
 FLAGS = (
     Flag(
@@ -83,22 +80,12 @@ FLAGS = (
     Flag(
         code="photograph",
         verdict="junk",
-        meaning=_PHOTOGRAPH,
-        statistic="colour_fraction",
-        limit="photograph_colour_fraction",
-        is_above=True,
-        text="a photograph: {percent:.0f} % of the pixels have colour (limit {limit_percent:.0f} %)",
-        condition=is_no_drawing,
-    ),
-    Flag(
-        code="photograph",
-        verdict="junk",
-        meaning=_PHOTOGRAPH,
+        meaning="The picture is a photograph, not a micrograph.",
         statistic=score_photographs,
         limit="photograph_score",
         is_above=True,
         text="a photograph, by the spread of its tones, edges and empty areas: score {value:.2f} (limit {limit:.2f})",
-        condition=lambda f, limits: ~has_colour(f, limits) & is_no_drawing(f, limits),
+        condition=lambda f, limits: ~f["has_imaging_conditions"] & is_no_drawing(f, limits),
     ),
     Flag(
         code="plot",

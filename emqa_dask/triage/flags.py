@@ -10,14 +10,19 @@ from emqa_dask.settings.flags import Flags
 from emqa_dask.triage.flag_list import FLAGS, PIXEL_SIZE_COLUMNS, Flag
 
 DEFAULT_LIMITS = Flags()
+ASSUMED_VALUES = {  # of columns from tables.MICROGRAPHS, where they are absent
+    **dict.fromkeys(PIXEL_SIZE_COLUMNS, np.nan),
+    "colour": "",
+    "has_imaging_conditions": False,  # whether the file states a pixel size, a voltage or a magnification
+}
 MIN_DETAIL_CPP = 1e-6  # cycles/px; stands for no detail at all in a sentence
 
 
 def flag_images(features: pd.DataFrame, settings: Flags = DEFAULT_LIMITS) -> pd.DataFrame:
     """Rows of `tables.FLAGS` for the images whose statistics pass a flag's limit; several flags an image are usual.
 
-    features: micrograph_id, the columns of `tables.IMAGE_STATISTICS`, and PIXEL_SIZE_COLUMNS (one that is absent is
-    unknown). An unknown (NaN) statistic passes no limit. Rows come in the order of the images, then of FLAGS. No rows
+    features: micrograph_id, the columns of `tables.IMAGE_STATISTICS`, and those that complete_columns() adds where they
+    are absent. An unknown (NaN) statistic passes no limit. Rows come in the order of the images, then of FLAGS. No rows
     give an empty table. Raises KeyError for a missing statistic.
     """
     features = complete_columns(features)
@@ -44,8 +49,20 @@ def flag_images(features: pd.DataFrame, settings: Flags = DEFAULT_LIMITS) -> pd.
 
 
 def complete_columns(features: pd.DataFrame) -> pd.DataFrame:
-    """`features` with all of PIXEL_SIZE_COLUMNS: NaN, which is unknown, where one is absent."""
-    return features.assign(**{name: np.nan for name in PIXEL_SIZE_COLUMNS if name not in features})
+    """`features` with all columns of ASSUMED_VALUES, those that are absent with that value."""
+    return features.assign(**{name: value for name, value in ASSUMED_VALUES.items() if name not in features})
+
+
+def join_image_columns(features: pd.DataFrame, micrographs: pd.DataFrame) -> pd.DataFrame:
+    """`features` in the order of `micrographs` (rows of tables.MICROGRAPHS), with the columns of ASSUMED_VALUES."""
+    aligned = features.set_index("micrograph_id").reindex(micrographs["micrograph_id"]).reset_index()
+    is_sized = micrographs["nm_per_pixel_source"].isin(("header", "sidecar")) & micrographs["nm_per_pixel"].gt(0)
+    has_conditions = is_sized | micrographs["voltage_kv"].gt(0) | micrographs["magnification"].gt(0)
+    return aligned.assign(
+        **{name: micrographs[name].to_numpy() for name in PIXEL_SIZE_COLUMNS},
+        colour=micrographs["colour"].to_numpy(object),
+        has_imaging_conditions=has_conditions.to_numpy(bool),
+    )
 
 
 def measure_flag(flag: Flag, features: pd.DataFrame, settings: Flags) -> tuple[pd.Series, float, np.ndarray]:

@@ -5,7 +5,7 @@ from collections.abc import Collection
 import numpy as np
 import pandas as pd
 
-from emqa_dask.triage.findings import make_findings, write_sentences
+from emqa_dask.triage.findings import format_numbers, make_findings, write_sentences
 from emqa_dask.triage.rules import MEANINGS, UNLISTED
 
 
@@ -28,8 +28,27 @@ def list_file_findings(rows: pd.DataFrame) -> pd.DataFrame:
             make_findings(is_lost, "frames_lost", text),
             make_findings(has_remark, "remark", text),
             make_findings(damage.notna(), "damaged_pixels", write_sentences(damage.fillna(""))),
+            *_list_colour_findings(rows),
         ]
     )
+
+
+def _list_colour_findings(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """Micrographs whose files have colours: true ones, those of a colour map, and annotations."""
+    colour = rows["colour"].fillna("").astype(str)
+    maps = colour.str.extract(r"^colour map: ([^;]+)", expand=False)
+    true_text = "The file has colours, in " + format_numbers("{:.1%}", rows["colour_fraction"]) + " of its pixels; "
+    map_text = "The file shows its intensities by the colour map " + maps.fillna("") + "; they were read back."
+    marks_text = "Coloured annotations over " + format_numbers("{:.2%}", rows["annotated_fraction"])
+    return [
+        make_findings(colour.eq("colour"), "colour", true_text + "their brightness is judged."),
+        make_findings(maps.notna(), "colour_map", map_text),
+        make_findings(
+            colour.str.contains("annotations"),
+            "coloured_annotations",
+            marks_text + " of the image were replaced by their surroundings.",
+        ),
+    ]
 
 
 def _describe_file(rows: pd.DataFrame) -> pd.Series:

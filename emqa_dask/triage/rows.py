@@ -8,6 +8,7 @@ from emqa_dask import tables
 FILE_FRAME = -1  # frame of a file's own row: it sorts before the micrographs of the file
 MICROGRAPH_COLUMNS = ("uri", "frame", "content_sha256", "height_px", "width_px")
 MICROGRAPH_COLUMNS += ("nm_per_pixel", "nm_per_pixel_y", "nm_per_pixel_source", "damage")
+MICROGRAPH_COLUMNS += ("colour", "colour_fraction", "annotated_fraction")
 FILE_COLUMNS = ("format", "status", "reason", "error", "n_frames_lost")  # of a file's own row only
 FEATURE_COLUMNS = ("disordered_fraction", "defocus_nm")
 EVIDENCE_COLUMNS = ("n_detections", "is_capped", "detector_agreement")

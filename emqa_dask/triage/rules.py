@@ -66,6 +66,7 @@ RULES = (
     ),
     *_list_flag_rules("review"),
     Rule("damaged_pixels", "review", "The file's decoder says that some of its pixels are damaged or absent."),
+    Rule("colour", "review", "The file has colours that no detector records; the brightness of its colours is judged."),
     Rule("duplicate", "review", "The same pixels exist elsewhere in the archive."),
     Rule("near_duplicate", "review", "Nearly the same image exists elsewhere in the archive."),
     Rule("pixel_size_suspect", "review", "The pixel size is about 10x or 100x off the other images of its cohort."),
@@ -77,6 +78,8 @@ RULES = (
     Rule(UNLISTED, "review", "A flag that this version has no rule for."),
     Rule("frames_lost", NOTE, "Part of the file could not be read; the frames that could are judged."),
     Rule("remark", NOTE, "All images of the file could be read; there is something to know about it."),
+    Rule("colour_map", NOTE, "The file shows intensities by a colour map; they were read back from its colours."),
+    Rule("coloured_annotations", NOTE, "Coloured annotations were replaced by their surroundings."),
     Rule("not_classified", NOTE, "The classifier could not look at the image."),
     *_list_flag_rules(NOTE),
 )

@@ -17,7 +17,7 @@ from emqa_dask.settings import Settings, replace
 from emqa_dask.store import parts, plan, spill
 from emqa_dask.store.layout import Workspace
 from emqa_dask.triage import duplicates
-from emqa_dask.triage.flags import flag_images
+from emqa_dask.triage.flags import flag_images, join_image_columns
 from emqa_dask.triage.rules import RULES
 from tests.archive_tables import decide_archive
 
@@ -131,7 +131,8 @@ def decide_in_memory(root: str, failures: pd.DataFrame) -> tuple[pd.DataFrame, p
         for t in list(list_run_folders(SETTINGS))[2:]
     }
     made = {t: rows[rows["micrograph_id"].isin(micrographs["micrograph_id"])] for t, rows in made.items()}
-    flags = [flag_images(made["features"]), duplicates.flag_duplicates(micrographs, made["features"])]
+    image_columns = join_image_columns(made["features"], micrographs)
+    flags = [flag_images(image_columns), duplicates.flag_duplicates(micrographs, made["features"])]
     evidence = made.pop("evidence")
     made["features"] = evidence.merge(made["features"], on="micrograph_id")
     made["predictions"] = made["predictions"][made["predictions"]["micrograph_id"].isin(evidence["micrograph_id"])]

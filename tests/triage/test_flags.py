@@ -119,7 +119,7 @@ def test_every_limit_is_a_setting_of_its_unit(flag):
 
 def test_every_limit_counts_for_a_flag():
     rng = np.random.default_rng(0)
-    values = [0.0, 0.05, 0.2, 0.4, 0.6, 0.9, 1.6, 3.0, 5.0, 30.0]
+    values = [0.0, 0.05, 0.2, 0.4, 0.6, 0.9, 1.6, 3.0, 5.0, 30.0, 300.0]
     names = [*tables.IMAGE_STATISTICS, "nm_per_pixel", "nm_per_pixel_y"]
     features = pd.DataFrame({name: rng.choice(values, 50_000) for name in names})
 
@@ -346,3 +346,11 @@ def test_what_speaks_against_the_pixel_size_is_the_text(good):
     raised = flag_images(features)
     assert raised[["micrograph_id", "flag"]].values.tolist() == [["m1", "pixel_size_conflict"]]
     assert problem in raised["text"][0]
+
+
+def test_no_photograph_among_images_with_imaging_conditions():
+    from skimage import data
+
+    features = features_of(data.camera())
+    assert set(flag_images(features)["flag"]) == {"photograph"}
+    assert flag_images(features.assign(has_imaging_conditions=True)).empty

@@ -300,3 +300,20 @@ def test_doubts_of_one_row_do_not_count_for_another():
     both = {name: pd.concat([flagged[name], other[name]], ignore_index=True) for name in flagged}
     rows = join_archive(**{name: table for name, table in both.items() if name != "flags"})
     assert decide(rows, both["flags"], STRICT, DOUBTS)["verdict"].tolist() == ["trust", "trust"]
+
+
+@pytest.mark.parametrize(
+    ("colour", "verdict", "reasons"),
+    [
+        (None, "trust", []),
+        ("colour", "review", ["colour"]),
+        ("annotations", "trust", ["coloured_annotations"]),
+        ("colour map: fire", "trust", ["colour_map"]),
+        ("colour map: fire; annotations", "trust", ["colour_map", "coloured_annotations"]),
+    ],
+)
+def test_colour_makes_no_image_junk(colour, verdict, reasons):
+    values = {"colour": colour, "colour_fraction": 0.2, "annotated_fraction": 0.01}
+    row = decide_archive(**one_image(**values), settings=STRICT).iloc[0]
+    assert (row["verdict"], list(row["reasons"])) == (verdict, reasons)
+    assert "nan" not in row["explanation"]

@@ -17,8 +17,7 @@ from emqa_dask.store import parts
 from emqa_dask.store.layout import Workspace
 from emqa_dask.store.spill import ExternalSort
 from emqa_dask.triage.detector_choice import select_detector
-from emqa_dask.triage.flag_list import PIXEL_SIZE_COLUMNS
-from emqa_dask.triage.flags import flag_images
+from emqa_dask.triage.flags import flag_images, join_image_columns
 from emqa_dask.triage.rows import (
     EVIDENCE_COLUMNS,
     FEATURE_COLUMNS,
@@ -31,7 +30,7 @@ from emqa_dask.triage.rows import (
 )
 
 LEDGER_COLUMNS = ["micrograph_id", *MICROGRAPH_COLUMNS, "pixel_sha256", "dtype", "instrument", "magnification"]
-LEDGER_COLUMNS += ["pixel_size_problem", "partition"]
+LEDGER_COLUMNS += ["pixel_size_problem", "voltage_kv", "partition"]
 COLUMNS = {  # of each table that are read
     "features": ["micrograph_id", *FEATURE_COLUMNS, *tables.IMAGE_STATISTICS, "signature"],
     "evidence": ["micrograph_id", "detector", *EVIDENCE_COLUMNS],
@@ -100,9 +99,7 @@ def _read_batches(workspace: Workspace, settings: Settings) -> Iterator[tuple[pd
 
 def _list_flags(rows: pd.DataFrame, features: pd.DataFrame, settings: Flags) -> pa.ListArray:
     """Flags of each of `rows`, as lists of FLAG_TYPE."""
-    aligned = features.set_index("micrograph_id").reindex(rows["micrograph_id"]).reset_index()
-    aligned = aligned.assign(**{name: rows[name].to_numpy() for name in PIXEL_SIZE_COLUMNS})
-    flags = flag_images(aligned, settings)
+    flags = flag_images(join_image_columns(features, rows), settings)
     positions = pd.Index(rows["micrograph_id"]).get_indexer(flags["micrograph_id"])
     ends = np.searchsorted(positions, np.arange(len(rows) + 1)).astype("int32")
     details = tables.conform(flags, tables.FLAGS).drop_columns("micrograph_id").to_struct_array().combine_chunks()
