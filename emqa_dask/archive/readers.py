@@ -12,6 +12,7 @@ from emqa_dask.archive.checks.guards import check_dens, check_elid
 from emqa_dask.archive.metadata.headers import Header
 from emqa_dask.archive.metadata.pixel_size import refuse_impossible_size
 from emqa_dask.archive.sniff import (
+    AMBIGUOUS_SUFFIXES,
     ARCHIVE_FORMATS,
     HEAD_BYTES,
     IMAGE_FORMATS,
@@ -82,6 +83,12 @@ def _read_hdf5(path: Path) -> Source:
     return open_hdf5(path)
 
 
+def _read_jeol_image(path: Path) -> Source:
+    from emqa_dask.archive.formats.jeol_image import open_jeol_image
+
+    return open_jeol_image(path)
+
+
 READERS: dict[str, Callable[[Path], Source]] = {
     "TIFF": _read_tiff,
     **{name: _make_raster_reader(name) for name in ("PNG", "JPEG", "BMP", "GIF", "WebP")},
@@ -90,6 +97,7 @@ READERS: dict[str, Callable[[Path], Source]] = {
     "DM4": _make_rosetta_reader("DM4", "digitalmicrograph"),
     "SER": _read_ser,
     "EMI": _read_emi,
+    "JEOL image": _read_jeol_image,
     "HDF5": _read_hdf5,
     **{name: _make_rosetta_reader(name, plugin) for name, plugin in RARE_FORMATS.values()},
     "ELID": _make_checked_reader(check_elid, "ELID", "phenom"),
@@ -122,6 +130,7 @@ def open_source(path: str | Path, *, sniffed: str | None = None) -> Source:
         with open(path, "rb") as file:
             sniffed = detect_format(file.read(HEAD_BYTES), os.fstat(file.fileno()).st_size, suffix)
     expected = SUFFIXES.get(suffix) or (RARE_FORMATS[suffix][0] if suffix in RARE_FORMATS else None)
+    expected = None if suffix in AMBIGUOUS_SUFFIXES else expected
     name = sniffed or (expected if expected not in IMAGE_FORMATS else None)
     if name not in READERS and suffix in RARE_FORMATS and sniffed in (None, "text", "ZIP"):
         name = RARE_FORMATS[suffix][0]  # formats that are text or a container of their own

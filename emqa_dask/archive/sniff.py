@@ -16,7 +16,9 @@ _MAGIC = (
     (b"MZ", "Windows program"), (b"\xd0\xcf\x11\xe0", "OLE document"), (b"\x93NUMPY", "NumPy"),
     (b"SQLite format 3", "SQLite"), (b"\x28\xb5\x2f\xfd", "zstd"),
 )  # fmt: skip
-IMAGE_FORMATS = ("TIFF", "PNG", "JPEG", "GIF", "BMP", "WebP", "HDF5", "SER", "MRC", "DM3", "DM4")
+IMAGE_FORMATS = ("TIFF", "PNG", "JPEG", "GIF", "BMP", "WebP", "HDF5", "SER", "MRC", "DM3", "DM4",
+                 "JEOL image")  # fmt: skip
+AMBIGUOUS_SUFFIXES = (".map",)  # also of files that are no images: such a file did not fail
 ARCHIVE_FORMATS = ("ZIP", "gzip", "7z", "RAR", "xz", "zstd", "bzip2")
 SUFFIXES = {
     ".tif": "TIFF", ".tiff": "TIFF", ".btf": "TIFF", ".tf8": "TIFF", ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG",
@@ -43,6 +45,8 @@ def detect_format(head: bytes, n_bytes: int, suffix: str) -> str | None:
     for magic, name in _MAGIC:
         if head.startswith(magic) and not (magic == b"MZ" and _is_text(head)):
             return name
+    if re.match(rb"4\0\0\0[\x20-\x7e]{4,31}\0", head):  # "JED-2200:LibJxImageForm"
+        return "JEOL image"
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WebP"
     if re.match(rb"BZh[1-9]1AY&SY", head):
