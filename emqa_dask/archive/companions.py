@@ -15,6 +15,9 @@ MAX_SIDECAR_BYTES = 2**22  # the largest known are metadata of montages with tho
 # What EPU and SerialEM add to the name of an exposure for the file of its frames.
 _FRAMES = re.compile(r"(?:[_-]fractions(?:_\d+)?|_eer|(?:-\d+)?_frames)$", re.IGNORECASE)
 _DIRECT_ELECTRON = re.compile(r"\d{8}_\d+_")  # the date and number of an acquisition
+_TIFF_SUFFIXES = (".tif", ".tiff", ".tf2", ".tf8", ".btf")
+_METADATA_FILE = re.compile(rb"<(?:\w+:)?BinaryOnly\s[^>]*MetadataFile\s*=\s*[\"']([^\"'\n]+\.(?:ome|xml))[\"']")
+_DESCRIPTION_BYTES = 2**16  # at the start and at the end of a file, where the description of its first page stands
 _SETTLED_S = 2.0  # age of a folder's date at which its listing may be kept; the clocks of file systems are coarse
 
 
@@ -53,6 +56,21 @@ def list_parts(name: str) -> list[str]:
     if suffix.lower() == ".ser":
         return [f"{re.sub(r'_[0-9]+$', '', stem)}.emi"]
     return [f"{stem}.raw"] if suffix.lower() == ".rpl" else []
+
+
+def find_ome_companion(path: str) -> str:
+    """Name of the file that holds the metadata of the OME-TIFF at `path`; "" where it holds its own.
+
+    The names of the two have nothing in common: the description of the first page names the companion.
+    """
+    if not path.lower().endswith(_TIFF_SUFFIXES):
+        return ""
+    with open(path, "rb") as file:
+        text = file.read(_DESCRIPTION_BYTES)
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _DESCRIPTION_BYTES))
+        text += file.read()
+    match = _METADATA_FILE.search(text)
+    return match[1].decode("utf-8", "replace").replace("\\", "/").rpartition("/")[2] if match else ""
 
 
 def index_sidecars(names: Iterable[str]) -> dict[str, list[str]]:

@@ -12,17 +12,15 @@ from emqa_dask.archive.metadata.sidecars.direct_electron import is_direct_electr
 from emqa_dask.archive.metadata.sidecars.epu import is_epu, read_epu
 from emqa_dask.archive.metadata.sidecars.hitachi import is_hitachi, read_hitachi
 from emqa_dask.archive.metadata.sidecars.jeol import is_jeol, read_jeol
+from emqa_dask.archive.metadata.sidecars.quantities import ImageFile
 from emqa_dask.archive.metadata.sidecars.serialem import is_serialem, read_serialem
-from emqa_dask.archive.metadata.sidecars.sidecar_metadata import ImageFile, SidecarMetadata
 from emqa_dask.archive.metadata.sidecars.tescan import is_tescan, read_tescan
+from emqa_dask.archive.metadata.sidecars.thermo import is_thermo, read_thermo
 from emqa_dask.archive.metadata.texts import decode_text
+from emqa_dask.archive.metadata.tiff_vendors.vendor_metadata import SIZE_FIELDS, VendorMetadata, merge_headers
 from emqa_dask.archive.source import Frame, Source, capture_warnings
 
 _HEAD_BYTES = 2**16  # of a text, in which its writer shows
-_CONDITIONS = (
-    "voltage_kv", "magnification", "instrument", "acquired", "dose_e_per_nm2", "exposure_s", "detector",
-    "stage_x_um", "stage_y_um", "stage_z_um", "tilt_deg",
-)  # fmt: skip
 
 
 class SidecarFormat(NamedTuple):
@@ -30,7 +28,7 @@ class SidecarFormat(NamedTuple):
 
     writer: str
     is_written_in: Callable[[str], bool]
-    read: Callable[[str, ImageFile], list[SidecarMetadata]]
+    read: Callable[[str, ImageFile], list[VendorMetadata]]
 
 
 SIDECAR_FORMATS = (
@@ -38,6 +36,7 @@ SIDECAR_FORMATS = (
     SidecarFormat("a Hitachi microscope", is_hitachi, read_hitachi),
     SidecarFormat("a TESCAN SEM", is_tescan, read_tescan),
     SidecarFormat("EPU", is_epu, read_epu),
+    SidecarFormat("software of Thermo Fisher", is_thermo, read_thermo),
     SidecarFormat("SerialEM", is_serialem, read_serialem),
     SidecarFormat("Direct Electron's software", is_direct_electron, read_direct_electron),
 )
@@ -71,10 +70,15 @@ def add_sidecars(path: Path, source: Source) -> Source:
     """
     if not source.frames:
         return source
-    image = ImageFile(path.name, len(source.frames) + source.n_frames_lost, source.frames[0].width_px)
+    image = ImageFile(
+        path.name, len(source.frames) + source.n_frames_lost, source.frames[0].width_px, source.frames[0].height_px
+    )
     sidecars = [(name, metadata) for name in find_local_sidecars(path) if (metadata := _read_sidecar(name, image))]
     if not sidecars:
         return source
+    diffraction = next((f"{m[0].diffraction} in {name.name}" for name, m in sidecars if m[0].diffraction), "")
+    if diffraction and source.kind in ("micrograph", "stack"):
+        return Source(source.format, "diffraction", f"a diffraction pattern by {diffraction}, not a micrograph")
     frames = []
     headers: dict[tuple, Header] = {}  # the frames of a stack share one, where no sidecar tells them apart
     for number, frame in enumerate(source.frames):
@@ -85,35 +89,29 @@ def add_sidecars(path: Path, source: Source) -> Source:
     return replace(source, frames=tuple(frames))
 
 
-def _read_sidecar(path: Path, image: ImageFile) -> list[SidecarMetadata]:
+def _read_sidecar(path: Path, image: ImageFile) -> list[VendorMetadata]:
     """What the sidecar at `path` says about each frame of `image`, or about all; nothing where it is no sidecar."""
     head = _read_text(path, _HEAD_BYTES)
     format = _identify_format(head)
     if format is None:
         return []
     text = head if path.stat().st_size <= _HEAD_BYTES else _read_text(path, MAX_SIDECAR_BYTES)
-    with capture_warnings():
-        return format.read(text, image)
+    try:
+        with capture_warnings():
+            return format.read(text, image)
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError):
+        return []  # a broken sidecar must not cost the image
 
 
-def _merge_header(frame: Frame, sidecars: Sequence[tuple[str, SidecarMetadata]]) -> Header:
-    header = frame.header
-    for _, metadata in sidecars:
-        states = {key: getattr(metadata.header, key) for key in _CONDITIONS if _is_unknown(getattr(header, key))}
-        values = {key: value for key, value in states.items() if not _is_unknown(value)}
-        header = replace(header, **values, foreign={**metadata.header.foreign, **header.foreign})
-    sizes = [
-        replace(size, origin=f"{size.origin} in {name}")
-        for name, metadata in sidecars
-        for size in metadata.stated_sizes
-    ]
+def _merge_header(frame: Frame, sidecars: Sequence[tuple[str, VendorMetadata]]) -> Header:
+    parts = [metadata.header for _, metadata in sidecars]
+    size_fields = {name: getattr(frame.header, name) for name in SIZE_FIELDS}
+    header = replace(merge_headers([frame.header, *parts]), **size_fields)
+    sizes = [replace(size, origin=f"{size.origin} in {name}") for name, metadata in sidecars for size in metadata.sizes]
     if not header.nm_per_pixel > 0:
-        return choose_pixel_size(header, sizes, frame.width_px, "sidecar")
+        header = choose_pixel_size(header, sizes, frame.width_px, "sidecar")
+        return _add_problems(header, [m.problem for _, m in sidecars if m.problem and header.nm_per_pixel > 0])
     return _compare_sizes(header, sizes, frame.width_px)
-
-
-def _is_unknown(value: object) -> bool:
-    return value is None or value != value
 
 
 def _compare_sizes(header: Header, sizes: Sequence[StatedSize], width_px: int) -> Header:
@@ -126,5 +124,9 @@ def _compare_sizes(header: Header, sizes: Sequence[StatedSize], width_px: int) -
         own_with_width = replace(own_size, image_width_px=size.image_width_px)
         problem = choose_pixel_size(Header(), [own_with_width, size], width_px).pixel_size_problem
         if problem is not None:
-            return replace(header, pixel_size_problem="; ".join(filter(None, (header.pixel_size_problem, problem))))
+            return _add_problems(header, [problem])
     return header
+
+
+def _add_problems(header: Header, problems: Sequence[str]) -> Header:
+    return replace(header, pixel_size_problem="; ".join(filter(None, (header.pixel_size_problem, *problems))) or None)

@@ -14,6 +14,7 @@ from emqa_dask import tables, uris
 from emqa_dask.archive import companions
 from emqa_dask.archive.entries import ZARR_SUFFIXES, Entry
 from emqa_dask.archive.metadata.pixel_size import set_pixel_size
+from emqa_dask.archive.metadata.xml_text import MAX_XML_BYTES
 from emqa_dask.archive.readers import open_source
 from emqa_dask.archive.rows import describe_damage, describe_error, dump_header, fit_row, format_error, join_lines
 from emqa_dask.archive.source import Frame, ReadError, Source
@@ -185,7 +186,7 @@ def fetch_file(path: str, sidecars: Sequence[str] = ()) -> Iterator[str]:
             _fetch_folder(fs, remote.rstrip("/"), local)
         else:
             fs.get_file(remote, local)
-            _fetch_companions(fs, remote, folder, [uris.locate(sidecar)[1] for sidecar in sidecars])
+            _fetch_companions(fs, remote, local, [uris.locate(sidecar)[1] for sidecar in sidecars])
         yield local
 
 
@@ -210,13 +211,16 @@ def _fetch_folder(fs: Any, remote: str, local: str) -> None:
         fs.get_file(path, target)
 
 
-def _fetch_companions(fs: Any, remote: str, folder: str, sidecars: Sequence[str]) -> None:
-    """Copy the files that belong to `remote`. One that is gone since the listing costs what it says, no more."""
+def _fetch_companions(fs: Any, remote: str, local: str, sidecars: Sequence[str]) -> None:
+    """Copy the files that belong to `remote` to the folder of its copy `local`, except those that cannot be read."""
     (parent, _, name) = remote.rpartition("/")
     paths = [*sidecars, *(f"{parent}/{part}" for part in companions.list_parts(name))]
+    if ome_companion := companions.find_ome_companion(local):
+        with suppress(FileNotFoundError, PermissionError):
+            paths += [f"{parent}/{ome_companion}"] if fs.size(f"{parent}/{ome_companion}") <= MAX_XML_BYTES else []
     if name.lower().endswith(".emi"):
         listed = (p for p in fs.ls(parent, detail=False) if p.rpartition("/")[2].startswith(f"{name[:-4]}_"))
         paths += sorted(p for p in listed if p.lower().endswith(".ser"))
     for path in paths:
-        with suppress(FileNotFoundError):
-            fs.get_file(path, os.path.join(folder, _make_safe_file_name(path)))
+        with suppress(FileNotFoundError, PermissionError):
+            fs.get_file(path, os.path.join(os.path.dirname(local), _make_safe_file_name(path)))

@@ -159,10 +159,32 @@ def test_epu_xml(tmp_path, name, sidecar, n_frames):
     assert header.tilt_deg == pytest.approx(math.degrees(0.5))
 
 
-def test_epu_diffraction_states_no_pixel_size(tmp_path):
+def test_epu_diffraction_is_no_micrograph(tmp_path):
     write_image(tmp_path / "a.tif")
-    (tmp_path / "a.xml").write_text(EPU.format(size="8.25E-11", width=WIDTH, mode="Diffraction"))
-    assert math.isnan(read_header(tmp_path / "a.tif").nm_per_pixel)
+    text = EPU.format(size="8.25E-11", width=WIDTH, mode="Diffraction")
+    (tmp_path / "a.xml").write_text(text)
+    source = open_source(tmp_path / "a.tif")
+    assert (source.kind, len(source.frames)) == ("diffraction", 0)
+    assert source.reason == "a diffraction pattern by the projector mode Diffraction in a.xml, not a micrograph"
+    (start, stop) = (text.index("<camera>"), text.index("</camera>"))
+    (tmp_path / "a.xml").write_text(f"{text[:start]}<camera/><scan/>{text[stop + len('</camera>') :]}")  # STEM
+    assert read_header(tmp_path / "a.tif").nm_per_pixel == pytest.approx(0.0825)
+
+
+@pytest.mark.parametrize(
+    ("text", "nm"),
+    [
+        ("<Metadata><BinaryResult><PixelSize><X unit='m' unitPrefixPower='1'>2E-09</X></PixelSize></BinaryResult>", 2),
+        ("<Metadata><BinaryResult><PixelSize><X unit='m' unitPrefixPower='-9'>2</X></PixelSize></BinaryResult>", 2),
+        ("<FeiImage><pixelWidth unit='nm'>2</pixelWidth><pixelHeight unit='nm'>2</pixelHeight></FeiImage>", 2),
+    ],
+)
+def test_xml_of_thermo_fisher(tmp_path, text, nm):
+    write_image(tmp_path / "a.tif")
+    (tmp_path / "a.xml").write_text(text)
+    header = read_header(tmp_path / "a.tif")
+    assert (header.nm_per_pixel, header.nm_per_pixel_source) == (pytest.approx(nm), "sidecar")
+    assert ("unitPrefixPower" in (header.pixel_size_problem or "")) == ("-9" in text)
 
 
 @pytest.mark.parametrize("name", ["a.mrc", "a.st", "a.tif"])
@@ -300,6 +322,23 @@ def test_truncated_sidecars_cost_no_image(tmp_path, name, text, n_bytes):
     assert len(open_source(tmp_path / "a.tif").frames) == 1
 
 
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(data=st.data())
+def test_damaged_sidecars_cost_no_image(tmp_path, data):
+    (name, text) = data.draw(st.sampled_from([("a.xml", EPU), ("a.tif.mdoc", MDOC + MDOC_SECTION), ("a.txt", JEOL)]))
+    damaged_bytes = bytearray(text.encode())
+    for _ in range(data.draw(st.integers(1, 20))):
+        position = data.draw(st.integers(0, len(damaged_bytes) - 1))
+        damaged_bytes[position : position + data.draw(st.integers(1, 9))] = data.draw(st.binary(max_size=9))
+    write_image(tmp_path / "a.tif")
+    (tmp_path / name).write_bytes(damaged_bytes)
+    try:
+        assert len(open_source(tmp_path / "a.tif").frames) == 1
+        open_source(tmp_path / name)
+    finally:
+        (tmp_path / name).unlink()
+
+
 def test_names_in_upper_and_lower_case():
     index = index_sidecars(["A.TXT", "a.txt", "b.Hdr", "c.tif", "B-TIF.hdr"])
     assert list(find_sidecars("a.tif", index)) == ["a.txt"]
@@ -307,6 +346,31 @@ def test_names_in_upper_and_lower_case():
     assert list(find_sidecars("b.tif", index)) == ["b.Hdr", "B-TIF.hdr"]
     assert list(find_sidecars("a.txt", index)) == []
     assert [name_owner(name) for name in ("a-tif.hdr", "a.mrc.mdoc", "a.TXT")] == ["a.tif", "a.mrc", "a"]
+
+
+def test_companion_of_ome_in_a_bucket():
+    folder = f"memory://{uuid.uuid4().hex}"
+    fs = fsspec.filesystem("memory")
+    uuids = [f"urn:uuid:{uuid.uuid4()}" for _ in range(2)]
+    start = '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID='
+    reference = f'<?xml version="1.0"?>{start}"{uuids[1]}">'
+    reference += f'<BinaryOnly MetadataFile="x.companion.ome" UUID="{uuids[0]}"/></OME>'
+    companion = (
+        f'{start}"{uuids[0]}"><Image ID="Image:0"><Pixels '
+        'ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16" SizeX="48" SizeY="32" SizeZ="1" SizeC="1" SizeT="1" '
+        'PhysicalSizeX="2" PhysicalSizeXUnit="nm" PhysicalSizeY="2" PhysicalSizeYUnit="nm">'
+        f'<TiffData IFD="0" PlaneCount="1"><UUID FileName="a.ome.tif">{uuids[1]}</UUID></TiffData>'
+        "</Pixels></Image></OME>"
+    )
+    with fs.open(f"{folder}/a.ome.tif", "wb") as file:
+        tifffile.imwrite(file, image(1, (32, WIDTH)), description=reference, metadata=None)
+    fs.pipe(f"{folder}/x.companion.ome", companion.encode())
+    try:
+        rows = {entry.uri: survey_file(entry, Archive()) for entry in scan_archive(folder)}
+    finally:
+        fs.rm(folder, recursive=True)
+    (micrograph,) = rows["a.ome.tif"][1]
+    assert (micrograph["nm_per_pixel"], micrograph["nm_per_pixel_source"]) == (2, "header")
 
 
 def test_folder_in_a_bucket():

@@ -5,8 +5,9 @@ import re
 
 from emqa_dask.archive.metadata.headers import Header
 from emqa_dask.archive.metadata.pixel_size import StatedSize
-from emqa_dask.archive.metadata.sidecars.sidecar_metadata import ImageFile, SidecarMetadata
+from emqa_dask.archive.metadata.sidecars.quantities import ImageFile
 from emqa_dask.archive.metadata.texts import parse_key_values
+from emqa_dask.archive.metadata.tiff_vendors.vendor_metadata import VendorMetadata
 from emqa_dask.archive.metadata.values import clean_text, parse_positive
 
 _DIRECT_ELECTRON_KEY = re.compile(r"^\s*(?:Specimen Pixel Size X \(nanometers\)|Instrument Project \w)", re.MULTILINE)
@@ -17,7 +18,7 @@ def is_direct_electron(text: str) -> bool:
     return _DIRECT_ELECTRON_KEY.search(text) is not None
 
 
-def read_direct_electron(text: str, image: ImageFile) -> list[SidecarMetadata]:
+def read_direct_electron(text: str, image: ImageFile) -> list[VendorMetadata]:
     """Conditions of each frame of a movie. Unknown values are -1. A scan's pixel size is not that of a frame."""
     values = parse_key_values(text)
     is_scan = values.get("scan - enable", "").lower() == "enable"
@@ -30,4 +31,4 @@ def read_direct_electron(text: str, image: ImageFile) -> list[SidecarMetadata]:
     )
     (x_nm, y_nm) = (parse_positive(values.get(f"specimen pixel size {axis} (nanometers)")) for axis in "xy")
     size = StatedSize(x_nm, y_nm, "Specimen Pixel Size X", parse_positive(values.get("image size x (pixels)")))
-    return [SidecarMetadata(header, () if is_scan else (size,))]
+    return [VendorMetadata(header, () if is_scan else (size,))]

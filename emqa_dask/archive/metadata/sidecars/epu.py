@@ -7,7 +7,8 @@ from typing import Any
 from emqa_dask.archive.metadata import dates
 from emqa_dask.archive.metadata.headers import Header
 from emqa_dask.archive.metadata.pixel_size import StatedSize
-from emqa_dask.archive.metadata.sidecars.sidecar_metadata import ImageFile, SidecarMetadata, parse_position_um
+from emqa_dask.archive.metadata.sidecars.quantities import ImageFile, parse_position_um
+from emqa_dask.archive.metadata.tiff_vendors.vendor_metadata import VendorMetadata
 from emqa_dask.archive.metadata.units import length_to_nm, nm_per_unit
 from emqa_dask.archive.metadata.values import clean_text, parse_number, parse_positive
 from emqa_dask.archive.metadata.xml_text import find_elements, find_text, parse_xml
@@ -20,13 +21,14 @@ def is_epu(text: str) -> bool:
     return _EPU_ROOT.search(text) is not None
 
 
-def read_epu(text: str, image: ImageFile) -> list[SidecarMetadata]:
+def read_epu(text: str, image: ImageFile) -> list[VendorMetadata]:
     """Conditions of one exposure. Each of several frames has its part of the exposure's dose and time."""
     root = parse_xml(text)
     properties = _read_properties(root)
     camera = _find_descendant(root, "acquisition", "camera")
     (x_um, y_um, z_um) = (parse_position_um(_find_value(root, "stage", "Position", axis), "m") for axis in "XYZ")
-    is_diffraction = (find_text(root, "ProjectorMode") or "").lower() == "diffraction"
+    mode = find_text(root, "ProjectorMode") or ""
+    is_diffraction = mode.lower() == "diffraction" and camera is not None and len(camera) > 0  # STEM has no camera
     header = Header(
         voltage_kv=parse_positive(find_text(root, "AccelerationVoltage"), 1e-3),
         magnification=parse_positive(_find_value(root, "TemMagnification", "NominalMagnification")),
@@ -44,7 +46,7 @@ def read_epu(text: str, image: ImageFile) -> list[SidecarMetadata]:
     size = StatedSize(
         _read_size_nm(root, "x"), _read_size_nm(root, "y"), "SpatialScale", _read_image_width(camera, image.width_px)
     )
-    return [SidecarMetadata(header, () if is_diffraction else (size,))]
+    return [VendorMetadata(header, (size,), f"the projector mode {mode}" if is_diffraction else "")]
 
 
 def _find_descendant(element: Any, *names: str) -> Any:

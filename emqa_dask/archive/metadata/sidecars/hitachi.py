@@ -6,15 +6,15 @@ import re
 from emqa_dask.archive.metadata import dates
 from emqa_dask.archive.metadata.headers import Header
 from emqa_dask.archive.metadata.pixel_size import StatedSize
-from emqa_dask.archive.metadata.sidecars.sidecar_metadata import (
+from emqa_dask.archive.metadata.sidecars.quantities import (
     ImageFile,
-    SidecarMetadata,
     parse_magnification,
     parse_position_um,
     parse_voltage_kv,
     split_unit,
 )
 from emqa_dask.archive.metadata.texts import get_value, parse_key_values
+from emqa_dask.archive.metadata.tiff_vendors.vendor_metadata import VendorMetadata
 from emqa_dask.archive.metadata.units import parse_length_nm
 from emqa_dask.archive.metadata.values import clean_text, parse_positive
 
@@ -26,7 +26,7 @@ def is_hitachi(text: str) -> bool:
     return _HITACHI_SECTION.search(text) is not None
 
 
-def read_hitachi(text: str, image: ImageFile) -> list[SidecarMetadata]:
+def read_hitachi(text: str, image: ImageFile) -> list[VendorMetadata]:
     """Conditions of one image. Lengths without a unit are nm; months stand before days."""
     values = parse_key_values(text)
     (x_um, y_um, z_um) = (parse_position_um(get_value(values, f"StagePosition{axis}"), "nm") for axis in "XYZ")
@@ -48,4 +48,4 @@ def read_hitachi(text: str, image: ImageFile) -> list[SidecarMetadata]:
         origin="PixelSize",
         image_width_px=parse_positive(data_size[1]) if data_size else math.nan,
     )
-    return [SidecarMetadata(header, (size,))]
+    return [VendorMetadata(header, (size,))]

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from emqa_dask.archive.metadata import dates
 from emqa_dask.archive.metadata.headers import Header
 from emqa_dask.archive.metadata.pixel_size import StatedSize
-from emqa_dask.archive.metadata.sidecars.sidecar_metadata import (
+from emqa_dask.archive.metadata.sidecars.quantities import (
     ImageFile,
-    SidecarMetadata,
     parse_magnification,
     parse_position_um,
     parse_voltage_kv,
 )
 from emqa_dask.archive.metadata.texts import get_value, parse_key_values
+from emqa_dask.archive.metadata.tiff_vendors.vendor_metadata import VendorMetadata
 from emqa_dask.archive.metadata.units import parse_length_nm
 from emqa_dask.archive.metadata.values import clean_text, parse_number, parse_positive
 
@@ -26,7 +26,7 @@ def is_jeol(text: str) -> bool:
     return _JEOL_KEY.search(text) is not None
 
 
-def read_jeol(text: str, image: ImageFile) -> list[SidecarMetadata]:
+def read_jeol(text: str, image: ImageFile) -> list[VendorMetadata]:
     """Conditions of one image. The scale bar's length in um and in pixels of the whole image give the pixel size."""
     values = parse_key_values(text)
     stage = _read_stage(values)
@@ -50,7 +50,7 @@ def read_jeol(text: str, image: ImageFile) -> list[SidecarMetadata]:
         origin="SM_MICRON_MARKER",
         image_width_px=parse_positive(full_size[0]) if full_size else math.nan,
     )
-    return [SidecarMetadata(header, (size,))]
+    return [VendorMetadata(header, (size,))]
 
 
 def _read_stage(values: Mapping[str, str]) -> dict[str, str]:

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from emqa_dask.archive.metadata import dates
 from emqa_dask.archive.metadata.headers import Header
 from emqa_dask.archive.metadata.pixel_size import StatedSize
-from emqa_dask.archive.metadata.sidecars.sidecar_metadata import ImageFile, SidecarMetadata, parse_position_um
+from emqa_dask.archive.metadata.sidecars.quantities import ImageFile, parse_position_um
 from emqa_dask.archive.metadata.texts import parse_key_values
+from emqa_dask.archive.metadata.tiff_vendors.vendor_metadata import VendorMetadata
 from emqa_dask.archive.metadata.values import clean_text, parse_number, parse_positive
 
 _SECTION = re.compile(r"^[ \t]*\[(ZValue|FrameSet|Image)\s*=\s*([^\]\n]*?)\s*\]", re.MULTILINE)
@@ -21,7 +22,7 @@ def is_serialem(text: str) -> bool:
     return _SECTION.search(text) is not None
 
 
-def read_serialem(text: str, image: ImageFile) -> list[SidecarMetadata]:
+def read_serialem(text: str, image: ImageFile) -> list[VendorMetadata]:
     """Conditions of each frame where every frame has its section, or else those that all frames share."""
     names = [f"{kind} = {name}" for kind, name in _SECTION.findall(text) if kind != "Image" or name == image.name]
     values = parse_key_values(_SECTION.sub(r"[\1 = \2]", text))
@@ -45,7 +46,7 @@ def _select_section(values: Mapping[str, str], name: str) -> dict[str, str]:
     return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
 
 
-def _read_section(section: Mapping[str, str], n_parts: int, instrument: str | None) -> SidecarMetadata:
+def _read_section(section: Mapping[str, str], n_parts: int, instrument: str | None) -> VendorMetadata:
     (x, _, y) = section.get("stageposition", "").partition(" ")
     dose = parse_positive(section.get("exposuredose"), _E_PER_NM2 / n_parts)
     if n_parts > 1:  # "0.43 4": 0.43 electrons per square Angstrom in each of 4 frames
@@ -70,4 +71,4 @@ def _read_section(section: Mapping[str, str], n_parts: int, instrument: str | No
         origin="PixelSpacing",
         image_width_px=parse_positive(image_size[0]) if image_size else math.nan,
     )
-    return SidecarMetadata(header, (size,))
+    return VendorMetadata(header, (size,))

@@ -31,13 +31,18 @@ def read_tescan(page: tifffile.TiffPage, tif: tifffile.TiffFile) -> VendorMetada
     if not isinstance(data, bytes | str):
         return None
     text, is_ion_image = _read_blocks(data.encode() if isinstance(data, str) else data)
+    return read_tescan_text(text, is_ion_image)
+
+
+def read_tescan_text(text: str, is_ion_image: bool) -> VendorMetadata | None:
+    """What the sections [MAIN] and [SEM] say; None for a text without them."""
     values = parse_key_values(text)
     if get_value(values, "PixelSizeX") is None and get_value(values, "Device") is None:
         return None
     size = StatedSize(
         parse_number(get_value(values, "PixelSizeX")) * 1e9,
         parse_number(get_value(values, "PixelSizeY")) * 1e9,
-        "PixelSizeX of tag 50431",
+        "PixelSizeX",
     )
     current_a = parse_positive(get_value(values, "PredictedBeamCurrent", "BeamCurrent"))
     n_frames = max(1.0, parse_positive(get_value(values, "AccFrames")))

@@ -27,10 +27,13 @@ def read_thermo_xml(page: tifffile.TiffPage, tif: tifffile.TiffFile) -> VendorMe
     """Metadata of the first of the tags that holds XML; lengths are in metres where no unit is stated."""
     texts = (read_tag_text(page, tag) for tag in TAGS)
     root = parse_xml(next((text for text in texts if text.lstrip("\ufeff \t\r\n\0").startswith("<")), ""))
-    if root is None:
-        return None
+    return read_thermo_root(root, page.imagewidth, page.imagelength) if root is not None else None
+
+
+def read_thermo_root(root: Any, width_px: int, height_px: int) -> VendorMetadata:
+    """What the elements below `root` say about an image of this size."""
     labels = _read_labels(root)
-    lengths = list(_list_lengths(root, page))
+    lengths = list(_list_lengths(root, width_px, height_px))
     reciprocal_unit = next((unit for _, unit, _ in lengths if is_reciprocal(unit)), "")
     sizes = tuple(size for size, _, _ in lengths)
     voltage_v = abs(parse_number(find_text(root, "AccelerationVoltage", "HighVoltage")))
@@ -52,11 +55,11 @@ def read_thermo_xml(page: tifffile.TiffPage, tif: tifffile.TiffFile) -> VendorMe
     return VendorMetadata(header, sizes, diffraction, "; ".join(dict.fromkeys(p for _, _, p in lengths if p)))
 
 
-def _list_lengths(root: Any, page: tifffile.TiffPage) -> list[tuple[StatedSize, str, str]]:
+def _list_lengths(root: Any, width_px: int, height_px: int) -> list[tuple[StatedSize, str, str]]:
     """Stated sizes, each with its unit and what is doubtful about it."""
     lengths = []
     for name in _SIZE_NAMES:
-        divisors = (page.imagewidth, page.imagelength) if name == "ScanFieldOfView" else (1, 1)
+        divisors = (width_px, height_px) if name == "ScanFieldOfView" else (1, 1)
         for element in find_elements(root, name):
             children = {name_element(child).lower(): child for child in element}
             x = children.get("x", children.get("width"))

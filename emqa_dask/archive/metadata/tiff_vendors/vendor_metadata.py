@@ -14,7 +14,7 @@ from emqa_dask.archive.metadata.values import parse_number
 
 ELEMENTARY_CHARGE_C = 1.602176634e-19
 MAX_TAG_BYTES = 2**24  # of a tag that is read as text; the longest real ones have some 100 KiB
-_SIZE_FIELDS = ("nm_per_pixel", "nm_per_pixel_y", "nm_per_pixel_source", "pixel_size_problem", "foreign")
+SIZE_FIELDS = ("nm_per_pixel", "nm_per_pixel_y", "nm_per_pixel_source", "pixel_size_problem")  # of a Header
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def merge_headers(headers: Sequence[Header]) -> Header:
     """The first known value of every field but the pixel size; `foreign` has the entries of all."""
     values: dict[str, Any] = {}
     for entry in fields(Header):
-        if entry.name not in _SIZE_FIELDS:
+        if entry.name not in (*SIZE_FIELDS, "foreign"):
             known_values = (getattr(h, entry.name) for h in headers if not _is_unknown(getattr(h, entry.name)))
             values[entry.name] = next(known_values, entry.default)
     foreign: dict[str, Any] = {}
