@@ -3,7 +3,6 @@
 import os
 import stat
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
 from itertools import chain
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from emqa_dask.archive.file_lists import LIST_SUFFIXES, is_remote_name, read_lis
 from emqa_dask.archive.name_escapes import escape_name, escape_uri
 from emqa_dask.archive.rows import clip_integer
 from emqa_dask.archive.scan_remote import scan_remote
+from emqa_dask.archive.selection import FileSelection
 
 _ZARR_MARKERS = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
 _SPECIAL_FILES = {
@@ -22,11 +22,11 @@ _SPECIAL_FILES = {
 }
 
 
-def scan_archive(source: str | Path, exclude: tuple[str, ...] = ()) -> Iterator[Entry]:
+def scan_archive(source: str | Path, selection: FileSelection | None = None) -> Iterator[Entry]:
     """Every file of `source` as an Entry, in the same order each time; one folder's listing in memory at a time.
 
     source: a folder; a list file (.txt, .lst, .list, .csv, .tsv; see file_lists); one file; or an fsspec URI
-    (s3://bucket/folder). exclude: glob patterns for the archive-relative URI ("*.txt", "raw/*").
+    (s3://bucket/folder). selection: which files are read, all by default; folders that it excludes are not listed.
     A Zarr folder is one entry. Symbolic links are followed within the folder `source`. A link that loops or leads out
     of it is an entry with a problem, because the owner of an archive must not choose which other files are read; a
     list file may name any file.
@@ -34,16 +34,18 @@ def scan_archive(source: str | Path, exclude: tuple[str, ...] = ()) -> Iterator[
     file is found.
     """
     name = os.fspath(source)
-    entries = scan_remote(name) if "://" in name else _scan_local(Path(name))
-    included_files = (e for e in entries if not any(fnmatchcase(e.uri, pattern) for pattern in exclude))
-    first = next(included_files, None)
+    selection = selection or FileSelection()
+    entries = scan_remote(name, selection) if "://" in name else _scan_local(Path(name), selection)
+    selected_entries = filter(selection.has_entry, entries)
+    first = next(selected_entries, None)
     if first is None:
-        cause = "every file is excluded (archive.exclude)" if exclude else "there is no file in it"
-        raise ValueError(f"{name}: {cause}; give a folder that holds micrographs")
-    return chain([first], included_files)
+        if selection.n_files or selection.n_folders:
+            raise ValueError(f"{name}: archive.exclude and archive.include leave out every file; change these patterns")
+        raise ValueError(f"{name}: there is no file in it; give a folder that holds micrographs")
+    return chain([first], selected_entries)
 
 
-def _scan_local(path: Path) -> Iterator[Entry]:
+def _scan_local(path: Path, selection: FileSelection) -> Iterator[Entry]:
     try:
         exists = path.exists()
     except PermissionError:
@@ -51,9 +53,9 @@ def _scan_local(path: Path) -> Iterator[Entry]:
     if not exists:
         raise FileNotFoundError(f"{path}: no such file or folder; give the folder that holds the micrographs")
     if path.is_dir() and not _is_zarr(str(path)):
-        return _scan_folder(str(path), "")
+        return _scan_folder(str(path), "", selection)
     if path.suffix.lower() in LIST_SUFFIXES:
-        return _scan_list(path)
+        return _scan_list(path, selection)
     return iter([_make_local_entry(str(path), path.name)])
 
 
@@ -80,7 +82,7 @@ def _identify_folder(folder: str) -> tuple[int, int]:
     return (status.st_dev, status.st_ino)
 
 
-def _scan_folder(folder: str, prefix: str) -> Iterator[Entry]:
+def _scan_folder(folder: str, prefix: str, selection: FileSelection) -> Iterator[Entry]:
     """Files below `folder`, depth first. An explicit stack allows folders deeper than Python's recursion limit."""
     root = os.path.join(os.path.realpath(folder), "")
     items, problem = _list_folder(folder, prefix.rstrip("/") or ".")
@@ -98,6 +100,8 @@ def _scan_folder(folder: str, prefix: str) -> Iterator[Entry]:
         entry = _make_item_entry(item, uri, root, open_folders)
         if entry is not None:
             yield entry
+            continue
+        if not selection.has_folder(escape_name(uri)):
             continue
         items, problem = _list_folder(item.path, uri)
         if problem is not None:
@@ -143,7 +147,7 @@ def _make_local_entry(path: str, uri: str) -> Entry:
     return Entry(escape_name(uri), path, status.st_size, modified_ns, problem)
 
 
-def _scan_list(path: Path) -> Iterator[Entry]:
+def _scan_list(path: Path, selection: FileSelection) -> Iterator[Entry]:
     """Files that a list names, in its order. Repeated lines are dropped, and folders are scanned."""
     folder = str(path.parent)
     paths: dict[int, int] = {}  # hash of a URI -> hash of its path; no texts, since a list may have a million lines
@@ -153,7 +157,7 @@ def _scan_list(path: Path) -> Iterator[Entry]:
             uri = escape_uri(full_path.replace(os.sep, "/"))
         if hash(uri) not in paths:
             paths[hash(uri)] = hash(full_path)
-            yield from _read_listed_entries(full_path, uri)
+            yield from _read_listed_entries(full_path, uri, selection)
 
 
 def _list_uri(full_path: str, folder: str) -> str:
@@ -163,9 +167,10 @@ def _list_uri(full_path: str, folder: str) -> str:
     return uri.replace(os.sep, "/")
 
 
-def _read_listed_entries(full_path: str, uri: str) -> Iterator[Entry]:
+def _read_listed_entries(full_path: str, uri: str, selection: FileSelection) -> Iterator[Entry]:
     if os.path.isdir(full_path) and not _is_zarr(full_path):
-        yield from _scan_folder(full_path, f"{uri}/")
+        if selection.has_folder(escape_name(uri)):
+            yield from _scan_folder(full_path, f"{uri}/", selection)
     elif not os.path.lexists(full_path):
         remedy = "; a list cannot name a bucket's files: give their folder as a source" if is_remote_name(uri) else ""
         yield Entry(escape_name(uri), full_path, problem=f"named in the list, but there is no such file{remedy}")

@@ -10,13 +10,17 @@ from emqa_dask.archive.companions import MAX_SIDECAR_BYTES, find_sidecars, index
 from emqa_dask.archive.entries import ZARR_SUFFIXES, Entry, describe_os_error
 from emqa_dask.archive.name_escapes import escape_uri
 from emqa_dask.archive.rows import clip_integer
+from emqa_dask.archive.selection import FileSelection
 
 
-def scan_remote(uri: str) -> Iterator[Entry]:
-    """Files below an fsspec URI. S3 lists a thousand keys per request, other file systems one folder per request."""
+def scan_remote(uri: str, selection: FileSelection) -> Iterator[Entry]:
+    """Files below an fsspec URI. S3 lists a thousand keys per request, other file systems one folder per request.
+
+    Folders that `selection` excludes are not listed; on S3 only the first page with their keys is.
+    """
     fs, root = uris.locate(uri)
     root = root.rstrip("/")
-    entries = _scan_root(fs, uri, root)
+    entries = _scan_root(fs, uri, root, selection)
     first = next(entries, None)
     if first is not None:
         return chain([first], entries)
@@ -25,18 +29,18 @@ def scan_remote(uri: str) -> Iterator[Entry]:
     return iter([_make_remote_entry(fs.info(root), uri, root.rpartition("/")[2])] if fs.isfile(root) else ())
 
 
-def _scan_root(fs: Any, uri: str, root: str) -> Iterator[Entry]:
+def _scan_root(fs: Any, uri: str, root: str, selection: FileSelection) -> Iterator[Entry]:
     if "s3" in fs.protocol:
-        return _scan_s3(fs, uri, root)
-    return _scan_remote_folder(fs, uri, root, "") if fs.isdir(root) else iter(())
+        return _scan_s3(fs, uri, root, selection)
+    return _scan_remote_folder(fs, uri, root, "", selection) if fs.isdir(root) else iter(())
 
 
-def _scan_s3(fs: Any, uri: str, root: str) -> Iterator[Entry]:
+def _scan_s3(fs: Any, uri: str, root: str, selection: FileSelection) -> Iterator[Entry]:
     """Files below an S3 URI, by key. S3 has no folders, so a key with any slashes is found."""
     bucket, folder, _ = fs.split_path(root)
     prefix = f"{folder}/" if folder else ""
     zarr_folder = ""
-    for items, indices in _index_pages(_list_s3_pages(fs, bucket, prefix)):
+    for items, indices in _index_pages(_list_s3_pages(fs, bucket, prefix, selection)):
         for item in items:
             name = item["Key"][len(prefix) :]
             if zarr_folder and name.startswith(zarr_folder):
@@ -48,8 +52,11 @@ def _scan_s3(fs: Any, uri: str, root: str) -> Iterator[Entry]:
             yield from _make_key_entries(item, uri, name, zarr_folder, sidecars)
 
 
-def _list_s3_pages(fs: Any, bucket: str, prefix: str) -> Iterator[list[dict]]:
-    """The pages of an S3 listing, of a thousand keys each; most chunks of a Zarr folder are left out."""
+def _list_s3_pages(fs: Any, bucket: str, prefix: str, selection: FileSelection) -> Iterator[list[dict]]:
+    """The pages of an S3 listing, of a thousand keys each.
+
+    Most chunks of a Zarr folder and most keys of a folder that `selection` excludes are left out.
+    """
     last_key = ""
     while True:
         start = {"StartAfter": last_key} if last_key else {}
@@ -59,8 +66,9 @@ def _list_s3_pages(fs: Any, bucket: str, prefix: str) -> Iterator[list[dict]]:
         if not page.get("IsTruncated") or not items:
             return
         last_key = items[-1]["Key"]
-        if zarr_folder := _find_zarr_folder(last_key[len(prefix) :]):  # do not list its chunks
-            last_key = f"{prefix}{zarr_folder}\U0010ffff"
+        name = last_key[len(prefix) :]
+        if folder := _find_zarr_folder(name) or _find_excluded_folder(name, selection):
+            last_key = f"{prefix}{folder}\U0010ffff"
 
 
 def _index_pages(pages: Iterator[list[dict]]) -> Iterator[tuple[list[dict], dict[str, dict[str, list[str]]]]]:
@@ -103,13 +111,19 @@ def _find_zarr_folder(name: str) -> str:
     return ""
 
 
+def _find_excluded_folder(name: str, selection: FileSelection) -> str:
+    """Excluded folder that contains `name`, with a slash at its end; "" for none, and for names that are escaped."""
+    folder = selection.find_excluded_folder(name) if escape_uri(name) == name else ""
+    return f"{folder}/" if folder else ""
+
+
 def _join_uri(uri: str, name: str) -> str:
     """The URI of `name` below `uri`, which may be a chain (zip://::s3://bucket/a.zip)."""
     head, link, inner_path = uri.partition("::")
     return f"{head}{'' if head.endswith('/') else '/'}{name}{link}{inner_path}"
 
 
-def _scan_remote_folder(fs: Any, uri: str, folder: str, prefix: str) -> Iterator[Entry]:
+def _scan_remote_folder(fs: Any, uri: str, folder: str, prefix: str, selection: FileSelection) -> Iterator[Entry]:
     """Files below one folder of a file system with folders."""
     try:
         listing = sorted(fs.ls(folder, detail=True), key=lambda item: item["name"])
@@ -134,8 +148,8 @@ def _scan_remote_folder(fs: Any, uri: str, folder: str, prefix: str) -> Iterator
             yield _make_remote_entry(item, _join_uri(uri, f"{prefix}{name}"), f"{prefix}{name}", sidecars)
         elif name.lower().endswith(ZARR_SUFFIXES):
             yield Entry(escape_uri(f"{prefix}{name}"), _join_uri(uri, f"{prefix}{name}"))
-        else:
-            yield from _scan_remote_folder(fs, uri, item["name"].rstrip("/"), f"{prefix}{name}/")
+        elif selection.has_folder(escape_uri(f"{prefix}{name}")):
+            yield from _scan_remote_folder(fs, uri, item["name"].rstrip("/"), f"{prefix}{name}/", selection)
 
 
 def _make_remote_entry(item: dict, path: str, name: str, sidecars: tuple[str, ...] = ()) -> Entry:

@@ -67,6 +67,9 @@ def parse_settings_changes(options: argparse.Namespace) -> dict[str, dict[str, o
         changes.setdefault("detect", {})["detectors"] = options.detectors
     if options.classifier is not None:
         changes.setdefault("classify", {})["model"] = options.classifier
+    for name in ("exclude", "include"):
+        if getattr(options, name, None) is not None:
+            changes.setdefault("archive", {})[name] = getattr(options, name)
     for name in ("scheduler", "workers"):
         if getattr(options, name) is not None:
             changes.setdefault("run", {})[name] = getattr(options, name)

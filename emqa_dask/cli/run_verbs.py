@@ -24,6 +24,22 @@ def _add_moved_from(step: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_selection(step: argparse.ArgumentParser) -> None:
+    step.add_argument(
+        "--exclude",
+        metavar="PATTERN",
+        action="append",
+        help="leave out the files and folders that match, e.g. thumbs/ or '*.jpg'; may be given several times, and "
+        "replaces archive.exclude",
+    )
+    step.add_argument(
+        "--include",
+        metavar="PATTERN",
+        action="append",
+        help="read only files that match, or whose folder does, e.g. '*.dm4'; replaces archive.include",
+    )
+
+
 def add_triage(verbs) -> None:
     """`emqa triage`."""
     triage = verbs.add_parser(
@@ -37,6 +53,7 @@ def add_triage(verbs) -> None:
     triage.add_argument("source", metavar="SRC")
     triage.add_argument("--workspace", metavar="WS", help="where results go; default: ./<name of SRC>.emqa")
     _add_moved_from(triage)
+    _add_selection(triage)
     triage.add_argument(
         "--dry-run", action="store_true", help="say what there is and what it would cost; write nothing"
     )
@@ -64,6 +81,7 @@ def add_steps(verbs) -> None:
             step.add_argument("source", metavar="SRC")
             step.add_argument("--workspace", metavar="WS", help="default: ./<name of SRC>.emqa")
             _add_moved_from(step)
+            _add_selection(step)
         else:
             step.add_argument("workspace", metavar="WS")
         add_settings(step)

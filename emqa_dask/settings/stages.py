@@ -13,7 +13,8 @@ PRECISIONS = ("float32", "bfloat16", "float16")  # of networks
 
 @dataclass(frozen=True)
 class Archive:
-    exclude: tuple[str, ...] = ()  # glob patterns on the archive-relative URI
+    exclude: tuple[str, ...] = ()  # patterns of files and folders that are left out, e.g. "*.jpg", "thumbs", "raw/old*"
+    include: tuple[str, ...] = ()  # patterns of files and folders that are read, except excluded ones; empty = all
     max_megapixels: float = 256.0  # larger images get a row that says so, until this is raised: a guard against bombs
     nm_per_pixel: float = 0.0  # pixel size for new files whose header has none; stored ones keep theirs; 0 = unknown
     files_per_task: int = 32  # at first; a large archive's tasks have up to 16 times that, of at most 2 GiB together
@@ -24,7 +25,20 @@ class Archive:
     }
 
     def check(self) -> None:
-        """All that can be wrong is a number's range."""
+        for key in ("exclude", "include"):
+            for pattern in getattr(self, key):
+                _check_path_pattern(f"archive.{key}", pattern)
+
+
+def _check_path_pattern(key: str, pattern: str) -> None:
+    """Raises SettingsError for a pattern of files and folders that cannot match any."""
+    require("\\" not in pattern, key, pattern, "has slashes (/) between folders, no backslashes")
+    require(not pattern.startswith("!"), key, pattern, "cannot start with !; archive.include names what is read")
+    require("://" not in pattern, key, pattern, "is a path in the archive, no URI")
+    names = pattern.removeprefix("./").strip("/").split("/")
+    require(
+        not {"", ".", ".."} & set(names), key, pattern, 'is a name or a path in the archive, e.g. "thumbs", "raw/*"'
+    )
 
 
 @dataclass(frozen=True)

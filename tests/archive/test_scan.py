@@ -17,8 +17,8 @@ from emqa_dask.archive.name_escapes import escape_name, unescape_name
 from emqa_dask.archive.scan import scan_archive
 
 
-def uris(source, **options) -> list[str]:
-    return [entry.uri for entry in scan_archive(source, **options)]
+def uris(source) -> list[str]:
+    return [entry.uri for entry in scan_archive(source)]
 
 
 @given(
@@ -73,15 +73,6 @@ def test_zarr_folders_are_one_entry(tmp_path):
         (tmp_path / name / marker).write_text("{}")
         (tmp_path / name / "0" / "c" / "0").write_bytes(b"1")
     assert uris(tmp_path) == ["a.zarr", "unnamed"]
-
-
-def test_exclude(tmp_path):
-    (tmp_path / "raw").mkdir()
-    for name in ("a.tif", "b.txt", "raw/c.tif"):
-        (tmp_path / name).write_bytes(b"1")
-    assert uris(tmp_path, exclude=("*.txt", "raw/*")) == ["a.tif"]
-    with pytest.raises(ValueError, match=r"every file is excluded \(archive\.exclude\)"):
-        scan_archive(tmp_path, exclude=("*",))
 
 
 def test_list_file(tmp_path):

@@ -17,6 +17,7 @@ from emqa_dask import tables
 from emqa_dask.archive.entries import Entry
 from emqa_dask.archive.readers import open_source
 from emqa_dask.archive.scan import scan_archive
+from emqa_dask.archive.selection import FileSelection
 from emqa_dask.archive.survey import compute_micrograph_id, hash_content, survey_file
 from emqa_dask.settings import Archive
 
@@ -260,7 +261,7 @@ NOT_READ = {
 def test_all_real_data_give_one_row_each(real):
     surveyed = [
         survey_file(entry, Archive())
-        for entry in scan_archive(real, exclude=("*.md", "*/bounding_boxes/*", "*/labels_yolo/*"))
+        for entry in scan_archive(real, FileSelection(("*.md", "bounding_boxes/", "labels_yolo/")))
     ]
     files = [p for p in real.rglob("*") if p.is_file() and p.suffix != ".md"]
     files = [p for p in files if p.parent.name not in ("bounding_boxes", "labels_yolo")]

@@ -10,6 +10,7 @@ import pytest
 import tifffile
 
 from emqa_dask import tables
+from emqa_dask.archive import selection
 from emqa_dask.archive.entries import Entry
 from emqa_dask.archive.scan import scan_archive
 from emqa_dask.pipeline.commands import ingest
@@ -425,9 +426,12 @@ def test_nothing_is_there_before_the_first_ingest(tmp_path):
 
 def test_a_task_names_its_files_and_their_dependencies(sessions, small, tmp_path):
     def names(settings):
-        tasks = ingest._make_survey_tasks(
-            Workspace(str(tmp_path)), str(sessions), settings, [], digests.DigestSet(), digests.DigestSet()
+        workspace = Workspace(str(tmp_path))
+        digest_sets = (digests.DigestSet(), digests.DigestSet())
+        new_files = batches.iter_new_files(
+            workspace, str(sessions), settings.archive, selection.FileSelection(), *digest_sets
         )
+        tasks = ingest._make_survey_tasks(workspace, new_files, settings, [])
         return [task.name for task in tasks if isinstance(task, Task)]
 
     assert names(small) == names(small)

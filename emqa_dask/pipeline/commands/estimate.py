@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from emqa_dask.archive import readers, scan
+from emqa_dask.archive.selection import FileSelection, describe_left_out
 from emqa_dask.archive.survey import fetch_file, survey_file
 from emqa_dask.pipeline.tasks import image_measurement
 from emqa_dask.pipeline.tasks.classify import classify_partition
@@ -22,7 +23,8 @@ def estimate(source: str, settings: Settings, say: Say = print, n_sample: int = 
     sample = []
     n_files = 0
     n_bytes = 0
-    for entry in scan.scan_archive(source, settings.archive.exclude):
+    selection = FileSelection(settings.archive.exclude, settings.archive.include)
+    for entry in scan.scan_archive(source, selection):
         n_files = n_files + 1
         n_bytes = n_bytes + entry.size_bytes
         if len(sample) < n_sample:
@@ -53,6 +55,8 @@ def estimate(source: str, settings: Settings, say: Say = print, n_sample: int = 
     workers = settings.run.workers or count_cores()
     per_megapixel = 1000 * seconds / max(megapixels, 1e-9)
     say(f"{n_files:,} files, {n_bytes / 1e9:,.2f} GB")
+    if left_out := describe_left_out(selection.n_files, selection.n_folders):
+        say(left_out)
     say(f"a sample of {len(sample)}: {', '.join(f'{n} {kind}' for kind, n in n_files_by_kind.most_common())}")
     say(f"about {n_micrographs * scale:,.0f} micrographs, {megapixels * scale:,.0f} megapixels")
     duration = format_duration(seconds * scale / workers)

@@ -6,13 +6,15 @@ Tables that grow with the archive are processed in batches; memory holds only di
 import hashlib
 import itertools
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
 
 from emqa_dask import tables
+from emqa_dask.archive.entries import Entry
+from emqa_dask.archive.selection import FileSelection, describe_left_out
 from emqa_dask.pipeline.tasks import survey
 from emqa_dask.pipeline.tasks.survey import survey_files
 from emqa_dask.pipeline.workspace.batches import iter_batches, iter_new_files
@@ -31,8 +33,8 @@ READERS = 4
 PARTS = 8
 
 
-def ingest(workspace: Workspace, source: str, settings: Settings, execute: Executor) -> None:
-    """Surveys the files that are not in the catalog and writes catalog.parquet and micrographs.parquet.
+def ingest(workspace: Workspace, source: str, settings: Settings, execute: Executor) -> str:
+    """A line on files that the settings leave out; "" for none. Surveys new files and writes catalog and ledger.
 
     micrographs.parquet is a ledger: rows are added and never changed, because a slot is never assigned again.
     `iter_current` lists the micrographs that the archive still contains. Raises ValueError when the archive contains no
@@ -42,9 +44,9 @@ def ingest(workspace: Workspace, source: str, settings: Settings, execute: Execu
     uris = DigestSet()
     present = DigestSet()
     counts = Counter()
-    for result in execute(
-        survey_files, _make_survey_tasks(workspace, source, settings, names, uris, present), "survey"
-    ):
+    selection = FileSelection(settings.archive.exclude, settings.archive.include)
+    entries = iter_new_files(workspace, source, settings.archive, selection, uris, present)
+    for result in execute(survey_files, _make_survey_tasks(workspace, entries, settings, names), "survey"):
         if result.outcome == "failed":  # the whole task failed, not a single file
             died = CallFailed(result.failure_kind, result.error, result.traceback, result.event["attempt"])
             task_root, name, entries = result.task.args[:3]
@@ -61,16 +63,16 @@ def ingest(workspace: Workspace, source: str, settings: Settings, execute: Execu
         raise ValueError(f"{source}: there is no file in it beside the workspace; name a folder of micrographs")
     for folder in (SURVEY_FILES, SURVEY_FRAMES):  # catalog and ledger contain all their rows, also those of killed runs
         _remove(workspace, folder, parts.list_parts(workspace.uri, folder))
+    return describe_left_out(selection.n_files, selection.n_folders)
 
 
 def _make_survey_tasks(
-    workspace: Workspace, source: str, settings: Settings, names: list[str], uris: DigestSet, present: DigestSet
+    workspace: Workspace, new_files: Iterable[tuple[Entry, bytes]], settings: Settings, names: list[str]
 ) -> Iterator[Task]:
-    """A task for each batch of new files, in the order of the scan; notes their names and URIs."""
+    """A task for each batch of new files, in the order of the scan; notes their names."""
     # The rows of files depend on these settings, too.
     settings_key = repr((settings.archive.max_megapixels, settings.archive.nm_per_pixel)).encode()
-    entries_of_files = iter_new_files(workspace, source, settings.archive, uris, present)
-    for entries, keys in iter_batches(entries_of_files, settings.archive.files_per_task):
+    for entries, keys in iter_batches(new_files, settings.archive.files_per_task):
         names.append(hashlib.sha256(settings_key + b"".join(keys)).hexdigest()[:16])
         yield Task(names[-1], (workspace, names[-1], entries, settings), len(entries))
 

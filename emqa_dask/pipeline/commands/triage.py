@@ -10,6 +10,7 @@ import pandas as pd
 
 from emqa_dask import tables
 from emqa_dask.archive import scan
+from emqa_dask.archive.selection import FileSelection
 from emqa_dask.backend import to_device
 from emqa_dask.pipeline.commands import ingest
 from emqa_dask.pipeline.commands.bundled_tables import say_unfit_models
@@ -109,7 +110,8 @@ def run(
         with journal.open_journal(workspace, run_lock.check) as record:
             execute = RunExecutor(root, settings, record, say, stack, has_workers=has_workers)
             if "ingest" in steps:
-                ingest.ingest(workspace, source, settings, execute)
+                if left_out := ingest.ingest(workspace, source, settings, execute):
+                    say(left_out)
                 seconds["survey"] = time.time() - started
             seconds |= _make_tables(workspace, settings, steps, execute)
         n_failures = write_failures(workspace, settings)
@@ -142,7 +144,7 @@ def _check_models(settings: Settings, steps: Collection[str], say: Say) -> None:
 def _claim(source: str, workspace: Workspace, settings: Settings) -> str:
     """`source` as an absolute path. Makes `workspace` its workspace, unless the archive does not exist."""
     source = source if "://" in source else os.path.abspath(source)
-    next(iter(scan.scan_archive(source, settings.archive.exclude)))
+    next(iter(scan.scan_archive(source, FileSelection(settings.archive.exclude, settings.archive.include))))
     marker.claim_workspace(workspace.uri, source)
     return source
 
