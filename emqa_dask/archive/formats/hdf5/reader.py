@@ -8,14 +8,23 @@ import h5py
 from emqa_dask.archive.checks import guards
 from emqa_dask.archive.formats.hdf5.arrays import read_arrays
 from emqa_dask.archive.formats.hdf5.datasets import Contents, make_source
+from emqa_dask.archive.formats.hdf5.gatan import is_gatan, read_gatan
 from emqa_dask.archive.formats.hdf5.hyperspy import is_hyperspy, open_hyperspy
+from emqa_dask.archive.formats.hdf5.matlab import is_matlab, read_matlab
 from emqa_dask.archive.formats.hdf5.ncem import is_ncem, read_ncem
+from emqa_dask.archive.formats.hdf5.nion import is_nion, read_nion
 from emqa_dask.archive.formats.hdf5.velox import is_velox, read_velox
+from emqa_dask.archive.formats.hdf5.volumes import is_bigdataviewer, is_imaris, read_bigdataviewer, read_imaris
 from emqa_dask.archive.source import ReadError, Source, capture_warnings
 
 # The first reader whose layout a file has is used.
 _LAYOUTS: tuple[tuple[Callable[[h5py.File, Path], bool], Callable[[h5py.File], Contents]], ...] = (
     (is_velox, read_velox),
+    (is_gatan, read_gatan),
+    (is_imaris, read_imaris),
+    (is_bigdataviewer, read_bigdataviewer),
+    (is_nion, read_nion),
+    (is_matlab, read_matlab),
     (is_ncem, read_ncem),
 )
 
