@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emqa_dask.archive.entries import Entry
+from emqa_dask.archive.formats import zarr_arrays
 from emqa_dask.archive.readers import open_source
 from emqa_dask.archive.survey import survey_file
 from emqa_dask.settings import Archive
@@ -334,3 +335,23 @@ def test_broken_metadata_are_a_row(tmp_path, attributes):
     row, found = survey(tmp_path / "x.zarr")
     assert (row["status"] == "ok") == bool(found)
     assert row["status"] == "ok" or row["reason"]
+
+
+def test_stack_chunked_over_frames_is_decoded_once(tmp_path, monkeypatch):
+    pixels = np.stack([image(k) for k in range(6)])
+    zarr.create_array(str(tmp_path / "x.zarr"), data=pixels, chunks=(3, 16, 64))
+    n_chunks = []
+    check = zarr_arrays.check_chunks
+    monkeypatch.setattr(zarr_arrays, "check_chunks", lambda *spans: n_chunks.append(spans[2]) or check(*spans))
+    frames = open_source(tmp_path / "x.zarr").frames
+    np.testing.assert_array_equal([frame.read() for frame in frames], pixels)
+    assert n_chunks == [[(0, 3), (0, 48), (0, 64)], [(3, 6), (0, 48), (0, 64)]]
+
+
+def test_broken_chunk_costs_only_the_frames_in_it(tmp_path):
+    pixels = np.stack([image(k) for k in range(4)]).reshape(2, 2, 48, 64)
+    attributes = {"multiscales": [multiscale([axis(n) for n in "tcyx"])]}
+    write_group(tmp_path / "x.zarr", attributes, {"0": pixels}, chunks=(2, 1, 48, 64))
+    (tmp_path / "x.zarr" / "0" / "0.1.0.0").write_bytes(b"broken")
+    row, found = survey(tmp_path / "x.zarr")
+    assert ([frame["frame"] for frame in found], row["n_frames_lost"]) == ([0, 2], 2)

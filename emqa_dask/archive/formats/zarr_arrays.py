@@ -11,6 +11,7 @@ import numpy as np
 from emqa_dask.archive.axes import ImageAxes, NoImage, identify_axes, iterate_planes, list_spans, read_plane
 from emqa_dask.archive.checks.zarr_chunks import check_chunks, count_absent_chunks
 from emqa_dask.archive.checks.zarr_files import ZarrFiles
+from emqa_dask.archive.frame_blocks import read_plane_of_block
 from emqa_dask.archive.metadata.headers import Header
 from emqa_dask.archive.metadata.pixel_size import StatedSize, choose_pixel_size
 from emqa_dask.archive.source import WINDOW_BYTES, Frame, ReadError, is_damage_recorded, record_damage
@@ -64,13 +65,14 @@ def make_frames(files: ZarrFiles, images: ZarrImages, axes: ImageAxes) -> list[F
     row_bytes = width * dtype.itemsize * (1 if axes.colour is None else 3)
     rows = max(1, WINDOW_BYTES // max(1, row_bytes) // block_rows) * block_rows
     header = _add_pixel_size(images, axes, width)
+    checked_array = _CheckedArray(files, array)
     return [
         Frame(
             height,
             width,
             dtype.name,
             header,
-            partial(_read_rows, files, array, axes, plane),
+            partial(_read_rows, checked_array, axes, plane),
             min(rows, height),
             axes.colour is not None,
         )
@@ -89,13 +91,29 @@ def _add_pixel_size(images: ZarrImages, axes: ImageAxes, width: int) -> Header:
     return replace(header, foreign={**header.foreign, "zarr.path": path}) if path else header
 
 
-def _read_rows(files: ZarrFiles, array: Any, axes: ImageAxes, plane: tuple[int, ...], y0: int, y1: int) -> np.ndarray:
-    spans = list_spans(array.shape, axes, plane, y0, y1)
+class _CheckedArray:
+    """A Zarr array that is sliced by integers and slices; the chunks of a slice are checked before they are decoded."""
+
+    def __init__(self, files: ZarrFiles, array: Any):
+        self.files = files
+        self.array = array
+        self.shape = array.shape
+        self.dtype = np.dtype(array.dtype)
+
+    def __getitem__(self, index: tuple) -> np.ndarray:
+        spans = [
+            k.indices(n)[:2] if isinstance(k, slice) else (k, k + 1) for k, n in zip(index, self.shape, strict=True)
+        ]
+        check_chunks(self.files, self.array, spans)
+        return np.asarray(self.array[index])
+
+
+def _read_rows(array: _CheckedArray, axes: ImageAxes, plane: tuple[int, ...], y0: int, y1: int) -> np.ndarray:
     try:
-        check_chunks(files, array, spans)
-        rows = read_plane(array, axes, plane, y0, y1)
+        rows = _decode_rows(array, axes, plane, y0, y1)
         if is_damage_recorded():
-            n_absent, n_chunks = count_absent_chunks(files, array, spans)
+            spans = list_spans(array.shape, axes, plane, y0, y1)
+            n_absent, n_chunks = count_absent_chunks(array.files, array.array, spans)
             if n_absent:
                 record_damage(
                     f"{n_absent:,} of {n_chunks:,} chunks of rows {y0:,} to {y1:,} are absent: they read as fill"
@@ -106,3 +124,11 @@ def _read_rows(files: ZarrFiles, array: Any, axes: ImageAxes, plane: tuple[int, 
     except Exception as error:
         text = " ".join(str(error).split())[:200]
         raise ReadError(f"Zarr chunks are broken: {type(error).__name__}: {text}") from error
+
+
+def _decode_rows(array: _CheckedArray, axes: ImageAxes, plane: tuple[int, ...], y0: int, y1: int) -> np.ndarray:
+    """Rows of one image; all frames of a chunk are decoded at once, unless one of their chunks is broken."""
+    try:
+        return read_plane_of_block(array, axes, plane, y0, y1, chunks=array.array.chunks, key=array)
+    except Exception:
+        return read_plane(array, axes, plane, y0, y1)
