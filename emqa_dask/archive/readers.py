@@ -16,6 +16,7 @@ from emqa_dask.archive.sniff import (
     ARCHIVE_FORMATS,
     HEAD_BYTES,
     IMAGE_FORMATS,
+    PACKERS,
     RARE_FORMATS,
     SUFFIXES,
     TEXT_SUFFIXES,
@@ -89,6 +90,24 @@ def _read_jeol_image(path: Path) -> Source:
     return open_jeol_image(path)
 
 
+def _read_npy(path: Path) -> Source:
+    from emqa_dask.archive.formats.numpy_arrays import open_npy
+
+    return open_npy(path)
+
+
+def _read_jpeg2000(path: Path) -> Source:
+    from emqa_dask.archive.formats.jpeg2000 import open_jpeg2000
+
+    return open_jpeg2000(path)
+
+
+def _read_netpbm(path: Path) -> Source:
+    from emqa_dask.archive.formats.netpbm import open_netpbm
+
+    return open_netpbm(path)
+
+
 READERS: dict[str, Callable[[Path], Source]] = {
     "TIFF": _read_tiff,
     **{name: _make_raster_reader(name) for name in ("PNG", "JPEG", "BMP", "GIF", "WebP")},
@@ -99,6 +118,9 @@ READERS: dict[str, Callable[[Path], Source]] = {
     "EMI": _read_emi,
     "JEOL image": _read_jeol_image,
     "HDF5": _read_hdf5,
+    "NumPy": _read_npy,
+    "JPEG 2000": _read_jpeg2000,
+    "Netpbm": _read_netpbm,
     **{name: _make_rosetta_reader(name, plugin) for name, plugin in RARE_FORMATS.values()},
     "ELID": _make_checked_reader(check_elid, "ELID", "phenom"),
     "DENS": _make_checked_reader(check_dens, "DENS", "dens"),
@@ -107,7 +129,7 @@ READERS: dict[str, Callable[[Path], Source]] = {
 
 # Files of other programs that are ZIP archives inside.
 ZIP_BASED_FORMATS = {
-    ".npz": "NumPy arrays", ".pt": "PyTorch file", ".pth": "PyTorch file",
+    ".pt": "PyTorch file", ".pth": "PyTorch file",
     ".docx": "Word document", ".xlsx": "table",
     ".pptx": "presentation", ".odt": "text document", ".whl": "Python package", ".jar": "Java program",
 }  # fmt: skip
@@ -134,17 +156,45 @@ def open_source(path: str | Path, *, sniffed: str | None = None) -> Source:
     name = sniffed or (expected if expected not in IMAGE_FORMATS else None)
     if name not in READERS and suffix in RARE_FORMATS and sniffed in (None, "text", "ZIP"):
         name = RARE_FORMATS[suffix][0]  # formats that are text or a container of their own
-    if name not in READERS:
-        return _describe_non_image(path, suffix, name, expected)
     try:
-        source = READERS[name](path)
+        source = READERS[name](path) if name in READERS else _open_packed(path, suffix, name)
     except ReadError as error:
         error.format = name
         raise
+    if source is None:
+        return _describe_non_image(path, suffix, name, expected)
     if expected is not None and expected != name and not (expected == "HDF5" and name.startswith("EMD")):
         lie = f"{source.format} data, though named {suffix}"
         source = replace(source, reason=f"{lie}; {source.reason}" if source.reason else lie)
     return sidecars.add_sidecars(path, _refuse_impossible_sizes(source))
+
+
+def _open_packed(path: Path, suffix: str, name: str | None) -> Source | None:
+    """The image or data set in a packed file -> Source; None for other archives and for files of unknown formats."""
+    if name == "ZIP" and suffix not in ZIP_BASED_FORMATS:
+        from emqa_dask.archive.formats.zip_files import open_zip_file
+
+        return open_zip_file(path, _detect_image, _open_image)
+    if name in PACKERS:
+        from emqa_dask.archive.formats.packed import open_packed
+
+        return open_packed(path, name, _detect_image, _open_image)
+    return None
+
+
+def _detect_image(head: bytes, name: str) -> str | None:
+    """The image format of a file that was packed, by its first bytes and its name; None for other files."""
+    suffix = Path(name).suffix.lower()
+    format = detect_format(head, len(head), suffix)
+    if format in READERS:
+        return format
+    if suffix in SUFFIXES and suffix not in AMBIGUOUS_SUFFIXES:
+        raise ReadError(f"{name} in it is not {SUFFIXES[suffix]} nor any other known format")
+    return None
+
+
+def _open_image(path: Path, format: str) -> Source:
+    return READERS[format](path)
 
 
 def _refuse_impossible_sizes(source: Source) -> Source:
@@ -171,9 +221,10 @@ def _describe_non_image(path: Path, suffix: str, name: str | None, expected: str
     if name == "ZIP" and suffix in ZIP_BASED_FORMATS:
         return Source(ZIP_BASED_FORMATS[suffix], "unknown", f"{ZIP_BASED_FORMATS[suffix]}, not an image")
     if name in ARCHIVE_FORMATS:
-        return Source(
-            name, "archive", f"{name} archive{suffix_note}: unpack it to have its files triaged", is_failed=failed
-        )
+        remedy = "unpack it to have its files triaged"
+        if name == "ZIP":
+            remedy += f", or triage zip://::{path.name}"
+        return Source(name, "archive", f"{name} archive{suffix_note}: {remedy}", is_failed=failed)
     if name is not None:
         return Source(name, "unknown", f"{name}, not an image{suffix_note}", is_failed=failed)
     if failed:

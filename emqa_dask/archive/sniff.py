@@ -3,6 +3,7 @@
 import re
 
 from emqa_dask.archive.formats.mrc_header import parse_header
+from emqa_dask.archive.formats.netpbm import NETPBM_START
 
 HEAD_BYTES = 4096
 
@@ -14,11 +15,13 @@ _MAGIC = (
     (b"\x00\x05\x16\x07", "resource fork"), (b"PK\x03\x04", "ZIP"), (b"PK\x05\x06", "ZIP"), (b"\x1f\x8b", "gzip"),
     (b"7z\xbc\xaf\x27\x1c", "7z"), (b"Rar!", "RAR"), (b"\xfd7zXZ", "xz"), (b"%PDF", "PDF"), (b"\x7fELF", "ELF"),
     (b"MZ", "Windows program"), (b"\xd0\xcf\x11\xe0", "OLE document"), (b"\x93NUMPY", "NumPy"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"), (b"\xff\x4f\xff\x51", "JPEG 2000"),
     (b"SQLite format 3", "SQLite"), (b"\x28\xb5\x2f\xfd", "zstd"),
 )  # fmt: skip
-IMAGE_FORMATS = ("TIFF", "PNG", "JPEG", "GIF", "BMP", "WebP", "HDF5", "SER", "MRC", "DM3", "DM4",
-                 "JEOL image")  # fmt: skip
+IMAGE_FORMATS = ("TIFF", "PNG", "JPEG", "GIF", "BMP", "WebP", "HDF5", "SER", "MRC", "DM3", "DM4", "JEOL image",
+                 "NumPy", "JPEG 2000", "Netpbm")  # fmt: skip
 AMBIGUOUS_SUFFIXES = (".map",)  # also of files that are no images: such a file did not fail
+PACKERS = ("gzip", "bzip2", "xz", "zstd")  # they pack one file, which may be an image
 ARCHIVE_FORMATS = ("ZIP", "gzip", "7z", "RAR", "xz", "zstd", "bzip2")
 SUFFIXES = {
     ".tif": "TIFF", ".tiff": "TIFF", ".btf": "TIFF", ".tf8": "TIFF", ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG",
@@ -26,6 +29,9 @@ SUFFIXES = {
     ".st": "MRC", ".ali": "MRC", ".rec": "MRC", ".preali": "MRC", ".dm3": "DM3", ".dm4": "DM4", ".ser": "SER",
     ".emi": "EMI", ".emd": "HDF5", ".h5": "HDF5", ".hdf5": "HDF5", ".hspy": "HDF5", ".nxs": "HDF5", ".de5": "HDF5",
     ".elid": "ELID",
+    ".npy": "NumPy", ".jp2": "JPEG 2000", ".j2k": "JPEG 2000", ".jpx": "JPEG 2000", ".jpf": "JPEG 2000",
+    ".j2c": "JPEG 2000", ".jpc": "JPEG 2000", ".jph": "JPEG 2000", ".pgm": "Netpbm", ".ppm": "Netpbm",
+    ".pnm": "Netpbm", ".pbm": "Netpbm", ".pam": "Netpbm", ".pfm": "Netpbm", ".ndata1": "HDF5",
 }  # fmt: skip
 # Formats of rarer instruments, known by suffix alone: suffix -> (name, RosettaSciIO plug-in).
 RARE_FORMATS = {
@@ -47,6 +53,8 @@ def detect_format(head: bytes, n_bytes: int, suffix: str) -> str | None:
             return name
     if re.match(rb"4\0\0\0[\x20-\x7e]{4,31}\0", head):  # "JED-2200:LibJxImageForm"
         return "JEOL image"
+    if NETPBM_START.match(head):
+        return "Netpbm"
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WebP"
     if re.match(rb"BZh[1-9]1AY&SY", head):

@@ -5,6 +5,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from emqa_dask.archive.source import ReadError
 
@@ -38,37 +39,47 @@ def check_member(info: zipfile.ZipInfo, limit: int) -> None:
 def read_member(path: Path, info: zipfile.ZipInfo, n_bytes: int, start: int = 0) -> bytes:
     """At most `n_bytes` of a member from `start` on; ReadError where it is broken.
 
-    Never unpacks more than the member states, whatever its data hold. The checksum is checked where all is read.
+    Never unpacks more than the member states, whatever its data hold.
     """
     stop = min(info.file_size, start + n_bytes)
     data = b"".join(iterate_blocks(path, info, stop, start))
     if len(data) < stop - start:
         raise ReadError(f"{info.filename} of the ZIP archive ends early")
-    if start == 0 and stop == info.file_size and zlib.crc32(data) != info.CRC:
-        raise ReadError(f"{info.filename} of the ZIP archive is broken: its checksum does not fit")
     return data
 
 
 def iterate_blocks(path: Path, info: zipfile.ZipInfo, stop: int, start: int = 0) -> Iterator[bytes]:
-    """Bytes `start` to `stop` of a member, a block at a time; fewer where it ends early."""
-    check_member(info, info.file_size)
+    """Bytes `start` to `stop` of a member, a block at a time; fewer where it ends early.
+
+    ReadError where all of it is read and its checksum does not fit.
+    """
+    checksum = 0
     with open(path, "rb") as file:
-        file.seek(info.header_offset)
-        head = file.read(_LOCAL_HEADER_BYTES)
-        if len(head) < _LOCAL_HEADER_BYTES or head[:4] != b"PK\3\4":
-            raise ReadError(f"{info.filename} of the ZIP archive is not where its directory says")
-        file.seek(sum(struct.unpack_from("<HH", head, 26)), 1)
-        if info.compress_type == zipfile.ZIP_STORED:
-            file.seek(start, 1)
-            n_left = min(stop, info.compress_size) - start
-            while n_left > 0 and (block := file.read(min(n_left, _BLOCK_BYTES))):
-                n_left -= len(block)
-                yield block
-            return
+        for block in _iterate_stored(file, info, stop, start):
+            checksum = zlib.crc32(block, checksum)
+            yield block
+    if start == 0 and stop == info.file_size and checksum != info.CRC:
+        raise ReadError(f"{info.filename} of the ZIP archive is broken: its checksum does not fit")
+
+
+def _iterate_stored(file: BinaryIO, info: zipfile.ZipInfo, stop: int, start: int) -> Iterator[bytes]:
+    check_member(info, info.file_size)
+    file.seek(info.header_offset)
+    head = file.read(_LOCAL_HEADER_BYTES)
+    if len(head) < _LOCAL_HEADER_BYTES or head[:4] != b"PK\3\4":
+        raise ReadError(f"{info.filename} of the ZIP archive is not where its directory says")
+    file.seek(sum(struct.unpack_from("<HH", head, 26)), 1)
+    if info.compress_type != zipfile.ZIP_STORED:
         yield from _inflate(file, info, stop, start)
+        return
+    file.seek(start, 1)
+    n_left = min(stop, info.compress_size) - start
+    while n_left > 0 and (block := file.read(min(n_left, _BLOCK_BYTES))):
+        n_left -= len(block)
+        yield block
 
 
-def _inflate(file, info: zipfile.ZipInfo, stop: int, start: int) -> Iterator[bytes]:
+def _inflate(file: BinaryIO, info: zipfile.ZipInfo, stop: int, start: int) -> Iterator[bytes]:
     inflate = zlib.decompressobj(-15)  # deflate without a header
     n_packed = info.compress_size
     position = 0
