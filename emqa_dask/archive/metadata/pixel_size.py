@@ -110,9 +110,9 @@ def is_scanner_resolution(nm: float) -> bool:
 
 
 def resolution_to_nm(value: Any, unit: int) -> float:
-    """Pixel size in nm of a TIFF resolution (pixels per inch, unit 2, or per cm, unit 3).
+    """Pixel size in nm of a TIFF resolution: pixels per inch (unit 2), cm (3), mm (4) or micrometre (5).
 
     NaN for what a scanner or printer could have, and for what no microscope has.
     """
-    nm = {2: 2.54e7, 3: 1e7}.get(unit, math.nan) / parse_positive(value)
+    nm = {2: 2.54e7, 3: 1e7, 4: 1e6, 5: 1e3}.get(unit, math.nan) / parse_positive(value)
     return nm if nm >= PLAUSIBLE_NM[0] and not is_scanner_resolution(nm) else math.nan

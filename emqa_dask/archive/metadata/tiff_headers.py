@@ -29,6 +29,7 @@ class TiffHeaders:
 
     def __init__(self, tif: tifffile.TiffFile):
         self.tif = tif
+        self.first_parts: list[VendorMetadata] | None = None  # of the first page, whose tags can hold for a stack
         self.ome = _call_reader(OmeTiff, tif)
 
     def read(self, page: tifffile.TiffPage) -> TiffHeader:
@@ -37,11 +38,11 @@ class TiffHeaders:
         The resolution tags count where no vendor states a size and no scanner has such a resolution.
         """
         tagged_page = self._find_tagged_page(page)
-        parts = self._read_vendors(READERS, tagged_page)
+        parts = self._read_vendors(tagged_page)
         ome_part = _call_reader(self.ome.read, page) if self.ome is not None else None
         parts += [ome_part] if ome_part is not None else []
         if not _list_sizes(parts):
-            parts += self._read_vendors(FALLBACK_READERS, tagged_page)
+            parts += _call_readers(FALLBACK_READERS, tagged_page, self.tif)
         header = merge_headers([*(part.header for part in parts), _read_baseline(page)])
         diffraction = next((part.diffraction for part in parts if part.diffraction), "")
         if diffraction:
@@ -51,9 +52,12 @@ class TiffHeaders:
         problems = [*(part.problem for part in parts), header.pixel_size_problem]
         return TiffHeader(replace(header, pixel_size_problem="; ".join(filter(None, problems)) or None))
 
-    def _read_vendors(self, readers: tuple[Reader, ...], page: tifffile.TiffPage) -> list[VendorMetadata]:
-        parts = (_call_reader(read_vendor, page, self.tif) for read_vendor in readers)
-        return [part for part in parts if part is not None]
+    def _read_vendors(self, page: tifffile.TiffPage) -> list[VendorMetadata]:
+        if page is not self.tif.pages.first:
+            return _call_readers(READERS, page, self.tif)
+        if self.first_parts is None:
+            self.first_parts = _call_readers(READERS, page, self.tif)
+        return list(self.first_parts)
 
     def _find_tagged_page(self, page: tifffile.TiffPage) -> tifffile.TiffPage:
         """The page whose tags hold for `page`: the first one of a stack, where only this has a vendor's tags."""
@@ -81,6 +85,13 @@ def _call_reader(read_vendor: Any, *arguments: Any) -> Any:
         return read_vendor(*arguments)
     except _BROKEN_TAG_ERRORS:
         return None
+
+
+def _call_readers(
+    readers: tuple[Reader, ...], page: tifffile.TiffPage, tif: tifffile.TiffFile
+) -> list[VendorMetadata]:
+    parts = (_call_reader(read_vendor, page, tif) for read_vendor in readers)
+    return [part for part in parts if part is not None]
 
 
 def _read_baseline(page: tifffile.TiffPage) -> Header:

@@ -36,7 +36,7 @@ def read_thermo_root(root: Any, width_px: int, height_px: int) -> VendorMetadata
     lengths = list(_list_lengths(root, width_px, height_px))
     reciprocal_unit = next((unit for _, unit, _ in lengths if is_reciprocal(unit)), "")
     sizes = tuple(size for size, _, _ in lengths)
-    voltage_v = abs(parse_number(find_text(root, "AccelerationVoltage", "HighVoltage")))
+    voltage_v = _read_voltage_v(root)
     label = lambda name: labels.get(name, (None, None))  # noqa: E731
     header = Header(
         voltage_kv=voltage_v * 1e-3 if voltage_v > 0 else convert_to_base_unit(*label("high tension"), "V") * 1e-3,
@@ -51,7 +51,7 @@ def read_thermo_root(root: Any, width_px: int, height_px: int) -> VendorMetadata
         foreign={key: value for key, (value, _) in labels.items()},
         **_read_stage(root, labels),
     )
-    diffraction = f"the unit {reciprocal_unit}" if reciprocal_unit else ""
+    diffraction = f"the unit {reciprocal_unit}" if reciprocal_unit else _find_diffraction_mode(labels)
     return VendorMetadata(header, sizes, diffraction, "; ".join(dict.fromkeys(p for _, _, p in lengths if p)))
 
 
@@ -102,6 +102,21 @@ def _list_memento_lengths(root: Any) -> list[tuple[StatedSize, str, str]]:
             break
     nm = parse_positive(values.get("Width"), 1e9)
     return [(StatedSize(nm, parse_positive(values.get("Height"), 1e9), "PixelSize"), "m", "")] if nm > 0 else []
+
+
+def _read_voltage_v(root: Any) -> float:
+    """High tension without its sign; volts where no unit is stated."""
+    names = ("AccelerationVoltage", "HighVoltage")
+    elements = (element for name in names for element in find_elements(root, name) if (element.text or "").strip())
+    element = next(elements, None)
+    unit = get_attribute(element, "unit") or "V"
+    return abs(convert_to_base_unit(element.text, unit, "V")) if element is not None else math.nan
+
+
+def _find_diffraction_mode(labels: dict[str, tuple[str | None, str | None]]) -> str:
+    """The mode of a camera image in diffraction; "" else. STEM modes are called diffraction too and give images."""
+    mode = labels.get("mode", (None, None))[0] or ""
+    return f"the mode {mode}" if mode.upper().startswith("TEM") and "diffraction" in mode.lower() else ""
 
 
 def _read_labels(root: Any) -> dict[str, tuple[str | None, str | None]]:
