@@ -87,9 +87,7 @@ def _call_reader(read_vendor: Any, *arguments: Any) -> Any:
         return None
 
 
-def _call_readers(
-    readers: tuple[Reader, ...], page: tifffile.TiffPage, tif: tifffile.TiffFile
-) -> list[VendorMetadata]:
+def _call_readers(readers: tuple[Reader, ...], page: tifffile.TiffPage, tif: tifffile.TiffFile) -> list[VendorMetadata]:
     parts = (_call_reader(read_vendor, page, tif) for read_vendor in readers)
     return [part for part in parts if part is not None]
 

@@ -7,11 +7,12 @@ from typing import Any
 import tifffile
 
 from emqa_dask.archive.metadata import dates
+from emqa_dask.archive.metadata.dose import compute_scan_dose
 from emqa_dask.archive.metadata.headers import Header
 from emqa_dask.archive.metadata.pixel_size import StatedSize
 from emqa_dask.archive.metadata.tiff_vendors.vendor_metadata import (
     VendorMetadata,
-    compute_dose,
+    compute_area_nm2,
     metres_to_um,
     radians_to_degrees,
 )
@@ -48,7 +49,7 @@ def read_fei(page: tifffile.TiffPage, tif: tifffile.TiffFile) -> VendorMetadata 
         stage_y_um=metres_to_um(_get_first(values, "stage.stagey", f"{beam}.stagey")),
         stage_z_um=metres_to_um(_get_first(values, "stage.stagez", f"{beam}.stagez")),
         tilt_deg=radians_to_degrees(_get_first(values, "stage.staget", "stage.stageta", f"{beam}.stageta")),
-        dose_e_per_nm2=_compute_scan_dose(values, sizes) if beam in ("EBeam", "") else math.nan,
+        dose_e_per_nm2=_read_scan_dose(values, sizes) if beam in ("EBeam", "") else math.nan,
         foreign=tree,
     )
     return VendorMetadata(header, tuple(sizes))
@@ -91,7 +92,7 @@ def _list_sizes(values: dict[str, Any], beam: str, width_px: int) -> list[Stated
     return [size for size in sizes if not math.isnan(size.x_nm)]
 
 
-def _compute_scan_dose(values: dict[str, Any], sizes: list[StatedSize]) -> float:
+def _read_scan_dose(values: dict[str, Any], sizes: list[StatedSize]) -> float:
     """Dose of all frames of the scan, from beam current, dwell time and pixel area."""
     current_a = parse_positive(_get_first(values, "ebeam.beamcurrent"))
     dwell_s = parse_positive(_get_first(values, "scan.dwelltime", "escan.dwell", "escan.dwelltime"))
@@ -99,8 +100,7 @@ def _compute_scan_dose(values: dict[str, Any], sizes: list[StatedSize]) -> float
     n_frames = max([1.0, *(n for n in (parse_number(values.get(key)) for key in numbers) if n > 1)])
     n_lines = parse_number(values.get("escan.lineintegration"))
     n_scans = n_frames * (n_lines if n_lines > 1 else 1.0)
-    size = next(iter(sizes), StatedSize(math.nan))
-    return compute_dose(current_a, dwell_s * n_scans, size.x_nm, size.y_nm if size.y_nm > 0 else size.x_nm)
+    return compute_scan_dose(current_a, dwell_s * n_scans, compute_area_nm2(sizes))
 
 
 def _read_date(values: dict[str, Any], tiff_date: Any) -> str | None:

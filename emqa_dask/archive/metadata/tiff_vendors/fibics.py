@@ -6,9 +6,10 @@ from typing import Any
 import tifffile
 
 from emqa_dask.archive.metadata import dates
+from emqa_dask.archive.metadata.dose import compute_scan_dose
 from emqa_dask.archive.metadata.headers import Header
 from emqa_dask.archive.metadata.pixel_size import StatedSize
-from emqa_dask.archive.metadata.tiff_vendors.vendor_metadata import VendorMetadata, compute_dose, read_tag_text
+from emqa_dask.archive.metadata.tiff_vendors.vendor_metadata import VendorMetadata, compute_area_nm2, read_tag_text
 from emqa_dask.archive.metadata.units import convert_to_base_unit, length_to_nm
 from emqa_dask.archive.metadata.values import clean_text, parse_number, parse_positive
 from emqa_dask.archive.metadata.xml_text import find_elements, find_text, get_attribute, name_element, parse_xml
@@ -46,7 +47,7 @@ def read_fibics(page: tifffile.TiffPage, tif: tifffile.TiffFile) -> VendorMetada
         stage_y_um=_get_position_um(root, "Y"),
         stage_z_um=_get_position_um(root, "Z"),
         tilt_deg=parse_number(_get_text(root, "Stage", "Tilt")),
-        dose_e_per_nm2=_compute_scan_dose(root, sizes),
+        dose_e_per_nm2=_read_scan_dose(root, sizes),
         foreign={"Fibics.Application.Version": _get_text(root, "Application", "Version")},
     )
     return VendorMetadata(header, tuple(sizes))
@@ -86,15 +87,14 @@ def _get_position_um(root: Any, axis: str) -> float:
     return math.copysign(_get_length_nm(root, "Stage", axis) * 1e-3, value) if value else value
 
 
-def _compute_scan_dose(root: Any, sizes: list[StatedSize]) -> float:
+def _read_scan_dose(root: Any, sizes: list[StatedSize]) -> float:
     """Dose of an electron beam; NaN for one of ions."""
     beam = f"{_get_text(root, 'Image', 'Beam')} {find_text(root, 'GFISGas')}".lower()
-    if any(name in beam for name in _ION_BEAMS) or not sizes:
+    if any(name in beam for name in _ION_BEAMS):
         return math.nan
     current_a = convert_to_base_unit(
         _get_text(root, "BeamInfo", "BeamI"), _get_unit(root, "BeamInfo", "BeamI", "pA"), "A"
     )
     dwell_s = convert_to_base_unit(_get_text(root, "Scan", "Dwell"), _get_unit(root, "Scan", "Dwell", "ns"), "s")
     n_lines = max(1.0, parse_positive(_get_text(root, "Scan", "LineAvg")))
-    nm_y = sizes[0].y_nm if sizes[0].y_nm > 0 else sizes[0].x_nm
-    return compute_dose(current_a, dwell_s * n_lines, sizes[0].x_nm, nm_y)
+    return compute_scan_dose(current_a, dwell_s * n_lines, compute_area_nm2(sizes))

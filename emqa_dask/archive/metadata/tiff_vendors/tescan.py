@@ -6,13 +6,14 @@ import struct
 import tifffile
 
 from emqa_dask.archive.metadata import dates
+from emqa_dask.archive.metadata.dose import compute_scan_dose
 from emqa_dask.archive.metadata.headers import Header
 from emqa_dask.archive.metadata.pixel_size import StatedSize
 from emqa_dask.archive.metadata.texts import decode_text, get_value, parse_key_values
 from emqa_dask.archive.metadata.tiff_vendors.vendor_metadata import (
     MAX_TAG_BYTES,
     VendorMetadata,
-    compute_dose,
+    compute_area_nm2,
     metres_to_um,
 )
 from emqa_dask.archive.metadata.values import clean_text, parse_number, parse_positive
@@ -57,7 +58,7 @@ def read_tescan_text(text: str, is_ion_image: bool) -> VendorMetadata | None:
         stage_y_um=metres_to_um(get_value(values, "StageY")),
         stage_z_um=metres_to_um(get_value(values, "StageZ")),
         tilt_deg=parse_number(get_value(values, "StageTilt")),
-        dose_e_per_nm2=float("nan") if is_ion_image else compute_dose(current_a, time_s, size.x_nm, size.y_nm),
+        dose_e_per_nm2=float("nan") if is_ion_image else compute_scan_dose(current_a, time_s, compute_area_nm2([size])),
         foreign=values,
     )
     return VendorMetadata(header, (size,) if size.x_nm == size.x_nm else ())

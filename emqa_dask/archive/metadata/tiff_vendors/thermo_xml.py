@@ -6,11 +6,12 @@ from typing import Any
 import tifffile
 
 from emqa_dask.archive.metadata import dates
+from emqa_dask.archive.metadata.dose import compute_scan_dose
 from emqa_dask.archive.metadata.headers import Header
 from emqa_dask.archive.metadata.pixel_size import StatedSize
 from emqa_dask.archive.metadata.tiff_vendors.vendor_metadata import (
     VendorMetadata,
-    compute_dose,
+    compute_area_nm2,
     metres_to_um,
     radians_to_degrees,
     read_tag_text,
@@ -47,7 +48,7 @@ def read_thermo_root(root: Any, width_px: int, height_px: int) -> VendorMetadata
         acquired=dates.parse_date(find_text(root, "AcquisitionDatetime", "AcquisitionDateTime", "time")),
         exposure_s=parse_positive(find_text(root, "ExposureTime", "FrameTime")),
         detector=clean_text(find_text(root, "DetectorName")),
-        dose_e_per_nm2=_compute_scan_dose(root, sizes),
+        dose_e_per_nm2=_read_scan_dose(root, sizes),
         foreign={key: value for key, (value, _) in labels.items()},
         **_read_stage(root, labels),
     )
@@ -143,11 +144,10 @@ def _read_stage(root: Any, labels: dict[str, tuple[str | None, str | None]]) -> 
     }
 
 
-def _compute_scan_dose(root: Any, sizes: tuple[StatedSize, ...]) -> float:
-    if (find_text(root, "BeamType") or "Electron") != "Electron" or not sizes:
+def _read_scan_dose(root: Any, sizes: tuple[StatedSize, ...]) -> float:
+    if (find_text(root, "BeamType") or "Electron") != "Electron":
         return math.nan
     n_scans = max(1.0, parse_positive(find_text(root, "FilterFrameCount"), 1.0))
     n_scans *= max(1.0, parse_positive(find_text(root, "LineIntegrationCount"), 1.0))
     time_s = parse_positive(find_text(root, "DwellTime")) * n_scans
-    nm_y = sizes[0].y_nm if sizes[0].y_nm > 0 else sizes[0].x_nm
-    return compute_dose(parse_positive(find_text(root, "BeamCurrent")), time_s, sizes[0].x_nm, nm_y)
+    return compute_scan_dose(parse_positive(find_text(root, "BeamCurrent")), time_s, compute_area_nm2(sizes))

@@ -12,7 +12,6 @@ from emqa_dask.archive.metadata.pixel_size import StatedSize
 from emqa_dask.archive.metadata.texts import decode_text
 from emqa_dask.archive.metadata.values import parse_number
 
-ELEMENTARY_CHARGE_C = 1.602176634e-19
 MAX_TAG_BYTES = 2**24  # of a tag that is read as text; the longest real ones have some 100 KiB
 SIZE_FIELDS = ("nm_per_pixel", "nm_per_pixel_y", "nm_per_pixel_source", "pixel_size_problem")  # of a Header
 
@@ -25,6 +24,12 @@ class VendorMetadata:
     sizes: tuple[StatedSize, ...] = ()  # the most reliable first
     diffraction: str = ""  # what shows that the image is a diffraction pattern: "the unit 1/nm"; "" for an image
     problem: str = ""  # why the sizes may be wrong, or why there is none
+
+
+def compute_area_nm2(sizes: Sequence[StatedSize]) -> float:
+    """Area of a pixel by the first of `sizes`; NaN without one."""
+    size = next(iter(sizes), StatedSize(math.nan))
+    return abs(size.x_nm * (size.y_nm if not math.isnan(size.y_nm) else size.x_nm))
 
 
 def merge_headers(headers: Sequence[Header]) -> Header:
@@ -42,12 +47,6 @@ def merge_headers(headers: Sequence[Header]) -> Header:
 
 def _is_unknown(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def compute_dose(current_a: float, time_s: float, nm: float, nm_y: float) -> float:
-    """Electrons per square nanometre that `current_a` brings into a pixel of `nm` by `nm_y` in `time_s`."""
-    electrons_per_nm2 = current_a * time_s / ELEMENTARY_CHARGE_C / (nm * nm_y) if nm * nm_y > 0 else math.nan
-    return electrons_per_nm2 if 0 < electrons_per_nm2 < math.inf else math.nan
 
 
 def metres_to_um(value: Any) -> float:
