@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,12 @@ def _make_rosetta_reader(format: str, plugin: str) -> Callable[[Path], Source]:
     return read
 
 
+def _read_dm(path: Path, *, format: str) -> Source:
+    from emqa_dask.archive.formats.digitalmicrograph import open_dm
+
+    return open_dm(path, format)
+
+
 def _read_ser(path: Path) -> Source:
     from emqa_dask.archive.formats.tia import open_ser
 
@@ -82,6 +89,10 @@ def _read_hdf5(path: Path) -> Source:
     from emqa_dask.archive.formats.hdf5.reader import open_hdf5
 
     return open_hdf5(path)
+
+
+def _describe_jeol_data(path: Path, *, kind: str, reason: str) -> Source:
+    return Source(f"JEOL {path.suffix[1:].upper()}", kind, reason)
 
 
 def _read_jeol_image(path: Path) -> Source:
@@ -112,8 +123,8 @@ READERS: dict[str, Callable[[Path], Source]] = {
     "TIFF": _read_tiff,
     **{name: _make_raster_reader(name) for name in ("PNG", "JPEG", "BMP", "GIF", "WebP")},
     "MRC": _read_mrc,
-    "DM3": _make_rosetta_reader("DM3", "digitalmicrograph"),
-    "DM4": _make_rosetta_reader("DM4", "digitalmicrograph"),
+    "DM3": partial(_read_dm, format="DM3"),
+    "DM4": partial(_read_dm, format="DM4"),
     "SER": _read_ser,
     "EMI": _read_emi,
     "JEOL image": _read_jeol_image,
@@ -122,6 +133,10 @@ READERS: dict[str, Callable[[Path], Source]] = {
     "JPEG 2000": _read_jpeg2000,
     "Netpbm": _read_netpbm,
     **{name: _make_rosetta_reader(name, plugin) for name, plugin in RARE_FORMATS.values()},
+    # Their images have files of their own, and the spectra would fill gigabytes.
+    "JEOL ASW": partial(_describe_jeol_data, kind="metadata", reason="list of the files of a JEOL project"),
+    "JEOL PTS": partial(_describe_jeol_data, kind="spectrum", reason="an EDS scan; its image is in an .img file"),
+    "JEOL EDS": partial(_describe_jeol_data, kind="spectrum", reason="an EDS spectrum, not an image"),
     "ELID": _make_checked_reader(check_elid, "ELID", "phenom"),
     "DENS": _make_checked_reader(check_dens, "DENS", "dens"),
 }

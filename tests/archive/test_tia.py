@@ -10,7 +10,7 @@ from rsciio.tia import file_reader
 from tia_files import MODE_STEM, make_object, write_emi, write_ser
 
 from emqa_dask import read_micrograph
-from emqa_dask.archive.metadata.emi import parse_acquire_date
+from emqa_dask.archive.metadata.dates import parse_date_near
 from emqa_dask.archive.readers import open_source
 from emqa_dask.archive.source import ReadError
 
@@ -163,13 +163,13 @@ def test_truncated_series_keeps_its_whole_images(tmp_path):
     ],
 )
 def test_dates_in_the_notations_of_tia(text, expected):
-    assert parse_acquire_date(text, 1456073551) == expected
+    assert parse_date_near(text, None, 1456073551) == expected
 
 
 def test_american_date_by_the_time_of_the_series():
-    assert parse_acquire_date("5/12/2019 10:00:00 AM", 1557655200) == "2019-05-12T10:00:00"
-    assert parse_acquire_date("5/12/2019 10:00:00 AM", 1575540000) == "2019-12-05T10:00:00"
-    assert parse_acquire_date("5/12/2019 10:00:00 AM", 0) == "2019-12-05T10:00:00"
+    assert parse_date_near("5/12/2019 10:00:00 AM", None, 1557655200) == "2019-05-12T10:00:00"
+    assert parse_date_near("5/12/2019 10:00:00 AM", None, 1575540000) == "2019-12-05T10:00:00"
+    assert parse_date_near("5/12/2019 10:00:00 AM", None, 0) == "2019-12-05T10:00:00"
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

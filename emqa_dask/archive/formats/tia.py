@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from emqa_dask.archive.formats.ser import SerImage, SerSeries, is_finite_step, make_row_reader, read_series
-from emqa_dask.archive.metadata.emi import EmiObject, make_header, parse_acquire_date, read_emi, select_object
+from emqa_dask.archive.metadata import dates
+from emqa_dask.archive.metadata.emi import EmiObject, make_header, read_emi, select_object
 from emqa_dask.archive.metadata.headers import Header
 from emqa_dask.archive.metadata.pixel_size import StatedSize, choose_pixel_size
 from emqa_dask.archive.source import WINDOW_BYTES, Frame, ReadError, Source
@@ -69,7 +70,9 @@ def _describe_other_kind(series: SerSeries, entry: EmiObject | None, emi: Path |
 
 def _make_frame(path: Path, image: SerImage, entry: EmiObject | None) -> Frame:
     time_s = image.time_s
-    header = make_header(entry, time_s) if entry is not None else Header(acquired=parse_acquire_date(None, time_s))
+    header = (
+        make_header(entry, time_s) if entry is not None else Header(acquired=dates.parse_date_near(None, None, time_s))
+    )
     stated_sizes = []
     if is_finite_step(image.step_x) and is_finite_step(image.step_y) and image.step_x != 1.0:  # 1: not calibrated
         stated_sizes = [StatedSize(image.step_x * 1e9, image.step_y * 1e9, "the .ser")]

@@ -1,11 +1,13 @@
 """Dates of acquisition as ISO 8601, from the notations that instruments use."""
 
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 from emqa_dask.archive.metadata.values import clean_text
 
+CLOCK_TOLERANCE = timedelta(hours=15)  # between local time and UTC, and for a slow clock
+MAX_UTC_S = 4e9  # the year 2096
 # German names of months (and their short forms) and days, which dateutil does not know.
 _GERMAN_MONTHS = (
     ("Januar", "Jan", "Jänner"), ("Februar", "Feb"), ("März", "Mrz", "Mär"), ("April", "Apr"), ("Mai",),
@@ -44,6 +46,27 @@ def parse_date(value: Any, time: Any = None, *, month_first: bool = False) -> st
     except (ValueError, OverflowError, TypeError):
         return None
     return date.isoformat() if date.date() == other_date.date() else None
+
+
+def parse_date_near(value: Any, time: Any, utc_s: float) -> str | None:
+    """A date and time as ISO 8601, of the two readings of 5/12/2019 the one that is near `utc_s`.
+
+    utc_s: seconds since 1970 that the file states besides; 0 for unknown. Without a text, the result is this time.
+    """
+    day_first = parse_date(value, time)
+    month_first = parse_date(value, time, month_first=True)
+    if not 0 < utc_s < MAX_UTC_S:
+        return day_first
+    utc = datetime(1970, 1, 1) + timedelta(seconds=utc_s)
+    if day_first is None:
+        return utc.isoformat(timespec="seconds") + "+00:00"
+    is_near = month_first is not None and abs(_drop_zone(month_first) - utc) < CLOCK_TOLERANCE
+    is_far = abs(_drop_zone(day_first) - utc) >= CLOCK_TOLERANCE
+    return month_first if is_near and is_far else day_first
+
+
+def _drop_zone(iso: str) -> datetime:
+    return datetime.fromisoformat(iso).replace(tzinfo=None)
 
 
 def _make_parser_info() -> Any:

@@ -3,7 +3,6 @@
 import mmap
 import re
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from pathlib import Path
 
 from emqa_dask.archive.metadata import dates
@@ -18,7 +17,6 @@ SPACE_BYTES = 4096  # before the XML of an image, in which TIA names its .ser fi
 # The name of the display of an image: "Search BF Scanning Display1", "Acquire HAADF Scanning Display1".
 _DISPLAY = re.compile(rb"(?:Search|Acquire|Preview|View|Record) ([\w .+-]{1,40}?) (Scanning|Image) Display")
 _SER_NAME = re.compile(rb"[^\\/\x00-\x1f\x7f-\xff]{1,200}_\d+\.ser", re.IGNORECASE)
-CLOCK_TOLERANCE = timedelta(hours=15)  # between local time and UTC, and a slow clock
 
 
 @dataclass(frozen=True)
@@ -145,7 +143,7 @@ def make_header(entry: EmiObject, time_s: int) -> Header:
         voltage_kv=kv if kv > 0 else parse_positive(entries.get("AcceleratingVoltage"), 1e-3),
         magnification=parse_positive((entries.get("Magnification") or "").rstrip("xX ")),
         instrument=(clean_text(entries.get("Microscope")) or "").removeprefix("Microscope ") or None,
-        acquired=parse_acquire_date(entries.get("AcquireDate"), time_s),
+        acquired=dates.parse_date_near(entries.get("AcquireDate"), None, time_s),
         exposure_s=exposure if exposure > 0 else parse_positive(entries.get("Integration time")),
         detector=entry.detector,
         stage_x_um=to_um("Stage X"),
@@ -154,24 +152,3 @@ def make_header(entry: EmiObject, time_s: int) -> Header:
         tilt_deg=parse_number(entries.get("Stage A")),
         foreign=entries,
     )
-
-
-def parse_acquire_date(text: str | None, time_s: int) -> str | None:
-    """The date that TIA wrote in the language of its computer, as ISO 8601; else the time of the .ser file, in UTC.
-
-    5/12/2019 is the 12 of May in the USA and the 5 of December elsewhere; the time of the .ser file decides.
-    """
-    day_first = dates.parse_date(text)
-    month_first = dates.parse_date(text, month_first=True)
-    if not 0 < time_s < 4e9:
-        return day_first
-    tag_date = datetime(1970, 1, 1) + timedelta(seconds=time_s)
-    if day_first is None:
-        return tag_date.isoformat() + "+00:00"
-    is_near = month_first is not None and abs(_to_naive(month_first) - tag_date) < CLOCK_TOLERANCE
-    is_far = abs(_to_naive(day_first) - tag_date) >= CLOCK_TOLERANCE
-    return month_first if is_near and is_far else day_first
-
-
-def _to_naive(iso: str) -> datetime:
-    return datetime.fromisoformat(iso).replace(tzinfo=None)
