@@ -5,9 +5,9 @@ from typing import Any
 
 import tifffile
 
-from emqa_dask.archive.metadata.ome_xml import OmePlane, map_planes, read_image
+from emqa_dask.archive.metadata.ome_xml import OmeImage, OmePlane, list_images, map_planes
 from emqa_dask.archive.metadata.tiff_vendors.vendor_metadata import VendorMetadata
-from emqa_dask.archive.metadata.units import length_to_nm
+from emqa_dask.archive.metadata.values import parse_number
 from emqa_dask.archive.metadata.xml_text import MAX_XML_BYTES, find_elements, get_attribute, parse_xml
 
 
@@ -26,7 +26,8 @@ class OmeTiff:
         if reference is not None:
             uuid = get_attribute(reference, "UUID") or uuid
             self.root = self._read_companion(path, get_attribute(reference, "MetadataFile") or "")
-        self.planes = map_planes(self.root, path.name, uuid, len(tif.pages)) if self.root is not None else {}
+        self.images = list_images(self.root) if self.root is not None else []
+        self.planes = map_planes(self.images, path.name, uuid, len(tif.pages))
 
     def _read_companion(self, path: Path, name: str) -> Any:
         """Root of the companion beside `path`; only the last part of its name counts, wherever it points."""
@@ -46,18 +47,15 @@ class OmeTiff:
         plane = plane or self._guess_plane(page)
         if plane is None:
             return VendorMetadata(problem="the OME-XML does not say which of its images this page is")
-        header, size = read_image(self.root, plane)
-        is_stated = size.x_nm > 0
-        return VendorMetadata(header, (size,) if is_stated else ())
+        size = plane.image.size
+        return VendorMetadata(plane.image.read_plane(plane.index), (size,) if size.x_nm > 0 else ())
 
     def _guess_plane(self, page: tifffile.TiffPage) -> OmePlane | None:
         """The only image, or the only one of this page's width and height; all of them where they state one size."""
-        images = list(find_elements(self.root, "Image"))
-        shape = (str(page.imagewidth), str(page.imagelength))
-        fitting_images = [image for image in images if _get_shape(image) == shape] or images
-        if len({_get_size(image) for image in fitting_images}) == 1:
-            return OmePlane(fitting_images[0], 0)
-        return None
+        shape = (page.imagewidth, page.imagelength)
+        images = [image for image in self.images if _get_shape(image) == shape] or self.images
+        sizes = {tuple(round(nm, 9) if nm > 0 else 0.0 for nm in (i.size.x_nm, i.size.y_nm)) for i in images}
+        return OmePlane(images[0], 0) if len(sizes) == 1 else None
 
 
 def _is_ome_xml(text: str) -> bool:
@@ -65,14 +63,5 @@ def _is_ome_xml(text: str) -> bool:
     return "OME" in head and "<" in head and ("openmicroscopy.org" in head or "<OME" in head or ":OME " in head)
 
 
-def _get_shape(image: Any) -> tuple[str | None, str | None]:
-    pixels = next(find_elements(image, "Pixels"), None)
-    return get_attribute(pixels, "SizeX"), get_attribute(pixels, "SizeY")
-
-
-def _get_size(image: Any) -> tuple[float, ...]:
-    """Pixel sizes, rounded so that equal ones are equal; -1 for unknown ones."""
-    pixels = next(find_elements(image, "Pixels"), None)
-    unit = {axis: get_attribute(pixels, f"PhysicalSize{axis}Unit") or "µm" for axis in "XY"}
-    sizes = [length_to_nm(get_attribute(pixels, f"PhysicalSize{axis}"), unit[axis]) for axis in "XY"]
-    return tuple(round(nm, 9) if nm > 0 else -1.0 for nm in sizes)
+def _get_shape(image: OmeImage) -> tuple[float, float]:
+    return parse_number(get_attribute(image.pixels, "SizeX")), parse_number(get_attribute(image.pixels, "SizeY"))
