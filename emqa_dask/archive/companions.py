@@ -103,7 +103,18 @@ def find_local_sidecars(path: Path) -> list[Path]:
         index = _list_sidecars(folder, modified_ns) if is_settled else index_sidecars(os.listdir(folder))
     except OSError:
         return []
-    return [path.with_name(name) for name in find_sidecars(path.name, index)]
+    return [path.with_name(name) for name in find_sidecars(path.name, index) if _is_file_beside(path, name)]
+
+
+def _is_file_beside(path: Path, name: str) -> bool:
+    """Whether the sidecar `name` is a file in the folder of the image at `path`, or of the target of its link.
+
+    A link that leads elsewhere is not followed, because the owner of an archive must not choose which other files are
+    read; and to open a named pipe waits for ever.
+    """
+    sidecar = path.with_name(name)
+    folders = {os.path.realpath(path.parent), os.path.dirname(os.path.realpath(path))}
+    return sidecar.is_file() and os.path.dirname(os.path.realpath(sidecar)) in folders
 
 
 @lru_cache(maxsize=8)

@@ -1,6 +1,8 @@
 """Files that microscopes write beside an image: pixel size and conditions, in folders and in buckets."""
 
 import math
+import os
+import time
 import uuid
 
 import fsspec
@@ -320,6 +322,30 @@ def test_truncated_sidecars_cost_no_image(tmp_path, name, text, n_bytes):
     write_image(tmp_path / "a.tif")
     (tmp_path / name).write_bytes(text.encode()[:n_bytes] + b"\xff\x00\xfe"[: n_bytes % 4])
     assert len(open_source(tmp_path / "a.tif").frames) == 1
+
+
+def test_links_and_pipes_beside_an_image_are_not_read(tmp_path):
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    for name in "abc":
+        write_image(folder / f"{name}.tif")
+    text = HITACHI.format(section="SemImageFile", size="2", width=WIDTH)
+    (tmp_path / "secret.txt").write_text(text)
+    (folder / "a.txt").symlink_to(tmp_path / "secret.txt")
+    os.mkfifo(folder / "b.txt")
+    (folder / "other.txt").write_text(text)
+    (folder / "c.txt").symlink_to("other.txt")
+    sizes = [read_header(folder / f"{name}.tif").nm_per_pixel for name in "abc"]
+    assert [size == 2 for size in sizes] == [False, False, True]
+
+
+@pytest.mark.parametrize("unit", ["\n", " ", "[MAIN]\n", "<Metadata ", "[ZValue = ", "$a  ", "a" + 4000 * " " + "b\n"])
+def test_hostile_texts_take_no_time(tmp_path, unit):
+    write_image(tmp_path / "a.tif")
+    (tmp_path / "a.txt").write_text("[MAIN]\nDevice=1\n" * unit.startswith("a") + unit * (2**20 // len(unit)))
+    start = time.perf_counter()
+    assert len(open_source(tmp_path / "a.tif").frames) == 1
+    assert time.perf_counter() - start < 10  # a pattern that looks twice at each character takes minutes
 
 
 @settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -7,8 +7,9 @@ _BYTE_ORDER_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b
 # A byte above 127 that is no western letter or sign, or that stands beside another one.
 _EASTERN = re.compile(rb"[\x80-\xff]{2}|[^\x00-\x7f\xa9\xae\xb0-\xb5\xb7\xc0-\xff]")
 _MAX_DETECTED_BYTES = 65536  # of a text whose encoding has to be guessed
-_PAIR = re.compile(r"\s*\$*([^\s=:$][^=:]*?)\s*(?:=|:(?!\\))\s*(.*?)\s*")  # "Key=value", "Key: value"
-_SPACED_PAIR = re.compile(r"\s*\$+(\S+)\s+(.*?)\s*")  # "$CM_MAG 5000", as JEOL writes
+_HEADING = re.compile(r"\[([^\]]+)\]")
+_PAIR = re.compile(r"\$*([^\s=:$][^=:]*)(?:=|:(?!\\))(.*)")  # "Key=value", "Key: value"
+_SPACED_PAIR = re.compile(r"\$+(\S+)\s+(.*)")  # "$CM_MAG 5000", as JEOL writes
 
 
 def decode_text(data: bytes) -> str:
@@ -50,14 +51,13 @@ def parse_key_values(text: str) -> dict[str, str]:
     """
     values: dict[str, str] = {}
     section = ""
-    for line in text.splitlines():
-        heading = re.fullmatch(r"\s*\[([^\]]+)\]\s*", line)
-        if heading:
+    for line in map(str.strip, text.splitlines()):
+        if heading := _HEADING.fullmatch(line):
             section = f"{heading[1].strip().lower()}."
             continue
         pair = _SPACED_PAIR.fullmatch(line) or _PAIR.fullmatch(line)
-        if pair and pair[2]:
-            values.setdefault(f"{section}{pair[1].strip().lower()}", pair[2])
+        if pair and (value := pair[2].strip()):
+            values.setdefault(f"{section}{pair[1].strip().lower()}", value)
     return values
 
 

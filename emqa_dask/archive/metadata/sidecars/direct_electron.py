@@ -10,7 +10,9 @@ from emqa_dask.archive.metadata.texts import parse_key_values
 from emqa_dask.archive.metadata.tiff_vendors.vendor_metadata import VendorMetadata
 from emqa_dask.archive.metadata.values import clean_text, parse_positive
 
-_DIRECT_ELECTRON_KEY = re.compile(r"^\s*(?:Specimen Pixel Size X \(nanometers\)|Instrument Project \w)", re.MULTILINE)
+_DIRECT_ELECTRON_KEY = re.compile(
+    r"^[ \t]*(?:Specimen Pixel Size X \(nanometers\)|Instrument Project \w)", re.MULTILINE
+)
 
 
 def is_direct_electron(text: str) -> bool:

@@ -18,7 +18,7 @@ from emqa_dask.archive.metadata.tiff_vendors.vendor_metadata import VendorMetada
 from emqa_dask.archive.metadata.units import parse_length_nm
 from emqa_dask.archive.metadata.values import clean_text, parse_positive
 
-_HITACHI_SECTION = re.compile(r"^\s*\[(?:Sem|Tem|Stem)ImageFile\]", re.MULTILINE | re.IGNORECASE)
+_HITACHI_SECTION = re.compile(r"^[ \t]*\[(?:Sem|Tem|Stem)ImageFile\]", re.MULTILINE | re.IGNORECASE)
 
 
 def is_hitachi(text: str) -> bool:

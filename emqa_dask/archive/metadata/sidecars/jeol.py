@@ -18,7 +18,7 @@ from emqa_dask.archive.metadata.tiff_vendors.vendor_metadata import VendorMetada
 from emqa_dask.archive.metadata.units import parse_length_nm
 from emqa_dask.archive.metadata.values import clean_text, parse_number, parse_positive
 
-_JEOL_KEY = re.compile(r"^\s*\${1,2}(?:CM|SM|TM)_[A-Z]", re.MULTILINE)
+_JEOL_KEY = re.compile(r"^[ \t]*\${1,2}(?:CM|SM|TM)_[A-Z]", re.MULTILINE)
 
 
 def is_jeol(text: str) -> bool:

@@ -12,8 +12,10 @@ from emqa_dask.archive.metadata.texts import parse_key_values
 from emqa_dask.archive.metadata.tiff_vendors.vendor_metadata import VendorMetadata
 from emqa_dask.archive.metadata.values import clean_text, parse_number, parse_positive
 
-_SECTION = re.compile(r"^[ \t]*\[(ZValue|FrameSet|Image)\s*=\s*([^\]\n]*?)\s*\]", re.MULTILINE)
-_INSTRUMENT = re.compile(r"^\s*\[T\s*=\s*(?:SerialEM|Tomography):\s*(?:\w+ on\s+)?(\S.*?)\s{2,}\d", re.MULTILINE)
+_SECTION = re.compile(r"^[ \t]*\[(ZValue|FrameSet|Image) *= *([^\]\n]*)\]", re.MULTILINE)
+_INSTRUMENT = re.compile(
+    r"^[ \t]*\[T *= *(?:SerialEM|Tomography): *(?:\w+ on +)?(\S(?:[ \t]?\S)*)\s{2,}\d", re.MULTILINE
+)
 _E_PER_NM2 = 100.0  # of one electron per square Angstrom
 
 
@@ -24,10 +26,14 @@ def is_serialem(text: str) -> bool:
 
 def read_serialem(text: str, image: ImageFile) -> list[VendorMetadata]:
     """Conditions of each frame where every frame has its section, or else those that all frames share."""
-    names = [f"{kind} = {name}" for kind, name in _SECTION.findall(text) if kind != "Image" or name == image.name]
-    values = parse_key_values(_SECTION.sub(r"[\1 = \2]", text))
-    common = {key: value for key, value in values.items() if "." not in key}
-    sections = [common | _select_section(values, name.lower()) for name in names]
+    names = [(kind, name.strip()) for kind, name in _SECTION.findall(text)]
+    names = [f"{kind} = {name}".lower() for kind, name in names if kind != "Image" or name == image.name]
+    values = parse_key_values(_SECTION.sub(lambda match: f"[{match[1]} = {match[2].strip()}]", text))
+    by_section: dict[str, dict[str, str]] = {}
+    for key, value in values.items():
+        (section, _, name) = key.rpartition(".")
+        by_section.setdefault(section, {})[name] = value
+    sections = [by_section.get("", {}) | by_section.get(name, {}) for name in names]
     match = _INSTRUMENT.search(text)
     instrument = clean_text(match[1]) if match else None
     if len(sections) == image.n_frames:
@@ -39,11 +45,6 @@ def read_serialem(text: str, image: ImageFile) -> list[VendorMetadata]:
     first = sections[0]
     shared = {key: value for key, value in first.items() if all(s.get(key) == value for s in sections)}
     return [_read_section(shared, 1, instrument)]
-
-
-def _select_section(values: Mapping[str, str], name: str) -> dict[str, str]:
-    prefix = f"{name}."
-    return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
 
 
 def _read_section(section: Mapping[str, str], n_parts: int, instrument: str | None) -> VendorMetadata:

@@ -6,13 +6,14 @@ from emqa_dask.archive.metadata.sidecars.quantities import ImageFile
 from emqa_dask.archive.metadata.tiff_vendors.tescan import read_tescan_text
 from emqa_dask.archive.metadata.tiff_vendors.vendor_metadata import VendorMetadata
 
-_TESCAN_TEXT = re.compile(r"^\s*\[MAIN\].*^\s*(?:PixelSizeX|Device|Magnification)\s*=", re.M | re.S | re.I)
-_ION_SECTION = re.compile(r"^\s*\[FIB\]", re.MULTILINE)
+_MAIN_SECTION = re.compile(r"^[ \t]*\[MAIN\]", re.MULTILINE | re.IGNORECASE)
+_TESCAN_KEY = re.compile(r"^[ \t]*(?:PixelSizeX|Device|Magnification)[ \t]*=", re.MULTILINE | re.IGNORECASE)
+_ION_SECTION = re.compile(r"^[ \t]*\[FIB\]", re.MULTILINE)
 
 
 def is_tescan(text: str) -> bool:
     """Whether `text` is one that a TESCAN SEM writes beside an image."""
-    return _TESCAN_TEXT.search(text) is not None
+    return _MAIN_SECTION.search(text) is not None and _TESCAN_KEY.search(text) is not None
 
 
 def read_tescan(text: str, image: ImageFile) -> list[VendorMetadata]:

@@ -7,14 +7,16 @@ from emqa_dask.archive.metadata.tiff_vendors.thermo_xml import read_thermo_root
 from emqa_dask.archive.metadata.tiff_vendors.vendor_metadata import VendorMetadata
 from emqa_dask.archive.metadata.xml_text import parse_xml
 
-# An element that only this firm's metadata have, in a document called Metadata or ObjectInfo.
-_THERMO_XML = re.compile(r"<(?:\w+:)?(?:Metadata|ObjectInfo|FeiImage)[\s>].*<(?:\w+:)?(?:BinaryResult|PixelSize|"
-                         r"pixelWidth|ScanFieldOfView|ExperimentalDescription)[\s>]", re.DOTALL)  # fmt: skip
+_ROOT = re.compile(r"<(?:\w+:)?(?:Metadata|ObjectInfo|FeiImage)[\s>]")
+_THERMO_ELEMENT = re.compile(
+    r"<(?:\w+:)?(?:BinaryResult|PixelSize|pixelWidth|ScanFieldOfView|ExperimentalDescription)[\s>]"
+)
 
 
 def is_thermo(text: str) -> bool:
     """Whether `text` is XML that FEI or Thermo Fisher software writes into a TIFF file or beside an image."""
-    return text.lstrip("\ufeff \t\r\n").startswith("<") and _THERMO_XML.search(text) is not None
+    is_xml = text.lstrip("\ufeff \t\r\n").startswith("<")
+    return is_xml and _ROOT.search(text) is not None and _THERMO_ELEMENT.search(text) is not None
 
 
 def read_thermo(text: str, image: ImageFile) -> list[VendorMetadata]:
