@@ -114,6 +114,10 @@ def _identify_by_shape(shape: tuple[int, ...], size: str, dtype: np.dtype) -> Im
         return ImageAxes(0, 1)
     long_axes = [k for k, n in enumerate(shape) if n > 1]
     single_axes = tuple(k for k in range(len(shape)) if k not in long_axes)
+    if len(long_axes) == 4 and shape[long_axes[3]] in (3, 4) and dtype in (np.uint8, np.uint16):
+        y, x, colour = long_axes[1:]
+        if min(shape[y], shape[x]) >= MIN_IMAGE_PX:
+            return ImageAxes(y, x, colour, (*single_axes, long_axes[0]))
     if len(long_axes) > 3:
         return NoImage("diffraction", f"{len(long_axes)}-dimensional data of {size} values (4D-STEM?), not micrographs")
     if len(long_axes) < 3:

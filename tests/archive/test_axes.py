@@ -22,6 +22,7 @@ from emqa_dask.archive.axes import ImageAxes, NoImage, count_planes, identify_ax
         ((1, 1, 256, 300, 1), "u2", ImageAxes(2, 3, None, (0, 1, 4))),
         ((1, 3, 256, 300, 1), "u2", ImageAxes(2, 3, None, (0, 4, 1))),
         ((1, 300), "u2", ImageAxes(0, 1)),
+        ((50, 64, 80, 3), "u1", ImageAxes(1, 2, 3, (0,))),
     ],
 )
 def test_shapes_without_names(shape, dtype, axes):

@@ -42,6 +42,8 @@ def read_sizes(source) -> tuple[float, float]:
         ("gain_reference", np.ones(SHAPE), "camera"),
         ("fft", np.zeros(SHAPE, "c8"), "Fourier"),
         ("wave", np.zeros(SHAPE, "c8"), "complex"),
+        ("Scan 1/EBSD/Data/RawPatterns", np.zeros((90, 40, 40), "u1"), "diffraction"),
+        ("probe/dp", image(1, SHAPE), "diffraction"),
         ("scan4d", np.zeros((5, 6, 32, 32), "u1"), "4D-STEM"),
     ],
 )
@@ -70,9 +72,11 @@ def test_levels_and_small_copies_are_left_out(tmp_path):
     source = write(tmp_path / "x.h5", {"s0": large, "s1": large[::2, ::2], "s2": large[::4, ::4]})
     assert len(source.frames) == 1
     assert "/s1 is a coarser level of /s0" in source.reason
-    source = write(tmp_path / "y.h5", {"image": large, "small": large[::8, ::8], "overview": image(3, (512, 512))})
-    assert [frame.height_px for frame in source.frames] == [1024, 512]
-    assert "/small is a small copy of /image" in source.reason
+    small = large.reshape(128, 8, 160, 8).mean((1, 3)).astype("u2")
+    arrays = {"survey": large, "small": small, "zoom": image(3, (128, 160)), "scan_2": image(4, (512, 640))}
+    source = write(tmp_path / "y.h5", arrays)
+    assert [frame.height_px for frame in source.frames] == [512, 1024, 128]
+    assert source.reason == "1 other array left out: /small is a small copy of /survey"
 
 
 def test_channels_last_are_one_image(tmp_path):
@@ -235,3 +239,28 @@ def test_random_pixel_sizes_are_recovered(tmp_path, nm, ratio, unit, in_root, te
     attributes = {template.format(name, unit): [nm * ratio / per_unit, nm / per_unit]}
     source = write(tmp_path / "x.h5", {"g/image": image(1, SHAPE)}, {"/" if in_root else "g": attributes})
     assert read_sizes(source) == pytest.approx((nm, nm * ratio))
+
+
+def test_names_of_groups_do_not_make_images_masks(tmp_path):
+    names = ["particles/HAADF", "gold_spots/image", "errors_of_drift/bf", "unmasked", "probe"]
+    source = write(tmp_path / "x.h5", {name: image(k, SHAPE) for k, name in enumerate(names)})
+    assert len(source.frames) == len(names)
+
+
+def test_settings_of_another_image_are_not_taken(tmp_path):
+    arrays = {"overview/image": image(1, SHAPE), "detail/image": image(2, SHAPE)}
+    source = write(tmp_path / "x.h5", arrays, {"overview": {"pixel_size_nm": 20.0}})
+    sizes = [frame.header.nm_per_pixel for frame in source.frames]
+    assert np.isnan(sizes[0])
+    assert sizes[1] == 20.0
+
+
+def test_usid_and_dectris_series_are_named(tmp_path):
+    with h5py.File(tmp_path / "u.h5", "w") as file:
+        file["Measurement_000/Channel_000/Raw_Data"] = np.zeros((256, 128), "f4")
+        file["Measurement_000/Channel_000/Raw_Data"].attrs["Position_Indices"] = 1
+    assert "USID" in open_source(tmp_path / "u.h5").reason
+    with h5py.File(tmp_path / "d.h5", "w") as file:
+        file["entry/instrument/detector/detectorSpecific/ntrigger"] = 64
+        file["entry/data/data_000001"] = np.zeros((64, 96, 96), "u2")
+    assert open_source(tmp_path / "d.h5").kind == "diffraction"

@@ -8,10 +8,11 @@ import h5py
 import numpy as np
 
 from emqa_dask.archive.axes import MIN_IMAGE_PX, ImageAxes, NoImage, identify_axes
-from emqa_dask.archive.formats.hdf5.attributes import collect_settings, read_attribute, read_text
+from emqa_dask.archive.formats.hdf5.attributes import read_attribute, read_text
 from emqa_dask.archive.formats.hdf5.axis_scales import AxisScale, find_nexus_axes, read_axis_scales, state_axis_size
 from emqa_dask.archive.formats.hdf5.calibration import read_header, state_pixel_sizes
 from emqa_dask.archive.formats.hdf5.datasets import Contents, ImageDataset, OtherArray, make_image
+from emqa_dask.archive.formats.hdf5.file_settings import FileSettings
 from emqa_dask.archive.formats.hdf5.roles import describe_role, find_smaller_copies
 from emqa_dask.archive.metadata.headers import Header
 from emqa_dask.archive.metadata.pixel_size import choose_pixel_size
@@ -55,6 +56,7 @@ def sort_naturally(datasets: Iterable[h5py.Dataset]) -> list[h5py.Dataset]:
 def read_arrays(file: h5py.File, format: str = "HDF5") -> Contents:
     """All images of a file whose layout belongs to no known program."""
     nexus = find_nexus_axes(file)
+    file_settings = FileSettings(file)
     images: dict[str, ImageDataset] = {}
     others: list[OtherArray] = []
     for dataset in list_datasets(file):
@@ -65,9 +67,9 @@ def read_arrays(file: h5py.File, format: str = "HDF5") -> Contents:
         if isinstance(axes, NoImage):
             others.append(OtherArray(dataset.name, axes))
         else:
-            images[dataset.name] = make_image(dataset, axes, make_header(file, dataset, scales, axes))
+            images[dataset.name] = make_image(dataset, axes, make_header(file_settings, dataset, scales, axes))
     shapes = {name: (image.shape[image.axes.y], image.shape[image.axes.x]) for name, image in images.items()}
-    for name, role in find_smaller_copies(shapes).items():
+    for name, role in find_smaller_copies(file, shapes).items():
         del images[name]
         others.append(OtherArray(name, role))
     return Contents(format, tuple(name_detectors(list(images.values()))), tuple(others))
@@ -77,6 +79,10 @@ def find_image_axes(dataset: h5py.Dataset, scales: list[AxisScale]) -> ImageAxes
     """Axes of the images in a dataset, or what it is by its name, type and attributes."""
     if dataset.dtype.kind == "b":
         return NoImage("signal", "a mask of true and false")
+    if "Position_Indices" in dataset.attrs:
+        return NoImage("signal", "positions by spectra of the USID model (pyUSID), not an image")
+    if "detectorSpecific" in dataset.file.get("entry/instrument/detector", ()):
+        return NoImage("diffraction", "a series of a Dectris pixel detector (4D-STEM?), which nothing calls images")
     role = describe_role(dataset.name)
     display_mode = read_attribute(dataset, "display_mode")
     if isinstance(display_mode, str) and display_mode in _DISPLAY_ROLES:
@@ -98,9 +104,9 @@ def find_image_axes(dataset: h5py.Dataset, scales: list[AxisScale]) -> ImageAxes
     return axes
 
 
-def make_header(file: h5py.File, dataset: h5py.Dataset, scales: list[AxisScale], axes: ImageAxes) -> Header:
+def make_header(file_settings: FileSettings, dataset: h5py.Dataset, scales: list[AxisScale], axes: ImageAxes) -> Header:
     """Header of a dataset from the scales of its axes and the settings beside it."""
-    settings = collect_settings(file, dataset)
+    settings = file_settings.collect(dataset)
     header = read_header(settings, dataset.shape, axes)
     header = replace(header, nm_per_pixel=np.nan, nm_per_pixel_y=np.nan, pixel_size_problem=None)
     sizes = [state_axis_size(scales, axes), *state_pixel_sizes(settings, dataset.shape, axes)]

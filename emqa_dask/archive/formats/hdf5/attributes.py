@@ -1,7 +1,6 @@
 """Attributes and small datasets of HDF5 as Python values: texts, numbers, lists; JSON in attributes is parsed."""
 
 import json
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import h5py
@@ -9,7 +8,6 @@ import numpy as np
 
 MAX_JSON_CHARACTERS = 2**20  # of a text that is parsed as JSON
 MAX_ATTRIBUTE_ELEMENTS = 4096  # of an array that is kept
-MAX_SETTINGS = 2000  # small datasets and attributes that are collected of a file
 MAX_SETTING_ELEMENTS = 64  # of a dataset that is a setting and no data
 
 
@@ -84,78 +82,7 @@ def parse_json(text: Any) -> Any:
         return None
 
 
-def collect_settings(file: h5py.File, dataset: h5py.Dataset) -> dict[str, Any]:
-    """Settings that hold for `dataset`, by lower-case leaf name; the nearest one counts.
-
-    From the attributes of the dataset and of the groups that it is in, the small datasets in these groups, and the
-    rest of the file where all of one name agree. The units of a small dataset are in "<name>_units".
-    """
-    settings: dict[str, Any] = {}
-    _add_settings(settings, read_attributes(dataset))
-    group = dataset.parent
-    for _ in range(len(dataset.name.split("/"))):
-        _add_settings(settings, read_attributes(group))
-        _add_settings(settings, dict(_iterate_small_datasets(group)))
-        if group.name == "/":
-            break
-        group = group.parent
-    for name, values in _collect_remote_settings(file).items():
-        if all(value == values[0] for value in values):
-            _add_settings(settings, {name: values[0]})
-    return settings
-
-
-def _iterate_small_datasets(group: h5py.Group) -> Iterator[tuple[str, Any]]:
-    for number, (name, link_class) in enumerate(_iterate_members(group)):
-        if number > MAX_SETTINGS:
-            return
-        if link_class is h5py.Dataset:
-            dataset = group[name]
-            value = read_small_dataset(dataset)
-            if value is not None:
-                yield name, value
-                unit = read_text(dataset, "units") or read_text(dataset, "unit")
-                if unit:
-                    yield f"{name}_units", unit
-
-
-def _iterate_members(group: h5py.Group) -> Iterator[tuple[str, Any]]:
-    for name in group:
-        try:
-            yield name, group.get(name, getclass=True)
-        except (KeyError, OSError, RuntimeError):
-            continue
-
-
-def _collect_remote_settings(file: h5py.File) -> dict[str, list]:
-    """{name: values} of the attributes and small datasets of all groups of the file."""
-    values: dict[str, list] = {}
-    n_settings = 0
-
-    def visit(name: str, node: h5py.HLObject) -> bool | None:
-        nonlocal n_settings
-        if isinstance(node, h5py.Group):
-            group_settings = read_attributes(node) | dict(_iterate_small_datasets(node))
-            for key, value in group_settings.items():
-                values.setdefault(normalise_name(key), []).append(value)
-                n_settings += 1
-        return True if n_settings > MAX_SETTINGS else None
-
-    file.visititems(visit)
-    return values
-
-
 def normalise_name(name: str) -> str:
     """`name` in lower case with single underscores: "Pixel Size (nm)" becomes "pixel_size_nm"."""
     name_words = "".join(c if c.isalnum() else " " for c in str(name).replace("µ", "u").replace("Å", "A")).split()
     return "_".join(name_words).lower()
-
-
-def _add_settings(settings: dict[str, Any], values: Mapping[str, Any], depth: int = 0) -> None:
-    """Add `values` whose names are new; JSON texts and mappings by their leaves."""
-    for name, value in values.items():
-        branch = value if isinstance(value, Mapping) else parse_json(value)
-        if isinstance(branch, Mapping) and depth < 4:
-            _add_settings(settings, branch, depth + 1)
-        elif name:
-            settings.setdefault(normalise_name(name), value)

@@ -41,7 +41,7 @@ VOLTAGES_KV = (0.05, 3000.0)  # of electron microscopes
 
 
 def read_header(settings: Mapping[str, Any], shape: Sequence[int], axes: ImageAxes) -> Header:
-    """Header of an image from `settings`, by lower-case name (see attributes.collect_settings())."""
+    """Header of an image from `settings`, by lower-case name (see FileSettings)."""
     header = Header(
         voltage_kv=read_voltage_kv(settings),
         magnification=_read_number(settings, "magnification", "mag", "indicated_magnification"),

@@ -7,9 +7,10 @@ import numpy as np
 
 from emqa_dask.archive.axes import ImageAxes, NoImage, identify_axes
 from emqa_dask.archive.formats.hdf5.arrays import list_datasets, name_detectors
-from emqa_dask.archive.formats.hdf5.attributes import collect_settings, read_text
+from emqa_dask.archive.formats.hdf5.attributes import read_text
 from emqa_dask.archive.formats.hdf5.calibration import read_header
 from emqa_dask.archive.formats.hdf5.datasets import Contents, ImageDataset, OtherArray, make_image
+from emqa_dask.archive.formats.hdf5.file_settings import FileSettings
 from emqa_dask.archive.formats.hdf5.roles import describe_role
 
 _NUMBERS = ("double", "single", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
@@ -23,6 +24,7 @@ def is_matlab(file: h5py.File, path: Path) -> bool:
 
 def read_matlab(file: h5py.File) -> Contents:
     """All variables that are images; the third axis of a MATLAB array counts images or colours."""
+    file_settings = FileSettings(file)
     images: list[ImageDataset] = []
     others: list[OtherArray] = []
     for dataset in list_datasets(file):
@@ -35,7 +37,7 @@ def read_matlab(file: h5py.File) -> Contents:
         if isinstance(axes, NoImage):
             others.append(OtherArray(dataset.name, axes))
         else:
-            settings = {name: value for name, value in collect_settings(file, dataset).items() if "matlab" not in name}
+            settings = {name: value for name, value in file_settings.collect(dataset).items() if "matlab" not in name}
             images.append(make_image(dataset, axes, read_header(settings, dataset.shape, axes)))
     return Contents("MATLAB", tuple(name_detectors(images)), tuple(others))
 

@@ -10,10 +10,11 @@ import numpy as np
 
 from emqa_dask.archive.axes import ImageAxes, NoImage, identify_axes
 from emqa_dask.archive.formats.hdf5.arrays import name_detectors, read_arrays, sort_naturally
-from emqa_dask.archive.formats.hdf5.attributes import collect_settings, read_attributes, read_text
+from emqa_dask.archive.formats.hdf5.attributes import read_attributes, read_text
 from emqa_dask.archive.formats.hdf5.axis_scales import AxisScale, measure_step, state_axis_size
 from emqa_dask.archive.formats.hdf5.calibration import normalise_settings, read_header
 from emqa_dask.archive.formats.hdf5.datasets import Contents, ImageDataset, OtherArray, make_image
+from emqa_dask.archive.formats.hdf5.file_settings import FileSettings
 from emqa_dask.archive.formats.hdf5.roles import describe_role
 from emqa_dask.archive.metadata.headers import Header
 from emqa_dask.archive.metadata.pixel_size import StatedSize, choose_pixel_size
@@ -45,10 +46,11 @@ def read_ncem(file: h5py.File) -> Contents:
     if not datasets:
         contents = read_arrays(file, _FORMAT)
         return contents if contents.images or contents.others else replace(contents, format="EMD")
+    file_settings = FileSettings(file)
     images: list[ImageDataset] = []
     others: list[OtherArray] = []
     for dataset in datasets:
-        content = _read_array(file, dataset)
+        content = _read_array(file_settings, dataset)
         if isinstance(content, NoImage):
             others.append(OtherArray(dataset.name, content))
         else:
@@ -74,7 +76,7 @@ def _find_arrays(file: h5py.File) -> list[h5py.Dataset]:
     return sort_naturally(datasets)
 
 
-def _read_array(file: h5py.File, dataset: h5py.Dataset) -> ImageDataset | NoImage:
+def _read_array(file_settings: FileSettings, dataset: h5py.Dataset) -> ImageDataset | NoImage:
     class_name = read_text(dataset.parent, "python_class")
     path_class = next((c for part, c in _PATH_CLASSES.items() if part in dataset.name.lower()), "")
     no_image = _CLASSES.get(class_name) or _CLASSES.get(path_class) or describe_role(dataset.parent.name)
@@ -87,7 +89,7 @@ def _read_array(file: h5py.File, dataset: h5py.Dataset) -> ImageDataset | NoImag
     axes = _find_axes(dataset, scales)
     if isinstance(axes, NoImage):
         return axes
-    return make_image(dataset, axes, _make_header(file, dataset, axes, state_axis_size(scales, axes, "dims")))
+    return make_image(dataset, axes, _make_header(file_settings, dataset, axes, state_axis_size(scales, axes, "dims")))
 
 
 def _find_axes(dataset: h5py.Dataset, scales: Sequence[AxisScale]) -> ImageAxes | NoImage:
@@ -110,8 +112,9 @@ def _find_axes(dataset: h5py.Dataset, scales: Sequence[AxisScale]) -> ImageAxes 
     return ImageAxes(last - axes.y, last - axes.x, colour, tuple(last - k for k in axes.stack))
 
 
-def _make_header(file: h5py.File, dataset: h5py.Dataset, axes: ImageAxes, size: StatedSize) -> Header:
-    settings = collect_settings(file, dataset)
+def _make_header(file_settings: FileSettings, dataset: h5py.Dataset, axes: ImageAxes, size: StatedSize) -> Header:
+    settings = file_settings.collect(dataset)
+    file = dataset.file
     for name in ("microscope", "sample", "user"):
         group = file.get(name)
         if isinstance(group, h5py.Group):

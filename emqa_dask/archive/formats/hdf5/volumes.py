@@ -11,9 +11,10 @@ import numpy as np
 
 from emqa_dask.archive.axes import ImageAxes
 from emqa_dask.archive.formats.hdf5.arrays import sort_naturally
-from emqa_dask.archive.formats.hdf5.attributes import collect_settings, read_attributes
+from emqa_dask.archive.formats.hdf5.attributes import read_attributes
 from emqa_dask.archive.formats.hdf5.calibration import read_header
 from emqa_dask.archive.formats.hdf5.datasets import Contents, make_image
+from emqa_dask.archive.formats.hdf5.file_settings import FileSettings
 from emqa_dask.archive.metadata import dates, xml_text
 from emqa_dask.archive.metadata.headers import Header, flatten_metadata
 from emqa_dask.archive.metadata.pixel_size import StatedSize, choose_pixel_size
@@ -53,9 +54,10 @@ def read_bigdataviewer(file: h5py.File) -> Contents:
 
     file.visititems(visit)
     sizes = _read_voxel_sizes(Path(file.filename).with_suffix(".xml"))
+    file_settings = FileSettings(file)
     images = []
     for dataset in sort_naturally(levels):
-        header = read_header(collect_settings(file, dataset), dataset.shape, _VOLUME_AXES)
+        header = read_header(file_settings.collect(dataset), dataset.shape, _VOLUME_AXES)
         size = sizes.get(int(_CELLS.fullmatch(dataset.name)[1]))
         if size is not None:
             header = choose_pixel_size(replace(header, pixel_size_problem=None), [size], dataset.shape[2])
