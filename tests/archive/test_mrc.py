@@ -271,6 +271,13 @@ def test_volumes_say_so(tmp_path):
     assert source.reason == "a volume by its header: its sections are read as images"
 
 
+def test_maps_of_crystals_are_no_images(tmp_path):
+    write_header(tmp_path / "x.map", bytes(25 * 40 * 60 * 4), (25, 40, 60), 2, ispg=4, axes=(3, 1, 2))
+    source = open_source(tmp_path / "x.map")
+    assert (source.kind, source.frames) == ("signal", ())
+    assert source.reason == "a map of a crystal (space group 4) of 25 x 40 x 60 pixels"
+
+
 def test_old_header_without_its_mark(tmp_path):
     write_header(tmp_path / "x.preali", image(1, (40, 60)).tobytes(), (1, 40, 60), 6, mark=bytes(4), stamp=bytes(4))
     np.testing.assert_array_equal(read_micrograph(tmp_path / "x.preali")[0], image(1, (40, 60)))

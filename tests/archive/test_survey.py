@@ -211,7 +211,7 @@ def test_what_is_no_micrograph_says_what_it_is(tmp_path):
     found = {e.uri: survey_file(e, Archive())[0] for e in scan_archive(tmp_path)}
     assert {row["status"] for row in found.values()} == {"skipped"}
     assert {uri: row["kind"] for uri, row in found.items()} == {
-        "cube.h5": "signal", "fft.mrc": "signal", "table.csv": "text"
+        "cube.h5": "diffraction", "fft.mrc": "signal", "table.csv": "text"
     }  # fmt: skip
     assert "complex" in found["fft.mrc"]["reason"]
 

@@ -25,6 +25,7 @@ from emqa_dask.archive.source import WINDOW_BYTES, Frame, ReadError, Source, rec
 MAX_EXTENDED_BYTES = 2**24  # of an extended header that are read
 SAMPLE_BYTES = 2**20  # of pixels that decide whether bytes are signed
 ANGSTROM_NM = 0.1
+CRYSTAL_GROUPS = range(2, 231)  # space groups; 0 is an image, 1 a volume, 401 and above stacks of volumes
 SMALL_SIDE_PX = 512  # of patterns in 4D-STEM data and of boxed particles
 MIN_SMALL_IMAGES = 1024  # so many small images are no series of micrographs
 MIN_SQUARE_SCAN = 256  # images of at most 256 px whose number is a square: a scan of 16 x 16 or more
@@ -83,6 +84,8 @@ def _describe_other_kind(path: Path, record: np.ndarray, sections: list[SectionC
     size = f"{height} x {width} pixels"
     if (sections and sections[0].is_diffraction) or any(map(_NO_IMAGE_LABEL.search, read_labels(record))):
         return Source("MRC", "diffraction", f"{n_sections:,} diffraction patterns of {size} by the header")
+    if int(record["ispg"]) in CRYSTAL_GROUPS:
+        return Source("MRC", "signal", f"a map of a crystal (space group {record['ispg']}) of {n_sections} x {size}")
     if n_sections > 1 and _has_scan_beside(path):
         return Source("MRC", "diffraction", f"4D-STEM data: {n_sections:,} patterns of {size}, by the _info.txt")
     side = max(width, height)
