@@ -3,10 +3,11 @@
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 
 SETTINGS_HEAD = b"# Written by emqa, which notices any change: use --set SECTION.KEY=VALUE or --settings with a copy.\n"
 DIGEST_LINE = b"\n# sha256: "
-CHECKSUMMED_FORMATS = (4, 5)  # of workspaces: their markers have a checksum
+CHECKSUMMED_FORMATS = (4, 5, 6)  # of workspaces: their markers have a checksum
 
 
 def add_checksum(text: str, head: bytes = b"") -> bytes:
@@ -27,25 +28,32 @@ def has_checksum(data: bytes) -> bool:
     return is_signed or data.startswith(SETTINGS_HEAD[:17])
 
 
-def format_marker(version: int, source: str) -> bytes:
-    """JSON with a workspace's format version and archive."""
-    marker = {"format": version, "source": source, "sha256": _hash_marker(version, source)}
+def format_marker(version: int, sources: str | Mapping[str, str]) -> bytes:
+    """JSON with a workspace's format version and archive: its source, or several sources, each with its name."""
+    entry = {"source": sources} if isinstance(sources, str) else {"sources": dict(sources)}
+    marker = {"format": version, **entry, "sha256": _hash_marker(version, sources)}
     return json.dumps(marker, indent=2).encode() + b"\n"
 
 
-def parse_marker(data: bytes) -> tuple[int, str] | None:
-    """(format version, archive) of a marker; None where it is damaged."""
+def parse_marker(data: bytes) -> tuple[int, str | dict[str, str]] | None:
+    """(format version, source or sources of the archive) of a marker; None where it is damaged."""
     try:
         marker = json.loads(data)
         version = marker["format"]
-        source = marker["source"]
-        if not isinstance(version, int) or not isinstance(source, str):
+        sources = marker["sources"] if "sources" in marker else marker["source"]
+        if not isinstance(version, int) or not _are_sources(sources):
             return None
         if "sha256" not in marker and version not in CHECKSUMMED_FORMATS:
-            return version, source
-        return (version, source) if marker["sha256"] == _hash_marker(version, source) else None
+            return version, sources
+        return (version, sources) if marker["sha256"] == _hash_marker(version, sources) else None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def _are_sources(sources: object) -> bool:
+    if isinstance(sources, dict):
+        return bool(sources) and all(isinstance(name, str) for name in sources.values())
+    return isinstance(sources, str)
 
 
 def hash_document(document: dict) -> str:
@@ -53,5 +61,6 @@ def hash_document(document: dict) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
-def _hash_marker(version: int, source: str) -> str:
-    return hashlib.sha256(json.dumps([version, source]).encode()).hexdigest()
+def _hash_marker(version: int, sources: str | Mapping[str, str]) -> str:
+    document = [version, sources if isinstance(sources, str) else dict(sources)]
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

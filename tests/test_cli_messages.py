@@ -152,7 +152,7 @@ def test_the_default_workspace_has_the_archives_name(source, name, tmp_path, mon
     folder = tmp_path / "data" / "session"
     folder.mkdir(parents=True)
     monkeypatch.chdir(folder)
-    assert name_default_workspace(source) == f"./{name}.emqa"
+    assert name_default_workspace([source]) == f"./{name}.emqa"
 
 
 def test_an_archive_in_the_current_folder_names_no_hidden_workspace(small_archive, tmp_path, monkeypatch):

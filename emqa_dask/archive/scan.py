@@ -52,14 +52,15 @@ def _scan_local(path: Path, selection: FileSelection) -> Iterator[Entry]:
         raise PermissionError(f"{path}: no permission to read it; ask its owner, or copy it") from None
     if not exists:
         raise FileNotFoundError(f"{path}: no such file or folder; give the folder that holds the micrographs")
-    if path.is_dir() and not _is_zarr(str(path)):
+    if path.is_dir() and not is_zarr_folder(str(path)):
         return _scan_folder(str(path), "", selection)
     if path.suffix.lower() in LIST_SUFFIXES:
         return _scan_list(path, selection)
     return iter([_make_local_entry(str(path), path.name)])
 
 
-def _is_zarr(folder: str) -> bool:
+def is_zarr_folder(folder: str) -> bool:
+    """Whether a folder on this machine is a Zarr array or group, which counts as a file."""
     return folder.lower().endswith(ZARR_SUFFIXES) or any(os.path.lexists(f"{folder}/{m}") for m in _ZARR_MARKERS)
 
 
@@ -119,7 +120,7 @@ def _make_item_entry(item: os.DirEntry, uri: str, root: str, open_folders: set[t
         remedy = "not followed; name it in a list file to have it read"
         problem = f"symbolic link to {target}, outside the archive: {remedy}"
         return Entry(escape_name(uri), item.path, problem=problem)
-    if not is_folder or _is_zarr(item.path):
+    if not is_folder or is_zarr_folder(item.path):
         return _make_local_entry(item.path, uri)
     if item.is_symlink() and _identify_folder(item.path) in open_folders:
         return Entry(escape_name(uri), item.path, problem="symbolic link loop")
@@ -168,7 +169,7 @@ def _list_uri(full_path: str, folder: str) -> str:
 
 
 def _read_listed_entries(full_path: str, uri: str, selection: FileSelection) -> Iterator[Entry]:
-    if os.path.isdir(full_path) and not _is_zarr(full_path):
+    if os.path.isdir(full_path) and not is_zarr_folder(full_path):
         if selection.has_folder(escape_name(uri)):
             yield from _scan_folder(full_path, f"{uri}/", selection)
     elif not os.path.lexists(full_path):

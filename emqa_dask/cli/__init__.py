@@ -39,7 +39,8 @@ def script() -> int:
 
 def _describe_task(options: argparse.Namespace) -> str:
     """What the command line asks for, in a few words: the verb, its kind, and what it is done to."""
-    subjects = [getattr(options, name, None) for name in ("source", "checkpoint", "labels", "workspace", "out")]
+    sources = getattr(options, "sources", None) or [getattr(options, "source", None)]
+    subjects = [sources[0], *(getattr(options, name, None) for name in ("checkpoint", "labels", "workspace", "out"))]
     parts = [options.verb, getattr(options, "kind", None), next(filter(None, subjects), None)]
     return " ".join(filter(None, parts))
 

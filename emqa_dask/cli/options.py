@@ -4,6 +4,7 @@ import argparse
 import ast
 import os
 import re
+from collections.abc import Sequence
 
 from emqa_dask.cli.machine import check_local
 from emqa_dask.settings import Settings, SettingsError, load_settings, replace, template_names
@@ -87,13 +88,19 @@ def read_settings(options: argparse.Namespace, workspace: str | None) -> Setting
     return replace(load_settings(options.settings, options.template), parse_settings_changes(options), "command line")
 
 
-def name_default_workspace(source: str) -> str:
-    """./<name of the archive>.emqa; the name is that of the folder, also for "." and "..", and not a hidden one."""
-    if "://" not in source:
-        source = os.path.abspath(source)
+def name_default_workspace(sources: Sequence[str]) -> str:
+    """./<name of the archive>.emqa; the name is that of the folder, also for "." and "..", and not a hidden one.
+
+    Of several sources it is that of the first in the alphabet, so that their order does not matter.
+    """
+    names = sorted(filter(None, map(_name_source, {s if "://" in s else os.path.abspath(s) for s in sources})))
+    remainder = f"-and-{len(names) - 1}-more" if len(names) > 1 else ""
+    return f"./{names[0] if names else 'archive'}{remainder}.emqa"
+
+
+def _name_source(source: str) -> str:
     name = re.split("[?#]", source.rstrip("/").rpartition("/")[2])[0] if "://" in source else os.path.basename(source)
-    name = "".join(c if c.isprintable() else "_" for c in name).strip(". ")
-    return f"./{name.rstrip(':') or 'archive'}.emqa"
+    return "".join(c if c.isprintable() else "_" for c in name).strip(". ").rstrip(":")
 
 
 def warm_up_workers(settings: Settings, preload: tuple[str, ...]) -> None:

@@ -16,6 +16,11 @@ STEP_HELP = {  # by `emqa STEP`, as pipeline.workspace.stages.STEPS has them
 }
 
 
+def _add_sources(step: argparse.ArgumentParser) -> None:
+    step.add_argument("sources", metavar="SRC", nargs="+", help="a folder, a list of files, or an fsspec URI")
+    step.add_argument("--workspace", metavar="WS", help="where results go; default: ./<name of SRC>.emqa")
+
+
 def _add_moved_from(step: argparse.ArgumentParser) -> None:
     step.add_argument(
         "--moved-from",
@@ -46,12 +51,12 @@ def add_triage(verbs) -> None:
         "triage",
         help="do it all: ingest, detect, classify, featurise, predict, report",
         description=(
-            "Triage SRC: a folder, a .txt list of files, or an fsspec URI. It can be run again: finished work is kept, "
-            "new files are added."
+            "Triage SRC: a folder, a list of files, or an fsspec URI; or several of these as one archive, in which the "
+            "path of each file starts with the name of its source. It can be run again: finished work is kept, new "
+            "files are added."
         ),
     )
-    triage.add_argument("source", metavar="SRC")
-    triage.add_argument("--workspace", metavar="WS", help="where results go; default: ./<name of SRC>.emqa")
+    _add_sources(triage)
     _add_moved_from(triage)
     _add_selection(triage)
     triage.add_argument(
@@ -68,7 +73,7 @@ def run_triage(options: argparse.Namespace) -> int:
     if options.dry_run:
         from emqa_dask.pipeline.commands.estimate import estimate
 
-        return estimate(options.source, read_settings(options, options.workspace), say)
+        return estimate(options.sources, read_settings(options, options.workspace), say)
     _take_over_workspace(options)
     return _run_steps(options, tuple(STEP_HELP))
 
@@ -78,8 +83,7 @@ def add_steps(verbs) -> None:
     for name, text in STEP_HELP.items():
         step = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         if name == "ingest":
-            step.add_argument("source", metavar="SRC")
-            step.add_argument("--workspace", metavar="WS", help="default: ./<name of SRC>.emqa")
+            _add_sources(step)
             _add_moved_from(step)
             _add_selection(step)
         else:
@@ -101,7 +105,7 @@ def run_step(options: argparse.Namespace) -> int:
 def _choose_workspace(options: argparse.Namespace) -> None:
     """Fill in and say the workspace of an archive where none is given."""
     if options.workspace is None:
-        options.workspace = name_default_workspace(options.source)
+        options.workspace = name_default_workspace(options.sources)
         say(f"workspace: {options.workspace}")
 
 
@@ -110,7 +114,7 @@ def _take_over_workspace(options: argparse.Namespace) -> None:
     if options.moved_from:
         from emqa_dask.pipeline.workspace.moving import take_over_workspace
 
-        take_over_workspace(options.workspace, options.moved_from, options.source, say)
+        take_over_workspace(options.workspace, options.moved_from, options.sources, say)
 
 
 def check_workspace(root: str) -> None:
@@ -126,7 +130,7 @@ def _run_steps(options: argparse.Namespace, steps: tuple[str, ...]) -> int:
         _warm_up(settings)
     from emqa_dask.pipeline.commands.triage import run
 
-    return run(getattr(options, "source", None), options.workspace, settings, steps=steps, say=say)
+    return run(getattr(options, "sources", None), options.workspace, settings, steps=steps, say=say)
 
 
 def _warm_up(settings: Settings) -> None:

@@ -135,7 +135,7 @@ def _open_workspace(options: argparse.Namespace) -> tuple[str, Settings]:
     from emqa_dask.store import marker
 
     is_workspace = marker.is_workspace(options.source)
-    root = options.source if is_workspace else options.workspace or name_default_workspace(options.source)
+    root = options.source if is_workspace else options.workspace or name_default_workspace([options.source])
     return root, read_settings(options, root)
 
 

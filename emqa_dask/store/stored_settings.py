@@ -7,7 +7,7 @@ from emqa_dask import checksummed_text
 from emqa_dask.settings import Settings, SettingsError, dump, parse
 from emqa_dask.store import files
 from emqa_dask.store.layout import Workspace
-from emqa_dask.store.marker import DamagedMarkerError, check_format, format_triage_command, load_marker
+from emqa_dask.store.marker import DamagedMarkerError, Sources, check_format, format_triage_command, load_marker
 
 
 def write_settings(root: str, settings: Settings) -> None:
@@ -23,13 +23,13 @@ def read_settings(root: str) -> Settings:
     Raises ValueError, with the remedy, for a workspace of another format, and SettingsError for a settings.toml that is
     missing or was changed since emqa wrote it.
     """
-    source = "SRC"
+    archive: str | Sources = "SRC"
     uri = Workspace(root).settings_file
     with contextlib.suppress(DamagedMarkerError):
         if marker := load_marker(root):
-            source = check_format(root, *marker)
+            archive = check_format(root, *marker)
     remedy = (
-        f"run {format_triage_command(root, source)} "
+        f"run {format_triage_command(root, archive)} "
         "with the --template or --settings of before (defaults: --template generic)"
     )
     try:
@@ -43,7 +43,7 @@ def read_settings(root: str) -> Settings:
     if text is None:
         option = shlex.join(["--settings", uri]) if files.is_local(uri) else "--settings and a copy on this machine"
         raise SettingsError(
-            f"{uri} was changed since emqa wrote it: to have it as it is, run {format_triage_command(root, source)} "
+            f"{uri} was changed since emqa wrote it: to have it as it is, run {format_triage_command(root, archive)} "
             f"with {option}; if it was not you, it is damaged: {remedy}"
         )
     try:

@@ -10,12 +10,11 @@ import pytest
 import tifffile
 
 from emqa_dask import tables
-from emqa_dask.archive import selection
 from emqa_dask.archive.entries import Entry
 from emqa_dask.archive.scan import scan_archive
 from emqa_dask.pipeline.commands import ingest
 from emqa_dask.pipeline.tasks import survey
-from emqa_dask.pipeline.workspace import batches, file_catalog, micrograph_ledger, part_folders
+from emqa_dask.pipeline.workspace import archive_sources, batches, file_catalog, micrograph_ledger, part_folders
 from emqa_dask.run.execute import Result, Task, execute
 from emqa_dask.run.supervise import CallFailed, call_directly
 from emqa_dask.settings import replace
@@ -428,9 +427,8 @@ def test_a_task_names_its_files_and_their_dependencies(sessions, small, tmp_path
     def names(settings):
         workspace = Workspace(str(tmp_path))
         digest_sets = (digests.DigestSet(), digests.DigestSet())
-        new_files = batches.iter_new_files(
-            workspace, str(sessions), settings.archive, selection.FileSelection(), *digest_sets
-        )
+        archive_files = archive_sources.ArchiveFiles({str(sessions): ""}, settings.archive)
+        new_files = batches.iter_new_files(workspace, archive_files, settings.archive, *digest_sets)
         tasks = ingest._make_survey_tasks(workspace, new_files, settings, [])
         return [task.name for task in tasks if isinstance(task, Task)]
 

@@ -5,11 +5,11 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from emqa_dask.archive import readers, scan
-from emqa_dask.archive.selection import FileSelection, describe_left_out
+from emqa_dask.archive import readers
 from emqa_dask.archive.survey import fetch_file, survey_file
 from emqa_dask.pipeline.tasks import image_measurement
 from emqa_dask.pipeline.tasks.classify import classify_partition
+from emqa_dask.pipeline.workspace.archive_sources import ArchiveFiles, Archives, list_sources, name_sources
 from emqa_dask.run.cluster import count_cores
 from emqa_dask.run.progress import format_duration
 from emqa_dask.settings import Settings
@@ -17,14 +17,15 @@ from emqa_dask.settings import Settings
 Say = Callable[[str], None]
 
 
-def estimate(source: str, settings: Settings, say: Say = print, n_sample: int = 16) -> int:
+def estimate(archive: Archives, settings: Settings, say: Say = print, n_sample: int = 16) -> int:
     """Reports the size of the archive and the cost of its run, estimated from a sample that this process runs."""
     rng = random.Random(0)
     sample = []
     n_files = 0
     n_bytes = 0
-    selection = FileSelection(settings.archive.exclude, settings.archive.include)
-    for entry in scan.scan_archive(source, selection):
+    archive_files = ArchiveFiles(name_sources(list_sources(archive)), settings.archive)
+    archive_files.check_sources()
+    for entry in archive_files:
         n_files = n_files + 1
         n_bytes = n_bytes + entry.size_bytes
         if len(sample) < n_sample:
@@ -55,7 +56,7 @@ def estimate(source: str, settings: Settings, say: Say = print, n_sample: int = 
     workers = settings.run.workers or count_cores()
     per_megapixel = 1000 * seconds / max(megapixels, 1e-9)
     say(f"{n_files:,} files, {n_bytes / 1e9:,.2f} GB")
-    if left_out := describe_left_out(selection.n_files, selection.n_folders):
+    if left_out := archive_files.describe_left_out():
         say(left_out)
     say(f"a sample of {len(sample)}: {', '.join(f'{n} {kind}' for kind, n in n_files_by_kind.most_common())}")
     say(f"about {n_micrographs * scale:,.0f} micrographs, {megapixels * scale:,.0f} megapixels")

@@ -14,9 +14,9 @@ import pandas as pd
 
 from emqa_dask import tables
 from emqa_dask.archive.entries import Entry
-from emqa_dask.archive.selection import FileSelection, describe_left_out
 from emqa_dask.pipeline.tasks import survey
 from emqa_dask.pipeline.tasks.survey import survey_files
+from emqa_dask.pipeline.workspace.archive_sources import ArchiveFiles
 from emqa_dask.pipeline.workspace.batches import iter_batches, iter_new_files
 from emqa_dask.pipeline.workspace.file_catalog import _drop_failures, _remove, _rewrite_catalog
 from emqa_dask.pipeline.workspace.part_folders import SURVEY_FAILURES, SURVEY_FILES, SURVEY_FRAMES
@@ -27,13 +27,14 @@ from emqa_dask.settings import Settings
 from emqa_dask.store import aside, digests, files, parts, plan, stacks
 from emqa_dask.store.digests import DigestSet
 from emqa_dask.store.layout import Workspace
+from emqa_dask.store.marker import Sources, describe_sources
 
 # threads that read a survey's parts, and how many parts each at a time
 READERS = 4
 PARTS = 8
 
 
-def ingest(workspace: Workspace, source: str, settings: Settings, execute: Executor) -> str:
+def ingest(workspace: Workspace, archive: str | Sources, settings: Settings, execute: Executor) -> str:
     """A line on files that the settings leave out; "" for none. Surveys new files and writes catalog and ledger.
 
     micrographs.parquet is a ledger: rows are added and never changed, because a slot is never assigned again.
@@ -44,8 +45,9 @@ def ingest(workspace: Workspace, source: str, settings: Settings, execute: Execu
     uris = DigestSet()
     present = DigestSet()
     counts = Counter()
-    selection = FileSelection(settings.archive.exclude, settings.archive.include)
-    entries = iter_new_files(workspace, source, settings.archive, selection, uris, present)
+    sources = {archive: ""} if isinstance(archive, str) else archive
+    archive_files = ArchiveFiles(sources, settings.archive)
+    entries = iter_new_files(workspace, archive_files, settings.archive, uris, present)
     for result in execute(survey_files, _make_survey_tasks(workspace, entries, settings, names), "survey"):
         if result.outcome == "failed":  # the whole task failed, not a single file
             died = CallFailed(result.failure_kind, result.error, result.traceback, result.event["attempt"])
@@ -53,17 +55,19 @@ def ingest(workspace: Workspace, source: str, settings: Settings, execute: Execu
             survey.survey_lost(task_root, name, entries, died, result.event["worker"])
         else:
             counts.update(result.value["stacks"])
-    if not counts:
-        _check_not_all_gone(workspace, source, present)
+    if not counts or len(sources) > 1:
+        _check_not_all_gone(workspace, sources, names, present)
     if names:
         _enter_micrographs(workspace, names, counts, settings)
         _enter_files(workspace, names, uris)
     _note_presence(workspace, present)
     if not parts.count_rows(workspace.catalog):
-        raise ValueError(f"{source}: there is no file in it beside the workspace; name a folder of micrographs")
+        raise ValueError(
+            f"{describe_sources(sources)}: there is no file in it beside the workspace; name a folder of micrographs"
+        )
     for folder in (SURVEY_FILES, SURVEY_FRAMES):  # catalog and ledger contain all their rows, also those of killed runs
         _remove(workspace, folder, parts.list_parts(workspace.uri, folder))
-    return describe_left_out(selection.n_files, selection.n_folders)
+    return archive_files.describe_left_out()
 
 
 def _make_survey_tasks(
@@ -116,20 +120,38 @@ def _enter_micrographs(workspace: Workspace, names: Sequence[str], counts: Count
     aside.copy_ledger(workspace.uri)
 
 
-def _check_not_all_gone(workspace: Workspace, source: str, present: DigestSet) -> None:
-    """Raises ValueError when no file with images is in `present`, for example because the archive is not mounted."""
-    n_gone = 0
+def _check_not_all_gone(workspace: Workspace, sources: Sources, names: Sequence[str], present: DigestSet) -> None:
+    """Raises ValueError when a source has none of its images any more, for example because it is not mounted.
+
+    A source with new images is there.
+    """
+    n_gone: Counter[str] = Counter()  # images by the name of the source
+    names_present: set[str] = set()
     columns = ["uri", "n_frames", "is_present"]
     for rows in parts.iterate_table(workspace.catalog, tables.CATALOG, columns):
         rows = rows[rows["n_frames"].gt(0) & rows["is_present"].ne(False)]
-        if present.has(digests.digest_texts(rows["uri"])).any():
-            return
-        n_gone += len(rows)
-    if n_gone:
+        source_names = _name_sources_of_files(rows["uri"], sources)
+        is_present = present.has(digests.digest_texts(rows["uri"]))
+        names_present |= set(source_names[is_present])
+        n_gone.update(source_names[~is_present])
+    absent_names = set(n_gone) - names_present
+    if absent_names and len(sources) > 1:
+        for frames in _read_surveyed(workspace, SURVEY_FRAMES, names):
+            absent_names -= set(_name_sources_of_files(frames["uri"], sources))
+    if absent_names:
+        absent_sources = {source: name for source, name in sources.items() if name in absent_names}
+        n_images = sum(n_gone[name] for name in absent_names)
         raise ValueError(
-            f"{files.redact(source)} has none of the {n_gone:,} images of {files.redact(workspace.uri)} any more: "
-            "mount it or put them back, and run the same command again; all results are kept"
+            f"{files.redact(describe_sources(absent_sources))} has none of the {n_images:,} images of "
+            f"{files.redact(workspace.uri)} any more: mount it or put them back, and run the same command again; "
+            "all results are kept"
         )
+
+
+def _name_sources_of_files(file_uris: pd.Series, sources: Sources) -> np.ndarray:
+    """Name of the source of each file."""
+    is_single = len(sources) == 1
+    return np.array(["" if is_single else uri.partition("/")[0] for uri in file_uris], dtype=object)
 
 
 def _note_presence(workspace: Workspace, present: DigestSet) -> None:

@@ -17,7 +17,7 @@ def rescore(root: str, settings: Settings, say: Callable[[str], None] = print) -
     setting that needs pixels has changed: `emqa triage` is needed then. Exit codes are those of `triage.run`.
     """
     workspace = Workspace(root)
-    source = marker.read_source(root)
+    sources = marker.read_sources(root)
     old_settings = stored_settings.read_settings(root)
     old_folders = list_run_folders(old_settings)
     new_folders = list_run_folders(settings)
@@ -25,7 +25,7 @@ def rescore(root: str, settings: Settings, say: Callable[[str], None] = print) -
         if table in new_folders and old_folders.get(table) != new_folders[table]:
             raise SettingsError(
                 f"these settings change the {table}, and rescore reads no pixel: run "
-                f"{marker.format_triage_command(root, source)} with the same settings"
+                f"{marker.format_triage_command(root, sources)} with the same settings"
             )
     n_lacking = 0
     finished = set(parts.list_parts(root, new_folders["features"])) & set(
@@ -36,6 +36,6 @@ def rescore(root: str, settings: Settings, say: Callable[[str], None] = print) -
     if n_lacking:
         raise ValueError(
             f"{n_lacking} partitions of {root} lack detections or features of these settings and models: run "
-            f"{marker.format_triage_command(root, source)} with the same settings"
+            f"{marker.format_triage_command(root, sources)} with the same settings"
         )
     return run(None, root, settings, steps=("featurise", "predict", "report"), is_rescoring=True, say=say)

@@ -24,7 +24,7 @@ def retry(root: str, settings: Settings, stage: str | None = None, say: Say = pr
     made from it, again. Exit codes are those of `triage.run`.
     """
     workspace = Workspace(root)
-    source = marker.read_source(root)
+    sources = marker.read_sources(root)
     if stage is not None and stage not in FAILING_STAGES:
         raise ValueError(f"--stage {stage}: known are {', '.join(FAILING_STAGES)}")
     with lock.hold_lock(root, say):
@@ -34,7 +34,7 @@ def retry(root: str, settings: Settings, stage: str | None = None, say: Say = pr
         say("nothing has failed" + (f" in {stage}" if stage else "") + ": there is nothing to try again")
     else:
         say(f"trying again: {n_files:,} files, {n_partitions:,} partitions")
-    return run(source, root, settings, say=say)
+    return run(sources, root, settings, say=say)
 
 
 def _forget_unread_files(workspace: Workspace) -> int:

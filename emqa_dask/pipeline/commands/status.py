@@ -19,11 +19,11 @@ Say = Callable[[str], None]
 def status(root: str, say: Say = print) -> int:
     """Exit code: 0, or 2 when files or tasks failed. Reports the content of a workspace and its missing tables."""
     workspace = Workspace(root)
-    source = marker.read_source(root)
+    sources = marker.read_sources(root)
     settings = stored_settings.read_settings(root)
     if files.exists(workspace.triage):
-        preconditions.require_tables(workspace, source)
-    say(f"workspace {files.redact(root)} of archive {files.redact(source)}")
+        preconditions.require_tables(workspace, sources)
+    say(f"workspace {files.redact(root)} of archive {files.redact(marker.describe_sources(sources))}")
     if holder := lock.describe_holder(root):
         say(f"  at work: {holder}")
     states = Counter()

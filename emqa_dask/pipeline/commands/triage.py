@@ -1,6 +1,5 @@
 """emqa triage: runs the steps on a workspace; `triage_archive` is the same for Python."""
 
-import os
 import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack
@@ -9,8 +8,6 @@ import numpy as np
 import pandas as pd
 
 from emqa_dask import tables
-from emqa_dask.archive import scan
-from emqa_dask.archive.selection import FileSelection
 from emqa_dask.backend import to_device
 from emqa_dask.pipeline.commands import ingest
 from emqa_dask.pipeline.commands.bundled_tables import say_unfit_models
@@ -18,6 +15,7 @@ from emqa_dask.pipeline.commands.executor import RunExecutor
 from emqa_dask.pipeline.commands.make_tables import make_tables
 from emqa_dask.pipeline.commands.report import RunFacts, report
 from emqa_dask.pipeline.workspace import integrity, journal, preconditions, provenance
+from emqa_dask.pipeline.workspace.archive_sources import ArchiveFiles, Archives, list_sources, name_sources
 from emqa_dask.pipeline.workspace.failures import write_failures
 from emqa_dask.pipeline.workspace.part_folders import SURVEY_FILES, SURVEY_FRAMES
 from emqa_dask.pipeline.workspace.stages import STEPS, STEPS_WITH_PIXELS, list_run_folders, list_step_tables
@@ -30,7 +28,9 @@ from emqa_dask.store.layout import Workspace
 Say = Callable[[str], None]
 
 
-def triage_archive(source: str, workspace: str, settings: Settings | None = None, *, say: Say = print) -> pd.DataFrame:
+def triage_archive(
+    source: Archives, workspace: str, settings: Settings | None = None, *, say: Say = print
+) -> pd.DataFrame:
     """Verdicts on all files of an archive: the table triage.parquet of its workspace.
 
     Runs all steps on the archive: survey, storage, detection, features, predictions, verdicts and report. Finished work
@@ -38,8 +38,9 @@ def triage_archive(source: str, workspace: str, settings: Settings | None = None
 
     Parameters
     ----------
-    source : str
-        Archive: a folder, a file, a list of files, or the URI of a folder in a bucket.
+    source : str, path-like, or several of these
+        Archive: a folder, a file, a list of files, or the URI of a folder in a bucket. With several sources, the URI of
+        each file starts with the name of its source's folder; their order does not matter.
     workspace : str
         Workspace: a folder, or the URI of a folder in a bucket. It is made if it does not exist, and belongs to this
         archive.
@@ -79,7 +80,7 @@ def triage_archive(source: str, workspace: str, settings: Settings | None = None
 
 
 def run(
-    source: str | None,
+    archive: Archives | None,
     root: str,
     settings: Settings,
     *,
@@ -89,9 +90,9 @@ def run(
 ) -> int:
     """Exit code of a run of `steps` on workspace `root`: 0, or 2 when a file or a task failed.
 
-    `source` is the archive; only the step ingest needs it. Finished work is not repeated. `is_rescoring`: no pixel is
-    read and no worker is started, whatever scheduler the settings name. Raises RuntimeError when another run uses
-    `root`.
+    `archive` is one source or several; only the step ingest needs them. Finished work is not repeated. `is_rescoring`:
+    no pixel is read and no worker is started, whatever scheduler the settings name. Raises RuntimeError when another
+    run uses `root`.
     """
     workspace = Workspace(root)
     started = time.time()
@@ -101,16 +102,17 @@ def run(
     if not has_workers:  # fails now if a requested GPU is missing; preflight checks the GPUs of workers
         to_device(np.zeros(1), settings.run.device)
     if "ingest" in steps:
-        source = _claim(source, workspace, settings)
-    source = marker.read_source(root)
+        _claim(archive or (), workspace, settings)
+    sources = marker.read_sources(root)
+    source = marker.describe_sources(sources)
     seconds: dict[str, float] = {}
     with lock.hold_lock(root, say) as run_lock, ExitStack() as stack:
-        _check_workspace(workspace, source, settings, steps, say, has_pixels=not is_rescoring)
+        _check_workspace(workspace, sources, settings, steps, say, has_pixels=not is_rescoring)
         stored_settings.write_settings(root, settings)
         with journal.open_journal(workspace, run_lock.check) as record:
             execute = RunExecutor(root, settings, record, say, stack, has_workers=has_workers)
             if "ingest" in steps:
-                if left_out := ingest.ingest(workspace, source, settings, execute):
+                if left_out := ingest.ingest(workspace, sources, settings, execute):
                     say(left_out)
                 seconds["survey"] = time.time() - started
             seconds |= _make_tables(workspace, settings, steps, execute)
@@ -141,16 +143,21 @@ def _check_models(settings: Settings, steps: Collection[str], say: Say) -> None:
         say_unfit_models(settings, say)
 
 
-def _claim(source: str, workspace: Workspace, settings: Settings) -> str:
-    """`source` as an absolute path. Makes `workspace` its workspace, unless the archive does not exist."""
-    source = source if "://" in source else os.path.abspath(source)
-    next(iter(scan.scan_archive(source, FileSelection(settings.archive.exclude, settings.archive.include))))
-    marker.claim_workspace(workspace.uri, source)
-    return source
+def _claim(archive: Archives, workspace: Workspace, settings: Settings) -> None:
+    """Makes `workspace` the workspace of `archive`, unless a source of it does not exist."""
+    sources = name_sources(list_sources(archive))
+    ArchiveFiles(sources, settings.archive).check_sources()
+    marker.claim_workspace(workspace.uri, sources)
 
 
 def _check_workspace(
-    workspace: Workspace, source: str, settings: Settings, steps: Collection[str], say: Say, *, has_pixels: bool
+    workspace: Workspace,
+    sources: marker.Sources,
+    settings: Settings,
+    steps: Collection[str],
+    say: Say,
+    *,
+    has_pixels: bool,
 ) -> None:
     """Removes partial files of a killed run, and puts damaged files aside."""
     for folder in ("", journal.EVENTS, SURVEY_FILES, SURVEY_FRAMES, *list_run_folders(settings).values()):
@@ -159,7 +166,7 @@ def _check_workspace(
         workspace, settings, say, has_pixels=has_pixels and bool(STEPS_WITH_PIXELS.intersection(steps))
     )
     if "ingest" not in steps:
-        preconditions.require_tables(workspace, source)
+        preconditions.require_tables(workspace, sources)
 
 
 def _make_tables(

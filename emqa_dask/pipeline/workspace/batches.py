@@ -1,14 +1,12 @@
 """New files of an archive, and the batches in which they are surveyed."""
 
 import itertools
-import os
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from emqa_dask import tables
-from emqa_dask.archive import entries, scan
-from emqa_dask.archive.selection import FileSelection
+from emqa_dask.archive import entries
 from emqa_dask.pipeline.workspace.part_folders import SURVEY_FAILED
 from emqa_dask.settings import Archive
 from emqa_dask.store import digests, files, parts
@@ -23,12 +21,7 @@ REFUSED = r"megapixels are over the limit of ([^;]+);"  # what survey.check_budg
 
 
 def iter_new_files(
-    workspace: Workspace,
-    source: str,
-    settings: Archive,
-    selection: FileSelection,
-    uris: DigestSet,
-    present: DigestSet,
+    workspace: Workspace, archive: Iterable[entries.Entry], settings: Archive, uris: DigestSet, present: DigestSet
 ) -> Iterator[tuple[entries.Entry, bytes]]:
     """Entries of the archive that are new or changed: not in the catalog with this size and date, nor in the workspace.
 
@@ -37,10 +30,8 @@ def iter_new_files(
     surveyed = find_surveyed_files(workspace, settings)
     fs, path = files.locate(workspace.uri)
     workspace_folders = tuple(f"{name.rstrip('/')}/" for name in (path, fs.unstrip_protocol(path)))
-    entries = scan.scan_archive(
-        source if "://" in source else os.path.abspath(source), FileSelection(settings.exclude, settings.include)
-    )
-    while listed := list(itertools.islice(entries, LISTED)):
+    listing = iter(archive)
+    while listed := list(itertools.islice(listing, LISTED)):
         archive_entries = [entry for entry in listed if not f"{entry.path}/".startswith(workspace_folders)]
         of_uris = digests.digest_texts(entry.uri for entry in archive_entries)
         present.add(of_uris)

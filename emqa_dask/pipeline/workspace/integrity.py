@@ -74,7 +74,7 @@ def verify(root: str, say: Say) -> int:
             n_damaged += 1
             say(f"damaged or missing: {uri}")
     if n_damaged:
-        command = marker.format_triage_command(root, marker.read_source(root))
+        command = marker.format_triage_command(root, marker.read_sources(root))
         say(f"{n_damaged:,} files are damaged: {command} makes them again")
     else:
         say("every stored file is as it was written")

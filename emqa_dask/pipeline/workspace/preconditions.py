@@ -22,13 +22,13 @@ def verify_models(settings: Settings, steps: Collection[str]) -> None:
         models.verify_models([models.CONTENT_MODEL])
 
 
-def require_tables(workspace: Workspace, source: str) -> None:
+def require_tables(workspace: Workspace, archive: str | marker.Sources) -> None:
     """Raises ValueError for a missing catalog or ledger; only a run that reads the archive makes them again."""
     for uri in (workspace.catalog, workspace.micrographs):
         if not files.exists(uri) and not (uri == workspace.micrographs and _has_no_images(workspace)):
             raise ValueError(
                 f"{files.redact(uri)} is missing or damaged: run "
-                f"{marker.format_triage_command(workspace.uri, source)}, which makes it again; "
+                f"{marker.format_triage_command(workspace.uri, archive)}, which makes it again; "
                 "results that are there are kept"
             )
 
