@@ -10,7 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
-SIDECAR_SUFFIXES = (".txt", ".hdr", ".xml", ".mdoc", ".idoc")
+SIDECAR_SUFFIXES = (".txt", ".hdr", ".xml", ".mdoc", ".json", ".idoc")
+_COMMON_SUFFIXES = SIDECAR_SUFFIXES[:5]  # of sidecars that are called as their image
+_PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".zstd")
 MAX_SIDECAR_BYTES = 2**22  # the largest known are metadata of montages with thousands of tiles
 # What EPU and SerialEM add to the name of an exposure for the file of its frames.
 _FRAMES = re.compile(r"(?:[_-]fractions(?:_\d+)?|_eer|(?:-\d+)?_frames)$", re.IGNORECASE)
@@ -29,8 +31,10 @@ def is_sidecar_name(name: str) -> bool:
 def list_sidecar_names(name: str) -> list[str]:
     """Names, in lower case, that a sidecar of the image `name` may have; the likeliest first."""
     (stem, suffix) = os.path.splitext(name.lower())
-    names = [f"{stem}{sidecar}" for sidecar in SIDECAR_SUFFIXES[:4]]  # a.tif: a.txt
-    names += [f"{name.lower()}{sidecar}" for sidecar in SIDECAR_SUFFIXES[:4]]  # a.mrc: a.mrc.mdoc
+    if suffix in _PACKED_SUFFIXES:  # a.mrc.gz: as of a.mrc
+        return list_sidecar_names(stem)
+    names = [f"{stem}{sidecar}" for sidecar in _COMMON_SUFFIXES]  # a.tif: a.txt
+    names += [f"{name.lower()}{sidecar}" for sidecar in _COMMON_SUFFIXES]  # a.mrc: a.mrc.mdoc
     names.append(f"{stem}-{suffix[1:]}.hdr")  # a.tif: a-tif.hdr, as TESCAN names it
     exposure = _FRAMES.sub("", stem)
     if exposure != stem:

@@ -12,6 +12,7 @@ from emqa_dask.archive.metadata.sidecars.direct_electron import is_direct_electr
 from emqa_dask.archive.metadata.sidecars.epu import is_epu, read_epu
 from emqa_dask.archive.metadata.sidecars.hitachi import is_hitachi, read_hitachi
 from emqa_dask.archive.metadata.sidecars.jeol import is_jeol, read_jeol
+from emqa_dask.archive.metadata.sidecars.nion import is_nion, read_nion
 from emqa_dask.archive.metadata.sidecars.quantities import ImageFile
 from emqa_dask.archive.metadata.sidecars.serialem import is_serialem, read_serialem
 from emqa_dask.archive.metadata.sidecars.tescan import is_tescan, read_tescan
@@ -38,6 +39,7 @@ SIDECAR_FORMATS = (
     SidecarFormat("EPU", is_epu, read_epu),
     SidecarFormat("software of Thermo Fisher", is_thermo, read_thermo),
     SidecarFormat("SerialEM", is_serialem, read_serialem),
+    SidecarFormat("Nion Swift", is_nion, read_nion),
     SidecarFormat("Direct Electron's software", is_direct_electron, read_direct_electron),
 )
 
@@ -99,7 +101,7 @@ def _read_sidecar(path: Path, image: ImageFile) -> list[VendorMetadata]:
     try:
         with capture_warnings():
             return format.read(text, image)
-    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError):
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError):
         return []  # a broken sidecar must not cost the image
 
 

@@ -1,5 +1,7 @@
 """Files that microscopes write beside an image: pixel size and conditions, in folders and in buckets."""
 
+import gzip
+import json
 import math
 import os
 import time
@@ -64,6 +66,7 @@ MDOC_SECTION = (
     "ExposureDose = 3.5\r\nDoseRate = 2.8\r\nPixelSpacing = 5.4\r\nExposureTime = 0.8\r\nBinning = 1\r\n"
     "NumSubFrames = 4\r\nFrameDosesAndNumber = 0.75 4\r\nDateTime = 14-Sep-26  13:42:09\r\n\r\n"
 )
+NION = '{"version": 1, "spatial_calibrations": [{"scale": 0.5, "units": "nm"}, {"scale": 0.5, "units": "nm"}]}'
 
 
 def write_image(path, width=WIDTH, n_frames=1):
@@ -233,6 +236,38 @@ def test_serialem_series_of_files(tmp_path):
     assert (header.tilt_deg, header.nm_per_pixel) == (1, pytest.approx(0.54))
 
 
+def test_serialem_super_resolution_is_doubtful(tmp_path):
+    write_image(tmp_path / "a.tif", width=11520)
+    (tmp_path / "a.tif.mdoc").write_text("[FrameSet = 0]\nPixelSpacing = 0.8\n")
+    header = read_header(tmp_path / "a.tif")
+    assert header.nm_per_pixel == pytest.approx(0.08)
+    assert "super-resolution" in header.pixel_size_problem
+
+
+@pytest.mark.parametrize(("unit", "nm"), [("nm", 0.5), ("um", 500), ("1/nm", math.nan)])
+def test_json_of_nion_swift(tmp_path, unit, nm):
+    calibrations = [{"offset": 0.0, "scale": 0.5, "units": unit}] * 2
+    metadata = {"instrument": {"high_tension": 100000}, "hardware_source": {"exposure": 0.25, "channel_name": "HAADF"}}
+    text = json.dumps({"version": 1, "spatial_calibrations": calibrations, "metadata": metadata})
+    np.save(tmp_path / "a.npy", image(1, (32, WIDTH)))
+    (tmp_path / "a.json").write_text(text)
+    source = open_source(tmp_path / "a.npy")
+    assert source.kind == ("micrograph" if nm > 0 else "diffraction")
+    for frame in source.frames:
+        header = frame.header
+        assert (header.nm_per_pixel, header.voltage_kv, header.exposure_s) == (pytest.approx(nm), 100, 0.25)
+        assert (header.detector, header.nm_per_pixel_source) == ("HAADF", "sidecar")
+    assert open_source(tmp_path / "a.json").kind == "metadata"
+
+
+def test_sidecar_of_a_packed_image(tmp_path):
+    write_image(tmp_path / "a.mrc")
+    (tmp_path / "a.mrc.gz").write_bytes(gzip.compress((tmp_path / "a.mrc").read_bytes()))
+    (tmp_path / "a.mrc").unlink()
+    (tmp_path / "a.mrc.mdoc").write_text(MDOC.format(width=WIDTH) + MDOC_SECTION.format(k=0, tilt=1))
+    assert read_header(tmp_path / "a.mrc.gz").nm_per_pixel == pytest.approx(0.54)
+
+
 def test_direct_electron_movie(tmp_path):
     write_image(tmp_path / "20241021_00405_movie.mrc", n_frames=2)
     text = (
@@ -351,7 +386,9 @@ def test_hostile_texts_take_no_time(tmp_path, unit):
 @settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(data=st.data())
 def test_damaged_sidecars_cost_no_image(tmp_path, data):
-    (name, text) = data.draw(st.sampled_from([("a.xml", EPU), ("a.tif.mdoc", MDOC + MDOC_SECTION), ("a.txt", JEOL)]))
+    (name, text) = data.draw(
+        st.sampled_from([("a.xml", EPU), ("a.tif.mdoc", MDOC + MDOC_SECTION), ("a.txt", JEOL), ("a.json", NION)])
+    )
     damaged_bytes = bytearray(text.encode())
     for _ in range(data.draw(st.integers(1, 20))):
         position = data.draw(st.integers(0, len(damaged_bytes) - 1))

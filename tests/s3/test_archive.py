@@ -69,6 +69,21 @@ def test_a_long_listing_has_all_pages_and_no_chunks(healthy, monkeypatch):
     assert len(proxy.requests) == 4
 
 
+def test_sidecars_on_the_next_page_of_a_listing(healthy, monkeypatch):
+    bucket, _ = healthy
+    pairs = {
+        f"s/{k:02d}.tif": f"s/{k:02d}{suffix}" for k, suffix in enumerate((".txt", "-tif.hdr", ".tif.mdoc", ".XML"))
+    }
+    for key in (*pairs, *pairs.values(), "t/02.tif.mdoc", "s/04.tif"):
+        put(bucket, key, b"1")
+    fs = files.locate(bucket)[0]
+    call = fs.call_s3
+    for n_keys in (1, 2, 3, 1000):
+        monkeypatch.setattr(fs, "call_s3", lambda *names, n=n_keys, **options: call(*names, MaxKeys=n, **options))
+        sidecars = {e.uri: e.sidecars for e in scan_archive(bucket) if e.uri.endswith(".tif")}
+        assert sidecars == {key: (f"{bucket}/{name}",) for key, name in pairs.items()} | {"s/04.tif": ()}
+
+
 def test_a_missing_folder_and_a_single_file(healthy):
     bucket, _ = healthy
     put(bucket, "a.tif", b"12345")

@@ -19,6 +19,10 @@ _INSTRUMENT = re.compile(
 _E_PER_NM2 = 100.0  # of one electron per square Angstrom
 
 
+# Columns of frames of Gatan's cameras with pixels of half size; PixelSpacing may be that of the whole pixels.
+_SUPER_RESOLUTION_PX = (7420, 7676, 8184, 11520)
+
+
 def is_serialem(text: str) -> bool:
     """Whether `text` is a metadata file of SerialEM."""
     return _SECTION.search(text) is not None
@@ -37,17 +41,17 @@ def read_serialem(text: str, image: ImageFile) -> list[VendorMetadata]:
     match = _INSTRUMENT.search(text)
     instrument = clean_text(match[1]) if match else None
     if len(sections) == image.n_frames:
-        return [_read_section(section, 1, instrument) for section in sections]
+        return [_read_section(section, 1, instrument, image) for section in sections]
     if len(sections) == 1:  # one exposure, of which each frame is a part
-        return [_read_section(sections[0], image.n_frames, instrument)]
+        return [_read_section(sections[0], image.n_frames, instrument, image)]
     if not sections:  # of a series of files, without this one
         return []
     first = sections[0]
     shared = {key: value for key, value in first.items() if all(s.get(key) == value for s in sections)}
-    return [_read_section(shared, 1, instrument)]
+    return [_read_section(shared, 1, instrument, image)]
 
 
-def _read_section(section: Mapping[str, str], n_parts: int, instrument: str | None) -> VendorMetadata:
+def _read_section(section: Mapping[str, str], n_parts: int, instrument: str | None, image: ImageFile) -> VendorMetadata:
     (x, _, y) = section.get("stageposition", "").partition(" ")
     dose = parse_positive(section.get("exposuredose"), _E_PER_NM2 / n_parts)
     if n_parts > 1:  # "0.43 4": 0.43 electrons per square Angstrom in each of 4 frames
@@ -72,4 +76,6 @@ def _read_section(section: Mapping[str, str], n_parts: int, instrument: str | No
         origin="PixelSpacing",
         image_width_px=parse_positive(image_size[0]) if image_size else math.nan,
     )
-    return VendorMetadata(header, (size,))
+    is_doubtful = not image_size and image.width_px in _SUPER_RESOLUTION_PX
+    problem = "PixelSpacing may be that of the camera's whole pixels, and the frames have super-resolution"
+    return VendorMetadata(header, (size,), problem=problem if is_doubtful else "")

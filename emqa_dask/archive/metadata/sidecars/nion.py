@@ -1,0 +1,30 @@
+"""JSON that Nion Swift writes beside an image that it exports (a.npy: a.json)."""
+
+import json
+import math
+
+from emqa_dask.archive.metadata.nion import parse_properties
+from emqa_dask.archive.metadata.pixel_size import StatedSize
+from emqa_dask.archive.metadata.sidecars.quantities import ImageFile
+from emqa_dask.archive.metadata.tiff_vendors.vendor_metadata import VendorMetadata
+from emqa_dask.archive.metadata.units import is_reciprocal
+
+_KEYS = ('"spatial_calibrations"', '"dimensional_calibrations"')
+
+
+def is_nion(text: str) -> bool:
+    """Whether `text` is JSON of Nion Swift about an image."""
+    return text.lstrip().startswith("{") and any(key in text for key in _KEYS)
+
+
+def read_nion(text: str, image: ImageFile) -> list[VendorMetadata]:
+    """Conditions of all images of an array; the last two axes are their rows and columns."""
+    properties = json.loads(text)
+    n_dimensions = next((len(properties[key]) for key in (key.strip('"') for key in _KEYS) if properties.get(key)), 2)
+    item = parse_properties(properties, n_dimensions)
+    if len(item.steps_nm) < 2:
+        return [VendorMetadata(item.header)]
+    (y_nm, x_nm) = item.steps_nm[-2:]
+    unit = next((unit for unit in item.units[-2:] if is_reciprocal(unit)), "")
+    size = StatedSize(y_nm if math.isnan(x_nm) else x_nm, y_nm, "spatial_calibrations")
+    return [VendorMetadata(item.header, (size,), f"the unit {unit}" if unit else "")]
