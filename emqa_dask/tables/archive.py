@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from emqa_dask.tables.schema import ID, Columns, define_schema
 
-STATUSES = ("ok", "failed", "skipped", "removed")  # of a row of triage; a row of the catalog is never "removed"
+STATUSES = ("ok", "failed", "skipped", "removed")  # of a row of the catalog and of triage
 
 _IMAGING_CONDITIONS: Columns = {
     "nm_per_pixel": (pa.float64(), "Pixel size along x (columns) in nm. NaN when it is unknown."),
@@ -61,7 +61,8 @@ CATALOG = define_schema(
         ),
         "status": (
             pa.string(),
-            "ok; failed (the file should contain a micrograph and could not be read); or skipped (it contains none).",
+            "ok; failed (the file should contain a micrograph and could not be read); skipped (it contains none); or "
+            "removed (it was no longer in the archive at the last listing).",
         ),
         "reason": (
             pa.string(),

@@ -229,9 +229,30 @@ def test_changed_touched_moved_and_deleted_files(sessions, small, tmp_path):
     assert len(now) == len(after) - 3  # but for what image 02 was before, and the two files that are gone
     gone = catalog(root)["is_present"].eq(False)
     assert sorted(gone.index[gone]) == ["session 0/image 06.tif", "session 0/image 08.tif"]
+    pd.testing.assert_series_equal(catalog(root)["status"].eq("removed"), gone, check_names=False)
     pd.testing.assert_frame_equal(
         pd.concat(micrograph_ledger.iter_current(Workspace(str(root)), ["uri", "frame"])), now[["uri", "frame"]]
     )
+
+
+def test_removed_files_that_come_back_have_their_status(sessions, small, tmp_path):
+    archive = tmp_path / "archive"
+    root = tmp_path / "ws"
+    shutil.copytree(sessions, archive)
+    run(root, archive, small)
+    statuses = catalog(root)["status"]
+    assert set(statuses) == {"ok", "failed", "skipped"}
+    names = [f"session 0/{name}" for name in ("image 00.tif", "notes.txt", "damaged.tif")]
+    for name in names:
+        (archive / name).rename(tmp_path / os.path.basename(name))
+    run(root, archive, small)
+    assert catalog(root)["status"].to_dict() == statuses.to_dict() | dict.fromkeys(names, "removed")
+    for name in names:
+        (tmp_path / os.path.basename(name)).rename(archive / name)
+    results = run(root, archive, small)
+    assert catalog(root)["status"].to_dict() == statuses.to_dict()
+    assert sum(r.task.n_images for r in results) == 2  # the file with images is known
+    assert catalog(root)["is_present"].all()
 
 
 def test_a_touched_file_under_another_pixel_size_keeps_its_slot(sessions, small, tmp_path):

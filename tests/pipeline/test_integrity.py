@@ -13,6 +13,7 @@ from benchmarks.workspaces import list_differences
 from emqa_dask import tables
 from emqa_dask.cli import main
 from emqa_dask.pipeline.commands.retry import retry
+from emqa_dask.pipeline.commands.status import status
 from emqa_dask.pipeline.commands.triage import run
 from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.pipeline.workspace.integrity import verify
@@ -178,6 +179,10 @@ def test_removed_files_say_so_and_are_no_failures(root, archive, in_process):
     for path in (gone, bad):
         row = now.loc[path.relative_to(archive).as_posix()]
         assert (row["status"], row["verdict"], list(row["reasons"])) == ("removed", "unknown", ["removed"])
+    assert pd.read_parquet(root / "catalog.parquet")["status"].eq("removed").sum() == 2
+    lines: list[str] = []
+    status(str(root), lines.append)
+    assert any(line.startswith("  files ") and line.endswith(", 2 removed") for line in lines)
     assert (code, len(pd.read_parquet(root / "failures.parquet"))) == (0, 0), said
     assert triage(archive, root, in_process)[0] == 0
     again = pd.read_parquet(root / "triage.parquet")

@@ -155,17 +155,22 @@ def _name_sources_of_files(file_uris: pd.Series, sources: Sources) -> np.ndarray
 
 
 def _note_presence(workspace: Workspace, present: DigestSet) -> None:
-    """Updates the column is_present of the catalog: files in `present` are still in the archive."""
+    """Updates the columns is_present and status of the catalog: files in `present` are still in the archive.
+
+    A removed file that comes back has images and is "ok"; one without images is surveyed again before this.
+    """
     uri = workspace.catalog
 
-    def is_present(rows: pd.DataFrame) -> np.ndarray:
-        return present.has(digests.digest_texts(rows["uri"]))
+    def note(rows: pd.DataFrame) -> pd.DataFrame:
+        is_present = present.has(digests.digest_texts(rows["uri"]))
+        status = rows["status"].mask(rows["status"].eq("removed") & is_present, "ok").where(is_present, "removed")
+        return rows.assign(is_present=is_present, status=status)
 
-    noted = parts.iterate_table(uri, tables.CATALOG, ["uri", "is_present"])
-    if any((rows["is_present"].to_numpy(bool) != is_present(rows)).any() for rows in noted):
+    columns = ["uri", "status", "is_present"]
+    if any(not rows.equals(note(rows)) for rows in parts.iterate_table(uri, tables.CATALOG, columns)):
         with parts.open_table_writer(uri, tables.CATALOG) as write:
             for rows in parts.iterate_table(uri, tables.CATALOG):
-                write(rows.assign(is_present=is_present(rows)))
+                write(note(rows))
 
 
 def _enter_files(workspace: Workspace, names: Sequence[str], uris: DigestSet) -> None:

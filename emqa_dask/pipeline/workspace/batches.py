@@ -49,19 +49,19 @@ def iter_new_files(
 def find_surveyed_files(workspace: Workspace, settings: Archive) -> DigestSet:
     """Digests of the files of the catalog that need no further survey.
 
-    These are all files except files whose task failed, files over a limit that was raised since, and files whose
-    micrographs are not in the ledger.
+    These are all files except files whose task failed, files over a limit that was raised since, files whose
+    micrographs are not in the ledger, and removed files that had none.
     """
     surveyed = DigestSet()
     stored = DigestSet()
     limit = float(f"{settings.max_megapixels:g}")
     for rows in parts.iterate_table(workspace.micrographs, tables.MICROGRAPHS, ["uri", "content_sha256"]):
         stored.add(digests.digest_contents(rows))
-    columns = ["uri", "content_sha256", "size_bytes", "modified_ns", "format", "reason", "n_frames"]
+    columns = ["uri", "content_sha256", "size_bytes", "modified_ns", "format", "status", "reason", "n_frames"]
     for rows in parts.iterate_table(workspace.catalog, tables.CATALOG, columns):
-        rows = rows[
-            rows["reason"].ne(SURVEY_FAILED) & (rows["n_frames"].eq(0) | stored.has(digests.digest_contents(rows)))
-        ]
+        is_known = rows["status"].ne("removed") & rows["n_frames"].eq(0)
+        is_known |= rows["n_frames"].gt(0) & stored.has(digests.digest_contents(rows))
+        rows = rows[is_known & rows["reason"].ne(SURVEY_FAILED)]
         refused = rows["reason"].str.contains("over the limit", regex=False).fillna(False).to_numpy(bool)
         limits = rows["reason"][refused].str.extract(REFUSED, expand=False).astype(float)
         rows = rows.drop(index=limits.index[limits < limit])
