@@ -1,5 +1,7 @@
 """What signals of RosettaSciIO are: images, whatever their titles; spectra, patterns and maps by evidence."""
 
+from importlib import import_module
+
 import numpy as np
 import pytest
 from bad_files import image
@@ -84,6 +86,29 @@ def test_element_maps_beside_their_image_or_spectra():
     assert len(source.frames) == 1
     assert source.reason.startswith("2 other signals left out: an element map (Au)")
     assert len(make_source([make_signal(title=t) for t in ("BF", "C", "O")], "HSPY").frames) == 1
+
+
+def test_the_last_axis_is_x_whatever_its_name(tmp_path):
+    signal = make_signal(names=("x", "y"), dtype="float32", scales=(0.5, 0.25))
+    signal["data"] = image(1, (40, 60)).astype(np.float32)
+    import_module("rsciio.semper").file_writer(str(tmp_path / "x.unf"), signal)
+    pixels, _ = read_micrograph(tmp_path / "x.unf")
+    np.testing.assert_array_equal(pixels, signal["data"])
+    np.testing.assert_array_equal(pixels, import_module("rsciio.semper").file_reader(tmp_path / "x.unf")[0]["data"])
+
+
+@pytest.mark.parametrize(("suffix", "plugin"), [("rpl", "ripple"), ("sur", "digitalsurf")])
+@pytest.mark.parametrize("shape", [(40, 60), (3, 40, 60)])
+def test_images_that_rosettasciio_wrote(tmp_path, suffix, plugin, shape):
+    n = len(shape) - 2
+    signal = make_signal(shape, units=("s",) * n + ("µm", "µm"), scales=(1.0,) * n + (0.004, 0.002), dtype="int16")
+    signal["data"] = np.stack([image(k, shape[-2:], "int16") for k in range(shape[0] if n else 1)]).reshape(shape)
+    import_module(f"rsciio.{plugin}").file_writer(str(tmp_path / f"x.{suffix}"), signal)
+    frames = open_source(tmp_path / f"x.{suffix}").frames
+    assert len(frames) == (shape[0] if n else 1)
+    for frame, pixels in zip(frames, signal["data"].reshape(-1, *shape[-2:])):
+        np.testing.assert_array_equal(frame.read(), pixels)
+        assert (frame.header.nm_per_pixel, frame.header.nm_per_pixel_y) == pytest.approx((2.0, 4.0))
 
 
 def test_headers_of_signals(tmp_path):

@@ -39,7 +39,7 @@ def classify_signal(signal: Mapping, *, has_eds: bool = False) -> SignalKind:
         description = "a spectrum image" if len(shape) >= 3 else "a series of spectra"
         return SignalKind("spectrum", f"{description} of {size} values, not a micrograph")
     dtype = np.dtype(signal["data"].dtype)
-    axes = identify_axes(shape, np.uint8 if is_rgb(dtype) else dtype, names, units)
+    axes = _identify_image_axes(signal, np.dtype(np.uint8) if is_rgb(dtype) else dtype, names, units)
     if isinstance(axes, NoImage):
         return SignalKind(axes.kind, axes.reason)
     if sum(n > 1 for n in shape) > 3:
@@ -90,18 +90,30 @@ def _get_signal_type(signal: Mapping) -> str:
 
 
 def _list_names_and_units(signal: Mapping, n_axes: int) -> tuple[list[str], list[str]]:
-    """Name and unit of each axis; the two axes of an image are called y and x whatever their names are."""
+    """Name and unit of each axis; empty where they are not known."""
     axes = signal["axes"]
     if len(axes) != n_axes:
         return [], []
-    names = [str(axis.get("name") or "") for axis in axes]
-    units = [str(axis.get("units") or "") for axis in axes]
-    image_axes = [k for k, axis in enumerate(axes) if not axis.get("navigate", False)]
-    if n_axes >= 3 and len(image_axes) == 2:
-        names = ["" if name.strip().lower() in ("x", "y") else name for name in names]
-        for k, name in zip(image_axes, "yx"):
-            names[k] = names[k] or name
-    return names, units
+    return [str(axis.get("name") or "") for axis in axes], [str(axis.get("units") or "") for axis in axes]
+
+
+def _identify_image_axes(signal: Mapping, dtype: np.dtype, names: list[str], units: list[str]) -> ImageAxes | NoImage:
+    """Axes of the images in a signal: its two signal axes in their order, whatever they are called.
+
+    HyperSpy takes the last axis for x, and some plug-ins call it y.
+    """
+    shape = tuple(int(n) for n in signal["data"].shape)
+    axes = identify_axes(shape, dtype, names, units)
+    if isinstance(axes, NoImage) and axes.kind in ("spectrum", "diffraction"):
+        return axes
+    signal_axes = [k for k, axis in enumerate(signal["axes"]) if not axis.get("navigate", False)]
+    if not names or len(signal_axes) != 2:
+        return axes
+    plane = identify_axes([shape[k] for k in signal_axes], dtype)
+    if isinstance(plane, NoImage):
+        return plane
+    others = tuple(k for k in range(len(shape)) if k not in signal_axes)
+    return ImageAxes(signal_axes[0], signal_axes[1], None, others)
 
 
 def _is_series_of_spectra(signal: Mapping, shape: tuple[int, ...], units: list[str]) -> bool:
