@@ -49,7 +49,7 @@ EPU = (
     "</a:KeyValueOfstringanyType></CustomData><microscopeData><acquisition>"
     "<acquisitionDateTime>2026-09-14T13:42:09.1234567+02:00</acquisitionDateTime><camera><Binning "
     "xmlns:a='http://schemas.datacontract.org/2004/07/System.Drawing'><a:x>2</a:x><a:y>2</a:y></Binning>"
-    "<ExposureTime>4.8</ExposureTime><Name>BM-Falcon</Name><ReadoutArea><a:height xmlns:a='u'>96</a:height>"
+    "<ExposureTime>4.8</ExposureTime><Name>BM-Falcon</Name><ReadoutArea><a:height xmlns:a='u'>32</a:height>"
     "<a:width xmlns:a='u'>{width}</a:width></ReadoutArea></camera></acquisition><gun><AccelerationVoltage>300000"
     "</AccelerationVoltage></gun><instrument><InstrumentModel>TITAN52339070</InstrumentModel></instrument><optics>"
     "<ProjectorMode>{mode}</ProjectorMode><TemMagnification><NominalMagnification>105000</NominalMagnification>"
@@ -152,7 +152,7 @@ def test_tescan_header(tmp_path, name):
 )  # fmt: skip
 def test_epu_xml(tmp_path, name, sidecar, n_frames):
     write_image(tmp_path / name, n_frames=n_frames)
-    (tmp_path / sidecar).write_text(EPU.format(size="8.25E-11", width=2 * WIDTH, mode="Imaging"))
+    (tmp_path / sidecar).write_text(EPU.format(size="8.25E-11", width=WIDTH, mode="Imaging"))
     header = read_header(tmp_path / name)
     assert header.nm_per_pixel == pytest.approx(0.0825)
     assert (header.nm_per_pixel_source, header.pixel_size_problem) == ("sidecar", None)
@@ -236,12 +236,33 @@ def test_serialem_series_of_files(tmp_path):
     assert (header.tilt_deg, header.nm_per_pixel) == (1, pytest.approx(0.54))
 
 
-def test_serialem_super_resolution_is_doubtful(tmp_path):
-    write_image(tmp_path / "a.tif", width=11520)
-    (tmp_path / "a.tif.mdoc").write_text("[FrameSet = 0]\nPixelSpacing = 0.8\n")
+@pytest.mark.parametrize(
+    ("width", "binning", "is_doubtful"),
+    [(11520, "1", True), (7676, "0.5", False), (3838, "0.5", True), (5760, "1", False)],
+)
+def test_serialem_super_resolution(tmp_path, width, binning, is_doubtful):
+    write_image(tmp_path / "a.tif", width=width)
+    text = "T = SerialEM: Glacios 9953405 at Stanford        26-Oct-23  14:55:45\nVoltage = 200\n\n[FrameSet = 0]\n"
+    (tmp_path / "a.tif.mdoc").write_text(f"{text}PixelSpacing = 0.8\nBinning = {binning}\nFrameDosesAndNumber = 0 18\n")
     header = read_header(tmp_path / "a.tif")
-    assert header.nm_per_pixel == pytest.approx(0.08)
-    assert "super-resolution" in header.pixel_size_problem
+    assert (header.nm_per_pixel, header.voltage_kv) == (pytest.approx(0.08), 200)
+    assert header.instrument == "Glacios 9953405 at Stanford"
+    assert ("super-resolution" in (header.pixel_size_problem or "")) == is_doubtful
+
+
+@pytest.mark.parametrize(("factor", "n_frames", "nm"), [(1, 3, 0.192), (2, 3, 0.096), (4, 3, 0.048)])
+def test_epu_movie_has_more_pixels_than_its_sum(tmp_path, factor, n_frames, nm):
+    pixels = np.stack([image(k, (32 * factor, WIDTH * factor)) for k in range(n_frames)])
+    tifffile.imwrite(tmp_path / "a_Fractions.tiff", pixels, photometric="minisblack")
+    (tmp_path / "a.xml").write_text(EPU.format(size="1.92E-10", width=WIDTH, mode="Imaging"))
+    header = read_header(tmp_path / "a_Fractions.tiff")
+    assert (header.nm_per_pixel, header.pixel_size_problem) == (pytest.approx(nm), None)
+
+
+def test_preview_of_an_epu_image_has_a_problem(tmp_path):
+    write_image(tmp_path / "a.jpg", width=WIDTH // 2)
+    (tmp_path / "a.xml").write_text(EPU.format(size="1.92E-10", width=WIDTH, mode="Imaging"))
+    assert "48 px wide and this one has 24" in read_header(tmp_path / "a.jpg").pixel_size_problem
 
 
 @pytest.mark.parametrize(("unit", "nm"), [("nm", 0.5), ("um", 500), ("1/nm", math.nan)])

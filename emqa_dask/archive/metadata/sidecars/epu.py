@@ -43,9 +43,10 @@ def read_epu(text: str, image: ImageFile) -> list[VendorMetadata]:
         tilt_deg=math.degrees(parse_number(_find_value(root, "stage", "Position", "A"))),
         foreign=properties,
     )
-    size = StatedSize(
-        _read_size_nm(root, "x"), _read_size_nm(root, "y"), "SpatialScale", _read_image_width(camera, image.width_px)
-    )
+    (area_px, area_rows) = (parse_positive(_find_value(camera, "ReadoutArea", side)) for side in ("width", "height"))
+    factor = _find_upsampling(image, area_px, area_rows)
+    (x_nm, y_nm) = (_read_size_nm(root, axis) / factor for axis in "xy")
+    size = StatedSize(x_nm, y_nm, "SpatialScale", area_px * factor)
     return [VendorMetadata(header, (size,), f"the projector mode {mode}" if is_diffraction else "")]
 
 
@@ -68,11 +69,15 @@ def _read_size_nm(root: Any, axis: str) -> float:
     return length_to_nm(_find_value(pixel_size, "numericValue"), unit)
 
 
-def _read_image_width(camera: Any, width_px: int) -> float:
-    """Width of the image that the XML belongs to: the area that was read out, in pixels of the sensor or binned."""
-    area_px = parse_positive(_find_value(camera, "ReadoutArea", "width"))
-    binned_px = area_px / parse_positive(_find_value(camera, "Binning", "x"))
-    return binned_px if binned_px == width_px else area_px
+def _find_upsampling(image: ImageFile, area_px: float, area_rows: float) -> float:
+    """How many pixels of a movie a pixel of the image has that the XML describes, along each axis; 1 for other images.
+
+    EPU describes its sum of a movie, which it may have binned. The area that was read out is in pixels of this sum, and
+    the movie has all of it.
+    """
+    factor = image.width_px / area_px
+    is_same_field = factor in (2, 4) and image.height_px == factor * area_rows
+    return factor if is_same_field and image.n_frames > 1 else 1.0
 
 
 def _read_properties(root: Any) -> dict[str, str]:

@@ -44,11 +44,11 @@ def read_jeol(text: str, image: ImageFile) -> list[VendorMetadata]:
         foreign=values,
     )
     bar_px = parse_positive(get_value(values, "SM_MICRON_BAR"))
-    full_size = (get_value(values, "CM_FULL_SIZE") or "").split()
+    full_size = re.match(r"\s*(\d+)\s*[ x×]\s*\d+", get_value(values, "CM_FULL_SIZE", "CM_IMAGE_RES") or "")
     size = StatedSize(
         parse_length_nm(get_value(values, "SM_MICRON_MARKER")) / bar_px,
         origin="SM_MICRON_MARKER",
-        image_width_px=parse_positive(full_size[0]) if full_size else math.nan,
+        image_width_px=parse_positive(full_size[1]) if full_size else math.nan,
     )
     return [VendorMetadata(header, (size,))]
 

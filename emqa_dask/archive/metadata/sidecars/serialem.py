@@ -12,15 +12,17 @@ from emqa_dask.archive.metadata.texts import parse_key_values
 from emqa_dask.archive.metadata.tiff_vendors.vendor_metadata import VendorMetadata
 from emqa_dask.archive.metadata.values import clean_text, parse_number, parse_positive
 
+_KINDS = ("ZValue", "FrameSet", "Image")  # of sections: per frame, per movie, per file of a series
 _SECTION = re.compile(r"^[ \t]*\[(ZValue|FrameSet|Image) *= *([^\]\n]*)\]", re.MULTILINE)
 _INSTRUMENT = re.compile(
-    r"^[ \t]*\[T *= *(?:SerialEM|Tomography): *(?:\w+ on +)?(\S(?:[ \t]?\S)*)\s{2,}\d", re.MULTILINE
+    r"^[ \t]*\[?T *= *(?:SerialEM|Tomography): *(?:\w+ on +)?(\S(?:[ \t]?\S)*)\s{2,}\d", re.MULTILINE
 )
 _E_PER_NM2 = 100.0  # of one electron per square Angstrom
 
 
-# Columns of frames of Gatan's cameras with pixels of half size; PixelSpacing may be that of the whole pixels.
-_SUPER_RESOLUTION_PX = (7420, 7676, 8184, 11520)
+# Columns of frames of Gatan's cameras, and of those with pixels of half size, which SerialEM calls binning 0.5.
+_WHOLE_PIXELS = (3710, 3838, 4092, 5760)
+_HALF_PIXELS = tuple(2 * n for n in _WHOLE_PIXELS)
 
 
 def is_serialem(text: str) -> bool:
@@ -30,8 +32,10 @@ def is_serialem(text: str) -> bool:
 
 def read_serialem(text: str, image: ImageFile) -> list[VendorMetadata]:
     """Conditions of each frame where every frame has its section, or else those that all frames share."""
-    names = [(kind, name.strip()) for kind, name in _SECTION.findall(text)]
-    names = [f"{kind} = {name}".lower() for kind, name in names if kind != "Image" or name == image.name]
+    all_sections = [(kind, name.strip()) for kind, name in _SECTION.findall(text)]
+    kind = next((kind for kind in _KINDS if any(kind == k for k, _ in all_sections)), "")
+    names = [f"{kind} = {name}".lower() for k, name in all_sections if k == kind]
+    names = [name for name in names if kind != "Image" or name == f"image = {image.name}".lower()]
     values = parse_key_values(_SECTION.sub(lambda match: f"[{match[1]} = {match[2].strip()}]", text))
     by_section: dict[str, dict[str, str]] = {}
     for key, value in values.items():
@@ -71,11 +75,9 @@ def _read_section(section: Mapping[str, str], n_parts: int, instrument: str | No
         foreign=section,
     )
     image_size = section.get("imagesize", "").split()
-    size = StatedSize(
-        parse_positive(section.get("pixelspacing"), 0.1),
-        origin="PixelSpacing",
-        image_width_px=parse_positive(image_size[0]) if image_size else math.nan,
-    )
-    is_doubtful = not image_size and image.width_px in _SUPER_RESOLUTION_PX
-    problem = "PixelSpacing may be that of the camera's whole pixels, and the frames have super-resolution"
+    width_px = parse_positive(image_size[0]) if image_size else math.nan
+    size = StatedSize(parse_positive(section.get("pixelspacing"), 0.1), math.nan, "PixelSpacing", width_px)
+    has_half_pixels = parse_positive(section.get("binning")) < 1
+    is_doubtful = not image_size and image.width_px in (_WHOLE_PIXELS if has_half_pixels else _HALF_PIXELS)
+    problem = "PixelSpacing may be that of pixels of another size, for the movie has super-resolution or was binned"
     return VendorMetadata(header, (size,), problem=problem if is_doubtful else "")
