@@ -101,8 +101,8 @@ def test_the_last_axis_is_x_whatever_its_name(tmp_path):
 @pytest.mark.parametrize("shape", [(40, 60), (3, 40, 60)])
 def test_images_that_rosettasciio_wrote(tmp_path, suffix, plugin, shape):
     n = len(shape) - 2
-    signal = make_signal(shape, units=("s",) * n + ("µm", "µm"), scales=(1.0,) * n + (0.004, 0.002), dtype="int16")
-    signal["data"] = np.stack([image(k, shape[-2:], "int16") for k in range(shape[0] if n else 1)]).reshape(shape)
+    signal = make_signal(shape, units=("s",) * n + ("µm", "µm"), scales=(1.0,) * n + (0.004, 0.002), dtype="int32")
+    signal["data"] = np.stack([image(k, shape[-2:], "int32") for k in range(shape[0] if n else 1)]).reshape(shape)
     import_module(f"rsciio.{plugin}").file_writer(str(tmp_path / f"x.{suffix}"), signal)
     frames = open_source(tmp_path / f"x.{suffix}").frames
     assert len(frames) == (shape[0] if n else 1)
