@@ -183,3 +183,49 @@ def test_eman_images_are_frames_with_their_pixel_size(tmp_path):
     frames = open_source(tmp_path / "x.hdf").frames
     assert [frame.header.nm_per_pixel for frame in frames] == pytest.approx([0.15] * 4)
     np.testing.assert_array_equal(frames[3].read(), image(10, SHAPE).astype("f4"))
+
+
+def write_odemis(path, acquisitions):
+    """acquisitions: (array CTZYX, title, pixel size in m, {name: value} of PhysicalData)."""
+    with h5py.File(path, "w") as file:
+        for number, (data, title, metres, conditions) in enumerate(acquisitions):
+            group = file.create_group(f"Acquisition{number}")
+            group["ImageData/Image"] = data
+            for dimension, label in zip(group["ImageData/Image"].dims, "CTZYX"):
+                dimension.label = label
+            group["ImageData/DimensionScaleX"] = metres
+            group["ImageData/DimensionScaleY"] = metres
+            group["ImageData/TOffset"] = 1575540224.0
+            group["SVIData/Company"] = "Delmic"
+            for name, value in {"ChannelDescription": title, **conditions}.items():
+                group[f"PhysicalData/{name}"] = value
+                group[f"PhysicalData/{name}"].attrs["State"] = [113]
+
+
+def test_odemis_images_and_spectra(tmp_path):
+    survey = image(1, SHAPE)[None, None, None]
+    spectra = np.zeros((100, 1, 1, 6, 8), "u2")
+    pattern = (image(2, SHAPE)[None, None, None], "Angle-resolved", 1e-6, {"PolePosition": [3.0, 4.0]})
+    acquisitions = [
+        (survey, "Secondary electrons survey", 2e-9, {"AccelerationVoltage": 5000.0, "IntegrationTime": 0.5}),
+        (spectra, "Spectrum", 1e-8, {}),
+        pattern,
+    ]
+    write_odemis(tmp_path / "x.h5", acquisitions)
+    source = open_source(tmp_path / "x.h5")
+    (frame,) = source.frames
+    header = frame.header
+    np.testing.assert_array_equal(frame.read(), image(1, SHAPE))
+    assert (header.nm_per_pixel, header.voltage_kv, header.exposure_s) == pytest.approx((2.0, 5.0, 0.5))
+    assert (header.acquired, header.detector) == ("2019-12-05T10:03:44+00:00", "Secondary electrons survey")
+    assert "Spectrum is spectra" in source.reason
+
+
+def test_dectris_files_beside_their_master(tmp_path):
+    with h5py.File(tmp_path / "scan_data_000001.h5", "w") as file:
+        file["entry/data/data"] = np.zeros((64, 96, 96), "u2")
+    with h5py.File(tmp_path / "scan_master.h5", "w") as file:
+        file["entry/data/data_000001"] = h5py.ExternalLink("scan_data_000001.h5", "/entry/data/data")
+    assert open_source(tmp_path / "scan_data_000001.h5").kind == "diffraction"
+    master = open_source(tmp_path / "scan_master.h5")
+    assert master.reason == "its arrays are in other files, which have their own rows: scan_data_000001.h5"

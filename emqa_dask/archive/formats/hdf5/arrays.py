@@ -72,7 +72,20 @@ def read_arrays(file: h5py.File, format: str = "HDF5") -> Contents:
     for name, role in find_smaller_copies(file, shapes).items():
         del images[name]
         others.append(OtherArray(name, role))
-    return Contents(format, tuple(name_detectors(list(images.values()))), tuple(others))
+    remark = "" if images or others else _describe_links(file)
+    return Contents(format, tuple(name_detectors(list(images.values()))), tuple(others), remark)
+
+
+def _describe_links(file: h5py.File) -> str:
+    """Which other files hold the arrays of a file without any; "" for none."""
+    names: list[str] = []
+
+    def visit(name: str, link: object) -> None:
+        if isinstance(link, h5py.ExternalLink):
+            names.append(link.filename)
+
+    file.visititems_links(visit)
+    return f"its arrays are in other files, which have their own rows: {names[0]}" if names else ""
 
 
 def find_image_axes(dataset: h5py.Dataset, scales: list[AxisScale]) -> ImageAxes | NoImage:
@@ -81,7 +94,7 @@ def find_image_axes(dataset: h5py.Dataset, scales: list[AxisScale]) -> ImageAxes
         return NoImage("signal", "a mask of true and false")
     if "Position_Indices" in dataset.attrs:
         return NoImage("signal", "positions by spectra of the USID model (pyUSID), not an image")
-    if "detectorSpecific" in dataset.file.get("entry/instrument/detector", ()):
+    if _is_dectris(dataset):
         return NoImage("diffraction", "a series of a Dectris pixel detector (4D-STEM?), which nothing calls images")
     role = describe_role(dataset.name)
     display_mode = read_attribute(dataset, "display_mode")
@@ -102,6 +115,14 @@ def find_image_axes(dataset: h5py.Dataset, scales: list[AxisScale]) -> ImageAxes
     if is_narrow and not is_named:
         return NoImage("signal", f"a table of {' x '.join(map(str, dataset.shape))} numbers")
     return axes
+
+
+def _is_dectris(dataset: h5py.Dataset) -> bool:
+    """Whether a pixel detector of Dectris recorded the dataset: master files, and files of data beside them."""
+    file = dataset.file
+    has_master = "detectorSpecific" in file.get("entry/instrument/detector", ()) or "STEM Metadata" in file
+    is_data_file = re.search(r"_data_\d{6}\.h5$", file.filename) and dataset.name.startswith("/entry/data/")
+    return dataset.ndim == 3 and bool(has_master or is_data_file)
 
 
 def make_header(file_settings: FileSettings, dataset: h5py.Dataset, scales: list[AxisScale], axes: ImageAxes) -> Header:

@@ -13,6 +13,7 @@ from emqa_dask.archive.formats.hdf5.hyperspy import is_hyperspy, open_hyperspy
 from emqa_dask.archive.formats.hdf5.matlab import is_matlab, read_matlab
 from emqa_dask.archive.formats.hdf5.ncem import is_ncem, read_ncem
 from emqa_dask.archive.formats.hdf5.nion import is_nion, read_nion
+from emqa_dask.archive.formats.hdf5.odemis import is_odemis, read_odemis
 from emqa_dask.archive.formats.hdf5.velox import is_velox, read_velox
 from emqa_dask.archive.formats.hdf5.volumes import is_bigdataviewer, is_imaris, read_bigdataviewer, read_imaris
 from emqa_dask.archive.source import ReadError, Source, capture_warnings
@@ -25,8 +26,14 @@ _LAYOUTS: tuple[tuple[Callable[[h5py.File, Path], bool], Callable[[h5py.File], C
     (is_bigdataviewer, read_bigdataviewer),
     (is_nion, read_nion),
     (is_matlab, read_matlab),
+    (is_odemis, read_odemis),
     (is_ncem, read_ncem),
 )
+
+# SystemError: h5py raises it for names of links that are no UTF-8.
+_LIBRARY_ERRORS = (
+    OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, UnicodeError, RecursionError, SystemError,
+)  # fmt: skip
 
 
 def open_hdf5(path: str | Path) -> Source:
@@ -44,10 +51,11 @@ def open_hdf5(path: str | Path) -> Source:
             return _read_source(path, file)
     except ReadError:
         raise
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, UnicodeError, RecursionError) as error:
+    except _LIBRARY_ERRORS as error:
         if isinstance(error, OSError) and error.errno is not None and not isinstance(error, BlockingIOError):
             raise
-        raise ReadError(f"broken HDF5: {' '.join(str(error).split())[:200]}") from error
+        text = error.__context__ if isinstance(error, SystemError) and error.__context__ else error
+        raise ReadError(f"broken HDF5: {' '.join(str(text).split())[:200]}") from error
 
 
 def _read_source(path: Path, file: h5py.File) -> Source:
