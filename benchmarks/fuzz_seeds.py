@@ -12,6 +12,7 @@ import tifffile
 import zarr
 from PIL import Image
 
+from benchmarks.fuzz_containers import CONTAINERS, WHOLE_FILE_CHECKSUMS
 from emqa_dask.synthetic import writers
 from emqa_dask.synthetic.profiles import make_sample
 from tests.archive.bad_files import dm3
@@ -105,11 +106,16 @@ def make_written(format_: str, path: Path, rng: np.random.Generator) -> np.ndarr
     return frames
 
 
-MAKERS: dict[str, tuple[str, Callable[[Path, np.random.Generator], np.ndarray]]] = {
+def make_container(kind: str, path: Path, rng: np.random.Generator) -> np.ndarray | None:
+    return CONTAINERS[kind][1](path, draw_image(rng, "uint16"))
+
+
+MAKERS: dict[str, tuple[str, Callable[[Path, np.random.Generator], np.ndarray | None]]] = {
     **{f"written {name}": (entry[0], partial(make_written, name)) for name, entry in writers.FORMATS.items()},
     **{name: (".tif", partial(make_tiff, name)) for name in TIFFS},
     **{name: (suffix, partial(make_picture, name)) for name, (suffix, _) in PICTURES.items()},
     **{name: (".h5", partial(make_hdf5, name)) for name in HDF5S},
+    **{name: (suffix, partial(make_container, name)) for name, (suffix, _) in CONTAINERS.items()},
     "dm3": (".dm3", make_dm3),
 }
 
@@ -127,7 +133,7 @@ def make_seed(kind: str, folder: Path, rng: np.random.Generator) -> Seed:
 def checked_ranges(path: Path, kind: str) -> tuple[tuple[int, int], ...]:
     """Where in the file a checksum (or, for JPEG, libjpeg) covers the bytes."""
     size = path.stat().st_size
-    if path.suffix == ".png" or path.suffix == ".elid":
+    if path.suffix == ".png" or path.suffix == ".elid" or kind in WHOLE_FILE_CHECKSUMS:
         return ((0, size),)
     if path.suffix == ".tif" and kind in WITH_CHECKSUMS:
         with tifffile.TiffFile(path) as tif:
