@@ -43,9 +43,9 @@ def parse_date(value: Any, time: Any = None, *, month_first: bool = False) -> st
         # The parser fills absent parts from a default; two defaults with different results reveal an incomplete date.
         date = parser.parse(date_text, default=datetime(2001, 1, 1), **options)
         other_date = parser.parse(date_text, default=datetime(2002, 2, 2), **options)
-    except (ValueError, OverflowError, TypeError):
+        return date.isoformat() if date.date() == other_date.date() else None
+    except (ValueError, ArithmeticError, TypeError):  # isoformat() refuses a time zone of more than a day
         return None
-    return date.isoformat() if date.date() == other_date.date() else None
 
 
 def parse_date_near(value: Any, time: Any, utc_s: float) -> str | None:
