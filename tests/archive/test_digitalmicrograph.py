@@ -68,6 +68,20 @@ def test_dates_by_the_clock_of_windows(tmp_path):
     assert read_micrograph(tmp_path / "x.dm3")[1].acquired == "2016-08-09T16:26:37"
 
 
+@pytest.mark.parametrize(
+    ("date", "time", "expected"),
+    [
+        ("05.12.2018", "16:26:37", "2018-12-05T16:26:37"),
+        ("5/12/2018", "4:26:37 PM", "2018-05-12T16:26:37"),
+        ("2018-12-05", "16:26:37", "2018-12-05T16:26:37"),
+    ],
+)
+def test_dates_in_the_language_of_the_computer(tmp_path, date, time, expected):
+    tags = {"DataBar": {"Acquisition Date": date, "Acquisition Time": time}}
+    write_dm(tmp_path / "x.dm3", make_image(image(1, (40, 60)), tags=tags))
+    assert read_micrograph(tmp_path / "x.dm3")[1].acquired == expected
+
+
 def test_preview_before_the_image(tmp_path):
     preview = np.zeros((10, 12, 4), np.uint8)
     pixels = image(1, (40, 60))
@@ -125,6 +139,9 @@ def test_colour_image(tmp_path):
         ((40, 60), ("nm", "nm"), {"Acquisition": {"Monarc Spectrometer": {"Grating": "150"}}}, "micrograph"),
         ((40, 60), ("eV", "nm"), {"Meta Data": {"Signal": "EELS", "Format": "Spectrum image"}}, "spectrum"),
         ((60,), ("eV",), {"Meta Data": {"Signal": "EELS"}}, "spectrum"),
+        ((40, 60), ("nm", "nm"), {"Meta Data": {"Signal": "X-ray", "Format": "Image"}}, "signal"),
+        ((40, 60), ("nm", "nm"), {"Meta Data": {"Signal": "EELS", "Format": "Image"}}, "micrograph"),
+        ((40, 60), ("", ""), {"Meta Data": {"Signal": "EELS", "Format": "Image"}}, "spectrum"),
         ((4, 5, 40, 60), ("1/nm", "1/nm", "nm", "nm"), {}, "diffraction"),
         ((4, 5, 40, 60), ("", "", "nm", "nm"), {}, "diffraction"),
     ],

@@ -56,6 +56,8 @@ def make_signal(shape=(40, 60), *, units=("nm", "nm"), names=None, navigate=None
         ({"shape": (40, 100), "kind": "CL"}, "micrograph"),
         ({"shape": (40, 100), "kind": "CL", "scales": (20.0, 0.5)}, "spectrum"),
         ({"shape": (40, 60, 100), "units": ("nm", "nm", "nm"), "kind": "CL"}, "spectrum"),
+        ({"kind": "EDS_TEM"}, "signal"),
+        ({"kind": "EELS"}, "micrograph"),
         ({"units": ("1/nm", "1/nm")}, "diffraction"),
         ({"units": ("mrad", "mrad")}, "diffraction"),
         ({"shape": (4, 5, 40, 60), "units": ("nm", "nm", "", ""), "names": ("y", "x", "", "")}, "diffraction"),

@@ -99,7 +99,8 @@ def _classify(signal: Mapping, *, has_eds: bool) -> SignalKind:
     if stated_format.startswith("Diffraction") and len(shape) == 2:
         return SignalKind("diffraction", f"a diffraction pattern of {size} pixels, not a micrograph")
     verdict = classify_signal(signal, has_eds=has_eds)
-    if verdict.axes is None and stated_format == "Image" and len(shape) == 2:
+    is_spectrometer = get_entry(tags, "Meta Data.Signal") in ("EELS", "X-ray")
+    if verdict.axes is None and stated_format == "Image" and len(shape) == 2 and not is_spectrometer:
         axes = identify_axes(shape, signal["data"].dtype, ("y", "x"), [a["units"] for a in signal["axes"]])
         verdict = verdict if isinstance(axes, NoImage) else SignalKind("micrograph", "", axes)
     if verdict.axes is not None and _is_uncalibrated_pattern(tags, signal["axes"][-1]):

@@ -29,7 +29,9 @@ CRYSTAL_GROUPS = range(2, 231)  # space groups; 0 is an image, 1 a volume, 401 a
 SMALL_SIDE_PX = 512  # of patterns in 4D-STEM data and of boxed particles
 MIN_SMALL_IMAGES = 1024  # so many small images are no series of micrographs
 MIN_SQUARE_SCAN = 256  # images of at most 256 px whose number is a square: a scan of 16 x 16 or more
-_NO_IMAGE_LABEL = re.compile(r"4D-?STEM|diffraction|\bNBED\b|\bCBED\b|nanobeam", re.IGNORECASE)
+_NO_IMAGE_LABEL = re.compile(
+    r"4D-?STEM|diffraction (?:pattern|data)|electron diffraction|MicroED|\bNBED\b|\bCBED\b", re.IGNORECASE
+)
 _SERIALEM_LABEL = re.compile(
     r"SerialEM: .*? on (?P<name>.*?)\s+(?P<date>\d{1,2}-[A-Za-z]{3}-\d{2,4})\s+(?P<time>\d{1,2}:\d\d:\d\d)"
 )
@@ -46,7 +48,7 @@ def open_mrc(path: str | Path) -> Source:
         offset = HEADER_BYTES + int(record["nsymbt"])
         n_bytes = file.seek(0, 2)
         file.seek(min(offset, n_bytes))
-        layout = find_layout(record, file.read(SAMPLE_BYTES))
+        layout = find_layout(record, file.read(SAMPLE_BYTES) if int(record["mode"]) == 0 else b"")
     width, height, n_sections = (int(v) for v in record["n"])
     if layout is None:
         return Source(

@@ -46,6 +46,8 @@ def classify_signal(signal: Mapping, *, has_eds: bool = False) -> SignalKind:
         description = f"{len(shape)}-dimensional data of {size} values (4D-STEM?), not micrographs"
         return SignalKind("diffraction", description)
     title = get_title(signal)
+    if _get_signal_type(signal).startswith("EDS"):
+        return SignalKind("signal", f"a map of X-ray counts ({title}), not a micrograph")
     if _LINE_TITLE.match(title) or (has_eds and has_element_title(signal)):
         return SignalKind("signal", f"an element map ({title}), not a micrograph")
     return SignalKind("stack" if count_planes(shape, axes) > 1 else "micrograph", "", axes)

@@ -66,12 +66,15 @@ def _state_size(signal_axes: list[Mapping], y: int, x: int) -> StatedSize:
 
 def _read_date(tree: Mapping, tags: Mapping) -> str | None:
     """Date of acquisition. Digital Micrograph writes it in the language of its computer, and a time that is clear."""
-    text = get_entry(tags, "DataBar.Acquisition Date")
+    date = get_entry(tags, "DataBar.Acquisition Date")
+    time = get_entry(tags, "DataBar.Acquisition Time")
+    if not clean_text(date):
+        return dates.parse_date(get_entry(tree, "General.date"), get_entry(tree, "General.time"))
     filetime = parse_number(get_entry(tags, "DataBar.Acquisition Time (OS)"))
-    if clean_text(text) and filetime > FILETIME_1970:
-        utc_s = (filetime - FILETIME_1970) / FILETIMES_PER_S
-        return dates.parse_date_near(text, get_entry(tags, "DataBar.Acquisition Time"), utc_s)
-    return dates.parse_date(get_entry(tree, "General.date"), get_entry(tree, "General.time"))
+    if filetime > FILETIME_1970:
+        return dates.parse_date_near(date, time, (filetime - FILETIME_1970) / FILETIMES_PER_S)
+    is_american = (clean_text(time) or "").upper().endswith(("AM", "PM"))
+    return dates.parse_date(date, time, month_first=is_american)
 
 
 def _find_detector(instrument: Mapping, tags: Mapping) -> str | None:
