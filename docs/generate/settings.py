@@ -8,10 +8,12 @@ import typing
 from docs.generate.markdown import code_block, escape, list_table
 from docs.generate.source import field_comments
 from emqa_dask.settings import RENAMED_KEYS, SECTIONS, TEMPLATES, Settings, template_names
+from emqa_dask.settings.custom_checks import CHECK_KEYS, CHECK_VERDICTS, CustomCheck
 from emqa_dask.settings.stages import Cohort
 from emqa_dask.triage.flag_list import FLAGS
 
 TYPES = {str: "text", int: "whole number", float: "number", bool: "true or false", tuple[str, ...]: "list of texts"}
+TYPES |= {tuple[CustomCheck, ...]: "tables"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +57,7 @@ def _toml(value: object) -> str:
 def render_page() -> str:
     """The page: a section of every record, the cohorts, and the templates."""
     parts = [_section(name, type(getattr(Settings(), name))) for name in SECTIONS]
-    return "\n".join([*parts, _cohorts(), _templates(), _renamed()])
+    return "\n".join([*parts, _custom_checks(), _cohorts(), _templates(), _renamed()])
 
 
 def _section(name: str, record: type) -> str:
@@ -68,6 +70,30 @@ def _section(name: str, record: type) -> str:
 def _entry(key: Key) -> str:
     kind = ", ".join(filter(None, [key.type, key.range]))
     return f":::{{confval}} {key.name}\n:type: {kind}\n:default: `{key.default}`\n\n{escape(key.comment)}\n:::\n"
+
+
+def _custom_checks() -> str:
+    """The keys of [flags.custom.NAME]: the two limits, and the texts of the record."""
+    comments = field_comments(CustomCheck)
+    limits = {
+        "above": "The fault lies above this limit. A check has either `above` or `below`.",
+        "below": "The fault lies below this limit.",
+    }
+    texts = {key: comments[key] for key in CHECK_KEYS if key not in limits}
+    texts["function"] = "The function, as `package.module:function`; it gets an image and a header."
+    texts["verdict"] = f"{comments['verdict']}: {', '.join(f'`{verdict}`' for verdict in CHECK_VERDICTS)}"
+    texts["text"] = f"{comments['text']}; it may name `{{value}}` and `{{limit}}` with a format"
+    texts["folder"] = f"{comments['folder']}; by default that of the settings file"
+    entries = [Key(f"flags.custom.NAME.{key}", "number", "none", "", text) for key, text in limits.items()]
+    default = CustomCheck("name", "", 0.0, True)
+    entries += [
+        Key(f"flags.custom.NAME.{key}", "text", _toml(getattr(default, key)), "", text) for key, text in texts.items()
+    ]
+    head = "(settings-flags-custom)=\n## `[flags.custom.NAME]`\n\n" + escape(
+        inspect.cleandoc(CustomCheck.__doc__ or "")
+    )
+    more = " {doc}`../how-to/custom-checks` has examples.\n"
+    return "\n".join([head + more, *(_entry(entry) for entry in entries)])
 
 
 def _cohorts() -> str:

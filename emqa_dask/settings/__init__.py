@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import tomli_w
 
+from emqa_dask.settings.custom_checks import CustomCheck, expand_dotted_keys, parse_custom_checks, place_checks
 from emqa_dask.settings.flags import Flags
 from emqa_dask.settings.renamed_keys import RENAMED_KEYS as RENAMED_KEYS
 from emqa_dask.settings.renamed_keys import refuse_renamed_keys
@@ -99,6 +100,8 @@ def _hint(key: str, names: list[str]) -> str:
 
 
 def _coerce(value: object, annotation: object, key: str) -> Any:
+    if annotation == tuple[CustomCheck, ...]:
+        return parse_custom_checks(value, key)
     origin = typing.get_origin(annotation)
     if origin is tuple:
         if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
@@ -135,6 +138,7 @@ def replace(settings: Settings, changes: dict[str, dict[str, object]], source: s
         if not isinstance(values, dict):
             raise SettingsError(f"{source}: [{section}] has to be a table of settings")
         record = getattr(settings, section)
+        values = expand_dotted_keys(values, record.custom) if section == "flags" else values
         hints = _field_types(type(record))
         for key in values:
             if key not in hints:
@@ -209,6 +213,8 @@ def load_settings(path: str | Path | None = None, template: str | None = None) -
         settings = replace(settings, _read_toml(TEMPLATES / f"{template}.toml"), f"template {template}")
     if path is not None:
         settings = replace(settings, _read_toml(Path(path)), str(path))
+        checks = place_checks(settings.flags.custom, Path(path).parent)
+        settings = dataclasses.replace(settings, flags=dataclasses.replace(settings.flags, custom=checks))
     return settings
 
 
@@ -238,9 +244,17 @@ def _read_toml(path: Path) -> dict:
 
 def dump(settings: Settings) -> str:
     """`settings` as TOML text that load_settings() reads back."""
-    texts = [tomli_w.dumps({section: dataclasses.asdict(getattr(settings, section))}) for section in SECTIONS]
+    texts = [tomli_w.dumps({section: _to_toml_table(getattr(settings, section))}) for section in SECTIONS]
     texts += [f"[[cohorts]]\n{tomli_w.dumps(cohort.to_toml_table())}" for cohort in settings.cohorts]
     return "\n".join(texts)
+
+
+def _to_toml_table(record: Any) -> dict[str, object]:
+    """The keys of a section; custom checks are tables by their names."""
+    values = dataclasses.asdict(record)
+    if values.pop("custom", ()):
+        values["custom"] = {check.name: check.to_toml_table() for check in record.custom}
+    return values
 
 
 def digest(*parts: object) -> str:

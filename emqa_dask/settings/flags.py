@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from emqa_dask.number_ranges import Range
+from emqa_dask.settings.custom_checks import CustomCheck
+from emqa_dask.settings.rules import require
 
 FRACTION = Range(0, 1)
 
@@ -72,6 +74,7 @@ class Flags:
     scale_bar_contrast: float = 0.3  # of the grey range; above: drawn, not imaged
     duplicate: bool = True
     near_duplicate: bool = True
+    custom: tuple[CustomCheck, ...] = ()  # functions of yours with their limits: [flags.custom.NAME]
 
     RANGES: ClassVar = {
         "blank_correlation": FRACTION,
@@ -112,4 +115,8 @@ class Flags:
     }
 
     def check(self) -> None:
-        """All that can be wrong is a number's range."""
+        """SettingsError for a custom check that cannot be."""
+        for custom_check in self.custom:
+            custom_check.check()
+        names = [custom_check.name for custom_check in self.custom]
+        require(len(set(names)) == len(names), "flags.custom", names, "has a name twice")

@@ -16,7 +16,7 @@ def name_table_folder(table_name: str, digest: str = "") -> str:
 
 PART_FOLDER_PREFIXES = (
     *("thumbnails", "detections", "evidence", "features", "predictions", "probabilities", "regions"),
-    *("classifications", "survey", "failures", "events.parquet"),
+    *("classifications", "custom_checks", "survey", "failures", "events.parquet"),
 )
 
 

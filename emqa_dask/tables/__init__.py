@@ -12,7 +12,7 @@ from emqa_dask.tables.classifications import (
     SHIFTS,
 )
 from emqa_dask.tables.detections import DETECTION_FEATURES, DETECTIONS, EVIDENCE, PREDICTIONS, SCORE_BINS
-from emqa_dask.tables.images import FEATURES, FLAGS, IMAGE_STATISTICS, THON_RINGS
+from emqa_dask.tables.images import CUSTOM_CHECKS, FEATURES, FLAGS, IMAGE_STATISTICS, THON_RINGS
 from emqa_dask.tables.order import LATTICE_ORDER, LATTICE_ORDER_POINTS, LATTICE_ORDER_WINDOWS
 from emqa_dask.tables.runs import EVENTS, FAILURES
 from emqa_dask.tables.schema import conform, empty, with_column
@@ -26,6 +26,7 @@ ALL_TABLES = {
     "detections": DETECTIONS,
     "evidence": EVIDENCE,
     "features": FEATURES,
+    "custom_checks": CUSTOM_CHECKS,
     "flags": FLAGS,
     "predictions": PREDICTIONS,
     "probabilities": PROBABILITIES,
@@ -45,6 +46,7 @@ __all__ = [
     "ALL_TABLES",
     "CATALOG",
     "CLASSIFICATIONS",
+    "CUSTOM_CHECKS",
     "DETECTIONS",
     "DETECTION_FEATURES",
     "DRIFTS",

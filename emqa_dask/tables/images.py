@@ -174,6 +174,15 @@ FEATURES = define_schema(
     }
 )
 
+# A row per micrograph and custom check of the settings, without those whose function failed.
+CUSTOM_CHECKS = define_schema(
+    {
+        **ID,
+        "name": (pa.string(), "Name of the check: NAME of [flags.custom.NAME]."),
+        "value": (pa.float64(), "Number that the function gave. NaN when it is unknown."),
+    }
+)
+
 # A row per image and fault that was measured.
 FLAGS = define_schema(
     {

@@ -5,7 +5,7 @@ import pandas as pd
 
 from emqa_dask.settings import Triage
 from emqa_dask.triage.findings import format_numbers, make_findings, write_sentences
-from emqa_dask.triage.rules import MEANINGS
+from emqa_dask.triage.rules import CHECK_FAILED, MEANINGS
 
 N_BECAUSE = 2  # reasons of a predicted F1 that an explanation contains; more make it long
 
@@ -21,10 +21,14 @@ def list_prediction_findings(rows: pd.DataFrame, is_open: pd.Series, settings: T
     is_count_zero = rows["n_detections"].eq(0).fillna(False).astype(bool)
     is_empty = is_complete & (is_count_zero | rows["evidence"].eq("no_detections"))
     failure = rows["failure"].where(~rows["is_complete"], None)  # a later run has made good an old failure
+    is_checked = rows["is_complete"]  # another stage's failure is the finding of an incomplete one
     is_unfinished = is_open & ~rows["is_complete"] & failure.isna()
     return pd.concat(
         [
             make_findings(failure.notna(), "quarantined", write_sentences(failure)),
+            make_findings(
+                is_checked & rows["check_failure"].notna(), CHECK_FAILED, write_sentences(rows["check_failure"])
+            ),
             make_findings(is_unfinished, "not_judged", MEANINGS["not_judged"]),
             make_findings(is_out, "out_of_domain", _describe_distance(rows, settings)),
             make_findings(is_open & rows["is_nm_per_pixel_suspect"], "pixel_size_suspect", _describe_pixel_size(rows)),

@@ -10,6 +10,7 @@ MICROGRAPH_COLUMNS = ("uri", "frame", "content_sha256", "height_px", "width_px")
 MICROGRAPH_COLUMNS += ("nm_per_pixel", "nm_per_pixel_y", "nm_per_pixel_source", "damage")
 MICROGRAPH_COLUMNS += ("colour", "colour_fraction", "annotated_fraction")
 FILE_COLUMNS = ("format", "status", "reason", "error", "n_frames_lost")  # of a file's own row only
+CHECK_STAGES = ("check", "custom_checks")  # of a failure: of one image, and of all images of a partition
 FEATURE_COLUMNS = ("disordered_fraction", "defocus_nm")
 EVIDENCE_COLUMNS = ("n_detections", "is_capped", "detector_agreement")
 PREDICTION_COLUMNS = tuple(name for name in tables.PREDICTIONS.names if name != "micrograph_id")
@@ -31,6 +32,7 @@ ROWS = pa.schema(
         pa.field("cohort", pa.string()),  # the session, of classified micrographs
         pa.field("entropy_limit_nats", pa.float64()),  # the classifier's own limit for referral to a person
         pa.field("failure", pa.string()),  # what a stage that failed on the image reported
+        pa.field("check_failure", pa.string()),  # what a custom check that failed on it reported
     ]
 )
 
@@ -64,6 +66,13 @@ def list_files(catalog: pd.DataFrame) -> pd.DataFrame:
     """Rows (columns of ROWS) for the files of `catalog`."""
     columns = [name for name in ("uri", "content_sha256", *FILE_COLUMNS) if name in catalog]
     return catalog[columns].assign(frame=FILE_FRAME)
+
+
+def describe_all_failures(micrograph_ids: pd.Series, failures: pd.DataFrame) -> pd.DataFrame:
+    """Columns failure, of stages, and check_failure, of custom checks, for each micrograph; see describe_failures."""
+    is_check = failures["stage"].isin(CHECK_STAGES)
+    descriptions = {"failure": failures[~is_check], "check_failure": failures[is_check]}
+    return pd.DataFrame({name: describe_failures(micrograph_ids, rows) for name, rows in descriptions.items()})
 
 
 def describe_failures(micrograph_ids: pd.Series, failures: pd.DataFrame) -> pd.Series:

@@ -7,6 +7,7 @@ from emqa_dask.triage.flag_list import FLAGS
 
 NOTE = "note"  # in place of a verdict: the finding is reported and changes no verdict
 PRECEDENCE = ("junk", "unknown", "out_of_domain", "review", NOTE)  # the first one that a finding of a row has counts
+CHECK_FAILED = "check_failed"  # code of a custom check that gave no value
 UNLISTED = "unlisted"  # code of a flag that has no rule, as of a later version
 
 
@@ -75,6 +76,7 @@ RULES = (
     Rule("no_prediction", "review", "No F1 could be predicted."),
     Rule("low_predicted_f1", "review", "The lower end of the predicted F1 is below what trust asks for."),
     Rule("uncertain_class", "review", "The classifier is less certain of the class than the limit for referral asks."),
+    Rule(CHECK_FAILED, "review", "A custom check failed on the image, so its limit says nothing."),
     Rule(UNLISTED, "review", "A flag that this version has no rule for."),
     Rule("frames_lost", NOTE, "Part of the file could not be read; the frames that could are judged."),
     Rule("remark", NOTE, "All images of the file could be read; there is something to know about it."),

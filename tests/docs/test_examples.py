@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from docs.generate import columns
@@ -15,6 +16,7 @@ EXPECTED = {
     "triage_and_read.py": "median diameter of the detections of each image, nm",
     "train_and_calibrate.py": "predicted_f1",
     "tune.py": "columns found per square nanometre",
+    "custom_check.py": "sharpness of each image",
 }
 
 pytestmark = pytest.mark.real
@@ -48,7 +50,8 @@ def trained(tmp_path_factory) -> Path:
 
 
 def test_training_example_leaves_the_described_files(trained):
-    places = {name: columns.find_file(name) for name in columns.list_schemas() if not name.startswith("LATTICE_ORDER")}
+    options = ("LATTICE_ORDER", "CUSTOM_CHECKS")  # tables of other examples
+    places = {name: columns.find_file(name) for name in columns.list_schemas() if not name.startswith(options)}
     assert [name for name, place in places.items() if not any((trained / "workspace").glob(place))] == []
 
 
@@ -65,3 +68,10 @@ def test_python_lines_of_the_page_of_results_run(trained):
 def test_tuning_example(tmp_path):
     assert EXPECTED["tune.py"] in run_example("tune.py", tmp_path)
     assert (tmp_path / "tune-example/tuned.toml").is_file()
+
+
+def test_custom_check_example(tmp_path):
+    assert EXPECTED["custom_check.py"] in run_example("custom_check.py", tmp_path)
+    values = pd.read_parquet(next((tmp_path / "check-example/workspace").glob("custom_checks-*")))
+    assert values["name"].unique().tolist() == ["sharpness"]
+    assert values["value"].notna().all()

@@ -20,13 +20,14 @@ from emqa_dask.pipeline.commands.train_ensemble import train_ensemble
 from emqa_dask.pipeline.commands.triage import run
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, STAGES, list_run_folders
 from emqa_dask.settings import Settings, replace
-from emqa_dask.store import parts
+from emqa_dask.store import parts, stored_settings
 from emqa_dask.train.ensemble_plan import EnsembleOptions
 from emqa_dask.train.schedules import MemberSchedule
 from emqa_dask.windows import WindowSettings
 
 STORED = Path(__file__).with_suffix(".json")
 SIZE_PX = 96
+CHECK_MODULE = "tests.pipeline.stage_outputs"  # also where this module runs as __main__
 
 
 def make_archive(root: Path) -> Path:
@@ -71,6 +72,11 @@ def make_model(folder: Path) -> Path:
     return folder / "stripes"
 
 
+def measure_mean(image, header) -> float:
+    """The custom check of the archive."""
+    return float(image.mean())
+
+
 def digest_table(rows: pd.DataFrame) -> dict[str, list]:
     """Column -> [values, sum, weighted sum] of numbers, which a change in one row moves; of ids a checksum, too."""
     digests: dict[str, list] = {}
@@ -91,9 +97,12 @@ def digest_table(rows: pd.DataFrame) -> dict[str, list]:
 def compute_digests(folder: Path) -> dict[str, dict]:
     """Stage -> its version and the digest of each of its tables, for a fixed small archive; of JPEG its pixels."""
     archive = make_archive(folder / "archive")
-    settings = replace(Settings(), {"run": {"scheduler": "in-process"}, "classify": {"model": str(make_model(folder))}})
+    checks = {"mean": {"function": f"{CHECK_MODULE}:measure_mean", "above": 1e9}}
+    changes = {"classify": {"model": str(make_model(folder))}, "flags": {"custom": checks}}
+    settings = replace(Settings(), {"run": {"scheduler": "in-process"}, **changes})
     root = str(folder / "workspace")
     run(str(archive), root, settings, say=lambda text: None)
+    settings = stored_settings.read_settings(root)  # with the digest of the code of the check
     digests = {}
     for stage in STAGES:
         tables = {}

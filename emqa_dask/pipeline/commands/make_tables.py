@@ -7,6 +7,7 @@ import numpy as np
 
 from emqa_dask.partition import Partition
 from emqa_dask.pipeline.commands.bundled_tables import make_evidence, make_predictions
+from emqa_dask.pipeline.tasks.custom_checks import HEADER_FIELDS
 from emqa_dask.pipeline.tasks.entry import make_partition
 from emqa_dask.pipeline.workspace import failures, micrograph_ledger
 from emqa_dask.pipeline.workspace.part_folders import name_failures_folder
@@ -23,6 +24,8 @@ TASK_COLUMNS = (
     *("micrograph_id", "uri", "frame", "path", "pixel_sha256", "stack", "index", "height_px", "width_px", "dtype"),
     *("colour_fraction", "instrument", "magnification", "nm_per_pixel", "nm_per_pixel_y", "voltage_kv"),
 )
+# Further columns for custom checks, whose functions get the header.
+CHECK_COLUMNS = tuple(name for name in (*HEADER_FIELDS, "header") if name not in TASK_COLUMNS)
 STORED = {False: 1, True: 2}  # pixels of one byte, or of more, per byte that the store takes (see store.stacks)
 
 
@@ -45,9 +48,10 @@ def make_tables(workspace: Workspace, settings: Settings, steps: list[str], exec
     n_images, n_tasks, workload = _sum_unfinished_work(workspace, finished, progress.stored)
     if not n_images:
         return
+    columns = (*TASK_COLUMNS, *CHECK_COLUMNS) if "custom_checks" in needed else TASK_COLUMNS
     tasks = (
         Task(partition.name, (workspace, partition, rows, settings, needed), len(partition))
-        for partition, rows in micrograph_ledger.iter_partitions(workspace, TASK_COLUMNS)
+        for partition, rows in micrograph_ledger.iter_partitions(workspace, columns)
         if partition.name not in finished
     )
     stage = "triage" if "predict" in steps else steps[-1]

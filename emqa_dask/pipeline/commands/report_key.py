@@ -12,7 +12,7 @@ from emqa_dask.pipeline.workspace.stages import list_run_folders
 from emqa_dask.settings import Settings, digest
 from emqa_dask.store import parts
 from emqa_dask.store.layout import Workspace
-from emqa_dask.triage.rules import RULES
+from emqa_dask.triage.custom_checks import list_rules
 
 PACKAGE = Path(emqa_dask.__file__).parent
 # Code and templates that the tables and the page of a report are made by. Their text counts, instead of a version that
@@ -34,7 +34,7 @@ def compute_report_key(workspace: Workspace, settings: Settings, failures: pd.Da
         [provenance.read_file_version(uri) for uri in (workspace.catalog, workspace.micrographs)],
         hashlib.sha256(failures.to_json(orient="records").encode()).hexdigest(),
         [dataclasses.asdict(record) for record in (settings.flags, settings.triage, settings.report)],
-        [rule._asdict() for rule in RULES],
+        [rule._asdict() for rule in list_rules(settings.flags)],
         emqa_dask.__version__,
         digest_sources(PACKAGE),
     )

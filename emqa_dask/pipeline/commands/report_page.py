@@ -15,7 +15,8 @@ from emqa_dask.report.triage_counts import Overview
 from emqa_dask.settings import Settings
 from emqa_dask.store import parts
 from emqa_dask.store.layout import Workspace
-from emqa_dask.triage.rules import CLASSIFIER_CODES, RULES
+from emqa_dask.triage.custom_checks import list_rules
+from emqa_dask.triage.rules import CHECK_FAILED, CLASSIFIER_CODES
 
 PARTITIONS_PER_READ = 24  # partitions whose shown images' detections are in memory at a time
 PAGE_IMAGE_COLUMNS = {  # of each table, for micrographs that are shown
@@ -63,7 +64,8 @@ def render_page(
 
     shown_rows = _read_shown_rows(workspace, overview.choose_shown_rows())
     page_images = _read_page_images(workspace, shown_rows, settings)
-    rules = [rule for rule in RULES if section or rule.code not in CLASSIFIER_CODES]
+    impossible_codes = (() if section else CLASSIFIER_CODES) + (() if settings.flags.custom else (CHECK_FAILED,))
+    rules = [rule for rule in list_rules(settings.flags) if rule.code not in impossible_codes]
     return page.render_page(
         overview,
         read_column,

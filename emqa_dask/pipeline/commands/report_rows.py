@@ -16,6 +16,7 @@ from emqa_dask.settings import Flags, Settings
 from emqa_dask.store import parts
 from emqa_dask.store.layout import Workspace
 from emqa_dask.store.spill import ExternalSort
+from emqa_dask.triage.custom_checks import flag_custom_checks
 from emqa_dask.triage.detector_choice import select_detector
 from emqa_dask.triage.flags import flag_images, join_image_columns
 from emqa_dask.triage.rows import (
@@ -24,7 +25,7 @@ from emqa_dask.triage.rows import (
     FILE_COLUMNS,
     MICROGRAPH_COLUMNS,
     ROWS,
-    describe_failures,
+    describe_all_failures,
     join_tables,
     list_files,
 )
@@ -36,6 +37,7 @@ COLUMNS = {  # of each table that are read
     "evidence": ["micrograph_id", "detector", *EVIDENCE_COLUMNS],
     "predictions": tables.PREDICTIONS.names,
     "classifications": tables.CLASSIFICATIONS.names,
+    "custom_checks": tables.CUSTOM_CHECKS.names,
 }
 FLAG_TYPE = pa.struct([field for field in tables.FLAGS if field.name != "micrograph_id"])
 NUMBERED_ROWS = ROWS.append(pa.field("number", pa.int32()))  # position of a micrograph in the ledger, of current ones
@@ -53,14 +55,14 @@ def gather_rows(
         image_signatures = own_tables["features"].set_index("micrograph_id")["signature"].reindex(rows["micrograph_id"])
         row_numbers = np.arange(index.n_micrographs, index.n_micrographs + len(rows), dtype="int32")
         index.add(rows, image_signatures)
-        rows["failure"] = describe_failures(rows["micrograph_id"], failures)
+        rows = rows.assign(**describe_all_failures(rows["micrograph_id"], failures))
         if "classifications" in own_tables:
             rows["cohort"] = name_groups(rows)
         joined_rows = join_tables(
             rows, own_tables["features"], own_tables["predictions"], own_tables.get("classifications")
         )
         joined_rows = tables.conform(joined_rows.assign(number=row_numbers), NUMBERED_ROWS)
-        runs.add(joined_rows.append_column("flags", _list_flags(rows, own_tables["features"], settings.flags)))
+        runs.add(joined_rows.append_column("flags", _list_flags(rows, own_tables, settings.flags)))
     columns = ["uri", "content_sha256", *FILE_COLUMNS, "is_present"]
     for catalog in parts.iterate_table(workspace.catalog, tables.CATALOG, columns):
         catalog["status"] = catalog["status"].where(catalog["is_present"].ne(False), "removed")
@@ -87,7 +89,7 @@ def _read_batches(workspace: Workspace, settings: Settings) -> Iterator[tuple[pd
             own_tables[table] = parts.read_table(
                 workspace.uri, folder, SCHEMAS[table], COLUMNS[table], partitions=names
             )
-            keys = [name for name in ("micrograph_id", "detector") if name in COLUMNS[table]]
+            keys = [name for name in ("micrograph_id", "detector", "name") if name in COLUMNS[table]]
             _check_unique(own_tables[table][keys], folder)
             _check_in_ledger(own_tables[table]["micrograph_id"], ledger["micrograph_id"], folder)
         _check_intervals(own_tables["predictions"], folder_names["predictions"])
@@ -97,10 +99,16 @@ def _read_batches(workspace: Workspace, settings: Settings) -> Iterator[tuple[pd
         yield rows, own_tables
 
 
-def _list_flags(rows: pd.DataFrame, features: pd.DataFrame, settings: Flags) -> pa.ListArray:
-    """Flags of each of `rows`, as lists of FLAG_TYPE."""
-    flags = flag_images(join_image_columns(features, rows), settings)
+def _list_flags(rows: pd.DataFrame, own_tables: dict[str, pd.DataFrame], settings: Flags) -> pa.ListArray:
+    """Flags of each of `rows`, as lists of FLAG_TYPE: of features and the ledger, then of custom checks."""
+    flags = flag_images(join_image_columns(own_tables["features"], rows), settings)
+    if settings.custom:
+        custom_flags = flag_custom_checks(own_tables["custom_checks"], settings.custom)
+        flags = pd.concat([flags, custom_flags], ignore_index=True) if len(custom_flags) else flags
     positions = pd.Index(rows["micrograph_id"]).get_indexer(flags["micrograph_id"])
+    order = np.argsort(positions, kind="stable")
+    flags = flags.iloc[order]
+    positions = positions[order]
     ends = np.searchsorted(positions, np.arange(len(rows) + 1)).astype("int32")
     details = tables.conform(flags, tables.FLAGS).drop_columns("micrograph_id").to_struct_array().combine_chunks()
     return pa.ListArray.from_arrays(pa.array(ends), details)

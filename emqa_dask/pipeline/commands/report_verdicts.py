@@ -15,6 +15,7 @@ from emqa_dask.store import files
 from emqa_dask.store.layout import Workspace
 from emqa_dask.store.spill import ExternalSort, SpillFile
 from emqa_dask.triage import decide
+from emqa_dask.triage.custom_checks import list_rules
 from emqa_dask.triage.rows import FILE_FRAME, list_classifications
 
 BATCH_ROWS = 8192  # rows that are decided together: some 10 MB
@@ -34,6 +35,7 @@ def decide_batches(
     """
     folder = files.locate(workspace.uri)[1] if files.is_local(workspace.uri) else None
     entropy_limit_nats = find_entropy_limit(settings)
+    rules = list_rules(settings.flags)
     with ExitStack() as stack:
         runs = stack.enter_context(ExternalSort(SPILLED_ROWS, ("uri", "frame"), folder))
         spills = [stack.enter_context(SpillFile(folder)) for _ in range(4)]
@@ -50,7 +52,7 @@ def decide_batches(
             rows = rows.assign(is_nm_per_pixel_suspect=is_listed_suspect, entropy_limit_nats=entropy_limit_nats)
             flags = copies.list_flags(table.filter(is_micrograph), n_decided, settings.flags)
             n_decided += int(is_micrograph.sum())
-            yield decide(rows, flags, settings.triage), flags, list_classifications(rows)
+            yield decide(rows, flags, settings.triage, rules), flags, list_classifications(rows)
 
 
 def find_entropy_limit(settings: Settings) -> float:

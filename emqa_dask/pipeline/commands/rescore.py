@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from emqa_dask.pipeline.commands.triage import run
 from emqa_dask.pipeline.workspace import micrograph_ledger
+from emqa_dask.pipeline.workspace.check_functions import resolve_checks
 from emqa_dask.pipeline.workspace.stages import list_run_folders
 from emqa_dask.settings import Settings, SettingsError
 from emqa_dask.store import marker, parts, stored_settings
@@ -18,10 +19,11 @@ def rescore(root: str, settings: Settings, say: Callable[[str], None] = print) -
     """
     workspace = Workspace(root)
     sources = marker.read_sources(root)
+    settings = resolve_checks(settings, is_forced=False)
     old_settings = stored_settings.read_settings(root)
     old_folders = list_run_folders(old_settings)
     new_folders = list_run_folders(settings)
-    for table in ("detections", "features", "probabilities"):
+    for table in ("detections", "features", "probabilities", "custom_checks"):
         if table in new_folders and old_folders.get(table) != new_folders[table]:
             raise SettingsError(
                 f"these settings change the {table}, and rescore reads no pixel: run "

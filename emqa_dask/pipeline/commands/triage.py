@@ -16,6 +16,7 @@ from emqa_dask.pipeline.commands.make_tables import make_tables
 from emqa_dask.pipeline.commands.report import RunFacts, report
 from emqa_dask.pipeline.workspace import integrity, journal, preconditions, provenance
 from emqa_dask.pipeline.workspace.archive_sources import ArchiveFiles, Archives, list_sources, name_sources
+from emqa_dask.pipeline.workspace.check_functions import resolve_checks
 from emqa_dask.pipeline.workspace.failures import write_failures
 from emqa_dask.pipeline.workspace.part_folders import SURVEY_FILES, SURVEY_FRAMES
 from emqa_dask.pipeline.workspace.stages import STEPS, STEPS_WITH_PIXELS, list_run_folders, list_step_tables
@@ -96,6 +97,7 @@ def run(
     """
     workspace = Workspace(root)
     started = time.time()
+    settings = resolve_checks(settings, is_forced="featurise" in steps and not is_rescoring)
     steps = tuple(step for step in steps if step != "classify" or settings.classify.model)
     has_workers = not is_rescoring and settings.run.scheduler != IN_PROCESS
     _check_models(settings, steps, say)

@@ -15,6 +15,7 @@ from emqa_dask import tables
 from emqa_dask.detect import log
 from emqa_dask.partition import Partition
 from emqa_dask.pipeline.tasks.classify import classify_partition
+from emqa_dask.pipeline.tasks.custom_checks import run_check
 from emqa_dask.pipeline.tasks.image_measurement import (
     add_diameters_nm,
     detect_with_log,
@@ -27,6 +28,7 @@ from emqa_dask.pipeline.workspace.stages import list_run_folders
 from emqa_dask.run.supervise import Call, CallFailed
 from emqa_dask.run.task import get_worker_address
 from emqa_dask.settings import Detect, Settings
+from emqa_dask.settings.custom_checks import CustomCheck
 from emqa_dask.store import micrographs, parts, thumbnails
 from emqa_dask.store.layout import Workspace
 
@@ -135,6 +137,8 @@ def measure_partition(
         if "probabilities" in new_rows or "regions" in new_rows:
             for table, table_rows in classify(chunk, settings, new_rows, stages).items():
                 new_rows[table] += table_rows
+        if "custom_checks" in new_rows:
+            new_rows["custom_checks"] += run_custom_checks(chunk, settings.flags.custom, stages)
 
 
 def make_thumbnails(chunk: Chunk, settings: Settings, stages: ImageStages) -> list[dict]:
@@ -211,6 +215,27 @@ def classify(
         "regions": [regions for _, regions in results.values() if regions],
     }
     return {table: rows[table] for table in classified}
+
+
+def run_custom_checks(chunk: Chunk, checks: Sequence[CustomCheck], stages: ImageStages) -> list[dict]:
+    """Rows of tables.CUSTOM_CHECKS. A check that fails on an image is a failure of it, and the other checks go on."""
+    rows = []
+    failures = stages.failures["custom_checks"]
+    for check in checks:
+        n_failures = len(failures)
+        checked = Chunk(list(chunk.rows), list(chunk.images))
+        same_check = [check] * len(chunk.rows)
+        results = stages.call_each("check", "custom_checks", checked, run_check, chunk.images, chunk.rows, same_check)
+        for row in checked.rows:
+            result = results[row["micrograph_id"]]
+            if result.error:
+                died = CallFailed("error", result.error, result.traceback)
+                failures.append(make_micrograph_failure(row, "check", died))
+            else:
+                rows.append({"micrograph_id": row["micrograph_id"], "name": check.name, "value": result.value})
+        for failure in failures[n_failures:]:
+            failure["error"] = f"custom check {check.name} ({check.function}): {failure['error']}"
+    return rows
 
 
 def _read_detections(workspace: Workspace, partition: Partition, settings: Settings) -> dict[str, pd.DataFrame]:

@@ -27,6 +27,7 @@ STAGES = (
     Stage("classify", "classify", ("probabilities", "regions"), ("thumbnails",), 2, True),
     Stage("evidence", "featurise", ("evidence",), ("detections",), 1, False),
     Stage("featurise", "featurise", ("features",), ("detections",), 4, True),
+    Stage("check", "featurise", ("custom_checks",), ("thumbnails",), 1, True),
     Stage("predict", "predict", ("predictions",), ("evidence", "features"), 2, False),
     Stage("uncertainty", "predict", ("classifications",), ("features", "probabilities", "regions"), 2, False),
 )
@@ -70,6 +71,8 @@ def list_run_folders(settings: Settings) -> dict[str, str]:
         "features": features,
         "predictions": _digest_stage("predict", *quality_models, evidence, features),
     }
+    if checks := settings.flags.custom:
+        digests["custom_checks"] = _digest_stage("check", *(sorted([c.name, c.function, c.source] for c in checks)))
     if settings.classify.model:
         classify = settings.classify
         networks = (_digest_model(classify.model), models.digest_model_card(models.CONTENT_MODEL))
