@@ -258,7 +258,12 @@ def test_four_dimensional_data_give_one_row(tmp_path):
     write_header(tmp_path / "20251103_23389_movie.mrc", bytes(9 * 800), (9, 20, 20), 6)
     assert len(open_source(tmp_path / "20251103_23389_movie.mrc").frames) == 9
     (tmp_path / "20251103_23389_info.txt").write_text("Scan - Enable = Enable\nScan - Type = Raster\n")
+    source = open_source(tmp_path / "20251103_23389_movie.mrc")
+    assert source.reason == "4D-STEM data by 20251103_23389_info.txt: 9 images of 20 x 20 pixels"
+    (tmp_path / "20251103_23389_info.txt").write_text("Instrument Project Camera Length (centimeters) = 46\n")
     assert open_source(tmp_path / "20251103_23389_movie.mrc").kind == "diffraction"
+    (tmp_path / "20251103_23389_info.txt").write_text("Instrument Project Camera Length (centimeters) = -1\n")
+    assert open_source(tmp_path / "20251103_23389_movie.mrc").kind == "stack"
 
 
 def test_volumes_say_so(tmp_path):

@@ -20,9 +20,12 @@ from emqa_dask.archive.metadata import dates
 from emqa_dask.archive.metadata.headers import Header
 from emqa_dask.archive.metadata.mrc_extended import SectionConditions, read_sections
 from emqa_dask.archive.metadata.pixel_size import StatedSize, choose_pixel_size
+from emqa_dask.archive.metadata.texts import decode_text, parse_key_values
+from emqa_dask.archive.metadata.values import parse_positive
 from emqa_dask.archive.source import WINDOW_BYTES, Frame, ReadError, Source, record_damage
 
 MAX_EXTENDED_BYTES = 2**24  # of an extended header that are read
+MAX_TEXT_BYTES = 2**16  # of Direct Electron's text beside a movie
 SAMPLE_BYTES = 2**20  # of pixels that decide whether bytes are signed
 ANGSTROM_NM = 0.1
 CRYSTAL_GROUPS = range(2, 231)  # space groups; 0 is an image, 1 a volume, 401 and above stacks of volumes
@@ -88,8 +91,9 @@ def _describe_other_kind(path: Path, record: np.ndarray, sections: list[SectionC
         return Source("MRC", "diffraction", f"{n_sections:,} diffraction patterns of {size} by the header")
     if int(record["ispg"]) in CRYSTAL_GROUPS:
         return Source("MRC", "signal", f"a map of a crystal (space group {record['ispg']}) of {n_sections} x {size}")
-    if n_sections > 1 and _has_scan_beside(path):
-        return Source("MRC", "diffraction", f"4D-STEM data: {n_sections:,} patterns of {size}, by the _info.txt")
+    patterns = _describe_patterns_beside(path) if n_sections > 1 else ""
+    if patterns:
+        return Source("MRC", "diffraction", f"{patterns}: {n_sections:,} images of {size}")
     side = max(width, height)
     is_square_scan = n_sections >= MIN_SQUARE_SCAN and round(n_sections**0.5) ** 2 == n_sections and width == height
     if (side <= SMALL_SIDE_PX and n_sections >= MIN_SMALL_IMAGES) or (side <= SMALL_SIDE_PX // 2 and is_square_scan):
@@ -98,13 +102,19 @@ def _describe_other_kind(path: Path, record: np.ndarray, sections: list[SectionC
     return None
 
 
-def _has_scan_beside(path: Path) -> bool:
-    """Whether the text that Direct Electron's software wrote beside a movie says that the beam scanned."""
+def _describe_patterns_beside(path: Path) -> str:
+    """Why a movie of Direct Electron holds patterns, by the text beside it; "" for images and other files."""
     match = _DE_MOVIE.fullmatch(path.name)
-    if match is None:
-        return False
-    texts = sorted(path.parent.glob(f"{match[1]}*info.txt"))
-    return any(re.search(r"Scan - Enable\s*=\s*Enable", text.read_text("latin-1")) for text in texts[:1])
+    texts = sorted(path.parent.glob(f"{match[1]}_*info.txt")) if match is not None else []
+    if not texts:
+        return ""
+    with open(texts[0], "rb") as file:
+        values = parse_key_values(decode_text(file.read(MAX_TEXT_BYTES)))
+    if values.get("scan - enable", "").lower() == "enable":
+        return f"4D-STEM data by {texts[0].name}"
+    if parse_positive(values.get("instrument project camera length (centimeters)")) > 0:
+        return f"diffraction patterns by the camera length in {texts[0].name}"
+    return ""
 
 
 def _make_headers(record: np.ndarray, sections: list[SectionConditions], n_present: int) -> list[Header]:
