@@ -21,6 +21,7 @@ from emqa_dask.archive.metadata.texts import decode_text
 from emqa_dask.archive.metadata.tiff_vendors.vendor_metadata import SIZE_FIELDS, VendorMetadata, merge_headers
 from emqa_dask.archive.source import Frame, Source, capture_warnings
 
+_DEFAULT_NM = 0.1  # 1 Angstrom
 _HEAD_BYTES = 2**16  # of a text, in which its writer shows
 
 
@@ -110,10 +111,17 @@ def _merge_header(frame: Frame, sidecars: Sequence[tuple[str, VendorMetadata]]) 
     size_fields = {name: getattr(frame.header, name) for name in SIZE_FIELDS}
     header = replace(merge_headers([frame.header, *parts]), **size_fields)
     sizes = [replace(size, origin=f"{size.origin} in {name}") for name, metadata in sidecars for size in metadata.sizes]
+    if _has_default_size(header) and any(size.x_nm > 0 for size in sizes):
+        header = replace(header, **{name: getattr(Header(), name) for name in SIZE_FIELDS})
     if not header.nm_per_pixel > 0:
         header = choose_pixel_size(header, sizes, frame.width_px, "sidecar")
         return _add_problems(header, [m.problem for _, m in sidecars if m.problem and header.nm_per_pixel > 0])
     return _compare_sizes(header, sizes, frame.width_px)
+
+
+def _has_default_size(header: Header) -> bool:
+    """Whether the size is 1 Angstrom, which programs write for an unknown size, and its reader found that doubtful."""
+    return header.pixel_size_problem is not None and abs(header.nm_per_pixel / _DEFAULT_NM - 1) < 1e-6
 
 
 def _compare_sizes(header: Header, sizes: Sequence[StatedSize], width_px: int) -> Header:

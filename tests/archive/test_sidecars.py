@@ -330,6 +330,15 @@ def test_size_of_the_image_counts(tmp_path, angstrom, width, problem):
         assert problem in header.pixel_size_problem
 
 
+def test_sidecar_replaces_the_default_of_mrc(tmp_path):
+    write_mrc(tmp_path / "a.mrc", image(1, (32, WIDTH))[None], angstrom=1.0)
+    assert "exactly 1 Angstrom" in read_header(tmp_path / "a.mrc").pixel_size_problem
+    (tmp_path / "a.mrc.mdoc").write_text(MDOC.format(width=WIDTH) + MDOC_SECTION.format(k=0, tilt=1))
+    header = read_header(tmp_path / "a.mrc")
+    assert (header.nm_per_pixel, header.nm_per_pixel_source) == (pytest.approx(0.54), "sidecar")
+    assert header.pixel_size_problem is None
+
+
 def test_impossible_size_is_refused(tmp_path):
     write_image(tmp_path / "a.tif")
     (tmp_path / "a.hdr").write_text(TESCAN.format(size="0.5"))
