@@ -225,6 +225,21 @@ def test_sizes_of_two_vendors_in_conflict(tmp_path):
     assert header.pixel_size_problem == "Scan.Ux states 4 nm per pixel, AP_IMAGE_PIXEL_SIZE 2 nm"
 
 
+def test_sheared_image_is_named(tmp_path):
+    text = "<Fibics><Scan><Ux>0.004</Ux><Uy>0</Uy><Vx>0.002</Vx><Vy>0.00346410162</Vy></Scan></Fibics>"
+    header = read_header(write_image(tmp_path / "x.tif", [(51023, text)]))
+    assert (header.nm_per_pixel, header.nm_per_pixel_y) == pytest.approx((4.0, 4.0))
+    assert header.pixel_size_problem == "rows and columns of the image are at 60 degrees"
+
+
+@pytest.mark.parametrize(
+    ("date", "acquired"), [("13 Okt 2018", "2018-10-13"), ("05.12.2019", "2019-12-05"), ("13 Mrz 2018", "2018-03-13")]
+)
+def test_zeiss_german_dates(tmp_path, date, acquired):
+    text = f"AP_DATE\r\nDate :{date}\r\nAP_TIME\r\nTime :12:18:34\r\n".encode("cp1252")
+    assert read_header(write_image(tmp_path / "x.tif", [(34118, text)])).acquired == f"{acquired}T12:18:34"
+
+
 def test_helium_ions_have_no_electron_dose(tmp_path):
     text = "<Fibics><Image><Beam>HIM</Beam></Image><Scan><Ux>0.004</Ux><Dwell units='ns'>1000</Dwell></Scan>"
     text += "<BeamInfo><item name='BeamI'>1.3</item></BeamInfo></Fibics>"

@@ -12,6 +12,7 @@ from emqa_dask.archive.checks.jpeg import find_jpeg_damage
 from emqa_dask.archive.metadata import values
 from emqa_dask.archive.metadata.headers import Header
 from emqa_dask.archive.metadata.tiff_headers import TiffHeaders
+from emqa_dask.archive.metadata.tiff_vendors.readers import name_writer
 from emqa_dask.archive.source import (
     WINDOW_BYTES,
     Frame,
@@ -38,7 +39,7 @@ def open_tiff(path: str | Path) -> Source:
             with tifffile.TiffFile(path) as tif:
                 pages = list(tif.pages)
                 frames, left_out = _make_frames(path, tif, pages)
-                name = _name_format(tif, pages[0]) if pages else "TIFF"
+                name = _name_format(tif) if pages else "TIFF"
         except (tifffile.TiffFileError, ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
             raise ReadError(f"broken TIFF: {_describe_error(error)}") from error
     broken = [n for n in notes if "corrupted" in n or "invalid" in n or "raised" in n or "failed" in n]
@@ -60,16 +61,8 @@ def _describe_error(error: object) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def _name_format(tif: tifffile.TiffFile, page: tifffile.TiffPage) -> str:
-    names = {"fei": "FEI", "sem": "Zeiss", "sis": "Olympus SIS", "tvips": "TVIPS", "ome": "OME", "imagej": "ImageJ"}
-    flavour = next((v for k, v in names.items() if getattr(tif, f"is_{k}", False)), "")
-    if not flavour and any(p.is_sis for p in tif.pages):
-        flavour = "Olympus SIS"
-    if not flavour and 65009 in page.tags:
-        flavour = "DigitalMicrograph"
-    if not flavour and str(page.tags.valueof(271, "")).startswith("JEOL"):
-        flavour = "JEOL"
-    return " ".join(filter(None, (flavour, "BigTIFF" if tif.is_bigtiff else "TIFF")))
+def _name_format(tif: tifffile.TiffFile) -> str:
+    return " ".join(filter(None, (name_writer(tif), "BigTIFF" if tif.is_bigtiff else "TIFF")))
 
 
 def _make_frames(path, tif, pages) -> tuple[list[Frame], list[str]]:

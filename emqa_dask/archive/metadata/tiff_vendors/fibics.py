@@ -15,6 +15,7 @@ from emqa_dask.archive.metadata.values import clean_text, parse_number, parse_po
 from emqa_dask.archive.metadata.xml_text import find_elements, find_text, get_attribute, name_element, parse_xml
 
 TAGS = (51023,)
+MAX_SKEW = 0.02  # cosine of the angle between rows and columns; above, lengths differ with their direction
 _ION_BEAMS = ("fib", "ion", "him", "helium", "gallium", "neon")
 
 
@@ -50,7 +51,16 @@ def read_fibics(page: tifffile.TiffPage, tif: tifffile.TiffFile) -> VendorMetada
         dose_e_per_nm2=_read_scan_dose(root, sizes),
         foreign={"Fibics.Application.Version": _get_text(root, "Application", "Version")},
     )
-    return VendorMetadata(header, tuple(sizes))
+    return VendorMetadata(header, tuple(sizes), problem=_find_skew(root))
+
+
+def _find_skew(root: Any) -> str:
+    """Phrase for rows and columns that are not at right angles, as in images that were sheared; "" else."""
+    ux, uy, vx, vy = (parse_number(_get_text(root, "Scan", name)) for name in ("Ux", "Uy", "Vx", "Vy"))
+    cosine = (ux * vx + uy * vy) / (math.hypot(ux, uy) * math.hypot(vx, vy) or math.nan)
+    if not abs(cosine) > MAX_SKEW:
+        return ""
+    return f"rows and columns of the image are at {math.degrees(math.acos(max(-1.0, min(1.0, cosine)))):.0f} degrees"
 
 
 def _get_element(root: Any, section: str, name: str) -> Any:

@@ -40,9 +40,32 @@ READERS: tuple[Reader, ...] = (
     imagej.read_imagej,
 )
 FALLBACK_READERS: tuple[Reader, ...] = (descriptions.read_description,)  # where none of the others states a size
+# Names of writers by a tag that only they have, for the format of a file; the first one that is there counts.
+_WRITERS = (
+    ("FEI", fei.TAGS + thermo_xml.TAGS), ("Fibics", fibics.TAGS), ("Zeiss", zeiss.TAGS), ("Olympus SIS", olympus.TAGS),
+    ("TVIPS", tvips.TAGS), ("Tescan", tescan.TAGS),
+)  # fmt: skip
 VENDOR_TAGS = frozenset(
     (
         *fibics.TAGS, *fei.TAGS, *thermo_xml.TAGS, *zeiss.TAGS, *orion.TAGS, *tescan.TAGS, *tvips.TAGS, *olympus.TAGS,
         *digitalmicrograph.TAGS,
     )
 )  # fmt: skip
+
+
+def name_writer(tif: tifffile.TiffFile) -> str:
+    """Name of the firm or program that wrote a file, by its tags; "" for an unknown one."""
+    pages = list(tif.pages)
+    first_page = tif.pages.first
+    for name, tags in _WRITERS:
+        if any(tag in page.tags for page in (pages if name == "Olympus SIS" else pages[:1]) for tag in tags):
+            return name
+    if "<ImageTags" in str(first_page.tags.valueof(orion.TAGS[0], ""))[:1000]:
+        return "Zeiss Orion"
+    if tif.is_ome or tif.is_imagej:
+        return "OME" if tif.is_ome else "ImageJ"
+    if digitalmicrograph.TAGS[0] in first_page.tags:
+        return "DigitalMicrograph"
+    if str(first_page.tags.valueof(271, "")).startswith("JEOL") or "<TemReporter" in first_page.description[:1000]:
+        return "JEOL"
+    return "AMT" if first_page.description.startswith("AMT Camera System") else ""
