@@ -140,6 +140,8 @@ def test_ambiguous_axes_give_one_row_that_says_so(tmp_path):
         ({"pixel_size_x_nm": 2.0, "pixel_size_y_nm": 4.0}, (2.0, 4.0)),
         ({"PixelSizeX": 2.0, "units": "nm"}, (2.0, 2.0)),
         ({"apix": 5.0}, (0.5, 0.5)),
+        ({"nm/px": 2.0}, (2.0, 2.0)),
+        ({"pixelWidth": 2.0, "pixelHeight": 4.0, "unit": "nm"}, (2.0, 4.0)),
         ({"fov_nm": 128.0}, (2.0, 2.0)),
         ({"hfw_um": 0.128}, (2.0, 2.0)),
         ({"metadata": json.dumps({"scan": {"pixel_size_nm": 0.5}})}, (0.5, 0.5)),
@@ -264,3 +266,24 @@ def test_usid_and_dectris_series_are_named(tmp_path):
         file["entry/instrument/detector/detectorSpecific/ntrigger"] = 64
         file["entry/data/data_000001"] = np.zeros((64, 96, 96), "u2")
     assert open_source(tmp_path / "d.h5").kind == "diffraction"
+
+
+@pytest.mark.parametrize("names", ["yx", "xy"])
+def test_coordinates_beside_the_image_are_its_axes(tmp_path, names):
+    values = image(1, SHAPE) if names == "yx" else image(1, SHAPE).T
+    arrays = {"g/image": values, "g/x": np.arange(64) * 2.0, "g/y": np.arange(48) * 4.0}
+    source = write(tmp_path / "x.h5", arrays, {"g/x": {"units": "nm"}, "g/y": {"units": "nm"}})
+    (frame,) = source.frames
+    np.testing.assert_array_equal(frame.read(), image(1, SHAPE))
+    assert read_sizes(source) == (2.0, 4.0)
+
+
+def test_large_attributes_and_named_values_are_no_images(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w", libver="latest") as file:
+        file["image"] = image(1, SHAPE)
+        file["image"].attrs["dump"] = np.zeros(3_000_000)
+        phases = h5py.enum_dtype({"matrix": 0, "particle": 1}, "u1")
+        file.create_dataset("phases", data=np.zeros(SHAPE, "u1"), dtype=phases)
+    source = open_source(tmp_path / "x.h5")
+    assert len(source.frames) == 1
+    assert "/phases is a mask" in source.reason

@@ -92,6 +92,8 @@ def find_image_axes(dataset: h5py.Dataset, scales: list[AxisScale]) -> ImageAxes
     """Axes of the images in a dataset, or what it is by its name, type and attributes."""
     if dataset.dtype.kind == "b":
         return NoImage("signal", "a mask of true and false")
+    if h5py.check_enum_dtype(dataset.dtype) is not None:
+        return NoImage("signal", "a mask or segmentation by the names of its values")
     if "Position_Indices" in dataset.attrs:
         return NoImage("signal", "positions by spectra of the USID model (pyUSID), not an image")
     if _is_dectris(dataset):

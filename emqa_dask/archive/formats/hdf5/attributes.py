@@ -1,12 +1,14 @@
 """Attributes and small datasets of HDF5 as Python values: texts, numbers, lists; JSON in attributes is parsed."""
 
 import json
+import math
 from typing import Any
 
 import h5py
 import numpy as np
 
 MAX_JSON_CHARACTERS = 2**20  # of a text that is parsed as JSON
+MAX_ATTRIBUTE_BYTES = 2**22  # of an attribute that is read
 MAX_ATTRIBUTE_ELEMENTS = 4096  # of an array that is kept
 MAX_SETTING_ELEMENTS = 64  # of a dataset that is a setting and no data
 
@@ -33,10 +35,7 @@ def read_attributes(node: h5py.HLObject) -> dict[str, Any]:
     """Attributes of a group or dataset; those that cannot be read are left out."""
     attributes = {}
     for name in node.attrs:
-        try:
-            value = convert_value(node.attrs[name])
-        except (OSError, TypeError, ValueError, KeyError, RuntimeError, UnicodeError):
-            continue
+        value = read_attribute(node, name)
         if value is not None:
             attributes[name] = value
     return attributes
@@ -45,7 +44,11 @@ def read_attributes(node: h5py.HLObject) -> dict[str, Any]:
 def read_attribute(node: h5py.HLObject, name: str) -> Any:
     """One attribute; None where it is absent or cannot be read."""
     try:
-        return convert_value(node.attrs[name]) if name in node.attrs else None
+        if name not in node.attrs:
+            return None
+        attribute = node.attrs.get_id(name)
+        n_bytes = math.prod(attribute.shape or ()) * attribute.dtype.itemsize
+        return convert_value(node.attrs[name]) if n_bytes <= MAX_ATTRIBUTE_BYTES else None
     except (OSError, TypeError, ValueError, KeyError, RuntimeError, UnicodeError):
         return None
 

@@ -29,8 +29,10 @@ class AxisScale:
 
 def read_axis_scales(dataset: h5py.Dataset, nexus: dict[int, list[AxisScale]]) -> list[AxisScale]:
     """The axes of `dataset`, one each, from the first source that knows any; nexus: as find_nexus_axes() gives it."""
-    sources = (_read_axistags(dataset), nexus.get(get_address(dataset), []), _read_dimension_scales(dataset))
-    for scales in sources:
+    nexus_scales = nexus.get(get_address(dataset), [])
+    for scales in (
+        _read_axistags(dataset), nexus_scales, _read_dimension_scales(dataset), _read_coordinates(dataset)
+    ):  # fmt: skip
         if len(scales) == dataset.ndim and any(scale != AxisScale() for scale in scales):
             return scales
     return [AxisScale()] * dataset.ndim
@@ -77,6 +79,19 @@ def _read_dimension_scales(dataset: h5py.Dataset) -> list[AxisScale]:
             attached = []
         scales.append(_read_scale(attached[0], label, length) if attached else AxisScale(label))
     return scales
+
+
+def _read_coordinates(dataset: h5py.Dataset) -> list[AxisScale]:
+    """The axes of a dataset beside one-dimensional arrays "x" and "y" whose lengths fit its last two axes."""
+    nodes = {name.lower(): dataset.parent[name] for name in ("x", "y", "X", "Y") if name in dataset.parent}
+    if len(nodes) != 2 or not all(isinstance(node, h5py.Dataset) and node.ndim == 1 for node in nodes.values()):
+        return []
+    lengths = (nodes["y"].size, nodes["x"].size)
+    scales = [AxisScale()] * (dataset.ndim - 2)
+    for names, shape in (("yx", lengths), ("xy", lengths[::-1])):
+        if dataset.shape[-2:] == shape:
+            return scales + [_read_scale(nodes[name], name, nodes[name].size) for name in names]
+    return []
 
 
 def _read_axistags(dataset: h5py.Dataset) -> list[AxisScale]:

@@ -15,12 +15,13 @@ from emqa_dask.archive.metadata.values import clean_text, parse_number, parse_po
 
 _UNIT = r"(nm|um|pm|mm|m|a|ang|angstroms?|microns?|nanomet(?:er|re)s?|micromet(?:er|re)s?)"
 _SIZE = (
-    r"(?:(?:image|em|specimen|sample|object|physical)_)?(?:pixel_?size|px_?size|pix_?size|pixel_?width|pixel_?spacing|"
+    r"(?:(?:image|em|specimen|sample|object|physical)_)?(?:pixel_?size|px_?size|pix_?size|pixel_?spacing|"
     r"pixel_?scale|pixel_?resolution|voxel_?size|element_?size|spatial_?resolution|sampling|resolution|spacing|scale|"
     r"calibration)"
 )
 _SIZE_WITH_UNIT = re.compile(rf"^{_SIZE}(?:_?(x|y))?(?:_in)?_{_UNIT}(?:_?(x|y))?(?:_(?:per_)?(?:px|pixel|pix))?$")
-_UNIT_PER_PIXEL = re.compile(rf"^{_UNIT}_?(?:per|/)_?(?:px|pixel|pix)(?:_?(x|y))?$")
+_UNIT_PER_PIXEL = re.compile(rf"^(?:{_UNIT}_?(?:per)?_?(?:px|pixel|pix)(?:_?(x|y))?|(?:px|pixel)_{_UNIT})$")
+_SIDES = re.compile(r"pixel_?(width|height)")
 _BARE_SIZE = re.compile(rf"^{_SIZE}(?:_?(x|y))?$")
 _ANGSTROM_SIZES = re.compile(
     r"^(?:eman_|mdf_)?(?:apix|angpix|apix_(x|y)|rlnimagepixelsize|rlnmicrographpixelsize|psize_?a|blob_psize_a)$"
@@ -63,7 +64,8 @@ def state_pixel_sizes(settings: Mapping[str, Any], shape: Sequence[int], axes: I
     """Every pixel size that `settings` state, those with their unit in the name first."""
     along_axis: dict[tuple[int, str], dict[str, float]] = {}
     sizes: list[tuple[int, StatedSize]] = []
-    for name, value in settings.items():
+    for setting_name, value in settings.items():
+        name = _SIDES.sub(lambda side: "pixel_size_x" if side[1] == "width" else "pixel_size_y", setting_name)
         rank, unit, axis = _parse_size_name(name, settings)
         if rank is None:
             continue
@@ -89,7 +91,7 @@ def _parse_size_name(name: str, settings: Mapping[str, Any]) -> tuple[int | None
         return 0, match[2], match[1] or match[3] or ""
     match = _UNIT_PER_PIXEL.match(name)
     if match:
-        return 0, match[1], match[2] or ""
+        return 0, match[1] or match[3], match[2] or ""
     match = _ANGSTROM_SIZES.match(name)
     if match:
         return 1, "angstrom", match[1] or ""

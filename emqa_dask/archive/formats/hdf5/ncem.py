@@ -31,13 +31,19 @@ _CLASSES = {
 }
 _PATH_CLASSES = {"diffractionslices": "DiffractionSlice", "datacubes": "DataCube", "braggvectors": "DiffractionSlice"}
 _DIM = re.compile(r"dim(\d+)")
+_MAX_LABELS = 4096  # of a dim of texts
 _ANGSTROM_UNITS = ("A", "[A]")
 
 
 def is_ncem(file: h5py.File, path: Path) -> bool:
     """Whether `file` follows the EMD specification of Berkeley."""
-    nodes = [file, *(node for node in file.values() if isinstance(node, h5py.Group))]
-    return path.suffix.lower() in _SUFFIXES or any("version_major" in node.attrs for node in nodes)
+    if path.suffix.lower() in _SUFFIXES or "version_major" in file.attrs:
+        return True
+
+    def find_marker(name: str, node: h5py.HLObject) -> bool | None:
+        return True if "version_major" in node.attrs or "emd_group_type" in node.attrs else None
+
+    return bool(file.visititems(find_marker))
 
 
 def read_ncem(file: h5py.File) -> Contents:
@@ -165,6 +171,7 @@ def _read_dim(node: h5py.Dataset, length: int) -> AxisScale:
 
 def _read_labels(node: h5py.Dataset) -> AxisScale:
     """The axis of a dim of texts: real and imaginary parts, or names of detectors or slices."""
-    texts = [t.decode("utf-8", "replace") if isinstance(t, bytes) else str(t) for t in np.ravel(node[()])[:8]]
+    values = np.ravel(node[()] if node.size <= _MAX_LABELS else [])
+    texts = [value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value) for value in values]
     is_complex = {text.lower()[:4] for text in texts} >= {"real", "imag"}
     return AxisScale("complex" if is_complex else read_text(node, "name"))

@@ -13,12 +13,13 @@ from emqa_dask.archive.checks.hdf5_filters import load_filters
 # Words of any part of a path.
 _GROUP_ROLES = (
     (("mask", "masks", "label", "labels", "labelmap", "labelimage", "segmentation", "segmentations", "seg",
-      "annotation", "annotations", "groundtruth", "rois", "instances"), "a mask or segmentation"),
+      "annotation", "annotations", "groundtruth", "rois", "instances", "binarized", "thresholded"),
+     "a mask or segmentation"),
     (("thumbnail", "thumbnails", "thumb", "thumbs", "preview", "previews", "icon", "iconimage"), "a thumbnail"),
 )  # fmt: skip
 # Words of the array's own name.
 _ROLES = (
-    (("gt", "roi", "segm"), "a mask or segmentation"),
+    (("gt", "roi", "segm", "binary", "boundary", "boundaries", "skeleton"), "a mask or segmentation"),
     (("prob", "probs", "probability", "probabilities", "prediction", "predictions", "softmax", "logits", "heatmap",
       "confidence"), "a probability map"),
     (("gain", "gainref", "gainreference", "darkref", "darkreference", "flatfield", "badpixels", "defects", "defectmap",
