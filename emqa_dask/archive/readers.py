@@ -1,6 +1,7 @@
 """Readers of all formats: one file -> its kind and its frames; read_micrograph() for one image."""
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -91,6 +92,13 @@ def _read_hdf5(path: Path) -> Source:
     return open_hdf5(path)
 
 
+def _read_tvips(path: Path) -> Source:
+    part = re.search(r"^(.*_)(\d{3})\.tvips$", path.name, re.IGNORECASE)
+    if part and int(part[2]) > 0:
+        return Source("TVIPS", "metadata", f"a part of {part[1]}000.tvips, which has its images")
+    return _make_rosetta_reader("TVIPS", "tvips")(path)
+
+
 def _describe_jeol_data(path: Path, *, kind: str, reason: str) -> Source:
     return Source(f"JEOL {path.suffix[1:].upper()}", kind, reason)
 
@@ -133,6 +141,7 @@ READERS: dict[str, Callable[[Path], Source]] = {
     "JPEG 2000": _read_jpeg2000,
     "Netpbm": _read_netpbm,
     **{name: _make_rosetta_reader(name, plugin) for name, plugin in RARE_FORMATS.values()},
+    "TVIPS": _read_tvips,
     # Their images have files of their own, and the spectra would fill gigabytes.
     "JEOL ASW": partial(_describe_jeol_data, kind="metadata", reason="list of the files of a JEOL project"),
     "JEOL PTS": partial(_describe_jeol_data, kind="spectrum", reason="an EDS scan; its image is in an .img file"),

@@ -57,6 +57,9 @@ def make_signal(shape=(40, 60), *, units=("nm", "nm"), names=None, navigate=None
         ({"shape": (40, 100), "kind": "CL", "scales": (20.0, 0.5)}, "spectrum"),
         ({"shape": (40, 60, 100), "units": ("nm", "nm", "nm"), "kind": "CL"}, "spectrum"),
         ({"kind": "EDS_TEM"}, "signal"),
+        ({"shape": (1, 60)}, "spectrum"),
+        ({"shape": (3, 1, 60), "units": ("", "nm", "nm")}, "spectrum"),
+        ({"shape": (1, 40, 60), "units": ("", "nm", "nm")}, "micrograph"),
         ({"kind": "EELS"}, "micrograph"),
         ({"units": ("1/nm", "1/nm")}, "diffraction"),
         ({"units": ("mrad", "mrad")}, "diffraction"),
@@ -144,6 +147,20 @@ def test_spectra_of_jeol_are_named_and_not_decoded(tmp_path):
         (tmp_path / name).write_bytes(bytes(5000))
     kinds = {path.suffix: open_source(path).kind for path in tmp_path.iterdir()}
     assert kinds == {".pts": "spectrum", ".eds": "spectrum", ".asw": "metadata"}
+
+
+def test_parts_of_tvips_belong_to_the_first_file(tmp_path):
+    stack = make_signal((3, 40, 60), units=("s", "nm", "nm"), scales=(2.0,) * 3)
+    stack["data"] = np.stack([image(k, (40, 60)) for k in range(3)])
+    import_module("rsciio.tvips").file_writer(str(tmp_path / "x_000.tvips"), stack)
+    (tmp_path / "x_001.tvips").write_bytes(bytes(5000))
+    assert open_source(tmp_path / "x_001.tvips").kind == "metadata"
+    (tmp_path / "x_001.tvips").unlink()
+    frames = open_source(tmp_path / "x_000.tvips").frames
+    assert [frame.header.nm_per_pixel for frame in frames] == pytest.approx([2.0] * 3)
+    assert frames[0].header.acquired is None  # the plug-in writes the time 0
+    for frame, pixels in zip(frames, stack["data"], strict=True):
+        np.testing.assert_array_equal(frame.read(), pixels)
 
 
 def test_component_that_is_not_installed(tmp_path, monkeypatch):

@@ -42,6 +42,8 @@ def classify_signal(signal: Mapping, *, has_eds: bool = False) -> SignalKind:
     axes = _identify_image_axes(signal, np.dtype(np.uint8) if is_rgb(dtype) else dtype, names, units)
     if isinstance(axes, NoImage):
         return SignalKind(axes.kind, axes.reason)
+    if min(shape[axes.y], shape[axes.x]) == 1:
+        return SignalKind("spectrum", f"a profile of {size} points, not an image")
     if sum(n > 1 for n in shape) > 3:
         description = f"{len(shape)}-dimensional data of {size} values (4D-STEM?), not micrographs"
         return SignalKind("diffraction", description)

@@ -69,7 +69,8 @@ def _read_date(tree: Mapping, tags: Mapping) -> str | None:
     date = get_entry(tags, "DataBar.Acquisition Date")
     time = get_entry(tags, "DataBar.Acquisition Time")
     if not clean_text(date):
-        return dates.parse_date(get_entry(tree, "General.date"), get_entry(tree, "General.time"))
+        known_date = dates.parse_date(get_entry(tree, "General.date"), get_entry(tree, "General.time"))
+        return None if known_date and known_date.startswith("1970-01-01") else known_date  # the time 0 is no date
     filetime = parse_number(get_entry(tags, "DataBar.Acquisition Time (OS)"))
     if filetime > FILETIME_1970:
         return dates.parse_date_near(date, time, (filetime - FILETIME_1970) / FILETIMES_PER_S)
