@@ -1,6 +1,8 @@
 """Files that are small on disk and would be gigabytes in memory: {name: how to write it}. Sparse ones take no room."""
 
 import bz2
+import gzip
+import io
 import json
 import struct
 import zlib
@@ -115,6 +117,63 @@ def sparse_mrc(path: Path) -> None:
         file.truncate(2**25 + 1024)
 
 
+def zip_of(path: Path, name: str, data: bytes, stated_bytes: int | None = None) -> None:
+    """A ZIP archive of one member, whose directory may state another size than its data unpack to."""
+    packed = zeros(BIG)[2:-4] if data == b"zeros" else data
+    method = DEFLATE if data == b"zeros" else 0
+    size = BIG if stated_bytes is None and method else stated_bytes or len(data)
+    fields = struct.pack("<HHHHHIIIHH", 20, 0, method, 0, 0, 0, len(packed), size, len(name), 0)
+    local = b"PK\3\4" + fields + name.encode() + packed
+    entry = b"PK\1\2" + struct.pack("<H", 20) + fields + struct.pack("<HHHII", 0, 0, 0, 0, 0) + name.encode()
+    end = b"PK\5\6" + struct.pack("<HHHHIIH", 0, 0, 1, 1, len(entry), len(local), 0)
+    path.write_bytes(local + entry + end)
+
+
+def npy_header(shape: tuple[int, ...]) -> bytes:
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return file.getvalue()
+
+
+def packed_mrc(path: Path) -> None:
+    """Zeros in gzip behind a header of an MRC that is small."""
+    write_mrc(path, np.zeros((1, SIDE, SIDE), np.int8))
+    head = path.read_bytes()
+    path.write_bytes(gzip.compress(head) + zeros(6 * BIG, as_gzip=True))
+
+
+def sharded_zarr(path: Path) -> None:
+    """A shard whose only chunk unpacks to zeros, far more than its 64 x 64 pixels."""
+    zarr.create_array(str(path), shape=(SIDE, SIDE), chunks=(SIDE, SIDE), shards=(SIDE, SIDE), dtype="u1",
+                      compressors=[zarr.codecs.GzipCodec()], fill_value=0)  # fmt: skip
+    chunk = zeros(BIG, as_gzip=True)
+    index = struct.pack("<QQ", 0, len(chunk))
+    (path / "c" / "0").mkdir(parents=True)
+    (path / "c" / "0" / "0").write_bytes(chunk + index + struct.pack("<I", crc32c(index)))
+
+
+def crc32c(data: bytes) -> int:
+    """CRC-32C, bit by bit."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def jpeg_2000(path: Path) -> None:
+    data = bytearray(imagecodecs.jpeg2k_encode(np.zeros((SIDE, SIDE), np.uint8), codecformat="j2k", level=0))
+    struct.pack_into(">2I", data, 8, 60_000, 60_000)
+    path.write_bytes(data)
+
+
+def sparse_file(path: Path, head: bytes, size: int) -> None:
+    with open(path, "wb") as file:
+        file.write(head)
+        file.truncate(size)
+
+
 DEFLATE = 8
 BOMBS: dict[str, Callable[[Path], object]] = {
     "large.png": lambda p: png(p, 60_000, 8, data=zeros(BIG)),
@@ -157,5 +216,17 @@ BOMBS: dict[str, Callable[[Path], object]] = {
     "gzip.zarr": lambda p: zarr_v3(p, zeros(BIG, True), "gzip"),
     "zstd.zarr": lambda p: zarr_v3(p, imagecodecs.zstd_encode(bytes(BIG)), "zstd"),
     "frames.zarr": lambda p: zarr_v2(p, b"", shape=(2**40, SIDE, SIDE), chunks=(1, SIDE, SIDE)),
+    "shard.zarr": sharded_zarr,
+    "raw.zarr": lambda p: (zarr_v2(p, b""), sparse_file(p / "0.0", b"", BIG)),
+    "lie.zarr.zip": lambda p: zip_of(p, ".zarray", b"zeros", 200),
+    "large.zarr.zip": lambda p: zip_of(p, ".zarray", b"zeros"),
+    "member.npz": lambda p: zip_of(p, "a.npy", b"zeros"),
+    "shape.npz": lambda p: zip_of(p, "a.npy", npy_header((60_000, 60_000))),
+    "shape.npy": lambda p: p.write_bytes(npy_header((60_000, 60_000))),
+    "sparse.npy": lambda p: sparse_file(p, npy_header((60_000, 60_000)), 60_000 * 60_000 + 256),
+    "stream.mrc.gz": packed_mrc,
+    "large.j2k": jpeg_2000,
+    "sparse.pgm": lambda p: sparse_file(p, b"P5 60000 60000 255 ", 60_000 * 60_000 + 256),
+    "text.pgm": lambda p: sparse_file(p, b"P2 60000 60000 255 ", 2**33),
     "chunk.zarr": lambda p: zarr_v2(p, b"", shape=(SIDE, SIDE), chunks=(2**20, 2**13)),
 }  # fmt: skip

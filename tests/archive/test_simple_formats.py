@@ -68,7 +68,7 @@ def test_npz_reads_images_and_names_the_others(tmp_path, save):
     save(tmp_path / "x.npz", bf=image(5), series=stack, mask=image(1) > 9000, wave=image(1) * 1j, nm_per_pixel=0.25)
     row, found = survey(tmp_path / "x.npz")
     assert (row["status"], len(found), {f["nm_per_pixel"] for f in found}) == ("ok", 3, {0.25})
-    assert "mask is a mask" in row["reason"]
+    assert "mask is a mask of true and false" in row["reason"]
     assert "wave is complex" in row["reason"]
     for frame, pixels in zip(read(tmp_path / "x.npz"), [image(5), *stack]):
         np.testing.assert_array_equal(frame, pixels)

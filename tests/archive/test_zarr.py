@@ -159,6 +159,40 @@ def test_series_as_bioformats2raw_writes_them(tmp_path, has_list, version):
     np.testing.assert_array_equal(source.frames[1].read(), image(order[1] - 1))
 
 
+OME_XML = """<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">
+<Instrument ID="Instrument:0"><Microscope Model="Talos"/></Instrument>
+<Image ID="Image:0"><AcquisitionDate>2024-03-05T10:11:12</AcquisitionDate><Pixels ID="Pixels:0" SizeX="64" SizeY="48"
+ SizeC="1" SizeZ="1" SizeT="1" DimensionOrder="XYZCT" Type="uint16" PhysicalSizeX="0.002"
+ PhysicalSizeY="0.003"/></Image>
+<Image ID="Image:1"><Pixels ID="Pixels:1" SizeX="64" SizeY="48" SizeC="3" SizeZ="1" SizeT="1" DimensionOrder="XYCZT"
+ Type="uint8" PhysicalSizeX="5" PhysicalSizeXUnit="nm" PhysicalSizeY="5" PhysicalSizeYUnit="nm">
+ <Channel ID="Channel:1:0" SamplesPerPixel="3"/></Pixels></Image></OME>"""
+
+
+def test_ome_xml_of_bioformats2raw_fills_the_header(tmp_path):
+    colour = np.random.default_rng(4).integers(0, 255, (3, 48, 64), np.uint8)
+    write_group(tmp_path / "x.zarr", {"bioformats2raw.layout": 3})
+    first = multiscale([axis(n, None) for n in "yx"], scale(1, 1))
+    second = multiscale([axis(n) for n in "cyx"], scale(1, 7, 7))
+    write_group(tmp_path / "x.zarr" / "0", {"multiscales": [first]}, {"0": image(1)})
+    write_group(tmp_path / "x.zarr" / "1", {"multiscales": [second]}, {"0": colour})
+    write_group(tmp_path / "x.zarr" / "OME", {"series": ["0", "1"]})
+    (tmp_path / "x.zarr" / "OME" / "METADATA.ome.xml").write_text(OME_XML)
+    grey_frame, colour_frame = open_source(tmp_path / "x.zarr").frames
+    assert sizes(open_source(tmp_path / "x.zarr"))[0] == pytest.approx((2.0, 3.0))
+    assert (grey_frame.header.instrument, grey_frame.header.acquired) == ("Talos", "2024-03-05T10:11:12")
+    np.testing.assert_array_equal(colour_frame.read_rows(0, 48), np.moveaxis(colour, 0, -1))
+    assert "coordinateTransformations states 7 nm" in colour_frame.header.pixel_size_problem
+    assert "PhysicalSizeX 5 nm" in colour_frame.header.pixel_size_problem
+
+
+def test_attributes_of_a_group_state_a_pixel_size(tmp_path):
+    write_group(tmp_path / "x.zarr", {"pixel_size": [0.5, 0.25], "unit": "nm", "voltage": "200 kV"}, {"data": image(1)})
+    (frame,) = open_source(tmp_path / "x.zarr").frames
+    assert (frame.header.nm_per_pixel, frame.header.nm_per_pixel_y) == (0.25, 0.5)
+    assert frame.header.voltage_kv == 200.0
+
+
 def write_plate(path: Path, wells: int, fields: int, absent: tuple[str, ...] = ()) -> None:
     names = [f"A/{k + 1}" for k in range(wells)]
     write_group(path, {"plate": {"wells": [{"path": name} for name in names]}})
@@ -198,7 +232,7 @@ def test_group_of_one_array_and_of_several(tmp_path):
     write_group(tmp_path / "x.zarr", {}, arrays)
     row, found = survey(tmp_path / "x.zarr")
     assert (row["status"], len(found)) == ("ok", 2)
-    assert "mask is a mask" in row["reason"]
+    assert "mask is a mask of true and false" in row["reason"]
     assert "wave is complex values" in row["reason"]
     assert "energies" not in row["reason"]
 
@@ -208,7 +242,7 @@ def test_levels_of_a_pyramid_without_metadata(tmp_path):
     write_group(tmp_path / "x.zarr", {}, {"0": pixels, "1": pixels[::2, ::2], "2": pixels[::4, ::4]})
     row, found = survey(tmp_path / "x.zarr")
     assert [(f["height_px"], f["width_px"]) for f in found] == [(96, 128)]
-    assert row["reason"] == "1, 2: smaller copies of 0"
+    assert row["reason"] == "1 is a coarser level of 0; 2 is a coarser level of 0"
 
 
 def test_nested_groups_hold_images(tmp_path):
@@ -299,7 +333,7 @@ def test_any_order_of_axes_and_any_scale(tmp_path_factory, order, scales, unit):
     product = [a * b * unit[1] for a, b in zip(scales[:5], scales[5:])]
     y = order.index("y")
     x = order.index("x")
-    if 1e-3 <= product[x] <= 1e5:
+    if all(1e-3 <= product[k] <= 1e5 for k in (y, x)):
         assert sizes(source)[0] == pytest.approx((product[x], product[y]))
     stack = [k for k in range(5) if k not in (y, x)]
     planes = np.transpose(pixels, (*stack, y, x)).reshape(-1, 20, 24)

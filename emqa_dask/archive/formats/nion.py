@@ -1,17 +1,16 @@
 """Nion Swift's .ndata -> frames: a ZIP archive of data.npy and metadata.json."""
 
 import json
-import math
 import zipfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
-from emqa_dask.archive.axes import NoImage, count_planes, identify_axes
+from emqa_dask.archive.axes import NoImage, count_planes
 from emqa_dask.archive.checks import guards
 from emqa_dask.archive.checks.zip_members import check_member, read_member
+from emqa_dask.archive.formats.hdf5.nion import find_nion_axes, list_scales, make_nion_header, merge_data_source
 from emqa_dask.archive.formats.numpy_arrays import MAX_NPY_HEADER_BYTES, UnpackedArrays, make_frames, parse_layout
-from emqa_dask.archive.metadata.nion import parse_properties
-from emqa_dask.archive.metadata.pixel_size import StatedSize, choose_pixel_size
 from emqa_dask.archive.source import ReadError, Source
 
 _MAX_METADATA_BYTES = 2**24
@@ -22,23 +21,18 @@ def open_ndata(path: Path, members: Mapping[str, zipfile.ZipInfo]) -> Source:
     data = members["data.npy"]
     metadata = members["metadata.json"]
     check_member(metadata, _MAX_METADATA_BYTES)
+    text = read_member(path, metadata, metadata.file_size)
     try:
-        properties = json.loads(read_member(path, metadata, metadata.file_size))
-    except ValueError as error:
-        if isinstance(error, ReadError):
-            raise
+        properties = merge_data_source(json.loads(text))
+    except (ValueError, RecursionError) as error:
         raise ReadError(f"broken metadata.json: {error}") from error
     layout = parse_layout(read_member(path, data, min(data.file_size, MAX_NPY_HEADER_BYTES)))
     check_member(data, layout.offset + layout.n_bytes)
-    item = parse_properties(properties if isinstance(properties, dict) else {}, len(layout.shape))
-    axes = identify_axes(layout.shape, layout.dtype, item.names, item.units)
+    scales = list_scales(properties, len(layout.shape))
+    axes = find_nion_axes(properties, layout.shape, layout.dtype, scales)
     if isinstance(axes, NoImage):
-        return Source("NDATA", axes.kind, axes.reason)
+        return Source("Nion Swift (.ndata)", axes.kind, axes.reason)
     guards.check_frames(count_planes(layout.shape, axes))
-    x_nm = item.steps_nm[axes.x]
-    y_nm = item.steps_nm[axes.y]
-    sizes = [StatedSize(x_nm if not math.isnan(x_nm) else y_nm, y_nm, "dimensional_calibrations")]
-    header = choose_pixel_size(item.header, sizes, layout.shape[axes.x])
-    arrays = UnpackedArrays(path)
-    frames = make_frames(layout, axes, lambda: arrays.get_path(data), header)
-    return Source("NDATA", "stack" if len(frames) > 1 else "micrograph", "", frames)
+    header = make_nion_header(properties, scales, axes, layout.shape[axes.x])
+    frames = make_frames(layout, axes, partial(UnpackedArrays(path).get_path, data), header)
+    return Source("Nion Swift (.ndata)", "stack" if len(frames) > 1 else "micrograph", "", frames)

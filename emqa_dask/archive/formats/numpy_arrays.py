@@ -2,7 +2,7 @@
 
 import io
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,15 +13,18 @@ import numpy as np
 from emqa_dask.archive.axes import ImageAxes, NoImage, count_planes, identify_axes, iterate_planes, read_plane
 from emqa_dask.archive.checks import guards
 from emqa_dask.archive.checks.zip_members import check_member, iterate_blocks, read_member
+from emqa_dask.archive.formats.hdf5.attributes import convert_value, normalise_name
+from emqa_dask.archive.formats.hdf5.calibration import read_header
+from emqa_dask.archive.formats.hdf5.roles import describe_role
 from emqa_dask.archive.formats.packed import TemporaryCopy
 from emqa_dask.archive.metadata.headers import Header
-from emqa_dask.archive.metadata.pixel_size import StatedSize, choose_pixel_size
-from emqa_dask.archive.metadata.values import parse_number
 from emqa_dask.archive.source import Frame, ReadError, Source
 
-PIXEL_SIZE_NAMES = ("nm_per_pixel", "pixel_size_nm")  # of scalars in an .npz
+_MAX_SETTING_BYTES = 4096  # of numbers and texts in an .npz that are settings, as its pixel size
 MAX_NPY_HEADER_BYTES = 10_000 + 16  # numpy's own limit, and what precedes the text
+_OBJECTS_REASON = "an array of Python objects, which are pickles that run any code: not loaded"
 _MAX_ARRAYS = 10_000  # of an .npz
+_MAX_NAMED_ARRAYS = 3  # that are no images, in a reason
 
 
 class ArrayLayout(NamedTuple):
@@ -38,7 +41,7 @@ class ArrayLayout(NamedTuple):
 
 
 def parse_layout(head: bytes) -> ArrayLayout:
-    """Layout of the .npy that begins with `head`; ReadError where it is broken or holds Python objects."""
+    """Layout of the .npy that begins with `head`; ReadError where it is broken."""
     file = io.BytesIO(head)
     try:
         is_first_version = np.lib.format.read_magic(file) == (1, 0)  # version 3 has the layout of version 2
@@ -46,8 +49,6 @@ def parse_layout(head: bytes) -> ArrayLayout:
         shape, is_fortran, dtype = read_header(file)
     except Exception as error:  # numpy evaluates a text: anything can come
         raise ReadError(f"broken NumPy header: {' '.join(str(error).split())[:120]}") from error
-    if dtype.hasobject:
-        raise ReadError("an array of Python objects, which are pickles that run any code: not loaded")
     if any(n < 0 for n in shape):
         raise ReadError(f"broken NumPy header: a shape of {shape}")
     return ArrayLayout(shape, is_fortran, dtype, file.tell())
@@ -60,7 +61,7 @@ def open_npy(path: Path) -> Source:
         n_bytes = file.seek(0, 2)
     axes = identify_axes(layout.shape, layout.dtype)
     if isinstance(axes, NoImage):
-        return Source("NumPy", axes.kind, axes.reason)
+        return Source("NumPy", axes.kind, _OBJECTS_REASON if layout.dtype.hasobject else axes.reason)
     if n_bytes < layout.offset + layout.n_bytes:
         raise ReadError(f"truncated: {n_bytes - layout.offset:,} of {layout.n_bytes:,} bytes of its array are there")
     guards.check_frames(count_planes(layout.shape, axes))
@@ -70,46 +71,66 @@ def open_npy(path: Path) -> Source:
 
 def open_npz(path: Path, members: list[zipfile.ZipInfo]) -> Source:
     """An .npz -> Source: each array that is an image or a stack; the reason names the other arrays."""
-    images: list[tuple[zipfile.ZipInfo, ArrayLayout, ImageAxes]] = []
-    remarks = []
-    kind = "signal"
-    sizes = []
     if len(members) > _MAX_ARRAYS:
         raise ReadError(f"an .npz of over {_MAX_ARRAYS:,} arrays is not read")
-    for info in members:
+    layouts, problems = _read_layouts(path, members)
+    settings: dict[str, Any] = {}
+    images: list[tuple[zipfile.ZipInfo, ArrayLayout, ImageAxes]] = []
+    others: dict[str, NoImage] = {}
+    for info, layout in layouts:
         name = info.filename.removesuffix(".npy")
+        if layout.dtype.hasobject:
+            others[name] = NoImage("signal", _OBJECTS_REASON)
+        elif len(layout.shape) < 2:
+            if layout.n_bytes <= _MAX_SETTING_BYTES and layout.dtype.kind in "biufUS":
+                data = read_member(path, info, layout.offset + layout.n_bytes)[layout.offset :]
+                settings[normalise_name(name)] = convert_value(np.frombuffer(data, layout.dtype))
+        elif isinstance(axes := _identify_axes(name, layout), NoImage):
+            others[name] = axes
+        else:
+            images.append((info, layout, axes))
+    if problems and not images and not others:
+        raise ReadError(problems[0])
+    frames = _make_npz_frames(path, images, settings)
+    remarks = [*problems, *(f"{name} is {other.reason}" for name, other in others.items())]
+    reason = "; ".join(remarks[:_MAX_NAMED_ARRAYS])
+    if not frames:
+        kind = next((other.kind for other in others.values()), "signal")
+        return Source("NumPy (.npz)", kind, reason or "no array of it is an image")
+    kind = "stack" if len(frames) > 1 else "micrograph"
+    return Source("NumPy (.npz)", kind, reason, frames, n_frames_lost=len(problems))
+
+
+def _identify_axes(name: str, layout: ArrayLayout) -> ImageAxes | NoImage:
+    """Axes of the images in an array of an .npz, or what it is by its name and type."""
+    if layout.dtype.kind == "b":
+        return NoImage("signal", "a mask of true and false")
+    return describe_role(name) or identify_axes(layout.shape, layout.dtype)
+
+
+def _read_layouts(
+    path: Path, members: list[zipfile.ZipInfo]
+) -> tuple[list[tuple[zipfile.ZipInfo, ArrayLayout]], list[str]]:
+    """Layouts of the arrays, and what is wrong with the others."""
+    layouts = []
+    problems = []
+    for info in members:
         try:
             layout = parse_layout(read_member(path, info, min(info.file_size, MAX_NPY_HEADER_BYTES)))
-            check_member(info, layout.offset + layout.n_bytes)
+            check_member(info, 2**63 if layout.dtype.hasobject else layout.offset + layout.n_bytes)
+            layouts.append((info, layout))
         except ReadError as error:
-            remarks.append(f"{name}: {error}")
-            continue
-        if name in PIXEL_SIZE_NAMES and layout.n_bytes <= 64:
-            data = read_member(path, info, layout.offset + layout.n_bytes)[layout.offset :]
-            sizes.append(StatedSize(parse_number(np.frombuffer(data, layout.dtype)), origin=name))
-            continue
-        axes = identify_axes(layout.shape, layout.dtype)
-        if isinstance(axes, ImageAxes):
-            images.append((info, layout, axes))
-        elif len(layout.shape) >= 2:
-            kind = axes.kind
-            remarks.append(f"{name} is {axes.reason}")
-    masks = [image for image in images if image[1].dtype.kind == "b"]
-    if len(masks) < len(images):
-        images = [image for image in images if image not in masks]
-        remarks += [f"{info.filename.removesuffix('.npy')} is a mask" for info, _, _ in masks]
-    frames = _make_npz_frames(path, images, sizes)
-    if not frames:
-        return Source("NumPy (.npz)", kind, "; ".join(remarks[:3]) or "no array of it is an image")
-    return Source("NumPy (.npz)", "stack" if len(frames) > 1 else "micrograph", "; ".join(remarks[:3]), frames)
+            problems.append(f"{info.filename.removesuffix('.npy')}: {error}")
+    return layouts, problems
 
 
-def _make_npz_frames(path: Path, images: list, sizes: list[StatedSize]) -> tuple[Frame, ...]:
+def _make_npz_frames(path: Path, images: list, settings: Mapping[str, Any]) -> tuple[Frame, ...]:
     guards.check_frames(sum(count_planes(layout.shape, axes) for _, layout, axes in images))
     arrays = UnpackedArrays(path)
     frames: list[Frame] = []
     for info, layout, axes in images:
-        header = choose_pixel_size(Header(foreign={"npz.name": info.filename}), sizes, layout.shape[axes.x])
+        header = read_header(settings, layout.shape, axes)
+        header = replace(header, foreign={**header.foreign, "npz.name": info.filename})
         frames += make_frames(layout, axes, partial(arrays.get_path, info), header)
     return tuple(frames)
 

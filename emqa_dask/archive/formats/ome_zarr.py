@@ -2,15 +2,20 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
+from emqa_dask.archive.checks.zarr_files import ZarrFiles
 from emqa_dask.archive.formats.zarr_arrays import ZarrContents, ZarrImages
 from emqa_dask.archive.metadata.headers import Header, flatten_metadata
+from emqa_dask.archive.metadata.ome_xml import OmeImage, list_images
 from emqa_dask.archive.metadata.units import length_to_nm
 from emqa_dask.archive.metadata.values import parse_number
+from emqa_dask.archive.metadata.xml_text import MAX_XML_BYTES, find_elements, get_attribute, parse_xml
 from emqa_dask.archive.source import ReadError
 
 MAX_IMAGES = 100_000  # of a plate
+_OME_XML = "OME/METADATA.ome.xml"
 _EARLY_AXES = "tczyx"  # of versions 0.1 and 0.2, which name no axes
 
 
@@ -27,7 +32,7 @@ def is_ome_group(group: Any) -> bool:
     return any(name in attributes for name in ("multiscales", "plate", "well", "bioformats2raw.layout"))
 
 
-def read_ome_group(group: Any) -> ZarrContents:
+def read_ome_group(group: Any, files: ZarrFiles) -> ZarrContents:
     """Images below an OME-Zarr group, each at its finest level. Labels are left out."""
     attributes = read_ome_attributes(group)
     if "image-label" in attributes:
@@ -36,13 +41,18 @@ def read_ome_group(group: Any) -> ZarrContents:
         return _read_multiscales(group, attributes["multiscales"])
     contents = ZarrContents()
     n_lost = 0
-    for path in _list_image_paths(group, attributes):
+    ome_images = _list_ome_images(files, group.path) if "bioformats2raw.layout" in attributes else []
+    for number, path in enumerate(_list_image_paths(group, attributes)):
         image_group = _get_group(group, path)
         if image_group is None:
             n_lost += 1
             contents.remarks.append(f"{path} is absent or broken")
             continue
-        image_contents = _read_image_group(image_group, path)
+        image_contents = _read_image_group(image_group, path, files)
+        if number < len(ome_images):
+            image_contents = replace(
+                image_contents, images=[_add_ome_xml(images, ome_images[number]) for images in image_contents.images]
+            )
         n_lost += image_contents.n_frames_lost
         contents.images.extend(image_contents.images)
         contents.remarks.extend(image_contents.remarks)
@@ -51,10 +61,10 @@ def read_ome_group(group: Any) -> ZarrContents:
     return ZarrContents(contents.images, contents.remarks, n_lost)
 
 
-def _read_image_group(group: Any, path: str) -> ZarrContents:
+def _read_image_group(group: Any, path: str, files: ZarrFiles) -> ZarrContents:
     """Images of a group in a plate or a series; damage of one costs only its own images."""
     try:
-        return read_ome_group(group)
+        return read_ome_group(group, files)
     except Exception as error:  # foreign attributes: anything can come
         return ZarrContents(remarks=[f"{path} is broken: {' '.join(str(error).split())[:120]}"], n_frames_lost=1)
 
@@ -76,6 +86,25 @@ def _list_image_paths(group: Any, attributes: Mapping) -> Iterator[str]:
         return
     if group.path.rpartition("/")[2] != "OME":
         yield from sorted((name for name, _ in group.groups() if name.isdecimal()), key=int)
+
+
+def _list_ome_images(files: ZarrFiles, folder: str) -> list[OmeImage]:
+    """The images of the OME-XML that bioformats2raw writes beside the series, one per series."""
+    name = f"{folder}/{_OME_XML}" if folder else _OME_XML
+    if not files.is_file(name) or files.get_size(name) > MAX_XML_BYTES:
+        return []
+    root = parse_xml(files.read(name, MAX_XML_BYTES))
+    return list_images(root) if root is not None else []
+
+
+def _add_ome_xml(images: ZarrImages, ome_image: OmeImage) -> ZarrImages:
+    """`images` with what the OME-XML says about them; their own scale comes first."""
+    header = ome_image.read_plane(0)
+    header = replace(header, foreign={**images.header.foreign, **header.foreign})
+    channels = list(find_elements(ome_image.element, "Channel"))
+    is_colour = len(channels) == 1 and get_attribute(channels[0], "SamplesPerPixel") in ("3", "4")
+    names = ["rgb" if is_colour and name == "c" else name for name in images.names]
+    return replace(images, names=names, header=header, other_sizes=(ome_image.size,))
 
 
 def _get_group(group: Any, path: str) -> Any:

@@ -1,7 +1,7 @@
 """Frames of Zarr arrays whose axes are known or can be identified."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 from emqa_dask.archive.axes import ImageAxes, NoImage, identify_axes, iterate_planes, list_spans, read_plane
 from emqa_dask.archive.checks.zarr_chunks import check_chunks, count_absent_chunks
 from emqa_dask.archive.checks.zarr_files import ZarrFiles
+from emqa_dask.archive.formats.hdf5.calibration import read_header, state_pixel_sizes
 from emqa_dask.archive.frame_blocks import read_plane_of_block
 from emqa_dask.archive.metadata.headers import Header
 from emqa_dask.archive.metadata.pixel_size import StatedSize, choose_pixel_size
@@ -28,6 +29,7 @@ class ZarrImages:
     origin: str = "scale"  # where steps_nm are stated
     other_sizes: tuple[StatedSize, ...] = ()  # pixel sizes that other places state
     header: Header = field(default_factory=Header)
+    settings: Mapping[str, Any] = field(default_factory=dict)  # attributes of free names, in lower case
 
     @property
     def title(self) -> str:
@@ -82,11 +84,16 @@ def make_frames(files: ZarrFiles, images: ZarrImages, axes: ImageAxes) -> list[F
 
 def _add_pixel_size(images: ZarrImages, axes: ImageAxes, width: int) -> Header:
     sizes = list(images.other_sizes)
+    header = images.header
+    if images.settings:
+        header = read_header(images.settings, images.array.shape, axes)
+        header = replace(header, nm_per_pixel=math.nan, nm_per_pixel_y=math.nan, pixel_size_problem=None)
+        sizes += state_pixel_sizes(images.settings, images.array.shape, axes)
     if len(images.steps_nm) == images.array.ndim:
         x_nm = images.steps_nm[axes.x]
         y_nm = images.steps_nm[axes.y]
         sizes.insert(0, StatedSize(x_nm if not math.isnan(x_nm) else y_nm, y_nm, images.origin))
-    header = choose_pixel_size(images.header, sizes, width)
+    header = choose_pixel_size(header, sizes, width)
     path = images.array.path
     return replace(header, foreign={**header.foreign, "zarr.path": path}) if path else header
 

@@ -1,34 +1,34 @@
 """Images of Zarr groups without OME metadata: of abTEM, xarray and dask, and any others by their arrays."""
 
-import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from emqa_dask.archive.axes import NoImage
+from emqa_dask.archive.checks.zarr_files import ZarrFiles
 from emqa_dask.archive.formats import ome_zarr
+from emqa_dask.archive.formats.hdf5.file_settings import add_settings
+from emqa_dask.archive.formats.hdf5.roles import describe_role, find_levels
 from emqa_dask.archive.formats.zarr_arrays import ZarrContents, ZarrImages, identify_images
 from emqa_dask.archive.metadata.headers import Header, flatten_metadata
-from emqa_dask.archive.metadata.pixel_size import StatedSize
 from emqa_dask.archive.metadata.units import length_to_nm
 from emqa_dask.archive.metadata.values import parse_positive
 from emqa_dask.archive.source import ReadError
 
 MAX_NODES = 100_000  # groups and arrays below a group
-_LEVEL_NAME = re.compile(r"(?:s|level_?|scale_?)?(\d+)")
 _ABTEM_IMAGES = "Images"  # the type that abTEM gives to images in real space
 _STEP_TOLERANCE = 1e-3  # relative; coordinates of an image are evenly spaced
 
 
-def read_group(group: Any) -> ZarrContents:
+def read_group(group: Any, files: ZarrFiles) -> ZarrContents:
     """Images of `group` and of the groups below it, those of OME-Zarr by their metadata."""
     contents = ZarrContents()
     kinds = []
     n_lost = 0
     for node in iterate_groups(group):
         if ome_zarr.is_ome_group(node):
-            node_contents = ome_zarr.read_ome_group(node)
+            node_contents = ome_zarr.read_ome_group(node, files)
         else:
             node_contents = _read_arrays(node)
             kinds += [node_contents.kind] if node_contents.remarks else []
@@ -56,43 +56,24 @@ def iterate_groups(group: Any) -> Iterator[Any]:
 def _read_arrays(group: Any) -> ZarrContents:
     """Arrays of one group that are images; the remarks name the others of two or more dimensions."""
     arrays = dict(sorted(group.arrays()))
-    contents = ZarrContents()
-    kind = "signal"
+    images: dict[str, ZarrImages] = {}
+    shapes = {}
+    others: dict[str, NoImage] = {}
     for name, array in arrays.items():
-        images = describe_array(array, group, arrays)
-        axes = identify_images(images)
-        if isinstance(axes, NoImage):
-            if array.ndim >= 2:
-                kind = axes.kind if not contents.remarks else kind
-                contents.remarks.append(f"{name} is {axes.reason}")
+        if array.ndim < 2:
             continue
-        contents.images.append(images)
-    finest_images, remarks = _drop_levels(contents.images)
-    masks = [item for item in finest_images if item.array.dtype.kind == "b"]
-    if masks and len(masks) < len(finest_images):
-        finest_images = [item for item in finest_images if item not in masks]
-        remarks += [f"{item.title} is a mask" for item in masks]
-    return ZarrContents(finest_images, contents.remarks + remarks, kind=kind)
-
-
-def _drop_levels(images: list[ZarrImages]) -> tuple[list[ZarrImages], list[str]]:
-    """`images` without those that are smaller levels of a pyramid (0, 1, 2 or s0, s1, s2 of shrinking sizes)."""
-    levels = [(match, item) for item in images if (match := _LEVEL_NAME.fullmatch(item.title))]
-    levels.sort(key=lambda level: int(level[0][1]))
-    arrays = [item.array for _, item in levels]
-    if len(levels) < 2 or not all(_is_next_level(a, b) for a, b in itertools.pairwise(arrays)):
-        return images, []
-    smaller = [item for _, item in levels[1:]]
-    names = ", ".join(item.title for item in smaller)
-    return [item for item in images if item not in smaller], [f"{names}: smaller copies of {levels[0][1].title}"]
-
-
-def _is_next_level(array: Any, level: Any) -> bool:
-    """Whether `level` has the shape of `array` after the same factor of 2 or more on two axes or all above 1."""
-    if array.ndim != level.ndim or array.dtype != level.dtype:
-        return False
-    ratios = [n / m for n, m in zip(array.shape, level.shape) if n != m]
-    return len(ratios) >= 2 and min(ratios) > 1.5 and max(ratios) < 1.5 * min(ratios)
+        array_images = describe_array(array, group, arrays)
+        axes = identify_images(array_images)
+        role = NoImage("signal", "a mask of true and false") if array.dtype.kind == "b" else describe_role(name)
+        if isinstance(axes, NoImage) or (role is not None and len(arrays) > 1):
+            others[name] = role or axes
+            continue
+        images[name] = array_images
+        shapes[name] = (array.shape[axes.y], array.shape[axes.x])
+    others |= find_levels(shapes)
+    contents = [array_images for name, array_images in images.items() if name not in others]
+    remarks = [f"{name} is {other.reason}" for name, other in others.items()]
+    return ZarrContents(contents, remarks, kind=next((other.kind for other in others.values()), "signal"))
 
 
 def describe_array(array: Any, group: Any = None, siblings: Mapping[str, Any] | None = None) -> ZarrImages:
@@ -104,17 +85,13 @@ def describe_array(array: Any, group: Any = None, siblings: Mapping[str, Any] | 
         return abtem
     names = attributes.get("_ARRAY_DIMENSIONS") or getattr(array.metadata, "dimension_names", None) or ()
     names = [str(name) if name is not None else None for name in names] if len(names) == array.ndim else []
-    header = Header(foreign=flatten_metadata({**group_attributes, **attributes}))
     coordinates = [_read_coordinate(name, siblings or {}) for name in names]
     units = [unit for _, unit in coordinates]
     steps = [length_to_nm(step, unit) for step, unit in coordinates]
-    sizes = tuple(
-        StatedSize(length_to_nm(entries[key], "nm"), origin=key)
-        for entries in (attributes, group_attributes)
-        for key in ("nm_per_pixel", "pixel_size_nm")
-        if key in entries
-    )
-    return ZarrImages(array, names, units, steps, "the coordinates of its axes", sizes, header)
+    settings: dict[str, Any] = {}
+    add_settings(settings, attributes)
+    add_settings(settings, group_attributes)
+    return ZarrImages(array, names, units, steps, "the coordinates of its axes", settings=settings)
 
 
 def _read_coordinate(name: str | None, siblings: Mapping[str, Any]) -> tuple[float, str | None]:

@@ -84,7 +84,7 @@ def _open_node(files: ZarrFiles, node: Any) -> Source:
     if "n5" in node.attrs:
         return Source("N5", "unknown", N5_REMEDY)
     is_ome = ome_zarr.is_ome_group(node)
-    contents = ome_zarr.read_ome_group(node) if is_ome else read_group(node)
+    contents = ome_zarr.read_ome_group(node, files) if is_ome else read_group(node, files)
     return _make_source(files, "OME-Zarr" if is_ome else "Zarr", contents)
 
 

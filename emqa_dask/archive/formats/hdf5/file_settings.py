@@ -33,14 +33,14 @@ class FileSettings:
         "<name>_units".
         """
         settings: dict[str, Any] = {}
-        _add_settings(settings, read_attributes(dataset))
+        add_settings(settings, read_attributes(dataset))
         group = dataset.parent
         while True:
-            _add_settings(settings, self._read_group(group))
+            add_settings(settings, self._read_group(group))
             if group.name in ("/", None):
                 break
             group = group.parent
-        _add_settings(settings, self._common_settings)
+        add_settings(settings, self._common_settings)
         return settings
 
     def _read_group(self, group: h5py.Group) -> dict[str, Any]:
@@ -98,11 +98,11 @@ def _iterate_small_datasets(group: h5py.Group) -> Iterator[tuple[str, Any]]:
                 yield f"{name}_units", unit
 
 
-def _add_settings(settings: dict[str, Any], values: Mapping[str, Any], depth: int = 0) -> None:
+def add_settings(settings: dict[str, Any], values: Mapping[str, Any], depth: int = 0) -> None:
     """Add `values` whose names are new; JSON texts and mappings by their leaves."""
     for name, value in values.items():
         branch = value if isinstance(value, Mapping) else parse_json(value)
         if isinstance(branch, Mapping) and depth < MAX_JSON_DEPTH:
-            _add_settings(settings, branch, depth + 1)
+            add_settings(settings, branch, depth + 1)
         elif name:
             settings.setdefault(normalise_name(name), value)

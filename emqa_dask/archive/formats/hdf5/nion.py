@@ -12,7 +12,7 @@ from emqa_dask.archive.formats.hdf5.axis_scales import AxisScale, state_axis_siz
 from emqa_dask.archive.formats.hdf5.calibration import read_voltage_kv
 from emqa_dask.archive.formats.hdf5.datasets import Contents, OtherArray, make_image
 from emqa_dask.archive.metadata import dates
-from emqa_dask.archive.metadata.headers import Header, flatten_metadata, get_entry
+from emqa_dask.archive.metadata.headers import Header, flatten_metadata, get_entry, get_first_entry
 from emqa_dask.archive.metadata.pixel_size import StatedSize, choose_pixel_size
 from emqa_dask.archive.metadata.units import normalise_unit
 from emqa_dask.archive.metadata.values import clean_text, parse_number, parse_positive
@@ -28,8 +28,18 @@ def read_properties(file: h5py.File) -> dict[str, Any]:
     dataset = file.get("data")
     if not isinstance(dataset, h5py.Dataset):
         return {}
-    properties = parse_json(read_attribute(dataset, "properties"))
-    return properties if isinstance(properties, dict) else {}
+    return merge_data_source(parse_json(read_attribute(dataset, "properties")))
+
+
+def merge_data_source(properties: Any) -> dict[str, Any]:
+    """`properties` with those of the data source in it, as Swift 0.10 and later and 0.3 to 0.9 write them."""
+    if not isinstance(properties, dict):
+        return {}
+    source = properties.get("data_source")
+    sources = properties.get("data_sources")
+    if source is None and isinstance(sources, list) and sources:
+        source = sources[0]
+    return {**properties, **source} if isinstance(source, dict) else properties
 
 
 def read_nion(file: h5py.File) -> Contents:
@@ -90,7 +100,7 @@ def make_nion_header(properties: Mapping[str, Any], scales: list[AxisScale], axe
     foreign = flatten_metadata(tree) or flatten_metadata(properties)
     header = Header(
         voltage_kv=read_voltage_kv({"voltage": _find_value(foreign, "high_tension", "EHT", "high_tension_v")}),
-        acquired=dates.parse_date(properties.get("created") or properties.get("timestamp")),
+        acquired=dates.parse_date(get_first_entry(properties, "created", "datetime_original", "timestamp")),
         exposure_s=_find_positive(foreign, "exposure", "frame_time"),
         detector=clean_text(_find_value(foreign, "channel_name"))
         or clean_text(_find_value(foreign, "hardware_source_name"))

@@ -97,6 +97,18 @@ def find_smaller_copies(file: h5py.File, shapes: Mapping[str, Sequence[int]]) ->
     return copies
 
 
+def find_levels(shapes: Mapping[str, Sequence[int]]) -> dict[str, NoImage]:
+    """{name: what it is} of arrays that are coarser levels of a pyramid by their names and shapes."""
+    levels: dict[str, NoImage] = {}
+    if len(shapes) > MAX_ARRAYS:
+        return levels
+    for name, shape in shapes.items():
+        finest = next((n for n, s in shapes.items() if _is_level(name, shape, n, s)), None)
+        if finest is not None:
+            levels[name] = NoImage("signal", f"a coarser level of {finest}")
+    return levels
+
+
 def _is_level(name: str, shape: Sequence[int], other_name: str, other_shape: Sequence[int]) -> bool:
     """Both names are equal except for the number of a level, and the shape is that of the other one halved."""
     parts = name.split("/")
