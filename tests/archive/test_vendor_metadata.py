@@ -225,6 +225,26 @@ def test_sizes_of_two_vendors_in_conflict(tmp_path):
     assert header.pixel_size_problem == "Scan.Ux states 4 nm per pixel, AP_IMAGE_PIXEL_SIZE 2 nm"
 
 
+def test_file_of_hyperspy_has_the_exact_scale(tmp_path):
+    axes = [{"name": n, "scale": 1.0334e-8, "offset": 0.0, "units": "m", "size": 32, "navigate": False} for n in "yx"]
+    signal = {"data": np.zeros((32, 32), np.uint8), "axes": axes, "metadata": {"General": {}, "Signal": {}}}
+    rsciio.tiff.file_writer(tmp_path / "x.tif", signal)
+    header = read_header(tmp_path / "x.tif")
+    assert (header.nm_per_pixel, header.pixel_size_problem) == (pytest.approx(10.334), None)
+
+
+def test_format_names_the_writer(tmp_path):
+    names = {
+        vendor: open_source(write(tmp_path / "x.tif", Conditions())).format for vendor, (write, _) in WRITERS.items()
+    }
+    assert names == {
+        "fei": "FEI TIFF", "thermo_xml": "FEI TIFF", "zeiss": "Zeiss TIFF", "fibics": "Fibics TIFF",
+        "orion": "Zeiss Orion TIFF", "tescan": "Tescan TIFF", "tvips": "TVIPS TIFF", "olympus": "Olympus SIS TIFF",
+        "sightx": "JEOL TIFF", "analysis_station": "JEOL TIFF", "digitalmicrograph": "DigitalMicrograph TIFF",
+        "imagej": "ImageJ TIFF", "amt": "AMT TIFF", "point_electronic": "TIFF",
+    }  # fmt: skip
+
+
 def test_sheared_image_is_named(tmp_path):
     text = "<Fibics><Scan><Ux>0.004</Ux><Uy>0</Uy><Vx>0.002</Vx><Vy>0.00346410162</Vy></Scan></Fibics>"
     header = read_header(write_image(tmp_path / "x.tif", [(51023, text)]))

@@ -10,6 +10,7 @@ from emqa_dask.archive.metadata.tiff_vendors.vendor_metadata import VendorMetada
 from emqa_dask.archive.metadata.units import is_reciprocal, length_to_nm, normalise_unit
 from emqa_dask.archive.metadata.values import parse_positive
 
+_EXACT_SCALES = (65009, 65010)  # of DigitalMicrograph, which HyperSpy writes beside a rounded scale in ImageJ's way
 _PRINT_UNITS = ("inch", "inches", "in", "cm")  # ImageJ takes them from the resolution tags of print where none is set
 
 
@@ -17,7 +18,7 @@ def read_imagej(page: tifffile.TiffPage, tif: tifffile.TiffFile) -> VendorMetada
     """Pixels per unit of x and y. Inches and centimetres count where no scanner has such a resolution."""
     description = (tif.imagej_metadata or {}) if tif.is_imagej else {}
     unit = _unescape(description.get("unit"))
-    if not unit:
+    if not unit or any(tag in page.tags for tag in _EXACT_SCALES):
         return None
     unit_y = _unescape(description.get("yunit")) or unit
     if is_reciprocal(unit):
