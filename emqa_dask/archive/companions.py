@@ -54,12 +54,13 @@ def name_owner(name: str) -> str:
     return re.sub(r"-(tiff?|png|jpe?g|bmp)$", r".\1", stem, flags=re.IGNORECASE).removesuffix("_info")
 
 
-def list_parts(name: str) -> list[str]:
-    """Names of files without which the image `name` cannot be read, or only in part; case as in `name`."""
+def list_part_names(name: str) -> list[str]:
+    """Names that the file may have without which the image `name` cannot be read, or only in part."""
     (stem, suffix) = os.path.splitext(name)
     if suffix.lower() == ".ser":
-        return [f"{re.sub(r'_[0-9]+$', '', stem)}.emi"]
-    return [f"{stem}.raw"] if suffix.lower() == ".rpl" else []
+        stem = re.sub(r"_[0-9]+$", "", stem)
+    parts = {".ser": (".emi", ".EMI"), ".rpl": (".raw", ".RAW")}.get(suffix.lower(), ())
+    return [f"{stem}{part}" for part in parts]
 
 
 def find_ome_companion(path: str) -> str:

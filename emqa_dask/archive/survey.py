@@ -214,7 +214,7 @@ def _fetch_folder(fs: Any, remote: str, local: str) -> None:
 def _fetch_companions(fs: Any, remote: str, local: str, sidecars: Sequence[str]) -> None:
     """Copy the files that belong to `remote` to the folder of its copy `local`, except those that cannot be read."""
     (parent, _, name) = remote.rpartition("/")
-    paths = [*sidecars, *(f"{parent}/{part}" for part in companions.list_parts(name))]
+    paths = list(sidecars)
     if ome_companion := companions.find_ome_companion(local):
         with suppress(FileNotFoundError, PermissionError):
             paths += [f"{parent}/{ome_companion}"] if fs.size(f"{parent}/{ome_companion}") <= MAX_XML_BYTES else []
@@ -222,5 +222,15 @@ def _fetch_companions(fs: Any, remote: str, local: str, sidecars: Sequence[str])
         listed = (p for p in fs.ls(parent, detail=False) if p.rpartition("/")[2].startswith(f"{name[:-4]}_"))
         paths += sorted(p for p in listed if p.lower().endswith(".ser"))
     for path in paths:
-        with suppress(FileNotFoundError, PermissionError):
-            fs.get_file(path, os.path.join(os.path.dirname(local), _make_safe_file_name(path)))
+        _fetch_companion(fs, path, local)
+    any(
+        _fetch_companion(fs, f"{parent}/{part}", local) for part in companions.list_part_names(name)
+    )  # the first of them
+
+
+def _fetch_companion(fs: Any, path: str, local: str) -> bool:
+    """Whether there is a readable file at `path`, which is copied to the folder of `local`."""
+    with suppress(FileNotFoundError, PermissionError):
+        fs.get_file(path, os.path.join(os.path.dirname(local), _make_safe_file_name(path)))
+        return True
+    return False

@@ -1,6 +1,7 @@
 """Files that microscopes write beside an image: pixel size and conditions, in folders and in buckets."""
 
 import gzip
+import hashlib
 import json
 import math
 import os
@@ -464,6 +465,25 @@ def test_companion_of_ome_in_a_bucket():
         fs.rm(folder, recursive=True)
     (micrograph,) = rows["a.ome.tif"][1]
     assert (micrograph["nm_per_pixel"], micrograph["nm_per_pixel_source"]) == (2, "header")
+
+
+@pytest.mark.parametrize("suffix", [".raw", ".RAW"])
+def test_pixels_of_ripple_in_a_bucket(suffix):
+    folder = f"memory://{uuid.uuid4().hex}"
+    fs = fsspec.filesystem("memory")
+    fields = {"width": WIDTH, "height": 32, "depth": 1, "offset": 0, "data-length": 2, "data-type": "unsigned",
+              "byte-order": "little-endian", "record-by": "dont-care", "width-scale": 0.5, "width-units": "nm",
+              "height-scale": 0.5, "height-units": "nm"}  # fmt: skip
+    text = "key\tvalue\n" + "".join(f"{key}\t{value}\n" for key, value in fields.items())
+    pixels = image(1, (32, WIDTH)).astype("<u2")
+    fs.pipe({f"{folder}/a.rpl": text.encode(), f"{folder}/a{suffix}": pixels.tobytes()})
+    try:
+        rows = {entry.uri: survey_file(entry, Archive()) for entry in scan_archive(folder)}
+    finally:
+        fs.rm(folder, recursive=True)
+    (micrograph,) = rows["a.rpl"][1]
+    assert micrograph["pixel_sha256"] == hashlib.sha256(pixels.tobytes()).hexdigest()
+    assert micrograph["nm_per_pixel"] == 0.5
 
 
 def test_folder_in_a_bucket():
