@@ -7,7 +7,9 @@ import pytest
 
 from emqa_dask.archive.name_escapes import unescape_name
 from emqa_dask.archive.scan import scan_archive
+from emqa_dask.archive.selection import FileSelection
 from emqa_dask.archive.survey import fetch_file, survey_file
+from emqa_dask.pipeline.workspace.archive_sources import ArchiveFiles, list_sources, name_sources
 from emqa_dask.settings import Archive
 from emqa_dask.store import files
 
@@ -91,6 +93,35 @@ def test_a_missing_folder_and_a_single_file(healthy):
         scan_archive(f"{bucket}/none")
     (entry,) = scan_archive(f"{bucket}/a.tif")
     assert (entry.uri, entry.path, entry.size_bytes) == ("a.tif", f"{bucket}/a.tif", 5)
+
+
+def test_excluded_folders_are_left_out_of_the_listing(healthy):
+    bucket, proxy = healthy
+    names = [f"thumbs/{k:04d}.jpg" for k in range(2100)] + ["a.tif", "z/Thumbs/b.jpg", "z/c.tif"]
+    for name in names:
+        put(bucket, name, b"1")
+    proxy.requests.clear()
+    selection = FileSelection(("thumbs/",))
+    assert [e.uri for e in scan_archive(bucket, selection)] == ["a.tif", "z/c.tif"]
+    assert selection.n_folders == 2
+    listings = [request for request in proxy.requests if "list-type=2" in str(request)]
+    assert len(listings) <= 2, listings
+    assert [e.uri for e in scan_archive(bucket, FileSelection(include=("c.*",)))] == ["z/c.tif"]
+
+
+def test_several_sources_in_a_bucket_give_each_key_once(healthy, tmp_path):
+    bucket, _ = healthy
+    for key in ("mon/s/a.tif", "tue/s/a.tif", "tue/s/deep/b.tif", "c.tif"):
+        put(bucket, key, b"1")
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "d.tif").write_bytes(b"1")
+    sources = [f"{bucket}/mon/s", f"{bucket}/tue/s/", f"{bucket}/tue/s/deep", f"{bucket}/c.tif", str(tmp_path / "s")]
+    entries = {e.uri: e.path for e in ArchiveFiles(name_sources(list_sources(sources)), Archive())}
+    root = bucket.removeprefix("s3://")
+    local_name = f"{tmp_path.name}-s"
+    assert set(entries) == {"mon-s/a.tif", "tue-s/a.tif", "tue-s/deep/b.tif", f"{root}/c.tif", f"{local_name}/d.tif"}
+    everything = [e.uri for e in ArchiveFiles(name_sources(list_sources([*sources, bucket])), Archive())]
+    assert sorted(uri.rpartition("/")[2] for uri in everything) == ["a.tif", "a.tif", "b.tif", "c.tif", "d.tif"]
 
 
 def test_what_lies_beside_an_image_is_read_with_it(healthy, tmp_path):

@@ -56,7 +56,7 @@ def ingest(workspace: Workspace, archive: str | Sources, settings: Settings, exe
         else:
             counts.update(result.value["stacks"])
     if not counts or len(sources) > 1:
-        _check_not_all_gone(workspace, sources, names, present)
+        _check_not_all_gone(workspace, archive_files, names, present)
     if names:
         _enter_micrographs(workspace, names, counts, settings)
         _enter_files(workspace, names, uris)
@@ -120,11 +120,14 @@ def _enter_micrographs(workspace: Workspace, names: Sequence[str], counts: Count
     aside.copy_ledger(workspace.uri)
 
 
-def _check_not_all_gone(workspace: Workspace, sources: Sources, names: Sequence[str], present: DigestSet) -> None:
+def _check_not_all_gone(
+    workspace: Workspace, archive_files: ArchiveFiles, names: Sequence[str], present: DigestSet
+) -> None:
     """Raises ValueError when a source has none of its images any more, for example because it is not mounted.
 
     A source with new images is there.
     """
+    sources = archive_files.sources
     n_gone: Counter[str] = Counter()  # images by the name of the source
     names_present: set[str] = set()
     columns = ["uri", "n_frames", "is_present"]
@@ -141,10 +144,11 @@ def _check_not_all_gone(workspace: Workspace, sources: Sources, names: Sequence[
     if absent_names:
         absent_sources = {source: name for source, name in sources.items() if name in absent_names}
         n_images = sum(n_gone[name] for name in absent_names)
+        left_out = archive_files.describe_left_out()
         raise ValueError(
             f"{files.redact(describe_sources(absent_sources))} has none of the {n_images:,} images of "
             f"{files.redact(workspace.uri)} any more: mount it or put them back, and run the same command again; "
-            "all results are kept"
+            "all results are kept" + (f" ({left_out})" if left_out else "")
         )
 
 
