@@ -223,9 +223,9 @@ def _fetch_companions(fs: Any, remote: str, local: str, sidecars: Sequence[str])
         paths += sorted(p for p in listed if p.lower().endswith(".ser"))
     for path in paths:
         _fetch_companion(fs, path, local)
-    any(
-        _fetch_companion(fs, f"{parent}/{part}", local) for part in companions.list_part_names(name)
-    )  # the first of them
+    for part in companions.list_part_names(name):
+        if _fetch_companion(fs, f"{parent}/{part}", local):
+            break
 
 
 def _fetch_companion(fs: Any, path: str, local: str) -> bool:
