@@ -245,6 +245,26 @@ def test_format_names_the_writer(tmp_path):
     }  # fmt: skip
 
 
+def test_eer_metadata(tmp_path):
+    items = {"sensorPixelSize.width": ("7.65e-11", "m"), "sensorPixelSize.height": ("7.65e-11", "m"),
+             "exposureTime": ("4.5", "s"), "totalDose": ("23.4", "e/pixel"),
+             "commercialName": ("Falcon 4i", "")}  # fmt: skip
+    text = "".join(f'<item name="{name}" unit="{unit}">{value}</item>' for name, (value, unit) in items.items())
+    header = read_header(write_image(tmp_path / "x.tif", [(65001, f"<metadata>{text}</metadata>".encode())]))
+    assert (header.nm_per_pixel, header.exposure_s, header.detector) == (pytest.approx(0.0765), 4.5, "Falcon 4i")
+    assert header.dose_e_per_nm2 == pytest.approx(23.4 / 0.0765**2)
+    text = text.replace("7.65e-11", "1.4e-5")
+    header = read_header(write_image(tmp_path / "x.tif", [(65001, f"<metadata>{text}</metadata>".encode())]))
+    assert math.isnan(header.nm_per_pixel)
+
+
+def test_philips_xl_series(tmp_path):
+    text = "[DatabarData]\r\nszUserText = a\r\n[Vector]\r\nMagnification = 5000\r\nHighTension = 10000\r\n"
+    header = read_header(write_image(tmp_path / "x.tif", [(34680, text)]))
+    assert (header.magnification, header.voltage_kv) == (5000.0, 10.0)
+    assert math.isnan(header.nm_per_pixel)
+
+
 def test_sheared_image_is_named(tmp_path):
     text = "<Fibics><Scan><Ux>0.004</Ux><Uy>0</Uy><Vx>0.002</Vx><Vy>0.00346410162</Vy></Scan></Fibics>"
     header = read_header(write_image(tmp_path / "x.tif", [(51023, text)]))

@@ -40,7 +40,8 @@ def read_fei(page: tifffile.TiffPage, tif: tifffile.TiffFile) -> VendorMetadata 
     beam = _find_active_beam(values)
     sizes = _list_sizes(values, beam, page.imagewidth)
     header = Header(
-        voltage_kv=parse_positive(_get_first(values, "beam.hv", f"{beam}.hv", "ebeam.hv"), 1e-3),
+        voltage_kv=parse_positive(_get_first(values, "beam.hv", f"{beam}.hv", "ebeam.hv", "vector.hightension"), 1e-3),
+        magnification=parse_positive(_get_first(values, "vector.magnification")),  # of the XL series
         instrument=clean_text(_get_first(values, "system.systemtype", "system.type")),
         acquired=_read_date(values, page.tags.valueof(306)),
         exposure_s=parse_positive(_get_first(values, "scan.frametime", f"{_SCANS.get(beam, '')}.frametime")),

@@ -7,6 +7,7 @@ import tifffile
 from emqa_dask.archive.metadata.tiff_vendors import (
     descriptions,
     digitalmicrograph,
+    eer,
     fei,
     fibics,
     imagej,
@@ -33,6 +34,7 @@ READERS: tuple[Reader, ...] = (
     tescan.read_tescan,
     tvips.read_tvips,
     olympus.read_olympus,
+    eer.read_eer,
     jeol.read_jeol,
     descriptions.read_amt,
     descriptions.read_point_electronic,
@@ -48,7 +50,7 @@ _WRITERS = (
 VENDOR_TAGS = frozenset(
     (
         *fibics.TAGS, *fei.TAGS, *thermo_xml.TAGS, *zeiss.TAGS, *orion.TAGS, *tescan.TAGS, *tvips.TAGS, *olympus.TAGS,
-        *digitalmicrograph.TAGS,
+        *digitalmicrograph.TAGS, *eer.TAGS,
     )
 )  # fmt: skip
 
