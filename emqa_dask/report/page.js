@@ -256,6 +256,7 @@ function fillView() {
     ...(hasClasses ? makeClassPairs(i) : []),
     ...(data.defocus[i] === null ? [] : [["Defocus, from Thon rings", `${number(data.defocus[i], 0)} nm`]]),
     ["Size", data.height[i] === null ? "–" : `${data.height[i]} × ${data.width[i]} px`],
+    ...(data.details[i] ?? []),
     ["Format", data.format[i] || "not recognised"],
     ["Micrograph", data.id[i] ?? "none"],
   ];

@@ -25,7 +25,7 @@ from emqa_dask.report.formatting import (
     format_value,
 )
 from emqa_dask.report.overlays import MAX_BOXES, MAX_BOXES_IN_TABLE
-from emqa_dask.report.table_columns import LABELS, list_class_columns_and_maps, list_columns
+from emqa_dask.report.table_columns import LABELS, list_class_columns_and_maps, list_columns, list_details
 from emqa_dask.report.triage_counts import Overview
 from emqa_dask.settings import Triage
 from emqa_dask.tables import VERDICTS
@@ -52,6 +52,7 @@ def render_page(
     rules: Sequence,
     classes: ClassifierSection | None = None,
     maps: Mapping[str, str] | None = None,
+    details: Mapping[str, Sequence] | None = None,
 ) -> Iterator[str]:
     """HTML of the page, piece by piece: counts, figures and failures of all rows, and a table of the rows in `triage`.
 
@@ -61,12 +62,13 @@ def render_page(
     seconds (stage -> s), versions (name -> version), settings (TOML text), models (name -> figure), failures
     (tables.FAILURES); any other entry is shown as it is. `rules` are the rules of the verdicts, each with code, verdict
     and meaning. `classes` adds the results of a classifier: a section, columns of the table, and `maps` of its entropy
-    by micrograph_id (see overlays.encode_entropy_maps); with None nothing of it is in the page.
+    by micrograph_id (see overlays.encode_entropy_maps); with None nothing of it is in the page. `details` are further
+    pairs of label and text in the view of an image, by micrograph_id.
     Every text is escaped, and the page's policy forbids it to load anything and to run any other script than its own.
     Without rows the page says that there are none.
     """
     sources = {name: files("emqa_dask.report").joinpath(name).read_text("utf-8") for name in _SOURCES}
-    columns = list_columns(triage, boxes, jpegs, rules)
+    columns = list_columns(triage, boxes, jpegs, rules) | {"details": list_details(triage, details or {})}
     section = None
     if classes:
         columns |= list_class_columns_and_maps(triage, maps or {})

@@ -59,6 +59,11 @@ def list_columns(
     }
 
 
+def list_details(triage: pd.DataFrame, details: Mapping[str, Sequence]) -> list:
+    """The pairs of label and text of each row; None without any."""
+    return [details.get(i) or None for i in triage["micrograph_id"].astype(object)]
+
+
 def _list_numbers(triage: pd.DataFrame) -> dict[str, list]:
     reals = {name: to_json_numbers(triage[column], digits) for name, (column, digits) in _REALS.items()}
     integers = {

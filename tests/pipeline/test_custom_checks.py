@@ -118,6 +118,8 @@ def test_numbers_of_a_function_are_in_tables_and_reasons(place, scheduler):
     assert (flag.micrograph_id, flag.limit) == (rows.loc["bright.tif", "micrograph_id"], 4000)
     page = (place / "ws" / "report" / "index.html").read_text()
     assert "custom brightness" in page
+    assert '"Check brightness"' in page
+    assert "(fault above 4,000)" in page
 
 
 def test_changed_code_runs_again_and_a_changed_limit_does_not(place):

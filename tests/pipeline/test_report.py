@@ -16,7 +16,7 @@ from emqa_dask.report.spreadsheet import format_triage_csv
 from emqa_dask.settings import Settings, replace
 from emqa_dask.store import parts, plan, spill
 from emqa_dask.store.layout import Workspace
-from emqa_dask.triage import duplicates
+from emqa_dask.triage import custom_checks, duplicates
 from emqa_dask.triage.flags import flag_images, join_image_columns
 from emqa_dask.triage.rules import RULES
 from tests.archive_tables import decide_archive
@@ -210,7 +210,7 @@ def test_a_changed_rule_makes_a_new_report(tmp_path, monkeypatch):
     assert report(Workspace(root), "/archive", SETTINGS, facts(failures))
     rules = tuple(rule._replace(verdict="review") if rule.code == "banner" else rule for rule in RULES)
     with monkeypatch.context() as patch:
-        patch.setattr(report_key, "RULES", rules)
+        patch.setattr(custom_checks, "RULES", rules)
         assert report(Workspace(root), "/archive", SETTINGS, facts(failures))
         assert not report(Workspace(root), "/archive", SETTINGS, facts(failures))
     assert report(Workspace(root), "/archive", SETTINGS, facts(failures))

@@ -11,6 +11,7 @@ from emqa_dask import models, tables
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
 from emqa_dask.report import overlays, page
 from emqa_dask.report.classifier_counts import ClassifierCounts, ClassifierSection, find_most_drifted
+from emqa_dask.report.image_details import HEADER_COLUMNS, Details, describe_checks, describe_headers
 from emqa_dask.report.triage_counts import Overview
 from emqa_dask.settings import Settings
 from emqa_dask.store import parts
@@ -22,16 +23,18 @@ PARTITIONS_PER_READ = 24  # partitions whose shown images' detections are in mem
 PAGE_IMAGE_COLUMNS = {  # of each table, for micrographs that are shown
     "detections": ["micrograph_id", "detector", "y0", "x0", "y1", "x1", "score"],
     "thumbnails": ["micrograph_id", "jpeg"],
+    "custom_checks": tables.CUSTOM_CHECKS.names,
     "regions": ["micrograph_id", "y0", "x0", "height_px", "width_px", "predictive_entropy_nats"],
 }
 
 
 class PageImages(NamedTuple):
-    """Boxes, thumbnails and entropy maps by micrograph_id; a micrograph without one has no entry."""
+    """Boxes, thumbnails, entropy maps and details by micrograph_id; a micrograph without one has no entry."""
 
     boxes: dict[str, str]
     pictures: dict[str, bytes]  # JPEG
     entropy_maps: dict[str, str]
+    details: dict[str, Details]
 
 
 def write_sessions(workspace: Workspace, settings: Settings, classes: ClassifierCounts) -> ClassifierSection | None:
@@ -77,6 +80,7 @@ def render_page(
         rules,
         section,
         page_images.entropy_maps,
+        page_images.details,
     )
 
 
@@ -100,10 +104,19 @@ def _group_by_partition(workspace: Workspace, ids: pd.Series) -> dict[str, list[
     return grouped
 
 
+def _read_headers(workspace: Workspace, ids: pd.Series) -> dict[str, Details]:
+    """Details of the acquisition of the micrographs `ids`."""
+    details = {}
+    for rows in parts.iterate_table(workspace.micrographs, tables.MICROGRAPHS, ["micrograph_id", *HEADER_COLUMNS]):
+        details |= describe_headers(rows[rows["micrograph_id"].isin(ids)])
+    return details
+
+
 def _read_page_images(workspace: Workspace, shown_rows: pd.DataFrame, settings: Settings) -> PageImages:
     """Drawn images of the micrographs in `shown_rows`, some partitions at a time."""
-    page_images = PageImages({}, {}, {})
-    partitions = _group_by_partition(workspace, shown_rows["micrograph_id"].dropna())
+    shown_ids = shown_rows["micrograph_id"].dropna()
+    page_images = PageImages({}, {}, {}, _read_headers(workspace, shown_ids))
+    partitions = _group_by_partition(workspace, shown_ids)
     folder_names = {table: name for table, name in list_run_folders(settings).items() if table in PAGE_IMAGE_COLUMNS}
     part_names = {table: set(parts.list_parts(workspace.uri, folder)) for table, folder in folder_names.items()}
     detector = shown_rows.dropna(subset="micrograph_id").set_index("micrograph_id")["detector"]
@@ -133,6 +146,9 @@ def _read_page_images(workspace: Workspace, shown_rows: pd.DataFrame, settings: 
         )
         jpegs = rows["thumbnails"].dropna()
         page_images.pictures.update(zip(jpegs["micrograph_id"], jpegs["jpeg"], strict=True))
+        if "custom_checks" in rows:
+            for micrograph_id, checks in describe_checks(rows["custom_checks"], settings.flags.custom).items():
+                page_images.details[micrograph_id] += checks
         if "regions" in rows:
             page_images.entropy_maps.update(overlays.encode_entropy_maps(shown_rows, rows["regions"], max_entropy_nats))
     return page_images
