@@ -56,8 +56,10 @@ def read_fibics(page: tifffile.TiffPage, tif: tifffile.TiffFile) -> VendorMetada
 
 def _find_skew(root: Any) -> str:
     """Phrase for rows and columns that are not at right angles, as in images that were sheared; "" else."""
-    ux, uy, vx, vy = (parse_number(_get_text(root, "Scan", name)) for name in ("Ux", "Uy", "Vx", "Vy"))
-    cosine = (ux * vx + uy * vy) / (math.hypot(ux, uy) * math.hypot(vx, vy) or math.nan)
+    row_step = [parse_number(_get_text(root, "Scan", name)) for name in ("Ux", "Uy")]
+    column_step = [parse_number(_get_text(root, "Scan", name)) for name in ("Vx", "Vy")]
+    product = row_step[0] * column_step[0] + row_step[1] * column_step[1]
+    cosine = product / (math.hypot(*row_step) * math.hypot(*column_step) or math.nan)
     if not abs(cosine) > MAX_SKEW:
         return ""
     return f"rows and columns of the image are at {math.degrees(math.acos(max(-1.0, min(1.0, cosine)))):.0f} degrees"
