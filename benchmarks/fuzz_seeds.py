@@ -13,6 +13,7 @@ import zarr
 from PIL import Image
 
 from benchmarks.fuzz_containers import CONTAINERS, WHOLE_FILE_CHECKSUMS
+from benchmarks.fuzz_instruments import INSTRUMENTS
 from emqa_dask.synthetic import writers
 from emqa_dask.synthetic.profiles import make_sample
 from tests.archive.bad_files import dm3
@@ -107,7 +108,7 @@ def make_written(format_: str, path: Path, rng: np.random.Generator) -> np.ndarr
 
 
 def make_container(kind: str, path: Path, rng: np.random.Generator) -> np.ndarray | None:
-    return CONTAINERS[kind][1](path, draw_image(rng, "uint16"))
+    return (CONTAINERS | INSTRUMENTS)[kind][1](path, draw_image(rng, "uint16"))
 
 
 MAKERS: dict[str, tuple[str, Callable[[Path, np.random.Generator], np.ndarray | None]]] = {
@@ -115,7 +116,7 @@ MAKERS: dict[str, tuple[str, Callable[[Path, np.random.Generator], np.ndarray | 
     **{name: (".tif", partial(make_tiff, name)) for name in TIFFS},
     **{name: (suffix, partial(make_picture, name)) for name, (suffix, _) in PICTURES.items()},
     **{name: (".h5", partial(make_hdf5, name)) for name in HDF5S},
-    **{name: (suffix, partial(make_container, name)) for name, (suffix, _) in CONTAINERS.items()},
+    **{name: (suffix, partial(make_container, name)) for name, (suffix, _) in (CONTAINERS | INSTRUMENTS).items()},
     "dm3": (".dm3", make_dm3),
 }
 
