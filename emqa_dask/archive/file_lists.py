@@ -1,4 +1,4 @@
-"""Names of files in a list: a text with one path per line, or the first column of a table, as programs write them."""
+"""Names of files in a list: a text with one path per line, or a column of a table, as programs write them."""
 
 import codecs
 import csv
@@ -24,6 +24,7 @@ _QUOTES = {'"': '"', "'": "'", "\u201c": "\u201d", "\u2018": "\u2019"}
 _DRIVE = re.compile(r"([A-Za-z]):[\\/]")
 _HEADINGS = {"file", "files", "filename", "file name", "file_name", "filepath", "file path", "file_path", "fullname"}
 _HEADINGS |= {"path", "paths", "full path", "uri", "url", "name", "image", "images", "datei", "dateiname", "pfad"}
+_BLANKS = " \t\x1a"  # DOS ends a text with the last of these
 _START_BYTES = 4096  # of a list, in which its encoding and its delimiter show
 
 
@@ -55,6 +56,8 @@ def list_name_variants(name: str) -> list[str]:
     variants = [name, plain_name]
     if "\t" in plain_name:  # a further column
         variants.append(_read_plain_name(plain_name.partition("\t")[0]))
+    if plain_name.endswith((",", ";")):
+        variants.append(_read_plain_name(plain_name[:-1]))
     if "\\" in plain_name:
         variants.append(plain_name.replace("\\", "/"))
     if drive := _DRIVE.match(plain_name):
@@ -108,16 +111,17 @@ def _read_names(list_file: Path) -> Iterator[str]:
         start = file.read(_START_BYTES)
     encoding = _detect_encoding(start)
     errors = "surrogateescape" if encoding.startswith("utf-8") else "replace"
-    with open(list_file, encoding=encoding, errors=errors, newline="\n") as lines:
+    line_end = "\r" if b"\r" in start and b"\n" not in start else "\n"  # the former is that of old Macs
+    with open(list_file, encoding=encoding, errors=errors, newline=line_end) as lines:
         if list_file.suffix.lower() in TABLE_SUFFIXES:
             try:
-                yield from _read_first_column(lines, str(list_file.parent))
+                yield from _read_file_column(lines, str(list_file.parent))
             except csv.Error as error:
                 raise ValueError(f"{list_file}: not a table of files ({error}); give a list, or a folder") from error
             return
         for line in lines:
             name = line.rstrip("\r\n")
-            if name.strip():
+            if name.strip(_BLANKS):
                 yield name
 
 
@@ -133,16 +137,19 @@ def _detect_encoding(start: bytes) -> str:
     return "utf-8"
 
 
-def _read_first_column(lines: Iterator[str], folder: str) -> Iterator[str]:
-    """First cell of each row of a table; its delimiter is the first of tab, semicolon and comma in its first row.
+def _read_file_column(lines: Iterator[str], folder: str) -> Iterator[str]:
+    """Cells of the column of files, the first one unless the first row has a heading such as "path" over another.
 
-    A first row that is a heading ("path", "file name") and names no file is left out.
+    The delimiter is the first of tab, semicolon and comma in the first row.
     """
     first_line = next(lines, "")
     delimiter = next((c for c in "\t;," if c in first_line), ",")
     rows = csv.reader((line.replace("\0", "") for line in chain([first_line], lines)), delimiter=delimiter)
-    for number, row in enumerate(rows):
-        name = row[0] if row else ""
-        is_heading = number == 0 and name.strip().lower() in _HEADINGS and not os.path.lexists(_join(folder, name))
-        if name.strip() and not is_heading:
+    first_row = next(rows, [])
+    headings = [cell.strip().lower() for cell in first_row]
+    column = next((k for k, heading in enumerate(headings) if heading in _HEADINGS), None)
+    has_headings = column is not None and not os.path.lexists(_join(folder, first_row[0]))
+    for row in rows if has_headings else chain([first_row], rows):
+        name = row[column or 0] if len(row) > (column or 0) else ""
+        if name.strip():
             yield name

@@ -129,7 +129,10 @@ def _make_item_entry(item: os.DirEntry, uri: str, root: str, open_folders: set[t
 
 def _find_outside_target(link: str, root: str) -> str:
     """Target of `link` when it exists and is outside of folder `root`; else ""."""
-    target = os.path.realpath(link)
+    try:
+        target = os.path.realpath(link)
+    except OSError:  # a link that may not be read, as in /proc
+        return ""
     is_outside = os.path.exists(target) and not os.path.join(target, "").startswith(root)
     return escape_name(target) if is_outside else ""
 

@@ -11,6 +11,8 @@ person, which are outside what the detector knows, which are junk. One row, one 
 EPILOG = """examples:
   emqa triage /data/session --template cavity-tem      everything; the report is in ./session.emqa/report/
   emqa triage /data/session --dry-run                  what there is, and what it would cost
+  emqa triage files.txt --exclude thumbs/              the files of a list, but for those in folders "thumbs"
+  emqa triage /data/mon s3://bucket/tue --workspace ws     several sources as one archive
   emqa triage /data/session --scheduler slurm --settings slurm.toml     on a cluster, see cluster/README.md
   emqa status session.emqa --watch                     how far a run is
   emqa retry session.emqa --failed                     try again what failed

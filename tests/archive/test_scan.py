@@ -67,6 +67,17 @@ def test_links_are_followed_within_the_archive_and_loops_end(tmp_path):
     assert {entry.uri: entry.problem for entry in scan_archive(tmp_path / "by another name")} == expected
 
 
+def test_links_that_may_not_be_read_are_rows(tmp_path, monkeypatch):
+    (tmp_path / "a.tif").write_bytes(b"1")
+    (tmp_path / "link").symlink_to(tmp_path / "a.tif")
+
+    def refuse(path, **_):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "readlink", refuse)  # as in /proc
+    assert uris(tmp_path) == ["a.tif", "link"]
+
+
 def test_zarr_folders_are_one_entry(tmp_path):
     for name, marker in (("a.zarr", ".zattrs"), ("unnamed", "zarr.json")):
         (tmp_path / name / "0" / "c").mkdir(parents=True)

@@ -1,5 +1,6 @@
 """An archive of one source or several: their names, and their files, each once and with a URI of its own."""
 
+import contextlib
 import itertools
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -12,6 +13,7 @@ from emqa_dask.archive.selection import FileSelection, describe_left_out
 from emqa_dask.settings import Archive
 from emqa_dask.store.marker import Sources, describe_sources
 
+_LOCAL_PROTOCOLS = ("file://", "local://")
 Archives = str | os.PathLike | Iterable[str | os.PathLike]  # as a user gives them
 
 
@@ -149,7 +151,7 @@ class ArchiveFiles:
 
 def _resolve_folder(source: str) -> str:
     """What the paths of all files in the folder `source` start with; "" for a list and for a file."""
-    if "://" in source and not source.startswith("file:"):
+    if "://" in source and not source.startswith(_LOCAL_PROTOCOLS):
         fs, path = uris.locate(source)
         return "" if fs.isfile(path) else f"{_resolve_path(source)}/"
     path = _resolve_path(source)
@@ -158,7 +160,13 @@ def _resolve_folder(source: str) -> str:
 
 def _resolve_path(path: str) -> str:
     """One text for each file, whatever links lead to it: an absolute path, or a URI in one form."""
-    if "::" in path or "://" not in path:
-        return path if "://" in path else os.path.realpath(path)
-    fs, inner_path = uris.locate(path)
-    return os.path.realpath(inner_path) if path.startswith("file:") else fs.unstrip_protocol(inner_path).rstrip("/")
+    if "::" in path:
+        return path
+    if "://" in path:
+        fs, inner_path = uris.locate(path)
+        if not path.startswith(_LOCAL_PROTOCOLS):
+            return fs.unstrip_protocol(inner_path).rstrip("/")
+        path = inner_path
+    with contextlib.suppress(OSError):  # a link that may not be read, as in /proc
+        return os.path.realpath(path)
+    return path
