@@ -1,6 +1,7 @@
 """What programs of microscopes write into TIFF tags comes back: pixel sizes, conditions, stage, dates and dose."""
 
 import math
+import struct
 import tempfile
 import zipfile
 from dataclasses import replace
@@ -382,6 +383,14 @@ def test_every_cut_and_flip_of_the_tag_is_survived(tmp_path, vendor):
                 open_source(path)
             except ReadError:
                 continue
+
+
+@pytest.mark.parametrize("offset", [0, 9, 10**6, 2**63 - 1, 2**63, 2**64 - 1])
+def test_page_beyond_the_file_is_a_read_error(tmp_path, offset):
+    path = tmp_path / "x.tif"
+    path.write_bytes(struct.pack("<2sHHHQ", b"II", 43, 8, 0, offset) + bytes(64))
+    with pytest.raises(ReadError):
+        open_source(path)
 
 
 @pytest.mark.parametrize("nm", [0.0, -2.5, math.inf, math.nan])

@@ -127,9 +127,10 @@ def check_tiff(path: str | Path) -> None:
         queue = [struct.unpack_from(order + offset, head, 8 if is_big else 4)[0]]
         visited = set()
         size = struct.calcsize
+        n_bytes = file.seek(0, 2)
         while queue:
             directory_offset = queue.pop()
-            if directory_offset in visited or not directory_offset:
+            if directory_offset in visited or not 0 < directory_offset < n_bytes:
                 continue
             visited.add(directory_offset)
             if len(visited) > MAX_PAGES:
