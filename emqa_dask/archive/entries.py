@@ -3,7 +3,7 @@
 import errno
 from typing import NamedTuple
 
-ZARR_SUFFIXES = (".zarr", ".zspy")
+ZARR_SUFFIXES = (".zarr", ".zspy", ".n5")  # of folders that are one data set
 
 
 class Entry(NamedTuple):

@@ -20,6 +20,8 @@ def scan_remote(uri: str, selection: FileSelection) -> Iterator[Entry]:
     """
     fs, root = uris.locate(uri)
     root = root.rstrip("/")
+    if root.lower().endswith(ZARR_SUFFIXES) and not fs.isfile(root) and fs.exists(root):
+        return iter([Entry(escape_uri(root.rpartition("/")[2]), uri.rstrip("/"))])
     entries = _scan_root(fs, uri, root, selection)
     first = next(entries, None)
     if first is not None:

@@ -178,7 +178,7 @@ class _MessageCollector(logging.Handler):
 def capture_warnings() -> Iterator[list[str]]:
     """Messages that the reading libraries warn of or log, which then do not reach the terminal."""
     notes: list[str] = []
-    loggers = [logging.getLogger(name) for name in ("tifffile", "rsciio")]
+    loggers = [logging.getLogger(name) for name in ("tifffile", "rsciio", "asyncio")]
     old_states = [(log, log.propagate, list(log.handlers)) for log in loggers]
     for log in loggers:
         log.propagate = False

@@ -197,3 +197,16 @@ def test_what_may_not_be_read_is_a_row(open_folder):
         "folder|failed|folder: no permission to read|0",
         "notes.txt|skipped|text, not an image|0",
     ], done.stderr
+
+
+def test_uri_of_a_zarr_folder_is_one_entry():
+    fs = fsspec.filesystem("memory")
+    for name in ("archive-zarr/x.zarr/.zarray", "archive-zarr/x.zarr/0.0", "archive-zarr/y.n5/attributes.json"):
+        fs.pipe_file(f"/{name}", b"{}")
+    try:
+        assert [e.uri for e in scan_archive("memory://archive-zarr")] == ["x.zarr", "y.n5"]
+        for uri in ("memory://archive-zarr/x.zarr", "memory://archive-zarr/x.zarr/"):
+            (entry,) = scan_archive(uri)
+            assert (entry.uri, entry.path) == ("x.zarr", "memory://archive-zarr/x.zarr")
+    finally:
+        fs.rm("/archive-zarr", recursive=True)

@@ -3,6 +3,7 @@
 import os
 import zipfile
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
 from emqa_dask.archive.checks.zip_members import check_member, read_member
@@ -30,6 +31,11 @@ class FolderFiles:
             prefix = "" if prefix == "." else f"{prefix}/"
             for name in sorted(names, key=lambda name: name not in METADATA_NAMES):
                 yield prefix + name
+
+    def list_folders(self, folder: str) -> list[str]:
+        """Names of the folders in `folder`, in order."""
+        with os.scandir(self.folder / folder) as items:
+            return sorted(item.name for item in items if item.is_dir())
 
     def is_file(self, name: str) -> bool:
         return os.path.isfile(self.folder / name)
@@ -61,6 +67,26 @@ class ZippedFiles:
     def iterate_names(self) -> Iterator[str]:
         """Names of all files, first those of metadata."""
         return iter(sorted(self.members, key=lambda name: name.rpartition("/")[2] not in METADATA_NAMES))
+
+    @cached_property
+    def children(self) -> dict[str, dict[str, bool]]:
+        """{folder: {name in it: whether it is a folder}}."""
+        children: dict[str, dict[str, bool]] = {}
+        for name in self.members:
+            is_folder = False
+            while name:
+                folder, _, child = name.rpartition("/")
+                siblings = children.setdefault(folder, {})
+                if siblings.get(child) is is_folder:
+                    break
+                siblings[child] = is_folder
+                name = folder
+                is_folder = True
+        return children
+
+    def list_folders(self, folder: str) -> list[str]:
+        """Names of the folders in `folder`, in order."""
+        return sorted(name for name, is_folder in self.children.get(folder, {}).items() if is_folder)
 
     def is_file(self, name: str) -> bool:
         return name in self.members

@@ -7,6 +7,7 @@ from typing import Any
 
 from emqa_dask.archive.checks.zarr_files import ZarrFiles
 from emqa_dask.archive.formats.zarr_arrays import ZarrContents, ZarrImages
+from emqa_dask.archive.formats.zarr_nodes import get_group, get_node, is_group
 from emqa_dask.archive.metadata.headers import Header, flatten_metadata
 from emqa_dask.archive.metadata.ome_xml import OmeImage, list_images
 from emqa_dask.archive.metadata.units import length_to_nm
@@ -42,8 +43,8 @@ def read_ome_group(group: Any, files: ZarrFiles) -> ZarrContents:
     contents = ZarrContents()
     n_lost = 0
     ome_images = _list_ome_images(files, group.path) if "bioformats2raw.layout" in attributes else []
-    for number, path in enumerate(_list_image_paths(group, attributes)):
-        image_group = _get_group(group, path)
+    for number, path in enumerate(_list_image_paths(group, attributes, files)):
+        image_group = get_group(group, path)
         if image_group is None:
             n_lost += 1
             contents.remarks.append(f"{path} is absent or broken")
@@ -69,7 +70,7 @@ def _read_image_group(group: Any, path: str, files: ZarrFiles) -> ZarrContents:
         return ZarrContents(remarks=[f"{path} is broken: {' '.join(str(error).split())[:120]}"], n_frames_lost=1)
 
 
-def _list_image_paths(group: Any, attributes: Mapping) -> Iterator[str]:
+def _list_image_paths(group: Any, attributes: Mapping, files: ZarrFiles) -> Iterator[str]:
     """Paths of the groups below `group` that hold images: wells, fields of a well, or series."""
     if isinstance(attributes.get("plate"), Mapping):
         yield from (well["path"] for well in attributes["plate"].get("wells") or [])
@@ -78,14 +79,14 @@ def _list_image_paths(group: Any, attributes: Mapping) -> Iterator[str]:
         yield from (field["path"] for field in attributes["well"].get("images") or [])
         return
     series = attributes.get("series")
-    ome_group = _get_group(group, "OME")
+    ome_group = get_group(group, "OME")
     if series is None and ome_group is not None:
         series = read_ome_attributes(ome_group).get("series")
     if isinstance(series, list):
         yield from map(str, series)
         return
     if group.path.rpartition("/")[2] != "OME":
-        yield from sorted((name for name, _ in group.groups() if name.isdecimal()), key=int)
+        yield from sorted(filter(str.isdecimal, files.list_folders(group.path)), key=int)
 
 
 def _list_ome_images(files: ZarrFiles, folder: str) -> list[OmeImage]:
@@ -107,15 +108,6 @@ def _add_ome_xml(images: ZarrImages, ome_image: OmeImage) -> ZarrImages:
     return replace(images, names=names, header=header, other_sizes=(ome_image.size,))
 
 
-def _get_group(group: Any, path: str) -> Any:
-    """The group at `path` below `group`; None where there is none that can be opened."""
-    try:
-        node = group[path]
-    except Exception:  # KeyError, broken JSON, a type of node that zarr-python does not know
-        return None
-    return node if hasattr(node, "groups") else None
-
-
 def _read_multiscales(group: Any, multiscales: list) -> ZarrContents:
     contents = ZarrContents()
     paths = set()
@@ -125,11 +117,12 @@ def _read_multiscales(group: Any, multiscales: list) -> ZarrContents:
         if path in paths:  # another way to scale the same image down
             continue
         paths.add(path)
-        try:
-            contents.images.append(_make_images(group, image, group[path]))
-        except KeyError:
+        array = get_node(group, path)
+        if array is None or is_group(array):
             n_lost += 1
-            contents.remarks.append(f"array {path} of {group.path or 'the image'} is absent")
+            contents.remarks.append(f"array {path} of {group.path or 'the image'} is absent or broken")
+            continue
+        contents.images.append(_make_images(group, image, array))
     return ZarrContents(contents.images, contents.remarks, n_lost)
 
 

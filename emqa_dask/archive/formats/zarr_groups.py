@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from emqa_dask.archive.axes import NoImage
@@ -11,12 +11,12 @@ from emqa_dask.archive.formats import ome_zarr
 from emqa_dask.archive.formats.hdf5.file_settings import add_settings
 from emqa_dask.archive.formats.hdf5.roles import describe_role, find_levels
 from emqa_dask.archive.formats.zarr_arrays import ZarrContents, ZarrImages, identify_images
+from emqa_dask.archive.formats.zarr_nodes import MAX_NODES, is_group, iterate_children
 from emqa_dask.archive.metadata.headers import Header, flatten_metadata
 from emqa_dask.archive.metadata.units import length_to_nm
 from emqa_dask.archive.metadata.values import parse_positive
 from emqa_dask.archive.source import ReadError
 
-MAX_NODES = 100_000  # groups and arrays below a group
 _ABTEM_IMAGES = "Images"  # the type that abTEM gives to images in real space
 _STEP_TOLERANCE = 1e-3  # relative; coordinates of an image are evenly spaced
 
@@ -26,11 +26,19 @@ def read_group(group: Any, files: ZarrFiles) -> ZarrContents:
     contents = ZarrContents()
     kinds = []
     n_lost = 0
-    for node in iterate_groups(group):
-        if ome_zarr.is_ome_group(node):
+    stack = [group]
+    n_groups = 0
+    while stack:
+        node = stack.pop()
+        n_groups += 1
+        if n_groups > MAX_NODES:
+            raise ReadError(f"a Zarr hierarchy of over {MAX_NODES:,} groups is not read")
+        if ome_zarr.is_ome_group(node):  # it names its own groups
             node_contents = ome_zarr.read_ome_group(node, files)
         else:
-            node_contents = _read_arrays(node)
+            children = dict(iterate_children(files, node))
+            stack += [child for name, child in reversed(children.items()) if is_group(child) and name != "labels"]
+            node_contents = _read_arrays(node, children)
             kinds += [node_contents.kind] if node_contents.remarks else []
         contents.images.extend(node_contents.images)
         contents.remarks.extend(node_contents.remarks)
@@ -38,24 +46,10 @@ def read_group(group: Any, files: ZarrFiles) -> ZarrContents:
     return ZarrContents(contents.images, contents.remarks, n_lost, kinds[0] if kinds else "signal")
 
 
-def iterate_groups(group: Any) -> Iterator[Any]:
-    """`group` and the groups below it by name; not those below a group of OME-Zarr, which names its own."""
-    stack = [group]
-    count = 0
-    while stack:
-        node = stack.pop()
-        count += 1
-        if count > MAX_NODES:
-            raise ReadError(f"a Zarr hierarchy of over {MAX_NODES:,} groups is not read")
-        yield node
-        if not ome_zarr.is_ome_group(node):
-            children = sorted(node.groups(), key=lambda item: item[0], reverse=True)
-            stack += [child for name, child in children if name != "labels"]
-
-
-def _read_arrays(group: Any) -> ZarrContents:
-    """Arrays of one group that are images; the remarks name the others of two or more dimensions."""
-    arrays = dict(sorted(group.arrays()))
+def _read_arrays(group: Any, children: Mapping[str, Any]) -> ZarrContents:
+    """Arrays of one group that are images; the remarks name the others of two or more dimensions, and broken ones."""
+    arrays = {name: node for name, node in children.items() if node is not None and not is_group(node)}
+    broken = [name for name, node in children.items() if node is None]
     images: dict[str, ZarrImages] = {}
     shapes = {}
     others: dict[str, NoImage] = {}
@@ -73,7 +67,9 @@ def _read_arrays(group: Any) -> ZarrContents:
     others |= find_levels(shapes)
     contents = [array_images for name, array_images in images.items() if name not in others]
     remarks = [f"{name} is {other.reason}" for name, other in others.items()]
-    return ZarrContents(contents, remarks, kind=next((other.kind for other in others.values()), "signal"))
+    remarks += [f"{name} is broken" for name in broken]
+    kind = next((other.kind for other in others.values()), "signal")
+    return ZarrContents(contents, remarks, len(broken), kind)
 
 
 def describe_array(array: Any, group: Any = None, siblings: Mapping[str, Any] | None = None) -> ZarrImages:

@@ -3,7 +3,6 @@
 import json
 import math
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from emqa_dask.archive.checks.zarr_guard import check_zarr
 from emqa_dask.archive.formats import ome_zarr
 from emqa_dask.archive.formats.zarr_arrays import ZarrContents, identify_images, make_frames
 from emqa_dask.archive.formats.zarr_groups import describe_array, read_group
+from emqa_dask.archive.formats.zarr_nodes import iterate_arrays
 from emqa_dask.archive.source import Frame, ReadError, Source, add_damage, capture_warnings
 
 MAX_NAMED_REMARKS = 3  # remarks about a plate of hundreds of wells stay one sentence
@@ -124,14 +124,14 @@ def _open_zspy(files: ZarrFiles, node: Any) -> Source:
     from emqa_dask.archive.formats.rosetta import make_source
 
     source = make_source(ZspyReader(node).read(lazy=True), "ZSPY")
-    for name, array in _iterate_arrays(node):
+    for array in iterate_arrays(files, node):
         if array.ndim < 2 or 0 in array.shape or array.shards is not None:
             continue
         if type(getattr(array.metadata, "compressor", None)).__name__ == "Blosc":
             _check_blosc_files(files, array.path)
         n_absent = math.prod(array.cdata_shape) - array.nchunks_initialized
         if n_absent > 0:
-            sentence = f"{n_absent:,} of {array.nchunks:,} chunks of {name} are absent: they read as fill"
+            sentence = f"{n_absent:,} of {array.nchunks:,} chunks of {array.path} are absent: they read as fill"
             source = add_damage(source, sentence, array.shape)
     return source
 
@@ -140,10 +140,3 @@ def _check_blosc_files(files: ZarrFiles, folder: str) -> None:
     for name in files.iterate_names():
         if name.startswith(f"{folder}/") and name.rpartition("/")[2] not in METADATA_NAMES:
             check_blosc_file(files, name)
-
-
-def _iterate_arrays(group: Any) -> Iterator[tuple[str, Any]]:
-    """(name, array) of every array in `group` and in its groups."""
-    for name, node in group.members(max_depth=None):
-        if hasattr(node, "chunks"):
-            yield name, node

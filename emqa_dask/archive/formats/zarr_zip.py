@@ -19,15 +19,6 @@ class ZippedStore(Store):
     def __init__(self, files: ZippedFiles):
         super().__init__(read_only=True)
         self.files = files
-        self.folders: dict[str, dict[str, None]] = {}  # folder -> names in it
-        for name in files.members:
-            while name:
-                folder, _, child = name.rpartition("/")
-                siblings = self.folders.setdefault(folder, {})
-                if child in siblings:
-                    break
-                siblings[child] = None
-                name = folder
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ZippedStore) and self.files is other.files
@@ -71,5 +62,5 @@ class ZippedStore(Store):
                 yield name
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
-        for name in self.folders.get(prefix.rstrip("/"), ()):
+        for name in self.files.children.get(prefix.rstrip("/"), ()):
             yield name

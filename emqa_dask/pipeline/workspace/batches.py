@@ -67,6 +67,7 @@ def find_surveyed_files(workspace: Workspace, settings: Archive) -> DigestSet:
         rows = rows.drop(index=limits.index[limits < limit])
         # The scan does not walk through a Zarr folder, so its size is unknown there.
         is_zarr = rows["uri"].str.lower().str.endswith(entries.ZARR_SUFFIXES) | rows["format"].str.contains("Zarr")
+        is_zarr &= ~rows["format"].str.endswith(" in ZIP").fillna(False).astype(bool)
         sizes = rows["size_bytes"].where(~is_zarr.fillna(False).astype(bool), 0)
         surveyed.add(_make_batch_keys(rows["uri"], sizes, rows["modified_ns"]))
     return surveyed
