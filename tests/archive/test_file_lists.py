@@ -115,6 +115,11 @@ def test_column_of_files_in_a_table(folder, text):
     assert list_uris(folder, text.removeprefix("\ufeff").encode("utf-16"), "LIST.CSV") == ["a.tif", "with space.tif"]
 
 
+@pytest.mark.parametrize("name", ["C:\\data\\a b.tif", '"c:/data/a b.tif"', "file:///C:/data/a%20b.tif"])
+def test_drives_of_windows_are_where_wsl_mounts_them(name):
+    assert "/mnt/c/data/a b.tif" in list_name_variants(name)
+
+
 @given(st.text(min_size=1).filter(str.strip) | st.binary(min_size=1).map(os.fsdecode).filter(str.strip))
 def test_every_text_has_readings_without_zeros(name):
     for variant in list_name_variants(name):

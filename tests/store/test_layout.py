@@ -64,6 +64,35 @@ def test_claiming_twice_is_fine_and_another_archive_is_refused(tmp_path):
         marker.claim_workspace(root, "/data/b")
 
 
+def test_several_sources_are_claimed_in_any_order(tmp_path):
+    root = str(tmp_path / "w")
+    sources = {"/data/b": "b", "/data/a": "a", "s3://x/c": "c"}
+    marker.claim_workspace(root, sources)
+    marker.claim_workspace(root, dict(sorted(sources.items())))
+    assert list(marker.read_sources(root).items()) == sorted(sources.items())
+    assert marker.read_source(root) == "/data/a, /data/b, s3://x/c"
+    moved = {"/data/b": "b", "/data/a": "a", "s3://x/d": "d"}
+    with pytest.raises(
+        ValueError, match=r"belongs to .*: give --workspace another folder or, .* --moved-from s3://x/c"
+    ):
+        marker.claim_workspace(root, moved)
+    for other_sources in ("/data/a", {"/data/a": "a", "/data/b": "b"}, sources | {"/d": "d"}):
+        with pytest.raises(ValueError, match=r"belongs to .* or give all sources of before"):
+            marker.claim_workspace(root, other_sources)
+    assert marker.read_sources(root) == sources
+
+
+def test_no_flipped_bit_of_a_marker_gives_other_sources(tmp_path):
+    sources = {"/data/a": "a", "/data/b": "b"}
+    marker.claim_workspace(str(tmp_path), sources)
+    file = tmp_path / marker.MARKER_NAME
+    whole = file.read_bytes()
+    for bit in range(8 * len(whole)):
+        file.write_bytes(flip(whole, bit))
+        error = refusal(marker.read_sources, str(tmp_path), sources)
+        assert error is None or f"{file} is damaged: run `emqa triage SRC --workspace" in error
+
+
 def test_a_folder_with_other_things_is_refused_and_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(ValueError, match=r"not an emqa workspace and not empty \(it has 'thesis.tex'\)"):
