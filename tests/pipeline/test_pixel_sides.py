@@ -2,14 +2,20 @@
 
 import math
 
+import mrcfile
 import numpy as np
+import pandas as pd
 import pytest
+import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emqa_dask.pipeline.commands.triage import run
 from emqa_dask.pipeline.tasks import image_measurement
+from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
 from emqa_dask.pixel_sides import compute_pixel_side_nm, is_square_pixel
 from emqa_dask.settings import Featurise, Settings, replace
+from emqa_dask.store import parts
 from emqa_dask.tables import THON_RINGS
 from tests.pipeline.test_diameters_nm import draw_disks
 
@@ -57,3 +63,27 @@ def test_thon_rings_need_square_pixels():
     stretched = image_measurement.measure_thon_rings(image, row | {"nm_per_pixel_y": 0.12}, Featurise(rings="on"))
     assert list(stretched) == list(THON_RINGS)
     assert all(math.isnan(value) for value in stretched.values())
+
+
+def test_a_run_keeps_both_sizes_and_flags_them(in_process, tmp_path):
+    """An MRC file of 0.25 nm along x and 1 nm along y: disks of 16 px are circles of 8 nm by their area."""
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    with mrcfile.new(folder / "tall.mrc") as file:
+        file.set_data(draw_disks(8))
+        file.voxel_size = (2.5, 10.0, 10.0)  # angstrom, along x, y, z
+    sizes = {"min_diameter_nm": 4.0, "max_diameter_nm": 12.0, "polarity": "bright"}
+    settings = replace(in_process, {"detect": sizes})
+    assert run(str(folder), str(tmp_path / "ws"), settings, say=lambda text: None) == 0
+    (row,) = pd.read_parquet(tmp_path / "ws" / "triage.parquet").itertuples()
+    assert (row.nm_per_pixel, row.nm_per_pixel_y) == pytest.approx((0.25, 1.0))
+    assert "non_square_pixels" in row.reasons
+    assert "0.25 nm along x and 1 nm along y" in row.explanation
+    ledger = pd.read_parquet(tmp_path / "ws" / "micrographs.parquet")
+    assert ledger["stack"].tolist() == ["240x240-uint16-1x0.25nm"]
+    group = zarr.open_group(tmp_path / "ws" / "micrographs.zarr" / ledger["stack"][0], mode="r")
+    level = group.attrs["ome"]["multiscales"][0]["datasets"][0]
+    assert level["coordinateTransformations"][0]["scale"] == pytest.approx([1.0, 1.0, 0.25])
+    detections = parts.read_table(str(tmp_path / "ws"), list_run_folders(settings)["detections"], SCHEMAS["detections"])
+    assert len(detections) == 9
+    assert detections["diameter_nm"].mean() == pytest.approx(8, rel=0.1)
