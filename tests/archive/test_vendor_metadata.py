@@ -101,6 +101,7 @@ def test_real_files_equal_rosettasciio(real, tmp_path):
         assert header.pixel_size_problem is None
     assert (header.stage_x_um, header.stage_y_um, header.stage_z_um) == pytest.approx((25.76, -194.177, 7965.0))
     assert (header.detector, header.acquired) == ("ETD", "2016-06-13T17:06:40")
+    assert header.magnification == pytest.approx(120, rel=1e-5)
     assert header.dose_e_per_nm2 == pytest.approx(6.25e-12 * 1e-5 / CHARGE_C / 3372.4**2)
 
 
@@ -257,6 +258,13 @@ def test_eer_metadata(tmp_path):
     text = text.replace("7.65e-11", "1.4e-5")
     header = read_header(write_image(tmp_path / "x.tif", [(65001, f"<metadata>{text}</metadata>".encode())]))
     assert math.isnan(header.nm_per_pixel)
+
+
+def test_fei_digital_zoom_is_named(tmp_path):
+    text = "[Scan]\r\nPixelWidth=2e-9\r\n[Image]\r\nZoomFactor=%s\r\n"
+    zoomed = read_header(write_image(tmp_path / "a.tif", [(34682, text % 2)]))
+    assert zoomed.pixel_size_problem == "the image was saved with a digital zoom of 2"
+    assert read_header(write_image(tmp_path / "b.tif", [(34682, text % "1.0")])).pixel_size_problem is None
 
 
 def test_philips_xl_series(tmp_path):

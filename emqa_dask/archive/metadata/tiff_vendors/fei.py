@@ -19,6 +19,7 @@ from emqa_dask.archive.metadata.tiff_vendors.vendor_metadata import (
 from emqa_dask.archive.metadata.values import clean_text, parse_number, parse_positive
 
 TAGS = (34680, 34682)
+MAX_ZOOM = 1.001  # digital zoom; above, the file does not say whether its pixel size is that of the zoomed image
 _BEAMS = ("EBeam", "IBeam", "IRBeam")
 _SCANS = {"EBeam": "EScan", "IBeam": "IScan"}
 
@@ -41,7 +42,7 @@ def read_fei(page: tifffile.TiffPage, tif: tifffile.TiffFile) -> VendorMetadata 
     sizes = _list_sizes(values, beam, page.imagewidth)
     header = Header(
         voltage_kv=parse_positive(_get_first(values, "beam.hv", f"{beam}.hv", "ebeam.hv", "vector.hightension"), 1e-3),
-        magnification=parse_positive(_get_first(values, "vector.magnification")),  # of the XL series
+        magnification=_read_magnification(values, beam),
         instrument=clean_text(_get_first(values, "system.systemtype", "system.type")),
         acquired=_read_date(values, page.tags.valueof(306)),
         exposure_s=parse_positive(_get_first(values, "scan.frametime", f"{_SCANS.get(beam, '')}.frametime")),
@@ -53,7 +54,9 @@ def read_fei(page: tifffile.TiffPage, tif: tifffile.TiffFile) -> VendorMetadata 
         dose_e_per_nm2=_read_scan_dose(values, sizes) if beam in ("EBeam", "") else math.nan,
         foreign=tree,
     )
-    return VendorMetadata(header, tuple(sizes))
+    zoom = parse_positive(values.get("image.zoomfactor"))
+    problem = f"the image was saved with a digital zoom of {zoom:g}" if zoom > MAX_ZOOM else ""
+    return VendorMetadata(header, tuple(sizes), problem=problem)
 
 
 def _get_first(values: dict[str, Any], *keys: str) -> Any:
@@ -91,6 +94,14 @@ def _list_sizes(values: dict[str, Any], beam: str, width_px: int) -> list[Stated
         nm_y = parse_positive(_get_first(values, f"{section}.{vertical}")) / n_rows * 1e9
         sizes.append(StatedSize(nm, nm_y, f"{section}.{horizontal} / {divisor:.0f} px", n_columns))
     return [size for size in sizes if not math.isnan(size.x_nm)]
+
+
+def _read_magnification(values: dict[str, Any], beam: str) -> float:
+    """Width of the screen's image over the field width, as the data bar shows it; the XL series states the number."""
+    screen_m = parse_positive(values.get("image.magcanvasrealwidth"))
+    field_m = parse_positive(_get_first(values, f"{beam}.hfw", "scan.horfieldsize"))
+    stated_magnification = parse_positive(_get_first(values, "vector.magnification"))
+    return stated_magnification if stated_magnification > 0 else screen_m / field_m
 
 
 def _read_scan_dose(values: dict[str, Any], sizes: list[StatedSize]) -> float:
