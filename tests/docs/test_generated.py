@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -10,6 +11,7 @@ import emqa_dask
 from docs.generate import (
     cli,
     columns,
+    formats,
     package_diagram,
     packages,
     path_diagram,
@@ -20,6 +22,7 @@ from docs.generate import (
     write_pages,
 )
 from emqa_dask import tables
+from emqa_dask.archive.sniff import RARE_FORMATS, SUFFIXES
 from emqa_dask.pipeline.workspace.stages import STAGES
 from emqa_dask.settings import RENAMED_KEYS, SECTIONS, Settings
 from emqa_dask.triage.flag_list import FLAGS
@@ -182,3 +185,20 @@ def test_pages_are_the_same_when_written_again(tmp_path):
     paths = write_pages(tmp_path)
     times = [path.stat().st_mtime_ns for path in paths]
     assert [path.stat().st_mtime_ns for path in write_pages(tmp_path)] == times
+
+
+def test_every_format_names_tests_that_exist():
+    folder = Path(__file__).parents[1] / "archive"
+    for entry in formats.list_formats():
+        assert formats.list_tests(entry), entry["format"]
+        for node in formats.list_tests(entry):
+            module, _, name = node.partition("::")
+            assert re.search(rf"^def {name}\(", (folder / module).read_text(), re.MULTILINE), node
+
+
+def test_every_suffix_of_a_reader_is_on_the_page():
+    page = formats.render_page()
+    documented = set(re.findall(r"\.[a-z0-9]+", page))
+    synonyms = {".jpeg", ".jpe", ".tf8", ".j2c", ".jpc", ".jpf", ".pnm", ".hdf5", ".spx", ".spc", ".msa", ".dens"}
+    synonyms |= {".asw", ".pts", ".eds"}
+    assert set(SUFFIXES) | set(RARE_FORMATS) <= documented | synonyms
