@@ -173,6 +173,29 @@ def test_zip_that_zarr_python_wrote(tmp_path):
     np.testing.assert_array_equal(open_source(tmp_path / "x.ozx").frames[0].read(), image(1))
 
 
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_hyperspy_zarr_as_folder_and_in_zip(tmp_path, is_packed):
+    group = zarr.open_group(str(tmp_path / "x.zspy"), mode="w", zarr_format=2)
+    group.attrs.update({"file_format": "ZSpy", "file_format_version": "3.3"})
+    image_group = group.create_group("Experiments/image")
+    image_group.create_array("data", shape=(48, 64), chunks=(16, 32), dtype="uint16")[:] = image(1)
+    image_group.create_group("metadata"), image_group.create_group("original_metadata")
+    image_group.attrs.update({"package": "hyperspy", "package_version": "2.3.0"})
+    for k, (name, size) in enumerate((("y", 48), ("x", 64))):
+        image_group.create_group(f"axis-{k}").attrs.update(
+            {"name": name, "size": size, "offset": 0.0, "scale": 0.5, "units": "nm", "navigate": False,
+             "is_binned": False, "_type": "UniformDataAxis"}
+        )  # fmt: skip
+    path = tmp_path / "x.zspy"
+    if is_packed:
+        zip_folder(path, tmp_path / "y.zspy")
+        path = tmp_path / "y.zspy"
+    row, (frame,) = survey(path)
+    assert (row["format"], row["reason"]) == ("ZSPY in ZIP" if is_packed else "ZSPY", "")
+    assert (frame["nm_per_pixel"], frame["damage"]) == (0.5, None)
+    np.testing.assert_array_equal(open_source(path).frames[0].read(5, 30), image(1)[5:30])
+
+
 def test_absent_chunks_in_a_zip_are_damage(tmp_path):
     zarr.create_array(str(tmp_path / "x.zarr"), data=image(1), chunks=(16, 64))
     next((tmp_path / "x.zarr").glob("c/1/*")).unlink()

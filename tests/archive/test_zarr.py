@@ -255,6 +255,15 @@ def test_nested_groups_hold_images(tmp_path):
     assert source.frames[1].header.nm_per_pixel == 2.0
 
 
+@pytest.mark.parametrize("version", [2, 3])
+def test_groups_without_metadata_of_their_own(tmp_path, version):
+    for name, k in (("a/s0", 1), ("b", 2)):
+        zarr.create_array(str(tmp_path / "x.zarr" / name), data=image(k), chunks=(16, 16), zarr_format=version)
+    source = open_source(tmp_path / "x.zarr")
+    assert [f.header.foreign["zarr.path"] for f in source.frames] == ["b", "a/s0"]
+    np.testing.assert_array_equal([f.read() for f in source.frames], [image(2), image(1)])
+
+
 def test_abtem_images_are_transposed_and_in_angstrom(tmp_path):
     settings = {
         "sampling": [0.2, 0.5],

@@ -14,7 +14,7 @@ from emqa_dask.archive.checks.zarr_guard import check_zarr
 from emqa_dask.archive.formats import ome_zarr
 from emqa_dask.archive.formats.zarr_arrays import ZarrContents, identify_images, make_frames
 from emqa_dask.archive.formats.zarr_groups import describe_array, read_group
-from emqa_dask.archive.formats.zarr_nodes import iterate_arrays
+from emqa_dask.archive.formats.zarr_nodes import ImplicitGroup, iterate_arrays
 from emqa_dask.archive.source import Frame, ReadError, Source, add_damage, capture_warnings
 
 MAX_NAMED_REMARKS = 3  # remarks about a plate of hundreds of wells stay one sentence
@@ -69,6 +69,8 @@ def _open_root(files: ZarrFiles, store: Any) -> Any:
     is_array = files.is_file(".zarray")
     if files.is_file("zarr.json"):
         is_array = json.loads(files.read("zarr.json", files.get_size("zarr.json"))).get("node_type") == "array"
+    elif not is_array and not files.is_file(".zgroup"):
+        return ImplicitGroup(store)
     if is_array:
         return zarr.open_array(store=store, mode="r")
     return zarr.open_group(store=store, mode="r", use_consolidated=False)

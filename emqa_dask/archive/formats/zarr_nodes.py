@@ -1,6 +1,7 @@
 """Groups and arrays of a Zarr hierarchy, one by one, so that a broken one costs no other."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from emqa_dask.archive.checks.zarr_files import ZarrFiles
@@ -8,6 +9,24 @@ from emqa_dask.archive.source import ReadError
 
 MAX_NODES = 100_000  # groups and arrays below a group
 _NODE_NAMES = ("zarr.json", ".zgroup", ".zarray")
+
+
+@dataclass(frozen=True)
+class ImplicitGroup:
+    """A folder without metadata of its own that holds groups or arrays, as TensorStore and Java programs write it."""
+
+    store: Any  # as zarr.open() takes it
+    path: str = ""
+    attrs: dict[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, path: str) -> Any:
+        import zarr
+
+        full_path = f"{self.path}/{path}" if self.path else path
+        try:
+            return zarr.open_array(store=self.store, path=full_path, mode="r")
+        except (FileNotFoundError, KeyError, zarr.errors.NodeTypeValidationError):
+            return zarr.open_group(store=self.store, path=full_path, mode="r", use_consolidated=False)
 
 
 def get_node(group: Any, path: str) -> Any:
@@ -26,7 +45,7 @@ def get_group(group: Any, path: str) -> Any:
 
 def is_group(node: Any) -> bool:
     """Whether `node` is a group and no array."""
-    return hasattr(node, "create_group")
+    return hasattr(node, "create_group") or isinstance(node, ImplicitGroup)
 
 
 def iterate_children(files: ZarrFiles, group: Any) -> Iterator[tuple[str, Any]]:
@@ -37,6 +56,8 @@ def iterate_children(files: ZarrFiles, group: Any) -> Iterator[tuple[str, Any]]:
         path = f"{group.path}/{name}" if group.path else name
         if any(files.is_file(f"{path}/{document}") for document in _NODE_NAMES):
             yield name, get_node(group, name)
+        elif files.list_folders(path):
+            yield name, ImplicitGroup(group.store, path)
 
 
 def iterate_arrays(files: ZarrFiles, group: Any) -> Iterator[Any]:
