@@ -147,6 +147,7 @@ def verdicts(seed, n_per_fault):
         blobs = detect_image(image, settings.detect)
         row = {"micrograph_id": f"{len(rows):06d}", "colour_fraction": colour}
         row |= {"height_px": image.shape[0], "width_px": image.shape[1]}
+        row |= dict.fromkeys(("nm_per_pixel", "nm_per_pixel_y", "voltage_kv"), np.nan)
         said, features = measure_image(image, row, blobs, settings)
         evidence += said
         rows.append(features)

@@ -37,6 +37,7 @@ def survey(entry, settings) -> tuple[dict, list[dict]]:
         "dtype": "uint16",
         "colour_fraction": 0.0,
         "nm_per_pixel": 0.31,
+        "nm_per_pixel_y": 0.31,
         "nm_per_pixel_source": "header",
         "instrument": "Themis",
         "magnification": 94000.0,
@@ -64,7 +65,7 @@ def _example() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame, 
     image = make_sample("cavity-tem", np.random.default_rng(1), shape=(512, 512)).image
     blobs = detect_image(image, settings.detect)
     row = {"micrograph_id": "0" * 32, "colour_fraction": 0.0, "nm_per_pixel": 0.31, "voltage_kv": 200.0}
-    row |= {"height_px": image.shape[0], "width_px": image.shape[1]}
+    row |= {"nm_per_pixel_y": 0.31, "height_px": image.shape[0], "width_px": image.shape[1]}
     evidence, features = image_measurement.measure_image(image, row, blobs, settings)
     evidence = tables.conform(evidence, tables.EVIDENCE).to_pandas()
     features = tables.conform([features], tables.FEATURES).to_pandas()

@@ -170,7 +170,7 @@ def _measure_common(images: list[Picture], folder: Path, settings: Settings) -> 
     truth = []
     for name, image, boxes, colour in images:
         row = {"micrograph_id": name, "colour_fraction": colour, "height_px": image.shape[0]}
-        row |= {"width_px": image.shape[1], "nm_per_pixel": np.nan, "voltage_kv": np.nan}
+        row |= {"width_px": image.shape[1], "nm_per_pixel": np.nan, "nm_per_pixel_y": np.nan, "voltage_kv": np.nan}
         results = detect_image(image, settings.detect)
         blobs.append(results[OF_DETECTIONS].assign(micrograph_id=name))
         said = {key: row[key] for key in ("height_px", "width_px")}
