@@ -1,4 +1,4 @@
-"""Source and Frame: contents of one file, and how rows of it are read; damage, luma and captured warnings."""
+"""Source and Frame: contents of one file, and how rows of it are read; damage and captured warnings."""
 
 import logging
 import warnings
@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
+from emqa_dask.archive.colour.grey_image import MAX_PIXELS, GreyImage, convert_colours, describe_luma
 from emqa_dask.archive.metadata.headers import Header
 
 WINDOW_BYTES = 64 * 2**20  # decoded at a time, if the format allows it
@@ -36,6 +38,16 @@ def record_damage(sentence: str) -> None:
         notes.append(sentence)
 
 
+class Reading(NamedTuple):
+    """Rows of a frame, and what is known about them."""
+
+    pixels: np.ndarray  # (h, w), in the acquired dtype
+    n_coloured: int  # pixels with colour that is neither of a colour map nor of annotations
+    damage: list[str]  # a phrase for each part of the file whose pixels are damaged or absent
+    colour: str = ""  # as in the column `colour` of tables.MICROGRAPHS; "" for grey
+    n_annotated: int = 0  # pixels that coloured annotations covered
+
+
 @dataclass(frozen=True)
 class Frame:
     """One 2-D image of a file; `read_rows(y0, y1)` gives rows as (h, w) or (h, w, 3) and leaves no file open."""
@@ -48,6 +60,7 @@ class Frame:
     # Rows worth reading at a time: the whole height for formats that can only be decoded whole.
     rows_per_read: int = 0
     is_colour: bool = False
+    colour_map: str = ""  # name of the look-up table that the file shows these intensities with
 
     def row_ranges(self) -> Iterator[tuple[int, int]]:
         """Row windows (y0, y1) that cover the frame in order, each about 64 MiB where the format allows it."""
@@ -55,16 +68,17 @@ class Frame:
         if step < 1:
             row_bytes = self.width_px * np.dtype(self.dtype).itemsize * (3 if self.is_colour else 1)
             step = max(1, WINDOW_BYTES // max(row_bytes, 1))
+        if self.is_colour and self._is_explained():
+            step = self.height_px
         for y0 in range(0, self.height_px, step):
             yield y0, min(y0 + step, self.height_px)
 
     def read(self, y0: int = 0, y1: int | None = None) -> np.ndarray:
-        """Rows y0:y1 as (y1 - y0, width) in the acquired dtype, native endian, C order; colour becomes luma."""
-        rows = self._decode(y0, self.height_px if y1 is None else y1)
-        return _to_native_order(rows if rows.ndim == 2 else convert_to_luma(rows))
+        """Rows y0:y1 as (y1 - y0, width) in the acquired dtype, native endian, C order; colour becomes grey."""
+        return self._read(y0, self.height_px if y1 is None else y1)[0]
 
-    def read_with_colour(self, y0: int = 0, y1: int | None = None) -> tuple[np.ndarray, int, list[str]]:
-        """As read(), how many of these pixels have RGB channels that differ by over 8 % of the full range, and damage.
+    def read_with_colour(self, y0: int = 0, y1: int | None = None) -> Reading:
+        """As read(), with what the colours of these rows are, and damage.
 
         The damage is a phrase for each part of the file whose pixels are damaged or absent, as far as its format and
         its decoder can tell; empty where all are whole.
@@ -72,19 +86,27 @@ class Frame:
         damage: list[str] = []
         token = _RECORDED_DAMAGE.set(damage)
         try:
-            rows = self._decode(y0, self.height_px if y1 is None else y1)
+            pixels, image = self._read(y0, self.height_px if y1 is None else y1)
         finally:
             _RECORDED_DAMAGE.reset(token)
+        return Reading(pixels, image.n_coloured, damage, image.colour, image.n_annotated)
+
+    def _is_explained(self) -> bool:
+        """Whether the image is small enough for its colours to be explained, from the whole of it."""
+        return self.height_px * self.width_px <= MAX_PIXELS
+
+    def _read(self, y0: int, y1: int) -> tuple[np.ndarray, GreyImage]:
+        """Rows y0:y1 as grey, and the image that they are of: the whole one where its colours are explained."""
+        rows = self._decode(y0, y1)
         if rows.ndim == 2:
-            grey = rows
-            n_coloured = 0
-        elif is_grey(rows):
-            grey = rows[..., 0]
-            n_coloured = 0
+            image = GreyImage(rows, f"colour map: {self.colour_map}" if self.colour_map else "")
+        elif not self._is_explained():
+            image = describe_luma(rows)
         else:
-            grey = convert_to_luma(rows)
-            n_coloured = count_coloured(rows)
-        return _to_native_order(grey), n_coloured, damage
+            is_whole = (y0, y1) == (0, self.height_px)
+            image = convert_colours(rows if is_whole else self._decode(0, self.height_px))
+            return _to_native_order(image.pixels[y0:y1]), image
+        return _to_native_order(image.pixels), image
 
     def _decode(self, y0: int, y1: int) -> np.ndarray:
         """Rows y0:y1 as the format gives them: (h, w) or (h, w, 3)."""
@@ -129,40 +151,6 @@ def add_damage(source: Source, sentence: str, shape: tuple[int, ...] | None = No
         return replace(frame, read_rows=partial(read_rows, frame))
 
     return replace(source, frames=tuple(map(noted, source.frames)))
-
-
-def is_grey(rgb: np.ndarray) -> bool:
-    """Whether the three channels of (h, w, 3) are equal."""
-    return np.array_equal(rgb[..., 0], rgb[..., 1]) and np.array_equal(rgb[..., 0], rgb[..., 2])
-
-
-def convert_to_luma(rgb: np.ndarray) -> np.ndarray:
-    """(h, w, 3) of any real dtype -> (h, w) of the same dtype: the channel where all are equal, else ITU-R BT.601 luma.
-
-    Integers are rounded to nearest. The weights 0.299, 0.587, 0.114 sum to 1, so equal channels stay exact.
-    """
-    if is_grey(rgb):
-        return np.ascontiguousarray(rgb[..., 0])
-    out = np.empty(rgb.shape[:2], dtype=rgb.dtype)
-    step = max(1, 2**22 // max(rgb.shape[1], 1))
-    for y in range(0, rgb.shape[0], step):  # by blocks: the float copy is eight times the pixels
-        with np.errstate(invalid="ignore", over="ignore"):
-            block = rgb[y : y + step].astype(np.float64) @ np.array([0.299, 0.587, 0.114])
-        out[y : y + step] = np.rint(block) if rgb.dtype.kind in "iu" else block
-    return out
-
-
-def count_coloured(rgb: np.ndarray) -> int:
-    """Number of pixels of (h, w, 3) whose channels differ by over 8 % of the full range (dtype's, or 1 for floats)."""
-    full_scale = float(np.iinfo(rgb.dtype).max) if rgb.dtype.kind in "iu" else 1.0
-    red = rgb[..., 0]
-    green = rgb[..., 1]
-    blue = rgb[..., 2]
-    high = np.maximum(np.maximum(red, green), blue)
-    low = np.minimum(np.minimum(red, green), blue)
-    with np.errstate(invalid="ignore", over="ignore"):  # infinite pixels
-        difference = high - low if rgb.dtype.kind == "u" else high.astype(np.float64) - low
-    return int(np.count_nonzero(difference > 0.08 * full_scale))
 
 
 class _MessageCollector(logging.Handler):

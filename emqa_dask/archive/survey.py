@@ -94,13 +94,12 @@ def _survey_frames(row: dict, source: Source, settings: Archive) -> list[dict]:
 def _survey_frame(row: dict, number: int, frame: Frame, settings: Archive) -> dict:
     check_megapixels(frame, settings.max_megapixels)
     digest = hashlib.sha256()
-    n_coloured = 0
-    damage = []
+    readings = []
     for y0, y1 in frame.row_ranges():
-        pixels, n, notes = frame.read_with_colour(y0, y1)
-        n_coloured += n
-        damage += [note for note in notes if note not in damage]
-        digest.update(np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<")).data)
+        reading = frame.read_with_colour(y0, y1)
+        digest.update(np.ascontiguousarray(reading.pixels, reading.pixels.dtype.newbyteorder("<")).data)
+        readings.append(reading._replace(pixels=np.empty((0, 0))))
+    n_pixels = frame.height_px * frame.width_px
     header = frame.header
     if not header.nm_per_pixel > 0 and settings.nm_per_pixel > 0:
         header = set_pixel_size(header, settings.nm_per_pixel, "user")
@@ -113,10 +112,10 @@ def _survey_frame(row: dict, number: int, frame: Frame, settings: Archive) -> di
         "height_px": frame.height_px,
         "width_px": frame.width_px,
         "dtype": frame.dtype,
-        "colour_fraction": n_coloured / (frame.height_px * frame.width_px),
-        "colour": "colour" if n_coloured > 0.001 * frame.height_px * frame.width_px else None,
-        "annotated_fraction": 0.0,
-        "damage": describe_damage(damage),
+        "colour_fraction": sum(reading.n_coloured for reading in readings) / n_pixels,
+        "colour": next((reading.colour for reading in readings if reading.colour), None),
+        "annotated_fraction": sum(reading.n_annotated for reading in readings) / n_pixels,
+        "damage": describe_damage(list(dict.fromkeys(note for reading in readings for note in reading.damage))),
         "nm_per_pixel": header.nm_per_pixel,
         "nm_per_pixel_y": header.nm_per_pixel_y,
         "nm_per_pixel_source": header.nm_per_pixel_source,

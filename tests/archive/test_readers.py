@@ -18,9 +18,10 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from emqa_dask import read_micrograph
+from emqa_dask.archive.colour.luma import convert_to_luma
 from emqa_dask.archive.metadata.units import length_to_nm
 from emqa_dask.archive.readers import open_source
-from emqa_dask.archive.source import ReadError, capture_warnings, convert_to_luma
+from emqa_dask.archive.source import ReadError, capture_warnings
 
 PLUGINS = {".dm3": "digitalmicrograph", ".dm4": "digitalmicrograph", ".emd": "emd", ".mrc": "mrc", ".elid": "phenom",
            ".ser": "tia", ".emi": "tia", ".tif": "tiff"}  # fmt: skip
@@ -196,16 +197,16 @@ def test_luma_is_within_the_channels_and_exact_where_they_agree(rgb):
 
 def test_colour_is_luma_and_counted(tmp_path):
     rgb = np.repeat(image(7, (40, 40), "uint8")[..., None], 3, axis=-1)
-    rgb[:10, :, 0] = 255
-    rgb[:10, :, 2] = 0
+    rgb[:20, :, 0] = 255
+    rgb[:20, :, 2] = 0
     for name, write in (("x.tif", tifffile.imwrite), ("x.png", lambda p, a, **_: Image.fromarray(a).save(p))):
         write(tmp_path / name, rgb, **({"photometric": "rgb"} if name == "x.tif" else {}))
         (frame,) = open_source(tmp_path / name).frames
-        grey, n_coloured, damage = frame.read_with_colour()
-        assert (n_coloured, damage) == (400, [])
-        np.testing.assert_array_equal(grey[10:], rgb[10:, :, 0])
-        expected = np.rint(0.299 * 255 + 0.587 * rgb[:10, :, 1].astype(float))
-        np.testing.assert_array_equal(grey[:10], expected)
+        grey, n_coloured, damage = frame.read_with_colour()[:3]
+        assert (n_coloured, damage) == (800, [])
+        np.testing.assert_array_equal(grey[20:], rgb[20:, :, 0])
+        expected = np.rint(0.299 * 255 + 0.587 * rgb[:20, :, 1].astype(float))
+        np.testing.assert_array_equal(grey[:20], expected)
 
 
 def test_planar_rgb_tiff(tmp_path):

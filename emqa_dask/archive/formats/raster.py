@@ -10,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 
 from emqa_dask.archive.checks.jpeg import find_jpeg_damage
 from emqa_dask.archive.checks.png import find_png_damage
+from emqa_dask.archive.colour.palettes import Palette, apply_palette, interpret_palette
 from emqa_dask.archive.metadata.dates import parse_date
 from emqa_dask.archive.metadata.headers import Header, flatten_metadata
 from emqa_dask.archive.metadata.values import clean_text
@@ -39,6 +40,7 @@ def open_raster(path: str | Path, format: str) -> Source:
             width, height = image.size
             mode = image.mode
             n_frames = getattr(image, "n_frames", 1)
+            palette = _read_palette(image)
             exif = image.getexif() if format in ("JPEG", "WebP") else {}  # of a PNG it would decode it
             header = Header(
                 instrument=clean_text(exif.get(272)),
@@ -59,10 +61,13 @@ def open_raster(path: str | Path, format: str) -> Source:
     else:
         is_colour = mode not in _GREY_MODES and mode not in ("LA", "La")
         dtype = _GREY_MODES.get(mode, "uint8")
-        read_pixels = partial(_decode, path, format, (width, height))
+        read_pixels = partial(_decode, path, format, (width, height), palette)
+        if palette is not None:
+            is_colour = palette.values is not None and palette.values.ndim == 2
     if n_frames > 1 and format in ("GIF", "WebP"):
         return Source(format, "signal", f"an animation of {n_frames} pictures, not a micrograph")
-    return Source(format, "micrograph", "", (Frame(height, width, dtype, header, read_pixels, height, is_colour),))
+    frame = Frame(height, width, dtype, header, read_pixels, height, is_colour, palette.colour_map if palette else "")
+    return Source(format, "micrograph", "", (frame,))
 
 
 def _describe_error(error: object) -> str:
@@ -76,14 +81,20 @@ def _read_png_depth(path) -> tuple[int, int]:
     return (start[24], start[25]) if len(start) == 26 else (8, 0)
 
 
-def _decode(path, format: str, size: tuple[int, int], y0: int, y1: int) -> np.ndarray:
+def _read_palette(image: Image.Image) -> Palette | None:
+    """What the indices of an image with a palette mean; None for other images."""
+    colours = image.getpalette() if image.mode == "P" else None
+    return interpret_palette(np.array(colours, np.uint8).reshape(-1, 3)) if colours else None
+
+
+def _decode(path, format: str, size: tuple[int, int], palette: Palette | None, y0: int, y1: int) -> np.ndarray:
     try:
         with _open_image(path) as image:
             if image.size != size:
                 raise ReadError(f"{format} data are broken: the size changed")
             if image.mode in ("LA", "La"):
                 image = image.convert("L")
-            elif image.mode not in _GREY_MODES:
+            elif image.mode not in _GREY_MODES and palette is None:
                 image = image.convert("RGB")
             pixels = np.asarray(image)
     except (OSError, ValueError, SyntaxError, EOFError, TypeError, KeyError, IndexError) as error:
@@ -91,6 +102,8 @@ def _decode(path, format: str, size: tuple[int, int], y0: int, y1: int) -> np.nd
             raise
         raise ReadError(f"{format} data are broken: {_describe_error(error)}") from error
     _record_file_damage(path, format, size)
+    if palette is not None and palette.values is not None:
+        return apply_palette(pixels[y0:y1], palette.values)
     return pixels[y0:y1]
 
 
