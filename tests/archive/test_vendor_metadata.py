@@ -267,6 +267,33 @@ def test_fei_digital_zoom_is_named(tmp_path):
     assert read_header(write_image(tmp_path / "b.tif", [(34682, text % "1.0")])).pixel_size_problem is None
 
 
+@pytest.mark.parametrize("kind", [1, 2, 7])  # BYTE, ASCII, UNDEFINED
+@pytest.mark.parametrize(
+    ("tag", "text"),
+    [
+        (34682, "[User]\r\nUserText=%s\r\n[Scan]\r\nPixelWidth=2e-9\r\n"),
+        (34683, '<Metadata><Text>%s</Text><PixelSize><X unit="m">2e-9</X></PixelSize></Metadata>'),
+        (34118, "SV_USER_TEXT\r\nUser Text = %s\r\nAP_IMAGE_PIXEL_SIZE\r\nImage Pixel Size = 2 nm\r\n"),
+        (51023, '<?xml version="1.0"?><Fibics><Text>%s</Text><Scan><Ux>0.002</Ux></Scan></Fibics>'),
+    ],
+)
+def test_texts_of_the_user_in_japanese(tmp_path, kind, tag, text):
+    data = (text % "観察テスト").encode("cp932") + b"\0"
+    tifffile.imwrite(
+        tmp_path / "x.tif", np.zeros(SHAPE, "u1"), extratags=[(tag, kind, len(data), data, True)], metadata=None
+    )
+    source = open_source(tmp_path / "x.tif")
+    assert source.frames[0].header.nm_per_pixel == pytest.approx(2.0)
+    assert source.reason == ""
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp932"])
+def test_description_in_japanese(tmp_path, encoding):
+    text = "<TemReporter2><Comment>観察テスト</Comment><a_LengthPerPixel>2</a_LengthPerPixel></TemReporter2>"
+    write_image(tmp_path / "x.tif", description=text.encode(encoding))
+    assert read_header(tmp_path / "x.tif").nm_per_pixel == pytest.approx(2.0)
+
+
 def test_philips_xl_series(tmp_path):
     text = "[DatabarData]\r\nszUserText = a\r\n[Vector]\r\nMagnification = 5000\r\nHighTension = 10000\r\n"
     header = read_header(write_image(tmp_path / "x.tif", [(34680, text)]))

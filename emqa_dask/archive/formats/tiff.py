@@ -12,7 +12,7 @@ from emqa_dask.archive.checks.jpeg import find_jpeg_damage
 from emqa_dask.archive.metadata import values
 from emqa_dask.archive.metadata.headers import Header
 from emqa_dask.archive.metadata.tiff_headers import TiffHeaders
-from emqa_dask.archive.metadata.tiff_vendors.readers import name_writer
+from emqa_dask.archive.metadata.tiff_vendors.readers import VENDOR_TAGS, name_writer
 from emqa_dask.archive.source import (
     WINDOW_BYTES,
     Frame,
@@ -42,6 +42,7 @@ def open_tiff(path: str | Path) -> Source:
                 name = _name_format(tif) if pages else "TIFF"
         except (tifffile.TiffFileError, ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
             raise ReadError(f"broken TIFF: {_describe_error(error)}") from error
+    notes = [n for n in notes if not _is_about_text(n)]
     broken = [n for n in notes if "corrupted" in n or "invalid" in n or "raised" in n or "failed" in n]
     lists = [n for n in broken if "TiffPages" in n or "list" in n]
     reason = f"a tag is broken: {_describe_error(broken[0])}" if broken else ""
@@ -55,6 +56,11 @@ def open_tiff(path: str | Path) -> Source:
         raise ReadError(f"TIFF without a readable image: {'; '.join(sorted(set(left_out)))}")
     source = Source(name, "stack" if len(frames) > 1 else "micrograph", reason, tuple(frames))
     return add_damage(source, reason) if lists else source  # what is left may be a preview
+
+
+def _is_about_text(note: str) -> bool:
+    """Whether tifffile only could not decode a text of a vendor, which the vendor's reader decodes."""
+    return "UnicodeDecodeError" in note and any(f"TiffTag {tag} " in note for tag in VENDOR_TAGS)
 
 
 def _describe_error(error: object) -> str:

@@ -12,6 +12,7 @@ from emqa_dask.archive.metadata.units import length_to_nm
 from emqa_dask.archive.metadata.values import clean_text, parse_number, parse_positive
 from emqa_dask.archive.metadata.xml_text import find_elements, find_text, get_attribute, parse_xml
 
+_DESCRIPTION = 270
 _XMP = 700
 _AMT_SCALE = re.compile(r"([XY])pixCal=(\d+(?:\.\d+)?)", re.IGNORECASE)
 _AMT_UNIT = re.compile(r"Unit=([^\W\d_]+)")
@@ -28,7 +29,7 @@ _MAX_TEXT = 2**16  # characters of a description that are searched
 
 def read_amt(page: tifffile.TiffPage, tif: tifffile.TiffFile) -> VendorMetadata | None:
     """AMT cameras: XpixCal and YpixCal are pixels per unit."""
-    text = page.description[:_MAX_TEXT]
+    text = read_tag_text(page, _DESCRIPTION)[:_MAX_TEXT]
     if not text.startswith("AMT Camera System"):
         return None
     unit = _AMT_UNIT.search(text)
@@ -65,7 +66,7 @@ def read_point_electronic(page: tifffile.TiffPage, tif: tifffile.TiffFile) -> Ve
 
 def read_description(page: tifffile.TiffPage, tif: tifffile.TiffFile) -> VendorMetadata | None:
     """A pixel size with its unit in the image description: "Pixel size: 2.5 nm", "pixel_size_nm=2.5"."""
-    match = _PIXEL_SIZE.search(page.description[:_MAX_TEXT])
+    match = _PIXEL_SIZE.search(read_tag_text(page, _DESCRIPTION)[:_MAX_TEXT])
     if match is None:
         return None
     unit_before, number, unit_after = match.groups()

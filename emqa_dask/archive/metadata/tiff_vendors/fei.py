@@ -15,6 +15,7 @@ from emqa_dask.archive.metadata.tiff_vendors.vendor_metadata import (
     compute_area_nm2,
     metres_to_um,
     radians_to_degrees,
+    read_tag_text,
 )
 from emqa_dask.archive.metadata.values import clean_text, parse_number, parse_positive
 
@@ -26,18 +27,12 @@ _SCANS = {"EBeam": "EScan", "IBeam": "IScan"}
 
 def read_fei(page: tifffile.TiffPage, tif: tifffile.TiffFile) -> VendorMetadata | None:
     """Metadata in [Section] and key=value form; lengths are in metres, angles in radians."""
-    tree: dict[str, Any] = {}
+    tree: dict[str, dict[str, Any]] = {}
     for tag in TAGS:
-        value = page.tags.valueof(tag)
-        tree.update(value if isinstance(value, dict) else {})
+        tree.update(_parse_sections(read_tag_text(page, tag)))
     if not tree:
         return None
-    values = {
-        f"{section}.{key}".lower(): value
-        for section, entries in tree.items()
-        if isinstance(entries, dict)
-        for key, value in entries.items()
-    }
+    values = {f"{section}.{key}".lower(): value for section, part in tree.items() for key, value in part.items()}
     beam = _find_active_beam(values)
     sizes = _list_sizes(values, beam, page.imagewidth)
     header = Header(
@@ -57,6 +52,23 @@ def read_fei(page: tifffile.TiffPage, tif: tifffile.TiffFile) -> VendorMetadata 
     zoom = parse_positive(values.get("image.zoomfactor"))
     problem = f"the image was saved with a digital zoom of {zoom:g}" if zoom > MAX_ZOOM else ""
     return VendorMetadata(header, tuple(sizes), problem=problem)
+
+
+def _parse_sections(text: str) -> dict[str, dict[str, Any]]:
+    """Values by section and key; numbers are converted.
+
+    tifffile loses the whole text where the user wrote something in Japanese into it.
+    """
+    sections: dict[str, dict[str, Any]] = {}
+    section: dict[str, Any] = {}
+    for line in map(str.strip, text.splitlines()):
+        key, separator, value = line.partition("=")
+        if line.startswith("[") and line.endswith("]"):
+            section = sections.setdefault(line[1:-1].strip(), {})
+        elif separator:
+            number = parse_number(value)
+            section[key.strip()] = value.strip() if math.isnan(number) else number
+    return sections
 
 
 def _get_first(values: dict[str, Any], *keys: str) -> Any:

@@ -8,7 +8,7 @@ import tifffile
 from emqa_dask.archive.metadata import dates
 from emqa_dask.archive.metadata.headers import Header
 from emqa_dask.archive.metadata.pixel_size import StatedSize
-from emqa_dask.archive.metadata.tiff_vendors.vendor_metadata import VendorMetadata
+from emqa_dask.archive.metadata.tiff_vendors.vendor_metadata import VendorMetadata, read_tag_text
 from emqa_dask.archive.metadata.values import clean_text, parse_number, parse_positive
 from emqa_dask.archive.metadata.xml_text import find_elements, find_text, name_element, parse_xml
 
@@ -19,7 +19,7 @@ _NM_PER_CM = 1e7
 
 def read_jeol(page: tifffile.TiffPage, tif: tifffile.TiffFile) -> VendorMetadata | None:
     """Mode, magnification and conditions from the XML; its pixel size, or the camera's by the resolution tags."""
-    text = page.description
+    text = read_tag_text(page, TAGS[0])
     if "<TemReporter" not in text:
         return None
     root = parse_xml(text[text.index("<TemReporter") :])

@@ -6,7 +6,7 @@ from typing import Any
 import tifffile
 
 from emqa_dask.archive.metadata.ome_xml import OmeImage, OmePlane, list_images, map_planes
-from emqa_dask.archive.metadata.tiff_vendors.vendor_metadata import VendorMetadata
+from emqa_dask.archive.metadata.tiff_vendors.vendor_metadata import VendorMetadata, read_tag_text
 from emqa_dask.archive.metadata.values import parse_number
 from emqa_dask.archive.metadata.xml_text import MAX_XML_BYTES, find_elements, get_attribute, parse_xml
 
@@ -15,7 +15,7 @@ class OmeTiff:
     """OME-XML of one file, and the images that its pages are; parsed once."""
 
     def __init__(self, tif: tifffile.TiffFile):
-        text = tif.pages.first.description if len(tif.pages) else ""
+        text = read_tag_text(tif.pages.first, 270) if len(tif.pages) else ""
         self.root = parse_xml(text) if _is_ome_xml(text) else None
         self.companion = ""  # name of the file that should hold the metadata and is not there
         if self.root is None:

@@ -19,7 +19,7 @@ from emqa_dask.archive.metadata.tiff_vendors import (
     tvips,
     zeiss,
 )
-from emqa_dask.archive.metadata.tiff_vendors.vendor_metadata import VendorMetadata
+from emqa_dask.archive.metadata.tiff_vendors.vendor_metadata import VendorMetadata, read_tag_text
 
 Reader = Callable[[tifffile.TiffPage, tifffile.TiffFile], VendorMetadata | None]
 
@@ -59,6 +59,7 @@ def name_writer(tif: tifffile.TiffFile) -> str:
     """Name of the firm or program that wrote a file, by its tags; "" for an unknown one."""
     pages = list(tif.pages)
     first_page = tif.pages.first
+    description = read_tag_text(first_page, 270)[:1000]
     for name, tags in _WRITERS:
         if any(tag in page.tags for page in (pages if name == "Olympus SIS" else pages[:1]) for tag in tags):
             return name
@@ -68,6 +69,6 @@ def name_writer(tif: tifffile.TiffFile) -> str:
         return "OME" if tif.is_ome else "ImageJ"
     if digitalmicrograph.TAGS[0] in first_page.tags:
         return "DigitalMicrograph"
-    if str(first_page.tags.valueof(271, "")).startswith("JEOL") or "<TemReporter" in first_page.description[:1000]:
+    if str(first_page.tags.valueof(271, "")).startswith("JEOL") or "<TemReporter" in description:
         return "JEOL"
-    return "AMT" if first_page.description.startswith("AMT Camera System") else ""
+    return "AMT" if description.startswith("AMT Camera System") else ""
