@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import tifffile
 
+from emqa_dask.pipeline.commands.estimate import estimate
 from emqa_dask.pipeline.commands.rescore import rescore
 from emqa_dask.pipeline.commands.retry import retry
 from emqa_dask.pipeline.commands.triage import run
@@ -227,3 +228,20 @@ def test_the_function_gets_the_header_of_the_image():
     assert (header.instrument, header.nm_per_pixel, header.foreign) == ("TEM 1", 0.5, {"Spot": 3})
     assert header.acquired is None
     assert math.isnan(header.voltage_kv)
+
+
+def test_a_dry_run_takes_the_time_of_checks(place):
+    (place / "settings.toml").write_text(write_noting_check(place))
+    lines = []
+    assert estimate(str(place / "archive"), load_settings(place / "settings.toml"), say=lines.append) == 0
+    assert (place / "calls.txt").read_text() == "xxx"  # once for each image
+    assert any("3 files" in line for line in lines)
+
+
+def write_noting_check(place: Path) -> str:
+    """Settings of a check that notes its calls in a file."""
+    path = str(place / "calls.txt")
+    code = f"def note_call(image, header):\n    with open({path!r}, 'a') as file:\n        return file.write('x')\n"
+    module = f"{next(place.glob('checks_*.py')).stem}_noting"
+    (place / f"{module}.py").write_text(code)
+    return f'[flags.custom.noted]\nfunction = "{module}:note_call"\nabove = 2\n'

@@ -9,7 +9,9 @@ from emqa_dask.archive import readers
 from emqa_dask.archive.survey import fetch_file, survey_file
 from emqa_dask.pipeline.tasks import image_measurement
 from emqa_dask.pipeline.tasks.classify import classify_partition
+from emqa_dask.pipeline.tasks.custom_checks import run_check
 from emqa_dask.pipeline.workspace.archive_sources import ArchiveFiles, Archives, list_sources, name_sources
+from emqa_dask.pipeline.workspace.check_functions import resolve_checks
 from emqa_dask.run.cluster import count_cores
 from emqa_dask.run.progress import format_duration
 from emqa_dask.settings import Settings
@@ -19,6 +21,7 @@ Say = Callable[[str], None]
 
 def estimate(archive: Archives, settings: Settings, say: Say = print, n_sample: int = 16) -> int:
     """Reports the size of the archive and the cost of its run, estimated from a sample that this process runs."""
+    settings = resolve_checks(settings, is_forced=True)
     rng = random.Random(0)
     sample = []
     n_files = 0
@@ -48,6 +51,8 @@ def estimate(archive: Archives, settings: Settings, say: Say = print, n_sample: 
             )
             if settings.classify.model:
                 classify_partition([frame["micrograph_id"]], [image], settings)
+            for check in settings.flags.custom:
+                run_check(image, frame, check)
             megapixels = megapixels + image.size / 1e6
             pixel_bytes = pixel_bytes + image.nbytes
             n_micrographs += 1
