@@ -1,6 +1,7 @@
 """Files of an archive: a folder, a list file or an fsspec URI, as a stream of entries in a fixed order."""
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from itertools import chain
@@ -51,12 +52,21 @@ def _scan_local(path: Path, selection: FileSelection) -> Iterator[Entry]:
     except PermissionError:
         raise PermissionError(f"{path}: no permission to read it; ask its owner, or copy it") from None
     if not exists:
-        raise FileNotFoundError(f"{path}: no such file or folder; give the folder that holds the micrographs")
+        raise FileNotFoundError(
+            f"{path}: no such file or folder; give the folder that holds the micrographs{_describe_mount(path.name)}"
+        )
     if path.is_dir() and not is_zarr_folder(str(path)):
         return _scan_folder(str(path), "", selection)
     if path.suffix.lower() in LIST_SUFFIXES:
         return _scan_list(path, selection)
     return iter([_make_local_entry(str(path), path.name)])
+
+
+def _describe_mount(name: str) -> str:
+    """Where a path of Windows is in WSL, as a hint; "" for another path."""
+    drive = re.match(r"([A-Za-z]):[\\/]", name)
+    inner_path = name[drive.end() :].replace("\\", "/") if drive else ""
+    return f" (in WSL it is /mnt/{drive[1].lower()}/{inner_path})" if drive else ""
 
 
 def is_zarr_folder(folder: str) -> bool:

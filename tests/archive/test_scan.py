@@ -114,6 +114,15 @@ def test_missing_and_empty_sources_say_what_to_do(tmp_path, name):
     assert "\n" not in str(caught.value)
 
 
+def test_paths_of_windows_say_where_they_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for source in ("D:\\data\\session 1", str(tmp_path / "D:\\data\\session 1")):
+        with pytest.raises(
+            FileNotFoundError, match=r"no such file or folder; .* \(in WSL it is /mnt/d/data/session 1\)"
+        ):
+            scan_archive(source)
+
+
 def test_uri_of_another_filesystem():
     fs = fsspec.filesystem("memory")
     for name in ("b.tif", "a/x.tif", "a/y.tif", "a/s.zarr/.zattrs", "a/s.zarr/0/0.0"):
