@@ -73,7 +73,8 @@ def run_triage(options: argparse.Namespace) -> int:
     if options.dry_run:
         from emqa_dask.pipeline.commands.estimate import estimate
 
-        return estimate(options.sources, read_settings(options, options.workspace), say)
+        settings = read_settings(options, options.workspace)
+        return estimate(options.sources, settings, say, workspace=options.workspace)
     _take_over_workspace(options)
     return _run_steps(options, tuple(STEP_HELP))
 

@@ -184,6 +184,18 @@ def test_a_source_that_was_moved_goes_on(sessions, tmp_path, capsys):
     assert triage(root, sessions / "wed", sessions / "friday") == 0
 
 
+def test_triage_here_leaves_its_own_workspace_out(sessions, monkeypatch, capsys):
+    monkeypatch.chdir(sessions / "tue/session")
+    for _ in range(2):
+        assert main(["triage", ".", *HERE]) == 0
+        assert list(read_statuses(sessions / "tue/session/session.emqa")) == ["a.tif", "sub/b.tif"]
+    capsys.readouterr()
+    assert main(["triage", ".", "--dry-run", *HERE]) == 0
+    assert "\n2 files, " in capsys.readouterr().out
+    assert main(["triage", ".", "--dry-run", "--exclude", "sub", *HERE]) == 0
+    assert "left out by archive.exclude and archive.include: 1 folder\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("source", [".", "./", "..", "../session/", "sub/..", "./sub/."])
 def test_default_workspace_has_the_name_of_the_folder(sessions, monkeypatch, source):
     monkeypatch.chdir(sessions / "tue/session")

@@ -11,6 +11,7 @@ from emqa_dask.pipeline.tasks import image_measurement
 from emqa_dask.pipeline.tasks.classify import classify_partition
 from emqa_dask.pipeline.tasks.custom_checks import run_check
 from emqa_dask.pipeline.workspace.archive_sources import ArchiveFiles, Archives, list_sources, name_sources
+from emqa_dask.pipeline.workspace.batches import list_workspace_folders
 from emqa_dask.pipeline.workspace.check_functions import resolve_checks
 from emqa_dask.run.cluster import count_cores
 from emqa_dask.run.progress import format_duration
@@ -19,8 +20,13 @@ from emqa_dask.settings import Settings
 Say = Callable[[str], None]
 
 
-def estimate(archive: Archives, settings: Settings, say: Say = print, n_sample: int = 16) -> int:
-    """Reports the size of the archive and the cost of its run, estimated from a sample that this process runs."""
+def estimate(
+    archive: Archives, settings: Settings, say: Say = print, n_sample: int = 16, workspace: str | None = None
+) -> int:
+    """Reports the size of the archive and the cost of its run, estimated from a sample that this process runs.
+
+    Files of `workspace`, which may lie in the archive, do not count.
+    """
     settings = resolve_checks(settings, is_forced=True)
     rng = random.Random(0)
     sample = []
@@ -28,7 +34,10 @@ def estimate(archive: Archives, settings: Settings, say: Say = print, n_sample: 
     n_bytes = 0
     archive_files = ArchiveFiles(name_sources(list_sources(archive)), settings.archive)
     archive_files.check_sources()
+    workspace_folders = list_workspace_folders(workspace) if workspace else ()
     for entry in archive_files:
+        if f"{entry.path}/".startswith(workspace_folders):
+            continue
         n_files = n_files + 1
         n_bytes = n_bytes + entry.size_bytes
         if len(sample) < n_sample:

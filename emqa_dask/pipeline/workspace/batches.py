@@ -28,8 +28,7 @@ def iter_new_files(
     Adds the digests of their URIs to `uris`, and those of all files of the archive to `present`.
     """
     surveyed = find_surveyed_files(workspace, settings)
-    fs, path = files.locate(workspace.uri)
-    workspace_folders = tuple(f"{name.rstrip('/')}/" for name in (path, fs.unstrip_protocol(path)))
+    workspace_folders = list_workspace_folders(workspace.uri)
     listing = iter(archive)
     while listed := list(itertools.islice(listing, LISTED)):
         archive_entries = [entry for entry in listed if not f"{entry.path}/".startswith(workspace_folders)]
@@ -44,6 +43,12 @@ def iter_new_files(
         is_first = uris.add(of_uris[unknown])  # a list may name a file twice
         for i in unknown[is_first]:
             yield archive_entries[i], bytes(keys[i])
+
+
+def list_workspace_folders(root: str) -> tuple[str, ...]:
+    """What the path of an entry, with a slash at its end, starts with if it lies in workspace `root`."""
+    fs, path = files.locate(root)
+    return tuple(f"{name.rstrip('/')}/" for name in (path, fs.unstrip_protocol(path)))
 
 
 def find_surveyed_files(workspace: Workspace, settings: Archive) -> DigestSet:
