@@ -202,7 +202,7 @@ def test_four_dimensional_data_give_one_row(tmp_path):
         write_header(tmp_path / name, bytes(int(np.prod(shape)) * 2), shape, 6)
         source = open_source(tmp_path / name)
         assert (source.kind, source.frames) == ("diffraction", ())
-        assert "4D-STEM data or boxed particles" in source.reason
+        assert "4D-STEM data, boxed particles or a volume" in source.reason
     write_header(tmp_path / "label.mrc", bytes(9 * 800), (9, 20, 20), 6, labels=("4D-STEM scan 3 x 3",))
     assert open_source(tmp_path / "label.mrc").kind == "diffraction"
     write_header(tmp_path / "20251103_23389_movie.mrc", bytes(9 * 800), (9, 20, 20), 6)

@@ -97,7 +97,7 @@ def _describe_other_kind(path: Path, record: np.ndarray, sections: list[SectionC
     side = max(width, height)
     is_square_scan = n_sections >= MIN_SQUARE_SCAN and round(n_sections**0.5) ** 2 == n_sections and width == height
     if (side <= SMALL_SIDE_PX and n_sections >= MIN_SMALL_IMAGES) or (side <= SMALL_SIDE_PX // 2 and is_square_scan):
-        reason = f"{n_sections:,} images of only {size}: 4D-STEM data or boxed particles, not micrographs"
+        reason = f"{n_sections:,} images of only {size}: 4D-STEM data, boxed particles or a volume"
         return Source("MRC", "diffraction", reason)
     return None
 
