@@ -1,6 +1,6 @@
 """Time to read stacks chunked over frames, against the same stacks chunked frame by frame.
 
-    python -m benchmarks.bench_frame_blocks [--frames 64] [--side 1024] [--rounds 5]
+    python -m benchmarks.bench_frame_blocks [--frames 64] [--side 1024] [--per-chunk 16] [--rounds 5]
 
 Both kinds are written as HDF5 and Zarr with the same compression and bytes per chunk, and read in turn in one process:
 as the survey does (hash and decode every frame) and as the storage does (row windows of every frame). The medians of
@@ -23,8 +23,7 @@ from emqa_dask.archive.survey import survey_file
 from emqa_dask.pipeline.tasks.store_partition import read_row_windows, read_window
 from emqa_dask.settings import Archive
 
-FRAMES_PER_CHUNK = 16
-SIDE_OF_CHUNK_PX = 64  # of a chunk over frames; 256 of one of a single frame: equal bytes
+SIDE_OF_CHUNK_PX = 64  # of a chunk over frames; 256 of one of a single frame: 16 frames have equal bytes
 
 
 def make_stack(n_frames: int, side: int) -> np.ndarray:
@@ -35,16 +34,17 @@ def make_stack(n_frames: int, side: int) -> np.ndarray:
     return np.stack([frame.astype(np.uint16) for frame in frames])
 
 
-def write_pair(folder: Path, name: str, stack: np.ndarray) -> tuple[Path, Path]:
+def write_pair(folder: Path, name: str, stack: np.ndarray, frames_per_chunk: int) -> tuple[Path, Path]:
     """The stack in one format, chunked frame by frame and over frames."""
     paths = []
     for kind in ("frames", "blocks"):
         side = 256 if kind == "frames" else SIDE_OF_CHUNK_PX
-        chunks = (1 if kind == "frames" else FRAMES_PER_CHUNK, side, side)
+        chunks = (1 if kind == "frames" else frames_per_chunk, side, side)
         if name.startswith("HDF5"):
             path = folder / f"{name.replace(' ', '_')}_{kind}.h5"
             with h5py.File(path, "w") as file:
-                file.create_dataset("stack", data=stack, chunks=chunks, compression=name.split()[1])
+                compression = None if name == "HDF5 none" else name.split()[1]
+                file.create_dataset("stack", data=stack, chunks=chunks, compression=compression)
         else:
             path = folder / f"{name.replace(' ', '_')}_{kind}.zarr"
             zarr_format = int(name.split()[1])
@@ -95,12 +95,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=64, help="64")
     parser.add_argument("--side", type=int, default=1024, help="rows and columns of a frame (1024)")
+    parser.add_argument("--per-chunk", type=int, default=16, help="frames in a chunk (16)")
     parser.add_argument("--rounds", type=int, default=5, help="5")
     arguments = parser.parse_args()
     stack = make_stack(arguments.frames, arguments.side)
     with tempfile.TemporaryDirectory(prefix="emqa-blocks-") as scratch:
-        for name in ("HDF5 gzip", "HDF5 lzf", "Zarr 2", "Zarr 3"):
-            paths = write_pair(Path(scratch), name, stack)
+        for name in ("HDF5 none", "HDF5 gzip", "HDF5 lzf", "Zarr 2", "Zarr 3"):
+            paths = write_pair(Path(scratch), name, stack, arguments.per_chunk)
             for task, read in (("survey", survey), ("store", make_store_reader(arguments.frames))):
                 single_s, block_s = compare(paths, read, arguments.rounds)
                 print(f"{name:9} {task:6} by frames {single_s:6.2f} s, over frames {block_s:6.2f} s, "

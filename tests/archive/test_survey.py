@@ -252,9 +252,7 @@ def test_content_hash_of_a_folder_sees_names_and_bytes(tmp_path):
 
 # Formats that are not read, and how their rows say so. Once one is read, its row is not failed, and may leave the list.
 NOT_READ = {
-    "formats_more/bitshuffle.h5": "HDF5 data are broken: Can't synchronously read data (can't open directory",
     "formats_more/jeol/View000_0000001.map": "not MRC nor any other known format (named .map)",
-    "formats_more/velox_eds.emd": "broken EMD (Velox): ModuleNotFoundError: The 'sparse' library was not found",
 }
 
 
