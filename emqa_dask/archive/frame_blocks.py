@@ -46,8 +46,8 @@ class _Extent:
 class _MemoryBlock:
     """Decoded frames in memory."""
 
-    def __init__(self, extent: _Extent, dtype: np.dtype):
-        self._frames = np.empty((extent.n_frames, *extent.frame_shape), dtype)
+    def __init__(self, frames: np.ndarray):
+        self._frames = frames  # (n_frames, h, w) or (n_frames, h, w, 3)
 
     def write(self, y0: int, rows: np.ndarray) -> None:
         """Keep `rows` (n_frames, h, w) or (n_frames, h, w, 3), which begin at row `y0`."""
@@ -164,13 +164,15 @@ def _decode_block(
     """The frames of `extent`; None where there is no room for them on the disk."""
     dtype = np.dtype(array.dtype).newbyteorder("=")
     n_bytes = extent.n_frames * math.prod(extent.frame_shape) * dtype.itemsize
+    is_in_order = (*axes.stack, axes.y, axes.x) == tuple(range(len(array.shape)))
+    if n_bytes <= MAX_MEMORY_BYTES and is_in_order:
+        ((_, rows),) = _iterate_pieces(array, axes, extent, chunks, 2 * MAX_MEMORY_BYTES)  # all rows in one piece
+        return _MemoryBlock(np.ascontiguousarray(rows, dtype))
     if n_bytes <= MAX_MEMORY_BYTES:
-        frames: _MemoryBlock | _FileBlock = _MemoryBlock(extent, dtype)
-        for y0, rows in _iterate_pieces(array, axes, extent, chunks):
-            frames.write(y0, rows.astype(dtype, copy=False))
-        return frames
-    frames = _FileBlock(extent, dtype)
-    for y0, rows in _iterate_pieces(array, axes, extent, chunks):
+        frames: _MemoryBlock | _FileBlock = _MemoryBlock(np.empty((extent.n_frames, *extent.frame_shape), dtype))
+    else:
+        frames = _FileBlock(extent, dtype)
+    for y0, rows in _iterate_pieces(array, axes, extent, chunks, _PIECE_BYTES):
         try:
             frames.write(y0, rows.astype(dtype, copy=False))
         except OSError:
@@ -179,13 +181,13 @@ def _decode_block(
 
 
 def _iterate_pieces(
-    array: Any, axes: ImageAxes, extent: _Extent, chunks: Sequence[int] | None
+    array: Any, axes: ImageAxes, extent: _Extent, chunks: Sequence[int] | None, piece_bytes: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(first row, rows of all frames of the block), about 64 MiB at a time and whole chunks."""
+    """(first row, rows of all frames of the block), at most about `piece_bytes` at a time and whole chunks."""
     height = extent.frame_shape[0]
     row_bytes = extent.n_frames * math.prod(extent.frame_shape[1:]) * array.dtype.itemsize
     chunk_rows = min(height, int(chunks[axes.y])) if chunks is not None else 1
-    step = max(1, _PIECE_BYTES // max(1, row_bytes) // chunk_rows) * chunk_rows
+    step = max(1, piece_bytes // max(1, row_bytes) // chunk_rows) * chunk_rows
     image_axes = (axes.y, axes.x) if axes.colour is None else (axes.y, axes.x, axes.colour)
     index: list[Any] = [slice(None)] * len(array.shape)
     for k, start, length in zip(axes.stack, extent.starts, extent.lengths, strict=True):

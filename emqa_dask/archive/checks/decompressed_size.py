@@ -29,6 +29,19 @@ def check_decompressed_size(compressor: str, data: bytes, n_bytes: int, name: st
         raise ReadError(f"a chunk of {name} decodes to over {limit:,} bytes instead of {n_bytes:,}: refused")
 
 
+def fits_deflate_chunk(data: bytes, n_bytes: int) -> bool:
+    """Whether zlib `data` decompress to exactly `n_bytes`, by libdeflate, which takes a third of the time of zlib.
+
+    False also where they are broken or longer, which check_decompressed_size() then looks at.
+    """
+    import imagecodecs
+
+    try:
+        return len(imagecodecs.deflate_decode(data, out=n_bytes)) == n_bytes
+    except (RuntimeError, ValueError):
+        return False
+
+
 def _measure_decompressed(compressor: str, data: bytes, limit: int) -> int:
     """Number of bytes that `data` decompress to; at most a little more than `limit` is decompressed."""
     size = 0
