@@ -162,9 +162,9 @@ def crc32c(data: bytes) -> int:
     return crc ^ 0xFFFFFFFF
 
 
-def jpeg_2000(path: Path) -> None:
+def jpeg_2000(path: Path, side: int = 60_000) -> None:
     data = bytearray(imagecodecs.jpeg2k_encode(np.zeros((SIDE, SIDE), np.uint8), codecformat="j2k", level=0))
-    struct.pack_into(">2I", data, 8, 60_000, 60_000)
+    struct.pack_into(">2I", data, 8, side, side)
     path.write_bytes(data)
 
 
@@ -226,6 +226,8 @@ BOMBS: dict[str, Callable[[Path], object]] = {
     "sparse.npy": lambda p: sparse_file(p, npy_header((60_000, 60_000)), 60_000 * 60_000 + 256),
     "stream.mrc.gz": packed_mrc,
     "large.j2k": jpeg_2000,
+    "wide.j2k": lambda p: jpeg_2000(p, 15_900),
+    "trailing.pgm": lambda p: sparse_file(p, b"P2 64 64 255 ", BIG),
     "sparse.pgm": lambda p: sparse_file(p, b"P5 60000 60000 255 ", 60_000 * 60_000 + 256),
     "text.pgm": lambda p: sparse_file(p, b"P2 60000 60000 255 ", 2**33),
     "chunk.zarr": lambda p: zarr_v2(p, b"", shape=(SIDE, SIDE), chunks=(2**20, 2**13)),

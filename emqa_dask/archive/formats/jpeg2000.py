@@ -17,6 +17,8 @@ JP2_SIGNATURE = b"\0\0\0\x0cjP  \r\n\x87\n"
 CODESTREAM_START = b"\xff\x4f\xff\x51"  # markers SOC and SIZ
 _COLOUR_SPACES = {12: "CMYK", 13: "YCCK", 14: "CIELab"}  # enumerated ones whose samples are no RGB
 _MAX_BOXES = 10_000
+_SMALL_DECODED_BYTES = 2**27  # always decoded; OpenJPEG needs 4 bytes per sample
+_MAX_RATIO = 2000  # of larger ones, of decoded bytes to bytes of the file
 _MAX_HEADER_BYTES = 2**20  # of the boxes before the pixels, each
 
 
@@ -39,6 +41,7 @@ def open_jpeg2000(path: Path) -> Source:
     if b"jp2c" not in boxes:
         raise ReadError("JPEG 2000 without an image in it")
     layout = _parse_size(_read_box(path, boxes[b"jp2c"], 64 + 3 * 16384))
+    _check_decoded_bytes(layout, n_bytes)
     colour_space = _read_colour_space(path, boxes)
     if colour_space in _COLOUR_SPACES:
         return Source("JPEG 2000", "signal", f"an image in {_COLOUR_SPACES[colour_space]}, not a micrograph")
@@ -110,6 +113,13 @@ def _parse_size(codestream: bytes) -> _Layout:
     is_signed = bool(components[0] & 0x80)
     n_bits = 8 if precision <= 8 else 16 if precision <= 16 else 32
     return _Layout(y1 - y0, x1 - x0, n_samples, f"{'int' if is_signed else 'uint'}{n_bits}")
+
+
+def _check_decoded_bytes(layout: _Layout, n_bytes: int) -> None:
+    """ReadError for a header that states far more samples than so few bytes can hold."""
+    decoded_bytes = 4 * layout.height * layout.width * layout.n_samples
+    if decoded_bytes > _SMALL_DECODED_BYTES and decoded_bytes > _MAX_RATIO * n_bytes:
+        raise ReadError(f"JPEG 2000 whose {n_bytes:,} bytes would decode to {decoded_bytes:,}: refused")
 
 
 def _read_colour_space(path: Path, boxes: dict) -> int:

@@ -1,6 +1,7 @@
 """PBM, PGM, PPM, PAM and PFM (Netpbm) -> frames; 16-bit samples are big endian, as the format says."""
 
 import re
+import warnings
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from emqa_dask.archive.metadata.headers import Header
 from emqa_dask.archive.source import Frame, ReadError, Source
 
 _MAX_HEADER_BYTES = 2**16  # of comments, mostly
+_MAX_SAMPLE_CHARACTERS = 16  # of a number in text, with the space around it
 _SPACE = rb"(?:[ \t\r\n\v\f]|#[^\n\r]*[\r\n])"  # comments count as space
 _HEADERS = {
     **dict.fromkeys(b"14", re.compile(rb"P.%b+(\d+)%b+(\d+)" % (_SPACE, _SPACE))),
@@ -149,18 +151,27 @@ def _read_rows(path: Path, raster: _Raster, sample: int | slice, y0: int, y1: in
 
 def _read_text(path: Path, raster: _Raster) -> np.ndarray:
     """All samples of an image in text, as (height, width, samples)."""
+    n = raster.height * raster.width * raster.n_samples
     with open(path, "rb") as file:
         file.seek(raster.start)
-        text = re.sub(rb"#[^\n\r]*", b"", file.read())
-    n = raster.height * raster.width * raster.n_samples
-    try:
-        if raster.kind == "1":  # its digits need no space between them
-            digits = b"".join(text.split())[:n]
-            values = np.frombuffer(digits, np.uint8) == ord("0")
-        else:
-            values = np.array(text.split(None, n)[:n], dtype=np.int64)
-    except ValueError as error:
-        raise ReadError("a Netpbm file of text with other characters than digits") from error
-    if values.size < n or (raster.kind != "1" and (values.min() < 0 or values.max() > np.iinfo(raster.dtype).max)):
-        raise ReadError(f"a Netpbm file of text with {values.size:,} of {n:,} values, or with too large ones")
+        text = re.sub(rb"#[^\n\r]*", b"", file.read(n * _MAX_SAMPLE_CHARACTERS + _MAX_HEADER_BYTES))
+    values = _parse_bits(text, n) if raster.kind == "1" else _parse_numbers(text, n)
+    if values.size < n or values.min() < 0 or (values.max() > 1 and values.max() > np.iinfo(raster.dtype).max):
+        raise ReadError(f"a Netpbm file of text that does not hold its {n:,} values")
     return values.astype(raster.dtype.newbyteorder("=")).reshape(raster.height, raster.width, raster.n_samples)
+
+
+def _parse_bits(text: bytes, n: int) -> np.ndarray:
+    """The first `n` digits 0 and 1, which need no space between them, as 1 and 0; none where there are others."""
+    digits = np.frombuffer(text.translate(None, b" \t\r\n\v\f")[:n], np.uint8)
+    return digits == ord("0") if np.isin(digits, (ord("0"), ord("1"))).all() else digits[:0]
+
+
+def _parse_numbers(text: bytes, n: int) -> np.ndarray:
+    """The first `n` numbers; none where there are other characters."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # numpy warns, or fails, at a character that belongs to no number
+            return np.fromstring(text.decode("latin-1"), np.int64, n, " ")
+    except (ValueError, DeprecationWarning):
+        return np.empty(0, np.int64)
