@@ -28,7 +28,7 @@ SUFFIXES = {
     ".jpe": "JPEG", ".gif": "GIF", ".bmp": "BMP", ".webp": "WebP", ".mrc": "MRC", ".mrcs": "MRC", ".map": "MRC",
     ".st": "MRC", ".ali": "MRC", ".rec": "MRC", ".preali": "MRC", ".dm3": "DM3", ".dm4": "DM4", ".ser": "SER",
     ".emi": "EMI", ".emd": "HDF5", ".h5": "HDF5", ".hdf5": "HDF5", ".hspy": "HDF5", ".nxs": "HDF5", ".de5": "HDF5",
-    ".elid": "ELID",
+    ".dm5": "HDF5", ".ims": "HDF5", ".elid": "ELID",
     ".npy": "NumPy", ".jp2": "JPEG 2000", ".j2k": "JPEG 2000", ".jpx": "JPEG 2000", ".jpf": "JPEG 2000",
     ".j2c": "JPEG 2000", ".jpc": "JPEG 2000", ".jph": "JPEG 2000", ".pgm": "Netpbm", ".ppm": "Netpbm",
     ".pnm": "Netpbm", ".pbm": "Netpbm", ".pam": "Netpbm", ".pfm": "Netpbm", ".ndata1": "HDF5",
