@@ -150,7 +150,7 @@ def zip_folder(folder: Path, path: Path, prefix: str = "", method: int = zipfile
             file.write(member, prefix + str(member.relative_to(folder)))
 
 
-@pytest.mark.parametrize("prefix", ["", "x.zarr/"])
+@pytest.mark.parametrize("prefix", ["", "x.zarr/", "data/2024/x.zarr/"])
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 @pytest.mark.parametrize("version", [2, 3])
 def test_zarr_in_zip_reads_as_its_folder(tmp_path, prefix, method, version):

@@ -186,6 +186,25 @@ def test_ome_xml_of_bioformats2raw_fills_the_header(tmp_path):
     assert "PhysicalSizeX 5 nm" in colour_frame.header.pixel_size_problem
 
 
+def test_series_without_the_attribute_of_their_layout(tmp_path):
+    write_group(tmp_path / "x.zarr", {})
+    first = multiscale([axis(n, None) for n in "yx"], scale(1, 1), path="/0")
+    write_group(tmp_path / "x.zarr" / "0", {"multiscales": [first]}, {"0": image(1)})
+    (tmp_path / "x.zarr" / "OME").mkdir()
+    (tmp_path / "x.zarr" / "OME" / "METADATA.ome.xml").write_text(OME_XML)
+    assert sizes(open_source(tmp_path / "x.zarr"))[0] == pytest.approx((2.0, 3.0))
+
+
+def test_codec_that_is_not_installed_is_named(tmp_path):
+    attributes = {"multiscales": [multiscale([axis("y"), axis("x")])]}
+    write_group(tmp_path / "x.zarr", attributes, {"0": image(1)})
+    document = tmp_path / "x.zarr" / "0" / ".zarray"
+    document.write_text(json.dumps(json.loads(document.read_text()) | {"compressor": {"id": "rare_codec"}}))
+    row, _ = survey(tmp_path / "x.zarr")
+    assert row["status"] == "failed"
+    assert "rare_codec" in row["reason"]
+
+
 def test_attributes_of_a_group_state_a_pixel_size(tmp_path):
     write_group(tmp_path / "x.zarr", {"pixel_size": [0.5, 0.25], "unit": "nm", "voltage": "200 kV"}, {"data": image(1)})
     (frame,) = open_source(tmp_path / "x.zarr").frames

@@ -7,7 +7,7 @@ from typing import Any
 
 from emqa_dask.archive.checks.zarr_files import ZarrFiles
 from emqa_dask.archive.formats.zarr_arrays import ZarrContents, ZarrImages
-from emqa_dask.archive.formats.zarr_nodes import get_group, get_node, is_group
+from emqa_dask.archive.formats.zarr_nodes import explain_absence, get_group, get_node, is_group
 from emqa_dask.archive.metadata.headers import Header, flatten_metadata
 from emqa_dask.archive.metadata.ome_xml import OmeImage, list_images
 from emqa_dask.archive.metadata.units import length_to_nm
@@ -27,9 +27,11 @@ def read_ome_attributes(group: Any) -> dict[str, Any]:
     return {**attributes, **ome} if isinstance(ome, Mapping) else attributes
 
 
-def is_ome_group(group: Any) -> bool:
-    """Whether the attributes of `group` are of OME-Zarr."""
+def is_ome_group(group: Any, files: ZarrFiles) -> bool:
+    """Whether `group` is one of OME-Zarr by its attributes, or by the OME-XML in it."""
     attributes = read_ome_attributes(group)
+    if files.is_file(f"{group.path}/{_OME_XML}" if group.path else _OME_XML):
+        return True
     return any(name in attributes for name in ("multiscales", "plate", "well", "bioformats2raw.layout"))
 
 
@@ -42,7 +44,8 @@ def read_ome_group(group: Any, files: ZarrFiles) -> ZarrContents:
         return _read_multiscales(group, attributes["multiscales"])
     contents = ZarrContents()
     n_lost = 0
-    ome_images = _list_ome_images(files, group.path) if "bioformats2raw.layout" in attributes else []
+    has_series = "plate" not in attributes and "well" not in attributes
+    ome_images = _list_ome_images(files, group.path) if has_series else []
     for number, path in enumerate(_list_image_paths(group, attributes, files)):
         image_group = get_group(group, path)
         if image_group is None:
@@ -113,14 +116,15 @@ def _read_multiscales(group: Any, multiscales: list) -> ZarrContents:
     paths = set()
     n_lost = 0
     for image in multiscales:
-        path = str(image["datasets"][0]["path"])
+        path = str(image["datasets"][0]["path"]).strip("/")
         if path in paths:  # another way to scale the same image down
             continue
         paths.add(path)
         array = get_node(group, path)
         if array is None or is_group(array):
             n_lost += 1
-            contents.remarks.append(f"array {path} of {group.path or 'the image'} is absent or broken")
+            cause = explain_absence(group, path)
+            contents.remarks.append(f"array {path} of {group.path or 'the image'} cannot be opened: {cause}")
             continue
         contents.images.append(_make_images(group, image, array))
     return ZarrContents(contents.images, contents.remarks, n_lost)

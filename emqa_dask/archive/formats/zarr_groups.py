@@ -11,7 +11,7 @@ from emqa_dask.archive.formats import ome_zarr
 from emqa_dask.archive.formats.hdf5.file_settings import add_settings
 from emqa_dask.archive.formats.hdf5.roles import describe_role, find_levels
 from emqa_dask.archive.formats.zarr_arrays import ZarrContents, ZarrImages, identify_images
-from emqa_dask.archive.formats.zarr_nodes import MAX_NODES, is_group, iterate_children
+from emqa_dask.archive.formats.zarr_nodes import MAX_NODES, explain_absence, is_group, iterate_children
 from emqa_dask.archive.metadata.headers import Header, flatten_metadata
 from emqa_dask.archive.metadata.units import length_to_nm
 from emqa_dask.archive.metadata.values import parse_positive
@@ -33,7 +33,7 @@ def read_group(group: Any, files: ZarrFiles) -> ZarrContents:
         n_groups += 1
         if n_groups > MAX_NODES:
             raise ReadError(f"a Zarr hierarchy of over {MAX_NODES:,} groups is not read")
-        if ome_zarr.is_ome_group(node):  # it names its own groups
+        if ome_zarr.is_ome_group(node, files):  # it names its own groups
             node_contents = ome_zarr.read_ome_group(node, files)
         else:
             children = dict(iterate_children(files, node))
@@ -67,7 +67,7 @@ def _read_arrays(group: Any, children: Mapping[str, Any]) -> ZarrContents:
     others |= find_levels(shapes)
     contents = [array_images for name, array_images in images.items() if name not in others]
     remarks = [f"{name} is {other.reason}" for name, other in others.items()]
-    remarks += [f"{name} is broken" for name in broken]
+    remarks += [f"{name} cannot be opened: {explain_absence(group, name)}" for name in broken]
     kind = next((other.kind for other in others.values()), "signal")
     return ZarrContents(contents, remarks, len(broken), kind)
 

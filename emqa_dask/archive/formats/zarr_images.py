@@ -44,7 +44,7 @@ def find_zarr_prefix(names: list[str]) -> str | None:
     """
     roots = [name.rpartition("/")[0] for name in names if name.rpartition("/")[2] in METADATA_NAMES]
     root = min(roots, key=lambda folder: (folder.count("/") + (folder != ""), folder), default=None)
-    if root is None or root.count("/") > 0:
+    if root is None:
         return None
     prefix = f"{root}/" if root else ""
     return prefix if all(name.startswith(prefix) for name in names if not name.startswith("__MACOSX/")) else None
@@ -85,7 +85,7 @@ def _open_node(files: ZarrFiles, node: Any) -> Source:
         return _open_zspy(files, node)
     if "n5" in node.attrs:
         return Source("N5", "unknown", N5_REMEDY)
-    is_ome = ome_zarr.is_ome_group(node)
+    is_ome = ome_zarr.is_ome_group(node, files)
     contents = ome_zarr.read_ome_group(node, files) if is_ome else read_group(node, files)
     return _make_source(files, "OME-Zarr" if is_ome else "Zarr", contents)
 

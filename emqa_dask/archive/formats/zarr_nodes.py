@@ -37,6 +37,17 @@ def get_node(group: Any, path: str) -> Any:
         return None
 
 
+def explain_absence(group: Any, path: str) -> str:
+    """Why get_node() finds no array at `path`, one phrase: a codec that is not installed, say."""
+    try:
+        group[path]
+    except KeyError:
+        return "there is none"
+    except Exception as error:  # as in get_node()
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+    return "it is no array"
+
+
 def get_group(group: Any, path: str) -> Any:
     """The group at `path` below `group`; None where there is none."""
     node = get_node(group, path)
