@@ -115,6 +115,20 @@ def test_jpeg_2000_resolution_at_capture(tmp_path):
     assert (header.nm_per_pixel, header.nm_per_pixel_y) == pytest.approx((2.0, 4.0))
 
 
+def test_jpeg_2000_with_a_palette_gives_the_indices(tmp_path):
+    indices = image(1, dtype="uint8")
+    data = imagecodecs.jpeg2k_encode(indices, codecformat="jp2", level=0)
+    palette = np.stack([np.arange(256), 255 - np.arange(256), np.full(256, 7)], 1).astype(np.uint8).tobytes()
+    boxes = struct.pack(">I4sHB3B", 8 + 6 + len(palette), b"pclr", 256, 3, 7, 7, 7) + palette
+    boxes += struct.pack(">I4s", 20, b"cmap") + b"".join(struct.pack(">HBB", 0, 1, k) for k in range(3))
+    start = data.index(b"jp2h") - 4
+    (size,) = struct.unpack_from(">I", data, start)
+    head = data[:start] + struct.pack(">I", size + len(boxes)) + data[start + 4 : start + size]
+    (tmp_path / "x.jp2").write_bytes(head + boxes + data[start + size :])
+    assert imagecodecs.jpeg2k_decode((tmp_path / "x.jp2").read_bytes()).shape == (48, 64, 3)
+    np.testing.assert_array_equal(read(tmp_path / "x.jp2")[0], indices)
+
+
 GREY8 = image(1, dtype="uint8")
 GREY16 = image(2)
 RGB = np.random.default_rng(3).integers(0, 255, (48, 64, 3), np.uint8)

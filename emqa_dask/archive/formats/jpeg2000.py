@@ -46,6 +46,8 @@ def open_jpeg2000(path: Path) -> Source:
     if colour_space in _COLOUR_SPACES:
         return Source("JPEG 2000", "signal", f"an image in {_COLOUR_SPACES[colour_space]}, not a micrograph")
     header = choose_pixel_size(Header(), _read_resolutions(path, boxes), layout.width)
+    # Without its palette an image is the indices, which were measured; the colours were chosen for display.
+    span = boxes[b"jp2c"] if b"pclr" in boxes else (0, n_bytes)
     is_colour = layout.n_samples in (3, 4)
     samples = [slice(0, 3)] if is_colour else list(range(1 if layout.n_samples == 2 else layout.n_samples))
     frames = tuple(
@@ -54,7 +56,7 @@ def open_jpeg2000(path: Path) -> Source:
             layout.width,
             layout.dtype,
             header,
-            partial(_decode, path, layout, k),
+            partial(_decode, path, span, layout, k),
             layout.height,
             is_colour,
         )
@@ -142,11 +144,11 @@ def _read_resolutions(path: Path, boxes: dict) -> Iterator[StatedSize]:
     yield StatedSize(nm[0], nm[1], "capture resolution")
 
 
-def _decode(path: Path, layout: _Layout, sample: int | slice, y0: int, y1: int) -> np.ndarray:
+def _decode(path: Path, span: tuple[int, int], layout: _Layout, sample: int | slice, y0: int, y1: int) -> np.ndarray:
     import imagecodecs
 
     try:
-        pixels: np.ndarray = imagecodecs.jpeg2k_decode(path.read_bytes())
+        pixels: np.ndarray = imagecodecs.jpeg2k_decode(_read_box(path, span, span[1]))
     except (RuntimeError, ValueError) as error:
         raise ReadError(f"JPEG 2000 data are broken: {' '.join(str(error).split())[:200]}") from error
     shape = (layout.height, layout.width) if layout.n_samples == 1 else (layout.height, layout.width, layout.n_samples)
