@@ -12,6 +12,7 @@ from emqa_dask.archive.metadata.units import is_reciprocal
 MIN_IMAGE_PX = 16  # of a side; an array of unnamed axes whose last two are shorter is no stack of images
 MAX_SAMPLES = 16  # along a last axis that counts detectors or colours
 MAX_ASPECT = 4.0  # of an image in an array of unnamed axes; longer ones may be spectra
+MAX_TABLE_ASPECT = 20.0  # of an array of unnamed axes; longer ones are tables
 _Y_NAMES = ("y", "height", "row", "rows", "scan y", "scan_y", "dim_y", "lines", "line", "r_y", "image_y")
 _X_NAMES = ("x", "width", "column", "columns", "col", "scan x", "scan_x", "dim_x", "samples_x", "r_x", "image_x")
 _STACK_NAMES = ("t", "time", "z", "depth", "frame", "frames", "image", "images", "slice", "slices", "tilt", "tilts",
@@ -137,6 +138,14 @@ def _identify_by_shape(shape: tuple[int, ...], size: str, dtype: np.dtype) -> Im
             f"an array of {size} values whose axes have no names: a stack of images or spectra, which nothing says",
         )
     return ImageAxes(second, last, None, (*single_axes, first))
+
+
+def find_table(shape: Sequence[int], axes: ImageAxes) -> NoImage | None:
+    """That an array whose axes have no names is a table of numbers by its sides; None for images."""
+    short_px, long_px = sorted((int(shape[axes.y]), int(shape[axes.x])))
+    if short_px >= MIN_IMAGE_PX and long_px <= MAX_TABLE_ASPECT * short_px:
+        return None
+    return NoImage("signal", f"a table of {' x '.join(map(str, shape))} numbers")
 
 
 def count_planes(shape: Sequence[int], axes: ImageAxes) -> int:

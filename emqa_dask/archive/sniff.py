@@ -5,7 +5,7 @@ import re
 from emqa_dask.archive.formats.mrc_header import parse_header
 from emqa_dask.archive.formats.netpbm import NETPBM_START
 
-HEAD_BYTES = 4096
+HEAD_BYTES = 2**14  # HDF5 may begin behind a block of 8 KiB
 
 # Content that starts with these bytes is in this format, whatever the file is called.
 _MAGIC = (
@@ -69,7 +69,7 @@ def detect_format(head: bytes, n_bytes: int, suffix: str) -> str | None:
         return "DM3"
     if head[:4] == b"\x00\x00\x00\x04" and head[12:16] in (b"\x00\x00\x00\x01", b"\x00\x00\x00\x00"):
         return "DM4"
-    if any(head[k : k + 8] == b"\x89HDF\r\n\x1a\n" for k in (512, 1024, 2048)):
+    if any(head[k : k + 8] == b"\x89HDF\r\n\x1a\n" for k in (512, 1024, 2048, 4096, 8192)):
         return "HDF5"
     record = parse_header(head)
     if record is not None and (record["map"][:3] == b"MAP" or SUFFIXES.get(suffix) == "MRC"):

@@ -98,7 +98,7 @@ def test_names_decide_in_square_arrays(tmp_path):
 
 @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    st.permutations(["time", "y", "x"]), st.floats(0.01, 100), st.floats(0.01, 100),
+    st.permutations(["time", "y", "x"]), st.floats(0.02, 100), st.floats(0.02, 100),
     st.sampled_from([("[n_m]", 1.0), ("u_m", 1e3), ("[Å]", 0.1)]),
 )  # fmt: skip
 def test_any_order_of_named_dims_gives_the_images(tmp_path, names, y_step, x_step, unit):

@@ -221,6 +221,39 @@ def test_nexus_signal_and_axes(tmp_path, is_old):
     assert read_sizes(source) == pytest.approx((2.0, 4.0))
 
 
+def test_nexus_axes_as_rosettasciio_writes_them(tmp_path):
+    with h5py.File(tmp_path / "x.nxs", "w") as file:
+        group = file.create_group("entry1/signal")
+        group.attrs.update({"NX_class": "NXdata", "signal": "data", "axes": np.array([b"x", b"y"])})
+        group["data"] = image(1, SHAPE).T
+        for name, n, step in (("x", 64, 2.0), ("y", 48, 4.0)):
+            group[name] = np.arange(n) * step
+            group[name].attrs["units"] = "nm"
+    source = open_source(tmp_path / "x.nxs")
+    np.testing.assert_array_equal(source.frames[0].read(), image(1, SHAPE))
+    assert read_sizes(source) == pytest.approx((2.0, 4.0))
+
+
+def test_parts_of_a_virtual_dataset_are_read_once(tmp_path):
+    stack = np.stack([image(k, SHAPE) for k in range(3)])
+    layout = h5py.VirtualLayout(stack.shape, stack.dtype)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        for k, pixels in enumerate(stack):
+            file[f"part_{k}"] = pixels
+            layout[k] = h5py.VirtualSource(file[f"part_{k}"])
+        file.create_virtual_dataset("whole", layout)
+    source = open_source(tmp_path / "x.h5")
+    np.testing.assert_array_equal([frame.read() for frame in source.frames], stack)
+
+
+@pytest.mark.parametrize("n_bytes", [512, 4096, 8192])
+def test_hdf5_behind_a_user_block(tmp_path, n_bytes):
+    with h5py.File(tmp_path / "x.h5", "w", userblock_size=n_bytes) as file:
+        file["image"] = image(1, SHAPE)
+    (frame,) = open_source(tmp_path / "x.h5").frames
+    np.testing.assert_array_equal(frame.read(), image(1, SHAPE))
+
+
 def test_imaging_conditions_under_usual_names(tmp_path):
     attributes = {"beam_energy_keV": 200, "magnification": 5e4, "microscope": "Titan", "detector": "HAADF",
                   "acquisition_date": "2021-03-04 05:06:07", "exposure_time_ms": 250.0, "stage_x_um": -3.0,

@@ -114,6 +114,24 @@ def test_pixel_size_from_the_cell(tmp_path, cell, m, axes, expected):
     assert (header.nm_per_pixel, header.nm_per_pixel_y) == pytest.approx(expected, nan_ok=True)
 
 
+@pytest.mark.parametrize("size", [(40, 28), (7424, 3840)])
+def test_two_pixels_in_a_byte_as_serialem_packs_them(tmp_path, size):
+    has_flag = size == (40, 28)  # older ones have only a label, and the size of a super-resolution movie
+    packed = np.random.default_rng(1).integers(0, 256, size, np.uint8)
+    labels = () if has_flag else ("SerialEMCCD: Dose frac. image, 4 bits packed  r/f 0",)
+    cell = (2.5 * 2 * size[1], 2.5 * size[0], 2.5)
+    write_header(
+        tmp_path / "x.mrc", packed.tobytes(), (1, *size), 0,
+        imod=16 if has_flag else None, labels=labels, cell=(cell[0] / 2, *cell[1:]),
+    )  # fmt: skip
+    (frame,) = open_source(tmp_path / "x.mrc").frames
+    rows = frame.read(0, 8)
+    np.testing.assert_array_equal(rows[:, 0::2], packed[:8] & 15)
+    np.testing.assert_array_equal(rows[:, 1::2], packed[:8] >> 4)
+    assert frame.header.nm_per_pixel == pytest.approx(0.25)
+    assert frame.header.nm_per_pixel_y == pytest.approx(0.25)
+
+
 def test_doubtful_and_impossible_pixel_sizes(tmp_path):
     write_mrc(tmp_path / "default.mrc", image(1)[None], angstrom=1.0)
     header = read_header(tmp_path / "default.mrc")

@@ -54,12 +54,24 @@ def test_npy_stacks_colour_and_other_arrays(tmp_path):
 
 
 @settings(max_examples=30, deadline=None)
-@given(arrays(st.sampled_from([np.uint8, np.int16, np.float32]), array_shapes(min_dims=2, max_dims=2, max_side=40)))
+@given(
+    arrays(
+        st.sampled_from([np.uint8, np.int16, np.float32]),
+        array_shapes(min_dims=2, max_dims=2, min_side=16, max_side=40),
+    )
+)
 def test_npy_of_any_shape(tmp_path_factory, pixels):
     path = tmp_path_factory.mktemp("npy") / "x.npy"
     np.save(path, pixels)
-    if pixels.size > 1:
-        np.testing.assert_array_equal(read(path)[0], pixels)
+    np.testing.assert_array_equal(read(path)[0], pixels)
+
+
+@pytest.mark.parametrize("shape", [(6397, 4), (154, 6), (2578, 1), (2000, 20)])
+def test_tables_of_numbers_are_no_images(tmp_path, shape):
+    np.save(tmp_path / "log.npy", np.zeros(shape))
+    row, images = survey(tmp_path / "log.npy")
+    assert (row["status"], row["kind"], images) == ("skipped", "signal", [])
+    assert row["reason"] == f"a table of {shape[0]} x {shape[1]} numbers"
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])

@@ -110,6 +110,14 @@ def test_scale_in_an_array_of_the_group(tmp_path):
     assert sizes(open_source(tmp_path / "x.zarr")) == [(2.0, 3.0)]
 
 
+def test_absent_scale_does_not_cost_the_image(tmp_path):
+    attributes = {"multiscales": [multiscale([axis("y"), axis("x")], [{"type": "scale", "path": "spacing"}])]}
+    write_group(tmp_path / "x.zarr", attributes, {"0": image(1)})
+    source = open_source(tmp_path / "x.zarr")
+    np.testing.assert_array_equal(source.frames[0].read(), image(1))
+    assert np.isnan(sizes(source)[0]).all()
+
+
 def test_units_of_y_and_x_differ(tmp_path):
     axes = [axis("y", "micrometer"), axis("x", "angstrom")]
     write_group(tmp_path / "x.zarr", {"multiscales": [multiscale(axes, scale(0.002, 20))]}, {"0": image(1)})

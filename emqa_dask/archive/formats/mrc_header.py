@@ -13,6 +13,8 @@ MODE_RGB = 16
 MODE_4_BIT = 101
 IMOD_STAMP = 1146047817  # "IMOD" as an integer
 IMOD_SIGNED_BYTES = 1  # flag
+IMOD_PACKED_BYTES = 16  # flag of SerialEM: each byte of mode 0 holds two pixels, so the header has half the width
+SUPER_RESOLUTION_PX = ((7676, 7420), (7680, 7424), (11520, 8184))  # of movies that old SerialEM packed without the flag
 MAX_SIDE_PX = 2**24
 MAX_COMMON_SIDE_PX = 2**16  # of an image; a larger one may be a value of the other byte order
 MIN_SIGN_EVIDENCE = 1.02  # ratio of roughness; a wrong sign makes jumps of 256 in an image
@@ -47,7 +49,32 @@ def parse_header(data: bytes) -> np.ndarray | None:
     if len(data) < HEADER_BYTES:
         return None
     records = [np.frombuffer(data, _HEADER_DTYPE.newbyteorder(order), count=1)[0] for order in "<>"]
-    return max(filter(_is_header, records), key=_rate_byte_order, default=None)
+    record = max(filter(_is_header, records), key=_rate_byte_order, default=None)
+    return _widen_packed(record) if record is not None and _has_packed_bytes(record) else record
+
+
+def _has_packed_bytes(record: np.ndarray) -> bool:
+    """Whether each byte of mode 0 holds two pixels: by the flag, else by SerialEM's label and the sizes of movies."""
+    if int(record["mode"]) != 0:
+        return False
+    if int(record["imod_stamp"]) == IMOD_STAMP and int(record["imod_flags"]) & IMOD_PACKED_BYTES:
+        return True
+    sides = sorted((2 * int(record["n"][0]), int(record["n"][1])), reverse=True)
+    is_super_resolution = any(
+        abs(sides[0] - long) <= 4 and abs(sides[1] - short) <= 4 for long, short in SUPER_RESOLUTION_PX
+    )
+    return is_super_resolution and b"4 bits packed" in record["labels"][0]
+
+
+def _widen_packed(record: np.ndarray) -> np.ndarray:
+    """`record` as one of mode 101, whose header has the whole width; as IMOD reads it."""
+    wide_record = record.copy()
+    wide_record["mode"] = MODE_4_BIT
+    if record["m"][0] == record["n"][0]:
+        wide_record["m"][0] *= 2
+        wide_record["cell"][0] *= 2
+    wide_record["n"][0] *= 2
+    return wide_record
 
 
 def _is_header(record: np.ndarray) -> bool:

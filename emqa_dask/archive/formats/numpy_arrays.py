@@ -10,7 +10,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from emqa_dask.archive.axes import ImageAxes, NoImage, count_planes, identify_axes, iterate_planes, read_plane
+from emqa_dask.archive.axes import (
+    ImageAxes,
+    NoImage,
+    count_planes,
+    find_table,
+    identify_axes,
+    iterate_planes,
+    read_plane,
+)
 from emqa_dask.archive.checks import guards
 from emqa_dask.archive.checks.zip_members import check_member, iterate_blocks, read_member
 from emqa_dask.archive.formats.hdf5.attributes import convert_value, normalise_name
@@ -59,7 +67,7 @@ def open_npy(path: Path) -> Source:
     with open(path, "rb") as file:
         layout = parse_layout(file.read(MAX_NPY_HEADER_BYTES))
         n_bytes = file.seek(0, 2)
-    axes = identify_axes(layout.shape, layout.dtype)
+    axes = _identify_unnamed_axes(layout)
     if isinstance(axes, NoImage):
         return Source("NumPy", axes.kind, _OBJECTS_REASON if layout.dtype.hasobject else axes.reason)
     if n_bytes < layout.offset + layout.n_bytes:
@@ -102,10 +110,15 @@ def open_npz(path: Path, members: list[zipfile.ZipInfo]) -> Source:
 
 
 def _identify_axes(name: str, layout: ArrayLayout) -> ImageAxes | NoImage:
-    """Axes of the images in an array of an .npz, or what it is by its name and type."""
+    """Axes of the images in an array of an .npz, or what it is by its name, type and shape."""
     if layout.dtype.kind == "b":
         return NoImage("signal", "a mask of true and false")
-    return describe_role(name) or identify_axes(layout.shape, layout.dtype)
+    return describe_role(name) or _identify_unnamed_axes(layout)
+
+
+def _identify_unnamed_axes(layout: ArrayLayout) -> ImageAxes | NoImage:
+    axes = identify_axes(layout.shape, layout.dtype)
+    return axes if isinstance(axes, NoImage) else find_table(layout.shape, axes) or axes
 
 
 def _read_layouts(

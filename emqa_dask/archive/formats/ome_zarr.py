@@ -190,8 +190,9 @@ def _read_scale(group: Any, transformation: Mapping) -> list[float] | None:
         return None if kind in ("translation", "identity") else [math.nan]
     vector = transformation.get("scale")
     if vector is None and isinstance(transformation.get("path"), str):
-        array = group[transformation["path"]]
-        vector = array[:].tolist() if array.ndim == 1 and array.shape[0] <= len(_EARLY_AXES) else None
+        array = group.get(transformation["path"])
+        is_vector = array is not None and getattr(array, "ndim", 0) == 1 and array.shape[0] <= len(_EARLY_AXES)
+        vector = array[:].tolist() if is_vector else None
     if not isinstance(vector, list):
         return None
     return [parse_number(value) for value in vector]

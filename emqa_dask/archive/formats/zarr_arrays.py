@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from emqa_dask.archive.axes import ImageAxes, NoImage, identify_axes, iterate_planes, list_spans, read_plane
+from emqa_dask.archive.axes import ImageAxes, NoImage, find_table, identify_axes, iterate_planes, list_spans, read_plane
 from emqa_dask.archive.checks.zarr_chunks import check_chunks, count_absent_chunks
 from emqa_dask.archive.checks.zarr_files import ZarrFiles
 from emqa_dask.archive.formats.hdf5.calibration import read_header, state_pixel_sizes
@@ -54,7 +54,10 @@ def identify_images(images: ZarrImages) -> ImageAxes | NoImage:
         dtype = np.dtype(array.dtype)
     except TypeError:
         return NoImage("signal", f"values of type {array.dtype}, not an image")
-    return identify_axes(array.shape, dtype, images.names, images.units)
+    axes = identify_axes(array.shape, dtype, images.names, images.units)
+    if isinstance(axes, NoImage) or any(images.names):
+        return axes
+    return find_table(array.shape, axes) or axes
 
 
 def make_frames(files: ZarrFiles, images: ZarrImages, axes: ImageAxes) -> list[Frame]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import h5py
 import numpy as np
 
-from emqa_dask.archive.axes import MIN_IMAGE_PX, ImageAxes, NoImage, identify_axes
+from emqa_dask.archive.axes import ImageAxes, NoImage, find_table, identify_axes
 from emqa_dask.archive.formats.hdf5.attributes import read_attribute, read_text
 from emqa_dask.archive.formats.hdf5.axis_scales import AxisScale, find_nexus_axes, read_axis_scales, state_axis_size
 from emqa_dask.archive.formats.hdf5.calibration import read_header, state_pixel_sizes
@@ -18,7 +18,6 @@ from emqa_dask.archive.metadata.headers import Header
 from emqa_dask.archive.metadata.pixel_size import choose_pixel_size
 
 MAX_OBJECTS = 100_000  # of a file that are looked at
-MAX_TABLE_ASPECT = 20.0  # of an array of two axes without names; longer ones are tables
 _DETECTORS = ("bf", "df", "abf", "adf", "haadf", "laadf", "maadf", "df2", "df4", "se", "se1", "se2", "bse", "inlens",
               "etd", "tld", "bsd", "esb", "abs", "dpc", "idpc", "ddpc", "cl", "ebic", "stem", "segmented")  # fmt: skip
 _INTERLACES = {"INTERLACE_PIXEL": (0, 1, 2), "INTERLACE_LINE": (0, 2, 1), "INTERLACE_PLANE": (1, 2, 0)}
@@ -59,8 +58,10 @@ def read_arrays(file: h5py.File, format: str = "HDF5") -> Contents:
     file_settings = FileSettings(file)
     images: dict[str, ImageDataset] = {}
     others: list[OtherArray] = []
-    for dataset in list_datasets(file):
-        if dataset.dtype.kind not in "biufc" or dataset.size <= 1:
+    datasets = list_datasets(file)
+    virtual_parts = _list_virtual_parts(datasets)
+    for dataset in datasets:
+        if dataset.dtype.kind not in "biufc" or dataset.size <= 1 or dataset.name in virtual_parts:
             continue
         scales = read_axis_scales(dataset, nexus)
         axes = find_image_axes(dataset, scales)
@@ -74,6 +75,17 @@ def read_arrays(file: h5py.File, format: str = "HDF5") -> Contents:
         others.append(OtherArray(name, role))
     remark = "" if images or others else _describe_links(file)
     return Contents(format, tuple(name_detectors(list(images.values()))), tuple(others), remark)
+
+
+def _list_virtual_parts(datasets: Iterable[h5py.Dataset]) -> set[str]:
+    """Names of the datasets that a virtual dataset of the same file shows again."""
+    parts = set()
+    for dataset in datasets:
+        if dataset.is_virtual:
+            file_names = (".", dataset.file.filename)
+            sources = [source for source in dataset.virtual_sources() if source.file_name in file_names]
+            parts |= {f"/{source.dset_name.lstrip('/')}" for source in sources}
+    return parts
 
 
 def _describe_links(file: h5py.File) -> str:
@@ -110,13 +122,8 @@ def find_image_axes(dataset: h5py.Dataset, scales: list[AxisScale]) -> ImageAxes
     axes = identify_axes(dataset.shape, dataset.dtype, [s.name for s in scales], [s.unit for s in scales])
     if isinstance(axes, NoImage):
         return axes
-    height = dataset.shape[axes.y]
-    width = dataset.shape[axes.x]
     is_named = read_text(dataset, "CLASS") == "IMAGE" or bool(scales[axes.y].name and scales[axes.x].name)
-    is_narrow = min(height, width) < MIN_IMAGE_PX or max(height, width) > MAX_TABLE_ASPECT * min(height, width)
-    if is_narrow and not is_named:
-        return NoImage("signal", f"a table of {' x '.join(map(str, dataset.shape))} numbers")
-    return axes
+    return axes if is_named else find_table(dataset.shape, axes) or axes
 
 
 def _is_dectris(dataset: h5py.Dataset) -> bool:

@@ -141,7 +141,9 @@ def _list_signals(group: h5py.Group) -> list[h5py.Dataset]:
 
 def _read_nexus_axes(group: h5py.Group, signal: h5py.Dataset) -> list[AxisScale]:
     names = read_attribute(group, "axes") or read_attribute(signal, "axes") or []
-    if isinstance(names, str):
+    if isinstance(names, str) and len(names) == signal.ndim > 1 and names not in group:
+        names = list(names)  # an array of single letters, as RosettaSciIO writes it
+    elif isinstance(names, str):
         names = [name for name in names.strip("[]").replace(",", ":").split(":") if name]
     scales = [AxisScale()] * signal.ndim
     attributes = read_attributes(group)
