@@ -259,7 +259,8 @@ def _describe_non_image(path: Path, suffix: str, name: str | None, expected: str
 def read_micrograph(path: str | Path, frame: int = 0) -> tuple[np.ndarray, Header]:
     """Image and imaging conditions of one micrograph in a file.
 
-    Reads all formats that the triage of an archive reads. Colour becomes grey (luma, ITU-R BT.601).
+    Reads all formats that the triage of an archive reads. Colour becomes grey: the
+    intensities of a colour map, or the luma (ITU-R BT.601).
 
     Parameters
     ----------
