@@ -10,6 +10,8 @@ from emqa_dask.archive.colour.annotations import STRONG
 from emqa_dask.archive.colour.maps import load_colour_maps
 
 _N_SAMPLES = 4096  # pixels that are compared with every map
+_FEW_STEP = 16  # one in so many of these pixels is compared first
+_FEW_SLACK = 0.15  # by which the share of these may be lower than that of all
 _DARK = 24  # of 255; below: a pixel fits every map that begins with black
 _EXACT_TOLERANCE = 6.0  # distance of colours of 255; below: rounding
 _LOSSY_TOLERANCE = 40.0  # the same for images with lossy compression
@@ -130,7 +132,8 @@ def _find_map(pixels: np.ndarray, tolerance: float, min_share: float) -> str:
     if np.count_nonzero(is_strong) < 0.1 * len(pixels):
         return ""
     points = _weigh(pixels)
-    fits = [_fit_map(name, points, is_strong, tolerance) for name in load_colour_maps()]
+    names = _list_near_maps(points, tolerance, min_share)
+    fits = [_fit_map(name, points, is_strong, tolerance) for name in names]
     best = min((fit for fit in fits if fit.share >= min_share), key=lambda fit: fit.error, default=None)
     if best is None:
         return ""
@@ -139,6 +142,16 @@ def _find_map(pixels: np.ndarray, tolerance: float, min_share: float) -> str:
         return ""
     rivals = [fit for fit in fits if fit.error <= _RIVAL_RATIO * best.error + _RIVAL_ERROR]
     return best.name if all(_correlate(best, rival) >= _MIN_AGREEMENT for rival in rivals) else ""
+
+
+def _list_near_maps(points: np.ndarray, tolerance: float, min_share: float) -> list[str]:
+    """Names of the maps that a few of the pixels are near to: all others are too far to count, and take most time."""
+    few = points[::_FEW_STEP]
+    coarse_fits = [_fit_map(name, few, np.ones(len(few), bool), tolerance, min_levels=1) for name in load_colour_maps()]
+    if max(fit.share for fit in coarse_fits) < min_share - _FEW_SLACK:
+        return []
+    max_error = 2 * _RIVAL_RATIO * min(fit.error for fit in coarse_fits) + 4 * _RIVAL_ERROR
+    return [fit.name for fit in coarse_fits if fit.error <= max_error]
 
 
 class _Fit(NamedTuple):
@@ -150,13 +163,15 @@ class _Fit(NamedTuple):
     intensities: np.ndarray
 
 
-def _fit_map(name: str, points: np.ndarray, is_strong: np.ndarray, tolerance: float) -> _Fit:
+def _fit_map(
+    name: str, points: np.ndarray, is_strong: np.ndarray, tolerance: float, min_levels: int = _MIN_LEVELS
+) -> _Fit:
     tree, intensities = _index_map(name)
     distances, nearest = tree.query(points)
     distances = distances / 1000
     is_on_map = distances <= tolerance
     n_levels = len(np.unique(intensities[nearest[is_on_map & is_strong]]))
-    share = float(np.mean(is_on_map)) if n_levels >= _MIN_LEVELS else 0.0
+    share = float(np.mean(is_on_map)) if n_levels >= min_levels else 0.0
     return _Fit(name, float(np.minimum(distances, 2 * tolerance).mean()), share, intensities[nearest].astype(float))
 
 
