@@ -42,15 +42,19 @@ def compress(rgb: np.ndarray, quality: int) -> np.ndarray:
 @pytest.mark.parametrize("name", sorted(set(load_colour_maps()) - {"16 colours"}))
 def test_every_colour_map_is_inverted(name):
     table = load_colour_maps()[name]
-    for pixels in (grey_image(), RAMP):
-        if name == "spectrum":  # its first and last colour are the same
-            pixels = np.minimum(pixels, 254)
-        grey = convert_colours(table[pixels])
-        assert grey.colour == f"colour map: {name}"
-        np.testing.assert_array_equal(table[grey.pixels], table[pixels])
-        deep = convert_colours(table[pixels].astype(np.uint16) * 257)
-        assert deep.colour == grey.colour
-        np.testing.assert_array_equal(deep.pixels, grey.pixels.astype(np.uint16) * 257)
+    pixels = np.concatenate([RAMP, grey_image(1, (64, 256))])
+    if name == "spectrum":  # its first and last colour are the same
+        pixels = np.minimum(pixels, 254)
+    grey = convert_colours(table[pixels])
+    assert grey.colour == f"colour map: {name}"
+    np.testing.assert_array_equal(table[grey.pixels], table[pixels])
+
+
+def test_a_colour_map_of_16_bits_is_inverted():
+    table = load_colour_maps()["magma"].astype(np.uint16) * 257
+    grey = convert_colours(table[grey_image()])
+    assert grey.colour == "colour map: magma"
+    np.testing.assert_array_equal(grey.pixels, grey_image().astype(np.uint16) * 257)
 
 
 @pytest.mark.parametrize("name", ["fire", "viridis", "inferno", "magma", "plasma", "jet", "turbo", "hot", "green"])
@@ -61,11 +65,12 @@ def test_a_colour_map_in_a_jpeg_is_inverted(name):
         assert np.abs(grey.pixels.astype(int) - RAMP).mean() < 1.5
 
 
-def test_no_map_in_a_jpeg_gets_another_order():
-    for name, table in load_colour_maps().items():
-        grey = convert_colours(compress(table[grey_image()], 90))
-        if grey.colour not in ("colour", "colour map: unnamed"):
-            assert np.corrcoef(grey.pixels.ravel(), grey_image().ravel())[0, 1] > 0.6, name
+@pytest.mark.parametrize("name", ["hot", "gist_heat", "autumn", "twilight", "jet", "spectrum", "RdBu", "brg"])
+def test_no_map_in_a_jpeg_gets_another_order(name):
+    """Part of one map looks like part of another one, and compression hides the difference."""
+    grey = convert_colours(compress(load_colour_maps()[name][grey_image()], 90))
+    if grey.colour not in ("colour", "colour map: unnamed"):
+        assert np.corrcoef(grey.pixels.ravel(), grey_image().ravel())[0, 1] > 0.6
 
 
 def test_shades_of_one_colour_are_its_strongest_channel():

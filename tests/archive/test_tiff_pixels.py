@@ -239,6 +239,20 @@ def test_inks_and_lightness_give_grey(tmp_path):
             check_frames(tmp_path / "x.tif", [grey])
 
 
+def test_lightness_in_jpeg_is_refused(tmp_path):
+    lab = Image.fromarray(np.stack([picture("uint8")] * 3, axis=-1)).convert("LAB")
+    lab.save(tmp_path / "x.tif", compression="jpeg")
+    with pytest.raises(ReadError, match="CIELab in JPEG"):
+        open_source(tmp_path / "x.tif")
+
+
+def test_movie_of_electrons_is_skipped_with_a_reason(tmp_path):
+    write_packed(tmp_path / "x.tif", picture("uint8"), 8, tags={259: 65000})
+    (row, micrographs) = survey_file(next(iter(scan_archive(tmp_path / "x.tif"))), Archive())
+    assert (row["status"], row["kind"], micrographs) == ("skipped", "signal", [])
+    assert "a movie of 1 frames of single electrons" in row["reason"]
+
+
 @pytest.mark.parametrize("dtype", ["complex64", "complex128"])
 def test_complex_values_are_skipped_with_a_reason(tmp_path, dtype):
     tifffile.imwrite(tmp_path / "x.tif", np.fft.fft2(picture("uint8")).astype(dtype))

@@ -8,7 +8,7 @@ import tifffile
 
 from emqa_dask.archive.checks import guards
 from emqa_dask.archive.checks.guards import check_frames
-from emqa_dask.archive.formats.tiff_pages import explain_pages
+from emqa_dask.archive.formats.tiff_pages import ELECTRON_FRAME, explain_pages
 from emqa_dask.archive.formats.tiff_pixels import PageLayout, describe_layout, read_rows
 from emqa_dask.archive.formats.tiff_samples import PageImage, count_contiguous_images, list_images
 from emqa_dask.archive.metadata.headers import Header
@@ -41,6 +41,9 @@ def open_tiff(path: str | Path) -> Source:
         raise ReadError("truncated TIFF: no page can be found")
     if left_out and all(_DIFFRACTION in text for text in left_out) and not frames:
         return Source(name, "diffraction", f"{left_out[0].partition(' is ')[2]}, not a micrograph")
+    if left_out and all(ELECTRON_FRAME in text for text in left_out) and not frames:
+        text = f"a movie of {len(left_out):,} frames of single electrons (EER), not a micrograph: sum its frames first"
+        return Source(name, "signal", text)
     if not frames:
         raise ReadError(f"TIFF without a readable image: {'; '.join(sorted(set(left_out)))}")
     if all(are_complex):

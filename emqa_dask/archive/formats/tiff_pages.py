@@ -7,6 +7,8 @@ from emqa_dask.archive.formats.tiff_samples import explain_samples
 
 _MAX_THUMBNAIL_PX = 512  # of the longer side
 _MIN_THUMBNAIL_RATIO = 4  # of the sides of the first page and of its thumbnail
+_ELECTRON_EVENTS = (65000, 65001, 65002)  # compressions of EER movies
+ELECTRON_FRAME = "a frame of single electrons (EER)"
 _WHOLE_SLIDE_KINDS = ("svs", "scn", "bif", "qpi", "ndpi", "philips", "avs", "indica")
 
 
@@ -35,6 +37,8 @@ def _explain_page(page: tifffile.TiffPage) -> str:
         return "a reduced copy (thumbnail or pyramid level)"
     if 0 in page.shape:
         return "without pixels"
+    if page.compression in _ELECTRON_EVENTS:
+        return ELECTRON_FRAME
     return ""
 
 

@@ -43,6 +43,8 @@ def explain_samples(page: tifffile.TiffPage) -> str:
         return f"of {page.bitspersample} bits in a sample format that is not supported"
     if photometric == 4:
         return "a mask"
+    if photometric in _LABS and page.compression in JPEG:
+        return "of CIELab in JPEG, which no reader here decodes"
     has_dtype = np.dtype(page.dtype) in (np.uint8, np.uint16)
     if (
         (photometric in _GREY and n_samples <= _MAX_SAMPLES)
