@@ -8,7 +8,7 @@ STRONG = 20  # chroma of 255; above: a coloured pixel (8 %)
 _WEAK = 6  # chroma of 255; above: more than the rounding of a grey pixel
 _REACH_PX = 16  # around coloured pixels: a block of JPEG with colours at half the resolution
 _EDGE_PX = 2  # of a mark, that smoothing or compression changed
-_MAX_COVERED = 0.3  # of the image
+MAX_COVERED = 0.3  # of the image; more of it cannot be made up
 _MAX_COVERED_FREELY = 0.05  # of the image, by marks of any number of colours
 _MIN_FLAT = 0.5  # of the pixels of larger marks, in their eight most frequent colours
 _MAX_WEAK = 0.005  # of the image; above: it has colours besides the marks
@@ -21,13 +21,14 @@ def find_annotations(rgb: np.ndarray, chroma: np.ndarray) -> np.ndarray | None:
     """(h, w) mask of the coloured marks on an otherwise grey image (h, w, 3) of uint8; None where it is not grey."""
     strong = chroma > STRONG
     covered = np.count_nonzero(strong) / strong.size
-    if covered > _MAX_COVERED or (covered > _MAX_COVERED_FREELY and not _is_flat(rgb[strong])):
+    if covered > MAX_COVERED or (covered > _MAX_COVERED_FREELY and not _is_flat(rgb[strong])):
         return None
     weak = chroma > _WEAK
     neighbourhood = _dilate(strong, _REACH_PX)
     if np.count_nonzero(weak & ~neighbourhood) > _MAX_WEAK * strong.size:
         return None
-    return _fill_holes(_dilate(weak & neighbourhood, _EDGE_PX))
+    mask = _fill_holes(_dilate(weak & neighbourhood, _EDGE_PX))
+    return mask if np.count_nonzero(mask) <= MAX_COVERED * mask.size else None
 
 
 def _is_flat(colours: np.ndarray) -> bool:

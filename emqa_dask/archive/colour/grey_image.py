@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from emqa_dask.archive.colour.annotations import fill_annotations, find_annotations
+from emqa_dask.archive.colour.annotations import MAX_COVERED, fill_annotations, find_annotations
 from emqa_dask.archive.colour.intensities import is_toned, read_intensities
 from emqa_dask.archive.colour.luma import compute_chroma, convert_to_luma, count_coloured, is_grey
 
@@ -51,9 +51,9 @@ def _explain_colours(rgb: np.ndarray, small: np.ndarray) -> GreyImage | None:
     """The grey image of colours that are explained, by their upper 8 bits `small`; None where they are not."""
     chroma = compute_chroma(small)
     painted = read_intensities(small, chroma)
-    if painted is not None:
+    n_annotated = 0 if painted is None else int(np.count_nonzero(painted.mask))
+    if painted is not None and n_annotated <= MAX_COVERED * painted.mask.size:
         intensities = painted.intensities.astype(rgb.dtype) * (257 if rgb.dtype == np.uint16 else 1)
-        n_annotated = int(np.count_nonzero(painted.mask))
         is_marked = n_annotated > _MIN_COLOURED * painted.mask.size
         pixels = fill_annotations(intensities, painted.mask) if is_marked else intensities
         colour = f"colour map: {painted.name}" + ("; annotations" if is_marked else "")

@@ -10,7 +10,7 @@ from emqa_dask.archive.colour.annotations import STRONG
 from emqa_dask.archive.colour.maps import load_colour_maps
 
 _N_SAMPLES = 4096  # pixels that are compared with every map
-_FEW_STEP = 16  # one in so many of these pixels is compared first
+_FEW_STEP = 64  # one in so many of these pixels is compared first
 _FEW_SLACK = 0.15  # by which the share of these may be lower than that of all
 _DARK = 24  # of 255; below: a pixel fits every map that begins with black
 _EXACT_TOLERANCE = 6.0  # distance of colours of 255; below: rounding
