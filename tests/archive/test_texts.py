@@ -17,6 +17,18 @@ def test_shift_jis():
     assert decode_text(text.encode("shift-jis")) == text
 
 
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("$CM_TITLE 試料\r\n$$SM_MICRON_MARKER 1μm\r\n", "cp932"),
+        ("Comment=样品表面形貌图像\r\nMarker=1μm\r\n", "gb18030"),
+        ("Probe=Größe\r\nPixelgröße=5 µm\r\n", "cp1252"),
+    ],
+)
+def test_few_characters_of_other_languages(text, encoding):
+    assert decode_text(text.encode(encoding)) == text
+
+
 def test_keys_and_values():
     values = parse_key_values(
         "[SEM]\r\nHV=5000.0\nPixelSizeX = 2e-09\n$CM_MAG 5000\nPath: C:\\data\nempty=\n[Other]\nHV=1"

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 _BYTE_ORDER_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 # A byte above 127 that is no western letter or sign, or that stands beside another one.
 _EASTERN = re.compile(rb"[\x80-\xff]{2}|[^\x00-\x7f\xa9\xae\xb0-\xb5\xb7\xc0-\xff]")
+# Half-width katakana and private characters, which bytes of other encodings give when read as Shift-JIS.
+_NOT_JAPANESE = re.compile("[\uff61-\uff9f\ue000-\uf8ff]")
 _MAX_DETECTED_BYTES = 65536  # of a text whose encoding has to be guessed
 _HEADING = re.compile(r"\[([^\]]+)\]")
 _PAIR = re.compile(r"\$*([^\s=:$][^=:]*)(?:=|:(?!\\))(.*)")  # "Key=value", "Key: value"
@@ -13,7 +15,7 @@ _SPACED_PAIR = re.compile(r"\$+(\S+)\s+(.*)")  # "$CM_MAG 5000", as JEOL writes
 
 
 def decode_text(data: bytes) -> str:
-    """`data` as text: by its byte order mark, NULs, as UTF-8 where it is valid, else by what charset-normalizer finds.
+    """`data` as text: by its byte order mark, NULs, as UTF-8 or Shift-JIS where valid, else by charset-normalizer.
 
     A text that is ASCII but for lone western letters and signs (µ, °, Å, ü) is Windows-1252: too few for a guess.
     """
@@ -28,6 +30,12 @@ def decode_text(data: bytes) -> str:
         pass
     if not _EASTERN.search(data):
         return data.decode("cp1252", "replace")
+    try:
+        text = data.decode("cp932")
+        if not _NOT_JAPANESE.search(text):  # a few characters of a Japanese microscope are too few for a guess
+            return text
+    except UnicodeDecodeError:
+        pass
     from charset_normalizer import from_bytes
 
     candidates = ["cp932", "cp1252", "utf_16_le", "utf_16_be", "gb18030", "latin_1"]
