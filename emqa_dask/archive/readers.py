@@ -240,6 +240,8 @@ def _describe_non_image(path: Path, suffix: str, name: str | None, expected: str
         return Source("AppleDouble", "metadata", "macOS resource fork of another file, no image")
     if name in ("text", None) and not failed and (description := sidecars.describe_sidecar(path)):
         return Source("text", "metadata", description)
+    if name is None and suffix == ".raw" and (owner := _find_ripple_header(path)):
+        return Source("RPL", "metadata", f"pixels of {owner}, which has its images")
     if name == "text":
         return Source("text", "text", f"text, not an image{suffix_note}", is_failed=failed)
     if name == "ZIP" and suffix in ZIP_BASED_FORMATS:
@@ -254,6 +256,12 @@ def _describe_non_image(path: Path, suffix: str, name: str | None, expected: str
     if failed:
         return Source(None, "unknown", f"not {expected} nor any other known format{suffix_note}", is_failed=True)
     return Source(None, "unknown", f"unknown format{f' ({suffix})' if suffix else ''}, no reader knows it")
+
+
+def _find_ripple_header(path: Path) -> str:
+    """Name of the .rpl that describes the pixels in the .raw at `path`; "" for none."""
+    names = (path.with_suffix(suffix).name for suffix in (".rpl", ".RPL"))
+    return next((name for name in names if path.with_name(name).is_file()), "")
 
 
 def read_micrograph(path: str | Path, frame: int = 0) -> tuple[np.ndarray, Header]:

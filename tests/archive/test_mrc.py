@@ -132,6 +132,16 @@ def test_two_pixels_in_a_byte_as_serialem_packs_them(tmp_path, size):
     assert frame.header.nm_per_pixel_y == pytest.approx(0.25)
 
 
+def test_length_of_an_extended_header_that_is_not_there(tmp_path):
+    stack = np.stack([image(k, (40, 60)) for k in range(3)])
+    write_header(tmp_path / "x.mrc", stack.tobytes(), (3, 40, 60), 6, extended=bytes(2048), exttyp=b"AGAR")
+    data = (tmp_path / "x.mrc").read_bytes()
+    (tmp_path / "x.mrc").write_bytes(data[:1024] + data[1024 + 2048 :])  # as cryoCARE writes it
+    source = open_source(tmp_path / "x.mrc")
+    assert source.n_frames_lost == 0
+    np.testing.assert_array_equal([frame.read() for frame in source.frames], stack)
+
+
 def test_doubtful_and_impossible_pixel_sizes(tmp_path):
     write_mrc(tmp_path / "default.mrc", image(1)[None], angstrom=1.0)
     header = read_header(tmp_path / "default.mrc")

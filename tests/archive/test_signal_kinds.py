@@ -109,6 +109,8 @@ def test_images_that_rosettasciio_wrote(tmp_path, suffix, plugin, shape):
     signal = make_signal(shape, units=("s",) * n + ("µm", "µm"), scales=(1.0,) * n + (0.004, 0.002), dtype="int32")
     signal["data"] = np.stack([image(k, shape[-2:], "int32") for k in range(shape[0] if n else 1)]).reshape(shape)
     import_module(f"rsciio.{plugin}").file_writer(str(tmp_path / f"x.{suffix}"), signal)
+    if suffix == "rpl":
+        assert "pixels of x.rpl" in open_source(tmp_path / "x.raw").reason
     frames = open_source(tmp_path / f"x.{suffix}").frames
     assert len(frames) == (shape[0] if n else 1)
     for frame, pixels in zip(frames, signal["data"].reshape(-1, *shape[-2:])):

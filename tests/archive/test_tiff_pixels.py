@@ -213,6 +213,14 @@ def test_pyramids_give_their_full_image(tmp_path):
         check_frames(tmp_path / "x.tif", [pixels])
 
 
+def test_image_below_its_preview(tmp_path):
+    pixels = picture("u2")
+    with tifffile.TiffWriter(tmp_path / "x.tif") as tif:  # as DNG
+        tif.write(np.zeros((12, 16, 3), np.uint8), photometric="rgb", subfiletype=1, subifds=1)
+        tif.write(pixels)
+    check_frames(tmp_path / "x.tif", [pixels])
+
+
 def test_previews_and_masks_are_named_in_the_reason(tmp_path):
     pixels = image(1, (512, 640))
     rendered = np.stack([(pixels[::2, ::2] >> 8).astype(np.uint8)] * 3, axis=-1)

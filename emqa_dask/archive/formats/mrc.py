@@ -58,6 +58,9 @@ def open_mrc(path: str | Path) -> Source:
             "MRC", "signal", f"MRC of mode {record['mode']}: complex values (a Fourier transform), not micrographs"
         )
     section_bytes = layout.row_bytes(width) * height
+    if n_bytes == HEADER_BYTES + n_sections * section_bytes < offset + n_sections * section_bytes:
+        offset = HEADER_BYTES  # the length of an extended header was copied from another file, without the header
+        extended = b""
     n_present = min(n_sections, max(0, n_bytes - offset) // section_bytes)
     reason = ""
     if n_present < n_sections:

@@ -8,7 +8,7 @@ import tifffile
 
 from emqa_dask.archive.checks import guards
 from emqa_dask.archive.checks.guards import check_frames
-from emqa_dask.archive.formats.tiff_pages import ELECTRON_FRAME, explain_pages
+from emqa_dask.archive.formats.tiff_pages import ELECTRON_FRAME, explain_pages, list_pages
 from emqa_dask.archive.formats.tiff_pixels import PageLayout, describe_layout, read_rows
 from emqa_dask.archive.formats.tiff_samples import PageImage, count_contiguous_images, list_images
 from emqa_dask.archive.metadata.headers import Header
@@ -26,7 +26,7 @@ def open_tiff(path: str | Path) -> Source:
     with capture_warnings() as notes:
         try:
             with tifffile.TiffFile(path) as tif:
-                pages = list(tif.pages)
+                pages = list_pages(tif)
                 frames, left_out, are_complex = _make_frames(path, tif, pages)
                 name = _name_format(tif) if pages else "TIFF"
         except (tifffile.TiffFileError, ValueError, IndexError, KeyError, TypeError, OverflowError) as error:

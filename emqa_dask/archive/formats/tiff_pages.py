@@ -7,9 +7,18 @@ from emqa_dask.archive.formats.tiff_samples import explain_samples
 
 _MAX_THUMBNAIL_PX = 512  # of the longer side
 _MIN_THUMBNAIL_RATIO = 4  # of the sides of the first page and of its thumbnail
+_MAX_PREVIEWS = 16  # pages of a file that are only previews of images below them
 _ELECTRON_EVENTS = (65000, 65001, 65002)  # compressions of EER movies
 ELECTRON_FRAME = "a frame of single electrons (EER)"
 _WHOLE_SLIDE_KINDS = ("svs", "scn", "bif", "qpi", "ndpi", "philips", "avs", "indica")
+
+
+def list_pages(tif: tifffile.TiffFile) -> list:
+    """Pages of a TIFF, and those below them where each page is only a preview of the image below it (as in DNG)."""
+    pages = list(tif.pages)
+    if not pages or len(pages) > _MAX_PREVIEWS or not all(getattr(page, "is_reduced", False) for page in pages):
+        return pages
+    return pages + [inner_page for page in pages for inner_page in list(page.pages or ())[:_MAX_PREVIEWS]]
 
 
 def explain_pages(tif: tifffile.TiffFile, pages: list) -> list[str]:

@@ -102,8 +102,9 @@ def _parse_size_name(name: str, settings: Mapping[str, Any]) -> tuple[int | None
 
 
 def _find_unit(name: str, settings: Mapping[str, Any]) -> str:
+    plain_settings = {key.replace("_", ""): value for key, value in settings.items() if "unit" in key}
     for template in _UNIT_NAMES:
-        unit = settings.get(template.format(name))
+        unit = plain_settings.get(template.format(name).replace("_", ""))
         units = unit if isinstance(unit, list) else [unit]
         if nm_per_unit(units[-1]) > 0:
             return units[-1]

@@ -19,7 +19,8 @@ _GROUP_ROLES = (
 )  # fmt: skip
 # Words of the array's own name.
 _ROLES = (
-    (("gt", "roi", "segm", "binary", "boundary", "boundaries", "skeleton"), "a mask or segmentation"),
+    (("gt", "roi", "segm", "binary", "boundary", "boundaries", "skeleton",
+      "featureids", "grainids"), "a mask or segmentation"),
     (("prob", "probs", "probability", "probabilities", "prediction", "predictions", "softmax", "logits", "heatmap",
       "confidence"), "a probability map"),
     (("gain", "gainref", "gainreference", "darkref", "darkreference", "flatfield", "badpixels", "defects", "defectmap",
