@@ -12,6 +12,7 @@ from emqa_dask.archive.colour.maps import load_colour_maps
 _N_SAMPLES = 4096  # pixels that are compared with every map
 _FEW_STEP = 64  # one in so many of these pixels is compared first
 _FEW_SLACK = 0.15  # by which the share of these may be lower than that of all
+_FEW_ERROR_RATIO = 1.3  # by which the mean distance of these may be off
 _DARK = 24  # of 255; below: a pixel fits every map that begins with black
 _EXACT_TOLERANCE = 6.0  # distance of colours of 255; below: rounding
 _LOSSY_TOLERANCE = 40.0  # the same for images with lossy compression
@@ -150,7 +151,7 @@ def _list_near_maps(points: np.ndarray, tolerance: float, min_share: float) -> l
     coarse_fits = [_fit_map(name, few, np.ones(len(few), bool), tolerance, min_levels=1) for name in load_colour_maps()]
     if max(fit.share for fit in coarse_fits) < min_share - _FEW_SLACK:
         return []
-    max_error = 2 * _RIVAL_RATIO * min(fit.error for fit in coarse_fits) + 4 * _RIVAL_ERROR
+    max_error = _FEW_ERROR_RATIO * _RIVAL_RATIO * min(fit.error for fit in coarse_fits) + 4 * _RIVAL_ERROR
     return [fit.name for fit in coarse_fits if fit.error <= max_error]
 
 
