@@ -14,6 +14,7 @@ _MIN_FLAT = 0.5  # of the pixels of larger marks, in their eight most frequent c
 _MAX_WEAK = 0.005  # of the image; above: it has colours besides the marks
 _MAX_HOLE_PX = 256  # enclosed by a mark: a letter in a coloured box, not the inside of a frame
 _NOISE_PX = 2  # half width of the window over which noise is measured
+_MAX_NOISE_ROWS = 128  # in which noise is measured; more tell no more
 _MARGIN_PX = 48  # around a group of marks, from which it is filled
 
 
@@ -45,12 +46,10 @@ def _dilate(mask: np.ndarray, distance_px: int) -> np.ndarray:
 
 def _fill_holes(mask: np.ndarray) -> np.ndarray:
     """`mask` with the small areas that it encloses."""
-    labels, n_areas = ndimage.label(~mask)
-    if not n_areas:
-        return mask
-    is_small = np.bincount(labels.ravel()) <= _MAX_HOLE_PX
+    _, labels, areas, _ = cv2.connectedComponentsWithStats((~mask).astype(np.uint8), connectivity=4)
+    is_small = areas[:, cv2.CC_STAT_AREA] <= _MAX_HOLE_PX
     is_small[0] = False  # the mask itself
-    return mask | is_small[labels]
+    return mask | is_small[labels] if is_small.any() else mask
 
 
 def fill_annotations(grey: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -63,22 +62,30 @@ def fill_annotations(grey: np.ndarray, mask: np.ndarray) -> np.ndarray:
     if not mask.any() or mask.all():
         return grey
     out = grey.copy()
-    groups, _ = ndimage.label(_dilate(mask, _REACH_PX))
     noise_limit = _measure_noise_limit(grey, mask)
-    for rows, columns in ndimage.find_objects(groups):
-        window = (
-            slice(max(0, rows.start - _MARGIN_PX), rows.stop + _MARGIN_PX),
-            slice(max(0, columns.start - _MARGIN_PX), columns.stop + _MARGIN_PX),
-        )
+    for window in _list_windows(mask):
         if not mask[window].all():
             _fill_window(out[window], grey[window], mask[window], noise_limit)
     return out
 
 
+def _list_windows(mask: np.ndarray) -> list[tuple[slice, slice]]:
+    """Rows and columns around each group of marks; the whole image where windows would overlap to more than that."""
+    groups = _dilate(mask, _REACH_PX).astype(np.uint8)
+    boxes = cv2.connectedComponentsWithStats(groups, connectivity=4)[2][1:]
+    starts = np.maximum(boxes[:, :2] - _MARGIN_PX, 0)  # x, y
+    stops = np.minimum(boxes[:, :2] + boxes[:, 2:4] + _MARGIN_PX, mask.shape[::-1])
+    if np.prod(stops - starts, axis=1, dtype=np.int64).sum() >= mask.size:
+        return [(slice(0, mask.shape[0]), slice(0, mask.shape[1]))]
+    return [(slice(y0, y1), slice(x0, x1)) for (x0, y0), (x1, y1) in zip(starts.tolist(), stops.tolist())]
+
+
 def _measure_noise_limit(grey: np.ndarray, mask: np.ndarray) -> int:
-    """Three times the median difference of neighbours outside of the mask."""
-    values = grey.astype(np.int64)
-    differences = np.abs(np.diff(values, axis=1))[~(mask[:, 1:] | mask[:, :-1])]
+    """Three times the median difference of neighbours outside of the mask, in some of the rows."""
+    step = max(1, len(grey) // _MAX_NOISE_ROWS)
+    values = grey[::step].astype(np.int64)
+    is_covered = mask[::step]
+    differences = np.abs(np.diff(values, axis=1))[~(is_covered[:, 1:] | is_covered[:, :-1])]
     return int(3 * np.median(differences)) if differences.size else 0
 
 
