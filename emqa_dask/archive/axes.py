@@ -22,6 +22,7 @@ _COLOUR_NAMES = ("rgb", "rgba", "colour", "color", "s", "samples", "sample")
 _CHANNEL_NAMES = ("c", "channel", "channels")
 _SPECTRUM_NAMES = ("e", "energy", "energy loss", "eloss", "energyloss", "wavelength", "lambda", "x-ray energy")
 _SPECTRUM_UNITS = ("ev", "kev", "mev", "wavelength", "cm^-1", "1/cm")
+_DEGREES = ("°", "deg", "degree", "degrees")
 _RECIPROCAL_NAMES = ("kx", "ky", "qx", "qy", "kx'", "ky'", "q_x", "q_y", "k_x", "k_y", "dpx", "dpy")
 
 
@@ -92,7 +93,10 @@ def _find_other_kind(shape: tuple[int, ...], size: str, names: list[str], units:
         description = "a spectrum image" if len(shape) >= 3 else "a series of spectra"
         return NoImage("spectrum", f"{description} of {size} values, not a micrograph")
     reciprocal = [k for k, name in enumerate(names) if name in _RECIPROCAL_NAMES]
-    reciprocal += [k for k, unit in enumerate(units) if is_reciprocal(unit)]
+    is_counted = [name in _STACK_NAMES for name in names] or [False] * len(shape)  # such as the tilt, in radians
+    reciprocal += [k for k, unit in enumerate(units) if is_reciprocal(unit) and not is_counted[k]]
+    in_degrees = [k for k, unit in enumerate(units) if unit.strip("[]") in _DEGREES and not is_counted[k]]
+    reciprocal += in_degrees if len(in_degrees) > 1 else []  # a single one may count tilts
     if reciprocal:
         n_long = sum(n > 1 for n in shape)
         description = {2: "a diffraction pattern", 3: "a stack of diffraction patterns"}.get(n_long, "4D-STEM data")

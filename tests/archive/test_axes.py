@@ -29,6 +29,14 @@ def test_shapes_without_names(shape, dtype, axes):
     assert identify_axes(shape, dtype) == axes
 
 
+def test_angles_are_diffraction_unless_they_count_tilts():
+    assert identify_axes((200, 300), "u2", ["y", "x"], ["°", "°"]).kind == "diffraction"
+    assert identify_axes((200, 300), "u2", ["y", "x"], ["mrad", "mrad"]).kind == "diffraction"
+    for unit in ("rad", "deg"):
+        axes = identify_axes((5, 200, 300), "u2", ["tilt", "y", "x"], [unit, "nm", "nm"])
+        assert axes == ImageAxes(1, 2, None, (0,))
+
+
 @pytest.mark.parametrize(
     ("shape", "dtype", "kind"),
     [

@@ -213,6 +213,14 @@ def test_pyramids_give_their_full_image(tmp_path):
         check_frames(tmp_path / "x.tif", [pixels])
 
 
+def test_thumbnail_before_its_image(tmp_path):
+    pixels = picture("u2")
+    with tifffile.TiffWriter(tmp_path / "x.tif") as tif:
+        tif.write((pixels[::8, ::8] >> 8).astype(np.uint8))
+        tif.write(pixels)
+    check_frames(tmp_path / "x.tif", [pixels])
+
+
 def test_image_below_its_preview(tmp_path):
     pixels = picture("u2")
     with tifffile.TiffWriter(tmp_path / "x.tif") as tif:  # as DNG

@@ -33,8 +33,8 @@ def explain_pages(tif: tifffile.TiffFile, pages: list) -> list[str]:
             reason = "a preview"
         if not reason and _is_rendered(page, greys):
             reason = "a preview"
-        if not reason and k > 0:
-            reason = _compare_with_first(page, pages[0], is_whole_slide)
+        if not reason and len(pages) > 1:  # some programs write the thumbnail before the image
+            reason = _compare_with_first(page, pages[0 if k > 0 else 1], is_whole_slide and k > 0)
         reasons.append(reason)
     return reasons
 
