@@ -13,6 +13,8 @@ MIN_IMAGE_PX = 16  # of a side; an array of unnamed axes whose last two are shor
 MAX_SAMPLES = 16  # along a last axis that counts detectors or colours
 MAX_ASPECT = 4.0  # of an image in an array of unnamed axes; longer ones may be spectra
 MAX_TABLE_ASPECT = 20.0  # of an array of unnamed axes; longer ones are tables
+SMALL_SIDE_PX = 256  # of patterns and of boxed particles
+MIN_SMALL_IMAGES = 1024  # so many small images in an array of unnamed axes are no series of micrographs
 _Y_NAMES = ("y", "height", "row", "rows", "scan y", "scan_y", "dim_y", "lines", "line", "r_y", "image_y")
 _X_NAMES = ("x", "width", "column", "columns", "col", "scan x", "scan_x", "dim_x", "samples_x", "r_x", "image_x")
 _STACK_NAMES = ("t", "time", "z", "depth", "frame", "frames", "image", "images", "slice", "slices", "tilt", "tilts",
@@ -144,9 +146,14 @@ def _identify_by_shape(shape: tuple[int, ...], size: str, dtype: np.dtype) -> Im
     return ImageAxes(second, last, None, (*single_axes, first))
 
 
-def find_table(shape: Sequence[int], axes: ImageAxes) -> NoImage | None:
-    """That an array whose axes have no names is a table of numbers by its sides; None for images."""
+def find_other_array(shape: Sequence[int], axes: ImageAxes) -> NoImage | None:
+    """What an array whose axes have no names is by its sides: a table, patterns, particles; None for images."""
     short_px, long_px = sorted((int(shape[axes.y]), int(shape[axes.x])))
+    n_images = count_planes(shape, axes)
+    if n_images >= MIN_SMALL_IMAGES and long_px <= SMALL_SIDE_PX and axes.colour is None:
+        size = f"{shape[axes.y]} x {shape[axes.x]} pixels"
+        reason = f"{n_images:,} images of only {size}: 4D-STEM data or boxed particles, not micrographs"
+        return NoImage("diffraction", reason)
     if short_px >= MIN_IMAGE_PX and long_px <= MAX_TABLE_ASPECT * short_px:
         return None
     return NoImage("signal", f"a table of {' x '.join(map(str, shape))} numbers")

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emqa_dask.archive.axes import ImageAxes, NoImage, count_planes, identify_axes, iterate_planes, read_plane
+from emqa_dask.archive.axes import (
+    ImageAxes,
+    NoImage,
+    count_planes,
+    find_other_array,
+    identify_axes,
+    iterate_planes,
+    read_plane,
+)
 
 
 @pytest.mark.parametrize(
@@ -27,6 +35,15 @@ from emqa_dask.archive.axes import ImageAxes, NoImage, count_planes, identify_ax
 )
 def test_shapes_without_names(shape, dtype, axes):
     assert identify_axes(shape, dtype) == axes
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind"),
+    [((4096, 64, 64), "diffraction"), ((6000, 4), "signal"), ((500, 64, 64), None), ((2000, 512, 512), None)],
+)
+def test_arrays_of_unnamed_axes_by_their_sides(shape, kind):
+    other = find_other_array(shape, identify_axes(shape, "u2"))
+    assert (other and other.kind) == kind
 
 
 def test_angles_are_diffraction_unless_they_count_tilts():

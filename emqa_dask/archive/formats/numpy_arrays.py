@@ -14,7 +14,7 @@ from emqa_dask.archive.axes import (
     ImageAxes,
     NoImage,
     count_planes,
-    find_table,
+    find_other_array,
     identify_axes,
     iterate_planes,
     read_plane,
@@ -118,7 +118,7 @@ def _identify_axes(name: str, layout: ArrayLayout) -> ImageAxes | NoImage:
 
 def _identify_unnamed_axes(layout: ArrayLayout) -> ImageAxes | NoImage:
     axes = identify_axes(layout.shape, layout.dtype)
-    return axes if isinstance(axes, NoImage) else find_table(layout.shape, axes) or axes
+    return axes if isinstance(axes, NoImage) else find_other_array(layout.shape, axes) or axes
 
 
 def _read_layouts(

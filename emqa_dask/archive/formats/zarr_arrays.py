@@ -8,7 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from emqa_dask.archive.axes import ImageAxes, NoImage, find_table, identify_axes, iterate_planes, list_spans, read_plane
+from emqa_dask.archive.axes import (
+    ImageAxes,
+    NoImage,
+    find_other_array,
+    identify_axes,
+    iterate_planes,
+    list_spans,
+    read_plane,
+)
 from emqa_dask.archive.checks.zarr_chunks import check_chunks, count_absent_chunks
 from emqa_dask.archive.checks.zarr_files import ZarrFiles
 from emqa_dask.archive.formats.hdf5.calibration import read_header, state_pixel_sizes
@@ -57,7 +65,7 @@ def identify_images(images: ZarrImages) -> ImageAxes | NoImage:
     axes = identify_axes(array.shape, dtype, images.names, images.units)
     if isinstance(axes, NoImage) or any(images.names):
         return axes
-    return find_table(array.shape, axes) or axes
+    return find_other_array(array.shape, axes) or axes
 
 
 def make_frames(files: ZarrFiles, images: ZarrImages, axes: ImageAxes) -> list[Frame]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import h5py
 import numpy as np
 
-from emqa_dask.archive.axes import ImageAxes, NoImage, find_table, identify_axes
+from emqa_dask.archive.axes import ImageAxes, NoImage, find_other_array, identify_axes
 from emqa_dask.archive.formats.hdf5.attributes import read_attribute, read_text
 from emqa_dask.archive.formats.hdf5.axis_scales import AxisScale, find_nexus_axes, read_axis_scales, state_axis_size
 from emqa_dask.archive.formats.hdf5.calibration import read_header, state_pixel_sizes
@@ -123,7 +123,7 @@ def find_image_axes(dataset: h5py.Dataset, scales: list[AxisScale]) -> ImageAxes
     if isinstance(axes, NoImage):
         return axes
     is_named = read_text(dataset, "CLASS") == "IMAGE" or bool(scales[axes.y].name and scales[axes.x].name)
-    return axes if is_named else find_table(dataset.shape, axes) or axes
+    return axes if is_named else find_other_array(dataset.shape, axes) or axes
 
 
 def _is_dectris(dataset: h5py.Dataset) -> bool:
