@@ -158,6 +158,21 @@ def test_png_checksum_of_pixels_is_verified(tmp_path, dtype):
     assert damages(path) == ["PNG: its end is missing"]
 
 
+def test_libpng_refuses_damaged_streams_of_16_bits(tmp_path):
+    packed = zlib.compress(b"".join(b"\0" + row.tobytes() for row in image(1, (SIDE, SIDE), "uint16")))
+    header = struct.pack(">IIBBBBB", SIDE, SIDE, 16, 0, 0, 0, 0)
+    for stream in (packed[:-4] + b"\0\0\0\0", packed[:-4], packed[: len(packed) // 2]):
+        chunks = ((b"IHDR", header), (b"IDAT", stream), (b"IEND", b""))
+        data = [
+            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+            for name, body in chunks
+        ]
+        path = tmp_path / "x.png"
+        path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(data))
+        (entry,) = scan_archive(path)
+        assert survey_file(entry, Archive())[0]["status"] == "failed"
+
+
 def test_png_of_several_parts_lacks_one(tmp_path):
     packed = zlib.compress(b"".join(b"\0" + row.tobytes() for row in image(1, (SIDE, SIDE), "uint8")))
 

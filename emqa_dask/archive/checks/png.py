@@ -10,7 +10,8 @@ _CHECKED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")  # what the pixels depend on
 def find_png_damage(data: bytes, n_bytes: int) -> str:
     """What is wrong with the chunks of a PNG that hold its pixels, one phrase; "" where all are whole.
 
-    n_bytes: what the pixels are decoded to, at most; a stream that goes on is not followed further.
+    n_bytes: what the pixels are decoded to, at most; a stream that goes on is not followed further. 0: a decoder that
+    checks the stream (libpng) has read it, and only the chunks are looked at.
     """
     position = 8
     pixel_chunks = []
@@ -33,7 +34,9 @@ def find_png_damage(data: bytes, n_bytes: int) -> str:
             break
         if name == b"IDAT":
             pixel_chunks.append(chunk)
-    return _find_stream_damage(pixel_chunks, n_bytes + _BLOCK) if has_end else "its end is missing"
+    if not has_end:
+        return "its end is missing"
+    return _find_stream_damage(pixel_chunks, n_bytes + _BLOCK) if n_bytes else ""
 
 
 def _find_stream_damage(chunks: list[memoryview], max_bytes: int) -> str:

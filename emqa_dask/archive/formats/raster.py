@@ -116,7 +116,7 @@ def _decode_png16(path, size: tuple[int, int], y0: int, y1: int) -> np.ndarray:
         raise ReadError(f"PNG data are broken: {_describe_error(error)}") from error
     if pixels.ndim == 3:
         pixels = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., 0]
-    _record_file_damage(path, "PNG", size)
+    _record_file_damage(path, "PNG read by libpng", size)
     return pixels[y0:y1]
 
 
@@ -127,7 +127,7 @@ def _record_file_damage(path, format: str, size: tuple[int, int]) -> None:
         return
     damage = find(Path(path).read_bytes(), size)
     if damage:
-        record_damage(f"{format}: {damage}")
+        record_damage(f"{format.partition(' ')[0]}: {damage}")
 
 
 def _find_gif_damage(data: bytes, size: tuple[int, int]) -> str:
@@ -149,6 +149,7 @@ def _find_webp_damage(data: bytes, size: tuple[int, int]) -> str:
 _DAMAGE_FINDERS = {
     "JPEG": lambda data, size: find_jpeg_damage(data),
     "PNG": lambda data, size: find_png_damage(data, size[1] * (8 * size[0] + 1)),  # of 16-bit colour with alpha
+    "PNG read by libpng": lambda data, size: find_png_damage(data, 0),
     "GIF": _find_gif_damage,
     "WebP": _find_webp_damage,
 }
