@@ -77,7 +77,9 @@ def _list_windows(mask: np.ndarray) -> list[tuple[slice, slice]]:
     stops = np.minimum(boxes[:, :2] + boxes[:, 2:4] + _MARGIN_PX, mask.shape[::-1])
     if np.prod(stops - starts, axis=1, dtype=np.int64).sum() >= mask.size:
         return [(slice(0, mask.shape[0]), slice(0, mask.shape[1]))]
-    return [(slice(y0, y1), slice(x0, x1)) for (x0, y0), (x1, y1) in zip(starts.tolist(), stops.tolist())]
+    return [
+        (slice(start[1], stop[1]), slice(start[0], stop[0])) for start, stop in zip(starts.tolist(), stops.tolist())
+    ]
 
 
 def _measure_noise_limit(grey: np.ndarray, mask: np.ndarray) -> int:
