@@ -54,8 +54,10 @@ def list_planes(reader: str, array: np.ndarray, nm_per_pixel: float = math.nan) 
         return
     arrays = [array.reshape(-1, *array.shape[-2:])]
     if array.ndim > 2 and array.shape[-1] in (3, 4):  # colour becomes luma (ITU-R BT.601)
-        luma = array[..., :3] @ np.array([0.299, 0.587, 0.114])
-        luma = np.rint(luma).astype(array.dtype) if array.dtype.kind in "iu" else luma.astype(array.dtype)
+        if array.dtype.kind in "iu":
+            luma = ((array[..., :3].astype(np.int64) @ np.array([299, 587, 114]) + 500) // 1000).astype(array.dtype)
+        else:
+            luma = (array[..., :3] @ np.array([0.299, 0.587, 0.114])).astype(array.dtype)
         arrays.append(luma.reshape(-1, *array.shape[-3:-1]))
     if array.ndim > 2 and array.shape[-1] <= 5:
         arrays.append(np.moveaxis(array.reshape(-1, *array.shape[-3:]), -1, 1).reshape(-1, *array.shape[-3:-1]))

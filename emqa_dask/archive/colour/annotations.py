@@ -46,7 +46,7 @@ def _dilate(mask: np.ndarray, distance_px: int) -> np.ndarray:
 
 def _fill_holes(mask: np.ndarray) -> np.ndarray:
     """`mask` with the small areas that it encloses."""
-    _, labels, areas, _ = cv2.connectedComponentsWithStats((~mask).astype(np.uint8), connectivity=4)
+    labels, areas = cv2.connectedComponentsWithStats((~mask).astype(np.uint8), connectivity=4)[1:3]
     is_small = areas[:, cv2.CC_STAT_AREA] <= _MAX_HOLE_PX
     is_small[0] = False  # the mask itself
     return mask | is_small[labels] if is_small.any() else mask
