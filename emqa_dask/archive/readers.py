@@ -316,4 +316,7 @@ def read_micrograph(path: str | Path, frame: int = 0) -> tuple[np.ndarray, Heade
             image[y0:y1] = micrograph.read(y0, y1)
     except ReadError as error:
         raise ReadError(f"{path}: {error}") from error
+    except MemoryError as error:
+        size = f"{micrograph.height_px:,} x {micrograph.width_px:,} px"
+        raise ReadError(f"{path}: an image of {size} is too large for the memory") from error
     return image, micrograph.header

@@ -309,6 +309,11 @@ def test_errors_name_the_file_and_the_trouble(tmp_path):
         read_micrograph(tmp_path / "b.tif", 1)
     with pytest.raises(FileNotFoundError):
         read_micrograph(tmp_path / "nothing.tif")
+    empty = ((b"", 0) for _ in range(2**14))  # an image of 8 PiB, none of which is stored
+    with tifffile.TiffWriter(tmp_path / "c.tif", bigtiff=True) as tif:
+        tif.write(empty, shape=(2**25, 2**25), dtype="float64", tile=(2**18, 2**18), compression="zlib")
+    with pytest.raises(ReadError, match=r"c\.tif: .*is too large"):
+        read_micrograph(tmp_path / "c.tif")
 
 
 def test_nothing_stays_open(tmp_path):
