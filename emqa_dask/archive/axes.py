@@ -15,6 +15,7 @@ MAX_ASPECT = 4.0  # of an image in an array of unnamed axes; longer ones may be 
 MAX_TABLE_ASPECT = 20.0  # of an array of unnamed axes; longer ones are tables
 SMALL_SIDE_PX = 256  # of patterns and of boxed particles
 MIN_SMALL_IMAGES = 1024  # so many small images in an array of unnamed axes are no series of micrographs
+MAX_SMALL_IMAGES = 2**24  # a scan of 4096 x 4096; more are no data but a header that lies
 _Y_NAMES = ("y", "height", "row", "rows", "scan y", "scan_y", "dim_y", "lines", "line", "r_y", "image_y")
 _X_NAMES = ("x", "width", "column", "columns", "col", "scan x", "scan_x", "dim_x", "samples_x", "r_x", "image_x")
 _STACK_NAMES = ("t", "time", "z", "depth", "frame", "frames", "image", "images", "slice", "slices", "tilt", "tilts",
@@ -150,7 +151,7 @@ def find_other_array(shape: Sequence[int], axes: ImageAxes) -> NoImage | None:
     """What an array whose axes have no names is by its sides: a table, patterns, particles; None for images."""
     short_px, long_px = sorted((int(shape[axes.y]), int(shape[axes.x])))
     n_images = count_planes(shape, axes)
-    if n_images >= MIN_SMALL_IMAGES and long_px <= SMALL_SIDE_PX and axes.colour is None:
+    if MIN_SMALL_IMAGES <= n_images <= MAX_SMALL_IMAGES and long_px <= SMALL_SIDE_PX and axes.colour is None:
         size = f"{shape[axes.y]} x {shape[axes.x]} pixels"
         reason = f"{n_images:,} images of only {size}: 4D-STEM data or boxed particles, not micrographs"
         return NoImage("diffraction", reason)

@@ -39,7 +39,13 @@ def test_shapes_without_names(shape, dtype, axes):
 
 @pytest.mark.parametrize(
     ("shape", "kind"),
-    [((4096, 64, 64), "diffraction"), ((6000, 4), "signal"), ((500, 64, 64), None), ((2000, 512, 512), None)],
+    [
+        ((4096, 64, 64), "diffraction"),
+        ((6000, 4), "signal"),
+        ((500, 64, 64), None),
+        ((2000, 512, 512), None),
+        ((2**40, 64, 64), None),
+    ],
 )
 def test_arrays_of_unnamed_axes_by_their_sides(shape, kind):
     other = find_other_array(shape, identify_axes(shape, "u2"))
