@@ -110,7 +110,7 @@ def test_programs_know_their_arguments(pod):
     (container,) = pod["containers"]
     program, verb, *arguments = container["args"]
     if (program, verb) == ("emqa", "triage"):
-        assert build_parser().parse_args([verb, *arguments]).source == "/archive"
+        assert build_parser().parse_args([verb, *arguments]).sources == ["/archive"]
     elif verb == "cuda":
         command = pytest.importorskip("dask_cuda.cli", reason="make install-dev").worker
         assert command.make_context("worker", arguments[1:]).params["resources"] == "GPU=1"

@@ -89,7 +89,9 @@ class ArchiveFiles:
             source: FileSelection(settings.exclude, settings.include, f"{name}/" if name else "")
             for source, name in sources.items()
         }
-        self._folders = {source: folder for source in sources if (folder := _resolve_folder(source))}
+        # Only several sources can share files; one costs no requests to a bucket.
+        several = sources if len(sources) > 1 else {}
+        self._folders = {source: folder for source in several if (folder := _resolve_folder(source))}
 
     def check_sources(self) -> None:
         """Raises an error that names the remedy for a source that is missing, not readable or empty."""
