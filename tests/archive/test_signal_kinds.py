@@ -102,6 +102,16 @@ def test_the_last_axis_is_x_whatever_its_name(tmp_path):
     np.testing.assert_array_equal(pixels, import_module("rsciio.semper").file_reader(tmp_path / "x.unf")[0]["data"])
 
 
+def test_layers_of_semper_are_frames(tmp_path):
+    signal = make_signal((3, 40, 60), names=("x", "y", "z"), scales=(1.0, 0.5, 0.25), units=("nm", "nm", "nm"))
+    signal["data"] = np.stack([image(k, (40, 60)).astype(np.float32) for k in range(3)])
+    import_module("rsciio.semper").file_writer(str(tmp_path / "x.unf"), signal)
+    frames = open_source(tmp_path / "x.unf").frames
+    for frame, pixels in zip(frames, signal["data"], strict=True):
+        np.testing.assert_array_equal(frame.read(), pixels)
+        assert (frame.header.nm_per_pixel, frame.header.nm_per_pixel_y) == (0.25, 0.5)
+
+
 @pytest.mark.parametrize(("suffix", "plugin"), [("rpl", "ripple"), ("sur", "digitalsurf")])
 @pytest.mark.parametrize("shape", [(40, 60), (3, 40, 60)])
 def test_images_that_rosettasciio_wrote(tmp_path, suffix, plugin, shape):

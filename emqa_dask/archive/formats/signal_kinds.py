@@ -111,6 +111,8 @@ def _identify_image_axes(signal: Mapping, dtype: np.dtype, names: list[str], uni
     if isinstance(axes, NoImage) and axes.kind in ("spectrum", "diffraction"):
         return axes
     signal_axes = [k for k, axis in enumerate(signal["axes"]) if not axis.get("navigate", False)]
+    if names == ["x", "y", "z"] and len(signal_axes) == 3:  # of Semper: layers, rows and columns in this order
+        return identify_axes(shape, dtype, ["z", "y", "x"], units)
     if not names or len(signal_axes) != 2:
         return axes
     plane = identify_axes([shape[k] for k in signal_axes], dtype)
