@@ -1,13 +1,16 @@
 """Dates of acquisition as ISO 8601, from the notations that instruments use."""
 
+import contextlib
 import re
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any, ClassVar
 
 from emqa_dask.archive.metadata.values import clean_text
 
 CLOCK_TOLERANCE = timedelta(hours=15)  # between local time and UTC, and for a slow clock
 MAX_UTC_S = 4e9  # the year 2096
+_ISO_DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[ T]\d\d:\d\d:\d\d)?")
 # German names of months (and their short forms) and days, which dateutil does not know.
 _GERMAN_MONTHS = (
     ("Januar", "Jan", "Jänner"), ("Februar", "Feb"), ("März", "Mrz", "Mär"), ("April", "Apr"), ("Mai",),
@@ -30,6 +33,9 @@ def parse_date(value: Any, time: Any = None, *, month_first: bool = False) -> st
     date_text = re.sub(r"^(\d{4}):(\d\d):(\d\d)", r"\1-\2-\3", date_text).removesuffix("Z")
     if not date_text:
         return None
+    if _ISO_DATE.fullmatch(date_text):  # most dates; the parser takes forty times as long
+        with contextlib.suppress(ValueError):
+            return datetime.fromisoformat(date_text).isoformat()
     try:
         from dateutil import parser
 
@@ -69,6 +75,7 @@ def _drop_zone(iso: str) -> datetime:
     return datetime.fromisoformat(iso).replace(tzinfo=None)
 
 
+@cache
 def _make_parser_info() -> Any:
     """What dateutil takes for months and weekdays: English and German names."""
     from dateutil import parser
