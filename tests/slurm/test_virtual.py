@@ -2,10 +2,9 @@
 
 import os
 
-import psutil
 import pytest
 
-from tests.slurm.virtual import NODES, start, why_not
+from tests.slurm.virtual import NODES, list_processes, start, why_not
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.real
@@ -52,17 +51,5 @@ def test_nothing_is_left_when_it_ends(tmp_path):
     with start(tmp_path) as slurm:
         slurm("sbatch", "--output=/dev/null", "--wrap", f"sleep 600; echo {tmp_path}")
         wait_until(lambda: slurm.jobs("RUNNING"), "the job runs")
-        assert _of(tmp_path)
-    wait_until(lambda: not _of(tmp_path), "no daemon and no job is left")
-
-
-def _of(folder) -> list[psutil.Process]:
-    """Processes that carry the cluster's configuration in their environment."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("SLURM_CONF", "").startswith(str(folder)):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
+        assert list_processes(tmp_path)
+    wait_until(lambda: not list_processes(tmp_path), "no daemon and no job is left")

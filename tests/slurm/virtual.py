@@ -16,6 +16,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 from tests.waiting import wait_until
 
 NODES = ("n1", "n2", "n3", "n4")
@@ -143,6 +145,21 @@ def _stop(slurm: Slurm, daemons: list[subprocess.Popen]) -> None:
         except subprocess.TimeoutExpired:
             daemon.kill()
             daemon.wait()
+    for process in list_processes(slurm.folder):  # of a job that was cancelled in the moment in which it started
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def list_processes(folder: Path) -> list[psutil.Process]:
+    """Processes that carry the cluster's configuration in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("SLURM_CONF", "").startswith(str(folder)):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
 
 
 def _daemon(slurm: Slurm, *command: str) -> subprocess.Popen:
