@@ -147,8 +147,10 @@ def _find_map(pixels: np.ndarray, tolerance: float, min_share: float) -> str:
 
 def _list_near_maps(points: np.ndarray, tolerance: float, min_share: float) -> list[str]:
     """Names of the maps that a few of the pixels are near to: all others are too far to count, and take most time."""
-    few = points[::_FEW_STEP]
-    coarse_fits = [_fit_map(name, few, np.ones(len(few), bool), tolerance, min_levels=1) for name in load_colour_maps()]
+    sample = points[::_FEW_STEP]
+    coarse_fits = [
+        _fit_map(name, sample, np.ones(len(sample), bool), tolerance, min_levels=1) for name in load_colour_maps()
+    ]
     if max(fit.share for fit in coarse_fits) < min_share - _FEW_SLACK:
         return []
     max_error = _FEW_ERROR_RATIO * _RIVAL_RATIO * min(fit.error for fit in coarse_fits) + 4 * _RIVAL_ERROR
