@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
-BACKBONES = ("resnet18", "resnet34", "resnet50")
+BACKBONES = ("resnet18", "resnet34", "resnet50", "efficientnet_lite0")
 # Values of keys that a card may omit. `n_classes` (foreground classes), `backbone` and `anchor_sizes` are required.
 DEFAULTS = {
     "fpn_channels": 64,
@@ -74,21 +75,12 @@ def build_detector(architecture: Mapping) -> "torch.nn.Module":
     Errors: as `complete_architecture`.
     """
     full = complete_architecture(architecture)
-    from torch import nn
-    from torchvision.models import detection, resnet
-    from torchvision.models.detection.backbone_utils import BackboneWithFPN
+    from torchvision.models import detection
     from torchvision.models.detection.faster_rcnn import TwoMLPHead
     from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 
-    backbone_body = getattr(resnet, full["backbone"])(weights=None)
-    if len(full["image_mean"]) == 1:
-        backbone_body.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
-        nn.init.kaiming_normal_(backbone_body.conv1.weight, mode="fan_out", nonlinearity="relu")
-    width = backbone_body.inplanes // 8
     channels = full["fpn_channels"]
-    backbone = BackboneWithFPN(
-        backbone_body, {f"layer{i + 1}": str(i) for i in range(4)}, [width * 2**i for i in range(4)], channels
-    )
+    backbone = _build_backbone(full["backbone"], len(full["image_mean"]), channels)
     sizes = tuple(tuple(_list_anchor_sizes(level)) for level in full["anchor_sizes"])
     anchors = detection.anchor_utils.AnchorGenerator(sizes, (tuple(full["aspect_ratios"]),) * N_PYRAMID_LEVELS)
     options = {key: full[key] for key in full if key.startswith(("rpn_", "box_")) and key != "box_channels"}
@@ -112,6 +104,29 @@ def build_detector(architecture: Mapping) -> "torch.nn.Module":
     if not full["min_size"]:
         net.transform.resize = _keep_size
     return net.eval()
+
+
+def _build_backbone(name: str, n_inputs: int, fpn_channels: int) -> "nn.Module":
+    """The backbone `name` for images of `n_inputs` channels, with its feature pyramid."""
+    from torch import nn
+    from torchvision.models import resnet
+    from torchvision.models.detection.backbone_utils import BackboneWithFPN
+
+    if name == "efficientnet_lite0":
+        from emqa_dask import efficientnet_lite
+
+        body = efficientnet_lite.EfficientNetLite0(n_inputs)
+        backbone = BackboneWithFPN(body, {}, list(efficientnet_lite.CHANNELS), fpn_channels)
+        backbone.body = body  # it returns its maps itself
+        return backbone
+    body = getattr(resnet, name)(weights=None)
+    if n_inputs == 1:
+        body.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
+        nn.init.kaiming_normal_(body.conv1.weight, mode="fan_out", nonlinearity="relu")
+    width = body.inplanes // 8
+    return BackboneWithFPN(
+        body, {f"layer{i + 1}": str(i) for i in range(4)}, [width * 2**i for i in range(4)], fpn_channels
+    )
 
 
 def _list_anchor_sizes(level: int | list[int] | tuple[int, ...]) -> list[int]:
