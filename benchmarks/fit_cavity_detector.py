@@ -145,7 +145,7 @@ def draw_nothing(rng: np.random.Generator, kind: str, shape: tuple[int, int]) ->
     if kind == "foil":
         return cavities.draw_cavities(rng, shape, n=0)
     if kind in ("grains", "columns"):
-        image = (textures if kind == "grains" else lattices).make(rng, shape).image
+        image = (textures.draw_texture if kind == "grains" else lattices.draw_lattice)(rng, shape).image
     else:
         image = faults.apply_fault(kind, np.zeros(shape, np.uint8), rng)
     image = image if image.ndim == 2 else image[..., :3].mean(axis=-1).astype(np.float32)
