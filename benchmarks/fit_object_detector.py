@@ -157,13 +157,14 @@ def draw_pool(folder: Path) -> None:
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         for kind, n in POOL.items():
             images = list(pool.map(functools.partial(_draw_training_image, kind), range(n), chunksize=8))
-            (folder / f"{kind}.pickle").write_bytes(pickle.dumps(images))
+            (folder / f"{kind}.pickle").write_bytes(pickle.dumps([tuple(image) for image in images]))
             print(f"{kind}: {n} images, {sum(len(image.masks) for image in images)} objects", flush=True)
 
 
 def read_pool(folder: Path) -> dict[str, list[TrainingImage]]:
     """The drawn images by kind."""
-    return {kind: pickle.loads((folder / f"{kind}.pickle").read_bytes()) for kind in POOL}
+    rows = {kind: pickle.loads((folder / f"{kind}.pickle").read_bytes()) for kind in POOL}
+    return {kind: [TrainingImage(*row) for row in rows[kind]] for kind in POOL}
 
 
 def read_real_images(fold: int | None) -> dict[str, list[TrainingImage]]:

@@ -80,6 +80,20 @@ class _Block(nn.Module):
         return values + self.layers(values) if self.is_residual else self.layers(values)
 
 
+class _DepthwiseConvolution(nn.Conv2d):
+    """A depthwise convolution that computes in float32 on a CPU.
+
+    The gradient of a 5 x 5 kernel in bfloat16 took five times as long there: half of a training step.
+    """
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """The convolved maps; float32 on a CPU."""
+        if values.device.type != "cpu" or values.dtype == torch.float32:
+            return super().forward(values)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(values.float())
+
+
 def _make_convolution(n_inputs: int, n_outputs: int, kernel_px: int, *, stride: int = 1, groups: int = 1) -> list:
     """A convolution and its batch normalisation; a stride of 2 pads as TensorFlow does, which trained the weights."""
     padding = kernel_px // 2
@@ -88,5 +102,6 @@ def _make_convolution(n_inputs: int, n_outputs: int, kernel_px: int, *, stride: 
         first, last = (kernel_px - 2) // 2, (kernel_px - 1) // 2
         layers.append(nn.ZeroPad2d((first, last, first, last)))
         padding = 0
-    convolution = nn.Conv2d(n_inputs, n_outputs, kernel_px, stride, padding, groups=groups, bias=False)
+    kind = _DepthwiseConvolution if groups > 1 else nn.Conv2d
+    convolution = kind(n_inputs, n_outputs, kernel_px, stride, padding, groups=groups, bias=False)
     return [*layers, convolution, nn.BatchNorm2d(n_outputs, **_NORM)]
