@@ -100,9 +100,7 @@ class DetectorRounds:
 
         set_training_mode(self.training.net, self.schedule)
         torch.manual_seed(hash((self.schedule.seed, k)) % 2**63)
-        has_bfloat16 = self.schedule.precision == "bfloat16"
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=has_bfloat16):
-            losses = self.training.net(*make_tensors(crops, self.device))
+        losses = compute_losses(self.training.net, *make_tensors(crops, self.device), self.schedule.precision)
         loss = sum(losses.values())
         take_optimiser_step(self.training, loss, f"step {k + 1}", max_gradient_norm=self.schedule.max_gradient_norm)
         return {"loss": loss, **losses}
@@ -160,6 +158,25 @@ def select_trainable(net: "torch.nn.Module", is_backbone_frozen: bool) -> list["
     for parameter in net.backbone.body.parameters():
         parameter.requires_grad_(not is_backbone_frozen)
     return [p for p in net.parameters() if p.requires_grad]
+
+
+def compute_losses(
+    net: "torch.nn.Module", images: list["torch.Tensor"], targets: list[dict], precision: str
+) -> dict[str, "torch.Tensor"]:
+    """Losses of a Mask R-CNN in training mode; in bfloat16 the backbone alone.
+
+    Anchors and proposals take the precision of the feature maps: bfloat16 would round boxes to 2 px at 384 px, and make
+    some of them so narrow that their loss is not finite.
+    """
+    import torch
+
+    batch, targets = net.transform(images, targets)
+    with torch.autocast(batch.tensors.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        features = net.backbone(batch.tensors)
+    features = {level: values.float() for level, values in features.items()}
+    proposals, proposal_losses = net.rpn(batch, features, targets)
+    _, object_losses = net.roi_heads(features, proposals, batch.image_sizes, targets)
+    return {**object_losses, **proposal_losses}
 
 
 def set_training_mode(net: "torch.nn.Module", schedule: DetectorSchedule) -> None:
