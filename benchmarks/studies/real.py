@@ -28,9 +28,10 @@ os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", NUMBA_NUM_THREA
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from benchmarks.studies.real_detections import CORNERS, StudyDetector, read_detections
@@ -59,6 +60,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--quality", nargs="+", default=[], metavar="MODEL")
     parser.add_argument("--score-floor", type=float, default=Settings().featurise.score_floor)
     parser.add_argument("--sheets", action="store_true")
+    parser.add_argument("--limit", type=int, default=0, help="images of a set and fold, evenly chosen; 0: all")
     parser.add_argument("--data", type=Path, default=DATA)
     return parser.parse_args()
 
@@ -73,11 +75,25 @@ def split_by_fold(texts: Sequence[str]) -> dict[int, list[str]]:
     return values
 
 
+def limit_images(images: list, group: Callable, n: int) -> list:
+    """At most `n` images of every group, at even steps in their order; all for 0."""
+    groups: dict[object, list] = {}
+    for image in images:
+        groups.setdefault(group(image), []).append(image)
+    chosen = []
+    for members in groups.values():
+        steps = np.linspace(0, len(members) - 1, min(n or len(members), len(members))).round().astype(int)
+        chosen += [members[k] for k in steps]
+    return chosen
+
+
 def main() -> None:
     options = parse_arguments()
     images = [i for i in read_labelled_sets(options.data) if not options.sets or i.dataset in options.sets]
     cavities = read_cavity_counts(options.data)
     cavities = [c for c in cavities if not options.sets or c.name.partition("/")[0] in options.sets]
+    images = limit_images(images, lambda image: (image.dataset, image.fold), options.limit)
+    cavities = limit_images(cavities, lambda image: image.name.partition("/")[0], options.limit)
     fold_models = {fold: values[0] for fold, values in split_by_fold(options.fold).items()}
     out = options.out / options.name
     out.mkdir(parents=True, exist_ok=True)

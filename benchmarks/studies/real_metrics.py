@@ -5,7 +5,7 @@ class of a detection. A set counts each image once, so that a crowded image has 
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,9 +37,33 @@ def compute_f1_by_iou(detected: NDArray, true: NDArray) -> dict[str, float]:
 
 
 def compute_floor_curve(detected: NDArray, scores: NDArray, true: NDArray) -> pd.DataFrame:
-    """F1 of an image at each of IOUS for each score floor of FLOORS: columns score_floor and those of name_f1()."""
-    rows = [{"score_floor": floor} | compute_f1_by_iou(detected[scores >= floor], true) for floor in FLOORS]
+    """F1 of an image at each of IOUS for each score floor of FLOORS: columns score_floor and those of name_f1().
+
+    Overlaps are computed once for all floors; the values are those of compute_f1_by_iou().
+    """
+    objects, detections, values = find_overlaps(true, detected, min(IOUS))
+    order = np.lexsort((detections, -values, objects))
+    pairs = list(zip(objects[order].tolist(), detections[order].tolist(), values[order].tolist()))
+    rows = []
+    for floor in FLOORS:
+        n_counted = int((scores >= floor).sum())
+        pairs = [pair for pair in pairs if scores[pair[1]] >= floor]
+        n_matches = {iou: count_greedy_matches([p[:2] for p in pairs if p[2] >= iou]) for iou in IOUS}
+        n_both = n_counted + len(true)
+        f1_scores = {name_f1(iou): 2 * n / n_both if n_both else np.nan for iou, n in n_matches.items()}
+        rows.append({"score_floor": floor} | f1_scores)
     return pd.DataFrame(rows)
+
+
+def count_greedy_matches(pairs: Iterable[tuple[int, int]]) -> int:
+    """Number of matches by the greedy rule of pairs (true box, detection): by true box, then by falling IoU."""
+    matched_objects = set()
+    matched_detections = set()
+    for i, j in pairs:
+        if i not in matched_objects and j not in matched_detections:
+            matched_objects.add(i)
+            matched_detections.add(j)
+    return len(matched_objects)
 
 
 def select_floor(curve: pd.DataFrame, column: str = name_f1(0.5)) -> float:
@@ -97,9 +121,10 @@ def _find_mergers_and_splits(
     kinds: Failures, detected: NDArray, true: NDArray, is_open_detection: NDArray, is_open_object: NDArray
 ) -> None:
     share_of_object, share_of_detection = _compute_shares(detected, true)
-    for k in np.flatnonzero(is_open_detection):
-        parts = np.flatnonzero(share_of_object[k] >= COVERED_SHARE)
-        if len(parts) >= 2 and is_open_object[parts].any():
+    is_covered = share_of_object >= COVERED_SHARE
+    for k in np.flatnonzero(is_open_detection & (is_covered.sum(axis=1) >= 2)):
+        parts = np.flatnonzero(is_covered[k])
+        if is_open_object[parts].any():
             kinds.detected[k] = "merger"
             is_open_detection[k] = False
             parts = parts[is_open_object[parts]]

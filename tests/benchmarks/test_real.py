@@ -86,3 +86,9 @@ def test_settings_of_a_fold_name_its_models(images):
     assert settings.detect.detectors == ("log", "network")
     assert settings.predict.models == ("model", "log-synthetic")
     assert settings.detect.threshold == load_settings(template="nanoparticle-tem").detect.threshold
+
+
+def test_limited_images_are_spread_over_each_set():
+    images = [("a", k) for k in range(9)] + [("b", k) for k in range(2)]
+    assert real.limit_images(images, lambda image: image[0], 3) == [("a", 0), ("a", 4), ("a", 8), ("b", 0), ("b", 1)]
+    assert real.limit_images(images, lambda image: image[0], 0) == images

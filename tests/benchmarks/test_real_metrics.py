@@ -32,6 +32,17 @@ def test_curve_counts_detections_at_or_above_each_floor():
     assert curve.loc[0.65, "f1_iou_0.5"] == 0
 
 
+def test_curve_equals_matching_at_each_floor():
+    rng = np.random.default_rng(3)
+    corners = rng.uniform(0, 100, (90, 2))
+    boxes = np.hstack([corners, corners + rng.uniform(5, 30, (90, 2))])
+    scores = rng.uniform(size=60)
+    curve = real_metrics.compute_floor_curve(boxes[:60], scores, boxes[60:]).set_index("score_floor")
+    for floor in (0.05, 0.4, 0.8):
+        expected = real_metrics.compute_f1_by_iou(boxes[:60][scores >= floor], boxes[60:])
+        assert curve.loc[floor].to_dict() == pytest.approx(expected)
+
+
 def test_floor_of_a_fold_is_selected_on_other_folds():
     """Fold 0 alone would have 0.9. Each set counts the same, however many images it has."""
     rows = [("a", 0, 0.1, 0.0), ("a", 0, 0.9, 1.0), ("b", 1, 0.1, 0.8), ("b", 1, 0.9, 0.5)]
