@@ -6,7 +6,8 @@ python -m benchmarks.studies.real --out DIR --models log:nanoparticle-tem cavity
 A model of --models is a bundled model, a model directory or the LoG of a template (log:TEMPLATE), which saw no real
 image. --fold K=DIR is a model that was trained without the sources of fold K of real_sets: it judges the images of that
 fold, and all of them together are called `folds`. --triage runs `emqa triage` with these detectors, of which `folds`
-stands for the model of the fold; --quality names its quality models. Writes into DIR, for the name given by --name:
+stands for the model of the fold; `--triage auto` leaves the choice to the program. --quality names its quality models,
+and --folder further images without labels, whose verdicts alone are counted. Writes into DIR, for the name of --name:
 
 detections/       detections of every model and image; they are computed once
 triage/           workspaces of the runs of `emqa triage`; finished work is not repeated
@@ -28,7 +29,7 @@ os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", NUMBA_NUM_THREA
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,13 +41,12 @@ from benchmarks.studies.real_scores import ALL_FOLDS, Judge, Scores, count_cavit
 from benchmarks.studies.real_sets import DATA, CavityImage, RealImage, read_cavity_counts, read_labelled_sets
 from benchmarks.studies.real_sheets import draw_sheet
 from benchmarks.studies.real_tables import format_report
-from benchmarks.studies.real_triage import make_archive, summarise_flags, summarise_verdicts, triage_images
+from benchmarks.studies.real_triage import TriageGroup, make_archive, summarise_flags, summarise_verdicts, triage_images
 from emqa_dask.settings import Settings, load_settings, replace
 
 FOLDS_NAME = "folds"  # of the judge whose models left out one fold each
 TEMPLATES = {"particle": "nanoparticle-tem", "loop": "generic", "cavity": "cavity-tem"}  # of a set by its objects
-CAVITY_SETS = ("uw_cavity", "uw_cavity_more")
-DEFAULT_MODELS = ("log:nanoparticle-tem", "log:generic", "cavity-tem")
+AUTOMATIC = "auto"  # the detectors that the program selects
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -58,6 +58,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--sets", nargs="+", default=[], help="default: all")
     parser.add_argument("--triage", nargs="+", default=[], metavar="DETECTOR")
     parser.add_argument("--quality", nargs="+", default=[], metavar="MODEL")
+    parser.add_argument("--template", default="", help="of all runs; default: by the objects of the set")
+    parser.add_argument("--folder", action="append", default=[], metavar="NAME=DIR")
     parser.add_argument("--score-floor", type=float, default=Settings().featurise.score_floor)
     parser.add_argument("--sheets", action="store_true")
     parser.add_argument("--limit", type=int, default=0, help="images of a set and fold, evenly chosen; 0: all")
@@ -103,7 +105,8 @@ def main() -> None:
     if judges:
         evaluate_detectors(judges, images, cavities, options, out)
     if options.triage:
-        evaluate_verdicts(images, cavities, fold_models, options, out)
+        folds = fold_models if FOLDS_NAME in options.triage else ()
+        evaluate_verdicts(list_groups(images, cavities, options.folder, folds), fold_models, options, out)
     (out / "summary.md").write_text(format_report(out, " ".join(sys.argv[1:])))
     print((out / "summary.md").read_text())
 
@@ -150,55 +153,65 @@ def draw_sheets(
 
 
 def evaluate_verdicts(
-    images: list[RealImage],
-    cavities: list[CavityImage],
-    fold_models: dict[int, str],
-    options: argparse.Namespace,
-    out: Path,
+    groups: Sequence[TriageGroup], fold_models: dict[int, str], options: argparse.Namespace, out: Path
 ) -> None:
-    """Writes verdicts.csv, verdict_sets.csv and flags.csv: a run of `emqa triage` per set (and fold, with `folds`)."""
-    has_folds = FOLDS_NAME in options.triage
-    groups: dict[tuple[str, int], list[RealImage | CavityImage]] = {}
-    for image in images:
-        groups.setdefault((image.dataset, image.fold if has_folds else ALL_FOLDS), []).append(image)
-    for image in cavities:
-        groups.setdefault((image.name.partition("/")[0], min(fold_models) if has_folds else ALL_FOLDS), []).append(
-            image
-        )
+    """Writes verdicts.csv, verdict_sets.csv and flags.csv after every run of `emqa triage` on a group."""
     tables = []
-    for (name, fold), members in groups.items():
-        if has_folds and fold not in fold_models:
-            continue
-        settings = make_settings(members[0], fold, fold_models, options)
-        folder = f"{name}-{fold}" if has_folds else name
-        archive = make_archive(options.out / "archives" / folder, [image.path for image in members])
-        labelled = {image.path.name: image for image in members if isinstance(image, RealImage)}
-        boxes = {key: image.boxes for key, image in labelled.items()}
-        print(f"triage of {folder}: {len(members)} images", flush=True)
-        rows = triage_images(archive, options.out / "triage" / options.name / folder, settings, boxes)
-        sources = rows["uri"].map({key: image.source for key, image in labelled.items()})
-        tables.append(rows.assign(set=name, fold=fold, image=name + "/" + rows["uri"], source=sources))
+    for group in groups:
+        settings = make_settings(group.kind, group.fold, fold_models, options)
+        archive = make_archive(options.out / "archives" / group.name, group.paths)
+        print(f"triage of {group.name}: {len(group.paths)} images", flush=True)
+        rows = triage_images(archive, options.out / "triage" / options.name / group.name, settings, group.boxes)
+        sources = rows["uri"].map(group.sources)
+        image_names = group.dataset + "/" + rows["uri"]
+        tables.append(rows.assign(set=group.dataset, fold=group.fold, image=image_names, source=sources))
         table = pd.concat(tables, ignore_index=True)
         table.to_csv(out / "verdicts.csv", index=False)
         summarise_verdicts(table, ["set"]).to_csv(out / "verdict_sets.csv", index=False)
         summarise_flags(table).to_csv(out / "flags.csv", index=False)
 
 
-def make_settings(
-    image: RealImage | CavityImage, fold: int, fold_models: dict[int, str], options: argparse.Namespace
-) -> Settings:
-    """Settings of the template for the objects of the set, with the detectors and quality models of the options.
+def list_groups(
+    images: Sequence[RealImage], cavities: Sequence[CavityImage], folders: Sequence[str], folds: Collection[int]
+) -> list[TriageGroup]:
+    """Runs of `emqa triage`: one per set, or per set and fold of `folds`.
+
+    What has no source in any fold, cavities and `folders` ("NAME=DIR"), goes to the first of `folds`.
+    """
+    first_fold = min(folds, default=ALL_FOLDS)
+    members: dict[tuple[str, int], list[RealImage]] = {}
+    for image in images:
+        if not folds or image.fold in folds:
+            members.setdefault((image.dataset, image.fold if folds else ALL_FOLDS), []).append(image)
+    groups = []
+    for (name, fold), rows in members.items():
+        boxes = {row.path.name: row.boxes for row in rows}
+        sources = {row.path.name: row.source for row in rows}
+        groups.append(TriageGroup(name, fold, rows[0].kind, [row.path for row in rows], boxes, sources))
+    paths: dict[str, list[Path]] = {}
+    for image in cavities:
+        paths.setdefault(image.name.partition("/")[0], []).append(image.path)
+    groups += [TriageGroup(name, first_fold, "cavity", files, {}, {}) for name, files in paths.items()]
+    for text in folders:
+        name, _, folder = text.partition("=")
+        files = sorted(path for path in Path(folder).iterdir() if path.is_file())
+        groups.append(TriageGroup(name, first_fold, "", files, {}, {}))
+    return groups
+
+
+def make_settings(kind: str, fold: int, fold_models: dict[int, str], options: argparse.Namespace) -> Settings:
+    """Settings of the template for the kind of objects, with the detectors and quality models of the options.
 
     One process does the run, and no image times out, so that results do not depend on the load of the machine.
     """
-    kind = image.kind if isinstance(image, RealImage) else "cavity"
-    detectors = [fold_models[fold] if name == FOLDS_NAME else name for name in options.triage]
-    changes: dict[str, dict] = {"detect": {"detectors": detectors}}
-    changes["run"] = {"scheduler": "in-process", "timeout_s": 0.0}
+    changes: dict[str, dict] = {"run": {"scheduler": "in-process", "timeout_s": 0.0}}
+    if options.triage != [AUTOMATIC]:
+        detectors = [fold_models[fold] if name == FOLDS_NAME else name for name in options.triage]
+        changes["detect"] = {"detectors": detectors}
     quality = split_by_fold(options.quality)
     if quality:
         changes["predict"] = {"models": [*quality.get(fold, []), *quality.get(ALL_FOLDS, [])]}
-    return replace(load_settings(template=TEMPLATES[kind]), changes)
+    return replace(load_settings(template=options.template or TEMPLATES.get(kind, "generic")), changes)
 
 
 if __name__ == "__main__":

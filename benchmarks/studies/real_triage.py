@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,22 @@ from emqa_dask.store.layout import Workspace
 CORNERS = ["y0", "x0", "y1", "x1"]
 VERDICT_COLUMNS = ("uri", "verdict", "reasons", "detector", "n_detections", "predicted_f1", "predicted_f1_low")
 VERDICT_COLUMNS += ("predicted_f1_high", "ood_distance", "nm_per_pixel", "nm_per_pixel_source")
+
+
+class TriageGroup(NamedTuple):
+    """Images that one run of `emqa triage` judges."""
+
+    dataset: str
+    fold: int  # -1 for a set as a whole
+    kind: str  # of the objects; "" where they are unknown
+    paths: list[Path]
+    boxes: dict[str, np.ndarray]  # true boxes by file name; without an entry: not labelled
+    sources: dict[str, str]  # by file name
+
+    @property
+    def name(self) -> str:
+        """Name of its archive and workspace."""
+        return f"{self.dataset}-{self.fold}" if self.fold >= 0 else self.dataset
 
 
 def make_archive(folder: Path, paths: Iterable[Path]) -> Path:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.studies import real, real_detections, real_scores, real_triage
-from benchmarks.studies.real_sets import RealImage
+from benchmarks.studies.real_sets import CavityImage, RealImage
 from emqa_dask.boxes import match_boxes
 from emqa_dask.settings import load_settings, replace
 
@@ -80,12 +80,23 @@ def test_shares_of_flagged_images():
     assert flags.to_dict() == {("a", "blur"): 1.0, ("a", "drift"): 0.5, ("b", "drift"): 0.5}
 
 
-def test_settings_of_a_fold_name_its_models(images):
-    options = argparse.Namespace(triage=["log", "folds"], quality=["log-synthetic", "1=model"])
-    settings = real.make_settings(images[1], 1, {1: "network"}, options)
+def test_settings_of_a_fold_name_its_models():
+    options = argparse.Namespace(triage=["log", "folds"], quality=["log-synthetic", "1=model"], template="")
+    settings = real.make_settings("particle", 1, {1: "network"}, options)
     assert settings.detect.detectors == ("log", "network")
     assert settings.predict.models == ("model", "log-synthetic")
     assert settings.detect.threshold == load_settings(template="nanoparticle-tem").detect.threshold
+    options = argparse.Namespace(triage=["auto"], quality=[], template="cavity-tem")
+    assert real.make_settings("particle", 1, {}, options).detect == load_settings(template="cavity-tem").detect
+
+
+def test_runs_are_split_by_fold_where_models_are(images):
+    cavity = CavityImage("uw_cavity/c.png", images[0].path, "family", 3.0, 0.5, 0.1)
+    folder = f"others={images[0].path.parent}"
+    groups = real.list_groups(images, [cavity], [folder], (1, 2))
+    assert [(group.name, len(group.paths)) for group in groups] == [("set-1", 1), ("uw_cavity-1", 1), ("others-1", 2)]
+    assert groups[0].sources == {"image1.png": "source1"}
+    assert [group.name for group in real.list_groups(images, [cavity], [], ())] == ["set", "uw_cavity"]
 
 
 def test_limited_images_are_spread_over_each_set():
