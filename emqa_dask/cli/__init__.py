@@ -39,8 +39,9 @@ def script() -> int:
 
 def _describe_task(options: argparse.Namespace) -> str:
     """What the command line asks for, in a few words: the verb, its kind, and what it is done to."""
-    sources = getattr(options, "sources", None) or [getattr(options, "source", None)]
-    subjects = [sources[0], *(getattr(options, name, None) for name in ("checkpoint", "labels", "workspace", "out"))]
+    names = ("sources", "source", "checkpoint", "labels", "workspace", "out")
+    values = [getattr(options, name, None) for name in names]
+    subjects = [value[0] if isinstance(value, list) and value else value for value in values]
     parts = [options.verb, getattr(options, "kind", None), next(filter(None, subjects), None)]
     return " ".join(filter(None, parts))
 

@@ -13,12 +13,18 @@ def add_calibrate(verbs) -> None:
     calibrate = verbs.add_parser(
         "calibrate",
         help="fit the predicted F1, precision and recall to a few labelled images of a run",
-        description="Fit what predicts F1, precision and recall to the micrographs of WS that LABELS, a COCO file, has "
-        "true boxes for; 20 to 50 are worth the while. No detector runs. The models go into the workspace and its "
-        "settings; `emqa rescore WS` shows what they change.",
+        description="Fit what predicts F1, precision and recall to the micrographs of WS in LABELS; 20 to 50 are "
+        "worth the while. No detector runs. The models go into the workspace and its settings; `emqa rescore WS` shows "
+        "what they change.",
     )
     calibrate.add_argument("workspace", metavar="WS")
-    calibrate.add_argument("labels", metavar="LABELS", help="COCO JSON; file_name is the micrograph's URI or its end")
+    calibrate.add_argument(
+        "labels",
+        metavar="LABELS",
+        nargs="+",
+        help="boxes or masks as COCO JSON, points as CSV uri,y,x (px) or counts as CSV uri,n_objects; several files "
+        "together; file_name and uri are the micrograph's URI or its end",
+    )
     calibrate.add_argument("--iou", metavar="X", type=float, help="IoU from which a box counts as found")
     calibrate.add_argument("--out", metavar="DIR", default="", help="folder for the models; default: WS/models")
     add_settings(calibrate)

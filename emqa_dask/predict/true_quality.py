@@ -1,10 +1,11 @@
 """The true F1, precision and recall of labelled images, and their rows joined to the features of the detections."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from emqa_dask import boxes
 from emqa_dask.predict.forest import PAPER_FEATURES, select_feature_values
@@ -13,6 +14,8 @@ from emqa_dask.predict.quality_model import TARGETS
 
 MIN_IMAGES = 8  # labelled images with detections, below which nothing is fitted
 COLUMNS = ("micrograph_id", "true_f1", "precision", "recall", "n_detections", "n_true")  # of compute_true_quality
+
+Truth = TypeVar("Truth")
 
 
 def compute_true_quality(
@@ -29,20 +32,30 @@ def compute_true_quality(
     none for an image without objects. Matched by boxes.match_boxes. Precision is NaN without detections, recall
     without true boxes, F1 with neither. Raises ValueError for several detectors and malformed boxes, naming the image.
     """
-    if "detector" in detections and detections["detector"].nunique() > 1:
-        raise ValueError(f"detections of several detectors: {', '.join(sorted(detections['detector'].unique()))}")
-    counted_detections = detections[detections["score"] >= score_floor]
-    corners = counted_detections[["y0", "x0", "y1", "x1"]].to_numpy(dtype=np.float64)
-    indices = counted_detections.groupby("micrograph_id").indices
     rows = []
-    for image, true in truth_boxes.items():
-        predicted = corners[indices.get(image, np.zeros(0, dtype=np.int64))]
+    for image, true, predicted in iter_counted_boxes(detections, truth_boxes, score_floor):
         try:
             match = boxes.match_boxes(predicted, true, iou_threshold, rule)
         except ValueError as error:
             raise ValueError(f"image {image}: {error}") from None
         rows.append((image, match.f1, match.precision, match.recall, len(predicted), match.tp + match.fn))
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def iter_counted_boxes(
+    detections: pd.DataFrame, truth: Mapping[str, Truth], score_floor: float
+) -> Iterator[tuple[str, Truth, NDArray[np.float64]]]:
+    """Image, its truth and the boxes (n, 4) of its detections from `score_floor` on, for every image of `truth`.
+
+    Raises ValueError for detections of several detectors.
+    """
+    if "detector" in detections and detections["detector"].nunique() > 1:
+        raise ValueError(f"detections of several detectors: {', '.join(sorted(detections['detector'].unique()))}")
+    counted_detections = detections[detections["score"] >= score_floor]
+    corners = counted_detections[["y0", "x0", "y1", "x1"]].to_numpy(dtype=np.float64)
+    indices = counted_detections.groupby("micrograph_id").indices
+    for image, value in truth.items():
+        yield image, value, corners[indices.get(image, np.zeros(0, dtype=np.int64))]
 
 
 def join_labels(features: pd.DataFrame, truth: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -100,7 +113,10 @@ def _drop_unusable(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
             names = ", ".join(map(str, rows["micrograph_id"][is_bad]))
             notes.append(f"{int(is_bad.sum())} labelled images {reason}: {names}")
     rows = rows[(rows["n_detections"] > 0) & rows["true_f1"].notna()].reset_index(drop=True)
-    check_identities(rows.assign(recall=rows["recall"].fillna(0)), lambda i: str(rows["micrograph_id"][i]))
+    matched_rows = rows[rows["precision"].notna()]  # images that were only counted have no precision
+    check_identities(
+        matched_rows.assign(recall=matched_rows["recall"].fillna(0)), lambda i: str(rows["micrograph_id"][i])
+    )
     is_finite = np.isfinite(select_feature_values(rows, PAPER_FEATURES)).all(axis=1)
     if not is_finite.all():
         names = ", ".join(rows["micrograph_id"][~is_finite])

@@ -1,0 +1,147 @@
+"""Manual labels of a micrograph, and those that a CSV file holds: points (uri,y,x) or counts (uri,n_objects)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+MAX_LISTED_ERRORS = 10  # findings that an error names
+MAX_OBJECTS = 10_000_000  # of an image; more is no count that a person made
+HEADERS = {"counts": ("uri", "n_objects"), "points": ("uri", "y", "x")}
+
+
+class LabelledMicrograph(NamedTuple):
+    """What a person says about the objects of an image: at least one of boxes, points and n_objects."""
+
+    name: str
+    frame: int
+    shape: tuple[int, int] | None  # height, width, px, where the file states it
+    boxes: NDArray[np.float64] | None = None  # n x 4: y0, x0, y1, x1, half-open, px
+    points: NDArray[np.float64] | None = None  # n x 2: y, x, px, one inside each object
+    n_objects: int | None = None
+    has_crowds: bool = False  # groups of objects were left out of the boxes
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What is labelled: of boxes, points and counts, the most informative first."""
+        values = {"boxes": self.boxes, "points": self.points, "counts": self.n_objects}
+        return tuple(kind for kind, value in values.items() if value is not None)
+
+    def merge(self, other: "LabelledMicrograph") -> "LabelledMicrograph":
+        """This label with what it lacks from another label of the same image."""
+        return self._replace(
+            shape=self.shape or other.shape,
+            boxes=other.boxes if self.boxes is None else self.boxes,
+            points=other.points if self.points is None else self.points,
+            n_objects=other.n_objects if self.n_objects is None else self.n_objects,
+            has_crowds=self.has_crowds or other.has_crowds,
+        )
+
+    def find_contradiction(self) -> str:
+        """What the labels of this image contradict each other in; "" when they agree or nothing is known twice."""
+        numbers = {
+            "boxes": None if self.boxes is None else len(self.boxes),
+            "points": None if self.points is None else len(self.points),
+            "objects by its count": self.n_objects,
+        }
+        known_numbers = {kind: n for kind, n in numbers.items() if n is not None}
+        if len(set(known_numbers.values())) < 2:
+            return ""
+        if self.has_crowds and self.boxes is not None and len(self.boxes) == min(known_numbers.values()):
+            return ""  # the boxes of a group were left out
+        return "has " + " but ".join(f"{n} {kind}" for kind, n in known_numbers.items())
+
+
+def read_label_table(path: str | Path) -> list[LabelledMicrograph]:
+    """The labelled images of a CSV file with one of HEADERS and, optionally, a column `frame`.
+
+    Counts: a row per image. Points: a row per object, y and x in px from the upper left corner of the image; a row with
+    empty y and x is an image without objects. Raises ValueError, naming file and line, for other headers, empty cells,
+    values that are no number, negative counts and images that are counted twice.
+    """
+    table = _read_csv(path)
+    kind = _find_kind(table, path)
+    if table.empty:
+        raise ValueError(f"{path}: it has no images")
+    numbers = table[[name for name in (*HEADERS[kind][1:], "frame") if name in table]].apply(_parse_column)
+    faults = _find_faults(table, numbers, kind)
+    if faults:
+        raise ValueError(f"{path}: {list_errors(faults)}")
+    frames = numbers["frame"].astype(int) if "frame" in numbers else pd.Series(0, table.index)
+    labels = []
+    for (name, frame), rows in numbers.groupby([table["uri"], frames], sort=False):
+        if kind == "counts":
+            labels.append(LabelledMicrograph(name, int(frame), None, n_objects=int(rows["n_objects"].iloc[0])))
+        else:
+            points = rows[["y", "x"]].dropna().to_numpy(dtype=np.float64)
+            labels.append(LabelledMicrograph(name, int(frame), None, points=points))
+    return labels
+
+
+def list_errors(errors: Sequence[str]) -> str:
+    """The first errors and the number of the others."""
+    ending = f"; and {len(errors) - MAX_LISTED_ERRORS} more" if len(errors) > MAX_LISTED_ERRORS else ""
+    return "; ".join(errors[:MAX_LISTED_ERRORS]) + ending
+
+
+def _read_csv(path: str | Path) -> pd.DataFrame:
+    """The file's cells as texts without surrounding blanks; ValueError for what is no CSV."""
+    try:
+        table = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except ValueError as error:  # also of its encoding
+        raise ValueError(f"{path}: no CSV in UTF-8 with a header uri,n_objects or uri,y,x: {error}") from error
+    except OSError as error:
+        raise type(error)(f"{path} cannot be read ({error.strerror}): give a CSV file of labels") from error
+    table = table.apply(lambda column: column.str.strip())
+    table.columns = table.iloc[0].tolist()
+    table = table.iloc[1:].reset_index(drop=True)
+    if not table.columns.is_unique:
+        repeated = table.columns[table.columns.duplicated()][0]
+        raise ValueError(f"{path}: the column {repeated} occurs twice; keep one of them")
+    return table
+
+
+def _find_kind(table: pd.DataFrame, path: str | Path) -> str:
+    """The kind of HEADERS that the table has; ValueError for none and for both."""
+    kinds = [kind for kind, header in HEADERS.items() if set(header) <= set(table.columns)]
+    if len(kinds) != 1:
+        columns = ", ".join(map(str, table.columns[:10]))
+        raise ValueError(f"{path}: its header has to be uri,n_objects or uri,y,x[,frame]; it has the columns {columns}")
+    return kinds[0]
+
+
+def _parse_column(column: pd.Series) -> pd.Series:
+    """Numbers of a column of texts; NaN for empty cells and for anything else."""
+    return pd.to_numeric(column, errors="coerce").astype(np.float64)
+
+
+def _find_faults(table: pd.DataFrame, numbers: pd.DataFrame, kind: str) -> list[str]:
+    """Faults of cells and repeated images, by line."""
+    faults = [f"line {k + 2}: uri is empty" for k in np.flatnonzero(table["uri"] == "")]
+    is_empty = pd.DataFrame({name: table[name] == "" for name in numbers})
+    if kind == "points":  # y and x may be empty together: an image without objects
+        is_open = is_empty["y"] & is_empty["x"]
+        is_empty = is_empty.assign(y=is_empty["y"] & ~is_open, x=is_empty["x"] & ~is_open)
+        repeated = is_open & table.duplicated(["uri", *_list_frame_columns(table)], keep=False)
+        faults += [
+            f"line {k + 2}: {table['uri'][k]!r} has points and a row without one" for k in np.flatnonzero(repeated)
+        ]
+    else:
+        repeated = table.duplicated(["uri", *_list_frame_columns(table)])
+        faults += [f"line {k + 2}: {table['uri'][k]!r} is counted twice" for k in np.flatnonzero(repeated)]
+    for name, values in numbers.items():
+        is_whole = name in ("n_objects", "frame")
+        is_bad = ~np.isfinite(values) & (table[name] != "")
+        if is_whole:
+            is_bad |= (values < 0) | (values > MAX_OBJECTS) | (values % 1 > 0)
+        demand = f"a whole number from 0 to {MAX_OBJECTS:,}" if is_whole else "a number of pixels"
+        faults += [f"line {k + 2}: {name} is {table[name][k][:40]!r}: {demand}" for k in np.flatnonzero(is_bad)]
+        faults += [f"line {k + 2}: {name} is empty" for k in np.flatnonzero(is_empty[name])]
+    return faults
+
+
+def _list_frame_columns(table: pd.DataFrame) -> list[str]:
+    return ["frame"] if "frame" in table else []

@@ -1,0 +1,97 @@
+"""Labelled micrographs of a workspace with what the run knows about them, and the true quality of their detections."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from emqa_dask import tables
+from emqa_dask.pipeline.workspace import micrograph_ledger
+from emqa_dask.pipeline.workspace.label_tables import LabelledMicrograph
+from emqa_dask.pipeline.workspace.labels import match_labels, merge_labels, read_labels
+from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
+from emqa_dask.predict.quality_model import QualityModel
+from emqa_dask.predict.sparse_truth import compute_count_quality, compute_point_quality
+from emqa_dask.predict.true_quality import MIN_IMAGES, compute_true_quality
+from emqa_dask.settings import Settings
+from emqa_dask.store import files, parts
+from emqa_dask.store.layout import Workspace
+
+LEDGER_COLUMNS = ("micrograph_id", "uri", "frame", "content_sha256", "height_px", "width_px", "partition")
+LEDGER_COLUMNS += ("instrument", "magnification", "voltage_kv")
+FIELDS = {"boxes": "boxes", "points": "points", "counts": "n_objects"}  # kind of labels: field of LabelledMicrograph
+
+
+class LabelledMicrographs(NamedTuple):
+    """Labelled micrographs of a run, and the tables that models are fitted to."""
+
+    rows: pd.DataFrame  # LEDGER_COLUMNS of the labelled micrographs
+    kind: str  # of the labels that are used, one of FIELDS
+    truth: dict  # micrograph_id -> value of the field of `kind`
+    n_unused: int  # labelled micrographs without labels of `kind`
+    files: tuple[str, ...]  # names of the files of labels
+    detections: pd.DataFrame  # tables.DETECTIONS
+    evidence: pd.DataFrame  # detection features, tables.EVIDENCE
+    features: pd.DataFrame  # image statistics, tables.FEATURES
+
+    def describe(self) -> str:
+        """The numbers of micrographs and objects, as a sentence without a full stop."""
+        n_objects = sum(self.truth.values()) if self.kind == "counts" else sum(map(len, self.truth.values()))
+        text = f"{len(self.rows)} labelled micrographs with {n_objects} objects ({self.kind})"
+        return f"{text}; {self.n_unused} more without {self.kind} are left out" if self.n_unused else text
+
+    def compute_quality(self, detector: str, score_floor: float, iou_threshold: float, rule: str) -> pd.DataFrame:
+        """Rows of true_quality.COLUMNS of the detections of `detector` from `score_floor` on.
+
+        Boxes are matched by `iou_threshold` and `rule`; points and counts as in predict.sparse_truth.
+        """
+        detections = self.detections[self.detections["detector"] == detector]
+        if self.kind == "counts":
+            return compute_count_quality(detections, self.truth, score_floor)
+        if self.kind == "points":
+            return compute_point_quality(detections, self.truth, score_floor)
+        return compute_true_quality(detections, self.truth, rule, iou_threshold, score_floor)
+
+
+def describe_matching(model: QualityModel) -> str:
+    """What F1 means by the labels that a quality model was fitted to."""
+    if model.rule == "counts":
+        return "largest F1 that the counts allow, 2 min(n, m) / (n + m)"
+    return "F1 by labelled points" if model.rule == "points" else f"F1 at IoU {model.iou_threshold:g} ({model.rule})"
+
+
+def read_labelled(workspace: Workspace, settings: Settings, paths: Sequence[str]) -> LabelledMicrographs:
+    """The micrographs of the workspace that the files `paths` label; ValueError where their tables were not made."""
+    empty = tables.empty(tables.MICROGRAPHS)[[*LEDGER_COLUMNS]]
+    ledger = pd.concat([empty, *micrograph_ledger.iter_current(workspace, LEDGER_COLUMNS)]).reset_index(drop=True)
+    labels = merge_labels({path: match_labels(read_labels(path), ledger, path) for path in paths})
+    kind = select_kind(labels.values())
+    truth = {key: getattr(label, FIELDS[kind]) for key, label in labels.items() if kind in label.kinds}
+    rows = ledger[ledger["micrograph_id"].isin(truth)].reset_index(drop=True)
+    labelled_tables = {
+        table: _read_table(workspace, settings, table, rows) for table in ("detections", "evidence", "features")
+    }
+    names = tuple(Path(path).name for path in paths)
+    return LabelledMicrographs(rows, kind, truth, len(labels) - len(truth), names, **labelled_tables)
+
+
+def select_kind(labels: Sequence[LabelledMicrograph]) -> str:
+    """The most informative kind that MIN_IMAGES labels have; otherwise the kind that most of them have."""
+    n_labels = {kind: sum(kind in label.kinds for label in labels) for kind in FIELDS}
+    sufficient = [kind for kind, n in n_labels.items() if n >= MIN_IMAGES]
+    return sufficient[0] if sufficient else max(n_labels, key=n_labels.get)
+
+
+def _read_table(workspace: Workspace, settings: Settings, table: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a table of the workspace for the micrographs `rows`; ValueError where a part was not made."""
+    folder = list_run_folders(settings)[table]
+    partitions = sorted(set(rows["partition"]))
+    missing = set(partitions) - set(parts.list_parts(workspace.uri, folder))
+    if missing:
+        raise ValueError(
+            f"{len(missing)} partitions with labelled micrographs have no {table} for these settings: run "
+            f"`emqa featurise {files.redact(workspace.uri)}` first"
+        )
+    content = parts.read_table(workspace.uri, folder, SCHEMAS[table], None, partitions=partitions)
+    return content[content["micrograph_id"].isin(rows["micrograph_id"])].reset_index(drop=True)
