@@ -60,7 +60,7 @@ def fit(
         values = select_feature_values(known, columns)
         true = quality_fit.check_truth(known[column])
         groups = known["cohort"].to_numpy()
-        targets[name] = quality_fit.fit_target(kind, columns, values, true, groups, None, labelled_cohorts.COVERAGE)
+        targets[name] = quality_fit.fit_target(kind, columns, values, true, groups, None)
     conditions = {"detector": detector, "score_floor": score_floor, "iou_threshold": IOU, "rule": RULE}
     values = select_feature_values(rows, columns)
     made = quality_fit.build_quality_model(

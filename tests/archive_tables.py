@@ -79,6 +79,7 @@ def make_archive(n_files: int = 60, seed: int = 0) -> dict[str, pd.DataFrame]:
     is_empty = n_detections == 0
     mean = np.where(is_empty, np.nan, np.clip(rng.beta(6, 2, n), 0, 1))
     spread = rng.uniform(0.02, 0.2, n)
+    quantiles = np.clip(mean[:, None] + spread[:, None] * np.linspace(-1.2, 1.2, len(tables.F1_LEVELS)), 0, 1)
     features = pd.DataFrame(
         {"micrograph_id": ids, "n_detections": n_detections, "is_capped": (n_detections > 390).astype(float)}
     )
@@ -88,6 +89,7 @@ def make_archive(n_files: int = 60, seed: int = 0) -> dict[str, pd.DataFrame]:
             "predicted_f1": mean,
             "predicted_f1_low": np.clip(mean - spread, 0, 1),
             "predicted_f1_high": np.clip(mean + spread, 0, 1),
+            **dict(zip(tables.F1_QUANTILES, quantiles.T)),
             "ood_distance": np.where(is_empty, np.nan, rng.lognormal(-0.8, 0.6, n)),
             "evidence": np.where(is_empty, "no_detections", "detections"),
         }
@@ -105,6 +107,11 @@ def make_archive(n_files: int = 60, seed: int = 0) -> dict[str, pd.DataFrame]:
         "predictions": predictions[is_kept],
         "flags": flags,
     }
+
+
+def list_f1_quantiles(tenth: float) -> dict[str, float]:
+    """Quantiles of an F1 that reaches `tenth` with a probability of 0.9."""
+    return {name: tenth + 0.15 * (level - 0.1) for name, level in zip(tables.F1_QUANTILES, tables.F1_LEVELS)}
 
 
 def join_archive(catalog, micrographs, features, predictions, failures=None, classifications=None) -> pd.DataFrame:

@@ -110,9 +110,10 @@ class Study:
                 np.concatenate(part)
                 for part in zip(*[(m[rows], s[rows], true[rows], self.splits[rows]) for rows, (m, s) in others])
             )
-            widths = conformal.compute_group_widths(mean, spread, f1, group, nominal)
-            own_mean, own_spread = results[a, a]
-            low[here], high[here] = conformal.compute_interval(own_mean[here], own_spread[here], widths)
+            residuals = conformal.compute_residual_quantiles(mean, spread, f1, group)
+            own_mean, own_spread = (part[here] for part in results[a, a])
+            quantiles = conformal.compute_quantiles(own_mean, own_spread, residuals)
+            low[here], high[here] = conformal.select_interval(own_mean, quantiles, nominal)
         inside = (true >= low) & (true <= high)
         each = cross_validation.average_over_groups(inside, self.splits)
         return {

@@ -78,12 +78,12 @@ LOW = 0.3
 
 
 class Chosen(NamedTuple):
-    """A candidate fitted on rows, the widths of its interval, and all candidates' mean error on left-out units."""
+    """A candidate fitted on rows, the quantiles of its residuals, and all candidates' mean error on left-out units."""
 
     name: str
     columns: tuple[str, ...]
     regressor: regressors.Regressor
-    widths: tuple[float, float]
+    residuals: NDArray
     errors: dict[str, float]
 
 
@@ -117,16 +117,17 @@ def choose(rows: pd.DataFrame, units: NDArray, candidates: dict = CANDIDATES, ta
     best = min(errors, key=errors.get)
     kind, columns = candidates[best]
     mean, spread = held_out[best].T
-    widths = conformal.compute_group_widths(np.clip(mean, 0, 1), spread, true, units, COVERAGE)
+    residuals = conformal.compute_residual_quantiles(np.clip(mean, 0, 1), spread, true, units)
     model = regressors.fit_regressor(kind, select_feature_values(rows, columns), true, columns, groups=units)
-    return Chosen(best, columns, model, widths, errors)
+    return Chosen(best, columns, model, residuals, errors)
 
 
 def predict(chosen: Chosen, rows: pd.DataFrame) -> pd.DataFrame:
     """`predicted`, `low`, `high` of every row, and `candidate`."""
     mean, spread = regressors.predict_regressor(chosen.regressor, select_feature_values(rows, chosen.columns))
     mean = np.clip(mean, 0, 1)
-    low, high = conformal.compute_interval(mean, spread, chosen.widths)
+    quantiles = conformal.compute_quantiles(mean, spread, chosen.residuals)
+    low, high = conformal.select_interval(mean, quantiles, COVERAGE)
     return pd.DataFrame({"predicted": mean, "low": low, "high": high, "candidate": chosen.name}, rows.index)
 
 

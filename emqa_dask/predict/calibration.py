@@ -175,7 +175,9 @@ def _evaluate_protocol(
     names = set()
     for fit_rows, held_out in folds:
         choice = fits.choose_candidate("f1", fit_rows)
-        predicted[held_out] = np.stack(predict_interval(choice.target, rows.columns, rows.values[held_out]), axis=1)
+        predicted[held_out] = np.stack(
+            predict_interval(choice.target, rows.columns, rows.values[held_out], fits.coverage), axis=1
+        )
         names.add(choice.name)
     counts = {"protocol": protocol, "n": len(rows.values), "n_groups": len(np.unique(labels))}
     return {**counts, **_compute_errors(rows.truths["f1"], *predicted.T), "candidates": ", ".join(sorted(names))}

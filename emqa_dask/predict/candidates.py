@@ -8,12 +8,14 @@ from numpy.typing import NDArray
 from emqa_dask.predict import conformal, cross_validation, regressors
 from emqa_dask.predict.forest import PAPER_FEATURES
 from emqa_dask.predict.quality_model import Component, QualityModel, TargetModel, predict_target
+from emqa_dask.tables import F1_LEVELS
 
 FEW_FEATURES = ("score_fraction_8", "mean_score", "image_confidence")  # a handful of labels constrains these
 MIN_FOREST_IMAGES = 100  # labelled images; with fewer no forest is tried
 N_INNER_FOLDS = 4  # folds by which candidates are compared
 MARGIN = 0.5  # standard errors by which a candidate of fewer labels may be worse
 N_BASE_IMAGES = 5  # the base counts as much as this number of labelled images that agree with it
+NO_RESIDUALS = np.zeros(len(F1_LEVELS))  # of a candidate whose distribution is not computed yet
 KINDS = {"forest": "forest", "mixed gaussian process": "mixed_gaussian_process"}  # candidate: kind of its regressor
 
 
@@ -86,11 +88,11 @@ class CandidateFits:
             if errors[name] <= best_errors.mean() + MARGIN * (each - best_errors).std(ddof=1) / np.sqrt(len(units))
         )
         mean, spread = self._predict_held_out(chosen_name, target, folds)
-        low, high = conformal.compute_group_widths(
-            mean[fit_rows], spread[fit_rows], true[fit_rows], self.rows.units[fit_rows], self.coverage
+        residuals = conformal.compute_residual_quantiles(
+            mean[fit_rows], spread[fit_rows], true[fit_rows], self.rows.units[fit_rows]
         )
         model = self._fit_candidate(chosen_name, target, fit_rows)
-        return Choice(chosen_name, TargetModel(model.components, model.offset, low, high), errors)
+        return Choice(chosen_name, TargetModel(model.components, model.offset, residuals), errors)
 
     def _make_inner_folds(self, fit_rows: NDArray) -> list[tuple[NDArray, NDArray]]:
         """Folds of `fit_rows`, as row numbers of the whole table."""
@@ -114,7 +116,7 @@ class CandidateFits:
         return np.clip(predicted[0], 0, 1), predicted[1]
 
     def _fit_candidate(self, name: str, target: str, fit_rows: NDArray) -> TargetModel:
-        """Candidate `name` fitted to `fit_rows`, with an interval of width 0."""
+        """Candidate `name` fitted to `fit_rows`, without a distribution."""
         key = (name, target, fit_rows.tobytes())
         if key not in self.cache:
             if name == "base":
@@ -142,8 +144,7 @@ class CandidateFits:
         return TargetModel(
             (*recalibrated_base.components, *candidate.components),
             recalibrated_base.offset + candidate.offset,
-            0.0,
-            0.0,
+            NO_RESIDUALS,
         )
 
     def _fit_regressor(self, name: str, target: str, fit_rows: NDArray) -> TargetModel:
@@ -154,12 +155,12 @@ class CandidateFits:
         true = self.rows.truths[target][fit_rows]
         kind = KINDS.get(name, "gaussian_process")
         regressor = regressors.fit_regressor(kind, values, true, columns, groups=groups)
-        return TargetModel((Component(1.0, columns, regressor),), 0.0, 0.0, 0.0)
+        return TargetModel((Component(1.0, columns, regressor),), 0.0, NO_RESIDUALS)
 
 
 def scale_target(target: TargetModel, offset: float, slope: float) -> TargetModel:
-    """`target` times slope plus offset, with an interval of width 0."""
+    """`target` times slope plus offset, without a distribution."""
     components = tuple(
         Component(slope * component.slope, component.columns, component.regressor) for component in target.components
     )
-    return TargetModel(components, offset + slope * target.offset, 0.0, 0.0)
+    return TargetModel(components, offset + slope * target.offset, NO_RESIDUALS)

@@ -9,6 +9,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from emqa_dask import models
+from emqa_dask.predict import conformal
 from emqa_dask.predict.gaussian_process import GaussianProcess
 from emqa_dask.predict.quality_model import Component, QualityModel, TargetModel
 from emqa_dask.predict.trees import TreeEnsemble
@@ -25,7 +26,8 @@ def write_quality_model(model: QualityModel, directory: Path) -> dict:
     record = {f.name: getattr(model, f.name) for f in fields(QualityModel) if f.name not in (*ARRAYS, "targets")}
     record = {**record, "columns": list(model.columns), "targets": {}}
     for name, target in model.targets.items():
-        target_values = {f.name: getattr(target, f.name) for f in fields(TargetModel) if f.name != "components"}
+        target_values = {"offset": target.offset, "spread_floor": target.spread_floor}
+        arrays[f"{name}.residuals"] = target.residuals
         components = {}
         for i, component in enumerate(target.components):
             components[str(i)], own_arrays = _pack_component(component)
@@ -53,13 +55,17 @@ def read_quality_model(directory: Path) -> QualityModel:
         raise models.ModelError(f"{directory / 'card.toml'}: not the card of a quality model")
     arrays = safetensors.numpy.load_file(directory / QUALITY_MODEL_FILE)
     record = dict(model_card["quality_model"])
-    targets = {name: _unpack_target(name, table, arrays) for name, table in record.pop("targets").items()}
+    tables = record.pop("targets")
+    targets = {name: _unpack_target(name, table, arrays, record["coverage"]) for name, table in tables.items()}
     columns = tuple(record.pop("columns"))
     return QualityModel(targets, columns, **record, **{name: arrays[name] for name in ARRAYS})
 
 
-def _unpack_target(name: str, table: Mapping, arrays: Mapping[str, NDArray]) -> TargetModel:
-    """The model of the target `name` from its table of the card and the file's arrays."""
+def _unpack_target(name: str, table: Mapping, arrays: Mapping[str, NDArray], coverage: float) -> TargetModel:
+    """The model of the target `name` from its table of the card and the file's arrays.
+
+    Files of version 0.1 have the widths of the interval instead of the quantiles of the residuals.
+    """
     components = []
     for i, record in table["components"].items():
         prefix = f"{name}.{i}."
@@ -68,4 +74,7 @@ def _unpack_target(name: str, table: Mapping, arrays: Mapping[str, NDArray]) -> 
             target_arrays["is_mean"] = record["is_mean"]
         regressor = REGRESSOR_TYPES[record["type"]](**target_arrays)
         components.append(Component(record["slope"], tuple(record["columns"]), regressor))
-    return TargetModel(tuple(components), **{key: value for key, value in table.items() if key != "components"})
+    residuals = arrays.get(f"{name}.residuals")
+    if residuals is None:
+        residuals = conformal.convert_widths(table["width_low"], table["width_high"], coverage)
+    return TargetModel(tuple(components), table["offset"], residuals, table["spread_floor"])

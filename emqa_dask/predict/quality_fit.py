@@ -43,7 +43,7 @@ def fit_quality_model(
     for name, column in TARGETS.items():
         if column in truth:
             true = check_truth(truth[column])
-            targets[name] = fit_target(kind, columns, values, true, groups, images, coverage, recalibrate)
+            targets[name] = fit_target(kind, columns, values, true, groups, images, recalibrate)
     if "f1" not in targets:
         raise ValueError("the truth lacks true_f1")
     conditions = {"detector": detector, "score_floor": score_floor, "iou_threshold": iou_threshold, "rule": rule}
@@ -57,10 +57,9 @@ def fit_target(
     true: NDArray,
     groups: ArrayLike,
     images: ArrayLike | None,
-    coverage: float,
     recalibrate: bool = False,
 ) -> TargetModel:
-    """A target's model fitted to all n rows, with the interval of predictions whose fit had neither group nor image.
+    """A target's model fitted to all n rows; its distribution is of predictions whose fit had neither group nor image.
 
     At most MAX_LEFT_OUT groups are left out one by one (with `images`, also every other row of their images); more
     groups are spread over MAX_LEFT_OUT folds. `recalibrate`: see conformal.fit_recalibration.
@@ -75,9 +74,9 @@ def fit_target(
     mean, spread = cross_validation.predict_out_of_fold(folds, len(true), fit_predict).T
     offset, slope = conformal.fit_recalibration(mean, true, groups) if recalibrate else (0.0, 1.0)
     mean = np.clip(offset + slope * mean, 0, 1)
-    width_low, width_high = conformal.compute_group_widths(mean, slope * spread, true, groups, coverage)
+    residuals = conformal.compute_residual_quantiles(mean, slope * spread, true, groups)
     regressor = regressors.fit_regressor(kind, values, true, columns, groups=groups)
-    return TargetModel((Component(slope, tuple(columns), regressor),), offset, width_low, width_high)
+    return TargetModel((Component(slope, tuple(columns), regressor),), offset, residuals)
 
 
 def _make_folds(groups: NDArray, images: ArrayLike | None) -> cross_validation.Folds:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from emqa_dask.predict import conformal, reasons, regressors
 from emqa_dask.predict.forest import SPREAD_FLOOR, Forest, check_conditions, select_feature_values
 from emqa_dask.predict.trees import convert_pipeline
+from emqa_dask.tables import F1_LEVELS, F1_QUANTILES
 
 TARGETS = {"f1": "true_f1", "precision": "precision", "recall": "recall"}  # predicted name: column of the truth
 
@@ -25,12 +26,11 @@ class Component:
 
 @dataclass(frozen=True)
 class TargetModel:
-    """Prediction = offset + sum of the components, clipped to [0, 1]; interval widths as in predict.conformal."""
+    """Prediction = offset + sum of the components, clipped to [0, 1], and its distribution, see predict.conformal."""
 
     components: tuple[Component, ...]
     offset: float
-    width_low: float
-    width_high: float
+    residuals: NDArray[np.float64]  # (k,), quantiles of the residuals at F1_LEVELS
     spread_floor: float = conformal.SPREAD_FLOOR
 
 
@@ -65,19 +65,26 @@ def predict_target(
     return mean, np.sqrt(variance)
 
 
-def predict_interval(
+def predict_distribution(
     target: TargetModel, columns: Sequence[str], values: NDArray
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Prediction, lower end and upper end, each (n,) and in [0, 1], of n rows (n, d) of the features `columns`."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Prediction (n,) and quantiles at F1_LEVELS (n, k), in [0, 1], of n rows (n, d) of the features `columns`."""
     mean, spread = predict_target(target, columns, values)
     mean = np.clip(mean, 0, 1)
-    low, high = conformal.compute_interval(mean, spread, (target.width_low, target.width_high), target.spread_floor)
-    return mean, low, high
+    return mean, conformal.compute_quantiles(mean, spread, target.residuals, target.spread_floor)
+
+
+def predict_interval(
+    target: TargetModel, columns: Sequence[str], values: NDArray, coverage: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Prediction, lower end and upper end, each (n,) and in [0, 1], of n rows (n, d) of the features `columns`."""
+    mean, quantiles = predict_distribution(target, columns, values)
+    return mean, *conformal.select_interval(mean, quantiles, coverage)
 
 
 def predict_quality(model: QualityModel, features: pd.DataFrame) -> pd.DataFrame:
     """Predictions for every row, with its index: `detector`, `predicted_<target>` with `_low` and `_high` of f1,
-    precision and recall (NaN for a target without a model), `evidence` and `because`.
+    precision and recall (NaN for a target without a model), F1_QUANTILES, `evidence` and `because`.
 
     features: the model's columns, `n_detections` and `score_floor`; a column `detector` has to name the model's
     detector. `evidence` is `detections`, `no_detections` (n_detections is 0) or `none` (a feature is unknown); the
@@ -90,12 +97,14 @@ def predict_quality(model: QualityModel, features: pd.DataFrame) -> pd.DataFrame
     is_predicted = (counts > 0) & np.isfinite(values).all(axis=1)
     table: dict[str, object] = {"detector": np.full(len(features), model.detector, dtype=object)}
     for name in TARGETS:
-        predicted = np.full((len(features), 3), np.nan)
+        predicted = np.full((len(features), 3 + len(F1_LEVELS)), np.nan)
         if name in model.targets and is_predicted.any():
-            predicted[is_predicted] = np.stack(
-                predict_interval(model.targets[name], model.columns, values[is_predicted]), axis=1
-            )
+            mean, quantiles = predict_distribution(model.targets[name], model.columns, values[is_predicted])
+            ends = conformal.select_interval(mean, quantiles, model.coverage)
+            predicted[is_predicted] = np.column_stack([mean, *ends, quantiles])
         table |= {f"predicted_{name}{suffix}": part for suffix, part in zip(("", "_low", "_high"), predicted.T)}
+        if name == "f1":
+            table |= dict(zip(F1_QUANTILES, predicted.T[3:]))
     table["evidence"] = np.select([is_predicted, counts == 0], ["detections", "no_detections"], "none").astype(object)
     table["because"] = _explain_rows(model, values, is_predicted)
     return pd.DataFrame(table, features.index)  # at once: partitions are small and many
@@ -141,8 +150,9 @@ def convert_forest(forest: Forest) -> QualityModel:
     """
     scaler = forest.pipeline[0]
     component = Component(1.0, forest.columns, convert_pipeline(forest.pipeline))
+    residuals = conformal.convert_widths(forest.width_low, forest.width_high, forest.coverage)
     return QualityModel(
-        targets={"f1": TargetModel((component,), 0.0, forest.width_low, forest.width_high, SPREAD_FLOOR)},
+        targets={"f1": TargetModel((component,), 0.0, residuals, SPREAD_FLOOR)},
         columns=forest.columns,
         detector=forest.detector,
         score_floor=forest.score_floor,

@@ -181,7 +181,13 @@ def draw_distributions(column: Callable[[str], NDArray], verdicts: NDArray, sett
     """
     return _draw_figures(
         (
-            ("predicted_f1_low", "Lower end of the predicted F1", _linear_axis, settings.trust_f1, "{:.2f}"),
+            (
+                "f1_probability",
+                f"Probability of F1 ≥ {settings.trust_f1:g}",
+                _linear_axis,
+                settings.trust_probability,
+                "{:.2f}",
+            ),
             ("n_detections", "Detections per image", _log_axis, np.nan, "{:,.0f}"),
             ("ood_distance", "Distance to the training images", _log_axis, settings.max_ood_distance, "{:.2f}"),
             ("nm_per_pixel", "Pixel size, nm", _log_axis, np.nan, "{:.3g}"),

@@ -124,7 +124,9 @@ function makeF1Cell(i) {
   if (data.f1[i] === null) return make("span", "", "–");
   const ends = data.low[i] === null || data.high[i] === null ? null
     : make("span", "ends", `${roundDown(data.low[i], 2)} to ${number(data.high[i], 2)}`);
-  return make("span", "f1", number(data.f1[i], 2), ends, ends && drawInterval(i));
+  const share = data.f1_probability[i] === null ? null
+    : make("span", "ends", `P(F1 ≥ ${data.trust_f1}) = ${roundDown(data.f1_probability[i], 2)}`);
+  return make("span", "f1", number(data.f1[i], 2), ends, ends && drawInterval(i), share);
 }
 function makeCell(name, label, ...children) {
   const td = make("td", name, ...children);
@@ -167,7 +169,7 @@ const keys = {
   verdict: (i) => data.verdict[i],
   uri: null,
   reasons: (i) => data.reasons[i].length ? data.reasons[i][0] : null,
-  n: (i) => data.n[i], low: (i) => data.low[i], distance: (i) => data.distance[i], nm: (i) => data.nm[i],
+  n: (i) => data.n[i], f1_probability: (i) => data.f1_probability[i], distance: (i) => data.distance[i], nm: (i) => data.nm[i],
   class: (i) => data.class[i], p: (i) => data.probability[i], entropy: (i) => data.entropy[i],
   shift: (i) => data.shift_score[i],
 };
@@ -250,6 +252,7 @@ function fillView() {
     ...(data.detector[i] ? [["Detector", data.detector[i] + (data.detector_agreement[i] === null ? "" : ` (agreement with the others ${number(data.detector_agreement[i], 2)})`)]] : []),
     ["Detections", number(data.n[i], 0) + (data.n[i] > drawn && drawn ? ` (strongest ${drawn} drawn)` : "")],
     ["Predicted F1", data.f1[i] === null ? "–" : `${number(data.f1[i], 3)} (${roundDown(data.low[i], 3)} to ${number(data.high[i], 3)})`],
+    ...(data.f1_probability[i] === null ? [] : [[`P(F1 ≥ ${data.trust_f1})`, `${roundDown(data.f1_probability[i], 2)} (trust asks for ${data.trust_probability})`]]),
     ...(data.precision[i] === null ? [] : [["Predicted precision, recall", `${number(data.precision[i], 2)}, ${number(data.recall[i], 2)}`]]),
     ["Distance to training images", roundUp(data.distance[i], 3)],
     ["Pixel size", data.nm[i] === null ? "unknown" : `${pixelSizes(i)} nm` + (data.source[i] ? ` (${data.source[i]})` : "")],

@@ -69,6 +69,7 @@ def render_page(
     """
     sources = {name: files("emqa_dask.report").joinpath(name).read_text("utf-8") for name in _SOURCES}
     columns = list_columns(triage, boxes, jpegs, rules) | {"details": list_details(triage, details or {})}
+    columns |= {"trust_f1": settings.trust_f1, "trust_probability": settings.trust_probability}
     section = None
     if classes:
         columns |= list_class_columns_and_maps(triage, maps or {})

@@ -22,6 +22,7 @@ _REALS = {
     "f1": ("predicted_f1", 4),
     "low": ("predicted_f1_low", 4),
     "high": ("predicted_f1_high", 4),
+    "f1_probability": ("f1_probability", 4),
     "precision": ("predicted_precision", 4),
     "recall": ("predicted_recall", 4),
     "detector_agreement": ("detector_agreement", 4),

@@ -11,7 +11,15 @@ from emqa_dask.tables.classifications import (
     SHIFT_SCORES,
     SHIFTS,
 )
-from emqa_dask.tables.detections import DETECTION_FEATURES, DETECTIONS, EVIDENCE, PREDICTIONS, SCORE_BINS
+from emqa_dask.tables.detections import (
+    DETECTION_FEATURES,
+    DETECTIONS,
+    EVIDENCE,
+    F1_LEVELS,
+    F1_QUANTILES,
+    PREDICTIONS,
+    SCORE_BINS,
+)
 from emqa_dask.tables.images import CUSTOM_CHECKS, FEATURES, FLAGS, IMAGE_STATISTICS, THON_RINGS
 from emqa_dask.tables.order import LATTICE_ORDER, LATTICE_ORDER_POINTS, LATTICE_ORDER_WINDOWS
 from emqa_dask.tables.runs import EVENTS, FAILURES
@@ -53,6 +61,8 @@ __all__ = [
     "ENTROPY_SHAPE",
     "EVENTS",
     "EVIDENCE",
+    "F1_LEVELS",
+    "F1_QUANTILES",
     "FAILURES",
     "FEATURES",
     "FLAGS",

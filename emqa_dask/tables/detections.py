@@ -96,6 +96,10 @@ EVIDENCE = define_schema(
     }
 )
 
+# Levels of the quantiles that describe the distribution of F1: those of the usual probabilities of trust are exact.
+F1_LEVELS = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+F1_QUANTILES = tuple(f"f1_quantile_{round(100 * level):02d}" for level in F1_LEVELS)
+
 _NO_TARGET = "NaN when the quality model predicts F1 only."
 
 # A row per micrograph and detector: predicted F1, precision and recall with their intervals.
@@ -117,6 +121,10 @@ PREDICTIONS = define_schema(
             "Lower end of the conformal interval of predicted_f1. The model's card gives its coverage.",
         ),
         "predicted_f1_high": (pa.float64(), "Upper end of the conformal interval of predicted_f1."),
+        **{
+            name: (pa.float64(), f"F1 that the detections fall short of with a probability of {level:g}.")
+            for name, level in zip(F1_QUANTILES, F1_LEVELS)
+        },
         "predicted_precision": (pa.float64(), f"Predicted precision of the detections. {_NO_TARGET}"),
         "predicted_precision_low": (pa.float64(), "Lower end of the conformal interval of predicted_precision."),
         "predicted_precision_high": (pa.float64(), "Upper end of the conformal interval of predicted_precision."),

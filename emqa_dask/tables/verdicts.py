@@ -34,6 +34,11 @@ TRIAGE = define_schema(
         "predicted_f1": (pa.float64(), "Predicted F1 of the detections; see predictions."),
         "predicted_f1_low": (pa.float64(), "Lower end of its conformal interval."),
         "predicted_f1_high": (pa.float64(), "Upper end of its conformal interval."),
+        "f1_probability": (
+            pa.float64(),
+            "Probability that the F1 of the detections is at least triage.trust_f1, from 0.01 to 0.99. NaN without a "
+            "prediction.",
+        ),
         "predicted_precision": (pa.float64(), "Predicted precision of the detections; see predictions."),
         "predicted_recall": (pa.float64(), "Predicted recall of the detections; see predictions."),
         "detector_agreement": (pa.float64(), "Agreement of the detector with the others (F1); see evidence."),

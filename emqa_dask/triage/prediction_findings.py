@@ -41,8 +41,8 @@ def list_prediction_findings(rows: pd.DataFrame, is_open: pd.Series, settings: T
 
 def _list_f1_findings(rows: pd.DataFrame, is_rated: pd.Series, settings: Triage) -> pd.DataFrame:
     """Missing and low predicted F1, of the rows where `is_rated` holds."""
-    low = rows["predicted_f1_low"]
-    is_missing = is_rated & low.isna()
+    probability = rows["f1_probability"]
+    is_missing = is_rated & probability.isna()
     has_no_model = rows["evidence"].eq("no_model")
     return pd.concat(
         [
@@ -50,7 +50,9 @@ def _list_f1_findings(rows: pd.DataFrame, is_rated: pd.Series, settings: Triage)
                 is_missing & ~has_no_model, "no_prediction", "No F1 could be predicted from these detections."
             ),
             make_findings(is_missing & has_no_model, "no_prediction", "No model predicts the F1 of this detector."),
-            make_findings(is_rated & low.lt(settings.trust_f1), "low_predicted_f1", describe_f1(rows, settings)),
+            make_findings(
+                is_rated & probability.lt(settings.trust_probability), "low_predicted_f1", describe_f1(rows, settings)
+            ),
         ]
     )
 
@@ -75,17 +77,17 @@ def _describe_cap(rows: pd.DataFrame) -> pd.Series:
 
 
 def describe_f1(rows: pd.DataFrame, settings: Triage) -> pd.Series:
-    """Predicted F1 with its interval, the limit of trust, and the main reasons of the prediction."""
-    limit = f"{settings.trust_f1:g}"
-    low = rows["predicted_f1_low"]
-    ends = (
-        f"; trust asks for a lower end of {limit}.",
-        f", and its lower end reaches the {limit} that trust asks for.",
-    )
-    ends = np.array(ends, object)[low.ge(settings.trust_f1).to_numpy(int)]
-    # Rounded away from trust, so that no sentence says that 0.70 is below 0.7.
-    columns = (rows["predicted_f1"], np.floor(low * 100 + 1e-6) / 100, rows["predicted_f1_high"], ends)
-    texts = [f"Predicted F1 is {m:.2f} ({a:.2f} to {b:.2f}){end}" for m, a, b, end in zip(*columns, strict=True)]
+    """Predicted F1 with its interval, the probability that trust depends on, and the reasons of the prediction."""
+    probability = rows["f1_probability"]
+    # Rounded away from trust, so that no sentence says that 0.90 is below 0.9.
+    columns = [rows[f"predicted_f1{end}"] for end in ("", "_low", "_high")]
+    columns.append(np.floor(probability * 100 + 1e-6) / 100)
+    demand = f"trust asks for {settings.trust_probability:g}"
+    texts = [
+        f"Predicted F1 is {mean:.2f} ({low:.2f} to {high:.2f}). "
+        f"It is at least {settings.trust_f1:g} with a probability of {p:.2f}; {demand}."
+        for mean, low, high, p in zip(*columns, strict=True)
+    ]
     texts = [text + _describe_reasons(reasons) for text, reasons in zip(texts, rows["because"], strict=True)]
     return pd.Series(texts, index=rows.index, dtype=object)
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 from emqa_dask import tables
 from emqa_dask.settings import Triage
 from emqa_dask.triage.classifier_findings import list_class_findings
+from emqa_dask.triage.f1_probability import compute_f1_probability
 from emqa_dask.triage.findings import make_findings
 from emqa_dask.triage.input_findings import list_file_findings, list_flag_findings
 from emqa_dask.triage.prediction_findings import describe_f1, list_prediction_findings
@@ -26,8 +27,8 @@ def decide(rows: pd.DataFrame, flags: pd.DataFrame, settings: Triage, rules: Seq
     flags : DataFrame
         Columns of tables.FLAGS. Flags of other micrographs do not count.
     settings : Triage
-        Limits of the predicted F1, the distance to the training images and the entropy. Trust depends on the lower end
-        of the predicted F1, since quality models over-estimate a low F1.
+        Limits of the predicted F1, the distance to the training images and the entropy. Trust depends on the
+        probability that F1 reaches the limit, since quality models over-estimate a low F1.
     rules : sequence of Rule
         Verdicts of findings, and combinations of findings.
 
@@ -44,6 +45,7 @@ def decide(rows: pd.DataFrame, flags: pd.DataFrame, settings: Triage, rules: Seq
         Where a micrograph or a file occurs twice.
     """
     rows = complete_rows(rows)
+    rows["f1_probability"] = compute_f1_probability(rows, settings.trust_f1)
     ordered_rules = sort_rules(rules)
     flag_findings = list_flag_findings(rows, flags, {rule.code for rule in rules})
     is_junk = np.zeros(len(rows), bool)

@@ -98,6 +98,7 @@ def make_workspace(root: str, n_files: int = 90, seed: int = 0) -> pd.DataFrame:
             "predicted_f1": np.where(evidence["n_detections"] > 0, mean, np.nan),
             "predicted_f1_low": np.maximum(mean - 0.2, 0),
             "predicted_f1_high": np.minimum(mean + 0.1, 1),
+            **{name: np.clip(mean + 0.3 * (q - 0.67), 0, 1) for name, q in zip(tables.F1_QUANTILES, tables.F1_LEVELS)},
             "ood_distance": rng.lognormal(-0.8, 0.6, n),
             "evidence": np.where(evidence["n_detections"] > 0, "detections", "no_detections"),
         }

@@ -252,8 +252,9 @@ def test_intervals_hold_for_groups_never_seen(n_groups):
         mean = np.full(len(group), 0.5)
         spread = np.zeros(len(group))
         seen = group < n_groups
-        widths = conformal.compute_group_widths(mean[seen], spread[seen], true[seen], group[seen], 0.9)
-        low, high = conformal.compute_interval(mean[~seen], spread[~seen], widths)
+        residuals = conformal.compute_residual_quantiles(mean[seen], spread[seen], true[seen], group[seen])
+        quantiles = conformal.compute_quantiles(mean[~seen], spread[~seen], residuals)
+        low, high = conformal.select_interval(mean[~seen], quantiles, 0.9)
         covered.append(np.mean((true[~seen] >= low) & (true[~seen] <= high)))
     assert 0.84 <= np.mean(covered) <= 0.95
 
@@ -263,8 +264,10 @@ def test_with_rows_as_groups_the_promise_is_split_conformals():
     covered = 0
     for _ in range(400):
         true = 0.5 + rng.normal(0, 0.1, 61)
-        widths = conformal.compute_group_widths(np.full(60, 0.5), np.zeros(60), true[:60], np.arange(60), 0.9)
-        low, high = conformal.compute_interval(np.full(1, 0.5), np.zeros(1), widths)
+        mean, spread = np.full(60, 0.5), np.zeros(60)
+        residuals = conformal.compute_residual_quantiles(mean, spread, true[:60], np.arange(60))
+        quantiles = conformal.compute_quantiles(mean[:1], spread[:1], residuals)
+        low, high = conformal.select_interval(mean[:1], quantiles, 0.9)
         covered += int(low[0] <= true[60] <= high[0])
     # At least 0.9, at most 0.9 + 2 / 61; three standard errors of a binomial of 400.
     assert 0.9 - 0.045 <= covered / 400 <= 0.933 + 0.045

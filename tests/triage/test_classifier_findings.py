@@ -11,7 +11,7 @@ from emqa_dask.settings import Settings, Triage
 from emqa_dask.settings.rules import SettingsError
 from emqa_dask.triage.classifier_findings import SHIFTS
 from emqa_dask.triage.rules import CLASSIFIER_CODES, RULES
-from tests.archive_tables import decide_archive
+from tests.archive_tables import decide_archive, list_f1_quantiles
 
 SEEDS = st.integers(0, 2**31)
 RANKS = {rule.code: rank for rank, rule in enumerate(RULES)}
@@ -26,7 +26,7 @@ def one_image(**features) -> dict[str, pd.DataFrame]:
         "micrograph_id": "a" * 32, "uri": "a.tif", "frame": 0, "content_sha256": "b" * 64, "height_px": 512,
         "width_px": 512, "nm_per_pixel": 0.31, "nm_per_pixel_source": "header", "format": "TIFF", "reason": "",
         "error": None, "status": "ok", "n_detections": 40, "predicted_f1": 0.9, "predicted_f1_low": 0.8,
-        "predicted_f1_high": 0.95, "ood_distance": 0.5, "evidence": "detections", **features,
+        "predicted_f1_high": 0.95, "ood_distance": 0.5, "evidence": "detections", **list_f1_quantiles(0.75), **features,
     }  # fmt: skip
     frame = pd.DataFrame([row])
     return {
@@ -127,7 +127,7 @@ def test_a_doubt_and_a_refusal_say_their_numbers():
 def test_a_shift_has_its_position_in_the_rule_order():
     row = judged(archive=one_image(ood_distance=2.0), shift="new_class", shift_score=2.0)
     assert (row["verdict"], row["reasons"]) == ("out_of_domain", ["new_class", "out_of_domain"])
-    row = judged(archive=one_image(predicted_f1_low=0.1), shift="unrelated", shift_score=2.0)
+    row = judged(archive=one_image(**list_f1_quantiles(0.1)), shift="unrelated", shift_score=2.0)
     assert (row["verdict"], row["reasons"]) == ("out_of_domain", ["unrelated", "low_predicted_f1"])
     unjudged = {**one_image(), "predictions": one_image()["predictions"][:0]}
     row = judged(archive=unjudged, shift="unrelated", shift_score=2.0)

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from emqa_dask import tables
 from emqa_dask.settings import Triage
 from emqa_dask.triage import decide
+from emqa_dask.triage.f1_probability import compute_f1_probability
 from emqa_dask.triage.rules import PRECEDENCE, RULES, Rule, sort_rules
-from tests.archive_tables import decide_archive, join_archive
+from tests.archive_tables import decide_archive, join_archive, list_f1_quantiles
 from tests.operations import count_calls
 
 STRICT = Triage(trust_f1=0.7)
@@ -26,7 +27,7 @@ def one_image(**values) -> dict[str, pd.DataFrame]:
         "micrograph_id": "a" * 32, "uri": "a.tif", "frame": 0, "content_sha256": "b" * 64, "height_px": 512,
         "width_px": 512, "nm_per_pixel": 0.31, "nm_per_pixel_source": "header", "format": "TIFF", "reason": "",
         "error": None, "status": "ok", "n_detections": 40, "predicted_f1": 0.9, "predicted_f1_low": 0.8,
-        "predicted_f1_high": 0.95, "ood_distance": 0.5, "evidence": "detections", **values,
+        "predicted_f1_high": 0.95, "ood_distance": 0.5, "evidence": "detections", **list_f1_quantiles(0.75), **values,
     }  # fmt: skip
     frame = pd.DataFrame([row])
     return {
@@ -68,7 +69,7 @@ def test_reasons_and_verdicts_agree_with_the_rules(archive, seed):
         assert row.verdict == next((v for v in verdicts if v != "note"), "trust")
         assert (not row.reasons) == (row.verdict == "trust" and not NOTES & set(row.reasons))
         if row.verdict == "trust":
-            assert row.predicted_f1_low >= 0.7
+            assert row.f1_probability >= 0.9
             assert row.ood_distance <= 1
             assert row.n_detections > 0
 
@@ -128,25 +129,25 @@ def test_the_one_image_is_trusted_and_says_why():
     assert (row["verdict"], row["status"], row["reasons"]) == ("trust", "ok", [])
     assert (
         row["explanation"]
-        == "Predicted F1 is 0.90 (0.80 to 0.95), and its lower end reaches the 0.7 that trust asks for."
+        == "Predicted F1 is 0.90 (0.80 to 0.95). It is at least 0.7 with a probability of 0.99; trust asks for 0.9."
     )
 
 
 @pytest.mark.parametrize(
     ("values", "verdict", "reasons"),
     [
-        ({"predicted_f1_low": 0.7}, "trust", []),
-        ({"predicted_f1_low": 0.6999}, "review", ["low_predicted_f1"]),
+        (list_f1_quantiles(0.7), "trust", []),
+        (list_f1_quantiles(0.6999), "review", ["low_predicted_f1"]),
         ({"ood_distance": 1.0}, "trust", []),
         ({"ood_distance": 1.0001}, "out_of_domain", ["out_of_domain"]),
-        ({"ood_distance": np.inf, "predicted_f1_low": 0.1}, "out_of_domain", ["out_of_domain"]),
+        ({"ood_distance": np.inf, **list_f1_quantiles(0.1)}, "out_of_domain", ["out_of_domain"]),
         ({"is_capped": 1.0}, "review", ["too_many_blobs"]),
         ({"is_capped": np.nan}, "trust", []),
         ({"is_nm_per_pixel_suspect": True}, "review", ["pixel_size_suspect"]),
         ({"is_nm_per_pixel_suspect": None}, "trust", []),
-        ({"n_detections": 0, "evidence": "no_detections", "predicted_f1": np.nan, "predicted_f1_low": np.nan},
+        ({"n_detections": 0, "evidence": "no_detections", "predicted_f1": np.nan, **list_f1_quantiles(np.nan)},
          "review", ["no_detections"]),
-        ({"predicted_f1": np.nan, "predicted_f1_low": np.nan, "evidence": "none"}, "review", ["no_prediction"]),
+        ({"predicted_f1": np.nan, "evidence": "none", **list_f1_quantiles(np.nan)}, "review", ["no_prediction"]),
         ({"reason": "2 of 3 frames lost", "n_frames_lost": 2}, "trust", ["frames_lost"]),
         ({"reason": "JPEG data, though named .tif"}, "trust", ["remark"]),
     ],
@@ -157,8 +158,8 @@ def test_each_rule_at_its_limit(values, verdict, reasons):
 
 
 def test_an_explanation_never_contradicts_its_verdict_by_rounding():
-    row = decide_archive(**one_image(predicted_f1_low=0.6999), settings=STRICT).iloc[0]
-    assert "(0.69 to" in row["explanation"]
+    row = decide_archive(**one_image(**list_f1_quantiles(0.6999)), settings=STRICT).iloc[0]
+    assert "a probability of 0.89; trust asks for 0.9" in row["explanation"]
     row = decide_archive(**one_image(ood_distance=1.0001), settings=STRICT).iloc[0]
     assert "is 1.01, and the limit is 1" in row["explanation"]
 
@@ -317,3 +318,19 @@ def test_colour_makes_no_image_junk(colour, verdict, reasons):
     row = decide_archive(**one_image(**values), settings=STRICT).iloc[0]
     assert (row["verdict"], list(row["reasons"])) == (verdict, reasons)
     assert "nan" not in row["explanation"]
+
+
+def test_the_probability_is_linear_between_quantiles_and_cut_beyond():
+    rows = pd.DataFrame([list_f1_quantiles(0.7)] * 3)
+    rows.iloc[1] = 1.0
+    rows.iloc[2] = np.nan
+    for limit, probabilities in (
+        (0.7, (0.9, 0.99)),  # the quantile at 0.1
+        (0.7075, (0.85, 0.99)),  # halfway to the quantile at 0.2, which is 0.715
+        (0.5, (0.99, 0.99)),
+        (0.95, (0.01, 0.99)),
+        (1.0, (0.01, 0.99)),  # a quantile of 1 reaches 1
+    ):
+        np.testing.assert_allclose(compute_f1_probability(rows, limit)[:2], probabilities)
+        assert np.isnan(compute_f1_probability(rows, limit)[2])
+    assert compute_f1_probability(rows[:0], 0.5).shape == (0,)
