@@ -1,7 +1,8 @@
 """Detectors as torch networks: build() from a model card's [architecture], and safetensors in and out, strictly."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ DEFAULTS = {
     "mask_channels": [64, 64, 64, 64],
     "score_floor": 0.05,
     "nms_iou": 0.5,
+    "nms_across_classes": False,  # True: an object has one class; the boxes of others that overlap it are left out
     "max_detections": 1000,
     "rpn_pre_nms_top_n_train": 1000,
     "rpn_pre_nms_top_n_test": 1000,
@@ -103,7 +105,23 @@ def build_detector(architecture: Mapping) -> "torch.nn.Module":
     )
     if not full["min_size"]:
         net.transform.resize = _keep_size
+    if full["nms_across_classes"]:
+        net.roi_heads.postprocess_detections = partial(
+            _suppress_across_classes, net.roi_heads.postprocess_detections, full["nms_iou"]
+        )
     return net.eval()
+
+
+def _suppress_across_classes(postprocess: Callable, iou: float, *args) -> tuple[list, list, list]:
+    """Boxes, scores and labels of torchvision's `postprocess`, after non-maximum suppression that ignores classes."""
+    from torchvision.ops import nms
+
+    results_by_kind = ([], [], [])
+    for values in zip(*postprocess(*args)):
+        indices = nms(values[0], values[1], iou)
+        for results, tensor in zip(results_by_kind, values):
+            results.append(tensor[indices])
+    return results_by_kind
 
 
 def _build_backbone(name: str, n_inputs: int, fpn_channels: int) -> "nn.Module":

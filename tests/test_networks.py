@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torchvision
 
 from emqa_dask import networks
 from emqa_dask.train.detector import ARCHITECTURE
@@ -113,3 +114,18 @@ def test_centred_scores_keep_their_order_and_move_the_threshold(tmp_path):
     torch.testing.assert_close(after / (1 - after), before / (1 - before) / 19, rtol=1e-4, atol=0)
     with pytest.raises(ValueError, match="threshold is 1"):
         networks.centre_scores(tmp_path / "a", tmp_path / "b", 1)
+
+
+def test_suppression_across_classes_leaves_one_class_for_an_object():
+    torch.manual_seed(3)
+    architecture = {**TINY, "n_classes": 3, "score_floor": 0.0}
+    per_class = networks.build_detector(architecture)
+    across = networks.build_detector({**architecture, "nms_across_classes": True})
+    across.load_state_dict(per_class.state_dict())
+    before = predictions(per_class, 70, 90)
+    after = predictions(across, 70, 90)
+    overlaps = torchvision.ops.box_iou(after["boxes"], after["boxes"]).fill_diagonal_(0)
+    assert float(overlaps.max()) <= 0.5 < float(torchvision.ops.box_iou(before["boxes"], before["boxes"]).triu(1).max())
+    expected = torchvision.ops.nms(before["boxes"], before["scores"], 0.5)
+    torch.testing.assert_close(after["boxes"], before["boxes"][expected])
+    torch.testing.assert_close(after["scores"], before["scores"][expected])
