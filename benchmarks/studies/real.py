@@ -17,6 +17,7 @@ floors.csv        a set, model and score floor: means of F1
 counts.csv        counts of cavities against the published truth
 verdicts.csv      an image: verdict, flags, predicted and true F1
 verdict_sets.csv  a set: precision and recall of trust, coverage, widths, false junk
+calibrated.csv, calibrated_sets.csv   the same of the other images after `emqa calibrate` with N labels (--labels N)
 flags.csv         a set and flag: share of images
 summary.md        the tables to read
 sheets/           pictures of the worst and the median images with true and detected boxes (--sheets)
@@ -35,6 +36,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmarks.studies.real_calibration import can_calibrate, triage_with_labels
 from benchmarks.studies.real_detections import CORNERS, StudyDetector, read_detections
 from benchmarks.studies.real_metrics import FLOORS
 from benchmarks.studies.real_scores import ALL_FOLDS, Judge, Scores, count_cavities, score_images, summarise_sets
@@ -46,6 +48,7 @@ from emqa_dask.settings import Settings, load_settings, replace
 
 FOLDS_NAME = "folds"  # of the judge whose models left out one fold each
 TEMPLATES = {"particle": "nanoparticle-tem", "loop": "generic", "cavity": "cavity-tem"}  # of a set by its objects
+N_DRAWS = 3  # of the images that are labelled
 AUTOMATIC = "auto"  # the detectors that the program selects
 
 
@@ -61,6 +64,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--template", default="", help="of all runs; default: by the objects of the set")
     parser.add_argument("--folder", action="append", default=[], metavar="NAME=DIR")
     parser.add_argument("--score-floor", type=float, default=Settings().featurise.score_floor)
+    parser.add_argument("--labels", nargs="+", type=int, default=[], metavar="N", help="numbers of labelled images")
     parser.add_argument("--sheets", action="store_true")
     parser.add_argument("--limit", type=int, default=0, help="images of a set and fold, evenly chosen; 0: all")
     parser.add_argument("--data", type=Path, default=DATA)
@@ -157,18 +161,31 @@ def evaluate_verdicts(
 ) -> None:
     """Writes verdicts.csv, verdict_sets.csv and flags.csv after every run of `emqa triage` on a group."""
     tables = []
+    calibrated = []
     for group in groups:
         settings = make_settings(group.kind, group.fold, fold_models, options)
         archive = make_archive(options.out / "archives" / group.name, group.paths)
         print(f"triage of {group.name}: {len(group.paths)} images", flush=True)
-        rows = triage_images(archive, options.out / "triage" / options.name / group.name, settings, group.boxes)
-        sources = rows["uri"].map(group.sources)
-        image_names = group.dataset + "/" + rows["uri"]
-        tables.append(rows.assign(set=group.dataset, fold=group.fold, image=image_names, source=sources))
+        workspace = options.out / "triage" / options.name / group.name
+        tables.append(label_rows(triage_images(archive, workspace, settings, group.boxes), group))
         table = pd.concat(tables, ignore_index=True)
         table.to_csv(out / "verdicts.csv", index=False)
         summarise_verdicts(table, ["set"]).to_csv(out / "verdict_sets.csv", index=False)
         summarise_flags(table).to_csv(out / "flags.csv", index=False)
+        for n_labels in options.labels:
+            if can_calibrate(group, n_labels):
+                for seed in range(N_DRAWS):
+                    calibrated.append(label_rows(triage_with_labels(group, workspace, n_labels, seed), group))
+        if calibrated:
+            table = pd.concat(calibrated, ignore_index=True)
+            table.to_csv(out / "calibrated.csv", index=False)
+            summarise_verdicts(table, ["n_labels", "set"]).to_csv(out / "calibrated_sets.csv", index=False)
+
+
+def label_rows(rows: pd.DataFrame, group: TriageGroup) -> pd.DataFrame:
+    """`rows` of verdicts with the set, fold, image and source of each."""
+    names = group.dataset + "/" + rows["uri"]
+    return rows.assign(set=group.dataset, fold=group.fold, image=names, source=rows["uri"].map(group.sources))
 
 
 def list_groups(

@@ -213,19 +213,20 @@ def evaluate_trust(rows: pd.DataFrame) -> dict[str, float]:
     """Precision and recall of trust, false junk, and images by verdict.
 
     rows: verdict, true_f1 (of the detector that the verdict is about) and best_f1 (the highest of all detectors of the
-    run). An image is trusted correctly where its true_f1 reaches GOOD_F1. It could have been trusted where best_f1
-    does. trust_precision is NaN where none is trusted, trust_recall where none could have been.
+    run); both NaN for images without labels. An image is trusted correctly where its true_f1 reaches GOOD_F1. It could
+    have been trusted where best_f1 does. trust_precision is NaN where no labelled image is trusted, trust_recall where
+    none could have been.
     """
     is_trusted = rows["verdict"].eq("trust")
-    is_good = rows["true_f1"].ge(GOOD_F1)
+    is_trusted_label = is_trusted & rows["best_f1"].notna()
     is_possible = rows["best_f1"].ge(GOOD_F1)
-    n_correct = int((is_trusted & is_good).sum())
+    n_correct = int((is_trusted & rows["true_f1"].ge(GOOD_F1)).sum())
     return {
         "n_images": len(rows),
         "n_possible": int(is_possible.sum()),
         "n_trusted": int(is_trusted.sum()),
         "n_trusted_correctly": n_correct,
-        "trust_precision": n_correct / is_trusted.sum() if is_trusted.any() else np.nan,
+        "trust_precision": n_correct / is_trusted_label.sum() if is_trusted_label.any() else np.nan,
         "trust_recall": n_correct / is_possible.sum() if is_possible.any() else np.nan,
         **{f"n_{name}": int(rows["verdict"].eq(name).sum()) for name in ("review", "out_of_domain", "junk")},
     }

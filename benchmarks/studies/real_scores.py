@@ -55,7 +55,7 @@ def score_images(judge: Judge, images: Sequence[RealImage], cache: Path, floor: 
             corners = detected[CORNERS].to_numpy(float)
             curve = real_metrics.compute_floor_curve(corners, detected["score"].to_numpy(float), image.boxes)
             curves.append(curve.assign(**labels))
-            if image.has_masks and detected["mask_rle"].notna().any():
+            if image.has_masks and not detector.is_log:
                 masked.append((image, detected))
     return Scores(pd.DataFrame(rows), pd.concat(curves, ignore_index=True), _compute_mask_ap50(masked))
 
@@ -64,16 +64,16 @@ def _score_image(image: RealImage, detected: pd.DataFrame, classes: Sequence[str
     """Numbers of objects, F1, F1 of the detections of the image's class, and kinds of errors at the score floor."""
     counted = detected[detected["score"] >= floor]
     corners = counted[CORNERS].to_numpy(float)
-    of_class = dict.fromkeys(F1_COLUMNS, np.nan)
+    class_scores = dict.fromkeys(F1_COLUMNS, np.nan)
     if image.kind in classes:
-        of_class = real_metrics.compute_f1_by_iou(corners[counted["label"].eq(image.kind).to_numpy()], image.boxes)
+        class_scores = real_metrics.compute_f1_by_iou(corners[counted["label"].eq(image.kind).to_numpy()], image.boxes)
     return {
         "n_true": len(image.boxes),
         "n_detections": len(counted),
         "median_true_side_px": float(np.median(np.sqrt(np.prod(image.boxes[:, 2:] - image.boxes[:, :2], axis=1)))),
         "longest_side_px": max(image.shape),
         **real_metrics.compute_f1_by_iou(corners, image.boxes),
-        **{f"class_{name}": value for name, value in of_class.items()},
+        **{f"class_{name}": value for name, value in class_scores.items()},
         **real_metrics.count_failures(real_metrics.classify_failures(corners, image.boxes)),
         **{f"n_{name}": int(counted["label"].eq(name).sum()) for name in CLASSES},
     }

@@ -30,6 +30,9 @@ def format_report(folder: Path, arguments: str) -> str:
     if (folder / "verdict_sets.csv").exists():
         sections += ["Verdicts", format_table(pd.read_csv(folder / "verdict_sets.csv"), SHOWN_VERDICT)]
         sections += ["Flags", format_table(pd.read_csv(folder / "flags.csv"), ["set", "flag", "n_flagged", "share"])]
+    if (folder / "calibrated_sets.csv").exists():
+        table = pd.read_csv(folder / "calibrated_sets.csv")
+        sections += ["Verdicts after calibration", format_table(table, ["n_labels", *SHOWN_VERDICT])]
     return "\n\n".join(sections) + "\n"
 
 

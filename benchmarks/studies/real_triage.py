@@ -59,17 +59,22 @@ def make_archive(folder: Path, paths: Iterable[Path]) -> Path:
 def triage_images(
     archive: Path, workspace: Path, settings: Settings, true_boxes: Mapping[str, np.ndarray]
 ) -> pd.DataFrame:
-    """A row per image of the archive: VERDICT_COLUMNS, flags, and the F1 of its detections at the score floors used.
+    """The rows of read_verdicts() after a run of `emqa triage` on an archive."""
+    triage.run(str(archive), str(workspace), settings, say=lambda line: None)
+    return read_verdicts(str(workspace), true_boxes)
+
+
+def read_verdicts(root: str, true_boxes: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """A row per image of a workspace: VERDICT_COLUMNS, flags, and the F1 of its detections at the score floors used.
 
     true_boxes: boxes by the name of the file. true_f1 is the F1 of the detector that the verdict is about, best_f1 the
     highest of all detectors of the run; NaN for images that `true_boxes` does not have.
     """
-    triage.run(str(archive), str(workspace), settings, say=lambda line: None)
-    rows = parts.load_table(Workspace(str(workspace)).triage, tables.TRIAGE)
+    rows = parts.load_table(Workspace(root).triage, tables.TRIAGE)
     rows = rows[rows["status"].eq("ok")]
-    flags = parts.load_table(Workspace(str(workspace)).flags, tables.FLAGS)
+    flags = parts.load_table(Workspace(root).flags, tables.FLAGS)
     own_flags = flags.groupby("micrograph_id")["flag"].agg(lambda names: " ".join(sorted(names)))
-    f1_scores = compute_workspace_f1(str(workspace), rows.set_index("micrograph_id")["uri"], true_boxes)
+    f1_scores = compute_workspace_f1(root, rows.set_index("micrograph_id")["uri"], true_boxes)
     best = f1_scores.groupby("micrograph_id")["true_f1"].max().rename("best_f1")
     table = rows[["micrograph_id", *VERDICT_COLUMNS]].assign(
         reasons=rows["reasons"].map(" ".join), flags=rows["micrograph_id"].map(own_flags).fillna("")

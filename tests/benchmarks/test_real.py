@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.studies import real, real_detections, real_scores, real_triage
+from benchmarks.studies import real, real_calibration, real_detections, real_scores, real_triage
 from benchmarks.studies.real_sets import CavityImage, RealImage
+from benchmarks.studies.real_triage import TriageGroup
 from emqa_dask.boxes import match_boxes
 from emqa_dask.settings import load_settings, replace
 
@@ -103,3 +104,15 @@ def test_limited_images_are_spread_over_each_set():
     images = [("a", k) for k in range(9)] + [("b", k) for k in range(2)]
     assert real.limit_images(images, lambda image: image[0], 3) == [("a", 0), ("a", 4), ("a", 8), ("b", 0), ("b", 1)]
     assert real.limit_images(images, lambda image: image[0], 0) == images
+
+
+def test_labels_of_some_images_as_coco(images):
+    """Boxes are cut at the edges of the image of 144 x 160 px."""
+    boxes = {images[0].path.name: np.array([[-2.0, 150, 10, 170]]), images[1].path.name: BOXES}
+    group = TriageGroup("set", -1, "particle", [image.path for image in images], boxes, {})
+    document = real_calibration.make_coco(group, group.paths)
+    assert document["images"][0] == {"id": 1, "file_name": "image0.png", "height": 144, "width": 160}
+    assert [row["bbox"] for row in document["annotations"]] == [[150, 0, 10, 10], [30, 30, 24, 24], [90, 80, 24, 24]]
+    assert [row["image_id"] for row in document["annotations"]] == [1, 2, 2]
+    assert not real_calibration.can_calibrate(group, 1)
+    assert real_calibration.can_calibrate(group._replace(boxes={str(k): BOXES for k in range(12)}), 2)

@@ -113,6 +113,9 @@ def test_precision_and_recall_of_trust():
     assert result["trust_recall"] == pytest.approx(2 / 4)
     assert (result["n_junk"], result["n_out_of_domain"], result["n_review"]) == (1, 1, 1)
     assert np.isnan(real_metrics.evaluate_trust(rows[3:4])["trust_precision"])
+    unlabelled = rows[:2].assign(true_f1=np.nan, best_f1=np.nan)
+    assert real_metrics.evaluate_trust(unlabelled)["n_trusted"] == 2
+    assert np.isnan(real_metrics.evaluate_trust(unlabelled)["trust_precision"])
 
 
 def test_median_error_of_counts():
