@@ -8,7 +8,7 @@ import tifffile
 from bad_files import image
 from PIL import Image
 
-from emqa_dask.archive.colour.annotations import fill_annotations
+from emqa_dask.archive.colour.fill import fill_annotations
 from emqa_dask.archive.colour.grey_image import convert_colours
 from emqa_dask.archive.colour.luma import convert_to_luma
 from emqa_dask.archive.colour.maps import load_colour_maps

@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from emqa_dask.archive.colour.annotations import MAX_COVERED, fill_annotations, find_annotations
-from emqa_dask.archive.colour.intensities import is_toned, read_intensities
+from emqa_dask.archive.colour.annotations import MAX_COVERED, find_annotations
+from emqa_dask.archive.colour.fill import fill_annotations
+from emqa_dask.archive.colour.intensities import draw_pixels, is_toned, read_intensities
 from emqa_dask.archive.colour.luma import compute_chroma, convert_to_luma, count_coloured, is_grey
 
 MAX_PIXELS = 2**25  # of images whose colours are explained; larger ones are read by windows, as luma
@@ -30,27 +31,32 @@ def convert_colours(rgb: np.ndarray) -> GreyImage:
     """
     if is_grey(rgb):
         return GreyImage(np.ascontiguousarray(rgb[..., 0]), "")
-    n_coloured = count_coloured(rgb)
+    chroma = compute_chroma(rgb)
+    n_coloured = count_coloured(chroma, rgb.dtype)
     if n_coloured == 0:
         return GreyImage(convert_to_luma(rgb), "")
-    if rgb.dtype in (np.uint8, np.uint16):
-        explained = _explain_colours(rgb, rgb if rgb.dtype == np.uint8 else (rgb >> 8).astype(np.uint8))
-        if explained is not None:
-            return explained
-    return describe_luma(rgb, n_coloured)
+    if rgb.dtype == np.uint8:
+        explained = _explain_colours(rgb, rgb, chroma)
+    elif rgb.dtype == np.uint16:
+        upper_bits = (rgb >> 8).astype(np.uint8)
+        explained = _explain_colours(rgb, upper_bits, compute_chroma(upper_bits))
+    else:
+        explained = None
+    return describe_luma(rgb, n_coloured) if explained is None else explained
 
 
 def describe_luma(rgb: np.ndarray, n_coloured: int | None = None) -> GreyImage:
     """The luma of (h, w, 3), and how many of its pixels have colour."""
-    n_coloured = count_coloured(rgb) if n_coloured is None else n_coloured
+    if n_coloured is None:
+        n_coloured = count_coloured(compute_chroma(rgb), rgb.dtype)
     has_colour = n_coloured > _MIN_COLOURED * rgb.shape[0] * rgb.shape[1]
     return GreyImage(convert_to_luma(rgb), "colour" if has_colour else "", n_coloured)
 
 
-def _explain_colours(rgb: np.ndarray, small: np.ndarray) -> GreyImage | None:
+def _explain_colours(rgb: np.ndarray, small: np.ndarray, chroma: np.ndarray) -> GreyImage | None:
     """The grey image of colours that are explained, by their upper 8 bits `small`; None where they are not."""
-    chroma = compute_chroma(small)
-    painted = read_intensities(small, chroma)
+    pixels = draw_pixels(small)
+    painted = read_intensities(small, pixels)
     n_annotated = 0 if painted is None else int(np.count_nonzero(painted.mask))
     if painted is not None and n_annotated <= MAX_COVERED * painted.mask.size:
         intensities = painted.intensities.astype(rgb.dtype) * (257 if rgb.dtype == np.uint16 else 1)
@@ -62,6 +68,6 @@ def _explain_colours(rgb: np.ndarray, small: np.ndarray) -> GreyImage | None:
     if mask is not None:
         pixels = fill_annotations(convert_to_luma(rgb), mask)
         return GreyImage(pixels, "annotations", 0, int(np.count_nonzero(mask)))
-    if is_toned(small, chroma):
+    if is_toned(pixels):
         return GreyImage(convert_to_luma(rgb), "colour map: unnamed")
     return None
