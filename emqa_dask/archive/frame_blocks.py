@@ -5,20 +5,21 @@ A reader of arrays calls read_plane_of_block() in place of axes.read_plane() in 
     read_plane_of_block(array, axes, plane, y0, y1, chunks=array.chunks, key=(str(path), modified_ns, name))
 
 The first rows that are read decode all frames of their chunks. The other frames come from memory, or from a temporary
-file where the block is large, until the last rows of the last frame of the block are read or another block is needed.
+file where the block is large, until the last rows of the last frame of the array are read or another block is needed,
+which takes the memory of the one before. An array may have read_into(index, out), which reads into that memory.
 Each thread keeps one block. Survey and storage read the frames of a file in their order, so that one block is enough.
 """
 
 import math
-import tempfile
 import threading
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from emqa_dask.archive.axes import ImageAxes, read_plane
+from emqa_dask.archive.block_memory import FileBlock, MemoryBlock, take_memory
 
 MAX_MEMORY_BYTES = 2**28  # of a block in memory: 32 frames of 2048 x 2048 x 2 bytes
 MAX_FILE_BYTES = 2**32  # of a block in a temporary file; some ten seconds of decoding
@@ -32,10 +33,17 @@ class _Extent:
     starts: tuple[int, ...]
     lengths: tuple[int, ...]
     frame_shape: tuple[int, ...]
+    is_last: bool  # the array has no frames behind those of the block
 
     @property
     def n_frames(self) -> int:
         return math.prod(self.lengths)
+
+    def contains(self, plane: tuple[int, ...]) -> bool:
+        """Whether `plane` is a frame of the block."""
+        return all(
+            start <= position < start + n for position, start, n in zip(plane, self.starts, self.lengths, strict=True)
+        )
 
     def get_number(self, plane: tuple[int, ...]) -> int:
         """Position of `plane` among the frames of the block."""
@@ -43,53 +51,12 @@ class _Extent:
         return int(np.ravel_multi_index(offsets, self.lengths))
 
 
-class _MemoryBlock:
-    """Decoded frames in memory."""
-
-    def __init__(self, frames: np.ndarray):
-        self._frames = frames  # (n_frames, h, w) or (n_frames, h, w, 3)
-
-    def write(self, y0: int, rows: np.ndarray) -> None:
-        """Keep `rows` (n_frames, h, w) or (n_frames, h, w, 3), which begin at row `y0`."""
-        self._frames[:, y0 : y0 + rows.shape[1]] = rows
-
-    def read(self, number: int, y0: int, y1: int) -> np.ndarray:
-        return self._frames[number, y0:y1].copy()
-
-
-class _FileBlock:
-    """Decoded frames in a temporary file without a name, which the system removes with the process at the latest."""
-
-    def __init__(self, extent: _Extent, dtype: np.dtype):
-        self._file: IO[bytes] = tempfile.TemporaryFile(prefix="emqa-")  # noqa: SIM115 - open as long as the block
-        self._dtype = dtype
-        self._frame_shape = extent.frame_shape
-        self._row_bytes = math.prod(extent.frame_shape[1:]) * dtype.itemsize
-
-    def __del__(self) -> None:
-        self._file.close()
-
-    def _seek(self, number: int, y: int) -> None:
-        self._file.seek((number * self._frame_shape[0] + y) * self._row_bytes)
-
-    def write(self, y0: int, rows: np.ndarray) -> None:
-        for number, frame_rows in enumerate(rows):
-            self._seek(number, y0)
-            self._file.write(np.ascontiguousarray(frame_rows).data)
-
-    def read(self, number: int, y0: int, y1: int) -> np.ndarray:
-        self._seek(number, y0)
-        rows = np.empty((y1 - y0, *self._frame_shape[1:]), self._dtype)
-        if self._file.readinto(rows.data.cast("B")) != rows.nbytes:  # type: ignore[attr-defined]
-            raise OSError("the temporary file of decoded frames is shorter than it was written")
-        return rows
-
-
 class _LastBlock(threading.local):
     """The block of this thread and what it holds."""
 
     key: Hashable = None
-    frames: _MemoryBlock | _FileBlock | None = None
+    extent: _Extent | None = None
+    frames: MemoryBlock | FileBlock | None = None
 
 
 _LAST_BLOCK = _LastBlock()
@@ -110,26 +77,51 @@ def read_plane_of_block(
     chunks: of `array`, one length per axis; None for an array stored in one piece. key: identifies the array and its
     version (path, time of modification, name in the file). The result belongs to the caller.
     """
+    rows = read_last_block(plane, y0, y1, key=key)
+    if rows is not None:
+        return rows
     extent = _find_extent(array, axes, plane, chunks)
     if extent.n_frames == 1:
         return read_plane(array, axes, plane, y0, y1)
-    block_key = (key, extent)
-    if _LAST_BLOCK.key != block_key or _LAST_BLOCK.frames is None:
-        _release_block()
-        frames = _decode_block(array, axes, extent, chunks)
-        if frames is None:
-            return read_plane(array, axes, plane, y0, y1)
-        _LAST_BLOCK.key = block_key
-        _LAST_BLOCK.frames = frames
+    old_frames = _LAST_BLOCK.frames if _LAST_BLOCK.key == key else None
+    _release_block()
+    _LAST_BLOCK.frames = _decode_block(array, axes, extent, chunks, old_frames)
+    if _LAST_BLOCK.frames is None:
+        return read_plane(array, axes, plane, y0, y1)
+    _LAST_BLOCK.key = key
+    _LAST_BLOCK.extent = extent
+    return _read_block_rows(_LAST_BLOCK.frames, extent, plane, y0, y1)
+
+
+def read_last_block(plane: tuple[int, ...], y0: int, y1: int, *, key: Hashable) -> np.ndarray | None:
+    """Rows y0:y1 of one image as read_plane_of_block() gives them, if it is in memory; else None.
+
+    The file does not have to be open.
+    """
+    frames = _LAST_BLOCK.frames
+    extent = _LAST_BLOCK.extent
+    if _LAST_BLOCK.key != key or frames is None or extent is None or not extent.contains(plane):
+        return None
+    return _read_block_rows(frames, extent, plane, y0, y1)
+
+
+def _read_block_rows(
+    frames: MemoryBlock | FileBlock, extent: _Extent, plane: tuple[int, ...], y0: int, y1: int
+) -> np.ndarray:
+    """Rows of a frame of the block, which is released with the last of them if the array has no later frames."""
     number = extent.get_number(plane)
-    rows = _LAST_BLOCK.frames.read(number, y0, y1)
+    rows = frames.read(number, y0, y1)
     if number == extent.n_frames - 1 and y1 == extent.frame_shape[0]:
-        _release_block()
+        if extent.is_last or isinstance(frames, FileBlock):
+            _release_block()
+        else:  # the next block takes its memory
+            _LAST_BLOCK.extent = None
     return rows
 
 
 def _release_block() -> None:
     _LAST_BLOCK.key = None
+    _LAST_BLOCK.extent = None
     _LAST_BLOCK.frames = None
 
 
@@ -148,7 +140,8 @@ def _find_extent(array: Any, axes: ImageAxes, plane: tuple[int, ...], chunks: Se
         lengths[slowest] = (lengths[slowest] + 1) // 2
     starts = [c + (p - c) // n * n for c, p, n in zip(chunk_starts, plane, lengths, strict=True)]
     lengths = [min(n, int(shape[k]) - start) for n, k, start in zip(lengths, axes.stack, starts, strict=True)]
-    return _Extent(tuple(starts), tuple(lengths), frame_shape)
+    is_last = all(s + n == int(shape[k]) for s, n, k in zip(starts, lengths, axes.stack, strict=True))
+    return _Extent(tuple(starts), tuple(lengths), frame_shape, is_last)
 
 
 def _count_frames_of_chunk(shape: Sequence[int], axes: ImageAxes, k: int, chunks: Sequence[int] | None) -> int:
@@ -159,25 +152,43 @@ def _count_frames_of_chunk(shape: Sequence[int], axes: ImageAxes, k: int, chunks
 
 
 def _decode_block(
-    array: Any, axes: ImageAxes, extent: _Extent, chunks: Sequence[int] | None
-) -> _MemoryBlock | _FileBlock | None:
-    """The frames of `extent`; None where there is no room for them on the disk."""
+    array: Any,
+    axes: ImageAxes,
+    extent: _Extent,
+    chunks: Sequence[int] | None,
+    old_frames: MemoryBlock | FileBlock | None,
+) -> MemoryBlock | FileBlock | None:
+    """The frames of `extent`, in the memory of `old_frames` where it fits; None without room for them on the disk."""
     dtype = np.dtype(array.dtype).newbyteorder("=")
     n_bytes = extent.n_frames * math.prod(extent.frame_shape) * dtype.itemsize
     is_in_order = (*axes.stack, axes.y, axes.x) == tuple(range(len(array.shape)))
+    if n_bytes <= MAX_MEMORY_BYTES and is_in_order and hasattr(array, "read_into") and array.dtype == dtype:
+        block = take_memory(old_frames, (*extent.lengths, *extent.frame_shape), dtype)
+        array.read_into(tuple(_make_index(array, axes, extent)), block)
+        return MemoryBlock(block.reshape(extent.n_frames, *extent.frame_shape))
     if n_bytes <= MAX_MEMORY_BYTES and is_in_order:
         ((_, rows),) = _iterate_pieces(array, axes, extent, chunks, 2 * MAX_MEMORY_BYTES)  # all rows in one piece
-        return _MemoryBlock(np.ascontiguousarray(rows, dtype))
+        return MemoryBlock(np.ascontiguousarray(rows, dtype))
     if n_bytes <= MAX_MEMORY_BYTES:
-        frames: _MemoryBlock | _FileBlock = _MemoryBlock(np.empty((extent.n_frames, *extent.frame_shape), dtype))
+        frames: MemoryBlock | FileBlock = MemoryBlock(np.empty((extent.n_frames, *extent.frame_shape), dtype))
     else:
-        frames = _FileBlock(extent, dtype)
+        frames = FileBlock(extent.frame_shape, dtype)
     for y0, rows in _iterate_pieces(array, axes, extent, chunks, _PIECE_BYTES):
         try:
             frames.write(y0, rows.astype(dtype, copy=False))
         except OSError:
             return None
     return frames
+
+
+def _make_index(array: Any, axes: ImageAxes, extent: _Extent) -> list[Any]:
+    """All rows of the frames of the block, as an index of the array."""
+    index: list[Any] = [slice(None)] * len(array.shape)
+    for k, start, length in zip(axes.stack, extent.starts, extent.lengths, strict=True):
+        index[k] = slice(start, start + length)
+    if axes.colour is not None:
+        index[axes.colour] = slice(0, 3)
+    return index
 
 
 def _iterate_pieces(
@@ -189,11 +200,7 @@ def _iterate_pieces(
     chunk_rows = min(height, int(chunks[axes.y])) if chunks is not None else 1
     step = max(1, piece_bytes // max(1, row_bytes) // chunk_rows) * chunk_rows
     image_axes = (axes.y, axes.x) if axes.colour is None else (axes.y, axes.x, axes.colour)
-    index: list[Any] = [slice(None)] * len(array.shape)
-    for k, start, length in zip(axes.stack, extent.starts, extent.lengths, strict=True):
-        index[k] = slice(start, start + length)
-    if axes.colour is not None:
-        index[axes.colour] = slice(0, 3)
+    index = _make_index(array, axes, extent)
     for y0 in range(0, height, step):
         index[axes.y] = slice(y0, min(y0 + step, height))
         piece = array[tuple(index)]

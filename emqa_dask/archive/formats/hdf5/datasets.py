@@ -14,7 +14,7 @@ from emqa_dask.archive.axes import ImageAxes, NoImage, count_planes, iterate_pla
 from emqa_dask.archive.checks import guards
 from emqa_dask.archive.checks.hdf5_chunks import check_lzf, find_hdf5_damage
 from emqa_dask.archive.checks.hdf5_filters import load_filters
-from emqa_dask.archive.frame_blocks import read_plane_of_block
+from emqa_dask.archive.frame_blocks import read_last_block, read_plane_of_block
 from emqa_dask.archive.metadata.headers import Header
 from emqa_dask.archive.source import (
     WINDOW_BYTES,
@@ -130,17 +130,33 @@ class _ValidPart:
         self.dtype = image.dtype
 
     def __getitem__(self, index: tuple) -> np.ndarray:
+        values = self._dataset[self._check(index)]
+        return values if values.dtype == self.dtype else values.view(self.dtype)
+
+    def read_into(self, index: tuple, out: np.ndarray) -> None:
+        """Write the values at `index` to `out`, of the dtype and the shape of what self[index] would return."""
+        if self._dataset.dtype.kind in "iuf":
+            self._dataset.read_direct(out.view(self._dataset.dtype.newbyteorder("=")), self._check(index))
+        else:
+            out[...] = self[index]
+
+    def _check(self, index: tuple) -> tuple:
+        """`index` within the valid part, whose chunks are checked."""
         bounded_index = tuple(
             slice(*part.indices(n)) if isinstance(part, slice) else part for part, n in zip(index, self.shape)
         )
         if self._is_checked:
             check_lzf(self._dataset, bounded_index)
-        values = self._dataset[bounded_index]
-        return values if values.dtype == self.dtype else values.view(self.dtype)
+        return bounded_index
 
 
 def _read_rows(path: Path, image: ImageDataset, plane: tuple[int, ...], y0: int, y1: int) -> np.ndarray:
     modified_ns = os.stat(path).st_mtime_ns
+    key = (str(path), modified_ns, image.name)
+    if not is_damage_recorded():
+        rows = read_last_block(plane, y0, y1, key=key)
+        if rows is not None:
+            return rows
     try:
         with h5py.File(path, "r") as file:
             dataset = file[image.name]
@@ -151,7 +167,6 @@ def _read_rows(path: Path, image: ImageDataset, plane: tuple[int, ...], y0: int,
                 if damage:
                     record_damage(damage)
             part = _ValidPart(dataset, image)
-            key = (str(path), modified_ns, image.name)
             return read_plane_of_block(part, image.axes, plane, y0, y1, chunks=dataset.chunks, key=key)
     except ReadError:
         raise
