@@ -140,6 +140,25 @@ def test_an_image_covered_by_marks_stays():
     np.testing.assert_array_equal(fill_annotations(pixels, np.ones(pixels.shape, bool)), pixels)
 
 
+def test_marks_are_filled_as_if_alone():
+    pixels = grey_image(2, (256, 256))
+    first, second = (np.zeros(pixels.shape, bool) for _ in range(2))
+    first[20:60, 20:90] = True
+    second[50:200, 130:200] = True  # beyond the reach of the first one
+    both = fill_annotations(pixels, first | second)
+    np.testing.assert_array_equal(both[first], fill_annotations(pixels, first)[first])
+    np.testing.assert_array_equal(both[second], fill_annotations(pixels, second)[second])
+    np.testing.assert_array_equal(both[~(first | second)], pixels[~(first | second)])
+
+
+def test_many_marks_have_the_brightness_around_them():
+    pixels = np.full((600, 600), 90, np.uint8)
+    mask = np.zeros(pixels.shape, bool)
+    mask[5::30, 5::30] = True  # 400 groups
+    pixels[mask] = 255
+    np.testing.assert_array_equal(fill_annotations(pixels, mask), 90)
+
+
 def test_palettes_are_tables_ramps_or_colours():
     ramp = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
     np.testing.assert_array_equal(interpret_palette(ramp).values, np.arange(256))

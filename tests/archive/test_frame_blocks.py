@@ -7,6 +7,7 @@ import pytest
 from emqa_dask.archive import frame_blocks
 from emqa_dask.archive.axes import ImageAxes, iterate_planes, read_plane
 from emqa_dask.archive.frame_blocks import read_plane_of_block
+from emqa_dask.archive.readers import open_source
 
 
 class CountedArray:
@@ -101,7 +102,7 @@ def test_full_disk_falls_back_to_single_planes(monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(frame_blocks, "MAX_MEMORY_BYTES", 0)
-    monkeypatch.setattr(frame_blocks._FileBlock, "write", fail)
+    monkeypatch.setattr(frame_blocks.FileBlock, "write", fail)
     values = np.arange(4 * 8 * 8, dtype="u2").reshape(4, 8, 8)
     for plane, rows in read_all(values, ImageAxes(1, 2, None, (0,)), (4, 8, 8), "a"):
         np.testing.assert_array_equal(rows, values[plane[0]])
@@ -113,3 +114,18 @@ def test_hdf5_dataset_is_read_through_blocks(tmp_path):
         dataset = file.create_dataset("d", data=values, chunks=(4, 16, 16), compression="gzip")
         for plane, rows in read_all(dataset, ImageAxes(1, 2, None, (0,)), dataset.chunks, "d", 16):
             np.testing.assert_array_equal(rows, values[plane[0]])
+
+
+@pytest.mark.parametrize("dtype", ["<u2", ">u2", "f4"])
+def test_hdf5_file_is_opened_once_per_block(tmp_path, monkeypatch, dtype):
+    values = np.random.default_rng(1).integers(0, 60_000, (8, 40, 30)).astype(dtype)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("stack", data=values, chunks=(3, 16, 16))
+    frames = open_source(tmp_path / "x.h5").frames
+    opened_paths = []
+    open_file = h5py.File
+    monkeypatch.setattr(h5py, "File", lambda path, mode: opened_paths.append(path) or open_file(path, mode))
+    for frame, expected in zip(frames, values, strict=True):
+        np.testing.assert_array_equal(frame.read(), expected)
+    assert len(opened_paths) == 3
+    assert frame_blocks._LAST_BLOCK.frames is None

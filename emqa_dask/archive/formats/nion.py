@@ -9,8 +9,9 @@ from pathlib import Path
 from emqa_dask.archive.axes import NoImage, count_planes
 from emqa_dask.archive.checks import guards
 from emqa_dask.archive.checks.zip_members import check_member, read_member
-from emqa_dask.archive.formats.hdf5.nion import find_nion_axes, list_scales, make_nion_header, merge_data_source
+from emqa_dask.archive.formats.hdf5.nion import find_nion_axes, list_scales, make_nion_header
 from emqa_dask.archive.formats.numpy_arrays import MAX_NPY_HEADER_BYTES, UnpackedArrays, make_frames, parse_layout
+from emqa_dask.archive.metadata.nion import merge_data_source
 from emqa_dask.archive.source import ReadError, Source
 
 _MAX_METADATA_BYTES = 2**24

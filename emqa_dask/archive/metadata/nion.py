@@ -1,74 +1,62 @@
-"""Properties of a data item of Nion Swift (in .ndata, .ndata1 and .nhdf), which are JSON."""
+"""Properties of a data item of Nion Swift, which are JSON: in .ndata, .ndata1 and .nhdf, and beside an image."""
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from emqa_dask.archive.metadata import dates
 from emqa_dask.archive.metadata.headers import Header, flatten_metadata, get_first_entry
-from emqa_dask.archive.metadata.units import length_to_nm
-from emqa_dask.archive.metadata.values import clean_text, parse_positive
+from emqa_dask.archive.metadata.units import normalise_unit
+from emqa_dask.archive.metadata.values import clean_text, parse_number, parse_positive
+
+_MAX_BARE_KV = 1000  # of a high tension; numbers above are in V
 
 
-@dataclass(frozen=True)
-class NionItem:
-    """What the properties say about an array."""
-
-    names: list[str | None] = field(default_factory=list)  # of its axes
-    units: list[str | None] = field(default_factory=list)
-    steps_nm: list[float] = field(default_factory=list)  # NaN for axes that are no length
-    header: Header = field(default_factory=Header)
-
-
-def parse_properties(properties: Mapping, n_dimensions: int) -> NionItem:
-    """The axes and imaging conditions of an array of `n_dimensions`, in the properties of any version of Swift."""
+def merge_data_source(properties: Any) -> dict[str, Any]:
+    """`properties` with those of the data source in it, as Swift 0.10 and later and 0.3 to 0.9 write them."""
+    if not isinstance(properties, dict):
+        return {}
     source = properties.get("data_source")
-    if not isinstance(source, Mapping):
-        sources = properties.get("data_sources")
-        source = sources[0] if isinstance(sources, list) and sources and isinstance(sources[0], Mapping) else {}
-    item = {**properties, **source}
-    calibrations = get_first_entry(item, "dimensional_calibrations", "spatial_calibrations")
-    calibrations = calibrations if isinstance(calibrations, list) and len(calibrations) == n_dimensions else []
-    calibrations = [c if isinstance(c, Mapping) else {} for c in calibrations] or [{}] * n_dimensions
-    units = [clean_text(c.get("units")) for c in calibrations]
-    steps = [length_to_nm(c.get("scale", 1.0), unit) if unit else math.nan for c, unit in zip(calibrations, units)]
-    return NionItem(_name_axes(item, n_dimensions), list(units), steps, _make_header(item))
+    sources = properties.get("data_sources")
+    if source is None and isinstance(sources, list) and sources:
+        source = sources[0]
+    return {**properties, **source} if isinstance(source, dict) else properties
 
 
-def _name_axes(item: Mapping, n_dimensions: int) -> list[str | None]:
-    """Names of the axes by what they count: images of a sequence, positions of a scan, and the data there."""
-    n_datum = item.get("datum_dimension_count")
-    n_collection = item.get("collection_dimension_count") or 0
-    if n_datum not in (1, 2) or n_collection not in (0, 1, 2):
-        return []
-    names: list[str | None] = ["sequence"] if item.get("is_sequence") else []
-    names += [None] * n_collection
-    names += ["energy"] if n_datum == 1 else ["y", "x"]
-    is_scan_of_images = n_collection == 2 and n_datum == 2
-    return names if len(names) == n_dimensions and not is_scan_of_images else []
+def list_calibrations(properties: Mapping[str, Any], n_dimensions: int) -> list[tuple[str, float]]:
+    """Unit and step of each axis; ("", NaN) for each where the properties have another number of axes."""
+    calibrations = get_first_entry(properties, "dimensional_calibrations", "spatial_calibrations")
+    if not isinstance(calibrations, list) or len(calibrations) != n_dimensions:
+        return [("", math.nan)] * n_dimensions
+    entries = [entry if isinstance(entry, Mapping) else {} for entry in calibrations]
+    # Swift leaves out a scale of 1.
+    return [(normalise_unit(entry.get("units")), parse_number(entry.get("scale", 1.0))) for entry in entries]
 
 
-def _make_header(item: Mapping) -> Header:
-    metadata = item.get("metadata") if isinstance(item.get("metadata"), Mapping) else {}
-    paths = [f"{place}.{name}" for place in ("instrument", "hardware_source.autostem", "hardware_source", "autostem")
-             for name in ("high_tension", "high_tension_v", "EHT")]  # fmt: skip
-    voltage = parse_positive(get_first_entry(metadata, *paths), 1e-3)
-    exposure = get_first_entry(metadata, "hardware_source.exposure", "hardware_source.exposure_s")
+def make_header(properties: Mapping[str, Any]) -> Header:
+    """Imaging conditions, without the pixel size."""
+    metadata = properties.get("metadata")
+    tree = metadata if isinstance(metadata, Mapping) else {}
+    foreign = flatten_metadata(tree) or flatten_metadata(properties)
     stage = ("instrument.stage_position", "hardware_source.autostem.stage_position")
-    x_m, y_m = (get_first_entry(metadata, *(f"{place}.{axis}" for place in stage)) for axis in "xy")
+    x_m, y_m = (get_first_entry(tree, *(f"{place}.{axis}" for place in stage)) for axis in "xy")
+    tension = parse_positive(find_value(foreign, "high_tension", "EHT", "high_tension_v"))
     return Header(
-        voltage_kv=voltage,
-        instrument="Nion Swift",
-        acquired=dates.parse_date(clean_text(get_first_entry(item, "created", "datetime_original"))),
-        exposure_s=parse_positive(exposure),
-        detector=clean_text(
-            get_first_entry(metadata, "hardware_source.channel_name", "hardware_source.hardware_source_name")
-        ),
+        voltage_kv=tension / 1000 if tension > _MAX_BARE_KV else tension,
+        acquired=dates.parse_date(get_first_entry(properties, "created", "datetime_original", "timestamp")),
+        exposure_s=parse_positive(find_value(foreign, "exposure", "exposure_s", "frame_time")),
+        detector=clean_text(find_value(foreign, "channel_name"))
+        or clean_text(find_value(foreign, "hardware_source_name"))
+        or clean_text(properties.get("title")),
         stage_x_um=_to_um(x_m),
         stage_y_um=_to_um(y_m),
-        foreign=flatten_metadata({"title": item.get("title"), **metadata}),
+        foreign=foreign,
     )
+
+
+def find_value(foreign: Mapping[str, Any], *names: str) -> Any:
+    """The first value of `foreign` whose last name is one of `names`."""
+    return next((v for name in names for key, v in foreign.items() if key.rpartition(".")[2] == name), None)
 
 
 def _to_um(value: Any) -> float:

@@ -2,12 +2,13 @@
 
 import json
 import math
+from dataclasses import replace
 
-from emqa_dask.archive.metadata.nion import parse_properties
+from emqa_dask.archive.metadata.nion import list_calibrations, make_header, merge_data_source
 from emqa_dask.archive.metadata.pixel_size import StatedSize
 from emqa_dask.archive.metadata.sidecars.quantities import ImageFile
 from emqa_dask.archive.metadata.tiff_vendors.vendor_metadata import VendorMetadata
-from emqa_dask.archive.metadata.units import is_reciprocal
+from emqa_dask.archive.metadata.units import is_reciprocal, length_to_nm
 
 _KEYS = ('"spatial_calibrations"', '"dimensional_calibrations"')
 
@@ -19,12 +20,13 @@ def is_nion(text: str) -> bool:
 
 def read_nion(text: str, image: ImageFile) -> list[VendorMetadata]:
     """Conditions of all images of an array; the last two axes are their rows and columns."""
-    properties = json.loads(text)
+    properties = merge_data_source(json.loads(text))
+    header = replace(make_header(properties), instrument="Nion Swift")
     n_dimensions = next((len(properties[key]) for key in (key.strip('"') for key in _KEYS) if properties.get(key)), 2)
-    item = parse_properties(properties, n_dimensions)
-    if len(item.steps_nm) < 2:
-        return [VendorMetadata(item.header)]
-    (y_nm, x_nm) = item.steps_nm[-2:]
-    unit = next((unit for unit in item.units[-2:] if is_reciprocal(unit)), "")
+    calibrations = list_calibrations(properties, n_dimensions)[-2:]
+    if len(calibrations) < 2:
+        return [VendorMetadata(header)]
+    (y_nm, x_nm) = (length_to_nm(step, unit) for unit, step in calibrations)
+    unit = next((unit for unit, _ in calibrations if is_reciprocal(unit)), "")
     size = StatedSize(y_nm if math.isnan(x_nm) else x_nm, y_nm, "spatial_calibrations")
-    return [VendorMetadata(item.header, (size,), f"the unit {unit}" if unit else "")]
+    return [VendorMetadata(header, (size,), f"the unit {unit}" if unit else "")]
