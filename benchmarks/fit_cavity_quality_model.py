@@ -83,8 +83,10 @@ def verdicts(detector: str, forests: tuple[str, ...], n: int, settings: Settings
             _, image, _, colour = cohort_images.draw_nothing(kind, rng, cohort_images.SHAPES[k % 4], name)
             row = {"micrograph_id": name, "colour_fraction": colour, "nm_per_pixel": np.nan, "voltage_kv": np.nan}
             row |= {"nm_per_pixel_y": np.nan, "height_px": image.shape[0], "width_px": image.shape[1]}
-            objects = image_measurement.detect_with_networks([image], [np.nan], settings.detect, settings.run.device)
-            results = pd.concat([detect_image(image, settings.detect), *objects])
+            (network_result,) = image_measurement.detect_with_networks(
+                [image], [np.nan], settings.detect, settings.run.device
+            )
+            results = pd.concat([detect_image(image, settings.detect), network_result.detections])
             evidence += image_measurement.summarise_image(row, results, settings)
             rows.append(image_measurement.featurise_image(image, row, results, settings))
             kinds.append(kind)

@@ -145,11 +145,11 @@ def measured(cohort: str, n: int, detector: str, cache: Path) -> pd.DataFrame:
         results = []
         for first in range(0, len(pixels), 8):  # so that progress is seen
             part = pixels[first : first + 8]
-            tables_of = image_measurement.detect_with_networks(
+            network_results = image_measurement.detect_with_networks(
                 part, [np.nan] * len(part), settings.detect, settings.run.device
             )
-            for name, table in zip(known["micrograph_id"][first : first + 8], tables_of, strict=True):
-                results.append(table[OF_DETECTIONS].assign(micrograph_id=name))
+            for name, result in zip(known["micrograph_id"][first : first + 8], network_results, strict=True):
+                results.append(result.detections[OF_DETECTIONS].assign(micrograph_id=name))
         of_network.parent.mkdir(parents=True, exist_ok=True)
         pd.concat(results, ignore_index=True).to_parquet(of_network)
     detections = pd.concat([pd.read_parquet(common / "log.parquet"), pd.read_parquet(of_network)], ignore_index=True)

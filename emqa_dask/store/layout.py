@@ -15,8 +15,8 @@ def name_table_folder(table_name: str, digest: str = "") -> str:
 
 
 PART_FOLDER_PREFIXES = (
-    *("thumbnails", "detections", "evidence", "features", "predictions", "probabilities", "regions"),
-    *("classifications", "custom_checks", "survey", "failures", "events.parquet"),
+    *("thumbnails", "detections", "embeddings", "evidence", "features", "predictions", "probabilities"),
+    *("regions", "classifications", "custom_checks", "survey", "failures", "events.parquet"),
 )
 
 

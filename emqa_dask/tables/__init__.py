@@ -14,6 +14,7 @@ from emqa_dask.tables.classifications import (
 from emqa_dask.tables.detections import (
     DETECTION_FEATURES,
     DETECTIONS,
+    EMBEDDINGS,
     EVIDENCE,
     F1_LEVELS,
     F1_QUANTILES,
@@ -32,6 +33,7 @@ ALL_TABLES = {
     "micrographs": MICROGRAPHS,
     "thumbnails": THUMBNAILS,
     "detections": DETECTIONS,
+    "embeddings": EMBEDDINGS,
     "evidence": EVIDENCE,
     "features": FEATURES,
     "custom_checks": CUSTOM_CHECKS,
@@ -58,6 +60,7 @@ __all__ = [
     "DETECTIONS",
     "DETECTION_FEATURES",
     "DRIFTS",
+    "EMBEDDINGS",
     "ENTROPY_SHAPE",
     "EVENTS",
     "EVIDENCE",

@@ -56,6 +56,22 @@ DETECTIONS = define_schema(
     }
 )
 
+# A row per micrograph and network: the embedding of the image.
+EMBEDDINGS = define_schema(
+    {
+        **ID,
+        "detector": (
+            pa.string(),
+            "Name in the model card of the network. With micrograph_id it identifies the row.",
+        ),
+        "embedding": (
+            pa.list_(pa.float32()),
+            "Means over the image of the feature maps of the network's backbone, then their standard deviations. As "
+            "long for every image of a network. Empty for an image without contrast.",
+        ),
+    }
+)
+
 SCORE_BINS = tuple(f"score_fraction_{b}" for b in range(9))
 _SCORE_BIN_MEANINGS = {
     name: f"Fraction of the detections with a score from {(b + 1) / 10:.1f} to below {(b + 2) / 10:.1f}."

@@ -340,3 +340,26 @@ def test_the_bundled_names_are_known():
 def test_tables_of_images_can_be_put_together(small_model, scenes):
     found = load_detector(small_model[0]).detect([scenes[0], np.zeros((9, 9))])
     assert len(pd.concat(found, ignore_index=True)) == len(found[0])
+
+
+def test_embedding_is_the_mean_and_deviation_of_the_feature_maps(small_model, scenes):
+    import torch
+
+    folder, net = small_model
+    detector = load_detector(folder)
+    detector.batch_px = 1 << 24
+    results = detector.examine([*scenes, np.zeros((9, 9))])
+    assert results[-1].embedding.shape == (0,)
+    for image, result in zip(scenes, results):
+        pixels = torch.from_numpy(normalise(image, 1.0, 99.0))[None]
+        with torch.inference_mode():
+            inputs, _ = net.transform([pixels])
+            maps = [values[0].numpy() for values in net.backbone.body(inputs.tensors).values()]
+        strides = [inputs.tensors.shape[-2] // values.shape[-2] for values in maps]
+        parts = [  # without the padding
+            values[:, : -(-image.shape[0] // stride), : -(-image.shape[1] // stride)]
+            for values, stride in zip(maps, strides)
+        ]
+        expected = [part.mean(axis=(1, 2)) for part in parts] + [part.std(axis=(1, 2)) for part in parts]
+        np.testing.assert_allclose(result.embedding, np.concatenate(expected), rtol=1e-3, atol=1e-4)
+        assert result.embedding.dtype == np.float32

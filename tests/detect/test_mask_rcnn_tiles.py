@@ -36,6 +36,7 @@ def components(images):
                 torch.tensor([float(masks[k].sum()) / 1e4 for k in order]),
                 torch.zeros(len(order), dtype=torch.int64),
                 torch.cat(small) if small else torch.zeros(0, 28, 28),
+                torch.tensor([float(image.mean()), float(len(slices))]),
             )
         )
     return found
@@ -72,6 +73,17 @@ def test_tiles_give_the_objects_of_the_whole_image(seed):
     number = ["y0", "x0", "y1", "x1", "score", "area_px", "diameter_px"]
     np.testing.assert_allclose(tiled[number], whole[number], atol=1e-6)
     assert list(tiled["mask_rle"]) == list(whole["mask_rle"])
+
+
+def test_embedding_of_tiles_is_their_mean():
+    image = disks(0, (700, 256))
+    (result,) = detector(256).examine([image])
+    windows = make_tiles(image.shape, 256, CARD.halo_px)
+    means = [image[window.y0 : window.y1].mean() for window in windows]
+    counts = [ndimage.label(image[window.y0 : window.y1] > 0.5)[1] for window in windows]
+    assert len(windows) > 2
+    assert result.embedding.dtype == np.float32
+    np.testing.assert_allclose(result.embedding, [np.mean(means), np.mean(counts)], rtol=1e-6)
 
 
 def test_an_object_larger_than_the_halo_is_found_once():

@@ -104,10 +104,11 @@ def compute_digests(folder: Path) -> dict[str, dict]:
     run(str(archive), root, settings, say=lambda text: None)
     settings = stored_settings.read_settings(root)  # with the digest of the code of the check
     digests = {}
+    table_folders = list_run_folders(settings)  # without embeddings: networks round otherwise on other processors
     for stage in STAGES:
         tables = {}
-        for table in stage.tables:
-            rows = parts.read_table(root, list_run_folders(settings)[table], SCHEMAS[table])
+        for table in filter(table_folders.__contains__, stage.tables):
+            rows = parts.read_table(root, table_folders[table], SCHEMAS[table])
             if "jpeg" in rows:
                 rows["jpeg"] = [np.asarray(Image.open(io.BytesIO(jpeg)), float) for jpeg in rows["jpeg"]]
             tables[table] = digest_table(rows)

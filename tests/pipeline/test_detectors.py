@@ -63,6 +63,23 @@ def test_every_image_has_evidence_of_every_detector(done, both):
     assert evidence["detector_agreement"].between(0, 1).all()
 
 
+def test_every_image_has_the_embedding_of_every_network(done, both):
+    embeddings = table(done, "embeddings", both)
+    features = table(done, "features", both)
+    assert sorted(embeddings["micrograph_id"]) == sorted(features["micrograph_id"])
+    assert set(embeddings["detector"]) == {"small"}
+    assert set(map(len, embeddings["embedding"])) <= {0, 2 * (64 + 128 + 256 + 512)}  # 0: a blank image
+
+
+def test_lost_embeddings_are_made_again_from_stored_pixels(done, both, copy, small_archive):
+    shutil.rmtree(copy / list_run_folders(both)["embeddings"])
+    before = {path.name: path.stat().st_mtime_ns for path in (copy / list_run_folders(both)["detections"]).iterdir()}
+    assert run(str(small_archive), str(copy), both, say=quiet) == 0
+    pd.testing.assert_frame_equal(table(copy, "embeddings", both), table(done, "embeddings", both), rtol=1e-5)
+    after = {path.name: path.stat().st_mtime_ns for path in (copy / list_run_folders(both)["detections"]).iterdir()}
+    assert before == after
+
+
 def test_a_detector_beside_it_changes_nothing_of_another(done, both, in_process, small_archive, tmp_path):
     assert run(str(small_archive), str(tmp_path / "ws"), in_process, say=quiet) == 0
     alone = table(tmp_path / "ws", "detections", in_process)

@@ -2,8 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -13,8 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 from emqa_dask import backend, tables
 from emqa_dask.detect.mask_rcnn import masks as mk
 from emqa_dask.detect.mask_rcnn.detector_card import DetectorCard
+from emqa_dask.detect.mask_rcnn.embedding import average_embeddings
 from emqa_dask.detect.mask_rcnn.merge import Window, find_claimed_boxes, find_doubles, make_tiles
 from emqa_dask.detect.mask_rcnn.network import Network, Predictions
+from emqa_dask.detect.mask_rcnn.threads import make_submit
 from emqa_dask.detect.normalise import IntensityLimits, compute_intensity_limits, convert_to_real, normalise
 
 COLUMNS = [name for name in tables.DETECTIONS.names if name != "micrograph_id"]
@@ -28,6 +28,13 @@ class _Piece(NamedTuple):
     limits: IntensityLimits
 
 
+class ImageResult(NamedTuple):
+    """What a detector gives for an image."""
+
+    detections: pd.DataFrame  # rows of tables.DETECTIONS without micrograph_id
+    embedding: NDArray[np.float32]  # (d,): see embedding.pool_maps; empty for an image that no network can take
+
+
 class _Objects(NamedTuple):
     """What one piece gave, in the coordinates of its image."""
 
@@ -38,6 +45,8 @@ class _Objects(NamedTuple):
     is_centre_in_core: NDArray
     runs: list[mk.Runs]
     is_capped: bool
+    embedding: NDArray[np.float32]
+    area_px: int
 
 
 class Detector:
@@ -64,23 +73,27 @@ class Detector:
         `max_detections` cut the list. When memory runs out the batch is halved, and stays so; MemoryError when one
         image, or tile, alone is too large. Raises ValueError for images that are not two-dimensional and real.
         """
+        return [result.detections for result in self.examine(images, nm_per_pixel)]
+
+    def examine(self, images: Sequence[np.ndarray], nm_per_pixel: float | ArrayLike | None = None) -> list[ImageResult]:
+        """Detections and embedding of every image, in order; arguments, rows and errors are those of detect()."""
         images = [convert_to_real(np.asarray(image)) for image in images]
         sizes = np.broadcast_to(np.nan if nm_per_pixel is None else np.asarray(nm_per_pixel, float), len(images))
         pieces = [self._cut_pieces(k, image) for k, image in enumerate(images)]
         waiting_parts: list[list[_Objects]] = [[] for _ in images]
-        results: list[pd.DataFrame | None] = [None] * len(images)
+        results: list[ImageResult | None] = [None] * len(images)
 
         def finish(batch: list[_Piece], predictions: list[Predictions]) -> None:
             for piece, image_predictions in zip(batch, predictions):
                 k = piece.image
                 waiting_parts[k].append(self._collect_objects(piece, image_predictions))
                 if len(waiting_parts[k]) == len(pieces[k]):
-                    results[k] = self._make_table(waiting_parts[k], images[k].shape, sizes[k])
+                    results[k] = self._make_result(waiting_parts[k], images[k].shape, sizes[k])
                     waiting_parts[k] = []
 
         for k, parts in enumerate(pieces):
             if not parts:
-                results[k] = self._make_table([], images[k].shape, sizes[k])
+                results[k] = self._make_result([], images[k].shape, sizes[k])
         self._run(images, [piece for parts in pieces for piece in parts], finish)
         return results
 
@@ -104,7 +117,7 @@ class Detector:
         def prepare(batch: list[_Piece]) -> list[np.ndarray]:
             return [self._normalise_piece(images[piece.image], piece) for piece in batch]
 
-        with _make_submit(self.device) as submit:
+        with make_submit(self.device) as submit:
             batches = self._iterate_batches(pieces)
             batch = next(batches, None)
             pending = None
@@ -175,14 +188,18 @@ class Detector:
             is_centre_in_core,
             runs,
             len(predictions.scores) >= self.card.max_detections,
+            predictions.embedding.numpy(),
+            shape[0] * shape[1],
         )
+
+    def _make_result(self, parts: list[_Objects], shape: tuple[int, int], nm_per_pixel: float) -> ImageResult:
+        embedding = average_embeddings([part.embedding for part in parts], [part.area_px for part in parts])
+        return ImageResult(self._make_table(parts, shape, nm_per_pixel), embedding)
 
     def _make_table(self, parts: list[_Objects], shape: tuple[int, int], nm_per_pixel: float) -> pd.DataFrame:
         parts = sorted(parts, key=lambda part: part.tiles[0] if len(part.tiles) else -1)
-        empty = _Objects(
-            np.zeros((0, 4)), np.zeros(0), np.zeros(0, int), np.zeros(0, int), np.zeros(0, bool), [], False
-        )
-        columns = [np.concatenate(values) for values in list(zip(empty, *parts))[:5]]
+        empty = (np.zeros((0, 4)), np.zeros(0), np.zeros(0, int), np.zeros(0, int), np.zeros(0, bool))
+        columns = [np.concatenate(values) for values in zip(empty, *(part[:5] for part in parts))]
         boxes, scores, classes = columns[:3]
         tiles, is_centre_in_core = columns[3:]
         runs = [run for part in parts for run in part.runs]
@@ -220,21 +237,3 @@ class Detector:
 def _is_out_of_memory(error: Exception) -> bool:
     """A GPU's memory or the host's, as numpy and torch's CPU allocator say it."""
     return isinstance(error, MemoryError) or backend.is_out_of_memory(error) or "can't allocate memory" in str(error)
-
-
-@contextmanager
-def _make_submit(device: str) -> Iterator[Callable[..., Future]]:
-    """submit(): in a thread beside the network where there is a core for it, else at once."""
-    import torch
-
-    if device == "cpu" and torch.get_num_threads() == 1:
-        yield _run_at_once
-        return
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        yield pool.submit
-
-
-def _run_at_once(function: Callable, *args) -> Future:
-    future = Future()
-    future.set_result(function(*args))
-    return future

@@ -18,6 +18,7 @@ class Predictions(NamedTuple):
     scores: "torch.Tensor"  # (n,)
     classes: "torch.Tensor"  # (n,) int64: 0 is the first name on the card
     masks: "torch.Tensor"  # (n, m, m): probabilities, stretched over the box
+    embedding: "torch.Tensor"  # (d,): see embedding.pool_maps
 
 
 class Network(NamedTuple):

@@ -1,14 +1,19 @@
 """The detectron2 back end: its own model from a config.yaml, with weights from safetensors."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from emqa_dask import models, networks
 from emqa_dask.detect.mask_rcnn.detector_card import CONFIG, WEIGHTS, DetectorCard
+from emqa_dask.detect.mask_rcnn.embedding import pool_maps
 from emqa_dask.detect.mask_rcnn.masks import paste_as_detectron2
 from emqa_dask.detect.mask_rcnn.network import Network, Predictions, autocast
 from emqa_dask.detect.mask_rcnn.speed import apply_in_groups, fold_batch_norms, make_planar, replace_by_products
+
+if TYPE_CHECKING:
+    import torch
 
 INSTALL = (
     "this model needs detectron2, which is not installed, and has no wheels for this Python: "
@@ -41,6 +46,7 @@ def load(model_card: DetectorCard, device: str, precision: str) -> Network:
     shortest = cfg.INPUT.MIN_SIZE_TEST
     longest = cfg.INPUT.MAX_SIZE_TEST
     resize = ResizeShortestEdge([shortest, shortest], longest)
+    bottom_up = getattr(model.backbone, "bottom_up", model.backbone)  # a backbone without a pyramid has none
 
     @torch.inference_mode()
     def predict_objects(images: list[np.ndarray]) -> list[Predictions]:
@@ -50,11 +56,15 @@ def load(model_card: DetectorCard, device: str, precision: str) -> Network:
         ]
         with autocast(device, precision):
             batch = model.preprocess_image(inputs)
+            maps: list[torch.Tensor] = []
+            hook = bottom_up.register_forward_hook(lambda module, args, outputs: maps.extend(outputs.values()))
             features = model.backbone(batch.tensor)
+            hook.remove()
             proposals, _ = model.proposal_generator(batch, features, None)
             features = {level: make_planar(values) for level, values in features.items()}
             results, _ = model.roi_heads(batch, features, proposals, None)
-        return [_convert_result(result, height, width) for result in results]
+        embeddings = pool_maps(maps, batch.image_sizes[0], batch.tensor.shape[-2:])
+        return [_convert_result(result, height, width, embedding) for result, embedding in zip(results, embeddings)]
 
     def compute_network_shape(shape: tuple[int, int]) -> tuple[int, int]:
         return ResizeShortestEdge.get_output_shape(*shape, shortest, longest) if shortest else shape
@@ -147,7 +157,7 @@ def convert_to_uint8(image: np.ndarray) -> np.ndarray:
     return np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8)
 
 
-def _convert_result(result, height: int, width: int) -> Predictions:
+def _convert_result(result, height: int, width: int, embedding: "torch.Tensor") -> Predictions:
     """One image's results in the pixels of the image as it came; as detectron2's detector_postprocess()."""
     boxes = result.pred_boxes
     boxes.scale(width / result.image_size[1], height / result.image_size[0])
@@ -160,4 +170,4 @@ def _convert_result(result, height: int, width: int) -> Predictions:
         result.pred_classes[is_nonempty],
         masks[is_nonempty].float(),
     )
-    return Predictions(*(tensor.cpu() for tensor in tensors))
+    return Predictions(*(tensor.cpu() for tensor in tensors), embedding)

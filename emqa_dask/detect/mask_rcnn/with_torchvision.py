@@ -6,6 +6,7 @@ import numpy as np
 
 from emqa_dask import networks
 from emqa_dask.detect.mask_rcnn.detector_card import WEIGHTS, DetectorCard
+from emqa_dask.detect.mask_rcnn.embedding import pool_maps
 from emqa_dask.detect.mask_rcnn.masks import paste_as_torchvision
 from emqa_dask.detect.mask_rcnn.network import Network, Predictions, autocast
 from emqa_dask.detect.mask_rcnn.speed import apply_in_groups, fold_batch_norms, make_planar, replace_by_products
@@ -40,18 +41,21 @@ def load(model_card: DetectorCard, device: str, precision: str) -> Network:
         with autocast(device, precision):
             inputs, _ = net.transform(list(batch))
             inputs.tensors = inputs.tensors.contiguous(memory_format=torch.channels_last)
-            features = net.backbone(inputs.tensors)
+            maps = net.backbone.body(inputs.tensors)
+            features = net.backbone.fpn(maps)
             proposals, _ = net.rpn(inputs, features)
             features = {level: make_planar(values) for level, values in features.items()}
             results, _ = net.roi_heads(features, proposals, inputs.image_sizes)
+        embeddings = pool_maps(list(maps.values()), inputs.image_sizes[0], inputs.tensors.shape[-2:])
         return [
             Predictions(
                 resize_boxes(result["boxes"].float(), size, shape).cpu(),
                 result["scores"].float().cpu(),
                 result["labels"].cpu() - 1,
                 result["masks"][:, 0].float().cpu(),
+                embedding,
             )
-            for result, size in zip(results, inputs.image_sizes)
+            for result, size, embedding in zip(results, inputs.image_sizes, embeddings)
         ]
 
     def compute_network_shape(shape: tuple[int, int]) -> tuple[int, int]:

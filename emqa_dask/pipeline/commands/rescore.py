@@ -23,16 +23,15 @@ def rescore(root: str, settings: Settings, say: Callable[[str], None] = print) -
     old_settings = stored_settings.read_settings(root)
     old_folders = list_run_folders(old_settings)
     new_folders = list_run_folders(settings)
-    for table in ("detections", "features", "probabilities", "custom_checks"):
+    for table in ("detections", "embeddings", "features", "probabilities", "custom_checks"):
         if table in new_folders and old_folders.get(table) != new_folders[table]:
             raise SettingsError(
                 f"these settings change the {table}, and rescore reads no pixel: run "
                 f"{marker.format_triage_command(root, sources)} with the same settings"
             )
     n_lacking = 0
-    finished = set(parts.list_parts(root, new_folders["features"])) & set(
-        parts.list_parts(root, new_folders["detections"])
-    )
+    needed = [table for table in ("features", "detections", "embeddings") if table in new_folders]
+    finished = set.intersection(*(set(parts.list_parts(root, new_folders[table])) for table in needed))
     for partition in micrograph_ledger.list_partitions(workspace):
         n_lacking += partition.name not in finished
     if n_lacking:

@@ -27,17 +27,30 @@ def find_pixel_side_nm(row: dict) -> float:
     return float(compute_pixel_side_nm(row["nm_per_pixel"], row["nm_per_pixel_y"]))
 
 
+class NetworkResult(NamedTuple):
+    """What the networks of a run give for an image."""
+
+    detections: pd.DataFrame  # of all networks, without micrograph_id
+    embeddings: dict[str, NDArray[np.float32]]  # name of the network: (d,)
+
+
 def detect_with_networks(
     images: list[np.ndarray], pixel_sides_nm: list[float], settings: Detect, device: str
-) -> list[pd.DataFrame]:
-    """Detections of all networks, one table per image. A process loads the networks once."""
+) -> list[NetworkResult]:
+    """Detections and embeddings of all networks on each image. A process loads the networks once."""
     from emqa_dask.detect.mask_rcnn import load_detector
 
-    by_network = []
+    by_network = {}
     for name in settings.networks:
         detector = load_detector(models.locate_model(name), device, settings.precision)
-        by_network.append(detector.detect(images, pixel_sides_nm))
-    return [pd.concat(of_image, ignore_index=True) for of_image in zip(*by_network, strict=True)]
+        by_network[detector.card.name] = detector.examine(images, pixel_sides_nm)
+    return [
+        NetworkResult(
+            pd.concat([result.detections for result in image_results], ignore_index=True),
+            {name: result.embedding for name, result in zip(by_network, image_results, strict=True)},
+        )
+        for image_results in zip(*by_network.values(), strict=True)
+    ]
 
 
 def detect_objects(image: np.ndarray, row: dict, settings: Settings) -> pd.DataFrame:
@@ -48,7 +61,8 @@ def detect_objects(image: np.ndarray, row: dict, settings: Settings) -> pd.DataF
     if "log" in detect_settings.detectors:
         by_detector.append(add_diameters_nm(log.detect_image(image, detect_settings, device=settings.run.device), row))
     if detect_settings.networks:
-        by_detector += detect_with_networks([image], [pixel_side_nm], detect_settings, settings.run.device)
+        (result,) = detect_with_networks([image], [pixel_side_nm], detect_settings, settings.run.device)
+        by_detector.append(result.detections)
     return pd.concat(by_detector, ignore_index=True).assign(micrograph_id=row["micrograph_id"])
 
 

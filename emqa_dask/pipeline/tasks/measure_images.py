@@ -2,13 +2,8 @@
 
 import dataclasses
 import itertools
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-import numpy as np
 import pandas as pd
 
 from emqa_dask import tables
@@ -17,91 +12,20 @@ from emqa_dask.partition import Partition
 from emqa_dask.pipeline.tasks.classify import classify_partition
 from emqa_dask.pipeline.tasks.custom_checks import run_check
 from emqa_dask.pipeline.tasks.image_measurement import (
+    NetworkResult,
     add_diameters_nm,
     detect_with_log,
     detect_with_networks,
     find_pixel_side_nm,
     measure_image,
 )
-from emqa_dask.pipeline.workspace.failures import make_failure_row
+from emqa_dask.pipeline.tasks.image_stages import Chunk, ImageStages, make_micrograph_failure
 from emqa_dask.pipeline.workspace.stages import list_run_folders
-from emqa_dask.run.supervise import Call, CallFailed
-from emqa_dask.run.task import get_worker_address
+from emqa_dask.run.supervise import CallFailed
 from emqa_dask.settings import Detect, Settings
 from emqa_dask.settings.custom_checks import CustomCheck
 from emqa_dask.store import micrographs, parts, thumbnails
 from emqa_dask.store.layout import Workspace
-
-
-@dataclasses.dataclass
-class Chunk:
-    """Images of one acquisition group on which no stage has failed."""
-
-    rows: list[dict]  # of the ledger
-    images: list[np.ndarray]
-
-    def drop(self, failed_ids: set[str]) -> None:
-        """Removes the images on which a stage has failed."""
-        positions = [k for k, row in enumerate(self.rows) if row["micrograph_id"] not in failed_ids]
-        self.rows = [self.rows[k] for k in positions]
-        self.images = [self.images[k] for k in positions]
-
-
-class ImageStages:
-    """Calls the functions of stages on images, and records the seconds and the failed images of each stage."""
-
-    def __init__(self, call: Call):
-        self.call = call
-        self.seconds: dict[str, float] = {}  # stage -> s
-        self.failures: defaultdict[str, list[dict]] = defaultdict(list)  # table -> rows of tables.FAILURES
-
-    @contextmanager
-    def time_stage(self, stage: str) -> Iterator[None]:
-        """Adds the seconds of the block to those of `stage`."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
-
-    def call_each(self, stage: str, table: str, chunk: Chunk, function: Callable, *columns: Sequence) -> dict[str, Any]:
-        """Results of `function` by micrograph_id; its arguments are the items of `columns` of an image.
-
-        An image on which it fails is removed from `chunk` and becomes a failure of `table`.
-        """
-        results: dict[str, Any] = {}
-        failed = set()
-        for row, *arguments in zip(chunk.rows, *columns, strict=True):
-            try:
-                with self.time_stage(stage):
-                    value = self.call(function, *arguments, label=row["uri"], megapixels=count_megapixels(row))
-                results[row["micrograph_id"]] = value
-            except CallFailed as died:
-                failed.add(row["micrograph_id"])
-                self.failures[table].append(make_micrograph_failure(row, stage, died))
-        if failed:
-            chunk.drop(failed)
-        return results
-
-    def call_batch(
-        self, stage: str, table: str, chunk: Chunk, function: Callable, columns: Sequence[list], *options
-    ) -> dict[str, Any]:
-        """Results by micrograph_id of one call of `function` with the lists `columns` of all images.
-
-        If the batch fails, it is called for each image with lists of one item, as in `call_each`.
-        """
-        if len(chunk.rows) > 1:
-            size = sum(map(count_megapixels, chunk.rows))
-            try:
-                with self.time_stage(stage):
-                    values = self.call(function, *columns, *options, label=chunk.rows[0]["uri"], megapixels=size)
-                return {row["micrograph_id"]: value for row, value in zip(chunk.rows, values, strict=True)}
-            except CallFailed:
-                pass  # each image is tried by itself
-        singles = [[[value] for value in column] for column in columns]
-        repeated = [[option] * len(chunk.rows) for option in options]
-        results = self.call_each(stage, table, chunk, function, *singles, *repeated)
-        return {micrograph_id: values[0] for micrograph_id, values in results.items()}
 
 
 def measure_partition(
@@ -117,6 +41,7 @@ def measure_partition(
     `rows` are the micrographs to measure. A few images are in memory at a time.
     """
     stored_detections = None
+    detected_tables = [table for table in ("detections", "embeddings") if table in new_rows]
     if "detections" not in new_rows and ("evidence" in new_rows or "features" in new_rows):
         stored_detections = _read_detections(workspace, partition, settings)
     images = micrographs.iterate_micrographs(workspace.uri, partition, rows["index"])
@@ -128,9 +53,13 @@ def measure_partition(
         if "thumbnails" in new_rows:
             new_rows["thumbnails"] += make_thumbnails(chunk, settings, stages)
         detections = stored_detections
-        if "detections" in new_rows:
-            detections = detect(chunk, group_settings, stages)
-            new_rows["detections"] += detections.values()
+        if detected_tables:
+            new_detections, embeddings = detect(chunk, group_settings, stages, detected_tables[0])
+            if "detections" in new_rows:
+                detections = new_detections
+                new_rows["detections"] += detections.values()
+            if "embeddings" in new_rows:
+                new_rows["embeddings"] += embeddings
         if detections is not None:
             for table, table_rows in featurise(chunk, detections, group_settings, new_rows, stages).items():
                 new_rows[table] += table_rows
@@ -148,22 +77,40 @@ def make_thumbnails(chunk: Chunk, settings: Settings, stages: ImageStages) -> li
     return [{"micrograph_id": micrograph_id, "jpeg": jpeg} for micrograph_id, jpeg in jpegs.items()]
 
 
-def detect(chunk: Chunk, settings: Settings, stages: ImageStages) -> dict[str, pd.DataFrame]:
-    """Detections of every detector on each image, as rows of tables.DETECTIONS, by micrograph_id."""
+def detect(
+    chunk: Chunk, settings: Settings, stages: ImageStages, table: str
+) -> tuple[dict[str, pd.DataFrame], list[dict]]:
+    """Rows of tables.DETECTIONS of every detector by micrograph_id, and rows of tables.EMBEDDINGS.
+
+    An image on which a detector fails becomes a failure of `table`.
+    """
     by_detector = []
-    if "log" in settings.detect.detectors:
+    embeddings: list[dict] = []
+    if "log" in settings.detect.detectors and table == "detections":
         by_detector.append(_detect_blobs(chunk, settings, stages))
     if settings.detect.networks:
         options = (settings.detect, settings.run.device)
         columns = [chunk.images, [find_pixel_side_nm(row) for row in chunk.rows]]
-        by_detector.append(stages.call_batch("detect", "detections", chunk, detect_with_networks, columns, *options))
+        results = stages.call_batch("detect", table, chunk, detect_with_networks, columns, *options)
+        by_detector.append({micrograph_id: result.detections for micrograph_id, result in results.items()})
+        embeddings = _list_embeddings(results)
     ids = [row["micrograph_id"] for row in chunk.rows]
-    return {
+    detections = {
         micrograph_id: pd.concat([of_detector[micrograph_id] for of_detector in by_detector], ignore_index=True).assign(
             micrograph_id=micrograph_id
         )
         for micrograph_id in ids
     }
+    return detections, embeddings
+
+
+def _list_embeddings(results: dict[str, NetworkResult]) -> list[dict]:
+    """Rows of tables.EMBEDDINGS of the images whose results are given by their micrograph_id."""
+    return [
+        {"micrograph_id": micrograph_id, "detector": name, "embedding": embedding}
+        for micrograph_id, result in results.items()
+        for name, embedding in result.embeddings.items()
+    ]
 
 
 def _detect_blobs(chunk: Chunk, settings: Settings, stages: ImageStages) -> dict[str, pd.DataFrame]:
@@ -249,7 +196,8 @@ def _choose_batch_size(settings: Settings, new_rows: dict[str, list]) -> int:
     """Number of images in memory together: several for a GPU or a network, which are faster on batches, else one."""
     is_classified = "probabilities" in new_rows or "regions" in new_rows
     is_detected_in_batches = settings.run.device == "cuda" or bool(settings.detect.networks)
-    is_batched = is_classified or ("detections" in new_rows and is_detected_in_batches)
+    is_detected = "detections" in new_rows or "embeddings" in new_rows
+    is_batched = is_classified or (is_detected and is_detected_in_batches)
     return settings.run.batch_size if is_batched else 1
 
 
@@ -264,13 +212,3 @@ def _make_chunks(rows: list[dict], settings: Settings, n: int) -> Iterator[tuple
     for of_cohort, similar_rows in itertools.groupby(rows, detect_settings):
         while chunk := list(itertools.islice(similar_rows, n)):
             yield dataclasses.replace(settings, detect=of_cohort), chunk
-
-
-def make_micrograph_failure(row: dict, stage: str, died: CallFailed) -> dict:
-    """The row of tables.FAILURES for the micrograph of the ledger `row`."""
-    return make_failure_row(row["uri"], row["micrograph_id"], stage, died, get_worker_address())
-
-
-def count_megapixels(row: dict) -> float:
-    """Size of the micrograph of the ledger `row`."""
-    return row["height_px"] * row["width_px"] / 1e6

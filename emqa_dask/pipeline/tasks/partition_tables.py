@@ -8,7 +8,8 @@ import pandas as pd
 from emqa_dask import tables
 from emqa_dask.partition import Partition
 from emqa_dask.pipeline.tasks.classify import classify_micrographs
-from emqa_dask.pipeline.tasks.measure_images import ImageStages, measure_partition
+from emqa_dask.pipeline.tasks.image_stages import ImageStages
+from emqa_dask.pipeline.tasks.measure_images import measure_partition
 from emqa_dask.pipeline.tasks.predict import FEATURE_COLUMNS, join_evidence, summarise_detections
 from emqa_dask.pipeline.tasks.store_partition import store_partition
 from emqa_dask.pipeline.workspace.failures import drop_parts, read_failed_ids
@@ -144,7 +145,8 @@ def _predict(
     features = read("features", FEATURE_COLUMNS)
     features = features.merge(rows[["micrograph_id", "voltage_kv"]], on="micrograph_id", how="left")
     if "predictions" in missing:
-        predicted = predict_images(join_evidence(read("evidence"), features), settings.predict.models)
+        embeddings = read("embeddings") if "embeddings" in table_folders else None
+        predicted = predict_images(join_evidence(read("evidence"), features, embeddings), settings.predict.models)
         parts.write_part(workspace.uri, table_folders["predictions"], partition.name, predicted, tables.PREDICTIONS)
     if "classifications" in missing:
         for table in ("probabilities", "regions"):

@@ -17,9 +17,19 @@ DETECTION_COLUMNS = ["micrograph_id", "detector", "y0", "x0", "y1", "x1", "score
 FEATURE_COLUMNS = [name for name in tables.FEATURES.names if name != "signature"]
 
 
-def join_evidence(evidence: pd.DataFrame, features: pd.DataFrame) -> pd.DataFrame:
-    """Input of the quality models: a row per micrograph and detector with the columns of evidence and features."""
-    return evidence.merge(features, on="micrograph_id", how="inner", validate="many_to_one")
+def join_evidence(
+    evidence: pd.DataFrame, features: pd.DataFrame, embeddings: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """Input of the quality models: a row per micrograph and detector with the columns of evidence and features.
+
+    With `embeddings` (tables.EMBEDDINGS) also the column `embedding`: an array (d,) for the rows of networks, else
+    None.
+    """
+    rows = evidence.merge(features, on="micrograph_id", how="inner", validate="many_to_one")
+    if embeddings is None:
+        return rows
+    rows = rows.merge(embeddings, on=["micrograph_id", "detector"], how="left", validate="one_to_one")
+    return rows.assign(embedding=rows["embedding"].astype(object).where(rows["embedding"].notna(), None))
 
 
 def summarise_detections(workspace: Workspace, rows: pd.DataFrame, settings: Settings, names: list[str]) -> list[dict]:
@@ -80,7 +90,10 @@ def make_predictions_together(
     names = list(dict.fromkeys(rows["partition"]))
     features = parts.read_table(workspace.uri, table_folders["features"], SCHEMAS["features"], FEATURE_COLUMNS, names)
     evidence = parts.read_table(workspace.uri, table_folders["evidence"], SCHEMAS["evidence"], None, names)
-    inputs = join_evidence(evidence, features.merge(rows, on="micrograph_id", how="left"))
+    embeddings = None
+    if "embeddings" in table_folders:
+        embeddings = parts.read_table(workspace.uri, table_folders["embeddings"], SCHEMAS["embeddings"], None, names)
+    inputs = join_evidence(evidence, features.merge(rows, on="micrograph_id", how="left"), embeddings)
     predicted = predict_images(inputs, settings.predict.models)
     parts.write_parts(
         workspace.uri, table_folders["predictions"], predicted, inputs["partition"], names, tables.PREDICTIONS

@@ -13,7 +13,7 @@ from emqa_dask.archive.name_escapes import unescape_name
 from emqa_dask.archive.source import Frame, ReadError
 from emqa_dask.archive.survey import fetch_file
 from emqa_dask.partition import Partition
-from emqa_dask.pipeline.tasks.measure_images import count_megapixels, make_micrograph_failure
+from emqa_dask.pipeline.tasks.image_stages import count_megapixels, make_micrograph_failure
 from emqa_dask.run.supervise import Call, CallFailed
 from emqa_dask.store import micrographs
 from emqa_dask.store.layout import Workspace

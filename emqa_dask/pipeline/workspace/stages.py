@@ -23,12 +23,12 @@ class Stage(NamedTuple):
 # The one list of stages; every other list is derived from it. A stage comes behind those whose tables it needs.
 STAGES = (
     Stage("store", "ingest", ("thumbnails",), (), 1, True),
-    Stage("detect", "detect", ("detections",), ("thumbnails",), 4, True),
+    Stage("detect", "detect", ("detections", "embeddings"), ("thumbnails",), 4, True),
     Stage("classify", "classify", ("probabilities", "regions"), ("thumbnails",), 2, True),
     Stage("evidence", "featurise", ("evidence",), ("detections",), 1, False),
     Stage("featurise", "featurise", ("features",), ("detections",), 4, True),
     Stage("check", "featurise", ("custom_checks",), ("thumbnails",), 1, True),
-    Stage("predict", "predict", ("predictions",), ("evidence", "features"), 2, False),
+    Stage("predict", "predict", ("predictions",), ("evidence", "features", "embeddings"), 2, False),
     Stage("uncertainty", "predict", ("classifications",), ("features", "probabilities", "regions"), 2, False),
 )
 TABLES = {table: stage for stage in STAGES for table in stage.tables}  # table -> the stage that makes it
@@ -71,6 +71,8 @@ def list_run_folders(settings: Settings) -> dict[str, str]:
         "features": features,
         "predictions": _digest_stage("predict", *quality_models, evidence, features),
     }
+    if settings.detect.networks:
+        digests["embeddings"] = detections
     if checks := settings.flags.custom:
         digests["custom_checks"] = _digest_stage("check", *(sorted([c.name, c.function, c.source] for c in checks)))
     if settings.classify.model:
