@@ -3,6 +3,7 @@
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 WEIGHTS = "weights.safetensors"
+IMAGE_PX = 224  # side of the square from the middle of a scaled image that is embedded as a whole
 BATCH_PX = 2**20  # of the windows that go through the network at once
 
 
@@ -35,6 +37,20 @@ def embed_windows(windows: NDArray[np.float32], device: str = "cpu") -> tuple[ND
     if not batches:
         return np.zeros((0, 128), np.float32), np.zeros(0, np.float32)
     return tuple(np.concatenate(part) for part in zip(*batches))
+
+
+def embed_image(image: NDArray, device: str = "cpu") -> NDArray[np.float32]:
+    """Embedding (128,) of the middle square of a micrograph (h, w), scaled to IMAGE_PX; empty for a blank image."""
+    finite_values = image[np.isfinite(image)]
+    low, high = np.percentile(finite_values, [1, 99]) if finite_values.size else (0, 0)
+    if not high > low:
+        return np.zeros(0, np.float32)
+    pixels = np.nan_to_num(image, nan=(low + high) / 2, posinf=high, neginf=low).astype(np.float32)
+    side = min(pixels.shape)
+    y0, x0 = ((n - side) // 2 for n in pixels.shape)
+    interpolation = cv2.INTER_AREA if side > IMAGE_PX else cv2.INTER_LINEAR
+    square = np.ascontiguousarray(pixels[y0 : y0 + side, x0 : x0 + side])
+    return embed_windows(cv2.resize(square, (IMAGE_PX, IMAGE_PX), interpolation=interpolation)[None], device)[0][0]
 
 
 def compute_foreign_log_odds(logits: "torch.Tensor", is_foreign_family: "torch.Tensor") -> "torch.Tensor":

@@ -86,7 +86,7 @@ def _predict_with_model(features: pd.DataFrame, directory: Path) -> pd.DataFrame
     condition_distances = imaging_conditions.compute_condition_distances(model.conditions, features)
     table["ood_distance"] = np.fmax(distances, condition_distances)
     table["micrograph_id"] = features["micrograph_id"]
-    return table[PREDICTIONS.names].reset_index(drop=True)
+    return table.reindex(columns=PREDICTIONS.names).reset_index(drop=True)  # content_distance comes later
 
 
 def load_quality_model(model: str | Path) -> quality_model.QualityModel:

@@ -12,6 +12,7 @@ from emqa_dask.tables.classifications import (
     SHIFTS,
 )
 from emqa_dask.tables.detections import (
+    CONTENT,
     DETECTION_FEATURES,
     DETECTIONS,
     EMBEDDINGS,
@@ -56,6 +57,7 @@ __all__ = [
     "ALL_TABLES",
     "CATALOG",
     "CLASSIFICATIONS",
+    "CONTENT",
     "CUSTOM_CHECKS",
     "DETECTIONS",
     "DETECTION_FEATURES",

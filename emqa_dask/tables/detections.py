@@ -56,18 +56,20 @@ DETECTIONS = define_schema(
     }
 )
 
-# A row per micrograph and network: the embedding of the image.
+CONTENT = "content"  # in place of a detector's name: the bundled network that embeds what an image shows
+
+# A row per micrograph and network, and one of CONTENT, if a network ran: the embedding of the image.
 EMBEDDINGS = define_schema(
     {
         **ID,
         "detector": (
             pa.string(),
-            "Name in the model card of the network. With micrograph_id it identifies the row.",
+            "Name in the model card of the network, or content. With micrograph_id it identifies the row.",
         ),
         "embedding": (
             pa.list_(pa.float32()),
-            "Means over the image of the feature maps of the network's backbone, then their standard deviations. As "
-            "long for every image of a network. Empty for an image without contrast.",
+            "Means over the image of the feature maps of the network's backbone, then their standard deviations; of "
+            "content the 128 numbers of the bundled network of that name. Empty for an image without contrast.",
         ),
     }
 )
@@ -150,7 +152,13 @@ PREDICTIONS = define_schema(
         "ood_distance": (
             pa.float64(),
             "Distance of the image to the training images of the quality model, or to their imaging conditions if "
-            "that is larger. 1 is the 99th percentile of the training images.",
+            "that is larger, or content_distance if that is. 1 is the 99th percentile of the training images.",
+        ),
+        "content_distance": (
+            pa.float64(),
+            "Mahalanobis distance of what the image shows (embedding of the bundled network content) to the training "
+            "images of the detector. 5 % of held-out ones exceed 1. NaN for log, and for a network whose model card "
+            "has no content_domain.",
         ),
         "evidence": (
             pa.string(),

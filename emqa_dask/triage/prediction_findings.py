@@ -60,8 +60,14 @@ def _list_f1_findings(rows: pd.DataFrame, is_rated: pd.Series, settings: Triage)
 def _describe_distance(rows: pd.DataFrame, settings: Triage) -> pd.Series:
     # Rounded away from trust: 1.001 is above a limit of 1.
     distance = format_numbers("{:.2f}", np.ceil(rows["ood_distance"] * 100 - 1e-6) / 100)
-    end = f", and the limit is {settings.max_ood_distance:g}: no predicted F1 can be relied on here."
-    return "Distance to the training images is " + distance + end
+    limit = f"the limit is {settings.max_ood_distance:g}"
+    is_content = rows["content_distance"].gt(settings.max_ood_distance)
+    own_text = (
+        "Distance to the training images is " + distance + f", and {limit}: no predicted F1 can be relied on here."
+    )
+    content = format_numbers("{:.2f}", np.ceil(rows["content_distance"] * 100 - 1e-6) / 100)
+    content_text = "The image shows something else than the detector was trained on: distance " + content
+    return own_text.where(~is_content, content_text + f", and {limit}.")
 
 
 def _describe_pixel_size(rows: pd.DataFrame) -> pd.Series:

@@ -164,10 +164,10 @@ def _convert_result(result, height: int, width: int, embedding: "torch.Tensor") 
     boxes.clip((height, width))
     is_nonempty = boxes.nonempty()
     masks = result.pred_masks[:, 0] if len(boxes) else result.scores.new_zeros((0, 28, 28))
-    tensors = (
-        boxes.tensor[is_nonempty].float(),
-        result.scores[is_nonempty].float(),
-        result.pred_classes[is_nonempty],
-        masks[is_nonempty].float(),
+    return Predictions(
+        boxes.tensor[is_nonempty].float().cpu(),
+        result.scores[is_nonempty].float().cpu(),
+        result.pred_classes[is_nonempty].cpu(),
+        masks[is_nonempty].float().cpu(),
+        embedding,
     )
-    return Predictions(*(tensor.cpu() for tensor in tensors), embedding)

@@ -11,7 +11,8 @@ from emqa_dask import models, networks, output_folders
 from emqa_dask.archive import readers
 from emqa_dask.detect.mask_rcnn import convert
 from emqa_dask.detect.normalise import normalise
-from emqa_dask.train import detector
+from emqa_dask.pipeline.commands.detector_domain import add_detector_domain
+from emqa_dask.train import coco, detector
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -30,12 +31,15 @@ def train_detector(
 ) -> dict:
     """Validation scores of a detector that was trained on images of any format; see `detector.train_detector`.
 
-    `options.start` may be the name of a bundled detector.
+    `options.start` may be the name of a bundled detector. The model gets the domain of its images by content.
     """
     if options.start is not None:
         options = dataclasses.replace(options, start=models.locate_model(str(options.start)))
     dataset_paths = [(Path(coco), Path(images)) for coco, images in coco_datasets]
-    return detector.train_detector(dataset_paths, Path(out), options, normalise=normalise, read=read_image, say=say)
+    scores = detector.train_detector(dataset_paths, Path(out), options, normalise=normalise, read=read_image, say=say)
+    paths = [row.path for row in coco.read_coco_sets(dataset_paths)[0]]
+    add_detector_domain(Path(out), paths, read_image, options.device, say)
+    return scores
 
 
 def import_detector(

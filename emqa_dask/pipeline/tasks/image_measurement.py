@@ -17,7 +17,7 @@ from emqa_dask.featurise.images import image_features
 from emqa_dask.pipeline.workspace.detectors import name_detectors
 from emqa_dask.pixel_sides import compute_pixel_side_nm, is_square_pixel
 from emqa_dask.settings import Detect, Featurise, Run, Settings
-from emqa_dask.tables import THON_RINGS
+from emqa_dask.tables import CONTENT, THON_RINGS
 
 MAX_RINGS_NM = 0.3  # pixels above which no image holds the three rings that an estimate needs
 
@@ -31,13 +31,14 @@ class NetworkResult(NamedTuple):
     """What the networks of a run give for an image."""
 
     detections: pd.DataFrame  # of all networks, without micrograph_id
-    embeddings: dict[str, NDArray[np.float32]]  # name of the network: (d,)
+    embeddings: dict[str, NDArray[np.float32]]  # name of the network, or CONTENT: (d,)
 
 
 def detect_with_networks(
     images: list[np.ndarray], pixel_sides_nm: list[float], settings: Detect, device: str
 ) -> list[NetworkResult]:
-    """Detections and embeddings of all networks on each image. A process loads the networks once."""
+    """Detections and embeddings of all networks on each image, and its content. A process loads networks once."""
+    from emqa_dask.classify.content import embed_image
     from emqa_dask.detect.mask_rcnn import load_detector
 
     by_network = {}
@@ -47,9 +48,10 @@ def detect_with_networks(
     return [
         NetworkResult(
             pd.concat([result.detections for result in image_results], ignore_index=True),
-            {name: result.embedding for name, result in zip(by_network, image_results, strict=True)},
+            {name: result.embedding for name, result in zip(by_network, image_results, strict=True)}
+            | {CONTENT: embed_image(image, device)},
         )
-        for image_results in zip(*by_network.values(), strict=True)
+        for image, *image_results in zip(images, *by_network.values(), strict=True)
     ]
 
 

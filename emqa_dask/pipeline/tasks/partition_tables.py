@@ -10,12 +10,11 @@ from emqa_dask.partition import Partition
 from emqa_dask.pipeline.tasks.classify import classify_micrographs
 from emqa_dask.pipeline.tasks.image_stages import ImageStages
 from emqa_dask.pipeline.tasks.measure_images import measure_partition
-from emqa_dask.pipeline.tasks.predict import FEATURE_COLUMNS, join_evidence, summarise_detections
+from emqa_dask.pipeline.tasks.predict import FEATURE_COLUMNS, join_evidence, predict_rows, summarise_detections
 from emqa_dask.pipeline.tasks.store_partition import store_partition
 from emqa_dask.pipeline.workspace.failures import drop_parts, read_failed_ids
 from emqa_dask.pipeline.workspace.part_folders import name_failures_folder
 from emqa_dask.pipeline.workspace.stages import NEEDS_PIXELS, SCHEMAS, TABLES, list_downstream_tables, list_run_folders
-from emqa_dask.predict.predictions import predict_images
 from emqa_dask.run.supervise import Call, call_directly
 from emqa_dask.settings import Settings
 from emqa_dask.store import micrographs, parts
@@ -146,7 +145,7 @@ def _predict(
     features = features.merge(rows[["micrograph_id", "voltage_kv"]], on="micrograph_id", how="left")
     if "predictions" in missing:
         embeddings = read("embeddings") if "embeddings" in table_folders else None
-        predicted = predict_images(join_evidence(read("evidence"), features, embeddings), settings.predict.models)
+        predicted = predict_rows(join_evidence(read("evidence"), features, embeddings), settings)
         parts.write_part(workspace.uri, table_folders["predictions"], partition.name, predicted, tables.PREDICTIONS)
     if "classifications" in missing:
         for table in ("probabilities", "regions"):

@@ -22,14 +22,28 @@ def join_evidence(
 ) -> pd.DataFrame:
     """Input of the quality models: a row per micrograph and detector with the columns of evidence and features.
 
-    With `embeddings` (tables.EMBEDDINGS) also the column `embedding`: an array (d,) for the rows of networks, else
-    None.
+    With `embeddings` (tables.EMBEDDINGS) also the columns `embedding`, an array (d,) for the rows of networks, and
+    `content_embedding`, one for all rows of an image; else None.
     """
     rows = evidence.merge(features, on="micrograph_id", how="inner", validate="many_to_one")
     if embeddings is None:
         return rows
-    rows = rows.merge(embeddings, on=["micrograph_id", "detector"], how="left", validate="one_to_one")
-    return rows.assign(embedding=rows["embedding"].astype(object).where(rows["embedding"].notna(), None))
+    is_content = embeddings["detector"].eq(tables.CONTENT)
+    contents = embeddings[is_content].set_index("micrograph_id")["embedding"]
+    rows = rows.merge(embeddings[~is_content], on=["micrograph_id", "detector"], how="left", validate="one_to_one")
+    rows["content_embedding"] = rows["micrograph_id"].map(contents)
+    for name in ("embedding", "content_embedding"):
+        rows[name] = rows[name].astype(object).where(rows[name].notna(), None)
+    return rows
+
+
+def predict_rows(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """Rows of tables.PREDICTIONS for the `rows` of join_evidence(), in their order."""
+    from emqa_dask.predict.content_distances import add_content_distances
+    from emqa_dask.predict.predictions import predict_images  # where it runs: a driver of many workers does without
+
+    predictions = predict_images(rows, settings.predict.models)
+    return add_content_distances(predictions, rows, settings.detect.networks)
 
 
 def summarise_detections(workspace: Workspace, rows: pd.DataFrame, settings: Settings, names: list[str]) -> list[dict]:
@@ -83,8 +97,6 @@ def make_predictions_together(
     damaged or missing, and the errors of models; the partitions then get one task each, which identifies the faulty
     one. Parts that were written remain.
     """
-    from emqa_dask.predict.predictions import predict_images  # where it runs: a driver of many workers does without
-
     started = time.perf_counter()
     table_folders = list_run_folders(settings)
     names = list(dict.fromkeys(rows["partition"]))
@@ -94,7 +106,7 @@ def make_predictions_together(
     if "embeddings" in table_folders:
         embeddings = parts.read_table(workspace.uri, table_folders["embeddings"], SCHEMAS["embeddings"], None, names)
     inputs = join_evidence(evidence, features.merge(rows, on="micrograph_id", how="left"), embeddings)
-    predicted = predict_images(inputs, settings.predict.models)
+    predicted = predict_rows(inputs, settings)
     parts.write_parts(
         workspace.uri, table_folders["predictions"], predicted, inputs["partition"], names, tables.PREDICTIONS
     )

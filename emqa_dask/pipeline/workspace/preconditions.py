@@ -18,6 +18,7 @@ def verify_models(settings: Settings, steps: Collection[str]) -> None:
     models.verify_models([*networks, *(settings.predict.models if "predict" in steps else ())])
     if networks:
         name_detectors(settings.detect)
+        models.verify_models([models.CONTENT_MODEL])
     if "classify" in steps:
         models.verify_models([models.CONTENT_MODEL])
 

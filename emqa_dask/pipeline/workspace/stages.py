@@ -28,7 +28,7 @@ STAGES = (
     Stage("evidence", "featurise", ("evidence",), ("detections",), 1, False),
     Stage("featurise", "featurise", ("features",), ("detections",), 4, True),
     Stage("check", "featurise", ("custom_checks",), ("thumbnails",), 1, True),
-    Stage("predict", "predict", ("predictions",), ("evidence", "features", "embeddings"), 2, False),
+    Stage("predict", "predict", ("predictions",), ("evidence", "features", "embeddings"), 3, False),
     Stage("uncertainty", "predict", ("classifications",), ("features", "probabilities", "regions"), 2, False),
 )
 TABLES = {table: stage for stage in STAGES for table in stage.tables}  # table -> the stage that makes it
@@ -69,10 +69,12 @@ def list_run_folders(settings: Settings) -> dict[str, str]:
         "detections": detections,
         "evidence": evidence,
         "features": features,
-        "predictions": _digest_stage("predict", *quality_models, evidence, features),
     }
+    embeddings = ""
     if settings.detect.networks:
-        digests["embeddings"] = detections
+        embeddings = _digest_stage("detect", models.digest_model_card(models.CONTENT_MODEL), detections)
+        digests["embeddings"] = embeddings
+    digests["predictions"] = _digest_stage("predict", *quality_models, evidence, features, embeddings)
     if checks := settings.flags.custom:
         digests["custom_checks"] = _digest_stage("check", *(sorted([c.name, c.function, c.source] for c in checks)))
     if settings.classify.model:
