@@ -108,6 +108,8 @@ def find_local_sidecars(path: Path) -> list[Path]:
         index = _list_sidecars(folder, modified_ns) if is_settled else index_sidecars(os.listdir(folder))
     except OSError:
         return []
+    if not index:
+        return []
     return [path.with_name(name) for name in find_sidecars(path.name, index) if _is_file_beside(path, name)]
 
 

@@ -2,6 +2,8 @@
 
 import json
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +15,9 @@ MAX_HEADER_BYTES = 4000
 MAX_DAMAGE_NOTES = 3  # on a frame's damage that its row shows
 MAX_NAME_CHARACTERS = 200  # of an instrument, a date or a format
 NAME_COLUMNS = ("instrument", "acquired", "format")
+_ENCODER = json.JSONEncoder(allow_nan=False)
+# By the id of a schema, which is kept so that the id stays its own: to hash a schema takes as long as to fit a row.
+_FITS: dict[int, tuple[pa.Schema, dict[str, Callable[[Any], Any]]]] = {}
 
 
 def fit_row(row: dict[str, Any], schema: pa.Schema) -> dict[str, Any]:
@@ -20,28 +25,47 @@ def fit_row(row: dict[str, Any], schema: pa.Schema) -> dict[str, Any]:
 
     Integers are cut to their type's range, what is no number becomes NaN or 0, texts become valid UTF-8 without NUL.
     """
-    values = {name: _fit_value(value, schema.field(name).type) for name, value in row.items()}
+    fits = _list_fits(schema)
+    values = {name: fits[name](value) for name, value in row.items()}
     for name in NAME_COLUMNS:
         if values.get(name):
             values[name] = values[name][:MAX_NAME_CHARACTERS]
     return values
 
 
-def _fit_value(value: Any, arrow_type: pa.DataType) -> Any:
+def _list_fits(schema: pa.Schema) -> dict[str, Callable[[Any], Any]]:
+    """By column, the function that makes a value fit its type."""
+    if id(schema) not in _FITS:
+        _FITS[id(schema)] = schema, {field.name: _choose_fit(field.type) for field in schema}
+    return _FITS[id(schema)][1]
+
+
+def _choose_fit(arrow_type: pa.DataType) -> Callable[[Any], Any]:
     if pa.types.is_floating(arrow_type):
-        return values.parse_number(value)
-    if pa.types.is_integer(arrow_type):  # no null: pandas would make floats of the column, which hold 53 bits
-        return clip_integer(value, arrow_type.bit_width) or 0
-    if value is None:
-        return None
+        return values.parse_number
+    if pa.types.is_integer(arrow_type):
+        return partial(_fit_integer, bits=arrow_type.bit_width)
     if pa.types.is_boolean(arrow_type):
-        return value if isinstance(value, bool) else None
-    if pa.types.is_string(arrow_type):
-        return _fit_text(value)
+        return _fit_boolean
+    return _fit_text if pa.types.is_string(arrow_type) else _keep_value
+
+
+def _keep_value(value: Any) -> Any:
     return value
 
 
+def _fit_integer(value: Any, bits: int) -> int:
+    """No null: pandas would make floats of the column, which hold 53 bits."""
+    return clip_integer(value, bits) or 0
+
+
+def _fit_boolean(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
 def _fit_text(value: Any) -> str | None:
+    if value is None:
+        return None
     try:
         return str(value).encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
     except ValueError:  # an integer of thousands of digits
@@ -97,14 +121,25 @@ def join_lines(text: str) -> str:
 
 def dump_header(foreign: Any) -> str:
     """Foreign metadata as strict JSON below 4 kB: flat, scalars only, later entries dropped; "{}" for none."""
-    header_entries: dict[str, Any] = {}
+    flat_metadata = headers.flatten_metadata(foreign)
+    try:
+        is_small = len(_ENCODER.encode(flat_metadata)) <= MAX_HEADER_BYTES - 2  # as the sum of the entries counts it
+    except (ValueError, UnicodeEncodeError):
+        is_small = False
+    entries = flat_metadata if is_small else _select_entries(flat_metadata)
+    return _ENCODER.encode({join_lines(k): join_lines(v) if isinstance(v, str) else v for k, v in entries.items()})
+
+
+def _select_entries(flat_metadata: dict[str, Any]) -> dict[str, Any]:
+    """The first entries that JSON can hold, below 4 kB."""
+    entries = {}
     size = 2
-    for key, value in headers.flatten_metadata(foreign).items():
+    for key, value in flat_metadata.items():
         try:
-            size += len(json.dumps({key: value}, allow_nan=False).encode())
+            size += len(_ENCODER.encode({key: value}))
         except (ValueError, UnicodeEncodeError):
             continue
         if size > MAX_HEADER_BYTES:
             break
-        header_entries[join_lines(key)] = join_lines(value) if isinstance(value, str) else value
-    return json.dumps(header_entries, allow_nan=False)
+        entries[key] = value
+    return entries

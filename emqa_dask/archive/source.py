@@ -153,6 +153,9 @@ def add_damage(source: Source, sentence: str, shape: tuple[int, ...] | None = No
     return replace(source, frames=tuple(map(noted, source.frames)))
 
 
+_LOGGERS = tuple(logging.getLogger(name) for name in ("tifffile", "rsciio", "asyncio"))
+
+
 class _MessageCollector(logging.Handler):
     def __init__(self, notes: list[str]):
         super().__init__(logging.WARNING)
@@ -166,11 +169,11 @@ class _MessageCollector(logging.Handler):
 def capture_warnings() -> Iterator[list[str]]:
     """Messages that the reading libraries warn of or log, which then do not reach the terminal."""
     notes: list[str] = []
-    loggers = [logging.getLogger(name) for name in ("tifffile", "rsciio", "asyncio")]
-    old_states = [(log, log.propagate, list(log.handlers)) for log in loggers]
-    for log in loggers:
+    collector = _MessageCollector(notes)
+    old_states = [(log, log.propagate, log.handlers) for log in _LOGGERS]
+    for log in _LOGGERS:
         log.propagate = False
-        log.handlers = [_MessageCollector(notes)]
+        log.handlers = [collector]
     try:
         with warnings.catch_warnings(record=True) as records:
             warnings.simplefilter("always")

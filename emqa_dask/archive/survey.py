@@ -20,7 +20,7 @@ from emqa_dask.archive.rows import describe_damage, describe_error, dump_header,
 from emqa_dask.archive.source import Frame, ReadError, Source
 from emqa_dask.settings import Archive
 
-_BLOCK = 2**22
+_BLOCK = 2**18  # bytes hashed at a time: they stay in the cache of the processor
 _MAX_HASHED_BYTES = 2**31  # of files that hold no image (films, disk images): larger ones are listed, not read
 
 
@@ -162,10 +162,11 @@ def hash_content(path: str | Path) -> tuple[str, int]:
                 n_bytes += n
                 digest.update(os.fsencode(os.path.relpath(full_path, path)) + b"\0" + inner_hash.encode() + b"\0")
         return digest.hexdigest(), n_bytes
+    block = memoryview(bytearray(_BLOCK))
     with open(path, "rb", buffering=0) as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-            n_bytes += len(block)
+        while n := file.readinto(block):
+            digest.update(block[:n])
+            n_bytes += n
     return digest.hexdigest(), n_bytes
 
 

@@ -14,15 +14,18 @@ def parse_number(value: Any) -> float:
 
     Takes texts (with a decimal point or comma), bytes, rationals (numerator, denominator) and arrays of one element.
     """
+    if type(value) is float:  # most values
+        return value if math.isfinite(value) else math.nan
     try:
         if isinstance(value, bytes):
             value = value.decode("latin-1")
         if isinstance(value, tuple | list) and len(value) == 2:
             value = value[0] / value[1]
-        if isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value):
-            value = value.replace(",", ".")
-        first_value = value.strip() if isinstance(value, str) else np.asarray(value).reshape(-1)[0]
-        out = math.nan if np.iscomplexobj(first_value) else float(first_value)
+        if isinstance(value, str):
+            out = float(value.replace(",", ".") if _DECIMAL_COMMA.fullmatch(value) else value)
+        else:
+            first_value = np.asarray(value).reshape(-1)[0]
+            out = math.nan if np.iscomplexobj(first_value) else float(first_value)
     except (ValueError, TypeError, IndexError, ZeroDivisionError, OverflowError):
         return math.nan
     return out if math.isfinite(out) else math.nan
@@ -40,4 +43,6 @@ def clean_text(value: Any) -> str | None:
         value = value.decode("utf-8", "replace")
     if not isinstance(value, str):
         return None
-    return "".join(c for c in value if c.isprintable()).strip() or None
+    if not value.isprintable():
+        value = "".join(c for c in value if c.isprintable())
+    return value.strip() or None

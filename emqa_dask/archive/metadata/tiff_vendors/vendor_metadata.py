@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import tifffile
@@ -14,6 +14,7 @@ from emqa_dask.archive.metadata.values import parse_number
 
 MAX_TAG_BYTES = 2**24  # of a tag that is read as text; the longest real ones have some 100 KiB
 SIZE_FIELDS = ("nm_per_pixel", "nm_per_pixel_y", "nm_per_pixel_source", "pixel_size_problem")  # of a Header
+_MERGED_FIELDS = tuple(entry.name for entry in fields(Header) if entry.name not in (*SIZE_FIELDS, "foreign"))
 
 
 @dataclass(frozen=True)
@@ -35,18 +36,16 @@ def compute_area_nm2(sizes: Sequence[StatedSize]) -> float:
 def merge_headers(headers: Sequence[Header]) -> Header:
     """The first known value of every field but the pixel size; `foreign` has the entries of all."""
     values: dict[str, Any] = {}
-    for entry in fields(Header):
-        if entry.name not in (*SIZE_FIELDS, "foreign"):
-            known_values = (getattr(h, entry.name) for h in headers if not _is_unknown(getattr(h, entry.name)))
-            values[entry.name] = next(known_values, entry.default)
+    for name in _MERGED_FIELDS:
+        for header in headers:
+            value = getattr(header, name)
+            if value is not None and value == value:  # NaN is not equal to itself
+                values[name] = value
+                break
     foreign: dict[str, Any] = {}
     for header in reversed(headers):
         foreign.update(header.foreign)
-    return replace(Header(foreign=foreign), **values)
-
-
-def _is_unknown(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
+    return Header(foreign=foreign, **values)
 
 
 def metres_to_um(value: Any) -> float:
