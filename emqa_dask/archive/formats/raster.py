@@ -1,4 +1,4 @@
-"""PNG, JPEG, BMP, GIF and WebP, decoded whole by Pillow or, for 16-bit PNG, imagecodecs; sizes known before."""
+"""PNG, JPEG, BMP, GIF and WebP, decoded whole by Pillow or, for most PNG, libpng; sizes known before."""
 
 import threading
 from contextlib import contextmanager
@@ -17,6 +17,7 @@ from emqa_dask.archive.metadata.values import clean_text
 from emqa_dask.archive.source import Frame, ReadError, Source, capture_warnings, is_damage_recorded, record_damage
 
 _GREY_MODES = {"1": "bool", "L": "uint8", "I;16": "uint16", "I;16B": "uint16", "I": "int32", "F": "float32"}
+_LIBPNG_DEPTHS = (("PNG", 8, 0), ("PNG", 8, 2))  # format, bits and colour type: grey and RGB
 _LOCK = threading.Lock()
 
 
@@ -61,7 +62,8 @@ def open_raster(path: str | Path, format: str) -> Source:
     else:
         is_colour = mode not in _GREY_MODES and mode not in ("LA", "La")
         dtype = _GREY_MODES.get(mode, "uint8")
-        read_pixels = partial(_decode, path, format, (width, height), palette)
+        decode = _decode_png8 if (format, *depth) in _LIBPNG_DEPTHS else _decode
+        read_pixels = partial(decode, path, format, (width, height), palette)
         if palette is not None:
             is_colour = palette.values is not None and palette.values.ndim == 2
     if n_frames > 1 and format in ("GIF", "WebP"):
@@ -107,25 +109,44 @@ def _decode(path, format: str, size: tuple[int, int], palette: Palette | None, y
     return pixels[y0:y1]
 
 
+def _decode_png8(path, format: str, size: tuple[int, int], palette: Palette | None, y0: int, y1: int) -> np.ndarray:
+    """Pixels by libpng, which checks their stream while it decodes them; by Pillow where libpng refuses the file."""
+    import imagecodecs
+
+    data = Path(path).read_bytes()
+    shape = (size[1], size[0])
+    try:
+        pixels = imagecodecs.png_decode(data)
+    except (RuntimeError, ValueError):
+        return _decode(path, format, size, palette, y0, y1)
+    if pixels.shape not in (shape, (*shape, 3)) or pixels.dtype != np.uint8:  # as with a transparent colour
+        return _decode(path, format, size, palette, y0, y1)
+    _record_damage(data, "PNG read by libpng", size)
+    return pixels[y0:y1]
+
+
 def _decode_png16(path, size: tuple[int, int], y0: int, y1: int) -> np.ndarray:
     import imagecodecs
 
+    data = Path(path).read_bytes()
     try:
-        pixels = imagecodecs.png_decode(Path(path).read_bytes())
+        pixels = imagecodecs.png_decode(data)
     except (RuntimeError, ValueError) as error:
         raise ReadError(f"PNG data are broken: {_describe_error(error)}") from error
     if pixels.ndim == 3:
         pixels = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., 0]
-    _record_file_damage(path, "PNG read by libpng", size)
+    _record_damage(data, "PNG read by libpng", size)
     return pixels[y0:y1]
 
 
 def _record_file_damage(path, format: str, size: tuple[int, int]) -> None:
     """Note what the decoder has passed over, where damage is asked for."""
-    find = _DAMAGE_FINDERS.get(format)
-    if find is None or not is_damage_recorded():
-        return
-    damage = find(Path(path).read_bytes(), size)
+    if format in _DAMAGE_FINDERS and is_damage_recorded():
+        _record_damage(Path(path).read_bytes(), format, size)
+
+
+def _record_damage(data: bytes, format: str, size: tuple[int, int]) -> None:
+    damage = _DAMAGE_FINDERS[format](data, size) if is_damage_recorded() else ""
     if damage:
         record_damage(f"{format.partition(' ')[0]}: {damage}")
 
