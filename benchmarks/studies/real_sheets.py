@@ -50,7 +50,7 @@ def _iterate(rows: pd.DataFrame):
 
 def _draw_image(image: RealImage, detected: NDArray, row) -> NDArray:
     """An image of SIDE_PX with its boxes and a line of text above."""
-    grey = (normalise(read_micrograph(image.path)[0], 0.5, 99.5) * 255).astype(np.uint8)
+    grey = (normalise(read_micrograph(image.path)[0], 0.5, 99.5).clip(0, 1) * 255).astype(np.uint8)
     scale = SIDE_PX / max(grey.shape)
     grey = cv2.resize(grey, (round(grey.shape[1] * scale), round(grey.shape[0] * scale)), interpolation=cv2.INTER_AREA)
     picture = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
