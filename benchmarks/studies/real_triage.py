@@ -111,5 +111,6 @@ def summarise_flags(rows: pd.DataFrame) -> pd.DataFrame:
     """set, flag, n_images, n_flagged and share, for every flag that an image of the set has."""
     flags = rows.assign(flag=rows["flags"].str.split()).explode("flag").dropna(subset="flag")
     counts = flags.groupby(["set", "flag"]).size().rename("n_flagged").reset_index()
-    counts["n_images"] = counts["set"].map(rows.groupby("set").size())
+    n_images = rows.groupby("set").size()
+    counts["n_images"] = n_images.reindex(counts["set"]).to_numpy(int)
     return counts.assign(share=counts["n_flagged"] / counts["n_images"])

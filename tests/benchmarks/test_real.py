@@ -79,6 +79,7 @@ def test_shares_of_flagged_images():
     rows = pd.DataFrame({"set": ["a", "a", "b", "b"], "flags": ["blur drift", "blur", "", "drift"]})
     flags = real_triage.summarise_flags(rows).set_index(["set", "flag"])["share"]
     assert flags.to_dict() == {("a", "blur"): 1.0, ("a", "drift"): 0.5, ("b", "drift"): 0.5}
+    assert real_triage.summarise_flags(rows.assign(flags="")).empty
 
 
 def test_settings_of_a_fold_name_its_models():
