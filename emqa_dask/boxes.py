@@ -1,6 +1,6 @@
 """Boxes (y0, x0, y1, x1; half-open; px): area, IoU, and matching of predicted to true boxes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -145,16 +145,41 @@ def match_boxes(predicted: ArrayLike, true: ArrayLike, iou_threshold: float = 0.
     ----------
     Li et al., Digital Discovery 4 (2025) 987: the greedy rule, as in the released code.
     """
+    scores = np.zeros(len(as_boxes(predicted)))
+    return match_boxes_above(predicted, scores, true, [0.0], iou_threshold, rule)[0]
+
+
+def match_boxes_above(
+    predicted: ArrayLike,
+    scores: ArrayLike,
+    true: ArrayLike,
+    score_floors: Sequence[float],
+    iou_threshold: float = 0.1,
+    rule: str = "greedy",
+) -> list[Match]:
+    """match_boxes() of those `predicted` boxes whose scores (n,) reach each floor, by one search for overlaps.
+
+    The pairs have the indices of all boxes.
+    """
     if rule not in RULES:
         raise ValueError(f"rule is {rule!r}: it is one of {', '.join(RULES)}")
     predicted = as_boxes(predicted)
     true = as_boxes(true)
+    scores = np.asarray(scores, dtype=np.float64)
     t, p, value = find_overlaps(true, predicted, iou_threshold)
-    pairs = (
-        _match_greedily(p, t, value) if rule == "greedy" else _match_optimally(p, t, value, len(predicted), len(true))
-    )
-    n = len(pairs)
-    return Match(tp=n, fp=len(predicted) - n, fn=len(true) - n, pairs=pairs)
+    matches = []
+    for floor in score_floors:
+        n_counted = int((scores >= floor).sum())
+        is_counted = scores[p] >= floor
+        candidates = (p[is_counted], t[is_counted], value[is_counted])
+        pairs = (
+            _match_greedily(*candidates)
+            if rule == "greedy"
+            else _match_optimally(*candidates, len(predicted), len(true))
+        )
+        n = len(pairs)
+        matches.append(Match(tp=n, fp=n_counted - n, fn=len(true) - n, pairs=pairs))
+    return matches
 
 
 def _match_greedily(p: NDArray, t: NDArray, value: NDArray) -> NDArray[np.int64]:

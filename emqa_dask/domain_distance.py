@@ -17,6 +17,7 @@ DOMAIN_FILE = "domain.safetensors"
 N_NEIGHBOURS = 5  # their mean distance: one unusual training image does not make others like it in-domain
 MAX_ROWS = 1500  # training images kept
 MIN_IMAGES = 20  # training images, below which no domain is fitted
+LABELLED_QUANTILE = 0.95  # of labelled images that a domain has to contain
 _BATCH_ROWS = 2000  # rows whose distances are in memory at a time
 
 
@@ -66,6 +67,31 @@ def fit_domain(
         rows=points[row_indices].astype(np.float32),
         limit=float(np.quantile(held_out, quantile)),
     )
+
+
+def extend_domain(
+    domain: Domain, features: pd.DataFrame, groups: ArrayLike, *, quantile: float = LABELLED_QUANTILE
+) -> Domain:
+    """`domain` with n labelled images among its training images: what was labelled is known.
+
+    The limit rises where needed, so that `quantile` of the labelled images, each compared with the training images and
+    the labelled images of other groups (n labels), have a distance of 1 at most. Images without a known feature count
+    for nothing.
+    """
+    values = _select_values(features, domain.columns)
+    is_known = ~np.isnan(values).all(axis=1)
+    if not is_known.any():
+        return domain
+    points = _standardise(values[is_known], domain.centre, domain.scale) @ domain.whiten
+    known_groups = np.asarray(groups)[is_known]
+    distances = np.zeros(len(points))
+    for group in np.unique(known_groups):
+        is_group = known_groups == group
+        rows = np.concatenate([domain.rows, points[~is_group]])
+        distances[is_group] = compute_neighbour_distances(points[is_group], rows)
+    rows = np.concatenate([domain.rows, points.astype(np.float32)])
+    limit = max(domain.limit, float(np.quantile(distances, quantile)))
+    return dataclasses.replace(domain, rows=rows, limit=limit)
 
 
 def _compute_scale(values: NDArray, columns: Sequence[str]) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from emqa_dask import domain_distance, models
+from emqa_dask.domain_distance import compute_domain_distances, extend_domain, fit_domain
 from emqa_dask.featurise.images import image_statistics
 from emqa_dask.synthetic import faults, profiles
 
@@ -136,3 +137,30 @@ def test_gain_and_offset_do_not_move_an_image():
     image = profiles.make_sample("nanoparticle-tem", np.random.default_rng(3), (512, 512), dtype="uint8").image
     far = bundled_distances([image, 200 + 7 * image.astype(np.uint16), image.astype(np.float32) / 255])
     np.testing.assert_allclose(far, far[0], rtol=0.05)
+
+
+def test_labelled_images_belong_to_the_domain():
+    rng = np.random.default_rng(0)
+    columns = ["a", "b", "c"]
+    domain = fit_domain(pd.DataFrame(rng.normal(size=(200, 3)), columns=columns), np.arange(200), columns=columns)
+    archive = pd.DataFrame(rng.normal([12, -9, 7], 0.5, (90, 3)), columns=columns)
+    assert (compute_domain_distances(domain, archive) > 1).all()
+    extended = extend_domain(domain, archive[:30], np.arange(30))
+    assert (compute_domain_distances(extended, archive[30:]) <= 1).mean() >= 0.9
+    near = pd.DataFrame(rng.normal(size=(200, 3)), columns=columns)
+    assert (compute_domain_distances(extended, near) <= compute_domain_distances(domain, near) + 1e-6).all()
+    far = pd.DataFrame([[-40.0, 30.0, 40.0]], columns=columns)
+    assert compute_domain_distances(extended, far)[0] > 1
+
+
+def test_one_group_of_labelled_images_is_no_neighbour_of_itself():
+    """Thirty copies of one image: all their neighbours are training images, so the limit rises to their distance."""
+    rng = np.random.default_rng(1)
+    columns = ["a", "b"]
+    domain = fit_domain(pd.DataFrame(rng.normal(size=(100, 2)), columns=columns), np.arange(100), columns=columns)
+    copies = pd.DataFrame(np.tile([[6.0, 6.0]], (30, 1)), columns=columns)
+    extended = extend_domain(domain, copies, np.zeros(30))
+    ratio = extended.limit / domain.limit
+    assert ratio == pytest.approx(compute_domain_distances(domain, copies)[0], rel=1e-6)
+    unknown = pd.DataFrame(np.full((3, 2), np.nan), columns=columns)
+    assert extend_domain(domain, unknown, np.arange(3)) is domain

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,6 @@ TRUTH = FOLDER / "archive.truth" / "annotations.json"
 LABELS = FOLDER / "labels.csv"
 MODEL = FOLDER / "families"
 WORKSPACE = FOLDER / "workspace"
-SCORE_FLOOR = 0.1  # featurise.score_floor: detections below it do not count
 
 
 def emqa(*arguments: object) -> None:
@@ -59,7 +59,8 @@ def main() -> None:
 
     rows = pd.read_parquet(WORKSPACE / "triage.parquet").dropna(subset="predicted_f1")
     detections = pd.read_parquet(next(WORKSPACE.glob("detections-*")))
-    detections = detections[detections["score"] >= SCORE_FLOOR]
+    settings = tomllib.loads((WORKSPACE / "settings.toml").read_text())  # the score floor that the labels chose
+    detections = detections[detections["score"] >= settings["featurise"]["score_floor"]]
     annotations = pd.DataFrame(truth["annotations"])
     rows["true_f1"] = [compute_true_f1(row, images, annotations, detections) for row in rows.itertuples()]
     columns = ["predicted_class", "predictive_entropy_nats", "predicted_f1_low", "predicted_f1", "true_f1", "verdict"]

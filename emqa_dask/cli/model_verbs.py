@@ -12,10 +12,10 @@ def add_calibrate(verbs) -> None:
     """`emqa calibrate`."""
     calibrate = verbs.add_parser(
         "calibrate",
-        help="fit the predicted F1, precision and recall to a few labelled images of a run",
-        description="Fit what predicts F1, precision and recall to the micrographs of WS in LABELS; 20 to 50 are "
-        "worth the while. No detector runs. The models go into the workspace and its settings; `emqa rescore WS` shows "
-        "what they change.",
+        help="fit trust and predicted F1 to a few labelled images of a run",
+        description="Choose detector, score floor, quality model and limit of trust by micrographs of WS in LABELS; "
+        "20 to 50 are worth the while. No detector runs. All of it goes into the workspace and its settings; `emqa "
+        "rescore WS` shows what changes.",
     )
     calibrate.add_argument("workspace", metavar="WS")
     calibrate.add_argument(

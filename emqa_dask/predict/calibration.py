@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from emqa_dask import domain_distance, models
-from emqa_dask.predict import cross_validation
+from emqa_dask.predict import conformal, cross_validation
 from emqa_dask.predict.candidates import CandidateFits, Choice, LabelledRows
 from emqa_dask.predict.forest import PAPER_FEATURES, select_feature_values
 from emqa_dask.predict.quality_files import write_quality_model
 from emqa_dask.predict.quality_fit import build_quality_model
-from emqa_dask.predict.quality_model import TARGETS, QualityModel, predict_interval
+from emqa_dask.predict.quality_model import TARGETS, QualityModel, predict_distribution
 from emqa_dask.predict.true_quality import MIN_IMAGES, join_labels
+from emqa_dask.tables import F1_QUANTILES
 
 LOW_F1 = 0.3  # true F1 below which the report gives the bias apart: regressors over-estimate it
 MIN_SESSIONS = 3  # with fewer, leaving one out leaves a single session to fit
@@ -29,6 +30,8 @@ class Calibration:
     model: QualityModel
     report: pd.DataFrame  # a row per protocol: see calibrate_quality_model()
     candidate_errors: pd.DataFrame  # a row per candidate: `candidate`, `mae` on left-out groups, `is_chosen`
+    held_out: pd.DataFrame  # micrograph_id, true_f1 and F1_QUANTILES of models that had no row of the image's group
+    fits: CandidateFits
     notes: list[str]  # rows that were left out, and why
 
 
@@ -71,14 +74,17 @@ def calibrate_quality_model(
         n_sessions = len({str(sessions.get(name, "")) for name in table["micrograph_id"]})
         notes.append(f"{n_sessions} sessions among the labelled images: too few to leave one out")
     fits = CandidateFits(rows, base, coverage)
-    report = pd.DataFrame(_evaluate_protocols(fits))
+    report, quantiles = _evaluate_protocols(fits)
+    held_out = pd.DataFrame(quantiles, columns=list(F1_QUANTILES))
+    held_out.insert(0, "true_f1", rows.truths["f1"])
+    held_out.insert(0, "micrograph_id", table["micrograph_id"])
     choices = _choose_candidates(fits, notes)
     candidate_errors = [
         {"candidate": name, "mae": error, "is_chosen": name == choices["f1"].name}
         for name, error in choices["f1"].errors.items()
     ]
     model = _build_model(rows, choices, base, coverage, conditions)
-    return Calibration(model, report, pd.DataFrame(candidate_errors), notes)
+    return Calibration(model, report, pd.DataFrame(candidate_errors), held_out, fits, notes)
 
 
 def _choose_candidates(fits: CandidateFits, notes: list[str]) -> dict[str, Choice]:
@@ -150,37 +156,43 @@ def _arrange_rows(
     )
 
 
-def _evaluate_protocols(fits: CandidateFits) -> list[dict]:
-    """Rows of the report: errors of F1 on rows that neither the fit nor the choice of the candidate had."""
+def _evaluate_protocols(fits: CandidateFits) -> tuple[pd.DataFrame, NDArray]:
+    """The report: errors of F1 on rows that neither the fit nor the choice of the candidate had.
+
+    Also the quantiles (n, k) of F1 of every row by models that had no row of its group.
+    """
     rows = fits.rows
     n = len(rows.values)
-    report = [_evaluate_protocol(fits, "random", cross_validation.make_random_folds(n), rows.groups)]
+    row, quantiles = _evaluate_protocol(fits, "random", cross_validation.make_random_folds(n), rows.groups)
+    report = [row]
     if len(np.unique(rows.groups)) == n:  # no fold can share a group
-        report.append({**report[0], "protocol": "grouped by image"})
+        report.append({**row, "protocol": "grouped by image"})
     else:
         folds = cross_validation.make_grouped_folds(rows.groups)
-        report.append(_evaluate_protocol(fits, "grouped by image", folds, rows.groups))
+        row, quantiles = _evaluate_protocol(fits, "grouped by image", folds, rows.groups)
+        report.append(row)
     if rows.sessions is not None:
         folds = cross_validation.make_leave_one_out_folds(rows.sessions, rows.groups)
-        report.append(_evaluate_protocol(fits, "leave one session out", folds, rows.sessions))
-    return report
+        report.append(_evaluate_protocol(fits, "leave one session out", folds, rows.sessions)[0])
+    return pd.DataFrame(report), quantiles
 
 
 def _evaluate_protocol(
     fits: CandidateFits, protocol: str, folds: Iterator[tuple[NDArray, NDArray]], labels: NDArray
-) -> dict:
-    """A row of the report. labels: (n,), what n_groups counts."""
+) -> tuple[dict, NDArray]:
+    """A row of the report and the quantiles (n, k) of the held-out rows. labels: (n,), what n_groups counts."""
     rows = fits.rows
-    predicted = np.full((len(rows.values), 3), np.nan)
+    mean = np.full(len(rows.values), np.nan)
+    quantiles = np.full((len(rows.values), len(F1_QUANTILES)), np.nan)
     names = set()
     for fit_rows, held_out in folds:
         choice = fits.choose_candidate("f1", fit_rows)
-        predicted[held_out] = np.stack(
-            predict_interval(choice.target, rows.columns, rows.values[held_out], fits.coverage), axis=1
-        )
+        mean[held_out], quantiles[held_out] = predict_distribution(choice.target, rows.columns, rows.values[held_out])
         names.add(choice.name)
     counts = {"protocol": protocol, "n": len(rows.values), "n_groups": len(np.unique(labels))}
-    return {**counts, **_compute_errors(rows.truths["f1"], *predicted.T), "candidates": ", ".join(sorted(names))}
+    low, high = conformal.select_interval(mean, quantiles, fits.coverage)
+    errors = _compute_errors(rows.truths["f1"], mean, low, high)
+    return {**counts, **errors, "candidates": ", ".join(sorted(names))}, quantiles
 
 
 def _compute_errors(true: NDArray, mean: NDArray, low: NDArray, high: NDArray) -> dict[str, float]:

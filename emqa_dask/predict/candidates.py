@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emqa_dask.predict import conformal, cross_validation, regressors
+from emqa_dask.predict.few_residuals import compute_student_quantiles
 from emqa_dask.predict.forest import PAPER_FEATURES
 from emqa_dask.predict.quality_model import Component, QualityModel, TargetModel, predict_target
 from emqa_dask.tables import F1_LEVELS
@@ -87,12 +88,24 @@ class CandidateFits:
             for name, each in unit_errors.items()
             if errors[name] <= best_errors.mean() + MARGIN * (each - best_errors).std(ddof=1) / np.sqrt(len(units))
         )
-        mean, spread = self._predict_held_out(chosen_name, target, folds)
-        residuals = conformal.compute_residual_quantiles(
-            mean[fit_rows], spread[fit_rows], true[fit_rows], self.rows.units[fit_rows]
-        )
-        model = self._fit_candidate(chosen_name, target, fit_rows)
-        return Choice(chosen_name, TargetModel(model.components, model.offset, residuals), errors)
+        return Choice(chosen_name, self.fit_distribution(chosen_name, target, fit_rows)[0], errors)
+
+    def fit_distribution(self, name: str, target: str, fit_rows: NDArray) -> tuple[TargetModel, NDArray]:
+        """Candidate `name` fitted to `fit_rows`, with its distribution, and quantiles of the held-out rows (n, k).
+
+        Means and spreads of the held-out rows come from folds of `fit_rows`; the residuals of all of them make the
+        distribution, of Student's kind with less than MIN_FOREST_IMAGES units.
+        """
+        true = self.rows.truths[target][fit_rows]
+        units = self.rows.units[fit_rows]
+        predicted = self._predict_held_out(name, target, self._make_inner_folds(fit_rows))
+        mean, spread = (values[fit_rows] for values in predicted)
+        is_few = len(np.unique(units)) < MIN_FOREST_IMAGES
+        compute_quantiles = compute_student_quantiles if is_few else conformal.compute_residual_quantiles
+        residuals = compute_quantiles(mean, spread, true, units)
+        model = self._fit_candidate(name, target, fit_rows)
+        target_model = TargetModel(model.components, model.offset, residuals)
+        return target_model, conformal.compute_quantiles(mean, spread, residuals)
 
     def _make_inner_folds(self, fit_rows: NDArray) -> list[tuple[NDArray, NDArray]]:
         """Folds of `fit_rows`, as row numbers of the whole table."""

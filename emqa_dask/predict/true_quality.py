@@ -1,6 +1,6 @@
 """The true F1, precision and recall of labelled images, and their rows joined to the features of the detections."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -40,6 +40,25 @@ def compute_true_quality(
             raise ValueError(f"image {image}: {error}") from None
         rows.append((image, match.f1, match.precision, match.recall, len(predicted), match.tp + match.fn))
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def compute_f1_above(
+    detections: pd.DataFrame,
+    truth_boxes: Mapping[str, ArrayLike],
+    score_floors: Sequence[float],
+    rule: str = "greedy",
+    iou_threshold: float = 0.1,
+) -> NDArray[np.float64]:
+    """True F1 (floors, images) of compute_true_quality() at each score floor, for the images of `truth_boxes`."""
+    corners = detections[["y0", "x0", "y1", "x1"]].to_numpy(dtype=np.float64)
+    scores = detections["score"].to_numpy(dtype=np.float64)
+    indices = detections.groupby("micrograph_id").indices
+    columns = []
+    for image, true in truth_boxes.items():
+        rows = indices.get(image, np.zeros(0, dtype=np.int64))
+        matches = boxes.match_boxes_above(corners[rows], scores[rows], true, score_floors, iou_threshold, rule)
+        columns.append([match.f1 for match in matches])
+    return np.array(columns, dtype=np.float64).reshape(len(truth_boxes), len(score_floors)).T
 
 
 def iter_counted_boxes(

@@ -12,7 +12,8 @@ def select_detector(
     """One row for every micrograph_id of `evidence`, with the columns of both tables: that of one detector.
 
     Selected is the detector whose predicted F1 has the highest lower end, among those whose domain contains the image
-    (distance at most `max_ood_distance`, or unknown); where no F1 is predicted, the first in `order`. Both tables have
+    (distance at most `max_ood_distance`, or unknown); where no F1 is predicted, the first in `order` that has a quality
+    model. Both tables have
     one row for each (micrograph_id, detector); ValueError otherwise. Evidence without a prediction stays, with nulls
     and without `is_predicted`. Predictions without evidence are left out. No rows give no rows.
     """
@@ -29,6 +30,7 @@ def select_detector(
         .fillna(len(order))
         .to_numpy()
     )
-    rank = np.lexsort((position, -np.nan_to_num(low, nan=-1.0), is_out | np.isnan(low)))
+    has_no_model = evidence_with_predictions["evidence"].eq("no_model").to_numpy(bool)
+    rank = np.lexsort((position, has_no_model, -np.nan_to_num(low, nan=-1.0), is_out | np.isnan(low)))
     first = evidence_with_predictions.iloc[rank].drop_duplicates("micrograph_id")
     return first.sort_index(ignore_index=True)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -162,24 +163,54 @@ def truth(small_archive):
     return small_archive.parent / f"{small_archive.name}.truth" / "annotations.json"
 
 
-def test_calibration_fits_every_detector_and_later_runs_use_it(copy, both, truth):
+def test_calibration_chooses_and_later_runs_use_it(copy, both, truth):
     pixels = copy / "micrographs.zarr"
     shutil.rmtree(pixels)
     said: list[str] = []
     assert calibrate(str(copy), str(truth), both, say=said.append) == 0
     settings = stored_settings.read_settings(str(copy))
-    assert [load_quality_model(f).detector for f in settings.predict.models[:2]] == ["log", "small"]
-    card = models.load_model_card(copy / "models" / "small")
+    (folder,) = settings.predict.models
+    model = load_quality_model(folder)
+    assert Path(folder) == copy / "models" / model.detector
+    assert (model.score_floor, model.iou_threshold) == (settings.featurise.score_floor, 0.3)  # IoU of log-synthetic
+    text = "\n".join(said)
+    assert f"detector: {model.detector} at score floor {model.score_floor:g}" in text
+    assert "too few labels for a claim" in text
+    card = models.load_model_card(folder)
     assert {"random", "grouped_by_image"} <= set(card["measured"])
-    assert all(0 <= of["coverage"] <= 1 for of in card["measured"].values())
+    assert all(0 <= measures["coverage"] <= 1 for measures in card["measured"].values())
+    assert card["trust"]["limit"] == settings.triage.trust_probability
     assert rescore(str(copy), settings, say=quiet) == 0
     predictions = table(copy, "predictions", settings)
     judged = predictions[predictions["evidence"] == "detections"]
-    assert set(judged["detector"]) == {"log", "small"}
+    assert set(judged["detector"]) == {model.detector}
     assert judged[["predicted_precision", "predicted_recall"]].notna().all(axis=None)
-    again = {p.name: p.read_bytes() for p in (copy / "models" / "small").iterdir()}
+    again = {p.name: p.read_bytes() for p in Path(folder).iterdir()}
+    assert calibrate(str(copy), str(truth), settings, say=quiet) == 0  # the base is that of the first time
+    assert {p.name for p in Path(folder).iterdir()} == set(again)
+    assert models.load_model_card(folder)["base_model"] == card["base_model"]
     assert calibrate(str(copy), str(truth), both, say=quiet) == 0
-    assert {p.name: p.read_bytes() for p in (copy / "models" / "small").iterdir()} == again
+    assert {p.name: p.read_bytes() for p in Path(folder).iterdir()} == again
+
+
+@pytest.mark.parametrize("kind", ["points", "counts"])
+def test_calibration_takes_points_and_counts(copy, both, truth, tmp_path, kind):
+    content = json.loads(truth.read_text())
+    lines = ["uri,frame,y,x" if kind == "points" else "uri,frame,n_objects"]
+    for image in content["images"]:
+        boxes = [row["bbox"] for row in content["annotations"] if row["image_id"] == image["id"]]
+        start = f"{image['file_name']},{image['frame']}"
+        if kind == "counts":
+            lines.append(f"{start},{len(boxes)}")
+        else:
+            lines += [f"{start},{y + height / 2},{x + width / 2}" for x, y, width, height in boxes] or [f"{start},,"]
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    said: list[str] = []
+    assert calibrate(str(copy), str(tmp_path / "labels.csv"), both, say=said.append) == 0
+    assert f"objects ({kind})" in said[0]
+    model = load_quality_model(stored_settings.read_settings(str(copy)).predict.models[0])
+    assert model.rule == kind
+    assert set(model.targets) == ({"f1"} if kind == "counts" else {"f1", "precision", "recall"})
 
 
 @pytest.mark.parametrize(

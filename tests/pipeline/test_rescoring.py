@@ -57,7 +57,13 @@ def copy(done, tmp_path):
 
 @pytest.fixture(params=["the bundled forest", "a calibrated model"])
 def settings(request, short, fitted):
-    return short if request.param == "the bundled forest" else replace(short, {"predict": {"models": [fitted]}})
+    return short if request.param == "the bundled forest" else use_model(short, fitted)
+
+
+def use_model(settings, folder: str):
+    """The settings with a quality model and its score floor."""
+    score_floor = models.read_detector_and_floor(folder)[1]
+    return replace(settings, {"predict": {"models": [folder]}, "featurise": {"score_floor": score_floor}})
 
 
 def content(root, settings, table: str = "predictions") -> dict[str, bytes]:
@@ -165,7 +171,7 @@ rescore(sys.argv[1], stored_settings.read_settings(sys.argv[1]))
 
 
 def test_killed_in_between_and_run_again_it_gives_the_same(copy, short, fitted):
-    settings = replace(short, {"predict": {"models": [fitted]}})
+    settings = use_model(short, fitted)
     expected = by_tasks(copy, settings)
     stored_settings.write_settings(str(copy), settings)
     killed = subprocess.run([sys.executable, "-c", KILLED_AT_THE_FIFTH_PART, str(copy)], capture_output=True)
@@ -194,7 +200,7 @@ def test_an_incompatible_model_fails_partitions_and_is_not_stored(copy, short, f
     card = models.load_model_card(folder)
     card["quality_model"]["columns"] = ["no_such_feature", *card["quality_model"]["columns"][1:]]
     models.write_model_card(folder, card)
-    unfit = replace(short, {"predict": {"models": [str(folder)]}})
+    unfit = use_model(short, str(folder))
     assert rescore(str(copy), unfit, say=quiet) == 2
     assert content(copy, unfit) == {}
     failures = parts.load_table(Workspace(str(copy)).failures, tables.FAILURES)
@@ -206,7 +212,7 @@ def test_an_incompatible_model_fails_partitions_and_is_not_stored(copy, short, f
 
 
 def test_a_bucket_gets_the_same_parts(copy, short, fitted):
-    settings = replace(short, {"predict": {"models": [fitted]}})
+    settings = use_model(short, fitted)
     expected = by_tasks(copy, settings)
     root = f"memory://rescoring{copy}"
     bucket, path = files.locate(root)

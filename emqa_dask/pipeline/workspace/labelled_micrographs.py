@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from emqa_dask import tables
 from emqa_dask.pipeline.workspace import micrograph_ledger
@@ -13,7 +15,7 @@ from emqa_dask.pipeline.workspace.labels import match_labels, merge_labels, read
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
 from emqa_dask.predict.quality_model import QualityModel
 from emqa_dask.predict.sparse_truth import compute_count_quality, compute_point_quality
-from emqa_dask.predict.true_quality import MIN_IMAGES, compute_true_quality
+from emqa_dask.predict.true_quality import MIN_IMAGES, compute_f1_above, compute_true_quality
 from emqa_dask.settings import Settings
 from emqa_dask.store import files, parts
 from emqa_dask.store.layout import Workspace
@@ -31,8 +33,8 @@ class LabelledMicrographs(NamedTuple):
     truth: dict  # micrograph_id -> value of the field of `kind`
     n_unused: int  # labelled micrographs without labels of `kind`
     files: tuple[str, ...]  # names of the files of labels
+    ledger: pd.DataFrame  # LEDGER_COLUMNS of all micrographs of the run
     detections: pd.DataFrame  # tables.DETECTIONS
-    evidence: pd.DataFrame  # detection features, tables.EVIDENCE
     features: pd.DataFrame  # image statistics, tables.FEATURES
 
     def describe(self) -> str:
@@ -53,6 +55,16 @@ class LabelledMicrographs(NamedTuple):
             return compute_point_quality(detections, self.truth, score_floor)
         return compute_true_quality(detections, self.truth, rule, iou_threshold, score_floor)
 
+    def compute_f1_above(
+        self, detector: str, score_floors: Sequence[float], iou_threshold: float, rule: str
+    ) -> NDArray[np.float64]:
+        """`true_f1` of compute_quality() at each score floor: (floors, images)."""
+        if self.kind == "boxes":
+            detections = self.detections[self.detections["detector"] == detector]
+            return compute_f1_above(detections, self.truth, score_floors, rule, iou_threshold)
+        rows = [self.compute_quality(detector, floor, iou_threshold, rule)["true_f1"] for floor in score_floors]
+        return np.array(rows, dtype=np.float64)
+
 
 def describe_matching(model: QualityModel) -> str:
     """What F1 means by the labels that a quality model was fitted to."""
@@ -69,11 +81,9 @@ def read_labelled(workspace: Workspace, settings: Settings, paths: Sequence[str]
     kind = select_kind(labels.values())
     truth = {key: getattr(label, FIELDS[kind]) for key, label in labels.items() if kind in label.kinds}
     rows = ledger[ledger["micrograph_id"].isin(truth)].reset_index(drop=True)
-    labelled_tables = {
-        table: _read_table(workspace, settings, table, rows) for table in ("detections", "evidence", "features")
-    }
+    labelled_tables = {table: read_table(workspace, settings, table, rows) for table in ("detections", "features")}
     names = tuple(Path(path).name for path in paths)
-    return LabelledMicrographs(rows, kind, truth, len(labels) - len(truth), names, **labelled_tables)
+    return LabelledMicrographs(rows, kind, truth, len(labels) - len(truth), names, ledger, **labelled_tables)
 
 
 def select_kind(labels: Sequence[LabelledMicrograph]) -> str:
@@ -83,7 +93,14 @@ def select_kind(labels: Sequence[LabelledMicrograph]) -> str:
     return sufficient[0] if sufficient else max(n_labels, key=n_labels.get)
 
 
-def _read_table(workspace: Workspace, settings: Settings, table: str, rows: pd.DataFrame) -> pd.DataFrame:
+def list_measured_partitions(workspace: Workspace, settings: Settings) -> set[str]:
+    """Names of the partitions that have detections and features."""
+    table_folders = list_run_folders(settings)
+    finished = (set(parts.list_parts(workspace.uri, table_folders[table])) for table in ("detections", "features"))
+    return set.intersection(*finished)
+
+
+def read_table(workspace: Workspace, settings: Settings, table: str, rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of a table of the workspace for the micrographs `rows`; ValueError where a part was not made."""
     folder = list_run_folders(settings)[table]
     partitions = sorted(set(rows["partition"]))
