@@ -78,7 +78,7 @@ def _compute_mean(values: NDArray, default: float) -> float:
 
 
 def _round_down(limit: float) -> float:
-    return math.floor(limit * 1000 + 1e-9) / 1000  # as people read it; the images at the limit stay trusted
+    return math.floor(limit * 1e6) / 1e6  # short enough for the settings; images at the limit stay trusted
 
 
 def record_trust(limit: float, probability: NDArray, is_good: NDArray, archive: NDArray) -> TrustRecord:
