@@ -26,7 +26,7 @@ from emqa_dask.synthetic.sample import draw_log_uniform
 SEED = 990_000_000  # no test, no demo and no other fit draws from here
 SHAPES = ((384, 384), (512, 512), (448, 448), (400, 560))
 CORNERS = ["y0", "x0", "y1", "x1"]
-OF_DETECTIONS = ["detector", *CORNERS, "score", "circularity"]
+OF_DETECTIONS = ["detector", *CORNERS, "score", "circularity", "stability", "class_margin", "label"]
 REAL_SIDE = 640  # real images are halved until no side is longer
 # the published study's
 IOU = 0.1

@@ -30,6 +30,7 @@ class StudyDetector:
     """A detector of the product by its name: a bundled model, a model directory, or "log:TEMPLATE"."""
 
     name: str
+    stability_scale: float = 0.0  # as in the settings [detect]
 
     @property
     def is_log(self) -> bool:
@@ -47,7 +48,8 @@ class StudyDetector:
             settings = dataclasses.replace(self.log_settings, detectors=("log",))
             return f"log-{digest(VERSIONS['detect'], settings)}"
         content = models.digest_model_card(models.locate_model(self.name))
-        return f"{Path(self.name).name}-{digest(VERSIONS['detect'], content)}"
+        inputs = (self.stability_scale,) if self.stability_scale else ()
+        return f"{Path(self.name).name}-{digest(VERSIONS['detect'], content, *inputs)}"
 
     def list_classes(self) -> tuple[str, ...]:
         """Classes of its objects; the LoG has none."""
@@ -57,7 +59,8 @@ class StudyDetector:
         """Detections of one image: rows of tables.DETECTIONS without micrograph_id."""
         if self.is_log:
             return detect_image(image, self.log_settings)
-        return load_detector(models.locate_model(self.name)).detect([image])[0]
+        directory = models.locate_model(self.name)
+        return load_detector(directory, stability_scale=self.stability_scale).detect([image])[0]
 
 
 def _locate_detections(folder: Path, path: Path) -> Path:

@@ -186,6 +186,8 @@ def add_boxes(rows: pd.DataFrame, shape: tuple[int, int]) -> pd.DataFrame:
         rows[f"{axis}1"] = (rows[f"{axis}_px"] + 0.5 + radius).clip(upper=size)
     rows["area_px"] = math.pi * radius**2
     rows["score"] = compute_score(rows["response"])
+    rows["class_margin"] = math.nan
+    rows["stability"] = math.nan
     rows["label"] = "blob"
     rows["detector"] = "log"
     rows["mask_rle"] = None

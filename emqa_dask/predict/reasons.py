@@ -26,6 +26,8 @@ FEATURE_GROUPS = (
     ("n_detections",),
     ("area_ratio", "mean_size", "std_size", "size_variation"),
     ("mean_circularity", "std_circularity"),
+    ("mean_stability",),
+    ("mean_class_margin", "label_purity"),
 )
 PHRASES = {  # feature: sentence, format of the value
     "mean_score": ("the mean score is {}", "{:.2f}"),
@@ -37,6 +39,9 @@ PHRASES = {  # feature: sentence, format of the value
     "std_size": ("the boxes' sizes differ by {} of the image", "{:.3%}"),
     "size_variation": ("the boxes' sizes differ by {} of their mean", "{:.0%}"),
     "mean_circularity": ("the mean circularity is {}", "{:.3f}"),
+    "mean_stability": ("the mean overlap with the boxes in a mirrored, smaller copy is {}", "{:.2f}"),
+    "mean_class_margin": ("the mean margin to the second class is {}", "{:.2f}"),
+    "label_purity": ("{} of the detections have the most frequent class", "{:.0%}"),
     "std_circularity": ("the circularity's standard deviation is {}", "{:.3f}"),
 }
 

@@ -12,13 +12,16 @@ from emqa_dask.predict.trees import TreeEnsemble
 KINDS = ("forest", "extra_trees", "boosting", "gaussian_process", "mixed_gaussian_process")
 Regressor = TreeEnsemble | GaussianProcess
 
-# Signs of the monotonic boosting: more high scores mean better detections, more scores just above the floor worse ones.
+# Signs of the monotonic boosting: more high scores and more stable boxes mean better detections, more scores just above
+# the floor worse ones.
 _SIGNS = {
     "score_fraction_0": -1,
     "score_fraction_1": -1,
     "score_fraction_8": 1,
     "mean_score": 1,
     "image_confidence": 1,
+    "mean_stability": 1,
+    "mean_class_margin": 1,
 }
 
 

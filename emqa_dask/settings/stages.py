@@ -79,7 +79,9 @@ class Detect:
     high_percentile: float = 99.0
     max_detections: int = 5000  # the strongest are kept; the cap is recorded
     precision: str = "float32"  # of the networks; bfloat16 and float16 are faster where hardware has them
+    stability_scale: float = 0.0  # sides of the mirrored copy in which networks find objects again; 0 = no second pass
     RANGES: ClassVar = {
+        "stability_scale": Range(0.1, 1, or_zero=True),
         "min_sigma": Range(0.1, 1000),
         "max_sigma": Range(0.1, 1000),
         "min_diameter_nm": Range(1e-3, 1e7, or_zero=True),

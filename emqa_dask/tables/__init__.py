@@ -12,6 +12,7 @@ from emqa_dask.tables.classifications import (
     SHIFTS,
 )
 from emqa_dask.tables.detections import (
+    CONSISTENCY_FEATURES,
     CONTENT,
     DETECTION_FEATURES,
     DETECTIONS,
@@ -57,6 +58,7 @@ __all__ = [
     "ALL_TABLES",
     "CATALOG",
     "CLASSIFICATIONS",
+    "CONSISTENCY_FEATURES",
     "CONTENT",
     "CUSTOM_CHECKS",
     "DETECTIONS",

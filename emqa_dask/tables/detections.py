@@ -30,6 +30,16 @@ DETECTIONS = define_schema(
             pa.float64(),
             "Confidence of the detector in the object, from 0 to 1. Scores of different detectors are not comparable.",
         ),
+        "class_margin": (
+            pa.float64(),
+            "Probability of the object's class less that of the second class, from a second look at the box. NaN for "
+            "detectors that do not tell.",
+        ),
+        "stability": (
+            pa.float64(),
+            "IoU of the box with the most similar box in a mirrored, smaller copy of the image, times the ratio of "
+            "their scores if that is below 1. NaN where it was not measured (detect.stability_scale).",
+        ),
         "polarity": (pa.int8(), "+1: brighter than the surroundings. -1: darker. 0: the detector does not tell."),
         "label": (pa.string(), "Name of the object's class."),
         "detector": (pa.string(), "log, or the name in the detector's model card."),
@@ -91,6 +101,12 @@ _FEATURE_MEANINGS = _SCORE_BIN_MEANINGS | {
     "std_circularity": "Standard deviation of the Heywood circularity of the objects. NaN without detections.",
 }
 DETECTION_FEATURES = tuple(_FEATURE_MEANINGS)
+_CONSISTENCY_MEANINGS = {
+    "mean_stability": "Mean stability of the detections. NaN without detections or where it was not measured.",
+    "mean_class_margin": "Mean class margin of the detections. NaN without detections or classes.",
+    "label_purity": "Fraction of the detections that have the most frequent class. NaN without detections.",
+}
+CONSISTENCY_FEATURES = tuple(_CONSISTENCY_MEANINGS)
 
 # A row per micrograph and detector: features of its detections.
 EVIDENCE = define_schema(
@@ -106,6 +122,7 @@ EVIDENCE = define_schema(
             "True when the detector stopped at its largest number of detections.",
         ),
         **{name: (pa.float64(), text) for name, text in _FEATURE_MEANINGS.items()},
+        **{name: (pa.float64(), text) for name, text in _CONSISTENCY_MEANINGS.items()},
         "detector_agreement": (
             pa.float64(),
             "Agreement with the other detectors: mean F1 of this detector's boxes against those of each other "

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emqa_dask.featurise.consistency import summarise_consistency
 from emqa_dask.featurise.detections import detection_features
 from emqa_dask.tables import DETECTION_FEATURES, SCORE_BINS
 
@@ -139,3 +140,13 @@ def test_boxes_without_area_leave_weighted_means_unknown():
 def test_refuses_what_it_cannot_describe(arguments, says):
     with pytest.raises(ValueError, match=says):
         detection_features(*arguments)
+
+
+def test_consistency_is_the_mean_over_detections():
+    labels = np.array(["cavity", "loop", "cavity", "cavity"], object)
+    summary = summarise_consistency(np.array([1.0, 0.5, 0.0, 0.5]), np.array([0.2, 0.4, 0.6, 0.8]), labels)
+    assert summary == pytest.approx({"mean_stability": 0.5, "mean_class_margin": 0.5, "label_purity": 0.75})
+    unmeasured = summarise_consistency(np.full(4, np.nan), np.full(4, np.nan), labels)
+    assert np.isnan(unmeasured["mean_stability"])
+    assert unmeasured["label_purity"] == 0.75
+    assert all(np.isnan(list(summarise_consistency(np.zeros(0), np.zeros(0), labels[:0]).values())))

@@ -6,12 +6,15 @@ from pathlib import Path
 from emqa_dask import models
 from emqa_dask.detect.mask_rcnn.detector import Detector
 from emqa_dask.detect.mask_rcnn.detector_card import DetectorCard, read_detector_card
+from emqa_dask.detect.mask_rcnn.stability import check_stability
 from emqa_dask.settings.stages import PRECISIONS
 
 __all__ = ["Detector", "DetectorCard", "load_detector", "read"]
 
 
-def load_detector(name: str | Path, device: str = "cpu", precision: str = "float32") -> Detector:
+def load_detector(
+    name: str | Path, device: str = "cpu", precision: str = "float32", stability_scale: float = 0.0
+) -> Detector:
     """The Mask R-CNN of a model directory; unchanged, it is loaded once per process.
 
     Parameters
@@ -23,6 +26,9 @@ def load_detector(name: str | Path, device: str = "cpu", precision: str = "float
     precision : {"float32", "bfloat16", "float16"}
         Of the layers where PyTorch considers it safe. 16 bits are faster where hardware has them; scores change by
         about 0.01.
+    stability_scale : float
+        Sides of the mirrored copy of an image in which the network has to find its objects again, in units of the
+        image's. The second pass costs about the square of it. 0: no second pass, and the stability is NaN.
 
     Returns
     -------
@@ -51,11 +57,13 @@ def load_detector(name: str | Path, device: str = "cpu", precision: str = "float
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}: it is one of {', '.join(PRECISIONS)}")
     model_card = read_detector_card(name)
-    return _load_cached(str(model_card.directory.resolve()), model_card.digest, device, precision)
+    return _load_cached(
+        str(model_card.directory.resolve()), model_card.digest, device, precision, float(stability_scale)
+    )
 
 
 @lru_cache(maxsize=4)
-def _load_cached(directory: str, digest: str, device: str, precision: str) -> Detector:
+def _load_cached(directory: str, digest: str, device: str, precision: str, stability_scale: float) -> Detector:
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
@@ -66,4 +74,5 @@ def _load_cached(directory: str, digest: str, device: str, precision: str) -> De
             from emqa_dask.detect.mask_rcnn.with_torchvision import load
         else:
             from emqa_dask.detect.mask_rcnn.with_detectron2 import load
-        return Detector(model_card, load(model_card, device, precision), device)
+        network = check_stability(load(model_card, device, precision), stability_scale)
+        return Detector(model_card, network, device)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,11 @@ from emqa_dask.detect.mask_rcnn.network import Network, Predictions
 from emqa_dask.detect.mask_rcnn.threads import make_submit
 from emqa_dask.detect.normalise import IntensityLimits, compute_intensity_limits, convert_to_real, normalise
 
+if TYPE_CHECKING:
+    import torch
+
 COLUMNS = [name for name in tables.DETECTIONS.names if name != "micrograph_id"]
+NO_VALUES = (np.zeros(0), np.zeros(0))  # class margins and stability of no objects
 BATCH_PX = {"cpu": 1 << 20, "cuda": 1 << 24}  # pixels, after scaling, that go through the network together
 
 
@@ -43,6 +47,8 @@ class _Objects(NamedTuple):
     classes: NDArray
     tiles: NDArray
     is_centre_in_core: NDArray
+    class_margins: NDArray
+    stability: NDArray
     runs: list[mk.Runs]
     is_capped: bool
     embedding: NDArray[np.float32]
@@ -186,6 +192,8 @@ class Detector:
             predictions.classes.numpy()[keep],
             np.full(len(keep), piece.tile),
             is_centre_in_core,
+            _select_values(predictions.class_margins, keep),
+            _select_values(predictions.stability, keep),
             runs,
             len(predictions.scores) >= self.card.max_detections,
             predictions.embedding.numpy(),
@@ -198,10 +206,11 @@ class Detector:
 
     def _make_table(self, parts: list[_Objects], shape: tuple[int, int], nm_per_pixel: float) -> pd.DataFrame:
         parts = sorted(parts, key=lambda part: part.tiles[0] if len(part.tiles) else -1)
-        empty = (np.zeros((0, 4)), np.zeros(0), np.zeros(0, int), np.zeros(0, int), np.zeros(0, bool))
-        columns = [np.concatenate(values) for values in zip(empty, *(part[:5] for part in parts))]
+        empty = (np.zeros((0, 4)), np.zeros(0), np.zeros(0, int), np.zeros(0, int), np.zeros(0, bool), *NO_VALUES)
+        columns = [np.concatenate(values) for values in zip(empty, *(part[:7] for part in parts))]
         boxes, scores, classes = columns[:3]
-        tiles, is_centre_in_core = columns[3:]
+        tiles, is_centre_in_core = columns[3:5]
+        class_margins, stability = columns[5:]
         runs = [run for part in parts for run in part.runs]
         order = np.flatnonzero(~find_doubles(boxes, scores, classes, tiles, is_centre_in_core))
         order = order[np.argsort(-scores[order], kind="stable")][: self.card.max_detections]
@@ -217,6 +226,8 @@ class Detector:
                 "area_px": mask_shapes[:, 0],
                 "response": np.nan,
                 "score": scores[order],
+                "class_margin": class_margins[order],
+                "stability": stability[order],
                 "polarity": np.zeros(len(order), np.int8),
                 "label": pd.Series([self.card.classes[k] for k in classes[order]], dtype=object),
                 "detector": pd.Series([self.card.name] * len(order), dtype=object),
@@ -232,6 +243,11 @@ class Detector:
         capped = any(part.is_capped for part in parts) or len(order) >= self.card.max_detections
         rows.attrs["is_capped"] = bool(capped)
         return rows
+
+
+def _select_values(values: "torch.Tensor | None", keep: NDArray) -> NDArray[np.float64]:
+    """Values of the objects `keep` (n,); NaN where they were not measured."""
+    return np.full(len(keep), np.nan) if values is None else values.double().numpy()[keep]
 
 
 def _is_out_of_memory(error: Exception) -> bool:

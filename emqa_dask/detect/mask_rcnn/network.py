@@ -19,6 +19,8 @@ class Predictions(NamedTuple):
     classes: "torch.Tensor"  # (n,) int64: 0 is the first name on the card
     masks: "torch.Tensor"  # (n, m, m): probabilities, stretched over the box
     embedding: "torch.Tensor"  # (d,): see embedding.pool_maps
+    class_margins: "torch.Tensor | None" = None  # (n,): lead over the second class; None: not measured
+    stability: "torch.Tensor | None" = None  # (n,) float64: see stability.compute_stability; None: not measured
 
 
 class Network(NamedTuple):
@@ -29,6 +31,7 @@ class Network(NamedTuple):
     compute_network_shape: Callable[
         [tuple[int, int]], tuple[int, int]
     ]  # the size at which an image of (h, w) goes through the layers
+    predict_boxes: Callable[[list[np.ndarray]], list[Predictions]] | None = None  # the same without masks, and faster
 
 
 def autocast(device: str, precision: str):

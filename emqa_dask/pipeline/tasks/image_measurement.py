@@ -11,6 +11,7 @@ from emqa_dask import models
 from emqa_dask.detect import log
 from emqa_dask.detect.normalise import normalise
 from emqa_dask.featurise import rings
+from emqa_dask.featurise.consistency import summarise_consistency
 from emqa_dask.featurise.detections import detection_features
 from emqa_dask.featurise.detector_agreement import compute_agreement
 from emqa_dask.featurise.images import image_features
@@ -43,7 +44,7 @@ def detect_with_networks(
 
     by_network = {}
     for name in settings.networks:
-        detector = load_detector(models.locate_model(name), device, settings.precision)
+        detector = load_detector(models.locate_model(name), device, settings.precision, settings.stability_scale)
         by_network[detector.card.name] = detector.examine(images, pixel_sides_nm)
     return [
         NetworkResult(
@@ -103,6 +104,9 @@ class _Detections(NamedTuple):
     boxes: NDArray[np.float64]  # (n, 4)
     score: NDArray[np.float64]  # (n,)
     circularity: NDArray[np.float64]  # (n,)
+    stability: NDArray[np.float64]  # (n,)
+    class_margin: NDArray[np.float64]  # (n,)
+    label: NDArray  # (n,) of text
 
 
 def _make_detection_columns(detections: pd.DataFrame) -> _Detections:
@@ -111,6 +115,9 @@ def _make_detection_columns(detections: pd.DataFrame) -> _Detections:
         detections[["y0", "x0", "y1", "x1"]].to_numpy(float),
         detections["score"].to_numpy(float),
         detections["circularity"].to_numpy(float),
+        detections["stability"].to_numpy(float),
+        detections["class_margin"].to_numpy(float),
+        detections["label"].to_numpy(object),
     )
 
 
@@ -132,7 +139,10 @@ def _summarise(row: dict, detections: _Detections, settings: Settings) -> list[d
             "detector_agreement": agreements[name],
         }
         features = detection_features(detections.boxes[mask], detections.score[mask], shape, circularity=circularity)
-        rows.append(columns | features)
+        consistency = summarise_consistency(
+            detections.stability[mask], detections.class_margin[mask], detections.label[mask]
+        )
+        rows.append(columns | features | consistency)
     return rows
 
 

@@ -23,9 +23,9 @@ class Stage(NamedTuple):
 # The one list of stages; every other list is derived from it. A stage comes behind those whose tables it needs.
 STAGES = (
     Stage("store", "ingest", ("thumbnails",), (), 1, True),
-    Stage("detect", "detect", ("detections", "embeddings"), ("thumbnails",), 4, True),
+    Stage("detect", "detect", ("detections", "embeddings"), ("thumbnails",), 5, True),
     Stage("classify", "classify", ("probabilities", "regions"), ("thumbnails",), 2, True),
-    Stage("evidence", "featurise", ("evidence",), ("detections",), 1, False),
+    Stage("evidence", "featurise", ("evidence",), ("detections",), 2, False),
     Stage("featurise", "featurise", ("features",), ("detections",), 4, True),
     Stage("check", "featurise", ("custom_checks",), ("thumbnails",), 1, True),
     Stage("predict", "predict", ("predictions",), ("evidence", "features", "embeddings"), 3, False),
