@@ -1,7 +1,6 @@
 """Attributes and small datasets of HDF5 as Python values: texts, numbers, lists; JSON in attributes is parsed."""
 
 import json
-import math
 from typing import Any
 
 import h5py
@@ -44,11 +43,11 @@ def read_attributes(node: h5py.HLObject) -> dict[str, Any]:
 def read_attribute(node: h5py.HLObject, name: str) -> Any:
     """One attribute; None where it is absent or cannot be read."""
     try:
-        if name not in node.attrs:
+        attributes = node.attrs
+        if name not in attributes:
             return None
-        attribute = node.attrs.get_id(name)
-        n_bytes = math.prod(attribute.shape or ()) * attribute.dtype.itemsize
-        return convert_value(node.attrs[name]) if n_bytes <= MAX_ATTRIBUTE_BYTES else None
+        is_small = attributes.get_id(name).get_storage_size() <= MAX_ATTRIBUTE_BYTES
+        return convert_value(attributes[name]) if is_small else None
     except (OSError, TypeError, ValueError, KeyError, RuntimeError, UnicodeError):
         return None
 

@@ -1,9 +1,10 @@
 """Frames of HDF5 datasets that are images, and the Source of a file from its images and the arrays left out."""
 
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,16 @@ class _ValidPart:
         return bounded_index
 
 
+class _LastCount(threading.local):
+    """Whether the dataset that this thread read last is complete."""
+
+    key: tuple[str, int, str] | None = None
+    is_complete: bool = False
+
+
+_LAST_COUNT = _LastCount()
+
+
 def _read_rows(path: Path, image: ImageDataset, plane: tuple[int, ...], y0: int, y1: int) -> np.ndarray:
     modified_ns = os.stat(path).st_mtime_ns
     key = (str(path), modified_ns, image.name)
@@ -162,7 +173,7 @@ def _read_rows(path: Path, image: ImageDataset, plane: tuple[int, ...], y0: int,
             dataset = file[image.name]
             load_filters(dataset)
             is_linked = dataset.is_virtual or bool(dataset.external)  # other files, which can change meanwhile
-            if is_damage_recorded() and (is_linked or not _is_complete(str(path), modified_ns, image.name)):
+            if is_damage_recorded() and (is_linked or not _is_complete(dataset, key)):
                 damage = find_hdf5_damage(dataset, _make_index(image, plane, y0, y1))
                 if damage:
                     record_damage(damage)
@@ -183,8 +194,12 @@ def _make_index(image: ImageDataset, plane: tuple[int, ...], y0: int, y1: int) -
     return tuple(index)
 
 
-@lru_cache(maxsize=16)
-def _is_complete(path: str, modified_ns: int, name: str) -> bool:
-    """Whether the file holds all values of a dataset; counted once, since a file can have millions of chunks."""
-    with h5py.File(path, "r") as file:
-        return not find_hdf5_damage(file[name])
+def _is_complete(dataset: h5py.Dataset, key: tuple[str, int, str]) -> bool:
+    """Whether the file holds all values of a dataset; counted once, since a file can have millions of chunks.
+
+    key: path, time of modification and name. Frames are read in their order, so that one answer per thread is enough.
+    """
+    if _LAST_COUNT.key != key:
+        _LAST_COUNT.is_complete = not find_hdf5_damage(dataset)
+        _LAST_COUNT.key = key
+    return _LAST_COUNT.is_complete

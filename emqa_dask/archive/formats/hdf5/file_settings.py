@@ -1,5 +1,6 @@
 """Settings of an HDF5 file by name: attributes and small datasets, for each array the nearest ones."""
 
+import posixpath
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -34,20 +35,18 @@ class FileSettings:
         """
         settings: dict[str, Any] = {}
         add_settings(settings, read_attributes(dataset))
-        group = dataset.parent
-        while True:
-            add_settings(settings, self._read_group(group))
-            if group.name in ("/", None):
-                break
-            group = group.parent
+        name = dataset.name
+        while name != "/":
+            name = posixpath.dirname(name)
+            add_settings(settings, self._read_group(dataset.file, name))
         add_settings(settings, self._common_settings)
         return settings
 
-    def _read_group(self, group: h5py.Group) -> dict[str, Any]:
-        if group.name not in self._settings_by_group:
-            settings = read_attributes(group) | dict(_iterate_small_datasets(group))
-            self._settings_by_group[group.name] = settings
-        return self._settings_by_group[group.name]
+    def _read_group(self, file: h5py.File, name: str) -> dict[str, Any]:
+        if name not in self._settings_by_group:
+            group = file[name]
+            self._settings_by_group[name] = read_attributes(group) | dict(_iterate_small_datasets(group))
+        return self._settings_by_group[name]
 
     def _find_common_settings(self, file: h5py.File) -> dict[str, Any]:
         """Settings of the groups that hold no array, below which none lies, where all of one name agree.
@@ -60,7 +59,7 @@ class FileSettings:
         for name in groups:
             if name in array_groups or n_settings > MAX_SETTINGS:
                 continue
-            for key, value in self._read_group(file[name]).items():
+            for key, value in self._read_group(file, name).items():
                 values.setdefault(normalise_name(key), []).append(value)
                 n_settings += 1
         return {name: entries[0] for name, entries in values.items() if all(entry == entries[0] for entry in entries)}

@@ -69,13 +69,13 @@ def _find_arrays(file: h5py.File) -> list[h5py.Dataset]:
     datasets: list[h5py.Dataset] = []
 
     def visit(name: str, node: h5py.HLObject) -> None:
-        if not isinstance(node, h5py.Dataset) or node.shape is None or node.ndim == 0 or 0 in node.shape:
-            return
         leaf = name.rpartition("/")[2]
+        if not isinstance(node, h5py.Dataset) or _DIM.fullmatch(leaf) or not node.shape or 0 in node.shape:
+            return
         group = node.parent
-        has_dims = any(_DIM.fullmatch(member) for member in group)
-        is_array = "emd_group_type" in group.attrs and (leaf in _DATA_NAMES or has_dims) and not _DIM.fullmatch(leaf)
-        if is_array and node.dtype.kind in "biufc" and node.size > 1:
+        if "emd_group_type" not in group.attrs or node.dtype.kind not in "biufc" or node.size <= 1:
+            return
+        if leaf in _DATA_NAMES or any(_DIM.fullmatch(member) for member in group):
             datasets.append(node)
 
     file.visititems(visit)
@@ -106,9 +106,7 @@ def _find_axes(dataset: h5py.Dataset, scales: Sequence[AxisScale]) -> ImageAxes 
     """
     names = [scale.name for scale in scales]
     units = [scale.unit for scale in scales]
-    dims = [dataset.parent.get(f"dim{k + 1}") for k in range(dataset.ndim)]
-    is_short = [isinstance(dim, h5py.Dataset) and dim.shape == (2,) for dim in dims]
-    if any(names) or not all(is_short) or set(dataset.shape) == {2}:
+    if any(names) or set(dataset.shape) == {2} or not _has_short_dims(dataset):
         return identify_axes(dataset.shape, dataset.dtype, names, units)
     axes = identify_axes(dataset.shape[::-1], dataset.dtype, [], units[::-1])
     if isinstance(axes, NoImage):
@@ -116,6 +114,12 @@ def _find_axes(dataset: h5py.Dataset, scales: Sequence[AxisScale]) -> ImageAxes 
     last = dataset.ndim - 1
     colour = None if axes.colour is None else last - axes.colour
     return ImageAxes(last - axes.y, last - axes.x, colour, tuple(last - k for k in axes.stack))
+
+
+def _has_short_dims(dataset: h5py.Dataset) -> bool:
+    """Whether every axis has a dim of two values."""
+    dims = [dataset.parent.get(f"dim{k + 1}") for k in range(dataset.ndim)]
+    return all(isinstance(dim, h5py.Dataset) and dim.shape == (2,) for dim in dims)
 
 
 def _make_header(file_settings: FileSettings, dataset: h5py.Dataset, axes: ImageAxes, size: StatedSize) -> Header:
