@@ -24,6 +24,7 @@ _STAGES = (
     _Stage(4, 5, 2, 6, 192),
     _Stage(1, 3, 1, 6, 320),
 )
+STAGE_CHANNELS = tuple(stage.n_channels for stage in _STAGES)
 _STEM_CHANNELS = 32
 _RETURNED_STAGES = (1, 2, 4, 6)  # the last ones of their strides
 CHANNELS = tuple(_STAGES[k].n_channels for k in _RETURNED_STAGES)  # of the returned maps, finest first

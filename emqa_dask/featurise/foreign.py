@@ -117,8 +117,8 @@ def scene_statistics(view: np.ndarray) -> dict[str, float]:
 
     Photographs use the whole grey range, have large even areas beside detailed ones, tones that differ from place to
     place, long edges, many of them along the axes, and hardly any noise in their flattest parts. All but
-    `flat_block_noise` are computed on a copy of 256 px on the shorter side. `tables.IMAGE_STATISTICS` has the meanings;
-    `triage.flags` weighs them. NaN below 64 px, beyond an aspect of 1:8 and for an image without contrast.
+    `flat_block_noise` are computed on a copy of 256 px on the shorter side. `tables.IMAGE_STATISTICS` has the meanings.
+    NaN below 64 px, beyond an aspect of 1:8 and for an image without contrast.
     """
     if min(view.shape) < 64 or max(view.shape) > 8 * min(view.shape):
         return dict.fromkeys(SCENE_STATISTICS, np.nan)

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 
 from emqa_dask.featurise import foreign, overlays
+from emqa_dask.featurise.picture_kinds import estimate_picture_kinds
 from emqa_dask.featurise.signature import compute_signature
 from emqa_dask.featurise.spectrum import compute_spectrum_statistics, cut_tiles
 from emqa_dask.tables import IMAGE_STATISTICS
@@ -74,6 +75,8 @@ def _compute_tone_statistics(image: np.ndarray, colour_fraction: float) -> tuple
     view, factor = overlays.make_view(bounded, low, high)
     banner_rows = overlays.measure_banner_rows(view)
     out["banner_rows"] = banner_rows * factor
+    bright_level = min(_find_bright_end(sample, image.dtype)[1] - low, span) * float(unit)
+    out["saturated_fraction"] *= overlays.measure_acquired_share(view, bright_level, banner_rows)
     runs = overlays.find_edge_runs(view)
     out |= overlays.find_scale_bar(view, factor, runs)
     out["line_horizontal"] = overlays.measure_longest_line(runs, view.shape[1])
@@ -82,6 +85,7 @@ def _compute_tone_statistics(image: np.ndarray, colour_fraction: float) -> tuple
     )
     out |= overlays.count_stripes(view, banner_rows)
     out |= foreign.diffraction_statistics(view) | foreign.scene_statistics(view[: len(view) - banner_rows])
+    out |= estimate_picture_kinds(view[: len(view) - banner_rows])
     out |= foreign.count_statistics(_cut_middle(pixels)) | _count_impulses(
         (_cut_middle(bounded) - np.float32(low)) * unit
     )
@@ -123,7 +127,6 @@ def _compute_tones(ordered: np.ndarray, dtype: np.dtype, low: float, span: float
     """Statistics of sorted grey values; `low` and `span` are the grey range."""
     n = len(ordered)
     min_value = float(ordered[0])
-    max_value = float(ordered[-1])
     if span <= 1e-30:
         top = _share_of_range(min_value, dtype)
         return {
@@ -143,9 +146,7 @@ def _compute_tones(ordered: np.ndarray, dtype: np.dtype, low: float, span: float
     ]
     histogram = np.histogram(np.clip(ordered, low, low + span), bins=256, range=(low, low + span))[0] / n
     filled = histogram[histogram > 0]
-    # Detectors clip at one value; JPEG spreads it by a few levels. The pile is the density there over the one below it.
-    end = max_value if dtype != np.uint8 else max(max_value, 250.0)
-    width = 0.012 * (max_value - min_value)
+    end, _, width = _find_bright_end(ordered, dtype)
     second, third = (_count_below(ordered, end - k * width) for k in (1, 4))
     top_band = (n - second) / n
     band_fraction = (second - third) / n
@@ -163,6 +164,16 @@ def _compute_tones(ordered: np.ndarray, dtype: np.dtype, low: float, span: float
         "floor_fraction": _count_below(ordered, min_value + width) / n,
         "skewness": float((centred * centred * centred).mean() / deviation**3) if deviation > 1e-6 else 0.0,
     }
+
+
+def _find_bright_end(ordered: np.ndarray, dtype: np.dtype) -> tuple[float, float, float]:
+    """(end, start, width) of the grey values that count as saturated: the last 1.2 % of the range, up to `end`.
+
+    Detectors clip at one value; JPEG spreads it by a few levels. The pile is the density there over the one below it.
+    """
+    end = max(float(ordered[-1]), 250.0) if dtype == np.uint8 else float(ordered[-1])
+    width = 0.012 * float(ordered[-1] - ordered[0])
+    return end, end - width, width
 
 
 def _share_of_range(value: float, dtype: np.dtype) -> float:

@@ -4,6 +4,10 @@ import cv2
 import numpy as np
 
 VIEW_PX = 1024  # overlays are looked for on a view of at most this side: letters and bars survive it
+MIN_BOX_FRACTION = 0.0005  # of the view; smaller boxes hold no label
+MAX_BOX_FRACTION = 0.3  # of the view; larger ones are the image's own ground
+MIN_BOX_SIDE_PX = 6  # of the view; thinner ones are bars or single strokes
+STRAIGHT_SIDE = 0.8  # of a side's length that is bright; a round object touches its bounding box in short arcs
 
 
 def make_view(image: np.ndarray, low: float, high: float) -> tuple[np.ndarray, float]:
@@ -139,6 +143,36 @@ def _count_bar_rows(part: np.ndarray, ground: float, tolerance: float, h: int) -
     is_text = 0.003 < is_ink.mean() < 0.55 and np.quantile(n_transitions, 0.75) >= 8
     is_flat = ground_gain > 0.35 or (np.median(equal[bar_rows]) > 0.5 and (ground_gain > 0.25 or equality_gain > 0.25))
     return rows if is_text and is_flat else 0
+
+
+def measure_acquired_share(view: np.ndarray, level: float, banner_rows: int) -> float:
+    """Share of the pixels from `level` on that lie outside the banner and drawn boxes; 1 without such pixels.
+
+    A label has a box of the brightest grey around its letters: its outline is a rectangle, three straight sides of
+    which are left where a letter or the specimen touches the fourth.
+    """
+    is_bright = view >= level
+    n_bright = int(np.count_nonzero(is_bright))
+    if n_bright == 0:
+        return 1.0
+    is_drawn = np.zeros(view.shape, bool)
+    is_drawn[len(view) - banner_rows :] = True
+    labels, boxes = cv2.connectedComponentsWithStats(is_bright.astype(np.uint8), connectivity=4)[1:3]
+    for number in np.flatnonzero(boxes[:, cv2.CC_STAT_AREA] >= max(64, MIN_BOX_FRACTION * view.size)):
+        x, y = boxes[number, :2]
+        w, h = boxes[number, 2:4]
+        is_part = labels[y : y + h, x : x + w] == number
+        is_box_size = min(w, h) >= MIN_BOX_SIDE_PX and w * h <= MAX_BOX_FRACTION * view.size
+        if number > 0 and is_box_size and _is_rectangle(is_part):
+            is_drawn[y : y + h, x : x + w] = True
+    return float(np.count_nonzero(is_bright & ~is_drawn) / n_bright)
+
+
+def _is_rectangle(is_part: np.ndarray) -> bool:
+    """Whether three sides of a region's bounding box lie along the region, within 2 px of the box."""
+    turns = (is_part, is_part[::-1], is_part.T, is_part.T[::-1])
+    sides = sorted(max(float(line.mean()) for line in turned[:3]) for turned in turns)
+    return sides[1] >= STRAIGHT_SIDE
 
 
 def count_stripes(view: np.ndarray, skip_rows: int) -> dict[str, float]:

@@ -26,10 +26,13 @@ class Flags:
     too_small: bool = True
     too_small_px: int = 48  # px, of the shorter side; below: no room for an object and its surroundings
     photograph: bool = True
-    photograph_score: float = 0.7  # of a logistic regression on grey pictures; above: edges and tones of a scene
+    photograph_probability: float = 0.9  # by content, colour and header; above: a photograph
     plot: bool = True
     plot_line_fraction: float = 0.45  # of both sides; above: straight lines as long as axes and frames
     plot_ground_fraction: float = 0.5  # of the pixels; above: an even ground, as of paper
+    plot_probability: float = 0.9  # by content, colour and header; above: a plot, a chart or a screenshot
+    doubtful_picture: bool = True
+    doubtful_picture_probability: float = 0.5  # of a photograph or a drawing; above: a person has to look
     diffraction: bool = True
     diffraction_symmetry: float = 0.62  # correlation with the image turned by 180 degrees; above: Friedel's law
     diffraction_radial_fraction: float = 0.5  # of the variance; above: intensity depends on the distance to the centre
@@ -49,6 +52,7 @@ class Flags:
     blur_fall_fine: float = 7.0  # the same from 0.08 cycles/px, where lattices have steep ends of their own
     drift: bool = True
     drift_contrast: float = 0.45  # of the spectrum's logarithm, explained by a motion; above: more than grain has
+    drift_fraction: float = 0.6  # of the spectrum's anisotropy, squared; above: motion, not parallel objects
     astigmatism: bool = True
     astigmatism_contrast: float = 0.34  # of the spectrum's logarithm, explained by an elliptical transfer function
     astigmatism_fraction: float = 0.17  # of the spectrum's anisotropy; above, with drift_contrast: not a lattice's own
@@ -80,9 +84,11 @@ class Flags:
         "blank_correlation": FRACTION,
         "nonfinite_pixels_fraction": FRACTION,
         "too_small_px": Range(0, 1_000_000),
-        "photograph_score": FRACTION,
+        "photograph_probability": FRACTION,
         "plot_line_fraction": FRACTION,
         "plot_ground_fraction": FRACTION,
+        "plot_probability": FRACTION,
+        "doubtful_picture_probability": FRACTION,
         "diffraction_symmetry": FRACTION,
         "diffraction_radial_fraction": FRACTION,
         "diffraction_skewness": Range(-1000, 1000),
@@ -98,6 +104,7 @@ class Flags:
         "blur_fall_medium": Range(0, 100),
         "blur_fall_fine": Range(0, 100),
         "drift_contrast": Range(0, 100),
+        "drift_fraction": FRACTION,
         "astigmatism_contrast": Range(0, 100),
         "astigmatism_fraction": FRACTION,
         "astigmatism_drift_contrast": Range(0, 100),

@@ -119,6 +119,11 @@ IMAGE_STATISTICS = {
     "coherent_axis_alignment": (
         "Mean of cos(4 angle) over its strong, coherent edges. 1 for edges along the image axes, -1 for diagonal ones."
     ),
+    "photograph_probability": (
+        "Probability that the picture is a photograph, by its grey thumbnail alone (network `picture-kinds`). NaN for "
+        "fewer than 96 px and without contrast."
+    ),
+    "drawing_probability": "Probability, by the same network, that it is a plot, a diagram, a text or a screenshot.",
     "empty_fraction": "Fraction of the pixels at the smallest grey value or within 2 % of the range above it.",
     "occupancy_decorrelation": (
         "1 minus the correlation, over a distance of 4 px, of whether pixels are non-empty. Near 1 for sparse "

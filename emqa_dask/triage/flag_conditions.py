@@ -51,6 +51,12 @@ def is_diffraction(features: pd.DataFrame, limits: Flags) -> pd.Series:
     return is_radial & (features["skewness"] > limits.diffraction_skewness) & (is_detailed | is_strongly_skewed)
 
 
+def is_mostly_motion(features: pd.DataFrame, limits: Flags) -> pd.Series:
+    # Wires and rods that lie parallel make a spectrum as anisotropic as motion does, but of another form.
+    fraction = (features["drift_contrast"] / features["anisotropy"].clip(lower=1e-6)) ** 2
+    return fraction > limits.drift_fraction
+
+
 def has_optical_directions(features: pd.DataFrame, limits: Flags) -> pd.Series:
     # A lattice has directions of its own, which motion explains not at all and an elliptical transfer badly.
     fraction = (features["astigmatism_contrast"] / features["anisotropy"].clip(lower=1e-6)) ** 2

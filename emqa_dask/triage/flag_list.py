@@ -14,11 +14,12 @@ from emqa_dask.triage.flag_conditions import (
     has_optical_fall,
     is_count_map,
     is_diffraction,
+    is_mostly_motion,
     is_no_drawing,
     is_plot,
     is_unscaled,
 )
-from emqa_dask.triage.photographs import score_photographs
+from emqa_dask.triage.picture_evidence import compute_foreign_probability, is_doubtful, is_like_drawing
 
 PIXEL_SIZE_COLUMNS = (
     "nm_per_pixel",
@@ -81,11 +82,11 @@ FLAGS = (
         code="photograph",
         verdict="junk",
         meaning="The picture is a photograph, not a micrograph.",
-        statistic=score_photographs,
-        limit="photograph_score",
+        statistic=compute_foreign_probability,
+        limit="photograph_probability",
         is_above=True,
-        text="a photograph, by the spread of its tones, edges and empty areas: score {value:.2f} (limit {limit:.2f})",
-        condition=lambda f, limits: ~f["has_imaging_conditions"] & is_no_drawing(f, limits),
+        text="a photograph, by its content: probability {value:.3f} (limit {limit:.3f})",
+        condition=lambda f, limits: ~is_like_drawing(f) & ~is_doubtful(f, limits) & is_no_drawing(f, limits),
     ),
     Flag(
         code="plot",
@@ -97,6 +98,16 @@ FLAGS = (
         text="a plot: straight lines over {percent:.0f} % of both sides (limit {limit_percent:.0f} %) on an even "
         "ground",
         condition=is_plot,
+    ),
+    Flag(
+        code="plot",
+        verdict="junk",
+        meaning="The picture is a plot, a chart or a screenshot.",
+        statistic=compute_foreign_probability,
+        limit="plot_probability",
+        is_above=True,
+        text="a plot, a chart or a screenshot, by its content: probability {value:.3f} (limit {limit:.3f})",
+        condition=lambda f, limits: is_like_drawing(f) & ~is_doubtful(f, limits),
     ),
     Flag(
         code="diffraction",
@@ -121,6 +132,16 @@ FLAGS = (
         condition=is_count_map,
     ),
     Flag(
+        code="doubtful_picture",
+        verdict="review",
+        meaning="The picture may be a photograph or a drawing: too likely for trust, too unlikely for junk.",
+        statistic=compute_foreign_probability,
+        limit="doubtful_picture_probability",
+        is_above=True,
+        text="a photograph or a drawing with a probability of {value:.2f} by its content (limit {limit:.2f})",
+        condition=is_doubtful,
+    ),
+    Flag(
         code="blur",
         verdict="review",
         meaning="The image is out of focus.",
@@ -141,6 +162,7 @@ FLAGS = (
         is_above=True,
         text="drift: the spectrum fades as by a motion of {drift_px:.0f} px at {drift_angle_deg:.0f} degrees; "
         "contrast of that pattern {value:.2f} (limit {limit:.2f})",
+        condition=is_mostly_motion,
     ),
     Flag(
         code="astigmatism",

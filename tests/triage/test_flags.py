@@ -298,6 +298,46 @@ def test_grey_photographs_are_told_by_their_scene(name):
     assert "photograph" in set(flag_images(features_of(picture))["flag"])
 
 
+def probabilities_of(photograph, drawing, **columns):
+    """Flags by content alone: all other statistics are unknown."""
+    row = dict.fromkeys(tables.IMAGE_STATISTICS, np.nan) | {"micrograph_id": "a", "colour_fraction": 0.0}
+    row |= {"photograph_probability": photograph, "drawing_probability": drawing}
+    return list(flag_images(pd.DataFrame([row | columns]))["flag"])
+
+
+def test_doubtful_pictures_are_for_review_only():
+    assert probabilities_of(0.99, 0.0) == ["photograph"]
+    assert probabilities_of(0.01, 0.98) == ["plot"]
+    assert probabilities_of(0.4, 0.3) == ["doubtful_picture"]
+    assert probabilities_of(0.2, 0.2) == []
+    assert probabilities_of(np.nan, np.nan) == []
+    assert next(flag.verdict for flag in FLAGS if flag.code == "doubtful_picture") == "review"
+
+
+def test_colour_and_header_are_evidence_beside_the_content():
+    """Log odds by hand: logit(0.8) = 1.39; colour adds 4, which gives 0.995; a header takes 6, which gives 0.01."""
+    assert probabilities_of(0.8, 0.0) == ["doubtful_picture"]
+    assert probabilities_of(0.8, 0.0, colour_fraction=0.6) == ["photograph"]
+    assert probabilities_of(0.8, 0.0, has_imaging_conditions=True) == []
+    assert probabilities_of(0.999, 0.0, has_imaging_conditions=True) == ["doubtful_picture"]
+
+
+def test_saturation_counts_no_label_boxes():
+    """A white box of 100 x 60 px in a corner is a label; a white disc of the same area is saturated."""
+    noise = np.random.default_rng(0).normal(100, 12, (400, 400))
+    image = np.clip(np.rint(noise), 0, 200).astype(np.uint8)
+    labelled = image.copy()
+    labelled[5:65, 5:105] = 255
+    y, x = np.mgrid[:400, :400]
+    saturated = image.copy()
+    saturated[np.hypot(y - 200, x - 200) < np.sqrt(6000 / np.pi)] = 255
+    found = features_of(labelled, saturated)
+    np.testing.assert_allclose(found["saturated_fraction"], [0.0, 6000 / 160_000], atol=2e-3)
+    raised = flag_images(found)
+    assert "saturation" not in set(raised.loc[raised["micrograph_id"] == "m0", "flag"])
+    assert "saturation" in set(raised.loc[raised["micrograph_id"] == "m1", "flag"])
+
+
 def test_a_statistic_in_nm_knows_the_pixel_size(monkeypatch):
     """A period of 20 px is 4 nm at 0.2 nm/px, 10 nm at 0.5 nm/px, and unknown without a pixel size."""
     coarse = Flag(
@@ -353,4 +393,4 @@ def test_no_photograph_among_images_with_imaging_conditions():
 
     features = features_of(data.camera())
     assert set(flag_images(features)["flag"]) == {"photograph"}
-    assert flag_images(features.assign(has_imaging_conditions=True)).empty
+    assert list(flag_images(features.assign(has_imaging_conditions=True))["flag"]) == ["doubtful_picture"]

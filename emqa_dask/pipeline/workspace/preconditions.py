@@ -19,6 +19,8 @@ def verify_models(settings: Settings, steps: Collection[str]) -> None:
     if networks:
         name_detectors(settings.detect)
         models.verify_models([models.CONTENT_MODEL])
+    if "featurise" in steps:
+        models.verify_models([models.PICTURE_MODEL])
     if "classify" in steps:
         models.verify_models([models.CONTENT_MODEL])
 

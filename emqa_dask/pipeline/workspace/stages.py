@@ -26,7 +26,7 @@ STAGES = (
     Stage("detect", "detect", ("detections", "embeddings"), ("thumbnails",), 5, True),
     Stage("classify", "classify", ("probabilities", "regions"), ("thumbnails",), 2, True),
     Stage("evidence", "featurise", ("evidence",), ("detections",), 2, False),
-    Stage("featurise", "featurise", ("features",), ("detections",), 4, True),
+    Stage("featurise", "featurise", ("features",), ("detections",), 5, True),
     Stage("check", "featurise", ("custom_checks",), ("thumbnails",), 1, True),
     Stage("predict", "predict", ("predictions",), ("evidence", "features", "embeddings"), 3, False),
     Stage("uncertainty", "predict", ("classifications",), ("features", "probabilities", "regions"), 2, False),
@@ -62,7 +62,8 @@ def list_run_folders(settings: Settings) -> dict[str, str]:
     evidence = _digest_stage("evidence", settings.featurise.score_floor, detections)
     featurise = settings.featurise
     inputs = (featurise.order, featurise.rings, featurise.cs_mm, *tables.IMAGE_STATISTICS)
-    features = _digest_stage("featurise", *inputs, detections)
+    picture_model = models.digest_model_card(models.PICTURE_MODEL)
+    features = _digest_stage("featurise", *inputs, picture_model, detections)
     quality_models = [_digest_model(name) for name in settings.predict.models]
     digests = {
         "thumbnails": "",
