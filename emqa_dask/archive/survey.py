@@ -13,7 +13,7 @@ import numpy as np
 from emqa_dask import tables, uris
 from emqa_dask.archive import companions
 from emqa_dask.archive.entries import ZARR_SUFFIXES, Entry
-from emqa_dask.archive.metadata.pixel_size import set_pixel_size
+from emqa_dask.archive.measured_scale import MAX_FRAMES, complete_pixel_size
 from emqa_dask.archive.metadata.xml_text import MAX_XML_BYTES
 from emqa_dask.archive.readers import open_source
 from emqa_dask.archive.rows import describe_damage, describe_error, dump_header, fit_row, format_error, join_lines
@@ -77,7 +77,8 @@ def _survey_frames(row: dict, source: Source, settings: Archive) -> list[dict]:
     failures = []
     for number, frame in enumerate(source.frames):
         try:
-            rows.append(_survey_frame(row, number, frame, settings))
+            is_searched = len(source.frames) <= MAX_FRAMES
+            rows.append(_survey_frame(row, number, frame, settings, is_searched=is_searched))
         except Exception as error:
             failures.append((number, describe_error(error), format_error(error)))
     row["n_frames"] = len(rows)
@@ -91,7 +92,8 @@ def _survey_frames(row: dict, source: Source, settings: Archive) -> list[dict]:
     return rows
 
 
-def _survey_frame(row: dict, number: int, frame: Frame, settings: Archive) -> dict:
+def _survey_frame(row: dict, number: int, frame: Frame, settings: Archive, *, is_searched: bool) -> dict:
+    """The row of a frame; `is_searched`: its pixels are searched for a scale bar or a lattice, if it is read whole."""
     check_megapixels(frame, settings.max_megapixels)
     digest = hashlib.sha256()
     readings = []
@@ -100,9 +102,8 @@ def _survey_frame(row: dict, number: int, frame: Frame, settings: Archive) -> di
         digest.update(np.ascontiguousarray(reading.pixels, reading.pixels.dtype.newbyteorder("<")).data)
         readings.append(reading._replace(pixels=np.empty((0, 0))))
     n_pixels = frame.height_px * frame.width_px
-    header = frame.header
-    if not header.nm_per_pixel > 0 and settings.nm_per_pixel > 0:
-        header = set_pixel_size(header, settings.nm_per_pixel, "user")
+    whole = reading.pixels if is_searched and len(readings) == 1 else None
+    header, scale_bar = complete_pixel_size(frame.header, whole, settings)
     return {
         "micrograph_id": compute_micrograph_id(row["content_sha256"], row["uri"], number),
         "uri": row["uri"],
@@ -120,6 +121,7 @@ def _survey_frame(row: dict, number: int, frame: Frame, settings: Archive) -> di
         "nm_per_pixel_y": header.nm_per_pixel_y,
         "nm_per_pixel_source": header.nm_per_pixel_source,
         "pixel_size_problem": header.pixel_size_problem,
+        "scale_bar": scale_bar,
         "voltage_kv": header.voltage_kv,
         "magnification": header.magnification,
         "instrument": header.instrument,

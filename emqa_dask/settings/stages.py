@@ -17,10 +17,13 @@ class Archive:
     include: tuple[str, ...] = ()  # patterns of files and folders that are read, except excluded ones; empty = all
     max_megapixels: float = 256.0  # larger images get a row that says so, until this is raised: a guard against bombs
     nm_per_pixel: float = 0.0  # pixel size for new files whose header has none; stored ones keep theirs; 0 = unknown
+    read_scale_bars: bool = False  # of new images; gives the pixel size of those without another one
+    lattice_spacing_nm: float = 0.0  # of the crystal in new images (largest clear one); gives their pixel size; 0 = off
     files_per_task: int = 32  # at first; a large archive's tasks have up to 16 times that, of at most 2 GiB together
     RANGES: ClassVar = {
         "max_megapixels": Range(1e-6, 100_000),
         "nm_per_pixel": Range(1e-6, 1e6, or_zero=True),
+        "lattice_spacing_nm": Range(0.01, 100, or_zero=True),
         "files_per_task": Range(1, 100_000),
     }
 

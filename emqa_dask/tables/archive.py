@@ -11,12 +11,19 @@ _IMAGING_CONDITIONS: Columns = {
     "nm_per_pixel_y": (pa.float64(), "Pixel size along y (rows) in nm; equal to that along x for square pixels."),
     "nm_per_pixel_source": (
         pa.string(),
-        "Source of the pixel size: header (of the file), sidecar (a text file beside it), user (the settings) or none.",
+        "Source of the pixel size: header (of the file), sidecar (a text file beside it), user (the settings), "
+        "scale_bar (burnt into the image), lattice (of the crystal in it) or none.",
     ),
     "pixel_size_problem": (
         pa.string(),
         "Why the pixel size may be wrong: entries of the file that contradict one another, an image that was "
-        "cropped or resized since, or a size that no microscope has. Null when nothing speaks against it.",
+        "cropped or resized since, a scale bar that states another size, or a size that no microscope has. Null when "
+        "nothing speaks against it.",
+    ),
+    "scale_bar": (
+        pa.string(),
+        "What the burnt-in scale bar states, e.g. '200 nm on 98.5 px', or why it is not used: it has no readable "
+        "length, or two bars contradict each other. Null without a bar.",
     ),
     "voltage_kv": (pa.float64(), "Acceleration voltage in kV. NaN when it is unknown."),
     "magnification": (pa.float64(), "Magnification that the microscope indicated. NaN when it is unknown."),

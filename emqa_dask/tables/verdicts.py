@@ -65,7 +65,10 @@ TRIAGE = define_schema(
             pa.float64(),
             "Pixel size along y (rows) in nm; equal to that along x for square pixels. NaN when it is unknown.",
         ),
-        "nm_per_pixel_source": (pa.string(), "Source of the pixel size: header, sidecar, user or none."),
+        "nm_per_pixel_source": (
+            pa.string(),
+            "Source of the pixel size: header, sidecar, user, scale_bar, lattice or none.",
+        ),
         "is_nm_per_pixel_suspect": (
             pa.bool_(),
             "True when the pixel size is about 10 or 100 times larger or smaller than that of the acquisition group.",

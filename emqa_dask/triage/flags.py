@@ -13,8 +13,9 @@ DEFAULT_LIMITS = Flags()
 ASSUMED_VALUES = {  # of columns from tables.MICROGRAPHS, where they are absent
     **dict.fromkeys(PIXEL_SIZE_COLUMNS, np.nan),
     "colour": "",
-    "has_imaging_conditions": False,  # whether the file states a pixel size, a voltage or a magnification
+    "has_imaging_conditions": False,  # whether the file or a scale bar states a pixel size, or a voltage, ...
 }
+MICROGRAPH_SOURCES = ("header", "sidecar", "scale_bar")  # of pixel sizes that only images of microscopes have
 MIN_DETAIL_CPP = 1e-6  # cycles/px; stands for no detail at all in a sentence
 
 
@@ -56,7 +57,7 @@ def complete_columns(features: pd.DataFrame) -> pd.DataFrame:
 def join_image_columns(features: pd.DataFrame, micrographs: pd.DataFrame) -> pd.DataFrame:
     """`features` in the order of `micrographs` (rows of tables.MICROGRAPHS), with the columns of ASSUMED_VALUES."""
     aligned = features.set_index("micrograph_id").reindex(micrographs["micrograph_id"]).reset_index()
-    is_sized = micrographs["nm_per_pixel_source"].isin(("header", "sidecar")) & micrographs["nm_per_pixel"].gt(0)
+    is_sized = micrographs["nm_per_pixel_source"].isin(MICROGRAPH_SOURCES) & micrographs["nm_per_pixel"].gt(0)
     has_conditions = is_sized | micrographs["voltage_kv"].gt(0) | micrographs["magnification"].gt(0)
     return aligned.assign(
         **{name: micrographs[name].to_numpy() for name in PIXEL_SIZE_COLUMNS},

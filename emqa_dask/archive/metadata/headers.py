@@ -19,7 +19,7 @@ class Header:
 
     nm_per_pixel: float = math.nan  # along x
     nm_per_pixel_y: float = math.nan  # along y; the same for square pixels
-    nm_per_pixel_source: str = "none"  # header, sidecar, user or none
+    nm_per_pixel_source: str = "none"  # header, sidecar, user, scale_bar, lattice or none
     pixel_size_problem: str | None = None  # why the pixel size may be wrong, one phrase
     voltage_kv: float = math.nan
     magnification: float = math.nan

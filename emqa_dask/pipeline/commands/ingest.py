@@ -75,7 +75,9 @@ def _make_survey_tasks(
 ) -> Iterator[Task]:
     """A task for each batch of new files, in the order of the scan; notes their names."""
     # The rows of files depend on these settings, too.
-    settings_key = repr((settings.archive.max_megapixels, settings.archive.nm_per_pixel)).encode()
+    archive = settings.archive
+    inputs = (archive.max_megapixels, archive.nm_per_pixel, archive.read_scale_bars, archive.lattice_spacing_nm)
+    settings_key = repr(inputs).encode()
     for entries, keys in iter_batches(new_files, settings.archive.files_per_task):
         names.append(hashlib.sha256(settings_key + b"".join(keys)).hexdigest()[:16])
         yield Task(names[-1], (workspace, names[-1], entries, settings), len(entries))

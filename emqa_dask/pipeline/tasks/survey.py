@@ -1,11 +1,13 @@
 """The survey of a batch of files: writes parts of the survey's tables of files and of micrographs."""
 
+import math
 from collections import Counter
 
 import pyarrow as pa
 
 from emqa_dask import tables
 from emqa_dask.archive.entries import Entry
+from emqa_dask.archive.measured_scale import MEASURED_SOURCES
 from emqa_dask.archive.name_escapes import escape_name
 from emqa_dask.archive.rows import fit_row
 from emqa_dask.archive.survey import survey_file
@@ -51,12 +53,18 @@ def survey_files(
             failures.append(make_reader_failure(entry, died, get_worker_address()))
         rows.append(row)
         for frame in frames_of_file:
-            size = [frame[name] for name in ("height_px", "width_px", "dtype", "nm_per_pixel", "nm_per_pixel_y")]
-            frames.append(frame | {"stack": layout.name_stack(*size), "path": escape_name(entry.path)})
+            frames.append(frame | {"stack": _name_stack(frame), "path": escape_name(entry.path)})
     write(workspace, name, rows, frames, failures)
     n_bytes = sum(entry.size_bytes for entry in entries)
     stacks = dict(Counter(frame["stack"] for frame in frames))
     return {"n_images": len(entries), "bytes": n_bytes, "stacks": stacks, "n_failed": len(failures)}
+
+
+def _name_stack(frame: dict) -> str:
+    """The stack for `frame`. Measured pixel sizes are not in its name: each image would have a stack of its own."""
+    is_measured = frame["nm_per_pixel_source"] in MEASURED_SOURCES
+    sizes_nm = [math.nan] * 2 if is_measured else [frame["nm_per_pixel"], frame["nm_per_pixel_y"]]
+    return layout.name_stack(frame["height_px"], frame["width_px"], frame["dtype"], *sizes_nm)
 
 
 def survey_lost(workspace: Workspace, name: str, entries: list[Entry], died: CallFailed, worker: str) -> None:

@@ -1,0 +1,1 @@
+"""Pixel sizes from burnt-in scale bars: bars, the text beside them, and what it says."""
