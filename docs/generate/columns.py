@@ -18,6 +18,7 @@ FILES = {
     "TRIAGE": "triage.parquet",
     "DRIFTS": "drifts.parquet",
     "SESSIONS": "sessions.parquet",
+    "DETECTOR_CHOICES": "detector_choices.parquet",
     "EVENTS": "events.parquet",
     "FAILURES": "failures.parquet",
     "LATTICE_ORDER": "order.parquet in the folder of emqa tune order",

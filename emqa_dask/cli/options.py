@@ -40,7 +40,8 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         default=[],
         dest="detectors",
         help="log, a bundled network by name (cavity-tem), or a model directory; several look side by side, and the "
-        "verdict rests on the one that can be trusted more",
+        "verdict rests on the one that can be trusted more; auto: log or a bundled network for each session, from a "
+        "first look at a few images",
     )
     group.add_argument(
         "--classifier",

@@ -9,6 +9,8 @@ from emqa_dask.number_ranges import Range
 from emqa_dask.settings.rules import require
 
 PRECISIONS = ("float32", "bfloat16", "float16")  # of networks
+AUTO = "auto"  # as the only detector: log or AUTO_NETWORK, chosen for each session
+AUTO_NETWORK = "cavity-tem"
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ class Store:
 
 @dataclass(frozen=True)
 class Detect:
-    detectors: tuple[str, ...] = ("log",)  # "log" and Mask R-CNNs: bundled ones by name, others by their directories
+    detectors: tuple[str, ...] = ("log",)  # "log" and Mask R-CNNs (bundled names, directories); "auto": per session
+    classes: tuple[str, ...] = ()  # of the networks' objects that count, by the names on their cards; empty = all
     polarity: str = "auto"  # bright, dark, both, or auto: the one that answers more strongly in the image
     min_sigma: float = 3.0  # px; smaller scales find grain; a disk of radius r answers at sigma = r / sqrt(2)
     max_sigma: float = 20.0  # px
@@ -102,6 +105,9 @@ class Detect:
         named = self.detectors
         require(bool(named) and all(named), "detect.detectors", named, 'names at least one, e.g. ["log"]')
         require(len(set(named)) == len(named), "detect.detectors", named, "names one twice")
+        require(
+            AUTO not in named or len(named) == 1, "detect.detectors", named, 'names "auto" alone, or none of that name'
+        )
         require(
             self.polarity in ("auto", "bright", "dark", "both"),
             "detect.polarity",
@@ -139,9 +145,19 @@ class Detect:
         return replace(self, **sizes)
 
     @property
+    def is_automatic(self) -> bool:
+        """Whether the detector is chosen for each session."""
+        return self.detectors == (AUTO,)
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """The detectors, in order; of an automatic choice those that it has."""
+        return ("log", AUTO_NETWORK) if self.is_automatic else self.detectors
+
+    @property
     def networks(self) -> tuple[str, ...]:
-        """The detectors that are networks, in order."""
-        return tuple(name for name in self.detectors if name != "log")
+        """The candidates that are networks, in order."""
+        return tuple(name for name in self.candidates if name != "log")
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,11 @@ class Workspace:
         return files.join(self.uri, "sessions.parquet")
 
     @property
+    def detector_choices(self) -> str:
+        """Table of the detectors chosen for sessions, tables.DETECTOR_CHOICES."""
+        return files.join(self.uri, "detector_choices.parquet")
+
+    @property
     def failures(self) -> str:
         """Table of failures, tables.FAILURES."""
         return files.join(self.uri, "failures.parquet")

@@ -25,7 +25,7 @@ from emqa_dask.tables.detections import (
 )
 from emqa_dask.tables.images import CUSTOM_CHECKS, FEATURES, FLAGS, IMAGE_STATISTICS, THON_RINGS
 from emqa_dask.tables.order import LATTICE_ORDER, LATTICE_ORDER_POINTS, LATTICE_ORDER_WINDOWS
-from emqa_dask.tables.runs import EVENTS, FAILURES
+from emqa_dask.tables.runs import DETECTOR_CHOICES, EVENTS, FAILURES
 from emqa_dask.tables.schema import conform, empty, with_column
 from emqa_dask.tables.verdicts import TRIAGE, VERDICTS
 
@@ -34,6 +34,7 @@ ALL_TABLES = {
     "catalog": CATALOG,
     "micrographs": MICROGRAPHS,
     "thumbnails": THUMBNAILS,
+    "detector_choices": DETECTOR_CHOICES,
     "detections": DETECTIONS,
     "embeddings": EMBEDDINGS,
     "evidence": EVIDENCE,
@@ -63,6 +64,7 @@ __all__ = [
     "CUSTOM_CHECKS",
     "DETECTIONS",
     "DETECTION_FEATURES",
+    "DETECTOR_CHOICES",
     "DRIFTS",
     "EMBEDDINGS",
     "ENTROPY_SHAPE",

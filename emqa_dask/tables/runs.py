@@ -44,3 +44,23 @@ FAILURES = define_schema(
         ),
     }
 )
+
+# A row per session whose detector was chosen from a first look at a few of its images.
+DETECTOR_CHOICES = define_schema(
+    {
+        "folder": (pa.string(), "Folder of the session's files in the archive. Empty for files in its root."),
+        "instrument": (pa.string(), "Instrument of the session. Empty when it is unknown."),
+        "detector": (pa.string(), "Detector of the session's micrographs: log, or a bundled network."),
+        "classes": (
+            pa.list_(pa.string()),
+            "Classes of the network's detections that count. Empty for log, and when all classes count.",
+        ),
+        "content": (
+            pa.string(),
+            "What the images show: a class of the network, mixed (several classes), lattice, dots or nothing.",
+        ),
+        "because": (pa.string(), "The reason for the choice in plain English, with its numbers."),
+        "n_looked_at": (pa.int32(), "Number of images that were looked at."),
+        "n_micrographs": (pa.int64(), "Number of micrographs of the session when the detector was chosen."),
+    }
+)

@@ -20,7 +20,7 @@ PREDICTED_TOGETHER = (
 SUMMARISED_TOGETHER = 256  # micrographs whose evidence is made at once: their detections are in memory
 
 
-LEDGER_COLUMNS = ("micrograph_id", "voltage_kv", "height_px", "width_px", "partition")
+LEDGER_COLUMNS = ("micrograph_id", "uri", "instrument", "voltage_kv", "height_px", "width_px", "partition")
 
 
 def say_unfit_models(settings: Settings, say: Callable[[str], None]) -> None:

@@ -6,6 +6,7 @@ import shlex
 import sys
 
 from emqa_dask import __version__, models, tables
+from emqa_dask.pipeline.workspace.detector_choices import iter_choice_lines, load_choices
 from emqa_dask.settings import Settings, dump
 from emqa_dask.store import files, parts
 from emqa_dask.store.layout import Workspace
@@ -19,6 +20,7 @@ def collect_facts(workspace: Workspace, source: str, settings: Settings) -> dict
     is_command = sys.argv[0].endswith(("emqa", "__main__.py"))
     command = shlex.join(["emqa", *sys.argv[1:]]) if is_command else "Python"
     catalog = parts.iterate_table(workspace.catalog, tables.CATALOG, ["size_bytes"])
+    choices = load_choices(workspace).to_dict("records") if settings.detect.is_automatic else []
     return {
         "archive": files.redact(source),
         "workspace": files.redact(workspace.uri),
@@ -28,6 +30,7 @@ def collect_facts(workspace: Workspace, source: str, settings: Settings) -> dict
         "versions": list_versions(),
         "settings": files.redact(dump(settings)),
         "models": _describe_models(settings),
+        **({"detectors of sessions": list(iter_choice_lines(choices))} if choices else {}),
     }
 
 

@@ -11,6 +11,7 @@ from emqa_dask import tables
 from emqa_dask.backend import to_device
 from emqa_dask.pipeline.commands import ingest
 from emqa_dask.pipeline.commands.bundled_tables import say_unfit_models
+from emqa_dask.pipeline.commands.choose_detectors import choose_detectors
 from emqa_dask.pipeline.commands.executor import RunExecutor
 from emqa_dask.pipeline.commands.make_tables import make_tables
 from emqa_dask.pipeline.commands.report import RunFacts, report
@@ -117,6 +118,8 @@ def run(
                 if left_out := ingest.ingest(workspace, sources, settings, execute):
                     say(left_out)
                 seconds["survey"] = time.time() - started
+            if settings.detect.is_automatic and "detect" in steps:
+                choose_detectors(workspace, settings, execute, say)
             seconds |= _make_tables(workspace, settings, steps, execute)
         n_failures = write_failures(workspace, settings)
         if "report" in steps:

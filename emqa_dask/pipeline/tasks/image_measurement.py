@@ -1,7 +1,7 @@
 """Detections of every detector on an image, their summary (tables.EVIDENCE), and the image's features."""
 
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,9 @@ from emqa_dask.pipeline.workspace.detectors import name_detectors
 from emqa_dask.pixel_sides import compute_pixel_side_nm, is_square_pixel
 from emqa_dask.settings import Detect, Featurise, Run, Settings
 from emqa_dask.tables import CONTENT, THON_RINGS
+
+if TYPE_CHECKING:  # a run without networks does well without torch
+    from emqa_dask.detect.mask_rcnn.detector import ImageResult
 
 MAX_RINGS_NM = 0.3  # pixels above which no image holds the three rings that an estimate needs
 
@@ -45,7 +48,8 @@ def detect_with_networks(
     by_network = {}
     for name in settings.networks:
         detector = load_detector(models.locate_model(name), device, settings.precision, settings.stability_scale)
-        by_network[detector.card.name] = detector.examine(images, pixel_sides_nm)
+        results = detector.examine(images, pixel_sides_nm)
+        by_network[detector.card.name] = [_select_classes(result, settings.classes) for result in results]
     return [
         NetworkResult(
             pd.concat([result.detections for result in image_results], ignore_index=True),
@@ -56,12 +60,20 @@ def detect_with_networks(
     ]
 
 
+def _select_classes(result: "ImageResult", classes: Sequence[str]) -> "ImageResult":
+    """`result` with the detections of `classes` alone; all of them for no classes."""
+    if not classes:
+        return result
+    detections = result.detections
+    return result._replace(detections=detections[detections["label"].isin(classes)].reset_index(drop=True))
+
+
 def detect_objects(image: np.ndarray, row: dict, settings: Settings) -> pd.DataFrame:
     """Detections of every detector on one micrograph, as rows of tables.DETECTIONS."""
     by_detector = []
     pixel_side_nm = find_pixel_side_nm(row)
     detect_settings = settings.detect.with_pixel_size(pixel_side_nm)
-    if "log" in detect_settings.detectors:
+    if "log" in detect_settings.candidates:
         by_detector.append(add_diameters_nm(log.detect_image(image, detect_settings, device=settings.run.device), row))
     if detect_settings.networks:
         (result,) = detect_with_networks([image], [pixel_side_nm], detect_settings, settings.run.device)
@@ -84,8 +96,12 @@ def summarise_image(row: dict, detections: pd.DataFrame, settings: Settings) -> 
     return _summarise(row, _make_detection_columns(detections), settings)
 
 
-def summarise_images(rows: Iterable[dict], detections: pd.DataFrame, settings: Settings) -> Iterator[list[dict]]:
-    """Rows of tables.EVIDENCE of each micrograph in `rows`. `detections` may have rows of other micrographs.
+def summarise_images(
+    rows: Iterable[dict], detections: pd.DataFrame, find_settings: Callable[[dict], Settings]
+) -> Iterator[list[dict]]:
+    """Rows of tables.EVIDENCE of each micrograph in `rows`, with the settings that `find_settings(row)` gives.
+
+    `detections` may have rows of other micrographs.
 
     Columns become arrays once, because selecting a table for each image took ten times as long as the summary.
     """
@@ -94,7 +110,8 @@ def summarise_images(rows: Iterable[dict], detections: pd.DataFrame, settings: S
     no_positions = np.zeros(0, np.intp)
     for row in rows:
         image_detections = positions.get(row["micrograph_id"], no_positions)
-        yield _summarise(row, _Detections(*(column[image_detections] for column in columns)), settings)
+        image_columns = _Detections(*(column[image_detections] for column in columns))
+        yield _summarise(row, image_columns, find_settings(row))
 
 
 class _Detections(NamedTuple):

@@ -20,6 +20,7 @@ from emqa_dask.pipeline.tasks.image_measurement import (
     measure_image,
 )
 from emqa_dask.pipeline.tasks.image_stages import Chunk, ImageStages, make_micrograph_failure
+from emqa_dask.pipeline.workspace.detector_choices import DetectorChoices, read_choices
 from emqa_dask.pipeline.workspace.stages import list_run_folders
 from emqa_dask.run.supervise import CallFailed
 from emqa_dask.settings import Detect, Settings
@@ -45,8 +46,9 @@ def measure_partition(
     if "detections" not in new_rows and ("evidence" in new_rows or "features" in new_rows):
         stored_detections = _read_detections(workspace, partition, settings)
     images = micrographs.iterate_micrographs(workspace.uri, partition, rows["index"])
+    choices = read_choices(workspace, settings)
     for group_settings, chunk_rows in _make_chunks(
-        rows.to_dict("records"), settings, _choose_batch_size(settings, new_rows)
+        rows.to_dict("records"), settings, choices, _choose_batch_size(settings, new_rows)
     ):
         with stages.time_stage("read"):
             chunk = Chunk(chunk_rows, list(itertools.islice(images, len(chunk_rows))))
@@ -201,13 +203,16 @@ def _choose_batch_size(settings: Settings, new_rows: dict[str, list]) -> int:
     return settings.run.batch_size if is_batched else 1
 
 
-def _make_chunks(rows: list[dict], settings: Settings, n: int) -> Iterator[tuple[Settings, list[dict]]]:
-    """Chunks of at most `n` consecutive `rows` of one cohort and pixel size, and the settings for each chunk."""
+def _make_chunks(
+    rows: list[dict], settings: Settings, choices: DetectorChoices, n: int
+) -> Iterator[tuple[Settings, list[dict]]]:
+    """Chunks of at most `n` consecutive `rows` of one cohort, session and pixel size, and the settings for each."""
 
     def detect_settings(row: dict) -> Detect:
-        return settings.resolve_detect_settings(
+        detect = settings.resolve_detect_settings(
             row["uri"], row["instrument"], row["magnification"], find_pixel_side_nm(row)
         )
+        return choices.resolve(detect, row["uri"], row["instrument"])
 
     for of_cohort, similar_rows in itertools.groupby(rows, detect_settings):
         while chunk := list(itertools.islice(similar_rows, n)):

@@ -1,11 +1,13 @@
 """Evidence and predictions from stored detections, of one partition or of several at once."""
 
+import dataclasses
 import itertools
 import time
 
 import pandas as pd
 
 from emqa_dask import tables
+from emqa_dask.pipeline.workspace.detector_choices import read_choices
 from emqa_dask.pipeline.workspace.failures import read_failed_ids
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
 from emqa_dask.run.supervise import Call, call_directly
@@ -60,7 +62,13 @@ def summarise_detections(workspace: Workspace, rows: pd.DataFrame, settings: Set
     )
     failed = {failed_id for name in names for failed_id in read_failed_ids(workspace, table_folders["features"], name)}
     records = rows[~rows["micrograph_id"].isin(failed)].to_dict("records")
-    return list(itertools.chain.from_iterable(summarise_images(records, detections, settings)))
+    choices = read_choices(workspace, settings)
+
+    def find_settings(row: dict) -> Settings:
+        detect = choices.resolve(settings.detect, row["uri"], row["instrument"])
+        return settings if detect is settings.detect else dataclasses.replace(settings, detect=detect)
+
+    return list(itertools.chain.from_iterable(summarise_images(records, detections, find_settings)))
 
 
 def make_evidence_together(

@@ -26,4 +26,19 @@ def name_detectors(settings: Detect) -> dict[str, int]:
     Raises FileNotFoundError for a missing model and ValueError for a card with an impossible value.
     """
     limits = iter(_read_max_detections(settings.networks).items())
-    return dict(("log", settings.max_detections) if name == "log" else next(limits) for name in settings.detectors)
+    return dict(("log", settings.max_detections) if name == "log" else next(limits) for name in settings.candidates)
+
+
+def check_classes(settings: Detect) -> None:
+    """Raises ValueError for a name in detect.classes that no network of the run has on its card."""
+    from emqa_dask.detect import mask_rcnn
+
+    names = {
+        name
+        for network in settings.networks
+        for name in mask_rcnn.read_detector_card(models.locate_model(network)).classes
+    }
+    unknown = sorted(set(settings.classes) - names)
+    if unknown:
+        text = f"those of the networks are {', '.join(sorted(names))}" if names else "no network runs"
+        raise ValueError(f"detect.classes: {', '.join(unknown)}: {text}")

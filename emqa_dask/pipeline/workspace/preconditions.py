@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from emqa_dask import models
 from emqa_dask.pipeline.workspace import micrograph_ledger
-from emqa_dask.pipeline.workspace.detectors import name_detectors
+from emqa_dask.pipeline.workspace.detectors import check_classes, name_detectors
 from emqa_dask.pipeline.workspace.stages import list_downstream_tables, list_run_folders
 from emqa_dask.settings import Settings
 from emqa_dask.store import files, marker, parts
@@ -21,6 +21,8 @@ def verify_models(settings: Settings, steps: Collection[str]) -> None:
         models.verify_models([models.CONTENT_MODEL])
     if "featurise" in steps:
         models.verify_models([models.PICTURE_MODEL])
+    if settings.detect.classes and "detect" in steps:
+        check_classes(settings.detect)
     if "classify" in steps:
         models.verify_models([models.CONTENT_MODEL])
 

@@ -98,7 +98,8 @@ def _digest_model(name: str) -> str:
 
 def _detect_by_content(settings: Detect) -> Detect:
     """[detect] with the digest of each network instead of its name."""
-    names = [name if name == "log" else _digest_model(name) for name in settings.detectors]
+    names = [name if name == "log" else _digest_model(name) for name in settings.candidates]
+    names += [settings.detectors[0]] if settings.is_automatic else []
     return dataclasses.replace(settings, detectors=tuple(names))
 
 
