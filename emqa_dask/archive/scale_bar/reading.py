@@ -16,8 +16,10 @@ from emqa_dask.archive.scale_bar.text_reader import TextReading, is_common_lengt
 VIEW_PX = 1024  # longest side of the view that bars are looked for on
 MIN_CONFIDENCE = 0.6  # of the letters of a length that bars often have
 MIN_CONFIDENCE_OTHER = 0.9  # of one that they seldom have
+SURE = 0.9  # confidence above which one reading of a text counts before its others
 MAX_READ_LINES = 24  # of an image: the nearest to a bar
 MIN_CONTRAST = 0.3  # grey ranges; a bar without a length is reported from here on: fainter ones are often no bars
+MIN_LENGTH_PX = 12.0  # of a bar in the view; the ends of shorter ones are not exact enough
 EDGE_PX = 1.0  # of the view; nearer to it, a bar may be cut
 AGREEMENT = 0.05  # relative difference of two pixel sizes that are the same but for the ends of the bars
 
@@ -85,7 +87,7 @@ def _pair_bars(
         if not (text.length_nm > 0 and text.confidence >= limit):
             continue
         bar = _choose_bar(bars, line, width)
-        if bar is not None:
+        if bar is not None and bar.length_px >= MIN_LENGTH_PX:
             nm_per_pixel = text.length_nm / (bar.length_px * factor)
             if PLAUSIBLE_NM[0] <= nm_per_pixel <= PLAUSIBLE_NM[1]:
                 pairs.append(_Pair(bar, text, measure_distance(bar, line), nm_per_pixel))
@@ -132,6 +134,9 @@ def _judge(pairs: list[_Pair], bars: list[Bar], factor: float, width: int) -> Sc
     if not pairs:
         clear = [bar for bar in bars if bar.contrast >= MIN_CONTRAST]
         return ScaleReading(description="a bar without a readable length" if clear else "")
+    # A line is cut out at several levels: of the readings at one bar the surest counts, if it is sure.
+    surest = {pair.bar: pair for pair in sorted(pairs, key=lambda pair: pair.text.confidence)}
+    pairs = [pair for pair in pairs if pair is surest[pair.bar] or surest[pair.bar].text.confidence < SURE]
     if any(_is_cut(pair.bar, width) for pair in pairs):
         return ScaleReading(description="a bar that the edge of the image cuts")
     pairs = sorted(pairs, key=lambda pair: pair.nm_per_pixel)
