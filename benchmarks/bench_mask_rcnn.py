@@ -208,7 +208,7 @@ def where_time_goes(loaded: Detector, images: list[np.ndarray]) -> dict[str, flo
     timed_network = network._replace(predict_objects=timed("network", network.predict_objects), paste_masks=paste)
     detector = Detector(loaded.card, timed_network, loaded.device)
     detector._normalise_piece = timed("normalise", detector._normalise_piece)
-    detector._make_table = timed("measure and RLE and table", detector._make_table)
+    detector._make_result = timed("measure and RLE and table", detector._make_result)
     detector._collect_objects = timed("runs", detector._collect_objects)
     start = time.perf_counter()
     detector.detect(images)

@@ -11,7 +11,8 @@ from emqa_dask import models, networks, tables
 from emqa_dask.detect.mask_rcnn import detector_card as cards
 from emqa_dask.detect.mask_rcnn import load_detector
 from emqa_dask.detect.mask_rcnn import masks as mk
-from emqa_dask.detect.mask_rcnn.detector import COLUMNS, Detector
+from emqa_dask.detect.mask_rcnn.detections_table import COLUMNS
+from emqa_dask.detect.mask_rcnn.detector import Detector
 from emqa_dask.detect.mask_rcnn.speed import fold_batch_norms, make_planar, replace_by_products
 from emqa_dask.detect.normalise import normalise
 from tests.detect.conftest import SMALL, spread, write_model

@@ -7,7 +7,7 @@ from emqa_dask.detect.mask_rcnn import load_detector, stability
 from emqa_dask.detect.normalise import normalise
 
 
-def test_a_box_of_the_copy_lies_on_the_pixels_it_came_from():
+def test_boxes_of_the_copy_lie_on_their_pixels():
     image = np.zeros((64, 100), np.float32)
     image[16:32, 10:40] = 1.0
     copy = stability.make_copy(image, 0.5)

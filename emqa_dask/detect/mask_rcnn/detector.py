@@ -8,19 +8,21 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from emqa_dask import backend, tables
+from emqa_dask import backend
 from emqa_dask.detect.mask_rcnn import masks as mk
+from emqa_dask.detect.mask_rcnn.detections_table import make_table
 from emqa_dask.detect.mask_rcnn.detector_card import DetectorCard
 from emqa_dask.detect.mask_rcnn.embedding import average_embeddings
 from emqa_dask.detect.mask_rcnn.merge import Window, find_claimed_boxes, find_doubles, make_tiles
 from emqa_dask.detect.mask_rcnn.network import Network, Predictions
+from emqa_dask.detect.mask_rcnn.scaling import compute_scaled_shape, resize_piece, restore_boxes
+from emqa_dask.detect.mask_rcnn.selection import select_by_expected_f1
 from emqa_dask.detect.mask_rcnn.threads import make_submit
 from emqa_dask.detect.normalise import IntensityLimits, compute_intensity_limits, convert_to_real, normalise
 
 if TYPE_CHECKING:
     import torch
 
-COLUMNS = [name for name in tables.DETECTIONS.names if name != "micrograph_id"]
 NO_VALUES = (np.zeros(0), np.zeros(0))  # class margins and stability of no objects
 BATCH_PX = {"cpu": 1 << 20, "cuda": 1 << 24}  # pixels, after scaling, that go through the network together
 
@@ -30,6 +32,11 @@ class _Piece(NamedTuple):
     tile: int
     window: Window
     limits: IntensityLimits
+    scale: float  # at which the network sees the piece
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.window.y1 - self.window.y0, self.window.x1 - self.window.x0
 
 
 class ImageResult(NamedTuple):
@@ -37,6 +44,7 @@ class ImageResult(NamedTuple):
 
     detections: pd.DataFrame  # rows of tables.DETECTIONS without micrograph_id
     embedding: NDArray[np.float32]  # (d,): see embedding.pool_maps; empty for an image that no network can take
+    expected_f1: float  # of the selected detections, from their scores alone: see selection
 
 
 class _Objects(NamedTuple):
@@ -64,7 +72,12 @@ class Detector:
         self.batch_px = BATCH_PX[device]
         self._network = network
 
-    def detect(self, images: Sequence[np.ndarray], nm_per_pixel: float | ArrayLike | None = None) -> list[pd.DataFrame]:
+    def detect(
+        self,
+        images: Sequence[np.ndarray],
+        nm_per_pixel: float | ArrayLike | None = None,
+        scale: float | ArrayLike = 1.0,
+    ) -> list[pd.DataFrame]:
         """One table per image, in order: rows of tables.DETECTIONS without micrograph_id, best score first.
 
         `images` are (h, w) of any real dtype and of any sizes; they are not changed. Each is normalised by itself as
@@ -75,17 +88,26 @@ class Detector:
 
         Boxes are half-open px, y_px and x_px the middle of the box, area_px, circularity and diameter_px the mask's
         (see masks.measure; NaN but for the area when no pixel reaches 0.5), polarity 0. `nm_per_pixel` is one number,
-        or one per image; None and NaN leave diameter_nm NaN. `attrs["is_capped"]` says whether the card's
+        or one per image; None and NaN leave diameter_nm NaN. So is `scale`, at which the network sees an image: 0.5
+        finds objects that are large or drown in noise, 2 small ones. With `selection = "expected_f1"` in [output] of
+        the card only as many of the best detections are given as have the highest expected F1 (see selection); this
+        F1 is `expected_f1` of examine(). `attrs["is_capped"]` says whether the card's
         `max_detections` cut the list. When memory runs out the batch is halved, and stays so; MemoryError when one
         image, or tile, alone is too large. Raises ValueError for images that are not two-dimensional and real.
         """
-        return [result.detections for result in self.examine(images, nm_per_pixel)]
+        return [result.detections for result in self.examine(images, nm_per_pixel, scale)]
 
-    def examine(self, images: Sequence[np.ndarray], nm_per_pixel: float | ArrayLike | None = None) -> list[ImageResult]:
+    def examine(
+        self,
+        images: Sequence[np.ndarray],
+        nm_per_pixel: float | ArrayLike | None = None,
+        scale: float | ArrayLike = 1.0,
+    ) -> list[ImageResult]:
         """Detections and embedding of every image, in order; arguments, rows and errors are those of detect()."""
         images = [convert_to_real(np.asarray(image)) for image in images]
         sizes = np.broadcast_to(np.nan if nm_per_pixel is None else np.asarray(nm_per_pixel, float), len(images))
-        pieces = [self._cut_pieces(k, image) for k, image in enumerate(images)]
+        scales = np.broadcast_to(np.asarray(scale, float), len(images))
+        pieces = [self._cut_pieces(k, image, float(scales[k])) for k, image in enumerate(images)]
         waiting_parts: list[list[_Objects]] = [[] for _ in images]
         results: list[ImageResult | None] = [None] * len(images)
 
@@ -103,19 +125,16 @@ class Detector:
         self._run(images, [piece for parts in pieces for piece in parts], finish)
         return results
 
-    def _cut_pieces(self, k: int, image: np.ndarray) -> list[_Piece]:
+    def _cut_pieces(self, k: int, image: np.ndarray, scale: float) -> list[_Piece]:
         intensity_limits = compute_intensity_limits(image, self.card.low_percentile, self.card.high_percentile)
         if not intensity_limits.high > intensity_limits.low:
             return []
-        tile_windows = make_tiles(image.shape, self.card.tile_px, self.card.halo_px)
-        return [
-            _Piece(k, tile, window, intensity_limits)
-            for tile, window in enumerate(tile_windows)
-            if self._count_network_pixels(window) > 0
-        ]
+        tile_windows = make_tiles(image.shape, round(self.card.tile_px / scale), round(self.card.halo_px / scale))
+        pieces = [_Piece(k, tile, window, intensity_limits, scale) for tile, window in enumerate(tile_windows)]
+        return [piece for piece in pieces if self._count_network_pixels(piece) > 0]
 
-    def _count_network_pixels(self, window: Window) -> int:
-        return math.prod(self._network.compute_network_shape((window.y1 - window.y0, window.x1 - window.x0)))
+    def _count_network_pixels(self, piece: _Piece) -> int:
+        return math.prod(self._network.compute_network_shape(compute_scaled_shape(piece.shape, piece.scale)))
 
     def _run(self, images: list[np.ndarray], pieces: list[_Piece], finish: Callable) -> None:
         """The network on all pieces; the batch after is normalised and the one before finished while it runs."""
@@ -143,17 +162,17 @@ class Detector:
     def _normalise_piece(self, image: np.ndarray, piece: _Piece) -> np.ndarray:
         window = piece.window
         pixels = image[window.y0 : window.y1, window.x0 : window.x1]
-        return normalise(pixels, self.card.low_percentile, self.card.high_percentile, piece.limits)
+        normalised = normalise(pixels, self.card.low_percentile, self.card.high_percentile, piece.limits)
+        return resize_piece(normalised, piece.scale)
 
     def _iterate_batches(self, pieces: list[_Piece]) -> Iterator[list[_Piece]]:
-        """Pieces of one size together, as many as `batch_px` holds at that moment, one at least."""
-        pieces_by_size: dict[tuple[int, int], list[_Piece]] = {}
+        """Pieces of one size and scale together, as many as `batch_px` holds at that moment, one at least."""
+        pieces_by_size: dict[tuple, list[_Piece]] = {}
         for piece in pieces:
-            size = (piece.window.y1 - piece.window.y0, piece.window.x1 - piece.window.x0)
-            pieces_by_size.setdefault(size, []).append(piece)
+            pieces_by_size.setdefault((*piece.shape, piece.scale), []).append(piece)
         for equal_pieces in pieces_by_size.values():
             while equal_pieces:
-                n = max(1, self.batch_px // self._count_network_pixels(equal_pieces[0].window))
+                n = max(1, self.batch_px // self._count_network_pixels(equal_pieces[0]))
                 yield equal_pieces[:n]
                 equal_pieces = equal_pieces[n:]
 
@@ -178,10 +197,10 @@ class Detector:
     def _collect_objects(self, piece: _Piece, predictions: Predictions) -> _Objects:
         """The predicted objects in coordinates of the image that `piece` is a part of; masks as runs, not as pixels."""
         window = piece.window
-        shape = window.y1 - window.y0, window.x1 - window.x0
-        boxes = predictions.boxes.double().numpy()[:, [1, 0, 3, 2]] + [window.y0, window.x0, window.y0, window.x0]
+        piece_boxes = restore_boxes(predictions.boxes, piece.shape, piece.scale)
+        boxes = piece_boxes.double().numpy()[:, [1, 0, 3, 2]] + [window.y0, window.x0, window.y0, window.x0]
         keep = np.flatnonzero(find_claimed_boxes(boxes, window))
-        crops = self._network.paste_masks(predictions.masks[keep], predictions.boxes[keep], shape)
+        crops = self._network.paste_masks(predictions.masks[keep], piece_boxes[keep], piece.shape)
         shift = np.array([window.x0, window.y0, window.y0])
         runs = [mk.runs(crop) + shift for crop in crops]
         centre = (boxes[keep, :2] + boxes[keep, 2:]) / 2
@@ -197,14 +216,18 @@ class Detector:
             runs,
             len(predictions.scores) >= self.card.max_detections,
             predictions.embedding.numpy(),
-            shape[0] * shape[1],
+            math.prod(piece.shape),
         )
 
     def _make_result(self, parts: list[_Objects], shape: tuple[int, int], nm_per_pixel: float) -> ImageResult:
         embedding = average_embeddings([part.embedding for part in parts], [part.area_px for part in parts])
-        return ImageResult(self._make_table(parts, shape, nm_per_pixel), embedding)
+        detections, expected_f1 = self._select_detections(parts, shape, nm_per_pixel)
+        return ImageResult(detections, embedding, expected_f1)
 
-    def _make_table(self, parts: list[_Objects], shape: tuple[int, int], nm_per_pixel: float) -> pd.DataFrame:
+    def _select_detections(
+        self, parts: list[_Objects], shape: tuple[int, int], nm_per_pixel: float
+    ) -> tuple[pd.DataFrame, float]:
+        """The image's table, without what several tiles found, and the expected F1."""
         parts = sorted(parts, key=lambda part: part.tiles[0] if len(part.tiles) else -1)
         empty = (np.zeros((0, 4)), np.zeros(0), np.zeros(0, int), np.zeros(0, int), np.zeros(0, bool), *NO_VALUES)
         columns = [np.concatenate(values) for values in zip(empty, *(part[:7] for part in parts))]
@@ -212,37 +235,20 @@ class Detector:
         tiles, is_centre_in_core = columns[3:5]
         class_margins, stability = columns[5:]
         runs = [run for part in parts for run in part.runs]
-        order = np.flatnonzero(~find_doubles(boxes, scores, classes, tiles, is_centre_in_core))
+        has_one_class = self.card.architecture.get("nms_across_classes", False)
+        double_classes = np.zeros_like(classes) if has_one_class else classes
+        order = np.flatnonzero(~find_doubles(boxes, scores, double_classes, tiles, is_centre_in_core))
         order = order[np.argsort(-scores[order], kind="stable")][: self.card.max_detections]
+        n_selected, expected_f1 = select_by_expected_f1(scores[order])
+        is_capped = any(part.is_capped for part in parts) or len(order) >= self.card.max_detections
+        if self.card.selection == "expected_f1":
+            order = order[:n_selected]
         boxes = boxes[order]
         runs = [runs[k] for k in order]
-        mask_shapes = np.array([mk.measure(run) for run in runs]).reshape(-1, 3)
-        rows = pd.DataFrame(
-            {
-                "y_px": (boxes[:, 0] + boxes[:, 2]) / 2 - 0.5,
-                "x_px": (boxes[:, 1] + boxes[:, 3]) / 2 - 0.5,
-                **dict(zip(("y0", "x0", "y1", "x1"), boxes.T)),
-                "sigma_px": np.nan,
-                "area_px": mask_shapes[:, 0],
-                "response": np.nan,
-                "score": scores[order],
-                "class_margin": class_margins[order],
-                "stability": stability[order],
-                "polarity": np.zeros(len(order), np.int8),
-                "label": pd.Series([self.card.classes[k] for k in classes[order]], dtype=object),
-                "detector": pd.Series([self.card.name] * len(order), dtype=object),
-                "mask_rle": pd.Series(mk.encode(runs, shape), dtype=object),
-                "circularity": mask_shapes[:, 1],
-                "diameter_px": mask_shapes[:, 2],
-                "diameter_nm": mask_shapes[:, 2] * nm_per_pixel,
-            },
-            index=range(len(order)),
-        )[COLUMNS]
-        for column in ("sigma_px", "response"):
-            rows[column] = rows[column].astype(float)
-        capped = any(part.is_capped for part in parts) or len(order) >= self.card.max_detections
-        rows.attrs["is_capped"] = bool(capped)
-        return rows
+        values = {"score": scores[order], "class_margin": class_margins[order], "stability": stability[order]}
+        rows = make_table(self.card, boxes, values, classes[order], runs, shape, nm_per_pixel)
+        rows.attrs["is_capped"] = bool(is_capped)
+        return rows, expected_f1
 
 
 def _select_values(values: "torch.Tensor | None", keep: NDArray) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emqa_dask import models
+from emqa_dask.detect.mask_rcnn.selection import SELECTIONS
 
 TASK = "instance segmentation"
 FAMILIES = ("torchvision", "detectron2")
@@ -32,6 +33,7 @@ class DetectorCard:
     high_percentile: float
     tile_px: int  # larger images are cut into tiles of at most this side, px
     halo_px: int  # objects with a radius up to this are complete in the tile that holds their centre, px
+    selection: str = "all"  # one of selection.SELECTIONS: which detections from the score floor on are given
 
     @property
     def score_floor(self) -> float:
@@ -93,9 +95,12 @@ def _check_entries(directory: Path, table: Mapping) -> DetectorCard:
     halo = input_table.get("halo_px", HALO_PX)
     if not 0 <= 4 * halo <= tile or tile < 1:
         faults.append(f"[input] tile_px is {tile}, halo_px {halo}: a tile has to be at least four halos wide")
+    selection = dict(table.get("output", {})).get("selection", "all")
+    if selection not in SELECTIONS:
+        faults.append(f"[output] selection is {selection!r}: it has to be {' or '.join(SELECTIONS)}")
     model_card = DetectorCard(
         directory, models.digest_model_card(directory), str(table["name"]), table["family"], tuple(classes),
-        architecture, float(low), float(high), int(tile), int(halo),
+        architecture, float(low), float(high), int(tile), int(halo), str(selection),
     )  # fmt: skip
     if not 0 <= model_card.score_floor < 1 or model_card.max_detections < 1:
         faults.append(f"score_floor is {model_card.score_floor}, max_detections {model_card.max_detections}")

@@ -54,9 +54,8 @@ def make_copy(image: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
 def restore_boxes(boxes: NDArray, copy_shape: tuple[int, int], shape: tuple[int, int]) -> NDArray[np.float64]:
     """Boxes (n, 4), x0, y0, x1, y1, of a copy of `copy_shape` in the coordinates of its image of `shape`."""
     y_scale, x_scale = (n / copied_n for n, copied_n in zip(shape, copy_shape))
-    x0, y0, x1, y1 = boxes.T
-    width = copy_shape[1]
-    return np.stack([(width - x1) * x_scale, y0 * y_scale, (width - x0) * x_scale, y1 * y_scale], axis=1)
+    mirrored = boxes[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [copy_shape[1], 0, copy_shape[1], 0]
+    return mirrored * [x_scale, y_scale, x_scale, y_scale]
 
 
 def compute_stability(

@@ -16,6 +16,7 @@ from emqa_dask.detect.mask_rcnn.speed import apply_in_groups, fold_batch_norms, 
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 
 def load(model_card: DetectorCard, device: str, precision: str) -> Network:
@@ -25,18 +26,9 @@ def load(model_card: DetectorCard, device: str, precision: str) -> Network:
     into images. Raises ValueError where the weights are of another architecture than the card's.
     """
     import torch
-    from torch import nn
     from torchvision.models.detection.transform import resize_boxes
 
-    net = networks.build_detector(model_card.architecture)
-    networks.load_weights(net, model_card.directory / WEIGHTS)
-    fold_batch_norms(net.eval().requires_grad_(False))
-    if device == "cpu":
-        replace_by_products(net)
-        heads = net.roi_heads
-        heads.mask_head.forward = apply_in_groups(nn.Sequential(*heads.mask_head, *heads.mask_predictor))
-        heads.mask_predictor = nn.Identity()
-    net.to(device, memory_format=torch.channels_last)
+    net = _prepare_network(model_card, device)
     full = networks.complete_architecture(model_card.architecture)
     channels = len(full["image_mean"])
 
@@ -55,12 +47,14 @@ def load(model_card: DetectorCard, device: str, precision: str) -> Network:
             inputs.tensors = inputs.tensors.contiguous(memory_format=torch.channels_last)
             maps = net.backbone.body(inputs.tensors)
             features = net.backbone.fpn(maps)
-            proposals, _ = net.rpn(inputs, features)
-            features = {level: make_planar(values) for level, values in features.items()}
-            results, _ = find_objects(features, proposals, inputs.image_sizes)
-            margins = [None] * len(results)
-            if has_margins:
-                margins = _compute_class_margins(net.roi_heads, features, results, inputs.image_sizes)
+        # Anchors and proposals take the precision of the maps: 16 bits would round boxes to 1 px at 1024 px.
+        features = {level: values.float() for level, values in features.items()}
+        proposals, _ = net.rpn(inputs, features)
+        features = {level: make_planar(values) for level, values in features.items()}
+        results, _ = find_objects(features, proposals, inputs.image_sizes)
+        margins = [None] * len(results)
+        if has_margins:
+            margins = _compute_class_margins(net.roi_heads, features, results, inputs.image_sizes)
         embeddings = pool_maps(list(maps.values()), inputs.image_sizes[0], inputs.tensors.shape[-2:])
         return [
             Predictions(
@@ -81,6 +75,22 @@ def load(model_card: DetectorCard, device: str, precision: str) -> Network:
         return tuple(math.floor(n * factor) for n in shape)
 
     return Network(predict_objects, paste_as_torchvision, compute_network_shape, predict_boxes)
+
+
+def _prepare_network(model_card: DetectorCard, device: str) -> "nn.Module":
+    """The network with its weights on `device`, its norms folded, and on a CPU its layers in their faster forms."""
+    import torch
+    from torch import nn
+
+    net = networks.build_detector(model_card.architecture)
+    networks.load_weights(net, model_card.directory / WEIGHTS)
+    fold_batch_norms(net.eval().requires_grad_(False))
+    if device == "cpu":
+        replace_by_products(net)
+        heads = net.roi_heads
+        heads.mask_head.forward = apply_in_groups(nn.Sequential(*heads.mask_head, *heads.mask_predictor))
+        heads.mask_predictor = nn.Identity()
+    return net.to(device, memory_format=torch.channels_last)
 
 
 def _compute_class_margins(
