@@ -10,7 +10,6 @@ from scipy.stats import beta
 PRECISION = 0.95  # share of trusted images whose F1 has to reach the limit
 CONFIDENCE = 0.9  # of a claim about the precision
 N_PRIOR = 4  # labelled images that the probabilities of the quality model count as
-MAX_DEFICIT = 0.03  # of the labelled images' precision below the one aimed at; one of 30 is as much
 MIN_LABELLED = 10  # labelled images, below which no limit is chosen
 MIN_TRUSTED = 3  # labelled images above a limit; their precision is too uncertain to say more
 UNREACHABLE_LIMIT = 1.0  # limit that no image reaches: probabilities end at 0.99
@@ -48,9 +47,8 @@ def choose_trust_limit(probability: NDArray, is_good: NDArray, archive: NDArray,
 
     probability and is_good: (n,), of labelled images by models that have not seen them. archive: (m,), probabilities of
     images of the archive. Their mean above the limit, which is the precision if the probabilities are right, has to
-    reach `precision`. The labelled images above the limit have to agree: see compute_expected_precision() and
-    MAX_DEFICIT. By the labels alone the limit would be the highest probability of a bad one, which the next bad image
-    may exceed. By the probabilities alone, a model would be taken at its word: MIN_TRUSTED labelled images have to be
+    reach `precision`. The labelled images above the limit have to agree: see compute_expected_precision(). By the
+    labels alone the limit would be the highest probability of a bad one, which the next bad image may exceed. By the probabilities alone, a model would be taken at its word: MIN_TRUSTED labelled images have to be
     above the limit. NaN is trusted at no limit. With less than MIN_LABELLED labels it is UNREACHABLE_LIMIT.
     """
     if np.isfinite(probability).sum() < MIN_LABELLED:
@@ -60,7 +58,7 @@ def choose_trust_limit(probability: NDArray, is_good: NDArray, archive: NDArray,
         limit
         for limit in limits[np.isfinite(limits)]
         if (probability >= limit).sum() >= MIN_TRUSTED
-        and compute_expected_precision(limit, probability, is_good, archive) >= precision - MAX_DEFICIT
+        and compute_expected_precision(limit, probability, is_good, archive) >= precision
         and _compute_mean(archive[archive >= limit], limit) >= precision
     ]
     return _round_down(min(sufficient)) if sufficient else UNREACHABLE_LIMIT
