@@ -47,9 +47,10 @@ def choose_trust_limit(probability: NDArray, is_good: NDArray, archive: NDArray,
 
     probability and is_good: (n,), of labelled images by models that have not seen them. archive: (m,), probabilities of
     images of the archive. Their mean above the limit, which is the precision if the probabilities are right, has to
-    reach `precision`. The labelled images above the limit have to agree: see compute_expected_precision(). By the
-    labels alone the limit would be the highest probability of a bad one, which the next bad image may exceed. By the probabilities alone, a model would be taken at its word: MIN_TRUSTED labelled images have to be
-    above the limit. NaN is trusted at no limit. With less than MIN_LABELLED labels it is UNREACHABLE_LIMIT.
+    reach `precision`, and so has compute_expected_precision(). By the labels alone the limit would be the highest
+    probability of a bad one, which the next bad image may exceed. By the probabilities alone, a model would be taken at
+    its word: MIN_TRUSTED labelled images have to be above the limit. NaN is trusted at no limit. With less than
+    MIN_LABELLED labels it is UNREACHABLE_LIMIT.
     """
     if np.isfinite(probability).sum() < MIN_LABELLED:
         return UNREACHABLE_LIMIT
