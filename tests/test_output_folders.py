@@ -206,6 +206,7 @@ def test_calibrate_keeps_what_is_beside_its_models(small_archive, workspace, tmp
             "log/card.toml",
             "log/quality_model.safetensors",
             "log/domain.safetensors",
+            "log/trust.png",
         }
 
 
