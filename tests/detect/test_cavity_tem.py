@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from emqa_dask import load_detector
+from emqa_dask import content_domain, load_detector, models
 from emqa_dask.boxes import match_boxes
+from emqa_dask.classify.content import embed_image
 from emqa_dask.models import locate_model
-from emqa_dask.synthetic import cavities
+from emqa_dask.synthetic import cavities, lattices, textures
 
 
 @pytest.fixture(scope="module")
@@ -39,3 +40,14 @@ def test_it_finds_next_to_nothing_in_an_empty_foil(detector):
 
 def test_it_is_small_enough_to_ship():
     assert sum(path.stat().st_size for path in locate_model("cavity-tem").iterdir()) < 30e6
+
+
+def test_lattices_and_powders_are_out_of_its_domain():
+    domain = content_domain.read_content_domain(models.locate_model("cavity-tem"))
+    own, *others = (
+        [embed_image(draw(np.random.default_rng([5, k]), (256, 256)).image) for k in range(10)]
+        for draw in (cavities.draw_cavities, lattices.draw_lattice, textures.draw_texture)
+    )
+    assert np.mean(content_domain.compute_content_distances(domain, own) > 1) <= 0.2
+    for embeddings in others:
+        assert np.mean(content_domain.compute_content_distances(domain, embeddings) > 1) >= 0.8

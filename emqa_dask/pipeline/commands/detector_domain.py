@@ -34,7 +34,7 @@ def add_detector_domain(
         return
     groups = [group for group, is_used in zip(name_image_groups(sample), is_embedded) if is_used]
     domain = fit_content_domain([embedding for embedding in embeddings if len(embedding)], groups)
-    _write_domain(folder, domain)
+    write_detector_domain(folder, domain)
     say(f"domain by content: fitted to {len(groups)} training images in {len(set(groups))} groups")
 
 
@@ -46,7 +46,7 @@ def name_image_groups(paths: Sequence[Path]) -> list[str]:
     return [re.split(r"\d", path.stem)[0] for path in paths]
 
 
-def _write_domain(folder: Path, domain: ContentDomain) -> None:
+def write_detector_domain(folder: Path, domain: ContentDomain) -> None:
     """Replaces the model directory by one with the domain, as a whole."""
     model_card = models.load_model_card(folder)
     names = model_card.pop("files")
