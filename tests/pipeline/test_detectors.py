@@ -180,7 +180,7 @@ def test_calibration_chooses_and_later_runs_use_it(copy, both, truth):
     card = models.load_model_card(folder)
     assert {"random", "grouped_by_image"} <= set(card["measured"])
     assert all(0 <= measures["coverage"] <= 1 for measures in card["measured"].values())
-    assert card["trust"]["limit"] == settings.triage.trust_probability
+    assert card["trust"]["limit"] == pytest.approx(settings.triage.trust_probability, abs=1e-4)
     assert rescore(str(copy), settings, say=quiet) == 0
     predictions = table(copy, "predictions", settings)
     judged = predictions[predictions["evidence"] == "detections"]
