@@ -68,8 +68,8 @@ def _fit_covariance(values: NDArray) -> ContentDomain:
     components = vectors[:k].T / scale[:, None] / (singular_values[:k] / np.sqrt(len(values)))
     points = (values - centre) @ components
     precision = np.linalg.inv(ledoit_wolf(points, assume_centered=True)[0])
-    arrays = [np.ascontiguousarray(array, np.float32) for array in (centre, components, precision)]
-    return ContentDomain(*arrays, limit=1.0)
+    centre, components, precision = (np.ascontiguousarray(v, np.float32) for v in (centre, components, precision))
+    return ContentDomain(limit=1.0, centre=centre, components=components, precision=precision)
 
 
 def _measure_distances(domain: ContentDomain, values: NDArray) -> NDArray:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -112,11 +112,11 @@ def build_detector(architecture: Mapping) -> "torch.nn.Module":
     return net.eval()
 
 
-def _suppress_across_classes(postprocess: Callable, iou: float, *args) -> tuple[list, list, list]:
+def _suppress_across_classes(postprocess: Callable, iou: float, *args: Any) -> tuple[list, list, list]:
     """Boxes, scores and labels of torchvision's `postprocess`, after non-maximum suppression that ignores classes."""
     from torchvision.ops import nms
 
-    results_by_kind = ([], [], [])
+    results_by_kind: tuple[list, list, list] = ([], [], [])
     for values in zip(*postprocess(*args)):
         indices = nms(values[0], values[1], iou)
         for results, tensor in zip(results_by_kind, values):

@@ -342,6 +342,7 @@ def test_tables_are_made_from_what_is_upstream():
     assert list_upstream_tables(["predictions"], SCHEMAS) == (
         "thumbnails",
         "detections",
+        "embeddings",
         "evidence",
         "features",
         "predictions",

@@ -252,7 +252,7 @@ def test_changed_templates_and_code_make_a_new_report(tmp_path, monkeypatch, sou
 def test_switched_off_copies_are_not_flagged(tmp_path):
     root = str(tmp_path)
     failures = make_workspace(root)
-    codes = {"duplicate", "near_duplicate", "charging"}
+    codes = {"duplicate", "near_duplicate", "astigmatism"}
     report(Workspace(root), "/archive", SETTINGS, facts(failures))
     whole = parts.load_table(Workspace(root).flags, tables.FLAGS)
     assert set(whole["flag"]) >= codes
