@@ -15,7 +15,7 @@ def test_boxes_of_the_copy_lie_on_their_pixels():
     y, x = np.nonzero(copy)
     box = np.array([[x.min(), y.min(), x.max() + 1, y.max() + 1]], float)
     assert box.tolist() == [[30, 8, 45, 16]]  # x from (100 - 40) / 2 to (100 - 10) / 2
-    assert stability.restore_boxes(box, copy.shape, image.shape).tolist() == [[10, 16, 40, 32]]
+    assert stability.restore_mirrored_boxes(box, copy.shape, image.shape).tolist() == [[10, 16, 40, 32]]
 
 
 def test_stability_is_overlap_times_the_ratio_of_scores():

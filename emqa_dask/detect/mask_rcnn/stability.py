@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from emqa_dask import boxes as bx
 from emqa_dask.detect.mask_rcnn.network import Network, Predictions
+from emqa_dask.detect.mask_rcnn.scaling import resize_piece
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +34,7 @@ def check_stability(network: Network, scale: float) -> Network:
         for image, copy, objects, copied_objects in zip(
             images, copies, predictions, predict_boxes(copies), strict=True
         ):
-            boxes = restore_boxes(copied_objects.boxes.double().numpy(), copy.shape, image.shape)
+            boxes = restore_mirrored_boxes(copied_objects.boxes.double().numpy(), copy.shape, image.shape)
             stability = compute_stability(
                 objects.boxes.double().numpy(), objects.scores.numpy(), boxes, copied_objects.scores.numpy()
             )
@@ -46,12 +46,10 @@ def check_stability(network: Network, scale: float) -> Network:
 
 def make_copy(image: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
     """The mirror image (left and right swapped) of an image (h, w), its sides multiplied by `scale`."""
-    height, width = (max(1, round(n * scale)) for n in image.shape)
-    copy = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    return np.ascontiguousarray(copy[:, ::-1])
+    return np.ascontiguousarray(resize_piece(image, scale)[:, ::-1])
 
 
-def restore_boxes(boxes: NDArray, copy_shape: tuple[int, int], shape: tuple[int, int]) -> NDArray[np.float64]:
+def restore_mirrored_boxes(boxes: NDArray, copy_shape: tuple[int, int], shape: tuple[int, int]) -> NDArray[np.float64]:
     """Boxes (n, 4), x0, y0, x1, y1, of a copy of `copy_shape` in the coordinates of its image of `shape`."""
     y_scale, x_scale = (n / copied_n for n, copied_n in zip(shape, copy_shape))
     mirrored = boxes[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [copy_shape[1], 0, copy_shape[1], 0]
