@@ -25,6 +25,9 @@ from tests.operations import count_calls
 
 EVIL = "<script>window.hacked=1</script>"
 
+# Entries of the page's data that are no columns of the table.
+NOT_ROWS = ("few", "verdicts", "codes", "trust_f1", "trust_probability")
+
 
 class Elements(HTMLParser):
     """Start tags with their attributes, and the text of scripts and styles."""
@@ -117,7 +120,7 @@ def test_the_island_holds_every_row(page, inputs):
     assert [np.nan if v is None else v for v in data["f1"]] == pytest.approx(
         triage["predicted_f1"], abs=1e-4, nan_ok=True
     )
-    assert {len(column) for name, column in data.items() if name not in ("few", "verdicts", "codes")} == {len(triage)}
+    assert {len(column) for name, column in data.items() if name not in NOT_ROWS} == {len(triage)}
     thumbnails = inputs["thumbnails"].set_index("micrograph_id")["jpeg"]
     for name, jpeg in zip(data["id"], data["jpeg"], strict=True):
         assert (jpeg is None) == (name is None)
@@ -219,7 +222,7 @@ def test_the_table_gets_what_a_classifier_says(classified):
                         ("mutual", "mutual_information_nats"), ("shift_score", "shift_score")):  # fmt: skip
         values = [np.nan if v is None else v for v in data[key]]
         assert values == pytest.approx(triage[column], abs=1e-4, nan_ok=True)
-    columns = {name: len(of) for name, of in data.items() if name not in ("few", "verdicts", "codes")}
+    columns = {name: len(of) for name, of in data.items() if name not in NOT_ROWS}
     assert set(columns.values()) - {columns["class_names"], columns["shift_names"]} == {len(triage)}
     assert [[data["codes"][k][0] for k in ks] for ks in data["reasons"]] == triage["reasons"].tolist()
 
