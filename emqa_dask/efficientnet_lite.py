@@ -28,7 +28,8 @@ STAGE_CHANNELS = tuple(stage.n_channels for stage in _STAGES)
 _STEM_CHANNELS = 32
 _RETURNED_STAGES = (1, 2, 4, 6)  # the last ones of their strides
 CHANNELS = tuple(_STAGES[k].n_channels for k in _RETURNED_STAGES)  # of the returned maps, finest first
-_NORM = {"eps": 1e-3, "momentum": 0.01}
+_NORM_EPSILON = 1e-3  # as the trained weights have it
+_NORM_MOMENTUM = 0.01
 
 
 class EfficientNetLite0(nn.Module):
@@ -54,7 +55,7 @@ class EfficientNetLite0(nn.Module):
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """The four feature maps, finest first."""
         values = self.stem(images)
-        maps = {}
+        maps: dict[str, torch.Tensor] = {}
         for k, stage in enumerate(self.stages):
             values = stage(values)
             if k in _RETURNED_STAGES:
@@ -105,4 +106,4 @@ def _make_convolution(n_inputs: int, n_outputs: int, kernel_px: int, *, stride: 
         padding = 0
     kind = _DepthwiseConvolution if groups > 1 else nn.Conv2d
     convolution = kind(n_inputs, n_outputs, kernel_px, stride, padding, groups=groups, bias=False)
-    return [*layers, convolution, nn.BatchNorm2d(n_outputs, **_NORM)]
+    return [*layers, convolution, nn.BatchNorm2d(n_outputs, eps=_NORM_EPSILON, momentum=_NORM_MOMENTUM)]
