@@ -74,14 +74,6 @@ def predict_distribution(
     return mean, conformal.compute_quantiles(mean, spread, target.residuals, target.spread_floor)
 
 
-def predict_interval(
-    target: TargetModel, columns: Sequence[str], values: NDArray, coverage: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Prediction, lower end and upper end, each (n,) and in [0, 1], of n rows (n, d) of the features `columns`."""
-    mean, quantiles = predict_distribution(target, columns, values)
-    return mean, *conformal.select_interval(mean, quantiles, coverage)
-
-
 def predict_quality(model: QualityModel, features: pd.DataFrame) -> pd.DataFrame:
     """Predictions for every row, with its index: `detector`, `predicted_<target>` with `_low` and `_high` of f1,
     precision and recall (NaN for a target without a model), F1_QUANTILES, `evidence` and `because`.
