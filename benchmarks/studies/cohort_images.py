@@ -160,7 +160,7 @@ def key(detector: str) -> str:
     """What a network's detections depend on: its weights, build and input, not what its card says was measured."""
     card = models.load_model_card(models.locate_model(detector))
     told = {name: card.get(name) for name in ("name", "family", "classes", "architecture", "input")}
-    told["files"] = {name: of for name, of in card["files"].items() if not name.endswith(".csv")}
+    told["files"] = {name: of for name, of in card["files"].items() if name.startswith("weights")}
     return "network-" + hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -52,6 +52,7 @@ def test_evidence_and_truth_are_those_of_the_pipeline():
     truth = pd.DataFrame({"y0": [10.0, 50], "x0": [10.0, 50], "y1": [20.0, 70], "x1": [20.0, 70]})
     truth["micrograph_id"] = ["a", "b"]
     found = truth.iloc[[0, 1]].assign(score=[0.9, 0.05], detector="log", circularity=1.0)
+    found = found.assign(stability=np.nan, class_margin=np.nan, label="")
     rows = cohort_images.rows_of("some", known, found, truth, Settings()).set_index("micrograph_id")
     assert rows["true_f1"].tolist() == [1.0, 0.0]
     assert rows["n_detections"].tolist() == [1.0, 0.0]

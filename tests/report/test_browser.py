@@ -183,15 +183,16 @@ def check_layout(opened):
 
 def test_headers_sort_and_unknown_numbers_stay_last(opened):
     opened.select_option("#size", "250")
-    for key in ("n", "low", "distance", "nm"):
+    for key in ("n", "f1_probability", "distance", "nm"):
         header = opened.locator(f"th[data-sort={key}]")
         for direction in ("ascending", "descending"):
             header.locator("button").click()
             assert header.get_attribute("aria-sort") == direction
             assert opened.locator("th[aria-sort]").count() == 1
-            # Sorted by the lower end, which is the first number of the second line.
-            texts = opened.locator("#rows .ends").all_inner_texts() if key == "low" else column(opened, key)
-            values = [float(text.split(" ")[0].replace(",", "")) for text in texts if text != "–"]
+            # Predicted F1 is sorted by the probability, which ends the last line of its cell.
+            last_lines = opened.locator("#rows .f1 > :last-child").all_inner_texts()
+            texts = last_lines if key == "f1_probability" else column(opened, key)
+            values = [float(text.split(" ")[-1].replace(",", "")) for text in texts if text != "–"]
             assert "–" not in texts[: len(values)]
             assert len(values) > 50
             assert values == sorted(values, reverse=direction == "descending")

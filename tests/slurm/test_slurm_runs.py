@@ -65,7 +65,7 @@ def test_jobs_that_end_half_way_cost_no_image(slurm, archive, expected, settings
     else:
         # SLURM looks at time limits twice a minute: until then the job stands still, with what it has in hand
         slurm("scancel", "--full", "--signal=STOP", str(victim))
-        slurm("scontrol", "update", f"JobId={victim}", "EndTime=now")
+        slurm("scontrol", "update", f"JobId={victim}", "EndTime=now+2")
         wait_until(lambda: slurm.jobs().get(victim) == "TIMEOUT", "the job is over its time", timeout_s=120)
     finish(driver, tmp_path, slurm)
     assert_same_tables(tmp_path / "ws", expected)

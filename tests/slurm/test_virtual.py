@@ -26,7 +26,7 @@ def test_a_job_is_cancelled_and_one_over_its_time_ends(slurm):
     cancelled, late = (int(slurm("sbatch", "--parsable", "--output=/dev/null", "--wrap", "sleep 600")) for _ in "12")
     wait_until(lambda: {cancelled, late} <= set(slurm.jobs("RUNNING")), "both run")
     slurm("scancel", str(cancelled))
-    slurm("scontrol", "update", f"JobId={late}", "EndTime=now")  # the shortest time limit is a minute
+    slurm("scontrol", "update", f"JobId={late}", "EndTime=now+2")  # the shortest time limit is a minute
     wait_until(lambda: slurm.jobs().get(cancelled) == "CANCELLED", "the job is cancelled")
     wait_until(lambda: slurm.jobs().get(late) == "TIMEOUT", "the job is over its time", timeout_s=150)
 
