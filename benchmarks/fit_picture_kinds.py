@@ -22,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 
 from benchmarks.fit_object_detector import load_imagenet_weights
 from benchmarks.picture_rows import SEED, Row, collect_micrographs, collect_pictures, draw_pictures
-from emqa_dask import models, networks
+from emqa_dask import classifiers, models, networks
 from emqa_dask.featurise import picture_kinds
 
 N_STAGES = 7  # of the backbone: all
@@ -48,7 +48,7 @@ def compute_features(rows: list[Row], backbone: Path) -> np.ndarray:
     with torch.inference_mode():
         for start in range(0, len(rows), 32):
             stack = torch.from_numpy(np.stack([row.thumbnail for row in rows[start : start + 32]]))[:, None]
-            parts.append(picture_kinds.embed_thumbnails(network, stack).numpy())
+            parts.append(classifiers.pool_picture_stages(network, stack).numpy())
     return np.concatenate(parts)
 
 
@@ -58,7 +58,7 @@ def build_network(backbone: Path):
 
     whole = EfficientNetLite0(1)
     load_imagenet_weights(SimpleNamespace(backbone=SimpleNamespace(body=whole)), backbone)
-    network = picture_kinds.build_network(N_STAGES)
+    network = classifiers.build_picture_network(N_STAGES, len(picture_kinds.KINDS))
     names = network["backbone"].state_dict()
     network["backbone"].load_state_dict({name: whole.state_dict()[name] for name in names})
     return network

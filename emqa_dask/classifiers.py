@@ -76,6 +76,29 @@ def build_content_network(n_families: int) -> "torch.nn.Module":
     return _define_layers().Classifier(backbone, nn.Linear(128, n_families)).eval()
 
 
+def build_picture_network(n_stages: int, n_kinds: int) -> "torch.nn.ModuleDict":
+    """The first stages of EfficientNet-Lite0 and a linear head on the means of their maps; random weights."""
+    from torch import nn
+
+    from emqa_dask.efficientnet_lite import STAGE_CHANNELS, EfficientNetLite0
+
+    backbone = EfficientNetLite0(1)
+    backbone.stages = backbone.stages[:n_stages]
+    return nn.ModuleDict({"backbone": backbone, "head": nn.Linear(sum(STAGE_CHANNELS[:n_stages]), n_kinds)}).eval()
+
+
+def pool_picture_stages(network: "torch.nn.ModuleDict", pictures: "torch.Tensor") -> "torch.Tensor":
+    """The means (n, n_features) of the maps of all stages, for pictures (n, 1, h, w) from 0 to 1."""
+    import torch
+
+    values = network["backbone"].stem((pictures - 0.5) / 0.5)
+    means = []
+    for stage in network["backbone"].stages:
+        values = stage(values)
+        means.append(values.mean(dim=(2, 3)))
+    return torch.cat(means, dim=1)
+
+
 def set_dropout_pass(net: "torch.nn.Module", seed: int | None, number: int = 0) -> None:
     """Sets the units that every dropout of `net` drops in evaluation mode, by (seed, number); None drops nothing.
 

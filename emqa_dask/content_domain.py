@@ -1,7 +1,7 @@
 """Domain of a detector by content: how far the content of an image lies from that of its training images."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,14 @@ class ContentDomain:
     components: NDArray[np.float32]  # (d, k): to components of variance 1
     precision: NDArray[np.float32]  # (k, k): inverse of the covariance of the training images
     limit: float  # Mahalanobis distance that counts as 1
+
+
+@dataclass(frozen=True)
+class ObjectKinds:
+    """Kinds of objects that a detector was trained on."""
+
+    own: tuple[str, ...]
+    limit: float  # probability of all other kinds that counts as a distance of 1
 
 
 def fit_content_domain(embeddings: ArrayLike, groups: ArrayLike) -> ContentDomain:
@@ -94,6 +102,44 @@ def compute_content_distances(domain: ContentDomain, embeddings: Sequence[ArrayL
             raise ValueError(f"embeddings have {values.shape[1]} numbers, those of the domain {len(domain.centre)}")
         distances[list(present)] = _measure_distances(domain, values)
     return distances
+
+
+def compute_kind_distances(
+    kinds: ObjectKinds, probabilities: Sequence[ArrayLike | None], names: Sequence[str]
+) -> tuple[NDArray[np.float64], NDArray[np.object_]]:
+    """Probabilities (n,) of other kinds than the detector's over their limit, and the likeliest of these (n,).
+
+    `probabilities` are those of the kinds `names`. The likeliest is None up to a distance of 1, and the distance NaN
+    without probabilities.
+    """
+    is_other = np.array([name not in kinds.own for name in names])
+    other_names = np.asarray(names, object)[is_other]
+    distances = np.full(len(probabilities), np.nan)
+    likeliest = np.full(len(probabilities), None, object)
+    for k, values in enumerate(probabilities):
+        if values is None or not len(np.asarray(values)):
+            continue
+        shares = np.asarray(values, np.float64)[is_other]
+        distances[k] = shares.sum() / kinds.limit
+        if distances[k] > 1:
+            likeliest[k] = str(other_names[shares.argmax()])
+    return distances, likeliest
+
+
+def read_object_kinds(model_card: Mapping, names: Sequence[str]) -> ObjectKinds | None:
+    """The kinds of objects in a model card's table `object_kinds`; None without one.
+
+    Raises ValueError for kinds that are not among `names`, and for a limit that is no probability.
+    """
+    if "object_kinds" not in model_card:
+        return None
+    entries = model_card["object_kinds"]
+    kinds = ObjectKinds(tuple(entries["own"]), float(entries["limit"]))
+    if unknown := set(kinds.own) - set(names):
+        raise ValueError(f"object_kinds.own has {', '.join(sorted(unknown))}; the kinds are {', '.join(names)}")
+    if not 0 < kinds.limit < 1:
+        raise ValueError(f"object_kinds.limit is {kinds.limit:g}: it has to be between 0 and 1")
+    return kinds
 
 
 def write_content_domain(domain: ContentDomain, directory: Path) -> dict:

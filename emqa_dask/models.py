@@ -14,6 +14,7 @@ from emqa_dask import checksummed_text
 BUNDLED = Path(__file__).parent / "bundled"
 CONTENT_MODEL = BUNDLED / "content"  # the model of classify.content
 PICTURE_MODEL = BUNDLED / "picture-kinds"  # the model of featurise.picture_kinds
+OBJECT_MODEL = BUNDLED / "object-kinds"  # the model of classify.object_kinds
 
 
 class ModelError(ValueError):

@@ -6,12 +6,16 @@ import pytest
 
 from emqa_dask import models
 from emqa_dask.content_domain import (
+    ObjectKinds,
     compute_content_distances,
+    compute_kind_distances,
     fit_content_domain,
     read_content_domain,
+    read_object_kinds,
     write_content_domain,
 )
 from emqa_dask.predict.content_distances import add_content_distances
+from emqa_dask.tables import OBJECT_KIND_NAMES
 
 D = 6
 
@@ -108,3 +112,41 @@ def test_predictions_of_a_network_get_its_content_distance(domain, model):
     np.testing.assert_array_equal(table["content_distance"], [np.nan, *distances, np.nan])
     np.testing.assert_array_equal(table["ood_distance"], [0.4, max(0.5, distances[0]), distances[1], np.nan])
     assert add_content_distances(predictions, features[["detector"]], [model])["content_distance"].isna().all()
+
+
+def test_distance_by_kinds_is_the_probability_of_other_kinds():
+    kinds = ObjectKinds(("cavity",), 0.5)
+    probabilities = [[0.8, 0.1, 0.1], [0.2, 0.2, 0.6], [0.45, 0.3, 0.25], None, []]
+    distances, names = compute_kind_distances(kinds, probabilities, ("cavity", "particle", "loop"))
+    np.testing.assert_allclose(distances, [0.4, 1.6, 1.1, np.nan, np.nan])
+    assert names.tolist() == [None, "loop", "particle", None, None]
+    both = ObjectKinds(("cavity", "loop"), 0.4)
+    np.testing.assert_allclose(
+        compute_kind_distances(both, probabilities[:2], ("cavity", "particle", "loop"))[0], [0.25, 0.5]
+    )
+
+
+def test_faulty_kinds_of_a_card_are_refused():
+    assert read_object_kinds({"name": "voids"}, OBJECT_KIND_NAMES) is None
+    card = {"object_kinds": {"own": ["cavity"], "limit": 0.5}}
+    assert read_object_kinds(card, OBJECT_KIND_NAMES) == ObjectKinds(("cavity",), 0.5)
+    with pytest.raises(ValueError, match="has voids; the kinds are cavity, particle"):
+        read_object_kinds({"object_kinds": {"own": ["voids"], "limit": 0.5}}, OBJECT_KIND_NAMES)
+    with pytest.raises(ValueError, match="limit is 1: it has to be between 0 and 1"):
+        read_object_kinds({"object_kinds": {"own": ["cavity"], "limit": 1}}, OBJECT_KIND_NAMES)
+
+
+def test_larger_distance_counts_and_the_other_kind_is_named(domain, model):
+    card = models.read_model_card(model)
+    models.write_model_card(model, {**card, "object_kinds": {"own": ["cavity"], "limit": 0.5}})
+    near, far = np.full(D, 10.0), np.full(D, 1000.0)
+    loops, cavities = [0.1, 0.1, 0.7, 0.05, 0.05], [0.9, 0.1, 0.0, 0.0, 0.0]
+    features = pd.DataFrame(
+        {"content_embedding": [near, far, far], "kind_probabilities": [loops, cavities, None]}, dtype=object
+    )
+    predictions = pd.DataFrame({"detector": ["voids"] * 3, "ood_distance": [0.5, np.nan, 0.6]})
+    table = add_content_distances(predictions, features, [model])
+    distance = compute_content_distances(domain, [far])[0]
+    np.testing.assert_allclose(table["content_distance"], [1.8, distance, distance])
+    np.testing.assert_allclose(table["ood_distance"], [1.8, distance, distance])
+    assert table["other_kind"].dropna().to_dict() == {0: "loop"}

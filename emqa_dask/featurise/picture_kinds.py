@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from emqa_dask import models, networks
+from emqa_dask import classifiers, models, networks
 
 if TYPE_CHECKING:
     import torch
@@ -44,33 +44,9 @@ def make_thumbnail(view: np.ndarray) -> np.ndarray:
     return np.clip(small, 0, 1)
 
 
-def build_network(n_stages: int) -> "torch.nn.ModuleDict":
-    """The first stages of EfficientNet-Lite0 and a linear head on the means of their maps; random weights."""
-    from torch import nn
-
-    from emqa_dask.efficientnet_lite import STAGE_CHANNELS, EfficientNetLite0
-
-    backbone = EfficientNetLite0(1)
-    backbone.stages = backbone.stages[:n_stages]
-    head = nn.Linear(sum(STAGE_CHANNELS[:n_stages]), len(KINDS))
-    return nn.ModuleDict({"backbone": backbone, "head": head}).eval()
-
-
-def embed_thumbnails(network: "torch.nn.ModuleDict", thumbnails: "torch.Tensor") -> "torch.Tensor":
-    """The means (n, n_features) of the maps of all stages, for thumbnails (n, 1, 128, 128) from 0 to 1."""
-    import torch
-
-    values = network["backbone"].stem((thumbnails - 0.5) / 0.5)
-    means = []
-    for stage in network["backbone"].stages:
-        values = stage(values)
-        means.append(values.mean(dim=(2, 3)))
-    return torch.cat(means, dim=1)
-
-
 def compute_logits(network: "torch.nn.ModuleDict", thumbnails: "torch.Tensor") -> "torch.Tensor":
     """Logits (n, 3) of KINDS."""
-    return network["head"](embed_thumbnails(network, thumbnails))
+    return network["head"](classifiers.pool_picture_stages(network, thumbnails))
 
 
 @lru_cache(maxsize=1)
@@ -78,6 +54,6 @@ def _load_network() -> "torch.nn.ModuleDict":
     directory = models.PICTURE_MODEL
     model_card = models.read_model_card(directory)
     with models.blame_model(directory):
-        network = build_network(model_card["architecture"]["n_stages"])
+        network = classifiers.build_picture_network(model_card["architecture"]["n_stages"], len(KINDS))
         networks.load_weights(network, models.check_file(directory, WEIGHTS, model_card))
     return network.eval()

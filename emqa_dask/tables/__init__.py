@@ -20,6 +20,8 @@ from emqa_dask.tables.detections import (
     EVIDENCE,
     F1_LEVELS,
     F1_QUANTILES,
+    OBJECT_KIND_NAMES,
+    OBJECT_KINDS,
     PREDICTIONS,
     SCORE_BINS,
 )
@@ -80,6 +82,8 @@ __all__ = [
     "LATTICE_ORDER_POINTS",
     "LATTICE_ORDER_WINDOWS",
     "MICROGRAPHS",
+    "OBJECT_KINDS",
+    "OBJECT_KIND_NAMES",
     "PREDICTIONS",
     "PROBABILITIES",
     "REGIONS",

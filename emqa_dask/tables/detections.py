@@ -67,19 +67,22 @@ DETECTIONS = define_schema(
 )
 
 CONTENT = "content"  # in place of a detector's name: the bundled network that embeds what an image shows
+OBJECT_KINDS = "object-kinds"  # likewise: the bundled network that gives the probabilities of kinds of objects
+OBJECT_KIND_NAMES = ("cavity", "particle", "loop", "lattice", "texture")  # texture: grains, rough surfaces
 
-# A row per micrograph and network, and one of CONTENT, if a network ran: the embedding of the image.
+# A row per micrograph and network, and one each of CONTENT and OBJECT_KINDS, if a network ran.
 EMBEDDINGS = define_schema(
     {
         **ID,
         "detector": (
             pa.string(),
-            "Name in the model card of the network, or content. With micrograph_id it identifies the row.",
+            "Name in the model card of the network, content or object-kinds. With micrograph_id it identifies the row.",
         ),
         "embedding": (
             pa.list_(pa.float32()),
             "Means over the image of the feature maps of the network's backbone, then their standard deviations; of "
-            "content the 128 numbers of the bundled network of that name. Empty for an image without contrast.",
+            "content the 128 numbers of the bundled network of that name; of object-kinds the probabilities of cavity, "
+            "particle, loop, lattice and texture. Empty for an image without contrast.",
         ),
     }
 )
@@ -174,8 +177,14 @@ PREDICTIONS = define_schema(
         "content_distance": (
             pa.float64(),
             "Mahalanobis distance of what the image shows (embedding of the bundled network content) to the training "
-            "images of the detector. 5 % of held-out ones exceed 1. NaN for log, and for a network whose model card "
-            "has no content_domain.",
+            "images of the detector, of which 5 % of held-out ones exceed 1; or the probability of other kinds of "
+            "objects (network object-kinds) over its limit, if that is larger. NaN for log, and for a network whose "
+            "model card has neither content_domain nor object_kinds.",
+        ),
+        "other_kind": (
+            pa.string(),
+            "Likeliest kind of objects that the detector was not trained on, where their probability is above the "
+            "limit in the detector's card: cavity, particle, loop, lattice or texture. Else missing.",
         ),
         "evidence": (
             pa.string(),

@@ -7,6 +7,13 @@ from emqa_dask.settings import Triage
 from emqa_dask.triage.findings import format_numbers, make_findings, write_sentences
 from emqa_dask.triage.rules import CHECK_FAILED, MEANINGS
 
+OBJECT_WORDS = {
+    "cavity": "cavities",
+    "particle": "particles",
+    "loop": "dislocation loops",
+    "lattice": "an atomic lattice",
+    "texture": "grains or a rough surface",
+}
 N_BECAUSE = 2  # reasons of a predicted F1 that an explanation contains; more make it long
 
 
@@ -66,8 +73,12 @@ def _describe_distance(rows: pd.DataFrame, settings: Triage) -> pd.Series:
         "Distance to the training images is " + distance + f", and {limit}: no predicted F1 can be relied on here."
     )
     content = format_numbers("{:.2f}", np.ceil(rows["content_distance"] * 100 - 1e-6) / 100)
-    content_text = "The image shows something else than the detector was trained on: distance " + content
-    return own_text.where(~is_content, content_text + f", and {limit}.")
+    words = [OBJECT_WORDS.get(kind) for kind in rows["other_kind"]]
+    texts = [f"its content looks like {word}" if word else None for word in words]
+    looks = pd.Series(texts, rows.index, object)
+    reason = looks.where(looks.notna(), "distance " + content + f", and {limit}")
+    content_text = "The image shows something else than the detector was trained on: " + reason + "."
+    return own_text.where(~is_content, content_text)
 
 
 def _describe_pixel_size(rows: pd.DataFrame) -> pd.Series:

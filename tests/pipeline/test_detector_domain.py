@@ -7,8 +7,8 @@ import pytest
 
 from emqa_dask import models
 from emqa_dask.classify.content import embed_image
-from emqa_dask.content_domain import compute_content_distances, read_content_domain
-from emqa_dask.pipeline.commands.detector_domain import add_detector_domain, name_image_groups
+from emqa_dask.content_domain import ObjectKinds, compute_content_distances, fit_content_domain, read_content_domain
+from emqa_dask.pipeline.commands.detector_domain import add_detector_domain, name_image_groups, write_detector_domain
 from emqa_dask.synthetic import cavities, lattices
 from tests.detect.conftest import SMALL, write_model
 
@@ -46,6 +46,15 @@ def test_few_training_images_leave_the_model_as_it_is(folder):
     add_detector_domain(folder, [Path(f"{k}.tif") for k in range(5)], draw_voids, "cpu", lines.append)
     assert models.digest_model_card(folder) == before
     assert "5 images are too few" in lines[-1]
+
+
+def test_kinds_of_objects_are_replaced_with_the_domain(folder):
+    domain = fit_content_domain(np.random.default_rng(0).normal(size=(30, 4)), range(30))
+    write_detector_domain(folder, domain, ObjectKinds(("cavity", "loop"), 0.4))
+    assert models.load_model_card(folder)["object_kinds"] == {"own": ["cavity", "loop"], "limit": 0.4}
+    write_detector_domain(folder, domain)
+    assert "object_kinds" not in models.load_model_card(folder)
+    assert read_content_domain(folder).limit == domain.limit
 
 
 def test_groups_are_folders_or_series():

@@ -164,6 +164,15 @@ def test_an_explanation_never_contradicts_its_verdict_by_rounding():
     assert "is 1.01, and the limit is 1" in row["explanation"]
 
 
+def test_other_kinds_of_objects_are_named():
+    far = {"ood_distance": 1.8, "content_distance": 1.8}
+    row = decide_archive(**one_image(**far, other_kind="loop"), settings=STRICT).iloc[0]
+    assert row["verdict"] == "out_of_domain"
+    assert "than the detector was trained on: its content looks like dislocation loops." in row["explanation"]
+    row = decide_archive(**one_image(**far), settings=STRICT).iloc[0]
+    assert "than the detector was trained on: distance 1.80, and the limit is 1." in row["explanation"]
+
+
 def test_flags_keep_their_numbers_and_unknown_ones_are_reviewed():
     flagged = with_flags(one_image(), ("blur", 3.2), ("flag_of_the_future", 9.0), ("banner", 1.0))
     row = decide_archive(**flagged, settings=STRICT).iloc[0]

@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 
 from emqa_dask import models, output_folders
 from emqa_dask.classify.content import embed_image
-from emqa_dask.content_domain import MIN_IMAGES, ContentDomain, fit_content_domain, write_content_domain
+from emqa_dask.content_domain import (
+    CONTENT_DOMAIN_FILE,
+    MIN_IMAGES,
+    ContentDomain,
+    ObjectKinds,
+    fit_content_domain,
+    write_content_domain,
+)
 
 MAX_IMAGES = 1000  # training images that are embedded
 
@@ -46,11 +53,15 @@ def name_image_groups(paths: Sequence[Path]) -> list[str]:
     return [re.split(r"\d", path.stem)[0] for path in paths]
 
 
-def write_detector_domain(folder: Path, domain: ContentDomain) -> None:
-    """Replaces the model directory by one with the domain, as a whole."""
+def write_detector_domain(folder: Path, domain: ContentDomain, kinds: ObjectKinds | None = None) -> None:
+    """Replaces the model directory by one with the domain and the kinds of objects, as a whole."""
     model_card = models.load_model_card(folder)
-    names = model_card.pop("files")
+    names = [name for name in model_card.pop("files") if name != CONTENT_DOMAIN_FILE]
+    model_card.pop("object_kinds", None)
     with output_folders.write_folder(folder) as fresh:
         for name in names:
             shutil.copyfile(folder / name, fresh / name)
-        models.write_model_card(fresh, {**model_card, **write_content_domain(domain, fresh)})
+        entries = write_content_domain(domain, fresh)
+        if kinds is not None:
+            entries["object_kinds"] = {"own": list(kinds.own), "limit": kinds.limit}
+        models.write_model_card(fresh, {**model_card, **entries})

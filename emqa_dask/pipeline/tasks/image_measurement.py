@@ -18,7 +18,7 @@ from emqa_dask.featurise.images import image_features
 from emqa_dask.pipeline.workspace.detectors import name_detectors
 from emqa_dask.pixel_sides import compute_pixel_side_nm, is_square_pixel
 from emqa_dask.settings import Detect, Featurise, Run, Settings
-from emqa_dask.tables import CONTENT, THON_RINGS
+from emqa_dask.tables import CONTENT, OBJECT_KINDS, THON_RINGS
 
 if TYPE_CHECKING:  # a run without networks does well without torch
     from emqa_dask.detect.mask_rcnn.detector import ImageResult
@@ -35,14 +35,15 @@ class NetworkResult(NamedTuple):
     """What the networks of a run give for an image."""
 
     detections: pd.DataFrame  # of all networks, without micrograph_id
-    embeddings: dict[str, NDArray[np.float32]]  # name of the network, or CONTENT: (d,)
+    embeddings: dict[str, NDArray[np.float32]]  # name of the network, CONTENT or OBJECT_KINDS: (d,)
 
 
 def detect_with_networks(
     images: list[np.ndarray], pixel_sides_nm: list[float], settings: Detect, device: str
 ) -> list[NetworkResult]:
-    """Detections and embeddings of all networks on each image, and its content. A process loads networks once."""
+    """Detections and embeddings of all networks on each image, its content and its kind. Networks are loaded once."""
     from emqa_dask.classify.content import embed_image
+    from emqa_dask.classify.object_kinds import estimate_object_kinds
     from emqa_dask.detect.mask_rcnn import load_detector
 
     by_network = {}
@@ -54,7 +55,7 @@ def detect_with_networks(
         NetworkResult(
             pd.concat([result.detections for result in image_results], ignore_index=True),
             {name: result.embedding for name, result in zip(by_network, image_results, strict=True)}
-            | {CONTENT: embed_image(image, device)},
+            | {CONTENT: embed_image(image, device), OBJECT_KINDS: estimate_object_kinds(image, device)},
         )
         for image, *image_results in zip(images, *by_network.values(), strict=True)
     ]

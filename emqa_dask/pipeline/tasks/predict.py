@@ -26,16 +26,18 @@ def join_evidence(
     """Input of the quality models: a row per micrograph and detector with the columns of evidence and features.
 
     With `embeddings` (tables.EMBEDDINGS) also the columns `embedding`, an array (d,) for the rows of networks, and
-    `content_embedding`, one for all rows of an image; else None.
+    `content_embedding` and `kind_probabilities`, one for all rows of an image; else None.
     """
     rows = evidence.merge(features, on="micrograph_id", how="inner", validate="many_to_one")
     if embeddings is None:
         return rows
-    is_content = embeddings["detector"].eq(tables.CONTENT)
-    contents = embeddings[is_content].set_index("micrograph_id")["embedding"]
-    rows = rows.merge(embeddings[~is_content], on=["micrograph_id", "detector"], how="left", validate="one_to_one")
-    rows["content_embedding"] = rows["micrograph_id"].map(contents)
-    for name in ("embedding", "content_embedding"):
+    columns = {tables.CONTENT: "content_embedding", tables.OBJECT_KINDS: "kind_probabilities"}
+    is_of_image = embeddings["detector"].isin(list(columns))
+    rows = rows.merge(embeddings[~is_of_image], on=["micrograph_id", "detector"], how="left", validate="one_to_one")
+    for network, name in columns.items():
+        of_network = embeddings[embeddings["detector"].eq(network)].set_index("micrograph_id")["embedding"]
+        rows[name] = rows["micrograph_id"].map(of_network)
+    for name in ("embedding", *columns.values()):
         rows[name] = rows[name].astype(object).where(rows[name].notna(), None)
     return rows
 

@@ -18,7 +18,7 @@ def verify_models(settings: Settings, steps: Collection[str]) -> None:
     models.verify_models([*networks, *(settings.predict.models if "predict" in steps else ())])
     if networks:
         name_detectors(settings.detect)
-        models.verify_models([models.CONTENT_MODEL])
+        models.verify_models([models.CONTENT_MODEL, models.PICTURE_MODEL, models.OBJECT_MODEL])
     if "featurise" in steps:
         models.verify_models([models.PICTURE_MODEL])
     if settings.detect.classes and "detect" in steps:

@@ -23,12 +23,12 @@ class Stage(NamedTuple):
 # The one list of stages; every other list is derived from it. A stage comes behind those whose tables it needs.
 STAGES = (
     Stage("store", "ingest", ("thumbnails",), (), 1, True),
-    Stage("detect", "detect", ("detections", "embeddings"), ("thumbnails",), 5, True),
+    Stage("detect", "detect", ("detections", "embeddings"), ("thumbnails",), 6, True),
     Stage("classify", "classify", ("probabilities", "regions"), ("thumbnails",), 2, True),
     Stage("evidence", "featurise", ("evidence",), ("detections",), 2, False),
     Stage("featurise", "featurise", ("features",), ("detections",), 5, True),
     Stage("check", "featurise", ("custom_checks",), ("thumbnails",), 1, True),
-    Stage("predict", "predict", ("predictions",), ("evidence", "features", "embeddings"), 3, False),
+    Stage("predict", "predict", ("predictions",), ("evidence", "features", "embeddings"), 4, False),
     Stage("uncertainty", "predict", ("classifications",), ("features", "probabilities", "regions"), 2, False),
 )
 TABLES = {table: stage for stage in STAGES for table in stage.tables}  # table -> the stage that makes it
@@ -73,7 +73,9 @@ def list_run_folders(settings: Settings) -> dict[str, str]:
     }
     embeddings = ""
     if settings.detect.networks:
-        embeddings = _digest_stage("detect", models.digest_model_card(models.CONTENT_MODEL), detections)
+        # The card of OBJECT_MODEL has the digest of the network that it builds on.
+        content_models = [models.digest_model_card(path) for path in (models.CONTENT_MODEL, models.OBJECT_MODEL)]
+        embeddings = _digest_stage("detect", *content_models, detections)
         digests["embeddings"] = embeddings
     digests["predictions"] = _digest_stage("predict", *quality_models, evidence, features, embeddings)
     if checks := settings.flags.custom:
