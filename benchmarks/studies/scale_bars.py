@@ -5,7 +5,7 @@ python -m benchmarks.studies.scale_bars [--folds 0 1 2]
 emps_scale_bars.csv has the length in nm at each bar, as read by eye, and the length of the bar in px where it was
 measured on enlarged cut-outs (fold 0; empty elsewhere). `kind` is "bar", or "no length" for a bar without one. Images
 that are not listed have no bar. A bar is read if its length is right and, where its px are known, the pixel size is
-within 3 %. Thresholds were chosen on fold 0.
+within 3 %. Limits of confidence were chosen on drawn bars.
 """
 
 import argparse

@@ -27,6 +27,7 @@ class Bar:
     x1: float
     sign: int  # 1: brighter than what is around it, -1: darker
     contrast: float  # grey ranges
+    level: float = 1.0  # of its ink: grey ranges above the darkest, or below the brightest
     kind: str = "filled"  # or "marks" (end marks), "broken" (by its text), "ticks"
     mark_px: float = 0.0  # thickness of the end marks: the length ends in their middle
 
@@ -91,7 +92,7 @@ def _measure_bar(ink: NDArray[np.float32], mask: NDArray[np.uint8], bar: Bar) ->
     for y in (y0 - 2, y1 + 1):
         if 0 <= y < h:
             steps.append(level - float(np.quantile(ink[y, inner], 0.7)))
-    if not steps:
+    if not steps or min(steps) < MIN_CONTRAST:
         return bar
     profile = np.median(ink[y0:y1], axis=0)
     middle = (x0 + x1) // 2
@@ -99,7 +100,7 @@ def _measure_bar(ink: NDArray[np.float32], mask: NDArray[np.uint8], bar: Bar) ->
     right = find_end(profile, middle, x1 - 1, level)
     mark = measure_marks(mask, y0, y1, x0, x1) if y1 - y0 <= MAX_LINE_PX else 0.0
     kind = "marks" if mark else "filled"
-    return replace(bar, x0=w - left, x1=right, contrast=min(steps), kind=kind, mark_px=mark)
+    return replace(bar, x0=w - left, x1=right, contrast=min(steps), level=level, kind=kind, mark_px=mark)
 
 
 def find_end(profile: NDArray[np.float32], middle: int, last: int, level: float) -> float:
@@ -148,7 +149,7 @@ def _find_tick_rows(mask: NDArray[np.uint8], sign: int) -> list[Bar]:
             if positions is not None:
                 top = float(boxes[group, 1].min())
                 bottom = float((boxes[group, 1] + boxes[group, 3]).max())
-                rows.append(Bar(top, positions[0] - 0.5, bottom, positions[1] + 0.5, sign, 1.0, "ticks", 1.0))
+                rows.append(Bar(top, positions[0] - 0.5, bottom, positions[1] + 0.5, sign, 1.0, 1.0, "ticks", 1.0))
     return rows
 
 

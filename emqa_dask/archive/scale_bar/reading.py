@@ -14,7 +14,7 @@ from emqa_dask.archive.scale_bar.text_lines import Line, cut_line, find_lines, m
 from emqa_dask.archive.scale_bar.text_reader import TextReading, is_common_length, read_lines
 
 VIEW_PX = 1024  # longest side of the view that bars are looked for on
-MIN_CONFIDENCE = 0.6  # of the letters of a length that bars often have
+MIN_CONFIDENCE = 0.7  # probability of a length that bars often have; lower ones of drawn bars are wrong
 MIN_CONFIDENCE_OTHER = 0.9  # of one that they seldom have
 SURE = 0.9  # confidence above which one reading of a text counts before its others
 MAX_READ_LINES = 24  # of an image: the nearest to a bar
@@ -72,9 +72,15 @@ def make_view(image: NDArray) -> tuple[NDArray[np.float32], float]:
 
 
 def _select_lines(bars: list[Bar], lines: list[Line]) -> list[Line]:
-    """The MAX_READ_LINES lines that are nearest to a clear bar."""
+    """The MAX_READ_LINES lines that are nearest to a clear bar, of almost equal ones the first."""
     distances = [min(measure_distance(bar, line) + 3 * (1 - bar.contrast) for bar in bars) for line in lines]
-    return [lines[k] for k in np.argsort(distances, kind="stable")[:MAX_READ_LINES]]
+    selection: list[Line] = []
+    for k in np.argsort(distances, kind="stable"):
+        if len(selection) == MAX_READ_LINES:
+            break
+        if not any(max(abs(a - b) for a, b in zip(lines[k], line, strict=True)) <= 1 for line in selection):
+            selection.append(lines[k])
+    return selection
 
 
 def _pair_bars(
@@ -84,7 +90,7 @@ def _pair_bars(
     pairs = []
     for line, text in zip(lines, readings, strict=True):
         limit = MIN_CONFIDENCE if is_common_length(text.text) else MIN_CONFIDENCE_OTHER
-        if not (text.length_nm > 0 and text.confidence >= limit):
+        if not (text.length_nm > 0 and text.confidence >= limit) or _is_tail(line, text.text, lines, readings):
             continue
         bar = _choose_bar(bars, line, width)
         if bar is not None and bar.length_px >= MIN_LENGTH_PX:
@@ -92,6 +98,16 @@ def _pair_bars(
             if PLAUSIBLE_NM[0] <= nm_per_pixel <= PLAUSIBLE_NM[1]:
                 pairs.append(_Pair(bar, text, measure_distance(bar, line), nm_per_pixel))
     return pairs
+
+
+def _is_tail(line: Line, text: str, lines: list[Line], readings: list[TextReading]) -> bool:
+    """Whether `text` in `line` is only the end of a length: "5µm" of "1.5µm", which a longer line shows."""
+    for longer, reading in zip(lines, readings, strict=True):
+        head = reading.text.removesuffix(text)
+        is_longer = longer.x0 < line.x0 and longer.y0 < line.y1 and longer.y1 > line.y0 and longer.x1 > line.x0
+        if is_longer and head != reading.text and any(letter in "123456789." for letter in head):
+            return True
+    return False
 
 
 def _choose_bar(bars: list[Bar], line: Line, width: int) -> Bar | None:

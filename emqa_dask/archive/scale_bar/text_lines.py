@@ -12,11 +12,16 @@ from scipy.sparse.csgraph import connected_components
 from emqa_dask.archive.scale_bar.bars import Bar
 
 LEVELS = (0.85, 0.6, 0.4)  # of the grey range; letters are brighter than one of them, or darker than its complement
+INK_STEPS = (0.12, 0.5)  # grey ranges, and of the bar's contrast: how much less bright than its bar a letter can be
+MAX_INK_BARS = 3  # the clearest ones, whose ink is looked for
+MIN_INK_CONTRAST = 0.15  # of such a bar, grey ranges
+MIN_ERASED = 0.07  # of the image width: shorter bars can be strokes of large letters
 MIN_HEIGHT_PX = 5
 MAX_HEIGHT = 0.13  # of the image height
 MAX_ASPECT = 9.0  # of a line
 GAPS = (0.75, 1.3)  # between letters of one line, in heights of the larger: tight, and for typewriters' spaces
-MAX_LETTERS = 400  # of one mask near one bar; more are texture
+MAX_LETTERS = 400  # of one mask near the bars; more are texture
+LETTER_REACH = (3.0, 10.0)  # heights of a letter, across and along a bar, within which it can belong to the bar
 REACH = 0.16  # of the longer side: how far from a bar its text is looked for
 MARGINS = (0.15, 0.3)  # of the line's height, above and below, and on both sides, that are cut out with it
 
@@ -42,15 +47,33 @@ def find_lines(view: NDArray[np.float32], bars: Sequence[Bar]) -> list[Line]:
         return []
     y0, x0 = region[:2]
     part = view[y0 : region[2], x0 : region[3]]
+    boxes = np.array([[bar.y0 - y0, bar.x0 - x0, bar.y1 - y0, bar.x1 - x0] for bar in bars])
     lines: dict[Line, None] = {}
     for sign in (1, -1):
         ink = part if sign > 0 else 1 - part
-        for level in LEVELS:
-            for line in _find_in_mask((ink > level).astype(np.uint8), view.shape[0], sign):
+        for level in _list_levels(bars, sign):
+            mask = (ink > level).astype(np.uint8)
+            _erase_bars(mask, [bar for bar in bars if bar.sign == sign], (y0, x0), MIN_ERASED * view.shape[1])
+            for line in _find_in_mask(mask, view.shape[0], sign, boxes):
                 of_view = Line(line.y0 + y0, line.x0 + x0, line.y1 + y0, line.x1 + x0, sign)
                 if any(_is_near(bar, of_view) for bar in bars):
                     lines[of_view] = None
     return list(lines)
+
+
+def _list_levels(bars: Sequence[Bar], sign: int) -> list[float]:
+    """Thresholds for letters: fixed ones, and those of letters in the ink of the clearest bars."""
+    inks = sorted((b for b in bars if b.sign == sign and b.contrast > MIN_INK_CONTRAST), key=lambda b: -b.contrast)
+    steps = [b.level - step for b in inks[:MAX_INK_BARS] for step in (INK_STEPS[0], INK_STEPS[1] * b.contrast)]
+    return sorted({*LEVELS, *(round(level, 1) for level in steps)})
+
+
+def _erase_bars(mask: NDArray[np.uint8], bars: Sequence[Bar], origin: tuple[int, int], shortest: float) -> None:
+    """Clears clear filled bars in `mask`, which starts at `origin`: letters that touch one would be joined by it."""
+    for bar in bars:
+        if bar.length_px >= shortest and bar.kind == "filled" and bar.contrast > MIN_INK_CONTRAST:
+            y0, x0 = (max(int(v) - o, 0) for v, o in zip((bar.y0, bar.x0), origin, strict=True))
+            mask[y0 : int(bar.y1) - origin[0] + 1, x0 : int(bar.x1) - origin[1] + 2] = 0
 
 
 def cut_line(image: NDArray[np.float32], line: Line, factor: float = 1.0) -> NDArray[np.float32]:
@@ -90,15 +113,17 @@ def _mark_region(shape: tuple[int, int], bars: Sequence[Bar]) -> tuple[int, int,
     return y0, x0, y1, x1
 
 
-def _find_in_mask(mask: NDArray[np.uint8], height: int, sign: int) -> list[Line]:
-    """Boxes of lines that the letters in `mask` form; `height` is that of the whole image."""
+def _find_in_mask(mask: NDArray[np.uint8], height: int, sign: int, bars: NDArray[np.float64]) -> list[Line]:
+    """Boxes of lines that the letters in `mask` form near `bars` (n, 4); `height` is that of the whole image."""
     boxes = cv2.connectedComponentsWithStats(mask, connectivity=8)[2][1:].astype(np.int64)
     area = boxes[:, cv2.CC_STAT_AREA]
     w, h = boxes[:, cv2.CC_STAT_WIDTH], boxes[:, cv2.CC_STAT_HEIGHT]
     is_letter = (h >= MIN_HEIGHT_PX) & (h <= MAX_HEIGHT * height) & (w <= 6 * h) & (area >= 0.12 * w * h)
     is_letter &= (w < mask.shape[1]) & (h < mask.shape[0]) & ((w < 2 * h) | (area < 0.85 * w * h))  # the last: bars
-    x, y = boxes[is_letter, cv2.CC_STAT_LEFT], boxes[is_letter, cv2.CC_STAT_TOP]
-    w, h = w[is_letter], h[is_letter]
+    boxes = boxes[is_letter]
+    boxes = boxes[_are_in_reach(boxes, bars)]
+    x, y = boxes[:, :2].T
+    w, h = boxes[:, 2:4].T
     if not 0 < len(x) <= MAX_LETTERS:
         return []
     overlap = np.minimum.outer(y + h, y + h) - np.maximum.outer(y, y)
@@ -107,6 +132,16 @@ def _find_in_mask(mask: NDArray[np.uint8], height: int, sign: int) -> list[Line]
     is_level = (overlap >= 0.6 * smaller) & (larger <= 2.1 * smaller)
     boxes = np.stack([y, x, y + h, x + w], axis=1)
     return [line for limit in GAPS for line in _join_letters(boxes, is_level & (gap <= limit * larger), sign)]
+
+
+def _are_in_reach(letters: NDArray[np.int64], bars: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which of `letters` (n, 4 or more: x, y, w, h) can belong to one of `bars` (m, 4: y0, x0, y1, x1)."""
+    x, y = letters[:, :2].T[..., None]
+    w, h = letters[:, 2:4].T[..., None]
+    dy = np.maximum(y - bars[:, 2], bars[:, 0] - y - h)
+    dx = np.maximum(x - bars[:, 3], bars[:, 1] - x - w)
+    is_near = (dy <= LETTER_REACH[0] * h) & (dx <= LETTER_REACH[1] * h)
+    return np.asarray(is_near.any(axis=1))
 
 
 def _join_letters(boxes: NDArray[np.int64], is_neighbour: NDArray[np.bool_], sign: int) -> list[Line]:

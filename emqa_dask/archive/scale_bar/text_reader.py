@@ -1,7 +1,8 @@
 """The length and the unit that stand at a scale bar, read by the bundled network `scale-text` from crops of lines.
 
-The network has two layers and sees a window around each column of a line: numpy is enough for it, so that workers that
-survey files need no torch.
+The network is small and convolutional: numpy is enough for it, so that workers that survey files need no torch. Every
+second column of a line gives the probabilities of the letters and of "no letter" (connectionist temporal
+classification: Graves et al., ICML 2006).
 """
 
 import math
@@ -18,10 +19,10 @@ from emqa_dask import models
 
 SCALE_TEXT_MODEL = models.BUNDLED / "scale-text"
 WEIGHTS = "weights.safetensors"
-HEIGHT_PX = 20  # of a line that goes into the network
-MAX_WIDTH_PX = 150  # of such a line: 8 wide letters
-WINDOW_PX = 17  # width of what the network sees around each column: an m
-MIN_PITCH_PX = 4.0  # between the middles of neighbouring letters
+HEIGHT_PX = 24  # of a line that goes into the network
+MAX_WIDTH_PX = 200  # of such a line: ten wide letters
+MARGIN_PX = 8  # added on both sides of a line, so that the network does not see beyond it
+STRIDE_PX = 2  # between the columns that give probabilities
 OTHER = "*"  # stands for every letter that no length contains
 ALPHABET = "0123456789.nmµÅp" + OTHER  # spaces are left out, u is µ; the network's class 0 is "no letter"
 _UNITS_NM = {"nm": 1.0, "µm": 1e3, "mm": 1e6, "Å": 0.1, "pm": 1e-3}
@@ -33,24 +34,14 @@ class TextReading(NamedTuple):
     """The text of one line."""
 
     text: str  # as read, without spaces: "200nm", "0.5µm"
-    confidence: float  # smallest probability of its letters
+    confidence: float  # probability of a length, the smallest of the letters of another text
     length_nm: float  # NaN where the text is no length
-
-
-class _Run(NamedTuple):
-    """Neighbouring columns in which one letter is the likeliest."""
-
-    number: int  # its class
-    centre: float  # px
-    mass: float  # sum of its probabilities
-    probability: float  # the largest of them
 
 
 def read_lines(lines: Sequence[NDArray[np.float32]]) -> list[TextReading]:
     """What stands in each of `lines`: grey crops (h, w) in which the letters are brighter than what is around them."""
     weights = _load_weights()
-    windows = [cut_windows(prepare_line(line)) for line in lines]
-    return [decode_columns(compute_probabilities(of_line, weights)) for of_line in windows]
+    return [decode_columns(compute_probabilities(prepare_line(line), weights)) for line in lines]
 
 
 def prepare_line(line: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -58,51 +49,63 @@ def prepare_line(line: NDArray[np.float32]) -> NDArray[np.float32]:
     method = cv2.INTER_AREA if line.shape[0] > HEIGHT_PX else cv2.INTER_LINEAR
     scaled = cv2.resize(line.astype(np.float32), (_find_width(line.shape), HEIGHT_PX), interpolation=method)
     low, high = np.percentile(scaled, [2, 98])
-    return np.clip((scaled - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
+    levels = np.clip((scaled - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
+    return np.pad(levels, ((0, 0), (MARGIN_PX, MARGIN_PX + levels.shape[1] % STRIDE_PX)), mode="edge")
 
 
-def cut_windows(line: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What the network sees around each column of a prepared line (20, w): (w, 20 * 17), its mean subtracted."""
-    margin = WINDOW_PX // 2
-    padded = np.pad(line, ((0, 0), (margin, margin)), mode="edge")
-    windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW_PX, axis=1)
-    windows = windows.transpose(1, 0, 2).reshape(line.shape[1], -1)
-    return windows - windows.mean(axis=1, keepdims=True)
-
-
-def compute_probabilities(
-    windows: NDArray[np.float32], weights: Mapping[str, NDArray[np.float32]]
-) -> NDArray[np.float32]:
-    """Probabilities (n, letters and none) of the letter in the middle of each of n windows."""
-    activations = np.maximum(windows @ weights["hidden.weight"] + weights["hidden.bias"], 0)
-    scores = activations @ weights["letters.weight"] + weights["letters.bias"]
+def compute_probabilities(line: NDArray[np.float32], weights: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Probabilities (columns, letters and none) of the letters in a prepared line."""
+    x = convolve(line[:, :, None] - np.float32(0.5), weights, 1)
+    x = x.reshape(x.shape[0] // 2, 2, x.shape[1] // 2, 2, -1).max(axis=(1, 3))
+    for layer in (2, 3):
+        x = convolve(x, weights, layer)
+        x = x.reshape(x.shape[0] // 2, 2, *x.shape[1:]).max(axis=1)
+    scores = convolve(convolve(x, weights, 4), weights, 5)[0] @ weights["letters.weight"].T + weights["letters.bias"]
     exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
-def decode_columns(probabilities: NDArray[np.float32]) -> TextReading:
-    """The letters whose columns follow one another in `probabilities` (w, letters and none).
+def convolve(x: NDArray[np.float32], weights: Mapping[str, NDArray[np.float32]], layer: int) -> NDArray[np.float32]:
+    """`x` (h, w, channels) after a layer of the network, positive; as wide as before.
 
-    A letter is a run of columns in which it is the likeliest. Of two runs that are nearer than letters can be, the one
-    with more probability counts: the left half of an m looks like an n.
+    A kernel as high as `x` gives one row; the others keep the height.
     """
+    kernel = weights[f"conv{layer}.weight"]
+    n_out, height, width = kernel.shape[:3]  # then the channels
+    dy = 0 if height == x.shape[0] else height // 2
+    padded = np.pad(x, ((dy, dy), (width // 2, width // 2), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(0, 1)).transpose(0, 1, 3, 4, 2)
+    rows, columns = windows.shape[:2]
+    values = windows.reshape(rows * columns, -1) @ kernel.reshape(n_out, -1).T + weights[f"conv{layer}.bias"]
+    return np.maximum(values, 0).reshape(rows, columns, n_out)
+
+
+def decode_columns(probabilities: NDArray[np.float32]) -> TextReading:
+    """The text of the likeliest letters in `probabilities` (columns, letters and none), equal neighbours once."""
     classes = probabilities.argmax(axis=1)
     starts = np.flatnonzero(np.diff(classes, prepend=-1))
-    stops = np.append(starts[1:], len(classes))
-    runs: list[_Run] = []
-    for start, stop in zip(starts, stops, strict=True):
-        number = int(classes[start])
-        if number == 0:
-            continue
-        columns = probabilities[start:stop, number]
-        run = _Run(number, (start + stop - 1) / 2, float(columns.sum()), float(columns.max()))
-        is_near = bool(runs) and run.centre - runs[-1].centre < MIN_PITCH_PX
-        if not is_near:
-            runs.append(run)
-        elif run.mass > runs[-1].mass:
-            runs[-1] = run
-    text = "".join(ALPHABET[run.number - 1] for run in runs)
-    return TextReading(text, min((run.probability for run in runs), default=0.0), parse_length_nm(text))
+    starts = starts[classes[starts] > 0]
+    text = "".join(ALPHABET[number - 1] for number in classes[starts])
+    length_nm = parse_length_nm(text)
+    if math.isfinite(length_nm):
+        return TextReading(text, compute_text_probability(probabilities, classes[starts]), length_nm)
+    return TextReading(text, float(probabilities.max(axis=1)[starts].min(initial=1.0)) if text else 0.0, math.nan)
+
+
+def compute_text_probability(probabilities: NDArray[np.float32], classes: NDArray[np.int64]) -> float:
+    """Probability of the text of `classes`: the sum over all its alignments to the columns of `probabilities`."""
+    states = np.zeros(2 * len(classes) + 1, np.int64)  # none, a letter, none, a letter, ..., none
+    states[1::2] = classes
+    may_skip = np.zeros(len(states), bool)  # of the "none" between two different letters
+    may_skip[3::2] = states[3::2] != states[1:-2:2]
+    forward = np.zeros(len(states))
+    forward[:2] = probabilities[0, states[:2]]
+    for column in probabilities[1:, states]:
+        step = forward.copy()
+        step[1:] += forward[:-1]
+        step[2:] += np.where(may_skip[2:], forward[:-2], 0)
+        forward = step * column
+    return float(forward[-2:].sum())
 
 
 def parse_length_nm(text: str) -> float:
@@ -120,13 +123,8 @@ def is_common_length(text: str) -> bool:
 
 def encode_text(text: str) -> list[int]:
     """Classes of the network that `text` has to give."""
-    letters = text.replace(" ", "").replace("u", "µ")
+    letters = text.replace(" ", "").replace("u", "µ").replace("\u03bc", "µ")
     return [1 + (ALPHABET.index(letter) if letter in ALPHABET else ALPHABET.index(OTHER)) for letter in letters]
-
-
-def compute_scale(shape: tuple[int, int]) -> float:
-    """Columns that the network reads per column of a line of `shape`."""
-    return _find_width(shape) / shape[1]
 
 
 def _find_width(shape: tuple[int, int]) -> int:
