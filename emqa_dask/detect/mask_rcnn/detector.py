@@ -15,6 +15,7 @@ from emqa_dask.detect.mask_rcnn.detector_card import DetectorCard
 from emqa_dask.detect.mask_rcnn.embedding import average_embeddings
 from emqa_dask.detect.mask_rcnn.merge import Window, find_claimed_boxes, find_doubles, make_tiles
 from emqa_dask.detect.mask_rcnn.network import Network, Predictions
+from emqa_dask.detect.mask_rcnn.scale_search import search_scales
 from emqa_dask.detect.mask_rcnn.scaling import compute_scaled_shape, resize_piece, restore_boxes
 from emqa_dask.detect.mask_rcnn.selection import select_by_expected_f1
 from emqa_dask.detect.mask_rcnn.threads import make_submit
@@ -45,6 +46,9 @@ class ImageResult(NamedTuple):
     detections: pd.DataFrame  # rows of tables.DETECTIONS without micrograph_id
     embedding: NDArray[np.float32]  # (d,): see embedding.pool_maps; empty for an image that no network can take
     expected_f1: float  # of the selected detections, from their scores alone: see selection
+    n_selected: int  # the first so many detections have the highest expected F1
+    mean_score: float  # of the selected detections; 0 without any
+    scale: float  # at which the network saw the image
 
 
 class _Objects(NamedTuple):
@@ -76,7 +80,7 @@ class Detector:
         self,
         images: Sequence[np.ndarray],
         nm_per_pixel: float | ArrayLike | None = None,
-        scale: float | ArrayLike = 1.0,
+        scale: float | None = None,
     ) -> list[pd.DataFrame]:
         """One table per image, in order: rows of tables.DETECTIONS without micrograph_id, best score first.
 
@@ -88,8 +92,9 @@ class Detector:
 
         Boxes are half-open px, y_px and x_px the middle of the box, area_px, circularity and diameter_px the mask's
         (see masks.measure; NaN but for the area when no pixel reaches 0.5), polarity 0. `nm_per_pixel` is one number,
-        or one per image; None and NaN leave diameter_nm NaN. So is `scale`, at which the network sees an image: 0.5
-        finds objects that are large or drown in noise, 2 small ones. With `selection = "expected_f1"` in [output] of
+        or one per image; None and NaN leave diameter_nm NaN. `scale` is that at which the network sees the images: 0.5
+        finds objects that are large or drown in noise, 2 small ones; None searches the card's `scales` for the best of
+        each image (see scale_search). With `selection = "expected_f1"` in [output] of
         the card only as many of the best detections are given as have the highest expected F1 (see selection); this
         F1 is `expected_f1` of examine(). `attrs["is_capped"]` says whether the card's
         `max_detections` cut the list. When memory runs out the batch is halved, and stays so; MemoryError when one
@@ -101,13 +106,22 @@ class Detector:
         self,
         images: Sequence[np.ndarray],
         nm_per_pixel: float | ArrayLike | None = None,
-        scale: float | ArrayLike = 1.0,
+        scale: float | None = None,
     ) -> list[ImageResult]:
         """Detections and embedding of every image, in order; arguments, rows and errors are those of detect()."""
         images = [convert_to_real(np.asarray(image)) for image in images]
-        sizes = np.broadcast_to(np.nan if nm_per_pixel is None else np.asarray(nm_per_pixel, float), len(images))
-        scales = np.broadcast_to(np.asarray(scale, float), len(images))
-        pieces = [self._cut_pieces(k, image, float(scales[k])) for k, image in enumerate(images)]
+        sides = np.broadcast_to(np.nan if nm_per_pixel is None else np.asarray(nm_per_pixel, float), len(images))
+
+        def examine(numbers: list[int], at_scale: float) -> list[ImageResult]:
+            return self._examine_at([images[k] for k in numbers], [float(sides[k]) for k in numbers], at_scale)
+
+        if scale is not None:
+            return examine(list(range(len(images))), float(scale))
+        return search_scales(examine, len(images), self.card.scales)
+
+    def _examine_at(self, images: list[np.ndarray], sides: list[float], scale: float) -> list[ImageResult]:
+        """Results of images that the network sees at one scale."""
+        pieces = [self._cut_pieces(k, image, scale) for k, image in enumerate(images)]
         waiting_parts: list[list[_Objects]] = [[] for _ in images]
         results: list[ImageResult | None] = [None] * len(images)
 
@@ -116,12 +130,12 @@ class Detector:
                 k = piece.image
                 waiting_parts[k].append(self._collect_objects(piece, image_predictions))
                 if len(waiting_parts[k]) == len(pieces[k]):
-                    results[k] = self._make_result(waiting_parts[k], images[k].shape, sizes[k])
+                    results[k] = self._make_result(waiting_parts[k], images[k].shape, sides[k], scale)
                     waiting_parts[k] = []
 
         for k, parts in enumerate(pieces):
             if not parts:
-                results[k] = self._make_result([], images[k].shape, sizes[k])
+                results[k] = self._make_result([], images[k].shape, sides[k], scale)
         self._run(images, [piece for parts in pieces for piece in parts], finish)
         return results
 
@@ -219,15 +233,18 @@ class Detector:
             math.prod(piece.shape),
         )
 
-    def _make_result(self, parts: list[_Objects], shape: tuple[int, int], nm_per_pixel: float) -> ImageResult:
+    def _make_result(
+        self, parts: list[_Objects], shape: tuple[int, int], nm_per_pixel: float, scale: float
+    ) -> ImageResult:
         embedding = average_embeddings([part.embedding for part in parts], [part.area_px for part in parts])
-        detections, expected_f1 = self._select_detections(parts, shape, nm_per_pixel)
-        return ImageResult(detections, embedding, expected_f1)
+        detections, n_selected, expected_f1 = self._select_detections(parts, shape, nm_per_pixel)
+        mean_score = float(detections["score"].head(n_selected).mean()) if n_selected else 0.0
+        return ImageResult(detections, embedding, expected_f1, n_selected, mean_score, scale)
 
     def _select_detections(
         self, parts: list[_Objects], shape: tuple[int, int], nm_per_pixel: float
-    ) -> tuple[pd.DataFrame, float]:
-        """The image's table, without what several tiles found, and the expected F1."""
+    ) -> tuple[pd.DataFrame, int, float]:
+        """The image's table, without what several tiles found; how many are selected, and their expected F1."""
         parts = sorted(parts, key=lambda part: part.tiles[0] if len(part.tiles) else -1)
         empty = (np.zeros((0, 4)), np.zeros(0), np.zeros(0, int), np.zeros(0, int), np.zeros(0, bool), *NO_VALUES)
         columns = [np.concatenate(values) for values in zip(empty, *(part[:7] for part in parts))]
@@ -248,7 +265,7 @@ class Detector:
         values = {"score": scores[order], "class_margin": class_margins[order], "stability": stability[order]}
         rows = make_table(self.card, boxes, values, classes[order], runs, shape, nm_per_pixel)
         rows.attrs["is_capped"] = bool(is_capped)
-        return rows, expected_f1
+        return rows, n_selected, expected_f1
 
 
 def _select_values(values: "torch.Tensor | None", keep: NDArray) -> NDArray[np.float64]:

@@ -34,6 +34,7 @@ class DetectorCard:
     tile_px: int  # larger images are cut into tiles of at most this side, px
     halo_px: int  # objects with a radius up to this are complete in the tile that holds their centre, px
     selection: str = "all"  # one of selection.SELECTIONS: which detections from the score floor on are given
+    scales: tuple[float, ...] = (1.0,)  # at which the network may see an image: see scale_search
 
     @property
     def score_floor(self) -> float:
@@ -98,9 +99,12 @@ def _check_entries(directory: Path, table: Mapping) -> DetectorCard:
     selection = dict(table.get("output", {})).get("selection", "all")
     if selection not in SELECTIONS:
         faults.append(f"[output] selection is {selection!r}: it has to be {' or '.join(SELECTIONS)}")
+    scales = [float(scale) for scale in input_table.get("scales", [1.0])]
+    if 1.0 not in scales or not all(1 / 16 <= scale <= 16 for scale in scales):
+        faults.append(f"[input] scales are {scales}: 1.0 has to be among them, and all within 0.0625 and 16")
     model_card = DetectorCard(
         directory, models.digest_model_card(directory), str(table["name"]), table["family"], tuple(classes),
-        architecture, float(low), float(high), int(tile), int(halo), str(selection),
+        architecture, float(low), float(high), int(tile), int(halo), str(selection), tuple(scales),
     )  # fmt: skip
     if not 0 <= model_card.score_floor < 1 or model_card.max_detections < 1:
         faults.append(f"score_floor is {model_card.score_floor}, max_detections {model_card.max_detections}")
