@@ -36,6 +36,7 @@ SEED = 770_000_000  # no test and no demo draws from here
 CROP_PX = 384  # large particles need their surroundings
 N_CROPS = 3  # in a step
 INPUT = {"low_percentile": 1.0, "high_percentile": 99.0}
+SCALES = [0.25, 0.5, 1.0, 2.0]  # at which a run may look; see emqa_dask/detect/mask_rcnn/scale_search.py
 ARCHITECTURE = {
     "backbone": "efficientnet_lite0",
     "fpn_channels": 64,
@@ -74,7 +75,7 @@ BASE_SHARES = {
     "nothing": 0.08,
 }
 # Shares of crops with real images; a set that is held out as a whole leaves its share to the others. A third are
-# cavities, all of which are drawn: with a fifth, cavities were found worse than by the network on drawn images alone.
+# cavities, all of which are drawn: with a fifth, real cavities were counted worse.
 REAL_SHARES = {
     "emps": 0.22,
     "loops": 0.14,
@@ -270,7 +271,8 @@ def make_card(part: str, name: str, training: dict) -> dict:
         "licence": "MIT",
         "notices": notices,
         "architecture": ARCHITECTURE,
-        "input": INPUT,
+        "input": {**INPUT, "scales": SCALES},
+        "output": {"selection": "expected_f1"},
         "training": {"made_by": "benchmarks/fit_object_detector.py", "seed": SEED, "crop_px": CROP_PX, **training},
         "matching": {"iou_threshold": 0.1, "rule": "greedy"},
         "versions": {"emqa_dask": emqa_dask.__version__},
