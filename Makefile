@@ -44,7 +44,7 @@ install-dev: .venv/.installed-dev
 demo: .venv/.installed
 	@rm -rf $(DEMO)
 	$(BIN)/emqa synthesise $(DEMO)/archive --profile demo --n 72 --seed 7
-	$(BIN)/emqa triage $(DEMO)/archive --workspace $(DEMO)/triage --detector log --detector cavity-tem --workers 2
+	$(BIN)/emqa triage $(DEMO)/archive --workspace $(DEMO)/triage --workers 2
 
 test: .venv/.installed-dev
 	$(BIN)/pytest -n $(JOBS) -m "not gpu"

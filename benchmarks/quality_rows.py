@@ -4,6 +4,7 @@ A real image is judged by the detector that was trained without its source. Draw
 trained on them. Detections and statistics are stored and computed once.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,10 +20,13 @@ from benchmarks.studies.real_sets import RealImage
 from emqa_dask import boxes, models
 from emqa_dask.archive.readers import read_micrograph
 from emqa_dask.featurise.images import image_statistics
+from emqa_dask.pipeline.commands.choose_detectors import IMAGES_PER_LOOK, MAX_LOOKS
+from emqa_dask.pipeline.tasks.first_look import sum_scores
 from emqa_dask.pipeline.tasks.image_measurement import summarise_image
 from emqa_dask.settings import Settings, replace
 from emqa_dask.synthetic import profiles
 from emqa_dask.tables import IMAGE_STATISTICS
+from emqa_dask.triage.session_choice import Look, choose_session_detector
 
 SEED = 660_000_000  # no training, no test and no demo draws from here
 RULE = "greedy"  # the published study's; its IoU is PAPER_IOU
@@ -82,11 +86,32 @@ def measure_real_images(
         settings = make_settings(detector, score_floor)
         own_images = [image for image in images if image.fold == fold]
         tables = read_detections(detector, [image.path for image in own_images], cache, say)
+        tables = _select_session_classes(own_images, tables, detector.list_classes())
         for image in own_images:
             groups = (image.name, image.dataset, f"{image.dataset}/{image.source}", fold)
             measured = Measured(*groups, image.shape, image.boxes, tables[image.path], statistics[image.path])
             rows.append(make_row(measured, settings))
     return pd.DataFrame(rows)
+
+
+def _select_session_classes(
+    images: Sequence[RealImage], tables: Mapping[Path, pd.DataFrame], classes: Sequence[str]
+) -> dict[Path, pd.DataFrame]:
+    """Detections of the classes that a first look at each source selects, as a run with `--detector auto` does."""
+    if not classes:
+        return dict(tables)
+    sessions: dict[tuple[str, str], list[RealImage]] = {}
+    for image in images:
+        sessions.setdefault((image.dataset, image.source), []).append(image)
+    selected = {}
+    for session in sessions.values():
+        n_looks = min(MAX_LOOKS, math.ceil(len(session) / IMAGES_PER_LOOK))
+        looks = [Look(sum_scores(tables[image.path], classes), 0.0, 0) for image in session[:n_looks]]
+        names = choose_session_detector(looks, "network", {}).classes or classes
+        for image in session:
+            rows = tables[image.path]
+            selected[image.path] = rows[rows["label"].isin(names)].reset_index(drop=True)
+    return selected
 
 
 def _read_statistics(paths: Sequence[Path], cache: Path, say: Callable[[str], None]) -> dict[Path, dict[str, float]]:

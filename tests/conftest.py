@@ -12,8 +12,8 @@ from emqa_dask.synthetic.archive import synthesise
 
 @pytest.fixture(scope="session")
 def in_process() -> Settings:
-    """Settings for a run in this process."""
-    return replace(Settings(), {"run": {"scheduler": "in-process"}})
+    """Settings for a run with LoG in this process."""
+    return replace(Settings(), {"run": {"scheduler": "in-process"}, "detect": {"detectors": ["log"]}})
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from emqa_dask.store import marker
 from emqa_dask.uris import escape_controls
 from tests.test_cli import emqa, fails_in_one_line
 
-HERE = ("--scheduler", "in-process")
+HERE = ("--scheduler", "in-process", "--detector", "log")
 VERBS = (
     ("status",),
     ("status", "--watch"),

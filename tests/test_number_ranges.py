@@ -8,7 +8,7 @@ from emqa_dask.cli import main
 from emqa_dask.synthetic.archive import synthesise
 
 NOTHING = "nothing/is here"
-HERE = ("--scheduler", "in-process")
+HERE = ("--scheduler", "in-process", "--detector", "log")
 DETECTOR = ("train", "detector", "--coco", NOTHING, "--images", NOTHING, "--out", "{}/m")
 ENSEMBLE = ("train", "ensemble", NOTHING, "--out", "{}/m", *HERE)
 TUNE = ("tune", "log", NOTHING, "--out", "{}/tuned.toml", *HERE)

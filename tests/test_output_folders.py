@@ -15,7 +15,7 @@ from emqa_dask.train.ensemble_plan import EnsembleOptions, TrainingSet, prepare_
 from emqa_dask.windows import WindowSettings
 from tests.train.conftest import box_of, discs
 
-HERE = ("--scheduler", "in-process")
+HERE = ("--scheduler", "in-process", "--detector", "log")
 NOTHING = "nothing/is here"  # an input that is missing: a verb that is refused does not get as far as to look for it
 
 

@@ -22,7 +22,7 @@ from emqa_dask.store import lock, stored_settings
 from emqa_dask.synthetic.profiles import make_sample
 from tests.test_cli import fails_in_one_line
 
-HERE = ("--scheduler", "in-process")
+HERE = ("--scheduler", "in-process", "--detector", "log")
 STORED = "micrographs.zarr/*/0/c/*/0/0"
 
 

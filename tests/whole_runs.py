@@ -12,8 +12,8 @@ EMQA = (sys.executable, "-m", "emqa_dask")
 
 
 def triage(archive: Path, workspace: Path, *options: str, env: dict[str, str] | None = None, code: int = 0) -> str:
-    """Run `emqa triage` to its end; what it said. AssertionError with that when its exit code is not `code`."""
-    command = [*EMQA, "triage", str(archive), "--workspace", str(workspace), *options]
+    """Run `emqa triage` with LoG to its end; what it said. AssertionError with that if it does not exit with `code`."""
+    command = [*EMQA, "triage", str(archive), "--workspace", str(workspace), "--detector", "log", *options]
     ran = subprocess.run(
         command, env=os.environ | (env or {}), cwd=workspace.parent, capture_output=True, text=True, timeout=600
     )

@@ -9,8 +9,9 @@ from emqa_dask.number_ranges import Range
 from emqa_dask.settings.rules import require
 
 PRECISIONS = ("float32", "bfloat16", "float16")  # of networks
-AUTO = "auto"  # as the only detector: log or AUTO_NETWORK, chosen for each session
-AUTO_NETWORK = "cavity-tem"
+AUTO = "auto"  # as the only detector: log, AUTO_NETWORK or a network of AUTO_CLASS_NETWORKS, chosen for each session
+AUTO_NETWORK = "em-objects"  # takes the first look
+AUTO_CLASS_NETWORKS = {"cavity": "cavity-tem"}  # class that prevails in it: the network that finds it better
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Store:
 
 @dataclass(frozen=True)
 class Detect:
-    detectors: tuple[str, ...] = ("log",)  # "log" and Mask R-CNNs (bundled names, directories); "auto": per session
+    detectors: tuple[str, ...] = (AUTO,)  # "log" and Mask R-CNNs (bundled names, directories); "auto": per session
     classes: tuple[str, ...] = ()  # of the networks' objects that count, by the names on their cards; empty = all
     polarity: str = "auto"  # bright, dark, both, or auto: the one that answers more strongly in the image
     min_sigma: float = 3.0  # px; smaller scales find grain; a disk of radius r answers at sigma = r / sqrt(2)
@@ -152,7 +153,7 @@ class Detect:
     @property
     def candidates(self) -> tuple[str, ...]:
         """The detectors, in order; of an automatic choice those that it has."""
-        return ("log", AUTO_NETWORK) if self.is_automatic else self.detectors
+        return ("log", AUTO_NETWORK, *AUTO_CLASS_NETWORKS.values()) if self.is_automatic else self.detectors
 
     @property
     def networks(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import numpy as np
 
 MIN_LATTICE_FRACTION = 0.1  # of the spectrum's power in peaks: in the middle image of a session of atom columns
 MIN_SCORE_SUM = 1.0  # of a network in the middle image: an object, or several doubtful ones
-MIN_CLASS_SHARE = 0.6  # of the scores; below, all classes count
+MIN_CLASS_SHARE = 0.95  # of the scores; below, all classes count: classes of unseen objects are doubtful
 MIN_DOTS = 20  # in the middle image
 
 
@@ -22,14 +22,18 @@ class Look(NamedTuple):
 class SessionChoice(NamedTuple):
     """The detector of a session."""
 
-    detector: str  # log, or the network
+    detector: str  # log, or a network
     classes: tuple[str, ...]  # of the network's detections that count; empty: all
     content: str  # lattice, dots, a class, mixed or nothing
     because: str
 
 
-def choose_session_detector(looks: Sequence[Look], network: str) -> SessionChoice:
-    """The detector for a session with these looks, one at least: `network`, or log for atom columns and dots."""
+def choose_session_detector(looks: Sequence[Look], network: str, class_networks: Mapping[str, str]) -> SessionChoice:
+    """The detector for a session with these looks, one at least.
+
+    log for atom columns and dots; where a class prevails its network of `class_networks`, if it has one; else
+    `network`, which took the looks.
+    """
     n_images = f"in {len(looks)} image{'s' if len(looks) > 1 else ''}"
     fraction = float(np.median([look.lattice_fraction for look in looks]))
     if fraction >= MIN_LATTICE_FRACTION:
@@ -46,6 +50,8 @@ def choose_session_detector(looks: Sequence[Look], network: str) -> SessionChoic
     share = totals[name] / sum(totals.values())
     if share >= MIN_CLASS_SHARE or len(totals) == 1:
         because = f"{share:.0%} of the scores are of class {name} ({n_images})"
+        if name in class_networks:
+            return SessionChoice(class_networks[name], (), name, because)
         return SessionChoice(network, (name,), name, because)
     shares = ", ".join(f"{key} {value / sum(totals.values()):.0%}" for key, value in sorted(totals.items()))
     return SessionChoice(network, (), "mixed", f"no class prevails: {shares} of the scores ({n_images})")

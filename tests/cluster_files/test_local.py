@@ -55,7 +55,7 @@ def start(arguments, env, folder, **options) -> subprocess.Popen:
 
 
 def test_everything_on_one_machine(small_archive, expected, marked, tmp_path):
-    arguments = ["triage", str(small_archive), "--workspace", str(tmp_path / "ws")]
+    arguments = ["triage", str(small_archive), "--workspace", str(tmp_path / "ws"), "--detector", "log"]
     assert start(arguments, marked, tmp_path).wait(timeout=300) == 0, (tmp_path / "triage.log").read_text()
     assert_same_tables(tmp_path / "ws", expected)
 
@@ -86,7 +86,7 @@ def test_scheduler_and_workers_in_terminals_of_their_own(small_archive, expected
 
 
 def test_a_signal_stops_it_and_the_same_command_goes_on(small_archive, expected, marked, tmp_path):
-    arguments = ["triage", str(small_archive), "--workspace", str(tmp_path / "ws")]
+    arguments = ["triage", str(small_archive), "--workspace", str(tmp_path / "ws"), "--detector", "log"]
     script = start(arguments, marked, tmp_path, start_new_session=True)
     wait_until(lambda: list((tmp_path / "ws").glob("detections-*/*.parquet")), "the first part is there", 120)
     script.send_signal(signal.SIGINT)

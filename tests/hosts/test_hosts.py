@@ -36,7 +36,17 @@ def test_a_host_is_cut_off_and_given_back(hosts, tmp_path):
     address = f"tcp://{at['scheduler']}:8786"
     for name in ("one", "two"):
         hosts.start(name, script, "workers", address, "1", log=logs[name], env=env | {"HOST": at[name]})
-    command = [*EMQA, "triage", str(archive), "--workspace", str(tmp_path / "ws"), "--scheduler", address]
+    command = [
+        *EMQA,
+        "triage",
+        str(archive),
+        "--workspace",
+        str(tmp_path / "ws"),
+        "--scheduler",
+        address,
+        "--detector",
+        "log",
+    ]
     try:
         for name in ("one", "two"):
             wait_until(lambda name=name: said("scheduler", "Register worker", at[name]), f"host {name} has a worker")

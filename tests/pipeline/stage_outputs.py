@@ -99,7 +99,7 @@ def compute_digests(folder: Path) -> dict[str, dict]:
     archive = make_archive(folder / "archive")
     checks = {"mean": {"function": f"{CHECK_MODULE}:measure_mean", "above": 1e9}}
     changes = {"classify": {"model": str(make_model(folder))}, "flags": {"custom": checks}}
-    settings = replace(Settings(), {"run": {"scheduler": "in-process"}, **changes})
+    settings = replace(Settings(), {"run": {"scheduler": "in-process"}, "detect": {"detectors": ["log"]}, **changes})
     root = str(folder / "workspace")
     run(str(archive), root, settings, say=lambda text: None)
     settings = stored_settings.read_settings(root)  # with the digest of the code of the check

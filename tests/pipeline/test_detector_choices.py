@@ -12,10 +12,11 @@ from emqa_dask.pipeline.commands.triage import run
 from emqa_dask.pipeline.workspace.detector_choices import DetectorChoices
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
 from emqa_dask.settings import Detect, SettingsError, replace
-from emqa_dask.settings.stages import AUTO_NETWORK
+from emqa_dask.settings.stages import AUTO_CLASS_NETWORKS, AUTO_NETWORK
 from emqa_dask.store import parts
 from emqa_dask.synthetic import cavities, lattices
 
+CAVITY_NETWORK = AUTO_CLASS_NETWORKS["cavity"]
 EXPOSURE = {"dose_e_per_px": 800.0, "mtf_sigma_px": 0.6}
 
 
@@ -30,7 +31,7 @@ def draw_columns(rng):
 
 
 def draw_voids(rng):
-    options = {"median_radius_px": 9, "contrast": 1.0, "background": 0.15, "n": 15, "dtype": "uint16"}
+    options = {"median_radius_px": 9, "contrast": 1.0, "background": 0.15, "n": 15, "dtype": "uint16", "facet": False}
     return cavities.draw_cavities(rng, (256, 256), exposure=dict(EXPOSURE), **options).image
 
 
@@ -38,7 +39,7 @@ def draw_voids(rng):
 def archive(tmp_path_factory):
     folder = tmp_path_factory.mktemp("archive") / "archive"
     write_session(folder / "march/columns", draw_columns, 3, 0)
-    write_session(folder / "march/voids", draw_voids, 3, 1)
+    write_session(folder / "march/voids", draw_voids, 3, 4)
     return folder
 
 
@@ -68,14 +69,14 @@ def test_columns_go_to_log_and_voids_to_the_network(done, automatic):
     root, lines = done
     choices = read_choices(root)
     assert list(choices["folder"]) == ["march/columns", "march/voids"]
-    assert list(choices["detector"]) == ["log", AUTO_NETWORK]
+    assert list(choices["detector"]) == ["log", CAVITY_NETWORK]
     assert list(choices["content"]) == ["lattice", "cavity"]
-    assert list(map(list, choices["classes"])) == [[], ["cavity"]]
+    assert list(map(list, choices["classes"])) == [[], []]
     assert list(choices["n_micrographs"]) == [3, 3]
     assert any(line.startswith("session march/columns (3 micrographs): log: ") for line in lines)
     triage = pd.read_parquet(root / "triage.parquet")
     detectors = triage.groupby(triage["uri"].str.rpartition("/")[0])["detector"].unique().map(list)
-    assert detectors.to_dict() == {"march/columns": ["log"], "march/voids": [AUTO_NETWORK]}
+    assert detectors.to_dict() == {"march/columns": ["log"], "march/voids": [CAVITY_NETWORK]}
     assert read(root, "embeddings", automatic)["micrograph_id"].nunique() == 3
 
 
@@ -108,10 +109,11 @@ def test_sizes_of_log_follow_the_content_unless_they_were_set():
     automatic = Detect(detectors=("auto",))
     assert choices.resolve(automatic, "a/1.tif", None).min_sigma == 1.2
     assert choices.resolve(automatic, "b/1.tif", "x").max_sigma == 4.0
-    assert choices.resolve(automatic, "b/1.tif", None).detectors == ("log", AUTO_NETWORK)
+    assert choices.resolve(automatic, "b/1.tif", None).detectors == ("log", AUTO_NETWORK, CAVITY_NETWORK)
     own = Detect(detectors=("auto",), min_sigma=2.0)
     assert choices.resolve(own, "a/1.tif", None) == Detect(detectors=("log",), min_sigma=2.0)
-    assert choices.resolve(Detect(), "a/1.tif", None) == Detect()
+    named = Detect(detectors=("log",))
+    assert choices.resolve(named, "a/1.tif", None) == named
 
 
 def test_auto_stands_alone(in_process):

@@ -12,7 +12,7 @@ from emqa_dask.pipeline.workspace.moving import take_over_workspace
 from emqa_dask.settings import Settings, dump
 from emqa_dask.store import lock, marker, stored_settings
 
-HERE = ("--scheduler", "in-process")
+HERE = ("--scheduler", "in-process", "--detector", "log")
 
 
 def ledger(root) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from emqa_dask.pipeline.workspace.archive_sources import ArchiveFiles, _name_pla
 from emqa_dask.settings import Settings, replace
 from emqa_dask.store import marker
 
-HERE = ("--scheduler", "in-process")
+HERE = ("--scheduler", "in-process", "--detector", "log")
 
 
 def write_image(path, seed=0):

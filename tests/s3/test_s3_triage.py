@@ -18,7 +18,11 @@ from emqa_dask.synthetic.archive import synthesise
 
 pytestmark = pytest.mark.real
 PATHS = ["path", "modified_ns"]  # where a file lay and when it came there: another one in a bucket
-SETTINGS = {"store": {"shard_length": 4}, "run": {"scheduler": "in-process", "workers": 2}}
+SETTINGS = {
+    "store": {"shard_length": 4},
+    "run": {"scheduler": "in-process", "workers": 2},
+    "detect": {"detectors": ["log"]},
+}
 
 
 @pytest.fixture(scope="module")

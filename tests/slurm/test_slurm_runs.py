@@ -29,7 +29,8 @@ def settings(tmp_path) -> Path:
 
 def start(archive, folder, settings, *options) -> subprocess.Popen:
     """A driver on the "login node"; its output goes to folder/log."""
-    command = [*EMQA, "triage", str(archive), "--workspace", str(folder / "ws"), "--settings", str(settings), *options]
+    command = [*EMQA, "triage", str(archive), "--workspace", str(folder / "ws"), "--settings", str(settings)]
+    command += ["--detector", "log", *options]
     with (folder / "log").open("ab") as log:
         return subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 

@@ -19,7 +19,7 @@ from emqa_dask.pipeline.workspace.detector_choices import (
 from emqa_dask.run.executor import Executor
 from emqa_dask.run.task import Task
 from emqa_dask.settings import Settings
-from emqa_dask.settings.stages import AUTO_NETWORK
+from emqa_dask.settings.stages import AUTO_CLASS_NETWORKS, AUTO_NETWORK
 from emqa_dask.store import parts
 from emqa_dask.store.layout import Workspace
 from emqa_dask.triage.session_choice import choose_session_detector
@@ -43,7 +43,7 @@ def choose_detectors(workspace: Workspace, settings: Settings, execute: Executor
         if result.outcome == "failed" or not result.value["looks"]:
             continue
         key = (result.value["folder"], result.value["instrument"])
-        choice = choose_session_detector(result.value["looks"], AUTO_NETWORK)
+        choice = choose_session_detector(result.value["looks"], AUTO_NETWORK, AUTO_CLASS_NETWORKS)
         rows.append(
             {
                 "folder": key[0],

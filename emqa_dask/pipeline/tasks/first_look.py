@@ -1,6 +1,7 @@
 """The first look at images of a session, from which its detector is chosen."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -47,11 +48,15 @@ def look_at_image(image: np.ndarray, settings: Settings) -> Look:
     device = settings.run.device
     detector = load_detector(models.locate_model(AUTO_NETWORK), device, settings.detect.precision)
     (detections,) = detector.detect([pixels])
-    detections = detections[detections["score"] >= MIN_SCORE]
-    sums = detections.groupby("label")["score"].sum()
-    score_sums = {name: float(sums.get(name, 0.0)) for name in detector.card.classes}
+    score_sums = sum_scores(detections, detector.card.classes)
     fraction = measure_lattice_fraction(pixels)
     n_dots = 0
     if sum(score_sums.values()) < MIN_SCORE_SUM:
         n_dots = len(log.detect_image(pixels, dataclasses.replace(Detect(), **DOT_SIGMAS), device=device))
     return Look(score_sums, fraction, n_dots)
+
+
+def sum_scores(detections: pd.DataFrame, classes: Sequence[str]) -> dict[str, float]:
+    """Sum of the scores of the detections of each class, doubtful ones left out."""
+    sums = detections[detections["score"] >= MIN_SCORE].groupby("label")["score"].sum()
+    return {name: float(sums.get(name, 0.0)) for name in classes}

@@ -7,7 +7,6 @@ import pandas as pd
 
 from emqa_dask import tables
 from emqa_dask.settings import Detect, Settings, load_settings
-from emqa_dask.settings.stages import AUTO_NETWORK
 from emqa_dask.store import parts
 from emqa_dask.store.layout import Workspace
 
@@ -48,7 +47,7 @@ class DetectorChoices:
             return dataclasses.replace(detect, detectors=detect.candidates)
         if choice["detector"] != "log":
             return dataclasses.replace(
-                detect, detectors=(AUTO_NETWORK,), classes=detect.classes or tuple(choice["classes"])
+                detect, detectors=(choice["detector"],), classes=detect.classes or tuple(choice["classes"])
             )
         return _choose_log_settings(dataclasses.replace(detect, detectors=("log",)), choice["content"])
 
