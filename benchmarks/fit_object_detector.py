@@ -36,6 +36,7 @@ SEED = 770_000_000  # no test and no demo draws from here
 CROP_PX = 384  # large particles need their surroundings
 N_CROPS = 3  # in a step
 INPUT = {"low_percentile": 1.0, "high_percentile": 99.0}
+OTHER_LIMIT = 0.5  # probability of lattices and textures, above which an image is out of domain
 SCALES = [0.25, 0.5, 1.0, 2.0]  # at which a run may look; see emqa_dask/detect/mask_rcnn/scale_search.py
 ARCHITECTURE = {
     "backbone": "efficientnet_lite0",
@@ -273,6 +274,7 @@ def make_card(part: str, name: str, training: dict) -> dict:
         "architecture": ARCHITECTURE,
         "input": {**INPUT, "scales": SCALES},
         "output": {"selection": "expected_f1"},
+        "object_kinds": {"own": list(CLASSES), "limit": OTHER_LIMIT},
         "training": {"made_by": "benchmarks/fit_object_detector.py", "seed": SEED, "crop_px": CROP_PX, **training},
         "matching": {"iou_threshold": 0.1, "rule": "greedy"},
         "versions": {"emqa_dask": emqa_dask.__version__},

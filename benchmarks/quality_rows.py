@@ -4,7 +4,6 @@ A real image is judged by the detector that was trained without its source. Draw
 trained on them. Detections and statistics are stored and computed once.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +19,7 @@ from benchmarks.studies.real_sets import RealImage
 from emqa_dask import boxes, models
 from emqa_dask.archive.readers import read_micrograph
 from emqa_dask.featurise.images import image_statistics
-from emqa_dask.pipeline.commands.choose_detectors import IMAGES_PER_LOOK, MAX_LOOKS
+from emqa_dask.pipeline.commands.choose_detectors import count_looks
 from emqa_dask.pipeline.tasks.first_look import sum_scores
 from emqa_dask.pipeline.tasks.image_measurement import summarise_image
 from emqa_dask.settings import Settings, replace
@@ -105,8 +104,8 @@ def _select_session_classes(
         sessions.setdefault((image.dataset, image.source), []).append(image)
     selected = {}
     for session in sessions.values():
-        n_looks = min(MAX_LOOKS, math.ceil(len(session) / IMAGES_PER_LOOK))
-        looks = [Look(sum_scores(tables[image.path], classes), 0.0, 0) for image in session[:n_looks]]
+        looked_at = session[: count_looks(len(session))]
+        looks = [Look(sum_scores(tables[image.path], classes), 0.0, 0) for image in looked_at]
         names = choose_session_detector(looks, "network", {}).classes or classes
         for image in session:
             rows = tables[image.path]

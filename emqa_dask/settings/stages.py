@@ -223,7 +223,7 @@ class Featurise:
 @dataclass(frozen=True)
 class Predict:
     # Model directories or names of bundled models. Each predicts for the detector on its card; the first one counts.
-    models: tuple[str, ...] = ("log-synthetic", "cavity-tem-f1")
+    models: tuple[str, ...] = ("log-f1", "cavity-tem-f1", "em-objects-f1")
 
     def check(self) -> None:
         demand = "names model directories or bundled models"

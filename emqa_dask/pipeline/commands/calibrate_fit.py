@@ -203,7 +203,7 @@ def _make_domain(base: Base, features: pd.DataFrame, rows: pd.DataFrame) -> doma
     groups = features["micrograph_id"].map(dict(zip(rows["micrograph_id"], rows["content_sha256"])))
     if domain is not None:
         return domain_distance.extend_domain(domain, features, groups)
-    columns = domain_distance.read_domain(models.locate_model("log-synthetic")).columns
+    columns = domain_distance.read_domain(models.locate_model("log-f1")).columns
     complete = features.dropna(subset=list(columns))
     varying = [name for name in columns if complete[name].std() > 0]
     if len(complete) < MIN_DOMAIN_IMAGES or not varying:

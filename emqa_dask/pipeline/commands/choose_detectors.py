@@ -24,7 +24,8 @@ from emqa_dask.store import parts
 from emqa_dask.store.layout import Workspace
 from emqa_dask.triage.session_choice import choose_session_detector
 
-MAX_LOOKS = 5  # images of a session
+MIN_LOOKS = 3  # images of a session: one alone may be blank, a diffraction pattern or of something else
+MAX_LOOKS = 5
 IMAGES_PER_LOOK = 8  # a look costs about as much as a detection: an eighth more work
 MAX_SAID = 20  # sessions whose choice is printed
 LOOK_COLUMNS = ("micrograph_id", "uri", "frame", "path", "instrument", "height_px", "width_px", "folder")
@@ -61,6 +62,11 @@ def choose_detectors(workspace: Workspace, settings: Settings, execute: Executor
         parts.write_table(workspace.detector_choices, table, tables.DETECTOR_CHOICES)
 
 
+def count_looks(n_images: int) -> int:
+    """How many of the `n_images` of a session are looked at; where there are fewer, all."""
+    return min(MAX_LOOKS, max(MIN_LOOKS, math.ceil(n_images / IMAGES_PER_LOOK)))
+
+
 def _sample_sessions(
     workspace: Workspace, known_keys: set[SessionKey], counts: Counter[SessionKey]
 ) -> dict[SessionKey, pd.DataFrame]:
@@ -79,9 +85,7 @@ def _sample_sessions(
             counts[key] += len(session_rows)
             joined = pd.concat([first_rows[key], session_rows]) if key in first_rows else session_rows
             first_rows[key] = joined.sort_values("micrograph_id", kind="stable").head(MAX_LOOKS)
-    return {
-        key: rows.head(min(MAX_LOOKS, math.ceil(counts[key] / IMAGES_PER_LOOK))) for key, rows in first_rows.items()
-    }
+    return {key: rows.head(count_looks(counts[key])) for key, rows in first_rows.items()}
 
 
 def _say_choices(rows: list[dict], say: Callable[[str], None]) -> None:
