@@ -75,7 +75,8 @@ def draw(rng: np.random.Generator, *, how: str = "kept") -> Sample:
         sample = cavities.draw_cavities(rng, shape, **ways.get(how, draw_kept)(rng))
     if rng.random() < 0.15:
         burn = overlays.draw_scale_bar if rng.random() < 0.7 else overlays.draw_banner
-        sample = Sample(burn(sample.image, rng), sample.boxes, sample.masks, sample.labels, sample.nm_per_pixel)
+        image = burn(sample.image, rng, nm_per_pixel=sample.nm_per_pixel)
+        sample = Sample(image, sample.boxes, sample.masks, sample.labels, sample.nm_per_pixel)
     return sample
 
 

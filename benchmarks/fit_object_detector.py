@@ -138,7 +138,8 @@ def draw_sample(kind: str, rng: np.random.Generator) -> Sample:
     sample = draw(rng)
     if rng.random() < 0.2:
         burn = overlays.draw_scale_bar if rng.random() < 0.7 else overlays.draw_banner
-        sample = Sample(burn(sample.image, rng), sample.boxes, sample.masks, sample.labels, sample.nm_per_pixel)
+        image = burn(sample.image, rng, nm_per_pixel=sample.nm_per_pixel)
+        sample = Sample(image, sample.boxes, sample.masks, sample.labels, sample.nm_per_pixel)
     return sample
 
 

@@ -235,7 +235,8 @@ def _draw_file_content(rng: np.random.Generator, file: File, session: SessionPla
         nm_per_pixel = sample.nm_per_pixel  # one a file: what the first frame drew holds for the rest
         severity = round(float(rng.uniform(1.0, 1.4)), 2) if fault else 0.0
         samples.append(sample)
-        pixels.append(apply_fault(fault, sample.image, rng, severity=severity) if fault else sample.image)
+        choices = {"severity": severity, "nm_per_pixel": nm_per_pixel}
+        pixels.append(apply_fault(fault, sample.image, rng, **choices) if fault else sample.image)
         severities.append(severity)
     return Content(np.stack(pixels), samples, severities, nm_per_pixel if carries_size and not forgets_size else None)
 

@@ -1,5 +1,7 @@
 """Faults put on good micrographs, and their labels; foreign images, which are no micrographs."""
 
+import math
+
 import cv2
 import numpy as np
 from scipy import fft, ndimage
@@ -202,23 +204,32 @@ _CHANGES = {
     "blank": _make_blank,
     "charging": _add_charging,
     "x_rays": _add_x_rays,
-    "banner": lambda image, rng, severity: overlays.draw_banner(image, rng, severity=severity),
-    "scale_bar": lambda image, rng, severity: overlays.draw_scale_bar(image, rng, severity=severity),
     "duplicate": lambda image, rng, severity: image.copy(),
     "near_duplicate": lambda image, rng, severity: make_near_duplicate(image, rng),
 }
+_OVERLAYS = {"banner": overlays.draw_banner, "scale_bar": overlays.draw_scale_bar}
 
 
-def apply_fault(name: str, image: np.ndarray, rng: np.random.Generator, *, severity: float = 1.0) -> np.ndarray:
+def apply_fault(
+    name: str,
+    image: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    severity: float = 1.0,
+    nm_per_pixel: float = math.nan,
+) -> np.ndarray:
     """`image` (h, w; integer or float) with fault `name` of FAULTS; same shape and dtype; the input is not changed.
 
     `severity` 1 is what an operator would call a fault; lengths scale with the size of the image. A foreign name
-    (photograph, plot, ...) gives a new picture of the same shape in grey, in its dtype. KeyError for another name.
+    (photograph, plot, ...) gives a new picture of the same shape in grey, in its dtype. Burnt-in scale bars state
+    `nm_per_pixel`. KeyError for another name.
     """
     if name in FOREIGN:
         foreign_image = make_foreign_image(name, rng, image.shape)
         grey = foreign_image.astype(np.float64)
         return _to_dtype(np.rint(grey if grey.ndim == 2 else grey @ [0.299, 0.587, 0.114]), image)
+    if name in _OVERLAYS:
+        return _OVERLAYS[name](image, rng, severity=severity, nm_per_pixel=nm_per_pixel)
     return _CHANGES[name](image, rng, severity)
 
 

@@ -1,10 +1,33 @@
 """Ink that instruments and authors leave on micrographs: information banners and burned-in scale bars."""
 
+import math
+
 import cv2
 import numpy as np
 
 _FONTS = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_PLAIN, cv2.FONT_HERSHEY_COMPLEX)
-_LENGTHS = ("1 nm", "2 nm", "5 nm", "10 nm", "20 nm", "50 nm", "100 nm", "200 nm", "500 nm", "1 um", "2 um", "10 um")
+_LENGTHS_NM = tuple(digit * 10.0**k for k in range(-1, 9) for digit in (1, 2, 5))  # that bars have
+_UNITS_NM = {"nm": 1.0, "um": 1e3, "mm": 1e6}
+MIN_BAR_PX = 25  # of a bar with a length: whole pixels are 2 % of it
+UNSCALED = "no scale"  # at a bar of an image whose pixel size is not known
+
+
+def choose_bar(longest_px: int, nm_per_pixel: float) -> tuple[int, str]:
+    """Length in px and text of the longest usual bar up to `longest_px`; UNSCALED of that length without a size.
+
+    A bar in an image that is too small for a length of MIN_BAR_PX has no scale either.
+    """
+    lengths_nm = [nm for nm in _LENGTHS_NM if nm_per_pixel > 0 and MIN_BAR_PX * nm_per_pixel <= nm]
+    lengths_nm = [nm for nm in lengths_nm if nm <= longest_px * nm_per_pixel]
+    if not lengths_nm:
+        return longest_px, UNSCALED
+    return round(lengths_nm[-1] / nm_per_pixel), format_length(lengths_nm[-1])
+
+
+def format_length(nm: float) -> str:
+    """`nm` in the largest unit in which it is at least 1, "0.5 nm" below."""
+    unit = next((unit for unit in ("mm", "um") if nm >= _UNITS_NM[unit]), "nm")
+    return f"{nm / _UNITS_NM[unit]:.3g} {unit}"
 
 
 def draw_text(ink: np.ndarray, text: str, x: int, y: int, height_px: float, font: int, *, thickness: int = 1) -> int:
@@ -40,10 +63,13 @@ def blend_ink(image: np.ndarray, ink: np.ndarray, value: float) -> np.ndarray:
     return (np.rint(blended) if np.issubdtype(image.dtype, np.integer) else blended).astype(image.dtype)
 
 
-def draw_banner(image: np.ndarray, rng: np.random.Generator, *, severity: float = 1.0) -> np.ndarray:
+def draw_banner(
+    image: np.ndarray, rng: np.random.Generator, *, severity: float = 1.0, nm_per_pixel: float = math.nan
+) -> np.ndarray:
     """The lower 5-13 % of `image` overprinted with an information bar as FEI, Zeiss, JEOL or Hitachi draw it.
 
-    Shape (h, w) and dtype stay, so the bar hides specimen, as in files that the instrument's software saved.
+    Shape (h, w) and dtype stay, so the bar hides specimen, as in files that the instrument's software saved. Scale bar
+    and field width are those of `nm_per_pixel`; without it, the bar has no scale.
     """
     h, w = image.shape
     rows = int(np.clip(round(h * rng.uniform(0.055, 0.12) * severity), 12, max(h // 3, 1)))
@@ -57,18 +83,8 @@ def draw_banner(image: np.ndarray, rng: np.random.Generator, *, severity: float 
     out[h - rows :] = np.asarray(ground).astype(image.dtype)
     ink = np.zeros((rows, w), np.uint8)
     font = int(rng.choice(_FONTS))
-    length = str(rng.choice(_LENGTHS))
-    values = [
-        f"HV {rng.choice([2, 5, 10, 15, 20, 30, 80, 200, 300])}.00 kV",
-        f"mag {int(rng.uniform(1, 400)) * 1000} x",
-        f"WD {rng.uniform(3, 12):.1f} mm",
-        f"det {rng.choice(['ETD', 'TLD', 'BSED', 'HAADF', 'InLens'])}",
-        f"HFW {rng.uniform(0.1, 90):.2f} um",
-        f"{rng.integers(1, 13)}/{rng.integers(1, 29)}/20{rng.integers(10, 26)}",
-        f"spot {rng.uniform(2, 5):.1f}",
-    ]
-    rng.shuffle(values)
-    bar = int(w * rng.uniform(0.1, 0.25))
+    values = _draw_banner_values(rng, w, nm_per_pixel)
+    bar, length = choose_bar(int(w * rng.uniform(0.1, 0.25)), nm_per_pixel)
     two_lines = design in ("fei", "zeiss") and rows >= 30
     size = rows * (0.28 if two_lines else 0.42)
     x = int(0.015 * w)
@@ -89,7 +105,7 @@ def draw_banner(image: np.ndarray, rng: np.random.Generator, *, severity: float 
     thick = max(2, rows // 12)
     y = int(rows * 0.8)
     if design == "hitachi":  # a row of ticks instead of a bar
-        for t in np.linspace(x0, x0 + bar, 11).astype(int):
+        for t in np.rint(np.linspace(x0, x0 + bar, 11)).astype(int):
             ink[y - rows // 5 : y, t : t + 2] = 255
     else:
         ink[y - thick : y, x0 : x0 + bar] = 255
@@ -101,19 +117,37 @@ def draw_banner(image: np.ndarray, rng: np.random.Generator, *, severity: float 
     return out
 
 
-def draw_scale_bar(image: np.ndarray, rng: np.random.Generator, *, severity: float = 1.0) -> np.ndarray:
-    """A bar of 10-35 % of the width and its length in letters burned into a corner of `image`, as in published figures.
+def _draw_banner_values(rng: np.random.Generator, width: int, nm_per_pixel: float) -> list[str]:
+    """What stands in an information bar, in any order; the field width as far as it is known."""
+    values = [
+        f"HV {rng.choice([2, 5, 10, 15, 20, 30, 80, 200, 300])}.00 kV",
+        f"mag {int(rng.uniform(1, 400)) * 1000} x",
+        f"WD {rng.uniform(3, 12):.1f} mm",
+        f"det {rng.choice(['ETD', 'TLD', 'BSED', 'HAADF', 'InLens'])}",
+        f"HFW {width * nm_per_pixel / 1e3:.3g} um",
+        f"{rng.integers(1, 13)}/{rng.integers(1, 29)}/20{rng.integers(10, 26)}",
+        f"spot {rng.uniform(2, 5):.1f}",
+    ]
+    values = values if nm_per_pixel > 0 else [text for text in values if not text.startswith("HFW")]
+    rng.shuffle(values)
+    return values
 
-    White or black ink, whichever stands out; sometimes on a plate of the other. Shape (h, w) and dtype stay.
+
+def draw_scale_bar(
+    image: np.ndarray, rng: np.random.Generator, *, severity: float = 1.0, nm_per_pixel: float = math.nan
+) -> np.ndarray:
+    """A bar of 5-35 % of the width and its length in letters burned into a corner of `image`, as in published figures.
+
+    White or black ink, whichever stands out; sometimes on a plate of the other. Shape (h, w) and dtype stay. The length
+    is that of `nm_per_pixel`; without it, the bar has no scale.
     """
     h, w = image.shape
     white = find_white_level(image)
     black = find_black_level(image)
-    length = int(np.clip(w * rng.uniform(0.12, 0.33) * severity, 8, 0.9 * w))
+    length, text = choose_bar(int(np.clip(w * rng.uniform(0.12, 0.33) * severity, 8, 0.9 * w)), nm_per_pixel)
     thick = max(2, round(h * rng.uniform(0.006, 0.016) * severity))
     letter = max(7.0, h * rng.uniform(0.028, 0.05) * severity)
     font = int(rng.choice(_FONTS))
-    text = str(rng.choice(_LENGTHS))
     heavy = 1 if letter < 14 else 2
     x0 = int(w * rng.uniform(0.03, 0.08))
     x0 = x0 if rng.random() < 0.5 else w - x0 - length
